@@ -172,17 +172,17 @@ def attribute(
     prompts = Prompts.of_task(prompts) if isinstance(prompts, Task) else prompts
     check_metric(prompts, config)
     sites = open_sites(model, [saes] if isinstance(saes, SAE) else saes)
-    found: list[list[_Batch]] = [[] for _ in sites]
+    site_batches: list[list[_Batch]] = [[] for _ in sites]
     for number, batch in enumerate(parts := prompts.batches(config.batch_size), 1):
         traces = trace_sites(model, sites, batch, first=config.first)
         gradients = metric_gradients(model, traces, batch, config)
-        for i, (each, gradient) in enumerate(zip(traces, gradients, strict=True)):
-            baseline = metric_with(model, [each.site], batch, [put(each.start)])
-            found[i].append(_Batch(each, gradient, baseline))
+        for i, (trace, gradient) in enumerate(zip(traces, gradients, strict=True)):
+            baseline = metric_with(model, [trace.site], batch, [put(trace.start)])
+            site_batches[i].append(_Batch(trace, gradient, baseline))
         if progress:
             progress(number, len(parts), {})
     settings = {**config.describe(prompts), "n_prompts": len(prompts)}
-    return [_collect(batches, settings) for batches in found]
+    return [_collect(batches, settings) for batches in site_batches]
 
 
 def check_metric(prompts: Prompts, config: AttributionConfig) -> None:
@@ -199,8 +199,8 @@ def metric_gradients(
 ) -> list[Float[Tensor, "batch pos d_out"]]:
     """Return the gradient of the metric at each site, mean over the steps of `ig`: `[batch, pos, d_out]` each."""
     if config.method == "gradient":
-        return _joint_gradients(model, [each.site for each in traces], prompts)
-    return [_path_gradient(model, each, prompts, config.steps) for each in traces]
+        return _joint_gradients(model, [trace.site for trace in traces], prompts)
+    return [_path_gradient(model, trace, prompts, config.steps) for trace in traces]
 
 
 def _joint_gradients(model: HookedModel, sites: Sequence[Site], prompts: Prompts) -> list[Tensor]:
@@ -238,23 +238,23 @@ def _collect(batches: list[_Batch], settings: dict[str, Any]) -> FeatureAttribut
     """Join the batches of one site."""
     columns: dict[str, list[Tensor]] = {name: [] for name in ("prompt", "position", "feature", "activation", "effect")}
     error, rest, done = [], [], 0
-    for each, gradient, _ in batches:
-        n, pos = each.value.shape[:2]
-        columns["prompt"].append(done + each.row // pos)
-        columns["position"].append(each.row % pos)
-        columns["feature"].append(each.feature)
-        columns["activation"].append(each.activation())
-        columns["effect"].append(each.effects(gradient))
-        error.append(torch.linalg.vecdot(each.error_change, gradient))
-        rest.append(torch.linalg.vecdot(each.rest_change, gradient))
+    for trace, gradient, _ in batches:
+        n, pos = trace.value.shape[:2]
+        columns["prompt"].append(done + trace.row // pos)
+        columns["position"].append(trace.row % pos)
+        columns["feature"].append(trace.feature)
+        columns["activation"].append(trace.activation())
+        columns["effect"].append(trace.effects(gradient))
+        error.append(torch.linalg.vecdot(trace.error_change, gradient))
+        rest.append(torch.linalg.vecdot(trace.rest_change, gradient))
         done += n
     return FeatureAttribution(
         site=batches[0].trace.site,
         **{name: torch.cat(parts).cpu() for name, parts in columns.items()},
         error=torch.cat(error).cpu(),
         rest=torch.cat(rest).cpu(),
-        metric=torch.cat([each.trace.metric for each in batches]),
-        baseline=torch.cat([each.baseline for each in batches]),
+        metric=torch.cat([batch.trace.metric for batch in batches]),
+        baseline=torch.cat([batch.baseline for batch in batches]),
         settings=settings,
     )
 
@@ -280,10 +280,10 @@ def exact_effects(
     [site] = open_sites(model, [sae])
     total = torch.zeros(len(features), dtype=torch.float64)
     for number, batch in enumerate(parts := prompts.batches(config.batch_size), 1):
-        [each] = trace_sites(model, [site], batch, first=config.first)
+        [trace] = trace_sites(model, [site], batch, first=config.first)
         for i, feature in enumerate(features):
-            changed = metric_with(model, [site], batch, [put(each.value + each.change(feature))])
-            total[i] += (each.metric - changed).sum()
+            changed = metric_with(model, [site], batch, [put(trace.value + trace.change(feature))])
+            total[i] += (trace.metric - changed).sum()
         if progress:
             progress(number, len(parts), {})
     return total / len(prompts)
@@ -330,19 +330,19 @@ class Network:
     @cached_property
     def effects(self) -> list[Tensor]:
         """Effects of all features, summed over positions, mean over prompts: `[d_sae]` float64 per site."""
-        found = [torch.zeros(site.sae.d_sae, dtype=torch.float64) for site in self.sites]
+        totals = [torch.zeros(site.sae.d_sae, dtype=torch.float64) for site in self.sites]
         for batch in self.batches:
-            for i, (each, gradient) in enumerate(zip(batch.traces, batch.gradients, strict=True)):
-                found[i] += sum_by(each.feature, each.effects(gradient), len(found[i])).cpu()
-        return [each / self.n_prompts for each in found]
+            for i, (trace, gradient) in enumerate(zip(batch.traces, batch.gradients, strict=True)):
+                totals[i] += sum_by(trace.feature, trace.effects(gradient), len(totals[i])).cpu()
+        return [total / self.n_prompts for total in totals]
 
     @cached_property
     def error_effects(self) -> list[float]:
         """Effect of the error node of each site, summed over positions, mean over prompts."""
         totals = [0.0] * len(self.sites)
         for batch in self.batches:
-            for i, (each, gradient) in enumerate(zip(batch.traces, batch.gradients, strict=True)):
-                totals[i] += float((each.error_change * gradient).double().sum())
+            for i, (trace, gradient) in enumerate(zip(batch.traces, batch.gradients, strict=True)):
+                totals[i] += float((trace.error_change * gradient).double().sum())
         return [total / self.n_prompts for total in totals]
 
     @cached_property
@@ -442,7 +442,7 @@ def _add_edges(
 
 
 def _run(model: HookedModel, batch: Measured, sites: list[Site], leaf: Tensor, later: "list[_Later]") -> Tensor:
-    replace: list[Replace] = [lambda x, value: leaf, *(each.freeze for each in later)]
+    replace: list[Replace] = [lambda x, value: leaf, *(stage.freeze for stage in later)]
     return run_sites(model, batch.prompts.tokens, sites, replace, [read_hook(batch.prompts.at)])
 
 
@@ -450,8 +450,8 @@ def _gradient(value: Tensor, leaf: Tensor) -> Tensor:
     """Return the gradient of `value` at `leaf`: zero where the later site does not depend on the earlier one."""
     if not value.requires_grad:
         return torch.zeros_like(leaf)
-    found = torch.autograd.grad(value, leaf, retain_graph=True, allow_unused=True)[0]
-    return torch.zeros_like(leaf) if found is None else found
+    gradient = torch.autograd.grad(value, leaf, retain_graph=True, allow_unused=True)[0]
+    return torch.zeros_like(leaf) if gradient is None else gradient
 
 
 @torch.no_grad()
@@ -551,14 +551,14 @@ def _change_source(
     reached: dict[int, tuple[Tensor, Tensor]] = {}
 
     def freeze(site: int) -> Replace:
-        each = batch.traces[site]
-        sae = each.site.sae
-        recons = sae.decode_sparse(each.parts.acts).view(each.value.shape)
+        trace = batch.traces[site]
+        sae = trace.site.sae
+        recons = sae.decode_sparse(trace.parts.acts).view(trace.value.shape)
 
         def replace(x: Tensor, value: Tensor) -> Tensor:
             reached[site] = (x, value)
-            outside_nodes = sae.complete(recons, x) - sae.complete(recons, each.x)
-            return each.value + outside_nodes * each.mask[..., None]
+            outside_nodes = sae.complete(recons, x) - sae.complete(recons, trace.x)
+            return trace.value + outside_nodes * trace.mask[..., None]
 
         return replace
 

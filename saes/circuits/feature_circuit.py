@@ -190,12 +190,12 @@ class FeatureCircuit(FoundCircuit, kind="feature_circuit", title="Circuit of fea
 
     def nulls(self) -> dict[str, Any]:
         """Return random features, untrained dictionaries and the untrained model."""
-        found = {
+        nulls = {
             "random_circuits": self.evaluation.random_circuits,
             "untrained_saes": self.untrained_saes,
             "untrained": self.untrained,
         }
-        return {name: asdict(each) for name, each in found.items() if each is not None}
+        return {name: asdict(null) for name, null in nulls.items() if null is not None}
 
     def numbers(self) -> dict[str, Any]:
         """Return all other numbers of the evaluation."""

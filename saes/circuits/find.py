@@ -166,9 +166,9 @@ def _mean(network: Network, i: int) -> _Replacement:
     d_sae = site.sae.d_sae
     keys = torch.cat([entries.row % pos * d_sae + entries.feature for entries, _ in sources if entries is not None])
     values = torch.cat([entries.value for entries, _ in sources if entries is not None])
-    found, index = keys.unique(return_inverse=True)
-    row, feature = found // d_sae, found % d_sae
-    mean = (sum_by(index, values, len(found)) / count[row]).to(values)
+    unique_keys, index = keys.unique(return_inverse=True)
+    row, feature = unique_keys // d_sae, unique_keys % d_sae
+    mean = (sum_by(index, values, len(unique_keys)) / count[row]).to(values)
     error = torch.stack([parts.error.view(-1, pos, site.sae.d_out).sum(0) for _, parts in sources]).sum(0)
     return _Replacement(Entries(row, feature, mean), error / count[:, None])
 
@@ -227,7 +227,7 @@ def find_feature_circuit(
     )
     return FeatureCircuit(
         settings=FeatureCircuitSettings(
-            **{each.name: getattr(config, each.name) for each in fields(config)},
+            **{field.name: getattr(config, field.name) for field in fields(config)},
             model=circuit.model,
             weight_hash=circuit.weight_hash,
             frozen=None,
@@ -341,13 +341,13 @@ def _untrained_saes(network: Network, prompts: Prompts, config: FeatureCircuitCo
     saes = [
         random_dictionary_like(site.sae, k=_l0(network, i), seed=config.seed) for i, site in enumerate(network.sites)
     ]
-    other = measure(network.model, saes, prompts, config.attribution)
-    found = evaluate_nodes(other, other.strongest(config.n_features), replace(config, n_random=1))
+    untrained = measure(network.model, saes, prompts, config.attribution)
+    evaluation = evaluate_nodes(untrained, untrained.strongest(config.n_features), replace(config, n_random=1))
     return UntrainedDictionaries(
-        faithfulness=found.faithfulness.estimate,
-        without_errors=found.without_errors.estimate,
-        errors_alone=found.errors_alone,
-        all_features=found.all_features,
+        faithfulness=evaluation.faithfulness.estimate,
+        without_errors=evaluation.without_errors.estimate,
+        errors_alone=evaluation.errors_alone,
+        all_features=evaluation.all_features,
     )
 
 
@@ -360,18 +360,18 @@ def _l0(network: Network, site: int) -> int:
 def _nodes(
     network: Network, nodes: list[FeatureNode], saes: Sequence[SAE], labels: Sequence[Sequence[str]] | None
 ) -> list[Node]:
-    found = []
+    graph_nodes = []
     for node in nodes:
         label = None
         if labels is not None and node.feature is not None:
             names = labels[[id(sae) for sae in saes].index(id(network.sites[node.site].sae))]
             label = names[node.feature] if node.feature < len(names) else None
         evidence = NodeEffect(effect=network.effect(node), label=label)
-        found.append(Node(network.name(node), "error" if node.feature is None else None, evidence=evidence))
-    return found
+        graph_nodes.append(Node(network.name(node), "error" if node.feature is None else None, evidence=evidence))
+    return graph_nodes
 
 
-def _verdict(e: NodesEvaluation, other: UntrainedDictionaries | None, gap: UntrainedGap | None) -> Verdict:
+def _verdict(e: NodesEvaluation, untrained: UntrainedDictionaries | None, gap: UntrainedGap | None) -> Verdict:
     null = e.random_circuits
     assert null is not None, "at least one random circuit is drawn"
     reason = (
@@ -379,12 +379,12 @@ def _verdict(e: NodesEvaluation, other: UntrainedDictionaries | None, gap: Untra
         f"{e.without_errors.estimate:.2f} without; error nodes alone {e.errors_alone:.2f}, random features with error "
         f"nodes {null.mean:.2f} ({null.low:.2f} to {null.high:.2f})"
     )
-    if gap is None or other is None:
+    if gap is None or untrained is None:
         return verdict(RULE, f"{reason}; untrained dictionaries and model were not run", None, None)
     low = e.faithfulness.low
-    added, others = low - e.errors_alone, other.faithfulness - other.errors_alone
+    added, others = low - e.errors_alone, untrained.faithfulness - untrained.errors_alone
     reason += (
-        f"; untrained dictionaries {other.faithfulness:.2f}, their error nodes alone {other.errors_alone:.2f}; "
+        f"; untrained dictionaries {untrained.faithfulness:.2f}, their error nodes alone {untrained.errors_alone:.2f}; "
         f"gap of an untrained model {gap.gap:.3g}, of this one {gap.gap_of_model:.3g}"
     )
     return verdict(RULE, reason, low > null.high and added > others, gap)

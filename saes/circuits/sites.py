@@ -131,18 +131,18 @@ class Site:
 
     def along(self, entries: Entries, pulled: Float[Tensor, "n d_out"]) -> Float[Tensor, " m"]:
         """Return the gradient with respect to each activation, `[m]`, given `pulled [n, d_out]` at the decoder."""
-        found = torch.empty_like(entries.value)
-        for part in _chunks(len(found), self.sae.d_out):
+        gradient = torch.empty_like(entries.value)
+        for part in _chunks(len(gradient), self.sae.d_out):
             directions = self.sae.W_dec[entries.feature[part]]
-            found[part] = torch.linalg.vecdot(directions, pulled[entries.row[part]].to(directions.dtype))
-        return found
+            gradient[part] = torch.linalg.vecdot(directions, pulled[entries.row[part]].to(directions.dtype))
+        return gradient
 
     def slopes(self, x: Float[Tensor, "n d_in"], entries: Entries) -> Float[Tensor, " m"]:
         """Return the derivative of each activation by its pre-activation, `[m]`, with the selection of latents fixed.
 
         `x [n, d_in]` is the input of the SAE, and entries are sorted by row. The derivative is 1 except for gated SAEs.
         """
-        found = torch.zeros_like(entries.value)
+        derivative = torch.zeros_like(entries.value)
         for rows in _chunks(len(x), self.sae.d_sae):
             start, stop = torch.searchsorted(
                 entries.row, torch.tensor([rows.start, rows.stop], device=x.device)
@@ -151,8 +151,8 @@ class Site:
                 sae = one_layer(self.sae)
                 pre = sae.pre_activations(x[rows].detach()).detach().requires_grad_()
                 slope = torch.autograd.grad(sae.activate(pre).sum(), pre)[0]
-            found[start:stop] = slope[entries.row[start:stop] - rows.start, entries.feature[start:stop]]
-        return found
+            derivative[start:stop] = slope[entries.row[start:stop] - rows.start, entries.feature[start:stop]]
+        return derivative
 
 
 def open_sites(model: HookedModel, saes: Sequence[SAE]) -> list[Site]:
@@ -225,9 +225,9 @@ def _site_hooks(site: Site, replace: Replace) -> list[tuple[str, Hook]]:
         read["x"] = value.to(dtype)
 
     def writes(value: Tensor, hook: Any) -> Tensor:
-        given = value.to(dtype)
-        x = given if site.reads == site.writes else read["x"]
-        return replace(x, given).to(value.dtype)
+        output = value.to(dtype)
+        x = output if site.reads == site.writes else read["x"]
+        return replace(x, output).to(value.dtype)
 
     return [(site.writes, writes)] if site.reads == site.writes else [(site.reads, reads), (site.writes, writes)]
 
@@ -292,17 +292,17 @@ class Prompts:
         from interp.models.generation import prompt_tokens
 
         tokens = prompt_tokens(model, text, chat=chat).cpu()
-        other = None if corrupt is None else prompt_tokens(model, corrupt, chat=chat).cpu()
-        if other is not None and other.shape != tokens.shape:
-            pair = [" ".join(map(repr, token_strings(model, each))) for each in (tokens, other)]
+        base = None if corrupt is None else prompt_tokens(model, corrupt, chat=chat).cpu()
+        if base is not None and base.shape != tokens.shape:
+            pair = [" ".join(map(repr, token_strings(model, prompt))) for prompt in (tokens, base)]
             raise PromptError(
-                f"{tokens.shape[1]} tokens in the prompt, {other.shape[1]} in the corrupted one, positions must match: "
+                f"{tokens.shape[1]} tokens in the prompt, {base.shape[1]} in the corrupted one, positions must match: "
                 f"{pair[0]} against {pair[1]}; reword one of the two"
             )
         right = _one_token(model, target)
         metric = LogProb([right]) if wrong is None else LogitDiff([right], [_one_token(model, wrong)])
         lengths = torch.tensor([tokens.shape[1]])
-        return cls(name=text, tokens=tokens, lengths=lengths, at=lengths[:, None] - 1, metric=metric, corrupt=other)
+        return cls(name=text, tokens=tokens, lengths=lengths, at=lengths[:, None] - 1, metric=metric, corrupt=base)
 
     @classmethod
     def of_loss(cls, tokens: Int[Tensor, "..."]) -> "Prompts":
@@ -377,10 +377,10 @@ class Trace:
     def __post_init__(self) -> None:
         self.entries = Entries.of(self.parts.acts)
         self.base_entries = None if self.base is None else Entries.of(self.base[1].acts)
-        found = self._keys(self.entries)
+        all_keys = self._keys(self.entries)
         if self.base_entries is not None:
-            found = torch.cat([found, self._keys(self.base_entries)])
-        keys, self._index = found.unique(return_inverse=True)
+            all_keys = torch.cat([all_keys, self._keys(self.base_entries)])
+        keys, self._index = all_keys.unique(return_inverse=True)
         d_sae = self.site.sae.d_sae
         self.row, self.feature = keys // d_sae, keys % d_sae
 
@@ -460,7 +460,7 @@ def metric_with(
 
 def put(value: Tensor) -> Replace:
     """Return a replacement by a fixed value."""
-    return lambda x, given: value
+    return lambda x, output: value
 
 
 def activation_of(acts: SparseActs, feature: int) -> Tensor:

@@ -199,16 +199,16 @@ class Asker:
 
 def read_lines(paths: Iterable[Path]) -> Lines:
     """Return the lines of files of replies, by key. Missing files count as empty; damaged lines are skipped."""
-    found: Lines = {}
+    lines: Lines = {}
     for path in paths:
         for line in path.read_bytes().splitlines() if path.is_file() else ():
             try:
                 reply = json.loads(line)
                 reply_of(reply)
-                found[reply["key"]] = reply
+                lines[reply["key"]] = reply
             except (ValueError, KeyError, TypeError):
                 continue
-    return found
+    return lines
 
 
 def reply_of(line: dict[str, Any] | None) -> Reply | None:
@@ -327,7 +327,7 @@ def answers_of(
 
     def answers(samples: Sequence[tuple[str, str]], report: Callable[[], None] | None = None) -> list[bool | None]:
         contents = [_QUESTION.format(prompt=prompt, text=text, question=question) for prompt, text in samples]
-        requests = [Request(each, ANSWER_TOKENS) for each in contents]
+        requests = [Request(content, ANSWER_TOKENS) for content in contents]
         return [yes_or_no(reply) for reply in ask_all(provider, requests, report)]
 
     return answers
@@ -335,16 +335,16 @@ def answers_of(
 
 def yes_or_no(reply: str) -> bool | None:
     """Return the first yes or no of a reply; None without either."""
-    found = re.search(r"\b(yes|no)\b", reply, re.IGNORECASE)
-    return None if found is None else found[1].lower() == "yes"
+    match = re.search(r"\b(yes|no)\b", reply, re.IGNORECASE)
+    return None if match is None else match[1].lower() == "yes"
 
 
 def written_by(provider: Provider) -> Callable[[str, Sequence[str]], list[str]]:
     """Return a function that writes what follows some openings, as somebody with a trait."""
 
     def write(trait: str, starts: Sequence[str]) -> list[str]:
-        asked = [Request(_WRITE.format(trait=trait, start=start), WRITTEN_TOKENS) for start in starts]
-        return [_continuation(reply, start) for reply, start in zip(ask_all(provider, asked), starts, strict=True)]
+        requests = [Request(_WRITE.format(trait=trait, start=start), WRITTEN_TOKENS) for start in starts]
+        return [_continuation(reply, start) for reply, start in zip(ask_all(provider, requests), starts, strict=True)]
 
     return write
 

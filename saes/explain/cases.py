@@ -112,7 +112,7 @@ def fuzzing_trials(firing: Sequence[Context], *, per_request: int, generator: np
         if wrong is not None:
             pairs.append((Trial(context, context.marked, True), Trial(context, wrong, False)))
     rounds = [[pair[(number + turn) % 2] for number, pair in enumerate(pairs)] for turn in (0, 1)]
-    return [request for each in rounds for request in cut_requests(each, per_request, generator)]
+    return [request for trials in rounds for request in cut_requests(trials, per_request, generator)]
 
 
 def cut_requests(trials: Sequence[Trial], per_request: int, generator: np.random.Generator) -> list[list[Trial]]:
@@ -219,14 +219,14 @@ def build_cases(
     """Return `(cases, skipped)`: one case per feature, and the reason for every feature that cannot be scored."""
     skipped: dict[int, str] = {}
     evidence = {}
-    for feature, found in _evidence(source.folder, features, config, seed).items():
-        if len(found.heldout) < FEWEST or len(found.shown) < 2:
-            n = len(found.shown) + len(found.heldout)
+    for feature, examples in _evidence(source.folder, features, config, seed).items():
+        if len(examples.heldout) < FEWEST or len(examples.shown) < 2:
+            n = len(examples.shown) + len(examples.heldout)
             skipped[feature] = f"fires in only {n} different contexts"
-        elif config.label_from == "token-statistics" and found.row["label_source"] not in SOURCES:
-            skipped[feature] = f"its label comes from {found.row['label_source']}"
+        elif config.label_from == "token-statistics" and examples.row["label_source"] not in SOURCES:
+            skipped[feature] = f"its label comes from {examples.row['label_source']}"
         else:
-            evidence[feature] = found
+            evidence[feature] = examples
     if not evidence:
         return [], skipped
     silent = silent_contexts(
@@ -240,24 +240,24 @@ def build_cases(
         n_hard=config.heldout,
     )
     cases = []
-    for feature, found in evidence.items():
+    for feature, examples in evidence.items():
         random, hard = silent[feature]
         if len(random) < FEWEST:
             skipped[feature] = "is silent in too few contexts: it fires nearly everywhere"
         else:
-            cases.append(_case(feature, found, [*random, *hard], config))
+            cases.append(_case(feature, examples, [*random, *hard], config))
     return cases, skipped
 
 
-def _case(feature: int, found: Evidence, silent: list[Context], config: ExplainConfig) -> Case:
-    drawing = {"per_request": config.per_request, "generator": found.generator}
+def _case(feature: int, evidence: Evidence, silent: list[Context], config: ExplainConfig) -> Case:
+    drawing = {"per_request": config.per_request, "generator": evidence.generator}
     return Case(
         feature=feature,
-        statistics_label=found.row["label"] if found.row["label_source"] in SOURCES else "",
-        maximum=found.row["max_activation"],
-        shown=found.shown,
-        detection=detection_trials(found.heldout, silent, **drawing),
-        fuzzing=fuzzing_trials(found.heldout, **drawing),
+        statistics_label=evidence.row["label"] if evidence.row["label_source"] in SOURCES else "",
+        maximum=evidence.row["max_activation"],
+        shown=evidence.shown,
+        detection=detection_trials(evidence.heldout, silent, **drawing),
+        fuzzing=fuzzing_trials(evidence.heldout, **drawing),
     )
 
 
@@ -267,20 +267,20 @@ def _evidence(folder: Path, features: Sequence[int], config: ExplainConfig, seed
     examples: dict[int, list[dict[str, Any]]] = {feature: [] for feature in features}
     for row in feature_rows(folder, "examples", features):
         examples[row["feature"]].append(row)
-    found = {}
+    evidence = {}
     for feature in features:
         generator = np.random.default_rng(derive_seed(seed, "contexts", feature))
         contexts = [context_of(row) for row in examples[feature]]
         shown, heldout = split_contexts(contexts, shown=config.shown, heldout=config.heldout, generator=generator)
         peaks = np.array([row["token_ids"][row["peak"]] for row in examples[feature]], np.int64)
-        found[feature] = Evidence(rows[feature], shown, heldout, np.unique(peaks), generator)
-    return found
+        evidence[feature] = Evidence(rows[feature], shown, heldout, np.unique(peaks), generator)
+    return evidence
 
 
 def _candidates(source: Source, evidence: dict[int, Evidence], config: ExplainConfig, seed: int) -> list[Candidates]:
     rows, tokens = real_tokens(source.recording)
     pool = random_pool(rows, generator=np.random.default_rng(derive_seed(seed, "random contexts")))
-    nearest = {feature: found.row["neighbours"][:N_NEAREST] for feature, found in evidence.items()}
+    nearest = {feature: examples.row["neighbours"][:N_NEAREST] for feature, examples in evidence.items()}
     theirs: dict[int, list[int]] = {}
     wanted = {n for near in nearest.values() for n in near}
     for row in feature_rows(source.folder, "examples", wanted, ["feature", "group", "row"]):
@@ -288,10 +288,10 @@ def _candidates(source: Source, evidence: dict[int, Evidence], config: ExplainCo
             theirs.setdefault(row["feature"], []).append(row["row"])
     most = SPARE * config.heldout
     candidates = []
-    for feature, found in evidence.items():
-        same = rows[np.isin(tokens, found.peak_tokens)]
+    for feature, examples in evidence.items():
+        same = rows[np.isin(tokens, examples.peak_tokens)]
         near = np.array([row for n in nearest[feature] for row in theirs.get(n, ())], np.int64)
-        draw = found.generator.permutation
+        draw = examples.generator.permutation
         candidates.append(Candidates(feature, draw(pool), draw(same)[:most], draw(near)[:most]))
     return candidates
 
@@ -422,8 +422,8 @@ def _escaped(parts: Sequence[tuple[str, bool]]) -> str:
     characters = [(c, data) for text, data in parts for c in text]
     whole = "".join(c for c, _ in characters)
     broken = set()
-    for found in _CONTROL.finditer(whole):
-        broken.add(next(i for i in range(found.start(), len(whole)) if characters[i][1]))
+    for match in _CONTROL.finditer(whole):
+        broken.add(next(i for i in range(match.start(), len(whole)) if characters[i][1]))
     written = [_character(c, i in broken) if data else c for i, (c, data) in enumerate(characters)]
     return f'"{"".join(written)}"'
 
@@ -465,9 +465,9 @@ def read_answers(text: str, n: int) -> list[bool] | None:
     >>> read_answers("I think: [1, 0, 1]", 3)
     [True, False, True]
     """
-    for found in reversed(_LIST.findall(_THOUGHT.sub("", text))):
+    for answer in reversed(_LIST.findall(_THOUGHT.sub("", text))):
         try:
-            values = json.loads(found)
+            values = json.loads(answer)
         except (ValueError, RecursionError):  # no JSON, or a number of thousands of digits
             continue
         if len(values) == n and all(isinstance(v, int) and v in (0, 1) for v in values):

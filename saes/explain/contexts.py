@@ -45,10 +45,10 @@ class Context:
         peak = max(self.activations)
         return tuple(value > 0 and value >= MARK * peak for value in self.activations)
 
-    def overlaps(self, other: "Context") -> bool:
+    def overlaps(self, context: "Context") -> bool:
         """Return whether two contexts share text: the same part of the recording, or the same tokens elsewhere."""
-        near = abs(self.row - other.row) < max(len(self.tokens), len(other.tokens))
-        return near or self.tokens == other.tokens
+        near = abs(self.row - context.row) < max(len(self.tokens), len(context.tokens))
+        return near or self.tokens == context.tokens
 
 
 def feature_rows(
@@ -93,14 +93,14 @@ def in_turn(lists: Iterable[Sequence[Context]]) -> list[Context]:
 
 def distinct(contexts: Iterable[Context], *, most: int, apart_from: Iterable[Context] = ()) -> list[Context]:
     """Return the first `most` contexts that overlap neither each other nor `apart_from`."""
-    taken, found = list(apart_from), []
+    taken, selection = list(apart_from), []
     for context in contexts:
-        if len(found) == most:
+        if len(selection) == most:
             break
-        if not any(context.overlaps(other) for other in taken):
+        if not any(context.overlaps(rival) for rival in taken):
             taken.append(context)
-            found.append(context)
-    return found
+            selection.append(context)
+    return selection
 
 
 RANDOM, SAME_TOKEN, NEIGHBOUR = "random", "same token", "neighbour"
@@ -168,12 +168,12 @@ def silent_contexts(
             _context(int(rows[n]), passages[n], vocabulary, group) for n in numbers if largest[n, column] == 0
         ]  # fmt: skip
 
-    found = {}
-    for column, each in enumerate(candidates):
-        easy = distinct(silent(column, each.random, RANDOM), most=n_random)
-        sides = [silent(column, each.same_token, SAME_TOKEN), silent(column, each.neighbour, NEIGHBOUR)]
-        found[each.feature] = (easy, distinct(in_turn(sides), most=n_hard, apart_from=easy))
-    return found
+    contexts = {}
+    for column, candidate in enumerate(candidates):
+        easy = distinct(silent(column, candidate.random, RANDOM), most=n_random)
+        sides = [silent(column, candidate.same_token, SAME_TOKEN), silent(column, candidate.neighbour, NEIGHBOUR)]
+        contexts[candidate.feature] = (easy, distinct(in_turn(sides), most=n_hard, apart_from=easy))
+    return contexts
 
 
 def _context(row: int, ids: np.ndarray, vocabulary: Sequence[str], group: str) -> Context:

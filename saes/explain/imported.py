@@ -66,31 +66,31 @@ def read_labels(workspace: Workspace, features: str, path: Path, *, model: str |
     """
     made = workspace.open(Features, features)
     n_features, hook_point = made.n_features, made.settings.hook_point
-    found: dict[int, FeatureLabel] = {}
+    labels: dict[int, FeatureLabel] = {}
     n_read, sources, explainers = 0, set(), set()
-    for where, given in _explanations(path):
-        row = _row(given)
+    for where, explanation in _explanations(path):
+        row = _row(explanation)
         n_read += 1
-        _check_place(where, given, n_features, hook_point, features)
-        sources.add(f"{given.modelId}/{given.layer}")
-        explainers.add(given.explanationModelName or "no model")
-        if model is not None and given.explanationModelName != model:
+        _check_place(where, explanation, n_features, hook_point, features)
+        sources.add(f"{explanation.modelId}/{explanation.layer}")
+        explainers.add(explanation.explanationModelName or "no model")
+        if model is not None and explanation.explanationModelName != model:
             continue
-        known = found.get(row.feature)
+        known = labels.get(row.feature)
         if known is None or _mean(row.given_scores) > _mean(known.given_scores):
-            found[row.feature] = row
+            labels[row.feature] = row
     if len(sources) > 1:
         raise ConfigError(
             f"{path} holds explanations of several dictionaries: {', '.join(sorted(sources)[:5])}; import one"
         )
-    if not found:
+    if not labels:
         known_models = ", ".join(sorted(explainers)[:8]) or "none"
         raise ConfigError(
             f"{path} holds no explanation{f' by {model}' if model else ''}; explainers in it: {known_models}"
         )
     source = Imported(file=path.name, sha256=sha256_file(path), explainer=model, dictionary=sources.pop())
-    explained = tuple(sorted(found))
-    rows = _with_statistics(made, [found[feature] for feature in explained])
+    explained = tuple(sorted(labels))
+    rows = _with_statistics(made, [labels[feature] for feature in explained])
     return Labels(
         settings=LabelsSettings(
             features=features, features_hash=made.about.content_hash, explained=explained, source=source
@@ -127,11 +127,11 @@ def _explanations(path: Path) -> Iterator[tuple[str, Explanation]]:
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             try:
-                given = json.loads(line)
+                content = json.loads(line)
             except (json.JSONDecodeError, RecursionError) as error:
                 why = getattr(error, "msg", "nested too deeply")
                 raise CorruptError(f"{path}, line {number} is not valid JSON: {why}; download it again") from None
-            yield from _unpacked(f"{path}, line {number}", given)
+            yield from _unpacked(f"{path}, line {number}", content)
 
 
 def _text(path: Path) -> str:
@@ -150,51 +150,51 @@ def _text(path: Path) -> str:
         raise CorruptError(f"{path} is not UTF-8 at byte {error.start:,}; an export of Neuronpedia is") from None
 
 
-def _unpacked(where: str, given: Any) -> Iterator[tuple[str, Explanation]]:
+def _unpacked(where: str, content: Any) -> Iterator[tuple[str, Explanation]]:
     """Yield the explanations of a list, of a feature that holds them, or the one explanation given."""
-    if isinstance(given, list):
-        for at, each in enumerate(given):
-            yield from _unpacked(f"{where}, entry {at}", each)
-    elif isinstance(given, dict) and isinstance(given.get("explanations"), list):
-        of = {name: given[name] for name in ("modelId", "layer", "index") if name in given}
-        for each in given["explanations"]:
-            yield from _unpacked(where, of | each if isinstance(each, dict) else each)
+    if isinstance(content, list):
+        for at, entry in enumerate(content):
+            yield from _unpacked(f"{where}, entry {at}", entry)
+    elif isinstance(content, dict) and isinstance(content.get("explanations"), list):
+        of = {name: content[name] for name in ("modelId", "layer", "index") if name in content}
+        for entry in content["explanations"]:
+            yield from _unpacked(where, of | entry if isinstance(entry, dict) else entry)
     else:
         whole = json.loads(
-            json.dumps(given, ensure_ascii=False).encode("utf-8", "replace")
+            json.dumps(content, ensure_ascii=False).encode("utf-8", "replace")
         )  # labels cut in a character
         yield where, from_json(Explanation, whole, where, "foreign")
 
 
-def _row(given: Explanation) -> FeatureLabel:
+def _row(explanation: Explanation) -> FeatureLabel:
     """Return an explanation as a label."""
-    scorers = [(each.explanationScoreTypeName, each.explanationScoreModelName) for each in given.scores or ()]
-    by = ", ".join(filter(None, (given.explanationModelName, given.typeName)))
+    scorers = [(score.explanationScoreTypeName, score.explanationScoreModelName) for score in explanation.scores or ()]
+    by = ", ".join(filter(None, (explanation.explanationModelName, explanation.typeName)))
     return FeatureLabel(
-        feature=int(given.index),
-        label=" ".join(given.description.split())[:MAX_LABEL],
+        feature=int(explanation.index),
+        label=" ".join(explanation.description.split())[:MAX_LABEL],
         label_source=f"neuronpedia: {by}" if by else "neuronpedia",
         statistics_label="",
         null_feature=None,
         unanswered=None,
         shown_rows=[],
         heldout_rows=[],
-        given_names=[" by ".join(filter(None, each)) or "score" for each in scorers],
-        given_scores=[each.value for each in given.scores or ()],
+        given_names=[" by ".join(filter(None, scorer)) or "score" for scorer in scorers],
+        given_scores=[score.value for score in explanation.scores or ()],
     )
 
 
-def _check_place(where: str, given: Explanation, n_features: int, hook_point: str, features: str) -> None:
+def _check_place(where: str, explanation: Explanation, n_features: int, hook_point: str, features: str) -> None:
     """Raise `ConfigError` when an explanation cannot be of one of these features."""
-    if int(given.index) >= n_features:
+    if int(explanation.index) >= n_features:
         raise ConfigError(
-            f"{where}: feature {given.index} is beyond the {n_features:,} features of {features!r}; the export is of "
-            "another dictionary"
+            f"{where}: feature {explanation.index} is beyond the {n_features:,} features of {features!r}; the export "
+            "is of another dictionary"
         )
-    layer, own = re.match(r"[0-9]+", str(given.layer)), parse_hook_point(hook_point).layer
-    if layer is not None and own is not None and int(layer[0]) != own:
+    layer, own_layer = re.match(r"[0-9]+", str(explanation.layer)), parse_hook_point(hook_point).layer
+    if layer is not None and own_layer is not None and int(layer[0]) != own_layer:
         raise ConfigError(
-            f"{where}: the export is of layer {layer[0]} ({given.layer}), {features!r} of layer {own} "
+            f"{where}: the export is of layer {layer[0]} ({explanation.layer}), {features!r} of layer {own_layer} "
             f"({hook_point}); choose the features of that layer"
         )
 
@@ -203,9 +203,9 @@ def _with_statistics(features: Features, rows: list[FeatureLabel]) -> list[Featu
     """Return the rows with the labels made by rule, for comparison."""
     sql = """select feature, label from t where list_contains(?::int[], feature)
              and list_contains(?::varchar[], label_source)"""
-    found = features.features.query(sql, [row.feature for row in rows], list(SOURCES)).to_pylist()
-    own = {row["feature"]: row["label"] for row in found}
-    return [replace(row, statistics_label=own.get(row.feature, "")) for row in rows]
+    records = features.features.query(sql, [row.feature for row in rows], list(SOURCES)).to_pylist()
+    labels = {row["feature"]: row["label"] for row in records}
+    return [replace(row, statistics_label=labels.get(row.feature, "")) for row in rows]
 
 
 def _mean(scores: list[float]) -> float:

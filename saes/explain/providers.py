@@ -259,18 +259,18 @@ class _Again(Exception):
 def _pause(state: "RetryCallState") -> float:
     """Return the seconds until the next attempt: as the server asked, else doubled each time, up to `LONGEST_PAUSE`."""
     problem = state.outcome.exception() if state.outcome else None
-    asked = problem.wait if isinstance(problem, _Again) else None
-    return min(FIRST_PAUSE * 2 ** (state.attempt_number - 1) if asked is None else asked, LONGEST_PAUSE)
+    wait = problem.wait if isinstance(problem, _Again) else None
+    return min(FIRST_PAUSE * 2 ** (state.attempt_number - 1) if wait is None else wait, LONGEST_PAUSE)
 
 
 def _causes(error: BaseException) -> list[BaseException]:
     """Return an exception and its chain of causes."""
-    found: list[BaseException] = []
+    causes: list[BaseException] = []
     current: BaseException | None = error
-    while current is not None and current not in found:
-        found.append(current)
+    while current is not None and current not in causes:
+        causes.append(current)
         current = current.__cause__ or current.__context__
-    return found
+    return causes
 
 
 def base_url(url: str) -> str:
@@ -390,7 +390,7 @@ class LocalModel:
         from interp.models.generation import complete_chat
 
         before_send()
-        found = complete_chat(
+        completion = complete_chat(
             self._loaded,
             request.content,
             max_tokens=request.max_tokens,
@@ -398,4 +398,4 @@ class LocalModel:
             start=request.start,
             bits=request.bits,
         )
-        return Reply(*found)
+        return Reply(*completion)

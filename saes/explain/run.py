@@ -105,8 +105,8 @@ def mean_over_features(values: Sequence[float], *, generator: np.random.Generato
     """Return the mean with the 95 % bootstrap interval over features; None without values."""
     if not values:
         return None
-    found = bootstrap_interval(np.mean, np.array(values, np.float64), rng=generator, n_resamples=RESAMPLES)
-    return MeanScore(Interval(*map(float, found)), len(values))
+    interval = bootstrap_interval(np.mean, np.array(values, np.float64), rng=generator, n_resamples=RESAMPLES)
+    return MeanScore(Interval(*map(float, interval)), len(values))
 
 
 def other_features(n: int, *, generator: np.random.Generator) -> list[int] | None:
@@ -135,15 +135,15 @@ def judgements(answered: Sequence[Answered]) -> list[Judgement]:
     """Return the rows of answers, from which every score can be recomputed."""
     return [
         Judgement(
-            feature=each.feature,
-            scorer=each.scorer,
-            label_of=each.label_of,
-            row=each.trial.context.row,
-            group=each.trial.context.group,
-            truth=each.trial.truth,
-            answer=each.answer,
+            feature=answer.feature,
+            scorer=answer.scorer,
+            label_of=answer.label_of,
+            row=answer.trial.context.row,
+            group=answer.trial.context.group,
+            truth=answer.trial.truth,
+            answer=answer.answer,
         )
-        for each in answered
+        for answer in answered
     ]
 
 
@@ -158,11 +158,11 @@ def score_labels(
 ) -> tuple[list[FeatureLabel], list[LabelScore]]:
     """Return one label per case, and its scores, with `labels` and `partner` by feature."""
     by_feature: dict[tuple[int, bool], list[Answered]] = {}
-    for each in answered:
-        by_feature.setdefault((each.feature, each.label_of == each.feature), []).append(each)
+    for answer in answered:
+        by_feature.setdefault((answer.feature, answer.label_of == answer.feature), []).append(answer)
     rows, scores = [], []
     for case in cases:
-        own, null = by_feature.get((case.feature, True), []), by_feature.get((case.feature, False), [])
+        answers, null = by_feature.get((case.feature, True), []), by_feature.get((case.feature, False), [])
         rows.append(
             FeatureLabel(
                 feature=case.feature,
@@ -170,7 +170,7 @@ def score_labels(
                 label_source=source,
                 statistics_label=case.statistics_label,
                 null_feature=partner.get(case.feature),
-                unanswered=float(np.mean([a.answer is None for a in own])) if own else None,
+                unanswered=float(np.mean([a.answer is None for a in answers])) if answers else None,
                 shown_rows=[context.row for context in case.shown],
                 heldout_rows=sorted({t.context.row for request in case.detection for t in request if t.truth}),
                 given_names=[],
@@ -178,12 +178,12 @@ def score_labels(
             )
         )
         for name in SCORES:
-            found, baseline = (_score(side, name, generator) for side in (own, null))
-            if found:
-                accuracy, low, high = map(float, found.accuracy)
+            score, baseline = (_score(side, name, generator) for side in (answers, null))
+            if score:
+                accuracy, low, high = map(float, score.accuracy)
                 ends = {"low": low, "high": high, "null": baseline and float(baseline.accuracy.estimate)}
-                one = LabelScore(feature=case.feature, name=name, accuracy=accuracy, **ends, f1=found.f1, n=found.n)
-                scores.append(one)
+                record = LabelScore(feature=case.feature, name=name, accuracy=accuracy, **ends, f1=score.f1, n=score.n)
+                scores.append(record)
     return rows, scores
 
 
@@ -191,12 +191,12 @@ def mean_scores(scores: Sequence[LabelScore], *, generator: np.random.Generator)
     """Return means over features with intervals: each score, its null, and the gain of the score over the null."""
     means: dict[ScoreName, MeanScores] = {}
     for name in SCORES:
-        mine = [each for each in scores if each.name == name]
-        pairs = [(each.accuracy, each.null) for each in mine if each.null is not None]
-        values = [each.accuracy for each in mine], [null for _, null in pairs], [own - null for own, null in pairs]
-        own, null, gain = (mean_over_features(each, generator=generator) for each in values)
-        if own is not None:
-            means[name] = MeanScores(own=own, null=null, gain=gain)
+        mine = [score for score in scores if score.name == name]
+        pairs = [(score.accuracy, score.null) for score in mine if score.null is not None]
+        values = [acc.accuracy for acc in mine], [null for _, null in pairs], [acc - null for acc, null in pairs]
+        mean, null, gain = (mean_over_features(column, generator=generator) for column in values)
+        if mean is not None:
+            means[name] = MeanScores(own=mean, null=null, gain=gain)
     return means
 
 
@@ -296,17 +296,17 @@ class Explanation:
         A feature without a label gets none. A partner with exactly the same label gives no null.
         """
         partner = self.partner
-        found = []
+        questions = []
         for case in self.cases:
             for label_of in (case.feature, partner.get(case.feature)):
-                own, label = labels[case.feature], None if label_of is None else labels[label_of]
-                if own is None or label is None or label_of is None or (label_of != case.feature and label == own):
+                text, label = labels[case.feature], None if label_of is None else labels[label_of]
+                if text is None or label is None or label_of is None or (label_of != case.feature and label == text):
                     continue
                 for scorer in SCORERS:
                     for trials in case.requests(scorer):
                         request = self._request(scoring_prompt(scorer, label, trials), start="[", bits=len(trials))
-                        found.append(Question(case, scorer, label_of, trials, request))
-        return found
+                        questions.append(Question(case, scorer, label_of, trials, request))
+        return questions
 
     def _request(self, content: str, *, start: str, bits: int = 0) -> Request:
         request = Request(content, self.config.max_tokens, self.config.temperature)
@@ -315,7 +315,7 @@ class Explanation:
 
 def known_replies(folder: Path, others: Iterable[Path] = ()) -> Lines:
     """Return the replies of an unfinished run of `folder`, of the run that it replaces, and of other artefacts."""
-    return read_lines([*(other / REPLIES for other in others), folder / REPLIES, partial_path(folder) / REPLIES])
+    return read_lines([*(path / REPLIES for path in others), folder / REPLIES, partial_path(folder) / REPLIES])
 
 
 def explain(
@@ -335,7 +335,7 @@ def explain(
     generator = np.random.default_rng(derive_seed(run.seed, "bootstrap"))
     source = run.provider.model if run.config.label_from == "provider" else STATISTICS
     rows, scores = score_labels(run.cases, labels, run.partner, answered, source, generator=generator)
-    given = [reply for key in dict.fromkeys(asker.asked) if (reply := transcript.reply(key))]
+    answers = [reply for key in dict.fromkeys(asker.asked) if (reply := transcript.reply(key))]
     return Labels(
         settings=run.settings,
         labels=Table.of(FeatureLabel, rows),
@@ -344,10 +344,10 @@ def explain(
         means=mean_scores(scores, generator=generator),
         skipped=run.skipped,
         replies=ReplyCounts(
-            requests=len(given),
-            tokens_in=sum(reply.tokens_in for reply in given),
-            tokens_out=sum(reply.tokens_out for reply in given),
-            cut=sum(reply.cut for reply in given),
+            requests=len(answers),
+            tokens_in=sum(reply.tokens_in for reply in answers),
+            tokens_out=sum(reply.tokens_out for reply in answers),
+            cut=sum(reply.cut for reply in answers),
         ),
         n_read=None,
     )
@@ -410,9 +410,9 @@ def adopt_labels(labels: Labels, features: Features, folder: Path, *, overwrite:
         at = table.schema.get_field_index(name)
         table = table.set_column(at, name, pa.array(columns[name], table.schema.field(name).type))
     adopted = replace(features, settings=settings, features=Table.of_columns(FeatureRow, table))
-    how: dict[str, Any] = {"seed": source.seed, "overwrite": overwrite}
-    draft = Draft.open(folder, kind="features", config=settings_json(settings), **how)
-    for name in [each for each in source.files if "/" in each]:  # the index of the text
+    options: dict[str, Any] = {"seed": source.seed, "overwrite": overwrite}
+    draft = Draft.open(folder, kind="features", config=settings_json(settings), **options)
+    for name in [file for file in source.files if "/" in file]:  # the index of the text
         (draft.path / name).parent.mkdir(parents=True, exist_ok=True)
         _link_or_copy(features.folder / name, draft.path / name)
     parents = {**source.parents, labels.key: labels.about.content_hash}

@@ -94,9 +94,9 @@ def choose_examples(statistics: FeatureStatistics, *, n_top: int, n_per_quantile
     rank, _ = _rank_in_run(feature[order] * len(GROUPS) + quarter[order])
     chosen = order[rank < n_per_quantile]
     parts.append((feature[chosen], slot[chosen], quarter[chosen], sample))
-    found = _sorted_examples(parts)
-    stored = (found.group > 0) | (found.rank < n_top)
-    return Examples(*(each[stored] for each in found))
+    examples = _sorted_examples(parts)
+    stored = (examples.group > 0) | (examples.rank < n_top)
+    return Examples(*(column[stored] for column in examples))
 
 
 def _sorted_examples(parts) -> Examples:
@@ -210,35 +210,35 @@ def build_together(
 
     spelling = spell(token_strings(model, torch.arange(model.cfg.d_vocab)))
     settings, drafts, encoded = [], [], []
-    for each in wanted:
-        hook_point = recording.check_hook_point(each.hook_point or each.dictionary.hook_point)
-        check_parents(each.dictionary, recording, model, hook_point)
-        about = _settings(each, recording, hook_point, window=window, n_top=n_top, n_per_quantile=n_per_quantile)
-        how: dict[str, Any] = {"kind": "features", "seed": seed, "overwrite": overwrite}
-        draft = Draft.open(each.folder, config=settings_json(about), **how)
+    for source in wanted:
+        hook_point = recording.check_hook_point(source.hook_point or source.dictionary.hook_point)
+        check_parents(source.dictionary, recording, model, hook_point)
+        config = _settings(source, recording, hook_point, window=window, n_top=n_top, n_per_quantile=n_per_quantile)
+        options: dict[str, Any] = {"kind": "features", "seed": seed, "overwrite": overwrite}
+        draft = Draft.open(source.folder, config=settings_json(config), **options)
         drafts.append(draft)
-        settings.append(about)
-        own = TokenIndex(each.dictionary.d_sae, draft.path / "index-runs", kept=index_units) if index else None
-        words = (own, spelling) if own else None
-        encoded.append(Encoded(each.dictionary, hook_point, words))
+        settings.append(config)
+        indexer = TokenIndex(source.dictionary.d_sae, draft.path / "index-runs", kept=index_units) if index else None
+        words = (indexer, spelling) if indexer else None
+        encoded.append(Encoded(source.dictionary, hook_point, words))
     started = time.perf_counter()
-    how = {"window": window, "n_top": max(n_top, EVIDENCE), "seed": derive_seed(seed, "sample")}
-    every = collect_together(encoded, recording, progress=_visible(drafts[0], progress), **how)
+    options = {"window": window, "n_top": max(n_top, EVIDENCE), "seed": derive_seed(seed, "sample")}
+    every = collect_together(encoded, recording, progress=_visible(drafts[0], progress), **options)
     speed = every[0].n_tokens / max(time.perf_counter() - started, 1e-9)
-    found = []
-    for each, about, draft, part, statistics in zip(wanted, settings, drafts, encoded, every, strict=True):
+    artefacts = []
+    for source, config, draft, part, statistics in zip(wanted, settings, drafts, encoded, every, strict=True):
         if part.words is not None:
             part.words[0].write(draft.path / FOLDER, spelling)
         chosen = choose_examples(statistics, n_top=n_top, n_per_quantile=n_per_quantile)
         counts, edges = statistics.histogram()
-        table, texts = _tables(statistics, chosen, each.dictionary, recording, model, counts, lens)
+        table, texts = _tables(statistics, chosen, source.dictionary, recording, model, counts, lens)
         related, scales = None, None
         if relations:
-            own = derive_seed(seed, "relations")
-            related, scales = measure_relations(each.dictionary, recording, model, part.hook_point, seed=own)
+            draw_seed = derive_seed(seed, "relations")
+            related, scales = measure_relations(source.dictionary, recording, model, part.hook_point, seed=draw_seed)
         features = Features(
-            settings=about,
-            n_features=each.dictionary.d_sae,
+            settings=config,
+            n_features=source.dictionary.d_sae,
             n_tokens=statistics.n_tokens,
             n_dead=int((statistics.totals.n_fired == 0).sum()),
             n_dense=int((statistics.density > DENSE).sum()),
@@ -253,9 +253,9 @@ def build_together(
         origin = {recording.key: recording.manifest.content_hash, f"model:{recording.model}": recording.weight_hash}
         if lens is not None:
             origin[lens.about.key] = lens.about.content_hash
-        made: dict[str, Any] = {"parents": {**origin, **each.parents}, "threads": torch.get_num_threads()}
-        found.append(save_artefact(features, each.folder, draft=draft, **made))
-    return found
+        made: dict[str, Any] = {"parents": {**origin, **source.parents}, "threads": torch.get_num_threads()}
+        artefacts.append(save_artefact(features, source.folder, draft=draft, **made))
+    return artefacts
 
 
 def _settings(wanted: Described, recording: Recording, hook_point: str, **chosen: int) -> FeaturesSettings:
@@ -306,10 +306,12 @@ def _tables(
     vocabulary = token_strings(model, torch.arange(model.cfg.d_vocab))
     writes = writes_to_residual(dictionary)
     effects = logit_effects(model, directions, N_EFFECTS) if writes else None
-    said = said_tokens(dictionary, lens, model, N_SAID) if writes and lens is not None else None
+    lens_ids = said_tokens(dictionary, lens, model, N_SAID) if writes and lens is not None else None
     neighbours = nearest_neighbours(directions, N_NEIGHBOURS)
     promoted = effects.promoted_ids.numpy() if effects is not None else None
-    labels = label_features(statistics, recording, vocabulary, promoted if said is None else said[:, :N_EFFECTS], said)
+    labels = label_features(
+        statistics, recording, vocabulary, promoted if lens_ids is None else lens_ids[:, :N_EFFECTS], lens_ids
+    )
     table = features_table(statistics, directions, labels, effects, neighbours, vocabulary, histogram)
     return table, examples_table(recording, examples, vocabulary, window=statistics.window)
 
@@ -344,8 +346,8 @@ def features_table(
         "label_null_high": [label.null_high for label in labels],
         "label_heldout": [label.n_heldout for label in labels],
         "other_labels": [list(map(str, label.others)) for label in labels],
-        "other_sources": [[other.source for other in label.others] for label in labels],
-        "other_scores": [[other.score for other in label.others] for label in labels],
+        "other_sources": [[alternative.source for alternative in label.others] for label in labels],
+        "other_scores": [[alternative.score for alternative in label.others] for label in labels],
         "neighbours": neighbours.indices.tolist(),
         "neighbour_cosines": (1 - neighbours.distances).tolist(),
         "histogram": histogram.tolist(),

@@ -94,7 +94,7 @@ def strongest_firings(
 ) -> tuple[list[Strongest], int]:
     """Return the strongest firings at every hook point in both directions, `SIGNS` of each, and the tokens read."""
     length = text.context_length
-    found = [Strongest(d_mlp, EVIDENCE, window, length) for _ in points for _ in SIGNS]
+    strongest = [Strongest(d_mlp, EVIDENCE, window, length) for _ in points for _ in SIGNS]
     step, n_tokens = max(1, BLOCK_ROWS // length) * length, 0
     for shard in range(text.n_shards):
         real = text.token_shard(shard).document >= 0
@@ -106,11 +106,11 @@ def strongest_firings(
             for i, point in enumerate(points):
                 x = values[point].float().view(-1, length, d_mlp)
                 for j, sign in enumerate(SIGNS):
-                    found[len(SIGNS) * i + j].add((x * sign).masked_fill(absent, -1.0), first_row)
+                    strongest[len(SIGNS) * i + j].add((x * sign).masked_fill(absent, -1.0), first_row)
             n_tokens += int(real[local].sum())
             if progress is not None:
                 progress(first_row + len(local), text.n_rows, {"tokens": n_tokens})
-    return found, n_tokens
+    return strongest, n_tokens
 
 
 def describe_neurons(
@@ -146,18 +146,18 @@ def describe_neurons(
     report(f"labels of {2 * n_layers * d_mlp:,} directions, and the background of graphs over {n_prompts} prompts")
     usual = measure_background(model, first_passages(text, model, n_prompts), Neurons()) if n_prompts else {}
     parts = [
-        Direction(layer, basis, one.statistics(n_tokens))
-        for ((layer, _), basis), one in zip(bases.items(), firings, strict=True)
+        Direction(layer, basis, strongest.statistics(n_tokens))
+        for ((layer, _), basis), strongest in zip(bases.items(), firings, strict=True)
     ]
     vocabulary = token_strings(model, torch.arange(model.cfg.d_vocab))
     rows, examples, confirmed = [], [], 0
     for start in range(0, len(parts), 2 * TOGETHER):
         group = parts[start : start + 2 * TOGETHER]
-        said = [None if lens is None else said_by_directions(each.basis, lens, model, N_SAID) for each in group]
-        labels = _labels(group, text, model, vocabulary, said)
+        readouts = [None if lens is None else said_by_directions(part.basis, lens, model, N_SAID) for part in group]
+        labels = _labels(group, text, model, vocabulary, readouts)
         confirmed += sum(label.score is not None for label in labels)
         for i, part in enumerate(group):
-            rows.append(_rows(part, labels[i * d_mlp : (i + 1) * d_mlp], _says(said[i], vocabulary, d_mlp), usual))
+            rows.append(_rows(part, labels[i * d_mlp : (i + 1) * d_mlp], _says(readouts[i], vocabulary, d_mlp), usual))
             examples.append(_examples(part, text, vocabulary, n_examples))
     return NeuronLabels(
         settings=NeuronSettings(
@@ -182,16 +182,16 @@ def first_passages(recording: Recording, model: HookedModel, n: int) -> list[Ten
     """Return the first `PROMPT` tokens of `n` documents, those that come first, each as a prompt `[1, pos]`."""
     from interp.models.adapter import to_tokens, token_strings
 
-    found: list[Tensor] = []
+    prompts: list[Tensor] = []
     for shard in range(recording.n_shards):
         tokens, document, _ = recording.token_shard(shard)
         for number in document[document >= 0].unique().tolist():
-            if len(found) == n:
-                return found
+            if len(prompts) == n:
+                return prompts
             mine = tokens[document == number][:PROMPT]
             if len(mine) == PROMPT:
-                found.append(to_tokens(model, "".join(token_strings(model, mine))))
-    return found
+                prompts.append(to_tokens(model, "".join(token_strings(model, mine))))
+    return prompts
 
 
 def _labels(
@@ -199,29 +199,29 @@ def _labels(
     recording: Recording,
     model: HookedModel,
     vocabulary: list[str],
-    said: "Sequence[dict[str, np.ndarray] | None]",
+    readouts: "Sequence[dict[str, np.ndarray] | None]",
 ) -> list[Label]:
     """Return the labels of some layers' neurons, each the null of the others."""
     from interp.lenses.logit_lens import logit_effects
 
-    words = None if None in said else np.concatenate([each["raised"] for each in said if each is not None])
+    words = None if None in readouts else np.concatenate([entry["raised"] for entry in readouts if entry is not None])
     if words is None:
-        effects = [logit_effects(model, each.basis.decoder_directions, N_EFFECTS) for each in group]
-        promoted = np.concatenate([each.promoted_ids.numpy() for each in effects])
+        effects = [logit_effects(model, part.basis.decoder_directions, N_EFFECTS) for part in group]
+        promoted = np.concatenate([effect.promoted_ids.numpy() for effect in effects])
     else:
         promoted = words[:, :N_EFFECTS]
-    joined = FeatureStatistics.joined([each.statistics for each in group])
+    joined = FeatureStatistics.joined([part.statistics for part in group])
     return label_features(joined, recording, vocabulary, promoted, words, dense=False)
 
 
-def _says(said: "dict[str, np.ndarray] | None", vocabulary: list[str], d_mlp: int) -> list[list[str]]:
+def _says(readout: "dict[str, np.ndarray] | None", vocabulary: list[str], d_mlp: int) -> list[list[str]]:
     """Return the tokens that each neuron raises most, where fewer than 5 % of random directions raise one as much."""
-    if said is None:
+    if readout is None:
         return [[] for _ in range(d_mlp)]
-    beyond = said["raised_strength"][:, 0] > np.quantile(said["null_high"], 0.95)
+    beyond = readout["raised_strength"][:, 0] > np.quantile(readout["null_high"], 0.95)
     return [
         [vocabulary[token] for token in tokens] if above else []
-        for tokens, above in zip(said["raised"][:, :SAYS].tolist(), beyond.tolist(), strict=True)
+        for tokens, above in zip(readout["raised"][:, :SAYS].tolist(), beyond.tolist(), strict=True)
     ]
 
 
@@ -256,7 +256,7 @@ def _examples(part: Direction, recording: Recording, vocabulary: list[str], n: i
         "sign": np.full(len(columns), part.basis.sign),
         "tokens": columns["tokens"].to_pylist(),
         "activation": peaks,
-        "percent": [[round(100 * each / peak) for each in text] for text, peak in zip(texts, peaks, strict=True)],
+        "percent": [[round(100 * act / peak) for act in text] for text, peak in zip(texts, peaks, strict=True)],
         "peak": columns["peak"].to_numpy(),
     }
 

@@ -62,22 +62,22 @@ def by_concept(measured: Sequence[NamedFeature], text: str, *, leave_out: str = 
 
     Only concepts whose F1 is above that of shuffled labels count. `leave_out` names one that does not.
     """
-    found: dict[int, tuple[str, float]] = {}
-    for each in measured:
-        fit = _fit(text, each)
-        if each.concept == leave_out or not fit:
+    best: dict[int, tuple[str, float]] = {}
+    for feature in measured:
+        fit = _fit(text, feature)
+        if feature.concept == leave_out or not fit:
             continue
-        if each.f1 > each.null and each.f1 * fit > found.get(each.feature, ("", 0.0))[1]:
-            found[each.feature] = (each.concept, each.f1 * fit)
-    return found
+        if feature.f1 > feature.null and feature.f1 * fit > best.get(feature.feature, ("", 0.0))[1]:
+            best[feature.feature] = (feature.concept, feature.f1 * fit)
+    return best
 
 
 def measured_concepts(workspace: Workspace, made: Features) -> list[NamedFeature]:
     """Return what measured concepts name in the dictionary that the features describe, of the same weights."""
     parent = f"saes/{made.sae}"
     newest = workspace.newest("evaluation") if made.sae else []
-    same = [each for each in newest if each.parents.get(parent, "") == made.about.parents.get(parent)]
-    return [found for each in same for found in _named(workspace.absolute, each.name, each.content_hash)]
+    same = [manifest for manifest in newest if manifest.parents.get(parent, "") == made.about.parents.get(parent)]
+    return [row for manifest in same for row in _named(workspace.absolute, manifest.name, manifest.content_hash)]
 
 
 @lru_cache(maxsize=16)
@@ -93,11 +93,11 @@ def _named(root: str, name: str, content_hash: str) -> tuple[NamedFeature, ...]:
 
 def _fit(text: str, named: NamedFeature) -> float:
     """Return 1 where the text is the concept's name, else the share of its words that are the concept's."""
-    asked, name = " ".join(re.findall(r"\w+", text.lower())), " ".join(re.findall(r"\w+", named.concept.lower()))
-    if asked and (asked == name or name in singulars(asked) or asked in singulars(name)):
+    query, name = " ".join(re.findall(r"\w+", text.lower())), " ".join(re.findall(r"\w+", named.concept.lower()))
+    if query and (query == name or name in singulars(query) or query in singulars(name)):
         return 1.0
-    words, own = asked.split(), {word.lower() for word in named.words}
-    share = sum(word in own for word in words) / max(len(words), 1)
+    words, concept_words = query.split(), {word.lower() for word in named.words}
+    share = sum(word in concept_words for word in words) / max(len(words), 1)
     return share if share >= LEAST_MATCH and len(words) > 1 else 0.0
 
 
@@ -189,18 +189,18 @@ def gather(
     """
     made, workspace = index.made, index.workspace
     inside = within.mask(workspace, index.columns)
-    asked = [_Asked.of(index, meaning, text) for text in texts]
-    firings = index.read([word for each in asked for word in each.words])
+    queries = [_Asked.of(index, meaning, text) for text in texts]
+    firings = index.read([word for query in queries for word in query.words])
     readings, written = readings_of(workspace, made), written_labels(workspace, made)
     measured = measured_concepts(workspace, made)
-    found = []
-    for each in asked:
-        labels = by_label(readings, written, each.text, inside)
-        kinds = by_class(readings, [word.word for word in each.sought.words], inside)
-        concepts = by_concept(measured, each.text, leave_out=leave_out)
-        named = by_own_name(made, each.text, names or {})
-        found.append(_evidence(each, firings, meaning, inside, labels, kinds, concepts, named))
-    return found
+    evidence = []
+    for query in queries:
+        labels = by_label(readings, written, query.text, inside)
+        kinds = by_class(readings, [word.word for word in query.sought.words], inside)
+        concepts = by_concept(measured, query.text, leave_out=leave_out)
+        named = by_own_name(made, query.text, names or {})
+        evidence.append(_evidence(query, firings, meaning, inside, labels, kinds, concepts, named))
+    return evidence
 
 
 @dataclass(frozen=True)
@@ -227,35 +227,35 @@ class _Asked:
             return cls(text, sought, (), (), ())
         spoken = _without_frequent(words_in(text), sought)
         related = related_words(meaning.vocabulary, meaning.lens.settings.weight_hash, spoken, N_RELATED)
-        known = index.look_up([each.word for each in related])
+        known = index.look_up([neighbour.word for neighbour in related])
         return cls(text, sought, tuple(spoken), tuple(related), tuple(filter(index.is_rare, known.values())))
 
 
 def _evidence(
-    asked: _Asked, firings: Firings, meaning: Meaning | None, inside: np.ndarray, labels: dict[int, Named],
+    query: _Asked, firings: Firings, meaning: Meaning | None, inside: np.ndarray, labels: dict[int, Named],
     kinds: dict[int, Named], concepts: dict[int, tuple[str, float]], named: set[int],
 ) -> Evidence:  # fmt: skip
     """Return the evidence for each feature from the firings read; `inside [n_features]` are those to search."""
-    n, sought = len(inside), asked.sought
+    n, sought = len(inside), query.sought
     values = {"density": np.log10(np.fmax(firings.index.columns.density, 1e-6))}
     fired = firings.fired(sought.words, inside) if sought.words else None
     phrases = firings.fired(sought.phrases, inside) if sought.phrases else None
     values["fires"], values["phrase"] = _spread(n, fired), _scored(n, phrases)
-    tests = [_p_of(n, found) for found in (fired, phrases) if found is not None]
-    said = None
+    tests = [_p_of(n, scores) for scores in (fired, phrases) if scores is not None]
+    lens_scores = None
     if meaning is not None:
-        said, about = _said(meaning, asked.spoken), _related_says(meaning, asked.related)
-        near, weights = asked.related_words, {each.word: each.cosine for each in asked.related}
+        lens_scores, related_scores = _said(meaning, query.spoken), _related_says(meaning, query.related)
+        near, weights = query.related_words, {neighbour.word: neighbour.cosine for neighbour in query.related}
         related = firings.fired(near, inside, weights) if near else None
         values |= {
-            "says": _positive(said, n),
-            "related_says": _positive(about, n),
+            "says": _positive(lens_scores, n),
+            "related_says": _positive(related_scores, n),
             "related_fires": _spread(n, related),
         }
         tests += [np.ones(n) if related is None else _p_of(n, related)]
-        tests += [each.p for each in (said, about) if each is not None]
-    values["label"] = _at(n, {i: each.strength for i, each in labels.items()})
-    values["kind"] = _at(n, {i: each.strength for i, each in kinds.items()})
+        tests += [scores.p for scores in (lens_scores, related_scores) if scores is not None]
+    values["label"] = _at(n, {i: label.strength for i, label in labels.items()})
+    values["kind"] = _at(n, {i: kind.strength for i, kind in kinds.items()})
     values["concept"] = _at(n, {i: f1 for i, (_, f1) in concepts.items() if i < n})
     values["name"] = _at(n, dict.fromkeys((i for i in named if i < n), 1.0))
     p = np.minimum(np.min(tests, 0) * TESTS, 1.0) if tests else np.ones(n)
@@ -263,39 +263,39 @@ def _evidence(
         p = np.where(values[sure] > 0, np.minimum(p, ALPHA), p)
     return Evidence(
         values=values, p=p, live=inside, with_lens=meaning is not None, sought=sought, firings=firings, fired=fired,
-        phrases=phrases, said=said, related=asked.related, labels=kinds | labels, concepts=concepts,
+        phrases=phrases, said=lens_scores, related=query.related, labels=kinds | labels, concepts=concepts,
     )  # fmt: skip
 
 
-def _p_of(n: int, found: Fired) -> np.ndarray:
+def _p_of(n: int, scores: Fired) -> np.ndarray:
     """Return p of every feature that fires, 1 where the score is not above its null."""
-    return _of_features(n, found.feature, np.where(found.score > found.null, found.p, 1.0), 1.0)
+    return _of_features(n, scores.feature, np.where(scores.score > scores.null, scores.p, 1.0), 1.0)
 
 
-def _at(n: int, found: Mapping[int, float]) -> np.ndarray:
-    return _of_features(n, np.array(list(found), np.int64), np.array(list(found.values()), float), 0.0)
+def _at(n: int, scores: Mapping[int, float]) -> np.ndarray:
+    return _of_features(n, np.array(list(scores), np.int64), np.array(list(scores.values()), float), 0.0)
 
 
 def _of_features(n: int, feature: np.ndarray, value: np.ndarray, default: float) -> np.ndarray:
-    found = np.full(n, default)
-    found[feature] = value
-    return found
+    column = np.full(n, default)
+    column[feature] = value
+    return column
 
 
-def _spread(n: int, found: Fired | None) -> np.ndarray:
+def _spread(n: int, scores: Fired | None) -> np.ndarray:
     """Return the strength of firing of every feature, on a logarithmic scale from 0."""
-    if found is None:
+    if scores is None:
         return np.zeros(n)
-    return np.log1p(_of_features(n, found.feature, found.strength, 0.0) / FLOOR)
+    return np.log1p(_of_features(n, scores.feature, scores.strength, 0.0) / FLOOR)
 
 
-def _scored(n: int, found: Fired | None) -> np.ndarray:
+def _scored(n: int, scores: Fired | None) -> np.ndarray:
     """Return the score of every feature: of one phrase F1, so that one that fires on it alone comes first."""
-    return np.zeros(n) if found is None else _of_features(n, found.feature, found.score, 0.0)
+    return np.zeros(n) if scores is None else _of_features(n, scores.feature, scores.score, 0.0)
 
 
-def _positive(said: Said | None, n: int) -> np.ndarray:
-    return np.zeros(n) if said is None else np.maximum(said.z, 0) / 5
+def _positive(scores: Said | None, n: int) -> np.ndarray:
+    return np.zeros(n) if scores is None else np.maximum(scores.z, 0) / 5
 
 
 def _without_frequent(words: Sequence[str], sought: Sought) -> list[str]:
@@ -340,7 +340,7 @@ def _related_says(meaning: Meaning, related: Sequence[Related]) -> Said | None:
     """Return how far features raise related words, weighted by their similarity."""
     if not related:
         return None
-    weights = np.array([each.cosine for each in related], np.float32)
-    tokens = np.array([each.token for each in related], np.int64)
+    weights = np.array([neighbour.cosine for neighbour in related], np.float32)
+    tokens = np.array([neighbour.token for neighbour in related], np.int64)
     direction = weights @ meaning.vocabulary.directions[tokens].astype(np.float32) / len(tokens)
     return _scores(standardised((meaning.carried @ direction / meaning.scale)[:, None])[:, 0])

@@ -259,14 +259,14 @@ class _Units:
 
 @lru_cache(maxsize=32)
 def _units(units: Path, seen: Path | None, content_hash: str) -> _Units:
-    found = query("select text, folded, pieces, n from u order by unit", u=units)
-    text, folded = (found[name].combine_chunks() for name in ("text", "folded"))
-    before = np.concatenate([[0], np.cumsum(found["n"].to_numpy())])
+    table = query("select text, folded, pieces, n from u order by unit", u=units)
+    text, folded = (table[name].combine_chunks() for name in ("text", "folded"))
+    before = np.concatenate([[0], np.cumsum(table["n"].to_numpy())])
     rate = np.zeros(0)
     if seen is not None:
         sql = "select n_fired / greatest(n_tokens, 1) as rate from s order by feature"
         rate = query(sql, s=seen)["rate"].to_numpy()
-    return _Units(text, folded, found["pieces"].to_numpy(), before, rate)
+    return _Units(text, folded, table["pieces"].to_numpy(), before, rate)
 
 
 @dataclass(frozen=True)
@@ -303,27 +303,27 @@ class FiringIndex:
     def sought(self, text: str) -> Sought:
         """Look up the words of a text, and its pairs of adjacent words."""
         readings = query_words(text)[: 4 * MAX_WORDS]
-        pairs = [f"{a} {b}" for one, two in pairwise(readings) for a in one for b in two]
-        known = self.look_up([*(each for reading in readings for each in reading), *pairs])
+        pairs = [f"{a} {b}" for first, second in pairwise(readings) for a in first for b in second]
+        known = self.look_up([*(form for reading in readings for form in reading), *pairs])
         if len(readings) == 1 and text != text.rstrip():
             known |= self._as_written(text)
         chosen: dict[str, Word] = {}
         missing = []
         for whole, *rest in readings:
-            words = [known[whole]] if whole in known else [known[each] for each in rest if each in known]
-            chosen |= {each.word: each for each in words}
+            words = [known[whole]] if whole in known else [known[form] for form in rest if form in known]
+            chosen |= {word.word: word for word in words}
             missing += [] if words else [whole]
-        rare = [each for each in chosen.values() if self.is_rare(each)] or list(chosen.values())
-        used = sorted(rare, key=lambda each: each.n)[:MAX_WORDS]
+        rare = [word for word in chosen.values() if self.is_rare(word)] or list(chosen.values())
+        used = sorted(rare, key=lambda word: word.n)[:MAX_WORDS]
         phrases, absent = _phrases(readings, known)
-        last = {word: known[word] for word in (each.word.rsplit(" ", 1)[1] for each in phrases) if word in known}
+        last = {word: known[word] for word in (phrase.word.rsplit(" ", 1)[1] for phrase in phrases) if word in known}
         return Sought(
             words=tuple(used),
             phrases=tuple(phrases),
             last=tuple(last.values()),
             missing=tuple(missing),
             missing_phrases=absent,
-            left_out=tuple(word for word, each in chosen.items() if each not in used),
+            left_out=tuple(word for word, entry in chosen.items() if entry not in used),
             near=self._longer_words(readings[0][0]) if len(readings) == 1 and text == text.rstrip() else (),
         )
 
@@ -333,20 +333,20 @@ class FiringIndex:
 
     def look_up(self, words: Sequence[str]) -> dict[str, Word]:
         """Return the words, folded, that the index has."""
-        found = {}
+        entries = {}
         for word in dict.fromkeys(words):
             low, high = self.units.span(word, word)
             if n := int(self.units.before[high] - self.units.before[low]):
-                found[word] = Word(word, ((low, high - 1),), n, int(self.units.pieces[low:high].max()))
-        return found
+                entries[word] = Word(word, ((low, high - 1),), n, int(self.units.pieces[low:high].max()))
+        return entries
 
     def _as_written(self, text: str) -> dict[str, Word]:
         """Return a word that has a space after it: as a token with that space, else in its own case alone."""
         units, word, bare = self.units, fold(text), text.strip()
         counts = {i: int(units.before[i + 1] - units.before[i]) for i in range(*units.span(word, word))}
         spelled = {i: units.text[i].as_py() for i, n in counts.items() if n}
-        chosen = [i for i, each in spelled.items() if each == text]
-        chosen = chosen or [i for i, each in spelled.items() if each in (bare, f" {bare}")]
+        chosen = [i for i, spelling in spelled.items() if spelling == text]
+        chosen = chosen or [i for i, spelling in spelled.items() if spelling in (bare, f" {bare}")]
         if not chosen:
             return {}
         ranges, n = tuple((i, i) for i in chosen), sum(counts[i] for i in chosen)
@@ -355,11 +355,11 @@ class FiringIndex:
     def _longer_words(self, word: str) -> tuple[tuple[str, int], ...]:
         first, last = self.units.span(word + "\0", word + "\U0010ffff")
         counts = np.diff(self.units.before[first : last + 1]).tolist()
-        found: dict[str, int] = {}
+        totals: dict[str, int] = {}
         for longer, n in zip(self.units.folded[first:last].to_pylist(), counts, strict=True):
             if " " not in longer:
-                found[longer] = found.get(longer, 0) + n
-        return tuple(sorted(found.items(), key=lambda one: (-one[1], one[0]))[:6])
+                totals[longer] = totals.get(longer, 0) + n
+        return tuple(sorted(totals.items(), key=lambda pair: (-pair[1], pair[0]))[:6])
 
     def read(self, words: Sequence[Word]) -> "Firings":
         """Return the firings on some words, from one reading of the index; more than those, where it is in memory."""
@@ -380,9 +380,9 @@ def _every_row(firings: Path, content_hash: str) -> dict[str, np.ndarray] | None
 def _rows(firings: Path, condition: str, *parameters: list[int]) -> dict[str, np.ndarray]:
     """Return the columns of some rows of an index, sorted by unit."""
     sql = f"select unit, feature, n, seen, share, max_activation from f where {condition}"
-    found = query(sql, *parameters, f=firings)
-    order = np.argsort(found["unit"].to_numpy(), kind="stable")
-    return {name: found[name].to_numpy()[order] for name in found.column_names}
+    table = query(sql, *parameters, f=firings)
+    order = np.argsort(table["unit"].to_numpy(), kind="stable")
+    return {name: table[name].to_numpy()[order] for name in table.column_names}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -410,31 +410,31 @@ class Firings:
         `weights` by word; default: the information of each.
         """
         index, columns, n_features = self.index, self.index.columns, len(inside)
-        given = [(weights or {}).get(w.word) or math.log2((index.units.n_text + 1) / w.n) for w in words]
+        word_weights = [(weights or {}).get(w.word) or math.log2((index.units.n_text + 1) / w.n) for w in words]
         sums = np.zeros((5, n_features))
-        for word, weight in zip(words, given, strict=True):
+        for word, weight in zip(words, word_weights, strict=True):
             feature, n, seen, share = self._summed(word, inside)
             largest, mean = columns.max_activation[feature], columns.mean_activation[feature]
             n_fired = columns.n_fired[feature]
             recall = n / word.n if index.complete else np.minimum(n / seen, n_fired * share / word.n)
             strong = np.minimum(share * n_fired * mean / (word.n * largest), 1.0)
-            weight /= sum(given)
+            weight /= sum(word_weights)
             sums[:, feature] += share, weight * np.minimum(recall, 1.0), weight * np.sqrt(strong), n, seen
-        found = np.flatnonzero(sums[3])
-        share, recall, strength, fired, seen = sums[:, found]
-        density = columns.density[found]
-        rate = density if index.complete else index.units.rate[found]
+        features = np.flatnonzero(sums[3])
+        share, recall, strength, fired, seen = sums[:, features]
+        density = columns.density[features]
+        rate = density if index.complete else index.units.rate[features]
         total = sum(word.n for word in words)
-        tries = np.full(len(found), total) if index.complete else seen.astype(np.int64)
+        tries = np.full(len(features), total) if index.complete else seen.astype(np.int64)
         if len(words) == 1:
             fraction = total / index.units.n_text
             score, null = 2 * share * recall / (share + recall), 2 * fraction * rate / (fraction + rate + 1e-30)
         else:
             score = strength
-            null = np.sqrt(density * columns.mean_activation[found] / columns.max_activation[found])
+            null = np.sqrt(density * columns.mean_activation[features] / columns.max_activation[features])
         p = chance_of_firings(fired, tries, rate, int(inside.sum()))
         return Fired(
-            feature=found, score=score, null=null, share=share, recall=recall, strength=strength,
+            feature=features, score=score, null=null, share=share, recall=recall, strength=strength,
             fired=fired.astype(np.int64), tries=tries, rate=rate, p=p,
         )  # fmt: skip
 
@@ -443,16 +443,16 @@ class Firings:
         rows = self._rows(word)
         rows = rows[inside[self.feature[rows]]]
         feature, at = np.unique(self.feature[rows], return_inverse=True)
-        return feature, *(np.bincount(at, each[rows], len(feature)) for each in (self.n, self.seen, self.share))
+        return feature, *(np.bincount(at, column[rows], len(feature)) for column in (self.n, self.seen, self.share))
 
     def matches(self, words: Sequence[Word], features: Sequence[int]) -> dict[int, tuple[Match, ...]]:
         """Return for some features the texts on which they fire, those with most activation first."""
         rows = np.concatenate([np.zeros(0, np.int64), *(self._rows(word) for word in words)])
-        found: dict[int, dict[str, list[int]]] = {}
+        by_feature: dict[int, dict[str, list[int]]] = {}
         for row in np.unique(rows[np.isin(self.feature[rows], features)]).tolist():
             text = self.index.units.text[int(self.unit[row])].as_py()
-            found.setdefault(int(self.feature[row]), {}).setdefault(text, []).append(row)
-        return {feature: self._best(mine) for feature, mine in found.items()}
+            by_feature.setdefault(int(self.feature[row]), {}).setdefault(text, []).append(row)
+        return {feature: self._best(mine) for feature, mine in by_feature.items()}
 
     def _best(self, rows: Mapping[str, list[int]]) -> tuple[Match, ...]:
         """Return the matches of one feature by text, those with most activation first."""
@@ -466,15 +466,15 @@ class Firings:
 
 def _phrases(readings: list[tuple[str, ...]], known: dict[str, Word]) -> tuple[list[Word], tuple[str, ...]]:
     """Return the adjacent pairs of words that the index holds, and those that it does not."""
-    found: dict[str, Word] = {}
+    phrases: dict[str, Word] = {}
     absent = []
-    for one, two in pairwise(readings):
-        here = next((known[pair] for a in one for b in two if (pair := f"{a} {b}") in known), None)
-        if here is None:
-            absent.append(f"{one[0]} {two[0]}")
+    for first, second in pairwise(readings):
+        phrase = next((known[pair] for a in first for b in second if (pair := f"{a} {b}") in known), None)
+        if phrase is None:
+            absent.append(f"{first[0]} {second[0]}")
         else:
-            found[here.word] = here
-    return list(found.values())[:MAX_WORDS], tuple(dict.fromkeys(absent))
+            phrases[phrase.word] = phrase
+    return list(phrases.values())[:MAX_WORDS], tuple(dict.fromkeys(absent))
 
 
 def chance_of_firings(fired: np.ndarray, tries: np.ndarray, rate: np.ndarray, n_searched: int) -> np.ndarray:
@@ -515,6 +515,6 @@ def rank_active(
         at = tuple(i for i, value in enumerate(mine) if value > 0)
         matches = tuple(Match(tokens[i], 1, 1, mine[i]) for i in sorted(at, key=lambda i: -mine[i])[:MAX_MATCHES])
         shown = Example(tuple(tokens), tuple(mine), (max(at, key=lambda i: mine[i]),))
-        given = {"strength": strength * rarity, "null": chance, "matches": matches, "example": shown}
-        hits.append(Hit(features=name, by="active", **given, **row))
+        evidence = {"strength": strength * rarity, "null": chance, "matches": matches, "example": shown}
+        hits.append(Hit(features=name, by="active", **evidence, **row))
     return sorted(hits, key=lambda hit: (-(hit.strength or 0), hit.feature))[:limit]

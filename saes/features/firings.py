@@ -71,10 +71,10 @@ class FeatureStatistics:
         shape = {"context_length": first.context_length, "window": first.window}
         n_top, n_sample = first.top.keys.shape[1], first.sample.keys.shape[1]
         out = cls(0, n_top=n_top, n_sample=n_sample, seed=int(first.seed), **shape)
-        out.d_sae, out.n_tokens = sum(each.d_sae for each in parts), first.n_tokens
-        out.totals = Totals(*(np.concatenate(each) for each in zip(*(part.totals for part in parts), strict=True)))
-        out.top = Slots(*(np.concatenate(each) for each in zip(*(part.top for part in parts), strict=True)))
-        out.sample = Slots(*(np.concatenate(each) for each in zip(*(part.sample for part in parts), strict=True)))
+        out.d_sae, out.n_tokens = sum(part.d_sae for part in parts), first.n_tokens
+        out.totals = Totals(*(np.concatenate(arrays) for arrays in zip(*(part.totals for part in parts), strict=True)))
+        out.top = Slots(*(np.concatenate(arrays) for arrays in zip(*(part.top for part in parts), strict=True)))
+        out.sample = Slots(*(np.concatenate(arrays) for arrays in zip(*(part.sample for part in parts), strict=True)))
         return out
 
     @property
@@ -137,10 +137,10 @@ def collect_together(
                 f"the dictionary reads vectors of {dictionary.d_in}, {hook_point} of {recording.folder} has {width}; "
                 "choose the recording it was trained on"
             )
-    how: dict[str, Any] = {"context_length": recording.context_length, "window": window, "n_top": n_top}
-    every = [FeatureStatistics(each.dictionary.d_sae, n_sample=n_sample, seed=seed, **how) for each in wanted]
+    options: dict[str, Any] = {"context_length": recording.context_length, "window": window, "n_top": n_top}
+    every = [FeatureStatistics(source.dictionary.d_sae, n_sample=n_sample, seed=seed, **options) for source in wanted]
     step = max(1, block_rows // recording.context_length) * recording.context_length
-    names = list(dict.fromkeys(each.hook_point for each in wanted))
+    names = list(dict.fromkeys(source.hook_point for source in wanted))
     for shard in range(recording.n_shards):
         tokens = recording.token_shard(shard)
         real = tokens.document >= 0
@@ -323,9 +323,9 @@ def _put(slots, f, slot, key, i, firings, window, context_length):
     slots.values[f, slot] = firings.values[i]
     _write_window(slots.windows[f, slot], i, f, firings, window, context_length)
     worst = 0
-    for other in range(1, slots.keys.shape[1]):
-        if slots.keys[f, other] < slots.keys[f, worst]:
-            worst = other
+    for column in range(1, slots.keys.shape[1]):
+        if slots.keys[f, column] < slots.keys[f, worst]:
+            worst = column
     slots.worst[f] = worst
 
 

@@ -165,7 +165,7 @@ class Found(Result):
              "feature": hit.feature, "strength": hit.strength, "by": hit.by, "above_chance": hit.above_chance,
              "score": hit.score, "null": hit.null, "p": hit.p, "says": hit.says, "share": hit.share,
              "recall": hit.recall, "density": hit.density, "own": hit.own, "concept": hit.concept,
-             "matches": ", ".join(f"{each.text!r} {each.n}/{each.seen}" for each in hit.matches)}
+             "matches": ", ".join(f"{match.text!r} {match.n}/{match.seen}" for match in hit.matches)}
             for hit in self.hits
         ]  # fmt: skip
 
@@ -205,24 +205,24 @@ class Filter:
         Raises `UnknownNameError` for an unknown name.
         """
         made = workspace.values(Features)
-        found = self._named(workspace, made)
+        sources = self._named(workspace, made)
         if self.region is not None:
             of = workspace.open(VectorMap, self.region[0]).features
-            found = [each for each in found if each.name == of]
-        found = [each for each in found if self.kind is None or each.dictionary.startswith(f"{self.kind}:")]
-        found = [each for each in found if self.hook_point in (None, "", each.settings.hook_point)]
+            sources = [source for source in sources if source.name == of]
+        sources = [source for source in sources if self.kind is None or source.dictionary.startswith(f"{self.kind}:")]
+        sources = [source for source in sources if self.hook_point in (None, "", source.settings.hook_point)]
         if self.features or self.hook_point or self.region:
-            return found, ()
-        names = {each.name for each in found}
-        sets = dict.fromkeys(each.set_name for each in made if each.set_name and each.name not in names)
-        return found, tuple(sets)
+            return sources, ()
+        names = {source.name for source in sources}
+        sets = dict.fromkeys(source.set_name for source in made if source.set_name and source.name not in names)
+        return sources, tuple(sets)
 
     def _named(self, workspace: Workspace, made: list[Features]) -> list[Features]:
         if self.features:
-            named = [each for each in made if self.features == each.name]
-            layers = [each for each in made if self.features == each.set_name]
+            named = [source for source in made if self.features == source.name]
+            layers = [source for source in made if self.features == source.set_name]
             return named or layers or [workspace.open(Features, self.features)]  # the last lists near names
-        return made if self.hook_point or self.region else [each for each in made if not each.set_name] or made
+        return made if self.hook_point or self.region else [source for source in made if not source.set_name] or made
 
     def mask(self, workspace: Workspace, columns: "Columns") -> np.ndarray:
         """Return the features that fire and pass the density and the region, `[n_features]` bool."""
@@ -267,11 +267,11 @@ def columns_of(workspace: Workspace, made: Features) -> Columns:
 def _columns(path: Path, content_hash: str, n_features: int) -> Columns:
     names = ("density", "n_fired", "mean_activation", "max_activation")
     sql = f"select feature, {', '.join(names)}, coalesce(label, '') as label from f order by feature"
-    found = query(sql, f=path)
-    if not np.array_equal(found["feature"].to_numpy(), np.arange(n_features)):
+    table = query(sql, f=path)
+    if not np.array_equal(table["feature"].to_numpy(), np.arange(n_features)):
         raise CorruptError(f"{path} should list features 0 to {n_features - 1:,} once each; it was edited")
-    arrays = [found[name].to_numpy() for name in names]
-    return Columns(*arrays, label=found["label"].combine_chunks())
+    arrays = [table[name].to_numpy() for name in names]
+    return Columns(*arrays, label=table["label"].combine_chunks())
 
 
 def feature_rows(workspace: Workspace, name: str, features: Iterable[int]) -> dict[int, dict[str, Any]]:

@@ -73,19 +73,19 @@ def by_label(readings: "pa.Table", written: Sequence[Labels], text: str, inside:
     Labels of `workbench explain` for these features, `written`, count with their detection score, and its null.
     """
     forms = _forms(text)
-    found: dict[int, list[dict[str, Any]]] = {}
+    matches: dict[int, list[dict[str, Any]]] = {}
     for row in _with_any(readings, forms).to_pylist():
         if inside[row["feature"]]:
-            found.setdefault(row["feature"], []).append(row)
-    best = {i: max(rows, key=lambda row: (row["own"], row["score"] or 0.0)) for i, rows in found.items()}
-    named = {i: _named(x["label"], x["score"], x["null"], forms, other=not x["own"]) for i, x in best.items()}
+            matches.setdefault(row["feature"], []).append(row)
+    best = {i: max(rows, key=lambda row: (row["own"], row["score"] or 0.0)) for i, rows in matches.items()}
+    named = {i: _named(x["label"], x["score"], x["null"], forms, second=not x["own"]) for i, x in best.items()}
     return named | _explained(written, text, forms)
 
 
 def written_labels(workspace: Workspace, made: Features) -> list[Labels]:
     """Return the labels of `workbench explain` for some features, the oldest first."""
     every = reversed(workspace.values(Labels))
-    return [each for each in every if each.settings.features_hash == made.about.content_hash]
+    return [labels for labels in every if labels.settings.features_hash == made.about.content_hash]
 
 
 def readings_of(workspace: Workspace, made: Features) -> "pa.Table":
@@ -114,15 +114,15 @@ def _with_any(readings: "pa.Table", forms: Sequence[str]) -> "pa.Table":
     if not re.search(r"\w", forms[0]):
         texts, before = compute.call_function("utf8_lower", [readings["label"]]), ""
     options = [compute.MatchSubstringOptions(before + form) for form in forms]
-    masks = [compute.call_function("match_substring", [texts], each) for each in options]
+    masks = [compute.call_function("match_substring", [texts], option) for option in options]
     return readings.filter(np.any([compute.fill_null(mask, False) for mask in masks], axis=0))
 
 
-def _named(label: str, score: float | None, null: float | None, forms: Sequence[str], *, other: bool = False) -> Named:
+def _named(label: str, score: float | None, null: float | None, forms: Sequence[str], *, second: bool = False) -> Named:
     bare = " ".join(re.findall(r"\w+", re.sub(r"\(\d+ %.*?\)", "", label.lower()))) or label
     covered = max((len(form) for form in forms if form in bare), default=0) / max(len(bare), 1)
     above = UNJUDGED if score is None else max(2 * score - 1, 0.0)
-    return Named(above * min(1.0, 2 * covered), score, null, label if other else "")
+    return Named(above * min(1.0, 2 * covered), score, null, label if second else "")
 
 
 def _forms(query: str) -> list[str]:
@@ -139,21 +139,21 @@ def singulars(word: str) -> list[str]:
     ['city', 'citi', 'citie']
     """
     endings = (("ies", "y"), ("es", ""), ("s", ""))
-    found = [word.removesuffix(end) + instead for end, instead in endings if word.endswith(end)]
-    return [each for each in found if len(each) > 2]
+    forms = [word.removesuffix(end) + instead for end, instead in endings if word.endswith(end)]
+    return [form for form in forms if len(form) > 2]
 
 
 def _explained(written: Sequence[Labels], text: str, forms: Sequence[str]) -> dict[int, Named]:
     """Return the labels of `workbench explain` that contain the query, by feature."""
-    found: dict[int, Named] = {}
-    for each in written:
-        rows = each.labels.rows("label is not null and contains(lower(label), lower(?))", text.strip())
-        scores = {score.feature: score for score in each.scores.rows("name = 'detection'")} if rows else {}
+    best: dict[int, Named] = {}
+    for labels in written:
+        rows = labels.labels.rows("label is not null and contains(lower(label), lower(?))", text.strip())
+        scores = {score.feature: score for score in labels.scores.rows("name = 'detection'")} if rows else {}
         for row in rows:
             score = scores.get(row.feature)
             judged = (score and score.accuracy, score and score.null)
-            found[row.feature] = _named(row.label or "", *judged, forms, other=True)
-    return found
+            best[row.feature] = _named(row.label or "", *judged, forms, second=True)
+    return best
 
 
 def by_class(readings: "pa.Table", words: Sequence[str], inside: np.ndarray) -> dict[int, Named]:
@@ -165,7 +165,7 @@ def by_class(readings: "pa.Table", words: Sequence[str], inside: np.ndarray) -> 
         return {}
     lexicon = _lexicon()
     classes = [lexicon.classes_of(word) for word in words]
-    shares = {name: sum(name in each for each in classes) / len(words) for name in set().union(*classes)}
+    shares = {name: sum(name in names for names in classes) / len(words) for name in set().union(*classes)}
     named = {n: s for n, s in shares.items() if s >= LEAST_COVERED and lexicon.depth(n) >= LEAST_DEPTH}
     import pyarrow as pa
     import pyarrow.compute as compute
@@ -225,23 +225,23 @@ def pieces_of(vocabulary: Vocabulary, word: str) -> list[int]:
 
     It splits without the model's merges, so that no tokenizer has to be loaded.
     """
-    text, found = f" {word.strip()}", []
+    text, tokens = f" {word.strip()}", []
     while text:
         size = next((k for k in range(len(text), 0, -1) if text[:k] in vocabulary.numbers), 0)
         if not size:
             return []
-        found.append(vocabulary.numbers[text[:size]])
+        tokens.append(vocabulary.numbers[text[:size]])
         text = text[size:]
-    return found
+    return tokens
 
 
 def tokens_of(vocabulary: Vocabulary, word: str) -> list[int]:
     """Return the tokens that are a word, or what it may be the plural of, in any spelling; none for several tokens."""
     if word != word.rstrip():
         exact = [f"{word.lstrip()}", f" {word.strip()}", word.strip()]
-        return [vocabulary.numbers[each] for each in exact if each in vocabulary.numbers]
-    found = [token for each in (word, *singulars(word.lower())) for token in vocabulary.spelled(each)]
-    return list(dict.fromkeys(found))
+        return [vocabulary.numbers[spelling] for spelling in exact if spelling in vocabulary.numbers]
+    tokens = [token for form in (word, *singulars(word.lower())) for token in vocabulary.spelled(form)]
+    return list(dict.fromkeys(tokens))
 
 
 def related_words(vocabulary: Vocabulary, key: str, words: Sequence[str], n: int) -> list[Related]:
@@ -322,8 +322,8 @@ def _table(vocabulary: Vocabulary, key: str) -> _Table:
 
 def _whole_words(texts: Sequence[str]) -> np.ndarray:
     """Return the tokens that are a word after a space, one of each folded text: in lower case where there is one."""
-    found: dict[str, int] = {}
+    tokens: dict[str, int] = {}
     for token, text in enumerate(texts):
-        if _WORD.fullmatch(text) and (fold(text) not in found or text == text.lower()):
-            found[fold(text)] = token
-    return np.array(list(found.values())[:MAX_COMPARED], np.int64)
+        if _WORD.fullmatch(text) and (fold(text) not in tokens or text == text.lower()):
+            tokens[fold(text)] = token
+    return np.array(list(tokens.values())[:MAX_COMPARED], np.int64)

@@ -165,12 +165,12 @@ class Judge:
             choose, judge = (self._count(feature, values, mask, len(view.counts)) for mask in (chooses, ~chooses))
             of_values = choose
             if holds is not None:
-                choose, judge = ((each @ holds).tocsr().sorted_indices() for each in (choose, judge))
+                choose, judge = ((counts @ holds).tocsr().sorted_indices() for counts in (choose, judge))
             varied = self._varied(of_values, choose, view) if view.texts else np.ones(choose.nnz, bool)
             self.counted[kind] = Counted(view, base, choose, judge, varied)
         self.of_token = views.of_token
         self.nearby = Nearby(views.folded, views.firings, views.sampled, feature, n_features)
-        self.n_tried = sum(int((each.base * views.n_tokens >= 1).sum()) for each in self.counted.values())
+        self.n_tried = sum(int((counted.base * views.n_tokens >= 1).sum()) for counted in self.counted.values())
 
     def _count(self, feature: np.ndarray, values: np.ndarray, mask: np.ndarray, n_values: int) -> Sparse:
         """Return the number of firings of each feature with each value, `[n_features, n_values]`."""
@@ -178,9 +178,9 @@ class Judge:
 
         mask = mask & (values >= 0)
         shape = (self.n_features, n_values)
-        found = csr_array((np.ones(int(mask.sum()), np.float32), (feature[mask], values[mask])), shape=shape)
-        found.sum_duplicates()
-        return found
+        counts = csr_array((np.ones(int(mask.sum()), np.float32), (feature[mask], values[mask])), shape=shape)
+        counts.sum_duplicates()
+        return counts
 
     def _varied(self, of_words: Sparse, of_classes: Sparse, view: View) -> np.ndarray:
         """Return for each entry of `of_classes` whether at least `MIN_WORDS` words make it up."""
@@ -198,20 +198,20 @@ class Judge:
         if reading.kind in WORD_SETS:
             return self.nearby.most_frequent(feature, np.array(reading.columns), WORD_SETS[reading.kind])
         names = self.counted[_view(reading.kind)].view.names
-        found = [names[column] for column in reading.columns]
-        return found[0] if isinstance(found[0], tuple) else tuple(found)
+        predicates = [names[column] for column in reading.columns]
+        return predicates[0] if isinstance(predicates[0], tuple) else tuple(predicates)
 
     def best(self, kind: str) -> dict[int, Reading]:
         """Return the best reading of each feature in one view; between equal ones, the deeper class."""
-        found = self.counted[kind]
-        row = np.repeat(np.arange(self.n_features), np.diff(found.choose.indptr))
-        column, n = found.choose.indices, self.n_choose[row]
-        share, base = found.choose.data / np.maximum(n, 1), found.base[found.choose.indices]
+        counted = self.counted[kind]
+        row = np.repeat(np.arange(self.n_features), np.diff(counted.choose.indptr))
+        column, n = counted.choose.indices, self.n_choose[row]
+        share, base = counted.choose.data / np.maximum(n, 1), counted.base[counted.choose.indices]
         holds = (share >= MIN_SHARE) & (share >= MIN_LIFT * base)
         often = (share >= OFTEN_SHARE) & (share >= OFTEN_LIFT * base)
-        good = (holds | often) & found.varied & (found.choose.data >= MIN_CHOOSE)
+        good = (holds | often) & counted.varied & (counted.choose.data >= MIN_CHOOSE)
         good &= improbable(share, base, n, self.n_tried)
-        row, column, share, base, holds = (each[good] for each in (row, column, share, base, holds))
+        row, column, share, base, holds = (array[good] for array in (row, column, share, base, holds))
         order = np.lexsort((share**2 * np.log2(share / base) + 100 * holds, row))
         last = order[np.append(np.diff(row[order]) > 0, True)] if len(order) else order
         return {int(row[i]): Reading(kind, (int(column[i]),), float(share[i]), float(base[i])) for i in last.tolist()}
@@ -223,7 +223,7 @@ class Judge:
 
         `columns(feature, predicates, counts)` chooses from those that the feature has.
         """
-        counts, base, found = self.counted[view].choose, self.counted[view].base, {}
+        counts, base, readings = self.counted[view].choose, self.counted[view].base, {}
         for f in np.flatnonzero(self.n_choose >= MIN_CHOOSE).tolist():
             mine = slice(counts.indptr[f], counts.indptr[f + 1])
             predicates, n = counts.indices[mine], counts.data[mine]
@@ -231,39 +231,39 @@ class Judge:
             share = float(n[np.isin(predicates, chosen)].sum() / self.n_choose[f])
             reading = Reading(kind, tuple(map(int, chosen)), share, float(base[chosen].sum()))
             if len(chosen) > 1 and reading.holds and improbable(share, reading.base, self.n_choose[f], self.n_tried):
-                found[f] = reading
-        return found
+                readings[f] = reading
+        return readings
 
     def by_words(self, kind: str, sets: Sets) -> dict[int, Reading]:
         """Return for each feature the reading by its set of words, where it holds on the half where they are chosen."""
-        found, where = {}, WORD_SETS[kind]
-        held = self.nearby.counts(sets, where, self.chooses)
+        readings, where = {}, WORD_SETS[kind]
+        counts = self.nearby.counts(sets, where, self.chooses)
         base = self.nearby.fractions(sets, where)
         least = 0.5 / len(self.nearby.tokens.own)
         for f, words in sets.items():
             n = int(self.n_choose[f])
-            if n < MIN_CHOOSE or held[f] < MIN_CHOOSE:
+            if n < MIN_CHOOSE or counts[f] < MIN_CHOOSE:
                 continue
-            reading = Reading(kind, tuple(words.tolist()), float(held[f] / n), max(base[f], least))
+            reading = Reading(kind, tuple(words.tolist()), float(counts[f] / n), max(base[f], least))
             if (reading.holds or reading.holds_often) and improbable(reading.share, reading.base, n, self.n_tried):
-                found[f] = reading
-        return found
+                readings[f] = reading
+        return readings
 
     def shares(self, readings: dict[int, Reading], part: str) -> dict[int, float]:
         """Return the number of firings of each feature that its reading holds for, on one half of the documents."""
-        found = {}
+        n_firings = {}
         kinds = {reading.kind for reading in readings.values()} & WORD_SETS.keys()
         for kind in kinds:
-            sets = {f: np.array(each.columns) for f, each in readings.items() if each.kind == kind}
+            sets = {f: np.array(reading.columns) for f, reading in readings.items() if reading.kind == kind}
             counts = self.nearby.counts(sets, WORD_SETS[kind], self.chooses == (part == "choose"))
-            found |= {f: float(counts[f]) for f in sets}
+            n_firings |= {f: float(counts[f]) for f in sets}
         for f, reading in readings.items():
             if reading.kind in WORD_SETS:
                 continue
             counts = getattr(self.counted[_view(reading.kind)], part)
             mine = slice(counts.indptr[f], counts.indptr[f + 1])
-            found[f] = float(counts.data[mine][np.isin(counts.indices[mine], reading.columns)].sum())
-        return found
+            n_firings[f] = float(counts.data[mine][np.isin(counts.indices[mine], reading.columns)].sum())
+        return n_firings
 
     def null(self, readings: Sequence[Reading]) -> np.ndarray:
         """Return the scores `[n_features, len(readings)]` of readings on the held-out firings of every feature."""
@@ -294,27 +294,27 @@ class Judge:
         Features with fewer than `MIN_HELDOUT` held-out firings have none.
         """
         best: dict[int, Reading] = {}
-        for one in readings:
-            for f, reading in one.items():
-                best[f] = max(best.get(f, reading), reading, key=lambda each: each.value)
+        for by_feature in readings:
+            for f, reading in by_feature.items():
+                best[f] = max(best.get(f, reading), reading, key=lambda candidate: candidate.value)
         rng = np.random.default_rng([self.seed, SOURCES.index(source)])
         drawn = rng.permutation(sorted(best))[: OTHER_LABELS + 1].tolist()
         others = [best[f] for f in drawn]
         null = self.null(others)
-        found: dict[int, list[Scored]] = {}
-        for one in readings:
-            chosen, judged = (self.shares(one, part) for part in ("choose", "judge"))
-            for f, reading in one.items():
+        ranking: dict[int, list[Scored]] = {}
+        for by_feature in readings:
+            chosen, judged = (self.shares(by_feature, part) for part in ("choose", "judge"))
+            for f, reading in by_feature.items():
                 if self.n_judge[f] < MIN_HELDOUT:
                     continue
                 heldout = judged[f] / int(self.n_judge[f])
                 score = (heldout + 1 - reading.base) / 2
-                other = [g != f and o[:2] != reading[:2] for g, o in zip(drawn, others, strict=True)]
-                theirs = null[f, other] if any(other) else np.full(1, 0.5)
+                mask = [g != f and o[:2] != reading[:2] for g, o in zip(drawn, others, strict=True)]
+                theirs = null[f, mask] if any(mask) else np.full(1, 0.5)
                 mean, high = float(theirs.mean()), upper_end(theirs)
                 share = (chosen[f] + judged[f]) / int(self.n_choose[f] + self.n_judge[f])
-                found.setdefault(f, []).append(Scored(reading, share, heldout, score, mean, high))
-        return {f: sorted(each, key=lambda one: -one.reading.value) for f, each in found.items()}
+                ranking.setdefault(f, []).append(Scored(reading, share, heldout, score, mean, high))
+        return {f: sorted(scores, key=lambda score: -score.reading.value) for f, scores in ranking.items()}
 
 
 def upper_end(values: np.ndarray) -> float:
@@ -380,8 +380,8 @@ class Label(NamedTuple):
         if self.kind == "dense":
             return f"dense ({percent} of tokens)"
         if self.kind in ("none", "rare"):
-            said = {"none": "no label; fires on ", "rare": "rare: "}[self.kind]
-            return said + ", ".join(map(quoted, self.names))
+            prefix = {"none": "no label; fires on ", "rare": "rare: "}[self.kind]
+            return prefix + ", ".join(map(quoted, self.names))
         names = ", ".join(map(quoted, self.names) if self.kind in QUOTED else self.names)
         forms = {"any_form": f"{names} in any form", "document": f"in {names} docs"}
         forms |= {kind: f"{kind.removesuffix('_class')} {names}" for kind in ("before", "after", "promotes")}
@@ -399,7 +399,7 @@ def label_features(
     recording: Recording,
     vocabulary: list[str],
     promoted: np.ndarray | None,
-    said: np.ndarray | None = None,
+    lens_ids: np.ndarray | None = None,
     *,
     seed: int = 0,
     dense: bool = True,
@@ -407,9 +407,9 @@ def label_features(
     """Return the label of every feature.
 
     `promoted [d_sae, k]` are the ids of the few tokens that each direction promotes most, the strongest first; None
-    when the directions do not write to the residual stream. `said [d_sae, n]` are those of many that it makes the model
-    say, read through the Jacobian lens; None without one. `seed` divides the documents and draws the null. Without
-    `dense`, a feature active on most tokens does not get that label: for neurons, which are never exactly 0.
+    when the directions do not write to the residual stream. `lens_ids [d_sae, n]` are those of many that it makes the
+    model say, read through the Jacobian lens; None without one. `seed` divides the documents and draws the null.
+    Without `dense`, a feature active on most tokens does not get that label: for neurons, which are never exactly 0.
     """
     feature, row = strong_firings(statistics)
     order = np.argsort(row, kind="stable")
@@ -417,7 +417,7 @@ def label_features(
     views = read_text(recording, row, vocabulary)
     tokens = np.concatenate([np.zeros(0, np.int64), *views.views["token"].values])
     judge = Judge(views, feature, statistics.d_sae, seed)
-    scored = score_readings(judge, promoted, said)
+    scored = score_readings(judge, promoted, lens_ids)
     order = np.argsort(feature, kind="stable")
     bounds = np.searchsorted(feature[order], np.arange(statistics.d_sae + 1))
     labels = []
@@ -426,14 +426,14 @@ def label_features(
         if int(statistics.totals.n_fired[f]) < MIN_FIRINGS:
             labels.append(label_without_evidence(mine, vocabulary))
             continue
-        found = [_label(each, judge, f, source) for source, each in scored.get(f, ())]
-        label = choose_label(found, mine, vocabulary, float(statistics.density[f]) if dense else 0.0)
+        candidates = [_label(score, judge, f, source) for source, score in scored.get(f, ())]
+        label = choose_label(candidates, mine, vocabulary, float(statistics.density[f]) if dense else 0.0)
         labels.append(label._replace(n_heldout=int(judge.n_judge[f])) if label.kind == "none" else label)
     return labels
 
 
 def score_readings(
-    judge: Judge, promoted: np.ndarray | None, said: np.ndarray | None
+    judge: Judge, promoted: np.ndarray | None, lens_ids: np.ndarray | None
 ) -> dict[int, list[tuple[str, Scored]]]:
     """Return the readings of each feature that exceed their null, with their source, the best first."""
 
@@ -445,17 +445,17 @@ def score_readings(
     best["tokens"] = judge.set_of("tokens", "token", most_frequent)
     if promoted is not None:
         best["promotes"] = judge.set_of("promotes", "before", lambda feature, *_: promoted[feature])
-    if said is not None:
-        words = {f: distinct_words(judge, ids) for f, ids in enumerate(said)}
+    if lens_ids is not None:
+        words = {f: distinct_words(judge, ids) for f, ids in enumerate(lens_ids)}
         best |= {kind: judge.by_words(kind, words) for kind in ("said", "said_near")}
-    sources = {kind: each.view.source for kind, each in judge.counted.items()}
+    sources = {kind: counted.view.source for kind, counted in judge.counted.items()}
     sources |= dict.fromkeys(WORD_SETS, SAID)
-    found: dict[int, list[tuple[str, Scored]]] = {}
+    scores: dict[int, list[tuple[str, Scored]]] = {}
     for source in SOURCES:
         mine = [readings for kind, readings in best.items() if sources.get(kind, STATISTICS) == source]
-        for f, each in judge.score(mine, source).items():
-            found.setdefault(f, []).extend((source, one) for one in each if one.confirmed)
-    return {f: sorted(each, key=lambda one: -one[1].reading.value) for f, each in found.items()}
+        for f, entries in judge.score(mine, source).items():
+            scores.setdefault(f, []).extend((source, score) for score in entries if score.confirmed)
+    return {f: sorted(pairs, key=lambda pair: -pair[1].reading.value) for f, pairs in scores.items()}
 
 
 def distinct_words(judge: Judge, tokens: np.ndarray) -> np.ndarray:
@@ -494,15 +494,15 @@ def label_without_evidence(tokens: np.ndarray, vocabulary: list[str]) -> Label:
     return Label("rare", tuple(vocabulary[i] for i in dict.fromkeys(tokens.tolist())))
 
 
-def choose_label(found: Sequence[Label], tokens: np.ndarray, vocabulary: list[str], density: float) -> Label:
-    """Return the label by steps 3 to 6 of the rule in the module's docstring; `found` are readings, the best first."""
+def choose_label(candidates: Sequence[Label], tokens: np.ndarray, vocabulary: list[str], density: float) -> Label:
+    """Return the label by steps 3 to 6 of the rule in the module's docstring; `candidates` come the best first."""
     for holds, density_to_beat in ((True, 1.0), (False, VERY_DENSE)):
         if density > density_to_beat:
             return Label("dense", share=density)
-        good = [each for each in found if (each.share is not None and each.share >= MIN_SHARE) == holds]
+        good = [label for label in candidates if (label.share is not None and label.share >= MIN_SHARE) == holds]
         if good:
-            kinds = {_family(each): each for each in reversed(found) if _family(each) != _family(good[0])}
-            others = sorted(kinds.values(), key=found.index)[:MAX_OTHERS]
+            kinds = {_family(label): label for label in reversed(candidates) if _family(label) != _family(good[0])}
+            others = sorted(kinds.values(), key=candidates.index)[:MAX_OTHERS]
             return good[0]._replace(others=tuple(others))
     ids, counts = np.unique(tokens, return_counts=True)
     return Label("none", tuple(vocabulary[i] for i in ids[np.argsort(-counts, kind="stable")[:NAMES_IN_SET]]))

@@ -137,36 +137,36 @@ class Lexicon:
             head, body = file.read().split("\n\n", 1)
         names, parents = zip(*(line.split("|") for line in head.split("\n")), strict=True)
         self.names: tuple[str, ...] = names
-        self._parents = [[int(each) for each in line.split()] for line in parents]
+        self._parents = [[int(number) for number in line.split()] for line in parents]
         self._entries = dict(line.split(" ", 1) for line in body.splitlines())
         self._number = {name: i for i, name in enumerate(names)}
         self._wider = lru_cache(None)(self._closure)
 
     def classes_of(self, word: str) -> set[str]:
         """Return the names of the classes of a word; of a text without letters, those of its spelling."""
-        found = {name for name, pattern in _spelling.items() if pattern.fullmatch(word)}
+        names = {name for name, pattern in _spelling.items() if pattern.fullmatch(word)}
         lower = word.lower().replace("’", "'")
         if not lower.isalpha() and not re.fullmatch(r"[a-z]+(['-][a-z]+)*", lower):
-            return found or {"other sign"} if word.strip() else {"line break" if "\n" in word else "spaces"}
+            return names or {"other sign"} if word.strip() else {"line break" if "\n" in word else "spaces"}
         closed = self.words.functions.get(lower, ())
-        found.update(closed, self.words.lists.get(lower, ()))
-        found.update(self.words.names.get(lower, ()) if word[0].isupper() else ())
-        found.update(f"{language} word" for language in self.words.languages_of(word))
+        names.update(closed, self.words.lists.get(lower, ()))
+        names.update(self.words.names.get(lower, ()) if word[0].isupper() else ())
+        names.update(f"{language} word" for language in self.words.languages_of(word))
         if closed and word not in self.words.also:
-            return found | {form for form, _, _ in self._forms(lower) if form == PAST}
+            return names | {form for form, _, _ in self._forms(lower) if form == PAST}
         entry = self._entry(word)
         for pos, (weight, classes) in entry.items():
             if weight >= USUAL:
-                found.update(classes)
+                names.update(classes)
             if weight >= MAIN:
-                found.add(_POS[pos])
+                names.add(_POS[pos])
         for form, pos, base in self._forms(lower):
             _, classes = self._entry(base).get(pos, (0, set()))
-            found.add(form)
-            found.add(_POS[pos])
-            found.update(classes)
-            found.update(f"{each}, {form}" for each in classes)
-        return found
+            names.add(form)
+            names.add(_POS[pos])
+            names.update(classes)
+            names.update(f"{name}, {form}" for name in classes)
+        return names
 
     def base_form(self, word: str) -> str:
         """Return the word that an inflected one is a form of, in lower case: "stored" is a form of "store"."""
@@ -194,24 +194,24 @@ class Lexicon:
         """Return by part of speech the weight in ninths, and the names of all classes."""
         capitalised = word.capitalize() if word[:1].isupper() else word
         text = self._entries.get(capitalised) or self._entries.get(word.lower(), "")
-        found: dict[str, tuple[int, set[str]]] = {}
+        entries: dict[str, tuple[int, set[str]]] = {}
         pos = ""
-        for each in text.split():
-            if each[0].isalpha():
-                pos = each[0]
-                found[pos] = (int(each[1:]), set())
+        for code in text.split():
+            if code[0].isalpha():
+                pos = code[0]
+                entries[pos] = (int(code[1:]), set())
             else:
-                found[pos][1].update(self.names[i] for i in self._wider(int(each)))
-        return found
+                entries[pos][1].update(self.names[i] for i in self._wider(int(code)))
+        return entries
 
     def _forms(self, word: str) -> Iterator[tuple[str, str, str]]:
         """Yield forms of a word as `(form, part of speech, base form)`."""
         if word in self.words.irregular:
             yield self.words.irregular[word]
             return
-        own = self._entry(word)
+        entry = self._entry(word)
         for form, pos, endings in _ENDINGS:
-            if pos in own and form in (PLURAL, THIRD, PAST, COMPARATIVE, SUPERLATIVE):
+            if pos in entry and form in (PLURAL, THIRD, PAST, COMPARATIVE, SUPERLATIVE):
                 continue  # a word of its own, such as "news" or "seed"
             for ending, instead in endings:
                 base = self._base(word, ending, instead, pos)
@@ -259,8 +259,8 @@ class _Words:
 
 
 def _by_word(lists: dict[str, str]) -> dict[str, set[str]]:
-    found: dict[str, set[str]] = {}
+    names: dict[str, set[str]] = {}
     for name, words in lists.items():
         for word in words.split():
-            found.setdefault(word, set()).add(name)
-    return found
+            names.setdefault(word, set()).add(name)
+    return names

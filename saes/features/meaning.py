@@ -223,9 +223,9 @@ def _measure(
             sides[f"{side}_strength"].append(best.values)
     joined = {name: torch.cat(blocks).numpy() for name, blocks in sides.items()}
     n = len(directions)
-    found = {name: value[:n] for name, value in joined.items()}
-    found |= {"null_high": joined["raised_strength"][n:, 0], "null_low": joined["lowered_strength"][n:, 0]}
-    return found | {"carried": carried[:n].numpy(), "scale": scale[:n].numpy()}
+    arrays = {name: value[:n] for name, value in joined.items()}
+    arrays |= {"null_high": joined["raised_strength"][n:, 0], "null_low": joined["lowered_strength"][n:, 0]}
+    return arrays | {"carried": carried[:n].numpy(), "scale": scale[:n].numpy()}
 
 
 @lru_cache(maxsize=8)

@@ -71,7 +71,7 @@ class NeuronExample:
     @property
     def activations(self) -> list[float]:
         """Activation on each token, to a hundredth of the largest."""
-        return [self.activation * each / 100 for each in self.percent]
+        return [self.activation * percent / 100 for percent in self.percent]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,9 +112,9 @@ class NeuronLabels(Artefact, kind="neurons"):
         keys = list(dict.fromkeys(wanted))
         sql = """select t.* from t join (select unnest($1::smallint[]) as l, unnest($2::int[]) as n,
                  unnest($3::tinyint[]) as s) on layer = l and neuron = n and sign = s"""
-        columns = [list(each) for each in zip(*keys, strict=True)] or [[], [], []]
-        found = self.rows.rows_of(self.rows.query(sql, *columns))
-        return {(row.layer, row.neuron, row.sign): row for row in found}
+        columns = [list(column) for column in zip(*keys, strict=True)] or [[], [], []]
+        rows = self.rows.rows_of(self.rows.query(sql, *columns))
+        return {(row.layer, row.neuron, row.sign): row for row in rows}
 
     def background(self) -> dict[tuple[int, int, int], float]:
         """Return the mean influence over other prompts, of the (layer, neuron, sign) that have any."""
@@ -151,4 +151,4 @@ class NeuronLabels(Artefact, kind="neurons"):
 
 def newest_labels(workspace: "Workspace", weight_hash: str) -> NeuronLabels | None:
     """Return the newest description of the neurons of a model; None without one."""
-    return next((each for each in workspace.values(NeuronLabels) if each.settings.weight_hash == weight_hash), None)
+    return next((table for table in workspace.values(NeuronLabels) if table.settings.weight_hash == weight_hash), None)

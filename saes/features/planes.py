@@ -65,7 +65,7 @@ class FeaturePlanes(Finding):
     def above_random(self) -> tuple[FeaturePlane, ...]:
         """Irreducible planes with a higher score than any random group."""
         bound = max(self.random, default=np.inf)
-        return tuple(each for each in self.found if each.reducibility.irreducible and each.score > bound)
+        return tuple(plane for plane in self.found if plane.reducibility.irreducible and plane.score > bound)
 
     def sentence(self) -> str:
         best = f"; best: {self.found[0]}" if self.found else ""
@@ -105,8 +105,8 @@ def cluster_decoder(
     labels = connected_components(graph, directed=False)[1]
     order = np.argsort(labels, kind="stable")
     groups = np.split(order, np.flatnonzero(np.diff(labels[order])) + 1)
-    found = [sorted(map(int, group)) for group in groups if 2 <= len(group) <= largest]
-    return sorted(found, key=lambda group: (-len(group), group))
+    clusters = [sorted(map(int, group)) for group in groups if 2 <= len(group) <= largest]
+    return sorted(clusters, key=lambda group: (-len(group), group))
 
 
 def feature_planes(
@@ -139,13 +139,13 @@ def feature_planes(
     if not groups:
         raise ConfigError(f"no two decoder rows have a cosine of {threshold}; lower the threshold")
     acts = _activations(sae, batches)
-    found, skipped = [], dict[str, int]()
+    all_planes, skipped = [], dict[str, int]()
     for group in groups:
         planes = _planes(group, acts, directions, max_components, seed)
         if isinstance(planes, str):
             skipped[planes] = skipped.get(planes, 0) + 1
         else:
-            found += planes
+            all_planes += planes
     random = []
     generator = make_generator(seed, "random groups of latents")
     for i in range(n_random):
@@ -154,9 +154,9 @@ def feature_planes(
             torch.randperm(sae.d_sae, generator=generator)[:size].tolist(), acts, directions, max_components, seed
         )
         if not isinstance(drawn, str):
-            random.append(max(each.score for each in drawn))
+            random.append(max(plane.score for plane in drawn))
     return FeaturePlanes(
-        found=tuple(sorted(found, key=lambda each: -each.score)),
+        found=tuple(sorted(all_planes, key=lambda plane: -plane.score)),
         random=tuple(random),
         n_clusters=len(groups),
         skipped=skipped,
@@ -184,16 +184,16 @@ def _activations(sae: Dictionary, batches: Iterable[Tensor]) -> "list[tuple[Tens
     """Return the sparse activations `(values, indices)` of every batch, on the CPU."""
     from interp.atlas.neighbours import check_vectors
 
-    found = []
+    activations = []
     for x in batches:
         if x.ndim != 2:
             raise ConfigError(f"expected batches of activations [n, d_in], got {list(x.shape)}; give [x] for one")
         check_vectors(x, "activations")
         acts = sae.encode_sparse(x.to(sae.decoder_directions.device))
-        found.append((acts.values.float().cpu(), acts.indices.long().cpu()))
-    if not found:
+        activations.append((acts.values.float().cpu(), acts.indices.long().cpu()))
+    if not activations:
         raise ConfigError("expected at least one batch of activations, got none; a generator runs out after one use")
-    return found
+    return activations
 
 
 def _planes(
@@ -214,7 +214,7 @@ def _planes(
     if len(local) < MIN_POINTS:
         return f"active in fewer than {MIN_POINTS} rows"
     points = local @ directions[list(group)].double().numpy()
-    found = []
+    planes = []
     for first in range(min(max_components, len(group)) - 1):
         try:
             plane = fit_plane(points, components=(first, first + 1), seed=seed)
@@ -222,7 +222,7 @@ def _planes(
         except ConfigError:
             break  # no further components
         score = (1 - indices_of.mixture) * indices_of.separability
-        found.append(
+        planes.append(
             FeaturePlane(
                 latents=tuple(group),
                 components=(first, first + 1),
@@ -232,4 +232,4 @@ def _planes(
                 n_rows=len(points),
             )
         )
-    return found or "its rows lie on one line"
+    return planes or "its rows lie on one line"

@@ -52,12 +52,12 @@ class LoadedRecipe:
         Raises `MismatchError` when the recipe or a dictionary was made for other weights, unless `allow_other_weights`,
         or when a dictionary is at other hook points.
         """
-        here = weight_hash(model)
-        self.recipe.check(self.recipe.weight_hash if allow_other_weights else here, self.dictionaries)
+        model_hash = weight_hash(model)
+        self.recipe.check(self.recipe.weight_hash if allow_other_weights else model_hash, self.dictionaries)
         check_width(self.recipe, model.cfg.d_model)
         placed = {key: sae.to(model.cfg.device) for key, sae in self.dictionaries.items()}
         for sae in self.dictionaries.values():
-            check_model(sae, here, allow_other_weights=allow_other_weights)
+            check_model(sae, model_hash, allow_other_weights=allow_other_weights)
         return hooks_of(model, self.recipe.steps, placed, offset=offset, between=between)
 
     def at_random(self, seed: int) -> "LoadedRecipe | None":
@@ -69,8 +69,8 @@ class LoadedRecipe:
             if isinstance(step.target, Latent):
                 sae = self.dictionaries[step.target.dictionary]
                 check_latent(sae, step.target.index)
-                own = sae.decoder_directions[step.target.index].detach().float()
-                vector = random_vector(len(own), float(own.norm()), draw)
+                direction = sae.decoder_directions[step.target.index].detach().float()
+                vector = random_vector(len(direction), float(direction.norm()), draw)
                 point = sae.hook_point_out or sae.hook_point
                 control = Direction(hook_point=point, vector=vector, origin="a random direction")
                 steps.append(replace(step, along=control))
@@ -88,11 +88,11 @@ class LoadedRecipe:
             return str(error)
         return ""
 
-    def write(self, path: Path, model: HookedModel, about: Mapping[str, Any]) -> None:
+    def write(self, path: Path, model: HookedModel, metadata: Mapping[str, Any]) -> None:
         """Write the recipe in the form that the suffix says. Raises `ConfigError` where that form cannot hold it."""
         if path.suffix in SUFFIXES:
             config = getattr(model.original_model, "config", None)
-            write_directions(self.recipe, path, about, getattr(config, "model_type", ""))
+            write_directions(self.recipe, path, metadata, getattr(config, "model_type", ""))
         else:
             write_recipe(self.recipe, path)
 
@@ -113,10 +113,10 @@ def load_recipe(workspace: Workspace | Path | str, name: str) -> LoadedRecipe:
         notes.close()
 
 
-def recipe_of_direction(found: DirectionGeometry, strength: float | None = None) -> LoadedRecipe:
+def recipe_of_direction(geometry: DirectionGeometry, strength: float | None = None) -> LoadedRecipe:
     """Return the steering of a direction, at the chosen strength or a multiple of it."""
-    of = found.settings
-    recipe = Recipe(name=of.direction.name, steps=found.steps(strength), model=of.model, weight_hash=of.weight_hash)
+    of = geometry.settings
+    recipe = Recipe(name=of.direction.name, steps=geometry.steps(strength), model=of.model, weight_hash=of.weight_hash)
     return LoadedRecipe(recipe, {})
 
 

@@ -119,19 +119,19 @@ def neuron_relations(
     last = parse_hook_point(hook_point).layer
     n_layers = model.cfg.n_layers if last is None else last + 1
     weights = [getattr(getattr(model.blocks[layer], "mlp", None), "W_out", None) for layer in range(n_layers)]
-    outputs = [(layer, each.detach().float().cpu()) for layer, each in enumerate(weights) if each is not None]
+    outputs = [(layer, weight.detach().float().cpu()) for layer, weight in enumerate(weights) if weight is not None]
     if not outputs:
         return None
-    layer_of = np.concatenate([np.full(len(each), layer) for layer, each in outputs])
-    neuron_of = np.concatenate([np.arange(len(each)) for _, each in outputs])
-    rows = torch.nn.functional.normalize(torch.cat([each for _, each in outputs]), dim=1)
+    layer_of = np.concatenate([np.full(len(weight), layer) for layer, weight in outputs])
+    neuron_of = np.concatenate([np.arange(len(weight)) for _, weight in outputs])
+    rows = torch.nn.functional.normalize(torch.cat([weight for _, weight in outputs]), dim=1)
     k = min(N_RELATED, len(rows))
     cosines, nearest_rows = [], []
     for block in directions.split(BLOCK):
-        found = torch.nn.functional.normalize(block, dim=1) @ rows.T
-        at = found.abs().topk(k, dim=1).indices
+        similarity = torch.nn.functional.normalize(block, dim=1) @ rows.T
+        at = similarity.abs().topk(k, dim=1).indices
         nearest_rows.append(at)
-        cosines.append(found.gather(1, at))
+        cosines.append(similarity.gather(1, at))
     index = torch.cat(nearest_rows).numpy()
     random = torch.randn(N_DIRECTIONS, directions.shape[1], generator=make_generator(seed, "random directions"))
     nearest = (torch.nn.functional.normalize(random, dim=1) @ rows.T).abs().max(1).values
@@ -156,24 +156,24 @@ def coactivation(dictionary: Dictionary, recording: Recording, hook_point: str, 
     fired = _sampled_firings(dictionary, recording, hook_point, seed=seed)
     n_tokens, n = len(fired.indptr) - 1, np.asarray(fired.sum(0)).ravel()
     columns = fired.T.tocsr()
-    found = Coactivation([], [], [], [], n_tokens)
+    coactivation = Coactivation([], [], [], [], n_tokens)
     for start in range(0, dictionary.d_sae, BLOCK):
         together: Any = (columns[start : start + BLOCK] @ fired).tocsr()
         for row in range(together.shape[0]):
-            _add_companions(found, together[row], start + row, n)
-    return found
+            _add_companions(coactivation, together[row], start + row, n)
+    return coactivation
 
 
-def _add_companions(found: Coactivation, row: "csr_matrix", feature: int, n: np.ndarray) -> None:
+def _add_companions(coactivation: Coactivation, row: "csr_matrix", feature: int, n: np.ndarray) -> None:
     others, both = row.indices, row.data
     apart = others != feature
     others, both = others[apart], both[apart]
     jaccard = both / (n[feature] + n[others] - both)
     order = np.lexsort((others, -jaccard))[:N_RELATED]
-    found.features.append(others[order].tolist())
-    found.jaccard.append(jaccard[order].tolist())
-    found.both.append(both[order].astype(int).tolist())
-    found.expected.append((n[feature] * n[others[order]] / max(found.n_tokens, 1)).tolist())
+    coactivation.features.append(others[order].tolist())
+    coactivation.jaccard.append(jaccard[order].tolist())
+    coactivation.both.append(both[order].astype(int).tolist())
+    coactivation.expected.append((n[feature] * n[others[order]] / max(coactivation.n_tokens, 1)).tolist())
 
 
 def _sampled_firings(dictionary: Dictionary, recording: Recording, hook_point: str, *, seed: int) -> "csr_matrix":

@@ -353,8 +353,8 @@ def described_another(workspace: "Workspace", features: Features) -> str:
 
 def check_described(workspace: "Workspace", features: Features) -> None:
     """Raise `MismatchError` where the SAE is not the one whose features were described (`described_another`)."""
-    if found := described_another(workspace, features):
-        raise MismatchError(found)
+    if mismatch := described_another(workspace, features):
+        raise MismatchError(mismatch)
 
 
 def labels(workspace: Workspace, name: str, features: Iterable[int]) -> dict[int, str]:

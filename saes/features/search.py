@@ -169,27 +169,27 @@ def _found(
     query: str, parts: "list[_Part]", hits: list[Hit], pieces: dict[str, int], workspace: Workspace,
     sets_left_out: tuple[str, ...], names: Mapping[str, str], notes: list[str], examples: bool,
 ) -> Found:  # fmt: skip
-    sought = [each.sought for part in parts for each in part.wanted]
-    first = [[each.sought for each in part.wanted] for part in parts]
+    sought = [term.sought for part in parts for term in part.wanted]
+    first = [[term.sought for term in part.wanted] for part in parts]
     made = [part.index.made for part in parts]
 
     def in_all(name: str) -> tuple[str, ...]:
         """Return the words that every artefact lacks."""
-        lacking = [tuple(word for each in mine for word in getattr(each, name)) for mine in first]
-        return tuple(w for w in dict.fromkeys(lacking[0] if lacking else ()) if all(w in each for each in lacking))
+        lacking = [tuple(word for lookup in mine for word in getattr(lookup, name)) for mine in first]
+        return tuple(w for w in dict.fromkeys(lacking[0] if lacking else ()) if all(w in words for words in lacking))
 
     return Found(
         query=query,
         hits=_with_names(_with_examples(workspace, made, hits, pieces) if examples else hits, names),
-        words=tuple(dict.fromkeys(word.word for each in sought for word in each.words)),
-        phrases=tuple(dict.fromkeys(word.word for each in sought for word in each.phrases)),
+        words=tuple(dict.fromkeys(word.word for lookup in sought for word in lookup.words)),
+        phrases=tuple(dict.fromkeys(word.word for lookup in sought for word in lookup.phrases)),
         missing_phrases=in_all("missing_phrases"),
         missing=in_all("missing"),
-        left_out=tuple(dict.fromkeys(word for each in sought for word in each.left_out)),
-        near=max((each.near for each in sought), key=lambda near: sum(n for _, n in near), default=()),
+        left_out=tuple(dict.fromkeys(word for lookup in sought for word in lookup.left_out)),
+        near=max((lookup.near for lookup in sought), key=lambda near: sum(n for _, n in near), default=()),
         sets_left_out=sets_left_out,
         covers={part.index.made.name: "all text" if part.index.complete else "examples" for part in parts},
-        related=tuple(dict.fromkeys(each.word for part in parts for found in part.wanted for each in found.related)),
+        related=tuple(dict.fromkeys(word.word for part in parts for term in part.wanted for word in term.related)),
         notes=tuple(dict.fromkeys(notes)),
     )
 
@@ -229,7 +229,7 @@ class _Part:
 
     @property
     def words(self) -> list[Word]:
-        return [word for each in self.wanted for word in (*each.sought.words, *each.sought.phrases)]
+        return [word for term in self.wanted for word in (*term.sought.words, *term.sought.phrases)]
 
     @classmethod
     def of(
@@ -240,9 +240,9 @@ class _Part:
         texts = [*query.wanted, *query.unwanted]
         every = gather(index, meaning, texts, within, names=names, leave_out=leave_out)
         wanted, unwanted = every[: len(query.wanted)], every[len(query.wanted) :]
-        strength, p = np.min([each.strength for each in wanted], 0), np.max([each.p for each in wanted], 0)
-        for each in unwanted:
-            strength = np.where(each.logit < np.max([w.logit for w in wanted], 0), strength * (1 - each.strength), 0.0)
+        strength, p = np.min([term.strength for term in wanted], 0), np.max([term.p for term in wanted], 0)
+        for term in unwanted:
+            strength = np.where(term.logit < np.max([w.logit for w in wanted], 0), strength * (1 - term.strength), 0.0)
         above = (p <= ALPHA) & (strength > 0) & (strength >= within.min_strength)
         below = (p > ALPHA) & (strength > 0) & (strength >= within.min_strength) & _lifted(wanted)
         best = [
@@ -256,10 +256,10 @@ class _Part:
 
 def _lifted(wanted: Sequence[Evidence]) -> np.ndarray:
     """Return the features that fire on the words more than their null, though chance does so too."""
-    found = np.zeros(len(wanted[0].live), bool)
-    for each in (fired for evidence in wanted for fired in (evidence.fired, evidence.phrases) if fired is not None):
-        found[each.feature[each.score > each.null]] = True
-    return found
+    mask = np.zeros(len(wanted[0].live), bool)
+    for scores in (fired for evidence in wanted for fired in (evidence.fired, evidence.phrases) if fired is not None):
+        mask[scores.feature[scores.score > scores.null]] = True
+    return mask
 
 
 def _hits(
@@ -268,56 +268,57 @@ def _hits(
     rows = index.columns.rows(best)
     words = {
         word.word: word
-        for each in wanted
-        for word in (*each.sought.phrases, *each.sought.words, *each.sought.last)
+        for term in wanted
+        for word in (*term.sought.phrases, *term.sought.words, *term.sought.last)
     }  # fmt: skip
     matches = wanted[0].firings.matches(list(words.values()), best)
     hits = []
     for i in best:
-        each = max(wanted, key=lambda one: float(one.logit[i]))
-        label = each.labels.get(i)
+        evidence = max(wanted, key=lambda term: float(term.logit[i]))
+        label = evidence.labels.get(i)
         hits.append(
             Hit(
                 features=index.made.name,
-                by=_reason(each, i),
+                by=_reason(evidence, i),
                 strength=float(strength[i]),
                 above_chance=bool(above[i]),
                 matches=matches.get(i, ()),
-                says=None if each.said is None else float(each.said.z[i]),
+                says=None if evidence.said is None else float(evidence.said.z[i]),
                 label_score=label and label.score,
                 label_null=label and label.null,
-                concept=each.concepts.get(i, ("", 0.0))[0],
+                concept=evidence.concepts.get(i, ("", 0.0))[0],
                 other=label.label if label else "",
-                **_statistics(each, i),
+                **_statistics(evidence, i),
                 **rows[i],
             )
         )
     return hits
 
 
-def _reason(each: Evidence, i: int) -> By:
-    if each.values["phrase"][i] > 0:
+def _reason(evidence: Evidence, i: int) -> By:
+    if evidence.values["phrase"][i] > 0:
         return "phrase"
-    weights = dict(zip(LEARNT, WEIGHTS[each.with_lens], strict=True)) | SET
-    said = {
-        name: weights[name] * float(np.broadcast_to(each.values.get(name, 0.0), each.live.shape)[i]) for name in _BY
+    weights = dict(zip(LEARNT, WEIGHTS[evidence.with_lens], strict=True)) | SET
+    contributions = {
+        name: weights[name] * float(np.broadcast_to(evidence.values.get(name, 0.0), evidence.live.shape)[i])
+        for name in _BY
     }
-    return _BY[max(said, key=lambda name: said[name])]
+    return _BY[max(contributions, key=lambda name: contributions[name])]
 
 
-def _statistics(each: Evidence, i: int) -> dict[str, float | int]:
+def _statistics(evidence: Evidence, i: int) -> dict[str, float | int]:
     """Return share, recall, score and p of the words, or of the phrase, on which a feature fires."""
-    for found in (each.phrases, each.fired):
-        if found is not None and (at := _row(found, i)) is not None:
+    for scores in (evidence.phrases, evidence.fired):
+        if scores is not None and (at := _row(scores, i)) is not None:
             names = ("score", "null", "share", "recall", "fired", "tries", "p")
-            row = {name: getattr(found, name)[at].item() for name in names}
-            return row | {"expected": float(found.tries[at] * found.rate[at])}
+            row = {name: getattr(scores, name)[at].item() for name in names}
+            return row | {"expected": float(scores.tries[at] * scores.rate[at])}
     return {}
 
 
-def _row(found: Fired, i: int) -> int | None:
-    at = int(np.searchsorted(found.feature, i))
-    return at if at < len(found.feature) and found.feature[at] == i else None
+def _row(scores: Fired, i: int) -> int | None:
+    at = int(np.searchsorted(scores.feature, i))
+    return at if at < len(scores.feature) and scores.feature[at] == i else None
 
 
 def _with_names(hits: Sequence[Hit], names: Mapping[str, str]) -> tuple[Hit, ...]:
@@ -343,9 +344,9 @@ def _with_examples(
         features = [hit.feature for hit in hits if hit.features == made.name]
         keep = made.n_features <= IN_MEMORY and len(among) <= AT_ONCE
         for row in _examples(workspace, made, features, keep).to_pylist() if features else ():
-            here = word_positions(row["tokens"], wanted)
-            marked = [i for i in here if row["activations"][i] > 0]
-            worth = max((row["activations"][i] for i in marked), default=0.0) + 1e-9 * bool(here)
+            positions = word_positions(row["tokens"], wanted)
+            marked = [i for i in positions if row["activations"][i] > 0]
+            worth = max((row["activations"][i] for i in marked), default=0.0) + 1e-9 * bool(positions)
             if worth > best.get(row["feature"], -1.0):
                 best[row["feature"]] = worth
                 marks = marked or [row["peak"]]
@@ -389,16 +390,16 @@ def load_vector(path: Path | str) -> np.ndarray:
     if path.stat().st_size > MAX_FILE:
         raise ConfigError(f"{path} has {path.stat().st_size:,} bytes; a vector has at most {MAX_FILE:,}")
     try:
-        found = np.load(path, allow_pickle=False)
+        array = np.load(path, allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
         why = "it holds pickled objects, which can run code" if "allow_pickle" in str(error) else str(error)
         raise ConfigError(f"{path} cannot be read as an array of numbers: {why}; save it with numpy.save") from None
-    if not isinstance(found, np.ndarray) or found.dtype.kind not in "fiu":
-        kind = f"an array of {found.dtype}" if isinstance(found, np.ndarray) else "several arrays (.npz)"
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
+        kind = f"an array of {array.dtype}" if isinstance(array, np.ndarray) else "several arrays (.npz)"
         raise ConfigError(f"{path} holds {kind}, expected one array of real numbers; save it with numpy.save")
-    vector = found[0] if found.ndim == 2 and len(found) == 1 else found
+    vector = array[0] if array.ndim == 2 and len(array) == 1 else array
     if vector.ndim != 1 or not len(vector):
-        raise ConfigError(f"{path} holds an array of shape {list(found.shape)}, expected a vector [d]; choose a row")
+        raise ConfigError(f"{path} holds an array of shape {list(array.shape)}, expected a vector [d]; choose a row")
     return vector.astype(np.float64)
 
 
@@ -430,7 +431,7 @@ def search_vector(
         if widths[made.name] == len(vector):
             hits += _nearest(workspace, made, path, vector, within, limit)
     if len(vector) not in widths.values():
-        known = ", ".join(f"{each} {width}" for each, width in widths.items()) or "no SAE whose weights are here"
+        known = ", ".join(f"{source} {width}" for source, width in widths.items()) or "no SAE whose weights are here"
         raise ConfigError(f"the vector has {len(vector)} numbers; decoder directions have: {known}")
     best = sorted(hits, key=lambda hit: -(hit.strength or 0))[:limit]
     return Found(query=f"like {name}", hits=tuple(best), covers={})
@@ -453,8 +454,8 @@ def _nearest(
     p = chance_of_cosine(cosines[among], len(vector), int(inside.sum()))
     rows = columns.rows(among[best])
     return [
-        Hit(features=made.name, by="similar", strength=float(cosines[i]), null=null, p=float(each), **rows[i])
-        for i, each in zip(among[best].tolist(), p[best], strict=True)
+        Hit(features=made.name, by="similar", strength=float(cosines[i]), null=null, p=float(p_value), **rows[i])
+        for i, p_value in zip(among[best].tolist(), p[best], strict=True)
     ]
 
 
@@ -489,8 +490,8 @@ def similar(workspace: Workspace, made: Features, index: int, within: Filter, li
         raise UnknownNameError("feature", str(index), [f"0 to {made.n_features - 1}"])
     usual, path = rows[0]["usual"], _weights(workspace, made)
     if path is not None:
-        own = _decoder_row(path, index)
-        return _nearest(workspace, made, path, own, within, limit, leave_out=index, null=usual)
+        direction = _decoder_row(path, index)
+        return _nearest(workspace, made, path, direction, within, limit, leave_out=index, null=usual)
     cosines = dict(zip(rows[0]["neighbours"], rows[0]["neighbour_cosines"], strict=True))
     columns = columns_of(workspace, made)
     inside = within.mask(workspace, columns)

@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
 def writes_to_residual(dictionary: Dictionary) -> bool:
     """Return whether the decoder directions of a dictionary lie in the residual stream."""
-    own = getattr(dictionary, "writes_to_residual", None)
+    flag = getattr(dictionary, "writes_to_residual", None)
     written = getattr(dictionary, "hook_point_out", "") or dictionary.hook_point
-    return bool(own) if own is not None else parse_hook_point(written).suffix in RESIDUAL_SUFFIXES
+    return bool(flag) if flag is not None else parse_hook_point(written).suffix in RESIDUAL_SUFFIXES
 
 
 class NeuronBasis:
@@ -106,11 +106,11 @@ def sae_source(
     directions = directions.contiguous()
     labels, values, value_name = [str(i) for i in range(len(directions))], directions.norm(dim=1).numpy(), "norm"
     subjects, groups = None, None
-    found = dict(parents or {})
+    all_parents = dict(parents or {})
     if features_folder is not None:
         labels, subjects, groups, values = _read_features(features_folder, len(directions))
         value_name = "log10 firing density"
-        found[f"features/{features_folder.name}"] = read_manifest(features_folder).content_hash
+        all_parents[f"features/{features_folder.name}"] = read_manifest(features_folder).content_hash
     return AtlasSource(
         vectors=directions,
         source=f"{'sae' if side == 'decoder' else 'encoder'}:{name}",
@@ -121,7 +121,7 @@ def sae_source(
         values=values,
         value_name=value_name,
         item_kind="feature",
-        parents=found,
+        parents=all_parents,
         features=None if features_folder is None else features_folder.name,
         readout=NearestReadout(f"dictionary:{name}", directions, named(labels)),
     )

@@ -132,8 +132,8 @@ class Units:
         """Return the hash of the word up to each token."""
         hashes = mix_bits(codes.astype(np.uint64) + np.uint64(1))
         for depth in range(1, MAX_PIECES):
-            here = np.flatnonzero(position == depth)
-            hashes[here] = mix_bits(hashes[here - 1] * _ODD ^ mix_bits(codes[here].astype(np.uint64) + np.uint64(1)))
+            rows = np.flatnonzero(position == depth)
+            hashes[rows] = mix_bits(hashes[rows - 1] * _ODD ^ mix_bits(codes[rows].astype(np.uint64) + np.uint64(1)))
         return hashes
 
     def _phrases(
@@ -145,11 +145,11 @@ class Units:
         keys = mix_bits(mix_bits(hashes[before]) * _ODD ^ hashes[ends])
         slots = (keys & np.uint64(_SLOTS - 1)).astype(np.int64)
         order = np.argsort(slots, kind="stable")
-        found, first, counts = np.unique(slots[order], return_index=True, return_counts=True)
+        unique_slots, first, counts = np.unique(slots[order], return_index=True, return_counts=True)
         rank = np.empty(len(slots), np.int64)
         rank[order] = np.arange(len(slots)) - np.repeat(first, counts)
         often = rank + self._met[slots] >= PHRASE_FROM - 1
-        self._met[found] = np.minimum(self._met[found] + counts, PHRASE_FROM)
+        self._met[unique_slots] = np.minimum(self._met[unique_slots] + counts, PHRASE_FROM)
         distinct, where, inverse = np.unique(keys[often], return_index=True, return_inverse=True)
         numbers = np.full(len(distinct), -1, np.int64)
         for i, (key, row) in enumerate(zip(distinct.tolist(), ends[often][where].tolist(), strict=True)):
@@ -164,16 +164,16 @@ class Units:
 
     def is_phrase(self) -> np.ndarray:
         """Return `[n_units]` bool: the unit is a phrase."""
-        found = np.zeros(len(self.pieces), bool)
-        found[list(self._of_phrase.values())] = True
-        return found
+        mask = np.zeros(len(self.pieces), bool)
+        mask[list(self._of_phrase.values())] = True
+        return mask
 
     def _words(self, codes: np.ndarray, position: np.ndarray, hashes: np.ndarray) -> np.ndarray:
         words = np.full(len(codes), -1, np.int64)
         within = np.flatnonzero((position > 0) & (position < MAX_PIECES))
-        found, where, inverse = np.unique(hashes[within], return_index=True, return_inverse=True)
-        numbers = np.full(len(found), -1, np.int64)
-        for i, (key, row) in enumerate(zip(found.tolist(), within[where].tolist(), strict=True)):
+        distinct, where, inverse = np.unique(hashes[within], return_index=True, return_inverse=True)
+        numbers = np.full(len(distinct), -1, np.int64)
+        for i, (key, row) in enumerate(zip(distinct.tolist(), within[where].tolist(), strict=True)):
             number = self._of_word.get(key)
             if number is None and len(self.pieces) - len(self._of_phrase) < MAX_UNITS:
                 number = self._of_word[key] = len(self.pieces)
@@ -220,12 +220,12 @@ class Sums(NamedTuple):
         order = np.argsort(self.pair, kind="stable")
         pair = self.pair[order]
         first = np.flatnonzero(np.r_[True, pair[1:] != pair[:-1]])
-        n, seen, total = (np.add.reduceat(each[order], first) for each in (self.n, self.seen, self.total))
+        n, seen, total = (np.add.reduceat(column[order], first) for column in (self.n, self.seen, self.total))
         return Sums(pair[first], n, seen, total, np.maximum.reduceat(self.largest[order], first))
 
     def fired(self) -> "Sums":
         """Return the pairs with at least one firing."""
-        return Sums(*(each[self.n > 0] for each in self))
+        return Sums(*(column[self.n > 0] for column in self))
 
 
 class TokenIndex:
@@ -255,9 +255,9 @@ class TokenIndex:
         np.add.at(self._total, indices[active], values[active])
         if values.shape[1] > PER_TOKEN:
             best = np.argpartition(-values, PER_TOKEN - 1, axis=1)[:, :PER_TOKEN]
-            values, indices = (np.take_along_axis(each, best, 1) for each in (values, indices))
+            values, indices = (np.take_along_axis(array, best, 1) for array in (values, indices))
         row, column = np.nonzero(values > 0)
-        self._hold([each[row] for each in units], indices[row, column], values[row, column], seen=False)
+        self._hold([unit_ids[row] for unit_ids in units], indices[row, column], values[row, column], seen=False)
 
     def add_windows(
         self, feature: np.ndarray, row: np.ndarray, value: np.ndarray, new: np.ndarray,
@@ -268,25 +268,25 @@ class TokenIndex:
         `keep` are the entries to count, each (feature, row) once; `new` those whose row no earlier feature has shown.
         """
         units = self.units.read(codes, begins, spelling)
-        self._count([each[new] for each in units])
+        self._count([unit_ids[new] for unit_ids in units])
         feature, value = feature[keep], value[keep]
         self._tokens += np.bincount(feature, minlength=self.n_features)
         self._fired += np.bincount(feature[value > 0], minlength=self.n_features)
         self._total += np.bincount(feature, value, minlength=self.n_features)
-        self._hold([each[keep] for each in units], feature, value, seen=True)
+        self._hold([unit_ids[keep] for unit_ids in units], feature, value, seen=True)
 
     def _count(self, units: Sequence[np.ndarray]) -> None:
         grown = np.zeros(len(self.units.pieces), np.int64)
         grown[: len(self._counts)] = self._counts
         self._counts = grown
-        for each in units:
-            self._counts += np.bincount(each[each >= 0], minlength=len(grown))
+        for unit_ids in units:
+            self._counts += np.bincount(unit_ids[unit_ids >= 0], minlength=len(grown))
 
     def _hold(self, units: Sequence[np.ndarray], feature: np.ndarray, value: np.ndarray, *, seen: bool) -> None:
-        inside = [each >= 0 for each in units]
+        inside = [unit_ids >= 0 for unit_ids in units]
         unit, feature, value = (
-            np.concatenate([one[at] for one, at in zip(each, inside, strict=True)])
-            for each in (units, [feature] * len(inside), [value] * len(inside))
+            np.concatenate([array[at] for array, at in zip(arrays, inside, strict=True)])
+            for arrays in (units, [feature] * len(inside), [value] * len(inside))
         )
         sums = Sums.of(unit, feature, value, seen=seen).fired()
         self._held.append(sums)
@@ -301,7 +301,7 @@ class TokenIndex:
         if len(self._held) > 1:
             parts = zip(*self._held, strict=True)
             self._held = [Sums(*(np.concatenate(part) for part in parts)).reduced()]
-        self._n_held = sum(len(each.pair) for each in self._held)
+        self._n_held = sum(len(sums.pair) for sums in self._held)
 
     def _spill(self) -> None:
         import pyarrow as pa
@@ -383,7 +383,7 @@ def _write_firings(runs: Path, path: Path, numbers: "pa.Table", totals: "pa.Tabl
     try:
         connection.register("numbers", numbers)
         connection.register("totals", totals)
-        quoted, target = (str(each).replace("'", "''") for each in (runs / "*.parquet", path.with_name("firings.tmp")))
+        quoted, target = (str(file).replace("'", "''") for file in (runs / "*.parquet", path.with_name("firings.tmp")))
         with disk_errors(path):
             connection.execute(
                 f"""copy (
@@ -407,10 +407,10 @@ def _write_firings(runs: Path, path: Path, numbers: "pa.Table", totals: "pa.Tabl
 
 def word_positions(tokens: Sequence[str], wanted: dict[str, int]) -> list[int]:
     """Return the positions of `tokens` that end one of the `wanted` units, folded text to its number of tokens."""
-    n, found = len(tokens), set[int]()
+    n, positions = len(tokens), set[int]()
     for size in set(wanted.values()):
-        found.update(i for i in range(size - 1, n) if fold("".join(tokens[i + 1 - size : i + 1])) in wanted)
-    return sorted(found)
+        positions.update(i for i in range(size - 1, n) if fold("".join(tokens[i + 1 - size : i + 1])) in wanted)
+    return sorted(positions)
 
 
 def query_words(text: str) -> list[tuple[str, ...]]:
@@ -423,5 +423,5 @@ def query_words(text: str) -> list[tuple[str, ...]]:
     for chunk in text.split():
         bare = chunk.strip("\"'“”‘’.,;:!?()[]{}")
         split = re.findall(r"[^\W\d_]+|\d+", chunk)
-        readings.append(tuple(dict.fromkeys(fold(each) for each in (chunk, bare, *split) if fold(each))))
-    return [each for each in dict.fromkeys(readings) if each]
+        readings.append(tuple(dict.fromkeys(fold(form) for form in (chunk, bare, *split) if fold(form))))
+    return [forms for forms in dict.fromkeys(readings) if forms]

@@ -81,21 +81,21 @@ class Nearby:
         """Return for each firing whether a word of its feature's set is there, `[n]` bool in the order given."""
         size = len(self.names)
         keys = np.sort(np.concatenate([np.zeros(0, np.int64), *(f * size + words for f, words in sets.items())]))
-        found = np.zeros(len(self.feature), bool)
+        mask = np.zeros(len(self.feature), bool)
         windows = self.firings.of(where)
         for start in range(0, len(windows), _BLOCK):
             block = windows[start : start + _BLOCK].astype(np.int64)
-            asked = np.where(block >= 0, self.feature[start : start + _BLOCK, None] * size + block, -1)
-            at = np.searchsorted(keys, asked).clip(max=max(len(keys) - 1, 0))
-            found[start : start + _BLOCK] = (keys[at] == asked).any(1) if len(keys) else False
-        out = np.empty_like(found)
-        out[self.order] = found
+            queries = np.where(block >= 0, self.feature[start : start + _BLOCK, None] * size + block, -1)
+            at = np.searchsorted(keys, queries).clip(max=max(len(keys) - 1, 0))
+            mask[start : start + _BLOCK] = (keys[at] == queries).any(1) if len(keys) else False
+        out = np.empty_like(mask)
+        out[self.order] = mask
         return out
 
     def counts(self, sets: Sets, where: str, chosen: np.ndarray) -> np.ndarray:
         """Return for every feature the number of its firings in `chosen` for which its set holds, `[n_features]`."""
-        held = (self.holds(sets, where) & chosen)[self.order]
-        return np.bincount(self.feature[held], minlength=self.n_features)
+        mask = (self.holds(sets, where) & chosen)[self.order]
+        return np.bincount(self.feature[mask], minlength=self.n_features)
 
     def most_frequent(self, feature: int, words: np.ndarray, where: str, k: int = 3) -> tuple[str, ...]:
         """Return the names of the `k` words of a set that are there for most firings of a feature."""
@@ -108,8 +108,8 @@ class Nearby:
         """Return for each set the fraction of all tokens for which it holds."""
         listed = list(sets)
         counts = np.zeros(len(listed))
-        for start, held in self._blocks(self.tokens.of(where), [sets[f] for f in listed]):
-            counts[start : start + held.shape[1]] += held.sum(0)
+        for start, masks in self._blocks(self.tokens.of(where), [sets[f] for f in listed]):
+            counts[start : start + masks.shape[1]] += masks.sum(0)
         return dict(zip(listed, (counts / max(len(self.tokens.own), 1)).tolist(), strict=True))
 
     def shares(self, sets: Sequence[np.ndarray], where: str, chosen: np.ndarray) -> np.ndarray:
@@ -119,9 +119,9 @@ class Nearby:
         feature, windows = self.feature[mine], self.firings.of(where)[mine]
         n = np.maximum(np.bincount(feature, minlength=self.n_features), 1)
         counts = np.zeros((self.n_features, len(sets)))
-        for start, held in self._blocks(windows, sets):
-            for column in range(held.shape[1]):
-                counts[:, start + column] = np.bincount(feature[held[:, column]], minlength=self.n_features)
+        for start, masks in self._blocks(windows, sets):
+            for column in range(masks.shape[1]):
+                counts[:, start + column] = np.bincount(feature[masks[:, column]], minlength=self.n_features)
         return counts / n[:, None]
 
     def _blocks(self, windows: np.ndarray, sets: Sequence[np.ndarray]) -> Iterator[tuple[int, np.ndarray]]:
@@ -131,8 +131,8 @@ class Nearby:
             member = np.zeros(len(self.names) + 1, np.uint64)
             for bit, chosen in enumerate(part):
                 member[chosen] |= np.uint64(1) << np.uint64(bit)
-            held = np.bitwise_or.reduce(member[windows], axis=1)
-            yield start, (held[:, None] >> np.arange(len(part), dtype=np.uint64) & np.uint64(1)).astype(bool)
+            bits = np.bitwise_or.reduce(member[windows], axis=1)
+            yield start, (bits[:, None] >> np.arange(len(part), dtype=np.uint64) & np.uint64(1)).astype(bool)
 
 
 BASE_ROWS = 1 << 22
@@ -197,9 +197,9 @@ class View:
 
     def count(self, values: np.ndarray) -> None:
         """Add the values of tokens to the counts; -1 is passed over."""
-        found = np.bincount(values[values >= 0], minlength=len(self.counts))
-        found[: len(self.counts)] += self.counts
-        self.counts = found
+        counts = np.bincount(values[values >= 0], minlength=len(self.counts))
+        counts[: len(self.counts)] += self.counts
+        self.counts = counts
 
 
 class Shard(NamedTuple):
@@ -238,8 +238,8 @@ class Vocabulary(NamedTuple):
 
     @classmethod
     def of(cls, texts: list[str]) -> "Vocabulary":
-        def each(asked: Callable[[str], Any], kind: type = bool) -> np.ndarray:
-            return np.array([asked(text) for text in texts], kind)
+        def each(predicate: Callable[[str], Any], kind: type = bool) -> np.ndarray:
+            return np.array([predicate(text) for text in texts], kind)
 
         signs, keywords = set("{}=_;<>()[]\\|^$&*+/"), {"def", "return", "import", "self", "int", "const", "print"}
         return cls(
@@ -323,17 +323,17 @@ def read_text(recording: Recording, rows: np.ndarray, texts: list[str]) -> Views
                 view.count(values[view.kind][real])
         for side, beside in (("before", of_words.after), ("after", of_words.before)):
             pairs[side].add(np.where(beside >= 0, token << 32 | beside, -1), mine, counted=number % every == 0)
-        own, passage = of_token[shard.codes], np.cumsum(shard.begins)
-        near.append(windows_at(own, passage, mine))
+        word_ids, passage = of_token[shard.codes], np.cumsum(shard.begins)
+        near.append(windows_at(word_ids, passage, mine))
         if number % every == 0:
             drawn = np.flatnonzero(real)
-            sampled.append(windows_at(own, passage, rng.permutation(drawn)[: max(n_sampled, 1)]))
+            sampled.append(windows_at(word_ids, passage, rng.permutation(drawn)[: max(n_sampled, 1)]))
         document.append(shard.document[mine])
         n_tokens += int(real.sum()) if number % every == 0 else 0
     by_kind = {view.kind: view for view in views}
     _name_predicates(by_kind, words, chunks)
-    for side, found in pairs.items():
-        by_kind[f"token_{side}_class"] = found.view(f"token_{side}_class", by_kind["token"], by_kind["class"])
+    for side, collector in pairs.items():
+        by_kind[f"token_{side}_class"] = collector.view(f"token_{side}_class", by_kind["token"], by_kind["class"])
     documents = np.concatenate([np.zeros(0, int), *document])
     return Views(
         by_kind, documents, max(n_tokens, 1), folded.tolist(), of_token, Windows.join(near), Windows.join(sampled)
@@ -372,7 +372,7 @@ class Pairs:
         shape = (len(codes), len(often) * len(classes.names))
         holds = csr_array((of_word.data, of_word.indices + shift, of_word.indptr), shape=shape)
         names = [(tokens.names[token], name) for token in often for name in classes.names]
-        at = [np.searchsorted(codes, found).clip(max=max(len(codes) - 1, 0)) for found in self.values]
+        at = [np.searchsorted(codes, column).clip(max=max(len(codes) - 1, 0)) for column in self.values]
         values = [
             np.where(codes[i] == v, i, -1) if len(codes) else v * 0 - 1 for i, v in zip(at, self.values, strict=True)
         ]
@@ -401,14 +401,14 @@ def _words(shard: Shard, vocabulary: Vocabulary, names: Names) -> Words:
     passage = np.cumsum(shard.begins)[begin]
     seen = np.flatnonzero(~vocabulary.blank[codes[begin]])  # spaces alone are no neighbours
     at = np.arange(len(begin))
-    found = []
+    neighbours = []
     for where in (np.searchsorted(seen, at, side="left") - 1, np.searchsorted(seen, at, side="right")):
         inside = (where >= 0) & (where < len(seen))
         beside = seen[np.clip(where, 0, max(len(seen) - 1, 0))] if len(seen) else at
         inside &= passage[beside] == passage
-        found.append(np.where(inside, number[beside], -1)[run])
+        neighbours.append(np.where(inside, number[beside], -1)[run])
     place = np.arange(len(codes)) - begin[run]
-    return Words(number[run], found[0], found[1], place, np.append(starts[1:], True))
+    return Words(number[run], neighbours[0], neighbours[1], place, np.append(starts[1:], True))
 
 
 def _chunks(shard: Shard, vocabulary: Vocabulary, names: Names) -> np.ndarray:
@@ -422,7 +422,7 @@ def _language_of(words: Names) -> np.ndarray:
     """Return for each word the bits of the languages of which it is a frequent word."""
     lists = _lexicon().words
     bits = {name: 1 << i for i, name in enumerate(_LANGUAGES)}
-    return np.array([sum(bits[each] for each in lists.languages_of(word)) for word in words.texts], np.int64)
+    return np.array([sum(bits[language] for language in lists.languages_of(word)) for word in words.texts], np.int64)
 
 
 def surroundings(shard: Shard, vocabulary: Vocabulary, words: Words, language: np.ndarray) -> np.ndarray:
@@ -472,9 +472,9 @@ def _came_before(*keys: np.ndarray) -> np.ndarray:
     """Return where the same keys occurred at an earlier index."""
     order = np.lexsort(keys[::-1])
     same = np.all([key[order][1:] == key[order][:-1] for key in keys], axis=0)
-    found = np.zeros(len(order), bool)
-    found[order[1:]] = same
-    return found
+    mask = np.zeros(len(order), bool)
+    mask[order[1:]] = same
+    return mask
 
 
 def _name_predicates(views: dict[str, View], words: Names, chunks: Names) -> None:
@@ -489,7 +489,7 @@ def _name_predicates(views: dict[str, View], words: Names, chunks: Names) -> Non
     views["chunk"].names, views["chunk"].holds = _membership([spelling_of_chunk(text) for text in chunks.texts])
     seen = views["surroundings"]
     distinct = np.unique(np.concatenate([np.flatnonzero(seen.counts), *seen.values]))
-    seen.values = [np.searchsorted(distinct, found) for found in seen.values]
+    seen.values = [np.searchsorted(distinct, column) for column in seen.values]
     seen.counts = np.pad(seen.counts, (0, max(0, int(distinct.max(initial=0)) + 1 - len(seen.counts))))[distinct]
     seen.names, seen.holds = _membership([[FLAGS[i] for i in range(len(FLAGS)) if code >> i & 1] for code in distinct])
     for view in views.values():
@@ -501,12 +501,12 @@ def _membership(classes: Sequence[Iterable[str]]) -> tuple[list[str], Sparse]:
     """Return the names of all classes, the deepest last, and `[n_values, n_classes]`: the classes of each value."""
     from scipy.sparse import csr_array
 
-    found = sorted({name for each in classes for name in each}, key=lambda name: (_lexicon().depth(name), name))
-    number = {name: i for i, name in enumerate(found)}
-    columns = [number[name] for each in classes for name in sorted(set(each))]
-    ends = np.cumsum([0, *(len(set(each)) for each in classes)])
+    names = sorted({name for group in classes for name in group}, key=lambda name: (_lexicon().depth(name), name))
+    number = {name: i for i, name in enumerate(names)}
+    columns = [number[name] for group in classes for name in sorted(set(group))]
+    ends = np.cumsum([0, *(len(set(group)) for group in classes)])
     shape = (len(classes), max(len(number), 1))
-    return found or [""], csr_array((np.ones(len(columns), np.float32), columns, ends), shape=shape)
+    return names or [""], csr_array((np.ones(len(columns), np.float32), columns, ends), shape=shape)
 
 
 @cache

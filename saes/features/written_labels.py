@@ -263,10 +263,10 @@ class Labels(Artefact, kind="labels", title="Written labels", made_by="explain")
         if self.replies is None:
             return []
         lines = []
-        for name, found in self.means.items():
-            line = f"{SCORES[name]}: {found.own:.2f}, {found.own.n} features"
-            if found.null is not None and found.gain is not None:
-                line += f"; with another feature's label {found.null.mean.estimate:.2f}, gain {found.gain:+.2f}"
+        for name, scores in self.means.items():
+            line = f"{SCORES[name]}: {scores.own:.2f}, {scores.own.n} features"
+            if scores.null is not None and scores.gain is not None:
+                line += f"; with another feature's label {scores.null.mean.estimate:.2f}, gain {scores.gain:+.2f}"
             lines.append(line)
         if self.unanswered:
             lines.append(f"{self.unanswered:.0%} of the judgements could not be read and count as no")
@@ -277,6 +277,6 @@ class Labels(Artefact, kind="labels", title="Written labels", made_by="explain")
     def facts(self) -> list[tuple[str, str]]:
         """Return the mean of each score, with its null."""
         return [
-            (SCORES[name], f"{found.own:.2f}" + (f", null {found.null.mean.estimate:.2f}" if found.null else ""))
-            for name, found in self.means.items()
+            (SCORES[name], f"{scores.own:.2f}" + (f", null {scores.null.mean.estimate:.2f}" if scores.null else ""))
+            for name, scores in self.means.items()
         ]
