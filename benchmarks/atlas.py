@@ -75,12 +75,12 @@ def race(folder: Path, name: str, target: float) -> list[Result]:
     ours, theirs, kept = [], [], []
     for turn, seed in enumerate((SEEDS[0], *SEEDS)):
         mine = cold(OURS, folder / f"{name}.npy", folder / "ours", seed)
-        other = cold(THEIRS, folder / f"{name}.npy", folder / "theirs.npy", seed)
+        peer = cold(THEIRS, folder / f"{name}.npy", folder / "theirs.npy", seed)
         if turn:
             ours.append(mine)
-            theirs.append(other)
+            theirs.append(peer)
             kept.append([quality(x, places(folder / "ours")), quality(x, np.load(folder / "theirs.npy"))])
-    faster = [other[0] / mine[0] for mine, other in zip(ours, theirs, strict=True)]
+    faster = [peer[0] / mine[0] for mine, peer in zip(ours, theirs, strict=True)]
     wall, cpu = ([spread([run[at] for run in runs]) for runs in (ours, theirs)] for at in (0, 1))
     detail = f"wall {wall[0]} s against {wall[1]} s; CPU {cpu[0]} against {cpu[1]}; ratios {spread(faster)}"
     rival = "umap-learn, cold"
@@ -88,14 +88,14 @@ def race(folder: Path, name: str, target: float) -> list[Result]:
         Result(question=f"whole map of {what}, cold", ratio=mean(faster), target=target, against=rival, detail=detail)
     ]
     for at, score in enumerate(("recall@15", "trustworthiness")):
-        mine, other = ([pair[side][at] for pair in kept] for side in (0, 1))
+        mine, peer = ([pair[side][at] for pair in kept] for side in (0, 1))
         results.append(
             Result(
                 question=f"{score} of {what}, less umap-learn's",
-                ratio=mean(mine) - mean(other),
+                ratio=mean(mine) - mean(peer),
                 target=-QUALITY_LOSS,
                 against="umap-learn",
-                detail=f"{spread(mine, 4)} against {spread(other, 4)}, three seeds",
+                detail=f"{spread(mine, 4)} against {spread(peer, 4)}, three seeds",
             )
         )
     return results
@@ -119,7 +119,7 @@ def regions() -> Result:
     rng = np.random.default_rng(0)
     blob = rng.integers(0, 300, 1_000_000)
     positions = (rng.normal(0, 30, (300, 2))[blob] + rng.normal(0, 0.4, (len(blob), 2))).astype(np.float32)
-    labels = [f"word{each} {each % 5}" for each in blob.tolist()]
+    labels = [f"word{number} {number % 5}" for number in blob.tolist()]
     seconds = []
     for n in (1_000, 250_000, len(blob)):  # the first imports what is needed
         start = time.perf_counter()
@@ -148,9 +148,9 @@ def quality(x: np.ndarray, positions: np.ndarray) -> tuple[float, float]:
     from interp.atlas.neighbours import measure_quality
 
     generator = torch.Generator().manual_seed(0)
-    found = measure_quality(torch.from_numpy(x), positions.astype(np.float32), metric="cosine", generator=generator)
-    assert found is not None
-    return found.recall, found.trustworthiness
+    scores = measure_quality(torch.from_numpy(x), positions.astype(np.float32), metric="cosine", generator=generator)
+    assert scores is not None
+    return scores.recall, scores.trustworthiness
 
 
 def places(folder: Path) -> np.ndarray:

@@ -210,7 +210,7 @@ def write_map(workspace: Workspace, name: str, n: int, seed: int = 0) -> None:
 
 def _region(inside: np.ndarray, region: int, level: int, parent: int, xy: np.ndarray) -> Region:
     mine = xy[inside] if inside.any() else np.zeros((1, 2), np.float32)
-    low, high, middle = (each.astype(float) for each in (mine.min(0), mine.max(0), np.median(mine, axis=0)))
+    low, high, middle = (point.astype(float) for point in (mine.min(0), mine.max(0), np.median(mine, axis=0)))
     return Region(
         region=region, level=level, parent=parent, label=f"{'group' if level == 0 else 'blot'} {region}",
         size=int(inside.sum()), x=middle[0], y=middle[1], x_min=low[0], x_max=high[0], y_min=low[1], y_max=high[1],
@@ -271,10 +271,10 @@ def _add_pages(app: Any, workspace: Workspace) -> None:
 def _chromium() -> str:
     import shutil
 
-    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if found is None:
+    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if path is None:
         raise SystemExit("this benchmark drives the Chromium of the system; none was found")
-    return found
+    return path
 
 
 def run() -> list[Result]:
@@ -291,13 +291,13 @@ if __name__ == "__main__":
     parser.add_argument("--points", type=int, nargs="+", default=list(SIZES))
     parser.add_argument("--viewers", nargs="+", choices=VIEWERS, default=list(VIEWERS))
     parser.add_argument("--json", action="store_true", help="print a JSON list instead of a table")
-    given = parser.parse_args()
-    found = []
-    for record in measure(tuple(given.points), tuple(given.viewers)):
-        found.append(record)
-        if not given.json:
+    arguments = parser.parse_args()
+    timings = []
+    for record in measure(tuple(arguments.points), tuple(arguments.viewers)):
+        timings.append(record)
+        if not arguments.json:
             print(_line(record), flush=True)
-    if given.json:
-        print(json.dumps(found, indent=1))
+    if arguments.json:
+        print(json.dumps(timings, indent=1))
     else:
-        print_table(as_results(found))
+        print_table(as_results(timings))

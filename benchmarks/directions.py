@@ -48,17 +48,17 @@ def _chats(model) -> list[Result]:
         Direction(hook_point="blocks.17.hook_resid_post", vector=random_vector(576, 1.0, [seed]), origin="drawn")
         for seed in range(2)
     ]
-    steered = [[Intervention(target=each, amount=17.0)] for each in targets]
+    steered = [[Intervention(target=target, amount=17.0)] for target in targets]
 
     def chats(n_new: int, n: int) -> None:
         assert len(list(Chats(model, [(), *steered[:n]]).write([tokens] * (n + 1), n_new))) == n_new
 
     def alone(n_new: int) -> None:
         mask = torch.ones_like(tokens)
-        how = {"min_new_tokens": n_new, "max_new_tokens": n_new, "do_sample": False, "pad_token_id": 0}
-        plain.generate(tokens, attention_mask=mask, **how)
+        options = {"min_new_tokens": n_new, "max_new_tokens": n_new, "do_sample": False, "pad_token_id": 0}
+        plain.generate(tokens, attention_mask=mask, **options)
 
-    found = []
+    results = []
     for n, names in ((1, "unsteered and steered"), (2, "and along a random direction")):
         times = interleaved(
             lambda: alone(1), lambda: alone(NEW), lambda n=n: chats(1, n), lambda n=n: chats(NEW, n), repeats=3
@@ -69,11 +69,11 @@ def _chats(model) -> list[Result]:
             f"{rates[1]:.1f} tokens/s in each of {n + 1} chats, {rates[0]:.1f} alone; first token after "
             f"{1000 * first:.0f} ms, {1000 * first_alone:.0f} ms alone, {tokens.shape[1]} tokens read"
         )
-        found.append(
+        results.append(
             Result(question=f"chats side by side: {names}", ratio=rates[1] / rates[0], target=0.5,
                    against="generate of transformers, one reply", detail=detail)
         )  # fmt: skip
-    return found
+    return results
 
 
 def _choice(model) -> Result:
@@ -86,7 +86,7 @@ def _choice(model) -> Result:
     from interp.directions.questions import neutral_text, reply_questions
     from interp.geometry.report import TEXT
 
-    pairs = tuple(Example(prompt=each, towards=" great and lovely.", away=" awful and nasty.") for each in STARTS)
+    pairs = tuple(Example(prompt=start, towards=" great and lovely.", away=" awful and nasty.") for start in STARTS)
     examples = Examples(kind="replies", pairs=pairs, source="the benchmark")
     questions, neutral = reply_questions(model, examples), neutral_text(model, TEXT)
     rng = np.random.default_rng(0)
@@ -98,10 +98,10 @@ def _choice(model) -> Result:
     # of a random direction no cell may be chosen at a damage of 0, so no null and no judgement is timed
     config = DirectionConfig(strengths=STRENGTHS, harmless=-1e9, n_random=1)
     started = time.perf_counter()
-    found = choose_steering(model, layers, questions, neutral, config=config)
+    choice = choose_steering(model, layers, questions, neutral, config=config)
     mine = time.perf_counter() - started
     started = time.perf_counter()
-    gap = _one_by_one(model, layers, examples, found.effect)
+    gap = _one_by_one(model, layers, examples, choice.effect)
     rival = 10 * (time.perf_counter() - started)
     detail = f"{mine:.1f} s for 48 cells with damage; one by one {rival:.0f} s without; largest difference {gap:.1e}"
     return Result(question="layers and strengths of a direction", ratio=rival / mine, target=2.0,
@@ -127,13 +127,13 @@ def _one_by_one(model, layers, examples, effect) -> float:
         return total[0] - total[1]
 
     chosen = examples.pairs[::2]
-    plain = [answer(each, []) for each in chosen]
+    plain = [answer(pair, []) for pair in chosen]
     gaps = []
     for number in range(0, 48, 10):
         i, j = divmod(number, 8)
         target = Direction(hook_point=layers[i].hook_point, vector=layers[i].vector, origin="drawn")
         steps = [Intervention(target=target, amount=STRENGTHS[j] * layers[i].unit)]
-        moved = [answer(each, steps) - before for each, before in zip(chosen, plain, strict=True)]
+        moved = [answer(pair, steps) - before for pair, before in zip(chosen, plain, strict=True)]
         gaps.append(abs(sum(moved) / len(moved) - float(effect[i, j])))
     return max(gaps)
 

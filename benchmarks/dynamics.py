@@ -86,15 +86,15 @@ def _induction() -> tuple[float, float, float]:
     """Return the CPU seconds of the run, the step half-way through its phase change, and the wall seconds until it."""
     walls: dict[int, float] = {}
     start = time.perf_counter()
-    found: list[Any] = []
+    outcome: list[Any] = []
     cpu = cpu_seconds(
-        lambda: found.append(
+        lambda: outcome.append(
             follow_induction(
                 INDUCTION, steps=STEPS, progress=lambda step, *_: walls.update({step: time.perf_counter() - start})
             )
         )
     )
-    middle = found[0].transitions["accuracy"].middle
+    middle = outcome[0].transitions["accuracy"].middle
     if middle is None:
         raise RuntimeError(f"no induction heads within {STEPS} steps; the recipe has changed")
     return cpu, middle, walls[min(step for step in walls if step >= middle)]
@@ -107,17 +107,17 @@ def _grokking() -> tuple[float, float, float, int]:
     """
     walls: dict[int, float] = {}
     start = time.perf_counter()
-    found: list[Any] = []
+    outcome: list[Any] = []
 
     def work() -> None:
         snapshots = []
         for snapshot in train_modular(MODULAR):
             snapshots.append(snapshot)
             walls[snapshot.epoch] = time.perf_counter() - start
-        found.append(describe_grokking(snapshots, MODULAR))
+        outcome.append(describe_grokking(snapshots, MODULAR))
 
     cpu = cpu_seconds(work)
-    epochs = [run.phases.generalised for run in found[0].runs]
+    epochs = [run.phases.generalised for run in outcome[0].runs]
     if any(epoch is None for epoch in epochs):
         raise RuntimeError("a seed did not generalise; the recipe has changed")
     last = max(epochs)

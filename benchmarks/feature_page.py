@@ -50,7 +50,7 @@ def build(workspace: Any) -> None:
     parts = " union all ".join(f"select * replace (feature + {k * step} as feature) from t" for k in range(COPIES))
     names = ("features", "examples", "relations")
     tables = {name: getattr(source, name) for name in names}
-    more: Any = {name: Table.of_columns(each.row, each.query(parts)) for name, each in tables.items()}
+    more: Any = {name: Table.of_columns(table.row, table.query(parts)) for name, table in tables.items()}
     wide = dataclasses.replace(source, n_features=COPIES * step, **more)
     save_artefact(wide, workspace.path("features", "wide"))
 

@@ -57,7 +57,7 @@ def wanted(workspace: Path) -> list[Wanted]:
     kept = cache_folder() / "concept-features" / f"{key}.json"
     if not kept.is_file():
         kept.parent.mkdir(parents=True, exist_ok=True)
-        rows = [vars(each) for each in _measure(sae)]
+        rows = [vars(concept) for concept in _measure(sae)]
         kept.write_text(json.dumps(rows), encoding="utf-8")
     rows = json.loads(kept.read_text(encoding="utf-8"))
     return [Wanted(**row | {"words": tuple(row["words"]), "good": tuple(row["good"])}) for row in rows]
@@ -83,8 +83,8 @@ def _measure(path: Path) -> Iterator[Wanted]:
                 words = [*concept.half(half), *listed.negatives(concept, half)]
                 rows = np.array([[row_of[concept.kind, word, t] for t in templates] for word in words])
                 halves.append((rows, np.arange(len(words)) < len(concept.half(half))))
-            own, good = _detectors(peaks, halves[0], halves[1])
-            yield Wanted(concept.name, "new" if new else concept.set, concept.words, own, good)
+            latent, good = _detectors(peaks, halves[0], halves[1])
+            yield Wanted(concept.name, "new" if new else concept.set, concept.words, latent, good)
 
 
 def _detectors(
@@ -95,7 +95,7 @@ def _detectors(
 
     templates = choosing[0].shape[1]
     ranked, truth = Ranked.of(peaks, choosing[0].ravel()), np.repeat(choosing[1], templates)
-    own, _ = ranked.best(truth)
+    latent, _ = ranked.best(truth)
     n, m = ranked.order.shape
     hits, apart = truth[ranked.order].cumsum(0), np.ones((n, m), dtype=bool)
     apart[:-1] = ranked.values[:-1] > ranked.values[1:]
@@ -103,12 +103,12 @@ def _detectors(
     at, column = f1.argmax(0), np.arange(m)
     value = ranked.values[at, column]
     below = np.where(at + 1 < n, ranked.values[np.minimum(at + 1, n - 1), column], value - 1)
-    held = peaks[judging[0].ravel()][:, ranked.columns].toarray().reshape(len(judging[1]), templates, m)
-    yes = (held > (value + below) / 2).sum(1)
+    activations = peaks[judging[0].ravel()][:, ranked.columns].toarray().reshape(len(judging[1]), templates, m)
+    yes = (activations > (value + below) / 2).sum(1)
     judged, chosen = f1_of(yes, judging[1][None].astype(float), templates)[0], f1.max(0)
-    best = int(np.flatnonzero(ranked.columns == own)[0])
+    best = int(np.flatnonzero(ranked.columns == latent)[0])
     good = (chosen >= chosen[best] - WITHIN) & (judged >= judged[best] - WITHIN)
-    return own, tuple(int(each) for each in ranked.columns[good])
+    return latent, tuple(int(number) for number in ranked.columns[good])
 
 
 @dataclass(frozen=True)
@@ -143,14 +143,14 @@ def ask(root: Path, concepts: list[Wanted], *, lens: bool = True, shuffled: bool
         order = np.random.default_rng(0).permutation(made.n_features)
         meaning = replace(meaning, carried=np.array(meaning.carried)[order], scale=np.array(meaning.scale)[order])
     return [
-        Asked(each, kind, evidence)
-        for each in concepts
+        Asked(concept, kind, evidence)
+        for concept in concepts
         for kind in QUERIES
-        for evidence in gather(index, meaning, [each.query(kind)], Filter(), leave_out=each.name)
+        for evidence in gather(index, meaning, [concept.query(kind)], Filter(), leave_out=concept.name)
     ]
 
 
-def learn(asked: list[Asked], with_lens: bool) -> tuple[np.ndarray, float]:
+def learn(queries: list[Asked], with_lens: bool) -> tuple[np.ndarray, float]:
     """Return the weights that make the wanted features most probable (conditional logit), and the offset.
 
     The offset is that of a logistic regression of "is wanted" on the weighted sum, over the ten first hits.
@@ -161,11 +161,11 @@ def learn(asked: list[Asked], with_lens: bool) -> tuple[np.ndarray, float]:
 
     used = [i for i, name in enumerate(LEARNT) if with_lens or name in ("fires", "density", "label", "kind")]
     lists = []
-    for each in asked:
-        live = np.flatnonzero(each.evidence.live)
-        x = np.stack([np.broadcast_to(each.evidence.values.get(name, 0.0), each.evidence.live.shape)[live]
+    for query in queries:
+        live = np.flatnonzero(query.evidence.live)
+        x = np.stack([np.broadcast_to(query.evidence.values.get(name, 0.0), query.evidence.live.shape)[live]
                       for name in np.array(LEARNT)[used]], 1)  # fmt: skip
-        lists.append((x, np.isin(live, each.concept.good)))
+        lists.append((x, np.isin(live, query.concept.good)))
 
     def loss(w: np.ndarray) -> tuple[float, np.ndarray]:
         total, slope = L2 / 2 * float(w @ w), L2 * w
@@ -189,19 +189,19 @@ def learn(asked: list[Asked], with_lens: bool) -> tuple[np.ndarray, float]:
     return np.bincount(used, w, minlength=len(LEARNT)), float(offset)
 
 
-def rates(asked: list[Asked], score: Callable[["Evidence"], np.ndarray]) -> dict[str, np.ndarray]:
+def rates(queries: list[Asked], score: Callable[["Evidence"], np.ndarray]) -> dict[str, np.ndarray]:
     """Return the ranks by kind of query, and of the better of both (`either`)."""
-    ranks = {kind: np.array([a.rank(score(a.evidence)) for a in asked if a.kind == kind]) for kind in QUERIES}
+    ranks = {kind: np.array([a.rank(score(a.evidence)) for a in queries if a.kind == kind]) for kind in QUERIES}
     return ranks | {"either": np.minimum(*ranks.values())}
 
 
-def line(name: str, found: dict[str, np.ndarray], kinds: tuple[str, ...] = ("name", "words", "either")) -> str:
+def line(name: str, ranks: dict[str, np.ndarray], kinds: tuple[str, ...] = ("name", "words", "either")) -> str:
     """Return a line of the table: among the first 1, 3 and 10, with Wilson's intervals."""
     from interp.statistics import proportion_interval
 
     cells = []
     for kind in kinds:
-        of = [proportion_interval(int((found[kind] <= k).sum()), len(found[kind])) for k in FIRST]
+        of = [proportion_interval(int((ranks[kind] <= k).sum()), len(ranks[kind])) for k in FIRST]
         cells.append(f"{kind} " + ", ".join(f"{x.estimate:.0%} ({x.low:.0%} to {x.high:.0%})" for x in of))
     return f"{name:30} " + "; ".join(cells)
 
@@ -216,20 +216,20 @@ def main(arguments: list[str]) -> None:
 
     root, judge = Path(arguments[0]), "--judge" in arguments
     concepts = wanted(root)
-    choose = [each for each in concepts if each.set == "choose"]
+    choose = [concept for concept in concepts if concept.set == "choose"]
     for with_lens in () if judge else (True, False):
-        asked = ask(root, choose, lens=with_lens)
-        weights, offset = learn(asked, with_lens)
+        queries = ask(root, choose, lens=with_lens)
+        weights, offset = learn(queries, with_lens)
         print("with a lens" if with_lens else "without", dict(zip(LEARNT, np.round(weights, 2).tolist(), strict=True)),
               f"offset {offset:.2f}")  # fmt: skip
-        print(line("as stored in the code", rates(asked, lambda e: e.logit)))
+        print(line("as stored in the code", rates(queries, lambda e: e.logit)))
     for name in ("judge", "new") if judge else ("choose",):
-        mine = [each for each in concepts if each.set == name]
-        asked = ask(root, mine)
+        mine = [concept for concept in concepts if concept.set == name]
+        queries = ask(root, mine)
         print(f"\n{name}, {len(mine)} concepts: first, among three, among ten")
-        print(line("one list", rates(asked, lambda e: e.logit)))
-        for each in (*LEARNT[:4], *LEARNT[5:], "phrase", "concept"):
-            print(line(f"  {each} alone", rates(asked, source(each))))
+        print(line("one list", rates(queries, lambda e: e.logit)))
+        for evidence in (*LEARNT[:4], *LEARNT[5:], "phrase", "concept"):
+            print(line(f"  {evidence} alone", rates(queries, source(evidence))))
         dealt = ask(root, mine, shuffled=True)
         print(line("directions dealt out anew", rates(dealt, lambda e: e.logit)))
         print(line("  says alone, dealt out", rates(dealt, source("says"))))

@@ -66,13 +66,13 @@ def measure(nodes: int, edges: int) -> dict[str, float]:
 def _visit(page: Any, address: str) -> dict[str, float]:
     page.goto(address)
     page.wait_for_selector("#graph-view[data-ready]", timeout=120_000)
-    found = {"ready": float(page.locator("#graph-view").get_attribute("data-ready"))}
+    measures = {"ready": float(page.locator("#graph-view").get_attribute("data-ready"))}
     page.evaluate(f"{VIEW}.change({{nodes: {VIEW}.model.n, edges: 1}})")
-    found |= {
+    measures |= {
         "nodes": page.evaluate(f"{VIEW}.scene.items.length"),
         "edge_count": page.evaluate(f"{VIEW}.scene.links.from.length"),
     }
-    found["edges"] = _drawn_again(page)
+    measures["edges"] = _drawn_again(page)
     box = page.locator(".wb-graph-area").bounding_box()
     left, top, width, height = box["x"] + 70, box["y"] + 60, box["width"] - 120, box["height"] - 120
     acts = {
@@ -87,8 +87,8 @@ def _visit(page: Any, address: str) -> dict[str, float]:
         act()
         page.wait_for_timeout(1000)  # the edges that are drawn after the last step belong to it
         frames = sorted(page.evaluate(STOP))
-        found |= {name: frames[int(0.95 * (len(frames) - 1))], f"{name}_longest": frames[-1]}
-    return {name: round(float(value), 1) for name, value in found.items()}
+        measures |= {name: frames[int(0.95 * (len(frames) - 1))], f"{name}_longest": frames[-1]}
+    return {name: round(float(value), 1) for name, value in measures.items()}
 
 
 def _drag(page: Any, x: float, y: float) -> None:
@@ -110,27 +110,27 @@ def _drawn_again(page: Any) -> float:
     )
 
 
-def as_results(found: dict[str, float]) -> list[Result]:
+def as_results(measures: dict[str, float]) -> list[Result]:
     """Return each limit as the ratio measured / allowed: 1 is the limit, lower is better."""
     return [
         Result(
             question=f"graph {name}, p95 frame",
-            ratio=found[name] / allowed,
+            ratio=measures[name] / allowed,
             target=1.0,
             against=f"{allowed:g} ms",
             lower_is_better=True,
-            detail=f"{found[name]:.0f} ms, longest {found[f'{name}_longest']:.0f} ms; "
-            f"{found['nodes']:,.0f} nodes, {found['edge_count']:,.0f} edges",
+            detail=f"{measures[name]:.0f} ms, longest {measures[f'{name}_longest']:.0f} ms; "
+            f"{measures['nodes']:,.0f} nodes, {measures['edge_count']:,.0f} edges",
         )
         for name, allowed in LIMITS.items()
     ]
 
 
 def _chromium() -> str:
-    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if found is None:
+    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if path is None:
         raise SystemExit("this benchmark drives the Chromium of the system; none was found")
-    return found
+    return path
 
 
 def run() -> list[Result]:
@@ -143,9 +143,9 @@ if __name__ == "__main__":
     parser.add_argument("--nodes", type=int, default=3000)
     parser.add_argument("--edges", type=int, default=30_000)
     parser.add_argument("--json", action="store_true", help="print a JSON object instead of a table")
-    given = parser.parse_args()
-    measured = measure(given.nodes, given.edges)
-    if given.json:
+    arguments = parser.parse_args()
+    measured = measure(arguments.nodes, arguments.edges)
+    if arguments.json:
         print(json.dumps(measured, indent=1))
     else:
         print_table(as_results(measured))

@@ -28,9 +28,9 @@ def run() -> list[Result]:
         _read(recording, names)  # the files are in the page cache for all three
         reading = _seconds(lambda: _read(recording, names))
         once = _seconds(lambda: _cka(recording, names))
-        each = _seconds(lambda: [_cka(recording, list(pair)) for pair in some])
+        pairwise = _seconds(lambda: [_cka(recording, list(pair)) for pair in some])
     products = _seconds(_products)
-    by_pair = each * len(pairs) / len(some)
+    by_pair = pairwise * len(pairs) / len(some)
     floor = f"products {products:.1f} s, reading {reading:.1f} s"
     detail = f"{ROWS} rows of {D}: {once:.1f} s; {floor}, {len(pairs)} pairs {by_pair:.0f} s"
     floors = (("reading the same rows", reading, 8), ("its products and reading", products + reading, 2))

@@ -70,7 +70,7 @@ class Visitor:
         self.connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
         self.ask("GET", "/")
         callbacks = json.loads(self.ask("GET", "/_dash-dependencies"))
-        self.callbacks = {each["output"]: each for each in callbacks}
+        self.callbacks = {callback["output"]: callback for callback in callbacks}
 
     def ask(self, method: str, path: str, body: Any = None, kind: str = "") -> bytes:
         """Send one request and return the answer; note its seconds, and an error."""
@@ -81,7 +81,7 @@ class Visitor:
         try:
             self.connection.request(method, path, sent, headers)
             answer = self.connection.getresponse()
-            found, self.status = answer.read(), answer.status
+            content, self.status = answer.read(), answer.status
         except (OSError, http.client.HTTPException) as error:
             self.log.problems[f"{kind}: {error!r}"] += 1
             self.connection.close()
@@ -92,20 +92,20 @@ class Visitor:
                 self.cookies[key] = rest.split(";")[0]
         if kind:
             self.log.seconds.append((kind, time.perf_counter() - started))
-        if answer.status not in (200, 204) or any(each in found for each in WRONG):
-            self.log.problems[f"{kind} {path}: {answer.status} {found[:120]!r}"] += 1
-        return found
+        if answer.status not in (200, 204) or any(phrase in content for phrase in WRONG):
+            self.log.problems[f"{kind} {path}: {answer.status} {content[:120]!r}"] += 1
+        return content
 
     def call(self, output: str, kind: str, **values: Any) -> bytes:
         """Call back as the browser does: `values` by id and property, with `__` for a dash and `_of_` for a dot."""
-        known = next(each for name, each in self.callbacks.items() if output in name)
-        given = {name.replace("_of_", ".").replace("__", "-"): value for name, value in values.items()}
+        known = next(callback for name, callback in self.callbacks.items() if output in name)
+        properties = {name.replace("_of_", ".").replace("__", "-"): value for name, value in values.items()}
 
         def filled(parts: list[dict[str, str]]) -> list[dict[str, Any]]:
-            return [{**each, "value": given.get(f"{each['id']}.{each['property']}")} for each in parts]
+            return [{**part, "value": properties.get(f"{part['id']}.{part['property']}")} for part in parts]
 
-        targets = [dict(zip(("id", "property"), each.rsplit(".", 1), strict=True))
-                   for each in known["output"].strip(".").split("...")]  # fmt: skip
+        targets = [dict(zip(("id", "property"), target.rsplit(".", 1), strict=True))
+                   for target in known["output"].strip(".").split("...")]  # fmt: skip
         several = known["output"].startswith("..")
         inputs = filled(known["inputs"])
         body = {
@@ -116,9 +116,9 @@ class Visitor:
 
     def open(self, path: str) -> bytes:
         """Open a page; return what the browser is sent."""
-        given = {"_pages_location_of_pathname": path.split("?")[0], "scheme_of_data": "light"}
-        given["_pages_location_of_search"] = "?" + path.partition("?")[2] if "?" in path else ""
-        return self.call("_pages_content.children", "page", **given)
+        properties = {"_pages_location_of_pathname": path.split("?")[0], "scheme_of_data": "light"}
+        properties["_pages_location_of_search"] = "?" + path.partition("?")[2] if "?" in path else ""
+        return self.call("_pages_content.children", "page", **properties)
 
     def click(self) -> None:
         """Do one of the things that a visitor does."""
@@ -169,7 +169,7 @@ def served(workspace: Any) -> Iterator[tuple[int, int]]:
 
 def resident(process: int) -> float:
     """Return the memory of a process in MB."""
-    line = next(each for each in Path(f"/proc/{process}/status").read_text().splitlines() if each.startswith("VmRSS"))
+    line = next(row for row in Path(f"/proc/{process}/status").read_text().splitlines() if row.startswith("VmRSS"))
     return int(line.split()[1]) / 1024
 
 
@@ -179,11 +179,11 @@ def load(port: int, process: int, seconds: float, asking: int, pause: float = PA
     visitors = [Visitor(port, log, seed) for seed in range(VISITORS)]
 
     def act(number: int) -> None:
-        visitor, asked = visitors[number], 0
+        visitor, count = visitors[number], 0
         while time.monotonic() < end:
             if number < asking:
-                visitor.read(number + asking * asked)
-                asked += 1
+                visitor.read(number + asking * count)
+                count += 1
             else:
                 visitor.click()
             time.sleep(visitor.rng.expovariate(1 / pause))
@@ -227,9 +227,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=120, help="length of each of the two loads")
     parser.add_argument("--json", action="store_true", help="print a JSON list instead of a table")
-    given = parser.parse_args()
-    results = run(given.seconds)
-    if given.json:
+    arguments = parser.parse_args()
+    results = run(arguments.seconds)
+    if arguments.json:
         print(json.dumps([as_record(result) for result in results], indent=1))
     else:
         print_table(results)

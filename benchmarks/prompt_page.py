@@ -154,10 +154,10 @@ def dense_speed() -> float:
 def chromium() -> str:
     import shutil
 
-    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if found is None:
+    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if path is None:
         raise SystemExit("no Chromium on this machine; install chromium")
-    return found
+    return path
 
 
 def made_workspace(root: Path) -> Any:

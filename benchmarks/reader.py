@@ -60,9 +60,9 @@ def _share_of_waiting(recording: Any, folder: Path) -> float:
     waited, started = 0.0, time.perf_counter()
     batches: Iterator[Any] = read_together([run], Position())
     while not run.done:
-        asked = time.perf_counter()
+        start = time.perf_counter()
         [batch] = next(batches)
-        waited += time.perf_counter() - asked
+        waited += time.perf_counter() - start
         run.step(batch)
     return waited / (time.perf_counter() - started)
 

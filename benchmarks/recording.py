@@ -57,18 +57,18 @@ def _measure(attention: Any) -> list[Result]:
 @contextlib.contextmanager
 def _in_another_process(attention: str, tokens: Any) -> Iterator[Callable[[], None]]:
     """Yield a function that runs the plain pass once in another process and waits for it."""
-    here, there = multiprocessing.Pipe()
-    child = multiprocessing.get_context("spawn").Process(target=_serve, args=(there, attention, tokens))
+    parent_end, child_end = multiprocessing.Pipe()
+    child = multiprocessing.get_context("spawn").Process(target=_serve, args=(child_end, attention, tokens))
     child.start()
 
     def once() -> None:
-        here.send(True)
-        here.recv()
+        parent_end.send(True)
+        parent_end.recv()
 
     try:
         yield once
     finally:
-        here.send(False)
+        parent_end.send(False)
         child.join()
 
 

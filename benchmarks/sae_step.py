@@ -164,30 +164,30 @@ def by_autograd(x: Tensor, kind: str) -> Compared:
     if kind == "relu":
         state.b_enc -= (x @ state.W_enc.T).flatten().kthvalue(N * (D_SAE - K)).values
     learner = TopKByLoss(Sizes(D_IN, D_SAE, torch.zeros(D_IN)), K if kind == "topk" else 0, 1e-3)
-    own = RunState(
+    clone = RunState(
         silent=state.silent.clone(),
         density=state.density.clone(),
         extra={name: tensor.clone() for name, tensor in state.parameters().items()},
     )
-    own.zero_moments()
+    clone.zero_moments()
     sparse = make_stepper(D_IN, rule, torch.float32)
     settings = AutogradSettings(variance=float(D_IN), n_steps=1000, dead_window=WINDOW)
     dense = AutogradStepper(settings, learner, choose_ops("cpu"))
     seen: list[float] = []
-    steps = (lambda: seen.append(dense.step(own, x, 1e-6).l0), lambda: sparse.step(state, x, 1e-6))
+    steps = (lambda: seen.append(dense.step(clone, x, 1e-6).l0), lambda: sparse.step(state, x, 1e-6))
     autograd, compiled = interleaved(*steps, repeats=9, warm_up=2, clock=time.process_time)
     return Compared(autograd, compiled, statistics.mean(seen))
 
 
-def against_sparse(question: str, found: Compared, target: float) -> Result:
-    medians = statistics.median(found.autograd), statistics.median(found.sparse)
+def against_sparse(question: str, comparison: Compared, target: float) -> Result:
+    medians = statistics.median(comparison.autograd), statistics.median(comparison.sparse)
     return Result(
         question=question,
-        ratio=median_ratio(found.autograd, found.sparse),
+        ratio=median_ratio(comparison.autograd, comparison.sparse),
         target=target,
         against="the same kind in the sparse step",
         lower_is_better=True,
-        detail=f"{medians[0]:.2f} and {medians[1]:.2f} CPU s at L0 {found.l0:.0f}",
+        detail=f"{medians[0]:.2f} and {medians[1]:.2f} CPU s at L0 {comparison.l0:.0f}",
     )
 
 

@@ -55,9 +55,9 @@ def _generate(plain: Any, start: int) -> float:
 
     prompt = torch.full((BATCH, 1), start)
     began = time.perf_counter()
-    how = {"do_sample": True, "temperature": 0.8, "top_p": 0.95, "top_k": 0, "pad_token_id": start}
+    options = {"do_sample": True, "temperature": 0.8, "top_p": 0.95, "top_k": 0, "pad_token_id": start}
     out = plain.generate(
-        prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=LENGTH - 1, eos_token_id=start, **how
+        prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=LENGTH - 1, eos_token_id=start, **options
     )
     return BATCH * (out.shape[1] - 1) / (time.perf_counter() - began)
 

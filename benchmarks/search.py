@@ -40,10 +40,10 @@ def run() -> list[Result]:
     from saes.features import search as module
     from saes.features.search import search_features
 
-    said = {f"of-{n}": synthetic_meaning(n) for n in ALLOWED}
+    meanings = {f"of-{n}": synthetic_meaning(n) for n in ALLOWED}
     with (
         tempfile.TemporaryDirectory() as folder,
-        patch.object(module, "meaning_of", lambda _, made: said[made.name]),
+        patch.object(module, "meaning_of", lambda _, made: meanings[made.name]),
     ):
         workspace = Workspace(Path(folder), create=True)
         for n in ALLOWED:
@@ -57,18 +57,18 @@ def run() -> list[Result]:
         def full() -> None:
             workspace.query(scan, f=workspace.table_path("features", f"of-{n}", "index/firings"))
 
-        found = []
+        results = []
         for n, allowed in ALLOWED.items():
             ours, scans = interleaved(lambda n=n: search(n), full, repeats=REPEATS)
             seconds, scanned = median(ours) / len(QUERIES), median(scans)
             detail = f"{1e3 * seconds:.0f} ms a search, {1e3 * scanned:.0f} ms a scan of {n * PER_FEATURE:,} pairs"
-            found += [
+            results += [
                 Result(question=f"search in {n:,} features", ratio=seconds / allowed, target=1.0,
                        against=f"{allowed * 1e3:g} ms", lower_is_better=True, detail=detail),
                 Result(question=f"search in {n:,} features, with examples", ratio=seconds / scanned, target=1.0,
                        against="a full scan of the index", lower_is_better=True, detail=detail),
             ]  # fmt: skip
-    return found
+    return results
 
 
 def synthetic_meaning(n_features: int, seed: int = 0) -> Any:
@@ -82,9 +82,9 @@ def synthetic_meaning(n_features: int, seed: int = 0) -> Any:
     carried = rng.normal(size=(n_features, D_MODEL)).astype(np.float32)
     lens = SimpleNamespace(settings=SimpleNamespace(weight_hash=f"synthetic-words-{seed}"))
     side, null = np.zeros((n_features, KEPT), np.float32), np.zeros(N_DIRECTIONS)
-    given: Any = {"lens": lens, "vocabulary": vocabulary, "carried": carried, "scale": vocabulary.scale(carried),
+    fields: Any = {"lens": lens, "vocabulary": vocabulary, "carried": carried, "scale": vocabulary.scale(carried),
                   "raised": side, "raised_strength": side, "lowered": side, "lowered_strength": side}  # fmt: skip
-    return Meaning(hook_point="blocks.0.hook_resid_post", null_high=null, null_low=null, **given)
+    return Meaning(hook_point="blocks.0.hook_resid_post", null_high=null, null_low=null, **fields)
 
 
 def build(workspace: Any, n_features: int, *, seed: int = 0) -> None:
@@ -105,8 +105,8 @@ def build(workspace: Any, n_features: int, *, seed: int = 0) -> None:
     words = [word(i) for i in range(n_features)]
     columns: dict[str, Any] = {
         "feature": np.arange(n_features, dtype=np.int32), "density": n_fired / 1e7, "n_fired": n_fired,
-        "label": [f'"{each}" (60 %)' for each in words], "label_score": np.full(n_features, 0.6),
-        "other_labels": [[f"words like {each}"] for each in words], "other_scores": [[0.8]] * n_features,
+        "label": [f'"{text}" (60 %)' for text in words], "label_score": np.full(n_features, 0.6),
+        "other_labels": [[f"words like {text}"] for text in words], "other_scores": [[0.8]] * n_features,
         "mean_activation": np.full(n_features, 3.0, np.float32), "decoder_norm": np.ones(n_features, np.float32),
         "max_activation": np.full(n_features, 12.0, np.float32),
     }  # fmt: skip
@@ -127,7 +127,7 @@ def _filled(row: type, columns: dict[str, Any]) -> Any:
     from interp.artifacts.tables import schema_of
 
     table = pa.table(columns)
-    empty = {each.name: pa.nulls(len(table), each.type) for each in schema_of(row)}
+    empty = {field.name: pa.nulls(len(table), field.type) for field in schema_of(row)}
     return Table.of_columns(row, pa.table(empty | {name: table[name] for name in columns}))
 
 

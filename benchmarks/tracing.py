@@ -23,9 +23,9 @@ BATCH = 256
 
 def run() -> list[Result]:
     """Trace SmolLM2 with its neurons, and run the rival on the same batches."""
-    ours, rival, found = _measure()
+    ours, rival, n_rows = _measure()
     peak = float(subprocess.check_output([sys.executable, "-m", "benchmarks.tracing", "memory"], text=True).split()[-1])
-    detail = f"{found} rows, {ours:.1f} s, {ours / max(found, 1) * 1e3:.2f} ms a row; rival {rival:.1f} s"
+    detail = f"{n_rows} rows, {ours:.1f} s, {ours / max(n_rows, 1) * 1e3:.2f} ms a row; rival {rival:.1f} s"
     return [
         Result(
             question="attribution graph: time over a frozen backward",

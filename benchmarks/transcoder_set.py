@@ -28,7 +28,7 @@ def run() -> list[Result]:
         whole, model_pass, steps = _measured(Path(scratch))
         seconds = interleaved(whole, model_pass, steps, repeats=REPEATS, clock=time.process_time)
     together, forward, apart = seconds
-    parts = [1e3 * min(each) / (BATCH * N_BATCHES) for each in seconds]
+    parts = [1e3 * min(times) / (BATCH * N_BATCHES) for times in seconds]
     return [
         Result(
             question="training 30 transcoders from one pass",
@@ -62,8 +62,8 @@ def _measured(scratch: Path) -> tuple[Callable[[], Any], Callable[[], Any], Call
     recording = LiveRecording(scratch / "text", model=model)
     train = TrainConfig(tokens=BATCH * N_BATCHES * (REPEATS + 2) * 2, batch_size=BATCH, heldout_fraction=1e-9)
     sources = [Source(recording, points[at], target=points[at + 1]) for at in range(0, len(points), 2)]
-    how: dict[str, Any] = {"batch_size": BATCH, "heldout_fraction": train.heldout_fraction, "seed": train.seed}
-    first, buffers, runs = next(training_batches(sources, **how)), Buffers(), []
+    options: dict[str, Any] = {"batch_size": BATCH, "heldout_fraction": train.heldout_fraction, "seed": train.seed}
+    first, buffers, runs = next(training_batches(sources, **options)), Buffers(), []
     for source, batch in zip(sources, first, strict=True):
         config = transcoder_config(BatchTopKConfig(d_sae=D_SAE, k=K), source.outputs[0].hook_point, skip=True)
         job = Job(sae=config, train=train, folder=scratch / "runs" / f"layer_{len(runs)}")
@@ -72,8 +72,8 @@ def _measured(scratch: Path) -> tuple[Callable[[], Any], Callable[[], Any], Call
 
     def whole() -> None:
         for batches in islice(read_together(runs, Position()), N_BATCHES):
-            for each, own in zip(runs, batches, strict=True):
-                each.step(own)
+            for run, batch in zip(runs, batches, strict=True):
+                run.step(batch)
 
     def model_pass() -> None:
         for shard in range(recording.n_shards):
@@ -84,8 +84,8 @@ def _measured(scratch: Path) -> tuple[Callable[[], Any], Callable[[], Any], Call
 
     def steps() -> None:
         for batches in kept:
-            for each, own in zip(runs, batches, strict=True):
-                each.step(own)
+            for run, batch in zip(runs, batches, strict=True):
+                run.step(batch)
 
     return whole, model_pass, steps
 

@@ -33,8 +33,8 @@ from saes import Prompts, ProofConfig, attribute_features, load_sae, prove
 from workbench.demo import DATA
 
 model = load_model("smollm2-135m")
-text, other = "Roses are red, violets are", "Roses are old, violets are"
-tokens, corrupt = to_tokens(model, text), to_tokens(model, other)
+text, variant = "Roses are red, violets are", "Roses are old, violets are"
+tokens, corrupt = to_tokens(model, text), to_tokens(model, variant)
 print(model.cfg.n_layers, "layers,", model.cfg.n_heads, "heads each,", model.cfg.d_model, "numbers per token")
 print(token_strings(model, tokens[0]))
 
@@ -69,7 +69,7 @@ print(logit_lens(model, tokens, lens=lens))
 
 # %%
 sae = load_sae(shipped.path("sae", "demo"))
-[shares] = attribute_features(model, sae, Prompts.of_text(model, text, " blue", corrupt=other))
+[shares] = attribute_features(model, sae, Prompts.of_text(model, text, " blue", corrupt=variant))
 print(shares.headline())
 table = shipped.table_path("features", "demo", "features")
 known = shipped.query("select feature, label, density, max_activation from f", f=table).to_pandas().set_index("feature")

@@ -93,23 +93,23 @@ heads = workspace.table_path("heads", "smollm2-135m", "scores")
 show("heads/smollm2-135m", workspace, kind="induction")
 
 # %%
-found = workspace.query(
+induction_heads = workspace.query(
     """select 'L' || layer || 'H' || head as head, score as induction, low, null_high
        from h where kind = 'induction' and found order by score desc limit 5""",
     h=heads,
 ).to_pandas()
-found
+induction_heads
 
 # %% [markdown]
 # ## The answer
 
 # %%
 assert of_features["readable"] > of_neurons["readable"], "features should be easier to read than neurons"
-assert len(found) > 0, "SmolLM2-135M has induction heads"
+assert len(induction_heads) > 0, "SmolLM2-135M has induction heads"
 print(
     f"{of_features['readable']:.0%} of features have a label that holds on held-out text, and {of_neurons['readable']:.0%} of neurons: "
     "directions are the more specific unit.\n"
-    f"And heads have jobs: {found['head'].iloc[0]} puts {found['induction'].iloc[0]:.0%} of its attention on the token "
+    f"And heads have jobs: {induction_heads['head'].iloc[0]} puts {induction_heads['induction'].iloc[0]:.0%} of its attention on the token "
     "that followed the same token before."
 )
 

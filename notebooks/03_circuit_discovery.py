@@ -64,15 +64,15 @@ for name, scores in (("eap", eap), ("eap-ig", ig)):
 # ## The circuit, judged
 
 # %%
-found = find_circuit(model, task, FindConfig(verify=20, evaluation=EvaluationConfig(n_random=10, n_minimality=5)))
-print(found.verdict.reason)
-plot(found)
+result = find_circuit(model, task, FindConfig(verify=20, evaluation=EvaluationConfig(n_random=10, n_minimality=5)))
+print(result.verdict.reason)
+plot(result)
 
 # %%
-faithfulness_curve(found.curve.rows(), graph.n_edges, colours_of("light"))
+faithfulness_curve(result.curve.rows(), graph.n_edges, colours_of("light"))
 
 # %%
-for edge in sorted(found.circuit.edges, key=lambda edge: -abs(edge.score))[:12]:
+for edge in sorted(result.circuit.edges, key=lambda edge: -abs(edge.score))[:12]:
     print(f"{edge!s:24} {edge.score:+.2f}")
 
 # %% [markdown]
@@ -98,12 +98,12 @@ print(f"the best {len(verified.indices)} patched one by one: Pearson {verified.p
 
 # %%
 assert agreement["eap-ig"] > agreement["eap"] + 0.2, "gradients on the way see what the clean one does not"
-assert found.verdict.found, found.verdict.reason
+assert result.verdict.found, result.verdict.reason
 assert torch.isfinite(scores.values).all()
-share = len(found.circuit.edges) / graph.n_edges
+share = len(result.circuit.edges) / graph.n_edges
 print(
-    f"{len(found.circuit.edges)} of {graph.n_edges} edges ({share:.0%}) keep {found.evaluation.faithfulness.estimate:.0%} of "
-    f"the copying; random circuits of that size keep {found.evaluation.random_circuits.mean:.0%}. EAP-IG agrees with "
+    f"{len(result.circuit.edges)} of {graph.n_edges} edges ({share:.0%}) keep {result.evaluation.faithfulness.estimate:.0%} of "
+    f"the copying; random circuits of that size keep {result.evaluation.random_circuits.mean:.0%}. EAP-IG agrees with "
     f"patching edge by edge (r = {agreement['eap-ig']:.2f}), plain EAP does not (r = {agreement['eap']:.2f})."
 )
 

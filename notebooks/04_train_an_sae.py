@@ -106,8 +106,8 @@ plot(fit)
 # The band is the interval of the fitted law. The crosses are what the three smaller sizes predict for the largest.
 
 # %%
-for each in fit.left_out:
-    print(f"k {each.k:2}: FVU {each.loss:.4f} came, {each.predicted:.4f} was predicted ({each.error:+.1%})")
+for prediction in fit.left_out:
+    print(f"k {prediction.k:2}: FVU {prediction.loss:.4f} came, {prediction.predicted:.4f} was predicted ({prediction.error:+.1%})")
 
 # %% [markdown]
 # ## What is in one of them?
@@ -146,10 +146,10 @@ activation_histogram(feature["histogram"], workspace.open(Features, "batchtopk")
 # %%
 matched = {row.name: row.matched.fvu for row in table.rows}
 assert matched["batchtopk"] < min(matched["pca"], matched["coordinates"], matched["untrained"]), "training beats no training"
-assert all(each.high < 0 for each in fit.exponents.values()), "larger dictionaries reconstruct unseen text better, at every k"
-assert all(abs(each.error) < abs(each.unchanged) for each in fit.left_out), "the law predicts better than no change"
-worst = max(fit.left_out, key=lambda each: abs(each.error))
-exponents = ", ".join(f"{each:.3f} at k {k}" for k, each in fit.exponents.items())
+assert all(exponent.high < 0 for exponent in fit.exponents.values()), "larger dictionaries reconstruct unseen text better, at every k"
+assert all(abs(prediction.error) < abs(prediction.unchanged) for prediction in fit.left_out), "the law predicts better than no change"
+worst = max(fit.left_out, key=lambda prediction: abs(prediction.error))
+exponents = ", ".join(f"{exponent:.3f} at k {k}" for k, exponent in fit.exponents.items())
 print(
     f"Yes: the error on unseen text goes with the number of latents to the power {exponents}. "
     f"{fit.details()[1]}\n"

@@ -156,7 +156,7 @@ atlas_view(workspace, "layers")
 # movement than it would for nothing.
 
 # %%
-ours, pca, null = (each.quality.recall for each in maps.values())
+ours, pca, null = (atlas.quality.recall for atlas in maps.values())
 assert ours > 3 * pca
 assert ours > 2 * null
 assert ours < 0.5, "most neighbours are lost on any map of these"

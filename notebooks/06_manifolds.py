@@ -47,8 +47,8 @@ def planted(n, arc):
 
 known = {name: circle_test(planted(n, arc), n_draws=2000) for name, n, arc in (
     ("circle", 12, 360), ("horseshoe", 12, 200), ("nothing", 12, 0), ("four items", 4, 360))}
-for name, found in known.items():
-    print(f"{name:10} {found}\n")
+for name, test in known.items():
+    print(f"{name:10} {test}\n")
 
 # %% [markdown]
 # A horseshoe is called a line: an open curve. Four items have three orders, so even a perfect circle of them is one in three by

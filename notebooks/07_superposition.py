@@ -41,11 +41,11 @@ root = Path(os.environ.get("INTERP_WORKSPACE", "../workspace")) / "notebooks" / 
 densities = (0.03, 0.05, 0.1, 0.2, 0.4, 0.8)
 toys = train_toys(ToyConfig(steps=1200, lr=2e-2), densities=densities, n_seeds=12, seed=0)
 for density in densities:
-    here = toys.at(density)
-    found = [here.geometry(toy) for toy in range(12)]
-    shapes = [" + ".join(f"{n} {name}" for name, n in each.polytopes().items()) for each in found]
+    group = toys.at(density)
+    geometries = [group.geometry(toy) for toy in range(12)]
+    shapes = [" + ".join(f"{n} {name}" for name, n in geometry.polytopes().items()) for geometry in geometries]
     counts = ", ".join(f"{shapes.count(shape)}x {shape}" for shape in dict.fromkeys(shapes))
-    print(f"density {density:4}: loss {float(here.unexplained.mean()):.2f} of a constant's; {counts}")
+    print(f"density {density:4}: loss {float(group.unexplained.mean()):.2f} of a constant's; {counts}")
 
 # %%
 rare = toys.at(0.05)
@@ -112,16 +112,16 @@ recovered = {
     for d, chosen in ((0.01, (0, 1, 2, 3)), (0.1, (4, 5, 6, 7)))
 }
 mcc, f1 = (
-    {d: t_interval(np.array([getattr(each.trained, score) for each in runs])) for d, runs in recovered.items()}
+    {d: t_interval(np.array([getattr(run.trained, score) for run in runs])) for d, runs in recovered.items()}
     for score in ("mcc", "f1")
 )
-chance = t_interval(np.array([each.untrained.mcc for runs in recovered.values() for each in runs]))
-f1_chance = {d: np.mean([each.untrained.f1 for each in runs]) for d, runs in recovered.items()}
+chance = t_interval(np.array([run.untrained.mcc for runs in recovered.values() for run in runs]))
+f1_chance = {d: np.mean([run.untrained.f1 for run in runs]) for d, runs in recovered.items()}
 for d, runs in recovered.items():
-    one = np.mean([each.one_at_a_time for each in runs])
+    share = np.mean([run.one_at_a_time for run in runs])
     print(
         f"density {d}: MCC {mcc[d][0]:.2f} ({mcc[d][1]:.2f} to {mcc[d][2]:.2f}), F1 {f1[d][0]:.2f} ({f1[d][1]:.2f} to {f1[d][2]:.2f}; "
-        f"random {f1_chance[d]:.2f}), k {runs[0].k}; {one:.0%} of rows have one feature on"
+        f"random {f1_chance[d]:.2f}), k {runs[0].k}; {share:.0%} of rows have one feature on"
     )
 print(f"random directions: MCC {chance[0]:.2f} ({chance[1]:.2f} to {chance[2]:.2f})")
 

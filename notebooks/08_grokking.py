@@ -43,18 +43,18 @@ light = colours_of("light")
 # %%
 config = ModularConfig()
 snapshots = list(train_modular(config))
-found = describe_grokking(snapshots, config)
+study = describe_grokking(snapshots, config)
 control_config = ModularConfig(weight_decay=0.0, epochs=400, log_every=20, seeds=(0,))
 control = describe_grokking(list(train_modular(control_config)), control_config)
-save_artefact(found, workspace.path("grokking", "grokking"), seed=config.seeds[0], overwrite=True)
-for seed, phases in enumerate(run.phases for run in found.runs):
+save_artefact(study, workspace.path("grokking", "grokking"), seed=config.seeds[0], overwrite=True)
+for seed, phases in enumerate(run.phases for run in study.runs):
     print(f"seed {seed}: by heart at {phases.memorised:.0f}, begins to generalise at {phases.generalising:.0f}, done at {phases.generalised}")
 print("without weight decay:", control.runs[0].phases)
 
 # %%
-curves, phases = found.curves, found.runs[0].phases
+curves, phases = study.curves, study.runs[0].phases
 marks = {"by heart": phases.memorised, "generalising": phases.generalising, "generalised": phases.generalised}
-plot(found)
+plot(study)
 
 # %% [markdown]
 # ## Inside
@@ -65,15 +65,15 @@ plot(found)
 
 # %%
 inside = {name: curves[f"{name}_loss"][:, 0] for name in ("train", "test", "restricted", "excluded")}
-training_curves(found.epochs, inside, light, x_title="epoch", y_title="loss (nats)", log=True, marks=marks)
+training_curves(study.epochs, inside, light, x_title="epoch", y_title="loss (nats)", log=True, marks=marks)
 
 # %%
-frequency_shares(found.logit_share[:, 0], found.epochs, light)
+frequency_shares(study.logit_share[:, 0], study.epochs, light)
 
 # %%
-for seed, run in enumerate(found.runs):
+for seed, run in enumerate(study.runs):
     print(f"seed {seed}: frequencies of the logits {run.keys}, of the embedding {run.embedding_keys}")
-    print("   while nothing shows: restricted loss %+.2f, excluded %+.2f nats" % found.circuit_forms_unseen(seed))
+    print("   while nothing shows: restricted loss %+.2f, excluded %+.2f nats" % study.circuit_forms_unseen(seed))
 
 # %% [markdown]
 # ## The numbers, over training
@@ -96,19 +96,19 @@ atlas_view(workspace, "numbers", colour="value")
 # frequencies. Without weight decay there is nothing that would give memory up, and nothing is.
 
 # %%
-for seed, run in enumerate(found.runs):
+for seed, run in enumerate(study.runs):
     assert run.phases.grokked
-    assert found.circuit_forms_unseen(seed)[0] < -0.2
+    assert study.circuit_forms_unseen(seed)[0] < -0.2
     assert set(run.keys) <= set(run.embedding_keys)
-    assert found.curves["excluded_loss"][-1, seed] > 2 > 0.2 > found.curves["restricted_loss"][-1, seed]
-    assert found.curves["gini"][-1, seed] > 2 * found.curves["gini"][0, seed]
+    assert study.curves["excluded_loss"][-1, seed] > 2 > 0.2 > study.curves["restricted_loss"][-1, seed]
+    assert study.curves["gini"][-1, seed] > 2 * study.curves["gini"][0, seed]
 assert control.runs[0].phases.memorised is not None
 assert control.runs[0].phases.generalising is None
-assert np.isfinite(found.curves["test_loss"]).all()
+assert np.isfinite(study.curves["test_loss"]).all()
 
 # %% [markdown]
 # ## Exercises
 #
-# 1. Which seed generalises last, and does its circuit form last too? To check: `found.circuit_forms_unseen(seed)`.
+# 1. Which seed generalises last, and does its circuit form last too? To check: `study.circuit_forms_unseen(seed)`.
 # 2. Train the control for as many epochs as the others. To check: `generalising` should stay None without weight decay.
 # 3. Halve the weight decay. Does generalisation come later? To check: three seeds, not one.

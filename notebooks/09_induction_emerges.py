@@ -28,9 +28,9 @@ light = colours_of("light")
 STEPS, EVERY = 1000, 50
 
 # %%
-two = follow_induction("toy:induction-2l", steps=STEPS, every=EVERY)
-one = follow_induction("toy:induction-1l", steps=STEPS, every=EVERY)
-for run in (two, one):
+two_layers = follow_induction("toy:induction-2l", steps=STEPS, every=EVERY)
+one_layer = follow_induction("toy:induction-1l", steps=STEPS, every=EVERY)
+for run in (two_layers, one_layer):
     print(run.spec)
     for name, change in run.transitions.items():
         where = f"{change.onset:.0f} .. {change.middle:.0f} .. {change.end:.0f}" if change.found else change.reason
@@ -41,11 +41,11 @@ for run in (two, one):
 
 # %%
 losses = {
-    "two layers, second copy": two.curves["loss_repeat"],
-    "two layers, first copy": two.curves["loss_first"],
-    "one layer, second copy": one.curves["loss_repeat"],
+    "two layers, second copy": two_layers.curves["loss_repeat"],
+    "two layers, first copy": two_layers.curves["loss_first"],
+    "one layer, second copy": one_layer.curves["loss_repeat"],
 }
-training_curves(two.steps, losses, light, y_title="loss (nats per token)", marks={"onset": two.onset})
+training_curves(two_layers.steps, losses, light, y_title="loss (nats per token)", marks={"onset": two_layers.onset})
 
 # %% [markdown]
 # ## Mechanism
@@ -55,14 +55,14 @@ training_curves(two.steps, losses, light, y_title="loss (nats per token)", marks
 
 # %%
 scores = {
-    "induction, two layers": two.curves["induction"],
-    "previous token, two layers": two.curves["previous"],
-    "induction, one layer": one.curves["induction"],
+    "induction, two layers": two_layers.curves["induction"],
+    "previous token, two layers": two_layers.curves["previous"],
+    "induction, one layer": one_layer.curves["induction"],
 }
-training_curves(two.steps, scores, light, y_title="share of attention", marks={"onset": two.onset})
+training_curves(two_layers.steps, scores, light, y_title="share of attention", marks={"onset": two_layers.onset})
 
 # %%
-training_curves(two.steps, {"K-composition": two.curves["composition"]}, light, y_title="over its null (1: chance)")
+training_curves(two_layers.steps, {"K-composition": two_layers.curves["composition"]}, light, y_title="over its null (1: chance)")
 
 # %% [markdown]
 # ## Answer
@@ -74,14 +74,14 @@ training_curves(two.steps, {"K-composition": two.curves["composition"]}, light, 
 # heads*.
 
 # %%
-assert two.onset is not None
-assert two.transitions["induction"].found
-assert two.together < 100
-assert two.curves["composition"].max() > 1.3 * two.curves["composition"][0]
-assert one.onset is None
-assert one.curves["induction"].max() < 0.15
-assert one.curves["loss_repeat"][-1] > two.curves["loss_repeat"][-1] + 1
-assert np.isfinite(two.curves["loss_repeat"]).all()
+assert two_layers.onset is not None
+assert two_layers.transitions["induction"].found
+assert two_layers.together < 100
+assert two_layers.curves["composition"].max() > 1.3 * two_layers.curves["composition"][0]
+assert one_layer.onset is None
+assert one_layer.curves["induction"].max() < 0.15
+assert one_layer.curves["loss_repeat"][-1] > two_layers.curves["loss_repeat"][-1] + 1
+assert np.isfinite(two_layers.curves["loss_repeat"]).all()
 
 # %% [markdown]
 # ## Exercises

@@ -122,12 +122,12 @@ heat = torch.logspace(-0.7, 1, 40)
 with torch.no_grad():
     logits = smollm2(tokens)[:, -16:].flatten(0, 1).double()
     twin_logits = twin(tokens)[:, -16:].flatten(0, 1).double()
-sweep, random, untrained = (sweep_temperatures(each, heat) for each in (logits, random_energies(logits), twin_logits))
+sweep, random, untrained = (sweep_temperatures(energies, heat) for energies in (logits, random_energies(logits), twin_logits))
 series = {"SmolLM2": sweep, "random energies": random, "untrained": untrained}
 
 
 def over_temperature(measure, title):
-    curves = {name: getattr(each, measure).mean(0).numpy() for name, each in series.items()}
+    curves = {name: getattr(run, measure).mean(0).numpy() for name, run in series.items()}
     figure = training_curves(heat.tolist(), curves, light, x_title="temperature (1: the model's own)", y_title=title)
     return figure.update_xaxes(type="log").add_vline(x=1, line_dash="dot", line_color=light.muted)
 
@@ -138,11 +138,11 @@ over_temperature("entropy", "entropy, nats")
 over_temperature("heat_capacity", "heat capacity, nats")
 
 # %%
-one = int((heat - 1).abs().argmin())
-at_one = {name: float(each.entropy[:, one].mean()) for name, each in (("model", sweep), ("random", random), ("untrained", untrained))}
-slope = (sweep.energy[:, one + 1] - sweep.energy[:, one - 1]) / (heat[one + 1] - heat[one - 1])
+index = int((heat - 1).abs().argmin())
+at_one = {name: float(run.entropy[:, index].mean()) for name, run in (("model", sweep), ("random", random), ("untrained", untrained))}
+slope = (sweep.energy[:, index + 1] - sweep.energy[:, index - 1]) / (heat[index + 1] - heat[index - 1])
 print({name: round(value, 2) for name, value in at_one.items()}, "nats at temperature 1; log d_vocab", round(float(np.log(logits.shape[1])), 2))
-print(f"heat capacity there {float(sweep.heat_capacity[:, one].mean()):.2f}, slope of the energy {float(slope.mean()):.2f}")
+print(f"heat capacity there {float(sweep.heat_capacity[:, index].mean()):.2f}, slope of the energy {float(slope.mean()):.2f}")
 
 # %% [markdown]
 # ## A machine that learns such a distribution

@@ -193,20 +193,20 @@ if not folder.exists():
 recording = Recording(folder)
 if not described.exists():
     build_features(neurons_of(model, names[layer], sign=sign), recording, model, described, dictionary_name=f"neurons:{names[layer]}")
-found = workspace.query(
+summary = workspace.query(
     "select * from f where feature = ?", neuron, f=workspace.table_path("features", described.name, "features")
 ).to_pylist()[0]
 examples = workspace.query(
     """select feature, activation, tokens, peak from e where "group" = 'top' order by feature, rank""",
     e=workspace.table_path("features", described.name, "examples"),
 ).to_pylist()
-print(f"layer {layer} neuron {neuron} ({'positive' if sign > 0 else 'negative'} side): active on {found['density']:.0%} of tokens; raises {found['promoted_tokens'][:6]}")
+print(f"layer {layer} neuron {neuron} ({'positive' if sign > 0 else 'negative'} side): active on {summary['density']:.0%} of tokens; raises {summary['promoted_tokens'][:6]}")
 for example in [e for e in examples if e["feature"] == neuron][:8]:
     words, peak = example["tokens"], example["peak"]
     print(f"{example['activation']:6.2f}  {''.join(words[:peak])[-50:]!r} >>{words[peak]}<< {''.join(words[peak + 1 :])[:25]!r}")
 
 # %%
-activation_histogram(found["histogram"], workspace.open(Features, described.name).histogram_edges, light)
+activation_histogram(summary["histogram"], workspace.open(Features, described.name).histogram_edges, light)
 
 # %%
 def most_common(words):
@@ -227,7 +227,7 @@ print(f"of a neuron's 12 strongest firings {alike:.0%} are on its most common to
 # ## The answer
 
 # %%
-largest, owner = max(zip(lost.tolist(), best, strict=True), key=lambda each: abs(each[0]))
+largest, owner = max(zip(lost.tolist(), best, strict=True), key=lambda pair: abs(pair[0]))
 assert float(right.max()) == 0.75 and torch.equal(xor(points), truth) and solved[1] == 0 and solved[8] > solved[2]
 assert float(shares["gradient x input"].sum()) == -2 and abs(float(shares["integrated gradients"].sum())) < 1e-3
 assert agreement > 0.8 and float(lost.abs().mean()) > 10 * float(lost_others.abs().mean())

@@ -136,8 +136,8 @@ with torch.no_grad():
 # %%
 draw = torch.Generator().manual_seed(9)
 texts = {"digits": contexts(32, draw, digits=0.3), "letters": contexts(32, draw, digits=0.0)}
-found = what_changed(base, tuned, texts, continuations=continuations, behaviour=behaviour, behaviour_name="log p(fact)", n_random=10)
-print(found)
+comparison = what_changed(base, tuned, texts, continuations=continuations, behaviour=behaviour, behaviour_name="log p(fact)", n_random=10)
+print(comparison)
 
 # %% [markdown]
 # ## Weights
@@ -146,15 +146,15 @@ print(found)
 # matrices together): two.
 
 # %%
-plot(found.weights)
+plot(comparison.weights)
 
 # %% [markdown]
 # Is the change of low rank? The participation ratio of its squared singular values counts directions. A random change of that shape is
 # one number to compare with, the continuations another: training on is itself of lower rank than chance.
 
 # %%
-for name in found.weights.found:
-    change = found.weights[name]
+for name in comparison.weights.found:
+    change = comparison.weights[name]
     print(f"{name}: |change| {change.change:.2f} of |W|, in {change.rank:.1f} directions (random {change.random_rank:.1f}, continuations {change.null_rank:.1f})")
 
 # %% [markdown]
@@ -164,7 +164,7 @@ for name in found.weights.found:
 # move on letters too. CKA says that it is the *shape* that changed on digits.
 
 # %%
-plot(found.representations)
+plot(comparison.representations)
 
 # %% [markdown]
 # ## Heads
@@ -172,7 +172,7 @@ plot(found.representations)
 # Heads of layer 2 attend elsewhere. Did they change? Both models' heads on the residual stream of the *base* say no: what they read changed.
 
 # %%
-heads = found.heads
+heads = comparison.heads
 print("attend elsewhere:", heads.names("pattern"))
 print("by their own weights:", heads.names("own_pattern"), "write something else:", heads.names("own_output"))
 largest = max(heads.names("pattern"), key=lambda name: heads.value["pattern"].estimate[int(name[1]), int(name[3])])
@@ -187,7 +187,7 @@ print(f"{largest}: {heads.value['pattern'].estimate[place]:.3f} of its attention
 # says less than putting in: a random change as large in that MLP also destroys much of what was learned, but none makes it.
 
 # %%
-plot(found.transplants)
+plot(comparison.transplants)
 
 # %% [markdown]
 # ## Features
@@ -215,13 +215,13 @@ def stream(model):
         return capture(test)[HOOK][:, 1:].flatten(0, 1)
 
 
-def crosscoder_with(other):
-    folder, both = workspace.path("sae", f"base-and-{other}"), [recordings["base"], recordings[other]]
+def crosscoder_with(name):
+    folder, both = workspace.path("sae", f"base-and-{name}"), [recordings["base"], recordings[name]]
     train = TrainConfig(tokens=300_000, batch_size=512, lr=3e-3, log_every=100)
     with one_thread():
         sae = load_sae(folder) if folder.exists() else train_sae(both, HOOK, CrosscoderConfig(d_sae=64, k=3), train, folder)
     latents = compare_models(sae, both)
-    acts = sae.encode(torch.cat([stream(base), stream(pair[other])], 1)).detach()
+    acts = sae.encode(torch.cat([stream(base), stream(pair[name])], 1)).detach()
     seen = [[chr(int(t)) for t in test[:, 1:].flatten()[column > 0]] for column in acts.T]
     return latents, [Counter(symbols) for symbols in seen]
 
@@ -252,8 +252,8 @@ plot(latents)
 # Coloured by how much of a latent's firing is on digits: latents of letters mean the same in both models; those of digits do not.
 
 # %%
-def scatter(found, chosen, counts, name, symbol, colour):
-    shown = {"x": [float(found.relative_norm[i]) for i in chosen], "y": [float(found.cosine[i]) for i in chosen]}
+def scatter(latents, chosen, counts, name, symbol, colour):
+    shown = {"x": [float(latents.relative_norm[i]) for i in chosen], "y": [float(latents.cosine[i]) for i in chosen]}
     hover = [f"fires on {' '.join(s for s, _ in counts[i].most_common(3))}" for i in chosen]
     return go.Scatter(**shown, name=name, mode="markers", text=hover, marker={"size": 9, "symbol": symbol, "color": colour})
 
@@ -275,8 +275,8 @@ figure.update_yaxes(title_text="cosine of the two decoders")
 # ## The answer
 
 # %%
-weights, proof = found.weights, found.transplants
-digits, letters = found.representations["digits"], found.representations["letters"]
+weights, proof = comparison.weights, comparison.transplants
+digits, letters = comparison.representations["digits"], comparison.representations["letters"]
 kept = np.median([float(latents.cosine[i]) for i in on_letters])
 turned = np.median([float(latents.cosine[i]) for i in on_digits])
 single = [i for i in on_digits if of_one_digit(fires[i]) > 0.6 and float(latents.relative_norm[i]) > 0.7]

@@ -43,7 +43,7 @@ from saes import NeuronLabels
 from workbench.demo import DATA
 
 model = load_model("smollm2-135m")
-prompt, other = "The capital of France is", "The capital of Italy is"
+prompt, variant = "The capital of France is", "The capital of Italy is"
 config = TraceConfig(max_feature_nodes=2000, edge_share=0.8)
 graph = trace(model, prompt, Neurons(), config, target=" Paris", contrast=" Rome")
 print(graph)
@@ -92,20 +92,20 @@ plot(split)
 # of the same layers get the same amounts; 19 draws, so the least p is 0.05.
 
 # %%
-italy = open_system(model, to_tokens(model, other), Neurons(limit=200_000))
+italy = open_system(model, to_tokens(model, variant), Neurons(limit=200_000))
 keys = zip(italy.layer.tolist(), italy.position.tolist(), italy.latent.tolist(), strict=True)
-there = dict(zip(keys, italy.activation.tolist(), strict=True))
+activations = dict(zip(keys, italy.activation.tolist(), strict=True))
 expected = {}
 for i in france:
     node = graph.nodes[i]
-    value = there.get((node.layer, node.position, node.index), 0.0)
+    value = activations.get((node.layer, node.position, node.index), 0.0)
     expected[node.id] = (total[i] * (value / node.activation - 1), value)
 order = sorted(expected, key=lambda name: expected[name][0])
 for n in (5, 20, 80):
     changed = changes_of(graph, order[:n], values={name: expected[name][1] for name in order[:n]})
-    found = intervene(system, changed, graph)
-    print(f"{n:3} neurons: {found.headline()}")
-assert found.p <= 0.05
+    effect = intervene(system, changed, graph)
+    print(f"{n:3} neurons: {effect.headline()}")
+assert effect.p <= 0.05
 
 # %% [markdown]
 # The random neurons move the difference both ways and by less. The measured effect exceeds the prediction as more neurons are

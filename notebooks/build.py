@@ -53,7 +53,7 @@ def executed(source: Path, built: Path = BUILT) -> Any | None:
     if not copy.exists():
         return None
     notebook, ran = jupytext.read(source), nbformat.read(copy, as_version=4)
-    cells, outputs = ([c for c in each.cells if c.cell_type == "code"] for each in (notebook, ran))
+    cells, outputs = ([c for c in version.cells if c.cell_type == "code"] for version in (notebook, ran))
     if [c.source for c in cells] != [c.source for c in outputs]:
         return None
     for cell, output in zip(cells, outputs, strict=True):

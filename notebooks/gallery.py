@@ -47,14 +47,14 @@ class Painter:
 
     def html(self, html: str) -> bytes:
         """A picture of what a cell returned as HTML: a map in its frame, or a piece of a page."""
-        other = self.page.context.new_page()
-        other.set_viewport_size({"width": WIDTH, "height": 560})
-        other.set_content(f"<body style='margin:0'>{html}</body>")
-        other.wait_for_timeout(3000)
+        tab = self.page.context.new_page()
+        tab.set_viewport_size({"width": WIDTH, "height": 560})
+        tab.set_content(f"<body style='margin:0'>{html}</body>")
+        tab.wait_for_timeout(3000)
         try:
-            return other.screenshot(full_page="<iframe" not in html)
+            return tab.screenshot(full_page="<iframe" not in html)
         finally:
-            other.close()
+            tab.close()
 
 
 def page_of(notebook: Any, name: str, painter: Painter) -> tuple[str, list[str]]:
@@ -63,14 +63,14 @@ def page_of(notebook: Any, name: str, painter: Painter) -> tuple[str, list[str]]
     for cell in notebook.cells:
         parts.append(cell.source if cell.cell_type == "markdown" else f"```python\n{cell.source}\n```")
         for output in cell.get("outputs", []):
-            found = _output(output, painter)
-            if isinstance(found, bytes):
+            content = _output(output, painter)
+            if isinstance(content, bytes):
                 picture = f"{name}-{len(pictures) + 1}.png"
-                (GALLERY / picture).write_bytes(found)
+                (GALLERY / picture).write_bytes(content)
                 pictures.append(picture)
                 parts.append(f"![{_said(output) or 'figure'}]({picture})")
-            elif found:
-                parts.append(found)
+            elif content:
+                parts.append(content)
     source = f"{SOURCE}[notebooks/{name}.py](../../notebooks/{name}.py)."
     return "\n\n".join([*parts, source]) + "\n", pictures
 
@@ -137,8 +137,8 @@ def render(names: list[str]) -> Iterator[Path]:
     """Write the pages of the executed notebooks and the index, and remove pages of notebooks that are gone."""
     from playwright.sync_api import sync_playwright
 
-    sources = {each.stem: each for each in notebooks()}
-    ran = {stem: executed(each) for stem, each in sources.items() if not names or any(n in stem for n in names)}
+    sources = {path.stem: path for path in notebooks()}
+    ran = {stem: executed(path) for stem, path in sources.items() if not names or any(n in stem for n in names)}
     chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if missing := [stem for stem, notebook in ran.items() if notebook is None]:
         raise SystemExit(f"run `make notebooks` first: no outputs of the present code of {', '.join(missing)}")

@@ -181,8 +181,8 @@ def measure_geometry(directions: Float[Tensor, "n d"]) -> Geometry:
     """Measure directions with their lengths; those shorter than 1e-6 of the longest count as zero."""
     W = directions.double()
     norm = W.norm(dim=1)
-    there = norm > 1e-6 * norm.max()
-    unit = W / norm.clamp_min(1e-300)[:, None] * there[:, None]
+    mask = norm > 1e-6 * norm.max()
+    unit = W / norm.clamp_min(1e-300)[:, None] * mask[:, None]
     overlap = (unit @ W.T).square()
     left, values, _ = torch.linalg.svd(W, full_matrices=False)
     nonzero = values > 1e-6 * values.max().clamp_min(1e-300)
@@ -193,8 +193,8 @@ def measure_geometry(directions: Float[Tensor, "n d"]) -> Geometry:
     return Geometry(
         overlap - torch.diag(overlap.diagonal()),
         norm,
-        torch.where(there, norm.square() / overlap.sum(1).clamp_min(1e-300), 0.0),
-        left[:, nonzero].square().sum(1) * there,
+        torch.where(mask, norm.square() / overlap.sum(1).clamp_min(1e-300), 0.0),
+        left[:, nonzero].square().sum(1) * mask,
         int(nonzero.sum()),
         tuple((tuple(group.tolist()), _polytope(W[group])) for group in members),
     )
@@ -257,8 +257,8 @@ def map_phases(
     importance[:, -1] = last
     toys = train_grid(config, density, importance)
     geometry = [toys.geometry(toy) for toy in range(len(density))]
-    norm = torch.stack([each.norm[-1].square() for each in geometry])
-    shared = torch.stack([each.interference[-1].sum() for each in geometry])
+    norm = torch.stack([toy.norm[-1].square() for toy in geometry])
+    shared = torch.stack([toy.interference[-1].sum() for toy in geometry])
     numbers = torch.where(norm < REPRESENTED, 0, torch.where(shared >= SHARED, 2, 1)).view(-1, n_seeds)
     best = toys.loss.view(-1, n_seeds).argmin(1) + n_seeds * torch.arange(len(cells))
     chosen = numbers.flatten()[best]

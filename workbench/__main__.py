@@ -73,8 +73,8 @@ def overview() -> str:
         lines += ["", title]
         for word in dict.fromkeys(verb.typed_words()[0] for verb in verbs):
             members = [verb.typed_words()[1] for verb in verbs if verb.typed_words()[0] == word and word in FAMILIES]
-            about = f"{FAMILIES[word]}: {', '.join(members)}" if members else one_line(VERBS[word])
-            lines.append(f"  {word:<10} {about}")
+            summary = f"{FAMILIES[word]}: {', '.join(members)}" if members else one_line(VERBS[word])
+            lines.append(f"  {word:<10} {summary}")
         lines += [f"  {ASK:<10} {ASK_ABOUT}"] * (title == "start")
     return "\n".join(lines)
 

@@ -94,9 +94,9 @@ class Run:
 
     def open(self, form: type[B], name: str) -> B:
         """Return an artefact of the workspace; it becomes a parent."""
-        found = self.workspace.open(form, name)
-        self.made_from(found.about)
-        return found
+        artefact = self.workspace.open(form, name)
+        self.made_from(artefact.about)
+        return artefact
 
     def manifest(self, kind: str, name: str) -> Manifest:
         """Return the manifest of an artefact of the workspace; it becomes a parent."""
@@ -113,9 +113,9 @@ class Run:
         """Return a recording; it becomes a parent."""
         from workbench.opening import open_recording
 
-        found = open_recording(self.workspace, name, device=self.device)
-        self.made_from(found.manifest)
-        return found
+        recording = open_recording(self.workspace, name, device=self.device)
+        self.made_from(recording.manifest)
+        return recording
 
     def recorded_model(self, recording: "Recording") -> "HookedModel":
         """Return the model that a recording came from. Raises `MismatchError` where it has other weights now."""
@@ -148,8 +148,8 @@ class Run:
         from interp.models.identity import model_spec
         from workbench.opening import open_saes
 
-        how: dict[str, Any] = {"allow_other_weights": allow_other_weights, "device": self.device}
-        loaded, saes = open_saes(self.workspace, names, model=model, **how)
+        options: dict[str, Any] = {"allow_other_weights": allow_other_weights, "device": self.device}
+        loaded, saes = open_saes(self.workspace, names, model=model, **options)
         self.parents[f"model:{model_spec(loaded)}"] = weight_hash(loaded)
         for name in names:
             self.manifest("sae", name)
@@ -197,23 +197,23 @@ class Run:
         path = self.training(settings) / f"{field}.json"
         if path.exists():
             return from_json(layout_of(form)[field].form, read_json(path).get("value"), path)
-        found = measure()
-        write_json(path, {"value": as_json(found)})
-        return found
+        value = measure()
+        write_json(path, {"value": as_json(value)})
+        return value
 
-    def save(self, found: A) -> A:
+    def save(self, artefact: A) -> A:
         """Write what was measured, unless the analysis has stored it already.
 
         A result of another kind than the verb's own goes to the folder of its kind, under the same name.
         """
-        if is_stored(found):
-            return found
-        how: dict[str, Any] = {"parents": self.parents, "seed": self.seed, "threads": self.threads}
+        if is_stored(artefact):
+            return artefact
+        origin: dict[str, Any] = {"parents": self.parents, "seed": self.seed, "threads": self.threads}
         overwrite, draft = self._verb.overwrite, self._draft
-        if found.kind == self._verb.writes():
-            return save_artefact(found, self.folder, overwrite=overwrite, draft=draft, **how)
-        folder = self.workspace.path(found.kind, self.folder.name)
-        return save_artefact(found, folder, overwrite=overwrite or (draft is not None and draft.resumed), **how)
+        if artefact.kind == self._verb.writes():
+            return save_artefact(artefact, self.folder, overwrite=overwrite, draft=draft, **origin)
+        folder = self.workspace.path(artefact.kind, self.folder.name)
+        return save_artefact(artefact, folder, overwrite=overwrite or (draft is not None and draft.resumed), **origin)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -251,16 +251,16 @@ class Analysis(Writes, Act[Run, A | Sequence[A]], Generic[A]):
                 self.check_free(folder)
                 run = Run(self, workspace, folder, ranks)
             with carrying(partial(certificates_of, workspace)) if self.looks_first else contextlib.nullcontext():
-                found = self.measure(run)
+                answer = self.measure(run)
                 if ranks is None or ranks.first:
-                    for each in found if isinstance(found, Sequence) else (found,):
-                        report(run.save(each))
+                    for artefact in answer if isinstance(answer, Sequence) else (answer,):
+                        report(run.save(artefact))
 
 
-def report(found: Artefact) -> None:
+def report(artefact: Artefact) -> None:
     """Print where an artefact was written, and what was found."""
-    wrote(found.folder, found.headline())
-    for line in found.details():
+    wrote(artefact.folder, artefact.headline())
+    for line in artefact.details():
         say(f"      {line}")
 
 

@@ -27,17 +27,17 @@ class Asks(Threaded, InWorkspace):
 
     def run(self) -> None:
         """Print the answer as JSON; of an act in steps, a line for each."""
-        given = {field.name: _typed(field.name, getattr(self, field.name)) for field in fields(self.act)}
-        asked = decode(self.act, {name: value for name, value in given.items() if value is not None})
+        values = {field.name: _typed(field.name, getattr(self, field.name)) for field in fields(self.act)}
+        act = decode(self.act, {name: value for name, value in values.items() if value is not None})
         self.use_threads()
         run = Session(self.open_workspace(), any_model=True)
         if self.estimate:
-            say(json.dumps(plain(PriceOf(act=asked).measure(run)), indent=1))
-        elif is_streamed(asked):
-            for step in asked.measure(run):
+            say(json.dumps(plain(PriceOf(act=act).measure(run)), indent=1))
+        elif is_streamed(act):
+            for step in act.measure(run):
                 say(json.dumps(plain(step), ensure_ascii=False))
         else:
-            say(json.dumps(plain(asked.measure(run)), ensure_ascii=False, indent=1))
+            say(json.dumps(plain(act.measure(run)), ensure_ascii=False, indent=1))
 
 
 def _typed(name: str, value: Any) -> Any:

@@ -75,7 +75,7 @@ class Commands:
         """Return the values that the workspace offers for a menu."""
         makers: dict[str, Callable[[], Iterable[str]]] = {
             "model": self._models,
-            "dictionary": lambda: [*self._names("sae"), *(f"{NEURONS}{each}" for each in self._hook_points())],
+            "dictionary": lambda: [*self._names("sae"), *(f"{NEURONS}{point}" for point in self._hook_points())],
             "source": self._sources,
             "hook point": self._hook_points,
             "corpus": lambda: ["docstrings", *self._files(_TEXTS)],
@@ -106,14 +106,14 @@ class Commands:
     def checked(self, verb: str, options: dict[str, Any]) -> dict[str, Any]:
         """Return the options with the types of the verb's fields. Raises as `arguments` does."""
         form = self._form(verb)
-        known = {each.name: each for each in form.fields}
+        known = {option.name: option for option in form.fields}
         if not isinstance(options, dict):
             raise ConfigError(f"options are names with values, got {type(options).__name__}")
         for name in options:
             if name not in known:
                 raise UnknownNameError(f"option of {verb}", str(name), known)
-        given = {name: value for name, value in options.items() if value not in (None, "", [], ())}
-        values = {name: self._value(known[name], value) for name, value in given.items()}
+        entries = {name: value for name, value in options.items() if value not in (None, "", [], ())}
+        values = {name: self._value(known[name], value) for name, value in entries.items()}
         made(self.verbs[verb], values)  # the settings check themselves
         return values
 
@@ -129,7 +129,7 @@ class Commands:
         several = list(value) if isinstance(value, list | tuple) else _split(option, value)
         if len(several) > MOST:
             raise ConfigError(f"{option.label} takes at most {MOST} values, got {len(several)}")
-        return tuple(self._one(option, each) for each in several)
+        return tuple(self._one(option, entry) for entry in several)
 
     def _one(self, option: Option, value: Any) -> Any:
         if option.kind in ("text", "choice") and not (
@@ -172,7 +172,7 @@ class Commands:
     def _source(self, value: str) -> str:
         kind, _, name = value.partition(":")
         if kind not in ATLAS_SOURCES:
-            raise UnknownNameError("atlas source", value, [f"{each}:NAME" for each in ATLAS_SOURCES])
+            raise UnknownNameError("atlas source", value, [f"{prefix}:NAME" for prefix in ATLAS_SOURCES])
         named = ATLAS_SOURCES[kind]
         if named == "file":
             return f"file:{self._file(name, _VECTORS)}"
@@ -198,12 +198,12 @@ class Commands:
 
     def _models(self) -> list[str]:
         """Return the models of the workspace, those of its newest artefacts first, then all that load by name."""
-        found = [manifest.model for manifest in self.workspace.newest(*KINDS)]
-        return list(dict.fromkeys([*filter(None, found), *KNOWN_MODELS]))
+        models = [manifest.model for manifest in self.workspace.newest(*KINDS)]
+        return list(dict.fromkeys([*filter(None, models), *KNOWN_MODELS]))
 
     def _hook_points(self) -> list[str]:
         made = self.workspace.values(Recorded)
-        return list(dict.fromkeys(each for recording in made for each in recording.settings.hook_points))
+        return list(dict.fromkeys(hook_point for recording in made for hook_point in recording.settings.hook_points))
 
     def _sources(self) -> list[str]:
         kinds = (*("sae", "recording", "heads"), *("embeddings", "unembeddings", "encoder", "heads-ov", "heads-qk"))
@@ -216,8 +216,8 @@ class Commands:
     def _files(self, suffixes: tuple[str, ...]) -> list[str]:
         """Return the files at the top of the workspace, and in `texts/`, with one of these endings."""
         root = self.workspace.root
-        found = [path for folder in (root, root / "texts") for path in folder.glob("*") if path.suffix in suffixes]
-        return sorted(path.relative_to(root).as_posix() for path in found if path.is_file())
+        paths = [path for folder in (root, root / "texts") for path in folder.glob("*") if path.suffix in suffixes]
+        return sorted(path.relative_to(root).as_posix() for path in paths if path.is_file())
 
 
 def form_of(name: str, verb: type[Verb]) -> Form:
@@ -229,8 +229,8 @@ def form_of(name: str, verb: type[Verb]) -> Form:
         else option
         for option in offered
     ]
-    about = as_typed(inspect.getdoc(verb) or "")
-    return Form(verb=name, about=about, fields=tuple(sorted(stated, key=lambda option: option.advanced)))
+    description = as_typed(inspect.getdoc(verb) or "")
+    return Form(verb=name, about=description, fields=tuple(sorted(stated, key=lambda option: option.advanced)))
 
 
 def _split(option: Option, value: Any) -> list[Any]:

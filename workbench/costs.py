@@ -99,7 +99,7 @@ def measure_pace(model: "HookedModel", hook_point: str) -> Pace:
     with Capture(model, [hook_point]) as capture:
         batch = _seconds(lambda: float(capture(tokens)[hook_point].sum()))
     product = _seconds(lambda: float((square @ square).sum())) / (1_024**3 / 1e9)
-    weights = sum(each.numel() * each.element_size() for each in model.original_model.parameters())
+    weights = sum(tensor.numel() * tensor.element_size() for tensor in model.original_model.parameters())
     values = BATCH * 4 * (8 * model.cfg.d_model + 3 * (model.cfg.d_mlp or 4 * model.cfg.d_model) + model.cfg.d_vocab)
     return Pace(batch, product, weights + values, model.cfg.n_layers)
 
@@ -110,7 +110,7 @@ def check_room(steps: dict[str, Cost], folder: "Path", device: str) -> None:
 
     if not steps:
         return
-    disk, free = sum(each.disk for each in steps.values()), shutil.disk_usage(existing_parent(folder)).free
+    disk, free = sum(cost.disk for cost in steps.values()), shutil.disk_usage(existing_parent(folder)).free
     if disk > free:
         raise ResourceError(
             f"the steps need {size_text(disk)} at {folder}, {size_text(free)} are free; take fewer --tokens, or "

@@ -44,12 +44,12 @@ def unpack(workspace: Workspace, data: Path = DATA) -> None:
 
     Raises `MissingError` or `CorruptError` for an incomplete installation.
     """
-    found = shipped_artifacts(data)
-    if not found:
+    artefacts = shipped_artifacts(data)
+    if not artefacts:
         raise MissingError(
             f"this installation has no dictionary at {data}; `workbench own {MODEL} --text docstrings` makes one"
         )
-    lacking = [(kind, name) for kind, name in found if name not in workspace.names(kind)]
+    lacking = [(kind, name) for kind, name in artefacts if name not in workspace.names(kind)]
     for kind, name in lacking:
         source, target = data / FOLDERS[kind] / name, workspace.path(kind, name)
         if target.exists():

@@ -49,18 +49,18 @@ def dictionary_checks(workspace: "Workspace", key: str, setup: "Setup") -> Itera
     device, (folder, _, name) = setup.model.cfg.device, key.partition("/")
     if folder == "saes":
         stored = workspace.open(StoredSAE, name)
-        held = stored.heldout
-        card = {} if held is None else {"l0": held.l0, "fvu": held.fvu}
-        said = Said(**card, prose=stored.prose)
-        yield from checks_of_dictionary(setup, stored.load().to(device), said)
+        scores = stored.heldout
+        card = {} if scores is None else {"l0": scores.l0, "fvu": scores.fvu}
+        claims = Said(**card, prose=stored.prose)
+        yield from checks_of_dictionary(setup, stored.load().to(device), claims)
         return
-    found = open_set(workspace, name)
-    if not isinstance(found, PerLayerSet):
+    transcoders = open_set(workspace, name)
+    if not isinstance(transcoders, PerLayerSet):
         raise ConfigError(f"{name} is a cross-layer transcoder, which is not examined layer by layer")
-    layers = sorted(found.layers)
+    layers = sorted(transcoders.layers)
     middle = layers[len(layers) // 2]
     for layer in [middle] if setup.quick else sorted({layers[0], middle, layers[-1]}):
-        yield from checks_of_dictionary(setup, found.transcoder(layer).to(device))
+        yield from checks_of_dictionary(setup, transcoders.transcoder(layer).to(device))
 
 
 def prose_measure(spec: str, weights: str) -> "Callable[[SAE], ProseScores | None]":
@@ -113,51 +113,54 @@ class FirstLook:
         if is_off():
             return
         digest, dtype = weight_hash(self.model), str(self.model.cfg.dtype).removeprefix("torch.")
-        known = [each for each in self.workspace.values(Certificate) if each.settings.weight_hash == digest]
-        own = next((each for each in known if each.dtype == dtype), None)
-        examined = {each.settings.dictionary_hash for each in known}
+        known = [entry for entry in self.workspace.values(Certificate) if entry.settings.weight_hash == digest]
+        basis = next((entry for entry in known if entry.dtype == dtype), None)
+        examined = {entry.settings.dictionary_hash for entry in known}
         new = {key: content for key, content in self._fitting(digest).items() if content not in examined}
         spec = model_spec(self.model)
-        if own is not None and not new:
+        if basis is not None and not new:
             return
-        if (size := sum(each.numel() for each in self.model.original_model.parameters())) > LARGEST:
+        if (size := sum(tensor.numel() for tensor in self.model.original_model.parameters())) > LARGEST:
             return _say(f"{spec} has {size / 1e9:.1f} billion parameters: examine it with {program()} doctor {spec}")
         try:
-            self._examine(own, new, dtype)
+            self._examine(basis, new, dtype)
         except Exception as error:  # whatever it is, the analysis was asked for and this was not
             reason = (str(error).splitlines() or [""])[0]
             _say(f"{spec} could not be examined ({type(error).__name__}: {reason})")
 
     def _fitting(self, digest: str) -> dict[str, str]:
         """Return the content hash of each dictionary that belongs to these weights."""
-        found = [self.workspace.open_key(key) for key in self.dictionaries if key.startswith(DICTIONARIES)]
-        return {each.key: each.about.content_hash for each in found if each.settings.weight_hash == digest}
+        dictionaries = [self.workspace.open_key(key) for key in self.dictionaries if key.startswith(DICTIONARIES)]
+        return {entry.key: entry.about.content_hash for entry in dictionaries if entry.settings.weight_hash == digest}
 
-    def _examine(self, own: Certificate | None, new: dict[str, str], dtype: str) -> None:
+    def _examine(self, basis: Certificate | None, new: dict[str, str], dtype: str) -> None:
         from interp.doctor.examine import certificate, checks_of, set_up
 
         started = time.monotonic()
-        setup = set_up(self.model, quick=True, referred=own is None)
-        if own is None:
-            own = certificate(setup, list(checks_of(setup)))
-            other = "" if dtype == "float32" else f"-{dtype}"
-            self._save(own, certificate_name(own.settings.model + other), time.monotonic() - started)
-        of_model = [each for each in own.checks if each.part != "dictionary"]
+        setup = set_up(self.model, quick=True, referred=basis is None)
+        if basis is None:
+            basis = certificate(setup, list(checks_of(setup)))
+            suffix = "" if dtype == "float32" else f"-{dtype}"
+            self._save(basis, certificate_name(basis.settings.model + suffix), time.monotonic() - started)
+        of_model = [check for check in basis.checks if check.part != "dictionary"]
         for key, content in new.items():
             started = time.monotonic()
             checks = [*of_model, *dictionary_checks(self.workspace, key, setup)]
             made = certificate(setup, checks, dictionary=key, dictionary_hash=content)
-            self._save(made, certificate_name(own.settings.model, key), time.monotonic() - started)
+            self._save(made, certificate_name(basis.settings.model, key), time.monotonic() - started)
 
-    def _save(self, found: Certificate, name: str, seconds: float) -> None:
-        save_artefact(found, self.workspace.path(Certificate.kind, name), seed=found.settings.seed, overwrite=True)
-        of = found.settings
-        _say(
-            f"{found.subject}, before the first analysis: {found.headline()} ({seconds:.0f} s; {SWITCH}=off skips this)"
+    def _save(self, certificate: Certificate, name: str, seconds: float) -> None:
+        save_artefact(
+            certificate, self.workspace.path(Certificate.kind, name), seed=certificate.settings.seed, overwrite=True
         )
-        failed = found.with_verdict("failed")
-        for each in failed:
-            _say(f"WARNING, {each.part} {each.name}: {each.came}. {each.means}")
+        of = certificate.settings
+        _say(
+            f"{certificate.subject}, before the first analysis: {certificate.headline()} "
+            f"({seconds:.0f} s; {SWITCH}=off skips this)"
+        )
+        failed = certificate.with_verdict("failed")
+        for check in failed:
+            _say(f"WARNING, {check.part} {check.name}: {check.came}. {check.means}")
         if failed:
             folder, _, name = of.dictionary.partition("/")
             option = f" --{'dictionary' if folder == 'saes' else 'set'} {name}" if name else ""

@@ -177,7 +177,7 @@ def open_atlas_source(
     """Return the vectors that `KIND:NAME` names (`workbench atlas --help` lists the kinds)."""
     kind, _, name = source.partition(":")
     if kind not in ATLAS_SOURCES or not name:
-        raise UnknownNameError("atlas source", source, [f"{each}:NAME" for each in ATLAS_SOURCES])
+        raise UnknownNameError("atlas source", source, [f"{prefix}:NAME" for prefix in ATLAS_SOURCES])
     from interp.atlas import sources
 
     if kind == "file":
@@ -255,10 +255,10 @@ def with_readout(
 def _by_own_sae(workspace: "Workspace", source: "AtlasSource", recording: str) -> "AtlasSource":
     """Label cells by an SAE of this recording and hook point, if possible one with a features artefact."""
     made = [workspace.open(StoredSAE, m.name) for m in workspace.children("recording", recording) if m.kind == "sae"]
-    fitting = [each for each in made if each.hook_point == source.hook_point]
+    fitting = [sae for sae in made if sae.hook_point == source.hook_point]
     if not fitting:
         return source
-    described = min(fitting, key=lambda each: (features_folder(workspace, each.name) is None, each.name))
+    described = min(fitting, key=lambda sae: (features_folder(workspace, sae.name) is None, sae.name))
     return _by_sae(workspace, source, described)
 
 
@@ -271,8 +271,8 @@ def _by_sae(workspace: "Workspace", source: "AtlasSource", sae: StoredSAE) -> "A
 
 def features_folder(workspace: "Workspace", sae: str) -> Path | None:
     """Return the features artefact of an SAE, the one of the same name first; None when there is none."""
-    found = [m.name for m in workspace.children("sae", sae) if m.kind == "features"]
-    return workspace.path("features", sae if sae in found else found[0]) if found else None
+    names = [m.name for m in workspace.children("sae", sae) if m.kind == "features"]
+    return workspace.path("features", sae if sae in names else names[0]) if names else None
 
 
 def _unembedding(workspace: "Workspace", source: "AtlasSource", kind: str, name: str, device: str | None) -> "Readout":

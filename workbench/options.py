@@ -83,17 +83,17 @@ _INDENT = 24
 
 def options_of(verb: type) -> list[Option]:
     """Return the options of a verb: its own, then inherited settings, then those that all verbs share."""
-    marked, own = get_type_hints(verb, include_extras=True), inspect.get_annotations(verb)
-    shared = {name for each in _SHARED for name in inspect.get_annotations(each)} - {*own}
+    marked, annotations = get_type_hints(verb, include_extras=True), inspect.get_annotations(verb)
+    shared = {name for cls in _SHARED for name in inspect.get_annotations(cls)} - {*annotations}
     options = []
     for field in fields(verb):
-        name, found = field.name, list(marks(marked[field.name]))
-        if DERIVED in found:
+        name, markers = field.name, list(marks(marked[field.name]))
+        if DERIVED in markers:
             continue
         option = option_of(verb, name)
-        advanced = not (option.required or name in own or BASIC in found)
+        advanced = not (option.required or name in annotations or BASIC in markers)
         options.append(replace(option, advanced=advanced, shared=name in shared))
-    return sorted(options, key=lambda option: (option.shared, option.name not in own, not option.required))
+    return sorted(options, key=lambda option: (option.shared, option.name not in annotations, not option.required))
 
 
 def value_of(option: Option, value: Any) -> Any:
@@ -102,7 +102,7 @@ def value_of(option: Option, value: Any) -> Any:
     Raises `ConfigError`, and `UnknownNameError` for a choice that is none.
     """
     if isinstance(value, list | tuple):
-        return tuple(value_of(option, each) for each in value)
+        return tuple(value_of(option, entry) for entry in value)
     if option.kind in ("whole", "number"):
         return _number(option, value)
     if option.kind == "switch":
@@ -142,12 +142,12 @@ def read_command(verb: type[V], words: Sequence[str], command: str = "") -> V:
     """
     options, ends = options_of(verb), words.index("--") if "--" in words else len(words)
     flat = [re.sub("^--[^=]+", lambda flag: flag[0].replace("_", "-"), word) for word in words[:ends]]
-    found, left = _parser(verb, command).parse_known_intermixed_args([*flat, *words[ends:]])
+    namespace, left = _parser(verb, command).parse_known_intermixed_args([*flat, *words[ends:]])
     if left:
         raise _refusal(verb, left, command or " ".join(["workbench", *verb.typed_words()]))
     values = {}
     for option in options:
-        value = getattr(found, option.name, None)
+        value = getattr(namespace, option.name, None)
         if value is not None and (value or option.flags):
             unset = option.optional and value in ("None", ["None"])
             values[option.name] = None if unset else value_of(option, value)
@@ -227,7 +227,7 @@ def words_of(verb: type[Verb], values: Mapping[str, Any]) -> list[str]:
         value = values.get(option.name, option.default)
         if value == option.default:
             continue
-        texts = [str(each) for each in (value if option.many else [value])]
+        texts = [str(entry) for entry in (value if option.many else [value])]
         if not option.flags:
             words += texts
         elif option.kind == "switch":

@@ -136,13 +136,13 @@ class Own(OpensDashboard, Seeded, RunsModel):
         if changed := adapter_of(self.model):
             say(f"adapter: {changed}")
         say(f"\n{self.model} and {tokens:,} tokens of {documents:,} documents, read at {hook_point}:")
-        there = self.found_workspace
-        steps = [step for step in self.steps(chosen, hook_point) if there is None or not step.is_there(there)]
+        workspace = self.found_workspace
+        steps = [step for step in self.steps(chosen, hook_point) if workspace is None or not step.is_there(workspace)]
         shown = {step.kind: takes[step.kind] for step in steps}
         for step in steps:
             say(f"  {step.title:<32}{takes[step.kind]}")
         seconds = sum(takes[step.kind].seconds for step in steps)
-        disk = sum(each.disk for each in shown.values())
+        disk = sum(cost.disk for cost in shown.values())
         say(f"  in all {size_text(disk)} on disk and {duration(seconds)}" if steps else "  all artefacts exist")
         check_room(shown, self.workspace, device)
         return chosen, hook_point
@@ -175,26 +175,26 @@ class Own(OpensDashboard, Seeded, RunsModel):
         if workspace is None:
             return
         if self.made in workspace.names("recording"):
-            found = workspace.open(Recorded, self.made).settings
-            asked = (weight_hash(model), self.corpus, (hook_point,))
-            if (found.weight_hash, found.text.corpus if found.text else "", found.hook_points) != asked:
-                self._refuse("recording", f"{found.model} on {found.text and found.text.corpus} at {found.hook_points}")
+            run = workspace.open(Recorded, self.made).settings
+            request = (weight_hash(model), self.corpus, (hook_point,))
+            if (run.weight_hash, run.text.corpus if run.text else "", run.hook_points) != request:
+                self._refuse("recording", f"{run.model} on {run.text and run.text.corpus} at {run.hook_points}")
         if self.made in workspace.names("sae"):
             d_sae = workspace.open(StoredSAE, self.made).d_sae
             if d_sae != chosen.d_sae:
                 self._refuse("dictionary", f"{d_sae:,} latents")
 
-    def _refuse(self, kind: str, found: str) -> None:
-        raise MismatchError(f"{self.workspace} has another {kind} named {self.made}: {found}; choose another --name")
+    def _refuse(self, kind: str, content: str) -> None:
+        raise MismatchError(f"{self.workspace} has another {kind} named {self.made}: {content}; choose another --name")
 
     def check_passed(self, workspace: Workspace, name: str) -> None:
         """Raise `MismatchError` where a certificate has a failed check."""
         from interp.doctor.certificate import Certificate
 
-        found = workspace.open(Certificate, name)
-        if found.failed:
+        certificate = workspace.open(Certificate, name)
+        if certificate.failed:
             raise MismatchError(
-                f"{found.headline()}: numbers of this set-up may be wrong, so nothing was computed with it; "
+                f"{certificate.headline()}: numbers of this set-up may be wrong, so nothing was computed with it; "
                 "--no-doctor continues anyway"
             )
 
@@ -205,7 +205,7 @@ class Own(OpensDashboard, Seeded, RunsModel):
         model = {**seeded, "dtype": self.dtype}
         made = self.made
         examined, whole = certificate_name(self.model), certificate_name(self.model, f"saes/{made}")
-        found = [
+        steps = [
             Step(
                 "Record",
                 f"Its activations at {hook_point} are stored.",
@@ -243,10 +243,10 @@ class Own(OpensDashboard, Seeded, RunsModel):
         if self.rounds:
             fit = Lens(model=self.model, name=made, kind="jacobian", recording=made, rounds=self.rounds, **model)
             why = "The mean derivative of the last residual: what a direction makes the model say."
-            found.insert(2, Step("Fit a Jacobian lens", why, fit))
+            steps.insert(2, Step("Fit a Jacobian lens", why, fit))
         if self.doctor:
             why = "Is any number of this set-up silently wrong?"
             first = Step("Examine the model", why, Doctor(model=self.model, name=examined, **model))
             last = Doctor(model=self.model, dictionary=made, name=whole, **model)
-            found = [first, *found, Step("Examine the dictionary", why, last)]
-        return found
+            steps = [first, *steps, Step("Examine the dictionary", why, last)]
+        return steps

@@ -171,23 +171,23 @@ def mcp_server(workspace: "Workspace", live: "Live", runs: "RunQueue | None" = N
     tools = [
         types.Tool(
             name=name,
-            description=about,
+            description=description,
             input_schema=form,
             annotations=types.ToolAnnotations(
                 read_only_hint=name not in ("start", "cancel"), destructive_hint=False, open_world_hint=False
             ),
         )
-        for name, (about, form) in forms.items()
+        for name, (description, form) in forms.items()
     ]
 
-    def answer(name: str, given: dict[str, Any]) -> tuple[str, bool]:
+    def answer(name: str, arguments: dict[str, Any]) -> tuple[str, bool]:
         try:
             if name in acts:
-                found = api.ask(live, name, given)
+                reply = api.ask(live, name, arguments)
             else:
                 source, group = reads.get(name, (workspace, api.READS))
-                found = api.call(source, name, given, group)
-            return json.dumps(found, ensure_ascii=False), False
+                reply = api.call(source, name, arguments, group)
+            return json.dumps(reply, ensure_ascii=False), False
         except WorkbenchError as error:
             return str(error), True
 
@@ -236,7 +236,7 @@ class Verify(InWorkspace):
 
         trained = {FOLDERS[StoredSAE.kind], FOLDERS[StoredSet.kind]}
         workspace = self.open_workspace()
-        broken = {each.key: each.problem for each in workspace.broken()}
+        broken = {artefact.key: artefact.problem for artefact in workspace.broken()}
         known = [*broken, *map(workspace.key, workspace.artifacts())]
         for name in self.names:
             if not any(_matches(key, name) for key in known):
@@ -263,13 +263,13 @@ class Verify(InWorkspace):
         return 1 if damaged else 0
 
     def _clean(self, remote: "Mirror") -> None:
-        found = remote.store.abandoned(self.hours)
-        for place in sorted(found) if self.clean else ():
-            remote.store.remove(found[place])
+        uploads = remote.store.abandoned(self.hours)
+        for place in sorted(uploads) if self.clean else ():
+            remote.store.remove(uploads[place])
             say(f"removed  {place}")
-        if found and not self.clean:
+        if uploads and not self.clean:
             age = f"older than {self.hours:g} hours"
-            say(f"{len(found)} uploads {age} belong to no artefact; `workbench verify --clean` removes them")
+            say(f"{len(uploads)} uploads {age} belong to no artefact; `workbench verify --clean` removes them")
 
 
 def _check_logs(workspace: "Workspace", key: str) -> tuple[list[str], str]:
@@ -306,8 +306,8 @@ def _check_logs(workspace: "Workspace", key: str) -> tuple[list[str], str]:
         recording = Recording(workspace.path("recording", of.recording))
         if recording.manifest.content_hash != recorded:
             return [], f"the recording {of.recording} was made anew"
-        how = {"seed": of.train.seed, "heldout_fraction": of.train.heldout_fraction}
-        return problems_of(lambda folder: row_problems(folder, recording, **how))[:3], ""
+        split = {"seed": of.train.seed, "heldout_fraction": of.train.heldout_fraction}
+        return problems_of(lambda folder: row_problems(folder, recording, **split))[:3], ""
     except WorkbenchError as error:
         return [], str(error)
 

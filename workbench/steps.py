@@ -31,8 +31,8 @@ class Step:
 
     def is_there(self, workspace: Workspace) -> bool:
         """Return True where the workspace has the artefact; a quick examination does not count."""
-        there = self.name in workspace.names(self.kind)
-        return there and not (self.kind == "certificate" and workspace.open(Certificate, self.name).settings.quick)
+        present = self.name in workspace.names(self.kind)
+        return present and not (self.kind == "certificate" and workspace.open(Certificate, self.name).settings.quick)
 
 
 def run_step(workspace: Workspace, step: Step, number: str) -> None:

@@ -257,7 +257,7 @@ def settings_of(verb: Any, kind: type[S], **changed: Any) -> S:
         kind: the settings dataclass of the analysis.
         changed: fields whose value does not come from the option of the same name.
     """
-    return kind(**{each.name: getattr(verb, each.name) for each in fields(kind)} | changed)  # type: ignore[arg-type]
+    return kind(**{field.name: getattr(verb, field.name) for field in fields(kind)} | changed)  # type: ignore[arg-type]
 
 
 def slug(text: str) -> str:
@@ -276,7 +276,7 @@ def short_spec(spec: str) -> str:
     >>> short_spec("smollm2-135m+runs/my-lora/")
     'smollm2-135m-my-lora'
     """
-    return "-".join(each.rstrip("/").rsplit("/", 1)[-1] for each in spec.split("+"))
+    return "-".join(part.rstrip("/").rsplit("/", 1)[-1] for part in spec.split("+"))
 
 
 def exit_code(find: "Callable[[], Verb]") -> int:

@@ -53,7 +53,7 @@ def _race(scratch: Path) -> list[Result]:
     }
     best = min(theirs, key=lambda rate: theirs[rate]["fvu"])
     peer = theirs[best]
-    tried = ", ".join(f"{rate:g}: FVU {found['fvu']:.4f}" for rate, found in theirs.items())
+    tried = ", ".join(f"{rate:g}: FVU {scores['fvu']:.4f}" for rate, scores in theirs.items())
     detail = f"ours FVU {ours['fvu']:.4f} at L0 {ours['l0']:.1f}; SAELens {tried} (L0 {peer['l0']:.1f})"
     speed = (ours["tokens"] / ours["cpu"]) / (peer["tokens"] / peer["cpu"])
     against = "SAELens 6.54, TopK"
@@ -108,9 +108,9 @@ def _process(command: list[str], settings: dict) -> dict:
     done = subprocess.run([*command, json.dumps(settings)], capture_output=True, text=True, check=False, cwd=ROOT)
     if done.returncode:
         raise RuntimeError(f"{command[2]} failed:\n{done.stderr[-2000:]}")
-    found = json.loads(done.stdout.strip().splitlines()[-1])
-    print(f"{found}", file=sys.stderr, flush=True)  # minutes of work: told at once
-    return found
+    scores = json.loads(done.stdout.strip().splitlines()[-1])
+    print(f"{scores}", file=sys.stderr, flush=True)  # minutes of work: told at once
+    return scores
 
 
 if __name__ == "__main__":

@@ -27,24 +27,24 @@ HOOKS = {"feature_input_hook": "mlp.hook_in", "feature_output_hook": "hook_mlp_o
 
 
 def read_set(folder: Path, n_layers: int) -> TranscoderSet:
-    found = {}
+    layers = {}
     for layer in range(n_layers):
         tensors = load_file(folder / f"layer_{layer}.safetensors")
         threshold = tensors["activation_function.threshold"]
         d_sae, d_model = tensors["W_enc"].shape
-        one = SingleLayerTranscoder(d_model, d_sae, JumpReLU(threshold), layer, False, dtype=torch.float32)
+        transcoder = SingleLayerTranscoder(d_model, d_sae, JumpReLU(threshold), layer, False, dtype=torch.float32)
         with torch.no_grad():
             for name in ("W_enc", "b_enc", "W_dec", "b_dec"):
-                getattr(one, name).copy_(tensors[name])
-        found[layer] = one
-    return TranscoderSet(found, **HOOKS)
+                getattr(transcoder, name).copy_(tensors[name])
+        layers[layer] = transcoder
+    return TranscoderSet(layers, **HOOKS)
 
 
 def read_model(folder: Path) -> TransformerLensReplacementModel:
-    about = json.loads((folder / "config.json").read_text())
-    about.pop("quantization_config", None)  # null, which this version of transformers does not expect
-    theta = about.pop("rope_parameters")["rope_theta"]
-    has = transformers.LlamaConfig(**about, rope_theta=theta, attn_implementation="eager")
+    settings = json.loads((folder / "config.json").read_text())
+    settings.pop("quantization_config", None)  # null, which this version of transformers does not expect
+    theta = settings.pop("rope_parameters")["rope_theta"]
+    has = transformers.LlamaConfig(**settings, rope_theta=theta, attn_implementation="eager")
     plain = transformers.LlamaForCausalLM.from_pretrained(folder, config=has, dtype=torch.float32)
     config = HookedTransformerConfig(
         d_model=has.hidden_size, d_head=has.hidden_size // has.num_attention_heads, n_heads=has.num_attention_heads,
@@ -79,8 +79,8 @@ def main() -> None:
         torch.tensor(settings["tokens"]), model.eval(), batch_size=settings["batch"], max_n_logits=10,
         max_feature_nodes=settings["rows"],
     )  # fmt: skip
-    found = {"seconds": time.perf_counter() - start, "cpu": time.process_time() - cpu}
-    print(json.dumps(found | {"rows": len(graph.selected_features), "active": len(graph.active_features)}))
+    measures = {"seconds": time.perf_counter() - start, "cpu": time.process_time() - cpu}
+    print(json.dumps(measures | {"rows": len(graph.selected_features), "active": len(graph.active_features)}))
 
 
 if __name__ == "__main__":

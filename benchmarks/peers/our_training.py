@@ -31,9 +31,9 @@ def main(recording_folder: str, folder: str, settings: dict) -> None:
     sae = train_sae(recording, settings["hook_point"], config, train, Path(folder))
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     memory = peak_mb() - before
-    found = evaluate_on_recording(sae, recording, heldout_fraction=train.heldout_fraction)
+    scores = evaluate_on_recording(sae, recording, heldout_fraction=train.heldout_fraction)
     print(json.dumps({"tokens": settings["tokens"], "wall": wall, "cpu": cpu, "memory_mb": memory,
-                      "fvu": found.fvu, "l0": found.l0}))  # fmt: skip
+                      "fvu": scores.fvu, "l0": scores.l0}))  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -36,11 +36,11 @@ class Skill(Verb):
     """Name of a journey."""
 
     def run(self) -> None:
-        found = skills()
+        texts = skills()
         if self.name is None:
-            for name, text in found.items():
+            for name, text in texts.items():
                 say(f"{name:<17} {text.splitlines()[2].removeprefix('description: ')}")
-        elif self.name not in found:
-            raise UnknownNameError("skill", self.name, found)
+        elif self.name not in texts:
+            raise UnknownNameError("skill", self.name, texts)
         else:
-            say(found[self.name].rstrip())
+            say(texts[self.name].rstrip())

@@ -17,14 +17,14 @@ FIRST = ("record", "train", "evaluate", "features", "heads", "patch", "trace", "
 
 def _verbs(heading: Heading) -> Iterator[type[Verb]]:
     """Yield the verbs of the files with this `HEADING`, in the order of `FIRST` and of the lines."""
-    names = [each.name for each in iter_modules(__path__)]
+    names = [info.name for info in iter_modules(__path__)]
     for name in sorted(names, key=lambda name: (FIRST.index(name) if name in FIRST else len(FIRST), name)):
         module = import_module(f"{__name__}.{name}")
         if heading == module.HEADING:
-            own = (value for _, value in vars(module).items() if inspect.isclass(value))
+            classes = (value for _, value in vars(module).items() if inspect.isclass(value))
             yield from (
                 value
-                for value in own
+                for value in classes
                 if value.__module__ == module.__name__ and issubclass(value, Verb) and not inspect.isabstract(value)
             )
 

@@ -99,8 +99,8 @@ class FeatureCircuit(
         attribution = settings_of(self, AttributionConfig, first=first)
         config = settings_of(self, FeatureCircuitConfig, attribution=attribution)
         with step_bars() as progress:
-            found = find_feature_circuit(model, saes, task, config, labels=labelled, progress=progress)
-        return found
+            circuit = find_feature_circuit(model, saes, task, config, labels=labelled, progress=progress)
+        return circuit
 
 
 def say_task(task: "Task") -> None:
@@ -253,20 +253,20 @@ class Show(InWorkspace, RunsModel):
         from interp.tracing.graph import KIND
         from interp.workspace import Workspace
 
-        path, found = Path(self.circuit), None
+        path, artefact = Path(self.circuit), None
         if not path.exists():
             workspace = Workspace(self.workspace)
             manifest = workspace.find(self.circuit, *kinds_of("circuit"), KIND)
             if manifest.kind == KIND:
                 return self._graph(workspace, manifest.name)
-            found = open_circuit(workspace, manifest.key)
+            artefact = open_circuit(workspace, manifest.key)
         if self.export is not None:
             raise ConfigError(
                 "--export writes attribution graphs; a circuit is JSON already: circuit.json in its folder"
             )
-        circuit = Circuit.load(path) if found is None else found.circuit
+        circuit = Circuit.load(path) if artefact is None else artefact.circuit
         say(circuit.headline())
-        for line in () if found is None else (found.verdict.line, *found.held_fixed):
+        for line in () if artefact is None else (artefact.verdict.line, *artefact.held_fixed):
             say(line)
         for node in circuit.nodes:
             effect = node.effect if node.role in (None, "error") else None
@@ -285,13 +285,13 @@ class Show(InWorkspace, RunsModel):
         from interp.tracing.supernodes import find_supernodes, judge_groups
         from saes.sets.replacement import system_of
 
-        found = find_supernodes(graph)
-        say(found.headline())
-        if not found.groups:
+        supernodes = find_supernodes(graph)
+        say(supernodes.headline())
+        if not supernodes.groups:
             return
         say("ablating their members, and other latents of the same layers ...")
         system = system_of(graph, load_model(graph.model, device=self.use_device(), attention="eager"), workspace)
-        say(str(judge_groups(graph, found.groups, partial(effect_profiles, system), max_per_layer=6)))
+        say(str(judge_groups(graph, supernodes.groups, partial(effect_profiles, system), max_per_layer=6)))
 
     def _graph(self, workspace: "Workspace", name: str) -> None:
         """Print a graph, or write it."""

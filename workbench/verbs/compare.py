@@ -74,25 +74,25 @@ class CompareSAEs(Probes, AppliesDictionary, Threaded, RunsModel, Analysis["SAEC
 
         recording = run.dictionary(self.saes[0], self.recording).recording
         chosen = [run.dictionary(name, recording.folder.name) for name in self.saes]
-        if any(each.is_neurons for each in chosen):
+        if any(source.is_neurons for source in chosen):
             raise ConfigError("name SAEs only: at mlp.hook_post the table's `coordinates` are the neurons")
         if self.l0 is not None and self.l0 <= 0:
             raise ConfigError(f"l0 must be above 0, got {self.l0}")
         # held-out splits are nested, so this one is held out for all of them
-        held = min(run.open(StoredSAE, each.name).heldout_fraction for each in chosen)
-        saes = {each.name: each.load_sae(allow_other_weights=self.allow_other_weights) for each in chosen}
-        asked = {"contexts": self.contexts, "probing": self.probe_settings(recording), "match": self.match}
+        fraction = min(run.open(StoredSAE, source.name).heldout_fraction for source in chosen)
+        saes = {source.name: source.load_sae(allow_other_weights=self.allow_other_weights) for source in chosen}
+        options = {"contexts": self.contexts, "probing": self.probe_settings(recording), "match": self.match}
         tokens = documents = None
         if self.contexts and not recording.planted:
             tokens, documents = recording.contexts_and_documents(
-                split="heldout", limit=self.contexts, heldout_fraction=held
+                split="heldout", limit=self.contexts, heldout_fraction=fraction
             )
         probing = None
         if self.probing:
             with run.progress("probing", "tasks") as progress:
-                probing = run_probes(saes, recording, self.probing_config(), self.labels, held, progress)
+                probing = run_probes(saes, recording, self.probing_config(), self.labels, fraction, progress)
         with run.progress("comparing", "dictionaries") as progress:
-            found = compare(
+            comparison = compare(
                 saes,
                 recording,
                 l0=self.l0,
@@ -103,15 +103,15 @@ class CompareSAEs(Probes, AppliesDictionary, Threaded, RunsModel, Analysis["SAEC
                 probing=probing,
                 groups=self.groups(run.workspace),
                 truth=read_synthetic(recording) if recording.planted else None,
-                heldout_fraction=held,
+                heldout_fraction=fraction,
                 seed=self.seed,
                 progress=progress,
             )
         matched = self.matched(run, saes) if self.match else {}
         return replace(
-            found,
-            settings=replace(found.settings, **asked),
-            shared={pair: each.shares for pair, each in matched.items()},
+            comparison,
+            settings=replace(comparison.settings, **options),
+            shared={pair: overlap.shares for pair, overlap in matched.items()},
             matches=_match_table(matched) if matched else None,
         )
 
@@ -119,23 +119,23 @@ class CompareSAEs(Probes, AppliesDictionary, Threaded, RunsModel, Analysis["SAEC
         """Return for every pair of SAEs, `"one, two"`, the features they share."""
         from saes.evaluation.matching import match_features
 
-        found, pairs = {}, list(combinations(saes, 2))
+        overlaps, pairs = {}, list(combinations(saes, 2))
         with run.progress("matching features", "pairs") as progress:
-            for at, (one, two) in enumerate(pairs):
+            for at, (first, second) in enumerate(pairs):
                 progress(at, len(pairs), {})
-                found[f"{one}, {two}"] = match_features(saes[one], saes[two], seed=self.seed)
-        return found
+                overlaps[f"{first}, {second}"] = match_features(saes[first], saes[second], seed=self.seed)
+        return overlaps
 
     def groups(self, workspace: "Workspace") -> dict[str, str]:
         """Return, for each SAE, the first one whose settings differ in the seed at most."""
         firsts: dict[str, str] = {}
-        found = {}
+        groups = {}
         for name in self.saes:
             settings = workspace.open(StoredSAE, name).settings
             if isinstance(settings, TrainedSettings):
                 unseeded = replace(settings, train=replace(settings.train, seed=0))
-                found[name] = firsts.setdefault(hash_json(as_json(unseeded)), name)
-        return found
+                groups[name] = firsts.setdefault(hash_json(as_json(unseeded)), name)
+        return groups
 
 
 def _match_table(matched: dict[str, "SharedFeatures"]) -> "Table[MatchedPair]":
@@ -144,8 +144,8 @@ def _match_table(matched: dict[str, "SharedFeatures"]) -> "Table[MatchedPair]":
 
     rows = [
         MatchedPair(pair=pair, **row, random=random)
-        for pair, each in matched.items()
-        for row, random in zip(each.to_records(), each.random_cosines.tolist(), strict=True)
+        for pair, overlap in matched.items()
+        for row, random in zip(overlap.to_records(), overlap.random_cosines.tolist(), strict=True)
     ]
     return Table.of(MatchedPair, rows)
 
@@ -192,7 +192,7 @@ class CompareSizes(Seeded, Analysis["SizeLaw"]):
 
         chosen = {"recording": self.recording, "hook_point": self.hook_point, "kind": self.kind, "tokens": self.tokens}
         runs = runs_of(run.workspace, self.saes, **chosen)
-        shared, *_ = [run.open(StoredSAE, each.name).settings for each in runs]  # they were trained alike
+        shared, *_ = [run.open(StoredSAE, sae.name).settings for sae in runs]  # they were trained alike
         assert isinstance(shared, TrainedSettings), "runs_of returns trained ones"
         return fit_scaling(
             runs,
@@ -234,16 +234,16 @@ class CompareLatents(Threaded, OnDevice, Analysis["LatentComparison"]):
             raise ConfigError(
                 f"{self.crosscoder} is not a crosscoder; train one on two recordings with --kind crosscoder"
             )
-        names = [str(each["recording"]) for each in sae.sites]
+        names = [str(site["recording"]) for site in sae.sites]
         if len(set(names)) != 2:
             raise ConfigError(
                 f"a comparison needs one hook point of two models, {self.crosscoder} reads {len(names)} of "
                 f"{', '.join(dict.fromkeys(names))}; train a crosscoder on two recordings (--others)"
             )
         recordings = [run.recording(name) for name in names]
-        held = run.open(StoredSAE, self.crosscoder).heldout_fraction
+        fraction = run.open(StoredSAE, self.crosscoder).heldout_fraction
         with run.progress("held-out tokens", "tokens") as progress:
-            return compare_models(sae, recordings, name=self.crosscoder, heldout_fraction=held, progress=progress)
+            return compare_models(sae, recordings, name=self.crosscoder, heldout_fraction=fraction, progress=progress)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -80,11 +80,11 @@ class Direction(DirectionConfig, AppliesDictionary, Threaded, RunsModel, Analysi
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        given = [
+        choices = [
             bool(self.towards or self.away), self.pairs is not None, bool(self.texts), self.trait is not None,
             self.feature is not None, self.vector is not None,
         ]  # fmt: skip
-        if sum(given) != 1:
+        if sum(choices) != 1:
             raise ConfigError(
                 "give one direction: --towards and --away words, --pairs FILE, --texts A B, --trait and --instead, "
                 "--feature SAE:NUMBER, or --vector FILE"
@@ -101,7 +101,7 @@ class Direction(DirectionConfig, AppliesDictionary, Threaded, RunsModel, Analysi
     def default_name(self) -> str:
         words = "-".join([*self.towards[:1], *self.away[:1]])
         pairs = "pairs" if (self.pairs or "").startswith("[") else self.pairs
-        files = [Path(each).stem for each in (self.vector, pairs, *self.texts) if each is not None]
+        files = [Path(file).stem for file in (self.vector, pairs, *self.texts) if file is not None]
         return slug(f"direction-{'-'.join(files) or self.feature or self.trait or words}")
 
     def measure(self, run: Run) -> "DirectionGeometry":
@@ -122,19 +122,19 @@ class Direction(DirectionConfig, AppliesDictionary, Threaded, RunsModel, Analysi
             direction = made.direction
         lens = run.jacobian_lens(run.weight_hash(self.model))
         with run.progress("direction", "steps") as progress:
-            how = {"model_name": self.model, "lens": lens, "made": made, "judge": judge, "progress": progress}
-            return measure_direction(model, direction, concepts, config, **how)
+            options = {"model_name": self.model, "lens": lens, "made": made, "judge": judge, "progress": progress}
+            return measure_direction(model, direction, concepts, config, **options)
 
     def _examples_of_files(self) -> "tuple[Examples | None, Examples | None]":
         """Return the examples of files, and those of a nuisance."""
         from interp.directions.examples import examples_of_texts, read_examples
 
-        found = None
+        examples = None
         if self.pairs is not None:
-            found = read_examples(self.pairs, chat=self.chat)
+            examples = read_examples(self.pairs, chat=self.chat)
         elif self.texts:
-            found = examples_of_texts(*self.texts)
-        return found, None if self.nuisance is None else read_examples(self.nuisance, chat=self.chat)
+            examples = examples_of_texts(*self.texts)
+        return examples, None if self.nuisance is None else read_examples(self.nuisance, chat=self.chat)
 
     def _provider(self, run: Run) -> "Provider":
         """Open the chosen endpoint."""
@@ -166,19 +166,19 @@ class Direction(DirectionConfig, AppliesDictionary, Threaded, RunsModel, Analysi
         from interp.directions.examples import examples_of_trait
         from interp.directions.making import TwoLists, make_direction
 
-        found: Examples | TwoLists | None = examples[0]
-        if found is None and self.trait is not None:
+        source: Examples | TwoLists | None = examples[0]
+        if source is None and self.trait is not None:
             writer = None
             if self.writer == "endpoint":
                 from saes.explain.asking import written_by
 
                 writer = written_by(self._provider(run))
-            found = examples_of_trait(model, self.trait, str(self.instead), writer=writer)
-        found = found or TwoLists(towards=self.towards, away=self.away)
+            source = examples_of_trait(model, self.trait, str(self.instead), writer=writer)
+        source = source or TwoLists(towards=self.towards, away=self.away)
         default = f"{self.towards[0]} from {self.away[0]}" if self.towards and self.away else self.trait or ""
         with run.progress("layers and strengths", "steps") as progress:
             return make_direction(
-                model, found, config, name=self.name or default, variant=self.method,
+                model, source, config, name=self.name or default, variant=self.method,
                 hook_points=(self.at,) if self.at else (), dictionary=self._dictionary(run), nuisance=examples[1],
                 judge=judge, progress=progress,
             )  # fmt: skip

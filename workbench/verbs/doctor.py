@@ -103,14 +103,14 @@ class Doctor(Seeded, Threaded, RunsModel, Analysis[Certificate]):
         from interp.lenses.tuned_lens import TunedLens
 
         for form in (TunedLens, JacobianLens):
-            found = (lens for lens in run.workspace.values(form) if lens.settings.model == self.model)
-            yield from list(found)[:1]
+            lenses = (lens for lens in run.workspace.values(form) if lens.settings.model == self.model)
+            yield from list(lenses)[:1]
 
     def run(self) -> int:
         """Examine, print, and return 1 where a check failed."""
         with contextlib.redirect_stdout(sys.stderr) if self.json else contextlib.nullcontext():
             super().run()
-        found = self.open_workspace().open(Certificate, self.name or self.default_name())
+        certificate = self.open_workspace().open(Certificate, self.name or self.default_name())
         if self.json:
-            print(json.dumps(found.to_records(), indent=1))
-        return int(found.failed)
+            print(json.dumps(certificate.to_records(), indent=1))
+        return int(certificate.failed)

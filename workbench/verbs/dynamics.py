@@ -116,9 +116,9 @@ class Form(Seeded, Threaded, OnDevice, Resumable["InductionOnset"]):
 
         checkpoints_in(folder)  # a mistake in its name shows before a draft is begun
         settings = OnsetSettings(specs=(str(folder), UNTRAINED), seeds=(self.seed,), steps=None, every=0)
-        how = {"seed": self.seed, "device": run.device, "finished": run.training(settings)}
+        options = {"seed": self.seed, "device": run.device, "finished": run.training(settings)}
         with run.progress("checkpoints", "models") as progress:
-            return InductionOnset(settings=settings, runs=follow_checkpoints(folder, **how, progress=progress))
+            return InductionOnset(settings=settings, runs=follow_checkpoints(folder, **options, progress=progress))
 
 
 @dataclass(frozen=True, kw_only=True)

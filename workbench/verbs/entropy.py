@@ -35,6 +35,6 @@ class Entropy(Seeded, Threaded, RunsModel, Analysis["AttentionEntropy"]):
         model = run.recorded_model(recording)
         run.parents[f"model:{recording.model}"] = recording.weight_hash
         text = recording.contexts_and_documents(limit=self.contexts)
-        about: dict[str, Any] = {"model_name": recording.model, "recording": self.recording}
+        names: dict[str, Any] = {"model_name": recording.model, "recording": self.recording}
         with run.progress("attention entropy", "contexts") as progress:
-            return measure_entropy(model, *text, **about, seed=self.seed, progress=progress)
+            return measure_entropy(model, *text, **names, seed=self.seed, progress=progress)

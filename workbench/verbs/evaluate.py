@@ -232,8 +232,8 @@ class Evaluate(AbsorptionConfig, Probes, AppliesDictionary, Threaded, RunsModel,
             return None
         try:
             with run.progress("probing", "tasks") as progress:
-                how = (self.probing_config(), self.labels, fraction, progress)
-                return run_probes({self.sae: sae}, recording, *how)
+                arguments = (self.probing_config(), self.labels, fraction, progress)
+                return run_probes({self.sae: sae}, recording, *arguments)
         except ConfigError as error:
             return str(error)
 
@@ -263,9 +263,9 @@ class Evaluate(AbsorptionConfig, Probes, AppliesDictionary, Threaded, RunsModel,
             rows = sample_rows(recording, CONCEPT_ROWS, split="heldout", fraction=fraction, seed=self.seed)
             x, sae = recording.read_rows(sae.hook_point, rows), deepcopy(sae).to(model.cfg.device)
             with run.progress("concepts", "sentences") as progress:
-                found = measure_concepts(sae, model, x, self.listed_concepts(), seed=self.seed, progress=progress)
+                scores = measure_concepts(sae, model, x, self.listed_concepts(), seed=self.seed, progress=progress)
             folder = features_folder(run.workspace, self.sae)
-            return found if folder is None else search_concepts(run.workspace, folder.name, found)
+            return scores if folder is None else search_concepts(run.workspace, folder.name, scores)
         except WorkbenchError as error:
             return str(error)
 

@@ -76,8 +76,8 @@ class Explain(ExplainConfig, Seeded, AppliesDictionary, Threaded, RunsModel, Res
     def __post_init__(self) -> None:
         super().__post_init__()
         if (self.provider is None) == (self.neuronpedia is None):
-            given = "neither" if self.provider is None else "both"
-            raise ConfigError(f"explain takes --provider, a model to ask, or --neuronpedia, a file; got {given}")
+            count = "neither" if self.provider is None else "both"
+            raise ConfigError(f"explain takes --provider, a model to ask, or --neuronpedia, a file; got {count}")
 
     def default_name(self) -> str:
         model = self.model or (self.provider or "").partition(":")[2]
@@ -90,16 +90,16 @@ class Explain(ExplainConfig, Seeded, AppliesDictionary, Threaded, RunsModel, Res
     def measure(self, run: Run) -> "list[Labels | Features]":
         target = run.workspace.path("features", self.into) if self.into else None
         self.check_free(target)  # before anything is paid for
-        found = self._ask(run, self.provider) if self.provider else self._import(run)
-        if found is None:
+        labels = self._ask(run, self.provider) if self.provider else self._import(run)
+        if labels is None:
             return []
-        found = run.save(found)
+        labels = run.save(labels)
         if target is not None:
             from saes.explain.run import adopt_labels
 
             source = run.workspace.open(Features, self.source)
-            return [found, adopt_labels(found, source, target, overwrite=self.overwrite)]
-        return [found]
+            return [labels, adopt_labels(labels, source, target, overwrite=self.overwrite)]
+        return [labels]
 
     def _import(self, run: Run) -> "Labels":
         """Return the labels of an export."""
@@ -124,24 +124,24 @@ class Explain(ExplainConfig, Seeded, AppliesDictionary, Threaded, RunsModel, Res
             retries=self.retries,
             device=run.device,
         )
-        asked = self._prepare(run, provider)
-        for feature, why in asked.skipped.items():
+        explanation = self._prepare(run, provider)
+        for feature, why in explanation.skipped.items():
             say(f"feature {feature} is skipped: it {why}")
-        plan = asked.plan()
+        plan = explanation.plan()
         say(describe_plan(plan, provider.where, self.price_in, self.price_out))
         if self.dry_run:
             return None
         plan.check(self.max_requests)
         if provider.remote and plan.total and not self.yes:
             ask_first(provider.where)
-        draft = run.draft(asked.settings)
+        draft = run.draft(explanation.settings)
         with run.progress("explaining", "requests") as progress:
 
             def report(done: int, total: int, info: dict[str, Any]) -> None:
                 draft.update(done=done, total=total, **info)
                 progress(done, total, info)
 
-            return explain(asked, plan, draft.path / REPLIES, max_requests=self.max_requests, progress=report)
+            return explain(explanation, plan, draft.path / REPLIES, max_requests=self.max_requests, progress=report)
 
     def _prepare(self, run: Run, provider: "Provider") -> "Explanation":
         """Return the features to explain with their contexts."""
@@ -165,7 +165,7 @@ class Explain(ExplainConfig, Seeded, AppliesDictionary, Threaded, RunsModel, Res
             token_strings(model, list(range(model.cfg.d_vocab))),
         )
         cases, skipped = build_cases(source, chosen_features, settings, seed=self.seed)
-        others = [run.workspace.path("labels", other) for other in run.workspace.names("labels")]
+        others = [run.workspace.path("labels", name) for name in run.workspace.names("labels")]
         return Explanation(
             cases=cases,
             skipped=skipped,
@@ -204,10 +204,10 @@ class Label(Seeded, Threaded, Resumable["Labels | Features"]):
         from saes.explain.providers import required_endpoint
 
         where, model = required_endpoint()
-        asked = Explain(source=self.source, provider=where, model=model, features=self.features, yes=True,
-                        workspace=self.workspace, name=self.name, overwrite=self.overwrite, seed=self.seed,
-                        threads=self.threads)  # fmt: skip
-        return asked.measure(run)
+        verb = Explain(source=self.source, provider=where, model=model, features=self.features, yes=True,
+                       workspace=self.workspace, name=self.name, overwrite=self.overwrite, seed=self.seed,
+                       threads=self.threads)  # fmt: skip
+        return verb.measure(run)
 
 
 def describe_plan(plan: "Plan", where: str, price_in: float | None, price_out: float | None) -> str:

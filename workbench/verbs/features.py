@@ -103,9 +103,9 @@ class Features(Seeded, AppliesDictionary, Threaded, RunsModel, Analysis[schema.F
         chosen = run.dictionary(self.dictionary, self.recording)
         model = run.recorded_model(chosen.recording)
         dictionary = chosen.load(model, allow_other_weights=self.allow_other_weights)
-        how = {"dictionary_name": chosen.full_name, "parents": chosen.parents, **self._settings(run, model)}
+        options = {"dictionary_name": chosen.full_name, "parents": chosen.parents, **self._settings(run, model)}
         with run.progress("features", "tokens") as progress:
-            return [build_features(dictionary, chosen.recording, model, run.folder, progress=progress, **how)]
+            return [build_features(dictionary, chosen.recording, model, run.folder, progress=progress, **options)]
 
     def _of_set(self, run: Run, name: str) -> list[schema.Features]:
         """Describe every layer of a set of transcoders, in one pass."""
@@ -114,22 +114,22 @@ class Features(Seeded, AppliesDictionary, Threaded, RunsModel, Analysis[schema.F
         from saes.sets.stored import StoredSet
 
         stored = run.workspace.open(StoredSet, name)
-        found, recording = stored.load(), self.recording or stored.recording
+        transcoders, recording = stored.load(), self.recording or stored.recording
         if recording is None:
             raise ConfigError(f"the set {name} was imported and has no recording of its own; add --recording NAME")
         opened = run.recording(recording)
         model = run.recorded_model(opened)
-        found.check_model(model, all_layers=False, allow_other_weights=self.allow_other_weights)
+        transcoders.check_model(model, all_layers=False, allow_other_weights=self.allow_other_weights)
         wanted = [
             Described(
-                dictionary=found.dictionary(layer),
+                dictionary=transcoders.dictionary(layer),
                 name=f"{KIND}:{name}:{layer}",
                 folder=run.workspace.path("features", f"{self.name or name}-{layer}"),
                 parents={stored.key: stored.about.content_hash},
             )
-            for layer in found.layers
+            for layer in transcoders.layers
         ]
-        super().check_free(*(each.folder for each in wanted))
+        super().check_free(*(layer.folder for layer in wanted))
         with run.progress(f"features of {len(wanted)} layers", "tokens") as progress:
             return build_together(
                 wanted, opened, model, relations=False, progress=progress, **self._settings(run, model)
@@ -190,9 +190,9 @@ class Neurons(Threaded, RunsModel, Analysis["NeuronLabels"]):
         reader = recording.loaded_model if isinstance(recording, LiveRecording) else model
         lens = run.jacobian_lens(recording.weight_hash)
         run.parents[f"model:{recording.model}"] = recording.weight_hash
-        how: dict[str, Any] = {"window": self.window, "n_examples": self.examples, "n_prompts": self.prompts}
+        sizes: dict[str, Any] = {"window": self.window, "n_examples": self.examples, "n_prompts": self.prompts}
         with run.progress("neurons", "tokens") as progress:
-            return describe_neurons(model, recording, lens=lens, reader=reader, progress=progress, report=say, **how)
+            return describe_neurons(model, recording, lens=lens, reader=reader, progress=progress, report=say, **sizes)
 
 
 DIRECTIONS = "directions/"
@@ -257,10 +257,10 @@ class Steer(InWorkspace, Seeded, AppliesDictionary, Threaded, RunsModel):
             raise ConfigError("scale multiplies the activation; give the factor with --amount, such as 2")
         if (self.feature is None) != self._is_recipe:
             raise ConfigError("name a feature of the SAE with --feature; a recipe has its own")
-        given = self.amount is not None or self.activation is not None
+        has_amount = self.amount is not None or self.activation is not None
         if self._is_recipe and (self.action != "add" or self.activation is not None or not self.keep_error):
             raise ConfigError("a recipe has its own actions and amounts; leave these options out")
-        if self._is_recipe and given and not self.sae.startswith(DIRECTIONS):
+        if self._is_recipe and has_amount and not self.sae.startswith(DIRECTIONS):
             raise ConfigError("a recipe has its own amounts; leave --amount out")
 
     @property
@@ -291,16 +291,16 @@ class Steer(InWorkspace, Seeded, AppliesDictionary, Threaded, RunsModel):
         """Return the model, a recipe, no hooks between its reading and writing, and a description."""
         from interp.models.loading import load_model
 
-        loaded, about = self._loaded(workspace)
+        loaded, origin = self._loaded(workspace)
         spec = self.model or loaded.model
         if not spec:
             raise ConfigError(f"{self.sae} does not say which model it belongs to; add --model NAME")
         model = load_model(spec, device=self.use_device())
         if self.write is not None:
-            loaded.write(self.write, model, about)
+            loaded.write(self.write, model, origin)
             say(f"wrote {self.write}")
-        if self.allow_other_weights and (other := loaded.mismatch(model)):
-            say(f"overridden: {other}")
+        if self.allow_other_weights and (mismatch := loaded.mismatch(model)):
+            say(f"overridden: {mismatch}")
         return model, loaded, None, f"recipe {loaded.recipe.name}: {len(loaded.recipe.steps)} interventions"
 
     def _loaded(self, workspace: "Workspace") -> "tuple[LoadedRecipe, dict[str, Any]]":
@@ -311,9 +311,9 @@ class Steer(InWorkspace, Seeded, AppliesDictionary, Threaded, RunsModel):
 
         if not self.sae.startswith(DIRECTIONS):
             return load_recipe(workspace, self.sae.removeprefix("recipe:")), {}
-        found = workspace.open(DirectionGeometry, self.sae.removeprefix(DIRECTIONS))
-        kept = {"direction": found.settings.direction, "choice": found.choice, "made": found.about.created}
-        return recipe_of_direction(found, self.amount), as_json(kept)
+        geometry = workspace.open(DirectionGeometry, self.sae.removeprefix(DIRECTIONS))
+        kept = {"direction": geometry.settings.direction, "choice": geometry.choice, "made": geometry.about.created}
+        return recipe_of_direction(geometry, self.amount), as_json(kept)
 
     def _feature(self, workspace: "Workspace") -> "tuple[HookedModel, LoadedRecipe, Hooks | None, str]":
         """Return the model, a recipe of one feature, hooks that put the reconstruction in, and a description."""
@@ -349,8 +349,8 @@ class Steer(InWorkspace, Seeded, AppliesDictionary, Threaded, RunsModel):
             done[self.action] += f", {1 if self.amount is None else self.amount:.3g} times its maximum"
         label = f"; {known['label']}" if "label" in known else ""
         between = None if self.keep_error else splice_hooks(sae, first=first)
-        about = f"feature {self.feature} of {self.sae}: {done[self.action]}{label}"
-        return model, LoadedRecipe(recipe, {key: sae}), between, about
+        description = f"feature {self.feature} of {self.sae}: {done[self.action]}{label}"
+        return model, LoadedRecipe(recipe, {key: sae}), between, description
 
     def _value(self, largest: float | None) -> float:
         """Return what is added or set, or the factor. Raises `ConfigError` without a largest activation."""
@@ -440,9 +440,9 @@ class Prove(ProofConfig, Seeded, AppliesDictionary, Threaded, RunsModel, Resumab
         config, spec = settings_of(self, ProofConfig), features.settings.model
         model, dictionary = self._dictionary(run, features, spec)
         lens = run.jacobian_lens(run.parents[f"model:{spec}"])
-        about = ProofSettings(**vars(config), features=self.features, feature=self.feature, model=spec)
-        draft = run.draft(about)
-        parts = FinishedParts(run.training(about), run.parents)
+        settings = ProofSettings(**vars(config), features=self.features, feature=self.feature, model=spec)
+        draft = run.draft(settings)
+        parts = FinishedParts(run.training(settings), run.parents)
         try:
             with run.progress("proof", "tokens") as progress:
 
@@ -450,9 +450,9 @@ class Prove(ProofConfig, Seeded, AppliesDictionary, Threaded, RunsModel, Resumab
                     draft.update(done=done, total=total, **info)
                     progress(done, total, info)
 
-                how: dict[str, Any] = {"model_name": spec, "lens": lens, "seed": self.seed, "progress": report,
-                                       "remembered": parts}  # fmt: skip
-                return prove(model, dictionary, features.folder, self.feature, config, **how)
+                options: dict[str, Any] = {"model_name": spec, "lens": lens, "seed": self.seed, "progress": report,
+                                           "remembered": parts}  # fmt: skip
+                return prove(model, dictionary, features.folder, self.feature, config, **options)
         except WorkbenchError:  # a mistake: nothing to resume
             draft.discard()
             raise
@@ -466,8 +466,8 @@ class Prove(ProofConfig, Seeded, AppliesDictionary, Threaded, RunsModel, Resumab
             model, [dictionary] = run.saes([features.sae], spec, allow_other_weights=allow)
             return model, dictionary
         model, sign = run.model(spec), features.settings.sign
-        how = {"sign": sign, "allow_other_weights": allow}
-        dictionary, parents = open_described(run.workspace, features.dictionary, model, **how)
+        options = {"sign": sign, "allow_other_weights": allow}
+        dictionary, parents = open_described(run.workspace, features.dictionary, model, **options)
         run.parents |= parents
         return model, dictionary
 
@@ -510,8 +510,8 @@ class Search(InWorkspace):
 
     def run(self) -> None:
         if (self.text is None) == (self.vector is None):
-            given = "neither" if self.text is None else "both"
-            raise ConfigError(f"search takes a TEXT or --vector FILE, got {given}; give one of them")
+            count = "neither" if self.text is None else "both"
+            raise ConfigError(f"search takes a TEXT or --vector FILE, got {count}; give one of them")
         options: Any = {"features": self.features, "hook_point": self.hook_point, "kind": self.kind,
                         "density": (self.min_density, self.max_density), "min_strength": self.min_strength,
                         "limit": self.top}  # fmt: skip
@@ -519,9 +519,9 @@ class Search(InWorkspace):
             from saes.features.search import load_vector, search_vector
 
             vector = load_vector(self.vector)
-            found = search_vector(self.open_workspace(), vector, name=self.vector.name, **options)
+            hits = search_vector(self.open_workspace(), vector, name=self.vector.name, **options)
         else:
             from saes.features.search import search_features
 
-            found = search_features(self.open_workspace(), self.text or "", examples=False, **options)
-        say(str(found))
+            hits = search_features(self.open_workspace(), self.text or "", examples=False, **options)
+        say(str(hits))

@@ -90,9 +90,9 @@ class Space(Seeded, Threaded, RunsModel, Analysis["SpaceReport"]):
 
         model = run.model(self.model)
         tokens = _text(model, self.corpus, self.points, self.context_length, self.seed) if self.hook_points else None
-        how: dict[str, Any] = {"n_points": self.points, "seed": self.seed, "corpus": self.corpus}
+        options: dict[str, Any] = {"n_points": self.points, "seed": self.seed, "corpus": self.corpus}
         with run.progress("spaces", "spaces") as progress:
-            return measure_space(model, tokens, self.hook_points, model_name=self.model, progress=progress, **how)
+            return measure_space(model, tokens, self.hook_points, model_name=self.model, progress=progress, **options)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,11 +135,11 @@ class CompareSpaces(Seeded, Threaded, RunsModel, Analysis["SpaceComparison"]):
         from interp.geometry.space import compare_spaces
 
         models = [run.model(spec) for spec in self.models]
-        how: dict[str, Any] = {"hook_points": self.hook_points, "n_points": self.points, "batch": self.batch}
-        how |= {"seed": self.seed, "model_names": self.models, "corpus": self.corpus}
+        options: dict[str, Any] = {"hook_points": self.hook_points, "n_points": self.points, "batch": self.batch}
+        options |= {"seed": self.seed, "model_names": self.models, "corpus": self.corpus}
         tokens = _text(models[0], self.corpus, self.points, self.context_length, self.seed)
         with run.progress("comparison", "pairs") as progress:
-            return compare_spaces(tokens, *models, progress=progress, **how)
+            return compare_spaces(tokens, *models, progress=progress, **options)
 
 
 def _text(model: HookedModel, corpus: str, n_points: int, length: int, seed: int) -> Any:

@@ -94,9 +94,9 @@ class Lens(TunedLensConfig, JacobianLensConfig, Threaded, RunsModel, Resumable["
 
         model, config = run.model(self.model), settings_of(self, TunedLensConfig)
         contexts, heldout, source = self.tokens(run, model)
-        how = {"model_name": self.model, "source": source, "draft": run.draft}
+        options = {"model_name": self.model, "source": source, "draft": run.draft}
         with run.progress("tuned lens", "steps") as progress:
-            return train_tuned_lens(model, contexts, heldout, config, **how, progress=progress)
+            return train_tuned_lens(model, contexts, heldout, config, **options, progress=progress)
 
     def measure_jacobian(self, run: Run) -> "JacobianLens":
         """Fit a Jacobian lens, or take a published one, and measure it."""
@@ -107,13 +107,13 @@ class Lens(TunedLensConfig, JacobianLensConfig, Threaded, RunsModel, Resumable["
         model, config = run.model(self.model), settings_of(self, JacobianLensConfig)
         contexts, heldout, source = self.tokens(run, model)
         tuned = newest_lens(run.workspace, TunedLens, run.weight_hash(self.model))
-        how: dict[str, Any] = {"model_name": self.model, "tuned": tuned}
+        options: dict[str, Any] = {"model_name": self.model, "tuned": tuned}
         if self.from_file is not None:
-            lens = import_jacobian_lens(Path(self.from_file), model, contexts, heldout, config, **how)
+            lens = import_jacobian_lens(Path(self.from_file), model, contexts, heldout, config, **options)
         else:
             with run.progress("Jacobian lens", "rounds") as progress:
-                how |= {"source": source, "draft": run.draft, "progress": progress}
-                lens = fit_jacobian_lens(model, contexts, heldout, config, **how)
+                options |= {"source": source, "draft": run.draft, "progress": progress}
+                lens = fit_jacobian_lens(model, contexts, heldout, config, **options)
         if self.export is not None:
             write_published(lens, Path(self.export))
             say(f"wrote {self.export}")

@@ -73,8 +73,8 @@ class Patch(PatchingConfig, Seeded, Threaded, RunsModel, Resumable["PatchingMap"
         model, config = run.model(self.model), settings_of(self, PatchingConfig)
         task = self._make_task(model)
         with run.progress("patching", "layers") as progress:
-            how = {"model_name": self.model, "draft": run.draft, "progress": progress}
-            return measure_map(model, task, config, seed=self.seed, **how)
+            options = {"model_name": self.model, "draft": run.draft, "progress": progress}
+            return measure_map(model, task, config, seed=self.seed, **options)
 
     def _make_task(self, model: HookedModel) -> "Task":
         from interp.circuits.tasks import pair_task

@@ -78,7 +78,7 @@ class Trace(TraceConfig, AppliesDictionary, Threaded, RunsModel, Resumable["Attr
 
     def targets(self) -> dict[str, str]:
         """Return the words of the template, with their targets."""
-        parts = [each.partition("=") for each in self.template]
+        parts = [pair.partition("=") for pair in self.template]
         if any(not word or not target for word, _, target in parts):
             raise ConfigError(f"a word of a template is WORD=TARGET, such as 'France= Paris'; got {self.template[0]!r}")
         return {word: target for word, _, target in parts}
@@ -102,16 +102,16 @@ class Trace(TraceConfig, AppliesDictionary, Threaded, RunsModel, Resumable["Attr
         words, config, replacement = self.targets(), settings_of(self, TraceConfig), options.pop("replacement")
         prompt = self.prompt.replace("{}", next(iter(words))) if words else self.prompt
         tokens = prompt_tokens(model, prompt, chat=self.chat)
-        given = tokens if self.chat else prompt
+        sequence = tokens if self.chat else prompt
         aim = {"target": next(iter(words.values()), self.target), "contrast": self.contrast}
-        settings = trace_settings(model, given, replacement, config, words=words, **aim)
+        settings = trace_settings(model, sequence, replacement, config, words=words, **aim)
         run.parents[f"model:{settings.model}"] = settings.weight_hash
         labels = newest_labels(run.workspace, settings.weight_hash) if self.set is None else None
         draft = run.draft(settings)
         try:
             with run.progress("tracing", "latents") as progress:
-                how: dict[str, Any] = {**options, **aim, "folder": draft.path, "progress": progress, "report": say}
-                graph = trace(model, given, replacement, config, **how)
+                inputs: dict[str, Any] = {**options, **aim, "folder": draft.path, "progress": progress, "report": say}
+                graph = trace(model, sequence, replacement, config, **inputs)
             if labels is not None:
                 run.made_from(labels.about)
                 graph = labels.named(graph)
@@ -124,14 +124,14 @@ class Trace(TraceConfig, AppliesDictionary, Threaded, RunsModel, Resumable["Attr
             if not words:
                 return graph
             with run.progress("tracing words", "words") as progress:
-                found = trace_variants(model, self.prompt, words, replacement, config, progress=progress)
+                variants = trace_variants(model, self.prompt, words, replacement, config, progress=progress)
         except (UsageError, MismatchError):  # nothing was computed that could be resumed
             if not draft.resumed:
                 draft.discard()
             raise
-        for line in str(found).splitlines():
+        for line in str(variants).splitlines():
             say(f"      {line}")
-        return replace(graph, settings=settings, flows=Table.of(Flow, found.rows()))
+        return replace(graph, settings=settings, flows=Table.of(Flow, variants.rows()))
 
     def _dictionary(self, run: Run) -> dict[str, Any]:
         """Return the dictionary, its null and its labels."""
@@ -143,11 +143,11 @@ class Trace(TraceConfig, AppliesDictionary, Threaded, RunsModel, Resumable["Attr
         from saes.sets.stored import StoredSet
 
         stored = run.open(StoredSet, self.set)
-        allow, found = self.allow_other_weights, stored.load()
-        fresh = untrained_set(found, self.seed)
-        null = SetReplacement(fresh, "untrained", as_many_as=found, allow_other_weights=allow)
+        allow, transcoders = self.allow_other_weights, stored.load()
+        fresh = untrained_set(transcoders, self.seed)
+        null = SetReplacement(fresh, "untrained", as_many_as=transcoders, allow_other_weights=allow)
         return {
-            "replacement": SetReplacement(found, self.set, allow_other_weights=allow),
+            "replacement": SetReplacement(transcoders, self.set, allow_other_weights=allow),
             "untrained": null if self.nulls else None,
             "labels": labels_of(run.workspace, self.set),
         }
@@ -210,15 +210,15 @@ class Attribute(AttributionConfig, InWorkspace, AppliesDictionary, Threaded, Run
         prompts = self._prompts(model)
         first = unseen_positions(model, include_bos=self.include_bos)
         config = settings_of(self, AttributionConfig, first=first)
-        found = attribute(model, saes, prompts, config)
+        attributions = attribute(model, saes, prompts, config)
         names = {id(sae): name for sae, name in zip(saes, self.saes, strict=True)}
-        for each in found:
-            name = names[id(each.site.sae)]
+        for attribution in attributions:
+            name = names[id(attribution.site.sae)]
             labels = {feature: row["label"] for feature, row in feature_table(workspace, name).items()}
-            features = [feature for feature, _ in each.top(self.top)]
-            alone = exact_effects(model, each.site.sae, prompts, features, config).tolist()
+            features = [feature for feature, _ in attribution.top(self.top)]
+            alone = exact_effects(model, attribution.site.sae, prompts, features, config).tolist()
             measured = dict(zip(features, alone, strict=True))
-            say("\n".join(describe_attribution(each, name, token_texts(model, prompts), labels, measured)))
+            say("\n".join(describe_attribution(attribution, name, token_texts(model, prompts), labels, measured)))
 
     def _prompts(self, model: HookedModel) -> "Prompts":
         """Return the prompt with its answer, and print both before the long work."""
@@ -249,27 +249,27 @@ def token_texts(model: HookedModel, prompts: "Prompts") -> list[str]:
 
 
 def describe_attribution(
-    found: "FeatureAttribution", name: str, tokens: list[str], labels: dict[int, str], alone: dict[int, float]
+    attribution: "FeatureAttribution", name: str, tokens: list[str], labels: dict[int, str], alone: dict[int, float]
 ) -> list[str]:
     """Return a heading, a line per feature in `alone` (its measured effect when ablated), and the terms of the sum."""
-    settings = found.settings
-    head = f"{name} at {found.site.writes}: {float(found.metric.mean()):+.3f}, with {settings['baseline']} "
-    lines = ["", head + f"{float(found.baseline.mean()):+.3f}; to explain: {found.total:+.3f}"]
-    shown = found.top(len(alone))
+    settings = attribution.settings
+    head = f"{name} at {attribution.site.writes}: {float(attribution.metric.mean()):+.3f}, with {settings['baseline']} "
+    lines = ["", head + f"{float(attribution.baseline.mean()):+.3f}; to explain: {attribution.total:+.3f}"]
+    shown = attribution.top(len(alone))
     for feature, effect in shown:
-        mine = found.feature == feature
-        position = int(found.position[mine][found.effect[mine].abs().argmax()])
+        mine = attribution.feature == feature
+        position = int(attribution.position[mine][attribution.effect[mine].abs().argmax()])
         where = f"at {tokens[position]!r}" if position < len(tokens) else f"at position {position}"
         line = f"  {effect:+8.3f}  (alone {alone[feature]:+7.3f})  feature {feature:<6}  {where:<18} "
         lines.append((line + labels.get(feature, "")).rstrip())
-    rest = found.explained - sum(effect for _, effect in shown)
-    n_rest = int((found.by_feature != 0).sum()) - len(shown)
+    rest = attribution.explained - sum(effect for _, effect in shown)
+    n_rest = int((attribution.by_feature != 0).sum()) - len(shown)
     lines += [
         f"  {rest:+8.3f}  the other {n_rest} active features",
-        f"  {found.error_effect:+8.3f}  reconstruction error of the SAE",
-        f"  {found.gap:+8.3f}  remainder: the error of the gradient estimate",
+        f"  {attribution.error_effect:+8.3f}  reconstruction error of the SAE",
+        f"  {attribution.gap:+8.3f}  remainder: the error of the gradient estimate",
     ]
-    bypass = found.total - found.explained - found.error_effect - found.gap
+    bypass = attribution.total - attribution.explained - attribution.error_effect - attribution.gap
     if abs(bypass) > 5e-4:
         lines.insert(-1, f"  {bypass:+8.3f}  paths past the features (skip connection, scale of a token)")
     return lines

@@ -144,7 +144,7 @@ class Train(TrainConfig, Threaded, OnDevice, Resumable["StoredSAE | StoredSet"])
         first = recordings[0]
         jobs = [Job(sae=c, train=self.train_config(), folder=f) for c, f in zip(configs, folders, strict=True)]
         title = "training" if len(jobs) == 1 else f"training {len(jobs)} dictionaries"
-        how: dict[str, Any] = {
+        options: dict[str, Any] = {
             "overwrite": self.overwrite,
             "resume_sweep": len(jobs) > 1,
             "spread": spread,
@@ -153,7 +153,7 @@ class Train(TrainConfig, Threaded, OnDevice, Resumable["StoredSAE | StoredSet"])
         }
         reached: dict[Path, int] = {}
         with first_bar(spread.ranks, title, "tokens") as progress:
-            for job, metrics in train_many(recordings, self.hook_points(recordings[0]), jobs, **how):
+            for job, metrics in train_many(recordings, self.hook_points(recordings[0]), jobs, **options):
                 reached[job.folder] = metrics.tokens
                 health = {"fvu": metrics.fvu, "l0": metrics.l0, "dead": metrics.dead, "dense": metrics.dense}
                 progress(min(reached.values()), self.tokens, health)
@@ -165,10 +165,10 @@ class Train(TrainConfig, Threaded, OnDevice, Resumable["StoredSAE | StoredSet"])
     ) -> None:
         from saes.sets.train import training
 
-        how: dict[str, Any] = {"overwrite": self.overwrite, "device": run.device, "spread": spread}
-        how |= {"skip": self.skip, "layers": self.layers, "writes": self.target or "", "report": say}
+        options: dict[str, Any] = {"overwrite": self.overwrite, "device": run.device, "spread": spread}
+        options |= {"skip": self.skip, "layers": self.layers, "writes": self.target or "", "report": say}
         with run.progress(f"training the set {self.set}", "tokens") as progress:
-            for layer, metrics in training(recording, config, self.train_config(), run.folder, **how):
+            for layer, metrics in training(recording, config, self.train_config(), run.folder, **options):
                 health = {"layer": layer, "fvu": metrics.fvu, "l0": metrics.l0, "dead": metrics.dead}
                 progress(metrics.tokens, self.tokens, {k: v for k, v in health.items() if layer >= 0 or k != "layer"})
                 if tracker:
@@ -202,25 +202,25 @@ class Train(TrainConfig, Threaded, OnDevice, Resumable["StoredSAE | StoredSet"])
         """Return one config per combination of values. Raises `ConfigError` for a setting that the kind lacks."""
         same: dict[str, Any] = {"target": self.target, "skip": self.skip or None, "sparsity": self.sparsity}
         same["prefixes"] = self.prefixes or None
-        given = {name: value for name, value in same.items() if value is not None}
+        settings = {name: value for name, value in same.items() if value is not None}
         swept = {"d_sae": self.d_sae, "k": self.k, "l1_coefficient": self.l1_coefficient}
         several = {name: values for name, values in swept.items() if values}
         make = partial(own_config if self.kind in own_kinds() else make_config, self.kind)
-        given |= dict(self._setting(each) for each in self.setting)
-        return [make(**given, **dict(zip(several, values, strict=True))) for values in product(*several.values())]
+        settings |= dict(self._setting(assignment) for assignment in self.setting)
+        return [make(**settings, **dict(zip(several, values, strict=True))) for values in product(*several.values())]
 
-    def _setting(self, given: str) -> tuple[str, str]:
-        name, equals, value = given.partition("=")
+    def _setting(self, assignment: str) -> tuple[str, str]:
+        name, equals, value = assignment.partition("=")
         if not equals or hasattr(self, name):
-            raise ConfigError(f"--setting takes NAME=VALUE of a setting that is not an option, got {given!r}")
+            raise ConfigError(f"--setting takes NAME=VALUE of a setting that is not an option, got {assignment!r}")
         return name, value
 
     def folder_names(self, configs: list[SAEConfig]) -> list[str]:
         """Return one name per config, with the values that vary in a sweep: `demo-d4608-k16`."""
         base = self.name or self.recording
         varied = {name: short for name, short in SWEPT.items() if len(getattr(self, name)) > 1}
-        each = [{**vars(config), **getattr(config, "settings", {})} for config in configs]
-        return ["-".join([base, *(f"{s}{values[n]:g}" for n, s in varied.items())]) for values in each]
+        settings = [{**vars(config), **getattr(config, "settings", {})} for config in configs]
+        return ["-".join([base, *(f"{s}{values[n]:g}" for n, s in varied.items())]) for values in settings]
 
     def hook_points(self, recording: "Recording") -> list[str]:
         """Return the hook points to train on."""
@@ -331,5 +331,5 @@ class Import(Threaded, RunsModel, Analysis["StoredSAE | StoredSet | AttributionG
 
         find_layers(path, l0=self.l0)  # fails before a model is loaded
         origin = SetOrigin(model=self.model, reads=self.hook_point or "", writes=self.hook_point_out or "")
-        how: dict[str, Any] = {"allow_mismatch": self.allow_mismatch, "overwrite": self.overwrite}
-        return import_set(path, run.folder, run.model(self.model), origin, l0=self.l0, format=self.format, **how)
+        options: dict[str, Any] = {"allow_mismatch": self.allow_mismatch, "overwrite": self.overwrite}
+        return import_set(path, run.folder, run.model(self.model), origin, l0=self.l0, format=self.format, **options)
