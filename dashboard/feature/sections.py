@@ -233,7 +233,7 @@ def _missing_lens(lens: Said) -> html.P | None:
 def neighbours(workspace: Workspace, name: str, row: FeatureRow, near: dict[int, str]) -> html.Section:
     """Return the nearest features by their directions, with what they say; `near` are their labels."""
     words = said_words(workspace, name, row.neighbours)
-    lines = [feature_line(name, n, near.get(n, ""), f"{cosine:.2f}", said=words.get(n, ())) for n, cosine in row.near]
+    lines = [feature_line(name, n, near.get(n, ""), f"{cosine:.2f}", words=words.get(n, ())) for n, cosine in row.near]
     more = "Cosine similarity of decoder directions, and the words that each feature makes the model say."
     return panel("Neighbours", html.Ol(lines, className="wb-lines"), more=more)
 
