@@ -66,12 +66,12 @@ class Measure:
 
 def both(workspace: Workspace, a: str, b: str) -> tuple[NamedFeature, NamedFeature]:
     """Return two named features; a neuron next to a feature is one of the feature's model. Raises as `named`."""
-    one, other = named(workspace, a), named(workspace, b)
-    if one.neuron and not other.neuron:
-        one = named(workspace, a, model=other.model)
-    elif other.neuron and not one.neuron:
-        other = named(workspace, b, model=one.model)
-    return one, other
+    first, second = named(workspace, a), named(workspace, b)
+    if first.neuron and not second.neuron:
+        first = named(workspace, a, model=second.model)
+    elif second.neuron and not first.neuron:
+        second = named(workspace, b, model=first.model)
+    return first, second
 
 
 def is_name(text: str) -> bool:
@@ -116,15 +116,15 @@ def named(workspace: Workspace, text: str, *, model: str = "") -> NamedFeature:
 
 def _described(workspace: Workspace, dictionary: str, model: str = "") -> str:
     """Return the name of the newest features artefact of a dictionary (of a model's neurons), or "" without one."""
-    made = (each for each in workspace.values(Features) if each.dictionary == dictionary)
-    return next((each.name for each in made if model in ("", each.settings.model)), "")
+    made = (table for table in workspace.values(Features) if table.dictionary == dictionary)
+    return next((table.name for table in made if model in ("", table.settings.model)), "")
 
 
 def _model_at(workspace: Workspace, hook_point: str) -> str:
     """Return the newest model that was recorded at a hook point, else one whose features are there, else the first."""
     recorded = (made.settings for made in workspace.values(Recorded) if hook_point in made.settings.hook_points)
     described = (made.settings for made in workspace.values(Features) if made.settings.hook_point == hook_point)
-    return next(chain((each.model for each in chain(recorded, described)), models(workspace)), "")
+    return next(chain((settings.model for settings in chain(recorded, described)), models(workspace)), "")
 
 
 def suggestions(workspace: Workspace) -> list[str]:
@@ -132,28 +132,28 @@ def suggestions(workspace: Workspace) -> list[str]:
     return [f"{made.name}:{features.most_telling(workspace, made.name)}" for made in workspace.newest("features")]
 
 
-def partners(workspace: Workspace, one: NamedFeature) -> list[tuple[str, str]]:
+def partners(workspace: Workspace, feature: NamedFeature) -> list[tuple[str, str]]:
     """Return (name, reason) of what is worth comparing with one feature, nearest first; none without its table."""
-    if not one.features:
+    if not feature.features:
         return []
-    row = features.one(workspace, one.features, one.index).row
-    found = [(f"{one.features}:{n}", f"neighbour, cosine {cosine:.2f}") for n, cosine in row.near[:4]]
-    related = features.relations(workspace, one.features, one.index)
+    row = features.one(workspace, feature.features, feature.index).row
+    pairs = [(f"{feature.features}:{n}", f"neighbour, cosine {cosine:.2f}") for n, cosine in row.near[:4]]
+    related = features.relations(workspace, feature.features, feature.index)
     if related is not None:
-        found += [
-            (f"{one.features}:{n}", f"fires on the same tokens, Jaccard {value:.2f}")
+        pairs += [
+            (f"{feature.features}:{n}", f"fires on the same tokens, Jaccard {value:.2f}")
             for n, value, *_ in related.row.companions[:3]
         ]
-        found += [
+        pairs += [
             (f"{NEURONS}blocks.{layer}.mlp.hook_post:{n}", f"neuron, cosine {cosine:+.2f}")
             for layer, n, cosine in related.row.near_neurons[:3]
         ]
-    return found
+    return pairs
 
 
-def about(workspace: Workspace, one: NamedFeature) -> FeatureRow | None:
+def about(workspace: Workspace, feature: NamedFeature) -> FeatureRow | None:
     """Return the stored row of a feature or neuron; None where no table describes it."""
-    return features.one(workspace, one.features, one.index).row if one.features else None
+    return features.one(workspace, feature.features, feature.index).row if feature.features else None
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,7 @@ def shared_tokens(workspace: Workspace, a: NamedFeature, b: NamedFeature) -> lis
     if not (a.features and b.features):
         return []
     of = f"{a.name} with other features of {b.features}"
-    found: list[SharedTokens] = []
+    shared: list[SharedTokens] = []
     for what, table, sql in (
         (PROMOTED, "features", _PROMOTED),
         ("tokens at the peak of examples", "examples", _PEAKS),
@@ -189,17 +189,17 @@ def shared_tokens(workspace: Workspace, a: NamedFeature, b: NamedFeature) -> lis
         if not mine or not theirs or not others:
             continue
         same = [token for token in mine if token in set(theirs)]
-        null = sorted(len(set(mine) & set(each)) for each in others.values())
+        null = sorted(len(set(mine) & set(tokens)) for tokens in others.values())
         p = p_from_null(len(same), null)
         bound = float(null[math.ceil(0.95 * len(null)) - 1])
-        found.append(SharedTokens(what, same, Measure(f"shared {what}", float(len(same)), bound, p, of)))
-    return found
+        shared.append(SharedTokens(what, same, Measure(f"shared {what}", float(len(same)), bound, p, of)))
+    return shared
 
 
-def _said(workspace: Workspace, one: NamedFeature, first: int, last: int) -> dict[int, list[str]]:
+def _said(workspace: Workspace, feature: NamedFeature, first: int, last: int) -> dict[int, list[str]]:
     """Return the tokens that features say through the Jacobian lens; none where that is not known."""
-    found = said_words(workspace, one.features, range(first, last + 1), KEPT, beyond_null=False)
-    return {feature: list(dict.fromkeys(each.strip().lower() for each in words)) for feature, words in found.items()}
+    tokens = said_words(workspace, feature.features, range(first, last + 1), KEPT, beyond_null=False)
+    return {index: list(dict.fromkeys(token.strip().lower() for token in words)) for index, words in tokens.items()}
 
 
 PROMOTED = "promoted tokens"
@@ -214,6 +214,6 @@ def _lists(workspace: Workspace, name: str, table: str, sql: str, low: int, high
     return {row["feature"]: sorted(filter(None, row["tokens"])) for row in rows}
 
 
-def labels(workspace: Workspace, one: NamedFeature, indices: Iterable[int]) -> dict[int, str]:
+def labels(workspace: Workspace, feature: NamedFeature, indices: Iterable[int]) -> dict[int, str]:
     """Return the labels of some features of a dictionary; empty where no table describes it."""
-    return features.labels(workspace, one.features, list(indices)) if one.features else {}
+    return features.labels(workspace, feature.features, list(indices)) if feature.features else {}

@@ -78,17 +78,17 @@ class Latents:
 
 def compare(workspace: Workspace, a: str, b: str) -> dict[str, Any]:
     """Return everything known of two features or neurons: the answer of `/api/compare`."""
-    one, two = both(workspace, a, b)
-    shared, measured = shared_tokens(workspace, one, two), pair(workspace, one, two)
+    first, second = both(workspace, a, b)
+    shared, measured = shared_tokens(workspace, first, second), pair(workspace, first, second)
     return {
-        "a": one,
-        "b": two,
-        "measures": [*measured.measures, *(each.measure for each in shared)],
+        "a": first,
+        "b": second,
+        "measures": [*measured.measures, *(row.measure for row in shared)],
         "missing": measured.missing,
         "verdict": measured.verdict,
         "nearest": measured.nearest,
-        "about": {"a": about(workspace, one), "b": about(workspace, two)},
-        "shared": {each.what: each.tokens for each in shared},
+        "about": {"a": about(workspace, first), "b": about(workspace, second)},
+        "shared": {row.what: row.tokens for row in shared},
     }
 
 
@@ -107,8 +107,8 @@ def _reason(error: WorkbenchError) -> str:
     return str(error).splitlines()[0]
 
 
-def _version(workspace: Workspace, one: NamedFeature) -> str:
-    return workspace.manifest("sae", one.sae).content_hash if one.sae else one.model
+def _version(workspace: Workspace, feature: NamedFeature) -> str:
+    return workspace.manifest("sae", feature.sae).content_hash if feature.sae else feature.model
 
 
 @lru_cache(maxsize=4)
@@ -156,30 +156,30 @@ def _neurons(workspace: Workspace, hook_point: str, spec: str) -> Latents:
 
 @lru_cache(maxsize=64)
 def _pair(root: str, a: NamedFeature, b: NamedFeature, version_a: str, version_b: str) -> Measured:
-    one, two = (_latents(root, x.dictionary, x.model, v) for x, v in ((a, version_a), (b, version_b)))
-    _check_model(a, b, one, two)
-    for x, latents in ((a, one), (b, two)):
+    latents_a, latents_b = (_latents(root, x.dictionary, x.model, v) for x, v in ((a, version_a), (b, version_b)))
+    _check_model(a, b, latents_a, latents_b)
+    for x, latents in ((a, latents_a), (b, latents_b)):
         if not x.index < len(latents.directions):
             raise ConfigError(f"{x.name} is not there: its dictionary has {len(latents.directions):,} latents")
     measures: list[Measure] = []
     missing: list[str] = []
     cosines, nearest = None, []
-    if one.space == two.space and one.directions.shape[1] == two.directions.shape[1]:
-        direct, cosines, nearest = _cosines(a, b, one, two)
-        measures += [*direct, *_readers(a, b, one, two), *_readers(b, a, two, one)]
+    if latents_a.space == latents_b.space and latents_a.directions.shape[1] == latents_b.directions.shape[1]:
+        direct, cosines, nearest = _cosines(a, b, latents_a, latents_b)
+        measures += [*direct, *_readers(a, b, latents_a, latents_b), *_readers(b, a, latents_b, latents_a)]
     else:
-        missing.append(f"no cosine: {a.name} writes to {one.space}, {b.name} to {two.space}")
+        missing.append(f"no cosine: {a.name} writes to {latents_a.space}, {b.name} to {latents_b.space}")
     try:
-        measures += _activations(Workspace(root), a, b, one, two)
+        measures += _activations(Workspace(root), a, b, latents_a, latents_b)
     except WorkbenchError as error:
         missing.append(_reason(error))
     return Measured(measures, missing, verdict(a, b, measures), cosines, nearest)
 
 
-def _check_model(a: NamedFeature, b: NamedFeature, one: Latents, two: Latents) -> None:
+def _check_model(a: NamedFeature, b: NamedFeature, latents_a: Latents, latents_b: Latents) -> None:
     """Raise `MismatchError` for dictionaries of other weights; by the model's name where a hash was not recorded."""
-    known = one.weight_hash and two.weight_hash
-    if (one.weight_hash != two.weight_hash) if known else (not a.model or a.model != b.model):
+    known = latents_a.weight_hash and latents_b.weight_hash
+    if (latents_a.weight_hash != latents_b.weight_hash) if known else (not a.model or a.model != b.model):
         raise MismatchError(
             f"{a.name} and {b.name} belong to models of other weights, so that their directions share no basis"
         )
@@ -201,24 +201,24 @@ def values_of_other_pairs(a: NamedFeature, b: NamedFeature, along_b: np.ndarray,
     `along_b [n_b]` are those of `a`, `along_a [n_a]` those of `b`.
     """
     parts: list[np.ndarray] = []
-    for values, own, other, far in ((along_b, b, a, b.dictionary), (along_a, a, b, a.dictionary)):
+    for values, partner, feature, far in ((along_b, b, a, b.dictionary), (along_a, a, b, a.dictionary)):
         keep = np.ones(len(values), bool)
-        keep[own.index] = False
-        if other.dictionary == far:
-            keep[other.index] = False
+        keep[partner.index] = False
+        if feature.dictionary == far:
+            keep[feature.index] = False
         parts.append(values[keep])
-    found = np.concatenate(parts)
-    return found[np.isfinite(found)]
+    null = np.concatenate(parts)
+    return null[np.isfinite(null)]
 
 
 def _cosines(
-    a: NamedFeature, b: NamedFeature, one: Latents, two: Latents
+    a: NamedFeature, b: NamedFeature, latents_a: Latents, latents_b: Latents
 ) -> tuple[list[Measure], Histogram, list[tuple[int, float]]]:
     """Return the cosine of two directions with random pairs, the distributions, and the latents nearest to `a`."""
-    along_b = (two.directions @ one.directions[a.index]).numpy()
-    along_a = (one.directions @ two.directions[b.index]).numpy()
+    along_b = (latents_b.directions @ latents_a.directions[a.index]).numpy()
+    along_a = (latents_a.directions @ latents_b.directions[b.index]).numpy()
     null = values_of_other_pairs(a, b, along_b, along_a)
-    value, near = float(along_b[b.index].clip(-1, 1)), _nearest(a, b, one, two)
+    value, near = float(along_b[b.index].clip(-1, 1)), _nearest(a, b, latents_a, latents_b)
     closer, of = float((near >= value).mean()), f"{len(near):,} latents of {a.dictionary}, nearest in {b.dictionary}"
     direct = [
         _measure("cosine of the directions they write", value, null, RANDOM_PAIRS),
@@ -228,11 +228,11 @@ def _cosines(
     return direct, Histogram(_fractions(null), _fractions(near)), [(i, float(along_b[i])) for i in order]
 
 
-def _nearest(a: NamedFeature, b: NamedFeature, one: Latents, two: Latents) -> np.ndarray:
+def _nearest(a: NamedFeature, b: NamedFeature, latents_a: Latents, latents_b: Latents) -> np.ndarray:
     """Return the largest cosine of latents of a's dictionary with one of b's, with another of the same, `[n]`."""
-    n = len(one.directions)
+    n = len(latents_a.directions)
     rows = np.random.default_rng(0).permutation(n)[:N_SAMPLE]
-    cosines = one.directions[rows] @ two.directions.T
+    cosines = latents_a.directions[rows] @ latents_b.directions.T
     if a.dictionary == b.dictionary:
         cosines[range(len(rows)), rows] = -1
     return cosines.max(1).values.numpy()
@@ -246,40 +246,42 @@ def _readers(writer: NamedFeature, reader: NamedFeature, written: Latents, read:
     """Return cosines of a direction with the weights by which a neuron reads; null: other neurons of its layer."""
     if not reader.neuron or writer.dictionary == reader.dictionary:
         return []
-    found: list[Measure] = []
+    measures: list[Measure] = []
     for name, rows in read.reads.items():
         along = (rows @ written.directions[writer.index]).numpy()
         null = np.delete(along, reader.index)
         title = f"cosine of {writer.name} with the input weights of {reader.name} ({name})"
-        found.append(_measure(title, float(along[reader.index]), null, "other neurons of the layer"))
-    return found
+        measures.append(_measure(title, float(along[reader.index]), null, "other neurons of the layer"))
+    return measures
 
 
-def _activations(workspace: Workspace, a: NamedFeature, b: NamedFeature, one: Latents, two: Latents) -> list[Measure]:
+def _activations(
+    workspace: Workspace, a: NamedFeature, b: NamedFeature, latents_a: Latents, latents_b: Latents
+) -> list[Measure]:
     """Return correlation and joint firing on recorded tokens. Raises `ConfigError` where nothing was recorded."""
-    recording = _recording(workspace, one, two)
-    x, y = (_acts(latents, recording) for latents in (one, two))
-    mine, theirs = (_column(acts, each.index).astype(np.float64) for acts, each in ((x, a), (y, b)))
+    recording = _recording(workspace, latents_a, latents_b)
+    x, y = (_acts(latents, recording) for latents in (latents_a, latents_b))
+    mine, theirs = (_column(acts, feature.index).astype(np.float64) for acts, feature in ((x, a), (y, b)))
     n, fired = len(mine), [int((values > 0).sum()) for values in (mine, theirs)]
     on = f"{n:,} tokens of the recording {recording.folder.name}"
-    for each, count in zip((a, b), fired, strict=True):
+    for feature, count in zip((a, b), fired, strict=True):
         if count < LEAST:
-            raise ConfigError(f"no correlation: {each.name} fires on {count} of {on}, {LEAST} are needed")
+            raise ConfigError(f"no correlation: {feature.name} fires on {count} of {on}, {LEAST} are needed")
     along_b, along_a = correlations(y, mine), correlations(x, theirs)
     null = values_of_other_pairs(a, b, along_b, along_a)
-    found = [_measure(f"correlation of activations on {on}", float(along_b[b.index]), null, RANDOM_PAIRS)]
+    measures = [_measure(f"correlation of activations on {on}", float(along_b[b.index]), null, RANDOM_PAIRS)]
     both = float(((mine > 0) & (theirs > 0)).sum())
     chance = fired[0] * fired[1] / n
     title = f"tokens on which both fire, of {n:,} ({fired[0]:,} and {fired[1]:,})"
-    return [*found, Measure(title, both, chance, None, "the number expected if they fired independently")]
+    return [*measures, Measure(title, both, chance, None, "the number expected if they fired independently")]
 
 
-def _recording(workspace: Workspace, one: Latents, two: Latents) -> Any:
+def _recording(workspace: Workspace, latents_a: Latents, latents_b: Latents) -> Any:
     """Return the newest stored recording of both hook points by a model of these weights."""
-    points = {one.hook_point, two.hook_point}
+    points = {latents_a.hook_point, latents_b.hook_point}
     for made in workspace.values(Recorded):
         known = points <= set(made.settings.hook_points) and not made.live
-        if known and made.settings.weight_hash == one.weight_hash:
+        if known and made.settings.weight_hash == latents_a.weight_hash:
             return _open(str(made.folder), made.about.content_hash)
     raise ConfigError(f"no correlation: no stored recording of this model has {' and '.join(sorted(points))}")
 
@@ -331,13 +333,13 @@ def verdict(a: NamedFeature, b: NamedFeature, measures: list[Measure]) -> str:
     """Return one sentence about a pair: its first measure against random pairs, then against nearest neighbours."""
     if _same(a, b):
         return "They are the same."
-    first = next((each for each in measures if each.p is not None), None)
+    first = next((measure for measure in measures if measure.p is not None), None)
     if first is None or first.p is None or first.null is None:
         return ""
     alike = "No more alike" if first.p > ALPHA else "More alike" if first.value > 0 else "More opposed"
     name = "cosine" if first.name.startswith("cosine") else "correlation"
     numbers = f"{name} {first.value:+.2f}, of random pairs up to {first.null:.2f} (95 %)"
-    closer = next((each.value for each in measures if each.name == CLOSER), None)
+    closer = next((measure.value for measure in measures if measure.name == CLOSER), None)
     if first.p > ALPHA or first.value < 0 or closer is None:
         rest = ""
     elif closer > ALPHA:

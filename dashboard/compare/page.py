@@ -64,14 +64,14 @@ def layout(context: Context, a: str = "", b: str = "", **_: Any) -> html.Div:
     known = view.suggestions(workspace)
     if not known and not workspace.names("sae"):
         raise NothingYetError(f"there are no features to compare in {workspace.address}")
-    form, texts = _form(known, a, b), [each for each in (a, b) if each.strip()]
+    form, texts = _form(known, a, b), [text for text in (a, b) if text.strip()]
     try:
         if not all(map(view.is_name, texts)):
             return page("Compare", form, _hits(workspace, a, b), _others())
         if len(texts) < 2:
             body = _partners(workspace, view.named(workspace, texts[0])) if texts else _begin(known)
             return page("Compare", form, body, _others(), lead=PAGE.shows)
-        names = [each.name for each in view.both(workspace, a, b)]
+        names = [feature.name for feature in view.both(workspace, a, b)]
     except WorkbenchError as error:
         return page("Compare", form, notice(explain_error(error), tone="error"), _begin(known), _others())
     return page(
@@ -147,10 +147,10 @@ _OTHERS = (
 
 def _hits(workspace: Workspace, a: str, b: str) -> html.Section:
     """Return the features that fit the first text of the form that is not a name, each as a link that puts it there."""
-    text = next(each for each in (a, b) if each.strip() and not view.is_name(each))
-    found = search_features(workspace, text, limit=N_HITS, examples=False, meanings=meaning_if_known)
+    text = next(field for field in (a, b) if field.strip() and not view.is_name(field))
+    answer = search_features(workspace, text, limit=N_HITS, examples=False, meanings=meaning_if_known)
     lines: list[html.Li] = []
-    for hit in found.hits:
+    for hit in answer.hits:
         name = f"{hit.features}:{hit.feature}"
         href = compare_href(name, b) if text == a else compare_href(a, name)
         lines.append(html.Li(quiet_link(f"{name} {visible(hit.label, 60)}".strip(), href)))
@@ -158,29 +158,29 @@ def _hits(workspace: Workspace, a: str, b: str) -> html.Section:
     return panel(f"Features for {visible(text, 60)}", body, note="choose one; the page Search says why each fits")
 
 
-def _partners(workspace: Workspace, one: NamedFeature) -> html.Section:
+def _partners(workspace: Workspace, feature: NamedFeature) -> html.Section:
     lines: list[html.Li] = []
-    for name, reason in view.partners(workspace, one):
-        label = _label(workspace, view.named(workspace, name, model=one.model))
-        link = quiet_link(f"{name} {label}".strip(), compare_href(one.name, name))
+    for name, reason in view.partners(workspace, feature):
+        label = _label(workspace, view.named(workspace, name, model=feature.model))
+        link = quiet_link(f"{name} {label}".strip(), compare_href(feature.name, name))
         lines.append(html.Li([link, html.Span(reason, className="wb-quiet")]))
     body = html.Ul(lines, className="wb-lines") if lines else html.P("Name another one above.", className="wb-none")
-    text = f"{one.name} {_label(workspace, one)}".strip()
+    text = f"{feature.name} {_label(workspace, feature)}".strip()
     return panel(
         "Compare with",
         body,
         className="wb-compare-partners",
-        note=[_linked(one, text), "; any other name works too"],
+        note=[_linked(feature, text), "; any other name works too"],
     )
 
 
-def _label(workspace: Workspace, one: NamedFeature) -> str:
-    row = view.about(workspace, one)
+def _label(workspace: Workspace, feature: NamedFeature) -> str:
+    row = view.about(workspace, feature)
     return visible(row.label, 60) if row else ""
 
 
-def _linked(one: NamedFeature, text: str) -> Any:
-    return quiet_link(text, feature_href(one.features, one.index)) if one.features else text
+def _linked(feature: NamedFeature, text: str) -> Any:
+    return quiet_link(text, feature_href(feature.features, feature.index)) if feature.features else text
 
 
 def show_stored(names: list[str]) -> tuple[Any, Any]:
@@ -188,7 +188,7 @@ def show_stored(names: list[str]) -> tuple[Any, Any]:
     workspace = current().workspace
     a, b = view.both(workspace, *names)
     sides = html.Div(
-        [guarded(each.name, lambda each=each: _side(workspace, each)) for each in (a, b)],
+        [guarded(feature.name, lambda feature=feature: _side(workspace, feature)) for feature in (a, b)],
         className="wb-two wb-even",
     )
     return sides, [_shared(workspace, a, b), _examples(workspace, a, b)]
@@ -206,17 +206,17 @@ def measures_table(measures: list[Measure]) -> html.Div:
     return records_table([{title: getattr(row, field) for field, title in titles.items()} for row in measures])
 
 
-def _side(workspace: Workspace, one: NamedFeature) -> list[Any]:
+def _side(workspace: Workspace, feature: NamedFeature) -> list[Any]:
     """Return one feature or neuron: label, density, promoted tokens."""
-    row = view.about(workspace, one)
-    where = f"{'neuron' if one.neuron else 'feature'} at {one.hook_point} of {one.model}"
+    row = view.about(workspace, feature)
+    where = f"{'neuron' if feature.neuron else 'feature'} at {feature.hook_point} of {feature.model}"
     if row is None:
-        said = as_typed("No table describes it; `workbench features` makes one.")
-        return [html.P(where, className="wb-note"), html.P(said, className="wb-none")]
+        hint = as_typed("No table describes it; `workbench features` makes one.")
+        return [html.P(where, className="wb-note"), html.P(hint, className="wb-none")]
     tokens = row.promoted[:N_TOKENS]
     label = visible(row.label or "", 300) or ("never fires" if not row.n_fired else "no label")
     parts: list[Any] = [
-        html.P([_linked(one, label), html.Span(f" from {row.label_source}", className="wb-quiet")], dir="auto"),
+        html.P([_linked(feature, label), html.Span(f" from {row.label_source}", className="wb-quiet")], dir="auto"),
         html.P(where, className="wb-note"),
         html.Div(
             [
@@ -227,32 +227,32 @@ def _side(workspace: Workspace, one: NamedFeature) -> list[Any]:
             className="wb-stats",
         ),
     ]
-    said = said_by(workspace, one.features, one.index)
+    lens = said_by(workspace, feature.features, feature.index)
     note = "direct effect on the next token's logits"
-    if said.saying is not None:
-        tokens = list(said.saying.raised[:N_TOKENS])
+    if lens.saying is not None:
+        tokens = list(lens.saying.raised[:N_TOKENS])
         note = "through the Jacobian lens, in standard deviations of all tokens' logits"
     if tokens:
-        label = f"Tokens that {one.name} promotes"
+        label = f"Tokens that {feature.name} promotes"
         parts += [html.H3("Promotes", title=note), token_bars(tokens, label=label, form="{:+.2f}".format)]
     return parts
 
 
 def _pair(workspace: Workspace, a: NamedFeature, b: NamedFeature, scheme: str | None) -> html.Section:
-    found = measure.pair(workspace, a, b)
-    parts: list[Any] = [html.P(html.Strong(found.verdict))] if found.verdict else []
-    parts += [measures_table(found.measures)] if found.measures else []
-    parts += [html.P(visible(f"Not measured: {each}", 400), className="wb-none") for each in found.missing]
-    if found.cosines is not None:
-        random, nearest, value = found.cosines.random, found.cosines.nearest, found.measures[0].value
+    comparison = measure.pair(workspace, a, b)
+    parts: list[Any] = [html.P(html.Strong(comparison.verdict))] if comparison.verdict else []
+    parts += [measures_table(comparison.measures)] if comparison.measures else []
+    parts += [html.P(visible(f"Not measured: {sentence}", 400), className="wb-none") for sentence in comparison.missing]
+    if comparison.cosines is not None:
+        random, nearest, value = comparison.cosines.random, comparison.cosines.nearest, comparison.measures[0].value
         figure = cosine_histogram(random, nearest, measure.EDGES.tolist(), theme(scheme), marker=value)
         label = "Cosines of random pairs and of nearest neighbours"
         parts.append(graph("compare-cosines", figure=figure, height=230, label=label))
-    if found.nearest:
+    if comparison.nearest:
         table = b.features or b.name.rpartition(":")[0]
-        named = view.labels(workspace, b, [index for index, _ in found.nearest])
+        named = view.labels(workspace, b, [index for index, _ in comparison.nearest])
         lines: list[html.Li] = []
-        for index, cosine in found.nearest:
+        for index, cosine in comparison.nearest:
             text = f"{index} {visible(named.get(index) or '', 60)}".strip()
             link = quiet_link(text, compare_href(a.name, f"{table}:{index}"))
             lines.append(html.Li([link, html.Span(f"{cosine:+.2f}", className="wb-value")]))
@@ -267,21 +267,21 @@ def _pair(workspace: Workspace, a: NamedFeature, b: NamedFeature, scheme: str | 
 
 def _shared(workspace: Workspace, a: NamedFeature, b: NamedFeature) -> html.Section:
     def body() -> list[Any]:
-        found = view.shared_tokens(workspace, a, b)
-        if not found:
+        shared = view.shared_tokens(workspace, a, b)
+        if not shared:
             return [html.P("No tokens are recorded for both.", className="wb-none")]
-        parts: list[Any] = [measures_table([each.measure for each in found])]
-        for each in found:
-            spans = [span for token in each.tokens for span in (token_text(token), " · ")][:-1]
-            parts += [html.H3(f"Both: {each.what}"), html.P(spans or "none", className="wb-shared")]
+        parts: list[Any] = [measures_table([row.measure for row in shared])]
+        for row in shared:
+            spans = [span for token in row.tokens for span in (token_text(token), " · ")][:-1]
+            parts += [html.H3(f"Both: {row.what}"), html.P(spans or "none", className="wb-shared")]
         return parts
 
     return guarded("Tokens in common", body, note="without case, and without spaces at the ends")
 
 
 def _examples(workspace: Workspace, a: NamedFeature, b: NamedFeature) -> html.Section:
-    def side(one: NamedFeature) -> html.Div:
-        rows = examples(workspace, one.features, one.index)[:N_EXAMPLES] if one.features else []
+    def side(feature: NamedFeature) -> html.Div:
+        rows = examples(workspace, feature.features, feature.index)[:N_EXAMPLES] if feature.features else []
         maximum = max((row.activation for row in rows), default=1.0)
         lines = [
             html.Li([html.Span(f"{row.activation:.3g}", className="wb-value"),
@@ -289,7 +289,7 @@ def _examples(workspace: Workspace, a: NamedFeature, b: NamedFeature) -> html.Se
             for row in rows
         ]  # fmt: skip
         none = html.P("No examples are recorded.", className="wb-none")
-        return html.Div([html.H3(one.name), html.Ol(lines, className="wb-compare-examples") if lines else none])
+        return html.Div([html.H3(feature.name), html.Ol(lines, className="wb-compare-examples") if lines else none])
 
     return guarded("Strongest examples", lambda: [html.Div([side(a), side(b)], className="wb-two wb-even")])
 

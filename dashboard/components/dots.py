@@ -42,18 +42,18 @@ def _sides(left: list[float], bottom: list[float], texts: list[str]) -> list[tup
     """Return the side of each text, the first of `SIDES` that lies inside and on no earlier text or labelled point."""
     points = [(WIDTH * x / 100, HEIGHT * y / 100) for x, y in zip(left, bottom, strict=True)]
     taken = [(x - 4, x + 4, y - 4, y + 4) for (x, y), text in zip(points, texts, strict=True) if text]
-    found: list[tuple[int, int]] = []
+    sides: list[tuple[int, int]] = []
     for (x, y), text in zip(points, texts, strict=True):
         boxes: list[tuple[float, float, float, float]] = []
         for across, up in SIDES:
             near, far = sorted((x + across * GAP, x + across * (GAP + LETTER * len(text))))
             boxes.append((near, far, y + up * LINE * 0.7 - LINE / 2, y + up * LINE * 0.7 + LINE / 2))
-        cost = [9 * (box[0] < 0 or box[1] > WIDTH) + sum(_overlap(box, other) for other in taken) for box in boxes]
+        cost = [9 * (box[0] < 0 or box[1] > WIDTH) + sum(_overlap(box, label) for label in taken) for box in boxes]
         best = cost.index(min(cost))
         if text:
             taken.append(boxes[best])
-        found.append(SIDES[best] if text else SIDES[0])
-    return found
+        sides.append(SIDES[best] if text else SIDES[0])
+    return sides
 
 
 def _overlap(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> bool:
@@ -70,7 +70,7 @@ def _range(values: tuple[float, ...], half: float | None) -> tuple[float, float]
 
 
 def _ends(shown: Dots) -> tuple[tuple[float, float], tuple[float, float]]:
-    half = max(max(each) - min(each) for each in (shown.x, shown.y)) / 2 or 1.0 if shown.alike else None
+    half = max(max(axis) - min(axis) for axis in (shown.x, shown.y)) / 2 or 1.0 if shown.alike else None
     return _range(shown.x, half), _range(shown.y, half)
 
 

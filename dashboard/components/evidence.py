@@ -81,8 +81,8 @@ def evidence_table(
     for name, value in list(flat.items())[:MAX_ROWS]:
         if owner and name in ("low", "high"):
             continue
-        said = (names or {}).get(name) or words(name)
-        rows.append(_row(said, number(value, signed=name in _CHANGES), term=_TERM_OF.get(name)))
+        label = (names or {}).get(name) or words(name)
+        rows.append(_row(label, number(value, signed=name in _CHANGES), term=_TERM_OF.get(name)))
         if name == owner:
             rows.append(_row("95 % interval", f"{number(low)} to {number(high)}", "wb-sub"))
     if len(flat) > MAX_ROWS:
@@ -232,8 +232,8 @@ def activation_bars(
     return _plot(
         [n / top for n in counts],
         names,
-        across=[(at(each), f"{each:.3g}") for each in ticks],
-        up=[(each / top, f"{each:,}") for each in _round_counts(top)],
+        across=[(at(tick), f"{tick:.3g}") for tick in ticks],
+        up=[(count / top, f"{count:,}") for count in _round_counts(top)],
         titles=("activation (log scale)", "tokens"),
         marks=[at(mean)] if mean else [],
         chosen=chosen,
@@ -266,11 +266,11 @@ def logit_bars(
     return _plot(
         [height(values[i]) for i in shown],
         [f"{values[i]:,.0f} tokens, random {baseline[i]:,.1f}; effect {low + width * (i + 0.5):+.1f}" for i in shown],
-        across=[((each - start) / span, f"{each:g}".replace("-", "−")) for each in ticks],
+        across=[((tick - start) / span, f"{tick:g}".replace("-", "−")) for tick in ticks],
         up=[(height(10.0**e), f"{10**e:,}") for e in range(int(top) + 1)],
         titles=("direct effect on the logit", "tokens (log)"),
-        marks=[(each - start) / span for each in tops[1:]],
-        line=[height(each) if each > 0.05 else 0.0 for each in baseline[first:last].tolist()],
+        marks=[(quantile - start) / span for quantile in tops[1:]],
+        line=[height(count) if count > 0.05 else 0.0 for count in baseline[first:last].tolist()],
     )
 
 
@@ -309,8 +309,8 @@ def _plot(
 def _steps(heights: list[float]) -> list[Any]:
     """Return a line over the bars as SVG, one level for each bar."""
     points = " ".join(f"{i + side},{100 - 100 * height:.1f}" for i, height in enumerate(heights) for side in (0, 1))
-    about = {"viewBox": f"0 0 {len(heights)} 100", "preserveAspectRatio": "none", "aria-hidden": "true"}
-    return ["svg", about, ["polyline", {"points": points, "vectorEffect": "non-scaling-stroke"}]]
+    attributes = {"viewBox": f"0 0 {len(heights)} 100", "preserveAspectRatio": "none", "aria-hidden": "true"}
+    return ["svg", attributes, ["polyline", {"points": points, "vectorEffect": "non-scaling-stroke"}]]
 
 
 def _step(span: float, most: int) -> float:

@@ -57,8 +57,8 @@ def help_mark(kind: type, *names: str) -> html.Details:
 
 def fields_data(**forms: tuple[type, Sequence[str]]) -> dict[str, Any]:
     """Return fields for a script as an attribute of an element: name of a form -> (class, fields that are asked)."""
-    found = {form: {name: _described(option_of(kind, name)) for name in names} for form, (kind, names) in forms.items()}
-    return attrs({"data-fields": json.dumps(found)})
+    data = {form: {name: _described(option_of(kind, name)) for name in names} for form, (kind, names) in forms.items()}
+    return attrs({"data-fields": json.dumps(data)})
 
 
 def _described(option: Option) -> dict[str, Any]:
@@ -69,7 +69,7 @@ def _described(option: Option) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def text_input(option: Option, id: dict[str, str], offered: list[str], given: str | None) -> Any:
+def text_input(option: Option, id: dict[str, str], offered: list[str], value: str | None) -> Any:
     """Return the input of an option with its help below it. Every kind has its text in `value`."""
     default = option.default
     shared: dict[str, Any] = {
@@ -81,15 +81,15 @@ def text_input(option: Option, id: dict[str, str], offered: list[str], given: st
         "inputWrapperOrder": ["label", "input", "description", "error"],
     }
     if option.kind == "switch":
-        shown = given if given in YES_NO else {True: "yes", False: "no", None: None}[default]
+        shown = value if value in YES_NO else {True: "yes", False: "no", None: None}[default]
         return dmc.Select(data=["yes", "no"], value=shown, clearable=option.optional, **shared)
     if option.kind == "choice" and not option.many:
-        shown = given if given in option.choices else default
+        shown = value if value in option.choices else default
         return dmc.Select(data=list(option.choices), value=shown, clearable=default is None, searchable=True, **shared)
     if option.many:
-        values = given.split(",") if given else [text_of(each) for each in default or ()]
+        values = value.split(",") if value else [text_of(entry) for entry in default or ()]
         return dmc.TagsInput(data=offered, value=values, clearable=True, acceptValueOnBlur=True, **shared)
-    text = given if given is not None else text_of(default)
+    text = value if value is not None else text_of(default)
     if offered:
         return dmc.Autocomplete(data=offered, value=text, **shared)
     return dmc.TextInput(value=text, **shared)

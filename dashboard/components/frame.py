@@ -113,10 +113,10 @@ def explain(error: Exception) -> str:
     """Return an error as one line: the message of one of ours; of any other its type, message and likely cause."""
     if isinstance(error, WorkbenchError):
         return as_typed(str(error))
-    found = f"An unexpected {type(error).__name__}: {error}. The terminal that runs the dashboard has the details."
+    text = f"An unexpected {type(error).__name__}: {error}. The terminal that runs the dashboard has the details."
     if isinstance(error, LookupError | TypeError | ValueError | AttributeError):
-        found += as_typed(" It is a defect of this page, or a damaged file: `workbench verify` checks the files.")
-    return found
+        text += as_typed(" It is a defect of this page, or a damaged file: `workbench verify` checks the files.")
+    return text
 
 
 def graph(id: str, *, figure: Any = None, label: str, height: int | None = None, **extra: Any) -> html.Div:
@@ -140,9 +140,9 @@ def loading(child: Children) -> dcc.Loading:
     A child with an id waits for itself only, not for what is inside it.
     """
     name = getattr(child, "id", None)
-    own: dict[str, Any] = {"target_components": {name: "children"}} if isinstance(name, str) else {}
+    options: dict[str, Any] = {"target_components": {name: "children"}} if isinstance(name, str) else {}
     seen = {"visibility": "visible", "opacity": 0.45}
-    return dcc.Loading(child, type="circle", delay_show=250, overlay_style=seen, **own)
+    return dcc.Loading(child, type="circle", delay_show=250, overlay_style=seen, **options)
 
 
 def note_controls(key: str, *, state: dict[str, Any] | None = None, largest: float | None = None) -> html.Div:
@@ -151,9 +151,9 @@ def note_controls(key: str, *, state: dict[str, Any] | None = None, largest: flo
     They are drawn in the browser (assets/notes.mjs), which asks for the `state` where none is given. `largest` is the
     largest activation of a feature: amounts of a recipe are typed in units of it.
     """
-    given = {"data-note-thing": key} | ({"data-note-state": json.dumps(state)} if state is not None else {})
-    given |= {"data-note-largest": str(largest)} if largest else {}
-    return html.Div(className="wb-note-controls", **attrs(given))
+    data = {"data-note-thing": key} | ({"data-note-state": json.dumps(state)} if state is not None else {})
+    data |= {"data-note-largest": str(largest)} if largest else {}
+    return html.Div(className="wb-note-controls", **attrs(data))
 
 
 def save_search_control() -> html.Div:
@@ -194,8 +194,8 @@ class Choice:
 
 def choice_list(title: str, choices: list[Choice], chosen: int) -> html.Nav:
     """Return all choices in a panel; `chosen` is the index of the one that is shown."""
-    here = attrs({"aria-current": "true"})
-    rows = [html.Li(_link(choice), **(here if at == chosen else {})) for at, choice in enumerate(choices)]
+    aria = attrs({"aria-current": "true"})
+    rows = [html.Li(_link(choice), **(aria if at == chosen else {})) for at, choice in enumerate(choices)]
     return html.Nav(panel(title, html.Ul(rows, className="wb-choices")), **attrs({"aria-label": title}))
 
 
@@ -270,9 +270,9 @@ def still(node: Children) -> Children:
 
 def _together(parts: list[Any]) -> list[Any]:
     """Return parts with each run of plain ones as one `Still`."""
-    there = (part for part in parts if part is not None)
-    runs = [(alive, list(run)) for alive, run in groupby(there, lambda part: isinstance(part, Component))]
-    return [each for alive, run in runs for each in (run if alive else [Still(run)])]
+    nodes = (part for part in parts if part is not None)
+    runs = [(alive, list(run)) for alive, run in groupby(nodes, lambda part: isinstance(part, Component))]
+    return [node for alive, run in runs for node in (run if alive else [Still(run)])]
 
 
 def _settled(node: Any) -> Any:
@@ -283,13 +283,13 @@ def _settled(node: Any) -> Any:
         return node.tree[0] if len(node.tree) == 1 else node
     tag = node._type.lower() if node._namespace == "dash_html_components" else None
     tag = "Link" if isinstance(node, dcc.Link) else tag
-    given = node.to_plotly_json()["props"]
+    props = node.to_plotly_json()["props"]
     if tag is None and not isinstance(node, dcc.Loading):
         return node
-    children = given.pop("children", None)
-    parts = [_settled(each) for each in (children if isinstance(children, list | tuple) else [children])]
-    if tag is None or given.keys() & {"id", "n_clicks"} or any(isinstance(part, Component) for part in parts):
+    children = props.pop("children", None)
+    parts = [_settled(child) for child in (children if isinstance(children, list | tuple) else [children])]
+    if tag is None or props.keys() & {"id", "n_clicks"} or any(isinstance(part, Component) for part in parts):
         if any(part is not None for part in parts):
             node.children = _together(parts)
         return node
-    return [tag, given, *(part for part in parts if part is not None)]
+    return [tag, props, *(part for part in parts if part is not None)]

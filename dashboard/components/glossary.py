@@ -69,10 +69,10 @@ def explained(text: str) -> list[str | html.A]:
     parts: list[str | html.A] = []
     seen: set[Term] = set()
     end = 0
-    for found in words.finditer(text):
-        term = terms[found[0]]
+    for match in words.finditer(text):
+        term = terms[match[0]]
         if term not in seen:
             seen.add(term)
-            parts += [text[end : found.start()], term.link(found[0])]
-            end = found.end()
+            parts += [text[end : match.start()], term.link(match[0])]
+            end = match.end()
     return [part for part in (*parts, text[end:]) if part]

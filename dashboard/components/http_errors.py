@@ -47,10 +47,10 @@ def answer(error: Exception) -> flask.Response:
     fresh = {"Cache-Control": "no-store"}
     if not f"{flask.request.path}/".startswith(_DATA):
         return flask.Response(f"{explain(error)}\n", status, mimetype="text/plain", headers=fresh)
-    found = {"error": explain(error)}
+    body = {"error": explain(error)}
     if isinstance(error, ConflictError):
-        found |= {"theirs": error.theirs, "field": error.field}
-    return flask.Response(flask.json.dumps(found), status, mimetype="application/json", headers=fresh)
+        body |= {"theirs": error.theirs, "field": error.field}
+    return flask.Response(flask.json.dumps(body), status, mimetype="application/json", headers=fresh)
 
 
 def _unexpected(error: InternalServerError) -> flask.Response:  # Flask has logged it

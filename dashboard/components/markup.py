@@ -24,21 +24,21 @@ def markup(component: Component, scheme: str) -> str:
 
 def _markup(node: Any) -> Iterator[str]:
     if isinstance(node, list | tuple):
-        for each in node:
-            yield from _markup(each)
+        for child in node:
+            yield from _markup(child)
     elif isinstance(node, Component):
         values = node.to_plotly_json()["props"]
         children = values.pop("children", None)
         tag = node._type.lower() if node._namespace == "dash_html_components" else "span"  # a link leads nowhere here
-        given = {
+        attributes = {
             "class": values.get("className"),
             "style": _style(values.get("style")),
             "title": values.get("title") or values.get("data-tip"),
             "dir": values.get("dir"),
         }
-        given |= {key: value for key, value in values.items() if key.startswith(("data-", "aria-"))}
-        said = "".join(f' {key}="{escaped(value)}"' for key, value in given.items() if value is not None)
-        yield f"<{tag}{said}>"
+        attributes |= {key: value for key, value in values.items() if key.startswith(("data-", "aria-"))}
+        text = "".join(f' {key}="{escaped(value)}"' for key, value in attributes.items() if value is not None)
+        yield f"<{tag}{text}>"
         yield from _markup(children)
         if tag not in _VOID:
             yield f"</{tag}>"
@@ -76,6 +76,6 @@ def _rules(classes: frozenset[str], scheme: str) -> str:
     ]
     for selectors, body in re.findall(r"^(\.[^{}]*)\{([^{}]*)\}", css, re.MULTILINE):
         if classes & set(re.findall(r"\.(wb-[\w-]+)", selectors)):
-            scoped = ", ".join(f".wb-shown {each.strip()}" for each in selectors.split(","))
+            scoped = ", ".join(f".wb-shown {selector.strip()}" for selector in selectors.split(","))
             wanted.append(f"{scoped} {{{body}}}")
     return "\n".join(wanted)

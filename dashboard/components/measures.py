@@ -27,6 +27,6 @@ def missing_panel(title: str, why: str) -> html.Section:
     return panel(title, html.P(["Not measured: ", visible(why, 400), "."], className="wb-why"))
 
 
-def eigenvalues(found: Spectrum) -> list[Record]:
+def eigenvalues(spectrum: Spectrum) -> list[Record]:
     """Return the eigenvalues of a spectrum as rows of a table."""
-    return [{"component": at, "eigenvalue": value} for at, value in enumerate(found.eigenvalues.tolist(), 1)]
+    return [{"component": at, "eigenvalue": value} for at, value in enumerate(spectrum.eigenvalues.tolist(), 1)]

@@ -80,8 +80,8 @@ class NothingYetError(MissingError):
 def find_pages() -> list[Page]:
     """Return the page of every folder of `dashboard/` that has a `page.py`, in the order of the navigation bar."""
     folder = Path(__file__).parents[1]
-    found = [import_module(f"dashboard.{file.parent.name}.page").PAGE for file in folder.glob("*/page.py")]
-    return sorted(found, key=lambda each: (each.order, each.title))
+    pages = [import_module(f"dashboard.{file.parent.name}.page").PAGE for file in folder.glob("*/page.py")]
+    return sorted(pages, key=lambda page: (page.order, page.title))
 
 
 def open_artefact(
@@ -93,10 +93,10 @@ def open_artefact(
     the name cannot be one, and `NothingYetError` when no name is given and there is no artefact of these kinds.
     """
     if not name:
-        found = workspace.default(*kinds, prefer=prefer)
-        if found is None:
+        manifest = workspace.default(*kinds, prefer=prefer)
+        if manifest is None:
             raise NothingYetError(f"no artefact of kind {' or '.join(kinds)} was found in {workspace.address}")
-        return found
+        return manifest
     return workspace.find(name, *kinds)
 
 
@@ -106,7 +106,7 @@ def empty_page(which: Page, workspace: Workspace, model: str) -> html.Div:
     That is a button where the server runs analyses and the page has one, and always the command.
     """
     command = which.command.replace("MODEL", model).replace("workbench", program(), 1)
-    given = f"{command} --workspace {shlex.quote(workspace.address)}"
+    full_command = f"{command} --workspace {shlex.quote(workspace.address)}"
     button = []
     if which.fill is not None and (queue := _queue()) is not None and not queue.problem:
         button = _fill_button(queue, *which.fill(workspace, model), then=which.path)
@@ -117,7 +117,7 @@ def empty_page(which: Page, workspace: Workspace, model: str) -> html.Div:
             html.P(which.shows),
             *button,
             html.P("This command in a terminal makes it" + (" too:" if button else ":")),
-            html.Pre(given, className="wb-command"),
+            html.Pre(full_command, className="wb-command"),
             html.P("The result appears here when it is done."),
             className="wb-empty",
         ),
@@ -138,7 +138,7 @@ def register_empty(app: Dash) -> None:
 
 def open_again(n: int | None, path: str) -> Any:
     """Return the address of a page that is no longer empty; no change while it is. `n` counts the looks."""
-    which = next((each for each in find_pages() if each.path == path), None)
+    which = next((page for page in find_pages() if page.path == path), None)
     if which is None or not n:
         return no_update
     try:
@@ -166,9 +166,9 @@ def _fill_button(queue: RunQueue, verb: str, options: dict[str, Any], *, then: s
 
 def first_step(workspace: Workspace, model: str) -> tuple[str, dict[str, Any]]:
     """Return the next step towards described features: record a model, train on it, describe the dictionary."""
-    found = workspace.values(StoredSAE)
-    if found:
-        return "features", {"dictionary": next((each for each in found if each.recording), found[0]).name}
+    dictionaries = workspace.values(StoredSAE)
+    if dictionaries:
+        return "features", {"dictionary": next((sae for sae in dictionaries if sae.recording), dictionaries[0]).name}
     if recording := workspace.default("recording"):
         return "train", {"recording": recording.name}
     return "record", {"model": model}
@@ -188,11 +188,11 @@ def run_button(verb: str, options: dict[str, Any], *, id: str, text: str, then: 
     if queue is None or queue.problem:
         reason = queue.problem if queue else "This dashboard runs no analyses; start it with `workbench serve`."
         return html.Div(html.P(as_typed(reason)), className="wb-run-here")
-    run = next((each for each in queue.active() if each.verb == verb and each.options == options), None)
-    asked = {"verb": verb, "options": options, "run": run.id if run else None, "then": then}
+    run = next((run for run in queue.active() if run.verb == verb and run.options == options), None)
+    state = {"verb": verb, "options": options, "run": run.id if run else None, "then": then}
     return html.Div(
         [
-            dcc.Store(id={"type": "run-ask", "of": id}, data=asked),
+            dcc.Store(id={"type": "run-ask", "of": id}, data=state),
             html.Button(
                 text, id={"type": "run-go", "of": id}, className="wb-act", disabled=run is not None, type="button"
             ),
@@ -245,21 +245,21 @@ def register_runs(app: Dash) -> None:
         State({"type": "run-ask", "of": MATCH}, "data"),
         prevent_initial_call=True,
     )
-    def follow(clicks: int | None, _: int | None, asked: dict[str, Any]) -> tuple[Any, Any, bool, bool]:
+    def follow(clicks: int | None, _: int | None, state: dict[str, Any]) -> tuple[Any, Any, bool, bool]:
         queue = _queue()
         if queue is None:
             raise MissingError("this dashboard runs no analyses; start it with `workbench serve`")
-        pressed = any(each["type"] == "run-go" for each in ctx.triggered_prop_ids.values())  # not the clock
-        if clicks and pressed and not asked["run"]:
-            asked = {**asked, "run": queue.add(asked["verb"], asked["options"])}
-        if not asked["run"]:
+        pressed = any(trigger["type"] == "run-go" for trigger in ctx.triggered_prop_ids.values())  # not the clock
+        if clicks and pressed and not state["run"]:
+            state = {**state, "run": queue.add(state["verb"], state["options"])}
+        if not state["run"]:
             return no_update, no_update, True, False
-        run = queue.get(asked["run"])
-        lead = run_progress(run, then=asked["then"])
+        run = queue.get(state["run"])
+        lead = run_progress(run, then=state["then"])
         log = [html.Pre(run.log, className="wb-run-log")] if run.state == "failed" else []
         more = [quiet_link("All runs", "/runs")]
         again = not run.active and run.state != "done"
-        return {**asked, "run": None} if again else asked, [*lead, *more, *log], not run.active, not again
+        return {**state, "run": None} if again else state, [*lead, *more, *log], not run.active, not again
 
 
 def _queue() -> RunQueue | None:
@@ -302,7 +302,7 @@ def own_page(kind: str) -> str:
 
 def kinds_by_page() -> list[str]:
     """Return every kind: those with a page of their own first, in the order of `OWN_PAGES`."""
-    shown = [kind for own in OWN_PAGES for kind in kinds_of(own)]
+    shown = [kind for form in OWN_PAGES for kind in kinds_of(form)]
     return list(dict.fromkeys([*shown, *KINDS]))
 
 
@@ -312,11 +312,11 @@ def page_of(address: str) -> str:
     What follows the name, a query or a fragment, stays. Other addresses are returned as they are.
     """
     match = _ADDRESS.fullmatch(address)
-    own = own_page(kind) if match and (kind := kind_in(match[1])) else ""
-    if match is None or not own:
+    form = own_page(kind) if match and (kind := kind_in(match[1])) else ""
+    if match is None or not form:
         return address
-    rest = match[3].replace("?", "&", 1) if "?" in own else match[3]
-    return own.format(name=match[2], key=f"{match[1]}/{match[2]}") + rest
+    rest = match[3].replace("?", "&", 1) if "?" in form else match[3]
+    return form.format(name=match[2], key=f"{match[1]}/{match[2]}") + rest
 
 
 def menu_choices(
@@ -326,10 +326,10 @@ def menu_choices(
 
     The text is the name, with the kind where artefacts of two kinds share the name.
     """
-    found = workspace.newest(*kinds)
-    names = Counter(each.name for each in found)
-    texts = [m.name if names[m.name] == 1 else f"{m.name} · {m.kind.replace('_', ' ')}" for m in found]
-    return [(text, href(each.key)) for text, each in zip(texts, found, strict=True)]
+    manifests = workspace.newest(*kinds)
+    names = Counter(manifest.name for manifest in manifests)
+    texts = [m.name if names[m.name] == 1 else f"{m.name} · {m.kind.replace('_', ' ')}" for m in manifests]
+    return [(text, href(manifest.key)) for text, manifest in zip(texts, manifests, strict=True)]
 
 
 def artefact_menu(
@@ -369,13 +369,13 @@ def address_sink(which: str) -> html.Div:
     return html.Div(id=f"{which}-address", hidden=True)
 
 
-def register_address(app: Dash, which: str, *given: Input | State, script: str = "workbench") -> None:
+def register_address(app: Dash, which: str, *inputs: Input | State, script: str = "workbench") -> None:
     """Let the address follow what a visitor changes on the page `which`.
 
     The function `<which>Address` of `window.dash_clientside.<script>` (in `assets/`) turns the values into an address.
     """
     address = ClientsideFunction(script, f"{which}Address")
-    app.clientside_callback(address, Output(f"{which}-address", "children"), *given)
+    app.clientside_callback(address, Output(f"{which}-address", "children"), *inputs)
 
 
 def register_parts(app: Dash, which: str, draw: Callable[[Any, str | None], Any]) -> None:
@@ -477,8 +477,8 @@ def prompt_href(**query: Any) -> str:
 
 
 def _query(values: dict[str, Any]) -> str:
-    given = {key: value for key, value in values.items() if value not in (None, "")}
-    return f"?{urlencode(given, safe='/')}" if given else ""
+    fields = {key: value for key, value in values.items() if value not in (None, "")}
+    return f"?{urlencode(fields, safe='/')}" if fields else ""
 
 
 def whole_number(text: Any, default: int | None = None) -> int | None:
@@ -502,28 +502,28 @@ def certified(workspace: Workspace, key: str) -> html.A | None:
     kind = kind_in(folder)
     if kind in ("", CERTIFICATE):
         return None
-    parents, known = workspace.manifest(kind, name).parents, {each.key: each for each in workspace.values(Certificate)}
-    under = {each: digest for each, digest in parents.items() if each.startswith(f"{FOLDERS[CERTIFICATE]}/")}
+    parents, known = workspace.manifest(kind, name).parents, {cert.key: cert for cert in workspace.values(Certificate)}
+    under = {parent: digest for parent, digest in parents.items() if parent.startswith(f"{FOLDERS[CERTIFICATE]}/")}
     if not under:
         hint = (
             f"Model and dictionary were not examined before these numbers were made: {program()} doctor MODEL does it"
         )
         return html.A("no certificate", href="/doctor", title=hint, className="wb-certified")
-    (_, said, hint), shown = max((_standing(known.get(each), digest), each) for each, digest in under.items())
+    (_, mark, hint), shown = max((_standing(known.get(parent), digest), parent) for parent, digest in under.items())
     address = page_of(address_of(shown))
-    return html.A(said, href=address, title=hint, className="wb-certified" + " wb-sign-failed" * (" failed" in said))
+    return html.A(mark, href=address, title=hint, className="wb-certified" + " wb-sign-failed" * (" failed" in mark))
 
 
-def _standing(found: Certificate | None, digest: str) -> tuple[int, str, str]:
+def _standing(cert: Certificate | None, digest: str) -> tuple[int, str, str]:
     """Return how much a reader has to know of a certificate, the mark, and what it means."""
-    if found is None:
+    if cert is None:
         return 2, "certificate deleted", "Model or dictionary were examined before; the certificate is gone"
-    if found.about.content_hash != digest:
+    if cert.about.content_hash != digest:
         return 3, "examined anew since", "Model or dictionary were examined before, and again since: see the result"
-    if found.failed:
-        failed = found.with_verdict("failed")
-        names = ", ".join(f"{each.part} {each.name}" for each in failed)
-        return 4, f"{len(failed)} checks failed" if len(failed) > 1 else "1 check failed", f"{found.subject}: {names}"
-    if found.settings.quick:
-        return 1, "quick checks passed", f"{found.subject}: the quick checks were run before these numbers were made"
-    return 0, "certified", f"{found.subject}: all checks were run before these numbers were made"
+    if cert.failed:
+        failed = cert.with_verdict("failed")
+        names = ", ".join(f"{check.part} {check.name}" for check in failed)
+        return 4, f"{len(failed)} checks failed" if len(failed) > 1 else "1 check failed", f"{cert.subject}: {names}"
+    if cert.settings.quick:
+        return 1, "quick checks passed", f"{cert.subject}: the quick checks were run before these numbers were made"
+    return 0, "certified", f"{cert.subject}: all checks were run before these numbers were made"

@@ -129,13 +129,13 @@ def _line(token: str, value: float, share: float, form: Callable[[float], str]) 
 
 
 def feature_line(
-    features: str, index: int, label: str, value: str, *, title: str | None = None, said: Sequence[str] = ()
+    features: str, index: int, label: str, value: str, *, title: str | None = None, words: Sequence[str] = ()
 ) -> html.Li:
     """Return a link to a feature: number, label, the tokens that it makes the model say, and a value such as a cosine
     similarity; `title` explains it."""
     says = (
-        html.Span(" says " + ", ".join(visible(each.strip() or each, 24) for each in said), className="wb-quiet")
-        if said
+        html.Span(" says " + ", ".join(visible(word.strip() or word, 24) for word in words), className="wb-quiet")
+        if words
         else None
     )
     return html.Li(

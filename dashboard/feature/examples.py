@@ -43,13 +43,13 @@ READING = {"view": "context", "scale": "feature"}
 """Initial state of the switches."""
 
 
-def histogram_panel(one: view.One) -> html.Section:
+def histogram_panel(feature: view.One) -> html.Section:
     """Return the histogram of activations, with a slider that chooses a range of its bins."""
-    bins = filled_bins(one.row.histogram)
+    bins = filled_bins(feature.row.histogram)
     parts: list[Any] = [html.P("It never fired, so there is no histogram.", className="wb-none")]
-    if sum(one.row.histogram):
-        about = attrs({"aria-label": "Histogram of activations"})
-        parts = [html.Div(bars(one), id="feature-histogram", className="wb-histogram", role="figure", **about)]
+    if sum(feature.row.histogram):
+        aria = attrs({"aria-label": "Histogram of activations"})
+        parts = [html.Div(bars(feature), id="feature-histogram", className="wb-histogram", role="figure", **aria)]
         slider = dmc.RangeSlider(
             id="feature-range", value=[bins.start, bins.stop], min=bins.start, max=bins.stop, step=1, minRange=1,
             label=None, size="xs", flex=1, thumbFromLabel="Lowest activation of the examples, a bin of the histogram",
@@ -58,9 +58,11 @@ def histogram_panel(one: view.One) -> html.Section:
         whole = dmc.Button("All", id="feature-range-all", variant="default", size="compact-xs")
         parts.append(html.Div([html.Span("examples", className="wb-quiet"), slider, whole], className="wb-density"))
         see = html.Button("see the examples", id="feature-range-see", type="button", className="wb-link")
-        told = html.Span(said(one, (bins.start, bins.stop)), id="feature-range-said", **attrs({"aria-live": "polite"}))
+        span = html.Span(
+            said(feature, (bins.start, bins.stop)), id="feature-range-said", **attrs({"aria-live": "polite"})
+        )
         first = html.Span(id="feature-range-first", **attrs({"data-first": str(bins.start)}))
-        parts.append(html.P([told, " ", see, first], className="wb-note"))
+        parts.append(html.P([span, " ", see, first], className="wb-note"))
     return panel(
         "Activations",
         *parts,
@@ -69,26 +71,26 @@ def histogram_panel(one: view.One) -> html.Section:
     )
 
 
-def bars(one: view.One, chosen: tuple[int, int] | None = None) -> list[Any]:
+def bars(feature: view.One, chosen: tuple[int, int] | None = None) -> list[Any]:
     """Return the filled bins of a feature's histogram; those outside of `chosen`, `(first, end)`, are faint."""
-    bins = filled_bins(one.row.histogram)
+    bins = filled_bins(feature.row.histogram)
     within = None
     if chosen is not None and chosen != (bins.start, bins.stop):
         within = range(chosen[0] - bins.start, chosen[1] - bins.start)
-    edges = one.features.histogram_edges[bins.start : bins.stop + 1]
+    edges = feature.features.histogram_edges[bins.start : bins.stop + 1]
     return activation_bars(
-        one.row.histogram[bins.start : bins.stop], edges, mean=one.row.mean_activation, chosen=within
+        feature.row.histogram[bins.start : bins.stop], edges, mean=feature.row.mean_activation, chosen=within
     )
 
 
-def said(one: view.One, bins: tuple[int, int]) -> str:
+def said(feature: view.One, bins: tuple[int, int]) -> str:
     """Return the range of some bins of the histogram, `(first, end)`, and the number of tokens in it."""
-    edges = one.features.histogram_edges
-    tokens = sum(one.row.histogram[bins[0] : bins[1]])
+    edges = feature.features.histogram_edges
+    tokens = sum(feature.row.histogram[bins[0] : bins[1]])
     return f"{edges[bins[0]]:.3g} to {edges[min(bins[1], len(edges) - 1)]:.3g}: {tokens:,} tokens;"
 
 
-def examples_panel(workspace: Workspace, name: str, one: view.One, reading: dict[str, str] | None) -> Any:
+def examples_panel(workspace: Workspace, name: str, feature: view.One, reading: dict[str, str] | None) -> Any:
     """Return the panel of examples with its switches, set as `reading` says."""
     chosen = READING | (reading or {})
     switches = [
@@ -96,8 +98,8 @@ def examples_panel(workspace: Workspace, name: str, one: view.One, reading: dict
         html.Span("full colour: maximum of the", className="wb-quiet"),
         _switch("feature-scale", "Full colour is the maximum of", SCALES, chosen["scale"]),
     ]
-    bins = filled_bins(one.row.histogram)
-    shown = listed(workspace, name, one, (bins.start, bins.stop), chosen, current_live)
+    bins = filled_bins(feature.row.histogram)
+    shown = listed(workspace, name, feature, (bins.start, bins.stop), chosen, current_live)
     return panel(
         "Examples",
         html.Div(switches, className="wb-controls wb-example-switches"),
@@ -119,29 +121,35 @@ def current_live() -> Live:
 
 
 def listed(
-    workspace: Workspace, name: str, one: view.One, bins: tuple[int, int], reading: dict[str, str], live: Any
+    workspace: Workspace, name: str, feature: view.One, bins: tuple[int, int], reading: dict[str, str], live: Any
 ) -> list[Any]:
     """Return the examples whose activation lies in some bins, `(first, end)`; of the whole range by group.
 
     `live()` returns the model process, which is asked for documents only.
     """
-    whole = filled_bins(one.row.histogram)
-    edges = one.features.histogram_edges
+    whole = filled_bins(feature.row.histogram)
+    edges = feature.features.histogram_edges
     scale, amount = cast(Scale, reading["scale"]), cast(View, reading["view"])
     if bins[0] <= whole.start and bins[1] >= whole.stop:
-        found = view.examples(workspace, name, one.row.feature)
-        groups = [(GROUPS.get(group, (group, "")), list(rows)) for group, rows in groupby(found, lambda e: e.group)]
+        examples = view.examples(workspace, name, feature.row.feature)
+        groups = [(GROUPS.get(group, (group, "")), list(rows)) for group, rows in groupby(examples, lambda e: e.group)]
     else:
         low, high = edges[bins[0]], edges[min(bins[1], len(edges) - 1)]
-        found, n_stored = view.examples_between(workspace, name, one.row.feature, low, high, last=bins[1] >= whole.stop)
-        groups = [((f"Activation {low:.3g} to {high:.3g}", _coverage(one, bins, len(found), n_stored)), found)]
-    texts, remark = _documents(name, one.row.feature, found, live) if amount == "document" else ({}, None)
+        examples, n_stored = view.examples_between(
+            workspace, name, feature.row.feature, low, high, last=bins[1] >= whole.stop
+        )
+        groups = [
+            ((f"Activation {low:.3g} to {high:.3g}", _coverage(feature, bins, len(examples), n_stored)), examples)
+        ]
+    texts, remark = _documents(name, feature.row.feature, examples, live) if amount == "document" else ({}, None)
     parts: list[Any] = [html.P(remark, className="wb-note")] if remark else []
-    strongest = one.row.max_activation
+    strongest = feature.row.max_activation
     sections: list[Any] = []
     for (title, meaning), rows in groups:
-        top = strongest if scale == "feature" else max((each.activation for each in rows), default=strongest)
-        lines = [_example(each, each.activation if scale == "example" else top, amount, texts) for each in rows]
+        top = strongest if scale == "feature" else max((example.activation for example in rows), default=strongest)
+        lines = [
+            _example(example, example.activation if scale == "example" else top, amount, texts) for example in rows
+        ]
         heading = html.H3([title, html.Span(meaning, className="wb-quiet")])
         sections.append(html.Section([heading, html.Ol(lines) if lines else None]))
     if len(sections) > 1:  # the strongest, and the quarters
@@ -150,33 +158,33 @@ def listed(
     return parts + sections
 
 
-def all_examples(workspace: Workspace, name: str, one: view.One) -> list[Any]:
+def all_examples(workspace: Workspace, name: str, feature: view.One) -> list[Any]:
     """Return every stored example by group, in its stored window."""
-    whole = filled_bins(one.row.histogram)
-    if not one.row.n_fired:
+    whole = filled_bins(feature.row.histogram)
+    if not feature.row.n_fired:
         return [html.P("It never fired.", className="wb-none")]
-    return listed(workspace, name, one, (whole.start, whole.stop), READING, current_live)
+    return listed(workspace, name, feature, (whole.start, whole.stop), READING, current_live)
 
 
-def _coverage(one: view.One, bins: tuple[int, int], n: int, n_stored: int) -> str:
-    tokens = sum(one.row.histogram[bins[0] : bins[1]])
-    said = f"{tokens:,} tokens of the recording; {n} of the {n_stored} stored examples"
-    return said if n else f"{said}: only the strongest and some of each quarter are stored"
+def _coverage(feature: view.One, bins: tuple[int, int], n: int, n_stored: int) -> str:
+    tokens = sum(feature.row.histogram[bins[0] : bins[1]])
+    text = f"{tokens:,} tokens of the recording; {n} of the {n_stored} stored examples"
+    return text if n else f"{text}: only the strongest and some of each quarter are stored"
 
 
 def _documents(
     name: str, feature: int, rows: list[ExampleRow], live: Any
 ) -> tuple[dict[int, DocumentText], str | None]:
     """Return the documents of the first examples by recording row, and a sentence on those that are missing."""
-    wanted = [each.row for each in rows[:N_DOCUMENTS]]
+    wanted = [example.row for example in rows[:N_DOCUMENTS]]
     try:
-        found = live().ask(ReadDocuments(features=name, feature=feature, rows=tuple(wanted)))
+        documents = live().ask(ReadDocuments(features=name, feature=feature, rows=tuple(wanted)))
     except WorkbenchError as error:
         return {}, f"The full text cannot be shown: {explain(error)} The stored windows are shown instead."
     more = f"Full text of the first {N_DOCUMENTS} of {len(rows)} examples; " if len(rows) > N_DOCUMENTS else ""
-    cut = "Longer documents are cut around the peak." if any(each.cut for each in found) else ""
+    cut = "Longer documents are cut around the peak." if any(document.cut for document in documents) else ""
     remark = f"{more}{'the others show their stored window. ' if more else ''}{cut}"
-    return dict(zip(wanted, found, strict=True)), remark or None
+    return dict(zip(wanted, documents, strict=True)), remark or None
 
 
 def _example(row: ExampleRow, maximum: float, amount: View, texts: dict[int, DocumentText]) -> html.Li:
@@ -235,10 +243,10 @@ def register(app: Dash) -> None:
 def _draw(chosen: list[int], amount: str, scale: str, state: dict[str, Any]) -> Any:
     workspace, name = current().workspace, state["features"]
     reading = {"view": amount, "scale": scale}
-    one = view.one(workspace, name, state["index"])
-    first, end = (int(each) for each in chosen)
-    shown = attempt(lambda: still(html.Div(listed(workspace, name, one, (first, end), reading, current_live))))
+    feature = view.one(workspace, name, state["index"])
+    first, end = (int(edge) for edge in chosen)
+    shown = attempt(lambda: still(html.Div(listed(workspace, name, feature, (first, end), reading, current_live))))
     drawn: Any = no_update
     if ctx.triggered_id == "feature-range":
-        drawn = [still(each) for each in bars(one, (first, end))]
-    return shown, drawn, said(one, (first, end))
+        drawn = [still(bar) for bar in bars(feature, (first, end))]
+    return shown, drawn, said(feature, (first, end))

@@ -34,10 +34,10 @@ _STYLE = (
 
 def feature_html(workspace: Workspace, name: str, index: int) -> str:
     """Return the page of one feature as HTML. Raises `UsageError` when there is no such feature."""
-    one = view.one(workspace, name, index)
-    own = view.names(workspace, name).get(index, "")
-    body = markup(html.Main(_parts(workspace, name, one, own), className="wb-stack"), "both")
-    title = escaped(visible(f"{name} #{index}: {own or one.row.label or 'no label'}", 200))
+    feature = view.one(workspace, name, index)
+    alias = view.names(workspace, name).get(index, "")
+    body = markup(html.Main(_parts(workspace, name, feature, alias), className="wb-stack"), "both")
+    title = escaped(visible(f"{name} #{index}: {alias or feature.row.label or 'no label'}", 200))
     head = (
         f'<meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
         '<meta name="viewport" content="width=device-width"><meta name="color-scheme" content="light dark">'
@@ -46,50 +46,50 @@ def feature_html(workspace: Workspace, name: str, index: int) -> str:
     return f"<!doctype html>\n<html lang=en><head>{head}</head>\n<body>{body}</body></html>\n"
 
 
-def _parts(workspace: Workspace, name: str, one: view.One, own: str) -> list[Any]:
-    row = one.row
+def _parts(workspace: Workspace, name: str, feature: view.One, alias: str) -> list[Any]:
+    row = feature.row
     related = view.relations(workspace, name, row.feature)
     explained = view.explanations(workspace, name, row.feature)
     near = view.labels(workspace, name, row.neighbours)
     return [
-        html.H1(visible(own or f"Feature {row.feature} of {name}", 200), dir="auto"),
+        html.H1(visible(alias or f"Feature {row.feature} of {name}", 200), dir="auto"),
         sections.heading(row),
-        sections.numbers(one),
+        sections.numbers(feature),
         _proof(workspace, name, row.feature),
         sections.labels_panel(row, explained) if explained else None,
-        _histogram(one),
+        _histogram(feature),
         *sections.effects(row, related, said_by(workspace, name, row.feature)),
         sections.related_panels(workspace, name, related) if related else None,
         sections.neighbours(workspace, name, row, near),
-        panel("Examples", *examples.all_examples(workspace, name, one), note="colour: activation / maximum"),
-        _provenance(one.features, row),
+        panel("Examples", *examples.all_examples(workspace, name, feature), note="colour: activation / maximum"),
+        _provenance(feature.features, row),
     ]
 
 
-def _histogram(one: view.One) -> html.Section:
-    if not one.row.n_fired:
+def _histogram(feature: view.One) -> html.Section:
+    if not feature.row.n_fired:
         return panel("Activations", html.P("It never fired, so there is no histogram.", className="wb-none"))
-    bars = html.Div(examples.bars(one), className="wb-histogram")
+    bars = html.Div(examples.bars(feature), className="wb-histogram")
     return panel("Activations", bars, note="tokens per range of activation (logarithmic); dotted line: the mean")
 
 
 def _proof(workspace: Workspace, name: str, index: int) -> html.Section | None:
-    found = newest_proof(workspace, name, index)
-    if found is None:
+    proof = newest_proof(workspace, name, index)
+    if proof is None:
         return None
-    old = why_outdated(workspace, found)
-    lines = html.Ol([html.Li(each) for each in found.lines()], className="wb-lines")
-    return panel("Proof", html.P(old, className="wb-note") if old else None, lines, note=found.key)
+    old = why_outdated(workspace, proof)
+    lines = html.Ol([html.Li(line) for line in proof.lines()], className="wb-lines")
+    return panel("Proof", html.P(old, className="wb-note") if old else None, lines, note=proof.key)
 
 
 def _provenance(features: Features, row: FeatureRow) -> html.Footer:
     made, of = features.about, features.settings
-    said = (
+    text = (
         f"Feature {row.feature} of {features.n_features:,} of {of.dictionary}, at {of.hook_point} of {of.model}, "
         f"described on {features.n_tokens:,} tokens of the recording {of.recording}. "
         f"Artefact {features.key}, made {made.created}, content hash {made.content_hash}. Written by interp workbench."
     )
-    return html.Footer(said, className="wb-note")
+    return html.Footer(text, className="wb-note")
 
 
 def register(app: Dash) -> None:

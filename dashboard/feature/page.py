@@ -59,23 +59,23 @@ def detail(
 
     Raises `UsageError` when there is no such feature.
     """
-    one = view.one(workspace, name, index)
-    row = one.row
+    feature = view.one(workspace, name, index)
+    row = feature.row
     named = view.names(workspace, name)
     near = view.labels(workspace, name, row.neighbours)
-    near = {other: view.named(other, label, named) for other, label in near.items()}
+    near = {neighbour: view.named(neighbour, label, named) for neighbour, label in near.items()}
     explained = view.explanations(workspace, name, index)
     compare = quiet_link("Compare with…", compare_href(f"{name}:{index}"))
     proof = newest_proof(workspace, name, index)
     badge = attempt(lambda: prove.badge(workspace, proof)) if row.n_fired else None
     ask = ask_for(workspace, name, [index], f"{name} {index}") if row.n_fired else None
-    own = html.Div(
+    controls = html.Div(
         [note_controls(f"features/{name}#{index}", largest=row.max_activation), badge, compare, ask],
         className="wb-controls",
     )
     parts: list[Any] = [
-        html.Div([sections.heading(row, explained), own], className="wb-feature-top"),
-        sections.numbers(one),
+        html.Div([sections.heading(row, explained), controls], className="wb-feature-top"),
+        sections.numbers(feature),
     ]
     if row.n_fired == 0:
         parts.append(
@@ -96,13 +96,13 @@ def detail(
     related = view.relations(workspace, name, index)
     parts.append(
         html.Div(
-            [examples.histogram_panel(one), *sections.effects(row, related, said_by(workspace, name, index))],
+            [examples.histogram_panel(feature), *sections.effects(row, related, said_by(workspace, name, index))],
             className="wb-facets",
         )
     )
     if row.n_fired:
-        parts.append(prove.prove_panel(workspace, one, proof, scheme))
-        parts.append(examples.examples_panel(workspace, name, one, reading))
+        parts.append(prove.prove_panel(workspace, feature, proof, scheme))
+        parts.append(examples.examples_panel(workspace, name, feature, reading))
     if explained:
         parts.append(sections.labels_panel(row, explained))
     around = [sections.neighbours(workspace, name, row, near), uses_panel(workspace, name, index)]
@@ -128,7 +128,7 @@ def layout(
         at = view.most_telling(context.workspace, name)
     view.one(context.workspace, name, at)  # an unknown number fails here, with its message
     low, high = _range(d)
-    names = [(each["label"], _href(each["value"])) for each in view.choices(context.workspace)]
+    names = [(choice["label"], _href(choice["value"])) for choice in view.choices(context.workspace)]
     controls = [
         artefact_menu("Dictionary", names, _href(name), width=300),
         dmc.NumberInput(id="feature-jump", placeholder="go to #", w=104, size="xs", min=0, allowDecimal=False,
@@ -302,8 +302,8 @@ def _rows(request: dict[str, Any] | None, state: dict[str, Any]) -> Any:
         return no_update
     start, end = int(request["startRow"]), int(request["endRow"])
     workspace, name = current().workspace, state["features"]
-    found = view.listing(workspace, name, _query(request, view.names(workspace, name)), start, end)
-    return {"rowData": found.rows, "rowCount": found.total}
+    listing = view.listing(workspace, name, _query(request, view.names(workspace, name)), start, end)
+    return {"rowData": listing.rows, "rowCount": listing.total}
 
 
 def _query(request: dict[str, Any], names: dict[int, str]) -> view.Query:
@@ -338,10 +338,10 @@ def ask_for(workspace: Workspace, name: str, indices: Sequence[int], id: str) ->
     if recording not in workspace.names("recording"):
         why = f"labels are scored on held-out text of the recording {recording}, which this workspace lacks"
         return html.Div(html.Span("No labels can be asked for", className="wb-quiet", title=why))
-    said = model or urlsplit(where).hostname or where
+    endpoint = model or urlsplit(where).hostname or where
     what = "a label" if len(indices) == 1 else f"labels of {len(indices)} features without one"
     options = {"source": name, "features": list(indices), "overwrite": True}
-    button = run_button("label", options, id=id, text=f"Ask {said} for {what}", then=feature_href(name, indices[0]))
+    button = run_button("label", options, id=id, text=f"Ask {endpoint} for {what}", then=feature_href(name, indices[0]))
     return html.Div(button, title=f"sends excerpts of the recorded text to {where}")
 
 

@@ -36,11 +36,11 @@ PANEL = "feature-prove"
 """Id of the panel, to which the head of the page links."""
 
 
-def prove_panel(workspace: Workspace, of: One, found: Proof | None, scheme: str | None) -> html.Section:
-    """Return the panel of one feature: the live questions beside its proof `found`, or the button that runs it."""
+def prove_panel(workspace: Workspace, of: One, proof: Proof | None, scheme: str | None) -> html.Section:
+    """Return the panel of one feature: the live questions beside its stored proof, or the button that runs it."""
     name, index = of.features.name, of.row.feature
     text, prompt = own_text(workspace, name, index)
-    stored = html.Div(attempt(lambda: _stored(workspace, of, found, scheme)), className="wb-proof")
+    stored = html.Div(attempt(lambda: _stored(workspace, of, proof, scheme)), className="wb-proof")
     asks = html.Div([_ask_steer(prompt, of.row.max_activation), _ask_text(text), _ask_ablate()], className="wb-asks")
     return panel(
         "Prove it",
@@ -65,42 +65,42 @@ def own_text(workspace: Workspace, name: str, index: int) -> tuple[str, str]:
         return TEXT, PROMPT
     whole = "".join(rows[0].tokens).strip() or TEXT
     before = ("".join(row.tokens[: row.peak]).strip() for row in rows)
-    return whole, next((each for each in before if len(each.split()) >= FEWEST_WORDS), whole)
+    return whole, next((prompt for prompt in before if len(prompt.split()) >= FEWEST_WORDS), whole)
 
 
-def badge(workspace: Workspace, found: Proof | None) -> html.A:
+def badge(workspace: Workspace, proof: Proof | None) -> html.A:
     """Return the outcome of the newest proof in a word or two, as a link to the panel."""
     words, more, tone = "not proved yet", "no proof of this feature is stored", " wb-strength-weak"
-    if found is not None:
-        words, more, tone = found.count(), found.verdict(), " wb-strength-strong" if found.holds() else ""
-        if outdated := why_outdated(workspace, found):
+    if proof is not None:
+        words, more, tone = proof.count(), proof.verdict(), " wb-strength-strong" if proof.holds() else ""
+        if outdated := why_outdated(workspace, proof):
             words, more = "proof outdated", outdated
     href, shown = f"#{PANEL}", f"wb-strength{tone}"
     return html.A(words, href=href, className=shown, id="proof-badge", title=visible(more, 600))
 
 
-def _stored(workspace: Workspace, of: One, found: Proof | None, scheme: str | None) -> list[Any]:
+def _stored(workspace: Workspace, of: One, proof: Proof | None, scheme: str | None) -> list[Any]:
     """Return the verdict with its numbers, or the button that runs the proof."""
     name, index = of.features.name, of.row.feature
     options: dict[str, Any] = {"features": name, "feature": index}
-    if found is None:
+    if proof is None:
         title = html.H3(["Proof", html.Span("not run yet; a few minutes on two cores", className="wb-quiet")])
         return [title, _button(workspace, options, index, "Run the standard proof")]
-    again, outdated = options | {"overwrite": True}, why_outdated(workspace, found)
-    verdict, *sentences = found.lines()
+    again, outdated = options | {"overwrite": True}, why_outdated(workspace, proof)
+    verdict, *sentences = proof.lines()
     return [
         notice(outdated, tone="warning") if outdated else None,
         html.P(verdict, className="wb-verdict", id="prove-verdict"),
-        html.Ul([html.Li(visible(each, 600), dir="auto") for each in sentences], className="wb-proof-lines"),
+        html.Ul([html.Li(visible(sentence, 600), dir="auto") for sentence in sentences], className="wb-proof-lines"),
         *(html.P(f"Not measured: {key} ({visible(why, 200)}).", className="wb-note")
-          for key, why in found.missing.items()),
-        graph("prove-nulls", figure=proof_nulls(found, theme(scheme)), height=230, label="The feature and both nulls"),
-        as_table([_row(each) for each in found.to_records()], "All measures as a table"),
-        _continuations(found),
+          for key, why in proof.missing.items()),
+        graph("prove-nulls", figure=proof_nulls(proof, theme(scheme)), height=230, label="The feature and both nulls"),
+        as_table([_row(measure) for measure in proof.to_records()], "All measures as a table"),
+        _continuations(proof),
         html.P(
-            [f"Stored as {found.key}, strength {number(found.strength)}, ",
-             f"{number(found.strength / of.row.max_activation)} times its maximum, ",
-             f"written to {found.hook_point}. ", *_reports(workspace, name, index)],
+            [f"Stored as {proof.key}, strength {number(proof.strength)}, ",
+             f"{number(proof.strength / of.row.max_activation)} times its maximum, ",
+             f"written to {proof.hook_point}. ", *_reports(workspace, name, index)],
             className="wb-note",
         ),
         html.Details([html.Summary("Run it again"), _button(workspace, again, index, "Run the proof again")]),
@@ -140,13 +140,13 @@ def _row(measure: Record) -> Record:
     }
 
 
-def _continuations(found: Proof) -> html.Details:
+def _continuations(proof: Proof) -> html.Details:
     parts: list[html.Div] = []
-    for each in found.continuations:
-        told = {"unchanged": each.without, "feature": each.feature, "random direction": each.random,
-                "like density": each.alike}  # fmt: skip
-        lines = [part for words, text in told.items() for part in (html.Dt(words), _told(text))]
-        parts.append(html.Div([html.H3(visible(each.prompt, 200), dir="auto"), html.Dl(lines)]))
+    for row in proof.continuations:
+        texts = {"unchanged": row.without, "feature": row.feature, "random direction": row.random,
+                "like density": row.alike}  # fmt: skip
+        lines = [part for words, text in texts.items() for part in (html.Dt(words), _told(text))]
+        parts.append(html.Div([html.H3(visible(row.prompt, 200), dir="auto"), html.Dl(lines)]))
     return html.Details([html.Summary("Continuations side by side"), *parts], className="wb-folded")
 
 
@@ -159,8 +159,8 @@ def _reports(workspace: Workspace, name: str, index: int) -> list[Any]:
     features = workspace.open(Features, name)
     wanted = f"feature {index} of the SAE {features.sae or features.dictionary}"
     made = workspace.values(DirectionGeometry)
-    of_feature = [each for each in made if each.settings.direction.source.split(",")[0] == wanted]
-    return [quiet_link(f"Direction report {each.name}", page_of(each.href)) for each in of_feature[:1]]
+    of_feature = [report for report in made if report.settings.direction.source.split(",")[0] == wanted]
+    return [quiet_link(f"Direction report {report.name}", page_of(report.href)) for report in of_feature[:1]]
 
 
 def _question(title: str, button: str, which: str, note: str, *inputs: Any) -> html.Details:
@@ -180,9 +180,9 @@ def _answer(which: str) -> Any:
     return loading(html.Div(id=f"prove-{which}-answer", **attrs({"aria-live": "polite"})))
 
 
-def _area(act: type[OnFeature], which: str, own: str, label: str) -> Any:
-    """Return the field of a text; while it is empty, the feature's `own` text is used."""
-    shown = attrs({"aria-label": label, "placeholder": visible(own, 1000)})
+def _area(act: type[OnFeature], which: str, default: str, label: str) -> Any:
+    """Return the field of a text; while it is empty, the `default` text is used."""
+    shown = attrs({"aria-label": label, "placeholder": visible(default, 1000)})
     return field_input(act, "text", f"prove-{which}-text", lines=2, label=False, **shown)
 
 
@@ -246,35 +246,35 @@ def answering(act: type[Act[Session, Any]], answer: Callable[[Any], Any], *field
 
         def body() -> Any:
             context, name, index = current(), state["features"], state["index"]
-            asked = dict(zip(fields, values, strict=True)) | {"features": name, "feature": index}
-            if "text" in asked and not (asked["text"] or "").strip():
+            options = dict(zip(fields, values, strict=True)) | {"features": name, "feature": index}
+            if "text" in options and not (options["text"] or "").strip():
                 whole, prompt = own_text(context.workspace, name, index)
-                asked["text"] = whole if act is ReadText else prompt
-            return answer(context.live.ask(decode(act, asked)))
+                options["text"] = whole if act is ReadText else prompt
+            return answer(context.live.ask(decode(act, options)))
 
         return attempt(body)
 
     return respond
 
 
-def verdict_answer(found: SteeringVerdict) -> list[html.P]:
+def verdict_answer(verdict: SteeringVerdict) -> list[html.P]:
     """Return the verdict on steering: its words in one line, the size of the shift in another."""
-    return [html.P(visible(line, 600), className="wb-note", dir="auto") for line in found.lines]
+    return [html.P(visible(line, 600), className="wb-note", dir="auto") for line in verdict.lines]
 
 
-def text_answer(found: TextFirings) -> html.Div:
+def text_answer(firings: TextFirings) -> html.Div:
     """Return the text coloured by activation, and the number of tokens on which features of like density fire."""
-    fires = sum(each > 0 for each in found.activations)
-    strongest = max(found.activations, default=0.0)
-    alike = f"{number(float(np.mean(found.alike)))}, at most {max(found.alike)}" if found.alike else "none"
+    fires = sum(activation > 0 for activation in firings.activations)
+    strongest = max(firings.activations, default=0.0)
+    alike = f"{number(float(np.mean(firings.alike)))}, at most {max(firings.alike)}" if firings.alike else "none"
     return html.Div(
         [
-            token_strip(found.tokens, found.activations, maximum=strongest),
+            token_strip(firings.tokens, firings.activations, maximum=strongest),
             html.Div(
                 [
-                    stat("tokens on which it fires", f"{fires} of {len(found.tokens)}"),
+                    stat("tokens on which it fires", f"{fires} of {len(firings.tokens)}"),
                     stat("largest activation", number(strongest)),
-                    stat("tokens, others of like density", alike, f"on which {len(found.alike)} others fire: mean"),
+                    stat("tokens, others of like density", alike, f"on which {len(firings.alike)} others fire: mean"),
                 ],
                 className="wb-stats",
             ),
@@ -282,10 +282,10 @@ def text_answer(found: TextFirings) -> html.Div:
     )
 
 
-def steer_answer(found: list[SteeredRow]) -> html.Div:
+def steer_answer(rows: list[SteeredRow]) -> html.Div:
     """Return the continuations side by side, each with the shift of its next token."""
     parts: list[Any] = []
-    for row in found:
+    for row in rows:
         moved = "; ".join(f"{visible(t, 16)} {before:.1%} to {after:.1%}" for t, before, after in row.moved)
         shift = [html.Span(f"shift {number(row.kl)} nats", title="KL divergence of the next token"), f" · {moved}"]
         parts += [
@@ -297,27 +297,27 @@ def steer_answer(found: list[SteeredRow]) -> html.Div:
     return html.Div([html.Dl(parts), html.P(words, className="wb-note")])
 
 
-def ablate_answer(found: list[AblatedExample]) -> html.Div:
+def ablate_answer(examples: list[AblatedExample]) -> html.Div:
     """Return every example with its change of loss, and the means over the directions of both nulls."""
-    if not found:
+    if not examples:
         return html.Div(html.P("No token follows the peak of any stored example.", className="wb-none"))
     means = {
-        "mean change, nats per token": [each.change for each in found],
-        "random directions": [value for each in found for value in each.random],
-        "features of like density": [value for each in found for value in each.alike],
+        "mean change, nats per token": [example.change for example in examples],
+        "random directions": [value for example in examples for value in example.random],
+        "features of like density": [value for example in examples for value in example.alike],
     }
     rows = [
         html.Li(
             [
-                token_strip(each.tokens, each.activations, maximum=max(each.activations), peak=each.peak),
+                token_strip(example.tokens, example.activations, maximum=max(example.activations), peak=example.peak),
                 html.Span(
-                    f"{_change(each.change)} (random {_beside(each.random)}"
-                    + (f"; like density {_beside(each.alike)})" if each.alike else ")"),
+                    f"{_change(example.change)} (random {_beside(example.random)}"
+                    + (f"; like density {_beside(example.alike)})" if example.alike else ")"),
                     className="wb-note",
                 ),
             ]
         )
-        for each in found
+        for example in examples
     ]  # fmt: skip
     numbers = [stat(name, _change(float(np.mean(values)))) for name, values in means.items() if values]
     return html.Div([html.Div(numbers, className="wb-stats"), html.Ol(rows, className="wb-lines")])

@@ -32,9 +32,11 @@ _SCORES: tuple[tuple[ScoreName, str, str], ...] = (
 
 def labels_panel(row: FeatureRow, explained: list[view.Explained]) -> html.Section:
     """Return every label of a feature with its scores, the one made by rule first."""
-    lines = [_line(each.label.label or "no label could be read", each.label.label_source, each) for each in explained]
+    lines = [
+        _line(entry.label.label or "no label could be read", entry.label.label_source, entry) for entry in explained
+    ]
     statistics = explained[0].label.statistics_label or (row.label if row.label_source in SOURCES else "")
-    if statistics and all(each.label.label != statistics for each in explained):
+    if statistics and all(entry.label.label != statistics for entry in explained):
         lines.insert(0, _line(statistics, row.label_source if row.label_source in SOURCES else "by rule", None))
     return panel(
         "Labels",
@@ -47,7 +49,7 @@ def labels_panel(row: FeatureRow, explained: list[view.Explained]) -> html.Secti
 def _line(label: str, source: str, scored: view.Explained | None) -> html.Li:
     scores = [html.Span("not scored", className="wb-quiet")]
     if scored is not None:
-        ours = [_score(score, *told) for name, *told in _SCORES if (score := scored.score(name)) is not None]
+        ours = [_score(score, *words) for name, *words in _SCORES if (score := scored.score(name)) is not None]
         scores = [*ours, *_given(scored)] or scores
     by = source
     if scored is not None and scored.made.judge not in ("", source):
@@ -63,18 +65,18 @@ def _line(label: str, source: str, scored: view.Explained | None) -> html.Li:
 
 def _given(scored: view.Explained) -> list[html.Span]:
     """Return the scores that came with an imported label; other labels have none."""
-    about = "given by the source of this label, on other text than this recording, without a null"
+    hint = "given by the source of this label, on other text than this recording, without a null"
     return [
-        html.Span([f"{visible(name, 60)} ", html.Strong(f"{value:.2f}")], title=about) for name, value in scored.given
+        html.Span([f"{visible(name, 60)} ", html.Strong(f"{value:.2f}")], title=hint) for name, value in scored.given
     ]
 
 
-def _score(found: LabelScore, title: str, meaning: str) -> html.Span:
-    null = "" if found.null is None else f" [{found.null:.2f}]"
-    interval = f" {found.low:.2f} to {found.high:.2f}{null}"
+def _score(score: LabelScore, title: str, meaning: str) -> html.Span:
+    null = "" if score.null is None else f" [{score.null:.2f}]"
+    interval = f" {score.low:.2f} to {score.high:.2f}{null}"
     return html.Span(
-        [f"{title} ", html.Strong(f"{found.accuracy:.2f}"), html.Span(interval, className="wb-quiet")],
-        title=f"{meaning}; {found.n} contexts, F1 {found.f1:.2f}",
+        [f"{title} ", html.Strong(f"{score.accuracy:.2f}"), html.Span(interval, className="wb-quiet")],
+        title=f"{meaning}; {score.n} contexts, F1 {score.f1:.2f}",
     )
 
 
@@ -92,20 +94,22 @@ def related_panels(workspace: Workspace, name: str, related: view.Related | None
         neurons_panel(workspace, related),
         companions_panel(name, related, labels),
     ]
-    return html.Div([each for each in panels if each is not None], className="wb-facets")
+    return html.Div([section for section in panels if section is not None], className="wb-facets")
 
 
-def summary(workspace: Workspace, name: str, one: view.One) -> html.Div:
+def summary(workspace: Workspace, name: str, feature: view.One) -> html.Div:
     """Return label, numbers and effects on logits of a feature, without controls, for notebooks."""
-    related = view.relations(workspace, name, one.row.feature)
-    shown = effects(one.row, related, said_by(workspace, name, one.row.feature))
-    return html.Div([heading(one.row), numbers(one), html.Div(shown, className="wb-facets")], className="wb-stack")
+    related = view.relations(workspace, name, feature.row.feature)
+    shown = effects(feature.row, related, said_by(workspace, name, feature.row.feature))
+    return html.Div(
+        [heading(feature.row), numbers(feature), html.Div(shown, className="wb-facets")], className="wb-stack"
+    )
 
 
 def heading(row: FeatureRow, explained: Sequence[view.Explained] = ()) -> html.Div:
     """Return number, label and score of the label; a written label comes first where the rule found none."""
     label = visible(row.label or "", 400) or ("never fires" if row.n_fired == 0 else "no label")
-    written = next((each.label for each in explained if each.label.label), None)
+    written = next((entry.label for entry in explained if entry.label.label), None)
     if written is not None and row.label_kind == NO_LABEL:
         label = [html.Span(visible(written.label or "", 300)), html.Span(f" · {label}", className="wb-quiet")]
         source = written.label_source
@@ -125,21 +129,21 @@ def heading(row: FeatureRow, explained: Sequence[view.Explained] = ()) -> html.D
 
 def _score_of_rule(row: FeatureRow) -> html.Span | None:
     """Return the score of a label made by rule with its null; the other labels are in the tooltip."""
-    said = row.score_in_words()
-    if not said:
+    text = row.score_in_words()
+    if not text:
         return None
-    shown: list[Any] = [said]
+    shown: list[Any] = [text]
     if row.label_score is not None:
         null = f" on held-out firings, another feature's label {row.label_null:.2f}"
         shown = ["score ", html.Strong(f"{row.label_score:.2f}"), null]
-    others = "; ".join(visible(each, 120) for each in row.other_readings())
+    others = "; ".join(visible(label, 120) for label in row.other_readings())
     more = f"; also: {others}" if others else ""
-    return html.Span(shown, className="wb-quiet", id="label-score", title=said + more, tabIndex=0)
+    return html.Span(shown, className="wb-quiet", id="label-score", title=text + more, tabIndex=0)
 
 
-def numbers(one: view.One) -> html.Div:
+def numbers(feature: view.One) -> html.Div:
     """Return the row of numbers."""
-    of, row = one
+    of, row = feature
     return html.Div(
         [
             stat("density", percent(row.density), "fraction of tokens on which it is active"),
@@ -170,12 +174,12 @@ def _sides(raised: list[tuple[str, float]], lowered: list[tuple[str, float]], p:
     return _Side("Promotes", "promote", raised, p[0]), _Side("Suppresses", "suppress", lowered, p[1])
 
 
-def effects(row: FeatureRow, related: view.Related | None, said: Said) -> list[html.Section]:
+def effects(row: FeatureRow, related: view.Related | None, lens: Said) -> list[html.Section]:
     """Return the tokens that its direction promotes and suppresses, with their verdicts.
 
     Through the Jacobian lens where the workspace has one, with the direct effect folded away; else the direct effect.
     """
-    if not row.promoted and said.saying is None:
+    if not row.promoted and lens.saying is None:
         none = "This hook point does not write to the residual stream: it has no direct effect on logits."
         return [panel("Promotes", html.P(none, className="wb-none"))]
     p = (None, None) if related is None else (related.row.promoted_p, related.row.suppressed_p)
@@ -188,48 +192,48 @@ def effects(row: FeatureRow, related: view.Related | None, said: Said) -> list[h
         for side in direct
     ]
     bars = [_bars(side, direct) for side in direct]
-    if said.saying is None:
-        missing = _missing_lens(said)
+    if lens.saying is None:
+        missing = _missing_lens(lens)
         return [
             panel(side.title, note, bar, missing if side is direct[0] else None)
             for side, note, bar in zip(direct, plain, bars, strict=True)
         ]
-    saying = said.saying
+    saying = lens.saying
     through = _sides(list(saying.raised), list(saying.lowered), (saying.raised_p, saying.lowered_p))
     sections: list[html.Section] = []
     for i, side in enumerate(through):
         folded = html.Details([html.Summary("Direct effect"), plain[i], bars[i]]) if row.promoted else None
-        note = f"standard deviations of all logits. {effect_verdict(side.p, side.verb, said.draws)}"
+        note = f"standard deviations of all logits. {effect_verdict(side.p, side.verb, lens.draws)}"
         more = f"Tokens that it makes the model {'say' if i == 0 else 'avoid'}, here or later, by the Jacobian lens."
         sections.append(panel(side.title, _bars(side, through), folded, note=note, more=more))
     return sections
 
 
 def _bars(side: _Side, both: tuple[_Side, _Side]) -> html.Ol:
-    largest = max((abs(value) for each in both for _, value in each.tokens), default=0.0)
+    largest = max((abs(value) for part in both for _, value in part.tokens), default=0.0)
     label, signed = f"{side.title} tokens", side.verb == "suppress"
     return token_bars(side.tokens, label=label, signed=signed, maximum=largest, form="{:+.2f}".format)
 
 
-def _missing_lens(said: Said) -> html.P | None:
+def _missing_lens(lens: Said) -> html.P | None:
     """Return why the effect through later layers is not shown, and what to do; None where no lens could show it."""
-    if said.state == "computing":
+    if lens.state == "computing":
         text = "Its effect through later layers is being computed; reload in half a minute."
         return html.P(text, className="wb-note")
-    if said.state == "failed":
-        text = f"Its effect through later layers cannot be computed: {said.problem}"
+    if lens.state == "failed":
+        text = f"Its effect through later layers cannot be computed: {lens.problem}"
         return html.P(text, className="wb-note")
-    if said.state != "no lens":
+    if lens.state != "no lens":
         return None
-    href = runs_href("lens", model=said.model, kind="jacobian")
-    told = "Its effect through later layers needs a Jacobian lens of this model. "
-    return html.P([told, html.A("Fit one", href=href, className="wb-link")], className="wb-note")
+    href = runs_href("lens", model=lens.model, kind="jacobian")
+    sentence = "Its effect through later layers needs a Jacobian lens of this model. "
+    return html.P([sentence, html.A("Fit one", href=href, className="wb-link")], className="wb-note")
 
 
 def neighbours(workspace: Workspace, name: str, row: FeatureRow, near: dict[int, str]) -> html.Section:
     """Return the nearest features by their directions, with what they say; `near` are their labels."""
-    said = said_words(workspace, name, row.neighbours)
-    lines = [feature_line(name, n, near.get(n, ""), f"{cosine:.2f}", said=said.get(n, ())) for n, cosine in row.near]
+    words = said_words(workspace, name, row.neighbours)
+    lines = [feature_line(name, n, near.get(n, ""), f"{cosine:.2f}", words=words.get(n, ())) for n, cosine in row.near]
     more = "Cosine similarity of decoder directions, and the words that each feature makes the model say."
     return panel("Neighbours", html.Ol(lines, className="wb-lines"), more=more)
 
@@ -242,8 +246,8 @@ def effect_verdict(p: float | None, side: str, draws: int) -> str:
     """Return one sentence on whether a feature promotes (or suppresses) tokens more than random directions do."""
     if p is None:
         return ""
-    found = "More" if p <= ALPHA else "Not clearly more"
-    return f"{found} than random directions: {p:.0%} of {draws} {side} some token at least as much."
+    comparison = "More" if p <= ALPHA else "Not clearly more"
+    return f"{comparison} than random directions: {p:.0%} of {draws} {side} some token at least as much."
 
 
 def logit_panel(related: view.Related | None) -> html.Section | None:
@@ -252,10 +256,10 @@ def logit_panel(related: view.Related | None) -> html.Section | None:
         return None
     scales = related.scales.logits
     bars = logit_bars(related.row.logit_histogram, scales.edges, scales.null, scales.null_top)
-    about = attrs({"aria-label": "Histogram of direct effects on the logits"})
+    aria = attrs({"aria-label": "Histogram of direct effects on the logits"})
     return panel(
         "Effects on all logits",
-        html.Div(bars, id="feature-logits", className="wb-histogram", role="figure", **about),
+        html.Div(bars, id="feature-logits", className="wb-histogram", role="figure", **aria),
         more="Tokens of the vocabulary by direct effect. Line: mean of random directions. Dotted lines: the largest "
         "effect of half, and of 95 %, of random directions stays below.",
     )
@@ -266,7 +270,9 @@ def neurons_panel(workspace: Workspace, related: view.Related | None) -> html.Se
     if related is None or related.scales.neuron_null is None:
         return None
     described = {
-        each.neurons: each.name for each in reversed(workspace.values(Features)) if each.settings.model == related.model
+        table.neurons: table.name
+        for table in reversed(workspace.values(Features))
+        if table.settings.model == related.model
     }
     lines: list[html.Li] = []
     for layer, neuron, cosine in related.row.near_neurons:
@@ -293,9 +299,9 @@ def companions_panel(name: str, related: view.Related | None, labels: dict[int, 
         return panel("Fires together with", html.P(reason, className="wb-none"))
     lines = [
         feature_line(
-            name, other, labels.get(other, ""), f"{jaccard:.2f}", title=f"{both} tokens, {chance:.2g} by chance"
+            name, companion, labels.get(companion, ""), f"{jaccard:.2f}", title=f"{both} tokens, {chance:.2g} by chance"
         )
-        for other, jaccard, both, chance in related.row.companions
+        for companion, jaccard, both, chance in related.row.companions
     ]
     _, _, both, chance = related.row.companions[0]
     return panel(
@@ -309,16 +315,16 @@ def companions_panel(name: str, related: view.Related | None, labels: dict[int, 
 
 def uses_panel(workspace: Workspace, name: str, index: int) -> html.Section:
     """Return links to the maps, circuits, directions and graphs that contain this feature."""
-    found = view.uses(workspace, name, index)
-    lines = [html.Li(quiet_link(f"on the map {atlas}", atlas_href(atlas, point=point))) for atlas, point in found.maps]
+    uses = view.uses(workspace, name, index)
+    lines = [html.Li(quiet_link(f"on the map {atlas}", atlas_href(atlas, point=point))) for atlas, point in uses.maps]
     lines += [
         html.Li(
             [quiet_link(f"in the circuit {key}", circuit_href(key)), html.Span(f"{effect:+.3g}", className="wb-value")]
         )
-        for key, effect in found.circuits
+        for key, effect in uses.circuits
     ]
-    lines += [html.Li(quiet_link(f"as the direction {key}", page_of(address_of(key)))) for key in found.directions]
-    lines += [html.Li(quiet_link(f"in the graph {graph}", graph_href(graph, at=node))) for graph, node in found.graphs]
+    lines += [html.Li(quiet_link(f"as the direction {key}", page_of(address_of(key)))) for key in uses.directions]
+    lines += [html.Li(quiet_link(f"in the graph {graph}", graph_href(graph, at=node))) for graph, node in uses.graphs]
     body = (
         html.Ol(lines[:MAX_USES], className="wb-lines")
         if lines

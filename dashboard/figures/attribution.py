@@ -156,11 +156,11 @@ def side_bars(matrix: np.ndarray, query_parts: list[str], key_parts: list[str], 
 
 def _by_layer(names: list[str], values: np.ndarray) -> dict[str, list[Part]]:
     """Parts with their values under the layer in their name, or under the name itself."""
-    found: dict[str, list[Part]] = {}
+    layers: dict[str, list[Part]] = {}
     for name, value in zip(names, values.tolist(), strict=True):
         layer = re.match(r"L\d+(?=H|MLP|bias)", name)
-        found.setdefault(layer[0] if layer else name, []).append((name, value))
-    return found
+        layers.setdefault(layer[0] if layer else name, []).append((name, value))
+    return layers
 
 
 def _largest(sizes: np.ndarray, n: int) -> list[int]:

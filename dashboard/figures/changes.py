@@ -66,7 +66,7 @@ def weights_figure(rows: Sequence[WeightChange], colours: Theme, *, height: int 
 def stream_figure(texts: Mapping[str, RepresentationChanges], colours: Theme, *, height: int = 320) -> go.Figure:
     """Change of the residual stream after each layer, a line per text with its interval; dotted: bound of its null."""
     figure = go.Figure()
-    layers = [layer for each in texts.values() for layer in each.layers]
+    layers = [layer for changes in texts.values() for layer in changes.layers]
     shown = [value for layer in layers for value in (layer.change.estimate, layer.null_high) if value > 0]
     if not shown:
         return message_figure("the residual streams are identical on every text", colours, height=height)
@@ -111,10 +111,10 @@ def transplant_figure(rows: Sequence[Transplant], colours: Theme, *, height: int
     ):
         value, low, high = np.array([getattr(row, direction) for row in rows], float).T
         error = {"type": "data", "symmetric": False, "array": high - value, "arrayminus": value - low, "width": 3}
-        found = [standing(getattr(row, f"{direction}_found")) for row in rows]
+        verdicts = [standing(getattr(row, f"{direction}_found")) for row in rows]
         figure.add_bar(
             x=value, y=names, orientation="h", name=label, error_x={**error, "thickness": 1.2, "color": colours.muted},
-            marker={"color": colour}, customdata=found, offsetgroup=direction,
+            marker={"color": colour}, customdata=verdicts, offsetgroup=direction,
             hovertemplate="%{y}: %{x:.0%}, %{customdata}<extra></extra>",
         )  # fmt: skip
     for direction, label, symbol in (
@@ -149,20 +149,20 @@ def _times(colours: Theme, top: float) -> dict[str, Any]:
 BINS = 40
 
 
-def latents_histogram(found: LatentComparison, colours: Theme, *, height: int = 320) -> go.Figure:
+def latents_histogram(comparison: LatentComparison, colours: Theme, *, height: int = 320) -> go.Figure:
     """Latents by relative norm: 0 for the first model alone, 0.5 for both, 1 for the second alone.
 
     Latents of one model that latent scaling does not confirm have a mark of their own, since they may be artefacts.
     `rare` ones are left out.
     """
-    norm, kind, sure = found.relative_norm, found.kinds, found.confirmed
+    norm, kind, sure = comparison.relative_norm, comparison.kinds, comparison.confirmed
     if not (kind != "rare").any():
         return message_figure("no latent fired often enough to assign it to a model", colours, height=height)
-    own = np.isin(kind, ["first only", "second only"])
+    exclusive = np.isin(kind, ["first only", "second only"])
     parts = [
-        ("in both, or between", (kind != "rare") & ~own, colours.noise),
-        ("of one model, not confirmed", own & ~sure, colours.opposite),
-        ("of one model, confirmed", own & sure, colours.accent),
+        ("in both, or between", (kind != "rare") & ~exclusive, colours.noise),
+        ("of one model, not confirmed", exclusive & ~sure, colours.opposite),
+        ("of one model, confirmed", exclusive & sure, colours.accent),
     ]
     edges = np.linspace(0, 1, BINS + 1)
     figure = go.Figure()
@@ -179,7 +179,7 @@ def latents_histogram(found: LatentComparison, colours: Theme, *, height: int = 
     styled(figure, colours, height=height)
     figure.update_layout(barmode="stack", showlegend=True)
     figure.update_layout(legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0, "traceorder": "normal"})
-    ends = [f"0<br>{escape(found.first, 24)} only", "0.5<br>both", f"1<br>{escape(found.second, 24)} only"]
+    ends = [f"0<br>{escape(comparison.first, 24)} only", "0.5<br>both", f"1<br>{escape(comparison.second, 24)} only"]
     figure.update_xaxes(title_text="fraction of the decoder norm in the second", tickvals=[0, 0.5, 1], ticktext=ends)
     figure.update_xaxes(range=[-0.02, 1.02], showgrid=False)
     figure.update_yaxes(title_text="latents (log scale)", type="log", dtick=1)

@@ -337,8 +337,8 @@ def _edge(row: ScoredEdge) -> str:
 
 
 def _curve_hover(row: CurvePoint, total: int) -> str:
-    asked = max(1, round(row.fraction * total))
-    words = f"<b>{row.faithfulness:.3f}</b> with the best {asked:,} edges<br>{row.n_edges:,} of them on a path"
+    n_edges = max(1, round(row.fraction * total))
+    words = f"<b>{row.faithfulness:.3f}</b> with the best {n_edges:,} edges<br>{row.n_edges:,} of them on a path"
     return words + (f"<br>random circuits {row.random:.3f}" if math.isfinite(row.random) else "")
 
 

@@ -135,28 +135,28 @@ def along_figure(along: WordsAlong, colours: Theme) -> go.Figure:
     Separated lists have the accent colour. Only words at the ends of a row are named.
     """
     figure = go.Figure()
-    for at, each in enumerate(along.lists):
-        colour = colours.accent if each.name in along.set_apart else colours.text
+    for at, row in enumerate(along.lists):
+        colour = colours.accent if row.name in along.set_apart else colours.text
         for counted in (True, False):
-            chosen = np.flatnonzero(np.array(each.counted) == counted)
+            chosen = np.flatnonzero(np.array(row.counted) == counted)
             if len(chosen):
-                figure.add_scatter(**_dots(each, chosen, at, counted, colour))
-    span = float(np.ptp(np.concatenate([each.places.estimate for each in along.lists])))
-    for at, each in enumerate(along.lists):
-        _written(figure, each, at, span, colours)
+                figure.add_scatter(**_dots(row, chosen, at, counted, colour))
+    span = float(np.ptp(np.concatenate([row.places.estimate for row in along.lists])))
+    for at, row in enumerate(along.lists):
+        _written(figure, row, at, span, colours)
     _key(figure, along, colours)
     styled(figure, colours, height=110 + _ROW * len(along.lists))
     legend_above(figure)
     figure.add_vline(x=0, line={"color": colours.muted, "width": 1, "dash": "dot"})
     figure.update_xaxes(title_text="along the direction, from the mean of all words", showgrid=False)
     return figure.update_yaxes(
-        tickvals=list(range(len(along.lists))), ticktext=[escape(each.name, 18) for each in along.lists],
+        tickvals=list(range(len(along.lists))), ticktext=[escape(row.name, 18) for row in along.lists],
         range=[len(along.lists) - 0.4, -0.7], showgrid=False, zeroline=False,
     )  # fmt: skip
 
 
-def _dots(each: ListAlong, chosen: np.ndarray, at: int, counted: bool, colour: str) -> dict[str, Any]:
-    places = Interval(*(part[chosen] for part in each.places))
+def _dots(row: ListAlong, chosen: np.ndarray, at: int, counted: bool, colour: str) -> dict[str, Any]:
+    places = Interval(*(part[chosen] for part in row.places))
     made = "" if counted else "<br>the direction was made of it, so it does not count"
     return {
         "x": places.estimate,
@@ -165,7 +165,7 @@ def _dots(each: ListAlong, chosen: np.ndarray, at: int, counted: bool, colour: s
         "marker": {"size": 8, "color": colour, "opacity": 0.8, "symbol": "circle" if counted else "circle-open"},
         "error_x": _whiskers(places, colour) | {"thickness": 0.8, "width": 0},
         "hovertext": [
-            f"<b>{escape(each.words[i], 60)}</b>, {escape(each.name, 40)}<br>at {each.places.estimate[i]:+.3g}{made}"
+            f"<b>{escape(row.words[i], 60)}</b>, {escape(row.name, 40)}<br>at {row.places.estimate[i]:+.3g}{made}"
             for i in map(int, chosen)
         ],
         "hoverinfo": "text",
@@ -173,14 +173,14 @@ def _dots(each: ListAlong, chosen: np.ndarray, at: int, counted: bool, colour: s
     }
 
 
-def _written(figure: go.Figure, each: ListAlong, at: int, span: float, colours: Theme) -> None:
+def _written(figure: go.Figure, row: ListAlong, at: int, span: float, colours: Theme) -> None:
     """Write the words at both ends of a row above it, as far as they do not overlap."""
-    ordered = np.argsort(each.places.estimate, kind="stable")
+    ordered = np.argsort(row.places.estimate, kind="stable")
     half = _LABELLED // 2
     chosen = ordered if len(ordered) <= _LABELLED else np.concatenate([ordered[:half], ordered[-half:]])
     free = -np.inf
     for i in map(int, chosen):
-        text, place = escape(each.words[i], 14), float(each.places.estimate[i])
+        text, place = escape(row.words[i], 14), float(row.places.estimate[i])
         reach = (len(text) + 1) * _LETTER / 2 * span
         if place - reach < free:
             continue
@@ -191,7 +191,7 @@ def _written(figure: go.Figure, each: ListAlong, at: int, span: float, colours: 
 
 
 def _key(figure: go.Figure, along: WordsAlong, colours: Theme) -> None:
-    made = any(not all(each.counted) for each in along.lists)
+    made = any(not all(row.counted) for row in along.lists)
     entries = [("set apart", colours.accent, "circle")] * bool(along.set_apart)
     entries += [("other lists", colours.text, "circle")]
     entries += [("the direction was made of it", colours.text, "circle-open")] * made
@@ -205,25 +205,25 @@ def in_planes_figure(lists: Sequence[ListAlong], colours: Theme, *, height: int 
 
     Bars longer than their diamond are coloured.
     """
-    names = [escape(each.name, 18) for each in lists]
+    names = [escape(row.name, 18) for row in lists]
     figure = go.Figure()
     figure.add_bar(
-        y=names, x=[each.plane_share for each in lists], orientation="h", name="within the plane", hoverinfo="text",
-        marker={"color": [colours.accent if each.plane_share > each.random_plane_high else colours.noise
-                          for each in lists]},
-        hovertext=[f"{name}<br>{each.plane_share:.2%} of the direction in its plane"
-                   for name, each in zip(names, lists, strict=True)],
+        y=names, x=[row.plane_share for row in lists], orientation="h", name="within the plane", hoverinfo="text",
+        marker={"color": [colours.accent if row.plane_share > row.random_plane_high else colours.noise
+                          for row in lists]},
+        hovertext=[f"{name}<br>{row.plane_share:.2%} of the direction in its plane"
+                   for name, row in zip(names, lists, strict=True)],
     )  # fmt: skip
     figure.add_scatter(
-        y=names, x=[each.random_plane_high for each in lists], mode="markers",
+        y=names, x=[row.random_plane_high for row in lists], mode="markers",
         name="random directions, 99th percentile", hoverinfo="text",
         marker={"size": 9, "symbol": "diamond-open", "color": colours.opposite, "line": {"width": 1.8}},
-        hovertext=[f"{name}<br>random directions: {each.random_plane_high:.2%} or less in 99 of 100"
-                   for name, each in zip(names, lists, strict=True)],
+        hovertext=[f"{name}<br>random directions: {row.random_plane_high:.2%} or less in 99 of 100"
+                   for name, row in zip(names, lists, strict=True)],
     )  # fmt: skip
     styled(figure, colours, height=height)
     legend_above(figure)
-    most = max(max(each.plane_share, each.random_plane_high) for each in lists)
+    most = max(max(row.plane_share, row.random_plane_high) for row in lists)
     figure.update_xaxes(title_text="fraction of the direction in the plane", tickformat=".0%" if most > 0.04 else ".1%",
                         range=[0, 1.12 * most], nticks=5)  # fmt: skip
     return figure.update_yaxes(autorange="reversed", showgrid=False)
@@ -258,25 +258,25 @@ def probe_over_layers(
 
     A probe of a direction is compared with that of random directions too. `chosen`: the hook point that is marked.
     """
-    found = [each.probe if isinstance(each, DirectionProbe) else each for each in probes]
-    figure, x = go.Figure(), list(range(len(found)))
-    low, high = [each.accuracy.low for each in found], [each.accuracy.high for each in found]
+    fits = [probe.probe if isinstance(probe, DirectionProbe) else probe for probe in probes]
+    figure, x = go.Figure(), list(range(len(fits)))
+    low, high = [fit.accuracy.low for fit in fits], [fit.accuracy.high for fit in fits]
     figure.add_scatter(x=x + x[::-1], y=high + low[::-1], fill="toself", fillcolor=faint(colours.accent), mode="none",
                        hoverinfo="skip", name="95 % interval")  # fmt: skip
     lines = [
-        ("accuracy", [each.accuracy.estimate for each in found], colours.accent, "solid", 2.0),
-        ("control labels", [each.control for each in found], colours.opposite, "dash", 1.6),
-        ("base rate", [each.base_rate for each in found], colours.muted, "dot", 1.6),
+        ("accuracy", [fit.accuracy.estimate for fit in fits], colours.accent, "solid", 2.0),
+        ("control labels", [fit.control for fit in fits], colours.opposite, "dash", 1.6),
+        ("base rate", [fit.base_rate for fit in fits], colours.muted, "dot", 1.6),
     ]
-    if random := [each.random for each in probes if isinstance(each, DirectionProbe)]:
+    if random := [probe.random for probe in probes if isinstance(probe, DirectionProbe)]:
         lines.insert(1, ("random directions", random, colours.text, "dashdot", 1.4))
     for name, values, colour, dash, width in lines:
         figure.add_scatter(
             x=x, y=values, mode="lines", name=name, line={"color": colour, "width": width, "dash": dash},
-            hovertext=[_layer_hover(each.hook_point, _probe(each)) for each in found], hoverinfo="text",
+            hovertext=[_layer_hover(fit.hook_point, _probe(fit)) for fit in fits], hoverinfo="text",
         )  # fmt: skip
     styled(figure, colours, height=height)
-    _layers(figure, [each.hook_point for each in found], chosen, colours)
+    _layers(figure, [fit.hook_point for fit in fits], chosen, colours)
     return figure.update_yaxes(title_text="accuracy on held-out words", range=[-0.02, 1.04], tickformat=".0%", nticks=6)
 
 
@@ -301,18 +301,18 @@ def _layer_hover(hook_point: str, words: str) -> str:
     return f"<b>{escape(hook_point)}</b><br>{words}"
 
 
-def _probe(found: ProbeResult) -> str:
-    return f"accuracy {found.accuracy:.3f}<br>control labels {found.control:.3f}<br>base rate {found.base_rate:.3f}"
+def _probe(fit: ProbeResult) -> str:
+    return f"accuracy {fit.accuracy:.3f}<br>control labels {fit.control:.3f}<br>base rate {fit.base_rate:.3f}"
 
 
-def spectrum_figure(found: Spectrum, colours: Theme, *, height: int = 300) -> go.Figure:
+def spectrum_figure(spectrum: Spectrum, colours: Theme, *, height: int = 300) -> go.Figure:
     """Bars: the share of each component; line: the cumulative share, from 0 to 1.
 
     Diamonds: the components that equally many isotropic points in the same dimensions need for 50, 90 and 99 %. Where
     the line lies above them, fewer components suffice.
     """
-    values = found.eigenvalues.tolist()
-    shares: list[float] = (found.eigenvalues / found.eigenvalues.sum()).tolist()
+    values = spectrum.eigenvalues.tolist()
+    shares: list[float] = (spectrum.eigenvalues / spectrum.eigenvalues.sum()).tolist()
     sums = list(accumulate(shares))
     x = list(range(1, len(shares) + 1))
     figure = go.Figure()
@@ -322,7 +322,7 @@ def spectrum_figure(found: Spectrum, colours: Theme, *, height: int = 300) -> go
     figure.add_scatter(x=x, y=sums, mode="lines+markers", name="cumulative", marker={"size": 5},
                        line={"color": colours.accent, "width": 2}, hoverinfo="text",
                        hovertext=[f"the first {n}: {share:.1%}" for n, share in zip(x, sums, strict=True)])  # fmt: skip
-    null = sorted((int(percent), count) for percent, count in found.isotropic.dims.items())
+    null = sorted((int(percent), count) for percent, count in spectrum.isotropic.dims.items())
     figure.add_scatter(
         x=[count for _, count in null], y=[percent / 100 for percent, _ in null], mode="markers",
         name="isotropic points", marker={"size": 9, "symbol": "diamond-open", "color": colours.opposite,
@@ -336,18 +336,18 @@ def spectrum_figure(found: Spectrum, colours: Theme, *, height: int = 300) -> go
 
 
 def steering_figure(
-    found: StrengthSweep, colours: Theme, *, unit: str = "distances between the means", height: int = 380
+    sweep: StrengthSweep, colours: Theme, *, unit: str = "distances between the means", height: int = 380
 ) -> go.Figure:
     """Effect on the targets (top) and cost on unrelated text (bottom) over strength, both in nats.
 
     Every random direction is a thin line. Whiskers are the intervals over prompts and over documents. `unit`: what a
     strength of 1 is.
     """
-    strengths = list(found.strengths)
+    strengths = list(sweep.strengths)
     figure = make_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.09, row_heights=[0.58, 0.42])
     rows = (
-        ("effect", found.effect, found.random_effect, "log-odds of the targets (nats)", colours.accent, "circle"),
-        ("side effect", found.side_effect, found.random_side_effect, "loss elsewhere (nats)", colours.opposite,
+        ("effect", sweep.effect, sweep.random_effect, "log-odds of the targets (nats)", colours.accent, "circle"),
+        ("side effect", sweep.side_effect, sweep.random_side_effect, "loss elsewhere (nats)", colours.opposite,
          "square"),
     )  # fmt: skip
     for number, (name, values, random, title, colour, symbol) in enumerate(rows, 1):
@@ -373,27 +373,27 @@ def steering_figure(
     return figure.update_yaxes(nticks=5)
 
 
-def rotation_figure(found: RotationSweep, colours: Theme, *, height: int = 380) -> go.Figure:
+def rotation_figure(sweep: RotationSweep, colours: Theme, *, height: int = 380) -> go.Figure:
     """Effect of rotating a word by some items on the answer, with the interval over prompts, in nats.
 
     The band is the range of random directions, diamonds are the whole activation replaced.
     """
-    steps = list(found.steps)
-    low, high = found.random.min(0).tolist(), found.random.max(0).tolist()
+    steps = list(sweep.steps)
+    low, high = sweep.random.min(0).tolist(), sweep.random.max(0).tolist()
     figure = go.Figure()
     figure.add_scatter(x=steps + steps[::-1], y=high + low[::-1], fill="toself", mode="lines",
                        fillcolor=faint(colours.muted, 0.28), hoverinfo="skip",
                        line={"color": colours.muted, "width": 1, "dash": "dot"},
-                       name=f"random directions ({len(found.random)})")  # fmt: skip
+                       name=f"random directions ({len(sweep.random)})")  # fmt: skip
     figure.add_scatter(
-        x=steps, y=found.swapped, mode="markers", name="whole activation swapped", cliponaxis=False,
+        x=steps, y=sweep.swapped, mode="markers", name="whole activation swapped", cliponaxis=False,
         marker={"size": 9, "symbol": "diamond-open", "color": colours.opposite, "line": {"width": 1.8}},
         hovertemplate="whole activation swapped: %{y:+.3f} nats<extra></extra>",
     )  # fmt: skip
     figure.add_scatter(
-        x=steps, y=found.moved.estimate, mode="lines+markers", name="rotated",
+        x=steps, y=sweep.moved.estimate, mode="lines+markers", name="rotated",
         line={"color": colours.accent, "width": 1.6}, marker={"size": 8}, hoverinfo="text",
-        hovertext=[_turn(found, at) for at in range(len(steps))], error_y=_whiskers(found.moved, colours.accent),
+        hovertext=[_turn(sweep, at) for at in range(len(steps))], error_y=_whiskers(sweep.moved, colours.accent),
     )  # fmt: skip
     styled(figure, colours, height=height)
     legend_above(figure)
@@ -410,52 +410,52 @@ def _whiskers(values: Interval[np.ndarray], colour: str) -> dict[str, Any]:
             "array": reaches[0], "arrayminus": reaches[1]}  # fmt: skip
 
 
-def _turn(found: RotationSweep, at: int) -> str:
-    moved, low, high = found.moved.at(at)
-    words = f"turned by {found.steps[at]}: {moved:+.3f} nats"
+def _turn(sweep: RotationSweep, at: int) -> str:
+    moved, low, high = sweep.moved.at(at)
+    words = f"turned by {sweep.steps[at]}: {moved:+.3f} nats"
     if np.isfinite([low, high]).all():
         words += f"<br>95 % interval {low:+.3f} nats to {high:+.3f} nats"
-    return words + f"<br>{found.followed[at]:.0%} of answers followed, by chance {1 / found.n_items:.0%}"
+    return words + f"<br>{sweep.followed[at]:.0%} of answers followed, by chance {1 / sweep.n_items:.0%}"
 
 
-def similarity_map(found: LayerSimilarity, colours: Theme) -> go.Figure:
+def similarity_map(similarity: LayerSimilarity, colours: Theme) -> go.Figure:
     """Draw the CKA of all spaces with all, 0 to 1."""
-    n = range(len(found.hook_points))
-    hover = [[_similarity_hover(found, i, j) for j in n] for i in n]
+    n = range(len(similarity.hook_points))
+    hover = [[_similarity_hover(similarity, i, j) for j in n] for i in n]
     scale = {"zmin": 0, "zmax": 1, "colorscale": colours.sequential, "colorbar": colour_bar(colours, "CKA")}
-    heat = go.Heatmap(z=found.cka, hovertext=hover, hoverinfo="text", **scale)
+    heat = go.Heatmap(z=similarity.cka, hovertext=hover, hoverinfo="text", **scale)
     figure = styled(go.Figure(heat), colours, height=max(280, min(640, 18 * len(n) + 140)))
-    short = [escape(name.replace(".hook_", " ").replace("blocks.", ""), 24) for name in found.hook_points]
+    short = [escape(name.replace(".hook_", " ").replace("blocks.", ""), 24) for name in similarity.hook_points]
     ticks: dict[str, Any] = {"tickvals": list(n), "ticktext": short, "showgrid": False}
     figure.update_xaxes(tickangle=-60, **ticks)
     return figure.update_yaxes(**ticks)
 
 
-def _similarity_hover(found: LayerSimilarity, i: int, j: int) -> str:
-    names = f"<b>{escape(found.hook_points[i])}</b><br>{escape(found.hook_points[j])}"
-    numbers = f"CKA {found.cka[i, j]:.3f} ± {found.error[i, j]:.3f}<br>shuffled {found.shuffled[i, j]:.3f}"
-    return f"{names}<br>{numbers}"
+def _similarity_hover(similarity: LayerSimilarity, i: int, j: int) -> str:
+    names = f"<b>{escape(similarity.hook_points[i])}</b><br>{escape(similarity.hook_points[j])}"
+    score = f"CKA {similarity.cka[i, j]:.3f} ± {similarity.error[i, j]:.3f}"
+    return f"{names}<br>{score}<br>shuffled {similarity.shuffled[i, j]:.3f}"
 
 
-def effect_and_damage(found: SteeringChoice, colours: Theme, *, height: int = 400) -> go.Figure:
+def effect_and_damage(choice: SteeringChoice, colours: Theme, *, height: int = 400) -> go.Figure:
     """Effect on the behaviour against damage to neutral text: a line for each layer, a point for each strength.
 
     A ring marks the chosen cell; the diamond with whiskers is its result on the other half of the questions, next to
     random directions of the same length.
     """
     figure = go.Figure()
-    for i, point in enumerate(found.hook_points):
-        mine = found.chosen is not None and found.chosen[0] == i
+    for i, point in enumerate(choice.hook_points):
+        mine = choice.chosen is not None and choice.chosen[0] == i
         figure.add_scatter(
-            x=found.damage[i], y=found.effect[i], mode="lines+markers", name=f"after block {short_hook_point(point)}",
+            x=choice.damage[i], y=choice.effect[i], mode="lines+markers", name=f"after block {short_hook_point(point)}",
             line={"width": 2.4 if mine else 1, "color": colours.accent if mine else colours.muted},
             marker={"size": 7 if mine else 5}, showlegend=mine,
-            customdata=np.array(found.strengths),
-            hovertemplate=f"{point}<br>strength %{{customdata:g}}<br>effect %{{y:+.3f}} {found.measured_in}"
+            customdata=np.array(choice.strengths),
+            hovertemplate=f"{point}<br>strength %{{customdata:g}}<br>effect %{{y:+.3f}} {choice.measured_in}"
             "<br>damage %{x:+.3f} nats a token<extra></extra>",
         )  # fmt: skip
-    if found.chosen is not None and found.judged is not None:
-        at, judged = found.chosen, found.judged
+    if choice.chosen is not None and choice.judged is not None:
+        at, judged = choice.chosen, choice.judged
         figure.add_scatter(
             x=judged.random_damage, y=judged.random_effect[: len(judged.random_damage)], mode="markers",
             name="random directions, held out",
@@ -463,7 +463,7 @@ def effect_and_damage(found: SteeringChoice, colours: Theme, *, height: int = 40
             hovertemplate="a random direction<br>effect %{y:+.3f}<br>damage %{x:+.3f}<extra></extra>",
         )  # fmt: skip
         figure.add_scatter(
-            x=[found.damage[at]], y=[found.effect[at]], mode="markers", name="chosen",
+            x=[choice.damage[at]], y=[choice.effect[at]], mode="markers", name="chosen",
             marker={"size": 15, "symbol": "circle-open", "color": colours.text, "line": {"width": 2}}, hoverinfo="skip",
         )  # fmt: skip
         effect, damage = judged.effect, judged.damage
@@ -473,53 +473,53 @@ def effect_and_damage(found: SteeringChoice, colours: Theme, *, height: int = 40
             error_y={"array": [effect.high - effect.estimate], "arrayminus": [effect.estimate - effect.low]},
             hovertemplate="held out: effect %{y:+.3f}<br>damage %{x:+.3f}<extra></extra>",
         )  # fmt: skip
-    figure.add_vline(x=found.harmless, line={"color": colours.muted, "dash": "dot", "width": 1})
+    figure.add_vline(x=choice.harmless, line={"color": colours.muted, "dash": "dot", "width": 1})
     styled(figure, colours, height=height)
     legend_above(figure)
     figure.update_xaxes(title_text="damage: loss on neutral text (nats a token)")
-    return figure.update_yaxes(title_text=f"effect ({found.measured_in})")
+    return figure.update_yaxes(title_text=f"effect ({choice.measured_in})")
 
 
-def layers_and_strengths(found: SteeringChoice, colours: Theme, *, height: int = 300) -> go.Figure:
+def layers_and_strengths(choice: SteeringChoice, colours: Theme, *, height: int = 300) -> go.Figure:
     """Effect of every layer and strength, layer 0 at the bottom; grey cells cost too much or do no more than chance."""
-    allowed = (found.damage <= found.harmless) & (found.effect > found.random_effect.max(2))
-    top = float(np.abs(found.effect[allowed]).max()) if allowed.any() else 1.0
-    texts = [["" if np.isnan(value) else f"{value:+.2f}" for value in row] for row in found.effect]
+    allowed = (choice.damage <= choice.harmless) & (choice.effect > choice.random_effect.max(2))
+    top = float(np.abs(choice.effect[allowed]).max()) if allowed.any() else 1.0
+    texts = [["" if np.isnan(value) else f"{value:+.2f}" for value in row] for row in choice.effect]
     hover = [
         [
-            f"{point}, strength {strength:g}<br>effect {found.effect[i, j]:+.3f} {found.measured_in}"
-            f"<br>random directions at most {found.random_effect[i, j].max():+.3f}"
-            f"<br>damage {found.damage[i, j]:+.3f} nats a token<br>moved the wrong way {found.wrong[i, j]:.0%}"
-            for j, strength in enumerate(found.strengths)
+            f"{point}, strength {strength:g}<br>effect {choice.effect[i, j]:+.3f} {choice.measured_in}"
+            f"<br>random directions at most {choice.random_effect[i, j].max():+.3f}"
+            f"<br>damage {choice.damage[i, j]:+.3f} nats a token<br>moved the wrong way {choice.wrong[i, j]:.0%}"
+            for j, strength in enumerate(choice.strengths)
         ]
-        for i, point in enumerate(found.hook_points)
+        for i, point in enumerate(choice.hook_points)
     ]
-    across, up = list(range(len(found.strengths))), list(range(len(found.hook_points)))
+    across, up = list(range(len(choice.strengths))), list(range(len(choice.hook_points)))
     figure = go.Figure(
         go.Heatmap(
-            z=np.where(allowed, found.effect, np.nan), x=across, y=up, zmin=0, zmax=top, showscale=False,
+            z=np.where(allowed, choice.effect, np.nan), x=across, y=up, zmin=0, zmax=top, showscale=False,
             colorscale=colours.sequential, hoverinfo="skip", xgap=2, ygap=2,
         )
     )  # fmt: skip
     for i, row in enumerate(texts):
         for j, text in enumerate(row):
-            strong = allowed[i, j] and found.effect[i, j] > 0.5 * top
+            strong = allowed[i, j] and choice.effect[i, j] > 0.5 * top
             figure.add_annotation(
-                x=j, y=i, text=f"<b>{text}</b>" if found.chosen == (i, j) else text, showarrow=False,
+                x=j, y=i, text=f"<b>{text}</b>" if choice.chosen == (i, j) else text, showarrow=False,
                 font={"size": 12, "color": colours.on_scale[int(strong)] if allowed[i, j] else colours.muted},
                 hovertext=hover[i][j], captureevents=True,
             )  # fmt: skip
-    if found.chosen is not None:
-        i, j = found.chosen
+    if choice.chosen is not None:
+        i, j = choice.chosen
         line = {"color": colours.text, "width": 2}
         figure.add_shape(type="rect", x0=j - 0.5, x1=j + 0.5, y0=i - 0.5, y1=i + 0.5, line=line)
     styled(figure, colours, height=height)
-    names = [f"{each:g}" for each in found.strengths]
+    names = [f"{strength:g}" for strength in choice.strengths]
     figure.update_xaxes(
         title_text="strength, in distances between the two sides", tickvals=across, ticktext=names, showgrid=False,
         range=[-0.5, len(across) - 0.5],
     )  # fmt: skip
-    layers = [short_hook_point(each) for each in found.hook_points]
+    layers = [short_hook_point(point) for point in choice.hook_points]
     return figure.update_yaxes(
         title_text="after block", tickvals=up, ticktext=layers, showgrid=False, range=[-0.5, len(up) - 0.5]
     )

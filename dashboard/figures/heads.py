@@ -36,10 +36,10 @@ def head_scores(rows: Sequence[HeadScore], colours: Theme, *, height: int = 560)
             colorbar=colour_bar(colours, "score (fraction of attention)"),
         )
     )
-    found = [row for row in rows if row.found]
+    hits = [row for row in rows if row.found]
     figure.add_scatter(
-        x=[row.head for row in found],
-        y=[row.layer for row in found],
+        x=[row.head for row in hits],
+        y=[row.layer for row in hits],
         mode="markers",
         marker={
             "symbol": "circle",

@@ -34,12 +34,12 @@ def plot(result: Any, theme: Literal["light", "dark"] | Theme = "light", **optio
     """
     colours = theme if isinstance(theme, Theme) else theme_called(theme)
     several = _several(result)
-    one, table = (next(iter(several.values())), TOGETHER) if several else (result, FIGURES)
-    if draw := _drawn_by(one, table):
+    first, table = (next(iter(several.values())), TOGETHER) if several else (result, FIGURES)
+    if draw := _drawn_by(first, table):
         return draw(several or result, colours, **options)
     have = sorted(name.rpartition(".")[2] for name in FIGURES)
     raise ConfigError(
-        f"{type(one).__name__} has no figure; these results have one: {', '.join(have)}; "
+        f"{type(first).__name__} has no figure; these results have one: {', '.join(have)}; "
         f"several together: {', '.join(sorted(name.rpartition('.')[2] for name in TOGETHER))}"
     )
 
@@ -86,7 +86,7 @@ def _composition(result: Any, colours: Theme, **options: Any) -> go.Figure:
 
 
 def _ablations(results: Mapping[str, Any], colours: Theme, **options: Any) -> go.Figure:
-    rows = [row for each in results.values() for row in each.rows()]
+    rows = [row for result in results.values() for row in result.rows()]
     return circuits.ablation_bars(rows, colours, **options)
 
 
@@ -95,7 +95,7 @@ def _ablation(result: Any, colours: Theme, **options: Any) -> go.Figure:
 
 
 def _compositions(results: Mapping[str, Any], colours: Theme, *, via: str = "k", **options: Any) -> go.Figure:
-    rows = [row for each in results.values() for row in each.rows()]
+    rows = [row for result in results.values() for row in result.rows()]
     return circuits.composition_map(rows, via, colours, **options)
 
 
@@ -109,7 +109,7 @@ def _graph(result: Any, colours: Theme, *, kind: str = "graph", **options: Any) 
 def _lens(result: Any, colours: Theme, **options: Any) -> go.Figure:
     cells: list[list[list[tuple[str, float]]]] = [[[] for _ in result.tokens] for _ in result.layers]
     for row in result.to_records():
-        cells[row["layer"]][row["position"]] = [(each["token"], each["probability"]) for each in row["top"]]
+        cells[row["layer"]][row["position"]] = [(top["token"], top["probability"]) for top in row["top"]]
     return heads.logit_lens(cells, list(result.layers), list(result.tokens), colours, **options)
 
 
@@ -153,14 +153,14 @@ def _model_comparison(result: ModelComparison, colours: Theme, **options: Any) -
 def _grokking(result: Grokking, colours: Theme, *, seed: int = 0, **options: Any) -> go.Figure:
     pairs = {"training pairs": "train_accuracy", "other pairs": "test_accuracy"}
     curves = {name: result.curves[curve][:, seed] for name, curve in pairs.items()}
-    said: dict[str, Any] = {"x_title": "epoch", "y_title": "accuracy", "marks": vars(result.runs[seed].phases)}
-    return studies.training_curves(result.epochs, curves, colours, **said | options)
+    labels: dict[str, Any] = {"x_title": "epoch", "y_title": "accuracy", "marks": vars(result.runs[seed].phases)}
+    return studies.training_curves(result.epochs, curves, colours, **labels | options)
 
 
 def _induction_run(result: InductionRun, colours: Theme, **options: Any) -> go.Figure:
     curves = {"first copy": result.curves["loss_first"], "second copy": result.curves["loss_repeat"]}
-    said: dict[str, Any] = {"y_title": "loss (nats per token)", "marks": {"onset": result.onset}}
-    return studies.training_curves(result.steps, curves, colours, **said | options)
+    labels: dict[str, Any] = {"y_title": "loss (nats per token)", "marks": {"onset": result.onset}}
+    return studies.training_curves(result.steps, curves, colours, **labels | options)
 
 
 FIGURES: dict[str, Draw] = {

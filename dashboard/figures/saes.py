@@ -121,8 +121,8 @@ def _line(run: HealthRun, panel: Panel, order: int, colours: Theme, *, legend: b
 
 def _value(value: Any, panel: Panel) -> float | None:
     """Return the values of a panel, with gaps where they are not finite, or not positive on a log axis."""
-    found = number(value)
-    return None if found is None or (panel.log and found <= 0) else found
+    scalar = number(value)
+    return None if scalar is None or (panel.log and scalar <= 0) else scalar
 
 
 def _titles(figure: go.Figure, chosen: HealthRun, colours: Theme) -> None:
@@ -237,10 +237,10 @@ def proof_nulls(proof: Proof, colours: Theme, *, height: int = 230) -> go.Figure
     The axis is the distance from the mean of random directions in their standard deviations; marks beyond 12 stay at
     the edge.
     """
-    rows = [each for each in proof.measures if each.name in MEASURES]
+    rows = [measure for measure in proof.measures if measure.name in MEASURES]
     if not rows:
         return message_figure("nothing could be measured", colours, height=height)
-    found: dict[str, list[tuple[float, float, str]]] = {"random": [], "alike": [], "feature": []}
+    series: dict[str, list[tuple[float, float, str]]] = {"random": [], "alike": [], "feature": []}
     for line, row in enumerate(reversed(rows)):
         mean, spread = (row.random.mean(), row.random.std()) if len(row.random) else (0.0, 0.0)
 
@@ -249,11 +249,11 @@ def proof_nulls(proof: Proof, colours: Theme, *, height: int = 230) -> go.Figure
 
         nulls = {"random": [(value, "random direction") for value in row.random.tolist()]}
         nulls["alike"] = [
-            (value, f"feature {each}") for value, each in zip(row.alike.tolist(), proof.alike, strict=False)
+            (value, f"feature {feature}") for value, feature in zip(row.alike.tolist(), proof.alike, strict=False)
         ]
         for null, shift in (("random", 0.16), ("alike", -0.16)):
-            found[null] += [(far(value), line + shift, f"{of}: {value:+.3g} {row.unit}") for value, of in nulls[null]]
-        found["feature"].append((far(row.value), line, f"this feature: {row.value:+.3g} {row.unit}"))
+            series[null] += [(far(value), line + shift, f"{of}: {value:+.3g} {row.unit}") for value, of in nulls[null]]
+        series["feature"].append((far(row.value), line, f"this feature: {row.value:+.3g} {row.unit}"))
     marks = {
         "random": ("random directions", {"symbol": "line-ns-open", "size": 9, "color": colours.muted}, 0.55),
         "alike": ("features of like density", {"symbol": "line-ns-open", "size": 9, "color": colours.opposite}, 0.7),
@@ -266,11 +266,11 @@ def proof_nulls(proof: Proof, colours: Theme, *, height: int = 230) -> go.Figure
                 mode="markers", name=marks[key][0], marker=marks[key][1], opacity=marks[key][2],
                 hovertemplate="%{text}<extra></extra>",
             )
-            for key, points in found.items()
+            for key, points in series.items()
         ]
     )  # fmt: skip
     styled(figure, colours, height=height)
-    words = [MEASURES[each.name] for each in reversed(rows)]
+    words = [MEASURES[measure.name] for measure in reversed(rows)]
     figure.update_yaxes(tickvals=list(range(len(rows))), ticktext=words, range=[-0.6, len(rows) - 0.4], showgrid=False)
     figure.update_xaxes(title_text="distance from random directions (SD)")
     legend = {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "font": {"size": 11}}

@@ -43,34 +43,34 @@ class Densities:
     n_tokens: int
 
 
-def scaling_curves(found: SizeLaw, colours: Theme, *, chosen: str = "", height: int = 360) -> go.Figure:
+def scaling_curves(law: SizeLaw, colours: Theme, *, chosen: str = "", height: int = 360) -> go.Figure:
     """Held-out loss over latents, both logarithmic, one colour per k.
 
     A line is the law, its band the 95 % interval of the fit; a ring marks the run called `chosen`. Crosses are the
     predictions of the smaller sizes alone for the largest.
     """
-    runs = found.runs
+    runs = law.runs
     if not runs:
         return message_figure("this fit has no runs", colours, height=height)
     figure = go.Figure()
     for order, k in enumerate(sorted({run.k for run in runs})):
         colour = colours.categories[order % len(colours.categories)]
-        curve = [point for point in found.curves if point.k == k]
+        curve = [point for point in law.curves if point.k == k]
         if curve:
             n, loss = [point.n for point in curve], [point.loss for point in curve]
-            band = [each.high for each in loss] + [each.low for each in reversed(loss)]
+            band = [interval.high for interval in loss] + [interval.low for interval in reversed(loss)]
             figure.add_scatter(x=n + n[::-1], y=band, fill="toself", fillcolor=faint(colour), mode="none",
                                hoverinfo="skip", legendgroup=str(k), showlegend=False)  # fmt: skip
-            figure.add_scatter(x=n, y=[each.estimate for each in loss], mode="lines", hoverinfo="skip",
+            figure.add_scatter(x=n, y=[interval.estimate for interval in loss], mode="lines", hoverinfo="skip",
                                line={"color": colour, "width": 1.6}, legendgroup=str(k), showlegend=False)  # fmt: skip
         mine = [run for run in runs if run.k == k]
         figure.add_scatter(
             x=[run.n for run in mine], y=[run.loss for run in mine], mode="markers", name=f"k {k}", legendgroup=str(k),
             marker={"size": 8, "color": colour}, hovertext=[_run_hover(run) for run in mine], hoverinfo="text",
         )  # fmt: skip
-        crosses = [each for each in found.left_out if each.k == k]
+        crosses = [run for run in law.left_out if run.k == k]
         figure.add_scatter(
-            x=[each.n for each in crosses], y=[each.predicted for each in crosses],
+            x=[cross.n for cross in crosses], y=[cross.predicted for cross in crosses],
             mode="markers", marker={"size": 9, "symbol": "x-thin", "line": {"width": 1.6, "color": colour}},
             hovertext="predicted from the smaller sizes", hoverinfo="text", legendgroup=str(k), showlegend=False,
         )  # fmt: skip
@@ -95,13 +95,13 @@ def _run_hover(run: ScalingRun) -> str:
     return f"{name}{run.n:,} latents, k {run.k}<br>FVU {run.loss:.4f}"
 
 
-def loss_over_size(found: LanguageScaling, colours: Theme, *, height: int = 340) -> go.Figure:
+def loss_over_size(scaling: LanguageScaling, colours: Theme, *, height: int = 340) -> go.Figure:
     """Held-out loss at the end over parameters (log), one mark per model.
 
     The line is the law at the tokens that all have seen, the cross the prediction for the largest size from the smaller
     ones, the dotted line the irreducible loss.
     """
-    runs, law, sizes = found.runs, found.law, sorted({run.n_params for run in found.runs})
+    runs, law, sizes = scaling.runs, scaling.law, sorted({run.n_params for run in scaling.runs})
     if not runs:
         return message_figure("no model was trained", colours, height=height)
     figure = go.Figure()
@@ -115,7 +115,7 @@ def loss_over_size(found: LanguageScaling, colours: Theme, *, height: int = 340)
         marker={"size": 8, "color": colours.accent, "line": {"width": 1, "color": colours.surface}},
         hovertext=[_size_hover(run) for run in runs], hoverinfo="text",
     )  # fmt: skip
-    left = found.left_out
+    left = scaling.left_out
     if left:
         figure.add_scatter(
             x=[left.n_params], y=[left.predicted], mode="markers", name="predicted from the smaller",
@@ -205,20 +205,20 @@ def frontier(points: Sequence[Point]) -> list[Point]:
     return best
 
 
-def density_histogram(found: Densities, colours: Theme, *, height: int = 320) -> go.Figure:
+def density_histogram(densities: Densities, colours: Theme, *, height: int = 320) -> go.Figure:
     """Features by how often they fire, on a log axis; the dashed line is where dense begins."""
-    if not sum(found.counts):
+    if not sum(densities.counts):
         return message_figure("no feature is active in the recording", colours, height=height)
-    left, right = found.edges[:-1], found.edges[1:]
+    left, right = densities.edges[:-1], densities.edges[1:]
     figure = go.Figure(
         go.Bar(
             x=[(a + b) / 2 for a, b in zip(left, right, strict=True)],
-            y=found.counts,
+            y=densities.counts,
             width=[(b - a) * 0.92 for a, b in zip(left, right, strict=True)],
             marker={"color": colours.accent, "line": {"width": 0}},
             hovertext=[
                 f"{n:,} features<br>fire on {_percent(10**a)} to {_percent(min(10**b, 1))} of tokens"
-                for n, a, b in zip(found.counts, left, right, strict=True)
+                for n, a, b in zip(densities.counts, left, right, strict=True)
             ],
             hoverinfo="text",
         )
@@ -247,8 +247,8 @@ def cosine_histogram(
     low, high = np.asarray(edges[:-1]), np.asarray(edges[1:])
     filled = np.flatnonzero(np.asarray(random) + np.asarray(nearest))
     hover = [
-        f"cosine {a:.2f} to {b:.2f}<br>random pairs: {one:.2%}<br>nearest neighbours: {two:.2%}"
-        for a, b, one, two in zip(low, high, random, nearest, strict=True)
+        f"cosine {a:.2f} to {b:.2f}<br>random pairs: {null:.2%}<br>nearest neighbours: {near:.2%}"
+        for a, b, null, near in zip(low, high, random, nearest, strict=True)
     ]
     figure = go.Figure()
     figure.add_bar(

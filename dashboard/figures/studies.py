@@ -39,8 +39,8 @@ def training_curves(
             hovertemplate=f"{escape(name)}<br>{x_title} %{{x:,}}: %{{y:.4g}}<extra></extra>",
         )  # fmt: skip
     styled(figure, colours, height=height)
-    given = {word: step for word, step in (marks or {}).items() if step is not None}
-    _marks(figure, given, colours)
+    events = {word: step for word, step in (marks or {}).items() if step is not None}
+    _marks(figure, events, colours)
     for word, level in (levels or {}).items():
         figure.add_hline(y=level, line={"color": colours.muted, "width": 1, "dash": "dot"})
         figure.add_annotation(
@@ -48,7 +48,7 @@ def training_curves(
             text=escape(word), showarrow=False, font={"size": 10.5, "color": colours.muted}, bgcolor=colours.veil,
         )  # fmt: skip
     figure.update_layout(showlegend=True, legend={"orientation": "h", "y": -0.25})
-    figure.update_layout(margin={"t": 24 if len(given) < 2 else 38})
+    figure.update_layout(margin={"t": 24 if len(events) < 2 else 38})
     figure.update_xaxes(title_text=x_title)
     figure.update_yaxes(title_text=y_title, type="log" if log else "linear")
     return figure

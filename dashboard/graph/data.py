@@ -45,19 +45,19 @@ def _opened(folder: Path, version: str) -> AttributionGraph:
     return open_stored(AttributionGraph, folder)
 
 
-def content(workspace: Workspace, found: AttributionGraph) -> dict[str, Any]:
+def content(workspace: Workspace, graph: AttributionGraph) -> dict[str, Any]:
     """Return the graph as columns: nodes and edges by number, tokens, and the share of edges at which it was traced.
 
     `input` is the sum of the absolute weights of the edges into a node.
     """
-    neurons = neurons_of(workspace, found)
-    labels = _labels(workspace, found, neurons)
-    nodes = found.nodes
+    neurons = neurons_of(workspace, graph)
+    labels = _labels(workspace, graph, neurons)
+    nodes = graph.nodes
     columns: dict[str, list[Any]] = {
         name: _rounded(np.array([getattr(node, name) for node in nodes], np.float64))
         for name in ("activation", "influence", "probability")
     }
-    edges = found.edges
+    edges = graph.edges
     columns["input"] = _rounded(np.bincount(edges.target, np.abs(edges.weight.astype(np.float64)), len(nodes)))
     for name in ("layer", "position", "index"):
         columns[name] = [int(getattr(node, name)) for node in nodes]
@@ -67,12 +67,12 @@ def content(workspace: Workspace, found: AttributionGraph) -> dict[str, Any]:
         "label": [labels.get(i, "") for i in range(len(nodes))],
     }
     return {
-        "unit": "neuron" if found.dictionary == "neurons" else "latent",
-        "n_layers": found.n_layers,
-        "background": [] if neurons is None else _background(found, neurons),
+        "unit": "neuron" if graph.dictionary == "neurons" else "latent",
+        "n_layers": graph.n_layers,
+        "background": [] if neurons is None else _background(graph, neurons),
         "prompts": 0 if neurons is None else neurons.settings.prompts,
-        "tokens": list(found.token_texts),
-        "edge_share": found.thresholds[1],
+        "tokens": list(graph.token_texts),
+        "edge_share": graph.thresholds[1],
         "nodes": columns,
         "edges": {
             "source": edges.source.tolist(),
@@ -82,10 +82,10 @@ def content(workspace: Workspace, found: AttributionGraph) -> dict[str, Any]:
     }
 
 
-def _background(found: AttributionGraph, neurons: NeuronLabels) -> list[int]:
+def _background(graph: AttributionGraph, neurons: NeuronLabels) -> list[int]:
     """Return the neurons that lead every prompt, and the errors: all neurons too small to be nodes of their own."""
-    errors = [number for number, node in enumerate(found.nodes) if node.kind == "error"]
-    return [*background_nodes(found, neurons.background()), *errors]
+    errors = [number for number, node in enumerate(graph.nodes) if node.kind == "error"]
+    return [*background_nodes(graph, neurons.background()), *errors]
 
 
 def _rounded(values: np.ndarray) -> list[float]:
@@ -95,31 +95,31 @@ def _rounded(values: np.ndarray) -> list[float]:
     return [float(f"{value:.{DIGITS}g}") for value in values.tolist()]
 
 
-def neurons_of(workspace: Workspace, found: AttributionGraph) -> NeuronLabels | None:
+def neurons_of(workspace: Workspace, graph: AttributionGraph) -> NeuronLabels | None:
     """Return the newest features table of the neurons of a graph; None without one, or for a dictionary."""
-    return newest_labels(workspace, found.settings.weight_hash) if found.dictionary == "neurons" else None
+    return newest_labels(workspace, graph.settings.weight_hash) if graph.dictionary == "neurons" else None
 
 
-def _labels(workspace: Workspace, found: AttributionGraph, neurons: NeuronLabels | None) -> dict[int, str]:
+def _labels(workspace: Workspace, graph: AttributionGraph, neurons: NeuronLabels | None) -> dict[int, str]:
     """Return labels by node number: of a token its text, of a target its name, of a latent its own or its table's."""
     labels = {}
     if neurons is not None:
-        found = neurons.named(found)
+        graph = neurons.named(graph)
     wanted: dict[int, list[int]] = {}
-    for i, node in enumerate(found.nodes):
-        if node.kind == "token" and 0 <= node.position < len(found.token_texts):
-            labels[i] = found.token_texts[node.position]
-        elif node.kind == "logit" and not node.label and 0 <= node.index < len(found.targets):
-            labels[i] = found.targets[node.index].label
+    for i, node in enumerate(graph.nodes):
+        if node.kind == "token" and 0 <= node.position < len(graph.token_texts):
+            labels[i] = graph.token_texts[node.position]
+        elif node.kind == "logit" and not node.label and 0 <= node.index < len(graph.targets):
+            labels[i] = graph.targets[node.index].label
         else:
             labels[i] = node.label
         if node.kind == "feature" and not node.label:
             wanted.setdefault(node.layer, []).append(i)
-    tables = feature_tables(workspace, found) if wanted else {}
+    tables = feature_tables(workspace, graph) if wanted else {}
     for layer, numbers in wanted.items():
         if layer in tables:
-            known = _table_labels(workspace, tables[layer], sorted({found.nodes[i].index for i in numbers}))
-            labels |= {i: known.get(found.nodes[i].index) or "" for i in numbers}
+            known = _table_labels(workspace, tables[layer], sorted({graph.nodes[i].index for i in numbers}))
+            labels |= {i: known.get(graph.nodes[i].index) or "" for i in numbers}
     return labels
 
 
@@ -133,28 +133,28 @@ def _table_labels(workspace: Workspace, table: str, latents: list[int]) -> dict[
     return known
 
 
-def feature_tables(workspace: Workspace, found: AttributionGraph) -> dict[int, str]:
+def feature_tables(workspace: Workspace, graph: AttributionGraph) -> dict[int, str]:
     """Return the features artefact that describes the latents of each layer, the newest where there are several.
 
     For a set of transcoders it is a child of the set; for neurons, one of the neurons of the same model.
     """
     tables: dict[int, str] = {}
     for described in reversed(workspace.values(Features)):
-        layer = features.traced_layer(described, found.dictionary, found.model)
+        layer = features.traced_layer(described, graph.dictionary, graph.model)
         if layer is not None:
             tables[layer] = described.name
     return tables
 
 
-def node(found: AttributionGraph, number: int) -> GraphNode:
+def node(graph: AttributionGraph, number: int) -> GraphNode:
     """Return a node by its number. Raises `UnknownNameError`."""
-    if not 0 <= number < len(found.nodes):
-        raise UnknownNameError("node", str(number), [], f"(the graph has {len(found.nodes):,} nodes)")
-    return found.nodes[number]
+    if not 0 <= number < len(graph.nodes):
+        raise UnknownNameError("node", str(number), [], f"(the graph has {len(graph.nodes):,} nodes)")
+    return graph.nodes[number]
 
 
 def part(
-    found: AttributionGraph,
+    graph: AttributionGraph,
     most: int,
     share: float,
     *,
@@ -167,17 +167,17 @@ def part(
     `most` is a number of nodes, `share` that of edges; `pins` and `hidden` are ids of nodes, as is `target`.
     Raises `ConfigError`, `UnknownNameError`.
     """
-    if target is not None and found.node(target).kind != "logit":
+    if target is not None and graph.node(target).kind != "logit":
         raise ConfigError(f"`target` should be the id of a target, which starts with logit; got {target!r}")
-    aim = None if target is None else found.number[target]
-    effects = effects_on(found, aim)
+    aim = None if target is None else graph.number[target]
+    effects = effects_on(graph, aim)
     shown = part_of(
-        found,
+        graph,
         most=most,
         edges=share,
         target=aim,
-        pins={found.number[name] for name in pins if name in found.number},
-        hidden={found.number[name] for name in hidden if name in found.number},
+        pins={graph.number[name] for name in pins if name in graph.number},
+        hidden={graph.number[name] for name in hidden if name in graph.number},
     )
     return {
         "nodes": np.flatnonzero(shown.nodes).tolist(),
@@ -188,70 +188,70 @@ def part(
 
 def marks(notes: Notes, graph: AttributionGraph) -> dict[str, Any]:
     """Return the marks of the visitor; before there are any, the groups that were found when the graph was traced."""
-    found = notes.graph_edits(graph.key)
-    if found or not graph.groups:
-        return found
-    return {"groups": [[each.name.strip()[:80] or "group", list(each.nodes)] for each in graph.groups]}
+    edits = notes.graph_edits(graph.key)
+    if edits or not graph.groups:
+        return edits
+    return {"groups": [[group.name.strip()[:80] or "group", list(group.nodes)] for group in graph.groups]}
 
 
 def labels_of(workspace: Workspace, graph: AttributionGraph, nodes: Sequence[str]) -> dict[str, str]:
     """Return the labels of the latents among some nodes by their id. Raises `ConfigError` for an unknown node."""
-    if unknown := [each for each in nodes if each not in graph.number]:
+    if unknown := [node for node in nodes if node not in graph.number]:
         raise ConfigError(f"`nodes` should be node ids of the graph, got {unknown[0][:80]!r}")
     labels = _labels(workspace, graph, neurons_of(workspace, graph))
-    latents = [graph.number[each] for each in nodes if graph.node(each).kind == "feature"]
+    latents = [graph.number[node] for node in nodes if graph.node(node).kind == "feature"]
     return {graph.nodes[i].id: labels.get(i) or "" for i in latents}
 
 
-def exported(workspace: Workspace, found: AttributionGraph, edits: dict[str, Any]) -> dict[str, Any]:
+def exported(workspace: Workspace, graph: AttributionGraph, edits: dict[str, Any]) -> dict[str, Any]:
     """Return the graph as graph JSON with the visitor's edits; those of nodes that it lacks are left out."""
 
     def known(value: Any) -> Any:
         if is_object(value):
-            return {node: each for node, each in value.items() if node in found.number}
-        return [node for node in value if node in found.number]
+            return {node: mark for node, mark in value.items() if node in graph.number}
+        return [node for node in value if node in graph.number]
 
-    held = {name: known(value) for name, value in edits.items() if name not in ("groups", "sets")}
+    notes = {name: known(value) for name, value in edits.items() if name not in ("groups", "sets")}
     groups = [[name, known(nodes)] for name, nodes in edits.get("groups", [])]
     sets = {name: known(factors) for name, factors in edits.get("sets", {}).items()}
-    held |= {
-        "groups": [each for each in groups if each[1]],
-        "sets": {name: each for name, each in sets.items() if each},
+    notes |= {
+        "groups": [group for group in groups if group[1]],
+        "sets": {name: factors for name, factors in sets.items() if factors},
     }
-    marks = GraphEdits.of_notes(held)
-    labels = _labels(workspace, found, neurons_of(workspace, found))
-    latents = {node.id: labels[i] for i, node in enumerate(found.nodes) if node.kind == "feature" and labels.get(i)}
-    return export_graph(found, marks, labels=latents)
+    marks = GraphEdits.of_notes(notes)
+    labels = _labels(workspace, graph, neurons_of(workspace, graph))
+    latents = {node.id: labels[i] for i, node in enumerate(graph.nodes) if node.kind == "feature" and labels.get(i)}
+    return export_graph(graph, marks, labels=latents)
 
 
-def describe(workspace: Workspace, found: AttributionGraph, number: int) -> dict[str, Any]:
+def describe(workspace: Workspace, graph: AttributionGraph, number: int) -> dict[str, Any]:
     """Return the page and the examples of a latent: `href` is null where no features table describes its layer."""
-    chosen = node(found, number)
-    neurons = neurons_of(workspace, found)
+    chosen = node(graph, number)
+    neurons = neurons_of(workspace, graph)
     if neurons is not None and chosen.kind == "feature":
-        return _neuron(workspace, found, neurons, chosen)
-    table = feature_tables(workspace, found).get(chosen.layer) if chosen.kind == "feature" else None
+        return _neuron(workspace, graph, neurons, chosen)
+    table = feature_tables(workspace, graph).get(chosen.layer) if chosen.kind == "feature" else None
     if table is None:
         return {"href": None, "table": None, "examples": [], "maximum": 0.0, "says": []}
     rows = features.examples(workspace, table, chosen.index)[:MAX_EXAMPLES]
     examples: list[dict[str, Any]] = [
         {"tokens": row.tokens, "activations": _rounded(np.array(row.activations)), "peak": row.peak} for row in rows
     ]
-    maximum = max((max(each["activations"], default=0.0) for each in examples), default=0.0)
+    maximum = max((max(example["activations"], default=0.0) for example in examples), default=0.0)
     says = said_words(workspace, table, [chosen.index], SAID).get(chosen.index, ())
     href = feature_href(table, chosen.index)
     return {"href": href, "table": table, "examples": examples, "maximum": maximum, "says": says}
 
 
-def _neuron(workspace: Workspace, found: AttributionGraph, neurons: NeuronLabels, chosen: GraphNode) -> dict[str, Any]:
+def _neuron(workspace: Workspace, graph: AttributionGraph, neurons: NeuronLabels, chosen: GraphNode) -> dict[str, Any]:
     """Return what is known of a neuron in the direction in which it is active."""
     key = direction(chosen)
     row = neurons.of([key]).get(key)
     examples: list[dict[str, Any]] = [
-        {"tokens": each.tokens, "activations": _rounded(np.array(each.activations)), "peak": each.peak}
-        for each in neurons.examples_of(*key)
+        {"tokens": example.tokens, "activations": _rounded(np.array(example.activations)), "peak": example.peak}
+        for example in neurons.examples_of(*key)
     ]
-    table = feature_tables(workspace, found).get(chosen.layer)
+    table = feature_tables(workspace, graph).get(chosen.layer)
     return {
         "href": None if table is None or key[2] < 0 else feature_href(table, chosen.index),
         "table": neurons.name,

@@ -39,16 +39,16 @@ def write_export(workspace: Workspace, name: str, path: Path, *, features: bool 
         edits = data.marks(notes, graph)
     finally:
         notes.close()
-    found = data.exported(workspace, graph, edits)
-    found["metadata"]["slug"] = path.stem
-    write_graph_json(found, path)
-    said = [f"{path}: {len(found['nodes'])} nodes, {len(found['links'])} edges"]
-    return said + ([_write_features(workspace, graph, found, path.parent)] if features else [])
+    graph_json = data.exported(workspace, graph, edits)
+    graph_json["metadata"]["slug"] = path.stem
+    write_graph_json(graph_json, path)
+    sentences = [f"{path}: {len(graph_json['nodes'])} nodes, {len(graph_json['links'])} edges"]
+    return sentences + ([_write_features(workspace, graph, graph_json, path.parent)] if features else [])
 
 
-def _write_features(workspace: Workspace, graph: AttributionGraph, found: dict[str, Any], folder: Path) -> str:
+def _write_features(workspace: Workspace, graph: AttributionGraph, graph_json: dict[str, Any], folder: Path) -> str:
     tables = data.feature_tables(workspace, graph)
-    scan = found["metadata"]["scan"]
+    scan = graph_json["metadata"]["scan"]
     place = folder / "features" / scan
     if not place.resolve().is_relative_to((folder / "features").resolve()):
         raise ConfigError(f"the model's name {scan!r} leads out of {folder}; export the graph without its features")
@@ -61,10 +61,10 @@ def _write_features(workspace: Workspace, graph: AttributionGraph, found: dict[s
                 described += 1
     listed = folder / "graph-metadata.json"
     others = read_json(listed).get("graphs", []) if listed.is_file() else []
-    slug = found["metadata"]["slug"]
-    others = [each for each in others if not is_object(each) or each.get("slug") != slug]
-    about = {name: value for name, value in found["metadata"].items() if name != "workbench"}
-    write_json(listed, {"graphs": [*others, about]})
+    slug = graph_json["metadata"]["slug"]
+    others = [entry for entry in others if not is_object(entry) or entry.get("slug") != slug]
+    metadata = {name: value for name, value in graph_json["metadata"].items() if name != "workbench"}
+    write_json(listed, {"graphs": [*others, metadata]})
     return f"{place}: {described} of {len(wanted)} latents; the others have no features table here"
 
 

@@ -58,65 +58,65 @@ def layout(context: Context, name: str | None = None, trace: str | None = None, 
 
     With `trace`, a prompt, and the options `model`, `set` and `chat` the form that traces another one is open.
     """
-    given = {"prompt": trace, **{name: address.get(name) for name in ("model", "set", "chat") if address.get(name)}}
+    preset = {"prompt": trace, **{name: address.get(name) for name in ("model", "set", "chat") if address.get(name)}}
     try:
-        found = data.choose(context.workspace, name)
+        graph = data.choose(context.workspace, name)
     except NothingYetError:
-        if trace and (parts := trace_form(context, given, opened=True)):
+        if trace and (parts := trace_form(context, preset, opened=True)):
             return page("Graph", *parts)
         raise
     choices = menu_choices(context.workspace, (KIND,))
     source = {
-        "data-graph-source": f"/graph-data/{quote(found.name)}",
-        "data-graph-name": found.name,
-        "data-colours": json.dumps({each.name: _colours(each) for each in (LIGHT, DARK)}),
+        "data-graph-source": f"/graph-data/{quote(graph.name)}",
+        "data-graph-name": graph.name,
+        "data-colours": json.dumps({theme.name: _colours(theme) for theme in (LIGHT, DARK)}),
     }
     source |= fields_data(change_latents=(ChangeLatents, ("factors", "mode")))
     return page(
         "Graph",
-        *trace_form(context, _again(found) | (given if trace else {}), opened=bool(trace)),
-        header(found),
+        *trace_form(context, _again(graph) | (preset if trace else {}), opened=bool(trace)),
+        header(graph),
         html.Div(id="graph-view", className="wb-graph-view", **attrs(source)),
-        *over_words(found),
+        *over_words(graph),
         legend(),
-        controls=[artefact_menu("Graph", choices, page_of(found.href), width=220, key=found.key)],
+        controls=[artefact_menu("Graph", choices, page_of(graph.href), width=220, key=graph.key)],
     )
 
 
-def _again(found: AttributionGraph) -> dict[str, Any]:
+def _again(graph: AttributionGraph) -> dict[str, Any]:
     """Return the options of the verb that traced a graph."""
-    of_set = f"transcoders/{found.dictionary}" in found.about.parents
-    prompt = "".join(_typed(found)).strip()
-    return {"model": found.model, "set": found.dictionary if of_set else None, "prompt": prompt}
+    of_set = f"transcoders/{graph.dictionary}" in graph.about.parents
+    prompt = "".join(_typed(graph)).strip()
+    return {"model": graph.model, "set": graph.dictionary if of_set else None, "prompt": prompt}
 
 
-def _typed(found: AttributionGraph) -> tuple[str, ...]:
+def _typed(graph: AttributionGraph) -> tuple[str, ...]:
     """Return the tokens of the prompt, without that of its beginning where the workbench traced it."""
-    return found.token_texts[1:] if found.settings.trace is not None else found.token_texts
+    return graph.token_texts[1:] if graph.settings.trace is not None else graph.token_texts
 
 
-def header(found: AttributionGraph) -> html.Section:
+def header(graph: AttributionGraph) -> html.Section:
     """Return a line with the prompt and the target, and folded under it every score with its baselines."""
-    tokens = [html.Span(visible(text, 40), className="wb-graph-token") for text in _typed(found)]
+    tokens = [html.Span(visible(text, 40), className="wb-graph-token") for text in _typed(graph)]
     line = html.H2(
         [
             html.Span(tokens, className="wb-tokens wb-graph-prompt", dir="auto"),
             html.Span(" → ", className="wb-quiet"),
-            html.Strong(_answer(found), className="wb-graph-answer", dir="auto"),
+            html.Strong(_answer(graph), className="wb-graph-answer", dir="auto"),
         ],
         className="wb-graph-title",
     )
     more = html.Details(
         [
-            html.Summary(_trust(found)),
+            html.Summary(_trust(graph)),
             html.Div(
                 [
                     html.Div(
-                        [html.H3("Targets"), targets(found), html.P(_about(found), className="wb-note")],
+                        [html.H3("Targets"), targets(graph), html.P(_about(graph), className="wb-note")],
                         className="wb-graph-cell",
                     ),
-                    html.Div([html.H3("Scores"), *scores(found)], className="wb-graph-cell"),
-                    html.Div([html.H3("Against the free model"), *effects(found)], className="wb-graph-cell"),
+                    html.Div([html.H3("Scores"), *scores(graph)], className="wb-graph-cell"),
+                    html.Div([html.H3("Against the free model"), *effects(graph)], className="wb-graph-cell"),
                 ],
                 className="wb-graph-trust",
             ),
@@ -126,44 +126,44 @@ def header(found: AttributionGraph) -> html.Section:
     return html.Section([line, more], className="wb-panel wb-graph-head", **attrs({"aria-label": "Prompt and target"}))
 
 
-def _answer(found: AttributionGraph) -> str:
+def _answer(graph: AttributionGraph) -> str:
     """Return the first target with its probability, and the token that it stands against."""
-    if not found.targets:
+    if not graph.targets:
         return "no target"
-    one, probability = found.targets[0], found.probabilities[0]
+    target, probability = graph.targets[0], graph.probabilities[0]
     chance = "" if probability is None else f" {probability:.1%}"
-    ours, _, other = one.label.partition(" - ")
-    if one.contrast is not None and other:
-        return f"“{visible(ours.strip(), 30)}”{chance} rather than “{visible(other.strip(), 30)}”"
-    return f"“{visible(one.label.strip() or one.label, 30)}”{chance}"
+    ours, _, contrast = target.label.partition(" - ")
+    if target.contrast is not None and contrast:
+        return f"“{visible(ours.strip(), 30)}”{chance} rather than “{visible(contrast.strip(), 30)}”"
+    return f"“{visible(target.label.strip() or target.label, 30)}”{chance}"
 
 
-def _trust(found: AttributionGraph) -> str:
+def _trust(graph: AttributionGraph) -> str:
     """Return how far the model agrees with the graph, in a few words."""
-    if found.effects is None:
+    if graph.effects is None:
         return "Scores"
-    value, low, high = found.effects.spearman
+    value, low, high = graph.effects.spearman
     return f"Predicts ablations: {value:.2f} [{low:.2f}, {high:.2f}], one run"
 
 
-def _about(found: AttributionGraph) -> str:
-    latents = "MLP neurons" if found.dictionary == "neurons" else f"latents of {found.dictionary}"
-    held = ", ".join(found.run.frozen) if found.run else "attention and norms"
-    said = f"Direct effects between {latents}, with {held} held at the values of this prompt."
-    stored = int(found.edges.kept.sum())
-    if found.run is not None and (pruned := found.run.edges_kept) > stored:
-        said += f" Of {pruned:,} edges of the pruned graph, the {stored:,} with the largest scores are stored."
-    return visible(said, 500)
+def _about(graph: AttributionGraph) -> str:
+    latents = "MLP neurons" if graph.dictionary == "neurons" else f"latents of {graph.dictionary}"
+    frozen = ", ".join(graph.run.frozen) if graph.run else "attention and norms"
+    text = f"Direct effects between {latents}, with {frozen} held at the values of this prompt."
+    stored = int(graph.edges.kept.sum())
+    if graph.run is not None and (pruned := graph.run.edges_kept) > stored:
+        text += f" Of {pruned:,} edges of the pruned graph, the {stored:,} with the largest scores are stored."
+    return visible(text, 500)
 
 
-def targets(found: AttributionGraph) -> html.Ol:
+def targets(graph: AttributionGraph) -> html.Ol:
     """Return the explained outputs with their probabilities; where one is not known, its share of the influence."""
-    known = zip(found.targets, found.probabilities, strict=True)
-    shown = [each.weight if chance is None else chance for each, chance in known]
+    known = zip(graph.targets, graph.probabilities, strict=True)
+    shown = [target.weight if chance is None else chance for target, chance in known]
     rows = [
         html.Li(
             [
-                html.Span(visible(each.label, 22), className="wb-token", title=repr(each.label)[:200]),
+                html.Span(visible(target.label, 22), className="wb-token", title=repr(target.label)[:200]),
                 html.Span(
                     html.Span(style={"width": f"{min(max(chance, 0.0), 1.0):.1%}"}),
                     className="wb-track", **attrs({"aria-hidden": "true"}),
@@ -171,7 +171,7 @@ def targets(found: AttributionGraph) -> html.Ol:
                 html.Span(f"{chance:.1%}", className="wb-value"),
             ]
         )
-        for each, chance in zip(found.targets[:SHOWN_TARGETS], shown, strict=False)
+        for target, chance in zip(graph.targets[:SHOWN_TARGETS], shown, strict=False)
     ]  # fmt: skip
     if rest := shown[SHOWN_TARGETS:]:
         rows.append(
@@ -180,26 +180,26 @@ def targets(found: AttributionGraph) -> html.Ol:
     return html.Ol(rows, className="wb-bars", **attrs({"aria-label": "Targets and their probabilities"}))
 
 
-def scores(found: AttributionGraph) -> list[Any]:
+def scores(graph: AttributionGraph) -> list[Any]:
     """Return each score on a line from 0 to 1, with its baselines on the same line."""
-    if found.scores is None:
+    if graph.scores is None:
         return [html.P("No score was computed.", className="wb-none")]
     shown: list[Any] = []
     for name, (title, meaning) in SCORES.items():
-        nulls = {"no latent": found.floor, "untrained": found.untrained}
-        if found.dictionary == "neurons":  # which nobody trained for this
+        nulls = {"no latent": graph.floor, "untrained": graph.untrained}
+        if graph.dictionary == "neurons":  # which nobody trained for this
             del nulls["untrained"]
-        marks = {words: float(getattr(each, name)) for words, each in nulls.items() if each is not None}
-        said = [f"{words} {mark:.2f}" for words, mark in marks.items()]
-        missing = [words for words, each in nulls.items() if each is None]
-        text = ", ".join([*said, "perfect 1"]) + (f"; not measured: {', '.join(missing)}" if missing else "")
-        shown.append(_strip(title, getattr(found.scores, name), list(marks.values()), text, meaning))
+        marks = {words: float(getattr(null, name)) for words, null in nulls.items() if null is not None}
+        parts = [f"{words} {mark:.2f}" for words, mark in marks.items()]
+        missing = [words for words, null in nulls.items() if null is None]
+        text = ", ".join([*parts, "perfect 1"]) + (f"; not measured: {', '.join(missing)}" if missing else "")
+        shown.append(_strip(title, getattr(graph.scores, name), list(marks.values()), text, meaning))
     return shown
 
 
-def effects(found: AttributionGraph) -> list[Any]:
+def effects(graph: AttributionGraph) -> list[Any]:
     """Return how well the graph predicts ablations in the model with nothing frozen, or that this was not measured."""
-    known = found.effects
+    known = graph.effects
     if known is None:
         return [
             html.P("Not measured for this graph: its edges are exact only in the frozen model.", className="wb-none")
@@ -212,25 +212,25 @@ def effects(found: AttributionGraph) -> list[Any]:
         f"perfect 1, 95 % interval {low:.2f} to {high:.2f}",
         "of the predicted and the measured effect of ablating a latent with nothing frozen", bounds=(low, high),
     )  # fmt: skip
-    said = f"{len(known.nodes)} latents were ablated in one run; slope {known.slope:.2f} (1: exact)."
-    return [strip, html.P(said, className="wb-note")]
+    text = f"{len(known.nodes)} latents were ablated in one run; slope {known.slope:.2f} (1: exact)."
+    return [strip, html.P(text, className="wb-note")]
 
 
-def over_words(found: AttributionGraph) -> list[html.Section]:
+def over_words(graph: AttributionGraph) -> list[html.Section]:
     """Return the flows between groups of nodes over the words of a template, if the graph was traced with one."""
-    if found.flows is None:
+    if graph.flows is None:
         return []
-    rows = found.flows.rows()
+    rows = graph.flows.rows()
     beyond = [row for row in rows if row.beyond]
-    said = (
-        f"The same prompt with {len(found.settings.words)} words: direct influence between groups of nodes, mean and "
+    text = (
+        f"The same prompt with {len(graph.settings.words)} words: direct influence between groups of nodes, mean and "
         f"95 % interval over the words. {len(beyond)} of {len(rows)} flows differ from 0, "
         f"{len(rows) * 0.05:.0f} would by chance."
     )
     return [
         panel(
             "Over other words",
-            html.P(said, className="wb-note"),
+            html.P(text, className="wb-note"),
             records_table([asdict(row) for row in beyond or rows], limit=SHOWN_FLOWS),
             className="wb-graph-words",
         )
@@ -243,7 +243,7 @@ def _strip(
     """Return a number with a line from 0 to 1: a bar to the value, a tick for each baseline, a band for an interval."""
     band = []
     if None not in bounds:
-        low, high = (min(max(each, 0.0), 1.0) for each in bounds)
+        low, high = (min(max(bound, 0.0), 1.0) for bound in bounds)
         band = [html.I(className="wb-graph-band", style={"left": f"{low:.1%}", "width": f"{high - low:.1%}"})]
     line = html.Div(
         [
@@ -300,12 +300,12 @@ ASK = {"type": "run-ask", "of": "trace"}
 FIELDS: tuple[str, ...] = ("prompt", "target", "size", "contrast", "model", "set", "chat")
 
 
-def trace_form(context: Context, given: dict[str, Any], *, opened: bool) -> list[Any]:
+def trace_form(context: Context, preset: dict[str, Any], *, opened: bool) -> list[Any]:
     """Return the folded form, filled with options of the verb; nothing where the server runs no analyses."""
     if context.runs is None or "trace" not in context.runs.catalogue.forms:
         return []
     offered = {name: context.runs.catalogue.suggestions(name) for name in ("model", "transcoders")}
-    values = {"size": "usual", **{name: value for name, value in given.items() if value}}
+    values = {"size": "usual", **{name: value for name, value in preset.items() if value}}
     values.setdefault("model", next(iter(offered["model"]), ""))
     known = [*dict.fromkeys([values["model"], *offered["model"]])]
 
@@ -317,7 +317,7 @@ def trace_form(context: Context, given: dict[str, Any], *, opened: bool) -> list
     def menu(name: str, label: str, data: list[Any], value: Any) -> dmc.Select:
         return dmc.Select(id=f"graph-trace-{name}", label=label, data=data, value=value, size="xs", allowDeselect=False)
 
-    sets = [{"value": "", "label": "MLP neurons"}, *({"value": each, "label": each} for each in offered["transcoders"])]
+    sets = [{"value": "", "label": "MLP neurons"}, *({"value": name, "label": name} for name in offered["transcoders"])]
     more = html.Details(
         [
             html.Summary("more"),
@@ -327,7 +327,7 @@ def trace_form(context: Context, given: dict[str, Any], *, opened: bool) -> list
                     menu("model", "model", known, values["model"]),
                     menu("set", "latents", sets, values.get("set", "")),
                     dmc.Checkbox(
-                        id="graph-trace-chat", label="in the chat template", checked=bool(given.get("chat")), size="xs"
+                        id="graph-trace-chat", label="in the chat template", checked=bool(preset.get("chat")), size="xs"
                     ),
                     dcc.Link("all settings", id="graph-trace-all", href=_all(values), className="wb-link"),
                 ],
@@ -353,26 +353,26 @@ def trace_form(context: Context, given: dict[str, Any], *, opened: bool) -> list
 
 
 def _all(values: dict[str, Any]) -> str:
-    given = {name: value for name, value in values.items() if name != "size"}
-    return runs_href("trace", **given)
+    options = {name: value for name, value in values.items() if name != "size"}
+    return runs_href("trace", **options)
 
 
 def asked(workspace: Workspace, values: dict[str, Any]) -> dict[str, Any]:
     """Return the options of the verb for the fields of the form; words get the space before them that tokens have."""
     prompt = str(values.get("prompt") or "").strip()
-    found: dict[str, Any] = {"model": values.get("model"), "prompt": prompt, **SIZES[values.get("size") or "usual"]}
+    options: dict[str, Any] = {"model": values.get("model"), "prompt": prompt, **SIZES[values.get("size") or "usual"]}
     for name in ("target", "contrast"):
         if word := str(values.get(name) or "").strip():
-            found[name] = f" {word}" if word[0].isalnum() and not values.get("chat") else word
-    found |= {name: values[name] for name in ("set", "chat") if values.get(name)}
-    found["name"] = _free_name(workspace, prompt)
-    return found
+            options[name] = f" {word}" if word[0].isalnum() and not values.get("chat") else word
+    options |= {name: values[name] for name in ("set", "chat") if values.get(name)}
+    options["name"] = _free_name(workspace, prompt)
+    return options
 
 
 def _free_name(workspace: Workspace, prompt: str) -> str:
     """Return an unused name made of the prompt."""
     plain = "-".join(re.findall(r"[A-Za-z0-9]+", prompt))[:48].strip("-") or "prompt"
-    taken = {each.name for each in workspace.newest(KIND)}
+    taken = {graph.name for graph in workspace.newest(KIND)}
     return next(name for n in range(1, len(taken) + 2) if (name := plain if n == 1 else f"{plain}-{n}") not in taken)
 
 
@@ -387,8 +387,8 @@ def register_tracing(app: Dash) -> None:
         State(ASK, "data"),
         prevent_initial_call=True,
     )
-    def follow(*given: Any) -> tuple[dict[str, Any], bool, str]:
-        *fields, now = given
+    def follow(*inputs: Any) -> tuple[dict[str, Any], bool, str]:
+        *fields, now = inputs
         context = current()
         values: dict[str, Any] = dict(zip(FIELDS, fields, strict=True))
         if context.runs is None:

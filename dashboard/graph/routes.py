@@ -50,11 +50,11 @@ def _graph(name: str) -> Answer:
 
 
 def _node(name: str) -> Answer:
-    given = flask.request.args.get("n", "")
-    if not (given.isascii() and given.isdigit() and len(given) < 10):
-        raise ConfigError(f"n is the number of a node, got {given[:40]!r}")
+    number = flask.request.args.get("n", "")
+    if not (number.isascii() and number.isdigit() and len(number) < 10):
+        raise ConfigError(f"n is the number of a node, got {number[:40]!r}")
     workspace = current().workspace
-    return data.describe(workspace, data.choose(workspace, name), int(given))
+    return data.describe(workspace, data.choose(workspace, name), int(number))
 
 
 def _edits(name: str) -> Answer:
@@ -71,7 +71,7 @@ Nodes = Annotated[tuple[str, ...], Len(1, data.MAX_GROUPED)]
 
 
 def _part(
-    asked: Asked,
+    request: Asked,
     graph: AttributionGraph,
     *,
     nodes: Annotated[int, Ge(0)],
@@ -83,25 +83,25 @@ def _part(
     return data.part(graph, nodes, edges, target=target, pins=pins, hidden=hidden)
 
 
-def _save(asked: Asked, graph: AttributionGraph, *, edits: GraphMarks, was: dict[str, Any]) -> Answer:
-    held = notes()
-    if was == data.marks(held, graph):
-        was = held.graph_edits(graph.key)  # without any, the groups of the graph stood for them
-    return {"edits": held.save_graph_edits(graph.key, as_json(edits), was=was)}
+def _save(request: Asked, graph: AttributionGraph, *, edits: GraphMarks, was: dict[str, Any]) -> Answer:
+    store = notes()
+    if was == data.marks(store, graph):
+        was = store.graph_edits(graph.key)  # without any, the groups of the graph stood for them
+    return {"edits": store.save_graph_edits(graph.key, as_json(edits), was=was)}
 
 
-def _groups(asked: Asked, graph: AttributionGraph, *, nodes: Nodes) -> Answer:
+def _groups(request: Asked, graph: AttributionGraph, *, nodes: Nodes) -> Answer:
     labels = data.labels_of(current().workspace, graph, nodes)
-    found = current().live.ask(GroupLatents(graph=graph.name, labels=labels))
-    return {"groups": [[each.name, each.nodes] for each in found.held], "headline": found.headline()}
+    groups = current().live.ask(GroupLatents(graph=graph.name, labels=labels))
+    return {"groups": [[group.name, group.nodes] for group in groups.held], "headline": groups.headline()}
 
 
-def _split(asked: Asked, graph: AttributionGraph, *, source: str, target: str) -> Answer:
-    found = current().live.ask(SplitEdge(graph=graph.name, source=source, target=target))
+def _split(request: Asked, graph: AttributionGraph, *, source: str, target: str) -> Answer:
+    split = current().live.ask(SplitEdge(graph=graph.name, source=source, target=target))
     position = graph.node(target).position
     heads: list[Record] = []
-    for row in found.to_records()[:MAX_HEADS]:
+    for row in split.to_records()[:MAX_HEADS]:
         layer, head = row["head"].removeprefix("L").split("H")
-        there = {"layer": layer, "head": head, "token": position, "key": row["position"]}
-        heads.append(row | {"href": prompt_href(text=graph.prompt, model=graph.model, **there)})
-    return {"total": found.total, "stays": found.stays, "heads": heads, "headline": found.headline()}
+        address = {"layer": layer, "head": head, "token": position, "key": row["position"]}
+        heads.append(row | {"href": prompt_href(text=graph.prompt, model=graph.model, **address)})
+    return {"total": split.total, "stays": split.stays, "heads": heads, "headline": split.headline()}

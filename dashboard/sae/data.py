@@ -51,10 +51,10 @@ class Log:
 def fingerprint(path: Path) -> str:
     """Return a text that changes whenever the log does; empty without a log."""
     try:
-        found = os.stat(path)
+        status = os.stat(path)
     except OSError:
         return ""
-    return f"{found.st_ino}:{found.st_size}:{found.st_mtime_ns}"
+    return f"{status.st_ino}:{status.st_size}:{status.st_mtime_ns}"
 
 
 def read_log(path: Path) -> Log:
@@ -188,28 +188,28 @@ def entries(workspace: Workspace, *, now: float | None = None) -> list[Entry]:
     partials = {p.name: p for p in workspace.partials() if p.kind == "sae"}
     names = workspace.names("sae")
     running = [_unfinished(p, p.name in names, now) for p in partials.values()]
-    found = [_with_time_left(entry, running) for entry in running]
-    found += [_whole(workspace, name) for name in names if name not in partials]
-    found += _layers(workspace, now)
-    found.sort(key=lambda entry: entry.when, reverse=True)
-    return sorted(found, key=lambda entry: _ORDER.index(entry.state))
+    entries = [_with_time_left(entry, running) for entry in running]
+    entries += [_whole(workspace, name) for name in names if name not in partials]
+    entries += _layers(workspace, now)
+    entries.sort(key=lambda entry: entry.when, reverse=True)
+    return sorted(entries, key=lambda entry: _ORDER.index(entry.state))
 
 
-def choose(workspace: Workspace, name: str | None, found: list[Entry]) -> Entry:
+def choose(workspace: Workspace, name: str | None, entries: list[Entry]) -> Entry:
     """Return the dictionary called `name`; without a name, one that is in training, else the newest readable one.
 
     Raises `UnknownNameError` with the nearest names, and `NothingYetError` when there are no dictionaries.
     """
     if name:
         workspace.path("sae", name)  # refuses what is no name
-        match = next((entry for entry in found if entry.name == name), None)
+        match = next((entry for entry in entries if entry.name == name), None)
         if match is None:
-            raise UnknownNameError("SAE", name, [entry.name for entry in found], f"(workspace {workspace.address})")
+            raise UnknownNameError("SAE", name, [entry.name for entry in entries], f"(workspace {workspace.address})")
         return match
-    if not found:
+    if not entries:
         raise NothingYetError("no dictionary was trained or imported in this workspace yet")
     order = ("training", "finishing", "finished", "silent", "broken")
-    return min(found, key=lambda entry: order.index(entry.state))
+    return min(entries, key=lambda entry: order.index(entry.state))
 
 
 def folder(workspace: Workspace, entry: Entry) -> Path:
@@ -225,30 +225,28 @@ def log_path(workspace: Workspace, entry: Entry) -> Path:
     return folder(workspace, entry) / LOG
 
 
-def sweep(workspace: Workspace, entry: Entry, found: Iterable[Entry]) -> list[Entry]:
+def sweep(workspace: Workspace, entry: Entry, entries: Iterable[Entry]) -> list[Entry]:
     """The entry first, then others with a log that read the same batches, most alike first; at most `MAX_OVERLAID`."""
     if entry.stream is None:
         return [entry]
     others = [
-        other
-        for other in found
-        if other.name != entry.name and other.stream == entry.stream and log_path(workspace, other).is_file()
+        run
+        for run in entries
+        if run.name != entry.name and run.stream == entry.stream and log_path(workspace, run).is_file()
     ]
-    others.sort(
-        key=lambda other: (other.kind != entry.kind, other.d_sae != entry.d_sae, other.d_sae or 0, other.k or 0)
-    )
+    others.sort(key=lambda run: (run.kind != entry.kind, run.d_sae != entry.d_sae, run.d_sae or 0, run.k or 0))
     return [entry, *others[: MAX_OVERLAID - 1]]
 
 
 def _layers(workspace: Workspace, now: float) -> list[Entry]:
     """Return every layer of the sets of transcoders, finished or in training, as `SET.layer-3`."""
-    found: list[Entry] = []
+    entries: list[Entry] = []
     for made in workspace.values(StoredSet):
         if made.scores is None:
             continue
         for row in made.scores.layers:
             path = made.folder / "runs"
-            found.append(
+            entries.append(
                 Entry(
                     f"{made.name}.layer-{row.layer}",
                     "finished",
@@ -265,8 +263,8 @@ def _layers(workspace: Workspace, now: float) -> list[Entry]:
             with contextlib.suppress(WorkbenchError):
                 layer = folder.name.removeprefix("layer_").removesuffix(".partial")
                 inner = Partial("sae", f"{partial.name}.layer-{layer}", read_json(folder / STATUS))
-                found.append(replace(_unfinished(inner, False, now), path=folder))
-    return found
+                entries.append(replace(_unfinished(inner, False, now), path=folder))
+    return entries
 
 
 def _whole(workspace: Workspace, name: str) -> Entry:
@@ -321,7 +319,7 @@ def _with_time_left(entry: Entry, running: list[Entry]) -> Entry:
     if entry.state != "training":
         return entry
     together = [e for e in running if e.state == "training" and (e is entry or (e.pid and e.pid == entry.pid))]
-    left = [_seconds_left(each) for each in together]
+    left = [_seconds_left(run) for run in together]
     known = [seconds for seconds in left if seconds is not None]
     return replace(entry, seconds_left=sum(known) if known and len(known) == len(left) else None)
 
@@ -353,24 +351,24 @@ def _dict(value: Any) -> dict[str, Any]:
 BINS_PER_DECADE = 5
 
 
-def points(workspace: Workspace, entry: Entry, found: Iterable[Entry]) -> list[Point]:
+def points(workspace: Workspace, entry: Entry, entries: Iterable[Entry]) -> list[Point]:
     """Return the scored dictionaries of the same model and hook point, and the baselines of comparisons."""
     source = (entry.model, entry.hook_point)
-    there = [e for e in found if e.state == "finished" and (e.model, e.hook_point) == source]
-    shown = [point for e in there if (point := _point(workspace, e))]
-    return shown + _baselines(workspace, {e.name for e in there})
+    peers = [e for e in entries if e.state == "finished" and (e.model, e.hook_point) == source]
+    shown = [point for e in peers if (point := _point(workspace, e))]
+    return shown + _baselines(workspace, {e.name for e in peers})
 
 
 def evaluations(workspace: Workspace, name: str) -> list[SAEEvaluation]:
     """Return the evaluations of a dictionary, newest first."""
-    return [each for each in workspace.values(SAEEvaluation) if each.settings.sae == name]
+    return [evaluation for evaluation in workspace.values(SAEEvaluation) if evaluation.settings.sae == name]
 
 
 def in_the_model(workspace: Workspace, name: str) -> tuple[InModel, str] | None:
     """Return the scores inside the model, and the name of the newest artefact that has them; None without one."""
-    for each in evaluations(workspace, name):
-        if each.in_model is not None:
-            return each.in_model, each.name
+    for evaluation in evaluations(workspace, name):
+        if evaluation.in_model is not None:
+            return evaluation.in_model, evaluation.name
     for comparison in comparisons(workspace):
         row = comparison.of(name)
         if row is not None and row.model is not None:
@@ -380,8 +378,8 @@ def in_the_model(workspace: Workspace, name: str) -> tuple[InModel, str] | None:
 
 def described(workspace: Workspace, name: str) -> list[Manifest]:
     """Return the feature tables and maps made from this dictionary."""
-    made = (each for kind in ("features", "atlas") for each in workspace.artifacts(kind))
-    return [each for each in made if f"saes/{name}" in each.parents]
+    made = (manifest for kind in ("features", "atlas") for manifest in workspace.artifacts(kind))
+    return [manifest for manifest in made if f"saes/{name}" in manifest.parents]
 
 
 def densities(workspace: Workspace, features: str) -> Densities:
@@ -418,12 +416,12 @@ def scaling(workspace: Workspace, name: str) -> SizeLaw | None:
 
 
 def _point(workspace: Workspace, entry: Entry) -> Point | None:
-    found, recording = entry.scores, entry.recording
-    if found is None and (scored := evaluations(workspace, entry.name)):  # an imported one has none of its own
-        found, recording = scored[0].heldout, scored[0].settings.recording
-    if found is None or found.l0 <= 0 or found.fvu <= 0:
+    scores, recording = entry.scores, entry.recording
+    if scores is None and (scored := evaluations(workspace, entry.name)):  # an imported one has none of its own
+        scores, recording = scored[0].heldout, scored[0].settings.recording
+    if scores is None or scores.l0 <= 0 or scores.fvu <= 0:
         return None
-    return Point(entry.name, entry.kind, found.l0, found.fvu, entry.d_sae, entry.k, recording)
+    return Point(entry.name, entry.kind, scores.l0, scores.fvu, entry.d_sae, entry.k, recording)
 
 
 def _baselines(workspace: Workspace, names: set[str]) -> list[Point]:
@@ -443,7 +441,7 @@ def _baselines(workspace: Workspace, names: set[str]) -> list[Point]:
 def comparisons(workspace: Workspace) -> Iterator[SAEComparison]:
     """Yield the comparisons of dictionaries, newest first; one that cannot be read is passed over (the overview lists
     it)."""
-    for found in workspace.values(SAEComparison):
+    for comparison in workspace.values(SAEComparison):
         with contextlib.suppress(CorruptError):
-            _ = found.rows  # in a file of its own
-            yield found
+            _ = comparison.rows  # in a file of its own
+            yield comparison

@@ -78,11 +78,11 @@ _STATES = {
 }
 
 
-def listing(found: list[Entry], chosen: str) -> html.Ul:
+def listing(entries: list[Entry], chosen: str) -> html.Ul:
     """Return every dictionary (at most `MAX_LISTED`) as a link, those in training with their progress."""
-    here = attrs({"aria-current": "true"})
-    rows = [html.Li(_link(entry), **(here if entry.name == chosen else {})) for entry in found[:MAX_LISTED]]
-    more = len(found) - len(rows)
+    aria = attrs({"aria-current": "true"})
+    rows = [html.Li(_link(entry), **(aria if entry.name == chosen else {})) for entry in entries[:MAX_LISTED]]
+    more = len(entries) - len(rows)
     return html.Ul([*rows, *[html.Li(f"and {more:,} older", className="wb-none")] * bool(more)])
 
 
@@ -91,8 +91,8 @@ def _link(entry: Entry) -> dcc.Link:
     words = [entry.kind, size, f"k {entry.k}" if entry.k else ""]
     state = _STATES[entry.state]
     share = entry.share if entry.unfinished else None
-    held = entry.scores
-    scores = [] if held is None else [f"FVU {shown(held.fvu)}", f"L0 {shown(held.l0)}"]
+    quality = entry.scores
+    scores = [] if quality is None else [f"FVU {shown(quality.fvu)}", f"L0 {shown(quality.l0)}"]
     if share is not None:
         state = f"{state} · {share:.0%}"
     return dcc.Link(
@@ -120,7 +120,7 @@ def live_notice(entry: Entry) -> Any:
              f"{done:,.0f} of {total:,.0f} tokens" if done is not None and total else "",
              f"{speed:,.0f} tokens/s" if (speed := number(entry.progress.get("tokens_per_second"))) else "",
              f"about {duration(entry.seconds_left)} left" if entry.seconds_left is not None else ""]  # fmt: skip
-    said = " · ".join(part for part in parts if part) or "no step is logged yet"
+    progress = " · ".join(part for part in parts if part) or "no step is logged yet"
     instead = " It will replace the finished dictionary of this name." if entry.replaces else ""
     bar = (
         html.Progress(value=f"{entry.share:.4f}", max="1", **attrs({"aria-label": "trained"})) if entry.share else None
@@ -128,12 +128,12 @@ def live_notice(entry: Entry) -> Any:
     if entry.state == "silent":
         return notice(
             html.Strong(f"No log line for {duration(entry.quiet)}. "),
-            html.Span(f"Its progress is {said}. If it was stopped, the same command resumes it.{instead}"),
+            html.Span(f"Its progress is {progress}. If it was stopped, the same command resumes it.{instead}"),
             bar,
             tone="warning",
         )
     title = "In training" if entry.state == "training" else "Trained; it is being scored and written"
-    return notice(html.Strong(f"{title}: "), html.Span(f"{said}.{instead}", className="wb-notice-text"), bar)
+    return notice(html.Strong(f"{title}: "), html.Span(f"{progress}.{instead}", className="wb-notice-text"), bar)
 
 
 def log_notices(log: Log) -> list[Any]:
@@ -151,17 +151,17 @@ def log_notices(log: Log) -> list[Any]:
 
 def card(entry: Entry, inside: tuple[InModel, str] | None, made: list[Manifest]) -> html.Section:
     """Return the card of one dictionary: scores, settings and origin, links to its features and maps."""
-    held, run = entry.scores, entry.stored and entry.stored.training
+    quality, run = entry.scores, entry.stored and entry.stored.training
     now = entry.progress if entry.unfinished else {}
     stats = [
         *[_stat(f"{name} now", _short(now.get(key))) for name, key in (("FVU", "fvu"), ("L0", "l0"))],
         *[_stat(f"{name} now", _percent(now.get(key))) for name, key in (("dead", "dead"), ("dense", "dense"))],
         _stat("features", f"{entry.d_sae:,}" if entry.d_sae else None),
-        _stat("FVU", _short(held and held.fvu)),
-        _stat("L0", _short(held and held.l0)),
-        _stat("dead", _percent(held and held.dead_fraction)),
-        _stat("dense", _percent(held and held.dense_fraction)),
-        _stat("l2 ratio", _short(held.l2_ratio if isinstance(held, Reconstruction) else None)),
+        _stat("FVU", _short(quality and quality.fvu)),
+        _stat("L0", _short(quality and quality.l0)),
+        _stat("dead", _percent(quality and quality.dead_fraction)),
+        _stat("dense", _percent(quality and quality.dense_fraction)),
+        _stat("l2 ratio", _short(quality.l2_ratio if isinstance(quality, Reconstruction) else None)),
         _stat("CE recovered", _short(inside and inside[0].ce_recovered)),
         _stat("CE recovered (mean ablation)", _short(inside and inside[0].ce_recovered_from_mean)),
         _stat("tokens", _count(run and run.tokens_seen)),
@@ -169,7 +169,7 @@ def card(entry: Entry, inside: tuple[InModel, str] | None, made: list[Manifest])
     ]
     return panel(
         html.Span(entry.name, className="wb-circuit-title"),
-        html.Div([each for each in stats if each], className="wb-stats"),
+        html.Div([part for part in stats if part], className="wb-stats"),
         html.Table(html.Tbody([_row(name, value) for name, value in _facts(entry, inside)]), className="wb-evidence"),
         None if entry.unfinished else _links(made),
         note=_card_lead(entry),
@@ -182,8 +182,8 @@ def _card_lead(entry: Entry) -> str:
     of = f" of {entry.model}" if entry.model else ""
     if entry.imported:
         return f"Imported: a dictionary{of}{at}, {entry.kind or 'architecture unknown'}, written by another tool."
-    held = entry.scores
-    scored = f"; scores on {held.n_tokens:,} held-out tokens" if isinstance(held, Reconstruction) else ""
+    quality = entry.scores
+    scored = f"; scores on {quality.n_tokens:,} held-out tokens" if isinstance(quality, Reconstruction) else ""
     return f"A {entry.kind} dictionary{of}{at}{scored}." if entry.kind else "No settings are stored with it."
 
 
@@ -196,10 +196,10 @@ def _facts(entry: Entry, inside: tuple[InModel, str] | None) -> list[tuple[str, 
     elif entry.recording:
         facts.append(("trained on", f"recording {entry.recording}"))
     if check is not None:
-        said = f"agrees with the forward pass of that format to {check.largest_error:.1e} on {check.rows} rows"
-        facts.append(("self-check", said))
-    given = {name: getattr(own, name) for own in (entry.sae, entry.train) for name in _SETTINGS if hasattr(own, name)}
-    facts += [(name.replace("_", " "), given.get(name)) for name in _SETTINGS]
+        agreement = f"agrees with the forward pass of that format to {check.largest_error:.1e} on {check.rows} rows"
+        facts.append(("self-check", agreement))
+    values = {name: getattr(cfg, name) for cfg in (entry.sae, entry.train) for name in _SETTINGS if hasattr(cfg, name)}
+    facts += [(name.replace("_", " "), values.get(name)) for name in _SETTINGS]
     if inside:
         loss, artefact = inside
         facts.append(("loss in the model", f"{_short(loss.ce_clean)} → {_short(loss.ce_spliced)} nats"))
@@ -230,16 +230,16 @@ def _row(name: str, value: str) -> html.Tr:
 
 
 def _short(value: Any) -> str:
-    return shown(found) if (found := number(value)) is not None else ""
+    return shown(scalar) if (scalar := number(value)) is not None else ""
 
 
 def _percent(value: Any) -> str:
-    return f"{found:.1%}" if (found := number(value)) is not None else ""
+    return f"{scalar:.1%}" if (scalar := number(value)) is not None else ""
 
 
 def _count(value: Any) -> str:
-    found = number(value)
-    return "" if found is None else f"{found / 1e6:.1f} million" if found >= 1e6 else f"{found:,.0f}"
+    scalar = number(value)
+    return "" if scalar is None else f"{scalar / 1e6:.1f} million" if scalar >= 1e6 else f"{scalar:,.0f}"
 
 
 _EMPTY: Any = {"layout": {"xaxis": {"visible": False}, "yaxis": {"visible": False}, "paper_bgcolor": "rgba(0,0,0,0)",
@@ -250,19 +250,19 @@ TICK = 2000
 
 def layout(context: Context, name: str | None = None, alone: str = "", **_: Any) -> html.Div:
     """`/sae?name=<dictionary>&alone=1`; without a name, one that is in training, else the newest."""
-    found = view.entries(context.workspace)
-    chosen = view.choose(context.workspace, name, found)
+    entries = view.entries(context.workspace)
+    chosen = view.choose(context.workspace, name, entries)
     return page(
         "SAE",
         dcc.Store(id="sae-state", data={"name": chosen.name}),
         dcc.Store(id="sae-status", data=chosen.state),
-        dcc.Store(id="sae-logs", data=_logs(context.workspace, chosen, found)),
-        dcc.Store(id="sae-listed", data=_listed(found)),
-        dcc.Interval(id="sae-tick", interval=TICK, disabled=not any(entry.unfinished for entry in found)),
+        dcc.Store(id="sae-logs", data=_logs(context.workspace, chosen, entries)),
+        dcc.Store(id="sae-listed", data=_listed(entries)),
+        dcc.Interval(id="sae-tick", interval=TICK, disabled=not any(entry.unfinished for entry in entries)),
         html.Div(
             [
                 html.Nav(
-                    panel("Dictionaries", html.Div(listing(found, chosen.name), id="sae-list"), className="wb-list"),
+                    panel("Dictionaries", html.Div(listing(entries, chosen.name), id="sae-list"), className="wb-list"),
                     **attrs({"aria-label": "Dictionaries"}),
                 ),
                 html.Div(
@@ -278,7 +278,7 @@ def layout(context: Context, name: str | None = None, alone: str = "", **_: Any)
             ],
             className="wb-split",
         ),
-        lead=_lead(found),
+        lead=_lead(entries),
     )
 
 
@@ -331,10 +331,10 @@ def _health_panel(alone: bool) -> html.Section:
     )
 
 
-def _lead(found: list[view.Entry]) -> str:
-    going = sum(entry.state in ("training", "finishing") for entry in found)
-    silent = sum(entry.state == "silent" for entry in found)
-    words = [f"{sum(entry.state == 'finished' for entry in found)} finished"]
+def _lead(entries: list[view.Entry]) -> str:
+    going = sum(entry.state in ("training", "finishing") for entry in entries)
+    silent = sum(entry.state == "silent" for entry in entries)
+    words = [f"{sum(entry.state == 'finished' for entry in entries)} finished"]
     words += [f"{going} in training"] * bool(going) + [f"{silent} without a new log line"] * bool(silent)
     return "Sparse dictionaries: an activation is reconstructed as a sum of few decoder directions. " + (
         ", ".join(words) + " here."
@@ -344,13 +344,13 @@ def _lead(found: list[view.Entry]) -> str:
 def show_dictionary(state: dict[str, Any], _status: str, scheme: str | None) -> Any:
     """Return the card of a dictionary, and the panels below: scores, concepts and scaling law."""
     workspace = current().workspace
-    found = view.entries(workspace)
-    chosen = view.choose(workspace, state["name"], found)
+    entries = view.entries(workspace)
+    chosen = view.choose(workspace, state["name"], entries)
     if chosen.state == "broken":
         return None, None
     inside = view.in_the_model(workspace, chosen.name)
     made = [] if chosen.unfinished else view.described(workspace, chosen.name)
-    boxes = [] if chosen.unfinished else [_plane(workspace, chosen, found, scheme), _density(workspace, made, scheme)]
+    boxes = [] if chosen.unfinished else [_plane(workspace, chosen, entries, scheme), _density(workspace, made, scheme)]
     return card(chosen, inside, made), [
         html.Div(boxes, className="wb-two wb-even"),
         None if chosen.unfinished else _compared(workspace, chosen),
@@ -359,8 +359,8 @@ def show_dictionary(state: dict[str, Any], _status: str, scheme: str | None) -> 
     ]
 
 
-def _plane(workspace: Workspace, chosen: view.Entry, found: list[view.Entry], scheme: str | None) -> html.Section:
-    points = view.points(workspace, chosen, found)
+def _plane(workspace: Workspace, chosen: view.Entry, entries: list[view.Entry], scheme: str | None) -> html.Section:
+    points = view.points(workspace, chosen, entries)
     foreign = len({point.recording for point in points}) > 1
     note = "lower left is better; compare at the same L0"
     note += "; open marks were scored on other documents" if foreign else ""
@@ -372,28 +372,30 @@ def _plane(workspace: Workspace, chosen: view.Entry, found: list[view.Entry], sc
 
 def _compared(workspace: Workspace, chosen: view.Entry) -> html.Section | None:
     """Return the newest comparison of a dictionary with others; None without one."""
-    found = next((each for each in view.comparisons(workspace) if each.of(chosen.name)), None)
-    if found is None:
+    comparison = next((comparison for comparison in view.comparisons(workspace) if comparison.of(chosen.name)), None)
+    if comparison is None:
         return None
 
     def body() -> list[Any]:
-        said = [html.Li(f"{pair}: {shared}.") for pair, shared in found.shared.items()]
-        closest = found.matches.rows(order="cosine desc", limit=N_MATCHES) if found.matches else []
+        overlaps = [html.Li(f"{pair}: {shared}.") for pair, shared in comparison.shared.items()]
+        closest = comparison.matches.rows(order="cosine desc", limit=N_MATCHES) if comparison.matches else []
         lines = [html.Li([_match(row), html.Span(f"{row.cosine:.2f}", className="wb-value")]) for row in closest]
         return [
-            records_table(found.to_records()),
-            html.Ul(said, className="wb-said") if said else None,
+            records_table(comparison.to_records()),
+            html.Ul(overlaps, className="wb-said") if overlaps else None,
             html.H3("Closest matched features") if lines else None,
             html.Ol(lines, className="wb-lines") if lines else None,
         ]
 
-    return guarded("Compared at one L0", body, note=f"cut: reduced to L0 {found.l0:.1f}; comparison {found.name}")
+    return guarded(
+        "Compared at one L0", body, note=f"cut: reduced to L0 {comparison.l0:.1f}; comparison {comparison.name}"
+    )
 
 
 def _match(row: MatchedPair) -> dcc.Link:
     """Return a link to the comparison of two matched features."""
-    one, two = (f"{name}:{at}" for name, at in zip(row.pair.split(", "), (row.first, row.second), strict=True))
-    return quiet_link(f"{one} and {two}", compare_href(one, two))
+    first, second = (f"{name}:{at}" for name, at in zip(row.pair.split(", "), (row.first, row.second), strict=True))
+    return quiet_link(f"{first} and {second}", compare_href(first, second))
 
 
 def _density(workspace: Workspace, made: list[Any], scheme: str | None) -> html.Section:
@@ -404,13 +406,13 @@ def _density(workspace: Workspace, made: list[Any], scheme: str | None) -> html.
         note = as_typed("`workbench features` measures the density of every feature on a recording")
         return panel(title, graph("sae-density", figure=figure, label="no density histogram"), note=note)
     try:
-        found = view.densities(workspace, tables)
+        densities = view.densities(workspace, tables)
     except Exception as error:
         return panel(title, notice(explain(error), tone="error"))
-    rest = [f"{found.dead:,} are dead", " in " if found.n_tokens else "",
-            f"{found.n_tokens:,} tokens" if found.n_tokens else "", f", {found.dense:,} are "]  # fmt: skip
+    rest = [f"{densities.dead:,} are dead", " in " if densities.n_tokens else "",
+            f"{densities.n_tokens:,} tokens" if densities.n_tokens else "", f", {densities.dense:,} are "]  # fmt: skip
     dense = quiet_link("dense", f"/feature/{tables}/?d=-1,0", title="fire on more than a tenth of the tokens")
-    figure = density_histogram(found, theme(scheme))
+    figure = density_histogram(densities, theme(scheme))
     return panel(title, graph("sae-density", figure=figure, label="Histogram of density"), note=[*rest, dense])
 
 
@@ -425,30 +427,30 @@ _CONCEPTS = (
 
 def _concepts(workspace: Workspace, chosen: view.Entry, made: list[Manifest]) -> Any:
     """Return the table of everyday concepts: the best feature of each, beside baselines and the null."""
-    for each in view.evaluations(workspace, chosen.name):
+    for evaluation in view.evaluations(workspace, chosen.name):
         try:
-            if (found := each.concept_scores) is not None:
-                return _concept_table(found, each.name, made)
+            if (scores := evaluation.concept_scores) is not None:
+                return _concept_table(scores, evaluation.name, made)
         except WorkbenchError as error:
             return panel("Everyday concepts", notice(explain(error), tone="error"))
     return None
 
 
-def _concept_table(found: ConceptScores, artefact: str, made: list[Manifest]) -> html.Section:
-    tables, shares = found.features or next((m.name for m in made if m.kind == "features"), ""), found.shares()
-    said = [
-        f"{part['dictionary']:.0%} of the {len(found.of_set(name))} {_SETS[name]} (untrained dictionary "
+def _concept_table(scores: ConceptScores, artefact: str, made: list[Manifest]) -> html.Section:
+    tables, shares = scores.features or next((m.name for m in made if m.kind == "features"), ""), scores.shares()
+    sentences = [
+        f"{part['dictionary']:.0%} of the {len(scores.of_set(name))} {_SETS[name]} (untrained dictionary "
         f"{part['untrained']:.0%}, shuffled labels {part['null']:.0%})"
         for name in _SETS
         if (part := {key: share.estimate for key, share in shares.get(name, {}).items()})
     ]
     titles = ["concept", "feature", "F1", "95 %", "AUROC", *BASES[1:], "shuffled", "steering", "search"]
     head = html.Thead(html.Tr([html.Th(title, scope="col") for title in titles]))
-    table = html.Table([head, html.Tbody([_concept(each, tables) for each in found.ranked()])],
+    table = html.Table([head, html.Tbody([_concept(score, tables) for score in scores.ranked()])],
                        className="wb-evidence wb-records")  # fmt: skip
     return panel(
         "Everyday concepts",
-        html.P(f"A feature detects, with F1 of at least {GOOD_F1}: {'; '.join(said)}.", className="wb-flush"),
+        html.P(f"A feature detects, with F1 of at least {GOOD_F1}: {'; '.join(sentences)}.", className="wb-flush"),
         html.Div(table, className="wb-scroll wb-concepts", tabIndex="0", **attrs({"aria-label": "Concepts"})),
         note=f"F1 of the best feature of each concept, from the evaluation {artefact}",
         more=_CONCEPTS,
@@ -457,42 +459,42 @@ def _concept_table(found: ConceptScores, artefact: str, made: list[Manifest]) ->
     )
 
 
-def _concept(each: ConceptScore, tables: str) -> html.Tr:
-    concept, own, null, gain = each.concept, each.own, each.null, _two(each.steering)
-    rivals = [(basis, each.detectors.get(basis)) for basis in BASES[1:]]
-    f1 = _two(own.f1.estimate)
+def _concept(score: ConceptScore, tables: str) -> html.Tr:
+    concept, best, null, gain = score.concept, score.own, score.null, _two(score.steering)
+    rivals = [(basis, score.detectors.get(basis)) for basis in BASES[1:]]
+    f1 = _two(best.f1.estimate)
     others = [
         html.Td(_two(at.f1.estimate), title=f"{basis} {at.unit}, AUROC {_two(at.auroc.estimate)}") if at else html.Td()
         for basis, at in rivals
     ]
     return html.Tr([
         html.Th(concept.name, scope="row", title=f"set: {concept.set}; class of words: {concept.kind}"),
-        html.Td(quiet_link(str(own.unit), feature_href(tables, own.unit)) if tables else str(own.unit)),
-        html.Td(html.Strong(f1) if own.f1.estimate >= GOOD_F1 else f1),
-        html.Td(f"{_two(own.f1.low)} to {_two(own.f1.high)}"),
-        html.Td(_two(own.auroc.estimate)),
+        html.Td(quiet_link(str(best.unit), feature_href(tables, best.unit)) if tables else str(best.unit)),
+        html.Td(html.Strong(f1) if best.f1.estimate >= GOOD_F1 else f1),
+        html.Td(f"{_two(best.f1.low)} to {_two(best.f1.high)}"),
+        html.Td(_two(best.auroc.estimate)),
         *others,
         html.Td(_two(null.estimate), title=f"95 %: {_two(null.low)} to {_two(null.high)}"),
-        html.Td(html.Strong(gain) if each.steers else gain),
-        html.Td(str(each.search_rank or "")),
+        html.Td(html.Strong(gain) if score.steers else gain),
+        html.Td(str(score.search_rank or "")),
     ])  # fmt: skip
 
 
 def _two(value: Any) -> str:
-    return "" if (found := number(value)) is None else f"{found:.2f}"
+    return "" if (scalar := number(value)) is None else f"{scalar:.2f}"
 
 
 def _scaling(workspace: Workspace, chosen: view.Entry, scheme: str | None) -> Any:
-    found = view.scaling(workspace, chosen.name)
-    if found is None:
+    law = view.scaling(workspace, chosen.name)
+    if law is None:
         return None
-    figure = scaling_curves(found, theme(scheme), chosen=chosen.name)
-    said = [html.Li(each) for each in found.details()]
+    figure = scaling_curves(law, theme(scheme), chosen=chosen.name)
+    lines = [html.Li(line) for line in law.details()]
     return panel(
         "Error as a law of size",
         graph("sae-scaling", figure=figure, label="Held-out FVU over number of latents, with the fitted law"),
-        html.Ul(said, className="wb-said"),
-        note=f"fit {found.name}",
+        html.Ul(lines, className="wb-said"),
+        note=f"fit {law.name}",
         more="One colour per k. Band: 95 % interval of the fitted law. Cross: the prediction for the largest size from "
         "the smaller ones.",
         className="wb-row",
@@ -502,11 +504,11 @@ def _scaling(workspace: Workspace, chosen: view.Entry, scheme: str | None) -> An
 def show_training(state: dict[str, Any], overlay: bool, _logs: Any, scheme: str | None) -> Any:
     """Return the training curves of a dictionary, with its sweep's under `overlay`, and notices from its log."""
     workspace = current().workspace
-    found = view.entries(workspace)
-    chosen = view.choose(workspace, state["name"], found)
+    entries = view.entries(workspace)
+    chosen = view.choose(workspace, state["name"], entries)
     if chosen.state == "broken":
         return message_figure("this dictionary cannot be read", theme(scheme), height=HEIGHT), None
-    shown = view.sweep(workspace, chosen, found) if overlay else [chosen]
+    shown = view.sweep(workspace, chosen, entries) if overlay else [chosen]
     logs = {entry.name: read_log(view.log_path(workspace, entry)) for entry in shown}
     notes = log_notices(logs[chosen.name])
     if not logs[chosen.name].rows:
@@ -518,30 +520,30 @@ def show_training(state: dict[str, Any], overlay: bool, _logs: Any, scheme: str 
 def follow_training(_n: int | None, state: dict[str, Any], status: str, logs: list[str], listed: str) -> Any:
     """Return what has changed since the last call, and `no_update` for the rest."""
     workspace = current().workspace
-    found = view.entries(workspace)
-    chosen = view.choose(workspace, state["name"], found)
-    now_logs, now_listed = _logs(workspace, chosen, found), _listed(found)
+    entries = view.entries(workspace)
+    chosen = view.choose(workspace, state["name"], entries)
+    now_logs, now_listed = _logs(workspace, chosen, entries), _listed(entries)
     same = now_listed == listed
     return (
-        no_update if same else listing(found, chosen.name),
+        no_update if same else listing(entries, chosen.name),
         no_update if same else live_notice(chosen),
         no_update if chosen.state == status else chosen.state,
         no_update if now_logs == logs else now_logs,
         no_update if same else now_listed,
-        not any(entry.unfinished for entry in found),
+        not any(entry.unfinished for entry in entries),
     )
 
 
-def _logs(workspace: Workspace, chosen: view.Entry, found: list[view.Entry]) -> list[str]:
+def _logs(workspace: Workspace, chosen: view.Entry, entries: list[view.Entry]) -> list[str]:
     """Return a fingerprint of the logs in the training curves."""
     if chosen.state == "broken":
         return []
-    return [fingerprint(view.log_path(workspace, entry)) for entry in view.sweep(workspace, chosen, found)]
+    return [fingerprint(view.log_path(workspace, entry)) for entry in view.sweep(workspace, chosen, entries)]
 
 
-def _listed(found: list[view.Entry]) -> str:
+def _listed(entries: list[view.Entry]) -> str:
     """Return a fingerprint of the list of dictionaries and their progress."""
-    return hash_json([(e.name, e.state, e.when, e.share, e.quiet // 60 if e.state == "silent" else 0) for e in found])
+    return hash_json([(e.name, e.state, e.when, e.share, e.quiet // 60 if e.state == "silent" else 0) for e in entries])
 
 
 PAGE = Page(
