@@ -135,7 +135,7 @@ def _as_tensors(snapshot: Snapshot) -> Parameters:
 
 def _shuffled(train: Tensor, order: list[torch.Generator]) -> Tensor:
     """Shuffle the pairs of every seed independently."""
-    drawn = torch.stack([torch.randperm(train.shape[1], generator=each) for each in order])
+    drawn = torch.stack([torch.randperm(train.shape[1], generator=generator) for generator in order])
     return train.gather(1, drawn.to(train.device))
 
 
@@ -307,8 +307,8 @@ def shares(
     parameters: Parameters, config: ModularConfig
 ) -> tuple[Float64[Tensor, "n_seeds frequencies"], Float64[Tensor, "n_seeds frequencies"]]:
     """Return `logit_share` and `embedding_share`, which need no key frequencies; 0 where there is no power."""
-    found = measure_progress(parameters, config, [[1]] * len(config.seeds))
-    return found.logit_share, found.embedding_share
+    progress = measure_progress(parameters, config, [[1]] * len(config.seeds))
+    return progress.logit_share, progress.embedding_share
 
 
 def token_waves(p: int) -> Float64[Tensor, "({p}-1)//2 2 {p}"]:
