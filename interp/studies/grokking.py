@@ -168,7 +168,7 @@ def training_pairs(config: ModularConfig) -> Int64[Tensor, "n_seeds n_train"]:
     """
     p = config.p
     apart, same = torch.triu_indices(p, p, 1).T, torch.arange(p)[:, None].expand(-1, 2)
-    found = []
+    indices = []
     for seed in config.seeds:
         generator = make_generator(seed, "modular split")
         drawn = [
@@ -176,8 +176,8 @@ def training_pairs(config: ModularConfig) -> Int64[Tensor, "n_seeds n_train"]:
             for pairs in (apart, same)
         ]
         a, b = torch.cat(drawn).T
-        found.append(torch.cat([a * p + b, b * p + a]).unique())
-    return torch.stack(found)
+        indices.append(torch.cat([a * p + b, b * p + a]).unique())
+    return torch.stack(indices)
 
 
 def all_logits(

@@ -120,16 +120,16 @@ class InductionOnset(Artefact, kind="induction_onset", title="Onset of induction
         ]
         if not controls:
             return []
-        run, other = max(controls, key=lambda pair: pair[0].curves["induction"][-1])
+        run, control = max(controls, key=lambda pair: pair[0].curves["induction"][-1])
         of_folder = self.settings.every == 0
         same_data = "" if of_folder else ", trained on the same data,"
-        score, null = float(run.curves["induction"][-1]), float(other.curves["induction"].max())
+        score, null = float(run.curves["induction"][-1]), float(control.curves["induction"].max())
         return [
             Finding(
                 kind="onset",
                 title="A model begins to copy, all at once",
                 sentence=f"{run.spec} begins to copy at step {run.onset:,.0f}; its induction heads end at {score:.2f}.",
-                more=f"{other.spec}{same_data} never reaches more than {null:.2f}.",
+                more=f"{control.spec}{same_data} never reaches more than {null:.2f}.",
                 value=score,
                 null=null,
                 about=f"induction score; null: {'random weights' if of_folder else 'a model of one layer'}",
