@@ -138,28 +138,28 @@ class ChangedWords(Result):
     @property
     def found(self) -> list[Said]:
         """Directions beyond their null: the furthest above it first."""
-        return sorted((each for each in self.said if each.found), key=lambda each: each.null_high / each.strength)
+        return sorted((row for row in self.said if row.found), key=lambda row: row.null_high / row.strength)
 
     def words(self) -> dict[str, set[str]]:
         """Return every word that the report shows beyond a null, in lower case, by where it comes from.
 
         Of predictions and continuations those are left out that the base has itself.
         """
-        shown = {way: [word for each in self.found if each.way == way for word in each.words] for way in WAYS}
-        more = (each.what for each in self.tokens if each.found and each.change > 0)
-        turned = chain.from_iterable(set(each.tuned) - set(each.base) for each in self.turns if each.kl > self.kl_high)
+        shown = {way: [word for row in self.found if row.way == way for word in row.words] for way in WAYS}
+        more = (use.what for use in self.tokens if use.found and use.change > 0)
+        turned = chain.from_iterable(set(turn.tuned) - set(turn.base) for turn in self.turns if turn.kl > self.kl_high)
         sources = {**shown, "predictions": chain(more, turned), "continuations": self._only_tuned()}
         return {name: {word.strip().lower() for word in words} - {""} for name, words in sources.items()}
 
     def _only_tuned(self) -> Iterator[str]:
-        for each in self.written if self.kl > self.kl_null else ():
-            yield from set(f"{each.tuned} {each.steered}".split()) - set(f"{each.base} {each.null}".split())
+        for sample in self.written if self.kl > self.kl_null else ():
+            yield from set(f"{sample.tuned} {sample.steered}".split()) - set(f"{sample.base} {sample.null}".split())
 
     def to_records(self) -> list[Record]:
         """Return one row per direction, token and feature: `question, name, value, null, found, words`."""
-        rows = [(each.way, each.name, each.strength, each.null_high, each.found, each.words) for each in self.said]
+        rows = [(row.way, row.name, row.strength, row.null_high, row.found, row.words) for row in self.said]
         for kind, uses in (("token", self.tokens), ("feature", self.features)):
-            rows += [(kind, each.what, each.change, each.null_high, each.found, ()) for each in uses]
+            rows += [(kind, use.what, use.change, use.null_high, use.found, ()) for use in uses]
         names = ("question", "name", "value", "null", "found", "words")
         return [dict(zip(names, row, strict=True)) for row in rows]
 
@@ -173,8 +173,8 @@ class ChangedWords(Result):
     def shown(self) -> list[Record]:
         """Return the directions found, the furthest above their null first."""
         return [
-            {"way": each.way, "name": each.name, "strength": each.strength, "null": each.null_high,
-             "words": " ".join(each.words)} for each in self.found
+            {"way": row.way, "name": row.name, "strength": row.strength, "null": row.null_high,
+             "words": " ".join(row.words)} for row in self.found
         ]  # fmt: skip
 
     def sentences(self) -> list[str]:
@@ -184,14 +184,14 @@ class ChangedWords(Result):
     def lines(self) -> list[str]:
         """Return each prompt with its continuations, a line each."""
         names = {"base": "base", "tuned": "tuned", "steered": "base, steered", "null": "base, null"}
-        shown = [(each, name, getattr(each, key)) for each in self.written for key, name in names.items()]
-        return [f"{name:>13} | {each.prompt!r} -> {text!r}" for each, name, text in shown if text]
+        shown = [(sample, name, getattr(sample, key)) for sample in self.written for key, name in names.items()]
+        return [f"{name:>13} | {sample.prompt!r} -> {text!r}" for sample, name, text in shown if text]
 
     def _difference(self) -> str:
-        found = [each for each in self.found if each.way == "difference"]
-        if not found:
+        rows = [row for row in self.found if row.way == "difference"]
+        if not rows:
             return f"difference lens on {self.text}: the mean difference raises no word {BEYOND} at any layer"
-        best, layers = found[0], f"{len(found)} layer{'s' * (len(found) != 1)}"
+        best, layers = rows[0], f"{len(rows)} layer{'s' * (len(rows) != 1)}"
         return (
             f"difference lens on the first {self.first} tokens of {self.text}: {BEYOND} after {layers}, "
             f"furthest after {best.name}, where it raises {_quoted(best.words)} "
@@ -199,15 +199,15 @@ class ChangedWords(Result):
         )
 
     def _weights(self) -> str:
-        found = [each for each in self.found if each.way != "difference"]
-        if not found:
+        rows = [row for row in self.found if row.way != "difference"]
+        if not rows:
             return f"directions of the weight changes: none raises a word {BEYOND}"
-        shown = "; ".join(f"{each.name} {each.way} {_quoted(each.words)}" for each in found[:3])
+        shown = "; ".join(f"{row.name} {row.way} {_quoted(row.words)}" for row in rows[:3])
         return f"directions of the weight changes: {shown}"
 
     def _predictions(self) -> str:
         up, down = (
-            [each.what for each in self.tokens if each.found and (each.change > 0) is more] for more in (True, False)
+            [use.what for use in self.tokens if use.found and (use.change > 0) is more] for more in (True, False)
         )
         moved = f"predictions on {self.text}: KL {self.kl:.3g} nats per token (null {self.kl_null:.3g})"
         if not up and not down:
@@ -219,8 +219,8 @@ class ChangedWords(Result):
     def _features(self) -> list[str]:
         if not self.features:
             return []
-        found = [each for each in self.features if each.found]
-        shown = ", ".join(f"{each.what} ({each.before:.2g} to {each.after:.2g})" for each in found[:5])
+        features = [feature for feature in self.features if feature.found]
+        shown = ", ".join(f"{feature.what} ({feature.before:.2g} to {feature.after:.2g})" for feature in features[:5])
         return [f"features whose use changed: {shown or f'none {BEYOND}'}"]
 
 
@@ -287,8 +287,8 @@ class ModelComparison(Artefact, kind="model_comparison", title="Fine-tuning effe
         is given for `stream` and words.
         """
         rows = [("weights", None, c.name, c.change, c.null, c.found) for c in self.weights.changes]
-        for text, each in self.representations.items():
-            layers = [(layer.name, layer.change.estimate, layer.null, layer.found) for layer in each.layers]
+        for text, changes in self.representations.items():
+            layers = [(layer.name, layer.change.estimate, layer.null, layer.found) for layer in changes.layers]
             rows += [("stream", text, *row) for row in layers]
         rows += [
             (row["measure"], None, row["head"], row["value"], row["null"], row["found"])
@@ -317,51 +317,51 @@ class ModelComparison(Artefact, kind="model_comparison", title="Fine-tuning effe
 
     def facts(self) -> list[tuple[str, str]]:
         """Return the words of the difference lens, the number of changed matrices, and the parts that carry it."""
-        said = next((" ".join(each.words[:4]) for each in self.words.found), "none")
+        words = next((" ".join(row.words[:4]) for row in self.words.found), "none")
         changed = ("changed matrices", str(len(self.weights.found)))
         carried = ("parts that carry the behaviour", _names(self.transplants.carried) or "none")
-        return [("words", said), changed, carried]
+        return [("words", words), changed, carried]
 
     def details(self) -> list[str]:
         """Return the table, a sentence per question, and continuations of both models."""
         return [*self.table().splitlines(), "", *self.sentences(), *self.words.lines()]
 
     def _weights(self) -> str:
-        found, low = self.weights.found, self.weights.low_rank
+        names, low = self.weights.found, self.weights.low_rank
         n, null = len(self.weights.changes), f"moved by more than the null ({self.weights.null})"
-        if not found:
+        if not names:
             return f"weights: none of {n} components {null}"
         rank = f"; low-rank: {_names(low)}" if low else "; none is low-rank"
-        return f"weights: {len(found)} of {n} components {null}: {_names(found)}{rank}"
+        return f"weights: {len(names)} of {n} components {null}: {_names(names)}{rank}"
 
     def _stream(self, text: str) -> str:
-        each = self.representations[text]
-        if not each.found:
+        changes = self.representations[text]
+        if not changes.found:
             return f"residual stream on {text}: no layer moved by more than the null"
-        most = max((each[name] for name in each.found), key=lambda layer: layer.change.estimate)
+        most = max((changes[name] for name in changes.found), key=lambda layer: layer.change.estimate)
         change, low, high = most.change
         return (
-            f"residual stream on {text}: differs from {each.found[0]} on, most at {most.name}: by {change:.2g} of its "
-            f"variance [{low:.2g}, {high:.2g}] (null {most.null:.2g}), "
+            f"residual stream on {text}: differs from {changes.found[0]} on, most at {most.name}: by {change:.2g} of "
+            f"its variance [{low:.2g}, {high:.2g}] (null {most.null:.2g}), "
             f"CKA {most.cka.estimate:.4f} (null {most.cka_null:.4f}); "
             f"{most.main_share:.0%} of the squared difference lies along one direction (null "
             f"{most.main_share_null:.0%})"
         )
 
     def _heads(self) -> str:
-        own = {m: self.heads.names(m) for m in MEASURES if m in self.heads.found}
-        by_weights = list(dict.fromkeys([*own["own_pattern"], *own["own_output"]]))
+        heads = {m: self.heads.names(m) for m in MEASURES if m in self.heads.found}
+        by_weights = list(dict.fromkeys([*heads["own_pattern"], *heads["own_output"]]))
         text = (
             f"heads: changed by their own weights: {_names(by_weights)}"
             if by_weights
             else "heads: none changed by its own weights"
         )
         text += (
-            f"; changed attention patterns: {_names(own['pattern'])}"
-            if own["pattern"]
+            f"; changed attention patterns: {_names(heads['pattern'])}"
+            if heads["pattern"]
             else "; no attention pattern changed"
         )
-        scores = [f"{kind.replace('_', '-')} {_names(own[kind])}" for kind in MEASURES[3:] if own.get(kind)]
+        scores = [f"{kind.replace('_', '-')} {_names(heads[kind])}" for kind in MEASURES[3:] if heads.get(kind)]
         return text + (f"; changed scores: {', '.join(scores)}" if scores else "")
 
     def _proof(self) -> str:
@@ -390,14 +390,15 @@ class ModelComparison(Artefact, kind="model_comparison", title="Fine-tuning effe
         )
 
 
-def changes_table(found: "ModelComparison") -> str:
+def changes_table(comparison: "ModelComparison") -> str:
     """Return the table with rows `embed, L0.attn, L0.mlp ... unembed`: weights, stream by text, heads, transplants."""
-    texts = (f"stream, {text}" for text in found.representations)
+    texts = (f"stream, {text}" for text in comparison.representations)
     columns = ["part", "weights", "null", "rank", *texts, "stream, null", "heads", "carried", "removed"]
-    names = [part.name for part in found.transplants.transplants if part.level == "part"]
-    rows = [[name, *_weights(found, name), *_stream(found, name), *_rest(found, name)] for name in names]
-    notes = f"{found.base} -> {found.tuned}; null: {found.weights.null}; * {BEYOND}, corrected for all parts"
-    heads = [part for part in found.transplants.transplants if part.level == "head"]
+    names = [part.name for part in comparison.transplants.transplants if part.level == "part"]
+    rows = [[name, *_weights(comparison, name), *_stream(comparison, name), *_rest(comparison, name)] for name in names]
+    models = f"{comparison.base} -> {comparison.tuned}"
+    notes = f"{models}; null: {comparison.weights.null}; * {BEYOND}, corrected for all parts"
+    heads = [part for part in comparison.transplants.transplants if part.level == "head"]
     lines = [notes, "", *whole_table([dict(zip(columns, row, strict=True)) for row in rows])]
     if heads:
         shown = [
@@ -412,32 +413,34 @@ def changes_table(found: "ModelComparison") -> str:
     return "\n".join(lines)
 
 
-def _weights(found: "ModelComparison", part: str) -> list[str]:
+def _weights(comparison: "ModelComparison", part: str) -> list[str]:
     """Return the largest change among the components of a part, its null, and its rank over the random rank."""
-    mine = [c for c in found.weights.changes if unit_of(c.kind, c.layer) == part]
+    mine = [c for c in comparison.weights.changes if unit_of(c.kind, c.layer) == part]
     most = max(mine, key=lambda c: (c.found, c.change))
     rank = f"{most.rank:.1f}/{most.random_rank:.1f}" if most.change else "-"
     return [_marked(most.change, most.found), f"{most.null_high:.2g}", rank]
 
 
-def _stream(found: "ModelComparison", part: str) -> list[str]:
+def _stream(comparison: "ModelComparison", part: str) -> list[str]:
     """Return the change of the residual stream after a layer, for the row of its MLP (else of its attention)."""
     layer = part.split(".")[0]
-    last = {row.name.split(".")[0]: row.name for row in found.transplants.transplants if row.level == "part"}
-    known = {each.name for each in next(iter(found.representations.values())).layers}
+    last = {row.name.split(".")[0]: row.name for row in comparison.transplants.transplants if row.level == "part"}
+    known = {change.name for change in next(iter(comparison.representations.values())).layers}
     if layer not in known or last[layer] != part:
-        return ["" for _ in found.representations] + [""]
-    cells = [_marked(each[layer].change.estimate, each[layer].found) for each in found.representations.values()]
-    return [*cells, f"{next(iter(found.representations.values()))[layer].null_high:.2g}"]
+        return ["" for _ in comparison.representations] + [""]
+    cells = [
+        _marked(changes[layer].change.estimate, changes[layer].found) for changes in comparison.representations.values()
+    ]
+    return [*cells, f"{next(iter(comparison.representations.values()))[layer].null_high:.2g}"]
 
 
-def _rest(found: "ModelComparison", part: str) -> list[str]:
-    row = found.transplants[part]
+def _rest(comparison: "ModelComparison", part: str) -> list[str]:
+    row = comparison.transplants[part]
     heads = ""
     if part.endswith(".attn"):
         layer = int(part[1:].split(".")[0])
-        own = found.heads.found["own_pattern"][layer] | found.heads.found["own_output"][layer]
-        heads = " ".join(f"H{head}" for head in own.nonzero()[0]) or "-"
+        mask = comparison.heads.found["own_pattern"][layer] | comparison.heads.found["own_output"][layer]
+        heads = " ".join(f"H{head}" for head in mask.nonzero()[0]) or "-"
     return [heads, _share(row.carried.estimate, row.carried_found), _share(row.removed.estimate, row.removed_found)]
 
 

@@ -67,19 +67,19 @@ def components(model: HookedModel) -> list[Component]:
     from interp.models.adapter import head_shape
 
     shape = head_shape(model)
-    found = [*_module(model, "embed", "embed"), *_module(model, "pos_embed", "pos_embed")]
+    parts = [*_module(model, "embed", "embed"), *_module(model, "pos_embed", "pos_embed")]
     for layer in range(shape.n_layers):
         block = model.blocks[layer]
-        found += _module(block, "ln1", f"L{layer}.ln1", layer)
-        found += _attention(block.attn, layer, shape)
-        found += _module(block, "ln2", f"L{layer}.ln2", layer)
+        parts += _module(block, "ln1", f"L{layer}.ln1", layer)
+        parts += _attention(block.attn, layer, shape)
+        parts += _module(block, "ln2", f"L{layer}.ln2", layer)
         mlp = getattr(block, "mlp", None)
         for part in ("gate", "in", "out"):
-            found += _module(mlp, part, f"L{layer}.mlp.{part}", layer)
-    found += _module(model, "ln_final", "ln_final")
-    if not _shares(model.unembed.original_component.weight, found):
-        found += _module(model, "unembed", "unembed")
-    return found + _others(model, found)
+            parts += _module(mlp, part, f"L{layer}.mlp.{part}", layer)
+    parts += _module(model, "ln_final", "ln_final")
+    if not _shares(model.unembed.original_component.weight, parts):
+        parts += _module(model, "unembed", "unembed")
+    return parts + _others(model, parts)
 
 
 def check_comparable(base: HookedModel, tuned: HookedModel) -> tuple[list[Component], list[Component]]:
@@ -90,13 +90,13 @@ def check_comparable(base: HookedModel, tuned: HookedModel) -> tuple[list[Compon
     """
     from interp.models.adapter import head_shape, tokenizer_hash
 
-    one, two = head_shape(base), head_shape(tuned)
-    for size in one._fields:
-        if getattr(one, size) != getattr(two, size):
+    base_shape, tuned_shape = head_shape(base), head_shape(tuned)
+    for size in base_shape._fields:
+        if getattr(base_shape, size) != getattr(tuned_shape, size):
             what = "vocabularies" if size == "d_vocab" else "architectures"
             raise MismatchError(
-                f"the models have different {what}: {size} is {getattr(one, size)} and {getattr(two, size)}; "
-                "compare two checkpoints of one model"
+                f"the models have different {what}: {size} is {getattr(base_shape, size)} and "
+                f"{getattr(tuned_shape, size)}; compare two checkpoints of one model"
             )
     for setting in SAME:
         values = [getattr(model.cfg, setting, None) for model in (base, tuned)]
@@ -111,22 +111,22 @@ def check_comparable(base: HookedModel, tuned: HookedModel) -> tuple[list[Compon
             "models with the same tokenizer"
         )
     parts = components(base), components(tuned)
-    names = [[(c.name, [tuple(t.shape) for t in c.tensors]) for c in each] for each in parts]
+    names = [[(c.name, [tuple(t.shape) for t in c.tensors]) for c in checkpoint] for checkpoint in parts]
     if names[0] != names[1]:
         differ = sorted({n for n, _ in names[0]} ^ {n for n, _ in names[1]}) or ["the shape of a component"]
         raise MismatchError(
             f"the models have different components: {', '.join(differ[:3])}; compare two checkpoints of one model"
         )
-    for which, each in zip(("first", "second"), parts, strict=True):
-        for component in each:
+    for which, checkpoint in zip(("first", "second"), parts, strict=True):
+        for component in checkpoint:
             if not all(bool(t.isfinite().all()) for t in component.tensors):
                 raise NonFiniteError(f"{component.name} of the {which} model holds NaN or infinity")
     return parts
 
 
-def same(one: Component, two: Component) -> bool:
+def same(base: Component, tuned: Component) -> bool:
     """Return whether a component is equal in two models, to the bit."""
-    return all(torch.equal(a, b.to(a.device)) for a, b in zip(one.tensors, two.tensors, strict=True))
+    return all(torch.equal(a, b.to(a.device)) for a, b in zip(base.tensors, tuned.tensors, strict=True))
 
 
 @contextlib.contextmanager
@@ -136,7 +136,9 @@ def written(targets: Sequence[Component], values: Sequence[Sequence[Tensor]]) ->
     `values` has the tensors of each target. The model is changed in place: do not use it elsewhere meanwhile.
     """
     flat = [
-        (t, v) for target, each in zip(targets, values, strict=True) for t, v in zip(target.tensors, each, strict=True)
+        (t, v)
+        for target, tensors in zip(targets, values, strict=True)
+        for t, v in zip(target.tensors, tensors, strict=True)
     ]
     saved = [t.detach().clone() for t, _ in flat]
     try:
@@ -156,10 +158,10 @@ def units(parts: Sequence[Component]) -> dict[str, list[int]]:
     Every component is in one part. A norm belongs to the module that reads it: `ln1` to attention, `ln2` to the MLP,
     `ln_final` to the unembedding.
     """
-    found: dict[str, list[int]] = {}
+    indices: dict[str, list[int]] = {}
     for i, part in enumerate(parts):
-        found.setdefault(unit_of(part.kind, part.layer), []).append(i)
-    return found
+        indices.setdefault(unit_of(part.kind, part.layer), []).append(i)
+    return indices
 
 
 def head_units(parts: Sequence[Component], layers: Sequence[int]) -> dict[str, list[int]]:
@@ -167,11 +169,11 @@ def head_units(parts: Sequence[Component], layers: Sequence[int]) -> dict[str, l
 
     Heads of a group share keys and values.
     """
-    found: dict[str, list[int]] = {}
+    indices: dict[str, list[int]] = {}
     for i, part in enumerate(parts):
         for head in part.heads if part.layer in layers else ():
-            found.setdefault(f"L{part.layer}H{head}", []).append(i)
-    return found
+            indices.setdefault(f"L{part.layer}H{head}", []).append(i)
+    return indices
 
 
 def _module(owner: Any, attribute: str, name: str, layer: int | None = None) -> list[Component]:
@@ -192,7 +194,7 @@ def _tensors(module: Any) -> tuple[Tensor, ...]:
 
 
 def _attention(attn: Any, layer: int, shape: Any) -> list[Component]:
-    found = []
+    parts = []
     for side, kind in SIDE_NAMES:
         tensors = _tensors(_projection(attn, side))
         grouped = side != "q" and shape.n_kv_heads != shape.n_heads
@@ -202,12 +204,12 @@ def _attention(attn: Any, layer: int, shape: Any) -> list[Component]:
             query_heads = tuple(range(head * size, (head + 1) * size)) if side != "q" else (head,)
             owner = f"L{layer}{'KV' if grouped else 'H'}{head}"
             views = tuple(t[..., columns] for t in tensors)
-            found.append(Component(name=f"{owner}.{kind}", kind=kind, layer=layer, heads=query_heads, tensors=views))
+            parts.append(Component(name=f"{owner}.{kind}", kind=kind, layer=layer, heads=query_heads, tensors=views))
     weight, *bias = _tensors(_projection(attn, "o"))
     for head in range(shape.n_heads):
         rows = weight[head * shape.d_head : (head + 1) * shape.d_head]
-        found.append(Component(name=f"L{layer}H{head}.W_O", kind="W_O", layer=layer, heads=(head,), tensors=(rows,)))
-    return found + [Component(name=f"L{layer}.b_O", kind="b_O", layer=layer, tensors=(b,)) for b in bias]
+        parts.append(Component(name=f"L{layer}H{head}.W_O", kind="W_O", layer=layer, heads=(head,), tensors=(rows,)))
+    return parts + [Component(name=f"L{layer}.b_O", kind="b_O", layer=layer, tensors=(b,)) for b in bias]
 
 
 def _projection(attn: Any, side: str) -> Any:
@@ -288,8 +290,8 @@ def upper_bound(values: np.ndarray, *, n_tests: int, log: bool = True) -> np.nda
         return ROUNDING_MARGIN * values[0]
     scaled = np.log(np.maximum(values, SMALLEST)) if log else values
     mean, variance = scaled.mean(0), scaled.var(0, ddof=1)
-    own, prior = len(values) - 1, PRIOR_DEGREES if variance.size > 1 else 0
-    moderated = (prior * variance.mean() + own * variance) / (prior + own)
-    tests = {"n_tests": max(n_tests, 1), "df": prior + own, "error": ALPHA}
+    degrees, prior = len(values) - 1, PRIOR_DEGREES if variance.size > 1 else 0
+    moderated = (prior * variance.mean() + degrees * variance) / (prior + degrees)
+    tests = {"n_tests": max(n_tests, 1), "df": prior + degrees, "error": ALPHA}
     bound = prediction_bound(mean, np.sqrt(moderated), len(values), **tests)
     return np.exp(bound) if log else bound

@@ -191,7 +191,7 @@ class HeadMeasure:
     """the change exceeds `null_high`"""
 
     def __post_init__(self) -> None:
-        if len({each.shape for each in (*self.value, self.null, self.null_high, self.found)}) > 1:
+        if len({array.shape for array in (*self.value, self.null, self.null_high, self.found)}) > 1:
             raise ConfigError("expected arrays of one shape, [n_layers, n_heads], for a measure of heads")
 
 
@@ -213,34 +213,34 @@ class HeadChanges(Result):
     @property
     def value(self) -> dict[Measure, Interval[np.ndarray]]:
         """Mean over contexts or prompts with its interval, by measure."""
-        return {measure: each.value for measure, each in self.measures.items()}
+        return {measure: scores.value for measure, scores in self.measures.items()}
 
     @property
     def found(self) -> dict[Measure, Bool[np.ndarray, "n_layers n_heads"]]:
         """Verdicts by measure."""
-        return {measure: each.found for measure, each in self.measures.items()}
+        return {measure: scores.found for measure, scores in self.measures.items()}
 
     def names(self, measure: Measure) -> list[str]:
         """Return the heads found by a measure, the largest change first."""
-        each = self.measures[measure]
-        heads = np.argwhere(each.found).tolist()
-        order = sorted(heads, key=lambda at: -abs(float(each.value.estimate[tuple(at)])))
+        scores = self.measures[measure]
+        heads = np.argwhere(scores.found).tolist()
+        order = sorted(heads, key=lambda at: -abs(float(scores.value.estimate[tuple(at)])))
         return [f"L{layer}H{head}" for layer, head in order]
 
     def to_records(self) -> list[dict[str, Any]]:
         """Return one row per head and measure: `head, layer, measure, value, low, high, null, null_high, found`."""
         return [
             {"head": f"L{layer}H{head}", "layer": layer, "measure": measure}
-            | each.value.at((layer, head)).columns("value", "low", "high")
-            | {key: getattr(each, key)[layer, head].item() for key in ("null", "null_high", "found")}
-            for measure, each in self.measures.items()
-            for layer, head in np.ndindex(each.found.shape)
+            | scores.value.at((layer, head)).columns("value", "low", "high")
+            | {key: getattr(scores, key)[layer, head].item() for key in ("null", "null_high", "found")}
+            for measure, scores in self.measures.items()
+            for layer, head in np.ndindex(scores.found.shape)
         ]
 
     def headline(self) -> str:
         """Count the heads found by each measure."""
-        found = [f"{len(self.names(measure))} by {measure.replace('_', ' ')}" for measure in self.found]
-        return f"Heads that changed by more than the null ({self.null_words}): {', '.join(found)}"
+        counts = [f"{len(self.names(measure))} by {measure.replace('_', ' ')}" for measure in self.found]
+        return f"Heads that changed by more than the null ({self.null_words}): {', '.join(counts)}"
 
     def shown(self) -> list[dict[str, Any]]:
         """Return the heads found, the largest change first."""

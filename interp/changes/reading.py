@@ -81,35 +81,35 @@ def changed_words(
     if lens is not None:
         lens.check_model(base)
     passes = _Passes(base, tokens[:, :POSITIONS], dictionaries or {}, batch_size)
-    found, nulls, sides = passes.of(tuned), [], _sides(base, ones, twos)
+    tuned_pass, nulls, sides = passes.of(tuned), [], _sides(base, ones, twos)
     for at in range(n_null):
         if progress:
             progress(at + 2, n_null + 3, {"null": at + 1})
         with scrambled(ones, twos, make_generator(seed, "writes elsewhere", at)):
             nulls.append(passes.of(base))
     words = _Words(base, lens)
-    said = [*_difference(words, passes, found, nulls), *_directions(words, sides, seed)]
+    directions = [*_difference(words, passes, tuned_pass, nulls), *_directions(words, sides, seed)]
     layer = max(
-        (each for each in said if each.way == "difference" and each.found),
-        key=lambda each: each.strength / each.null_high, default=None,
+        (direction for direction in directions if direction.way == "difference" and direction.found),
+        key=lambda direction: direction.strength / direction.null_high, default=None,
     )  # fmt: skip
     point = "" if layer is None else passes.points[passes.names.index(layer.name)]
-    highest = upper_bound(np.array([float(each.kl.max()) for each in nulls]), n_tests=QUESTIONS)
+    highest = upper_bound(np.array([float(null.kl.max()) for null in nulls]), n_tests=QUESTIONS)
     return ChangedWords(
         text=text,
         n_contexts=len(tokens),
         n_tokens=passes.tokens.numel(),
         first=min(FIRST, passes.tokens.shape[1] - 1),
         lens="" if lens is None else lens.about.key,
-        said=tuple(said),
-        kl=float(found.kl.mean()),
-        kl_null=float(np.mean([float(each.kl.mean()) for each in nulls])),
+        said=tuple(directions),
+        kl=float(tuned_pass.kl.mean()),
+        kl_null=float(np.mean([float(null.kl.mean()) for null in nulls])),
         kl_high=float(highest),
-        turns=tuple(_turns(base, passes, found)),
-        tokens=tuple(_tokens(base, passes.base, found, nulls)),
-        features=tuple(_features(passes.base, found, nulls)),
+        turns=tuple(_turns(base, passes, tuned_pass)),
+        tokens=tuple(_tokens(base, passes.base, tuned_pass, nulls)),
+        features=tuple(_features(passes.base, tuned_pass, nulls)),
         steered_at=point,
-        written=tuple(_written(base, tuned, passes, found, nulls[0], point)),
+        written=tuple(_written(base, tuned, passes, tuned_pass, nulls[0], point)),
     )
 
 
@@ -117,17 +117,17 @@ def changed_words(
 def scrambled(ones: Sequence[Component], twos: Sequence[Component], generator: torch.Generator) -> Iterator[None]:
     """Write into the model of `ones` its change towards `twos`, with outputs permuted and signs flipped at random."""
     orders: dict[int, tuple[Tensor, Tensor]] = {}
-    moved = [(one, two) for one, two in zip(ones, twos, strict=True) if not same(one, two)]
+    moved = [(before, after) for before, after in zip(ones, twos, strict=True) if not same(before, after)]
 
-    def elsewhere(here: Tensor, there: Tensor) -> Tensor:
-        width = here.shape[-1]
+    def elsewhere(before: Tensor, after: Tensor) -> Tensor:
+        width = before.shape[-1]
         if width not in orders:
             orders[width] = _elsewhere(width, generator)
         order, signs = orders[width]
-        return here + (there.to(here) - here)[..., order.to(here.device)] * signs.to(here)
+        return before + (after.to(before) - before)[..., order.to(before.device)] * signs.to(before)
 
     values = [[elsewhere(a.detach(), b.detach()) for a, b in zip(x.tensors, y.tensors, strict=True)] for x, y in moved]
-    with written([one for one, _ in moved], values):
+    with written([component for component, _ in moved], values):
         yield
 
 
@@ -181,7 +181,7 @@ class _Passes:
         acts: dict[str, Tensor | float] = dict.fromkeys(self.dictionaries, 0.0)
         for at, rows in enumerate(self.tokens.split(self.batch_size)):
             seen: dict[str, Tensor] = {}
-            names = [*self.points, *(each.hook_point for each in self.dictionaries.values())]
+            names = [*self.points, *(dictionary.hook_point for dictionary in self.dictionaries.values())]
             logits = run_from(
                 model, rows.to(model.cfg.device), [(name, storing_hook(seen, name)) for name in dict.fromkeys(names)]
             )
@@ -244,10 +244,10 @@ class _Words:
         )  # fmt: skip
 
 
-def _difference(words: _Words, passes: _Passes, found: _Pass, nulls: Sequence[_Pass]) -> Iterator[Said]:
+def _difference(words: _Words, passes: _Passes, tuned_pass: _Pass, nulls: Sequence[_Pass]) -> Iterator[Said]:
     """Yield the mean difference of every layer at which there is one, as tokens."""
-    moved = found.resid - passes.base.resid
-    layers = [at for at, each in enumerate(moved) if float(each.norm()) > 1e-6 * float(passes.base.size[at])]
+    moved = tuned_pass.resid - passes.base.resid
+    layers = [at for at, shift in enumerate(moved) if float(shift.norm()) > 1e-6 * float(passes.base.size[at])]
     if not layers:
         return
 
@@ -255,8 +255,8 @@ def _difference(words: _Words, passes: _Passes, found: _Pass, nulls: Sequence[_P
         return torch.cat([words.carry((of.resid - passes.base.resid)[at][None], passes.points[at]) for at in layers])
 
     scale = passes.last_scale
-    rows = words.logits(carried(found)) / scale
-    null = np.stack([(words.logits(carried(each)) / scale).amax(1).double().numpy() for each in nulls])
+    rows = words.logits(carried(tuned_pass)) / scale
+    null = np.stack([(words.logits(carried(null_pass)) / scale).amax(1).double().numpy() for null_pass in nulls])
     high = upper_bound(null, n_tests=QUESTIONS * len(layers))
     for i, at in enumerate(layers):
         share = float(moved[at].norm() / passes.base.size[at])
@@ -280,15 +280,15 @@ class _Side:
 def _sides(base: HookedModel, ones: Sequence[Component], twos: Sequence[Component]) -> list[_Side]:
     """Return the largest singular vectors in the residual stream of every matrix of a layer that changed."""
     changes: dict[str, tuple[int, bool, list[Tensor]]] = {}
-    for one, two in zip(ones, twos, strict=True):
-        kind = one.kind.removeprefix("mlp.")
-        if one.layer is None or kind not in ("W_Q", "W_K", "W_V", "W_O", "gate", "in", "out") or same(one, two):
+    for before, after in zip(ones, twos, strict=True):
+        kind = before.kind.removeprefix("mlp.")
+        if before.layer is None or kind not in ("W_Q", "W_K", "W_V", "W_O", "gate", "in", "out") or same(before, after):
             continue
         reads = kind not in ("W_O", "out")
-        change = (two.tensors[0].detach().to(one.tensors[0].device) - one.tensors[0].detach()).float()
-        name = f"L{one.layer}.{one.kind}"
-        changes.setdefault(name, (one.layer, reads, []))[2].append(change if reads else change.T)
-    found = []
+        change = (after.tensors[0].detach().to(before.tensors[0].device) - before.tensors[0].detach()).float()
+        name = f"L{before.layer}.{before.kind}"
+        changes.setdefault(name, (before.layer, reads, []))[2].append(change if reads else change.T)
+    sides = []
     for name, (layer, reads, parts) in changes.items():
         joined = torch.cat(parts, 1)  # [d_model, width]
         with torch.random.fork_rng(devices=[]):
@@ -297,8 +297,8 @@ def _sides(base: HookedModel, ones: Sequence[Component], twos: Sequence[Componen
         shares = values.double().square() / joined.double().square().sum()
         k = min(DIRECTIONS, int((shares > 1e-6).sum()))
         point = "" if reads else f"blocks.{layer}.hook_resid_post"
-        found.append(_Side(name, reads, point, vectors[:, :k].T.cpu(), shares[:k].cpu()))
-    return found
+        sides.append(_Side(name, reads, point, vectors[:, :k].T.cpu(), shares[:k].cpu()))
+    return sides
 
 
 def _directions(words: _Words, sides: Sequence[_Side], seed: int) -> Iterator[Said]:
@@ -312,7 +312,7 @@ def _directions(words: _Words, sides: Sequence[_Side], seed: int) -> Iterator[Sa
         for draw in range(PER_PART):
             generator = make_generator(seed, "directions elsewhere", draw, way)
             order, signs = _elsewhere(mine[0].directions.shape[1], generator)
-            carried = torch.cat([words.carry(each.directions[:, order] * signs, each.point) for each in mine])
+            carried = torch.cat([words.carry(side.directions[:, order] * signs, side.point) for side in mine])
             largest = words.largest(carried, reads=reads)
             null.append([part.max() for part in np.split(largest, ends)])
         null = np.array(null)  # [draws, matrices]
@@ -331,39 +331,39 @@ def _deviance(before: Tensor, after: Tensor) -> Tensor:
     return size.clamp_min(0) * (after - before).sign()
 
 
-def _tokens(base: HookedModel, before: _Pass, found: _Pass, nulls: Sequence[_Pass]) -> Iterator[Use]:
+def _tokens(base: HookedModel, before: _Pass, tuned_pass: _Pass, nulls: Sequence[_Pass]) -> Iterator[Use]:
     """Yield the tokens whose mean probability changed most."""
-    change = _deviance(before.use, found.use)
+    change = _deviance(before.use, tuned_pass.use)
     high = upper_bound(
-        np.array([float(_deviance(before.use, each.use).abs().max()) for each in nulls]), n_tests=QUESTIONS
+        np.array([float(_deviance(before.use, null.use).abs().max()) for null in nulls]), n_tests=QUESTIONS
     )
     best = change.abs().topk(min(2 * SHOWN, len(change))).indices
     for at, name in zip(best.tolist(), token_strings(base, best), strict=True):
         if float(change[at]):
             yield Use(
-                what=name, before=float(before.use[at]), after=float(found.use[at]), change=float(change[at]),
+                what=name, before=float(before.use[at]), after=float(tuned_pass.use[at]), change=float(change[at]),
                 null_high=float(high),
             )  # fmt: skip
 
 
-def _features(before: _Pass, found: _Pass, nulls: Sequence[_Pass]) -> Iterator[Use]:
+def _features(before: _Pass, tuned_pass: _Pass, nulls: Sequence[_Pass]) -> Iterator[Use]:
     """Yield the features of each dictionary whose mean activation changed most, over its null."""
     for key, acts in before.acts.items():
-        change = found.acts[key] - acts
+        change = tuned_pass.acts[key] - acts
         high = float(
-            upper_bound(np.array([float((each.acts[key] - acts).abs().max()) for each in nulls]), n_tests=QUESTIONS)
+            upper_bound(np.array([float((null.acts[key] - acts).abs().max()) for null in nulls]), n_tests=QUESTIONS)
         )
         for at in change.abs().topk(min(SHOWN, len(change))).indices.tolist():
             if float(change[at]):
                 yield Use(
-                    what=f"{key.partition('/')[2]}:{at}", before=float(acts[at]), after=float(found.acts[key][at]),
+                    what=f"{key.partition('/')[2]}:{at}", before=float(acts[at]), after=float(tuned_pass.acts[key][at]),
                     change=float(change[at]), null_high=high,
                 )  # fmt: skip
 
 
-def _turns(base: HookedModel, passes: _Passes, found: _Pass) -> Iterator[Turn]:
+def _turns(base: HookedModel, passes: _Passes, tuned_pass: _Pass) -> Iterator[Turn]:
     """Yield the positions of largest KL, at most one of each context; the last has no token after it."""
-    kl = found.kl[:, :-1]
+    kl = tuned_pass.kl[:, :-1]
     value, where = kl.max(1)
     for row in value.argsort(descending=True)[:SHOWN].tolist():
         at, ids = int(where[row]), passes.tokens[row]
@@ -372,12 +372,12 @@ def _turns(base: HookedModel, passes: _Passes, found: _Pass) -> Iterator[Turn]:
             yield Turn(
                 before="".join(strings[:-1]), actual=strings[-1], kl=float(value[row]),
                 base=tuple(token_strings(base, passes.base.top[row, at])),
-                tuned=tuple(token_strings(base, found.top[row, at])),
+                tuned=tuple(token_strings(base, tuned_pass.top[row, at])),
             )  # fmt: skip
 
 
 def _written(
-    base: HookedModel, tuned: HookedModel, passes: _Passes, found: _Pass, null: _Pass, point: str
+    base: HookedModel, tuned: HookedModel, passes: _Passes, tuned_pass: _Pass, null: _Pass, point: str
 ) -> Iterator[Written]:
     """Yield continuations of a short prompt, and of none, by both models, and by the base with a difference added."""
     room = base.cfg.n_ctx - PROMPT
@@ -386,20 +386,20 @@ def _written(
         return
     steps: list[list[Intervention]] = [[], []]
     if point:
-        for i, each in enumerate((found, null)):
-            moved = (each.resid - passes.base.resid)[at]
+        for i, run in enumerate((tuned_pass, null)):
+            moved = (run.resid - passes.base.resid)[at]
             target = Direction(hook_point=point, vector=(moved / moved.norm()).numpy(), origin="mean difference")
             steps[i] = [Intervention(target=target, amount=STEERING * float(passes.base.size[at]))]
 
-    def text(model: HookedModel, ids: Tensor, how: Sequence[Intervention] = ()) -> str:
+    def text(model: HookedModel, ids: Tensor, interventions: Sequence[Intervention] = ()) -> str:
         offset = Offset()
-        step = NextToken(model, hooks_of(model, how, offset=offset), offset=offset)
+        step = NextToken(model, hooks_of(model, interventions, offset=offset), offset=offset)
         return "".join(token_strings(model, torch.cat(list(generate(step, ids.to(model.cfg.device), n_new)))))
 
     opening = bos_token_id(base)
     prompts = [row[None, :PROMPT] for row in passes.tokens[:1]]
     prompts += [] if opening is None else [torch.tensor([[opening]])]
     for ids in prompts:
-        steered = [text(base, ids, how) if how else "" for how in steps]
+        steered = [text(base, ids, interventions) if interventions else "" for interventions in steps]
         shown = "".join(token_strings(base, ids[0][ids[0] != opening]))
         yield Written(prompt=shown, base=text(base, ids), tuned=text(tuned, ids), steered=steered[0], null=steered[1])

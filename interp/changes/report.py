@@ -88,32 +88,32 @@ def weight_changes(
     """
     ones, twos = check_comparable(base, tuned)
     nulls = _nulls(base, ones, continuations)
-    null_changes = np.array([[change for change, _ in each] for each in nulls])
+    null_changes = np.array([[change for change, _ in null] for null in nulls])
     high = upper_bound(null_changes, n_tests=len(ones))
-    found = []
-    for i, (one, two) in enumerate(zip(ones, twos, strict=True)):
+    changes = []
+    for i, (before, after) in enumerate(zip(ones, twos, strict=True)):
         if progress:
-            progress(i, len(ones), {"component": one.name})
-        change, spectrum = (0.0, np.zeros(0)) if same(one, two) else _measure(one.matrix(), two.matrix())
-        rows, columns = one.matrix().shape
-        found.append(
+            progress(i, len(ones), {"component": before.name})
+        change, spectrum = (0.0, np.zeros(0)) if same(before, after) else _measure(before.matrix(), after.matrix())
+        rows, columns = before.matrix().shape
+        changes.append(
             WeightChange(
-                name=one.name,
-                kind=one.kind,
-                layer=one.layer,
-                heads=one.heads,
+                name=before.name,
+                kind=before.kind,
+                layer=before.layer,
+                heads=before.heads,
                 change=change,
                 null=float(null_changes[:, i].mean()),
                 null_high=float(high[i]),
                 found=bool(change > max(high[i], SMALLEST)),
                 rank=participation(spectrum),
                 random_rank=rows * columns / (rows + columns + 1),
-                null_rank=float(np.mean([participation(each[i][1]) for each in nulls])),
+                null_rank=float(np.mean([participation(null[i][1]) for null in nulls])),
                 rank_90=directions_for(spectrum, 0.9),
                 spectrum=spectrum[:N_SPECTRUM],
             )
         )
-    return WeightChanges(changes=tuple(found), null=describe_null(len(continuations)))
+    return WeightChanges(changes=tuple(changes), null=describe_null(len(continuations)))
 
 
 def participation(shares: np.ndarray) -> float:
@@ -126,10 +126,10 @@ def directions_for(shares: np.ndarray, of: float) -> int:
     return int(np.searchsorted(np.cumsum(shares), of - 1e-12) + 1) if len(shares) else 0
 
 
-def relative_change(one: Tensor, two: Tensor) -> float:
-    """Return `|two - one|` over the larger of their Frobenius norms; 0 when both are zero."""
-    scale = max(float(one.norm()), float(two.norm()))
-    return float((two - one).norm()) / scale if scale else 0.0
+def relative_change(before: Tensor, after: Tensor) -> float:
+    """Return `|after - before|` over the larger of their Frobenius norms; 0 when both are zero."""
+    scale = max(float(before.norm()), float(after.norm()))
+    return float((after - before).norm()) / scale if scale else 0.0
 
 
 def _nulls(
@@ -141,7 +141,7 @@ def _nulls(
         matrices = (part.matrix() for part in parts)
         return [[_measure(matrix, matrix.to(torch.bfloat16).double()) for matrix in matrices]]
     others = [check_comparable(base, model)[1] for model in continuations]
-    return [[_measure(one.matrix(), two.matrix()) for one, two in zip(parts, other, strict=True)] for other in others]
+    return [[_measure(a.matrix(), b.matrix()) for a, b in zip(parts, tuned, strict=True)] for tuned in others]
 
 
 def _measure(before: Tensor, after: Tensor) -> tuple[float, np.ndarray]:
@@ -205,12 +205,12 @@ def _judge(
     judged: dict[Measure, HeadMeasure] = {}
     for measure, values in measured.items():
         heads = values.shape[0] * values.shape[1]
-        sizes = np.stack([np.abs(each[measure].mean(-1)) for each in chance])
+        sizes = np.stack([np.abs(null[measure].mean(-1)) for null in chance])
         _, near, far = t_interval(values, 1 - 2 * ALPHA / heads)
         bound = upper_bound(sizes, n_tests=heads)
         beyond = np.maximum(near, -far)  # the end nearer to 0; the interval may lie on either side of 0
-        found = beyond > np.maximum(bound, SMALLEST)
-        judged[measure] = HeadMeasure(value=t_interval(values), null=sizes.mean(0), null_high=bound, found=found)
+        verdicts = beyond > np.maximum(bound, SMALLEST)
+        judged[measure] = HeadMeasure(value=t_interval(values), null=sizes.mean(0), null_high=bound, found=verdicts)
     return HeadChanges(measures=judged, before=before, null_words=words, n_contexts=n)
 
 
@@ -232,8 +232,8 @@ def _references(base: HookedModel, tokens: Tensor, batch_size: int) -> Any:
     layers = range(base.cfg.n_layers)
     for rows in tokens.to(base.cfg.device).split(batch_size):
         names = {kind: [f"blocks.{layer}.{kind}" for layer in layers] for kind in (*_INSIDE, "hook_resid_pre")}
-        seen = capture(base, rows, [name for each in names.values() for name in each])
-        values = {kind: [seen[name] for name in each] for kind, each in names.items()}
+        seen = capture(base, rows, [name for points in names.values() for name in points])
+        values = {kind: [seen[name] for name in points] for kind, points in names.items()}
         written = [_written(residual, layer, z) for layer, z in enumerate(values["attn.hook_z"])]
         yield _Reference(rows, values["hook_resid_pre"], values["attn.hook_pattern"], written, residual)
 
@@ -260,9 +260,9 @@ def _on_text(model: HookedModel, reference: list[_Reference]) -> dict[Measure, n
             inside = [f"blocks.{layer}.{kind}" for kind in _INSIDE]
             value = batch.resid[layer] if layer else batch.tokens
             hooks = [] if layer else [("blocks.0.hook_resid_pre", _replacement(batch.resid[0]))]
-            own = capture(model, value, inside, layer=layer, hooks=hooks)
-            own_pattern.append(_variation(own[inside[0]], batch.pattern[layer]))
-            own_output.append(_relative_difference(_written(residual, layer, own[inside[1]]), batch.z[layer]))
+            cache = capture(model, value, inside, layer=layer, hooks=hooks)
+            own_pattern.append(_variation(cache[inside[0]], batch.pattern[layer]))
+            own_output.append(_relative_difference(_written(residual, layer, cache[inside[1]]), batch.z[layer]))
         pattern = [_variation(seen[name], batch.pattern[layer]) for layer, name in enumerate(names)]
         for measure, values in zip(ON_TEXT, (pattern, own_pattern, own_output), strict=True):
             parts[measure].append(torch.stack(values))
@@ -276,12 +276,12 @@ def _replacement(value: Tensor) -> Callable[..., Tensor]:
     return replace
 
 
-def _variation(one: Tensor, two: Tensor) -> Tensor:
+def _variation(pattern: Tensor, reference: Tensor) -> Tensor:
     """Return the total variation of two patterns `[batch, n_heads, dest, src]`, `[n_heads, batch]`.
 
     The first query is omitted.
     """
-    return (one.float() - two.float()).abs().sum(-1)[..., 1:].mean(-1).T / 2
+    return (pattern.float() - reference.float()).abs().sum(-1)[..., 1:].mean(-1).T / 2
 
 
 def _relative_difference(after: Tensor, before: Tensor) -> Tensor:
@@ -289,7 +289,7 @@ def _relative_difference(after: Tensor, before: Tensor) -> Tensor:
 
     `after` and `before` are `[n_heads, batch, pos, d_model]`.
     """
-    old, new = (each.float().flatten(2).norm(dim=-1) for each in (before, after))
+    old, new = (output.float().flatten(2).norm(dim=-1) for output in (before, after))
     return (after - before).float().flatten(2).norm(dim=-1) / torch.maximum(old, new).clamp_min(SMALLEST)
 
 

@@ -68,7 +68,7 @@ def representation_changes(
         if progress:
             progress(done, 2 + len(nulls), {"model": name})
 
-    found = _Measured(before, stream(tuned, tokens, skip, batch_size), seed)
+    measured = _Measured(before, stream(tuned, tokens, skip, batch_size), seed)
     step("tuned")
     chance = []
     for null in nulls:
@@ -76,7 +76,7 @@ def representation_changes(
             chance.append(_Measured(before, stream(model, tokens, skip, batch_size), seed))
         step("null")
     return RepresentationChanges(
-        layers=tuple(_judge(found, chance)),
+        layers=tuple(_judge(measured, chance)),
         n_contexts=len(tokens),
         n_tokens=len(tokens) * (tokens.shape[1] - skip),
         null=describe_null(len(continuations)),
@@ -142,20 +142,20 @@ class _Measured:
         return (weights @ self.moved.T) / np.maximum(weights @ self.spread.T, SMALLEST)
 
 
-def _judge(found: _Measured, nulls: list[_Measured]) -> list[LayerChange]:
-    n = len(found.names)
-    chance = np.stack([each.change for each in nulls])
+def _judge(measured: _Measured, nulls: list[_Measured]) -> list[LayerChange]:
+    n = len(measured.names)
+    chance = np.stack([null.change for null in nulls])
     high = upper_bound(chance, n_tests=n)
-    distance = upper_bound(np.stack([[max(1 - c[0], 0.0) for c in each.cka] for each in nulls]), n_tests=n)
-    drawn = found.bootstrap()
+    distance = upper_bound(np.stack([[max(1 - c[0], 0.0) for c in null.cka] for null in nulls]), n_tests=n)
+    drawn = measured.bootstrap()
     change, corrected = (
-        percentile_interval(found.change, drawn, expanded(confidence, found.moved.shape[1]))
+        percentile_interval(measured.change, drawn, expanded(confidence, measured.moved.shape[1]))
         for confidence in (0.95, 1 - 2 * ALPHA / n)
     )
     layers = []
-    for i, name in enumerate(found.names):
-        cka, error, quantile = found.cka[i]
-        share, base_share, direction = found.main[i]
+    for i, name in enumerate(measured.names):
+        cka, error, quantile = measured.cka[i]
+        share, base_share, direction = measured.main[i]
         layers.append(
             LayerChange(
                 name=name,
@@ -164,10 +164,10 @@ def _judge(found: _Measured, nulls: list[_Measured]) -> list[LayerChange]:
                 null_high=float(high[i]),
                 found=bool(corrected.low[i] > max(high[i], SMALLEST)),
                 cka=Interval(cka, cka - quantile * error, cka + quantile * error),
-                cka_null=float(np.mean([each.cka[i][0] for each in nulls])),
+                cka_null=float(np.mean([null.cka[i][0] for null in nulls])),
                 cka_found=bool(1 - cka - quantile * error > max(distance[i], 1e-6)),
                 main_share=share,
-                main_share_null=_mean([each.main[i][0] for each in nulls]),
+                main_share_null=_mean([null.main[i][0] for null in nulls]),
                 main_share_base=base_share,
                 direction=direction,
             )
@@ -192,34 +192,36 @@ def _cka(x: Tensor, y: Tensor) -> tuple[float, float, float]:
     from scipy.special import stdtrit
 
     n, k = x.shape[:2]
-    flat = [each.double().reshape(n * k, -1) for each in (x, y)]
-    one, two = ((f - f.mean(0)) @ (f - f.mean(0)).T for f in flat)
-    one, two = one.numpy(), two.numpy()
+    flat = [values.double().reshape(n * k, -1) for values in (x, y)]
+    gram_x, gram_y = ((f - f.mean(0)) @ (f - f.mean(0)).T for f in flat)
+    gram_x, gram_y = gram_x.numpy(), gram_y.numpy()
 
     def ratio(both: np.ndarray, norm: np.ndarray) -> np.ndarray:
         return np.divide(both, np.sqrt(np.maximum(norm, 0)), out=np.full_like(both, np.nan), where=norm > 0)
 
-    each = ratio(hsic_left_out(one, two, n), hsic_left_out(one, one, n) * hsic_left_out(two, two, n))
-    error = float(np.sqrt((n - 1) / n * ((each - each.mean()) ** 2).sum()))
-    whole = ratio(np.array(hsic(one, two)), np.array(hsic(one, one) * hsic(two, two)))
+    estimates = ratio(
+        hsic_left_out(gram_x, gram_y, n), hsic_left_out(gram_x, gram_x, n) * hsic_left_out(gram_y, gram_y, n)
+    )
+    error = float(np.sqrt((n - 1) / n * ((estimates - estimates.mean()) ** 2).sum()))
+    whole = ratio(np.array(hsic(gram_x, gram_y)), np.array(hsic(gram_x, gram_x) * hsic(gram_y, gram_y)))
     return float(whole), error, float(stdtrit(n - 1, 0.975))
 
 
-def hsic_left_out(k: np.ndarray, other: np.ndarray, n: int) -> np.ndarray:
+def hsic_left_out(gram_x: np.ndarray, gram_y: np.ndarray, n: int) -> np.ndarray:
     """Return `hsic` of all items but those of each of `n` equal blocks, `[n]`: one pass over the matrices for all."""
-    size = len(k) // n
-    m = len(k) - size
-    own = np.repeat(np.eye(n, dtype=bool), size, axis=0)  # [items, blocks]
+    size = len(gram_x) // n
+    m = len(gram_x) - size
+    block_mask = np.repeat(np.eye(n, dtype=bool), size, axis=0)  # [items, blocks]
 
     def rows(matrix: np.ndarray) -> np.ndarray:
         """Return the row sums without the diagonal and each block, `[items, blocks]`; 0 for the rows of the block."""
-        by_block = (matrix - np.diag(np.diag(matrix))).reshape(len(k), n, size).sum(2)
-        return np.where(own, 0.0, by_block.sum(1, keepdims=True) - by_block)
+        by_block = (matrix - np.diag(np.diag(matrix))).reshape(len(gram_x), n, size).sum(2)
+        return np.where(block_mask, 0.0, by_block.sum(1, keepdims=True) - by_block)
 
-    rows_k, rows_other = rows(k), rows(other)
-    both = rows_k.sum(0) * rows_other.sum(0) / ((m - 1) * (m - 2))
-    crossed = (rows_k * rows_other).sum(0)
-    return (rows(k * other).sum(0) + both - 2 / (m - 2) * crossed) / (m * (m - 3))
+    rows_x, rows_y = rows(gram_x), rows(gram_y)
+    both = rows_x.sum(0) * rows_y.sum(0) / ((m - 1) * (m - 2))
+    crossed = (rows_x * rows_y).sum(0)
+    return (rows(gram_x * gram_y).sum(0) + both - 2 / (m - 2) * crossed) / (m * (m - 3))
 
 
 def _main_direction(difference: Tensor, away: Tensor) -> tuple[float, float, np.ndarray]:

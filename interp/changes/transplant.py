@@ -81,13 +81,13 @@ class _LogProb:
             at, values = 0, list(rows)
         if at < layer:
             point = f"blocks.{layer - 1}.hook_resid_post"
-            values = [capture(model, each, [point], layer=at)[point] for each in values]
+            values = [capture(model, batch, [point], layer=at)[point] for batch in values]
         self._before[model] = layer, values
 
         def measure() -> Tensor:
             losses = []
-            for each, tokens in zip(values, rows, strict=True):
-                logits = run_from(model, each, layer=layer)
+            for resid, tokens in zip(values, rows, strict=True):
+                logits = run_from(model, resid, layer=layer)
                 assert logits is not None  # only a pass with `until` has none
                 losses.append(token_losses(logits, tokens).cpu())
             return -torch.cat(losses).mean(1)
@@ -138,15 +138,15 @@ def transplants(
     run = _Run((base, tuned), (ones, twos), behaviour, n_random, seed)
     run.judge_gap(nulls)
     parts = units(ones)
-    found = run.all(parts, "part", progress)
-    layers = [_layer(t.name) for t in found if t.name.endswith(".attn") and (t.carried_found or t.removed_found)]
+    transplants = run.all(parts, "part", progress)
+    layers = [_layer(t.name) for t in transplants if t.name.endswith(".attn") and (t.carried_found or t.removed_found)]
     if heads == "all":
         layers = list(range(base.cfg.n_layers))
     if heads != "none" and layers:
-        found += run.all(head_units(ones, layers), "head", progress)
+        transplants += run.all(head_units(ones, layers), "head", progress)
     return Transplants(
         behaviour=name, base=float(run.base.mean()), tuned=float(run.tuned.mean()), gap_bound=run.gap_bound,
-        differ=run.differ, transplants=tuple(found), n_prompts=len(run.base),
+        differ=run.differ, transplants=tuple(transplants), n_prompts=len(run.base),
     )  # fmt: skip
 
 
@@ -189,8 +189,8 @@ class _Run:
         self, wanted: dict[str, list[int]], level: Literal["part", "head"], progress: Progress | None
     ) -> list[Transplant]:
         """Transplant the wanted parts (name -> components) in both directions, and test them together."""
-        differs = {n: [i for i in each if not same(self.parts[0][i], self.parts[1][i])] for n, each in wanted.items()}
-        run = [n for n, each in differs.items() if each and self.differ]
+        differs = {n: [i for i in ids if not same(self.parts[0][i], self.parts[1][i])] for n, ids in wanted.items()}
+        run = [n for n, ids in differs.items() if ids and self.differ]
         shares: dict[str, dict[str, Any]] = {name: {} for name in wanted}
         for target, direction in enumerate(("carried", "removed")):
             moved, done = {}, target * len(run)
@@ -217,13 +217,13 @@ class _Run:
 
     def _random_shares(self, name: str, indices: list[int], target: int) -> list[float]:
         """Return the fractions of random changes of the same norm as the part's own."""
-        into, other = [self.parts[target][i] for i in indices], self._other(indices, target)
+        into, donors = [self.parts[target][i] for i in indices], self._other(indices, target)
         generator = make_generator(self.seed, "random change", name, target)
         shares = []
         for _ in range(self.n_random):
             changed = [
-                [_random(here, there, generator) for here, there in zip(part.tensors, each, strict=True)]
-                for part, each in zip(into, other, strict=True)
+                [_random(tensor, donor, generator) for tensor, donor in zip(part.tensors, tensors, strict=True)]
+                for part, tensors in zip(into, donors, strict=True)
             ]
             shares.append(self._share(self._moved(target, into, changed)))
         return shares
@@ -241,8 +241,8 @@ class _Run:
             return judged
         bounds = upper_bound(np.array(list(nulls.values())).T, n_tests=len(moved), log=False)
         for (name, random), bound in zip(nulls.items(), bounds, strict=True):
-            found = moved[name][1] > max(float(bound), SMALLEST_SHARE)
-            judged[name] |= {"_random": float(np.mean(random)), "_bound": float(bound), "_found": found}
+            verdict = moved[name][1] > max(float(bound), SMALLEST_SHARE)
+            judged[name] |= {"_random": float(np.mean(random)), "_bound": float(bound), "_found": verdict}
         return judged
 
     def _moved(self, target: int, into: list[Component], values: list[list[Tensor]]) -> np.ndarray:
@@ -262,7 +262,7 @@ class _Run:
 
     def _measure(self, target: int, layers: Sequence[int | None]) -> Callable[[], Any]:
         """Return a function that measures model `target` with parts of some blocks exchanged; None: of no block."""
-        model, known = self.models[target], [each for each in layers if each is not None]
+        model, known = self.models[target], [layer for layer in layers if layer is not None]
         if isinstance(self.behaviour, _LogProb) and len(known) == len(layers):
             return self.behaviour.from_block(model, min(known))
         return partial(self.behaviour, model)
@@ -270,8 +270,8 @@ class _Run:
     def _behave(self, model: HookedModel) -> np.ndarray:
         return self._checked(self.behaviour(model))
 
-    def _checked(self, given: Any) -> np.ndarray:
-        values = _numbers(given)
+    def _checked(self, output: Any) -> np.ndarray:
+        values = _numbers(output)
         if not np.isfinite(values).all():
             raise NonFiniteError("the behaviour is NaN or infinite on some prompt")
         if self.n_prompts not in (None, len(values)):
@@ -303,8 +303,8 @@ def _numbers(values: Any) -> np.ndarray:
     return values.astype(np.float64)
 
 
-def _random(here: Tensor, there: Tensor, generator: torch.Generator) -> Tensor:
-    """Return `here` plus a random change of the same norm as the true one."""
-    noise = torch.randn(here.shape, generator=generator).to(here)
-    change = (there.to(here.device) - here.detach()).float().norm()
-    return here.detach() + noise * (change / noise.float().norm().clamp_min(1e-12)).to(here.dtype)
+def _random(value: Tensor, donor: Tensor, generator: torch.Generator) -> Tensor:
+    """Return `value` plus a random change of the same norm as the true one."""
+    noise = torch.randn(value.shape, generator=generator).to(value)
+    change = (donor.to(value.device) - value.detach()).float().norm()
+    return value.detach() + noise * (change / noise.float().norm().clamp_min(1e-12)).to(value.dtype)

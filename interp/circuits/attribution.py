@@ -70,14 +70,14 @@ from interp.patching.task import Task
 
 
 def node_scores(
-    bench: Bench, batch: Batch, clean: SourceValues, other: SourceValues | None, alphas: list[float]
+    bench: Bench, batch: Batch, clean: SourceValues, replacement: SourceValues | None, alphas: list[float]
 ) -> Float[Tensor, "batch n_sources"]:
-    """Return node scores `[batch, n_sources]`: <clean minus other, mean gradient at the source's output>.
+    """Return node scores `[batch, n_sources]`: <clean minus replacement, mean gradient at the source's output>.
 
-    The mean is over points `alphas` between the other embedding (0) and the clean one (1).
+    The mean is over points `alphas` between the replacement's embedding (0) and the clean one (1).
     """
-    diff = minus(clean, other)
-    start = torch.zeros_like(clean[EMBED]) if other is None else other[EMBED]
+    diff = minus(clean, replacement)
+    start = torch.zeros_like(clean[EMBED]) if replacement is None else replacement[EMBED]
     scores = torch.zeros(len(batch.rows), bench.graph.n_sources)
     for alpha in alphas:
         gradients = _gradients(bench, batch, torch.lerp(start, clean[EMBED], alpha))
@@ -109,7 +109,7 @@ def exact_node_scores(
     bench: Bench,
     batch: Batch,
     clean: SourceValues,
-    other: SourceValues | None,
+    replacement: SourceValues | None,
     direction: str,
     only: Sequence[int] | None,
 ) -> Float[Tensor, "batch n_sources"]:
@@ -119,7 +119,7 @@ def exact_node_scores(
     """
     denoise = direction == "denoise"
     tokens = (batch.corrupt if denoise else batch.clean).to(bench.residual.device)
-    new = clean if denoise else other
+    new = clean if denoise else replacement
     scores = torch.zeros(len(batch.rows), bench.graph.n_sources)
 
     def metric(hooks: list[tuple[str, Hook]]) -> Tensor:
@@ -223,14 +223,14 @@ class _Plan:
     ablation: Ablation
 
     def check(self, task: Task) -> None:
-        for what, given, known in (
+        for what, choice, known in (
             ("method", self.method, METHODS),
             ("points", self.points, ("midpoint", "left")),
             ("direction", self.direction, ("noise", "denoise")),
             ("level", self.level, ("edge", "node")),
         ):
-            if given not in known:
-                raise UnknownNameError(what, str(given), known)
+            if choice not in known:
+                raise UnknownNameError(what, str(choice), known)
         if self.steps < 1:
             raise ConfigError(f"steps must be at least 1, got {self.steps}")
         if self.direction == "denoise" and (self.ablation != "resample" or self.method == "acdc"):
@@ -262,20 +262,20 @@ def _scored(bench: Bench, plan: _Plan, only: Sequence[int] | None) -> Iterator[T
     buffer: Tensor | None = None
     for batch in bench.batches():
         clean, clean_logits = collect(batch.residual, bench.graph, batch.clean, batch.at)
-        other = bench.replacement(batch)
+        replacement = bench.replacement(batch)
         if plan.level == "node":
             if exact:
-                yield exact_node_scores(bench, batch, clean, other, plan.direction, only)
+                yield exact_node_scores(bench, batch, clean, replacement, plan.direction, only)
             else:
-                yield node_scores(bench, batch, clean, other, plan.alphas)
+                yield node_scores(bench, batch, clean, replacement, plan.alphas)
             continue
         if buffer is not None and len(batch.rows) != buffer.shape[1]:
             buffer = None
-        buffer = outputs(batch.residual, bench.graph, minus(clean, other), out=buffer)
+        buffer = outputs(batch.residual, bench.graph, minus(clean, replacement), out=buffer)
         if reader is None:
             yield _exact(bench, batch, buffer, clean_logits, plan.direction, only)
         else:
-            yield _approximate(bench.graph, reader, batch, clean, other, buffer, plan.alphas)
+            yield _approximate(bench.graph, reader, batch, clean, replacement, buffer, plan.alphas)
 
 
 def _approximate(
@@ -283,16 +283,16 @@ def _approximate(
     reader: GradientReader,
     batch: Batch,
     clean: SourceValues,
-    other: SourceValues | None,
+    replacement: SourceValues | None,
     diff: Tensor,
     alphas: list[float],
 ) -> Tensor:
-    """Return edge scores `[batch, n_edges]`: <clean minus other, mean gradient over the points>."""
+    """Return edge scores `[batch, n_edges]`: <clean minus replacement, mean gradient over the points>."""
     n = diff.shape[1]
     positions = None if graph.positions is None else torch.tensor(graph.positions, device=diff.device)
     shape = n, graph.n_positions, graph.n_slots, graph.n_sources
     scores = diff.new_zeros(shape, dtype=torch.promote_types(diff.dtype, torch.float32))
-    start = torch.zeros_like(clean[EMBED]) if other is None else other[EMBED]
+    start = torch.zeros_like(clean[EMBED]) if replacement is None else replacement[EMBED]
     for some in (alphas[i : i + POINTS_AT_ONCE] for i in range(0, len(alphas), POINTS_AT_ONCE)):
         embeds = (torch.lerp(start, clean[EMBED], alpha) for alpha in some)
         frozen = batch.residual.freezing_hooks()
@@ -321,8 +321,8 @@ def _exact(
     at_once = max(1, ROWS_AT_ONCE // len(batch.rows))
     for chosen in (edges[i : i + at_once] for i in range(0, len(edges), at_once)):
         logits = run_with_single_edges(batch.residual, graph, tokens, diff, chosen, batch.at)
-        for edge, one in zip(chosen, logits, strict=True):
-            change = batch.metric(one) - before
+        for edge, logit_row in zip(chosen, logits, strict=True):
+            change = batch.metric(logit_row) - before
             scores[:, edge] = (change if direction == "denoise" else -change).cpu()
     return scores
 
@@ -356,7 +356,7 @@ def acdc(bench: Bench, tau: float, progress: Any = None) -> tuple[Bool[Tensor, "
     prepared = [(batch, bench.replacement(batch)) for batch in bench.batches()]
 
     def value(included: Tensor) -> float:
-        return float(torch.cat([bench.metric_with(batch, included, other) for batch, other in prepared]).mean())
+        return float(torch.cat([bench.metric_with(batch, included, values) for batch, values in prepared]).mean())
 
     return _greedy(graph, value, tau, progress)
 
@@ -419,7 +419,7 @@ def _is_read(graph: Graph, included: Tensor, edge: int) -> bool:
     group = graph.n_heads // graph.n_kv_heads
     heads = range(name.head or 0, (name.head or 0) + (group if via in ("k", "v") else 1))
     names = [node] if name.kind == "mlp" else [f"L{name.layer}H{head}" for head in heads]
-    sources = torch.tensor([graph.sources.index(each) for each in names])
+    sources = torch.tensor([graph.sources.index(source) for source in names])
     return bool((included & torch.isin(graph.edge_table[:, 2], sources)).any())
 
 

@@ -170,7 +170,7 @@ class Circuit(Result):
     edges: tuple[Edge, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in {each.name for each in self.nodes} | self._touched(self.edges):
+        for name in {node.name for node in self.nodes} | self._touched(self.edges):
             parse_node(name)
 
     @classmethod
@@ -209,8 +209,8 @@ class Circuit(Result):
     def diff(self, other: "Circuit") -> dict[str, list[str]]:
         """Return `{"only_here": [...], "only_there": [...], "both": [...]}`, with edges as text."""
         self._same_model(other)
-        here, there = {edge_text(e) for e in self.edges}, {edge_text(e) for e in other.edges}
-        return {"only_here": sorted(here - there), "only_there": sorted(there - here), "both": sorted(here & there)}
+        left, right = {edge_text(e) for e in self.edges}, {edge_text(e) for e in other.edges}
+        return {"only_here": sorted(left - right), "only_there": sorted(right - left), "both": sorted(left & right)}
 
     def prune(self, source: str = "embed", sink: str = "logits") -> "Circuit":
         """Remove edges on no path from `source` to `sink`, and nodes without edges."""

@@ -51,9 +51,9 @@ n_heads, d_head]`, else `[batch, pos, d_model]`."""
 EMBED = "blocks.0.hook_resid_pre"
 
 
-def minus(values: SourceValues, other: SourceValues | None) -> SourceValues:
-    """Return the values less others, or themselves for None."""
-    return values if other is None else {point: value - other[point] for point, value in values.items()}
+def minus(values: SourceValues, reference: SourceValues | None) -> SourceValues:
+    """Return the values less those of a reference, or themselves for None."""
+    return values if reference is None else {point: value - reference[point] for point, value in values.items()}
 
 
 @torch.no_grad()
@@ -94,13 +94,13 @@ def _write(residual: ResidualStream, point: str, value: Tensor, out: Tensor) -> 
 
 @torch.no_grad()
 def run_with_edges(
-    residual: ResidualStream, graph: Graph, tokens: Tensor, included: Tensor, other: SourceValues | None, at: Tensor
+    residual: ResidualStream, graph: Graph, tokens: Tensor, included: Tensor, reference: SourceValues | None, at: Tensor
 ) -> Tensor:
     """Run `tokens` with the circuit `included [n_edges]` bool; return logits `[batch, n_read, d_vocab]` at `at`.
 
-    All other edges carry their source's output in `other`, or zero for None.
+    All other edges carry their source's output in `reference`, or zero for None.
     """
-    run = _EdgeRun(residual, graph, graph.slot_mask(included), other)
+    run = _EdgeRun(residual, graph, graph.slot_mask(included), reference)
     hooks: list[tuple[str, Hook]] = [
         (point, partial(run.store_difference, point=point)) for point in graph.source_points
     ]
@@ -116,8 +116,8 @@ def _run(residual: ResidualStream, tokens: Tensor, hooks: list[tuple[str, Hook]]
 class _EdgeRun:
     """One masked run, and the differences of sources that it accumulates."""
 
-    def __init__(self, residual: ResidualStream, graph: Graph, mask: Tensor, other: SourceValues | None):
-        self.residual, self.graph, self.other = residual, graph, other
+    def __init__(self, residual: ResidualStream, graph: Graph, mask: Tensor, replacement: SourceValues | None):
+        self.residual, self.graph, self.other = residual, graph, replacement
         seen = torch.arange(graph.n_sources) < graph.sources_of_slot[:, None]
         dropped = ~mask & seen
         self.dropped = dropped.to(residual.device)
@@ -139,9 +139,9 @@ class _EdgeRun:
         slots = [slot for reader in readers for slot in self.changed[reader]]
         n_seen = int(self.graph.sources_of_slot[slots[0]])
         inputs = self._inputs(stream, slots, n_seen).split([len(self.changed[reader]) for reader in readers])
-        for reader, own in zip(readers, inputs, strict=True):
+        for reader, values in zip(readers, inputs, strict=True):
             heads = [head for slot in self.changed[reader] if (head := self.graph.inputs[slot][1]) is not None]
-            yield Read(reader, own, heads) if heads else Read(reader, own[0])
+            yield Read(reader, values, heads) if heads else Read(reader, values[0])
 
     def _inputs(self, stream: Tensor, slots: list[int], n_seen: int) -> Tensor:
         """Return the inputs of slots that read the first `n_seen` sources, `[len(slots), batch, pos, d_model]`."""
@@ -296,9 +296,10 @@ class Bench:
 
 def check_graph(model: HookedModel, graph: Graph) -> None:
     """Raise `MismatchError` when a graph belongs to a model of another shape."""
-    own = Graph.from_model(model, split_qkv=graph.split_qkv, positions=graph.positions)
-    if own != graph:
+    model_graph = Graph.from_model(model, split_qkv=graph.split_qkv, positions=graph.positions)
+    if model_graph != graph:
         raise MismatchError(
             f"the graph has {graph.n_layers} layers of {graph.n_heads} heads ({graph.n_kv_heads} key-value), the model "
-            f"{own.n_layers} of {own.n_heads} ({own.n_kv_heads}); make it with Graph.from_model(model)"
+            f"{model_graph.n_layers} of {model_graph.n_heads} ({model_graph.n_kv_heads}); make it with "
+            "Graph.from_model(model)"
         )

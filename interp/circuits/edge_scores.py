@@ -172,8 +172,8 @@ class Scores(Result):
     def headline(self) -> str:
         """Return one line: the number of edges, the method and the task."""
         what = "edges" if self.level == "edge" else "nodes"
-        how = f"task {self.settings.task.name}, metric {self.settings.task.metric}, method {self.settings.method}"
-        return f"Scores of {len(self):,} {what} of {self.model} ({how})"
+        settings = f"task {self.settings.task.name}, metric {self.settings.task.metric}, method {self.settings.method}"
+        return f"Scores of {len(self):,} {what} of {self.model} ({settings})"
 
     def shown(self) -> list[Record]:
         """Return the edges or nodes with the largest absolute scores."""

@@ -130,15 +130,15 @@ def _inputs(graph: Graph) -> dict[int, list[int]]:
     """Return the readers that are inputs of each source; a group's key and value count for each of its heads."""
     group = graph.n_heads // graph.n_kv_heads
     number = {reader: i for i, reader in enumerate(graph.readers)}
-    found: dict[int, list[int]] = {}
+    inputs: dict[int, list[int]] = {}
     for source, name in enumerate(graph.sources):
         node = parse_node(name)
         if node.kind == "head" and graph.split_qkv:
             shared = f"L{node.layer}H{(node.head or 0) // group * group}"
-            found[source] = [number[name, "q"], number[shared, "k"], number[shared, "v"]]
+            inputs[source] = [number[name, "q"], number[shared, "k"], number[shared, "v"]]
         elif source:
-            found[source] = [number[name, None]]
-    return found
+            inputs[source] = [number[name, None]]
+    return inputs
 
 
 def _edges_into(graph: Graph) -> dict[tuple[int, int], list[int]]:
@@ -182,7 +182,7 @@ class Curve(Result):
     def to_records(self) -> list[Record]:
         """Return one row per size: `fraction, n_edges, faithfulness, low, high, random` (mean of random circuits)."""
         random = self.random.mean(0).tolist() if len(self.random) else [None] * len(self.fractions)
-        columns = (self.fractions, self.n_edges, *(each.tolist() for each in self.interval), random)
+        columns = (self.fractions, self.n_edges, *(bound.tolist() for bound in self.interval), random)
         names = ("fraction", "n_edges", "faithfulness", "low", "high", "random")
         return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
 
@@ -190,9 +190,9 @@ class Curve(Result):
         """Return the curve as the rows of a table, next to that of the ranking by signed score."""
         n_random = len(self.random)
         null = self.random if n_random else np.full((1, len(self.fractions)), np.nan)
-        middle = (each.tolist() for each in percentile_interval(null.mean(0), null))
-        other = np.full(len(self.fractions), np.nan) if signed is None else signed.faithfulness
-        columns = self.fractions, self.n_edges, self.faithfulness.tolist(), other.tolist(), *middle
+        middle = (bound.tolist() for bound in percentile_interval(null.mean(0), null))
+        signed_values = np.full(len(self.fractions), np.nan) if signed is None else signed.faithfulness
+        columns = self.fractions, self.n_edges, self.faithfulness.tolist(), signed_values.tolist(), *middle
         names = ("fraction", "n_edges", "faithfulness", "signed", "random", "random_low", "random_high")
         return [CurvePoint(**dict(zip(names, values, strict=True))) for values in zip(*columns, strict=True)]
 
@@ -379,8 +379,8 @@ def curve(
 ) -> Curve:
     """Measure faithfulness of the highest-ranked edges at every fraction, and of random circuits of the same sizes."""
     n_random = config.n_random if n_random is None else n_random
-    asked = [round(fraction * len(scores)) for fraction in config.fractions]
-    best = [scores.mask(n, by) for n in asked]
+    counts = [round(fraction * len(scores)) for fraction in config.fractions]
+    best = [scores.mask(n, by) for n in counts]
     sizes = [int(mask.sum()) for mask in best]
     generator = make_generator(config.seed, "random circuits")
     randoms = [random_circuit(bench.graph, n, generator) for _ in range(n_random) for n in sizes]
@@ -397,10 +397,10 @@ def curve(
     )
 
 
-def overlap(found: Bool[Tensor, " edges"], truth: Bool[Tensor, " edges"]) -> Overlap:
+def overlap(selection: Bool[Tensor, " edges"], truth: Bool[Tensor, " edges"]) -> Overlap:
     """Return the fraction of found edges that are true, and of true edges that are found."""
-    both = float((found & truth).sum())
-    return Overlap(precision=both / max(1.0, float(found.sum())), recall=both / max(1.0, float(truth.sum())))
+    both = float((selection & truth).sum())
+    return Overlap(precision=both / max(1.0, float(selection.sum())), recall=both / max(1.0, float(truth.sum())))
 
 
 def _half(included: Bool[Tensor, " edges"], generator: torch.Generator) -> Bool[Tensor, " edges"]:
@@ -442,14 +442,14 @@ def find_circuit(
     step = progress or (lambda name: None)
     scores, nodes, verified = _score(model, task, config, graph, step)
     ranking = evaluate(model, task, scores, config=replace(config.evaluation, untrained=False), progress=step("curve"))
-    asked = config.n_edges or _smallest(model, task, scores, ranking.curve, config)
-    circuit = _with_effects(scores.top(asked, by=config.by), nodes)
+    size = config.n_edges or _smallest(model, task, scores, ranking.curve, config)
+    circuit = _with_effects(scores.top(size, by=config.by), nodes)
     judging = replace(config.evaluation, ablation=config.evaluation.ablation or config.ablation)
     evaluation = evaluate(model, held_out or task, circuit, scores.graph, judging, progress=step("judging"))
     heads = [parse_head(node.name) for node in circuit.nodes if parse_node(node.name).kind == "head"]
     pattern_heads, patterns = head_patterns(model, task.clean[:1, : int(task.lengths[0])], heads)
     settings = EdgeCircuitSettings(
-        **{each.name: getattr(config, each.name) for each in fields(config)},
+        **{field.name: getattr(config, field.name) for field in fields(config)},
         model=circuit.model,
         weight_hash=circuit.weight_hash,
         frozen=scores.settings.frozen,
@@ -460,7 +460,7 @@ def find_circuit(
         settings=settings,
         circuit=circuit,
         verdict=_verdict(evaluation, judged_on_others=held_out is not None),
-        asked=asked,
+        asked=size,
         evaluation=evaluation,
         ranking=ranking.ranking,
         verified=None if verified is None else verified.agreement(),
@@ -519,7 +519,7 @@ def _with_effects(circuit: Circuit, nodes: Scores | None) -> Circuit:
         at = number.get(name)
         if at is None:
             return None
-        low, high = (None, None) if interval is None else (float(each[at]) for each in interval)
+        low, high = (None, None) if interval is None else (float(bound[at]) for bound in interval)
         return NodeEffect(effect=float(nodes.values[at]), low=low, high=high)
 
     return replace(circuit, nodes=tuple(replace(n, evidence=evidence(n.name)) for n in circuit.nodes))

@@ -44,8 +44,8 @@ class Verdict:
     @property
     def line(self) -> str:
         """The verdict in one line."""
-        said = {True: "found: ", False: "not found: ", None: ""}[self.found]
-        return said + self.reason
+        prefix = {True: "found: ", False: "not found: ", None: ""}[self.found]
+        return prefix + self.reason
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,9 +199,9 @@ class FoundCircuit(Artefact, ABC):
 
 def open_circuit(workspace: "Workspace", name: str) -> FoundCircuit:
     """Return a circuit of any kind, by its name or key. Raises `UnknownNameError` with the nearest names."""
-    found = workspace.value(workspace.find(name, *kinds_of("circuit")))
-    assert isinstance(found, FoundCircuit)
-    return found
+    circuit = workspace.value(workspace.find(name, *kinds_of("circuit")))
+    assert isinstance(circuit, FoundCircuit)
+    return circuit
 
 
 def task_unit(task: TaskSettings) -> str:
@@ -262,12 +262,12 @@ class CircuitEvaluation(Judgement, Result):
 
     def to_records(self) -> list[Record]:
         """Return one row with a column per number; names of nested ones are joined by a dot: `minimality.median`."""
-        return [flat(columns_of(self) | {name: asdict(each) for name, each in self.nulls().items()})]
+        return [flat(columns_of(self) | {name: asdict(null) for name, null in self.nulls().items()})]
 
     def nulls(self) -> dict[str, Any]:
         """Return the nulls that were measured, by name."""
-        found = {"random_circuits": self.random_circuits, "untrained": self.untrained, "minimality": self.minimality}
-        return {name: each for name, each in found.items() if each is not None}
+        nulls = {"random_circuits": self.random_circuits, "untrained": self.untrained, "minimality": self.minimality}
+        return {name: null for name, null in nulls.items() if null is not None}
 
     def headline(self) -> str:
         """Return one line: metric, ablation and number of prompts."""

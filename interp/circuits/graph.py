@@ -226,13 +226,13 @@ class Graph:
 
     def index(self, edge: Edge) -> int:
         """Return the number of an edge; a k or v edge may name any head of its group. Raises `UnknownNameError`."""
-        found = self._numbers.get(self._canonical(edge))
-        if found is None:
+        number = self._numbers.get(self._canonical(edge))
+        if number is None:
             hint = "In a graph with positions every edge needs one; without, none may have one."
             hint = hint if edge.target in self._targets else ""
             near = [edge_text(self.edge(i)) for (s, t, *_), i in self._numbers.items() if edge.target == t][:400]
             raise UnknownNameError("edge", edge_text(edge), near or [edge_text(self.edge(0))], hint)
-        return found
+        return number
 
     @cached_property
     def _targets(self) -> set[str]:

@@ -75,8 +75,8 @@ class HeadPrompts:
 
 def _words(pieces: Sequence[str]) -> Iterable[Word]:
     token_at = [token for token, piece in enumerate(pieces) for _ in piece]
-    for found in re.finditer(r"[^\W_]+", "".join(pieces)):
-        yield Word(found[0], token_at[found.start()], token_at[found.end() - 1])
+    for match in re.finditer(r"[^\W_]+", "".join(pieces)):
+        yield Word(match[0], token_at[match.start()], token_at[match.end() - 1])
 
 
 DrawText = Callable[[Random, Callable[[str], int], int], tuple[str, str]]
@@ -101,14 +101,14 @@ def draw_texts(
     rows, controls, pieces = [], [], []
     for _ in range(n_prompts):
         text, control = draw(random, n_tokens, kept)
-        row, other = tokenizer.encode_batch([text, control])
-        if len(row) != len(other) or len(row) < kept:
+        row, control_row = tokenizer.encode_batch([text, control])
+        if len(row) != len(control_row) or len(row) < kept:
             raise ConfigError(
                 f"expected a text and a control of at least {kept} tokens; the tokenizer of this model makes "
-                f"{len(row)} and {len(other)}; choose other kinds"
+                f"{len(row)} and {len(control_row)}; choose other kinds"
             )
         rows.append([*bos, *row[:kept]])
-        controls.append([*bos, *other[:kept]])
+        controls.append([*bos, *control_row[:kept]])
         pieces.append([""] * len(bos) + _pieces(text, [tokenizer.token_text(token) for token in row[:kept]]))
     tokens = torch.tensor(rows)
     is_bos = torch.zeros_like(tokens, dtype=torch.bool)
@@ -118,13 +118,13 @@ def draw_texts(
 
 def _pieces(text: str, decoded: Iterable[str]) -> list[str]:
     """Return the part of a text that each token covers. A token decoded alone may lack its leading space."""
-    found, at = [], 0
+    pieces, at = [], 0
     for piece in decoded:
         start = text.find(piece.strip(), at)
         end = at if start < 0 else start + len(piece.strip())
-        found.append(text[at:end])
+        pieces.append(text[at:end])
         at = end
-    return found
+    return pieces
 
 
 # Texts in order
@@ -169,7 +169,7 @@ def ordered_text(random: Random, n_tokens: Callable[[str], int], length: int) ->
         text += " " + "".join(map("".join, zip(words, gaps, strict=True)))
         control += " " + "".join(map("".join, zip(_others(words, n_tokens, random), gaps, strict=True)))
     remarks = random.choices(REMARKS, k=length // 3 + 1)  # each has at least three tokens
-    end = "".join(f" {each[0].upper()}{each[1:]}." for each in remarks)
+    end = "".join(f" {remark[0].upper()}{remark[1:]}." for remark in remarks)
     return text + end, control + end
 
 
@@ -178,7 +178,7 @@ def _others(words: Sequence[str], n_tokens: Callable[[str], int], random: Random
     made: list[str] = []
     for word in words:
         n, pool = n_tokens(f" {word}"), NAMES if word[0].isupper() else NOUNS
-        fit = [each for each in pool if each not in made and n_tokens(f" {each}") == n]
+        fit = [candidate for candidate in pool if candidate not in made and n_tokens(f" {candidate}") == n]
         if not fit:
             raise ConfigError(f"no control word has the {n} tokens that the tokenizer of this model makes of {word!r}")
         made.append(random.choice(fit))
@@ -396,9 +396,9 @@ def score_heads(
             if untrained_scores is None:
                 null = untrained_model(model, seed)
                 untrained_scores = steps.done(pattern_scores(null, tokens, weights, batch_size))
-        for found, which in ((scores, "tokens"), (controls, "control")):
+        for parts, which in ((scores, "tokens"), (controls, "control")):
             passes = (pattern_scores(model, getattr(run, which), run.weights, batch_size) for run in runs)
-            found.append(torch.cat([steps.done(each) for each in passes], 2))
+            parts.append(torch.cat([steps.done(chunk) for chunk in passes], 2))
     stored = HeadSettings(
         model=model_name or "the model",
         weight_hash=weight_hash(model),
@@ -524,19 +524,19 @@ def summarise_scores(
     values = scores.double().numpy()
     n_all_heads = values.shape[0] * values.shape[1]
     whole = interval(values, CONFIDENCE)
-    columns: dict[str, list[np.ndarray]] = {each.name: [] for each in fields(HeadScore)}
+    columns: dict[str, list[np.ndarray]] = {field.name: [] for field in fields(HeadScore)}
     layer, head = np.indices(values.shape[:2])
     for i, kind in enumerate(kinds):
         if KINDS[kind].text or KINDS[kind].repeats or nulls is None:
             null, null_high = control_bounds(controls[:, :, i].double().numpy(), n_all_heads)
         else:
-            uniform, untrained = (each.double().numpy() for each in nulls)
+            uniform, untrained = (null.double().numpy() for null in nulls)
             bounds = untrained_bounds(untrained[:, :, i], float(uniform[:, i].mean()), n_all_heads)
             null, null_high = (np.full(values.shape[:2], bound) for bound in bounds)
-        score, low, high = (each[:, :, i] for each in whole)
-        found = low > (null_high + SMALLEST_FOUND if KINDS[kind].text else np.maximum(null_high, SMALLEST_FOUND))
+        score, low, high = (grid[:, :, i] for grid in whole)
+        verdicts = low > (null_high + SMALLEST_FOUND if KINDS[kind].text else np.maximum(null_high, SMALLEST_FOUND))
         of_kind = {"layer": layer, "head": head, "kind": np.full(layer.shape, kind, object), "score": score}
-        of_kind |= {"low": low, "high": high, "null": null, "null_high": null_high, "found": found}
+        of_kind |= {"low": low, "high": high, "null": null, "null_high": null_high, "found": verdicts}
         for name, column in of_kind.items():
             columns[name].append(column.ravel())
     rows = {name: np.concatenate(parts) for name, parts in columns.items()}

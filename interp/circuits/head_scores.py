@@ -130,16 +130,16 @@ class HeadScores(Artefact, kind="heads"):
     def headline(self) -> str:
         """Return one line: the number of heads found of each kind."""
         counts = [(int(heads.sum()), kind.replace("_", " ")) for kind, heads in self.found.items()]
-        found = ", ".join(f"{n} {kind}" for n, kind in counts if n) or "none"
+        text = ", ".join(f"{n} {kind}" for n, kind in counts if n) or "none"
         return (
             f"Attention of the {self.shape[0] * self.shape[1]} heads of {self.settings.model} on the target of each "
-            f"kind (0 to 1). Found: {found}"
+            f"kind (0 to 1). Found: {text}"
         )
 
     def shown(self) -> list[Record]:
         """Return the two heads with the highest score of each kind."""
         rows = sorted(self.to_records(), key=lambda row: -row["score"])
-        return [row for kind in self.kinds for row in [each for each in rows if each["kind"] == kind][:2]]
+        return [row for kind in self.kinds for row in [record for record in rows if record["kind"] == kind][:2]]
 
     def details(self) -> list[str]:
         """Return one line per kind: the number of heads found, and the strongest of them."""
@@ -147,14 +147,14 @@ class HeadScores(Artefact, kind="heads"):
         for kind, heads in self.found.items():
             rows = sorted((row for row in self.of_kind(kind) if row.found), key=lambda row: -row.score)
             strongest = ", ".join(f"{row.name} {row.score:.2f}" for row in rows[:3])
-            said = f"{kind.replace('_', '-')}: {heads.sum()} heads"
-            lines.append(f"{said}, strongest {strongest}" if heads.any() else said)
+            summary = f"{kind.replace('_', '-')}: {heads.sum()} heads"
+            lines.append(f"{summary}, strongest {strongest}" if heads.any() else summary)
         return lines
 
     def facts(self) -> list[tuple[str, str]]:
         """Return the number of heads found of each kind, and the size of the sample."""
-        found = [(f"{kind.replace('_', ' ')} heads", str(heads.sum())) for kind, heads in self.found.items()]
-        return [*found, ("prompts", str(self.settings.prompts)), ("seeds", str(len(self.settings.seeds)))]
+        counts = [(f"{kind.replace('_', ' ')} heads", str(heads.sum())) for kind, heads in self.found.items()]
+        return [*counts, ("prompts", str(self.settings.prompts)), ("seeds", str(len(self.settings.seeds)))]
 
     def findings(self) -> list[Finding]:
         """Return the strongest head of each kind whose score exceeds every head's null."""
@@ -162,17 +162,17 @@ class HeadScores(Artefact, kind="heads"):
         for kind, (title, target) in _FINDINGS.items():
             rows = self.of_kind(kind)
             null = max((row.null_high for row in rows), default=0.0)
-            found = [row for row in rows if row.found and row.low > null]
-            if not found:
+            heads = [row for row in rows if row.found and row.low > null]
+            if not heads:
                 continue
-            best = max(found, key=lambda row: row.low)
+            best = max(heads, key=lambda row: row.low)
             made.append(
                 Finding(
                     kind="head",
                     title=title,
                     sentence=f"Head {best.name} of {self.settings.model} gives {best.score:.0%} of its attention to "
                     f"{target}.",
-                    more=f"Null: no head gives more than {null:.1%}. {len(found)} of {len(rows)} heads do so.",
+                    more=f"Null: no head gives more than {null:.1%}. {len(heads)} of {len(rows)} heads do so.",
                     value=best.score,
                     null=best.null_high,
                     about="mean attention; null: text without such tokens",

@@ -287,12 +287,12 @@ def composition(
         "norms": "folded into what reads"
         + ("" if weights.residual.frozen is None else " and, after them, what writes"),
     }
-    found: dict[Side, Composition] = {}
+    compositions: dict[Side, Composition] = {}
     for side in sides:
         read = [_reads(weights, head, side, offset) for head in readers]
         score, mean, high = composition_scores(written, read, before, blocks)
-        found[side] = Composition(side, senders, readers, score, mean, high, settings)
-    return found
+        compositions[side] = Composition(side, senders, readers, score, mean, high, settings)
+    return compositions
 
 
 def haar_blocks(d_model: int, d_head: int, n: int, seed: int) -> Float64[Tensor, "n d_head d_head"]:
@@ -412,20 +412,20 @@ def copying(
 ) -> Copying:
     """Score copying by `heads` on `n_tokens` sampled tokens, or on all tokens of a smaller vocabulary."""
     tables = TokenTables(model, n_tokens=n_tokens, through_block_0=through_block_0, seed=seed, weights=weights)
-    own = torch.arange(len(tables.tokens))
+    targets = torch.arange(len(tables.tokens))
     eigenvalue, top1 = {}, {}
-    total = torch.zeros(len(own), len(own), dtype=torch.float32)
+    total = torch.zeros(len(targets), len(targets), dtype=torch.float32)
     for head in heads:
         table = tables.ov(head)
         eigenvalue[head] = eigenvalue_score(table)
         logits = (table.left.float() @ table.right.float()).cpu()
-        top1[head] = float((logits.argmax(1) == own).float().mean())
+        top1[head] = float((logits.argmax(1) == targets).float().mean())
         total += logits
     return Copying(
         eigenvalue,
         top1,
-        float((total.argmax(1) == own).float().mean()) if heads else 0.0,
-        {"n_tokens": len(own), "through_block_0": through_block_0, "seed": seed},
+        float((total.argmax(1) == targets).float().mean()) if heads else 0.0,
+        {"n_tokens": len(targets), "through_block_0": through_block_0, "seed": seed},
     )
 
 

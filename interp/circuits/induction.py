@@ -105,11 +105,11 @@ def find_induction_circuit(
     verdict, redundancy = circuit_verdict(measured)
     circuit = to_circuit(name or model_spec(model), weight_hash(model), measured, found=bool(verdict.found))
     frozen = residual.frozen_settings().get("frozen")
-    own = {"model": circuit.model, "weight_hash": circuit.weight_hash, "frozen": frozen}
+    identity = {"model": circuit.model, "weight_hash": circuit.weight_hash, "frozen": frozen}
     pattern_heads, patterns = head_patterns(model, drawn[0].tokens[:1], _heads_to_show(verdicts, circuit))
     cap = logit_cap(model)
     return InductionCircuit(
-        settings=InductionSettings(**{each.name: getattr(config, each.name) for each in fields(config)}, **own),
+        settings=InductionSettings(**{field.name: getattr(config, field.name) for field in fields(config)}, **identity),
         circuit=circuit,
         verdict=verdict,
         redundancy=redundancy,
@@ -118,7 +118,7 @@ def find_induction_circuit(
         logit_effect=None if cap is None else f"before the soft cap of {cap:g}",
         prompts=_texts(model, drawn[0]),
         heads=Table.of(HeadVerdict, head_rows(measured, candidates, circuit)),
-        ablations=Table.of(AblationEffect, [row for each in ablations for row in each.rows()]),
+        ablations=Table.of(AblationEffect, [row for ablation in ablations for row in ablation.rows()]),
         paths=Table.of(PathLoss, path_losses(effects)),
         composition=_composed(compositions),
         sender_tests=tuple(tests.values()),
@@ -129,7 +129,7 @@ def find_induction_circuit(
 
 
 def _composed(compositions: dict[Side, Composition]) -> Table[ComposedPair] | None:
-    rows = [row for each in compositions.values() for row in each.rows()]
+    rows = [row for composition in compositions.values() for row in composition.rows()]
     return Table.of(ComposedPair, rows) if rows else None
 
 
@@ -142,15 +142,15 @@ def _score(
     """
     from interp.models.adapter import untrained_model
 
-    found, null = [], []
+    score_parts, null = [], []
     for i, prompts in enumerate(drawn):
-        found.append(pattern_scores(model, prompts.tokens, prompts.weights, config.batch_size))
+        score_parts.append(pattern_scores(model, prompts.tokens, prompts.weights, config.batch_size))
         null.append(pattern_scores(model, prompts.unrepeated, prompts.weights, config.batch_size))
         steps.at(2 + 12 * (i + 1) // len(drawn), "scores")
     untrained = untrained_model(model, config.seeds[0])
     untrained_scores = pattern_scores(untrained, drawn[0].tokens, drawn[0].weights, config.batch_size)
     del untrained
-    scores, unrepeated = (torch.cat(each, 3).double().numpy() for each in (found, null))
+    scores, unrepeated = (torch.cat(parts, 3).double().numpy() for parts in (score_parts, null))
     length = drawn[0].tokens.shape[1]
     uniform = float((1 / torch.arange(2, length + 1)).mean())
     _, previous_high = untrained_bounds(
@@ -200,7 +200,7 @@ def _screen(
                 done += 1
                 steps.at(18 + 27 * done // work, "senders")
             drops[layer].append(torch.cat(of_layers))  # [n_senders, n_heads, batch]
-    mean = {layer: torch.cat(found, -1).mean(-1) for layer, found in drops.items()}
+    mean = {layer: torch.cat(parts, -1).mean(-1) for layer, parts in drops.items()}
     before = residual.all_heads()
     return {head: before[int(mean[head.layer][:, head.head].argmax())] for head in candidates if head.layer in mean}
 
@@ -246,10 +246,13 @@ def _direct_test(
     edges: DirectEdges, head: HeadName, sender: HeadName, controls: Sequence[HeadName | int], clean: Tensor
 ) -> dict[str, Tensor]:
     """Return drops of one candidate's strict score `clean` by prompt: into keys, queries, and controls into keys."""
-    own = edges.difference(sender)
-    random = [edges.rotated(sender, other) if isinstance(other, int) else edges.difference(other) for other in controls]
-    keys = edges.scores(head.layer, "k", [own, *random])[:, head.head]
-    query = edges.scores(head.layer, "q", [own])[0, head.head]
+    difference = edges.difference(sender)
+    random = [
+        edges.rotated(sender, control) if isinstance(control, int) else edges.difference(control)
+        for control in controls
+    ]
+    keys = edges.scores(head.layer, "k", [difference, *random])[:, head.head]
+    query = edges.scores(head.layer, "q", [difference])[0, head.head]
     return {"clean": clean, "k": clean - keys[0], "q": clean - query, "controls": clean - keys[1:]}
 
 
@@ -314,8 +317,8 @@ def _random_groups(
         left = [head for head in every if head not in taken]
         picked = []
         for head in heads:
-            pool = [each for each in left if each.layer == head.layer and each not in picked]
-            pool = pool or [each for each in left if each not in picked]
+            pool = [candidate for candidate in left if candidate.layer == head.layer and candidate not in picked]
+            pool = pool or [candidate for candidate in left if candidate not in picked]
             if pool:
                 picked.append(pool[int(torch.randint(len(pool), (1,), generator=generator))])
         if picked:

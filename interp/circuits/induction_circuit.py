@@ -222,12 +222,12 @@ class InductionCircuit(FoundCircuit, kind="induction_circuit", made_by="circuit 
     def headline(self) -> str:
         """Return one line: whether it was found, and the heads of each role."""
         roles = [row.verdict for row in self.verdicts]
-        said = (
+        summary = (
             f"{roles.count('induction')} induction heads, {roles.count('previous_token')} previous-token heads"
             if self.verdict.found
             else "the search found none"
         )
-        return f"The induction circuit of {self.settings.model}: {said}"
+        return f"The induction circuit of {self.settings.model}: {summary}"
 
     def facts(self) -> list[tuple[str, str]]:
         """Return the induction heads, and the effect of ablating all of them."""
@@ -255,8 +255,8 @@ class InductionCircuit(FoundCircuit, kind="induction_circuit", made_by="circuit 
 
     def tables(self) -> dict[str, list[Record]]:
         """Return the losses by path patching and by ablation."""
-        found = {"path_patching": self.paths.rows(), "ablation": self.ablations.rows()}
-        return {name: [columns_of(row) for row in rows] for name, rows in found.items() if rows}
+        losses = {"path_patching": self.paths.rows(), "ablation": self.ablations.rows()}
+        return {name: [columns_of(row) for row in rows] for name, rows in losses.items() if rows}
 
     def findings(self) -> list[Finding]:
         """Return the key edge whose fall of the score lies farthest above control senders."""
@@ -290,7 +290,7 @@ class InductionCircuit(FoundCircuit, kind="induction_circuit", made_by="circuit 
                 href=f"{self.href}?at={best.source}-k-{best.target}",
                 proof="See the circuit",
                 dots=Dots(
-                    x=(*(-found.effect for _, found in shown), *(found.null_high for _, found in shown)),
+                    x=(*(-loss.effect for _, loss in shown), *(loss.null_high for _, loss in shown)),
                     y=tuple(map(float, lines)),
                     texts=(*(f"{edge.source} → {edge.target}" for edge, _ in shown), *[""] * len(shown)),
                     across="fall of the score; grey: random heads",

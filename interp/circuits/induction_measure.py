@@ -191,9 +191,9 @@ class DirectEdges:
 
     def rotated(self, sender: HeadName, seed: int) -> Tensor:
         """Return the sender's difference under a random rotation: the same norms in another direction."""
-        own = self.difference(sender)
-        gaussian = torch.randn(own.shape[-1], own.shape[-1], generator=make_generator(seed, "turned writes"))
-        return own @ torch.linalg.qr(gaussian).Q.to(own)
+        delta = self.difference(sender)
+        gaussian = torch.randn(delta.shape[-1], delta.shape[-1], generator=make_generator(seed, "turned writes"))
+        return delta @ torch.linalg.qr(gaussian).Q.to(delta)
 
     def scores(self, layer: int, side: Side, differences: Sequence[Tensor]) -> Tensor:
         """Return strict scores of a layer's heads for each difference, `[n_differences, n_heads, batch]`."""
@@ -312,13 +312,13 @@ def direct_outputs(
     layers = sorted({head.layer for head in heads})
     parts = [part for prompts in drawn for part in prompts.batches(batch_size)]
     changes = torch.cat([direct_logit_changes(model, part, layers) for part in parts], -1).double().numpy()
-    found = {}
+    outputs = {}
     for head in heads:
         of_layer = changes[layers.index(head.layer)]
         others = [i for i in range(len(of_layer)) if HeadName(head.layer, i) not in heads]
         strongest = min(others, key=lambda i: of_layer[i].mean(), default=None)
-        found[head] = DirectOutput(of_layer[head.head], None if strongest is None else of_layer[strongest])
-    return found
+        outputs[head] = DirectOutput(of_layer[head.head], None if strongest is None else of_layer[strongest])
+    return outputs
 
 
 @torch.no_grad()
@@ -330,7 +330,7 @@ def direct_logit_changes(model: HookedModel, prompts: InductionPrompts, layers: 
     residual, tokens = ResidualStream(model), prompts.tokens
     names = [f"blocks.{layer}.attn.hook_z" for layer in layers]
     final = final_point(model)
-    clean, other = capture(model, tokens, [*names, final]), capture(model, prompts.unrepeated, names)
+    clean, unrepeated = capture(model, tokens, [*names, final]), capture(model, prompts.unrepeated, names)
     known = _known(prompts).to(clean[final].device)
     following = tokens[:, 1:].to(known.device)[known]
     W_U = widened(model.W_U)
@@ -344,8 +344,8 @@ def direct_logit_changes(model: HookedModel, prompts: InductionPrompts, layers: 
 
     before, changes = above_mean(stream), []
     for layer, name in zip(layers, names, strict=True):
-        own, new = (values[name][:, :-1][known] for values in (clean, other))  # [n_known, n_heads, d_head]
-        scale, z = residual.write_scale(layer, own), (new - own).unbind(1)
+        clean_z, new = (values[name][:, :-1][known] for values in (clean, unrepeated))  # [n_known, n_heads, d_head]
+        scale, z = residual.write_scale(layer, clean_z), (new - clean_z).unbind(1)
         added = (residual.head_write(layer, head, change, scale) for head, change in enumerate(z))
         changes.append(torch.stack([above_mean(stream + change) - before for change in added]))
     return torch.stack(changes)
@@ -421,15 +421,15 @@ class Measurements:
 
     def losses(self) -> dict[str, AblationEffect]:
         """Return the effect of ablating each group."""
-        return {row.group: row for each in self.ablations for row in each.rows()}
+        return {row.group: row for ablation in self.ablations for row in ablation.rows()}
 
     def copying(self, head: HeadName) -> dict[str, float | None]:
         """Return the copying scores of a head."""
-        found: dict[str, float | None] = {}
+        scores: dict[str, float | None] = {}
         for key, copied in zip(("", "_through_block_0"), self.copies, strict=True):
-            found[f"ov_copying{key}"] = None if copied is None else copied.eigenvalue.get(head)
-            found[f"ov_top1{key}"] = None if copied is None else copied.top1.get(head)
-        return found
+            scores[f"ov_copying{key}"] = None if copied is None else copied.eigenvalue.get(head)
+            scores[f"ov_top1{key}"] = None if copied is None else copied.top1.get(head)
+        return scores
 
 
 def to_circuit(model_name: str, weight_hash: str, measured: Measurements, *, found: bool) -> Circuit:
@@ -459,7 +459,7 @@ def circuit_verdict(measured: Measurements) -> tuple[Verdict, Redundancy | None]
     random = {name: float(result.second[i].mean()) for i, name in enumerate(rows) if name.startswith("random")}
     singles = [float(result.second[rows.index(str(head))].mean()) for head in verdicts.induction]
     excess = p_above(result.second[group] - result.first[group])
-    found = bool(low > 0 and excess < ALPHA and all(float(mean) > value for value in random.values()))
+    above_nulls = bool(low > 0 and excess < ALPHA and all(float(mean) > value for value in random.values()))
     heads = ", ".join(map(str, sorted(verdicts.induction)))
     senders = ", ".join(map(str, sorted(proved_senders(verdicts))))
     reason = (
@@ -470,7 +470,7 @@ def circuit_verdict(measured: Measurements) -> tuple[Verdict, Redundancy | None]
     redundancy = Redundancy(
         group=float(mean), sum_of_singles=float(np.sum(singles)), largest_single=float(np.max(singles))
     )
-    return Verdict(found=found, rule=RULE, reason=reason), redundancy
+    return Verdict(found=above_nulls, rule=RULE, reason=reason), redundancy
 
 
 def _reason_not_found(verdicts: HeadVerdicts, tests: Mapping[HeadName, SenderTest]) -> str:
@@ -508,9 +508,9 @@ def _edge(sender: HeadName, head: HeadName, measured: Measurements) -> Edge:
         effect = measured.effects.get((sender, side))
         second = None if effect is None else effect.second
         losses[f"loss_second_half_{side}"] = None if second is None else float(second.mean())
-    found, at = measured.compositions.get("k"), None
-    if found is not None and sender in found.senders and head in found.readers:
-        at = found.senders.index(sender), found.readers.index(head)
+    composition, at = measured.compositions.get("k"), None
+    if composition is not None and sender in composition.senders and head in composition.readers:
+        at = composition.senders.index(sender), composition.readers.index(head)
     evidence = KeyEvidence(
         effect=-float(mean),
         low=-float(high),
@@ -520,9 +520,9 @@ def _edge(sender: HeadName, head: HeadName, measured: Measurements) -> Edge:
         v_effect=-float(test.v.mean()),
         null_high=float(t_interval(test.strongest_control)[2]),
         **losses,
-        composition=None if found is None or at is None else float(found.score[at]),
-        composition_null_high=None if found is None or at is None else float(found.null_high[at]),
-        composition_is_argmax=None if found is None or at is None else found.argmax().get(head) == sender,
+        composition=None if composition is None or at is None else float(composition.score[at]),
+        composition_null_high=None if composition is None or at is None else float(composition.null_high[at]),
+        composition_is_argmax=None if composition is None or at is None else composition.argmax().get(head) == sender,
     )
     return Edge(str(sender), str(head), "k", score=float(mean), evidence=evidence)
 
@@ -533,7 +533,7 @@ def _to_logits(head: HeadName, measured: Measurements) -> Edge:
     It has no score, since scores of the other edges are changes of the induction score and this effect is in logits.
     """
     output = measured.outputs[head]
-    mean, low, high = (float(each) for each in t_interval(output.change))
+    mean, low, high = (float(number) for number in t_interval(output.change))
     control = None if output.control is None else float(output.control.mean())
     evidence = OutputEvidence(
         logit_effect=mean, low=low, high=high, logit_effect_of_other_head=control, **measured.copying(head)
@@ -547,7 +547,7 @@ def path_losses(effects: Mapping[tuple[HeadName, Side], GroupRun]) -> list[PathL
     for (sender, side), effect in effects.items():
         if effect.first is None or effect.second is None:
             continue
-        mean, low, high = (float(each) for each in t_interval(effect.second.double().numpy()))
+        mean, low, high = (float(number) for number in t_interval(effect.second.double().numpy()))
         first = float(effect.first.mean())
         losses = {"loss_first_half": first, "loss_second_half": mean, "low": low, "high": high}
         rows.append(PathLoss(sender=str(sender), via=side, **losses))

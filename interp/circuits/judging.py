@@ -117,22 +117,22 @@ def judge(
     full, empty = runs[FULL][0], runs[EMPTY][0]
     f = {name: faithfulness(values, empty, full) for name, values in runs.items()}
     ends = faithfulness_interval(np.stack([runs[name][0] for name in (circuit, *also)]), empty, full, seed=seed)
-    own = float(f[circuit][0])
-    found = Judgement(
+    estimate = float(f[circuit][0])
+    judgement = Judgement(
         full=float(full.mean()),
         empty=float(empty.mean()),
-        faithfulness=ends.at(0)._replace(estimate=own),
+        faithfulness=ends.at(0)._replace(estimate=estimate),
         completeness=float(f[complement][0]),
-        random_circuits=null_summary(f[RANDOM], own) if len(runs.get(RANDOM, ())) else None,
+        random_circuits=null_summary(f[RANDOM], estimate) if len(runs.get(RANDOM, ())) else None,
     )
-    return Judged(f, ends, found)
+    return Judged(f, ends, judgement)
 
 
-def null_summary(values: Float64[np.ndarray, " n"], own: float) -> RandomCircuits:
-    """Return number, mean, 95 % range of a null, and the p-value of a circuit's `own` faithfulness against it."""
+def null_summary(values: Float64[np.ndarray, " n"], estimate: float) -> RandomCircuits:
+    """Return number, mean, 95 % range of a null, and the p-value of a circuit's faithfulness `estimate` against it."""
     null = percentile_interval(float(values.mean()), values)
     ends = {"mean": float(null.estimate), "low": float(null.low), "high": float(null.high)}
-    return RandomCircuits(n=len(values), **ends, p=float(p_from_null(own, values)))
+    return RandomCircuits(n=len(values), **ends, p=float(p_from_null(estimate, values)))
 
 
 def untrained_gap(model: HookedModel, task: "Task", seed: int) -> UntrainedGap:
@@ -165,7 +165,7 @@ def prompt_texts(model: HookedModel, task: "Task") -> tuple[TaskPrompt, ...]:
     shown = []
     for i in range(min(PROMPTS_SHOWN, task.n_prompts)):
         length = int(task.lengths[i])
-        clean, corrupt = (tuple(token_strings(model, each[i, :length])) for each in (task.clean, task.corrupt))
+        clean, corrupt = (tuple(token_strings(model, tokens[i, :length])) for tokens in (task.clean, task.corrupt))
         texts = {name: tuple(token_strings(model, ids)) for name, ids in answers[i].items()} if answers else {}
         shown.append(TaskPrompt(clean=clean, corrupt=corrupt, **texts))
     return tuple(shown)

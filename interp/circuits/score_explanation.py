@@ -75,11 +75,11 @@ def parts_of_input(
     active at any of the positions.
     """
     read = _Projection(residual, cache[f"blocks.{head.layer}.hook_resid_pre"][0, positions], head, side)
-    here = {name: cache[name][0, positions] for name in hook_points_of_parts(residual, head.layer, dictionary)}
+    values = {name: cache[name][0, positions] for name in hook_points_of_parts(residual, head.layer, dictionary)}
     first = _first_layer(dictionary, head.layer)
-    parts = _embeddings(read, here) if dictionary is None else _latents(read, here, dictionary)
+    parts = _embeddings(read, values) if dictionary is None else _latents(read, values, dictionary)
     for layer in range(first, head.layer):
-        z, weight = here[f"blocks.{layer}.attn.hook_z"], residual.W_write(layer).double() @ read.weight
+        z, weight = values[f"blocks.{layer}.attn.hook_z"], residual.W_write(layer).double() @ read.weight
         scale = residual.write_scale(layer, z)
         per_head = einsum(z.double(), weight, "pos head d_head, head d_head d_read -> head pos d_read") / read.scale
         per_head = per_head if scale is None else per_head / scale.double()
@@ -87,7 +87,7 @@ def parts_of_input(
         if (bias := residual.write_bias(layer, scale)) is not None:
             parts[f"L{layer}bias"] = read(bias.expand(len(positions), -1))
         if residual.has_mlp:
-            parts[f"L{layer}MLP"] = read(here[f"blocks.{layer}.hook_mlp_out"])
+            parts[f"L{layer}MLP"] = read(values[f"blocks.{layer}.hook_mlp_out"])
     parts["bias"] = read.bias
     return Parts(tuple(parts), torch.stack(list(parts.values())))
 
@@ -103,8 +103,8 @@ class _Projection:
         """`[d_model, d_head]`, the norm's gain and centring folded in"""
         self.scale = norm.scale.double()
         """`[n_positions, 1]`, frozen"""
-        own = residual.b(head.layer, side)
-        constant = norm.bias.double() @ weight + (0 if own is None else own[index].double())
+        bias = residual.b(head.layer, side)
+        constant = norm.bias.double() @ weight + (0 if bias is None else bias[index].double())
         self.bias = constant.expand(len(resid), -1)
         """`[n_positions, d_head]`: constant, from the biases of norm and projection"""
 
@@ -113,17 +113,17 @@ class _Projection:
         return part.double() @ self.weight / self.scale
 
 
-def _embeddings(read: _Projection, here: dict[str, Tensor]) -> dict[str, Tensor]:
-    embed = read(here["blocks.0.hook_resid_pre"])
-    if "hook_pos_embed" not in here:
+def _embeddings(read: _Projection, values: dict[str, Tensor]) -> dict[str, Tensor]:
+    embed = read(values["blocks.0.hook_resid_pre"])
+    if "hook_pos_embed" not in values:
         return {"embed": embed}
-    positions = read(here["hook_pos_embed"])
+    positions = read(values["hook_pos_embed"])
     return {"embed": embed - positions, "pos_embed": positions}
 
 
-def _latents(read: _Projection, here: dict[str, Tensor], dictionary: Dictionary) -> dict[str, Tensor]:
+def _latents(read: _Projection, values: dict[str, Tensor], dictionary: Dictionary) -> dict[str, Tensor]:
     """Split the residual at the dictionary's hook point into active latents, bias and reconstruction error."""
-    x = here[canonical_hook_point(dictionary.hook_point)]
+    x = values[canonical_hook_point(dictionary.hook_point)]
     acts = dictionary.encode(x.float()).double()
     active = (acts > 0).any(0).nonzero()[:, 0]
     directions = dictionary.decoder_directions[active].double().to(x.device)

@@ -329,7 +329,7 @@ def _one_token(model: HookedModel, encode: Any, text: str, where: str) -> int:
 
 
 def _as_list(value: Any) -> list[str]:
-    return [str(each) for each in value] if isinstance(value, list) else [str(value)]
+    return [str(entry) for entry in value] if isinstance(value, list) else [str(value)]
 
 
 def _show(model: HookedModel, ids: list[int]) -> str:

@@ -196,7 +196,7 @@ def ablate(
     reference = tokens if reference is None else reference
     every = sorted({name for names in parts.values() for name in names})
     ablator = Ablator(model, every, kind=kind, reference=reference, by_position=by_position, batch_size=batch_size)
-    starts = {name: min(component_at(model, each).layer for each in names) for name, names in parts.items()}
+    starts = {name: min(component_at(model, component).layer for component in names) for name, names in parts.items()}
     base, changed, done = [], {name: [] for name in parts}, 0
     total = len(parts) * -(-len(tokens) // batch_size)
     for first in range(0, len(tokens), batch_size):

@@ -132,13 +132,13 @@ class ActivationPatching(Result):
     def rows(self) -> list[Patch]:
         """All patches, by layer, head and position."""
         n_heads = self.settings.heads is not None
-        found = []
+        patches = []
         for cell in np.ndindex(self.effect.shape):
             position = cell[-1] if self.settings.by_position else None
             token = None if position is None else self.prompts.clean[position]
-            own = {"layer": cell[0], "head": cell[1] if n_heads else None, "position": position, "token": token}
-            found.append(Patch(**own, effect=float(self.effect[cell]), stderr=float(self.stderr[cell])))
-        return found
+            columns = {"layer": cell[0], "head": cell[1] if n_heads else None, "position": position, "token": token}
+            patches.append(Patch(**columns, effect=float(self.effect[cell]), stderr=float(self.stderr[cell])))
+        return patches
 
     def to_records(self) -> list[Record]:
         """Return one row per patch: its axes, `effect`, `stderr` (None for a single prompt)."""
@@ -200,14 +200,14 @@ def activation_patching(
     clean, corrupt = (tokens.to(model.cfg.device) for tokens in (clean, corrupt))
     what = "z" if what == "heads" else what
     run = _Run(model, metric, at, what, by_position, batch_size, random_change)
-    base, other = (corrupt, clean) if direction == "denoise" else (clean, corrupt)
-    start, target = run.plain(base), run.plain(other)
+    base, counterpart = (corrupt, clean) if direction == "denoise" else (clean, corrupt)
+    start, target = run.plain(base), run.plain(counterpart)
     gap = _check_gap(start, target, direction)
-    source = other if donors is None else donors.to(model.cfg.device)
+    source = counterpart if donors is None else donors.to(model.cfg.device)
     n_layers = head_shape(model).n_layers
     layers = []
-    for found in run.layers(n_layers, base, source):
-        layers.append(found)
+    for metrics in run.layers(n_layers, base, source):
+        layers.append(metrics)
         if progress:
             progress(len(layers), n_layers, {})
     change = (torch.stack(layers) - start) / gap  # [n_layers, ..., n_prompts]
@@ -272,15 +272,15 @@ class _Run:
         size = base.numel() * self._width(base.shape[1])
         at_once = max(1, STORED_VALUES // size)
         for first in range(0, n_layers, at_once):
-            group, found = range(first, min(first + at_once, n_layers)), []
+            group, metrics = range(first, min(first + at_once, n_layers)), []
             values = self._read(group, base, donors)
             for chunk in self._chunks(group, slots, n):
                 parts = [torch.arange(n)] if n <= self.batch_size else torch.arange(n).split(self.batch_size)
                 logits = torch.cat([self._patched(values, base, rows, chunk) for rows in parts])
-                found += [measure(self.metric, each, n) for each in logits.split(n)]
-                while len(found) >= len(slots):
-                    yield torch.stack(found[: len(slots)]).reshape(*lengths, n)
-                    del found[: len(slots)]
+                metrics += [measure(self.metric, part, n) for part in logits.split(n)]
+                while len(metrics) >= len(slots):
+                    yield torch.stack(metrics[: len(slots)]).reshape(*lengths, n)
+                    del metrics[: len(slots)]
 
     def _width(self, length: int) -> int:
         """Return how many numbers of a layer are stored per token."""
@@ -293,12 +293,12 @@ class _Run:
         starts = {layer: f"blocks.{layer}.hook_resid_pre" for layer in layers if layer}
         points = {layer: self.hook_point(layer) for layer in layers}
         source = self._captured(donors, points.values())
-        own = self._captured(base, [*starts.values(), *(points.values() if self.random_change is not None else ())])
+        state = self._captured(base, [*starts.values(), *(points.values() if self.random_change is not None else ())])
         if self.random_change is not None:
             inside = self.what == "pattern"
             for name in points.values():
-                source[name] = _changed_at_random(own[name], source[name], self.random_change, inside=inside)
-        return _Values({layer: own[name] for layer, name in starts.items()}, source)
+                source[name] = _changed_at_random(state[name], source[name], self.random_change, inside=inside)
+        return _Values({layer: state[name] for layer, name in starts.items()}, source)
 
     def _captured(self, tokens: Tensor, names: Iterable[str]) -> dict[str, Tensor]:
         names = list(dict.fromkeys(names))
@@ -364,18 +364,18 @@ class _Values(NamedTuple):
     """values to insert, by hook point"""
 
 
-def _changed_at_random(own: Tensor, other: Tensor, generator: torch.Generator, *, inside: bool) -> Tensor:
-    """Return `own [..., d]`, each vector moved in a random direction by its distance from `other`.
+def _changed_at_random(value: Tensor, target: Tensor, generator: torch.Generator, *, inside: bool) -> Tensor:
+    """Return `value [..., d]`, each vector moved in a random direction by its distance from `target`.
 
     `inside` preserves the sum of a vector and the zeros that both have, as needed for rows of an attention pattern.
     """
-    drawn = torch.randn(own.shape, generator=generator).to(own)
+    drawn = torch.randn(value.shape, generator=generator).to(value)
     if inside:
-        support = ((own > 0) | (other > 0)).to(own.dtype)
+        support = ((value > 0) | (target > 0)).to(value.dtype)
         mean = (drawn * support).sum(-1, keepdim=True) / support.sum(-1, keepdim=True).clamp_min(1)
         drawn = (drawn - mean) * support
-    distance = (other - own).norm(dim=-1, keepdim=True)
-    return own + drawn * distance / drawn.norm(dim=-1, keepdim=True).clamp_min(1e-12)
+    distance = (target - value).norm(dim=-1, keepdim=True)
+    return value + drawn * distance / drawn.norm(dim=-1, keepdim=True).clamp_min(1e-12)
 
 
 def _standard_error(values: Tensor) -> Tensor:

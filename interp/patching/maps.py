@@ -66,8 +66,8 @@ def measure_map(
     from interp.models.adapter import weight_hash
 
     config = _resolved(task, config)
-    own = {"model": model_name, "weight_hash": weight_hash(model), "task": task.settings}
-    settings = PatchingSettings(**own, **asdict(config))
+    identity = {"model": model_name, "weight_hash": weight_hash(model), "task": task.settings}
+    settings = PatchingSettings(**identity, **asdict(config))
     work = None if draft is None else draft(settings)
     runs = None if work is None else work.path / RUNS
     maps = []
@@ -83,20 +83,20 @@ def measure_map(
         raise
     if runs is not None:
         shutil.rmtree(runs)
-    found, null = maps[0], np.stack([each.effect for each in maps[1:]]).reshape(config.draws, -1)
+    estimate, null = maps[0], np.stack([draw.effect for draw in maps[1:]]).reshape(config.draws, -1)
     highest = np.abs(null).max()
     ends = zip(null.mean(0).tolist(), null.min(0).tolist(), null.max(0).tolist(), strict=True)
     rows = [
         JudgedPatch(**asdict(row), null=mean, null_low=low, null_high=high, beyond=bool(abs(row.effect) > highest))
-        for row, (mean, low, high) in zip(found.rows, ends, strict=True)
+        for row, (mean, low, high) in zip(estimate.rows, ends, strict=True)
     ]
     return PatchingMap(
         settings=settings,
-        heads=found.settings.heads,
-        group_size=found.settings.group_size,
-        clean_metric=found.clean_metric,
-        corrupt_metric=found.corrupt_metric,
-        prompts=found.prompts,
+        heads=estimate.settings.heads,
+        group_size=estimate.settings.group_size,
+        clean_metric=estimate.clean_metric,
+        corrupt_metric=estimate.corrupt_metric,
+        prompts=estimate.prompts,
         patches=Table.of(JudgedPatch, rows),
     )
 

@@ -355,8 +355,8 @@ class PathPatcher:
 
     def _change(self, node: NodeName, value: Tensor, clean: Tensor) -> Tensor:
         """Return the change of what a sender writes, `[batch, pos, d_model]`; `clean` is the value at its point."""
-        own = _slice(node, clean)
-        change = value.to(own) - own
+        clean_slice = _slice(node, clean)
+        change = value.to(clean_slice) - clean_slice
         if node.kind != "head":
             return change
         layer = node.layer or 0
@@ -419,8 +419,8 @@ def path_patch(
     senders = [sender] if isinstance(sender, str) else list(sender)
     patcher = PathPatcher(model, senders, receivers, between)
     start, source = (clean, corrupt) if direction == "noise" else (corrupt, clean)
-    held = between != "recomputed" and any(node.kind == "head" for node in patcher.senders)
-    base, patched, other = [], [], []
+    frozen = between != "recomputed" and any(node.kind == "head" for node in patcher.senders)
+    base, patched, source_metrics = [], [], []
     for first in range(0, len(start), batch_size):
         rows = torch.arange(first, min(first + batch_size, len(start)))
         measure = _measure(metric, rows, len(start))
@@ -428,11 +428,11 @@ def path_patch(
         logits = patcher.run(start[rows], values, clean_logits=lambda out, to=base, of=measure: to.append(of(out)))
         patched.append(measure(logits))
         if normalise:
-            other.append(measure(model(source[rows])))
+            source_metrics.append(measure(model(source[rows])))
     return PathPatching(
         effect=np.concatenate(patched) - np.concatenate(base),
         base=np.concatenate(base),
-        other=np.concatenate(other) if normalise else None,
+        other=np.concatenate(source_metrics) if normalise else None,
         settings={
             "sender": senders,
             "receivers": receiver_names(patcher.residual, patcher.receivers),
@@ -445,7 +445,7 @@ def path_patch(
             "direction": direction,
             "ablation": "resample",
             "n_prompts": len(start),
-            **(patcher.residual.frozen_settings("of the run that is patched") if held else {}),
+            **(patcher.residual.frozen_settings("of the run that is patched") if frozen else {}),
         },
     )
 
@@ -455,7 +455,7 @@ def into_all(model: HookedModel, side: Side, *, after: str) -> list[Receiver]:
     if side not in SIDES:
         raise UnknownNameError("side", side, SIDES)
     layer = parse_node(after).layer
-    return [(each, None, side) for each in range(0 if layer is None else layer + 1, model.cfg.n_layers)]
+    return [(block, None, side) for block in range(0 if layer is None else layer + 1, model.cfg.n_layers)]
 
 
 def _measure(metric: Callable[[Tensor], Tensor], rows: Tensor, n: int) -> Callable[[Any], np.ndarray]:

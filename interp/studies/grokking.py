@@ -135,7 +135,7 @@ def _as_tensors(snapshot: Snapshot) -> Parameters:
 
 def _shuffled(train: Tensor, order: list[torch.Generator]) -> Tensor:
     """Shuffle the pairs of every seed independently."""
-    drawn = torch.stack([torch.randperm(train.shape[1], generator=each) for each in order])
+    drawn = torch.stack([torch.randperm(train.shape[1], generator=generator) for generator in order])
     return train.gather(1, drawn.to(train.device))
 
 
@@ -168,7 +168,7 @@ def training_pairs(config: ModularConfig) -> Int64[Tensor, "n_seeds n_train"]:
     """
     p = config.p
     apart, same = torch.triu_indices(p, p, 1).T, torch.arange(p)[:, None].expand(-1, 2)
-    found = []
+    indices = []
     for seed in config.seeds:
         generator = make_generator(seed, "modular split")
         drawn = [
@@ -176,8 +176,8 @@ def training_pairs(config: ModularConfig) -> Int64[Tensor, "n_seeds n_train"]:
             for pairs in (apart, same)
         ]
         a, b = torch.cat(drawn).T
-        found.append(torch.cat([a * p + b, b * p + a]).unique())
-    return torch.stack(found)
+        indices.append(torch.cat([a * p + b, b * p + a]).unique())
+    return torch.stack(indices)
 
 
 def all_logits(
@@ -307,8 +307,8 @@ def shares(
     parameters: Parameters, config: ModularConfig
 ) -> tuple[Float64[Tensor, "n_seeds frequencies"], Float64[Tensor, "n_seeds frequencies"]]:
     """Return `logit_share` and `embedding_share`, which need no key frequencies; 0 where there is no power."""
-    found = measure_progress(parameters, config, [[1]] * len(config.seeds))
-    return found.logit_share, found.embedding_share
+    progress = measure_progress(parameters, config, [[1]] * len(config.seeds))
+    return progress.logit_share, progress.embedding_share
 
 
 def token_waves(p: int) -> Float64[Tensor, "({p}-1)//2 2 {p}"]:

@@ -203,13 +203,15 @@ class Grokking(Artefact, kind="grokking", made_by="dynamics grok"):
 
     def _said(self, at: int) -> str:
         run = self.runs[at]
-        found, changes = run.phases, self.circuit_forms_unseen(at)
-        if not found.grokked or changes is None:
-            return f"seed {run.seed}: did not grok (memorised at {found.memorised}, generalised at {found.generalised})"
+        phases, changes = run.phases, self.circuit_forms_unseen(at)
+        if not phases.grokked or changes is None:
+            return (
+                f"seed {run.seed}: did not grok (memorised at {phases.memorised}, generalised at {phases.generalised})"
+            )
         restricted, excluded = changes
         return (
-            f"seed {run.seed}: memorised at epoch {found.memorised:.0f}, test above 0.3 at {found.generalising:.0f}, "
-            f"above 0.99 at {found.generalised:.0f}; in between restricted loss {restricted:+.2f}, excluded "
+            f"seed {run.seed}: memorised at epoch {phases.memorised:.0f}, test above 0.3 at {phases.generalising:.0f}, "
+            f"above 0.99 at {phases.generalised:.0f}; in between restricted loss {restricted:+.2f}, excluded "
             f"{excluded:+.2f} nats; frequencies {', '.join(map(str, run.keys))}"
         )
 

@@ -67,7 +67,7 @@ def follow_induction(
     half = toy.model.n_ctx // 2
     rows = torch.randint(toy.model.d_vocab, (n_rows, half), generator=make_generator(seed, "repeat rows")).repeat(1, 2)
     rows = rows.to(device)
-    at, found = [0], [measure_repeats(model, rows, n_null)]
+    at, records = [0], [measure_repeats(model, rows, n_null)]
     with one_thread():
         for step in train_small(
             model,
@@ -77,11 +77,11 @@ def follow_induction(
             state=None if state is None else TrainingFile(state),
         ):
             at.append(step.step)
-            found.append(step.metrics)
+            records.append(step.metrics)
             if progress is not None:
                 shown = {"loss": round(step.loss, 3), "induction": round(step.metrics["induction"], 2)}
                 progress(step.step, training.steps, shown)
-    curves = {name: np.array([metrics[name] for metrics in found]) for name in CURVES}
+    curves = {name: np.array([metrics[name] for metrics in records]) for name in CURVES}
     return _run(spec if isinstance(spec, str) else "toy", seed, np.array(at), curves)
 
 
@@ -103,27 +103,27 @@ def follow_checkpoints(
     `load_model` do.
     """
     steps, rows = checkpoints_in(folder), torch.empty(0)
-    found: dict[int, dict[str, float]] = {}
+    records: dict[int, dict[str, float]] = {}
     null: dict[str, float] = {}
     for number, (step, path) in enumerate(steps.items(), 1):
         stored = None if finished is None else finished / f"{step}.json"
         last = number == len(steps)
         if stored is not None and stored.exists() and not last:
-            found[step] = {name: float(value) for name, value in read_json(stored).items()}
+            records[step] = {name: float(value) for name, value in read_json(stored).items()}
             continue
         model = load_model(str(path), device=device)
         if not len(rows):
             ids, generator = ordinary_tokens(model), make_generator(seed, "repeat rows")
             length = min(half, model.cfg.n_ctx // 2)
             rows = ids[torch.randint(len(ids), (n_rows, length), generator=generator)].repeat(1, 2)
-        found[step] = measure_repeats(model, rows.to(model.cfg.device), n_null)
+        records[step] = measure_repeats(model, rows.to(model.cfg.device), n_null)
         if stored is not None:
-            write_json(stored, found[step])
+            write_json(stored, records[step])
         if last:
             null = measure_repeats(untrained_model(model, seed), rows.to(model.cfg.device), n_null)
         if progress is not None:
-            progress(number, len(steps), {"step": step, "induction": round(found[step]["induction"], 2)})
-    curves = {name: np.array([metrics[name] for metrics in found.values()]) for name in CURVES}
+            progress(number, len(steps), {"step": step, "induction": round(records[step]["induction"], 2)})
+    curves = {name: np.array([metrics[name] for metrics in records.values()]) for name in CURVES}
     constant = {name: np.full(len(steps), null[name]) for name in CURVES}
     at = np.array(list(steps))
     return _run(str(folder), seed, at, curves), _run(UNTRAINED, seed, at, constant)
@@ -169,7 +169,7 @@ def _candidates(scores: Tensor, kinds: list[str]) -> tuple[list[HeadName] | None
     if n_layers * n_heads <= _ALL_HEADS:
         return None, None
     best = (scores[:, :, kinds.index(kind)].flatten().topk(8).indices for kind in ("previous_token", "induction"))
-    senders, readers = ([HeadName(*divmod(int(at), n_heads)) for at in found] for found in best)
+    senders, readers = ([HeadName(*divmod(int(at), n_heads)) for at in indices] for indices in best)
     return senders, readers
 
 
@@ -179,8 +179,8 @@ def strongest_composition(
     """Return the K-composition of the strongest pair over the mean of its null; 1 (chance) where no pair is."""
     from interp.circuits.head_weights import composition
 
-    in_order = not (senders and readers) or min(each.layer for each in senders) < max(each.layer for each in readers)
+    in_order = not (senders and readers) or min(head.layer for head in senders) < max(head.layer for head in readers)
     if model.cfg.n_layers < 2 or not in_order:
         return 1.0
-    found = composition(model, sides=("k",), senders=senders, readers=readers, n_null=n_null)["k"]
-    return float(np.nanmax(found.score / found.null_mean))
+    k_composition = composition(model, sides=("k",), senders=senders, readers=readers, n_null=n_null)["k"]
+    return float(np.nanmax(k_composition.score / k_composition.null_mean))

@@ -36,8 +36,8 @@ class InductionRun(Result):
     """transition of each curve"""
 
     def __post_init__(self) -> None:
-        held = (set(self.curves), set(self.transitions), {len(curve) for curve in self.curves.values()})
-        if held != (set(CURVES), set(CURVES), {len(self.steps)}):
+        shape = (set(self.curves), set(self.transitions), {len(curve) for curve in self.curves.values()})
+        if shape != (set(CURVES), set(CURVES), {len(self.steps)}):
             raise ConfigError(
                 f"expected the curves {', '.join(CURVES)}, each with {len(self.steps)} values and a transition, "
                 f"got {', '.join(sorted(self.curves))}"
@@ -72,8 +72,8 @@ class InductionRun(Result):
 
     def headline(self) -> str:
         """Return one line: the onset of copying."""
-        found = "no sudden onset of copying" if self.onset is None else f"copying sets in at step {self.onset:.0f}"
-        return f"{self.spec}, seed {self.seed}: {found}"
+        summary = "no sudden onset of copying" if self.onset is None else f"copying sets in at step {self.onset:.0f}"
+        return f"{self.spec}, seed {self.seed}: {summary}"
 
     def shown(self) -> list[Record]:
         """Return the transition of each curve."""
@@ -104,8 +104,8 @@ class InductionOnset(Artefact, kind="induction_onset", title="Onset of induction
 
     def control(self, run: InductionRun) -> InductionRun | None:
         """Return the control of a run: another toy, of the same seed if there is one, else the first."""
-        others = [other for other in self.runs if other.spec != run.spec]
-        return next((other for other in others if other.seed == run.seed), others[0] if others else None)
+        others = [candidate for candidate in self.runs if candidate.spec != run.spec]
+        return next((candidate for candidate in others if candidate.seed == run.seed), others[0] if others else None)
 
     def to_records(self) -> list[Record]:
         """Return one row per run: `spec, seed, onset, together` (steps)."""
@@ -115,19 +115,21 @@ class InductionOnset(Artefact, kind="induction_onset", title="Onset of induction
     def findings(self) -> list[Finding]:
         """Return the model whose copying sets in while its control, of the same data, never copies."""
         dated = [run for run in self.runs if run.onset is not None]
-        controls = [(run, other) for run in dated if (other := self.control(run)) is not None and other.onset is None]
+        controls = [
+            (run, control) for run in dated if (control := self.control(run)) is not None and control.onset is None
+        ]
         if not controls:
             return []
-        run, other = max(controls, key=lambda pair: pair[0].curves["induction"][-1])
+        run, control = max(controls, key=lambda pair: pair[0].curves["induction"][-1])
         of_folder = self.settings.every == 0
         same_data = "" if of_folder else ", trained on the same data,"
-        score, null = float(run.curves["induction"][-1]), float(other.curves["induction"].max())
+        score, null = float(run.curves["induction"][-1]), float(control.curves["induction"].max())
         return [
             Finding(
                 kind="onset",
                 title="A model begins to copy, all at once",
                 sentence=f"{run.spec} begins to copy at step {run.onset:,.0f}; its induction heads end at {score:.2f}.",
-                more=f"{other.spec}{same_data} never reaches more than {null:.2f}.",
+                more=f"{control.spec}{same_data} never reaches more than {null:.2f}.",
                 value=score,
                 null=null,
                 about=f"induction score; null: {'random weights' if of_folder else 'a model of one layer'}",
@@ -148,11 +150,11 @@ class InductionOnset(Artefact, kind="induction_onset", title="Onset of induction
         if self.settings.every:
             return f"{dated} of {len(self.runs)} small models begin to copy suddenly"
         first = self.runs[0]
-        about = f"{len(first.steps)} checkpoints of {first.spec}"
+        subject = f"{len(first.steps)} checkpoints of {first.spec}"
         if first.onset is not None:
-            return f"{about}: copying sets in at step {first.onset:,.0f}"
+            return f"{subject}: copying sets in at step {first.onset:,.0f}"
         score = first.curves["induction"]
-        return f"{about}: no sudden onset found; induction score from {score[0]:.2f} to {score[-1]:.2f}"
+        return f"{subject}: no sudden onset found; induction score from {score[0]:.2f} to {score[-1]:.2f}"
 
     def facts(self) -> list[tuple[str, str]]:
         """Return the step at which each model begins to copy."""

@@ -99,7 +99,7 @@ class ScalingRecipe:
         """Steps at which the loss is measured."""
         first, last = self.steps / 8, self.steps
         exponents = [i / (self.n_checkpoints - 1) for i in range(self.n_checkpoints)]
-        return [round(first * (last / first) ** each) for each in exponents]
+        return [round(first * (last / first) ** exponent) for exponent in exponents]
 
     def n_params(self, width: int) -> int:
         """Return the parameters without embeddings and unembedding: `12 n_layers d_model^2` (Kaplan et al. 2020)."""
@@ -197,19 +197,19 @@ class LanguageScaling(Artefact, kind="language_scaling", title="Scaling of model
             missing = "larger models have no lower loss" if self.p_tokens < P_FOUND else "no model learns from the text"
             return [f"no law: the null that {missing} is not rejected (p {max(self.p_size, self.p_tokens):.3f})"]
         ends = self.intervals
-        said = [
+        sentences = [
             f"the loss falls with parameters to the power {ends.alpha:.2f} and with tokens to the power "
             f"{ends.beta:.2f}, towards {ends.e:.2f} nats; a checkpoint lies {self.scatter:.1%} off"
         ]
         if self.left_out is not None:
-            said.append(
+            sentences.append(
                 f"the largest model ({self.left_out.n_params:,} parameters), predicted from the smaller ones: "
                 f"{self.left_out.predicted:.3f} nats, measured {self.left_out.loss:.3f} ({self.left_out.error:+.1%}; "
                 f"assuming no further effect of size {self.left_out.unchanged:+.1%})"
             )
         if self.predicts is False:
-            said.append("the law does not hold here: it predicts worse than assuming no further effect of size")
-        return said
+            sentences.append("the law does not hold here: it predicts worse than assuming no further effect of size")
+        return sentences
 
     def headline(self) -> str:
         """Return one line: whether a law fits the loss."""
@@ -338,9 +338,9 @@ def _permuted(data: _Observations, generator: np.random.Generator, n: int, *, wi
 def _fit(data: _Observations) -> Fit:
     """Fit coefficients log E, log A, alpha, log B, beta on centred logarithms; the best of several starts."""
     y = data.y.ravel()
-    n, d = (each.ravel() for each in np.broadcast_arrays(data.n[:, None], data.d[None]))
-    one = np.ones_like(y)
-    terms = [one[:, None], np.stack([one, -n], axis=1), np.stack([one, -d], axis=1)]
+    n, d = (grid.ravel() for grid in np.broadcast_arrays(data.n[:, None], data.d[None]))
+    ones = np.ones_like(y)
+    terms = [ones[:, None], np.stack([ones, -n], axis=1), np.stack([ones, -d], axis=1)]
     return fit_law(terms, y, _starts(float(y.min())), huber=_HUBER, bounds=_bounds(y))
 
 
@@ -369,7 +369,7 @@ def _law(theta: np.ndarray, data: _Observations) -> LanguageLaw:
 
 
 def _interval(name: str, law: LanguageLaw, laws: Sequence[LanguageLaw]) -> Interval[float]:
-    return percentile_interval(getattr(law, name), np.array([getattr(each, name) for each in laws]))
+    return percentile_interval(getattr(law, name), np.array([getattr(draw, name) for draw in laws]))
 
 
 def _leave_out(runs: Sequence[LanguageRun]) -> LeftOut | None:
@@ -442,7 +442,7 @@ def read_contexts(corpus: "Corpus", recipe: ScalingRecipe) -> "Tensor":
         part += document.text.encode() + b"\n\n"
         if len(train) >= n_train * recipe.context_length:
             break
-    rows = [_rows(each, recipe.context_length) for each in (train, heldout)]
+    rows = [_rows(tokens, recipe.context_length) for tokens in (train, heldout)]
     if len(rows[0]) < n_train or len(rows[1]) < n_heldout:
         raise ConfigError(
             f"{corpus.spec} has {len(train):,} bytes besides the {len(heldout):,} held out, "

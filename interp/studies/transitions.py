@@ -93,8 +93,8 @@ def walk_p_value(steps: np.ndarray, values: np.ndarray) -> float:
     valid for every family, and conservative for those that imitate transitions less well, such as Gaussian walks.
     """
     steps, values = np.asarray(steps, float), np.asarray(values, float)
-    own = _clarity_of_transition(steps, values)
-    return max(p_from_null(own, null) for null in _walks(tuple(steps.tolist())))
+    clarity = _clarity_of_transition(steps, values)
+    return max(p_from_null(clarity, null) for null in _walks(tuple(steps.tolist())))
 
 
 @lru_cache(maxsize=64)
@@ -103,14 +103,14 @@ def _walks(steps: tuple[float, ...]) -> list[np.ndarray]:
     from scipy.signal import lfilter
 
     rng = np.random.default_rng(derive_seed(0, "random walks", len(steps)))
-    found, burn_in = [], 60
+    nulls, burn_in = [], 60
     for correlation, df in WALKS:
         shape = (N_WALKS, burn_in + len(steps) - 1)
         drawn = rng.standard_normal(shape) if np.isinf(df) else rng.standard_t(df, shape)
         moves = np.asarray(lfilter([1.0], [1.0, -correlation], drawn))[:, burn_in:]
         walks = np.concatenate([np.zeros((N_WALKS, 1)), moves.cumsum(1)], 1)
-        found.append(_clarity_of_transition(np.array(steps), walks))
-    return found
+        nulls.append(_clarity_of_transition(np.array(steps), walks))
+    return nulls
 
 
 def _clarity_of_transition(steps: np.ndarray, values: np.ndarray) -> np.ndarray:
@@ -199,7 +199,7 @@ class _Change(NamedTuple):
         below, n = self.gone < level, len(self.steps)
         last = n - 1 - below[..., ::-1].argmax(-1)
         at = np.minimum(last, n - 2)
-        left, right = (np.take_along_axis(self.gone, each[..., None], -1)[..., 0] for each in (at, at + 1))
+        left, right = (np.take_along_axis(self.gone, index[..., None], -1)[..., 0] for index in (at, at + 1))
         share = (level - left) / np.where(right == left, 1.0, right - left)
         between = self.steps[at] + share * (self.steps[at + 1] - self.steps[at])
         return np.where(below.any(-1), np.where(last == n - 1, self.steps[-1], between), self.steps[0])

@@ -31,11 +31,11 @@ def direction(node: GraphNode) -> Latent:
 
 def influences(graph: AttributionGraph) -> dict[Latent, float]:
     """Return the influence of every latent of a graph, summed over its positions (`GraphNode.influence`)."""
-    found: dict[Latent, float] = defaultdict(float)
+    totals: dict[Latent, float] = defaultdict(float)
     for node in graph.nodes:
         if node.kind == "feature":
-            found[direction(node)] += node.influence
-    return dict(found)
+            totals[direction(node)] += node.influence
+    return dict(totals)
 
 
 def mean_influences(graphs: Iterable[AttributionGraph]) -> dict[Latent, float]:
@@ -73,6 +73,6 @@ def measure_background(
 
 def background_nodes(graph: AttributionGraph, usual: dict[Latent, float]) -> list[int]:
     """Return the numbers of the nodes of a graph that are background."""
-    own = influences(graph)
-    common = {latent for latent, influence in own.items() if usual.get(latent, 0.0) >= LIMIT * influence}
+    totals = influences(graph)
+    common = {latent for latent, influence in totals.items() if usual.get(latent, 0.0) >= LIMIT * influence}
     return [n for n, node in enumerate(graph.nodes) if node.kind == "feature" and direction(node) in common]

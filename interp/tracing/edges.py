@@ -64,12 +64,12 @@ class System:
         self.replacement.prepare(frozen)
         frozen.skips = [self.replacement.skip(layer) for layer in range(n)]
         self._active = [self.replacement.active(layer) for layer in range(n)]
-        counts = [len(each.latent) for each in self._active]
+        counts = [len(active.latent) for active in self._active]
         self._first = np.concatenate([[0], np.cumsum(counts)]).tolist()
         device = frozen.embedding.device
         self.layer = torch.repeat_interleave(torch.arange(n), torch.tensor(counts)).to(device)
         self.position, self.latent, self.activation = (
-            torch.cat([getattr(each, name) for each in self._active]) for name in Active._fields
+            torch.cat([getattr(active, name) for active in self._active]) for name in Active._fields
         )
         self._written = [self._writes_to(target) for target in range(n)]
         self.errors, self._constants = self._split_outputs()
@@ -93,8 +93,8 @@ class System:
         """Return readers for some latents, given by number, which must be ordered from high layers to low."""
         parts = []
         for layer in self.layer[numbers].unique_consecutive().tolist():
-            own = numbers[self.layer[numbers] == layer] - self._first[layer]
-            parts.append(self.replacement.reads(layer, Active(*(each[own] for each in self._active[layer])))[0])
+            index = numbers[self.layer[numbers] == layer] - self._first[layer]
+            parts.append(self.replacement.reads(layer, Active(*(column[index] for column in self._active[layer])))[0])
         reads = torch.cat(parts) if parts else self.frozen.embedding.new_zeros(0, self.frozen.shape.d_model)
         return Starts(self.layer[numbers], self.position[numbers], reads)
 
@@ -103,8 +103,8 @@ class System:
         out = torch.empty(len(numbers), device=self.activation.device)
         for layer in self.layer[numbers].unique().tolist():
             rows = (self.layer[numbers] == layer).nonzero().flatten()
-            own = numbers[rows] - self._first[layer]
-            active = Active(*(each[own] for each in self._active[layer]))
+            index = numbers[rows] - self._first[layer]
+            active = Active(*(column[index] for column in self._active[layer]))
             out[rows] = active.activation - self.replacement.reads(layer, active)[1]
         return out
 
@@ -114,8 +114,8 @@ class System:
         for layer in self.layer[numbers].unique().tolist():
             if layer == target or (self.replacement.cross_layer and layer < target):
                 rows = (self.layer[numbers] == layer).nonzero().flatten()
-                own = numbers[rows] - self._first[layer]
-                active = Active(*(each[own] for each in self._active[layer]))
+                index = numbers[rows] - self._first[layer]
+                active = Active(*(column[index] for column in self._active[layer]))
                 out[rows] = self.replacement.writes(layer, active, target)
         return out
 
@@ -148,7 +148,7 @@ class System:
 
     def _writes_to(self, target: int) -> list[_Writes]:
         """Return what each latent adds to the output of MLP `target`, position by position."""
-        found = []
+        writes = []
         for layer in range(target + 1) if self.replacement.cross_layer else [target]:
             active = self._active[layer]
             if not len(active.latent):
@@ -158,9 +158,9 @@ class System:
             at = 0
             for position, count in zip(positions.tolist(), counts.tolist(), strict=True):
                 first = self._first[layer] + at
-                found.append(_Writes(slice(first, first + count), position, vectors[at : at + count]))
+                writes.append(_Writes(slice(first, first + count), position, vectors[at : at + count]))
                 at += count
-        return found
+        return writes
 
     def _split_outputs(self) -> tuple[Tensor, Tensor]:
         """Return the error and the constant part of every MLP output."""
@@ -195,15 +195,15 @@ def influence_so_far(
     `layers` and `features` name the readers (-1 for a target), `sums` are the sums of absolute effects, `weights` those
     of targets. Readers of one layer never feed each other, so one sweep from high layers to low is exact.
     """
-    found = np.zeros(n_features, dtype=np.float64)
+    influence = np.zeros(n_features, dtype=np.float64)
     for layer in np.unique(layers)[::-1]:
         rows = np.flatnonzero(layers == layer)
-        own = np.where(features[rows] < 0, 0, found[np.maximum(features[rows], 0)]) + weights[rows]
-        scale = own / np.maximum(sums[rows], 1e-10)
+        row_influence = np.where(features[rows] < 0, 0, influence[np.maximum(features[rows], 0)]) + weights[rows]
+        scale = row_influence / np.maximum(sums[rows], 1e-10)
         for part in np.array_split(np.arange(len(rows)), max(1, len(rows) // 512)):
             if len(part):
-                found += scale[part] @ np.abs(effects[rows[part], :n_features])
-    return found
+                influence += scale[part] @ np.abs(effects[rows[part], :n_features])
+    return influence
 
 
 BATCHES = 4
@@ -297,7 +297,7 @@ class RowStore:
         index, path = read_json(self.folder / INDEX), self.folder / VALUES
         if not path.is_file() or path.stat().st_size != 4 * shape[0] * shape[1]:
             raise CorruptError(f"{path} does not fit {INDEX}; repeat the command with --overwrite")
-        self.chosen, self.done = [int(each) for each in index["chosen"]], int(index["done"])
+        self.chosen, self.done = [int(number) for number in index["chosen"]], int(index["done"])
         self.residues[: self.done] = index["residues"]
 
 
@@ -316,9 +316,9 @@ def compute_rows(
     layers, started = system.layer.cpu().numpy(), time.time()
     if store.done < store.n_targets:
         order = torch.argsort(targets.layer, descending=True, stable=True)
-        found = system.rows(targets.take(order))
+        rows = system.rows(targets.take(order))
         back = torch.argsort(order)
-        store.add(found.effects[back], (found.effects.sum(1) + found.constant)[back] - values)
+        store.add(rows.effects[back], (rows.effects.sum(1) + rows.constant)[back] - values)
     while True:
         waiting = store.chosen[store.done - store.n_targets :]
         if not waiting:
@@ -331,8 +331,8 @@ def compute_rows(
         numbers = numbers[torch.argsort(system.layer[numbers], descending=True, stable=True)]
         first = store.done - store.n_targets
         store.chosen[first : first + len(numbers)] = numbers.tolist()
-        found = system.rows(system.feature_starts(numbers))
-        store.add(found.effects, found.effects.sum(1) + found.constant - system.read_values(numbers))
+        rows = system.rows(system.feature_starts(numbers))
+        store.add(rows.effects, rows.effects.sum(1) + rows.constant - system.read_values(numbers))
         if progress is not None:
             done, total = store.done - store.n_targets, min(store.limit, system.n_features)
             progress(done, total, {"rows/s": round(done / max(time.time() - started, 1e-9))})
@@ -356,7 +356,7 @@ def _choose(
     if room <= 0 or not free.any():
         return []
     if free.sum() <= room:
-        found = np.flatnonzero(free)
+        numbers = np.flatnonzero(free)
     else:
         done = store.effects[: store.done]
         readers = np.concatenate([np.full(store.n_targets, -1), store.chosen])
@@ -364,10 +364,10 @@ def _choose(
         aims = np.concatenate([weights, np.zeros(len(store.chosen))])
         influence = influence_so_far(depth, readers.astype(int), done, _sums(done), aims, system.n_features)
         influence[~free] = 0
-        found = np.argsort(-influence, kind="stable")[: min(room, BATCHES * batch_size)]
-        found = found[influence[found] > 0]
-    position = system.position.cpu().numpy()[found]
-    return found[np.lexsort((-layers[found], position))].tolist()
+        numbers = np.argsort(-influence, kind="stable")[: min(room, BATCHES * batch_size)]
+        numbers = numbers[influence[numbers] > 0]
+    position = system.position.cpu().numpy()[numbers]
+    return numbers[np.lexsort((-layers[numbers], position))].tolist()
 
 
 def _sums(effects: Float[np.ndarray, "rows sources"]) -> Float[np.ndarray, " rows"]:

@@ -124,8 +124,8 @@ def agreement(system: System, adjacency: Adjacency, read: Tensor, config: TraceC
 
     def along(values: np.ndarray) -> tuple[float, Interval[float]]:
         """Return the slope of measured effects on `values`, and their rank correlation."""
-        found = rank_correlation_interval(values, measured, rng=np.random.default_rng(config.seed))
-        return float(values @ measured / max(values @ values, 1e-30)), found
+        correlation = rank_correlation_interval(values, measured, rng=np.random.default_rng(config.seed))
+        return float(values @ measured / max(values @ values, 1e-30)), correlation
 
     (slope, spearman), (direct_slope, direct_spearman) = along(predicted[sample]), along(direct[sample])
     ids = [f"feature:{layers[i]}:{int(system.position[numbers[i]])}:{int(system.latent[numbers[i]])}" for i in sample]
@@ -174,12 +174,12 @@ def final_states(
     if (layers is not None) != (mode == "range"):
         raise ConfigError("a range of layers belongs to mode 'range', and that mode needs one")
     frozen = system.frozen
-    written = [deltas(system, each) for each in changes]
+    written = [deltas(system, interventions) for interventions in changes]
     if mode == "direct" or (layers is not None and len(layers) == frozen.shape.n_layers):
-        return torch.stack([push(frozen, each).final[-1] for each in written])
+        return torch.stack([push(frozen, delta).final[-1] for delta in written])
     parts = [written[first : first + ROWS] for first in range(0, len(written), ROWS)]
-    found = [_run(frozen, part, mode, layers) for part in parts]
-    return torch.cat(found) - final_input(frozen, frozen.resid_post[-1])
+    states = [_run(frozen, part, mode, layers) for part in parts]
+    return torch.cat(states) - final_input(frozen, frozen.resid_post[-1])
 
 
 def effect_profiles(
@@ -219,17 +219,17 @@ def deltas(system: System, changes: Sequence[Intervention]) -> dict[int, Float[T
                 f"layer {layer}, position {position} is outside the prompt: it has {frozen.n_pos} tokens, "
                 f"the model {frozen.shape.n_layers} layers, both counted from 0"
             )
-        here = (system.layer == layer) & (system.latent == latent)
-        clean = torch.zeros(frozen.n_pos, device=here.device)
-        clean[system.position[here]] = system.activation[here]
+        mask = (system.layer == layer) & (system.latent == latent)
+        clean = torch.zeros(frozen.n_pos, device=mask.device)
+        clean[system.position[mask]] = system.activation[mask]
         clean = clean[position : step.positions[1] if step.positions else None]
         amounts = change_of(clean, step.action, step.amount)
         index = torch.tensor([latent], device=system.latent.device)
-        one = Active(torch.full_like(index, position), index, torch.ones(1, device=index.device))
+        unit = Active(torch.full_like(index, position), index, torch.ones(1, device=index.device))
         last = frozen.shape.n_layers if replacement.cross_layer else layer + 1
         for target in range(layer, last):
             at = out.setdefault(target, torch.zeros_like(frozen.embedding))
-            at[position : position + len(amounts)] += torch.outer(amounts, replacement.writes(layer, one, target)[0])
+            at[position : position + len(amounts)] += torch.outer(amounts, replacement.writes(layer, unit, target)[0])
     return out
 
 
@@ -264,11 +264,11 @@ def push(frozen: FrozenModel, written: dict[int, Tensor], embedding: Tensor | No
 
 def _run(frozen: FrozenModel, written: list[dict[int, Tensor]], mode: Mode, layers: range | None) -> Tensor:
     """Return the unembedding's input at the last position, of forward passes with changed MLP outputs."""
-    n, touched = len(written), sorted({layer for each in written for layer in each})
+    n, touched = len(written), sorted({layer for delta in written for layer in delta})
     starts = [*touched, *([layers.start] if layers else [])]
     first = int(min(starts)) if starts else 0
     added = {
-        layer: torch.stack([each.get(layer, torch.zeros_like(frozen.embedding)) for each in written])
+        layer: torch.stack([delta.get(layer, torch.zeros_like(frozen.embedding)) for delta in written])
         for layer in touched
     }
     hooks: list[tuple[str, Callable[..., Any]]] = []
@@ -404,15 +404,15 @@ def _follow(
     reads_after_attention = layer < n and not frozen.parallel
     for at in reversed(range(min(layer + 1, n) if reads_after_attention else layer)):
         block = frozen.blocks[at]
-        own = gradient
+        resid_grad = gradient
         if at != layer:  # the MLP of the reader's own layer comes after it
             out = gradient if block.post2 is None else block.post2.fold(gradient) / block.post2.scale[position]
             if at in vectors:
                 stays += float((out[0] * vectors[at][position]).sum())
             skip = frozen.skips[at]
             if skip is not None and position >= frozen.skip_from:
-                own = own + block.norm2.fold(out @ skip.T) / block.norm2.scale[position]
-        into = gradient if frozen.parallel else own
+                resid_grad = resid_grad + block.norm2.fold(out @ skip.T) / block.norm2.scale[position]
+        into = gradient if frozen.parallel else resid_grad
         into = into if block.post1 is None else block.post1.fold(into) / block.post1.scale[position]
         at_heads = rearrange(into @ block.W_O.T, "1 (h e) -> h e", h=shape.n_heads)
         values = rearrange(before[at] / block.norm1.scale @ block.W_V, "k (kv e) -> kv k e", kv=shape.n_kv_heads)
@@ -421,14 +421,14 @@ def _follow(
         heads[at, :, position] = 0
         kept = at_heads * block.pattern[:, position, position, None]
         kept = rearrange(kept, "(kv g) e -> kv g e", kv=shape.n_kv_heads).sum(1)
-        gradient = own + kept.reshape(1, -1) @ block.W_V.T / block.norm1.scale[position]
+        gradient = resid_grad + kept.reshape(1, -1) @ block.W_V.T / block.norm1.scale[position]
     if embedding is not None:
         stays += float((gradient[0] * embedding[position]).sum())
     return heads, stays
 
 
 def _number(system: System, node: GraphNode) -> Tensor:
-    here = (system.layer == node.layer) & (system.position == node.position) & (system.latent == node.index)
-    if node.kind != "feature" or not here.any():
+    mask = (system.layer == node.layer) & (system.position == node.position) & (system.latent == node.index)
+    if node.kind != "feature" or not mask.any():
         raise ConfigError(f"{node.id} is not an active latent of this prompt and dictionary")
-    return here.nonzero()[0]
+    return mask.nonzero()[0]

@@ -230,19 +230,19 @@ class FrozenModel:
 
     @torch.no_grad()
     def _capture(self) -> None:
-        n, there = self.shape.n_layers, available_hook_points(self.model)
-        if "blocks.0.attn.hook_pattern" not in there:
+        n, points = self.shape.n_layers, available_hook_points(self.model)
+        if "blocks.0.attn.hook_pattern" not in points:
             raise ConfigError("an attribution graph reads attention patterns; load the model with attention='eager'")
         parts = ["hook_resid_pre", "attn.hook_pattern", "hook_attn_out"]
         parts += ["hook_mlp_out"] if self.shape.d_mlp is not None else []
-        parts += [part for part in ("ln1_post.hook_in", "ln2_post.hook_in") if f"blocks.0.{part}" in there]
+        parts += [part for part in ("ln1_post.hook_in", "ln2_post.hook_in") if f"blocks.0.{part}" in points]
         names = [f"blocks.{layer}.{part}" for layer in range(n) for part in parts]
-        names += [f"blocks.{n - 1}.hook_resid_post", *(["hook_pos_embed"] if "hook_pos_embed" in there else [])]
+        names += [f"blocks.{n - 1}.hook_resid_post", *(["hook_pos_embed"] if "hook_pos_embed" in points else [])]
         logits, cache = run_with_cache(self.model, self.tokens, names)
         if not logits.isfinite().all():
             raise NonFiniteError("the model's logits on this prompt are not finite; check its weights and dtype")
         self.logits: Float[Tensor, " d_vocab"] = logits[0, -1].float()
-        value = {name: each[0].float() for name, each in cache.items()}
+        value = {name: tensor[0].float() for name, tensor in cache.items()}
         self.resid_post = value[f"blocks.{n - 1}.hook_resid_post"]
         first = value["blocks.0.hook_resid_pre"]
         self.positions = value.get("hook_pos_embed", torch.zeros_like(first)).expand_as(first)
@@ -255,12 +255,12 @@ class FrozenModel:
         before, attn_out = value[at + "hook_resid_pre"], value[at + "hook_attn_out"]
         mid = before if self.parallel else before + attn_out
         written = value.get(at + "hook_mlp_out", torch.zeros_like(before))
-        own = WRITES[self.writes] == MLP_OUTPUT
-        mlp_out = value.get(at + "ln2_post.hook_in", written) if own else written
+        writes_output = WRITES[self.writes] == MLP_OUTPUT
+        mlp_out = value.get(at + "ln2_post.hook_in", written) if writes_output else written
         W_V, W_O = (getattr(block.attn, name).float() for name in ("W_V", "W_O"))
         b_V, b_O = (getattr(block.attn, name, None) for name in ("b_V", "b_O"))
         norm1, post2 = freeze(block, "ln1", before), None
-        if own and hasattr(block, "ln2_post"):
+        if writes_output and hasattr(block, "ln2_post"):
             post2 = freeze(block, "ln2_post", mlp_out)
         pattern = value[at + "attn.hook_pattern"]
         bias = norm1.bias @ W_V + (0 if b_V is None else b_V.float())  # [kv, d_head]

@@ -302,24 +302,24 @@ class AttributionGraph(Artefact, kind="attribution_graph", made_by="trace"):
     def thresholds(self) -> tuple[float, float]:
         """Shares of influence and of edge scores at which the graph was pruned."""
         usual = self.settings.trace or TraceConfig()
-        given = self.settings.imported and self.settings.imported.node_share
-        return given or usual.node_share, usual.edge_share
+        share = self.settings.imported and self.settings.imported.node_share
+        return share or usual.node_share, usual.edge_share
 
     @cached_property
     def nodes(self) -> tuple[GraphNode, ...]:
         """All nodes. Raises `CorruptError`."""
-        found = self.node_table.rows()
-        if unknown := {node.kind for node in found} - set(NODE_KINDS):
+        nodes = self.node_table.rows()
+        if unknown := {node.kind for node in nodes} - set(NODE_KINDS):
             raise CorruptError(f"{self.node_table.path}: unknown kind of node {min(unknown)!r}; it was edited")
-        return tuple(found)
+        return tuple(nodes)
 
     @cached_property
     def probabilities(self) -> tuple[float | None, ...]:
         """Probability of each target's token in the model; None for a latent, and where it was not stored."""
-        held = {node.index: node.probability for node in self.nodes if node.kind == "logit"}
+        by_token = {node.index: node.probability for node in self.nodes if node.kind == "logit"}
         whole = 1.0 if self.settings.target else None  # the weight of a named target in its stead
-        found = (None if each.token is None else held.get(i) for i, each in enumerate(self.targets))
-        return tuple(None if chance == whole else chance for chance in found)
+        chances = (None if target.token is None else by_token.get(i) for i, target in enumerate(self.targets))
+        return tuple(None if chance == whole else chance for chance in chances)
 
     @cached_property
     def edges(self) -> GraphEdges:
@@ -357,13 +357,13 @@ class AttributionGraph(Artefact, kind="attribution_graph", made_by="trace"):
         """Return `node, weight, share` of every target of a node, largest absolute weight first."""
         return self._beside(name, self.edges.source, self.edges.target)
 
-    def _beside(self, name: str, own: np.ndarray, other: np.ndarray) -> list[Record]:
+    def _beside(self, name: str, near_ends: np.ndarray, far_ends: np.ndarray) -> list[Record]:
         self.node(name)
-        rows = np.flatnonzero(own == self.number[name])
+        rows = np.flatnonzero(near_ends == self.number[name])
         rows = rows[np.argsort(-np.abs(self.edges.weight[rows]), kind="stable")]
         return [
             {
-                "node": self.nodes[other[i]].id,
+                "node": self.nodes[far_ends[i]].id,
                 "weight": float(self.edges.weight[i]),
                 "share": float(self.edges.share[i]),
             }
@@ -398,7 +398,7 @@ class AttributionGraph(Artefact, kind="attribution_graph", made_by="trace"):
     def headline(self) -> str:
         """Return the prompt, the targets, and the scores next to their baselines."""
         known = zip(self.targets[:3], self.probabilities, strict=False)
-        aims = ", ".join(repr(each.label) + ("" if chance is None else f" ({chance:.0%})") for each, chance in known)
+        aims = ", ".join(repr(aim.label) + ("" if chance is None else f" ({chance:.0%})") for aim, chance in known)
         kept, edges = sum(node.kept for node in self.nodes), int(self.edges.kept.sum())
         lines = [f"Attribution graph of {self.prompt!r} in {self.model} with {self.dictionary}, for {aims}."]
         lines.append(f"Pruned to {kept} of {len(self.nodes)} stored nodes and {edges} of {len(self.edges)} edges.")
@@ -412,13 +412,13 @@ class AttributionGraph(Artefact, kind="attribution_graph", made_by="trace"):
         for name in Scores._fields if self.scores is not None else ():
             known = (("without any latent", self.floor), ("untrained dictionary", self.untrained))
             baselines = [f"{text} {getattr(null, name):.2f}" for text, null in known if null is not None]
-            said = "; ".join([*([", ".join(baselines)] if baselines else []), "1 is perfect"])
-            lines.append(f"{name.capitalize()} score {getattr(self.scores, name):.2f} ({said}).")
-        if (found := self.effects) is not None:
-            ends = found.spearman
+            remark = "; ".join([*([", ".join(baselines)] if baselines else []), "1 is perfect"])
+            lines.append(f"{name.capitalize()} score {getattr(self.scores, name):.2f} ({remark}).")
+        if (effects := self.effects) is not None:
+            ends = effects.spearman
             lines.append(
-                f"Ablated in one run of the free model, {len(found.nodes)} latents had effects of slope "
-                f"{found.slope:.2f} and "
+                f"Ablated in one run of the free model, {len(effects.nodes)} latents had effects of slope "
+                f"{effects.slope:.2f} and "
                 f"rank correlation {ends.estimate:.2f} [{ends.low:.2f}, {ends.high:.2f}] with the prediction."
             )
         return lines
@@ -439,7 +439,7 @@ class AttributionGraph(Artefact, kind="attribution_graph", made_by="trace"):
         """Return the number of nodes that are kept, and the replacement score next to its floor."""
         kept = [("nodes kept", f"{sum(node.kept for node in self.nodes):,}")]
         known = (("replacement score", self.scores), ("without latents", self.floor))
-        return kept + [(name, f"{each.replacement:.3g}") for name, each in known if each is not None]
+        return kept + [(name, f"{scores.replacement:.3g}") for name, scores in known if scores is not None]
 
     def findings(self) -> list[Finding]:
         """Return a graph whose predicted effects the model confirms, better than direct effects alone."""
@@ -456,11 +456,11 @@ class AttributionGraph(Artefact, kind="attribution_graph", made_by="trace"):
         ):
             return []
         target, contrast = self.settings.target or self.targets[0].label, self.settings.contrast
-        asked = f"“{target.strip()[:30]}”" + (f" rather than “{contrast.strip()[:30]}”" if contrast else "")
+        question = f"“{target.strip()[:30]}”" + (f" rather than “{contrast.strip()[:30]}”" if contrast else "")
         return [
             Finding(
                 kind="graph",
-                title=f"Why {asked} after “{self.prompt.strip()[-40:]}”",
+                title=f"Why {question} after “{self.prompt.strip()[-40:]}”",
                 sentence=f"A graph of its causes predicts what the model loses without each of {len(effects.nodes)} "
                 f"latents: rank correlation {value:.2f}.",
                 more=f"Direct effects alone reach {effects.direct_spearman.estimate:.2f}. One prompt, one run.",

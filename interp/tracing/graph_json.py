@@ -146,17 +146,17 @@ Numbers = dict[str, list[int]]
 
 def read_nodes(entries: Sequence[FileNode], n_positions: int) -> tuple[list[GraphNode], Numbers, list[int]]:
     """Return the nodes, logits last; their numbers by id; and the token of each logit."""
-    found: list[tuple[str, GraphNode]] = []
+    named: list[tuple[str, GraphNode]] = []
     vocabulary: list[int] = []
     for i, entry in enumerate(entries):
         node = _read_node(entry, f"nodes.{i}", n_positions)
         if node.kind == "logit":
             vocabulary.append(node.index)
             node = replace(node, index=len(vocabulary) - 1)
-        found.append((entry.node_id, node))
-    found.sort(key=lambda each: each[1].kind == "logit")
-    tops = {node.layer for _, node in found if node.kind == "logit"}
-    below = max((node.layer for _, node in found if node.kind in ("feature", "error")), default=-1)
+        named.append((entry.node_id, node))
+    named.sort(key=lambda pair: pair[1].kind == "logit")
+    tops = {node.layer for _, node in named if node.kind == "logit"}
+    below = max((node.layer for _, node in named if node.kind in ("feature", "error")), default=-1)
     if len(tops) != 1 or below >= max(tops):
         raise CorruptError(
             f"the logits should be in one layer, two above the last of the model; found latents up to layer {below} "
@@ -164,13 +164,13 @@ def read_nodes(entries: Sequence[FileNode], n_positions: int) -> tuple[list[Grap
         )
     ids: Numbers = {}
     for kind in TYPES:  # latents before errors
-        for number, (name, node) in enumerate(found):
+        for number, (name, node) in enumerate(named):
             if node.kind == kind:
                 ids.setdefault(name, []).append(number)
     for name, numbers in ids.items():
-        if len(numbers) > 1 and [found[n][1].kind for n in numbers] != ["feature", "error"]:
+        if len(numbers) > 1 and [named[n][1].kind for n in numbers] != ["feature", "error"]:
             raise CorruptError(f"node_id {name!r} occurs {len(numbers)} times")
-    return [node for _, node in found], ids, vocabulary
+    return [node for _, node in named], ids, vocabulary
 
 
 def _read_node(entry: FileNode, where: str, n_positions: int) -> GraphNode:
@@ -241,28 +241,28 @@ def read_targets(
     """Return the explained outputs: as we wrote them, else from labels such as `Output " Paris" (p=0.613)`."""
     logits = [node for node in nodes if node.kind == "logit"]
     if ours is not None:
-        for number in (each for target in ours for each in (target.token, target.contrast) if each is not None):
+        for number in (token for target in ours for token in (target.token, target.contrast) if token is not None):
             if not 0 <= number < NAMED_TARGET:
                 raise CorruptError(f"metadata: workbench: a target should name a token's id, found {number}")
         if len(ours) != len(logits):
             raise CorruptError(f"metadata: workbench: {len(ours)} targets, but {len(logits)} logits among the nodes")
         return ours
-    found = []
+    targets = []
     for node, token in zip(logits, vocabulary, strict=True):
         text = re.fullmatch(r'Output "(.*)" \(p=[0-9.]+\)', node.label, re.DOTALL)
         label = text[1] if text else node.label or f"token {token}"
-        found.append(GraphTarget(label, token if token < NAMED_TARGET else None, weight=node.probability))
-    return tuple(found)
+        targets.append(GraphTarget(label, token if token < NAMED_TARGET else None, weight=node.probability))
+    return tuple(targets)
 
 
 def with_influence(nodes: list[GraphNode], links: Links, weights: list[float]) -> tuple[list[GraphNode], GraphEdges]:
     """Return nodes and edges with influence and shares along the links. The last nodes are the weighted targets."""
     source, target, weight = links
     n = len(nodes)
-    own = np.zeros(n)
-    own[n - len(weights) :] = weights if any(weights) else 1 / len(weights)
+    start = np.zeros(n)
+    start[n - len(weights) :] = weights if any(weights) else 1 / len(weights)
     layer = np.array([node.layer for node in nodes])
-    total, scores = link_influence(source, target, weight, layer, own)
+    total, scores = link_influence(source, target, weight, layer, start)
     shares = cumulative_share(total)
     nodes = [
         replace(
@@ -279,9 +279,9 @@ def read_edits(params: Parameters, marks: Marks, nodes: list[GraphNode], ids: Nu
     """Return the user's marks: those of the format, and those that we add."""
 
     def names(entries: Sequence[str], where: str) -> tuple[str, ...]:
-        if unknown := [each for each in entries if each not in ids]:
+        if unknown := [entry for entry in entries if entry not in ids]:
             raise CorruptError(f"{where} names node {unknown[0][:60]!r}, which is not among the nodes")
-        return tuple(nodes[ids[each][0]].id for each in entries)
+        return tuple(nodes[ids[entry][0]].id for entry in entries)
 
     groups = [
         Supernode(label, names(members, f"supernode {label[:60]!r}")) for label, *members in params.supernodes or ()
@@ -293,9 +293,9 @@ def read_edits(params: Parameters, marks: Marks, nodes: list[GraphNode], ids: Nu
         sets.setdefault(key, {})[names([name], "marks: sets")[0]] = factor
     pins = names(params.pinnedIds or (), "qParams.pinnedIds")
     if marks.pins is not None:  # members of groups are pinned for viewers
-        own = names(marks.pins, "marks: pins")
-        grouped = {name for each in groups for name in each.nodes}
-        pins = tuple(name for name in pins if name in own or name not in grouped)
+        own_pins = names(marks.pins, "marks: pins")
+        grouped = {name for group in groups for name in group.nodes}
+        pins = tuple(name for name in pins if name in own_pins or name not in grouped)
     return GraphEdits(
         pins=pins,
         supernodes=tuple(groups),
@@ -311,11 +311,11 @@ def read_edits(params: Parameters, marks: Marks, nodes: list[GraphNode], ids: Nu
 
 def _listed(params: dict[str, Any], name: str, read: Callable[[str], Any]) -> Any:
     """Return a list that circuit-tracer's viewer saved as text, as in its address."""
-    held = params.get(name)
+    value = params.get(name)
     try:
-        return read(held) if isinstance(held, str) else held
+        return read(value) if isinstance(value, str) else value
     except (ValueError, RecursionError):
-        raise CorruptError(f"qParams.{name} should be a list, found {str(held)[:60]!r}") from None
+        raise CorruptError(f"qParams.{name} should be a list, found {str(value)[:60]!r}") from None
 
 
 def _labels_by_number(params: Parameters, nodes: list[GraphNode]) -> dict[str, str]:
@@ -324,6 +324,6 @@ def _labels_by_number(params: Parameters, nodes: list[GraphNode]) -> dict[str, s
         pairs = json.loads(params.clerps or "[]")
     except (ValueError, RecursionError):
         pairs = params.clerps
-    given = dict(from_json(tuple[tuple[str, str], ...], pairs, "qParams.clerps", "foreign"))
+    labels = dict(from_json(tuple[tuple[str, str], ...], pairs, "qParams.clerps", "foreign"))
     numbers = {node.id: str(cantor(node.layer, node.index)) for node in nodes if node.kind == "feature"}
-    return {id: given[number] for id, number in numbers.items() if number in given}
+    return {id: labels[number] for id, number in numbers.items() if number in labels}

@@ -92,8 +92,8 @@ def export_graph(
     kept.sort(key=lambda i: (kinds.index(graph.nodes[i].kind), *_place(graph.nodes[i])))
     ids = _file_ids(graph, kept)
     place = {number: at for at, number in enumerate(kept)}
-    edges, marked = graph.edges, {graph.number[each] for each in shown}
-    columns = (each.tolist() for each in (edges.source, edges.target, edges.weight, edges.kept))
+    edges, marked = graph.edges, {graph.number[node] for node in shown}
+    columns = (column.tolist() for column in (edges.source, edges.target, edges.weight, edges.kept))
     links = sorted(
         (place[t], place[s], w)
         for s, t, w, k in zip(*columns, strict=True)
@@ -102,32 +102,32 @@ def export_graph(
     nodes = [_file_node(graph, graph.nodes[i], ids[i], edits, labels or {}) for i in kept]
     name = {graph.nodes[i].id: ids[i] for i in kept}
     params = {
-        "pinnedIds": [name[each] for each in dict.fromkeys([*edits.pins, *edits.grouped()])],
-        "supernodes": [[each.name, *(name[node] for node in each.nodes)] for each in edits.supernodes],
+        "pinnedIds": [name[node] for node in dict.fromkeys([*edits.pins, *edits.grouped()])],
+        "supernodes": [[group.name, *(name[node] for node in group.nodes)] for group in edits.supernodes],
         "linkType": edits.link_type,
         "clickedId": name.get(edits.clicked, ""),
         "sg_pos": edits.layout,
     }
     marks = {
-        "pins": [name[each] for each in edits.pins],
+        "pins": [name[node] for node in edits.pins],
         "labels": sorted([name[node], label] for node, label in edits.labels.items()),
         "hidden": [name[node] for node in edits.hidden],
         "moves": sorted([name[node], *move] for node, move in edits.moves.items()),
-        "sets": sorted([key, name[node], factor] for key, each in edits.sets.items() for node, factor in each.items()),
+        "sets": sorted([key, name[node], factor] for key, row in edits.sets.items() for node, factor in row.items()),
     }
-    held = graph.carried or Carried(top={}, metadata={}, parameters={})
-    params |= _parsed(held.parameters)
-    metadata = _metadata(graph, _parsed(held.metadata), slug)
+    carried = graph.carried or Carried(top={}, metadata={}, parameters={})
+    params |= _parsed(carried.parameters)
+    metadata = _metadata(graph, _parsed(carried.metadata), slug)
     metadata["workbench"]["marks"] = marks
     if feature_json_base_url:
         metadata["feature_details"] = {"feature_json_base_url": feature_json_base_url}
     links_as_dicts = [{"source": ids[kept[s]], "target": ids[kept[t]], "weight": w} for t, s, w in links]
     parts = {"metadata": metadata, "qParams": params, "nodes": nodes, "links": links_as_dicts}
-    return as_json(parts | _parsed(held.top))
+    return as_json(parts | _parsed(carried.top))
 
 
-def _parsed(held: Mapping[str, str]) -> dict[str, Any]:
-    return {key: json.loads(text) for key, text in held.items()}
+def _parsed(texts: Mapping[str, str]) -> dict[str, Any]:
+    return {key: json.loads(text) for key, text in texts.items()}
 
 
 def _place(node: GraphNode) -> tuple[int, int, int]:
@@ -137,7 +137,7 @@ def _place(node: GraphNode) -> tuple[int, int, int]:
 def _vocabulary_index(graph: AttributionGraph, number: int) -> int:
     """Return the token of a target, or a number of its own where it is a difference, a latent, or there twice."""
     target = graph.targets[number]
-    twice = sum(each.token == target.token and each.contrast is None for each in graph.targets) > 1
+    twice = sum(candidate.token == target.token and candidate.contrast is None for candidate in graph.targets) > 1
     return NAMED_TARGET + number if target.token is None or target.contrast is not None or twice else target.token
 
 
@@ -209,7 +209,7 @@ class _Ours:
 _OURS = ("scores", "floor", "untrained", "run", "effects")
 
 
-def _metadata(graph: AttributionGraph, held: dict[str, Any], slug: str) -> dict[str, Any]:
+def _metadata(graph: AttributionGraph, carried: dict[str, Any], slug: str) -> dict[str, Any]:
     """Return `metadata`: fields of the format, those carried along from a file, and what only we have."""
     node_share, edge_share = graph.thresholds
     settings = replace(graph.settings, imported=None)
@@ -224,7 +224,7 @@ def _metadata(graph: AttributionGraph, held: dict[str, Any], slug: str) -> dict[
         "schema_version": 1,
         "info": {"generator": {"name": "interp workbench"}},
         "pruning_settings": {"node_threshold": node_share, "edge_threshold": edge_share},
-        **held,
+        **carried,
         **({"slug": slug} if slug else {}),
         "workbench": as_json(ours),
     }
@@ -269,32 +269,32 @@ def import_graph(data: Mapping[str, Any]) -> tuple[AttributionGraph, GraphEdits]
     Raises `CorruptError`, naming the entry, for content that does not fit the format or contradicts itself.
     """
     file = read_file(data)
-    about, given = file.metadata, dict(file.metadata.workbench or {})
-    nodes, ids, vocabulary = read_nodes(file.nodes, len(about.prompt_tokens))
+    metadata, workbench = file.metadata, dict(file.metadata.workbench or {})
+    nodes, ids, vocabulary = read_nodes(file.nodes, len(metadata.prompt_tokens))
     n_layers = nodes[-1].layer
     links, shared = read_links(file.links, nodes, ids)
-    marks = from_json(Marks, given.pop("marks", None) or {}, "metadata.workbench.marks", "foreign")
-    ours = from_json(_Ours, given, "metadata.workbench") if given else None
+    marks = from_json(Marks, workbench.pop("marks", None) or {}, "metadata.workbench.marks", "foreign")
+    ours = from_json(_Ours, workbench, "metadata.workbench") if workbench else None
     targets = read_targets(None if ours is None else ours.targets, nodes, vocabulary)
     logits = zip(nodes[-len(targets) :], targets, strict=True)
     nodes = [*nodes[: -len(targets)], *(replace(node, label=target.label) for node, target in logits)]
-    nodes, edges = with_influence(nodes, links, [each.weight for each in targets])
+    nodes, edges = with_influence(nodes, links, [target.weight for target in targets])
     tokens = {node.position: node.index for node in nodes if node.kind == "token"}
     settings = GraphSettings(
-        model=about.scan,
+        model=metadata.scan,
         weight_hash="",
         dictionary="unknown",
-        tokens=tuple(tokens.get(i, -1) for i in range(len(about.prompt_tokens))),
+        tokens=tuple(tokens.get(i, -1) for i in range(len(metadata.prompt_tokens))),
         words={},
         trace=None,
     )
     known = {name: None if ours is None else getattr(ours, name) for name in _OURS}
     traced = ours is not None and ours.settings.trace is not None
-    imported = ImportedFile(node_share=None if traced else about.node_threshold or None, guessed_links=shared)
+    imported = ImportedFile(node_share=None if traced else metadata.node_threshold or None, guessed_links=shared)
     graph = AttributionGraph(
         settings=replace(settings if ours is None else ours.settings, imported=imported),
-        prompt=about.prompt,
-        token_texts=about.prompt_tokens,
+        prompt=metadata.prompt,
+        token_texts=metadata.prompt_tokens,
         n_layers=n_layers,
         targets=targets,
         **known,
@@ -313,9 +313,9 @@ def import_graph(data: Mapping[str, Any]) -> tuple[AttributionGraph, GraphEdits]
     return graph, read_edits(file.qParams or Parameters(), marks, nodes, ids)
 
 
-def _carried(held: Mapping[str, Any], used: tuple[str, ...], where: str) -> dict[str, str]:
+def _carried(entries: Mapping[str, Any], used: tuple[str, ...], where: str) -> dict[str, str]:
     """Return fields that are not used, as JSON text."""
-    others = {key: value for key, value in held.items() if key not in used}
+    others = {key: value for key, value in entries.items() if key not in used}
     for key, value in others.items():
         check_carried(value, f"{where}: {key}")
     return {key: json.dumps(value) for key, value in others.items()}

@@ -178,7 +178,7 @@ def continuations(
     if mode == "free" and not any(_onwards(step) for step in changes):
         texts = _generate_together(system, runs, n_tokens)
     else:
-        texts = [_generate(system, each, n_tokens, mode) for each in runs]
+        texts = [_generate(system, run, n_tokens, mode) for run in runs]
     prompt = "".join(token_strings(system.frozen.model, system.frozen.tokens))
     return Continuations(prompt, texts[0], texts[1], tuple(texts[2:]))
 
@@ -190,15 +190,15 @@ def _onwards(step: Intervention) -> bool:
 def _generate_together(system: System, runs: Sequence[Sequence[Intervention]], n_tokens: int) -> list[str]:
     """Return the text of each run. What is changed in the prompt alone needs one pass of it; keys and values stay."""
     frozen, offset = system.frozen, Offset()
-    model, written = frozen.model, [deltas(system, each) for each in runs]
+    model, written = frozen.model, [deltas(system, run) for run in runs]
 
     def within_prompt(added: Tensor) -> Callable[[Tensor], Tensor]:
         nothing = torch.zeros((), device=added.device)
         return lambda value: nothing if offset.tokens else pad(added, (0, 0, 0, value.shape[1] - added.shape[1]))
 
     hooks: list[tuple[str, Callable[..., Any]]] = []
-    for layer in sorted({layer for each in written for layer in each}):
-        added = torch.stack([each.get(layer, torch.zeros_like(frozen.embedding)) for each in written])
+    for layer in sorted({layer for delta in written for layer in delta}):
+        added = torch.stack([delta.get(layer, torch.zeros_like(frozen.embedding)) for delta in written])
         hooks.append((frozen.mlp_point(layer), adding(within_prompt(added))))
     tokens = frozen.tokens.expand(len(runs), -1)
     new = torch.stack([*generate(NextToken(model, hooks, offset=offset), tokens, n_tokens)], 1)
@@ -246,17 +246,17 @@ def _random(system: System, changes: Sequence[Intervention], seed: int, draw: in
     out = []
     for step in changes:
         layer, position, latent = latent_of(step)
-        other = int(torch.randint(system.replacement.n_latents(layer), (1,), generator=generator))
+        control = int(torch.randint(system.replacement.n_latents(layer), (1,), generator=generator))
         clean = activation(system, layer, position, latent)
-        value = activation(system, layer, position, other) + _value(step, clean) - clean
-        out.append(set_latent(layer, position, other, value, onwards=_onwards(step)))
+        value = activation(system, layer, position, control) + _value(step, clean) - clean
+        out.append(set_latent(layer, position, control, value, onwards=_onwards(step)))
     return out
 
 
 def activation(system: System, layer: int, position: int, latent: int) -> float:
     """Return the clean activation of a latent at a position; 0 where it is not active."""
-    here = (system.layer == layer) & (system.position == position) & (system.latent == latent)
-    return float(system.activation[here].sum())
+    mask = (system.layer == layer) & (system.position == position) & (system.latent == latent)
+    return float(system.activation[mask].sum())
 
 
 def _next_tokens(system: System, clean: Tensor, moved: Tensor) -> list[dict[str, Any]]:

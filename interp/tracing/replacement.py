@@ -121,9 +121,9 @@ class Neurons:
             raise ConfigError(
                 "this model has no MLPs, so it has no neurons; a graph of it holds tokens and logits only"
             )
-        there = available_hook_points(model)
+        hook_points = available_hook_points(model)
         points = [f"blocks.{layer}.mlp.hook_post" for layer in range(n)]
-        if not set(points) <= there or not hasattr(model.blocks[0].mlp, "W_out"):
+        if not set(points) <= hook_points or not hasattr(model.blocks[0].mlp, "W_out"):
             raise ConfigError("the neurons of this model cannot be read; use a set of transcoders instead (--set)")
         _, cache = run_with_cache(model, frozen.tokens, points)
         values = {name: value[0].float() for name, value in cache.items()}

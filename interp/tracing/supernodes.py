@@ -69,31 +69,31 @@ class GraphEdits:
 
     def grouped(self) -> list[str]:
         """Return the members of all supernodes."""
-        return [name for each in self.supernodes for name in each.nodes]
+        return [name for group in self.supernodes for name in group.nodes]
 
     @classmethod
-    def of_notes(cls, held: Mapping[str, Any]) -> "GraphEdits":
+    def of_notes(cls, marks: Mapping[str, Any]) -> "GraphEdits":
         """Return the marks that `interp.notes.Notes.graph_edits` holds."""
         return cls(
-            pins=tuple(held.get("pins", ())),
-            supernodes=tuple(Supernode(name, tuple(nodes)) for name, nodes in held.get("groups", ())),
-            labels=dict(held.get("names", {})),
-            hidden=tuple(held.get("hidden", ())),
-            moves={node: list(move) for node, move in held.get("moves", {}).items()},
-            sets={name: dict(factors) for name, factors in held.get("sets", {}).items()},
+            pins=tuple(marks.get("pins", ())),
+            supernodes=tuple(Supernode(name, tuple(nodes)) for name, nodes in marks.get("groups", ())),
+            labels=dict(marks.get("names", {})),
+            hidden=tuple(marks.get("hidden", ())),
+            moves={node: list(move) for node, move in marks.get("moves", {}).items()},
+            sets={name: dict(factors) for name, factors in marks.get("sets", {}).items()},
         )
 
     def to_notes(self) -> dict[str, Any]:
         """Return the marks as `interp.notes.Notes.save_graph_edits` takes them."""
-        held = {
+        marks = {
             "pins": list(self.pins),
-            "groups": [[each.name, list(each.nodes)] for each in self.supernodes],
+            "groups": [[group.name, list(group.nodes)] for group in self.supernodes],
             "names": self.labels,
             "hidden": list(self.hidden),
             "moves": self.moves,
             "sets": self.sets,
         }
-        return {name: value for name, value in held.items() if value}
+        return {name: value for name, value in marks.items() if value}
 
 
 @dataclass(frozen=True, repr=False)
@@ -162,29 +162,29 @@ def find_supernodes(
     if not pairs.any():
         return FoundGroups((), (), np.inf, 0, 0.0, len(nodes))
     profiles, cells = _profiles(graph, nodes), _cells(graph, nodes)
-    own = _similarity(profiles, directions)
+    cosines = _similarity(profiles, directions)
     null = []
     for _ in range(n_null):
-        into, out = (_permuted(*each, rng) for each in zip(profiles, cells, strict=True))
+        into, out = (_permuted(*pair, rng) for pair in zip(profiles, cells, strict=True))
         rows = _within(layer, rng)
         null.append(_similarity((into, out), None if directions is None else directions[rows])[pairs])
-    bound, above, chance = _bound(own[pairs], np.stack(null))
-    clusters = _clusters(own, allowed, bound) if above else []
+    bound, above, chance = _bound(cosines[pairs], np.stack(null))
+    clusters = _clusters(cosines, allowed, bound) if above else []
     influence = np.array([node.influence for node in nodes])
     chosen = sorted(range(len(clusters)), key=lambda at: -float(influence[clusters[at]].sum()))[:most]
     clusters = [clusters[at] for at in sorted(chosen)]
-    names = _distinct([_name(graph, [nodes[i] for i in each]) for each in clusters])
-    groups = [Supernode(name, tuple(nodes[i].id for i in each)) for name, each in zip(names, clusters, strict=True)]
-    inside = [float(own[np.ix_(each, each)][~np.eye(len(each), dtype=bool)].mean()) for each in clusters]
+    names = _distinct([_name(graph, [nodes[i] for i in rows]) for rows in clusters])
+    groups = [Supernode(name, tuple(nodes[i].id for i in rows)) for name, rows in zip(names, clusters, strict=True)]
+    inside = [float(cosines[np.ix_(rows, rows)][~np.eye(len(rows), dtype=bool)].mean()) for rows in clusters]
     return FoundGroups(tuple(groups), tuple(inside), bound, above, chance, len(nodes))
 
 
-def _bound(own: Float[np.ndarray, " pairs"], null: Float[np.ndarray, "draws pairs"]) -> tuple[float, int, float]:
+def _bound(scores: Float[np.ndarray, " pairs"], null: Float[np.ndarray, "draws pairs"]) -> tuple[float, int, float]:
     """Return the least similarity from which chance explains few pairs, the pairs there, and those by chance.
 
     Chance counts one pair more than the permuted graphs have together, so that a single pair is never enough.
     """
-    ordered, chance = np.sort(own)[::-1], np.sort(null, axis=None)
+    ordered, chance = np.sort(scores)[::-1], np.sort(null, axis=None)
     above = np.arange(1, len(ordered) + 1)
     expected = (1 + len(chance) - np.searchsorted(chance, ordered - 1e-9)) / len(null)
     few = np.flatnonzero((expected <= ALPHA * above) & (ordered > 0))
@@ -210,9 +210,9 @@ def _profiles(graph: AttributionGraph, nodes: Sequence[GraphNode]) -> Profiles:
     row = np.full(n, -1)
     row[[graph.number[node.id] for node in nodes]] = np.arange(len(nodes))
     into, out = np.zeros((len(nodes), n)), np.zeros((len(nodes), n))
-    for profile, own, other in ((into, edges.target, edges.source), (out, edges.source, edges.target)):
-        mine = row[own] >= 0
-        profile[row[own[mine]], other[mine]] = share[mine]
+    for profile, near_ends, far_ends in ((into, edges.target, edges.source), (out, edges.source, edges.target)):
+        mine = row[near_ends] >= 0
+        profile[row[near_ends[mine]], far_ends[mine]] = share[mine]
     kinds, position = np.array([node.kind for node in graph.nodes]), np.array([node.position for node in graph.nodes])
     into[:, kinds == "error"] = 0
     for i, node in enumerate(nodes):
@@ -263,7 +263,7 @@ def _within(layer: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def _similarity(profiles: Profiles, directions: np.ndarray | None) -> Float[np.ndarray, "latents latents"]:
     """Return the smallest of the cosines of in-edges, out-edges and directions; 0 for a latent without any."""
     parts = [*profiles, *([] if directions is None else [directions])]
-    return np.min([_cosines(each) for each in parts], axis=0)
+    return np.min([_cosines(part) for part in parts], axis=0)
 
 
 def _cosines(rows: np.ndarray) -> np.ndarray:
@@ -281,9 +281,9 @@ def _clusters(similarity: np.ndarray, allowed: Bool[np.ndarray, "n n"], bound: f
     model = AgglomerativeClustering(
         n_clusters=n_clusters, metric="precomputed", linkage="average", distance_threshold=1 - bound
     )
-    found = model.fit_predict(distance)
-    groups = [np.flatnonzero(found == at) for at in np.unique(found)]
-    return sorted((each for each in groups if len(each) > 1), key=lambda each: (-len(each), each[0]))
+    labels = model.fit_predict(distance)
+    groups = [np.flatnonzero(labels == at) for at in np.unique(labels)]
+    return sorted((group for group in groups if len(group) > 1), key=lambda group: (-len(group), group[0]))
 
 
 def _name(graph: AttributionGraph, members: Sequence[GraphNode]) -> str:
@@ -300,15 +300,15 @@ def _name(graph: AttributionGraph, members: Sequence[GraphNode]) -> str:
 
 def _distinct(names: Sequence[str]) -> list[str]:
     """Return the names with a number for each that was there before."""
-    found: list[str] = []
+    unique_names: list[str] = []
     for name in names:
-        found.append(name if name not in found else f"{name} ({len(found) + 1})")
-    return found
+        unique_names.append(name if name not in unique_names else f"{name} ({len(unique_names) + 1})")
+    return unique_names
 
 
 def _words(label: str) -> list[str]:
     """Return the words that a label quotes; else its own, without those of the rule that made it."""
-    if quoted := [each.strip().lower() for each in re.findall(r'"([^"]+)"', label)]:
+    if quoted := [text.strip().lower() for text in re.findall(r'"([^"]+)"', label)]:
         return [word for word in quoted if len(word) > 1]
     return [word for word in re.findall(r"[^\W\d_]{2,}", label.lower()) if word not in COMMON_WORDS | OF_RULES]
 
@@ -381,8 +381,8 @@ def alike_groups(
     order = np.random.default_rng(seed).permutation(width)
     first, second = order[: width // 2], order[width // 2 :]
     cosines = _cosines(np.stack(list(effects.values())).astype(np.float64)[:, first])
-    found = _clusters(cosines, ~np.eye(len(chosen), dtype=bool), ALIKE)[:most]
-    members = [[chosen[i] for i in each] for each in found]
+    clusters = _clusters(cosines, ~np.eye(len(chosen), dtype=bool), ALIKE)[:most]
+    members = [[chosen[i] for i in cluster] for cluster in clusters]
 
     def other_half(nodes: Sequence[GraphNode]) -> np.ndarray:
         if new := [node for node in nodes if node.id not in effects]:
@@ -390,8 +390,8 @@ def alike_groups(
         return np.stack([effects[node.id] for node in nodes])[:, second]
 
     groups = [
-        Supernode(name, tuple(node.id for node in each))
-        for name, each in zip(_distinct([_name(graph, each) for each in members]), members, strict=True)
+        Supernode(name, tuple(node.id for node in nodes))
+        for name, nodes in zip(_distinct([_name(graph, nodes) for nodes in members]), members, strict=True)
     ]
     return judge_groups(graph, groups, other_half, max_per_layer=max_per_layer, seed=seed)
 
@@ -424,12 +424,12 @@ def judge_groups(
     Raises `ConfigError` and `UnknownNameError`.
     """
     rng = np.random.default_rng(seed)
-    members = [[graph.node(name) for name in each.nodes if graph.node(name).kind == "feature"] for each in groups]
-    if small := [group.name for group, held in zip(groups, members, strict=True) if len(held) < 2]:
+    members = [[graph.node(name) for name in group.nodes if graph.node(name).kind == "feature"] for group in groups]
+    if small := [group.name for group, nodes in zip(groups, members, strict=True) if len(nodes) < 2]:
         raise ConfigError(f"group {small[0]!r} has fewer than two latents; agreement needs two")
     if not groups:
         return JudgedGroups((), np.zeros(0), np.zeros((0, 0)), np.zeros(0), 1.0)
-    pool = {node.id: node for held in members for node in held}
+    pool = {node.id: node for nodes in members for node in nodes}
     for layer in sorted({node.layer for node in pool.values()}):
         others = [node for node in latents(graph) if node.layer == layer and node.id not in pool]
         chosen = rng.permutation(len(others))[:max_per_layer]
@@ -441,9 +441,9 @@ def judge_groups(
     cosines = _cosines(effects)
     layer = np.array([node.layer for node in pool.values()])
     agreement, null = np.zeros(len(groups)), np.zeros((n_random, len(groups)))
-    for i, held in enumerate(members):
-        agreement[i] = _agreement(cosines, np.array([names.index(node.id) for node in held]))
-        sizes = Counter(node.layer for node in held)
+    for i, nodes in enumerate(members):
+        agreement[i] = _agreement(cosines, np.array([names.index(node.id) for node in nodes]))
+        sizes = Counter(node.layer for node in nodes)
         rows = {at: np.flatnonzero(layer == at) for at in sizes}
         for draw in range(n_random):
             chosen = [rng.choice(rows[at], n, replace=False) for at, n in sizes.items()]

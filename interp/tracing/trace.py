@@ -107,9 +107,9 @@ def trace(
     if config.effects and system.n_features and aim.feature is None:
         effects = agreement(system, adjacency, aim.starts.read[0], config)
     if config.nulls and aim.feature is None:
-        for name, other in (("floor", NoReplacement()), ("untrained", untrained)):
-            if other is not None:
-                nulls[name] = _score(assemble(System(frozen, other), aim, config))
+        for name, null in (("floor", NoReplacement()), ("untrained", untrained)):
+            if null is not None:
+                nulls[name] = _score(assemble(System(frozen, null), aim, config))
     texts = token_strings(model, tokens)
     nodes, edges, kept = _pruned(system, adjacency, aim, config, labels, texts)
     return AttributionGraph(
@@ -180,7 +180,7 @@ def assemble(
     progress: Progress | None = None,
 ) -> Adjacency:
     """Compute the rows and put them into one square matrix."""
-    weights = np.array([each.weight for each in aim.targets])
+    weights = np.array([target.weight for target in aim.targets])
     limit = min(config.max_feature_nodes, system.n_features - (aim.feature is not None))
     store = RowStore(len(aim.targets), max(limit, 0), system.n_sources, folder)
     compute_rows(
@@ -258,9 +258,9 @@ def aim_at(
         targets = [GraphTarget(label, token, against)]
     unembed = model.W_U.detach().float()  # its bias is part of a logit, but nothing reads it
     reads, values = [], []
-    for each in targets:
-        baseline = unembed.mean(1) if each.contrast is None else unembed[:, each.contrast]
-        reads.append(unembed[:, each.token] - baseline)
+    for aim in targets:
+        baseline = unembed.mean(1) if aim.contrast is None else unembed[:, aim.contrast]
+        reads.append(unembed[:, aim.token] - baseline)
         values.append(reads[-1] @ final_input(frozen, frozen.resid_post[-1]))
     n = frozen.shape.n_layers
     layer = torch.full((len(targets),), n, device=unembed.device)
@@ -273,10 +273,10 @@ def _feature_aim(system: System, name: str) -> Aim:
     if len(parts) != 3 or not all(part.isdigit() for part in parts):
         raise ConfigError(f"a latent is written feature:LAYER:POSITION:LATENT, got {name!r}")
     layer, position, latent = map(int, parts)
-    found = (system.layer == layer) & (system.position == position) & (system.latent == latent)
-    if not found.any():
+    mask = (system.layer == layer) & (system.position == position) & (system.latent == latent)
+    if not mask.any():
         raise ConfigError(f"latent {latent} of layer {layer} is not active at position {position} of this prompt")
-    number = found.nonzero()[0]
+    number = mask.nonzero()[0]
     targets = [GraphTarget(name)]
     return Aim(targets, system.feature_starts(number), system.read_values(number), int(number))
 
@@ -291,7 +291,7 @@ def likely_tokens(probabilities: Float[Tensor, " d_vocab"], share: float, limit:
 def _one_token(model: HookedModel, text: str) -> int:
     ids = list(tokenizer_of(model).encode_batch([text])[0])
     if len(ids) != 1:
-        pieces = ", ".join(repr(each) for each in token_strings(model, ids))
+        pieces = ", ".join(repr(piece) for piece in token_strings(model, ids))
         raise PromptError(f"a target is one token, {text!r} is {len(ids)} ({pieces}); a leading space often matters")
     return int(ids[0])
 
@@ -326,7 +326,7 @@ def _pruned(
     scores = loose.edge_score[targets, sources]
     kept = default.edges[targets, sources]
     order = np.argsort(-scores, kind="stable")[:STORED_EDGES]
-    targets, sources, scores, kept = (each[order] for each in (targets, sources, scores, kept))
+    targets, sources, scores, kept = (column[order] for column in (targets, sources, scores, kept))
     number = np.cumsum(stored) - 1
     edges = GraphEdges(
         source=number[sources].astype(np.int32),
@@ -355,40 +355,40 @@ def _nodes(
     first_error, first_token = len(features), len(features) + system.n_errors
     first_target = first_token + n_pos
     named = _labels(labels, [(layers[i], latents[i]) for i in features[stored[: len(features)]]])
-    found = []
+    nodes = []
     for i in np.flatnonzero(stored).tolist():
-        about = {"influence": float(total[i]), "share": float(default.node_share[i]), "kept": bool(default.nodes[i])}
+        columns = {"influence": float(total[i]), "share": float(default.node_share[i]), "kept": bool(default.nodes[i])}
         if i < first_error:
             at = int(features[i])
             label = named.get((layers[at], latents[at]), "")
-            about |= {"activation": activations[at], "label": label}
-            found.append(GraphNode("feature", layers[at], positions[at], latents[at], **about))
+            columns |= {"activation": activations[at], "label": label}
+            nodes.append(GraphNode("feature", layers[at], positions[at], latents[at], **columns))
         elif i < first_token:
             layer, position = divmod(i - first_error, n_pos)
-            found.append(GraphNode("error", layer, position, -1, **about))
+            nodes.append(GraphNode("error", layer, position, -1, **columns))
         elif i < first_target:
             position = i - first_token
             token = int(system.frozen.tokens[0, position])
-            found.append(GraphNode("token", -1, position, token, label=texts[position], **about))
+            nodes.append(GraphNode("token", -1, position, token, label=texts[position], **columns))
         else:
             which = i - first_target
-            each = aim.targets[which]
-            chance = each.weight if each.token is None else float(system.frozen.logits.softmax(-1)[each.token])
-            about |= {"probability": chance, "label": each.label}
+            target = aim.targets[which]
+            chance = target.weight if target.token is None else float(system.frozen.logits.softmax(-1)[target.token])
+            columns |= {"probability": chance, "label": target.label}
             layer, position = int(aim.starts.layer[which]), int(aim.starts.position[which])
             layer = layer if aim.feature is not None else n_layers
-            found.append(GraphNode("logit", layer, position, which, **about))
-    return tuple(found)
+            nodes.append(GraphNode("logit", layer, position, which, **columns))
+    return tuple(nodes)
 
 
 def _labels(labels: Labels | None, wanted: list[tuple[int, int]]) -> dict[tuple[int, int], str]:
     if labels is None:
         return {}
-    found: dict[tuple[int, int], str] = {}
+    texts: dict[tuple[int, int], str] = {}
     for layer in sorted({layer for layer, _ in wanted}):
-        latents = sorted({latent for each, latent in wanted if each == layer})
-        found |= {(layer, latent): text for latent, text in zip(latents, labels(layer, latents), strict=True)}
-    return found
+        latents = sorted({latent for block, latent in wanted if block == layer})
+        texts |= {(layer, latent): text for latent, text in zip(latents, labels(layer, latents), strict=True)}
+    return texts
 
 
 LEAST = 3
@@ -452,22 +452,22 @@ def trace_variants(
             f"a template has {{}} where the word goes, and at least {LEAST} words; got {len(words)} words"
         )
     tokens = {word: to_tokens(model, template.replace("{}", word)) for word in words}
-    lengths = {word: each.shape[1] for word, each in tokens.items()}
+    lengths = {word: prompt.shape[1] for word, prompt in tokens.items()}
     if len(set(lengths.values())) > 1:
         shown = ", ".join(f"{word!r} {n}" for word, n in lengths.items())
         raise PromptError(f"prompts of a template need the same number of tokens, got {shown}; choose other words")
-    ids = [each[0].tolist() for each in tokens.values()]
+    ids = [prompt[0].tolist() for prompt in tokens.values()]
     slots = [len({row[i] for row in ids}) > 1 for i in range(len(ids[0]))]
     texts = ["{}" if slot else text for slot, text in zip(slots, token_strings(model, ids[0]), strict=True)]
-    found: dict[tuple[str, str], list[float]] = {}
+    by_pair: dict[tuple[str, str], list[float]] = {}
     for done, (word, target) in enumerate(words.items()):
         system = open_system(model, tokens[word], replacement, skip_positions=config.skip_positions)
         adjacency = assemble(system, aim_at(model, system, config, target), config)
         for pair, flow in flows(adjacency, groups_of(system, adjacency, texts)).items():
-            found.setdefault(pair, [0.0] * len(words))[done] = flow
+            by_pair.setdefault(pair, [0.0] * len(words))[done] = flow
         if progress is not None:
             progress(done + 1, len(words), {})
-    arrays = {pair: np.array(values) for pair, values in found.items() if np.any(values)}
+    arrays = {pair: np.array(values) for pair, values in by_pair.items() if np.any(values)}
     return Variants(template, tuple(words), arrays)
 
 
@@ -482,7 +482,7 @@ def groups_of(system: "System", adjacency: Adjacency, texts: list[str]) -> list[
     layers, positions = system.layer.tolist(), system.position.tolist()
     names = [f"{part(layers[i])} latents at {at[positions[i]]}" for i in adjacency.features.tolist()]
     names += [f"{part(i // n_pos)} errors at {at[i % n_pos]}" for i in range(system.n_errors)]
-    names += [f"token {each}" for each in at]
+    names += [f"token {position}" for position in at]
     return names + ["target"] * (len(adjacency.kinds) - len(names))
 
 
