@@ -362,7 +362,7 @@ class _Counts:
             "l0": float(self.fired.sum() / self.n),
             "shrinkage": self.contributed / self.true if self.true else float("nan"),
             "dead": float((self.fired == 0).double().mean()),
-            "fvu": float(fraction_unexplained(error, square, mean, about=mean)),
+            "fvu": float(fraction_unexplained(error, square, mean, centre=mean)),
         }
 
 
