@@ -315,9 +315,11 @@ class Absorption(Result):
         return sorted(self.to_records(), key=lambda row: -row["full"])
 
 
-def absorption_table(tables: Mapping[str, Absorption]) -> str:
+def absorption_table(scores: Mapping[str, Absorption]) -> str:
     """Return a plain-text table with one dictionary a line."""
-    return "\n".join(whole_table([{"dictionary": name} | Result.to_records(row)[0] for name, row in tables.items()]))
+    return "\n".join(
+        whole_table([{"dictionary": name} | Result.to_records(score)[0] for name, score in scores.items()])
+    )
 
 
 GOOD_F1 = 0.7
