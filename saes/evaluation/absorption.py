@@ -121,7 +121,7 @@ def measure_absorption(
                 f"{name} ({sae}) does not read and write the hook point of the examples, of width "
                 f"{examples.x.shape[1]}; choose an SAE that was trained there"
             )
-    found: dict[tuple[str, str], list[_Found]] = {}
+    runs: dict[tuple[str, str], list[_Found]] = {}
     probes: dict[str, list[float]] = {}
     failed: dict[str, float] = {}
     for number, seed in enumerate(seeds):
@@ -130,19 +130,17 @@ def measure_absorption(
         failed |= too_low
         for name, sae in saes.items():
             columns = sparse_columns(sae, train.x), sparse_columns(sae, test.x)
-            for label, each in probed.items():
-                found.setdefault((name, label), []).append(_absorbed(sae, columns, train, test, label, each))
-        for label, each in probed.items():
-            probes.setdefault(label, []).append(each.f1)
+            for label, probe in probed.items():
+                runs.setdefault((name, label), []).append(_absorbed(sae, columns, train, test, label, probe))
+        for label, probe in probed.items():
+            probes.setdefault(label, []).append(probe.f1)
         if progress:
             progress(number + 1, len(seeds), {"classes": len(probed)})
     usable = [label for label in examples.names if len(probes.get(label, ())) == len(seeds)]
     _refuse_too_few(examples, usable, {**failed, **{n: float(np.mean(f1)) for n, f1 in probes.items()}})
     rows, groups = len(examples.x), len(np.unique(examples.group))
     f1 = {label: float(np.mean(probes[label])) for label in usable}
-    return {
-        name: _summarise({label: found[name, label] for label in usable}, f1, failed, rows, groups) for name in saes
-    }
+    return {name: _summarise({label: runs[name, label] for label in usable}, f1, failed, rows, groups) for name in saes}
 
 
 def first_letters(
@@ -247,12 +245,12 @@ def absorption_of(
     others = (cosines >= COSINE_PART).clone()
     others[mains] = False
     absorbers = (adds * others).clamp_min(0).topk(min(N_ABSORBERS, adds.shape[1]), dim=1).values.sum(1)
-    own = adds[:, mains].sum(1)
-    missing = (whole - own).clamp_min(0)
+    written = adds[:, mains].sum(1)
+    missing = (whole - written).clamp_min(0)
     part = torch.minimum(absorbers, missing)
-    fraction = torch.where(own <= 0, torch.ones_like(own), part / (part + own).clamp_min(1e-12))
-    none = (own >= whole) | (absorbers < SHARE * whole) | (whole <= 0)
-    return full.numpy(), torch.where(none, torch.zeros_like(own), fraction).double().numpy()
+    fraction = torch.where(written <= 0, torch.ones_like(written), part / (part + written).clamp_min(1e-12))
+    none = (written >= whole) | (absorbers < SHARE * whole) | (whole <= 0)
+    return full.numpy(), torch.where(none, torch.zeros_like(written), fraction).double().numpy()
 
 
 def main_latents(
@@ -295,51 +293,51 @@ def _refuse_too_few(examples: Examples, usable: list[str], f1: dict[str, float])
 
 
 def _summarise(
-    found: dict[str, list[_Found]], probe_f1: dict[str, float], failed: dict[str, float], n_rows: int, n_groups: int
+    by_class: dict[str, list[_Found]], probe_f1: dict[str, float], failed: dict[str, float], n_rows: int, n_groups: int
 ) -> Absorption:
-    by_seed = np.mean([[each.full.mean() for each in runs] for runs in found.values()], axis=0)
+    by_seed = np.mean([[run.full.mean() for run in runs] for runs in by_class.values()], axis=0)
     classes = [
         ClassAbsorption(
             name=name,
             probe_f1=probe_f1[name],
             main=tuple(runs[0].main),
-            main_f1=float(np.mean([each.main_f1 for each in runs])),
-            n=sum(len(each.full) for each in runs),
-            full=float(np.mean([each.full.mean() for each in runs])),
-            fraction=float(np.mean([each.fraction.mean() for each in runs])),
+            main_f1=float(np.mean([run.main_f1 for run in runs])),
+            n=sum(len(run.full) for run in runs),
+            full=float(np.mean([run.full.mean() for run in runs])),
+            fraction=float(np.mean([run.fraction.mean() for run in runs])),
         )
-        for name, runs in found.items()
+        for name, runs in by_class.items()
     ]
-    ends = {score: _ends(found, score) for score in ("full", "fraction")}
+    ends = {score: _ends(by_class, score) for score in ("full", "fraction")}
     return Absorption(
-        full=float(np.mean([each.full for each in classes])),
-        fraction=float(np.mean([each.fraction for each in classes])),
-        main_f1=float(np.mean([each.main_f1 for each in classes])),
-        probe_f1=float(np.mean([each.probe_f1 for each in classes])),
-        intervals={score: each for score, each in ends.items() if each is not None},
+        full=float(np.mean([row.full for row in classes])),
+        fraction=float(np.mean([row.fraction for row in classes])),
+        main_f1=float(np.mean([row.main_f1 for row in classes])),
+        probe_f1=float(np.mean([row.probe_f1 for row in classes])),
+        intervals={score: interval for score, interval in ends.items() if interval is not None},
         by_seed=by_seed.tolist(),
         classes=classes,
-        left_out={name: score for name, score in failed.items() if name not in found},
+        left_out={name: score for name, score in failed.items() if name not in by_class},
         n_rows=n_rows,
         n_groups=n_groups,
     )
 
 
-def _ends(found: dict[str, list[_Found]], score: str) -> Ends | None:
+def _ends(by_class: dict[str, list[_Found]], score: str) -> Ends | None:
     """Return a bootstrap interval over groups, or None with too few groups.
 
     In one replicate a group has the same weight in every class and split.
     """
-    n_groups = len(np.unique(np.concatenate([each.group for runs in found.values() for each in runs])))
+    n_groups = len(np.unique(np.concatenate([run.group for runs in by_class.values() for run in runs])))
     if n_groups < MIN_DOCUMENTS:
         return None
     means = []
-    for runs in found.values():
-        for each in runs:
-            groups, index = np.unique(each.group, return_inverse=True)
+    for runs in by_class.values():
+        for run in runs:
+            groups, index = np.unique(run.group, return_inverse=True)
             weights = poisson_weights(groups.tolist())[1:][:, index]
             with np.errstate(invalid="ignore", divide="ignore"):
-                means.append(weights @ getattr(each, score).astype(float) / weights.sum(1))
+                means.append(weights @ getattr(run, score).astype(float) / weights.sum(1))
     drawn = np.array(means)
     counts = np.isfinite(drawn).any(0)  # replicates in which some group counts
     return quantile_ends(np.nanmean(drawn[:, counts], axis=0), n_groups)

@@ -75,7 +75,7 @@ def random_dictionary_like(sae: SAE, *, k: int, seed: int = 0) -> SAE:
     if sae.d_in != sae.d_out:
         reads = torch.nn.functional.normalize(torch.randn(sae.d_sae, sae.d_in, generator=generator), dim=1)
     like = sae.W_dec
-    W_enc, W_dec = (each.to(like.device, like.dtype) for each in (reads.T.contiguous(), rows))
+    W_enc, W_dec = (matrix.to(like.device, like.dtype) for matrix in (reads.T.contiguous(), rows))
     weights = Weights(W_enc, like.new_zeros(sae.d_sae), W_dec, sae.b_dec.detach().clone())
     k = min(k, sae.d_sae)
     if not isinstance(sae, Transcoder):

@@ -50,17 +50,17 @@ def group_rows(rows: Sequence[Compared], groups: Mapping[str, str]) -> list[Grou
 
     A group of one row has no spread over seeds and is left out.
     """
-    found = []
+    averages = []
     for group in dict.fromkeys(groups.values()):
         members = [row for row in rows if groups.get(row.name) == group]
         if len(members) < 2:
             continue
-        each = [row.scores() for row in members]
-        shared = [name for name in each[0] if all(name in scores for scores in each)]
-        ends = t_interval(np.array([[scores[name] for scores in each] for name in shared]))
+        by_member = [row.scores() for row in members]
+        shared = [name for name in by_member[0] if all(name in scores for scores in by_member)]
+        ends = t_interval(np.array([[scores[name] for scores in by_member] for name in shared]))
         intervals = {name: ends.at(i) for i, name in enumerate(shared)}
-        found.append(Group(name=group, members=tuple(row.name for row in members), scores=intervals))
-    return found
+        averages.append(Group(name=group, members=tuple(row.name for row in members), scores=intervals))
+    return averages
 
 
 @final
@@ -106,15 +106,15 @@ def truncate(sae: SAE, batches: Iterator[Float[Tensor, "n d_in"]], l0: float) ->
     """
     if l0 <= 0:
         raise ConfigError(f"l0 must be above 0, got {l0}")
-    norms, found, n = sae.W_dec.norm(dim=1), [], 0
+    norms, contributions, n = sae.W_dec.norm(dim=1), [], 0
     for x in batches:
         acts = sae.encode_sparse(x.to(sae.device))
         added = acts.values * norms[acts.indices.long()]
-        found.append(added[added > 0])
+        contributions.append(added[added > 0])
         n += len(x)
     if not n:
         raise ConfigError("setting a cutoff needs held-out rows, got none; record more documents")
-    added, n_active = torch.cat(found), max(1, round(l0 * n))
+    added, n_active = torch.cat(contributions), max(1, round(l0 * n))
     if len(added) <= n_active:
         return sae
     return TruncatedSAE(sae, float(added.topk(n_active).values[-1]))
@@ -157,8 +157,8 @@ def compare(
     def heldout(sae: SAE) -> Reconstruction:
         return evaluate_on_recording(sae, recording, heldout_fraction=heldout_fraction, seed=seed)
 
-    own = {name: heldout(sae) for name, sae in saes.items()}
-    target = min(found.l0 for found in own.values()) if l0 is None else l0
+    scores = {name: heldout(sae) for name, sae in saes.items()}
+    target = min(score.l0 for score in scores.values()) if l0 is None else l0
     others = _baselines(next(iter(saes.values())), recording, target, heldout_fraction, seed) if baselines else {}
     compared = {**saes, **{name: sae for name, sae in others.items() if name not in saes}}
     cuts = {
@@ -168,12 +168,12 @@ def compare(
     inside: dict[str, InModel] = {}
     if model is not None and tokens is not None and all(map(can_splice, cuts.values())):
         device = torch.device(model.cfg.device)
-        there = {name: sae if sae.device == device else deepcopy(sae).to(device) for name, sae in cuts.items()}
-        inside = evaluate_all_in_model(there, model, tokens, documents=documents, seed=seed, progress=progress)
+        on_device = {name: sae if sae.device == device else deepcopy(sae).to(device) for name, sae in cuts.items()}
+        inside = evaluate_all_in_model(on_device, model, tokens, documents=documents, seed=seed, progress=progress)
     probed = probing.rows() if probing else {}
     rows = []
     for number, (name, sae) in enumerate(compared.items()):
-        before = own.get(name) or heldout(sae)
+        before = scores.get(name) or heldout(sae)
         nearest = nearest_cosines(sae.decoder_directions)
         rows.append(
             Compared(
@@ -221,12 +221,12 @@ def _baselines(sae: SAE, recording: Recording, l0: float, heldout_fraction: floa
     if len(sae.hook_points) > 1 or sae.hook_point_out not in ("", sae.hook_point):
         return {}
     hook_point, k = sae.hook_point, max(1, min(round(l0), sae.d_in, sae.d_sae))
-    found = {
+    baselines = {
         "pca": pca_of(recording, hook_point, k=k, heldout_fraction=heldout_fraction),
         "coordinates": coordinates_of(recording, hook_point, k=k),
         "untrained": untrained_sae(recording, hook_point, d_sae=sae.d_sae, k=k, seed=seed),
     }
-    return {name: each.to(sae.device) for name, each in found.items()}
+    return {name: baseline.to(sae.device) for name, baseline in baselines.items()}
 
 
 def _heldout_rows(sae: SAE, recording: Recording, heldout_fraction: float) -> Iterator[Tensor]:

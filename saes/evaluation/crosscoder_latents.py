@@ -146,17 +146,17 @@ class _Scaling:
                 written.index_add_(0, row[part], self.decoders[site][latent[part]] * value[part, None])
             recons.append(written)
             errors.append((values[site].float() - biases[site]) * scale - written)
-        for own in (0, 1):
-            self._add(own, row, latent, value, recons, errors)
+        for owner in (0, 1):
+            self._add(owner, row, latent, value, recons, errors)
 
     def _add(
-        self, own: int, row: Tensor, latent: Tensor, value: Tensor, recons: list[Tensor], errors: list[Tensor]
+        self, owner: int, row: Tensor, latent: Tensor, value: Tensor, recons: list[Tensor], errors: list[Tensor]
     ) -> None:
-        mine = self.own.to(latent.device)[latent] == own
+        mine = self.own.to(latent.device)[latent] == owner
         row, latent, value = row[mine], latent[mine], value[mine]
         for part in _parts(len(row)):
-            written = self.decoders[own][latent[part]] * value[part, None]
-            targets = (errors[1 - own], errors[own], recons[1 - own], recons[own])
+            written = self.decoders[owner][latent[part]] * value[part, None]
+            targets = (errors[1 - owner], errors[owner], recons[1 - owner], recons[owner])
             for i, target in enumerate(targets):
                 at = target[row[part]] + written if i == 1 else target[row[part]]
                 along = torch.linalg.vecdot(written, at).cpu().double()
@@ -195,7 +195,7 @@ def _open(crosscoder: CrosscoderSAE, recordings: Sequence[Recording]) -> Source:
 
 def _name(crosscoder: CrosscoderSAE, site: int) -> str:
     """Return the name of a site's model, or of its recording where both models have the same name."""
-    names = [each["model"] for each in crosscoder.sites]
+    names = [source["model"] for source in crosscoder.sites]
     return str(names[site] if names[0] != names[1] else crosscoder.sites[site]["recording"])
 
 

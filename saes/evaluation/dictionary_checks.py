@@ -74,8 +74,8 @@ class Applied:
         known = self.setup.known.setdefault("at", {})
         if wanted := sorted({*hook_points} - known.keys()):
             first = int(bos_token_id(model) is not None)
-            found = capture(model, texts, wanted)
-            known |= {name: value[:, first:].flatten(2).flatten(0, 1).float() for name, value in found.items()}
+            values = capture(model, texts, wanted)
+            known |= {name: value[:, first:].flatten(2).flatten(0, 1).float() for name, value in values.items()}
         return known
 
     @property
@@ -118,11 +118,11 @@ def _act(sae: SAE, pre: Tensor) -> Tensor:
     means="It belongs to another model, or to another state of this one: its features mean nothing here.",
 )  # fmt: skip
 def weights(applied: Applied) -> Outcome:
-    told = applied.sae.metadata.weight_hash
-    if not told:
+    saved = applied.sae.metadata.weight_hash
+    if not saved:
         raise Skip("the dictionary does not say which weights it was trained on")
-    own = applied.setup.weight_hash
-    return told == own, "the same" if told == own else f"trained on {told[:12]}, the model has {own[:12]}"
+    loaded = applied.setup.weight_hash
+    return saved == loaded, "the same" if saved == loaded else f"trained on {saved[:12]}, the model has {loaded[:12]}"
 
 
 @trial(
@@ -146,8 +146,8 @@ def encoder(applied: Applied) -> Outcome:
     wanted = _act(sae, seen @ sae.W_enc.double() + sae.b_enc.double())
     sparse = sae.encode_sparse(x)
     spread = torch.zeros_like(wanted).scatter_add_(1, sparse.indices, sparse.values.double())
-    found = max(_off(sae.encode(x).double(), wanted), _off(spread, wanted))
-    return found < 1e-3, f"{found:.2g} of the activations' norm differ"
+    difference = max(_off(sae.encode(x).double(), wanted), _off(spread, wanted))
+    return difference < 1e-3, f"{difference:.2g} of the activations' norm differ"
 
 
 def _off(came: Tensor, wanted: Tensor) -> float:
@@ -166,8 +166,8 @@ def decoder(applied: Applied) -> Outcome:
     sae, (x, _) = applied.sae, applied.own
     acts, sparse = sae.encode(x[:256]), sae.encode_sparse(x[:256])
     wanted = acts.double() @ sae.decoder_directions.double() + sae.b_dec.double()
-    found = max(gap(sae.decode(acts), wanted), gap(sae.decode_sparse(sparse), wanted))
-    return found < 1e-2, f"differences up to {found:.2g} of the spread"
+    difference = max(gap(sae.decode(acts), wanted), gap(sae.decode_sparse(sparse), wanted))
+    return difference < 1e-2, f"differences up to {difference:.2g} of the spread"
 
 
 @trial(
@@ -202,12 +202,12 @@ def threshold(applied: Applied) -> Outcome:
 )  # fmt: skip
 def scale_of_input(applied: Applied) -> Outcome:
     x, target = applied.own
-    found = {scale: fvu_of(applied.sae, x, target, scale) for scale in SCALES}
-    best = min(found, key=found.__getitem__)
+    fvus = {scale: fvu_of(applied.sae, x, target, scale) for scale in SCALES}
+    best = min(fvus, key=fvus.__getitem__)
     shrinks = isinstance(getattr(applied.sae, "activation", None), ReLU)
     largest = SHRUNK if shrinks else NEAR_ONE[1]
-    passed = NEAR_ONE[0] <= best <= largest or _no_worse(found[1.0], found[best])
-    return passed, f"FVU {found[1.0]:.3f} at 1, least {found[best]:.3f} at {best:g}"
+    passed = NEAR_ONE[0] <= best <= largest or _no_worse(fvus[1.0], fvus[best])
+    return passed, f"FVU {fvus[1.0]:.3f} at 1, least {fvus[best]:.3f} at {best:g}"
 
 
 @trial(
@@ -267,12 +267,12 @@ def hook_point(applied: Applied) -> Outcome:
         raise Skip("no other hook point near it has this width")
     applied.read([name for pair in pairs for name in pair])
     fitting = [pair for pair in pairs if applied.at(*pair)[0].shape[1] == applied.sae.d_in]
-    found = {pair: fvu_of(applied.sae, *applied.at(*pair)) for pair in fitting}
-    best = min(found, key=found.__getitem__)
-    passed = _no_worse(found[applied.points], found[best])
-    said = f"FVU {found[applied.points]:.3f} at {applied.points[0]}"
-    others = [value for pair, value in found.items() if pair != applied.points]
-    return passed, f"{said}, at others {min(others):.3f} and more" + ("" if passed else f", least at {best[0]}")
+    fvus = {pair: fvu_of(applied.sae, *applied.at(*pair)) for pair in fitting}
+    best = min(fvus, key=fvus.__getitem__)
+    passed = _no_worse(fvus[applied.points], fvus[best])
+    text = f"FVU {fvus[applied.points]:.3f} at {applied.points[0]}"
+    others = [value for pair, value in fvus.items() if pair != applied.points]
+    return passed, f"{text}, at others {min(others):.3f} and more" + ("" if passed else f", least at {best[0]}")
 
 
 @trial(
@@ -283,14 +283,14 @@ def hook_point(applied: Applied) -> Outcome:
 )  # fmt: skip
 def learned(applied: Applied) -> Outcome:
     sae, (x, target) = applied.sae, applied.own
-    own, active = fvu_of(sae, x, target), _l0(sae, x)
+    fvu, active = fvu_of(sae, x, target), _l0(sae, x)
     shuffled: Any = copy.deepcopy(sae)
     order = torch.randperm(sae.d_sae, generator=torch.Generator().manual_seed(applied.setup.seed)).to(sae.device)
     shuffled.W_dec.data = sae.W_dec.detach()[order]
     random = random_dictionary_like(sae, k=max(1, min(round(active), sae.d_sae)), seed=applied.setup.seed)
     others = {"shuffled": fvu_of(shuffled, x, target), "random": fvu_of(random.to(sae.device), x, target)}
-    said = ", ".join(f"{name} {value:.3f}" for name, value in others.items())
-    return own < 0.9 * min(others.values()), f"FVU {own:.3f}; {said}"
+    text = ", ".join(f"{name} {value:.3f}" for name, value in others.items())
+    return fvu < 0.9 * min(others.values()), f"FVU {fvu:.3f}; {text}"
 
 
 @torch.no_grad()
@@ -308,13 +308,13 @@ def as_card_says(applied: Applied) -> Outcome:
     x, target = applied.own
     l0, fvu = _l0(applied.sae, x), fvu_of(applied.sae, x, target)
     card = applied.said
-    said = f"L0 {l0:.1f}, FVU {fvu:.3f}"
+    text = f"L0 {l0:.1f}, FVU {fvu:.3f}"
     if card.l0 is None and card.fvu is None:
-        return None, f"{said}; no card states them"
+        return None, f"{text}; no card states them"
     fits = card.l0 is None or card.l0 / 1.6 <= l0 <= card.l0 * 1.6
     fits = fits and (card.fvu is None or fvu <= max(2 * card.fvu, card.fvu + 0.1))
-    told = ", ".join(f"{name} {value:.3g}" for name, value in (("L0", card.l0), ("FVU", card.fvu)) if value is not None)
-    return fits, f"{said}; its card: {told}"
+    line = ", ".join(f"{name} {value:.3g}" for name, value in (("L0", card.l0), ("FVU", card.fvu)) if value is not None)
+    return fits, f"{text}; its card: {line}"
 
 
 @trial(
@@ -366,12 +366,12 @@ def explained_variance(applied: Applied) -> Outcome:
     x, target = applied.own
     off = (applied.sae(x).float() - target).square().sum(0)
     whole = (target - target.mean(0)).square().sum(0)
-    together, each = 1 - float(off.sum() / whole.sum()), float((1 - off / whole.clamp_min(1e-12)).mean())
+    together, mean = 1 - float(off.sum() / whole.sum()), float((1 - off / whole.clamp_min(1e-12)).mean())
     acts = applied.sae.encode(x) > 0
     share = acts.float().mean(0)
     dead, dense = float((share == 0).float().mean()), float((share > 0.1).float().mean())
     return None, (
-        f"{together:.3f} together, {each:.3f} by coordinate; {dead:.0%} of the latents silent on these {len(x):,} "
+        f"{together:.3f} together, {mean:.3f} by coordinate; {dead:.0%} of the latents silent on these {len(x):,} "
         f"tokens, {dense:.1%} active on more than a tenth"
     )
 
@@ -386,23 +386,21 @@ def loss_inside(applied: Applied) -> Outcome:
     texts, sae = applied.setup.prompts.texts, applied.sae
     if texts is None or not can_splice(sae):
         raise Skip("it cannot be put into one model")
-    found = evaluate_in_model(sae, applied.setup.model, texts[:8])
-    said = (
-        f"{found.ce_clean:.2f} nats, {found.ce_spliced:.2f} with the reconstruction, {found.ce_mean:.2f} with the mean"
-    )
-    if found.ce_mean - found.ce_clean < 0.02:
-        raise Skip(f"the mean does as well, so nothing is judged ({said})")
-    return found.ce_spliced < found.ce_mean, said
+    ce = evaluate_in_model(sae, applied.setup.model, texts[:8])
+    text = f"{ce.ce_clean:.2f} nats, {ce.ce_spliced:.2f} with the reconstruction, {ce.ce_mean:.2f} with the mean"
+    if ce.ce_mean - ce.ce_clean < 0.02:
+        raise Skip(f"the mean does as well, so nothing is judged ({text})")
+    return ce.ce_spliced < ce.ce_mean, text
 
 
 TRIALS = trials_of(sys.modules[__name__])
 
 
-def checks_of_dictionary(setup: Setup, sae: SAE, said: Said | None = None) -> Iterator[Check]:
+def checks_of_dictionary(setup: Setup, sae: SAE, card: Said | None = None) -> Iterator[Check]:
     """Yield the checks of a dictionary in a model, each as soon as it is done. Crosscoders are not checked."""
     trials = due(TRIALS, quick=setup.quick)
     if not _is_examined(sae):
-        for each in trials:
-            yield each.experiment.not_checked("a dictionary of several hook points is not examined")
+        for trial in trials:
+            yield trial.experiment.not_checked("a dictionary of several hook points is not examined")
         return
-    yield from run_trials(trials, Applied(setup, sae, said or Said()))
+    yield from run_trials(trials, Applied(setup, sae, card or Said()))

@@ -80,9 +80,9 @@ class ConceptScore:
         row |= {"feature": self.own.unit, "threshold": self.own.threshold}
         row |= {**self.own.f1.columns("f1"), **self.own.auroc.columns("auroc")}
         for basis in BASES[1:]:
-            found = self.detectors.get(basis)
-            row |= {basis: found and found.unit, f"{basis}_sign": found and found.sign}
-            row |= {f"{basis}_f1": found and found.f1.estimate, f"{basis}_auroc": found and found.auroc.estimate}
+            best = self.detectors.get(basis)
+            row |= {basis: best and best.unit, f"{basis}_sign": best and best.sign}
+            row |= {f"{basis}_f1": best and best.f1.estimate, f"{basis}_auroc": best and best.auroc.estimate}
         row |= self.null.columns("null_f1")
         names = ("steering", "steering_p", "search_rank")
         return row | {name: getattr(self, name) for name in names}
@@ -100,27 +100,27 @@ class ConceptScores(Result):
 
     def to_records(self) -> list[Record]:
         """Return one row per concept: `ConceptScore.to_record`."""
-        return [each.to_record() for each in self.scores]
+        return [score.to_record() for score in self.scores]
 
     def shown(self) -> list[Record]:
         """Return the main columns, the best detected concepts first."""
         names = ("concept", "feature", "f1", "auroc", *(f"{basis}_f1" for basis in BASES[1:]), "null_f1")
-        return [{name: each.to_record()[name] for name in names} for each in self.ranked()]
+        return [{name: score.to_record()[name] for name in names} for score in self.ranked()]
 
     def ranked(self) -> list[ConceptScore]:
         """Return the concepts, the best detected first."""
-        return sorted(self.scores, key=lambda each: -each.own.f1.estimate)
+        return sorted(self.scores, key=lambda score: -score.own.f1.estimate)
 
     def of_set(self, name: Set) -> list[ConceptScore]:
         """Return the concepts of one set."""
-        return [each for each in self.scores if each.concept.set == name]
+        return [score for score in self.scores if score.concept.set == name]
 
     def headline(self) -> str:
         """Report the share of concepts that a latent detects, in both sets."""
         words = [
-            f"{found['dictionary'].estimate:.0%} of {len(self.of_set(name))} concepts ({name}; shuffled labels "
-            f"{found['null'].estimate:.0%})"
-            for name, found in self.shares().items()
+            f"{shares['dictionary'].estimate:.0%} of {len(self.of_set(name))} concepts ({name}; shuffled labels "
+            f"{shares['null'].estimate:.0%})"
+            for name, shares in self.shares().items()
         ]
         return f"A latent detects, with F1 of at least {GOOD_F1}, {', '.join(words)}"
 
@@ -134,15 +134,15 @@ class ConceptScores(Result):
         for name, null in self.null.items():
             mine = self.of_set(name)
             good = {
-                basis: [each.detectors[basis].f1.estimate >= GOOD_F1 for each in mine]
+                basis: [score.detectors[basis].f1.estimate >= GOOD_F1 for score in mine]
                 for basis in BASES
-                if all(basis in each.detectors for each in mine)
+                if all(basis in score.detectors for score in mine)
             }
-            if all(each.steering_p is not None for each in mine):
-                good["steered"] = [each.steers for each in mine]
+            if all(score.steering_p is not None for score in mine):
+                good["steered"] = [score.steers for score in mine]
             if self.features:
-                good["found"] = [each.search_rank is not None for each in mine]
-            counted = {key: proportion_interval(sum(each), len(mine)) for key, each in good.items()}
+                good["found"] = [score.search_rank is not None for score in mine]
+            counted = {key: proportion_interval(sum(flags), len(mine)) for key, flags in good.items()}
             shares[name] = {**counted, "null": null}
         return shares
 
@@ -161,36 +161,36 @@ class ConceptScores(Result):
     def findings(self, sae: str) -> Iterator[Finding]:
         """Yield what a dictionary detects better than every baseline: single concepts, and the share of them."""
         if self._p_untrained() <= ALPHA:
-            for each in self.scores:
-                others = [found.f1.estimate for found in each.detectors.values() if found is not each.own]
-                null = max([each.null.high, *others])
-                if others and each.own.f1.estimate >= GOOD_F1 and each.own.f1.low > null:
-                    yield self._concept(each, null, sae)
+            for score in self.scores:
+                others = [detector.f1.estimate for detector in score.detectors.values() if detector is not score.own]
+                null = max([score.null.high, *others])
+                if others and score.own.f1.estimate >= GOOD_F1 and score.own.f1.low > null:
+                    yield self._concept(score, null, sae)
         if share := self.shares().get("judge"):
             yield from _dictionary(share, self.of_set("judge"), sae)
 
     def _p_untrained(self) -> float:
         """Return the p-value of a sign test, as an untrained dictionary has a latent for some concepts by chance."""
         pairs = [
-            (each.own.f1.estimate, each.detectors["untrained"].f1.estimate)
-            for each in self.scores
-            if "untrained" in each.detectors
+            (score.own.f1.estimate, score.detectors["untrained"].f1.estimate)
+            for score in self.scores
+            if "untrained" in score.detectors
         ]
         n, wins = sum(a != b for a, b in pairs), sum(a > b for a, b in pairs)
         return sum(comb(n, k) for k in range(wins, n + 1)) / 2**n
 
-    def _concept(self, each: ConceptScore, null: float, sae: str) -> Finding:
-        at, f1 = each.own.unit, {name: found.f1.estimate for name, found in each.detectors.items()}
+    def _concept(self, score: ConceptScore, null: float, sae: str) -> Finding:
+        at, f1 = score.own.unit, {name: detector.f1.estimate for name, detector in score.detectors.items()}
         beside = [f"The best neuron gets {f1['neuron']:.2f}"] if "neuron" in f1 else []
         beside += [f"the best untrained latent {f1['untrained']:.2f}"] if "untrained" in f1 else []
         steers = ""
-        if each.steers and (each.steering or 0) > 0:
-            steers = f" Steering along it raises its words, random features do not (p {each.steering_p:.2g})."
+        if score.steers and (score.steering or 0) > 0:
+            steers = f" Steering along it raises its words, random features do not (p {score.steering_p:.2g})."
         return Finding(
             kind="concept",
-            title=f"A feature for {each.concept.name[:40]}",
+            title=f"A feature for {score.concept.name[:40]}",
             sentence=f"Feature {at} of {sae} tells sentences with such a word from others: F1 {f1['dictionary']:.2f}.",
-            more=f"Measured on held-out words. {', '.join(beside)}, shuffled labels at most {each.null.high:.2f}."
+            more=f"Measured on held-out words. {', '.join(beside)}, shuffled labels at most {score.null.high:.2f}."
             f"{steers}",
             value=f1["dictionary"],
             null=null,
@@ -203,27 +203,27 @@ class ConceptScores(Result):
 
 def _dictionary(share: dict[str, Interval[float]], scores: Sequence[ConceptScore], sae: str) -> Iterator[Finding]:
     """Yield the share of concepts that a dictionary detects, where its interval lies above every baseline."""
-    own, untrained = share["dictionary"], share["untrained"].estimate
+    ours, untrained = share["dictionary"], share["untrained"].estimate
     best = {name: share[name].estimate for name in ("neuron", "component", "coordinate") if name in share}
     null = max(untrained, share["null"].estimate, *best.values())
-    if own.low <= null:
+    if ours.low <= null:
         return
     name, rival = max(best.items(), key=lambda pair: pair[1])
-    found = [{way: each.f1.estimate for way, each in score.detectors.items()} for score in scores]
+    by_concept = [{way: detector.f1.estimate for way, detector in score.detectors.items()} for score in scores]
     yield Finding(
         kind="dictionary",
         title="A dictionary that knows everyday concepts",
-        sentence=f"{own.estimate:.0%} of {len(scores)} concepts that did not guide its choice have a feature with F1 "
-        f"of at least {GOOD_F1} in {sae} ({own.low:.0%} to {own.high:.0%}); {rival:.0%} have such a {name}, "
+        sentence=f"{ours.estimate:.0%} of {len(scores)} concepts that did not guide its choice have a feature with "
+        f"F1 of at least {GOOD_F1} in {sae} ({ours.low:.0%} to {ours.high:.0%}); {rival:.0%} have such a {name}, "
         f"{untrained:.0%} such a latent of an untrained dictionary.",
-        value=own.estimate,
+        value=ours.estimate,
         null=null,
         about="fraction of concepts; null: the best baseline",
         href=f"{address_of(f'saes/{sae}')}#concepts",
         proof="See the table",
         dots=Dots(
-            x=tuple(max(f1 for way, f1 in each.items() if way != "dictionary") for each in found),
-            y=tuple(each["dictionary"] for each in found),
+            x=tuple(max(f1 for way, f1 in f1s.items() if way != "dictionary") for f1s in by_concept),
+            y=tuple(f1s["dictionary"] for f1s in by_concept),
             across="F1 of the best baseline",
             up="F1 of the best feature, by concept",
         ),
@@ -292,27 +292,27 @@ class SAEEvaluation(NamesFeatures, kind="evaluation", made_by="evaluate"):
         scores = self.concept_scores.scores if self.concept_scores else ()
         return tuple(
             NamedFeature(
-                feature=each.own.unit,
-                concept=each.concept.name,
-                words=each.concept.words,
-                f1=each.own.f1.estimate,
-                null=each.null.high,
+                feature=score.own.unit,
+                concept=score.concept.name,
+                words=score.concept.words,
+                f1=score.own.f1.estimate,
+                null=score.null.high,
             )
-            for each in scores
+            for score in scores
         )
 
     def to_records(self) -> list[Record]:
         """Return one row: the scores on held-out rows, and those in the model."""
-        (held,), inside = self.heldout.to_records(), {}
+        (heldout,), inside = self.heldout.to_records(), {}
         if self.in_model is not None:
             (inside,) = self.in_model.to_records()
-        return [held | {name: value for name, value in inside.items() if name not in held}]
+        return [heldout | {name: value for name, value in inside.items() if name not in heldout}]
 
     def headline(self) -> str:
         """Return one line: reconstruction, sparsity, and the loss inside the model."""
-        held, inside = self.heldout, self.in_model
-        fvu = _with_ends(held.fvu, held.intervals.get("fvu"))
-        line = f"FVU {fvu} at L0 {held.l0:.1f} on {held.n_tokens:,} held-out tokens"
+        heldout, inside = self.heldout, self.in_model
+        fvu = _with_ends(heldout.fvu, heldout.intervals.get("fvu"))
+        line = f"FVU {fvu} at L0 {heldout.l0:.1f} on {heldout.n_tokens:,} held-out tokens"
         if inside is None:
             return line
         line += f"; in the model the loss goes from {inside.ce_clean:.2f} to {inside.ce_spliced:.2f} nats"
@@ -324,9 +324,9 @@ class SAEEvaluation(NamesFeatures, kind="evaluation", made_by="evaluate"):
 
     def facts(self) -> list[tuple[str, str]]:
         """Return reconstruction, sparsity, and the loss that is recovered."""
-        held, inside = self.heldout, self.in_model
-        facts = [("SAE", self.settings.sae), ("FVU", f"{held.fvu:.3g}"), ("L0", f"{held.l0:.3g}")]
-        facts += [("dead", f"{held.dead_fraction:.1%}"), ("dense", f"{held.dense_fraction:.1%}")]
+        heldout, inside = self.heldout, self.in_model
+        facts = [("SAE", self.settings.sae), ("FVU", f"{heldout.fvu:.3g}"), ("L0", f"{heldout.l0:.3g}")]
+        facts += [("dead", f"{heldout.dead_fraction:.1%}"), ("dense", f"{heldout.dense_fraction:.1%}")]
         recovered = None if inside is None else inside.ce_recovered
         return facts if recovered is None else [*facts, ("CE recovered", f"{recovered:.3g}")]
 

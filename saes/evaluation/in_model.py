@@ -139,8 +139,8 @@ class Losses:
             "kl_recovered": lambda s: 1 - self.kl(s, spliced) / self.kl(s, "zero"),
         }
         whole = self.bootstrap.sums[:1]
-        found = {name: float(score(whole)) for name, score in scores.items()}
-        known = {name: value if abs(value) < float("inf") else None for name, value in found.items()}
+        estimates = {name: float(score(whole)) for name, score in scores.items()}
+        known = {name: value if abs(value) < float("inf") else None for name, value in estimates.items()}
         return InModel(
             n_tokens=int(whole[0, 0]),
             n_documents=self.bootstrap.n_documents,
@@ -161,7 +161,7 @@ def token_losses(
     CE is that of `logits [batch, pos, d_vocab]` at `(row, pos)`, for `targets [n]`. KL is `KL(clean || logits)` there,
     0 where `logits` is `clean`. A few rows are converted to float32 at a time.
     """
-    step, found = max(1, CHUNK_VALUES // logits.shape[-1]), []
+    step, losses = max(1, CHUNK_VALUES // logits.shape[-1]), []
     for part in torch.arange(len(row), device=row.device).split(step):
         new = logits[row[part], pos[part]].float()
         total = new.logsumexp(-1)
@@ -172,8 +172,8 @@ def token_losses(
             before = old.logsumexp(-1)
             p = (old - before[:, None]).exp_()
             kl = (p * old.sub_(new)).sum(-1) - before + total
-        found.append(torch.stack([ce, kl]).double().cpu())
-    both = torch.cat(found, dim=1) if found else torch.zeros(2, 0, dtype=torch.float64)
+        losses.append(torch.stack([ce, kl]).double().cpu())
+    both = torch.cat(losses, dim=1) if losses else torch.zeros(2, 0, dtype=torch.float64)
     return both[0], both[1]
 
 

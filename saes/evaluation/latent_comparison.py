@@ -144,15 +144,15 @@ class LatentComparison(Artefact, kind="latent_comparison", title="Crosscoder lat
     @cached_property
     def counts(self) -> dict[str, int]:
         """Number of latents by kind, of confirmed ones by model, of shrunk and of decoupled ones."""
-        own = np.isin(self.kinds, KINDS[:2])
+        specific = np.isin(self.kinds, KINDS[:2])
         return {
             **{kind.replace(" ", "_"): int((self.kinds == kind).sum()) for kind in KINDS},
             **{
                 f"{kind.replace(' ', '_')}_confirmed": int((self.confirmed & (self.kinds == kind)).sum())
                 for kind in KINDS[:2]
             },
-            "shrunk": int(self.shrunk[own].sum()),
-            "decoupled": int(self.decoupled[own].sum()),
+            "shrunk": int(self.shrunk[specific].sum()),
+            "decoupled": int(self.decoupled[specific].sum()),
         }
 
     def headline(self) -> str:

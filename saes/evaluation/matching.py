@@ -47,7 +47,7 @@ class SharedFeatures(SharedLatents):
     @property
     def shares(self) -> SharedLatents:
         """The shares alone, without the pairs."""
-        return SharedLatents(**{each.name: getattr(self, each.name) for each in fields(SharedLatents)})
+        return SharedLatents(**{field.name: getattr(self, field.name) for field in fields(SharedLatents)})
 
     def to_records(self) -> list[Record]:
         """Return one row per matched pair: `first, second` (latents), `cosine`."""
@@ -85,9 +85,9 @@ def match_features(first: Dictionary, second: Dictionary, *, seed: int = 0) -> S
     Dictionaries trained from one seed share their initial weights and therefore more latents: compare different seeds.
     Raises as `best_match` does.
     """
-    one, two = (each.decoder_directions.detach().float().cpu() for each in (first, second))
-    match = best_match(one, two)
-    random = best_match(one, random_like(two, generator=make_generator(seed, "matching", "random directions")))
+    a, b = (sae.decoder_directions.detach().float().cpu() for sae in (first, second))
+    match = best_match(a, b)
+    random = best_match(a, random_like(b, generator=make_generator(seed, "matching", "random directions")))
     return SharedFeatures(
         match=match,
         shared=float((match.cosines > SHARED).float().mean()),

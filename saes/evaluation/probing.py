@@ -430,7 +430,7 @@ class Tally:
         self, tasks: Sequence[Task], train: Tokens, seed: int
     ) -> dict[str, dict[str, tuple[np.ndarray, np.ndarray]]]:
         """Return labels and control labels of the usable tasks, on training and test rows."""
-        found = {}
+        by_task = {}
         for task in tasks:
             if task.name in self.skipped:
                 continue
@@ -441,7 +441,7 @@ class Tally:
                 self.skipped[task.name] = reason or "no control labels of both answers exist"
                 self._forget(task.name)
                 continue
-            found[task.name] = {"labels": labels, "control": control}
+            by_task[task.name] = {"labels": labels, "control": control}
             self.facts[task.name] = TaskFacts(
                 name=task.name,
                 yes=task.yes,
@@ -450,9 +450,9 @@ class Tally:
                 n_train=int((labels[0] != LEFT_OUT).sum()),
                 n_test=int((labels[1] != LEFT_OUT).sum()),
             )
-        if not found:
+        if not by_task:
             raise ConfigError(f"none of the tasks can be probed on these tokens: {self.skipped}; record more")
-        return found
+        return by_task
 
     def add(self, what: tuple[str, int, str, str], scores: np.ndarray, label: np.ndarray) -> None:
         """Add the log odds `scores` of one probe on the test rows that have a label."""

@@ -149,7 +149,7 @@ class SAEComparison(Artefact, kind="sae_comparison", title="SAE comparison", mad
         """Return the scores of a dictionary as text, without those that no dictionary has."""
         cells = {"dictionary": row.name, "features": f"{row.d_sae:,}"}
         for score in SCORES:
-            if any(score.of(each) is not None for each in self.rows):
+            if any(score.of(dictionary) is not None for dictionary in self.rows):
                 cells[score.title] = score.text(row)
         ends = row.matched.intervals.get("fvu")
         cells["FVU cut, 95 %"] = f"{ends[0]:.4f}-{ends[1]:.4f}" if ends else ""
@@ -172,8 +172,8 @@ class SAEComparison(Artefact, kind="sae_comparison", title="SAE comparison", mad
 
     def headline(self) -> str:
         """Name the dictionary that reconstructs best at the common L0."""
-        found = f"{len(self.rows)} dictionaries at L0 {self.l0:.1f}"
-        return found + "".join(
+        line = f"{len(self.rows)} dictionaries at L0 {self.l0:.1f}"
+        return line + "".join(
             f": {best.name} reconstructs best (FVU {best.matched.fvu:.4f})" for best in self._by_error()[:1]
         )
 
@@ -184,7 +184,7 @@ class SAEComparison(Artefact, kind="sae_comparison", title="SAE comparison", mad
 
     def details(self) -> list[str]:
         """Return the table, the latents that the dictionaries share, and the probes."""
-        lines = [*self.table().splitlines(), *(f"{pair}: {each}" for pair, each in self.shared.items())]
+        lines = [*self.table().splitlines(), *(f"{pair}: {shared}" for pair, shared in self.shared.items())]
         if self.probing:
             heading = f"probing, balanced accuracy on {self.probing.n_documents} held-out documents:"
             lines += ["", heading, *self.probing.table().splitlines()]

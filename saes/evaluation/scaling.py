@@ -157,8 +157,8 @@ class SizeLaw(Artefact, kind="size_law", made_by="compare sizes"):
 
     def facts(self) -> list[tuple[str, str]]:
         """Return the exponent of the size for every k, and how well the largest size was predicted."""
-        facts = [(f"exponent k{k}", f"{each.estimate:.3g}") for k, each in self.exponents.items()]
-        errors = [abs(each.error) for each in self.left_out]
+        facts = [(f"exponent k{k}", f"{interval.estimate:.3g}") for k, interval in self.exponents.items()]
+        errors = [abs(prediction.error) for prediction in self.left_out]
         return [*facts, ("largest predicted within", f"{max(errors):.3g}")] if errors else facts
 
     def details(self) -> list[str]:
@@ -203,16 +203,16 @@ def fit_scaling(
     if whole is not None:
         with_floor = laws if best is whole else _bootstrap(whole, data, n_bootstrap, generator)
         law = _law(whole.theta, data.origin)
-        floors = {k: _interval(lambda each, k=k: each.floor(k), law, with_floor) for k in ks}
-        above = {k: _interval(lambda each, k=k: each.exponent(k), law, with_floor) for k in ks}
+        floors = {k: _interval(lambda sample, k=k: sample.floor(k), law, with_floor) for k in ks}
+        above = {k: _interval(lambda sample, k=k: sample.exponent(k), law, with_floor) for k in ks}
     law = _law(best.theta, data.origin)
     names = ["alpha", "beta_k", "beta_n", "gamma", *(["zeta", "eta"] if best is whole else [])]
     return SizeLaw(
         settings=SizeLawSettings(n_bootstrap=n_bootstrap, **shared),
         runs=tuple(runs),
         law=law,
-        coefficients={name: _interval(lambda each, name=name: getattr(each, name), law, laws) for name in names},
-        exponents={k: _interval(lambda each, k=k: each.exponent(k), law, laws) for k in ks},
+        coefficients={name: _interval(lambda sample, name=name: getattr(sample, name), law, laws) for name in names},
+        exponents={k: _interval(lambda sample, k=k: sample.exponent(k), law, laws) for k in ks},
         floor_p=p,
         floors=floors,
         exponents_above_floor=above,
@@ -305,13 +305,13 @@ def _bootstrap(fitted: Fit, data: _Observations, n: int, generator: np.random.Ge
 
 
 def _interval(measure: Callable[[Law], float], law: Law, laws: Sequence[Law]) -> Interval[float]:
-    return percentile_interval(measure(law), np.array([measure(each) for each in laws]))
+    return percentile_interval(measure(law), np.array([measure(sample) for sample in laws]))
 
 
 def _curves(law: Law, laws: Sequence[Law], sizes: list[int], ks: list[int], steps: int = 25) -> list[CurvePoint]:
     """The law over the sizes measured."""
     return [
-        CurvePoint(n=n, k=k, loss=_interval(lambda one, n=n, k=k: one.loss(n, k), law, laws))
+        CurvePoint(n=n, k=k, loss=_interval(lambda sample, n=n, k=k: sample.loss(n, k), law, laws))
         for k in ks
         for n in np.geomspace(sizes[0], sizes[-1], steps).tolist()
     ]
@@ -382,14 +382,14 @@ def _list(numbers: Sequence[int]) -> str:
     return ", ".join(f"{n:,}" for n in numbers) or "none"
 
 
-def _by_k(found: Mapping[int, Interval[float]], spec: str) -> str:
-    return ", ".join(f"{each:{spec}} at k {k}" for k, each in found.items())
+def _by_k(intervals: Mapping[int, Interval[float]], spec: str) -> str:
+    return ", ".join(f"{interval:{spec}} at k {k}" for k, interval in intervals.items())
 
 
 def _exponents_said(fit: SizeLaw) -> str:
     what = "the loss above the irreducible part" if fit.has_floor else "the loss"
     words = f"{what[0].upper()}{what[1:]} goes with the number of latents to the power {_by_k(fit.exponents, '.3f')}"
-    flat = [str(k) for k, each in fit.exponents.items() if each.contains(0)]
+    flat = [str(k) for k, interval in fit.exponents.items() if interval.contains(0)]
     return words + (f"; at k {', '.join(flat)} that cannot be told from no change." if flat else ".")
 
 
@@ -398,7 +398,7 @@ def _floor_said(fit: SizeLaw) -> str:
         return f"With fewer than {FLOOR_MIN} combinations of n and k an irreducible term cannot be estimated."
     if fit.has_floor:
         return f"The irreducible term is {_by_k(fit.floors, '.3g')} (p {fit.floor_p:.2g} that there is none)."
-    most = ", ".join(f"{each.high:.3g} at k {k}" for k, each in fit.floors.items())
+    most = ", ".join(f"{interval.high:.3g} at k {k}" for k, interval in fit.floors.items())
     return (
         f"An irreducible term cannot be told from zero (p {fit.floor_p:.2g}); it may be as large as {most}. "
         f"If there is one, the loss above it goes with the power {_by_k(fit.exponents_above_floor, '.3f')}."
@@ -408,8 +408,8 @@ def _floor_said(fit: SizeLaw) -> str:
 def _check_said(fit: SizeLaw) -> str:
     if not fit.left_out:
         return "The smaller sizes alone determine no law, so the largest could not be left out and predicted."
-    worst = max(fit.left_out, key=lambda each: abs(each.error))
-    flat = max(abs(each.unchanged) for each in fit.left_out)
+    worst = max(fit.left_out, key=lambda prediction: abs(prediction.error))
+    flat = max(abs(prediction.unchanged) for prediction in fit.left_out)
     return (
         f"From the smaller sizes the loss at n {worst.n:,} is predicted with an error of at most "
         f"{abs(worst.error):.1%} (k {worst.k}); assuming no change from the size before is {flat:.1%} off."
@@ -430,17 +430,17 @@ def runs_of(
     The loss is the FVU on held-out documents. Raises `ConfigError` when there are none, when they were not trained
     alike, or when a kind has no `k`.
     """
-    found = [workspace.open(StoredSAE, name) for name in names] or workspace.values(StoredSAE)
-    runs = [run for each in found if (run := _trained(each)) is not None]
-    if names and len(runs) < len(found):
-        unfit = [each.name for each in found if _trained(each) is None]
+    stored = [workspace.open(StoredSAE, name) for name in names] or workspace.values(StoredSAE)
+    runs = [run for sae in stored if (run := _trained(sae)) is not None]
+    if names and len(runs) < len(stored):
+        unfit = [sae.name for sae in stored if _trained(sae) is None]
         raise ConfigError(
             f"{', '.join(unfit)} cannot be part of a scaling fit: it needs a size, a k and a held-out FVU; imported "
             "dictionaries and kinds with an L1 penalty have none"
         )
     if not names:
-        asked = {"kind": kind, "recording": recording, "hook_point": hook_point, "tokens": tokens}
-        runs = [run for run in runs if all(value in (None, _asked(run)[key]) for key, value in asked.items())]
+        filters = {"kind": kind, "recording": recording, "hook_point": hook_point, "tokens": tokens}
+        runs = [run for run in runs if all(value in (None, _asked(run)[key]) for key, value in filters.items())]
     if not runs:
         raise ConfigError(
             f"no finished {kind} dictionaries to fit; train a sweep: `workbench train RECORDING --kind {kind} "
@@ -478,17 +478,17 @@ def _check_alike(runs: Sequence[_Trained]) -> None:
         groups[hash_json(_recipe(run))].append(run)
     if len(groups) < 2:
         return
-    largest, other = sorted(groups.values(), key=len, reverse=True)[:2]
-    one, two = _recipe(largest[0]), _recipe(other[0])
-    what = ", ".join(f"{key} ({one.get(key)} and {two.get(key)})" for key in one | two if one.get(key) != two.get(key))
+    largest, second = sorted(groups.values(), key=len, reverse=True)[:2]
+    a, b = _recipe(largest[0]), _recipe(second[0])
+    what = ", ".join(f"{key} ({a.get(key)} and {b.get(key)})" for key in a | b if a.get(key) != b.get(key))
     raise ConfigError(
-        f"{len(largest)} runs like {largest[0].run.name} and {len(other)} like {other[0].run.name} were not trained "
+        f"{len(largest)} runs like {largest[0].run.name} and {len(second)} like {second[0].run.name} were not trained "
         f"alike: they differ in {what}; choose one group by name, --recording, --hook-point or --tokens"
     )
 
 
 def _recipe(run: _Trained) -> Record:
     """Return the settings that runs of one law share."""
-    given = as_json(run.settings)
-    plain = {**given.pop("sae"), **given.pop("train"), **given}
+    settings = as_json(run.settings)
+    plain = {**settings.pop("sae"), **settings.pop("train"), **settings}
     return {key: value for key, value in plain.items() if key not in (*VARIED, *LEAVE_OUT)}

@@ -299,7 +299,7 @@ class Absorption(Result):
 
     def to_records(self) -> list[Record]:
         """Return one row per class: `name, probe_f1, main, main_f1, n, full, fraction`."""
-        return [dict(vars(each)) for each in self.classes]
+        return [dict(vars(score)) for score in self.classes]
 
     def headline(self) -> str:
         """Report the means and their intervals."""
@@ -315,9 +315,11 @@ class Absorption(Result):
         return sorted(self.to_records(), key=lambda row: -row["full"])
 
 
-def absorption_table(found: Mapping[str, Absorption]) -> str:
+def absorption_table(scores: Mapping[str, Absorption]) -> str:
     """Return a plain-text table with one dictionary a line."""
-    return "\n".join(whole_table([{"dictionary": name} | Result.to_records(each)[0] for name, each in found.items()]))
+    return "\n".join(
+        whole_table([{"dictionary": name} | Result.to_records(score)[0] for name, score in scores.items()])
+    )
 
 
 GOOD_F1 = 0.7
@@ -476,15 +478,15 @@ class ConceptList:
 
     def sentences(self) -> "dict[tuple[str, str, int], tuple[str, int, int]]":
         """Return `(class, word, template) -> (text, start, end)`, with the characters of the word."""
-        found = {}
+        sentences = {}
         for kind, templates in self.templates.items():
             words = dict.fromkeys([w for c in self.concepts if c.kind == kind for w in c.words])
             for word in [*words, *self.others[kind]]:
                 for number, template in enumerate(templates):
                     start = template.index("{}")
                     text = template[:start] + word + template[start + 2 :]
-                    found[kind, word, number] = (text, start, start + len(word))
-        return found
+                    sentences[kind, word, number] = (text, start, start + len(word))
+        return sentences
 
 
 def read_concepts(path: Path = LIST) -> ConceptList:
@@ -494,13 +496,13 @@ def read_concepts(path: Path = LIST) -> ConceptList:
     concepts of one class, or too few words, sentences or negatives.
     """
     try:
-        found = tomllib.loads(path.read_text(encoding="utf-8"))
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
         concepts = tuple(
             Concept(name=c["name"], kind=c["class"], set=c.get("set", "choose"), words=tuple(c["words"]))
-            for c in found["concepts"]
+            for c in table["concepts"]
         )
-        templates = {name: tuple(each["templates"]) for name, each in found["classes"].items()}
-        others = {name: tuple(each.get("others", ())) for name, each in found["classes"].items()}
+        templates = {name: tuple(section["templates"]) for name, section in table["classes"].items()}
+        others = {name: tuple(section.get("others", ())) for name, section in table["classes"].items()}
         listed = ConceptList(concepts=concepts, measured=concepts, templates=templates, others=others)
         _check(listed)
     except OSError as error:
@@ -530,8 +532,8 @@ def _check(listed: ConceptList) -> None:
                 f"{c.name} has {len(c.words)} words and {n} sentences, needs {LEAST_WORDS} and {LEAST_SENTENCES}"
             )
         for half in (0, 1):
-            wanted, found = NEGATIVES * len(c.half(half)), len(listed.negatives(c, half))
-            if found < wanted:
-                problems.append(f"class {c.kind} has {found} other words in half {half}, {c.name} needs {wanted}")
+            wanted, n_negatives = NEGATIVES * len(c.half(half)), len(listed.negatives(c, half))
+            if n_negatives < wanted:
+                problems.append(f"class {c.kind} has {n_negatives} other words in half {half}, {c.name} needs {wanted}")
     if problems:
         raise ConfigError(f"the list of concepts cannot be measured: {'; '.join(problems)}")

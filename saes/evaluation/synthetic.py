@@ -210,9 +210,9 @@ class SyntheticData:
         Roots follow the copula. Siblings share one uniform number, and each is on within its own interval of [0, 1).
         """
         share = self.config.correlation
-        own = torch.randn(n, self.n_roots, generator=generator)
+        noise = torch.randn(n, self.n_roots, generator=generator)
         common = torch.randn(n, self.config.rank, generator=generator) @ self._factors.T
-        level = torch.special.ndtr((1 - share) ** 0.5 * own + share**0.5 * common)
+        level = torch.special.ndtr((1 - share) ** 0.5 * noise + share**0.5 * common)
         on = torch.zeros(n, self.config.n_features, dtype=torch.bool)
         roots = self.parents < 0
         on[:, roots] = level < self.rates[roots].float()
@@ -362,7 +362,7 @@ class _Counts:
             "l0": float(self.fired.sum() / self.n),
             "shrinkage": self.contributed / self.true if self.true else float("nan"),
             "dead": float((self.fired == 0).double().mean()),
-            "fvu": float(fraction_unexplained(error, square, mean, about=mean)),
+            "fvu": float(fraction_unexplained(error, square, mean, centre=mean)),
         }
 
 
@@ -409,8 +409,8 @@ def write_synthetic(
     write_json(draft.path / TRUE_SETTINGS, as_json(data.config))
     with atomic_file(draft.path / TRUTH) as temporary:
         save_file({"directions": data.directions}, temporary)
-    found = recorded(settings, log.entries, {name: data.config.d}, None, 1)
-    save_artefact(found, folder, threads=torch.get_num_threads(), draft=draft)
+    artefact = recorded(settings, log.entries, {name: data.config.d}, None, 1)
+    save_artefact(artefact, folder, threads=torch.get_num_threads(), draft=draft)
     return Recording(folder)
 
 

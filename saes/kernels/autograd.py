@@ -106,9 +106,9 @@ class AutogradStepper:
         tokens, n = self.spread.tokens, len(x) * self.spread.tokens.world
         bind(self.learner, state)
         parameters = dict(self.learner.named_parameters())
-        found, gradients = self._gradients(state, parameters, self._batch(state, x, target))
-        fired = (found.acts.detach() > 0).sum(-2)
-        numbers = torch.stack([found.loss.detach().double(), found.fvu.detach().double()]).cpu() / tokens.world
+        measures, gradients = self._gradients(state, parameters, self._batch(state, x, target))
+        fired = (measures.acts.detach() > 0).sum(-2)
+        numbers = torch.stack([measures.loss.detach().double(), measures.fvu.detach().double()]).cpu() / tokens.world
         tokens.add(*gradients.values(), fired, numbers)
         loss, fvu = numbers.tolist()
         norm = math.sqrt(sum(float(g.double().square().sum()) for g in gradients.values()))
@@ -124,7 +124,7 @@ class AutogradStepper:
         state.count(fired, n)
         n_dead = int((state.silent >= self.settings.dead_window).sum())
         l0 = float(fired.sum()) / n / fired[..., 0].numel()
-        return StepResult(loss, fvu, 0.0, l0, n_dead, loss - fvu, self._threshold(found.threshold))
+        return StepResult(loss, fvu, 0.0, l0, n_dead, loss - fvu, self._threshold(measures.threshold))
 
     def _batch(self, state: RunState, x: Tensor, target: Tensor | None) -> Batch:
         settings = self.settings
@@ -145,22 +145,22 @@ class AutogradStepper:
         devices = [batch.x.device] if batch.x.device.type == "cuda" else []
         with torch.random.fork_rng(devices), torch.enable_grad():
             torch.manual_seed(derive_seed(self.settings.seed, "step", state.step, self.spread.tokens.rank))
-            found = self.learner.measure(batch)
-            self._check(found)
+            measures = self.learner.measure(batch)
+            self._check(measures)
             grads = torch.autograd.grad(
-                found.loss / self.spread.tokens.world, list(parameters.values()), materialize_grads=True
+                measures.loss / self.spread.tokens.world, list(parameters.values()), materialize_grads=True
             )
-        return found, dict(zip(parameters, (g.contiguous() for g in grads), strict=True))
+        return measures, dict(zip(parameters, (g.contiguous() for g in grads), strict=True))
 
-    def _check(self, found: Measured) -> None:
+    def _check(self, measures: Measured) -> None:
         """Raise `ConfigError` for a loss or activations that cannot be trained with."""
         name = type(self.learner).__name__
-        if found.loss.ndim or not found.loss.requires_grad:
+        if measures.loss.ndim or not measures.loss.requires_grad:
             raise ConfigError(
                 f"the loss of {name} must be one number that depends on its parameters, got shape "
-                f"{tuple(found.loss.shape)}; return a mean over tokens, computed without torch.no_grad"
+                f"{tuple(measures.loss.shape)}; return a mean over tokens, computed without torch.no_grad"
             )
-        if bool((found.acts < 0).any()):
+        if bool((measures.acts < 0).any()):
             raise ConfigError(f"{name} gave negative activations; `encode` must return values >= 0, 0 where silent")
 
     def _keep(self, state: RunState) -> None:
@@ -170,13 +170,13 @@ class AutogradStepper:
         shared = [b for b in state.buffers.values() if b.is_floating_point()]
         if not self.spread.alone and shared:
             self.spread.tokens.add(*shared)
-            for each in shared:
-                each /= self.spread.tokens.world
+            for buffer in shared:
+                buffer /= self.spread.tokens.world
 
-    def _threshold(self, found: Tensor | None) -> float | None:
-        if found is None:
+    def _threshold(self, level: Tensor | None) -> float | None:
+        if level is None:
             return None
-        least = self.spread.tokens.least(float(found))
+        least = self.spread.tokens.least(float(level))
         return least if math.isfinite(least) else 0.0
 
 

@@ -68,8 +68,8 @@ def _decode(target, W_dec, room, starts, latents, values, ends, scale, grad, gra
                 for c in range(width):
                     grad[g, row, start + c] = errors[at + c]
                 for a in range(firsts[g], firsts[g + 1]):
-                    found = dot(errors, at, room, latents[a] * WIDTH)
-                    grad_values[a] = found + (grad_values[a] if start else 0)
+                    product = dot(errors, at, room, latents[a] * WIDTH)
+                    grad_values[a] = product + (grad_values[a] if start else 0)
 
 
 @njit(cache=True)
@@ -237,10 +237,10 @@ class CompiledOps:
 
     def buffer(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         """Return a tensor that is reused from step to step: allocation costs more than filling it."""
-        found = self._buffers.get(name)
-        if found is None or found.shape != torch.Size(shape) or found.dtype != dtype:
-            found = self._buffers[name] = torch.empty(shape, dtype=dtype)
-        return found
+        tensor = self._buffers.get(name)
+        if tensor is None or tensor.shape != torch.Size(shape) or tensor.dtype != dtype:
+            tensor = self._buffers[name] = torch.empty(shape, dtype=dtype)
+        return tensor
 
 
 def _scalar(number: float, like: Tensor) -> np.generic:

@@ -61,8 +61,8 @@ def above_floors(typing, values, at, floors):
     """Return an integer whose bit `i` says whether `values[at + i] > floors[at + i]`, for `i < WIDTH`."""
 
     def build(context, builder, signature, arguments):
-        kind, (array, at, other) = signature.args[0], arguments
-        left, right = (_load(context, builder, kind, each, at) for each in (array, other))
+        kind, (array, at, floors) = signature.args[0], arguments
+        left, right = (_load(context, builder, kind, operand, at) for operand in (array, floors))
         return builder.bitcast(builder.icmp_signed(">", left, right), ir.IntType(WIDTH))
 
     return types.uint64(values, types.intp, floors), build
@@ -129,10 +129,10 @@ def add_rows(typing, out, at, weights, rows, source, start, end):
         builder.cbranch(builder.icmp_signed("<", following, end), loop, after)
 
         builder.position_at_end(after)
-        found = builder.phi(initial.type)
-        found.add_incoming(initial, before)
-        found.add_incoming(new, loop)
-        builder.store(found, place, align=size)
+        final_total = builder.phi(initial.type)
+        final_total.add_incoming(initial, before)
+        final_total.add_incoming(new, loop)
+        builder.store(final_total, place, align=size)
         return context.get_dummy_value()
 
     return types.void(out, types.intp, weights, rows, source, types.intp, types.intp), build
@@ -146,15 +146,15 @@ def dot(typing, left, at, right, to):
         left, at, right, to = arguments
         a = _load(context, builder, signature.args[0], left, at)
         b = _load(context, builder, signature.args[2], right, to)
-        found, width, index = builder.fmul(a, b, flags=FUSED), WIDTH, ir.IntType(32)
+        total, width, index = builder.fmul(a, b, flags=FUSED), WIDTH, ir.IntType(32)
         while width > 1:  # the upper half onto the lower one
             width //= 2
             halves = (
-                builder.shuffle_vector(found, found, ir.Constant(ir.VectorType(index, width), list(lanes)))
+                builder.shuffle_vector(total, total, ir.Constant(ir.VectorType(index, width), list(lanes)))
                 for lanes in (range(width), range(width, 2 * width))
             )
-            found = builder.fadd(*halves, flags=FUSED)
-        return builder.extract_element(found, index(0))
+            total = builder.fadd(*halves, flags=FUSED)
+        return builder.extract_element(total, index(0))
 
     return left.dtype(left, types.intp, right, types.intp), build
 

@@ -100,22 +100,22 @@ class SpreadOps:
         latents = self._spread.latents
         if latents.world == 1:
             return self._ops.select_topk(pre, k)
-        found = self._ops.select_topk(pre, min(k, pre.shape[1]))
-        values = found.values.view(len(pre), -1)
+        active = self._ops.select_topk(pre, min(k, pre.shape[1]))
+        values = active.values.view(len(pre), -1)
         chosen = _first_largest(torch.cat(latents.gather(values), dim=1), k)
         mine = chosen[:, latents.rank * values.shape[1] :][:, : values.shape[1]] & (values > 0)
-        return _kept(found, mine.flatten())
+        return _kept(active, mine.flatten())
 
     def select_batch(self, pre: Tensor, n: int) -> Active:
         """Select the largest positive values of all ranks, `n` for each rank that shares the tokens."""
         tokens, latents = self._spread.tokens, self._spread.latents
         whole = n * tokens.world
-        found = self._ops.select_batch(pre, whole)
-        keys = found.values.view(_INTEGERS[found.values.dtype]).long()
-        rows = torch.repeat_interleave(found.starts.diff()) + tokens.rank * len(pre)
+        active = self._ops.select_batch(pre, whole)
+        keys = active.values.view(_INTEGERS[active.values.dtype]).long()
+        rows = torch.repeat_interleave(active.starts.diff()) + tokens.rank * len(pre)
         width = pre.shape[1]
-        places = rows * (width * latents.world) + latents.rank * width + found.latents
-        return _kept(found, self._spread.largest(keys, places, whole, bits=_BITS[found.values.dtype]))
+        places = rows * (width * latents.world) + latents.rank * width + active.latents
+        return _kept(active, self._spread.largest(keys, places, whole, bits=_BITS[active.values.dtype]))
 
     def select_above(self, pre: Tensor, threshold: Tensor) -> Active:
         """Select by threshold; no other rank is needed."""
@@ -143,8 +143,8 @@ class SpreadOps:
     def project(self, out: Gradients, W_dec: Tensor) -> float:
         """Project, and return the squared norm over all ranks, with `b_dec` counted once."""
         latents = self._spread.latents
-        own = out if latents.first else replace(out, b_dec=out.b_dec[:0])
-        return latents.total(self._ops.project(own, W_dec))
+        share = out if latents.first else replace(out, b_dec=out.b_dec[:0])
+        return latents.total(self._ops.project(share, W_dec))
 
     def adam(self, weight: Tensor, grad: Tensor, moments: tuple[Tensor, Tensor], step: AdamStep, unit: bool) -> None:
         """Update the parameters that this rank holds."""
@@ -157,12 +157,12 @@ def kth_largest(ops: Ops, rows: Tensor, k: int, latents: Ranks) -> Tensor:
     0 where there are fewer. `ops` are those of this rank alone.
     """
     width = min(k, rows.shape[1])
-    own = rows.new_zeros(len(rows), k)
+    largest = rows.new_zeros(len(rows), k)
     if width:
-        own[:, :width] = ops.select_topk(rows, width).values.view(len(rows), width)
+        largest[:, :width] = ops.select_topk(rows, width).values.view(len(rows), width)
     if latents.world > 1:
-        own = torch.cat(latents.gather(own), dim=1).topk(k, dim=1).values
-    return own.amin(1, keepdim=True)
+        largest = torch.cat(latents.gather(largest), dim=1).topk(k, dim=1).values
+    return largest.amin(1, keepdim=True)
 
 
 def _first_largest(values: Tensor, k: int) -> Tensor:

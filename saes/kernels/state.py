@@ -137,9 +137,9 @@ class RunState:
     @classmethod
     def from_tensors(cls, flat: dict[str, Tensor], step: int) -> Self:
         """Build a state from the result of `tensors`: parameters are those with moments."""
-        fixed = {each.name for each in fields(cls) if each.name in flat}
-        own = sorted(name.removesuffix(".mean") for name in flat if name.endswith(".mean"))
-        moments = {name: (flat[f"{name}.mean"], flat[f"{name}.square"]) for name in own}
+        fixed = {field.name for field in fields(cls) if field.name in flat}
+        names = sorted(name.removesuffix(".mean") for name in flat if name.endswith(".mean"))
+        moments = {name: (flat[f"{name}.mean"], flat[f"{name}.square"]) for name in names}
         rest = {name: t for name, t in flat.items() if name not in fixed and not name.endswith((".mean", ".square"))}
         return cls(
             **{name: flat[name] for name in fixed},

@@ -196,12 +196,12 @@ class Buffers:
 
     def gradients(self, state: TrainState) -> Gradients:
         """Return room for the gradients of a state, with undefined content."""
-        found, like = self._gradients, [getattr(state, name) for name in NAMES]
+        buffers, like = self._gradients, [getattr(state, name) for name in NAMES]
         kind = [(t.shape, t.dtype, t.device) for t in like]
-        if found is None or kind != [(t.shape, t.dtype, t.device) for t in (getattr(found, n) for n in NAMES)]:
+        if buffers is None or kind != [(t.shape, t.dtype, t.device) for t in (getattr(buffers, n) for n in NAMES)]:
             W_enc, b_enc, W_dec, b_dec = map(torch.empty_like, like)
-            self._gradients = found = Gradients(W_enc, b_enc, W_dec, b_dec)
-        return found
+            self._gradients = buffers = Gradients(W_enc, b_enc, W_dec, b_dec)
+        return buffers
 
     def pre(self, shape: tuple[int, int], dtype: torch.dtype, device: torch.device) -> Tensor:
         """Return room for pre-activations, with undefined content."""
@@ -226,13 +226,13 @@ class Stepper:
 
         Each rank that shares a batch passes its rows, the same number on every rank.
         """
-        found, n = self.gradients(state, x, target), self._n(x)
-        threshold = self._threshold(state, found.active)
-        l0 = self.spread.latents.total(found.n_active) / n
-        self._apply(state, found.gradients, lr)
+        grads, n = self.gradients(state, x, target), self._n(x)
+        threshold = self._threshold(state, grads.active)
+        l0 = self.spread.latents.total(grads.n_active) / n
+        self._apply(state, grads.gradients, lr)
         self.rule.constrain(state)
-        state.count(found.counts, n)
-        return StepResult(found.loss, found.fvu, found.aux, l0, found.n_dead, found.penalty, threshold)
+        state.count(grads.counts, n)
+        return StepResult(grads.loss, grads.fvu, grads.aux, l0, grads.n_dead, grads.penalty, threshold)
 
     def gradients(self, state: TrainState, x: Tensor, target: Tensor | None = None) -> Derivatives:
         """Return the loss on a batch and its gradients."""
@@ -266,7 +266,7 @@ class Stepper:
         tokens.add(*out.by_name().values(), counts, numbers)
         penalty, n_active, aux, *squared = numbers.tolist()
         # of the recording's variance; `fraction_unexplained` of the evaluation takes that of its own tokens
-        fvus = [each / (n * s.variance) for each in squared]
+        fvus = [error / (n * s.variance) for error in squared]
         loss = sum(fvus) / len(fvus) + penalty + s.aux_coefficient * aux
         return Derivatives(loss, fvus[-1], aux, penalty, n_dead, n_active, counts, selected.active, out)
 
@@ -276,11 +276,11 @@ class Stepper:
 
     def _threshold(self, state: TrainState, active: Active) -> float | None:
         """Return the rule's threshold; where it is the smallest active value, the smallest of all ranks."""
-        found = self.rule.threshold(state, active)
-        if found is None or self.spread.alone:
-            return found
-        least = self.spread.ranks.least(found if len(active.values) else math.inf)
-        return least if math.isfinite(least) else found
+        level = self.rule.threshold(state, active)
+        if level is None or self.spread.alone:
+            return level
+        least = self.spread.ranks.least(level if len(active.values) else math.inf)
+        return least if math.isfinite(least) else level
 
     def _warmth(self, state: TrainState) -> float:
         return min(1.0, (state.step + 1) / (self.settings.sparsity_warmup_steps + 1))
@@ -300,10 +300,10 @@ class Stepper:
             norm = math.sqrt(self.ops.project(gradients, state.W_dec))
         state.step += 1
         adam = state.adam_step(lr, norm, self.settings.clip_norm)
-        found = gradients.by_name()
+        by_name = gradients.by_name()
         for name, weight in state.parameters().items():
             mine = adam._replace(rate=adam.rate * self.rule.quicker.get(name, 1.0))
-            self.ops.adam(weight, found[name], state.moments[name], mine, unit=name == "W_dec" and not blocks)
+            self.ops.adam(weight, by_name[name], state.moments[name], mine, unit=name == "W_dec" and not blocks)
         if blocks:
             state.W_dec.div_(block_norms(state.W_dec, blocks).sum(1, keepdim=True))
 

@@ -144,8 +144,8 @@ def affine_parts(kind: AutogradKind) -> tuple[Float[Tensor, " d_out"], Float[Ten
     """Return bias and directions of a kind's `decode`."""
     zero = next(kind.parameters()).new_zeros(1, kind.d_sae)
     bias, chunks = kind.decode(zero)[0], torch.arange(kind.d_sae).split(max(1, _CHUNK // kind.d_sae))
-    each = (kind.decode(nn.functional.one_hot(chosen, kind.d_sae).to(zero)) - bias for chosen in chunks)
-    return bias, torch.cat(list(each))
+    rows = (kind.decode(nn.functional.one_hot(chosen, kind.d_sae).to(zero)) - bias for chosen in chunks)
+    return bias, torch.cat(list(rows))
 
 
 class AutogradRecipe:

@@ -204,9 +204,9 @@ class CrossLayer(AutogradKind):
             at = self.threshold[:, None].expand_as(pre)
             return _Jump.apply(pre, at, self.config.bandwidth)  # pyright: ignore[reportReturnType]
         flat = _sizes_in_rows(pre.detach(), norms)
-        found = ops.select_batch(flat, self.config.k * self.n_layers * len(flat))
+        active = ops.select_batch(flat, self.config.k * self.n_layers * len(flat))
         mask = torch.zeros_like(flat)
-        mask[entry_rows(found), found.latents] = 1.0
+        mask[entry_rows(active), active.latents] = 1.0
         return pre * mask.unflatten(1, (self.n_layers, -1)).transpose(0, 1)
 
     def _level(self, acts: Tensor, norms: Tensor) -> Tensor:
@@ -244,13 +244,13 @@ class CrossLayer(AutogradKind):
 
     def _estimate(self, finished: Finished, norms: Tensor) -> float:
         """Return the mean over a few batches of the smallest selected `activation * |W|`."""
-        found, ops = [], choose_ops("cpu")
+        levels, ops = [], choose_ops("cpu")
         for raw in islice(finished.batches, SAMPLES):
             x = finished.scales.scaled(raw.float()).transpose(0, 1).contiguous()
             flat = _sizes_in_rows(self._pre_activations(x), norms)
             values = ops.select_batch(flat, self.config.k * self.n_layers * len(flat)).values
-            found.append(float(values.min()) if len(values) else 0.0)
-        return sum(found) / max(1, len(found))
+            levels.append(float(values.min()) if len(values) else 0.0)
+        return sum(levels) / max(1, len(levels))
 
 
 def _sizes_in_rows(pre: Tensor, norms: Tensor) -> Tensor:

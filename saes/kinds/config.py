@@ -266,7 +266,7 @@ else:
 
 def setting_names(config: type[SAEConfig]) -> list[str]:
     """Return the names of the settings of a kind."""
-    return [each.name for each in fields(config) if each.name != "kind"]
+    return [field.name for field in fields(config) if field.name != "kind"]
 
 
 def make_config(kind: str, **settings: Any) -> SAEConfig:
@@ -276,10 +276,10 @@ def make_config(kind: str, **settings: Any) -> SAEConfig:
     """
     if kind not in CONFIGS:
         raise UnknownNameError("SAE kind", kind, CONFIGS)
-    own = setting_names(CONFIGS[kind])
-    foreign = [name for name in settings if name not in own]
+    names = setting_names(CONFIGS[kind])
+    foreign = [name for name in settings if name not in names]
     if foreign:
-        raise ConfigError(f"a {kind} SAE has no {', '.join(foreign)}; its settings are {', '.join(own)}")
+        raise ConfigError(f"a {kind} SAE has no {', '.join(foreign)}; its settings are {', '.join(names)}")
     return CONFIGS[kind](**settings)
 
 

@@ -100,8 +100,8 @@ class GatedSAE(OneLayerSAE):
 
     def select(self, ops: Ops, pre: Float[Tensor, "n d_sae"]) -> Active:
         gate = select_positive(ops, pre)
-        own = (self.b_enc[gate.latents], self.r_mag[gate.latents], self.b_mag[gate.latents])
-        return gate._replace(values=_magnitude(gate.values, *own))
+        params = (self.b_enc[gate.latents], self.r_mag[gate.latents], self.b_mag[gate.latents])
+        return gate._replace(values=_magnitude(gate.values, *params))
 
     def saved_tensors(self) -> dict[str, Tensor]:
         named = super().saved_tensors()
@@ -131,8 +131,8 @@ class GatedRecipe(Recipe):
         state.extra = {name: torch.zeros_like(state.b_enc) for name in ("r_mag", "b_mag")}
 
     def select(self, ops: Ops, state: TrainState, pre: Float[Tensor, "n d_sae"]) -> Selected:
-        gate, own = select_positive(ops, pre), (state.b_enc, state.extra["r_mag"], state.extra["b_mag"])
-        return Selected(gate._replace(values=_magnitude(gate.values, *(t[gate.latents] for t in own))), gate.values)
+        gate, params = select_positive(ops, pre), (state.b_enc, state.extra["r_mag"], state.extra["b_mag"])
+        return Selected(gate._replace(values=_magnitude(gate.values, *(t[gate.latents] for t in params))), gate.values)
 
     def backward(self, ops: Ops, step: Pass) -> Backward:
         (active, gate), state = step.selected, step.state
@@ -153,8 +153,8 @@ class GatedRecipe(Recipe):
         return Backward(to_raw + to_gate, auxiliary + weight * float(gate.double().sum()), extra)
 
     def finish(self, trained: Trained) -> GatedSAE:
-        own = {"r_mag": trained.own["r_mag"], "b_mag": trained.own["b_mag"] / trained.scales.unit}
-        return GatedSAE(trained.weights, **own, metadata=trained.metadata)
+        params = {"r_mag": trained.own["r_mag"], "b_mag": trained.own["b_mag"] / trained.scales.unit}
+        return GatedSAE(trained.weights, **params, metadata=trained.metadata)
 
 
 def _magnitude(

@@ -50,8 +50,8 @@ class MatchingPursuitSAE(SAE):
 
     def encode(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_sae"]:
         residual = (x.to(self.W_dec.dtype) - self.b_dec).flatten(0, -2)
-        how = {"residual_threshold": self.residual_threshold, "stop_on_duplicate": self.stop_on_duplicate}
-        return pursue(residual, self.W_dec, self.steps, **how).unflatten(0, x.shape[:-1])
+        options = {"residual_threshold": self.residual_threshold, "stop_on_duplicate": self.stop_on_duplicate}
+        return pursue(residual, self.W_dec, self.steps, **options).unflatten(0, x.shape[:-1])
 
     def saved_tensors(self) -> dict[str, Tensor]:
         return {"W_dec": self.W_dec, "b_dec": self.b_dec}

@@ -29,7 +29,7 @@ VARIABLE = "WORKBENCH_KINDS"
 
 def own_kinds() -> dict[str, Path]:
     """Return the file of every kind that the environment names, by the name of the kind."""
-    paths = [Path(each).expanduser() for each in os.environ.get(VARIABLE, "").split(os.pathsep) if each]
+    paths = [Path(path).expanduser() for path in os.environ.get(VARIABLE, "").split(os.pathsep) if path]
     return {path.stem: path for path in paths}
 
 
@@ -66,12 +66,12 @@ def kind_class(kind: str) -> "type[AutogradKind]":
     """Return the class of a kind of one's own, for which its file is run."""
     from saes.kinds.autograd import AutogradKind
 
-    found = own_kinds()
-    if kind not in found:
+    paths = own_kinds()
+    if kind not in paths:
         raise MissingError(
             f"the kind {kind} is code of its own, which is not here; name its file: export {VARIABLE}={kind}.py"
         )
-    path = found[kind]
+    path = paths[kind]
     if kind in CONFIGS:
         raise ConfigError(f"{path} has the name of a kind of the workbench, {kind}; rename the file")
     if not path.is_file():

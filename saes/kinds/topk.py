@@ -98,8 +98,8 @@ def prefix_ends(config: MatryoshkaConfig) -> tuple[int, ...]:
 @torch.no_grad()
 def estimate_threshold(sae: OneLayerSAE, batches: Iterable[Float[Tensor, "_ d_in"]], k: int) -> float:
     """Return the mean over `batches [n, d_in]` of the value that lets `k * n` latents through; 0 without batches."""
-    found = [smallest(choose_ops(x).select_batch(sae.pre_activations(x), k * len(x))) for x in batches]
-    return sum(found) / max(1, len(found))
+    levels = [smallest(choose_ops(x).select_batch(sae.pre_activations(x), k * len(x))) for x in batches]
+    return sum(levels) / max(1, len(levels))
 
 
 def smallest(active: Active) -> float:

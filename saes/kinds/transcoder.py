@@ -81,9 +81,9 @@ class TranscoderRecipe(Recipe):
     ) -> None:
         assert target is not None
         if self.inner.starts_from_data:
-            own = replace(state, b_dec=torch.zeros_like(x[0]))  # nothing is subtracted from a transcoder's input
-            self.inner.start(ops, own, x, None)
-            state.extra = own.extra
+            inner = replace(state, b_dec=torch.zeros_like(x[0]))  # nothing is subtracted from a transcoder's input
+            self.inner.start(ops, inner, x, None)
+            state.extra = inner.extra
         pre = torch.addmm(state.b_enc, x, state.W_enc.T)
         active = self.select(ops, state, pre).active
         acts = torch.zeros_like(pre)

@@ -70,8 +70,8 @@ def find_layers(path: Path, *, l0: int | None = None) -> Found:
         n = len(list(path.glob(circuit_tracer.ENCODERS)))
         return Found(layers=dict.fromkeys(range(n), path), across="circuit_tracer")
     named = circuit_tracer.read_yaml(path / "config.yaml").get("transcoders")
-    if isinstance(named, list) and named and all(isinstance(each, str) for each in named):
-        return Found(layers={layer: _named(path, each) for layer, each in enumerate(named)})
+    if isinstance(named, list) and named and all(isinstance(name, str) for name in named):
+        return Found(layers={layer: _named(path, name) for layer, name in enumerate(named)})
     several: dict[int, list[Path]] = {}
     for candidate in [*sorted(path.glob("*/**/*")), *sorted(path.iterdir())]:
         if _is_dictionary(candidate):
@@ -83,7 +83,7 @@ def find_layers(path: Path, *, l0: int | None = None) -> Found:
             f"no transcoder of a numbered layer below {path}; layers are known by names such as layer_3, layers.3.mlp "
             "or L3TC"
         )
-    layers = {layer: _one(layer, list(dict.fromkeys(found)), l0) for layer, found in sorted(several.items())}
+    layers = {layer: _one(layer, list(dict.fromkeys(paths)), l0) for layer, paths in sorted(several.items())}
     first = next(iter(layers.values()))
     return Found(layers=layers, across="gemma_scope_2" if _writes_to_layers(first) else "")
 
@@ -92,10 +92,10 @@ def _named(folder: Path, name: str) -> Path:
     """Return a file of a `config.yaml`: `hf://OWNER/NAME/FILE`, or a path relative to it."""
     if name.startswith("hf://"):
         return checkpoint_path(PREFIX + name.removeprefix("hf://").partition("?")[0])
-    found = folder / name
-    if not found.is_file():
+    file = folder / name
+    if not file.is_file():
         raise MissingError(f"{folder / 'config.yaml'} names {name}, which is not there; copy the whole folder")
-    return found
+    return file
 
 
 def _is_dictionary(path: Path) -> bool:
@@ -118,14 +118,14 @@ def _writes_to_layers(path: Path) -> bool:
         return False
 
 
-def _one(layer: int, found: list[Path], l0: int | None) -> Path:
-    if len(found) == 1:
-        return found[0]
-    stated = {path: int(match[1]) for path in found if (match := _L0.search(path.as_posix()))}
+def _one(layer: int, paths: list[Path], l0: int | None) -> Path:
+    if len(paths) == 1:
+        return paths[0]
+    stated = {path: int(match[1]) for path in paths if (match := _L0.search(path.as_posix()))}
     if l0 is None or not stated:
-        names = ", ".join("/".join(path.parts[-3:]) for path in found[:4])
+        names = ", ".join("/".join(path.parts[-3:]) for path in paths[:4])
         raise ConfigError(
-            f"layer {layer} has {len(found)} dictionaries ({names} ...); give the folder of one width, and --l0 N to "
+            f"layer {layer} has {len(paths)} dictionaries ({names} ...); give the folder of one width, and --l0 N to "
             "take of each layer the one nearest to that sparsity"
         )
     return min(stated, key=lambda path: (abs(stated[path] - l0), path))
@@ -157,26 +157,30 @@ def import_set(
     `ConfigError` where no hook point is known, `MismatchError` where the files name another model or hook point
     (unless `allow_mismatch`), or widths differ from the model's.
     """
-    found = find_layers(path, l0=l0)
-    about = SAEMetadata(model=origin.model, weight_hash=weight_hash(model))
-    files = {0: source_files(path)} if found.across else {n: source_files(p) for n, p in found.layers.items()}
+    source = find_layers(path, l0=l0)
+    metadata = SAEMetadata(model=origin.model, weight_hash=weight_hash(model))
+    files = {0: source_files(path)} if source.across else {n: source_files(p) for n, p in source.layers.items()}
     settings = ImportedSetSettings(
-        source=path.name, source_files=files, model=origin.model, weight_hash=about.weight_hash, l0=l0
+        source=path.name, source_files=files, model=origin.model, weight_hash=metadata.weight_hash, l0=l0
     )
-    lost = sorted(set(range(max(found.layers) + 1)) - set(found.layers))
-    if lost and found.across:
-        raise MissingError(f"{path} lacks layer {lost[0]} of {max(found.layers) + 1} of a cross-layer transcoder")
+    lost = sorted(set(range(max(source.layers) + 1)) - set(source.layers))
+    if lost and source.across:
+        raise MissingError(f"{path} lacks layer {lost[0]} of {max(source.layers) + 1} of a cross-layer transcoder")
     draft = Draft.open(folder, kind=StoredSet.kind, config=settings_json(settings), overwrite=overwrite)
-    take = _take_across if found.across else _take_layers
+    take = _take_across if source.across else _take_layers
     try:
-        reads, writes, format_, checks = take(found, draft, origin, model, allow_mismatch=allow_mismatch, format=format)
-        _check_widths(draft.path, found, model, reads)
+        reads, writes, format_, checks = take(
+            source, draft, origin, model, allow_mismatch=allow_mismatch, format=format
+        )
+        _check_widths(draft.path, source, model, reads)
     except BaseException:
         draft.discard()  # nothing to resume: the source is still there
         raise
     write_config(
         draft.path,
-        SetConfig(reads=reads, writes=writes, layers=tuple(found.layers), cross_layer=bool(found.across), about=about),
+        SetConfig(
+            reads=reads, writes=writes, layers=tuple(source.layers), cross_layer=bool(source.across), about=metadata
+        ),
     )
     whole = read_set(draft.path)
     stored = StoredSet(
@@ -191,7 +195,7 @@ def import_set(
         format=format_,
         checks=checks,
     )
-    return save_artefact(stored, folder, parents={f"model:{origin.model}": about.weight_hash}, draft=draft)
+    return save_artefact(stored, folder, parents={f"model:{origin.model}": metadata.weight_hash}, draft=draft)
 
 
 Taken = tuple[str, str, str, tuple[LayerCheck, ...]]
@@ -199,12 +203,12 @@ Taken = tuple[str, str, str, tuple[LayerCheck, ...]]
 
 
 def _take_layers(
-    found: Found, draft: Draft, origin: SetOrigin, model: HookedModel, *, allow_mismatch: bool, format: str | None
+    source: Found, draft: Draft, origin: SetOrigin, model: HookedModel, *, allow_mismatch: bool, format: str | None
 ) -> Taken:
     """Convert the layers one by one."""
     hooks: dict[tuple[str, str], int] = {}
     checks, name = [], ""
-    for layer, path in found.layers.items():
+    for layer, path in source.layers.items():
         loaded = load_checked(path, format)
         if not isinstance(loaded.sae, Transcoder):
             raise MismatchError(f"{path} is a {loaded.sae.architecture} SAE, not a transcoder; import it by itself")
@@ -231,11 +235,11 @@ def _hooks(loaded: Loaded, layer: int, path: Path) -> tuple[str, str]:
     if loaded.format == "gemma_scope_2":
         stated = json.loads((path / "config.json").read_text(encoding="utf-8"))
         return _hf(stated, "in"), _hf(stated, "out")
-    about, before = loaded.sae.metadata, f"blocks.{layer}."
-    for point in (about.hook_point, about.hook_point_out):
+    metadata, before = loaded.sae.metadata, f"blocks.{layer}."
+    for point in (metadata.hook_point, metadata.hook_point_out):
         if point and not point.startswith(before):
             raise MismatchError(f"{path} says {point}, but its name says layer {layer}")
-    reads, writes = (point.removeprefix(before) for point in (about.hook_point, about.hook_point_out))
+    reads, writes = (point.removeprefix(before) for point in (metadata.hook_point, metadata.hook_point_out))
     return reads or defaults[0], defaults[1] or writes
 
 
@@ -268,28 +272,30 @@ def _agreed(stated: tuple[str, str], origin: SetOrigin, model: HookedModel, *, a
 
 
 def _take_across(
-    found: Found, draft: Draft, origin: SetOrigin, model: HookedModel, *, allow_mismatch: bool, format: str | None
+    source: Found, draft: Draft, origin: SetOrigin, model: HookedModel, *, allow_mismatch: bool, format: str | None
 ) -> Taken:
     """Convert a cross-layer transcoder."""
-    first = found.layers[0]
-    if found.across == "circuit_tracer":
-        about = circuit_tracer.metadata_of(first, None)
-        clt, raw = circuit_tracer.load_cross_layer_transcoder(first), _raw_circuit_tracer(first, len(found.layers))
-        stated = (about.hook_point, about.hook_point_out)
+    first = source.layers[0]
+    if source.across == "circuit_tracer":
+        metadata = circuit_tracer.metadata_of(first, None)
+        clt, raw = circuit_tracer.load_cross_layer_transcoder(first), _raw_circuit_tracer(first, len(source.layers))
+        stated = (metadata.hook_point, metadata.hook_point_out)
     else:
-        about, raw = SAEMetadata(), [_raw_gemma(path) for path in found.layers.values()]
+        metadata, raw = SAEMetadata(), [_raw_gemma(path) for path in source.layers.values()]
         clt = _from_gemma(raw, first)
         config = first.parent / "config.json" if first.is_file() else first / "config.json"
         known = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
-        about = replace(about, model=str(known.get("model_name", "")).replace("-v3", "-3"))
+        metadata = replace(metadata, model=str(known.get("model_name", "")).replace("-v3", "-3"))
         stated = (_hf(known, "in") or MLP_IN, _hf(known, "out") or MLP_OUT)
-    if about.model and not allow_mismatch and not same_model(about.model, origin.model):
-        raise MismatchError(f"the files say that they belong to {about.model}, but the model given is {origin.model}")
+    if metadata.model and not allow_mismatch and not same_model(metadata.model, origin.model):
+        raise MismatchError(
+            f"the files say that they belong to {metadata.model}, but the model given is {origin.model}"
+        )
     check = check_across(clt, raw)
     write_cross_layer(draft.path, clt)
     reads, writes = _agreed(stated, origin, model, allow_mismatch=allow_mismatch)
     checks = tuple(LayerCheck(layer=n, recons_error=error, check=None) for n, error in check.items())
-    return reads, writes, found.across, checks
+    return reads, writes, source.across, checks
 
 
 Raw = dict[str, Tensor]
@@ -297,16 +303,16 @@ Raw = dict[str, Tensor]
 
 
 def _raw_circuit_tracer(folder: Path, n_layers: int) -> list[Raw]:
-    found = []
+    layers = []
     for layer in range(n_layers):
         enc = read_safetensors(folder / f"W_enc_{layer}.safetensors")
         dec = read_safetensors(folder / f"W_dec_{layer}.safetensors")[f"W_dec_{layer}"]
-        own = {name.rsplit("_", 1)[0]: t for name, t in enc.items()}
+        arrays = {name.rsplit("_", 1)[0]: t for name, t in enc.items()}
         padded = torch.cat([dec.new_zeros(len(dec), layer, dec.shape[2]), dec], dim=1)
-        raw = {"enc": own["W_enc"].T, "b_enc": own["b_enc"], "dec": padded, "b_dec": own["b_dec"]}
-        found.append(raw | ({"threshold": own["threshold"]} if "threshold" in own else {})
-                     | ({"skip": own["W_skip"]} if "W_skip" in own else {}))  # fmt: skip
-    return found
+        raw = {"enc": arrays["W_enc"].T, "b_enc": arrays["b_enc"], "dec": padded, "b_dec": arrays["b_dec"]}
+        layers.append(raw | ({"threshold": arrays["threshold"]} if "threshold" in arrays else {})
+                     | ({"skip": arrays["W_skip"]} if "W_skip" in arrays else {}))  # fmt: skip
+    return layers
 
 
 def _raw_gemma(path: Path) -> Raw:
@@ -323,15 +329,15 @@ def _from_gemma(raw: list[Raw], path: Path) -> CrossLayerTranscoder:
     n_layers = raw[0]["dec"].shape[1]
     if len(raw) != n_layers:
         raise MissingError(f"{path.parent} holds {len(raw)} layers of a cross-layer transcoder of {n_layers}")
-    if any(bool(each["dec"][:, :layer].any()) for layer, each in enumerate(raw)):
+    if any(bool(w["dec"][:, :layer].any()) for layer, w in enumerate(raw)):
         raise MismatchError(f"{path.parent}: latents write to layers before their own; the layers are out of order")
     return CrossLayerTranscoder(
-        [each["enc"].contiguous() for each in raw],
-        [each["b_enc"] for each in raw],
-        [each["dec"][:, layer:].contiguous() for layer, each in enumerate(raw)],
-        [each["b_dec"] for each in raw],
-        threshold=[each["threshold"].clamp_min(0) for each in raw],
-        W_skip=[each["skip"] for each in raw] if all("skip" in each for each in raw) else None,
+        [w["enc"].contiguous() for w in raw],
+        [w["b_enc"] for w in raw],
+        [w["dec"][:, layer:].contiguous() for layer, w in enumerate(raw)],
+        [w["b_dec"] for w in raw],
+        threshold=[w["threshold"].clamp_min(0) for w in raw],
+        W_skip=[w["skip"] for w in raw] if all("skip" in w for w in raw) else None,
     )
 
 
@@ -342,20 +348,20 @@ def check_across(clt: CrossLayerTranscoder, raw: list[Raw], *, rows: int = 8) ->
     Raises `CorruptError` where it is larger than `saes.weights.read.TOLERANCE`.
     """
     generator, x = make_generator(0, "self-check across layers"), []
-    for each in raw:
-        directions = each["enc"].double().T / each["enc"].double().norm(dim=0)[:, None].clamp_min(1e-30)
+    for w in raw:
+        directions = w["enc"].double().T / w["enc"].double().norm(dim=0)[:, None].clamp_min(1e-30)
         chosen = torch.randint(len(directions), (rows, 4), generator=generator)
-        x.append(directions[chosen].sum(1) * (1 + 4 * float(each.get("threshold", torch.ones(1)).mean())))
+        x.append(directions[chosen].sum(1) * (1 + 4 * float(w.get("threshold", torch.ones(1)).mean())))
     acts = []
-    for own, each in zip(x, raw, strict=True):
-        pre = own @ each["enc"].double() + each["b_enc"].double()
-        acts.append(pre * (pre > each["threshold"].double()) if "threshold" in each else pre.clamp_min(0))
+    for inputs, w in zip(x, raw, strict=True):
+        pre = inputs @ w["enc"].double() + w["b_enc"].double()
+        acts.append(pre * (pre > w["threshold"].double()) if "threshold" in w else pre.clamp_min(0))
     ours, errors = clt.double()(torch.stack(x)), {}
     clt.float()
-    for layer, each in enumerate(raw):
-        theirs = sum((a @ r["dec"][:, layer].double() for a, r in zip(acts, raw, strict=True)), each["b_dec"].double())
-        if "skip" in each:
-            theirs = theirs + x[layer] @ each["skip"].double()
+    for layer, w in enumerate(raw):
+        theirs = sum((a @ r["dec"][:, layer].double() for a, r in zip(acts, raw, strict=True)), w["b_dec"].double())
+        if "skip" in w:
+            theirs = theirs + x[layer] @ w["skip"].double()
         errors[layer] = float(row_errors(ours[layer], theirs).median())
         if not errors[layer] <= TOLERANCE:
             raise CorruptError(
@@ -365,17 +371,19 @@ def check_across(clt: CrossLayerTranscoder, raw: list[Raw], *, rows: int = 8) ->
     return errors
 
 
-def _check_widths(folder: Path, found: Found, model: HookedModel, reads: str) -> None:
+def _check_widths(folder: Path, source: Found, model: HookedModel, reads: str) -> None:
     """Raise `MismatchError` unless there is a layer of the model for each, of the model's width."""
     n_layers, d_model = int(model.cfg.n_layers), int(model.cfg.d_model)
-    if max(found.layers) >= n_layers:
-        raise MismatchError(f"the set has a layer {max(found.layers)}, the model has {n_layers} layers; give its model")
-    files = [folder / (f"W_enc_{n}.safetensors" if found.across else f"layer_{n}.safetensors") for n in found.layers]
+    if max(source.layers) >= n_layers:
+        raise MismatchError(
+            f"the set has a layer {max(source.layers)}, the model has {n_layers} layers; give its model"
+        )
+    files = [folder / (f"W_enc_{n}.safetensors" if source.across else f"layer_{n}.safetensors") for n in source.layers]
     from safetensors import safe_open
 
-    for layer, file in zip(found.layers, files, strict=True):
+    for layer, file in zip(source.layers, files, strict=True):
         with safe_open(str(file), framework="pt") as handle:
-            width = handle.get_slice(f"W_enc_{layer}" if found.across else "W_enc").get_shape()[1]
+            width = handle.get_slice(f"W_enc_{layer}" if source.across else "W_enc").get_shape()[1]
         if width != d_model:
             raise MismatchError(
                 f"layer {layer} reads vectors of {width}, blocks.{layer}.{reads} of the model has {d_model}; is it "

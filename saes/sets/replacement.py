@@ -32,15 +32,15 @@ class SetReplacement:
 
     def __init__(
         self,
-        found: TranscoderSet,
+        sae_set: TranscoderSet,
         name: str,
         *,
         as_many_as: TranscoderSet | None = None,
         allow_other_weights: bool = False,
     ):
-        self.set, self.name, self.cross_layer = found, name, found.cross_layer
+        self.set, self.name, self.cross_layer = sae_set, name, sae_set.cross_layer
         self._as_many_as = as_many_as
-        self.reads_point, self.writes_point = found.reads, found.writes
+        self.reads_point, self.writes_point = sae_set.reads, sae_set.writes
         self._allow = allow_other_weights
 
     @torch.no_grad()
@@ -57,8 +57,8 @@ class SetReplacement:
             position, latent, value = self.set.encode(layer, block.mlp_in)
             inside = (position >= frozen.skip_from).nonzero()[:, 0]
             if self._as_many_as is not None:
-                other = self._as_many_as.to(frozen.embedding.device).encode(layer, block.mlp_in)
-                n = int((other.positions >= frozen.skip_from).sum())
+                firings = self._as_many_as.to(frozen.embedding.device).encode(layer, block.mlp_in)
+                n = int((firings.positions >= frozen.skip_from).sum())
                 inside = inside[value[inside].topk(min(n, len(inside))).indices.sort().values]
             self._active.append(Active(position[inside], latent[inside], value[inside].float()))
 
@@ -76,8 +76,8 @@ class SetReplacement:
         return self.set.output_bias(layer).float()
 
     def skip(self, layer: int) -> Float[Tensor, "d_model d_model"] | None:
-        found = self.set.skip(layer)
-        return None if found is None else found.float().T
+        skip = self.set.skip(layer)
+        return None if skip is None else skip.float().T
 
     def n_latents(self, layer: int) -> int:
         return self.set.d_sae(layer)
@@ -108,12 +108,12 @@ def _first() -> Tensor:
     return torch.zeros(1, dtype=torch.long)
 
 
-def untrained_set(found: TranscoderSet, seed: int) -> TranscoderSet:
+def untrained_set(sae_set: TranscoderSet, seed: int) -> TranscoderSet:
     """Return a set of the same shape whose directions are random: the null of its graphs.
 
     Every encoder and decoder row keeps its length, biases, thresholds and k stay, a skip connection is 0.
     """
-    out, draw = copy.deepcopy(found), make_generator(seed, "untrained set")
+    out, draw = copy.deepcopy(sae_set), make_generator(seed, "untrained set")
 
     def scramble(weight: Tensor, dim: int) -> None:
         noise = torch.randn(weight.shape, generator=draw).to(weight)
@@ -121,11 +121,11 @@ def untrained_set(found: TranscoderSet, seed: int) -> TranscoderSet:
 
     for layer in out.layers:
         if isinstance(out, PerLayerSet):
-            one = out.transcoder(layer)
-            scramble(one.W_enc, 0)
-            scramble(one.W_dec, -1)
-            if one.W_skip is not None:
-                one.W_skip.data.zero_()
+            transcoder = out.transcoder(layer)
+            scramble(transcoder.W_enc, 0)
+            scramble(transcoder.W_dec, -1)
+            if transcoder.W_skip is not None:
+                transcoder.W_skip.data.zero_()
         else:
             assert isinstance(out, CrossLayerSet)
             scramble(out.clt.W_enc[layer], 0)

@@ -115,7 +115,7 @@ class TranscoderSet(nn.Module, ABC):
 
     def targets(self, layer: int) -> tuple[int, ...]:
         """Return the layers that the latents of a layer write to."""
-        return tuple(each for each in self.layers if each >= layer) if self.cross_layer else (layer,)
+        return tuple(target for target in self.layers if target >= layer) if self.cross_layer else (layer,)
 
     @abstractmethod
     def d_sae(self, layer: int) -> int:
@@ -179,7 +179,7 @@ class TranscoderSet(nn.Module, ABC):
 
     def _known(self, layer: int) -> int:
         if layer not in self.layers:
-            raise UnknownNameError("layer of the set", str(layer), [str(each) for each in self.layers])
+            raise UnknownNameError("layer of the set", str(layer), [str(index) for index in self.layers])
         return layer
 
 
@@ -187,10 +187,11 @@ class TranscoderSet(nn.Module, ABC):
 class LayerDictionary:
     """The latents of one layer of a set; their directions are the sums of what they write, over all layers."""
 
-    def __init__(self, found: TranscoderSet, layer: int) -> None:
-        self.found, self.layer = found, layer
-        self.d_in, self.d_sae = len(found.encoder_rows(layer, torch.zeros(1, dtype=torch.int64))[0]), found.d_sae(layer)
-        self.hook_point, self.hook_point_out = found.hook_point(layer), found.hook_point_out(layer)
+    def __init__(self, sae_set: TranscoderSet, layer: int) -> None:
+        self.found, self.layer = sae_set, layer
+        self.d_in = len(sae_set.encoder_rows(layer, torch.zeros(1, dtype=torch.int64))[0])
+        self.d_sae = sae_set.d_sae(layer)
+        self.hook_point, self.hook_point_out = sae_set.hook_point(layer), sae_set.hook_point_out(layer)
 
     @property
     def decoder_directions(self) -> Float[Tensor, "d_sae d_out"]:
@@ -228,9 +229,9 @@ class PerLayerSet(TranscoderSet):
 
     def transcoder(self, layer: int) -> Transcoder:
         """Return the transcoder of one layer."""
-        found = self._transcoders[str(self._known(layer))]
-        assert isinstance(found, Transcoder)
-        return found
+        transcoder = self._transcoders[str(self._known(layer))]
+        assert isinstance(transcoder, Transcoder)
+        return transcoder
 
     def d_sae(self, layer: int) -> int:
         return self.transcoder(layer).d_sae
@@ -292,9 +293,9 @@ class CrossLayerSet(TranscoderSet):
         return self.clt.W_skip[layer].T if len(self.clt.W_skip) else None
 
 
-def _check_target(found: TranscoderSet, layer: int, target_layer: int) -> None:
-    if target_layer not in found.targets(layer):
-        known = [str(each) for each in found.targets(layer)]
+def _check_target(sae_set: TranscoderSet, layer: int, target_layer: int) -> None:
+    if target_layer not in sae_set.targets(layer):
+        known = [str(target) for target in sae_set.targets(layer)]
         raise UnknownNameError(f"layer that latents of layer {layer} write to", str(target_layer), known)
 
 
@@ -342,11 +343,11 @@ def read_set(folder: Path | str, *, only: int | None = None) -> TranscoderSet:
     """
     folder = as_path(folder)
     config = read_config(folder)
-    how = {"reads": config.reads, "writes": config.writes, "about": config.about}
+    settings = {"reads": config.reads, "writes": config.writes, "about": config.about}
     if config.cross_layer:
-        return CrossLayerSet(read_cross_layer(folder, config), **how)
+        return CrossLayerSet(read_cross_layer(folder, config), **settings)
     layers = config.layers if only is None else [only]
-    return PerLayerSet({layer: read_layer(folder, layer) for layer in layers}, **how)
+    return PerLayerSet({layer: read_layer(folder, layer) for layer in layers}, **settings)
 
 
 CONFIG = "config.yaml"
@@ -376,7 +377,7 @@ def write_config(folder: Path, config: SetConfig) -> None:
     import yaml
 
     first = [f"W_enc_{n}.safetensors" if config.cross_layer else layer_file(n) for n in config.layers]
-    found = {
+    content = {
         "model_name": config.about.model,
         "model_kind": CROSS_LAYER if config.cross_layer else PER_LAYER,
         "feature_input_hook": config.reads,
@@ -388,7 +389,7 @@ def write_config(folder: Path, config: SetConfig) -> None:
         "transcoders": first,
     }
     with atomic_file(folder / CONFIG) as temporary:
-        temporary.write_text(yaml.safe_dump(found, sort_keys=False), encoding="utf-8")
+        temporary.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
 
 
 def read_config(folder: Path) -> SetConfig:
@@ -398,24 +399,24 @@ def read_config(folder: Path) -> SetConfig:
         raise MissingError(
             f"no set of transcoders at {folder} ({CONFIG} is missing); `workbench train --set` makes one"
         )
-    found = circuit_tracer.read_yaml(path)
-    kind, layers, size = text(found, "model_kind", path), found.get("layers"), found.get("context_size")
+    content = circuit_tracer.read_yaml(path)
+    kind, layers, size = text(content, "model_kind", path), content.get("layers"), content.get("context_size")
     if kind not in (PER_LAYER, CROSS_LAYER):
         raise CorruptError(f"{path}: model_kind must be {PER_LAYER} or {CROSS_LAYER}, found {kind!r:.80}")
-    if not isinstance(layers, list) or not layers or any(type(each) is not int or each < 0 for each in layers):
+    if not isinstance(layers, list) or not layers or any(type(layer) is not int or layer < 0 for layer in layers):
         raise CorruptError(f"{path}: layers must list the layers of the set, found {layers!r:.80}")
-    reads, writes = (text(found, f"feature_{side}_hook", path) for side in ("input", "output"))
+    reads, writes = (text(content, f"feature_{side}_hook", path) for side in ("input", "output"))
     if not reads or not writes:
         raise CorruptError(f"{path} lacks the hook points feature_input_hook and feature_output_hook; import it again")
-    about = SAEMetadata(
-        model=text(found, "model_name", path),
-        weight_hash=text(found, "weight_hash", path),
+    metadata = SAEMetadata(
+        model=text(content, "model_name", path),
+        weight_hash=text(content, "weight_hash", path),
         context_size=size if type(size) is int else None,
-        bos=text(found, "bos", path),
+        bos=text(content, "bos", path),
     )
     cross_layer = kind == CROSS_LAYER
     return SetConfig(
-        reads=reads, writes=writes, layers=tuple(sorted(set(layers))), cross_layer=cross_layer, about=about
+        reads=reads, writes=writes, layers=tuple(sorted(set(layers))), cross_layer=cross_layer, about=metadata
     )
 
 
@@ -441,9 +442,9 @@ def read_layer(folder: Path, layer: int) -> Transcoder:
     path = folder / layer_file(layer)
     if not path.is_file():
         raise MissingError(f"{folder} has no {path.name}, though its {CONFIG} lists layer {layer}; make the set again")
-    found = circuit_tracer.read(path).sae
-    assert isinstance(found, Transcoder)
-    return found
+    transcoder = circuit_tracer.read(path).sae
+    assert isinstance(transcoder, Transcoder)
+    return transcoder
 
 
 def write_cross_layer(folder: Path, clt: CrossLayerTranscoder) -> None:
@@ -464,13 +465,13 @@ def read_cross_layer(folder: Path, config: SetConfig) -> CrossLayerTranscoder:
         for side in ("W_enc", "W_dec"):
             if not (folder / f"{side}_{layer}.safetensors").is_file():
                 raise MissingError(f"{folder} has no {side}_{layer}.safetensors; make the set again")
-    found = circuit_tracer.load_cross_layer_transcoder(folder)
-    if config.layers != tuple(range(found.n_layers)):
+    clt = circuit_tracer.load_cross_layer_transcoder(folder)
+    if config.layers != tuple(range(clt.n_layers)):
         raise CorruptError(
             f"{folder / CONFIG} lists layers {', '.join(map(str, config.layers))}; a cross-layer transcoder has "
-            f"{found.n_layers}, counted from 0"
+            f"{clt.n_layers}, counted from 0"
         )
-    return found
+    return clt
 
 
 def _save(path: Path, tensors: dict[str, Any]) -> None:

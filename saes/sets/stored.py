@@ -75,17 +75,17 @@ class SetScores:
     @property
     def fvu(self) -> float:
         """Mean over layers."""
-        return _mean([each.fvu for each in self.layers])
+        return _mean([layer.fvu for layer in self.layers])
 
     @property
     def l0(self) -> float:
         """Mean over layers."""
-        return _mean([each.l0 for each in self.layers])
+        return _mean([layer.l0 for layer in self.layers])
 
     @property
     def dead_fraction(self) -> float:
         """Mean over layers."""
-        return _mean([each.dead_fraction for each in self.layers])
+        return _mean([layer.dead_fraction for layer in self.layers])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,27 +137,27 @@ class StoredSet(Artefact, kind="transcoders", made_by="train"):
     def to_records(self) -> list[Record]:
         """Return one row per layer: its scores, or for an imported set the error against the source."""
         if self.scores is not None:
-            return [dict(vars(each)) for each in self.scores.layers]
-        return [{"layer": each.layer, "recons_error": each.recons_error} for each in self.checks]
+            return [dict(vars(layer)) for layer in self.scores.layers]
+        return [{"layer": check.layer, "recons_error": check.recons_error} for check in self.checks]
 
     def headline(self) -> str:
         """Return size and quality in one sentence."""
-        said = f"{self.d_sae:,} latents for each of {len(self.layers)} layers"
-        said += ", which write to all later layers" if self.cross_layer else ""
+        line = f"{self.d_sae:,} latents for each of {len(self.layers)} layers"
+        line += ", which write to all later layers" if self.cross_layer else ""
         if self.checks:
-            error = max(each.recons_error for each in self.checks)
-            said += f", from {self.reads} to {self.writes} ({self.format}); they agree with the source's forward pass "
-            return f"{said}to {error:.0e}"
+            error = max(check.recons_error for check in self.checks)
+            line += f", from {self.reads} to {self.writes} ({self.format}); they agree with the source's forward pass "
+            return f"{line}to {error:.0e}"
         if (scores := self.scores) is None:
-            return said
-        said += (
+            return line
+        line += (
             f"; on {scores.n_tokens:,} held-out tokens: mean FVU {scores.fvu:.3f} at L0 {scores.l0:.1f}, "
             f"{scores.dead_fraction:.1%} never fire"
         )
         if not scores.loss:
-            return said
+            return line
         loss = scores.loss["set"]
-        return f"{said}; cross-entropy {loss.ce_clean:.3f}, with all MLPs replaced {loss.ce_spliced:.3f}"
+        return f"{line}; cross-entropy {loss.ce_clean:.3f}, with all MLPs replaced {loss.ce_spliced:.3f}"
 
     def facts(self) -> list[tuple[str, str]]:
         """Return mean scores and the model."""
@@ -167,10 +167,10 @@ class StoredSet(Artefact, kind="transcoders", made_by="train"):
         return [*facts, ("model", self.model)]
 
 
-def layer_scores(found: Mapping[int, Reconstruction]) -> tuple[LayerScores, ...]:
+def layer_scores(scores: Mapping[int, Reconstruction]) -> tuple[LayerScores, ...]:
     """Return the scores of every layer."""
     names = ("fvu", "l0", "dead_fraction", "dense_fraction")
-    return tuple(LayerScores(layer=n, **{name: getattr(each, name) for name in names}) for n, each in found.items())
+    return tuple(LayerScores(layer=n, **{name: getattr(score, name) for name in names}) for n, score in scores.items())
 
 
 def _mean(values: list[float]) -> float:

@@ -78,7 +78,7 @@ SCORED = 65_536
 
 @torch.no_grad()
 def evaluate_layers(
-    found: TranscoderSet,
+    sae_set: TranscoderSet,
     recording: Recording,
     *,
     heldout_fraction: float = 0.1,
@@ -90,30 +90,30 @@ def evaluate_layers(
 
     Raises `ConfigError` when nothing is held out, `UnknownNameError` when a hook point was not recorded.
     """
-    sources = [Source(recording, found.hook_point(n), target=found.hook_point_out(n)) for n in found.layers]
-    sums = {layer: Sums(found.d_sae(layer), seed) for layer in found.layers}
+    sources = [Source(recording, sae_set.hook_point(n), target=sae_set.hook_point_out(n)) for n in sae_set.layers]
+    sums = {layer: Sums(sae_set.d_sae(layer), seed) for layer in sae_set.layers}
     documents = DocumentsOfRows(recording)
     for rows in Together(sources).sequential(batch_size, split="heldout", heldout_fraction=heldout_fraction):
         if not len(rows[0].rows):
             continue
-        pass_, document = Prediction(found), documents(rows[0].rows)
-        for layer, own in zip(found.layers, rows, strict=True):
-            firings, recons = pass_.read(layer, own.x), pass_.predict(layer)
-            active = torch.bincount(firings.positions, minlength=len(own.x))
-            assert own.target is not None
-            sums[layer].add(active, firings.latents, recons, own.target, document)
-        if sums[found.layers[0]].n >= limit:
+        pass_, document = Prediction(sae_set), documents(rows[0].rows)
+        for layer, batch in zip(sae_set.layers, rows, strict=True):
+            firings, recons = pass_.read(layer, batch.x), pass_.predict(layer)
+            active = torch.bincount(firings.positions, minlength=len(batch.x))
+            assert batch.target is not None
+            sums[layer].add(active, firings.latents, recons, batch.target, document)
+        if sums[sae_set.layers[0]].n >= limit:
             break
-    if not all(each.n for each in sums.values()):
+    if not all(total.n for total in sums.values()):
         raise ConfigError(f"{recording.folder} has no held-out tokens; record more documents")
-    return {layer: each.result() for layer, each in sums.items()}
+    return {layer: total.result() for layer, total in sums.items()}
 
 
 class Prediction:
     """One pass of the replacement model: inputs of all layers so far, and the outputs that the set predicts."""
 
-    def __init__(self, found: TranscoderSet):
-        self.found = found
+    def __init__(self, sae_set: TranscoderSet):
+        self.found = sae_set
         self._inputs: dict[int, Tensor] = {}
         self._firings: dict[int, Firings] = {}
 
@@ -130,7 +130,7 @@ class Prediction:
 
 @torch.no_grad()
 def evaluate_in_model(
-    found: TranscoderSet,
+    sae_set: TranscoderSet,
     model: HookedModel,
     tokens: Int[Tensor, "n pos"],
     *,
@@ -146,15 +146,15 @@ def evaluate_in_model(
     `means` are mean outputs `[d_out]` and `l0` active latents per token, both by layer. Positions without text are not
     replaced. `neurons` is missing where the model has no `mlp.hook_post`. Raises `MismatchError` for other weights.
     """
-    found.check_model(model, all_layers=False)
+    sae_set.check_model(model, all_layers=False)
     documents = check_documents(tokens, documents)
     size = max(1, LOGIT_VALUES // (tokens.shape[1] * model.cfg.d_vocab))
-    sets: dict[Replaced, TranscoderSet] = {"set": found}
+    sets: dict[Replaced, TranscoderSet] = {"set": sae_set}
     if untrained is not None:
         sets["untrained"] = untrained
-    for each in sets.values():
-        each.to(model.cfg.device)
-    neurons = all(f"blocks.{n}.mlp.hook_post" in available_hook_points(model) for n in found.layers)
+    for replacement in sets.values():
+        replacement.to(model.cfg.device)
+    neurons = all(f"blocks.{n}.mlp.hook_post" in available_hook_points(model) for n in sae_set.layers)
     replaced: list[Replaced] = [*sets, *(["neurons"] if neurons else [])]
     losses = Losses(["clean", "zero", "mean", *replaced], seed)
     done = 0
@@ -162,13 +162,13 @@ def evaluate_in_model(
         text = document >= 0
         variants: dict[str, Hooks] = {
             "clean": [],
-            "zero": [(found.hook_point_out(n), replace_by(torch.zeros_like(means[n]), text)) for n in found.layers],
-            "mean": [(found.hook_point_out(n), replace_by(means[n].float(), text)) for n in found.layers],
-            **{name: splice_all(each, text) for name, each in sets.items()},
+            "zero": [(sae_set.hook_point_out(n), replace_by(torch.zeros_like(means[n]), text)) for n in sae_set.layers],
+            "mean": [(sae_set.hook_point_out(n), replace_by(means[n].float(), text)) for n in sae_set.layers],
+            **{name: splice_all(replacement, text) for name, replacement in sets.items()},
         }
         if neurons:
             variants["neurons"] = [
-                (f"blocks.{n}.mlp.hook_post", _largest(model, n, round(l0[n]), text)) for n in found.layers
+                (f"blocks.{n}.mlp.hook_post", _largest(model, n, round(l0[n]), text)) for n in sae_set.layers
             ]
         losses.add(((name, logits_of(model, batch, hooks)) for name, hooks in variants.items()), batch, document)
         done += len(batch)
@@ -177,9 +177,9 @@ def evaluate_in_model(
     return {name: losses.result(name) for name in replaced}
 
 
-def splice_all(found: TranscoderSet, text: Tensor) -> Hooks:
+def splice_all(sae_set: TranscoderSet, text: Tensor) -> Hooks:
     """Return hooks that replace the MLP outputs of all layers of a set at the positions `text [batch, pos]`."""
-    pass_, hooks = Prediction(found), []
+    pass_, hooks = Prediction(sae_set), []
 
     def reads(layer: int) -> Callable[..., None]:
         def hook(value: Tensor, hook: Any = None) -> None:
@@ -190,8 +190,8 @@ def splice_all(found: TranscoderSet, text: Tensor) -> Hooks:
     def writes(layer: int) -> Callable[..., Tensor]:
         return at_mask(inserting(lambda value: pass_.predict(layer).view(*value.shape[:2], -1)), text)
 
-    for layer in found.layers:
-        hooks += [(found.hook_point(layer), reads(layer)), (found.hook_point_out(layer), writes(layer))]
+    for layer in sae_set.layers:
+        hooks += [(sae_set.hook_point(layer), reads(layer)), (sae_set.hook_point_out(layer), writes(layer))]
     return hooks
 
 
@@ -262,8 +262,8 @@ def train_set(
     """
     from saes.sets.set import read_set
 
-    how: dict[str, Any] = {"skip": skip, "layers": layers, "reads": reads, "writes": writes, "overwrite": overwrite}
-    for layer, metrics in training(recording, config, train, folder, **how, device=device, spread=spread):
+    options: dict[str, Any] = {"skip": skip, "layers": layers, "reads": reads, "writes": writes, "overwrite": overwrite}
+    for layer, metrics in training(recording, config, train, folder, **options, device=device, spread=spread):
         if progress:
             progress(metrics.tokens, train.tokens, {"layer": layer, **asdict(metrics)})
     return read_set(folder)
@@ -325,11 +325,11 @@ def training(
     )
     identity, seed = settings_json(settings), train.seed
     draft = open_draft(spread.ranks, folder, kind=StoredSet.kind, config=identity, seed=seed, overwrite=overwrite)
-    about = SetConfig(
+    set_config = SetConfig(
         reads=reads, writes=writes, layers=tuple(chosen), cross_layer=across, about=SAEMetadata.of(recording)
     )
     maker = _CrossLayer if across else _PerLayer
-    made = maker(recording, settings, draft, about, device=device, spread=spread)
+    made = maker(recording, settings, draft, set_config, device=device, spread=spread)
     with contextlib.closing(made.advance()) as lines:
         for layer, metrics in lines:
             if spread.ranks.first:
@@ -348,62 +348,62 @@ class _Training:
         recording: Recording,
         settings: TrainedSetSettings,
         draft: Draft,
-        about: SetConfig,
+        set_config: SetConfig,
         *,
         device: str | None,
         spread: Spread,
     ):
-        self.recording, self.settings, self.draft, self.about = recording, settings, draft, about
+        self.recording, self.settings, self.draft, self.about = recording, settings, draft, set_config
         self.config, self.train, self.skip = settings.sae, settings.train, settings.skip
         self.device, self.spread, self.ranks = device, spread, spread.ranks
-        self.how: dict[str, Any] = {"reads": about.reads, "writes": about.writes, "about": about.about}
+        self.how: dict[str, Any] = {"reads": set_config.reads, "writes": set_config.writes, "about": set_config.about}
 
     def source(self, layer: int) -> Source:
         """Return the sites of one layer."""
         point = f"blocks.{layer}."
         return Source(self.recording, point + self.about.reads, target=point + self.about.writes)
 
-    def write(self, found: TranscoderSet, untrained: TranscoderSet, logs: dict[str, str], run: TrainingRun) -> None:
+    def write(self, sae_set: TranscoderSet, untrained: TranscoderSet, logs: dict[str, str], run: TrainingRun) -> None:
         """Score the set, write its files and finish the artefact; `logs` by their folder in `runs`."""
-        scores = evaluate_layers(found, self.recording, heldout_fraction=self.train.heldout_fraction)
+        scores = evaluate_layers(sae_set, self.recording, heldout_fraction=self.train.heldout_fraction)
         tokens, documents = self.recording.contexts_and_documents(
             split="heldout", limit=CONTEXTS, heldout_fraction=self.train.heldout_fraction
         )
         loss = None
         if len(tokens):
             model = self._model()
-            means = {n: self.recording.stats(found.hook_point_out(n)).mean for n in found.layers}
-            l0 = {layer: each.l0 for layer, each in scores.items()}
-            how: dict[str, Any] = {"means": means, "l0": l0, "untrained": untrained}
-            loss = evaluate_in_model(found, model, tokens, documents=documents, **how)
+            means = {n: self.recording.stats(sae_set.hook_point_out(n)).mean for n in sae_set.layers}
+            l0 = {layer: score.l0 for layer, score in scores.items()}
+            options: dict[str, Any] = {"means": means, "l0": l0, "untrained": untrained}
+            loss = evaluate_in_model(sae_set, model, tokens, documents=documents, **options)
         write_config(self.draft.path, self.about)
-        if isinstance(found, CrossLayerSet):
-            write_cross_layer(self.draft.path, found.clt)
-        elif isinstance(found, PerLayerSet):
-            for layer in found.layers:
-                write_layer(self.draft.path, layer, found.transcoder(layer))
+        if isinstance(sae_set, CrossLayerSet):
+            write_cross_layer(self.draft.path, sae_set.clt)
+        elif isinstance(sae_set, PerLayerSet):
+            for layer in sae_set.layers:
+                write_layer(self.draft.path, layer, sae_set.transcoder(layer))
         shutil.rmtree(self.draft.path / RUNS, ignore_errors=True)
         for relative, log in logs.items():
             with atomic_file(self.draft.path / RUNS / relative / LOG) as temporary:
                 temporary.write_text(log, encoding="utf-8")
         stored = StoredSet(
             settings=self.settings,
-            layers=found.layers,
-            cross_layer=found.cross_layer,
-            reads=found.reads,
-            writes=found.writes,
-            d_sae=found.d_sae(found.layers[0]),
+            layers=sae_set.layers,
+            cross_layer=sae_set.cross_layer,
+            reads=sae_set.reads,
+            writes=sae_set.writes,
+            d_sae=sae_set.d_sae(sae_set.layers[0]),
             training=run,
-            scores=SetScores(n_tokens=scores[found.layers[0]].n_tokens, layers=layer_scores(scores), loss=loss),
+            scores=SetScores(n_tokens=scores[sae_set.layers[0]].n_tokens, layers=layer_scores(scores), loss=loss),
             format="",
             checks=(),
         )
         parents = {
             self.recording.key: self.recording.manifest.content_hash,
-            f"model:{found.model}": found.weight_hash,
+            f"model:{sae_set.model}": sae_set.weight_hash,
         }
-        how: dict[str, Any] = {"seed": self.train.seed, "threads": torch.get_num_threads(), "draft": self.draft}
-        save_artefact(stored, self.draft.folder, parents=parents, **how)
+        options: dict[str, Any] = {"seed": self.train.seed, "threads": torch.get_num_threads(), "draft": self.draft}
+        save_artefact(stored, self.draft.folder, parents=parents, **options)
 
     def run_of(self, plan: Plan, seconds: float) -> TrainingRun:
         """Return length and speed of a training of `seconds`."""
@@ -441,15 +441,15 @@ class _PerLayer(_Training):
         for layer, source in self.sources.items():
             config = transcoder_config(self.config, str(source.outputs[0].hook_point), skip=self.skip)
             job = Job(sae=config, train=self.train, folder=folder / f"layer_{layer}")
-            how: dict[str, Any] = {"device": self.device, "spread": self.spread, "buffers": buffers}
-            self.runs[layer] = Run(source, job, first_batch=partial(self.first_batch, layer), **how)
+            placement: dict[str, Any] = {"device": self.device, "spread": self.spread, "buffers": buffers}
+            self.runs[layer] = Run(source, job, first_batch=partial(self.first_batch, layer), **placement)
 
     def first_batch(self, layer: int) -> TrainingBatch:
         """Return the first batch of a layer; those of all layers are read together, once."""
         if not self._first:
             size = plan(self.train, d_in=self.sources[layer].d_in, d_sae=self.config.d_sae).batch_size
-            how: dict[str, Any] = {"heldout_fraction": self.train.heldout_fraction, "seed": self.train.seed}
-            batches = next(training_batches(list(self.sources.values()), batch_size=size, **how))
+            options: dict[str, Any] = {"heldout_fraction": self.train.heldout_fraction, "seed": self.train.seed}
+            batches = next(training_batches(list(self.sources.values()), batch_size=size, **options))
             self._first = dict(zip(self.sources, batches, strict=True))
         return self._first[layer]
 
@@ -472,20 +472,20 @@ class _PerLayer(_Training):
                     for n, run in self.runs.items()
                 }
                 runs = list(self.runs.values())
-                run = self.run_of(runs[0].plan, sum(each.seconds for each in runs))
+                run = self.run_of(runs[0].plan, sum(layer_run.seconds for layer_run in runs))
                 self.write(PerLayerSet(trained, **self.how), PerLayerSet(fresh, **self.how), self._logs(), run)
 
     def _samples(self) -> dict[int, list[Tensor]]:
-        found: dict[int, list[Tensor]] = {layer: [] for layer in self.runs}
+        by_layer: dict[int, list[Tensor]] = {layer: [] for layer in self.runs}
         for batches in islice(read_together(list(self.runs.values()), Position(), whole=True), SAMPLES):
-            for samples, batch in zip(found.values(), batches, strict=True):
+            for samples, batch in zip(by_layer.values(), batches, strict=True):
                 samples.append(batch.x)
-        return found
+        return by_layer
 
     def _transcoder(self, run: Run, state: RunState, samples: list[Tensor]) -> Transcoder:
-        found = run.trained(state, (x.float() for x in samples))
-        assert isinstance(found, Transcoder)
-        return found
+        transcoder = run.trained(state, (x.float() for x in samples))
+        assert isinstance(transcoder, Transcoder)
+        return transcoder
 
     def _logs(self) -> dict[str, str]:
         return {run.folder.name: (run.draft.path / LOG).read_text(encoding="utf-8") for run in self.runs.values()}
@@ -513,12 +513,12 @@ class _CrossLayer(_Training):
         state = self.run.settle()
         with self.ranks.checked(patient=True):
             if self.ranks.first:
-                made = [self._set(each) for each in (state, self.run.start().state)]
+                made = [self._set(run_state) for run_state in (state, self.run.start().state)]
                 logs = {"": (self.run.draft.path / LOG).read_text(encoding="utf-8")}
                 self.write(made[0], made[1], logs, self.run_of(self.run.plan, self.run.seconds))
 
     def _set(self, state: RunState) -> CrossLayerSet:
         samples = (batches[0].x for batches in read_together([self.run], Position(), whole=True))
-        found = self.run.trained(state, samples)
-        assert isinstance(found, CrossLayerTranscoder)
-        return CrossLayerSet(found, **self.how)
+        clt = self.run.trained(state, samples)
+        assert isinstance(clt, CrossLayerTranscoder)
+        return CrossLayerSet(clt, **self.how)

@@ -80,10 +80,10 @@ def read_checkpoint(folder: Path, spread: Spread = UNSHARED, *, kind: type[RunSt
 
     Raises `CorruptError` when it cannot be read.
     """
-    found = _whole_sets(folder)
-    if not found:
+    by_step = _whole_sets(folder)
+    if not by_step:
         return None
-    paths = found[max(found)]
+    paths = by_step[max(by_step)]
     try:
         with ExitStack() as stack:
             files = [stack.enter_context(safe_open(str(path), framework="pt")) for path in paths]
@@ -106,11 +106,11 @@ def _read(files: list[safe_open], name: str, spread: Spread) -> Tensor:
     if name.split(".")[0] not in BY_LATENT:
         return files[0].get_tensor(name)
     slices = [file.get_slice(name) for file in files]
-    each = slices[0].get_shape()[0]
-    mine = spread.latents.share(each * len(files), "the number of latents")
+    n_rows = slices[0].get_shape()[0]
+    mine = spread.latents.share(n_rows * len(files), "the number of latents")
     parts = []
     for number, part in enumerate(slices):
-        low, high = max(mine.start - number * each, 0), min(mine.stop - number * each, each)
+        low, high = max(mine.start - number * n_rows, 0), min(mine.stop - number * n_rows, n_rows)
         if low < high:
             parts.append(part[low:high])
     return parts[0] if len(parts) == 1 else torch.cat(parts)
@@ -118,26 +118,26 @@ def _read(files: list[safe_open], name: str, spread: Spread) -> Tensor:
 
 def _whole_sets(folder: Path) -> dict[int, list[Path]]:
     """Map a step to the files that together hold its state. Whole states take precedence over parts."""
-    found: dict[int, list[Path]] = {}
+    by_step: dict[int, list[Path]] = {}
     parts: dict[tuple[int, int], dict[int, Path]] = {}
     for path in (folder / FOLDER).glob("*.safetensors"):
         if part := _PART.fullmatch(path.name):
             step, rank, world = map(int, part.groups())
             parts.setdefault((step, world), {})[rank] = path
         else:
-            found[_step(path)] = [path]
+            by_step[_step(path)] = [path]
     for (step, world), ranks in parts.items():
         if len(ranks) == world:
-            found.setdefault(step, [ranks[rank] for rank in range(world)])
-    return found
+            by_step.setdefault(step, [ranks[rank] for rank in range(world)])
+    return by_step
 
 
 def _remove_older(folder: Path) -> None:
     """Remove files of steps before the latest complete one."""
-    found = _whole_sets(folder)
-    latest = max(found, default=-1)
+    by_step = _whole_sets(folder)
+    latest = max(by_step, default=-1)
     for path in (folder / FOLDER).glob("*.safetensors"):
-        if path not in found.get(latest, []) and _step(path) <= latest:
+        if path not in by_step.get(latest, []) and _step(path) <= latest:
             path.unlink(missing_ok=True)
 
 

@@ -42,8 +42,8 @@ def input_scale(stats: Stats) -> float:
 
 def same_scale(scale: float, d: int) -> Scales:
     """Return the scales of an SAE that reconstructs its own input."""
-    each = torch.full((d,), scale, dtype=torch.float64)
-    return Scales(each, each, scale)
+    factors = torch.full((d,), scale, dtype=torch.float64)
+    return Scales(factors, factors, scale)
 
 
 def fold(state: TrainState, scales: Scales) -> Weights:
@@ -89,8 +89,8 @@ class Source:
         self.inputs = [Site(r, r.check_hook_point(name)) for r in self.recordings for name in names]
         first = self.recordings[0]
         self.target = Site(first, first.check_hook_point(target)) if target else None
-        for other in self.recordings[1:]:
-            check_same_tokens(first, other)
+        for recording in self.recordings[1:]:
+            check_same_tokens(first, recording)
 
     n_layers = 1
     """Sources that are stacked in this one."""
@@ -131,12 +131,12 @@ class Source:
         they stay in training units. The input of a transcoder is centred: gradients of all encoder rows would otherwise
         share the direction of the mean.
         """
-        each = [input_scale(site.stats) for site in self.sites]
+        factors = [input_scale(site.stats) for site in self.sites]
         if len(self.inputs) == 1 and not self.target:
-            return same_scale(each[0], self.d_in)
-        columns = [same_scale(s, site.d).input for s, site in zip(each, self.sites, strict=True)]
+            return same_scale(factors[0], self.d_in)
+        columns = [same_scale(s, site.d).input for s, site in zip(factors, self.sites, strict=True)]
         if self.target:
-            return Scales(torch.cat(columns[:-1]), columns[-1], each[-1], torch.cat(columns[:-1]) * self.mean)
+            return Scales(torch.cat(columns[:-1]), columns[-1], factors[-1], torch.cat(columns[:-1]) * self.mean)
         return Scales(torch.cat(columns), torch.cat(columns), 1.0)
 
     @cached_property
@@ -164,11 +164,11 @@ class Source:
         return (rows[0] for rows in together.sequential(batch_size, split=split, heldout_fraction=heldout_fraction))
 
     def rows(self, batches: tuple[Batch, ...]) -> Rows:
-        found = {id(recording): batch for recording, batch in zip(self.recordings, batches, strict=True)}
+        by_recording = {id(recording): batch for recording, batch in zip(self.recordings, batches, strict=True)}
         assert all(torch.equal(batch.rows, batches[0].rows) for batch in batches[1:])
 
         def at(site: Site) -> Tensor:
-            return found[id(site.recording)].activations[site.hook_point]
+            return by_recording[id(site.recording)].activations[site.hook_point]
 
         x = at(self.inputs[0]) if len(self.inputs) == 1 else torch.cat([at(site) for site in self.inputs], dim=1)
         return Rows(x, at(self.target) if self.target else None, batches[0].rows)
@@ -205,9 +205,9 @@ class Layers(Source):
     @cached_property
     def scales(self) -> Scales:
         """Factors of every layer, `[n_layers, d]`; activations have no unit of the model's that layers share."""
-        each = [source.scales for source in self.layers]
-        shifts = [torch.zeros_like(one.input) if one.shift is None else one.shift for one in each]
-        stacked = (torch.stack(part) for part in ([s.input for s in each], [s.output for s in each], shifts))
+        scales = [source.scales for source in self.layers]
+        shifts = [torch.zeros_like(scale.input) if scale.shift is None else scale.shift for scale in scales]
+        stacked = (torch.stack(part) for part in ([s.input for s in scales], [s.output for s in scales], shifts))
         inner, outer, shift = stacked
         return Scales(inner, outer, 1.0, shift)
 
@@ -220,9 +220,9 @@ class Layers(Source):
         return tuple(variance for source in self.layers for variance in source.variances)
 
     def rows(self, batches: tuple[Batch, ...]) -> Rows:
-        each = [source.rows(batches) for source in self.layers]
-        targets = [rows.x if rows.target is None else rows.target for rows in each]
-        return Rows(torch.stack([rows.x for rows in each], 1), torch.stack(targets, 1), each[0].rows)
+        by_layer = [source.rows(batches) for source in self.layers]
+        targets = [rows.x if rows.target is None else rows.target for rows in by_layer]
+        return Rows(torch.stack([rows.x for rows in by_layer], 1), torch.stack(targets, 1), by_layer[0].rows)
 
 
 GROUP_BYTES = 1 << 30
@@ -243,21 +243,21 @@ class Together:
 
         Several sources get values as stored, which take half the memory of float32, and smaller groups are mixed.
         """
-        how: dict[str, Any] = {"seed": seed, "epoch": epoch, "skip": skip, "split": "train"}
+        options: dict[str, Any] = {"seed": seed, "epoch": epoch, "skip": skip, "split": "train"}
         several = sum(source.n_layers for source in self.sources) > 1
         streams = []
         for recording in self.recordings:
             names, stored = self._names(recording), parse_dtype(recording.dtype)
             if several:
                 row = sum(recording.d(name) for name in names) * stored.itemsize
-                how |= {"dtype": stored, "group_rows": min(GROUP_ROWS, max(1, GROUP_BYTES // row))}
-            streams.append(recording.shuffled(names, batch_size=batch_size, heldout_fraction=fraction, **how))
+                options |= {"dtype": stored, "group_rows": min(GROUP_ROWS, max(1, GROUP_BYTES // row))}
+            streams.append(recording.shuffled(names, batch_size=batch_size, heldout_fraction=fraction, **options))
         return ([source.rows(batches) for source in self.sources] for batches in zip(*streams, strict=True))
 
     def sequential(self, batch_size: int, *, split: Split, heldout_fraction: float) -> Iterator[list[Rows]]:
         """Yield all rows of a split in order, those of every source; see `Recording.sequential`."""
-        how: dict[str, Any] = {"batch_size": batch_size, "split": split, "heldout_fraction": heldout_fraction}
-        streams = [recording.sequential(self._names(recording), **how) for recording in self.recordings]
+        options: dict[str, Any] = {"batch_size": batch_size, "split": split, "heldout_fraction": heldout_fraction}
+        streams = [recording.sequential(self._names(recording), **options) for recording in self.recordings]
         return ([source.rows(batches) for source in self.sources] for batches in zip(*streams, strict=True))
 
     def _names(self, recording: Recording) -> list[str]:
@@ -265,15 +265,15 @@ class Together:
         return list(dict.fromkeys(site.hook_point for site in sites if site.recording is recording))
 
 
-def check_same_tokens(one: Recording, other: Recording) -> None:
+def check_same_tokens(first: Recording, second: Recording) -> None:
     """Raise `MismatchError` unless two recordings hold the same tokens of the same documents in the same shards."""
-    same = one.shard_rows == other.shard_rows and all(
-        all(torch.equal(a, b) for a, b in zip(one.token_shard(s), other.token_shard(s), strict=True))
-        for s in range(one.n_shards)
+    same = first.shard_rows == second.shard_rows and all(
+        all(torch.equal(a, b) for a, b in zip(first.token_shard(s), second.token_shard(s), strict=True))
+        for s in range(first.n_shards)
     )
     if not same:
         raise MismatchError(
-            f"{one.folder} and {other.folder} hold different tokens; a crosscoder compares the same text: "
+            f"{first.folder} and {second.folder} hold different tokens; a crosscoder compares the same text: "
             "record both with the same corpus, context length, BOS policy and shard size"
         )
 
@@ -319,7 +319,7 @@ def training_batches(
                 break
             read += 1
             after = Position(epoch, first + read)
-            yield [_training(source, found, part, after) for source, found in zip(sources, rows, strict=True)]
+            yield [_training(source, batch, part, after) for source, batch in zip(sources, rows, strict=True)]
         if first + read == 0:
             raise ConfigError(
                 f"{sources[0].recording.folder} has fewer than {batch_size:,} training tokens, which is one batch; "
@@ -328,8 +328,8 @@ def training_batches(
         epoch, first = epoch + 1, 0
 
 
-def _training(source: Source, found: Rows, part: slice, after: Position) -> TrainingBatch:
-    x, rows, target = found.x[part], found.rows[part], found.target
+def _training(source: Source, batch: Rows, part: slice, after: Position) -> TrainingBatch:
+    x, rows, target = batch.x[part], batch.rows[part], batch.target
     check_finite(x, rows, ", ".join(site.hook_point for site in source.inputs))
     if target is not None:
         target = target[part]

@@ -87,9 +87,9 @@ def _batches(recording: "Recording", batch_size: int, seed: int, fraction: float
     from interp.recording.store import GROUP_ROWS, plan_epoch, planned_rows
 
     for epoch in count():
-        how = {"seed": seed, "epoch": epoch, "group_rows": GROUP_ROWS, "split": "train", "fraction": fraction}
+        options = {"seed": seed, "epoch": epoch, "group_rows": GROUP_ROWS, "split": "train", "fraction": fraction}
         empty = True
-        for rows in planned_rows(recording, plan_epoch(recording, **how), batch_size):
+        for rows in planned_rows(recording, plan_epoch(recording, **options), batch_size):
             empty = False
             yield rows
         if empty:

@@ -147,7 +147,7 @@ class Sums:
         """
         whole = self.bootstrap.sums[0, len(self.TERMS) :] / self.n
         return fraction_unexplained(
-            _mean(sums, "error"), _mean(sums, "square"), sums[:, len(self.TERMS) :] / sums[:, :1], about=whole
+            _mean(sums, "error"), _mean(sums, "square"), sums[:, len(self.TERMS) :] / sums[:, :1], centre=whole
         )
 
 
@@ -160,13 +160,13 @@ def fraction_unexplained(
     square: Float64[Tensor, "*batch"],
     mean: Float64[Tensor, "*batch d"],
     *,
-    about: Float64[Tensor, " d"],
+    centre: Float64[Tensor, " d"],
 ) -> Float64[Tensor, "*batch"]:
     """Return the FVU: squared error over variance, 0 for a perfect reconstruction and 1 for the mean of the data.
 
     All arguments are means over tokens: of the squared error, of the squared norm, and of the target. The variance is
-    taken about `about`. The training step (`saes.kernels.step`) divides by the variance of the recording instead, so
+    taken about `centre`. The training step (`saes.kernels.step`) divides by the variance of the recording instead, so
     that the scale of its loss does not depend on the batch.
     """
-    variance = square - 2 * mean @ about + about.square().sum()
+    variance = square - 2 * mean @ centre + centre.square().sum()
     return error / variance.clamp_min(1e-30)

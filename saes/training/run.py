@@ -121,8 +121,8 @@ def truncate_log(folder: Path, step: int) -> None:
 
 
 def _mean(values: Iterable[float]) -> float:
-    found = list(values)
-    return sum(found) / len(found)
+    numbers = list(values)
+    return sum(numbers) / len(numbers)
 
 
 def initial_state(
@@ -194,9 +194,9 @@ class Run:
             self.plan = plan(job.train, d_in=source.d_in, d_sae=job.sae.d_sae)
             self.recipe = autograd_of(job.sae) or recipe_of(job.sae, source.widths)
             self.rows, self._latents = shares(spread, self.recipe, self.config, self.plan)
-        self.settings, how = settings_of(source, job.sae, job.train), {"seed": job.train.seed, "overwrite": overwrite}
+        self.settings, args = settings_of(source, job.sae, job.train), {"seed": job.train.seed, "overwrite": overwrite}
         config = settings_json(self.settings)
-        self.draft = open_draft(self.ranks, job.folder, kind=StoredSAE.kind, config=config, **how)
+        self.draft = open_draft(self.ranks, job.folder, kind=StoredSAE.kind, config=config, **args)
         with self.ranks.checked():
             self.device = pick_device(self.ranks.device(device), mps=False)
             kind = RunState if isinstance(self.recipe, AutogradRecipe) else TrainState
@@ -269,12 +269,12 @@ class Run:
         recording, scales = self.source.recording, self.source.scales
         target = self.source.target.hook_point if self.source.target else ""
         metadata = SAEMetadata.of(recording, self.source.inputs[0].hook_point, target)
-        how: dict[str, Any] = {"scales": scales, "metadata": metadata, "sites": tuple(self.source.inputs)}
+        options: dict[str, Any] = {"scales": scales, "metadata": metadata, "sites": tuple(self.source.inputs)}
         if isinstance(self.recipe, AutogradRecipe):
-            finished = Finished(**how, batches=batches)
+            finished = Finished(**options, batches=batches)
             return self.recipe.finish(self._sizes(), self.train_config.seed, state, finished)
         assert isinstance(state, TrainState)
-        return self.recipe.finish(Trained(**how, batches=batches, weights=fold(state, scales), own=state.extra))
+        return self.recipe.finish(Trained(**options, batches=batches, weights=fold(state, scales), own=state.extra))
 
     def _finish(self, state: RunState) -> None:
         sae = self.trained(state, (b.x for b in islice(self.read(Position(), whole=True), THRESHOLD_BATCHES)))
@@ -286,8 +286,8 @@ class Run:
             x = next(self.read(Position(), whole=True)).x[:ROWS].float()
             write_probe(self.draft.path, Probe(x, sae(x)))
         remove_checkpoint(self.draft.path)
-        how: dict[str, Any] = {"seed": self.train_config.seed, "threads": torch.get_num_threads(), "draft": self.draft}
-        save_artefact(self._stored(sae, heldout), self.folder, parents=self._parents(), **how)
+        args: dict[str, Any] = {"seed": self.train_config.seed, "threads": torch.get_num_threads(), "draft": self.draft}
+        save_artefact(self._stored(sae, heldout), self.folder, parents=self._parents(), **args)
 
     def read(self, start: Position, *, whole: bool = False) -> Iterator[TrainingBatch]:
         """Yield the batches that this run trains on: this rank's rows of them, or all rows."""
@@ -334,7 +334,7 @@ class Run:
 
     def _check_one_step(self) -> None:
         """Raise `MismatchError` when the ranks are not at the same step."""
-        steps = [int(each) for each in self.ranks.gather(torch.tensor([self.state.step]))]
+        steps = [int(step) for step in self.ranks.gather(torch.tensor([self.state.step]))]
         if len(set(steps)) > 1:
             raise self.ranks.common(
                 MismatchError(
@@ -411,15 +411,15 @@ def read_together(runs: Sequence[Run], start: Position, *, whole: bool = False) 
     )
     if all(recording.reads_ahead for recording in first.source.recordings) and not whole:
         batches = read_ahead(_pinned(batches) if first.device.startswith("cuda") else batches)
-    return ([found[number] for number in turn] for found in batches)
+    return ([group[number] for number in turn] for group in batches)
 
 
 def _pinned(batches: Iterator[list[TrainingBatch]]) -> Iterator[list[TrainingBatch]]:
     """Move batches to page-locked memory, from which the GPU copies while it computes."""
-    for found in batches:
+    for group in batches:
         yield [
-            each._replace(x=each.x.pin_memory(), target=None if each.target is None else each.target.pin_memory())
-            for each in found
+            batch._replace(x=batch.x.pin_memory(), target=None if batch.target is None else batch.target.pin_memory())
+            for batch in group
         ]
 
 
@@ -446,7 +446,7 @@ def settings_of(source: Source, sae: SAEConfig, train: TrainConfig) -> TrainedSe
         model=recording.model,
         weight_hash=recording.weight_hash,
         recording=recording.folder.name,
-        recording_hashes=tuple(each.manifest.content_hash for each in source.recordings),
+        recording_hashes=tuple(recording.manifest.content_hash for recording in source.recordings),
         hook_point=source.inputs[0].hook_point,
-        sites=tuple(str(each) for each in source.inputs),
+        sites=tuple(str(site) for site in source.inputs),
     )

@@ -164,19 +164,19 @@ class StoredSAE(Artefact, kind="sae", title="Dictionary", made_by="train"):
     def headline(self) -> str:
         """Return size and quality in one sentence."""
         if isinstance(self.settings, ImportedSettings):
-            said = f"{self.d_sae:,} latents at {self.hook_point} ({self.architecture}, from {self.settings.format})"
+            line = f"{self.d_sae:,} latents at {self.hook_point} ({self.architecture}, from {self.settings.format})"
             error = None if self.self_check is None else self.self_check.largest_error
-            return said if error is None else f"{said}; it agrees with the source's forward pass to {error:.0e}"
-        said = f"{self.d_sae:,} latents"
+            return line if error is None else f"{line}; it agrees with the source's forward pass to {error:.0e}"
+        line = f"{self.d_sae:,} latents"
         if self.training is not None:
-            said += f", trained on {self.training.tokens_seen:,} tokens"
-        held = self.heldout
-        if held is None:
-            return said
+            line += f", trained on {self.training.tokens_seen:,} tokens"
+        score = self.heldout
+        if score is None:
+            return line
         return (
-            f"{said}; on {held.n_tokens:,} held-out tokens about {held.l0:.0f} active latents per token reconstruct "
-            f"{1 - held.fvu:.0%} of the variance (FVU {held.fvu:.3f} at L0 {held.l0:.1f}, {held.dead_fraction:.1%} "
-            f"never fire, {held.dense_fraction:.1%} dense)"
+            f"{line}; on {score.n_tokens:,} held-out tokens about {score.l0:.0f} active latents per token reconstruct "
+            f"{1 - score.fvu:.0%} of the variance (FVU {score.fvu:.3f} at L0 {score.l0:.1f}, {score.dead_fraction:.1%} "
+            f"never fire, {score.dense_fraction:.1%} dense)"
         )
 
     def details(self) -> list[str]:
@@ -187,9 +187,9 @@ class StoredSAE(Artefact, kind="sae", title="Dictionary", made_by="train"):
 
     def facts(self) -> list[tuple[str, str]]:
         """Return scores, kind and hook point."""
-        held = self.heldout
-        facts = [] if held is None else [("FVU", f"{held.fvu:.3g}"), ("L0", f"{held.l0:.3g}"),
-                                         ("dead", f"{held.dead_fraction:.1%}")]  # fmt: skip
+        score = self.heldout
+        facts = [] if score is None else [("FVU", f"{score.fvu:.3g}"), ("L0", f"{score.l0:.3g}"),
+                                          ("dead", f"{score.dead_fraction:.1%}")]  # fmt: skip
         return [*facts, kind_of(self.settings, self.architecture), ("hook point", self.hook_point)]
 
 
@@ -225,24 +225,26 @@ def import_dictionary(
 
     path = Path(path).expanduser().absolute()
     loaded = load_checked(path, format)
-    about = agree_on_origin(loaded.sae, origin, allow_mismatch=allow_mismatch)
+    metadata = agree_on_origin(loaded.sae, origin, allow_mismatch=allow_mismatch)
     if measure_widths:
-        check_widths(loaded.sae, about, measure_widths([n for n in (about.hook_point, about.hook_point_out) if n]))
+        check_widths(
+            loaded.sae, metadata, measure_widths([n for n in (metadata.hook_point, metadata.hook_point_out) if n])
+        )
     settings = ImportedSettings(
         format=loaded.format,
         source=path.name,
         source_files=source_files(path),
-        model=about.model,
-        weight_hash=about.weight_hash,
-        hook_point=about.hook_point,
-        hook_point_out=about.hook_point_out,
+        model=metadata.model,
+        weight_hash=metadata.weight_hash,
+        hook_point=metadata.hook_point,
+        hook_point_out=metadata.hook_point_out,
     )
     draft = Draft.open(folder, kind="sae", config=settings_json(settings), overwrite=overwrite)
-    loaded.sae.metadata = about
-    loaded.sae.hook_point = about.hook_point
+    loaded.sae.metadata = metadata
+    loaded.sae.hook_point = metadata.hook_point
     save_sae(loaded.sae, draft.path)
     write_probe(draft.path, loaded.probe)
-    found = StoredSAE(
+    stored = StoredSAE(
         settings=settings,
         d_in=loaded.sae.d_in,
         d_sae=loaded.sae.d_sae,
@@ -253,4 +255,4 @@ def import_dictionary(
         self_check=loaded.check,
         prose=measure_prose(loaded.sae) if measure_prose else None,
     )
-    return save_artefact(found, folder, parents={f"model:{about.model}": about.weight_hash}, draft=draft)
+    return save_artefact(stored, folder, parents={f"model:{metadata.model}": metadata.weight_hash}, draft=draft)

@@ -65,8 +65,8 @@ def train_sae(
     progress: Progress | None = None,
 ) -> SAE:
     """Train to the end and return the saved SAE. `progress(tokens, total, metrics)` is called at every health line."""
-    how: dict[str, Any] = {"overwrite": overwrite, "device": device, "spread": spread}
-    for metrics in train(recording, hook_point, sae_config, train_config, folder, **how):
+    options: dict[str, Any] = {"overwrite": overwrite, "device": device, "spread": spread}
+    for metrics in train(recording, hook_point, sae_config, train_config, folder, **options):
         if progress:
             progress(metrics.tokens, train_config.tokens, asdict(metrics))
     return load_sae(as_path(folder))
@@ -92,8 +92,8 @@ def train(
     `OtherRankError` and `LostRankError` (another rank failed, or is gone).
     """
     job = Job(sae=sae_config, train=train_config, folder=as_path(folder))
-    how: dict[str, Any] = {"overwrite": overwrite, "device": device, "spread": spread}
-    with contextlib.closing(train_many(recording, hook_point, [job], resume_sweep=False, **how)) as steps:
+    options: dict[str, Any] = {"overwrite": overwrite, "device": device, "spread": spread}
+    with contextlib.closing(train_many(recording, hook_point, [job], resume_sweep=False, **options)) as steps:
         for _, metrics in steps:
             yield metrics
 
@@ -125,8 +125,8 @@ def train_many(
         _check_one_stream(sources, jobs)
         source = sources[0]
         whole = [job for job in jobs if resume_sweep and not overwrite and _finished(source, job)]
-    how: dict[str, Any] = {"overwrite": overwrite, "device": device, "spread": spread, "measure_prose": measure_prose}
-    runs = [Run(source, job, **how) for job in jobs if job not in whole]
+    args: dict[str, Any] = {"overwrite": overwrite, "device": device, "spread": spread, "measure_prose": measure_prose}
+    runs = [Run(source, job, **args) for job in jobs if job not in whole]
     by_folder = {job.folder: job for job in jobs}
     with contextlib.closing(advance(runs, spread)) as steps:
         for run, metrics in steps:
@@ -177,11 +177,11 @@ def _steps(runs: Sequence[Run], spread: Spread, stop: "_Stop") -> Generator[tupl
         with stop.held(), spread.ranks.checked():
             stop.raise_if_asked()
             batch = next(batches)
-        for run, own in zip(runs, batch, strict=True):
+        for run, run_batch in zip(runs, batch, strict=True):
             if run.state.step != step or run.done:
                 continue
             with stop.held():
-                metrics = run.step(own)
+                metrics = run.step(run_batch)
             if spread.alone:
                 stop.raise_if_asked()
             if metrics:
@@ -195,8 +195,8 @@ def _finished(source: Source, job: Job) -> bool:
     """Return whether the folder holds exactly this run, finished."""
     if not job.folder.exists() or partial_path(job.folder).exists():
         return False
-    found = open_artefact(StoredSAE, job.folder)
-    return found.settings == settings_of(source, job.sae, job.train) and found.about.seed == job.train.seed
+    stored = open_artefact(StoredSAE, job.folder)
+    return stored.settings == settings_of(source, job.sae, job.train) and stored.about.seed == job.train.seed
 
 
 def _check_one_stream(sources: list[Source], jobs: Sequence[Job]) -> None:

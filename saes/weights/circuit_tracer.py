@@ -59,8 +59,8 @@ def read(path: Path) -> Conversion:
     layer = re.search(r"layer_(\d+)", file.name)
     weights = Weights(w["W_enc"].T.contiguous(), w["b_enc"], w["W_dec"], w["b_dec"])
     skip = w["W_skip"] if "W_skip" in w else None  # noqa: SIM401 (not a dict)
-    about = metadata_of(file.parent, int(layer[1]) if layer else None)
-    sae = Transcoder(weights, activation=activation, W_skip=skip, metadata=about)
+    metadata = metadata_of(file.parent, int(layer[1]) if layer else None)
+    sae = Transcoder(weights, activation=activation, W_skip=skip, metadata=metadata)
     return Conversion(sae=sae, forward=w.forward(_forward))
 
 
@@ -75,11 +75,11 @@ def load_cross_layer_transcoder(folder: Path | str) -> CrossLayerTranscoder:
         raise MissingError(f"no {ENCODERS} in {folder}; a cross-layer transcoder has one per layer, counted from 0")
     sizes: dict[str, int] = {}
     layers = [_read_layer(folder, layer, n_layers, sizes) for layer in range(n_layers)]
-    columns = {name: [each[name] for each in layers if name in each] for name in layers[0]}
-    for name, found in columns.items():
-        if len(found) != n_layers or any(each.keys() != layers[0].keys() for each in layers):
+    columns = {name: [layer[name] for layer in layers if name in layer] for name in layers[0]}
+    for name, arrays in columns.items():
+        if len(arrays) != n_layers or any(layer.keys() != layers[0].keys() for layer in layers):
             raise CorruptError(
-                f"{folder}: {name} is there for {len(found)} of {n_layers} layers; all or none must have it"
+                f"{folder}: {name} is there for {len(arrays)} of {n_layers} layers; all or none must have it"
             )
     return CrossLayerTranscoder(
         [W_enc.T.contiguous() for W_enc in columns["W_enc"]],
@@ -97,7 +97,7 @@ def _read_layer(folder: Path, layer: int, n_layers: int, sizes: dict[str, int]) 
     encoder, decoder = folder / f"W_enc_{layer}.safetensors", folder / f"W_dec_{layer}.safetensors"
     expected: dict[str, Axes] = {"W_enc": ("d_sae", "d_in"), "b_enc": ("d_sae",), "b_dec": ("d_out",)}
     optional: dict[str, Axes] = {"threshold": ("d_sae",), "W_skip": ("d_in", "d_out")}
-    own = check_arrays(
+    arrays = check_arrays(
         read_safetensors(encoder),
         {f"{name}_{layer}": axes for name, axes in expected.items()},
         encoder,
@@ -105,7 +105,7 @@ def _read_layer(folder: Path, layer: int, n_layers: int, sizes: dict[str, int]) 
         sizes=sizes,
         what=f"layer {layer}",
     )
-    sizes.update(own.sizes)
+    sizes.update(arrays.sizes)
     write = check_arrays(
         read_safetensors(decoder),
         {f"W_dec_{layer}": ("d_sae", "layers written", "d_out")},
@@ -113,10 +113,10 @@ def _read_layer(folder: Path, layer: int, n_layers: int, sizes: dict[str, int]) 
         sizes={**sizes, "layers written": n_layers - layer},
         what=f"layer {layer}",
     )
-    found = {name.rsplit("_", 1)[0]: own[name] for name in own.tensors}
-    if "threshold" in found:
-        _threshold(found["threshold"], encoder)
-    return {**found, "W_dec": write[f"W_dec_{layer}"]}
+    tensors = {name.rsplit("_", 1)[0]: arrays[name] for name in arrays.tensors}
+    if "threshold" in tensors:
+        _threshold(tensors["threshold"], encoder)
+    return {**tensors, "W_dec": write[f"W_dec_{layer}"]}
 
 
 def _threshold(threshold: Tensor, path: Path) -> Tensor:
@@ -145,10 +145,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise CorruptError(f"{path} is not valid YAML ({first_line(error)})") from None
-    return found if isinstance(found, dict) else {}
+    return content if isinstance(content, dict) else {}
 
 
 def _forward(x: Tensor, w: dict[str, Tensor]) -> tuple[Tensor, Tensor]:

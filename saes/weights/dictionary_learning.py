@@ -109,9 +109,9 @@ def _k(config: dict[str, Any], tensors: dict[str, Any], d_sae: int, path: Path) 
 
 def _metadata(config: dict[str, Any], path: Path) -> SAEMetadata:
     """`submodule_name` is free text; the one that the peer's demo writes is understood."""
-    found = re.fullmatch(r"resid_post_layer_(\d+)", text(config, "submodule_name", path))
+    match = re.fullmatch(r"resid_post_layer_(\d+)", text(config, "submodule_name", path))
     return SAEMetadata(
-        model=text(config, "lm_name", path), hook_point=f"blocks.{found[1]}.hook_resid_post" if found else ""
+        model=text(config, "lm_name", path), hook_point=f"blocks.{match[1]}.hook_resid_post" if match else ""
     )
 
 
@@ -132,18 +132,18 @@ def _named(arrays: Arrays) -> Arrays:
     return Arrays({NAMES.get(name, name): t for name, t in tensors.items()}, arrays.sizes)
 
 
-def _build(kind: str, w: Arrays, k: int, about: SAEMetadata) -> SAE:
+def _build(kind: str, w: Arrays, k: int, metadata: SAEMetadata) -> SAE:
     weights = Weights(w["W_enc"], w["b_enc"], w["W_dec"], w["b_dec"])
     if kind in UNCENTRED:
         weights = subtract_b_dec(weights)
     if kind == "AutoEncoder":
         weights = with_unit_rows(weights)
     if kind.startswith("AutoEncoder"):
-        return TopKSAE(weights, k=k, metadata=about) if k else ReLUSAE(weights, metadata=about)
+        return TopKSAE(weights, k=k, metadata=metadata) if k else ReLUSAE(weights, metadata=metadata)
     if kind == "GatedAutoEncoder":
-        return GatedSAE(weights, r_mag=w["r_mag"], b_mag=w["mag_bias"], metadata=about)
+        return GatedSAE(weights, r_mag=w["r_mag"], b_mag=w["mag_bias"], metadata=metadata)
     threshold = w["threshold"].clamp_min(0).expand(weights.b_enc.shape).clone()
-    return JumpReLUSAE(weights, threshold=threshold, metadata=about)
+    return JumpReLUSAE(weights, threshold=threshold, metadata=metadata)
 
 
 def _forward(x: Tensor, w: dict[str, Tensor], kind: str, k: int) -> tuple[Tensor, Tensor]:

@@ -81,21 +81,21 @@ def check_model(sae: SAE, weight_hash: str, *, allow_other_weights: bool = False
     check_weights(sae.metadata, weight_hash, "SAE", allow_other_weights=allow_other_weights)
 
 
-def check_weights(about: SAEMetadata, weight_hash: str, what: str, *, allow_other_weights: bool = False) -> None:
+def check_weights(metadata: SAEMetadata, weight_hash: str, what: str, *, allow_other_weights: bool = False) -> None:
     """Raise `MismatchError` when `what` was trained on other weights than these; see `check_model`."""
-    if allow_other_weights or about.weight_hash == weight_hash:
+    if allow_other_weights or metadata.weight_hash == weight_hash:
         return
-    trained = about.weight_hash[:12] or "weights that were not recorded"
+    trained = metadata.weight_hash[:12] or "weights that were not recorded"
     raise MismatchError(
-        f"the {what} was trained on {about.model or 'a model'} with {trained}, this model has {weight_hash[:12]}; "
+        f"the {what} was trained on {metadata.model or 'a model'} with {trained}, this model has {weight_hash[:12]}; "
         "load the model it was trained on, or allow other weights on purpose"
     )
 
 
 def sae_config(sae: SAE) -> dict[str, Any]:
     """Return the content of `cfg.json`: SAELens' keys, and ours under `metadata`."""
-    about = sae.metadata
-    target = {"hook_name_out": about.hook_point_out} if about.hook_point_out else {}
+    metadata = sae.metadata
+    target = {"hook_name_out": metadata.hook_point_out} if metadata.hook_point_out else {}
     return {
         "architecture": sae.architecture,
         "d_in": sae.d_in,
@@ -104,19 +104,19 @@ def sae_config(sae: SAE) -> dict[str, Any]:
         "device": "cpu",
         "apply_b_dec_to_input": sae.subtracts_b_dec,
         "normalize_activations": "none",
-        "reshape_activations": "hook_z" if about.hook_point.endswith("hook_z") else "none",
+        "reshape_activations": "hook_z" if metadata.hook_point.endswith("hook_z") else "none",
         **sae.extra_config(),
         "metadata": {
-            "model_name": about.model,
-            "hook_name": about.hook_point,
+            "model_name": metadata.model,
+            "hook_name": metadata.hook_point,
             **target,
             "hook_head_index": None,
-            "context_size": about.context_size,
-            "prepend_bos": about.bos not in ("", "none"),
+            "context_size": metadata.context_size,
+            "prepend_bos": metadata.bos not in ("", "none"),
             "seqpos_slice": [None],
             "model_from_pretrained_kwargs": {},
-            "weight_hash": about.weight_hash,
-            "bos": about.bos,
+            "weight_hash": metadata.weight_hash,
+            "bos": metadata.bos,
             "written_by": f"interp-workbench {code_version()}",
         },
     }

@@ -80,14 +80,14 @@ def read_transcoder(path: Path) -> Conversion:
     """Read a transcoder of one MLP."""
     w = _arrays(path, same_width=False)
     layer = re.search(r"layer_(\d+)", path.as_posix())
-    about = SAEMetadata(hook_point_out=f"blocks.{layer[1]}.hook_mlp_out" if layer else "")
-    return _transcoder(w, about)
+    metadata = SAEMetadata(hook_point_out=f"blocks.{layer[1]}.hook_mlp_out" if layer else "")
+    return _transcoder(w, metadata)
 
 
-def _transcoder(w: Arrays, about: SAEMetadata) -> Conversion:
+def _transcoder(w: Arrays, metadata: SAEMetadata) -> Conversion:
     weights = Weights(w["W_enc"], w["b_enc"], w["W_dec"], w["b_dec"])
     skip = w[SKIP_NAME].T.contiguous() if SKIP_NAME in w else None
-    sae = Transcoder(weights, activation=JumpReLU(w["threshold"].clamp_min(0)), W_skip=skip, metadata=about)
+    sae = Transcoder(weights, activation=JumpReLU(w["threshold"].clamp_min(0)), W_skip=skip, metadata=metadata)
     return Conversion(sae=sae, forward=w.forward(_forward))
 
 
@@ -109,9 +109,9 @@ def _layout(*, same_width: bool) -> dict[str, Axes]:
     return {name: tuple("d_in" if same_width and a == "d_out" else a for a in axes) for name, axes in LAYOUT.items()}
 
 
-def _autoencoder(w: Arrays, scale: float, about: SAEMetadata) -> Conversion:
+def _autoencoder(w: Arrays, scale: float, metadata: SAEMetadata) -> Conversion:
     weights = subtract_b_dec(Weights(w["W_enc"] / scale, w["b_enc"], w["W_dec"] * scale, w["b_dec"]))
-    sae = JumpReLUSAE(weights, threshold=w["threshold"].clamp_min(0), metadata=about)
+    sae = JumpReLUSAE(weights, threshold=w["threshold"].clamp_min(0), metadata=metadata)
     return Conversion(sae=sae, forward=w.forward(_forward, scale))
 
 
@@ -176,8 +176,8 @@ def read_2(path: Path) -> Conversion:
     w = check_arrays(
         tensors, layout, path / WEIGHTS_2, optional=SKIP if transcodes else None, what="a Gemma Scope 2 dictionary"
     )
-    about = metadata_of_2(config, path, transcodes)
-    return _transcoder(w, about) if transcodes else _autoencoder(w, 1.0, about)
+    metadata = metadata_of_2(config, path, transcodes)
+    return _transcoder(w, metadata) if transcodes else _autoencoder(w, 1.0, metadata)
 
 
 def is_transcoder(config: dict[str, Any], tensors: dict[str, Tensor], path: Path) -> bool:

@@ -45,15 +45,15 @@ class Release(NamedTuple):
 @cache
 def releases() -> dict[str, Release]:
     """Return every release by its name."""
-    found: dict[str, Release] = {}
+    by_name: dict[str, Release] = {}
     for line in lzma.decompress(TABLE.read_bytes()).decode().splitlines():
         if line.startswith(" "):
             name, _, path = line[1:].partition(" ")
-            next(reversed(found.values())).paths[name] = path or name
+            next(reversed(by_name.values())).paths[name] = path or name
         else:
             release, repository, *reason = line.split(" ", 2)
-            found[release] = Release(repository, {}, "".join(reason))
-    return found
+            by_name[release] = Release(repository, {}, "".join(reason))
+    return by_name
 
 
 def located(spec: str) -> tuple[str, str] | None:
@@ -99,19 +99,19 @@ def agree_on_origin(sae: SAE, origin: Origin, *, allow_mismatch: bool = False) -
 
     Raises `MismatchError` where the files name others, `ConfigError` where neither names a hook point.
     """
-    found = sae.metadata
-    own = (canonical_hook_point(name) if name else "" for name in (found.hook_point, found.hook_point_out))
+    metadata = sae.metadata
+    points = (canonical_hook_point(name) if name else "" for name in (metadata.hook_point, metadata.hook_point_out))
     wanted = (canonical_hook_point(name) if name else "" for name in (origin.hook_point, origin.hook_point_out))
-    named, chosen = (*own, found.weight_hash), (*wanted, origin.weight_hash)
+    named, chosen = (*points, metadata.weight_hash), (*wanted, origin.weight_hash)
     for what, theirs, ours in zip(("hook point", "target hook point", "model weights"), named, chosen, strict=True):
         if theirs and ours and theirs != ours and not allow_mismatch:
             raise MismatchError(
                 f"the dictionary's files say {what} {theirs}, but {ours} was given; give the one it was trained on, "
                 "or allow another on purpose"
             )
-    if found.model and not allow_mismatch and not same_model(found.model, origin.model):
+    if metadata.model and not allow_mismatch and not same_model(metadata.model, origin.model):
         raise MismatchError(
-            f"the dictionary's files say it belongs to {found.model}, but the model given is {origin.model}; "
+            f"the dictionary's files say it belongs to {metadata.model}, but the model given is {origin.model}; "
             "give that model, or allow another on purpose"
         )
     hook_point, target = chosen[0] or named[0], chosen[1] or named[1]
@@ -120,7 +120,7 @@ def agree_on_origin(sae: SAE, origin: Origin, *, allow_mismatch: bool = False) -
     if not sae.subtracts_b_dec and sae.d_in != sae.d_out and not target:
         raise ConfigError("the dictionary's files do not say which hook point it predicts; add --hook-point-out")
     return replace(
-        found, model=origin.model, weight_hash=origin.weight_hash, hook_point=hook_point, hook_point_out=target
+        metadata, model=origin.model, weight_hash=origin.weight_hash, hook_point=hook_point, hook_point_out=target
     )
 
 
@@ -134,20 +134,20 @@ def same_model(theirs: str, ours: str) -> bool:
     return SAME_MODEL.get(a, a) == SAME_MODEL.get(b, b)
 
 
-def check_widths(sae: SAE, about: SAEMetadata, widths: dict[str, int]) -> None:
+def check_widths(sae: SAE, metadata: SAEMetadata, widths: dict[str, int]) -> None:
     """Raise `MismatchError` where the model's width at a hook point differs from the dictionary's."""
-    for name, width in ((about.hook_point, sae.d_in), (about.hook_point_out or about.hook_point, sae.d_out)):
+    for name, width in ((metadata.hook_point, sae.d_in), (metadata.hook_point_out or metadata.hook_point, sae.d_out)):
         if widths[name] != width:
             raise MismatchError(
-                f"the dictionary takes vectors of {width}, {name} of {about.model} has {widths[name]}; "
+                f"the dictionary takes vectors of {width}, {name} of {metadata.model} has {widths[name]}; "
                 "is it another model's, or another hook point's?"
             )
 
 
 def source_files(path: Path) -> dict[str, FileEntry]:
     """Return hash and size of the file that was read, or of the files directly in the folder."""
-    files = [path] if path.is_file() else sorted(each for each in path.iterdir() if each.is_file())
-    return {each.name: FileEntry(**file_entry(each)) for each in files[:MAX_FILES]}
+    files = [path] if path.is_file() else sorted(file for file in path.iterdir() if file.is_file())
+    return {file.name: FileEntry(**file_entry(file)) for file in files[:MAX_FILES]}
 
 
 PREFIX = "hub:"
@@ -168,11 +168,11 @@ def checkpoint_path(spec: str) -> Path:
     /FILE]` is a part of a repository. Raises `ConfigError` (not a hub name), `MissingError` (no such repository or
     part of it, or no network), and for SAELens' names what `located` raises.
     """
-    there = Path(spec).expanduser()
-    if not spec.startswith(PREFIX) and not there.exists() and (found := located(spec)):
-        return _fetched(spec, *found)
+    local = Path(spec).expanduser()
+    if not spec.startswith(PREFIX) and not local.exists() and (location := located(spec)):
+        return _fetched(spec, *location)
     if not is_hub_spec(spec):
-        return there.absolute()
+        return local.absolute()
     parts = _SPEC.fullmatch(spec.removeprefix(PREFIX))
     if parts is None or ".." in spec:
         raise ConfigError(f"a dictionary on the hub is written hub:OWNER/NAME or hub:OWNER/NAME/FOLDER, got {spec!r}")

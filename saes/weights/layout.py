@@ -124,15 +124,15 @@ def read_pt(path: Path) -> dict[str, Any]:
     if not path.exists():
         raise MissingError(f"no file at {path}")
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # the unpickler can raise anything on a foreign file
         raise CorruptError(
             f"{path} does not hold plain tensors alone ({first_line(error)}); a .pt file can carry code, which is "
             "never run here: ask its maker for safetensors, or convert it where you trust it"
         ) from None
-    if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
-        raise CorruptError(f"{path} should hold named tensors, found {type(found).__name__}; is it a whole state dict?")
-    return found
+    if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
+        raise CorruptError(f"{path} should hold named tensors, found {type(state).__name__}; is it a whole state dict?")
+    return state
 
 
 def check_arrays(
@@ -157,13 +157,13 @@ def check_arrays(
     if missing or unknown:
         problem = f"lacks {', '.join(missing)}" if missing else f"holds {', '.join(unknown)} as well"
         raise CorruptError(f"{path} {problem}; {what} has {', '.join(expected)}")
-    found: dict[str, Tensor] = {}
+    arrays: dict[str, Tensor] = {}
     bound = {axis: check_size(size, axis, path) for axis, size in (sizes or {}).items()}
     stated = set(bound)
     for name, axes in {**expected, **optional}.items():
         if name in tensors:
-            found[name] = _check_array(name, tensors[name], axes, bound, stated, path)
-    return Arrays(found, bound)
+            arrays[name] = _check_array(name, tensors[name], axes, bound, stated, path)
+    return Arrays(arrays, bound)
 
 
 def _check_array(name: str, tensor: Any, axes: Axes, bound: dict[str, int], stated: set[str], path: Path) -> Tensor:
@@ -173,8 +173,8 @@ def _check_array(name: str, tensor: Any, axes: Axes, bound: dict[str, int], stat
         kinds = ", ".join(str(kind).removeprefix("torch.") for kind in FLOATS)
         raise CorruptError(f"{path}: {name} should be one of {kinds}, found {str(tensor.dtype).removeprefix('torch.')}")
     if tensor.layout != torch.strided or tensor.is_meta:
-        found = "one without numbers" if tensor.is_meta else tensor.layout
-        raise CorruptError(f"{path}: {name} should be a dense array, found {found}")
+        layout = "one without numbers" if tensor.is_meta else tensor.layout
+        raise CorruptError(f"{path}: {name} should be a dense array, found {layout}")
     if len(tensor.shape) == len(axes):
         for axis, size in zip(axes, tensor.shape, strict=True):
             bound.setdefault(axis, size)
@@ -221,8 +221,8 @@ def section(config: Mapping[str, Any], key: str, path: Path) -> dict[str, Any]:
     """Return a part of a config that must be an object. Raises `CorruptError`."""
     value = config.get(key)
     if not isinstance(value, dict):
-        found = "nothing" if value is None else type(value).__name__
-        raise CorruptError(f"{path}: {key} must be an object, found {found}")
+        kind = "nothing" if value is None else type(value).__name__
+        raise CorruptError(f"{path}: {key} must be an object, found {kind}")
     return value
 
 
@@ -263,13 +263,13 @@ def one_file(path: Path, pattern: str) -> Path:
     """Return the file itself, or the only one of that pattern in the folder. Raises `MissingError`, `ConfigError`."""
     if path.is_file():
         return path
-    found = sorted(path.glob(pattern))
-    if not found:
+    files = sorted(path.glob(pattern))
+    if not files:
         raise MissingError(f"no {pattern} in {path}")
-    if len(found) > 1:
-        names = ", ".join(each.name for each in found[:4])
-        raise ConfigError(f"{path} holds {len(found)} dictionaries ({names} ...); give the path of one")
-    return found[0]
+    if len(files) > 1:
+        names = ", ".join(file.name for file in files[:4])
+        raise ConfigError(f"{path} holds {len(files)} dictionaries ({names} ...); give the path of one")
+    return files[0]
 
 
 def first_line(error: BaseException) -> str:

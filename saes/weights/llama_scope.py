@@ -108,12 +108,12 @@ def read(path: Path) -> Conversion:
         s_out=s_out,
         by_row_norm=flag(config, "sparsity_include_decoder_norm", path / CONFIG, default=True),
     )
-    about = SAEMetadata(
+    metadata = SAEMetadata(
         model=text(config, "model_name", path / CONFIG),
         hook_point=source,
         hook_point_out=target if target != source else "",
     )
-    return _convert(w, w[LOG_THRESHOLD].exp() if threshold else None, settings, about)
+    return _convert(w, w[LOG_THRESHOLD].exp() if threshold else None, settings, metadata)
 
 
 def older(path: Path) -> Conversion:
@@ -133,9 +133,9 @@ def older(path: Path) -> Conversion:
     check_finite("jump_relu_threshold", threshold, config_path)
     threshold = threshold.float().expand(d_sae).clone()
     source, target = (text(config, f"hook_point_{side}", config_path) for side in ("in", "out"))
-    about = SAEMetadata(hook_point=source, hook_point_out=target if target != source else "")
+    metadata = SAEMetadata(hook_point=source, hook_point_out=target if target != source else "")
     settings = Settings(act="jumprelu", k=0, s_in=s_in, s_out=s_out, by_row_norm=False)
-    return _convert(w, threshold, settings, about)
+    return _convert(w, threshold, settings, metadata)
 
 
 def _transposed(linear: Arrays) -> Arrays:
@@ -178,7 +178,7 @@ def _positive(value: Any, name: str, path: Path) -> float:
     return float(value)
 
 
-def _convert(w: Arrays, threshold: Tensor | None, settings: Settings, about: SAEMetadata) -> Conversion:
+def _convert(w: Arrays, threshold: Tensor | None, settings: Settings, metadata: SAEMetadata) -> Conversion:
     weights = {name: tensor for name, tensor in w.double.items() if name in LAYOUT}
     norm = weights["W_D"].norm(dim=1)
     length = norm if settings.by_row_norm else torch.ones_like(norm)
@@ -192,10 +192,10 @@ def _convert(w: Arrays, threshold: Tensor | None, settings: Settings, about: SAE
     if threshold is not None:
         activation = JumpReLU((threshold.double() / settings.s_in).float())
     sae: SAE
-    if about.hook_point_out:
-        sae = Transcoder(unit, activation=activation, metadata=about)
+    if metadata.hook_point_out:
+        sae = Transcoder(unit, activation=activation, metadata=metadata)
     else:
-        sae = plain_sae(subtract_b_dec(unit), activation, about)
+        sae = plain_sae(subtract_b_dec(unit), activation, metadata)
     return Conversion(sae=sae, forward=w.forward(_forward, threshold, settings))
 
 

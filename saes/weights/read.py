@@ -75,7 +75,7 @@ def self_check(conversion: Conversion) -> tuple[SelfCheck, Probe]:
         decode = row_errors(sae(x), recons)
     finally:
         sae.float()
-    found = SelfCheck(
+    check = SelfCheck(
         rows=len(x),
         active=float((acts > 0).sum(1).double().mean()),
         encode_error=float(encode.median()),
@@ -89,7 +89,7 @@ def self_check(conversion: Conversion) -> tuple[SelfCheck, Probe]:
                 f"the converted dictionary's {name} differ from its own format's by {float(errors.median()):.1e} of "
                 f"their size (at most {TOLERANCE:g} is allowed); the files are in another layout than they say"
             )
-    return found, Probe(x.float(), recons.float())
+    return check, Probe(x.float(), recons.float())
 
 
 def probe(conversion: Conversion) -> tuple[Tensor, Tensor, Tensor]:
@@ -127,10 +127,10 @@ def row_errors(ours: Tensor, theirs: Tensor) -> Tensor:
     return (ours - theirs).abs().amax(1) / theirs.abs().amax(1).clamp_min(1e-12)
 
 
-def write_probe(folder: Path, found: Probe) -> None:
+def write_probe(folder: Path, probe: Probe) -> None:
     """Save a probe next to the weights."""
     with atomic_file(folder / FILE) as temporary:
-        save_file({"x": found.x.contiguous(), "recons": found.recons.contiguous()}, temporary)
+        save_file({"x": probe.x.contiguous(), "recons": probe.recons.contiguous()}, temporary)
 
 
 @torch.no_grad()
@@ -173,7 +173,7 @@ FORMATS: tuple[Format, ...] = (
     llama_scope.FORMAT_QWEN,
     openai.FORMAT,
 )
-BY_NAME = {each.name: each for each in FORMATS}
+BY_NAME = {reader.name: reader for reader in FORMATS}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,9 +220,9 @@ def find_format(path: Path, name: str | None = None) -> Format:
             raise UnknownNameError("dictionary format", name, BY_NAME)
         return BY_NAME[name]
     for candidate in (path, path.parent) if path.is_file() else (path,):
-        for each in FORMATS:
-            if each.recognises(candidate):
-                return each
+        for reader in FORMATS:
+            if reader.recognises(candidate):
+                return reader
     sparsify.explain(path)
-    known = "; ".join(f"{each.name}: {each.files}" for each in FORMATS)
+    known = "; ".join(f"{reader.name}: {reader.files}" for reader in FORMATS)
     raise MissingError(f"the format of {path} is not known; known formats: {known}")

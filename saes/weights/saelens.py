@@ -150,26 +150,26 @@ def convert(config: dict[str, Any], tensors: Mapping[str, Tensor], config_path: 
     sizes["d_out"] = check_size(config.get("d_out"), "d_out", config_path) if is_transcoder else sizes["d_in"]
     if "topk" in architecture:
         check_k(config.get("k"), sizes["d_sae"], config_path)
-    about = metadata(section(config, "metadata", config_path), config_path)
+    meta = metadata(section(config, "metadata", config_path), config_path)
     _check_settings(config, architecture, config_path)
     if architecture == CROSSCODER:
         sizes["n_places"] = len(_check_sites(config.get("places"), sizes["d_in"], config_path))
     if architecture == "matching_pursuit":
-        return _pursuit(config, check_arrays(tensors, DECODER, path, sizes=sizes), about, config_path)
+        return _pursuit(config, check_arrays(tensors, DECODER, path, sizes=sizes), meta, config_path)
     arrays = check_arrays(tensors, LAYOUTS[architecture], path, sizes=sizes, what=f"a {architecture} SAE")
-    return Conversion(sae=_build(config, arrays, about, path), forward=_forward(config, arrays))
+    return Conversion(sae=_build(config, arrays, meta, path), forward=_forward(config, arrays))
 
 
-def metadata(about: Mapping[str, Any], path: Path) -> SAEMetadata:
+def metadata(entries: Mapping[str, Any], path: Path) -> SAEMetadata:
     """Return the metadata from SAELens' keys and ours."""
-    size = about.get("context_size")
+    size = entries.get("context_size")
     return SAEMetadata(
-        model=text(about, "model_name", path),
-        weight_hash=text(about, "weight_hash", path),
-        hook_point=text(about, "hook_name", path),
-        hook_point_out=text(about, "hook_name_out", path),
+        model=text(entries, "model_name", path),
+        weight_hash=text(entries, "weight_hash", path),
+        hook_point=text(entries, "hook_name", path),
+        hook_point_out=text(entries, "hook_name_out", path),
         context_size=size if isinstance(size, int) else None,
-        bos=text(about, "bos", path),
+        bos=text(entries, "bos", path),
     )
 
 
@@ -191,24 +191,24 @@ def _check_settings(config: dict[str, Any], architecture: str, path: Path) -> No
             )
 
 
-def _same(found: Any, value: Any) -> bool:
+def _same(setting: Any, value: Any) -> bool:
     """Return whether a setting is this value; 0 does not equal False, so booleans are compared by identity."""
-    return found is value or (isinstance(value, str) and found == value)
+    return setting is value or (isinstance(value, str) and setting == value)
 
 
-def _build(config: dict[str, Any], arrays: Arrays, about: SAEMetadata, path: Path) -> SAE:
+def _build(config: dict[str, Any], arrays: Arrays, meta: SAEMetadata, path: Path) -> SAE:
     architecture = config["architecture"]
     weights = Weights(
         arrays["W_enc"], arrays["b_gate" if architecture == "gated" else "b_enc"], arrays["W_dec"], arrays["b_dec"]
     )
     if architecture.endswith("transcoder"):
         skip = arrays["W_skip"] if "W_skip" in arrays else None  # noqa: SIM401 (not a dict)
-        return Transcoder(weights, activation=_activation(config, arrays, path), W_skip=skip, metadata=about)
+        return Transcoder(weights, activation=_activation(config, arrays, path), W_skip=skip, metadata=meta)
     if architecture == CROSSCODER:
-        return _crosscoder(weights, arrays, config["places"], about, path)
+        return _crosscoder(weights, arrays, config["places"], meta, path)
     unbiased = config.get("apply_b_dec_to_input") is False
     if architecture == "gated":
-        return _gated(weights, arrays, about, unbiased=unbiased)
+        return _gated(weights, arrays, meta, unbiased=unbiased)
     if unbiased:
         weights = subtract_b_dec(weights)
     if "topk" in architecture and config.get("rescale_acts_by_decoder_norm"):
@@ -218,17 +218,17 @@ def _build(config: dict[str, Any], arrays: Arrays, about: SAEMetadata, path: Pat
     activation = _activation(config, arrays, path)
     norm = config.get("normalize_activations")
     if norm in TOKEN_NORMS:
-        return TokenNormSAE(weights, activation=activation, norm=cast("TokenNorm", norm), metadata=about)
-    return plain_sae(weights, activation, about)
+        return TokenNormSAE(weights, activation=activation, norm=cast("TokenNorm", norm), metadata=meta)
+    return plain_sae(weights, activation, meta)
 
 
-def plain_sae(weights: Weights, activation: Activation, about: SAEMetadata) -> SAE:
+def plain_sae(weights: Weights, activation: Activation, meta: SAEMetadata) -> SAE:
     """Return the SAE of the kind that has this activation function."""
     if isinstance(activation, TopK):
-        return TopKSAE(weights, k=activation.k, metadata=about)
+        return TopKSAE(weights, k=activation.k, metadata=meta)
     if isinstance(activation, JumpReLU):
-        return JumpReLUSAE(weights, threshold=activation.threshold.data, metadata=about)
-    return ReLUSAE(weights, metadata=about)
+        return JumpReLUSAE(weights, threshold=activation.threshold.data, metadata=meta)
+    return ReLUSAE(weights, metadata=meta)
 
 
 def _activation(config: dict[str, Any], arrays: Arrays, path: Path) -> Activation:
@@ -237,13 +237,13 @@ def _activation(config: dict[str, Any], arrays: Arrays, path: Path) -> Activatio
     return JumpReLU(arrays["threshold"].clamp_min(0)) if "threshold" in arrays else ReLU()
 
 
-def _gated(weights: Weights, arrays: Arrays, about: SAEMetadata, *, unbiased: bool) -> SAE:
+def _gated(weights: Weights, arrays: Arrays, meta: SAEMetadata, *, unbiased: bool) -> SAE:
     b_mag, r_mag = arrays["b_mag"], arrays["r_mag"]
     if unbiased:
         shift = weights.b_dec.double() @ weights.W_enc.double()
         b_mag = (b_mag.double() + shift * r_mag.double().exp()).float()
         weights = subtract_b_dec(weights)
-    return GatedSAE(weights, r_mag=r_mag, b_mag=b_mag, metadata=about)
+    return GatedSAE(weights, r_mag=r_mag, b_mag=b_mag, metadata=meta)
 
 
 def subtract_b_dec(weights: Weights) -> Weights:
@@ -266,12 +266,12 @@ def both_signs(weights: Weights) -> Weights:
     return Weights(torch.cat([W_enc, -W_enc], 1), torch.cat([b_enc, -b_enc]), torch.cat([W_dec, -W_dec]), b_dec)
 
 
-def _pursuit(config: dict[str, Any], arrays: Arrays, about: SAEMetadata, path: Path) -> Conversion:
+def _pursuit(config: dict[str, Any], arrays: Arrays, meta: SAEMetadata, path: Path) -> Conversion:
     """Return a matching pursuit. Without `apply_b_dec_to_input` SAELens leaves `b_dec` out altogether."""
     threshold, steps = config.get("residual_threshold", 1e-2), config.get("max_iterations")
     if not isinstance(threshold, int | float) or threshold < 0:
         raise CorruptError(f"{path}: residual_threshold should be a number of at least 0, found {threshold!r}")
-    how = {"stop_on_duplicate": flag(config, "stop_on_duplicate_support", path, default=True)}
+    options = {"stop_on_duplicate": flag(config, "stop_on_duplicate_support", path, default=True)}
     steps = arrays.sizes["d_out"] if steps is None else check_size(steps, "max_iterations", path)
     W_dec, b_dec = arrays["W_dec"], arrays["b_dec"]
     if config.get("apply_b_dec_to_input") is False:
@@ -288,11 +288,11 @@ def _pursuit(config: dict[str, Any], arrays: Arrays, about: SAEMetadata, path: P
                 again = bool(acts[token, chosen] > 0) or not bool(values[chosen] > 0)
                 acts[token, chosen] += values[chosen]
                 residual = residual - values[chosen] * rows[chosen]
-                if (how["stop_on_duplicate"] and again) or (threshold and residual.norm() < threshold):
+                if (options["stop_on_duplicate"] and again) or (threshold and residual.norm() < threshold):
                     break
         return acts, acts @ rows + bias
 
-    sae = MatchingPursuitSAE(W_dec, b_dec, steps=steps, residual_threshold=float(threshold), **how, metadata=about)
+    sae = MatchingPursuitSAE(W_dec, b_dec, steps=steps, residual_threshold=float(threshold), **options, metadata=meta)
     return Conversion(sae=sae, forward=forward)
 
 
@@ -330,12 +330,12 @@ def _forward(config: dict[str, Any], arrays: Arrays) -> Forward:
 
 
 def _token_scale(x: Tensor, norm: Any) -> tuple[Tensor, Tensor]:
-    zero, one = torch.zeros(len(x), 1, dtype=x.dtype), torch.ones(len(x), 1, dtype=x.dtype)
+    zeros, ones = torch.zeros(len(x), 1, dtype=x.dtype), torch.ones(len(x), 1, dtype=x.dtype)
     if norm == "layer_norm":
         return x.std(dim=1, keepdim=True), x.mean(dim=1, keepdim=True)
     if norm == "constant_norm_rescale":
-        return x.square().sum(1, keepdim=True).sqrt() / x.shape[1] ** 0.5, zero
-    return one, zero
+        return x.square().sum(1, keepdim=True).sqrt() / x.shape[1] ** 0.5, zeros
+    return ones, zeros
 
 
 BOTH_FILES = has_files(CONFIG, WEIGHTS)
@@ -424,7 +424,7 @@ OWN_SETTINGS = "settings"
 """Key of `cfg.json` that only such a dictionary has."""
 
 
-def _own(config: dict[str, Any], tensors: Mapping[str, Tensor], about: SAEMetadata, path: Path) -> Conversion:
+def _own(config: dict[str, Any], tensors: Mapping[str, Tensor], meta: SAEMetadata, path: Path) -> Conversion:
     """Return the dictionary. Raises `MissingError` without its code, `CorruptError` where the weights do not fit it."""
     require(path, config, "d_out")
     d_in, d_sae, d_out = (check_size(config[axis], axis, path) for axis in ("d_in", "d_sae", "d_out"))
@@ -441,16 +441,16 @@ def _own(config: dict[str, Any], tensors: Mapping[str, Tensor], about: SAEMetada
         )
     kind.load_state_dict(state)
     inner, shift, outer, unit = (t.double() for t in scales.values() if t is not None)
-    sae = AutogradSAE(kind, Scales(inner, outer, float(unit), shift), metadata=about)
+    sae = AutogradSAE(kind, Scales(inner, outer, float(unit), shift), metadata=meta)
     return Conversion(sae=sae, forward=lambda x: (sae.encode(x), sae(x)))
 
 
-def _crosscoder(weights: Weights, w: Arrays, sites: list[dict[str, Any]], about: SAEMetadata, path: Path) -> SAE:
+def _crosscoder(weights: Weights, w: Arrays, sites: list[dict[str, Any]], meta: SAEMetadata, path: Path) -> SAE:
     if bool((w["threshold"] < 0).any()) or bool((w["scales"] <= 0).any()):
         raise CorruptError(
             f"{path}: thresholds must be at least 0 and scales above 0; no crosscoder was saved with others"
         )
-    return CrosscoderSAE(weights, threshold=w["threshold"], scales=w["scales"], sites=sites, metadata=about)
+    return CrosscoderSAE(weights, threshold=w["threshold"], scales=w["scales"], sites=sites, metadata=meta)
 
 
 def _check_sites(sites: Any, d_in: int, path: Path) -> list[dict[str, Any]]:

@@ -84,15 +84,15 @@ def metadata_of(module: str, transcode: bool) -> SAEMetadata:
     return SAEMetadata(hook_point_out=output) if transcode else SAEMetadata(hook_point=output)
 
 
-def _build(w: Arrays, k: int, transcode: bool, about: SAEMetadata) -> TopKSAE | Transcoder:
+def _build(w: Arrays, k: int, transcode: bool, metadata: SAEMetadata) -> TopKSAE | Transcoder:
     weights = Weights(w["encoder.weight"].T.contiguous(), w["encoder.bias"], w["W_dec"], w["b_dec"])
     if not transcode and "W_skip" not in w:
-        return TopKSAE(weights, k=k, metadata=about)
+        return TopKSAE(weights, k=k, metadata=metadata)
     if not transcode:  # centred input and a skip connection: the centring goes into the bias
         shift = weights.b_dec.double() @ weights.W_enc.double()
         weights = weights._replace(b_enc=(weights.b_enc.double() - shift).float())
     skip = w["W_skip"] if "W_skip" in w else None  # noqa: SIM401 (not a dict)
-    return Transcoder(weights, activation=TopK(k), W_skip=skip, metadata=about)
+    return Transcoder(weights, activation=TopK(k), W_skip=skip, metadata=metadata)
 
 
 def _forward(x: Tensor, w: dict[str, Tensor], k: int, transcode: bool) -> tuple[Tensor, Tensor]:
@@ -104,7 +104,7 @@ def _forward(x: Tensor, w: dict[str, Tensor], k: int, transcode: bool) -> tuple[
 
 def explain(path: Path) -> None:
     """Raise a `CorruptError` that lists the hook points of a run's folder, when that is what was given."""
-    inside = sorted(each.parent.name for each in path.glob(f"*/{WEIGHTS}"))
+    inside = sorted(file.parent.name for file in path.glob(f"*/{WEIGHTS}"))
     if inside:
         raise CorruptError(f"{path} holds {len(inside)} hook points ({', '.join(inside[:6])}); give the folder of one")
 
