@@ -384,7 +384,7 @@ def read_pointer(data: bytes, where: str) -> Pointer:
             raise ValueError(f"format {raw['format']!r}, version {raw['version']!r}")
         pointer = Pointer(*(raw[name] for name in ("key", "content", "manifest_sha256", "manifest_bytes")))
         texts = (pointer.key, pointer.content, pointer.manifest_sha256)
-        if not all(isinstance(each, str) for each in texts) or type(pointer.manifest_bytes) is not int:
+        if not all(isinstance(text, str) for text in texts) or type(pointer.manifest_bytes) is not int:
             raise ValueError("fields of other types")
         if not pointer.content.startswith(f"{CONTENT}/{pointer.key}/") or ".." in pointer.content:
             raise ValueError(f"content at {pointer.content!r}")
