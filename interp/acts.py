@@ -138,9 +138,9 @@ class PriceOf(Act[Prices, Price]):
 Q = TypeVar("Q", bound=Act[Any, Any])
 
 
-def decode(act: type[Q], given: Mapping[str, Any]) -> Q:
+def decode(act: type[Q], fields: Mapping[str, Any]) -> Q:
     """Return an act from JSON. Raises `ConfigError`, which names the first wrong field and what it may be."""
-    return from_json(act, dict(given), act.verb, "asked")
+    return from_json(act, dict(fields), act.verb, "asked")
 
 
 def typed(form: type, texts: Mapping[str, str]) -> dict[str, Any]:
@@ -151,15 +151,15 @@ def typed(form: type, texts: Mapping[str, str]) -> dict[str, Any]:
 
 def question_schema(form: type) -> dict[str, Any]:
     """Return the JSON schema of an object with the fields of a form, with the text under each."""
-    found = json_schema(form)
-    if "$ref" in found:  # the object itself, as tools of agents take it
-        others = dict(found["$defs"])
-        whole = others.pop(found["$ref"].rpartition("/")[2])
-        found = whole | ({"$defs": others} if others else {})
+    schema = json_schema(form)
+    if "$ref" in schema:  # the object itself, as tools of agents take it
+        others = dict(schema["$defs"])
+        whole = others.pop(schema["$ref"].rpartition("/")[2])
+        schema = whole | ({"$defs": others} if others else {})
     for name, text in field_texts(form).items():
-        if name in found.get("properties", {}):
-            found["properties"][name]["description"] = text
-    return found
+        if name in schema.get("properties", {}):
+            schema["properties"][name]["description"] = text
+    return schema
 
 
 def _as_number(text: str, kind: Any) -> Any:

@@ -45,14 +45,14 @@ class FileCache:
 
     def _trim(self, limit: float) -> int:
         """Remove files until the others fit; return their bytes. Other processes may do the same at once."""
-        found = []
+        files = []
         for folder, _, names in os.walk(cache_folder() / self.folder):
             for name in names if self.part in Path(folder).parts else ():
                 with contextlib.suppress(OSError):
-                    about = os.stat(path := os.path.join(folder, name))
-                    found.append((about.st_atime, about.st_size, path))
-        total = sum(n_bytes for _, n_bytes, _ in found)
-        for used, n_bytes, path in sorted(found):
+                    status = os.stat(path := os.path.join(folder, name))
+                    files.append((status.st_atime, status.st_size, path))
+        total = sum(n_bytes for _, n_bytes, _ in files)
+        for used, n_bytes, path in sorted(files):
             if total <= limit or used > time.time() - self.GRACE:
                 break
             with contextlib.suppress(OSError):
@@ -76,9 +76,9 @@ class FolderLock:
         A system or file system without locks gives one that keeps nobody out.
         """
         name = str(folder)
-        held = cls._held.get(name)
-        if held is not None and held._is_of(name):
-            return held
+        known = cls._held.get(name)
+        if known is not None and known._is_of(name):
+            return known
         try:
             import fcntl
         except ImportError:  # Windows

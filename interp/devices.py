@@ -45,8 +45,8 @@ def pick_device(device: str | None = None, *, mps: bool = True) -> str:
     _fix_precision()
     _keep_freed_memory()
     if device is None:
-        there = {"cuda": torch.cuda.is_available(), "mps": mps and torch.backends.mps.is_available()}
-        return next((kind for kind in there if there[kind] and agrees_with_cpu(kind)), "cpu")
+        available = {"cuda": torch.cuda.is_available(), "mps": mps and torch.backends.mps.is_available()}
+        return next((kind for kind in available if available[kind] and agrees_with_cpu(kind)), "cpu")
     kind, _, number = device.partition(":")
     if kind not in ("cpu", "cuda", "mps") or (number and not (kind == "cuda" and number.isdecimal())):
         raise UnknownNameError("device", device, ["cpu", "cuda", "cuda:1", "mps"])
@@ -107,8 +107,8 @@ def agrees_with_cpu(device: str, passes: "Callable[[str], list[torch.Tensor]] | 
     file = cache_folder() / "devices.json"
     known: dict[str, float] = {}
     with contextlib.suppress(OSError, ValueError):
-        found = json.loads(file.read_text(encoding="utf-8"))
-        known = found if isinstance(found, dict) else {}
+        record = json.loads(file.read_text(encoding="utf-8"))
+        known = record if isinstance(record, dict) else {}
     difference = known.get(name)
     if not isinstance(difference, float):
         try:
@@ -138,10 +138,10 @@ def _difference(device: str, passes: "Callable[[str], list[torch.Tensor]]") -> f
     Outputs of another shape and NaN count as 1e9.
     """
     worst = 0.0
-    for here, there in zip(passes("cpu"), passes(device), strict=True):
-        if here.shape != there.shape:
+    for expected, actual in zip(passes("cpu"), passes(device), strict=True):
+        if expected.shape != actual.shape:
             return 1e9
-        difference = float((there.cpu().double() - here.double()).abs().max() / here.double().std())
+        difference = float((actual.cpu().double() - expected.double()).abs().max() / expected.double().std())
         worst = max(worst, difference if difference == difference else 1e9)
     return worst
 
@@ -214,7 +214,7 @@ def free_memory(device: str) -> int | None:
         lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
         free = int(next(line for line in lines if line.startswith("MemAvailable:")).split()[1]) * 1024
         with contextlib.suppress(OSError, ValueError):  # "max" where there is no limit
-            limit, used = (int(Path(f"/sys/fs/cgroup/memory.{each}").read_text()) for each in ("max", "current"))
+            limit, used = (int(Path(f"/sys/fs/cgroup/memory.{name}").read_text()) for name in ("max", "current"))
             free = min(free, limit - used)
         return free
     return None

@@ -223,16 +223,18 @@ class Entries:
     def _checked_export(self, document: Any) -> tuple[list[tuple[str, str, Any, str]], list[tuple[Any, ...]]]:
         """Return the entries and earlier values of an export. Raises `ConfigError` at the first malformed one."""
         export = from_json(_Export, document, "the export of notes", "asked")
-        entries = [self._checked_entry(f"entries.{at}", each) for at, each in enumerate(export.entries)]
-        earlier = [(*self._checked_entry(f"earlier.{at}", each), each.reason) for at, each in enumerate(export.earlier)]
+        entries = [self._checked_entry(f"entries.{at}", row) for at, row in enumerate(export.entries)]
+        earlier = [
+            (*self._checked_entry(f"earlier.{at}", entry), entry.reason) for at, entry in enumerate(export.earlier)
+        ]
         return entries, earlier
 
-    def _checked_entry(self, where: str, given: "_Entry") -> tuple[str, str, Any, str]:
+    def _checked_entry(self, where: str, entry: "_Entry") -> tuple[str, str, Any, str]:
         try:
-            checked = self.checked(given.kind, given.key, given.value)
+            checked = self.checked(entry.kind, entry.key, entry.value)
         except UsageError as error:
             raise ConfigError(f"{where}: {error}") from None
-        return given.kind, given.key, checked, min(given.edited, _now())  # a clock that runs ahead must not win
+        return entry.kind, entry.key, checked, min(entry.edited, _now())  # a clock that runs ahead must not win
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
@@ -254,10 +256,10 @@ class Entries:
         """Return the connection; a file that was moved away or replaced meanwhile is opened anew."""
         try:
             stat = self.path.stat()
-            there = (stat.st_dev, stat.st_ino)
+            file = (stat.st_dev, stat.st_ino)
         except FileNotFoundError:
-            there = None
-        if self._connection is None or there is None or there != self._file:
+            file = None
+        if self._connection is None or file is None or file != self._file:
             self.close()
             self._connection = _connect(self.path)
             stat = self.path.stat()

@@ -119,7 +119,7 @@ def disk_errors(path: Path | None = None) -> Iterator[None]:
     except Exception as error:
         number = error.errno if isinstance(error, OSError) else None
         if type(error).__module__.split(".")[0] in _WRITERS:
-            number = next((each for each in _FULL + _SHUT if os.strerror(each) in str(error)), None)
+            number = next((code for code in _FULL + _SHUT if os.strerror(code) in str(error)), None)
         written = path or getattr(error, "filename", None) or "the files of this command"
         if number in _FULL:
             raise ResourceError(
@@ -158,11 +158,11 @@ def program() -> str:
     script = Path(sys.executable).with_name("workbench")
     if not script.is_file():
         return f"{sys.executable} -m workbench"
-    found = shutil.which("workbench")
-    if found is not None and Path(found).resolve() == script.resolve():
+    command = shutil.which("workbench")
+    if command is not None and Path(command).resolve() == script.resolve():
         return "workbench"
-    here = Path.cwd()
-    return str(script.relative_to(here) if script.is_relative_to(here) else script)
+    folder = Path.cwd()
+    return str(script.relative_to(folder) if script.is_relative_to(folder) else script)
 
 
 def as_typed(text: str) -> str:

@@ -53,19 +53,19 @@ def measured_schema() -> "CoreSchema":
     """Return pydantic's schema of a number or null, which is read as NaN."""
     from pydantic_core import core_schema
 
-    given = core_schema.nullable_schema(core_schema.float_schema(strict=True, allow_inf_nan=False))
-    return core_schema.no_info_after_validator_function(lambda value: math.nan if value is None else value, given)
+    schema = core_schema.nullable_schema(core_schema.float_schema(strict=True, allow_inf_nan=False))
+    return core_schema.no_info_after_validator_function(lambda value: math.nan if value is None else value, schema)
 
 
 def array_schema(dtype: str = "float64", fits: Callable[[np.ndarray], bool] = lambda _: True) -> "CoreSchema":
     """Return pydantic's schema of nested lists of numbers, read as an array of `dtype`, with NaN for null."""
     from pydantic_core import core_schema
 
-    def read(given: list[Any]) -> np.ndarray:
-        if any(isinstance(each, str | dict) for each in _leaves(given)):
+    def read(nested: list[Any]) -> np.ndarray:
+        if any(isinstance(leaf, str | dict) for leaf in _leaves(nested)):
             raise ValueError("should be numbers in lists of equal length")
         try:
-            array = np.array(given, dtype="float64") if dtype == "float64" else np.array(given)
+            array = np.array(nested, dtype="float64") if dtype == "float64" else np.array(nested)
         except (ValueError, TypeError, OverflowError):
             raise ValueError("should be lists of equal length") from None
         array = array.astype(dtype) if not array.size else array  # an empty list says nothing of its type
@@ -76,17 +76,17 @@ def array_schema(dtype: str = "float64", fits: Callable[[np.ndarray], bool] = la
     return core_schema.no_info_after_validator_function(read, core_schema.list_schema())
 
 
-def _leaves(given: list[Any]) -> Iterator[Any]:
-    for each in given:
-        if isinstance(each, list):
-            yield from _leaves(each)
+def _leaves(nested: list[Any]) -> Iterator[Any]:
+    for part in nested:
+        if isinstance(part, list):
+            yield from _leaves(part)
         else:
-            yield each
+            yield part
 
 
 def _of_annotation(source: Any, _source: Any, _handler: Any) -> "CoreSchema":
     """Return the schema of `Float[np.ndarray, "n d"]`, with its type and shape checked."""
-    dtype = next((each for each in ("float64", "int64", "bool") if each in source.dtypes), "float64")
+    dtype = next((name for name in ("float64", "int64", "bool") if name in source.dtypes), "float64")
     return array_schema(dtype, lambda array: isinstance(array, source))
 
 
@@ -131,9 +131,9 @@ Origin = Literal["stored", "asked", "foreign"]
 def _adapter(form: Any, unknown: Literal["forbid", "ignore"] = "forbid") -> "TypeAdapter[Any]":
     from pydantic import ConfigDict, TypeAdapter
 
-    held: Any = GenericAlias(tuple, (form,))  # in a tuple: dataclasses take a configuration from what holds them
-    how = ConfigDict(extra=unknown, allow_inf_nan=False, strict=True)
-    return TypeAdapter[Any](held, config=how)  # pyright: ignore[reportArgumentType] - a generic alias is a type
+    wrapped: Any = GenericAlias(tuple, (form,))  # in a tuple: dataclasses take a configuration from what holds them
+    config = ConfigDict(extra=unknown, allow_inf_nan=False, strict=True)
+    return TypeAdapter[Any](wrapped, config=config)  # pyright: ignore[reportArgumentType] - a generic alias is a type
 
 
 @overload
@@ -168,12 +168,12 @@ def check_fields(value: Any, where: object) -> None:
 
     hints = get_type_hints(type(value), include_extras=True)
     for field in fields(value):
-        given = getattr(value, field.name)
+        content = getattr(value, field.name)
         try:
-            _adapter(hints[field.name]).validate_python((given,), strict=False)
+            _adapter(hints[field.name]).validate_python((content,), strict=False)
         except ValidationError as error:
             raise ConfigError(
-                f"{where}: {field.name} {_first_problem(error.errors(include_url=False), [given])}"
+                f"{where}: {field.name} {_first_problem(error.errors(include_url=False), [content])}"
             ) from None
 
 
@@ -188,18 +188,18 @@ def _first_problem(problems: list[Any], raw: Any) -> str:
             else f"{_path(half)} holds half a character (a lone surrogate)".lstrip()
         )
     path = _path(_parts(worst["loc"][1:], raw, missing=worst["type"] == "missing"))
-    found = {"unexpected_keyword_argument": "is not a field of it", "missing": "is missing"}.get(worst["type"])
-    if found is None:
-        said = repr(worst["input"])
+    fault = {"unexpected_keyword_argument": "is not a field of it", "missing": "is missing"}.get(worst["type"])
+    if fault is None:
+        text = repr(worst["input"])
         message = re.sub(r"^\w+ (?=should)", "", worst["msg"].removeprefix("Value error, "))
-        found = f"{message}, found {said if len(said) <= 60 else said[:57] + '...'}"
-    return f"{path} {found}" if path else found
+        fault = f"{message}, found {text if len(text) <= 60 else text[:57] + '...'}"
+    return f"{path} {fault}" if path else fault
 
 
 def _path(parts: Sequence[str]) -> str:
     """Return fields, keys and indices joined by dots, on one line and cut to 120 characters."""
-    found = ".".join(each if each.isprintable() else ascii(each) for each in parts)
-    return found if len(found) <= 120 else f"{found[:117]}..."
+    joined = ".".join(part if part.isprintable() else ascii(part) for part in parts)
+    return joined if len(joined) <= 120 else f"{joined[:117]}..."
 
 
 def _half_character(raw: Any, path: tuple[str, ...]) -> tuple[str, ...] | None:
@@ -208,43 +208,43 @@ def _half_character(raw: Any, path: tuple[str, ...]) -> tuple[str, ...] | None:
         return None if raw.encode("utf-8", "ignore").decode() == raw else path
     pairs = raw.items() if isinstance(raw, dict) else enumerate(raw) if isinstance(raw, list) else ()
     for key, part in pairs if len(path) < MAX_DEPTH else ():
-        for value, there in ((key, path), (part, (*path, str(key)))):
-            if (found := _half_character(value, there)) is not None:
-                return found
+        for value, place in ((key, path), (part, (*path, str(key)))):
+            if (half := _half_character(value, place)) is not None:
+                return half
     return None
 
 
 def _parts(loc: tuple[Any, ...], raw: Any, *, missing: bool) -> list[str]:
     """Return the fields, keys and indices of a path; without the names of the forms of a union, which pydantic adds."""
-    found = []
+    names = []
     for at, part in enumerate(loc):
-        there = (isinstance(raw, dict) and part in raw) or (isinstance(raw, list) and isinstance(part, int))
-        if there and not (isinstance(raw, list) and part >= len(raw)):
+        is_present = (isinstance(raw, dict) and part in raw) or (isinstance(raw, list) and isinstance(part, int))
+        if is_present and not (isinstance(raw, list) and part >= len(raw)):
             raw = raw[part]
-            found.append(str(part))
+            names.append(str(part))
         elif missing and at == len(loc) - 1:
-            found.append(str(part))
-    return found
+            names.append(str(part))
+    return names
 
 
 def _lacking(value: Any, raw: Any, path: str) -> str:
     """Return the path of the first field with a default that the JSON leaves out: files have every field."""
     if is_dataclass(value) and isinstance(raw, Mapping):
-        pairs = [(each.name, getattr(value, each.name), raw.get(each.name)) for each in fields(value) if each.init]
+        pairs = [(field.name, getattr(value, field.name), raw.get(field.name)) for field in fields(value) if field.init]
         if missing := [name for name, _, _ in pairs if name not in raw]:
             return f"{path}{missing[0]}"
     elif isinstance(value, Mapping) and isinstance(raw, Mapping):
-        pairs = [(key, each, raw.get(str(key))) for key, each in value.items()]
+        pairs = [(key, part, raw.get(str(key))) for key, part in value.items()]
     elif isinstance(value, tuple | list) and isinstance(raw, list):
         pairs = list(zip(range(len(raw)), value, raw, strict=False))
         if pairs and not isinstance(raw[0], dict | list):
             return ""
     else:
         return ""
-    return next((found for key, each, part in pairs if (found := _lacking(each, part, f"{path}{key}."))), "")
+    return next((lacking for key, content, part in pairs if (lacking := _lacking(content, part, f"{path}{key}."))), "")
 
 
 def json_schema(form: Any) -> dict[str, Any]:
     """Return the JSON schema of a form, for the description of the API."""
-    found = _adapter(form).json_schema()
-    return {**found["prefixItems"][0], **({"$defs": found["$defs"]} if "$defs" in found else {})}
+    schema = _adapter(form).json_schema()
+    return {**schema["prefixItems"][0], **({"$defs": schema["$defs"]} if "$defs" in schema else {})}

@@ -62,8 +62,8 @@ def own_names(workspace: Workspace) -> dict[str, str]:
 
     Raises what `Notes.open` raises.
     """
-    own, elsewhere = _places(workspace)
-    if not own.exists() and (elsewhere is None or not elsewhere.exists()):
+    path, elsewhere = _places(workspace)
+    if not path.exists() and (elsewhere is None or not elsewhere.exists()):
         return {}
     notes = Notes.open(workspace)
     try:
@@ -74,14 +74,14 @@ def own_names(workspace: Workspace) -> dict[str, str]:
 
 def _places(workspace: Workspace) -> tuple[Path, Path | None]:
     """Return the file in the workspace, and the one in the user's data folder where the former cannot be written."""
-    own = workspace.root / FILE
-    if own.is_symlink():
-        raise ConfigError(f"{own} is a link; put the file itself there: links may lead out of the workspace")
-    if not workspace.remote and os.access(workspace.root, os.W_OK) and (not own.exists() or os.access(own, os.W_OK)):
-        return own, None
+    path = workspace.root / FILE
+    if path.is_symlink():
+        raise ConfigError(f"{path} is a link; put the file itself there: links may lead out of the workspace")
+    if not workspace.remote and os.access(workspace.root, os.W_OK) and (not path.exists() or os.access(path, os.W_OK)):
+        return path, None
     data = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
     name = hashlib.sha256(workspace.absolute.encode()).hexdigest()[:32]
-    return own, data / "interp-workbench" / "notes" / f"{name}.sqlite"
+    return path, data / "interp-workbench" / "notes" / f"{name}.sqlite"
 
 
 class Notes:
@@ -102,13 +102,13 @@ class Notes:
         written, `MissingError` where the workspace was moved away.
         """
         workspace.check_there()
-        own, elsewhere = _places(workspace)
+        path, elsewhere = _places(workspace)
         if elsewhere is None:
-            return cls(own)
+            return cls(path)
         with disk_errors(elsewhere):
             elsewhere.parent.mkdir(parents=True, exist_ok=True)
-            if own.is_file() and not elsewhere.exists():
-                copy_entries(own, elsewhere)
+            if path.is_file() and not elsewhere.exists():
+                copy_entries(path, elsewhere)
         return cls(elsewhere, in_workspace=False)
 
     def close(self) -> None:
@@ -122,16 +122,16 @@ class Notes:
 
     def all(self) -> list[Note]:
         """Return the note of every thing with a star, title, text or list, the last edited first."""
-        found: dict[str, dict[str, Any]] = {}
+        records: dict[str, dict[str, Any]] = {}
         for kind, key, value, edited in self.entries.all():
-            for each in value if kind == "list" else [key] if kind in _FIELD else []:
-                at = found.setdefault(each, {"edited": "", "tags": ()})
+            for subject in value if kind == "list" else [key] if kind in _FIELD else []:
+                at = records.setdefault(subject, {"edited": "", "tags": ()})
                 if kind == "list":
                     at["tags"] += (key,)
                 else:
                     at[_FIELD[kind]] = value
                     at["edited"] = max(at["edited"], edited)
-        notes = [Note(key=key, **at) for key, at in found.items()]
+        notes = [Note(key=key, **at) for key, at in records.items()]
         return sorted(notes, key=lambda note: (note.edited, note.key), reverse=True)
 
     def set(
@@ -150,8 +150,8 @@ class Notes:
         written and `ConflictError` carries it as `theirs`.
         """
         from_json(Key, key, "key", "asked")
-        given = {"title": title, "note": note, "star": starred}
-        checked = {kind: self.entries.checked(kind, key, value) for kind, value in given.items() if value is not None}
+        values = {"title": title, "note": note, "star": starred}
+        checked = {kind: self.entries.checked(kind, key, value) for kind, value in values.items() if value is not None}
         names = None if tags is None else list(from_json(Names, tags, "tags", "asked"))
         with self.entries.transaction():
             for kind in {*checked} & {*(was or {})}:
@@ -175,7 +175,7 @@ class Notes:
             if name in names and key not in members:
                 self.entries.put("list", name, self.entries.checked("list", name, [*members, key]))
             elif name not in names and key in members:
-                self.entries.put("list", name, [each for each in members if each != key] or None)
+                self.entries.put("list", name, [member for member in members if member != key] or None)
 
     def lists(self) -> dict[str, list[str]]:
         """Return the lists by name, each with its keys in order."""
@@ -213,10 +213,10 @@ class Notes:
 
     def recipe(self, name: str) -> Recipe:
         """Return one recipe. Raises `UnknownNameError` with the nearest names."""
-        found = self.recipes()
-        if name not in found:
-            raise UnknownNameError("recipe", name, found, f"(notes {self.path})")
-        return found[name]
+        recipes = self.recipes()
+        if name not in recipes:
+            raise UnknownNameError("recipe", name, recipes, f"(notes {self.path})")
+        return recipes[name]
 
     def save_recipe(self, recipe: Recipe) -> None:
         """Save a recipe under its name; one of the same name goes to the earlier values."""
@@ -271,7 +271,7 @@ class Notes:
         return self.entries.merge(read_json(path))
 
     def _named(self, kind: str) -> dict[str, Any]:
-        return {key: value for each, key, value, _ in self.entries.all() if each == kind}
+        return {key: value for entry_kind, key, value, _ in self.entries.all() if entry_kind == kind}
 
 
 _FIELD = {"star": "starred", "title": "title", "note": "note"}
@@ -363,8 +363,8 @@ def _decoded(kind: str, name: str, value: Any) -> Any:
     """Return a value of a kind as it is stored. Raises `ConfigError`."""
     if kind == "recipe":
         return _recipe(name, value).as_json()
-    found = as_json(from_json(_FORMS[kind][1], value, f"{kind} of {name}", "asked"))
-    return {part: each for part, each in found.items() if each} if kind == "graph" else found
+    content = as_json(from_json(_FORMS[kind][1], value, f"{kind} of {name}", "asked"))
+    return {part: field for part, field in content.items() if field} if kind == "graph" else content
 
 
 _FORMS: dict[str, tuple[Any, Any]] = {

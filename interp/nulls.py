@@ -115,9 +115,9 @@ def beside(kind: NullKind, mean: str, high: str) -> str:
     return f"{kind} {mean}, at most {high}"
 
 
-def standing(found: bool) -> str:
+def standing(is_beyond: bool) -> str:
     """Return the verdict on a value by its null: `beyond the null`, `within the null`."""
-    return BEYOND if found else WITHIN
+    return BEYOND if is_beyond else WITHIN
 
 
 @dataclass(frozen=True)

@@ -178,26 +178,26 @@ def meaning(hint: Any) -> Means | None:
 def marks(hint: Any) -> Iterator[Any]:
     """Yield the metadata of an annotation and of the types inside it."""
     yield from getattr(hint, "__metadata__", ())
-    for each in get_args(hint):
-        if each is not hint and not isinstance(each, str):
-            yield from marks(each)
+    for argument in get_args(hint):
+        if argument is not hint and not isinstance(argument, str):
+            yield from marks(argument)
 
 
 @cache
 def field_texts(kind: type) -> dict[str, str]:
     """Return the text under each field of a dataclass in its source, by field; inherited ones too."""
-    found: dict[str, str] = {}
-    for each in reversed([each for each in kind.__mro__ if is_dataclass(each)]):
+    texts: dict[str, str] = {}
+    for base in reversed([base for base in kind.__mro__ if is_dataclass(base)]):
         try:
-            source = inspect.getsource(each)
+            source = inspect.getsource(base)
         except (OSError, TypeError):  # a class that was made without source, as by a notebook
             continue
         definition = ast.parse(textwrap.dedent(source)).body[0]
         assert isinstance(definition, ast.ClassDef)
         for field, text in pairwise(definition.body):
             if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
-                found[ast.unparse(field.target)] = " ".join(str(text.value.value).split())
-    return found
+                texts[ast.unparse(field.target)] = " ".join(str(text.value.value).split())
+    return texts
 
 
 class _Form(NamedTuple):
@@ -214,12 +214,12 @@ def option_of(kind: type, name: str) -> Option:
     """Return a field of a dataclass as an option: its type, limits, default and text, which stand there alone."""
     field = next(field for field in fields(kind) if field.name == name)
     hint, marked = (get_type_hints(kind, include_extras=extras)[name] for extras in (False, True))
-    found, (form, choices, many, optional) = list(marks(marked)), _form(hint)
-    argument, label, words = _last(found, Argument), _last(found, Label), _last(found, Words)
-    limits = _last(found, Interval) or Interval()
-    least, most = (float(each) if isinstance(each, int | float) else None for each in (limits.ge, limits.le))
+    metadata, (form, choices, many, optional) = list(marks(marked)), _form(hint)
+    argument, label, words = _last(metadata, Argument), _last(metadata, Label), _last(metadata, Words)
+    limits = _last(metadata, Interval) or Interval()
+    least, most = (float(bound) if isinstance(bound, int | float) else None for bound in (limits.ge, limits.le))
     flag, means = f"--{name.replace('_', '-')}", meaning(marked)
-    aliases = tuple(mark.flag for mark in found if isinstance(mark, Alias))
+    aliases = tuple(mark.flag for mark in metadata if isinstance(mark, Alias))
     metavar = _metavar(name, form, choices, means.metavar if means else "TEXT") + (" ..." if many else "")
     if argument is not None:
         metavar = f"{argument.metavar} [{argument.metavar} ...]" if many else argument.metavar
@@ -242,14 +242,14 @@ def option_of(kind: type, name: str) -> Option:
         words=tuple(words.words.items()) if words else tuple((choice, choice) for choice in choices),
         least=least,
         most=most,
-        slider=_last(found, Slider),
+        slider=_last(metadata, Slider),
         menu=means.menu if means else "",
     )
 
 
-def _last(found: Sequence[Any], kind: type[T]) -> T | None:
+def _last(metadata: Sequence[Any], kind: type[T]) -> T | None:
     """Return the last mark of a class: that of a field goes before those of its type."""
-    return next((mark for mark in reversed(found) if isinstance(mark, kind)), None)
+    return next((mark for mark in reversed(metadata) if isinstance(mark, kind)), None)
 
 
 def check_limits(value: Any) -> None:
@@ -262,7 +262,7 @@ def check_limits(value: Any) -> None:
 
 def _form(hint: Any) -> _Form:
     """Return kind and choices of a type, and whether it takes several values, and None."""
-    inner: Sequence[Any] = [each for each in get_args(hint) if each is not NoneType]
+    inner: Sequence[Any] = [argument for argument in get_args(hint) if argument is not NoneType]
     if get_origin(hint) in (Union, UnionType):
         return _form(inner[0])._replace(optional=True)
     if get_origin(hint) is tuple:
@@ -288,4 +288,4 @@ def _with_default(text: str, default: Any) -> str:
     if isinstance(default, bool):
         return f"{text} Default: {'yes' if default else 'no'}."
     values = default if isinstance(default, tuple) else (default,)
-    return f"{text} Default: {' '.join(f'{each:g}' if isinstance(each, float) else str(each) for each in values)}."
+    return f"{text} Default: {' '.join(f'{value:g}' if isinstance(value, float) else str(value) for value in values)}."

@@ -18,30 +18,30 @@ def code_version() -> str:
 
 def library_versions() -> dict[str, str]:
     """Return the versions of Python and of the libraries that can change a number."""
-    found = {"python": platform.python_version()}
+    versions = {"python": platform.python_version()}
     for package in ("torch", "transformers", "transformer-lens", "numpy", "umap-learn"):
         with contextlib.suppress(metadata.PackageNotFoundError):
-            found[package] = metadata.version(package)
-    return found
+            versions[package] = metadata.version(package)
+    return versions
 
 
 def lazily(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], Any], list[str]]:
     """Return `__getattr__` and `__all__` of a package that imports its public names when they are first asked for.
 
-    `homes` maps each module to its names, separated by spaces; `own:public` renames one.
+    `homes` maps each module to its names, separated by spaces; `attribute:public` renames one.
     """
-    found = {
-        public or own: (module, own)
+    exports = {
+        public or attribute: (module, attribute)
         for module, names in homes.items()
-        for own, _, public in (name.partition(":") for name in names.split())
+        for attribute, _, public in (name.partition(":") for name in names.split())
     }
 
     def find(name: str) -> Any:
-        if name not in found:
+        if name not in exports:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        module, own = found[name]
-        value = getattr(importlib.import_module(module), own)
+        module, attribute = exports[name]
+        value = getattr(importlib.import_module(module), attribute)
         setattr(sys.modules[package], name, value)
         return value
 
-    return find, list(found)
+    return find, list(exports)

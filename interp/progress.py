@@ -116,5 +116,5 @@ def reported(title: str, show: Progress) -> Progress:
 
 def report_made(path: Path) -> None:
     """Report an artefact that was written to the starter, if there is one."""
-    for each in _reports:
-        each.made(path)
+    for report in _reports:
+        report.made(path)

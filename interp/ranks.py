@@ -54,25 +54,25 @@ class Ranks:
         """True for the rank that writes files that are written once."""
         return self.rank == 0
 
-    def device(self, asked: str | None = None) -> str | None:
+    def device(self, name: str | None = None) -> str | None:
         """Return the requested device; for none or plain `cuda` on a machine with GPUs, this rank's own GPU."""
         import torch
 
         from interp.devices import pick_device
 
-        if self.world == 1 or asked not in (None, "cuda") or not torch.cuda.is_available():
-            return asked
-        if asked is None and pick_device() == "cpu":  # the GPU does not give the numbers of the CPU
+        if self.world == 1 or name not in (None, "cuda") or not torch.cuda.is_available():
+            return name
+        if name is None and pick_device() == "cpu":  # the GPU does not give the numbers of the CPU
             return "cpu"
         return f"cuda:{self.local}"
 
     def share(self, n: int, what: str) -> slice:
         """Return this rank's equal slice of `n` items. Raises `ConfigError` when they cannot be divided evenly."""
-        each, left = divmod(n, self.world)
+        share, left = divmod(n, self.world)
         if left:
-            near = each * self.world or self.world
+            near = share * self.world or self.world
             raise ConfigError(f"{what} must divide over {self.world} ranks, got {n:,}; {near:,} would, for example")
-        return slice(self.rank * each, (self.rank + 1) * each)
+        return slice(self.rank * share, (self.rank + 1) * share)
 
     def add(self, *tensors: "Tensor") -> "Tensor":
         """Replace each tensor, in place, by its sum over ranks, the same bits on all; returns the first."""
@@ -81,8 +81,8 @@ class Ranks:
 
             with self._in_touch():
                 sums = [dist.all_reduce(t, group=self._group(t), async_op=True) for t in tensors]
-                for each in sums:
-                    each.wait()  # type: ignore[union-attr]
+                for work in sums:
+                    work.wait()  # type: ignore[union-attr]
         return tensors[0]
 
     def total(self, number: float) -> float:
@@ -100,10 +100,10 @@ class Ranks:
         import torch
         import torch.distributed as dist
 
-        found = [torch.empty_like(tensor, memory_format=torch.contiguous_format) for _ in range(self.world)]
+        parts = [torch.empty_like(tensor, memory_format=torch.contiguous_format) for _ in range(self.world)]
         with self._in_touch():
-            dist.all_gather(found, tensor.contiguous(), group=self._group(tensor))
-        return found
+            dist.all_gather(parts, tensor.contiguous(), group=self._group(tensor))
+        return parts
 
     def collect(self, tensor: "Tensor") -> "Tensor":
         """Concatenate the ranks' rows on the CPU of the first rank. All ranks have the same number; the others get
@@ -114,14 +114,14 @@ class Ranks:
         import torch
         import torch.distributed as dist
 
-        own = tensor.cpu().contiguous()
+        rows = tensor.cpu().contiguous()
         if not self.first:
             with self._in_touch():
-                dist.send(own, 0, group=self.group)
+                dist.send(rows, 0, group=self.group)
             return tensor
-        whole = torch.empty(self.world * len(own), *own.shape[1:], dtype=own.dtype)
-        parts = whole.split(len(own))
-        parts[0].copy_(own)
+        whole = torch.empty(self.world * len(rows), *rows.shape[1:], dtype=rows.dtype)
+        parts = whole.split(len(rows))
+        parts[0].copy_(rows)
         with self._in_touch():
             for rank in range(1, self.world):
                 dist.recv(parts[rank], rank, group=self.group)
@@ -186,14 +186,14 @@ class Ranks:
             return [number]
         import torch
 
-        return [float(each) for each in self.gather(torch.tensor([number], dtype=torch.float64))]
+        return [float(value) for value in self.gather(torch.tensor([number], dtype=torch.float64))]
 
     def _messages(self, text: str) -> list[str]:
         import torch
 
         content = text.encode()[:_MESSAGE_BYTES].ljust(_MESSAGE_BYTES, b"\0")
-        found = self.gather(torch.frombuffer(bytearray(content), dtype=torch.uint8))
-        return [bytes(each.numpy()).rstrip(b"\0").decode(errors="replace") for each in found]
+        parts = self.gather(torch.frombuffer(bytearray(content), dtype=torch.uint8))
+        return [bytes(part.numpy()).rstrip(b"\0").decode(errors="replace") for part in parts]
 
     @contextlib.contextmanager
     def _in_touch(self) -> Iterator[None]:

@@ -42,11 +42,11 @@ FOLDERS: dict[str, str] = {}
 def register(*kinds: Kind) -> None:
     """Add kinds of artefact. Raises `ConfigError` where another class has the name or the folder of one."""
     for kind in kinds:
-        for other in KINDS.values():
-            if kind != other and (kind.name == other.name or kind.folder == other.folder):
+        for registered in KINDS.values():
+            if kind != registered and (kind.name == registered.name or kind.folder == registered.folder):
                 raise ConfigError(
                     f"{kind.defined_in} is registered as the kind {kind.name!r} in {kind.folder}/, which "
-                    f"{other.defined_in} has already; choose another name and folder"
+                    f"{registered.defined_in} has already; choose another name and folder"
                 )
         KINDS[kind.name], FOLDERS[kind.name] = kind, kind.folder
 

@@ -69,18 +69,18 @@ class Version:
     @cached_property
     def files(self) -> dict[str, tuple[int, str]]:
         """Size and checksum of every file, from the manifest, by path within the artefact."""
-        about = (self.pointer.manifest_bytes, self.pointer.manifest_sha256)
-        path = self.fetched(MANIFEST, *about)
+        size_and_hash = (self.pointer.manifest_bytes, self.pointer.manifest_sha256)
+        path = self.fetched(MANIFEST, *size_and_hash)
         try:
             raw = json.loads(Path(path).read_bytes())["files"]
-            found = {str(name): (int(each["bytes"]), str(each["sha256"])) for name, each in raw.items()}
+            files = {str(name): (int(entry["bytes"]), str(entry["sha256"])) for name, entry in raw.items()}
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise CorruptError(
                 f"{self.url(MANIFEST)} is not a manifest ({error!r}); it was edited or cut short"
             ) from None
-        if wrong := [name for name in found if leaves_folder(name)]:
+        if wrong := [name for name in files if leaves_folder(name)]:
             raise CorruptError(f"{self.url(MANIFEST)} names a file outside the artefact, {wrong[0]!r}")
-        return {MANIFEST: about, **found}
+        return {MANIFEST: size_and_hash, **files}
 
     def url(self, relative: str) -> str:
         """Return the address of a file for messages, by the name of the artefact."""
@@ -120,9 +120,9 @@ class Version:
         path = f"{self.home}/{relative}"
         with self.mirror.lock_of(path):
             try:
-                about = os.stat(path)
-                if about.st_size == n_bytes:
-                    os.utime(path, (time.time(), about.st_mtime))
+                status = os.stat(path)
+                if status.st_size == n_bytes:
+                    os.utime(path, (time.time(), status.st_mtime))
                     return path
             except OSError:
                 pass
@@ -197,9 +197,9 @@ class Mirror:
             if time.monotonic() - self._listed < FRESH:
                 return self._pointers
             listed = {
-                name[len(POINTERS) + 1 : -len(".json")]: each for name, each in self.store.listing(POINTERS).items()
+                name[len(POINTERS) + 1 : -len(".json")]: entry for name, entry in self.store.listing(POINTERS).items()
             }
-            listed = {key: each for key, each in listed.items() if key.partition("/")[0] in self.folders}
+            listed = {key: entry for key, entry in listed.items() if key.partition("/")[0] in self.folders}
             known = {key: self._pointers.get(key) for key in listed}
             same = {key: old for key, old in known.items() if old and old.etag and old.etag == listed[key].etag}
 
@@ -212,8 +212,8 @@ class Mirror:
 
             new = [key for key in listed if key not in same]
             with ThreadPoolExecutor(_THREADS) as pool:
-                found = dict(zip(new, pool.map(read, new), strict=True))
-            self._pointers, self._listed = {key: same.get(key) or found.get(key) for key in listed}, time.monotonic()
+                fetched = dict(zip(new, pool.map(read, new), strict=True))
+            self._pointers, self._listed = {key: same.get(key) or fetched.get(key) for key in listed}, time.monotonic()
             return self._pointers
 
     def version(self, pointer: "Pointer") -> Version:
@@ -251,11 +251,11 @@ class Mirror:
         name = f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(8)}"
         content = f"{CONTENT}/{place.key}/{name}"
         with ThreadPoolExecutor(_THREADS) as pool:
-            list(pool.map(lambda each: self.store.upload(draft / each, f"{content}/{each}"), files))
+            list(pool.map(lambda name: self.store.upload(draft / name, f"{content}/{name}"), files))
         self.store.upload(draft / MANIFEST, f"{content}/{MANIFEST}")
-        wanted = {f"{content}/{each}": (draft / each).stat().st_size for each in (*files, MANIFEST)}
-        there = {each: listed.n_bytes for each, listed in self.store.listing(content).items()}
-        if lacking := [each for each, n_bytes in wanted.items() if there.get(each) != n_bytes]:
+        wanted = {f"{content}/{name}": (draft / name).stat().st_size for name in (*files, MANIFEST)}
+        uploaded = {name: listed.n_bytes for name, listed in self.store.listing(content).items()}
+        if lacking := [name for name, n_bytes in wanted.items() if uploaded.get(name) != n_bytes]:
             raise CorruptError(f"{self.url}/{lacking[0]} is not as it was uploaded; run the same command again")
         pointer = Pointer(place.key, content, _sha256(draft / MANIFEST), (draft / MANIFEST).stat().st_size)
         try:
@@ -303,11 +303,11 @@ class Mirror:
         """Restore an entry of the trash; False where the store has none of that name."""
         from interp.storage import undelete
 
-        found = [pointer for each, pointer, _ in self.deleted() if each == entry]
-        for pointer in found:
+        pointers = [pointer for name, pointer, _ in self.deleted() if name == entry]
+        for pointer in pointers:
             undelete(self.store, entry, pointer)
         self.forget_listing()
-        return bool(found)
+        return bool(pointers)
 
     def forget(self, entries: Collection[str]) -> None:
         """Remove entries of the trash for good."""
@@ -350,8 +350,8 @@ class RemotePath(_LocalPath):
         return (version, place.relative) if place and version else None
 
     def __fspath__(self) -> str:
-        found = self.found()
-        return found[0].local(found[1]) if found else str(self)
+        location = self.found()
+        return location[0].local(location[1]) if location else str(self)
 
     def __format__(self, spec: str) -> str:
         place = self.place()
@@ -360,29 +360,29 @@ class RemotePath(_LocalPath):
 
     def in_place(self) -> str:
         """Return the path or address under which DuckDB reads this table."""
-        found = self.found()
-        return found[0].in_place(found[1]) if found and found[1] in found[0].files else str(self)
+        location = self.found()
+        return location[0].in_place(location[1]) if location and location[1] in location[0].files else str(self)
 
     def exists(self, **options: Any) -> bool:
         return self.is_file() or self.is_dir()
 
     def is_file(self, **options: Any) -> bool:
-        found = self.found()
-        return found[1] in found[0].files if found else os.path.isfile(str(self))
+        location = self.found()
+        return location[1] in location[0].files if location else os.path.isfile(str(self))
 
     def is_dir(self, **options: Any) -> bool:
-        found = self.found()
-        return bool(found[0].below(found[1])) if found else os.path.isdir(str(self))
+        location = self.found()
+        return bool(location[0].below(location[1])) if location else os.path.isdir(str(self))
 
     def is_symlink(self) -> bool:
         return False if self.found() else os.path.islink(str(self))
 
     def stat(self, *, follow_symlinks: bool = True) -> os.stat_result:
         """Return size and date without fetching; a file of a version never changes, so they do not either."""
-        found = self.found()
-        if found is None or found[1] not in found[0].files:
+        location = self.found()
+        if location is None or location[1] not in location[0].files:
             return os.stat(self, follow_symlinks=follow_symlinks)
-        n_bytes, sha256 = found[0].files[found[1]]
+        n_bytes, sha256 = location[0].files[location[1]]
         numbers = (stat.S_IFREG | 0o444, int(sha256[:12], 16), 0, 1, 0, 0, n_bytes, 0, 0, 0)
         return os.stat_result(numbers, {"st_mtime_ns": 0})
 
@@ -393,12 +393,12 @@ class RemotePath(_LocalPath):
         return RemotePath(os.path.realpath(str(self)))
 
     def iterdir(self) -> Generator["RemotePath", None, None]:
-        found = self.found()
-        if found is None:
+        location = self.found()
+        if location is None:
             yield from map(self.__truediv__, os.listdir(str(self)))
             return
-        start = f"{found[1]}/" if found[1] else ""
-        names = (name[len(start) :].partition("/")[0] for name in found[0].below(found[1]))
+        start = f"{location[1]}/" if location[1] else ""
+        names = (name[len(start) :].partition("/")[0] for name in location[0].below(location[1]))
         yield from map(self.__truediv__, dict.fromkeys(names))
 
     def glob(self, pattern: str, **options: Any) -> Generator["RemotePath", None, None]:
@@ -407,7 +407,7 @@ class RemotePath(_LocalPath):
             return
         first, _, rest = pattern.partition("/")
         if first == "**":
-            yield from (each for each in self.rglob(rest or "*"))
+            yield from (path for path in self.rglob(rest or "*"))
             return
         for child in self.iterdir():
             if fnmatch.fnmatchcase(child.name, first):

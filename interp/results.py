@@ -70,9 +70,9 @@ class Result:
     def held_fixed(self) -> list[str]:
         """Line that states what the analysis held fixed, from its settings or its circuit's; empty if nothing."""
         owners = (self, getattr(self, "circuit", None))
-        given = [getattr(each, "settings", None) for each in owners]
-        held = [s.get("frozen") if isinstance(s, dict) else getattr(s, "frozen", None) for s in given]
-        return [f"Held fixed: {frozen}." for frozen in filter(None, held)][:1]
+        settings = [getattr(owner, "settings", None) for owner in owners]
+        conditions = [s.get("frozen") if isinstance(s, dict) else getattr(s, "frozen", None) for s in settings]
+        return [f"Held fixed: {frozen}." for frozen in filter(None, conditions)][:1]
 
     def __str__(self) -> str:
         lines = [self.headline(), *self.held_fixed]
@@ -99,12 +99,12 @@ def ends(low: str, high: str) -> dict[str, tuple[str, str]]:
 
 def columns_of(value: Any) -> Record:
     """Return the fields of a dataclass by name; a field with an `Interval` becomes three."""
-    found: Record = {}
-    for each in fields(value):
-        held = getattr(value, each.name)
-        low, high = each.metadata.get("ends", ("", ""))
-        found |= held.columns(each.name, low, high) if isinstance(held, Interval) else {each.name: held}
-    return found
+    record: Record = {}
+    for field in fields(value):
+        content = getattr(value, field.name)
+        low, high = field.metadata.get("ends", ("", ""))
+        record |= content.columns(field.name, low, high) if isinstance(content, Interval) else {field.name: content}
+    return record
 
 
 def is_cell(value: Any) -> bool:
@@ -131,8 +131,8 @@ def table_lines(records: Sequence[Record], rows: int = ROWS, width: int = WIDTH)
     lines = ["  ".join(row).rstrip() for row in zip(*columns[:fitting], strict=True)] if columns else []
     more = [f"{len(records) - rows} more rows"] if len(records) > rows else []
     more += [f"more columns: {', '.join(names[fitting:])}"] if fitting < len(names) else []
-    said = f"... {'; '.join(more)}; to_frame() has all"
-    return lines + ([textwrap.shorten(said, width, placeholder=" ...")] if more else [])
+    summary = f"... {'; '.join(more)}; to_frame() has all"
+    return lines + ([textwrap.shorten(summary, width, placeholder=" ...")] if more else [])
 
 
 def whole_table(records: Sequence[Record]) -> list[str]:
@@ -167,9 +167,9 @@ def cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:,.0f}" if 1000 <= abs(value) < 1e9 else f"{value:.3g}"
     if isinstance(value, Mapping):
-        value = ", ".join(f"{key} {cell(each)}" for key, each in value.items())
+        value = ", ".join(f"{key} {cell(part)}" for key, part in value.items())
     elif isinstance(value, Iterable) and not isinstance(value, str):
-        value = ", ".join(cell(each) for each in value)
+        value = ", ".join(cell(part) for part in value)
     text = str(value).replace("\n", "\\n")
     return text if len(text) <= CELL else text[: CELL - 3] + "..."
 
@@ -210,7 +210,7 @@ def _column(cells: list[str], records: Sequence[Record], name: str) -> list[str]
     """Pad to one width: numbers to the right, text to the left."""
     wide = max(map(len, cells))
     words = any(isinstance(record.get(name), str) for record in records)
-    return [each.ljust(wide) if words else each.rjust(wide) for each in cells]
+    return [text.ljust(wide) if words else text.rjust(wide) for text in cells]
 
 
 def _wrapped(text: str) -> list[str]:

@@ -86,7 +86,7 @@ def fit_law(
 
     low, high = bounds or (np.full(len(starts[0]), -np.inf), np.full(len(starts[0]), np.inf))
     slopes: Any = lambda theta: predict(terms, theta)[1]  # noqa: E731 (scipy's own annotation knows names alone)
-    found = [
+    fits = [
         least_squares(
             lambda theta: predict(terms, theta)[0] - y,
             np.clip(start, low + 1e-9, high - 1e-9),
@@ -101,7 +101,7 @@ def fit_law(
         )
         for start in starts
     ]
-    best = min(found, key=lambda each: each.cost)
+    best = min(fits, key=lambda fit: fit.cost)
     return Fit(tuple(terms), y, best.x, float(best.cost), huber)
 
 
@@ -122,16 +122,16 @@ def refits(
     remain). They are also scaled for the uncertainty of their spread, so that intervals have Student's coverage.
     """
     left = fitted.residuals.reshape(n_groups, -1) * math.sqrt(n_groups / free)
-    found = []
+    rows = []
     for _ in range(n):
         scale = math.sqrt(free / max(rng.chisquare(free), 1e-3))
         signs = scale * rng.choice((-1.0, 1.0), n_groups)[:, None]
         y = fitted.expected + (signs * left[rng.integers(n_groups, size=n_groups)]).ravel()
         around = None if bounds is None else bounds(y)
-        found.append(
+        rows.append(
             fit_law(fitted.terms, y, [fitted.theta], huber=fitted.huber, bounds=around, max_nfev=max_nfev).theta
         )
-    return found
+    return rows
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -45,7 +45,7 @@ class Interval(NamedTuple, Generic[Values]):
 
     def at(self, index: Any) -> "Interval[float]":
         """Return the interval of one entry of the arrays."""
-        return Interval(*(float(each[index]) for each in self))  # pyright: ignore[reportIndexIssue, reportArgumentType]
+        return Interval(*(float(end[index]) for end in self))  # pyright: ignore[reportIndexIssue, reportArgumentType]
 
     def clip(self, least: float, most: float) -> "Interval[Values]":
         """Clip both ends to the range of the measure; the estimate does not change."""
@@ -103,12 +103,12 @@ def ratio_interval(over: np.ndarray, under: np.ndarray, confidence: float = 0.95
 
     over, under = np.broadcast_arrays(np.asarray(over, np.float64), np.asarray(under, np.float64))
     n = over.shape[-1]
-    means = [each.mean(-1, keepdims=True) for each in (over, under)]
+    means = [sample.mean(-1, keepdims=True) for sample in (over, under)]
     quantile = float(stdtrit(n - 1, (1 + confidence) / 2)) ** 2 / (n * (n - 1))
 
     def moment(i: int, j: int) -> np.ndarray:
-        one, two = ((over, under)[k] - means[k] for k in (i, j))
-        return (means[i] * means[j])[..., 0] - quantile * (one * two).sum(-1)
+        x, y = ((over, under)[k] - means[k] for k in (i, j))
+        return (means[i] * means[j])[..., 0] - quantile * (x * y).sum(-1)
 
     square, cross, rest = moment(1, 1), moment(0, 1), moment(0, 0)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -154,7 +154,7 @@ def bootstrap_interval(
     inside = expanded(confidence, n) if expand else confidence
     with warnings.catch_warnings(), np.errstate(invalid="ignore", divide="ignore"):
         warnings.simplefilter("ignore", DegenerateDataWarning)  # draws that are all equal or NaN
-        found: Any = bootstrap(
+        resampled: Any = bootstrap(
             samples,
             statistic,
             paired=True,
@@ -164,7 +164,7 @@ def bootstrap_interval(
             method="percentile",
             rng=rng,
         )
-    return percentile_interval(estimate, np.moveaxis(found.bootstrap_distribution, -1, 0), inside)
+    return percentile_interval(estimate, np.moveaxis(resampled.bootstrap_distribution, -1, 0), inside)
 
 
 def bootstrap_counts(n: int, n_resamples: int, rng: np.random.Generator) -> np.ndarray:
@@ -225,18 +225,18 @@ def auroc_interval(wins: np.ndarray, confidence: float = 0.95) -> Interval[float
     return Interval(area, float(expit(logit(area) - half)), float(expit(logit(area) + half)))
 
 
-def rank_correlation(one: np.ndarray, two: np.ndarray) -> float:
+def rank_correlation(x: np.ndarray, y: np.ndarray) -> float:
     """Return Spearman's correlation of `[n]` and `[n]`: 1 same order, 0 chance, -1 reversed; NaN if one is constant."""
     from scipy.stats import ConstantInputWarning, spearmanr
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConstantInputWarning)
-        found: Any = spearmanr(one, two)
-    return float(found.statistic)
+        correlation: Any = spearmanr(x, y)
+    return float(correlation.statistic)
 
 
 def rank_correlation_interval(
-    one: np.ndarray, two: np.ndarray, *, rng: np.random.Generator, n_resamples: int = 1000
+    x: np.ndarray, y: np.ndarray, *, rng: np.random.Generator, n_resamples: int = 1000
 ) -> Interval[float]:
     """Return Spearman's correlation with a bootstrap interval over the `n` pairs. Raises `ConfigError` below three.
 
@@ -244,19 +244,19 @@ def rank_correlation_interval(
     """
     from scipy.stats import pearsonr, rankdata
 
-    if len(one) != len(two) or len(one) < 3:
-        raise ConfigError(f"rank correlation needs three pairs or more, got {len(one)} and {len(two)} values")
+    if len(x) != len(y) or len(x) < 3:
+        raise ConfigError(f"rank correlation needs three pairs or more, got {len(x)} and {len(y)} values")
 
     def correlation(a: np.ndarray, b: np.ndarray, axis: int) -> np.ndarray:
         ranks: Any = (rankdata(a, axis=axis), rankdata(b, axis=axis))
-        found: Any = pearsonr(*ranks, axis=axis)  # on ranks, as spearmanr does not take a stack of resamples
-        return np.asarray(found.statistic)
+        correlation: Any = pearsonr(*ranks, axis=axis)  # on ranks, as spearmanr does not take a stack of resamples
+        return np.asarray(correlation.statistic)
 
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "An input array is constant")
-        samples = np.asarray(one), np.asarray(two)
-        found = bootstrap_interval(correlation, *samples, rng=rng, n_resamples=n_resamples, expand=False)
-    return found._replace(estimate=rank_correlation(one, two))
+        samples = np.asarray(x), np.asarray(y)
+        interval = bootstrap_interval(correlation, *samples, rng=rng, n_resamples=n_resamples, expand=False)
+    return interval._replace(estimate=rank_correlation(x, y))
 
 
 REPLICATES = 200
@@ -305,8 +305,8 @@ class DocumentBootstrap:
 
     def intervals(self, scores: "Mapping[str, Callable[[Tensor], Tensor]]") -> dict[str, Ends]:
         """Return `name -> (low, high)` for the scores that have an interval."""
-        found = {name: self.interval(score) for name, score in scores.items()}
-        return {name: ends for name, ends in found.items() if ends is not None}
+        intervals = {name: self.interval(score) for name, score in scores.items()}
+        return {name: ends for name, ends in intervals.items() if ends is not None}
 
 
 def poisson_weights(documents: list[int], *, replicates: int = REPLICATES, seed: int = 0) -> np.ndarray:

@@ -147,8 +147,8 @@ class Store:
         """Return bytes `start` to `stop` of an object that never changes; its blocks are kept in memory for a while."""
         wanted = range(start // BLOCK, -(-stop // BLOCK))
         with self._lock:
-            held = {n: self._blocks[name, n] for n in wanted if (name, n) in self._blocks}
-        if lacking := [n for n in wanted if n not in held]:
+            blocks = {n: self._blocks[name, n] for n in wanted if (name, n) in self._blocks}
+        if lacking := [n for n in wanted if n not in blocks]:
             first, end = lacking[0] * BLOCK, min((lacking[-1] + 1) * BLOCK, n_bytes)
 
             def once() -> bytes:
@@ -157,14 +157,14 @@ class Store:
                 return data
 
             data = self._ask(f"reading {name}", once)
-            held |= {n: data[n * BLOCK - first :][:BLOCK] for n in range(lacking[0], lacking[-1] + 1)}
+            blocks |= {n: data[n * BLOCK - first :][:BLOCK] for n in range(lacking[0], lacking[-1] + 1)}
         with self._lock:
             for n in wanted:
-                self._blocks[name, n] = held[n]
+                self._blocks[name, n] = blocks[n]
                 self._blocks.move_to_end((name, n))
             while len(self._blocks) > BLOCKS:
                 self._blocks.popitem(last=False)
-        joined = b"".join(held[n] for n in wanted)
+        joined = b"".join(blocks[n] for n in wanted)
         return joined[start - wanted[0] * BLOCK :][: stop - start] if wanted else b""
 
     def upload(self, source: Path, name: str) -> None:
@@ -182,10 +182,10 @@ class Store:
             return dict(self.files.find(self._path(folder), detail=True))
 
         try:
-            found = self._ask(f"listing {folder or 'it'}", once)
+            listing = self._ask(f"listing {folder or 'it'}", once)
         except MissingError:
-            found = {}
-        return {path.removeprefix(f"{self.base}/"): _listed(about) for path, about in found.items()}
+            listing = {}
+        return {path.removeprefix(f"{self.base}/"): _listed(entry) for path, entry in listing.items()}
 
     def check_there(self) -> None:
         """Raise `MissingError` for a missing bucket, `ResourceError` where the store does not answer."""
@@ -222,17 +222,17 @@ class Store:
         simultaneous writers wins; the two are never mixed.
         """
         name, data = f"{POINTERS}/{pointer.key}.json", pointer.as_bytes()
-        how: dict[str, Any] = {"mode": "create"}
+        options: dict[str, Any] = {"mode": "create"}
         if before is not None:
             now = self.pointer(pointer.key)
             if now is None or now.content != before.content:
                 raise Taken(f"{self.url}/{pointer.key} was replaced or deleted by another writer")
-            how = {"IfMatch": now.etag} if now.etag and hasattr(self.files, "call_s3") else {}
+            options = {"IfMatch": now.etag} if now.etag and hasattr(self.files, "call_s3") else {}
         # A refusal is due to another writer, or to an earlier try whose answer was lost: the pointer says which.
         with contextlib.suppress(Taken, MissingError):
-            self._ask(f"writing {name}", lambda: self.files.pipe_file(self._path(name), data, **how))
-        found = self.pointer(pointer.key)
-        if found is None or found.content != pointer.content:
+            self._ask(f"writing {name}", lambda: self.files.pipe_file(self._path(name), data, **options))
+        current = self.pointer(pointer.key)
+        if current is None or current.content != pointer.content:
             raise Taken(f"{self.url}/{pointer.key} was written by another process meanwhile")
 
     def abandoned(self, hours: float) -> dict[str, list[str]]:
@@ -256,7 +256,7 @@ class Store:
             for place, objects in places.items()
             if place not in named
             and not place.startswith(tuple(unknown))
-            and max(each.modified for each in objects.values()) < until
+            and max(listed.modified for listed in objects.values()) < until
         }
 
     def _path(self, name: str) -> str:
@@ -314,12 +314,12 @@ def delete(store: Store, key: str, entry: str) -> None:
 
 def deleted(store: Store) -> list[tuple[str, Pointer, int]]:
     """Return time of deletion, pointer and bytes of every artefact in the trash, the last deleted one first."""
-    found = []
+    entries = []
     for name, listed in sorted(store.listing(TRASH).items(), reverse=True):
         pointer = read_pointer(store.read(name, listed.n_bytes), f"{store.url}/{name}")
-        n_bytes = sum(each.n_bytes for each in store.listing(pointer.content).values())
-        found.append((name.split("/")[1], pointer, n_bytes))
-    return found
+        n_bytes = sum(listed.n_bytes for listed in store.listing(pointer.content).values())
+        entries.append((name.split("/")[1], pointer, n_bytes))
+    return entries
 
 
 def undelete(store: Store, entry: str, pointer: Pointer) -> None:
@@ -382,13 +382,13 @@ def read_pointer(data: bytes, where: str) -> Pointer:
         raw = json.loads(data)
         if raw["format"] != "interp-workbench-pointer" or raw["version"] != 1:
             raise ValueError(f"format {raw['format']!r}, version {raw['version']!r}")
-        found = Pointer(*(raw[name] for name in ("key", "content", "manifest_sha256", "manifest_bytes")))
-        texts = (found.key, found.content, found.manifest_sha256)
-        if not all(isinstance(each, str) for each in texts) or type(found.manifest_bytes) is not int:
+        pointer = Pointer(*(raw[name] for name in ("key", "content", "manifest_sha256", "manifest_bytes")))
+        texts = (pointer.key, pointer.content, pointer.manifest_sha256)
+        if not all(isinstance(text, str) for text in texts) or type(pointer.manifest_bytes) is not int:
             raise ValueError("fields of other types")
-        if not found.content.startswith(f"{CONTENT}/{found.key}/") or ".." in found.content:
-            raise ValueError(f"content at {found.content!r}")
-        return found
+        if not pointer.content.startswith(f"{CONTENT}/{pointer.key}/") or ".." in pointer.content:
+            raise ValueError(f"content at {pointer.content!r}")
+        return pointer
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise CorruptError(f"{where} is not a pointer to an artefact ({error}); it was edited or cut short") from None
 
@@ -404,9 +404,9 @@ def _first(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200] or type(error).__name__
 
 
-def _listed(about: dict[str, Any]) -> Listed:
+def _listed(entry: dict[str, Any]) -> Listed:
     """Return an entry of a listing. Where the store gives no date it is now, so that nothing is taken for old."""
-    dates = (about[name] for name in ("LastModified", "updated", "last_modified", "created") if name in about)
-    found, tag = next(dates, None), about.get("ETag") or about.get("etag") or ""
-    seconds = float(found.timestamp() if isinstance(found, datetime) else time.time())
-    return Listed(int(about.get("size") or 0), str(tag).strip('"'), seconds)
+    dates = (entry[name] for name in ("LastModified", "updated", "last_modified", "created") if name in entry)
+    date, tag = next(dates, None), entry.get("ETag") or entry.get("etag") or ""
+    seconds = float(date.timestamp() if isinstance(date, datetime) else time.time())
+    return Listed(int(entry.get("size") or 0), str(tag).strip('"'), seconds)

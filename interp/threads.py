@@ -47,11 +47,11 @@ def one_thread() -> Iterator[None]:
 
 
 def in_blocks(
-    blocks: Iterable[Any], work: Callable[[Any], Any], each: Callable[[Any], None] | None = None
+    blocks: Iterable[Any], work: Callable[[Any], Any], consume: Callable[[Any], None] | None = None
 ) -> list[Any]:
     """Return `[work(block) for block in blocks]`, computed on as many threads as torch uses.
 
-    `each(block)` is called in order as results arrive; an exception in it stops the work within a block. A matrix
+    `consume(block)` is called in order as results arrive; an exception in it stops the work within a block. A matrix
     product spread over threads may round differently than on one thread; a product within a block does not.
     """
     import torch
@@ -62,8 +62,8 @@ def in_blocks(
         try:
             for block, result in zip(todo, pool.map(work, todo), strict=True):
                 results.append(result)
-                if each is not None:
-                    each(block)
+                if consume is not None:
+                    consume(block)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise

@@ -177,11 +177,11 @@ class Workspace:
 
     def values(self, form: type[A]) -> "list[A]":
         """Return the artefacts of one class, newest first; those that cannot be read are left out (`broken`)."""
-        found = []
+        values = []
         for manifest in self.newest(form.kind):
             with contextlib.suppress(WorkbenchError):
-                found.append(value_of(form, manifest, self.path(form.kind, manifest.name)))
-        return found
+                values.append(value_of(form, manifest, self.path(form.kind, manifest.name)))
+        return values
 
     def find(self, name: str, *kinds: str) -> Manifest:
         """Return the artefact of one of these kinds that is called `name`, or has the key `folder/name`.
@@ -194,12 +194,12 @@ class Workspace:
         parent, _, bare = name.rpartition("/")
         meant = [kind for kind in kinds if parent in ("", FOLDERS[kind])]
         paths = {kind: self.path(kind, bare if meant else name) for kind in meant or kinds}  # raises on unusable names
-        there = [kind for kind, path in paths.items() if _there(path)]
-        if not there:
-            known = [each for kind in kinds for each in self.names(kind)]
+        existing = [kind for kind, path in paths.items() if _there(path)]
+        if not existing:
+            known = [artefact for kind in kinds for artefact in self.names(kind)]
             raise UnknownNameError(" or ".join(kinds), name, known, f"(workspace {self.address})")
-        finished = [kind for kind in there if (paths[kind] / MANIFEST).is_file()]
-        return max((self.manifest(kind, bare) for kind in finished or there), key=lambda manifest: manifest.created)
+        finished = [kind for kind in existing if (paths[kind] / MANIFEST).is_file()]
+        return max((self.manifest(kind, bare) for kind in finished or existing), key=lambda manifest: manifest.created)
 
     def artifacts(self, kind: str | None = None) -> list[Manifest]:
         """Return the manifest of every readable artefact, of one kind or of all."""
@@ -207,8 +207,8 @@ class Workspace:
 
     def newest(self, *kinds: str) -> list[Manifest]:
         """Return the readable artefacts of some kinds, newest first, then by kind and name."""
-        found = [manifest for kind in kinds for manifest in self.artifacts(kind)]
-        return sorted(found, key=lambda manifest: manifest.created, reverse=True)
+        manifests = [manifest for kind in kinds for manifest in self.artifacts(kind)]
+        return sorted(manifests, key=lambda manifest: manifest.created, reverse=True)
 
     def default(self, *kinds: str, prefer: Callable[[Manifest], bool] | None = None) -> Manifest | None:
         """Return the artefact that a page opens when its address names none; None when there is none.
@@ -217,8 +217,8 @@ class Workspace:
         `prefer` holds come before all others (the *Feature* page prefers features of an SAE to neurons). The exception
         is the *SAE* page, which opens one in training first.
         """
-        found = self.newest(*kinds)
-        return next(filter(prefer, found), None) or next(iter(found), None)
+        manifests = self.newest(*kinds)
+        return next(filter(prefer, manifests), None) or next(iter(manifests), None)
 
     def broken(self) -> list[Broken]:
         """Return every artefact that cannot be read, with the reason."""
@@ -226,16 +226,16 @@ class Workspace:
 
     def partials(self) -> list[Partial]:
         """Return the artefacts that are in progress, or interrupted and resumable."""
-        found = []
+        partials = []
         for kind in KINDS:
             for name, folder in sorted(self._folders(kind, f"*{PARTIAL}/{STATUS}").items()):
                 if self.remote and self.remote.uploaded(f"{FOLDERS[kind]}/{name}", folder):
                     continue
                 try:
-                    found.append(Partial(kind, name, read_json(folder / STATUS)))
+                    partials.append(Partial(kind, name, read_json(folder / STATUS)))
                 except WorkbenchError as error:
-                    found.append(Partial(kind, name, {"state": "unreadable", "problem": str(error)}))
-        return found
+                    partials.append(Partial(kind, name, {"state": "unreadable", "problem": str(error)}))
+        return partials
 
     def children(self, kind: str, name: str) -> list[Manifest]:
         """Return the artefacts made from this one."""
@@ -265,14 +265,14 @@ class Workspace:
         return {folder.name.removesuffix(PARTIAL): folder for folder in folders if _NAME.match(folder.name)}
 
     def _scan(self, kind: str | None) -> list[Manifest | Broken]:
-        found: list[Manifest | Broken] = []
-        for each in KINDS if kind is None else [kind]:
-            for name in sorted(self._folders(each, f"*/{MANIFEST}")):
+        entries: list[Manifest | Broken] = []
+        for folder_kind in KINDS if kind is None else [kind]:
+            for name in sorted(self._folders(folder_kind, f"*/{MANIFEST}")):
                 try:
-                    found.append(self.manifest(each, name))
+                    entries.append(self.manifest(folder_kind, name))
                 except WorkbenchError as error:
-                    found.append(Broken(each, name, str(error), f"{FOLDERS[each]}/{name}"))
-        return found
+                    entries.append(Broken(folder_kind, name, str(error), f"{FOLDERS[folder_kind]}/{name}"))
+        return entries
 
 
 def _store_url(root: str | Path) -> str:
@@ -312,10 +312,10 @@ def outdated(manifests: list[Manifest], key: Callable[[Manifest], str]) -> dict[
 
     Parents that are gone, and models, whose weights would have to be read, are not judged.
     """
-    present = {key(each): each.content_hash for each in manifests}
+    present = {key(manifest): manifest.content_hash for manifest in manifests}
     return {
-        key(each): [parent for parent, digest in each.parents.items() if present.get(parent, digest) != digest]
-        for each in manifests
+        key(manifest): [parent for parent, digest in manifest.parents.items() if present.get(parent, digest) != digest]
+        for manifest in manifests
     }
 
 
@@ -332,7 +332,7 @@ def move_to_trash(workspace: Workspace, key: str) -> Trashed:
     folder = _artefact_folder(workspace, key)
     known = workspace.remote.pointers() if workspace.remote else {}
     if (not folder.is_dir() or folder.is_symlink()) and key not in known:
-        raise UnknownNameError("artefact", key, known or [workspace.key(each) for each in workspace.artifacts()])
+        raise UnknownNameError("artefact", key, known or [workspace.key(m) for m in workspace.artifacts()])
     stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
     if workspace.remote and key in known:
         n_bytes = folder_bytes(workspace.remote.folder(key))
@@ -349,11 +349,11 @@ def move_to_trash(workspace: Workspace, key: str) -> Trashed:
 
 def trashed(workspace: Workspace) -> list[Trashed]:
     """Return the deleted artefacts, the last one first."""
-    found = sorted((workspace.root / TRASH).glob("*/*/*/"), reverse=True)
+    paths = sorted((workspace.root / TRASH).glob("*/*/*/"), reverse=True)
     far = workspace.remote.deleted() if workspace.remote else []
     return [Trashed(entry, pointer.key, n_bytes) for entry, pointer, n_bytes in far] + [
         Trashed(path.parts[-3], f"{path.parts[-2]}/{path.parts[-1]}", folder_bytes(path))
-        for path in found
+        for path in paths
         if _ENTRY.match(path.parts[-3])
     ]
 
@@ -363,10 +363,10 @@ def restore(workspace: Workspace, entry: str) -> str:
 
     Raises `UnknownNameError` for an entry that is not in the trash, `ConfigError` when its name is taken.
     """
-    found = {each.entry: each for each in trashed(workspace)}
-    if entry not in found:
-        raise UnknownNameError("entry of the trash", entry, found)
-    key = found[entry].key
+    entries = {entry.entry: entry for entry in trashed(workspace)}
+    if entry not in entries:
+        raise UnknownNameError("entry of the trash", entry, entries)
+    key = entries[entry].key
     if workspace.remote and workspace.remote.undelete(entry):
         return key
     target = _artefact_folder(workspace, key)
@@ -381,12 +381,12 @@ def restore(workspace: Workspace, entry: str) -> str:
 
 def empty_trash(workspace: Workspace, entries: Collection[str] | None = None) -> int:
     """Remove deleted artefacts for good, all or those of some entries; return the bytes that this frees."""
-    found = [each for each in trashed(workspace) if entries is None or each.entry in entries]
+    chosen = [entry for entry in trashed(workspace) if entries is None or entry.entry in entries]
     if workspace.remote:
-        workspace.remote.forget([each.entry for each in found])
-    for each in found:
-        shutil.rmtree(workspace.root / TRASH / each.entry, ignore_errors=True)
-    return sum(each.n_bytes for each in found)
+        workspace.remote.forget([entry.entry for entry in chosen])
+    for entry in chosen:
+        shutil.rmtree(workspace.root / TRASH / entry.entry, ignore_errors=True)
+    return sum(entry.n_bytes for entry in chosen)
 
 
 def _artefact_folder(workspace: Workspace, key: str) -> Path:

@@ -147,10 +147,10 @@ class Artefact(Result):
     @property
     def about(self) -> Manifest:
         """Manifest: when it was made, from what, with which seed. Raises `MissingError` before it is saved."""
-        found = self.__dict__.get("_manifest")
-        if found is None:
+        manifest = self.__dict__.get("_manifest")
+        if manifest is None:
             raise MissingError(f"this {self.kind} is not stored yet; save it first")
-        return found
+        return manifest
 
     @property
     def folder(self) -> Path:
@@ -206,12 +206,12 @@ class Part(NamedTuple):
 def layout_of(cls: type[Artefact]) -> dict[str, Part]:
     """Return where every field of a class of artefacts lies."""
     hints = get_type_hints(cls, include_extras=True)
-    found = {each.name: _part(each.name, hints[each.name]) for each in fields(cls)}  # pyright: ignore[reportArgumentType]
+    layout = {field.name: _part(field.name, hints[field.name]) for field in fields(cls)}  # pyright: ignore[reportArgumentType]
     hidden = [
-        name for name, part in found.items() if part.place in ("document", "table", "array") and name in vars(cls)
+        name for name, part in layout.items() if part.place in ("document", "table", "array") and name in vars(cls)
     ]
     assert not hidden, f"{cls.__name__}.{hidden[0]} is read when asked for, so it has no default (or a default_factory)"
-    return found
+    return layout
 
 
 def _part(name: str, hint: Any) -> Part:
@@ -224,7 +224,7 @@ def _part(name: str, hint: Any) -> Part:
         return Part("document", inner, document.file, optional)
     if any(isinstance(mark, _Array) for mark in marks):
         return Part("array", inner, ARRAYS, optional)
-    table = next((each for each in (inner, *get_args(inner)) if get_origin(each) is Table), None)
+    table = next((argument for argument in (inner, *get_args(inner)) if get_origin(argument) is Table), None)
     if table is not None:
         return Part("table", get_args(table)[0], f"{name}.parquet", optional)
     return Part("summary", hint, MANIFEST, optional)
@@ -233,8 +233,8 @@ def _part(name: str, hint: Any) -> Part:
 @cache
 def _summary_form(cls: type[Artefact]) -> type[Any]:
     """Return a dataclass of the fields in the manifest's summary."""
-    held = [(name, part.form, field()) for name, part in layout_of(cls).items() if part.place == "summary"]
-    return make_dataclass(f"{cls.__name__}Summary", held, kw_only=True)
+    members = [(name, part.form, field()) for name, part in layout_of(cls).items() if part.place == "summary"]
+    return make_dataclass(f"{cls.__name__}Summary", members, kw_only=True)
 
 
 def open_artefact(cls: type[A], folder: Path) -> A:
@@ -253,7 +253,7 @@ def value_of(cls: type[A], manifest: Manifest, folder: Path) -> A:
     settings = layout_of(cls)["settings"].form
     inside["settings"] = from_json(settings, manifest.config, f"{folder / MANIFEST}, config")
     summary = from_json(_summary_form(cls), manifest.summary, f"{folder / MANIFEST}, summary")
-    inside |= {each.name: getattr(summary, each.name) for each in fields(summary)}
+    inside |= {field.name: getattr(summary, field.name) for field in fields(summary)}
     return value
 
 
@@ -264,19 +264,19 @@ def _read_part(folder: Path, name: str, part: Part) -> Any:
             return None
         raise CorruptError(f"{path} is missing from the artefact; `workbench verify` lists what else is")
     if part.place == "document":
-        found: Any = read_json(path)
+        document: Any = read_json(path)
         if _wrapped(part.form):
-            if "value" not in found:
+            if "value" not in document:
                 raise CorruptError(f"{path} lacks 'value'; it was edited or cut short, `workbench verify` checks it")
-            found = found["value"]
-        return from_json(part.form, found, path)
+            document = document["value"]
+        return from_json(part.form, document, path)
     return Table(part.form, path) if part.place == "table" else _read_array(path, name, part)
 
 
 def _wrapped(form: Any) -> bool:
     """Return True for a document that may be other than a JSON object; one stores it under `value`."""
     kinds = get_args(form) if get_origin(form) in (Union, UnionType) else (form,)
-    return not all(is_dataclass(each) or get_origin(each) is dict or each is type(None) for each in kinds)
+    return not all(is_dataclass(kind) or get_origin(kind) is dict or kind is type(None) for kind in kinds)
 
 
 def _read_array(path: Path, name: str, part: Part) -> Any:
@@ -284,22 +284,22 @@ def _read_array(path: Path, name: str, part: Part) -> Any:
 
     try:
         with safe_open(path, framework="numpy") as stored:
-            found = stored.get_tensor(name) if name in stored.keys() else None  # noqa: SIM118 - no container
+            array = stored.get_tensor(name) if name in stored.keys() else None  # noqa: SIM118 - no container
     except (SafetensorError, OSError) as error:
         if not (part.optional and isinstance(error, FileNotFoundError)):
             raise CorruptError(f"cannot read {path}: {error}; `workbench verify` checks it") from error
-        found = None
-    if found is None and not part.optional:
+        array = None
+    if array is None and not part.optional:
         raise CorruptError(f"{path} lacks the array {name!r}; it was edited or cut short")
-    return _check_array(found, name, part, path)
+    return _check_array(array, name, part, path)
 
 
-def _check_array(found: Any, name: str, part: Part, where: object) -> Any:
+def _check_array(array: Any, name: str, part: Part, where: object) -> Any:
     """Return an array. Raises `CorruptError` where its type or number of axes is another."""
-    if not isinstance(found, part.form):
-        said = f"{found.dtype} {found.shape}" if isinstance(found, np.ndarray) else repr(found)
-        raise CorruptError(f"{where}: the array {name!r} should be {part.form}, found {said}; it was edited")
-    return found
+    if not isinstance(array, part.form):
+        text = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else repr(array)
+        raise CorruptError(f"{where}: the array {name!r} should be {part.form}, found {text}; it was edited")
+    return array
 
 
 def settings_json(settings: Any) -> dict[str, Any]:
@@ -333,33 +333,33 @@ def save_artefact(
     Raises `ConfigError` where the name is taken, or a value could not be read again.
     """
     cls, parts = type(value), layout_of(type(value))
-    held = {name: getattr(value, name) for name in parts}
-    summary = as_json({name: held[name] for name, part in parts.items() if part.place == "summary"})
-    documents = {name: as_json(held[name]) for name, part in parts.items() if part.place == "document"}
+    contents = {name: getattr(value, name) for name in parts}
+    summary = as_json({name: contents[name] for name, part in parts.items() if part.place == "summary"})
+    documents = {name: as_json(contents[name]) for name, part in parts.items() if part.place == "document"}
     config = settings_json(value.settings)
     try:
         from_json(parts["settings"].form, config, "its settings")
         from_json(_summary_form(cls), summary, "its summary")
         for name, written in documents.items():
-            if held[name] is not None:
+            if contents[name] is not None:
                 from_json(parts[name].form, written, name)
         for name, part in parts.items():
             if part.place == "array":
-                _check_array(held[name], name, part, "this value")
+                _check_array(contents[name], name, part, "this value")
     except WorkbenchError as error:
         raise ConfigError(f"this {cls.kind} could not be read again, so it is not written: {error}") from error
     draft = draft or Draft.open(folder, kind=cls.kind, config=config, seed=seed, overwrite=overwrite)
     arrays = {}
     for name, part in parts.items():
-        if held[name] is None:
+        if contents[name] is None:
             continue
         if part.place == "document":
             document = {"value": documents[name]} if _wrapped(part.form) else documents[name]
             write_json(draft.path / part.file, document)
         elif part.place == "table":
-            write_table(draft.path / part.file, held[name].arrow())
+            write_table(draft.path / part.file, contents[name].arrow())
         elif part.place == "array":
-            arrays[name] = held[name]
+            arrays[name] = contents[name]
     if arrays:
         from safetensors.numpy import save_file
 

@@ -27,42 +27,42 @@ class DescribedField:
 
 def described(kind: str) -> list[DescribedField]:
     """Return the fields of a kind of artefact, each with its file and form."""
-    found = []
+    rows = []
     for name, part in layout_of(KINDS[kind].load()).items():
         if part.place == "table":
-            form = ", ".join(f"{each.name} {each.type}" for each in schema_of(part.form))
+            form = ", ".join(f"{column.name} {column.type}" for column in schema_of(part.form))
         else:
             form = inspect.formatannotation(part.form)
-        found.append(DescribedField(name, part.file, form))
-    return found
+        rows.append(DescribedField(name, part.file, form))
+    return rows
 
 
 def schema_of_kind(kind: str) -> dict[str, Any]:
     """Return the content of a kind of artefact: JSON schemas of its values and the columns of its tables."""
     form_of = KINDS[kind].load()
-    found: dict[str, Any] = {"folder": KINDS[kind].folder, "verb": form_of.made_by, "fields": {}}
+    description: dict[str, Any] = {"folder": KINDS[kind].folder, "verb": form_of.made_by, "fields": {}}
     for name, part in layout_of(form_of).items():
         if part.place == "table":
-            form: Any = {"columns": {each.name: str(each.type) for each in schema_of(part.form)}}
+            form: Any = {"columns": {column.name: str(column.type) for column in schema_of(part.form)}}
         else:
             form = {"schema": json_schema(part.form)} if part.place != "array" else {"array": str(part.form)}
-        found["fields"][name] = {"file": part.file, **form}
-    return found
+        description["fields"][name] = {"file": part.file, **form}
+    return description
 
 
 def as_record(value: Artefact, most_rows: int) -> dict[str, Any]:
     """Return a stored artefact as plain JSON values; of a table the number of rows and the first `most_rows`."""
-    about = value.about
-    found: dict[str, Any] = {"key": value.key, "kind": about.kind, "headline": value.headline(), "page": value.href}
-    found |= {name: getattr(about, name) for name in ("created", "seed", "content_hash", "parents")}
-    found["findings"] = [asdict(each) for each in value.findings()]
+    manifest = value.about
+    facts: dict[str, Any] = {"key": value.key, "kind": manifest.kind, "headline": value.headline(), "page": value.href}
+    facts |= {name: getattr(manifest, name) for name in ("created", "seed", "content_hash", "parents")}
+    facts["findings"] = [asdict(finding) for finding in value.findings()]
     for name, part in layout_of(type(value)).items():
-        held = getattr(value, name)
+        content = getattr(value, name)
         if part.place == "array":
-            found[name] = None if held is None else {"shape": list(held.shape), "file": part.file}
+            facts[name] = None if content is None else {"shape": list(content.shape), "file": part.file}
         elif part.place == "table":
-            rows = [] if held is None else [asdict(row) for row in held.rows(limit=most_rows)]
-            found[name] = {"n_rows": 0 if held is None else len(held), "rows": as_json(rows)}
+            rows = [] if content is None else [asdict(row) for row in content.rows(limit=most_rows)]
+            facts[name] = {"n_rows": 0 if content is None else len(content), "rows": as_json(rows)}
         else:
-            found[name] = as_json(held)
-    return found
+            facts[name] = as_json(content)
+    return facts

@@ -80,15 +80,15 @@ class Draft:
         partial = partial_path(folder)
         before = read_json(partial / STATUS) if (partial / STATUS).exists() else None
         identity = _identity(kind, config, seed)
-        there = {} if before is None else {key: before.get(key) for key in identity}
-        if before is not None and there != identity:
+        old_identity = {} if before is None else {key: before.get(key) for key in identity}
+        if before is not None and old_identity != identity:
             before = None
             if overwrite:
                 shutil.rmtree(partial)
                 lock = _lock_partial(folder, overwrite)
             else:
                 raise MismatchError(
-                    f"{partial} holds an unfinished run with other settings ({_differences(there, identity)}); "
+                    f"{partial} holds an unfinished run with other settings ({_differences(old_identity, identity)}); "
                     "repeat it with those settings to resume, --overwrite to discard it, or choose another --name"
                 )
         with disk_errors(partial):
@@ -199,15 +199,13 @@ def _identity(kind: str, config: dict[str, Any], seed: int | None) -> dict[str, 
     return json.loads(dump_json({"kind": kind, "config": config, "seed": seed, "model_dtype": model_dtype()}))
 
 
-def _differences(there: dict[str, Any], asked: dict[str, Any]) -> str:
+def _differences(old: dict[str, Any], new: dict[str, Any]) -> str:
     """Return the settings in which an unfinished run differs from the one asked for: `k 4 there, 8 asked for`."""
-    pairs = {key: (there.get(key), asked[key]) for key in asked if key != "config"}
-    configs = [each if isinstance(each, dict) else {} for each in (there.get("config"), asked["config"])]
+    pairs = {key: (old.get(key), new[key]) for key in new if key != "config"}
+    configs = [config if isinstance(config, dict) else {} for config in (old.get("config"), new["config"])]
     pairs |= {key: (configs[0].get(key), configs[1].get(key)) for key in {**configs[0], **configs[1]}}
-    found = [
-        f"{key} {_short(one)} there, {_short(other)} asked for" for key, (one, other) in pairs.items() if one != other
-    ]
-    return "; ".join(found[:4]) + (f"; {len(found) - 4} more" if len(found) > 4 else "")
+    lines = [f"{key} {_short(a)} there, {_short(b)} asked for" for key, (a, b) in pairs.items() if a != b]
+    return "; ".join(lines[:4]) + (f"; {len(lines) - 4} more" if len(lines) > 4 else "")
 
 
 def _short(value: Any) -> str:

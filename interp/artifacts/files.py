@@ -136,9 +136,9 @@ def as_json(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
         return {field.name: as_json(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, dict):
-        return {str(key): as_json(each) for key, each in value.items()}
+        return {str(key): as_json(content) for key, content in value.items()}
     if isinstance(value, list | tuple):
-        return [as_json(each) for each in value]
+        return [as_json(entry) for entry in value]
     if not isinstance(value, type) and hasattr(value, "tolist"):  # tensors, arrays, numpy's numbers
         return as_json(value.tolist())
     if isinstance(value, float):
@@ -157,5 +157,5 @@ def file_version(path: Path) -> tuple[int, ...]:
     """Return numbers that change when a file is written again. Raises `CorruptError` where it is missing."""
     if not path.is_file():
         raise CorruptError(f"{path} is missing from the artefact; `workbench verify` lists what else is")
-    about = path.stat()
-    return about.st_ino, about.st_mtime_ns, about.st_size
+    status = path.stat()
+    return status.st_ino, status.st_mtime_ns, status.st_size

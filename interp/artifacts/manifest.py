@@ -51,8 +51,8 @@ class Manifest(Result):
     @property
     def model(self) -> str:
         """Spec of the model that the artefact is about; empty where it is about none, or several."""
-        given = (self.config.get("model"), self.summary.get("model"))
-        return next((each for each in given if isinstance(each, str)), "")
+        names = (self.config.get("model"), self.summary.get("model"))
+        return next((name for name in names if isinstance(name, str)), "")
 
     @property
     def key(self) -> str:
@@ -61,8 +61,8 @@ class Manifest(Result):
 
     def to_records(self) -> list[Record]:
         """Return one row: `kind, name, created, seconds, seed, content_hash` and the numbers of the summary."""
-        about = {key: getattr(self, key) for key in ("kind", "name", "created", "seconds", "seed")}
-        return [about | {"content_hash": self.content_hash[:12]} | flat(self.summary)]
+        record = {key: getattr(self, key) for key in ("kind", "name", "created", "seconds", "seed")}
+        return [record | {"content_hash": self.content_hash[:12]} | flat(self.summary)]
 
     def headline(self) -> str:
         """Name the artefact and what it was made from."""
@@ -103,11 +103,11 @@ def read_manifest(folder: Path) -> Manifest:
 
 def _other_version(path: Path, version: int, kind: Any) -> str:
     """Return the message for an artefact of another version: the next move is to upgrade, or to make it again."""
-    said = f"{path} has schema version {version}, this workbench reads {SCHEMA_VERSION}"
+    message = f"{path} has schema version {version}, this workbench reads {SCHEMA_VERSION}"
     if version > SCHEMA_VERSION:
-        return f"{said}; upgrade the workbench"
+        return f"{message}; upgrade the workbench"
     made_by = KINDS[kind].load().made_by if isinstance(kind, str) and kind in KINDS else "VERB"
-    return f"{said}; make it again with `workbench {made_by} ... --overwrite`"
+    return f"{message}; make it again with `workbench {made_by} ... --overwrite`"
 
 
 def _wrong_fields(raw: dict[str, Any]) -> list[str]:
@@ -124,12 +124,12 @@ def _wrong_fields(raw: dict[str, Any]) -> list[str]:
 def verify(folder: Path) -> list[str]:
     """Return every difference between the files and the manifest, one line each; empty when there is none."""
     manifest = read_manifest(folder)
-    found = folder.found() if isinstance(folder, RemotePath) else None
+    location = folder.found() if isinstance(folder, RemotePath) else None
     problems = []
     for relative, entry in manifest.files.items():
         path = folder / relative
-        if found is not None:  # what is in the store, whatever the cache holds
-            problem = found[0].problem(relative)
+        if location is not None:  # what is in the store, whatever the cache holds
+            problem = location[0].problem(relative)
         elif not path.exists():
             problem = "missing"
         elif path.stat().st_size != entry["bytes"]:

@@ -47,7 +47,7 @@ class Table(Generic[Row]):
         """Return a table of rows in memory."""
         import pyarrow as pa
 
-        return cls(row, pa.Table.from_pylist([asdict(each) for each in rows], schema=schema_of(row)))  # pyright: ignore[reportArgumentType]
+        return cls(row, pa.Table.from_pylist([asdict(record) for record in rows], schema=schema_of(row)))  # pyright: ignore[reportArgumentType]
 
     @classmethod
     def of_columns(cls, row: type[Row], columns: "dict[str, Any] | pa.Table") -> "Table[Row]":
@@ -72,23 +72,23 @@ class Table(Generic[Row]):
         sql = "select * from t" + (f" where {where}" if where else "") + (f" order by {order}" if order else "")
         return self.rows_of(self.query(f"{sql} limit {limit}" if limit else sql, *parameters))
 
-    def rows_of(self, found: "pa.Table") -> list[Row]:
+    def rows_of(self, table: "pa.Table") -> list[Row]:
         """Return what a query found, all columns of it, as rows. Raises `CorruptError` where values are missing."""
         allowed = nullable(self.row)
-        for name in found.column_names:
-            if name not in allowed and found[name].null_count:
+        for name in table.column_names:
+            if name not in allowed and table[name].null_count:
                 raise CorruptError(f"{self.path or 'the table'}: column {name!r} lacks values; it was edited")
-        plain = {name: found[name].to_pylist() for name in found.column_names}
-        measured = {each.name for each in fields(self.row) if each.name in _measured(self.row)}  # pyright: ignore[reportArgumentType]
+        plain = {name: table[name].to_pylist() for name in table.column_names}
+        measured = {field.name for field in fields(self.row) if field.name in _measured(self.row)}  # pyright: ignore[reportArgumentType]
         for name in measured:
             plain[name] = [float("nan") if value is None else value for value in plain[name]]
         return [self.row(**dict(zip(plain, values, strict=True))) for values in zip(*plain.values(), strict=True)]
 
     def columns(self, *names: str) -> dict[str, np.ndarray]:
         """Return the named columns as arrays; without names, all."""
-        chosen = names or tuple(each.name for each in fields(self.row))  # pyright: ignore[reportArgumentType]
-        found = self.query("select " + ", ".join(f'"{name}"' for name in chosen) + " from t")
-        return {name: found[name].to_numpy(zero_copy_only=False) for name in chosen}
+        chosen = names or tuple(field.name for field in fields(self.row))  # pyright: ignore[reportArgumentType]
+        table = self.query("select " + ", ".join(f'"{name}"' for name in chosen) + " from t")
+        return {name: table[name].to_numpy(zero_copy_only=False) for name in chosen}
 
     def arrow(self) -> "pa.Table":
         """Return the whole table."""
@@ -128,7 +128,7 @@ def query(sql: str, *parameters: Any, **sources: "Path | pa.Table") -> "pa.Table
             connection.execute(f"create temp view {alias} as select * from read_parquet('{quoted}')")
         return connection.sql(sql, params=list(parameters)).to_arrow_table()
     except (duckdb.Error, RuntimeError, UnicodeDecodeError) as error:  # the last two: texts that are no UTF-8
-        if any(isinstance(each, RemotePath) for each in sources.values()) and (failed := reading_failed()):
+        if any(isinstance(source, RemotePath) for source in sources.values()) and (failed := reading_failed()):
             raise failed from None
         if isinstance(error, duckdb.ParserException | duckdb.CatalogException):
             raise  # the query is wrong, not the file
@@ -173,7 +173,7 @@ def _plain(hint: Any) -> tuple[Any, bool]:
     if _is_measured(hint):
         return get_args(hint)[0], True
     if get_origin(hint) in (Union, UnionType):
-        inner = [each for each in get_args(hint) if each is not NoneType]
+        inner = [argument for argument in get_args(hint) if argument is not NoneType]
         return _plain(inner[0])[0], NoneType in get_args(hint)
     return hint, False
 
@@ -213,17 +213,17 @@ def _arrow(hint: Any) -> "pa.DataType":
     return {bool: pa.bool_(), int: pa.int64(), float: pa.float64(), str: pa.string(), bytes: pa.binary()}[hint]
 
 
-def check_columns(row: type, found: "pa.Schema", where: object) -> None:
+def check_columns(row: type, schema: "pa.Schema", where: object) -> None:
     """Raise `CorruptError` where a table has other columns than the class of its rows, or other types of them."""
     expected = schema_of(row)
-    if lacking := [name for name in expected.names if name not in found.names]:
+    if lacking := [name for name in expected.names if name not in schema.names]:
         raise CorruptError(f"{where}: column {lacking[0]!r} is missing; it was edited, or is of another version")
-    if unknown := [name for name in found.names if name not in expected.names]:
+    if unknown := [name for name in schema.names if name not in expected.names]:
         raise CorruptError(f"{where}: column {unknown[0]!r} is not known; it was edited, or is of another version")
     for name in expected.names:
-        if _family(expected.field(name).type) != _family(found.field(name).type):
+        if _family(expected.field(name).type) != _family(schema.field(name).type):
             raise CorruptError(
-                f"{where}: column {name!r} should hold {expected.field(name).type}, found {found.field(name).type}"
+                f"{where}: column {name!r} should hold {expected.field(name).type}, found {schema.field(name).type}"
             )
 
 

@@ -120,7 +120,7 @@ def cosines_of(near: Neighbours, vectors: Tensor, metric: str) -> Tensor:
 def notes_on(
     source: AtlasSource,
     layout: Layout,
-    found: Found,
+    nearest: Found,
     quality: Quality | None,
     regions: Regions,
     n_neighbors: int,
@@ -133,7 +133,7 @@ def notes_on(
         notes.append(f"{n:,} of {n_given:,} points, a seeded uniform sample")
     if quality is None:
         notes.append(f"too few points for a quality measure over {K} neighbours")
-    notes += oddities(source.vectors, found.neighbours, n_neighbors)
+    notes += oddities(source.vectors, nearest.neighbours, n_neighbors)
     return (*notes, *([] if regions.table else [NO_REGIONS]))
 
 
@@ -205,11 +205,11 @@ def build_atlas(
     """
     settings = settings or MapSettings()
     check_source(source)
-    given = source.chosen(choose_points(len(source.vectors), settings.max_points, seed))
-    found = search(given.vectors, settings, seed, progress)
+    points = source.chosen(choose_points(len(source.vectors), settings.max_points, seed))
+    nearest = search(points.vectors, settings, seed, progress)
     layout = lay_out(
-        given.vectors,
-        found.neighbours,
+        points.vectors,
+        nearest.neighbours,
         method=settings.method,
         metric=settings.metric,
         min_dist=settings.min_dist,
@@ -217,7 +217,7 @@ def build_atlas(
         progress=stage(progress, "layout"),
     )
     of = VectorMapSettings(**asdict(settings), source=source.source, hook_point=source.hook_point)
-    return finish(of, given, found, layout, seed, n_given=len(source.vectors))
+    return finish(of, points, nearest, layout, seed, n_given=len(source.vectors))
 
 
 def extend_atlas(new: AtlasSource, old: AtlasSource, onto: VectorMap, *, progress: Progress | None = None) -> VectorMap:
@@ -235,32 +235,32 @@ def extend_atlas(new: AtlasSource, old: AtlasSource, onto: VectorMap, *, progres
             f"points can join a map of the same kind of vectors only: {onto.name} was made of {onto.about.parents} "
             f"({onto.d} wide), found {old.parents} and new vectors that are {new.vectors.shape[1]} wide"
         )
-    given = old.chosen(choose_points(len(old.vectors), settings.max_points, seed))
-    nearest = search(given.vectors, settings, seed, progress).neighbours.distances[:, 0].numpy()
+    points = old.chosen(choose_points(len(old.vectors), settings.max_points, seed))
+    nearest = search(points.vectors, settings, seed, progress).neighbours.distances[:, 0].numpy()
     placed = place_points(
         new.vectors,
-        given.vectors,
+        points.vectors,
         onto.positions,
         nearest,
         k=settings.n_neighbors,
         metric=settings.metric,
         min_dist=settings.min_dist,
     )
-    both = joined(given, new, groups=(OLD, NEW))
+    both = joined(points, new, groups=(OLD, NEW))
     note = (
         f"{len(new.vectors):,} new points; {np.mean(placed.ordinary == 0):.0%} of them are farther from the map's "
         "vectors than any of those is from its nearest neighbour, so their positions carry little information"
     )
     layout = Layout(np.concatenate([onto.positions, placed.positions]), onto.layout, note)
-    found = search(both.vectors, settings, seed, progress)
+    nearest_of_both = search(both.vectors, settings, seed, progress)
     of = replace(settings, source=new.source, hook_point=new.hook_point, onto=onto.name)
-    return finish(of, both, found, layout, seed, n_given=len(both.vectors))
+    return finish(of, both, nearest_of_both, layout, seed, n_given=len(both.vectors))
 
 
 def finish(
     settings: VectorMapSettings,
-    given: AtlasSource,
-    found: Found,
+    source: AtlasSource,
+    nearest: Found,
     layout: Layout,
     seed: int,
     *,
@@ -268,34 +268,34 @@ def finish(
     frames: Frames = NO_FRAMES,
 ) -> VectorMap:
     """Measure quality, find and label regions, and return the map."""
-    metric, near = settings.metric, found.neighbours
-    tokens = given.item_kind in ("token", "row")
-    subjects = given.labels if given.subjects is None else given.subjects
+    metric, near = settings.metric, nearest.neighbours
+    tokens = source.item_kind in ("token", "row")
+    subjects = source.labels if source.subjects is None else source.subjects
     names_seed = derive_seed(seed, "region names")
     generator = make_generator(seed, "quality")
     with ThreadPoolExecutor(1) as pool:  # regions keep one core busy, the products of the quality all others
-        measuring = pool.submit(measure_quality, given.vectors, layout.positions, metric=metric, generator=generator)
-        regions = find_regions(layout.positions, subjects, tokens=tokens, contexts=given.contexts, seed=names_seed)
+        measuring = pool.submit(measure_quality, source.vectors, layout.positions, metric=metric, generator=generator)
+        regions = find_regions(layout.positions, subjects, tokens=tokens, contexts=source.contexts, seed=names_seed)
         quality = measuring.result()
-    cells = None if given.readout is None else cell_table(layout.positions, given.vectors, given.readout)
+    cells = None if source.readout is None else cell_table(layout.positions, source.vectors, source.readout)
     grids = () if cells is None else tuple(np.unique(cells.columns("grid")["grid"]).tolist())
     return VectorMap(
         settings=settings,
-        n_points=len(given.vectors),
+        n_points=len(source.vectors),
         n_given=n_given,
-        d=given.vectors.shape[1],
+        d=source.vectors.shape[1],
         layout=layout.method,
         quality=quality,
-        search=found.how,
-        search_recall=found.recall,
+        search=nearest.how,
+        search_recall=nearest.recall,
         grids=grids,
-        value_name=given.value_name,
-        item_kind=given.item_kind,
-        features=given.features,
-        notes=notes_on(given, layout, found, quality, regions, settings.n_neighbors, n_given),
-        points=point_table(given, layout.positions, regions, retained_neighbours(near.indices, layout.positions)),
+        value_name=source.value_name,
+        item_kind=source.item_kind,
+        features=source.features,
+        notes=notes_on(source, layout, nearest, quality, regions, settings.n_neighbors, n_given),
+        points=point_table(source, layout.positions, regions, retained_neighbours(near.indices, layout.positions)),
         regions=region_table(regions),
-        neighbours=neighbour_table(near, given.vectors, metric),
+        neighbours=neighbour_table(near, source.vectors, metric),
         cells=cells,
         **counts_of(regions),
         **frames._asdict(),
@@ -327,7 +327,7 @@ def check_source(source: AtlasSource) -> None:
         raise ConfigError(f"an atlas needs vectors as [n, d] with at least one, got shape {list(vectors.shape)}")
     lengths = {"labels": source.labels, "items": source.items, "values": source.values}
     lengths |= {"contexts": source.contexts, "groups": source.groups, "subjects": source.subjects}
-    wrong = {name: len(given) for name, given in lengths.items() if given is not None and len(given) != len(vectors)}
+    wrong = {name: len(rows) for name, rows in lengths.items() if rows is not None and len(rows) != len(vectors)}
     if wrong:
         raise ConfigError(f"{len(vectors)} vectors need as many labels, items and values, got {wrong}")
     check_vectors(vectors, f"vectors of {source.source}")
@@ -409,15 +409,15 @@ def _stage_of_map(progress: Progress | None, at: int, n_maps: int) -> Progress |
     return lambda done, total, info: progress(at * total + done, n_maps * total, {"map": at + 1, **info})
 
 
-def check_spaces(spaces: Sequence[Tensor], each: Sequence[Any], strength: float) -> None:
+def check_spaces(spaces: Sequence[Tensor], names: Sequence[Any], strength: float) -> None:
     """Raise `ConfigError` unless there are two or more spaces of equally many points, and one item of `each` for each.
 
     It also checks that `strength` lies in 0 to 1.
     """
-    if len(spaces) < 2 or len(spaces) != len(each):
+    if len(spaces) < 2 or len(spaces) != len(names):
         raise ConfigError(
             f"maps to align need two spaces or more and as many names or neighbour lists, got {len(spaces)} spaces and "
-            f"{len(each)} of the latter"
+            f"{len(names)} of the latter"
         )
     sizes = sorted({len(space) for space in spaces})
     if len(sizes) > 1:
@@ -432,8 +432,8 @@ def neighbours_that_stay(neighbours: Sequence[Neighbours]) -> Float32[np.ndarray
     `[n_maps - 1, n]` float32, 0 to 1.
     """
     shares = []
-    for one, two in pairwise(neighbours):
-        pairs = zip(one.indices.split(8192), two.indices.split(8192), strict=True)
+    for before, after in pairwise(neighbours):
+        pairs = zip(before.indices.split(8192), after.indices.split(8192), strict=True)
         shares.append(torch.cat([(a[:, :, None] == b[:, None, :]).any(2).float().mean(1) for a, b in pairs]))
     return torch.stack(shares).numpy()
 
@@ -484,16 +484,16 @@ def build_series(
     check_spaces([source.vectors for source in sources], names, strength)
     points = choose_points(len(sources[0].vectors), settings.max_points, seed)
     chosen = [source.chosen(points) for source in sources]
-    found = [search(source.vectors, settings, seed, progress) for source in chosen]
+    graphs = [search(source.vectors, settings, seed, progress) for source in chosen]
     maps = lay_out_aligned(
         [source.vectors for source in chosen],
-        [one.neighbours for one in found],
+        [knn.neighbours for knn in graphs],
         min_dist=settings.min_dist,
         strength=strength,
         seed=seed,
         progress=stage(progress, "layout"),
     )
-    retained = [retained_neighbours(one.neighbours.indices, at) for one, at in zip(found, maps.positions, strict=True)]
+    retained = [retained_neighbours(knn.neighbours.indices, at) for knn, at in zip(graphs, maps.positions, strict=True)]
     null = StillMovement(median=float(np.median(maps.null)), high=float(np.quantile(maps.null, 0.95)))
     frames = Frames(frame_table(maps, retained), frame_qualities(chosen, maps, settings, seed), null)
     last = Layout(maps.positions[-1], "umap", f"one of {len(names)} maps in one frame: {', '.join(names)}")
@@ -504,7 +504,7 @@ def build_series(
         frames=tuple(names),
         strength=strength,
     )
-    return finish(of, chosen[-1], found[-1], last, seed, n_given=len(sources[0].vectors), frames=frames)
+    return finish(of, chosen[-1], graphs[-1], last, seed, n_given=len(sources[0].vectors), frames=frames)
 
 
 def frame_table(maps: AlignedMaps, retained: list[np.ndarray]) -> Table[FramePoint]:

@@ -66,10 +66,10 @@ class UnembeddingReadout:
 
         weight = next(self.model.parameters())
         logits = final_norm_and_unembed(self.model, vectors.to(weight.device, weight.dtype)).float()
-        found = logits.log_softmax(-1).topk(min(top, logits.shape[-1]))
-        strings = token_strings(self.model, found.indices.cpu())
-        k = found.indices.shape[1]
-        return Reading([strings[i * k : (i + 1) * k] for i in range(len(vectors))], found.values.exp().cpu().tolist())
+        best = logits.log_softmax(-1).topk(min(top, logits.shape[-1]))
+        strings = token_strings(self.model, best.indices.cpu())
+        k = best.indices.shape[1]
+        return Reading([strings[i * k : (i + 1) * k] for i in range(len(vectors))], best.values.exp().cpu().tolist())
 
 
 class NearestReadout:
@@ -95,9 +95,9 @@ class NearestReadout:
         return normalize(self.directions - self.middle, dim=1)
 
     def read(self, vectors: Tensor, top: int) -> Reading:
-        found = (normalize(vectors - self.middle, dim=1) @ self.unit.T).topk(min(top, len(self.labels)))
-        texts: list[list[str]] = [[str(self.labels[i]) for i in row] for row in found.indices.tolist()]
-        return Reading(texts, found.values.tolist())
+        best = (normalize(vectors - self.middle, dim=1) @ self.unit.T).topk(min(top, len(self.labels)))
+        texts: list[list[str]] = [[str(self.labels[i]) for i in row] for row in best.indices.tolist()]
+        return Reading(texts, best.values.tolist())
 
 
 class DictionaryReadout:
@@ -109,9 +109,9 @@ class DictionaryReadout:
 
     def read(self, vectors: Tensor, top: int) -> Reading:
         acts = self.dictionary.encode(vectors).float().cpu()
-        found = acts.topk(min(top, acts.shape[-1]))
+        best = acts.topk(min(top, acts.shape[-1]))
         texts, weights = [], []
-        for indices, values in zip(found.indices.tolist(), found.values.tolist(), strict=True):
+        for indices, values in zip(best.indices.tolist(), best.values.tolist(), strict=True):
             active = [(i, value) for i, value in zip(indices, values, strict=True) if value > 0]
             texts.append([self._label(i) for i, _ in active])
             weights.append([value for _, value in active])
@@ -190,9 +190,9 @@ def average(vectors: Tensor, cell: np.ndarray, n_cells: int) -> tuple[Tensor, np
     for start in range(0, len(order), _ROWS):
         rows = order[start : start + _ROWS]
         block = vectors[torch.from_numpy(rows)].double().numpy() - middle
-        own, first = np.unique(cell[rows], return_index=True)
-        sums[own] += np.add.reduceat(block, first)
-        squares[own] += np.add.reduceat(np.square(block).sum(1), first)
+        cells, first = np.unique(cell[rows], return_index=True)
+        sums[cells] += np.add.reduceat(block, first)
+        squares[cells] += np.add.reduceat(np.square(block).sum(1), first)
     pairs = counts * (counts - 1.0)
     alike = (np.square(sums).sum(1) - squares) / np.maximum(pairs, 1)
     length = squares / np.maximum(counts, 1)
@@ -234,13 +234,13 @@ def choose_grids(positions: np.ndarray, vectors: Tensor, grids: tuple[int, ...],
 
     No finer grid follows one with a single cell.
     """
-    found: list[Cells] = []
+    levels: list[Cells] = []
     for grid in grids:
         cells = grid_cells(positions, vectors, grid, fewest=fewest)
-        if len(cells.n) == 0 or (found and (cells.n.sum() < COVERED * len(positions) or len(found[-1].n) == 1)):
+        if len(cells.n) == 0 or (levels and (cells.n.sum() < COVERED * len(positions) or len(levels[-1].n) == 1)):
             break
-        found.append(cells)
-    return found
+        levels.append(cells)
+    return levels
 
 
 def read_means(readout: Readout, means: Tensor, top: int = TOP) -> tuple[list[list[str]], list[list[float]]]:

@@ -20,26 +20,26 @@ COUNTED = 1 << 14
 
 
 @njit(inline="always")
-def _insert(closest, indices, row, value, other):
-    """Insert `other` into the sorted list of `row`; the last entry drops out."""
+def _insert(closest, indices, row, value, point):
+    """Insert `point` into the sorted list of `row`; the last entry drops out."""
     at = closest.shape[1] - 1
-    while at > 0 and (closest[row, at - 1] < value or (closest[row, at - 1] == value and indices[row, at - 1] > other)):
+    while at > 0 and (closest[row, at - 1] < value or (closest[row, at - 1] == value and indices[row, at - 1] > point)):
         closest[row, at], indices[row, at] = closest[row, at - 1], indices[row, at - 1]
         at -= 1
-    closest[row, at], indices[row, at] = value, other
+    closest[row, at], indices[row, at] = value, point
 
 
 @njit(inline="always")
-def _belongs(closest, indices, row, value, other):
+def _belongs(closest, indices, row, value, point):
     last = closest.shape[1] - 1
-    return value > closest[row, last] or (value == closest[row, last] and other < indices[row, last])
+    return value > closest[row, last] or (value == closest[row, last] and point < indices[row, last])
 
 
 @njit(inline="always")
-def _dot(one, two):
+def _dot(x, y):
     total = np.float32(0)
-    for at in range(len(one)):
-        total += one[at] * two[at]
+    for at in range(len(x)):
+        total += x[at] * y[at]
     return total
 
 
@@ -51,8 +51,8 @@ def _cut(value, error, rounding):
 
 
 @njit(cache=True, nogil=True, fastmath=FAST)
-def merge_block(near, first, other, closest, indices, points, error, rounding):
-    """Update the lists of points `first ...` and `other ...` with their closeness `near [a, b]`; return pairs measured.
+def merge_block(near, first, second, closest, indices, points, error, rounding):
+    """Update the lists of points `first ...` and `second ...` by their closeness `near [a, b]`; return pairs measured.
 
     `closest, indices [n, k]` hold each point's closest others so far, closest first, ties to the lower number. Nearly
     all pairs are rejected, in stretches of `STRETCH` that are compared with vector instructions. Values that differ
@@ -61,11 +61,11 @@ def merge_block(near, first, other, closest, indices, points, error, rounding):
     """
     a, b = near.shape
     last = closest.shape[1] - 1
-    itself, exact = first == other, len(points) == 0
+    itself, exact = first == second, len(points) == 0
     least = np.empty(b, np.float32)
     for j in range(b):
         # a block with itself holds every pair twice: each enters the list of its row
-        least[j] = np.inf if itself else _cut(closest[other + j, last], error, rounding)
+        least[j] = np.inf if itself else _cut(closest[second + j, last], error, rounding)
     measured = 0
     for i in range(a):
         mine = _cut(closest[first + i, last], error, rounding)
@@ -77,23 +77,23 @@ def merge_block(near, first, other, closest, indices, points, error, rounding):
             if not some:
                 continue
             for j in range(len(row)):
-                one, two = first + i, other + start + j
-                if one == two or not (row[j] >= mine or row[j] >= theirs[j]):
+                p, q = first + i, second + start + j
+                if p == q or not (row[j] >= mine or row[j] >= theirs[j]):
                     continue
-                value = row[j] if exact else _dot(points[one], points[two])
+                value = row[j] if exact else _dot(points[p], points[q])
                 measured += 1
-                if _belongs(closest, indices, one, value, two):
-                    _insert(closest, indices, one, value, two)
-                    mine = _cut(closest[one, last], error, rounding)
-                if not itself and _belongs(closest, indices, two, value, one):
-                    _insert(closest, indices, two, value, one)
-                    theirs[j] = _cut(closest[two, last], error, rounding)
+                if _belongs(closest, indices, p, value, q):
+                    _insert(closest, indices, p, value, q)
+                    mine = _cut(closest[p, last], error, rounding)
+                if not itself and _belongs(closest, indices, q, value, p):
+                    _insert(closest, indices, q, value, p)
+                    theirs[j] = _cut(closest[q, last], error, rounding)
     return measured
 
 
 @njit(cache=True, nogil=True, fastmath=FAST)
-def count_larger(value, marks, found):
-    """Count in `found[i, j]` the entries of row `i` of `value [m, n]` above `marks[i, j]`; `marks, found [m, k]`."""
+def count_larger(value, marks, counts):
+    """Count in `counts[i, j]` the entries of row `i` of `value [m, n]` above `marks[i, j]`; `marks, counts [m, k]`."""
     for i in range(len(value)):
         for j in range(marks.shape[1]):
             mark, total = marks[i, j], 0
@@ -102,7 +102,7 @@ def count_larger(value, marks, found):
                 for at in range(len(row)):
                     some += np.float32(1) if row[at] > mark else np.float32(0)
                 total += int(some)
-            found[i, j] = total
+            counts[i, j] = total
 
 
 @njit(cache=True, parallel=True, fastmath=FAST)
@@ -199,8 +199,8 @@ def run_epochs(positions, buffer, starts, others, rates, attraction, repulsion, 
 
 
 @njit(cache=True, parallel=True, fastmath=FAST)
-def neighbours_of_neighbours(points, squares, factor, indices, values, found, closest):
-    """Find the `k` closest among each point's neighbours and their neighbours: `found`, `closest [n, k]`.
+def neighbours_of_neighbours(points, squares, factor, indices, values, nearest, closest):
+    """Find the `k` closest among each point's neighbours and their neighbours: `nearest`, `closest [n, k]`.
 
     Closeness is `factor * x . y - squares[y]`; closest first, ties to the lower number. `indices` and `values` are not
     changed.
@@ -212,37 +212,37 @@ def neighbours_of_neighbours(points, squares, factor, indices, values, found, cl
         size = 0
         for a in range(k):
             for b in range(k):
-                other = indices[indices[i, a], b]
-                if other != i:
-                    pool[size] = other
+                candidate = indices[indices[i, a], b]
+                if candidate != i:
+                    pool[size] = candidate
                     size += 1
         pool = np.sort(pool[:size])
-        best, near = found[i], closest[i]
+        best, near = nearest[i], closest[i]
         for a in range(k):
             best[a], near[a] = indices[i, a], values[i, a]
         before = -1
         for at_pool in range(size):
-            other = pool[at_pool]
-            if other == before:
+            candidate = pool[at_pool]
+            if candidate == before:
                 continue
-            before = other
+            before = candidate
             dot = np.float32(0)
             for c in range(d):
-                dot += points[i, c] * points[other, c]
-            close = factor * dot - squares[other]
+                dot += points[i, c] * points[candidate, c]
+            close = factor * dot - squares[candidate]
             last = k - 1
-            if close < near[last] or (close == near[last] and other >= best[last]):
+            if close < near[last] or (close == near[last] and candidate >= best[last]):
                 continue
             known = False
             for a in range(k):
-                known = known or best[a] == other
+                known = known or best[a] == candidate
             if known:
                 continue
             at = last
-            while at > 0 and (near[at - 1] < close or (near[at - 1] == close and best[at - 1] > other)):
+            while at > 0 and (near[at - 1] < close or (near[at - 1] == close and best[at - 1] > candidate)):
                 near[at], best[at] = near[at - 1], best[at - 1]
                 at -= 1
-            near[at], best[at] = close, other
+            near[at], best[at] = close, candidate
 
 
 @njit(cache=True, nogil=True)
@@ -257,10 +257,10 @@ def nearest_candidates(new, reference, candidates, cosine, indices, distances):
     for i in range(m):
         measured = np.empty(wide, np.float64)
         for c in range(wide):
-            other = candidates[i, c]
+            candidate = candidates[i, c]
             dot, mine, theirs, apart = 0.0, 0.0, 0.0, 0.0
             for at in range(d):
-                x, y = np.float64(new[i, at]), np.float64(reference[other, at])
+                x, y = np.float64(new[i, at]), np.float64(reference[candidate, at])
                 dot += x * y
                 mine += x * x
                 theirs += y * y

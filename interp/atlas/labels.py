@@ -232,7 +232,7 @@ class Tree(NamedTuple):
 
     def reference(self, level: int) -> np.ndarray:
         """Return the level and region with which each region is compared, `[n_regions, 2]`; (-1, -1): the whole map."""
-        sizes = [self.sizes(each) for each in range(level + 1)]
+        sizes = [self.sizes(upper) for upper in range(level + 1)]
         reference = np.full((len(self.parents[level]), 2), -1, np.int64)
         for r in range(len(reference)):
             up, around = level - 1, int(self.parents[level][r])
@@ -257,7 +257,7 @@ class Ranked(NamedTuple):
     def above(self, bound: float) -> "Ranked":
         """Return the terms with more evidence than `bound`."""
         keep = np.flatnonzero(self.evidence > bound)
-        return Ranked([self.terms[i] for i in keep], *(each[keep] for each in self[1:]))
+        return Ranked([self.terms[i] for i in keep], *(column[keep] for column in self[1:]))
 
 
 BEYOND = 0.95
@@ -282,11 +282,11 @@ def shuffled_evidence(tree: Tree, kinds: dict[str, Terms], seed: int, n_shuffles
     for row in range(n_shuffles):
         moved = rng.permutation(tree.levels.shape[1]).astype(np.int32)
         for kind, terms in kinds.items():
-            for level, found in enumerate(_compared(tree, terms._replace(points=moved[terms.points]))):
-                np.maximum.at(best[kind][row], starts[level] + found.region, found.evidence)
+            for level, compared in enumerate(_compared(tree, terms._replace(points=moved[terms.points]))):
+                np.maximum.at(best[kind][row], starts[level] + compared.region, compared.evidence)
     highest = 1 - (1 - BEYOND) / len(kinds)
-    bounds = {kind: float(np.quantile(found.max(1), highest)) for kind, found in best.items()}
-    beyond = np.any([found > bounds[kind] for kind, found in best.items()], axis=0)
+    bounds = {kind: float(np.quantile(evidence.max(1), highest)) for kind, evidence in best.items()}
+    beyond = np.any([evidence > bounds[kind] for kind, evidence in best.items()], axis=0)
     return Chance(bounds, float(beyond.sum(1).mean()))
 
 
@@ -302,7 +302,7 @@ def name_regions(
 
     Without `bounds` (`shuffled_evidence`) every region has a label. After a form, words are examples and need none.
     """
-    found: list[list[str]] = []
+    labels: list[list[str]] = []
     used_above: list[frozenset[str]] = []
     by_words = rank(tree, words)
     by_forms = None if forms is None else rank(tree, forms)
@@ -314,22 +314,22 @@ def name_regions(
         sizes = tree.sizes(level)
         for r, parent in enumerate(parents.tolist()):
             if parent >= 0 and sizes[r] >= THE_SAME * tree.sizes(level - 1)[parent]:
-                names.append(found[-1][parent])
+                names.append(labels[-1][parent])
                 used.append(used_above[parent])
                 continue
             taken = used_above[parent] if parent >= 0 else frozenset[str]()
-            own = by_words[level][r]
-            varied = own.share.max(initial=0) < ONE_WORD
+            best = by_words[level][r]
+            varied = best.share.max(initial=0) < ONE_WORD
             shape = choose_forms(by_forms[level][r].above(least["forms"]), taken) if by_forms and varied else []
-            own = own if shape else own.above(least["words"])
-            new = [word for word in own.terms if word not in taken and word not in shape][:N_WORDS] or own.terms[:1]
+            best = best if shape else best.above(least["words"])
+            new = [word for word in best.terms if word not in taken and word not in shape][:N_WORDS] or best.terms[:1]
             around = by_contexts[level][r].above(least["contexts"]) if by_contexts else None
             near = choose_near(around, taken | frozenset(new)) if around else []
             names.append(compose(shape, new, near) if shape or new or near or bounds is None else "")
             used.append(taken | frozenset((*new, *shape, *near)))
         used_above = used
-        found.append(names)
-    return found
+        labels.append(names)
+    return labels
 
 
 def choose_forms(ranked: Ranked, taken: frozenset[str]) -> list[str]:
@@ -348,8 +348,8 @@ def choose_forms(ranked: Ranked, taken: frozenset[str]) -> list[str]:
 
 def choose_near(ranked: Ranked, taken: frozenset[str]) -> list[str]:
     """Choose words of the text around a region's points that are far more frequent there than in its reference."""
-    found = zip(ranked.terms, ranked.share.tolist(), ranked.lift.tolist(), strict=True)
-    return [word for word, share, lift in found if share >= NEAR and lift >= NEAR_LIFT and word not in taken][:N_NEAR]
+    scored = zip(ranked.terms, ranked.share.tolist(), ranked.lift.tolist(), strict=True)
+    return [word for word, share, lift in scored if share >= NEAR and lift >= NEAR_LIFT and word not in taken][:N_NEAR]
 
 
 def compose(forms: list[str], words: list[str], near: Sequence[str] = ()) -> str:
@@ -367,11 +367,11 @@ def shortened(word: str) -> str:
 def rank(tree: Tree, terms: Terms, most: int = 40) -> list[list[Ranked]]:
     """Rank the terms of every region of every level by class-based TF-IDF; at most `most` per region."""
     ranked = []
-    for level, found in enumerate(_compared(tree, terms)):
-        order = np.lexsort((-found.weight, found.region))
-        starts = np.searchsorted(found.region[order], np.arange(len(tree.parents[level]) + 1))
+    for level, compared in enumerate(_compared(tree, terms)):
+        order = np.lexsort((-compared.weight, compared.region))
+        starts = np.searchsorted(compared.region[order], np.arange(len(tree.parents[level]) + 1))
         best = [order[first : min(last, first + most)] for first, last in pairwise(starts.tolist())]
-        of = [(found.term[b].tolist(), found.share[b], found.lift[b], found.evidence[b]) for b in best]
+        of = [(compared.term[b].tolist(), compared.share[b], compared.lift[b], compared.evidence[b]) for b in best]
         ranked.append([Ranked([terms.names[t] for t in chosen], *values) for chosen, *values in of])
     return ranked
 
@@ -393,8 +393,8 @@ def _compared(tree: Tree, terms: Terms) -> Iterator[_Compared]:
     everywhere = np.bincount(terms.ids, minlength=n_terms)
     counted: list[_Counts] = []
     for level in range(len(tree.levels)):
-        here = _count(tree, level, terms, n_terms)
-        region, term = here.keys // n_terms, here.keys % n_terms
+        counts = _count(tree, level, terms, n_terms)
+        region, term = counts.keys // n_terms, counts.keys % n_terms
         reference = tree.reference(level)
         around = everywhere[term].astype(np.float64)
         points = np.full(len(reference), tree.levels.shape[1], np.float64)
@@ -404,12 +404,12 @@ def _compared(tree: Tree, terms: Terms) -> Iterator[_Compared]:
             points[mine], occurrences[mine] = tree.sizes(up)[reference[mine, 1]], outer.totals[reference[mine, 1]]
             compared = mine[region]
             around[compared] = outer.of(reference[region[compared], 1] * n_terms + term[compared])
-        weight = here.weights * np.log1p((occurrences / _siblings(reference))[region] / around)
-        share = here.counts / tree.sizes(level)[region]
+        weight = counts.weights * np.log1p((occurrences / _siblings(reference))[region] / around)
+        share = counts.counts / tree.sizes(level)[region]
         lift = share * points[region] / around
         more = np.maximum(lift, 1.0)
-        yield _Compared(region, term, weight, share, lift, here.counts * (np.log(more) - 1 + 1 / more))
-        counted.append(here)
+        yield _Compared(region, term, weight, share, lift, counts.counts * (np.log(more) - 1 + 1 / more))
+        counted.append(counts)
 
 
 class _Counts(NamedTuple):

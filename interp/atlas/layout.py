@@ -154,9 +154,9 @@ class Mover:
     @property
     def positions(self) -> np.ndarray:
         """Current positions `[n, 2]` float32, a copy."""
-        found = np.empty_like(self._ordered)
-        found[self._order] = self._ordered
-        return found
+        positions = np.empty_like(self._ordered)
+        positions[self._order] = self._ordered
+        return positions
 
     def shift(self, by: np.ndarray) -> None:
         """Add `by [n, 2]` to every position."""
@@ -201,20 +201,20 @@ def curve(min_dist: float, spread: float = 1.0) -> tuple[float, float]:
     """
     d = np.linspace(0, spread * 3, 300)[1:]  # at 0 every curve is 1
     wanted = np.where(d < min_dist, 1.0, np.exp(-(d - min_dist) / spread))
-    found, damping = np.ones(2), 1e-3
+    fit, damping = np.ones(2), 1e-3
 
     def value(ab: np.ndarray) -> np.ndarray:
         return 1 / (1 + ab[0] * d ** (2 * ab[1]))
 
     for _ in range(200):
-        now = value(found)
-        slope = np.stack([-(now**2) * d ** (2 * found[1]), -(now**2) * found[0] * d ** (2 * found[1]) * 2 * np.log(d)])
+        now = value(fit)
+        slope = np.stack([-(now**2) * d ** (2 * fit[1]), -(now**2) * fit[0] * d ** (2 * fit[1]) * 2 * np.log(d)])
         step = np.linalg.solve(slope @ slope.T + damping * np.eye(2), slope @ (wanted - now))
-        better = np.square(wanted - value(found + step)).sum() < np.square(wanted - now).sum()
-        found, damping = (found + step, damping / 10) if better else (found, damping * 10)
+        better = np.square(wanted - value(fit + step)).sum() < np.square(wanted - now).sum()
+        fit, damping = (fit + step, damping / 10) if better else (fit, damping * 10)
         if np.abs(step).max() < 1e-10:
             break
-    return float(found[0]), float(found[1])
+    return float(fit[0]), float(fit[1])
 
 
 def force_tables(a: float, b: float) -> tuple[np.ndarray, np.ndarray]:
@@ -344,13 +344,13 @@ def _umap_learn(start: np.ndarray, neighbours: Neighbours, min_dist: float, seed
 def _tsne(vectors: Tensor, start: np.ndarray, metric: str, seed: int) -> np.ndarray:
     from sklearn.manifold import TSNE
 
-    found = TSNE(
+    positions = TSNE(
         perplexity=min(30, (len(vectors) - 1) / 3),
         init=start * (1e-4 / max(float(start[:, 0].std()), 1e-30)),  # type: ignore[arg-type]  # Kobak & Berens 2019
         metric=metric,
         random_state=seed % 2**32,
     ).fit_transform(vectors.numpy())
-    return np.asarray(found, dtype=np.float32)
+    return np.asarray(positions, dtype=np.float32)
 
 
 def spread(start: np.ndarray, generator: torch.Generator) -> np.ndarray:
@@ -447,8 +447,8 @@ def nearest_of_map(new: Float[Tensor, "m d"], reference: Float[Tensor, "n d"], k
         for start in range(0, len(reference), COLUMNS):
             part = slice(start, start + COLUMNS)
             others = ready(reference[part])
-            found, at = largest(closeness(mine, others, compared), min(wide, len(others)))
-            values, columns = torch.cat([values, found], 1), torch.cat([columns, at + start], 1)
+            near, at = largest(closeness(mine, others, compared), min(wide, len(others)))
+            values, columns = torch.cat([values, near], 1), torch.cat([columns, at + start], 1)
             best = values.argsort(dim=1, descending=True, stable=True)[:, :wide]
             values, columns = values.gather(1, best), columns.gather(1, best)
         candidates[rows] = columns

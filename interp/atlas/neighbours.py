@@ -101,13 +101,13 @@ def unit_rows(vectors: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     """Scale vectors to unit length; zero vectors stay zero. Squared lengths may exceed the range of float32."""
     # Another memory layout of the same numbers would round sums and products differently.
     vectors = (vectors if vectors.dtype == torch.float64 else vectors.float()).contiguous()
-    found = normalize(vectors.to(dtype), dim=1)
+    units = normalize(vectors.to(dtype), dim=1)
     lengths = torch.linalg.vector_norm(vectors, dim=1)
     odd = ~((lengths > 1 / FAR) & (lengths < FAR))
     if odd.any():
         rows = vectors[odd].double()
-        found[odd] = normalize(rows / rows.abs().amax(1, keepdim=True).clamp_min(1e-300), dim=1).to(dtype)
-    return found
+        units[odd] = normalize(rows / rows.abs().amax(1, keepdim=True).clamp_min(1e-300), dim=1).to(dtype)
+    return units
 
 
 def scale_of(vectors: Tensor) -> float:
@@ -302,14 +302,14 @@ class Cells(NamedTuple):
 
     def around(self, cell: int, near: Tensor) -> Tensor:
         """Return at least `POOL` points of a cell and of those nearest to it (`near`, in that order), ascending."""
-        found, size = [self.members[cell]], len(self.members[cell])
-        for other in near.tolist():
+        parts, size = [self.members[cell]], len(self.members[cell])
+        for neighbour in near.tolist():
             if size >= POOL:
                 break
-            if other != cell:
-                found.append(self.members[other])
-                size += len(found[-1])
-        return torch.cat(found).sort().values
+            if neighbour != cell:
+                parts.append(self.members[neighbour])
+                size += len(parts[-1])
+        return torch.cat(parts).sort().values
 
 
 def approximate_neighbours(
@@ -377,11 +377,11 @@ def search_neighbours_of_neighbours(
     from interp.atlas.kernels import neighbours_of_neighbours
     from interp.threads import run_compiled
 
-    found, closest = torch.empty_like(indices), torch.empty_like(values)
+    nearest, closest = torch.empty_like(indices), torch.empty_like(values)
     squares = points.square().sum(1) if metric == "euclidean" else torch.zeros(len(points))
     factor = 2.0 if metric == "euclidean" else 1.0
-    run_compiled(neighbours_of_neighbours, points, squares, factor, indices, values, found, closest)
-    return found, closest
+    run_compiled(neighbours_of_neighbours, points, squares, factor, indices, values, nearest, closest)
+    return nearest, closest
 
 
 def recall_of(points: Tensor, indices: Tensor, rows: Tensor, metric: str) -> float:
@@ -458,13 +458,13 @@ def triplet_accuracy(points: Tensor, map_points: Tensor, *, generator: torch.Gen
 
     `points [n, d]` and `map_points [n, 2]` are as `prepare` returns them. 1: always, 0.5: chance.
     """
-    one, two, three = torch.randint(len(points), (3, TRIPLETS), generator=generator)
-    distinct = (one != two) & (one != three) & (two != three)
-    one, two, three = one[distinct], two[distinct], three[distinct]
+    anchor, left, right = torch.randint(len(points), (3, TRIPLETS), generator=generator)
+    distinct = (anchor != left) & (anchor != right) & (left != right)
+    anchor, left, right = anchor[distinct], left[distinct], right[distinct]
 
     def nearer(x: Tensor) -> Tensor:
         # for unit vectors this is the order of the cosine
-        return (x[one] - x[two]).square().sum(1) < (x[one] - x[three]).square().sum(1)
+        return (x[anchor] - x[left]).square().sum(1) < (x[anchor] - x[right]).square().sum(1)
 
     return float((nearer(points) == nearer(map_points)).float().mean())
 
@@ -492,19 +492,19 @@ def map_neighbours(positions: np.ndarray, rows: np.ndarray, k: int) -> np.ndarra
 
     # k + 1 since each point finds itself; among equal positions it need not come first, so it is removed by number.
     _, near = KDTree(positions).query(positions[rows], k + 1, workers=torch.get_num_threads())
-    found = np.asarray(near)
-    itself = found == rows[:, None]
+    indices = np.asarray(near)
+    itself = indices == rows[:, None]
     itself[~itself.any(1), -1] = True
-    return found[~itself].reshape(len(rows), k)
+    return indices[~itself].reshape(len(rows), k)
 
 
 def _nearest(value: Tensor, rows: Tensor, k: int) -> Tensor:
     """Return the true neighbours of some rows `[m, k]` from their closeness `[m, n]`, which is restored afterwards."""
     itself = (torch.arange(len(rows)), rows)
-    own = value[itself]
+    diagonal = value[itself]
     value[itself] = -torch.inf
     nearest = largest(value, k)[1]
-    value[itself] = own
+    value[itself] = diagonal
     return nearest
 
 
@@ -513,6 +513,6 @@ def _ranks(value: Tensor, rows: Tensor, near: Tensor) -> Tensor:
     from interp.atlas.kernels import count_larger
 
     value[torch.arange(len(rows)), rows] = torch.inf  # the point itself has rank 0
-    found = np.empty(near.shape, np.int64)
-    count_larger(value.numpy(), value.gather(1, near).numpy(), found)
-    return torch.from_numpy(found)
+    ranks = np.empty(near.shape, np.int64)
+    count_larger(value.numpy(), value.gather(1, near).numpy(), ranks)
+    return torch.from_numpy(ranks)

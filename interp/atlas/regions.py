@@ -183,13 +183,13 @@ def saddles(height: np.ndarray, basin: np.ndarray) -> tuple[np.ndarray, np.ndarr
     n_y, n_x = height.shape
     n = int(basin.max(initial=0)) + 1
     for dy, dx in _AROUND[4:]:
-        here = (slice(0, n_y - dy), slice(max(0, -dx), n_x - max(0, dx)))
-        there = (slice(dy, n_y), slice(max(0, dx), n_x - max(0, -dx)))
-        one, two = basin[here], basin[there]
-        border = np.nonzero((one != two) & (one >= 0) & (two >= 0))
-        one, two = one[border], two[border]
-        pairs.append(np.minimum(one, two) * n + np.maximum(one, two))
-        passes.append(np.minimum(height[here][border], height[there][border]))
+        cells = (slice(0, n_y - dy), slice(max(0, -dx), n_x - max(0, dx)))
+        shifted = (slice(dy, n_y), slice(max(0, dx), n_x - max(0, -dx)))
+        left, right = basin[cells], basin[shifted]
+        border = np.nonzero((left != right) & (left >= 0) & (right >= 0))
+        left, right = left[border], right[border]
+        pairs.append(np.minimum(left, right) * n + np.maximum(left, right))
+        passes.append(np.minimum(height[cells][border], height[shifted][border]))
     pair, over = np.concatenate(pairs), np.concatenate(passes)
     order = np.argsort(pair, kind="stable")
     pair, first = np.unique(pair[order], return_index=True)
@@ -207,8 +207,8 @@ def join(tops: np.ndarray, pairs: np.ndarray, passes: np.ndarray, prominence: fl
     from scipy.cluster.hierarchy import DisjointSet
 
     sets, highest = DisjointSet(range(len(tops))), list(range(len(tops)))
-    for (one, two), height in zip(pairs.tolist(), passes.tolist(), strict=True):
-        high, low = highest[sets[one]], highest[sets[two]]
+    for (left, right), height in zip(pairs.tolist(), passes.tolist(), strict=True):
+        high, low = highest[sets[left]], highest[sets[right]]
         if (tops[low], -low) > (tops[high], -high):
             high, low = low, high
         if high != low and tops[low] - height < prominence:
@@ -235,8 +235,8 @@ def outline(inside: np.ndarray, *, corner: tuple[float, float], step: float, tol
     if len(rows) == 0:
         return np.zeros((0, 2), np.float32)
     part = np.pad(inside[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].astype(np.float64), 3)
-    found = _rings(gaussian_filter(part, 0.75)) or _rings(part)  # the blur removes single cells
-    largest: Any = max(map(Polygon, found), key=lambda polygon: polygon.area)
+    rings = _rings(gaussian_filter(part, 0.75)) or _rings(part)  # the blur removes single cells
+    largest: Any = max(map(Polygon, rings), key=lambda polygon: polygon.area)
     ring = get_coordinates(largest.simplify(tolerance).exterior)
     first = np.array([columns[0], rows[0]]) - 3 + 0.5  # the padding, and half a cell to its centre
     return ((ring + first) * step + np.array(corner)).astype(np.float32)
@@ -246,9 +246,9 @@ def _rings(field: np.ndarray) -> list[np.ndarray]:
     """Return closed outer rings `[m, 2]` (x, y in cells) around the parts of `field [n_y, n_x]` above 0.4."""
     from contourpy import FillType, contour_generator
 
-    found: Any = contour_generator(z=field, fill_type=FillType.OuterOffset).filled(0.4, np.inf)
-    points, starts = found  # each part's outer ring, then its holes
-    return [each[: offsets[1]] for each, offsets in zip(points, starts, strict=True)]
+    contours: Any = contour_generator(z=field, fill_type=FillType.OuterOffset).filled(0.4, np.inf)
+    points, starts = contours  # each part's outer ring, then its holes
+    return [ring[: offsets[1]] for ring, offsets in zip(points, starts, strict=True)]
 
 
 def contains(ring: np.ndarray, points: np.ndarray) -> np.ndarray:
@@ -369,23 +369,23 @@ def one_piece(grid: Grid, cells: np.ndarray) -> np.ndarray:
 
     number = np.arange(cells.size).reshape(cells.shape)
     pairs = []
-    for here, there in (
+    for left, right in (
         (np.s_[:, :-1], np.s_[:, 1:]),
         (np.s_[:-1], np.s_[1:]),
         (np.s_[:-1, :-1], np.s_[1:, 1:]),
         (np.s_[:-1, 1:], np.s_[1:, :-1]),
     ):
-        together = (cells[here] == cells[there]) & (cells[here] >= 0)
-        pairs.append(np.stack([number[here][together], number[there][together]]))
-    one, two = np.concatenate(pairs, axis=1)
-    graph = coo_matrix((np.ones(len(one), bool), (one, two)), shape=(cells.size, cells.size))
+        together = (cells[left] == cells[right]) & (cells[left] >= 0)
+        pairs.append(np.stack([number[left][together], number[right][together]]))
+    left, right = np.concatenate(pairs, axis=1)
+    graph = coo_matrix((np.ones(len(left), bool), (left, right)), shape=(cells.size, cells.size))
     _, part = connected_components(graph, directed=False)
-    held = np.bincount(part, grid.counts.ravel())
-    region = np.full(len(held), NONE)
+    n_points = np.bincount(part, grid.counts.ravel())
+    region = np.full(len(n_points), NONE)
     region[part] = cells.ravel()
-    order = np.lexsort((-held, region))
+    order = np.lexsort((-n_points, region))
     first = np.unique(region[order], return_index=True)[1]
-    keep = np.zeros(len(held), bool)
+    keep = np.zeros(len(n_points), bool)
     keep[order[first]] = True
     return np.where(keep[part].reshape(cells.shape), cells, NONE)
 
@@ -451,7 +451,7 @@ def find_regions(
     sizes = [np.bincount(row[row >= 0], minlength=int(row.max()) + 1) for row in within]
     starts = np.concatenate([[0], np.cumsum([len(size) for size in sizes])])
     density = _relative_density(hierarchy, within)
-    anchors = [_densest(*each) for each in zip(density, within, map(len, sizes), strict=True)]
+    anchors = [_densest(*level) for level in zip(density, within, map(len, sizes), strict=True)]
     parents = [_parents(within, level, len(size)) for level, size in enumerate(sizes)]
     anchor_positions = [positions[rows].astype(np.float64) for rows in anchors]
     tree = Tree(within, parents, density)
@@ -497,7 +497,7 @@ def region_table(regions: Regions) -> Table[Region]:
         "size": pa.int64(),
         "contour": pa.list_(pa.float32()),
     }
-    schema = pa.schema([(each.name, kinds.get(each.name, pa.float32())) for each in fields(Region)])
+    schema = pa.schema([(field.name, kinds.get(field.name, pa.float32())) for field in fields(Region)])
     return Table.of_columns(Region, pa.Table.from_pylist([asdict(row) for row in regions.table], schema=schema))
 
 
@@ -571,19 +571,19 @@ def _contours(hierarchy: Hierarchy, level: int, n_regions: int) -> list[list[flo
     """Outline each region's cells within one bandwidth of a point, or within more where that gives several parts."""
     from scipy.ndimage import distance_transform_edt, find_objects
 
-    grid, here = hierarchy.grid, hierarchy.levels[level]
+    grid, zoom = hierarchy.grid, hierarchy.levels[level]
     assert grid is not None
-    away = np.asarray(distance_transform_edt((grid.counts == 0) | (here.cells == NONE))) * grid.step / here.bandwidth
-    found = []
-    for r, box in enumerate(find_objects(here.cells + 1, n_regions)):
-        mine, counts = here.cells[box] == r, grid.counts[box]
+    away = np.asarray(distance_transform_edt((grid.counts == 0) | (zoom.cells == NONE))) * grid.step / zoom.bandwidth
+    contours = []
+    for r, box in enumerate(find_objects(zoom.cells + 1, n_regions)):
+        mine, counts = zoom.cells[box] == r, grid.counts[box]
         corner = (grid.x + box[1].start * grid.step, grid.y + box[0].start * grid.step)
         rows, columns = np.nonzero(mine & (counts > 0))
         centres = np.column_stack([corner[0] + (columns + 0.5) * grid.step, corner[1] + (rows + 0.5) * grid.step])
-        held, ring = counts[rows, columns], np.zeros((0, 2))
+        weights, ring = counts[rows, columns], np.zeros((0, 2))
         for reach in WITHIN:
             ring = outline(mine & (away[box] <= reach), corner=corner, step=grid.step)
-            if held[contains(ring, centres)].sum() >= OUTLINED * held.sum():
+            if weights[contains(ring, centres)].sum() >= OUTLINED * weights.sum():
                 break
-        found.append(ring.ravel().tolist())
-    return found
+        contours.append(ring.ravel().tolist())
+    return contours

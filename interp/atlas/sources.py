@@ -87,21 +87,21 @@ class AtlasSource:
         )
 
 
-def joined(one: AtlasSource, two: AtlasSource, *, groups: tuple[str, str]) -> AtlasSource:
-    """Join two sources, `one` first; `groups` names the two. Fields that only one of them has are dropped."""
-    contexts = None if one.contexts is None or two.contexts is None else one.contexts + two.contexts
+def joined(first: AtlasSource, second: AtlasSource, *, groups: tuple[str, str]) -> AtlasSource:
+    """Join two sources; `groups` names the two. Fields that only one of them has are dropped."""
+    contexts = None if first.contexts is None or second.contexts is None else first.contexts + second.contexts
     return replace(
-        one,
-        vectors=torch.cat([one.vectors.float(), two.vectors.float()]),
-        source=two.source,
-        labels=one.labels + two.labels,
-        subjects=None if one.subjects is None or two.subjects is None else one.subjects + two.subjects,
-        items=np.concatenate([one.items, two.items]),
-        values=np.concatenate([one.values, two.values]),
-        parents=one.parents | two.parents,
+        first,
+        vectors=torch.cat([first.vectors.float(), second.vectors.float()]),
+        source=second.source,
+        labels=first.labels + second.labels,
+        subjects=None if first.subjects is None or second.subjects is None else first.subjects + second.subjects,
+        items=np.concatenate([first.items, second.items]),
+        values=np.concatenate([first.values, second.values]),
+        parents=first.parents | second.parents,
         contexts=contexts,
-        groups=[groups[0]] * len(one.labels) + [groups[1]] * len(two.labels),
-        notes=one.notes + two.notes,
+        groups=[groups[0]] * len(first.labels) + [groups[1]] * len(second.labels),
+        notes=first.notes + second.notes,
     )
 
 
@@ -324,8 +324,8 @@ def inner_products(circuits: list[Factored]) -> Float64[Tensor, "n n"]:
     left = torch.stack([circuit.left for circuit in circuits])
     right = torch.stack([circuit.right for circuit in circuits])
     rows = [
-        (torch.einsum("di,ndj->nij", one, left) * torch.einsum("ib,njb->nij", two, right)).sum((1, 2))
-        for one, two in zip(left, right, strict=True)
+        (torch.einsum("di,ndj->nij", left_factor, left) * torch.einsum("ib,njb->nij", right_factor, right)).sum((1, 2))
+        for left_factor, right_factor in zip(left, right, strict=True)
     ]
     gram = torch.stack(rows)
     return (gram + gram.T) / 2

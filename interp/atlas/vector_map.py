@@ -313,8 +313,8 @@ class VectorMap(Artefact, kind="atlas", title="Map"):
     def frame_positions(self, frame: int) -> Float32[np.ndarray, "n 2"]:
         """Return the positions of the points on one of several maps."""
         assert self.frames is not None, "a map of one space"
-        found = self.frames.query("select x, y from t where frame = ? order by point", frame)
-        return _pairs({name: found[name].to_numpy() for name in ("x", "y")})
+        rows = self.frames.query("select x, y from t where frame = ? order by point", frame)
+        return _pairs({name: rows[name].to_numpy() for name in ("x", "y")})
 
     def to_records(self) -> list[Record]:
         """Return one row per region: `region, level, parent, label, size, x, y`."""

@@ -112,17 +112,17 @@ class Certificate(Artefact, kind="certificate", made_by="doctor"):
     def headline(self) -> str:
         """Return how many checks passed, and the names of those that did not."""
         counts = {verdict: self.with_verdict(verdict) for verdict in ("passed", "failed", "not checked")}
-        said = f"{len(counts['passed'])} of {len(counts['passed']) + len(counts['failed'])} checks passed"
+        summary = f"{len(counts['passed'])} of {len(counts['passed']) + len(counts['failed'])} checks passed"
         if counts["failed"]:
-            said += f"; failed: {', '.join(f'{c.part} {c.name}' for c in counts['failed'])}"
-        return said + (f"; {len(counts['not checked'])} could not be run" if counts["not checked"] else "")
+            summary += f"; failed: {', '.join(f'{c.part} {c.name}' for c in counts['failed'])}"
+        return summary + (f"; {len(counts['not checked'])} could not be run" if counts["not checked"] else "")
 
     def details(self) -> list[str]:
         """Return one line per check; below each failed one, the expected outcome and the meaning of the failure."""
         lines = []
         for part, title in PARTS.items():
-            own = [check for check in self.checks if check.part == part]
-            lines += [title] * bool(own) + [line for check in own for line in lines_of(check)]
+            checks = [check for check in self.checks if check.part == part]
+            lines += [title] * bool(checks) + [line for check in checks for line in lines_of(check)]
         return lines
 
     @property
@@ -167,23 +167,25 @@ def certificates_of(workspace: "Workspace", parents: Mapping[str, str]) -> dict[
     """
     hashes = _origins(workspace, parents)
     known = sorted(
-        workspace.values(Certificate), key=lambda each: (each.settings.quick, each.settings.dictionary != "")
+        workspace.values(Certificate), key=lambda entry: (entry.settings.quick, entry.settings.dictionary != "")
     )
-    of_weights = {each.settings.weight_hash: each for each in reversed(known)}
-    of_dictionary = {each.settings.dictionary_hash: each for each in reversed(known) if each.settings.dictionary_hash}
-    found = [of[each] for of in (of_dictionary, of_weights) for each in sorted(hashes & of.keys())]
-    return {each.key: each.about.content_hash for each in found}
+    of_weights = {entry.settings.weight_hash: entry for entry in reversed(known)}
+    of_dictionary = {
+        entry.settings.dictionary_hash: entry for entry in reversed(known) if entry.settings.dictionary_hash
+    }
+    certificates = [of[digest] for of in (of_dictionary, of_weights) for digest in sorted(hashes & of.keys())]
+    return {entry.key: entry.about.content_hash for entry in certificates}
 
 
 def _origins(workspace: "Workspace", parents: Mapping[str, str]) -> set[str]:
     """Return the hashes of parents and of all that they were made from, as far as it is still there unchanged."""
-    found, left = dict(parents), list(parents)
+    hashes, left = dict(parents), list(parents)
     while left:
         folder, _, name = (key := left.pop()).partition("/")
         kind = kind_in(folder)
         with contextlib.suppress(WorkbenchError):
-            about = workspace.manifest(kind, name) if kind else None
-            if about is not None and about.content_hash == found[key]:
-                left += about.parents.keys() - found.keys()
-                found = {**about.parents, **found}
-    return set(found.values())
+            manifest = workspace.manifest(kind, name) if kind else None
+            if manifest is not None and manifest.content_hash == hashes[key]:
+                left += manifest.parents.keys() - hashes.keys()
+                hashes = {**manifest.parents, **hashes}
+    return set(hashes.values())

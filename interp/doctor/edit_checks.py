@@ -76,8 +76,8 @@ def size(setup: Setup) -> Outcome:
 def nothing(setup: Setup) -> Outcome:
     plain = setup.clean(setup.prompts.rows[1])
     scaled = Intervention(target=Component(name="L0H0"), action="scale", amount=1.0)
-    found = max(gap(_steered(setup, step), plain) for step in (_step(setup, 0.0), scaled))
-    return setup.alike(found)
+    difference = max(gap(_steered(setup, step), plain) for step in (_step(setup, 0.0), scaled))
+    return setup.alike(difference)
 
 
 @trial(
@@ -102,11 +102,11 @@ def ablated(setup: Setup) -> Outcome:
 )  # fmt: skip
 def placebo(setup: Setup) -> Outcome:
     plain = setup.clean(setup.prompts.rows[1])[0, AT:].log_softmax(-1)
-    found = []
+    kl = []
     for stream in ("first placebo", "second placebo"):
-        other = _steered(setup, _step(setup, 0.5, stream=stream))[0, AT:].log_softmax(-1)
-        found.append(float((plain.exp() * (plain - other)).sum(-1).mean()))
-    return None, f"a KL of {found[0]:.2f} and {found[1]:.2f} nats: an effect of steering has to be larger than that"
+        placebo = _steered(setup, _step(setup, 0.5, stream=stream))[0, AT:].log_softmax(-1)
+        kl.append(float((plain.exp() * (plain - placebo)).sum(-1).mean()))
+    return None, f"a KL of {kl[0]:.2f} and {kl[1]:.2f} nats: an effect of steering has to be larger than that"
 
 
 @trial(
@@ -127,8 +127,8 @@ def generated_steered(setup: Setup) -> Outcome:
     written = torch.stack(list(generate(watched, row, 3)), 1)
     with intervened(setup.model, [step]):
         whole = setup.logits(torch.cat([row, written.to(row)], 1))
-    found = gap(torch.cat(seen).cpu(), whole[0, row.shape[1] - 1 : -1])
-    return setup.alike(found)
+    difference = gap(torch.cat(seen).cpu(), whole[0, row.shape[1] - 1 : -1])
+    return setup.alike(difference)
 
 
 @trial(
@@ -139,12 +139,12 @@ def generated_steered(setup: Setup) -> Outcome:
 )  # fmt: skip
 def patched_with_itself(setup: Setup) -> Outcome:
     row, layer = setup.prompts.rows[1], setup.model.cfg.n_layers // 2
-    own = {"action": "replace", "other": tuple(row[0].tolist()), "positions": (0, None)}
-    steps = [Intervention(target=Component(name=f"L{layer}{part}"), **own) for part in ("H0", "ATTN")]
+    options = {"action": "replace", "other": tuple(row[0].tolist()), "positions": (0, None)}
+    steps = [Intervention(target=Component(name=f"L{layer}{part}"), **options) for part in ("H0", "ATTN")]
     with intervened(setup.model, steps):
         patched = setup.logits(row)
-    found = gap(patched, setup.clean(row))
-    return setup.alike(found)
+    difference = gap(patched, setup.clean(row))
+    return setup.alike(difference)
 
 
 @trial(
@@ -159,8 +159,8 @@ def patched_whole(setup: Setup) -> Outcome:
     value = capture(setup.model, clean, [point])[point]
     with setup.model.hooks(fwd_hooks=[(point, inserting(value))]):
         patched = setup.logits(corrupt)
-    found = gap(patched, setup.logits(clean))
-    return setup.alike(found)
+    difference = gap(patched, setup.logits(clean))
+    return setup.alike(difference)
 
 
 @trial(

@@ -47,12 +47,12 @@ def n_checks(*, quick: bool, n_lenses: int) -> int:
 
 def counted(checks: Iterable[Check], total: int, progress: Progress | None) -> list[Check]:
     """Return checks as a list, reporting each."""
-    found: list[Check] = []
+    done: list[Check] = []
     for check in checks:
-        found.append(check)
+        done.append(check)
         if progress is not None:
-            progress(min(len(found), total), total, {"check": check.name})
-    return found
+            progress(min(len(done), total), total, {"check": check.name})
+    return done
 
 
 def examine(

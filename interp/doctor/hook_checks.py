@@ -40,8 +40,8 @@ def _seen(setup: Setup) -> dict[str, Any]:
 
 def editable_points(setup: Setup) -> list[str]:
     """Return the hook points that can be edited row by row."""
-    own = [name for name, value in _seen(setup).items() if value.is_floating_point() and value.shape[0] == 2]
-    return own if pattern_is_editable(setup.model) else [name for name in own if not name.endswith("hook_pattern")]
+    names = [name for name, value in _seen(setup).items() if value.is_floating_point() and value.shape[0] == 2]
+    return names if pattern_is_editable(setup.model) else [name for name in names if not name.endswith("hook_pattern")]
 
 
 @trial(
@@ -73,8 +73,8 @@ def _is_sound(name: str, value: Tensor) -> bool:
 def same_value(setup: Setup) -> Outcome:
     row = edited_prompt(setup)
     hooks: list[tuple[str, Hook]] = [(name, lambda value, hook: value.clone()) for name in editable_points(setup)]
-    found = gap(logits_of(setup, row, hooks), setup.logits(row))
-    return setup.alike(found)
+    difference = gap(logits_of(setup, row, hooks), setup.logits(row))
+    return setup.alike(difference)
 
 
 def logits_of(setup: Setup, value: Tensor, hooks: list[tuple[str, Hook]], layer: int = 0) -> Tensor:
@@ -140,7 +140,7 @@ def parts_of_blocks(setup: Setup) -> Outcome:
 
 
 def _keep(store: dict[str, Tensor], name: str) -> Any:
-    def hook(module: Any, given: Any, out: Any) -> None:
+    def hook(module: Any, inputs: Any, out: Any) -> None:
         store[name] = (out[0] if isinstance(out, tuple) else out).detach()
 
     return hook
@@ -148,7 +148,7 @@ def _keep(store: dict[str, Tensor], name: str) -> Any:
 
 def _blocks(plain: Any, n_layers: int) -> list[Any]:
     """Return the blocks of a model of transformers: its one list of `n_layers` modules."""
-    lists = [each for each in plain.modules() if isinstance(each, torch.nn.ModuleList) and len(each) == n_layers]
+    lists = [part for part in plain.modules() if isinstance(part, torch.nn.ModuleList) and len(part) == n_layers]
     if not lists:
         raise Skip("transformers' model has no list of its blocks")
     return list(lists[0])
@@ -167,38 +167,38 @@ def modules(setup: Setup) -> Outcome:
     theirs = _of_modules(reference, row, setup.model.cfg.n_layers)
     names = [name for name in hook_points_by_name(setup.model) if parse_hook_point(name).layer is not None]
     _, values = run_with_cache(setup.model, row, names)
-    found: dict[str, dict[int, frozenset[str]]] = {}
+    sources: dict[str, dict[int, frozenset[str]]] = {}
     for name, value in values.items():
         point = parse_hook_point(name)
         assert point.layer is not None
-        found.setdefault(point.suffix, {})[point.layer] = _same(value, theirs, point.layer, setup.same_norm)
+        sources.setdefault(point.suffix, {})[point.layer] = _same(value, theirs, point.layer, setup.same_norm)
     wrong = []
-    for suffix, by_layer in found.items():
+    for suffix, by_layer in sources.items():
         common = Counter(part for parts in by_layer.values() for part in parts).most_common(1)
         if common and common[0][1] > len(by_layer) / 2:
             wrong += [f"blocks.{layer}.{suffix}" for layer, parts in by_layer.items() if common[0][0] not in parts]
-    judged = sum(any(by_layer.values()) for by_layer in found.values())
-    said = f"{judged} of {len(found)} hook points of a block are what a module reads or writes, in every block"
-    return not wrong, said if not wrong else f"not the same: {', '.join(wrong[:4])}"
+    judged = sum(any(by_layer.values()) for by_layer in sources.values())
+    summary = f"{judged} of {len(sources)} hook points of a block are what a module reads or writes, in every block"
+    return not wrong, summary if not wrong else f"not the same: {', '.join(wrong[:4])}"
 
 
 def _of_modules(reference: Reference, row: Tensor, n_layers: int) -> list[dict[str, Tensor]]:
     """Return what the modules of every block read and write, by block, as `q_proj in` and `q_proj out`."""
-    each: list[dict[str, Tensor]] = []
+    blocks: list[dict[str, Tensor]] = []
     handles = []
     for block in _blocks(reference.plain, n_layers):
-        each.append(own := {})
+        blocks.append(store := {})
         for name, module in block.named_modules():
-            handles.append(module.register_forward_hook(_keep_both(own, name), with_kwargs=True))
+            handles.append(module.register_forward_hook(_keep_both(store, name), with_kwargs=True))
     reference.run(row)
     for handle in handles:
         handle.remove()
-    return each
+    return blocks
 
 
 def _keep_both(store: dict[str, Tensor], name: str) -> Any:
-    def hook(module: Any, given: Any, named: Any, out: Any) -> None:
-        parts = {"in": [*given, *named.values()], "out": out if isinstance(out, tuple) else [out]}
+    def hook(module: Any, inputs: Any, named: Any, out: Any) -> None:
+        parts = {"in": [*inputs, *named.values()], "out": out if isinstance(out, tuple) else [out]}
         for side, tensors in parts.items():
             store.update({f"{name} {side} {n}": t.detach() for n, t in enumerate(tensors) if torch.is_tensor(t)})
 
@@ -221,9 +221,9 @@ def _same(value: Tensor, theirs: list[dict[str, Tensor]], layer: int, limit: flo
 def sum_of_blocks(setup: Setup) -> Outcome:
     from interp.models.residual import ResidualStream
 
-    found = ResidualStream(setup.model).check_additive(tolerance=float("inf"))
+    error = ResidualStream(setup.model).check_additive(tolerance=float("inf"))
     limit = 1e-3 if setup.model.cfg.dtype == torch.float32 else 0.05
-    return found < limit, f"a relative error up to {found:.2g}"
+    return error < limit, f"a relative error up to {error:.2g}"
 
 
 def _attention(setup: Setup, suffixes: tuple[str, ...]) -> tuple[int, dict[str, Tensor]]:
@@ -261,13 +261,13 @@ def values_by_heads(setup: Setup) -> Outcome:
     shape = head_shape(setup.model)
     gaps = []
     for layer in range(n):
-        pattern, v, z = (values[f"blocks.{layer}.attn.{each}"].float() for each in ("hook_pattern", "hook_v", "hook_z"))
+        pattern, v, z = (values[f"blocks.{layer}.attn.{name}"].float() for name in ("hook_pattern", "hook_v", "hook_z"))
         v = v.unflatten(-1, (shape.n_kv_heads, -1)) if v.ndim == 3 else v
         z = z.unflatten(-1, (shape.n_heads, -1)) if z.ndim == 3 else z
-        own = v.repeat_interleave(shape.n_heads // v.shape[2], 2)
-        gaps.append(gap(torch.einsum("bhqk,bkhd->bqhd", pattern, own), z))
-    found = worst(gaps)
-    return found < setup.same, f"differences up to {found:.2g} of their spread"
+        repeated = v.repeat_interleave(shape.n_heads // v.shape[2], 2)
+        gaps.append(gap(torch.einsum("bhqk,bkhd->bqhd", pattern, repeated), z))
+    difference = worst(gaps)
+    return difference < setup.same, f"differences up to {difference:.2g} of their spread"
 
 
 @trial(
@@ -281,9 +281,9 @@ def scores(setup: Setup) -> Outcome:
     gaps = []
     for layer in range(n):
         score, pattern = (
-            values[f"blocks.{layer}.attn.{each}"].float() for each in ("hook_attn_scores", "hook_pattern")
+            values[f"blocks.{layer}.attn.{name}"].float() for name in ("hook_attn_scores", "hook_pattern")
         )
         hidden = pattern == 0
         gaps.append(gap(score.masked_fill(hidden, -torch.inf).softmax(-1), pattern))
-    found = worst(gaps)
-    return found < max(setup.same, 1e-2), f"differences up to {found:.2g} of their spread"
+    difference = worst(gaps)
+    return difference < max(setup.same, 1e-2), f"differences up to {difference:.2g} of their spread"

@@ -27,8 +27,11 @@ class FittedLens:
     means="The lens translates another model's residuals: its readings mean nothing here.",
 )  # fmt: skip
 def weights(fitted: FittedLens) -> Outcome:
-    own, told = fitted.setup.weight_hash, fitted.lens.settings.weight_hash
-    return own == told, "the same" if own == told else f"fitted on {told[:12]}, the model has {own[:12]}"
+    model_hash, lens_hash = fitted.setup.weight_hash, fitted.lens.settings.weight_hash
+    return (
+        model_hash == lens_hash,
+        "the same" if model_hash == lens_hash else f"fitted on {lens_hash[:12]}, the model has {model_hash[:12]}",
+    )
 
 
 @trial(
@@ -46,12 +49,12 @@ def on_text(fitted: FittedLens) -> Outcome:
     points = [f"blocks.{layer}.hook_resid_post" for layer in sorted({n * k // 6 for k in range(1, 6)})]
     values: dict[str, Any] = capture(model, rows, points)
     truth = setup.logits(rows)[:, 1:].log_softmax(-1)
-    found = {"with": 0.0, "without": 0.0}
+    divergence = {"with": 0.0, "without": 0.0}
     with torch.no_grad():
         for point in points:
             resid = values[point][:, 1:].float()
             for way, read in (("with", lens.translate(point, resid)), ("without", resid)):
                 logits = final_norm_and_unembed(model, read).float().cpu().log_softmax(-1)
-                found[way] += float((truth.exp() * (truth - logits)).sum(-1).mean()) / len(points)
-    said = f"{found['with']:.2f} nats through the lens, {found['without']:.2f} without"
-    return found["with"] < found["without"], said
+                divergence[way] += float((truth.exp() * (truth - logits)).sum(-1).mean()) / len(points)
+    summary = f"{divergence['with']:.2f} nats through the lens, {divergence['without']:.2f} without"
+    return divergence["with"] < divergence["without"], summary

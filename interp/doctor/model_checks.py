@@ -26,8 +26,8 @@ NATS = 0.25
     "or norm, weights that were edited or badly converted, or a hook that was left attached.",
 )  # fmt: skip
 def logits_alone(setup: Setup) -> Outcome:
-    found = worst(gap(setup.clean(row), setup.expected(row)) for row in setup.prompts.rows)
-    return setup.alike(found)
+    difference = worst(gap(setup.clean(row), setup.expected(row)) for row in setup.prompts.rows)
+    return setup.alike(difference)
 
 
 @trial(
@@ -53,8 +53,8 @@ def ranks(setup: Setup) -> Outcome:
     means="A value overflows, as one large coordinate does in float16: everything after it is void.",
 )  # fmt: skip
 def finite(setup: Setup) -> Outcome:
-    found = int((~setup.clean(setup.prompts.rows[-1]).isfinite()).sum())
-    return found == 0, f"{found} of them"
+    n = int((~setup.clean(setup.prompts.rows[-1]).isfinite()).sum())
+    return n == 0, f"{n} of them"
 
 
 def _padded(setup: Setup, right: bool) -> float:
@@ -78,8 +78,8 @@ def _padded(setup: Setup, right: bool) -> float:
     means="Padding leaks into the text: numbers of batches differ from those of single prompts.",
 )  # fmt: skip
 def padded_right(setup: Setup) -> Outcome:
-    found = _padded(setup, right=True)
-    return setup.alike(found)
+    difference = _padded(setup, right=True)
+    return setup.alike(difference)
 
 
 @trial(
@@ -89,8 +89,8 @@ def padded_right(setup: Setup) -> Outcome:
     means="Positions count the padding, or attention sees it: short prompts of a batch are computed as if shifted.",
 )  # fmt: skip
 def padded_left(setup: Setup) -> Outcome:
-    found = _padded(setup, right=False)
-    return setup.alike(found)
+    difference = _padded(setup, right=False)
+    return setup.alike(difference)
 
 
 @trial(
@@ -104,8 +104,8 @@ def batch(setup: Setup) -> Outcome:
     length = min(row.shape[1] for row in rows)
     cut = torch.cat([row[:, :length] for row in rows])
     together = setup.logits(cut)
-    found = worst(gap(together[at], setup.logits(row[:, :length])[0]) for at, row in enumerate(rows))
-    return setup.alike(found)
+    difference = worst(gap(together[at], setup.logits(row[:, :length])[0]) for at, row in enumerate(rows))
+    return setup.alike(difference)
 
 
 @trial(
@@ -117,11 +117,11 @@ def batch(setup: Setup) -> Outcome:
 def later_tokens(setup: Setup) -> Outcome:
     row = setup.prompts.rows[-1][:, :48]
     start = row.shape[1] * 2 // 3
-    other = row.clone()
-    other[:, start:] = row[:, start:].roll(1, 1)
-    other[:, -1] = row[0, 0]
-    found = gap(setup.logits(other)[:, :start], setup.clean(row)[:, :start])
-    return setup.alike(found)
+    changed = row.clone()
+    changed[:, start:] = row[:, start:].roll(1, 1)
+    changed[:, -1] = row[0, 0]
+    difference = gap(setup.logits(changed)[:, :start], setup.clean(row)[:, :start])
+    return setup.alike(difference)
 
 
 def _stepwise(setup: Setup, row: Tensor) -> Tensor:
@@ -138,8 +138,8 @@ def _stepwise(setup: Setup, row: Tensor) -> Tensor:
 )  # fmt: skip
 def cache(setup: Setup) -> Outcome:
     row = setup.prompts.rows[1]
-    found = gap(_stepwise(setup, row), setup.clean(row)[0, 2:])
-    return setup.alike(found)
+    difference = gap(_stepwise(setup, row), setup.clean(row)[0, 2:])
+    return setup.alike(difference)
 
 
 @trial(
@@ -155,8 +155,8 @@ def generated(setup: Setup) -> Outcome:
         theirs = reference.continued(row, N_NEW)
         at = next((i for i, (a, b) in enumerate(zip(ours, theirs, strict=True)) if a != b), None)
         if at is not None:
-            told = torch.cat([row.cpu(), torch.tensor([theirs[:at]], dtype=torch.long)], 1)
-            logits = reference.logits(told)[0, -1]
+            tokens = torch.cat([row.cpu(), torch.tensor([theirs[:at]], dtype=torch.long)], 1)
+            logits = reference.logits(tokens)[0, -1]
             tied = float(logits[theirs[at]] - logits[ours[at]]) < setup.same * float(logits.std())
             differ += [] if tied else [f"token {at + 1} after {row.shape[1]}"]
     return not differ, ", ".join(differ) or f"the same {2 * N_NEW} tokens"
@@ -170,8 +170,8 @@ def generated(setup: Setup) -> Outcome:
 )  # fmt: skip
 def repeated(setup: Setup) -> Outcome:
     row = setup.prompts.rows[0]
-    found = gap(setup.logits(row), setup.clean(row))
-    return found < setup.same / 10, f"differences up to {found:.2g} of the spread of the logits"
+    difference = gap(setup.logits(row), setup.clean(row))
+    return difference < setup.same / 10, f"differences up to {difference:.2g} of the spread of the logits"
 
 
 @trial(
@@ -187,7 +187,7 @@ def tokens(setup: Setup) -> Outcome:
     if theirs is None:
         raise Skip("the model has no tokenizer")
     first, wrong = theirs.bos_token_id, []
-    for text in (*PROMPTS, *(each[:120] for each in PASSAGES)):
+    for text in (*PROMPTS, *(passage[:120] for passage in PASSAGES)):
         ours, published = to_tokens(setup.model, text)[0].tolist(), theirs(text)["input_ids"]
         starts = _starts(ours, first)
         if ours[starts:] != published[_starts(published, first) :]:
@@ -218,9 +218,9 @@ def bos(setup: Setup) -> Outcome:
     ways = {"as here": text, "without": rest, "once": torch.cat([column, rest], 1)}
     ways["twice"] = torch.cat([column, column, rest], 1)[:, : setup.model.cfg.n_ctx]
     n = rest.shape[1] - 2  # targets that every way has: all but the first two of the text
-    loss = {way: float(token_losses(setup.logits(each), each.cpu())[:, -n:].mean()) for way, each in ways.items()}
-    said = ", ".join(f"{way} {value:.2f}" for way, value in loss.items())
-    return loss["as here"] <= min(loss.values()) + NATS, f"{said} nats"
+    loss = {way: float(token_losses(setup.logits(tokens), tokens.cpu())[:, -n:].mean()) for way, tokens in ways.items()}
+    summary = ", ".join(f"{way} {value:.2f}" for way, value in loss.items())
+    return loss["as here"] <= min(loss.values()) + NATS, f"{summary} nats"
 
 
 @trial(
@@ -236,11 +236,11 @@ def text(setup: Setup) -> Outcome:
     rows = texts[:6]
     order = torch.randperm(rows.shape[1] - 1, generator=make_generator(setup.seed, "doctor", "order")) + 1
     mixed = torch.cat([rows[:, :1], rows[:, order.to(rows.device)]], 1)
-    loss, other = (float(token_losses(setup.logits(each), each.cpu()).mean()) for each in (rows, mixed))
+    loss, shuffled = (float(token_losses(setup.logits(tokens), tokens.cpu()).mean()) for tokens in (rows, mixed))
     uniform = math.log(setup.model.cfg.d_vocab)
-    if min(loss, other) > uniform - NATS:  # a model that was never trained is no mistake
+    if min(loss, shuffled) > uniform - NATS:  # a model that was never trained is no mistake
         raise Skip(f"it predicts no text better than a uniform guess ({loss:.2f} of {uniform:.2f} nats): untrained")
-    return loss < other - NATS, f"{loss:.2f} nats, {other:.2f} in random order ({uniform:.2f}: a uniform guess)"
+    return loss < shuffled - NATS, f"{loss:.2f} nats, {shuffled:.2f} in random order ({uniform:.2f}: a uniform guess)"
 
 
 @trial(

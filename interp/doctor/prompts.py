@@ -64,8 +64,8 @@ def prompts_of(model: HookedModel, seed: int = 0, *, few: bool = False) -> Promp
 
     `few`: two short ones and the first half of the long one.
     """
-    found = _prompts(model, seed)
-    return replace(found, rows=(*found.rows[:2], found.rows[-1][:, : LONG // 2])) if few else found
+    prompts = _prompts(model, seed)
+    return replace(prompts, rows=(*prompts.rows[:2], prompts.rows[-1][:, : LONG // 2])) if few else prompts
 
 
 def _prompts(model: HookedModel, seed: int) -> Prompts:
@@ -74,7 +74,7 @@ def _prompts(model: HookedModel, seed: int) -> Prompts:
         ids, generator = ordinary_tokens(model), make_generator(seed, "prompts of the doctor")
         lengths = [min(n, longest) for n in (4, 6, 7, 9, longest)]
         drawn = [ids[torch.randint(len(ids), (1, n), generator=generator)] for n in lengths]
-        return Prompts(tuple(each.to(model.cfg.device) for each in drawn), None)
+        return Prompts(tuple(row.to(model.cfg.device) for row in drawn), None)
     bos = [] if (first := bos_token_id(model)) is None else [first]
     ids = tokenizer_of(model).encode_batch([" ".join(PASSAGES)])[0]
     size = min(LENGTH, longest) - len(bos)

@@ -49,12 +49,12 @@ def reference_of(model: "HookedModel", plain: Any = None) -> tuple[Reference | N
 
     spec = model_spec(model)
     try:
-        found = read_plain(spec)
+        pair = read_plain(spec)
     except UnknownNameError:
         return None, "it was made in memory, so it cannot be read again from files"
     except WorkbenchError as error:
         return None, f"no other program runs {spec}: {error}"
-    if found is None:
+    if pair is None:
         return None, f"{spec} is a small model of the workbench's own, which no other program runs"
-    plain, tokenizer = found
+    plain, tokenizer = pair
     return Reference(plain.to(device="cpu", dtype=torch.float32).eval(), tokenizer), ""

@@ -73,15 +73,15 @@ def _step(setup: Setup) -> Step:
 def _in_float64(setup: Setup) -> Iterator[None]:
     """Run a small model in float64, and put its own tensors back."""
     model = setup.model.original_model
-    tensors = [each for each in (*model.parameters(), *model.buffers()) if each.dtype == torch.float32]
-    own = [each.data for each in tensors]
+    tensors = [tensor for tensor in (*model.parameters(), *model.buffers()) if tensor.dtype == torch.float32]
+    originals = [tensor.data for tensor in tensors]
     try:
-        for each in tensors if _step(setup) is STEPS["small"] else []:
-            each.data = each.data.double()
+        for tensor in tensors if _step(setup) is STEPS["small"] else []:
+            tensor.data = tensor.data.double()
         yield
     finally:
-        for each, data in zip(tensors, own, strict=True):
-            each.data = data
+        for tensor, data in zip(tensors, originals, strict=True):
+            tensor.data = data
 
 
 def _at(row: Tensor, length: int) -> Tensor:
@@ -93,9 +93,9 @@ def _at(row: Tensor, length: int) -> Tensor:
 def _noise(part: Tensor, setup: Setup, name: str) -> Tensor:
     """Return noise for the values of a hook point at the edited position; 0 where scores are masked."""
     finite = part.isfinite() & (part > MASKED_SCORE)
-    own, noise = part[finite], torch.zeros_like(part)
-    drawn = torch.randn(own.shape, generator=make_generator(setup.seed, "doctor", "noise", name)).to(own)
-    noise[finite] = _step(setup).size * own.square().mean().sqrt().clamp_min(1e-3) * drawn
+    values, noise = part[finite], torch.zeros_like(part)
+    drawn = torch.randn(values.shape, generator=make_generator(setup.seed, "doctor", "noise", name)).to(values)
+    noise[finite] = _step(setup).size * values.square().mean().sqrt().clamp_min(1e-3) * drawn
     return noise
 
 
@@ -134,14 +134,14 @@ def _predicted(setup: Setup, names: list[str]) -> dict[str, tuple[float, float]]
         logits = run_with_hooks(setup.model, row, [(name, kept(name)) for name in names], **options)
         total = (logits[0].double() * _weights(setup, logits)).sum()
         gradients = torch.autograd.grad(total, list(values.values()), allow_unused=True)
-    found = {}
+    predictions = {}
     for (name, value), gradient in zip(values.items(), gradients, strict=True):
         part = _at(value.detach()[0], row.shape[1])
         noise = _noise(part, setup, name).double()
         slope = torch.zeros_like(noise) if gradient is None else _at(gradient[0], row.shape[1]).double()
         terms = torch.where(noise != 0, slope * noise, 0)
-        found[name] = float(terms.sum()), float(terms.square().sum().sqrt())
-    return found
+        predictions[name] = float(terms.sum()), float(terms.square().sum().sqrt())
+    return predictions
 
 
 def _edited(setup: Setup, names: list[str], sign: int) -> Tensor:
@@ -161,7 +161,7 @@ def responses(setup: Setup) -> list[Response]:
     """Return the response to noise at every hook point, in the order of a pass; computed once."""
     if "responses" in setup.known:
         return setup.known["responses"]
-    names, found = editable_points(setup), []
+    names, rows = editable_points(setup), []
     with _in_float64(setup):
         predicted = dict.fromkeys(names, (0.0, 0.0)) if _step(setup) is STEPS["16 bits"] else _predicted(setup, names)
         names = list(predicted)
@@ -173,9 +173,9 @@ def responses(setup: Setup) -> list[Response]:
             largest = change.abs().amax(-1)
             for at, name in enumerate(part):
                 ends = float(largest[at, :AT].max()), float(largest[at, AT:].max())
-                found.append(Response(name, *ends, float(sums[at]), *predicted[name]))
-    setup.known["responses"] = found
-    return found
+                rows.append(Response(name, *ends, float(sums[at]), *predicted[name]))
+    setup.known["responses"] = rows
+    return rows
 
 
 @trial(
@@ -187,11 +187,11 @@ def responses(setup: Setup) -> list[Response]:
 )  # fmt: skip
 def edits(setup: Setup) -> Outcome:
     spread = float(setup.clean(setup.prompts.rows[0]).std())
-    found = responses(setup)
-    idle = [each.hook_point for each in found if not each.after > 1e-8 * spread]
-    early = [each.hook_point for each in found if each.before > max(1e-6 * spread, 1e-3 * each.after)]
-    said = f"{len(found) - len(idle)} of {len(found)} change the logits, {len(early)} of them before the position"
-    return not idle and not early, said + (f": {', '.join([*idle, *early][:4])}" if idle or early else "")
+    rows = responses(setup)
+    idle = [response.hook_point for response in rows if not response.after > 1e-8 * spread]
+    early = [response.hook_point for response in rows if response.before > max(1e-6 * spread, 1e-3 * response.after)]
+    summary = f"{len(rows) - len(idle)} of {len(rows)} change the logits, {len(early)} of them before the position"
+    return not idle and not early, summary + (f": {', '.join([*idle, *early][:4])}" if idle or early else "")
 
 
 @trial(
@@ -209,13 +209,13 @@ def gradients(setup: Setup) -> Outcome:
     row = edited_prompt(setup)
     logits = setup.logits(row)
     spread = float(logits.std() * _weights(setup, logits).norm())
-    found = responses(setup)
-    wrong = [each for each in found if each.differs(step, spread)]
-    said = f"{len(found) - len(wrong)} of {len(found)} agree"
+    rows = responses(setup)
+    wrong = [response for response in rows if response.differs(step, spread)]
+    summary = f"{len(rows) - len(wrong)} of {len(rows)} agree"
     if not wrong:
-        return True, said
+        return True, summary
     last = wrong[-1]
     return False, (
-        f"{said}; the last before the output that does not is {last.hook_point}: "
+        f"{summary}; the last before the output that does not is {last.hook_point}: "
         f"{last.predicted:.2g} by its gradient, {last.measured:.2g} measured"
     )

@@ -56,9 +56,9 @@ class Setup:
         """Largest `relative` difference of values that are the same but for rounding, by the model's dtype."""
         return 2e-3 if self.model.cfg.dtype == torch.float32 else 0.15
 
-    def alike(self, found: float) -> "Outcome":
+    def alike(self, difference: float) -> "Outcome":
         """Return the outcome for logits that have to be the same but for rounding, by their largest `gap`."""
-        return found < self.same, f"differences up to {found:.2g} of the spread of the logits"
+        return difference < self.same, f"differences up to {difference:.2g} of the spread of the logits"
 
     def held_against(self) -> Reference:
         """Return the reference, or skip the trial."""
@@ -132,13 +132,13 @@ def trials_of(module: Any) -> list[Trial]:
 
 def due(trials: Iterable[Trial], *, quick: bool) -> list[Trial]:
     """Return the trials of an examination; of a quick one the cheap ones."""
-    return [each for each in trials if each.cheap or not quick]
+    return [trial for trial in trials if trial.cheap or not quick]
 
 
 def run_trials(trials: Iterable[Trial], setup: Any) -> Iterator[Check]:
     """Yield the check of each trial as it is done."""
-    for each in trials:
-        yield each.run(setup)
+    for trial in trials:
+        yield trial.run(setup)
 
 
 def gap(came: Tensor, expected: Tensor) -> float:

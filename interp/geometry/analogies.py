@@ -55,8 +55,8 @@ class Nearest(Finding):
     centred: bool
 
     def sentence(self) -> str:
-        near = ", ".join(f"{each.word!r} {each.cosine:.2f}" for each in self.others)
-        n_variants = sum(each.variant for each in self.neighbours)
+        near = ", ".join(f"{neighbour.word!r} {neighbour.cosine:.2f}" for neighbour in self.others)
+        n_variants = sum(neighbour.variant for neighbour in self.neighbours)
         return (
             f"nearest to {self.query!r}: {near} ({n_variants} of the first {len(self.neighbours)} are its variants, "
             f"left out here; random words {self.random:.2f}, one in a thousand {self.random_high:.2f})"
@@ -65,7 +65,7 @@ class Nearest(Finding):
     def to_records(self) -> list[Record]:
         """Return one row per neighbour: `query, word, cosine, variant`, and the null `random, random_high`."""
         null = {"random": self.random, "random_high": self.random_high}
-        return [{"query": self.query, **vars(each), **null} for each in self.neighbours]
+        return [{"query": self.query, **vars(neighbour), **null} for neighbour in self.neighbours]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,9 +99,9 @@ class Analogy(Finding):
         ranks = self.ranks or dict.fromkeys(self.answers)
         words = {"a": self.a, "b": self.b, "c": self.c, "expect": self.expect}
         return [
-            {**words, "excluded": name, "answer": found[0] if found else None, "rank": ranks[name]}
+            {**words, "excluded": name, "answer": answers[0] if answers else None, "rank": ranks[name]}
             | {"rank_of_c_alone": self.rank_of_c_alone}
-            for name, found in self.answers.items()
+            for name, answers in self.answers.items()
         ]
 
 
@@ -176,10 +176,10 @@ class WordVectors:
         """Return the `k` nearest words by cosine similarity, without the word itself."""
         number = self.number(word)
         cosines = self.units @ self.units[number]
-        own, same = np.zeros(len(self), bool), self.variants(word)
+        mask, same = np.zeros(len(self), bool), self.variants(word)
         if same.all():
             raise ConfigError(f"all {len(self)} words are variants of {word!r}; neighbours need other words")
-        own[number] = True
+        mask[number] = True
         far = cosines[~same]
 
         def first(left_out: np.ndarray) -> tuple[Neighbour, ...]:
@@ -188,7 +188,7 @@ class WordVectors:
 
         return Nearest(
             query=word,
-            neighbours=first(own),
+            neighbours=first(mask),
             others=first(same),
             random=float(far.mean()),
             random_high=float(np.quantile(far, 0.999)),

@@ -95,8 +95,8 @@ def simulated(n: int, cyclic: bool, arc: float, noise_dims: int) -> tuple[np.nda
     ranks = np.zeros_like(distances)
     ranks[:, upper[0], upper[1]] = centred_ranks(distances[:, upper[0], upper[1]])
     ranks += ranks.transpose(0, 2, 1)
-    found = order_correlations(ranks, order_models(n, cyclic), np.arange(n)[None])[:, 0]
-    return found[0] - found[1], found.max(0)
+    correlations = order_correlations(ranks, order_models(n, cyclic), np.arange(n)[None])[:, 0]
+    return correlations[0] - correlations[1], correlations.max(0)
 
 
 Shape = Literal["circle", "line", "ordered", "unordered", "undecided"]
@@ -274,8 +274,8 @@ def order_correlations(
     parts = []
     for start in range(0, len(orders), block):
         rows, columns = orders[start : start + block, :, None], orders[start : start + block, None, :]
-        found = [model[rows, columns].reshape(len(rows), -1) @ flat.T for model in ranked]
-        parts.append(np.stack([found[0], np.max(found[1:], axis=0)]))
+        correlations = [model[rows, columns].reshape(len(rows), -1) @ flat.T for model in ranked]
+        parts.append(np.stack([correlations[0], np.max(correlations[1:], axis=0)]))
     return np.concatenate(parts, axis=1)
 
 

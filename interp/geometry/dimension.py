@@ -91,13 +91,13 @@ class IntrinsicDimension(Finding):
     seed: int
 
     def __getitem__(self, estimator: str) -> Estimate:
-        for each in self.estimates:
-            if each.estimator == estimator:
-                return each
-        raise UnknownNameError("estimator", estimator, [each.estimator for each in self.estimates], self.note)
+        for estimate in self.estimates:
+            if estimate.estimator == estimator:
+                return estimate
+        raise UnknownNameError("estimator", estimator, [estimate.estimator for estimate in self.estimates], self.note)
 
     def sentence(self) -> str:
-        values = [each.dimension.estimate for each in self.estimates]
+        values = [estimate.dimension.estimate for estimate in self.estimates]
         text = "; ".join(map(str, self.estimates))
         if len(values) > 1:
             text += f". They differ by a factor of {max(values) / min(values):.1f}"
@@ -105,7 +105,7 @@ class IntrinsicDimension(Finding):
 
     def to_records(self) -> list[Record]:
         """Return one row per estimator: its estimate and interval, and `gaussian`, the null."""
-        return [record for each in self.estimates for record in each.to_records()]
+        return [record for estimate in self.estimates for record in estimate.to_records()]
 
 
 def intrinsic_dimension(
@@ -120,9 +120,9 @@ def intrinsic_dimension(
     check_count("k_pca", k_pca, 2, "fewer neighbours have no components to count")
     needed = max(k_mle + 2, 20)
     check_count("max_points", max_points, needed, f"neighbourhoods of k_mle = {k_mle} need that many points")
-    given = as_points(x)
-    points = np.unique(given, axis=0)
-    n_repeated = len(given) - len(points)
+    rows = as_points(x)
+    points = np.unique(rows, axis=0)
+    n_repeated = len(rows) - len(points)
     rng = np.random.default_rng(derive_seed(seed, "intrinsic dimension"))
     drawn = points[np.sort(rng.permutation(len(points))[:max_points])]
     points = without_near_copies(drawn)
@@ -233,9 +233,9 @@ def nearest_distances(
         gap[np.arange(rows.stop - start), np.arange(start, rows.stop)] = np.inf
         near = np.argpartition(gap, k - 1, axis=1)[:, :k]
         exact = np.sqrt(((points[rows, None] - points[near]) ** 2).sum(-1)) if k <= 8 else None
-        found = np.sqrt(np.take_along_axis(gap, near, 1).clip(min=1e-300)) if exact is None else exact
-        order = np.argsort(found, axis=1, kind="stable")
-        distances[rows] = np.take_along_axis(found, order, 1)
+        lengths = np.sqrt(np.take_along_axis(gap, near, 1).clip(min=1e-300)) if exact is None else exact
+        order = np.argsort(lengths, axis=1, kind="stable")
+        distances[rows] = np.take_along_axis(lengths, order, 1)
         indices[rows] = np.take_along_axis(near, order, 1)
     return distances, indices
 

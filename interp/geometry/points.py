@@ -185,13 +185,13 @@ def check_count(name: str, value: int, least: int, why: str) -> None:
         raise ConfigError(f"{name} must be a whole number of at least {least}, got {value!r}: {why}")
 
 
-def two_groups(labels: Any, n: int, *, each: int = 2) -> Bool[np.ndarray, " {n}"]:
-    """Convert binary labels to a mask. Raises `ConfigError` unless both classes have `each` rows or more."""
+def two_groups(labels: Any, n: int, *, least: int = 2) -> Bool[np.ndarray, " {n}"]:
+    """Convert binary labels to a mask. Raises `ConfigError` unless both classes have `least` rows or more."""
     labels = one_each(labels, n)
-    found = np.unique(labels)
-    if len(found) != 2:
-        raise ConfigError(f"expected two classes, the labels hold {len(found)}: {found[:5].tolist()}")
-    yes = labels == found[1]
-    if min(yes.sum(), (~yes).sum()) < each:
-        raise ConfigError(f"{int(yes.sum())} and {int((~yes).sum())} rows of the classes; {each} of each are needed")
+    classes = np.unique(labels)
+    if len(classes) != 2:
+        raise ConfigError(f"expected two classes, the labels hold {len(classes)}: {classes[:5].tolist()}")
+    yes = labels == classes[1]
+    if min(yes.sum(), (~yes).sum()) < least:
+        raise ConfigError(f"{int(yes.sum())} and {int((~yes).sum())} rows of the classes; {least} of each are needed")
     return yes

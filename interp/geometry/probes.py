@@ -153,10 +153,10 @@ def control_classes(
     return rng.permutation(drawn)[number]
 
 
-def logistic_regression(strength: float, *, balanced: bool = False, each: bool = True, tol: float = 1e-4) -> "Pipeline":
+def logistic_regression(strength: float, *, balanced: bool = False, std: bool = True, tol: float = 1e-4) -> "Pipeline":
     """Return an unfitted scaler and logistic regression, the probe for coordinates and latents alike.
 
-    `strength` is the inverse L2 penalty on scaled inputs. `balanced` gives the classes equal weight. `each` scales
+    `strength` is the inverse L2 penalty on scaled inputs. `balanced` gives the classes equal weight. `std` scales
     every coordinate to unit variance; otherwise coordinates are only centred.
     """
     from sklearn.linear_model import LogisticRegression
@@ -165,7 +165,7 @@ def logistic_regression(strength: float, *, balanced: bool = False, each: bool =
 
     weights = "balanced" if balanced else None
     return make_pipeline(
-        StandardScaler(with_std=each), LogisticRegression(C=strength, class_weight=weights, max_iter=500, tol=tol)
+        StandardScaler(with_std=std), LogisticRegression(C=strength, class_weight=weights, max_iter=500, tol=tol)
     )
 
 
@@ -230,7 +230,7 @@ def accuracy_interval(right: Bool[np.ndarray, " n"], document: Shaped[np.ndarray
     Where all documents have the same share (all answers right, say), it is Wilson's, and a document counts once.
     """
     share = float(right.mean())
-    by_document = np.array([right[document == each].mean() for each in np.unique(document)])
+    by_document = np.array([right[document == number].mean() for number in np.unique(document)])
     if np.ptp(by_document) == 0:
         return proportion_interval(share * len(by_document), len(by_document))
     mean, low, high = t_interval(by_document)
@@ -289,7 +289,7 @@ class Directions(Finding):
     random_cosine: float
 
     def __getitem__(self, method: str) -> ConceptDirection:
-        return next(each for each in self.found if each.method == method)
+        return next(direction for direction in self.found if direction.method == method)
 
     def sentence(self) -> str:
         cosines = ", ".join(f"{names} {value:.2f}" for names, value in self.cosines.items())
@@ -297,7 +297,7 @@ class Directions(Finding):
 
     def to_records(self) -> list[Record]:
         """Return one row per method: its accuracy and that on shuffled labels."""
-        return [record for each in self.found for record in each.to_records()]
+        return [record for direction in self.found for record in direction.to_records()]
 
 
 def concept_directions(x: Any, labels: Any, heldout: Any, *, seed: int = 0) -> Directions:
@@ -307,7 +307,7 @@ def concept_directions(x: Any, labels: Any, heldout: Any, *, seed: int = 0) -> D
     of a class on either side of the split.
     """
     points, heldout = as_points(x), np.asarray(heldout, bool)
-    yes = two_groups(labels, len(points), each=4)
+    yes = two_groups(labels, len(points), least=4)
     if heldout.shape != yes.shape:
         raise ConfigError(
             f"heldout must be true or false for each of the {len(points)} rows, got shape {list(heldout.shape)}"
@@ -315,14 +315,14 @@ def concept_directions(x: Any, labels: Any, heldout: Any, *, seed: int = 0) -> D
     train, test = ~heldout, heldout
     two_groups(yes[train], int(train.sum()))
     two_groups(yes[test], int(test.sum()))
-    found = []
+    directions = []
     for method in METHODS:
         find = partial(find_direction, method=method)
         direction, accuracy = scored_direction(method, find, points, yes=yes, heldout=heldout, seed=seed)
-        found.append(ConceptDirection(**vars(accuracy), direction=direction))
-    pairs = [(a, b) for i, a in enumerate(found) for b in found[i + 1 :]]
+        directions.append(ConceptDirection(**vars(accuracy), direction=direction))
+    pairs = [(a, b) for i, a in enumerate(directions) for b in directions[i + 1 :]]
     cosines = {f"{a.method}, {b.method}": float(a.direction @ b.direction) for a, b in pairs}
-    return Directions(found=tuple(found), cosines=cosines, random_cosine=points.shape[1] ** -0.5)
+    return Directions(found=tuple(directions), cosines=cosines, random_cosine=points.shape[1] ** -0.5)
 
 
 def find_direction(
@@ -385,8 +385,8 @@ def _balanced_accuracy(
     along = points @ direction
     seen = along[train]
     threshold = (seen[labels].mean() + seen[~labels].mean()) / 2
-    said, truth = along[~train] > threshold, yes[~train]
-    return float((said[truth].mean() + (~said[~truth]).mean()) / 2)
+    predictions, truth = along[~train] > threshold, yes[~train]
+    return float((predictions[truth].mean() + (~predictions[~truth]).mean()) / 2)
 
 
 SMALL = 1e-10
@@ -484,7 +484,7 @@ def erasure(x: Any, labels: Any, heldout: Any, *, seed: int = 0) -> Erasure:
     eraser = fit_eraser(points[~heldout], labels[~heldout])
     rng = np.random.default_rng(derive_seed(seed, "random directions"))
     frame, _ = np.linalg.qr(rng.standard_normal((points.shape[1], max(eraser.read.shape[1], 1))))
-    erased, other = eraser(points), Eraser(eraser.mean, frame, frame.T)(points)
+    erased, control = eraser(points), Eraser(eraser.mean, frame, frame.T)(points)
     train = points[~heldout]
     z = one_hot(labels[~heldout], len(train))
     z = z - z.mean(0)
@@ -499,7 +499,7 @@ def erasure(x: Any, labels: Any, heldout: Any, *, seed: int = 0) -> Erasure:
         after_heldout=after[1],
         base_rate=base[0],
         base_rate_heldout=base[1],
-        random=_accuracies(other, labels, heldout)[1],
+        random=_accuracies(control, labels, heldout)[1],
         change=float(np.linalg.norm(erased - points) / np.linalg.norm(points - eraser.mean)),
         cross_covariance=float(left / max(was, 1e-300)),
         n=int((~heldout).sum()),

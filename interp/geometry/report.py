@@ -148,14 +148,14 @@ class _Prompts:
 
     def starts(self, model: HookedModel, hook_point: str, batch_size: int) -> "list[_Start]":
         """Return the residual at the hook point for every prompt, in groups of one length: where the passes start."""
-        found = []
+        groups = []
         for group in by_length(self.tokens, batch_size):
             tokens = torch.tensor([self.tokens[i] for i in group], device=model.cfg.device)
             value = capture(model, tokens, [hook_point])[hook_point]
-            found.append(
+            groups.append(
                 _Start(np.array(group), value, torch.from_numpy(self.at[group]), torch.from_numpy(self.word[group]))
             )
-        return found
+        return groups
 
 
 class _Start(NamedTuple):
@@ -229,12 +229,12 @@ def _summary(
     """Summarise the changes of the answers by step; on a line, rotations past its end do not count."""
     n, cyclic = len(acts.concept.words), acts.concept.cyclic
     rows, real = np.arange(len(word)), word + 1
-    own = real % n
+    original = real % n
 
     def towards(logits: np.ndarray, step: int) -> np.ndarray:
         """Return the change of the rotated answer minus the mean over all but it and the original answer."""
         wanted, change = real + step, logits - clean
-        right, spoilt = change[rows, wanted % n], change[rows, own]
+        right, spoilt = change[rows, wanted % n], change[rows, original]
         others = (change.sum(1) - right - spoilt) / (n - 2)
         return np.where(cyclic | (wanted < n), right - others, np.nan)
 
@@ -328,7 +328,7 @@ def measure_concepts(
         if progress:
             progress(done + 1, total, {"read": concept.name})
     shapes = find_shapes(lists, seed=seed)
-    found = {}
+    geometries = {}
     for done, (name, acts) in enumerate(lists.items()):
         steering: StrengthSweep | str = "interventions were left out"
         rotation: RotationSweep | str = "interventions were left out"
@@ -336,7 +336,7 @@ def measure_concepts(
             steering = or_why(lambda name=name: _steer(model, name, lists, n_random, seed))
             rotation = or_why(lambda acts=acts: _rotate(model, acts, n_random, seed))
         probes = or_why(lambda name=name: tuple(_probes(name, lists, seed)))
-        found[name] = ConceptGeometry(shape=shapes[name], probes=probes, steering=steering, rotation=rotation)
+        geometries[name] = ConceptGeometry(shape=shapes[name], probes=probes, steering=steering, rotation=rotation)
         if progress:
             progress(len(concepts) + done + 1, total, {"measured": name})
     made = ShapesSettings(
@@ -346,7 +346,7 @@ def measure_concepts(
         sentences=tuple(sentences),
         **asdict(config),
     )
-    return WordGeometry(settings=made, lists=found)
+    return WordGeometry(settings=made, lists=geometries)
 
 
 def early_hook_point(model: HookedModel) -> str:
@@ -363,7 +363,7 @@ def _probes(name: str, lists: dict[str, WordActivations], seed: int) -> list[Pro
         raise ConfigError("a probe needs words of another list as negatives; measure two lists or more")
     hook_points = next(iter(lists.values())).hook_points
     words = np.array([word for acts in lists.values() for word in acts.concept.words])
-    yes = np.repeat([each == name for each in lists], [len(acts.concept.words) for acts in lists.values()])
+    yes = np.repeat([key == name for key in lists], [len(acts.concept.words) for acts in lists.values()])
     layers = {
         hook_point: np.concatenate([acts.points(hook_point) for acts in lists.values()]) for hook_point in hook_points
     }
@@ -376,7 +376,7 @@ def _steer(model: HookedModel, name: str, lists: dict[str, WordActivations], n_r
         raise ConfigError("a direction needs words of another list to point away from; measure two lists or more")
     hook_point = early_hook_point(model)
     points = np.concatenate([acts.points(hook_point) for acts in lists.values()])
-    yes = np.repeat([each == name for each in lists], [len(acts.concept.words) for acts in lists.values()])
+    yes = np.repeat([key == name for key in lists], [len(acts.concept.words) for acts in lists.values()])
     heldout = np.concatenate([np.arange(len(acts.concept.words)) % 2 == 1 for acts in lists.values()])
     direction = concept_directions(points, yes, heldout, seed=seed)["difference in means"]
     return sweep_strengths(

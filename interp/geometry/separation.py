@@ -97,12 +97,12 @@ class WordsAlong(Finding):
     @property
     def set_apart(self) -> tuple[str, ...]:
         """Lists that lie higher or lower than the others, more than along random directions."""
-        return tuple(each.name for each in self.lists if each.p is not None and each.p <= self.alpha)
+        return tuple(row.name for row in self.lists if row.p is not None and row.p <= self.alpha)
 
     def sentence(self) -> str:
-        found = ", ".join(self.set_apart) or "no list"
+        names = ", ".join(self.set_apart) or "no list"
         return (
-            f"along the direction at {self.hook_point} {found} set apart (each p against {self.alpha:.2g}); it has "
+            f"along the direction at {self.hook_point} {names} set apart (each p against {self.alpha:.2g}); it has "
             f"{self.share:.4f} of the words' variance (random {self.random_share:.4f}, at most "
             f"{self.random_share_high:.4f})"
         )
@@ -110,7 +110,7 @@ class WordsAlong(Finding):
     def to_records(self) -> list[Record]:
         """Return one row per list: its separation with p-value, and its plane's share with random directions'."""
         names = ("name", "separation", "auc", "p", "plane_share", "random_plane_share", "random_plane_high")
-        return [{name: getattr(each, name) for name in names} for each in self.lists]
+        return [{name: getattr(row, name) for name in names} for row in self.lists]
 
 
 def words_along(
@@ -137,12 +137,12 @@ def words_along(
     cloud = _Cloud.of(points, unit, n_random, seed)
     words = [(number, word) for number, acts in enumerate(lists.values()) for word in acts.concept.words]
     owner, counted = np.array([number for number, _ in words]), np.array([word not in made_of for _, word in words])
-    found = [_list_along(acts, hook_point, cloud, owner, at, counted) for at, acts in enumerate(lists.values())]
+    rows = [_list_along(acts, hook_point, cloud, owner, at, counted) for at, acts in enumerate(lists.values())]
     shares = (cloud.at_random**2).sum(0) / cloud.total
     return WordsAlong(
         hook_point=canonical_hook_point(hook_point),
-        lists=tuple(found),
-        alpha=ALPHA / max(1, sum(each.p is not None for each in found)),
+        lists=tuple(rows),
+        alpha=ALPHA / max(1, sum(row.p is not None for row in rows)),
         smallest_p=smallest_p(n_random),
         share=float((cloud.along**2).sum()) / cloud.total,
         random_share=float(shares.mean()),
@@ -213,9 +213,9 @@ def _judge(
     if min(yes.sum(), (~yes).sum()) < LEAST:
         return None, None, None
     along = cloud.along[counted]
-    [found] = _separation(along[:, None], owner, at)
-    p = p_from_null(found, _separation(cloud.at_random[counted], owner, at), alternative="two-sided")
-    return float(found), auroc(along, yes), p
+    [separation] = _separation(along[:, None], owner, at)
+    p = p_from_null(separation, _separation(cloud.at_random[counted], owner, at), alternative="two-sided")
+    return float(separation), auroc(along, yes), p
 
 
 def separations(
@@ -229,7 +229,7 @@ def separations(
         raise ConfigError("no lists of words were given; find_concepts([]) gives all")
     clouds = [acts.points(hook_point) for acts in lists.values()]
     points = as_points(np.concatenate(clouds), what="the words", at_least=3)
-    owner = np.repeat(np.arange(len(clouds)), [len(each) for each in clouds])
+    owner = np.repeat(np.arange(len(clouds)), [len(cloud) for cloud in clouds])
     along = points @ as_points(directions, what="the directions", at_least=1, d=points.shape[1]).T
     return np.stack([_separation(along, owner, at) for at in range(len(clouds))])
 
@@ -240,8 +240,8 @@ def _separation(values: Float64[np.ndarray, "n k"], owner: Int[np.ndarray, " n"]
     The median of the others is used because one distant list would shift their mean away from all lists.
     """
     lists = {number: values[owner == number] for number in np.unique(owner)}
-    within = np.sum([((each - each.mean(0)) ** 2).sum(0) for each in lists.values()], axis=0)
+    within = np.sum([((rows - rows.mean(0)) ** 2).sum(0) for rows in lists.values()], axis=0)
     spread = np.sqrt(within / max(1, len(values) - len(lists)))
-    others = np.median([each.mean(0) for number, each in lists.items() if number != at], axis=0)
+    others = np.median([rows.mean(0) for number, rows in lists.items() if number != at], axis=0)
     gap = lists[at].mean(0) - others
     return np.divide(gap, spread, out=np.zeros_like(gap), where=spread > 0)

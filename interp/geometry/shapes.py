@@ -91,10 +91,10 @@ def cluster_tests(
     observed = silhouettes(distances, labels)
     rng = np.random.default_rng(derive_seed(seed, "words dealt at random"))
     dealt = np.stack([silhouettes(distances, rng.permutation(labels)).max(0) for _ in range(n_deals)])
-    found = {}
+    tests = {}
     for number, name in enumerate(lists):
         layer = int(observed[:, number].argmax())
-        found[name] = ClusterTest(
+        tests[name] = ClusterTest(
             name=name,
             silhouette=float(observed[layer, number]),
             null=float(dealt[:, number].mean()),
@@ -106,7 +106,7 @@ def cluster_tests(
             n_deals=n_deals,
             seed=seed,
         )
-    return found
+    return tests
 
 
 def silhouettes(
@@ -115,12 +115,12 @@ def silhouettes(
     """Return the mean silhouette of each list, `[n_layers, n_lists]`, from `distances [n_layers, n, n]`."""
     member = (labels[:, None] == np.unique(labels)[None]).astype(np.float64)
     sizes = member.sum(0)
-    own = member.astype(bool)
+    mask = member.astype(bool)
     sums = distances @ member  # [n_layers, n, n_lists]
-    a = sums[:, own] / (sizes[labels] - 1).clip(min=1)
-    b = np.where(own, np.inf, sums / sizes).min(2)
-    each = (b - a) / np.maximum(np.maximum(a, b), 1e-300)
-    return each @ member / sizes
+    a = sums[:, mask] / (sizes[labels] - 1).clip(min=1)
+    b = np.where(mask, np.inf, sums / sizes).min(2)
+    silhouette = (b - a) / np.maximum(np.maximum(a, b), 1e-300)
+    return silhouette @ member / sizes
 
 
 def _distances(points: np.ndarray) -> np.ndarray:
@@ -290,7 +290,7 @@ def _shape(
     hook_point = acts.hook_points[layer]
     if np.ptp(acts.points(hook_point), axis=0).max() == 0:
         raise ConfigError(f"all words of {name!r} have the same activation in this model; leave the list out")
-    ranks = np.stack([ranked_distances(acts.points(each, half=1)) for each in acts.hook_points])
+    ranks = np.stack([ranked_distances(acts.points(point, half=1)) for point in acts.hook_points])
     order = judge_layer(ranks, acts.points(hook_point, half=1), cyclic=cyclic, alpha=alpha, n_draws=n_draws, seed=seed)
     circular, linear = _correlations(acts, 1)
     plane = fit_plane(acts.points(hook_point, half=0), seed=seed)

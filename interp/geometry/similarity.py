@@ -59,22 +59,22 @@ class Similarity(Finding):
 def cka(x: Any, y: Any, *, n_shuffles: int = DRAWS["thorough"], seed: int = 0) -> Similarity:
     """Compute the unbiased linear CKA of `x [n, d1]` and `y [n, d2]`, `n >= 4`, with its null."""
     x, y = same_rows(x, y, at_least=4)
-    k, other = (away @ away.T for away in (centred(x), centred(y)))
-    norm = _norm(hsic(k, k), hsic(other, other))
-    return _against_shuffles("CKA", lambda rows: hsic(k, other[np.ix_(rows, rows)]) / norm, len(x), n_shuffles, seed)
+    kx, ky = (away @ away.T for away in (centred(x), centred(y)))
+    norm = _norm(hsic(kx, kx), hsic(ky, ky))
+    return _against_shuffles("CKA", lambda rows: hsic(kx, ky[np.ix_(rows, rows)]) / norm, len(x), n_shuffles, seed)
 
 
-def hsic(k: Float[np.ndarray, "n n"], other: Float[np.ndarray, "n n"]) -> float:
+def hsic(kx: Float[np.ndarray, "n n"], ky: Float[np.ndarray, "n n"]) -> float:
     """Return the unbiased estimate of the Hilbert-Schmidt independence criterion (Song et al. 2012, eq. 4).
 
-    `k, other [n, n]`: kernel matrices of the same `n >= 4` items.
+    `kx, ky [n, n]`: kernel matrices of the same `n >= 4` items.
     """
-    n = len(k)
-    k, other = (m - np.diag(np.diag(m)) for m in (k, other))
-    rows_k, rows_other = k.sum(0), other.sum(0)
-    trace = (k * other).sum()
-    both = rows_k.sum() * rows_other.sum() / ((n - 1) * (n - 2))
-    return float((trace + both - 2 / (n - 2) * (rows_k @ rows_other)) / (n * (n - 3)))
+    n = len(kx)
+    kx, ky = (m - np.diag(np.diag(m)) for m in (kx, ky))
+    rows_kx, rows_ky = kx.sum(0), ky.sum(0)
+    trace = (kx * ky).sum()
+    both = rows_kx.sum() * rows_ky.sum() / ((n - 1) * (n - 2))
+    return float((trace + both - 2 / (n - 2) * (rows_kx @ rows_ky)) / (n * (n - 3)))
 
 
 def ranked_distances(points: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n n"]:
@@ -248,7 +248,7 @@ def compare_clouds(
     within = [wasserstein(half[:size], half[size:]).w2_squared for split in splits for half in split]
     mixed = np.concatenate([cloud[:size] for cloud in splits[0]])
     draws = [mixed[rng.permutation(2 * size)] for _ in range(n_relabelled)]
-    relabelled = [wasserstein(each[:size], each[size:]).w2_squared for each in draws]
+    relabelled = [wasserstein(draw[:size], draw[size:]).w2_squared for draw in draws]
     value, floor = float(np.mean(between)), float(np.mean(within))
     return CloudDistance(
         between=value,

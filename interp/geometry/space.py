@@ -101,17 +101,17 @@ class SpaceReport(Artefact, kind="space", made_by="geometry space"):
 
     def details(self) -> list[str]:
         """Return one line per space and per relation."""
-        lines = [f"{name}: {found}. {self.dimensions[name]}" for name, found in self.spectra.items()]
-        return [*lines, *(f"{name}: {found}" for name, found in self.relations.items())]
+        lines = [f"{name}: {spectrum}. {self.dimensions[name]}" for name, spectrum in self.spectra.items()]
+        return [*lines, *(f"{name}: {relation}" for name, relation in self.relations.items())]
 
     def facts(self) -> list[tuple[str, str]]:
         """Return the participation ratios of the first spaces."""
         few = list(self.spectra.items())[:4]
-        return [(name, f"participation ratio {cell(found.participation_ratio)}") for name, found in few]
+        return [(name, f"participation ratio {cell(spectrum.participation_ratio)}") for name, spectrum in few]
 
     def to_records(self) -> list[Record]:
         """Return one row per space: its measures, each followed by its null."""
-        return [_space_row(name, found, self.dimensions[name]) for name, found in self.spectra.items()]
+        return [_space_row(name, spectrum, self.dimensions[name]) for name, spectrum in self.spectra.items()]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,9 +233,9 @@ def read_points(
             if len(mine):
                 values = capture(tokens[start : start + 8].to(model.cfg.device))
                 for name in names:
-                    found = values[name].flatten(2)[mine[:, 0] - start, mine[:, 1]]
-                    rows[name].append(found.float().cpu().numpy())
-    return {name: np.concatenate(each) for name, each in rows.items()}
+                    vectors = values[name].flatten(2)[mine[:, 0] - start, mine[:, 1]]
+                    rows[name].append(vectors.float().cpu().numpy())
+    return {name: np.concatenate(parts) for name, parts in rows.items()}
 
 
 def measure_space(
@@ -316,8 +316,8 @@ def compare_spaces(
     spaces: dict[str, np.ndarray] = {}
     for mark, model in models.items():
         read = hook_points or [f"blocks.{layer}.hook_resid_post" for layer in range(model.cfg.n_layers)]
-        found = read_points(model, tokens, read, n_points, seed)
-        spaces |= {mark + name: points for name, points in found.items()}
+        clouds = read_points(model, tokens, read, n_points, seed)
+        spaces |= {mark + name: points for name, points in clouds.items()}
     order = np.random.default_rng(derive_seed(seed, "order of rows")).permutation(n_points)
     batches = np.split(order, range(batch, n_points, batch))
     parts = ([torch.from_numpy(points[rows]) for points in spaces.values()] for rows in batches)
@@ -342,22 +342,22 @@ def compare_spaces(
     return SpaceComparison(settings=settings, cka=cka, pairs=tuple(pairs))
 
 
-def _space_row(name: str, found: Spectrum, dimension: IntrinsicDimension | str) -> Record:
-    row: Record = {"space": name, "n": found.n, "d": found.d}
-    row |= {"cosine": found.cosine_raw, "cosine_centred": found.cosine_centred, "mean_share": found.mean_share}
-    row |= {"participation_ratio": found.participation_ratio, "isotropic": found.isotropic.participation_ratio}
-    row |= {"components_90": found.dims["90"], "isotropic_90": found.isotropic.dims["90"]}
-    estimates = {} if isinstance(dimension, str) else {each.estimator: each for each in dimension.estimates}
+def _space_row(name: str, spectrum: Spectrum, dimension: IntrinsicDimension | str) -> Record:
+    row: Record = {"space": name, "n": spectrum.n, "d": spectrum.d}
+    row |= {"cosine": spectrum.cosine_raw, "cosine_centred": spectrum.cosine_centred, "mean_share": spectrum.mean_share}
+    row |= {"participation_ratio": spectrum.participation_ratio, "isotropic": spectrum.isotropic.participation_ratio}
+    row |= {"components_90": spectrum.dims["90"], "isotropic_90": spectrum.isotropic.dims["90"]}
+    estimates = {} if isinstance(dimension, str) else {estimate.estimator: estimate for estimate in dimension.estimates}
     for estimator, key in (("TwoNN", "two_nn"), ("MLE", "mle"), ("local PCA", "local_pca")):
-        each = estimates.get(estimator)
-        row |= {key: each and each.dimension.estimate, f"{key}_gaussian": each and each.gaussian}
+        estimate = estimates.get(estimator)
+        row |= {key: estimate and estimate.dimension.estimate, f"{key}_gaussian": estimate and estimate.gaussian}
     return row
 
 
 def _relation(words: WordVectors, pairs: Sequence[tuple[str, str]], seed: int) -> AnalogySet:
     """Return the accuracy over the pairs whose words are single tokens, each with a leading space."""
     known = set(words.words)
-    spaced = [(f" {one}", f" {two}") for one, two in pairs]
+    spaced = [(f" {a}", f" {b}") for a, b in pairs]
     whole = [pair for pair in spaced if known.issuperset(pair)]
     if len(whole) < 3:
         raise ConfigError(f"{len(whole)} of {len(pairs)} pairs are single tokens; at least three are needed")
@@ -379,10 +379,10 @@ def _closely(first: str, second: str, spaces: dict[str, np.ndarray], n_shuffles:
     x, y = spaces[first], spaces[second]
     fit = procrustes(x, y, n_shuffles=n_shuffles, seed=seed)
     order = np.random.default_rng(derive_seed(seed, "halves of tokens")).permutation(len(x))
-    one, two = order[: len(x) // 2], order[len(x) // 2 :]  # disjoint tokens, so that no point lies in both clouds
+    left, right = order[: len(x) // 2], order[len(x) // 2 :]  # disjoint tokens, so that no point lies in both clouds
     cloud = None
     if x.shape == y.shape:
-        cloud = compare_clouds(x[one], y[two], n_splits=3, n_relabelled=19, max_points=300, seed=seed)
+        cloud = compare_clouds(x[left], y[right], n_splits=3, n_relabelled=19, max_points=300, seed=seed)
     return SpacePair(first=first, second=second, procrustes=fit, transport=cloud)
 
 
@@ -422,11 +422,11 @@ def batched_cka(batches: "Iterable[list[Tensor]]", names: list[str], *, seed: in
         raise ConfigError(
             f"{len(right)} whole batches of {size} rows; two are needed: record more, or use a smaller batch"
         )
-    each, shuffled = torch.stack(right), torch.stack(wrong).mean(0)
-    if not torch.isfinite(each).all():
+    hsics, shuffled = torch.stack(right), torch.stack(wrong).mean(0)
+    if not torch.isfinite(hsics).all():
         raise NonFiniteError("the activations hold NaN or infinity; `workbench verify` checks the recording")
-    cka, error = _ratio(each)
-    scale = each.mean(0).diagonal().clamp_min(1e-300).sqrt()
+    cka, error = _ratio(hsics)
+    scale = hsics.mean(0).diagonal().clamp_min(1e-300).sqrt()
     return LayerSimilarity(
         hook_points=tuple(names),
         cka=cka.numpy(),
@@ -465,25 +465,25 @@ def _reordered(kernels: "Tensor", order: "Tensor") -> "Tensor":
     return kernels.flatten(1).index_select(1, (order[:, None] * m + order).flatten()).view_as(kernels)
 
 
-def _hsics(k: "Tensor", other: "Tensor") -> "Tensor":
-    """Return the unbiased HSIC of every kernel of `k [n, m, m]` with every one of `other`: `[n, n]` float64."""
-    m = k.shape[1]
-    trace = (k.flatten(1) @ other.flatten(1).T).double()
-    rows_k, rows_other = k.sum(2).double(), other.sum(2).double()
-    both = rows_k.sum(1)[:, None] * rows_other.sum(1)[None] / ((m - 1) * (m - 2))
-    return (trace + both - 2 / (m - 2) * rows_k @ rows_other.T) / (m * (m - 3))
+def _hsics(kx: "Tensor", ky: "Tensor") -> "Tensor":
+    """Return the unbiased HSIC of every kernel of `kx [n, m, m]` with every one of `ky`: `[n, n]` float64."""
+    m = kx.shape[1]
+    trace = (kx.flatten(1) @ ky.flatten(1).T).double()
+    rows_kx, rows_ky = kx.sum(2).double(), ky.sum(2).double()
+    both = rows_kx.sum(1)[:, None] * rows_ky.sum(1)[None] / ((m - 1) * (m - 2))
+    return (trace + both - 2 / (m - 2) * rows_kx @ rows_ky.T) / (m * (m - 3))
 
 
-def _ratio(each: "Tensor") -> "tuple[Tensor, Tensor]":
+def _ratio(hsics: "Tensor") -> "tuple[Tensor, Tensor]":
     """Return the CKA of the mean HSIC over batches `[b, n, n]`, and its jackknife standard error."""
-    n = len(each)
-    left_out = _normalised((each.sum(0) - each) / (n - 1))
+    n = len(hsics)
+    left_out = _normalised((hsics.sum(0) - hsics) / (n - 1))
     error = ((n - 1) / n * (left_out - left_out.mean(0)).square().sum(0)).sqrt()
-    return _normalised(each.mean(0)), error
+    return _normalised(hsics.mean(0)), error
 
 
 def _normalised(hsic: "Tensor") -> "Tensor":
-    own: Any = hsic.diagonal(dim1=-2, dim2=-1)
-    if (own <= 0).any():
+    diagonal: Any = hsic.diagonal(dim1=-2, dim2=-1)
+    if (diagonal <= 0).any():
         raise ConfigError("a hook point has no structure beyond chance at this batch size; use larger batches")
-    return hsic / (own[..., :, None] * own[..., None, :]).sqrt()
+    return hsic / (diagonal[..., :, None] * diagonal[..., None, :]).sqrt()

@@ -35,7 +35,7 @@ class ConceptGeometry(Finding):
         """Return one row per hook point: RSA, silhouette, and the probe with its base rate and control."""
         shapes = self.shape.to_records()
         probes = (
-            [each.to_records()[0] for each in self.probes] if isinstance(self.probes, tuple) else [{}] * len(shapes)
+            [probe.to_records()[0] for probe in self.probes] if isinstance(self.probes, tuple) else [{}] * len(shapes)
         )
         return [
             row
@@ -69,12 +69,12 @@ class WordGeometry(Artefact, kind="word_geometry", title="Word lists", made_by="
 
     def findings(self) -> list[Claim]:
         """Return the list along whose order a move changes the answers furthest above random directions."""
-        turned = [(name, each.shape, each.rotation) for name, each in self.lists.items()
-                  if isinstance(each.rotation, RotationSweep) and each.rotation.moves_output]  # fmt: skip
-        ordered = [found for found in turned if found[1].verdict in _ORDERS]
+        turned = [(name, geometry.shape, geometry.rotation) for name, geometry in self.lists.items()
+                  if isinstance(geometry.rotation, RotationSweep) and geometry.rotation.moves_output]  # fmt: skip
+        ordered = [candidate for candidate in turned if candidate[1].verdict in _ORDERS]
         if not ordered:
             return []
-        name, shape, rotation = max(ordered, key=lambda found: found[2].overall.low - found[2].random_high)
+        name, shape, rotation = max(ordered, key=lambda candidate: candidate[2].overall.low - candidate[2].random_high)
         across, up = shape.coordinates[1].T.tolist()
         return [
             Claim(
@@ -95,7 +95,7 @@ class WordGeometry(Artefact, kind="word_geometry", title="Word lists", made_by="
 
     def headline(self) -> str:
         """Return one line: the number of lists, and of those with a shape."""
-        shaped = [each for each in self.lists.values() if each.shape.verdict not in ("nothing", "undecided")]
+        shaped = [entry for entry in self.lists.values() if entry.shape.verdict not in ("nothing", "undecided")]
         n = len(self.lists)
         return (
             f"{n} list{'s' * (n > 1)} of words in {self.settings.model}; an order or a cluster was found in "
@@ -104,18 +104,18 @@ class WordGeometry(Artefact, kind="word_geometry", title="Word lists", made_by="
 
     def facts(self) -> list[tuple[str, str]]:
         """Return the verdict on every list."""
-        return [(name, each.shape.verdict) for name, each in self.lists.items()]
+        return [(name, geometry.shape.verdict) for name, geometry in self.lists.items()]
 
     def details(self) -> list[str]:
         """Return one line for each list: its verdict, the scores and p-values, and the effect of rotation."""
         lines = []
-        for name, each in self.lists.items():
-            order, turned, moved = each.shape.order, each.rotation, ""
+        for name, geometry in self.lists.items():
+            order, turned, moved = geometry.shape.order, geometry.rotation, ""
             if isinstance(turned, RotationSweep):
                 verb = "moves" if turned.moves_output else "does not move"
                 moved = f"; rotation {verb} the output, at {turned.n_following} of {len(turned.steps)} steps"
             lines.append(
-                f"{name}: {each.shape.verdict} ({each.shape.reason}; circular {order.circular:.2f} p "
+                f"{name}: {geometry.shape.verdict} ({geometry.shape.reason}; circular {order.circular:.2f} p "
                 f"{order.p_circular:.4f}, linear {order.linear:.2f} p {order.p_linear:.4f}{moved})"
             )
         return lines
@@ -123,9 +123,9 @@ class WordGeometry(Artefact, kind="word_geometry", title="Word lists", made_by="
     def to_records(self) -> list[Record]:
         """Return one row per list: its verdict with the numbers behind it, and whether rotation moves the output."""
         rows = []
-        for name, each in self.lists.items():
-            order, cluster, turned = each.shape.order, each.shape.cluster, each.rotation
-            row = {"list": name, "verdict": each.shape.verdict, "hook_point": each.shape.hook_point}
+        for name, geometry in self.lists.items():
+            order, cluster, turned = geometry.shape.order, geometry.shape.cluster, geometry.rotation
+            row = {"list": name, "verdict": geometry.shape.verdict, "hook_point": geometry.shape.hook_point}
             row |= {key: getattr(order, key) for key in ("circular", "p_circular", "linear", "p_linear", "smallest_p")}
             row |= {"silhouette": cluster and cluster.silhouette, "p_cluster": cluster and cluster.p}
             rows.append(row | {"moves_output": None if isinstance(turned, str) else turned.moves_output})

@@ -226,7 +226,7 @@ def read_words(
         concept=concept,
         sentences=tuple(sentences),
         hook_points=tuple(names),
-        values={name: np.stack(found).reshape(shape) for name, found in rows.items()},  # pyright: ignore[reportCallIssue, reportArgumentType]
+        values={name: np.stack(parts).reshape(shape) for name, parts in rows.items()},  # pyright: ignore[reportCallIssue, reportArgumentType]
         n_tokens=tuple(len(ids) for ids in words),
         last_tokens=tuple(ids[-1] for ids in words),
         prefix=tuple(words[0][:-1]) if len({tuple(ids[:-1]) for ids in words}) == 1 else None,

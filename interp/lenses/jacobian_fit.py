@@ -83,9 +83,9 @@ def fit_jacobian_lens(
     fit.run(progress)
     if fit.draft is not None:
         (fit.draft.path / CHECKPOINT).unlink(missing_ok=True)
-    found = dict(zip(names, fit.mean(), strict=True))
+    jacobians = dict(zip(names, fit.mean(), strict=True))
     agreement = dict(zip(names, fit.agreement().tolist(), strict=True))
-    return _measured(model, found, agreement, fit.done, settings, contexts, heldout, tuned)
+    return _measured(model, jacobians, agreement, fit.done, settings, contexts, heldout, tuned)
 
 
 def import_jacobian_lens(
@@ -107,11 +107,11 @@ def import_jacobian_lens(
     published = read_published(path)
     check_fits(published, model)
     blocks = lens_hook_points(model.cfg.n_layers)[1:]
-    found = {blocks[layer]: jacobian for layer, jacobian in published.jacobians.items() if layer < len(blocks) - 1}
+    jacobians = {blocks[layer]: jacobian for layer, jacobian in published.jacobians.items() if layer < len(blocks) - 1}
     config = replace(config or JacobianLensConfig(), layers=tuple(layer + 1 for layer in published.jacobians))
     settings = _settings(model, contexts, heldout, config, model_name, path.name)
-    agreement = dict.fromkeys(found, math.nan)
-    return _measured(model, found, agreement, published.n_prompts, settings, contexts, heldout, tuned)
+    agreement = dict.fromkeys(jacobians, math.nan)
+    return _measured(model, jacobians, agreement, published.n_prompts, settings, contexts, heldout, tuned)
 
 
 def _settings(
@@ -123,9 +123,9 @@ def _settings(
             f"expected at least 2 contexts of {config.skip + 2} tokens to fit on and 2 held out, got "
             f"{list(contexts.shape)} and {list(heldout.shape)}; use more text, or a lower skip"
         )
-    own = {"model": model_name, "weight_hash": weight_hash(model), "source": source}
+    origin = {"model": model_name, "weight_hash": weight_hash(model), "source": source}
     chosen: dict[str, Any] = asdict(config) | {"products": products_of(model, config)}
-    settings = JacobianSettings(**own, context_length=contexts.shape[1], **chosen)
+    settings = JacobianSettings(**origin, context_length=contexts.shape[1], **chosen)
     check_memory(model, settings, len(config.hook_points(model.cfg.n_layers)))
     return settings
 
@@ -200,18 +200,18 @@ def run_texts(model: HookedModel, tokens: Int[Tensor, "texts pos"], names: list[
 @contextlib.contextmanager
 def _differentiable(model: HookedModel, products: str) -> Iterator[None]:
     """Keep parameters out of the graph, and multiply in the dtype that was chosen, within the block."""
-    parameters = [each for each in model.parameters() if each.requires_grad]
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     rounded = products == "bfloat16" and model.cfg.dtype == torch.float32
     device = str(model.cfg.device).partition(":")[0]
     context = torch.autocast(device, dtype=torch.bfloat16) if rounded else contextlib.nullcontext()
-    for each in parameters:
-        each.requires_grad_(False)
+    for parameter in parameters:
+        parameter.requires_grad_(False)
     try:
         with context:
             yield
     finally:
-        for each in parameters:
-            each.requires_grad_(True)
+        for parameter in parameters:
+            parameter.requires_grad_(True)
 
 
 class _Fit:
@@ -256,8 +256,8 @@ class _Fit:
             for i in range(self.n_passes):
                 dims = torch.arange(i, i + k * self.n_passes, self.n_passes)
                 dims = torch.where(dims < d, dims, -1)
-                found = torch.stack(texts.rows(dims, last=i == self.n_passes - 1)).cpu()
-                added[:, dims[dims >= 0]] = found[:, dims >= 0]
+                rows = torch.stack(texts.rows(dims, last=i == self.n_passes - 1)).cpu()
+                added[:, dims[dims >= 0]] = rows[:, dims >= 0]
         if not added.isfinite().all():
             raise NonFiniteError(
                 f"the gradient of round {self.done + 1} is not finite; use --products float32, or float32 weights"
@@ -311,8 +311,8 @@ def _measured(
     untrained, generator = dict(zip(names, null.mean(), strict=True)), make_generator(settings.seed, "shuffled")
     stored = {name: jacobian.half() for name, jacobian in jacobians.items()}
 
-    def through(held: dict[str, Tensor], point: str, resid: Tensor) -> Tensor:
-        return resid @ held[point].float().to(resid.device).T
+    def through(matrices: dict[str, Tensor], point: str, resid: Tensor) -> Tensor:
+        return resid @ matrices[point].float().to(resid.device).T
 
     readings: dict[str, Reading] = {
         "logit": lambda _, resid: resid,
@@ -325,10 +325,10 @@ def _measured(
     if tuned is not None:
         tuned.check_model(model)
         readings["tuned"] = tuned.translate
-    how = {"n_contexts": 32, "seed": settings.seed}
-    found = mean_kl(
+    options = {"n_contexts": 32, "seed": settings.seed}
+    kl = mean_kl(
         model,
-        lambda i, n: draw_positions(model, heldout, names, n, **how, stream=("jacobian lens", i)),
+        lambda i, n: draw_positions(model, heldout, names, n, **options, stream=("jacobian lens", i)),
         readings,
         settings.heldout_positions,
     )
@@ -336,7 +336,7 @@ def _measured(
         JacobianLayer(
             hook_point=name,
             agreement=agreement[name],
-            **{f"kl_{each}": found[name].get(each, math.nan) for each in (*readings, "tuned")},
+            **{f"kl_{reading}": kl[name].get(reading, math.nan) for reading in (*readings, "tuned")},
         )
         for name in names
     )
@@ -360,13 +360,13 @@ def read_published(path: Path) -> PublishedLens:
     if not path.is_file():
         raise MissingError(f"no file at {path}")
     try:
-        held = torch.load(path, map_location="cpu", weights_only=True)
+        contents = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises pickle, zip and runtime errors
         raise CorruptError(
             f"cannot read {path} as a Jacobian lens, a .pt file with nothing but tensors, numbers and text: {error}"
         ) from error
     try:
-        return _published(held)
+        return _published(contents)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise CorruptError(
             f"{path} is not a Jacobian lens: expected square matrices by layer under 'J', "
@@ -374,18 +374,18 @@ def read_published(path: Path) -> PublishedLens:
         ) from error
 
 
-def _published(held: Mapping[str, Any]) -> PublishedLens:
-    summed = "J" not in held
-    n = int(held["n_done"] if summed else held.get("n_prompts", 0))
-    matrices = {int(layer): matrix.float() for layer, matrix in held["jacobian_sum" if summed else "J"].items()}
+def _published(contents: Mapping[str, Any]) -> PublishedLens:
+    summed = "J" not in contents
+    n = int(contents["n_done"] if summed else contents.get("n_prompts", 0))
+    matrices = {int(layer): matrix.float() for layer, matrix in contents["jacobian_sum" if summed else "J"].items()}
     if (summed and n < 1) or not matrices:
         raise ValueError(f"{len(matrices)} matrices over {n} prompts")
     d = len(next(iter(matrices.values())))
     for layer, matrix in matrices.items():
         if matrix.shape != (d, d) or not matrix.isfinite().all():
             raise ValueError(f"the matrix of layer {layer} is {list(matrix.shape)}, or not finite")
-    metadata = dict(held.get("metadata") or {})
-    metadata |= {key: held[key] for key in ("model_name", "target_layer") if key in held}
+    metadata = dict(contents.get("metadata") or {})
+    metadata |= {key: contents[key] for key in ("model_name", "target_layer") if key in contents}
     return PublishedLens({k: m / n if summed else m for k, m in sorted(matrices.items())}, n, metadata)
 
 
@@ -415,7 +415,7 @@ def write_published(lens: JacobianLens, path: Path) -> None:
         "max_seq_len": lens.settings.context_length,
         "skip_first_positions": lens.settings.skip,
     }
-    held = {
+    contents = {
         "J": blocks,
         "n_prompts": lens.n_texts,
         "source_layers": sorted(blocks),
@@ -423,4 +423,4 @@ def write_published(lens: JacobianLens, path: Path) -> None:
         "metadata": metadata,
     }
     with atomic_file(path) as temporary:
-        torch.save(held, temporary)
+        torch.save(contents, temporary)

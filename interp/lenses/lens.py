@@ -45,9 +45,9 @@ def check_weights(fitted_on: str, model: "HookedModel", verb: str) -> None:
     """Raise `MismatchError` when the model has other weights than those a lens was fitted on."""
     from interp.models.adapter import weight_hash
 
-    if (own := weight_hash(model)) != fitted_on:
+    if (digest := weight_hash(model)) != fitted_on:
         raise MismatchError(
-            f"the lens was fitted on weights {fitted_on[:12]}, this model has {own[:12]}; load the model that it "
+            f"the lens was fitted on weights {fitted_on[:12]}, this model has {digest[:12]}; load the model that it "
             f"belongs to, or fit a lens for this one: `{verb}`"
         )
 

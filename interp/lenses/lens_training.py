@@ -148,8 +148,8 @@ def train_tuned_lens(
         )
     n, length = contexts.shape
     names = config.hook_points(model.cfg.n_layers)
-    own = {"model": model_name, "weight_hash": weight_hash(model), "source": source}
-    settings = LensSettings(**own, n_contexts=n, context_length=length, **asdict(config))
+    origin = {"model": model_name, "weight_hash": weight_hash(model), "source": source}
+    settings = LensSettings(**origin, n_contexts=n, context_length=length, **asdict(config))
     run = _Run(model, contexts, config, names, None if draft is None else draft(settings))
     try:
         while run.done < config.steps:
@@ -226,9 +226,9 @@ class _Run:
 
     def sample(self, contexts: Tensor, draw: int | str, n: int | None = None) -> Positions:
         """Return sample `draw` of positions; it depends on the seed and `draw` only, not on earlier samples."""
-        how = {"n_contexts": self.config.contexts, "seed": self.config.seed}
+        options = {"n_contexts": self.config.contexts, "seed": self.config.seed}
         n = n or self.config.positions
-        return draw_positions(self.model, contexts, self.names, n, **how, stream=("tuned lens", draw))
+        return draw_positions(self.model, contexts, self.names, n, **options, stream=("tuned lens", draw))
 
     def measure(self, contexts: Tensor, stream: str) -> dict[str, tuple[float, float]]:
         """Return the mean KL per hook point, `(logit lens, tuned lens)`, on samples of the named random stream."""
@@ -237,13 +237,13 @@ class _Run:
             weight, bias = self.translator(point)
             return resid + resid @ weight + bias * self.units[point]
 
-        found = mean_kl(
+        kl = mean_kl(
             self.model,
             lambda i, n: self.sample(contexts, f"{stream} {i}", n),
             {"logit": lambda _, resid: resid, "tuned": tuned},
             self.config.heldout_positions,
         )
-        return {name: (found[name]["logit"], found[name]["tuned"]) for name in self.names}
+        return {name: (kl[name]["logit"], kl[name]["tuned"]) for name in self.names}
 
     def checkpoint(self, loss: float | None) -> None:
         """Write what the rest of the run depends on, if there is a draft and no optimizer step is half done."""

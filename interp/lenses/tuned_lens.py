@@ -114,7 +114,7 @@ class TunedLens(Artefact, kind="lens", title="Tuned lens"):
         """Return `resid [..., d_model]` translated to the basis of the last layer."""
         if hook_point not in self._translators:
             return resid
-        weight, bias = (each.to(resid.device) for each in self._translators[hook_point])
+        weight, bias = (tensor.to(resid.device) for tensor in self._translators[hook_point])
         cast = resid.to(weight.dtype)
         return (cast + cast @ weight + bias).to(resid.dtype)
 

@@ -51,10 +51,10 @@ class Vocabulary:
     @cached_property
     def numbers(self) -> dict[str, int]:
         """Number of each token by its text; the first of equal texts."""
-        found: dict[str, int] = {}
+        numbers: dict[str, int] = {}
         for number, text in enumerate(self.texts):
-            found.setdefault(text, number)
-        return found
+            numbers.setdefault(text, number)
+        return numbers
 
     def spelled(self, word: str) -> list[int]:
         """Return the tokens that are a word as it stands, after a space, or with another initial, each a whole token.
@@ -65,8 +65,8 @@ class Vocabulary:
             forms = [word]
         else:
             cases = dict.fromkeys((word, word.lower(), word.capitalize(), word.upper()))
-            forms = [space + each for space in (" ", "") for each in cases]
-        return [self.numbers[each] for each in forms if each in self.numbers]
+            forms = [space + case for space in (" ", "") for case in cases]
+        return [self.numbers[form] for form in forms if form in self.numbers]
 
 
 def _folder(weight_hash: str) -> Path:
@@ -95,14 +95,14 @@ def vocabulary_of(model: "HookedModel") -> Vocabulary:
 
     from interp.models.adapter import token_strings, weight_hash
 
-    own = weight_hash(model)
-    found = open_vocabulary(own)
-    if found is not None:
-        return found
+    digest = weight_hash(model)
+    vocabulary = open_vocabulary(digest)
+    if vocabulary is not None:
+        return vocabulary
     directions = read_directions(model)
     spread = (directions.T @ directions / len(directions)).numpy()
     texts = token_strings(model, torch.arange(model.cfg.d_vocab))
-    folder = _folder(own)
+    folder = _folder(digest)
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         for name, value in (("spread", spread), ("directions", directions.half().numpy())):
@@ -126,16 +126,16 @@ def read_directions(model: "HookedModel") -> "Tensor":
     d, cap = model.cfg.d_model, logit_cap(model)
 
     def logits(resid: "Tensor") -> "Tensor":
-        found = final_norm_and_unembed(model, resid[None])[0].float()
-        return found if cap is None else cap * (found / cap).clamp(-1 + 1e-6, 1 - 1e-6).atanh()
+        output = final_norm_and_unembed(model, resid[None])[0].float()
+        return output if cap is None else cap * (output / cap).clamp(-1 + 1e-6, 1 - 1e-6).atanh()
 
     with torch.no_grad():
         device = model.cfg.device
         zero = logits(torch.zeros(1, d, device=device))
         unit = torch.eye(d, device=device) * d**0.5  # a norm of root mean square 1 leaves it as it is
         parts = [(logits(block) - zero) / d**0.5 for block in unit.split(_AT_ONCE)]
-        found = torch.cat(parts).T.contiguous().cpu()
-    found -= found.mean(0)
-    if not found.isfinite().all():
+        directions = torch.cat(parts).T.contiguous().cpu()
+    directions -= directions.mean(0)
+    if not directions.isfinite().all():
         raise NonFiniteError("the model's unembedding is not finite; its weights are damaged")
-    return found
+    return directions

@@ -100,7 +100,7 @@ class _Float32Forward:
 
         out = type(self.model).forward(self.model, _cast(value, self.model.cfg.dtype), *args, **kwargs)
         if isinstance(out, tuple):
-            return tuple(_cast(each, torch.float32) for each in out)
+            return tuple(_cast(part, torch.float32) for part in out)
         return _cast(out, torch.float32)
 
 
@@ -132,7 +132,7 @@ def widened(weight: "Float[Tensor, '...']") -> "Float[Tensor, '...']":
 
 def applied(module: Any, value: "Float[Tensor, '...']") -> "Float[Tensor, '...']":
     """Return the output of a model's module for a value, computed in the model's dtype, in the dtype of the value."""
-    dtype = next((each.dtype for each in module.parameters()), value.dtype)
+    dtype = next((parameter.dtype for parameter in module.parameters()), value.dtype)
     return module(value.to(dtype)).to(value.dtype) if dtype.itemsize < 4 else module(value)
 
 

@@ -51,7 +51,7 @@ def wrappers_of(model: HookedModel) -> list[Wrapper]:
     from transformer_lens.model_bridge.generalized_components import AttentionBridge, PositionEmbeddingsAttentionBridge
     from transformer_lens.model_bridge.generalized_components.base import GeneralizedComponent
 
-    found: list[Wrapper] = []
+    wrappers: list[Wrapper] = []
 
     def search(parent: "nn.Module") -> None:
         for name, child in parent.named_children():
@@ -60,15 +60,15 @@ def wrappers_of(model: HookedModel) -> list[Wrapper]:
                 if isinstance(child, AttentionBridge) and type(child) is not PositionEmbeddingsAttentionBridge:
                     continue
                 inner = child.original_component
-                points = [each for each in child.children() if isinstance(each, HookPoint)]
+                points = [point for point in child.children() if isinstance(point, HookPoint)]
                 if inner is not None:
-                    found.append(Wrapper(parent, name, inner, child, points))
+                    wrappers.append(Wrapper(parent, name, inner, child, points))
             if inner is not None:
                 search(inner)
 
     if hasattr(model.original_model, "config"):
         search(model.original_model)
-    return found
+    return wrappers
 
 
 @contextmanager
@@ -82,17 +82,17 @@ def without_idle(model: HookedModel, wrappers: Sequence[Wrapper], hook_points: I
     known = hook_points_by_name(model) if wrappers else {}
     hooked = {id(known.get(canonical_hook_point(name))) for name in hook_points}
     idle = [
-        each
-        for each in wrappers
-        if not any(id(point) in hooked or point.fwd_hooks or point.bwd_hooks for point in each.points)
+        wrapper
+        for wrapper in wrappers
+        if not any(id(point) in hooked or point.fwd_hooks or point.bwd_hooks for point in wrapper.points)
     ]
-    for each in idle:
-        each.parent._modules[each.name] = each.inner
+    for wrapper in idle:
+        wrapper.parent._modules[wrapper.name] = wrapper.inner
     try:
         yield
     finally:
-        for each in idle:
-            each.parent._modules[each.name] = each.wrapper
+        for wrapper in idle:
+            wrapper.parent._modules[wrapper.name] = wrapper.wrapper
 
 
 @dataclass
@@ -256,29 +256,29 @@ def chat_tokens(model: HookedModel, content: str | Sequence[Message], start: str
     if not has_template(model):
         text = content if isinstance(content, str) else _as_lines(content)
         return model.tokenizer(text + start, return_tensors="pt")["input_ids"]
-    messages = [{"role": "user", "content": content}] if isinstance(content, str) else [dict(each) for each in content]
-    how = {"add_generation_prompt": True, "tokenize": False}
+    messages = [{"role": "user", "content": content}] if isinstance(content, str) else [dict(turn) for turn in content]
+    options = {"add_generation_prompt": True, "tokenize": False}
     try:
-        text = model.tokenizer.apply_chat_template(messages, **how)
+        text = model.tokenizer.apply_chat_template(messages, **options)
     except Exception as error:  # a template raises errors of jinja2, which is no dependency of ours
         if messages[0]["role"] != "system" or len(messages) < 2:
             raise ConfigError(f"the chat template of {model_spec(model)} refuses these messages: {error}") from None
         first, second, *rest = messages  # templates such as Gemma's know no system prompt
         joined = {"role": "user", "content": f"{first['content']}\n\n{second['content']}"}
-        text = model.tokenizer.apply_chat_template([joined, *rest], **how)
+        text = model.tokenizer.apply_chat_template([joined, *rest], **options)
     return model.tokenizer(text + start, add_special_tokens=False, return_tensors="pt")["input_ids"]
 
 
 def _as_lines(messages: Sequence[Message]) -> str:
     names = {"system": "", "user": "User: ", "assistant": "Assistant: "}
-    return "\n".join(names[each["role"]] + each["content"].strip() for each in messages) + "\nAssistant:"
+    return "\n".join(names[message["role"]] + message["content"].strip() for message in messages) + "\nAssistant:"
 
 
 def end_tokens(model: HookedModel) -> set[int]:
     """Return the tokens that end a reply: those of the tokenizer and of the model's own settings."""
-    given = getattr(getattr(model.original_model, "generation_config", None), "eos_token_id", None)
-    found = given if isinstance(given, list) else [given]
-    return {each for each in (*found, model.tokenizer.eos_token_id) if each is not None}
+    eos = getattr(getattr(model.original_model, "generation_config", None), "eos_token_id", None)
+    ids = eos if isinstance(eos, list) else [eos]
+    return {token for token in (*ids, model.tokenizer.eos_token_id) if token is not None}
 
 
 def prompt_tokens(model: HookedModel, text: str, *, chat: bool = False) -> "Tensor":
@@ -339,12 +339,12 @@ def complete_chat(
 def _only_bits(tokenizer: Any, bits: int, choose: "Callable[[Tensor], Tensor]") -> "Callable[[Tensor], Tensor]":
     """Return a `choose` among the tokens allowed next, so that the answer is a JSON list of 0s and 1s."""
     zero, one, comma, close = (tokenizer(c, add_special_tokens=False)["input_ids"][-1] for c in "01,]")
-    left = [each for n in range(bits) for each in ([zero, one], [close if n == bits - 1 else comma])]
+    left = [choices for n in range(bits) for choices in ([zero, one], [close if n == bits - 1 else comma])]
 
     def allowed(logits: "Tensor") -> "Tensor":
-        held = logits.new_full(logits.shape, float("-inf"))
-        here = left.pop(0)
-        held[:, here] = logits[:, here]
-        return choose(held)
+        masked = logits.new_full(logits.shape, float("-inf"))
+        ids = left.pop(0)
+        masked[:, ids] = logits[:, ids]
+        return choose(masked)
 
     return allowed

@@ -53,8 +53,8 @@ def weight_hash(model: HookedModel) -> str:
 
 def tokenizer_hash(model: HookedModel) -> str:
     """Return the sha256 over the vocabulary (token -> id); `"bytes"` or `"none"` for small models."""
-    found = tokenizer_of(model, required=False)
-    return "none" if found is None else vocabulary_hash(found)
+    tokenizer = tokenizer_of(model, required=False)
+    return "none" if tokenizer is None else vocabulary_hash(tokenizer)
 
 
 def vocabulary_hash(tokenizer: Tokenizer) -> str:
@@ -99,8 +99,8 @@ def hash_weights(module: "nn.Module") -> str:
     with ThreadPoolExecutor(2) as pool:  # hashing releases the interpreter lock
         digests = list(pool.map(lambda name: _tensor_digest(parameters[name]), names))
     digest = hashlib.sha256()
-    for name, each in zip(names, digests, strict=True):
-        digest.update(f"{name}\0{tuple(parameters[name].shape)}\0{each}\n".encode())
+    for name, checksum in zip(names, digests, strict=True):
+        digest.update(f"{name}\0{tuple(parameters[name].shape)}\0{checksum}\n".encode())
     return digest.hexdigest()
 
 
@@ -119,7 +119,7 @@ def _tensor_digest(tensor: "Tensor") -> str:
 def _state(module: "nn.Module") -> State:
     """Return write counters and fingerprint: writes to `weight.data` leave the counters as they are."""
     parameters = list(module.parameters())
-    return sum(each._version for each in parameters), sum(_fingerprint(each) for each in parameters)
+    return sum(parameter._version for parameter in parameters), sum(_fingerprint(parameter) for parameter in parameters)
 
 
 def _fingerprint(tensor: "Tensor") -> float:

@@ -251,7 +251,7 @@ def known_models() -> list[ModelInfo]:
         *(_small_info(SMALL_PREFIX + name, config, "untrained; bytes as tokens") for name, config in PRESETS.items()),
         *(_small_info(TOY_PREFIX + name, toy.model, "trained once, then cached") for name, toy in TOYS.items()),
     ]
-    return [_packaged_info(), *ours, *(_hub_info(*each) for each in _HUB)]
+    return [_packaged_info(), *ours, *(_hub_info(*row) for row in _HUB)]
 
 
 def packaged_gguf() -> Path:
@@ -285,8 +285,8 @@ def _folder_source(path: Path) -> Source:
     if is_adapter(path) and not (path / "config.json").is_file():
         return _with_adapter(base_of_adapter(path), str(path))
     if not (path / "config.json").is_file():
-        found = [p.name for p in sorted(path.glob("*.gguf"))]
-        hint = f"; for the GGUF file in it give {path / found[0]}" if found else ""
+        files = [p.name for p in sorted(path.glob("*.gguf"))]
+        hint = f"; for the GGUF file in it give {path / files[0]}" if files else ""
         raise MissingError(f"{path} has no config.json, so it is not a Hugging Face model folder{hint}")
     _check_bits(path)
     return Source("folder", str(path))
@@ -296,10 +296,11 @@ def _check_bits(path: Path) -> None:
     """Raise `ConfigError` for weights in 4 or 8 bits of another library, whose values are not those that are read."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
         config = json.loads((path / "config.json").read_text(encoding="utf-8"))
-        if how := config.get("quantization_config"):
+        if quantization := config.get("quantization_config"):
             raise ConfigError(
-                f"{path} holds weights quantised by {how.get('quant_method', 'another library')}; hooks and edits need "
-                "the full weights: give the model it was made from, or a .gguf file, which is read in full precision"
+                f"{path} holds weights quantised by {quantization.get('quant_method', 'another library')}; hooks "
+                "and edits need the full weights: give the model it was made from, or a .gguf file, which is read in "
+                "full precision"
             )
 
 
@@ -530,7 +531,7 @@ def chat_template(spec: str) -> ChatTemplate:
         try:
             return inner.apply_chat_template(messages, tokenize=False)
         except Exception as error:  # templates are programs of their authors
-            roles = ", ".join(each["role"] for each in messages[:6])
+            roles = ", ".join(message["role"] for message in messages[:6])
             raise ConfigError(f"the chat template of {spec} refuses a conversation of {roles} ({error})") from error
 
     return text_of

@@ -43,8 +43,8 @@ def described(path: Path) -> str:
             names = list(file.keys())
     except (OSError, ValueError, SafetensorError) as error:
         raise CorruptError(f"the adapter {path} cannot be read ({error})") from None
-    modules = sorted({found[1] for name in names if (found := re.search(r"\.(\w+)\.lora_", name))})
-    layers = sorted({int(found[1]) for name in names if (found := re.search(r"\.(?:layers|h|blocks)\.(\d+)\.", name))})
+    modules = sorted({match[1] for name in names if (match := re.search(r"\.(\w+)\.lora_", name))})
+    layers = sorted({int(match[1]) for name in names if (match := re.search(r"\.(?:layers|h|blocks)\.(\d+)\.", name))})
     where = f"layers {layers[0]} to {layers[-1]} ({len(layers)})" if layers else "no numbered layer"
     kind = f"{config.get('peft_type', 'adapter')} of rank {config.get('r', '?')}"
     return f"{kind} on {', '.join(modules) or f'{len(names)} matrices'} of {where}"
@@ -68,8 +68,8 @@ def merged(plain: Any, adapter: str, spec: str) -> Any:
         return peft.PeftModel.from_pretrained(plain, adapter).merge_and_unload()
     except Exception as error:  # peft raises a dozen unrelated types; each becomes one line
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        other = ("size mismatch", "Target module", "not found in the base model")
-        if any(each in str(error) for each in other):
+        phrases = ("size mismatch", "Target module", "not found in the base model")
+        if any(phrase in str(error) for phrase in phrases):
             base = spec.partition("+")[0]
             raise MismatchError(f"the adapter {adapter} belongs to another base than {base}: {reason}") from error
         raise CorruptError(f"the adapter {adapter} cannot be read ({reason})") from error

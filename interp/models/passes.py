@@ -249,14 +249,14 @@ def unwatched_native_norms(model: HookedModel) -> list[Any]:
     """Return norms whose output equals the wrapped module's, and whose inner hook points have no hooks."""
     from transformer_lens.model_bridge.generalized_components import NormalizationBridge
 
-    found = {}
+    norms = {}
     for module in model.modules():
         if not isinstance(module, NormalizationBridge) or module.original_component is None:
             continue
         native = module.use_native_layernorm_autograd or getattr(module.config, "layer_norm_folding", False)
         if native and not (module.hook_scale.has_hooks() or module.hook_normalized.has_hooks()):
-            found[id(module)] = module
-    return list(found.values())
+            norms[id(module)] = module
+    return list(norms.values())
 
 
 def unwatched_attention(model: HookedModel) -> list[Any]:

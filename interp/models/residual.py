@@ -363,9 +363,9 @@ class ResidualStream:
         norms = {layer: norm for layer, norm in enumerate(self.post_norms) if norm is not None}
         names = {layer: f"blocks.{layer}.ln1_post.hook_in" for layer in norms}
         _, cache = run_with_cache(self.model, tokens.to(self.device), list(names.values()))
-        held = copy(self)
-        held.scales = {layer: _float_scale(norm, cache[names[layer]]) for layer, norm in norms.items()}
-        return held
+        stream = copy(self)
+        stream.scales = {layer: _float_scale(norm, cache[names[layer]]) for layer, norm in norms.items()}
+        return stream
 
     def held_scale(self, layer: int) -> Float[Tensor, "batch pos 1"] | None:
         """Return the frozen scale of a layer's post-norm, None without a post-norm.

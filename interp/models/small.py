@@ -74,7 +74,7 @@ def small_config(spec: str) -> SmallConfig:
     """Return the config of a spec such as `"small:attn-only-2l"`. Raises `UnknownNameError`."""
     name = spec.removeprefix(SMALL_PREFIX)
     if name not in PRESETS:
-        raise UnknownNameError("small model", spec, [SMALL_PREFIX + each for each in PRESETS])
+        raise UnknownNameError("small model", spec, [SMALL_PREFIX + preset for preset in PRESETS])
     return PRESETS[name]
 
 
@@ -138,12 +138,14 @@ def load_small(folder: Path, *, device: str = "cpu", dtype: Any = None) -> Hooke
 def _copy_weights(model: HookedModel, weights: dict[str, Any], folder: Path) -> None:
     import torch
 
-    own = dict(plain_parameters(model.original_model))
-    wrong = sorted(set(own) ^ set(weights)) + [n for n in own if n in weights and own[n].shape != weights[n].shape]
+    parameters = dict(plain_parameters(model.original_model))
+    wrong = sorted(set(parameters) ^ set(weights)) + [
+        n for n in parameters if n in weights and parameters[n].shape != weights[n].shape
+    ]
     if wrong:
         raise CorruptError(f"the weights in {folder} do not fit its {CONFIG_FILE}: {', '.join(wrong[:3])}")
     with torch.no_grad():
-        for name, parameter in own.items():
+        for name, parameter in parameters.items():
             parameter.copy_(weights[name])
 
 
@@ -159,19 +161,19 @@ def checkpoints_in(folder: Path) -> dict[int, Path]:
     folder = folder.expanduser()
     if not folder.is_dir():
         raise MissingError(f"no folder of checkpoints at {folder}")
-    found: dict[int, Path] = {}
+    folders: dict[int, Path] = {}
     for path in sorted(folder.iterdir()):
         holds_model = path.is_dir() and ((path / "config.json").is_file() or is_adapter(path) or is_small_folder(path))
         if not holds_model or (step := _STEP.search(path.name)) is None:
             continue
-        if (number := int(step[1])) in found:
+        if (number := int(step[1])) in folders:
             raise ConfigError(
-                f"{found[number].name} and {path.name} in {folder} are both of step {number}; move one away"
+                f"{folders[number].name} and {path.name} in {folder} are both of step {number}; move one away"
             )
-        found[number] = path
-    if len(found) < 2:
+        folders[number] = path
+    if len(folders) < 2:
         raise ConfigError(
-            f"expected two checkpoints or more in {folder}, found {len(found)}; each is a folder with a model, "
+            f"expected two checkpoints or more in {folder}, found {len(folders)}; each is a folder with a model, "
             "whose name ends in its step, such as checkpoint-500"
         )
-    return dict(sorted(found.items()))
+    return dict(sorted(folders.items()))

@@ -89,7 +89,7 @@ def find_toy(spec: str) -> Toy:
     """Return the recipe of a spec such as `"toy:induction-2l"`. Raises `UnknownNameError` with the nearest names."""
     name = spec.removeprefix(TOY_PREFIX)
     if name not in TOYS:
-        raise UnknownNameError("toy", spec, [TOY_PREFIX + each for each in TOYS])
+        raise UnknownNameError("toy", spec, [TOY_PREFIX + toy for toy in TOYS])
     return TOYS[name]
 
 

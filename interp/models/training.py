@@ -89,7 +89,7 @@ class TrainingFile:
         tensors = {f"weights/{name}": value.detach() for name, value in weights.items()}
         for number, state in optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer/{number}/{name}": value for name, value in state.items()}
-        tensors |= {f"generator/{number}": each.get_state() for number, each in enumerate(generators)}
+        tensors |= {f"generator/{number}": generator.get_state() for number, generator in enumerate(generators)}
         with atomic_file(self.path) as temporary:
             metadata = {"step": str(step), "facts": json.dumps(facts)}
             save_file({name: value.cpu().contiguous() for name, value in tensors.items()}, temporary, metadata)
@@ -130,8 +130,8 @@ class TrainingFile:
                 step, facts = int(file.metadata()["step"]), json.loads(file.metadata()["facts"])
                 for name, value in weights.items():
                     value.copy_(tensors[f"weights/{name}"])
-                for number, each in enumerate(generators):
-                    each.set_state(tensors[f"generator/{number}"])
+                for number, generator in enumerate(generators):
+                    generator.set_state(tensors[f"generator/{number}"])
         except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
             raise CorruptError(f"{self.path} is damaged ({error}); remove {self.path.parent} to start again") from None
         states: dict[int, dict[str, Tensor]] = {}
@@ -165,8 +165,8 @@ def train_small(
     )
     losses: list[Tensor] = []
     weights = dict(model.named_parameters())
-    first, told = state.load(weights, optimizer, [generator]) if state else (0, None)
-    yielded = [TrainingStep(**each) for each in told or ()]
+    first, facts = state.load(weights, optimizer, [generator]) if state else (0, None)
+    yielded = [TrainingStep(**row) for row in facts or ()]
     yield from yielded
     tokens, forward = yielded[-1].tokens if yielded else 0, training_forward(model.train())
     for step in range(first + 1, config.steps + 1):
@@ -183,7 +183,7 @@ def train_small(
             model.eval()
             yielded.append(TrainingStep(step, tokens, loss, _measured(model, measure)))
             if state:
-                state.save(weights, optimizer, [generator], step, [asdict(each) for each in yielded])
+                state.save(weights, optimizer, [generator], step, [asdict(row) for row in yielded])
             yield yielded[-1]
             forward = training_forward(model.train())  # the caller may have hooked it
 
@@ -222,7 +222,7 @@ def training_forward(model: HookedModel) -> "Callable[[Int[Tensor, 'batch pos']]
     from transformer_lens.model_bridge.sources.native.model import NativeModel
 
     native = getattr(model, "original_model", None)
-    hooked = any(each._forward_hooks or each._backward_hooks for each in model.modules() if isinstance(each, HookPoint))
+    hooked = any(hook._forward_hooks or hook._backward_hooks for hook in model.modules() if isinstance(hook, HookPoint))
     if hooked or not isinstance(native, NativeModel) or model.cfg.act_fn not in ("gelu", "relu", "silu"):
         return model
     return _Unhooked(model, native)

@@ -91,10 +91,10 @@ class LiveRecording(Recording):
         self, hook_points: list[str], shard: int, local: Tensor, out: dict[str, Tensor] | None = None
     ) -> dict[str, Tensor]:
         """Compute chosen rows in one pass of the model for all hook points; see `Recording.read_local`."""
-        found = self._compute(self._names(hook_points), shard, local)
+        values = self._compute(self._names(hook_points), shard, local)
         for name, target in (out or {}).items():
-            target.copy_(found[name])
-        return out or found
+            target.copy_(values[name])
+        return out or values
 
     def _compute(self, hook_points: list[str], shard: int, local: Tensor) -> dict[str, Tensor]:
         from interp.models.passes import Capture

@@ -62,11 +62,11 @@ def compute_activations(
     *,
     batch_size: int,
     dtype: torch.dtype,
-    each: Callable[[int], None] | None = None,
+    on_pass: Callable[[int], None] | None = None,
 ) -> dict[str, Tensor]:
     """Return activations `[n_rows, d]` by hook point for all contexts of `text`, `batch_size` a pass, in storage dtype.
 
-    `each(n_real)` is called after every pass. Raises `NonFiniteError` (NaN, infinity, or overflow of `dtype`).
+    `on_pass(n_real)` is called after every pass. Raises `NonFiniteError` (NaN, infinity, or overflow of `dtype`).
     """
     stored: dict[str, Tensor] = {}
     context_length = text.tokens.shape[1]
@@ -78,8 +78,8 @@ def compute_activations(
                 stored[name] = torch.empty(text.n_rows, values[0, 0].numel(), dtype=dtype)
             start = first * context_length
             store(values, stored[name][start : start + tokens.numel()], name, text, first)
-        if each is not None:
-            each(int((text.document[contexts] >= 0).sum()))
+        if on_pass is not None:
+            on_pass(int((text.document[contexts] >= 0).sum()))
     return {name: stored[name] for name in capture.names}
 
 
@@ -179,8 +179,8 @@ def record(
     """
     folder = as_path(folder)
     with ranks.checked():
-        given = replace(config or RecordConfig(), **settings)
-        resolved, live, seed = _resolved(model, hook_points, given), given.live, given.seed
+        request = replace(config or RecordConfig(), **settings)
+        resolved, live, seed = _resolved(model, hook_points, request), request.live, request.seed
         widths = probe_widths(model, resolved.hook_points)
         stored = _settings(model, documents, resolved, model_name, live=live)
         if ranks.first:
@@ -199,8 +199,8 @@ def record(
             else:
                 write_stats(draft, log, resolved.hook_points)
             parents = {f"model:{stored.model}": stored.weight_hash}
-            found = recorded(stored, log.entries, widths, round(speed, 1), ranks.world)
-            save_artefact(found, folder, parents=parents, threads=torch.get_num_threads(), draft=draft)
+            artefact = recorded(stored, log.entries, widths, round(speed, 1), ranks.world)
+            save_artefact(artefact, folder, parents=parents, threads=torch.get_num_threads(), draft=draft)
     return open_artefact(Recorded, folder)
 
 
@@ -339,8 +339,8 @@ def write_first_stats(model: HookedModel, folder: Path, log: ShardLog, settings:
                 capture, text, batch_size=settings.batch_size, dtype=parse_dtype(settings.dtype)
             )
             for name, rows in values.items():
-                found = moments(rows, text.document.reshape(-1) >= 0)
-                totals[name] = merge_moments(totals[name], found) if name in totals else found
+                block = moments(rows, text.document.reshape(-1) >= 0)
+                totals[name] = merge_moments(totals[name], block) if name in totals else block
             n += entry["real"]
             if n >= LIVE_STATS_TOKENS:
                 break
@@ -366,7 +366,7 @@ def _compute(capture: Capture, text: ShardText, settings: _Settings, meter: "_Me
         text,
         batch_size=settings.batch_size,
         dtype=parse_dtype(settings.dtype),
-        each=lambda n_real: meter.add(n_real, text.number),
+        on_pass=lambda n_real: meter.add(n_real, text.number),
     )
     return Shard(text, activations)
 
@@ -409,9 +409,9 @@ def order_problems(recording: Recording) -> Iterator[str]:
     """Yield where tokens are not in document order: a shard is repeated or missing."""
     before = torch.tensor([[-1], [0]])
     for shard in range(recording.n_shards):
-        found = recording.token_shard(shard)
-        real = found.document >= 0
-        document, position = torch.cat([before, torch.stack([found.document, found.position])[:, real].long()], 1)
+        columns = recording.token_shard(shard)
+        real = columns.document >= 0
+        document, position = torch.cat([before, torch.stack([columns.document, columns.position])[:, real].long()], 1)
         goes_on = (document.diff() == 0) & (position.diff() == 1)
         begins = (document.diff() > 0) & (position[1:] == 0)
         if len(wrong := (~(goes_on | begins)).nonzero()):

@@ -124,8 +124,8 @@ class Recorded(Artefact, kind="recording", made_by="record"):
 
     def details(self) -> list[str]:
         """Return whether the corpus ended early."""
-        asked = self.settings.n_tokens
-        return [f"the corpus ended before {asked:,} tokens"] if self.n_real < asked else []
+        target = self.settings.n_tokens
+        return [f"the corpus ended before {target:,} tokens"] if self.n_real < target else []
 
     def facts(self) -> list[tuple[str, str]]:
         """Return the number of documents, the context length, the stored type and the speed."""

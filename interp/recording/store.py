@@ -303,10 +303,10 @@ class Recording:
     def token_shard(self, shard: int) -> TokenShard:
         """Return tokens, documents and positions of one shard."""
         path = self.folder / "tokens" / f"{shard:05d}.safetensors"
-        found = load_tensors(path, list(TokenShard._fields))
-        if any(tuple(each.shape) != (self.shard_rows[shard],) for each in found.values()):
+        tensors = load_tensors(path, list(TokenShard._fields))
+        if any(tuple(tensor.shape) != (self.shard_rows[shard],) for tensor in tensors.values()):
             raise CorruptError(f"{path} should hold {self.shard_rows[shard]:,} rows; `workbench verify` checks it")
-        return TokenShard(**found)
+        return TokenShard(**tensors)
 
     def activation_shard(self, hook_point: str, shard: int, rows: slice | None = None) -> Float[Tensor, "n_rows d"]:
         """Return activations `[n_rows, d]` as stored; with `rows` only that range is read."""
@@ -328,15 +328,15 @@ class Recording:
 
         With `out` they are written there. They are read in runs, so that a whole shard is never in memory as well.
         """
-        found = out or self.room(self._names(hook_points), len(local))
+        values = out or self.room(self._names(hook_points), len(local))
         for name in self._names(hook_points):
             start = 0
             for rows in _runs(local):
                 first = int(rows[0])
                 block = self.activation_shard(name, shard, slice(first, int(rows[-1]) + 1))
-                found[name][start : start + len(rows)] = block[rows - first]
+                values[name][start : start + len(rows)] = block[rows - first]
                 start += len(rows)
-        return found
+        return values
 
     def room(self, hook_points: list[str], n: int) -> dict[str, Float[Tensor, "{n} _"]]:
         """Allocate `[n, d]` by hook point, uninitialised, in the dtype of the recording."""
@@ -400,29 +400,29 @@ class Recording:
 
     def documents(self) -> list[Document]:
         """Return every document of the recording, by number. Raises `CorruptError` naming the damaged file."""
-        folder, found = self.folder / "documents", []
+        folder, documents = self.folder / "documents", []
         os.fspath(folder)  # in object storage: fetches all files at once, not one after another
         files = sorted(folder.glob("*.parquet"))
         if not files:
             raise CorruptError(f"{folder} holds no tables; `workbench verify` lists what is missing")
         for table in map(read_table, files):
             columns = (table[name].to_pylist() for name in ("document", "id", "label"))
-            found += [Document(*row) for row in zip(*columns, strict=True)]
-        return sorted(found, key=lambda document: document.document)
+            documents += [Document(*row) for row in zip(*columns, strict=True)]
+        return sorted(documents, key=lambda document: document.document)
 
     def document_rows(self, document: int) -> Int64[Tensor, " n"]:
         """Return the global rows of one document's tokens, `[n]` int64, in reading order (random access)."""
-        found = []
+        rows = []
         for shard in range(self.n_shards):
             documents = self.token_shard(shard).document
             hit = (documents == document).nonzero().squeeze(1)
             if len(hit):
-                found.append(hit + int(self.shard_starts[shard]))
-            elif found:
+                rows.append(hit + int(self.shard_starts[shard]))
+            elif rows:
                 break
-        if not found:
+        if not rows:
             raise UnknownNameError("document", str(document), [])
-        return torch.cat(found)
+        return torch.cat(rows)
 
     def read_rows(
         self, hook_point: str, rows: Int[Tensor, " n"], dtype: torch.dtype = torch.float32
@@ -459,17 +459,17 @@ class Recording:
         self, *, split: Split = "all", limit: int | None = None, heldout_fraction: float = 0.1
     ) -> tuple[Int64[Tensor, "n pos"], Int64[Tensor, "n pos"]]:
         """Return `contexts`, and the document of each token; `[n, context_length]` int64 both, -1 for BOS."""
-        found = [torch.empty(2, 0, self.context_length, dtype=torch.int64)]
+        parts = [torch.empty(2, 0, self.context_length, dtype=torch.int64)]
         for shard in range(self.n_shards):
-            if limit is not None and sum(part.shape[1] for part in found) >= limit:
+            if limit is not None and sum(part.shape[1] for part in parts) >= limit:
                 break
             tokens, document, _ = (t.reshape(-1, self.context_length) for t in self.token_shard(shard))
             chosen = torch.zeros(document.numel(), dtype=torch.bool)
             chosen[self.real_rows(shard, split, heldout_fraction)] = True
             real = document >= 0
             whole = (chosen.reshape(document.shape) == real).all(1) & real[:, -1]
-            found.append(torch.stack([tokens[whole], document[whole]]).long())
-        tokens, documents = torch.cat(found, dim=1)[:, :limit]
+            parts.append(torch.stack([tokens[whole], document[whole]]).long())
+        tokens, documents = torch.cat(parts, dim=1)[:, :limit]
         return tokens, documents
 
     def verify(self) -> list[str]:

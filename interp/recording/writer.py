@@ -123,12 +123,12 @@ def activation_file(shard: Shard, hook_point: str) -> tuple[str, bytes]:
     from safetensors.torch import save
 
     activations = shard.activations[hook_point]
-    found = moments(activations, shard.text.document.reshape(-1) >= 0)
+    stats = moments(activations, shard.text.document.reshape(-1) >= 0)
     tensors = {
         "activations": activations,
-        "mean": torch.from_numpy(found.mean),
-        "m2": torch.from_numpy(found.m2),
-        "norm_sum": torch.tensor(found.norm_sum, dtype=torch.float64),
+        "mean": torch.from_numpy(stats.mean),
+        "m2": torch.from_numpy(stats.m2),
+        "norm_sum": torch.tensor(stats.norm_sum, dtype=torch.float64),
     }
     return f"{hook_point}/{shard_name(shard.text.number)}.safetensors", save(tensors)
 
@@ -257,9 +257,9 @@ class ShardLog:
 def join_logs(folder: Path) -> None:
     """Write the complete entries of all ranks' logs into one, in shard order, and remove the ranks' own logs."""
     logs = [folder / LOG, *sorted(folder.glob(_RANK_LOGS))]
-    found = {entry["shard"]: entry for log in logs if log.exists() for entry in _whole_entries(log)}
+    entries = {entry["shard"]: entry for log in logs if log.exists() for entry in _whole_entries(log)}
     with atomic_file(folder / LOG) as temporary:
-        temporary.write_text("".join(json.dumps(found[n]) + "\n" for n in sorted(found)), encoding="utf-8")
+        temporary.write_text("".join(json.dumps(entries[n]) + "\n" for n in sorted(entries)), encoding="utf-8")
     for log in logs[1:]:
         log.unlink()
 

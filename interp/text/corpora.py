@@ -77,9 +77,9 @@ class TextColumn:
     def require(self, columns: Sequence[str], where: str) -> None:
         """Raise `ConfigError` listing the columns when the one that is read is not among them."""
         if self.name not in columns:
-            found = ", ".join(map(str, columns)) or "none"
+            names = ", ".join(map(str, columns)) or "none"
             raise ConfigError(
-                f"{where} has no column `{self.name}` (columns: {found}); name the one that holds the text with "
+                f"{where} has no column `{self.name}` (columns: {names}); name the one that holds the text with "
                 f"--column, or behind the file: FILE{COLUMN}NAME"
             )
 
@@ -97,12 +97,12 @@ class TextColumn:
     def _conversation(self, value: list[Any], where: str) -> str:
         if self.template is None:
             raise ConfigError(f"{where}: column `{self.name}` holds conversations, which only `record` and `own` read")
-        return self.template([_message(each, f"{where}: column `{self.name}`") for each in value])
+        return self.template([_message(message, f"{where}: column `{self.name}`") for message in value])
 
 
-def _message(found: Any, where: str) -> Message:
+def _message(entry: Any, where: str) -> Message:
     for form in _FORMS:
-        role, content = (found.get(key) for key in form) if isinstance(found, dict) else (None, None)
+        role, content = (entry.get(key) for key in form) if isinstance(entry, dict) else (None, None)
         if isinstance(role, str) and isinstance(content, str):
             return {"role": _ROLES.get(role, role), "content": content}
     raise ConfigError(
@@ -268,11 +268,11 @@ def read_docstrings(seed: int) -> Iterator[Document]:
 
 def source_modules(seed: int) -> list[SourceModule]:
     """Return the source files to read, in the order of the seed."""
-    found = sorted(_installed_modules(), key=lambda module: (module.package, module.name, str(module.path)))
-    if not found:
+    modules = sorted(_installed_modules(), key=lambda module: (module.package, module.name, str(module.path)))
+    if not modules:
         raise MissingError("no installed package has readable docstrings; use a .txt, .jsonl or .parquet file")
-    Random(derive_seed(seed, "docstrings")).shuffle(found)
-    return found
+    Random(derive_seed(seed, "docstrings")).shuffle(modules)
+    return modules
 
 
 def fingerprint_docstrings(seed: int) -> str:
@@ -451,14 +451,14 @@ def open_corpus(spec: str, *, seed: int = 0, template: ChatTemplate | None = Non
     if spec == "docstrings":
         return Corpus(spec, lambda: read_docstrings(seed), lambda: fingerprint_docstrings(seed))
     name, column = split_column(spec)
-    found = TextColumn(column, template)
+    texts = TextColumn(column, template)
     if name.startswith("hub:"):
         source = parse_hub(name)
-        return Corpus(spec, lambda: read_hub(source, found), lambda: _fingerprint(fingerprint_hub(source), column))
+        return Corpus(spec, lambda: read_hub(source, texts), lambda: _fingerprint(fingerprint_hub(source), column))
     path = Path(name).expanduser()
     if path.is_dir() or path.suffix in READERS:
         check_files(path)
-        return Corpus(spec, lambda: read_files(path, found), lambda: _fingerprint(fingerprint_files(path), column))
+        return Corpus(spec, lambda: read_files(path, texts), lambda: _fingerprint(fingerprint_files(path), column))
     if path.exists():
         raise UnknownNameError("corpus file type", path.suffix or path.name, [".txt", ".jsonl", ".parquet"])
     raise UnknownNameError("corpus", spec, KNOWN)

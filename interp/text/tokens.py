@@ -270,10 +270,10 @@ class Registry:
 
     def take(self, numbers: list[int]) -> list[tuple[int, str, str]]:
         """Return the names of documents in order, and forget them and all earlier ones."""
-        found = [(number, *self._names[number]) for number in numbers]
+        rows = [(number, *self._names[number]) for number in numbers]
         if numbers:
             self._names = {n: names for n, names in self._names.items() if n > numbers[-1]}
-        return found
+        return rows
 
 
 def shard_texts(
@@ -288,15 +288,15 @@ def shard_texts(
     """Yield shards of `shard_contexts` contexts, until `n_tokens` real tokens are reached or the text ends."""
     registry = Registry(documents)
     chosen = _enough(pack(registry, tokenizer, context_length, bos), n_tokens)
-    number, held = 0, []
+    number, contexts = 0, []
     for context in chosen:
         # a full shard is yielded only once another context follows, so that the last one can be marked
-        if len(held) == shard_contexts:
-            yield _shard(number, held, registry, last=False)
-            number, held = number + 1, []
-        held.append(context)
-    if held:
-        yield _shard(number, held, registry, last=True)
+        if len(contexts) == shard_contexts:
+            yield _shard(number, contexts, registry, last=False)
+            number, contexts = number + 1, []
+        contexts.append(context)
+    if contexts:
+        yield _shard(number, contexts, registry, last=True)
 
 
 def _enough(contexts: Iterator[Context], n_tokens: int) -> Iterator[Context]:

@@ -200,7 +200,7 @@ def _probe_classes(train: Examples, test: Examples) -> tuple[dict[str, _Probe], 
         yes, expected = train.label == index, test.label == index
         if min(yes.sum(), expected.sum()) < MIN_POSITIVES:
             continue
-        fitted: Any = logistic_regression(PROBE_STRENGTH, balanced=True, each=False, tol=1e-3).fit(x_train, yes)
+        fitted: Any = logistic_regression(PROBE_STRENGTH, balanced=True, std=False, tol=1e-3).fit(x_train, yes)
         predicted = fitted.decision_function(x_test) > 0
         f1 = f1_score(predicted, expected)
         if f1 < PROBE_F1:
