@@ -54,14 +54,14 @@ def plain(value: Any) -> Any:
     if isinstance(value, Table):
         return plain(value.rows(limit=MOST_ROWS))
     if is_dataclass(value) and not isinstance(value, type):
-        found = {each.name: plain(getattr(value, each.name)) for each in fields(value)}
+        values = {field.name: plain(getattr(value, field.name)) for field in fields(value)}
         headline = getattr(value, "headline", None)
-        return found | ({"headline": headline()} if callable(headline) else {})
+        return values | ({"headline": headline()} if callable(headline) else {})
     if isinstance(value, Mapping):
         entries: Mapping[Any, Any] = value
-        return {str(key): plain(each) for key, each in entries.items()}
+        return {str(key): plain(entry) for key, entry in entries.items()}
     if isinstance(value, (list, tuple, set, frozenset)):
-        return [plain(each) for each in value]
+        return [plain(element) for element in value]
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if value is None or isinstance(value, (str, int, bool)):

@@ -47,8 +47,8 @@ def artefacts(workspace: Workspace, kind: str = "") -> list[dict[str, Any]]:
     if kind and kind not in KINDS:
         raise UnknownNameError("kind of artefact", kind, list(KINDS))
     fields = ("kind", "name", "created", "seed", "content_hash", "config", "summary", "parents")
-    found = workspace.newest(*([kind] if kind else KINDS))
-    return [{name: getattr(each, name) for name in fields} for each in found[:MOST_ROWS]]
+    manifests = workspace.newest(*([kind] if kind else KINDS))
+    return [{name: getattr(manifest, name) for name in fields} for manifest in manifests[:MOST_ROWS]]
 
 
 def kinds(workspace: Workspace) -> dict[str, Any]:
@@ -77,8 +77,8 @@ def search(
     from saes.features.search import search_features
 
     where: dict[str, Any] = {"features": features or None, "hook_point": hook_point or None}
-    found = search_features(workspace, query, limit=limit, meanings=meaning_if_known, **where)
-    return {"headline": found.headline(), **asdict(found)}
+    answer = search_features(workspace, query, limit=limit, meanings=meaning_if_known, **where)
+    return {"headline": answer.headline(), **asdict(answer)}
 
 
 def features(
@@ -96,8 +96,8 @@ def features(
     from dashboard.data.features import Query, listing
 
     query = Query(text=text, density_low=density_low, density_high=density_high, sort=sort, descending=descending)
-    found = listing(workspace, features, query, offset, offset + limit)
-    return {"total": found.total, "offset": offset, "rows": found.rows}
+    part = listing(workspace, features, query, offset, offset + limit)
+    return {"total": part.total, "offset": offset, "rows": part.rows}
 
 
 def feature(workspace: Workspace, features: str, index: Count) -> dict[str, Any]:
@@ -110,11 +110,11 @@ def feature(workspace: Workspace, features: str, index: Count) -> dict[str, Any]
     from dashboard.data.features import explanations, one, relations
     from saes.features.schema import described_another
 
-    found, related = one(workspace, features, index), relations(workspace, features, index)
-    return found.to_json() | {
-        "outdated": described_another(workspace, found.features),
+    record, related = one(workspace, features, index), relations(workspace, features, index)
+    return record.to_json() | {
+        "outdated": described_another(workspace, record.features),
         "relations": related and related.to_json(),
-        "explanations": [each.to_json() for each in explanations(workspace, features, index)],
+        "explanations": [label.to_json() for label in explanations(workspace, features, index)],
     }
 
 
@@ -122,7 +122,7 @@ def examples(workspace: Workspace, features: str, index: Count) -> list[dict[str
     """Return windows of text with the feature's activation on each token, by group, strongest first."""
     from dashboard.data import features as data
 
-    return [asdict(each) for each in data.examples(workspace, features, index)]
+    return [asdict(example) for example in data.examples(workspace, features, index)]
 
 
 def vector(workspace: Workspace, features: str, index: Count) -> dict[str, Any]:
@@ -131,13 +131,13 @@ def vector(workspace: Workspace, features: str, index: Count) -> dict[str, Any]:
     from saes.features.schema import check_described
     from saes.weights.folder import load_direction
 
-    found = one(workspace, features, index).features
-    dictionary = found.dictionary
-    if not found.sae:
+    artefact = one(workspace, features, index).features
+    dictionary = artefact.dictionary
+    if not artefact.sae:
         raise ConfigError(f"the vector of {dictionary} is a row of the model's own weights; ask for features of an SAE")
-    check_described(workspace, found)
-    about, direction = load_direction(workspace.path("sae", found.sae), index)
-    return {"dictionary": dictionary, "feature": index, "hook_point": about.hook_point, "direction": lists(direction)}
+    check_described(workspace, artefact)
+    sae, direction = load_direction(workspace.path("sae", artefact.sae), index)
+    return {"dictionary": dictionary, "feature": index, "hook_point": sae.hook_point, "direction": lists(direction)}
 
 
 def uses(workspace: Workspace, features: str, index: Count) -> dict[str, Any]:
@@ -148,14 +148,14 @@ def uses(workspace: Workspace, features: str, index: Count) -> dict[str, Any]:
     from dashboard.data import features as data
     from saes.features.proof import Proof, why_outdated
 
-    found = data.uses(workspace, features, index)
+    references = data.uses(workspace, features, index)
     proofs = [
-        {"name": each.name, "outdated": why_outdated(workspace, each), "verdict": each.verdict(), "holds": each.holds(),
-         "p": each.p_holm()}
-        for each in workspace.values(Proof)
-        if (each.settings.features, each.settings.feature) == (features, index)
+        {"name": proof.name, "outdated": why_outdated(workspace, proof), "verdict": proof.verdict(),
+         "holds": proof.holds(), "p": proof.p_holm()}
+        for proof in workspace.values(Proof)
+        if (proof.settings.features, proof.settings.feature) == (features, index)
     ]  # fmt: skip
-    return {**found._asdict(), "proofs": proofs}
+    return {**references._asdict(), "proofs": proofs}
 
 
 def sae_dashboard(workspace: Workspace, features: str, index: Count) -> dict[str, Any]:
@@ -176,15 +176,15 @@ def circuit(workspace: Workspace, name: str) -> dict[str, Any]:
     """Return a circuit: its nodes, its strongest edges, and the evidence for each, with the nulls and the verdict."""
     from interp.circuits.found_circuit import open_circuit
 
-    found = open_circuit(workspace, name)
-    edges = sorted(found.circuit.edges, key=lambda edge: -abs(edge.score or 0))
+    artefact = open_circuit(workspace, name)
+    edges = sorted(artefact.circuit.edges, key=lambda edge: -abs(edge.score or 0))
     return {
-        **as_json(found.circuit),
+        **as_json(artefact.circuit),
         "edges": as_json(edges[:MOST_ROWS]),
         "n_edges": len(edges),
-        "evaluation": as_json(dict(found.measures()) | found.numbers() | found.nulls() | found.tables()),
-        "verdict": as_json(found.verdict),
-        "settings": as_json(found.settings),
+        "evaluation": as_json(dict(artefact.measures()) | artefact.numbers() | artefact.nulls() | artefact.tables()),
+        "verdict": as_json(artefact.verdict),
+        "settings": as_json(artefact.settings),
     }
 
 
@@ -203,8 +203,8 @@ def compare(workspace: Workspace, a: str, b: str) -> dict[str, Any]:
 
 
 READS: dict[str, Callable[..., Any]] = {
-    each.__name__: each
-    for each in (
+    read.__name__: read
+    for read in (
         *(
             artefacts,
             kinds,
@@ -252,7 +252,7 @@ def start(runs: RunQueue, verb: str, options: dict[str, Any]) -> dict[str, Any]:
 
 def runs(runs: RunQueue) -> list[dict[str, Any]]:
     """Return every run of the queue with its command, state, progress and the artefacts that it wrote."""
-    return [{name: value for name, value in asdict(each).items() if name != "log"} for each in runs.all()][-MOST_ROWS:]
+    return [{name: value for name, value in asdict(run).items() if name != "log"} for run in runs.all()][-MOST_ROWS:]
 
 
 def run(runs: RunQueue, id: str) -> dict[str, Any]:
@@ -266,11 +266,11 @@ def cancel(runs: RunQueue, id: str) -> dict[str, Any]:
     return run(runs, id)
 
 
-RUNS: dict[str, Callable[..., Any]] = {each.__name__: each for each in (analyses, analysis, start, runs, run, cancel)}
+RUNS: dict[str, Callable[..., Any]] = {tool.__name__: tool for tool in (analyses, analysis, start, runs, run, cancel)}
 """Tools that run analyses: `tool(queue, **parameters)`. For agents; pages have forms of their own."""
 
 
-def call(source: Any, name: str, given: Mapping[str, Any], offered: Mapping[str, Callable[..., Any]] = READS) -> Any:
+def call(source: Any, name: str, values: Mapping[str, Any], offered: Mapping[str, Callable[..., Any]] = READS) -> Any:
     """Answer one read of a workspace, or one tool of `RUNS`, from JSON.
 
     Raises `UnknownNameError` and `ConfigError` for names and values that it does not take.
@@ -278,13 +278,13 @@ def call(source: Any, name: str, given: Mapping[str, Any], offered: Mapping[str,
     if name not in offered:
         raise UnknownNameError("read", name, list(offered))
     form = question(offered[name])
-    asked: Any = from_json(form, dict(given), name, "asked")
-    return plain(offered[name](source, **{each.name: getattr(asked, each.name) for each in fields(form)}))
+    query: Any = from_json(form, dict(values), name, "asked")
+    return plain(offered[name](source, **{field.name: getattr(query, field.name) for field in fields(form)}))
 
 
-def ask(live: Live, name: str, given: Mapping[str, Any]) -> Any:
+def ask(live: Live, name: str, values: Mapping[str, Any]) -> Any:
     """Answer an act from JSON; one that answers in steps, with all of them. Raises as `call` does."""
-    act = decode(act_called(name), given)
+    act = decode(act_called(name), values)
     return plain([*live.steps(act)] if is_streamed(act) else live.ask(act))
 
 
@@ -321,26 +321,26 @@ def openapi() -> dict[str, Any]:
             {"name": key, "in": "query", "required": key in form.get("required", []), "schema": kind}
             for key, kind in form["properties"].items()
         ]
-        about = {"operationId": name, "summary": text.splitlines()[0], "description": text, "responses": answers}
-        paths[f"/api/{name}"] = {"get": about | {"parameters": query}}
+        operation = {"operationId": name, "summary": text.splitlines()[0], "description": text, "responses": answers}
+        paths[f"/api/{name}"] = {"get": operation | {"parameters": query}}
     for name, act in catalogue().items():
         text = act.about()
-        about = {"operationId": name, "summary": text.splitlines()[0], "description": text, "responses": answers}
+        operation = {"operationId": name, "summary": text.splitlines()[0], "description": text, "responses": answers}
         form = act.schema()
         forms |= form.pop("$defs", {})
         form["properties"] = form["properties"] | {"visitor": {"type": "string", "description": "The page that asks."}}
         body = {"content": {"application/json": {"schema": form}}, "required": True}
-        paths[f"/api/act/{name}"] = {"post": about | {"requestBody": body}}
+        paths[f"/api/act/{name}"] = {"post": operation | {"requestBody": body}}
         if issubclass(act, Compared):
             priced = {"operationId": f"price_{name}", "summary": f"The passes of the model that `{name}` takes."}
-            paths[f"/api/price/{name}"] = {"post": about | priced | {"requestBody": body}}
+            paths[f"/api/price/{name}"] = {"post": operation | priced | {"requestBody": body}}
     info = {
         "title": "interp workbench",
         "version": "1",
         "description": f"Nothing is changed on disk; at most {MOST_ROWS} rows each.",
     }
-    found = {"openapi": "3.1.0", "info": info, "paths": paths, "components": {"schemas": forms}}
-    return json.loads(json.dumps(found).replace("#/$defs/", "#/components/schemas/"))
+    document = {"openapi": "3.1.0", "info": info, "paths": paths, "components": {"schemas": forms}}
+    return json.loads(json.dumps(document).replace("#/$defs/", "#/components/schemas/"))
 
 
 def register(server: flask.Flask) -> None:
@@ -355,14 +355,14 @@ def register(server: flask.Flask) -> None:
 
 def _answer(name: str) -> flask.Response:
     texts = flask.request.args.to_dict()
-    given = typed(question(READS[name]), texts) if name in READS else texts
-    return flask.Response(finite_json(call(current().workspace, name, given)), mimetype="application/json")
+    values = typed(question(READS[name]), texts) if name in READS else texts
+    return flask.Response(finite_json(call(current().workspace, name, values)), mimetype="application/json")
 
 
 def _answer_act(name: str) -> flask.Response:
     """Answer an act from the JSON of its fields; `visitor` names the page, whose newer requests replace it."""
-    visitor, given = asked_by()
-    act = decode(act_called(name), given)
+    visitor, values = asked_by()
+    act = decode(act_called(name), values)
     live = current().live
     if is_streamed(act):
         return answered_in_lines(live.steps(act), visitor)
@@ -372,18 +372,18 @@ def _answer_act(name: str) -> flask.Response:
 
 def _price(name: str) -> flask.Response:
     """Return what the answer to an act takes, from the same JSON."""
-    visitor, given = asked_by()
+    visitor, values = asked_by()
     with asking(visitor):
-        price = current().live.ask(PriceOf(act=decode(act_called(name), given)))
+        price = current().live.ask(PriceOf(act=decode(act_called(name), values)))
     return flask.Response(finite_json(plain(price)), mimetype="application/json")
 
 
-def _stage(asked: Asked) -> flask.Response:
+def _stage(request: Asked) -> flask.Response:
     """Return the progress of a page's requests."""
-    return flask.jsonify({"stage": current().live.stage(asked.visitor)})
+    return flask.jsonify({"stage": current().live.stage(request.visitor)})
 
 
-def _cancel(asked: Asked) -> flask.Response:
+def _cancel(request: Asked) -> flask.Response:
     """Drop a page's requests."""
-    current().live.cancel(asked.visitor)
+    current().live.cancel(request.visitor)
     return flask.jsonify({})

@@ -116,13 +116,13 @@ def shell(workspace: Workspace, pages: list[Page]) -> dmc.MantineProvider:
 
 
 def _bar(workspace: Workspace, pages: list[Page]) -> html.Header:
-    listed = [each for each in pages if each.listed]
-    folded = {each.path for each in listed if each.group == "test" and not _filled(workspace, each)}
+    listed = [page for page in pages if page.listed]
+    folded = {page.path for page in listed if page.group == "test" and not _filled(workspace, page)}
     links = [
         html.Div(
             [
-                *(_link(each) for each in listed if each.group == group and each.path not in folded),
-                *(_more([each for each in listed if each.path in folded]) if group == "test" else []),
+                *(_link(page) for page in listed if page.group == group and page.path not in folded),
+                *(_more([page for page in listed if page.path in folded]) if group == "test" else []),
             ],
             className="wb-nav-group",
             role="group",
@@ -170,7 +170,7 @@ def _filled(workspace: Workspace, which: Page) -> bool:
 
 def _more(pages: list[Page]) -> list[html.Details]:
     """Return the menu of the pages with nothing to show yet."""
-    menu = [html.Summary("More", className="wb-nav-link"), html.Div([_link(each) for each in pages])]
+    menu = [html.Summary("More", className="wb-nav-link"), html.Div([_link(page) for page in pages])]
     return [html.Details(menu, className="wb-nav-more")] if pages else []
 
 
@@ -259,9 +259,9 @@ def create_app(
     _register_pages(pages)
     app.layout = cast(Any, partial(shell, workspace, pages))  # a function: made anew for every visit, as pages fill
     _register_shell(app)
-    for each in pages:
-        if each.register is not None:
-            each.register(app)
+    for page in pages:
+        if page.register is not None:
+            page.register(app)
     _register_answers(app, pages)
     _tell_browsers_apart(app)
     app.server.before_request(_small_plotly)
@@ -298,15 +298,15 @@ class LeanDash(Dash):
 
     def interpolate_index(self, metas: str = "", *parts: Any, scripts: str = "", **named: Any) -> str:
         """Return the page as Dash builds it, with our modules; libraries that it does not need load later."""
-        here = flask.request.path.split("/")[1]
+        section = flask.request.path.split("/")[1]
 
-        def later(found: re.Match[str]) -> str:
-            component, pages = LIBRARIES[found[2]]
-            if here in pages:
-                return found[0]
+        def later(match: re.Match[str]) -> str:
+            component, pages = LIBRARIES[match[2]]
+            if section in pages:
+                return match[0]
             return (
-                f'<template class="wb-later" data-namespace="{found[2]}" data-components="{component}" '
-                f'data-address="{found[1]}"></template>'
+                f'<template class="wb-later" data-namespace="{match[2]}" data-components="{component}" '
+                f'data-address="{match[1]}"></template>'
             )
 
         ours = [f'<script type="module" src="{self.get_asset_url(name)}"{when}></script>' for name, when in _MODULES]
@@ -387,7 +387,7 @@ def _tell_browsers_apart(app: Dash) -> None:
 
 def _register_answers(app: Dash, pages: list[Page]) -> None:
     """Answer a malformed request with 400 and a missing thing with 404; its page explains itself too."""
-    known = [re.compile(re.sub(r"<\w+>", "(.+)", path)) for each in pages for path in (each.path, *each.templates)]
+    known = [re.compile(re.sub(r"<\w+>", "(.+)", path)) for page in pages for path in (page.path, *page.templates)]
 
     @app.server.before_request
     def check() -> flask.Response | None:
@@ -433,14 +433,14 @@ def _has_named(name: str | None = None, *_: str) -> bool:
 
 def _register_pages(pages: list[Page]) -> None:
     dash.page_registry.clear()  # it is one per process, and may hold another application's pages
-    for each in pages:
+    for page in pages:
         # Dash takes the first template that fits, and a name in one takes the rest of an address, slashes included
-        for n, path in enumerate(sorted((each.path, *each.templates), key=lambda path: -path.count("/"))):
+        for n, path in enumerate(sorted((page.path, *page.templates), key=lambda path: -path.count("/"))):
             dash.register_page(
-                f"workbench.{each.title.lower()}_{n}",
-                name=each.title,
-                title=f"{each.title} · workbench",
-                layout=safe_layout(each),
+                f"workbench.{page.title.lower()}_{n}",
+                name=page.title,
+                title=f"{page.title} · workbench",
+                layout=safe_layout(page),
                 **attrs({"path_template" if "<" in path else "path": path}),
             )
     lost = Page(title="Not found", path="/", layout=_not_found)

@@ -37,8 +37,8 @@ class LiveModel:
 
     def ask(self, act: Act[Session, A]) -> A:
         """Answer an act, in its turn; a reading in memory is answered at once."""
-        asked: object = act  # of which the type checker must not think that all acts are readings
-        known = asked.known(self._session) if isinstance(asked, ReadPrompt) else None
+        question: object = act  # of which the type checker must not think that all acts are readings
+        known = question.known(self._session) if isinstance(question, ReadPrompt) else None
         if known is not None:
             return cast(A, known)
         with self._turns.take(type(act)) as turn, self._session.checked(turn.check):

@@ -76,10 +76,10 @@ def show(
     is not there, `ConfigError` for values that have no figure.
     """
     colours = theme_called(theme)
-    found = _drawn(what, workspace, colours, options)
-    for each in (found,) if isinstance(found, go.Figure) else getattr(found, "figures", ()):
-        each.update_layout(paper_bgcolor=colours.surface)  # a notebook's own background may be of the other scheme
-    return found
+    drawing = _drawn(what, workspace, colours, options)
+    for figure in (drawing,) if isinstance(drawing, go.Figure) else getattr(drawing, "figures", ()):
+        figure.update_layout(paper_bgcolor=colours.surface)  # a notebook's own background may be of the other scheme
+    return drawing
 
 
 def _drawn(what: Any, workspace: Workspace | Path | str | None, colours: Theme, options: dict[str, Any]) -> Any:
@@ -100,7 +100,7 @@ def _of_tokens(what: Any) -> TypeGuard[tuple[Sequence[str], Any]]:
     """Return True for a pair of tokens and their numbers."""
     if not isinstance(what, tuple) or not is_sequence(what) or len(what) != 2:
         return False
-    return is_sequence(what[0]) and bool(what[0]) and all(isinstance(each, str) for each in what[0])
+    return is_sequence(what[0]) and bool(what[0]) and all(isinstance(token, str) for token in what[0])
 
 
 def _tokens(tokens: list[str], values: np.ndarray, colours: Theme, options: dict[str, Any]) -> Any:
@@ -121,19 +121,19 @@ def _named(workspace: Workspace, name: str, colours: Theme, options: dict[str, A
         if not index.isdecimal():
             raise UsageError(f"a feature is named NAME:NUMBER, such as demo:12; got {name!r}")
         return _feature(workspace, features, int(index), colours)
-    found = workspace.find(name, *KINDS)
-    return _ARTEFACTS.get(found.kind, _panels)(workspace, found, colours, options)
+    manifest = workspace.find(name, *KINDS)
+    return _ARTEFACTS.get(manifest.kind, _panels)(workspace, manifest, colours, options)
 
 
 def _feature(workspace: Workspace, name: str, index: int, colours: Theme) -> Shown:
-    found = one(workspace, name, index)
-    row = found.row
+    feature = one(workspace, name, index)
+    row = feature.row
     strips = [
-        html.Li(token_strip(each.tokens, each.activations, maximum=row.max_activation, peak=each.peak))
-        for each in examples(workspace, name, index)[:N_EXAMPLES]
+        html.Li(token_strip(example.tokens, example.activations, maximum=row.max_activation, peak=example.peak))
+        for example in examples(workspace, name, index)[:N_EXAMPLES]
     ]
-    parts: list[Any] = [sections.summary(workspace, name, found), html.Ol(strips, className="wb-stack")]
-    edges = found.features.histogram_edges
+    parts: list[Any] = [sections.summary(workspace, name, feature), html.Ol(strips, className="wb-stack")]
+    edges = feature.features.histogram_edges
     figures = [activation_histogram(row.histogram, edges, colours, marker=row.mean_activation)]
     if (proof := newest_proof(workspace, name, index)) is not None:
         parts.append(html.P(why_outdated(workspace, proof) or proof.verdict(), className="wb-note"))
@@ -142,23 +142,23 @@ def _feature(workspace: Workspace, name: str, index: int, colours: Theme) -> Sho
     return Shown(markup(html.Div(parts, className="wb-stack"), colours.name), tuple(figures), whole)
 
 
-def _map(workspace: Workspace, found: Manifest, colours: Theme, options: dict[str, Any]) -> Any:
-    return atlas_view(workspace, found.name, **options)
+def _map(workspace: Workspace, manifest: Manifest, colours: Theme, options: dict[str, Any]) -> Any:
+    return atlas_view(workspace, manifest.name, **options)
 
 
-def _figure(workspace: Workspace, found: Manifest, colours: Theme, options: dict[str, Any]) -> go.Figure:
-    return plot(workspace.value(found), colours, **options)
+def _figure(workspace: Workspace, manifest: Manifest, colours: Theme, options: dict[str, Any]) -> go.Figure:
+    return plot(workspace.value(manifest), colours, **options)
 
 
-def _panels(workspace: Workspace, found: Manifest, colours: Theme, options: dict[str, Any]) -> Shown:
-    value = workspace.value(found)
+def _panels(workspace: Workspace, manifest: Manifest, colours: Theme, options: dict[str, Any]) -> Shown:
+    value = workspace.value(manifest)
     parts = html.Div([summary(value), *panels(workspace, value)], className="wb-stack")
     figures = (plot(value, colours, **options),) if has_figure(value) else ()
     return Shown(markup(parts, colours.name), figures)
 
 
-def _proof(workspace: Workspace, found: Manifest, colours: Theme, options: dict[str, Any]) -> Shown:
-    settings = workspace.open(Proof, found.name).settings
+def _proof(workspace: Workspace, manifest: Manifest, colours: Theme, options: dict[str, Any]) -> Shown:
+    settings = workspace.open(Proof, manifest.name).settings
     return _feature(workspace, settings.features, settings.feature, colours)
 
 

@@ -107,13 +107,13 @@ class RunFiles:
 
     def read(self) -> dict[str, StoredRun]:
         """Return the runs on disk, by id, without unreadable ones."""
-        found = {}
+        records = {}
         for path in sorted(self.folder.glob("*-*.json")) if self.folder.is_dir() else []:
             with contextlib.suppress(WorkbenchError, OSError):
                 record = from_json(StoredRun, read_json(path), path, "foreign")
                 if record.id == path.stem and _ID.match(path.stem):
-                    found[path.stem] = record
-        return found
+                    records[path.stem] = record
+        return records
 
     def save(self, record: StoredRun) -> None:
         """Write a run to disk, then take it into the list."""
@@ -138,11 +138,11 @@ class RunFiles:
 
     def made(self, record: StoredRun) -> list[str]:
         """Return the artefacts that a run wrote, as `folder/name`."""
-        found = list(record.made)
+        keys = list(record.made)
         for path in self.progress(record.id).made:
             with contextlib.suppress(ValueError):
-                found.append(Path(path).resolve().relative_to(self.root.resolve()).as_posix())
-        return list(dict.fromkeys(found))
+                keys.append(Path(path).resolve().relative_to(self.root.resolve()).as_posix())
+        return list(dict.fromkeys(keys))
 
     def progress(self, id: str) -> Report:
         """Return the report of the running command; empty before the first."""
@@ -306,7 +306,7 @@ class RunQueue:
                 return same[0]
             if len(active) >= MOST_WAITING:
                 raise ResourceError(f"{len(active)} runs are waiting already; cancel some first")
-            number = max([int(each.split("-")[0]) for each in self._files.records], default=0) + 1
+            number = max([int(run_id.split("-")[0]) for run_id in self._files.records], default=0) + 1
             id = f"{number:04d}-{verb.replace(' ', '-')}"
             place, now = self._files.last_place(), time.time()
             record = StoredRun(
@@ -338,11 +338,11 @@ class RunQueue:
             if record.state == WAITING:
                 self._files.end(record, CANCELLED)
             elif record.state == RUNNING:
-                asked = self._files.records[id] = replace(record, asked=CANCELLED)
+                new_record = self._files.records[id] = replace(record, asked=CANCELLED)
                 if self._process is not None:
                     _interrupt(self._process, self.grace)
                 with contextlib.suppress(WorkbenchError, OSError):  # a full disk must not keep it running
-                    self._files.save(asked)
+                    self._files.save(new_record)
 
     def resume(self, id: str) -> None:
         """Queue a run that ended early again; it continues where its verb saved its progress."""
@@ -454,8 +454,8 @@ class RunQueue:
         A process that outlives its server has it until it ends.
         """
         while not self._ends_early(id):
-            if (found := _locked(self._files.folder / "worker.lock")) is not None:
-                return found
+            if (lock := _locked(self._files.folder / "worker.lock")) is not None:
+                return lock
             time.sleep(0.2)
         return None
 

@@ -36,9 +36,9 @@ class Asked:
 def answered(answer: Callable[..., T], *more: Any) -> T:
     """Return the answer to the request; `more` are further arguments of the function. Raises `ConfigError`."""
     form, names = _form(answer)
-    asked = from_json(form, json_body(), "the request", "asked")
-    with asking(asked.visitor):
-        return answer(asked, *more, **{name: getattr(asked, name) for name in names})
+    request = from_json(form, json_body(), "the request", "asked")
+    with asking(request.visitor):
+        return answer(request, *more, **{name: getattr(request, name) for name in names})
 
 
 def add_routes(
@@ -55,8 +55,8 @@ def add_routes(
 
     def as_json(answer: Callable[..., Any]) -> Callable[..., flask.Response]:
         def reply(**names: str) -> flask.Response:
-            found = finite_json(plain(answer(**names)))
-            return flask.Response(found, mimetype="application/json", headers={"Cache-Control": "no-store"})
+            body = finite_json(plain(answer(**names)))
+            return flask.Response(body, mimetype="application/json", headers={"Cache-Control": "no-store"})
 
         return reply
 
@@ -76,32 +76,33 @@ def add_routes(
 def _form(answer: Callable[..., Any]) -> tuple[type[Asked], list[str]]:
     """Return the dataclass of the body of a request, and the names of the keyword arguments in it."""
     first, *rest = inspect.signature(answer).parameters.values()
-    own = [each for each in rest if each.kind is each.KEYWORD_ONLY]
-    return form_of(answer, own, get_type_hints(answer)[first.name]), [each.name for each in own]
+    options = [parameter for parameter in rest if parameter.kind is parameter.KEYWORD_ONLY]
+    return form_of(answer, options, get_type_hints(answer)[first.name]), [parameter.name for parameter in options]
 
 
 def form_of(function: Callable[..., Any], parameters: Sequence[inspect.Parameter], *bases: type) -> Any:
     """Return a frozen dataclass whose fields are some parameters of a function, and those of its `bases`."""
     hints = get_type_hints(function, include_extras=True)
     fields: list[Any] = [
-        (each.name, hints[each.name], *(() if each.default is each.empty else (each.default,))) for each in parameters
+        (parameter.name, hints[parameter.name], *(() if parameter.default is parameter.empty else (parameter.default,)))
+        for parameter in parameters
     ]
     return make_dataclass(function.__name__, fields, bases=bases, frozen=True, kw_only=True)
 
 
 def asked_by() -> tuple[str, dict[str, Any]]:
     """Return the visitor of a request, and the rest of its body. Raises `ConfigError` where it is no object."""
-    given = from_json(dict[str, Any], json_body(), "the request", "asked")
-    asked = from_json(Asked, {"visitor": given.pop("visitor", "")}, "the request", "asked")
-    return asked.visitor, given
+    body = from_json(dict[str, Any], json_body(), "the request", "asked")
+    request = from_json(Asked, {"visitor": body.pop("visitor", "")}, "the request", "asked")
+    return request.visitor, body
 
 
 def json_body() -> Any:
     """Return the JSON that a request sends. Raises `ConfigError` where it is none."""
     try:
-        given = flask.request.get_json(silent=True)
+        body = flask.request.get_json(silent=True)
     except RecursionError:
         raise ConfigError("the request: it is nested too deeply") from None
-    if given is None:
+    if body is None:
         raise ConfigError("the request should be a JSON object; send one as application/json")
-    return given
+    return body

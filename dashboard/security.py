@@ -155,8 +155,8 @@ class Guard:
 
     def _has_token(self, environ: dict[str, Any]) -> bool:
         assert self.token
-        given = (_cookie(environ, COOKIE), _query_token(environ))
-        return any(hmac.compare_digest(each.encode(), self.token.encode()) for each in given)
+        tokens = (_cookie(environ, COOKIE), _query_token(environ))
+        return any(hmac.compare_digest(token.encode(), self.token.encode()) for token in tokens)
 
     def _new_cookie(self, environ: dict[str, Any]) -> list[tuple[str, str]]:
         if not self.token or not _query_token(environ):
@@ -172,22 +172,22 @@ def refuse_callback(body: Any, callbacks: Mapping[str, Mapping[str, Any]]) -> Re
     if known is None:
         return "404 Not Found", "There is no such callback; reload the page.\n"
     for part, expected in (("inputs", known["inputs"]), ("state", known["state"])):
-        given = body.get(part, [])
-        if not is_list(given) or len(given) != len(expected) or not all(map(_is_value, given)):
+        values = body.get(part, [])
+        if not is_list(values) or len(values) != len(expected) or not all(map(_is_value, values)):
             return "400 Bad Request", f"This callback takes {len(expected)} {part}, each with an `id` and `property`.\n"
     outputs, changed = body.get("outputs", []), body.get("changedPropIds", [])
     if not _is_value(outputs) and not (is_list(outputs) and all(map(_is_value, outputs))):
         return "400 Bad Request", "The outputs of a callback each have an `id` and a `property`.\n"
-    if not is_list(changed) or not all(isinstance(each, str) for each in changed):
+    if not is_list(changed) or not all(isinstance(name, str) for name in changed):
         return "400 Bad Request", "`changedPropIds` is a list of texts.\n"
     return None
 
 
-def _is_value(given: Any) -> bool:
+def _is_value(value: Any) -> bool:
     """Return True for `{"id", "property", ...}`, and for a list of them (an input of a pattern)."""
-    if is_list(given):
-        return all(is_object(each) and _is_value(each) for each in given)
-    return is_object(given) and isinstance(given.get("id"), str | dict) and isinstance(given.get("property"), str)
+    if is_list(value):
+        return all(is_object(element) and _is_value(element) for element in value)
+    return is_object(value) and isinstance(value.get("id"), str | dict) and isinstance(value.get("property"), str)
 
 
 _FORBIDDEN = "403 Forbidden"

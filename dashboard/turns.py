@@ -182,8 +182,8 @@ class Turns:
         return [turn for turn in everyone if visitor and turn.visitor == visitor]
 
     def _drop_older(self, turn: Turn) -> None:
-        for other in self._known:
-            same = turn.kind is other.kind or turn.kind.replaces_all
-            if turn.visitor and other.visitor == turn.visitor and same:
-                other.dropped = True
+        for older_turn in self._known:
+            same = turn.kind is older_turn.kind or turn.kind.replaces_all
+            if turn.visitor and older_turn.visitor == turn.visitor and same:
+                older_turn.dropped = True
         self._changed.notify_all()

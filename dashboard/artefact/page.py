@@ -25,14 +25,14 @@ def layout(context: Context, name: str | None = None, **_: Any) -> html.Div:
     """`/artefact/<folder>/<name>`; without a name the newest artefact."""
     workspace = context.workspace
     value = workspace.value(open_artefact(workspace, tuple(KINDS), name))
-    title, here, own = value.title, address_of(value.key), page_of(value.href)
-    other = [] if own == here else [quiet_link("Open its own page", own)]
+    title, address, own_page = value.title, address_of(value.key), page_of(value.href)
+    links = [] if own_page == address else [quiet_link("Open its own page", own_page)]
     return page(
         PAGE.title,
-        panel(f"{title} {value.name}", attempt(lambda: summary(value)), *other),
+        panel(f"{title} {value.name}", attempt(lambda: summary(value)), *links),
         dcc.Store(id="artefact-state", data={"key": value.key}),
         html.Div(id="artefact-parts", style={"marginTop": "12px"}),
-        controls=artefact_menu(title, menu_choices(workspace, (value.kind,), address_of), here, key=value.key),
+        controls=artefact_menu(title, menu_choices(workspace, (value.kind,), address_of), address, key=value.key),
     )
 
 

@@ -36,10 +36,10 @@ def summary(value: Artefact) -> html.Div:
 
 def panels(workspace: Workspace, value: Artefact) -> list[html.Section | html.Div]:
     """Return a panel for each part of an artefact; a part that cannot be read says why."""
-    about = value.about
+    manifest = value.about
     pairs: list[dict[str, Callable[[], Any]]] = [
-        {"Results": lambda: evidence_table(about.summary), "Settings": lambda: evidence_table(about.config)},
-        {"Made from": lambda: _origin(workspace, value), "Files": lambda: _files(about)},
+        {"Results": lambda: evidence_table(manifest.summary), "Settings": lambda: evidence_table(manifest.config)},
+        {"Made from": lambda: _origin(workspace, value), "Files": lambda: _files(manifest)},
     ]
     layout = layout_of(type(value))
     documents, tables = ([name for name, part in layout.items() if part.place == place] for place in PLACES)
@@ -58,8 +58,8 @@ def panels(workspace: Workspace, value: Artefact) -> list[html.Section | html.Di
 def _findings(value: Artefact) -> html.Div | html.P:
     """Return what was found beyond its null, each value next to it."""
     rows = [
-        {"finding": visible(each.sentence, 400), "value": each.value, "null": each.null, "measured": each.about}
-        for each in value.findings()
+        {"finding": visible(claim.sentence, 400), "value": claim.value, "null": claim.null, "measured": claim.about}
+        for claim in value.findings()
     ]
     return records_table(rows, limit=MOST_ROWS) if rows else html.P(f"Nothing {BEYOND}.", className="wb-none")
 
@@ -73,7 +73,7 @@ def _document(value: Artefact, name: str) -> html.Div | html.P | html.Table:
         return records_table(rows, limit=MOST_ROWS)
     if not is_dataclass(document):
         return html.P(number(document), dir="auto")
-    lists = {each.name: parts for each in fields(document) if (parts := _parts(getattr(document, each.name)))}
+    lists = {field.name: parts for field in fields(document) if (parts := _parts(getattr(document, field.name)))}
     folded = [as_table(parts[:MOST_ROWS], words(name)) for name, parts in lists.items()]
     return html.Div([evidence_table(as_json(document), skip=tuple(lists)), *folded])
 
@@ -96,9 +96,9 @@ def _table(value: Artefact, name: str) -> html.Div:
     if table is None:
         return html.Div("This artefact lacks it.", className="wb-none")
     columns = schema_of(table.row)
-    plain = [each.name for each in columns if str(each.type) in CELLS]
-    others = [each.name for each in columns if each.name not in plain]
-    quoted = ", ".join(f'"{each}"' for each in plain)
+    plain = [column.name for column in columns if str(column.type) in CELLS]
+    others = [column.name for column in columns if column.name not in plain]
+    quoted = ", ".join(f'"{column}"' for column in plain)
     rows = table.query(f"select {quoted} from t limit {MOST_ROWS}").to_pylist() if plain else []
     n = len(table)
     size = f"{n:,} rows" if n <= MOST_ROWS else f"The first {MOST_ROWS} of {n:,} rows"
@@ -108,24 +108,24 @@ def _table(value: Artefact, name: str) -> html.Div:
 
 def _origin(workspace: Workspace, value: Artefact) -> html.Div:
     """Return the parents with their pages, the command, and what identifies the content."""
-    about = value.about
-    links = {parent: artefact_href(workspace, parent) for parent in sorted(about.parents)}
+    manifest = value.about
+    links = {parent: artefact_href(workspace, parent) for parent in sorted(manifest.parents)}
     parents = [
         html.Li(visible(parent, 160) if href == "/" else quiet_link(parent, href), dir="auto")
         for parent, href in links.items()
     ]
-    made = {name: getattr(about, name) for name in ("created", "seconds", "seed", "code_version", "content_hash")}
+    made = {name: getattr(manifest, name) for name in ("created", "seconds", "seed", "code_version", "content_hash")}
     command = f"{program()} {value.made_by}"
     return html.Div(
         [
             html.Ul(parents) if parents else html.P("No other artefact.", className="wb-none"),
             html.P(["Made by ", html.Code(command), "; ", html.Code(f"{command} --help"), " lists its options."]),
             evidence_table(made),
-            html.A("All of it as JSON", href=f"/api/artefact?key={quote(about.key)}", className="wb-link"),
+            html.A("All of it as JSON", href=f"/api/artefact?key={quote(manifest.key)}", className="wb-link"),
         ]
     )
 
 
-def _files(about: Manifest) -> html.Div | html.P:
-    sizes = [{"file": path, "size": size_text(entry["bytes"])} for path, entry in sorted(about.files.items())]
+def _files(manifest: Manifest) -> html.Div | html.P:
+    sizes = [{"file": path, "size": size_text(entry["bytes"])} for path, entry in sorted(manifest.files.items())]
     return records_table(sizes, limit=MOST_ROWS) if sizes else html.P("None but the manifest.", className="wb-none")

@@ -34,7 +34,7 @@ from interp.workspace import Workspace
 
 def quality_panel(made: VectorMap) -> html.Section:
     """Return the panel with the quality of the map: measures of how well it preserves the full space, explained."""
-    lines = [said] if (said := naming_sentence(made)) else []
+    lines = [naming] if (naming := naming_sentence(made)) else []
     if (q := made.quality) is not None:
         of = "each point" if q.sample == made.n_points else f"{q.sample:,} random points"
         lines += [
@@ -97,7 +97,7 @@ def regions_panel(regions: list[dict[str, Any]]) -> html.Section:
     return panel("Regions", body, note="dense parts of the map, by number of points; click one to select it")
 
 
-def point_panel(features: str | None, found: dict[str, Any]) -> html.Section:
+def point_panel(features: str | None, point: dict[str, Any]) -> html.Section:
     """Return the panel of the chosen point, with its nearest neighbours in the full space."""
     lines = [
         html.Li(
@@ -111,17 +111,17 @@ def point_panel(features: str | None, found: dict[str, Any]) -> html.Section:
                 html.Span(f"{cosine:.2f}", className="wb-value"),
             ]
         )
-        for n, label, _, cosine in found["neighbours"]
+        for n, label, _, cosine in point["neighbours"]
     ]
-    link = quiet_link("Open the feature", feature_href(features, found["item"])) if features else None
+    link = quiet_link("Open the feature", feature_href(features, point["item"])) if features else None
     return panel(
-        token_text(found["label"] or "no label", 60),
+        token_text(point["label"] or "no label", 60),
         html.P(
-            f"{visible(found['region'], 60) or 'between regions'} · number {found['item']:,}",
+            f"{visible(point['region'], 60) or 'between regions'} · number {point['item']:,}",
             className="wb-note",
             dir="auto",
         ),
-        html.P(visible(found["context"], 400), className="wb-tokens", dir="auto") if found["context"] else None,
+        html.P(visible(point["context"], 400), className="wb-tokens", dir="auto") if point["context"] else None,
         link,
         html.H3("Nearest neighbours in the full space"),
         html.Ol(lines, className="wb-lines"),
@@ -206,33 +206,33 @@ def layout(context: Context, name: str | None = None, **address: Any) -> html.Di
     """`/atlas/<name>?colour=&size=&q=&filter=&selection=&point=&at=x,y,span&overlays=` (atlas/data.py)."""
     workspace, made = context.workspace, view.choose(context.workspace, name)
     name = made.name
-    given = {
+    query = {
         key: str(address.get(key) or "") for key in ("colour", "size", "q", "filter", "selection", "at", "overlays")
     }
-    view.check_colour(workspace, name, given["colour"])
-    view.chosen(workspace, name, Choice(given["q"], given["selection"], given["filter"]))  # says here what is malformed
+    view.check_colour(workspace, name, query["colour"])
+    view.chosen(workspace, name, Choice(query["q"], query["selection"], query["filter"]))  # says here what is malformed
     chosen = whole_number(address.get("point"))
-    found = None if chosen is None else view.point(workspace, name, chosen)
+    point = None if chosen is None else view.point(workspace, name, chosen)
     colour = default_colour(columns(workspace, name))
     shown = atlas_view(
         workspace,
         name,
-        colour=given["colour"] or colour,
-        size=given["size"],
-        search=given["q"],
-        filter=given["filter"],
-        selection=given["selection"],
+        colour=query["colour"] or colour,
+        size=query["size"],
+        search=query["q"],
+        filter=query["filter"],
+        selection=query["selection"],
         point=chosen,
-        at=given["at"],
-        overlays=_overlays(given["overlays"]),
+        at=query["at"],
+        overlays=_overlays(query["overlays"]),
     )
     side = [
-        html.Div(point_panel(made.features, found) if found else None, id="atlas-chosen"),
+        html.Div(point_panel(made.features, point) if point else None, id="atlas-chosen"),
         quality_panel(made),
         regions_panel(view.largest_regions(workspace, name)),
     ]
-    maps = sorted(workspace.values(VectorMap), key=lambda each: each.trust, reverse=True)
-    names = [(f"{each.name} · {each.settings.source}", page_of(each.href)) for each in maps]
+    maps = sorted(workspace.values(VectorMap), key=lambda atlas: atlas.trust, reverse=True)
+    names = [(f"{atlas.name} · {atlas.settings.source}", page_of(atlas.href)) for atlas in maps]
     return page(
         "Atlas",
         dcc.Store(id="atlas-state", data={"name": name, "features": made.features, "colour": colour}),
@@ -298,8 +298,8 @@ def show_point(index: int | None, state: dict[str, Any]) -> Any:
     """Return the panel of a chosen point, and the numbers of its neighbours; nothing without one."""
     if index is None:
         return None, []
-    found = view.point(current().workspace, state["name"], index)
-    return point_panel(state["features"], found), [number for number, *_ in found["neighbours"]]
+    point = view.point(current().workspace, state["name"], index)
+    return point_panel(state["features"], point), [number for number, *_ in point["neighbours"]]
 
 
 def _open(index: int | None, state: dict[str, Any]) -> Any:

@@ -44,14 +44,14 @@ _OTHERS = {"shared": "in both", "between": "between", "rare": "rarely active"}
 def layout(context: Context, name: str | None = None, **_: Any) -> html.Div:
     """`/changes?name=<comparison>`; without a name the newest."""
     workspace = context.workspace
-    found = workspace.value(open_artefact(workspace, kinds_of("changes"), name))
+    comparison = workspace.value(open_artefact(workspace, kinds_of("changes"), name))
     choices = menu_choices(workspace, kinds_of("changes"))
     return page(
         "Changes",
-        dcc.Store(id="changes-state", data={"name": found.key}),
+        dcc.Store(id="changes-state", data={"name": comparison.key}),
         html.Div(id="changes-parts"),
-        controls=artefact_menu("Comparison", choices, changes_href(found.key), width=260, key=found.key),
-        lead=_lead(found),
+        controls=artefact_menu("Comparison", choices, changes_href(comparison.key), width=260, key=comparison.key),
+        lead=_lead(comparison),
     )
 
 
@@ -60,36 +60,36 @@ def register(app: Dash) -> None:
     register_parts(app, "changes", show_comparison)
 
 
-def _lead(found: Artefact) -> Any:
-    if isinstance(found, ModelComparison):
-        base, tuned = visible(found.base, 60), visible(found.tuned, 60)
+def _lead(comparison: Artefact) -> Any:
+    if isinstance(comparison, ModelComparison):
+        base, tuned = visible(comparison.base, 60), visible(comparison.tuned, 60)
         return attempt(
             lambda: (
                 f"Effects of fine-tuning {base} into {tuned}, each number with its null: "
-                f"{visible(found.weights.null, 200)}."
+                f"{visible(comparison.weights.null, 200)}."
             )
         )
-    assert isinstance(found, LatentComparison)
+    assert isinstance(comparison, LatentComparison)
     return (
-        f"Latents of a crosscoder of {visible(found.first, 60)} and {visible(found.second, 60)}. A latent that decodes "
-        "into one model only is specific to it, if latent scaling confirms it."
+        f"Latents of a crosscoder of {visible(comparison.first, 60)} and {visible(comparison.second, 60)}. A latent "
+        "that decodes into one model only is specific to it, if latent scaling confirms it."
     )
 
 
 def show_comparison(state: dict[str, Any], scheme: str | None) -> list[Any]:
     """Return the panels of the comparison or the crosscoder that `state` names."""
-    found, colours = current().workspace.open_key(state["name"]), theme(scheme)
-    if isinstance(found, LatentComparison):
-        return _latents_of_models(found, colours)
-    assert isinstance(found, ModelComparison)
+    comparison, colours = current().workspace.open_key(state["name"]), theme(scheme)
+    if isinstance(comparison, LatentComparison):
+        return _latents_of_models(comparison, colours)
+    assert isinstance(comparison, ModelComparison)
     return [
-        guarded("What was found", lambda: _findings(found)),
-        *word_panels(found),
+        guarded("What was found", lambda: _findings(comparison)),
+        *word_panels(comparison),
         html.Div(
             [
-                guarded("Weights", lambda: _weights(found, colours),
+                guarded("Weights", lambda: _weights(comparison, colours),
                         note=f"norm of the change over the norm of the matrix; grey: {WITHIN}"),
-                guarded("Residual stream", lambda: _stream(found, colours),
+                guarded("Residual stream", lambda: _stream(comparison, colours),
                         note=f"relative change; filled: {BEYOND}, corrected for all layers; whiskers: 95 % over "
                         "contexts"),
             ],
@@ -97,21 +97,21 @@ def show_comparison(state: dict[str, Any], scheme: str | None) -> list[Any]:
         ),
         html.Div(
             [
-                guarded("Transplanted parts", lambda: _transplants(found, colours)),
-                guarded("Heads", lambda: _heads(found), note=f"changes {BEYOND}, corrected for all heads"),
+                guarded("Transplanted parts", lambda: _transplants(comparison, colours)),
+                guarded("Heads", lambda: _heads(comparison), note=f"changes {BEYOND}, corrected for all heads"),
             ],
             className="wb-two wb-even",
         ),
     ]  # fmt: skip
 
 
-def _findings(found: ModelComparison) -> list[Any]:
-    said = [visible(each, 600) for each in found.sentences()]
-    return [html.Ul([html.Li(f"{each[:1].upper()}{each[1:]}.") for each in said], className="wb-said")]
+def _findings(comparison: ModelComparison) -> list[Any]:
+    sentences = [visible(sentence, 600) for sentence in comparison.sentences()]
+    return [html.Ul([html.Li(f"{sentence[:1].upper()}{sentence[1:]}.") for sentence in sentences], className="wb-said")]
 
 
-def _weights(found: ModelComparison, colours: Theme) -> list[Any]:
-    rows = found.weights.changes
+def _weights(comparison: ModelComparison, colours: Theme) -> list[Any]:
+    rows = comparison.weights.changes
     n_layers = len({row.layer for row in rows})
     figure = weights_figure(rows, colours, height=max(HEIGHT, 120 + 22 * (2 + n_layers)))
     keys = ("name", "change", "null_high", "rank", "random_rank", "found")
@@ -121,19 +121,19 @@ def _weights(found: ModelComparison, colours: Theme) -> list[Any]:
     ]
 
 
-def _stream(found: ModelComparison, colours: Theme) -> list[Any]:
+def _stream(comparison: ModelComparison, colours: Theme) -> list[Any]:
     rows = [
         {"text": text, "name": row.name, **row.change.columns("change", "low", "high"), "null_high": row.null_high,
          "cka": row.cka.estimate, "found": row.found}
-        for text, each in found.representations.items() for row in each.layers
+        for text, representation in comparison.representations.items() for row in representation.layers
     ]  # fmt: skip
-    figure = stream_figure(found.representations, colours, height=HEIGHT)
+    figure = stream_figure(comparison.representations, colours, height=HEIGHT)
     label = "Relative change of the residual stream by layer"
     return [graph("changes-stream", figure=figure, label=label, height=HEIGHT), as_table(as_json(rows))]
 
 
-def _transplants(found: ModelComparison, colours: Theme) -> list[Any]:
-    proof = found.transplants
+def _transplants(comparison: ModelComparison, colours: Theme) -> list[Any]:
+    proof = comparison.transplants
     rows = [
         {"name": row.name} | row.carried.columns("carried") | {"carried_bound": row.carried_bound}
         | row.removed.columns("removed") | {"removed_bound": row.removed_bound}
@@ -147,8 +147,8 @@ def _transplants(found: ModelComparison, colours: Theme) -> list[Any]:
             as_table(as_json(rows))]  # fmt: skip
 
 
-def _heads(found: ModelComparison) -> list[Any]:
-    rows = sorted(found.heads.shown(), key=lambda row: [*_MEASURES].index(row["measure"]))
+def _heads(comparison: ModelComparison) -> list[Any]:
+    rows = sorted(comparison.heads.shown(), key=lambda row: [*_MEASURES].index(row["measure"]))
     if not rows:
         return [html.P(f"No head changed {BEYOND}.", className="wb-none")]
     shown = [
@@ -159,19 +159,19 @@ def _heads(found: ModelComparison) -> list[Any]:
     return [records_table(as_json(shown), limit=40)]
 
 
-def _latents_of_models(found: LatentComparison, colours: Theme) -> list[Any]:
-    first, second = visible(found.first, 40), visible(found.second, 40)
+def _latents_of_models(comparison: LatentComparison, colours: Theme) -> list[Any]:
+    first, second = visible(comparison.first, 40), visible(comparison.second, 40)
     named = {"second_only_confirmed": f"{second} only", "first_only_confirmed": f"{first} only"} | _OTHERS
 
     def histogram() -> list[Any]:
-        stats = [stat(words, number(found.counts[key])) for key, words in named.items()]
-        figure = latents_histogram(found, colours, height=360)
-        label = f"Latents by how much of each lies in {found.second}"
+        stats = [stat(words, number(comparison.counts[key])) for key, words in named.items()]
+        figure = latents_histogram(comparison, colours, height=360)
+        label = f"Latents by how much of each lies in {comparison.second}"
         return [html.Div(stats, className="wb-stats"), graph("changes-latents", figure=figure, label=label, height=360)]
 
     def own() -> list[Any]:
         whose = {"first only": f"{first} only", "second only": f"{second} only"}
-        rows = found.own(60)
+        rows = comparison.own(60)
         if not rows:
             return [html.P("Every latent decodes into both models.", className="wb-none")]
         keys = ("confirmed", "n_fired", "relative_norm", "error_ratio", "recons_ratio")
@@ -182,7 +182,7 @@ def _latents_of_models(found: LatentComparison, colours: Theme) -> list[Any]:
 
     ratios = "confirmed: it explains neither the error nor the reconstruction of the other model (ratios near 0)"
     return [
-        guarded("Latents by model", histogram, note=f"measured on {number(found.n_tokens)} held-out tokens"),
+        guarded("Latents by model", histogram, note=f"measured on {number(comparison.n_tokens)} held-out tokens"),
         guarded("Latents of one model", own, note=ratios),
     ]
 
@@ -191,50 +191,50 @@ ROWS, SHOWN = 8, 6
 _COLUMNS = {"base": "base", "tuned": "tuned", "steered": "base, steered", "null": "base, null steered"}
 
 
-def word_panels(found: ModelComparison) -> list[html.Section | html.Div]:
+def word_panels(comparison: ModelComparison) -> list[html.Section | html.Div]:
     """Return the panels, in pairs of equal width."""
     pairs = [
-        guarded("Difference lens", lambda: [_read_on(found.words), *_said(found.words, ("difference",))],
+        guarded("Difference lens", lambda: [_read_on(comparison.words), *_said(comparison.words, ("difference",))],
                 note="strength: the largest logit that it adds, in nats"),
-        guarded("Directions of the weight changes", lambda: _said(found.words, ("writes", "reads")),
+        guarded("Directions of the weight changes", lambda: _said(comparison.words, ("writes", "reads")),
                 note="singular vectors: tokens that they write or read; strength in standard deviations over tokens"),
-        guarded("Tokens used more or less", lambda: _used(found.words.tokens, "token"),
+        guarded("Tokens used more or less", lambda: _used(comparison.words.tokens, "token"),
                 note="mean probability over all positions; change: share of the divergence, in nats"),
-        guarded("Features used more or less", lambda: _used(found.words.features, "feature"),
+        guarded("Features used more or less", lambda: _used(comparison.words.features, "feature"),
                 note="mean activation in each model, by the newest SAE of the base"),
     ]  # fmt: skip
     return [
         html.Div(pairs[:2], className="wb-two wb-even"),
-        guarded("What each writes", lambda: _written(found.words.written, found.words.steered_at),
+        guarded("What each writes", lambda: _written(comparison.words.written, comparison.words.steered_at),
                 note="greedy; steered: with the mean difference of this change, or of another one, added"),
-        guarded("Predictions that changed most", lambda: _turns(found.words),
+        guarded("Predictions that changed most", lambda: _turns(comparison.words),
                 note="KL of the tuned from the base prediction, in nats; at most one position per text"),
         html.Div(pairs[2:], className="wb-two wb-even"),
     ]  # fmt: skip
 
 
-def _read_on(found: ChangedWords) -> html.P:
-    lens = "the base's Jacobian lens" if found.lens else "the logit lens"
-    text = f"Mean difference on the first {found.first} tokens of {visible(found.text, 60)}, read through {lens}."
+def _read_on(changes: ChangedWords) -> html.P:
+    lens = "the base's Jacobian lens" if changes.lens else "the logit lens"
+    text = f"Mean difference on the first {changes.first} tokens of {visible(changes.text, 60)}, read through {lens}."
     return html.P(text, className="wb-note")
 
 
-def _said(found: ChangedWords, ways: Sequence[str]) -> list[Any]:
-    mine = [each for each in found.said if each.way in ways]
-    beyond = [each for each in found.found if each.way in ways]
+def _said(changes: ChangedWords, ways: Sequence[str]) -> list[Any]:
+    mine = [direction for direction in changes.said if direction.way in ways]
+    beyond = [direction for direction in changes.found if direction.way in ways]
     if not beyond:
-        largest = max(mine, key=lambda each: each.strength / each.null_high, default=None)
+        largest = max(mine, key=lambda direction: direction.strength / direction.null_high, default=None)
         nearest = (
             ""
             if largest is None
             else f" Nearest: {largest.name}, {largest.strength:.1f} (null up to {largest.null_high:.1f})."
         )
         return [html.P(f"No direction raises a word {BEYOND}.{nearest}", className="wb-none")]
-    rows = [html.Tr([html.Th(each, scope="col") for each in ("words", "direction", "strength", "null up to")])]
-    for each in beyond:
-        name = each.name if each.way == "difference" else f"{each.name} {each.way}"
-        words = [piece for word in each.words[:SHOWN] for piece in (token_text(word, 22), " ")]
-        numbers = (f"{each.strength:.1f}", f"{each.null_high:.1f}")
+    rows = [html.Tr([html.Th(column, scope="col") for column in ("words", "direction", "strength", "null up to")])]
+    for direction in beyond:
+        name = direction.name if direction.way == "difference" else f"{direction.name} {direction.way}"
+        words = [piece for word in direction.words[:SHOWN] for piece in (token_text(word, 22), " ")]
+        numbers = (f"{direction.strength:.1f}", f"{direction.null_high:.1f}")
         rows.append(html.Tr([html.Td(words, dir="auto"), html.Td(name), *map(html.Td, numbers)]))
     first, rest = (
         html.Div(html.Table(part, className="wb-evidence wb-records"), className="wb-scroll")
@@ -245,45 +245,45 @@ def _said(found: ChangedWords, ways: Sequence[str]) -> list[Any]:
 
 
 def _used(uses: Sequence[Use], kind: str) -> list[Any]:
-    found = [each for each in uses if each.found]
-    if not uses or not found:
+    changes = [use for use in uses if use.found]
+    if not uses or not changes:
         reason = f"No {kind} changed {BEYOND}." if uses else f"No {kind} was measured."
         return [html.P(reason, className="wb-none")]
-    rows = [html.Tr([html.Th(each, scope="col") for each in (kind, "before", "after", "change", "null up to")])]
-    for each in found:
-        name, _, index = each.what.rpartition(":")
-        what = dcc.Link(each.what, href=feature_href(name, int(index))) if kind == "feature" else token_text(each.what)
-        numbers = (each.before, each.after, each.change, each.null_high)
+    rows = [html.Tr([html.Th(column, scope="col") for column in (kind, "before", "after", "change", "null up to")])]
+    for use in changes:
+        name, _, index = use.what.rpartition(":")
+        what = dcc.Link(use.what, href=feature_href(name, int(index))) if kind == "feature" else token_text(use.what)
+        numbers = (use.before, use.after, use.change, use.null_high)
         rows.append(html.Tr([html.Td(what, dir="auto"), *(html.Td(number(value)) for value in numbers)]))
     return [html.Div(html.Table(rows, className="wb-evidence wb-records"), className="wb-scroll")]
 
 
 def _written(written: Sequence[Written], steered_at: str) -> list[Any]:
     names = {key: name for key, name in _COLUMNS.items() if steered_at or key in ("base", "tuned")}
-    rows = [html.Tr([html.Th(each, scope="col") for each in ("prompt", *names.values())])]
-    for each in written:
-        texts = [visible(each.prompt, 80) or "no prompt", *(visible(getattr(each, key), 300) for key in names)]
+    rows = [html.Tr([html.Th(column, scope="col") for column in ("prompt", *names.values())])]
+    for sample in written:
+        texts = [visible(sample.prompt, 80) or "no prompt", *(visible(getattr(sample, key), 300) for key in names)]
         rows.append(html.Tr([html.Td(text, dir="auto") for text in texts]))
     return [html.Div(html.Table(rows, className="wb-samples"), className="wb-scroll")]
 
 
-def _turns(found: ChangedWords) -> list[Any]:
-    if not found.turns:
+def _turns(changes: ChangedWords) -> list[Any]:
+    if not changes.turns:
         return [html.P("The two models predict the same at every position.", className="wb-none")]
-    beyond = [each for each in found.turns if each.kl > found.kl_high]
-    about = (
-        f"mean {number(found.kl)} nats (null {number(found.kl_null)}); {len(beyond)} of {len(found.turns)} positions "
-        f"beyond the null's largest, {number(found.kl_high)}"
+    beyond = [turn for turn in changes.turns if turn.kl > changes.kl_high]
+    note = (
+        f"mean {number(changes.kl)} nats (null {number(changes.kl_null)}); {len(beyond)} of {len(changes.turns)} "
+        f"positions beyond the null's largest, {number(changes.kl_high)}"
     )
     rows = [
-        {"text": "…" + each.before[-60:], "then": each.actual, "base predicts": " ".join(each.base),
-         "tuned predicts": " ".join(each.tuned), "KL": each.kl}
-        for each in found.turns
+        {"text": "…" + turn.before[-60:], "then": turn.actual, "base predicts": " ".join(turn.base),
+         "tuned predicts": " ".join(turn.tuned), "KL": turn.kl}
+        for turn in changes.turns
     ]  # fmt: skip
     shown = [
         {key: visible(value, 70) if isinstance(value, str) else value for key, value in row.items()} for row in rows
     ]
-    return [html.P(about, className="wb-note"), records_table(as_json(shown))]
+    return [html.P(note, className="wb-note"), records_table(as_json(shown))]
 
 
 PAGE = Page(

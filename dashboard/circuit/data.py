@@ -98,21 +98,21 @@ class Scored:
         return rows[:MAX_EDGES]
 
 
-def scored(found: FoundCircuit) -> Scored:
+def scored(artefact: FoundCircuit) -> Scored:
     """The strongest edges of the scored graph and every edge of the circuit, strongest first."""
-    members = {edge.key: edge for edge in found.circuit.edges}
-    if found.edge_scores is None:
-        rows = sorted(map(_row_of, found.circuit.edges), key=_strength)
-        return Scored(rows, len(rows), len(rows), everything=False, group=found.group_size)
+    members = {edge.key: edge for edge in artefact.circuit.edges}
+    if artefact.edge_scores is None:
+        rows = sorted(map(_row_of, artefact.circuit.edges), key=_strength)
+        return Scored(rows, len(rows), len(rows), everything=False, group=artefact.group_size)
     rows: list[EdgeRow] = []
-    best = found.edge_scores.rows(order="abs(score) desc, source, target, via", limit=MAX_EDGES)
-    for rank, each in enumerate(best):
-        known = members.pop((each.source, each.target, each.via, each.position), None)
+    best = artefact.edge_scores.rows(order="abs(score) desc, source, target, via", limit=MAX_EDGES)
+    for rank, scored_edge in enumerate(best):
+        known = members.pop((scored_edge.source, scored_edge.target, scored_edge.via, scored_edge.position), None)
         evidence = None if known is None else known.evidence
-        rows.append(EdgeRow(**vars(each), rank=rank, member=known is not None, evidence=evidence))
+        rows.append(EdgeRow(**vars(scored_edge), rank=rank, member=known is not None, evidence=evidence))
     ranked = sorted([*rows, *map(_row_of, members.values())], key=_strength)
-    n = len(found.edge_scores), len(found.circuit.edges)
-    return Scored(ranked, *n, everything=True, group=found.group_size)
+    n = len(artefact.edge_scores), len(artefact.circuit.edges)
+    return Scored(ranked, *n, everything=True, group=artefact.group_size)
 
 
 def edge_id(source: str, target: str, via: str | None, position: int | None = None) -> str:
@@ -158,62 +158,66 @@ def _reach(edges: list[tuple[str, str]], start: str) -> set[str]:
     return seen
 
 
-def checked(found: FoundCircuit) -> list[ScoredEdge]:
+def checked(artefact: FoundCircuit) -> list[ScoredEdge]:
     """Edges that were also patched one by one."""
-    return [] if found.edge_scores is None else found.edge_scores.rows("exact is not null", limit=500)
+    return [] if artefact.edge_scores is None else artefact.edge_scores.rows("exact is not null", limit=500)
 
 
-def strongest_nodes(found: FoundCircuit, n: int) -> tuple[list[ScoredNode], int]:
+def strongest_nodes(artefact: FoundCircuit, n: int) -> tuple[list[ScoredNode], int]:
     """The `n` nodes whose whole output scores highest, and how many were scored."""
-    if found.node_scores is None:
+    if artefact.node_scores is None:
         return [], 0
-    return found.node_scores.rows(order="abs(score) desc, node", limit=n), len(found.node_scores)
+    return artefact.node_scores.rows(order="abs(score) desc, node", limit=n), len(artefact.node_scores)
 
 
-def node_score(found: FoundCircuit, node: str, position: int | None = None) -> ScoredNode | None:
+def node_score(artefact: FoundCircuit, node: str, position: int | None = None) -> ScoredNode | None:
     """Score of the whole output of a node; None if it was not scored."""
-    if found.node_scores is None:
+    if artefact.node_scores is None:
         return None
-    rows = found.node_scores.rows("node = ? and (position is null or position = ?)", node, position, limit=1)
+    rows = artefact.node_scores.rows("node = ? and (position is null or position = ?)", node, position, limit=1)
     return rows[0] if rows else None
 
 
-def check_chosen(chosen: str, scored_edges: Scored, found: FoundCircuit) -> str:
+def check_chosen(chosen: str, scored_edges: Scored, artefact: FoundCircuit) -> str:
     """`chosen` when it names a node or an edge that is known here. Raises `UnknownNameError`."""
     edges = {row.id for row in scored_edges.rows}
-    nodes = {node_id(n.name, n.position) for n in found.circuit.nodes} | {n.name for n in found.circuit.nodes}
+    nodes = {node_id(n.name, n.position) for n in artefact.circuit.nodes} | {n.name for n in artefact.circuit.nodes}
     nodes |= {end for row in scored_edges.rows for end in (*row.ends, *row.end_ids)}
     bare, _, at = chosen.partition("@")
-    if chosen not in edges | nodes and not node_score(found, bare, int(at) if at.isdecimal() else None):
+    if chosen not in edges | nodes and not node_score(artefact, bare, int(at) if at.isdecimal() else None):
         raise UnknownNameError("node or edge of this circuit", chosen, sorted(edges | nodes))
     return chosen
 
 
-def as_shown(found: FoundCircuit, rows: list[EdgeRow], *, whole: bool) -> Circuit:
+def as_shown(artefact: FoundCircuit, rows: list[EdgeRow], *, whole: bool) -> Circuit:
     """The circuit of `rows`; `whole` retains nodes that no edge touches."""
     names = {end for row in rows for end in row.ends}
-    nodes = [node for node in found.circuit.nodes if whole or node.name in names]
+    nodes = [node for node in artefact.circuit.nodes if whole or node.name in names]
     edges = [Edge(r.source, r.target, r.via, r.position, r.score, r.evidence) for r in rows]
-    return Circuit.of(found.circuit.model, found.circuit.weight_hash, edges, nodes)
+    return Circuit.of(artefact.circuit.model, artefact.circuit.weight_hash, edges, nodes)
 
 
-def export(found: FoundCircuit, rows: list[EdgeRow], shown: dict[str, Any], *, whole: bool) -> dict[str, Any]:
+def export(artefact: FoundCircuit, rows: list[EdgeRow], shown: dict[str, Any], *, whole: bool) -> dict[str, Any]:
     """Return the circuit of `rows` as JSON that `Circuit.load` reads, with what it was found by and `shown` of it.
 
     The verdict and evaluation apply to the circuit as found, and are left out when other edges are shown.
     """
     keys = {(row.source, row.target, row.via, row.position) for row in rows}
-    about: dict[str, Any] = {"settings": found.settings, "shown": shown, "verdict": None, "evaluation": None}
-    if keys == {edge.key for edge in found.circuit.edges}:
-        about["verdict"] = found.verdict
-        about["evaluation"] = {"measures": dict(found.measures()), "nulls": found.nulls(), "numbers": found.numbers()}
-        about["evaluation"] |= found.tables()
-    return as_json(as_shown(found, rows, whole=whole)) | {ABOUT: as_json(about)}
+    provenance: dict[str, Any] = {"settings": artefact.settings, "shown": shown, "verdict": None, "evaluation": None}
+    if keys == {edge.key for edge in artefact.circuit.edges}:
+        provenance["verdict"] = artefact.verdict
+        provenance["evaluation"] = {
+            "measures": dict(artefact.measures()),
+            "nulls": artefact.nulls(),
+            "numbers": artefact.numbers(),
+        }
+        provenance["evaluation"] |= artefact.tables()
+    return as_json(as_shown(artefact, rows, whole=whole)) | {ABOUT: as_json(provenance)}
 
 
-def tokens(found: FoundCircuit) -> list[str]:
+def tokens(artefact: FoundCircuit) -> list[str]:
     """Tokens of the first stored prompt."""
-    return list(found.prompts[0].clean) if found.prompts else []
+    return list(artefact.prompts[0].clean) if artefact.prompts else []
 
 
 def _row_of(edge: Edge) -> EdgeRow:
@@ -233,12 +237,12 @@ def measured(row: EdgeRow) -> dict[str, Any]:
     through other inputs then become drops too, and the effect itself repeats the score.
     """
     numbers = {"score": row.score, "low": row.low, "high": row.high, "exact": row.exact}
-    found = {key: value for key, value in numbers.items() if value is not None}
+    scores = {key: value for key, value in numbers.items() if value is not None}
     evidence: dict[str, Any] = {} if row.evidence is None else as_json(row.evidence)
     if isinstance(row.evidence, KeyEvidence):
         evidence |= {"q_effect": -row.evidence.q_effect, "v_effect": -row.evidence.v_effect}
         evidence = {key: value for key, value in evidence.items() if key not in ("effect", "low", "high")}
-    return found | {key: value for key, value in evidence.items() if key not in found}
+    return scores | {key: value for key, value in evidence.items() if key not in scores}
 
 
 def _strength(row: EdgeRow) -> float:
@@ -249,7 +253,7 @@ PROPOSALS = {"role": "by role", "band": "by band of layers", "readers": "by shar
 """How nodes may be grouped automatically."""
 
 
-def propose(kind: str, found: Circuit, rows: list[EdgeRow]) -> dict[str, list[str]]:
+def propose(kind: str, circuit: Circuit, rows: list[EdgeRow]) -> dict[str, list[str]]:
     """Return groups of at least two of the nodes in `rows`, by name.
 
     `role`: the same role. `band`: heads and MLPs of neighbouring layers, in thirds of the layers in use. `readers`:
@@ -260,7 +264,7 @@ def propose(kind: str, found: Circuit, rows: list[EdgeRow]) -> dict[str, list[st
     ids = {end for row in rows for end in row.end_ids}
     inner = [n for n in sorted(ids, key=lambda n: (node_of(n).order, n)) if node_of(n).layer is not None]
     makers = {"role": _by_role, "band": _by_band, "readers": _by_readers}
-    parts = makers[kind](inner, found, rows)
+    parts = makers[kind](inner, circuit, rows)
     groups: dict[str, list[str]] = {}
     for name, members in parts:
         if len(members) > 1:
@@ -268,16 +272,16 @@ def propose(kind: str, found: Circuit, rows: list[EdgeRow]) -> dict[str, list[st
     return groups
 
 
-def _by_role(names: list[str], found: Circuit, _rows: list[EdgeRow]) -> list[tuple[str, list[str]]]:
+def _by_role(names: list[str], circuit: Circuit, _rows: list[EdgeRow]) -> list[tuple[str, list[str]]]:
     roles: dict[str, list[str]] = defaultdict(list)
-    known = {node.name: node.role for node in found.nodes if node.role}
+    known = {node.name: node.role for node in circuit.nodes if node.role}
     for name in names:
         if role := known.get(name.partition("@")[0]):
             roles[role].append(name)
     return [(role.replace("_", " "), members) for role, members in roles.items()]
 
 
-def _by_band(names: list[str], _found: Circuit, _rows: list[EdgeRow]) -> list[tuple[str, list[str]]]:
+def _by_band(names: list[str], _circuit: Circuit, _rows: list[EdgeRow]) -> list[tuple[str, list[str]]]:
     layers = sorted({node_of(n).layer or 0 for n in names})
     size = max(1, -(-len(layers) // 3))
     bands = [layers[i : i + size] for i in range(0, len(layers), size)]
@@ -290,21 +294,21 @@ def _by_band(names: list[str], _found: Circuit, _rows: list[EdgeRow]) -> list[tu
     ]
 
 
-def _by_readers(names: list[str], _found: Circuit, rows: list[EdgeRow]) -> list[tuple[str, list[str]]]:
+def _by_readers(names: list[str], _circuit: Circuit, rows: list[EdgeRow]) -> list[tuple[str, list[str]]]:
     readers: dict[str, set[str]] = defaultdict(set)
     for row in rows:
         readers[row.end_ids[0]].add(f"{row.via or ''}-{row.target}")
     parts: list[tuple[set[str], list[str]]] = []
     for name in names:
-        own = readers.get(name)
-        if not own:
+        node_readers = readers.get(name)
+        if not node_readers:
             continue
         for shared, members in parts:
-            if len(own & shared) * 2 >= len(own | shared):
+            if len(node_readers & shared) * 2 >= len(node_readers | shared):
                 members.append(name)
                 break
         else:
-            parts.append((own, [name]))
+            parts.append((node_readers, [name]))
     return [(f"read by {_short(shared)}", members) for shared, members in parts]
 
 

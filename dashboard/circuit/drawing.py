@@ -66,20 +66,20 @@ class _Whole:
     nodes: list[str]
 
     @classmethod
-    def of(cls, found: FoundCircuit) -> "_Whole":
-        edges = scored(found)
+    def of(cls, artefact: FoundCircuit) -> "_Whole":
+        edges = scored(artefact)
         rows = list({row.id: row for row in (*edges.strongest(None), *edges.strongest(MAX_EDGES))}.values())
-        ids = _ends(rows) | _untouched(found, rows)
+        ids = _ends(rows) | _untouched(artefact, rows)
         return cls(edges, rows, sorted(ids, key=lambda name: (node_of(name).order, _position(name))))
 
 
-def content(found: FoundCircuit) -> dict[str, Any]:
+def content(artefact: FoundCircuit) -> dict[str, Any]:
     """Return all that may be drawn as columns: nodes with their row, column and role, edges with their input.
 
     `input` is the largest score of all, so that the width of a line is its share of that.
     """
-    whole = _Whole.of(found)
-    roles = {node.name: node.role for node in found.circuit.nodes if node.role}
+    whole = _Whole.of(artefact)
+    roles = {node.name: node.role for node in artefact.circuit.nodes if node.role}
     known = list(role_colours(LIGHT, [*roles.values()]))
     number = {name: i for i, name in enumerate(whole.nodes)}
     sizes = dict.fromkeys(whole.nodes, 0.0)
@@ -89,7 +89,7 @@ def content(found: FoundCircuit) -> dict[str, Any]:
     layers, columns = _layers(whole.nodes), _columns(whole.nodes)
     top = max((row.size for row in whole.rows), default=0.0)
     return {
-        "tokens": [_title(members[0], tokens(found)) for members in columns],
+        "tokens": [_title(members[0], tokens(artefact)) for members in columns],
         "rows": ["embed", *(_level(members[0]) for members in layers)],
         "n_layers": len(layers),
         "roles": [role.replace("_", " ") for role in known],
@@ -117,14 +117,14 @@ def content(found: FoundCircuit) -> dict[str, Any]:
     }
 
 
-def part(found: FoundCircuit, view: View) -> dict[str, Any]:
+def part(artefact: FoundCircuit, view: View) -> dict[str, Any]:
     """Return the numbers of the nodes and edges that are shown, and how many of all these are.
 
     `joined` are nodes of one head at several positions: it reads at one and writes at a later one.
     """
-    whole = _Whole.of(found)
+    whole = _Whole.of(artefact)
     rows = view.rows(whole.edges)
-    ids = _ends(rows) | (_untouched(found, rows) if view.whole else set())
+    ids = _ends(rows) | (_untouched(artefact, rows) if view.whole else set())
     shown = [i for i, name in enumerate(whole.nodes) if name in ids]
     numbers = {row.id: i for i, row in enumerate(whole.rows)}
     heads = [i for i in shown if node_of(whole.nodes[i]).kind == "head"]
@@ -148,10 +148,10 @@ def _ends(rows: list[EdgeRow]) -> set[str]:
     return {end for row in rows for end in row.end_ids}
 
 
-def _untouched(found: FoundCircuit, rows: list[EdgeRow]) -> set[str]:
+def _untouched(artefact: FoundCircuit, rows: list[EdgeRow]) -> set[str]:
     """Return the nodes of the circuit that none of the edges touches, at any position."""
     touched = {end for row in rows for end in row.ends}
-    return {node_id(node.name, node.position) for node in found.circuit.nodes if node.name not in touched}
+    return {node_id(node.name, node.position) for node in artefact.circuit.nodes if node.name not in touched}
 
 
 def _layers(nodes: list[str]) -> list[list[str]]:
@@ -246,26 +246,26 @@ Edges = Annotated[int, Ge(1)] | None
 """Number of the strongest edges; None for the circuit as it was found."""
 
 
-def _part(asked: Asked, found: FoundCircuit, *, n: Edges = None, paths: bool = False) -> dict[str, Any]:
-    return part(found, View(n, paths))
+def _part(request: Asked, artefact: FoundCircuit, *, n: Edges = None, paths: bool = False) -> dict[str, Any]:
+    return part(artefact, View(n, paths))
 
 
 def _edits(folder: str, name: str) -> dict[str, Any]:
     return {"edits": notes().graph_edits(_open(folder, name).key)}
 
 
-def _save(asked: Asked, found: FoundCircuit, *, edits: GraphMarks, was: dict[str, Any]) -> dict[str, Any]:
-    return {"edits": notes().save_graph_edits(found.key, as_json(edits), was=was)}
+def _save(request: Asked, artefact: FoundCircuit, *, edits: GraphMarks, was: dict[str, Any]) -> dict[str, Any]:
+    return {"edits": notes().save_graph_edits(artefact.key, as_json(edits), was=was)}
 
 
-def _groups(asked: Asked, found: FoundCircuit, *, by: str, n: Edges = None, paths: bool = False) -> dict[str, Any]:
-    rows = View(n, paths).rows(scored(found))
-    return {"groups": [*data.propose(by, found.circuit, rows).items()]}
+def _groups(request: Asked, artefact: FoundCircuit, *, by: str, n: Edges = None, paths: bool = False) -> dict[str, Any]:
+    rows = View(n, paths).rows(scored(artefact))
+    return {"groups": [*data.propose(by, artefact.circuit, rows).items()]}
 
 
 def _export(folder: str, name: str) -> dict[str, Any]:
-    found, query = _open(folder, name), flask.request.args
+    artefact, query = _open(folder, name), flask.request.args
     view = View(whole_number(query.get("n", "")), query.get("paths") == "1")
-    rows = view.rows(scored(found), limit=None)
-    shown = {"n": view.n, "paths": view.paths, "groups": notes().graph_edits(found.key).get("groups", [])}
-    return data.export(found, rows, shown, whole=view.whole)
+    rows = view.rows(scored(artefact), limit=None)
+    shown = {"n": view.n, "paths": view.paths, "groups": notes().graph_edits(artefact.key).get("groups", [])}
+    return data.export(artefact, rows, shown, whole=view.whole)

@@ -40,14 +40,14 @@ from interp.workspace import Workspace
 VIA_WORDS = {"q": "query", "k": "key", "v": "value", "other": "MLP or logits"}
 
 
-def graph_panel(found: FoundCircuit) -> html.Section:
+def graph_panel(artefact: FoundCircuit) -> html.Section:
     """Return the empty panel that the browser fills with the graph, its controls and its groups."""
-    roles = [node.role for node in found.circuit.nodes if node.role]
+    roles = [node.role for node in artefact.circuit.nodes if node.role]
     source = {
-        "data-graph-source": f"/circuit-data/{found.key}",
-        "data-graph-name": found.key,
+        "data-graph-source": f"/circuit-data/{artefact.key}",
+        "data-graph-name": artefact.key,
         "data-graph-page": "circuit",
-        "data-colours": json.dumps({each.name: colours(each, roles) for each in (LIGHT, DARK)}),
+        "data-colours": json.dumps({theme.name: colours(theme, roles) for theme in (LIGHT, DARK)}),
     }
     return panel(
         "Graph",
@@ -107,29 +107,29 @@ def layout(context: Context, name: str | None = None, n: str = "", paths: str = 
 
     Without `n`, the circuit as it was found.
     """
-    found = open_circuit(context.workspace, open_artefact(context.workspace, kinds_of("circuit"), name).key)
-    edges = view.scored(found)
+    artefact = open_circuit(context.workspace, open_artefact(context.workspace, kinds_of("circuit"), name).key)
+    edges = view.scored(artefact)
     for chosen in filter(None, at.split(",")):
-        view.check_chosen(chosen, edges, found)
+        view.check_chosen(chosen, edges, artefact)
     choices = menu_choices(context.workspace, kinds_of("circuit"))
     return page(
         "Circuit",
-        dcc.Store(id="circuit-name", data=found.key),
+        dcc.Store(id="circuit-name", data=artefact.key),
         dcc.Store(id="circuit-view", data={"n": edges.number(n), "paths": paths == "1"}),
         dcc.Store(id="circuit-chosen", data=at or None),
         html.Div(
             [
-                graph_panel(found),
+                graph_panel(artefact),
                 html.Aside(
-                    [curve_panel(found.curve is not None), html.Div(id="circuit-side", tabIndex=-1)],
+                    [curve_panel(artefact.curve is not None), html.Div(id="circuit-side", tabIndex=-1)],
                     className="wb-circuit-side",
                 ),
-                table_panel(found.unit),
+                table_panel(artefact.unit),
             ],
             className="wb-circuit",
         ),
-        controls=[artefact_menu("Circuit", choices, circuit_href(found.key), width=220, key=found.key)],
-        lead=visible(found.headline(), 240),
+        controls=[artefact_menu("Circuit", choices, circuit_href(artefact.key), width=220, key=artefact.key)],
+        lead=visible(artefact.headline(), 240),
     )
 
 
@@ -156,11 +156,11 @@ def register(app: Dash) -> None:
 
 def draw_circuit(shown: dict[str, Any], name: str, scheme: str | None) -> Any:
     """Return the table of the shown edges, its height, their faithfulness, and the curve with their mark."""
-    found = open_circuit(current().workspace, name)
-    edges = view.scored(found)
+    artefact = open_circuit(current().workspace, name)
+    edges = view.scored(artefact)
     rows = View(shown["n"], shown.get("paths") is True).rows(edges)
-    curve = [] if found.curve is None else found.curve.rows()
-    size = shown["n"] or found.size
+    curve = [] if artefact.curve is None else artefact.curve.rows()
+    size = shown["n"] or artefact.size
     figure = faithfulness_curve(curve, edges.total, theme(scheme), current=size, height=200)
     height = {"height": f"{min(360, 36 + 30 * max(1, len(rows)))}px"}
     return [table_row(row) for row in rows], height, _faithful(curve, size, edges.total), figure
@@ -168,13 +168,13 @@ def draw_circuit(shown: dict[str, Any], name: str, scheme: str | None) -> Any:
 
 def show_evidence(chosen: str | None, shown: dict[str, Any], name: str, scheme: str | None) -> Any:
     """Return the evidence for the chosen edge or nodes; with nothing chosen, what was found."""
-    found = open_circuit(current().workspace, name)
+    artefact = open_circuit(current().workspace, name)
     if not chosen:
-        return summary(found, theme(scheme))
-    edges, names = view.scored(found), chosen.split(",")
+        return summary(artefact, theme(scheme))
+    edges, names = view.scored(artefact), chosen.split(",")
     is_edge = any(row.id in names for row in edges.rows)  # an edge has its evidence also where it is not shown
     rows = edges.rows if is_edge else View(shown["n"], shown.get("paths") is True).rows(edges)
-    return details(current().workspace, found, rows, names, theme(scheme))
+    return details(current().workspace, artefact, rows, names, theme(scheme))
 
 
 def _faithful(curve: list[CurvePoint], n: int, total: int) -> str:
@@ -204,10 +204,10 @@ _DROPS = {
 """Names of the controls for an edge of an induction circuit, whose score is a drop of the metric."""
 
 
-def summary(found: FoundCircuit, colours: Theme) -> html.Section:
+def summary(artefact: FoundCircuit, colours: Theme) -> html.Section:
     """Return the verdict with its rule, the scores with their nulls, and the settings."""
-    tables, nulls, rest = found.tables(), found.nulls(), found.numbers()
-    checked = view.checked(found)
+    tables, nulls, rest = artefact.tables(), artefact.nulls(), artefact.numbers()
+    checked = view.checked(artefact)
     hints = {
         "faithfulness": "metric with everything outside the circuit ablated; 1: as good as the whole model, "
         "0: as bad as with every edge ablated",
@@ -215,11 +215,11 @@ def summary(found: FoundCircuit, colours: Theme) -> html.Section:
     }
     return panel(
         "What was found",
-        _verdict(found.verdict),
-        *[html.P(visible(line, 240), className="wb-note") for line in found.held_fixed],
-        html.Div([stat(_title(k), f"{v:.2f}", hints.get(k, "")) for k, v in found.measures()], className="wb-stats"),
+        _verdict(artefact.verdict),
+        *[html.P(visible(line, 240), className="wb-note") for line in artefact.held_fixed],
+        html.Div([stat(_title(k), f"{v:.2f}", hints.get(k, "")) for k, v in artefact.measures()], className="wb-stats"),
         *([html.H3("Null distributions and controls"), evidence_table(as_json(nulls))] if nulls else []),
-        *_strongest_nodes(*view.strongest_nodes(found, _LISTED)),
+        *_strongest_nodes(*view.strongest_nodes(artefact, _LISTED)),
         *[part for k, v in tables.items() for part in (_records_title(k, v), records_table(v))],
         *(
             [
@@ -230,20 +230,20 @@ def summary(found: FoundCircuit, colours: Theme) -> html.Section:
             else []
         ),
         *([_folded("All numbers of the evaluation", evidence_table(as_json(rest)))] if rest else []),
-        _folded("Settings", evidence_table(as_json(found.settings))),
+        _folded("Settings", evidence_table(as_json(artefact.settings))),
     )
 
 
 def details(
-    workspace: Workspace, found: FoundCircuit, rows: list[view.EdgeRow], chosen: list[str], colours: Theme
+    workspace: Workspace, artefact: FoundCircuit, rows: list[view.EdgeRow], chosen: list[str], colours: Theme
 ) -> html.Section:
     """Return the panel of an edge, a node, the nodes of a group, or the edges of a line between groups."""
     close = html.Button("close", className="wb-link", type="button", **attrs({"data-circuit-at": ""}))
     edges = [row for row in rows if row.id in chosen]
     if len(chosen) == 1:
         if edges:
-            return _edge(found, edges[0], colours, close)
-        return _node(workspace, found, rows, chosen[0], colours, close)
+            return _edge(artefact, edges[0], colours, close)
+        return _node(workspace, artefact, rows, chosen[0], colours, close)
     return _line_of(edges, close) if edges else _group(chosen, rows, close)
 
 
@@ -263,7 +263,7 @@ def _shared(row: view.EdgeRow, group: int) -> str:
     return f"Heads {heads[0]} to {heads[-1]} share this {what}. " if len(heads) > 1 else ""
 
 
-def _edge(found: FoundCircuit, row: view.EdgeRow, colours: Theme, close: Any) -> html.Section:
+def _edge(artefact: FoundCircuit, row: view.EdgeRow, colours: Theme, close: Any) -> html.Section:
     drops = _DROPS if isinstance(row.evidence, KeyEvidence) else {}
     position = "" if row.position is None else f" at position {row.position}"
     via = THROUGH.get(row.via or "", "")
@@ -274,25 +274,27 @@ def _edge(found: FoundCircuit, row: view.EdgeRow, colours: Theme, close: Any) ->
             [
                 html.Span(className="wb-swatch", style={"background": colour}),
                 f"The output of {row.source}, read by {row.target} {via}{position}".rstrip() + ". ",
-                _shared(row, found.group_size),
+                _shared(row, artefact.group_size),
                 "" if row.member else "This edge is not part of the circuit as found.",
             ],
             className="wb-note",
         ),
-        evidence_table(view.measured(row), names={"score": f"score: {found.unit}"} | drops),
-        *_pattern(found, row.target, row.source, colours),
+        evidence_table(view.measured(row), names={"score": f"score: {artefact.unit}"} | drops),
+        *_pattern(artefact, row.target, row.source, colours),
         actions=close,
         className="wb-circuit-chosen",
     )
 
 
 def _node(
-    workspace: Workspace, found: FoundCircuit, rows: list[view.EdgeRow], chosen: str, colours: Theme, close: Any
+    workspace: Workspace, artefact: FoundCircuit, rows: list[view.EdgeRow], chosen: str, colours: Theme, close: Any
 ) -> html.Section:
     bare, _, position = chosen.partition("@")
-    own = (n for n in found.circuit.nodes if n.name == bare and (not position or n.position in (None, int(position))))
-    node = next(own, None)
-    stored = view.node_score(found, bare, int(position) if position else None)
+    matches = (
+        n for n in artefact.circuit.nodes if n.name == bare and (not position or n.position in (None, int(position)))
+    )
+    node = next(matches, None)
+    stored = view.node_score(artefact, bare, int(position) if position else None)
     numbers = {} if stored is None else {key: getattr(stored, key) for key in ("score", "exact", "low", "high")}
     if node is not None and node.evidence is not None:
         if isinstance(node.evidence, NodeEffect):  # its effect is the score once more
@@ -304,19 +306,19 @@ def _node(
     what = _KINDS[kind]
     links = []
     if kind == "head":
-        link = _heads_link(workspace, found.settings.model, bare)
+        link = _heads_link(workspace, artefact.settings.model, bare)
         head = parse_node(bare)
-        text = prompt_href(model=found.settings.model, layer=head.layer, head=head.head)
+        text = prompt_href(model=artefact.settings.model, layer=head.layer, head=head.head)
         links = [html.P([link, " · " if link else "", quiet_link("Open it on a prompt of your own", text)])]
     return panel(
         html.Span(chosen, className="wb-circuit-title"),
         html.P(f"{role.replace('_', ' ')}: {what}" if role else what.capitalize(), className="wb-note"),
         *links,
         *([evidence_table(numbers)] if numbers else []),
-        html.P(f"Scores of edges: {found.unit}.", className="wb-note") if touching else None,
+        html.P(f"Scores of edges: {artefact.unit}.", className="wb-note") if touching else None,
         *_edge_list("Reads from", [r for r in touching if r.target == bare], "source"),
         *_edge_list("Is read by", [r for r in touching if r.source == bare], "target"),
-        *(_pattern(found, bare, None, colours) if kind == "head" else []),
+        *(_pattern(artefact, bare, None, colours) if kind == "head" else []),
         actions=close,
         className="wb-circuit-chosen",
     )
@@ -346,17 +348,19 @@ def _line_of(edges: list[view.EdgeRow], close: Any) -> html.Section:
     )
 
 
-def _pattern(found: FoundCircuit, reader: str, source: str | None, colours: Theme) -> list[Any]:
+def _pattern(artefact: FoundCircuit, reader: str, source: str | None, colours: Theme) -> list[Any]:
     """Return the attention of the reader on the stored prompt, or of the sender if the reader is not a head."""
     head = next((n for n in (reader, source) if n and parse_node(n.partition("@")[0]).kind == "head"), None)
     if head is None:
         return []
     head = head.partition("@")[0]
-    tokens, weights = view.tokens(found), found.pattern(head)
+    tokens, weights = view.tokens(artefact), artefact.pattern(head)
     title = html.H3([f"Attention of {head}", html.Span("on the first stored prompt", className="wb-quiet")])
     if weights is None or len(weights) != len(tokens):
         at = parse_node(head)
-        words = quiet_link("open it on a prompt", prompt_href(model=found.settings.model, layer=at.layer, head=at.head))
+        words = quiet_link(
+            "open it on a prompt", prompt_href(model=artefact.settings.model, layer=at.layer, head=at.head)
+        )
         return [title, html.P(["Its attention pattern was not stored; ", words, "."], className="wb-none")]
     height = max(320, min(660, 14 * len(tokens) + 100))
     figure = attention_pattern(weights, tokens, colours, height=height)
@@ -411,7 +415,7 @@ def _at(name: str) -> html.Button:
 
 
 def _heads_link(workspace: Workspace, model: str, head: str) -> Any:
-    scores = next((each for each in workspace.values(HeadScores) if each.settings.model == model), None)
+    scores = next((artefact for artefact in workspace.values(HeadScores) if artefact.settings.model == model), None)
     return quiet_link(f"{head} among all heads", heads_href(scores.name, head=head)) if scores else None
 
 

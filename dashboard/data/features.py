@@ -79,18 +79,18 @@ def why_chosen(workspace: Workspace) -> str:
     ranked = _by_labels(workspace)
     if len(ranked) < 2:
         return ""
-    (first, share), (second, other) = ranked[:2]
+    (first, share), (second, second_share) = ranked[:2]
     return (
         f"Opened on {first}: {share:.0%} of its features have a label that exceeds its null; "
-        f"of those of {second} {other:.0%}."
+        f"of those of {second} {second_share:.0%}."
     )
 
 
 def _by_labels(workspace: Workspace) -> list[tuple[str, float]]:
     """Return the features of SAEs with the share of live ones that have a scored label, the largest share first."""
-    made = [each for each in workspace.values(Features) if each.sae]
-    shares = [(each.name, _labelled(each.folder, each.about.content_hash)) for each in made]
-    return sorted(shares, key=lambda one: -one[1])
+    made = [features for features in workspace.values(Features) if features.sae]
+    shares = [(features.name, _labelled(features.folder, features.about.content_hash)) for features in made]
+    return sorted(shares, key=lambda pair: -pair[1])
 
 
 @lru_cache(maxsize=64)
@@ -105,7 +105,10 @@ def _labelled(folder: Path, _version: str) -> float:
 
 def choices(workspace: Workspace) -> list[dict[str, str]]:
     """Return `{"value": name, "label": "name · sae:demo"}` for every features artefact, newest first."""
-    return [{"value": each.name, "label": f"{each.name} · {each.dictionary}"} for each in workspace.values(Features)]
+    return [
+        {"value": features.name, "label": f"{features.name} · {features.dictionary}"}
+        for features in workspace.values(Features)
+    ]
 
 
 class One(NamedTuple):
@@ -117,8 +120,8 @@ class One(NamedTuple):
     def to_json(self) -> dict[str, Any]:
         """Return the row for the API, with the edges of its histogram."""
         of = self.features
-        about = {"histogram_edges": of.histogram_edges, "n_features": of.n_features, "dictionary": of.dictionary}
-        return asdict(self.row) | about
+        header = {"histogram_edges": of.histogram_edges, "n_features": of.n_features, "dictionary": of.dictionary}
+        return asdict(self.row) | header
 
 
 class Related(NamedTuple):
@@ -136,10 +139,10 @@ class Related(NamedTuple):
 def one(workspace: Workspace, name: str, index: int) -> One:
     """Return a feature. Raises `UsageError` out of range."""
     features = workspace.open(Features, name)
-    found = _near(features.features, index, "select * from t where feature >= ? and feature < ?")
-    if not found:
+    rows = _near(features.features, index, "select * from t where feature >= ? and feature < ?")
+    if not rows:
         raise UsageError(f"feature {index} is not in {name!r}: its features are 0 to {features.n_features - 1}")
-    return One(features, found[0])
+    return One(features, rows[0])
 
 
 def examples(workspace: Workspace, name: str, index: int) -> list[ExampleRow]:
@@ -170,9 +173,9 @@ def examples_between(
     Each context appears once. `last` includes activations of `high` or more, like the last bin of a histogram.
     """
     once = "feature = ? qualify row_number() over (partition by row order by group_order) = 1"
-    found = workspace.open(Features, name).examples.rows(once, index, order="activation desc, row")
-    within = [each for each in found if low <= each.activation and (last or each.activation < high)]
-    return within[:MAX_BETWEEN], len(found)
+    examples = workspace.open(Features, name).examples.rows(once, index, order="activation desc, row")
+    within = [example for example in examples if low <= example.activation and (last or example.activation < high)]
+    return within[:MAX_BETWEEN], len(examples)
 
 
 class Explained(NamedTuple):
@@ -184,7 +187,7 @@ class Explained(NamedTuple):
 
     def score(self, name: ScoreName) -> LabelScore | None:
         """Return one score; None where there were no trials."""
-        return next((each for each in self.scores if each.name == name), None)
+        return next((score for score in self.scores if score.name == name), None)
 
     @property
     def given(self) -> list[tuple[str, float]]:
@@ -193,8 +196,8 @@ class Explained(NamedTuple):
 
     def to_json(self) -> dict[str, Any]:
         """Return the label and its scores for the API."""
-        about = {"artefact": self.made.name, "judge": self.made.judge}
-        return asdict(self.label) | {"scores": [asdict(each) for each in self.scores]} | about
+        source = {"artefact": self.made.name, "judge": self.made.judge}
+        return asdict(self.label) | {"scores": [asdict(score) for score in self.scores]} | source
 
 
 def explanations(workspace: Workspace, name: str, index: int) -> list[Explained]:
@@ -203,14 +206,14 @@ def explanations(workspace: Workspace, name: str, index: int) -> list[Explained]
     Labels come from artefacts made for these features as they are now, or whose labels these features took over.
     """
     features = workspace.open(Features, name).about
-    found: list[Explained] = []
+    labels: list[Explained] = []
     for made in workspace.values(Labels):
         for_these = made.settings.features_hash == features.content_hash
         taken_in = features.parents.get(made.key) == made.about.content_hash
-        if (for_these or taken_in) and len(found) < MAX_EXPLANATIONS:
+        if (for_these or taken_in) and len(labels) < MAX_EXPLANATIONS:
             rows = made.labels.rows("feature = ?", index)
-            found += [Explained(made, row, made.scores.rows("feature = ?", index)) for row in rows]
-    return found
+            labels += [Explained(made, row, made.scores.rows("feature = ?", index)) for row in rows]
+    return labels
 
 
 def names(workspace: Workspace, name: str) -> dict[int, str]:
@@ -220,10 +223,10 @@ def names(workspace: Workspace, name: str) -> dict[int, str]:
     """
     start = f"features/{name}#"
     try:
-        found = own_names(workspace)
+        titles = own_names(workspace)
     except WorkbenchError:
         return {}
-    parts = {key.removeprefix(start): title for key, title in found.items() if key.startswith(start)}
+    parts = {key.removeprefix(start): title for key, title in titles.items() if key.startswith(start)}
     return {int(part): title for part, title in parts.items() if part.isdigit() and len(part) < 10}
 
 
@@ -251,8 +254,8 @@ def _filter(query: Query) -> tuple[str, tuple[float | str | list[int], ...], str
     where = (
         "density between ? and ? and (? = '' or contains(lower(label), lower(?)) or list_contains(?::int[], feature))"
     )
-    found = [index for index, name in query.names.items() if query.text.lower() in name.lower()]
-    values = (query.density_low, query.density_high, query.text, query.text, found)
+    indices = [index for index, name in query.names.items() if query.text.lower() in name.lower()]
+    values = (query.density_low, query.density_high, query.text, query.text, indices)
     first = "round(label_score, 2)" if query.sort == "label_score" else query.sort  # as shown; then by use
     return where, values, f"{first} {'desc' if query.descending else 'asc'} nulls last, n_fired desc, feature"
 
@@ -267,8 +270,8 @@ def step(workspace: Workspace, name: str, query: Query, index: int, by: int) -> 
     sql = f"""with listed as (select feature, row_number() over (order by {order}) as n from f where {where})
               select feature from listed
               where n = coalesce((select n from listed where feature = ?) + ?, 1)"""
-    found = workspace.query(sql, *values, index, by, f=path)["feature"].to_pylist()
-    return found[0] if found else index
+    features = workspace.query(sql, *values, index, by, f=path)["feature"].to_pylist()
+    return features[0] if features else index
 
 
 def unlabelled(workspace: Workspace, name: str, n: int) -> list[int]:
@@ -336,27 +339,27 @@ def uses(workspace: Workspace, name: str, index: int) -> Uses:
     features = workspace.open(Features, name)
     dictionary, key = features.dictionary, f"saes/{features.sae}" if features.sae else None
     maps = [
-        (each.name, found[0].point)
-        for each in workspace.values(VectorMap)
-        if each.settings.source in (dictionary, dictionary.replace("sae:", "encoder:", 1))
-        if (found := each.points.rows("item = ?", index))
+        (atlas.name, points[0].point)
+        for atlas in workspace.values(VectorMap)
+        if atlas.settings.source in (dictionary, dictionary.replace("sae:", "encoder:", 1))
+        if (points := atlas.points.rows("item = ?", index))
     ]
     node = _node(features.settings.hook_point, index)
     circuits = [
-        (each.key, effect)
-        for each in workspace.values(FeatureCircuit)
-        if key in each.about.parents and (effect := _effect(each, node)) is not None
+        (circuit.key, effect)
+        for circuit in workspace.values(FeatureCircuit)
+        if key in circuit.about.parents and (effect := _effect(circuit, node)) is not None
     ]
     source = f"feature {index} of the SAE {dictionary.removeprefix('sae:')}"
     directions = [
-        each.key
-        for each in workspace.values(DirectionGeometry)
-        if key in each.about.parents and each.settings.direction.source.split(",")[0] == source
+        report.key
+        for report in workspace.values(DirectionGeometry)
+        if key in report.about.parents and report.settings.direction.source.split(",")[0] == source
     ]
     graphs = [
-        (each.name, node)
-        for each in workspace.values(AttributionGraph)
-        if (node := _graph_node(each, features, index)) is not None
+        (graph.name, node)
+        for graph in workspace.values(AttributionGraph)
+        if (node := _graph_node(graph, features, index)) is not None
     ]
     return Uses(maps, circuits, directions, graphs)
 
@@ -367,8 +370,8 @@ def _graph_node(graph: AttributionGraph, features: Features, index: int) -> str 
     if layer is None:
         return None
     where = "kind = 'feature' and kept and layer = ? and \"index\" = ?"
-    found = graph.node_table.rows(where, layer, index, order="influence desc", limit=1)
-    return found[0].id if found else None
+    nodes = graph.node_table.rows(where, layer, index, order="influence desc", limit=1)
+    return nodes[0].id if nodes else None
 
 
 def _node(hook_point: str, index: int) -> str:
@@ -379,9 +382,9 @@ def _node(hook_point: str, index: int) -> str:
         return ""
 
 
-def _effect(found: FeatureCircuit, node: str) -> float | None:
+def _effect(artefact: FeatureCircuit, node: str) -> float | None:
     """Return the effect of a node that belongs to the circuit, not of one that was only scored."""
-    return next((each.effect for each in found.circuit.nodes if each.name == node), None)
+    return next((member.effect for member in artefact.circuit.nodes if member.name == node), None)
 
 
 def dashboard_batch(workspace: Workspace, name: str, index: int) -> dict[str, Any]:
@@ -395,7 +398,7 @@ def dashboard_batch(workspace: Workspace, name: str, index: int) -> dict[str, An
     related = relations(workspace, name, index)
     edges, hook_point = features.histogram_edges, parse_hook_point(features.settings.hook_point)
     centres = [(low * high) ** 0.5 if low > 0 else (low + high) / 2 for low, high in itertools.pairwise(edges)]
-    found: dict[str, Any] = {
+    record: dict[str, Any] = {
         "feature_index": index,
         "neuron_alignment_indices": [],
         "neuron_alignment_values": [],
@@ -416,16 +419,16 @@ def dashboard_batch(workspace: Workspace, name: str, index: int) -> dict[str, An
         "activations": _binned(examples(workspace, name, index), row.max_activation),
     }
     if related is not None:
-        found["correlated_features_indices"] = related.row.coactive
+        record["correlated_features_indices"] = related.row.coactive
         if related.scales.logits is not None:
             low, high, n = related.scales.logits.edges
-            found["logits_hist_data_bar_values"] = [low + (high - low) * (i + 0.5) / n for i in range(n)]
-            found["logits_hist_data_bar_heights"] = related.row.logit_histogram
+            record["logits_hist_data_bar_values"] = [low + (high - low) * (i + 0.5) / n for i in range(n)]
+            record["logits_hist_data_bar_heights"] = related.row.logit_histogram
         near = [(neuron, cosine) for layer, neuron, cosine in related.row.near_neurons if layer == hook_point.layer]
-        found["neuron_alignment_indices"] = [neuron for neuron, _ in near]
-        found["neuron_alignment_values"] = [cosine for _, cosine in near]
+        record["neuron_alignment_indices"] = [neuron for neuron, _ in near]
+        record["neuron_alignment_values"] = [cosine for _, cosine in near]
     layer = -1 if hook_point.layer is None else hook_point.layer
-    return {"model_id": features.settings.model, "layer": layer, "sae_set": name, "features": [found]}
+    return {"model_id": features.settings.model, "layer": layer, "sae_set": name, "features": [record]}
 
 
 _NOT_MEASURED = (
@@ -436,11 +439,11 @@ _NOT_MEASURED = (
 
 def _binned(rows: list[ExampleRow], maximum: float) -> list[dict[str, Any]]:
     """Return examples with the interval of activations that their group spans among those stored."""
-    found: list[dict[str, Any]] = []
+    groups: list[dict[str, Any]] = []
     for row in rows:
-        same = [each.activation for each in rows if each.group == row.group]
+        same = [example.activation for example in rows if example.group == row.group]
         top = row.group == "top"
-        found.append(
+        groups.append(
             {
                 "bin_min": -1 if top else min(same),
                 "bin_max": maximum if top else max(same),
@@ -449,7 +452,7 @@ def _binned(rows: list[ExampleRow], maximum: float) -> list[dict[str, Any]]:
                 "values": row.activations,
             }
         )
-    return found
+    return groups
 
 
 VIEWER_BINS = 40
@@ -465,14 +468,14 @@ def viewer_feature(workspace: Workspace, name: str, index: int) -> dict[str, Any
     """
     features, row = one(workspace, name, index)
     by_group: dict[str, list[dict[str, Any]]] = {}
-    for each in examples(workspace, name, index):
+    for window in examples(workspace, name, index):
         example = {
-            "tokens": each.tokens,
-            "tokens_acts_list": each.activations,
-            "train_token_ind": each.peak,
+            "tokens": window.tokens,
+            "tokens_acts_list": window.activations,
+            "train_token_ind": window.peak,
             "is_repeated_datapoint": False,
         }
-        by_group.setdefault(each.group, []).append(example)
+        by_group.setdefault(window.group, []).append(example)
     top = row.max_activation
     filled = np.flatnonzero(row.histogram)
     bins = slice(0, filled[-1] + 1 if len(filled) else 0)
@@ -482,7 +485,7 @@ def viewer_feature(workspace: Workspace, name: str, index: int) -> dict[str, Any
         "transcoder_id": name,
         "index": index,
         "examples_quantiles": [
-            {"quantile_name": _QUANTILE_NAMES.get(group, group), "examples": found} for group, found in by_group.items()
+            {"quantile_name": _QUANTILE_NAMES.get(group, group), "examples": rows} for group, rows in by_group.items()
         ],
         "top_logits": row.promoted_tokens,
         "bottom_logits": row.suppressed_tokens,

@@ -77,11 +77,11 @@ def said_words(
     meaning = meaning_of(workspace, opened) if lens is not None and is_computed(opened, lens) else None
     if meaning is None:
         return {}
-    found = {feature: meaning.says(feature, k) for feature in features}
+    readings = {feature: meaning.says(feature, k) for feature in features}
     return {
-        f: tuple(word for word, _ in each.raised)
-        for f, each in found.items()
-        if each.raised_p <= ALPHA or not beyond_null
+        f: tuple(word for word, _ in reading.raised)
+        for f, reading in readings.items()
+        if reading.raised_p <= ALPHA or not beyond_null
     }
 
 

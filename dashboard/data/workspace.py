@@ -17,15 +17,15 @@ _opening = threading.Lock()
 
 def stamp(workspace: Workspace) -> str:
     """Return a text that changes when an artefact is begun, finished, deleted or given up, without opening files."""
-    found: list[list[Any]] = []
+    entries: list[list[Any]] = []
     for folder in sorted(set(FOLDERS.values())):
         for name in (MANIFEST, STATUS):
             for file in sorted((workspace.root / folder).glob(f"*/{name}")):
                 with contextlib.suppress(OSError):  # renamed while this looked
-                    about = file.stat()
-                    found.append([f"{folder}/{file.parent.name}", about.st_mtime_ns if name == MANIFEST else 0])
+                    stat = file.stat()
+                    entries.append([f"{folder}/{file.parent.name}", stat.st_mtime_ns if name == MANIFEST else 0])
     pointers = workspace.remote.pointers() if workspace.remote else {}
-    return hash_json(found + [[key, pointer and pointer.content] for key, pointer in sorted(pointers.items())])
+    return hash_json(entries + [[key, pointer and pointer.content] for key, pointer in sorted(pointers.items())])
 
 
 def notes() -> Notes:

@@ -62,16 +62,16 @@ KIND = "direction"
 def layout(context: Context, name: str | None = None, chat: str = "", **_: Any) -> html.Div:
     """`/directions/<name>`; without a name the newest direction. `chat` names a conversation that was kept."""
     workspace = context.workspace
-    found = workspace.open(DirectionGeometry, open_artefact(workspace, (KIND,), name).name)
+    report = workspace.open(DirectionGeometry, open_artefact(workspace, (KIND,), name).name)
     choices = menu_choices(workspace, (KIND,))
     return page(
         "Directions",
-        dcc.Store(id="directions-state", data=found.name),
-        attempt(partial(verdict_panel, found)),
-        attempt(partial(chat_panel, found, chat)),
+        dcc.Store(id="directions-state", data=report.name),
+        attempt(partial(verdict_panel, report)),
+        attempt(partial(chat_panel, report, chat)),
         html.Div(id="directions-parts"),
-        controls=artefact_menu("Direction", choices, page_of(found.href), width=260, key=found.key),
-        lead=f"A direction in {found.settings.model}: the effect and the cost of steering along it, and its meaning.",
+        controls=artefact_menu("Direction", choices, page_of(report.href), width=260, key=report.key),
+        lead=f"A direction in {report.settings.model}: the effect and the cost of steering along it, and its meaning.",
     )
 
 
@@ -83,15 +83,15 @@ def register(app: Dash) -> None:
 
 def show_direction(name: str, scheme: str | None) -> list[Any]:
     """Return the panels of a direction, two in a row."""
-    found, colours = current().workspace.open(DirectionGeometry, name), theme(scheme)
+    report, colours = current().workspace.open(DirectionGeometry, name), theme(scheme)
     rows = [
-        (partial(curve_panel, found, colours), partial(samples_panel, found)),
-        (partial(grid_panel, found, colours), partial(methods_panel, found)),
-        (partial(meaning_panel, found), partial(along_panel, found, colours)),
-        (partial(side_panel, found, colours), partial(planes_panel, found, colours)),
-        (partial(variance_panel, found, colours), partial(apply_panel, found)),
+        (partial(curve_panel, report, colours), partial(samples_panel, report)),
+        (partial(grid_panel, report, colours), partial(methods_panel, report)),
+        (partial(meaning_panel, report), partial(along_panel, report, colours)),
+        (partial(side_panel, report, colours), partial(planes_panel, report, colours)),
+        (partial(variance_panel, report, colours), partial(apply_panel, report)),
     ]
-    drawn = [[part for each in row if (part := attempt(each)) is not None] for row in rows]
+    drawn = [[part for draw in row if (part := attempt(draw)) is not None] for row in rows]
     return [
         html.Div(parts, className="wb-two wb-even" if len(parts) > 1 else "wb-two wb-one") for parts in drawn if parts
     ]
@@ -104,24 +104,24 @@ _WORKS = {
 }
 
 
-def verdict_panel(found: DirectionGeometry) -> html.Section:
+def verdict_panel(report: DirectionGeometry) -> html.Section:
     """Return the verdict on the steering, and every number behind it."""
-    origin, choice = found.settings.direction, found.choice
+    origin, choice = report.settings.direction, report.choice
     rows = [("made from", visible(origin.source, 300)), ("hook point", visible(origin.hook_point, 60))]
     if not isinstance(choice, str):
         rows += _choice_rows(choice)
     return panel(
         html.Span(visible(origin.name, 80), dir="auto"),
-        html.P(_verdict(found), className="wb-verdict"),
-        evidence([*rows, ("classifies examples", accuracy_words(found.accuracy))]),
+        html.P(_verdict(report), className="wb-verdict"),
+        evidence([*rows, ("classifies examples", accuracy_words(report.accuracy))]),
         className="wb-findings",
     )
 
 
-def _verdict(found: DirectionGeometry) -> str:
-    if isinstance(found.choice, SteeringChoice) and found.choice.chosen is None:
+def _verdict(report: DirectionGeometry) -> str:
+    if isinstance(report.choice, SteeringChoice) and report.choice.chosen is None:
         return "No layer and strength exceeds random directions at an acceptable cost, so none was chosen."
-    return _WORKS[found.moves_output]
+    return _WORKS[report.moves_output]
 
 
 def _choice_rows(choice: SteeringChoice) -> list[tuple[str, str]]:
@@ -162,34 +162,34 @@ def _choice_rows(choice: SteeringChoice) -> list[tuple[str, str]]:
     ]
 
 
-def _judgement_rows(found: Judgement | str) -> list[tuple[str, str]]:
+def _judgement_rows(judgement: Judgement | str) -> list[tuple[str, str]]:
     """Return the verdict of a judge; nothing if none was asked."""
-    if isinstance(found, str):
-        return [] if found == NOT_JUDGED else [("judge", visible(found, 300))]
-    change = f"{number(found.change.low, signed=True)}, {number(found.change.high, signed=True)}"
-    null = beside("random directions", percent(found.random.mean()), percent(found.random.max()))
+    if isinstance(judgement, str):
+        return [] if judgement == NOT_JUDGED else [("judge", visible(judgement, 300))]
+    change = f"{number(judgement.change.low, signed=True)}, {number(judgement.change.high, signed=True)}"
+    null = beside("random directions", percent(judgement.random.mean()), percent(judgement.random.max()))
     return [
         (
-            f"yes to {visible(found.question, 120)!r}",
-            f"{percent(found.steered)} of {found.n_samples} samples, {percent(found.plain)} unsteered (change "
-            f"{number(found.change.estimate, signed=True)} [{change}]); {len(found.random)} {null}, "
-            f"says {visible(found.by, 60)}",
+            f"yes to {visible(judgement.question, 120)!r}",
+            f"{percent(judgement.steered)} of {judgement.n_samples} samples, {percent(judgement.plain)} unsteered "
+            f"(change {number(judgement.change.estimate, signed=True)} [{change}]); {len(judgement.random)} {null}, "
+            f"says {visible(judgement.by, 60)}",
         )
     ]
 
 
 def _three(judged: Judged, name: str, write: object) -> str:
     assert callable(write)
-    plain, steered, random = (write(getattr(each, name)) for each in (judged.plain, judged.steered, judged.random))
+    plain, steered, random = (write(getattr(text, name)) for text in (judged.plain, judged.steered, judged.random))
     return f"{steered} steered, {plain} unsteered, {random} at random"
 
 
-def curve_panel(found: DirectionGeometry, colours: Theme) -> html.Section:
+def curve_panel(report: DirectionGeometry, colours: Theme) -> html.Section:
     """Return the effect against the damage, or the reason why it was not measured."""
-    title, choice = "Effect against damage", found.choice
+    title, choice = "Effect against damage", report.choice
     if isinstance(choice, str):
         return missing_panel(title, choice)
-    label = f"Effect of steering along {found.settings.direction.name} against the loss on neutral text"
+    label = f"Effect of steering along {report.settings.direction.name} against the loss on neutral text"
     return panel(
         title,
         graph("direction-steering", figure=effect_and_damage(choice, colours), label=label, height=400),
@@ -201,12 +201,12 @@ def curve_panel(found: DirectionGeometry, colours: Theme) -> html.Section:
     )
 
 
-def grid_panel(found: DirectionGeometry, colours: Theme) -> html.Section | None:
+def grid_panel(report: DirectionGeometry, colours: Theme) -> html.Section | None:
     """Return every layer and strength; nothing where none was tried."""
-    if isinstance(found.choice, str):
+    if isinstance(report.choice, str):
         return None
-    height = 120 + 34 * len(found.choice.hook_points)
-    figure = layers_and_strengths(found.choice, colours, height=height)
+    height = 120 + 34 * len(report.choice.hook_points)
+    figure = layers_and_strengths(report.choice, colours, height=height)
     return panel(
         "Layers and strengths",
         graph("direction-grid", figure=figure, label="Effect by layer and strength", height=height),
@@ -214,14 +214,14 @@ def grid_panel(found: DirectionGeometry, colours: Theme) -> html.Section | None:
     )
 
 
-def methods_panel(found: DirectionGeometry) -> html.Section | None:
+def methods_panel(report: DirectionGeometry) -> html.Section | None:
     """Return the methods side by side; nothing for a direction that was given."""
-    if not found.variants:
+    if not report.variants:
         return None
     rows = [
-        {"method": name, "held out": each.accuracy.accuracy, "shuffled labels": each.accuracy.shuffled,
-         "at most": each.accuracy.shuffled_high, "untrained model": each.untrained, "cosine": each.cosine}
-        for name, each in found.variants.items()
+        {"method": name, "held out": variant.accuracy.accuracy, "shuffled labels": variant.accuracy.shuffled,
+         "at most": variant.accuracy.shuffled_high, "untrained model": variant.untrained, "cosine": variant.cosine}
+        for name, variant in report.variants.items()
     ]  # fmt: skip
     return panel(
         "Methods",
@@ -231,30 +231,30 @@ def methods_panel(found: DirectionGeometry) -> html.Section | None:
     )
 
 
-def samples_panel(found: DirectionGeometry) -> html.Section | None:
+def samples_panel(report: DirectionGeometry) -> html.Section | None:
     """Return continuations with and without steering."""
-    choice = found.choice
+    choice = report.choice
     if isinstance(choice, str) or choice.judged is None or not choice.judged.samples:
         return None
     columns = ("prompt", "unsteered", "steered", "random direction")
-    rows = [html.Tr([html.Th(each, scope="col") for each in columns])]
-    for each in choice.judged.samples:
-        texts = (each.prompt, each.plain, each.steered, each.random)
+    rows = [html.Tr([html.Th(column, scope="col") for column in columns])]
+    for sample in choice.judged.samples:
+        texts = (sample.prompt, sample.plain, sample.steered, sample.random)
         rows.append(html.Tr([html.Td(visible(text, 300), dir="auto") for text in texts]))
     return panel("What it writes", html.Div(html.Table(rows, className="wb-samples"), className="wb-scroll"))
 
 
-def apply_panel(found: DirectionGeometry) -> html.Section:
+def apply_panel(report: DirectionGeometry) -> html.Section:
     """Return the commands that steer with it and write it to files, and lines of plain transformers."""
     from interp.directions.files import transformers_code
     from interp.interventions.recipe import Recipe
     from interp.models.loading import PACKAGED, PACKAGED_HUB
 
-    name, of = found.name, found.settings
+    name, of = report.name, report.settings
     command = f'workbench steer directions/{name} --prompt "..."'
     lines = [command, f"{command} --write {name}.safetensors", f"{command} --write {name}.gguf"]
     try:
-        recipe = Recipe(name=name, steps=(found.intervention(),), model=of.model, weight_hash=of.weight_hash)
+        recipe = Recipe(name=name, steps=(report.intervention(),), model=of.model, weight_hash=of.weight_hash)
         hub = PACKAGED_HUB if of.model == PACKAGED else of.model
         code = transformers_code(recipe, f"{name}.safetensors", hub)
     except WorkbenchError as error:
@@ -275,16 +275,16 @@ FURTHEST, FURTHEST_LENGTH = 3.0, 100.0
 """Upper end of the slider, in units of the chosen amount; without one, of the length of the direction."""
 
 
-def chat_panel(found: DirectionGeometry, kept: str = "") -> html.Section:
+def chat_panel(report: DirectionGeometry, kept: str = "") -> html.Section:
     """Return the panel that assets/say/say.mjs fills, begun with a direction or a conversation that was kept."""
     others = [
-        each.name for each in current().workspace.values(DirectionGeometry)
-        if each.settings.weight_hash == found.settings.weight_hash
+        direction.name for direction in current().workspace.values(DirectionGeometry)
+        if direction.settings.weight_hash == report.settings.weight_hash
     ]  # fmt: skip
-    given = {"direction": found.name, "directions": others, "kept": kept, "visitor": secrets.token_hex(8)}
+    state = {"direction": report.name, "directions": others, "kept": kept, "visitor": secrets.token_hex(8)}
     return panel(
         "Say it with the model",
-        dcc.Store(id="say-state", data=given),
+        dcc.Store(id="say-state", data=state),
         html.Div(id="say-drawn", hidden=True),
         html.Div(id="say", **fields_data(conversation=(Conversation, ASKED))),
         note="the same messages, steered and not; each chat keeps its own replies",
@@ -307,15 +307,15 @@ def register_chat(app: Dash) -> None:
 
 
 def _direction() -> flask.Response:
-    found = current().workspace.open(DirectionGeometry, flask.request.args.get("name", ""))
-    of, chosen = found.settings, found.amount is not None or found.settings.action == "ablate"
+    report = current().workspace.open(DirectionGeometry, flask.request.args.get("name", ""))
+    of, chosen = report.settings, report.amount is not None or report.settings.action == "ablate"
     if chosen:
-        step = found.intervention()
+        step = report.intervention()
     else:
-        target = Direction(hook_point=of.direction.hook_point, vector=found.vector, origin=of.direction.source)
+        target = Direction(hook_point=of.direction.hook_point, vector=report.vector, origin=of.direction.source)
         step = Intervention(target=target, action=of.action, amount=1.0)
     return flask.jsonify(
-        {"name": found.name, "step": as_json(step), "model": of.model, "weight_hash": of.weight_hash,
+        {"name": report.name, "step": as_json(step), "model": of.model, "weight_hash": of.weight_hash,
          "chosen": chosen, "furthest": FURTHEST if chosen else FURTHEST_LENGTH}
     )  # fmt: skip
 
@@ -329,26 +329,26 @@ def _kept() -> flask.Response:
     return flask.jsonify(as_json(known[name]))
 
 
-def _keep(asked: Asked, *, conversation: Conversation, name: Name) -> flask.Response:
+def _keep(request: Asked, *, conversation: Conversation, name: Name) -> flask.Response:
     notes().save_conversation(name, conversation)
     return flask.jsonify({"kept": name})
 
 
-def _check(asked: Asked, *, conversation: Conversation) -> flask.Response:
+def _check(request: Asked, *, conversation: Conversation) -> flask.Response:
     model = current().live.ask(CheckChat(conversation=conversation))
     return flask.jsonify({"conversation": as_json(conversation), "template": model.template, "context": model.context})
 
 
-def meaning_panel(found: DirectionGeometry) -> html.Section:
+def meaning_panel(report: DirectionGeometry) -> html.Section:
     """Return the tokens that a direction raises, the lists that it separates, and the effect of erasing it."""
-    along, reading = found.along, found.reading
+    along, reading = report.along, report.reading
     apart = ", ".join(along.set_apart)
     rows = [
-        ("after erasure", _erased(found.erased)),
+        ("after erasure", _erased(report.erased)),
         ("tokens raised", visible(reading, 200) if isinstance(reading, str) else _tokens(reading.raised)),
         ("tokens lowered", visible(reading, 200) if isinstance(reading, str) else _tokens(reading.lowered)),
         ("largest logit", _largest(reading)),
-        *((visible(each.name, 30), _list(each)) for each in along.lists),
+        *((visible(word_list.name, 30), _list(word_list)) for word_list in along.lists),
     ]
     return panel(
         "What it means",
@@ -365,11 +365,11 @@ def meaning_panel(found: DirectionGeometry) -> html.Section:
     )
 
 
-def along_panel(found: DirectionGeometry, colours: Theme) -> html.Section:
+def along_panel(report: DirectionGeometry, colours: Theme) -> html.Section:
     """Return the words of every list along the direction."""
-    figure = along_figure(found.along, colours)
-    label = f"Words of every list along the direction {found.settings.direction.name}"
-    rows = [{"list": each.name, **row} for each in found.along.lists for row in each.to_records()]
+    figure = along_figure(report.along, colours)
+    label = f"Words of every list along the direction {report.settings.direction.name}"
+    rows = [{"list": word_list.name, **row} for word_list in report.along.lists for row in word_list.to_records()]
     return panel(
         "Words along it",
         graph("direction-along", figure=figure, label=label, height=int(figure.layout.height)),
@@ -378,9 +378,9 @@ def along_panel(found: DirectionGeometry, colours: Theme) -> html.Section:
     )
 
 
-def variance_panel(found: DirectionGeometry, colours: Theme) -> html.Section:
+def variance_panel(report: DirectionGeometry, colours: Theme) -> html.Section:
     """Return the variance along the direction next to the spectrum of all words."""
-    along = found.along
+    along = report.along
     figure = spectrum_figure(along.spectrum, colours, height=320)
     return panel(
         "Variance along it",
@@ -392,14 +392,14 @@ def variance_panel(found: DirectionGeometry, colours: Theme) -> html.Section:
     )
 
 
-def planes_panel(found: DirectionGeometry, colours: Theme) -> html.Section:
+def planes_panel(report: DirectionGeometry, colours: Theme) -> html.Section:
     """Return the share of the direction in the plane of each list."""
     table = [
-        {"list": each.name, "in its plane": each.plane_share, "random, mean": each.random_plane_share,
-         "random, 99 of 100": each.random_plane_high} for each in found.along.lists
+        {"list": word_list.name, "in its plane": word_list.plane_share, "random, mean": word_list.random_plane_share,
+         "random, 99 of 100": word_list.random_plane_high} for word_list in report.along.lists
     ]  # fmt: skip
-    label = f"Share of the direction {found.settings.direction.name} in the plane of each list"
-    figure = in_planes_figure(found.along.lists, colours, height=320)
+    label = f"Share of the direction {report.settings.direction.name} in the plane of each list"
+    figure = in_planes_figure(report.along.lists, colours, height=320)
     return panel(
         "Overlap with the planes of lists",
         graph("direction-planes", figure=figure, label=label, height=320),
@@ -409,15 +409,15 @@ def planes_panel(found: DirectionGeometry, colours: Theme) -> html.Section:
     )
 
 
-def side_panel(found: DirectionGeometry, colours: Theme) -> html.Section:
+def side_panel(report: DirectionGeometry, colours: Theme) -> html.Section:
     """Return a probe over layers for the side on which a word lies, or why it is missing."""
     title = "Linear probe for the side of a word"
-    if isinstance(found.probes, str):
-        return missing_panel(title, found.probes)
+    if isinstance(report.probes, str):
+        return missing_panel(title, report.probes)
     columns = ("accuracy", "low", "high", "base_rate", "control", "selectivity", "random")
-    rows = [(each.probe.hook_point, each.to_records()[0]) for each in found.probes]
-    label = f"Accuracy of a probe for the side of {found.settings.direction.name} over layers, with its nulls"
-    figure = probe_over_layers(found.probes, found.settings.direction.hook_point, colours, height=380)
+    rows = [(layer.probe.hook_point, layer.to_records()[0]) for layer in report.probes]
+    label = f"Accuracy of a probe for the side of {report.settings.direction.name} over layers, with its nulls"
+    figure = probe_over_layers(report.probes, report.settings.direction.hook_point, colours, height=380)
     return panel(
         title,
         graph("direction-probe", figure=figure, label=label, height=380),
@@ -428,21 +428,21 @@ def side_panel(found: DirectionGeometry, colours: Theme) -> html.Section:
     )
 
 
-def accuracy_words(found: DirectionAccuracy | None) -> str:
+def accuracy_words(score: DirectionAccuracy | None) -> str:
     """Return the held-out accuracy of a direction with its null; empty for a direction that was given."""
-    if found is None:
+    if score is None:
         return ""
-    null = beside("shuffled labels", percent(found.shuffled), percent(found.shuffled_high))
-    return f"{percent(found.accuracy)} of {found.n_heldout} held-out examples; {null}"
+    null = beside("shuffled labels", percent(score.shuffled), percent(score.shuffled_high))
+    return f"{percent(score.accuracy)} of {score.n_heldout} held-out examples; {null}"
 
 
-def _erased(found: Erasure | str) -> str:
-    if isinstance(found, str):
+def _erased(erasure: Erasure | str) -> str:
+    if isinstance(erasure, str):
         return ""
     return (
-        f"a linear probe falls from {percent(found.before_heldout)} to {percent(found.after_heldout)} of held-out "
-        f"words (base rate {percent(found.base_rate_heldout)}; random directions erased {percent(found.random)}); the "
-        f"activations change by {percent(found.change)}"
+        f"a linear probe falls from {percent(erasure.before_heldout)} to {percent(erasure.after_heldout)} of held-out "
+        f"words (base rate {percent(erasure.base_rate_heldout)}; random directions erased {percent(erasure.random)}); "
+        f"the activations change by {percent(erasure.change)}"
     )
 
 
@@ -458,14 +458,14 @@ def _largest(reading: TokenReading | str) -> str:
     return f"{number(reading.raised_logits[0])} above the mean logit; {null}{through}"
 
 
-def _list(each: ListAlong) -> str:
-    if not any(each.counted):
+def _list(word_list: ListAlong) -> str:
+    if not any(word_list.counted):
         return ""  # the direction was made from it
-    if each.separation is None or each.p is None or each.auc is None:
+    if word_list.separation is None or word_list.p is None or word_list.auc is None:
         return "too few words besides those that the direction was made from"
     return (
-        f"{signed(each.separation)} standard deviations from the others, p {number(each.p)}; a word of it lies above "
-        f"one of the others with probability {percent(each.auc)}"
+        f"{signed(word_list.separation)} standard deviations from the others, p {number(word_list.p)}; a word of it "
+        f"lies above one of the others with probability {percent(word_list.auc)}"
     )
 
 

@@ -16,28 +16,29 @@ SIGNS = {"passed": "passed", "failed": "FAILED", "not checked": "not checked", "
 def layout(context: Context, name: str | None = None, **_: Any) -> html.Div:
     """`/doctor/<name>`; without a name the newest certificate."""
     workspace = context.workspace
-    found = workspace.open(Certificate, open_artefact(workspace, (KIND,), name).name)
+    certificate = workspace.open(Certificate, open_artefact(workspace, (KIND,), name).name)
     choices = menu_choices(workspace, (KIND,))
     parts = [
-        panel(title, _table(own), note=QUESTIONS[part], className="wb-doctor")
+        panel(title, _table(checks), note=QUESTIONS[part], className="wb-doctor")
         for part, title in PARTS.items()
-        if (own := [check for check in found.checks if check.part == part])
+        if (checks := [check for check in certificate.checks if check.part == part])
     ]
     return page(
         "Doctor",
         *parts,
-        controls=artefact_menu("Certificate", choices, page_of(found.href), width=260, key=found.key),
-        lead=_lead(found),
+        controls=artefact_menu("Certificate", choices, page_of(certificate.href), width=260, key=certificate.key),
+        lead=_lead(certificate),
     )
 
 
-def _lead(found: Certificate) -> list[Any]:
-    of = found.settings
-    when = found.about.created[:16].replace("T", " ")
-    what = f"{of.model}{f' with {of.dictionary}' if of.dictionary else ''} on {found.device} in {found.dtype}, {when}."
+def _lead(certificate: Certificate) -> list[Any]:
+    of = certificate.settings
+    when = certificate.about.created[:16].replace("T", " ")
+    what = f"{of.model}{f' with {of.dictionary}' if of.dictionary else ''} on {certificate.device} in "
+    what += f"{certificate.dtype}, {when}."
     half = f" Only the quick checks were run: {program()} doctor {of.model} runs all." if of.quick else ""
-    how = " Each line is an experiment; open it for what was done, and for what a failure means."
-    return [html.Strong(f"{found.headline()}. "), what, half, html.Br(), how]
+    hint = " Each line is an experiment; open it for what was done, and for what a failure means."
+    return [html.Strong(f"{certificate.headline()}. "), what, half, html.Br(), hint]
 
 
 def _table(checks: list[Check]) -> html.Div:
@@ -52,8 +53,8 @@ def _table(checks: list[Check]) -> html.Div:
 
 def _about(check: Check) -> html.Details:
     """Return the result, with the method and the meaning of a failure folded; open if the check failed."""
-    told = [("done", check.did), ("a failure means", check.means)]
-    lines = [part for name, text in told if text for part in (html.Dt(name), html.Dd(text))]
+    details = [("done", check.did), ("a failure means", check.means)]
+    lines = [part for name, text in details if text for part in (html.Dt(name), html.Dd(text))]
     return html.Details([html.Summary(check.came), html.Dl(lines)], open=check.verdict == "failed")
 
 

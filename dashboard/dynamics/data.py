@@ -33,8 +33,8 @@ def find(runs: Sequence[Run], seed: int | None, spec: str = "") -> int:
         raise CorruptError("the study has no run: its file was edited or cut short; `workbench verify` checks it")
     fits = [at for at, run in enumerate(runs) if (seed is None or run.seed == seed) and spec in ("", run.spec)]
     if not fits:
-        asked = f"{spec} seed {'?' if seed is None else seed}".strip()
-        raise UnknownNameError("run", asked, [run.label for run in runs])
+        label = f"{spec} seed {'?' if seed is None else seed}".strip()
+        raise UnknownNameError("run", label, [run.label for run in runs])
     return fits[0]
 
 
@@ -48,8 +48,8 @@ def series(workspace: Workspace, name: str) -> VectorMap | None:
 
 def seed_of(series: VectorMap) -> str:
     """Return the seed whose embedding the maps show, from their source; empty where it names none."""
-    found = re.search(r"-seed(\d+)-", series.settings.source)
-    return found[1] if found else ""
+    match = re.search(r"-seed(\d+)-", series.settings.source)
+    return match[1] if match else ""
 
 
 MAX_TABLE_ROWS = 60

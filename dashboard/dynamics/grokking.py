@@ -24,32 +24,32 @@ _MAPS = (
 )
 
 
-def runs(found: Grokking) -> list[view.Run]:
+def runs(study: Grokking) -> list[view.Run]:
     """Return the seeds."""
-    return [view.Run(run.seed) for run in found.runs]
+    return [view.Run(run.seed) for run in study.runs]
 
 
-def lead(found: Grokking) -> str:
+def lead(study: Grokking) -> str:
     """Return a sentence on what was trained."""
-    c = found.settings
+    c = study.settings
     return (
         f"A small transformer learns to add modulo {c.p} from {percent(c.train_fraction)} of all pairs, with weight "
         f"decay {c.weight_decay}. It is measured every {c.log_every} epochs, so epochs are known to that precision."
     )
 
 
-def outcome(found: Grokking, at: int) -> tuple[str, str]:
+def outcome(study: Grokking, at: int) -> tuple[str, str]:
     """Return the outcome of a seed, in two words and in a line."""
-    phases = found.runs[at].phases
+    phases = study.runs[at].phases
     epochs = [("memorised", phases.memorised), ("generalised", phases.generalised)]
     return "grokked" if phases.grokked else "did not grok", ", ".join(
         f"{word} at {number(value)}" if value is not None else f"never {word}" for word, value in epochs
     )
 
 
-def summary_panel(found: Grokking, at: int, actions: list[Any]) -> html.Section:
+def summary_panel(study: Grokking, at: int, actions: list[Any]) -> html.Section:
     """Return the phases of a seed, and those of all seeds as a table."""
-    run = found.runs[at]
+    run = study.runs[at]
     phases, learned, unknown = run.phases, percent(LEARNED), percent(UNKNOWN)
     stats = [
         stat("memorised", _epoch(phases.memorised), f"first epoch with training accuracy of {learned} or more"),
@@ -58,14 +58,14 @@ def summary_panel(found: Grokking, at: int, actions: list[Any]) -> html.Section:
         stat("epochs in between", _epoch(phases.gap), "from memorised to the beginning of generalisation"),
     ]
     table = [
-        {"seed": str(each.seed), **vars(each.phases), "grokked": each.phases.grokked,
-         "frequencies of the logits": list(each.keys), "of the embedding": list(each.embedding_keys)}
-        for each in found.runs
+        {"seed": str(seed_run.seed), **vars(seed_run.phases), "grokked": seed_run.phases.grokked,
+         "frequencies of the logits": list(seed_run.keys), "of the embedding": list(seed_run.embedding_keys)}
+        for seed_run in study.runs
     ]  # fmt: skip
     return panel(
         f"Seed {run.seed}",
         html.P(_verdict(phases), className="wb-verdict"),
-        attempt(lambda: html.P(_unseen(found.circuit_forms_unseen(at)), className="wb-why")),
+        attempt(lambda: html.P(_unseen(study.circuit_forms_unseen(at)), className="wb-why")),
         html.Div(stats, className="wb-stats"),
         as_table(table, "All seeds as a table"),
         note=f"grokked: accuracy reaches {learned} on training pairs while below {unknown} on all other pairs, and "
@@ -75,14 +75,14 @@ def summary_panel(found: Grokking, at: int, actions: list[Any]) -> html.Section:
     )
 
 
-def panels(workspace: Workspace, found: Grokking, at: int, colours: Theme) -> list[Any]:
+def panels(workspace: Workspace, study: Grokking, at: int, colours: Theme) -> list[Any]:
     """Return the panels: accuracy and loss, structure of the weights, frequencies, maps."""
     return [
         html.Div(
             [
-                guarded("Accuracy", lambda: _accuracy(found, at, colours),
+                guarded("Accuracy", lambda: _accuracy(study, at, colours),
                         note="on the training pairs, and on all other pairs"),
-                guarded("Loss, restricted and excluded", lambda: _losses(found, at, colours),
+                guarded("Loss, restricted and excluded", lambda: _losses(study, at, colours),
                         note="restricted: loss on all pairs with the key frequencies of the logits alone; excluded: "
                         "loss on training pairs without them, the part that memorisation explains"),
             ],
@@ -90,67 +90,67 @@ def panels(workspace: Workspace, found: Grokking, at: int, colours: Theme) -> li
         ),
         html.Div(
             [
-                guarded("Concentration of frequencies", lambda: _one(found, at, "gini", "Gini coefficient", colours),
+                guarded("Concentration of frequencies", lambda: _one(study, at, "gini", "Gini coefficient", colours),
                         note="Gini coefficient of the Fourier norms of the embedding; 0: all equal, near 1: few "
                         "dominate"),
-                guarded("Size of the weights", lambda: _one(found, at, "weight_norm", "sum of squares", colours),
+                guarded("Size of the weights", lambda: _one(study, at, "weight_norm", "sum of squares", colours),
                         note="sum of squares of all weights; weight decay reduces it"),
             ],
             className="wb-two wb-even",
         ),
-        html.Div([_shares_panel(found, at, which, colours) for which in ("logits", "embedding")],
+        html.Div([_shares_panel(study, at, which, colours) for which in ("logits", "embedding")],
                  className="wb-two wb-even"),
-        guarded("The numbers, over training", lambda: _maps(workspace, found.name), note=_MAPS),
+        guarded("The numbers, over training", lambda: _maps(workspace, study.name), note=_MAPS),
     ]  # fmt: skip
 
 
 def _drawn(
-    found: Grokking, at: int, names: dict[str, str], colours: Theme, **options: Any
+    study: Grokking, at: int, names: dict[str, str], colours: Theme, **options: Any
 ) -> tuple[go.Figure, html.Details | None]:
     """Return some curves of a seed, by their names in the legend, as a figure and as a table."""
-    shown = {word: found.curves[name][:, at] for word, name in names.items()}
-    options = {"x_title": "epoch", "height": HEIGHT, "marks": vars(found.runs[at].phases)} | options
-    return training_curves(found.epochs, shown, colours, **options), as_table(curve_rows(found.epochs, shown, "epoch"))
+    shown = {word: study.curves[name][:, at] for word, name in names.items()}
+    options = {"x_title": "epoch", "height": HEIGHT, "marks": vars(study.runs[at].phases)} | options
+    return training_curves(study.epochs, shown, colours, **options), as_table(curve_rows(study.epochs, shown, "epoch"))
 
 
-def _accuracy(found: Grokking, at: int, colours: Theme) -> list[Any]:
-    names, p = {"training pairs": "train_accuracy", "other pairs": "test_accuracy"}, found.settings.p
-    figure, table = _drawn(found, at, names, colours, y_title="accuracy", levels={f"chance, 1/{p}": 1 / p})
+def _accuracy(study: Grokking, at: int, colours: Theme) -> list[Any]:
+    names, p = {"training pairs": "train_accuracy", "other pairs": "test_accuracy"}, study.settings.p
+    figure, table = _drawn(study, at, names, colours, y_title="accuracy", levels={f"chance, 1/{p}": 1 / p})
     figure.update_yaxes(range=[-0.03, 1.06], tickformat=".0%")
     return [graph("dynamics-outside", figure=figure, label="Accuracy over training", height=HEIGHT), table]
 
 
-def _losses(found: Grokking, at: int, colours: Theme) -> list[Any]:
-    names = {each: f"{each}_loss" for each in ("train", "test", "restricted", "excluded")}
-    said = {"y_title": "loss (nats)", "log": True, "levels": {"uniform guess": log(found.settings.p)}}
-    figure, table = _drawn(found, at, names, colours, **said)
+def _losses(study: Grokking, at: int, colours: Theme) -> list[Any]:
+    names = {loss: f"{loss}_loss" for loss in ("train", "test", "restricted", "excluded")}
+    options = {"y_title": "loss (nats)", "log": True, "levels": {"uniform guess": log(study.settings.p)}}
+    figure, table = _drawn(study, at, names, colours, **options)
     figure.update_yaxes(dtick=1, exponentformat="power")
     return [graph("dynamics-inside", figure=figure, label="Losses over training", height=HEIGHT), table]
 
 
-def _one(found: Grokking, at: int, curve: str, title: str, colours: Theme) -> list[Any]:
-    figure, table = _drawn(found, at, {title: curve}, colours, y_title=title, height=220)
+def _one(study: Grokking, at: int, curve: str, title: str, colours: Theme) -> list[Any]:
+    figure, table = _drawn(study, at, {title: curve}, colours, y_title=title, height=220)
     figure.update_layout(showlegend=False)
     name = f"dynamics-{curve.replace('_', '-')}"
     return [graph(name, figure=figure, label=f"{title} over training", height=220), table]
 
 
-def _shares_panel(found: Grokking, at: int, which: str, colours: Theme) -> html.Section:
-    run, p = found.runs[at], found.settings.p
+def _shares_panel(study: Grokking, at: int, which: str, colours: Theme) -> html.Section:
+    run, p = study.runs[at], study.settings.p
     keys = run.keys if which == "logits" else run.embedding_keys
     null = {"logits": f"in random logits each has about {percent(1 / p**2)}",
             "embedding": f"an even share is {percent(2 / (p - 1))}"}[which]  # fmt: skip
-    said = f"key frequencies {', '.join(map(str, keys))}" if keys else "no frequency dominates at the end"
+    frequencies = f"key frequencies {', '.join(map(str, keys))}" if keys else "no frequency dominates at the end"
 
     def body() -> list[Any]:
-        values = found.shares_of(at)[which]
-        figure = frequency_shares(values, found.epochs, colours, keys=keys, height=320)
+        values = study.shares_of(at)[which]
+        figure = frequency_shares(values, study.epochs, colours, keys=keys, height=320)
         last = [{"frequency": k, "share at the end": float(value), "key": k in keys}
                 for k, value in enumerate(values[-1], 1)]  # fmt: skip
         label = f"Share of the power of every frequency in the {which}, over training"
         return [graph(f"dynamics-{which}", figure=figure, label=label, height=320), as_table(last)]
 
-    return guarded(f"Frequencies in the {which}", body, note=f"{said}; {null}")
+    return guarded(f"Frequencies in the {which}", body, note=f"{frequencies}; {null}")
 
 
 def _maps(workspace: Workspace, name: str) -> list[Any]:
@@ -159,9 +159,9 @@ def _maps(workspace: Workspace, name: str) -> list[Any]:
         return [html.P("No atlas of the same name maps the embedding at checkpoints.", className="wb-none")]
     shown = atlas_view(workspace, name, colour="value", overlays=["labels", "minimap"]).component("dynamics-map")
     frames = [
-        {"map": each, "trustworthiness": frame.quality and frame.quality.trustworthiness, "moved": frame.moved,
+        {"map": checkpoint, "trustworthiness": frame.quality and frame.quality.trustworthiness, "moved": frame.moved,
          "true neighbours that stayed": frame.stayed}
-        for each, frame in zip(made.settings.frames, made.frame_quality, strict=True)
+        for checkpoint, frame in zip(made.settings.frames, made.frame_quality, strict=True)
     ]  # fmt: skip
     null, still = made.moved_null, ""
     if null is not None:

@@ -37,15 +37,15 @@ _PARTS = (
 HEIGHT = 290
 
 
-def runs(found: InductionOnset) -> list[view.Run]:
+def runs(study: InductionOnset) -> list[view.Run]:
     """Return every seed of every toy."""
-    return [view.Run(run.seed, run.spec) for run in found.runs]
+    return [view.Run(run.seed, run.spec) for run in study.runs]
 
 
-def lead(found: InductionOnset) -> str:
+def lead(study: InductionOnset) -> str:
     """Return a sentence on what was trained."""
-    specs = ", ".join(visible(spec) for spec in found.settings.specs)
-    if not found.settings.every:
+    specs = ", ".join(visible(spec) for spec in study.settings.specs)
+    if not study.settings.every:
         return (
             f"Do induction heads form suddenly? The checkpoints in {specs.partition(', ')[0]}, against random weights."
         )
@@ -55,19 +55,19 @@ def lead(found: InductionOnset) -> str:
     )
 
 
-def outcome(found: InductionOnset, at: int) -> tuple[str, str]:
+def outcome(study: InductionOnset, at: int) -> tuple[str, str]:
     """Return the outcome of a run, in a word and in a line."""
-    run = found.runs[at]
+    run = study.runs[at]
     if run.onset is None:
         return "does not copy", "no sudden rise of accuracy"
     heads = "" if run.together is None else f", induction heads within {run.together:,.0f} steps"
     return "copies", f"from step {run.onset:,.0f}{heads}"
 
 
-def summary_panel(found: InductionOnset, at: int, actions: list[Any]) -> html.Section:
+def summary_panel(study: InductionOnset, at: int, actions: list[Any]) -> html.Section:
     """Return the step at which it begins to copy, the changes at that step, and the same for its control."""
-    run = found.runs[at]
-    onset, together, control = run.onset, run.together, found.control(run)
+    run = study.runs[at]
+    onset, together, control = run.onset, run.together, study.control(run)
     verdict = (
         "It does not begin to copy: its accuracy does not change suddenly."
         if onset is None
@@ -80,7 +80,7 @@ def summary_panel(found: InductionOnset, at: int, actions: list[Any]) -> html.Se
              "between the midpoints of the rises of accuracy and of the induction score"),
     ]  # fmt: skip
     tables = [
-        as_table(_transitions(each), f"Sudden changes of {visible(each.label)}") for each in (run, control) if each
+        as_table(_transitions(model), f"Sudden changes of {visible(model.label)}") for model in (run, control) if model
     ]
     return panel(
         visible(run.label, 80),
@@ -106,10 +106,10 @@ def _of_control(control: InductionRun | None) -> str:
     return f"Its control on the same data, {visible(control.label)}, {does}."
 
 
-def panels(workspace: Workspace, found: InductionOnset, at: int, colours: Theme) -> list[Any]:
+def panels(workspace: Workspace, study: InductionOnset, at: int, colours: Theme) -> list[Any]:
     """Return one figure for each kind of measure, with the curves of the control in it."""
-    run = found.runs[at]
-    control = found.control(run)
+    run = study.runs[at]
+    control = study.control(run)
 
     def shown(part: tuple[str, str, dict[str, str], str, str]) -> html.Section:
         key, title, names, axis, note = part
@@ -123,7 +123,7 @@ def _figure(
     run: InductionRun, control: InductionRun | None, key: str, names: dict[str, str], axis: str, colours: Theme
 ) -> list[Any]:
     steps = run.steps if control is None else np.union1d(run.steps, control.steps)
-    shown = {word: _over(run, each, steps) for each, word in names.items()}
+    shown = {word: _over(run, curve, steps) for curve, word in names.items()}
     if control is not None:
         first, word = next(iter(names.items()))
         shown[f"{word}, {control.spec}"] = _over(control, first, steps)

@@ -27,11 +27,11 @@ from interp.workspace import Workspace
 class _Part(Protocol):
     """Functions of the module that shows a kind of study; a run is given by its index."""
 
-    def runs(self, found: Any) -> list[view.Run]: ...
-    def lead(self, found: Any) -> str: ...
-    def outcome(self, found: Any, at: int) -> tuple[str, str]: ...
-    def summary_panel(self, found: Any, at: int, actions: list[Any]) -> html.Section: ...
-    def panels(self, workspace: Workspace, found: Any, at: int, colours: Theme) -> list[Any]: ...
+    def runs(self, study: Any) -> list[view.Run]: ...
+    def lead(self, study: Any) -> str: ...
+    def outcome(self, study: Any, at: int) -> tuple[str, str]: ...
+    def summary_panel(self, study: Any, at: int, actions: list[Any]) -> html.Section: ...
+    def panels(self, workspace: Workspace, study: Any, at: int, colours: Theme) -> list[Any]: ...
 
 
 _PARTS: dict[str, _Part] = {"grokking": grokking, "induction_onset": induction, "language_scaling": scaling}
@@ -40,12 +40,12 @@ _PARTS: dict[str, _Part] = {"grokking": grokking, "induction_onset": induction, 
 def layout(context: Context, name: str | None = None, seed: str = "", spec: str = "", **_: Any) -> html.Div:
     """`/dynamics?name=<artefact>&seed=<seed>&spec=<toy>`; without them the newest artefact and its first run."""
     workspace = context.workspace
-    found = workspace.value(open_artefact(workspace, kinds_of("study"), name))
-    part, key = _PARTS[found.kind], found.key
-    runs = part.runs(found)
+    study = workspace.value(open_artefact(workspace, kinds_of("study"), name))
+    part, key = _PARTS[study.kind], study.key
+    runs = part.runs(study)
     at = view.find(runs, _seed(seed), spec)
     choices = [
-        Choice(run.label, *part.outcome(found, i), dynamics_href(key, seed=run.seed, spec=run.spec))
+        Choice(run.label, *part.outcome(study, i), dynamics_href(key, seed=run.seed, spec=run.spec))
         for i, run in enumerate(runs)
     ]
     studies = menu_choices(workspace, kinds_of("study"))
@@ -57,7 +57,7 @@ def layout(context: Context, name: str | None = None, seed: str = "", spec: str 
                 choice_list("Runs", choices, at),
                 html.Div(
                     [
-                        part.summary_panel(found, at, previous_next(choices, at)),
+                        part.summary_panel(study, at, previous_next(choices, at)),
                         html.Div(id="dynamics-parts"),
                     ],
                     className="wb-detail",
@@ -66,7 +66,7 @@ def layout(context: Context, name: str | None = None, seed: str = "", spec: str 
             className="wb-chosen-one",
         ),
         controls=artefact_menu("Study", studies, dynamics_href(key), width=200, key=key),
-        lead=part.lead(found),
+        lead=part.lead(study),
     )
 
 
@@ -78,17 +78,17 @@ def register(app: Dash) -> None:
 def show_run(state: dict[str, Any], scheme: str | None) -> list[Any]:
     """Return the figures of the run that `state` names."""
     workspace = current().workspace
-    found = workspace.open_key(state["name"])
-    part = _PARTS[found.kind]
-    return part.panels(workspace, found, view.find(part.runs(found), state["seed"], state["spec"]), theme(scheme))
+    study = workspace.open_key(state["name"])
+    part = _PARTS[study.kind]
+    return part.panels(workspace, study, view.find(part.runs(study), state["seed"], state["spec"]), theme(scheme))
 
 
 def _seed(text: str) -> int | None:
     """Return the seed in an address, None without one. Raises `UsageError` when the text is no whole number."""
-    found = whole_number(text)
-    if text and found is None:
+    seed = whole_number(text)
+    if text and seed is None:
         raise UsageError(f"a seed is a whole number, got {text!r}")
-    return found
+    return seed
 
 
 PAGE = Page(

@@ -23,12 +23,12 @@ _EXPONENTS = {
 }
 
 
-def runs(found: LanguageScaling) -> list[view.Run]:
+def runs(study: LanguageScaling) -> list[view.Run]:
     """Return the seeds: each is shown with all sizes."""
-    return [view.Run(seed) for seed in found.seeds]
+    return [view.Run(seed) for seed in study.seeds]
 
 
-def lead(found: LanguageScaling) -> str:
+def lead(study: LanguageScaling) -> str:
     """Return a sentence on what was trained."""
     return (
         "Language models of several sizes, trained on the same text, each token once. A law that fits them is valid "
@@ -36,26 +36,26 @@ def lead(found: LanguageScaling) -> str:
     )
 
 
-def outcome(found: LanguageScaling, at: int) -> tuple[str, str]:
+def outcome(study: LanguageScaling, at: int) -> tuple[str, str]:
     """Return the outcome of a seed, in two words and in a line."""
-    losses = [run.losses[-1] for run in _of_seed(found, at)]
+    losses = [run.losses[-1] for run in _of_seed(study, at)]
     return f"{len(losses)} sizes", f"loss {number(max(losses))} to {number(min(losses))}"
 
 
-def _of_seed(found: LanguageScaling, at: int) -> list[LanguageRun]:
-    return [run for run in found.runs if run.seed == found.seeds[at]]
+def _of_seed(study: LanguageScaling, at: int) -> list[LanguageRun]:
+    return [run for run in study.runs if run.seed == study.seeds[at]]
 
 
-def summary_panel(found: LanguageScaling, at: int, actions: list[Any]) -> html.Section:
+def summary_panel(study: LanguageScaling, at: int, actions: list[Any]) -> html.Section:
     """Return the findings of the fit, with the fitted numbers."""
     stats: list[html.Div] = []
-    for key, (name, hint) in _EXPONENTS.items() if found.intervals else ():
-        value, low, high = getattr(found.intervals, key)
+    for key, (name, hint) in _EXPONENTS.items() if study.intervals else ():
+        value, low, high = getattr(study.intervals, key)
         stats.append(stat(name, f"{number(value)} ({number(low)} to {number(high)})", hint))
     return panel(
-        f"Seed {found.seeds[at]}",
-        html.P(_verdict(found), className="wb-verdict"),
-        html.Ul([html.Li(f"{each[:1].upper()}{each[1:]}.") for each in found.details()], className="wb-said"),
+        f"Seed {study.seeds[at]}",
+        html.P(_verdict(study), className="wb-verdict"),
+        html.Ul([html.Li(f"{detail[:1].upper()}{detail[1:]}.") for detail in study.details()], className="wb-said"),
         html.Div(stats, className="wb-stats"),
         note="fitted to all seeds together; 95 % intervals in brackets",
         actions=actions,
@@ -63,42 +63,42 @@ def summary_panel(found: LanguageScaling, at: int, actions: list[Any]) -> html.S
     )
 
 
-def _verdict(found: LanguageScaling) -> str:
-    if found.law is None:
+def _verdict(study: LanguageScaling) -> str:
+    if study.law is None:
         return "No scaling law fits the losses."
-    if found.predicts is False:
+    if study.predicts is False:
         return "The loss falls, but the fitted law does not predict the largest model."
     return "The loss falls by a scaling law."
 
 
-def panels(workspace: Workspace, found: LanguageScaling, at: int, colours: Theme) -> list[Any]:
+def panels(workspace: Workspace, study: LanguageScaling, at: int, colours: Theme) -> list[Any]:
     """Return the law over sizes, and the losses of this seed over tokens."""
     return [
         html.Div(
             [
-                guarded("Over size", lambda: _over_size(found, colours), note="at the end of training; all seeds"),
-                guarded("Over tokens", lambda: _over_tokens(found, at, colours),
-                        note=f"held-out loss of every size, seed {found.seeds[at]}"),
+                guarded("Over size", lambda: _over_size(study, colours), note="at the end of training; all seeds"),
+                guarded("Over tokens", lambda: _over_tokens(study, at, colours),
+                        note=f"held-out loss of every size, seed {study.seeds[at]}"),
             ],
             className="wb-two wb-even",
         )
     ]  # fmt: skip
 
 
-def _over_size(found: LanguageScaling, colours: Theme) -> list[Any]:
-    p = f"Null hypotheses: the loss does not fall with size, p {number(found.p_size)}; it does not fall with tokens, "
-    p += f"p {number(found.p_tokens)}."
-    rows = [{"parameters": run.n_params, "seed": str(run.seed), "loss": run.losses[-1]} for run in found.runs]
+def _over_size(study: LanguageScaling, colours: Theme) -> list[Any]:
+    p = f"Null hypotheses: the loss does not fall with size, p {number(study.p_size)}; it does not fall with tokens, "
+    p += f"p {number(study.p_tokens)}."
+    rows = [{"parameters": run.n_params, "seed": str(run.seed), "loss": run.losses[-1]} for run in study.runs]
     return [
-        graph("dynamics-size", figure=loss_over_size(found, colours, height=HEIGHT), height=HEIGHT,
+        graph("dynamics-size", figure=loss_over_size(study, colours, height=HEIGHT), height=HEIGHT,
               label="Held-out loss over parameters"),
         html.P(p, className="wb-note wb-flush"),
         as_table(rows),
     ]  # fmt: skip
 
 
-def _over_tokens(found: LanguageScaling, at: int, colours: Theme) -> list[Any]:
-    mine = _of_seed(found, at)
+def _over_tokens(study: LanguageScaling, at: int, colours: Theme) -> list[Any]:
+    mine = _of_seed(study, at)
     steps = np.unique(np.array([step for run in mine for step in run.tokens], float))
     shown: dict[str, np.ndarray] = {}
     for run in mine:

@@ -62,9 +62,9 @@ def layout(context: Context, name: str | None = None, **address: Any) -> html.Di
         verdict = verdict_panel(chosen.shape, previous_next(choices, at))
         return _page(workspace, value, _with_choices(choices, at, verdict), _lead(value), chosen.shape.name)
     models = value.settings.models if isinstance(value, SpaceComparison) else (value.settings.model,)
-    how = "fill their space" if isinstance(value, SpaceReport) else "are alike, on the same tokens"
+    verb = "fill their space" if isinstance(value, SpaceReport) else "are alike, on the same tokens"
     return _page(
-        workspace, value, html.Div(id="geometry-parts"), f"How the representations of {' and '.join(models)} {how}."
+        workspace, value, html.Div(id="geometry-parts"), f"How the representations of {' and '.join(models)} {verb}."
     )
 
 
@@ -91,23 +91,23 @@ def register(app: Dash) -> None:
     register_parts(app, "geometry", show_geometry)
 
 
-def _list(found: WordGeometry, name: str | None) -> ConceptGeometry:
+def _list(geometry: WordGeometry, name: str | None) -> ConceptGeometry:
     """Return the list called `name`, else the first. Raises `UnknownNameError` with the nearest names."""
-    if name and name not in found.lists:
-        raise UnknownNameError("list of words", name, found.lists)
-    return found.lists[name or next(iter(found.lists))]
+    if name and name not in geometry.lists:
+        raise UnknownNameError("list of words", name, geometry.lists)
+    return geometry.lists[name or next(iter(geometry.lists))]
 
 
-def _choices_of_lists(found: WordGeometry) -> list[Choice]:
-    return [_choice_of_list(found, each) for each in found.lists.values()]
+def _choices_of_lists(geometry: WordGeometry) -> list[Choice]:
+    return [_choice_of_list(geometry, concept) for concept in geometry.lists.values()]
 
 
-def _choice_of_list(found: WordGeometry, each: ConceptGeometry) -> Choice:
-    shape = each.shape
+def _choice_of_list(geometry: WordGeometry, concept: ConceptGeometry) -> Choice:
+    shape = concept.shape
     p = number(min(shape.order.p_circular, shape.order.p_linear))
-    about = f"{len(shape.words)} words {_where(shape.hook_point)} · p {p}"
+    detail = f"{len(shape.words)} words {_where(shape.hook_point)} · p {p}"
     return Choice(
-        shape.name, _OUTCOMES.get(shape.verdict, shape.verdict), about, geometry_href(found.key, list=shape.name)
+        shape.name, _OUTCOMES.get(shape.verdict, shape.verdict), detail, geometry_href(geometry.key, list=shape.name)
     )
 
 
@@ -116,11 +116,11 @@ def _where(hook_point: str) -> str:
     return "at the embedding" if shown == "embed" else f"after block {shown}" if shown.isdigit() else f"at {shown}"
 
 
-def _lead(found: WordGeometry) -> str:
-    n = len(found.lists)
+def _lead(geometry: WordGeometry) -> str:
+    n = len(geometry.lists)
     return (
-        f"The shape of {n} list{'s' * (n > 1)} of words in {found.settings.model}, each word in "
-        f"{len(found.settings.sentences)} sentences: half of them choose the layer and fit the shape, half test it."
+        f"The shape of {n} list{'s' * (n > 1)} of words in {geometry.settings.model}, each word in "
+        f"{len(geometry.settings.sentences)} sentences: half of them choose the layer and fit the shape, half test it."
     )
 
 
@@ -129,12 +129,12 @@ def show_geometry(state: dict[str, Any], scheme: str | None) -> list[Any]:
     workspace, colours = current().workspace, theme(scheme)
     value = workspace.value(open_artefact(workspace, kinds_of("geometry"), state["name"]))
     if isinstance(value, WordGeometry):
-        found = _list(value, state["list"])
-        shape = found.shape
+        concept = _list(value, state["list"])
+        shape = concept.shape
         return [
             _row(partial(plane_panel, shape, colours), partial(spectrum_panel, shape, colours)),
-            _row(partial(order_panel, shape, colours), partial(probe_panel, found, colours)),
-            _row(partial(steering_panel, found, colours), partial(rotation_panel, found, colours)),
+            _row(partial(order_panel, shape, colours), partial(probe_panel, concept, colours)),
+            _row(partial(steering_panel, concept, colours), partial(rotation_panel, concept, colours)),
         ]
     if isinstance(value, SpaceComparison):
         return [attempt(partial(draw, value, colours)) for draw in (similarity_panel, pairs_panel)]
@@ -143,7 +143,7 @@ def show_geometry(state: dict[str, Any], scheme: str | None) -> list[Any]:
 
 
 def _row(*panels: Callable[[], html.Section]) -> html.Div:
-    return html.Div([attempt(each) for each in panels], className="wb-two wb-even")
+    return html.Div([attempt(draw) for draw in panels], className="wb-two wb-even")
 
 
 VERDICTS: dict[Verdict, str] = {
@@ -211,18 +211,18 @@ def plane_panel(shape: Shape, colours: Theme) -> html.Section:
 
 def spectrum_panel(shape: Shape, colours: Theme) -> html.Section:
     """Return the spectrum of the words: the number of dimensions that they span."""
-    found, null = shape.spectrum, shape.spectrum.isotropic
+    spectrum, null = shape.spectrum, shape.spectrum.isotropic
     needed = [{"share of the variance": f"{share} %", "components": count, "isotropic points": null.dims[share]}
-              for share, count in found.dims.items()]  # fmt: skip
+              for share, count in spectrum.dims.items()]  # fmt: skip
     label = f"Spectrum of the words of {shape.name} against isotropic points"
     return panel(
         "Number of dimensions",
-        graph("geometry-spectrum", figure=spectrum_figure(found, colours, height=384), label=label, height=384),
+        graph("geometry-spectrum", figure=spectrum_figure(spectrum, colours, height=384), label=label, height=384),
         as_table(needed, "Components needed, as a table"),
-        as_table(eigenvalues(found), "Eigenvalues as a table"),
-        note=f"participation ratio {number(found.participation_ratio)}, isotropic points "
-        f"{number(null.participation_ratio)}; mean cosine of two words {number(found.cosine_raw)}, after centring "
-        f"{number(found.cosine_centred)}. {found.note}",
+        as_table(eigenvalues(spectrum), "Eigenvalues as a table"),
+        note=f"participation ratio {number(spectrum.participation_ratio)}, isotropic points "
+        f"{number(null.participation_ratio)}; mean cosine of two words {number(spectrum.cosine_raw)}, after centring "
+        f"{number(spectrum.cosine_centred)}. {spectrum.note}",
         more="Participation ratio: the effective dimension. Null: equally many isotropic points in the same number of "
         "dimensions.",
     )
@@ -247,19 +247,19 @@ def order_panel(shape: Shape, colours: Theme) -> html.Section:
     )
 
 
-def probe_panel(found: ConceptGeometry, colours: Theme) -> html.Section:
+def probe_panel(concept: ConceptGeometry, colours: Theme) -> html.Section:
     """Return a linear probe over layers, or why there is none."""
     title = "Linear probe for words of the list"
-    if isinstance(found.probes, str):
-        return missing_panel(title, found.probes)
-    table = [{"at": each.hook_point} | _without(each.to_records()[0], _COUNTS) for each in found.probes]
-    label = f"Accuracy of a probe for {found.shape.name} over layers, with base rate and control labels"
-    figure = probe_over_layers(found.probes, found.shape.hook_point, colours)
+    if isinstance(concept.probes, str):
+        return missing_panel(title, concept.probes)
+    table = [{"at": probe.hook_point} | _without(probe.to_records()[0], _COUNTS) for probe in concept.probes]
+    label = f"Accuracy of a probe for {concept.shape.name} over layers, with base rate and control labels"
+    figure = probe_over_layers(concept.probes, concept.shape.hook_point, colours)
     return panel(
         title,
         graph("geometry-probe", figure=figure, label=label, height=300),
         as_table(table),
-        note=f"accuracy on {found.probes[0].n_test} held-out words of this list and of the others, with two nulls",
+        note=f"accuracy on {concept.probes[0].n_test} held-out words of this list and of the others, with two nulls",
         more="Base rate: always the more frequent class. Control labels: drawn at random for each word.",
     )
 
@@ -271,12 +271,12 @@ def _without(record: Record, names: tuple[str, ...]) -> Record:
     return {name: value for name, value in record.items() if name not in names}
 
 
-def steering_panel(found: ConceptGeometry, colours: Theme) -> html.Section:
+def steering_panel(concept: ConceptGeometry, colours: Theme) -> html.Section:
     """Return the effect of steering towards the list, or the reason why it was not measured."""
-    title, sweep = "Steering towards the list", found.steering
+    title, sweep = "Steering towards the list", concept.steering
     if isinstance(sweep, str):
         return missing_panel(title, sweep)
-    label = f"Effect of steering towards {found.shape.name} and loss on unrelated text, over strength"
+    label = f"Effect of steering towards {concept.shape.name} and loss on unrelated text, over strength"
     return panel(
         title,
         *steering_body(sweep, colours, "geometry-steering", label, "distances between the means"),
@@ -294,8 +294,8 @@ def steering_body(sweep: StrengthSweep, colours: Theme, id: str, label: str, uni
     for at, record in enumerate(sweep.to_records()):
         row = _without(record, ("random", "random_high", "random_side_effect"))
         draws = {"random effect": sweep.random_effect, "random side effect": sweep.random_side_effect}
-        spans = {name: f"{number(each[:, at].min().item())} to {number(each[:, at].max().item())}"
-                 for name, each in draws.items()}  # fmt: skip
+        spans = {name: f"{number(draw[:, at].min().item())} to {number(draw[:, at].max().item())}"
+                 for name, draw in draws.items()}  # fmt: skip
         rows.append(_bounded(row) | spans)
     return [html.P(_judged(sweep)), graph(id, figure=figure, label=label, height=380), as_table(rows)]
 
@@ -314,14 +314,14 @@ def _judged(sweep: StrengthSweep) -> str:
     )
 
 
-def rotation_panel(found: ConceptGeometry, colours: Theme) -> html.Section:
+def rotation_panel(concept: ConceptGeometry, colours: Theme) -> html.Section:
     """Return the effect of rotating words on their plane, or the reason why it was not measured."""
-    title, sweep = "Rotation on the plane", found.rotation
+    title, sweep = "Rotation on the plane", concept.rotation
     if isinstance(sweep, str):
         return missing_panel(title, sweep)
     verb = "moves" if sweep.moves_output else "does not move"
     overall, low, high = sweep.overall
-    label = f"Change of the answer when words of {found.shape.name} are rotated"
+    label = f"Change of the answer when words of {concept.shape.name} are rotated"
     return panel(
         title,
         graph("geometry-rotation", figure=rotation_figure(sweep, colours), label=label, height=380),
@@ -346,18 +346,18 @@ def _bounded(row: Record) -> Record:
 
 
 def _counts(order: CircleTest) -> str:
-    how = "counted" if order.exact else "drawn"
+    method = "counted" if order.exact else "drawn"
     return (
         f"up to p {number(order.alpha)}; the smallest possible is {number(order.smallest_p)} "
-        f"({number(order.n_orderings)} orderings {how})"
+        f"({number(order.n_orderings)} orderings {method})"
     )
 
 
-def _cluster(found: ClusterTest | None) -> str:
-    if found is None:
+def _cluster(test: ClusterTest | None) -> str:
+    if test is None:
         return "not tested: no other list to separate it from"
-    null = beside("words dealt to lists at random", number(found.null), number(found.null_high))
-    return f"silhouette {number(found.silhouette)}, p {number(found.p)}; null: {null}"
+    null = beside("words dealt to lists at random", number(test.null), number(test.null_high))
+    return f"silhouette {number(test.silhouette)}, p {number(test.p)}; null: {null}"
 
 
 _MEASURES = (
@@ -380,11 +380,11 @@ _PAIR = (
 )
 
 
-def measures_panel(found: SpaceReport, _: Theme) -> html.Section:
+def measures_panel(report: SpaceReport, _: Theme) -> html.Section:
     """Return the measures of every space."""
     cells = [
         [visible(row["space"]), number(row["n"]), number(row["d"]), *_values(row, _MEASURES)]
-        for row in found.to_records()
+        for row in report.to_records()
     ]
     head = [("space", ""), ("points", ""), ("width", ""), *((m[2], m[3]) for m in _MEASURES)]
     return panel(
@@ -396,12 +396,12 @@ def measures_panel(found: SpaceReport, _: Theme) -> html.Section:
     )
 
 
-def spectra_panel(found: SpaceReport, colours: Theme) -> html.Section:
+def spectra_panel(report: SpaceReport, colours: Theme) -> html.Section:
     """Return the spectrum of every space."""
     parts = [
-        html.Div([html.H3(visible(name)), graph(f"geometry-space-{at}", figure=spectrum_figure(each, colours),
+        html.Div([html.H3(visible(name)), graph(f"geometry-space-{at}", figure=spectrum_figure(spectrum, colours),
                                                 label=f"Spectrum of {name}")])
-        for at, (name, each) in enumerate(found.spectra.items())
+        for at, (name, spectrum) in enumerate(report.spectra.items())
     ]  # fmt: skip
     return panel(
         "Spectra",
@@ -411,12 +411,12 @@ def spectra_panel(found: SpaceReport, colours: Theme) -> html.Section:
     )
 
 
-def relations_panel(found: SpaceReport, _: Theme) -> html.Section:
+def relations_panel(report: SpaceReport, _: Theme) -> html.Section:
     """Return the accuracy of analogies among the token embeddings."""
     rows = [
-        [name, number(each.accuracy), number(max(each.c_alone, each.shuffled_high)), number(each.n)]
-        for name, each in found.relations.items()
-        if not isinstance(each, str)
+        [name, number(relation.accuracy), number(max(relation.c_alone, relation.shuffled_high)), number(relation.n)]
+        for name, relation in report.relations.items()
+        if not isinstance(relation, str)
     ]
     head = [
         ("relation", ""),
@@ -429,20 +429,20 @@ def relations_panel(found: SpaceReport, _: Theme) -> html.Section:
                  note="a is to b as c is to the nearest word to b − a + c")  # fmt: skip
 
 
-def similarity_panel(found: SpaceComparison, colours: Theme) -> html.Section:
+def similarity_panel(comparison: SpaceComparison, colours: Theme) -> html.Section:
     """Return the CKA of all spaces with all."""
-    largest = np.abs(found.cka.shuffled[~np.eye(len(found.spaces), dtype=bool)]).max(initial=0)
+    largest = np.abs(comparison.cka.shuffled[~np.eye(len(comparison.spaces), dtype=bool)]).max(initial=0)
     return panel(
         "Similarity of all spaces",
-        graph("geometry-cka", figure=similarity_map(found.cka, colours), label="CKA of all spaces with all"),
-        note=f"unbiased CKA on {number(found.cka.n_rows)} tokens; shuffled rows at most {number(float(largest))}",
+        graph("geometry-cka", figure=similarity_map(comparison.cka, colours), label="CKA of all spaces with all"),
+        note=f"unbiased CKA on {number(comparison.cka.n_rows)} tokens; shuffled rows at most {number(float(largest))}",
         more="1: the same up to rotation and scale; 0: unrelated.",
     )
 
 
-def pairs_panel(found: SpaceComparison, _: Theme) -> html.Section:
+def pairs_panel(comparison: SpaceComparison, _: Theme) -> html.Section:
     """Return the pairs that were compared closely."""
-    cells = [[visible(row["first"]), visible(row["second"]), *_values(row, _PAIR)] for row in found.to_records()]
+    cells = [[visible(row["first"]), visible(row["second"]), *_values(row, _PAIR)] for row in comparison.to_records()]
     head = [("first", ""), ("second", ""), *((m[2], m[3]) for m in _PAIR)]
     return panel("Pairs compared closely", _table(head, cells), note="in brackets: the null")
 
@@ -456,7 +456,7 @@ def _values(row: Record, measures: tuple[tuple[str, str | None, str, str], ...])
 
 
 def _table(head: list[tuple[str, str]], rows: list[list[str]]) -> html.Div:
-    titles = html.Tr([html.Th(name, scope="col", title=about or None) for name, about in head])
+    titles = html.Tr([html.Th(name, scope="col", title=hint or None) for name, hint in head])
     body = [html.Tr([html.Td(cell, dir="auto") for cell in row]) for row in rows]
     return html.Div(
         html.Table([html.Thead(titles), html.Tbody(body)], className="wb-evidence wb-records"), className="wb-scroll"

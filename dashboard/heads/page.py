@@ -37,9 +37,9 @@ from interp.workspace import Workspace
 
 def evidence(workspace: Workspace, model: str) -> html.Div:
     """Return verdicts, ablations and composition of the newest circuit; else the command that measures them."""
-    found = next((each for each in workspace.values(InductionCircuit) if each.settings.model == model), None)
-    store = dcc.Store(id="heads-proof-state", data=found and found.name)
-    if found is None:
+    circuit = next((circuit for circuit in workspace.values(InductionCircuit) if circuit.settings.model == model), None)
+    store = dcc.Store(id="heads-proof-state", data=circuit and circuit.name)
+    if circuit is None:
         return html.Div(
             [
                 store,
@@ -55,8 +55,8 @@ def evidence(workspace: Workspace, model: str) -> html.Div:
             ],
             className="wb-proof",
         )
-    verdicts = attempt(lambda: _grid(_rows(found.verdicts)))
-    return html.Div([store, _verdicts(found.key, verdicts), _causes(found)], className="wb-proof")
+    verdicts = attempt(lambda: _grid(_rows(circuit.verdicts)))
+    return html.Div([store, _verdicts(circuit.key, verdicts), _causes(circuit)], className="wb-proof")
 
 
 def register_evidence(app: Dash) -> None:
@@ -86,7 +86,7 @@ def _verdicts(key: str, grid: Any) -> html.Section:
     )
 
 
-def _causes(found: InductionCircuit) -> html.Div:
+def _causes(circuit: InductionCircuit) -> html.Div:
     via = dmc.SegmentedControl(
         id="heads-via", data=[{"value": k, "label": v} for k, v in VIAS.items()], value="k", size="xs"
     )
@@ -103,7 +103,7 @@ def _causes(found: InductionCircuit) -> html.Div:
         note="dot: above the null; ring: the strongest sender of a reader",
         more="How strongly the weights let a head read the output of an earlier head.",
         actions=[via],
-        className="wb-hidden" if found.composition is None else "",
+        className="wb-hidden" if circuit.composition is None else "",
     )
     return html.Div([ablation, composition], className="wb-two wb-even")
 
@@ -179,14 +179,14 @@ def _found(name: str | None) -> InductionCircuit | None:
 
 
 def _ablation(name: str | None, scheme: str | None) -> Any:
-    found = _found(name)
-    return ablation_bars([] if found is None else found.ablations.rows(), theme(scheme))
+    circuit = _found(name)
+    return ablation_bars([] if circuit is None else circuit.ablations.rows(), theme(scheme))
 
 
 def draw_composition(via: str, name: str | None, scheme: str | None) -> Any:
     """Return the composition scores of senders and readers through Q, K or V as a figure, a table and a note."""
-    found = _found(name)
-    rows = [] if found is None or found.composition is None else found.composition.rows()
+    circuit = _found(name)
+    rows = [] if circuit is None or circuit.composition is None else circuit.composition.rows()
     shown, total = senders(rows, via)
     note = f"The {len(shown)} strongest of {total} senders are shown." if total > MAX_SENDERS else ""
     return composition_map(rows, via, theme(scheme)), note
@@ -212,7 +212,7 @@ def layout(
     if head:
         _check_head(head, scores)
     names = [(m.name, heads_href(m.name)) for m in context.workspace.newest("heads")]
-    choices = [{"value": each, "label": each.replace("_", " ")} for each in kinds]
+    choices = [{"value": option, "label": option.replace("_", " ")} for option in kinds]
     controls = [
         artefact_menu("Model", names, heads_href(scores.name), width=200, key=scores.key),
         dmc.SegmentedControl(id="heads-kind", data=choices, value=kind, size="xs"),
@@ -341,13 +341,13 @@ def draw_scores(kind: str, state: dict[str, Any], scheme: str | None) -> Any:
         }
         for row in rows
     ]
-    found = sorted((row for row in rows if row.found), key=lambda row: -row.score)
-    strongest = ", ".join(row.name for row in found[:5])
+    heads = sorted((row for row in rows if row.found), key=lambda row: -row.score)
+    strongest = ", ".join(row.name for row in heads[:5])
     article = "An" if kind[0] in "aeiou" else "A"
     meaning = f"{article} {kind.replace('_', ' ')} head {HEAD_KINDS[kind]}. " if kind in HEAD_KINDS else ""
-    words = f"{meaning}{len(found)} of {len(rows)} heads score above their null"
+    words = f"{meaning}{len(heads)} of {len(rows)} heads score above their null"
     height = max(260, 22 * (1 + max(row.layer for row in rows)) + 70)
-    return head_scores(rows, theme(scheme), height=height), table, words + (f": {strongest}." if found else ".")
+    return head_scores(rows, theme(scheme), height=height), table, words + (f": {strongest}." if heads else ".")
 
 
 def _said(_presses: Any, text: str | None) -> str:

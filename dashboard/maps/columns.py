@@ -100,20 +100,20 @@ def array(workspace: Workspace, name: str, column: str) -> np.ndarray:
         return np.stack([points.numbers("x"), points.numbers("y")], axis=1).astype(np.float32)
     if column in (f"frame_{at}" for at in range(len(made.settings.frames))):
         return made.frame_positions(int(column.removeprefix("frame_")))
-    known = {each.name: each for each in columns(workspace, name)}
+    known = {c.name: c for c in columns(workspace, name)}
     if column not in known:
         raise UnknownNameError("colouring", column, list(known))
-    one = known[column]
-    if one.kind == "number":
+    colouring = known[column]
+    if colouring.kind == "number":
         return points.numbers(column).astype(np.float32)
-    if one.kind == "region":
-        return (points.numbers(column) + 1).astype(one.dtype)
-    return _codes(points, column, tuple(one.names))
+    if colouring.kind == "region":
+        return (points.numbers(column) + 1).astype(colouring.dtype)
+    return _codes(points, column, tuple(colouring.names))
 
 
 def about(workspace: Workspace, name: str) -> dict[str, Any]:
     """Return everything about the map except its arrays and regions, as JSON."""
-    made, found = opened(workspace, name), columns(workspace, name)
+    made, cols = opened(workspace, name), columns(workspace, name)
     return {
         "name": name,
         "n": made.n_points,
@@ -121,20 +121,20 @@ def about(workspace: Workspace, name: str) -> dict[str, Any]:
         "levels": len(made.regions_per_level),
         "frames": list(made.settings.frames),
         "whole_map_level": made.whole_map_level or 0,
-        "colour": default_colour(found),
-        "columns": [asdict(column) for column in found],
+        "colour": default_colour(cols),
+        "columns": [asdict(column) for column in cols],
         "cells": made.cells is not None,
         "features": made.features,
         "themes": {theme.name: colours_of(theme) for theme in (LIGHT, DARK)},
     }
 
 
-def default_colour(found: list[Column]) -> str:
+def default_colour(cols: list[Column]) -> str:
     """Return the initial colouring: regions if there are some, else groups, else the first column."""
-    if any(c.kind == "region" for c in found):
+    if any(c.kind == "region" for c in cols):
         return "regions"
-    groups = [c.name for c in found if c.kind == "category"]
-    return next(iter([*groups, *(c.name for c in found)]), "none")
+    groups = [c.name for c in cols if c.kind == "category"]
+    return next(iter([*groups, *(c.name for c in cols)]), "none")
 
 
 def colours_of(theme: Theme) -> dict[str, Any]:
@@ -164,20 +164,20 @@ def regions(workspace: Workspace, name: str) -> list[dict[str, Any]]:
 
 @lru_cache(maxsize=16)
 def _columns(points: Points, width: str, value_name: str) -> tuple[Column, ...]:
-    found = [Column(f"level_{k}", "region", f"regions, level {k + 1}", width) for k in range(points.n_levels)]
+    cols = [Column(f"level_{k}", "region", f"regions, level {k + 1}", width) for k in range(points.n_levels)]
     titles = {"density": "local density (rank)", "value": value_name, "kept": "neighbours preserved"}
-    found += [Column(name, "number", title, "float32", _ABOUT.get(name, "")) for name, title in titles.items()]
+    cols += [Column(name, "number", title, "float32", _ABOUT.get(name, "")) for name, title in titles.items()]
     names, counts = _categories(points.column("group"))
     if 0 < len(names) <= MAX_CATEGORIES:
-        found.append(Column("group", "category", "group", "uint16", "", names, counts))
-    return tuple(found)
+        cols.append(Column("group", "category", "group", "uint16", "", names, counts))
+    return tuple(cols)
 
 
 def _categories(texts: "pa.Array") -> tuple[list[str], list[int]]:
     """Return the distinct texts, most frequent first, and their counts."""
-    found = [(row["values"], row["counts"]) for row in texts.value_counts().to_pylist() if row["values"]]
-    found.sort(key=lambda row: (-row[1], row[0]))
-    return [name for name, _ in found], [count for _, count in found]
+    pairs = [(row["values"], row["counts"]) for row in texts.value_counts().to_pylist() if row["values"]]
+    pairs.sort(key=lambda row: (-row[1], row[0]))
+    return [name for name, _ in pairs], [count for _, count in pairs]
 
 
 @lru_cache(maxsize=8)
@@ -193,7 +193,7 @@ def _codes(points: Points, column: str, names: tuple[str, ...]) -> np.ndarray:
 
 @lru_cache(maxsize=48)
 def _column(points: Points, name: str) -> "pa.Array":
-    if name not in {each.name for each in fields(Point)}:
+    if name not in {field.name for field in fields(Point)}:
         raise UnknownNameError("column", name, points.names)
     return Table(Point, points.path).query(f'select "{name}" from t')[name].combine_chunks()
 
@@ -215,10 +215,10 @@ def _numbers(points: Points, name: str) -> np.ndarray:
 @lru_cache(maxsize=4)
 def _regions(path: Path, content_hash: str) -> list[dict[str, Any]]:
     """Return the regions with their colours; `content_hash` is in the key so that a rebuilt map is read anew."""
-    found = Table(Region, path).rows(order="region")
+    rows = Table(Region, path).rows(order="region")
     return [
         asdict(row) | {"label": row.label[:300], "contour": [float(f"{v:.5g}") for v in row.contour], "colour": colour}
-        for row, colour in zip(found, region_colours(found), strict=True)
+        for row, colour in zip(rows, region_colours(rows), strict=True)
     ]
 
 

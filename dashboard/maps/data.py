@@ -104,29 +104,29 @@ def _selected(workspace: Workspace, name: str, selection: str) -> np.ndarray:
     if corners is not None:
         return inside(corners, points.numbers("x"), points.numbers("y"))
     kind, _, rest = selection.partition(":")
-    found = np.zeros(points.n, bool)
+    mask = np.zeros(points.n, bool)
     if kind == "points":
         at = np.array(_numbers(rest, int), np.int64)
-        found[at[(at >= 0) & (at < points.n)]] = True
-        return found
+        mask[at[(at >= 0) & (at < points.n)]] = True
+        return mask
     if kind != "region":
         raise UsageError(f"a selection is lasso:, box:, region: or points: with numbers; got {selection[:40]!r}")
     known = regions(workspace, name)
     for number in _numbers(rest, int):
         if not 0 <= number < len(known):
             raise UsageError(f"region {number} is not on the map {name!r}: its regions are 0 to {len(known) - 1}")
-        found |= points.numbers(f"level_{known[number]['level']}") == number
-    return found
+        mask |= points.numbers(f"level_{known[number]['level']}") == number
+    return mask
 
 
 def _filtered(workspace: Workspace, name: str, text: str) -> np.ndarray:
     match = _FILTER.match(text)
     if match is None:
         raise UsageError(f"a filter is column:low,high or column=1,2; got {text[:40]!r}")
-    column, how, rest = match.groups()
+    column, operator, rest = match.groups()
     kind = next((c.kind for c in columns(workspace, name) if c.name == column), None)
     values = array(workspace, name, column)
-    if how == "=" and kind != "number":
+    if operator == "=" and kind != "number":
         return np.isin(values, _numbers(rest, int))
     limits = _numbers(rest, float)
     if len(limits) != 2:
@@ -148,8 +148,8 @@ def _numbers(text: str, kind: type[_Number]) -> list[_Number]:
 def _matches(points: Points, needle: str) -> np.ndarray:
     import pyarrow.compute as compute
 
-    found = compute.call_function("match_substring", [_lowered(points)], compute.MatchSubstringOptions(needle))
-    return compute.fill_null(found, False).to_numpy(zero_copy_only=False).astype(bool)
+    mask = compute.call_function("match_substring", [_lowered(points)], compute.MatchSubstringOptions(needle))
+    return compute.fill_null(mask, False).to_numpy(zero_copy_only=False).astype(bool)
 
 
 @lru_cache(maxsize=4)
@@ -169,16 +169,16 @@ _CHUNK = 20_000
 
 def choose(workspace: Workspace, name: str | None) -> VectorMap:
     """Return the map called `name`; without a name, the most trustworthy one, of equals the newest."""
-    if name or not (found := workspace.values(VectorMap)):
+    if name or not (maps := workspace.values(VectorMap)):
         return opened(workspace, open_artefact(workspace, ("atlas",), name).name)
-    return max(found, key=lambda made: made.trust)
+    return max(maps, key=lambda made: made.trust)
 
 
 def colourings(workspace: Workspace, name: str) -> list[str]:
     """Return the ways to colour the map: `regions` (the level that fits the zoom), columns, `none`."""
-    found = columns(workspace, name)
-    by_zoom = ["regions"] if any(c.kind == "region" for c in found) else []
-    return [*by_zoom, *(c.name for c in found), "none"]
+    cols = columns(workspace, name)
+    by_zoom = ["regions"] if any(c.kind == "region" for c in cols) else []
+    return [*by_zoom, *(c.name for c in cols), "none"]
 
 
 def check_colour(workspace: Workspace, name: str, colour_by: str) -> str:
@@ -191,12 +191,12 @@ def check_colour(workspace: Workspace, name: str, colour_by: str) -> str:
 
 def texts(workspace: Workspace, name: str, ids: list[int]) -> list[dict[str, Any]]:
     """Return label, finest region, context and values of some points, in their order, without unknown numbers."""
-    points, found = points_of(workspace, name), columns(workspace, name)
+    points, cols = points_of(workspace, name), columns(workspace, name)
     at = np.array([i for i in ids[:MAX_TEXTS] if 0 <= i < points.n], np.int64)
-    shown = [c for c in found if c.kind != "region"]
+    shown = [c for c in cols if c.kind != "region"]
     names = ["label", *(c.name for c in shown), "context"]
-    taken = {each: points.column(each).take(at).to_pylist() for each in names}
-    region_of = _region_names(workspace, name, found, at)
+    taken = {column: points.column(column).take(at).to_pylist() for column in names}
+    region_of = _region_names(workspace, name, cols, at)
     return [
         {
             "point": int(i),
@@ -222,13 +222,13 @@ def rows(
     """Return a slice of the table of the chosen points, sorted by a column, and the number of all of them."""
     at = ordered(workspace, name, chosen(workspace, name, choice), sort, descending)
     part = at[max(start, 0) : max(start, 0) + max(0, min(end - start, MAX_TEXTS))]
-    found = texts(workspace, name, part.tolist())
+    descriptions = texts(workspace, name, part.tolist())
     item = points_of(workspace, name).numbers("item")
     names = [c.name for c in columns(workspace, name) if c.kind != "region"]
     lines = [
         {"point": row["point"], "item": int(item[row["point"]]), "label": row["label"], "region": row["region"]}
         | {column: value for column, (_, value) in zip(names, row["values"], strict=True)}
-        for row in found
+        for row in descriptions
     ]
     return lines, len(at)
 
@@ -253,7 +253,7 @@ def csv_lines(workspace: Workspace, name: str, choice: Choice) -> Iterator[str]:
     yield _csv([names])
     for start in range(0, len(at), _CHUNK):
         part = at[start : start + _CHUNK]
-        yield _csv(zip(*(points.column(each).take(part).to_pylist() for each in names), strict=True))
+        yield _csv(zip(*(points.column(column).take(part).to_pylist() for column in names), strict=True))
 
 
 def point(workspace: Workspace, name: str, index: int) -> dict[str, Any]:
@@ -264,8 +264,8 @@ def point(workspace: Workspace, name: str, index: int) -> dict[str, Any]:
     points = points_of(workspace, name)
     if not 0 <= index < points.n:
         raise UsageError(f"point {index} is not on the map {name!r}: its points are 0 to {points.n - 1}")
-    found = opened(workspace, name).neighbours.rows("point = ?", index)
-    near = [pair for row in found for pair in zip(row.neighbours, row.cosines, strict=True)][:MAX_NEIGHBOURS]
+    neighbours = opened(workspace, name).neighbours.rows("point = ?", index)
+    near = [pair for row in neighbours for pair in zip(row.neighbours, row.cosines, strict=True)][:MAX_NEIGHBOURS]
     words = {t["point"]: t for t in texts(workspace, name, [index, *(n for n, _ in near)])}
     items = points.numbers("item")
     return words[index] | {
@@ -277,8 +277,8 @@ def point(workspace: Workspace, name: str, index: int) -> dict[str, Any]:
 def largest_regions(workspace: Workspace, name: str, limit: int = 30) -> list[dict[str, Any]]:
     """Return the largest regions of the level that fits a view of the whole map."""
     level = opened(workspace, name).whole_map_level or 0
-    found = [region for region in regions(workspace, name) if region["level"] == level]
-    return sorted(found, key=lambda region: (-region["size"], region["region"]))[:limit]
+    level_regions = [region for region in regions(workspace, name) if region["level"] == level]
+    return sorted(level_regions, key=lambda region: (-region["size"], region["region"]))[:limit]
 
 
 def cells(workspace: Workspace, name: str) -> list[dict[str, Any]]:
@@ -307,13 +307,13 @@ def _side(rows: list[Cell]) -> float:
     return 1.0
 
 
-def _region_names(workspace: Workspace, name: str, found: list[Column], at: np.ndarray) -> list[str]:
+def _region_names(workspace: Workspace, name: str, cols: list[Column], at: np.ndarray) -> list[str]:
     """Return the label of the finest region that each point is in, "" for none, `NO_NAME` where it has no label."""
     points, known = points_of(workspace, name), regions(workspace, name)
     number = np.full(len(at), -1)
-    for column in (c for c in found if c.kind == "region"):
-        here = points.numbers(column.name)[at]
-        number = np.where(here >= 0, here, number)
+    for column in (c for c in cols if c.kind == "region"):
+        numbers = points.numbers(column.name)[at]
+        number = np.where(numbers >= 0, numbers, number)
     return [known[i]["label"] or NO_NAME if i >= 0 else "" for i in number]
 
 

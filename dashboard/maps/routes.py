@@ -82,21 +82,21 @@ def _texts(name: str) -> flask.Response:
         ids = [int(part) for part in flask.request.args.get("ids", "").split(",") if part]
     except ValueError:
         raise UsageError("ids are point numbers separated by commas") from None
-    found = view.texts(current().workspace, name, ids)
+    texts = view.texts(current().workspace, name, ids)
     headers = {"Cache-Control": "private, no-cache"}
-    return flask.Response(finite_json(found), mimetype="application/json", headers=headers)
+    return flask.Response(finite_json(texts), mimetype="application/json", headers=headers)
 
 
 def _search(name: str) -> flask.Response:
-    found = matches(current().workspace, name, flask.request.args.get("q", ""))
-    bits = np.packbits(found, bitorder="little").tobytes()
-    headers = {"X-Found": str(int(found.sum())), "Cache-Control": "private, no-cache"}
+    mask = matches(current().workspace, name, flask.request.args.get("q", ""))
+    bits = np.packbits(mask, bitorder="little").tobytes()
+    headers = {"X-Found": str(int(mask.sum())), "Cache-Control": "private, no-cache"}
     return flask.Response(bits, mimetype=_BYTES, headers=headers)
 
 
 def _choice() -> Choice:
-    given = flask.request.args
-    return Choice(given.get("search", ""), given.get("selection", ""), given.get("filter", ""))
+    query = flask.request.args
+    return Choice(query.get("search", ""), query.get("selection", ""), query.get("filter", ""))
 
 
 def _csv(name: str) -> flask.Response:

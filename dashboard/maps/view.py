@@ -73,9 +73,9 @@ class AtlasMap(Component):
         opened: int | None = None,
         **extra: Any,
     ):
-        given = extra.pop("_explicit_args")
+        names = extra.pop("_explicit_args")
         values = locals()
-        super().__init__(**{name: values[name] for name in given if name in _PROPERTIES}, **extra)
+        super().__init__(**{name: values[name] for name in names if name in _PROPERTIES}, **extra)
 
 
 ASSETS = Path(__file__).parents[1] / "assets"
@@ -101,8 +101,8 @@ class AtlasView:
         """The view in a page of the dashboard. Raises `ConfigError` for arrays, which no route serves."""
         if self.origin is None:
             raise ConfigError("a view of arrays has no server: use to_html(), or save the map in a workspace")
-        given = {name: value for name, value in self.state.items() if value is not None}
-        return AtlasMap(id=id, source=f"/atlas-data/{quote(self.origin[1])}", **given)
+        properties = {name: value for name, value in self.state.items() if value is not None}
+        return AtlasMap(id=id, source=f"/atlas-data/{quote(self.origin[1])}", **properties)
 
     def to_html(self, *, scheme: str = "light") -> str:
         """One self-contained page, which makes no requests."""
@@ -135,16 +135,16 @@ class AtlasView:
         )
 
     def _page(self) -> dict[str, Any]:
-        about, arrays, labels, regions, cells = self.about, dict(self.arrays), list(self.labels), [], []
+        description, arrays, labels, regions, cells = self.about, dict(self.arrays), list(self.labels), [], []
         if self.origin is not None:
             workspace, name = self.origin
-            frames = [f"frame_{at}" for at in range(len(about["frames"]))]
-            names = ("xy", *frames, *(c["name"] for c in about["columns"]))
-            arrays = {each: data.array(workspace, name, each) for each in names}
+            frames = [f"frame_{at}" for at in range(len(description["frames"]))]
+            names = ("xy", *frames, *(c["name"] for c in description["columns"]))
+            arrays = {column: data.array(workspace, name, column) for column in names}
             labels = [text or "" for text in data.points_of(workspace, name).column("label").to_pylist()]
             regions, cells = data.regions(workspace, name), view.cells(workspace, name)
         return {
-            "about": about,
+            "about": description,
             "regions": regions,
             "cells": cells,
             "labels": [label[:MAX_LABEL] for label in labels],
@@ -179,14 +179,14 @@ def _of_arrays(
     xy: np.ndarray,
     name: str,
     labels: Sequence[str] | None,
-    given: "Mapping[str, np.ndarray]",
+    numbers: "Mapping[str, np.ndarray]",
     state: dict[str, Any],
     height: int,
 ) -> AtlasView:
     if xy.ndim != 2 or xy.shape[1] != 2 or not np.isfinite(xy).all():
         raise ConfigError(f"points are finite x and y, [n, 2]; got an array {list(xy.shape)}")
     arrays: dict[str, np.ndarray] = {"xy": np.ascontiguousarray(xy, np.float32)}
-    for key, values in given.items():
+    for key, values in numbers.items():
         if key in arrays or np.ndim(values) != 1 or np.asarray(values).dtype.kind not in "biuf":
             raise ConfigError(f"a column is a list of numbers under a name of its own, not 'xy'; see {key!r}")
         arrays[key] = np.ascontiguousarray(values, np.float32)
@@ -196,19 +196,19 @@ def _of_arrays(
     )
     if wrong:
         raise ConfigError(f"{wrong[0]} must have one entry per point, {len(xy)} of them")
-    found = [Column(key, "number", key, "float32") for key in given]
-    about = {
+    columns = [Column(key, "number", key, "float32") for key in numbers]
+    description = {
         "name": name,
         "n": len(xy),
         "levels": 0,
         "whole_map_level": 0,
-        "colour": data.default_colour(found),
-        "columns": [asdict(column) for column in found],
+        "colour": data.default_colour(columns),
+        "columns": [asdict(column) for column in columns],
         "cells": False,
         "features": None,
-        "themes": {each.name: data.colours_of(each) for each in (LIGHT, DARK)},
+        "themes": {theme.name: data.colours_of(theme) for theme in (LIGHT, DARK)},
     }
-    return AtlasView(about, state, height, arrays=arrays, labels=words)
+    return AtlasView(description, state, height, arrays=arrays, labels=words)
 
 
 def _bare(path: Path) -> bytes:

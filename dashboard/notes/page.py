@@ -92,7 +92,7 @@ def _act(act: str) -> flask.Response:
 
 
 def _set(
-    asked: Asked,
+    request: Asked,
     notes: Notes,
     *,
     key: Key,
@@ -105,34 +105,34 @@ def _set(
     return _state(notes, notes.set(key, title=title, note=note, starred=starred, tags=tags, was=was))
 
 
-def _save_search(asked: Asked, notes: Notes, *, name: Name, address: Address) -> Answer:
+def _save_search(request: Asked, notes: Notes, *, name: Name, address: Address) -> Answer:
     notes.save_search(name, address)
     return {"saved": name}
 
 
-def _save_recipe(asked: Asked, notes: Notes, *, recipe: Recipe) -> Answer:
+def _save_recipe(request: Asked, notes: Notes, *, recipe: Recipe) -> Answer:
     notes.save_recipe(recipe)
     return {"saved": recipe.name}
 
 
-def _save_list(asked: Asked, notes: Notes, *, name: Name, keys: Keys) -> Answer:
+def _save_list(request: Asked, notes: Notes, *, name: Name, keys: Keys) -> Answer:
     notes.set_list(name, keys)
     return {"saved": name}
 
 
 def _move(
-    asked: Asked, notes: Notes, *, name: Name, key: Key, by: Annotated[int, Ge(-MAX_LIST), Le(MAX_LIST)]
+    request: Asked, notes: Notes, *, name: Name, key: Key, by: Annotated[int, Ge(-MAX_LIST), Le(MAX_LIST)]
 ) -> Answer:
     return {"keys": notes.move(name, key, by)}
 
 
-def _delete(asked: Asked, notes: Notes, *, kind: str, key: str) -> Answer:
+def _delete(request: Asked, notes: Notes, *, kind: str, key: str) -> Answer:
     notes.delete(kind, key)
-    found = notes.entries.earlier(kind, key)
-    return {"deleted": key, "restore": found[0].id if found else None}
+    versions = notes.entries.earlier(kind, key)
+    return {"deleted": key, "restore": versions[0].id if versions else None}
 
 
-def _restore(asked: Asked, notes: Notes, *, id: Annotated[int, Ge(0), Lt(2**63)]) -> Answer:
+def _restore(request: Asked, notes: Notes, *, id: Annotated[int, Ge(0), Lt(2**63)]) -> Answer:
     notes.entries.restore(id)
     return {"restored": id}
 
@@ -157,8 +157,8 @@ def _state(notes: Notes, note: Note) -> dict[str, Any]:
     return {**fields, "lists": [*notes.lists()]}
 
 
-def _answer(found: dict[str, Any]) -> flask.Response:
-    return flask.Response(finite_json(found), mimetype="application/json", headers={"Cache-Control": "no-store"})
+def _answer(answer: dict[str, Any]) -> flask.Response:
+    return flask.Response(finite_json(answer), mimetype="application/json", headers={"Cache-Control": "no-store"})
 
 
 # The page
@@ -184,8 +184,8 @@ def layout(context: Context, **_: Any) -> html.Div:
 
 
 def _parts() -> html.Div:
-    found = notes()
-    workspace, all_notes = current().workspace, found.all()
+    store = notes()
+    workspace, all_notes = current().workspace, store.all()
     labels = _labels(workspace, all_notes)
     by_key = {note.key: note for note in all_notes}
 
@@ -194,14 +194,14 @@ def _parts() -> html.Div:
                  for key in keys]  # fmt: skip
         return html.Ol(lines, className="wb-notes")
 
-    where = "in the workspace" if found.in_workspace else (
-        f"in {found.path}, since the workspace is read-only; export them to pass them on"
+    where = "in the workspace" if store.in_workspace else (
+        f"in {store.path}, since the workspace is read-only; export them to pass them on"
     )  # fmt: skip
     starred = [note.key for note in all_notes if note.starred]
     written = [note.key for note in all_notes if (note.note or note.title) and not note.starred]
     none = html.P("None yet: the star next to the title of a page adds the thing on it.", className="wb-none")
     lists = [
-        panel(name, rows(keys, name), actions=[_delete_button("list", name)]) for name, keys in found.lists().items()
+        panel(name, rows(keys, name), actions=[_delete_button("list", name)]) for name, keys in store.lists().items()
     ]
     return html.Div(
         [
@@ -209,10 +209,10 @@ def _parts() -> html.Div:
             panel("Starred", rows(starred) if starred else none),
             *lists,
             *([panel("Named or with a text", rows(written))] if written else []),
-            panel("Saved searches", _searches(found)),
-            panel("Recipes", *_recipes(workspace, found)),
-            panel("Conversations", _conversations(workspace, found)),
-            _earlier(found.entries.earlier()),
+            panel("Saved searches", _searches(store)),
+            panel("Recipes", *_recipes(workspace, store)),
+            panel("Conversations", _conversations(workspace, store)),
+            _earlier(store.entries.earlier()),
         ]
     )
 
@@ -228,10 +228,10 @@ def _labels(workspace: Workspace, all_notes: list[Note]) -> dict[str, str]:
     for name, numbers in wanted.items():
         for start in range(0, len(numbers), features.MAX_ROWS):
             try:
-                found = features.labels(workspace, name, numbers[start : start + features.MAX_ROWS])
+                chunk = features.labels(workspace, name, numbers[start : start + features.MAX_ROWS])
             except WorkbenchError:
                 break
-            labels |= {f"features/{name}#{number}": label or "no label" for number, label in found.items()}
+            labels |= {f"features/{name}#{number}": label or "no label" for number, label in chunk.items()}
     return labels
 
 
@@ -246,40 +246,40 @@ def _there(workspace: Workspace, key: str, labels: dict[str, str]) -> bool:
 
 
 def _row(workspace: Workspace, note: Note, labels: dict[str, str], buttons: list[html.Button]) -> html.Li:
-    href, own = thing_href(workspace, note.key), labels.get(note.key, "")
-    name = visible(note.title or own or note.key, 200)
-    there = _there(workspace, note.key, labels)
-    about = note.key if there else f"{note.key}, no longer in the workspace"
-    if note.title and own:
-        about += f" · {visible(own, 120)}"
+    href, label = thing_href(workspace, note.key), labels.get(note.key, "")
+    name = visible(note.title or label or note.key, 200)
+    exists = _there(workspace, note.key, labels)
+    detail = note.key if exists else f"{note.key}, no longer in the workspace"
+    if note.title and label:
+        detail += f" · {visible(label, 120)}"
     state = {"title": note.title, "note": note.note, "starred": note.starred, "tags": note.tags}
     return html.Li(
         [
-            quiet_link(name, href) if href and there else html.Span(name),
-            html.Span(about, className="wb-quiet"),
+            quiet_link(name, href) if href and exists else html.Span(name),
+            html.Span(detail, className="wb-quiet"),
             *buttons,
             note_controls(note.key, state=state),
         ],
-        **attrs({"data-text": f"{name} {about} {note.note} {' '.join(note.tags)}".lower()}),
+        **attrs({"data-text": f"{name} {detail} {note.note} {' '.join(note.tags)}".lower()}),
         dir="auto",
     )
 
 
-def _searches(found: Notes) -> Any:
+def _searches(notes: Notes) -> Any:
     rows = [
         html.Li(
             [quiet_link(visible(name, 80), address), html.Span(visible(address, 160), className="wb-quiet"),
              _delete_button("search", name)],
             **attrs({"data-text": f"{name} {address}".lower()}), dir="auto",
         )
-        for name, address in found.searches().items()
+        for name, address in notes.searches().items()
     ]  # fmt: skip
     none = html.P("None yet: “Save this search” on the pages Features and Search adds one.", className="wb-none")
     return html.Ol(rows, className="wb-notes") if rows else none
 
 
-def _recipes(workspace: Workspace, found: Notes) -> list[Any]:
-    rows = [_recipe(workspace, recipe) for recipe in found.recipes().values()]
+def _recipes(workspace: Workspace, notes: Notes) -> list[Any]:
+    rows = [_recipe(workspace, recipe) for recipe in notes.recipes().values()]
     if not rows:
         return [html.P("None yet: “Recipe” next to the title of a feature adds one.", className="wb-none")]
     code = "from saes import load_recipe\nhooks = load_recipe(WORKSPACE, NAME).hooks(model)"
@@ -308,41 +308,42 @@ def _recipe(workspace: Workspace, recipe: Recipe) -> html.Li:
     )
 
 
-def _conversations(workspace: Workspace, found: Notes) -> Any:
-    here = workspace.names("direction")
+def _conversations(workspace: Workspace, notes: Notes) -> Any:
+    directions = workspace.names("direction")
     rows = [
         html.Li(
             [quiet_link(
-                visible(name, 80), directions_href(next((each for each in talk.names if each in here), ""), chat=name)
+                visible(name, 80),
+                directions_href(next((direction for direction in talk.names if direction in directions), ""), chat=name)
              ),
              html.Span(visible(", ".join(talk.names), 80)),
              html.Span(f"{visible(talk.recipe.model, 60)}, messages: {len(talk.turns)}", className="wb-quiet"),
              _delete_button("chat", name)],
             **attrs({"data-text": f"{name} {' '.join(talk.names)}".lower()}), dir="auto",
         )
-        for name, talk in found.conversations().items()
+        for name, talk in notes.conversations().items()
     ]  # fmt: skip
     none = html.P("None yet: “Keep” under the chats on the page Directions adds one.", className="wb-none")
     return html.Ol(rows, className="wb-notes") if rows else none
 
 
-def _earlier(found: list[Earlier]) -> html.Details | None:
-    if not found:
+def _earlier(versions: list[Earlier]) -> html.Details | None:
+    if not versions:
         return None
-    rows = [html.Li(_earlier_parts(each)) for each in found[:SHOWN_EARLIER]]
-    more = f", the last {SHOWN_EARLIER} of them shown" if len(found) > SHOWN_EARLIER else ""
+    rows = [html.Li(_earlier_parts(version)) for version in versions[:SHOWN_EARLIER]]
+    more = f", the last {SHOWN_EARLIER} of them shown" if len(versions) > SHOWN_EARLIER else ""
     return html.Details(
-        [html.Summary(f"Earlier and deleted values: {len(found):,}{more}"), html.Ol(rows, className="wb-notes")],
+        [html.Summary(f"Earlier and deleted values: {len(versions):,}{more}"), html.Ol(rows, className="wb-notes")],
         className="wb-panel",
     )
 
 
-def _earlier_parts(each: Earlier) -> list[Any]:
-    named = attrs({"data-note-restore": str(each.id), "aria-label": f"Restore the {each.kind} of {each.key}"})
-    when = f"{_REASONS.get(each.reason, 'replaced')}; written {each.edited[:16].replace('T', ' ')}"
+def _earlier_parts(version: Earlier) -> list[Any]:
+    named = attrs({"data-note-restore": str(version.id), "aria-label": f"Restore the {version.kind} of {version.key}"})
+    when = f"{_REASONS.get(version.reason, 'replaced')}; written {version.edited[:16].replace('T', ' ')}"
     return [
-        html.Span(f"{each.kind} of {visible(each.key, 100)}"),
-        html.Span(visible(_said(each.value), 300), dir="auto"),
+        html.Span(f"{version.kind} of {visible(version.key, 100)}"),
+        html.Span(visible(_said(version.value), 300), dir="auto"),
         html.Span(when, className="wb-quiet"),
         html.Button("Restore", type="button", className="wb-link", **named),
     ]

@@ -49,7 +49,7 @@ def overview(workspace: Workspace) -> Overview:
     cards: dict[str, list[Card]] = {kind: [] for kind in kinds_by_page()}
     described: set[str] = set()
     newest = sorted(manifests, key=lambda m: m.created, reverse=True)
-    sets = {each.key: each.set_name for each in workspace.values(Features) if each.set_name}
+    sets = {features.key: features.set_name for features in workspace.values(Features) if features.set_name}
     for manifest in sorted(newest, key=lambda m: m.key in sets):  # layers of a set after other features
         if of := sets.get(manifest.key):  # one card for the tables of all layers
             if of in described:

@@ -91,11 +91,11 @@ def _news(context: Context) -> list[Any]:
 
 
 def _cards(context: Context) -> list[Any]:
-    found = overview(context.workspace)
-    if found.empty:
+    summary = overview(context.workspace)
+    if summary.empty:
         return [_empty(context.workspace.address, runs=context.runs is not None)]
-    made = f", made with {', '.join(found.models)}" if found.models else ""
-    cards = [card for of_kind in found.cards.values() for card in of_kind]
+    made = f", made with {', '.join(summary.models)}" if summary.models else ""
+    cards = [card for of_kind in summary.cards.values() for card in of_kind]
     return [
         findings_panel(findings(context.workspace, stamp(context.workspace))),
         panel(
@@ -106,17 +106,17 @@ def _cards(context: Context) -> list[Any]:
     ]
 
 
-def findings_panel(found: tuple[Finding, ...]) -> html.Section | None:
+def findings_panel(findings: tuple[Finding, ...]) -> html.Section | None:
     """Return the strongest findings as pictures; None without any."""
-    if not found:
+    if not findings:
         return None
-    about = "picked automatically: the results furthest above their null, the best of each kind"
-    head = html.Div([html.H2("Found here"), html.Span(about)], className="wb-column-head")
-    return html.Section([head, html.Ol(list(map(_finding, found)), className="wb-found")], id="overview-found")
+    note = "picked automatically: the results furthest above their null, the best of each kind"
+    head = html.Div([html.H2("Found here"), html.Span(note)], className="wb-column-head")
+    return html.Section([head, html.Ol(list(map(_finding, findings)), className="wb-found")], id="overview-found")
 
 
-def _finding(found: Finding) -> html.Li:
-    top = max(found.value, found.null)
+def _finding(finding: Finding) -> html.Li:
+    top = max(finding.value, finding.null)
     bars = [
         html.Div(
             [
@@ -125,19 +125,19 @@ def _finding(found: Finding) -> html.Li:
             ],
             className=f"wb-against wb-{name}",
         )
-        for name, value in (("measured", found.value), ("null", found.null))
+        for name, value in (("measured", finding.value), ("null", finding.null))
     ]
-    picture = None if found.dots is None else dots(found.dots, found.sentence)
-    if found.example is not None:
-        activations, peak = found.example["activations"], found.example["peak"]
-        picture = token_strip(found.example["tokens"], activations, peak=peak, maximum=max(activations))
+    picture = None if finding.dots is None else dots(finding.dots, finding.sentence)
+    if finding.example is not None:
+        activations, peak = finding.example["activations"], finding.example["peak"]
+        picture = token_strip(finding.example["tokens"], activations, peak=peak, maximum=max(activations))
     return html.Li(
         [
-            html.H3(found.title, dir="auto"),
+            html.H3(finding.title, dir="auto"),
             picture,
-            html.P(found.sentence, dir="auto", title=found.more or None),
-            html.Div([*bars, html.P(found.about, className="wb-note")], className="wb-againsts"),
-            quiet_link(found.proof, page_of(found.href)),
+            html.P(finding.sentence, dir="auto", title=finding.more or None),
+            html.Div([*bars, html.P(finding.about, className="wb-note")], className="wb-againsts"),
+            quiet_link(finding.proof, page_of(finding.href)),
         ],
         className="wb-card",
     )
@@ -184,8 +184,8 @@ def _when(created: str) -> str:
 
 
 def _partial(partial: Partial) -> html.Div:
-    found = partial.status.get("progress")
-    progress = dict(found) if is_object(found) else {}
+    report = partial.status.get("progress")
+    progress = dict(report) if is_object(report) else {}
     done, total = progress.pop("done", None), progress.pop("total", None)
     counted = isinstance(done, int | float) and isinstance(total, int | float) and total
     share = f"{done / total:.0%} done" if counted else ""
@@ -251,21 +251,23 @@ TOKENS = 12
 def findings(workspace: Workspace, stamp: str) -> tuple[Finding, ...]:
     """Return the findings to show; they are read again once `stamp` (`data.workspace.stamp`) changes."""
     by_kind: dict[str, list[Finding]] = {}
-    for each in _found(workspace):
-        if each.strength >= LEAST:
-            by_kind.setdefault(each.kind, []).append(each)
-    ranked = [_first_labelled(workspace, sorted(found, key=_weakness)) for found in by_kind.values()]
-    rounds = [sorted((found[k] for found in ranked if len(found) > k), key=_weakness) for k in range(PER_KIND)]
-    return tuple(_with_example(workspace, each) for each in [each for chosen in rounds for each in chosen][:MOST])
+    for finding in _found(workspace):
+        if finding.strength >= LEAST:
+            by_kind.setdefault(finding.kind, []).append(finding)
+    ranked = [_first_labelled(workspace, sorted(group, key=_weakness)) for group in by_kind.values()]
+    rounds = [sorted((group[k] for group in ranked if len(group) > k), key=_weakness) for k in range(PER_KIND)]
+    return tuple(
+        _with_example(workspace, finding) for finding in [finding for chosen in rounds for finding in chosen][:MOST]
+    )
 
 
 def _weakness(finding: Finding) -> float:
     return -finding.strength
 
 
-def _first_labelled(workspace: Workspace, found: list[Finding]) -> list[Finding]:
+def _first_labelled(workspace: Workspace, findings: list[Finding]) -> list[Finding]:
     """Return the first `PER_KIND` findings, without features whose labels do not exceed their null."""
-    return list(islice((each for each in found if _has_label(workspace, each)), PER_KIND))
+    return list(islice((finding for finding in findings if _has_label(workspace, finding)), PER_KIND))
 
 
 def _has_label(workspace: Workspace, finding: Finding) -> bool:
@@ -287,16 +289,16 @@ def _found(workspace: Workspace) -> Iterator[Finding]:
     Outdated and damaged artefacts give none.
     """
     stale = outdated(workspace.artifacts(), workspace.key)
-    proved = {each.settings.model for each in workspace.values(InductionCircuit) if each.verdict.found}
+    proved = {circuit.settings.model for circuit in workspace.values(InductionCircuit) if circuit.verdict.found}
     for manifest in workspace.newest(*KINDS):
         if stale.get(manifest.key):
             continue
         try:
-            found = workspace.value(manifest).findings()
+            candidates = workspace.value(manifest).findings()
         except (WorkbenchError, OSError) as error:
             log.warning("no findings of %s: %r", manifest.key, error)
             continue
-        yield from (each for each in found if not (each.in_circuit and manifest.model in proved))
+        yield from (finding for finding in candidates if not (finding.in_circuit and manifest.model in proved))
 
 
 def _with_example(workspace: Workspace, finding: Finding) -> Finding:

@@ -154,7 +154,7 @@ def _trace(run: dict[str, Any] | None) -> str:
     if not run:
         return trace_href()
     sets = current().workspace.values(StoredSet)
-    of_model = next((each.name for each in sets if each.model == run["model"]), None)
+    of_model = next((transcoders.name for transcoders in sets if transcoders.model == run["model"]), None)
     return trace_href(run["text"], model=run["model"], set=of_model, chat=run["chat"] or None)
 
 

@@ -140,21 +140,21 @@ def attribute_to_parts(run: Run, answer: dict[str, Any], after: int | None, sche
     )
 
 
-def metric(found: LogitShares | FeatureShares, value: float) -> html.Div:
+def metric(shares: LogitShares | FeatureShares, value: float) -> html.Div:
     """Return the number that every attribution on the page explains, with its name."""
-    against = "mean over the vocabulary" if found.contrast is None else f"logit({spaced(found.contrast)})"
-    name = f"metric: logit({spaced(found.answer)}) − {against}, after {spaced(found.token)}"
+    against = "mean over the vocabulary" if shares.contrast is None else f"logit({spaced(shares.contrast)})"
+    name = f"metric: logit({spaced(shares.answer)}) − {against}, after {spaced(shares.token)}"
     return stat(name, _signed(value), "in logits, of the unchanged model; above 0 the answer is preferred")
 
 
-def part_shares(found: LogitShares, colours: Theme) -> html.Div:
+def part_shares(shares: LogitShares, colours: Theme) -> html.Div:
     """Return the metric, and the direct effect of each head and MLP on it, as figures."""
-    bars = share_bars(found.parts, colours, unit="direct effect (logits)")
-    heat = share_map(found.heads, found.mlps, colours)
+    bars = share_bars(shares.parts, colours, unit="direct effect (logits)")
+    heat = share_map(shares.heads, shares.mlps, colours)
     return html.Div(
         [
-            html.Div(metric(found, found.total), className="wb-stats", dir="auto"),
-            *([html.P(found.note, className="wb-note")] if found.note else []),
+            html.Div(metric(shares, shares.total), className="wb-stats", dir="auto"),
+            *([html.P(shares.note, className="wb-note")] if shares.note else []),
             graph("prompt-share-bars", figure=bars, label="Largest direct effects"),
             html.Details(
                 [
@@ -174,25 +174,25 @@ def attribute_to_features(clicks: int | None, run: Run, answer: dict[str, Any], 
 
     def body() -> html.Div:
         features = run["features"]
-        found = current().live.ask(AttributeToFeatures(**_prompt(run), features=features, **answer, after=after))
-        numbers = sorted(share.feature for share in found.features)
-        return feature_shares(found, features, feature_view.labels(current().workspace, features, numbers))
+        shares = current().live.ask(AttributeToFeatures(**_prompt(run), features=features, **answer, after=after))
+        numbers = sorted(share.feature for share in shares.features)
+        return feature_shares(shares, features, feature_view.labels(current().workspace, features, numbers))
 
     if not run["features"]:
         return html.P("No dictionary was chosen: choose one above the prompt and run it again.", className="wb-none")
     return _asked(run, body)
 
 
-def feature_shares(found: FeatureShares, features: str, labels: dict[int, str]) -> html.Div:
+def feature_shares(shares: FeatureShares, features: str, labels: dict[int, str]) -> html.Div:
     """Return the metric as the sum over features and error, and the features with the largest effects as links."""
-    rest = found.explained - sum(share.effect for share in found.features)
-    left = found.n_active - len(found.features)
+    rest = shares.explained - sum(share.effect for share in shares.features)
+    left = shares.n_active - len(shares.features)
     numbers = [
-        metric(found, found.metric),
-        stat("= baseline", _signed(found.baseline), f"with all features and the error ablated at {found.hook_point}"),
-        stat("+ all features", _signed(found.explained), f"{number(found.n_active)} active ones"),
-        stat("+ error", _signed(found.error), "effect of the reconstruction error, which no feature explains"),
-        stat("+ remainder", _signed(found.gap), "error of the approximation by gradients"),
+        metric(shares, shares.metric),
+        stat("= baseline", _signed(shares.baseline), f"with all features and the error ablated at {shares.hook_point}"),
+        stat("+ all features", _signed(shares.explained), f"{number(shares.n_active)} active ones"),
+        stat("+ error", _signed(shares.error), "effect of the reconstruction error, which no feature explains"),
+        stat("+ remainder", _signed(shares.gap), "error of the approximation by gradients"),
     ]
     lines = [
         feature_line(
@@ -201,7 +201,7 @@ def feature_shares(found: FeatureShares, features: str, labels: dict[int, str]) 
             labels.get(share.feature, ""),
             f"{_signed(share.effect)} at {visible(share.token, 12)} ({share.position})",
         )
-        for share in found.features
+        for share in shares.features
     ]
     more = (
         [html.P(f"The other {left:,} active features: {_signed(rest)} together.", className="wb-note")] if left else []
@@ -218,17 +218,17 @@ def show_reasons(cell: dict[str, Any] | None, run: Run, scheme: str | None) -> A
     )
 
 
-def reasons_panel(found: ScoreReasons, colours: Theme) -> html.Div:
+def reasons_panel(reasons: ScoreReasons, colours: Theme) -> html.Div:
     """Return the attention, the score above that of the other keys, and the layers and pairs of parts it comes from."""
     numbers = [
-        stat("attention", number(found.attention)),
+        stat("attention", number(reasons.attention)),
         stat(
             "score above the other keys",
-            _signed(found.relative),
+            _signed(reasons.relative),
             "before the softmax, minus the mean of the other keys",
         ),
     ]
-    where = f"{spaced(found.query_token)} ({found.query}) attends to {spaced(found.key_token)} ({found.key})"
+    where = f"{spaced(reasons.query_token)} ({reasons.query}) attends to {spaced(reasons.key_token)} ({reasons.key})"
     return html.Div(
         [
             html.H3(html.Span(where, dir="auto", className="wb-token")),
@@ -242,12 +242,12 @@ def reasons_panel(found: ScoreReasons, colours: Theme) -> html.Div:
                 [
                     graph(
                         "prompt-side-bars",
-                        figure=side_bars(found.matrix, found.query_parts, found.key_parts, colours),
+                        figure=side_bars(reasons.matrix, reasons.query_parts, reasons.key_parts, colours),
                         label="Score by layer, at the key and at the query",
                     ),
                     graph(
                         "prompt-pair-map",
-                        figure=pair_map(found.matrix, found.query_parts, found.key_parts, colours),
+                        figure=pair_map(reasons.matrix, reasons.query_parts, reasons.key_parts, colours),
                         label="Pairs of the largest parts",
                     ),
                 ],
@@ -346,12 +346,12 @@ def register_patching(app: Dash) -> None:
     )(fill_patching)
 
 
-def fill_patching(run: Run, _: int | None, folds: int, *given: Any) -> Any:
+def fill_patching(run: Run, _: int | None, folds: int, *fields: Any) -> Any:
     """Fill the fields from the prompt above once the panel is open, as it takes passes of the model.
 
     The button always fills them; anything else does so unless a visitor has typed into them.
     """
-    *typed, filled = given
+    *typed, filled = fields
     nothing = (no_update,) * (len(EXAMPLE) + 2)
     if not run or not folds:
         return nothing
@@ -359,31 +359,31 @@ def fill_patching(run: Run, _: int | None, folds: int, *given: Any) -> Any:
         return nothing
     try:
         with asking(run.get("visitor", "")):
-            found = current().live.ask(SuggestPair(**_prompt(run)))
+            pair = current().live.ask(SuggestPair(**_prompt(run)))
     except WorkbenchError:  # the panel works without a suggestion
         return nothing
-    values = [found.clean, found.corrupt, found.answer, found.wrong]
+    values = [pair.clean, pair.corrupt, pair.answer, pair.wrong]
     hint = (
         "The prompt above, and the same with one word replaced, each with its most probable next token."
-        if found.corrupt
+        if pair.corrupt
         else "The prompt above. Type a second prompt of the same length in tokens, with another answer."
     )
     return (*values, hint, values)
 
 
-def measure_patches(clicks: int | None, model: str, *given: Any) -> Any:
+def measure_patches(clicks: int | None, model: str, *fields: Any) -> Any:
     """Return the effects of patches between the two prompts in the fields."""
     if not clicks:
         return no_update
-    *texts, what, direction, chat, visitor, scheme = given
+    *texts, what, direction, chat, visitor, scheme = fields
     clean, corrupt, answer, wrong = ((text or "").rstrip("\n") for text in texts)
 
     def body() -> html.Div:
-        asked = PatchPrompts(
+        question = PatchPrompts(
             clean=clean, corrupt=corrupt, answer=answer, wrong=wrong, model=model, what=what, direction=direction,
             chat=bool(chat),
         )  # fmt: skip
-        return effects(current().live.ask(asked), theme(scheme))
+        return effects(current().live.ask(question), theme(scheme))
 
     return _asked({"visitor": visitor or ""}, body)
 
@@ -395,26 +395,26 @@ def show_stored_patches(name: str | None, scheme: str | None) -> Any:
     return attempt(lambda: effects(current().workspace.open(PatchingMap, name), theme(scheme)))
 
 
-def effects(found: PatchingMap, colours: Theme) -> html.Div:
+def effects(patches: PatchingMap, colours: Theme) -> html.Div:
     """Return the numbers, the heat map, and the criterion for an effect."""
-    s, n = found.settings, found.settings.task.n_prompts
+    s, n = patches.settings, patches.settings.task.n_prompts
     stats = [
-        stat(f"metric: {s.task.metric}, clean prompt", _signed(found.clean_metric), METRIC),
-        stat("corrupt prompt", _signed(found.corrupt_metric), METRIC),
-        stat(BEYOND, f"{found.n_beyond:,} of {len(found.rows):,}", "patches with an effect above any null's"),
-        stat("largest null effect", number(found.threshold), f"{found.null}; fixed: {NULLS[found.null].fixed}"),
+        stat(f"metric: {s.task.metric}, clean prompt", _signed(patches.clean_metric), METRIC),
+        stat("corrupt prompt", _signed(patches.corrupt_metric), METRIC),
+        stat(BEYOND, f"{patches.n_beyond:,} of {len(patches.rows):,}", "patches with an effect above any null's"),
+        stat("largest null effect", number(patches.threshold), f"{patches.null}; fixed: {NULLS[patches.null].fixed}"),
     ]
     tokens = [
         visible(clean, 12) if clean == corrupt else f"{visible(clean, 12)} / {visible(corrupt, 12)}"
-        for clean, corrupt in zip(found.prompts.clean, found.prompts.corrupt, strict=False)
+        for clean, corrupt in zip(patches.prompts.clean, patches.prompts.corrupt, strict=False)
     ]
-    height = min(640, 120 + 16 * (1 + max((row.layer for row in found.rows), default=0)))
-    figure = patching_map(found.strongest(_SHOWN), colours, tokens=tokens if s.by_position else None, height=height)
+    height = min(640, 120 + 16 * (1 + max((row.layer for row in patches.rows), default=0)))
+    figure = patching_map(patches.strongest(_SHOWN), colours, tokens=tokens if s.by_position else None, height=height)
     note = (
         f"{s.model}{', in its chat template' if s.task.chat else ''}, {s.what}, {s.direction}, "
         f"{n:,} pair{'s' * (n != 1)} of prompts. A dot marks an effect larger than every "
-        f"effect of the null ({found.null}); the chance of a false one "
-        f"anywhere in the map is at most {number(found.level)}."
+        f"effect of the null ({patches.null}); the chance of a false one "
+        f"anywhere in the map is at most {number(patches.level)}."
     )
     return html.Div(
         [

@@ -74,40 +74,40 @@ def _start(queue: RunQueue, verb: str | None, address: dict[str, str]) -> html.S
     )
 
 
-def _form(queue: RunQueue, form: Form, given: dict[str, str]) -> list[Any]:
-    basic = [_input(queue, form.verb, each, given.get(each.name)) for each in form.fields if not each.advanced]
-    advanced = [_input(queue, form.verb, each, given.get(each.name)) for each in form.fields if each.advanced]
+def _form(queue: RunQueue, form: Form, values: dict[str, str]) -> list[Any]:
+    basic = [_input(queue, form.verb, option, values.get(option.name)) for option in form.fields if not option.advanced]
+    advanced = [_input(queue, form.verb, option, values.get(option.name)) for option in form.fields if option.advanced]
     more = html.Details(
         [html.Summary(f"{len(advanced)} more settings"), html.Div(advanced, className="wb-fields")],
         className="wb-folded",
-        open=any(each.name in given for each in form.fields if each.advanced),
+        open=any(option.name in values for option in form.fields if option.advanced),
     )
     first, _, rest = form.about.partition("\n")
-    about = html.Details([html.Summary(first), html.P(rest.strip(), className="wb-run-about")], className="wb-folded")
+    details = html.Details([html.Summary(first), html.P(rest.strip(), className="wb-run-about")], className="wb-folded")
     return [
-        about,
+        details,
         html.Div(basic, className="wb-fields"),
         more if advanced else None,
     ]
 
 
-def _input(queue: RunQueue, verb: str, option: Option, given: str | None) -> Any:
+def _input(queue: RunQueue, verb: str, option: Option, value: str | None) -> Any:
     offered = list(option.choices) or (queue.catalogue.suggestions(option.menu) if option.menu else [])
-    return text_input(option, {"type": "run-field", "verb": verb, "name": option.name}, offered, given)
+    return text_input(option, {"type": "run-field", "verb": verb, "name": option.name}, offered, value)
 
 
 def entered(form: Form, values: dict[str, Any]) -> dict[str, Any]:
     """Return the options that were entered in a form; those left at their default are omitted."""
-    found = {}
-    for each in form.fields:
-        value = values.get(each.name)
-        if each.kind == "switch" and value in YES_NO:
+    options = {}
+    for option in form.fields:
+        value = values.get(option.name)
+        if option.kind == "switch" and value in YES_NO:
             value = YES_NO[value]
-        standing = [text_of(one) for one in each.default or ()] if each.many else text_of(each.default)
-        if value in (None, "", []) or value == each.default or value == standing:
+        standing = [text_of(default) for default in option.default or ()] if option.many else text_of(option.default)
+        if value in (None, "", []) or value == option.default or value == standing:
             continue
-        found[each.name] = value
-    return found
+        options[option.name] = value
+    return options
 
 
 def _queue_panel(queue: RunQueue) -> html.Section:
@@ -243,8 +243,8 @@ def _register_queue(app: Dash) -> None:
         runs = _runs().all()
         now, kept = _fingerprint(runs), stamp(current().workspace)
         listed = (no_update, no_update) if now == shown else (_items(runs), now)
-        held = (no_update, no_update) if kept == stored else (storage(current()), kept)
-        return listed[0], _pace(runs), listed[1], *held
+        artefacts = (no_update, no_update) if kept == stored else (storage(current()), kept)
+        return listed[0], _pace(runs), listed[1], *artefacts
 
     @app.callback(
         Output("runs-changed", "data", allow_duplicate=True), Input(ACT, "n_clicks"), prevent_initial_call=True
@@ -287,11 +287,11 @@ def _rows(workspace: Workspace) -> Iterator[tuple[str, int, str, int, str]]:
     """Yield key, bytes, time, number of artefacts made from it, and state, of every artefact and unfinished one."""
     manifests = workspace.artifacts()
     old = outdated(manifests, workspace.key)
-    for each in manifests:
-        key = workspace.key(each)
+    for manifest in manifests:
+        key = workspace.key(manifest)
         changed = f"outdated: {', '.join(old[key])} has changed" if old[key] else "up to date"
-        size = sum(int(file.get("bytes", 0)) for file in each.files.values())
-        made = each.created.replace("T", " ").removesuffix("Z")[:16]
+        size = sum(int(file.get("bytes", 0)) for file in manifest.files.values())
+        made = manifest.created.replace("T", " ").removesuffix("Z")[:16]
         yield key, size, made, sum(key in child.parents for child in manifests), changed
     for partial in workspace.partials():
         folder = partial_path(workspace.path(partial.kind, partial.name))
@@ -302,8 +302,8 @@ def _rows(workspace: Workspace) -> Iterator[tuple[str, int, str, int, str]]:
 def _row(workspace: Workspace, key: str, size: int, made: str, children: int, state: str) -> html.Tr:
     href = "/" if key.endswith(PARTIAL) else artefact_href(workspace, key)
     name = html.Th(quiet_link(key, href) if href != "/" else key, scope="row")
-    told = html.Td(state, className="wb-run-interrupted" if state != "up to date" else "")
-    return html.Tr([name, html.Td(size_text(size)), html.Td(made), html.Td(str(children)), told, _delete(key)])
+    status = html.Td(state, className="wb-run-interrupted" if state != "up to date" else "")
+    return html.Tr([name, html.Td(size_text(size)), html.Td(made), html.Td(str(children)), status, _delete(key)])
 
 
 def _delete(key: str) -> html.Td:
@@ -313,30 +313,30 @@ def _delete(key: str) -> html.Td:
 
 
 def _trash(workspace: Workspace) -> Any:
-    found = trashed(workspace)
-    if not found:
+    trash = trashed(workspace)
+    if not trash:
         return None
     lines = [
         html.Li(
             [
-                html.Span(f"{each.key}, {size_text(each.n_bytes)}"),
+                html.Span(f"{artefact.key}, {size_text(artefact.n_bytes)}"),
                 html.Button(
                     "Restore",
-                    id={"type": "store-act", "act": "restore", "of": each.entry},
+                    id={"type": "store-act", "act": "restore", "of": artefact.entry},
                     className="wb-act wb-act-quiet",
                     type="button",
-                    **attrs({"aria-label": f"Restore {each.key}"}),
+                    **attrs({"aria-label": f"Restore {artefact.key}"}),
                 ),
             ]
         )
-        for each in found
+        for artefact in trash
     ]
-    total = size_text(sum(each.n_bytes for each in found))
+    total = size_text(sum(artefact.n_bytes for artefact in trash))
     empty = html.Details(
         [
             html.Summary("Empty the trash"),
             html.Button(
-                f"Delete {len(found)} for good, {total}",
+                f"Delete {len(trash)} for good, {total}",
                 id={"type": "store-act", "act": "empty", "of": "all"},
                 className="wb-act",
                 type="button",
@@ -370,7 +370,7 @@ def modal() -> list[Any]:
 def _about(context: Context, key: str) -> list[Any]:
     """Return the consequences of deleting an artefact. Raises `ConfigError` while something uses it."""
     check_unused(context, key)
-    users = [context.workspace.key(each) for each in context.workspace.artifacts() if key in each.parents]
+    users = [context.workspace.key(manifest) for manifest in context.workspace.artifacts() if key in manifest.parents]
     parts: list[Any] = [
         html.P([html.Code(key), " goes to the trash of the workspace, and can be restored from there."])
     ]
@@ -454,7 +454,7 @@ def register_storage(app: Dash) -> None:
         if not ctx.triggered_id or not ctx.triggered[0]["value"]:
             return no_update
         if ctx.triggered_id["act"] == "empty":
-            empty_trash(current().workspace, [each["of"] for each in ids if each["act"] == "restore"])  # those shown
+            empty_trash(current().workspace, [id["of"] for id in ids if id["act"] == "restore"])  # those shown
         else:
             restore(current().workspace, str(ctx.triggered_id["of"]))
         return storage(current())

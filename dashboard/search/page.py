@@ -76,21 +76,21 @@ def box() -> html.Div:
 
 def layout(context: Context, q: str = "", **address: Any) -> html.Div:
     """`/search?q=<text>&in=<features or hook:HOOK POINT>&d=<density>&s=<score>&region=<atlas>:<number>`."""
-    given = {name: str(address.get(name) or "") for name in FILTERS}
+    filters = {name: str(address.get(name) or "") for name in FILTERS}
     return page(
         "Search",
-        dcc.Store(id="search-state", data={"q": q, **given}),
+        dcc.Store(id="search-state", data={"q": q, **filters}),
         html.Div(loading(html.Div(id="search-parts", className="wb-search-parts"))),
         html.Div(loading(html.Div(id="search-active"))) if q.strip() else None,
-        controls=[*_filters(context.workspace, given), *([save_search_control()] if q.strip() else [])],
+        controls=[*_filters(context.workspace, filters), *([save_search_control()] if q.strip() else [])],
         lead=[html.Strong(visible(q, 300), dir="auto"), " "] if q.strip() else None,
     )
 
 
-def _filters(workspace: Workspace, given: dict[str, str]) -> list[Any]:
+def _filters(workspace: Workspace, filters: dict[str, str]) -> list[Any]:
     made = workspace.values(Features)
-    hook_points = sorted({each.settings.hook_point for each in made})
-    sets = Counter(each.set_name for each in made if each.set_name)
+    hook_points = sorted({features.settings.hook_point for features in made})
+    sets = Counter(features.set_name for features in made if features.set_name)
     where = [{"value": "", "label": "All dictionaries, without sets" if sets else "All dictionaries"}]
     where += [{"value": name, "label": f"{name} · set of {n} layers"} for name, n in sets.items()]
     where += [{"value": m.name, "label": f"{m.name} · {m.dictionary}"} for m in made]
@@ -109,7 +109,7 @@ def _filters(workspace: Workspace, given: dict[str, str]) -> list[Any]:
     menus.append(("region", "Region of a map", [{"value": "", "label": "Anywhere on the maps"}, *regions], 210))
     return [
         html.Div(
-            select(f"search-{name}", label, _with(data, given[name]), given[name], width=width),
+            select(f"search-{name}", label, _with(data, filters[name]), filters[name], width=width),
             hidden=name == "region" and not regions,
         )
         for name, label, data, width in menus
@@ -118,20 +118,20 @@ def _filters(workspace: Workspace, given: dict[str, str]) -> list[Any]:
 
 def _with(data: list[dict[str, str]], value: str) -> list[dict[str, str]]:
     """Return the choices of a menu, with the one in the address added if it is missing."""
-    known = {each["value"] for each in data}
+    known = {choice["value"] for choice in data}
     return data if value in known else [*data, {"value": value, "label": visible(value, 60)}]
 
 
 def _regions(workspace: Workspace) -> list[dict[str, str]]:
     """Return the regions of every map of features, the largest first."""
-    found: list[dict[str, str]] = []
+    regions: list[dict[str, str]] = []
     for made in workspace.values(VectorMap):
         if made.features and made.regions_per_level:
             named = made.regions.rows("size > 1 and label <> ''", order="size desc, region", limit=MAX_REGIONS)
             for row in named:
                 label = f"{made.name} · {visible(row.label, 40)} ({row.size:,})"
-                found.append({"value": f"{made.name}:{row.region}", "label": label})
-    return found
+                regions.append({"value": f"{made.name}:{row.region}", "label": label})
+    return regions
 
 
 def find(workspace: Workspace, state: dict[str, str]) -> Found:
@@ -175,8 +175,8 @@ def _draw(state: dict[str, str], _scheme: str | None) -> Any:
 
 def _welcome() -> html.Section:
     rows = [
-        html.Li([html.Span(what), quiet_link(query, _href(query)), html.Span(about, className="wb-quiet")])
-        for what, query, about in EXAMPLES
+        html.Li([html.Span(what), quiet_link(query, _href(query)), html.Span(meaning, className="wb-quiet")])
+        for what, query, meaning in EXAMPLES
     ]
     return panel(
         "Find features",
@@ -189,12 +189,12 @@ def _href(query: str) -> str:
     return f"/search?q={quote(query)}"
 
 
-def results(workspace: Workspace, found: Found, *, run: bool) -> html.Div:
+def results(workspace: Workspace, answer: Found, *, run: bool) -> html.Div:
     """Return the list of hits, those within the null in a panel of their own, and the parts not searched."""
-    several = len({hit.features for hit in found.hits}) > 1
-    above = [hit for hit in found.hits if hit.above_chance]
-    below = [hit for hit in found.hits if not hit.above_chance]
-    shown = [panel(_title(found), _list(above, several=several), note=_note(found))] if above else []
+    several = len({hit.features for hit in answer.hits}) > 1
+    above = [hit for hit in answer.hits if hit.above_chance]
+    below = [hit for hit in answer.hits if not hit.above_chance]
+    shown = [panel(_title(answer), _list(above, several=several), note=_note(answer))] if above else []
     if below:
         shown.append(
             panel(
@@ -204,7 +204,7 @@ def results(workspace: Workspace, found: Found, *, run: bool) -> html.Div:
                 className="wb-below-chance",
             )
         )
-    empty = [] if found.hits else [notice(html.P(_nothing(found)), *_near(found))]
+    empty = [] if answer.hits else [notice(html.P(_nothing(answer)), *_near(answer))]
     button = dmc.Button(
         "Run the text through the model", id="search-run", variant="default", size="xs", disabled=not run
     )
@@ -213,7 +213,7 @@ def results(workspace: Workspace, found: Found, *, run: bool) -> html.Div:
         button,
         note="features that fire as the model reads this text; the first run loads the model",
     )
-    return html.Div([*empty, *shown, *_remarks(found), foot])
+    return html.Div([*empty, *shown, *_remarks(answer), foot])
 
 
 _NOTE = (
@@ -228,17 +228,17 @@ _NOTES = {
 }
 
 
-def _note(found: Found) -> str:
-    both = ". For texts joined by AND: the smallest of their strengths" if " AND " in found.query else ""
-    return _NOTES.get(_form(found), _NOTE + both)
+def _note(answer: Found) -> str:
+    both = ". For texts joined by AND: the smallest of their strengths" if " AND " in answer.query else ""
+    return _NOTES.get(_form(answer), _NOTE + both)
 
 
-def _form(found: Found) -> str:
-    return found.hits[0].by if found.hits else ""
+def _form(answer: Found) -> str:
+    return answer.hits[0].by if answer.hits else ""
 
 
-def _title(found: Found) -> str:
-    return {"similar": "Similar directions", "number": "Feature"}.get(_form(found), "Features")
+def _title(answer: Found) -> str:
+    return {"similar": "Similar directions", "number": "Feature"}.get(_form(answer), "Features")
 
 
 def _list(hits: list[Hit], *, several: bool) -> html.Ol:
@@ -247,9 +247,9 @@ def _list(hits: list[Hit], *, several: bool) -> html.Ol:
 
 def row(hit: Hit, *, several: bool = False) -> html.Li:
     """Return one hit: label and number, strength, the reason, an example, and its statistics folded away."""
-    own = html.Strong(f"{visible(hit.own, 80)} · ") if hit.own else None
+    title = html.Strong(f"{visible(hit.own, 80)} · ") if hit.own else None
     also = html.Span(f" · also: {visible(hit.other, 160)}", className="wb-quiet") if hit.other else None
-    name = [own, visible(hit.label, 160) or "no label", also]
+    name = [title, visible(hit.label, 160) or "no label", also]
     head = dcc.Link(
         [
             html.Span(
@@ -292,9 +292,9 @@ def _rounded(value: float) -> str:
 
 def _why(hit: Hit) -> html.Div | None:
     """Return the reason of a hit, and the texts that match."""
-    said = f"measured for the concept “{visible(hit.concept, 40)}”" if hit.concept else _REASONS.get(hit.by, "")
-    reason = html.Span(said, className="wb-quiet") if said else None
-    words = [html.Span([token_text(each.text, 24), _count(each, hit)], className="wb-match") for each in hit.matches]
+    basis = f"measured for the concept “{visible(hit.concept, 40)}”" if hit.concept else _REASONS.get(hit.by, "")
+    reason = html.Span(basis, className="wb-quiet") if basis else None
+    words = [html.Span([token_text(match.text, 24), _count(match, hit)], className="wb-match") for match in hit.matches]
     return html.Div([*words, reason], className="wb-matches") if words or reason else None
 
 
@@ -319,18 +319,18 @@ def _statistics(hit: Hit) -> html.Details | None:
         null = "" if hit.label_null is None else f"; another feature's label {hit.label_null:.2f}"
         lines.append(f"balanced accuracy of its label on held-out text {hit.label_score:.2f}{null}; 0.5 by chance")
     return html.Details(
-        [html.Summary("Statistics"), html.Ul([html.Li(each) for each in lines])], className="wb-hit-stats"
+        [html.Summary("Statistics"), html.Ul([html.Li(line) for line in lines])], className="wb-hit-stats"
     )
 
 
 def chance_text(hit: Hit) -> str:
     """Return how a hit compares with chance, in a sentence."""
     p = hit.p or 0.0
-    said = "p < 1e-12" if p < 1e-12 else f"p = {p:.2g}"
+    p_text = "p < 1e-12" if p < 1e-12 else f"p = {p:.2g}"
     if hit.expected is None or hit.fired is None or hit.tries is None:
-        return f"{said} for random directions"
-    found = "" if p <= ALPHA else f"{WITHIN}: "
-    return f"{found}{hit.fired:,} of {hit.tries:,} tokens, expected {hit.expected:.2g} by chance; {said}"
+        return f"{p_text} for random directions"
+    prefix = "" if p <= ALPHA else f"{WITHIN}: "
+    return f"{prefix}{hit.fired:,} of {hit.tries:,} tokens, expected {hit.expected:.2g} by chance; {p_text}"
 
 
 def _count(match: Match, hit: Hit) -> html.Span:
@@ -352,46 +352,46 @@ def strip(example: Example, maximum: float) -> html.Div:
     return token_strip(list(example.tokens), list(example.activations), maximum=maximum, peak=at)
 
 
-def _remarks(found: Found) -> list[Any]:
+def _remarks(answer: Found) -> list[Any]:
     """Return the limits of the answer: partial coverage, words that do not occur, words left out."""
-    notes = [as_typed(each) for each in found.notes]
-    if found.related:
-        notes.append(f"Related words, searched too: {', '.join(visible(word, 24) for word in found.related[:12])}.")
-    partial = [name for name, text in found.covers.items() if text == "examples"]
+    notes = [as_typed(note) for note in answer.notes]
+    if answer.related:
+        notes.append(f"Related words, searched too: {', '.join(visible(word, 24) for word in answer.related[:12])}.")
+    partial = [name for name, text in answer.covers.items() if text == "examples"]
     if partial:
-        said = f"{program()} features DICTIONARY --recording NAME --overwrite indexes all of the text."
+        command = f"{program()} features DICTIONARY --recording NAME --overwrite indexes all of the text."
         notes.append(
             f"Only the text of the examples is indexed of {', '.join(partial)}: about thirty passages a feature. "
-            f"Counts refer to these passages. {said}"
+            f"Counts refer to these passages. {command}"
         )
-    if found.left_out:
-        notes.append(f"Left out as too frequent: {', '.join(visible(word, 24) for word in found.left_out)}.")
-    if found.missing_phrases:
-        pairs = ", ".join(f"“{visible(pair, 40)}”" for pair in found.missing_phrases)
+    if answer.left_out:
+        notes.append(f"Left out as too frequent: {', '.join(visible(word, 24) for word in answer.left_out)}.")
+    if answer.missing_phrases:
+        pairs = ", ".join(f"“{visible(pair, 40)}”" for pair in answer.missing_phrases)
         notes.append(f"Not indexed as a phrase: {pairs}. It occurs fewer than {PHRASE_FROM} times.")
-    if found.missing and found.words:
-        notes.append(f"Not in the recorded text: {', '.join(visible(word, 24) for word in found.missing)}.")
-    lines: list[Any] = [html.P(each, className="wb-note") for each in notes]
-    if found.sets_left_out:
+    if answer.missing and answer.words:
+        notes.append(f"Not in the recorded text: {', '.join(visible(word, 24) for word in answer.missing)}.")
+    lines: list[Any] = [html.P(note, className="wb-note") for note in notes]
+    if answer.sets_left_out:
         links = [
-            quiet_link(visible(each, 40), f"{_href(found.query)}&in={quote(each)}") for each in found.sets_left_out
+            quiet_link(visible(name, 40), f"{_href(answer.query)}&in={quote(name)}") for name in answer.sets_left_out
         ]
         joined = [part for link in links for part in (link, " ")]
         lines.append(html.P(["Layers of sets are searched one set at a time: ", *joined], className="wb-note"))
-    return [*lines, *(_near(found) if found.hits else [])]
+    return [*lines, *(_near(answer) if answer.hits else [])]
 
 
-def _near(found: Found) -> list[Any]:
-    if not found.near:
+def _near(answer: Found) -> list[Any]:
+    if not answer.near:
         return []
-    links = [html.Span([quiet_link(visible(word, 24), _href(word)), f" ({n:,}) "]) for word, n in found.near]
+    links = [html.Span([quiet_link(visible(word, 24), _href(word)), f" ({n:,}) "]) for word, n in answer.near]
     return [html.P(["Longer words that begin with it: ", *links], className="wb-note")]
 
 
-def _nothing(found: Found) -> str:
-    if not found.covers:
+def _nothing(answer: Found) -> str:
+    if not answer.covers:
         return "No features are described in this workspace yet: the page Features begins with them."
-    if found.missing and not found.words:
+    if answer.missing and not answer.words:
         return (
             "This occurs neither in the recorded text nor in a label. Run the text through the model, or search for "
             "a more common word."
@@ -412,14 +412,16 @@ def active(context: Context, text: str, state: dict[str, str]) -> html.Section:
     """Return the features that fire when the model reads the text, of one dictionary."""
     workspace, where = context.workspace, state["in"]
     made = [
-        each for each in workspace.values(Features) if where in ("", each.name, f"{HOOK}{each.settings.hook_point}")
+        features
+        for features in workspace.values(Features)
+        if where in ("", features.name, f"{HOOK}{features.settings.hook_point}")
     ]
-    made.sort(key=lambda each: not each.sae)
+    made.sort(key=lambda features: not features.sae)
     if not made:
         raise UsageError("no features are described yet; `workbench features` describes them")
     name = made[0].name
     result = context.live.ask(ReadPrompt(text=text, model=made[0].settings.model, features=name))
-    fired = [[(each.feature, each.activation) for each in at] for at in result.features]
+    fired = [[(firing.feature, firing.activation) for firing in at] for at in result.features]
     hits = rank_active(workspace, name, result.tokens, fired, N_ACTIVE)
     rows = [row(_whole(context, hit, text, made[0].settings.model)) for hit in hits]
     body = html.Ol(rows, className="wb-hits") if rows else html.P("No feature fires on this text.", className="wb-none")
@@ -436,8 +438,8 @@ def _whole(context: Context, hit: Hit, text: str, model: str) -> Hit:
     """Return a hit with its activation on every token; a reading has only the strongest features of each token."""
     if hit.example is None:
         return hit
-    found = context.live.ask(FeatureActivations(text=text, model=model, features=hit.features, feature=hit.feature))
-    return replace(hit, example=replace(hit.example, activations=tuple(found)))
+    values = context.live.ask(FeatureActivations(text=text, model=model, features=hit.features, feature=hit.feature))
+    return replace(hit, example=replace(hit.example, activations=tuple(values)))
 
 
 def register(app: Dash) -> None:
