@@ -147,7 +147,7 @@ def at_hand() -> dict[str, Any]:
 
 
 RUN = (
-    "interp.circuits.induction", "interp.directions.files", "interp.geometry.dimension", "interp.geometry.erasure",
+    "interp.circuits.induction", "interp.directions.files", "interp.geometry.dimension", "interp.geometry.probes",
     "saes.features.search",
 )  # fmt: skip
 """Modules with an example that is complete with the names above."""

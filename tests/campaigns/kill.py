@@ -24,6 +24,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
+import saes  # noqa: F401 (registers its kinds of artefact)
 from tests.campaigns import report
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"

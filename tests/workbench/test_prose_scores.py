@@ -4,7 +4,7 @@ import pytest
 
 from interp.models.loading import load_model
 from interp.recording.record import record
-from interp.text.rows import Document
+from interp.text.corpora import Document
 from interp.workspace import Workspace
 from saes.training.stored import StoredSAE
 from tests.campaigns.set_ups import write_family
