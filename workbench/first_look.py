@@ -66,8 +66,8 @@ def dictionary_checks(workspace: "Workspace", key: str, setup: "Setup") -> Itera
 def prose_measure(spec: str, weights: str) -> "Callable[[SAE], ProseScores | None]":
     """Return a function that scores a new dictionary of a model on the doctor's prose, by which it is known again.
 
-    The model is loaded when the first dictionary is done. Where that fails, or its weights are others, or more than
-    two billion parameters, a line says that nothing is stated.
+    The model is loaded when the first dictionary is done. Where that fails, or its weights are others, a line says that
+    nothing is stated.
     """
 
     @cache
