@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 import time
+import warnings
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -272,7 +273,20 @@ class Workspace:
                     entries.append(self.manifest(folder_kind, name))
                 except WorkbenchError as error:
                     entries.append(Broken(folder_kind, name, str(error), f"{FOLDERS[folder_kind]}/{name}"))
+        if kind is None and not self.remote:
+            self._warn_of_other_kinds()
         return entries
+
+    def _warn_of_other_kinds(self) -> None:
+        """Warn of artefacts whose package was not imported, and so did not register their kind."""
+        known = set(FOLDERS.values())
+        folders = [folder for folder in self.root.iterdir() if folder.is_dir() and folder.name not in known]
+        if others := sorted(folder.name for folder in folders if any(folder.glob(f"*/{MANIFEST}"))):
+            warnings.warn(
+                f"{', '.join(others)} of this workspace hold artefacts of kinds that no imported package registers, so "
+                "they are not listed; `import saes` registers those of dictionaries",
+                stacklevel=4,
+            )
 
 
 def _store_url(root: str | Path) -> str:

@@ -38,6 +38,7 @@ from interp.errors import (
     SchemaError,
     UnknownNameError,
 )
+from interp.workspace import Workspace
 
 CONFIG = {"model": "m", "size": 3}
 
@@ -118,7 +119,7 @@ def test_the_same_settings_resume_and_keep_the_files(tmp_path: Path) -> None:
     [
         ({"config": {**CONFIG, "size": 4}}, f"size {json.dumps(CONFIG.get('size'))} there, 4 asked for"),
         ({"seed": 2}, "seed 1 there, 2 asked for"),
-        ({"kind": "sae"}, 'kind "heads" there, "sae" asked for'),
+        ({"kind": "lens"}, 'kind "heads" there, "lens" asked for'),
         ({"config": {**CONFIG, "text": "x" * 99}}, f'text null there, "{"x" * 56}... asked for'),
         ({"config": {**CONFIG, **dict.fromkeys("abcdef", 1)}}, "; 2 more)"),
     ],
@@ -326,3 +327,14 @@ def test_every_kind_has_a_section_in_the_formats_and_a_folder_of_its_own() -> No
     headings = " ".join(line for line in text.splitlines() if line.startswith("## "))
     assert [folder for folder in FOLDERS.values() if f"{folder}/<name>" not in headings] == []
     assert len(set(FOLDERS.values())) == len(KINDS)
+
+
+def test_artefacts_of_kinds_that_nobody_registered_are_warned_of(tmp_path):
+    workspace = Workspace(tmp_path, create=True)
+    assert workspace.artifacts() == []
+    (tmp_path / "potions" / "one").mkdir(parents=True)
+    (tmp_path / "notes").mkdir()
+    assert workspace.artifacts() == []
+    (tmp_path / "potions" / "one" / "manifest.json").write_text("{}")
+    with pytest.warns(UserWarning, match="^potions of this workspace hold artefacts of kinds that no imported package"):
+        assert workspace.artifacts() == []
