@@ -1,10 +1,10 @@
 """An act: a question that can be asked of a model, as a value.
 
     @dataclass(frozen=True, kw_only=True)
-    class SteerFeature(Act[Session, list[SteeredRow]]):
+    class Steer(Act[Session, list[SteeredRow]]):
         # its docstring says what it does: the help of its command, of its tool for agents, and of its reference page
         verb: ClassVar[str] = "steer"
-        feature: FeatureNumber  # the fields are the question: types, defaults, help and limits stand here alone
+        feature: Count  # the fields are the question: types, defaults, help and limits stand here alone
 
         def measure(self, run: Session) -> list[SteeredRow]: ...
 
@@ -128,7 +128,9 @@ class PriceOf(Act[Prices, Price]):
 
     def __post_init__(self) -> None:
         if not isinstance(self.act, Compared):
-            raise UsageError(f"{self.act.verb} runs the model once or a few times: it has no draws to count")
+            raise UsageError(
+                f"{self.act.verb} runs the model a few times and has no draws to count; ask without an estimate"
+            )
 
     def measure(self, run: Prices) -> Price:
         assert isinstance(self.act, Compared)  # checked above

@@ -163,18 +163,21 @@ def from_json(form: Any, raw: Any, where: object, origin: Origin = "stored") -> 
 
 
 def check_fields(value: Any, where: object) -> None:
-    """Raise `ConfigError` for the first field of a dataclass whose value is not what its annotation allows."""
+    """Put each field of a dataclass into the type of its annotation: a list into a tuple, an integer into a number.
+
+    Raises `ConfigError` for the first field whose value is not what its annotation allows.
+    """
     from pydantic import ValidationError
 
     hints = get_type_hints(type(value), include_extras=True)
     for field in fields(value):
         content = getattr(value, field.name)
         try:
-            _adapter(hints[field.name]).validate_python((content,), strict=False)
+            (checked,) = _adapter(hints[field.name]).validate_python((content,), strict=False)
         except ValidationError as error:
-            raise ConfigError(
-                f"{where}: {field.name} {_first_problem(error.errors(include_url=False), [content])}"
-            ) from None
+            problems = [problem | {"loc": (0, field.name, *problem["loc"][1:])} for problem in error.errors()]
+            raise ConfigError(f"{where}: {_first_problem(problems, {field.name: content})}") from None
+        object.__setattr__(value, field.name, checked)
 
 
 def _first_problem(problems: list[Any], raw: Any) -> str:

@@ -4,12 +4,13 @@ The acts are those of `saes.acts`, their fields the options. A field that is no 
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cache
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args, get_type_hints
 
 from dashboard.answers import plain
-from interp.acts import Act, PriceOf, decode, is_streamed
+from interp.acts import Act, Compared, PriceOf, decode, is_streamed
 from interp.artifacts import as_json
 from interp.errors import ConfigError, UnknownNameError, program
 from saes.acts import catalogue
@@ -22,27 +23,43 @@ class Asks(Threaded, InWorkspace):
     """Options of every act on the command line."""
 
     act: ClassVar[type[Act[Any, Any]]]
-    estimate: bool = False
-    """Say how many passes of the model the answer takes, and answer nothing."""
 
     def run(self) -> None:
         """Print the answer as JSON; of an act in steps, a line for each."""
-        values = {field.name: _typed(field.name, getattr(self, field.name)) for field in fields(self.act)}
-        act = decode(self.act, {name: value for name, value in values.items() if value is not None})
         self.use_threads()
-        run = Session(self.open_workspace(), any_model=True)
-        if self.estimate:
-            say(json.dumps(plain(PriceOf(act=act).measure(run)), indent=1))
-        elif is_streamed(act):
+        act, run = self.asked(), Session(self.open_workspace(), any_model=True)
+        if is_streamed(act):
             for step in act.measure(run):
                 say(json.dumps(plain(step), ensure_ascii=False))
         else:
             say(json.dumps(plain(act.measure(run)), ensure_ascii=False, indent=1))
 
+    def asked(self) -> Act[Any, Any]:
+        """Return the act that the options say."""
+        hints = get_type_hints(self.act)
+        values = {field.name: _typed(field.name, getattr(self, field.name), hints) for field in fields(self.act)}
+        return decode(self.act, {name: value for name, value in values.items() if value is not None})
 
-def _typed(name: str, value: Any) -> Any:
-    """Return a value in the form of JSON; the text of an object or a list is read."""
-    if not isinstance(value, str) or not value.lstrip().startswith(("{", "[")) or name in ("text", "message"):
+
+@dataclass(frozen=True, kw_only=True)
+class AsksBesideNulls(Asks):
+    """Options of every act with nulls."""
+
+    estimate: bool = False
+    """Say how many passes of the model the answer takes, and answer nothing."""
+
+    def run(self) -> None:
+        """Print the answer, or what it takes."""
+        if not self.estimate:
+            return super().run()
+        run = Session(self.open_workspace(), any_model=True)
+        return say(json.dumps(plain(PriceOf(act=self.asked()).measure(run)), indent=1))
+
+
+def _typed(name: str, value: Any, hints: Mapping[str, Any]) -> Any:
+    """Return a value in the form of JSON; the text of an object or a list is read, but where a field is a text."""
+    is_text = str in {hints[name], *get_args(hints[name])}
+    if not isinstance(value, str) or is_text or not value.lstrip().startswith(("{", "[")):
         return as_json(value)
     try:
         return json.loads(value)
@@ -59,8 +76,10 @@ def acts() -> dict[str, type[Verb]]:
 def _verb_of(act: type[Act[Any, Any]]) -> type[Verb]:
     """Return a verb with the fields of an act as its options."""
     words = (ASK, act.verb.replace("_", "-"))
+    base: type[Asks] = AsksBesideNulls if issubclass(act, Compared) else Asks
     members = {"act": act, "words": words, "__doc__": act.__doc__, "__module__": __name__}
-    return dataclass(frozen=True, kw_only=True)(type(act.__name__, (Asks, act), members))
+    made: type[Any] = type(act.__name__, (base, act), members)
+    return dataclass(frozen=True, kw_only=True)(made)
 
 
 def act_called(words: list[str]) -> tuple[type[Verb], list[str]]:

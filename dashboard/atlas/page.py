@@ -203,7 +203,7 @@ NARROWING = ("search", "filter", "selection")
 
 
 def layout(context: Context, name: str | None = None, **address: Any) -> html.Div:
-    """`/atlas/<name>?colour=&size=&q=&filter=&selection=&point=&at=x,y,span&overlays=` (atlas/data.py)."""
+    """`/atlas/<name>?colour=&size=&q=&filter=&selection=&point=&at=x,y,span&overlays=` (`dashboard.maps.view`)."""
     workspace, made = context.workspace, view.choose(context.workspace, name)
     name = made.name
     query = {

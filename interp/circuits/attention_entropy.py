@@ -134,8 +134,10 @@ def measure_entropy(
     if n_documents < 2:
         raise ConfigError(f"an interval needs tokens of at least two documents, got {n_documents}; take more contexts")
     text = {"tokens": tokens, "documents": documents, "batch_size": batch_size}
-    trained = entropy_by_document(model, **text, progress=progress)
-    untrained = entropy_by_document(untrained_model(model, seed), **text, progress=progress)
+    trained, untrained = (
+        entropy_by_document(measured, **text, progress=_half(progress, half, name))
+        for half, (name, measured) in enumerate({"trained": model, "untrained": untrained_model(model, seed)}.items())
+    )
     mean, low, high = t_interval(trained).clip(0, 1)
     null, null_low = untrained_bound(untrained)
     layer, head = np.indices(mean.shape)
@@ -150,6 +152,13 @@ def measure_entropy(
     )
     rows = Table.of_columns(HeadEntropy, {name: column.ravel() for name, column in columns.items()})
     return AttentionEntropy(settings=settings, null=null, null_low=null_low, heads=rows)
+
+
+def _half(progress: Progress | None, half: int, name: str) -> Progress | None:
+    """Return the progress of one of two passes over the text."""
+    if progress is None:
+        return None
+    return lambda done, total, _: progress(half * total + done, 2 * total, {"model": name})
 
 
 def entropy_by_document(

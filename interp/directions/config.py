@@ -40,7 +40,7 @@ class DirectionConfig:
     interventions: bool = True
     """Also steer along it."""
     action: Annotated[Action, BASIC] = "add"
-    """What steering does: `add` to the coordinate, `set` it, or `ablate` the direction after every block."""
+    """What steering does: `add` to the coordinate, `set` it, or `ablate` it at the embedding and after every block."""
     strengths: tuple[float, ...] = STRENGTHS
     """Strengths to try. 1 is the distance between the means of the two sides."""
     layers: int = 6

@@ -69,7 +69,8 @@ class Questions:
         return replace(self, tokens=self.tokens[at], at=self.at[at], ids=self.ids[at], counts=self.counts[at])
 
     def read(self, logits: Float[Tensor, "arms rows k vocab"]) -> Float[Tensor, "arms rows"]:
-        """Return the answer of every row."""
+        """Return the answer of every row, on the CPU: some devices have no double precision."""
+        logits = logits.cpu()
         if self.words:
             inside = logits[:, :, 0].double().log_softmax(-1)[..., list(self.words)].logsumexp(-1)
             return inside - torch.log(-torch.expm1(inside.clamp(max=-1e-12)))

@@ -3,7 +3,7 @@
     asked = sampled_questions(model, prompts, rule=r"\\b(great|lovely)\\b")
     choice = choose_steering(model, candidates, asked, neutral_text(model, TEXT))
 
-A sample of a prompt is drawn with the same random numbers in every arm and unsteered, so that a arm that changes
+A sample of a prompt is drawn with the same random numbers in every arm and unsteered, so that an arm that changes
 nothing changes no share.
 """
 
@@ -133,7 +133,7 @@ def _of_one_length(prompts: Sequence[Tensor], most: int) -> Iterator[list[int]]:
 def _written(
     model: HookedModel, rows: Tensor, arms: Arms | None, temperature: float, generator: torch.Generator
 ) -> Int[Tensor, "rows new"]:
-    """Continue `rows [n, pos]` in every arm: `[arms * n, new]`, the rows of a arm together."""
+    """Continue `rows [n, pos]` in every arm: `[arms * n, new]`, the rows of an arm together."""
     n_new = max(0, min(SAMPLE_TOKENS, model.cfg.n_ctx - rows.shape[1]))
     tokens = rows.to(model.cfg.device).repeat(1 if arms is None else len(arms), 1)
     if not n_new:

@@ -142,7 +142,7 @@ class DirectionGeometry(Artefact, kind="direction"):
         return Intervention(target=target, action=self.settings.action, amount=amount)
 
     def steps(self, strength: float | None = None) -> tuple[Intervention, ...]:
-        """Return all interventions of the steering: `ablate` is done after every block."""
+        """Return all interventions of the steering: `ablate` is done at the embedding and after every block."""
         return tuple(everywhere(self.intervention(strength), self.n_layers))
 
     def headline(self) -> str:

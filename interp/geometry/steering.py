@@ -157,7 +157,7 @@ def _measure(
     """Return log-odds of the targets as the next token, and the loss per token: unsteered first, then of every arm."""
 
     def log_odds(logits: Tensor) -> Tensor:
-        inside = logits[:, 0, 0].double().log_softmax(-1)[:, targets].logsumexp(-1)
+        inside = logits[:, 0, 0].cpu().double().log_softmax(-1)[:, targets].logsumexp(-1)
         return inside - torch.log(-torch.expm1(inside.clamp(max=-1e-12)))
 
     def values(tokens: Tensor, read: Callable[[Tensor], Tensor], first: int) -> Tensor:

@@ -19,11 +19,11 @@ from torch import Tensor
 
 from interp.interventions.edits import adding, change_of
 from interp.interventions.intervention import Action, stream_points
-from interp.models.adapter import Hook, bos_token_id
+from interp.models.adapter import Hook, available_hook_points, bos_token_id
 from interp.models.generation import Offset
 from interp.models.hooked import HookedModel
 from interp.models.passes import block_after, capture, read_hook, run_from
-from interp.names import canonical_hook_point, parse_hook_point
+from interp.names import canonical_hook_point, check_hook_points, parse_hook_point
 from interp.seeds import make_generator
 
 PASS_TOKENS, PASS_LOGITS = 2048, 768
@@ -42,7 +42,10 @@ class Scale:
 
 @dataclass(frozen=True)
 class Arms:
-    """Changes along vectors, each in a part of the batch of its own. `ablate` makes them after every block."""
+    """Changes along vectors, each in a part of the batch of its own.
+
+    `ablate` makes them at the embedding and after every block.
+    """
 
     hook_point: str
     vectors: Float[Tensor, "arms d"]
@@ -105,6 +108,7 @@ class Arms:
             return after_bos * factors["now"].to(value) if factors else after_bos
 
         changes = self.changing(model, sizes)
+        check_hook_points([name for name, _ in changes], available_hook_points(model), model.cfg.n_layers)
         if scale is None:
             return changes
 

@@ -77,7 +77,7 @@ def from_position(inner: Hook, first: int) -> Hook:
 
 
 def changed(value: Tensor, action: Action, amount: Tensor | float, replaced_by: Tensor | None = None) -> Tensor:
-    """Return a value after an action; `other` is its value in the other run."""
+    """Return a value after an action; `replaced_by` is its value in the other run."""
     match action:
         case "add":
             return value + amount

@@ -115,7 +115,7 @@ class Intervention:
 
 
 def everywhere(step: Intervention, n_layers: int) -> list[Intervention]:
-    """Return the ablation of a direction after every block (Arditi et al. 2024); any other step as it is."""
+    """Return the ablation of a direction at the embedding and after every block (Arditi et al. 2024); else the step."""
     if step.action != "ablate" or not isinstance(step.target, Direction):
         return [step]
     targets = [replace(step.target, hook_point=name) for name in stream_points(n_layers)]

@@ -163,9 +163,15 @@ def measure(
 
 @torch.no_grad()
 def final_states(
-    system: System, changes: Sequence[Sequence[Intervention]], mode: Mode = "free", layers: range | None = None
+    system: System,
+    changes: Sequence[Sequence[Intervention]],
+    mode: Mode = "free",
+    layers: range | None = None,
+    done: Callable[[int], None] | None = None,
 ) -> Float[Tensor, "runs d_model"]:
     """Return the change of the unembedding's input at the last position, by each set of changes.
+
+    `done` is called with the number of tokens of each pass.
 
     Raises `ConfigError` for a position outside the prompt, or for a range in a mode without one.
     """
@@ -178,7 +184,11 @@ def final_states(
     if mode == "direct" or (layers is not None and len(layers) == frozen.shape.n_layers):
         return torch.stack([push(frozen, delta).final[-1] for delta in written])
     parts = [written[first : first + ROWS] for first in range(0, len(written), ROWS)]
-    states = [_run(frozen, part, mode, layers) for part in parts]
+    states = []
+    for part in parts:
+        states.append(_run(frozen, part, mode, layers))
+        if done:
+            done(len(part) * frozen.n_pos)
     return torch.cat(states) - final_input(frozen, frozen.resid_post[-1])
 
 

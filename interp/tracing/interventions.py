@@ -101,8 +101,11 @@ def intervene(
     layers: range | None = None,
     n_random: int = DRAWS["standard"],
     seed: int = 0,
+    done: Callable[[int], None] | None = None,
 ) -> GraphIntervention:
     """Change latents and measure the first target of a graph of the same prompt, with prediction and null.
+
+    `done` is called with the number of tokens of each pass.
 
     Raises `ConfigError` without changes, for a position outside the prompt, or for a graph of another prompt.
     """
@@ -112,7 +115,7 @@ def intervene(
         raise ConfigError("the graph belongs to another prompt; trace this one")
     read = read_of(system, graph)
     draws = changes_and_nulls(system, changes, n_random, seed)
-    states = final_states(system, draws, mode, layers)
+    states = final_states(system, draws, mode, layers, done)
     moved = (states @ read).double().cpu().numpy()
     clean = final_input(system.frozen, system.frozen.resid_post[-1])
     null, rounding = moved[1:], ROUNDING * max(1.0, abs(float(clean @ read)))

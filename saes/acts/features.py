@@ -222,10 +222,9 @@ class Ablate(OnFeature, Compared[Session, list[AblatedExample]]):
         return site.arms(case.feature, case.alike[:n], n, 0)
 
     def price(self, run: Session) -> Price:
-        _, case = self.case(run, run.model(self.spec(run)))
-        return _price(
-            self.nulls, len(self.arms(run)), sum(len(text.token_ids) + 1 for text in case.strongest(EXAMPLES))
-        )
+        site, case = self.case(run, run.model(self.spec(run)))
+        tokens = sum(len(passage.token_ids) + site.first for passage in case.strongest(EXAMPLES))
+        return _price(self.nulls, len(self.arms(run)), tokens)
 
     @without_gradients
     def measure(self, run: Session) -> list[AblatedExample]:
@@ -237,7 +236,8 @@ class Ablate(OnFeature, Compared[Session, list[AblatedExample]]):
         model = run.model(self.spec(run))
         site, case = self.case(run, model)
         run.check("ablating the feature")
-        arms, examples, done = self.arms(run), [], run.counted(self.price(run))
+        arms, examples = self.arms(run), list[AblatedExample]()
+        done = run.counted(self.price(run), lambda _: f"example {len(examples) + 1} of {EXAMPLES}")
         for passage in case.strongest(EXAMPLES):
             tokens, _, _ = with_bos(model, [passage])
             acts = site.activations(site.read(tokens).x, [case.feature])[0, site.first :, 0]

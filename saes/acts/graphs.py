@@ -66,7 +66,7 @@ class ChangeLatents(OnLatents, Compared[Session, "GraphIntervention"]):
         Literal["direct", "attention", "free"],
         Words(free="nothing frozen", attention="attention frozen", direct="all frozen: direct effect alone"),
     ] = "free"
-    """What is recomputed: nothing but direct effects, attention patterns frozen, or everything."""
+    """What is recomputed: `direct` only direct effects, `attention` all but attention patterns, `free` everything."""
     nulls: Level = "standard"
 
     def arms(self, run: Session) -> "list[list[Intervention]]":
@@ -87,8 +87,8 @@ class ChangeLatents(OnLatents, Compared[Session, "GraphIntervention"]):
         changes = self.changes(graph)
         run.check("reading the prompt of the graph")
         system = run.traced(graph)
-        run.check("changing the latents, and random ones")
-        return intervene(system, changes, graph, mode=self.mode, n_random=DRAWS[self.nulls])
+        done = run.counted(self.price(run))
+        return intervene(system, changes, graph, mode=self.mode, n_random=DRAWS[self.nulls], done=done)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -94,6 +94,7 @@ class PatchPrompts(Compared[Session, "PatchingMap"]):
         from interp.circuits.tasks import pair_task
         from interp.patching.patching_map import PatchingConfig
 
+        run.check("reading the two prompts")
         model, tokens = run.prompt(self.clean, self.model, self.chat)
         if tokens.shape[1] > PATCH_TOKENS:
             raise PromptError(

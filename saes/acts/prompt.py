@@ -87,7 +87,7 @@ class ReadLayers(OnPrompt, Act[Session, LensCells]):
 
         reading = run.reading(self.text, self.model, self.chat)
         n = reading.tokens.shape[1]
-        if not 0 <= self.start < self.stop <= n:
+        if not self.start < self.stop <= n:
             raise PromptError(
                 f"the prompt has positions 0 to {n - 1}, got {self.start} to {self.stop - 1}; choose among them"
             )

@@ -88,8 +88,10 @@ class Pace:
     def __init__(self) -> None:
         self._seconds: float | None = None
 
-    def counting(self, price: Price, check: Callable[[str], None]) -> Callable[[int], None]:
-        """Return a function that counts the tokens of passes, and tells `check` the arm that runs and the time left."""
+    def counting(
+        self, price: Price, check: Callable[[str], None], stage: Callable[[int], str]
+    ) -> Callable[[int], None]:
+        """Return a function that counts the tokens of passes, and tells `check` the stage and the time left."""
         done, begun = 0, time.perf_counter()
 
         def add(tokens: int) -> None:
@@ -97,7 +99,7 @@ class Pace:
             done += tokens
             self._seconds = (time.perf_counter() - begun) / done
             left = duration(max(0, price.total - done) * self._seconds)
-            check(f"{arm}, {left} left" if (arm := price.arm(done)) else "")
+            check(f"{now}, {left} left" if (now := stage(done)) else "")
 
         return add
 
@@ -139,9 +141,12 @@ class Session:
         """Name the stage that begins; an empty name is a step within one."""
         self._check(stage)
 
-    def counted(self, price: Price) -> Callable[[int], None]:
-        """Return a function that counts the tokens of passes and names the arm that runs; it raises as `check` does."""
-        return self._pace.counting(price, self.check)
+    def counted(self, price: Price, stage: Callable[[int], str] | None = None) -> Callable[[int], None]:
+        """Return a function that counts the tokens of passes and names the stage; it raises as `check` does.
+
+        `stage` names it after a number of tokens; by default it is the arm that runs.
+        """
+        return self._pace.counting(price, self.check, stage or price.arm)
 
     def priced(self, price: Price) -> Price:
         """Return a price with its seconds, at the pace of the last answer that was counted."""
@@ -275,7 +280,7 @@ class Session:
 
     def feature(self, features: str, feature: int, model: HookedModel) -> "tuple[DictionarySite, FeatureCase]":
         """Return the hook points of a dictionary in a model, and one of its features with its text and controls."""
-        from saes.features.measure_proof import DictionarySite
+        from interp.interventions.site import DictionarySite
         from saes.features.proof import ProofConfig, read_case
 
         dictionary = self.dictionary(self.described(features).settings.model, features)
