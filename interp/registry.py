@@ -2,13 +2,15 @@
 
     register(Kind("heads", "heads", "interp.circuits.head_scores:HeadScores"))     # in `interp/__init__.py`
 
-A package lists its kinds in its `__init__.py`, so they are known once it is imported. The class of a kind says the rest
-(`interp.artifacts.artefact`); it is imported when it is first needed, so that listing a workspace imports no analysis.
-Torch-free.
+A package lists its kinds in its `__init__.py`, and itself as an entry point `interp.kinds`, by which it is imported.
+The class of a kind says the rest (`interp.artifacts.artefact`); it is imported when it is first needed, so that listing
+a workspace imports no analysis. Torch-free.
 """
 
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
+from importlib.metadata import entry_points
 from typing import Any
 
 from interp.errors import ConfigError, UnknownNameError
@@ -51,17 +53,30 @@ def register(*kinds: Kind) -> None:
         KINDS[kind.name], FOLDERS[kind.name] = kind, kind.folder
 
 
+@cache
+def discover() -> None:
+    """Import the packages that own kinds: those that installed distributions name as entry points `interp.kinds`.
+
+    One that is only on the path, and not installed, has to be imported by whoever wants its kinds.
+    """
+    for point in entry_points(group="interp.kinds"):
+        point.load()
+
+
 def check_kind(kind: str) -> None:
     """Raise `UnknownNameError` for an unknown kind."""
+    discover()
     if kind not in KINDS:
         raise UnknownNameError("artefact kind", kind, KINDS, "(a package registers its kinds when it is imported)")
 
 
 def kinds_of(group: str) -> tuple[str, ...]:
     """Return the kinds of a group, or the kind of that name."""
+    discover()
     return tuple(name for name, kind in KINDS.items() if group in (name, kind.group))
 
 
 def kind_in(folder: str) -> str:
     """Return the kind whose artefacts lie in a folder of the workspace; empty when there is none."""
+    discover()
     return next((kind for kind, known in FOLDERS.items() if known == folder), "")

@@ -32,7 +32,7 @@ from interp.errors import (
     WorkbenchError,
     disk_errors,
 )
-from interp.registry import FOLDERS, KINDS, check_kind, kind_in
+from interp.registry import FOLDERS, KINDS, check_kind, discover, kind_in
 from interp.remote import MANIFEST, Mirror, mirror_of
 
 if TYPE_CHECKING:
@@ -76,6 +76,7 @@ class Workspace:
         Raises `ConfigError` for a URL of no store, `MissingError` where there is no folder or store, `ResourceError`
         where no folder can be made or the store does not answer.
         """
+        discover()
         self.remote: Mirror | None = None
         if url := _store_url(root):
             self.remote = mirror_of(url, frozenset(FOLDERS.values()))
@@ -284,7 +285,7 @@ class Workspace:
         if others := sorted(folder.name for folder in folders if any(folder.glob(f"*/{MANIFEST}"))):
             warnings.warn(
                 f"{', '.join(others)} of this workspace hold artefacts of kinds that no imported package registers, so "
-                "they are not listed; `import saes` registers those of dictionaries",
+                "they are not listed; import the package that owns them, or install it",
                 stacklevel=4,
             )
 

@@ -17,6 +17,7 @@ import interp.studies as studies
 import saes
 from dashboard.figures import plot
 from interp.artifacts import KINDS, Artefact, Table, as_json, open_artefact, save_artefact, verify
+from interp.circuits.attention_entropy import measure_entropy
 from interp.errors import ConfigError, CorruptError
 from interp.names import HeadName
 from interp.results import Result, table_lines
@@ -87,6 +88,9 @@ CASES = {
         lambda: interp.score_heads(model(), n_prompts=4, context_length=15, min_lag=5, max_lag=7, seeds=(0, 1)),
         "head layer kind score low high null null_high found",
         figure=True),
+    "attention entropy": Case(
+        lambda: measure_entropy(model(), torch.arange(24).view(2, 12) % 8, torch.arange(24).view(2, 12) // 6),
+        "head layer entropy low high sharp"),
     "induction evidence": Case(evidence, "head strict stripe sender by_keys by_queries p_holm induction", figure=True),
     "circuit": Case(lambda: evidence().circuit, "source target via position score", figure=True),
     "ablations": Case(ablations, "group kind loss_first_half loss_second_half low high n_heads", figure=True),
@@ -191,7 +195,8 @@ def classes_of_results(base: type = Result) -> set[type]:
     found = set()
     for each in base.__subclasses__():
         own = each.__module__.split(".")[0] in ("interp", "saes")
-        concrete = own and each is not Artefact and not inspect.isabstract(each)
+        base_of_kinds = issubclass(each, Artefact) and not getattr(each, "kind", "")
+        concrete = own and not base_of_kinds and not inspect.isabstract(each)
         found |= classes_of_results(each) | ({each} if concrete else set())
     return found
 

@@ -366,12 +366,13 @@ def one_late(patient: Patient) -> None:
 def other_units(patient: Patient) -> None:
     from interp.interventions import apply
 
-    real, factor = apply.changed, patient.factor(1.3, 3)
+    changed, change_of, factor = apply.changed, apply.change_of, patient.factor(1.3, 3)
 
-    def scaled(value: Tensor, step: Any, other: Tensor | None = None) -> Tensor:
-        return value + factor * (real(value, step, other) - value)
+    def scaled(value: Tensor, *step: Any) -> Tensor:
+        return value + factor * (changed(value, *step) - value)
 
     patient.patch("interp.interventions.apply.changed", scaled)
+    patient.patch("interp.interventions.apply.change_of", lambda *step: factor * change_of(*step))
 
 
 @exhibit("an intervention of strength 0 changes something", kind="edits")

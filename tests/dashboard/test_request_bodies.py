@@ -96,7 +96,8 @@ def circuit_bodies() -> dict[str, Any]:
 def live_bodies() -> dict[str, Any]:
     """Return bodies of a page's requests to the model; `test_dashboard_acts` has those of every act."""
     steer = {"features": "demo", "feature": 3, "text": "Once", "strength": 1.5, "visitor": "v"}
-    return {"/api/act/steer": steer, "/api/visitor/stage": {"visitor": "v"}, "/api/visitor/cancel": {"visitor": "v"}}
+    routes = {"/api/act/steer": steer, "/api/price/judge_steering": steer | {"nulls": "quick"}}
+    return routes | {f"/api/visitor/{what}": {"visitor": "v"} for what in ("stage", "cancel")}
 
 
 def chat_bodies(step: dict[str, Any]) -> dict[str, Any]:
@@ -160,6 +161,7 @@ def test_every_route_that_takes_json_takes_the_bodies_that_its_page_sends(site):
     rules = [rule for rule in client.application.url_map.iter_rules() if "POST" in (rule.methods or ())]
     known = {
         f"{rule}".replace("/act/<name>", "/act/steer")
+        .replace("/price/<name>", "/price/judge_steering")
         .replace("<folder>/<name>", "edge-circuits/ioi")
         .replace("<name>", "capital")
         for rule in rules

@@ -30,7 +30,7 @@ from interp.models.loading import load_model
 from interp.models.small import SmallConfig
 from interp.statistics import Interval, proportion_interval, t_interval
 from saes.acts.features import NEW_TOKENS, Ablate, ReadText, SeparateLists, Steer
-from saes.acts.session import Session
+from saes.acts.session import Pace, Session
 from saes.features.build import build_features
 from saes.features.measure_proof import (
     STRENGTHS,
@@ -462,7 +462,7 @@ class Planted(Session):
     """A run with the planted model, whose prompts are the numbers of tokens, and one feature of its dictionary."""
 
     def __init__(self, site: DictionarySite, case: Any, lists: Any = None):
-        self.site, self.case, self.words = site, case, lists
+        self.site, self.case, self.words, self._pace = site, case, lists, Pace()
 
     def described(self, features):
         return SimpleNamespace(settings=SimpleNamespace(model="tiny"))
