@@ -344,6 +344,7 @@ def test_switching_the_scheme_keeps_the_view(visit):
     graph_is_drawn(page, 30)
     page.wait_for_selector("#circuit-side h2")
     before = shown(page)
+    settle(page)
     page.click("#scheme-toggle")
     page.wait_for_function("document.documentElement.dataset.scheme === 'dark'")
     graph_is_drawn(page, 30)
