@@ -59,13 +59,16 @@ def wait_until(frame: Any, expression: str, *, arg: Any = None, timeout: float =
     """
     from playwright.sync_api import Error
 
-    end = time.monotonic() + timeout / 1000
+    end, problem = time.monotonic() + timeout / 1000, ""
     while True:
-        with contextlib.suppress(Error):  # the page is on its way to another, or not as far as the expression needs
+        try:
             if frame.evaluate(expression, arg):
                 return
+            problem = ""
+        except Error as error:  # the page is on its way to another, or not as far as the expression needs
+            problem = f" ({error})"
         if time.monotonic() > end:
-            raise TimeoutError(f"{timeout:g} ms passed before this was true: {expression}")
+            raise TimeoutError(f"{timeout:g} ms passed before this was true: {expression}{problem}")
         (frame.page if hasattr(frame, "page") else frame).wait_for_timeout(25)
 
 
@@ -138,10 +141,10 @@ class Visit:
         return self.page
 
     def leave(self) -> None:
-        """Leave the page as a new one would be, but for what the browser keeps of every visitor."""
+        """Leave the page as a new one would be, in the scheme of the system, but for what the browser keeps else."""
         for event, listener in self._listeners.items():
             self.page.remove_listener(event, listener)
-        self.page.evaluate("sessionStorage.clear()")
+        self.page.evaluate("sessionStorage.clear(); localStorage.removeItem('workbench-scheme')")
         self.page.goto("about:blank")
         self.page.mouse.move(0, 0)
         self.page.set_viewport_size(VIEWPORT)
