@@ -142,10 +142,7 @@ class Session:
         self._check(stage)
 
     def counted(self, price: Price, stage: Callable[[int], str] | None = None) -> Callable[[int], None]:
-        """Return a function that counts the tokens of passes and names the stage; it raises as `check` does.
-
-        `stage` names it after a number of tokens; by default it is the arm that runs.
-        """
+        """Return a function that counts the tokens of passes and names the stage (the arm); it raises as `check`."""
         return self._pace.counting(price, self.check, stage or price.arm)
 
     def priced(self, price: Price) -> Price:
