@@ -70,7 +70,7 @@ for name, level in {"dedicated": 1, "triangle 2/3": 2 / 3, "pair 1/2": 1 / 2, "p
 figure
 
 # %% [markdown]
-# The sum of the dimensionalities is at most the rank, and equals it only where directions balance (tight frames). Random
+# The sum of the dimensionalities is at most the rank, and equals it only where directions balance (tight frames; Scherlis et al. 2022). Random
 # directions do not:
 
 # %%
