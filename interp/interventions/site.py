@@ -57,9 +57,14 @@ class DictionarySite:
             return f"blocks.{parse_hook_point(self.writes).layer}.hook_resid_post"
         return self.writes
 
+    @property
+    def normalises(self) -> bool:
+        """True where the dictionary scales each token, so that what it writes is scaled too."""
+        return hasattr(self.dictionary, "scale") and self.writes == self.reads
+
     def size(self, x: Tensor) -> Tensor:
         """Return the factor of every addition, `[..., 1]`: 1, or a token's scale where the dictionary normalises."""
-        if not hasattr(self.dictionary, "scale") or self.writes != self.reads:
+        if not self.normalises:
             return x.new_ones(*x.shape[:-1], 1)
         ones = x.new_ones(*x.shape[:-1], 1)
         return self.dictionary.complete(ones, x) - self.dictionary.complete(ones - ones, x)
@@ -80,8 +85,7 @@ class DictionarySite:
 
     def adding(self, directions: Tensor, amount: float = 1.0) -> Arms:
         """Return what is added along directions `[k, d]`, in the amounts in which the dictionary writes."""
-        normalises = hasattr(self.dictionary, "scale") and self.writes == self.reads
-        scale = Scale(self.reads, self.size) if normalises else None
+        scale = Scale(self.reads, self.size) if self.normalises else None
         return Arms(self.writes, directions, torch.full((len(directions),), amount), scale=scale)
 
     @staticmethod

@@ -169,8 +169,7 @@ class JudgeSteering(OnFeature, Compared[Session, SteeringVerdict]):
     def arms(self, run: Session) -> "Arms":
         """Return what is added: along the feature, along random directions, and along features of like density."""
         site, case = self.case(run, run.model(self.spec(run)))
-        n = DRAWS[self.nulls]
-        return site.arms(case.feature, case.alike[:n], n, 0, self.strength * case.max_activation)
+        return _arms(self.nulls, site, case, self.strength * case.max_activation)
 
     def price(self, run: Session) -> Price:
         return _price(self.nulls, len(self.arms(run)), run.prompt(self.text, self.spec(run), self.chat)[1].shape[1])
@@ -182,14 +181,20 @@ class JudgeSteering(OnFeature, Compared[Session, SteeringVerdict]):
         n = DRAWS[self.nulls]
         model, tokens = run.prompt(self.text, self.spec(run), self.chat)
         site, case = self.case(run, model)
-        arms = self.arms(run)
+        amount = self.strength * case.max_activation
+        arms = _arms(self.nulls, site, case, amount)
         run.check("reading the words of every direction")
         words = words_of(site, arms.vectors, n, run.jacobian_lens(self.spec(run)), -1.0 if self.strength < 0 else 1.0)
         done = run.counted(_price(self.nulls, len(arms), tokens.shape[1]))
         moved, shift = next_token_changes(site, [tokens], arms, words.ids, done)
         raised, shifted = (_compared(values, n) for values in (words.means(moved, 1), shift[:, 0]))
-        amount = self.strength * case.max_activation
         return SteeringVerdict(case.feature, self.strength, amount, words.held_back(model), raised, shifted)
+
+
+def _arms(level: Level, site: "DictionarySite", case: "FeatureCase", amount: float = 1.0) -> "Arms":
+    """Return the arms of a feature: along it, and along as many directions of each null as a level has draws."""
+    n = DRAWS[level]
+    return site.arms(case.feature, case.alike[:n], n, 0, amount)
 
 
 def _price(level: Level, arms: int, tokens: int) -> Price:
@@ -217,14 +222,15 @@ class Ablate(OnFeature, Compared[Session, list[AblatedExample]]):
 
     def arms(self, run: Session) -> "Arms":
         """Return what is subtracted in the amounts of the feature: along it, and along the directions of both nulls."""
-        site, case = self.case(run, run.model(self.spec(run)))
-        n = DRAWS[self.nulls]
-        return site.arms(case.feature, case.alike[:n], n, 0)
+        return _arms(self.nulls, *self.case(run, run.model(self.spec(run))))
 
     def price(self, run: Session) -> Price:
         site, case = self.case(run, run.model(self.spec(run)))
+        return self._priced(site, case, len(_arms(self.nulls, site, case)))
+
+    def _priced(self, site: "DictionarySite", case: "FeatureCase", n_arms: int) -> Price:
         tokens = sum(len(passage.token_ids) + site.first for passage in case.strongest(EXAMPLES))
-        return _price(self.nulls, len(self.arms(run)), tokens)
+        return _price(self.nulls, n_arms, tokens)
 
     @without_gradients
     def measure(self, run: Session) -> list[AblatedExample]:
@@ -236,9 +242,11 @@ class Ablate(OnFeature, Compared[Session, list[AblatedExample]]):
         model = run.model(self.spec(run))
         site, case = self.case(run, model)
         run.check("ablating the feature")
-        arms, examples = self.arms(run), list[AblatedExample]()
-        done = run.counted(self.price(run), lambda _: f"example {len(examples) + 1} of {EXAMPLES}")
-        for passage in case.strongest(EXAMPLES):
+        arms, examples = _arms(self.nulls, site, case), list[AblatedExample]()
+        passages = case.strongest(EXAMPLES)
+        price = self._priced(site, case, len(arms))
+        done = run.counted(price, lambda _: f"example {len(examples) + 1} of {len(passages)}")
+        for passage in passages:
             tokens, _, _ = with_bos(model, [passage])
             acts = site.activations(site.read(tokens).x, [case.feature])[0, site.first :, 0]
             change = -ablation_changes(site, [passage], case.feature, arms, done)[..., 0]
