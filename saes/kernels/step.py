@@ -30,7 +30,7 @@ import torch
 from torch import Tensor
 
 from interp.ranks import ALONE, Ranks
-from saes.kernels.plain import PlainOps
+from saes.kernels._plain import PlainOps
 from saes.kernels.spread import UNSHARED, Spread, SpreadOps, kth_largest
 from saes.kernels.state import NAMES, Active, Gradients, Ops, Pass, Rule, TrainState
 

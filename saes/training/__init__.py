@@ -4,7 +4,7 @@
 - `data`        batches of activations, scaled and shuffled
 - `train`       the loop
 - `run`         one dictionary in training: opened or resumed, advanced by a batch, finished
-- `checkpoint`  the state of a run on disk
+- `_checkpoint` the state of a run on disk
 - `log_checks`  problems that the log of a training shows: begun anew, tokens counted twice, other rows than planned
 - `reconstruction`  FVU, L0 and dead latents on held-out rows
 - `stored`      a dictionary in a workspace, as an artefact, the class of these scores, and a peer's dictionary into it

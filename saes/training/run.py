@@ -1,9 +1,9 @@
 """One dictionary in training: opened or resumed, advanced by one batch at a time, finished.
 
 `saes.training.train` reads the batches, for one run or for several at once. A run may be spread over ranks
-(`saes.kernels.spread`): each has its own `Run`, all take the same steps, and the first of them writes. Every few steps
-`Metrics`, the health of the run, become a line of `log.jsonl`. Initial weights are drawn from the seed, biases start at
-the mean of the data, and some kinds initialise parameters from the first batch.
+(`saes.kernels.spread`): each has its own `TrainingProcess`, all take the same steps, and the first of them writes.
+Every few steps `Metrics`, the health of the run, become a line of `log.jsonl`. Initial weights are drawn from the seed,
+biases start at the mean of the data, and some kinds initialise parameters from the first batch.
 """
 
 import contextlib
@@ -30,13 +30,13 @@ from saes.kernels.autograd import AutogradSettings, AutogradStepper
 from saes.kernels.spread import UNSHARED, Spread
 from saes.kernels.state import BY_LATENT, RunState, TrainState
 from saes.kernels.step import Buffers, Stepper, StepResult, StepSettings, choose_ops
-from saes.kinds.autograd import AutogradRecipe, AutogradSAE, Sizes
-from saes.kinds.base import SAE, Finished, Recipe, SAEMetadata, Trained
+from saes.kinds.autograd import AutogradRecipe, AutogradSAE, DictionarySizes
+from saes.kinds.base import SAE, Finished, SAEMetadata, Trained, TrainingRecipe
 from saes.kinds.config import SAEConfig
 from saes.kinds.registry import autograd_of, recipe_of
-from saes.training.checkpoint import Checkpoint, read_checkpoint, remove_checkpoint, write_checkpoint
-from saes.training.config import DENSE, Plan, TrainConfig, plan
-from saes.training.data import Position, Source, TrainingBatch, check_stats, fold, training_batches
+from saes.training._checkpoint import Checkpoint, read_checkpoint, remove_checkpoint, write_checkpoint
+from saes.training.config import DENSE, TrainConfig, TrainingPlan, plan
+from saes.training.data import Position, RowSource, TrainingBatch, check_stats, fold, training_batches
 from saes.training.log_checks import row_sum
 from saes.training.reconstruction import evaluate_on_recording
 from saes.training.stored import ProseScores, Reconstruction, StoredSAE, TrainedSettings, TrainingRun
@@ -126,8 +126,8 @@ def _mean(values: Iterable[float]) -> float:
 
 
 def initial_state(
-    recipe: Recipe,
-    source: Source,
+    recipe: TrainingRecipe,
+    source: RowSource,
     d_sae: int,
     first_batch: Callable[[], TrainingBatch],
     generator: torch.Generator,
@@ -166,12 +166,12 @@ class Job:
     folder: Path
 
 
-class Run:
+class TrainingProcess:
     """One training run."""
 
     def __init__(
         self,
-        source: Source,
+        source: RowSource,
         job: Job,
         *,
         overwrite: bool = False,
@@ -293,7 +293,7 @@ class Run:
         """Yield the batches that this run trains on: this rank's rows of them, or all rows."""
         return (batches[0] for batches in read_together([self], start, whole=whole))
 
-    def _make_stepper(self, recipe: Recipe | AutogradRecipe, buffers: Buffers | None) -> Steps:
+    def _make_stepper(self, recipe: TrainingRecipe | AutogradRecipe, buffers: Buffers | None) -> Steps:
         ops, dead_window, clip_norm = choose_ops(self.device), self.plan.dead_window, self.train_config.clip_norm
         if isinstance(recipe, AutogradRecipe):
             settings = AutogradSettings(
@@ -308,9 +308,9 @@ class Run:
             return AutogradStepper(settings, learner, ops, self.spread)
         return Stepper(self._settings(), recipe, ops, self.spread, buffers)
 
-    def _sizes(self) -> Sizes:
+    def _sizes(self) -> DictionarySizes:
         mean = (self.source.mean_out * self.source.scales.output).float()
-        return Sizes(self.source.d_in, self.config.d_sae, mean)
+        return DictionarySizes(self.source.d_in, self.config.d_sae, mean)
 
     def _settings(self) -> StepSettings:
         return StepSettings(
@@ -395,7 +395,9 @@ class Run:
         return metrics
 
 
-def read_together(runs: Sequence[Run], start: Position, *, whole: bool = False) -> Iterator[list[TrainingBatch]]:
+def read_together(
+    runs: Sequence[TrainingProcess], start: Position, *, whole: bool = False
+) -> Iterator[list[TrainingBatch]]:
     """Yield the batches of runs on one stream, one for each run: this rank's rows of them, or all rows."""
     first = runs[0]
     keys = [(tuple(run.source.inputs), run.source.target) for run in runs]
@@ -423,7 +425,9 @@ def _pinned(batches: Iterator[list[TrainingBatch]]) -> Iterator[list[TrainingBat
         ]
 
 
-def shares(spread: Spread, recipe: Recipe | AutogradRecipe, sae: SAEConfig, plan: Plan) -> tuple[slice, slice]:
+def shares(
+    spread: Spread, recipe: TrainingRecipe | AutogradRecipe, sae: SAEConfig, plan: TrainingPlan
+) -> tuple[slice, slice]:
     """Return this rank's rows of a batch, and its latents.
 
     Raises `ConfigError` where they cannot be divided evenly, or where a kind needs all latents on one rank.
@@ -437,7 +441,7 @@ def shares(spread: Spread, recipe: Recipe | AutogradRecipe, sae: SAEConfig, plan
     return rows, spread.latents.share(sae.d_sae, "d_sae")
 
 
-def settings_of(source: Source, sae: SAEConfig, train: TrainConfig) -> TrainedSettings:
+def settings_of(source: RowSource, sae: SAEConfig, train: TrainConfig) -> TrainedSettings:
     """Return the settings that determine a run."""
     recording = source.recording
     return TrainedSettings(

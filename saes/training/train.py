@@ -43,8 +43,8 @@ from saes.kernels.spread import UNSHARED, Spread
 from saes.kinds.base import SAE
 from saes.kinds.config import CrosscoderConfig, SAEConfig
 from saes.training.config import TrainConfig, plan
-from saes.training.data import Source
-from saes.training.run import Job, Metrics, Run, read_together, settings_of
+from saes.training.data import RowSource
+from saes.training.run import Job, Metrics, TrainingProcess, read_together, settings_of
 from saes.training.stored import ProseScores, StoredSAE
 from saes.weights.folder import load_sae
 
@@ -126,7 +126,7 @@ def train_many(
         source = sources[0]
         whole = [job for job in jobs if resume_sweep and not overwrite and _finished(source, job)]
     args: dict[str, Any] = {"overwrite": overwrite, "device": device, "spread": spread, "measure_prose": measure_prose}
-    runs = [Run(source, job, **args) for job in jobs if job not in whole]
+    runs = [TrainingProcess(source, job, **args) for job in jobs if job not in whole]
     by_folder = {job.folder: job for job in jobs}
     with contextlib.closing(advance(runs, spread)) as steps:
         for run, metrics in steps:
@@ -135,12 +135,12 @@ def train_many(
         run.finish()
 
 
-def source_of(recording: Recordings, hook_point: str | Sequence[str], config: SAEConfig) -> Source:
+def source_of(recording: Recordings, hook_point: str | Sequence[str], config: SAEConfig) -> RowSource:
     """Return the sites that a config reads and reconstructs.
 
     Raises `ConfigError` when it cannot read as many as were given.
     """
-    source = Source(recording, hook_point, target=getattr(config, "target", ""))
+    source = RowSource(recording, hook_point, target=getattr(config, "target", ""))
     n, compares = len(source.inputs), isinstance(config, CrosscoderConfig)
     if compares and n < 2:
         raise ConfigError(
@@ -151,7 +151,7 @@ def source_of(recording: Recordings, hook_point: str | Sequence[str], config: SA
     return source
 
 
-def advance(runs: Sequence[Run], spread: Spread) -> Generator[tuple[Run, Metrics], None, None]:
+def advance(runs: Sequence[TrainingProcess], spread: Spread) -> Generator[tuple[TrainingProcess, Metrics], None, None]:
     """Take every step of runs on one stream of batches, which starts at the run furthest behind."""
     stop = _Stop()
     with contextlib.nullcontext() if spread.alone else stop.held():
@@ -166,7 +166,9 @@ def advance(runs: Sequence[Run], spread: Spread) -> Generator[tuple[Run, Metrics
             run.checkpoint()
 
 
-def _steps(runs: Sequence[Run], spread: Spread, stop: "_Stop") -> Generator[tuple[Run, Metrics], None, None]:
+def _steps(
+    runs: Sequence[TrainingProcess], spread: Spread, stop: "_Stop"
+) -> Generator[tuple[TrainingProcess, Metrics], None, None]:
     """Take every step; with several ranks all leave at the same one. Its rows are free when it ends: finishing needs
     the memory.
     """
@@ -191,7 +193,7 @@ def _steps(runs: Sequence[Run], spread: Spread, stop: "_Stop") -> Generator[tupl
         stop.raise_if_asked()
 
 
-def _finished(source: Source, job: Job) -> bool:
+def _finished(source: RowSource, job: Job) -> bool:
     """Return whether the folder holds exactly this run, finished."""
     if not job.folder.exists() or partial_path(job.folder).exists():
         return False
@@ -199,10 +201,10 @@ def _finished(source: Source, job: Job) -> bool:
     return stored.settings == settings_of(source, job.sae, job.train) and stored.about.seed == job.train.seed
 
 
-def _check_one_stream(sources: list[Source], jobs: Sequence[Job]) -> None:
+def _check_one_stream(sources: list[RowSource], jobs: Sequence[Job]) -> None:
     """Raise `ConfigError` unless all jobs read the same batches and write to different folders."""
 
-    def stream(source: Source, job: Job) -> dict[str, object]:
+    def stream(source: RowSource, job: Job) -> dict[str, object]:
         sizes = plan(job.train, d_in=source.d_in, d_sae=job.sae.d_sae)
         return {
             "target": str(source.target or ""),
