@@ -65,8 +65,9 @@ from saes.sets.set import (
 from saes.sets.stored import SetScores, StoredSet, TrainedSetSettings, layer_scores
 from saes.training.config import TrainConfig, TrainingPlan, plan
 from saes.training.data import Layers, Position, RowSource, Together, TrainingBatch, training_batches
+from saes.training.health import Metrics
 from saes.training.reconstruction import DocumentsOfRows, ReconstructionSums
-from saes.training.run import Job, Metrics, TrainingProcess, read_together
+from saes.training.run import Job, TrainingProcess, read_together
 from saes.training.stored import Reconstruction, TrainingRun
 from saes.training.train import advance
 
