@@ -125,7 +125,7 @@ def _verdict(report: DirectionGeometry) -> str:
 
 
 def _choice_rows(choice: SteeringChoice) -> list[tuple[str, str]]:
-    rows = [("question", visible(choice.asked, 200)), ("rule", choice.rule)]
+    rows = [("question", visible(choice.question, 200)), ("rule", choice.rule)]
     if choice.chosen is None or choice.judged is None:
         return rows
     judged = choice.judged
