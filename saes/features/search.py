@@ -75,7 +75,7 @@ def parse_query(text: str) -> TextQuery:
     `ConfigError` for a query that is empty, too long, or names nothing to find.
 
     >>> parse_query("bank NOT river")
-    Query(wanted=('bank',), unwanted=('river',))
+    TextQuery(wanted=('bank',), unwanted=('river',))
     """
     if not text.strip() or len(text) > MAX_TEXT:
         raise ConfigError(f"a query has 1 to {MAX_TEXT:,} characters, got {len(text):,}; type a word")
