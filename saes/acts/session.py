@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from interp.lenses.jacobian_lens import JacobianLens
     from interp.lenses.lens import Lens
     from interp.tracing.graph import AttributionGraph
-    from saes.acts.reading import Reading
+    from saes.acts._reading import PromptReading
     from saes.features.proof import FeatureCase
 
 MOST_TOKENS = 512
@@ -82,7 +82,7 @@ def models_to_read(workspace: Workspace) -> list[str]:
     return models(workspace) or [FIRST_MODEL]
 
 
-class Pace:
+class TokenPace:
     """Seconds of a token, of the last answer that was counted."""
 
     def __init__(self) -> None:
@@ -124,9 +124,9 @@ class Session:
         self._models: dict[str, HookedModel] = {}
         self._kept: dict[tuple[str, str], Any] = {}
         """Dictionaries, lenses and what else was made for a model."""
-        self._readings: dict[tuple[str, str, bool, str | None], Reading] = {}
+        self._readings: dict[tuple[str, str, bool, str | None], PromptReading] = {}
         self._check: Callable[[str], None] = lambda stage: None
-        self._pace = Pace()
+        self._pace = TokenPace()
 
     @contextlib.contextmanager
     def checked(self, check: Callable[[str], None]) -> Iterator[None]:
@@ -187,17 +187,17 @@ class Session:
             raise PromptError(f"the prompt has {tokens.shape[1]} tokens, at most {MOST_TOKENS} can be read; shorten it")
         return model, tokens
 
-    def known_reading(self, text: str, spec: str, chat: bool, features: str | None) -> "Reading | None":
+    def known_reading(self, text: str, spec: str, chat: bool, features: str | None) -> "PromptReading | None":
         """Return the reading of a prompt with these features, if it is in memory."""
         return self._readings.get((text, spec, chat, self._version(features)))
 
-    def reading(self, text: str, spec: str, chat: bool, features: str | None = None) -> "Reading":
+    def reading(self, text: str, spec: str, chat: bool, features: str | None = None) -> "PromptReading":
         """Return the reading of a prompt, with the activations of `features` when they are named."""
         version = self._version(features)
         for key, known in self._readings.items():
             if key[:3] == (text, spec, chat) and version in (None, key[3]):
                 return known
-        from saes.acts.reading import read
+        from saes.acts._reading import read
 
         self.check("reading the prompt")
         model, tokens = self.prompt(text, spec, chat)
@@ -268,7 +268,7 @@ class Session:
 
     def sae(self, spec: str, features: str) -> Any:
         """Return the SAE of a features artefact. Raises `ConfigError` for neurons."""
-        from saes.acts.reading import HookedSAE
+        from saes.acts._reading import HookedSAE
 
         dictionary = self.dictionary(spec, features)
         if not isinstance(dictionary, HookedSAE):
@@ -350,7 +350,7 @@ class Session:
 
             return open_described(self.workspace, features.dictionary, model, sign=features.settings.sign)[0]
         from interp.models.adapter import weight_hash
-        from saes.acts.reading import HookedSAE
+        from saes.acts._reading import HookedSAE
         from saes.weights.folder import check_model, load_sae
 
         sae = load_sae(self.workspace.path("sae", features.sae))
