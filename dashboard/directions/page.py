@@ -248,14 +248,14 @@ def apply_panel(report: DirectionGeometry) -> html.Section:
     """Return the commands that steer with it and write it to files, and lines of plain transformers."""
     from interp.directions.files import transformers_code
     from interp.interventions.recipe import Recipe
-    from interp.models.loading import PACKAGED, PACKAGED_HUB
+    from interp.models.packaged import PACKAGED
 
     name, of = report.name, report.settings
     command = f'workbench steer directions/{name} --prompt "..."'
     lines = [command, f"{command} --write {name}.safetensors", f"{command} --write {name}.gguf"]
     try:
         recipe = Recipe(name=name, steps=(report.intervention(),), model=of.model, weight_hash=of.weight_hash)
-        hub = PACKAGED_HUB if of.model == PACKAGED else of.model
+        hub = PACKAGED[of.model].hub if of.model in PACKAGED else of.model
         code = transformers_code(recipe, f"{name}.safetensors", hub)
     except WorkbenchError as error:
         return panel("Use it elsewhere", html.P(str(error)))
