@@ -216,9 +216,11 @@ def test_pairs_of_one_token_sequence_and_prompts_without_targets_are_refused(pla
         make_direction(planted, REPLIES, QUICK, variant="mean")
 
 
-def recipe(layer: int = 1, **more) -> Recipe:
+def recipe(layer: int = 1, amount: float = 3.0, **more) -> Recipe:
     target = Direction(hook_point=f"blocks.{layer}.hook_resid_post", vector=np.linspace(-1, 1, D), origin="made up")
-    return Recipe(name="r", steps=(Intervention(target=target, amount=3.0, **more),), model="m", weight_hash="0" * 64)
+    return Recipe(
+        name="r", steps=(Intervention(target=target, amount=amount, **more),), model="m", weight_hash="0" * 64
+    )
 
 
 @pytest.mark.parametrize("suffix", ["safetensors", "gguf"])
@@ -239,12 +241,13 @@ def test_a_file_gives_the_same_logits(tmp_path, suffix):
 
 
 def test_a_control_vector_made_by_hand_adds_after_the_block_of_its_number(tmp_path):
-    """The layer offset: llama.cpp adds `direction.N` to the output of block N, at every token."""
+    """The layer offset: llama.cpp adds `direction.N` to the output of block N, at every token. Zeros are no step."""
     path = tmp_path / "hand.gguf"
     writer = gguf.GGUFWriter(path, "controlvector")
     writer.add_string("controlvector.model_hint", "llama")
-    writer.add_uint32("controlvector.layer_count", 1)
+    writer.add_uint32("controlvector.layer_count", 2)
     vector = np.random.default_rng(0).standard_normal(D).astype(np.float32)
+    writer.add_tensor("direction.1", np.zeros(D, np.float32))
     writer.add_tensor("direction.2", vector)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
@@ -272,8 +275,9 @@ def test_a_control_vector_made_by_hand_adds_after_the_block_of_its_number(tmp_pa
 
 @pytest.mark.parametrize(
     ("made_up", "says"),
-    [(recipe(0), "block 0"), (recipe(action="set"), "set at"), (recipe(positions=(1, 3)), "every token")],
-)
+    [(recipe(0), "block 0"), (recipe(action="set"), "set at"), (recipe(positions=(1, 3)), "every token"),
+     (recipe(amount=0.0), "block 1 add nothing"), (recipe(amount=1e-50), "block 1 add nothing")],
+)  # fmt: skip
 def test_what_a_control_vector_cannot_say_is_refused(tmp_path, made_up, says):
     with pytest.raises(ConfigError, match=says):
         write_directions(made_up, tmp_path / "v.gguf")
