@@ -356,4 +356,4 @@ class Session:
 
         sae = load_sae(self.workspace.path("sae", features.sae))
         check_model(sae, weight_hash(model))
-        return HookedSAE(sae)
+        return HookedSAE(sae.to(model.cfg.device))
