@@ -1,6 +1,8 @@
 """Directions from examples: a planted one works, an untrained model has none, files say the same."""
 
 import json
+import re
+from dataclasses import replace
 
 import gguf
 import numpy as np
@@ -107,6 +109,32 @@ def test_the_effect_is_that_of_a_plain_loop(planted):
     for j, strength in enumerate(QUICK.strengths):
         expected = np.mean([score(each, strength) - score(each, 0.0) for each in chosen_half])
         assert found.effect[0, j] == pytest.approx(expected, abs=1e-5)
+
+
+def test_progress_counts_every_pass_and_names_the_arm(planted):
+    sides = read_sides(planted, REPLIES, [POINT])
+    along = candidate(sides, POINT, methods(sides)["difference in means"])
+    calls: list[tuple[int, int, str]] = []
+
+    def progress(done: int, total: int, facts: dict[str, str]) -> None:
+        calls.append((done, total, facts["now"]))
+        if stopped and facts["now"].startswith("random directions"):
+            raise KeyboardInterrupt
+
+    stopped, config = False, replace(QUICK, harmless=9.0)
+    asked = planted, [along], reply_questions(planted, REPLIES), neutral_text(planted, TEXT)
+    choose_steering(*asked, config=config, progress=progress)
+    done, totals, names = zip(*calls, strict=True)
+    assert list(done) == sorted(done)
+    assert set(totals) == {done[-1]}
+    n = len(QUICK.strengths)
+    assert f"damage at {POINT}: {n} of {n}" in names
+    assert f"effect at {POINT}: {n} of {n}" in names
+    assert any(re.fullmatch(rf"random directions at {POINT}: \d+ of \d+", name) for name in names)
+    assert f"judging on the other half: {1 + QUICK.nulls[1]} of {1 + QUICK.nulls[1]}" in names
+    stopped = True
+    with pytest.raises(KeyboardInterrupt):
+        choose_steering(*asked, config=config, progress=progress)
 
 
 def shuffled_replies(seed: int) -> Examples:
