@@ -11,7 +11,7 @@ from interp.models.adapter import weight_hash
 from interp.models.loading import load_model
 from interp.workspace import Workspace
 from saes.acts import session
-from saes.acts.session import TokenPace, Session
+from saes.acts.session import Session, TokenPace
 from saes.kinds.base import SAEMetadata, Weights
 from saes.kinds.topk import TopKSAE
 

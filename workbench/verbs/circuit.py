@@ -41,14 +41,14 @@ if TYPE_CHECKING:
     from interp.patching.task import Task
     from interp.tracing.graph import AttributionGraph
     from interp.workspace import Workspace
-    from saes.circuits.feature_circuit import FindFeatureCircuit
+    from saes.circuits.feature_circuit import FeatureCircuit
 
 HEADING = Heading.CIRCUITS
 
 
 @dataclass(frozen=True, kw_only=True)
 class FindFeatureCircuit(
-    FeatureCircuitConfig, AttributionConfig, AppliesDictionary, Threaded, RunsModel, Analysis["FindFeatureCircuit"]
+    FeatureCircuitConfig, AttributionConfig, AppliesDictionary, Threaded, RunsModel, Analysis["FeatureCircuit"]
 ):
     """Find a task's circuit in the features of several SAEs.
 
@@ -82,7 +82,7 @@ class FindFeatureCircuit(
 
         return slug(f"{task_name(self.task)}-features-{'-'.join(self.saes)}")
 
-    def measure(self, run: AnalysisRun) -> "FindFeatureCircuit":
+    def measure(self, run: AnalysisRun) -> "FeatureCircuit":
         from saes.circuits.find import find_feature_circuit
         from workbench.opening import feature_table, open_task, unseen_positions
 
