@@ -102,6 +102,8 @@ def _split(request: RequestFields, graph: AttributionGraph, *, source: str, targ
     heads: list[Record] = []
     for row in split.to_records()[:MAX_HEADS]:
         layer, head = row["head"].removeprefix("L").split("H")
-        address = {"layer": layer, "head": head, "token": position, "key": row["position"]}
-        heads.append(row | {"href": prompt_href(text=graph.prompt, model=graph.model, **address)})
+        href = prompt_href(
+            text=graph.prompt, model=graph.model, layer=layer, head=head, token=position, key=row["position"]
+        )
+        heads.append(row | {"href": href})
     return {"total": split.total, "stays": split.stays, "heads": heads, "headline": split.headline()}
