@@ -24,10 +24,10 @@ import flask
 from annotated_types import Interval
 
 from dashboard.answers import MOST_ROWS, finite_json, lists, plain
-from dashboard.components.live import Live
-from dashboard.components.pages import current, own_page, page_of
+from dashboard.components.pages import own_page, page_of
 from dashboard.queue import RunQueue
 from dashboard.requests import RequestFields, answered, asked_by, form_of
+from dashboard.sources import Live, current
 from dashboard.turns import answered_in_lines, asking
 from interp.acts import Act, Compared, PriceOf, decode, is_streamed, question_schema, typed
 from interp.artifacts import KINDS, as_json

@@ -27,12 +27,9 @@ from dashboard.components.frame import (
 )
 from dashboard.components.frame import explain as explain_error
 from dashboard.components.pages import (
-    NothingYetError,
     Page,
-    PageSources,
     changes_href,
     compare_href,
-    current,
     feature_href,
     first_step,
     geometry_href,
@@ -44,6 +41,7 @@ from dashboard.data.features import examples
 from dashboard.data.meaning import meaning_if_known, said_by
 from dashboard.figures.scaling import cosine_histogram
 from dashboard.figures.theme import theme, visible
+from dashboard.sources import NothingYetError, PageSources, current
 from interp.errors import WorkbenchError, as_typed
 from interp.workspace import Workspace
 from saes.features.search import search_features

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from dashboard.components.pages import open_artefact
+from dashboard.sources import open_artefact
 from interp.artifacts import Table, query
 from interp.artifacts.files import file_version
 from interp.atlas.vector_map import VectorMap

@@ -13,12 +13,11 @@ from dash import Dash, Input, Output, State, ctx, html, no_update
 
 from dashboard.components.evidence import activation_bars
 from dashboard.components.frame import attempt, attrs, explain, panel, still
-from dashboard.components.live import Live
-from dashboard.components.pages import current
 from dashboard.components.tokens import token_strip
 from dashboard.data import features as view
 from dashboard.figures.saes import filled_bins
 from dashboard.figures.theme import visible
+from dashboard.sources import Live, current
 from interp.errors import WorkbenchError
 from interp.workspace import Workspace
 from saes.acts.features import DocumentText, ReadDocuments

@@ -14,11 +14,12 @@ from dash import Dash, Input, Output, State, html, no_update
 from dashboard.components.evidence import as_table, number
 from dashboard.components.forms import field_input, help_mark
 from dashboard.components.frame import attempt, attrs, graph, loading, notice, panel, quiet_link, stat
-from dashboard.components.pages import current, feature_href, page_of, run_button
+from dashboard.components.pages import feature_href, page_of, run_button
 from dashboard.components.tokens import token_strip
 from dashboard.data.features import One, examples
 from dashboard.figures.saes import proof_nulls
 from dashboard.figures.theme import theme, visible
+from dashboard.sources import current
 from interp.acts import Act, decode
 from interp.directions.study import DirectionGeometry
 from interp.results import Record

@@ -14,11 +14,11 @@ from dash import Dash, html
 
 from dashboard.components.frame import panel
 from dashboard.components.markup import escaped, markup
-from dashboard.components.pages import current
 from dashboard.data import features as view
 from dashboard.data.meaning import said_by
 from dashboard.feature import _examples, sections
 from dashboard.figures.theme import DARK, LIGHT, visible
+from dashboard.sources import current
 from interp.errors import UsageError
 from interp.workspace import Workspace
 from saes.features.proof import newest_proof, why_outdated

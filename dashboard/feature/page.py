@@ -30,11 +30,9 @@ from dashboard.components.frame import (
 )
 from dashboard.components.pages import (
     Page,
-    PageSources,
     address_sink,
     artefact_menu,
     compare_href,
-    current,
     feature_href,
     first_step,
     register_address,
@@ -45,6 +43,7 @@ from dashboard.data import features as view
 from dashboard.data.meaning import said_by
 from dashboard.feature import _examples, _prove, export, sections
 from dashboard.feature.sections import downloads_panel, uses_panel
+from dashboard.sources import PageSources, current
 from interp.workspace import Workspace
 from saes.explain.providers import chosen_endpoint
 from saes.features.proof import newest_proof

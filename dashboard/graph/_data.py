@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from dashboard.answers import is_object
-from dashboard.components.pages import feature_href, open_artefact
+from dashboard.components.pages import feature_href
 from dashboard.data import features as features
 from dashboard.data.meaning import said_words
+from dashboard.sources import open_artefact
 from interp.artifacts import open_artefact as open_stored
 from interp.errors import ConfigError, CorruptError, UnknownNameError, WorkbenchError
 from interp.notes import Notes

@@ -15,7 +15,7 @@ from page_text import text_of
 from visit import ERROR, Visitor
 
 from dashboard.app import create_app
-from dashboard.components.pages import PageSources, artefact_href, graph_href, trace_href
+from dashboard.components.pages import artefact_href, graph_href, trace_href
 from dashboard.data import features as features
 from dashboard.graph import _data
 from dashboard.graph import page as tracing
@@ -23,6 +23,7 @@ from dashboard.graph.page import effects, header, over_words, scores
 from dashboard.live import LiveModel
 from dashboard.notes.page import thing_href
 from dashboard.queue import RunQueue
+from dashboard.sources import PageSources
 from interp.acts import decode
 from interp.artifacts import Table, read_json, save_artefact, write_json
 from interp.errors import CorruptError, MismatchError, UsageError

@@ -18,19 +18,12 @@ from make_workspace import planted
 from page_text import text_of
 
 from dashboard.app import create_app
-from dashboard.components.pages import (
-    artefact_href,
-    current,
-    empty_page,
-    find_pages,
-    first_step,
-    open_again,
-    run_button,
-)
+from dashboard.components.pages import artefact_href, empty_page, find_pages, first_step, open_again, run_button
 from dashboard.data.features import one, unlabelled
 from dashboard.feature.page import ask_for, ask_for_list
 from dashboard.queue import QueuedRun, Report, RunQueue, how_far
 from dashboard.runs.page import PAGE, check_unused, entered
+from dashboard.sources import current
 from interp.artifacts import Draft, save_artefact, write_json
 from interp.errors import ConfigError, ResourceError, UnknownNameError
 from interp.workspace import Workspace, move_to_trash, trashed
