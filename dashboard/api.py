@@ -110,19 +110,21 @@ def feature(workspace: Workspace, features: str, index: Count) -> dict[str, Any]
     from dashboard.data.features import explanations, one, relations
     from saes.features.schema import described_another
 
-    record, related = one(workspace, features, index), relations(workspace, features, index)
+    record = one(workspace, features, index)
+    related = relations(record.features, index)
     return record.to_json() | {
         "outdated": described_another(workspace, record.features),
         "relations": related and related.to_json(),
-        "explanations": [label.to_json() for label in explanations(workspace, features, index)],
+        "explanations": [label.to_json() for label in explanations(workspace, record.features, index)],
     }
 
 
 def examples(workspace: Workspace, features: str, index: Count) -> list[dict[str, Any]]:
     """Return windows of text with the feature's activation on each token, by group, strongest first."""
     from dashboard.data import features as data
+    from saes.features.schema import Features
 
-    return [asdict(example) for example in data.examples(workspace, features, index)]
+    return [asdict(example) for example in data.examples(workspace.open(Features, features), index)]
 
 
 def vector(workspace: Workspace, features: str, index: Count) -> dict[str, Any]:
@@ -147,8 +149,9 @@ def uses(workspace: Workspace, features: str, index: Count) -> dict[str, Any]:
     """
     from dashboard.data import features as data
     from saes.features.proof import Proof, why_outdated
+    from saes.features.schema import Features
 
-    references = data.uses(workspace, features, index)
+    references = data.uses(workspace, workspace.open(Features, features), index)
     proofs = [
         {"name": proof.name, "outdated": why_outdated(workspace, proof), "verdict": proof.verdict(),
          "holds": proof.holds(), "p": proof.p_holm()}

@@ -234,12 +234,13 @@ def describe(workspace: Workspace, graph: AttributionGraph, number: int) -> dict
     table = feature_tables(workspace, graph).get(chosen.layer) if chosen.kind == "feature" else None
     if table is None:
         return {"href": None, "table": None, "examples": [], "maximum": 0.0, "says": []}
-    rows = features.examples(workspace, table, chosen.index)[:MAX_EXAMPLES]
+    described = workspace.open(Features, table)
+    rows = features.examples(described, chosen.index)[:MAX_EXAMPLES]
     examples: list[dict[str, Any]] = [
         {"tokens": row.tokens, "activations": _rounded(np.array(row.activations)), "peak": row.peak} for row in rows
     ]
     maximum = max((max(example["activations"], default=0.0) for example in examples), default=0.0)
-    says = said_words(workspace, table, [chosen.index], SAID).get(chosen.index, ())
+    says = said_words(workspace, described, [chosen.index], SAID).get(chosen.index, ())
     href = feature_href(table, chosen.index)
     return {"href": href, "table": table, "examples": examples, "maximum": maximum, "says": says}
 
