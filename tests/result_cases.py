@@ -252,7 +252,7 @@ def absorption():
     )
     eye, zero = torch.eye(5), torch.zeros(5)
     dictionary = ReLUSAE(Weights(eye, zero - 0.1, eye, zero), metadata=SAEMetadata(hook_point=HOOK))
-    return saes.measure_absorption({"true": dictionary}, examples, seeds=(0,))["true"]
+    return saes.measure_absorption({"true": dictionary}, examples, saes.AbsorptionConfig(seeds=(0,)))["true"]
 
 
 def detected_concepts():
@@ -419,7 +419,7 @@ DICTIONARIES = {
     "proof of a feature": Case(proof, PROVED + " p_holm holds", figure=True),
     "measure of a feature": Case(lambda: proof().measures[0], PROVED),
     "planes of features": Case(planes, "..."),
-    "plane of features": Case(lambda: planes().found[0], "score n_rows ..."),
+    "plane of features": Case(lambda: planes().planes[0], "score n_rows ..."),
 }  # fmt: skip
 
 

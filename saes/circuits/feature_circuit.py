@@ -5,7 +5,7 @@
 
 import math
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from interp.circuits.config import Ablation
 from interp.circuits.found_circuit import CircuitJudgement, CircuitSettings, FoundCircuit, UntrainedGap, task_unit
@@ -47,7 +47,7 @@ class AttributionConfig:
                 f"{self.first}"
             )
 
-    def describe(self, prompts: "MeasuredPrompts") -> dict[str, Any]:
+    def describe(self, prompts: "MeasuredPrompts") -> dict[str, str | int]:
         """Return the settings that are stored with results."""
         steps = {"steps": self.steps} if self.method == "ig" else {}
         baseline = "features and error off" if prompts.corrupt is None else "corrupted prompts"
@@ -188,7 +188,7 @@ class FeatureCircuit(FoundCircuit, kind="feature_circuit", title="Circuit of fea
         e = self.evaluation
         return [("faithfulness", e.faithfulness.estimate), ("completeness", e.completeness)]
 
-    def nulls(self) -> dict[str, Any]:
+    def nulls(self) -> dict[str, object]:
         """Return random features, untrained dictionaries and the untrained model."""
         nulls = {
             "random_circuits": self.evaluation.random_circuits,
@@ -197,7 +197,7 @@ class FeatureCircuit(FoundCircuit, kind="feature_circuit", title="Circuit of fea
         }
         return {name: asdict(null) for name, null in nulls.items() if null is not None}
 
-    def numbers(self) -> dict[str, Any]:
+    def numbers(self) -> dict[str, object]:
         """Return all other numbers of the evaluation."""
         e, a = self.evaluation, self.agreement
         named = ("full", "empty", "n_features", "n_active", "errors_alone", "all_features")

@@ -5,7 +5,6 @@ import copy
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -53,7 +52,7 @@ class Applied:
 
     setup: Setup
     sae: SAE
-    said: CardScores
+    claims: CardScores
 
     @property
     def points(self) -> tuple[str, str]:
@@ -284,7 +283,7 @@ def hook_point(applied: Applied) -> Outcome:
 def learned(applied: Applied) -> Outcome:
     sae, (x, target) = applied.sae, applied.own
     fvu, active = fvu_of(sae, x, target), _l0(sae, x)
-    shuffled: Any = copy.deepcopy(sae)
+    shuffled = copy.deepcopy(sae)
     order = torch.randperm(sae.d_sae, generator=torch.Generator().manual_seed(applied.setup.seed)).to(sae.device)
     shuffled.W_dec.data = sae.W_dec.detach()[order]
     random = random_dictionary_like(sae, k=max(1, min(round(active), sae.d_sae)), seed=applied.setup.seed)
@@ -307,7 +306,7 @@ def _l0(sae: SAE, x: Tensor) -> float:
 def as_card_says(applied: Applied) -> Outcome:
     x, target = applied.own
     l0, fvu = _l0(applied.sae, x), fvu_of(applied.sae, x, target)
-    card = applied.said
+    card = applied.claims
     text = f"L0 {l0:.1f}, FVU {fvu:.3f}"
     if card.l0 is None and card.fvu is None:
         return None, f"{text}; no card states them"
@@ -325,7 +324,7 @@ def as_card_says(applied: Applied) -> Outcome:
     "threshold, a bias with the other sign.",
 )  # fmt: skip
 def as_when_made(applied: Applied) -> Outcome:
-    stated, now = applied.said.prose, prose_scores(applied)
+    stated, now = applied.claims.prose, prose_scores(applied)
     if stated is None:
         raise Skip("not stated: no scores on this prose are stored with it, so its card's margin applies")
     if stated.tokens_hash != now.tokens_hash:

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -343,13 +343,14 @@ class ScoreColumn:
     averaged: bool = False
     """True where runs that differ in their seed are averaged."""
 
-    def of(self, row: Any) -> float | None:
+    def of(self, row: object) -> float | None:
         """Return the score of a row of a comparison; None where it was not measured."""
+        value = row
         for name in self.path.split("."):
-            row = getattr(row, name, None)
-        return row
+            value = getattr(value, name, None)
+        return value if isinstance(value, int | float) else None
 
-    def text(self, row: Any) -> str:
+    def text(self, row: object) -> str:
         """Return the score of a row as text; empty where it was not measured."""
         value = self.of(row)
         return "" if value is None else format(value, self.form)

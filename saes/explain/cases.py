@@ -260,14 +260,14 @@ def build_cases(
 
 
 def _case(feature: int, evidence: FeatureContexts, silent: list[ActivatedText], config: ExplainConfig) -> Case:
-    drawing = {"per_request": config.per_request, "generator": evidence.generator}
+    per_request, generator = config.per_request, evidence.generator
     return Case(
         feature=feature,
         statistics_label=evidence.row["label"] if evidence.row["label_source"] in SOURCES else "",
         maximum=evidence.row["max_activation"],
         shown=evidence.shown,
-        detection=detection_trials(evidence.heldout, silent, **drawing),
-        fuzzing=fuzzing_trials(evidence.heldout, **drawing),
+        detection=detection_trials(evidence.heldout, silent, per_request=per_request, generator=generator),
+        fuzzing=fuzzing_trials(evidence.heldout, per_request=per_request, generator=generator),
     )
 
 

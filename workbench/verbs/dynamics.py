@@ -104,8 +104,16 @@ class FollowInduction(Seeded, Threaded, OnDevice, Resumable["InductionOnset"]):
             for seed in settings.seeds:
                 state = training / f"{slug(spec)}-{seed}.safetensors"
                 with run.progress(f"{spec} seed {seed}", "steps") as progress:
-                    options = {"steps": self.steps, "every": self.every, "device": device, "progress": progress}
-                    runs.append(follow_induction(spec, seed=seed, state=state, **options))
+                    onset = follow_induction(
+                        spec,
+                        seed=seed,
+                        steps=self.steps,
+                        every=self.every,
+                        state=state,
+                        device=device,
+                        progress=progress,
+                    )
+                    runs.append(onset)
         return InductionOnset(settings=settings, runs=tuple(runs))
 
     def measure_checkpoints(self, run: AnalysisRun, folder: Path) -> "InductionOnset":
@@ -116,9 +124,10 @@ class FollowInduction(Seeded, Threaded, OnDevice, Resumable["InductionOnset"]):
 
         checkpoints_in(folder)  # a mistake in its name shows before a draft is begun
         settings = OnsetSettings(specs=(str(folder), UNTRAINED), seeds=(self.seed,), steps=None, every=0)
-        options = {"seed": self.seed, "device": run.device, "finished": run.training(settings)}
+        finished = run.training(settings)
         with run.progress("checkpoints", "models") as progress:
-            return InductionOnset(settings=settings, runs=follow_checkpoints(folder, **options, progress=progress))
+            runs = follow_checkpoints(folder, seed=self.seed, device=run.device, finished=finished, progress=progress)
+        return InductionOnset(settings=settings, runs=runs)
 
 
 @dataclass(frozen=True, kw_only=True)
