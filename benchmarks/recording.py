@@ -120,7 +120,7 @@ def _plain_pass(attention: str, tokens: Any) -> Callable[[], None]:
     import torch
     from transformers import AutoModelForCausalLM
 
-    from interp.models.loading import converted_folder, packaged_gguf, quiet_transformers
+    from interp.models.loading import packaged_folder, quiet_transformers
 
     class Stop(Exception):
         pass
@@ -130,7 +130,7 @@ def _plain_pass(attention: str, tokens: Any) -> Callable[[], None]:
 
     with quiet_transformers():
         model = AutoModelForCausalLM.from_pretrained(
-            converted_folder(packaged_gguf()), dtype=torch.float32, attn_implementation=attention
+            packaged_folder("smollm2-135m"), dtype=torch.float32, attn_implementation=attention
         ).eval()
     model.model.layers[LAYER].register_forward_hook(hook)
 

@@ -99,7 +99,7 @@ def direction():
 def variant():
     from interp.directions._variants import Variant
 
-    accuracy = interp.direction_of_words(small(), "abcd", "EFGH", LAYER, sentences=SENTENCES).found
+    accuracy = interp.direction_of_words(small(), "abcd", "EFGH", LAYER, sentences=SENTENCES).accuracy
     return Variant(accuracy=accuracy, untrained=0.5, cosine=1.0)
 
 

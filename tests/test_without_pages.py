@@ -44,7 +44,7 @@ from interp import Recording, Workspace, load_model, open_corpus, record, score_
 from saes import TopKConfig, TrainConfig, train_sae
 
 scores = score_heads(load_model("planted:induction"), n_prompts=16, context_length=13, min_lag=4, max_lag=6)
-assert scores.found["induction"].any(), scores
+assert scores.above_null["induction"].any(), scores
 
 pages = [f"page {i}: a quick fox and {i * 7 % 13} lazy dogs sleep" for i in range(300)]
 Path("text.jsonl").write_text("\\n".join(json.dumps({"text": page}) for page in pages))

@@ -95,7 +95,7 @@ def content(artefact: FoundCircuit) -> dict[str, Any]:
         "roles": [role.replace("_", " ") for role in known],
         "proposals": PROPOSALS,
         "limit": whole.edges.limit,
-        "found": min(whole.edges.found, whole.edges.limit),
+        "found": min(whole.edges.n_in_circuit, whole.edges.limit),
         "has_ends": whole.edges.has_ends,
         "nodes": {
             "id": whole.nodes,

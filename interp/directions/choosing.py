@@ -162,7 +162,7 @@ def choose_steering(
         judged = _judged(model, arms, config, judging, neutral.half(1), judge, report)
     step("the other half")
     return SteeringChoice(
-        action=action, asked=questions.asked, measured_in=questions.measured_in,
+        action=action, question=questions.question, measured_in=questions.measured_in,
         hook_points=tuple(along.hook_point for along in candidates), strengths=strengths,
         units=tuple(along.unit for along in candidates), effect=effect, damage=damage, wrong=wrong,
         random_effect=random, harmless=config.harmless, chosen=chosen, judged=judged, n_questions=len(choosing),

@@ -109,7 +109,7 @@ def make_direction(
     chosen = list(scores).index(variant)
     direction = NamedDirection(
         name=name or variant, source=f"{variant}, {made_from.source}", hook_point=point, towards=towards, away=away,
-        vector=vectors[chosen], found=scores[variant].accuracy,
+        vector=vectors[chosen], accuracy=scores[variant].accuracy,
     )  # fmt: skip
     return Made(direction, choice, scores, vectors, _amount(candidates[best], choice))
 

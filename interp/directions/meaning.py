@@ -99,7 +99,7 @@ def measure_direction(
     return DirectionGeometry(
         settings=about_direction,
         vector=np.asarray(direction.vector, np.float64),
-        accuracy=direction.found,
+        accuracy=direction.accuracy,
         reading=reading,
         along=along,
         probes=probes,

@@ -282,11 +282,11 @@ def evaluate_nodes(network: Network, nodes: Sequence[FeatureNode], config: Featu
     values = {name: np.stack([bench.values(nodes).numpy() for nodes in sets]) for name, sets in runs.items()}
     judged = judge(values, complement="complement", also=["without_errors"], seed=config.seed)
     return NodesEvaluation(
-        full=judged.found.full,
-        empty=judged.found.empty,
-        faithfulness=judged.found.faithfulness,
-        completeness=judged.found.completeness,
-        random_circuits=judged.found.random_circuits,
+        full=judged.judgement.full,
+        empty=judged.judgement.empty,
+        faithfulness=judged.judgement.faithfulness,
+        completeness=judged.judgement.completeness,
+        random_circuits=judged.judgement.random_circuits,
         n_features=len(features),
         n_active=sum(map(len, network.active)),
         without_errors=judged.intervals.at(1),

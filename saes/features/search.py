@@ -284,7 +284,7 @@ def _hits(
                 strength=float(strength[i]),
                 above_chance=bool(above[i]),
                 matches=matches.get(i, ()),
-                says=None if evidence.said is None else float(evidence.said.z[i]),
+                says=None if evidence.raised is None else float(evidence.raised.z[i]),
                 label_score=label and label.score,
                 label_null=label and label.null,
                 concept=evidence.concepts.get(i, ("", 0.0))[0],

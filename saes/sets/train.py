@@ -65,8 +65,9 @@ from saes.sets.set import (
 from saes.sets.stored import SetScores, StoredSet, TrainedSetSettings, layer_scores
 from saes.training.config import TrainConfig, TrainingPlan, plan
 from saes.training.data import Layers, Position, RowSource, Together, TrainingBatch, training_batches
+from saes.training.health import Metrics
 from saes.training.reconstruction import DocumentsOfRows, ReconstructionSums
-from saes.training.run import Job, Metrics, TrainingProcess, read_together
+from saes.training.run import Job, TrainingProcess, read_together
 from saes.training.stored import Reconstruction, TrainingRun
 from saes.training.train import advance
 
@@ -113,19 +114,19 @@ class SetPrediction:
     """One pass of the replacement model: inputs of all layers so far, and the outputs that the set predicts."""
 
     def __init__(self, sae_set: TranscoderSet):
-        self.sae_set = sae_set
+        self.set = sae_set
         self._inputs: dict[int, Tensor] = {}
         self._firings: dict[int, LayerFirings] = {}
 
     def read(self, layer: int, x: Tensor) -> LayerFirings:
         """Encode the input `[n, d_in]` of a layer."""
         self._inputs[layer] = x
-        self._firings[layer] = self.sae_set.encode(layer, x)
+        self._firings[layer] = self.set.encode(layer, x)
         return self._firings[layer]
 
     def predict(self, layer: int) -> Tensor:
         """Return the predicted output `[n, d_out]` of a layer; all layers that write to it were read."""
-        return self.sae_set.assemble(layer, self._inputs[layer], self._firings)
+        return self.set.assemble(layer, self._inputs[layer], self._firings)
 
 
 @torch.no_grad()

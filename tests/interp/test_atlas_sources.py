@@ -72,7 +72,7 @@ def heads(tmp_path: Path) -> Path:
     """Return an artefact of head scores, with one induction head, L1H1."""
     rows = [
         HeadScore(layer=i // 3, head=i % 3, kind=kind, score=0.04 * i, low=0.04 * i, high=0.04 * i, null=0.0,
-                  null_high=0.0, found=kind == "induction" and i == 4)
+                  null_high=0.0, above_null=kind == "induction" and i == 4)
         for kind in KINDS for i in range(6)
     ]  # fmt: skip
     settings = HeadSettings(

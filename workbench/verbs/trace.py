@@ -51,6 +51,7 @@ class TracePrompt(TraceConfig, AppliesDictionary, Threaded, RunsModel, Resumable
     same command resumes.
     """
 
+    words: ClassVar[tuple[str, ...]] = ("trace",)
     makes: ClassVar[str] = "attribution_graph"
 
     model: ModelArgument

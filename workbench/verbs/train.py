@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from saes.kernels.spread import Spread
     from saes.sets.stored import StoredSet
     from saes.training.stored import StoredSAE
-    from saes.training.train import Tracker
+    from saes.training.tracker import Tracker
 
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ class Train(TrainConfig, Threaded, OnDevice, Resumable["StoredSAE | StoredSet"])
         from saes.kernels.spread import Spread
         from saes.sets.stored import StoredSet
         from saes.training.stored import StoredSAE
-        from saes.training.train import open_tracker
+        from saes.training.tracker import open_tracker
 
         ranks = run.ranks or ALONE
         with ranks.checked():
