@@ -172,7 +172,7 @@ def exchanged_rows(
             raise PromptError(f"{word!r} is no single token of this model; choose a more common word")
         ids.append(tokens[0])
     if ids[0] == ids[1]:
-        raise PromptError("a word exchanged with itself changes nothing; type two words")
+        raise PromptError(f"{exchange.word!r} exchanged with itself changes nothing; type two words")
     if lens.jacobian(point) is None:
         raise PromptError(f"the Jacobian lens has no layer {exchange.layer}; it has {lens.headline()}")
     first, second = (lens.word_direction(point, vocabulary, token) for token in ids)

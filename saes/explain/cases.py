@@ -207,7 +207,9 @@ def choose_features(
     """
     numbers = [n for n in (top, sample) if n is not None]
     if bool(features) + len(numbers) != 1 or any(n < 1 for n in numbers):
-        raise ConfigError("choose features in one way: --features 12 57, --top 50 or --sample 50")
+        ways = {"--features": features, "--top": top, "--sample": sample}
+        came = ", ".join(f"{way} {n}" for way, n in ways.items() if n not in (None, ())) or "none"
+        raise ConfigError(f"choose features in one way: --features 12 57, --top 50 or --sample 50; got {came}")
     table = read_table(folder / "features.parquet", ["feature", "density", "n_fired"]).to_pydict()
     number, density, fired = (np.array(table[name]) for name in ("feature", "density", "n_fired"))
     if features:

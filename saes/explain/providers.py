@@ -85,11 +85,11 @@ class Endpoint:
         retries: int = 5,
         sleep: Callable[[float], None] = time.sleep,
     ):
-        if concurrency < 1 or retries < 0 or timeout <= 0:
-            raise ConfigError(
-                f"concurrency must be at least 1, retries at least 0 and timeout above 0, "
-                f"got {concurrency}, {retries} and {timeout}"
-            )
+        for name, number, least in (("concurrency", concurrency, 1), ("retries", retries, 0)):
+            if number < least:
+                raise ConfigError(f"{name} must be at least {least}, got {number}")
+        if timeout <= 0:
+            raise ConfigError(f"timeout must be above 0 seconds, got {timeout}")
         key = (key or "").strip()
         if not (key.isascii() and key.isprintable()):
             raise ConfigError(f"${key_variable} holds characters that no key has; set it to the key alone")

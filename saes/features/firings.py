@@ -38,9 +38,9 @@ class FeatureStatistics:
     """Statistics of firings, accumulated block by block. The result does not depend on the division into blocks."""
 
     def __init__(self, d_sae: int, *, context_length: int, window: int, n_top: int, n_sample: int, seed: int):
-
-        if min(n_top, n_sample) < 1 or window < 0:
-            raise ConfigError(f"n_top must be at least 1 and window at least 0, got {n_top} and {window}")
+        for name, number, least in (("n_top", n_top, 1), ("n_sample", n_sample, 1), ("window", window, 0)):
+            if number < least:
+                raise ConfigError(f"{name} must be at least {least}, got {number}")
         self.d_sae, self.context_length, self.window = d_sae, context_length, window
         self.seed = np.uint64(seed)
         self.n_tokens = 0

@@ -48,8 +48,8 @@ def own_config(kind: str, *, d_sae: int | None = None, **settings: object) -> Ow
     chosen |= {name: _converted(value, known[name]) for name, value in settings.items()}
     if missing := [name for name, value in chosen.items() if value is inspect.Parameter.empty]:
         raise ConfigError(f"a {kind} SAE needs a value of {', '.join(missing)}; give {missing[0]}=VALUE")
-    sizes = {} if d_sae is None else {"d_sae": d_sae}
-    return OwnConfig(kind=kind, **sizes, code=_hash(own_kinds()[kind]), settings=chosen)
+    size = OwnConfig.d_sae if d_sae is None else d_sae
+    return OwnConfig(kind=kind, d_sae=size, code=_hash(own_kinds()[kind]), settings=chosen)
 
 
 def own_recipe(config: OwnConfig) -> "AutogradRecipe":

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from interp.artifacts import partial_path
-from interp.errors import ConfigError
+from interp.options import check_least
 from interp.studies.grokking_phases import ModularConfig
 from interp.studies.language_scaling import ScalingRecipe
 from workbench.analysis import AnalysisRun, Resumable
@@ -83,10 +83,7 @@ class FollowInduction(Seeded, Threaded, OnDevice, Resumable["InductionOnset"]):
     """A folder of checkpoints, measured instead of a toy that is trained."""
 
     def __post_init__(self) -> None:
-        if min(self.every, self.n_seeds) < 1 or (self.steps is not None and self.steps < 1):
-            raise ConfigError(
-                f"steps, every and n_seeds must be at least 1, got {self.steps}, {self.every} and {self.n_seeds}"
-            )
+        check_least(self, {"steps": 1, "every": 1, "n_seeds": 1})
 
     def default_name(self) -> str:
         return "induction" if self.checkpoints is None else slug(self.checkpoints.expanduser().absolute().name)

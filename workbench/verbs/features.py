@@ -16,7 +16,17 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from interp.errors import ConfigError, WorkbenchError
 from interp.interventions.recipe import FILES
 from interp.models.hooked import HookedModel
-from interp.options import Argument, DictionaryName, FeaturesName, HookPoint, Means, ModelName, RecordingName, SAEName
+from interp.options import (
+    Argument,
+    DictionaryName,
+    FeaturesName,
+    HookPoint,
+    Means,
+    ModelName,
+    RecordingName,
+    SAEName,
+    check_least,
+)
 from saes.features import schema
 from saes.features.proof import ProofConfig
 from saes.features.schema import N_EXAMPLES, NEURONS
@@ -85,10 +95,7 @@ class DescribeFeatures(Seeded, AppliesDictionary, Threaded, RunsModel, Analysis[
     """Words indexed per feature: those with most of its activation."""
 
     def __post_init__(self) -> None:
-        for name, least in (("window", 0), ("examples", 1), ("samples", 0), ("index_units", 1)):
-            if getattr(self, name) < least:
-                raise ConfigError(f"{name} must be at least {least}, got {getattr(self, name)}")
-
+        check_least(self, {"window": 0, "examples": 1, "samples": 0, "index_units": 1})
         if (self.dictionary is None) == (self.set is None):
             raise ConfigError("features need a dictionary: the name of an SAE, neurons:HOOK_POINT, or --set NAME")
 
@@ -196,8 +203,7 @@ class DescribeNeurons(Threaded, RunsModel, Analysis["NeuronLabels"]):
     none."""
 
     def __post_init__(self) -> None:
-        if min(self.window, self.prompts) < 0 or self.examples < 1:
-            raise ConfigError("window and prompts must be at least 0, and examples at least 1")
+        check_least(self, {"window": 0, "prompts": 0, "examples": 1})
 
     def measure(self, run: AnalysisRun) -> "NeuronLabels":
         from interp.recording.live import LiveRecording
@@ -275,8 +281,9 @@ class SteerFeatures(InWorkspace, Seeded, AppliesDictionary, Threaded, RunsModel)
     """Model to run. Default: the one that the SAE belongs to."""
 
     def __post_init__(self) -> None:
-        if self.new_tokens < 1 or self.samples < 0 or (self.samples and self.temperature <= 0):
-            raise ConfigError("new_tokens must be at least 1, samples at least 0, and temperature above 0")
+        check_least(self, {"new_tokens": 1, "samples": 0})
+        if self.samples and self.temperature <= 0:
+            raise ConfigError(f"temperature must be above 0 for samples, got {self.temperature}; or take --samples 0")
         for name, value in (("amount", self.amount), ("activation", self.activation)):
             if value is not None and not math.isfinite(value):
                 raise ConfigError(f"{name} must be a finite number, got {value}")

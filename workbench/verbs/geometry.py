@@ -164,6 +164,7 @@ def _text(model: HookedModel, corpus: str, n_points: int, length: int, seed: int
     """Return enough contexts `[n, length]` of the corpus for the points asked for."""
     from workbench.verbs.heads import corpus_contexts
 
-    if length < 2 or n_points < 4:
-        raise ConfigError("context_length must be at least 2 and points at least 4")
+    for name, number, least in (("context_length", length, 2), ("points", n_points, 4)):
+        if number < least:
+            raise ConfigError(f"{name} must be at least {least}, got {number}")
     return corpus_contexts(model, corpus, -(-n_points // (length - 1)) + 1, length, seed)
