@@ -12,7 +12,7 @@ import ast
 import inspect
 import re
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import cache
 from itertools import pairwise
@@ -260,7 +260,22 @@ def check_limits(value: Any) -> None:
             raise ConfigError(f"{option.name} should be {least:g} to {most:g}, found {number:g}")
 
 
-def _form(hint: Any) -> _Form:
+def check_least(settings: object, least: Mapping[str, float]) -> None:
+    """Raise `ConfigError` for the first field that lies below its least value; None is allowed."""
+    for name, bound in least.items():
+        number = getattr(settings, name)
+        if number is not None and not number >= bound:
+            raise ConfigError(f"{name} must be at least {bound:g}, got {number}")
+
+
+def check_positive(settings: object, *names: str) -> None:
+    """Raise `ConfigError` for the first field that is not above 0."""
+    for name in names:
+        if not getattr(settings, name) > 0:
+            raise ConfigError(f"{name} must be above 0, got {getattr(settings, name)}")
+
+
+def _form(hint: object) -> _Form:
     """Return kind and choices of a type, and whether it takes several values, and None."""
     inner: Sequence[Any] = [argument for argument in get_args(hint) if argument is not NoneType]
     if get_origin(hint) in (Union, UnionType):

@@ -252,7 +252,7 @@ def absorption():
     )
     eye, zero = torch.eye(5), torch.zeros(5)
     dictionary = ReLUSAE(Weights(eye, zero - 0.1, eye, zero), metadata=SAEMetadata(hook_point=HOOK))
-    return saes.measure_absorption({"true": dictionary}, examples, seeds=(0,))["true"]
+    return saes.measure_absorption({"true": dictionary}, examples, saes.AbsorptionConfig(seeds=(0,)))["true"]
 
 
 def detected_concepts():
