@@ -27,7 +27,7 @@ from torch import Tensor
 from interp.errors import ConfigError, MismatchError
 from interp.interventions.edits import at_mask, from_position, inserting
 from interp.models.adapter import Hook
-from interp.models.hooked import HookedModel
+from interp.models.hooked import HookedModel, PassOptions
 from interp.names import canonical_hook_point, parse_hook_point
 from interp.progress import Progress
 from interp.statistics import DocumentBootstrap
@@ -226,7 +226,7 @@ def _mean_activation(hook_point: str, model: HookedModel, tokens: Tensor, docume
     """Return the mean activation `[d]` over positions of text."""
     sums: list[Tensor] = []
     layer = parse_hook_point(canonical_hook_point(hook_point)).layer
-    stop = {} if layer is None else {"stop_at_layer": layer + 1}
+    stop: PassOptions = {} if layer is None else {"stop_at_layer": layer + 1}
     for batch, document in zip(tokens.split(batch_size), documents.split(batch_size), strict=True):
 
         def add(value: Tensor, hook: Any = None, document: Tensor = document) -> None:
