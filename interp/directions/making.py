@@ -6,11 +6,11 @@ measure_direction(model, made.direction, find_concepts([]), made=made)
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float64
 
+from interp.dictionary import Dictionary
 from interp.directions._variants import DEFAULT, Find, Variant, methods, variants
 from interp.directions.choice import SteeringChoice
 from interp.directions.choosing import Candidate, candidate, choose_steering, spread_layers
@@ -62,7 +62,7 @@ def make_direction(
     name: str = "",
     variant: str = DEFAULT,
     hook_points: Sequence[str] = (),
-    dictionary: Any = None,
+    dictionary: Dictionary | None = None,
     nuisance: ContrastPairs | None = None,
     judge: Judge | None = None,
     progress: Progress | None = None,
@@ -150,18 +150,18 @@ def _questions(model: HookedModel, made_from: ContrastPairs | TwoLists, config: 
     return reply_questions(model, made_from)
 
 
-def _methods(sides: Sides, point: str, dictionary: Any, nuisance: Sides | None) -> dict[str, Find]:
+def _methods(sides: Sides, point: str, dictionary: Dictionary | None, nuisance: Sides | None) -> dict[str, Find]:
     """Return the methods at one hook point."""
     away = None if nuisance is None else candidate(nuisance, point, methods(nuisance)[DEFAULT]).vector
     reader = dictionary if dictionary is not None and _reads(dictionary) == point else None
     return methods(sides, dictionary=reader, nuisance=away)
 
 
-def _reads(dictionary: Any) -> str:
+def _reads(dictionary: Dictionary) -> str:
     return canonical_hook_point(dictionary.hook_point)
 
 
-def _placebos(dictionary: Any, seed: int) -> Float64[np.ndarray, "n d"]:
+def _placebos(dictionary: Dictionary, seed: int) -> Float64[np.ndarray, "n d"]:
     chosen = np.random.default_rng(seed).choice(dictionary.d_sae, min(PER_PART, dictionary.d_sae), replace=False)
     return dictionary.decoder_directions.detach().double().cpu().numpy()[np.sort(chosen)]
 

@@ -70,8 +70,8 @@ class Samples:
 
     def texts(self, model: HookedModel, arms: Arms | None) -> list[list[str]]:
         """Return the samples of every arm, those of a prompt one after another; without arms the unsteered ones."""
-        settings = {"n_each": self.n_each, "temperature": 1.0, "seed": self.seed}
-        return [[text_of(model, ids) for ids in arm] for arm in continuations_of(model, self.tokens, arms, **settings)]
+        sampled = continuations_of(model, self.tokens, arms, n_each=self.n_each, temperature=1.0, seed=self.seed)
+        return [[text_of(model, ids) for ids in arm] for arm in sampled]
 
 
 def sampled_questions(

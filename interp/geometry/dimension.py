@@ -30,10 +30,10 @@ so.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Float64, Int64
+from numpy.typing import ArrayLike
 
 from interp.errors import ConfigError, UnknownNameError
 from interp.geometry.points import GeometryResult, as_points, centred, check_count
@@ -109,7 +109,7 @@ class IntrinsicDimension(GeometryResult):
 
 
 def intrinsic_dimension(
-    x: Any, *, k_mle: int = 20, k_pca: int = 50, max_points: int = 2000, seed: int = 0
+    x: ArrayLike, *, k_mle: int = 20, k_pca: int = 50, max_points: int = 2000, seed: int = 0
 ) -> IntrinsicDimension:
     """Estimate the dimension of points `[n, d]` with all three estimators; at most `max_points` are drawn.
 
@@ -293,7 +293,7 @@ class Spectrum(GeometryResult):
         return [super().to_records()[0] | flat({"components": self.dims, "isotropic": null})]
 
 
-def spectrum(x: Any, *, seed: int = 0) -> Spectrum:
+def spectrum(x: ArrayLike, *, seed: int = 0) -> Spectrum:
     """Measure the spectrum of points `[n, d]`; `seed` draws the isotropic null. Cost: two products `n d min(n, d)`.
 
     Raises `ConfigError` when all points are the same, `NonFiniteError`.

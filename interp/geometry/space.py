@@ -22,7 +22,7 @@ one side. Memory is `layers * batch^2` floats, whatever the size of the recordin
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 
@@ -483,7 +483,7 @@ def _ratio(hsics: "Tensor") -> "tuple[Tensor, Tensor]":
 
 
 def _normalised(hsic: "Tensor") -> "Tensor":
-    diagonal: Any = hsic.diagonal(dim1=-2, dim2=-1)
+    diagonal = hsic.diagonal(dim1=-2, dim2=-1)
     if (diagonal <= 0).any():
         raise ConfigError("a hook point has no structure beyond chance at this batch size; use larger batches")
     return hsic / (diagonal[..., :, None] * diagonal[..., None, :]).sqrt()
