@@ -35,9 +35,8 @@ direction. It is reported with two references: a random difference of an `m x n`
 A change of weights need not affect behaviour: see `transplant`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -225,7 +224,7 @@ class _Reference:
     residual: ResidualStream
 
 
-def _references(base: HookedModel, tokens: Tensor, batch_size: int) -> Any:
+def _references(base: HookedModel, tokens: Tensor, batch_size: int) -> Iterator[_Reference]:
     from interp.models.passes import capture
 
     residual = ResidualStream(base)
@@ -270,7 +269,7 @@ def _on_text(model: HookedModel, reference: list[_Reference]) -> dict[Measure, n
 
 
 def _replacement(value: Tensor) -> Callable[..., Tensor]:
-    def replace(_: Tensor, hook: Any) -> Tensor:
+    def replace(_: Tensor, hook: object) -> Tensor:
         return value
 
     return replace

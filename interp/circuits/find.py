@@ -33,7 +33,8 @@ the rest is drawn uniformly, as a circuit of that size is connected anyway.
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from typing import Any, overload
+from functools import partial
+from typing import overload
 
 import numpy as np
 import pyarrow as pa
@@ -83,9 +84,13 @@ from interp.errors import ConfigError
 from interp.models.hooked import HookedModel
 from interp.names import parse_head, parse_node
 from interp.patching.task import Task
+from interp.progress import Progress
 from interp.results import Record, Result
 from interp.seeds import make_generator
 from interp.statistics import Interval, auroc, percentile_interval
+
+StepProgress = Callable[[str], Progress | None]
+"""Callback of a step, by its name."""
 
 MAX_PATHED = 2000
 
@@ -193,8 +198,18 @@ class Curve(Result):
         middle = (bound.tolist() for bound in percentile_interval(null.mean(0), null))
         signed_values = np.full(len(self.fractions), np.nan) if signed is None else signed.faithfulness
         columns = self.fractions, self.n_edges, self.faithfulness.tolist(), signed_values.tolist(), *middle
-        names = ("fraction", "n_edges", "faithfulness", "signed", "random", "random_low", "random_high")
-        return [FaithfulnessPoint(**dict(zip(names, values, strict=True))) for values in zip(*columns, strict=True)]
+        return [
+            FaithfulnessPoint(
+                fraction=fraction,
+                n_edges=n_edges,
+                faithfulness=faithful,
+                signed=by_signed,
+                random=mean,
+                random_low=low,
+                random_high=high,
+            )
+            for fraction, n_edges, faithful, by_signed, mean, low, high in zip(*columns, strict=True)
+        ]
 
     def headline(self) -> str:
         """Return one line: the two areas of the curve."""
@@ -236,7 +251,7 @@ def evaluate(
     config: EvaluationConfig | None = None,
     *,
     truth: Circuit | None = None,
-    progress: Any = None,
+    progress: Progress | None = None,
 ) -> CircuitEvaluation: ...
 @overload
 def evaluate(
@@ -247,7 +262,7 @@ def evaluate(
     config: EvaluationConfig | None = None,
     *,
     truth: Circuit | None = None,
-    progress: Any = None,
+    progress: Progress | None = None,
 ) -> RankingEvaluation: ...
 def evaluate(
     model: HookedModel,
@@ -257,7 +272,7 @@ def evaluate(
     config: EvaluationConfig | None = None,
     *,
     truth: Circuit | None = None,
-    progress: Any = None,
+    progress: Progress | None = None,
 ) -> CircuitEvaluation | RankingEvaluation:
     """Evaluate a circuit, or a ranking of edges, on a task.
 
@@ -316,7 +331,7 @@ def _evaluate_circuit(
     settings: CircuitEvaluationSettings,
     untrained: UntrainedGap | None,
     known: Overlap | None,
-    progress: Any,
+    progress: Progress | None,
 ) -> CircuitEvaluation:
     size = int(included.sum())
     generator = make_generator(config.seed, "evaluation")
@@ -346,7 +361,11 @@ def _evaluate_circuit(
     if bench.frozen is not None:
         corrupt_frozen = float(bench.values([bench.everything(False)]).mean())
     return CircuitEvaluation(
-        **vars(judged.found),
+        full=judged.found.full,
+        empty=judged.found.empty,
+        faithfulness=judged.found.faithfulness,
+        completeness=judged.found.completeness,
+        random_circuits=judged.found.random_circuits,
         settings=settings,
         n_edges=size,
         n_edges_of_graph=bench.graph.n_edges,
@@ -364,8 +383,13 @@ def _random_rankings(by_abs: Curve) -> RandomRankings | None:
         return None
     areas = [cpr(by_abs.fractions, row.tolist()) for row in by_abs.random]
     distances = [cmd(by_abs.fractions, row.tolist()) for row in by_abs.random]
-    means = {"cpr": float(np.mean(areas)), "cmd": float(np.mean(distances))}
-    return RandomRankings(n=len(areas), **means, cpr_best=max(areas), cmd_best=min(distances))
+    return RandomRankings(
+        n=len(areas),
+        cpr=float(np.mean(areas)),
+        cpr_best=max(areas),
+        cmd=float(np.mean(distances)),
+        cmd_best=min(distances),
+    )
 
 
 def curve(
@@ -375,7 +399,7 @@ def curve(
     *,
     by: By,
     n_random: int | None = None,
-    progress: Any = None,
+    progress: Progress | None = None,
 ) -> Curve:
     """Measure faithfulness of the highest-ranked edges at every fraction, and of random circuits of the same sizes."""
     n_random = config.n_random if n_random is None else n_random
@@ -429,7 +453,7 @@ def find_circuit(
     graph: Graph | None = None,
     *,
     held_out: Task | None = None,
-    progress: Callable[[str], Any] | None = None,
+    progress: StepProgress | None = None,
 ) -> EdgeCircuit:
     """Find the circuit of a task and evaluate it on `held_out`, or without it on the task's own prompts.
 
@@ -439,7 +463,7 @@ def find_circuit(
     config = config or FindConfig()
     if held_out is not None:
         _check_apart(task, held_out)
-    step = progress or (lambda name: None)
+    step: StepProgress = progress or (lambda name: None)
     scores, nodes, verified = _score(model, task, config, graph, step)
     ranking = evaluate(model, task, scores, config=replace(config.evaluation, untrained=False), progress=step("curve"))
     size = config.n_edges or _smallest(model, task, scores, ranking.curve, config)
@@ -484,24 +508,16 @@ def _check_apart(task: Task, held_out: Task) -> None:
 
 
 def _score(
-    model: HookedModel, task: Task, config: FindConfig, graph: Graph | None, step: Callable[[str], Any]
+    model: HookedModel, task: Task, config: FindConfig, graph: Graph | None, step: StepProgress
 ) -> tuple[EdgeScores, EdgeScores | None, Verified | None]:
     """Return scores at the chosen level, scores of nodes, and the highest-ranked ones patched one by one."""
     size = config.evaluation.batch_size
-    shared: dict[str, Any] = {"ablation": config.ablation, "batch_size": size, "steps": config.steps}
-    scores = attribute(
-        model,
-        task,
-        graph,
-        method=config.method,
-        level=config.level,
-        **shared,
-        progress=step(f"scoring {config.level}s"),
-    )
+    score = partial(attribute, model, task, ablation=config.ablation, batch_size=size, steps=config.steps)
+    scores = score(graph, method=config.method, level=config.level, progress=step(f"scoring {config.level}s"))
     nodes = scores if config.level == "node" else None
     if config.node_scores and nodes is None:
         gradient = "eap-ig" if config.method == "acdc" else config.method
-        nodes = attribute(model, task, method=gradient, level="node", **shared)
+        nodes = score(method=gradient, level="node")
     verified = None
     if config.verify:
         verified = verify_top_k(scores, model, task, min(config.verify, len(scores)), by=config.by, batch_size=size)

@@ -236,9 +236,15 @@ def _test(
     tests = {}
     for head, batches in per_batch.items():
         joined = {key: torch.cat([batch[key] for batch in batches], -1).double().numpy() for key in batches[0]}
-        v = -effects[senders[head], "v"].strict[head].double().numpy()
-        falls = {name: joined[name] for name in ("clean", "k", "q", "controls")}
-        tests[head] = SenderTest(head=head, sender=senders[head], v=v, **falls)
+        tests[head] = SenderTest(
+            head=head,
+            sender=senders[head],
+            clean=joined["clean"],
+            k=joined["k"],
+            q=joined["q"],
+            v=-effects[senders[head], "v"].strict[head].double().numpy(),
+            controls=joined["controls"],
+        )
     return tests, effects
 
 

@@ -166,10 +166,10 @@ class ScoreExplanation(Result):
     """the score minus the mean score of the other keys"""
     attention: float
     """attention of the query to this key after the softmax, 0 to 1"""
-    settings: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, object] = field(default_factory=dict)
     """query, key, their tokens, dictionary, norm_scale (always frozen), keys compared with, number averaged"""
 
-    def top(self, n: int = 10, *, relative: bool = True) -> list[dict[str, Any]]:
+    def top(self, n: int = 10, *, relative: bool = True) -> list[Record]:
         """Return the pairs with the largest absolute values: `query_part, key_part, value, share`.
 
         `share` is the fraction of the total, and exceeds 1 where other pairs cancel this one.
@@ -254,7 +254,7 @@ def explain_score(
     mean_key = k_parts[:, others].mean(1) if others.any() else torch.zeros_like(k_parts[:, 0])
     relative = q_parts @ (k_parts[:, key] - mean_key).T
     text = token_strings(model, tokens[0])
-    settings = {
+    settings: dict[str, object] = {
         "query": query,
         "key": key,
         "query_token": text[query],
@@ -263,8 +263,7 @@ def explain_score(
         "dictionary": None if dictionary is None else dictionary.hook_point,
         "norm_scale": "frozen",
         "n_averaged": 1,
-        **residual.frozen_settings("on the prompt"),
-    }
+    } | residual.frozen_settings("on the prompt")
     totals = float(matrix.sum()), float(relative.sum()), float(attention[key])
     return ScoreExplanation(head, q.names, k.names, matrix.cpu(), relative.cpu(), *totals, settings)
 

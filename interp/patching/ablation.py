@@ -19,7 +19,7 @@ Redundant components each look unimportant alone: ablate them as a group, too.
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -33,7 +33,8 @@ from interp.models.adapter import Hook
 from interp.models.hooked import HookedModel
 from interp.models.passes import capture, repeat_losses, run_from, token_losses
 from interp.patching.patching_map import AblationEffect
-from interp.results import Result, columns_of
+from interp.progress import Progress
+from interp.results import Record, Result, columns_of
 from interp.statistics import t_interval
 
 AblationKind = Literal["zero", "mean", "resample"]
@@ -128,7 +129,7 @@ class Ablations(Result):
     base_first: Float64[np.ndarray, " n_prompts"]
     """`[n_prompts]` loss of the unablated model; `base_second` likewise"""
     base_second: Float64[np.ndarray, " n_prompts"]
-    settings: dict[str, Any] = field(default_factory=dict)
+    settings: Record = field(default_factory=dict)
     """kind, by_position, n_prompts, reference prompts"""
 
     def rows(self, confidence: float = 0.95) -> list[AblationEffect]:
@@ -147,7 +148,7 @@ class Ablations(Result):
             for i, (name, parts) in enumerate(self.groups.items())
         ]
 
-    def to_records(self, confidence: float = 0.95) -> list[dict[str, Any]]:
+    def to_records(self, confidence: float = 0.95) -> list[Record]:
         """Return one row per group: `group, kind, loss_first_half, loss_second_half, low, high, n_heads`."""
         return [columns_of(row) for row in self.rows(confidence)]
 
@@ -156,7 +157,7 @@ class Ablations(Result):
         kind, loss = self.settings.get("kind", ""), float(self.base_second.mean())
         return f"Change of the loss by {kind} ablation, in nats; the whole model's is {loss:.3f} in the second half"
 
-    def shown(self) -> list[dict[str, Any]]:
+    def shown(self) -> list[Record]:
         """Return the groups with the largest effect on the second half first."""
         return sorted(self.to_records(), key=lambda row: -row["loss_second_half"])
 
@@ -173,7 +174,7 @@ def ablate(
     lags: Int[Tensor, " batch"] | int | None = None,
     start: int = 0,
     batch_size: int = 16,
-    progress: Any = None,
+    progress: Progress | None = None,
 ) -> Ablations:
     """Measure the effect of ablating each group of components on prompts `tokens [batch, pos]`.
 

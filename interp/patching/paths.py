@@ -124,7 +124,7 @@ def reading_hooks(
     values: dict[Reader, list[tuple[Read, Tensor]]] = {}
 
     def reading(at_point: list[Reader]) -> Hook:
-        def read_streams(stream: Tensor, hook: Any) -> None:
+        def read_streams(stream: Tensor, hook: object) -> None:
             for read in reads(at_point, stream):
                 values.setdefault(read.reader, []).append((read, read.value(residual)))
 
@@ -246,7 +246,7 @@ class PathPatching(Result):
     """`[n_prompts]`: metric of the base run, without a patch"""
     other: Float64[np.ndarray, " n_prompts"] | None
     """`[n_prompts]`: metric of the run that the sender's value comes from; None without `normalise`"""
-    settings: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, object] = field(default_factory=dict)
     """sender, receivers, between, path (in words), direction, ablation (`resample`), n_prompts, frozen (post-norms)"""
 
     @property
@@ -383,7 +383,7 @@ class PathPatcher:
             yield Read(reader, read, self.receivers[reader])
 
     def _replace(self, node: NodeName, value: Tensor) -> Hook:
-        if node.kind != "head":
+        if node.head is None:
             return inserting(value)
         return inserting(value[:, :, None].expand(-1, -1, self.residual.shape.n_heads, -1),
                          [(slice(None), (slice(None), slice(None), node.head))])  # fmt: skip

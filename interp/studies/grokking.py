@@ -92,10 +92,8 @@ def train_modular(config: ModularConfig, *, device: str = "cpu", state: Path | N
     first = kept.load(parameters, optimizer, order)[0] if kept else 0
     best, last = torch.full((len(config.seeds),), -torch.inf, dtype=torch.float64), config.epochs
     for epoch, tensors in kept.added(first) if kept else ():
-        measures = {name: tensors[name] for name in _MEASURES}
-        snapshot = Snapshot(
-            epoch, {name: tensors[name] for name in parameters}, **measures
-        )  # their order counts in sums
+        weights = {name: tensors[name] for name in parameters}  # their order counts in sums
+        snapshot = Snapshot(epoch, weights, *(tensors[name] for name in _MEASURES))
         yield snapshot
         best, last = _ending(best, last, snapshot, config)
     if first >= last:
