@@ -344,9 +344,9 @@ def save_artefact(
     try:
         from_json(parts["settings"].form, config, "its settings")
         from_json(_summary_form(cls), summary, "its summary")
-        for name, written in documents.items():
+        for name, document_json in documents.items():
             if contents[name] is not None:
-                from_json(parts[name].form, written, name)
+                from_json(parts[name].form, document_json, name)
         for name, part in parts.items():
             if part.place == "array":
                 _check_array(contents[name], name, part, "this value")

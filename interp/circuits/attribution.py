@@ -183,9 +183,9 @@ def attribute(
     plan = _Plan(method, steps, points, direction, level, ablation)
     plan.check(task)
     bench = Bench(model, graph, task, ablation=ablation, batch_size=batch_size, freeze=level == "edge")
-    tried, n_runs, per_prompt = (), None, None
+    thresholds, n_runs, per_prompt = (), None, None
     if method == "acdc":
-        values, tried, n_runs = acdc_scores(bench, taus, progress=progress)
+        values, thresholds, n_runs = acdc_scores(bench, taus, progress=progress)
     else:
         n = graph.n_edges if level == "edge" else graph.n_sources
         values, per_prompt = _gather(_scored(bench, plan, only), n, task.n_prompts, progress)
@@ -206,7 +206,7 @@ def attribute(
             steps=steps if method == "eap-ig" else None,
             points=points if method == "eap-ig" else None,
             frozen=bench.frozen,
-            taus=tried,
+            taus=thresholds,
             n_runs=n_runs,
         ),
     )

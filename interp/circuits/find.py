@@ -337,7 +337,7 @@ def _evaluate_circuit(
     generator = make_generator(config.seed, "evaluation")
     halves = [_half(included, generator) for _ in range(config.n_knockouts)]
     members = included.nonzero()[:, 0]
-    tried = members[torch.randperm(size, generator=generator)[: config.n_minimality]].tolist()
+    removed = members[torch.randperm(size, generator=generator)[: config.n_minimality]].tolist()
     randoms = [random_circuit(bench.graph, size, generator) for _ in range(config.n_random)]
     masks = {
         FULL: [bench.everything(True)],
@@ -346,18 +346,18 @@ def _evaluate_circuit(
         "complement": [~included],
         "halved": [included & ~half for half in halves],
         "model_halved": [~half for half in halves],
-        "without": [_without(included, edge) for edge in tried],
+        "without": [_without(included, edge) for edge in removed],
         RANDOM: randoms,
     }
     values = bench.values([mask for group in masks.values() for mask in group], progress).numpy()
-    ends = np.cumsum([len(group) for group in masks.values()])[:-1]
-    judged = judge(dict(zip(masks, np.split(values, ends), strict=True)), complement="complement", seed=config.seed)
+    cuts = np.cumsum([len(group) for group in masks.values()])[:-1]
+    judged = judge(dict(zip(masks, np.split(values, cuts), strict=True)), complement="complement", seed=config.seed)
     incompleteness = minimality = corrupt_frozen = None
     if halves:
         incompleteness = float(np.abs(judged.f["halved"] - judged.f["model_halved"]).mean())
-    if tried:
+    if removed:
         drops = np.abs(judged.found.faithfulness.estimate - judged.f["without"])
-        minimality = Minimality(n_tried=len(tried), median=float(np.median(drops)), least=float(drops.min()))
+        minimality = Minimality(n_tried=len(removed), median=float(np.median(drops)), least=float(drops.min()))
     if bench.frozen is not None:
         corrupt_frozen = float(bench.values([bench.everything(False)]).mean())
     return CircuitEvaluation(
@@ -468,8 +468,8 @@ def find_circuit(
     ranking = evaluate(model, task, scores, config=replace(config.evaluation, untrained=False), progress=step("curve"))
     size = config.n_edges or _smallest(model, task, scores, ranking.curve, config)
     circuit = _with_effects(scores.top(size, by=config.by), nodes)
-    judging = replace(config.evaluation, ablation=config.evaluation.ablation or config.ablation)
-    evaluation = evaluate(model, held_out or task, circuit, scores.graph, judging, progress=step("judging"))
+    judging_config = replace(config.evaluation, ablation=config.evaluation.ablation or config.ablation)
+    evaluation = evaluate(model, held_out or task, circuit, scores.graph, judging_config, progress=step("judging"))
     heads = [parse_head(node.name) for node in circuit.nodes if parse_node(node.name).kind == "head"]
     pattern_heads, patterns = head_patterns(model, task.clean[:1, : int(task.lengths[0])], heads)
     settings = EdgeCircuitSettings(

@@ -395,10 +395,10 @@ def score_heads(
             if untrained_scores is None:
                 null = untrained_model(model, seed)
                 untrained_scores = steps.done(pattern_scores(null, tokens, weights, batch_size))
-        for parts, which in ((scores, "tokens"), (controls, "control")):
-            passes = (pattern_scores(model, getattr(run, which), run.weights, batch_size) for run in runs)
+        for parts, field in ((scores, "tokens"), (controls, "control")):
+            passes = (pattern_scores(model, getattr(run, field), run.weights, batch_size) for run in runs)
             parts.append(torch.cat([steps.done(chunk) for chunk in passes], 2))
-    stored = HeadSettings(
+    settings = HeadSettings(
         model=model_name or "the model",
         weight_hash=weight_hash(model),
         prompts=config.n_prompts,
@@ -408,7 +408,7 @@ def score_heads(
         bos=bos,
     )
     nulls = None if untrained_scores is None else (torch.cat(uniform), untrained_scores)
-    return summarise_scores([*on_tokens, *on_text], torch.cat(scores, 3), torch.cat(controls, 3), nulls, stored)
+    return summarise_scores([*on_tokens, *on_text], torch.cat(scores, 3), torch.cat(controls, 3), nulls, settings)
 
 
 class _Run(NamedTuple):

@@ -85,38 +85,38 @@ def find_induction_circuit(
     config = config or InductionConfig()
     residual = ResidualStream(model)
     steps = _Steps(progress)
-    drawn = [draw_induction_prompts(model, config, seed) for seed in config.seeds]
-    scores, p_score, previous_high = _score(model, drawn, config, steps)
+    draws = [draw_induction_prompts(model, config, seed) for seed in config.seeds]
+    scores, p_score, previous_high = _score(model, draws, config, steps)
     candidates = _choose_candidates(scores, p_score, config)
-    senders = _screen(model, drawn[0], candidates, config, steps)
-    tests, effects = _test(model, drawn[1:], senders, config, steps)
+    senders = _screen(model, draws[0], candidates, config, steps)
+    tests, effects = _test(model, draws[1:], senders, config, steps)
     verdicts = judge_heads(scores, p_score, tests, previous_high)
-    ablations = _ablate(model, drawn[1:], verdicts, config, steps)
-    outputs = direct_outputs(model, drawn[1:], sorted(verdicts.induction), config.batch_size)
+    ablations = _ablate(model, draws[1:], verdicts, config, steps)
+    outputs = direct_outputs(model, draws[1:], sorted(verdicts.induction), config.batch_size)
     weights = HeadWeights(model)
     compositions = _compose(model, weights, verdicts, candidates, config)
-    chosen = residual.all_heads() if len(residual.all_heads()) <= config.max_singles else list(candidates)
-    copies = copying(model, chosen, n_tokens=config.copying_tokens, weights=weights) if chosen else None
+    heads = residual.all_heads() if len(residual.all_heads()) <= config.max_singles else list(candidates)
+    copies = copying(model, heads, n_tokens=config.copying_tokens, weights=weights) if heads else None
     deep = None
-    if chosen and residual.shape.n_layers > 2:
-        deep = copying(model, chosen, n_tokens=config.copying_tokens, weights=weights, through_block_0=True)
+    if heads and residual.shape.n_layers > 2:
+        deep = copying(model, heads, n_tokens=config.copying_tokens, weights=weights, through_block_0=True)
     steps.at(100, "judged")
     measured = Measurements(verdicts, tests, effects, ablations, outputs, compositions, (copies, deep))
     verdict, redundancy = circuit_verdict(measured)
     circuit = to_circuit(name or model_spec(model), weight_hash(model), measured, found=bool(verdict.found))
     frozen = residual.frozen_settings().get("frozen")
     identity = {"model": circuit.model, "weight_hash": circuit.weight_hash, "frozen": frozen}
-    pattern_heads, patterns = head_patterns(model, drawn[0].tokens[:1], _heads_to_show(verdicts, circuit))
+    pattern_heads, patterns = head_patterns(model, draws[0].tokens[:1], _heads_to_show(verdicts, circuit))
     cap = logit_cap(model)
     return InductionCircuit(
         settings=InductionSettings(**{field.name: getattr(config, field.name) for field in fields(config)}, **identity),
         circuit=circuit,
         verdict=verdict,
         redundancy=redundancy,
-        context_length=drawn[0].tokens.shape[1],
-        lags=(int(drawn[0].lags.min()), int(drawn[0].lags.max())),
+        context_length=draws[0].tokens.shape[1],
+        lags=(int(draws[0].lags.min()), int(draws[0].lags.max())),
         logit_effect=None if cap is None else f"before the soft cap of {cap:g}",
-        prompts=_texts(model, drawn[0]),
+        prompts=_texts(model, draws[0]),
         heads=Table.of(HeadVerdict, head_rows(measured, candidates, circuit)),
         ablations=Table.of(AblationEffect, [row for ablation in ablations for row in ablation.rows()]),
         paths=Table.of(PathLoss, path_losses(effects)),

@@ -247,11 +247,11 @@ def explain_score(
     scores = k_parts.sum(0) @ q_parts.sum(0)
     attention = cache[pattern][0, head.head, query, : query + 1]
     _check_scores(scores, attention, model, head.layer)
-    others = keys != key
+    compared = keys != key
     if masked in cache:  # models without it have no sliding window
-        others &= cache[masked][0, head.head, query, : query + 1] > MASKED_SCORE
+        compared &= cache[masked][0, head.head, query, : query + 1] > MASKED_SCORE
     matrix = q_parts @ k_parts[:, key].T
-    mean_key = k_parts[:, others].mean(1) if others.any() else torch.zeros_like(k_parts[:, 0])
+    mean_key = k_parts[:, compared].mean(1) if compared.any() else torch.zeros_like(k_parts[:, 0])
     relative = q_parts @ (k_parts[:, key] - mean_key).T
     text = token_strings(model, tokens[0])
     settings: dict[str, object] = {
@@ -259,7 +259,7 @@ def explain_score(
         "key": key,
         "query_token": text[query],
         "key_token": text[key],
-        "relative_to": f"mean of the other {int(others.sum())} keys that the query may attend to",
+        "relative_to": f"mean of the other {int(compared.sum())} keys that the query may attend to",
         "dictionary": None if dictionary is None else dictionary.hook_point,
         "norm_scale": "frozen",
         "n_averaged": 1,

@@ -117,7 +117,7 @@ def choose_steering(
     strengths = (1.0,) if action == "ablate" else config.strengths
     if not candidates:
         raise ConfigError("no hook point was given to steer at")
-    choosing, judging, docs = questions.half(0), questions.half(1), neutral.half(0)
+    choosing, judging, neutral_half = questions.half(0), questions.half(1), neutral.half(0)
     if len(judging) < 2:
         raise ConfigError(f"{len(questions)} questions are too few: half of them choose, half judge; give 4 or more")
     sign = -1.0 if action == "ablate" else 1.0
@@ -135,37 +135,37 @@ def choose_steering(
     shape = (len(candidates), len(strengths))
     effect, damage, wrong = (np.full(shape, np.nan) for _ in range(3))
     random = np.full((*shape, n_random), np.nan)  # of cells that may be chosen
-    for i, along in enumerate(candidates):
-        arms = along.arms(action, strengths)
-        damage[i] = -docs.effects(model, arms).mean(1)
-        tried = np.arange(len(strengths))
+    for i, direction in enumerate(candidates):
+        arms = direction.arms(action, strengths)
+        damage[i] = -neutral_half.effects(model, arms).mean(1)
+        measurable = np.arange(len(strengths))
         if isinstance(choosing, Samples):  # text is slow to write: none where it could not be chosen
-            tried = np.flatnonzero(damage[i] <= config.harmless)
-        if len(tried):
-            moved = sign * choosing.effects(model, arms.part(tried))
-            effect[i, tried], wrong[i, tried] = moved.mean(1), (moved < 0).mean(1)
-        step(f"effect and damage at {along.hook_point}")
-        possible = np.flatnonzero((damage[i] <= config.harmless) & (effect[i] > 0))
-        if len(possible):
-            drawn = random_directions(len(along.vector), n_random, seed, along.hook_point)
-            null = along.nulls(action, [strengths[j] for j in possible], drawn)
-            random[i, possible] = sign * choosing.effects(model, null).mean(1).reshape(n_random, -1).T
-        step(f"random directions at {along.hook_point}")
-    chosen = chosen_cell(effect, damage, random, config.harmless)
-    judged = None
-    if chosen is not None:
-        along, strength = candidates[chosen[0]], strengths[chosen[1]]
-        at = placebo_at == along.hook_point
-        others = placebos if placebos is not None and at else np.empty((0, len(along.vector)))
-        controls = random_directions(len(along.vector), n_judging, seed, "judging")
-        arms = _judged_arms(along, action, strength, np.concatenate([controls, others]))
-        judged = _judged(model, arms, config, judging, neutral.half(1), judge, report)
+            measurable = np.flatnonzero(damage[i] <= config.harmless)
+        if len(measurable):
+            shifts = sign * choosing.effects(model, arms.part(measurable))
+            effect[i, measurable], wrong[i, measurable] = shifts.mean(1), (shifts < 0).mean(1)
+        step(f"effect and damage at {direction.hook_point}")
+        eligible = np.flatnonzero((damage[i] <= config.harmless) & (effect[i] > 0))
+        if len(eligible):
+            vectors = random_directions(len(direction.vector), n_random, seed, direction.hook_point)
+            null = direction.nulls(action, [strengths[j] for j in eligible], vectors)
+            random[i, eligible] = sign * choosing.effects(model, null).mean(1).reshape(n_random, -1).T
+        step(f"random directions at {direction.hook_point}")
+    cell = chosen_cell(effect, damage, random, config.harmless)
+    judgement = None
+    if cell is not None:
+        direction, strength = candidates[cell[0]], strengths[cell[1]]
+        same_point = placebo_at == direction.hook_point
+        placebo_vectors = placebos if placebos is not None and same_point else np.empty((0, len(direction.vector)))
+        random_vectors = random_directions(len(direction.vector), n_judging, seed, "judging")
+        arms = _judged_arms(direction, action, strength, np.concatenate([random_vectors, placebo_vectors]))
+        judgement = _judged(model, arms, config, judging, neutral.half(1), judge, report)
     step("the other half")
     return SteeringChoice(
         action=action, asked=questions.asked, measured_in=questions.measured_in,
-        hook_points=tuple(along.hook_point for along in candidates), strengths=strengths,
-        units=tuple(along.unit for along in candidates), effect=effect, damage=damage, wrong=wrong,
-        random_effect=random, harmless=config.harmless, chosen=chosen, judged=judged, n_questions=len(choosing),
+        hook_points=tuple(direction.hook_point for direction in candidates), strengths=strengths,
+        units=tuple(direction.unit for direction in candidates), effect=effect, damage=damage, wrong=wrong,
+        random_effect=random, harmless=config.harmless, chosen=cell, judged=judgement, n_questions=len(choosing),
         seed=seed,
     )  # fmt: skip
 

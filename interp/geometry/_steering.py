@@ -60,15 +60,15 @@ def sweep_strengths(
         raise ConfigError("expected a list of prompts and one of text, got a single string or an empty list")
     targets = _token_ids(targets, model.cfg.d_vocab)
     check_count("n_random", n_random, 1, "random directions are the control of an effect")
-    prompted, documents = [to_tokens(model, p) for p in prompts], [to_tokens(model, t) for t in text]
+    prompt_tokens, document_tokens = [to_tokens(model, p) for p in prompts], [to_tokens(model, t) for t in text]
     first = int(bos_token_id(model) is not None)
-    if min(tokens.shape[1] for tokens in documents) < first + 2:
+    if min(tokens.shape[1] for tokens in document_tokens) < first + 2:
         raise PromptError("expected documents of two tokens or more, one has fewer: give longer text")
-    direction = _unit_vector(direction, model, hook_point, prompted[0])
+    direction = _unit_vector(direction, model, hook_point, prompt_tokens[0])
     vectors = np.concatenate([direction[None], random_directions(len(direction), n_random, seed)])
     amounts = torch.tensor(strengths, dtype=torch.float64).repeat(len(vectors)) * unit
     arms = Arms(hook_point, torch.from_numpy(vectors).repeat_interleave(len(strengths), 0), amounts)
-    odds, losses = _measure(model, prompted, documents, targets, arms)
+    odds, losses = _measure(model, prompt_tokens, document_tokens, targets, arms)
     shape = (len(vectors), len(strengths), -1)
     effects, side_effects = ((values[1:] - values[0]).reshape(shape) for values in (odds, losses))
     choice = choose_strength(np.array(strengths), effects, side_effects)
@@ -87,7 +87,7 @@ def sweep_strengths(
         n_judging=choice.n_judging,
         baseline=float(np.mean(1 / (1 + np.exp(-odds[0])))),
         n_prompts=len(prompts),
-        n_tokens=sum(tokens.shape[1] - 1 for tokens in documents),
+        n_tokens=sum(tokens.shape[1] - 1 for tokens in document_tokens),
         seed=seed,
     )
 

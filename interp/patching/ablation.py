@@ -195,29 +195,31 @@ def ablate(
             raise ConfigError("resampling needs a second prompt; pass reference=tokens")
         reference = tokens.roll(1, 0)
     reference = tokens if reference is None else reference
-    every = sorted({name for names in parts.values() for name in names})
-    ablator = Ablator(model, every, kind=kind, reference=reference, by_position=by_position, batch_size=batch_size)
+    components = sorted({name for names in parts.values() for name in names})
+    ablator = Ablator(model, components, kind=kind, reference=reference, by_position=by_position, batch_size=batch_size)
     starts = {name: min(component_at(model, component).layer for component in names) for name, names in parts.items()}
-    base, changed, done = [], {name: [] for name in parts}, 0
+    base, ablated, done = [], {name: [] for name in parts}, 0
     total = len(parts) * -(-len(tokens) // batch_size)
     for first in range(0, len(tokens), batch_size):
         rows = slice(first, first + batch_size)
         resids = _resids(model, tokens[rows], set(starts.values()))
         base.append(_losses(model, resids, tokens[rows], max(starts.values()), []))
         for name, names in parts.items():
-            changed[name].append(_losses(model, resids, tokens[rows], starts[name], ablator.hooks(names, rows)))
+            ablated[name].append(_losses(model, resids, tokens[rows], starts[name], ablator.hooks(names, rows)))
             done += 1
             if progress is not None:
                 progress(done, total, {})
     lags = tokens.shape[1] // 2 if lags is None else lags
-    whole = torch.cat(base)
-    base_first, base_second = (half.double().numpy() for half in repeat_losses(whole, lags, start=start))
-    halves = [repeat_losses(torch.cat(losses), lags, start=start) for losses in changed.values()]
+    unablated = torch.cat(base)
+    base_first, base_second = (half.double().numpy() for half in repeat_losses(unablated, lags, start=start))
+    halves = [repeat_losses(torch.cat(losses), lags, start=start) for losses in ablated.values()]
     return Ablations(
         groups=parts,
         first=np.stack([first.double().numpy() for first, _ in halves]) - base_first,
         second=np.stack([second.double().numpy() for _, second in halves]) - base_second,
-        per_position=np.stack([(torch.cat(losses) - whole).mean(0).double().numpy() for losses in changed.values()]),
+        per_position=np.stack(
+            [(torch.cat(losses) - unablated).mean(0).double().numpy() for losses in ablated.values()]
+        ),
         base_first=base_first,
         base_second=base_second,
         settings={"kind": kind, "by_position": by_position, "n_prompts": len(tokens), "n_reference": len(reference)},

@@ -211,14 +211,14 @@ def activation_patching(
     base, counterpart = (corrupt, clean) if direction == "denoise" else (clean, corrupt)
     start, target = run.plain(base), run.plain(counterpart)
     gap = _check_gap(start, target, direction)
-    source = counterpart if donors is None else donors.to(model.cfg.device)
+    donor_tokens = counterpart if donors is None else donors.to(model.cfg.device)
     n_layers = head_shape(model).n_layers
-    layers = []
-    for metrics in run.layers(n_layers, base, source):
-        layers.append(metrics)
+    patched = []
+    for metrics in run.layers(n_layers, base, donor_tokens):
+        patched.append(metrics)
         if progress:
-            progress(len(layers), n_layers, {})
-    change = (torch.stack(layers) - start) / gap  # [n_layers, ..., n_prompts]
+            progress(len(patched), n_layers, {})
+    change = (torch.stack(patched) - start) / gap  # [n_layers, ..., n_prompts]
     clean_metric, corrupt_metric = (target, start) if direction == "denoise" else (start, target)
     clean_text, corrupt_text = (tuple(token_strings(model, tokens[0])) for tokens in (clean, corrupt))
     return ActivationPatching(

@@ -93,7 +93,7 @@ def measure_map(
         shutil.rmtree(runs)
     estimate, null = maps[0], np.stack([draw.effect for draw in maps[1:]]).reshape(config.draws, -1)
     highest = np.abs(null).max()
-    ends = zip(null.mean(0).tolist(), null.min(0).tolist(), null.max(0).tolist(), strict=True)
+    bounds = zip(null.mean(0).tolist(), null.min(0).tolist(), null.max(0).tolist(), strict=True)
     rows = [
         JudgedPatch(
             layer=row.layer,
@@ -107,7 +107,7 @@ def measure_map(
             null_high=high,
             beyond=bool(abs(row.effect) > highest),
         )
-        for row, (mean, low, high) in zip(estimate.rows, ends, strict=True)
+        for row, (mean, low, high) in zip(estimate.rows, bounds, strict=True)
     ]
     return PatchingMap(
         settings=settings,
