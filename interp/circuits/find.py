@@ -32,7 +32,7 @@ the rest is drawn uniformly, as a circuit of that size is connected anyway.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import overload
 
@@ -473,7 +473,16 @@ def find_circuit(
     heads = [parse_head(node.name) for node in circuit.nodes if parse_node(node.name).kind == "head"]
     pattern_heads, patterns = head_patterns(model, task.clean[:1, : int(task.lengths[0])], heads)
     settings = EdgeCircuitSettings(
-        **{field.name: getattr(config, field.name) for field in fields(config)},
+        method=config.method,
+        steps=config.steps,
+        ablation=config.ablation,
+        by=config.by,
+        level=config.level,
+        n_edges=config.n_edges,
+        faithfulness=config.faithfulness,
+        verify=config.verify,
+        node_scores=config.node_scores,
+        evaluation=config.evaluation,
         model=circuit.model,
         weight_hash=circuit.weight_hash,
         frozen=scores.settings.frozen,

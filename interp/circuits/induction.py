@@ -17,7 +17,6 @@ The rule of the verdict is the docstring of `interp.circuits._induction_measure`
 """
 
 from collections.abc import Sequence
-from dataclasses import fields
 
 import numpy as np
 import torch
@@ -104,12 +103,27 @@ def find_induction_circuit(
     measured = Measurements(verdicts, tests, effects, ablations, outputs, compositions, (copies, deep))
     verdict, redundancy = circuit_verdict(measured)
     circuit = to_circuit(name or model_spec(model), weight_hash(model), measured, found=bool(verdict.found))
-    frozen = residual.frozen_settings().get("frozen")
-    identity = {"model": circuit.model, "weight_hash": circuit.weight_hash, "frozen": frozen}
+    settings = InductionSettings(
+        model=circuit.model,
+        weight_hash=circuit.weight_hash,
+        frozen=residual.frozen_settings().get("frozen"),
+        seeds=config.seeds,
+        prompts_per_seed=config.prompts_per_seed,
+        context_length=config.context_length,
+        min_lag=config.min_lag,
+        max_lag=config.max_lag,
+        batch_size=config.batch_size,
+        n_controls=config.n_controls,
+        max_candidates=config.max_candidates,
+        max_loss_senders=config.max_loss_senders,
+        screening_prompts=config.screening_prompts,
+        max_singles=config.max_singles,
+        copying_tokens=config.copying_tokens,
+    )
     pattern_heads, patterns = head_patterns(model, draws[0].tokens[:1], _heads_to_show(verdicts, circuit))
     cap = logit_cap(model)
     return InductionCircuit(
-        settings=InductionSettings(**{field.name: getattr(config, field.name) for field in fields(config)}, **identity),
+        settings=settings,
         circuit=circuit,
         verdict=verdict,
         redundancy=redundancy,

@@ -11,7 +11,7 @@ Each part is compared with random directions or shuffled labels:
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import numpy as np
 
@@ -92,7 +92,17 @@ def measure_direction(
         direction=replace(direction.origin, hook_point=hook_point),
         lists=tuple(concepts),
         sentences=tuple(sentences),
-        **asdict(config),
+        targets=config.targets,
+        rule=config.rule,
+        n_samples=config.n_samples,
+        interventions=config.interventions,
+        action=config.action,
+        strengths=config.strengths,
+        layers=config.layers,
+        harmless=config.harmless,
+        n_random=config.n_random,
+        n_judging=config.n_judging,
+        seed=config.seed,
     )
     return DirectionGeometry(
         settings=about_direction,
