@@ -43,7 +43,7 @@ Check = Callable[[str, object], object]
 """`check(key, value)` returns the value as it is stored, None for None. Raises `ConfigError`."""
 
 
-class Entry(NamedTuple):
+class EditedValue(NamedTuple):
     """A value of a kind under a key, with the time of its last edit."""
 
     kind: str
@@ -143,11 +143,11 @@ class Entries:
             row = db.execute("select value from entries where kind = ? and key = ?", (kind, key)).fetchone()
         return json.loads(row[0]) if row and row[0] is not None else None
 
-    def all(self) -> list[Entry]:
+    def all(self) -> list[EditedValue]:
         """Return every entry that is not deleted."""
         with self.transaction() as db:
             rows = db.execute("select * from entries where value is not null order by kind, key").fetchall()
-        return [Entry(kind, key, json.loads(value), edited) for kind, key, value, edited in rows]
+        return [EditedValue(kind, key, json.loads(value), edited) for kind, key, value, edited in rows]
 
     def put(self, kind: str, key: str, value: object, *, reason: str = "edit") -> None:
         """Write a checked value (None deletes); the previous one moves to the earlier values."""
@@ -210,7 +210,7 @@ class Entries:
                 _retain(db, entry.kind, entry.key, entry.value, entry.edited, reason, known="ignore")
         return Merged(added=counts["added"], replaced=counts["replaced"], older=counts["older"], same=counts["same"])
 
-    def _merge_one(self, db: sqlite3.Connection, entry: Entry) -> str:
+    def _merge_one(self, db: sqlite3.Connection, entry: EditedValue) -> str:
         kind, key, value, edited = entry
         row = db.execute("select value, edited from entries where kind = ? and key = ?", (kind, key)).fetchone()
         if row is None:
@@ -233,19 +233,21 @@ class Entries:
             _retain(db, kind, key, value, edited, "import")
         return "replaced" if newer else "older"
 
-    def _checked_export(self, document: object) -> tuple[list[Entry], list[tuple[Entry, str]]]:
+    def _checked_export(self, document: object) -> tuple[list[EditedValue], list[tuple[EditedValue, str]]]:
         """Return the entries and earlier values of an export. Raises `ConfigError` at the first malformed one."""
         export = from_json(_Export, document, "the export of notes", "asked")
         entries = [self._checked_entry(f"entries.{at}", row) for at, row in enumerate(export.entries)]
         earlier = [(self._checked_entry(f"earlier.{at}", row), row.reason) for at, row in enumerate(export.earlier)]
         return entries, earlier
 
-    def _checked_entry(self, where: str, entry: _StoredEntry) -> Entry:
+    def _checked_entry(self, where: str, entry: _StoredEntry) -> EditedValue:
         try:
             checked = self.checked(entry.kind, entry.key, entry.value)
         except UsageError as error:
             raise ConfigError(f"{where}: {error}") from None
-        return Entry(entry.kind, entry.key, checked, min(entry.edited, _now()))  # a clock that runs ahead must not win
+        return EditedValue(
+            entry.kind, entry.key, checked, min(entry.edited, _now())
+        )  # a clock that runs ahead must not win
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:

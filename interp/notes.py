@@ -26,7 +26,7 @@ from typing import Annotated, Any
 from annotated_types import Interval, MaxLen, MinLen
 
 from interp.artifacts import FOLDERS, as_json, disk_errors, read_json, write_json
-from interp.entries import Check, Entries, Entry, Merged, copy_entries
+from interp.entries import Check, EditedValue, Entries, Merged, copy_entries
 from interp.errors import ConfigError, ConflictError, UnknownNameError
 from interp.forms import Passes, from_json, matches
 from interp.interventions.conversation import Conversation
@@ -123,7 +123,7 @@ class Notes:
     def all(self) -> list[Note]:
         """Return the note of every thing with a star, title, text or list, the last edited first."""
         lists: dict[str, list[str]] = {}
-        contents: dict[str, dict[str, Entry]] = {}
+        contents: dict[str, dict[str, EditedValue]] = {}
         for entry in self.entries.all():
             if entry.kind == "list":
                 for subject in entry.value:
@@ -273,7 +273,7 @@ class Notes:
         return {key: value for entry_kind, key, value, _ in self.entries.all() if entry_kind == kind}
 
 
-def _note(key: str, content: Mapping[str, Entry], lists: Sequence[str]) -> Note:
+def _note(key: str, content: Mapping[str, EditedValue], lists: Sequence[str]) -> Note:
     values = {kind: entry.value for kind, entry in content.items()}
     return Note(
         key=key,

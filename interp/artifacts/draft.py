@@ -18,7 +18,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from interp.artifacts.files import FileEntry, dump_json, file_entry, read_json, write_json
+from interp.artifacts.files import FileSum, dump_json, file_entry, read_json, write_json
 from interp.artifacts.manifest import STATUS, Manifest, hash_files, partial_path, read_manifest, verify
 from interp.cache import FolderLock
 from interp.devices import model_dtype
@@ -61,7 +61,7 @@ class Draft:
             self._status["progress"] = before.get("progress", {})
         self.path = partial_path(folder)
         self._lock: FolderLock | None = None
-        self._known_files: dict[str, FileEntry] = {}
+        self._known_files: dict[str, FileSum] = {}
         self._started = time.time()
 
     @classmethod
@@ -115,7 +115,7 @@ class Draft:
         threads: int | None = None,
     ) -> Manifest:
         """Hash the files, write the manifest and rename the folder. Return the manifest."""
-        files: dict[str, FileEntry] = {}
+        files: dict[str, FileSum] = {}
         for path in sorted(p for p in self.path.rglob("*") if p.is_file()):
             relative = path.relative_to(self.path).as_posix()
             if relative in (STATUS, MANIFEST) or relative.startswith(f"{RESUME}/") or relative.endswith(".tmp"):

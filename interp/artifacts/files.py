@@ -91,14 +91,14 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
-class FileEntry(TypedDict):
+class FileSum(TypedDict):
     """Checksum and size of a file, as in a manifest."""
 
     sha256: str
     bytes: int
 
 
-def file_entry(path: Path) -> FileEntry:
+def file_entry(path: Path) -> FileSum:
     return {"sha256": sha256_file(path), "bytes": path.stat().st_size}
 
 

@@ -45,7 +45,7 @@ from interp.circuits.config import InductionConfig
 from interp.circuits.found_circuit import Verdict
 from interp.circuits.head_kinds import draw_prompts, pattern_point, scoring_hooks, target_masks, target_weights
 from interp.circuits.head_weights import Composition, Copying
-from interp.circuits.induction_circuit import HeadVerdict, PathLoss, Redundancy, SenderTest
+from interp.circuits.induction_circuit import HeadVerdict, Redundancy, SenderTest
 from interp.errors import ConfigError
 from interp.models.adapter import Hook, widened
 from interp.models.hooked import HookedModel
@@ -554,20 +554,6 @@ def _to_logits(head: HeadName, measured: Measurements) -> Edge:
         ov_top1_through_block_0=deep_top1,
     )
     return Edge(str(head), "logits", evidence=evidence)
-
-
-def path_losses(effects: Mapping[tuple[HeadName, Side], GroupRun]) -> list[PathLoss]:
-    """Return, per sender and side, the change of both losses under a patch into all candidates."""
-    rows = []
-    for (sender, side), effect in effects.items():
-        if effect.first is None or effect.second is None:
-            continue
-        mean, low, high = (float(number) for number in t_interval(effect.second.double().numpy()))
-        first = float(effect.first.mean())
-        rows.append(
-            PathLoss(sender=str(sender), via=side, loss_first_half=first, loss_second_half=mean, low=low, high=high)
-        )
-    return rows
 
 
 def head_rows(measured: Measurements, candidates: Sequence[HeadName], circuit: Circuit) -> list[HeadVerdict]:

@@ -37,14 +37,13 @@ from functools import partial
 from typing import overload
 
 import numpy as np
-import pyarrow as pa
 import torch
 from jaxtyping import Bool, Float64
 from torch import Tensor
 
 from interp.artifacts import Table
 from interp.circuits._edge_runs import Bench
-from interp.circuits._edge_scores import EdgeScores, Verified
+from interp.circuits._edge_scores import EdgeScores, Verified, edge_table, node_table
 from interp.circuits.attribution import attribute, verify_top_k
 from interp.circuits.circuit import Circuit, NodeEffect
 from interp.circuits.config import By, EvaluationConfig, FindConfig
@@ -58,8 +57,6 @@ from interp.circuits.found_circuit import (
     Overlap,
     RandomRankings,
     Ranking,
-    ScoredEdge,
-    ScoredNode,
     UntrainedGap,
     Verdict,
     evaluated,
@@ -587,28 +584,3 @@ def _verdict(evaluation: CircuitEvaluation, *, judged_on_others: bool) -> Verdic
         f"{e.settings.n_prompts} prompts: {judged_on}"
     )
     return verdict(RULE, reason, e.faithfulness.low > null.high, untrained)
-
-
-def edge_table(scores: EdgeScores, verified: Verified | None) -> Table[ScoredEdge]:
-    """Return the scores of all edges, largest absolute score first."""
-    edges, texts = [scores.graph.edge(i) for i in scores.order().tolist()], ("source", "target", "via")
-    names = {part: pa.array([getattr(edge, part) for edge in edges], pa.string()) for part in texts}
-    position = {"position": pa.array([edge.position for edge in edges], pa.int32())}
-    return Table.of_columns(ScoredEdge, names | position | _score_columns(scores, verified))
-
-
-def node_table(scores: EdgeScores, verified: Verified | None) -> Table[ScoredNode]:
-    """Return the scores of all nodes, largest absolute score first."""
-    names = [scores.graph.sources[i] for i in scores.order().tolist()]
-    columns = {"node": names, "position": pa.nulls(len(names), pa.int32())}
-    return Table.of_columns(ScoredNode, columns | _score_columns(scores, verified))
-
-
-def _score_columns(scores: EdgeScores, verified: Verified | None) -> dict[str, pa.Array]:
-    """Return the columns `score, exact, low, high`."""
-    order, interval = scores.order(), scores.interval()
-    exact = {} if verified is None else dict(zip(verified.indices.tolist(), verified.exact.tolist(), strict=True))
-    columns = {"score": scores.values[order].tolist(), "exact": [exact.get(i) for i in order.tolist()]}
-    for i, name in enumerate(("low", "high")):
-        columns[name] = [None] * len(order) if interval is None else interval[i][order].tolist()
-    return {name: pa.array(values, pa.float64()) for name, values in columns.items()}

@@ -16,7 +16,7 @@ head in an earlier layer, which writes each position's previous token there. The
 The rule of the verdict is the docstring of `interp.circuits._induction_measure`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -36,7 +36,6 @@ from interp.circuits._induction_measure import (
     head_rows,
     join_runs,
     judge_heads,
-    path_losses,
     proved_senders,
     run_group,
     score_p_values,
@@ -63,6 +62,7 @@ from interp.patching.ablation import Ablations, ablate
 from interp.patching.patching_map import AblationEffect
 from interp.progress import Progress
 from interp.seeds import make_generator
+from interp.statistics import t_interval
 
 
 @torch.no_grad()
@@ -133,13 +133,27 @@ def find_induction_circuit(
         prompts=_texts(model, draws[0]),
         heads=Table.of(HeadVerdict, head_rows(measured, candidates, circuit)),
         ablations=Table.of(AblationEffect, [row for ablation in ablations for row in ablation.rows()]),
-        paths=Table.of(PathLoss, path_losses(effects)),
+        paths=Table.of(PathLoss, _path_losses(effects)),
         composition=_composed(compositions),
         sender_tests=tuple(tests.values()),
         scores=scores,
         pattern_heads=pattern_heads,
         patterns=patterns,
     )
+
+
+def _path_losses(effects: Mapping[tuple[HeadName, Side], GroupRun]) -> list[PathLoss]:
+    """Return, per sender and side, the change of both losses under a patch into all candidates."""
+    rows = []
+    for (sender, side), effect in effects.items():
+        if effect.first is None or effect.second is None:
+            continue
+        mean, low, high = (float(number) for number in t_interval(effect.second.double().numpy()))
+        first = float(effect.first.mean())
+        rows.append(
+            PathLoss(sender=str(sender), via=side, loss_first_half=first, loss_second_half=mean, low=low, high=high)
+        )
+    return rows
 
 
 def _composed(compositions: dict[Side, Composition]) -> Table[ComposedPair] | None:
