@@ -31,6 +31,7 @@ from dashboard.figures import colours_of, plot, styled
 from interp import (
     Capture,
     Document,
+    RecordConfig,
     Recording,
     SmallConfig,
     TrainingConfig,
@@ -225,9 +226,8 @@ pair = {"base": base, "tuned": tuned, "on-0": continuations[0]}
 for name, model in pair.items():
     folder = workspace.path("recording", name)
     if not folder.exists():
-        record(
-            model, documents, folder, hook_points=[HOOK], tokens=45_000, context_length=config.n_ctx, model_name=name
-        )
+        settings = RecordConfig(tokens=45_000, context_length=config.n_ctx)
+        record(model, documents, folder, settings, hook_points=[HOOK], model_name=name)
 recordings = {name: Recording(workspace.path("recording", name)) for name in pair}
 test = contexts(200, torch.Generator().manual_seed(13))
 

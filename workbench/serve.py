@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     from mcp.server.lowlevel import Server
 
-    from dashboard.components.live import Live
     from dashboard.queue import RunQueue
+    from dashboard.sources import Live
     from interp.remote import Mirror
     from interp.workspace import Workspace
 

@@ -319,7 +319,7 @@ def open_layer(workspace: "Workspace", name: str) -> LayerDictionary:
 def open_described(
     workspace: "Workspace", described: str, model: HookedModel, *, sign: int = 1, allow_other_weights: bool = False
 ) -> tuple[Dictionary, dict[str, str]]:
-    """Return the dictionary that a feature table of no SAE describes, and the artefacts that it is part of.
+    """Return the dictionary that a feature table of no SAE describes, on the model's device, and its parents.
 
     `described` is `neurons:HOOK_POINT` or `transcoders:SET:LAYER`. Raises `ConfigError` for another kind,
     `MismatchError` for a set of other weights than the model's.
@@ -333,6 +333,7 @@ def open_described(
         )
     layer, of = open_layer(workspace, name), name.rpartition(":")[0]
     layer.set.check_model(model, all_layers=False, allow_other_weights=allow_other_weights)
+    layer.set.to(model.cfg.device)
     return layer, {f"{KIND}/{of}": workspace.manifest(KIND, of).content_hash}
 
 

@@ -1,6 +1,7 @@
 """Train a set: one pass through the model feeds the transcoders of all layers.
 
-    record(model, corpus, folder, live=True, hook_points=mlp_hook_points(model))  # the text; see interp.recording.live
+    # the text; see interp.recording.live
+    record(model, corpus, folder, RecordConfig(live=True), hook_points=mlp_hook_points(model))
     train_set(open_recording(folder), BatchTopKConfig(d_sae=2304), TrainConfig(tokens=3_000_000), set_folder, skip=True)
 
 Each layer is an independent run (`saes.training.run`), which takes one step for every batch. Their checkpoints lie in

@@ -14,8 +14,8 @@ from dashboard.circuit import page
 from dashboard.circuit._drawing import CircuitView, part
 from dashboard.circuit.page import details, summary
 from dashboard.components.evidence import evidence_table, number
-from dashboard.components.pages import PageSources
 from dashboard.figures.theme import DARK, LIGHT
+from dashboard.sources import PageSources
 from interp.artifacts import ARRAYS, FOLDERS, MANIFEST, as_json, kinds_of, read_json, save_artefact, write_json
 from interp.circuits.circuit import Circuit, Edge
 from interp.circuits.found_circuit import Verdict, open_circuit
@@ -175,7 +175,10 @@ def test_groups_of_a_visitor_are_stored_with_the_notes_and_go_along_with_an_expo
     client.get("/", headers=HERE)  # brings the key that writes need
     path, edits = "/circuit-data/edge-circuits/ioi/edits.json", {"groups": [["<b>early</b>", ["L0H0", "L0H1"]]]}
     assert client.post(path, json={"edits": edits, "was": {}}, headers=HERE).get_json() == {"edits": edits}
-    assert client.get(path, headers=HERE).get_json() == {"edits": edits}
+    opened = client.get("/circuit-data/edge-circuits/ioi/graph.json?n=7&paths=1", headers=HERE).get_json()
+    assert (opened["edits"], opened["shown"]) == (edits, {"n": 7, "paths": True})
+    part = client.post("/circuit-data/edge-circuits/ioi/part.json", json=opened["shown"], headers=HERE)
+    assert opened["part"] == part.get_json()
     assert client.post(path, json={"edits": {}, "was": {}}, headers=HERE).status_code == 409, "changed meanwhile"
     exported = client.get("/circuit-data/edge-circuits/ioi/export.json?n=7&paths=1", headers=HERE).get_json()
     assert exported["about"]["shown"] == {"n": 7, "paths": True, "groups": edits["groups"]}
