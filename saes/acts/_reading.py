@@ -11,13 +11,13 @@ import contextlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from interp.dictionary import SparseActs
+from interp.dictionary import Dictionary, SparseActs
 from interp.errors import ConfigError, PromptError, UnknownNameError
 from interp.lenses.lens import Lens
 from interp.models.adapter import bos_token_id, final_norm_and_unembed, head_shape, token_strings
@@ -25,7 +25,6 @@ from interp.models.hooked import HookedModel
 from interp.names import lens_hook_points
 from interp.seeds import make_generator
 from saes.acts.readings import ActiveFeature, LensCells, NextTokenGuesses, PromptResult
-from saes.kinds.base import SAE
 
 Check = Callable[[str], None]
 """Names the next stage; raises if the answer is no longer wanted."""
@@ -62,43 +61,12 @@ class PromptReading:
         return sum(tensor.nbytes for tensor in (self.residuals, self.patterns, *self.parts.values()))
 
 
-class FeatureReader(Protocol):
-    """All that a reading needs of a dictionary."""
-
-    hook_point: str
-
-    @property
-    def decoder_directions(self) -> Tensor:
-        """Return the directions of its features, `[d_sae, d_out]`."""
-        ...
-
-    def encode_sparse(self, x: Tensor) -> SparseActs:
-        """Return the activations of the rows of `x [n, d_in]`."""
-        ...
-
-
-class HookedSAE:
-    """An SAE with the hook point that it reads."""
-
-    def __init__(self, sae: SAE):
-        self.sae, self.hook_point = sae, sae.metadata.hook_point
-
-    @property
-    def decoder_directions(self) -> Tensor:
-        """Return the directions of its latents, `[d_sae, d_out]`."""
-        return self.sae.decoder_directions
-
-    def encode_sparse(self, x: Tensor) -> SparseActs:
-        """Return the activations of the rows of `x [n, d_in]`."""
-        return self.sae.encode_sparse(x)
-
-
 @torch.no_grad()
 def read(
     loaded: HookedModel,
     spec: str,
     tokens: Tensor,
-    dictionary: FeatureReader | None,
+    dictionary: Dictionary | None,
     lenses: list[tuple[str, str]],
     check: Check,
 ) -> PromptReading:
@@ -319,7 +287,7 @@ def lengths(vectors: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def at_random_vectors(sae: FeatureReader, x: Tensor, first: int) -> tuple[list[int], list[float]]:
+def at_random_vectors(sae: Dictionary, x: Tensor, first: int) -> tuple[list[int], list[float]]:
     """Return the active latents and the largest activation at one random vector for each row of `x [n, d]`.
 
     A random vector is as far from the mean of the rows as its row. The first rows (BOS) are left out; with fewer than

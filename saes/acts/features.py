@@ -20,11 +20,11 @@ from saes.features.proof import AblatedExample, ListsApart, SteeredRow, TextFiri
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from interp.dictionary import Dictionary
     from interp.interventions.arms import Arms
     from interp.interventions.site import DictionarySite
     from interp.models.hooked import HookedModel
     from interp.recording.store import Recording
-    from saes.acts._reading import FeatureReader
     from saes.features.proof import FeatureCase
 
 EXAMPLES, MOVED, NEW_TOKENS = 4, 5, 16
@@ -344,7 +344,7 @@ def described_recording(run: Session, features: str) -> "Recording":
 
 
 def document_text(
-    model: "HookedModel", dictionary: "FeatureReader", recording: "Recording", row: int, feature: int, limit: int
+    model: "HookedModel", dictionary: "Dictionary", recording: "Recording", row: int, feature: int, limit: int
 ) -> DocumentText:
     """Return the document that contains a row of the recording, at most `limit` tokens of it around that row.
 

@@ -169,21 +169,21 @@ class Find(FindConfig, EvaluationConfig, Threaded, RunsModel, Analysis["EdgeCirc
         from workbench.opening import open_task
 
         is_file = bool(Path(self.task).suffix)
-        wanted = self.prompts if self.held_out is None and not is_file else self.held_out
-        n = None if wanted is None else self.prompts + wanted
-        drawn = n if is_file or not wanted or n is None else n + n // 8 + 4  # some may coincide
-        whole = open_task(model, self.task, drawn if is_file else drawn or self.prompts, seed=self.seed)
+        n_held_out = self.prompts if self.held_out is None and not is_file else self.held_out
+        n = None if n_held_out is None else self.prompts + n_held_out
+        n_drawn = n if is_file or not n_held_out or n is None else n + n // 8 + 4  # some may coincide
+        all_prompts = open_task(model, self.task, n_drawn if is_file else n_drawn or self.prompts, seed=self.seed)
         if self.metric != "task":
-            whole = whole.measured_by(model, metric_by_name(self.metric, whole.metric))
-        if wanted == 0 or (wanted is None and whole.n_prompts <= self.prompts):
-            return whole, None
-        task, rest = whole.split(self.prompts)
-        if wanted is not None and rest.n_prompts < wanted:
+            all_prompts = all_prompts.measured_by(model, metric_by_name(self.metric, all_prompts.metric))
+        if n_held_out == 0 or (n_held_out is None and all_prompts.n_prompts <= self.prompts):
+            return all_prompts, None
+        task, rest = all_prompts.split(self.prompts)
+        if n_held_out is not None and rest.n_prompts < n_held_out:
             raise ConfigError(
-                f"{wanted} held-out prompts were asked for, {self.task} has {rest.n_prompts} that differ from the "
+                f"{n_held_out} held-out prompts were asked for, {self.task} has {rest.n_prompts} that differ from the "
                 f"first {self.prompts}; lower --prompts or --held-out"
             )
-        return task, rest.take(range(wanted or rest.n_prompts))
+        return task, rest.take(range(n_held_out or rest.n_prompts))
 
 
 def _bars() -> "Callable[[str], Progress]":

@@ -75,14 +75,14 @@ class CompareSAEs(Probes, AppliesDictionary, Threaded, RunsModel, Analysis["SAEC
         from saes.evaluation.synthetic import read_synthetic
 
         recording = run.dictionary(self.saes[0], self.recording).recording
-        chosen = [run.dictionary(name, recording.folder.name) for name in self.saes]
-        if any(source.is_neurons for source in chosen):
+        sources = [run.dictionary(name, recording.folder.name) for name in self.saes]
+        if any(source.is_neurons for source in sources):
             raise ConfigError("name SAEs only: at mlp.hook_post the table's `coordinates` are the neurons")
         if self.l0 is not None and self.l0 <= 0:
             raise ConfigError(f"l0 must be above 0, got {self.l0}")
         # held-out splits are nested, so this one is held out for all of them
-        fraction = min(run.open(StoredSAE, source.name).heldout_fraction for source in chosen)
-        saes = {source.name: source.load_sae(allow_other_weights=self.allow_other_weights) for source in chosen}
+        fraction = min(run.open(StoredSAE, source.name).heldout_fraction for source in sources)
+        saes = {source.name: source.load_sae(allow_other_weights=self.allow_other_weights) for source in sources}
         tokens = documents = None
         if self.contexts and not recording.planted:
             tokens, documents = recording.contexts_and_documents(
