@@ -147,7 +147,11 @@ def open_task(model: HookedModel, task: str, n_prompts: int | None, *, seed: int
 
     if Path(task).suffix:
         return task_from_file(model, task, n_prompts=n_prompts)
-    return make_task(task, model, seed=seed, **({} if n_prompts is None else {"n_prompts": n_prompts}))
+    return (
+        make_task(task, model, seed=seed)
+        if n_prompts is None
+        else make_task(task, model, n_prompts=n_prompts, seed=seed)
+    )
 
 
 def task_name(task: str) -> str:

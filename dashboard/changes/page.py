@@ -11,20 +11,11 @@ from dash import Dash, dcc, html
 
 from dashboard.components.evidence import as_table, number, records_table
 from dashboard.components.frame import attempt, graph, guarded, page, stat
-from dashboard.components.pages import (
-    Page,
-    PageSources,
-    artefact_menu,
-    changes_href,
-    current,
-    feature_href,
-    menu_choices,
-    open_artefact,
-    register_parts,
-)
+from dashboard.components.pages import Page, artefact_menu, changes_href, feature_href, menu_choices, register_parts
 from dashboard.components.tokens import token_text
 from dashboard.figures.changes import latents_histogram, stream_figure, transplant_figure, weights_figure
 from dashboard.figures.theme import Theme, theme, visible
+from dashboard.sources import PageSources, current, open_artefact
 from interp.artifacts import Artefact, as_json, kinds_of
 from interp.changes.comparison import ChangedWords, ModelComparison, Use, Written
 from interp.nulls import BEYOND, WITHIN

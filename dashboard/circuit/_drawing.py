@@ -23,11 +23,12 @@ from annotated_types import Ge
 
 from dashboard.circuit import _data
 from dashboard.circuit._data import MAX_EDGES, PROPOSALS, EdgeRow, ScoredEdges, node_id, node_of, scored, tokens
-from dashboard.components.pages import current, whole_number
+from dashboard.components.pages import whole_number
 from dashboard.data.workspace import notes
 from dashboard.figures.circuits import role_colours, via_colours
 from dashboard.figures.theme import LIGHT, Theme, canvas_colours, visible
 from dashboard.requests import RequestFields, add_routes
+from dashboard.sources import current
 from interp.artifacts import FOLDERS, as_json, kinds_of
 from interp.circuits.found_circuit import FoundCircuit, open_circuit
 from interp.errors import UnknownNameError

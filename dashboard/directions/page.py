@@ -23,16 +23,7 @@ from dashboard.components.evidence import as_table, number, percent, records_tab
 from dashboard.components.forms import fields_data
 from dashboard.components.frame import attempt, graph, page, panel
 from dashboard.components.measures import eigenvalues, evidence, missing_panel, signed
-from dashboard.components.pages import (
-    Page,
-    PageSources,
-    artefact_menu,
-    current,
-    menu_choices,
-    open_artefact,
-    page_of,
-    register_parts,
-)
+from dashboard.components.pages import Page, artefact_menu, menu_choices, page_of, register_parts
 from dashboard.data.workspace import notes
 from dashboard.figures.geometry import (
     along_figure,
@@ -44,6 +35,7 @@ from dashboard.figures.geometry import (
 )
 from dashboard.figures.theme import Theme, theme, visible
 from dashboard.requests import RequestFields, answered
+from dashboard.sources import PageSources, current, open_artefact
 from interp.artifacts import as_json
 from interp.directions.choice import NOT_JUDGED, JudgedCell, SampleJudgement, SteeringChoice
 from interp.directions.study import DirectionGeometry, TokenReading

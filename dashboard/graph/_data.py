@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from dashboard.answers import is_object
-from dashboard.components.pages import feature_href, open_artefact
+from dashboard.components.pages import feature_href
 from dashboard.data import features as features
 from dashboard.data.meaning import said_words
+from dashboard.sources import open_artefact
 from interp.artifacts import open_artefact as open_stored
 from interp.errors import ConfigError, CorruptError, UnknownNameError, WorkbenchError
 from interp.notes import Notes
@@ -289,10 +290,11 @@ def describe(workspace: Workspace, graph: AttributionGraph, number: int) -> Desc
     table = feature_tables(workspace, graph).get(chosen.layer) if chosen.kind == "feature" else None
     if table is None:
         return DescribedLatent()
-    rows = features.examples(workspace, table, chosen.index)[:MAX_EXAMPLES]
+    described = workspace.open(Features, table)
+    rows = features.examples(described, chosen.index)[:MAX_EXAMPLES]
     examples = [LatentExample(row.tokens, _rounded(np.array(row.activations)), row.peak) for row in rows]
     maximum = max((value for example in examples for value in example.activations), default=0.0)
-    says = said_words(workspace, table, [chosen.index], SAID).get(chosen.index, ())
+    says = said_words(workspace, described, [chosen.index], SAID).get(chosen.index, ())
     href = feature_href(table, chosen.index)
     return DescribedLatent(href, table, examples, maximum, says)
 

@@ -18,10 +18,11 @@ from typing import Annotated, Any
 import flask
 from annotated_types import Ge, Interval, Len
 
-from dashboard.components.pages import current, prompt_href
+from dashboard.components.pages import prompt_href
 from dashboard.data.workspace import notes
 from dashboard.graph import _data
 from dashboard.requests import RequestFields, add_routes
+from dashboard.sources import current
 from interp.artifacts import as_json
 from interp.errors import ConfigError
 from interp.notes import GraphMarks

@@ -19,19 +19,10 @@ from dash.exceptions import PreventUpdate
 from dashboard.components.evidence import records_table
 from dashboard.components.forms import fields_data
 from dashboard.components.frame import attrs, page, panel
-from dashboard.components.pages import (
-    NothingYetError,
-    Page,
-    PageSources,
-    artefact_menu,
-    current,
-    menu_choices,
-    page_of,
-    run_button,
-    runs_href,
-)
+from dashboard.components.pages import Page, artefact_menu, menu_choices, page_of, run_button, runs_href
 from dashboard.figures.theme import DARK, LIGHT, Theme, canvas_colours, visible
 from dashboard.graph import _data, _routes
+from dashboard.sources import NothingYetError, PageSources, current
 from interp.tracing.graph import KIND, AttributionGraph
 from interp.workspace import Workspace
 from saes.acts.graphs import ChangeLatents

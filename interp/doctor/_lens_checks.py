@@ -1,7 +1,6 @@
 """Checks that a fitted lens belongs to these weights, and reads better than no lens."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
@@ -47,7 +46,7 @@ def on_text(fitted: FittedLens) -> Outcome:
     model, rows = setup.model, setup.prompts.texts[:4]
     n = model.cfg.n_layers
     points = [f"blocks.{layer}.hook_resid_post" for layer in sorted({n * k // 6 for k in range(1, 6)})]
-    values: dict[str, Any] = capture(model, rows, points)
+    values = capture(model, rows, points)
     truth = setup.logits(rows)[:, 1:].log_softmax(-1)
     divergence = {"with": 0.0, "without": 0.0}
     with torch.no_grad():

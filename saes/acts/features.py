@@ -5,7 +5,7 @@ an act is measured.
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import numpy as np
 from annotated_types import Len
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from interp.interventions.site import DictionarySite
     from interp.models.hooked import HookedModel
     from interp.recording.store import Recording
+    from saes.acts._reading import FeatureReader
     from saes.features.proof import FeatureCase
 
 EXAMPLES, MOVED, NEW_TOKENS = 4, 5, 16
@@ -172,7 +173,8 @@ class JudgeSteering(OnFeature, Compared[Session, SteeringVerdict]):
         return _arms(self.nulls, site, case, self.strength * case.max_activation)
 
     def price(self, run: Session) -> Price:
-        return _price(self.nulls, len(self.arms(run)), run.prompt(self.text, self.spec(run), self.chat)[1].shape[1])
+        tokens = run.prompt(self.text, self.spec(run), self.chat)[1].shape[1]
+        return _price(self, run, len(self.arms(run)), tokens)
 
     @without_gradients
     def measure(self, run: Session) -> SteeringVerdict:
@@ -185,7 +187,7 @@ class JudgeSteering(OnFeature, Compared[Session, SteeringVerdict]):
         arms = _arms(self.nulls, site, case, amount)
         run.check("reading the words of every direction")
         words = words_of(site, arms.vectors, n, run.jacobian_lens(self.spec(run)), -1.0 if self.strength < 0 else 1.0)
-        done = run.counted(_price(self.nulls, len(arms), tokens.shape[1]))
+        done = run.counted(_price(self, run, len(arms), tokens.shape[1]))
         moved, shift = next_token_changes(site, [tokens], arms, words.ids, done)
         raised, shifted = (_compared(values, n) for values in (words.means(moved, 1), shift[:, 0]))
         return SteeringVerdict(case.feature, self.strength, amount, words.held_back(model), raised, shifted)
@@ -197,11 +199,11 @@ def _arms(level: Level, site: "DictionarySite", case: "FeatureCase", amount: flo
     return site.arms(case.feature, case.alike[:n], n, 0, amount)
 
 
-def _price(level: Level, arms: int, tokens: int) -> Price:
+def _price(act: "JudgeSteering | Ablate", run: Session, arms: int, tokens: int) -> Price:
     """Return the price of the arms of a feature, and of the unchanged model before them."""
-    n = DRAWS[level]
+    n = DRAWS[act.nulls]
     counts = {"unchanged": 1, "the feature": 1, "random directions": n, "features of like density": arms - 1 - n}
-    return Price(counts, tokens)
+    return Price(counts, tokens, act.spec(run), act.verb)
 
 
 def _compared(values: np.ndarray, draws: int) -> NullComparison:
@@ -226,11 +228,11 @@ class Ablate(OnFeature, Compared[Session, list[AblatedExample]]):
 
     def price(self, run: Session) -> Price:
         site, case = self.case(run, run.model(self.spec(run)))
-        return self._priced(site, case, len(_arms(self.nulls, site, case)))
+        return self._priced(run, site, case, len(_arms(self.nulls, site, case)))
 
-    def _priced(self, site: "DictionarySite", case: "FeatureCase", n_arms: int) -> Price:
+    def _priced(self, run: Session, site: "DictionarySite", case: "FeatureCase", n_arms: int) -> Price:
         tokens = sum(len(passage.token_ids) + site.first for passage in case.strongest(EXAMPLES))
-        return _price(self.nulls, n_arms, tokens)
+        return _price(self, run, n_arms, tokens)
 
     @without_gradients
     def measure(self, run: Session) -> list[AblatedExample]:
@@ -244,7 +246,7 @@ class Ablate(OnFeature, Compared[Session, list[AblatedExample]]):
         run.check("ablating the feature")
         arms, examples = _arms(self.nulls, site, case), list[AblatedExample]()
         passages = case.strongest(EXAMPLES)
-        price = self._priced(site, case, len(arms))
+        price = self._priced(run, site, case, len(arms))
         done = run.counted(price, lambda _: f"example {len(examples) + 1} of {len(passages)}")
         for passage in passages:
             tokens, _, _ = with_bos(model, [passage])
@@ -342,7 +344,7 @@ def described_recording(run: Session, features: str) -> "Recording":
 
 
 def document_text(
-    model: "HookedModel", dictionary: Any, recording: "Recording", row: int, feature: int, limit: int
+    model: "HookedModel", dictionary: "FeatureReader", recording: "Recording", row: int, feature: int, limit: int
 ) -> DocumentText:
     """Return the document that contains a row of the recording, at most `limit` tokens of it around that row.
 
@@ -366,9 +368,10 @@ def document_text(
     shard_of = np.searchsorted(recording.shard_starts, part.numpy(), side="right") - 1
     ids = torch.empty(len(part), dtype=torch.long)
     for shard in np.unique(shard_of):
-        mine = torch.as_tensor(shard_of == shard)
-        ids[mine] = recording.token_shard(int(shard)).tokens[part[mine] - int(recording.shard_starts[shard])].long()
-    device = getattr(dictionary, "sae", dictionary).decoder_directions.device
+        inside = torch.as_tensor(shard_of == shard)
+        local = part[inside] - int(recording.shard_starts[shard])
+        ids[inside] = recording.token_shard(int(shard)).tokens[local].long()
+    device = dictionary.decoder_directions.device
     with torch.no_grad():
         codes = dictionary.encode_sparse(recording.read_rows(dictionary.hook_point, part).to(device))
     values = torch.where(codes.indices == feature, codes.values.float(), 0.0).sum(1).clamp_min(0)

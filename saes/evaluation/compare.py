@@ -202,8 +202,15 @@ def compare(
         match=False,
         heldout_fraction=heldout_fraction,
     )
-    parts = {"groups": tuple(group_rows(rows, groups or {})), "shared": {}, "probing": probing, "matches": None}
-    return SAEComparison(settings=settings, l0=target, rows=tuple(rows), **parts)
+    return SAEComparison(
+        settings=settings,
+        l0=target,
+        rows=tuple(rows),
+        groups=tuple(group_rows(rows, groups or {})),
+        shared={},
+        probing=probing,
+        matches=None,
+    )
 
 
 def _check_hook_points(saes: Mapping[str, SAE]) -> None:

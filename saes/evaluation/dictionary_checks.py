@@ -5,7 +5,6 @@ import copy
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -284,7 +283,7 @@ def hook_point(applied: Applied) -> Outcome:
 def learned(applied: Applied) -> Outcome:
     sae, (x, target) = applied.sae, applied.own
     fvu, active = fvu_of(sae, x, target), _l0(sae, x)
-    shuffled: Any = copy.deepcopy(sae)
+    shuffled = copy.deepcopy(sae)
     order = torch.randperm(sae.d_sae, generator=torch.Generator().manual_seed(applied.setup.seed)).to(sae.device)
     shuffled.W_dec.data = sae.W_dec.detach()[order]
     random = random_dictionary_like(sae, k=max(1, min(round(active), sae.d_sae)), seed=applied.setup.seed)

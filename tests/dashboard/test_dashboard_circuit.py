@@ -14,8 +14,8 @@ from dashboard.circuit import page
 from dashboard.circuit._drawing import CircuitView, part
 from dashboard.circuit.page import details, summary
 from dashboard.components.evidence import evidence_table, number
-from dashboard.components.pages import PageSources
 from dashboard.figures.theme import DARK, LIGHT
+from dashboard.sources import PageSources
 from interp.artifacts import ARRAYS, FOLDERS, MANIFEST, as_json, kinds_of, read_json, save_artefact, write_json
 from interp.circuits.circuit import Circuit, Edge
 from interp.circuits.found_circuit import Verdict, open_circuit

@@ -15,7 +15,7 @@ from page_text import text_of
 from visit import ERROR, Visitor
 
 from dashboard.app import create_app
-from dashboard.components.pages import PageSources, artefact_href, graph_href, trace_href
+from dashboard.components.pages import artefact_href, graph_href, trace_href
 from dashboard.data import features as features
 from dashboard.graph import _data
 from dashboard.graph import page as tracing
@@ -23,6 +23,7 @@ from dashboard.graph.page import effects, header, over_words, scores
 from dashboard.live import LiveModel
 from dashboard.notes.page import thing_href
 from dashboard.queue import RunQueue
+from dashboard.sources import PageSources
 from interp.acts import decode
 from interp.artifacts import Table, read_json, save_artefact, write_json
 from interp.errors import CorruptError, MismatchError, UsageError
@@ -35,6 +36,7 @@ from interp.tracing.trace import Variants
 from interp.workspace import Workspace
 from saes.acts.graphs import ChangeLatents, ContinueGraph, GroupLatents, SplitEdge
 from saes.features.neurons import NeuronExample, NeuronLabels, NeuronRow, NeuronSettings
+from saes.features.schema import Features
 from workbench.commands import Commands
 
 HERE = {"Host": "127.0.0.1:8050"}
@@ -186,12 +188,12 @@ def test_a_feature_leads_to_the_graphs_whose_pruned_part_holds_it(own):
     name = f"set-{kept.layer}"
     hook_point = f"blocks.{kept.layer}.mlp.hook_in"
     copied(own, "demo", name, dictionary=f"transcoders:set:{kept.layer}", hook_point=hook_point)
-    assert features.uses(own, name, kept.index).graphs == [("capital", kept.id)]
-    assert features.uses(own, "demo", kept.index).graphs == []
+    assert features.uses(own, own.open(Features, name), kept.index).graphs == [("capital", kept.id)]
+    assert features.uses(own, own.open(Features, "demo"), kept.index).graphs == []
     absent = next(i for i in range(5000) if i not in {node.index for node in nodes})
-    assert features.uses(own, name, absent).graphs == []
+    assert features.uses(own, own.open(Features, name), absent).graphs == []
     dropped = next(node for node in nodes if not node.kept and node.layer == kept.layer)
-    assert features.uses(own, name, dropped.index).graphs == []
+    assert features.uses(own, own.open(Features, name), dropped.index).graphs == []
 
 
 def test_labels_of_a_table_fill_in_those_that_the_graph_lacks(own):

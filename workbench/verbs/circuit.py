@@ -9,7 +9,7 @@
 import contextlib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from interp.circuits.config import EvaluationConfig, FindConfig, InductionConfig
 from interp.errors import ConfigError
@@ -17,7 +17,7 @@ from interp.models.hooked import HookedModel
 from interp.nulls import DRAWS
 from interp.options import Argument, Derived, Means, ModelName, SAEName, TaskName
 from interp.patching.patching_map import MetricName
-from interp.progress import reported
+from interp.progress import Progress, reported
 from saes.circuits.feature_circuit import AttributionConfig, FeatureCircuitConfig
 from workbench.analysis import Analysis, AnalysisRun
 from workbench.terminal import (
@@ -110,11 +110,11 @@ def say_task(task: "Task") -> None:
 
 
 @contextlib.contextmanager
-def step_bars() -> "Iterator[Callable[[str], Any]]":
+def step_bars() -> "Iterator[Callable[[str], Progress]]":
     """Show a progress bar for each step of the work; the next one replaces it."""
     with contextlib.ExitStack() as stack:
 
-        def start(name: str) -> Any:
+        def start(name: str) -> Progress:
             stack.close()
             return stack.enter_context(bar(name))
 
@@ -186,10 +186,10 @@ class Find(FindConfig, EvaluationConfig, Threaded, RunsModel, Analysis["EdgeCirc
         return task, rest.take(range(wanted or rest.n_prompts))
 
 
-def _bars() -> Any:
+def _bars() -> "Callable[[str], Progress]":
     """Return a callback that prints a line when a step is done."""
 
-    def start(name: str) -> Any:
+    def start(name: str) -> Progress:
         def report(done: int, total: int, info: dict) -> None:
             if total and done == total:
                 say(f"  {name}: {total:,} done")
