@@ -27,7 +27,7 @@ from dashboard.answers import MOST_ROWS, finite_json, lists, plain
 from dashboard.components.live import Live
 from dashboard.components.pages import current, own_page, page_of
 from dashboard.queue import RunQueue
-from dashboard.requests import Asked, answered, asked_by, form_of
+from dashboard.requests import RequestFields, answered, asked_by, form_of
 from dashboard.turns import answered_in_lines, asking
 from interp.acts import Act, Compared, PriceOf, decode, is_streamed, question_schema, typed
 from interp.artifacts import KINDS, as_json
@@ -93,9 +93,9 @@ def features(
     limit: Limit = 50,
 ) -> dict[str, Any]:
     """Return a slice of a list of features: number, label, density (fraction of tokens), activations."""
-    from dashboard.data.features import Query, listing
+    from dashboard.data.features import ListQuery, listing
 
-    query = Query(text=text, density_low=density_low, density_high=density_high, sort=sort, descending=descending)
+    query = ListQuery(text=text, density_low=density_low, density_high=density_high, sort=sort, descending=descending)
     part = listing(workspace, features, query, offset, offset + limit)
     return {"total": part.total, "offset": offset, "rows": part.rows}
 
@@ -378,12 +378,12 @@ def _price(name: str) -> flask.Response:
     return flask.Response(finite_json(plain(price)), mimetype="application/json")
 
 
-def _stage(request: Asked) -> flask.Response:
+def _stage(request: RequestFields) -> flask.Response:
     """Return the progress of a page's requests."""
     return flask.jsonify({"stage": current().live.stage(request.visitor)})
 
 
-def _cancel(request: Asked) -> flask.Response:
+def _cancel(request: RequestFields) -> flask.Response:
     """Drop a page's requests."""
     current().live.cancel(request.visitor)
     return flask.jsonify({})

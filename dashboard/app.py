@@ -33,11 +33,11 @@ from dashboard.components import http_errors
 from dashboard.components.frame import attrs, explain, failure
 from dashboard.components.live import Live
 from dashboard.components.pages import (
-    Context,
     Group,
     Layout,
     NothingYetError,
     Page,
+    PageSources,
     attach,
     current,
     empty_page,
@@ -252,7 +252,7 @@ def create_app(
         routing_callback_inputs={"scheme": Input("scheme", "data")},
     )
     app.renderer = ""  # assets/main.mjs starts it
-    attach(app.server, Context(workspace, live, runs))
+    attach(app.server, PageSources(workspace, live, runs))
     atlas_routes.register(app.server)
     api.register(app.server)
     pages = find_pages()
@@ -470,7 +470,7 @@ def safe_layout(which: Page) -> Layout:
     return show
 
 
-def _not_found(context: Context, **_: Any) -> html.Div:
+def _not_found(context: PageSources, **_: Any) -> html.Div:
     raise UsageError("There is no page at this address.")
 
 

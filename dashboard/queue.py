@@ -68,7 +68,7 @@ class StoredRun:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run(StoredRun):
+class QueuedRun(StoredRun):
     """One run of the queue, as the page shows it."""
 
     fraction: float | None = None
@@ -151,9 +151,9 @@ class RunFiles:
             return from_json(Report, read_json(path), path, "foreign")
         return Report()
 
-    def run_of(self, record: StoredRun) -> Run:
+    def run_of(self, record: StoredRun) -> QueuedRun:
         """Return a run as the page shows it."""
-        run = Run(**vars(record), log=self.log(record.id), fraction=1.0 if record.state == DONE else None)
+        run = QueuedRun(**vars(record), log=self.log(record.id), fraction=1.0 if record.state == DONE else None)
         if record.state != RUNNING:
             return run
         report = self.progress(record.id)
@@ -200,7 +200,7 @@ CUT_OFF = "The dashboard ended while this was running; what it saved can be resu
 
 
 @dataclass(frozen=True, kw_only=True)
-class Form:
+class VerbForm:
     """A verb that the page offers."""
 
     verb: str
@@ -213,7 +213,7 @@ class Catalogue(Protocol):
     """The verbs on offer. The command line provides it, since a page knows no verb."""
 
     @property
-    def forms(self) -> dict[str, Form]:
+    def forms(self) -> dict[str, VerbForm]:
         """Return the verbs on offer, by name."""
         ...
 
@@ -316,17 +316,17 @@ class RunQueue:
             self._changed.notify_all()
         return id
 
-    def get(self, id: str) -> Run:
+    def get(self, id: str) -> QueuedRun:
         """Return one run. Raises `UnknownNameError`."""
         return self._files.run_of(self._record(id))
 
-    def all(self) -> list[Run]:
+    def all(self) -> list[QueuedRun]:
         """Return every run in the order of the queue."""
         with self._changed:
             records = list(self._records().values())
         return [self._files.run_of(record) for record in sorted(records, key=lambda record: record.place)]
 
-    def active(self) -> list[Run]:
+    def active(self) -> list[QueuedRun]:
         """Return the runs that wait or run."""
         return [run for run in self.all() if run.active]
 
@@ -365,7 +365,7 @@ class RunQueue:
                 raise ConfigError(f"run {id} is {record.state}; cancel it first")
             self._files.remove(id)
 
-    def using(self, key: str) -> Run | None:
+    def using(self, key: str) -> QueuedRun | None:
         """Return the run, waiting or running, that names an artefact (`folder/name`) or wrote it, if there is one."""
         name = key.rpartition("/")[2]
         for run in self.active():

@@ -53,7 +53,7 @@ class Alias:
 
 
 @dataclass(frozen=True)
-class Label:
+class FieldLabel:
     """Name of a field in the form of a page, where that of the field says too little."""
 
     text: str
@@ -68,7 +68,7 @@ class Slider:
     step: float
 
 
-class Words:
+class ChoiceWords:
     """Words for the choices of a field; a form of a page offers those that have some."""
 
     def __init__(self, **words: str):
@@ -109,7 +109,7 @@ Count = Annotated[int, Interval(ge=0, le=2**31)]
 """A number from 0: a position, a layer, a head, a feature."""
 Temperature = Annotated[float, Interval(ge=0, le=5), Slider(0, 2, 0.1)]
 """0 for the likeliest token, 1 for the model's own probabilities."""
-Strength = Annotated[float, Interval(ge=-1000, le=1000), Slider(-2, 2, 0.25), Label("× its maximum")]
+Strength = Annotated[float, Interval(ge=-1000, le=1000), Slider(-2, 2, 0.25), FieldLabel("× its maximum")]
 """In units of the largest activation of a feature that was measured; below 0 against its direction."""
 
 
@@ -215,7 +215,7 @@ def option_of(kind: type, name: str) -> Option:
     field = next(field for field in fields(kind) if field.name == name)
     hint, marked = (get_type_hints(kind, include_extras=extras)[name] for extras in (False, True))
     metadata, (form, choices, many, optional) = list(marks(marked)), _form(hint)
-    argument, label, words = _last(metadata, Argument), _last(metadata, Label), _last(metadata, Words)
+    argument, label, words = _last(metadata, Argument), _last(metadata, FieldLabel), _last(metadata, ChoiceWords)
     limits = _last(metadata, Interval) or Interval()
     least, most = (float(bound) if isinstance(bound, int | float) else None for bound in (limits.ge, limits.le))
     flag, means = f"--{name.replace('_', '-')}", meaning(marked)

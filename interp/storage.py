@@ -67,7 +67,7 @@ class Pointer:
 
 
 @dataclass(frozen=True)
-class Listed:
+class StoredObject:
     """One object of a listing."""
 
     n_bytes: int
@@ -175,7 +175,7 @@ class Store:
         """Write an object, whatever is there."""
         self._ask(f"writing {name}", lambda: self.files.pipe_file(self._path(name), data))
 
-    def listing(self, folder: str) -> dict[str, Listed]:
+    def listing(self, folder: str) -> dict[str, StoredObject]:
         """Return the objects below a folder by name. Raises `MissingError` for a missing bucket."""
 
         def once() -> dict[str, Any]:
@@ -203,7 +203,7 @@ class Store:
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(one, names))
 
-    def pointer(self, key: str, listed: Listed | None = None) -> Pointer | None:
+    def pointer(self, key: str, listed: StoredObject | None = None) -> Pointer | None:
         """Return the pointer of an artefact as it is now; None without one."""
         name = f"{POINTERS}/{key}.json"
         try:
@@ -240,7 +240,7 @@ class Store:
 
         The age is that of its newest object, so that an upload in progress is left alone.
         """
-        places: dict[str, dict[str, Listed]] = {}
+        places: dict[str, dict[str, StoredObject]] = {}
         # Listed before the pointers: content that is written in between is too young to be removed.
         for name, listed in self.listing(CONTENT).items():
             places.setdefault("/".join(name.split("/")[:4]), {})[name] = listed
@@ -404,9 +404,9 @@ def _first(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200] or type(error).__name__
 
 
-def _listed(entry: dict[str, Any]) -> Listed:
+def _listed(entry: dict[str, Any]) -> StoredObject:
     """Return an entry of a listing. Where the store gives no date it is now, so that nothing is taken for old."""
     dates = (entry[name] for name in ("LastModified", "updated", "last_modified", "created") if name in entry)
     date, tag = next(dates, None), entry.get("ETag") or entry.get("etag") or ""
     seconds = float(date.timestamp() if isinstance(date, datetime) else time.time())
-    return Listed(int(entry.get("size") or 0), str(tag).strip('"'), seconds)
+    return StoredObject(int(entry.get("size") or 0), str(tag).strip('"'), seconds)

@@ -28,8 +28,20 @@ import torch
 from dashboard import atlas_view
 from dashboard.figures import colours_of, styled
 from interp import (
-    MapSettings, Recording, Workspace, build_atlas, build_series, embedding_source, extend_atlas, load_model,
-    open_corpus, place_points, record, recording_source, save_artefact, weight_hash,
+    MapSettings,
+    Recording,
+    Workspace,
+    build_atlas,
+    build_series,
+    embedding_source,
+    extend_atlas,
+    load_model,
+    open_corpus,
+    place_points,
+    record,
+    recording_source,
+    save_artefact,
+    weight_hash,
 )
 
 root = Path(os.environ.get("INTERP_WORKSPACE", "../workspace")) / "notebooks" / "atlas"
@@ -82,7 +94,9 @@ atlas_view(workspace, "tokens", colour="kept")
 made = maps["umap (ours)"]
 kept = made.points.columns("kept")["kept"]
 counts, edges = np.histogram(kept, bins=np.linspace(0, 1, 16))
-figure = styled(go.Figure(go.Bar(x=(edges[:-1] + edges[1:]) / 2, y=counts, marker_color=light.accent)), light, height=300)
+figure = styled(
+    go.Figure(go.Bar(x=(edges[:-1] + edges[1:]) / 2, y=counts, marker_color=light.accent)), light, height=300
+)
 figure.update_xaxes(title_text="share of a token's 15 true neighbours that are kept")
 figure.update_yaxes(title_text="tokens")
 figure

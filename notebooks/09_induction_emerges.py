@@ -62,7 +62,9 @@ scores = {
 training_curves(two_layers.steps, scores, light, y_title="share of attention", marks={"onset": two_layers.onset})
 
 # %%
-training_curves(two_layers.steps, {"K-composition": two_layers.curves["composition"]}, light, y_title="over its null (1: chance)")
+training_curves(
+    two_layers.steps, {"K-composition": two_layers.curves["composition"]}, light, y_title="over its null (1: chance)"
+)
 
 # %% [markdown]
 # ## Answer

@@ -65,12 +65,12 @@ def text() -> torch.Tensor:
 
 @cache
 def letters():
-    from interp.geometry.words import Concept
+    from interp.geometry.words import WordList
 
     successors = ("x {word} ", "then {word} ")
     return [
-        Concept(name="capitals", words=tuple(string.ascii_uppercase[:9]), cyclic=False),
-        Concept(name="small letters", words=tuple(string.ascii_lowercase[:9]), cyclic=True, successors=successors),
+        WordList(name="capitals", words=tuple(string.ascii_uppercase[:9]), cyclic=False),
+        WordList(name="small letters", words=tuple(string.ascii_lowercase[:9]), cyclic=True, successors=successors),
     ]
 
 
@@ -97,7 +97,7 @@ def direction():
 
 @cache
 def variant():
-    from interp.directions.variants import Variant
+    from interp.directions._variants import Variant
 
     accuracy = interp.direction_of_words(small(), "abcd", "EFGH", LAYER, sentences=SENTENCES).found
     return Variant(accuracy=accuracy, untrained=0.5, cosine=1.0)
@@ -241,13 +241,15 @@ def probing():
 
 def absorption():
     """Return the absorption of five orthogonal classes whose dictionary is their directions."""
-    from saes.evaluation.absorption import Examples
+    from saes.evaluation.absorption import ClassedActivations
     from saes.kinds.base import SAEMetadata, Weights
     from saes.kinds.l1 import ReLUSAE
 
     label = np.arange(1000) % 5
     noise = 0.01 * torch.randn(1000, 5, generator=torch.Generator().manual_seed(0))
-    examples = Examples(torch.eye(5)[label] + noise, label, np.arange(1000) // 5, [f"class {i}" for i in range(5)])
+    examples = ClassedActivations(
+        torch.eye(5)[label] + noise, label, np.arange(1000) // 5, [f"class {i}" for i in range(5)]
+    )
     eye, zero = torch.eye(5), torch.zeros(5)
     dictionary = ReLUSAE(Weights(eye, zero - 0.1, eye, zero), metadata=SAEMetadata(hook_point=HOOK))
     return saes.measure_absorption({"true": dictionary}, examples, seeds=(0,))["true"]
@@ -298,7 +300,7 @@ def model_difference():
 
 def feature_effects():
     model = planted_pair()
-    prompts = saes.Prompts.of_task(planted_task(model))
+    prompts = saes.MeasuredPrompts.of_task(planted_task(model))
     return saes.attribute_features(model, perfect_dictionaries()[:1], prompts)[0]
 
 

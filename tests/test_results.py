@@ -21,7 +21,7 @@ from interp.circuits.attention_entropy import measure_entropy
 from interp.errors import ConfigError, CorruptError
 from interp.names import HeadName
 from interp.results import Result, table_lines
-from saes.features.search import Found, Hit
+from saes.features.search import FeatureHits, Hit
 
 
 @cache
@@ -82,7 +82,7 @@ def changed():
 
 CASES = {
     "found features": Case(
-        lambda: Found(query="x", hits=(Hit(features="demo", feature=1, by="tokens", score=0.5, null=0.01),)),
+        lambda: FeatureHits(query="x", hits=(Hit(features="demo", feature=1, by="tokens", score=0.5, null=0.01),)),
         "label features feature strength by above_chance score null p says share recall density own concept matches"),
     "head scores": Case(
         lambda: interp.score_heads(model(), n_prompts=4, context_length=15, min_lag=5, max_lag=7, seeds=(0, 1)),

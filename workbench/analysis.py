@@ -12,7 +12,8 @@
 
 `Analysis.run` does what all share. It opens the workspace, refuses a taken name before a model loads, and picks
 threads, device and dtype. Afterwards it saves the result of `measure` with its parents and prints the finding. Whatever
-`measure` opens through its `Run` becomes a parent of the artefact. A `Resumable` analysis keeps its work in a draft.
+`measure` opens through its `AnalysisRun` becomes a parent of the artefact. A `Resumable` analysis keeps its work in a
+draft.
 """
 
 import contextlib
@@ -47,7 +48,7 @@ A = TypeVar("A", bound=Artefact)
 B = TypeVar("B", bound=Artefact)
 
 
-class Run:
+class AnalysisRun:
     """One run of an analysis: its workspace, device and models, and the parents of what it makes."""
 
     def __init__(self, verb: "Analysis[Any]", workspace: "Workspace", folder: Path, ranks: "Ranks | None" = None):
@@ -217,7 +218,7 @@ class Run:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Analysis(Writes, Act[Run, A | Sequence[A]], Generic[A]):
+class Analysis(Writes, Act[AnalysisRun, A | Sequence[A]], Generic[A]):
     """An act that stores its answer: its fields are the settings, `measure` does the work."""
 
     makes: ClassVar[str]
@@ -235,7 +236,7 @@ class Analysis(Writes, Act[Run, A | Sequence[A]], Generic[A]):
         return slug(str(getattr(self, arguments[0]))) if arguments else type(self).typed_words()[-1]
 
     @abstractmethod
-    def measure(self, run: Run) -> A | Sequence[A]:
+    def measure(self, run: AnalysisRun) -> A | Sequence[A]:
         """Do the work and return what to store, or what it has stored itself."""
 
     def writes(self) -> str:
@@ -249,7 +250,7 @@ class Analysis(Writes, Act[Run, A | Sequence[A]], Generic[A]):
                 workspace = self.open_workspace()
                 folder = workspace.path(self.writes(), self.name or self.default_name())
                 self.check_free(folder)
-                run = Run(self, workspace, folder, ranks)
+                run = AnalysisRun(self, workspace, folder, ranks)
             with carrying(partial(certificates_of, workspace)) if self.looks_first else contextlib.nullcontext():
                 answer = self.measure(run)
                 if ranks is None or ranks.first:

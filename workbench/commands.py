@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
-from dashboard.queue import Form
+from dashboard.queue import VerbForm
 from interp.artifacts import KINDS
 from interp.errors import ConfigError, UnknownNameError, as_typed, program
 from interp.options import Option
@@ -62,10 +62,10 @@ class Commands:
     def __init__(self, workspace: Workspace):
         self.workspace = workspace
         self.verbs = {" ".join(verb.typed_words()): verb for verb in ANALYSES}
-        self._forms: dict[str, Form] = {}
+        self._forms: dict[str, VerbForm] = {}
 
     @property
-    def forms(self) -> dict[str, Form]:
+    def forms(self) -> dict[str, VerbForm]:
         """Return the form of every verb on offer, by the words that are typed."""
         if not self._forms:
             self._forms = {name: form_of(name, verb) for name, verb in self.verbs.items()}
@@ -117,7 +117,7 @@ class Commands:
         made(self.verbs[verb], values)  # the settings check themselves
         return values
 
-    def _form(self, verb: str) -> Form:
+    def _form(self, verb: str) -> VerbForm:
         if verb not in self.forms:
             hint = f"Others are for the terminal: `{program()} --help` lists them."
             raise UnknownNameError("verb that runs from the page", verb, self.forms, hint)
@@ -220,7 +220,7 @@ class Commands:
         return sorted(path.relative_to(root).as_posix() for path in paths if path.is_file())
 
 
-def form_of(name: str, verb: type[Verb]) -> Form:
+def form_of(name: str, verb: type[Verb]) -> VerbForm:
     """Return the form of a verb: its own options first; those that change rarely are marked as advanced."""
     offered = [option for option in options_of(verb) if option.name not in WITHHELD and option.kind != "path"]
     stated = [
@@ -230,7 +230,7 @@ def form_of(name: str, verb: type[Verb]) -> Form:
         for option in offered
     ]
     description = as_typed(inspect.getdoc(verb) or "")
-    return Form(verb=name, about=description, fields=tuple(sorted(stated, key=lambda option: option.advanced)))
+    return VerbForm(verb=name, about=description, fields=tuple(sorted(stated, key=lambda option: option.advanced)))
 
 
 def _split(option: Option, value: Any) -> list[Any]:

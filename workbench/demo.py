@@ -19,7 +19,7 @@ from saes.features import schema as described
 from saes.features.meaning import Meaning, meaning_of
 from saes.features.schema import MOST_TELLING
 from workbench.serve import OpensDashboard
-from workbench.steps import Step, run_step
+from workbench.steps import WorkspaceStep, run_step
 from workbench.terminal import OnDevice, Seeded, say
 from workbench.verbs.circuit import Induction
 from workbench.verbs.record import Record
@@ -90,17 +90,17 @@ class Demo(OpensDashboard, Seeded, OnDevice):
             say(line)
         self.open_dashboard()
 
-    def steps(self) -> list[Step]:
+    def steps(self) -> list[WorkspaceStep]:
         """Return the steps that are computed around what ships."""
         tokens = 20_000 if self.quick else 60_000
         shared: dict[str, Any] = {"workspace": self.workspace, "threads": self.threads, "device": self.device}
         return [
-            Step(
+            WorkspaceStep(
                 "Record",
                 f"{MODEL} reads {tokens:,} tokens of text; its activations at {RESID} and {MLP} are stored.",
                 Record(model=MODEL, name=SHIPPED, hook_points=(RESID, MLP), tokens=tokens, seed=self.seed, **shared),
             ),
-            Step(
+            WorkspaceStep(
                 "Test the induction circuit",
                 "An induction head needs to know the token before each position, from an earlier head. Which one? "
                 "Patching that one edge must remove its attention.",

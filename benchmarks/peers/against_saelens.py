@@ -90,9 +90,9 @@ def _record(folder: Path) -> Path:
 def _save_rows(recording: Path, scratch: Path, steps: int) -> None:
     """The training rows in our order, and the held-out rows."""
     from interp.recording.store import Recording
-    from saes.training.data import Source, training_batches
+    from saes.training.data import RowSource, training_batches
 
-    source = Source(Recording(recording), HOOK_POINT)
+    source = RowSource(Recording(recording), HOOK_POINT)
     rows = np.lib.format.open_memmap(
         scratch / "train.npy", mode="w+", dtype=np.float32, shape=(steps * BATCH, source.d_in)
     )

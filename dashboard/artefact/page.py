@@ -7,8 +7,8 @@ from dash import Dash, dcc, html
 from dashboard.artefact.sections import panels, summary
 from dashboard.components.frame import attempt, graph, page, panel, quiet_link, still
 from dashboard.components.pages import (
-    Context,
     Page,
+    PageSources,
     artefact_menu,
     current,
     menu_choices,
@@ -21,7 +21,7 @@ from dashboard.figures.theme import theme
 from interp.artifacts import KINDS, address_of
 
 
-def layout(context: Context, name: str | None = None, **_: Any) -> html.Div:
+def layout(context: PageSources, name: str | None = None, **_: Any) -> html.Div:
     """`/artefact/<folder>/<name>`; without a name the newest artefact."""
     workspace = context.workspace
     value = workspace.value(open_artefact(workspace, tuple(KINDS), name))

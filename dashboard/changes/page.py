@@ -12,8 +12,8 @@ from dash import Dash, dcc, html
 from dashboard.components.evidence import as_table, number, records_table
 from dashboard.components.frame import attempt, graph, guarded, page, stat
 from dashboard.components.pages import (
-    Context,
     Page,
+    PageSources,
     artefact_menu,
     changes_href,
     current,
@@ -41,7 +41,7 @@ _MEASURES = {
 _OTHERS = {"shared": "in both", "between": "between", "rare": "rarely active"}
 
 
-def layout(context: Context, name: str | None = None, **_: Any) -> html.Div:
+def layout(context: PageSources, name: str | None = None, **_: Any) -> html.Div:
     """`/changes?name=<comparison>`; without a name the newest."""
     workspace = context.workspace
     comparison = workspace.value(open_artefact(workspace, kinds_of("changes"), name))

@@ -8,8 +8,8 @@ them, and the navigation bar lists them. Shared here:
 - the address that follows what a visitor changes (`address_sink` and `register_address`);
 - the part of a page that is drawn after the page itself (`register_parts`);
 - a button that runs an analysis and shows its progress in the same position (`run_button`);
-- the sources of all pages, a workspace, a live model and a queue of runs (`Context`), stored on the Flask application,
-  not in a global;
+- the sources of all pages, a workspace, a live model and a queue of runs (`PageSources`), stored on the Flask
+  application, not in a global;
 - addresses (`feature_href` and others): the state of a page is in its path and query, so every view can be linked to.
 """
 
@@ -28,7 +28,7 @@ from dash import MATCH, ClientsideFunction, Dash, Input, Output, State, ctx, dcc
 
 from dashboard.components.frame import attrs, note_controls, page, panel, quiet_link, select
 from dashboard.components.live import Live
-from dashboard.queue import Run, RunQueue
+from dashboard.queue import QueuedRun, RunQueue
 from interp.artifacts import FOLDERS, KINDS, Manifest, address_of
 from interp.doctor.certificate import Certificate
 from interp.errors import MissingError, WorkbenchError, as_typed, program
@@ -206,7 +206,7 @@ def run_button(verb: str, options: dict[str, Any], *, id: str, text: str, then: 
     )  # fmt: skip
 
 
-def run_progress(run: Run, *, then: str = "") -> list[Any]:
+def run_progress(run: QueuedRun, *, then: str = "") -> list[Any]:
     """Return the progress of a run: its state in words, a bar, the time left, and links to what it made."""
     shown: list[Any] = [html.Span(run_state(run), className=f"wb-run-state wb-run-{run.state}")]
     if run.state == "running":
@@ -221,7 +221,7 @@ def run_progress(run: Run, *, then: str = "") -> list[Any]:
     return [*shown, *(quiet_link(f"Open {key}", artefact_href(current().workspace, key)) for key in run.made)]
 
 
-def run_state(run: Run) -> str:
+def run_state(run: QueuedRun) -> str:
     """Return the state of a run in words, `running: training, 40 %, about 3 minutes left` for example."""
     if run.state != "running":
         return run.state
@@ -387,7 +387,7 @@ _KEY = "workbench"
 
 
 @dataclass(frozen=True)
-class Context:
+class PageSources:
     """The sources of one dashboard."""
 
     workspace: Workspace
@@ -396,12 +396,12 @@ class Context:
     """The queue of analyses; None where the server offers no runs."""
 
 
-def attach(server: flask.Flask, context: Context) -> None:
+def attach(server: flask.Flask, context: PageSources) -> None:
     """Make `context` the one of this server."""
     server.config[_KEY] = context
 
 
-def current() -> Context:
+def current() -> PageSources:
     """Return the context of the server that is answering."""
     return flask.current_app.config[_KEY]
 

@@ -49,7 +49,7 @@ class Slice:
 
 
 @dataclass(frozen=True)
-class Query:
+class ListQuery:
     """Filter and order of the list: text in the label or own name, a range of density (0 to 1), a column to sort by."""
 
     text: str = ""
@@ -124,7 +124,7 @@ class One(NamedTuple):
         return asdict(self.row) | header
 
 
-class Related(NamedTuple):
+class FeatureRelations(NamedTuple):
     """Relations of one feature, with their scales and nulls."""
 
     row: RelationRow
@@ -235,7 +235,7 @@ def named(index: int, label: str | None, names: dict[int, str]) -> str:
     return f"{names[index]} · {label or 'no label'}" if index in names else label or ""
 
 
-def listing(workspace: Workspace, name: str, query: Query, start: int = 0, end: int = 100) -> Slice:
+def listing(workspace: Workspace, name: str, query: ListQuery, start: int = 0, end: int = 100) -> Slice:
     """Return at most `MAX_ROWS` rows of the list, and the number of all that match."""
     path = workspace.table_path("features", name, "features")
     where, values, order = _filter(query)
@@ -249,7 +249,7 @@ def listing(workspace: Workspace, name: str, query: Query, start: int = 0, end: 
     return Slice(rows, total)
 
 
-def _filter(query: Query) -> tuple[str, tuple[float | str | list[int], ...], str]:
+def _filter(query: ListQuery) -> tuple[str, tuple[float | str | list[int], ...], str]:
     """Return the SQL condition of a query with its values, and the order."""
     where = (
         "density between ? and ? and (? = '' or contains(lower(label), lower(?)) or list_contains(?::int[], feature))"
@@ -260,7 +260,7 @@ def _filter(query: Query) -> tuple[str, tuple[float | str | list[int], ...], str
     return where, values, f"{first} {'desc' if query.descending else 'asc'} nulls last, n_fired desc, feature"
 
 
-def step(workspace: Workspace, name: str, query: Query, index: int, by: int) -> int:
+def step(workspace: Workspace, name: str, query: ListQuery, index: int, by: int) -> int:
     """Return the feature `by` rows after `index` in the filtered and sorted list; `index` itself at an end of it.
 
     A step from a feature that the filter hides leads to the first of the list.
@@ -299,13 +299,13 @@ def most_telling(workspace: Workspace, name: str) -> int:
     return rows[0] if rows else 0
 
 
-def relations(workspace: Workspace, name: str, index: int) -> Related | None:
+def relations(workspace: Workspace, name: str, index: int) -> FeatureRelations | None:
     """Return the relations of a feature; None for an artefact that lacks them."""
     features = workspace.open(Features, name)
     if features.relations is None or features.scales is None:
         return None
     rows = _near(features.relations, index, "select * from t where feature >= ? and feature < ?")
-    return Related(rows[0], features.scales, features.settings.model) if rows else None
+    return FeatureRelations(rows[0], features.scales, features.settings.model) if rows else None
 
 
 class Uses(NamedTuple):

@@ -24,8 +24,8 @@ from dashboard.components.forms import fields_data
 from dashboard.components.frame import attempt, graph, page, panel
 from dashboard.components.measures import eigenvalues, evidence, missing_panel, signed
 from dashboard.components.pages import (
-    Context,
     Page,
+    PageSources,
     artefact_menu,
     current,
     menu_choices,
@@ -43,9 +43,9 @@ from dashboard.figures.geometry import (
     spectrum_figure,
 )
 from dashboard.figures.theme import Theme, theme, visible
-from dashboard.requests import Asked, answered
+from dashboard.requests import RequestFields, answered
 from interp.artifacts import as_json
-from interp.directions.choice import NOT_JUDGED, Judged, Judgement, SteeringChoice
+from interp.directions.choice import NOT_JUDGED, JudgedCell, SampleJudgement, SteeringChoice
 from interp.directions.study import DirectionGeometry, TokenReading
 from interp.errors import UnknownNameError, WorkbenchError
 from interp.geometry.probes import DirectionAccuracy, Erasure
@@ -59,7 +59,7 @@ from saes.acts.writing import CheckChat
 KIND = "direction"
 
 
-def layout(context: Context, name: str | None = None, chat: str = "", **_: Any) -> html.Div:
+def layout(context: PageSources, name: str | None = None, chat: str = "", **_: Any) -> html.Div:
     """`/directions/<name>`; without a name the newest direction. `chat` names a conversation that was kept."""
     workspace = context.workspace
     report = workspace.open(DirectionGeometry, open_artefact(workspace, (KIND,), name).name)
@@ -162,7 +162,7 @@ def _choice_rows(choice: SteeringChoice) -> list[tuple[str, str]]:
     ]
 
 
-def _judgement_rows(judgement: Judgement | str) -> list[tuple[str, str]]:
+def _judgement_rows(judgement: SampleJudgement | str) -> list[tuple[str, str]]:
     """Return the verdict of a judge; nothing if none was asked."""
     if isinstance(judgement, str):
         return [] if judgement == NOT_JUDGED else [("judge", visible(judgement, 300))]
@@ -178,7 +178,7 @@ def _judgement_rows(judgement: Judgement | str) -> list[tuple[str, str]]:
     ]
 
 
-def _three(judged: Judged, name: str, write: object) -> str:
+def _three(judged: JudgedCell, name: str, write: object) -> str:
     assert callable(write)
     plain, steered, random = (write(getattr(text, name)) for text in (judged.plain, judged.steered, judged.random))
     return f"{steered} steered, {plain} unsteered, {random} at random"
@@ -329,12 +329,12 @@ def _kept() -> flask.Response:
     return flask.jsonify(as_json(known[name]))
 
 
-def _keep(request: Asked, *, conversation: Conversation, name: Name) -> flask.Response:
+def _keep(request: RequestFields, *, conversation: Conversation, name: Name) -> flask.Response:
     notes().save_conversation(name, conversation)
     return flask.jsonify({"kept": name})
 
 
-def _check(request: Asked, *, conversation: Conversation) -> flask.Response:
+def _check(request: RequestFields, *, conversation: Conversation) -> flask.Response:
     model = current().live.ask(CheckChat(conversation=conversation))
     return flask.jsonify({"conversation": as_json(conversation), "template": model.template, "context": model.context})
 

@@ -17,7 +17,7 @@ from dashboard.components.markup import escaped, markup
 from dashboard.components.pages import current
 from dashboard.data import features as view
 from dashboard.data.meaning import said_by
-from dashboard.feature import examples, sections
+from dashboard.feature import _examples, sections
 from dashboard.figures.theme import DARK, LIGHT, visible
 from interp.errors import UsageError
 from interp.workspace import Workspace
@@ -61,7 +61,7 @@ def _parts(workspace: Workspace, name: str, feature: view.One, alias: str) -> li
         *sections.effects(row, related, said_by(workspace, name, row.feature)),
         sections.related_panels(workspace, name, related) if related else None,
         sections.neighbours(workspace, name, row, near),
-        panel("Examples", *examples.all_examples(workspace, name, feature), note="colour: activation / maximum"),
+        panel("Examples", *_examples.all_examples(workspace, name, feature), note="colour: activation / maximum"),
         _provenance(feature.features, row),
     ]
 
@@ -69,7 +69,7 @@ def _parts(workspace: Workspace, name: str, feature: view.One, alias: str) -> li
 def _histogram(feature: view.One) -> html.Section:
     if not feature.row.n_fired:
         return panel("Activations", html.P("It never fired, so there is no histogram.", className="wb-none"))
-    bars = html.Div(examples.bars(feature), className="wb-histogram")
+    bars = html.Div(_examples.bars(feature), className="wb-histogram")
     return panel("Activations", bars, note="tokens per range of activation (logarithmic); dotted line: the mean")
 
 

@@ -29,8 +29,8 @@ from dashboard.components.frame import (
     still,
 )
 from dashboard.components.pages import (
-    Context,
     Page,
+    PageSources,
     address_sink,
     artefact_menu,
     compare_href,
@@ -43,7 +43,7 @@ from dashboard.components.pages import (
 )
 from dashboard.data import features as view
 from dashboard.data.meaning import said_by
-from dashboard.feature import examples, export, prove, sections
+from dashboard.feature import _examples, _prove, export, sections
 from dashboard.feature.sections import downloads_panel, uses_panel
 from interp.workspace import Workspace
 from saes.explain.providers import chosen_endpoint
@@ -67,7 +67,7 @@ def detail(
     explained = view.explanations(workspace, name, index)
     compare = quiet_link("Compare with…", compare_href(f"{name}:{index}"))
     proof = newest_proof(workspace, name, index)
-    badge = attempt(lambda: prove.badge(workspace, proof)) if row.n_fired else None
+    badge = attempt(lambda: _prove.badge(workspace, proof)) if row.n_fired else None
     ask = ask_for(workspace, name, [index], f"{name} {index}") if row.n_fired else None
     controls = html.Div(
         [note_controls(f"features/{name}#{index}", largest=row.max_activation), badge, compare, ask],
@@ -96,13 +96,13 @@ def detail(
     related = view.relations(workspace, name, index)
     parts.append(
         html.Div(
-            [examples.histogram_panel(feature), *sections.effects(row, related, said_by(workspace, name, index))],
+            [_examples.histogram_panel(feature), *sections.effects(row, related, said_by(workspace, name, index))],
             className="wb-facets",
         )
     )
     if row.n_fired:
-        parts.append(prove.prove_panel(workspace, feature, proof, scheme))
-        parts.append(examples.examples_panel(workspace, name, feature, reading))
+        parts.append(_prove.prove_panel(workspace, feature, proof, scheme))
+        parts.append(_examples.examples_panel(workspace, name, feature, reading))
     if explained:
         parts.append(sections.labels_panel(row, explained))
     around = [sections.neighbours(workspace, name, row, near), uses_panel(workspace, name, index)]
@@ -119,7 +119,7 @@ _FILTERS = {"label": "agTextColumnFilter", "density": "agNumberColumnFilter"}
 
 
 def layout(
-    context: Context, features: str | None = None, index: str | None = None, q: str = "", d: str = "", **_: Any
+    context: PageSources, features: str | None = None, index: str | None = None, q: str = "", d: str = "", **_: Any
 ) -> html.Div:
     """`/feature/<features>/<index>?q=<label text>&d=<log10 density range>`."""
     name = view.choose(context.workspace, features)
@@ -142,7 +142,7 @@ def layout(
     return page(
         "Features",
         dcc.Store(id="feature-state", data={"features": name, "index": at}),
-        dcc.Store(id="feature-reading", data=examples.READING),
+        dcc.Store(id="feature-reading", data=_examples.READING),
         address_sink("feature"),
         html.Div(
             [
@@ -179,8 +179,8 @@ def register(app: Dash) -> None:
         Input("feature-grid", "getRowsRequest"),
         State("feature-state", "data"),
     )(_rows)
-    prove.register(app)
-    examples.register(app)
+    _prove.register(app)
+    _examples.register(app)
     export.register(app)
     shown = (Input("feature-state", "data"), Input("feature-search", "value"), Input("feature-density", "value"))
     register_address(app, "feature", *shown)
@@ -306,12 +306,12 @@ def _rows(request: dict[str, Any] | None, state: dict[str, Any]) -> Any:
     return {"rowData": listing.rows, "rowCount": listing.total}
 
 
-def _query(request: dict[str, Any], names: dict[int, str]) -> view.Query:
+def _query(request: dict[str, Any], names: dict[int, str]) -> view.ListQuery:
     """Return the filter and order that the grid last requested; `names` are the user's own."""
     filters: dict[str, dict[str, Any]] = request.get("filterModel") or {}
     density = filters.get("density") or {}
     sort = (request.get("sortModel") or [{"colId": "label_score", "sort": "desc"}])[0]
-    return view.Query(
+    return view.ListQuery(
         text=str((filters.get("label") or {}).get("filter", "")),
         density_low=float(density.get("filter", 0.0)),
         density_high=float(density.get("filterTo", 1.0)),

@@ -12,11 +12,11 @@ import numpy as np
 from dash import Dash, dcc, html
 
 from dashboard.components.evidence import as_table, number, percent
-from dashboard.components.frame import Children, Choice, attempt, choice_list, graph, page, panel, previous_next
+from dashboard.components.frame import Children, ListLine, attempt, choice_list, graph, page, panel, previous_next
 from dashboard.components.measures import eigenvalues, evidence, missing_panel, signed
 from dashboard.components.pages import (
-    Context,
     Page,
+    PageSources,
     artefact_menu,
     current,
     geometry_href,
@@ -51,7 +51,7 @@ from interp.workspace import Workspace
 _OUTCOMES = {"nothing": "no shape", "ordered": "an order"}
 
 
-def layout(context: Context, name: str | None = None, **address: Any) -> html.Div:
+def layout(context: PageSources, name: str | None = None, **address: Any) -> html.Div:
     """`/geometry?name=<artefact>&list=<list of words>`; without them the newest artefact and its first list."""
     workspace = context.workspace
     value = workspace.value(open_artefact(workspace, kinds_of("geometry"), name))
@@ -76,7 +76,7 @@ def _page(workspace: Workspace, value: Artefact, body: html.Div, lead: str, word
     return page("Geometry", dcc.Store(id="geometry-state", data=state), body, controls=menu, lead=lead)
 
 
-def _with_choices(choices: list[Choice], at: int, verdict: Children) -> html.Div:
+def _with_choices(choices: list[ListLine], at: int, verdict: Children) -> html.Div:
     return html.Div(
         [
             choice_list("Lists", choices, at),
@@ -98,15 +98,15 @@ def _list(geometry: WordGeometry, name: str | None) -> ConceptGeometry:
     return geometry.lists[name or next(iter(geometry.lists))]
 
 
-def _choices_of_lists(geometry: WordGeometry) -> list[Choice]:
+def _choices_of_lists(geometry: WordGeometry) -> list[ListLine]:
     return [_choice_of_list(geometry, concept) for concept in geometry.lists.values()]
 
 
-def _choice_of_list(geometry: WordGeometry, concept: ConceptGeometry) -> Choice:
+def _choice_of_list(geometry: WordGeometry, concept: ConceptGeometry) -> ListLine:
     shape = concept.shape
     p = number(min(shape.order.p_circular, shape.order.p_linear))
     detail = f"{len(shape.words)} words {_where(shape.hook_point)} · p {p}"
-    return Choice(
+    return ListLine(
         shape.name, _OUTCOMES.get(shape.verdict, shape.verdict), detail, geometry_href(geometry.key, list=shape.name)
     )
 

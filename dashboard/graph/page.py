@@ -19,9 +19,9 @@ from dashboard.components.evidence import records_table
 from dashboard.components.forms import fields_data
 from dashboard.components.frame import attrs, page, panel
 from dashboard.components.pages import (
-    Context,
     NothingYetError,
     Page,
+    PageSources,
     artefact_menu,
     current,
     menu_choices,
@@ -30,7 +30,7 @@ from dashboard.components.pages import (
     runs_href,
 )
 from dashboard.figures.theme import DARK, LIGHT, Theme, canvas_colours, visible
-from dashboard.graph import data, routes
+from dashboard.graph import _data, _routes
 from interp.tracing.graph import KIND, AttributionGraph
 from interp.workspace import Workspace
 from saes.acts.graphs import ChangeLatents
@@ -53,14 +53,14 @@ SCORES = {
 }
 
 
-def layout(context: Context, name: str | None = None, trace: str | None = None, **address: Any) -> html.Div:
+def layout(context: PageSources, name: str | None = None, trace: str | None = None, **address: Any) -> html.Div:
     """`/graph/<name>?at=<node>&nodes=&edges=&target=&pins=<nodes>&view=list&collapse=1&only=1` (assets/graph/).
 
     With `trace`, a prompt, and the options `model`, `set` and `chat` the form that traces another one is open.
     """
     preset = {"prompt": trace, **{name: address.get(name) for name in ("model", "set", "chat") if address.get(name)}}
     try:
-        graph = data.choose(context.workspace, name)
+        graph = _data.choose(context.workspace, name)
     except NothingYetError:
         if trace and (parts := trace_form(context, preset, opened=True)):
             return page("Graph", *parts)
@@ -300,7 +300,7 @@ ASK = {"type": "run-ask", "of": "trace"}
 FIELDS: tuple[str, ...] = ("prompt", "target", "size", "contrast", "model", "set", "chat")
 
 
-def trace_form(context: Context, preset: dict[str, Any], *, opened: bool) -> list[Any]:
+def trace_form(context: PageSources, preset: dict[str, Any], *, opened: bool) -> list[Any]:
     """Return the folded form, filled with options of the verb; nothing where the server runs no analyses."""
     if context.runs is None or "trace" not in context.runs.catalogue.forms:
         return []
@@ -406,7 +406,7 @@ def _first_graph(_: Workspace, model: str) -> tuple[str, dict[str, Any]]:
 
 def register(app: Dash) -> None:
     """Add the routes and the form; everything else happens in the browser."""
-    routes.register(app.server)
+    _routes.register(app.server)
     register_tracing(app)
 
 

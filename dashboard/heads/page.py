@@ -13,8 +13,8 @@ from dash import Dash, Input, Output, State, ctx, dcc, html, no_update
 from dashboard.components.frame import attempt, attrs, graph, loading, page, panel, quiet_link
 from dashboard.components.glossary import glossary
 from dashboard.components.pages import (
-    Context,
     Page,
+    PageSources,
     address_sink,
     artefact_menu,
     circuit_href,
@@ -202,7 +202,7 @@ EXAMPLE = "The small cat sat on the wide mat. The small cat sat on the wide mat.
 
 
 def layout(
-    context: Context, name: str | None = None, kind: str = "induction", head: str = "", text: str = "", **_: Any
+    context: PageSources, name: str | None = None, kind: str = "induction", head: str = "", text: str = "", **_: Any
 ) -> html.Div:
     """`/heads/<name>?kind=<score>&head=L5H1&text=<prompt>`; a head in the address is shown at once."""
     scores = context.workspace.open(HeadScores, open_artefact(context.workspace, ("heads",), name).name)
@@ -309,7 +309,7 @@ def _table_panel() -> html.Section:
     return panel("By score", grid, className="wb-heads-table")
 
 
-def _pattern_panel(context: Context, text: str) -> html.Section:
+def _pattern_panel(context: PageSources, text: str) -> html.Section:
     return panel(
         html.Span("On a prompt", id="heads-pattern-title"),
         html.Div(

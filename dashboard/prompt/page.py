@@ -19,8 +19,8 @@ from dash import ClientsideFunction, Dash, Input, Output, State, dcc, html
 from dashboard.components.forms import fields_data
 from dashboard.components.frame import attrs, folded, page, panel, select
 from dashboard.components.pages import (
-    Context,
     Page,
+    PageSources,
     address_sink,
     current,
     register_address,
@@ -30,7 +30,7 @@ from dashboard.components.pages import (
 from dashboard.components.tokens import COLD, WARM
 from dashboard.data import features as feature_view
 from dashboard.figures.theme import DARK, LIGHT, Theme
-from dashboard.prompt.panels import (
+from dashboard.prompt._panels import (
     attribution_panel,
     patching_panel,
     reasons_frame,
@@ -54,7 +54,7 @@ LEAD = "A text as the model reads it: the active features of every token, the ne
 
 
 def layout(
-    context: Context,
+    context: PageSources,
     text: str = "",
     model: str = "",
     features: str = "",

@@ -24,8 +24,8 @@ from dashboard.components.frame import (
     stat,
 )
 from dashboard.components.pages import (
-    Context,
     Page,
+    PageSources,
     atlas_href,
     compare_href,
     current,
@@ -248,7 +248,7 @@ TICK = 2000
 """milliseconds between looks at a run that goes on"""
 
 
-def layout(context: Context, name: str | None = None, alone: str = "", **_: Any) -> html.Div:
+def layout(context: PageSources, name: str | None = None, alone: str = "", **_: Any) -> html.Div:
     """`/sae?name=<dictionary>&alone=1`; without a name, one that is in training, else the newest."""
     entries = view.entries(context.workspace)
     chosen = view.choose(context.workspace, name, entries)

@@ -53,7 +53,7 @@ ARRAYS = "arrays.safetensors"
 
 
 @dataclass(frozen=True)
-class Document:
+class DocumentField:
     """Marks a field that lies in a JSON file of its own, read when it is first asked for."""
 
     file: str
@@ -191,7 +191,7 @@ def address_of(key: str) -> str:
     return f"/artefact/{quote(key)}"
 
 
-class Part(NamedTuple):
+class FieldFile(NamedTuple):
     """File and form of one field."""
 
     place: Literal["settings", "summary", "document", "table", "array"]
@@ -203,7 +203,7 @@ class Part(NamedTuple):
 
 
 @cache
-def layout_of(cls: type[Artefact]) -> dict[str, Part]:
+def layout_of(cls: type[Artefact]) -> dict[str, FieldFile]:
     """Return where every field of a class of artefacts lies."""
     hints = get_type_hints(cls, include_extras=True)
     layout = {field.name: _part(field.name, hints[field.name]) for field in fields(cls)}  # pyright: ignore[reportArgumentType]
@@ -214,20 +214,20 @@ def layout_of(cls: type[Artefact]) -> dict[str, Part]:
     return layout
 
 
-def _part(name: str, hint: Any) -> Part:
+def _part(name: str, hint: Any) -> FieldFile:
     if name == "settings":
-        return Part("settings", hint, MANIFEST, False)
+        return FieldFile("settings", hint, MANIFEST, False)
     marks = get_args(hint)[1:] if get_origin(hint) is Annotated else ()
     inner = get_args(hint)[0] if marks else hint
     optional = type(None) in get_args(inner)
-    if document := next((mark for mark in marks if isinstance(mark, Document)), None):
-        return Part("document", inner, document.file, optional)
+    if document := next((mark for mark in marks if isinstance(mark, DocumentField)), None):
+        return FieldFile("document", inner, document.file, optional)
     if any(isinstance(mark, _Array) for mark in marks):
-        return Part("array", inner, ARRAYS, optional)
+        return FieldFile("array", inner, ARRAYS, optional)
     table = next((argument for argument in (inner, *get_args(inner)) if get_origin(argument) is Table), None)
     if table is not None:
-        return Part("table", get_args(table)[0], f"{name}.parquet", optional)
-    return Part("summary", hint, MANIFEST, optional)
+        return FieldFile("table", get_args(table)[0], f"{name}.parquet", optional)
+    return FieldFile("summary", hint, MANIFEST, optional)
 
 
 @cache
@@ -257,7 +257,7 @@ def value_of(cls: type[A], manifest: Manifest, folder: Path) -> A:
     return value
 
 
-def _read_part(folder: Path, name: str, part: Part) -> Any:
+def _read_part(folder: Path, name: str, part: FieldFile) -> Any:
     path = folder / part.file
     if part.place != "array" and not path.is_file():
         if part.optional:
@@ -279,7 +279,7 @@ def _wrapped(form: Any) -> bool:
     return not all(is_dataclass(kind) or get_origin(kind) is dict or kind is type(None) for kind in kinds)
 
 
-def _read_array(path: Path, name: str, part: Part) -> Any:
+def _read_array(path: Path, name: str, part: FieldFile) -> Any:
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -294,7 +294,7 @@ def _read_array(path: Path, name: str, part: Part) -> Any:
     return _check_array(array, name, part, path)
 
 
-def _check_array(array: Any, name: str, part: Part, where: object) -> Any:
+def _check_array(array: Any, name: str, part: FieldFile, where: object) -> Any:
     """Return an array. Raises `CorruptError` where its type or number of axes is another."""
     if not isinstance(array, part.form):
         text = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else repr(array)

@@ -41,9 +41,9 @@ from interp.artifacts import Table
 from interp.atlas.cells import cell_table
 from interp.atlas.layout import AT_ONCE, Layout, Mover, fuzzy_graph, lay_out, place_points, principal_components, spread
 from interp.atlas.neighbours import (
-    Found,
     K,
     Neighbours,
+    NeighbourSearch,
     check_vectors,
     find_neighbours,
     measure_quality,
@@ -56,9 +56,9 @@ from interp.atlas.sources import AtlasSource, joined
 from interp.atlas.vector_map import (
     FramePoint,
     FrameQuality,
+    MapPoint,
     MapSettings,
     Neighbourhood,
-    Point,
     Quality,
     StillMovement,
     VectorMap,
@@ -69,7 +69,7 @@ from interp.progress import Progress
 from interp.seeds import derive_seed, make_generator
 
 
-def point_table(source: AtlasSource, positions: np.ndarray, regions: Regions, retained: np.ndarray) -> Table[Point]:
+def point_table(source: AtlasSource, positions: np.ndarray, regions: Regions, retained: np.ndarray) -> Table[MapPoint]:
     """Return one row per point."""
     import pyarrow as pa
 
@@ -88,7 +88,7 @@ def point_table(source: AtlasSource, positions: np.ndarray, regions: Regions, re
         "context": pa.array(source.contexts or [None] * n, pa.string()),
         "group": pa.array(source.groups or [None] * n, pa.string()),
     }
-    return Table.of_columns(Point, columns)
+    return Table.of_columns(MapPoint, columns)
 
 
 def neighbour_table(near: Neighbours, vectors: Tensor, metric: str) -> Table[Neighbourhood]:
@@ -120,7 +120,7 @@ def cosines_of(near: Neighbours, vectors: Tensor, metric: str) -> Tensor:
 def notes_on(
     source: AtlasSource,
     layout: Layout,
-    nearest: Found,
+    nearest: NeighbourSearch,
     quality: Quality | None,
     regions: Regions,
     n_neighbors: int,
@@ -260,7 +260,7 @@ def extend_atlas(new: AtlasSource, old: AtlasSource, onto: VectorMap, *, progres
 def finish(
     settings: VectorMapSettings,
     source: AtlasSource,
-    nearest: Found,
+    nearest: NeighbourSearch,
     layout: Layout,
     seed: int,
     *,
@@ -302,7 +302,7 @@ def finish(
     )
 
 
-def search(vectors: Tensor, settings: MapSettings, seed: int, progress: Progress | None) -> Found:
+def search(vectors: Tensor, settings: MapSettings, seed: int, progress: Progress | None) -> NeighbourSearch:
     """Return the nearest neighbours from which a map is laid out."""
     return find_neighbours(
         vectors,

@@ -37,7 +37,7 @@ import numpy as np
 import torch
 
 from interp.artifacts import Table
-from interp.atlas.labels import (
+from interp.atlas._labels import (
     Chance,
     Tree,
     forms_of_tokens,

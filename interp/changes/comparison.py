@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Annotated, Literal, get_args
 
-from interp.artifacts import Artefact, Document
+from interp.artifacts import Artefact, DocumentField
 from interp.changes.measured import (
     MEASURES,
     HeadChanges,
@@ -33,7 +33,7 @@ N_WORDS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
-class Said:
+class DirectionTokens:
     """A direction of the residual stream, read as tokens."""
 
     name: str
@@ -79,7 +79,7 @@ class Use:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Turn:
+class Disagreement:
     """A position of a text at which the two models predict different tokens."""
 
     before: str
@@ -118,14 +118,14 @@ class ChangedWords(Result):
     """tokens at the start of each context over which the mean difference is taken"""
     lens: str
     """key of the Jacobian lens of the base; empty: the logit lens"""
-    said: tuple[Said, ...]
+    said: tuple[DirectionTokens, ...]
     kl: float
     """mean over positions, nats"""
     kl_null: float
     """mean of the nulls"""
     kl_high: float
     """upper bound of the largest KL at any position of a null"""
-    turns: tuple[Turn, ...]
+    turns: tuple[Disagreement, ...]
     """positions of largest KL, the largest first"""
     tokens: tuple[Use, ...]
     """tokens of largest change, the largest first"""
@@ -136,7 +136,7 @@ class ChangedWords(Result):
     written: tuple[Written, ...]
 
     @property
-    def found(self) -> list[Said]:
+    def found(self) -> list[DirectionTokens]:
         """Directions beyond their null: the furthest above it first."""
         return sorted((row for row in self.said if row.found), key=lambda row: row.null_high / row.strength)
 
@@ -234,7 +234,7 @@ SHOWN = 6
 
 
 @dataclass(frozen=True, kw_only=True)
-class ComparisonSettings:
+class CheckpointComparisonSettings:
     """Settings that determine a comparison of two checkpoints."""
 
     base: str
@@ -252,13 +252,13 @@ class ComparisonSettings:
 class ModelComparison(Artefact, kind="model_comparison", title="Fine-tuning effects", made_by="compare models"):
     """Effects of fine-tuning: changes of weights, representations and heads, the transplants, and words for them."""
 
-    settings: ComparisonSettings
-    weights: Annotated[WeightChanges, Document("weights.json")]
-    representations: Annotated[dict[str, RepresentationChanges], Document("representations.json")]
+    settings: CheckpointComparisonSettings
+    weights: Annotated[WeightChanges, DocumentField("weights.json")]
+    representations: Annotated[dict[str, RepresentationChanges], DocumentField("representations.json")]
     """by name of the text"""
-    heads: Annotated[HeadChanges, Document("heads.json")]
-    transplants: Annotated[Transplants, Document("transplants.json")]
-    words: Annotated[ChangedWords, Document("words.json")]
+    heads: Annotated[HeadChanges, DocumentField("heads.json")]
+    transplants: Annotated[Transplants, DocumentField("transplants.json")]
+    words: Annotated[ChangedWords, DocumentField("words.json")]
 
     @property
     def base(self) -> str:

@@ -43,10 +43,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from interp.changes.comparison import ComparisonSettings, ModelComparison
+from interp.changes._representations import check_tokens, representation_changes
+from interp.changes.comparison import CheckpointComparisonSettings, ModelComparison
 from interp.changes.components import (
     SMALLEST,
-    Component,
+    WeightComponent,
     check_comparable,
     check_count,
     describe_null,
@@ -56,7 +57,6 @@ from interp.changes.components import (
 )
 from interp.changes.measured import ON_TEXT, SCORES, HeadChanges, HeadMeasure, Measure, WeightChange, WeightChanges
 from interp.changes.reading import changed_words
-from interp.changes.representations import check_tokens, representation_changes
 from interp.changes.transplant import Behaviour, log_prob_of, transplants
 from interp.circuits.head_kinds import draw_prompts, pattern_scores, target_masks, target_weights
 from interp.dictionary import Dictionary
@@ -133,7 +133,7 @@ def relative_change(before: Tensor, after: Tensor) -> float:
 
 
 def _nulls(
-    base: HookedModel, parts: list[Component], continuations: Sequence[HookedModel]
+    base: HookedModel, parts: list[WeightComponent], continuations: Sequence[HookedModel]
 ) -> list[list[tuple[float, np.ndarray]]]:
     """Measure every component of each null; without continuations, each matrix against itself rounded."""
     check_count(continuations)
@@ -376,7 +376,7 @@ def what_changed(
         base, tuned, texts[last], text=last, lens=lens, dictionaries=dictionaries,
         batch_size=batch_size, seed=seed, progress=report.within("words"),
     )  # fmt: skip
-    settings = ComparisonSettings(
+    settings = CheckpointComparisonSettings(
         base=names[0],
         tuned=names[1],
         weight_hashes=tuple(weight_hash(model) for model in (base, tuned, *continuations)),

@@ -25,7 +25,7 @@ from jaxtyping import Shaped
 from torch import Tensor
 
 from interp.changes.components import (
-    Component,
+    WeightComponent,
     check_comparable,
     head_units,
     null_models,
@@ -160,7 +160,7 @@ class _Run:
     def __init__(
         self,
         models: tuple[HookedModel, HookedModel],
-        parts: tuple[list[Component], list[Component]],
+        parts: tuple[list[WeightComponent], list[WeightComponent]],
         behaviour: Behaviour,
         n: int,
         seed: int,
@@ -245,7 +245,7 @@ class _Run:
             judged[name] |= {"_random": float(np.mean(random)), "_bound": float(bound), "_found": verdict}
         return judged
 
-    def _moved(self, target: int, into: list[Component], values: list[list[Tensor]]) -> np.ndarray:
+    def _moved(self, target: int, into: list[WeightComponent], values: list[list[Tensor]]) -> np.ndarray:
         """Return the shift of the behaviour per prompt from that of model `target` towards that of the other."""
         measure = self._measure(target, [part.layer for part in into])
         with written(into, values):

@@ -19,7 +19,7 @@ Exact patching is the path patching of Goldowsky-Dill et al. 2023 for one edge; 
 recomputed, norms included. Memory: `n_sources * batch_size * pos * d_model` numbers.
 
 In post-norm models (Gemma 2 and 3) edges are scored with the scales of attention's post-norms held at their values on
-the clean prompts, gradients and exact patches alike (`interp.circuits.edge_runs`); node scores need nothing frozen.
+the clean prompts, gradients and exact patches alike (`interp.circuits._edge_runs`); node scores need nothing frozen.
 
 A node score (`level="node"`) is the same for the whole output of a head, an MLP or the embedding, to all later readers.
 It needs the gradient at z or at the output only, and no gradients per reader.
@@ -46,19 +46,19 @@ from einops import einsum, rearrange
 from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
-from interp.circuits.config import Ablation, By, Level, Method
-from interp.circuits.edge_runs import (
+from interp.circuits._edge_runs import (
     EMBED,
-    Batch,
     Bench,
+    PromptBatch,
     SourceValues,
     collect,
     minus,
     outputs,
     run_with_single_edges,
 )
-from interp.circuits.edge_scores import Scores, ScoreSettings, Verified
-from interp.circuits.gradients import GradientReader
+from interp.circuits._edge_scores import EdgeScores, ScoreSettings, Verified
+from interp.circuits._gradients import GradientReader
+from interp.circuits.config import Ablation, By, Level, Method
 from interp.circuits.graph import Graph
 from interp.errors import ConfigError, UnknownNameError
 from interp.interventions.edits import inserting
@@ -70,7 +70,7 @@ from interp.patching.task import Task
 
 
 def node_scores(
-    bench: Bench, batch: Batch, clean: SourceValues, replacement: SourceValues | None, alphas: list[float]
+    bench: Bench, batch: PromptBatch, clean: SourceValues, replacement: SourceValues | None, alphas: list[float]
 ) -> Float[Tensor, "batch n_sources"]:
     """Return node scores `[batch, n_sources]`: <clean minus replacement, mean gradient at the source's output>.
 
@@ -88,7 +88,7 @@ def node_scores(
     return scores / len(alphas)
 
 
-def _gradients(bench: Bench, batch: Batch, embed: Tensor) -> SourceValues:
+def _gradients(bench: Bench, batch: PromptBatch, embed: Tensor) -> SourceValues:
     """Return the gradient of the metric at every source's value."""
     values: SourceValues = {}
     leaf = embed.detach().requires_grad_()
@@ -107,7 +107,7 @@ def _gradients(bench: Bench, batch: Batch, embed: Tensor) -> SourceValues:
 @torch.no_grad()
 def exact_node_scores(
     bench: Bench,
-    batch: Batch,
+    batch: PromptBatch,
     clean: SourceValues,
     replacement: SourceValues | None,
     direction: str,
@@ -164,7 +164,7 @@ def attribute(
     taus: Sequence[float] | None = None,
     only: Sequence[int] | None = None,
     progress: Any = None,
-) -> Scores:
+) -> EdgeScores:
     """Score every edge of `graph` (the model's own graph by default) on a task.
 
     `direction="noise"` runs clean prompts and corrupts one edge; `"denoise"` runs corrupted prompts and restores one
@@ -189,7 +189,7 @@ def attribute(
     else:
         n = graph.n_edges if level == "edge" else graph.n_sources
         values, per_prompt = _gather(_scored(bench, plan, only), n, task.n_prompts, progress)
-    return Scores(
+    return EdgeScores(
         graph=graph,
         level=level,
         model=model_spec(model),
@@ -281,7 +281,7 @@ def _scored(bench: Bench, plan: _Plan, only: Sequence[int] | None) -> Iterator[T
 def _approximate(
     graph: Graph,
     reader: GradientReader,
-    batch: Batch,
+    batch: PromptBatch,
     clean: SourceValues,
     replacement: SourceValues | None,
     diff: Tensor,
@@ -308,7 +308,12 @@ def _approximate(
 
 
 def _exact(
-    bench: Bench, batch: Batch, diff: Tensor, clean_logits: Tensor, direction: Direction, only: Sequence[int] | None
+    bench: Bench,
+    batch: PromptBatch,
+    diff: Tensor,
+    clean_logits: Tensor,
+    direction: Direction,
+    only: Sequence[int] | None,
 ) -> Tensor:
     """Return exact edge scores `[batch, n_edges]`: one run per edge, several edges in one batch."""
     graph, edges = bench.graph, list(range(bench.graph.n_edges)) if only is None else list(only)
@@ -424,7 +429,7 @@ def _is_read(graph: Graph, included: Tensor, edge: int) -> bool:
 
 
 def verify_top_k(
-    scores: Scores, model: HookedModel, task: "Task", k: int, *, by: By = "abs", batch_size: int = 16
+    scores: EdgeScores, model: HookedModel, task: "Task", k: int, *, by: By = "abs", batch_size: int = 16
 ) -> Verified:
     """Patch the `k` highest-ranked edges (or nodes) one by one, and compare with their estimates.
 

@@ -42,17 +42,17 @@ from jaxtyping import Bool, Float64
 from torch import Tensor
 
 from interp.artifacts import Table
+from interp.circuits._edge_runs import Bench
+from interp.circuits._edge_scores import EdgeScores, Verified
 from interp.circuits.attribution import attribute, verify_top_k
 from interp.circuits.circuit import Circuit, NodeEffect
 from interp.circuits.config import By, EvaluationConfig, FindConfig
-from interp.circuits.edge_runs import Bench
-from interp.circuits.edge_scores import Scores, Verified
 from interp.circuits.found_circuit import (
     CircuitEvaluation,
-    CurvePoint,
+    CircuitEvaluationSettings,
     EdgeCircuit,
     EdgeCircuitSettings,
-    EvaluationSettings,
+    FaithfulnessPoint,
     Minimality,
     Overlap,
     RandomRankings,
@@ -186,7 +186,7 @@ class Curve(Result):
         names = ("fraction", "n_edges", "faithfulness", "low", "high", "random")
         return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
 
-    def points(self, signed: "Curve | None" = None) -> list[CurvePoint]:
+    def points(self, signed: "Curve | None" = None) -> list[FaithfulnessPoint]:
         """Return the curve as the rows of a table, next to that of the ranking by signed score."""
         n_random = len(self.random)
         null = self.random if n_random else np.full((1, len(self.fractions)), np.nan)
@@ -194,7 +194,7 @@ class Curve(Result):
         signed_values = np.full(len(self.fractions), np.nan) if signed is None else signed.faithfulness
         columns = self.fractions, self.n_edges, self.faithfulness.tolist(), signed_values.tolist(), *middle
         names = ("fraction", "n_edges", "faithfulness", "signed", "random", "random_low", "random_high")
-        return [CurvePoint(**dict(zip(names, values, strict=True))) for values in zip(*columns, strict=True)]
+        return [FaithfulnessPoint(**dict(zip(names, values, strict=True))) for values in zip(*columns, strict=True)]
 
     def headline(self) -> str:
         """Return one line: the two areas of the curve."""
@@ -207,7 +207,7 @@ class Curve(Result):
 class RankingEvaluation(Result):
     """Faithfulness over the size of the circuits of a ranking, and its areas."""
 
-    settings: EvaluationSettings
+    settings: CircuitEvaluationSettings
     ranking: Ranking
     curve: Curve
     """ranked by absolute score"""
@@ -242,7 +242,7 @@ def evaluate(
 def evaluate(
     model: HookedModel,
     task: Task,
-    what: Scores,
+    what: EdgeScores,
     graph: Graph | None = None,
     config: EvaluationConfig | None = None,
     *,
@@ -252,7 +252,7 @@ def evaluate(
 def evaluate(
     model: HookedModel,
     task: Task,
-    what: Circuit | Scores,
+    what: Circuit | EdgeScores,
     graph: Graph | None = None,
     config: EvaluationConfig | None = None,
     *,
@@ -278,7 +278,7 @@ def evaluate(
         graph = what.graph
     ablation = config.ablation or ("resample" if is_circuit else what.settings.ablation)
     bench = Bench(model, graph, task, ablation=ablation, batch_size=config.batch_size)
-    settings = EvaluationSettings(
+    settings = CircuitEvaluationSettings(
         ablation=ablation,
         level="edge" if is_circuit else what.level,
         positions=None if graph.positions is None else tuple(graph.positions),
@@ -313,7 +313,7 @@ def _evaluate_circuit(
     bench: Bench,
     included: Bool[Tensor, " edges"],
     config: EvaluationConfig,
-    settings: EvaluationSettings,
+    settings: CircuitEvaluationSettings,
     untrained: UntrainedGap | None,
     known: Overlap | None,
     progress: Any,
@@ -370,7 +370,7 @@ def _random_rankings(by_abs: Curve) -> RandomRankings | None:
 
 def curve(
     bench: Bench,
-    scores: Scores,
+    scores: EdgeScores,
     config: EvaluationConfig,
     *,
     by: By,
@@ -467,7 +467,7 @@ def find_circuit(
         prompts=prompt_texts(model, task),
         edge_scores=edge_table(scores, verified) if scores.level == "edge" else None,
         node_scores=None if nodes is None else node_table(nodes, verified if nodes is scores else None),
-        curve=Table.of(CurvePoint, ranking.curve.points(ranking.signed)),
+        curve=Table.of(FaithfulnessPoint, ranking.curve.points(ranking.signed)),
         pattern_heads=pattern_heads,
         patterns=patterns,
         group_size=scores.graph.n_heads // scores.graph.n_kv_heads,
@@ -485,7 +485,7 @@ def _check_apart(task: Task, held_out: Task) -> None:
 
 def _score(
     model: HookedModel, task: Task, config: FindConfig, graph: Graph | None, step: Callable[[str], Any]
-) -> tuple[Scores, Scores | None, Verified | None]:
+) -> tuple[EdgeScores, EdgeScores | None, Verified | None]:
     """Return scores at the chosen level, scores of nodes, and the highest-ranked ones patched one by one."""
     size = config.evaluation.batch_size
     shared: dict[str, Any] = {"ablation": config.ablation, "batch_size": size, "steps": config.steps}
@@ -508,7 +508,7 @@ def _score(
     return scores, nodes, verified
 
 
-def _with_effects(circuit: Circuit, nodes: Scores | None) -> Circuit:
+def _with_effects(circuit: Circuit, nodes: EdgeScores | None) -> Circuit:
     """Return the circuit with each node's own score and its interval over prompts."""
     if nodes is None:
         return circuit
@@ -525,7 +525,7 @@ def _with_effects(circuit: Circuit, nodes: Scores | None) -> Circuit:
     return replace(circuit, nodes=tuple(replace(n, evidence=evidence(n.name)) for n in circuit.nodes))
 
 
-def _smallest(model: HookedModel, task: Task, scores: Scores, curve: Curve, config: FindConfig) -> int:
+def _smallest(model: HookedModel, task: Task, scores: EdgeScores, curve: Curve, config: FindConfig) -> int:
     """Return a size that reaches the faithfulness: the first such point of the curve, refined by bisection.
 
     The bisection goes down to the size before it. All edges when no point reaches the faithfulness. As faithfulness
@@ -564,7 +564,7 @@ def _verdict(evaluation: CircuitEvaluation, *, judged_on_others: bool) -> Verdic
     return verdict(RULE, reason, e.faithfulness.low > null.high, untrained)
 
 
-def edge_table(scores: Scores, verified: Verified | None) -> Table[ScoredEdge]:
+def edge_table(scores: EdgeScores, verified: Verified | None) -> Table[ScoredEdge]:
     """Return the scores of all edges, largest absolute score first."""
     edges, texts = [scores.graph.edge(i) for i in scores.order().tolist()], ("source", "target", "via")
     names = {part: pa.array([getattr(edge, part) for edge in edges], pa.string()) for part in texts}
@@ -572,14 +572,14 @@ def edge_table(scores: Scores, verified: Verified | None) -> Table[ScoredEdge]:
     return Table.of_columns(ScoredEdge, names | position | _score_columns(scores, verified))
 
 
-def node_table(scores: Scores, verified: Verified | None) -> Table[ScoredNode]:
+def node_table(scores: EdgeScores, verified: Verified | None) -> Table[ScoredNode]:
     """Return the scores of all nodes, largest absolute score first."""
     names = [scores.graph.sources[i] for i in scores.order().tolist()]
     columns = {"node": names, "position": pa.nulls(len(names), pa.int32())}
     return Table.of_columns(ScoredNode, columns | _score_columns(scores, verified))
 
 
-def _score_columns(scores: Scores, verified: Verified | None) -> dict[str, pa.Array]:
+def _score_columns(scores: EdgeScores, verified: Verified | None) -> dict[str, pa.Array]:
     """Return the columns `score, exact, low, high`."""
     order, interval = scores.order(), scores.interval()
     exact = {} if verified is None else dict(zip(verified.indices.tolist(), verified.exact.tolist(), strict=True))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 from jaxtyping import Float32
 
-from interp.artifacts import ARRAY, Artefact, Document, Measured, Table, kinds_of
+from interp.artifacts import ARRAY, Artefact, DocumentField, Measured, Table, kinds_of
 from interp.circuits.circuit import FILE, Circuit, edge_text
 from interp.circuits.config import Ablation, FindConfig, Level
 from interp.names import parse_node
@@ -69,7 +69,7 @@ class UntrainedGap:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Judgement:
+class CircuitJudgement:
     """Metric of a circuit, compared with the full model, the empty circuit and random circuits."""
 
     full: float
@@ -110,7 +110,7 @@ class ScoredNode:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CurvePoint:
+class FaithfulnessPoint:
     """Faithfulness of the circuit of the highest-ranked edges, at one size."""
 
     fraction: float
@@ -140,15 +140,15 @@ class FoundCircuit(Artefact, ABC):
     """A circuit with its verdict, the scores that it was cut from, and the prompts that found it."""
 
     settings: CircuitSettings
-    circuit: Annotated[Circuit, Document(FILE)]
+    circuit: Annotated[Circuit, DocumentField(FILE)]
     verdict: Verdict
-    prompts: Annotated[tuple[TaskPrompt, ...], Document("prompts.json")]
+    prompts: Annotated[tuple[TaskPrompt, ...], DocumentField("prompts.json")]
     """The first few."""
     edge_scores: Table[ScoredEdge] | None = field(default_factory=lambda: None)
     """Every scored edge of the graph, strongest first; None where no edges were ranked."""
     node_scores: Table[ScoredNode] | None = field(default_factory=lambda: None)
     """Every scored node, strongest first."""
-    curve: Table[CurvePoint] | None = field(default_factory=lambda: None)
+    curve: Table[FaithfulnessPoint] | None = field(default_factory=lambda: None)
     """Faithfulness over the size of the circuit."""
     pattern_heads: tuple[str, ...] = ()
     """Heads whose attention on the first prompt is stored."""
@@ -210,7 +210,7 @@ def task_unit(task: TaskSettings) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluationSettings:
+class CircuitEvaluationSettings:
     """Settings that an evaluation depends on: edges outside the circuit are replaced in the clean run.
 
     Faithfulness is a ratio of means over prompts.
@@ -245,10 +245,10 @@ class Overlap:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CircuitEvaluation(Judgement, Result):
+class CircuitEvaluation(CircuitJudgement, Result):
     """Faithfulness, completeness and minimality of a circuit, with their nulls."""
 
-    settings: EvaluationSettings
+    settings: CircuitEvaluationSettings
     n_edges: int
     n_edges_of_graph: int
     incompleteness_of_halves: float | None
@@ -274,7 +274,7 @@ class CircuitEvaluation(Judgement, Result):
         return f"Evaluation of a circuit ({evaluated(self.settings)})"
 
 
-def evaluated(settings: EvaluationSettings) -> str:
+def evaluated(settings: CircuitEvaluationSettings) -> str:
     """Return metric, ablation and number of prompts of an evaluation, in words."""
     return f"metric {settings.metric}, ablation {settings.ablation}, n_prompts {settings.n_prompts}"
 

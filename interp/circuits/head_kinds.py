@@ -50,7 +50,7 @@ from interp.statistics import Interval, t_interval
 from interp.text.corpora import CYCLIC, MONTHS, NUMBER_WORDS, ORDINALS, WEEKDAYS
 
 
-class Word(NamedTuple):
+class PromptWord(NamedTuple):
     """A word of a prompt, and the positions of its first and last token."""
 
     text: str
@@ -68,15 +68,15 @@ class HeadPrompts:
     """Text of every token, by prompt, with its spaces; empty for BOS. None for random tokens, which are not text."""
 
     @cached_property
-    def words(self) -> list[list[Word]]:
+    def words(self) -> list[list[PromptWord]]:
         """Words of every prompt: runs of letters and digits, of one token or several."""
         return [list(_words(pieces)) for pieces in self.pieces]
 
 
-def _words(pieces: Sequence[str]) -> Iterable[Word]:
+def _words(pieces: Sequence[str]) -> Iterable[PromptWord]:
     token_at = [token for token, piece in enumerate(pieces) for _ in piece]
     for match in re.finditer(r"[^\W_]+", "".join(pieces)):
-        yield Word(match[0], token_at[match.start()], token_at[match.end() - 1])
+        yield PromptWord(match[0], token_at[match.start()], token_at[match.end() - 1])
 
 
 DrawText = Callable[[Random, Callable[[str], int], int], tuple[str, str]]

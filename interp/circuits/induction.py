@@ -13,7 +13,7 @@ head in an earlier layer, which writes each position's previous token there. The
     found = find_induction_circuit(model)
     found.verdict.found, [node.name for node in found.circuit.nodes if node.role == "induction"]
 
-The rule of the verdict is the docstring of `interp.circuits.induction_measure`.
+The rule of the verdict is the docstring of `interp.circuits._induction_measure`.
 """
 
 from collections.abc import Sequence
@@ -24,20 +24,7 @@ import torch
 from torch import Tensor
 
 from interp.artifacts import Table
-from interp.circuits.circuit import Circuit
-from interp.circuits.config import InductionConfig
-from interp.circuits.found_circuit import TaskPrompt
-from interp.circuits.head_kinds import head_patterns, pattern_scores, untrained_bounds
-from interp.circuits.head_weights import Composition, HeadWeights, composition, copying
-from interp.circuits.induction_circuit import (
-    ComposedPair,
-    HeadVerdict,
-    InductionCircuit,
-    InductionSettings,
-    PathLoss,
-    SenderTest,
-)
-from interp.circuits.induction_measure import (
+from interp.circuits._induction_measure import (
     SMALLEST_SCORE,
     DirectEdges,
     GroupRun,
@@ -55,6 +42,19 @@ from interp.circuits.induction_measure import (
     run_group,
     score_p_values,
     to_circuit,
+)
+from interp.circuits.circuit import Circuit
+from interp.circuits.config import InductionConfig
+from interp.circuits.found_circuit import TaskPrompt
+from interp.circuits.head_kinds import head_patterns, pattern_scores, untrained_bounds
+from interp.circuits.head_weights import Composition, HeadWeights, composition, copying
+from interp.circuits.induction_circuit import (
+    ComposedPair,
+    HeadVerdict,
+    InductionCircuit,
+    InductionSettings,
+    PathLoss,
+    SenderTest,
 )
 from interp.errors import ConfigError
 from interp.models.hooked import HookedModel

@@ -1,6 +1,6 @@
 """The induction circuit of a model as an artefact: verdicts on every head, and the measurements behind them.
 
-`interp.circuits.induction` measures it, `interp.circuits.induction_measure` states the rule. Torch-free.
+`interp.circuits.induction` measures it, `interp.circuits._induction_measure` states the rule. Torch-free.
 """
 
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from jaxtyping import Float64
 
-from interp.artifacts import ARRAY, Document, Dots, Finding, Measured, Table
+from interp.artifacts import ARRAY, DocumentField, Dots, Finding, Measured, Table
 from interp.circuits.circuit import KeyEvidence
 from interp.circuits.config import InductionConfig
 from interp.circuits.found_circuit import CircuitSettings, FoundCircuit
@@ -161,7 +161,7 @@ class InductionCircuit(FoundCircuit, kind="induction_circuit", made_by="circuit 
     paths: Table[PathLoss]
     composition: Table[ComposedPair] | None
     """None where heads cannot compose."""
-    sender_tests: Annotated[tuple[SenderTest, ...], Document("tests.json")]
+    sender_tests: Annotated[tuple[SenderTest, ...], DocumentField("tests.json")]
     """Test of each candidate's sender against controls, on the test prompts."""
     scores: Annotated[Float64[np.ndarray, "n_layers n_heads scores n_prompts"] | None, ARRAY] = field(
         default_factory=lambda: None

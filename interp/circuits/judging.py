@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float, Float64
 
 from interp.circuits.config import Ablation
-from interp.circuits.found_circuit import Judgement, RandomCircuits, TaskPrompt, UntrainedGap, Verdict
+from interp.circuits.found_circuit import CircuitJudgement, RandomCircuits, TaskPrompt, UntrainedGap, Verdict
 from interp.errors import ConfigError, UnknownNameError
 from interp.models.hooked import HookedModel
 from interp.nulls import p_from_null
@@ -90,14 +90,14 @@ def cmd(fractions: Sequence[float], f: Sequence[float]) -> float:
 
 
 @dataclass(frozen=True, eq=False)
-class Judged:
+class JudgedRuns:
     """Faithfulness of every run."""
 
     f: dict[str, Float64[np.ndarray, " _"]]
     """run -> `[n_variants]`"""
     intervals: Interval[Any]
     """`[n]` of `circuit` and `also`, in order"""
-    found: Judgement
+    found: CircuitJudgement
 
 
 def judge(
@@ -107,7 +107,7 @@ def judge(
     complement: str,
     also: Sequence[str] = (),
     seed: int,
-) -> Judged:
+) -> JudgedRuns:
     """Evaluate a circuit from the metric in each run, `[n_variants, n_prompts]` by name.
 
     `circuit` names the run of the circuit and `complement` that of everything else; completeness is 0 when nothing
@@ -118,14 +118,14 @@ def judge(
     f = {name: faithfulness(values, empty, full) for name, values in runs.items()}
     ends = faithfulness_interval(np.stack([runs[name][0] for name in (circuit, *also)]), empty, full, seed=seed)
     estimate = float(f[circuit][0])
-    judgement = Judgement(
+    judgement = CircuitJudgement(
         full=float(full.mean()),
         empty=float(empty.mean()),
         faithfulness=ends.at(0)._replace(estimate=estimate),
         completeness=float(f[complement][0]),
         random_circuits=null_summary(f[RANDOM], estimate) if len(runs.get(RANDOM, ())) else None,
     )
-    return Judged(f, ends, judgement)
+    return JudgedRuns(f, ends, judgement)
 
 
 def null_summary(values: Float64[np.ndarray, " n"], estimate: float) -> RandomCircuits:

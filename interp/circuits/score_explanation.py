@@ -40,7 +40,7 @@ from interp.names import HeadName, canonical_hook_point, parse_head, parse_hook_
 from interp.results import Record, Result
 
 
-class Parts(NamedTuple):
+class HeadContributions(NamedTuple):
     """Contributions of named components to a head's queries, keys or values."""
 
     names: tuple[str, ...]
@@ -68,7 +68,7 @@ def parts_of_input(
     side: Side,
     positions: Int[Tensor, " n"],
     dictionary: Dictionary | None = None,
-) -> Parts:
+) -> HeadContributions:
     """Split the query, key or value of a head over components, at `positions [n]` of the first prompt in `cache`.
 
     Without a dictionary the components are the same for every prompt. With one, they include every latent that is
@@ -89,7 +89,7 @@ def parts_of_input(
         if residual.has_mlp:
             parts[f"L{layer}MLP"] = read(values[f"blocks.{layer}.hook_mlp_out"])
     parts["bias"] = read.bias
-    return Parts(tuple(parts), torch.stack(list(parts.values())))
+    return HeadContributions(tuple(parts), torch.stack(list(parts.values())))
 
 
 class _Projection:
@@ -269,8 +269,8 @@ def explain_score(
     return ScoreExplanation(head, q.names, k.names, matrix.cpu(), relative.cpu(), *totals, settings)
 
 
-def _rotated(parts: Parts, rotation: Rotation | None, positions: Tensor) -> Parts:
-    return parts if rotation is None else Parts(parts.names, rotation(parts.values, positions))
+def _rotated(parts: HeadContributions, rotation: Rotation | None, positions: Tensor) -> HeadContributions:
+    return parts if rotation is None else HeadContributions(parts.names, rotation(parts.values, positions))
 
 
 def _scale(model: HookedModel, layer: int) -> float:

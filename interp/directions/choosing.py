@@ -14,7 +14,15 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from interp.directions.choice import NOT_JUDGED, Damage, Judged, Judgement, Sample, SteeringChoice, chosen_cell
+from interp.directions.choice import (
+    NOT_JUDGED,
+    Damage,
+    JudgedCell,
+    Sample,
+    SampleJudgement,
+    SteeringChoice,
+    chosen_cell,
+)
 from interp.directions.config import DirectionConfig
 from interp.directions.questions import Questions
 from interp.directions.samples import Judge, Samples, continuations_of, sampled_questions
@@ -208,20 +216,20 @@ def _judged(
     neutral: Questions,
     judge: Judge | None,
     count: _Count,
-) -> Judged:
+) -> JudgedCell:
     """Measure the chosen cell and its controls, random directions and then placebos, on the other half."""
     sign, n_random = -1.0 if arms.action == "ablate" else 1.0, config.nulls[1]
     few = arms.part(slice(0, 1 + min(n_random, PER_PART)))
     effects = sign * questions.effects(model, arms, count.passes("judging on the other half", questions, len(arms)))
     damages = -neutral.effects(model, few)
     samples, texts = _shown(model, arms.part(slice(0, 2)), questions.prompts[:N_SHOWN])
-    judgement: Judgement | str = NOT_JUDGED
+    judgement: SampleJudgement | str = NOT_JUDGED
     if judge is not None:
         sampled = questions
         if isinstance(sampled, Questions):
             sampled = sampled_questions(model, questions.prompts, n_each=config.n_samples, seed=config.seed)
         judgement = judge.judge(model, sampled, few, count.report)
-    return Judged(
+    return JudgedCell(
         effect=t_interval(effects[0]), damage=t_interval(damages[0]), wrong=float((effects[0] < 0).mean()),
         random_effect=effects[1 : 1 + n_random].mean(1), random_damage=damages[1:].mean(1),
         placebo_effect=effects[1 + n_random :].mean(1), n_questions=effects.shape[1], samples=samples,

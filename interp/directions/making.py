@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
+from interp.directions._variants import DEFAULT, Find, Variant, methods, variants
 from interp.directions.choice import SteeringChoice
 from interp.directions.choosing import Candidate, candidate, choose_steering, spread_layers
 from interp.directions.config import DirectionConfig
-from interp.directions.examples import Examples
+from interp.directions.examples import ContrastPairs
 from interp.directions.named import NamedDirection
 from interp.directions.questions import Questions, neutral_text, prompts_of, reply_questions, word_questions
 from interp.directions.samples import Judge, Samples, sampled_questions
 from interp.directions.sides import Sides, read_sides, words_as_sides
-from interp.directions.variants import DEFAULT, Find, Variant, methods, variants
 from interp.errors import ConfigError, UnknownNameError
 from interp.geometry.report import PROMPTS, TEXT
 from interp.models.adapter import token_strings, untrained_model
@@ -56,14 +56,14 @@ class Made:
 
 def make_direction(
     model: HookedModel,
-    made_from: Examples | TwoLists,
+    made_from: ContrastPairs | TwoLists,
     config: DirectionConfig | None = None,
     *,
     name: str = "",
     variant: str = DEFAULT,
     hook_points: Sequence[str] = (),
     dictionary: Any = None,
-    nuisance: Examples | None = None,
+    nuisance: ContrastPairs | None = None,
     judge: Judge | None = None,
     progress: Progress | None = None,
 ) -> Made:
@@ -73,7 +73,7 @@ def make_direction(
         made_from: pairs of texts, or two lists of words.
         config: action, strengths, layers and random directions; defaults where not given.
         name: of the direction.
-        variant: method of the direction that is steered along (`interp.directions.variants`).
+        variant: method of the direction that is steered along (`interp.directions._variants`).
         hook_points: layers to try; default: `config.layers` of them, evenly spread.
         dictionary: an SAE: its own direction is one variant, and its decoder directions are placebos at its hook point.
         nuisance: examples of a difference that must not count; its direction is projected out in one variant.
@@ -123,25 +123,25 @@ def target_ids(model: HookedModel, words: Sequence[str]) -> list[int]:
     return sorted({ids[-1] for ids in map(list, tokenizer_of(model).encode_batch([f" {word}" for word in words]))})
 
 
-def _read(model: HookedModel, made_from: Examples | TwoLists, points: Sequence[str]) -> Sides:
+def _read(model: HookedModel, made_from: ContrastPairs | TwoLists, points: Sequence[str]) -> Sides:
     if isinstance(made_from, TwoLists):
         return words_as_sides(model, made_from.towards, made_from.away, points)
     return read_sides(model, made_from, points)
 
 
-def _questions(model: HookedModel, made_from: Examples | TwoLists, config: DirectionConfig) -> Questions | Samples:
+def _questions(model: HookedModel, made_from: ContrastPairs | TwoLists, config: DirectionConfig) -> Questions | Samples:
     if config.rule is not None:
-        chat = isinstance(made_from, Examples) and made_from.chat
+        chat = isinstance(made_from, ContrastPairs) and made_from.chat
         prompts = PROMPTS if isinstance(made_from, TwoLists) else prompts_of(made_from)
         return sampled_questions(model, prompts, config.rule, n_each=config.n_samples, chat=chat, seed=config.seed)
     words = config.targets or (made_from.towards if isinstance(made_from, TwoLists) else ())
     ids = target_ids(model, words)
     if ids:
         prompts = PROMPTS
-        if isinstance(made_from, Examples) and made_from.kind != "texts":
+        if isinstance(made_from, ContrastPairs) and made_from.kind != "texts":
             prompts = prompts_of(made_from)
         return word_questions(model, prompts, ids, token_strings(model, ids))
-    assert isinstance(made_from, Examples)
+    assert isinstance(made_from, ContrastPairs)
     if made_from.kind == "prompts":
         raise ConfigError(
             "pairs of prompts say nothing about what the model should answer; name words of the answer as targets, "

@@ -29,7 +29,7 @@ from interp.geometry.points import or_why, unit_vector
 from interp.geometry.probes import Erasure, ProbeResult, erasure, probe_layers
 from interp.geometry.report import PROMPTS, TEXT
 from interp.geometry.separation import words_along
-from interp.geometry.words import SENTENCES, Concept, WordActivations, read_words, residual_hook_points
+from interp.geometry.words import SENTENCES, WordActivations, WordList, read_words, residual_hook_points
 from interp.lenses.jacobian_lens import JacobianLens
 from interp.lenses.lens import lens_point
 from interp.lenses.logit_lens import logit_effects
@@ -47,7 +47,7 @@ N_TOKENS = 10
 def measure_direction(
     model: HookedModel,
     direction: NamedDirection,
-    concepts: Sequence[Concept],
+    concepts: Sequence[WordList],
     config: DirectionConfig | None = None,
     *,
     sentences: Sequence[str] = SENTENCES,
@@ -170,7 +170,7 @@ class _Steps:
 
 def _read(
     model: HookedModel,
-    concepts: Sequence[Concept],
+    concepts: Sequence[WordList],
     hook_point: str,
     direction: NamedDirection,
     sentences: Sequence[str],

@@ -12,7 +12,7 @@ from interp.directions.files import read_vector
 from interp.directions.sides import words_as_sides
 from interp.geometry.points import unit_vector
 from interp.geometry.probes import DirectionAccuracy, concept_directions
-from interp.geometry.words import SENTENCES, Concept
+from interp.geometry.words import SENTENCES, WordList
 from interp.models.hooked import HookedModel
 
 B = TypeVar("B")
@@ -36,10 +36,10 @@ class DirectionOrigin:
     """words that the direction was derived from; empty for a direction from a file"""
 
     @property
-    def own_words(self) -> list[Concept]:
+    def own_words(self) -> list[WordList]:
         """Return both sides as lists of words."""
         sides = (("towards", self.towards), ("away", self.away))
-        return [Concept(name=name, words=words, cyclic=False) for name, words in sides if words]
+        return [WordList(name=name, words=words, cyclic=False) for name, words in sides if words]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int
 from torch import Tensor
 
-from interp.directions.examples import Examples
+from interp.directions.examples import ContrastPairs
 from interp.directions.sides import encode_sides, padded
 from interp.errors import ConfigError, PromptError
 from interp.geometry.words import encode
@@ -108,7 +108,7 @@ def word_questions(model: HookedModel, prompts: Sequence[str], words: Sequence[i
     )  # fmt: skip
 
 
-def reply_questions(model: HookedModel, examples: Examples) -> Questions:
+def reply_questions(model: HookedModel, examples: ContrastPairs) -> Questions:
     """Ask for the log-probability per token of the reply of one side minus that of the other."""
     encoded = [encode_sides(model, pair, examples) for pair in examples.pairs]
     rows = [(pair[side], start) for side in (0, 1) for *pair, start in encoded]
@@ -117,7 +117,7 @@ def reply_questions(model: HookedModel, examples: Examples) -> Questions:
     return _texts(rows, two_sided=True, question=question, prompts=prompts_of(examples))
 
 
-def prompts_of(examples: Examples) -> tuple[str, ...]:
+def prompts_of(examples: ContrastPairs) -> tuple[str, ...]:
     """Return a prompt of each example, to be continued: of a text its first six words."""
     if examples.kind == "texts":
         return tuple(" ".join(pair.away.split()[:6]) for pair in examples.pairs)

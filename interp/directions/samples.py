@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float64, Int
 from torch import Tensor
 
-from interp.directions.choice import Judgement
+from interp.directions.choice import SampleJudgement
 from interp.directions.config import check_rule
 from interp.errors import PromptError, WorkbenchError
 from interp.interventions.arms import Arms
@@ -187,7 +187,7 @@ class Judge:
 
     def judge(
         self, model: HookedModel, questions: Samples, arms: Arms, report: Callable[[str], None] | None = None
-    ) -> Judgement | str:
+    ) -> SampleJudgement | str:
         """Return the share of yes unsteered, in the first arm, and in the others, the null.
 
         A judge that stops answering gives the reason instead: what was measured before it is not lost.
@@ -211,7 +211,7 @@ class Judge:
         if np.isnan(by_prompt[:2]).any(0).all() or np.isnan(by_prompt).all(1).any():
             return f"{self.by} answered neither yes nor no to {np.isnan(yes).mean():.0%} of the samples"
         by_arm = np.nanmean(shares, axis=(1, 2))
-        return Judgement(
+        return SampleJudgement(
             question=self.question, by=self.by, plain=float(by_arm[0]), steered=float(by_arm[1]),
             change=t_interval(by_prompt[1] - by_prompt[0]), random=by_arm[2:],
             n_samples=len(questions) * questions.n_each, unanswered=int(np.isnan(yes).sum()),

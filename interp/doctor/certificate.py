@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from interp.artifacts import Artefact, Document
+from interp.artifacts import Artefact, DocumentField
 from interp.errors import WorkbenchError
 from interp.registry import kind_in
 from interp.results import Record
@@ -96,7 +96,7 @@ class Certificate(Artefact, kind="certificate", made_by="doctor"):
     settings: ExaminedSetup
     device: str
     dtype: str
-    checks: Annotated[list[Check], Document("checks.json")]
+    checks: Annotated[list[Check], DocumentField("checks.json")]
 
     def to_records(self) -> list[Record]:
         """Return one row per check: `part, name, verdict, did, expected, came, means`."""

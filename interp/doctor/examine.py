@@ -3,11 +3,11 @@
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from interp.doctor import edit_checks, hook_checks, lens_checks, model_checks, response_checks
+from interp.doctor import _edit_checks, _hook_checks, _lens_checks, _model_checks, _response_checks
+from interp.doctor._lens_checks import FittedLens
+from interp.doctor._prompts import prompts_of
+from interp.doctor._reference import reference_of
 from interp.doctor.certificate import Certificate, Check, ExaminedSetup
-from interp.doctor.lens_checks import FittedLens
-from interp.doctor.prompts import prompts_of
-from interp.doctor.reference import reference_of
 from interp.doctor.trials import Setup, due, run_trials, trials_of
 from interp.lenses.jacobian_lens import JacobianLens
 from interp.lenses.tuned_lens import TunedLens
@@ -16,9 +16,9 @@ from interp.models.identity import model_spec
 from interp.progress import Progress
 
 MODEL_TRIALS = [
-    trial for module in (model_checks, hook_checks, response_checks, edit_checks) for trial in trials_of(module)
+    trial for module in (_model_checks, _hook_checks, _response_checks, _edit_checks) for trial in trials_of(module)
 ]
-LENS_TRIALS = trials_of(lens_checks)
+LENS_TRIALS = trials_of(_lens_checks)
 
 
 def set_up(

@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from interp.doctor._prompts import ExperimentTokens
+from interp.doctor._reference import Reference
 from interp.doctor.certificate import Check, Experiment, Part
-from interp.doctor.prompts import Prompts
-from interp.doctor.reference import Reference
 from interp.models.hooked import HookedModel
 from interp.models.identity import weight_hash
 
@@ -31,7 +31,7 @@ class Setup:
     """A model under examination, and its reference."""
 
     model: HookedModel
-    prompts: Prompts
+    prompts: ExperimentTokens
     reference: Reference | None
     why_alone: str
     """reason why there is no reference"""
@@ -93,7 +93,7 @@ Outcome = tuple[bool | None, str]
 
 
 @dataclass(frozen=True)
-class Trial:
+class DoctorTrial:
     """An experiment and the function that runs it."""
 
     experiment: Experiment
@@ -115,27 +115,27 @@ class Trial:
 
 def trial(
     part: Part, name: str, *, did: str, expected: str, means: str, cheap: bool = False
-) -> Callable[[Callable[[Any], Outcome]], Trial]:
+) -> Callable[[Callable[[Any], Outcome]], DoctorTrial]:
     """Return a decorator that makes a trial of a function; `cheap` ones are run in a quick examination too."""
 
-    def made(function: Callable[[Any], Outcome]) -> Trial:
+    def made(function: Callable[[Any], Outcome]) -> DoctorTrial:
         experiment = Experiment(part=part, name=name, did=did, expected=expected, means=means)
-        return Trial(experiment, function, cheap)
+        return DoctorTrial(experiment, function, cheap)
 
     return made
 
 
-def trials_of(module: Any) -> list[Trial]:
+def trials_of(module: Any) -> list[DoctorTrial]:
     """Return the trials of a module, in the order of its lines."""
-    return [value for value in vars(module).values() if isinstance(value, Trial)]
+    return [value for value in vars(module).values() if isinstance(value, DoctorTrial)]
 
 
-def due(trials: Iterable[Trial], *, quick: bool) -> list[Trial]:
+def due(trials: Iterable[DoctorTrial], *, quick: bool) -> list[DoctorTrial]:
     """Return the trials of an examination; of a quick one the cheap ones."""
     return [trial for trial in trials if trial.cheap or not quick]
 
 
-def run_trials(trials: Iterable[Trial], setup: Any) -> Iterator[Check]:
+def run_trials(trials: Iterable[DoctorTrial], setup: Any) -> Iterator[Check]:
     """Yield the check of each trial as it is done."""
     for trial in trials:
         yield trial.run(setup)

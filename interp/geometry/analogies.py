@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from interp.errors import ConfigError, UnknownNameError
-from interp.geometry.points import Finding, as_points, check_count
+from interp.geometry.points import GeometryResult, as_points, check_count
 from interp.models.hooked import HookedModel
 from interp.nulls import PER_PART, beside
 from interp.results import Record
@@ -40,7 +40,7 @@ class Neighbour:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Nearest(Finding):
+class Nearest(GeometryResult):
     """Nearest neighbours of one word by cosine similarity, nearest first."""
 
     query: str
@@ -69,7 +69,7 @@ class Nearest(Finding):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Analogy(Finding):
+class Analogy(GeometryResult):
     """Answers to `a : b :: c : ?`."""
 
     a: str
@@ -106,7 +106,7 @@ class Analogy(Finding):
 
 
 @dataclass(frozen=True, kw_only=True)
-class AnalogySet(Finding):
+class AnalogySet(GeometryResult):
     """Accuracy of a relation over many pairs: fraction of analogies whose expected word ranks first.
 
     Variants are excluded from the answers.

@@ -41,7 +41,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from interp.errors import ConfigError
-from interp.geometry.points import Finding, as_points, centred, check_count
+from interp.geometry.points import GeometryResult, as_points, centred, check_count
 from interp.geometry.similarity import centred_ranks, ranked_distances
 from interp.nulls import ALPHA, CURVES, CURVES_ALIKE, NUMERIC_DRAWS, p_from_null, smallest_p
 from interp.seeds import derive_seed
@@ -107,7 +107,7 @@ SURE_FROM = 12
 
 
 @dataclass(frozen=True, kw_only=True)
-class CircleTest(Finding):
+class CircleTest(GeometryResult):
     """Result of the circle test for one set of points in one order."""
 
     shape: Shape
@@ -308,7 +308,7 @@ MIN_POINTS = 200
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reducibility(Finding):
+class Reducibility(GeometryResult):
     """Separability and mixture index of points on a plane, with their Gaussian baselines."""
 
     separability: float

@@ -36,7 +36,7 @@ import numpy as np
 from jaxtyping import Float, Float64, Int64
 
 from interp.errors import ConfigError, UnknownNameError
-from interp.geometry.points import Finding, as_points, centred, check_count
+from interp.geometry.points import GeometryResult, as_points, centred, check_count
 from interp.results import Record, ends, flat
 from interp.seeds import derive_seed
 from interp.statistics import Interval
@@ -55,7 +55,7 @@ NEAR = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
-class Estimate(Finding):
+class DimensionEstimate(GeometryResult):
     """Dimension by one estimator, with its Gaussian baseline."""
 
     estimator: str
@@ -76,10 +76,10 @@ class Estimate(Finding):
 
 
 @dataclass(frozen=True, kw_only=True)
-class IntrinsicDimension(Finding):
+class IntrinsicDimension(GeometryResult):
     """Estimates of the intrinsic dimension of one cloud of points."""
 
-    estimates: tuple[Estimate, ...]
+    estimates: tuple[DimensionEstimate, ...]
     n: int
     d: int
     n_repeated: int
@@ -90,7 +90,7 @@ class IntrinsicDimension(Finding):
     """limits of the numbers, or the reason why an estimator is missing; empty without any"""
     seed: int
 
-    def __getitem__(self, estimator: str) -> Estimate:
+    def __getitem__(self, estimator: str) -> DimensionEstimate:
         for estimate in self.estimates:
             if estimate.estimator == estimator:
                 return estimate
@@ -150,7 +150,7 @@ def intrinsic_dimension(
             notes.append(f"{name} is left out: {error}.")
             continue
         ends = Interval(value, value - spread, value + spread)
-        estimates.append(Estimate(estimator=name, dimension=ends, gaussian=gauss, k=k, n=len(points)))
+        estimates.append(DimensionEstimate(estimator=name, dimension=ends, gaussian=gauss, k=k, n=len(points)))
         if ends.high < CLUMPED:
             notes.append(f"{name} lies below 1: the points come in close groups, which is not a dimension.")
     if estimates[-1].dimension.estimate > 0.9 * k_pca:
@@ -257,7 +257,7 @@ class IsotropicSpectrum:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Spectrum(Finding):
+class Spectrum(GeometryResult):
     """Second moments of `n` points in `d` dimensions."""
 
     n: int

@@ -32,7 +32,7 @@ class ShapesConfig:
         check_count("n_random", self.n_random, 1, "random directions are the null of an intervention")
 
 
-class Finding(Result, ABC):
+class GeometryResult(Result, ABC):
     """Base of the results: a frozen dataclass that prints as a sentence."""
 
     @abstractmethod

@@ -50,7 +50,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float64, Shaped
 
 from interp.errors import ConfigError, MismatchError
-from interp.geometry.points import Finding, as_mask, as_points, centred, one_each, two_groups
+from interp.geometry.points import GeometryResult, as_mask, as_points, centred, one_each, two_groups
 from interp.nulls import DRAWS, beside
 from interp.results import Record, ends
 from interp.seeds import derive_seed
@@ -64,7 +64,7 @@ STRENGTH = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProbeResult(Finding):
+class ProbeResult(GeometryResult):
     """One probe at one hook point. Accuracies are fractions of held-out rows, 0 to 1."""
 
     hook_point: str
@@ -249,7 +249,7 @@ METHODS: tuple[Method, ...] = ("difference in means", "probe", "PCA")
 
 
 @dataclass(frozen=True, kw_only=True)
-class DirectionAccuracy(Finding):
+class DirectionAccuracy(GeometryResult):
     """Separation of held-out rows along a direction of a concept."""
 
     method: str
@@ -280,7 +280,7 @@ class ConceptDirection(DirectionAccuracy):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Directions(Finding):
+class Directions(GeometryResult):
     """Directions by all three methods, and their cosines."""
 
     found: tuple[ConceptDirection, ...]
@@ -426,7 +426,7 @@ class Eraser:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Erasure(Finding):
+class Erasure(GeometryResult):
     """Accuracy of linear probes for the concept before and after erasure."""
 
     before: float

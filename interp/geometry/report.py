@@ -33,13 +33,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.errors import ConfigError, MismatchError
+from interp.geometry._steering import sweep_strengths
 from interp.geometry.points import ShapesConfig, check_count, or_why
 from interp.geometry.probes import ProbeResult, concept_directions, probe_layers
 from interp.geometry.shapes import Plane, find_shapes, fit_plane
-from interp.geometry.steering import sweep_strengths
 from interp.geometry.sweeps import RotationSweep, StrengthSweep
 from interp.geometry.word_geometry import ConceptGeometry, ShapesSettings, WordGeometry
-from interp.geometry.words import SENTENCES, Concept, WordActivations, by_length, encode, read_words, with_word
+from interp.geometry.words import SENTENCES, WordActivations, WordList, by_length, encode, read_words, with_word
 from interp.models.hooked import HookedModel
 from interp.models.identity import model_spec, weight_hash
 from interp.models.passes import capture
@@ -300,7 +300,7 @@ TEXT = (
 
 def measure_concepts(
     model: HookedModel,
-    concepts: Sequence[Concept],
+    concepts: Sequence[WordList],
     config: ShapesConfig | None = None,
     *,
     sentences: Sequence[str] = SENTENCES,

@@ -33,7 +33,7 @@ from jaxtyping import Float, Int
 from interp.errors import ConfigError, NonFiniteError
 from interp.geometry.circles import CircleTest, judge_layer, order_correlations, order_models
 from interp.geometry.dimension import Spectrum, spectrum
-from interp.geometry.points import Finding, as_points, centred, check_count
+from interp.geometry.points import GeometryResult, as_points, centred, check_count
 from interp.geometry.similarity import ranked_distances
 from interp.geometry.words import WordActivations
 from interp.models.hooked import HookedModel
@@ -43,7 +43,7 @@ from interp.seeds import derive_seed
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClusterTest(Finding):
+class ClusterTest(GeometryResult):
     """Silhouette of one list among the others, with its null."""
 
     name: str
@@ -130,7 +130,7 @@ def _distances(points: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plane(Finding):
+class Plane(GeometryResult):
     """A plane in activation space: two orthonormal directions through a centre."""
 
     centre: Float[np.ndarray, " d"]
@@ -203,7 +203,7 @@ Verdict = Literal["circle", "line", "ordered", "cluster", "nothing", "undecided"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shape(Finding):
+class Shape(GeometryResult):
     """Verdict on one list, with its tests."""
 
     name: str

@@ -25,14 +25,14 @@ import numpy as np
 from jaxtyping import Float, Float64
 
 from interp.errors import ConfigError
-from interp.geometry.points import Finding, as_points, centred, check_count, same_rows
+from interp.geometry.points import GeometryResult, as_points, centred, check_count, same_rows
 from interp.nulls import DRAWS, p_from_null
 from interp.results import Record
 from interp.seeds import derive_seed
 
 
 @dataclass(frozen=True, kw_only=True)
-class Similarity(Finding):
+class Similarity(GeometryResult):
     """One similarity measure of two representations, with its null distribution."""
 
     measure: str
@@ -149,7 +149,7 @@ def _norm(kk: float, ll: float) -> float:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LayerSimilarity(Finding):
+class LayerSimilarity(GeometryResult):
     """Unbiased CKA of every pair of hook points, `[n, n]` each: 1 for the same geometry, about 0 for unrelated."""
 
     hook_points: tuple[str, ...]
@@ -191,7 +191,7 @@ class Transport(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CloudDistance(Finding):
+class CloudDistance(GeometryResult):
     """Squared Wasserstein-2 distances, in squared units of the points; all between samples of `size` points."""
 
     between: float

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 
-from interp.artifacts import Artefact, Document
+from interp.artifacts import Artefact, DocumentField
 from interp.errors import ConfigError, MismatchError, NonFiniteError
 from interp.geometry.analogies import AnalogySet, WordVectors
 from interp.geometry.dimension import IntrinsicDimension, Spectrum, intrinsic_dimension, spectrum
@@ -89,7 +89,7 @@ class SpaceReport(Artefact, kind="space", made_by="geometry space"):
     """Spectrum, anisotropy and intrinsic dimension of each space, and analogies among the embeddings."""
 
     settings: SpaceSettings
-    spectra: Annotated[dict[str, Spectrum], Document("spectra.json")]
+    spectra: Annotated[dict[str, Spectrum], DocumentField("spectra.json")]
     """By space: `embeddings`, then the hook points."""
     dimensions: dict[str, IntrinsicDimension | str]
     """By space; a string gives the reason why there is no estimate."""
@@ -115,7 +115,7 @@ class SpaceReport(Artefact, kind="space", made_by="geometry space"):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ComparisonSettings:
+class SpaceComparisonSettings:
     """Settings that determine a comparison of spaces."""
 
     models: tuple[str, ...]
@@ -153,10 +153,10 @@ class SpaceComparison(Artefact, kind="space_comparison", title="Spaces compared"
     Of two models the names of spaces begin with `A ` and `B `.
     """
 
-    settings: ComparisonSettings
-    cka: Annotated[LayerSimilarity, Document("cka.json")]
+    settings: SpaceComparisonSettings
+    cka: Annotated[LayerSimilarity, DocumentField("cka.json")]
     """CKA of all pairs of spaces."""
-    pairs: Annotated[tuple[SpacePair, ...], Document("pairs.json")]
+    pairs: Annotated[tuple[SpacePair, ...], DocumentField("pairs.json")]
 
     @property
     def spaces(self) -> tuple[str, ...]:
@@ -328,7 +328,7 @@ def compare_spaces(
         pairs.append(_closely(names[i], names[j], spaces, n_shuffles, seed))
         if progress:
             progress(done + 1, len(chosen), {"pair": names[i]})
-    settings = ComparisonSettings(
+    settings = SpaceComparisonSettings(
         models=tuple(model_names) or tuple(model_spec(model) for model in models.values()),
         weight_hashes=tuple(weight_hash(model) for model in models.values()),
         hook_points=tuple(hook_points),

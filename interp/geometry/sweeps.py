@@ -1,6 +1,6 @@
 """Effects of interventions by their size: steering by strength, rotation by steps around the circle. Torch-free.
 
-`interp.geometry.steering` and `interp.geometry.report` measure them.
+`interp.geometry._steering` and `interp.geometry.report` measure them.
 """
 
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Float, Float64
 
-from interp.geometry.points import Finding
+from interp.geometry.points import GeometryResult
 from interp.nulls import beside
 from interp.results import Record, ends
 from interp.statistics import Interval
@@ -18,7 +18,7 @@ HARMLESS = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
-class StrengthSweep(Finding):
+class StrengthSweep(GeometryResult):
     """Changes from the unsteered model, by strength."""
 
     hook_point: str
@@ -88,7 +88,7 @@ class StrengthSweep(Finding):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RotationSweep(Finding):
+class RotationSweep(GeometryResult):
     """Effect of rotation on the answers, by steps `1 .. n - 1` around the circle (or along the line)."""
 
     name: str

@@ -31,7 +31,7 @@ PASS_TOKENS, PASS_LOGITS = 2048, 768
 
 
 @dataclass(frozen=True)
-class Scale:
+class AdditionScale:
     """Factor of every addition, where a dictionary normalises tokens before it reads them."""
 
     hook_point: str
@@ -53,7 +53,7 @@ class Arms:
     amounts: Float[Tensor, " arms"]
     """`add`: multiple of the vector; `set`: coordinate `x . v / |v|^2`; unused by `ablate`"""
     action: Action = "add"
-    scale: Scale | None = None
+    scale: AdditionScale | None = None
 
     def __len__(self) -> int:
         return len(self.vectors)

@@ -39,9 +39,9 @@ from interp.artifacts import disk_errors, sha256_file
 from interp.cache import cache_folder, size_text
 from interp.devices import free_memory, model_dtype, parse_dtype, pick_device
 from interp.errors import ConfigError, CorruptError, MissingError, UnknownNameError
+from interp.models._lora import base_of_adapter, described, is_adapter, merged
 from interp.models.hooked import HookedModel, wrap_transformers
 from interp.models.identity import HubTokenizer, hash_weights, remember, tokenizer_of
-from interp.models.lora import base_of_adapter, described, is_adapter, merged
 from interp.models.small import (
     PRESETS,
     SMALL_PREFIX,
@@ -66,7 +66,7 @@ _HASHED_AT_ONCE = 2
 
 
 @dataclass(frozen=True)
-class Estimate:
+class MemoryEstimate:
     """Bytes that a model takes on its device and, while it is read, in the memory of the machine."""
 
     n_params: int
@@ -89,7 +89,7 @@ class Estimate:
         )
 
 
-def estimate(location: str, dtype: str) -> Estimate:
+def estimate(location: str, dtype: str) -> MemoryEstimate:
     """Return the memory that the model of a folder or hub id takes in a dtype.
 
     Raises `OSError` or `ValueError` where there is no config, or none of a known architecture.
@@ -108,7 +108,7 @@ def estimate(location: str, dtype: str) -> Estimate:
     values = PASS_TOKENS * (
         _per_token(config.get_text_config()) * width + config.get_text_config().vocab_size * (width + 4)
     )
-    return Estimate(sum(sizes), sum(sizes) * width, values, sum(sizes) * stored_width + hashed)
+    return MemoryEstimate(sum(sizes), sum(sizes) * width, values, sum(sizes) * stored_width + hashed)
 
 
 def _per_token(config: Any) -> int:
@@ -181,7 +181,7 @@ class ModelInfo:
 
 
 @dataclass(frozen=True)
-class Source:
+class ModelSource:
     """Resolved model spec."""
 
     kind: Literal["gguf", "folder", "hub", "small", "planted", "toy", "checkpoint"]
@@ -191,7 +191,7 @@ class Source:
     """folder or hub id of an adapter, merged when the model loads"""
 
 
-def find_source(spec: str) -> Source:
+def find_source(spec: str) -> ModelSource:
     """Resolve a model spec.
 
     Raises `UnknownNameError` (nearest known names) for an unknown name that cannot be a hub id, `MissingError` for a
@@ -202,25 +202,25 @@ def find_source(spec: str) -> Source:
         base, _, adapter = spec.partition("+")
         return _with_adapter(base, adapter)
     if spec == PACKAGED:
-        return Source("gguf", str(packaged_gguf()))
+        return ModelSource("gguf", str(packaged_gguf()))
     if spec.startswith(SMALL_PREFIX):
-        return Source("small", spec)
+        return ModelSource("small", spec)
     if spec.startswith(PLANTED_PREFIX):
-        return Source("planted", spec)
+        return ModelSource("planted", spec)
     if spec.startswith(TOY_PREFIX):
-        return Source("toy", spec)
+        return ModelSource("toy", spec)
     if spec.endswith(".gguf"):
         if not path.is_file():
             raise MissingError(
                 f"no GGUF file at {path}; give the path of a .gguf file, or one of the known model names"
             )
-        return Source("gguf", str(path))
+        return ModelSource("gguf", str(path))
     if path.is_dir():
         return _folder_source(path)
     if spec.startswith(("/", "./", "../", "~")):
         raise MissingError(f"no model folder at {path}; it should hold config.json and weights")
     if spec in _BARE_HUB_IDS or spec.count("/") == 1:
-        return Source("hub", spec)
+        return ModelSource("hub", spec)
     raise UnknownNameError("model", spec, known_names(), "Hub models are written owner/name, folders as a path.")
 
 
@@ -271,7 +271,7 @@ def packaged_gguf() -> Path:
     raise MissingError(f"the package {_DISTRIBUTION} is installed without its .gguf file. {problem} --force-reinstall")
 
 
-def _with_adapter(base: str, adapter: str) -> Source:
+def _with_adapter(base: str, adapter: str) -> ModelSource:
     """Return the source of a base model with an adapter. Raises `ConfigError` for a base that takes none."""
     source = find_source(base)
     if source.kind in _OURS or not adapter:
@@ -279,9 +279,9 @@ def _with_adapter(base: str, adapter: str) -> Source:
     return replace(source, adapter=adapter)
 
 
-def _folder_source(path: Path) -> Source:
+def _folder_source(path: Path) -> ModelSource:
     if is_small_folder(path):
-        return Source("checkpoint", str(path))
+        return ModelSource("checkpoint", str(path))
     if is_adapter(path) and not (path / "config.json").is_file():
         return _with_adapter(base_of_adapter(path), str(path))
     if not (path / "config.json").is_file():
@@ -289,7 +289,7 @@ def _folder_source(path: Path) -> Source:
         hint = f"; for the GGUF file in it give {path / files[0]}" if files else ""
         raise MissingError(f"{path} has no config.json, so it is not a Hugging Face model folder{hint}")
     _check_bits(path)
-    return Source("folder", str(path))
+    return ModelSource("folder", str(path))
 
 
 def _check_bits(path: Path) -> None:
@@ -441,7 +441,7 @@ def _load_small(
     device: str,
     attention: str,
     seed: int,
-    source: Source | None = None,
+    source: ModelSource | None = None,
 ) -> HookedModel:
     """Load a small model: initialised, planted, trained by recipe, or from a folder written by `save_small`."""
     if attention != "eager":
@@ -461,7 +461,7 @@ def _load_small(
 
 
 def _build_ours(
-    spec: str | SmallConfig, source: Source | None, seed: int, device: str, dtype: "torch.dtype"
+    spec: str | SmallConfig, source: ModelSource | None, seed: int, device: str, dtype: "torch.dtype"
 ) -> HookedModel:
     if isinstance(spec, SmallConfig) or source is None or source.kind == "small":
         config = spec if isinstance(spec, SmallConfig) else small_config(spec)
@@ -474,7 +474,7 @@ def _build_ours(
 
 
 def _load_transformers(
-    spec: str, source: Source, dtype: "torch.dtype", device: str, attention: Attention
+    spec: str, source: ModelSource, dtype: "torch.dtype", device: str, attention: Attention
 ) -> tuple[HookedModel, str]:
     from interp.models.adapter import show_float32, use_fused_attention
 
@@ -537,7 +537,7 @@ def chat_template(spec: str) -> ChatTemplate:
     return text_of
 
 
-def _location(source: Source) -> str:
+def _location(source: ModelSource) -> str:
     """Return the folder or hub id of a model of transformers; a GGUF file is converted first."""
     return str(converted_folder(Path(source.location))) if source.kind == "gguf" else source.location
 

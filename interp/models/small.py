@@ -14,9 +14,9 @@ from typing import Any, Literal
 
 from interp.artifacts import atomic_file, write_json
 from interp.errors import ConfigError, CorruptError, MissingError, UnknownNameError
+from interp.models._lora import is_adapter
 from interp.models.hooked import HookedModel, wrap_native
 from interp.models.identity import plain_parameters
-from interp.models.lora import is_adapter
 from interp.text.tokens import ByteTokenizer
 
 SMALL_PREFIX = "small:"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Literal, TypeVar
 
-from interp.artifacts import Artefact, Document, Measured, Table
+from interp.artifacts import Artefact, DocumentField, Measured, Table
 from interp.errors import ConfigError
 from interp.nulls import BEYOND, PER_PART, NullKind, smallest_p
 from interp.options import BASIC
@@ -161,7 +161,7 @@ class PatchingMap(Artefact, kind="patching", title="Patching map", made_by="patc
     """Query heads per key-value head, where those are counted."""
     clean_metric: float
     corrupt_metric: float
-    prompts: Annotated[PromptPair, Document("prompts.json")]
+    prompts: Annotated[PromptPair, DocumentField("prompts.json")]
     """The first pair."""
     patches: Table[JudgedPatch]
 

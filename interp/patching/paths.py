@@ -31,8 +31,8 @@ before the reader's norm, whose scale is recomputed. Only the inserted queries, 
 from that stream; everything after the reader is recomputed by the run itself.
 
 `reading_hooks` makes the hooks of such a run. The caller says which stream each reader reads. So path patching,
-circuits of edges (`interp.circuits.edge_runs`) and direct edges into induction heads
-(`interp.circuits.induction_measure`) differ in that choice only.
+circuits of edges (`interp.circuits._edge_runs`) and direct edges into induction heads
+(`interp.circuits._induction_measure`) differ in that choice only.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

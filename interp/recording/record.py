@@ -39,8 +39,8 @@ from interp.ranks import ALONE, Ranks, open_draft
 from interp.recording.recorded import Attention, RecordConfig, Recorded, RecordedText, RecordingSettings, StoredType
 from interp.recording.store import Recording, TokenShard, load_tensors, text_of
 from interp.recording.writer import (
+    ComputedShard,
     Moments,
-    Shard,
     ShardLog,
     ShardWriter,
     merge_moments,
@@ -359,7 +359,7 @@ def _missing(texts: Iterator[ShardText], log: ShardLog, meter: "_Meter") -> Iter
             yield text
 
 
-def _compute(capture: Capture, text: ShardText, settings: _Settings, meter: "_Meter") -> Shard:
+def _compute(capture: Capture, text: ShardText, settings: _Settings, meter: "_Meter") -> ComputedShard:
     """Run the model on the contexts of one shard."""
     activations = compute_activations(
         capture,
@@ -368,12 +368,12 @@ def _compute(capture: Capture, text: ShardText, settings: _Settings, meter: "_Me
         dtype=parse_dtype(settings.dtype),
         on_pass=lambda n_real: meter.add(n_real, text.number),
     )
-    return Shard(text, activations)
+    return ComputedShard(text, activations)
 
 
-def _text_only(text: ShardText, meter: "_Meter") -> Shard:
+def _text_only(text: ShardText, meter: "_Meter") -> ComputedShard:
     meter.add(text.n_real, text.number)
-    return Shard(text, {})
+    return ComputedShard(text, {})
 
 
 class _Meter:

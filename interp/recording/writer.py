@@ -29,7 +29,7 @@ from interp.text.tokens import ShardText
 _ROWS_AT_ONCE = 256  # a block in float64 stays in the processor's cache
 
 
-class Shard(NamedTuple):
+class ComputedShard(NamedTuple):
     """A computed shard, ready to be written."""
 
     text: ShardText
@@ -118,7 +118,7 @@ def text_files(text: ShardText) -> dict[str, bytes]:
     return {f"tokens/{stem}.safetensors": save(columns), f"documents/{stem}.parquet": _documents_table(text)}
 
 
-def activation_file(shard: Shard, hook_point: str) -> tuple[str, bytes]:
+def activation_file(shard: ComputedShard, hook_point: str) -> tuple[str, bytes]:
     """Return (relative path, bytes) of one hook point's file."""
     from safetensors.torch import save
 
@@ -278,7 +278,7 @@ def _whole_entries(path: Path) -> list[dict[str, Any]]:
     return entries
 
 
-def write_shard(draft: Draft, log: ShardLog, shard: Shard) -> None:
+def write_shard(draft: Draft, log: ShardLog, shard: ComputedShard) -> None:
     """Write every file of a shard, hashed in memory and written atomically, then its line in the log."""
     files: dict[str, dict[str, Any]] = {}
     for relative, content in text_files(shard.text).items():
@@ -344,7 +344,7 @@ class ShardWriter:
 
     def __init__(self, draft: Draft, log: ShardLog):
         self._draft, self._log = draft, log
-        self._queue: queue.Queue[Shard | None] = queue.Queue(maxsize=1)
+        self._queue: queue.Queue[ComputedShard | None] = queue.Queue(maxsize=1)
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._work, name="shard-writer", daemon=True)
 
@@ -352,7 +352,7 @@ class ShardWriter:
         self._thread.start()
         return self
 
-    def put(self, shard: Shard) -> None:
+    def put(self, shard: ComputedShard) -> None:
         """Queue a shard. Raises the error of an earlier shard, if there was one."""
         self._raise_error()
         self._queue.put(shard)

@@ -22,7 +22,7 @@ from jaxtyping import Float64, Int64
 from interp.artifacts import ARRAY, ARRAYS, Artefact
 from interp.errors import ConfigError, CorruptError
 from interp.results import Record
-from interp.studies.transitions import first_at
+from interp.studies._transitions import first_at
 
 LEARNED = 0.99
 """accuracy above which pairs count as learned"""

@@ -37,8 +37,8 @@ from interp.names import HeadName
 from interp.nulls import DRAWS
 from interp.progress import Progress
 from interp.seeds import make_generator
+from interp.studies._transitions import FEWEST, Transition, find_transition
 from interp.studies.induction_onset import CURVES, LEAST, UNTRAINED, InductionRun
-from interp.studies.transitions import FEWEST, Transition, find_transition
 from interp.threads import one_thread
 
 _ALL_HEADS = 64

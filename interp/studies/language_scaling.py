@@ -36,13 +36,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 
-from interp.artifacts import Artefact, Document, from_json, read_json, save_json
+from interp.artifacts import Artefact, DocumentField, from_json, read_json, save_json
 from interp.errors import ConfigError, NonFiniteError
 from interp.nulls import NUMERIC_DRAWS, p_from_null
 from interp.options import BASIC
 from interp.progress import Progress
 from interp.results import Record
-from interp.scaling_law import LOWEST, Bounds, Fit, Prediction, fit_law, geometric_mean, refits
+from interp.scaling_law import LOWEST, Bounds, Fit, LossPrediction, fit_law, geometric_mean, refits
 from interp.seeds import derive_seed
 from interp.statistics import Interval, percentile_interval
 
@@ -149,7 +149,7 @@ class LawIntervals:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LeftOut(Prediction):
+class LanguagePrediction(LossPrediction):
     """The largest size, predicted from the smaller ones."""
 
     n_params: int
@@ -170,7 +170,7 @@ class LanguageScaling(Artefact, kind="language_scaling", title="Scaling of model
     """Result of `fit_language_scaling`. `law` and all that follows it are None where the loss does not fall."""
 
     settings: ScalingSettings
-    runs: Annotated[tuple[LanguageRun, ...], Document("runs.json")]
+    runs: Annotated[tuple[LanguageRun, ...], DocumentField("runs.json")]
     p_size: float
     """p-value of the null that larger models have no lower loss"""
     p_tokens: float
@@ -179,7 +179,7 @@ class LanguageScaling(Artefact, kind="language_scaling", title="Scaling of model
     intervals: LawIntervals | None
     scatter: float | None
     """typical deviation of a checkpoint from the law, as a fraction of its loss"""
-    left_out: LeftOut | None
+    left_out: LanguagePrediction | None
 
     @property
     def predicts(self) -> bool | None:
@@ -372,7 +372,7 @@ def _interval(name: str, law: LanguageLaw, laws: Sequence[LanguageLaw]) -> Inter
     return percentile_interval(getattr(law, name), np.array([getattr(draw, name) for draw in laws]))
 
 
-def _leave_out(runs: Sequence[LanguageRun]) -> LeftOut | None:
+def _leave_out(runs: Sequence[LanguageRun]) -> LanguagePrediction | None:
     """Predict the largest size from the others; None where too few sizes would remain for a fit."""
     sizes = sorted({run.n_params for run in runs})
     try:
@@ -384,7 +384,7 @@ def _leave_out(runs: Sequence[LanguageRun]) -> LeftOut | None:
         return geometric_mean([run.losses[-1] for run in runs if run.n_params == size])
 
     predicted = _law(_fit(data).theta, data).loss(sizes[-1], runs[0].tokens[-1])
-    return LeftOut.of(last(sizes[-1]), predicted, last(sizes[-2]), n_params=sizes[-1])
+    return LanguagePrediction.of(last(sizes[-1]), predicted, last(sizes[-2]), n_params=sizes[-1])
 
 
 def train_language_models(

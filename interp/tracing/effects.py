@@ -40,7 +40,7 @@ from interp.statistics import Interval, rank_correlation_interval
 from interp.tracing.edges import Adjacency, System
 from interp.tracing.frozen import FrozenModel, Starts, apply_linear
 from interp.tracing.graph import AttributionGraph, EffectAgreement, GraphNode, TraceConfig
-from interp.tracing.replacement import Active
+from interp.tracing.replacement import LayerLatents
 
 ROWS = 16
 """Ablated copies of the prompt in one forward pass."""
@@ -235,7 +235,7 @@ def deltas(system: System, changes: Sequence[Intervention]) -> dict[int, Float[T
         clean = clean[position : step.positions[1] if step.positions else None]
         amounts = change_of(clean, step.action, step.amount)
         index = torch.tensor([latent], device=system.latent.device)
-        unit = Active(torch.full_like(index, position), index, torch.ones(1, device=index.device))
+        unit = LayerLatents(torch.full_like(index, position), index, torch.ones(1, device=index.device))
         last = frozen.shape.n_layers if replacement.cross_layer else layer + 1
         for target in range(layer, last):
             at = out.setdefault(target, torch.zeros_like(frozen.embedding))

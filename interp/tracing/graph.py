@@ -19,13 +19,13 @@ from typing import Annotated, Any, Literal, get_args
 import numpy as np
 from jaxtyping import Float
 
-from interp.artifacts import Artefact, Document, Dots, Finding, Table
+from interp.artifacts import Artefact, DocumentField, Dots, Finding, Table
 from interp.artifacts.tables import schema_of
 from interp.errors import ConfigError, CorruptError, MismatchError, UnknownNameError
 from interp.options import Seed
 from interp.results import Record
 from interp.statistics import Interval
-from interp.tracing.influence import Scores
+from interp.tracing._influence import GraphScores
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -262,20 +262,20 @@ class AttributionGraph(Artefact, kind="attribution_graph", made_by="trace"):
     token_texts: tuple[str, ...]
     n_layers: int
     targets: tuple[GraphTarget, ...]
-    scores: Scores | None
-    floor: Scores | None
+    scores: GraphScores | None
+    floor: GraphScores | None
     """Scores of the same prompt without any latent."""
-    untrained: Scores | None
+    untrained: GraphScores | None
     """Scores with an untrained dictionary."""
     run: TraceRun | None
     """None for a graph of another program."""
-    effects: Annotated[EffectAgreement | None, Document("effects.json")]
-    carried: Annotated[Carried | None, Document("carried.json")]
+    effects: Annotated[EffectAgreement | None, DocumentField("effects.json")]
+    carried: Annotated[Carried | None, DocumentField("carried.json")]
     node_table: Table[GraphNode]
     edge_table: Table[GraphEdge]
     flows: Table[Flow] | None
     """Flows between groups of nodes; None without a template."""
-    groups: Annotated[tuple[Supernode, ...] | None, Document("groups.json")]
+    groups: Annotated[tuple[Supernode, ...] | None, DocumentField("groups.json")]
     """Latents that act alike beyond their null (`supernodes.with_groups`); None where they were not looked for."""
 
     @property
@@ -409,7 +409,7 @@ class AttributionGraph(Artefact, kind="attribution_graph", made_by="trace"):
     def _score_sentences(self) -> list[str]:
         """Return the scores in sentences, each next to its baselines."""
         lines = []
-        for name in Scores._fields if self.scores is not None else ():
+        for name in GraphScores._fields if self.scores is not None else ():
             known = (("without any latent", self.floor), ("untrained dictionary", self.untrained))
             baselines = [f"{text} {getattr(null, name):.2f}" for text, null in known if null is not None]
             remark = "; ".join([*([", ".join(baselines)] if baselines else []), "1 is perfect"])

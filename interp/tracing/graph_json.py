@@ -15,8 +15,8 @@ from annotated_types import Ge, Interval, MinLen
 
 from interp.errors import CorruptError
 from interp.forms import from_json
+from interp.tracing._influence import cumulative_share, link_influence
 from interp.tracing.graph import GraphEdges, GraphNode, GraphTarget, NodeKind, Supernode
-from interp.tracing.influence import cumulative_share, link_influence
 from interp.tracing.supernodes import GraphEdits
 
 MAX_DEPTH = 24

@@ -28,6 +28,7 @@ import numpy as np
 from interp.artifacts import as_json, read_json, write_json
 from interp.errors import ConfigError, UnknownNameError
 from interp.forms import from_json
+from interp.tracing._influence import GraphScores
 from interp.tracing.graph import (
     AttributionGraph,
     Carried,
@@ -54,7 +55,6 @@ from interp.tracing.graph_json import (
     read_targets,
     with_influence,
 )
-from interp.tracing.influence import Scores
 from interp.tracing.supernodes import GraphEdits
 
 MAX_FILE = 64_000_000
@@ -199,9 +199,9 @@ class _Ours:
 
     settings: GraphSettings
     targets: tuple[GraphTarget, ...]
-    scores: Scores | None
-    floor: Scores | None
-    untrained: Scores | None
+    scores: GraphScores | None
+    floor: GraphScores | None
+    untrained: GraphScores | None
     run: TraceRun | None
     effects: EffectAgreement | None
 

@@ -142,7 +142,7 @@ def changes_and_nulls(
 
 
 @dataclass(frozen=True, repr=False)
-class Continuations(Result):
+class LatentContinuations(Result):
     """The most likely continuation of a prompt: unchanged, with latents changed, and with random latents changed."""
 
     prompt: str
@@ -169,7 +169,7 @@ def continuations(
     n_random: int = SHOWN,
     mode: Mode = "free",
     seed: int = 0,
-) -> Continuations:
+) -> LatentContinuations:
     """Generate the most likely tokens with latents changed, and with random latents of the same layers.
 
     A change with `onwards` acts on generated tokens too: each step encodes the text so far, and moves the latent from
@@ -183,7 +183,7 @@ def continuations(
     else:
         texts = [_generate(system, run, n_tokens, mode) for run in runs]
     prompt = "".join(token_strings(system.frozen.model, system.frozen.tokens))
-    return Continuations(prompt, texts[0], texts[1], tuple(texts[2:]))
+    return LatentContinuations(prompt, texts[0], texts[1], tuple(texts[2:]))
 
 
 def _onwards(step: Intervention) -> bool:

@@ -36,6 +36,7 @@ from interp.models.identity import model_spec, tokenizer_of
 from interp.progress import Progress
 from interp.results import Record, Result
 from interp.statistics import t_interval
+from interp.tracing._influence import GraphScores, cumulative_share, influence, normalise_rows, prune, score
 from interp.tracing.edges import Adjacency, RowStore, System, compute_rows, memory_needed, numbers_of
 from interp.tracing.effects import agreement, final_input
 from interp.tracing.frozen import FrozenModel, Starts
@@ -51,7 +52,6 @@ from interp.tracing.graph import (
     edge_table,
     node_table,
 )
-from interp.tracing.influence import Scores, cumulative_share, influence, normalise_rows, prune, score
 from interp.tracing.replacement import NoReplacement, Replacement
 
 Labels = Callable[[int, Sequence[int]], list[str]]
@@ -103,7 +103,7 @@ def trace(
     aim = aim_at(model, system, config, target, contrast)
     adjacency = assemble(system, aim, config, folder=folder, progress=progress)
     effects = None
-    nulls: dict[str, Scores | None] = {"floor": None, "untrained": None}
+    nulls: dict[str, GraphScores | None] = {"floor": None, "untrained": None}
     if config.effects and system.n_features and aim.feature is None:
         effects = agreement(system, adjacency, aim.starts.read[0], config)
     if config.nulls and aim.feature is None:
@@ -159,7 +159,7 @@ def trace_settings(
     )
 
 
-def _score(adjacency: Adjacency) -> Scores:
+def _score(adjacency: Adjacency) -> GraphScores:
     return score(adjacency.matrix, adjacency.weights, adjacency.kinds)
 
 

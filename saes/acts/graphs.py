@@ -11,14 +11,14 @@ from annotated_types import Interval, Len
 
 from interp.acts import Act, Compared, Price
 from interp.nulls import DRAWS, Level
-from interp.options import ArtefactName, Slider, Words
+from interp.options import ArtefactName, ChoiceWords, Slider
 from interp.tracing.graph import AttributionGraph
 from saes.acts.session import Session
 
 if TYPE_CHECKING:
     from interp.interventions.intervention import Intervention
     from interp.tracing.effects import EdgeSplit
-    from interp.tracing.interventions import Continuations, GraphIntervention
+    from interp.tracing.interventions import GraphIntervention, LatentContinuations
     from interp.tracing.supernodes import JudgedGroups
 
 Factor = Annotated[float, Interval(ge=-100, le=100), Slider(-2, 2, 0.1)]
@@ -64,7 +64,7 @@ class ChangeLatents(OnLatents, Compared[Session, "GraphIntervention"]):
     verb: ClassVar[str] = "change_latents"
     mode: Annotated[
         Literal["direct", "attention", "free"],
-        Words(free="nothing frozen", attention="attention frozen", direct="all frozen: direct effect alone"),
+        ChoiceWords(free="nothing frozen", attention="attention frozen", direct="all frozen: direct effect alone"),
     ] = "free"
     """What is recomputed: `direct` only direct effects, `attention` all but attention patterns, `free` everything."""
     nulls: Level = "standard"
@@ -92,7 +92,7 @@ class ChangeLatents(OnLatents, Compared[Session, "GraphIntervention"]):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ContinueGraph(OnLatents, Act[Session, "Continuations"]):
+class ContinueGraph(OnLatents, Act[Session, "LatentContinuations"]):
     """Continue the prompt of a graph: unchanged, with activations multiplied, and with random latents changed.
 
     Raises what `ChangeLatents` raises.
@@ -100,7 +100,7 @@ class ContinueGraph(OnLatents, Act[Session, "Continuations"]):
 
     verb: ClassVar[str] = "continue_graph"
 
-    def measure(self, run: Session) -> "Continuations":
+    def measure(self, run: Session) -> "LatentContinuations":
         from interp.tracing.interventions import continuations
 
         graph = self.opened(run)

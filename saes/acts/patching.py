@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 from interp.acts import Act, Compared, Price
 from interp.errors import PromptError
 from interp.nulls import DRAWS
-from interp.options import Label, ModelName, PromptText, Words
+from interp.options import ChoiceWords, FieldLabel, ModelName, PromptText
 from interp.patching.patching_map import Direction, What
 from saes.acts.prompt import OnPrompt
 from saes.acts.session import Session
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 PATCH_TOKENS = 64
 """Most tokens of a prompt that is patched by these acts."""
-PATCHED = Words(
+PATCHED = ChoiceWords(
     resid_pre="residual stream before each block, by position",
     attn_out="attention outputs, by position",
     mlp_out="MLP outputs, by position",
@@ -46,22 +46,22 @@ class PatchPrompts(Compared[Session, "PatchingMap"]):
     """
 
     verb: ClassVar[str] = "patch"
-    clean: Annotated[PromptText, Label("Clean prompt")]
+    clean: Annotated[PromptText, FieldLabel("Clean prompt")]
     """The prompt with the right answer."""
-    corrupt: Annotated[PromptText, Label("Corrupt prompt, same length")]
+    corrupt: Annotated[PromptText, FieldLabel("Corrupt prompt, same length")]
     """A prompt of the same length with another answer."""
     model: ModelName
     """A model of the workspace."""
-    answer: Annotated[str, Label("Clean answer")]
+    answer: Annotated[str, FieldLabel("Clean answer")]
     """Next token of the clean prompt, with or without its leading space."""
-    wrong: Annotated[str, Label("Corrupt answer")] = ""
+    wrong: Annotated[str, FieldLabel("Corrupt answer")] = ""
     """Next token of the corrupt prompt; empty for the mean over the vocabulary."""
-    what: Annotated[What, Label("Value that is patched"), PATCHED] = "resid_pre"
+    what: Annotated[What, FieldLabel("Value that is patched"), PATCHED] = "resid_pre"
     """Activations that are patched; those of heads (`z`) at all positions at once."""
     direction: Annotated[
         Direction,
-        Label("Direction"),
-        Words(denoise="denoise: clean into corrupt", noise="noise: corrupt into clean"),
+        FieldLabel("Direction"),
+        ChoiceWords(denoise="denoise: clean into corrupt", noise="noise: corrupt into clean"),
     ] = "denoise"
     """`denoise`: clean activations into the corrupt run; `noise`: the reverse."""
     chat: bool = False
@@ -124,7 +124,7 @@ class PatchPrompts(Compared[Session, "PatchingMap"]):
 def _answer_text(model: "HookedModel", tokens: "Tensor", text: str) -> str:
     """Return the text of the one token that an answer denotes after `tokens [1, n]`."""
     from interp.models.adapter import run_with_cache, token_text
-    from saes.acts.reading import single_token
+    from saes.acts._reading import single_token
 
     if not text:
         raise PromptError("the answer to the clean prompt is empty; type a word that is one token")

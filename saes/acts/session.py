@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from interp.lenses.jacobian_lens import JacobianLens
     from interp.lenses.lens import Lens
     from interp.tracing.graph import AttributionGraph
-    from saes.acts.reading import Reading
+    from saes.acts._reading import PromptReading
     from saes.features.proof import FeatureCase
 
 MOST_TOKENS = 512
@@ -82,7 +82,7 @@ def models_to_read(workspace: Workspace) -> list[str]:
     return models(workspace) or [FIRST_MODEL]
 
 
-class Pace:
+class TokenPace:
     """Seconds of a token by model and kind of pass, each of the last answer that was counted."""
 
     def __init__(self) -> None:
@@ -91,7 +91,7 @@ class Pace:
     def counting(
         self, price: Price, check: Callable[[str], None], stage: Callable[[int], str]
     ) -> Callable[[int], None]:
-        """Return a function that counts the tokens of passes, and tells `check` the stage and the time left."""
+        """Return a function that counts the tokens of passes and calls `check` with the stage and the time left."""
         done, begun = 0, time.perf_counter()
 
         def add(tokens: int) -> None:
@@ -110,7 +110,7 @@ class Pace:
 
 
 class Session:
-    """The models and dictionaries of a workspace, each loaded at first use and then kept, for one act at a time.
+    """The models and dictionaries of a workspace, each loaded at first use and kept in memory, for one act at a time.
 
     Above `memory` bytes in total, the least recently used models are dropped; the one in use stays. A server reads the
     models of its artefacts alone; with `any_model`, for scripts, every spec is loaded.
@@ -124,14 +124,14 @@ class Session:
         """`cold` (nothing loaded), `loading` or `ready`."""
         self._models: dict[str, HookedModel] = {}
         self._kept: dict[tuple[str, str], Any] = {}
-        """Dictionaries, lenses and what else was made for a model."""
-        self._readings: dict[tuple[str, str, bool, str | None], Reading] = {}
+        """Dictionaries, lenses and other values that were made for a model."""
+        self._readings: dict[tuple[str, str, bool, str | None], PromptReading] = {}
         self._check: Callable[[str], None] = lambda stage: None
-        self._pace = Pace()
+        self._pace = TokenPace()
 
     @contextlib.contextmanager
     def checked(self, check: Callable[[str], None]) -> Iterator[None]:
-        """Call `check` at every stage within the block; it may raise, when nobody waits for the answer any more."""
+        """Call `check` at every stage within the block; it may raise, when the request was cancelled."""
         before, self._check = self._check, check
         try:
             yield
@@ -188,17 +188,17 @@ class Session:
             raise PromptError(f"the prompt has {tokens.shape[1]} tokens, at most {MOST_TOKENS} can be read; shorten it")
         return model, tokens
 
-    def known_reading(self, text: str, spec: str, chat: bool, features: str | None) -> "Reading | None":
+    def known_reading(self, text: str, spec: str, chat: bool, features: str | None) -> "PromptReading | None":
         """Return the reading of a prompt with these features, if it is in memory."""
         return self._readings.get((text, spec, chat, self._version(features)))
 
-    def reading(self, text: str, spec: str, chat: bool, features: str | None = None) -> "Reading":
+    def reading(self, text: str, spec: str, chat: bool, features: str | None = None) -> "PromptReading":
         """Return the reading of a prompt, with the activations of `features` when they are named."""
         version = self._version(features)
         for key, known in self._readings.items():
             if key[:3] == (text, spec, chat) and version in (None, key[3]):
                 return known
-        from saes.acts.reading import read
+        from saes.acts._reading import read
 
         self.check("reading the prompt")
         model, tokens = self.prompt(text, spec, chat)
@@ -269,7 +269,7 @@ class Session:
 
     def sae(self, spec: str, features: str) -> Any:
         """Return the SAE of a features artefact. Raises `ConfigError` for neurons."""
-        from saes.acts.reading import HookedSAE
+        from saes.acts._reading import HookedSAE
 
         dictionary = self.dictionary(spec, features)
         if not isinstance(dictionary, HookedSAE):
@@ -351,7 +351,7 @@ class Session:
 
             return open_described(self.workspace, features.dictionary, model, sign=features.settings.sign)[0]
         from interp.models.adapter import weight_hash
-        from saes.acts.reading import HookedSAE
+        from saes.acts._reading import HookedSAE
         from saes.weights.folder import check_model, load_sae
 
         sae = load_sae(self.workspace.path("sae", features.sae))

@@ -13,10 +13,10 @@ from annotated_types import Interval, MaxLen
 from interp.acts import Act, Streamed
 from interp.directions.study import DirectionGeometry
 from interp.errors import PromptError
-from interp.interventions.conversation import Conversation, MovedToken, Reply, random_vector
+from interp.interventions.conversation import ChatReply, Conversation, MovedToken, random_vector
 from interp.interventions.intervention import Direction, Intervention
 from interp.interventions.recipe import Recipe
-from interp.options import ArtefactName, Count, Label, Strength, Temperature
+from interp.options import ArtefactName, Count, FieldLabel, Strength, Temperature
 from saes.acts.prompt import OnPrompt
 from saes.acts.readings import Guess
 from saes.acts.session import Session
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     Changes = Callable[[Offset], list[tuple[str, Any]]]
 
-NewTokens = Annotated[int, Interval(ge=1, le=60), Label("tokens")]
+NewTokens = Annotated[int, Interval(ge=1, le=60), FieldLabel("tokens")]
 """Tokens of a continuation."""
 
 
@@ -37,11 +37,11 @@ NewTokens = Annotated[int, Interval(ge=1, le=60), Label("tokens")]
 class Exchange:
     """Two words whose coordinates are exchanged through the Jacobian lens, after a block."""
 
-    word: Annotated[str, Label("exchange")]
+    word: Annotated[str, FieldLabel("exchange")]
     """A word that is one token, such as Rome."""
-    other: Annotated[str, Label("with")]
+    other: Annotated[str, FieldLabel("with")]
     """Another, such as London."""
-    layer: Annotated[Count, Label("after layer")]
+    layer: Annotated[Count, FieldLabel("after layer")]
     """Number of the layer, from 0."""
 
 
@@ -195,7 +195,7 @@ class ChatStep:
 
     said: list[MovedToken | None]
     """None for a chat that has ended"""
-    replies: dict[str, Reply] = field(default_factory=dict)
+    replies: dict[str, ChatReply] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

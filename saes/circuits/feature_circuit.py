@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from interp.circuits.config import Ablation
-from interp.circuits.found_circuit import CircuitSettings, FoundCircuit, Judgement, UntrainedGap, task_unit
+from interp.circuits.found_circuit import CircuitJudgement, CircuitSettings, FoundCircuit, UntrainedGap, task_unit
 from interp.errors import ConfigError, UnknownNameError
 from interp.nulls import DRAWS
 from interp.options import BASIC, Seed
@@ -16,7 +16,7 @@ from interp.patching.patching_map import TaskSettings
 from interp.statistics import Interval
 
 if TYPE_CHECKING:
-    from saes.circuits.sites import Prompts
+    from saes.circuits.sites import MeasuredPrompts
 
 
 Method = Literal["ig", "gradient"]
@@ -47,7 +47,7 @@ class AttributionConfig:
                 f"{self.first}"
             )
 
-    def describe(self, prompts: "Prompts") -> dict[str, Any]:
+    def describe(self, prompts: "MeasuredPrompts") -> dict[str, Any]:
         """Return the settings that are stored with results."""
         steps = {"steps": self.steps} if self.method == "ig" else {}
         baseline = "features and error off" if prompts.corrupt is None else "corrupted prompts"
@@ -95,7 +95,7 @@ class FeatureCircuitSettings(FeatureCircuitConfig, CircuitSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class NodesEvaluation(Judgement):
+class NodesEvaluation(CircuitJudgement):
     """Faithfulness of a set of features with the error nodes of every site, and of each of the two alone."""
 
     n_features: int

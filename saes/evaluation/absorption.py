@@ -62,7 +62,7 @@ PROBE_STRENGTH = 1.0
 """Inverse L2 penalty of the linear probes."""
 
 
-class Examples(NamedTuple):
+class ClassedActivations(NamedTuple):
     """Activations with the class of each row."""
 
     x: Float[Tensor, "n d"]
@@ -100,7 +100,7 @@ class _Found(NamedTuple):
 
 def measure_absorption(
     saes: Mapping[str, SAE],
-    examples: Examples,
+    examples: ClassedActivations,
     config: AbsorptionConfig | None = None,
     *,
     progress: Progress | None = None,
@@ -149,7 +149,7 @@ def first_letters(
     vocabulary: Sequence[str],
     config: AbsorptionConfig | None = None,
     **settings: Any,
-) -> Examples:
+) -> ClassedActivations:
     """Return words of the recorded text, labelled by their first letter, as examples for `measure_absorption`.
 
     `settings` are fields of `AbsorptionConfig`, which replace those of `config` (by default its defaults). A word is a
@@ -180,10 +180,14 @@ def first_letters(
     order = rows[torch.from_numpy(chosen)].sort().values
     token = tokens_at(recording, order).token
     names = [chr(ord("a") + i) for i in range(26)]
-    return Examples(recording.read_rows(recording.check_hook_point(hook_point), order), letter[token], token, names)
+    return ClassedActivations(
+        recording.read_rows(recording.check_hook_point(hook_point), order), letter[token], token, names
+    )
 
 
-def split_groups(examples: Examples, test_share: float, seed: int) -> tuple[Examples, Examples]:
+def split_groups(
+    examples: ClassedActivations, test_share: float, seed: int
+) -> tuple[ClassedActivations, ClassedActivations]:
     """Split examples into training and test rows, so that no group is in both."""
     groups = np.unique(examples.group)
     drawn = np.random.default_rng(derive_seed(seed, "absorption", "split")).random(len(groups)) < test_share
@@ -191,7 +195,7 @@ def split_groups(examples: Examples, test_share: float, seed: int) -> tuple[Exam
     return _part(examples, ~test), _part(examples, test)
 
 
-def _probe_classes(train: Examples, test: Examples) -> tuple[dict[str, _Probe], dict[str, float]]:
+def _probe_classes(train: ClassedActivations, test: ClassedActivations) -> tuple[dict[str, _Probe], dict[str, float]]:
     """Return the probes of classes whose F1 on test rows is at least `PROBE_F1`, and the F1 of the other classes."""
     probed, too_low = {}, {}
     scale = float((train.x - train.x.mean(0)).square().mean().sqrt().clamp_min(1e-12))
@@ -212,7 +216,9 @@ def _probe_classes(train: Examples, test: Examples) -> tuple[dict[str, _Probe], 
 
 
 @torch.no_grad()
-def _absorbed(sae: SAE, columns: tuple[Any, Any], train: Examples, test: Examples, label: str, probe: _Probe) -> _Found:
+def _absorbed(
+    sae: SAE, columns: tuple[Any, Any], train: ClassedActivations, test: ClassedActivations, label: str, probe: _Probe
+) -> _Found:
     """Measure absorption on every correctly classified row; `columns` are activations of training and test rows."""
     index = train.names.index(label)
     main, main_f1 = main_latents(*columns, train.label == index, test.label == index)
@@ -281,7 +287,7 @@ def f1_score(predicted: Bool[np.ndarray, " n"], true: Bool[np.ndarray, " n"]) ->
     return float(2 * (predicted & true).sum() / max(predicted.sum() + true.sum(), 1))
 
 
-def _refuse_too_few(examples: Examples, usable: list[str], f1: dict[str, float]) -> None:
+def _refuse_too_few(examples: ClassedActivations, usable: list[str], f1: dict[str, float]) -> None:
     if len(usable) >= min(MIN_CLASSES, len(examples.names)):
         return
     listed = ", ".join(f"{name} {score:.2f}" for name, score in sorted(f1.items())) or "no class has enough rows"
@@ -343,7 +349,7 @@ def _ends(by_class: dict[str, list[_Found]], score: str) -> Ends | None:
     return quantile_ends(np.nanmean(drawn[:, counts], axis=0), n_groups)
 
 
-def _part(examples: Examples, chosen: np.ndarray) -> Examples:
+def _part(examples: ClassedActivations, chosen: np.ndarray) -> ClassedActivations:
     return examples._replace(
         x=examples.x[torch.from_numpy(chosen)], label=examples.label[chosen], group=examples.group[chosen]
     )

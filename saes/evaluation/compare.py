@@ -36,16 +36,16 @@ from interp.statistics import t_interval
 from saes.evaluation.baselines import coordinates_of, pca_of, untrained_sae
 from saes.evaluation.in_model import can_splice, evaluate_all_in_model
 from saes.evaluation.matching import near_copies, nearest_cosines
-from saes.evaluation.sae_comparison import Compared, Group, SAEComparison, SAEComparisonSettings
+from saes.evaluation.sae_comparison import DictionaryScores, SAEComparison, SAEComparisonSettings, SeedGroup
 from saes.evaluation.scores import InModel, Probing
 from saes.evaluation.synthetic import SyntheticData, measure_recovery
 from saes.kinds.base import SAE
-from saes.training.data import Source
+from saes.training.data import RowSource
 from saes.training.reconstruction import evaluate_on_recording
 from saes.training.stored import Reconstruction
 
 
-def group_rows(rows: Sequence[Compared], groups: Mapping[str, str]) -> list[Group]:
+def group_rows(rows: Sequence[DictionaryScores], groups: Mapping[str, str]) -> list[SeedGroup]:
     """Average the rows of each group; `groups` maps a dictionary's name to the name of its group.
 
     A group of one row has no spread over seeds and is left out.
@@ -59,7 +59,7 @@ def group_rows(rows: Sequence[Compared], groups: Mapping[str, str]) -> list[Grou
         shared = [name for name in by_member[0] if all(name in scores for scores in by_member)]
         ends = t_interval(np.array([[scores[name] for scores in by_member] for name in shared]))
         intervals = {name: ends.at(i) for i, name in enumerate(shared)}
-        averages.append(Group(name=group, members=tuple(row.name for row in members), scores=intervals))
+        averages.append(SeedGroup(name=group, members=tuple(row.name for row in members), scores=intervals))
     return averages
 
 
@@ -176,7 +176,7 @@ def compare(
         before = scores.get(name) or heldout(sae)
         nearest = nearest_cosines(sae.decoder_directions)
         rows.append(
-            Compared(
+            DictionaryScores(
                 name=name,
                 architecture=sae.architecture,
                 d_sae=sae.d_sae,
@@ -230,7 +230,7 @@ def _baselines(sae: SAE, recording: Recording, l0: float, heldout_fraction: floa
 
 
 def _heldout_rows(sae: SAE, recording: Recording, heldout_fraction: float) -> Iterator[Tensor]:
-    source, n = Source(recording, sae.hook_points, target=sae.hook_point_out), 0
+    source, n = RowSource(recording, sae.hook_points, target=sae.hook_point_out), 0
     for batch in source.sequential(batch_size=4096, split="heldout", heldout_fraction=heldout_fraction):
         yield batch.x
         n += len(batch.x)

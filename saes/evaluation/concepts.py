@@ -216,7 +216,7 @@ def score_concept(
     rng = np.random.default_rng(derive_seed(seed, "concept words", concept.name))
     detectors, null = {}, []
     for basis, values in peaks.items():
-        ranked = Ranked.of(values, choosing.rows.ravel())
+        ranked = RankedUnits.of(values, choosing.rows.ravel())
         unit, threshold = ranked.best(np.repeat(choosing.truth, len(templates)))
         judged = _column(values, unit)[judging.rows]
         f1, auroc = judge(judged, judging.truth, threshold, rng)
@@ -238,7 +238,7 @@ def _column(values: Any, unit: int) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Ranked:
+class RankedUnits:
     """Units ordered by their scores on some sentences, to find the best one for any label."""
 
     columns: np.ndarray
@@ -251,7 +251,7 @@ class Ranked:
     """`[n, m]`: scores in the order of the sentences, with mean 0 and variance 1"""
 
     @classmethod
-    def of(cls, values: Any, rows: np.ndarray) -> "Ranked":
+    def of(cls, values: Any, rows: np.ndarray) -> "RankedUnits":
         """Rank the columns of `values [n_sentences, m]` on some rows; of a dictionary, only latents that fire there."""
         if isinstance(values, np.ndarray):
             columns, dense = np.arange(values.shape[1]), values[rows]

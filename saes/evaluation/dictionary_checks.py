@@ -38,7 +38,7 @@ STATED = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
-class Said:
+class CardScores:
     """Scores that a dictionary's card states; None where it does not."""
 
     l0: float | None = None
@@ -53,7 +53,7 @@ class Applied:
 
     setup: Setup
     sae: SAE
-    said: Said
+    said: CardScores
 
     @property
     def points(self) -> tuple[str, str]:
@@ -347,7 +347,7 @@ def scores_on_prose(sae: SAE, model: HookedModel) -> ProseScores | None:
     """Return L0 and FVU on the doctor's prose; None for a dictionary of several hook points, or without a tokenizer."""
     if _is_examined(sae):
         with contextlib.suppress(Skip):
-            return prose_scores(Applied(set_up(model, quick=True, referred=False), sae, Said()))
+            return prose_scores(Applied(set_up(model, quick=True, referred=False), sae, CardScores()))
     return None
 
 
@@ -396,11 +396,11 @@ def loss_inside(applied: Applied) -> Outcome:
 TRIALS = trials_of(sys.modules[__name__])
 
 
-def checks_of_dictionary(setup: Setup, sae: SAE, card: Said | None = None) -> Iterator[Check]:
+def checks_of_dictionary(setup: Setup, sae: SAE, card: CardScores | None = None) -> Iterator[Check]:
     """Yield the checks of a dictionary in a model, each as soon as it is done. Crosscoders are not checked."""
     trials = due(TRIALS, quick=setup.quick)
     if not _is_examined(sae):
         for trial in trials:
             yield trial.experiment.not_checked("a dictionary of several hook points is not examined")
         return
-    yield from run_trials(trials, Applied(setup, sae, card or Said()))
+    yield from run_trials(trials, Applied(setup, sae, card or CardScores()))

@@ -333,7 +333,7 @@ NEAR_COPY = 0.9
 
 
 @dataclass(frozen=True)
-class Score:
+class ScoreColumn:
     """A score of one dictionary in a comparison, shown as a column."""
 
     title: str
@@ -356,20 +356,20 @@ class Score:
 
 
 SCORES = (
-    Score("L0", "own.l0", ".1f", averaged=True),
-    Score("FVU", "own.fvu", ".4f", averaged=True),
-    Score("L0 cut", "matched.l0", ".1f"),
-    Score("FVU cut", "matched.fvu", ".4f", averaged=True),
-    Score("dead", "own.dead_fraction", ".1%", averaged=True),
-    Score("dense", "own.dense_fraction", ".1%"),
-    Score("nearest cos", "nearest_cosine", ".2f", averaged=True),
-    Score(f"cos > {NEAR_COPY}", "near_copies", ".1%"),
-    Score("rel. bias", "own.relative_bias"),
-    Score("l2 ratio", "own.l2_ratio"),
-    Score("CE recovered", "model.ce_recovered", averaged=True),
-    Score("from mean", "model.ce_recovered_from_mean"),
+    ScoreColumn("L0", "own.l0", ".1f", averaged=True),
+    ScoreColumn("FVU", "own.fvu", ".4f", averaged=True),
+    ScoreColumn("L0 cut", "matched.l0", ".1f"),
+    ScoreColumn("FVU cut", "matched.fvu", ".4f", averaged=True),
+    ScoreColumn("dead", "own.dead_fraction", ".1%", averaged=True),
+    ScoreColumn("dense", "own.dense_fraction", ".1%"),
+    ScoreColumn("nearest cos", "nearest_cosine", ".2f", averaged=True),
+    ScoreColumn(f"cos > {NEAR_COPY}", "near_copies", ".1%"),
+    ScoreColumn("rel. bias", "own.relative_bias"),
+    ScoreColumn("l2 ratio", "own.l2_ratio"),
+    ScoreColumn("CE recovered", "model.ce_recovered", averaged=True),
+    ScoreColumn("from mean", "model.ce_recovered_from_mean"),
     *(
-        Score(title, f"recovery.{field}", averaged=True)
+        ScoreColumn(title, f"recovery.{field}", averaged=True)
         for title, field in {"MCC": "mcc", "F1": "f1", "unique": "uniqueness", "strength": "shrinkage"}.items()
     ),
 )

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from interp.errors import ConfigError, MissingError, ResourceError, UnknownNameError
-from saes.explain.asking import Provider, Reply, Request
+from saes.explain.asking import Provider, ProviderReply, ProviderRequest
 
 if TYPE_CHECKING:
     import httpx
@@ -115,7 +115,7 @@ class Endpoint:
         """Estimate the number of tokens of a text: the tokenizer is not known."""
         return -int(-len(text.encode("utf-8", "replace")) // CHARACTERS_PER_TOKEN)
 
-    def complete(self, request: Request, *, before_send: Callable[[], None]) -> Reply:
+    def complete(self, request: ProviderRequest, *, before_send: Callable[[], None]) -> ProviderReply:
         from tenacity import Retrying, retry_if_exception_type, stop_after_attempt
 
         attempts = Retrying(
@@ -143,14 +143,14 @@ class Endpoint:
         except ImportError as error:  # a SOCKS proxy in the environment
             raise ConfigError(f"the proxy of the environment cannot be used ({error}); unset ALL_PROXY") from None
 
-    def _give_up(self, state: "RetryCallState") -> Reply:
+    def _give_up(self, state: "RetryCallState") -> ProviderReply:
         problem = state.outcome.exception() if state.outcome else None
         raise ResourceError(
             f"{self.where} did not answer in {state.attempt_number} attempts ({problem}); the replies so far are "
             "saved: run the same command again later, with a smaller --concurrency or a longer --timeout"
         ) from None
 
-    def _ask(self, request: Request, before_send: Callable[[], None]) -> Reply:
+    def _ask(self, request: ProviderRequest, before_send: Callable[[], None]) -> ProviderReply:
         """Send a request, and again at once for each field that the server rejects and that can be adapted."""
         while True:
             before_send()
@@ -162,7 +162,7 @@ class Endpoint:
             if not (status == 400 and self._adapt(message, body)):
                 raise self._refusal(status, headers.get("Retry-After"), message)
 
-    def _body(self, request: Request) -> bytes:
+    def _body(self, request: ProviderRequest) -> bytes:
         body: dict[str, Any] = {"model": self.model, "messages": [{"role": "user", "content": request.content}]}
         body[self._limit_name] = request.max_tokens
         if self._has_temperature:
@@ -298,7 +298,7 @@ def is_this_machine(host: str) -> bool:
         return host == "localhost" or host.endswith(".localhost")
 
 
-def read_completion(raw: bytes) -> Reply:
+def read_completion(raw: bytes) -> ProviderReply:
     """Return text and token counts of a chat completion. Raises `_Again` when the body is not one."""
     try:
         body = json.loads(raw)
@@ -311,7 +311,7 @@ def read_completion(raw: bytes) -> Reply:
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         shown = raw[:80].decode("utf-8", "replace")
         raise _Again(f"no chat completion: {shown!r} ({type(error).__name__})") from None
-    return Reply(text, counts[0], counts[1], choice.get("finish_reason") == "length")
+    return ProviderReply(text, counts[0], counts[1], choice.get("finish_reason") == "length")
 
 
 def _seconds(retry_after: str | None) -> float | None:
@@ -386,7 +386,7 @@ class LocalModel:
 
         return chat_tokens(self._loaded, text).shape[1]
 
-    def complete(self, request: Request, *, before_send: Callable[[], None]) -> Reply:
+    def complete(self, request: ProviderRequest, *, before_send: Callable[[], None]) -> ProviderReply:
         from interp.models.generation import complete_chat
 
         before_send()
@@ -398,4 +398,4 @@ class LocalModel:
             start=request.start,
             bits=request.bits,
         )
-        return Reply(*completion)
+        return ProviderReply(*completion)

@@ -6,7 +6,7 @@
 3. *null*: the same questions with another feature's phrase. Only the difference from this null counts, since a scorer
    can be right because some texts are simply more likely to contain something.
 
-The requests are counted before anything is sent (`Explanation.plan`). Simulation of activation values (Bills et al.)
+The requests are counted before anything is sent (`ExplanationRun.plan`). Simulation of activation values (Bills et al.)
 is left out, as it costs one request per token.
 
 `adopt_labels` copies a features folder and gives the labelled features their new label and its source.
@@ -34,30 +34,30 @@ from interp.errors import ConfigError, MismatchError
 from interp.progress import Progress
 from interp.seeds import derive_seed
 from interp.statistics import Interval, bootstrap_interval, percentile_interval
+from saes.explain._contexts import HARD, RANDOM
 from saes.explain.asking import (
     REPLIES,
     UNKNOWN_LABEL,
     Asker,
     Budget,
     Lines,
-    Plan,
     Provider,
-    Request,
+    ProviderRequest,
+    RequestPlan,
     Transcript,
     count,
     read_lines,
     reply_of,
 )
-from saes.explain.cases import Case, Trial, explanation_prompt, read_answers, read_explanation, scoring_prompt
-from saes.explain.contexts import HARD, RANDOM
+from saes.explain.cases import Case, ContextTrial, explanation_prompt, read_answers, read_explanation, scoring_prompt
 from saes.features.labels import WRITTEN
 from saes.features.schema import LABEL_FIELDS, LABEL_SCORES, STATISTICS, FeatureRow, Features
 from saes.features.written_labels import (
     SCORES,
-    Asked,
+    ContextJudgement,
     ExplainConfig,
     FeatureLabel,
-    Judgement,
+    LabelRequest,
     Labels,
     LabelScore,
     LabelsSettings,
@@ -71,7 +71,7 @@ from saes.features.written_labels import (
 RESAMPLES = 4000
 
 
-class Score(NamedTuple):
+class AnswerScore(NamedTuple):
     """Balanced accuracy of one set of answers."""
 
     accuracy: Interval[float]
@@ -84,7 +84,9 @@ class Score(NamedTuple):
     """Number of trials."""
 
 
-def score_answers(truth: Sequence[bool], answers: Sequence[bool], *, generator: np.random.Generator) -> Score | None:
+def score_answers(
+    truth: Sequence[bool], answers: Sequence[bool], *, generator: np.random.Generator
+) -> AnswerScore | None:
     """Return the score of the answers; None unless there are positive and negative trials."""
     yes, answered = np.array(truth, bool), np.array(answers, bool)
     n_yes, n_no = int(yes.sum()), int((~yes).sum())
@@ -98,7 +100,7 @@ def score_answers(truth: Sequence[bool], answers: Sequence[bool], *, generator: 
     interval = Interval(accuracy, 0.0 if accuracy == 0 else low, 1.0 if accuracy == 1 else high)
     right = int((answered & yes).sum())
     f1 = 2 * right / (n_yes + int(answered.sum())) if right else 0.0
-    return Score(interval, f1, len(yes))
+    return AnswerScore(interval, f1, len(yes))
 
 
 def mean_over_features(values: Sequence[float], *, generator: np.random.Generator) -> MeanScore | None:
@@ -126,15 +128,15 @@ class Answered(NamedTuple):
     scorer: Scorer
     label_of: int
     """The feature whose label was used: another one under the null."""
-    trial: Trial
+    trial: ContextTrial
     answer: bool | None
     """True for yes, False for no; None when the reply could not be read."""
 
 
-def judgements(answered: Sequence[Answered]) -> list[Judgement]:
+def judgements(answered: Sequence[Answered]) -> list[ContextJudgement]:
     """Return the rows of answers, from which every score can be recomputed."""
     return [
-        Judgement(
+        ContextJudgement(
             feature=answer.feature,
             scorer=answer.scorer,
             label_of=answer.label_of,
@@ -200,7 +202,7 @@ def mean_scores(scores: Sequence[LabelScore], *, generator: np.random.Generator)
     return means
 
 
-def _score(answered: Sequence[Answered], name: ScoreName, generator: np.random.Generator) -> Score | None:
+def _score(answered: Sequence[Answered], name: ScoreName, generator: np.random.Generator) -> AnswerScore | None:
     """Return the score called `name`, one of `SCORES`, of some answers; None when it has no trials."""
     scorer = "fuzzing" if name == "fuzzing" else "detection"
     silent = HARD if name == "detection_hard" else (RANDOM,)
@@ -222,12 +224,12 @@ class Question:
     scorer: Scorer
     label_of: int
     """The feature whose label is in the prompt: the case's own, or another one for the null."""
-    trials: list[Trial]
-    request: Request
+    trials: list[ContextTrial]
+    request: ProviderRequest
 
 
 @dataclass(frozen=True, kw_only=True)
-class Explanation:
+class ExplanationRun:
     """One run of explanation and scoring: its cases, provider, settings, and replies of earlier runs."""
 
     cases: list[Case]
@@ -254,7 +256,7 @@ class Explanation:
             features=self.features,
             features_hash=self.features_hash,
             explained=tuple(case.feature for case in self.cases),
-            source=Asked(provider=self.provider.identity, config=self.config),
+            source=LabelRequest(provider=self.provider.identity, config=self.config),
         )
 
     @property
@@ -265,14 +267,14 @@ class Explanation:
         order = other_features(len(features), generator=generator) if self.config.null else None
         return {features[i]: features[j] for i, j in enumerate(order)} if order else {}
 
-    def plan(self) -> Plan:
+    def plan(self) -> RequestPlan:
         """Return the plan of requests still to be sent, with unwritten labels counted as phrases of average length."""
         identity = self.provider.identity
 
-        def known(request: Request):
+        def known(request: ProviderRequest):
             return reply_of(self.known.get(request.key(identity)))
 
-        wanted: list[tuple[str, Request]] = []
+        wanted: list[tuple[str, ProviderRequest]] = []
         labels: dict[int, str | None] = {}
         for case in self.cases:
             if self.config.label_from != "provider":
@@ -286,7 +288,7 @@ class Explanation:
         wanted += [(question.scorer, question.request) for question in self.questions(labels)]
         return count(self.provider, wanted, known)
 
-    def explanation_request(self, case: Case) -> Request:
+    def explanation_request(self, case: Case) -> ProviderRequest:
         """Return the request for the label of a case."""
         return self._request(explanation_prompt(case.shown, case.maximum), start="Explanation:")
 
@@ -308,8 +310,8 @@ class Explanation:
                         questions.append(Question(case, scorer, label_of, trials, request))
         return questions
 
-    def _request(self, content: str, *, start: str, bits: int = 0) -> Request:
-        request = Request(content, self.config.max_tokens, self.config.temperature)
+    def _request(self, content: str, *, start: str, bits: int = 0) -> ProviderRequest:
+        request = ProviderRequest(content, self.config.max_tokens, self.config.temperature)
         return replace(request, start=start, bits=bits) if self.provider.starts else request
 
 
@@ -319,7 +321,7 @@ def known_replies(folder: Path, others: Iterable[Path] = ()) -> Lines:
 
 
 def explain(
-    run: Explanation, plan: Plan, replies: Path, *, max_requests: int = 1000, progress: Progress | None = None
+    run: ExplanationRun, plan: RequestPlan, replies: Path, *, max_requests: int = 1000, progress: Progress | None = None
 ) -> Labels:
     """Ask for labels and score them.
 
@@ -340,7 +342,7 @@ def explain(
         settings=run.settings,
         labels=Table.of(FeatureLabel, rows),
         scores=Table.of(LabelScore, scores),
-        trials=Table.of(Judgement, judgements(answered)),
+        trials=Table.of(ContextJudgement, judgements(answered)),
         means=mean_scores(scores, generator=generator),
         skipped=run.skipped,
         replies=ReplyCounts(
@@ -367,7 +369,7 @@ class _Counted:
                 self._progress(self._done, max(self._total, self._done), {"sent": self._budget.sent})
 
 
-def _labels(run: Explanation, asker: Asker) -> dict[int, str | None]:
+def _labels(run: ExplanationRun, asker: Asker) -> dict[int, str | None]:
     if run.config.label_from != "provider":
         return {case.feature: case.statistics_label for case in run.cases}
     replies = asker.ask([run.explanation_request(case) for case in run.cases])

@@ -7,7 +7,7 @@
 3. Labels follow by rule from tokens, classes of words, surroundings, and the words that a feature makes the model say,
    each scored on held-out firings (`saes/features/labels.py`).
 4. Example firings are chosen, with the text around them.
-5. Two tables are written, then the relations of every feature with their nulls (`saes/features/relations.py`).
+5. Two tables are written, then the relations of every feature with their nulls (`saes/features/_relations.py`).
 
 The pass is short, so an interrupted run starts again. Until the last step there is only a `.partial` folder.
 """
@@ -34,10 +34,10 @@ from interp.names import canonical_hook_point
 from interp.progress import Progress
 from interp.recording.store import NO_TOKEN, Recording, document_names, read_passages
 from interp.seeds import derive_seed
+from saes.features._relations import measure_relations
 from saes.features.firings import Encoded, FeatureStatistics, collect_together
 from saes.features.labels import Label, label_features
 from saes.features.meaning import said_tokens
-from saes.features.relations import measure_relations
 from saes.features.schema import (
     GROUPS,
     N_EFFECTS,
@@ -53,7 +53,7 @@ from saes.features.token_index import FOLDER, KEPT, TokenIndex, spell
 from saes.training.config import DENSE
 
 
-class Examples(NamedTuple):
+class ChosenFirings(NamedTuple):
     """Chosen firings, sorted by feature, group and rank; all arrays have the length `n`."""
 
     feature: np.ndarray
@@ -74,7 +74,7 @@ N_SAID = 100
 """Tokens that a direction makes the model say, among which labels look for those on which it fires."""
 
 
-def choose_examples(statistics: FeatureStatistics, *, n_top: int, n_per_quantile: int) -> Examples:
+def choose_examples(statistics: FeatureStatistics, *, n_top: int, n_per_quantile: int) -> ChosenFirings:
     """Choose the `n_top` strongest firings, and `n_per_quantile` from each quarter of a feature's sampled firings.
 
     Quarters are taken by rank within the sample. They are exact for a feature that fired no more often than the sample
@@ -96,10 +96,10 @@ def choose_examples(statistics: FeatureStatistics, *, n_top: int, n_per_quantile
     parts.append((feature[chosen], slot[chosen], quarter[chosen], sample))
     examples = _sorted_examples(parts)
     stored = (examples.group > 0) | (examples.rank < n_top)
-    return Examples(*(column[stored] for column in examples))
+    return ChosenFirings(*(column[stored] for column in examples))
 
 
-def _sorted_examples(parts) -> Examples:
+def _sorted_examples(parts) -> ChosenFirings:
     feature, group = (np.concatenate([part[i] for part in parts]) for i in (0, 2))
     value, row, windows = (
         np.concatenate([getattr(slots, name)[f, s] for f, s, _, slots in parts])
@@ -107,7 +107,7 @@ def _sorted_examples(parts) -> Examples:
     )
     order = np.lexsort((row, -value, group, feature))
     rank, _ = _rank_in_run(feature[order] * len(GROUPS) + group[order])
-    return Examples(feature[order], group[order], rank, value[order], row[order], windows[order])
+    return ChosenFirings(feature[order], group[order], rank, value[order], row[order], windows[order])
 
 
 def _rank_in_run(sorted_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -117,7 +117,7 @@ def _rank_in_run(sorted_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def examples_table(
-    recording: Recording, examples: Examples, vocabulary: list[str], *, window: int
+    recording: Recording, examples: ChosenFirings, vocabulary: list[str], *, window: int
 ) -> Table[ExampleRow]:
     """Return the examples with their text. Token text is stored unescaped, even if it looks like HTML."""
     import pyarrow as pa
@@ -292,7 +292,7 @@ def check_parents(dictionary: Dictionary, recording: Recording, model: HookedMod
 
 def _tables(
     statistics: FeatureStatistics,
-    examples: Examples,
+    examples: ChosenFirings,
     dictionary: Dictionary,
     recording: Recording,
     model: HookedModel,

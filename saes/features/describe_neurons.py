@@ -81,7 +81,7 @@ class Strongest:
         return out
 
 
-class Direction(NamedTuple):
+class SignedNeurons(NamedTuple):
     """Neurons of one layer in one direction, with their strongest firings."""
 
     layer: int
@@ -146,7 +146,7 @@ def describe_neurons(
     report(f"labels of {2 * n_layers * d_mlp:,} directions, and the background of graphs over {n_prompts} prompts")
     usual = measure_background(model, first_passages(text, model, n_prompts), Neurons()) if n_prompts else {}
     parts = [
-        Direction(layer, basis, strongest.statistics(n_tokens))
+        SignedNeurons(layer, basis, strongest.statistics(n_tokens))
         for ((layer, _), basis), strongest in zip(bases.items(), firings, strict=True)
     ]
     vocabulary = token_strings(model, torch.arange(model.cfg.d_vocab))
@@ -195,7 +195,7 @@ def first_passages(recording: Recording, model: HookedModel, n: int) -> list[Ten
 
 
 def _labels(
-    group: Sequence[Direction],
+    group: Sequence[SignedNeurons],
     recording: Recording,
     model: HookedModel,
     vocabulary: list[str],
@@ -226,7 +226,7 @@ def _says(readout: "dict[str, np.ndarray] | None", vocabulary: list[str], d_mlp:
 
 
 def _rows(
-    part: Direction, labels: Sequence[Label], says: Sequence[list[str]], usual: dict[tuple[int, int, int], float]
+    part: SignedNeurons, labels: Sequence[Label], says: Sequence[list[str]], usual: dict[tuple[int, int, int], float]
 ) -> dict[str, Any]:
     """Return the columns of the rows of one layer's neurons in one direction."""
     n, sign = part.basis.d_sae, part.basis.sign
@@ -244,7 +244,7 @@ def _rows(
     }
 
 
-def _examples(part: Direction, recording: Recording, vocabulary: list[str], n: int) -> dict[str, Any]:
+def _examples(part: SignedNeurons, recording: Recording, vocabulary: list[str], n: int) -> dict[str, Any]:
     """Return the columns of the examples of one layer's neurons in one direction."""
     chosen = choose_examples(part.statistics, n_top=n, n_per_quantile=0)
     table = examples_table(recording, chosen, vocabulary, window=part.statistics.window)

@@ -28,7 +28,7 @@ Kind = Literal["sae", "neurons", "transcoders"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class NamedFeature:
+class ConceptFeature:
     """A feature that a measured concept names: the concept's best latent by F1."""
 
     feature: int
@@ -42,13 +42,13 @@ class NamedFeature:
 class NamesFeatures(Artefact):
     """Base of the artefacts of a dictionary whose measurements name its features; a search reads them."""
 
-    def named(self) -> tuple[NamedFeature, ...]:
+    def named(self) -> tuple[ConceptFeature, ...]:
         """Return the features with the concepts that name them."""
         raise NotImplementedError
 
 
 @dataclass(frozen=True)
-class Match:
+class TextMatch:
     """One text on which a feature fires: how often, of how many tokens, and how strongly at most."""
 
     text: str
@@ -106,7 +106,7 @@ class Hit:
     """Number of those tokens on which a feature that fires as often would fire by chance."""
     share: float | None = None
     recall: float | None = None
-    matches: tuple[Match, ...] = ()
+    matches: tuple[TextMatch, ...] = ()
     example: Example | None = None
     own: str = ""
     """Name that the user gave to it in the notes."""
@@ -120,7 +120,7 @@ class Hit:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found(Result):
+class FeatureHits(Result):
     """The features that a query found, best first, with what was searched."""
 
     query: str

@@ -24,14 +24,14 @@ from torch import Tensor
 from interp.dictionary import Dictionary
 from interp.errors import ConfigError
 from interp.geometry.circles import MIN_POINTS, Reducibility, reducibility
-from interp.geometry.points import Finding
+from interp.geometry.points import GeometryResult
 from interp.geometry.shapes import Plane, fit_plane
 from interp.nulls import DRAWS
 from interp.seeds import make_generator
 
 
 @dataclass(frozen=True, kw_only=True)
-class FeaturePlane(Finding):
+class FeaturePlane(GeometryResult):
     """One plane of one cluster."""
 
     latents: tuple[int, ...]
@@ -49,7 +49,7 @@ class FeaturePlane(Finding):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FeaturePlanes(Finding):
+class FeaturePlanes(GeometryResult):
     """Planes of all clusters, the highest score first."""
 
     found: tuple[FeaturePlane, ...]

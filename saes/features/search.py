@@ -41,10 +41,10 @@ from interp.artifacts.tables import query
 from interp.errors import ConfigError, CorruptError, MissingError, UnknownNameError, WorkbenchError, program
 from interp.nulls import ALPHA
 from interp.workspace import Workspace
-from saes.features.find_by_meaning import LEARNT, SET, WEIGHTS, Evidence, gather
-from saes.features.fired_words import AT_ONCE, Fired, FiringIndex, Word
-from saes.features.found import By, Example, Filter, Found, Hit, Kind, columns_of
-from saes.features.label_search import largest, names_of
+from saes.features._label_search import largest, names_of
+from saes.features.find_by_meaning import LEARNT, SET, WEIGHTS, FeatureEvidence, gather
+from saes.features.fired_words import AT_ONCE, Fired, FiringIndex, IndexedWord
+from saes.features.found import By, Example, FeatureHits, Filter, Hit, Kind, columns_of
 from saes.features.meaning import Meaning, lens_for, meaning_of
 from saes.features.schema import Features
 from saes.features.token_index import word_positions
@@ -61,14 +61,14 @@ _JOINT = re.compile(r"(?:^|(?<=\s))(AND NOT|AND|NOT)(?=\s|$)")
 
 
 @dataclass(frozen=True)
-class Query:
+class TextQuery:
     """The texts of a query."""
 
     wanted: tuple[str, ...]
     unwanted: tuple[str, ...] = ()
 
 
-def parse_query(text: str) -> Query:
+def parse_query(text: str) -> TextQuery:
     """Return the texts of a query.
 
     A space at the end of a text counts, one at its beginning does not: with or without it, a word is the same. Raises
@@ -89,7 +89,7 @@ def parse_query(text: str) -> Query:
         raise ConfigError(f"{text.strip()!r} names nothing on one side of AND or NOT; write `bank NOT river`")
     if len(parts) > MAX_TEXTS:
         raise ConfigError(f"a query joins at most {MAX_TEXTS} texts by AND and NOT, got {len(parts)}; leave some out")
-    return Query(tuple(dict.fromkeys(wanted)), tuple(dict.fromkeys(unwanted)))
+    return TextQuery(tuple(dict.fromkeys(wanted)), tuple(dict.fromkeys(unwanted)))
 
 
 BELOW = 3
@@ -122,7 +122,7 @@ def search_features(
     limit: int = 20,
     examples: bool = True,
     meanings: Callable[[Workspace, Features], Meaning | None] | None = None,
-) -> Found:
+) -> FeatureHits:
     """Return the features that fit a query, best first; those that no source lifts above its null last.
 
     `features` names one artefact or set of transcoders (default: all but the layers of sets), and `region` a region of
@@ -146,7 +146,7 @@ def search_features(
         find = similar if _LIKE.match(bare) else numbered
         hits = find(workspace, made, number, within, limit)
         shown = _with_examples(workspace, [made], hits, {}) if examples else hits
-        return Found(query=bare, hits=_with_names(shown, names), notes=tuple(notes))
+        return FeatureHits(query=bare, hits=_with_names(shown, names), notes=tuple(notes))
     parts = []
     for number, made in enumerate(artefacts):
         meaning, missing = _meaning(workspace, made, meanings or meaning_of) if number < MAX_SAID else (None, "")
@@ -160,7 +160,7 @@ def search_features(
     return _found(query_text(query), parts, hits, pieces, workspace, sets_left_out, names, notes, examples)
 
 
-def query_text(query: Query) -> str:
+def query_text(query: TextQuery) -> str:
     """Return the text of a query as it was understood."""
     return " NOT ".join([" AND ".join(query.wanted), *query.unwanted]).rstrip()
 
@@ -168,7 +168,7 @@ def query_text(query: Query) -> str:
 def _found(
     query: str, parts: "list[_Part]", hits: list[Hit], pieces: dict[str, int], workspace: Workspace,
     sets_left_out: tuple[str, ...], names: Mapping[str, str], notes: list[str], examples: bool,
-) -> Found:  # fmt: skip
+) -> FeatureHits:  # fmt: skip
     sought = [term.sought for part in parts for term in part.wanted]
     first = [[term.sought for term in part.wanted] for part in parts]
     made = [part.index.made for part in parts]
@@ -178,7 +178,7 @@ def _found(
         lacking = [tuple(word for lookup in mine for word in getattr(lookup, name)) for mine in first]
         return tuple(w for w in dict.fromkeys(lacking[0] if lacking else ()) if all(w in words for words in lacking))
 
-    return Found(
+    return FeatureHits(
         query=query,
         hits=_with_names(_with_examples(workspace, made, hits, pieces) if examples else hits, names),
         words=tuple(dict.fromkeys(word.word for lookup in sought for word in lookup.words)),
@@ -224,16 +224,16 @@ class _Part:
     """Hits within one artefact."""
 
     index: FiringIndex
-    wanted: tuple[Evidence, ...]
+    wanted: tuple[FeatureEvidence, ...]
     hits: tuple[Hit, ...]
 
     @property
-    def words(self) -> list[Word]:
+    def words(self) -> list[IndexedWord]:
         return [word for term in self.wanted for word in (*term.sought.words, *term.sought.phrases)]
 
     @classmethod
     def of(
-        cls, index: FiringIndex, meaning: Meaning | None, query: Query, within: Filter, names: Mapping[str, str],
+        cls, index: FiringIndex, meaning: Meaning | None, query: TextQuery, within: Filter, names: Mapping[str, str],
         limit: int, leave_out: str,
     ) -> "_Part":  # fmt: skip
         """Search one artefact."""
@@ -254,7 +254,7 @@ class _Part:
         return cls(index=index, wanted=tuple(wanted), hits=tuple(_hits(index, wanted, strength, above, best)))
 
 
-def _lifted(wanted: Sequence[Evidence]) -> np.ndarray:
+def _lifted(wanted: Sequence[FeatureEvidence]) -> np.ndarray:
     """Return the features that fire on the words more than their null, though chance does so too."""
     mask = np.zeros(len(wanted[0].live), bool)
     for scores in (fired for evidence in wanted for fired in (evidence.fired, evidence.phrases) if fired is not None):
@@ -263,7 +263,7 @@ def _lifted(wanted: Sequence[Evidence]) -> np.ndarray:
 
 
 def _hits(
-    index: FiringIndex, wanted: Sequence[Evidence], strength: np.ndarray, above: np.ndarray, best: Sequence[int]
+    index: FiringIndex, wanted: Sequence[FeatureEvidence], strength: np.ndarray, above: np.ndarray, best: Sequence[int]
 ) -> list[Hit]:
     rows = index.columns.rows(best)
     words = {
@@ -295,7 +295,7 @@ def _hits(
     return hits
 
 
-def _reason(evidence: Evidence, i: int) -> By:
+def _reason(evidence: FeatureEvidence, i: int) -> By:
     if evidence.values["phrase"][i] > 0:
         return "phrase"
     weights = dict(zip(LEARNT, WEIGHTS[evidence.with_lens], strict=True)) | SET
@@ -306,7 +306,7 @@ def _reason(evidence: Evidence, i: int) -> By:
     return _BY[max(contributions, key=lambda name: contributions[name])]
 
 
-def _statistics(evidence: Evidence, i: int) -> dict[str, float | int]:
+def _statistics(evidence: FeatureEvidence, i: int) -> dict[str, float | int]:
     """Return share, recall, score and p of the words, or of the phrase, on which a feature fires."""
     for scores in (evidence.phrases, evidence.fired):
         if scores is not None and (at := _row(scores, i)) is not None:
@@ -407,7 +407,7 @@ def search_vector(
     workspace: Workspace, vector: np.ndarray, *, name: str = "the vector", features: str | None = None,
     hook_point: str | None = None, density: tuple[float, float] = (0.0, 1.0), min_strength: float = 0.0,
     kind: Kind | None = None, limit: int = 20,
-) -> Found:  # fmt: skip
+) -> FeatureHits:  # fmt: skip
     """Return the features whose decoder directions have the largest cosine similarity to `vector [d]`.
 
     SAEs of another width are left out, and so are neurons. Raises `ConfigError` for a vector that is zero or not
@@ -434,7 +434,7 @@ def search_vector(
         known = ", ".join(f"{source} {width}" for source, width in widths.items()) or "no SAE whose weights are here"
         raise ConfigError(f"the vector has {len(vector)} numbers; decoder directions have: {known}")
     best = sorted(hits, key=lambda hit: -(hit.strength or 0))[:limit]
-    return Found(query=f"like {name}", hits=tuple(best), covers={})
+    return FeatureHits(query=f"like {name}", hits=tuple(best), covers={})
 
 
 def _nearest(

@@ -12,8 +12,8 @@ from numba import njit, prange
 from torch import Tensor
 
 from interp.threads import run_compiled
-from saes.kernels.plain import PlainOps
-from saes.kernels.selection import WIDTH, above, add_rows, dot, topk_batch, topk_rows
+from saes.kernels._plain import PlainOps
+from saes.kernels._selection import WIDTH, above, add_rows, dot, topk_batch, topk_rows
 from saes.kernels.state import Active, AdamStep, Decoded, Gradients
 
 _BITS = {torch.float32: torch.int32, torch.bfloat16: torch.int16}

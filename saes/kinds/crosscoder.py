@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from saes.kernels.state import Active, Backward, Ops, Pass, Selected, TrainState, whole
 from saes.kernels.step import block_norms
-from saes.kinds.base import JumpReLU, OneLayerSAE, Recipe, SAEMetadata, Trained, Weights
+from saes.kinds.base import JumpReLU, OneLayerSAE, SAEMetadata, Trained, TrainingRecipe, Weights
 from saes.kinds.config import CrosscoderConfig
 from saes.kinds.l1 import l1_backward, select_positive
 from saes.kinds.topk import estimate_threshold, smallest
@@ -81,7 +81,7 @@ class CrosscoderSAE(OneLayerSAE):
 
 
 @final
-class CrosscoderRecipe(Recipe):
+class CrosscoderRecipe(TrainingRecipe):
     """BatchTopK or L1, both weighted by the sum of decoder norms, which is 1."""
 
     starts_from_data = True

@@ -28,7 +28,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from saes.kernels.state import Active, Backward, Ops, Pass, Selected, TrainState, sum_by_latent, whole
-from saes.kinds.base import OneLayerSAE, Recipe, ReLU, SAEMetadata, Trained, Weights
+from saes.kinds.base import OneLayerSAE, ReLU, SAEMetadata, Trained, TrainingRecipe, Weights
 from saes.kinds.config import L1Config
 
 
@@ -43,7 +43,7 @@ class ReLUSAE(OneLayerSAE):
 
 
 @final
-class ReLURecipe(Recipe):
+class ReLURecipe(TrainingRecipe):
     """Penalise activations by L1."""
 
     revives = False
@@ -115,7 +115,7 @@ class GatedSAE(OneLayerSAE):
 
 
 @final
-class GatedRecipe(Recipe):
+class GatedRecipe(TrainingRecipe):
     """The state's `b_enc` is `b_gate`; `r_mag` and `b_mag` are its own."""
 
     revives = False

@@ -22,7 +22,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from saes.kinds.autograd import AutogradKind, Sizes
+from saes.kinds.autograd import AutogradKind, DictionarySizes
 from saes.kinds.base import SAE, Finished, SAEMetadata
 from saes.kinds.config import MatchingPursuitConfig
 
@@ -68,7 +68,7 @@ class MatchingPursuitSAE(SAE):
 class MatchingPursuit(AutogradKind):
     """Matching pursuit in training: `k` steps for every token."""
 
-    def __init__(self, sizes: Sizes, config: MatchingPursuitConfig):
+    def __init__(self, sizes: DictionarySizes, config: MatchingPursuitConfig):
         super().__init__(sizes)
         self.k = config.k
 

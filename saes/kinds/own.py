@@ -22,7 +22,7 @@ from interp.errors import ConfigError, MissingError
 from saes.kinds.config import CONFIGS, OwnConfig
 
 if TYPE_CHECKING:
-    from saes.kinds.autograd import AutogradKind, AutogradRecipe, Sizes
+    from saes.kinds.autograd import AutogradKind, AutogradRecipe, DictionarySizes
 
 VARIABLE = "WORKBENCH_KINDS"
 
@@ -57,7 +57,7 @@ def own_recipe(config: OwnConfig) -> "AutogradRecipe":
     return AutogradRecipe(config.kind, lambda sizes: own_kind(config.kind, sizes, config.settings))
 
 
-def own_kind(kind: str, sizes: "Sizes", settings: dict[str, Any]) -> "AutogradKind":
+def own_kind(kind: str, sizes: "DictionarySizes", settings: dict[str, Any]) -> "AutogradKind":
     """Return a dictionary in training, of a kind of one's own."""
     return kind_class(kind)(sizes, **settings).named(kind, settings)
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from saes.kernels.state import Active, Backward, Ops, Pass, Selected, TrainState, entry_rows
 from saes.kernels.step import SKIP
-from saes.kinds.base import Activation, JumpReLU, OneLayerSAE, Recipe, ReLU, SAEMetadata, TopK, Trained, Weights
+from saes.kinds.base import Activation, JumpReLU, OneLayerSAE, ReLU, SAEMetadata, TopK, Trained, TrainingRecipe, Weights
 from saes.kinds.config import TranscoderConfig
 from saes.kinds.jumprelu import THRESHOLD
 from saes.kinds.topk import estimate_threshold
@@ -66,12 +66,12 @@ def transcoder_architecture(activation: Activation, *, skip: bool) -> str:
 
 
 @final
-class TranscoderRecipe(Recipe):
+class TranscoderRecipe(TrainingRecipe):
     """Select, penalise and revive latents as the SAE of the same kind does."""
 
     starts_from_data = True
 
-    def __init__(self, config: TranscoderConfig, inner: Recipe):
+    def __init__(self, config: TranscoderConfig, inner: TrainingRecipe):
         """`inner` is the recipe of the SAE whose latents it has (`TranscoderConfig.selects`)."""
         self.config, self.inner = config, inner
         self.revives, self.quicker, self.ends = inner.revives, inner.quicker, inner.ends

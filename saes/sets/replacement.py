@@ -12,7 +12,7 @@ from interp.errors import ConfigError
 from interp.models.hooked import HookedModel
 from interp.seeds import make_generator
 from interp.tracing.frozen import FrozenModel
-from interp.tracing.replacement import Active
+from interp.tracing.replacement import LayerLatents
 from saes.features.schema import labels
 from saes.sets.set import CrossLayerSet, PerLayerSet, TranscoderSet
 
@@ -60,16 +60,16 @@ class SetReplacement:
                 firings = self._as_many_as.to(frozen.embedding.device).encode(layer, block.mlp_in)
                 n = int((firings.positions >= frozen.skip_from).sum())
                 inside = inside[value[inside].topk(min(n, len(inside))).indices.sort().values]
-            self._active.append(Active(position[inside], latent[inside], value[inside].float()))
+            self._active.append(LayerLatents(position[inside], latent[inside], value[inside].float()))
 
-    def active(self, layer: int) -> Active:
+    def active(self, layer: int) -> LayerLatents:
         return self._active[layer]
 
-    def reads(self, layer: int, active: Active) -> tuple[Float[Tensor, "n d_model"], Float[Tensor, " n"]]:
+    def reads(self, layer: int, active: LayerLatents) -> tuple[Float[Tensor, "n d_model"], Float[Tensor, " n"]]:
         rows, bias = self.set.encoder_rows(layer, active.latent), self.set.encoder_bias(layer, active.latent)
         return rows.float(), bias.float()
 
-    def writes(self, layer: int, active: Active, target: int) -> Float[Tensor, "n d_model"]:
+    def writes(self, layer: int, active: LayerLatents, target: int) -> Float[Tensor, "n d_model"]:
         return self.set.decoder_rows(layer, active.latent, target).float()
 
     def output_bias(self, layer: int) -> Float[Tensor, " d_model"]:

@@ -59,7 +59,7 @@ Inputs = Mapping[int, Tensor] | Sequence[Tensor] | Tensor
 """MLP inputs `[pos, d_in]` by layer."""
 
 
-class Firings(NamedTuple):
+class LayerFirings(NamedTuple):
     """Active latents of one layer, sorted by position."""
 
     positions: Int64[Tensor, " m"]
@@ -122,7 +122,7 @@ class TranscoderSet(nn.Module, ABC):
         """Return the number of latents that read from a layer."""
 
     @abstractmethod
-    def encode(self, layer: int, x: Float[Tensor, "pos d_in"]) -> Firings:
+    def encode(self, layer: int, x: Float[Tensor, "pos d_in"]) -> LayerFirings:
         """Return the active latents of a layer for its MLP input `[pos, d_in]`."""
 
     @abstractmethod
@@ -161,7 +161,7 @@ class TranscoderSet(nn.Module, ABC):
         return self.assemble(layer, inputs[layer], firings)
 
     def assemble(
-        self, layer: int, x: Float[Tensor, "pos d_in"], firings: Mapping[int, Firings]
+        self, layer: int, x: Float[Tensor, "pos d_in"], firings: Mapping[int, LayerFirings]
     ) -> Float[Tensor, "pos d_out"]:
         """Return the output of a layer, given its input and the firings of all layers that write to it."""
         bias, skip = self.output_bias(layer), self.skip(layer)
@@ -236,10 +236,10 @@ class PerLayerSet(TranscoderSet):
     def d_sae(self, layer: int) -> int:
         return self.transcoder(layer).d_sae
 
-    def encode(self, layer: int, x: Float[Tensor, "pos d_in"]) -> Firings:
+    def encode(self, layer: int, x: Float[Tensor, "pos d_in"]) -> LayerFirings:
         acts = self.transcoder(layer).encode_sparse(x)
         positions, slots = (acts.values > 0).nonzero(as_tuple=True)
-        return Firings(positions, acts.indices[positions, slots].long(), acts.values[positions, slots])
+        return LayerFirings(positions, acts.indices[positions, slots].long(), acts.values[positions, slots])
 
     def encoder_rows(self, layer: int, latents: Int64[Tensor, " n"]) -> Float[Tensor, "n d_in"]:
         return self.transcoder(layer).W_enc[:, latents].T
@@ -271,10 +271,10 @@ class CrossLayerSet(TranscoderSet):
     def d_sae(self, layer: int) -> int:
         return self.clt.d_sae
 
-    def encode(self, layer: int, x: Float[Tensor, "pos d_in"]) -> Firings:
+    def encode(self, layer: int, x: Float[Tensor, "pos d_in"]) -> LayerFirings:
         acts = self.clt.encode_layer(self._known(layer), x.to(self.clt.W_enc[layer].dtype))
         positions, latents = acts.nonzero(as_tuple=True)
-        return Firings(positions, latents, acts[positions, latents])
+        return LayerFirings(positions, latents, acts[positions, latents])
 
     def encoder_rows(self, layer: int, latents: Int64[Tensor, " n"]) -> Float[Tensor, "n d_in"]:
         return self.clt.W_enc[self._known(layer)][:, latents].T

@@ -54,7 +54,7 @@ from saes.kinds.config import CrossLayerConfig, SAEConfig, TranscoderConfig, set
 from saes.kinds.transcoder import Transcoder
 from saes.sets.set import (
     CrossLayerSet,
-    Firings,
+    LayerFirings,
     PerLayerSet,
     SetConfig,
     TranscoderSet,
@@ -63,10 +63,11 @@ from saes.sets.set import (
     write_layer,
 )
 from saes.sets.stored import SetScores, StoredSet, TrainedSetSettings, layer_scores
-from saes.training.config import Plan, TrainConfig, plan
-from saes.training.data import Layers, Position, Source, Together, TrainingBatch, training_batches
-from saes.training.reconstruction import DocumentsOfRows, Sums
-from saes.training.run import Job, Metrics, Run, read_together
+from saes.training.config import TrainConfig, TrainingPlan, plan
+from saes.training.data import Layers, Position, RowSource, Together, TrainingBatch, training_batches
+from saes.training.health import Metrics
+from saes.training.reconstruction import DocumentsOfRows, ReconstructionSums
+from saes.training.run import Job, TrainingProcess, read_together
 from saes.training.stored import Reconstruction, TrainingRun
 from saes.training.train import advance
 
@@ -90,13 +91,13 @@ def evaluate_layers(
 
     Raises `ConfigError` when nothing is held out, `UnknownNameError` when a hook point was not recorded.
     """
-    sources = [Source(recording, sae_set.hook_point(n), target=sae_set.hook_point_out(n)) for n in sae_set.layers]
-    sums = {layer: Sums(sae_set.d_sae(layer), seed) for layer in sae_set.layers}
+    sources = [RowSource(recording, sae_set.hook_point(n), target=sae_set.hook_point_out(n)) for n in sae_set.layers]
+    sums = {layer: ReconstructionSums(sae_set.d_sae(layer), seed) for layer in sae_set.layers}
     documents = DocumentsOfRows(recording)
     for rows in Together(sources).sequential(batch_size, split="heldout", heldout_fraction=heldout_fraction):
         if not len(rows[0].rows):
             continue
-        pass_, document = Prediction(sae_set), documents(rows[0].rows)
+        pass_, document = SetPrediction(sae_set), documents(rows[0].rows)
         for layer, batch in zip(sae_set.layers, rows, strict=True):
             firings, recons = pass_.read(layer, batch.x), pass_.predict(layer)
             active = torch.bincount(firings.positions, minlength=len(batch.x))
@@ -109,15 +110,15 @@ def evaluate_layers(
     return {layer: total.result() for layer, total in sums.items()}
 
 
-class Prediction:
+class SetPrediction:
     """One pass of the replacement model: inputs of all layers so far, and the outputs that the set predicts."""
 
     def __init__(self, sae_set: TranscoderSet):
         self.found = sae_set
         self._inputs: dict[int, Tensor] = {}
-        self._firings: dict[int, Firings] = {}
+        self._firings: dict[int, LayerFirings] = {}
 
-    def read(self, layer: int, x: Tensor) -> Firings:
+    def read(self, layer: int, x: Tensor) -> LayerFirings:
         """Encode the input `[n, d_in]` of a layer."""
         self._inputs[layer] = x
         self._firings[layer] = self.found.encode(layer, x)
@@ -179,7 +180,7 @@ def evaluate_in_model(
 
 def splice_all(sae_set: TranscoderSet, text: Tensor) -> Hooks:
     """Return hooks that replace the MLP outputs of all layers of a set at the positions `text [batch, pos]`."""
-    pass_, hooks = Prediction(sae_set), []
+    pass_, hooks = SetPrediction(sae_set), []
 
     def reads(layer: int) -> Callable[..., None]:
         def hook(value: Tensor, hook: Any = None) -> None:
@@ -358,10 +359,10 @@ class _Training:
         self.device, self.spread, self.ranks = device, spread, spread.ranks
         self.how: dict[str, Any] = {"reads": set_config.reads, "writes": set_config.writes, "about": set_config.about}
 
-    def source(self, layer: int) -> Source:
+    def source(self, layer: int) -> RowSource:
         """Return the sites of one layer."""
         point = f"blocks.{layer}."
-        return Source(self.recording, point + self.about.reads, target=point + self.about.writes)
+        return RowSource(self.recording, point + self.about.reads, target=point + self.about.writes)
 
     def write(self, sae_set: TranscoderSet, untrained: TranscoderSet, logs: dict[str, str], run: TrainingRun) -> None:
         """Score the set, write its files and finish the artefact; `logs` by their folder in `runs`."""
@@ -405,7 +406,7 @@ class _Training:
         options: dict[str, Any] = {"seed": self.train.seed, "threads": torch.get_num_threads(), "draft": self.draft}
         save_artefact(stored, self.draft.folder, parents=parents, **options)
 
-    def run_of(self, plan: Plan, seconds: float) -> TrainingRun:
+    def run_of(self, plan: TrainingPlan, seconds: float) -> TrainingRun:
         """Return length and speed of a training of `seconds`."""
         tokens = plan.n_steps * plan.batch_size
         speed = round(tokens / max(seconds, 1e-9))
@@ -437,12 +438,12 @@ class _PerLayer(_Training):
             self.sources = {layer: self.source(layer) for layer in self.about.layers}
             self._first: dict[int, TrainingBatch] = {}
         buffers, folder = Buffers(), self.draft.path / RUNS
-        self.runs: dict[int, Run] = {}
+        self.runs: dict[int, TrainingProcess] = {}
         for layer, source in self.sources.items():
             config = transcoder_config(self.config, str(source.outputs[0].hook_point), skip=self.skip)
             job = Job(sae=config, train=self.train, folder=folder / f"layer_{layer}")
             placement: dict[str, Any] = {"device": self.device, "spread": self.spread, "buffers": buffers}
-            self.runs[layer] = Run(source, job, first_batch=partial(self.first_batch, layer), **placement)
+            self.runs[layer] = TrainingProcess(source, job, first_batch=partial(self.first_batch, layer), **placement)
 
     def first_batch(self, layer: int) -> TrainingBatch:
         """Return the first batch of a layer; those of all layers are read together, once."""
@@ -482,7 +483,7 @@ class _PerLayer(_Training):
                 samples.append(batch.x)
         return by_layer
 
-    def _transcoder(self, run: Run, state: RunState, samples: list[Tensor]) -> Transcoder:
+    def _transcoder(self, run: TrainingProcess, state: RunState, samples: list[Tensor]) -> Transcoder:
         transcoder = run.trained(state, (x.float() for x in samples))
         assert isinstance(transcoder, Transcoder)
         return transcoder
@@ -501,7 +502,7 @@ class _CrossLayer(_Training):
         config = replace(self.config, skip=self.skip)
         assert isinstance(config, CrossLayerConfig)
         job = Job(sae=config, train=self.train, folder=self.draft.path / RUNS / ALL)
-        self.run = Run(source, job, device=self.device, spread=self.spread)
+        self.run = TrainingProcess(source, job, device=self.device, spread=self.spread)
 
     def advance(self) -> Generator[tuple[int, Metrics], None, None]:
         """Take all steps."""

@@ -10,7 +10,7 @@ from page_text import text_of
 
 from dashboard.components.tokens import token_strip
 from dashboard.data import features as view
-from dashboard.feature.examples import READING, SNIPPET, listed
+from dashboard.feature._examples import READING, SNIPPET, listed
 from dashboard.figures.saes import filled_bins
 from interp.errors import MismatchError, MissingError
 from interp.recording.record import record

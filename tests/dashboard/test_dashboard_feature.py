@@ -71,14 +71,14 @@ def test_no_verdict_without_a_null():
 
 
 def test_next_and_previous_follow_the_filter_and_the_order(workspace):
-    query = view.Query(density_low=1e-3, density_high=0.2, sort="density", descending=True)
+    query = view.ListQuery(density_low=1e-3, density_high=0.2, sort="density", descending=True)
     shown = [row["feature"] for row in view.listing(workspace, "demo", query, 0, 200).rows]
     assert view.step(workspace, "demo", query, shown[4], 1) == shown[5]
     assert view.step(workspace, "demo", query, shown[4], -1) == shown[3]
     assert view.step(workspace, "demo", query, shown[0], -1) == shown[0]  # the end of the list
     hidden = next(i for i in range(240) if i not in shown)
     assert view.step(workspace, "demo", query, hidden, 1) == shown[0]
-    plain = view.Query()
+    plain = view.ListQuery()
     assert [view.step(workspace, "demo", plain, at, by) for at, by in ((7, 1), (7, -1), (239, 1), (0, -1))] == [
         *(8, 6, 239, 0)
     ]

@@ -23,7 +23,7 @@ from dashboard.figures.circuits import (
 from dashboard.figures.heads import LENS_LABELLED, attention_pattern, head_scores, logit_lens
 from dashboard.figures.saes import activation_histogram
 from dashboard.figures.theme import DARK, LIGHT, escape, theme, visible
-from interp.circuits.found_circuit import CurvePoint, ScoredEdge
+from interp.circuits.found_circuit import FaithfulnessPoint, ScoredEdge
 from interp.circuits.head_scores import HeadScore
 from interp.circuits.induction_circuit import ComposedPair
 from interp.patching.patching_map import AblationEffect, Patch
@@ -147,7 +147,7 @@ def test_head_map_puts_scores_where_the_heads_are_and_marks_what_was_found():
 
 
 CURVE = [
-    CurvePoint(
+    FaithfulnessPoint(
         fraction=f, n_edges=round(900 * f), faithfulness=y, signed=math.nan, random=0.1 * y, random_low=0.0,
         random_high=0.2,
     )

@@ -23,7 +23,7 @@ from interp.geometry.sweeps import RotationSweep
 from interp.geometry.word_geometry import WordGeometry
 from interp.patching.patching_map import AblationEffect
 from interp.statistics import Interval
-from interp.tracing.influence import Scores
+from interp.tracing._influence import GraphScores
 from interp.workspace import Workspace
 from saes.evaluation.evaluation import ConceptScore, ConceptScores
 
@@ -67,7 +67,7 @@ def graph(
         SCORES["effects"], spearman=Interval(correlation, low, 1.0), direct_spearman=Interval(direct, 0.0, 0.9),
         nodes=nodes, predicted=numbers, measured=numbers,
     )  # fmt: skip
-    scores = {"scores": Scores(0.5, 0.9), "untrained": Scores(untrained, 0.5), "effects": effects}
+    scores = {"scores": GraphScores(0.5, 0.9), "untrained": GraphScores(untrained, 0.5), "effects": effects}
     write_graph(workspace, name, scores=scores)
 
 

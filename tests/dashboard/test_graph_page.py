@@ -15,9 +15,9 @@ from page_text import text_of
 from visit import ERROR, Visitor
 
 from dashboard.app import create_app
-from dashboard.components.pages import Context, artefact_href, graph_href, trace_href
+from dashboard.components.pages import PageSources, artefact_href, graph_href, trace_href
 from dashboard.data import features as features
-from dashboard.graph import data
+from dashboard.graph import _data
 from dashboard.graph import page as tracing
 from dashboard.graph.page import effects, header, over_words, scores
 from dashboard.live import LiveModel
@@ -162,19 +162,19 @@ def test_flows_over_the_words_of_a_template_stand_beside_what_chance_gives(own):
 def test_a_latent_leads_to_the_features_table_of_its_layer(own):
     children = {"transcoders/set": "00" * 32}
     copied(own, "demo", "set-3", parents=children, dictionary="transcoders:set:3", hook_point="blocks.3.mlp.hook_in")
-    graph = data.choose(own, "capital")
-    assert data.feature_tables(own, graph) == {3: "set-3"}
+    graph = _data.choose(own, "capital")
+    assert _data.feature_tables(own, graph) == {3: "set-3"}
     layers = {3: "/feature/set-3/", 2: None}
     for layer, expected in layers.items():
         number = next(i for i, node in enumerate(graph.nodes) if node.kind == "feature" and node.layer == layer)
         node = graph.nodes[number]
-        found = data.describe(own, graph, number)
+        found = _data.describe(own, graph, number)
         assert found["href"] == (expected and f"{expected}{node.index}")
-    assert data.describe(own, graph, 0)["href"] is None  # a token
+    assert _data.describe(own, graph, 0)["href"] is None  # a token
 
 
 def test_a_feature_leads_to_the_graphs_whose_pruned_part_holds_it(own):
-    nodes = [node for node in data.choose(own, "capital").nodes if node.kind == "feature"]
+    nodes = [node for node in _data.choose(own, "capital").nodes if node.kind == "feature"]
     kept = next(node for node in nodes if node.kept)
     name = f"set-{kept.layer}"
     hook_point = f"blocks.{kept.layer}.mlp.hook_in"
@@ -190,8 +190,8 @@ def test_a_feature_leads_to_the_graphs_whose_pruned_part_holds_it(own):
 def test_labels_of_a_table_fill_in_those_that_the_graph_lacks(own):
     copied(own, "demo", "neurons-2", dictionary="neurons:blocks.2.mlp.hook_post")
     write_graph(own, "neurons", dictionary="neurons", n_features=400, n_layers=6)
-    graph = data.choose(own, "neurons")
-    found = data.content(own, graph)
+    graph = _data.choose(own, "neurons")
+    found = _data.content(own, graph)
     known = features.labels(own, "neurons-2", list(range(200)))
     bare = [
         i for i, node in enumerate(graph.nodes)
@@ -288,18 +288,18 @@ def test_a_damaged_graph_is_one_sentence(own, change):
     held["summary"] |= change
     write_json(path, held)
     with pytest.raises(CorruptError, match=f"summary: {next(iter(change))}"):
-        data.choose(own, "capital")
+        _data.choose(own, "capital")
     page = Visitor(create_app(own, live=FakeLive())).open("/graph/capital")
     assert ERROR in page
     assert f"summary: {next(iter(change))}" in page
 
 
 def test_numbers_that_are_not_finite_are_refused(own):
-    found = data.choose(own, "capital")
+    found = _data.choose(own, "capital")
     first, *others = found.nodes
     spoilt = found.with_parts(nodes=[replace(first, activation=np.nan), *others])
     with pytest.raises(CorruptError, match="not finite"):
-        data.content(own, spoilt)
+        _data.content(own, spoilt)
 
 
 def test_without_a_graph_the_page_says_what_one_is_and_the_command(workspace):
@@ -324,7 +324,7 @@ def test_the_form_takes_the_prompt_along_and_shows_three_fields(own, queue):
     assert all(f"graph-trace-{name}" in shown for name in ("prompt", "target", "size"))
     assert all(f"graph-trace-{name}" in folded for name in ("contrast", "model", "set", "chat"))
     assert "graph-trace" not in Visitor(create_app(own, live=FakeLive())).open("/graph"), "nothing runs here"
-    [made] = tracing.trace_form(Context(own, FakeLive(), queue), {}, opened=False)
+    [made] = tracing.trace_form(PageSources(own, FakeLive(), queue), {}, opened=False)
     assert made.open is False
 
 

@@ -29,7 +29,7 @@ from dashboard.components.pages import (
 )
 from dashboard.data.features import one, unlabelled
 from dashboard.feature.page import ask_for, ask_for_list
-from dashboard.queue import Report, Run, RunQueue, how_far
+from dashboard.queue import QueuedRun, Report, RunQueue, how_far
 from dashboard.runs.page import PAGE, check_unused, entered
 from interp.artifacts import Draft, save_artefact, write_json
 from interp.errors import ConfigError, ResourceError, UnknownNameError
@@ -52,7 +52,7 @@ def queue(place: Workspace):
         yield made
 
 
-def wait_until(queue: RunQueue, id: str, reached: Callable[[Run], Any], seconds: float = 120) -> Run:
+def wait_until(queue: RunQueue, id: str, reached: Callable[[QueuedRun], Any], seconds: float = 120) -> QueuedRun:
     """Wait until a run has come so far; return it."""
     end = time.monotonic() + seconds
     while not reached(run := queue.get(id)):
@@ -61,11 +61,11 @@ def wait_until(queue: RunQueue, id: str, reached: Callable[[Run], Any], seconds:
     return run
 
 
-def wait(queue: RunQueue, id: str, *states: str, seconds: float = 120) -> Run:
+def wait(queue: RunQueue, id: str, *states: str, seconds: float = 120) -> QueuedRun:
     return wait_until(queue, id, lambda run: run.state in states, seconds)
 
 
-def wait_for_progress(queue: RunQueue, id: str) -> Run:
+def wait_for_progress(queue: RunQueue, id: str) -> QueuedRun:
     run = wait_until(queue, id, lambda run: run.fraction or not run.active)
     assert run.active, run
     return run
@@ -175,7 +175,7 @@ def until(path: Path) -> tuple[str, ...]:
     return sys.executable, "-c", f"{code}time.sleep(0.05)"
 
 
-def wait_for_output(queue: RunQueue, id: str) -> Run:
+def wait_for_output(queue: RunQueue, id: str) -> QueuedRun:
     return wait_until(queue, id, lambda run: "begun" in run.log, 20)
 
 

@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from interp.atlas.labels import (
+from interp.atlas._labels import (
     Tree,
     forms_of,
     forms_of_tokens,

@@ -10,15 +10,15 @@ import pytest
 import torch
 from architectures import blank
 
+from interp.directions._variants import methods
 from interp.directions.choice import chosen_cell
 from interp.directions.choosing import Candidate, candidate, choose_steering, spread_layers
 from interp.directions.config import DirectionConfig
-from interp.directions.examples import Example, Examples, examples_of_texts, read_examples
+from interp.directions.examples import ContrastPair, ContrastPairs, examples_of_texts, read_examples
 from interp.directions.files import read_directions, read_vector, transformers_code, write_directions
 from interp.directions.making import TwoLists, make_direction
 from interp.directions.questions import neutral_text, reply_questions
 from interp.directions.sides import encode_sides, read_sides
-from interp.directions.variants import methods
 from interp.errors import ConfigError, CorruptError, MismatchError, MissingError, PromptError, UnknownNameError
 from interp.interventions.apply import intervened
 from interp.interventions.intervention import Direction, Intervention, everywhere
@@ -33,9 +33,9 @@ STARTS = ("One day", "Then he", "It was", "She said", "We saw", "The dog", "My h
           "At noon", "So they", "But I", "In May", "No one", "As if", "To be", "You and")  # fmt: skip
 ENDS = ("abc", "bca", "cab", "bac")
 PAIRS = tuple(
-    Example(prompt=f"{start} ", towards=ENDS[i % 4], away=ENDS[i % 4].upper()) for i, start in enumerate(STARTS)
+    ContrastPair(prompt=f"{start} ", towards=ENDS[i % 4], away=ENDS[i % 4].upper()) for i, start in enumerate(STARTS)
 )
-REPLIES = Examples(kind="replies", pairs=PAIRS, source="made up")
+REPLIES = ContrastPairs(kind="replies", pairs=PAIRS, source="made up")
 TEXT = ("0123456789 0123456789", "9876543210 9876543210", "1357924680 1357924680", "0246813579 0246813579")
 QUICK = DirectionConfig(strengths=(0.5, 1.0), n_random=5, n_judging=19)
 
@@ -92,7 +92,7 @@ def test_the_effect_is_that_of_a_plain_loop(planted):
         planted, [along], reply_questions(planted, REPLIES), neutral_text(planted, TEXT), config=QUICK
     )
 
-    def score(example: Example, strength: float) -> float:
+    def score(example: ContrastPair, strength: float) -> float:
         step = Intervention(
             target=Direction(hook_point=POINT, vector=along.vector, origin="planted"), amount=strength * along.unit
         )
@@ -137,14 +137,14 @@ def test_progress_counts_every_pass_and_names_the_arm(planted):
         choose_steering(*asked, config=config, progress=progress)
 
 
-def shuffled_replies(seed: int) -> Examples:
+def shuffled_replies(seed: int) -> ContrastPairs:
     """Replies drawn without a difference between the sides."""
     rng = np.random.default_rng(seed)
     words = ["".join(rng.permutation(list("abcdefgh"))) for _ in range(32)]
     pairs = tuple(
-        Example(prompt=f"{start} ", towards=words[2 * i], away=words[2 * i + 1]) for i, start in enumerate(STARTS)
+        ContrastPair(prompt=f"{start} ", towards=words[2 * i], away=words[2 * i + 1]) for i, start in enumerate(STARTS)
     )
-    return Examples(kind="replies", pairs=pairs, source="shuffled letters")
+    return ContrastPairs(kind="replies", pairs=pairs, source="shuffled letters")
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -231,11 +231,13 @@ def test_what_is_no_example_is_refused_with_its_line(tmp_path, lines, error, say
 
 
 def test_pairs_of_one_token_sequence_and_prompts_without_targets_are_refused(planted):
-    same = Examples(kind="replies", pairs=(Example(prompt="x ", towards="ab", away="abc"),) * 8, source="made up")
+    same = ContrastPairs(
+        kind="replies", pairs=(ContrastPair(prompt="x ", towards="ab", away="abc"),) * 8, source="made up"
+    )
     with pytest.raises(PromptError, match="same tokens"):
         read_sides(planted, same, [POINT])
-    prompts = Examples(
-        kind="prompts", pairs=tuple(Example(towards=f"{s} a", away=f"{s} A") for s in STARTS), source="m"
+    prompts = ContrastPairs(
+        kind="prompts", pairs=tuple(ContrastPair(towards=f"{s} a", away=f"{s} A") for s in STARTS), source="m"
     )
     with pytest.raises(ConfigError, match="name words of the answer"):
         make_direction(planted, prompts, QUICK)
@@ -324,7 +326,7 @@ def test_files_of_others_and_damaged_ones(tmp_path):
         read_directions(tmp_path / "v.safetensors")
     torch.save({"vector": torch.ones(D)}, tmp_path / "v.pt")
     assert read_vector(tmp_path / "v.pt", POINT)[0].shape == (D,)
-    torch.save({"vector": Example(towards="a", away="b")}, tmp_path / "code.pt")
+    torch.save({"vector": ContrastPair(towards="a", away="b")}, tmp_path / "code.pt")
     with pytest.raises(CorruptError, match="tensors only"):
         read_vector(tmp_path / "code.pt", POINT)
     (tmp_path / "v.gguf").write_bytes(b"GGUF" + bytes(40))

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.signal import lfilter
 
 from interp.errors import ConfigError, NonFiniteError
-from interp.studies.transitions import find_transition, first_at, walk_p_value
+from interp.studies._transitions import find_transition, first_at, walk_p_value
 
 STEPS = np.arange(0, 1500, 25)
 

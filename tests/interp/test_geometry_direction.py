@@ -11,14 +11,14 @@ from interp.directions.meaning import measure_direction, read_tokens
 from interp.directions.named import NamedDirection, direction_of_file, direction_of_words
 from interp.errors import ConfigError, CorruptError, MismatchError, MissingError, NonFiniteError, UnknownNameError
 from interp.geometry.separation import words_along
-from interp.geometry.words import Concept, WordActivations
+from interp.geometry.words import WordActivations, WordList
 from interp.models.loading import load_model
 from interp.models.small import SmallConfig
 
 PLACE, D, N_SENTENCES = "blocks.0.hook_resid_post", 48, 4
 SENTENCES = ("x {word}", "so {word}", "and {word}", "it is {word}")
-CAPITALS = Concept(name="capitals", words=tuple(string.ascii_uppercase), cyclic=False)
-SMALL = Concept(name="small letters", words=tuple(string.ascii_lowercase), cyclic=False)
+CAPITALS = WordList(name="capitals", words=tuple(string.ascii_uppercase), cyclic=False)
+SMALL = WordList(name="small letters", words=tuple(string.ascii_lowercase), cyclic=False)
 
 
 def made_up(name: str, points: np.ndarray, *, seed: int = 0) -> WordActivations:
@@ -28,7 +28,7 @@ def made_up(name: str, points: np.ndarray, *, seed: int = 0) -> WordActivations:
     n = len(points)
     words = tuple(f"{name}{i}" for i in range(n))
     return WordActivations(
-        concept=Concept(name=name, words=words, cyclic=False), sentences=SENTENCES, hook_points=(PLACE,),
+        concept=WordList(name=name, words=words, cyclic=False), sentences=SENTENCES, hook_points=(PLACE,),
         values={PLACE: values.astype(np.float32)}, n_tokens=(1,) * n, last_tokens=tuple(range(n)), prefix=(),
     )  # fmt: skip
 

@@ -6,15 +6,15 @@ import torch
 from architectures import blank
 
 from interp.errors import ConfigError, MismatchError, NonFiniteError, PromptError, UnknownNameError
+from interp.geometry._steering import choose_strength, sweep_strengths
 from interp.geometry.report import layer_after, measure_concepts, rotate_words, turning_sense
 from interp.geometry.shapes import find_shapes, fit_plane
-from interp.geometry.steering import choose_strength, sweep_strengths
 from interp.geometry.sweeps import RotationSweep
-from interp.geometry.words import CONCEPTS, Concept, WordActivations, find_concepts, own_concept, read_words, with_word
+from interp.geometry.words import CONCEPTS, WordActivations, WordList, find_concepts, own_concept, read_words, with_word
 from interp.models.adapter import run_with_cache
 
 PLACE = "blocks.0.hook_resid_post"
-NOTES = Concept(name="notes", words=tuple("ABCDEFG"), cyclic=True, successors=("x {word} ", "then {word} "))
+NOTES = WordList(name="notes", words=tuple("ABCDEFG"), cyclic=True, successors=("x {word} ", "then {word} "))
 SENTENCES = ("x {word}", "so {word}", "and {word}", "it is {word}")
 
 
@@ -92,7 +92,7 @@ def test_a_planted_circle_is_one_and_an_untrained_model_has_none(on_a_circle, ti
     assert shape.verdict == "circle"
     assert shape.order.p_circular == pytest.approx(1 / 360)
     assert shape.cluster is None
-    months = Concept(name="letters", words=tuple("ABCDEFGHIJKL"), cyclic=True)
+    months = WordList(name="letters", words=tuple("ABCDEFGHIJKL"), cyclic=True)
     words = read_words(tiny_model, months, sentences=SENTENCES)
     assert find_shapes({"letters": words}, n_draws=500)["letters"].verdict == "nothing"
 
@@ -290,7 +290,7 @@ def test_bad_lists_are_refused():
     with pytest.raises(ConfigError, match="three"):
         own_concept("short", ["a", "b"], cyclic=False)
     with pytest.raises(ConfigError, match="once"):
-        Concept(name="mute", words=("a", "b", "c"), cyclic=True, successors=("what comes next?",))
+        WordList(name="mute", words=("a", "b", "c"), cyclic=True, successors=("what comes next?",))
     assert len(find_concepts([])) == len(CONCEPTS) == 7
 
 
@@ -346,7 +346,7 @@ def test_smollm2_weekdays_have_an_order_that_seven_items_cannot_close(smollm2):
 def invented(name, values, *, cyclic=True):
     """Words of `values [n_sentences, n_words, d]` by hook point, as a model would have been read."""
     n = next(iter(values.values())).shape[1]
-    concept = Concept(name=name, words=tuple(f"{name}{i}" for i in range(n)), cyclic=cyclic)
+    concept = WordList(name=name, words=tuple(f"{name}{i}" for i in range(n)), cyclic=cyclic)
     return WordActivations(
         concept=concept, sentences=SENTENCES, hook_points=tuple(values), values=values, n_tokens=(1,) * n,
         last_tokens=tuple(range(n)), prefix=None,

@@ -5,13 +5,13 @@ import pytest
 import torch
 
 from interp.artifacts import as_json
-from interp.circuits.config import InductionConfig
-from interp.circuits.induction import find_induction_circuit
-from interp.circuits.induction_measure import (
+from interp.circuits._induction_measure import (
     DirectEdges,
     direct_logit_changes,
     draw_induction_prompts,
 )
+from interp.circuits.config import InductionConfig
+from interp.circuits.induction import find_induction_circuit
 from interp.errors import ConfigError
 from interp.models.adapter import run_with_cache, untrained_model
 from interp.models.passes import storing_hook

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from interp.circuits._edge_runs import Bench, collect, minus, outputs
 from interp.circuits.attribution import attribute
 from interp.circuits.circuit import edge_text
 from interp.circuits.config import EvaluationConfig, FindConfig, InductionConfig
-from interp.circuits.edge_runs import Bench, collect, minus, outputs
 from interp.circuits.find import find_circuit
 from interp.circuits.graph import Graph
 from interp.circuits.head_kinds import score_heads

@@ -20,6 +20,7 @@ from tuned_pair import (
     trained,
 )
 
+from interp.changes._representations import hsic_left_out, representation_changes, stream
 from interp.changes.components import check_comparable, components, head_units, rounded, units, upper_bound, written
 from interp.changes.report import (
     directions_for,
@@ -29,7 +30,6 @@ from interp.changes.report import (
     weight_changes,
     what_changed,
 )
-from interp.changes.representations import hsic_left_out, representation_changes, stream
 from interp.changes.transplant import log_prob_of, log_prob_of_answers, transplants
 from interp.errors import MismatchError, NonFiniteError, UnknownNameError, UsageError
 from interp.geometry.similarity import cka, hsic

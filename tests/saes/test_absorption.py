@@ -8,7 +8,7 @@ from planted import HOOK, write_recording
 from interp.errors import ConfigError, MismatchError
 from interp.results import cell
 from saes.evaluation.absorption import (
-    Examples,
+    ClassedActivations,
     absorption_of,
     first_letters,
     main_latents,
@@ -33,7 +33,7 @@ def children(label: int) -> range:
     return range(CLASSES + label * CHILDREN, CLASSES + (label + 1) * CHILDREN)
 
 
-def hierarchy(share: float, *, n: int = 5000, seed: int = 0) -> tuple[Examples, np.ndarray, torch.Tensor]:
+def hierarchy(share: float, *, n: int = 5000, seed: int = 0) -> tuple[ClassedActivations, np.ndarray, torch.Tensor]:
     """Rows of one class each; on `share` of them one of the class's children is on too, and is the row's group.
 
     Also whether a row has a child, and the orthonormal directions `[N, N]`.
@@ -49,7 +49,7 @@ def hierarchy(share: float, *, n: int = 5000, seed: int = 0) -> tuple[Examples, 
     directions = torch.linalg.qr(torch.from_numpy(rng.normal(size=(N, N))).float()).Q
     group = np.where(has, which, N + np.arange(n) // 3)
     x = on @ directions + 0.002 * torch.from_numpy(rng.normal(size=(n, N))).float() + 0.3
-    return Examples(x, label, group, [f"class {i}" for i in range(CLASSES)]), has, directions
+    return ClassedActivations(x, label, group, [f"class {i}" for i in range(CLASSES)]), has, directions
 
 
 def dictionary(directions: torch.Tensor, taken: float) -> ReLUSAE:

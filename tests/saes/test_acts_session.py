@@ -11,7 +11,7 @@ from interp.models.adapter import weight_hash
 from interp.models.loading import load_model
 from interp.workspace import Workspace
 from saes.acts import session
-from saes.acts.session import Pace, Session
+from saes.acts.session import Session, TokenPace
 from saes.kinds.base import SAEMetadata, Weights
 from saes.kinds.topk import TopKSAE
 
@@ -50,7 +50,7 @@ def test_each_model_and_kind_of_pass_has_its_own_pace(monkeypatch):
     """Ten tokens take 1 s in one model, 4 s in the other, and 20 s with gradients: no price is that of another."""
     clock = [0.0]
     monkeypatch.setattr(session.time, "perf_counter", lambda: clock[0])
-    pace, seen = Pace(), []
+    pace, seen = TokenPace(), []
     small, large, backward = (
         Price({"the feature": 1, "random directions": 4}, 10, model, passes)
         for model, passes in (("small", "steer"), ("large", "steer"), ("small", "patch"))

@@ -19,7 +19,7 @@ from saes.evaluation.crosscoder_latents import compare_models
 from saes.evaluation.matching import match_features
 from saes.evaluation.probing import ProbingConfig, planted_tasks, probe
 from saes.evaluation.synthetic import HOOK_POINT, SyntheticConfig, SyntheticData, measure_recovery, write_synthetic
-from saes.explain.contexts import window_maxima
+from saes.explain._contexts import window_maxima
 from saes.features.firings import Encoded, collect_together
 from saes.features.sources import NeuronBasis
 from saes.kinds.base import SAEMetadata, TopK, Weights

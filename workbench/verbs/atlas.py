@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 from interp.atlas.vector_map import MapSettings
 from interp.errors import ConfigError
 from interp.options import Argument, AtlasName, AtlasSourceName, Cells, HookPoint
-from workbench.analysis import Analysis, Run
+from workbench.analysis import Analysis, AnalysisRun
 from workbench.terminal import Heading, RunsModel, Seeded, Threaded, settings_of, slug
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class Atlas(MapSettings, Seeded, Threaded, RunsModel, Analysis["VectorMap"]):
     def default_name(self) -> str:
         return f"{slug(self.source)}-on-{self.onto}" if self.onto else slug(self.source)
 
-    def measure(self, run: Run) -> "VectorMap":
+    def measure(self, run: AnalysisRun) -> "VectorMap":
         from interp.atlas.build import build_atlas, build_series, extend_atlas
         from interp.atlas.vector_map import VectorMap
         from workbench.opening import open_atlas_source, open_mapped_source, with_readout

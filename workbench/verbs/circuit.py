@@ -19,7 +19,7 @@ from interp.options import Argument, Derived, Means, ModelName, SAEName, TaskNam
 from interp.patching.patching_map import MetricName
 from interp.progress import reported
 from saes.circuits.feature_circuit import AttributionConfig, FeatureCircuitConfig
-from workbench.analysis import Analysis, Run
+from workbench.analysis import Analysis, AnalysisRun
 from workbench.terminal import (
     AppliesDictionary,
     Heading,
@@ -41,14 +41,14 @@ if TYPE_CHECKING:
     from interp.patching.task import Task
     from interp.tracing.graph import AttributionGraph
     from interp.workspace import Workspace
-    from saes.circuits.feature_circuit import FeatureCircuit as FoundFeatures
+    from saes.circuits.feature_circuit import FeatureCircuit
 
 HEADING = Heading.CIRCUITS
 
 
 @dataclass(frozen=True, kw_only=True)
-class FeatureCircuit(
-    FeatureCircuitConfig, AttributionConfig, AppliesDictionary, Threaded, RunsModel, Analysis["FoundFeatures"]
+class FindFeatureCircuit(
+    FeatureCircuitConfig, AttributionConfig, AppliesDictionary, Threaded, RunsModel, Analysis["FeatureCircuit"]
 ):
     """Find a task's circuit in the features of several SAEs.
 
@@ -82,7 +82,7 @@ class FeatureCircuit(
 
         return slug(f"{task_name(self.task)}-features-{'-'.join(self.saes)}")
 
-    def measure(self, run: Run) -> "FoundFeatures":
+    def measure(self, run: AnalysisRun) -> "FeatureCircuit":
         from saes.circuits.find import find_feature_circuit
         from workbench.opening import feature_table, open_task, unseen_positions
 
@@ -154,7 +154,7 @@ class Find(FindConfig, EvaluationConfig, Threaded, RunsModel, Analysis["EdgeCirc
 
         return slug(f"{task_name(self.task)}-{self.model}")
 
-    def measure(self, run: Run) -> "EdgeCircuit":
+    def measure(self, run: AnalysisRun) -> "EdgeCircuit":
         from interp.circuits.find import find_circuit
 
         config = settings_of(self, FindConfig, evaluation=settings_of(self, EvaluationConfig, ablation=None))
@@ -215,7 +215,7 @@ class Induction(InductionConfig, Threaded, RunsModel, Analysis["InductionCircuit
     def default_name(self) -> str:
         return f"induction-{slug(self.model)}"
 
-    def measure(self, run: Run) -> "InductionCircuit":
+    def measure(self, run: AnalysisRun) -> "InductionCircuit":
         from interp.circuits.induction import find_induction_circuit
 
         model = run.model(self.model)

@@ -16,7 +16,7 @@ from interp.models.hooked import HookedModel
 from interp.nulls import DRAWS
 from interp.options import Argument, Corpus, HookPoint, Means, ModelName, RecordingName, SAEName
 from saes.training.stored import StoredSAE, TrainedSettings
-from workbench.analysis import Analysis, Run
+from workbench.analysis import Analysis, AnalysisRun
 from workbench.terminal import AppliesDictionary, Heading, OnDevice, RunsModel, Seeded, Threaded, short_spec, slug
 from workbench.verbs.evaluate import Probes, run_probes
 
@@ -68,7 +68,7 @@ class CompareSAEs(Probes, AppliesDictionary, Threaded, RunsModel, Analysis["SAEC
     def default_name(self) -> str:
         return slug("compare-" + "-".join(self.saes))
 
-    def measure(self, run: Run) -> "SAEComparison":
+    def measure(self, run: AnalysisRun) -> "SAEComparison":
         from saes.evaluation.compare import compare
         from saes.evaluation.synthetic import read_synthetic
 
@@ -115,7 +115,7 @@ class CompareSAEs(Probes, AppliesDictionary, Threaded, RunsModel, Analysis["SAEC
             matches=_match_table(matched) if matched else None,
         )
 
-    def matched(self, run: Run, saes: "dict[str, SAE]") -> "dict[str, SharedFeatures]":
+    def matched(self, run: AnalysisRun, saes: "dict[str, SAE]") -> "dict[str, SharedFeatures]":
         """Return for every pair of SAEs, `"one, two"`, the features they share."""
         from saes.evaluation.matching import match_features
 
@@ -185,7 +185,7 @@ class CompareSizes(Seeded, Analysis["SizeLaw"]):
     def default_name(self) -> str:
         return slug("-".join(["sizes", *filter(None, (self.recording, self.hook_point)), self.kind]))
 
-    def measure(self, run: Run) -> "SizeLaw":
+    def measure(self, run: AnalysisRun) -> "SizeLaw":
         import numpy as np
 
         from saes.evaluation.scaling import fit_scaling, runs_of
@@ -225,7 +225,7 @@ class CompareLatents(Threaded, OnDevice, Analysis["LatentComparison"]):
     def default_name(self) -> str:
         return slug(f"latents-{self.crosscoder}")
 
-    def measure(self, run: Run) -> "LatentComparison":
+    def measure(self, run: AnalysisRun) -> "LatentComparison":
         from saes.evaluation.crosscoder_latents import compare_models
         from saes.kinds.crosscoder import CrosscoderSAE
 
@@ -286,7 +286,7 @@ class CompareModels(Seeded, Threaded, RunsModel, Analysis["ModelComparison"]):
     def default_name(self) -> str:
         return slug(f"models-{short_spec(self.base)}-{short_spec(self.tuned)}")
 
-    def measure(self, run: Run) -> "ModelComparison":
+    def measure(self, run: AnalysisRun) -> "ModelComparison":
         from interp.changes.report import what_changed
         from interp.text.corpora import open_corpus
 
@@ -304,7 +304,7 @@ class CompareModels(Seeded, Threaded, RunsModel, Analysis["ModelComparison"]):
                 seed=self.seed, progress=progress,
             )  # fmt: skip
 
-    def _dictionaries(self, run: Run) -> "dict[str, SAE]":
+    def _dictionaries(self, run: AnalysisRun) -> "dict[str, SAE]":
         """Return the newest SAE of the base that reads one hook point, by its key; empty where there is none."""
         for stored in run.workspace.values(StoredSAE):
             if getattr(stored.settings, "weight_hash", "") == run.weight_hash(self.base):

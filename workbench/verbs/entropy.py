@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from interp.options import BASIC, Count, RecordingName
-from workbench.analysis import Analysis, Run
+from workbench.analysis import Analysis, AnalysisRun
 from workbench.terminal import Argument, Heading, RunsModel, Seeded, Threaded
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class Entropy(Seeded, Threaded, RunsModel, Analysis["AttentionEntropy"]):
     contexts: Annotated[Count, BASIC] = 64
     """Contexts to read, from the first on."""
 
-    def measure(self, run: Run) -> "AttentionEntropy":
+    def measure(self, run: AnalysisRun) -> "AttentionEntropy":
         from interp.circuits.attention_entropy import measure_entropy
 
         recording = run.recording(self.recording)

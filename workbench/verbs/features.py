@@ -20,7 +20,7 @@ from interp.options import Argument, DictionaryName, FeaturesName, HookPoint, Me
 from saes.features import schema
 from saes.features.proof import ProofConfig
 from saes.features.schema import N_EXAMPLES, NEURONS
-from workbench.analysis import Analysis, Resumable, Run
+from workbench.analysis import Analysis, AnalysisRun, Resumable
 from workbench.terminal import (
     AppliesDictionary,
     Heading,
@@ -50,7 +50,7 @@ HEADING = Heading.FEATURES
 
 
 @dataclass(frozen=True, kw_only=True)
-class Features(Seeded, AppliesDictionary, Threaded, RunsModel, Analysis[schema.Features]):
+class DescribeFeatures(Seeded, AppliesDictionary, Threaded, RunsModel, Analysis[schema.Features]):
     """Describe every feature: statistics, examples, effects and labels.
 
     Example: workbench features my-sae
@@ -95,7 +95,7 @@ class Features(Seeded, AppliesDictionary, Threaded, RunsModel, Analysis[schema.F
         if self.set is None:  # a set has a folder for each layer
             super().check_free(*folders)
 
-    def measure(self, run: Run) -> list[schema.Features]:
+    def measure(self, run: AnalysisRun) -> list[schema.Features]:
         from saes.features.build import build_features
 
         if self.dictionary is None:
@@ -107,7 +107,7 @@ class Features(Seeded, AppliesDictionary, Threaded, RunsModel, Analysis[schema.F
         with run.progress("features", "tokens") as progress:
             return [build_features(dictionary, chosen.recording, model, run.folder, progress=progress, **options)]
 
-    def _of_set(self, run: Run, name: str) -> list[schema.Features]:
+    def _of_set(self, run: AnalysisRun, name: str) -> list[schema.Features]:
         """Describe every layer of a set of transcoders, in one pass."""
         from saes.features.build import Described, build_together
         from saes.sets.set import KIND
@@ -135,7 +135,7 @@ class Features(Seeded, AppliesDictionary, Threaded, RunsModel, Analysis[schema.F
                 wanted, opened, model, relations=False, progress=progress, **self._settings(run, model)
             )
 
-    def _settings(self, run: Run, model: HookedModel) -> dict[str, Any]:
+    def _settings(self, run: AnalysisRun, model: HookedModel) -> dict[str, Any]:
         """Return the settings of `saes.features.build.build_together`."""
         from interp.lenses.jacobian_lens import JacobianLens
         from interp.lenses.lens import newest_lens
@@ -154,7 +154,7 @@ class Features(Seeded, AppliesDictionary, Threaded, RunsModel, Analysis[schema.F
 
 
 @dataclass(frozen=True, kw_only=True)
-class Neurons(Threaded, RunsModel, Analysis["NeuronLabels"]):
+class DescribeNeurons(Threaded, RunsModel, Analysis["NeuronLabels"]):
     """Describe the MLP neurons of all layers, to read attribution graphs in words.
 
     Example: workbench neurons my-recording
@@ -181,7 +181,7 @@ class Neurons(Threaded, RunsModel, Analysis["NeuronLabels"]):
         if min(self.window, self.prompts) < 0 or self.examples < 1:
             raise ConfigError("window and prompts must be at least 0, and examples at least 1")
 
-    def measure(self, run: Run) -> "NeuronLabels":
+    def measure(self, run: AnalysisRun) -> "NeuronLabels":
         from interp.recording.live import LiveRecording
         from saes.features.describe_neurons import describe_neurons
 
@@ -202,7 +202,7 @@ SHOWN = 5
 
 
 @dataclass(frozen=True, kw_only=True)
-class Steer(InWorkspace, Seeded, AppliesDictionary, Threaded, RunsModel):
+class SteerFeatures(InWorkspace, Seeded, AppliesDictionary, Threaded, RunsModel):
     """Continue a prompt with and without a feature steered, and steered at random.
 
     Example: workbench steer demo --feature 540 --prompt "The walls of the room were"
@@ -431,7 +431,7 @@ class Prove(ProofConfig, Seeded, AppliesDictionary, Threaded, RunsModel, Resumab
     def default_name(self) -> str:
         return slug(f"{self.features}-{self.feature}")
 
-    def measure(self, run: Run) -> "Proof":
+    def measure(self, run: AnalysisRun) -> "Proof":
         from saes.features.measure_proof import FinishedParts, prove
         from saes.features.proof import ProofSettings
 
@@ -457,7 +457,7 @@ class Prove(ProofConfig, Seeded, AppliesDictionary, Threaded, RunsModel, Resumab
             draft.discard()
             raise
 
-    def _dictionary(self, run: Run, features: schema.Features, spec: str) -> "tuple[HookedModel, Dictionary]":
+    def _dictionary(self, run: AnalysisRun, features: schema.Features, spec: str) -> "tuple[HookedModel, Dictionary]":
         """Return the model, and the SAE, neurons or layer of a set that the features describe."""
         from saes.sets.set import open_described
 

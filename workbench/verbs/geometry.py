@@ -14,7 +14,7 @@ from interp.errors import ConfigError
 from interp.geometry.points import ShapesConfig
 from interp.models.hooked import HookedModel
 from interp.options import Argument, Corpus, HookPoint, ModelName, Word
-from workbench.analysis import Analysis, Run
+from workbench.analysis import Analysis, AnalysisRun
 from workbench.terminal import Heading, ModelArgument, RunsModel, Seeded, Threaded, settings_of, slug
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Shapes(ShapesConfig, Threaded, RunsModel, Analysis["WordGeometry"]):
     cyclic: bool = False
     """Your own words are cyclic: the last is followed by the first."""
 
-    def measure(self, run: Run) -> "WordGeometry":
+    def measure(self, run: AnalysisRun) -> "WordGeometry":
         from interp.geometry.report import measure_concepts
         from interp.geometry.words import find_concepts, own_concept
 
@@ -85,7 +85,7 @@ class Space(Seeded, Threaded, RunsModel, Analysis["SpaceReport"]):
     def default_name(self) -> str:
         return slug(f"space-{self.model}")
 
-    def measure(self, run: Run) -> "SpaceReport":
+    def measure(self, run: AnalysisRun) -> "SpaceReport":
         from interp.geometry.space import measure_space
 
         model = run.model(self.model)
@@ -131,7 +131,7 @@ class CompareSpaces(Seeded, Threaded, RunsModel, Analysis["SpaceComparison"]):
     def default_name(self) -> str:
         return slug(f"compare-{'-'.join(self.models)}")
 
-    def measure(self, run: Run) -> "SpaceComparison":
+    def measure(self, run: AnalysisRun) -> "SpaceComparison":
         from interp.geometry.space import compare_spaces
 
         models = [run.model(spec) for spec in self.models]

@@ -9,7 +9,7 @@ from interp.errors import ConfigError
 from interp.lenses.jacobian_lens import JacobianLensConfig
 from interp.lenses.tuned_lens import TunedLensConfig
 from interp.options import BASIC, Corpus, Means, RecordingName
-from workbench.analysis import Analysis, Resumable, Run
+from workbench.analysis import Analysis, AnalysisRun, Resumable
 from workbench.terminal import Heading, ModelArgument, RunsModel, Threaded, say, settings_of
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class Heads(HeadScoresConfig, Threaded, RunsModel, Analysis["HeadScores"]):
 
     model: ModelArgument
 
-    def measure(self, run: Run) -> "HeadScores":
+    def measure(self, run: AnalysisRun) -> "HeadScores":
         from interp.circuits.head_kinds import score_heads
 
         config, model = settings_of(self, HeadScoresConfig), run.model(self.model)
@@ -44,7 +44,7 @@ class Heads(HeadScoresConfig, Threaded, RunsModel, Analysis["HeadScores"]):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lens(TunedLensConfig, JacobianLensConfig, Threaded, RunsModel, Resumable["TunedLens | JacobianLens"]):
+class FitLens(TunedLensConfig, JacobianLensConfig, Threaded, RunsModel, Resumable["TunedLens | JacobianLens"]):
     """Fit a lens, which decodes the residual stream of any layer into next tokens.
 
     Example: workbench lens smollm2-135m --kind jacobian --rounds 30
@@ -80,7 +80,7 @@ class Lens(TunedLensConfig, JacobianLensConfig, Threaded, RunsModel, Resumable["
     def writes(self) -> str:
         return "jacobian_lens" if self.kind == "jacobian" else "lens"
 
-    def measure(self, run: Run) -> "TunedLens | JacobianLens":
+    def measure(self, run: AnalysisRun) -> "TunedLens | JacobianLens":
         from interp.text.corpora import open_corpus
 
         if self.recording is None:
@@ -98,7 +98,7 @@ class Lens(TunedLensConfig, JacobianLensConfig, Threaded, RunsModel, Resumable["
         with run.progress("tuned lens", "steps") as progress:
             return train_tuned_lens(model, contexts, heldout, config, **options, progress=progress)
 
-    def measure_jacobian(self, run: Run) -> "JacobianLens":
+    def measure_jacobian(self, run: AnalysisRun) -> "JacobianLens":
         """Fit a Jacobian lens, or take a published one, and measure it."""
         from interp.lenses.jacobian_fit import fit_jacobian_lens, import_jacobian_lens, write_published
         from interp.lenses.lens import newest_lens
@@ -119,7 +119,7 @@ class Lens(TunedLensConfig, JacobianLensConfig, Threaded, RunsModel, Resumable["
             say(f"wrote {self.export}")
         return lens
 
-    def tokens(self, run: Run, model: "HookedModel") -> "tuple[Tensor, Tensor, str]":
+    def tokens(self, run: AnalysisRun, model: "HookedModel") -> "tuple[Tensor, Tensor, str]":
         """Return contexts to train on, held-out contexts, and their source."""
         if self.recording is None:
             jacobian = self.kind == "jacobian"

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from interp.options import Alias, Corpus, HookPoint, Means
 from interp.recording.recorded import RecordConfig
-from workbench.analysis import Resumable, Run
+from workbench.analysis import AnalysisRun, Resumable
 from workbench.terminal import Heading, ModelArgument, OnDevice, Threaded, Verb, say, settings_of
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class Record(RecordConfig, Threaded, OnDevice, Resumable["Recorded"]):
     budget_gb: float | None = None
     """Refuse to write more gigabytes than this."""
 
-    def measure(self, run: Run) -> "Recorded":
+    def measure(self, run: AnalysisRun) -> "Recorded":
         from interp.models.adapter import default_hook_point, mlp_hook_points
         from interp.models.loading import chat_template, load_model
         from interp.ranks import ALONE

@@ -13,7 +13,7 @@ from interp.models.hooked import HookedModel
 from interp.options import Argument, Derived, ModelName, SAEName
 from interp.tracing.graph import TraceConfig
 from saes.circuits.feature_circuit import AttributionConfig
-from workbench.analysis import Resumable, Run
+from workbench.analysis import AnalysisRun, Resumable
 from workbench.terminal import (
     AppliesDictionary,
     Heading,
@@ -29,13 +29,13 @@ from workbench.terminal import (
 if TYPE_CHECKING:
     from interp.tracing.graph import AttributionGraph
     from saes.circuits.attribution import FeatureAttribution
-    from saes.circuits.sites import Prompts
+    from saes.circuits.sites import MeasuredPrompts
 
 HEADING = Heading.CIRCUITS
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trace(TraceConfig, AppliesDictionary, Threaded, RunsModel, Resumable["AttributionGraph"]):
+class TracePrompt(TraceConfig, AppliesDictionary, Threaded, RunsModel, Resumable["AttributionGraph"]):
     """Trace why a model says what it says: the attribution graph of one prompt.
 
     Example: workbench trace smollm2-135m --prompt "The capital of France is" --target " Paris" --contrast " Rome"
@@ -86,7 +86,7 @@ class Trace(TraceConfig, AppliesDictionary, Threaded, RunsModel, Resumable["Attr
     def default_name(self) -> str:
         return slug(f"{self.prompt}-{self.set or 'neurons'}")
 
-    def measure(self, run: Run) -> "AttributionGraph":
+    def measure(self, run: AnalysisRun) -> "AttributionGraph":
         from interp.artifacts import Table
         from interp.models.generation import prompt_tokens
         from interp.models.loading import load_model
@@ -133,7 +133,7 @@ class Trace(TraceConfig, AppliesDictionary, Threaded, RunsModel, Resumable["Attr
             say(f"      {line}")
         return replace(graph, settings=settings, flows=Table.of(Flow, variants.rows()))
 
-    def _dictionary(self, run: Run) -> dict[str, Any]:
+    def _dictionary(self, run: AnalysisRun) -> dict[str, Any]:
         """Return the dictionary, its null and its labels."""
         if self.set is None:
             from interp.tracing.replacement import Neurons
@@ -220,18 +220,20 @@ class Attribute(AttributionConfig, InWorkspace, AppliesDictionary, Threaded, Run
             measured = dict(zip(features, alone, strict=True))
             say("\n".join(describe_attribution(attribution, name, token_texts(model, prompts), labels, measured)))
 
-    def _prompts(self, model: HookedModel) -> "Prompts":
+    def _prompts(self, model: HookedModel) -> "MeasuredPrompts":
         """Return the prompt with its answer, and print both before the long work."""
         from interp.models.adapter import token_text
         from interp.models.generation import NextToken, prompt_tokens
-        from saes.circuits.sites import Prompts
+        from saes.circuits.sites import MeasuredPrompts
 
         target = self.target
         if target is None:
             best = int(NextToken(model)(prompt_tokens(model, self.prompt, chat=self.chat)).argmax())
             target = token_text(model, best)
         try:
-            prompts = Prompts.of_text(model, self.prompt, target, self.wrong, corrupt=self.corrupt, chat=self.chat)
+            prompts = MeasuredPrompts.of_text(
+                model, self.prompt, target, self.wrong, corrupt=self.corrupt, chat=self.chat
+            )
         except PromptError as error:
             if self.target is None:
                 raise PromptError(f"the most likely token cannot be typed ({error}); name one with --target") from error
@@ -241,7 +243,7 @@ class Attribute(AttributionConfig, InWorkspace, AppliesDictionary, Threaded, Run
         return prompts
 
 
-def token_texts(model: HookedModel, prompts: "Prompts") -> list[str]:
+def token_texts(model: HookedModel, prompts: "MeasuredPrompts") -> list[str]:
     """Return the tokens of the first prompt as text."""
     from interp.models.adapter import token_strings
 

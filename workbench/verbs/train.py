@@ -11,7 +11,7 @@ from interp.options import Argument, HookPoint, Means, ModelName, RecordingName
 from saes.kinds.config import CONFIGS, SELECTIONS, CrossLayerConfig, SAEConfig, make_config
 from saes.kinds.own import own_config, own_kinds
 from saes.training.config import TrainConfig
-from workbench.analysis import Analysis, Resumable, Run
+from workbench.analysis import Analysis, AnalysisRun, Resumable
 from workbench.first_look import prose_measure
 from workbench.terminal import Heading, OnDevice, RunsModel, Threaded, first_bar, say, settings_of, slug
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from saes.kernels.spread import Spread
     from saes.sets.stored import StoredSet
     from saes.training.stored import StoredSAE
-    from saes.training.train import Tracker
+    from saes.training.tracker import Tracker
 
 
 if TYPE_CHECKING:
@@ -103,12 +103,12 @@ class Train(TrainConfig, Threaded, OnDevice, Resumable["StoredSAE | StoredSet"])
         """Return the device, and print it; nothing is trained on mps by default."""
         return super().use_device(ranks, mps=mps)
 
-    def measure(self, run: Run) -> "list[StoredSAE] | list[StoredSet]":
+    def measure(self, run: AnalysisRun) -> "list[StoredSAE] | list[StoredSet]":
         from interp.ranks import ALONE
         from saes.kernels.spread import Spread
         from saes.sets.stored import StoredSet
         from saes.training.stored import StoredSAE
-        from saes.training.train import open_tracker
+        from saes.training.tracker import open_tracker
 
         ranks = run.ranks or ALONE
         with ranks.checked():
@@ -161,7 +161,7 @@ class Train(TrainConfig, Threaded, OnDevice, Resumable["StoredSAE | StoredSet"])
                     tracker.log(job.folder.name, metrics)
 
     def _train_set(
-        self, recording: "Recording", config: SAEConfig, run: Run, tracker: "Tracker | None", spread: "Spread"
+        self, recording: "Recording", config: SAEConfig, run: AnalysisRun, tracker: "Tracker | None", spread: "Spread"
     ) -> None:
         from saes.sets.train import training
 
@@ -281,7 +281,7 @@ class Import(Threaded, RunsModel, Analysis["StoredSAE | StoredSet | AttributionG
         known = path.suffix in (".json", ".pt", ".npz", ".safetensors")
         return self.set or slug(path.stem if known or path.is_file() else path.name)
 
-    def measure(self, run: Run) -> "StoredSAE | StoredSet | AttributionGraph":
+    def measure(self, run: AnalysisRun) -> "StoredSAE | StoredSet | AttributionGraph":
         from saes.weights.importing import checkpoint_path
         from saes.weights.read import find_format
 
@@ -300,7 +300,7 @@ class Import(Threaded, RunsModel, Analysis["StoredSAE | StoredSet | AttributionG
         find_format(path, self.format)  # fails before a model is loaded
         return self._dictionary(run, path)
 
-    def _dictionary(self, run: Run, path: Path) -> "StoredSAE":
+    def _dictionary(self, run: AnalysisRun, path: Path) -> "StoredSAE":
         from interp.models.adapter import available_hook_points
         from interp.names import check_hook_points
         from interp.recording.record import probe_widths
@@ -326,7 +326,7 @@ class Import(Threaded, RunsModel, Analysis["StoredSAE | StoredSet | AttributionG
             overwrite=self.overwrite,
         )
 
-    def _set(self, run: Run, path: Path) -> "StoredSet":
+    def _set(self, run: AnalysisRun, path: Path) -> "StoredSet":
         from saes.sets.importing import SetOrigin, find_layers, import_set
 
         find_layers(path, l0=self.l0)  # fails before a model is loaded

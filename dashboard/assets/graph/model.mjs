@@ -1,5 +1,5 @@
 // The graph as the server sends it: columns of nodes and edges, and the edges at each node. Which of them are shown, and
-// all influence, comes from the server too (interp/tracing/part.py; of a circuit, dashboard/circuit/drawing.py).
+// all influence, comes from the server too (interp/tracing/part.py; of a circuit, dashboard/circuit/_drawing.py).
 
 export const KINDS = { FEATURE: 0, ERROR: 1, TOKEN: 2, LOGIT: 3 };
 /** Latents and errors that a graph shows when it is opened; the slider shows more. */

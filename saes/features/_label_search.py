@@ -212,7 +212,7 @@ _WORD = re.compile(r" [^\W\d_]{2,}")
 
 
 @dataclass(frozen=True)
-class Related:
+class RelatedWord:
     """A related word, folded, its token, and its cosine similarity."""
 
     word: str
@@ -244,7 +244,7 @@ def tokens_of(vocabulary: Vocabulary, word: str) -> list[int]:
     return list(dict.fromkeys(tokens))
 
 
-def related_words(vocabulary: Vocabulary, key: str, words: Sequence[str], n: int) -> list[Related]:
+def related_words(vocabulary: Vocabulary, key: str, words: Sequence[str], n: int) -> list[RelatedWord]:
     """Return the `n` words nearest to the mean of some words, the words themselves among them; none for unknown words.
 
     `key` names the weights of the model, for the cache.
@@ -279,10 +279,10 @@ class _Table:
 
 
 @lru_cache(maxsize=64)
-def _nearest(table: _Table, wanted: bytes, n: int) -> tuple[Related, ...]:
+def _nearest(table: _Table, wanted: bytes, n: int) -> tuple[RelatedWord, ...]:
     """Return the `n` words nearest to a unit vector, float32: the same for every dictionary of a model."""
     cosines = table.rows @ np.frombuffer(wanted, np.float32)
-    return tuple(Related(table.words[i], int(table.tokens[i]), float(cosines[i])) for i in largest(cosines, n))
+    return tuple(RelatedWord(table.words[i], int(table.tokens[i]), float(cosines[i])) for i in largest(cosines, n))
 
 
 def _unit(x: np.ndarray) -> np.ndarray:

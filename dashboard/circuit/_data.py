@@ -56,7 +56,7 @@ class EdgeRow:
 
 
 @dataclass(frozen=True)
-class Scored:
+class ScoredEdges:
     """Edges to draw, strongest first, and the number of all scored edges."""
 
     rows: list[EdgeRow]
@@ -98,12 +98,12 @@ class Scored:
         return rows[:MAX_EDGES]
 
 
-def scored(artefact: FoundCircuit) -> Scored:
+def scored(artefact: FoundCircuit) -> ScoredEdges:
     """The strongest edges of the scored graph and every edge of the circuit, strongest first."""
     members = {edge.key: edge for edge in artefact.circuit.edges}
     if artefact.edge_scores is None:
         rows = sorted(map(_row_of, artefact.circuit.edges), key=_strength)
-        return Scored(rows, len(rows), len(rows), everything=False, group=artefact.group_size)
+        return ScoredEdges(rows, len(rows), len(rows), everything=False, group=artefact.group_size)
     rows: list[EdgeRow] = []
     best = artefact.edge_scores.rows(order="abs(score) desc, source, target, via", limit=MAX_EDGES)
     for rank, scored_edge in enumerate(best):
@@ -112,7 +112,7 @@ def scored(artefact: FoundCircuit) -> Scored:
         rows.append(EdgeRow(**vars(scored_edge), rank=rank, member=known is not None, evidence=evidence))
     ranked = sorted([*rows, *map(_row_of, members.values())], key=_strength)
     n = len(artefact.edge_scores), len(artefact.circuit.edges)
-    return Scored(ranked, *n, everything=True, group=artefact.group_size)
+    return ScoredEdges(ranked, *n, everything=True, group=artefact.group_size)
 
 
 def edge_id(source: str, target: str, via: str | None, position: int | None = None) -> str:
@@ -178,7 +178,7 @@ def node_score(artefact: FoundCircuit, node: str, position: int | None = None) -
     return rows[0] if rows else None
 
 
-def check_chosen(chosen: str, scored_edges: Scored, artefact: FoundCircuit) -> str:
+def check_chosen(chosen: str, scored_edges: ScoredEdges, artefact: FoundCircuit) -> str:
     """`chosen` when it names a node or an edge that is known here. Raises `UnknownNameError`."""
     edges = {row.id for row in scored_edges.rows}
     nodes = {node_id(n.name, n.position) for n in artefact.circuit.nodes} | {n.name for n in artefact.circuit.nodes}

@@ -9,8 +9,8 @@ from dash import html
 from dashboard.components.evidence import as_table, number, percent
 from dashboard.components.frame import attempt, graph, guarded, panel, quiet_link, stat
 from dashboard.components.pages import atlas_href
-from dashboard.dynamics import data as view
-from dashboard.dynamics.data import curve_rows
+from dashboard.dynamics import _data as view
+from dashboard.dynamics._data import curve_rows
 from dashboard.figures.studies import frequency_shares, training_curves
 from dashboard.figures.theme import Theme
 from dashboard.maps.view import atlas_view
@@ -24,9 +24,9 @@ _MAPS = (
 )
 
 
-def runs(study: Grokking) -> list[view.Run]:
+def runs(study: Grokking) -> list[view.DynamicsRun]:
     """Return the seeds."""
-    return [view.Run(run.seed) for run in study.runs]
+    return [view.DynamicsRun(run.seed) for run in study.runs]
 
 
 def lead(study: Grokking) -> str:

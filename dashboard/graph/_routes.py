@@ -19,8 +19,8 @@ from annotated_types import Ge, Interval, Len
 
 from dashboard.components.pages import current, prompt_href
 from dashboard.data.workspace import notes
-from dashboard.graph import data
-from dashboard.requests import Asked, add_routes
+from dashboard.graph import _data
+from dashboard.requests import RequestFields, add_routes
 from interp.artifacts import as_json
 from interp.errors import ConfigError
 from interp.notes import GraphMarks
@@ -41,12 +41,12 @@ def register(server: flask.Flask) -> None:
 
 
 def _opened(name: str) -> AttributionGraph:
-    return data.choose(current().workspace, name)
+    return _data.choose(current().workspace, name)
 
 
 def _graph(name: str) -> Answer:
     workspace = current().workspace
-    return data.content(workspace, data.choose(workspace, name))
+    return _data.content(workspace, _data.choose(workspace, name))
 
 
 def _node(name: str) -> Answer:
@@ -54,24 +54,24 @@ def _node(name: str) -> Answer:
     if not (number.isascii() and number.isdigit() and len(number) < 10):
         raise ConfigError(f"n is the number of a node, got {number[:40]!r}")
     workspace = current().workspace
-    return data.describe(workspace, data.choose(workspace, name), int(number))
+    return _data.describe(workspace, _data.choose(workspace, name), int(number))
 
 
 def _edits(name: str) -> Answer:
-    return {"edits": data.marks(notes(), data.choose(current().workspace, name))}
+    return {"edits": _data.marks(notes(), _data.choose(current().workspace, name))}
 
 
 def _export(name: str) -> Answer:
     workspace = current().workspace
-    graph = data.choose(workspace, name)
-    return data.exported(workspace, graph, data.marks(notes(), graph))
+    graph = _data.choose(workspace, name)
+    return _data.exported(workspace, graph, _data.marks(notes(), graph))
 
 
-Nodes = Annotated[tuple[str, ...], Len(1, data.MAX_GROUPED)]
+Nodes = Annotated[tuple[str, ...], Len(1, _data.MAX_GROUPED)]
 
 
 def _part(
-    request: Asked,
+    request: RequestFields,
     graph: AttributionGraph,
     *,
     nodes: Annotated[int, Ge(0)],
@@ -80,23 +80,23 @@ def _part(
     pins: tuple[str, ...] = (),
     hidden: tuple[str, ...] = (),
 ) -> Answer:
-    return data.part(graph, nodes, edges, target=target, pins=pins, hidden=hidden)
+    return _data.part(graph, nodes, edges, target=target, pins=pins, hidden=hidden)
 
 
-def _save(request: Asked, graph: AttributionGraph, *, edits: GraphMarks, was: dict[str, Any]) -> Answer:
+def _save(request: RequestFields, graph: AttributionGraph, *, edits: GraphMarks, was: dict[str, Any]) -> Answer:
     store = notes()
-    if was == data.marks(store, graph):
+    if was == _data.marks(store, graph):
         was = store.graph_edits(graph.key)  # without any, the groups of the graph stood for them
     return {"edits": store.save_graph_edits(graph.key, as_json(edits), was=was)}
 
 
-def _groups(request: Asked, graph: AttributionGraph, *, nodes: Nodes) -> Answer:
-    labels = data.labels_of(current().workspace, graph, nodes)
+def _groups(request: RequestFields, graph: AttributionGraph, *, nodes: Nodes) -> Answer:
+    labels = _data.labels_of(current().workspace, graph, nodes)
     groups = current().live.ask(GroupLatents(graph=graph.name, labels=labels))
     return {"groups": [[group.name, group.nodes] for group in groups.held], "headline": groups.headline()}
 
 
-def _split(request: Asked, graph: AttributionGraph, *, source: str, target: str) -> Answer:
+def _split(request: RequestFields, graph: AttributionGraph, *, source: str, target: str) -> Answer:
     split = current().live.ask(SplitEdge(graph=graph.name, source=source, target=target))
     position = graph.node(target).position
     heads: list[Record] = []

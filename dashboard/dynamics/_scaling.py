@@ -7,8 +7,8 @@ from dash import html
 
 from dashboard.components.evidence import as_table, number
 from dashboard.components.frame import graph, guarded, panel, stat
-from dashboard.dynamics import data as view
-from dashboard.dynamics.data import curve_rows
+from dashboard.dynamics import _data as view
+from dashboard.dynamics._data import curve_rows
 from dashboard.figures.scaling import loss_over_size
 from dashboard.figures.studies import training_curves
 from dashboard.figures.theme import Theme, visible
@@ -23,9 +23,9 @@ _EXPONENTS = {
 }
 
 
-def runs(study: LanguageScaling) -> list[view.Run]:
+def runs(study: LanguageScaling) -> list[view.DynamicsRun]:
     """Return the seeds: each is shown with all sizes."""
-    return [view.Run(seed) for seed in study.seeds]
+    return [view.DynamicsRun(seed) for seed in study.seeds]
 
 
 def lead(study: LanguageScaling) -> str:

@@ -37,6 +37,7 @@ from interp.errors import MismatchError
 from saes.kinds.base import JumpReLU, SAEMetadata, Weights
 from saes.kinds.jumprelu import JumpReLUSAE
 from saes.kinds.transcoder import Transcoder
+from saes.weights._saelens import subtract_b_dec
 from saes.weights.layout import (
     Arrays,
     Axes,
@@ -50,7 +51,6 @@ from saes.weights.layout import (
     read_safetensors,
     text,
 )
-from saes.weights.saelens import subtract_b_dec
 
 WEIGHTS = "params.npz"
 LAYOUT: dict[str, Axes] = {

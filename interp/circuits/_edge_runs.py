@@ -18,9 +18,9 @@ size of its activations, not of `n_heads` copies of the residual stream.
 
 **Post-norm models** (Gemma 2 and 3) norm the sum of a layer's heads before adding it, so edges from single heads exist
 only at a given scale of that norm. All runs of a batch, corrupted ones too, therefore hold it at its values on the
-clean prompts (`Batch.residual`). In that model the residual stream is a plain sum and everything above is exact. It
-equals the free model on the clean prompts, and approximates it on others. Norms on what MLPs write belong to the MLP,
-and are not frozen.
+clean prompts (`PromptBatch.residual`). In that model the residual stream is a plain sum and everything above is exact.
+It equals the free model on the clean prompts, and approximates it on others. Norms on what MLPs write belong to the
+MLP, and are not frozen.
 """
 
 from collections.abc import Iterator, Sequence
@@ -189,7 +189,7 @@ def run_with_single_edges(
 
 
 @dataclass(frozen=True)
-class Batch:
+class PromptBatch:
     """Prompts of a task that share a forward pass."""
 
     rows: Tensor
@@ -239,13 +239,13 @@ class Bench:
         """Parts that are held fixed in all runs; None for nothing."""
         return self.residual.frozen_settings().get("frozen") if self.freeze else None
 
-    def batches(self) -> Iterator[Batch]:
+    def batches(self) -> Iterator[PromptBatch]:
         """Yield the prompts in order; the last batch may be smaller."""
         task = self.task
         for rows in torch.arange(task.n_prompts).split(self.batch_size):
             clean, metric = task.clean[rows], task.metric.take(rows)
             residual = self.residual.frozen_at(clean) if self.freeze else self.residual
-            yield Batch(rows, clean, task.corrupt[rows], task.at[rows], metric, residual)
+            yield PromptBatch(rows, clean, task.corrupt[rows], task.at[rows], metric, residual)
 
     @cached_property
     def means(self) -> SourceValues:
@@ -261,7 +261,7 @@ class Bench:
         count = (position < self.task.lengths[:, None]).sum(0).clamp_min(1).to(self.residual.device)
         return {point: total / count.view(-1, *[1] * (total.ndim - 2)) for point, total in sums.items()}
 
-    def replacement(self, batch: Batch) -> SourceValues | None:
+    def replacement(self, batch: PromptBatch) -> SourceValues | None:
         """Return the values on edges outside a circuit for these prompts; None for zero ablation."""
         if self.ablation == "zero":
             return None
@@ -270,7 +270,7 @@ class Bench:
             return {point: value.expand(n, *value.shape[1:]) for point, value in self.means.items()}
         return collect(batch.residual, self.graph, batch.corrupt, batch.at)[0]
 
-    def metric_with(self, batch: Batch, included: Tensor, replacement: SourceValues | None) -> Tensor:
+    def metric_with(self, batch: PromptBatch, included: Tensor, replacement: SourceValues | None) -> Tensor:
         """Return the metric of a run on clean prompts with the circuit `included [n_edges]`, `[batch]` float64."""
         logits = run_with_edges(batch.residual, self.graph, batch.clean, included, replacement, batch.at)
         return batch.metric(logits).double().cpu()

@@ -32,7 +32,7 @@ class Pruned(NamedTuple):
     """of every node of the whole matrix"""
 
 
-class Scores(NamedTuple):
+class GraphScores(NamedTuple):
     """Scores of a graph, both from 0 to 1. 1: no error node lies between tokens and logits."""
 
     replacement: float
@@ -133,14 +133,14 @@ def prune(
         edges &= nodes[:, None] & nodes
 
 
-def score(matrix: Float[np.ndarray, "n n"], weights: Float[np.ndarray, " n"], kinds: np.ndarray) -> Scores:
+def score(matrix: Float[np.ndarray, "n n"], weights: Float[np.ndarray, " n"], kinds: np.ndarray) -> GraphScores:
     """Return replacement score and completeness of an adjacency matrix that is not pruned."""
     shares = normalise_rows(matrix)
     total = influence(shares, weights)
     tokens, errors = float(total[kinds == "token"].sum()), float(total[kinds == "error"].sum())
     out = total + weights
     complete = 1 - shares[:, kinds == "error"].sum(1)
-    return Scores(
+    return GraphScores(
         replacement=tokens / (tokens + errors) if tokens + errors else 0.0,
         completeness=float((complete * out).sum() / out.sum()) if out.sum() else 0.0,
     )

@@ -25,7 +25,7 @@ N_SAMPLE = 300
 
 
 @dataclass(frozen=True)
-class NamedFeature:
+class FeatureOrNeuron:
     """A feature of a dictionary, or a neuron."""
 
     name: str
@@ -64,7 +64,7 @@ class Measure:
     """The null, in words."""
 
 
-def both(workspace: Workspace, a: str, b: str) -> tuple[NamedFeature, NamedFeature]:
+def both(workspace: Workspace, a: str, b: str) -> tuple[FeatureOrNeuron, FeatureOrNeuron]:
     """Return two named features; a neuron next to a feature is one of the feature's model. Raises as `named`."""
     first, second = named(workspace, a), named(workspace, b)
     if first.neuron and not second.neuron:
@@ -80,7 +80,7 @@ def is_name(text: str) -> bool:
     return bool(head) and number.isdecimal() and len(number) < 10
 
 
-def named(workspace: Workspace, text: str, *, model: str = "") -> NamedFeature:
+def named(workspace: Workspace, text: str, *, model: str = "") -> FeatureOrNeuron:
     """Return the feature or neuron of a name; `model` is that of a neuron, by default one of the workspace.
 
     Raises `UnknownNameError` with the nearest names, `UsageError` for another form of name or out of range.
@@ -111,7 +111,7 @@ def named(workspace: Workspace, text: str, *, model: str = "") -> NamedFeature:
         raise UnknownNameError("dictionary", head[:200], known, "Neurons are neurons:blocks.N.mlp.hook_post:NUMBER.")
     if table:
         features.one(workspace, table, index)  # an unknown number fails here, with its message
-    return NamedFeature(f"{head}:{index}", model, hook_point, dictionary, index, table)
+    return FeatureOrNeuron(f"{head}:{index}", model, hook_point, dictionary, index, table)
 
 
 def _described(workspace: Workspace, dictionary: str, model: str = "") -> str:
@@ -132,7 +132,7 @@ def suggestions(workspace: Workspace) -> list[str]:
     return [f"{made.name}:{features.most_telling(workspace, made.name)}" for made in workspace.newest("features")]
 
 
-def partners(workspace: Workspace, feature: NamedFeature) -> list[tuple[str, str]]:
+def partners(workspace: Workspace, feature: FeatureOrNeuron) -> list[tuple[str, str]]:
     """Return (name, reason) of what is worth comparing with one feature, nearest first; none without its table."""
     if not feature.features:
         return []
@@ -151,7 +151,7 @@ def partners(workspace: Workspace, feature: NamedFeature) -> list[tuple[str, str
     return pairs
 
 
-def about(workspace: Workspace, feature: NamedFeature) -> FeatureRow | None:
+def about(workspace: Workspace, feature: FeatureOrNeuron) -> FeatureRow | None:
     """Return the stored row of a feature or neuron; None where no table describes it."""
     return features.one(workspace, feature.features, feature.index).row if feature.features else None
 
@@ -165,7 +165,7 @@ class SharedTokens:
     measure: Measure
 
 
-def shared_tokens(workspace: Workspace, a: NamedFeature, b: NamedFeature) -> list[SharedTokens]:
+def shared_tokens(workspace: Workspace, a: FeatureOrNeuron, b: FeatureOrNeuron) -> list[SharedTokens]:
     """Return the promoted tokens, and the tokens of strongest activation, that two described features share."""
     if not (a.features and b.features):
         return []
@@ -196,7 +196,7 @@ def shared_tokens(workspace: Workspace, a: NamedFeature, b: NamedFeature) -> lis
     return shared
 
 
-def _said(workspace: Workspace, feature: NamedFeature, first: int, last: int) -> dict[int, list[str]]:
+def _said(workspace: Workspace, feature: FeatureOrNeuron, first: int, last: int) -> dict[int, list[str]]:
     """Return the tokens that features say through the Jacobian lens; none where that is not known."""
     tokens = said_words(workspace, feature.features, range(first, last + 1), KEPT, beyond_null=False)
     return {index: list(dict.fromkeys(token.strip().lower() for token in words)) for index, words in tokens.items()}
@@ -214,6 +214,6 @@ def _lists(workspace: Workspace, name: str, table: str, sql: str, low: int, high
     return {row["feature"]: sorted(filter(None, row["tokens"])) for row in rows}
 
 
-def labels(workspace: Workspace, feature: NamedFeature, indices: Iterable[int]) -> dict[int, str]:
+def labels(workspace: Workspace, feature: FeatureOrNeuron, indices: Iterable[int]) -> dict[int, str]:
     """Return the labels of some features of a dictionary; empty where no table describes it."""
     return features.labels(workspace, feature.features, list(indices)) if feature.features else {}

@@ -21,13 +21,13 @@ from typing import Annotated, Any
 import flask
 from annotated_types import Ge
 
-from dashboard.circuit import data
-from dashboard.circuit.data import MAX_EDGES, PROPOSALS, EdgeRow, Scored, node_id, node_of, scored, tokens
+from dashboard.circuit import _data
+from dashboard.circuit._data import MAX_EDGES, PROPOSALS, EdgeRow, ScoredEdges, node_id, node_of, scored, tokens
 from dashboard.components.pages import current, whole_number
 from dashboard.data.workspace import notes
 from dashboard.figures.circuits import role_colours, via_colours
 from dashboard.figures.theme import LIGHT, Theme, canvas_colours, visible
-from dashboard.requests import Asked, add_routes
+from dashboard.requests import RequestFields, add_routes
 from interp.artifacts import FOLDERS, as_json, kinds_of
 from interp.circuits.found_circuit import FoundCircuit, open_circuit
 from interp.errors import UnknownNameError
@@ -41,7 +41,7 @@ KINDS = {"error": 1, "embed": 2, "logits": 3}
 
 
 @dataclass(frozen=True)
-class View:
+class CircuitView:
     """The edges that are shown: the `n` strongest, or the circuit as it was found; `paths`: from input to output."""
 
     n: int | None = None
@@ -52,7 +52,7 @@ class View:
         """True for the circuit as it was found, with nodes that no edge touches."""
         return self.n is None and not self.paths
 
-    def rows(self, edges: Scored, *, limit: int | None = MAX_EDGES) -> list[EdgeRow]:
+    def rows(self, edges: ScoredEdges, *, limit: int | None = MAX_EDGES) -> list[EdgeRow]:
         """Return the edges of the view; `limit` None gives a circuit as found also beyond what is drawn."""
         return edges.strongest(self.n, paths=self.paths, limit=limit)
 
@@ -61,7 +61,7 @@ class View:
 class _Whole:
     """Everything of a circuit that may be drawn, in the order in which the browser numbers it."""
 
-    edges: Scored
+    edges: ScoredEdges
     rows: list[EdgeRow]
     nodes: list[str]
 
@@ -117,7 +117,7 @@ def content(artefact: FoundCircuit) -> dict[str, Any]:
     }
 
 
-def part(artefact: FoundCircuit, view: View) -> dict[str, Any]:
+def part(artefact: FoundCircuit, view: CircuitView) -> dict[str, Any]:
     """Return the numbers of the nodes and edges that are shown, and how many of all these are.
 
     `joined` are nodes of one head at several positions: it reads at one and writes at a later one.
@@ -209,7 +209,7 @@ def _short(value: float) -> float:
     return float(f"{value:.5g}")
 
 
-def _count(rows: list[EdgeRow], edges: Scored) -> str:
+def _count(rows: list[EdgeRow], edges: ScoredEdges) -> str:
     weakest = min((row.size for row in rows if row.score is not None), default=None)
     words = f"{len(rows):,} of {edges.total:,}"
     if weakest is not None:
@@ -218,7 +218,7 @@ def _count(rows: list[EdgeRow], edges: Scored) -> str:
     return words + (f" (at most {MAX_EDGES:,} are drawn)" if capped else "")
 
 
-def _nothing(edges: Scored) -> str:
+def _nothing(edges: ScoredEdges) -> str:
     if edges.limit:
         return "No edge lies on a path from the embedding to the logits; move the slider to show more edges."
     return "The search found no circuit. The verdict names the condition that failed."
@@ -246,26 +246,28 @@ Edges = Annotated[int, Ge(1)] | None
 """Number of the strongest edges; None for the circuit as it was found."""
 
 
-def _part(request: Asked, artefact: FoundCircuit, *, n: Edges = None, paths: bool = False) -> dict[str, Any]:
-    return part(artefact, View(n, paths))
+def _part(request: RequestFields, artefact: FoundCircuit, *, n: Edges = None, paths: bool = False) -> dict[str, Any]:
+    return part(artefact, CircuitView(n, paths))
 
 
 def _edits(folder: str, name: str) -> dict[str, Any]:
     return {"edits": notes().graph_edits(_open(folder, name).key)}
 
 
-def _save(request: Asked, artefact: FoundCircuit, *, edits: GraphMarks, was: dict[str, Any]) -> dict[str, Any]:
+def _save(request: RequestFields, artefact: FoundCircuit, *, edits: GraphMarks, was: dict[str, Any]) -> dict[str, Any]:
     return {"edits": notes().save_graph_edits(artefact.key, as_json(edits), was=was)}
 
 
-def _groups(request: Asked, artefact: FoundCircuit, *, by: str, n: Edges = None, paths: bool = False) -> dict[str, Any]:
-    rows = View(n, paths).rows(scored(artefact))
-    return {"groups": [*data.propose(by, artefact.circuit, rows).items()]}
+def _groups(
+    request: RequestFields, artefact: FoundCircuit, *, by: str, n: Edges = None, paths: bool = False
+) -> dict[str, Any]:
+    rows = CircuitView(n, paths).rows(scored(artefact))
+    return {"groups": [*_data.propose(by, artefact.circuit, rows).items()]}
 
 
 def _export(folder: str, name: str) -> dict[str, Any]:
     artefact, query = _open(folder, name), flask.request.args
-    view = View(whole_number(query.get("n", "")), query.get("paths") == "1")
+    view = CircuitView(whole_number(query.get("n", "")), query.get("paths") == "1")
     rows = view.rows(scored(artefact), limit=None)
     shown = {"n": view.n, "paths": view.paths, "groups": notes().graph_edits(artefact.key).get("groups", [])}
-    return data.export(artefact, rows, shown, whole=view.whole)
+    return _data.export(artefact, rows, shown, whole=view.whole)

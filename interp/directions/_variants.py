@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float64
 
 from interp.directions.sides import Sides
 from interp.errors import ConfigError
-from interp.geometry.points import Finding, unit_vector
+from interp.geometry.points import GeometryResult, unit_vector
 from interp.geometry.probes import DirectionAccuracy, find_direction, scored_direction
 from interp.results import Record
 
@@ -29,7 +29,7 @@ DEFAULT = "difference in means"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Variant(Finding):
+class Variant(GeometryResult):
     """A direction by one method, with the same method in an untrained model as a null."""
 
     accuracy: DirectionAccuracy

@@ -7,8 +7,8 @@ from dash import html
 
 from dashboard.components.evidence import as_table
 from dashboard.components.frame import graph, guarded, panel, stat
-from dashboard.dynamics import data as view
-from dashboard.dynamics.data import curve_rows
+from dashboard.dynamics import _data as view
+from dashboard.dynamics._data import curve_rows
 from dashboard.figures.studies import training_curves
 from dashboard.figures.theme import Theme, visible
 from interp.errors import as_typed
@@ -37,9 +37,9 @@ _PARTS = (
 HEIGHT = 290
 
 
-def runs(study: InductionOnset) -> list[view.Run]:
+def runs(study: InductionOnset) -> list[view.DynamicsRun]:
     """Return every seed of every toy."""
-    return [view.Run(run.seed, run.spec) for run in study.runs]
+    return [view.DynamicsRun(run.seed, run.spec) for run in study.runs]
 
 
 def lead(study: InductionOnset) -> str:

@@ -181,7 +181,7 @@ def repeated(setup: Setup) -> Outcome:
     means="The tokenizer is of another revision, adds or drops BOS, or strips spaces: the model reads another text.",
 )  # fmt: skip
 def tokens(setup: Setup) -> Outcome:
-    from interp.doctor.prompts import PASSAGES, PROMPTS
+    from interp.doctor._prompts import PASSAGES, PROMPTS
 
     theirs = setup.held_against().tokenizer
     if theirs is None:

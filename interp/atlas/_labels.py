@@ -243,7 +243,7 @@ class Tree(NamedTuple):
         return reference
 
 
-class Ranked(NamedTuple):
+class RegionTerms(NamedTuple):
     """Terms of one region, the largest weight first."""
 
     terms: list[str]
@@ -254,10 +254,10 @@ class Ranked(NamedTuple):
     evidence: np.ndarray
     """log-likelihood ratio of its count against that expected from the reference, nats; 0 for no more than expected"""
 
-    def above(self, bound: float) -> "Ranked":
+    def above(self, bound: float) -> "RegionTerms":
         """Return the terms with more evidence than `bound`."""
         keep = np.flatnonzero(self.evidence > bound)
-        return Ranked([self.terms[i] for i in keep], *(column[keep] for column in self[1:]))
+        return RegionTerms([self.terms[i] for i in keep], *(column[keep] for column in self[1:]))
 
 
 BEYOND = 0.95
@@ -332,7 +332,7 @@ def name_regions(
     return labels
 
 
-def choose_forms(ranked: Ranked, taken: frozenset[str]) -> list[str]:
+def choose_forms(ranked: RegionTerms, taken: frozenset[str]) -> list[str]:
     """Choose the forms that most of a region has and its reference far less, at most one per family."""
     chosen: dict[str, str] = {}
     shares: dict[str, float] = {}
@@ -346,7 +346,7 @@ def choose_forms(ranked: Ranked, taken: frozenset[str]) -> list[str]:
     return list(chosen.values())[:N_FORMS]
 
 
-def choose_near(ranked: Ranked, taken: frozenset[str]) -> list[str]:
+def choose_near(ranked: RegionTerms, taken: frozenset[str]) -> list[str]:
     """Choose words of the text around a region's points that are far more frequent there than in its reference."""
     scored = zip(ranked.terms, ranked.share.tolist(), ranked.lift.tolist(), strict=True)
     return [word for word, share, lift in scored if share >= NEAR and lift >= NEAR_LIFT and word not in taken][:N_NEAR]
@@ -364,7 +364,7 @@ def shortened(word: str) -> str:
     return word if len(word) <= LONGEST_WORD else word[: LONGEST_WORD - 1] + "…"
 
 
-def rank(tree: Tree, terms: Terms, most: int = 40) -> list[list[Ranked]]:
+def rank(tree: Tree, terms: Terms, most: int = 40) -> list[list[RegionTerms]]:
     """Rank the terms of every region of every level by class-based TF-IDF; at most `most` per region."""
     ranked = []
     for level, compared in enumerate(_compared(tree, terms)):
@@ -372,7 +372,7 @@ def rank(tree: Tree, terms: Terms, most: int = 40) -> list[list[Ranked]]:
         starts = np.searchsorted(compared.region[order], np.arange(len(tree.parents[level]) + 1))
         best = [order[first : min(last, first + most)] for first, last in pairwise(starts.tolist())]
         of = [(compared.term[b].tolist(), compared.share[b], compared.lift[b], compared.evidence[b]) for b in best]
-        ranked.append([Ranked([terms.names[t] for t in chosen], *values) for chosen, *values in of])
+        ranked.append([RegionTerms([terms.names[t] for t in chosen], *values) for chosen, *values in of])
     return ranked
 
 

@@ -57,7 +57,7 @@ from torch import Tensor
 
 from interp.artifacts import read_json
 from interp.errors import CorruptError, MismatchError, UnknownNameError
-from saes.kinds.autograd import AutogradSAE, Sizes
+from saes.kinds.autograd import AutogradSAE, DictionarySizes
 from saes.kinds.base import (
     SAE,
     TOKEN_NORMS,
@@ -428,7 +428,9 @@ def _own(config: dict[str, Any], tensors: Mapping[str, Tensor], meta: SAEMetadat
     """Return the dictionary. Raises `MissingError` without its code, `CorruptError` where the weights do not fit it."""
     require(path, config, "d_out")
     d_in, d_sae, d_out = (check_size(config[axis], axis, path) for axis in ("d_in", "d_sae", "d_out"))
-    kind = own_kind(config["architecture"], Sizes(d_in, d_sae, torch.zeros(d_out)), section(config, OWN_SETTINGS, path))
+    kind = own_kind(
+        config["architecture"], DictionarySizes(d_in, d_sae, torch.zeros(d_out)), section(config, OWN_SETTINGS, path)
+    )
     state = {name.removeprefix("kind."): t for name, t in tensors.items() if name.startswith("kind.")}
     scales = {name: tensors.get(f"{name}_scale") for name in ("input", "shift", "output", "unit")}
     expected = {name: t.shape for name, t in kind.state_dict().items()}

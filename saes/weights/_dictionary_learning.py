@@ -26,6 +26,7 @@ from saes.kinds.base import SAE, SAEMetadata, Weights
 from saes.kinds.jumprelu import JumpReLUSAE
 from saes.kinds.l1 import GatedSAE, ReLUSAE
 from saes.kinds.topk import TopKSAE
+from saes.weights._saelens import subtract_b_dec, with_unit_rows
 from saes.weights.layout import (
     Arrays,
     Axes,
@@ -40,7 +41,6 @@ from saes.weights.layout import (
     section,
     text,
 )
-from saes.weights.saelens import subtract_b_dec, with_unit_rows
 
 CONFIG, WEIGHTS = "config.json", "ae.pt"
 LINEAR: dict[str, Axes] = {

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from interp.doctor.reference import Reference
+from interp.doctor._reference import Reference
 from interp.doctor.trials import Outcome, Setup, Skip, gap, relative, trial, worst
 from interp.models.adapter import (
     Hook,

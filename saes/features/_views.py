@@ -178,7 +178,7 @@ class Names:
 
 
 @dataclass
-class View:
+class TokenView:
     """One way to look at a token: a value of every firing, the values of all tokens, and predicates of values."""
 
     kind: str
@@ -202,7 +202,7 @@ class View:
         self.counts = counts
 
 
-class Shard(NamedTuple):
+class ShardTokens(NamedTuple):
     """One shard of tokens, each array `[n_rows]`."""
 
     codes: np.ndarray
@@ -212,7 +212,7 @@ class Shard(NamedTuple):
     """a passage begins: a context, a document, or text after a gap"""
 
     @classmethod
-    def read(cls, recording: Recording, number: int) -> "Shard":
+    def read(cls, recording: Recording, number: int) -> "ShardTokens":
         part = recording.token_shard(number)
         codes, document = part.tokens.numpy().astype(np.int64), part.document.numpy()
         begins = np.arange(len(codes)) % recording.context_length == 0
@@ -220,7 +220,7 @@ class Shard(NamedTuple):
         return cls(codes, document, part.position.numpy(), begins)
 
 
-class Vocabulary(NamedTuple):
+class TokenProperties(NamedTuple):
     """Properties of the tokens of a vocabulary, each array `[d_vocab]`."""
 
     spelling: Spelling
@@ -237,7 +237,7 @@ class Vocabulary(NamedTuple):
     heading: np.ndarray
 
     @classmethod
-    def of(cls, texts: list[str]) -> "Vocabulary":
+    def of(cls, texts: list[str]) -> "TokenProperties":
         def each(predicate: Callable[[str], Any], kind: type = bool) -> np.ndarray:
             return np.array([predicate(text) for text in texts], kind)
 
@@ -259,7 +259,7 @@ class Vocabulary(NamedTuple):
 class Views(NamedTuple):
     """Every firing in every view."""
 
-    views: dict[str, View]
+    views: dict[str, TokenView]
     document: np.ndarray
     """document of each firing, `[n]`"""
     n_tokens: int
@@ -279,17 +279,19 @@ def read_text(recording: Recording, rows: np.ndarray, texts: list[str]) -> Views
 
     Memory grows with the number of distinct words and of firings, not with that of tokens.
     """
-    vocabulary, words, chunks = Vocabulary.of(texts), Names(), Names()
+    vocabulary, words, chunks = TokenProperties.of(texts), Names(), Names()
     folded, of_token = np.unique([text.strip().lower() for text in texts], return_inverse=True)
     of_token = np.where(folded[of_token] == "", -1, of_token)  # white space has no other form
     _, labels = document_names(recording)
     label_names, of_document = np.unique(labels or [""], return_inverse=True)
     views = [
-        View("token", STATISTICS, texts), View("any_form", STATISTICS, folded.tolist()),
-        View("before", STATISTICS, texts), View("after", STATISTICS, texts),
-        View("document", CONTEXT, label_names.tolist()), View("word", STATISTICS), View("class", CLASSES),
-        View("chunk", CLASSES),
-        View("before_class", CONTEXT), View("after_class", CONTEXT), View("surroundings", CONTEXT, FLAGS),
+        TokenView("token", STATISTICS, texts),
+        TokenView("any_form", STATISTICS, folded.tolist()),
+        TokenView("before", STATISTICS, texts), TokenView("after", STATISTICS, texts),
+        TokenView("document", CONTEXT, label_names.tolist()), TokenView("word", STATISTICS),
+        TokenView("class", CLASSES), TokenView("chunk", CLASSES),
+        TokenView("before_class", CONTEXT), TokenView("after_class", CONTEXT),
+        TokenView("surroundings", CONTEXT, FLAGS),
     ]  # fmt: skip
     shard_of = np.searchsorted(recording.shard_starts, rows, side="right") - 1
     every = max(1, -(-int(recording.shard_starts[-1]) // BASE_ROWS))
@@ -302,7 +304,7 @@ def read_text(recording: Recording, rows: np.ndarray, texts: list[str]) -> Views
         mine = rows[shard_of == number] - recording.shard_starts[number]
         if number % every and not len(mine):
             continue
-        shard = Shard.read(recording, number)
+        shard = ShardTokens.read(recording, number)
         real = shard.document >= 0
         of_words = _words(shard, vocabulary, words)
         chunk = _chunks(shard, vocabulary, chunks)
@@ -353,7 +355,7 @@ class Pairs:
         if counted:
             self.counted.append(np.unique(codes[codes >= 0], return_counts=True))
 
-    def view(self, kind: str, tokens: View, classes: View) -> View:
+    def view(self, kind: str, tokens: TokenView, classes: TokenView) -> TokenView:
         """Return the view whose predicates are a frequent token and the class of the word next to it."""
         from scipy.sparse import csr_array
 
@@ -376,10 +378,10 @@ class Pairs:
         values = [
             np.where(codes[i] == v, i, -1) if len(codes) else v * 0 - 1 for i, v in zip(at, self.values, strict=True)
         ]
-        return View(kind, CONTEXT, names, values, counts, [str(classes.texts[i]) for i in word], holds)
+        return TokenView(kind, CONTEXT, names, values, counts, [str(classes.texts[i]) for i in word], holds)
 
 
-class Words(NamedTuple):
+class WordNumbers(NamedTuple):
     """Number of the word at each token, and of the words next to it; -1: none, each `[n_rows]`."""
 
     own: np.ndarray
@@ -391,7 +393,7 @@ class Words(NamedTuple):
     """it ends its word"""
 
 
-def _words(shard: Shard, vocabulary: Vocabulary, names: Names) -> Words:
+def _words(shard: ShardTokens, vocabulary: TokenProperties, names: Names) -> WordNumbers:
     spelling, codes = vocabulary.spelling, shard.codes
     first, last = spelling.first[codes], spelling.last[codes]
     starts = shard.begins | spelling.spaced[codes] | (first == 0)
@@ -408,10 +410,10 @@ def _words(shard: Shard, vocabulary: Vocabulary, names: Names) -> Words:
         inside &= passage[beside] == passage
         neighbours.append(np.where(inside, number[beside], -1)[run])
     place = np.arange(len(codes)) - begin[run]
-    return Words(number[run], neighbours[0], neighbours[1], place, np.append(starts[1:], True))
+    return WordNumbers(number[run], neighbours[0], neighbours[1], place, np.append(starts[1:], True))
 
 
-def _chunks(shard: Shard, vocabulary: Vocabulary, names: Names) -> np.ndarray:
+def _chunks(shard: ShardTokens, vocabulary: TokenProperties, names: Names) -> np.ndarray:
     starts = shard.begins | vocabulary.spelling.spaced[shard.codes]
     starts[1:] |= vocabulary.ends_in_space[shard.codes[:-1]]
     run, number = names.number(shard.codes, starts, vocabulary.spelling.texts)
@@ -425,7 +427,9 @@ def _language_of(words: Names) -> np.ndarray:
     return np.array([sum(bits[language] for language in lists.languages_of(word)) for word in words.texts], np.int64)
 
 
-def surroundings(shard: Shard, vocabulary: Vocabulary, words: Words, language: np.ndarray) -> np.ndarray:
+def surroundings(
+    shard: ShardTokens, vocabulary: TokenProperties, words: WordNumbers, language: np.ndarray
+) -> np.ndarray:
     """Return the flags of every token as bits, in the order of `FLAGS`."""
     codes, begins, at = shard.codes, shard.begins, np.arange(len(shard.codes))
     broken = np.insert(vocabulary.line_break[codes[:-1]], 0, False)
@@ -477,7 +481,7 @@ def _came_before(*keys: np.ndarray) -> np.ndarray:
     return mask
 
 
-def _name_predicates(views: dict[str, View], words: Names, chunks: Names) -> None:
+def _name_predicates(views: dict[str, TokenView], words: Names, chunks: Names) -> None:
     """Give the views of words, chunks and surroundings their predicates, and all of them counts of every value."""
     lexicon = _lexicon()
     views["word"].names, views["word"].holds = _membership(

@@ -28,7 +28,7 @@ MARK = 0.3
 
 
 @dataclass(frozen=True)
-class Context:
+class ActivatedText:
     """A passage of text, with the activation of one feature on each of its tokens."""
 
     row: int
@@ -45,7 +45,7 @@ class Context:
         peak = max(self.activations)
         return tuple(value > 0 and value >= MARK * peak for value in self.activations)
 
-    def overlaps(self, context: "Context") -> bool:
+    def overlaps(self, context: "ActivatedText") -> bool:
         """Return whether two contexts share text: the same part of the recording, or the same tokens elsewhere."""
         near = abs(self.row - context.row) < max(len(self.tokens), len(context.tokens))
         return near or self.tokens == context.tokens
@@ -62,21 +62,21 @@ def feature_rows(
     return read_table(folder / f"{table}.parquet", columns, filters=wanted).to_pylist()
 
 
-def context_of(row: dict[str, Any]) -> Context:
+def context_of(row: dict[str, Any]) -> ActivatedText:
     """Return the context that a row of `examples.parquet` holds."""
-    return Context(row["row"], tuple(row["tokens"]), tuple(row["activations"]), row["group"])
+    return ActivatedText(row["row"], tuple(row["tokens"]), tuple(row["activations"]), row["group"])
 
 
 def split_contexts(
-    contexts: Iterable[Context], *, shown: int, heldout: int, generator: np.random.Generator
-) -> tuple[list[Context], list[Context]]:
+    contexts: Iterable[ActivatedText], *, shown: int, heldout: int, generator: np.random.Generator
+) -> tuple[list[ActivatedText], list[ActivatedText]]:
     """Return `(shown, held out)`: at most that many of each, without any text twice or in both.
 
     Half of those shown are the strongest; the other half is taken from the four quarters of activation in turn. Those
     held out come from the quarters in turn, so that the score covers all strengths. The remaining strongest ones are
     used only where the quarters run short.
     """
-    groups: dict[str, list[Context]] = {group: [] for group in (TOP, *QUARTILES)}
+    groups: dict[str, list[ActivatedText]] = {group: [] for group in (TOP, *QUARTILES)}
     for context in contexts:
         groups[context.group].append(context)
     top = groups[TOP]
@@ -86,12 +86,14 @@ def split_contexts(
     return for_show, distinct([*quarters, *top], most=heldout, apart_from=for_show)
 
 
-def in_turn(lists: Iterable[Sequence[Context]]) -> list[Context]:
+def in_turn(lists: Iterable[Sequence[ActivatedText]]) -> list[ActivatedText]:
     """Return the first of each list, then the second of each, and so on."""
     return [context for round_ in zip_longest(*lists) for context in round_ if context is not None]
 
 
-def distinct(contexts: Iterable[Context], *, most: int, apart_from: Iterable[Context] = ()) -> list[Context]:
+def distinct(
+    contexts: Iterable[ActivatedText], *, most: int, apart_from: Iterable[ActivatedText] = ()
+) -> list[ActivatedText]:
     """Return the first `most` contexts that overlap neither each other nor `apart_from`."""
     taken, selection = list(apart_from), []
     for context in contexts:
@@ -150,7 +152,7 @@ def silent_contexts(
     window: int,
     n_random: int,
     n_hard: int,
-) -> dict[int, tuple[list[Context], list[Context]]]:
+) -> dict[int, tuple[list[ActivatedText], list[ActivatedText]]]:
     """Return for each feature `(random, hard)` contexts of up to `2 * window + 1` tokens on which it is silent.
 
     There are at most `n_random` and `n_hard` of them, none overlapping another.
@@ -162,7 +164,7 @@ def silent_contexts(
     largest = window_maxima(dictionary, recording, hook_point, rows, passages != NO_TOKEN, features)
     index_of = {int(row): number for number, row in enumerate(rows)}
 
-    def silent(column: int, chosen: np.ndarray, group: str) -> list[Context]:
+    def silent(column: int, chosen: np.ndarray, group: str) -> list[ActivatedText]:
         numbers = [index_of[int(row)] for row in chosen]
         return [
             _context(int(rows[n]), passages[n], vocabulary, group) for n in numbers if largest[n, column] == 0
@@ -176,9 +178,9 @@ def silent_contexts(
     return contexts
 
 
-def _context(row: int, ids: np.ndarray, vocabulary: Sequence[str], group: str) -> Context:
+def _context(row: int, ids: np.ndarray, vocabulary: Sequence[str], group: str) -> ActivatedText:
     tokens = tuple(vocabulary[int(i)] for i in ids[ids != NO_TOKEN])
-    return Context(row, tokens, (0.0,) * len(tokens), group)
+    return ActivatedText(row, tokens, (0.0,) * len(tokens), group)
 
 
 @torch.no_grad()

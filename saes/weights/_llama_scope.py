@@ -34,6 +34,7 @@ from interp.errors import ConfigError, CorruptError, MismatchError
 from saes.kinds.base import SAE, Activation, JumpReLU, ReLU, SAEMetadata, TopK, Weights
 from saes.kinds.topk import TopKSAE
 from saes.kinds.transcoder import Transcoder
+from saes.weights._saelens import plain_sae, subtract_b_dec
 from saes.weights.layout import (
     Arrays,
     Axes,
@@ -52,7 +53,6 @@ from saes.weights.layout import (
     section,
     text,
 )
-from saes.weights.saelens import plain_sae, subtract_b_dec
 
 CONFIG, WEIGHTS = "config.json", "sae_weights.safetensors"
 OLD_CONFIG, OLD_WEIGHTS = "hyperparams.json", "checkpoints/final.safetensors"

@@ -1,7 +1,7 @@
 """Readings of prompts: one pass of a model, and the views that draw on it in slices, each with its control.
 
-A `Reading` has the residual stream after every layer, the attention of every head, and the activations of a dictionary.
-The lens decodes the columns that are seen, the next-token distribution one position. Controls:
+A `PromptReading` has the residual stream after every layer, the attention of every head, and the activations of a
+dictionary. The lens decodes the columns that are seen, the next-token distribution one position. Controls:
 
 - an activation: the activations of the dictionary at random vectors, as far from the mean of the prompt as its tokens;
 - a cell of the lens: the same token at other positions of the prompt, after the same layer.
@@ -36,7 +36,7 @@ _LOSS_ROWS, _LENS_CELLS = 64, 256
 
 
 @dataclass(eq=False)
-class Reading:
+class PromptReading:
     """One pass over a prompt of `n` tokens."""
 
     tokens: Tensor
@@ -73,7 +73,7 @@ class HookedSAE:
 @torch.no_grad()
 def read(
     loaded: HookedModel, spec: str, tokens: Tensor, dictionary: Any, lenses: list[tuple[str, str]], check: Check
-) -> Reading:
+) -> PromptReading:
     """Run the model once over `tokens [1, n]` and keep what the views need; `lenses` are those that can be chosen."""
     from interp.models.passes import Capture
     from saes.features.sources import NeuronBasis
@@ -116,7 +116,7 @@ def read(
         vocabulary=shape.d_vocab,
         likeliest=token_strings(loaded, [int(final_norm_and_unembed(loaded, residuals[-1, -1:])[0].argmax())])[0],
     )
-    return Reading(tokens, residuals, patterns, {name: values[name] for name in attributed}, acts, result)
+    return PromptReading(tokens, residuals, patterns, {name: values[name] for name in attributed}, acts, result)
 
 
 def _attributed(loaded: HookedModel) -> list[str]:
@@ -137,7 +137,7 @@ def thumbnails(patterns: Tensor) -> np.ndarray:
     return (small * 255).round().to(torch.uint8).cpu().numpy()
 
 
-def activations_of(reading: Reading, feature: int) -> list[float]:
+def activations_of(reading: PromptReading, feature: int) -> list[float]:
     """Return the activation of one feature on every token."""
     codes = reading.activations
     mine = torch.where(codes.indices == feature, codes.values.float(), 0.0).sum(1)
@@ -146,7 +146,13 @@ def activations_of(reading: Reading, feature: int) -> list[float]:
 
 @torch.no_grad()
 def lens_cells(
-    loaded: HookedModel, reading: Reading, start: int, stop: int, translators: Any, token: int | None, check: Check
+    loaded: HookedModel,
+    reading: PromptReading,
+    start: int,
+    stop: int,
+    translators: Any,
+    token: int | None,
+    check: Check,
 ) -> LensCells:
     """Decode the residual stream of the positions from `start` up to `stop` after every layer.
 
@@ -194,7 +200,9 @@ def lens_cells(
 
 
 @torch.no_grad()
-def next_tokens(loaded: HookedModel, reading: Reading, at: int, temperature: float, top: int = 10) -> NextTokenGuesses:
+def next_tokens(
+    loaded: HookedModel, reading: PromptReading, at: int, temperature: float, top: int = 10
+) -> NextTokenGuesses:
     """Return the likeliest tokens after position `at`, with the softmax at a temperature."""
     log_p = (final_norm_and_unembed(loaded, reading.residuals[-1, at][None]).float()[0] / temperature).log_softmax(-1)
     best = log_p.topk(min(top, len(log_p)))
@@ -216,7 +224,7 @@ def check_head(loaded: HookedModel, layer: int, head: int) -> None:
 
 
 @torch.no_grad()
-def answers(loaded: HookedModel, reading: Reading, at: int, answer: str, contrast: str) -> tuple[int, int | None]:
+def answers(loaded: HookedModel, reading: PromptReading, at: int, answer: str, contrast: str) -> tuple[int, int | None]:
     """Ids of the answer and the contrast; empty ones come from the model's own ranking after `at`."""
     logits = final_norm_and_unembed(loaded, reading.residuals[-1, at][None]).float()[0]
     likeliest = lists(logits.topk(2).indices)
@@ -227,7 +235,7 @@ def answers(loaded: HookedModel, reading: Reading, at: int, answer: str, contras
 
 
 @torch.no_grad()
-def token_at_end(loaded: HookedModel, reading: Reading, text: str) -> int:
+def token_at_end(loaded: HookedModel, reading: PromptReading, text: str) -> int:
     """Id of a word as the likelier of its two forms at the end of the prompt. Raises `PromptError`: several tokens."""
     return single_token(loaded, text, final_norm_and_unembed(loaded, reading.residuals[-1, -1][None]).float()[0])
 
@@ -304,7 +312,7 @@ class Elsewhere:
     The first position is left out if there are others, since attention sinks predict nothing about the text.
     """
 
-    def __init__(self, loaded: HookedModel, reading: Reading, translators: Any, token: int | None, check: Check):
+    def __init__(self, loaded: HookedModel, reading: PromptReading, translators: Any, token: int | None, check: Check):
         n = reading.tokens.shape[1]
         self.positions = np.unique(np.linspace(min(1, n - 1), n - 1, min(OTHERS, n)).round().astype(int))
         names = lens_hook_points(len(reading.residuals) - 1)
@@ -336,7 +344,9 @@ class Elsewhere:
         return apart.sum(1).tolist(), same.tolist(), ranks
 
 
-def elsewhere(loaded: HookedModel, reading: Reading, translators: Any, token: int | None, check: Check) -> Elsewhere:
+def elsewhere(
+    loaded: HookedModel, reading: PromptReading, translators: Any, token: int | None, check: Check
+) -> Elsewhere:
     """Return the control of a reading's lens, measured once for each lens and token."""
     key = (translators.how if translators else "logit", token)
     if key not in reading.elsewhere:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from interp.doctor.hook_checks import editable_points, edited_prompt, logits_of
+from interp.doctor._hook_checks import editable_points, edited_prompt, logits_of
 from interp.doctor.trials import Outcome, Setup, Skip, trial
 from interp.models.adapter import MASKED_SCORE, Hook, run_with_hooks
 from interp.models.passes import capture
@@ -27,7 +27,7 @@ SMALL = 10_000_000
 
 
 @dataclass(frozen=True)
-class Step:
+class NoiseStep:
     """Size of the noise, and how near gradients have to come."""
 
     size: float
@@ -38,7 +38,11 @@ class Step:
     """Difference that is rounding, in units of the spread of the random sum."""
 
 
-STEPS = {"small": Step(1e-3, 0.05, 1e-6), "large": Step(1e-2, 0.1, 5e-6), "16 bits": Step(0.5, float("inf"), 0.0)}
+STEPS = {
+    "small": NoiseStep(1e-3, 0.05, 1e-6),
+    "large": NoiseStep(1e-2, 0.1, 5e-6),
+    "16 bits": NoiseStep(0.5, float("inf"), 0.0),
+}
 
 
 @dataclass(frozen=True)
@@ -56,13 +60,13 @@ class Response:
     typical: float
     """Size of the prediction if its terms had random signs: a sum that cancels is not judged by itself."""
 
-    def differs(self, step: Step, spread: float) -> bool:
+    def differs(self, step: NoiseStep, spread: float) -> bool:
         """Return whether gradient and finite difference are apart by more than the step allows."""
         largest = max(abs(self.measured), abs(self.predicted), self.typical)
         return abs(self.measured - self.predicted) > step.tolerance * largest + step.floor * spread
 
 
-def _step(setup: Setup) -> Step:
+def _step(setup: Setup) -> NoiseStep:
     if setup.model.cfg.dtype != torch.float32:
         return STEPS["16 bits"]
     n = sum(parameter.numel() for parameter in setup.model.original_model.parameters())

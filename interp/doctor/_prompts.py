@@ -50,7 +50,7 @@ LONG = 200
 
 
 @dataclass(frozen=True)
-class Prompts:
+class ExperimentTokens:
     """Tokens of the experiments, all on the model's device."""
 
     rows: tuple[Tensor, ...]
@@ -59,7 +59,7 @@ class Prompts:
     """Prose `[n, pos]`, BOS first where the model has one; None for a model without a tokenizer."""
 
 
-def prompts_of(model: HookedModel, seed: int = 0, *, few: bool = False) -> Prompts:
+def prompts_of(model: HookedModel, seed: int = 0, *, few: bool = False) -> ExperimentTokens:
     """Return the prompts as the workbench reads them; for a model without a tokenizer, random tokens.
 
     `few`: two short ones and the first half of the long one.
@@ -68,17 +68,17 @@ def prompts_of(model: HookedModel, seed: int = 0, *, few: bool = False) -> Promp
     return replace(prompts, rows=(*prompts.rows[:2], prompts.rows[-1][:, : LONG // 2])) if few else prompts
 
 
-def _prompts(model: HookedModel, seed: int) -> Prompts:
+def _prompts(model: HookedModel, seed: int) -> ExperimentTokens:
     longest = min(LONG, model.cfg.n_ctx - 8)
     if tokenizer_of(model, required=False) is None:
         ids, generator = ordinary_tokens(model), make_generator(seed, "prompts of the doctor")
         lengths = [min(n, longest) for n in (4, 6, 7, 9, longest)]
         drawn = [ids[torch.randint(len(ids), (1, n), generator=generator)] for n in lengths]
-        return Prompts(tuple(row.to(model.cfg.device) for row in drawn), None)
+        return ExperimentTokens(tuple(row.to(model.cfg.device) for row in drawn), None)
     bos = [] if (first := bos_token_id(model)) is None else [first]
     ids = tokenizer_of(model).encode_batch([" ".join(PASSAGES)])[0]
     size = min(LENGTH, longest) - len(bos)
     blocks = [bos + ids[start : start + size] for start in range(0, len(ids) - size + 1, size)]
     long = torch.tensor([bos + ids[: longest - len(bos)]], device=model.cfg.device)
     rows = [to_tokens(model, text)[:, :longest] for text in PROMPTS]
-    return Prompts((*rows, long), torch.tensor(blocks[:24], device=model.cfg.device))
+    return ExperimentTokens((*rows, long), torch.tensor(blocks[:24], device=model.cfg.device))

@@ -11,7 +11,7 @@ from interp.errors import CorruptError, UnknownNameError
 from interp.workspace import Workspace
 
 
-class Run(NamedTuple):
+class DynamicsRun(NamedTuple):
     """One seed of one small model."""
 
     seed: int
@@ -24,7 +24,7 @@ class Run(NamedTuple):
         return f"{self.spec} seed {self.seed}".strip()
 
 
-def find(runs: Sequence[Run], seed: int | None, spec: str = "") -> int:
+def find(runs: Sequence[DynamicsRun], seed: int | None, spec: str = "") -> int:
     """Return the index of the run of a seed and model; without them the first.
 
     Raises `UnknownNameError` with the known runs, `CorruptError` where a study has none.

@@ -120,7 +120,7 @@ class ScoreSettings:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Scores(Result):
+class EdgeScores(Result):
     """One score per edge of a graph, or per source (`level="node"`)."""
 
     graph: Graph
