@@ -51,7 +51,7 @@ from jaxtyping import Bool, Float, Float64, Shaped
 
 from interp.errors import ConfigError, MismatchError
 from interp.geometry.points import GeometryResult, as_mask, as_points, centred, one_each, two_groups
-from interp.nulls import DRAWS, beside
+from interp.nulls import DRAWS, null_range
 from interp.results import Record, ends
 from interp.seeds import derive_seed
 from interp.statistics import Interval, proportion_interval, t_interval
@@ -266,7 +266,7 @@ class DirectionAccuracy(GeometryResult):
     seed: int
 
     def sentence(self) -> str:
-        null = beside("shuffled labels", f"{self.shuffled:.3f}", f"{self.shuffled_high:.3f}")
+        null = null_range("shuffled labels", f"{self.shuffled:.3f}", f"{self.shuffled_high:.3f}")
         held_out = f"{self.method}: held-out accuracy {self.accuracy:.3f} ({null})"
         return f"{held_out}; the means lie {self.distance:.3g} apart along it"
 
