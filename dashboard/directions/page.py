@@ -45,7 +45,7 @@ from interp.geometry.separation import ListAlong
 from interp.interventions.conversation import Conversation
 from interp.interventions.intervention import Direction, Intervention
 from interp.notes import Name
-from interp.nulls import WITHIN, beside
+from interp.nulls import WITHIN, null_range
 from saes.acts.writing import CheckChat
 
 KIND = "direction"
@@ -159,7 +159,7 @@ def _judgement_rows(judgement: SampleJudgement | str) -> list[tuple[str, str]]:
     if isinstance(judgement, str):
         return [] if judgement == NOT_JUDGED else [("judge", visible(judgement, 300))]
     change = f"{number(judgement.change.low, signed=True)}, {number(judgement.change.high, signed=True)}"
-    null = beside("random directions", percent(judgement.random.mean()), percent(judgement.random.max()))
+    null = null_range("random directions", percent(judgement.random.mean()), percent(judgement.random.max()))
     return [
         (
             f"yes to {visible(judgement.question, 120)!r}",
@@ -424,7 +424,7 @@ def accuracy_words(score: DirectionAccuracy | None) -> str:
     """Return the held-out accuracy of a direction with its null; empty for a direction that was given."""
     if score is None:
         return ""
-    null = beside("shuffled labels", percent(score.shuffled), percent(score.shuffled_high))
+    null = null_range("shuffled labels", percent(score.shuffled), percent(score.shuffled_high))
     return f"{percent(score.accuracy)} of {score.n_heldout} held-out examples; {null}"
 
 
@@ -446,7 +446,7 @@ def _largest(reading: TokenReading | str) -> str:
     if isinstance(reading, str):
         return ""
     through = f", through the Jacobian lens {reading.lens.partition('/')[2]}" if reading.lens else ", by direct effect"
-    null = beside("random directions", number(reading.random), number(reading.random_high))
+    null = null_range("random directions", number(reading.random), number(reading.random_high))
     return f"{number(reading.raised_logits[0])} above the mean logit; {null}{through}"
 
 

@@ -21,6 +21,7 @@ from interp.doctor._reference import Reference
 from interp.doctor.certificate import Check, Experiment, Part
 from interp.models.hooked import HookedModel, PassOptions
 from interp.models.identity import weight_hash
+from interp.models.passes import token_losses
 
 S = TypeVar("S")
 """Set-up of an experiment."""
@@ -72,18 +73,20 @@ class Setup:
 
     def clean(self, tokens: Tensor) -> Tensor:
         """Return the logits of an unchanged pass over a prompt, computed once."""
-        known = self.known.setdefault("clean", {})
-        key = tuple(tokens.flatten().tolist())
-        if key not in known:
-            known[key] = self.logits(tokens)
-        return known[key]
+        return self._once("clean", tokens, self.logits)
 
     def expected(self, tokens: Tensor) -> Tensor:
         """Return the logits of the reference for a prompt, computed once; skips the trial without a reference."""
-        reference, known = self.held_against(), self.known.setdefault("expected", {})
-        key = tuple(tokens.flatten().tolist())
+        return self._once("expected", tokens, self.held_against().logits)
+
+    def losses(self, tokens: Tensor) -> Tensor:
+        """Return the loss of every token but the first in an unchanged pass, `[batch, pos - 1]`, computed once."""
+        return self._once("losses", tokens, lambda tokens: token_losses(self.logits(tokens), tokens.cpu()))
+
+    def _once(self, name: str, tokens: Tensor, compute: Callable[[Tensor], Tensor]) -> Tensor:
+        known, key = self.known.setdefault(name, {}), (tuple(tokens.shape), *tokens.flatten().tolist())
         if key not in known:
-            known[key] = reference.logits(tokens)
+            known[key] = compute(tokens)
         return known[key]
 
     @torch.no_grad()

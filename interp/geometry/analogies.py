@@ -24,7 +24,7 @@ from numpy.typing import ArrayLike
 from interp.errors import ConfigError, UnknownNameError
 from interp.geometry.points import GeometryResult, as_points, check_count
 from interp.models.hooked import HookedModel
-from interp.nulls import PER_PART, beside
+from interp.nulls import PER_PART, null_range
 from interp.results import Record
 from interp.seeds import derive_seed
 
@@ -124,7 +124,7 @@ class AnalogySet(GeometryResult):
     def sentence(self) -> str:
         return (
             f"{self.accuracy:.2f} of {self.n} analogies; neighbours of the third word alone {self.c_alone:.2f}, "
-            + beside("shuffled pairs", f"{self.shuffled:.2f}", f"{self.shuffled_high:.2f}")
+            + null_range("shuffled pairs", f"{self.shuffled:.2f}", f"{self.shuffled_high:.2f}")
         )
 
 

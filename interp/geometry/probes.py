@@ -52,7 +52,7 @@ from numpy.typing import ArrayLike
 
 from interp.errors import ConfigError, MismatchError
 from interp.geometry.points import GeometryResult, as_mask, as_points, centred, one_each, two_groups
-from interp.nulls import DRAWS, beside
+from interp.nulls import DRAWS, null_range
 from interp.results import Record, ends
 from interp.seeds import derive_seed
 from interp.statistics import Interval, proportion_interval, t_interval
@@ -276,7 +276,7 @@ class DirectionAccuracy(GeometryResult):
     seed: int
 
     def sentence(self) -> str:
-        null = beside("shuffled labels", f"{self.shuffled:.3f}", f"{self.shuffled_high:.3f}")
+        null = null_range("shuffled labels", f"{self.shuffled:.3f}", f"{self.shuffled_high:.3f}")
         held_out = f"{self.method}: held-out accuracy {self.accuracy:.3f} ({null})"
         return f"{held_out}; the means lie {self.distance:.3g} apart along it"
 

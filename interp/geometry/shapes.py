@@ -38,7 +38,7 @@ from interp.geometry.points import GeometryResult, as_points, centred, check_cou
 from interp.geometry.similarity import ranked_distances
 from interp.geometry.words import WordActivations, WordList, read_words
 from interp.models.hooked import HookedModel
-from interp.nulls import ALPHA, NUMERIC_DRAWS, beside, p_from_null
+from interp.nulls import ALPHA, NUMERIC_DRAWS, null_range, p_from_null
 from interp.results import Record
 from interp.seeds import derive_seed
 
@@ -61,7 +61,7 @@ class ClusterTest(GeometryResult):
     seed: int
 
     def sentence(self) -> str:
-        null = beside("words dealt to lists at random", f"{self.null:.3f}", f"{self.null_high:.3f}")
+        null = null_range("words dealt to lists at random", f"{self.null:.3f}", f"{self.null_high:.3f}")
         return (
             f"silhouette of {self.name} {self.silhouette:.3f} among other lists; {null}, p {self.p:.3g} of "
             f"{self.n_deals}"

@@ -70,7 +70,7 @@ def read(
     lenses: list[tuple[str, str]],
     check: Check,
 ) -> PromptReading:
-    """Run the model once over `tokens [1, n]` and keep what the views need; `lenses` are those that can be chosen."""
+    """Run the model once over `tokens [1, n]` and keep the values for the views; `lenses` are those to choose from."""
     from interp.models.passes import Capture
     from saes.features.sources import NeuronBasis
 
@@ -222,7 +222,7 @@ def check_head(loaded: HookedModel, layer: int, head: int) -> None:
 
 @torch.no_grad()
 def answers(loaded: HookedModel, reading: PromptReading, at: int, answer: str, contrast: str) -> tuple[int, int | None]:
-    """Ids of the answer and the contrast; empty ones come from the model's own ranking after `at`."""
+    """Ids of the answer and the contrast; empty ones are taken from the model's ranking after `at`."""
     logits = final_norm_and_unembed(loaded, reading.residuals[-1, at][None]).float()[0]
     likeliest = lists(logits.topk(2).indices)
     right = single_token(loaded, answer, logits) if answer else likeliest[0]
@@ -238,7 +238,7 @@ def token_at_end(loaded: HookedModel, reading: PromptReading, text: str) -> int:
 
 
 def position(tokens: Tensor, after: int | None) -> int:
-    """The position asked for in `tokens [1, n]`, by default the last. Raises `PromptError`."""
+    """Return a position in `tokens [1, n]`, by default the last. Raises `PromptError`."""
     at = tokens.shape[1] - 1 if after is None else after
     if not 0 <= at < tokens.shape[1]:
         raise PromptError(f"the prompt has positions 0 to {tokens.shape[1] - 1}, got {at}; choose one of them")

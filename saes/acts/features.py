@@ -168,7 +168,7 @@ class JudgeSteering(OnFeature, Compared[Session, SteeringVerdict]):
     nulls: Level = "standard"
 
     def arms(self, run: Session) -> "Arms":
-        """Return what is added: along the feature, along random directions, and along features of like density."""
+        """Return the additions: along the feature, along random directions, and along features of like density."""
         site, case = self.case(run, run.model(self.spec(run)))
         return _arms(self.nulls, site, case, self.strength * case.max_activation)
 
@@ -207,7 +207,7 @@ def _price(act: "JudgeSteering | Ablate", run: Session, arms: int, tokens: int) 
 
 
 def _compared(values: np.ndarray, draws: int) -> NullComparison:
-    """Return the value of a feature beside those of random directions, then of features of like density."""
+    """Compare the value of a feature with those of random directions and of features of like density."""
     random, alike = values[1 : 1 + draws].tolist(), values[1 + draws :].tolist()
     return NullComparison(float(values[0]), {"random directions": random, "features of like density": alike})
 
@@ -223,7 +223,7 @@ class Ablate(OnFeature, Compared[Session, list[AblatedExample]]):
     verb: ClassVar[str] = "ablate"
 
     def arms(self, run: Session) -> "Arms":
-        """Return what is subtracted in the amounts of the feature: along it, and along the directions of both nulls."""
+        """Return the subtractions in the amounts of the feature: along it, and along the directions of both nulls."""
         return _arms(self.nulls, *self.case(run, run.model(self.spec(run))))
 
     def price(self, run: Session) -> Price:
@@ -291,7 +291,7 @@ class DocumentText:
     first: int
     """position in the document of the first token here"""
     peak: int
-    """index in `tokens` of the token that was asked for"""
+    """index in `tokens` of the token of the row"""
     cut: bool
     """the document is longer"""
 

@@ -93,7 +93,7 @@ class TokenPace:
     def counting(
         self, price: Price, check: Callable[[str], None], stage: Callable[[int], str]
     ) -> Callable[[int], None]:
-        """Return a function that counts the tokens of passes, and tells `check` the stage and the time left."""
+        """Return a function that counts the tokens of passes and calls `check` with the stage and the time left."""
         done, begun = 0, time.perf_counter()
 
         def add(tokens: int) -> None:
@@ -112,7 +112,7 @@ class TokenPace:
 
 
 class Session:
-    """The models and dictionaries of a workspace, each loaded at first use and then kept, for one act at a time.
+    """The models and dictionaries of a workspace, each loaded at first use and kept in memory, for one act at a time.
 
     Above `memory` bytes in total, the least recently used models are dropped; the one in use stays. A server reads the
     models of its artefacts alone; with `any_model`, for scripts, every spec is loaded.
@@ -126,14 +126,14 @@ class Session:
         """`cold` (nothing loaded), `loading` or `ready`."""
         self._models: dict[str, HookedModel] = {}
         self._kept: dict[tuple[str, str], Any] = {}
-        """Dictionaries, lenses and what else was made for a model."""
+        """Dictionaries, lenses and other values that were made for a model."""
         self._readings: dict[tuple[str, str, bool, str | None], PromptReading] = {}
         self._check: Callable[[str], None] = lambda stage: None
         self._pace = TokenPace()
 
     @contextlib.contextmanager
     def checked(self, check: Callable[[str], None]) -> Iterator[None]:
-        """Call `check` at every stage within the block; it may raise, when nobody waits for the answer any more."""
+        """Call `check` at every stage within the block; it may raise, when the request was cancelled."""
         before, self._check = self._check, check
         try:
             yield

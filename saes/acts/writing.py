@@ -1,4 +1,4 @@
-"""Acts that write: a prompt continued under a change beside its controls, and chats side by side.
+"""Acts that write: a prompt continued under a change and its controls, and chats side by side.
 
 Torch-free until an act is measured.
 """
@@ -212,7 +212,7 @@ class AnswerChats(Streamed[Session, ChatStep]):
     verb: ClassVar[str] = "answer_chats"
     offered: ClassVar[bool] = False
     conversation: Conversation
-    """The chats so far, and what steers them."""
+    """The chats so far, and their steering."""
     message: str
     """The next message of the user."""
 
@@ -249,7 +249,7 @@ class CheckChat(Act[Session, ChatModel]):
     verb: ClassVar[str] = "check_chat"
     offered: ClassVar[bool] = False
     conversation: Conversation
-    """The chats so far, and what steers them."""
+    """The chats so far, and their steering."""
 
     def measure(self, run: Session) -> ChatModel:
         from interp.models.adapter import weight_hash
@@ -283,7 +283,7 @@ class Say(Act[Session, list[SaidInChat]]):
     direction: ArtefactName
     """A direction of the workspace, such as the verb `direction` makes."""
     message: Annotated[str, MaxLen(100_000)]
-    """What the user says."""
+    """The user's message."""
     strength: Strength = 1.0
     """In units of the direction's chosen amount."""
     system: str = ""
