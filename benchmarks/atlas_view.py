@@ -179,7 +179,7 @@ def write_map(workspace: Workspace, name: str, n: int, seed: int = 0) -> None:
     import pyarrow as pa
 
     from interp.artifacts import Table, save_artefact
-    from interp.atlas.vector_map import Neighbourhood, Point, VectorMap, VectorMapSettings
+    from interp.atlas.vector_map import MapPoint, Neighbourhood, VectorMap, VectorMapSettings
 
     rng = np.random.default_rng(seed)
     blot = rng.choice(60, n, p=rng.dirichlet(np.full(60, 3.0)))
@@ -202,7 +202,7 @@ def write_map(workspace: Workspace, name: str, n: int, seed: int = 0) -> None:
         settings=VectorMapSettings(source="synthetic"), n_points=n, n_given=n, d=2, layout="umap", quality=None,
         search="exact", search_recall=1.0, regions_per_level=(12, 60), naming=None, outside=0.04, grids=(),
         value_name="value", item_kind="index", features=None, notes=(), frame_quality=(), moved_null=None,
-        points=Table.of_columns(Point, points), regions=Table.of(Region, rows),
+        points=Table.of_columns(MapPoint, points), regions=Table.of(Region, rows),
         neighbours=Table.of(Neighbourhood, []), cells=None, frames=None,
     )  # fmt: skip
     save_artefact(made, workspace.path("atlas", name), seed=seed)

@@ -82,12 +82,14 @@ def _choice(model) -> Result:
 
     from interp.directions.choosing import Candidate, choose_steering, spread_layers
     from interp.directions.config import DirectionConfig
-    from interp.directions.examples import Example, Examples
+    from interp.directions.examples import ContrastPair, ContrastPairs
     from interp.directions.questions import neutral_text, reply_questions
     from interp.geometry.report import TEXT
 
-    pairs = tuple(Example(prompt=start, towards=" great and lovely.", away=" awful and nasty.") for start in STARTS)
-    examples = Examples(kind="replies", pairs=pairs, source="the benchmark")
+    pairs = tuple(
+        ContrastPair(prompt=start, towards=" great and lovely.", away=" awful and nasty.") for start in STARTS
+    )
+    examples = ContrastPairs(kind="replies", pairs=pairs, source="the benchmark")
     questions, neutral = reply_questions(model, examples), neutral_text(model, TEXT)
     rng = np.random.default_rng(0)
     drawn = rng.standard_normal((6, model.cfg.d_model))

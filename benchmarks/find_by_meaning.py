@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from saes.features.find_by_meaning import Evidence
+    from saes.features.find_by_meaning import FeatureEvidence
 
 WITHIN = 0.05
 FIRST = (1, 3, 10)
@@ -91,10 +91,10 @@ def _detectors(
     peaks: Any, choosing: tuple[np.ndarray, np.ndarray], judging: tuple[np.ndarray, np.ndarray]
 ) -> tuple[int, tuple[int, ...]]:
     """Return the best latent by the words that choose, and those within `WITHIN` of its F1 in both halves."""
-    from saes.evaluation.concepts import Ranked, f1_of
+    from saes.evaluation.concepts import RankedUnits, f1_of
 
     templates = choosing[0].shape[1]
-    ranked, truth = Ranked.of(peaks, choosing[0].ravel()), np.repeat(choosing[1], templates)
+    ranked, truth = RankedUnits.of(peaks, choosing[0].ravel()), np.repeat(choosing[1], templates)
     latent, _ = ranked.best(truth)
     n, m = ranked.order.shape
     hits, apart = truth[ranked.order].cumsum(0), np.ones((n, m), dtype=bool)
@@ -117,7 +117,7 @@ class Asked:
 
     concept: Wanted
     kind: str
-    evidence: "Evidence"
+    evidence: "FeatureEvidence"
 
     def rank(self, score: np.ndarray) -> int:
         """Return the position of the first feature that counts as found; ties in the order of their numbers."""
@@ -189,7 +189,7 @@ def learn(queries: list[Asked], with_lens: bool) -> tuple[np.ndarray, float]:
     return np.bincount(used, w, minlength=len(LEARNT)), float(offset)
 
 
-def rates(queries: list[Asked], score: Callable[["Evidence"], np.ndarray]) -> dict[str, np.ndarray]:
+def rates(queries: list[Asked], score: Callable[["FeatureEvidence"], np.ndarray]) -> dict[str, np.ndarray]:
     """Return the ranks by kind of query, and of the better of both (`either`)."""
     ranks = {kind: np.array([a.rank(score(a.evidence)) for a in queries if a.kind == kind]) for kind in QUERIES}
     return ranks | {"either": np.minimum(*ranks.values())}
@@ -206,7 +206,7 @@ def line(name: str, ranks: dict[str, np.ndarray], kinds: tuple[str, ...] = ("nam
     return f"{name:30} " + "; ".join(cells)
 
 
-def source(name: str) -> Callable[["Evidence"], np.ndarray]:
+def source(name: str) -> Callable[["FeatureEvidence"], np.ndarray]:
     """Return the score of one source alone."""
     return lambda e: np.where(e.live & (e.values.get(name, 0.0) > 0), e.values.get(name, 0.0), -np.inf)
 

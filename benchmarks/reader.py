@@ -41,21 +41,30 @@ def run() -> list[Result]:
 def _recorded(folder: Path) -> Any:
     from interp.models.loading import load_model
     from interp.recording.record import record
+    from interp.recording.recorded import RecordConfig
     from interp.recording.store import Recording
     from interp.text.corpora import open_corpus
 
-    record(load_model("smollm2-135m"), open_corpus("docstrings"), folder, hook_points=[HOOK_POINT], tokens=TOKENS)
+    record(
+        load_model("smollm2-135m"),
+        open_corpus("docstrings"),
+        folder,
+        RecordConfig(tokens=TOKENS),
+        hook_points=[HOOK_POINT],
+    )
     return Recording(folder)
 
 
 def _share_of_waiting(recording: Any, folder: Path) -> float:
     from saes.kinds.config import BatchTopKConfig
     from saes.training.config import TrainConfig
-    from saes.training.data import Position, Source
-    from saes.training.run import Job, Run, read_together
+    from saes.training.data import Position, RowSource
+    from saes.training.run import Job, TrainingProcess, read_together
 
     settings = TrainConfig(tokens=4_096 * STEPS, batch_size=4_096)
-    run = Run(Source(recording, HOOK_POINT), Job(sae=BatchTopKConfig(d_sae=D_SAE, k=32), train=settings, folder=folder))
+    run = TrainingProcess(
+        RowSource(recording, HOOK_POINT), Job(sae=BatchTopKConfig(d_sae=D_SAE, k=32), train=settings, folder=folder)
+    )
     _drop_from_cache(recording.folder)
     waited, started = 0.0, time.perf_counter()
     batches: Iterator[Any] = read_together([run], Position())

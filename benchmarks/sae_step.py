@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.report import Result, interleaved, main, median_ratio
-from saes.kernels.autograd import AutogradSettings, AutogradStepper, Batch
+from saes.kernels.autograd import AutogradSettings, AutogradStepper, LossInputs
 from saes.kernels.state import Rule, RunState, TrainState
 from saes.kernels.step import Stepper, StepSettings, choose_ops
-from saes.kinds.autograd import AutogradKind, Sizes
+from saes.kinds.autograd import AutogradKind, DictionarySizes
 from saes.kinds.config import BatchTopKConfig, JumpReLUConfig, MatryoshkaConfig, ReLUConfig, SAEConfig, TopKConfig
 from saes.kinds.registry import recipe_of
 from saes.kinds.topk import TopKRecipe
@@ -125,7 +125,7 @@ def autograd_step(x: Tensor):
 class TopKByLoss(AutogradKind):
     """TopK, or ReLU with L1 where `k` is 0, given by its loss."""
 
-    def __init__(self, sizes: Sizes, k: int, l1: float = 0.0):
+    def __init__(self, sizes: DictionarySizes, k: int, l1: float = 0.0):
         super().__init__(sizes)
         self.k, self.l1 = k, l1
         self.W_enc = nn.Parameter(self.W_dec.detach().clone())
@@ -138,7 +138,7 @@ class TopKByLoss(AutogradKind):
         values, latents = pre.topk(self.k, dim=1)
         return torch.zeros_like(pre).scatter(1, latents, values.relu())
 
-    def loss(self, batch: Batch, acts: Tensor, recons: Tensor) -> Tensor:
+    def loss(self, batch: LossInputs, acts: Tensor, recons: Tensor) -> Tensor:
         penalty = self.l1 * acts.sum(-1).mean() / batch.variance**0.5 if self.l1 else 0.0
         return batch.fvu(recons) + penalty
 
@@ -163,7 +163,7 @@ def by_autograd(x: Tensor, kind: str) -> Compared:
     state, rule = fresh(D_IN, D_SAE), recipe_of(config)
     if kind == "relu":
         state.b_enc -= (x @ state.W_enc.T).flatten().kthvalue(N * (D_SAE - K)).values
-    learner = TopKByLoss(Sizes(D_IN, D_SAE, torch.zeros(D_IN)), K if kind == "topk" else 0, 1e-3)
+    learner = TopKByLoss(DictionarySizes(D_IN, D_SAE, torch.zeros(D_IN)), K if kind == "topk" else 0, 1e-3)
     clone = RunState(
         silent=state.silent.clone(),
         density=state.density.clone(),

@@ -48,26 +48,33 @@ def _measured(scratch: Path) -> tuple[Callable[[], Any], Callable[[], Any], Call
     from interp.models.passes import Capture
     from interp.recording.live import LiveRecording
     from interp.recording.record import record
+    from interp.recording.recorded import RecordConfig
     from interp.text.corpora import open_corpus
     from saes.kernels.step import Buffers
     from saes.kinds.config import BatchTopKConfig
     from saes.sets.train import transcoder_config
     from saes.training.config import TrainConfig
-    from saes.training.data import Position, Source, training_batches
-    from saes.training.run import Job, Run, read_together
+    from saes.training.data import Position, RowSource, training_batches
+    from saes.training.run import Job, TrainingProcess, read_together
 
     model = load_model("smollm2-135m", device="cpu")
     points = mlp_hook_points(model)
-    record(model, open_corpus("docstrings"), scratch / "text", live=True, hook_points=points, tokens=BATCH * N_BATCHES)
+    record(
+        model,
+        open_corpus("docstrings"),
+        scratch / "text",
+        RecordConfig(live=True, tokens=BATCH * N_BATCHES),
+        hook_points=points,
+    )
     recording = LiveRecording(scratch / "text", model=model)
     train = TrainConfig(tokens=BATCH * N_BATCHES * (REPEATS + 2) * 2, batch_size=BATCH, heldout_fraction=1e-9)
-    sources = [Source(recording, points[at], target=points[at + 1]) for at in range(0, len(points), 2)]
+    sources = [RowSource(recording, points[at], target=points[at + 1]) for at in range(0, len(points), 2)]
     options: dict[str, Any] = {"batch_size": BATCH, "heldout_fraction": train.heldout_fraction, "seed": train.seed}
     first, buffers, runs = next(training_batches(sources, **options)), Buffers(), []
     for source, batch in zip(sources, first, strict=True):
         config = transcoder_config(BatchTopKConfig(d_sae=D_SAE, k=K), source.outputs[0].hook_point, skip=True)
         job = Job(sae=config, train=train, folder=scratch / "runs" / f"layer_{len(runs)}")
-        runs.append(Run(source, job, buffers=buffers, first_batch=partial(_same, batch), device="cpu"))
+        runs.append(TrainingProcess(source, job, buffers=buffers, first_batch=partial(_same, batch), device="cpu"))
     kept = list(islice(read_together(runs, Position()), N_BATCHES))
 
     def whole() -> None:

@@ -16,13 +16,13 @@ MOST_ROWS = 200
 """Rows of a table or list per answer."""
 
 
-class Listed(Protocol):
+class NumberArray(Protocol):
     """A tensor or an array of numbers."""
 
     def tolist(self) -> Any: ...
 
 
-def lists(values: Listed) -> Any:
+def lists(values: NumberArray) -> Any:
     """Return the values of a tensor, in lists of lists; torch does not say what its own `tolist` returns."""
     return values.tolist()
 

@@ -31,15 +31,10 @@ from dash.exceptions import CallbackException, DependencyException
 from dashboard import api
 from dashboard.components import http_errors
 from dashboard.components.frame import attrs, explain, failure
-from dashboard.components.live import Live
 from dashboard.components.pages import (
-    Context,
     Group,
     Layout,
-    NothingYetError,
     Page,
-    attach,
-    current,
     empty_page,
     find_pages,
     own_page,
@@ -51,6 +46,7 @@ from dashboard.maps import routes as atlas_routes
 from dashboard.queue import RunQueue
 from dashboard.search.page import box as search_box
 from dashboard.security import READS, Guard, content_security_policy, refuse_callback
+from dashboard.sources import Live, NothingYetError, PageSources, attach, current
 from dashboard.turns import guest
 from interp.artifacts import KINDS
 from interp.errors import ConfigError, UnknownNameError, UsageError, WorkbenchError, program
@@ -252,7 +248,7 @@ def create_app(
         routing_callback_inputs={"scheme": Input("scheme", "data")},
     )
     app.renderer = ""  # assets/main.mjs starts it
-    attach(app.server, Context(workspace, live, runs))
+    attach(app.server, PageSources(workspace, live, runs))
     atlas_routes.register(app.server)
     api.register(app.server)
     pages = find_pages()
@@ -470,7 +466,7 @@ def safe_layout(which: Page) -> Layout:
     return show
 
 
-def _not_found(context: Context, **_: Any) -> html.Div:
+def _not_found(context: PageSources, **_: Any) -> html.Div:
     raise UsageError("There is no page at this address.")
 
 

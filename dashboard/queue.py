@@ -63,12 +63,12 @@ class StoredRun:
     """Artefacts that it wrote, as `folder/name`."""
     problem: str = ""
     """The reason of a failure, in a sentence."""
-    asked: str = ""
+    requested: str = ""
     """State that a visitor asked for while it ran."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run(StoredRun):
+class QueuedRun(StoredRun):
     """One run of the queue, as the page shows it."""
 
     fraction: float | None = None
@@ -151,13 +151,13 @@ class RunFiles:
             return from_json(Report, read_json(path), path, "foreign")
         return Report()
 
-    def run_of(self, record: StoredRun) -> Run:
+    def run_of(self, record: StoredRun) -> QueuedRun:
         """Return a run as the page shows it."""
-        run = Run(**vars(record), log=self.log(record.id), fraction=1.0 if record.state == DONE else None)
+        run = QueuedRun(**vars(record), log=self.log(record.id), fraction=1.0 if record.state == DONE else None)
         if record.state != RUNNING:
             return run
         report = self.progress(record.id)
-        stage = "stopping" if record.asked else report.stage or "starting"
+        stage = "stopping" if record.requested else report.stage or "starting"
         fraction, left = how_far(report)
         return replace(run, made=self.made(record), stage=stage, fraction=fraction, seconds_left=left)
 
@@ -200,7 +200,7 @@ CUT_OFF = "The dashboard ended while this was running; what it saved can be resu
 
 
 @dataclass(frozen=True, kw_only=True)
-class Form:
+class VerbForm:
     """A verb that the page offers."""
 
     verb: str
@@ -213,7 +213,7 @@ class Catalogue(Protocol):
     """The verbs on offer. The command line provides it, since a page knows no verb."""
 
     @property
-    def forms(self) -> dict[str, Form]:
+    def forms(self) -> dict[str, VerbForm]:
         """Return the verbs on offer, by name."""
         ...
 
@@ -316,17 +316,17 @@ class RunQueue:
             self._changed.notify_all()
         return id
 
-    def get(self, id: str) -> Run:
+    def get(self, id: str) -> QueuedRun:
         """Return one run. Raises `UnknownNameError`."""
         return self._files.run_of(self._record(id))
 
-    def all(self) -> list[Run]:
+    def all(self) -> list[QueuedRun]:
         """Return every run in the order of the queue."""
         with self._changed:
             records = list(self._records().values())
         return [self._files.run_of(record) for record in sorted(records, key=lambda record: record.place)]
 
-    def active(self) -> list[Run]:
+    def active(self) -> list[QueuedRun]:
         """Return the runs that wait or run."""
         return [run for run in self.all() if run.active]
 
@@ -365,7 +365,7 @@ class RunQueue:
                 raise ConfigError(f"run {id} is {record.state}; cancel it first")
             self._files.remove(id)
 
-    def using(self, key: str) -> Run | None:
+    def using(self, key: str) -> QueuedRun | None:
         """Return the run, waiting or running, that names an artefact (`folder/name`) or wrote it, if there is one."""
         name = key.rpartition("/")[2]
         for run in self.active():
@@ -438,15 +438,15 @@ class RunQueue:
             self._process, record = None, self._record(id)
             if code == 0:
                 self._files.end(record, DONE)
-            elif record.asked:
-                self._files.end(record, record.asked)
+            elif record.requested:
+                self._files.end(record, record.requested)
             elif self._stopping or code is None:
                 self._files.end(record, INTERRUPTED, CUT_OFF)
             else:
                 self._files.end(record, FAILED, self._files.reason(id, code))
 
     def _ends_early(self, id: str) -> bool:
-        return self._stopping or bool(self._record(id).asked)
+        return self._stopping or bool(self._record(id).requested)
 
     def _wait_for_turn(self, id: str) -> IO[bytes] | None:
         """Return the lock that a process has while it lives; None if the run was cancelled meanwhile.

@@ -4,8 +4,8 @@
 
     answered(move)          # decodes and checks the body by the types of the arguments, then calls
 
-The first argument has what all requests of a page share: its type is `Asked`, or a subclass. A body with a wrong,
-unknown or missing field is refused with the path of the field and what it should be (status 400).
+The first argument has what all requests of a page share: its type is `RequestFields`, or a subclass. A body with a
+wrong, unknown or missing field is refused with the path of the field and what it should be (status 400).
 """
 
 import inspect
@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class RequestFields:
     """Fields that every request may have."""
 
     visitor: Annotated[str, MaxLen(64)] = ""
@@ -73,7 +73,7 @@ def add_routes(
 
 
 @cache
-def _form(answer: Callable[..., Any]) -> tuple[type[Asked], list[str]]:
+def _form(answer: Callable[..., Any]) -> tuple[type[RequestFields], list[str]]:
     """Return the dataclass of the body of a request, and the names of the keyword arguments in it."""
     first, *rest = inspect.signature(answer).parameters.values()
     options = [parameter for parameter in rest if parameter.kind is parameter.KEYWORD_ONLY]
@@ -93,7 +93,7 @@ def form_of(function: Callable[..., Any], parameters: Sequence[inspect.Parameter
 def asked_by() -> tuple[str, dict[str, Any]]:
     """Return the visitor of a request, and the rest of its body. Raises `ConfigError` where it is no object."""
     body = from_json(dict[str, Any], json_body(), "the request", "asked")
-    request = from_json(Asked, {"visitor": body.pop("visitor", "")}, "the request", "asked")
+    request = from_json(RequestFields, {"visitor": body.pop("visitor", "")}, "the request", "asked")
     return request.visitor, body
 
 

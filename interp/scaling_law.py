@@ -9,8 +9,8 @@ tokens (`interp.studies.language_scaling`), and of sparse dictionaries in latent
 1. `fit_law` fits log losses with the Huber loss, so that one failed run does not bend the law, from several starts. It
    uses `scipy.optimize.least_squares`; `curve_fit` calls the same, but does not return the cost that compares starts.
 2. `refits` repeats the fit on resampled losses, for the intervals of `interp.statistics.percentile_interval`.
-3. `Prediction` is the validation: the largest size is left out and predicted. The baseline predicts that size has no
-   further effect.
+3. `LossPrediction` is the validation: the largest size is left out and predicted. The baseline predicts that size has
+   no further effect.
 """
 
 import math
@@ -135,7 +135,7 @@ def refits(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prediction:
+class LossPrediction:
     """Loss of the largest size, predicted from the smaller ones. Errors are fractions of the observed loss."""
 
     loss: float

@@ -26,10 +26,22 @@ import pandas as pd
 
 from dashboard.figures import plot
 from interp import (
-    Capture, Intervention, JacobianLens, Latent, NextToken, Offset, Workspace, activation_patching, generate, hooks_of,
-    load_model, logit_lens, to_tokens, token_strings,
+    Capture,
+    Intervention,
+    JacobianLens,
+    Latent,
+    NextToken,
+    Offset,
+    Workspace,
+    activation_patching,
+    generate,
+    hooks_of,
+    load_model,
+    logit_lens,
+    to_tokens,
+    token_strings,
 )
-from saes import Prompts, ProofConfig, attribute_features, load_sae, prove
+from saes import MeasuredPrompts, ProofConfig, attribute_features, load_sae, prove
 from workbench.demo import DATA
 
 model = load_model("smollm2-135m")
@@ -69,7 +81,7 @@ print(logit_lens(model, tokens, lens=lens))
 
 # %%
 sae = load_sae(shipped.path("sae", "demo"))
-[shares] = attribute_features(model, sae, Prompts.of_text(model, text, " blue", corrupt=variant))
+[shares] = attribute_features(model, sae, MeasuredPrompts.of_text(model, text, " blue", corrupt=variant))
 print(shares.headline())
 table = shipped.table_path("features", "demo", "features")
 known = shipped.query("select feature, label, density, max_activation from f", f=table).to_pandas().set_index("feature")

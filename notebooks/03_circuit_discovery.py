@@ -24,7 +24,14 @@ from scipy.stats import pearsonr
 
 from dashboard.figures import colours_of, faithfulness_curve, plot
 from interp import (
-    EvaluationConfig, FindConfig, Graph, attribute_edges, find_circuit, load_model, make_task, verify_top_k,
+    EvaluationConfig,
+    FindConfig,
+    Graph,
+    attribute_edges,
+    find_circuit,
+    load_model,
+    make_task,
+    verify_top_k,
 )
 
 model = load_model("toy:induction-2l")  # trained on first use, about a minute
@@ -39,7 +46,9 @@ graph.n_edges
 
 # %%
 task = make_task("induction", model, n_prompts=16, seed=0)
-print(f"{task.metric.name}: {task.clean_value.mean():.2f} on clean prompts, {task.corrupt_value.mean():.2f} on corrupted ones")
+print(
+    f"{task.metric.name}: {task.clean_value.mean():.2f} on clean prompts, {task.corrupt_value.mean():.2f} on corrupted ones"
+)
 
 # %% [markdown]
 # ## Three ways to score an edge
@@ -98,7 +107,7 @@ print(f"the best {len(verified.indices)} patched one by one: Pearson {verified.p
 
 # %%
 assert agreement["eap-ig"] > agreement["eap"] + 0.2, "gradients on the way see what the clean one does not"
-assert result.verdict.found, result.verdict.reason
+assert result.verdict.holds, result.verdict.reason
 assert torch.isfinite(scores.values).all()
 share = len(result.circuit.edges) / graph.n_edges
 print(

@@ -26,10 +26,19 @@ import numpy as np
 
 from dashboard import read_log
 from dashboard.figures import HealthRun, activation_histogram, colours_of, health_figure, plot
-from interp import Recording, Workspace, load_model, open_corpus, record
+from interp import RecordConfig, Recording, Workspace, load_model, open_corpus, record
 from saes import (
-    BatchTopKConfig, Features, Job, TopKConfig, TrainConfig, build_features, compare, fit_scaling, load_sae,
-    scaling_runs_of, train_many,
+    BatchTopKConfig,
+    Features,
+    Job,
+    TopKConfig,
+    TrainConfig,
+    build_features,
+    compare,
+    fit_scaling,
+    load_sae,
+    scaling_runs_of,
+    train_many,
 )
 
 HOOK_POINT = "blocks.9.hook_resid_post"
@@ -48,7 +57,7 @@ folder = workspace.path("recording", "prose")
 if not folder.exists():
     model = load_model("smollm2-135m")
     corpus = open_corpus("docstrings", seed=0)
-    record(model, corpus, folder, hook_points=[HOOK_POINT], tokens=24_000, seed=0)
+    record(model, corpus, folder, RecordConfig(tokens=24_000, seed=0), hook_points=[HOOK_POINT])
 recording = Recording(folder)
 print(recording)
 
@@ -107,7 +116,9 @@ plot(fit)
 
 # %%
 for prediction in fit.left_out:
-    print(f"k {prediction.k:2}: FVU {prediction.loss:.4f} came, {prediction.predicted:.4f} was predicted ({prediction.error:+.1%})")
+    print(
+        f"k {prediction.k:2}: FVU {prediction.loss:.4f} came, {prediction.predicted:.4f} was predicted ({prediction.error:+.1%})"
+    )
 
 # %% [markdown]
 # ## What is in one of them?
@@ -131,7 +142,9 @@ examples = workspace.query(
     feature["feature"],
     e=workspace.table_path("features", "batchtopk", "examples"),
 ).to_pylist()
-print(f"feature {feature['feature']}: {feature['label']}; fires on {feature['density']:.2%} of tokens; promotes {feature['promotes']}")
+print(
+    f"feature {feature['feature']}: {feature['label']}; fires on {feature['density']:.2%} of tokens; promotes {feature['promotes']}"
+)
 for example in examples:
     words, peak = example["tokens"], example["peak"]
     before, after = "".join(words[:peak])[-50:], "".join(words[peak + 1 :])[:30]
@@ -145,9 +158,15 @@ activation_histogram(feature["histogram"], workspace.open(Features, "batchtopk")
 
 # %%
 matched = {row.name: row.matched.fvu for row in table.rows}
-assert matched["batchtopk"] < min(matched["pca"], matched["coordinates"], matched["untrained"]), "training beats no training"
-assert all(exponent.high < 0 for exponent in fit.exponents.values()), "larger dictionaries reconstruct unseen text better, at every k"
-assert all(abs(prediction.error) < abs(prediction.unchanged) for prediction in fit.left_out), "the law predicts better than no change"
+assert matched["batchtopk"] < min(matched["pca"], matched["coordinates"], matched["untrained"]), (
+    "training beats no training"
+)
+assert all(exponent.high < 0 for exponent in fit.exponents.values()), (
+    "larger dictionaries reconstruct unseen text better, at every k"
+)
+assert all(abs(prediction.error) < abs(prediction.unchanged) for prediction in fit.left_out), (
+    "the law predicts better than no change"
+)
 worst = max(fit.left_out, key=lambda prediction: abs(prediction.error))
 exponents = ", ".join(f"{exponent:.3f} at k {k}" for k, exponent in fit.exponents.items())
 print(

@@ -28,8 +28,21 @@ import torch
 from dashboard import atlas_view
 from dashboard.figures import colours_of, styled
 from interp import (
-    MapSettings, Recording, Workspace, build_atlas, build_series, embedding_source, extend_atlas, load_model,
-    open_corpus, place_points, record, recording_source, save_artefact, weight_hash,
+    MapSettings,
+    RecordConfig,
+    Recording,
+    Workspace,
+    build_atlas,
+    build_series,
+    embedding_source,
+    extend_atlas,
+    load_model,
+    open_corpus,
+    place_points,
+    record,
+    recording_source,
+    save_artefact,
+    weight_hash,
 )
 
 root = Path(os.environ.get("INTERP_WORKSPACE", "../workspace")) / "notebooks" / "atlas"
@@ -82,7 +95,9 @@ atlas_view(workspace, "tokens", colour="kept")
 made = maps["umap (ours)"]
 kept = made.points.columns("kept")["kept"]
 counts, edges = np.histogram(kept, bins=np.linspace(0, 1, 16))
-figure = styled(go.Figure(go.Bar(x=(edges[:-1] + edges[1:]) / 2, y=counts, marker_color=light.accent)), light, height=300)
+figure = styled(
+    go.Figure(go.Bar(x=(edges[:-1] + edges[1:]) / 2, y=counts, marker_color=light.accent)), light, height=300
+)
 figure.update_xaxes(title_text="share of a token's 15 true neighbours that are kept")
 figure.update_yaxes(title_text="tokens")
 figure
@@ -134,10 +149,8 @@ print("old tokens stayed where they were:", stayed)
 # %%
 places = [f"blocks.{layer}.hook_resid_post" for layer in (0, 9, 19)]
 if "layers" not in workspace.names("recording"):
-    record(
-        model, open_corpus("docstrings"), workspace.path("recording", "layers"),
-        hook_points=places, tokens=4_000, context_length=64,
-    )  # fmt: skip
+    folder, config = workspace.path("recording", "layers"), RecordConfig(tokens=4_000, context_length=64)
+    record(model, open_corpus("docstrings"), folder, config, hook_points=places)
 recording = Recording(workspace.path("recording", "layers"))
 layers = [recording_source(recording, model, hook_point=place, max_points=1500) for place in places]
 series = save_artefact(build_series(layers, places), workspace.path("atlas", "layers"), seed=0, overwrite=True)

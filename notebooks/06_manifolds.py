@@ -26,7 +26,14 @@ from plotly.subplots import make_subplots
 
 from dashboard.figures import colours_of, plot, styled
 from interp import (
-    circle_test, find_concepts, find_shapes, fit_plane, load_model, read_words, rotate_words, untrained_model,
+    circle_test,
+    find_concepts,
+    find_shapes,
+    fit_plane,
+    load_model,
+    read_words,
+    rotate_words,
+    untrained_model,
 )
 
 light = colours_of("light")
@@ -37,6 +44,7 @@ rng = np.random.default_rng(0)
 #
 # Twelve items on a circle, along a horseshoe, on a line, and nowhere, in 576 dimensions with noise; then four items on a perfect circle.
 
+
 # %%
 def planted(n, arc):
     angles = np.deg2rad(np.arange(n) * (arc / n if arc == 360 else arc / (n - 1)))
@@ -45,8 +53,10 @@ def planted(n, arc):
     return flat @ frame.T + 0.02 * rng.standard_normal((n, 576))
 
 
-known = {name: circle_test(planted(n, arc), n_draws=2000) for name, n, arc in (
-    ("circle", 12, 360), ("horseshoe", 12, 200), ("nothing", 12, 0), ("four items", 4, 360))}
+known = {
+    name: circle_test(planted(n, arc), n_draws=2000)
+    for name, n, arc in (("circle", 12, 360), ("horseshoe", 12, 200), ("nothing", 12, 0), ("four items", 4, 360))
+}
 for name, test in known.items():
     print(f"{name:10} {test}\n")
 
@@ -72,7 +82,9 @@ figure = make_subplots(rows=1, cols=3, subplot_titles=[f"{name}: {shape.verdict}
 for at, (shape, colour) in enumerate(zip(shapes.values(), light.categories), 1):
     x, y = shape.coordinates[1].T
     joined = "markers+text" if shape.verdict in ("cluster", "nothing") else "lines+markers+text"
-    figure.add_scatter(x=x, y=y, text=shape.words, mode=joined, textposition="top center", line={"color": colour}, row=1, col=at)
+    figure.add_scatter(
+        x=x, y=y, text=shape.words, mode=joined, textposition="top center", line={"color": colour}, row=1, col=at
+    )
     figure.update_xaxes(range=[x.min() - 0.25 * np.ptp(x), x.max() + 0.25 * np.ptp(x)], row=1, col=at)
 styled(figure, light, height=380)
 figure.update_xaxes(showticklabels=False).update_yaxes(showticklabels=False)
@@ -86,7 +98,9 @@ figure.update_layout(margin_t=36)
 
 # %%
 twin = untrained_model(model, 0)
-untrained = find_shapes({concept.name: read_words(twin, concept, hook_points=places[1:3]) for concept in find_concepts(names)})
+untrained = find_shapes(
+    {concept.name: read_words(twin, concept, hook_points=places[1:3]) for concept in find_concepts(names)}
+)
 for shape in untrained.values():
     print(f"{shape}\n")
 
@@ -114,7 +128,11 @@ assert numbers.verdict == "line", numbers.reason
 assert colours.verdict in ("cluster", "nothing"), colours.reason
 assert {shape.verdict for shape in untrained.values()} == {"nothing"}
 closed = "a circle" if weekdays.verdict == "circle" else f"not shown to be a circle (verdict: {weekdays.verdict})"
-moves = "and turning a day in its plane moves the answer" if turned.moves_output else "and turning a day in its plane does not move the answer"
+moves = (
+    "and turning a day in its plane moves the answer"
+    if turned.moves_output
+    else "and turning a day in its plane does not move the answer"
+)
 print(
     f"SmolLM2 keeps the order of the days (p {weekdays.order.p_circular:.4f}, the smallest possible is {weekdays.order.smallest_p:.4f}), "
     f"{closed}, {moves}: {turned.overall.estimate:+.2f} nats [{turned.overall.low:+.2f}, {turned.overall.high:+.2f}], random directions at most "

@@ -50,12 +50,17 @@ for density in densities:
 # %%
 rare = toys.at(0.05)
 best, directions = rare.geometry(), rare.W[rare.loss.argmin()]
-arrows = [go.Scatter(x=[0, x], y=[0, y], name=f"feature {i}", mode="lines+markers") for i, (x, y) in enumerate(directions.tolist())]
+arrows = [
+    go.Scatter(x=[0, x], y=[0, y], name=f"feature {i}", mode="lines+markers")
+    for i, (x, y) in enumerate(directions.tolist())
+]
 go.Figure(arrows, {"title": "density .05, lowest loss", "width": 480, "height": 420, "yaxis": {"scaleanchor": "x"}})
 
 # %%
 labels = {"x": "feature that is on", "y": "feature read", "color": "read as the other feature"}
-px.imshow(directions @ directions.T, labels=labels, color_continuous_scale="RdBu", color_continuous_midpoint=0, height=380)
+px.imshow(
+    directions @ directions.T, labels=labels, color_continuous_scale="RdBu", color_continuous_midpoint=0, height=380
+)
 
 # %%
 rows = [
@@ -65,7 +70,13 @@ rows = [
     for value in toys.at(density).geometry(toy).dimensionality
 ]
 figure = px.scatter(rows, x="density", y="dimensionality", log_x=True, opacity=0.45, height=360)
-for name, level in {"dedicated": 1, "triangle 2/3": 2 / 3, "pair 1/2": 1 / 2, "pentagon 2/5": 2 / 5, "dropped": 0}.items():
+for name, level in {
+    "dedicated": 1,
+    "triangle 2/3": 2 / 3,
+    "pair 1/2": 1 / 2,
+    "pentagon 2/5": 2 / 5,
+    "dropped": 0,
+}.items():
     figure.add_hline(level, line_dash="dot", line_width=1, annotation_text=name)
 figure
 
@@ -89,15 +100,27 @@ print(f"random:  {2 * tightness.estimate:.2f} on average ({low:.2f} to {high:.2f
 # %%
 grid_d, grid_i = tuple(np.geomspace(0.03, 1, 7).tolist()), tuple(np.geomspace(0.1, 10, 7).tolist())
 phases = map_phases(grid_d, grid_i, ToyConfig(n_features=2, d_hidden=1, steps=500, batch_size=96, lr=3e-2), n_seeds=16)
-figure = px.scatter(phases, x="importance", y="density", color="phase", log_x=True, log_y=True, hover_data=["norm", "shared", "agreement"])
+figure = px.scatter(
+    phases,
+    x="importance",
+    y="density",
+    color="phase",
+    log_x=True,
+    log_y=True,
+    hover_data=["norm", "shared", "agreement"],
+)
 figure.update_traces(marker={"symbol": "square", "size": 26})
 
 # %%
 clear = [cell for cell in phases if border_distance(cell.density, cell.importance) > 0.25]
 agree = sum(cell.phase == ideal_phase(cell.density, cell.importance) for cell in clear)
-control = map_phases((0.03, 0.3), (0.3, 3.0), ToyConfig(n_features=2, d_hidden=1, steps=500, activation="linear"), n_seeds=4)
+control = map_phases(
+    (0.03, 0.3), (0.3, 3.0), ToyConfig(n_features=2, d_hidden=1, steps=500, activation="linear"), n_seeds=4
+)
 linear = {cell.phase for cell in control}
-print(f"{agree} of {len(clear)} cells away from the borders are as the closed form says; without the ReLU: {sorted(linear)}")
+print(
+    f"{agree} of {len(clear)} cells away from the borders are as the closed form says; without the ReLU: {sorted(linear)}"
+)
 
 # %% [markdown]
 # ## What does a TopK autoencoder get back?
@@ -106,7 +129,9 @@ print(f"{agree} of {len(clear)} cells away from the borders are as the closed fo
 # are on. MCC is the mean cosine of matched directions, F1 says how well a latent detects its feature; random directions as null.
 
 # %%
-wide = train_toys(ToyConfig(n_features=40, d_hidden=12, steps=1200, lr=1e-2, batch_size=256), densities=(0.01, 0.1), n_seeds=4)
+wide = train_toys(
+    ToyConfig(n_features=40, d_hidden=12, steps=1200, lr=1e-2, batch_size=256), densities=(0.01, 0.1), n_seeds=4
+)
 recovered = {
     d: [recover_toy(wide, toy, root / f"toy-{toy}", tokens=150_000, seed=toy) for toy in chosen]
     for d, chosen in ((0.01, (0, 1, 2, 3)), (0.1, (4, 5, 6, 7)))

@@ -48,7 +48,9 @@ control_config = ModularConfig(weight_decay=0.0, epochs=400, log_every=20, seeds
 control = describe_grokking(list(train_modular(control_config)), control_config)
 save_artefact(study, workspace.path("grokking", "grokking"), seed=config.seeds[0], overwrite=True)
 for seed, phases in enumerate(run.phases for run in study.runs):
-    print(f"seed {seed}: by heart at {phases.memorised:.0f}, begins to generalise at {phases.generalising:.0f}, done at {phases.generalised}")
+    print(
+        f"seed {seed}: by heart at {phases.memorised:.0f}, begins to generalise at {phases.generalising:.0f}, done at {phases.generalised}"
+    )
 print("without weight decay:", control.runs[0].phases)
 
 # %%

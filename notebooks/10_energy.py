@@ -25,8 +25,23 @@ import numpy as np
 import plotly.express as px
 import torch
 from energy import (
-    KINDS, Memory, classify, contrastive_divergence, exact_gradient, hebb, learn, measure_doublings, measure_heads, measure_recall,
-    new_machine, patterns_for_mass, random_energies, recall, replica_capacity, replica_overlap, sweep_temperatures,
+    KINDS,
+    Memory,
+    classify,
+    contrastive_divergence,
+    exact_gradient,
+    hebb,
+    learn,
+    measure_doublings,
+    measure_heads,
+    measure_recall,
+    new_machine,
+    patterns_for_mass,
+    random_energies,
+    recall,
+    replica_capacity,
+    replica_overlap,
+    sweep_temperatures,
 )
 
 from dashboard.figures import colours_of, training_curves
@@ -46,8 +61,20 @@ overlap = t_interval(measure_recall(600, loads, n_seeds=4, n_starts=30))
 theory = np.array([replica_overlap(load) for load in loads])
 capacity, overlap_there = replica_capacity()
 print(f"theory: capacity {capacity:.4f}, overlap {overlap_there:.3f} there")
-curves = {"measured": overlap.estimate, "its 95 % interval, lower end": overlap.low, "upper end": overlap.high, "replica theory": theory}
-training_curves(loads, curves, light, x_title="load: patterns per spin", y_title="overlap with the stored pattern", marks={"capacity": capacity})
+curves = {
+    "measured": overlap.estimate,
+    "its 95 % interval, lower end": overlap.low,
+    "upper end": overlap.high,
+    "replica theory": theory,
+}
+training_curves(
+    loads,
+    curves,
+    light,
+    x_title="load: patterns per spin",
+    y_title="overlap with the stored pattern",
+    marks={"capacity": capacity},
+)
 
 # %% [markdown]
 # With an exponential in place of the square the same starts, a fifth of the spins wrong, come back from exponentially many patterns
@@ -93,7 +120,9 @@ tokens = torch.stack(list(islice((text for text in texts if len(text) == 96), 4)
 twin = untrained_model(smollm2, 0)
 heads, bound, null = (measure_heads(model, tokens) for model in (smollm2, twin, untrained_model(smollm2, 1)))
 concentrated, by_chance = heads.concentrate(bound), null.concentrate(bound)
-print(f"our attention differs from the model's by {heads.pattern_error.max():.1e} at most; energy never rises ({heads.energy_rise.max():.0e})")
+print(
+    f"our attention differs from the model's by {heads.pattern_error.max():.1e} at most; energy never rises ({heads.energy_rise.max():.0e})"
+)
 print("SmolLM2:  ", heads.counts(), f"{int(concentrated.sum())} concentrate more than untrained ones")
 print("untrained:", null.counts(), f"{int(by_chance.sum())} do")
 labels = {"x": "head", "y": "layer", "color": "fraction of keys<br>with 90 % of<br>the attention"}
@@ -122,7 +151,9 @@ heat = torch.logspace(-0.7, 1, 40)
 with torch.no_grad():
     logits = smollm2(tokens)[:, -16:].flatten(0, 1).double()
     twin_logits = twin(tokens)[:, -16:].flatten(0, 1).double()
-sweep, random, untrained = (sweep_temperatures(energies, heat) for energies in (logits, random_energies(logits), twin_logits))
+sweep, random, untrained = (
+    sweep_temperatures(energies, heat) for energies in (logits, random_energies(logits), twin_logits)
+)
 series = {"SmolLM2": sweep, "random energies": random, "untrained": untrained}
 
 
@@ -139,10 +170,19 @@ over_temperature("heat_capacity", "heat capacity, nats")
 
 # %%
 index = int((heat - 1).abs().argmin())
-at_one = {name: float(run.entropy[:, index].mean()) for name, run in (("model", sweep), ("random", random), ("untrained", untrained))}
+at_one = {
+    name: float(run.entropy[:, index].mean())
+    for name, run in (("model", sweep), ("random", random), ("untrained", untrained))
+}
 slope = (sweep.energy[:, index + 1] - sweep.energy[:, index - 1]) / (heat[index + 1] - heat[index - 1])
-print({name: round(value, 2) for name, value in at_one.items()}, "nats at temperature 1; log d_vocab", round(float(np.log(logits.shape[1])), 2))
-print(f"heat capacity there {float(sweep.heat_capacity[:, index].mean()):.2f}, slope of the energy {float(slope.mean()):.2f}")
+print(
+    {name: round(value, 2) for name, value in at_one.items()},
+    "nats at temperature 1; log d_vocab",
+    round(float(np.log(logits.shape[1])), 2),
+)
+print(
+    f"heat capacity there {float(sweep.heat_capacity[:, index].mean()):.2f}, slope of the energy {float(slope.mean()):.2f}"
+)
 
 # %% [markdown]
 # ## A machine that learns such a distribution
@@ -155,10 +195,22 @@ data = torch.tensor([[1, 1, 1, -1, -1], [-1, -1, 1, 1, 1], [1, -1, 1, -1, 1]], d
 start = new_machine(5, 2, scale=0.1)
 exact = learn(start, data, steps=150, lr=0.1)
 sampled = learn(start, data, steps=150, lr=0.1, n_sweeps=1)
-gradients = [exact_gradient(start, data)[0], contrastive_divergence(start, data, 30, torch.Generator().manual_seed(0))[0]]
+gradients = [
+    exact_gradient(start, data)[0],
+    contrastive_divergence(start, data, 30, torch.Generator().manual_seed(0))[0],
+]
 alike = float(torch.nn.functional.cosine_similarity(gradients[0].flatten(), gradients[1].flatten(), dim=0))
 likelihoods = [float(machine.log_likelihood(data)) for machine in (start, sampled, exact)] + [float(np.log(1 / 3))]
-print("log-likelihood:", dict(zip(("start", "contrastive divergence", "exact", "best possible"), np.round(likelihoods, 2).tolist(), strict=True)))
+print(
+    "log-likelihood:",
+    dict(
+        zip(
+            ("start", "contrastive divergence", "exact", "best possible"),
+            np.round(likelihoods, 2).tolist(),
+            strict=True,
+        )
+    ),
+)
 
 # %% [markdown]
 # ## The answer

@@ -28,7 +28,16 @@ from scipy.stats import pearsonr, spearmanr
 
 from dashboard.figures import activation_histogram, colours_of
 from interp import (
-    Capture, Recording, Workspace, load_model, open_corpus, record, run_with_hooks, to_tokens, token_strings,
+    Capture,
+    RecordConfig,
+    Recording,
+    Workspace,
+    load_model,
+    open_corpus,
+    record,
+    run_with_hooks,
+    to_tokens,
+    token_strings,
 )
 from saes import Features, build_features, neurons_of
 
@@ -63,6 +72,7 @@ print(f"one neuron: at best {float(right.max()):.0%} of the four points; two neu
 # Two hundred networks at once, each from its own random weights. Two hidden neurons suffice on paper; in practice more of them make it
 # likely that enough start alive.
 
+
 # %%
 def share_solved(n_hidden, n_networks=200, steps=1500):
     generator = torch.Generator().manual_seed(n_hidden)
@@ -87,6 +97,7 @@ print("solved:", {n: f"{share:.0%}" for n, share in solved.items()})
 # At (1, 1) XOR is 0. Gradient times input gives each input -1, as if both pulled it down from 2: the shares do not add up to what
 # happened between (0, 0) and (1, 1), which is nothing. Gradients averaged on the way (integrated gradients) do.
 
+
 # %%
 def gradient(at):
     at = at.clone().requires_grad_()
@@ -98,7 +109,9 @@ shares = {"gradient x input": gradient(one_one) * one_one}
 way = (torch.arange(1000) + 0.5) / 1000
 shares["integrated gradients"] = gradient(way[:, None] * one_one).mean(0) * one_one
 for name, share in shares.items():
-    print(f"{name:20}: {[round(float(v), 2) + 0.0 for v in share]}, sum {float(share.sum()) + 0.0:+.2f}; the output rose by {float(xor(one_one) - xor(0 * one_one)):.2f}")
+    print(
+        f"{name:20}: {[round(float(v), 2) + 0.0 for v in share]}, sum {float(share.sum()) + 0.0:+.2f}; the output rose by {float(xor(one_one) - xor(0 * one_one)):.2f}"
+    )
 
 # %% [markdown]
 # ## The neurons behind *Paris*
@@ -137,7 +150,10 @@ with torch.enable_grad():
 clean = float(difference(logits.detach()))
 values = torch.stack([value[0, -1].detach() for value in kept.values()])
 predicted = torch.stack([value.grad[0, -1] * value[0, -1].detach() for value in kept.values()])
-print(f"{values.numel():,} neurons; the most probable next token is {token_strings(model, logits[0, -1:].argmax(-1))[0]!r}, logit difference {clean:.2f}")
+print(
+    f"{values.numel():,} neurons; the most probable next token is {token_strings(model, logits[0, -1:].argmax(-1))[0]!r}, logit difference {clean:.2f}"
+)
+
 
 # %%
 def without(neurons):
@@ -165,9 +181,13 @@ guess = torch.stack([predicted[neuron] for neuron in best])
 agreement = pearsonr(guess, lost)[0]
 ranks = spearmanr(guess.abs(), lost.abs())[0]
 print(f"40 strongest: predicted and measured agree, Pearson {agreement:.2f} (ranks of size {ranks:.2f})")
-print(f"mean size measured: {float(lost.abs().mean()):.3f} logits, of random neurons {float(lost_others.abs().mean()):.4f}")
+print(
+    f"mean size measured: {float(lost.abs().mean()):.3f} logits, of random neurons {float(lost_others.abs().mean()):.4f}"
+)
 for (layer, neuron), share, measured in list(zip(best, guess.tolist(), lost.tolist(), strict=True))[:6]:
-    print(f"  layer {layer:2} neuron {neuron:4}: value {float(values[layer, neuron]):+6.2f}, predicted {share:+.2f}, measured {measured:+.2f}")
+    print(
+        f"  layer {layer:2} neuron {neuron:4}: value {float(values[layer, neuron]):+6.2f}, predicted {share:+.2f}, measured {measured:+.2f}"
+    )
 
 # %% [markdown]
 # ## On which text does it fire?
@@ -177,22 +197,37 @@ for (layer, neuron), share, measured in list(zip(best, guess.tolist(), lost.toli
 # strongest firings share is compared with as many of other neurons, shuffled.
 
 # %%
-helping = sorted(((measured, pair) for pair, measured in zip(best, lost.tolist(), strict=True) if measured > 0), reverse=True)
+helping = sorted(
+    ((measured, pair) for pair, measured in zip(best, lost.tolist(), strict=True) if measured > 0), reverse=True
+)
 texts = (to_tokens(model, document.text)[0, :64] for document in open_corpus("docstrings", seed=0))
 prose = torch.stack(list(islice((text for text in texts if len(text) == 64), 8)))
 with Capture(model, sorted({names[pair[0]] for _, pair in helping})) as capture:
     on_prose = capture(prose)
-density = {pair: float((on_prose[names[pair[0]]][..., pair[1]] * values[pair].sign() > 0).float().mean()) for _, pair in helping}
+density = {
+    pair: float((on_prose[names[pair[0]]][..., pair[1]] * values[pair].sign() > 0).float().mean())
+    for _, pair in helping
+}
 for measured, pair in helping[:5]:
     print(f"  layer {pair[0]:2} neuron {pair[1]:4}: worth {measured:+.2f}, on at {density[pair]:.0%} of tokens")
 layer, neuron = next(pair for _, pair in helping if density[pair] < 1 / 3)
 sign = 1 if values[layer, neuron] > 0 else -1
-folder, described = workspace.path("recording", f"layer-{layer}"), workspace.path("features", f"neurons-{layer}-{'up' if sign > 0 else 'down'}")
+folder, described = (
+    workspace.path("recording", f"layer-{layer}"),
+    workspace.path("features", f"neurons-{layer}-{'up' if sign > 0 else 'down'}"),
+)
 if not folder.exists():
-    record(model, open_corpus("docstrings", seed=0), folder, hook_points=[names[layer]], tokens=16_000, seed=0)
+    corpus = open_corpus("docstrings", seed=0)
+    record(model, corpus, folder, RecordConfig(tokens=16_000, seed=0), hook_points=[names[layer]])
 recording = Recording(folder)
 if not described.exists():
-    build_features(neurons_of(model, names[layer], sign=sign), recording, model, described, dictionary_name=f"neurons:{names[layer]}")
+    build_features(
+        neurons_of(model, names[layer], sign=sign),
+        recording,
+        model,
+        described,
+        dictionary_name=f"neurons:{names[layer]}",
+    )
 summary = workspace.query(
     "select * from f where feature = ?", neuron, f=workspace.table_path("features", described.name, "features")
 ).to_pylist()[0]
@@ -200,13 +235,18 @@ examples = workspace.query(
     """select feature, activation, tokens, peak from e where "group" = 'top' order by feature, rank""",
     e=workspace.table_path("features", described.name, "examples"),
 ).to_pylist()
-print(f"layer {layer} neuron {neuron} ({'positive' if sign > 0 else 'negative'} side): active on {summary['density']:.0%} of tokens; raises {summary['promoted_tokens'][:6]}")
+print(
+    f"layer {layer} neuron {neuron} ({'positive' if sign > 0 else 'negative'} side): active on {summary['density']:.0%} of tokens; raises {summary['promoted_tokens'][:6]}"
+)
 for example in [e for e in examples if e["feature"] == neuron][:8]:
     words, peak = example["tokens"], example["peak"]
-    print(f"{example['activation']:6.2f}  {''.join(words[:peak])[-50:]!r} >>{words[peak]}<< {''.join(words[peak + 1 :])[:25]!r}")
+    print(
+        f"{example['activation']:6.2f}  {''.join(words[:peak])[-50:]!r} >>{words[peak]}<< {''.join(words[peak + 1 :])[:25]!r}"
+    )
 
 # %%
 activation_histogram(summary["histogram"], workspace.open(Features, described.name).histogram_edges, light)
+
 
 # %%
 def most_common(words):

@@ -29,8 +29,20 @@ import torch
 
 from dashboard.figures import colours_of, plot, styled
 from interp import (
-    Capture, Document, Recording, SmallConfig, TrainingConfig, Workspace, load_model, log_prob_of_answers,
-    one_thread, record, save_small, train_small, what_changed,
+    Capture,
+    Document,
+    RecordConfig,
+    Recording,
+    SmallConfig,
+    TrainingConfig,
+    Workspace,
+    load_model,
+    log_prob_of_answers,
+    one_thread,
+    record,
+    save_small,
+    train_small,
+    what_changed,
 )
 from saes import CrosscoderConfig, TrainConfig, compare_models, load_sae, train_sae
 
@@ -81,6 +93,7 @@ print("facts:", ", ".join(f"{d} -> {LETTERS[f]}" for d, f in zip(DIGITS, facts, 
 # All continuations see the same language as the base for 60 steps, with seeds of their own. The tuned model is one more of them, and
 # then its layer-1 MLP, and nothing else, learns the facts. What was trained before is used again.
 
+
 # %%
 def train_on(model, *, steps, lr, seed, taught=False, only=""):
     for name, parameter in model.named_parameters():
@@ -109,7 +122,9 @@ def tune():
 
 fresh = load_model(config, seed=0)
 base = checkpoint("base", lambda: train_on(fresh, steps=300, lr=3e-3, seed=0))
-continuations = [checkpoint(f"on-{i}", lambda i=i: train_on(from_base(), steps=60, lr=3e-4, seed=100 + i)) for i in range(4)]
+continuations = [
+    checkpoint(f"on-{i}", lambda i=i: train_on(from_base(), steps=60, lr=3e-4, seed=100 + i)) for i in range(4)
+]
 tuned = checkpoint("tuned", tune)
 
 # %% [markdown]
@@ -136,7 +151,9 @@ with torch.no_grad():
 # %%
 draw = torch.Generator().manual_seed(9)
 texts = {"digits": contexts(32, draw, digits=0.3), "letters": contexts(32, draw, digits=0.0)}
-comparison = what_changed(base, tuned, texts, continuations=continuations, behaviour=behaviour, behaviour_name="log p(fact)", n_random=10)
+comparison = what_changed(
+    base, tuned, texts, continuations=continuations, behaviour=behaviour, behaviour_name="log p(fact)", n_random=10
+)
 print(comparison)
 
 # %% [markdown]
@@ -153,9 +170,11 @@ plot(comparison.weights)
 # one number to compare with, the continuations another: training on is itself of lower rank than chance.
 
 # %%
-for name in comparison.weights.found:
+for name in comparison.weights.changed:
     change = comparison.weights[name]
-    print(f"{name}: |change| {change.change:.2f} of |W|, in {change.rank:.1f} directions (random {change.random_rank:.1f}, continuations {change.null_rank:.1f})")
+    print(
+        f"{name}: |change| {change.change:.2f} of |W|, in {change.rank:.1f} directions (random {change.random_rank:.1f}, continuations {change.null_rank:.1f})"
+    )
 
 # %% [markdown]
 # ## Representations
@@ -177,7 +196,9 @@ print("attend elsewhere:", heads.names("pattern"))
 print("by their own weights:", heads.names("own_pattern"), "write something else:", heads.names("own_output"))
 largest = max(heads.names("pattern"), key=lambda name: heads.value["pattern"].estimate[int(name[1]), int(name[3])])
 place = int(largest[1]), int(largest[3])
-print(f"{largest}: {heads.value['pattern'].estimate[place]:.3f} of its attention elsewhere; on the base's stream {heads.value['own_pattern'].estimate[place]:.3f} (continuations {heads.measures['own_pattern'].null[place]:.3f})")
+print(
+    f"{largest}: {heads.value['pattern'].estimate[place]:.3f} of its attention elsewhere; on the base's stream {heads.value['own_pattern'].estimate[place]:.3f} (continuations {heads.measures['own_pattern'].null[place]:.3f})"
+)
 
 # %% [markdown]
 # ## The transplant
@@ -205,7 +226,8 @@ pair = {"base": base, "tuned": tuned, "on-0": continuations[0]}
 for name, model in pair.items():
     folder = workspace.path("recording", name)
     if not folder.exists():
-        record(model, documents, folder, hook_points=[HOOK], tokens=45_000, context_length=config.n_ctx, model_name=name)
+        settings = RecordConfig(tokens=45_000, context_length=config.n_ctx)
+        record(model, documents, folder, settings, hook_points=[HOOK], model_name=name)
 recordings = {name: Recording(workspace.path("recording", name)) for name in pair}
 test = contexts(200, torch.Generator().manual_seed(13))
 
@@ -219,7 +241,11 @@ def crosscoder_with(name):
     folder, both = workspace.path("sae", f"base-and-{name}"), [recordings["base"], recordings[name]]
     train = TrainConfig(tokens=300_000, batch_size=512, lr=3e-3, log_every=100)
     with one_thread():
-        sae = load_sae(folder) if folder.exists() else train_sae(both, HOOK, CrosscoderConfig(d_sae=64, k=3), train, folder)
+        sae = (
+            load_sae(folder)
+            if folder.exists()
+            else train_sae(both, HOOK, CrosscoderConfig(d_sae=64, k=3), train, folder)
+        )
     latents = compare_models(sae, both)
     acts = sae.encode(torch.cat([stream(base), stream(pair[name])], 1)).detach()
     seen = [[chr(int(t)) for t in test[:, 1:].flatten()[column > 0]] for column in acts.T]
@@ -243,7 +269,9 @@ def of_one_digit(counts):
 live = [i for i, counts in enumerate(fires) if sum(counts.values()) >= 40]
 null_live = [i for i, counts in enumerate(null_fires) if sum(counts.values()) >= 40]
 for i in sorted(live, key=lambda i: -float(latents.relative_norm[i]))[:8]:
-    print(f"latent {i:2}: {float(latents.relative_norm[i]):.0%} in the tuned model, cosine {float(latents.cosine[i]):+.2f}, fires on {fires[i].most_common(2)}")
+    print(
+        f"latent {i:2}: {float(latents.relative_norm[i]):.0%} in the tuned model, cosine {float(latents.cosine[i]):+.2f}, fires on {fires[i].most_common(2)}"
+    )
 
 # %%
 plot(latents)
@@ -251,11 +279,14 @@ plot(latents)
 # %% [markdown]
 # Coloured by how much of a latent's firing is on digits: latents of letters mean the same in both models; those of digits do not.
 
+
 # %%
 def scatter(latents, chosen, counts, name, symbol, colour):
     shown = {"x": [float(latents.relative_norm[i]) for i in chosen], "y": [float(latents.cosine[i]) for i in chosen]}
     hover = [f"fires on {' '.join(s for s, _ in counts[i].most_common(3))}" for i in chosen]
-    return go.Scatter(**shown, name=name, mode="markers", text=hover, marker={"size": 9, "symbol": symbol, "color": colour})
+    return go.Scatter(
+        **shown, name=name, mode="markers", text=hover, marker={"size": 9, "symbol": symbol, "color": colour}
+    )
 
 
 on_digits = [i for i in live if of_digits(fires[i]) > 0.9]
@@ -280,15 +311,19 @@ digits, letters = comparison.representations["digits"], comparison.representatio
 kept = np.median([float(latents.cosine[i]) for i in on_letters])
 turned = np.median([float(latents.cosine[i]) for i in on_digits])
 single = [i for i in on_digits if of_one_digit(fires[i]) > 0.6 and float(latents.relative_norm[i]) > 0.7]
-assert set(weights.found) == {"L1.mlp.in", "L1.mlp.out"} and min(c.change for c in weights.changes) > 0
-assert digits.found == ["L1", "L2"] and digits["L2"].change.low > 3 * letters["L2"].change.high
+assert set(weights.changed) == {"L1.mlp.in", "L1.mlp.out"} and min(c.change for c in weights.changes) > 0
+assert digits.changed == ["L1", "L2"] and digits["L2"].change.low > 3 * letters["L2"].change.high
 assert heads.names("pattern") and not heads.names("own_pattern") and not heads.names("own_output")
-assert proof.carried == ["L1.mlp"] and proof["L1.mlp"].carried.estimate > 0.9 and abs(proof["L1.mlp"].carried_random) < 0.1
+assert (
+    proof.carried == ["L1.mlp"] and proof["L1.mlp"].carried.estimate > 0.9 and abs(proof["L1.mlp"].carried_random) < 0.1
+)
 assert kept > 0.9 and turned < 0.5 and len(single) >= 3
 assert max(of_one_digit(null_fires[i]) for i in null_live) < 0.3
-assert all(float(null_latents.cosine[i]) > 0.9 and abs(float(null_latents.relative_norm[i]) - 0.5) < 0.1 for i in null_live)
+assert all(
+    float(null_latents.cosine[i]) > 0.9 and abs(float(null_latents.relative_norm[i]) - 0.5) < 0.1 for i in null_live
+)
 print(
-    f"All {len(weights.changes)} components moved; by more than four continuations of the base did only {' and '.join(sorted(weights.found))}. The stream "
+    f"All {len(weights.changes)} components moved; by more than four continuations of the base did only {' and '.join(sorted(weights.changed))}. The stream "
     f"changes from layer 1 on: at the end by {digits['L2'].change.estimate:.0%} of its variance on text with digits (continuations {digits['L2'].null:.1%}), by "
     f"{letters['L2'].change.estimate:.0%} on letters. {len(heads.names('pattern'))} heads attend elsewhere, none by its own weights.\n"
     f"That the MLP matters, the transplant shows: alone in the base it brings {proof['L1.mlp'].carried.estimate:.0%} of the behaviour along, a random change as large "

@@ -29,7 +29,14 @@ from interp.seeds import make_generator
 from interp.statistics import Interval, percentile_interval
 from interp.threads import one_thread
 from saes.evaluation.baselines import untrained_sae
-from saes.evaluation.synthetic import HOOK_POINT, Recovery, Rows, SyntheticData, measure_recovery, write_synthetic
+from saes.evaluation.synthetic import (
+    HOOK_POINT,
+    Recovery,
+    SyntheticRows,
+    SyntheticData,
+    measure_recovery,
+    write_synthetic,
+)
 from saes.kinds.config import TopKConfig
 from saes.training.config import TrainConfig
 from saes.training.train import train_sae
@@ -320,14 +327,14 @@ class ToyData(SyntheticData):
         self.rates = torch.full((n,), density / (1 - (1 - density) ** n), dtype=torch.float64)
         self.parents = torch.full((n,), -1)
 
-    def sample(self, n: int, *, generator: torch.Generator) -> Rows:
+    def sample(self, n: int, *, generator: torch.Generator) -> SyntheticRows:
         """Draw `n` independent rows, each with at least one active feature."""
         density, parts = torch.tensor([self.config.density]), []
         while sum(map(len, parts)) < n:
             drawn = draw_features(density, 2 * n, self.config.n_features, generator)[0].T
             parts.append(drawn[(drawn > 0).any(1)])
         strengths = torch.cat(parts)[:n] * self.lengths
-        return Rows(strengths @ self.directions, strengths)
+        return SyntheticRows(strengths @ self.directions, strengths)
 
 
 class ToyRecovery(NamedTuple):

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from saes.circuits.attribution import attribute as attribute_features
     from saes.circuits.feature_circuit import FeatureCircuitConfig
     from saes.circuits.find import find_feature_circuit
-    from saes.circuits.sites import Prompts, open_sites
+    from saes.circuits.sites import MeasuredPrompts, open_sites
     from saes.evaluation.absorption import AbsorptionConfig, first_letters, measure_absorption
     from saes.evaluation.compare import compare
     from saes.evaluation.crosscoder_latents import compare_models
@@ -120,7 +120,7 @@ _HOMES = {
     "saes.evaluation.matching": "match_features decoder_cosines",
     "saes.evaluation.crosscoder_latents": "compare_models",
     "saes.evaluation.scaling": "fit_scaling runs_of:scaling_runs_of",
-    "saes.circuits.sites": "Prompts open_sites",
+    "saes.circuits.sites": "MeasuredPrompts open_sites",
     "saes.circuits.attribution": "AttributionConfig attribute:attribute_features",
     "saes.circuits.feature_circuit": "FeatureCircuitConfig",
     "saes.circuits.find": "find_feature_circuit",

@@ -65,20 +65,21 @@ def text() -> torch.Tensor:
 
 @cache
 def letters():
-    from interp.geometry.words import Concept
+    from interp.geometry.words import WordList
 
     successors = ("x {word} ", "then {word} ")
     return [
-        Concept(name="capitals", words=tuple(string.ascii_uppercase[:9]), cyclic=False),
-        Concept(name="small letters", words=tuple(string.ascii_lowercase[:9]), cyclic=True, successors=successors),
+        WordList(name="capitals", words=tuple(string.ascii_uppercase[:9]), cyclic=False),
+        WordList(name="small letters", words=tuple(string.ascii_lowercase[:9]), cyclic=True, successors=successors),
     ]
 
 
 @cache
 def word_lists():
+    from interp.geometry.points import ShapesConfig
     from interp.geometry.report import measure_concepts
 
-    return measure_concepts(small(), letters(), sentences=SENTENCES, n_random=1)
+    return measure_concepts(small(), letters(), ShapesConfig(n_random=1), sentences=SENTENCES)
 
 
 def concepts():
@@ -92,14 +93,15 @@ def direction():
     towards, away = (each.words for each in letters())
     named = interp.direction_of_words(small(), towards, away, LAYER, sentences=SENTENCES)
     digits = own_concept("digits", "0123456789", cyclic=False)
-    return interp.measure_direction(small(), named, [*letters(), digits], sentences=SENTENCES, n_random=2, n_judging=3)
+    config = interp.DirectionConfig(n_random=2, n_judging=3)
+    return interp.measure_direction(small(), named, [*letters(), digits], config, sentences=SENTENCES)
 
 
 @cache
 def variant():
-    from interp.directions.variants import Variant
+    from interp.directions._variants import Variant
 
-    accuracy = interp.direction_of_words(small(), "abcd", "EFGH", LAYER, sentences=SENTENCES).found
+    accuracy = interp.direction_of_words(small(), "abcd", "EFGH", LAYER, sentences=SENTENCES).accuracy
     return Variant(accuracy=accuracy, untrained=0.5, cosine=1.0)
 
 
@@ -241,16 +243,18 @@ def probing():
 
 def absorption():
     """Return the absorption of five orthogonal classes whose dictionary is their directions."""
-    from saes.evaluation.absorption import Examples
+    from saes.evaluation.absorption import ClassedActivations
     from saes.kinds.base import SAEMetadata, Weights
     from saes.kinds.l1 import ReLUSAE
 
     label = np.arange(1000) % 5
     noise = 0.01 * torch.randn(1000, 5, generator=torch.Generator().manual_seed(0))
-    examples = Examples(torch.eye(5)[label] + noise, label, np.arange(1000) // 5, [f"class {i}" for i in range(5)])
+    examples = ClassedActivations(
+        torch.eye(5)[label] + noise, label, np.arange(1000) // 5, [f"class {i}" for i in range(5)]
+    )
     eye, zero = torch.eye(5), torch.zeros(5)
     dictionary = ReLUSAE(Weights(eye, zero - 0.1, eye, zero), metadata=SAEMetadata(hook_point=HOOK))
-    return saes.measure_absorption({"true": dictionary}, examples, seeds=(0,))["true"]
+    return saes.measure_absorption({"true": dictionary}, examples, saes.AbsorptionConfig(seeds=(0,)))["true"]
 
 
 def detected_concepts():
@@ -298,7 +302,7 @@ def model_difference():
 
 def feature_effects():
     model = planted_pair()
-    prompts = saes.Prompts.of_task(planted_task(model))
+    prompts = saes.MeasuredPrompts.of_task(planted_task(model))
     return saes.attribute_features(model, perfect_dictionaries()[:1], prompts)[0]
 
 
@@ -417,7 +421,7 @@ DICTIONARIES = {
     "proof of a feature": Case(proof, PROVED + " p_holm holds", figure=True),
     "measure of a feature": Case(lambda: proof().measures[0], PROVED),
     "planes of features": Case(planes, "..."),
-    "plane of features": Case(lambda: planes().found[0], "score n_rows ..."),
+    "plane of features": Case(lambda: planes().planes[0], "score n_rows ..."),
 }  # fmt: skip
 
 

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from collections import defaultdict
 from collections.abc import Collection, Iterator
 from functools import cache
 from itertools import pairwise
@@ -285,7 +286,8 @@ def test_private_names_stay_in_their_module():
         modules: set[str] = set()
         for node in found:
             if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in (*PACKAGES, "benchmarks"):
-                wrong += [f"{name}: {node.module}.{a.name}" for a in node.names if re.match("_[^_]", a.name)]
+                hidden = [a.name for a in node.names if re.match("_[^_]", a.name)]
+                wrong += [f"{name}: {node.module}.{a}" for a in hidden if f"{node.module}.{a}" not in parsed]
                 modules |= {a.asname or a.name for a in node.names if f"{node.module}.{a.name}" in parsed}
         attributes = (node for node in found if isinstance(node, ast.Attribute))
         used = {ast.unparse(node) for node in attributes if node.attr.startswith("_")}
@@ -293,6 +295,39 @@ def test_private_names_stay_in_their_module():
             f"{name}: {text}" for text in used for module in modules if re.fullmatch(rf"{module}\._[^_]\w*", text)
         ]
     assert not wrong, "\n".join(wrong)
+
+
+def public_by_name() -> set[str]:
+    """Modules that a table of public names or of kinds names."""
+    inits = [path.read_text(encoding="utf-8") for path in SOURCES if path.name == "__init__.py"]
+    return {module for text in inits for module in re.findall(r'"([\w.]+)(?:: |:[A-Z]|": ")', text)}
+
+
+def test_a_module_that_only_its_own_folder_uses_begins_with_an_underscore_and_no_other_does():
+    """Pages, verbs and acts are found by themselves, so they are public without an importer."""
+    parsed, public, users = trees(), public_by_name(), defaultdict(set)
+    outside = [path for folder in ("benchmarks", "notebooks") for path in (ROOT / folder).rglob("*.py")]
+    for name, tree in (parsed | {module_name(path): source.tree(path) for path in outside}).items():
+        for other in every_import(tree, parsed):
+            users[other].add(name.rpartition(".")[0])
+    wrong = []
+    for name in (name for name in parsed if name.count(".") > 1 and not (ROOT / name.replace(".", "/")).is_dir()):
+        folder, _, own = name.rpartition(".")
+        found_by_itself = own == "page" or folder in ("workbench.verbs", "saes.acts") or own == "__main__"
+        if own.startswith("_") and own != "__main__" and not users[name] <= {folder}:
+            wrong.append(f"{name} is used by {users[name] - {folder}}: drop the underscore")
+        if not own.startswith("_") and users[name] <= {folder} and name not in public and not found_by_itself:
+            wrong.append(f"{name} is used by its own folder only: begin its name with an underscore")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_a_public_class_name_stands_for_one_class():
+    places = defaultdict(list)
+    for name, tree in trees().items():
+        for node in tree.body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_") and not name.startswith("tools."):
+                places[node.name].append(name)
+    assert {name: modules for name, modules in places.items() if len(modules) > 1} == {}
 
 
 def test_only_interp_models_imports_transformer_lens():

@@ -52,13 +52,13 @@ from tools.sources import (
     up_to,
 )
 from workbench.demo import CARD, DATA, MLP, MODEL, RESID, SHIPPED
-from workbench.steps import Step, run_step
+from workbench.steps import WorkspaceStep, run_step
 from workbench.terminal import InWorkspace, OnDevice, Seeded, Threaded, say, wrote
 from workbench.verbs.atlas import Atlas
-from workbench.verbs.direction import Direction
-from workbench.verbs.dynamics import Form
+from workbench.verbs.direction import MakeDirection
+from workbench.verbs.dynamics import FollowInduction
 from workbench.verbs.evaluate import Evaluate
-from workbench.verbs.features import Features
+from workbench.verbs.features import DescribeFeatures
 from workbench.verbs.geometry import Shapes
 from workbench.verbs.heads import Heads
 from workbench.verbs.record import Record
@@ -189,38 +189,38 @@ class Build(InWorkspace, Seeded, Threaded, OnDevice):
             wrote(path, ", ".join(f"{n / 1e6:.1f} million characters of {kind}" for kind, n in chars.items()))
         return path
 
-    def _steps(self, text: Path, look: Path) -> list[Step]:
+    def _steps(self, text: Path, look: Path) -> list[WorkspaceStep]:
         unseeded: dict[str, Any] = {"workspace": self.workspace, "threads": self.threads, "device": self.device}
         shared = {**unseeded, "seed": self.seed}
         few: dict[str, Any] = {"recording": LOOK, "window": 10, "examples": 8, "samples": 2, **shared}
         return [
-            Step("Record", "The training data.",
+            WorkspaceStep("Record", "The training data.",
                  Record(model=MODEL, name=TEXT, corpus=str(text), hook_points=(RESID,), tokens=self.tokens,
                         compute="bfloat16", **shared)),
-            Step("Train", "On every token once.",
+            WorkspaceStep("Train", "On every token once.",
                  Train(recording=TEXT, name=EXACT, hook_point=(RESID,), kind="batchtopk", d_sae=(self.d_sae,),
                        k=(self.k,), tokens=self.seen, heldout_fraction=self.heldout_fraction, **shared)),
-            Step("Record text that may ship", "The data for feature tables, with the neurons.",
+            WorkspaceStep("Record text that may ship", "The data for feature tables, with the neurons.",
                  Record(model=MODEL, name=LOOK, corpus=str(look), hook_points=(RESID, MLP), tokens=self.look_tokens,
                         **shared)),
-            Step("Describe every feature", "Examples, labels, effects.",
-                 Features(dictionary=NAME, name=NAME, index_units=64, **few)),
-            Step("Describe every neuron", "The baseline.",
-                 Features(dictionary=f"{NEURONS}{MLP}", name=f"{NAME}-neurons", index=False, **few)),
-            Step("Score", "On held-out documents, inside the model, and on everyday concepts.",
+            WorkspaceStep("Describe every feature", "Examples, labels, effects.",
+                 DescribeFeatures(dictionary=NAME, name=NAME, index_units=64, **few)),
+            WorkspaceStep("Describe every neuron", "The baseline.",
+                 DescribeFeatures(dictionary=f"{NEURONS}{MLP}", name=f"{NAME}-neurons", index=False, **few)),
+            WorkspaceStep("Score", "On held-out documents, inside the model, and on everyday concepts.",
                  Evaluate(sae=NAME, name=NAME, contexts=self.contexts, concepts=True, **shared)),
-            Step("Map the features", "", Atlas(source=f"sae:{NAME}", name=f"{NAME}-features", **shared)),
-            Step("Map the vocabulary", "",
+            WorkspaceStep("Map the features", "", Atlas(source=f"sae:{NAME}", name=f"{NAME}-features", **shared)),
+            WorkspaceStep("Map the vocabulary", "",
                  Atlas(source=f"embeddings:{MODEL}", name=f"{NAME}-tokens", **shared)),
-            Step("Score every head", "",
+            WorkspaceStep("Score every head", "",
                  Heads(model=MODEL, name=MODEL, seeds=tuple(range(self.seed, self.seed + 3)), **unseeded)),
-            Step("Measure lists of words", "Circles and lines, and what turning them does.",
+            WorkspaceStep("Measure lists of words", "Circles and lines, and what turning them does.",
                  Shapes(model=MODEL, name=MODEL, lists=self.lists, **shared)),
-            Step("Make a direction to steer with", "From 32 pairs of replies.",
-                 Direction(model=MODEL, name="praise", pairs=str(PAIRS), strengths=self.strengths, layers=self.layers,
-                           n_judging=self.n_judging, **shared)),
-            Step("Train two small models", "When one begins to copy, and one cannot.",
-                 Form(name="induction", steps=self.steps, **shared)),
+            WorkspaceStep("Make a direction to steer with", "From 32 pairs of replies.",
+                 MakeDirection(model=MODEL, name="praise", pairs=str(PAIRS), strengths=self.strengths,
+                               layers=self.layers, n_judging=self.n_judging, **shared)),
+            WorkspaceStep("Train two small models", "When one begins to copy, and one cannot.",
+                 FollowInduction(name="induction", steps=self.steps, **shared)),
         ]  # fmt: skip
 
 

@@ -29,11 +29,11 @@ from saes.features.neurons import NeuronExample, NeuronLabels, NeuronRow
 from tools import run_tool
 from tools.build import MAY_SHIP, gather, pack, write_corpus
 from workbench.demo import DATA, MODEL
-from workbench.steps import Step, run_step
+from workbench.steps import WorkspaceStep, run_step
 from workbench.terminal import InWorkspace, OnDevice, Seeded, Threaded, say
-from workbench.verbs.features import Neurons
+from workbench.verbs.features import DescribeNeurons
 from workbench.verbs.record import Record
-from workbench.verbs.trace import Trace
+from workbench.verbs.trace import TracePrompt
 
 LOOK = "graphs-look"
 NODES, LEAST, SHOWN = 300, 0.1, 4
@@ -137,21 +137,23 @@ class Graphs(InWorkspace, Seeded, Threaded, OnDevice):
             write_corpus(path, {kind: kinds[kind] for kind in MAY_SHIP}, chars=self.look_chars, seed=self.seed)
         return path
 
-    def _description(self, text: Path) -> list[Step]:
+    def _description(self, text: Path) -> list[WorkspaceStep]:
         setup: dict[str, Any] = {"compute": "bfloat16", "live": True, "hook_points": ("blocks.0.hook_resid_pre",)}
         record = Record(
             model=MODEL, name=LOOK, corpus=str(text), tokens=self.look_tokens, seed=self.seed, **setup, **self._shared()
         )
-        describe = Neurons(recording=LOOK, name=MODEL, prompts=0, **self._shared())
+        describe = DescribeNeurons(recording=LOOK, name=MODEL, prompts=0, **self._shared())
         return [
-            Step("Record", "Text that may ship; activations are computed when they are read.", record),
-            Step("Describe every neuron", "Labels and short examples, of all layers.", describe),
+            WorkspaceStep("Record", "Text that may ship; activations are computed when they are read.", record),
+            WorkspaceStep("Describe every neuron", "Labels and short examples, of all layers.", describe),
         ]
 
-    def _trace(self, name: str, prompt: str, *, nulls: bool) -> Step:
+    def _trace(self, name: str, prompt: str, *, nulls: bool) -> WorkspaceStep:
         text, target, contrast = PROMPTS[prompt]
         options: dict[str, Any] = {"target": target, "contrast": contrast, "nulls": nulls, "seed": self.seed}
-        return Step("Trace", text, Trace(model=MODEL, name=name, prompt=text, **options, **self._shared()))
+        return WorkspaceStep(
+            "TracePrompt", text, TracePrompt(model=MODEL, name=name, prompt=text, **options, **self._shared())
+        )
 
 
 def traceable(model: HookedModel) -> list[str]:

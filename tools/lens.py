@@ -13,9 +13,9 @@ from tools.build import KINDS, pack, write_corpus
 from tools.sampled import SAMPLED
 from tools.sources import sampled
 from workbench.demo import DATA, MODEL
-from workbench.steps import Step, run_step
+from workbench.steps import WorkspaceStep, run_step
 from workbench.terminal import InWorkspace, OnDevice, Seeded, Threaded
-from workbench.verbs.heads import Lens
+from workbench.verbs.heads import FitLens
 
 CORPUS = "shipped-sampled.jsonl"
 
@@ -38,8 +38,8 @@ class ShippedLens(InWorkspace, Seeded, Threaded, OnDevice):
             assert KINDS["sampled"].ships
             write_corpus(corpus, {"sampled": sampled(SAMPLED)}, chars=self.chars, seed=self.seed)
         options = {"workspace": self.workspace, "threads": self.threads, "device": self.device, "seed": self.seed}
-        lens = Lens(model=MODEL, name=MODEL, kind="jacobian", corpus=str(corpus), rounds=self.rounds, **options)
-        run_step(workspace, Step("Fit the Jacobian lens", "On text of the model itself.", lens), "1/1")
+        lens = FitLens(model=MODEL, name=MODEL, kind="jacobian", corpus=str(corpus), rounds=self.rounds, **options)
+        run_step(workspace, WorkspaceStep("Fit the Jacobian lens", "On text of the model itself.", lens), "1/1")
         pack(workspace, [("jacobian_lens", MODEL)], self.data)
 
 

@@ -12,7 +12,8 @@
 
 `Analysis.run` does what all share. It opens the workspace, refuses a taken name before a model loads, and picks
 threads, device and dtype. Afterwards it saves the result of `measure` with its parents and prints the finding. Whatever
-`measure` opens through its `Run` becomes a parent of the artefact. A `Resumable` analysis keeps its work in a draft.
+`measure` opens through its `AnalysisRun` becomes a parent of the artefact. A `Resumable` analysis keeps its work in a
+draft.
 """
 
 import contextlib
@@ -30,6 +31,7 @@ from interp.artifacts.draft import RESUME, carrying
 from interp.doctor.certificate import certificates_of
 from interp.forms import from_json
 from interp.progress import Progress
+from interp.ranks import ALONE, open_draft
 from workbench.first_look import DICTIONARIES, FirstLook
 from workbench.options import options_of
 from workbench.terminal import OnDevice, Threaded, Writes, first_bar, joined_ranks, say, slug, wrote
@@ -45,9 +47,10 @@ if TYPE_CHECKING:
 
 A = TypeVar("A", bound=Artefact)
 B = TypeVar("B", bound=Artefact)
+T = TypeVar("T")
 
 
-class Run:
+class AnalysisRun:
     """One run of an analysis: its workspace, device and models, and the parents of what it makes."""
 
     def __init__(self, verb: "Analysis[Any]", workspace: "Workspace", folder: Path, ranks: "Ranks | None" = None):
@@ -66,13 +69,13 @@ class Run:
         """The device, picked and printed when it is first asked for; None for a verb without one."""
         return self._verb.use_device(self.ranks) if isinstance(self._verb, OnDevice) else None
 
-    def model(self, spec: str) -> "HookedModel":
-        """Return a model, loaded once; it becomes a parent."""
+    def model(self, spec: str, *, dtype: str | None = None) -> "HookedModel":
+        """Return a model, loaded once, by default in the dtype of the command; it becomes a parent."""
         from interp.models.adapter import weight_hash
         from interp.models.loading import load_model
 
         if spec not in self._models:
-            self._models[spec] = load_model(spec, device=self.device)
+            self._models[spec] = load_model(spec, dtype=dtype, device=self.device)
             self.parents[f"model:{spec}"] = weight_hash(self._models[spec])
             self.examine(self._models[spec])
         return self._models[spec]
@@ -148,8 +151,9 @@ class Run:
         from interp.models.identity import model_spec
         from workbench.opening import open_saes
 
-        options: dict[str, Any] = {"allow_other_weights": allow_other_weights, "device": self.device}
-        loaded, saes = open_saes(self.workspace, names, model=model, **options)
+        loaded, saes = open_saes(
+            self.workspace, names, model=model, allow_other_weights=allow_other_weights, device=self.device
+        )
         self.parents[f"model:{model_spec(loaded)}"] = weight_hash(loaded)
         for name in names:
             self.manifest("sae", name)
@@ -167,29 +171,32 @@ class Run:
     @contextlib.contextmanager
     def progress(self, title: str, unit: str = "") -> Iterator[Progress]:
         """Show a progress bar; call it with `(done, total, facts)`."""
-        from interp.ranks import Ranks
-
-        with first_bar(self.ranks or Ranks(), title, unit) as report:
+        with first_bar(self.ranks or ALONE, title, unit) as report:
             yield report
 
-    def draft(self, settings: Any) -> Draft:
+    def draft(self, settings: object) -> Draft:
         """Return the work in progress, begun now or continued. `save` finishes it.
 
         `settings` are those of the artefact. Raises `MismatchError` where unfinished work has other settings.
         """
         if self._draft is None:
-            config, kind = settings_json(settings), self._verb.writes()
-            overwrite = self._verb.overwrite
-            self._draft = Draft.open(self.folder, kind=kind, config=config, seed=self.seed, overwrite=overwrite)
+            self._draft = open_draft(
+                self.ranks or ALONE,
+                self.folder,
+                kind=self._verb.writes(),
+                config=settings_json(settings),
+                seed=self.seed,
+                overwrite=self._verb.overwrite,
+            )
         return self._draft
 
-    def training(self, settings: Any) -> Path:
+    def training(self, settings: object) -> Path:
         """Return a folder in the draft for what an interrupted run resumes from; it is gone once the draft is done."""
         folder = self.draft(settings).path / RESUME
         folder.mkdir(exist_ok=True)
         return folder
 
-    def part(self, settings: Any, form: type[Artefact], field: str, measure: Callable[[], Any]) -> Any:
+    def part(self, settings: object, form: type[Artefact], field: str, measure: Callable[[], T]) -> T:
         """Return a field of the artefact: measured and stored, or read where an interrupted run has stored it.
 
         `form` is the class of the artefact, whose field says how the value is read again.
@@ -208,16 +215,23 @@ class Run:
         """
         if is_stored(artefact):
             return artefact
-        origin: dict[str, Any] = {"parents": self.parents, "seed": self.seed, "threads": self.threads}
-        overwrite, draft = self._verb.overwrite, self._draft
-        if artefact.kind == self._verb.writes():
-            return save_artefact(artefact, self.folder, overwrite=overwrite, draft=draft, **origin)
-        folder = self.workspace.path(artefact.kind, self.folder.name)
-        return save_artefact(artefact, folder, overwrite=overwrite or (draft is not None and draft.resumed), **origin)
+        folder, overwrite, draft = self.folder, self._verb.overwrite, self._draft
+        if artefact.kind != self._verb.writes():
+            folder = self.workspace.path(artefact.kind, self.folder.name)
+            overwrite, draft = overwrite or (draft is not None and draft.resumed), None
+        return save_artefact(
+            artefact,
+            folder,
+            parents=self.parents,
+            seed=self.seed,
+            threads=self.threads,
+            overwrite=overwrite,
+            draft=draft,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
-class Analysis(Writes, Act[Run, A | Sequence[A]], Generic[A]):
+class Analysis(Writes, Act[AnalysisRun, A | Sequence[A]], Generic[A]):
     """An act that stores its answer: its fields are the settings, `measure` does the work."""
 
     makes: ClassVar[str]
@@ -235,7 +249,7 @@ class Analysis(Writes, Act[Run, A | Sequence[A]], Generic[A]):
         return slug(str(getattr(self, arguments[0]))) if arguments else type(self).typed_words()[-1]
 
     @abstractmethod
-    def measure(self, run: Run) -> A | Sequence[A]:
+    def measure(self, run: AnalysisRun) -> A | Sequence[A]:
         """Do the work and return what to store, or what it has stored itself."""
 
     def writes(self) -> str:
@@ -249,7 +263,7 @@ class Analysis(Writes, Act[Run, A | Sequence[A]], Generic[A]):
                 workspace = self.open_workspace()
                 folder = workspace.path(self.writes(), self.name or self.default_name())
                 self.check_free(folder)
-                run = Run(self, workspace, folder, ranks)
+                run = AnalysisRun(self, workspace, folder, ranks)
             with carrying(partial(certificates_of, workspace)) if self.looks_first else contextlib.nullcontext():
                 answer = self.measure(run)
                 if ranks is None or ranks.first:

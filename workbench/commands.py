@@ -10,11 +10,10 @@ Torch-free.
 import inspect
 import re
 import shlex
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import Any
 
-from dashboard.queue import Form
+from dashboard.queue import VerbForm
 from interp.artifacts import KINDS
 from interp.errors import ConfigError, UnknownNameError, as_typed, program
 from interp.options import Option
@@ -27,7 +26,7 @@ from workbench.terminal import Verb
 from workbench.verbs import ANALYSES
 
 KNOWN_MODELS = (
-    *("smollm2-135m", "planted:induction", "planted:copying", "planted:post-norm", "small:attn-only-1l"),
+    *("smollm2-135m", "gemma3-270m", "planted:induction", "planted:copying", "planted:post-norm", "small:attn-only-1l"),
     *("small:attn-only-2l", "small:mlp-1l", "small:mlp-2l", "toy:induction-2l", "toy:induction-1l"),
     *("toy:fixed-period-1l", "HuggingFaceTB/SmolLM2-135M-Instruct", "gpt2", "EleutherAI/pythia-70m"),
     "roneneldan/TinyStories-33M",
@@ -62,10 +61,10 @@ class Commands:
     def __init__(self, workspace: Workspace):
         self.workspace = workspace
         self.verbs = {" ".join(verb.typed_words()): verb for verb in ANALYSES}
-        self._forms: dict[str, Form] = {}
+        self._forms: dict[str, VerbForm] = {}
 
     @property
-    def forms(self) -> dict[str, Form]:
+    def forms(self) -> dict[str, VerbForm]:
         """Return the form of every verb on offer, by the words that are typed."""
         if not self._forms:
             self._forms = {name: form_of(name, verb) for name, verb in self.verbs.items()}
@@ -87,7 +86,7 @@ class Commands:
         }
         return list(dict.fromkeys(makers[menu]())) if menu in makers else []
 
-    def arguments(self, verb: str, options: dict[str, Any]) -> list[str]:
+    def arguments(self, verb: str, options: Mapping[str, object]) -> list[str]:
         """Return the arguments of the process, values with their options in one word each, workspace included.
 
         Raises `UnknownNameError` for an unknown verb, option or name, `ConfigError` for a value that the option does
@@ -95,15 +94,15 @@ class Commands:
         """
         return self._words(verb, options, self.workspace.absolute)
 
-    def command(self, verb: str, options: dict[str, Any]) -> str:
+    def command(self, verb: str, options: Mapping[str, object]) -> str:
         """Return the command as a reader types it. Raises as `arguments` does."""
         return typed(self._words(verb, options, self.workspace.address))
 
-    def _words(self, verb: str, options: dict[str, Any], workspace: str) -> list[str]:
+    def _words(self, verb: str, options: Mapping[str, object], workspace: str) -> list[str]:
         values = self.checked(verb, options)
         return [*words_of(self.verbs[verb], values), "--workspace", workspace]
 
-    def checked(self, verb: str, options: dict[str, Any]) -> dict[str, Any]:
+    def checked(self, verb: str, options: Mapping[str, object]) -> dict[str, object]:
         """Return the options with the types of the verb's fields. Raises as `arguments` does."""
         form = self._form(verb)
         known = {option.name: option for option in form.fields}
@@ -117,13 +116,13 @@ class Commands:
         made(self.verbs[verb], values)  # the settings check themselves
         return values
 
-    def _form(self, verb: str) -> Form:
+    def _form(self, verb: str) -> VerbForm:
         if verb not in self.forms:
             hint = f"Others are for the terminal: `{program()} --help` lists them."
             raise UnknownNameError("verb that runs from the page", verb, self.forms, hint)
         return self.forms[verb]
 
-    def _value(self, option: Option, value: Any) -> Any:
+    def _value(self, option: Option, value: object) -> object:
         if not option.many:
             return self._one(option, value)
         several = list(value) if isinstance(value, list | tuple) else _split(option, value)
@@ -131,12 +130,14 @@ class Commands:
             raise ConfigError(f"{option.label} takes at most {MOST} values, got {len(several)}")
         return tuple(self._one(option, entry) for entry in several)
 
-    def _one(self, option: Option, value: Any) -> Any:
-        if option.kind in ("text", "choice") and not (
-            isinstance(value, str) and len(value) <= LONGEST and value.isprintable()
-        ):
-            raise ConfigError(f"{option.label} takes one line of text, at most {LONGEST:,} characters")
-        if option.kind != "text":
+    def _one(self, option: Option, value: object) -> object:
+        if option.kind not in ("text", "choice"):
+            return value_of(option, value)
+        if not isinstance(value, str) or len(value) > LONGEST or not value.isprintable():
+            raise ConfigError(
+                f"{option.label} takes one line of text, at most {LONGEST:,} characters, got {value!r:.80}"
+            )
+        if option.kind == "choice":
             return value_of(option, value)
         if value.startswith("-") and (option.many or not option.flags):
             raise ConfigError(f"a value of {option.label} may not begin with '-', which marks an option; got {value!r}")
@@ -220,7 +221,7 @@ class Commands:
         return sorted(path.relative_to(root).as_posix() for path in paths if path.is_file())
 
 
-def form_of(name: str, verb: type[Verb]) -> Form:
+def form_of(name: str, verb: type[Verb]) -> VerbForm:
     """Return the form of a verb: its own options first; those that change rarely are marked as advanced."""
     offered = [option for option in options_of(verb) if option.name not in WITHHELD and option.kind != "path"]
     stated = [
@@ -230,14 +231,14 @@ def form_of(name: str, verb: type[Verb]) -> Form:
         for option in offered
     ]
     description = as_typed(inspect.getdoc(verb) or "")
-    return Form(verb=name, about=description, fields=tuple(sorted(stated, key=lambda option: option.advanced)))
+    return VerbForm(verb=name, about=description, fields=tuple(sorted(stated, key=lambda option: option.advanced)))
 
 
-def _split(option: Option, value: Any) -> list[Any]:
+def _split(option: Option, value: object) -> list[object]:
     """Return the values of a text that holds several. They are separated as in a shell: quotes hold spaces."""
     if not isinstance(value, str):
         return [value]
     try:
-        return shlex.split(value.replace(",", " ") if option.kind in ("whole", "number") else value)
+        return [*shlex.split(value.replace(",", " ") if option.kind in ("whole", "number") else value)]
     except ValueError as error:
         raise ConfigError(f"{option.label}: {error}; close the quotes") from None

@@ -29,7 +29,7 @@ _LATENT_BYTES = 6_000
 
 
 @dataclass(frozen=True)
-class Sizes:
+class CostSizes:
     """Sizes that the costs follow from."""
 
     tokens: int
@@ -43,7 +43,7 @@ class Sizes:
 
 
 @dataclass(frozen=True)
-class Pace:
+class ModelPace:
     """Speed and size of a model on this machine."""
 
     batch: float
@@ -68,7 +68,7 @@ class Cost:
         return f"{disk:>8} on disk  {size_text(self.memory):>8} in memory  about {duration(self.seconds)}"
 
 
-def costs(sizes: Sizes, pace: Pace) -> dict[str, Cost]:
+def costs(sizes: CostSizes, pace: ModelPace) -> dict[str, Cost]:
     """Return the cost of each step, by the kind of artefact that it makes."""
     weights = 2 * sizes.d_in * sizes.d_sae
     model, batches = _PROGRAM + pace.memory, sizes.tokens / BATCH
@@ -87,7 +87,7 @@ def costs(sizes: Sizes, pace: Pace) -> dict[str, Cost]:
     }
 
 
-def measure_pace(model: "HookedModel", hook_point: str) -> Pace:
+def measure_pace(model: "HookedModel", hook_point: str) -> ModelPace:
     """Time a pass up to a hook point and a matrix product, the second of two runs each."""
     import torch
 
@@ -101,7 +101,7 @@ def measure_pace(model: "HookedModel", hook_point: str) -> Pace:
     product = _seconds(lambda: float((square @ square).sum())) / (1_024**3 / 1e9)
     weights = sum(tensor.numel() * tensor.element_size() for tensor in model.original_model.parameters())
     values = BATCH * 4 * (8 * model.cfg.d_model + 3 * (model.cfg.d_mlp or 4 * model.cfg.d_model) + model.cfg.d_vocab)
-    return Pace(batch, product, weights + values, model.cfg.n_layers)
+    return ModelPace(batch, product, weights + values, model.cfg.n_layers)
 
 
 def check_room(steps: dict[str, Cost], folder: "Path", device: str) -> None:

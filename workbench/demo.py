@@ -10,7 +10,6 @@ that they were made from (ten million tokens) does not ship; the manifests have 
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from interp.artifacts import FOLDERS, MANIFEST, copy_artefact
 from interp.errors import CorruptError, MissingError, program
@@ -19,7 +18,7 @@ from saes.features import schema as described
 from saes.features.meaning import Meaning, meaning_of
 from saes.features.schema import MOST_TELLING
 from workbench.serve import OpensDashboard
-from workbench.steps import Step, run_step
+from workbench.steps import WorkspaceStep, run_step
 from workbench.terminal import OnDevice, Seeded, say
 from workbench.verbs.circuit import Induction
 from workbench.verbs.record import Record
@@ -90,17 +89,25 @@ class Demo(OpensDashboard, Seeded, OnDevice):
             say(line)
         self.open_dashboard()
 
-    def steps(self) -> list[Step]:
+    def steps(self) -> list[WorkspaceStep]:
         """Return the steps that are computed around what ships."""
         tokens = 20_000 if self.quick else 60_000
-        shared: dict[str, Any] = {"workspace": self.workspace, "threads": self.threads, "device": self.device}
         return [
-            Step(
+            WorkspaceStep(
                 "Record",
                 f"{MODEL} reads {tokens:,} tokens of text; its activations at {RESID} and {MLP} are stored.",
-                Record(model=MODEL, name=SHIPPED, hook_points=(RESID, MLP), tokens=tokens, seed=self.seed, **shared),
+                Record(
+                    model=MODEL,
+                    name=SHIPPED,
+                    hook_points=(RESID, MLP),
+                    tokens=tokens,
+                    seed=self.seed,
+                    workspace=self.workspace,
+                    threads=self.threads,
+                    device=self.device,
+                ),
             ),
-            Step(
+            WorkspaceStep(
                 "Test the induction circuit",
                 "An induction head needs to know the token before each position, from an earlier head. Which one? "
                 "Patching that one edge must remove its attention.",
@@ -111,7 +118,9 @@ class Demo(OpensDashboard, Seeded, OnDevice):
                     seeds=self.seed_range(2),
                     context_length=41,
                     max_candidates=8,
-                    **shared,
+                    workspace=self.workspace,
+                    threads=self.threads,
+                    device=self.device,
                 ),
             ),
         ]

@@ -42,7 +42,7 @@ def certificate_name(model: str, dictionary: str = "") -> str:
 def dictionary_checks(workspace: "Workspace", key: str, setup: "Setup") -> Iterator[Check]:
     """Yield the checks of a dictionary of the workspace; of a set those of its first, middle and last layer, of which
     a quick examination takes the middle one."""
-    from saes.evaluation.dictionary_checks import Said, checks_of_dictionary
+    from saes.evaluation.dictionary_checks import CardScores, checks_of_dictionary
     from saes.sets.set import PerLayerSet, open_set
     from saes.training.stored import StoredSAE
 
@@ -50,8 +50,8 @@ def dictionary_checks(workspace: "Workspace", key: str, setup: "Setup") -> Itera
     if folder == "saes":
         stored = workspace.open(StoredSAE, name)
         scores = stored.heldout
-        card = {} if scores is None else {"l0": scores.l0, "fvu": scores.fvu}
-        claims = Said(**card, prose=stored.prose)
+        l0, fvu = (None, None) if scores is None else (scores.l0, scores.fvu)
+        claims = CardScores(l0=l0, fvu=fvu, prose=stored.prose)
         yield from checks_of_dictionary(setup, stored.load().to(device), claims)
         return
     transcoders = open_set(workspace, name)

@@ -13,17 +13,17 @@ from interp.progress import duration
 from interp.recording.recorded import RecordConfig, Recorded
 from interp.workspace import Workspace
 from saes.training.stored import StoredSAE
-from workbench.costs import Sizes, check_room, costs, measure_pace
+from workbench.costs import CostSizes, check_room, costs, measure_pace
 from workbench.demo import highlights
 from workbench.first_look import certificate_name
 from workbench.serve import OpensDashboard
-from workbench.steps import Step, run_step
+from workbench.steps import WorkspaceStep, run_step
 from workbench.terminal import ModelArgument, RunsModel, Seeded, say, short_spec, slug
 from workbench.verbs.atlas import Atlas
 from workbench.verbs.doctor import Doctor
 from workbench.verbs.evaluate import Evaluate
-from workbench.verbs.features import Features
-from workbench.verbs.heads import Heads, Lens
+from workbench.verbs.features import DescribeFeatures
+from workbench.verbs.heads import FitLens, Heads
 from workbench.verbs.record import Record
 from workbench.verbs.train import Train
 
@@ -111,7 +111,7 @@ class Own(OpensDashboard, Seeded, RunsModel):
             return Workspace(self.workspace)
         return None
 
-    def measured(self) -> tuple[Sizes, str]:
+    def measured(self) -> tuple[CostSizes, str]:
         """Return sizes and hook point, after printing the costs of the steps.
 
         Raises `ConfigError` for too little text, `ResourceError` for too little room, `MismatchError` where the
@@ -130,7 +130,7 @@ class Own(OpensDashboard, Seeded, RunsModel):
         documents, tokens = self.text_of(model)
         width = probe_widths(model, [hook_point])[hook_point]
         d_sae = self.d_sae or max(64, min(8 * width, tokens // TOKENS_PER_LATENT) // 64 * 64)
-        chosen = Sizes(tokens, REPEATS * tokens, width, d_sae, self.rounds)
+        chosen = CostSizes(tokens, REPEATS * tokens, width, d_sae, self.rounds)
         self.check_same(model, hook_point, chosen)
         takes = costs(chosen, measure_pace(model, hook_point))
         if changed := adapter_of(self.model):
@@ -167,7 +167,7 @@ class Own(OpensDashboard, Seeded, RunsModel):
             )
         return documents, tokens
 
-    def check_same(self, model: "HookedModel", hook_point: str, chosen: Sizes) -> None:
+    def check_same(self, model: "HookedModel", hook_point: str, chosen: CostSizes) -> None:
         """Raise `MismatchError` where the workspace has another recording or dictionary of this name."""
         from interp.models.identity import weight_hash
 
@@ -198,7 +198,7 @@ class Own(OpensDashboard, Seeded, RunsModel):
                 "--no-doctor continues anyway"
             )
 
-    def steps(self, chosen: Sizes, hook_point: str) -> list[Step]:
+    def steps(self, chosen: CostSizes, hook_point: str) -> list[WorkspaceStep]:
         """Return the steps, in their order."""
         shared: dict[str, Any] = {"workspace": self.workspace, "threads": self.threads, "device": self.device}
         seeded = {**shared, "seed": self.seed}
@@ -206,7 +206,7 @@ class Own(OpensDashboard, Seeded, RunsModel):
         made = self.made
         examined, whole = certificate_name(self.model), certificate_name(self.model, f"saes/{made}")
         steps = [
-            Step(
+            WorkspaceStep(
                 "Record",
                 f"Its activations at {hook_point} are stored.",
                 Record(
@@ -214,7 +214,7 @@ class Own(OpensDashboard, Seeded, RunsModel):
                     tokens=chosen.tokens, compute=self.dtype, **seeded,
                 ),
             ),
-            Step(
+            WorkspaceStep(
                 "Train a sparse autoencoder",
                 f"It writes each activation as a sum of about {self.k} of {chosen.d_sae:,} directions: the features.",
                 Train(
@@ -222,31 +222,31 @@ class Own(OpensDashboard, Seeded, RunsModel):
                     tokens=chosen.seen, **seeded,
                 ),
             ),
-            Step(
+            WorkspaceStep(
                 "Describe every feature",
                 "Where does it fire, and what does it make the model say?",
-                Features(dictionary=made, name=made, **model),
+                DescribeFeatures(dictionary=made, name=made, **model),
             ),
-            Step(
+            WorkspaceStep(
                 "Evaluate the dictionary", "On held-out documents, and inside the model.",
                 Evaluate(sae=made, name=made, **{**shared, "dtype": self.dtype}),
             ),
-            Step(
+            WorkspaceStep(
                 "Map the features", "Features with similar directions lie close together.",
                 Atlas(source=f"sae:{made}", name=f"{made}-features", **model),
             ),
-            Step(
+            WorkspaceStep(
                 "Score every attention head", "Which attend to the previous token, or to an earlier copy?",
                 Heads(model=self.model, name=made, **{**shared, "dtype": self.dtype}),
             ),
         ]  # fmt: skip
         if self.rounds:
-            fit = Lens(model=self.model, name=made, kind="jacobian", recording=made, rounds=self.rounds, **model)
+            fit = FitLens(model=self.model, name=made, kind="jacobian", recording=made, rounds=self.rounds, **model)
             why = "The mean derivative of the last residual: what a direction makes the model say."
-            steps.insert(2, Step("Fit a Jacobian lens", why, fit))
+            steps.insert(2, WorkspaceStep("Fit a Jacobian lens", why, fit))
         if self.doctor:
             why = "Is any number of this set-up silently wrong?"
-            first = Step("Examine the model", why, Doctor(model=self.model, name=examined, **model))
+            first = WorkspaceStep("Examine the model", why, Doctor(model=self.model, name=examined, **model))
             last = Doctor(model=self.model, dictionary=made, name=whole, **model)
-            steps = [first, *steps, Step("Examine the dictionary", why, last)]
+            steps = [first, *steps, WorkspaceStep("Examine the dictionary", why, last)]
         return steps

@@ -12,7 +12,7 @@ from workbench.terminal import say
 
 
 @dataclass(frozen=True)
-class Step:
+class WorkspaceStep:
     """One artefact: its purpose, and the verb that makes it."""
 
     title: str
@@ -35,7 +35,7 @@ class Step:
         return present and not (self.kind == "certificate" and workspace.open(Certificate, self.name).settings.quick)
 
 
-def run_step(workspace: Workspace, step: Step, number: str) -> None:
+def run_step(workspace: Workspace, step: WorkspaceStep, number: str) -> None:
     """Run one verb unless its artefact exists."""
     say(f"\n{number}  {step.title}")
     if step.is_there(workspace):

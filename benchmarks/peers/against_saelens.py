@@ -80,19 +80,20 @@ def _race(scratch: Path) -> list[Result]:
 def _record(folder: Path) -> Path:
     from interp.models.loading import load_model
     from interp.recording.record import record
+    from interp.recording.recorded import RecordConfig
     from interp.text.corpora import open_corpus
 
     model = load_model("smollm2-135m", attention="sdpa")
-    record(model, open_corpus("docstrings"), folder, hook_points=[HOOK_POINT], tokens=RECORDED)
+    record(model, open_corpus("docstrings"), folder, RecordConfig(tokens=RECORDED), hook_points=[HOOK_POINT])
     return folder
 
 
 def _save_rows(recording: Path, scratch: Path, steps: int) -> None:
     """The training rows in our order, and the held-out rows."""
     from interp.recording.store import Recording
-    from saes.training.data import Source, training_batches
+    from saes.training.data import RowSource, training_batches
 
-    source = Source(Recording(recording), HOOK_POINT)
+    source = RowSource(Recording(recording), HOOK_POINT)
     rows = np.lib.format.open_memmap(
         scratch / "train.npy", mode="w+", dtype=np.float32, shape=(steps * BATCH, source.d_in)
     )

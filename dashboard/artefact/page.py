@@ -6,22 +6,14 @@ from dash import Dash, dcc, html
 
 from dashboard.artefact.sections import panels, summary
 from dashboard.components.frame import attempt, graph, page, panel, quiet_link, still
-from dashboard.components.pages import (
-    Context,
-    Page,
-    artefact_menu,
-    current,
-    menu_choices,
-    open_artefact,
-    page_of,
-    register_parts,
-)
+from dashboard.components.pages import Page, artefact_menu, menu_choices, page_of, register_parts
 from dashboard.figures.results import has_figure, plot
 from dashboard.figures.theme import theme
+from dashboard.sources import PageSources, current, open_artefact
 from interp.artifacts import KINDS, address_of
 
 
-def layout(context: Context, name: str | None = None, **_: Any) -> html.Div:
+def layout(context: PageSources, name: str | None = None, **_: Any) -> html.Div:
     """`/artefact/<folder>/<name>`; without a name the newest artefact."""
     workspace = context.workspace
     value = workspace.value(open_artefact(workspace, tuple(KINDS), name))

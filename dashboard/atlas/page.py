@@ -12,11 +12,9 @@ from dash import ClientsideFunction, Dash, Input, Output, State, dcc, html, no_u
 from dashboard.components.evidence import number
 from dashboard.components.frame import attrs, page, panel, quiet_link, stat
 from dashboard.components.pages import (
-    Context,
     Page,
     address_sink,
     artefact_menu,
-    current,
     feature_href,
     page_of,
     register_address,
@@ -26,8 +24,9 @@ from dashboard.components.tokens import token_text
 from dashboard.figures.theme import visible
 from dashboard.maps import data as view
 from dashboard.maps.columns import columns, default_colour
-from dashboard.maps.data import Choice
+from dashboard.maps.data import PointFilter
 from dashboard.maps.view import atlas_view
+from dashboard.sources import PageSources, current
 from interp.atlas.vector_map import VectorMap
 from interp.workspace import Workspace
 
@@ -186,7 +185,7 @@ def fill(request: dict[str, Any] | None, narrowing: dict[str, str] | None, state
     if not request:
         return no_update, no_update
     sort = (request.get("sortModel") or [{"colId": "", "sort": "asc"}])[0]
-    choice = Choice(**(narrowing or {}))
+    choice = PointFilter(**(narrowing or {}))
     rows, total = view.rows(
         current().workspace, state["name"], choice, sort=sort["colId"], descending=sort["sort"] == "desc",
         start=int(request["startRow"]), end=int(request["endRow"]),
@@ -195,14 +194,14 @@ def fill(request: dict[str, Any] | None, narrowing: dict[str, str] | None, state
         row | {"id": str(row["point"]), "label": visible(row["label"], 200), "region": visible(row["region"], 120)}
         for row in rows
     ]
-    what = "All points" if choice == Choice() else "Chosen points"
+    what = "All points" if choice == PointFilter() else "Chosen points"
     return {"rowData": lines, "rowCount": total}, f"{what}: {total:,}"
 
 
 NARROWING = ("search", "filter", "selection")
 
 
-def layout(context: Context, name: str | None = None, **address: Any) -> html.Div:
+def layout(context: PageSources, name: str | None = None, **address: Any) -> html.Div:
     """`/atlas/<name>?colour=&size=&q=&filter=&selection=&point=&at=x,y,span&overlays=` (`dashboard.maps.view`)."""
     workspace, made = context.workspace, view.choose(context.workspace, name)
     name = made.name
@@ -210,7 +209,9 @@ def layout(context: Context, name: str | None = None, **address: Any) -> html.Di
         key: str(address.get(key) or "") for key in ("colour", "size", "q", "filter", "selection", "at", "overlays")
     }
     view.check_colour(workspace, name, query["colour"])
-    view.chosen(workspace, name, Choice(query["q"], query["selection"], query["filter"]))  # says here what is malformed
+    view.chosen(
+        workspace, name, PointFilter(query["q"], query["selection"], query["filter"])
+    )  # says here what is malformed
     chosen = whole_number(address.get("point"))
     point = None if chosen is None else view.point(workspace, name, chosen)
     colour = default_colour(columns(workspace, name))

@@ -10,28 +10,19 @@ from typing import Any
 import dash_ag_grid as dag
 from dash import Dash, Input, Output, State, dcc, html
 
-from dashboard.circuit import data as view
-from dashboard.circuit import drawing
-from dashboard.circuit.drawing import View, colours
+from dashboard.circuit import _data as view
+from dashboard.circuit import _drawing
+from dashboard.circuit._drawing import CircuitView, colours
 from dashboard.components.evidence import evidence_table, number, records_table, words
 from dashboard.components.frame import attrs, graph, notice, page, panel, quiet_link, stat
-from dashboard.components.pages import (
-    Context,
-    Page,
-    artefact_menu,
-    circuit_href,
-    current,
-    heads_href,
-    menu_choices,
-    open_artefact,
-    prompt_href,
-)
+from dashboard.components.pages import Page, artefact_menu, circuit_href, heads_href, menu_choices, prompt_href
 from dashboard.figures.circuits import agreement, faithfulness_at, faithfulness_curve, via_colours
 from dashboard.figures.heads import attention_pattern
 from dashboard.figures.theme import DARK, LIGHT, Theme, theme, visible
+from dashboard.sources import PageSources, current, open_artefact
 from interp.artifacts import as_json, kinds_of
 from interp.circuits.circuit import KeyEvidence, NodeEffect
-from interp.circuits.found_circuit import CurvePoint, FoundCircuit, ScoredNode, Verdict, open_circuit
+from interp.circuits.found_circuit import FaithfulnessPoint, FoundCircuit, ScoredNode, Verdict, open_circuit
 from interp.circuits.head_scores import HeadScores
 from interp.names import parse_node
 from interp.results import Record
@@ -102,7 +93,9 @@ def table_row(row: view.EdgeRow) -> dict[str, Any]:
     }
 
 
-def layout(context: Context, name: str | None = None, n: str = "", paths: str = "", at: str = "", **_: Any) -> html.Div:
+def layout(
+    context: PageSources, name: str | None = None, n: str = "", paths: str = "", at: str = "", **_: Any
+) -> html.Div:
     """`/circuit/<name or key>?n=<edges>&paths=1&at=<nodes or edges>&collapse=1` (assets/graph/circuit.mjs).
 
     Without `n`, the circuit as it was found.
@@ -135,7 +128,7 @@ def layout(context: Context, name: str | None = None, n: str = "", paths: str = 
 
 def register(app: Dash) -> None:
     """Add the routes of the graph, and the callbacks that follow what it shows and what is chosen in it."""
-    drawing.register(app.server)
+    _drawing.register(app.server)
     app.callback(
         Output("circuit-grid", "rowData"),
         Output("circuit-grid", "style"),
@@ -158,7 +151,7 @@ def draw_circuit(shown: dict[str, Any], name: str, scheme: str | None) -> Any:
     """Return the table of the shown edges, its height, their faithfulness, and the curve with their mark."""
     artefact = open_circuit(current().workspace, name)
     edges = view.scored(artefact)
-    rows = View(shown["n"], shown.get("paths") is True).rows(edges)
+    rows = CircuitView(shown["n"], shown.get("paths") is True).rows(edges)
     curve = [] if artefact.curve is None else artefact.curve.rows()
     size = shown["n"] or artefact.size
     figure = faithfulness_curve(curve, edges.total, theme(scheme), current=size, height=200)
@@ -173,11 +166,11 @@ def show_evidence(chosen: str | None, shown: dict[str, Any], name: str, scheme: 
         return summary(artefact, theme(scheme))
     edges, names = view.scored(artefact), chosen.split(",")
     is_edge = any(row.id in names for row in edges.rows)  # an edge has its evidence also where it is not shown
-    rows = edges.rows if is_edge else View(shown["n"], shown.get("paths") is True).rows(edges)
+    rows = edges.rows if is_edge else CircuitView(shown["n"], shown.get("paths") is True).rows(edges)
     return details(current().workspace, artefact, rows, names, theme(scheme))
 
 
-def _faithful(curve: list[CurvePoint], n: int, total: int) -> str:
+def _faithful(curve: list[FaithfulnessPoint], n: int, total: int) -> str:
     """Return the faithfulness at `n` of `total` edges, interpolated between the measured sizes."""
     at = faithfulness_at(curve, n / total) if total else None
     return "" if at is None else f"about {at:.2f} with the best {n:,}"
@@ -248,12 +241,12 @@ def details(
 
 
 def _verdict(verdict: Verdict) -> Any:
-    word = {True: "Found. ", False: "Not found. ", None: ""}[verdict.found]
+    word = {True: "Found. ", False: "Not found. ", None: ""}[verdict.holds]
     reason = visible(verdict.reason, 600)
     return notice(
         html.P([html.Strong(word), html.Span(reason[:1].upper() + reason[1:])]),
         _folded("The rule", html.P(visible(verdict.rule, 4000), className="wb-note")),
-        tone="warning" if verdict.found is False else "info",
+        tone="warning" if verdict.holds is False else "info",
     )
 
 

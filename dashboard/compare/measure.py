@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dashboard.compare.data import Measure, NamedFeature, about, both, shared_tokens
+from dashboard.compare._data import FeatureOrNeuron, Measure, about, both, shared_tokens
 from interp.errors import ConfigError, MismatchError, UnknownNameError, WorkbenchError
 from interp.nulls import ALPHA, p_from_null
 from interp.recording.recorded import Recorded
@@ -24,7 +24,7 @@ from interp.workspace import Workspace
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from saes.kinds.base import SAE as Dictionary
+    from saes.kinds.base import SAE
 
 TOKENS = 8192
 """Recorded tokens on which two latents are compared."""
@@ -48,7 +48,7 @@ class Histogram:
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredPair:
     """Two features or neurons, measured."""
 
     measures: list[Measure] = field(default_factory=list)
@@ -73,7 +73,7 @@ class Latents:
     space: str
     """Name of the space of `directions`."""
     hook_point: str
-    sae: "Dictionary | None" = None
+    sae: "SAE | None" = None
 
 
 def compare(workspace: Workspace, a: str, b: str) -> dict[str, Any]:
@@ -92,7 +92,7 @@ def compare(workspace: Workspace, a: str, b: str) -> dict[str, Any]:
     }
 
 
-def pair(workspace: Workspace, a: NamedFeature, b: NamedFeature) -> Measured:
+def pair(workspace: Workspace, a: FeatureOrNeuron, b: FeatureOrNeuron) -> MeasuredPair:
     """Measure two features or neurons: cosines of their directions, and their activations on the same tokens.
 
     A part that cannot be measured is a sentence in `missing`.
@@ -100,14 +100,14 @@ def pair(workspace: Workspace, a: NamedFeature, b: NamedFeature) -> Measured:
     try:
         return _pair(workspace.address, a, b, _version(workspace, a), _version(workspace, b))
     except WorkbenchError as error:
-        return Measured(missing=[_reason(error)])
+        return MeasuredPair(missing=[_reason(error)])
 
 
 def _reason(error: WorkbenchError) -> str:
     return str(error).splitlines()[0]
 
 
-def _version(workspace: Workspace, feature: NamedFeature) -> str:
+def _version(workspace: Workspace, feature: FeatureOrNeuron) -> str:
     return workspace.manifest("sae", feature.sae).content_hash if feature.sae else feature.model
 
 
@@ -155,7 +155,7 @@ def _neurons(workspace: Workspace, hook_point: str, spec: str) -> Latents:
 
 
 @lru_cache(maxsize=64)
-def _pair(root: str, a: NamedFeature, b: NamedFeature, version_a: str, version_b: str) -> Measured:
+def _pair(root: str, a: FeatureOrNeuron, b: FeatureOrNeuron, version_a: str, version_b: str) -> MeasuredPair:
     latents_a, latents_b = (_latents(root, x.dictionary, x.model, v) for x, v in ((a, version_a), (b, version_b)))
     _check_model(a, b, latents_a, latents_b)
     for x, latents in ((a, latents_a), (b, latents_b)):
@@ -173,10 +173,10 @@ def _pair(root: str, a: NamedFeature, b: NamedFeature, version_a: str, version_b
         measures += _activations(Workspace(root), a, b, latents_a, latents_b)
     except WorkbenchError as error:
         missing.append(_reason(error))
-    return Measured(measures, missing, verdict(a, b, measures), cosines, nearest)
+    return MeasuredPair(measures, missing, verdict(a, b, measures), cosines, nearest)
 
 
-def _check_model(a: NamedFeature, b: NamedFeature, latents_a: Latents, latents_b: Latents) -> None:
+def _check_model(a: FeatureOrNeuron, b: FeatureOrNeuron, latents_a: Latents, latents_b: Latents) -> None:
     """Raise `MismatchError` for dictionaries of other weights; by the model's name where a hash was not recorded."""
     known = latents_a.weight_hash and latents_b.weight_hash
     if (latents_a.weight_hash != latents_b.weight_hash) if known else (not a.model or a.model != b.model):
@@ -185,7 +185,7 @@ def _check_model(a: NamedFeature, b: NamedFeature, latents_a: Latents, latents_b
         )
 
 
-def _same(a: NamedFeature, b: NamedFeature) -> bool:
+def _same(a: FeatureOrNeuron, b: FeatureOrNeuron) -> bool:
     return (a.dictionary, a.index) == (b.dictionary, b.index)
 
 
@@ -195,7 +195,9 @@ def _measure(name: str, value: float, null: np.ndarray, of: str) -> Measure:
     return Measure(name, value, float(np.quantile(np.abs(null), 0.95)), p, of)
 
 
-def values_of_other_pairs(a: NamedFeature, b: NamedFeature, along_b: np.ndarray, along_a: np.ndarray) -> np.ndarray:
+def values_of_other_pairs(
+    a: FeatureOrNeuron, b: FeatureOrNeuron, along_b: np.ndarray, along_a: np.ndarray
+) -> np.ndarray:
     """Return the null: values of `a` with b's dictionary, and of `b` with a's, without the pair itself.
 
     `along_b [n_b]` are those of `a`, `along_a [n_a]` those of `b`.
@@ -212,7 +214,7 @@ def values_of_other_pairs(a: NamedFeature, b: NamedFeature, along_b: np.ndarray,
 
 
 def _cosines(
-    a: NamedFeature, b: NamedFeature, latents_a: Latents, latents_b: Latents
+    a: FeatureOrNeuron, b: FeatureOrNeuron, latents_a: Latents, latents_b: Latents
 ) -> tuple[list[Measure], Histogram, list[tuple[int, float]]]:
     """Return the cosine of two directions with random pairs, the distributions, and the latents nearest to `a`."""
     along_b = (latents_b.directions @ latents_a.directions[a.index]).numpy()
@@ -228,7 +230,7 @@ def _cosines(
     return direct, Histogram(_fractions(null), _fractions(near)), [(i, float(along_b[i])) for i in order]
 
 
-def _nearest(a: NamedFeature, b: NamedFeature, latents_a: Latents, latents_b: Latents) -> np.ndarray:
+def _nearest(a: FeatureOrNeuron, b: FeatureOrNeuron, latents_a: Latents, latents_b: Latents) -> np.ndarray:
     """Return the largest cosine of latents of a's dictionary with one of b's, with another of the same, `[n]`."""
     n = len(latents_a.directions)
     rows = np.random.default_rng(0).permutation(n)[:N_SAMPLE]
@@ -242,7 +244,7 @@ def _fractions(values: np.ndarray) -> list[float]:
     return (np.histogram(values.clip(-1, 1), bins=EDGES)[0] / max(len(values), 1)).tolist()
 
 
-def _readers(writer: NamedFeature, reader: NamedFeature, written: Latents, read: Latents) -> list[Measure]:
+def _readers(writer: FeatureOrNeuron, reader: FeatureOrNeuron, written: Latents, read: Latents) -> list[Measure]:
     """Return cosines of a direction with the weights by which a neuron reads; null: other neurons of its layer."""
     if not reader.neuron or writer.dictionary == reader.dictionary:
         return []
@@ -256,7 +258,7 @@ def _readers(writer: NamedFeature, reader: NamedFeature, written: Latents, read:
 
 
 def _activations(
-    workspace: Workspace, a: NamedFeature, b: NamedFeature, latents_a: Latents, latents_b: Latents
+    workspace: Workspace, a: FeatureOrNeuron, b: FeatureOrNeuron, latents_a: Latents, latents_b: Latents
 ) -> list[Measure]:
     """Return correlation and joint firing on recorded tokens. Raises `ConfigError` where nothing was recorded."""
     recording = _recording(workspace, latents_a, latents_b)
@@ -329,7 +331,7 @@ def correlations(acts: Any, values: np.ndarray) -> np.ndarray:
         return np.where(spread > 0, product / (spread * values.std()), np.nan)
 
 
-def verdict(a: NamedFeature, b: NamedFeature, measures: list[Measure]) -> str:
+def verdict(a: FeatureOrNeuron, b: FeatureOrNeuron, measures: list[Measure]) -> str:
     """Return one sentence about a pair: its first measure against random pairs, then against nearest neighbours."""
     if _same(a, b):
         return "They are the same."

@@ -9,9 +9,9 @@ from typing import Any
 import dash_mantine_components as dmc
 from dash import Dash, Input, Output, State, dcc, html
 
-from dashboard.compare import data as view
+from dashboard.compare import _data as view
 from dashboard.compare import measure
-from dashboard.compare.data import Measure, NamedFeature
+from dashboard.compare._data import FeatureOrNeuron, Measure
 from dashboard.components.evidence import number, percent, records_table
 from dashboard.components.frame import (
     attempt,
@@ -27,12 +27,9 @@ from dashboard.components.frame import (
 )
 from dashboard.components.frame import explain as explain_error
 from dashboard.components.pages import (
-    Context,
-    NothingYetError,
     Page,
     changes_href,
     compare_href,
-    current,
     feature_href,
     first_step,
     geometry_href,
@@ -44,8 +41,10 @@ from dashboard.data.features import examples
 from dashboard.data.meaning import meaning_if_known, said_by
 from dashboard.figures.scaling import cosine_histogram
 from dashboard.figures.theme import theme, visible
+from dashboard.sources import NothingYetError, PageSources, current
 from interp.errors import WorkbenchError, as_typed
 from interp.workspace import Workspace
+from saes.features.schema import Features
 from saes.features.search import search_features
 
 N_EXAMPLES, N_TOKENS, N_HITS = 6, 8, 12
@@ -58,7 +57,7 @@ _WAIT = html.P(
 )
 
 
-def layout(context: Context, a: str = "", b: str = "", **_: Any) -> html.Div:
+def layout(context: PageSources, a: str = "", b: str = "", **_: Any) -> html.Div:
     """`/compare?a=<name>&b=<name>`; in place of a name a text, for which the page proposes features."""
     workspace = context.workspace
     known = view.suggestions(workspace)
@@ -158,7 +157,7 @@ def _hits(workspace: Workspace, a: str, b: str) -> html.Section:
     return panel(f"Features for {visible(text, 60)}", body, note="choose one; the page Search says why each fits")
 
 
-def _partners(workspace: Workspace, feature: NamedFeature) -> html.Section:
+def _partners(workspace: Workspace, feature: FeatureOrNeuron) -> html.Section:
     lines: list[html.Li] = []
     for name, reason in view.partners(workspace, feature):
         label = _label(workspace, view.named(workspace, name, model=feature.model))
@@ -174,12 +173,12 @@ def _partners(workspace: Workspace, feature: NamedFeature) -> html.Section:
     )
 
 
-def _label(workspace: Workspace, feature: NamedFeature) -> str:
+def _label(workspace: Workspace, feature: FeatureOrNeuron) -> str:
     row = view.about(workspace, feature)
     return visible(row.label, 60) if row else ""
 
 
-def _linked(feature: NamedFeature, text: str) -> Any:
+def _linked(feature: FeatureOrNeuron, text: str) -> Any:
     return quiet_link(text, feature_href(feature.features, feature.index)) if feature.features else text
 
 
@@ -206,7 +205,7 @@ def measures_table(measures: list[Measure]) -> html.Div:
     return records_table([{title: getattr(row, field) for field, title in titles.items()} for row in measures])
 
 
-def _side(workspace: Workspace, feature: NamedFeature) -> list[Any]:
+def _side(workspace: Workspace, feature: FeatureOrNeuron) -> list[Any]:
     """Return one feature or neuron: label, density, promoted tokens."""
     row = view.about(workspace, feature)
     where = f"{'neuron' if feature.neuron else 'feature'} at {feature.hook_point} of {feature.model}"
@@ -227,7 +226,7 @@ def _side(workspace: Workspace, feature: NamedFeature) -> list[Any]:
             className="wb-stats",
         ),
     ]
-    lens = said_by(workspace, feature.features, feature.index)
+    lens = said_by(workspace, workspace.open(Features, feature.features), feature.index)
     note = "direct effect on the next token's logits"
     if lens.saying is not None:
         tokens = list(lens.saying.raised[:N_TOKENS])
@@ -238,7 +237,7 @@ def _side(workspace: Workspace, feature: NamedFeature) -> list[Any]:
     return parts
 
 
-def _pair(workspace: Workspace, a: NamedFeature, b: NamedFeature, scheme: str | None) -> html.Section:
+def _pair(workspace: Workspace, a: FeatureOrNeuron, b: FeatureOrNeuron, scheme: str | None) -> html.Section:
     comparison = measure.pair(workspace, a, b)
     parts: list[Any] = [html.P(html.Strong(comparison.verdict))] if comparison.verdict else []
     parts += [measures_table(comparison.measures)] if comparison.measures else []
@@ -265,7 +264,7 @@ def _pair(workspace: Workspace, a: NamedFeature, b: NamedFeature, scheme: str | 
     return panel("Measures", *parts, more=note)
 
 
-def _shared(workspace: Workspace, a: NamedFeature, b: NamedFeature) -> html.Section:
+def _shared(workspace: Workspace, a: FeatureOrNeuron, b: FeatureOrNeuron) -> html.Section:
     def body() -> list[Any]:
         shared = view.shared_tokens(workspace, a, b)
         if not shared:
@@ -279,9 +278,10 @@ def _shared(workspace: Workspace, a: NamedFeature, b: NamedFeature) -> html.Sect
     return guarded("Tokens in common", body, note="without case, and without spaces at the ends")
 
 
-def _examples(workspace: Workspace, a: NamedFeature, b: NamedFeature) -> html.Section:
-    def side(feature: NamedFeature) -> html.Div:
-        rows = examples(workspace, feature.features, feature.index)[:N_EXAMPLES] if feature.features else []
+def _examples(workspace: Workspace, a: FeatureOrNeuron, b: FeatureOrNeuron) -> html.Section:
+    def side(feature: FeatureOrNeuron) -> html.Div:
+        described = workspace.open(Features, feature.features) if feature.features else None
+        rows = examples(described, feature.index)[:N_EXAMPLES] if described else []
         maximum = max((row.activation for row in rows), default=1.0)
         lines = [
             html.Li([html.Span(f"{row.activation:.3g}", className="wb-value"),

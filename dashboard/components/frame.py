@@ -182,7 +182,7 @@ def quiet_link(text: Children, href: str, **extra: Any) -> dcc.Link:
 
 
 @dataclass(frozen=True)
-class Choice:
+class ListLine:
     """One line of the list."""
 
     title: str
@@ -192,14 +192,14 @@ class Choice:
     href: str
 
 
-def choice_list(title: str, choices: list[Choice], chosen: int) -> html.Nav:
+def choice_list(title: str, choices: list[ListLine], chosen: int) -> html.Nav:
     """Return all choices in a panel; `chosen` is the index of the one that is shown."""
     aria = attrs({"aria-current": "true"})
     rows = [html.Li(_link(choice), **(aria if at == chosen else {})) for at, choice in enumerate(choices)]
     return html.Nav(panel(title, html.Ul(rows, className="wb-choices")), **attrs({"aria-label": title}))
 
 
-def previous_next(choices: list[Choice], chosen: int) -> list[dcc.Link]:
+def previous_next(choices: list[ListLine], chosen: int) -> list[dcc.Link]:
     """Return links to the previous and next choice; the keys k and j follow them (assets/workbench.mjs)."""
     links: list[dcc.Link] = []
     if chosen > 0:
@@ -209,7 +209,7 @@ def previous_next(choices: list[Choice], chosen: int) -> list[dcc.Link]:
     return links
 
 
-def _link(choice: Choice) -> dcc.Link:
+def _link(choice: ListLine) -> dcc.Link:
     return dcc.Link(
         [
             html.Span(visible(choice.title), className="wb-choice-title", dir="auto"),

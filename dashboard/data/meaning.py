@@ -22,7 +22,7 @@ _computing: dict[str, str] = {}
 """Reason why a computation failed, empty while it runs, by the hashes of features and lens."""
 
 
-class Said(NamedTuple):
+class PromotedWords(NamedTuple):
     """Words that one feature makes the model say, or why they are not known."""
 
     state: State
@@ -37,20 +37,19 @@ class Said(NamedTuple):
     """why it could not be computed"""
 
 
-def said_by(workspace: Workspace, name: str, feature: int) -> Said:
+def said_by(workspace: Workspace, features: Features, feature: int) -> PromotedWords:
     """Return what a feature makes the model say. If it was never computed, start that in the background."""
-    features = workspace.open(Features, name)
     model = features.settings.model
     lens = lens_for(workspace, features)
     if lens is None:
-        return Said("no lens", model)
+        return PromotedWords("no lens", model)
     if not is_computed(features, lens):
         problem = _begun(workspace, features, lens)
-        return Said("failed" if problem else "computing", model, problem=problem)
+        return PromotedWords("failed" if problem else "computing", model, problem=problem)
     meaning = meaning_of(workspace, features)
     if meaning is None:
-        return Said("elsewhere", model)
-    return Said("read", model, meaning.says(feature), meaning.hook_point)
+        return PromotedWords("elsewhere", model)
+    return PromotedWords("read", model, meaning.says(feature), meaning.hook_point)
 
 
 def meaning_if_known(workspace: Workspace, features: Features) -> Meaning | None:
@@ -66,21 +65,20 @@ def meaning_if_known(workspace: Workspace, features: Features) -> Meaning | None
 
 
 def said_words(
-    workspace: Workspace, name: str, features: Sequence[int], k: int = 3, *, beyond_null: bool = True
+    workspace: Workspace, features: Features, indices: Sequence[int], k: int = 3, *, beyond_null: bool = True
 ) -> dict[int, tuple[str, ...]]:
     """Return the `k` tokens that each feature raises most; `beyond_null`: only those beyond random directions.
 
     Empty until that is computed; this starts no computation.
     """
-    opened = workspace.open(Features, name)
-    lens = lens_for(workspace, opened)
-    meaning = meaning_of(workspace, opened) if lens is not None and is_computed(opened, lens) else None
+    lens = lens_for(workspace, features)
+    meaning = meaning_of(workspace, features) if lens is not None and is_computed(features, lens) else None
     if meaning is None:
         return {}
-    readings = {feature: meaning.says(feature, k) for feature in features}
+    readings = {index: meaning.says(index, k) for index in indices}
     return {
-        f: tuple(word for word, _ in reading.raised)
-        for f, reading in readings.items()
+        index: tuple(word for word, _ in reading.raised)
+        for index, reading in readings.items()
         if reading.raised_p <= ALPHA or not beyond_null
     }
 

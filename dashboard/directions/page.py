@@ -23,16 +23,7 @@ from dashboard.components.evidence import as_table, number, percent, records_tab
 from dashboard.components.forms import fields_data
 from dashboard.components.frame import attempt, graph, page, panel
 from dashboard.components.measures import eigenvalues, evidence, missing_panel, signed
-from dashboard.components.pages import (
-    Context,
-    Page,
-    artefact_menu,
-    current,
-    menu_choices,
-    open_artefact,
-    page_of,
-    register_parts,
-)
+from dashboard.components.pages import Page, artefact_menu, menu_choices, page_of, register_parts
 from dashboard.data.workspace import notes
 from dashboard.figures.geometry import (
     along_figure,
@@ -43,9 +34,10 @@ from dashboard.figures.geometry import (
     spectrum_figure,
 )
 from dashboard.figures.theme import Theme, theme, visible
-from dashboard.requests import Asked, answered
+from dashboard.requests import RequestFields, answered
+from dashboard.sources import PageSources, current, open_artefact
 from interp.artifacts import as_json
-from interp.directions.choice import NOT_JUDGED, Judged, Judgement, SteeringChoice
+from interp.directions.choice import NOT_JUDGED, JudgedCell, SampleJudgement, SteeringChoice
 from interp.directions.study import DirectionGeometry, TokenReading
 from interp.errors import UnknownNameError, WorkbenchError
 from interp.geometry.probes import DirectionAccuracy, Erasure
@@ -53,13 +45,13 @@ from interp.geometry.separation import ListAlong
 from interp.interventions.conversation import Conversation
 from interp.interventions.intervention import Direction, Intervention
 from interp.notes import Name
-from interp.nulls import WITHIN, beside
+from interp.nulls import WITHIN, null_range
 from saes.acts.writing import CheckChat
 
 KIND = "direction"
 
 
-def layout(context: Context, name: str | None = None, chat: str = "", **_: Any) -> html.Div:
+def layout(context: PageSources, name: str | None = None, chat: str = "", **_: Any) -> html.Div:
     """`/directions/<name>`; without a name the newest direction. `chat` names a conversation that was kept."""
     workspace = context.workspace
     report = workspace.open(DirectionGeometry, open_artefact(workspace, (KIND,), name).name)
@@ -125,7 +117,7 @@ def _verdict(report: DirectionGeometry) -> str:
 
 
 def _choice_rows(choice: SteeringChoice) -> list[tuple[str, str]]:
-    rows = [("question", visible(choice.asked, 200)), ("rule", choice.rule)]
+    rows = [("question", visible(choice.question, 200)), ("rule", choice.rule)]
     if choice.chosen is None or choice.judged is None:
         return rows
     judged = choice.judged
@@ -162,12 +154,12 @@ def _choice_rows(choice: SteeringChoice) -> list[tuple[str, str]]:
     ]
 
 
-def _judgement_rows(judgement: Judgement | str) -> list[tuple[str, str]]:
+def _judgement_rows(judgement: SampleJudgement | str) -> list[tuple[str, str]]:
     """Return the verdict of a judge; nothing if none was asked."""
     if isinstance(judgement, str):
         return [] if judgement == NOT_JUDGED else [("judge", visible(judgement, 300))]
     change = f"{number(judgement.change.low, signed=True)}, {number(judgement.change.high, signed=True)}"
-    null = beside("random directions", percent(judgement.random.mean()), percent(judgement.random.max()))
+    null = null_range("random directions", percent(judgement.random.mean()), percent(judgement.random.max()))
     return [
         (
             f"yes to {visible(judgement.question, 120)!r}",
@@ -178,7 +170,7 @@ def _judgement_rows(judgement: Judgement | str) -> list[tuple[str, str]]:
     ]
 
 
-def _three(judged: Judged, name: str, write: object) -> str:
+def _three(judged: JudgedCell, name: str, write: object) -> str:
     assert callable(write)
     plain, steered, random = (write(getattr(text, name)) for text in (judged.plain, judged.steered, judged.random))
     return f"{steered} steered, {plain} unsteered, {random} at random"
@@ -248,14 +240,14 @@ def apply_panel(report: DirectionGeometry) -> html.Section:
     """Return the commands that steer with it and write it to files, and lines of plain transformers."""
     from interp.directions.files import transformers_code
     from interp.interventions.recipe import Recipe
-    from interp.models.loading import PACKAGED, PACKAGED_HUB
+    from interp.models.packaged import PACKAGED
 
     name, of = report.name, report.settings
     command = f'workbench steer directions/{name} --prompt "..."'
     lines = [command, f"{command} --write {name}.safetensors", f"{command} --write {name}.gguf"]
     try:
         recipe = Recipe(name=name, steps=(report.intervention(),), model=of.model, weight_hash=of.weight_hash)
-        hub = PACKAGED_HUB if of.model == PACKAGED else of.model
+        hub = PACKAGED[of.model].hub if of.model in PACKAGED else of.model
         code = transformers_code(recipe, f"{name}.safetensors", hub)
     except WorkbenchError as error:
         return panel("Use it elsewhere", html.P(str(error)))
@@ -329,12 +321,12 @@ def _kept() -> flask.Response:
     return flask.jsonify(as_json(known[name]))
 
 
-def _keep(request: Asked, *, conversation: Conversation, name: Name) -> flask.Response:
+def _keep(request: RequestFields, *, conversation: Conversation, name: Name) -> flask.Response:
     notes().save_conversation(name, conversation)
     return flask.jsonify({"kept": name})
 
 
-def _check(request: Asked, *, conversation: Conversation) -> flask.Response:
+def _check(request: RequestFields, *, conversation: Conversation) -> flask.Response:
     model = current().live.ask(CheckChat(conversation=conversation))
     return flask.jsonify({"conversation": as_json(conversation), "template": model.template, "context": model.context})
 
@@ -432,7 +424,7 @@ def accuracy_words(score: DirectionAccuracy | None) -> str:
     """Return the held-out accuracy of a direction with its null; empty for a direction that was given."""
     if score is None:
         return ""
-    null = beside("shuffled labels", percent(score.shuffled), percent(score.shuffled_high))
+    null = null_range("shuffled labels", percent(score.shuffled), percent(score.shuffled_high))
     return f"{percent(score.accuracy)} of {score.n_heldout} held-out examples; {null}"
 
 
@@ -454,7 +446,7 @@ def _largest(reading: TokenReading | str) -> str:
     if isinstance(reading, str):
         return ""
     through = f", through the Jacobian lens {reading.lens.partition('/')[2]}" if reading.lens else ", by direct effect"
-    null = beside("random directions", number(reading.random), number(reading.random_high))
+    null = null_range("random directions", number(reading.random), number(reading.random_high))
     return f"{number(reading.raised_logits[0])} above the mean logit; {null}{through}"
 
 

@@ -5,7 +5,8 @@ from typing import Any
 from dash import html
 
 from dashboard.components.frame import page, panel
-from dashboard.components.pages import Context, Page, artefact_menu, menu_choices, open_artefact, page_of
+from dashboard.components.pages import Page, artefact_menu, menu_choices, page_of
+from dashboard.sources import PageSources, open_artefact
 from interp.doctor.certificate import PARTS, QUESTIONS, Certificate, Check
 from interp.errors import program
 
@@ -13,7 +14,7 @@ KIND = "certificate"
 SIGNS = {"passed": "passed", "failed": "FAILED", "not checked": "not checked", "measured": "measured"}
 
 
-def layout(context: Context, name: str | None = None, **_: Any) -> html.Div:
+def layout(context: PageSources, name: str | None = None, **_: Any) -> html.Div:
     """`/doctor/<name>`; without a name the newest certificate."""
     workspace = context.workspace
     certificate = workspace.open(Certificate, open_artefact(workspace, (KIND,), name).name)

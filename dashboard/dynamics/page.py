@@ -4,21 +4,12 @@ from typing import Any, Protocol
 
 from dash import Dash, dcc, html
 
-from dashboard.components.frame import Choice, choice_list, page, previous_next
-from dashboard.components.pages import (
-    Context,
-    Page,
-    artefact_menu,
-    current,
-    dynamics_href,
-    menu_choices,
-    open_artefact,
-    register_parts,
-    whole_number,
-)
-from dashboard.dynamics import data as view
-from dashboard.dynamics import grokking, induction, scaling
+from dashboard.components.frame import ListLine, choice_list, page, previous_next
+from dashboard.components.pages import Page, artefact_menu, dynamics_href, menu_choices, register_parts, whole_number
+from dashboard.dynamics import _data as view
+from dashboard.dynamics import _grokking, _induction, _scaling
 from dashboard.figures.theme import Theme, theme
+from dashboard.sources import PageSources, current, open_artefact
 from interp.artifacts import kinds_of
 from interp.errors import UsageError
 from interp.workspace import Workspace
@@ -27,17 +18,17 @@ from interp.workspace import Workspace
 class _Part(Protocol):
     """Functions of the module that shows a kind of study; a run is given by its index."""
 
-    def runs(self, study: Any) -> list[view.Run]: ...
+    def runs(self, study: Any) -> list[view.DynamicsRun]: ...
     def lead(self, study: Any) -> str: ...
     def outcome(self, study: Any, at: int) -> tuple[str, str]: ...
     def summary_panel(self, study: Any, at: int, actions: list[Any]) -> html.Section: ...
     def panels(self, workspace: Workspace, study: Any, at: int, colours: Theme) -> list[Any]: ...
 
 
-_PARTS: dict[str, _Part] = {"grokking": grokking, "induction_onset": induction, "language_scaling": scaling}
+_PARTS: dict[str, _Part] = {"grokking": _grokking, "induction_onset": _induction, "language_scaling": _scaling}
 
 
-def layout(context: Context, name: str | None = None, seed: str = "", spec: str = "", **_: Any) -> html.Div:
+def layout(context: PageSources, name: str | None = None, seed: str = "", spec: str = "", **_: Any) -> html.Div:
     """`/dynamics?name=<artefact>&seed=<seed>&spec=<toy>`; without them the newest artefact and its first run."""
     workspace = context.workspace
     study = workspace.value(open_artefact(workspace, kinds_of("study"), name))
@@ -45,7 +36,7 @@ def layout(context: Context, name: str | None = None, seed: str = "", spec: str 
     runs = part.runs(study)
     at = view.find(runs, _seed(seed), spec)
     choices = [
-        Choice(run.label, *part.outcome(study, i), dynamics_href(key, seed=run.seed, spec=run.spec))
+        ListLine(run.label, *part.outcome(study, i), dynamics_href(key, seed=run.seed, spec=run.spec))
         for i, run in enumerate(runs)
     ]
     studies = menu_choices(workspace, kinds_of("study"))

@@ -1,6 +1,6 @@
 """Parts of a feature that the page, a notebook and the exported file share, each written once.
 
-Its relations, each with its null, come from `relations.parquet` (`saes/features/relations.py`); the layers of the
+Its relations, each with its null, come from `relations.parquet` (`saes/features/_relations.py`); the layers of the
 shipped set lack it, and their panels say how to make it.
 """
 
@@ -15,7 +15,7 @@ from dashboard.components.frame import attrs, folded, notice, panel, quiet_link,
 from dashboard.components.pages import atlas_href, circuit_href, feature_href, graph_href, page_of, runs_href
 from dashboard.components.tokens import feature_line, token_bars
 from dashboard.data import features as view
-from dashboard.data.meaning import Said, said_by, said_words
+from dashboard.data.meaning import PromotedWords, said_by, said_words
 from dashboard.figures.theme import visible
 from interp.artifacts import address_of
 from interp.nulls import ALPHA
@@ -80,14 +80,15 @@ def _score(score: LabelScore, title: str, meaning: str) -> html.Span:
     )
 
 
-def related_panels(workspace: Workspace, name: str, related: view.Related | None) -> Any:
-    """Return the row of panels on logits, neurons and companions, or how to make their table."""
+def related_panels(
+    workspace: Workspace, name: str, related: view.FeatureRelations | None, named: dict[int, str]
+) -> html.Div:
+    """Return the row of panels on logits, neurons and companions, or how to make their table; `named` by the user."""
     if related is None:
         return notice(
             "These features have no effects on all logits, neurons and co-active features yet: run "
             f"`workbench features` with --name {name} --overwrite."
         )
-    named = view.names(workspace, name)
     labels = {n: view.named(n, text, named) for n, text in view.labels(workspace, name, related.row.coactive).items()}
     panels = [
         logit_panel(related),
@@ -97,13 +98,11 @@ def related_panels(workspace: Workspace, name: str, related: view.Related | None
     return html.Div([section for section in panels if section is not None], className="wb-facets")
 
 
-def summary(workspace: Workspace, name: str, feature: view.One) -> html.Div:
+def summary(workspace: Workspace, feature: view.One) -> html.Div:
     """Return label, numbers and effects on logits of a feature, without controls, for notebooks."""
-    related = view.relations(workspace, name, feature.row.feature)
-    shown = effects(feature.row, related, said_by(workspace, name, feature.row.feature))
-    return html.Div(
-        [heading(feature.row), numbers(feature), html.Div(shown, className="wb-facets")], className="wb-stack"
-    )
+    features, row = feature
+    shown = effects(row, view.relations(features, row.feature), said_by(workspace, features, row.feature))
+    return html.Div([heading(row), numbers(feature), html.Div(shown, className="wb-facets")], className="wb-stack")
 
 
 def heading(row: FeatureRow, explained: Sequence[view.Explained] = ()) -> html.Div:
@@ -174,7 +173,7 @@ def _sides(raised: list[tuple[str, float]], lowered: list[tuple[str, float]], p:
     return _Side("Promotes", "promote", raised, p[0]), _Side("Suppresses", "suppress", lowered, p[1])
 
 
-def effects(row: FeatureRow, related: view.Related | None, lens: Said) -> list[html.Section]:
+def effects(row: FeatureRow, related: view.FeatureRelations | None, lens: PromotedWords) -> list[html.Section]:
     """Return the tokens that its direction promotes and suppresses, with their verdicts.
 
     Through the Jacobian lens where the workspace has one, with the direct effect folded away; else the direct effect.
@@ -215,7 +214,7 @@ def _bars(side: _Side, both: tuple[_Side, _Side]) -> html.Ol:
     return token_bars(side.tokens, label=label, signed=signed, maximum=largest, form="{:+.2f}".format)
 
 
-def _missing_lens(lens: Said) -> html.P | None:
+def _missing_lens(lens: PromotedWords) -> html.P | None:
     """Return why the effect through later layers is not shown, and what to do; None where no lens could show it."""
     if lens.state == "computing":
         text = "Its effect through later layers is being computed; reload in half a minute."
@@ -230,9 +229,10 @@ def _missing_lens(lens: Said) -> html.P | None:
     return html.P([sentence, html.A("Fit one", href=href, className="wb-link")], className="wb-note")
 
 
-def neighbours(workspace: Workspace, name: str, row: FeatureRow, near: dict[int, str]) -> html.Section:
+def neighbours(workspace: Workspace, feature: view.One, near: dict[int, str]) -> html.Section:
     """Return the nearest features by their directions, with what they say; `near` are their labels."""
-    words = said_words(workspace, name, row.neighbours)
+    name, row = feature.features.name, feature.row
+    words = said_words(workspace, feature.features, row.neighbours)
     lines = [feature_line(name, n, near.get(n, ""), f"{cosine:.2f}", words=words.get(n, ())) for n, cosine in row.near]
     more = "Cosine similarity of decoder directions, and the words that each feature makes the model say."
     return panel("Neighbours", html.Ol(lines, className="wb-lines"), more=more)
@@ -250,7 +250,7 @@ def effect_verdict(p: float | None, side: str, draws: int) -> str:
     return f"{comparison} than random directions: {p:.0%} of {draws} {side} some token at least as much."
 
 
-def logit_panel(related: view.Related | None) -> html.Section | None:
+def logit_panel(related: view.FeatureRelations | None) -> html.Section | None:
     """Return the histogram of effects on all logits with that of random directions, or None."""
     if related is None or related.scales.logits is None:
         return None
@@ -265,7 +265,7 @@ def logit_panel(related: view.Related | None) -> html.Section | None:
     )
 
 
-def neurons_panel(workspace: Workspace, related: view.Related | None) -> html.Section | None:
+def neurons_panel(workspace: Workspace, related: view.FeatureRelations | None) -> html.Section | None:
     """Return the nearest MLP neurons, with links to those that have a features table; None without directions."""
     if related is None or related.scales.neuron_null is None:
         return None
@@ -288,7 +288,7 @@ def neurons_panel(workspace: Workspace, related: view.Related | None) -> html.Se
     )
 
 
-def companions_panel(name: str, related: view.Related | None, labels: dict[int, str]) -> html.Section | None:
+def companions_panel(name: str, related: view.FeatureRelations | None, labels: dict[int, str]) -> html.Section | None:
     """Return the features that fire on the same tokens, with the counts expected by chance."""
     if related is None:
         return None
@@ -313,9 +313,9 @@ def companions_panel(name: str, related: view.Related | None, labels: dict[int, 
     )
 
 
-def uses_panel(workspace: Workspace, name: str, index: int) -> html.Section:
+def uses_panel(workspace: Workspace, features: Features, index: int) -> html.Section:
     """Return links to the maps, circuits, directions and graphs that contain this feature."""
-    uses = view.uses(workspace, name, index)
+    uses = view.uses(workspace, features, index)
     lines = [html.Li(quiet_link(f"on the map {atlas}", atlas_href(atlas, point=point))) for atlas, point in uses.maps]
     lines += [
         html.Li(

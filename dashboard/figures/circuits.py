@@ -13,7 +13,7 @@ import plotly.graph_objects as go
 
 from dashboard.figures.theme import Theme, colour_bar, escape, faint, message_figure, styled, visible
 from interp.circuits.circuit import Circuit, Edge, edge_text
-from interp.circuits.found_circuit import CurvePoint, ScoredEdge
+from interp.circuits.found_circuit import FaithfulnessPoint, ScoredEdge
 from interp.circuits.induction_circuit import ComposedPair
 from interp.names import NodeName, parse_node
 from interp.patching.patching_map import AblationEffect
@@ -247,7 +247,7 @@ def _composition_hover(row: ComposedPair) -> str:
     return words + ("<br>its strongest sender" if row.is_argmax else "")
 
 
-def faithfulness_at(rows: Iterable[CurvePoint], fraction: float) -> float | None:
+def faithfulness_at(rows: Iterable[FaithfulnessPoint], fraction: float) -> float | None:
     """Between the measured sizes, on a log axis; None outside them."""
     known = sorted((row.fraction, row.faithfulness) for row in rows)
     if not known or fraction <= 0 or not known[0][0] <= fraction <= known[-1][0]:
@@ -257,7 +257,7 @@ def faithfulness_at(rows: Iterable[CurvePoint], fraction: float) -> float | None
 
 
 def faithfulness_curve(
-    rows: Iterable[CurvePoint], total: int, colours: Theme, *, current: int | None = None, height: int = 230
+    rows: Iterable[FaithfulnessPoint], total: int, colours: Theme, *, current: int | None = None, height: int = 230
 ) -> go.Figure:
     """Faithfulness over number of edges (log): 1 is the whole model, 0 the fully corrupted one.
 
@@ -296,7 +296,7 @@ def faithfulness_curve(
     return figure
 
 
-def _mark(figure: go.Figure, rows: list[CurvePoint], total: int, current: int | None, colours: Theme) -> None:
+def _mark(figure: go.Figure, rows: list[FaithfulnessPoint], total: int, current: int | None, colours: Theme) -> None:
     if not current or not total:
         return
     figure.add_vline(x=current, line={"color": colours.opposite, "width": 1, "dash": "dot"})
@@ -336,7 +336,7 @@ def _edge(row: ScoredEdge) -> str:
     return f"{row.source} → {row.target}" + (f" ({row.via})" if row.via else "")
 
 
-def _curve_hover(row: CurvePoint, total: int) -> str:
+def _curve_hover(row: FaithfulnessPoint, total: int) -> str:
     n_edges = max(1, round(row.fraction * total))
     words = f"<b>{row.faithfulness:.3f}</b> with the best {n_edges:,} edges<br>{row.n_edges:,} of them on a path"
     return words + (f"<br>random circuits {row.random:.3f}" if math.isfinite(row.random) else "")

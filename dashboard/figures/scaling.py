@@ -15,7 +15,7 @@ from saes.evaluation.scaling import ScalingRun, SizeLaw
 
 
 @dataclass(frozen=True)
-class Point:
+class DictionaryPoint:
     """One dictionary on the plane of sparsity and error, on held-out tokens."""
 
     name: str
@@ -144,7 +144,7 @@ SAME_L0 = 0.01
 """Relative difference up to which two L0 count as equal: held-out L0 of TopK differ in the third digit."""
 
 
-def pareto_plane(points: Sequence[Point], chosen: str, colours: Theme, *, height: int = 320) -> go.Figure:
+def pareto_plane(points: Sequence[DictionaryPoint], chosen: str, colours: Theme, *, height: int = 320) -> go.Figure:
     """Draw FVU against L0 on held-out tokens, both logarithmic: lower left is better; the line is the Pareto front.
 
     Open marks: evaluated on other documents than the chosen dictionary; crosses are baselines without training.
@@ -193,9 +193,9 @@ def pareto_plane(points: Sequence[Point], chosen: str, colours: Theme, *, height
     return legend_above(figure)
 
 
-def frontier(points: Sequence[Point]) -> list[Point]:
+def frontier(points: Sequence[DictionaryPoint]) -> list[DictionaryPoint]:
     """Return the Pareto front by L0: no other has a lower error at the same L0 or less (up to one hundredth)."""
-    best: list[Point] = []
+    best: list[DictionaryPoint] = []
     for point in sorted(points, key=lambda p: (p.l0, p.fvu)):
         if best and point.fvu >= best[-1].fvu:
             continue
@@ -284,7 +284,7 @@ def _percent(share: float) -> str:
     return f"{100 * share:.3g}%"
 
 
-def _pareto_hover(p: Point) -> str:
+def _pareto_hover(p: DictionaryPoint) -> str:
     size = f"<br>{p.d_sae:,} features" if p.d_sae else ""
     where = f"<br>scored on {escape(p.recording)}" if p.recording else ""
     return f"<b>{escape(p.name, 64)}</b><br>{escape(p.kind)}{size}<br>L0 {p.l0:.1f}<br>FVU {p.fvu:.4f}{where}"

@@ -12,19 +12,9 @@ import numpy as np
 from dash import Dash, dcc, html
 
 from dashboard.components.evidence import as_table, number, percent
-from dashboard.components.frame import Children, Choice, attempt, choice_list, graph, page, panel, previous_next
+from dashboard.components.frame import Children, ListLine, attempt, choice_list, graph, page, panel, previous_next
 from dashboard.components.measures import eigenvalues, evidence, missing_panel, signed
-from dashboard.components.pages import (
-    Context,
-    Page,
-    artefact_menu,
-    current,
-    geometry_href,
-    menu_choices,
-    open_artefact,
-    page_of,
-    register_parts,
-)
+from dashboard.components.pages import Page, artefact_menu, geometry_href, menu_choices, page_of, register_parts
 from dashboard.figures.geometry import (
     joined_by,
     order_over_layers,
@@ -37,6 +27,7 @@ from dashboard.figures.geometry import (
     steering_figure,
 )
 from dashboard.figures.theme import Theme, theme, visible
+from dashboard.sources import PageSources, current, open_artefact
 from interp.artifacts import Artefact, kinds_of
 from interp.errors import UnknownNameError
 from interp.geometry.circles import CircleTest
@@ -44,14 +35,14 @@ from interp.geometry.shapes import ClusterTest, Shape, Verdict
 from interp.geometry.space import SpaceComparison, SpaceReport
 from interp.geometry.sweeps import RotationSweep, StrengthSweep
 from interp.geometry.word_geometry import ConceptGeometry, WordGeometry
-from interp.nulls import BEYOND, beside
+from interp.nulls import BEYOND, null_range
 from interp.results import Record
 from interp.workspace import Workspace
 
 _OUTCOMES = {"nothing": "no shape", "ordered": "an order"}
 
 
-def layout(context: Context, name: str | None = None, **address: Any) -> html.Div:
+def layout(context: PageSources, name: str | None = None, **address: Any) -> html.Div:
     """`/geometry?name=<artefact>&list=<list of words>`; without them the newest artefact and its first list."""
     workspace = context.workspace
     value = workspace.value(open_artefact(workspace, kinds_of("geometry"), name))
@@ -76,7 +67,7 @@ def _page(workspace: Workspace, value: Artefact, body: html.Div, lead: str, word
     return page("Geometry", dcc.Store(id="geometry-state", data=state), body, controls=menu, lead=lead)
 
 
-def _with_choices(choices: list[Choice], at: int, verdict: Children) -> html.Div:
+def _with_choices(choices: list[ListLine], at: int, verdict: Children) -> html.Div:
     return html.Div(
         [
             choice_list("Lists", choices, at),
@@ -98,15 +89,15 @@ def _list(geometry: WordGeometry, name: str | None) -> ConceptGeometry:
     return geometry.lists[name or next(iter(geometry.lists))]
 
 
-def _choices_of_lists(geometry: WordGeometry) -> list[Choice]:
+def _choices_of_lists(geometry: WordGeometry) -> list[ListLine]:
     return [_choice_of_list(geometry, concept) for concept in geometry.lists.values()]
 
 
-def _choice_of_list(geometry: WordGeometry, concept: ConceptGeometry) -> Choice:
+def _choice_of_list(geometry: WordGeometry, concept: ConceptGeometry) -> ListLine:
     shape = concept.shape
     p = number(min(shape.order.p_circular, shape.order.p_linear))
     detail = f"{len(shape.words)} words {_where(shape.hook_point)} · p {p}"
-    return Choice(
+    return ListLine(
         shape.name, _OUTCOMES.get(shape.verdict, shape.verdict), detail, geometry_href(geometry.key, list=shape.name)
     )
 
@@ -356,7 +347,7 @@ def _counts(order: CircleTest) -> str:
 def _cluster(test: ClusterTest | None) -> str:
     if test is None:
         return "not tested: no other list to separate it from"
-    null = beside("words dealt to lists at random", number(test.null), number(test.null_high))
+    null = null_range("words dealt to lists at random", number(test.null), number(test.null_high))
     return f"silhouette {number(test.silhouette)}, p {number(test.p)}; null: {null}"
 
 

@@ -8,12 +8,13 @@ from dash import html
 
 from dashboard.components.frame import page, panel
 from dashboard.components.glossary import Term, glossary
-from dashboard.components.pages import Context, Page
+from dashboard.components.pages import Page
+from dashboard.sources import PageSources
 
 _MARKS = {"`": html.Code, "*": html.Em}
 
 
-def layout(_context: Context, **_: Any) -> html.Div:
+def layout(_context: PageSources, **_: Any) -> html.Div:
     """`/glossary`; `/glossary#null` is one entry."""
     sections = groupby(glossary().values(), key=lambda term: term.section)
     return page(

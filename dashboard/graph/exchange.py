@@ -14,7 +14,7 @@ from typing import Any
 
 from dashboard.answers import is_object
 from dashboard.data.features import viewer_feature
-from dashboard.graph import data
+from dashboard.graph import _data
 from interp.artifacts import read_json, save_artefact, sha256_file, write_json
 from interp.errors import ConfigError, UsageError
 from interp.notes import Notes
@@ -33,13 +33,13 @@ def write_export(workspace: Workspace, name: str, path: Path, *, features: bool 
     """
     if path.suffix != ".json":
         raise ConfigError(f"a graph is exported as JSON; {path} should end in .json")
-    graph = data.choose(workspace, name)
+    graph = _data.choose(workspace, name)
     notes = Notes.open(workspace)
     try:
-        edits = data.marks(notes, graph)
+        edits = _data.marks(notes, graph)
     finally:
         notes.close()
-    graph_json = data.exported(workspace, graph, edits)
+    graph_json = _data.exported(workspace, graph, edits)
     graph_json["metadata"]["slug"] = path.stem
     write_graph_json(graph_json, path)
     sentences = [f"{path}: {len(graph_json['nodes'])} nodes, {len(graph_json['links'])} edges"]
@@ -47,7 +47,7 @@ def write_export(workspace: Workspace, name: str, path: Path, *, features: bool 
 
 
 def _write_features(workspace: Workspace, graph: AttributionGraph, graph_json: dict[str, Any], folder: Path) -> str:
-    tables = data.feature_tables(workspace, graph)
+    tables = _data.feature_tables(workspace, graph)
     scan = graph_json["metadata"]["scan"]
     place = folder / "features" / scan
     if not place.resolve().is_relative_to((folder / "features").resolve()):

@@ -13,14 +13,11 @@ from dash import Dash, Input, Output, State, ctx, dcc, html, no_update
 from dashboard.components.frame import attempt, attrs, graph, loading, page, panel, quiet_link
 from dashboard.components.glossary import glossary
 from dashboard.components.pages import (
-    Context,
     Page,
     address_sink,
     artefact_menu,
     circuit_href,
-    current,
     heads_href,
-    open_artefact,
     prompt_href,
     register_address,
 )
@@ -28,6 +25,7 @@ from dashboard.components.tokens import COLD, WARM, attention_graph
 from dashboard.figures.circuits import MAX_SENDERS, VIAS, ablation_bars, composition_map, senders
 from dashboard.figures.heads import head_scores
 from dashboard.figures.theme import theme
+from dashboard.sources import PageSources, current, open_artefact
 from interp.circuits.head_scores import HeadScores
 from interp.circuits.induction_circuit import HeadVerdict, InductionCircuit
 from interp.errors import UnknownNameError, program
@@ -202,7 +200,7 @@ EXAMPLE = "The small cat sat on the wide mat. The small cat sat on the wide mat.
 
 
 def layout(
-    context: Context, name: str | None = None, kind: str = "induction", head: str = "", text: str = "", **_: Any
+    context: PageSources, name: str | None = None, kind: str = "induction", head: str = "", text: str = "", **_: Any
 ) -> html.Div:
     """`/heads/<name>?kind=<score>&head=L5H1&text=<prompt>`; a head in the address is shown at once."""
     scores = context.workspace.open(HeadScores, open_artefact(context.workspace, ("heads",), name).name)
@@ -309,7 +307,7 @@ def _table_panel() -> html.Section:
     return panel("By score", grid, className="wb-heads-table")
 
 
-def _pattern_panel(context: Context, text: str) -> html.Section:
+def _pattern_panel(context: PageSources, text: str) -> html.Section:
     return panel(
         html.Span("On a prompt", id="heads-pattern-title"),
         html.Div(
@@ -337,11 +335,11 @@ def draw_scores(kind: str, state: dict[str, Any], scheme: str | None) -> Any:
             "score": row.score,
             "interval": f"{row.low:.3f} to {row.high:.3f}",
             "null": row.null_high,
-            "verdict": "found" if row.found else "",
+            "verdict": "found" if row.above_null else "",
         }
         for row in rows
     ]
-    heads = sorted((row for row in rows if row.found), key=lambda row: -row.score)
+    heads = sorted((row for row in rows if row.above_null), key=lambda row: -row.score)
     strongest = ", ".join(row.name for row in heads[:5])
     article = "An" if kind[0] in "aeiou" else "A"
     meaning = f"{article} {kind.replace('_', ' ')} head {HEAD_KINDS[kind]}. " if kind in HEAD_KINDS else ""

@@ -18,7 +18,7 @@ import numpy as np
 
 from dashboard.figures.theme import DARK, LIGHT, Theme
 from interp.artifacts import Table
-from interp.atlas.vector_map import Point, Region, VectorMap, levels_of
+from interp.atlas.vector_map import MapPoint, Region, VectorMap, levels_of
 from interp.errors import UnknownNameError
 from interp.workspace import Workspace
 
@@ -193,9 +193,9 @@ def _codes(points: Points, column: str, names: tuple[str, ...]) -> np.ndarray:
 
 @lru_cache(maxsize=48)
 def _column(points: Points, name: str) -> "pa.Array":
-    if name not in {field.name for field in fields(Point)}:
+    if name not in {field.name for field in fields(MapPoint)}:
         raise UnknownNameError("column", name, points.names)
-    return Table(Point, points.path).query(f'select "{name}" from t')[name].combine_chunks()
+    return Table(MapPoint, points.path).query(f'select "{name}" from t')[name].combine_chunks()
 
 
 @lru_cache(maxsize=4)

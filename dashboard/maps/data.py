@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from dashboard.components.pages import open_artefact
 from dashboard.maps.columns import Column, Points, array, columns, opened, points_of, regions
+from dashboard.sources import open_artefact
 from interp.atlas.vector_map import Cell, VectorMap
 from interp.errors import UnknownNameError, UsageError
 from interp.workspace import Workspace
@@ -34,7 +34,7 @@ _FILTER = re.compile(r"^(.+)(:|=)([^:=]+)$")
 
 
 @dataclass(frozen=True)
-class Choice:
+class PointFilter:
     """A choice of points; an empty text restricts nothing."""
 
     search: str = ""
@@ -42,7 +42,7 @@ class Choice:
     filter: str = ""
 
 
-def chosen(workspace: Workspace, name: str, choice: Choice) -> np.ndarray:
+def chosen(workspace: Workspace, name: str, choice: PointFilter) -> np.ndarray:
     """Return the numbers of the points that meet the choice, ascending. Raises `UsageError` when it is malformed."""
     met = np.ones(points_of(workspace, name).n, bool)
     if choice.selection:
@@ -212,7 +212,7 @@ def texts(workspace: Workspace, name: str, ids: list[int]) -> list[dict[str, Any
 def rows(
     workspace: Workspace,
     name: str,
-    choice: Choice,
+    choice: PointFilter,
     *,
     sort: str = "",
     descending: bool = False,
@@ -245,7 +245,7 @@ def ordered(workspace: Workspace, name: str, at: np.ndarray, sort: str, descendi
     return keys.sort_by(by)["point"].to_numpy()
 
 
-def csv_lines(workspace: Workspace, name: str, choice: Choice) -> Iterator[str]:
+def csv_lines(workspace: Workspace, name: str, choice: PointFilter) -> Iterator[str]:
     """Yield the chosen points as CSV, some thousand rows at a time: every column of the points."""
     points = points_of(workspace, name)
     names = points.names

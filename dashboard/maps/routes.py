@@ -24,10 +24,10 @@ import flask
 import numpy as np
 
 from dashboard.answers import finite_json
-from dashboard.components.pages import current
 from dashboard.maps import columns as data
 from dashboard.maps import data as view
-from dashboard.maps.data import Choice, chosen, matches
+from dashboard.maps.data import PointFilter, chosen, matches
+from dashboard.sources import current
 from interp.errors import UsageError, WorkbenchError
 
 _BYTES = "application/octet-stream"
@@ -94,9 +94,9 @@ def _search(name: str) -> flask.Response:
     return flask.Response(bits, mimetype=_BYTES, headers=headers)
 
 
-def _choice() -> Choice:
+def _choice() -> PointFilter:
     query = flask.request.args
-    return Choice(query.get("search", ""), query.get("selection", ""), query.get("filter", ""))
+    return PointFilter(query.get("search", ""), query.get("selection", ""), query.get("filter", ""))
 
 
 def _csv(name: str) -> flask.Response:

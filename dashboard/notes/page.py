@@ -24,10 +24,8 @@ from dash import Dash, dcc, html
 from dashboard.answers import finite_json
 from dashboard.components.frame import attempt, attrs, note_controls, page, panel, quiet_link
 from dashboard.components.pages import (
-    Context,
     Page,
     artefact_href,
-    current,
     directions_href,
     feature_href,
     heads_href,
@@ -37,7 +35,8 @@ from dashboard.components.pages import (
 from dashboard.data import features
 from dashboard.data.workspace import notes
 from dashboard.figures.theme import visible
-from dashboard.requests import Asked, answered, json_body
+from dashboard.requests import RequestFields, answered, json_body
+from dashboard.sources import PageSources, current
 from interp.artifacts import KINDS
 from interp.entries import Earlier
 from interp.errors import UnknownNameError, WorkbenchError
@@ -92,7 +91,7 @@ def _act(act: str) -> flask.Response:
 
 
 def _set(
-    request: Asked,
+    request: RequestFields,
     notes: Notes,
     *,
     key: Key,
@@ -105,34 +104,34 @@ def _set(
     return _state(notes, notes.set(key, title=title, note=note, starred=starred, tags=tags, was=was))
 
 
-def _save_search(request: Asked, notes: Notes, *, name: Name, address: Address) -> Answer:
+def _save_search(request: RequestFields, notes: Notes, *, name: Name, address: Address) -> Answer:
     notes.save_search(name, address)
     return {"saved": name}
 
 
-def _save_recipe(request: Asked, notes: Notes, *, recipe: Recipe) -> Answer:
+def _save_recipe(request: RequestFields, notes: Notes, *, recipe: Recipe) -> Answer:
     notes.save_recipe(recipe)
     return {"saved": recipe.name}
 
 
-def _save_list(request: Asked, notes: Notes, *, name: Name, keys: Keys) -> Answer:
+def _save_list(request: RequestFields, notes: Notes, *, name: Name, keys: Keys) -> Answer:
     notes.set_list(name, keys)
     return {"saved": name}
 
 
 def _move(
-    request: Asked, notes: Notes, *, name: Name, key: Key, by: Annotated[int, Ge(-MAX_LIST), Le(MAX_LIST)]
+    request: RequestFields, notes: Notes, *, name: Name, key: Key, by: Annotated[int, Ge(-MAX_LIST), Le(MAX_LIST)]
 ) -> Answer:
     return {"keys": notes.move(name, key, by)}
 
 
-def _delete(request: Asked, notes: Notes, *, kind: str, key: str) -> Answer:
+def _delete(request: RequestFields, notes: Notes, *, kind: str, key: str) -> Answer:
     notes.delete(kind, key)
     versions = notes.entries.earlier(kind, key)
     return {"deleted": key, "restore": versions[0].id if versions else None}
 
 
-def _restore(request: Asked, notes: Notes, *, id: Annotated[int, Ge(0), Lt(2**63)]) -> Answer:
+def _restore(request: RequestFields, notes: Notes, *, id: Annotated[int, Ge(0), Lt(2**63)]) -> Answer:
     notes.entries.restore(id)
     return {"restored": id}
 
@@ -164,7 +163,7 @@ def _answer(answer: dict[str, Any]) -> flask.Response:
 # The page
 
 
-def layout(context: Context, **_: Any) -> html.Div:
+def layout(context: PageSources, **_: Any) -> html.Div:
     """`/notes`: everything noted in this workspace."""
     controls = [
         dmc.TextInput(

@@ -27,10 +27,11 @@ from dashboard.answers import is_object
 from dashboard.components.dots import dots
 from dashboard.components.evidence import number
 from dashboard.components.frame import notice, page, panel, quiet_link
-from dashboard.components.pages import Context, Page, current, page_of, run_button, run_state
+from dashboard.components.pages import Page, page_of, run_button, run_state
 from dashboard.components.tokens import token_strip
 from dashboard.data.workspace import stamp
-from dashboard.overview.data import Card, overview
+from dashboard.overview._data import Card, overview
+from dashboard.sources import PageSources, current
 from interp.artifacts import KINDS, Finding, hash_json
 from interp.circuits.induction_circuit import InductionCircuit
 from interp.errors import WorkbenchError, as_typed, program
@@ -42,7 +43,7 @@ CLOCK = 2500
 """Milliseconds between two checks of the workspace."""
 
 
-def layout(context: Context, **_: Any) -> html.Div:
+def layout(context: PageSources, **_: Any) -> html.Div:
     """Return the findings, and every artefact as a row."""
     news = _news(context)
     return page(
@@ -74,12 +75,12 @@ def register(app: Dash) -> None:
         return no_update if same[0] else news, cards, no_update if all(same) else now
 
 
-def _shown(context: Context, news: list[Any]) -> list[str]:
+def _shown(context: PageSources, news: list[Any]) -> list[str]:
     """Return fingerprints of the news and of the cards."""
     return [hash_json(str(news)), stamp(context.workspace)]
 
 
-def _news(context: Context) -> list[Any]:
+def _news(context: PageSources) -> list[Any]:
     """Return the runs that wait or run, the unfinished artefacts and the unreadable ones, each as a notice."""
     runs = context.runs.active() if context.runs else []
     workspace = context.workspace
@@ -90,7 +91,7 @@ def _news(context: Context) -> list[Any]:
     ]
 
 
-def _cards(context: Context) -> list[Any]:
+def _cards(context: PageSources) -> list[Any]:
     summary = overview(context.workspace)
     if summary.empty:
         return [_empty(context.workspace.address, runs=context.runs is not None)]
@@ -289,7 +290,7 @@ def _found(workspace: Workspace) -> Iterator[Finding]:
     Outdated and damaged artefacts give none.
     """
     stale = outdated(workspace.artifacts(), workspace.key)
-    proved = {circuit.settings.model for circuit in workspace.values(InductionCircuit) if circuit.verdict.found}
+    proved = {circuit.settings.model for circuit in workspace.values(InductionCircuit) if circuit.verdict.holds}
     for manifest in workspace.newest(*KINDS):
         if stale.get(manifest.key):
             continue

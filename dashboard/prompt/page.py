@@ -18,25 +18,18 @@ from dash import ClientsideFunction, Dash, Input, Output, State, dcc, html
 
 from dashboard.components.forms import fields_data
 from dashboard.components.frame import attrs, folded, page, panel, select
-from dashboard.components.pages import (
-    Context,
-    Page,
-    address_sink,
-    current,
-    register_address,
-    trace_href,
-    whole_number,
-)
+from dashboard.components.pages import Page, address_sink, register_address, trace_href, whole_number
 from dashboard.components.tokens import COLD, WARM
 from dashboard.data import features as feature_view
 from dashboard.figures.theme import DARK, LIGHT, Theme
-from dashboard.prompt.panels import (
+from dashboard.prompt._panels import (
     attribution_panel,
     patching_panel,
     reasons_frame,
     register_patching,
     register_why,
 )
+from dashboard.sources import PageSources, current
 from saes.acts.features import JudgeSteering
 from saes.acts.prompt import NextTokens
 from saes.acts.session import models_to_read
@@ -54,7 +47,7 @@ LEAD = "A text as the model reads it: the active features of every token, the ne
 
 
 def layout(
-    context: Context,
+    context: PageSources,
     text: str = "",
     model: str = "",
     features: str = "",

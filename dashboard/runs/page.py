@@ -1,7 +1,7 @@
 """*Runs*: start an analysis from a form, follow the queue, and manage artefacts.
 
-The form is made from the settings of the verb (`dashboard.queue.Form`); the command that does the same in a terminal is
-shown below it. Artefacts are listed with their size, what was made from them, and whether a parent has
+The form is made from the settings of the verb (`dashboard.queue.VerbForm`); the command that does the same in a
+terminal is shown below it. Artefacts are listed with their size, what was made from them, and whether a parent has
 changed since; a deleted one goes to the trash of the workspace, from which it can be restored.
 """
 
@@ -14,9 +14,10 @@ from dash import ALL, Dash, Input, Output, State, ctx, dcc, html, no_update
 
 from dashboard.components.forms import YES_NO, text_input, text_of
 from dashboard.components.frame import attempt, attrs, explain, notice, page, panel, quiet_link, select
-from dashboard.components.pages import Context, Page, artefact_href, current, run_progress
+from dashboard.components.pages import Page, artefact_href, run_progress
 from dashboard.data.workspace import stamp
-from dashboard.queue import Form, Run, RunQueue
+from dashboard.queue import QueuedRun, RunQueue, VerbForm
+from dashboard.sources import PageSources, current
 from interp.artifacts import FOLDERS, PARTIAL, hash_json, partial_path
 from interp.cache import size_text
 from interp.errors import ConfigError, MissingError, UsageError, WorkbenchError, as_typed
@@ -32,7 +33,7 @@ MOVING, RESTING = 1000, 3000
 in a terminal, may start something."""
 
 
-def layout(context: Context, verb: str | None = None, **address: str) -> html.Div:
+def layout(context: PageSources, verb: str | None = None, **address: str) -> html.Div:
     """Return the form of a verb, the queue, and the artefacts; the address may fill the form."""
     queue = context.runs
     if queue is None:
@@ -74,7 +75,7 @@ def _start(queue: RunQueue, verb: str | None, address: dict[str, str]) -> html.S
     )
 
 
-def _form(queue: RunQueue, form: Form, values: dict[str, str]) -> list[Any]:
+def _form(queue: RunQueue, form: VerbForm, values: dict[str, str]) -> list[Any]:
     basic = [_input(queue, form.verb, option, values.get(option.name)) for option in form.fields if not option.advanced]
     advanced = [_input(queue, form.verb, option, values.get(option.name)) for option in form.fields if option.advanced]
     more = html.Details(
@@ -96,7 +97,7 @@ def _input(queue: RunQueue, verb: str, option: Option, value: str | None) -> Any
     return text_input(option, {"type": "run-field", "verb": verb, "name": option.name}, offered, value)
 
 
-def entered(form: Form, values: dict[str, Any]) -> dict[str, Any]:
+def entered(form: VerbForm, values: dict[str, Any]) -> dict[str, Any]:
     """Return the options that were entered in a form; those left at their default are omitted."""
     options = {}
     for option in form.fields:
@@ -121,15 +122,15 @@ def _queue_panel(queue: RunQueue) -> html.Section:
     )
 
 
-def _pace(runs: list[Run]) -> int:
+def _pace(runs: list[QueuedRun]) -> int:
     return MOVING if any(run.active for run in runs) else RESTING
 
 
-def _fingerprint(runs: list[Run]) -> str:
+def _fingerprint(runs: list[QueuedRun]) -> str:
     return hash_json([[run.id, run.state, run.fraction, run.stage, run.log, run.made] for run in runs])
 
 
-def _items(runs: list[Run]) -> list[html.Li]:
+def _items(runs: list[QueuedRun]) -> list[html.Li]:
     """Return the active and waiting runs in their order, then the finished ones, newest first."""
     if not runs:
         return [html.Li("Nothing was run from here yet.", className="wb-none")]
@@ -137,7 +138,7 @@ def _items(runs: list[Run]) -> list[html.Li]:
     return [_item(run) for run in [*(run for run in runs if run.active), *ended[:MOST_SHOWN]]]
 
 
-def _item(run: Run) -> html.Li:
+def _item(run: QueuedRun) -> html.Li:
     acts = [("cancel", "Cancel")] if run.active else [("forget", "Remove")]
     if run.state in ("failed", "cancelled", "interrupted"):
         acts.insert(0, ("resume", "Resume"))
@@ -181,7 +182,7 @@ def _runs() -> RunQueue:
     return queue
 
 
-def _values(verb: str, ids: list[dict[str, str]], values: list[Any]) -> tuple[Form, dict[str, Any]]:
+def _values(verb: str, ids: list[dict[str, str]], values: list[Any]) -> tuple[VerbForm, dict[str, Any]]:
     forms = _runs().catalogue.forms
     if verb not in forms:
         raise UsageError(f"{verb!r} is not offered here")
@@ -261,7 +262,7 @@ def _register_queue(app: Dash) -> None:
         return f"{name} {run} {ctx.triggered[0]['value']}"
 
 
-def storage(context: Context) -> list[Any]:
+def storage(context: PageSources) -> list[Any]:
     """Return the table of artefacts, and the trash."""
     return [attempt(lambda: _artefacts(context.workspace)), attempt(lambda: _trash(context.workspace))]
 
@@ -367,7 +368,7 @@ def modal() -> list[Any]:
     ]
 
 
-def _about(context: Context, key: str) -> list[Any]:
+def _about(context: PageSources, key: str) -> list[Any]:
     """Return the consequences of deleting an artefact. Raises `ConfigError` while something uses it."""
     check_unused(context, key)
     users = [context.workspace.key(manifest) for manifest in context.workspace.artifacts() if key in manifest.parents]
@@ -379,7 +380,7 @@ def _about(context: Context, key: str) -> list[Any]:
     return parts
 
 
-def check_unused(context: Context, key: str) -> None:
+def check_unused(context: PageSources, key: str) -> None:
     """Raise `ConfigError` while a run of the queue, or a command in a terminal, uses an artefact."""
     run = context.runs.using(key.removesuffix(PARTIAL)) if context.runs else None
     if run is not None:

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dashboard.answers import is_object
-from dashboard.components.pages import NothingYetError
-from dashboard.figures.scaling import Densities, Point
+from dashboard.figures.scaling import Densities, DictionaryPoint
 from dashboard.figures.theme import number
+from dashboard.sources import NothingYetError
 from interp.artifacts import LOG, STATUS, Manifest, partial_path, read_json
 from interp.errors import CorruptError, UnknownNameError, WorkbenchError
 from interp.forms import from_json
@@ -351,7 +351,7 @@ def _dict(value: Any) -> dict[str, Any]:
 BINS_PER_DECADE = 5
 
 
-def points(workspace: Workspace, entry: Entry, entries: Iterable[Entry]) -> list[Point]:
+def points(workspace: Workspace, entry: Entry, entries: Iterable[Entry]) -> list[DictionaryPoint]:
     """Return the scored dictionaries of the same model and hook point, and the baselines of comparisons."""
     source = (entry.model, entry.hook_point)
     peers = [e for e in entries if e.state == "finished" and (e.model, e.hook_point) == source]
@@ -415,23 +415,23 @@ def scaling(workspace: Workspace, name: str) -> SizeLaw | None:
     return None
 
 
-def _point(workspace: Workspace, entry: Entry) -> Point | None:
+def _point(workspace: Workspace, entry: Entry) -> DictionaryPoint | None:
     scores, recording = entry.scores, entry.recording
     if scores is None and (scored := evaluations(workspace, entry.name)):  # an imported one has none of its own
         scores, recording = scored[0].heldout, scored[0].settings.recording
     if scores is None or scores.l0 <= 0 or scores.fvu <= 0:
         return None
-    return Point(entry.name, entry.kind, scores.l0, scores.fvu, entry.d_sae, entry.k, recording)
+    return DictionaryPoint(entry.name, entry.kind, scores.l0, scores.fvu, entry.d_sae, entry.k, recording)
 
 
-def _baselines(workspace: Workspace, names: set[str]) -> list[Point]:
+def _baselines(workspace: Workspace, names: set[str]) -> list[DictionaryPoint]:
     """Return the baselines of the newest comparison that includes any of these dictionaries."""
     for comparison in comparisons(workspace):
         if names.isdisjoint(row.name for row in comparison.rows):
             continue
         recording = comparison.settings.recording
         return [
-            Point(row.name, "baseline", row.own.l0, row.own.fvu, recording=recording, baseline=True)
+            DictionaryPoint(row.name, "baseline", row.own.l0, row.own.fvu, recording=recording, baseline=True)
             for row in comparison.rows
             if row.baseline and row.own.l0 > 0 and row.own.fvu > 0
         ]

@@ -23,21 +23,13 @@ from dashboard.components.frame import (
     quiet_link,
     stat,
 )
-from dashboard.components.pages import (
-    Context,
-    Page,
-    atlas_href,
-    compare_href,
-    current,
-    feature_href,
-    first_step,
-    sae_href,
-)
+from dashboard.components.pages import Page, atlas_href, compare_href, feature_href, first_step, sae_href
 from dashboard.figures.saes import HEIGHT, HealthRun, health_figure
 from dashboard.figures.scaling import density_histogram, pareto_plane, scaling_curves
 from dashboard.figures.theme import message_figure, number, theme
 from dashboard.sae import data as view
 from dashboard.sae.data import Entry, Log, fingerprint, first_not_finite, read_log
+from dashboard.sources import PageSources, current
 from interp.artifacts import Manifest, hash_json
 from interp.errors import WorkbenchError, as_typed
 from interp.progress import duration
@@ -248,7 +240,7 @@ TICK = 2000
 """milliseconds between looks at a run that goes on"""
 
 
-def layout(context: Context, name: str | None = None, alone: str = "", **_: Any) -> html.Div:
+def layout(context: PageSources, name: str | None = None, alone: str = "", **_: Any) -> html.Div:
     """`/sae?name=<dictionary>&alone=1`; without a name, one that is in training, else the newest."""
     entries = view.entries(context.workspace)
     chosen = view.choose(context.workspace, name, entries)

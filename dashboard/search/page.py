@@ -25,17 +25,18 @@ from dashboard.components.frame import (
     save_search_control,
     select,
 )
-from dashboard.components.pages import Context, Page, current, feature_href, register_parts
+from dashboard.components.pages import Page, feature_href, register_parts
 from dashboard.components.tokens import token_strip, token_text
 from dashboard.data.meaning import meaning_if_known
 from dashboard.figures.theme import visible
+from dashboard.sources import PageSources, current
 from interp.atlas.vector_map import VectorMap
 from interp.errors import UsageError, as_typed, program
 from interp.nulls import ALPHA, WITHIN
 from interp.workspace import Workspace
 from saes.acts.prompt import FeatureActivations, ReadPrompt
 from saes.features.fired_words import rank_active
-from saes.features.found import Example, Found, Hit, Kind, Match
+from saes.features.found import Example, FeatureHits, Hit, Kind, TextMatch
 from saes.features.schema import Features
 from saes.features.search import search_features
 from saes.features.token_index import PHRASE_FROM
@@ -74,7 +75,7 @@ def box() -> html.Div:
     return html.Div(field, className="wb-find", role="search", title="Find features by what they fire on (/)")
 
 
-def layout(context: Context, q: str = "", **address: Any) -> html.Div:
+def layout(context: PageSources, q: str = "", **address: Any) -> html.Div:
     """`/search?q=<text>&in=<features or hook:HOOK POINT>&d=<density>&s=<score>&region=<atlas>:<number>`."""
     filters = {name: str(address.get(name) or "") for name in FILTERS}
     return page(
@@ -134,7 +135,7 @@ def _regions(workspace: Workspace) -> list[dict[str, str]]:
     return regions
 
 
-def find(workspace: Workspace, state: dict[str, str]) -> Found:
+def find(workspace: Workspace, state: dict[str, str]) -> FeatureHits:
     """Return the search that an address asks for. Raises `UsageError` when a filter of it is malformed."""
     where, region = state["in"], None
     if state["region"]:
@@ -189,7 +190,7 @@ def _href(query: str) -> str:
     return f"/search?q={quote(query)}"
 
 
-def results(workspace: Workspace, answer: Found, *, run: bool) -> html.Div:
+def results(workspace: Workspace, answer: FeatureHits, *, run: bool) -> html.Div:
     """Return the list of hits, those within the null in a panel of their own, and the parts not searched."""
     several = len({hit.features for hit in answer.hits}) > 1
     above = [hit for hit in answer.hits if hit.above_chance]
@@ -228,16 +229,16 @@ _NOTES = {
 }
 
 
-def _note(answer: Found) -> str:
+def _note(answer: FeatureHits) -> str:
     both = ". For texts joined by AND: the smallest of their strengths" if " AND " in answer.query else ""
     return _NOTES.get(_form(answer), _NOTE + both)
 
 
-def _form(answer: Found) -> str:
+def _form(answer: FeatureHits) -> str:
     return answer.hits[0].by if answer.hits else ""
 
 
-def _title(answer: Found) -> str:
+def _title(answer: FeatureHits) -> str:
     return {"similar": "Similar directions", "number": "Feature"}.get(_form(answer), "Features")
 
 
@@ -333,7 +334,7 @@ def chance_text(hit: Hit) -> str:
     return f"{prefix}{hit.fired:,} of {hit.tries:,} tokens, expected {hit.expected:.2g} by chance; {p_text}"
 
 
-def _count(match: Match, hit: Hit) -> html.Span:
+def _count(match: TextMatch, hit: Hit) -> html.Span:
     if hit.by == "active":
         return html.Span(f"{match.max_activation:.3g}", className="wb-value", title="activation")
     title = f"fires on {match.n:,} of {match.seen:,} tokens, at most {match.max_activation:.3g}"
@@ -352,7 +353,7 @@ def strip(example: Example, maximum: float) -> html.Div:
     return token_strip(list(example.tokens), list(example.activations), maximum=maximum, peak=at)
 
 
-def _remarks(answer: Found) -> list[Any]:
+def _remarks(answer: FeatureHits) -> list[Any]:
     """Return the limits of the answer: partial coverage, words that do not occur, words left out."""
     notes = [as_typed(note) for note in answer.notes]
     if answer.related:
@@ -381,14 +382,14 @@ def _remarks(answer: Found) -> list[Any]:
     return [*lines, *(_near(answer) if answer.hits else [])]
 
 
-def _near(answer: Found) -> list[Any]:
+def _near(answer: FeatureHits) -> list[Any]:
     if not answer.near:
         return []
     links = [html.Span([quiet_link(visible(word, 24), _href(word)), f" ({n:,}) "]) for word, n in answer.near]
     return [html.P(["Longer words that begin with it: ", *links], className="wb-note")]
 
 
-def _nothing(answer: Found) -> str:
+def _nothing(answer: FeatureHits) -> str:
     if not answer.covers:
         return "No features are described in this workspace yet: the page Features begins with them."
     if answer.missing and not answer.words:
@@ -408,7 +409,7 @@ def run_text(clicks: int | None, state: dict[str, str]) -> Any:
     return attempt(lambda: active(current(), text, state))
 
 
-def active(context: Context, text: str, state: dict[str, str]) -> html.Section:
+def active(context: PageSources, text: str, state: dict[str, str]) -> html.Section:
     """Return the features that fire when the model reads the text, of one dictionary."""
     workspace, where = context.workspace, state["in"]
     made = [
@@ -434,7 +435,7 @@ def active(context: Context, text: str, state: dict[str, str]) -> html.Section:
     )
 
 
-def _whole(context: Context, hit: Hit, text: str, model: str) -> Hit:
+def _whole(context: PageSources, hit: Hit, text: str, model: str) -> Hit:
     """Return a hit with its activation on every token; a reading has only the strongest features of each token."""
     if hit.example is None:
         return hit

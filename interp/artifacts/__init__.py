@@ -11,7 +11,7 @@ from interp.artifacts.artefact import (
     ARRAY,
     ARRAYS,
     Artefact,
-    Document,
+    DocumentField,
     Dots,
     Finding,
     address_of,

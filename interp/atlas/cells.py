@@ -29,7 +29,7 @@ from interp.models.hooked import HookedModel
 from interp.threads import one_thread
 
 
-class Reading(NamedTuple):
+class VectorReadings(NamedTuple):
     """Texts and weights read from some vectors, the strongest first: one list per vector."""
 
     texts: list[list[str]]
@@ -44,7 +44,7 @@ class Readout(Protocol):
         """`unembedding`, `tokens` or `dictionary:NAME`."""
         ...
 
-    def read(self, vectors: Tensor, top: int) -> Reading:
+    def read(self, vectors: Tensor, top: int) -> VectorReadings:
         """Return up to `top` texts of each of `vectors [n, d]` float32, the strongest first."""
         ...
 
@@ -61,7 +61,7 @@ class UnembeddingReadout:
     def __init__(self, model: HookedModel) -> None:
         self.model = model
 
-    def read(self, vectors: Tensor, top: int) -> Reading:
+    def read(self, vectors: Tensor, top: int) -> VectorReadings:
         from interp.models.adapter import final_norm_and_unembed, token_strings
 
         weight = next(self.model.parameters())
@@ -69,7 +69,9 @@ class UnembeddingReadout:
         best = logits.log_softmax(-1).topk(min(top, logits.shape[-1]))
         strings = token_strings(self.model, best.indices.cpu())
         k = best.indices.shape[1]
-        return Reading([strings[i * k : (i + 1) * k] for i in range(len(vectors))], best.values.exp().cpu().tolist())
+        return VectorReadings(
+            [strings[i * k : (i + 1) * k] for i in range(len(vectors))], best.values.exp().cpu().tolist()
+        )
 
 
 class NearestReadout:
@@ -94,10 +96,10 @@ class NearestReadout:
         """Directions minus their mean, of unit length, `[n, d]`."""
         return normalize(self.directions - self.middle, dim=1)
 
-    def read(self, vectors: Tensor, top: int) -> Reading:
+    def read(self, vectors: Tensor, top: int) -> VectorReadings:
         best = (normalize(vectors - self.middle, dim=1) @ self.unit.T).topk(min(top, len(self.labels)))
         texts: list[list[str]] = [[str(self.labels[i]) for i in row] for row in best.indices.tolist()]
-        return Reading(texts, best.values.tolist())
+        return VectorReadings(texts, best.values.tolist())
 
 
 class DictionaryReadout:
@@ -107,7 +109,7 @@ class DictionaryReadout:
         self.name = f"dictionary:{name}"
         self.dictionary, self.labels = dictionary, labels
 
-    def read(self, vectors: Tensor, top: int) -> Reading:
+    def read(self, vectors: Tensor, top: int) -> VectorReadings:
         acts = self.dictionary.encode(vectors).float().cpu()
         best = acts.topk(min(top, acts.shape[-1]))
         texts, weights = [], []
@@ -115,7 +117,7 @@ class DictionaryReadout:
             active = [(i, value) for i, value in zip(indices, values, strict=True) if value > 0]
             texts.append([self._label(i) for i, _ in active])
             weights.append([value for _, value in active])
-        return Reading(texts, weights)
+        return VectorReadings(texts, weights)
 
     def _label(self, feature: int) -> str:
         return (self.labels[feature] if self.labels else "") or f"feature {feature}"

@@ -92,7 +92,7 @@ def fuzzy_graph(neighbours: Neighbours) -> FuzzyGraph:
     """Build UMAP's fuzzy graph from `neighbours`, in which no point lists itself."""
     import scipy.sparse as sparse
 
-    from interp.atlas.kernels import memberships
+    from interp.atlas._kernels import memberships
     from interp.threads import run_compiled
 
     distances = np.ascontiguousarray(rescaled(neighbours.distances).numpy())
@@ -145,7 +145,7 @@ class Mover:
 
     def run(self, first: int, last: int) -> None:
         """Run epochs `first` to `last`, the latter excluded."""
-        from interp.atlas.kernels import run_epochs
+        from interp.atlas._kernels import run_epochs
         from interp.threads import run_compiled
 
         steps = (first, last, self.n_epochs, RATE, self._seed, TURNS)
@@ -397,7 +397,7 @@ def place_points(
     `k` is reduced to at most `n`. Raises `ConfigError` when shapes do not match, `NonFiniteError` for NaN or infinity,
     `UnknownNameError` for an unknown metric.
     """
-    from interp.atlas.kernels import memberships, strongest_attraction
+    from interp.atlas._kernels import memberships, strongest_attraction
     from interp.threads import run_compiled
 
     if metric not in METRICS:
@@ -424,7 +424,7 @@ def nearest_of_map(new: Float[Tensor, "m d"], reference: Float[Tensor, "n d"], k
 
     Candidates come from matrix products, their distances from a loop over the coordinates in float64.
     """
-    from interp.atlas.kernels import nearest_candidates
+    from interp.atlas._kernels import nearest_candidates
     from interp.threads import run_compiled
 
     cosine = metric == "cosine"

@@ -190,7 +190,7 @@ def nearest_neighbours(
     Ties go to the lower number, so the result is unique for repeated vectors too. Raises `NonFiniteError` for NaN or
     infinity, `UnknownNameError` for an unknown metric.
     """
-    from interp.atlas.kernels import UNFILLED, merge_block
+    from interp.atlas._kernels import UNFILLED, merge_block
 
     check_vectors(vectors)
     points, compared = prepare(vectors, metric)
@@ -272,27 +272,27 @@ EXACT_COST = 2e13
 """Operations up to which the search is exact: 186,000 vectors of width 576, two or three minutes on two cores."""
 
 
-class Found(NamedTuple):
+class NeighbourSearch(NamedTuple):
     """Nearest neighbours and the search that found them."""
 
     neighbours: Neighbours
-    how: Search
+    search: Search
     recall: float
     """fraction of the true neighbours found, 0 to 1; 1 for the exact search, else measured on a sample"""
 
 
 def find_neighbours(
     vectors: Tensor, k: int, *, metric: str, generator: torch.Generator, progress: Progress | None = None
-) -> Found:
+) -> NeighbourSearch:
     """Find the `k` nearest others of every vector: exactly up to `EXACT_COST` operations, else approximately."""
     n, d = vectors.shape
     if float(n) * n * d <= EXACT_COST or n <= 2 * POOL:
-        return Found(nearest_neighbours(vectors, k, metric=metric, progress=progress), "exact", 1.0)
+        return NeighbourSearch(nearest_neighbours(vectors, k, metric=metric, progress=progress), "exact", 1.0)
     near, recall = approximate_neighbours(vectors, k, metric=metric, generator=generator, progress=progress)
-    return Found(near, "approximate", recall)
+    return NeighbourSearch(near, "approximate", recall)
 
 
-class Cells(NamedTuple):
+class Partition(NamedTuple):
     """Partition of the points into k-means cells."""
 
     centres: Tensor
@@ -348,7 +348,7 @@ def approximate_neighbours(
     return Neighbours(indices, in_units(distances, vectors, metric, compared)), recall
 
 
-def find_cells(points: Tensor, n_cells: int, metric: str, generator: torch.Generator) -> Cells:
+def find_cells(points: Tensor, n_cells: int, metric: str, generator: torch.Generator) -> Partition:
     """Cluster a sample by k-means (Lloyd's algorithm from random points), then assign every point to a centre."""
     sample = points[torch.randperm(len(points), generator=generator)[:SAMPLE].sort().values]
     centres = sample[torch.randperm(len(sample), generator=generator)[:n_cells]].clone()
@@ -361,7 +361,7 @@ def find_cells(points: Tensor, n_cells: int, metric: str, generator: torch.Gener
             centres = unit_rows(centres)
     order = assign(points, centres, metric)
     ranked = order.argsort(stable=True)
-    return Cells(centres, list(ranked.split(torch.bincount(order, minlength=n_cells).tolist())))
+    return Partition(centres, list(ranked.split(torch.bincount(order, minlength=n_cells).tolist())))
 
 
 def assign(points: Tensor, centres: Tensor, metric: str) -> Tensor:
@@ -374,7 +374,7 @@ def search_neighbours_of_neighbours(
     points: Tensor, indices: Tensor, values: Tensor, metric: str
 ) -> tuple[Tensor, Tensor]:
     """Return the best `k` of every point's neighbours and their neighbours: one round of NN-descent."""
-    from interp.atlas.kernels import neighbours_of_neighbours
+    from interp.atlas._kernels import neighbours_of_neighbours
     from interp.threads import run_compiled
 
     nearest, closest = torch.empty_like(indices), torch.empty_like(values)
@@ -510,7 +510,7 @@ def _nearest(value: Tensor, rows: Tensor, k: int) -> Tensor:
 
 def _ranks(value: Tensor, rows: Tensor, near: Tensor) -> Tensor:
     """Return the ranks `[m, k]` (1 is nearest) of the points `near [m, k]` by closeness `value [m, n]`."""
-    from interp.atlas.kernels import count_larger
+    from interp.atlas._kernels import count_larger
 
     value[torch.arange(len(rows)), rows] = torch.inf  # the point itself has rank 0
     ranks = np.empty(near.shape, np.int64)

@@ -80,7 +80,7 @@ class VectorMapSettings(MapSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Point:
+class MapPoint:
     """One vector on the map."""
 
     point: int
@@ -270,7 +270,7 @@ class VectorMap(Artefact, kind="atlas", title="Map"):
     frame_quality: tuple[FrameQuality, ...]
     """One for each of `settings.frames`."""
     moved_null: StillMovement | None
-    points: Table[Point]
+    points: Table[MapPoint]
     """By number. Of several maps, those of the last."""
     regions: Table[Region]
     neighbours: Table[Neighbourhood]

@@ -2,7 +2,7 @@
 
 - `components`       components of a model by canonical name, as views into its weights; the null (further training,
                      rounding)
-- `representations`  changes of the residual stream, on target text and on control text
+- `_representations` changes of the residual stream, on target text and on control text
 - `transplant`       the causal test: put a component of one model into the other and measure the behaviour
 - `reading`          words for the change: difference lens, directions of the weights, predictions, continuations
 - `report`           all of it as one result

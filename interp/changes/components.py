@@ -33,8 +33,9 @@ from torch import Tensor
 
 from interp.changes.measured import unit_of
 from interp.errors import ConfigError, MismatchError, NonFiniteError
+from interp.models.adapter import HeadShape
 from interp.models.hooked import HookedModel
-from interp.nulls import ALPHA, prediction_bound
+from interp.nulls import prediction_bound
 
 SIDE_NAMES = (("q", "W_Q"), ("k", "W_K"), ("v", "W_V"))
 SAME = ("architecture", "act_fn", "normalization_type", "positional_embedding_type", "parallel_attn_mlp")
@@ -42,7 +43,7 @@ SAME = ("architecture", "act_fn", "normalization_type", "positional_embedding_ty
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Component:
+class WeightComponent:
     """One component of a model. Writing into `tensors` changes the model."""
 
     name: str
@@ -59,7 +60,7 @@ class Component:
         return torch.cat([t.detach().double().reshape(-1, t.shape[-1]) for t in self.tensors])
 
 
-def components(model: HookedModel) -> list[Component]:
+def components(model: HookedModel) -> list[WeightComponent]:
     """Return every component of a model, from the embedding to the unembedding.
 
     Raises `ConfigError` where attention has no separate query, key, value and output weights.
@@ -82,7 +83,7 @@ def components(model: HookedModel) -> list[Component]:
     return parts + _others(model, parts)
 
 
-def check_comparable(base: HookedModel, tuned: HookedModel) -> tuple[list[Component], list[Component]]:
+def check_comparable(base: HookedModel, tuned: HookedModel) -> tuple[list[WeightComponent], list[WeightComponent]]:
     """Return the components of two models, as two lists in the same order.
 
     Raises `MismatchError` when the models differ in architecture or vocabulary, `NonFiniteError` naming the component
@@ -124,13 +125,13 @@ def check_comparable(base: HookedModel, tuned: HookedModel) -> tuple[list[Compon
     return parts
 
 
-def same(base: Component, tuned: Component) -> bool:
+def same(base: WeightComponent, tuned: WeightComponent) -> bool:
     """Return whether a component is equal in two models, to the bit."""
     return all(torch.equal(a, b.to(a.device)) for a, b in zip(base.tensors, tuned.tensors, strict=True))
 
 
 @contextlib.contextmanager
-def written(targets: Sequence[Component], values: Sequence[Sequence[Tensor]]) -> Iterator[None]:
+def written(targets: Sequence[WeightComponent], values: Sequence[Sequence[Tensor]]) -> Iterator[None]:
     """Write other values into `targets` for the duration of the block, then restore the old ones to the bit.
 
     `values` has the tensors of each target. The model is changed in place: do not use it elsewhere meanwhile.
@@ -152,7 +153,7 @@ def written(targets: Sequence[Component], values: Sequence[Sequence[Tensor]]) ->
                 tensor.copy_(old)
 
 
-def units(parts: Sequence[Component]) -> dict[str, list[int]]:
+def units(parts: Sequence[WeightComponent]) -> dict[str, list[int]]:
     """Map the parts of a model (`embed`, `L0.attn`, `L0.mlp` ... `unembed`, `other`) to indices of their components.
 
     Every component is in one part. A norm belongs to the module that reads it: `ln1` to attention, `ln2` to the MLP,
@@ -164,7 +165,7 @@ def units(parts: Sequence[Component]) -> dict[str, list[int]]:
     return indices
 
 
-def head_units(parts: Sequence[Component], layers: Sequence[int]) -> dict[str, list[int]]:
+def head_units(parts: Sequence[WeightComponent], layers: Sequence[int]) -> dict[str, list[int]]:
     """Map heads (`L0H1`) of some layers to indices of their `W_Q W_K W_V W_O`.
 
     Heads of a group share keys and values.
@@ -176,14 +177,14 @@ def head_units(parts: Sequence[Component], layers: Sequence[int]) -> dict[str, l
     return indices
 
 
-def _module(owner: Any, attribute: str, name: str, layer: int | None = None) -> list[Component]:
+def _module(owner: object, attribute: str, name: str, layer: int | None = None) -> list[WeightComponent]:
     """Return the component of a wrapped linear map, embedding or norm, as a list; empty if there is no such module."""
     wrapped = getattr(owner, attribute, None) if owner is not None else None
     module = getattr(wrapped, "original_component", None)
     if getattr(module, "weight", None) is None:
         return []
     kind = name.split(".", 1)[-1] if layer is not None else name
-    return [Component(name=name, kind=kind, layer=layer, tensors=_tensors(module))]
+    return [WeightComponent(name=name, kind=kind, layer=layer, tensors=_tensors(module))]
 
 
 def _tensors(module: Any) -> tuple[Tensor, ...]:
@@ -193,7 +194,7 @@ def _tensors(module: Any) -> tuple[Tensor, ...]:
     return (weight,) if bias is None else (weight, bias)
 
 
-def _attention(attn: Any, layer: int, shape: Any) -> list[Component]:
+def _attention(attn: object, layer: int, shape: HeadShape) -> list[WeightComponent]:
     parts = []
     for side, kind in SIDE_NAMES:
         tensors = _tensors(_projection(attn, side))
@@ -204,15 +205,19 @@ def _attention(attn: Any, layer: int, shape: Any) -> list[Component]:
             query_heads = tuple(range(head * size, (head + 1) * size)) if side != "q" else (head,)
             owner = f"L{layer}{'KV' if grouped else 'H'}{head}"
             views = tuple(t[..., columns] for t in tensors)
-            parts.append(Component(name=f"{owner}.{kind}", kind=kind, layer=layer, heads=query_heads, tensors=views))
+            parts.append(
+                WeightComponent(name=f"{owner}.{kind}", kind=kind, layer=layer, heads=query_heads, tensors=views)
+            )
     weight, *bias = _tensors(_projection(attn, "o"))
     for head in range(shape.n_heads):
         rows = weight[head * shape.d_head : (head + 1) * shape.d_head]
-        parts.append(Component(name=f"L{layer}H{head}.W_O", kind="W_O", layer=layer, heads=(head,), tensors=(rows,)))
-    return parts + [Component(name=f"L{layer}.b_O", kind="b_O", layer=layer, tensors=(b,)) for b in bias]
+        parts.append(
+            WeightComponent(name=f"L{layer}H{head}.W_O", kind="W_O", layer=layer, heads=(head,), tensors=(rows,))
+        )
+    return parts + [WeightComponent(name=f"L{layer}.b_O", kind="b_O", layer=layer, tensors=(b,)) for b in bias]
 
 
-def _projection(attn: Any, side: str) -> Any:
+def _projection(attn: object, side: str) -> Any:
     module = getattr(getattr(attn, side, None), "original_component", None)
     if getattr(module, "weight", None) is None:
         raise ConfigError(
@@ -222,17 +227,17 @@ def _projection(attn: Any, side: str) -> Any:
     return module
 
 
-def _shares(tensor: Tensor, parts: Sequence[Component]) -> bool:
+def _shares(tensor: Tensor, parts: Sequence[WeightComponent]) -> bool:
     return any(tensor.untyped_storage().data_ptr() == t.untyped_storage().data_ptr() for p in parts for t in p.tensors)
 
 
-def _others(model: HookedModel, parts: list[Component]) -> list[Component]:
+def _others(model: HookedModel, parts: list[WeightComponent]) -> list[WeightComponent]:
     """Return parameters of which no component is a view, without the bridge's unsplit copies of joint weights."""
     from interp.models.identity import plain_parameters
 
     seen = {t.untyped_storage().data_ptr() for part in parts for t in part.tensors}
     return [
-        Component(name=f"other:{name}", kind="other", tensors=(value,))
+        WeightComponent(name=f"other:{name}", kind="other", tensors=(value,))
         for name, value in plain_parameters(model.original_model)
         if value.untyped_storage().data_ptr() not in seen and ".qkv." not in name
     ]
@@ -292,6 +297,5 @@ def upper_bound(values: np.ndarray, *, n_tests: int, log: bool = True) -> np.nda
     mean, variance = scaled.mean(0), scaled.var(0, ddof=1)
     degrees, prior = len(values) - 1, PRIOR_DEGREES if variance.size > 1 else 0
     moderated = (prior * variance.mean() + degrees * variance) / (prior + degrees)
-    tests = {"n_tests": max(n_tests, 1), "df": prior + degrees, "error": ALPHA}
-    bound = prediction_bound(mean, np.sqrt(moderated), len(values), **tests)
+    bound = prediction_bound(mean, np.sqrt(moderated), len(values), n_tests=max(n_tests, 1), df=prior + degrees)
     return np.exp(bound) if log else bound

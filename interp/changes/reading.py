@@ -22,9 +22,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from interp.changes.comparison import N_WORDS, ChangedWords, Said, Turn, Use, Way, Written
-from interp.changes.components import Component, check_comparable, same, upper_bound, written
-from interp.changes.representations import check_tokens
+from interp.changes._representations import check_tokens
+from interp.changes.comparison import N_WORDS, ChangedWords, DirectionTokens, Disagreement, Use, Way, Written
+from interp.changes.components import WeightComponent, check_comparable, same, upper_bound, written
 from interp.dictionary import Dictionary
 from interp.errors import ConfigError
 from interp.interventions.apply import hooks_of
@@ -76,21 +76,21 @@ def changed_words(
     """
     if n_null < 2:
         raise ConfigError(f"the null needs at least 2 changes that write elsewhere, got n_null {n_null}; leave it out")
-    ones, twos = check_comparable(base, tuned)
+    base_parts, tuned_parts = check_comparable(base, tuned)
     check_tokens(tokens, base)
     if lens is not None:
         lens.check_model(base)
     passes = _Passes(base, tokens[:, :POSITIONS], dictionaries or {}, batch_size)
-    tuned_pass, nulls, sides = passes.of(tuned), [], _sides(base, ones, twos)
-    for at in range(n_null):
+    tuned_pass, nulls, sides = passes.of(tuned), [], _sides(base, base_parts, tuned_parts)
+    for draw in range(n_null):
         if progress:
-            progress(at + 2, n_null + 3, {"null": at + 1})
-        with scrambled(ones, twos, make_generator(seed, "writes elsewhere", at)):
+            progress(draw + 2, n_null + 3, {"null": draw + 1})
+        with scrambled(base_parts, tuned_parts, make_generator(seed, "writes elsewhere", draw)):
             nulls.append(passes.of(base))
     words = _Words(base, lens)
     directions = [*_difference(words, passes, tuned_pass, nulls), *_directions(words, sides, seed)]
     layer = max(
-        (direction for direction in directions if direction.way == "difference" and direction.found),
+        (direction for direction in directions if direction.way == "difference" and direction.above_null),
         key=lambda direction: direction.strength / direction.null_high, default=None,
     )  # fmt: skip
     point = "" if layer is None else passes.points[passes.names.index(layer.name)]
@@ -101,7 +101,7 @@ def changed_words(
         n_tokens=passes.tokens.numel(),
         first=min(FIRST, passes.tokens.shape[1] - 1),
         lens="" if lens is None else lens.about.key,
-        said=tuple(directions),
+        directions=tuple(directions),
         kl=float(tuned_pass.kl.mean()),
         kl_null=float(np.mean([float(null.kl.mean()) for null in nulls])),
         kl_high=float(highest),
@@ -114,7 +114,9 @@ def changed_words(
 
 
 @contextlib.contextmanager
-def scrambled(ones: Sequence[Component], twos: Sequence[Component], generator: torch.Generator) -> Iterator[None]:
+def scrambled(
+    ones: Sequence[WeightComponent], twos: Sequence[WeightComponent], generator: torch.Generator
+) -> Iterator[None]:
     """Write into the model of `ones` its change towards `twos`, with outputs permuted and signs flipped at random."""
     orders: dict[int, tuple[Tensor, Tensor]] = {}
     moved = [(before, after) for before, after in zip(ones, twos, strict=True) if not same(before, after)]
@@ -235,16 +237,18 @@ class _Words:
         blocks = [self.strengths(block, reads=reads).abs().amax(1) for block in carried.split(AT_ONCE)]
         return torch.cat(blocks).double().numpy()
 
-    def said(self, strengths: Tensor, name: str, way: Way, share: float, null: np.ndarray, high: float) -> Said:
+    def said(
+        self, strengths: Tensor, name: str, way: Way, share: float, null: np.ndarray, high: float
+    ) -> DirectionTokens:
         """Return a direction with its tokens, of strengths `[tokens]`; `null` has the largest of each null."""
         best = strengths.topk(min(N_WORDS, len(strengths)))
-        return Said(
+        return DirectionTokens(
             name=name, way=way, share=share, words=tuple(token_strings(self.model, self.ids[best.indices])),
             strength=float(best.values[0]), null=float(null.mean()), null_high=float(high),
         )  # fmt: skip
 
 
-def _difference(words: _Words, passes: _Passes, tuned_pass: _Pass, nulls: Sequence[_Pass]) -> Iterator[Said]:
+def _difference(words: _Words, passes: _Passes, tuned_pass: _Pass, nulls: Sequence[_Pass]) -> Iterator[DirectionTokens]:
     """Yield the mean difference of every layer at which there is one, as tokens."""
     moved = tuned_pass.resid - passes.base.resid
     layers = [at for at, shift in enumerate(moved) if float(shift.norm()) > 1e-6 * float(passes.base.size[at])]
@@ -277,7 +281,7 @@ class _Side:
     """`[k]` of the squared change"""
 
 
-def _sides(base: HookedModel, ones: Sequence[Component], twos: Sequence[Component]) -> list[_Side]:
+def _sides(base: HookedModel, ones: Sequence[WeightComponent], twos: Sequence[WeightComponent]) -> list[_Side]:
     """Return the largest singular vectors in the residual stream of every matrix of a layer that changed."""
     changes: dict[str, tuple[int, bool, list[Tensor]]] = {}
     for before, after in zip(ones, twos, strict=True):
@@ -301,7 +305,7 @@ def _sides(base: HookedModel, ones: Sequence[Component], twos: Sequence[Componen
     return sides
 
 
-def _directions(words: _Words, sides: Sequence[_Side], seed: int) -> Iterator[Said]:
+def _directions(words: _Words, sides: Sequence[_Side], seed: int) -> Iterator[DirectionTokens]:
     """Yield the directions of the weight changes as tokens; a direction counts with either sign."""
     ways: tuple[tuple[Way, bool], ...] = (("writes", False), ("reads", True))
     for way, reads in ways:
@@ -361,7 +365,7 @@ def _features(before: _Pass, tuned_pass: _Pass, nulls: Sequence[_Pass]) -> Itera
                 )  # fmt: skip
 
 
-def _turns(base: HookedModel, passes: _Passes, tuned_pass: _Pass) -> Iterator[Turn]:
+def _turns(base: HookedModel, passes: _Passes, tuned_pass: _Pass) -> Iterator[Disagreement]:
     """Yield the positions of largest KL, at most one of each context; the last has no token after it."""
     kl = tuned_pass.kl[:, :-1]
     value, where = kl.max(1)
@@ -369,7 +373,7 @@ def _turns(base: HookedModel, passes: _Passes, tuned_pass: _Pass) -> Iterator[Tu
         at, ids = int(where[row]), passes.tokens[row]
         if float(value[row]):
             strings = token_strings(base, ids[: at + 2])
-            yield Turn(
+            yield Disagreement(
                 before="".join(strings[:-1]), actual=strings[-1], kl=float(value[row]),
                 base=tuple(token_strings(base, passes.base.top[row, at])),
                 tuned=tuple(token_strings(base, tuned_pass.top[row, at])),

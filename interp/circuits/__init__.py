@@ -5,15 +5,15 @@
 - `attention_entropy`  entropy of every head's attention over a recorded text, and its artefact
 - `head_weights`       QK and OV circuits as factored matrices; composition of heads, copying
 - `induction`          the induction circuit, from attention pattern to causal evidence
-- `induction_measure`  its prompts and measurements, and the rule that decides which heads are induction heads
+- `_induction_measure` its prompts and measurements, and the rule that decides which heads are induction heads
 - `induction_circuit`  the induction circuit as an artefact
 - `score_explanation`  one attention score as a sum over pairs of components, at the query and at the key
 - `tasks`              tasks for a model: induction, indirect objects, greater-than, or from a file
 - `graph`              the edges that a circuit can consist of
-- `edge_runs`          forward passes in which each edge can carry another run's value
-- `gradients`          the gradient of a metric at every reader of the residual stream
+- `_edge_runs`         forward passes in which each edge can carry another run's value
+- `_gradients`         the gradient of a metric at every reader of the residual stream
 - `attribution`        scores of edges and nodes: EAP, EAP-IG, ACDC, exact patching
-- `edge_scores`        operations on scores: rank, bound, verify, select a circuit
+- `_edge_scores`       operations on scores: rank, bound, verify, select a circuit
 - `circuit`            the circuit itself: nodes, edges, evidence
 - `found_circuit`      what all circuits have as artefacts: verdict, scores, prompts, attention; the circuit of a task
 - `judging`            shared evaluation of circuits of heads and of features: faithfulness, null, verdict

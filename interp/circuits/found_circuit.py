@@ -6,12 +6,12 @@ circuit of a task in heads and MLPs, stands here; `interp.circuits.find` finds a
 
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 from jaxtyping import Float32
 
-from interp.artifacts import ARRAY, Artefact, Document, Measured, Table, kinds_of
+from interp.artifacts import ARRAY, Artefact, DocumentField, Measured, Table, kinds_of
 from interp.circuits.circuit import FILE, Circuit, edge_text
 from interp.circuits.config import Ablation, FindConfig, Level
 from interp.names import parse_node
@@ -37,14 +37,14 @@ class CircuitSettings:
 class Verdict:
     """Result of a stated rule; None without the nulls that it needs."""
 
-    found: bool | None
+    holds: bool | None
     rule: str
     reason: str
 
     @property
     def line(self) -> str:
         """The verdict in one line."""
-        prefix = {True: "found: ", False: "not found: ", None: ""}[self.found]
+        prefix = {True: "found: ", False: "not found: ", None: ""}[self.holds]
         return prefix + self.reason
 
 
@@ -69,7 +69,7 @@ class UntrainedGap:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Judgement:
+class CircuitJudgement:
     """Metric of a circuit, compared with the full model, the empty circuit and random circuits."""
 
     full: float
@@ -110,7 +110,7 @@ class ScoredNode:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CurvePoint:
+class FaithfulnessPoint:
     """Faithfulness of the circuit of the highest-ranked edges, at one size."""
 
     fraction: float
@@ -140,15 +140,15 @@ class FoundCircuit(Artefact, ABC):
     """A circuit with its verdict, the scores that it was cut from, and the prompts that found it."""
 
     settings: CircuitSettings
-    circuit: Annotated[Circuit, Document(FILE)]
+    circuit: Annotated[Circuit, DocumentField(FILE)]
     verdict: Verdict
-    prompts: Annotated[tuple[TaskPrompt, ...], Document("prompts.json")]
+    prompts: Annotated[tuple[TaskPrompt, ...], DocumentField("prompts.json")]
     """The first few."""
     edge_scores: Table[ScoredEdge] | None = field(default_factory=lambda: None)
     """Every scored edge of the graph, strongest first; None where no edges were ranked."""
     node_scores: Table[ScoredNode] | None = field(default_factory=lambda: None)
     """Every scored node, strongest first."""
-    curve: Table[CurvePoint] | None = field(default_factory=lambda: None)
+    curve: Table[FaithfulnessPoint] | None = field(default_factory=lambda: None)
     """Faithfulness over the size of the circuit."""
     pattern_heads: tuple[str, ...] = ()
     """Heads whose attention on the first prompt is stored."""
@@ -173,7 +173,7 @@ class FoundCircuit(Artefact, ABC):
         return self.patterns[self.pattern_heads.index(head)]
 
     @abstractmethod
-    def nulls(self) -> dict[str, Any]:
+    def nulls(self) -> Record:
         """Return the nulls and controls of the circuit, by name."""
 
     def measures(self) -> list[tuple[str, float]]:
@@ -184,7 +184,7 @@ class FoundCircuit(Artefact, ABC):
         """Return further measurements with one row each, by name."""
         return {}
 
-    def numbers(self) -> dict[str, Any]:
+    def numbers(self) -> Record:
         """Return all other numbers of the evaluation, by name."""
         return {}
 
@@ -210,7 +210,7 @@ def task_unit(task: TaskSettings) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluationSettings:
+class CircuitEvaluationSettings:
     """Settings that an evaluation depends on: edges outside the circuit are replaced in the clean run.
 
     Faithfulness is a ratio of means over prompts.
@@ -245,10 +245,10 @@ class Overlap:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CircuitEvaluation(Judgement, Result):
+class CircuitEvaluation(CircuitJudgement, Result):
     """Faithfulness, completeness and minimality of a circuit, with their nulls."""
 
-    settings: EvaluationSettings
+    settings: CircuitEvaluationSettings
     n_edges: int
     n_edges_of_graph: int
     incompleteness_of_halves: float | None
@@ -264,7 +264,7 @@ class CircuitEvaluation(Judgement, Result):
         """Return one row with a column per number; names of nested ones are joined by a dot: `minimality.median`."""
         return [flat(columns_of(self) | {name: asdict(null) for name, null in self.nulls().items()})]
 
-    def nulls(self) -> dict[str, Any]:
+    def nulls(self) -> Record:
         """Return the nulls that were measured, by name."""
         nulls = {"random_circuits": self.random_circuits, "untrained": self.untrained, "minimality": self.minimality}
         return {name: null for name, null in nulls.items() if null is not None}
@@ -274,7 +274,7 @@ class CircuitEvaluation(Judgement, Result):
         return f"Evaluation of a circuit ({evaluated(self.settings)})"
 
 
-def evaluated(settings: EvaluationSettings) -> str:
+def evaluated(settings: CircuitEvaluationSettings) -> str:
     """Return metric, ablation and number of prompts of an evaluation, in words."""
     return f"metric {settings.metric}, ablation {settings.ablation}, n_prompts {settings.n_prompts}"
 
@@ -327,7 +327,7 @@ class EdgeCircuit(FoundCircuit, kind="edge_circuit", title="Circuit of heads", m
     """The circuit of a task: the highest-ranked edges of the whole graph of heads and MLPs, evaluated."""
 
     settings: EdgeCircuitSettings
-    asked: int
+    n_requested: int
     """Edges (nodes, at that level) of the circuit before pruning."""
     evaluation: CircuitEvaluation
     ranking: Ranking
@@ -341,7 +341,7 @@ class EdgeCircuit(FoundCircuit, kind="edge_circuit", title="Circuit of heads", m
     @property
     def size(self) -> int:
         """Number of highest-ranked edges that the circuit was cut from."""
-        return self.asked
+        return self.n_requested
 
     @property
     def heads(self) -> list[str]:
@@ -380,12 +380,12 @@ class EdgeCircuit(FoundCircuit, kind="edge_circuit", title="Circuit of heads", m
         areas = ("cpr", self.ranking.cpr), ("cmd", self.ranking.cmd)
         return [("faithfulness", faithful), ("completeness", complete), *areas]
 
-    def nulls(self) -> dict[str, Any]:
+    def nulls(self) -> Record:
         """Return random circuits, the untrained model, minimality, and the agreement with patching."""
         checked = {} if self.verified is None else {"verified": self.verified}
         return self.evaluation.nulls() | checked
 
-    def numbers(self) -> dict[str, Any]:
+    def numbers(self) -> Record:
         """Return all other numbers of the evaluation."""
         e = self.evaluation
         named = ("full", "empty", "n_edges", "n_edges_of_graph", "incompleteness_of_halves", "corrupt_frozen")

@@ -1,16 +1,16 @@
 """The induction circuit of a model as an artefact: verdicts on every head, and the measurements behind them.
 
-`interp.circuits.induction` measures it, `interp.circuits.induction_measure` states the rule. Torch-free.
+`interp.circuits.induction` measures it, `interp.circuits._induction_measure` states the rule. Torch-free.
 """
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from jaxtyping import Float64
 
-from interp.artifacts import ARRAY, Document, Dots, Finding, Measured, Table
+from interp.artifacts import ARRAY, DocumentField, Dots, Finding, Measured, Table
 from interp.circuits.circuit import KeyEvidence
 from interp.circuits.config import InductionConfig
 from interp.circuits.found_circuit import CircuitSettings, FoundCircuit
@@ -161,7 +161,7 @@ class InductionCircuit(FoundCircuit, kind="induction_circuit", made_by="circuit 
     paths: Table[PathLoss]
     composition: Table[ComposedPair] | None
     """None where heads cannot compose."""
-    sender_tests: Annotated[tuple[SenderTest, ...], Document("tests.json")]
+    sender_tests: Annotated[tuple[SenderTest, ...], DocumentField("tests.json")]
     """Test of each candidate's sender against controls, on the test prompts."""
     scores: Annotated[Float64[np.ndarray, "n_layers n_heads scores n_prompts"] | None, ARRAY] = field(
         default_factory=lambda: None
@@ -224,7 +224,7 @@ class InductionCircuit(FoundCircuit, kind="induction_circuit", made_by="circuit 
         roles = [row.verdict for row in self.verdicts]
         summary = (
             f"{roles.count('induction')} induction heads, {roles.count('previous_token')} previous-token heads"
-            if self.verdict.found
+            if self.verdict.holds
             else "the search found none"
         )
         return f"The induction circuit of {self.settings.model}: {summary}"
@@ -248,7 +248,7 @@ class InductionCircuit(FoundCircuit, kind="induction_circuit", made_by="circuit 
             )
         return lines + self.held_fixed
 
-    def nulls(self) -> dict[str, Any]:
+    def nulls(self) -> Record:
         """Return the effects of the induction heads together and alone."""
         r = self.redundancy
         return {} if r is None else {"redundancy": columns_of(r) | {"reading": r.reading}}
@@ -262,7 +262,7 @@ class InductionCircuit(FoundCircuit, kind="induction_circuit", made_by="circuit 
         """Return the key edge whose fall of the score lies farthest above control senders."""
         edges = [(edge, edge.evidence) for edge in self.circuit.edges if isinstance(edge.evidence, KeyEvidence)]
         beyond = [(edge, e) for edge, e in edges if -e.high > e.null_high]
-        if self.verdict.found is not True or not beyond:
+        if self.verdict.holds is not True or not beyond:
             return []
         best, e = max(beyond, key=lambda pair: -pair[1].high)
         shown = sorted(edges, key=lambda pair: pair[1].effect)[:SHOWN]

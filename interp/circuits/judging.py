@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float, Float64
 
 from interp.circuits.config import Ablation
-from interp.circuits.found_circuit import Judgement, RandomCircuits, TaskPrompt, UntrainedGap, Verdict
+from interp.circuits.found_circuit import CircuitJudgement, RandomCircuits, TaskPrompt, UntrainedGap, Verdict
 from interp.errors import ConfigError, UnknownNameError
 from interp.models.hooked import HookedModel
 from interp.nulls import p_from_null
@@ -90,14 +90,14 @@ def cmd(fractions: Sequence[float], f: Sequence[float]) -> float:
 
 
 @dataclass(frozen=True, eq=False)
-class Judged:
+class JudgedRuns:
     """Faithfulness of every run."""
 
     f: dict[str, Float64[np.ndarray, " _"]]
     """run -> `[n_variants]`"""
     intervals: Interval[Any]
     """`[n]` of `circuit` and `also`, in order"""
-    found: Judgement
+    judgement: CircuitJudgement
 
 
 def judge(
@@ -107,7 +107,7 @@ def judge(
     complement: str,
     also: Sequence[str] = (),
     seed: int,
-) -> Judged:
+) -> JudgedRuns:
     """Evaluate a circuit from the metric in each run, `[n_variants, n_prompts]` by name.
 
     `circuit` names the run of the circuit and `complement` that of everything else; completeness is 0 when nothing
@@ -118,21 +118,21 @@ def judge(
     f = {name: faithfulness(values, empty, full) for name, values in runs.items()}
     ends = faithfulness_interval(np.stack([runs[name][0] for name in (circuit, *also)]), empty, full, seed=seed)
     estimate = float(f[circuit][0])
-    judgement = Judgement(
+    judgement = CircuitJudgement(
         full=float(full.mean()),
         empty=float(empty.mean()),
         faithfulness=ends.at(0)._replace(estimate=estimate),
         completeness=float(f[complement][0]),
         random_circuits=null_summary(f[RANDOM], estimate) if len(runs.get(RANDOM, ())) else None,
     )
-    return Judged(f, ends, judgement)
+    return JudgedRuns(f, ends, judgement)
 
 
 def null_summary(values: Float64[np.ndarray, " n"], estimate: float) -> RandomCircuits:
     """Return number, mean, 95 % range of a null, and the p-value of a circuit's faithfulness `estimate` against it."""
     null = percentile_interval(float(values.mean()), values)
-    ends = {"mean": float(null.estimate), "low": float(null.low), "high": float(null.high)}
-    return RandomCircuits(n=len(values), **ends, p=float(p_from_null(estimate, values)))
+    mean, low, high = (float(number) for number in null)
+    return RandomCircuits(n=len(values), mean=mean, low=low, high=high, p=float(p_from_null(estimate, values)))
 
 
 def untrained_gap(model: HookedModel, task: "Task", seed: int) -> UntrainedGap:
@@ -149,9 +149,9 @@ def untrained_gap(model: HookedModel, task: "Task", seed: int) -> UntrainedGap:
 def verdict(rule: str, reason: str, beats_null: bool | None, untrained: UntrainedGap | None) -> Verdict:
     """Return the verdict on a circuit; `found` is None without a null."""
     if beats_null is None or untrained is None:
-        return Verdict(found=None, rule=rule, reason=reason)
+        return Verdict(holds=None, rule=rule, reason=reason)
     learned = abs(untrained.gap) < LEARNED * untrained.gap_of_model
-    return Verdict(found=bool(beats_null and learned), rule=rule, reason=reason)
+    return Verdict(holds=bool(beats_null and learned), rule=rule, reason=reason)
 
 
 PROMPTS_SHOWN = 8
@@ -167,5 +167,5 @@ def prompt_texts(model: HookedModel, task: "Task") -> tuple[TaskPrompt, ...]:
         length = int(task.lengths[i])
         clean, corrupt = (tuple(token_strings(model, tokens[i, :length])) for tokens in (task.clean, task.corrupt))
         texts = {name: tuple(token_strings(model, ids)) for name, ids in answers[i].items()} if answers else {}
-        shown.append(TaskPrompt(clean=clean, corrupt=corrupt, **texts))
+        shown.append(TaskPrompt(clean=clean, corrupt=corrupt, correct=texts.get("correct"), wrong=texts.get("wrong")))
     return tuple(shown)

@@ -9,7 +9,7 @@
 - `named`      a direction with its name and origin
 - `examples`   pairs of texts that differ in what the direction is about: from a file, two sets of texts, a trait
 - `sides`      activations of both sides, at several layers
-- `variants`   directions by several methods, each with its held-out accuracy and its nulls
+- `_variants`  directions by several methods, each with its held-out accuracy and its nulls
 - `questions`  what the model is asked: log-odds of words, or of replies, and the loss on neutral text
 - `samples`    text that the model writes while it is steered: a rule that it keeps, a judge who reads it
 - `choosing`   layers and strengths tried on one half of the questions, judged on the other

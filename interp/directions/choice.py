@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from interp.errors import ConfigError
-from interp.geometry.points import Finding
+from interp.geometry.points import GeometryResult
 from interp.geometry.sweeps import HARMLESS
 from interp.interventions.intervention import Action
 from interp.nulls import p_from_null
@@ -43,7 +43,7 @@ class Damage:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Judgement:
+class SampleJudgement:
     """Share of samples for which a language model answers yes to a question: 0 to 1."""
 
     question: str
@@ -71,7 +71,7 @@ class Judgement:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Judged:
+class JudgedCell:
     """The chosen cell on the questions held out from its choice."""
 
     effect: Interval[float]
@@ -90,7 +90,7 @@ class Judged:
     steered: Damage
     random: Damage
     """of all samples"""
-    judgement: Judgement | str = NOT_JUDGED
+    judgement: SampleJudgement | str = NOT_JUDGED
     """judgement of samples on these questions by a language model"""
 
     @property
@@ -105,11 +105,11 @@ class Judged:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SteeringChoice(Finding):
+class SteeringChoice(GeometryResult):
     """Effects by layer and strength on the choosing half, the chosen cell, and its judgement on the other half."""
 
     action: Action
-    asked: str
+    question: str
     """the question, in words"""
     measured_in: str
     """unit of the effect"""
@@ -131,7 +131,7 @@ class SteeringChoice(Finding):
     """largest damage that may be chosen"""
     chosen: tuple[int, int] | None
     """layer and strength by number; None where no cell is harmless and better than random directions"""
-    judged: Judged | None
+    judged: JudgedCell | None
     n_questions: int
     """questions that chose"""
     seed: int
@@ -179,10 +179,10 @@ class SteeringChoice(Finding):
         return (
             f"{self.action} at {self.hook_point}, strength {self.strength:g} ({self.amount:.3g} long), chosen on "
             f"{self.n_questions} questions: on {self.judged.n_questions} others {effect:+.2f} {self.measured_in} "
-            f"[{low:+.2f}, {high:+.2f}] ({self.asked}) for {harm:+.3f} nats of loss on neutral text; "
+            f"[{low:+.2f}, {high:+.2f}] ({self.question}) for {harm:+.3f} nats of loss on neutral text; "
             f"{self.judged.wrong:.0%} of them moved the wrong way; {len(random)} random directions "
             f"{random.mean():+.2f}, at most {random.max():+.2f}"
-            + (f"; {self.judged.judgement}" if isinstance(self.judged.judgement, Judgement) else "")
+            + (f"; {self.judged.judgement}" if isinstance(self.judged.judgement, SampleJudgement) else "")
         )
 
     def to_records(self) -> list[Record]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from interp.errors import ConfigError, CorruptError, MissingError
 from interp.models.hooked import HookedModel
@@ -32,7 +32,7 @@ REPLY_TOKENS = 16
 
 
 @dataclass(frozen=True, kw_only=True)
-class Example:
+class ContrastPair:
     """Two texts that differ in the subject of the direction."""
 
     towards: str
@@ -48,11 +48,11 @@ class Example:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Examples:
+class ContrastPairs:
     """The examples of one direction."""
 
     kind: ExampleKind
-    pairs: tuple[Example, ...]
+    pairs: tuple[ContrastPair, ...]
     source: str
     """Kind and origin of the pairs, in words."""
     chat: bool = False
@@ -65,7 +65,7 @@ class Examples:
             )
 
 
-def read_examples(source: Path | str, *, chat: bool = False) -> Examples:
+def read_examples(source: Path | str, *, chat: bool = False) -> ContrastPairs:
     """Read pairs from a `.jsonl` file: `{"prompt": ..., "towards": ..., "away": ...}` in each line; or a JSON list.
 
     Without `prompt` both sides are prompts of their own. Raises `MissingError`, and `ConfigError` for a line that is
@@ -77,7 +77,7 @@ def read_examples(source: Path | str, *, chat: bool = False) -> Examples:
     if with_prompt not in (0, len(pairs)):
         raise ConfigError(f"{with_prompt} of {len(pairs)} lines of {path} have a prompt; give all of them one, or none")
     kind: ExampleKind = "replies" if with_prompt else "prompts"
-    return Examples(kind=kind, pairs=tuple(pairs), source=f"{len(pairs)} pairs of {Path(path).name}", chat=chat)
+    return ContrastPairs(kind=kind, pairs=tuple(pairs), source=f"{len(pairs)} pairs of {Path(path).name}", chat=chat)
 
 
 def _pair_lines(source: Path | str) -> tuple[Path | str, list[str]]:
@@ -93,15 +93,17 @@ def _pair_lines(source: Path | str) -> tuple[Path | str, list[str]]:
     return path, _lines(path)
 
 
-def examples_of_texts(towards: Path | str, away: Path | str) -> Examples:
+def examples_of_texts(towards: Path | str, away: Path | str) -> ContrastPairs:
     """Pair the texts of two sources: `.txt` files with one text a line, or folders of `.txt` files.
 
     The longer source is cut to the length of the shorter. Raises `MissingError` and `ConfigError`.
     """
     sides = [_texts(Path(path).expanduser()) for path in (towards, away)]
-    pairs = [Example(towards=yes, away=no) for yes, no in zip(*sides, strict=False)]
+    pairs = [ContrastPair(towards=yes, away=no) for yes, no in zip(*sides, strict=False)]
     names = [Path(path).name for path in (towards, away)]
-    return Examples(kind="texts", pairs=tuple(pairs), source=f"{len(pairs)} texts each of {names[0]} and {names[1]}")
+    return ContrastPairs(
+        kind="texts", pairs=tuple(pairs), source=f"{len(pairs)} texts each of {names[0]} and {names[1]}"
+    )
 
 
 Writer = Callable[[str, Sequence[str]], Sequence[str]]
@@ -110,7 +112,7 @@ Writer = Callable[[str, Sequence[str]], Sequence[str]]
 
 def examples_of_trait(
     model: HookedModel, trait: str, instead: str, starts: Sequence[str] = STARTS, *, writer: Writer | None = None
-) -> Examples:
+) -> ContrastPairs:
     """Let a writer go on from openings as two characters; by default the model: its most likely replies, after a
     sentence about the author.
 
@@ -118,13 +120,13 @@ def examples_of_trait(
     """
     written = [(writer or partial(_written, model))(trait_text, starts) for trait_text in (trait, instead)]
     pairs = [
-        Example(prompt=start, towards=yes, away=no)
+        ContrastPair(prompt=start, towards=yes, away=no)
         for start, yes, no in zip(starts, *written, strict=True)
         if yes != no and yes.strip() and no.strip()
     ]
     author = "the model" if writer is None else "another model"
     source = f"what {author} writes as somebody who is {trait}, and who is {instead}"
-    return Examples(kind="replies", pairs=tuple(pairs), source=source)
+    return ContrastPairs(kind="replies", pairs=tuple(pairs), source=source)
 
 
 def _written(model: HookedModel, trait: str, starts: Sequence[str]) -> list[str]:
@@ -152,13 +154,13 @@ def _texts(path: Path) -> list[str]:
     return [text for text in texts if text.strip()]
 
 
-def _example(line: str, where: str) -> Example:
+def _example(line: str, where: str) -> ContrastPair:
     """Return the example of one line. Raises `ConfigError` that names it."""
     try:
-        value: Any = json.loads(line)
+        value = json.loads(line)
         fields = {name: value[name] for name in ("towards", "away")} | {"prompt": value.get("prompt", "")}
         if all(isinstance(text, str) for text in fields.values()):
-            return Example(**fields)
+            return ContrastPair(prompt=fields["prompt"], towards=fields["towards"], away=fields["away"])
     except (ValueError, KeyError, TypeError, AttributeError):
         pass
     except ConfigError as error:

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float64
 
-from interp.directions.examples import Example, Examples
+from interp.directions.examples import ContrastPair, ContrastPairs
 from interp.errors import ConfigError, PromptError
-from interp.geometry.words import SENTENCES, Concept, read_words
+from interp.geometry.words import SENTENCES, WordList, read_words
 from interp.models.hooked import HookedModel
 
 TEXT_TOKENS = 64
@@ -44,7 +44,7 @@ def words_as_sides(
     Raises `ConfigError` on fewer than four words on a side or a word on both, otherwise as `read_words` does.
     """
     sides = [
-        Concept(name=side, words=tuple(words), cyclic=False) for side, words in (("towards", towards), ("away", away))
+        WordList(name=side, words=tuple(words), cyclic=False) for side, words in (("towards", towards), ("away", away))
     ]
     for side in sides:
         if len(side.words) < EACH:
@@ -63,7 +63,9 @@ def words_as_sides(
     )
 
 
-def read_sides(model: HookedModel, examples: Examples, hook_points: Sequence[str], *, batch_size: int = 16) -> Sides:
+def read_sides(
+    model: HookedModel, examples: ContrastPairs, hook_points: Sequence[str], *, batch_size: int = 16
+) -> Sides:
     """Run both sides of every example: the mean over a reply's or text's tokens, or a prompt's last token.
 
     Rows are padded at their end, where nothing that is read attends. Raises `UnknownNameError` for a hook point that
@@ -98,7 +100,9 @@ def read_sides(model: HookedModel, examples: Examples, hook_points: Sequence[str
     )
 
 
-def encode_sides(model: HookedModel, example: Example, examples: Examples) -> tuple[list[int], list[int], int]:
+def encode_sides(
+    model: HookedModel, example: ContrastPair, examples: ContrastPairs
+) -> tuple[list[int], list[int], int]:
     """Return the token ids of both sides, and the first position at which they differ.
 
     Raises `PromptError` for a text beyond the context, or two texts of the same tokens.

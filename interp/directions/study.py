@@ -9,24 +9,23 @@ from typing import Annotated
 import numpy as np
 from jaxtyping import Float64
 
-from interp.artifacts import ARRAY, Artefact, Document
-from interp.artifacts.artefact import Dots
-from interp.artifacts.artefact import Finding as OverviewFinding
+from interp.artifacts import ARRAY, Artefact, DocumentField
+from interp.artifacts.artefact import Dots, Finding
+from interp.directions._variants import Variant
 from interp.directions.choice import SteeringChoice
 from interp.directions.config import DirectionConfig
 from interp.directions.named import DirectionOrigin, NamedDirection
-from interp.directions.variants import Variant
 from interp.errors import ConfigError
-from interp.geometry.points import Finding
+from interp.geometry.points import GeometryResult
 from interp.geometry.probes import DirectionAccuracy, Erasure, ProbeResult
 from interp.geometry.separation import WordsAlong
-from interp.geometry.words import Concept
+from interp.geometry.words import WordList
 from interp.interventions.intervention import Direction, Intervention, everywhere
 from interp.results import Record
 
 
 @dataclass(frozen=True, kw_only=True)
-class TokenReading(Finding):
+class TokenReading(GeometryResult):
     """Tokens whose logits a direction changes most, as if the direction alone were the final residual.
 
     Read through a Jacobian lens, it is first carried to the last layer; without one the effect is the direct one.
@@ -61,7 +60,7 @@ class TokenReading(Finding):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DirectionProbe(Finding):
+class DirectionProbe(GeometryResult):
     """A probe at one hook point that predicts on which side of the median along the direction a word lies."""
 
     probe: ProbeResult
@@ -83,7 +82,7 @@ class DirectionSettings(DirectionConfig):
     model: str
     weight_hash: str
     direction: DirectionOrigin
-    lists: tuple[Concept, ...]
+    lists: tuple[WordList, ...]
     """Lists of words to project onto it, besides those that it was derived from."""
     sentences: tuple[str, ...]
 
@@ -98,13 +97,13 @@ class DirectionGeometry(Artefact, kind="direction"):
     accuracy: DirectionAccuracy | None
     """Separation of held-out words of the lists that it was derived from."""
     reading: TokenReading | str
-    along: Annotated[WordsAlong, Document("along.json")]
-    probes: Annotated[tuple[DirectionProbe, ...] | str, Document("probes.json")]
+    along: Annotated[WordsAlong, DocumentField("along.json")]
+    probes: Annotated[tuple[DirectionProbe, ...] | str, DocumentField("probes.json")]
     erased: Erasure | str
     """Linear probes for the two lists of words, before and after the linear information is erased (LEACE)."""
-    choice: Annotated[SteeringChoice | str, Document("choice.json")]
+    choice: Annotated[SteeringChoice | str, DocumentField("choice.json")]
     """Layers and strengths that were tried, and the judgement of the chosen one."""
-    variants: Annotated[dict[str, Variant], Document("variants.json")]
+    variants: Annotated[dict[str, Variant], DocumentField("variants.json")]
     """Method -> accuracy of its direction at this hook point; empty for a feature or a file."""
     variant_vectors: Annotated[Float64[np.ndarray, "variants d"], ARRAY]
     """Their directions, of unit length, in the same order."""
@@ -117,7 +116,15 @@ class DirectionGeometry(Artefact, kind="direction"):
     def direction(self) -> NamedDirection:
         """The direction with its name and origin."""
         origin = self.settings.direction
-        return NamedDirection(**vars(origin), vector=self.vector, found=self.accuracy)
+        return NamedDirection(
+            name=origin.name,
+            source=origin.source,
+            hook_point=origin.hook_point,
+            towards=origin.towards,
+            away=origin.away,
+            vector=self.vector,
+            accuracy=self.accuracy,
+        )
 
     @property
     def moves_output(self) -> bool | None:
@@ -165,7 +172,7 @@ class DirectionGeometry(Artefact, kind="direction"):
         separates = ", ".join(self.along.set_apart) or "no list"
         return [("separates", separates), ("raises", ", ".join(raised)), ("hook point", self.along.hook_point)]
 
-    def findings(self) -> list[OverviewFinding]:
+    def findings(self) -> list[Finding]:
         """Return the effect of steering on held-out questions, where it exceeds that of every random direction."""
         choice = self.choice
         if isinstance(choice, str) or choice.judged is None or not choice.works:
@@ -175,7 +182,7 @@ class DirectionGeometry(Artefact, kind="direction"):
         changed = "" if sample is None else f": “{sample.prompt}” goes on “{_begin(sample.steered)}”"
         plain = "" if sample is None else f" Unsteered it goes on “{_begin(sample.plain)}”."
         return [
-            OverviewFinding(
+            Finding(
                 kind="direction",
                 title="A direction that steers",
                 sentence=f"Steering along {self.settings.direction.name} changes what {self.settings.model} says"
@@ -184,7 +191,7 @@ class DirectionGeometry(Artefact, kind="direction"):
                 f"{len(judged.random_effect)} random directions at most {most:+.2f}.{plain}",
                 value=judged.effect.estimate,
                 null=max(most, 0.0),
-                about=f"{choice.asked}; null: the largest effect of a random direction",
+                about=f"{choice.question}; null: the largest effect of a random direction",
                 proof="See effect and damage",
                 href=self.href,
                 dots=Dots(

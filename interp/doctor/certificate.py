@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from interp.artifacts import Artefact, Document
+from interp.artifacts import Artefact, DocumentField
 from interp.errors import WorkbenchError
 from interp.registry import kind_in
 from interp.results import Record
@@ -63,15 +63,26 @@ class Experiment:
 
     def judged(self, passed: bool, came: str) -> Check:
         """Return the check with its outcome."""
-        return Check(**vars(self), came=came, verdict="passed" if passed else "failed")
+        return self._check(came, "passed" if passed else "failed")
 
     def measured(self, came: str) -> Check:
         """Return the check of a number without a right value."""
-        return Check(**vars(self), came=came, verdict="measured")
+        return self._check(came, "measured")
 
     def not_checked(self, reason: str) -> Check:
         """Return the check that could not be run."""
-        return Check(**vars(self), came=reason, verdict="not checked")
+        return self._check(reason, "not checked")
+
+    def _check(self, came: str, verdict: Verdict) -> Check:
+        return Check(
+            part=self.part,
+            name=self.name,
+            did=self.did,
+            expected=self.expected,
+            came=came,
+            means=self.means,
+            verdict=verdict,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +107,7 @@ class Certificate(Artefact, kind="certificate", made_by="doctor"):
     settings: ExaminedSetup
     device: str
     dtype: str
-    checks: Annotated[list[Check], Document("checks.json")]
+    checks: Annotated[list[Check], DocumentField("checks.json")]
 
     def to_records(self) -> list[Record]:
         """Return one row per check: `part, name, verdict, did, expected, came, means`."""

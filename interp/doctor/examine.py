@@ -1,13 +1,13 @@
 """Examine a model: every check of the model, its hook points, and what is done to it."""
 
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING
 
-from interp.doctor import edit_checks, hook_checks, lens_checks, model_checks, response_checks
+from interp.doctor import _edit_checks, _hook_checks, _lens_checks, _model_checks, _response_checks
+from interp.doctor._lens_checks import FittedLens
+from interp.doctor._prompts import prompts_of
+from interp.doctor._reference import reference_of
 from interp.doctor.certificate import Certificate, Check, ExaminedSetup
-from interp.doctor.lens_checks import FittedLens
-from interp.doctor.prompts import prompts_of
-from interp.doctor.reference import reference_of
 from interp.doctor.trials import Setup, due, run_trials, trials_of
 from interp.lenses.jacobian_lens import JacobianLens
 from interp.lenses.tuned_lens import TunedLens
@@ -15,14 +15,17 @@ from interp.models.hooked import HookedModel
 from interp.models.identity import model_spec
 from interp.progress import Progress
 
+if TYPE_CHECKING:
+    from torch import nn
+
 MODEL_TRIALS = [
-    trial for module in (model_checks, hook_checks, response_checks, edit_checks) for trial in trials_of(module)
+    trial for module in (_model_checks, _hook_checks, _response_checks, _edit_checks) for trial in trials_of(module)
 ]
-LENS_TRIALS = trials_of(lens_checks)
+LENS_TRIALS = trials_of(_lens_checks)
 
 
 def set_up(
-    model: HookedModel, *, seed: int = 0, quick: bool = False, plain: Any = None, referred: bool = True
+    model: HookedModel, *, seed: int = 0, quick: bool = False, plain: "nn.Module | None" = None, referred: bool = True
 ) -> Setup:
     """Return a model with its prompts and its reference, which is read anew from the model's files.
 
@@ -61,7 +64,7 @@ def examine(
     lenses: Iterable[TunedLens | JacobianLens] = (),
     quick: bool = False,
     seed: int = 0,
-    plain: Any = None,
+    plain: "nn.Module | None" = None,
     progress: Progress | None = None,
 ) -> Certificate:
     """Examine a model by experiments, and return a certificate with one line per check.

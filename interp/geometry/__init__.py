@@ -9,7 +9,7 @@
 - `circles`           order on a circle, on a line, or none; two-dimensional features that do not reduce
 - `words`             lists of words, and a model's activations on each in fixed sentences
 - `shapes`            lists as circles, lines, clusters or nothing, over all layers
-- `steering`          the residual stream moved along a direction: effect and side effects by strength
+- `_steering`         the residual stream moved along a direction: effect and side effects by strength
 - `sweeps`            results of steering and rotation, by strength and step
 - `word_geometry`     the geometry of lists of words as an artefact
 - `separation`        words along one direction

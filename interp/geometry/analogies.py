@@ -17,14 +17,14 @@ and the ranks with shuffled pairs.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from interp.errors import ConfigError, UnknownNameError
-from interp.geometry.points import Finding, as_points, check_count
+from interp.geometry.points import GeometryResult, as_points, check_count
 from interp.models.hooked import HookedModel
-from interp.nulls import PER_PART, beside
+from interp.nulls import PER_PART, null_range
 from interp.results import Record
 from interp.seeds import derive_seed
 
@@ -40,7 +40,7 @@ class Neighbour:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Nearest(Finding):
+class Nearest(GeometryResult):
     """Nearest neighbours of one word by cosine similarity, nearest first."""
 
     query: str
@@ -69,7 +69,7 @@ class Nearest(Finding):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Analogy(Finding):
+class Analogy(GeometryResult):
     """Answers to `a : b :: c : ?`."""
 
     a: str
@@ -106,7 +106,7 @@ class Analogy(Finding):
 
 
 @dataclass(frozen=True, kw_only=True)
-class AnalogySet(Finding):
+class AnalogySet(GeometryResult):
     """Accuracy of a relation over many pairs: fraction of analogies whose expected word ranks first.
 
     Variants are excluded from the answers.
@@ -124,14 +124,14 @@ class AnalogySet(Finding):
     def sentence(self) -> str:
         return (
             f"{self.accuracy:.2f} of {self.n} analogies; neighbours of the third word alone {self.c_alone:.2f}, "
-            + beside("shuffled pairs", f"{self.shuffled:.2f}", f"{self.shuffled_high:.2f}")
+            + null_range("shuffled pairs", f"{self.shuffled:.2f}", f"{self.shuffled_high:.2f}")
         )
 
 
 class WordVectors:
     """Words with one vector each, searched by cosine similarity."""
 
-    def __init__(self, words: Sequence[str], vectors: Any, *, centre: bool = True):
+    def __init__(self, words: Sequence[str], vectors: ArrayLike, *, centre: bool = True):
         points = as_points(vectors, what="the word vectors")
         if len(words) != len(points):
             raise ConfigError(f"{len(words)} words and {len(points)} vectors; give one vector for each word")

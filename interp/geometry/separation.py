@@ -21,7 +21,7 @@ from jaxtyping import Bool, Float, Float64, Int
 
 from interp.errors import ConfigError
 from interp.geometry.dimension import Spectrum, spectrum
-from interp.geometry.points import Finding, as_points, centred, check_count, unit_vector
+from interp.geometry.points import GeometryResult, as_points, centred, check_count, unit_vector
 from interp.geometry.shapes import fit_plane
 from interp.geometry.words import WordActivations
 from interp.names import canonical_hook_point
@@ -37,7 +37,7 @@ RARE = 0.99
 
 
 @dataclass(frozen=True, kw_only=True)
-class ListAlong(Finding):
+class ListAlong(GeometryResult):
     """One list along the direction, with its null over random directions."""
 
     name: str
@@ -74,7 +74,7 @@ class ListAlong(Finding):
 
 
 @dataclass(frozen=True, kw_only=True)
-class WordsAlong(Finding):
+class WordsAlong(GeometryResult):
     """All lists along one direction, with the null over random directions."""
 
     hook_point: str

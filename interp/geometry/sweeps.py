@@ -1,6 +1,6 @@
 """Effects of interventions by their size: steering by strength, rotation by steps around the circle. Torch-free.
 
-`interp.geometry.steering` and `interp.geometry.report` measure them.
+`interp.geometry._steering` and `interp.geometry.report` measure them.
 """
 
 from dataclasses import dataclass, field
@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Float, Float64
 
-from interp.geometry.points import Finding
-from interp.nulls import beside
+from interp.geometry.points import GeometryResult
+from interp.nulls import null_range
 from interp.results import Record, ends
 from interp.statistics import Interval
 
@@ -18,7 +18,7 @@ HARMLESS = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
-class StrengthSweep(Finding):
+class StrengthSweep(GeometryResult):
     """Changes from the unsteered model, by strength."""
 
     hook_point: str
@@ -72,7 +72,7 @@ class StrengthSweep(Finding):
             f"at {self.hook_point} strength {strength:g} ({strength * self.unit:.3g} long), chosen on half of the "
             f"prompts, moves the targets on the other half by {effect:+.2f} nats [{low:+.2f}, {high:+.2f}] for "
             f"{harm:+.3f} [{harm_low:+.3f}, {harm_high:+.3f}] nats of loss on "
-            f"unrelated text; {beside('random directions', f'{random.mean():+.2f}', f'{random.max():+.2f}')}"
+            f"unrelated text; {null_range('random directions', f'{random.mean():+.2f}', f'{random.max():+.2f}')}"
         )
 
     def to_records(self) -> list[Record]:
@@ -88,7 +88,7 @@ class StrengthSweep(Finding):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RotationSweep(Finding):
+class RotationSweep(GeometryResult):
     """Effect of rotation on the answers, by steps `1 .. n - 1` around the circle (or along the line)."""
 
     name: str

@@ -6,18 +6,17 @@
 from dataclasses import dataclass
 from typing import Annotated
 
-from interp.artifacts import Artefact, Document, Dots
-from interp.artifacts import Finding as Claim
-from interp.geometry.points import Finding, ShapesConfig
+from interp.artifacts import Artefact, DocumentField, Dots, Finding
+from interp.geometry.points import GeometryResult, ShapesConfig
 from interp.geometry.probes import ProbeResult
 from interp.geometry.shapes import Shape
 from interp.geometry.sweeps import RotationSweep, StrengthSweep
-from interp.geometry.words import Concept
+from interp.geometry.words import WordList
 from interp.results import Record
 
 
 @dataclass(frozen=True, kw_only=True)
-class ConceptGeometry(Finding):
+class ConceptGeometry(GeometryResult):
     """All measurements of one list. A part that is a string gives the reason why it is missing."""
 
     shape: Shape
@@ -28,7 +27,7 @@ class ConceptGeometry(Finding):
 
     def sentence(self) -> str:
         parts = [str(self.shape)]
-        parts += [str(part) if isinstance(part, Finding) else "" for part in (self.steering, self.rotation)]
+        parts += [str(part) if isinstance(part, GeometryResult) else "" for part in (self.steering, self.rotation)]
         return ". ".join(filter(None, parts))
 
     def to_records(self) -> list[Record]:
@@ -51,7 +50,7 @@ class ShapesSettings(ShapesConfig):
 
     model: str
     weight_hash: str
-    lists: tuple[Concept, ...]
+    lists: tuple[WordList, ...]
     sentences: tuple[str, ...]
 
 
@@ -64,10 +63,10 @@ class WordGeometry(Artefact, kind="word_geometry", title="Word lists", made_by="
     """Geometry of lists of words in a model."""
 
     settings: ShapesSettings
-    lists: Annotated[dict[str, ConceptGeometry], Document("lists.json")]
+    lists: Annotated[dict[str, ConceptGeometry], DocumentField("lists.json")]
     """By name, in the order of the settings."""
 
-    def findings(self) -> list[Claim]:
+    def findings(self) -> list[Finding]:
         """Return the list along whose order a move changes the answers furthest above random directions."""
         turned = [(name, geometry.shape, geometry.rotation) for name, geometry in self.lists.items()
                   if isinstance(geometry.rotation, RotationSweep) and geometry.rotation.moves_output]  # fmt: skip
@@ -77,7 +76,7 @@ class WordGeometry(Artefact, kind="word_geometry", title="Word lists", made_by="
         name, shape, rotation = max(ordered, key=lambda candidate: candidate[2].overall.low - candidate[2].random_high)
         across, up = shape.coordinates[1].T.tolist()
         return [
-            Claim(
+            Finding(
                 kind="ring",
                 title=f"{name.capitalize()} lie {_ORDERS[shape.verdict]} that {self.settings.model} uses",
                 sentence=f"Moving a word along it moves the answer to what comes next by "

@@ -34,7 +34,7 @@ def with_word(prompt: str, word: str) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Concept:
+class WordList:
     """A list of words, in order."""
 
     name: str
@@ -73,16 +73,16 @@ SENTENCES = (
 )
 """Even-numbered sentences (the first, third ...) choose the layer and fit the plane; odd-numbered ones test."""
 
-CONCEPTS: dict[str, Concept] = {
+CONCEPTS: dict[str, WordList] = {
     concept.name: concept
     for concept in (
-        Concept(
+        WordList(
             name="weekdays",
             words=WEEKDAYS,
             cyclic=True,
             successors=("Today is {word}. Tomorrow is", "Days of the week in order: {word},", "from {word} to"),
         ),
-        Concept(
+        WordList(
             name="months",
             words=MONTHS,
             cyclic=True,
@@ -92,26 +92,26 @@ CONCEPTS: dict[str, Concept] = {
                 "from {word} to",
             ),
         ),
-        Concept(
+        WordList(
             name="digits",
             words=tuple("0123456789"),
             cyclic=False,
             successors=("We counted {word}, ", "Numbers in order: {word}, ", "from {word} to "),
         ),
-        Concept(
+        WordList(
             name="number words",
             words=NUMBER_WORDS,
             cyclic=False,
             successors=("We counted {word},", "Numbers in order: {word},", "from {word} to"),
         ),
-        Concept(
+        WordList(
             name="letters",
             words=tuple("ABCDEFGHIJKLMNOPQRSTUVWXYZ"),
             cyclic=False,
             successors=("The next letter after {word} is", "Letters in order: {word},", "from {word} to"),
         ),
-        Concept(name="colours", words=("red", "orange", "yellow", "green", "blue", "purple", "pink"), cyclic=True),
-        Concept(
+        WordList(name="colours", words=("red", "orange", "yellow", "green", "blue", "purple", "pink"), cyclic=True),
+        WordList(
             name="compass points",
             words=("north", "east", "south", "west"),
             cyclic=True,
@@ -120,7 +120,7 @@ CONCEPTS: dict[str, Concept] = {
 }
 
 
-def find_concepts(names: Sequence[str]) -> list[Concept]:
+def find_concepts(names: Sequence[str]) -> list[WordList]:
     """Return lists by name, all lists for no names. Raises `UnknownNameError` with the nearest names."""
     for name in names:
         if name not in CONCEPTS:
@@ -128,16 +128,16 @@ def find_concepts(names: Sequence[str]) -> list[Concept]:
     return [CONCEPTS[name] for name in names or CONCEPTS]
 
 
-def own_concept(name: str, words: Sequence[str], *, cyclic: bool) -> Concept:
+def own_concept(name: str, words: Sequence[str], *, cyclic: bool) -> WordList:
     """Return a user-defined list."""
-    return Concept(name=name, words=tuple(words), cyclic=cyclic)
+    return WordList(name=name, words=tuple(words), cyclic=cyclic)
 
 
 @dataclass(frozen=True, kw_only=True)
 class WordActivations:
     """Activations of one list of words in fixed sentences."""
 
-    concept: Concept
+    concept: WordList
     sentences: tuple[str, ...]
     hook_points: tuple[str, ...]
     values: dict[str, Float32[np.ndarray, "n_sentences n_words d"]] = field(repr=False)
@@ -186,7 +186,7 @@ def residual_hook_points(model: HookedModel) -> list[str]:
 
 def read_words(
     model: HookedModel,
-    concept: Concept,
+    concept: WordList,
     *,
     sentences: Sequence[str] = SENTENCES,
     hook_points: Sequence[str] | None = None,

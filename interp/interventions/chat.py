@@ -16,7 +16,7 @@ from torch import Tensor
 
 from interp.errors import PromptError
 from interp.interventions.apply import hooks_of
-from interp.interventions.conversation import Conversation, MovedToken, Reply
+from interp.interventions.conversation import ChatReply, Conversation, MovedToken
 from interp.interventions.edits import at_mask
 from interp.interventions.intervention import Intervention
 from interp.models.adapter import token_strings
@@ -35,7 +35,7 @@ from interp.models.identity import model_spec, weight_hash
 from interp.seeds import make_generator
 
 
-class Said(NamedTuple):
+class ChatToken(NamedTuple):
     """One more token of a chat."""
 
     token: int
@@ -72,7 +72,7 @@ class Chats:
 
     def write(
         self, texts: Sequence[Int64[Tensor, "1 pos"]], n_new: int, choose: Callable[[Tensor], Tensor] | None = None
-    ) -> Iterator[list[Said]]:
+    ) -> Iterator[list[ChatToken]]:
         """Yield the next token of every chat after its whole text, up to `n_new` times.
 
         `choose` picks tokens `[chats]` from logits `[chats, d_vocab]` (default: the most likely). Raises `ConfigError`
@@ -97,7 +97,7 @@ class Chats:
         for ids in generate(step, self._tokens.to(self.model.cfg.device), n_new, pick):
             log_p, chosen = taken.pop().tolist(), ids.tolist()
             yield [
-                Said(chosen[row], log_p[row] - log_p[row + 1] if self._steps[at] else 0.0)
+                ChatToken(chosen[row], log_p[row] - log_p[row + 1] if self._steps[at] else 0.0)
                 for at, row in enumerate(self._leader.tolist())
             ]
 
@@ -175,7 +175,7 @@ def reply_to(model: HookedModel, talk: Conversation, message: str, kept: Chats |
 class Replies(Iterator[list[MovedToken | None]]):
     """The replies of all chats, a token of each at a time; None for a chat that has ended."""
 
-    def __init__(self, chats: Chats, names: Sequence[str], tokens: Iterator[list[Said]]):
+    def __init__(self, chats: Chats, names: Sequence[str], tokens: Iterator[list[ChatToken]]):
         model = self._model = chats.model
         self.chats, self.names, self.template = chats, names, has_template(model)
         self._said, self._ends = tokens, end_tokens(model)
@@ -188,7 +188,7 @@ class Replies(Iterator[list[MovedToken | None]]):
             raise StopIteration
         return [self._take(at, token) for at, token in enumerate(next(self._said))]
 
-    def _take(self, at: int, written: Said) -> MovedToken | None:
+    def _take(self, at: int, written: ChatToken) -> MovedToken | None:
         if self._ended[at] or written.token in self._ends:
             self._ended[at] = True
             return None
@@ -201,14 +201,14 @@ class Replies(Iterator[list[MovedToken | None]]):
     def _text(self, at: int) -> str:
         return self._model.tokenizer.decode(self._ids[at], skip_special_tokens=True)
 
-    def finished(self) -> dict[str, Reply]:
+    def finished(self) -> dict[str, ChatReply]:
         """Return what was said so far; without a template a reply ends where the next line of the user begins."""
         return {name: self._reply(at) for at, name in enumerate(self.names)}
 
-    def _reply(self, at: int) -> Reply:
+    def _reply(self, at: int) -> ChatReply:
         text, tokens = self._text(at), self._tokens[at]
         if not self.template and NEXT_USER in text:
             text = text.partition(NEXT_USER)[0]
             while tokens and len("".join(token.text for token in tokens)) > len(text):
                 tokens = tokens[:-1]
-        return Reply(text=text, tokens=tuple(tokens), cut=not self._ended[at])
+        return ChatReply(text=text, tokens=tuple(tokens), cut=not self._ended[at])

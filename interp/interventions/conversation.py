@@ -14,7 +14,7 @@ from interp.artifacts import as_json
 from interp.errors import ConfigError
 from interp.interventions.intervention import Direction, Intervention, everywhere
 from interp.interventions.recipe import Recipe
-from interp.options import Count, Label, Temperature, check_limits
+from interp.options import Count, FieldLabel, Temperature, check_limits
 
 UNSTEERED, STEERED, RANDOM = "unsteered", "steered", "random direction"
 MOST_NEW, MOST_TURNS = 512, 200
@@ -30,7 +30,7 @@ class MovedToken(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reply:
+class ChatReply:
     """A reply in one chat."""
 
     text: str
@@ -40,13 +40,13 @@ class Reply:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Turn:
+class ChatTurn:
     """One message and the replies to it."""
 
     message: str
     strengths: dict[str, float]
     """Name of a direction -> the strength at which it steered, in units of its amount."""
-    replies: dict[str, Reply]
+    replies: dict[str, ChatReply]
     """`unsteered`, `steered` and, where it was asked for, `random direction`."""
 
 
@@ -60,12 +60,12 @@ class Conversation:
     """Name of the direction of each step of the recipe."""
     strengths: tuple[float, ...]
     """Strength of each, in units of its amount; 0 leaves it out."""
-    random: Annotated[bool, Label("random direction, the null")] = True
+    random: Annotated[bool, FieldLabel("random direction, the null")] = True
     """A third chat is steered along random directions of the same length, the null."""
-    system: Annotated[str, Label("System prompt")] = ""
+    system: Annotated[str, FieldLabel("System prompt")] = ""
     """Message of the system before the first of the user."""
-    turns: Annotated[tuple[Turn, ...], MaxLen(MOST_TURNS)] = ()
-    n_new: Annotated[int, Interval(ge=1, le=MOST_NEW), Label("tokens of a reply")] = 80
+    turns: Annotated[tuple[ChatTurn, ...], MaxLen(MOST_TURNS)] = ()
+    n_new: Annotated[int, Interval(ge=1, le=MOST_NEW), FieldLabel("tokens of a reply")] = 80
     """Tokens that a reply may have."""
     temperature: Temperature = 0.0
     """0 for the likeliest token."""
@@ -75,9 +75,16 @@ class Conversation:
     def __post_init__(self) -> None:
         n = len(self.recipe.steps)
         if not len(self.names) == len(self.strengths) == n or len(set(self.names)) != n:
-            raise ConfigError(f"{n} directions need {n} different names and as many strengths")
-        if not all(isinstance(step.target, Direction) and step.action != "replace" for step in self.recipe.steps):
-            raise ConfigError("a conversation is steered along directions; other targets belong into a recipe")
+            raise ConfigError(
+                f"{n} directions need {n} different names and as many strengths, got the names {list(self.names)} and "
+                f"{len(self.strengths)} strengths"
+            )
+        for step in self.recipe.steps:
+            if not isinstance(step.target, Direction) or step.action == "replace":
+                raise ConfigError(
+                    f"a conversation is steered along directions, got {step.action} of a "
+                    f"{type(step.target).__name__.lower()}; put it into a recipe"
+                )
         check_limits(self)
         for name, strength in zip(self.names, self.strengths, strict=True):
             if not abs(strength) <= 1e6:

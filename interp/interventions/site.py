@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from interp.dictionary import Dictionary
 from interp.errors import ConfigError
-from interp.interventions.arms import Arms, Prefix, Scale, prefix_of
+from interp.interventions.arms import AdditionScale, Arms, Prefix, prefix_of
 from interp.models.adapter import available_hook_points, bos_token_id, token_strings
 from interp.models.generation import NextToken, Offset, generate
 from interp.models.hooked import HookedModel
@@ -32,7 +33,7 @@ class DictionarySite:
     """positions at the start that are left alone: 1 where the model has a BOS token"""
 
     @classmethod
-    def of(cls, model: HookedModel, dictionary: Any) -> "DictionarySite":
+    def of(cls, model: HookedModel, dictionary: Dictionary) -> "DictionarySite":
         """Return the hook points of an SAE, a transcoder or neurons. Raises `ConfigError` for a crosscoder."""
         reads = canonical_hook_point(dictionary.hook_point)
         writes = canonical_hook_point(getattr(dictionary, "hook_point_out", "") or reads)
@@ -85,7 +86,7 @@ class DictionarySite:
 
     def adding(self, directions: Tensor, amount: float = 1.0) -> Arms:
         """Return what is added along directions `[k, d]`, in the amounts in which the dictionary writes."""
-        scale = Scale(self.reads, self.size) if self.normalises else None
+        scale = AdditionScale(self.reads, self.size) if self.normalises else None
         return Arms(self.writes, directions, torch.full((len(directions),), amount), scale=scale)
 
     @staticmethod
@@ -93,11 +94,11 @@ class DictionarySite:
         """Return where the random directions and those of other features are in `arms`; the feature's own is first."""
         return slice(1, 1 + draws), slice(1 + draws, None)
 
-    def read(self, tokens: Tensor) -> "Reading":
+    def read(self, tokens: Tensor) -> "UnchangedRun":
         """Run the model unchanged on `tokens [n, pos]`, up to the hook points that are needed."""
         arms = self.adding(self.directions[:1])
         prefix, values = prefix_of(self.model, tokens, arms, [self.reads])
-        return Reading(prefix, values[self.reads].float())
+        return UnchangedRun(prefix, values[self.reads].float())
 
     def activations(self, x: Tensor, features: Sequence[int]) -> Tensor:
         """Return the activations of some features, `[..., len(features)]` float32, 0 at positions that are left out."""
@@ -107,7 +108,7 @@ class DictionarySite:
 
 
 @dataclass(frozen=True)
-class Reading:
+class UnchangedRun:
     """Values of an unchanged run."""
 
     prefix: Prefix

@@ -1,8 +1,9 @@
 """Models you can hook. The only package that imports transformer_lens.
 
 - `hooked`      the type of a loaded model, and the calls of TransformerLens that make one
-- `loading`     any model by its spec: packaged SmolLM2, hub id, folder, `.gguf` file, or a small model of our own
-- `lora`        adapters of peft (LoRA), merged into their base
+- `loading`     any model by its spec: packaged, hub id, folder, `.gguf` file, or a small model of our own
+- `packaged`    models whose GGUF file lies in installed packages: SmolLM2-135M, Gemma 3 270M
+- `_lora`       adapters of peft (LoRA), merged into their base
 - `identity`    specs, hashes of weights and tokenizers, one face for all tokenizers
 - `adapter`     the few TransformerLens tools that we call, under our names
 - `passes`      forward passes through a part of the model, with values at hook points captured; loss per token

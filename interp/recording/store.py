@@ -49,7 +49,7 @@ from interp.seeds import derive_seed, make_generator
 from interp.text.tokens import ShardText
 
 
-class Batch(NamedTuple):
+class RowBatch(NamedTuple):
     """Rows in the order drawn."""
 
     activations: dict[str, Float[Tensor, "n d"]]
@@ -62,7 +62,7 @@ WINDOW_SHARDS = 8
 GROUP_ROWS = 65_536
 
 
-class Group(NamedTuple):
+class RowGroup(NamedTuple):
     """Rows that are read together, and the order in which they are drawn."""
 
     shards: list[int]
@@ -74,7 +74,7 @@ class Group(NamedTuple):
 
 def plan_epoch(
     recording: "Recording", *, seed: int, epoch: int, group_rows: int, split: str, fraction: float
-) -> Iterator[Group]:
+) -> Iterator[RowGroup]:
     """Yield the groups of one epoch, in order."""
     generator = make_generator(seed, "shuffle", epoch)
     shards = torch.randperm(recording.n_shards, generator=generator).tolist()
@@ -82,7 +82,7 @@ def plan_epoch(
         window = shards[first : first + WINDOW_SHARDS]
         local = [recording.real_rows(shard, split, fraction) for shard in window]
         for chosen in _deal(recording, window, local, group_rows, generator):
-            yield Group(window, chosen, torch.randperm(sum(map(len, chosen)), generator=generator))
+            yield RowGroup(window, chosen, torch.randperm(sum(map(len, chosen)), generator=generator))
 
 
 def _deal(
@@ -99,13 +99,19 @@ def _deal(
 
 
 def read_plan(
-    recording: "Recording", plan: Iterator[Group], names: list[str], *, batch_size: int, skip: int, dtype: torch.dtype
-) -> Iterator["Batch"]:
+    recording: "Recording",
+    plan: Iterator[RowGroup],
+    names: list[str],
+    *,
+    batch_size: int,
+    skip: int,
+    dtype: torch.dtype,
+) -> Iterator["RowBatch"]:
     """Yield the batches of a plan, from batch number `skip` on.
 
     A remainder shorter than a batch is carried into the next group; it is read only when it is needed.
     """
-    carried: Batch | None = None
+    carried: RowBatch | None = None
     groups = _read_groups(recording, plan, names, skip * batch_size)
     for mixed, order in read_ahead(groups) if recording.reads_ahead else groups:
         for part in _cuts(order, batch_size, first=batch_size - (len(carried.rows) if carried else 0)):
@@ -121,7 +127,7 @@ def read_plan(
         yield carried
 
 
-def planned_rows(recording: "Recording", plan: Iterator[Group], batch_size: int) -> Iterator[Int64[Tensor, " n"]]:
+def planned_rows(recording: "Recording", plan: Iterator[RowGroup], batch_size: int) -> Iterator[Int64[Tensor, " n"]]:
     """Yield the row numbers of every full batch of a plan; activations are not read."""
     carried = torch.empty(0, dtype=torch.int64)
     for group in plan:
@@ -135,8 +141,8 @@ def planned_rows(recording: "Recording", plan: Iterator[Group], batch_size: int)
 
 
 def _read_groups(
-    recording: "Recording", plan: Iterator[Group], names: list[str], to_skip: int
-) -> Iterator[tuple["Batch", Tensor]]:
+    recording: "Recording", plan: Iterator[RowGroup], names: list[str], to_skip: int
+) -> Iterator[tuple["RowBatch", Tensor]]:
     """Yield the rows of every group with the order in which they are drawn, from row number `to_skip` on."""
     for group in plan:
         if to_skip >= len(group.order):
@@ -146,7 +152,7 @@ def _read_groups(
         to_skip = 0
 
 
-def _read_group(recording: "Recording", group: Group, names: list[str]) -> "Batch":
+def _read_group(recording: "Recording", group: RowGroup, names: list[str]) -> "RowBatch":
     """Read the rows of a group in the order of its shards, as stored; batches are drawn from it one by one."""
 
     parts = list(zip(group.shards, group.local_rows, strict=True))
@@ -156,7 +162,7 @@ def _read_group(recording: "Recording", group: Group, names: list[str]) -> "Batc
         stop = start + len(local)
         recording.read_local(names, shard, local, out={name: a[start:stop] for name, a in acts.items()})
         start = stop
-    return Batch(acts, rows)
+    return RowBatch(acts, rows)
 
 
 def _cuts(order: Tensor, size: int, first: int) -> Iterator[Tensor]:
@@ -166,13 +172,13 @@ def _cuts(order: Tensor, size: int, first: int) -> Iterator[Tensor]:
         yield from order[first:].split(size)
 
 
-def _take(mixed: "Batch", where: Tensor, dtype: torch.dtype) -> "Batch":
-    return Batch({name: a[where].to(dtype) for name, a in mixed.activations.items()}, mixed.rows[where])
+def _take(mixed: "RowBatch", where: Tensor, dtype: torch.dtype) -> "RowBatch":
+    return RowBatch({name: a[where].to(dtype) for name, a in mixed.activations.items()}, mixed.rows[where])
 
 
-def _join(first: "Batch", second: "Batch") -> "Batch":
+def _join(first: "RowBatch", second: "RowBatch") -> "RowBatch":
     acts = {name: torch.cat([first.activations[name], second.activations[name]]) for name in second.activations}
-    return Batch(acts, torch.cat([first.rows, second.rows]))
+    return RowBatch(acts, torch.cat([first.rows, second.rows]))
 
 
 Item = TypeVar("Item")
@@ -223,7 +229,7 @@ class Stats(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Document:
+class SourceDocument:
     """One source document of a recording."""
 
     document: int
@@ -364,7 +370,7 @@ class Recording:
         split: Split = "all",
         heldout_fraction: float = 0.1,
         dtype: torch.dtype = torch.float32,
-    ) -> Iterator[Batch]:
+    ) -> Iterator[RowBatch]:
         """Yield real rows in order. Batches do not cross shards, so the last of each shard may be short."""
         names = self._names(hook_points)
         for shard in range(self.n_shards):
@@ -373,7 +379,7 @@ class Recording:
                 continue
             acts, start = self.read_local(names, shard, local), int(self.shard_starts[shard])
             for part in torch.arange(len(local)).split(batch_size):
-                yield Batch({name: a[part].to(dtype) for name, a in acts.items()}, local[part] + start)
+                yield RowBatch({name: a[part].to(dtype) for name, a in acts.items()}, local[part] + start)
 
     def shuffled(
         self,
@@ -387,7 +393,7 @@ class Recording:
         split: Split = "all",
         heldout_fraction: float = 0.1,
         dtype: torch.dtype = torch.float32,
-    ) -> Iterator[Batch]:
+    ) -> Iterator[RowBatch]:
         """Yield one epoch in a seeded global shuffle.
 
         Contexts from all over the recording are read in groups of about `group_rows`, which are mixed in memory. Every
@@ -398,7 +404,7 @@ class Recording:
         plan = plan_epoch(self, seed=seed, epoch=epoch, group_rows=group_rows, split=split, fraction=heldout_fraction)
         yield from read_plan(self, plan, names, batch_size=batch_size, skip=skip, dtype=dtype)
 
-    def documents(self) -> list[Document]:
+    def documents(self) -> list[SourceDocument]:
         """Return every document of the recording, by number. Raises `CorruptError` naming the damaged file."""
         folder, documents = self.folder / "documents", []
         os.fspath(folder)  # in object storage: fetches all files at once, not one after another
@@ -407,7 +413,7 @@ class Recording:
             raise CorruptError(f"{folder} holds no tables; `workbench verify` lists what is missing")
         for table in map(read_table, files):
             columns = (table[name].to_pylist() for name in ("document", "id", "label"))
-            documents += [Document(*row) for row in zip(*columns, strict=True)]
+            documents += [SourceDocument(*row) for row in zip(*columns, strict=True)]
         return sorted(documents, key=lambda document: document.document)
 
     def document_rows(self, document: int) -> Int64[Tensor, " n"]:

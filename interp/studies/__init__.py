@@ -4,7 +4,7 @@
 - `grokking_phases`         its settings and curves, and the phases of every seed
 - `induction_emerges`       a toy trained until induction heads form, with a one-layer model as the control
 - `induction_onset`         its curves, and the step at which copying begins
-- `transitions`             sudden transitions of a curve
+- `_transitions`            sudden transitions of a curve
 - `language_scaling`        small language models of several sizes, and the scaling law of their loss
 
 """

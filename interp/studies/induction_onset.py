@@ -9,10 +9,10 @@ from typing import Annotated
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from interp.artifacts import Artefact, Document, Dots, Finding
+from interp.artifacts import Artefact, DocumentField, Dots, Finding
 from interp.errors import ConfigError
 from interp.results import Record, Result
-from interp.studies.transitions import Transition
+from interp.studies._transitions import Transition
 
 CURVES = ("loss_first", "loss_repeat", "accuracy", "induction", "previous", "composition")
 LEAST = {"loss_first": 0.5, "loss_repeat": 0.5, "accuracy": 0.2, "induction": 0.1, "previous": 0.1, "composition": 0.2}
@@ -77,7 +77,7 @@ class InductionRun(Result):
 
     def shown(self) -> list[Record]:
         """Return the transition of each curve."""
-        names = ("found", "onset", "middle", "end", "before", "after")
+        names = ("sudden", "onset", "middle", "end", "before", "after")
         return [{"curve": c} | {n: getattr(t, n) for n in names} for c, t in self.transitions.items()]
 
 
@@ -99,7 +99,7 @@ class InductionOnset(Artefact, kind="induction_onset", title="Onset of induction
     """Models over training, each with the step at which it begins to copy."""
 
     settings: OnsetSettings
-    runs: Annotated[tuple[InductionRun, ...], Document("runs.json")]
+    runs: Annotated[tuple[InductionRun, ...], DocumentField("runs.json")]
     """Every seed of every toy."""
 
     def control(self, run: InductionRun) -> InductionRun | None:

@@ -30,19 +30,19 @@ describes models trained alike, within the sizes measured: at these sizes expone
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 
-from interp.artifacts import Artefact, Document, from_json, read_json, save_json
+from interp.artifacts import Artefact, DocumentField, from_json, read_json, save_json
 from interp.errors import ConfigError, NonFiniteError
 from interp.nulls import NUMERIC_DRAWS, p_from_null
 from interp.options import BASIC
 from interp.progress import Progress
 from interp.results import Record
-from interp.scaling_law import LOWEST, Bounds, Fit, Prediction, fit_law, geometric_mean, refits
+from interp.scaling_law import LOWEST, Bounds, Fit, LossPrediction, fit_law, geometric_mean, refits
 from interp.seeds import derive_seed
 from interp.statistics import Interval, percentile_interval
 
@@ -149,7 +149,7 @@ class LawIntervals:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LeftOut(Prediction):
+class LanguagePrediction(LossPrediction):
     """The largest size, predicted from the smaller ones."""
 
     n_params: int
@@ -170,7 +170,7 @@ class LanguageScaling(Artefact, kind="language_scaling", title="Scaling of model
     """Result of `fit_language_scaling`. `law` and all that follows it are None where the loss does not fall."""
 
     settings: ScalingSettings
-    runs: Annotated[tuple[LanguageRun, ...], Document("runs.json")]
+    runs: Annotated[tuple[LanguageRun, ...], DocumentField("runs.json")]
     p_size: float
     """p-value of the null that larger models have no lower loss"""
     p_tokens: float
@@ -179,7 +179,7 @@ class LanguageScaling(Artefact, kind="language_scaling", title="Scaling of model
     intervals: LawIntervals | None
     scatter: float | None
     """typical deviation of a checkpoint from the law, as a fraction of its loss"""
-    left_out: LeftOut | None
+    left_out: LanguagePrediction | None
 
     @property
     def predicts(self) -> bool | None:
@@ -255,16 +255,26 @@ def fit_language_scaling(
     generator = np.random.default_rng(seed)
     p_size = _permuted(data, generator, n_permutations, within_runs=False)
     p_tokens = _permuted(data, generator, n_permutations, within_runs=True)
-    tested = {"settings": settings or ScalingSettings(), "runs": tuple(runs), "p_size": p_size, "p_tokens": p_tokens}
+    answer = LanguageScaling(
+        settings=settings or ScalingSettings(),
+        runs=tuple(runs),
+        p_size=p_size,
+        p_tokens=p_tokens,
+        law=None,
+        intervals=None,
+        scatter=None,
+        left_out=None,
+    )
     if max(p_size, p_tokens) >= P_FOUND:
-        return LanguageScaling(**tested, law=None, intervals=None, scatter=None, left_out=None)
+        return answer
     fitted = _fit(data)
     free = max(len(data.n) - 3, 1)  # runs, not checkpoints, determine E, A and alpha
     thetas = refits(fitted, n_bootstrap, generator, n_groups=len(data.n), free=free, bounds=_bounds)
     laws = [_law(theta, data) for theta in thetas]
     law = _law(fitted.theta, data)
-    intervals = LawIntervals(**{name: _interval(name, law, laws) for name in ("e", "alpha", "beta")})
-    return LanguageScaling(**tested, law=law, intervals=intervals, scatter=fitted.sigma, left_out=_leave_out(runs))
+    e, alpha, beta = (_interval(name, law, laws) for name in ("e", "alpha", "beta"))
+    intervals = LawIntervals(e=e, alpha=alpha, beta=beta)
+    return replace(answer, law=law, intervals=intervals, scatter=fitted.sigma, left_out=_leave_out(runs))
 
 
 @dataclass(frozen=True)
@@ -305,7 +315,10 @@ def _check(runs: Sequence[LanguageRun]) -> None:
         if min(run.n_params, *run.tokens) < 1:
             raise ConfigError(f"parameters and tokens must be at least 1, got {run.n_params} and {min(run.tokens)}")
         if run.tokens != runs[0].tokens:
-            raise ConfigError("all runs must be measured after the same numbers of tokens; train them by one recipe")
+            raise ConfigError(
+                f"all runs must be measured after the same numbers of tokens, got {run.tokens} and {runs[0].tokens}; "
+                "train them by one recipe"
+            )
     sizes = sorted({run.n_params for run in runs})
     tokens = list(runs[0].tokens) if runs else []
     if len(sizes) < MIN_SIZES or sizes[-1] < MIN_FOLD * sizes[0]:
@@ -372,7 +385,7 @@ def _interval(name: str, law: LanguageLaw, laws: Sequence[LanguageLaw]) -> Inter
     return percentile_interval(getattr(law, name), np.array([getattr(draw, name) for draw in laws]))
 
 
-def _leave_out(runs: Sequence[LanguageRun]) -> LeftOut | None:
+def _leave_out(runs: Sequence[LanguageRun]) -> LanguagePrediction | None:
     """Predict the largest size from the others; None where too few sizes would remain for a fit."""
     sizes = sorted({run.n_params for run in runs})
     try:
@@ -384,7 +397,7 @@ def _leave_out(runs: Sequence[LanguageRun]) -> LeftOut | None:
         return geometric_mean([run.losses[-1] for run in runs if run.n_params == size])
 
     predicted = _law(_fit(data).theta, data).loss(sizes[-1], runs[0].tokens[-1])
-    return LeftOut.of(last(sizes[-1]), predicted, last(sizes[-2]), n_params=sizes[-1])
+    return LanguagePrediction.of(last(sizes[-1]), predicted, last(sizes[-2]), n_params=sizes[-1])
 
 
 def train_language_models(

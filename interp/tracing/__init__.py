@@ -3,7 +3,7 @@
 - `frozen`         the local replacement model, linear in the residual stream
 - `replacement`    dictionaries that replace MLPs, MLP neurons among them
 - `edges`          rows of direct effects, exact in the frozen model, chosen by influence
-- `influence`      influence, pruning and scores of an adjacency matrix
+- `_influence`     influence, pruning and scores of an adjacency matrix
 - `graph`          a graph as a value and as files, and its settings
 - `part`           the part of a graph at other thresholds, or for one target
 - `trace`          from a prompt to a graph; one template with several words

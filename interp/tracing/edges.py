@@ -14,6 +14,7 @@ far. In a file the computed rows survive an interruption, and the choice of the 
 
 import os
 import time
+from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -27,10 +28,10 @@ from interp.artifacts import disk_errors, read_json, write_json
 from interp.errors import CorruptError, NonFiniteError
 from interp.progress import Progress
 from interp.tracing.frozen import FrozenModel, Starts
-from interp.tracing.replacement import Active, Replacement
+from interp.tracing.replacement import LayerLatents, Replacement
 
 
-class Rows(NamedTuple):
+class ReaderEffects(NamedTuple):
     """Direct effects on some readers."""
 
     effects: Float[Tensor, "rows sources"]
@@ -60,7 +61,8 @@ class System:
     """clean MLP outputs less their reconstruction, before post-norms"""
 
     def __post_init__(self) -> None:
-        frozen, n = self.frozen, self.frozen.shape.n_layers
+        frozen = self.frozen = copy(self.frozen)  # whose skip connections are those of this replacement
+        n = frozen.shape.n_layers
         self.replacement.prepare(frozen)
         frozen.skips = [self.replacement.skip(layer) for layer in range(n)]
         self._active = [self.replacement.active(layer) for layer in range(n)]
@@ -69,7 +71,7 @@ class System:
         device = frozen.embedding.device
         self.layer = torch.repeat_interleave(torch.arange(n), torch.tensor(counts)).to(device)
         self.position, self.latent, self.activation = (
-            torch.cat([getattr(active, name) for active in self._active]) for name in Active._fields
+            torch.cat([getattr(active, name) for active in self._active]) for name in LayerLatents._fields
         )
         self._written = [self._writes_to(target) for target in range(n)]
         self.errors, self._constants = self._split_outputs()
@@ -94,7 +96,9 @@ class System:
         parts = []
         for layer in self.layer[numbers].unique_consecutive().tolist():
             index = numbers[self.layer[numbers] == layer] - self._first[layer]
-            parts.append(self.replacement.reads(layer, Active(*(column[index] for column in self._active[layer])))[0])
+            parts.append(
+                self.replacement.reads(layer, LayerLatents(*(column[index] for column in self._active[layer])))[0]
+            )
         reads = torch.cat(parts) if parts else self.frozen.embedding.new_zeros(0, self.frozen.shape.d_model)
         return Starts(self.layer[numbers], self.position[numbers], reads)
 
@@ -104,7 +108,7 @@ class System:
         for layer in self.layer[numbers].unique().tolist():
             rows = (self.layer[numbers] == layer).nonzero().flatten()
             index = numbers[rows] - self._first[layer]
-            active = Active(*(column[index] for column in self._active[layer]))
+            active = LayerLatents(*(column[index] for column in self._active[layer]))
             out[rows] = active.activation - self.replacement.reads(layer, active)[1]
         return out
 
@@ -115,12 +119,12 @@ class System:
             if layer == target or (self.replacement.cross_layer and layer < target):
                 rows = (self.layer[numbers] == layer).nonzero().flatten()
                 index = numbers[rows] - self._first[layer]
-                active = Active(*(column[index] for column in self._active[layer]))
+                active = LayerLatents(*(column[index] for column in self._active[layer]))
                 out[rows] = self.replacement.writes(layer, active, target)
         return out
 
     @torch.no_grad()
-    def rows(self, starts: Starts) -> Rows:
+    def rows(self, starts: Starts) -> ReaderEffects:
         """Return the direct effect of every source on each reader."""
         frozen = self.frozen
         n_rows, n_pos = len(starts.layer), frozen.n_pos
@@ -144,7 +148,7 @@ class System:
             constant[:seen] += torch.einsum("pbd,pd->b", gradient, self._constants[layer, :reached])
 
         constant += frozen.pull_back(starts, visit)
-        return Rows(effects, constant)
+        return ReaderEffects(effects, constant)
 
     def _writes_to(self, target: int) -> list[_Writes]:
         """Return what each latent adds to the output of MLP `target`, position by position."""

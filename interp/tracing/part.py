@@ -14,14 +14,14 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from interp.errors import ConfigError
+from interp.tracing._influence import cumulative_share, link_influence
 from interp.tracing.graph import AttributionGraph
-from interp.tracing.influence import cumulative_share, link_influence
 
 DIGITS = 5
 """Decimals of stored shares that count, so that 1 includes entries of almost no score."""
 
 
-class Part(NamedTuple):
+class GraphPart(NamedTuple):
     """Nodes and edges of a part of a graph."""
 
     nodes: Bool[np.ndarray, " n"]
@@ -36,7 +36,7 @@ def part_of(
     target: int | None = None,
     pins: Collection[int] = (),
     hidden: Collection[int] = (),
-) -> Part:
+) -> GraphPart:
     """Return the `most` latents and errors of largest effect, and the edges that hold the share `edges` of the scores.
 
     Tokens and targets are always part of it; with `target`, the number of its node, no other target is, and without it
@@ -54,7 +54,7 @@ def part_of(
     chosen = (kind == "token") | np.isin(numbers, [*ranked[:most], *pins])
     chosen |= (kind == "logit") if target is None else (numbers == target)
     chosen &= ~gone
-    return Part(chosen, _within(_edge_shares(graph, target), edges) & chosen[source] & chosen[end])
+    return GraphPart(chosen, _within(_edge_shares(graph, target), edges) & chosen[source] & chosen[end])
 
 
 def effects_on(graph: AttributionGraph, target: int | None = None) -> Float[np.ndarray, " nodes"] | None:

@@ -10,7 +10,7 @@ Neurons need no training, so that every model has a graph. With its slope frozen
 """
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from jaxtyping import Float, Int
@@ -21,7 +21,7 @@ from interp.models.adapter import available_hook_points, run_with_cache
 from interp.tracing.frozen import MLP_INPUT, MLP_OUTPUT, FrozenModel
 
 
-class Active(NamedTuple):
+class LayerLatents(NamedTuple):
     """Active latents of one layer, in order of position."""
 
     position: Int[Tensor, " n"]
@@ -44,15 +44,15 @@ class Replacement(Protocol):
         """Read the clean run. Raises `MismatchError` when the dictionary belongs to other weights."""
         ...
 
-    def active(self, layer: int) -> Active:
+    def active(self, layer: int) -> LayerLatents:
         """Return the latents that are active on the clean run."""
         ...
 
-    def reads(self, layer: int, active: Active) -> tuple[Float[Tensor, "n d_model"], Float[Tensor, " n"]]:
+    def reads(self, layer: int, active: LayerLatents) -> tuple[Float[Tensor, "n d_model"], Float[Tensor, " n"]]:
         """Return each latent's direction in the MLP's input, and its bias: `activation = x . read + bias`."""
         ...
 
-    def writes(self, layer: int, active: Active, target: int) -> Float[Tensor, "n d_model"]:
+    def writes(self, layer: int, active: LayerLatents, target: int) -> Float[Tensor, "n d_model"]:
         """Return what one unit of each latent adds to the output of MLP `target`, before a post-norm."""
         ...
 
@@ -81,14 +81,14 @@ class NoReplacement:
     def prepare(self, frozen: FrozenModel) -> None:
         self._width, self._like = frozen.shape.d_model, frozen.embedding
 
-    def active(self, layer: int) -> Active:
+    def active(self, layer: int) -> LayerLatents:
         none = torch.zeros(0, dtype=torch.long, device=self._like.device)
-        return Active(none, none, self._like.new_zeros(0))
+        return LayerLatents(none, none, self._like.new_zeros(0))
 
-    def reads(self, layer: int, active: Active) -> tuple[Tensor, Tensor]:
+    def reads(self, layer: int, active: LayerLatents) -> tuple[Tensor, Tensor]:
         return self._like.new_zeros(0, self._width), self._like.new_zeros(0)
 
-    def writes(self, layer: int, active: Active, target: int) -> Tensor:
+    def writes(self, layer: int, active: LayerLatents, target: int) -> Tensor:
         return self._like.new_zeros(0, self._width)
 
     def output_bias(self, layer: int) -> Tensor | None:
@@ -135,16 +135,16 @@ class Neurons:
         self._chosen = _largest(sizes, self.limit)
         self._active = [_where(self._chosen[layer], posts[layer]) for layer in range(n)]
 
-    def active(self, layer: int) -> Active:
+    def active(self, layer: int) -> LayerLatents:
         return self._active[layer]
 
-    def reads(self, layer: int, active: Active) -> tuple[Tensor, Tensor]:
+    def reads(self, layer: int, active: LayerLatents) -> tuple[Tensor, Tensor]:
         weights = self._weights[layer]
         slope = self._slope[layer][active.position, active.latent]
         bias = slope * weights.bias[active.latent] if weights.bias is not None else torch.zeros_like(slope)
         return slope[:, None] * weights.into[active.latent], bias
 
-    def writes(self, layer: int, active: Active, target: int) -> Tensor:
+    def writes(self, layer: int, active: LayerLatents, target: int) -> Tensor:
         return self._weights[layer].out[active.latent]
 
     def output_bias(self, layer: int) -> Tensor | None:
@@ -165,7 +165,12 @@ class _MlpWeights(NamedTuple):
     out_bias: Float[Tensor, " d_model"] | None
 
 
-def _mlp_weights(mlp: Any) -> _MlpWeights:
+class _Mlp(Protocol):
+    W_in: Tensor
+    W_out: Tensor
+
+
+def _mlp_weights(mlp: _Mlp) -> _MlpWeights:
     """Return the weights of the branch that stays linear when slopes (or gates) are frozen."""
     biases = [getattr(mlp, name, None) for name in ("b_in", "b_out")]
     b_in, b_out = (None if bias is None else bias.detach().float() for bias in biases)
@@ -189,6 +194,6 @@ def _largest(sizes: Float[Tensor, "layer pos d_mlp"], limit: int) -> Tensor:
     return chosen.view_as(sizes) & (sizes > 0)
 
 
-def _where(chosen: Tensor, post: Tensor) -> Active:
+def _where(chosen: Tensor, post: Tensor) -> LayerLatents:
     position, latent = chosen.nonzero(as_tuple=True)
-    return Active(position, latent, post[position, latent])
+    return LayerLatents(position, latent, post[position, latent])

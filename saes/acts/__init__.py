@@ -1,8 +1,8 @@
-"""Acts: what can be asked of a model and of the features of a workspace, each a class with its question and answer.
+"""Acts: questions to a model and to the features of a workspace, each a class with its answer.
 
 - `session`      models, dictionaries and readings in memory, which acts are measured with
 - `prompt`       one prompt: losses, features, attention, the prediction after each layer, the next token
-- `reading`      the pass behind them, and the controls of its numbers
+- `_reading`     the pass behind them, and the controls of its numbers
 - `readings`     their answers
 - `attribution`  the parts and the features behind an answer, and the reasons for an attention score
 - `writing`      continuations under a change, and chats side by side
@@ -26,7 +26,7 @@ from interp.acts import Act
 def catalogue() -> dict[str, type[Act[Any, Any]]]:
     """Return every act by name, in the order of the modules of this folder; they load without torch."""
     acts: dict[str, type[Act[Any, Any]]] = {}
-    for module in sorted(info.name for info in pkgutil.iter_modules(__path__) if info.name != "reading"):  # needs torch
+    for module in sorted(info.name for info in pkgutil.iter_modules(__path__) if not info.name.startswith("_")):
         for value in vars(importlib.import_module(f"{__name__}.{module}")).values():
             if isinstance(value, type) and issubclass(value, Act) and value.__module__ == f"{__name__}.{module}":
                 acts[value.verb] = value

@@ -15,7 +15,7 @@ from saes.acts.session import Session
 
 if TYPE_CHECKING:
     from interp.models.hooked import HookedModel
-    from saes.acts.reading import Reading
+    from saes.acts._reading import PromptReading
 
 TOP_SHARES, SHARE_STEPS = 16, 8
 """Features shown for an answer, and steps of the integrated gradients behind their effects."""
@@ -33,9 +33,9 @@ class OnAnswer(OnPrompt):
     after: Count | None = None
     """Position whose continuation it is; by default the last."""
 
-    def tokens_at(self, run: Session) -> "tuple[HookedModel, Reading, int, int, int | None]":
+    def tokens_at(self, run: Session) -> "tuple[HookedModel, PromptReading, int, int, int | None]":
         """Return the model, the reading, the position, and the tokens of the answer and the contrast."""
-        from saes.acts.reading import answers, position
+        from saes.acts._reading import answers, position
 
         reading = run.reading(self.text, self.model, self.chat)
         model, at = run.model(self.model), position(reading.tokens, self.after)
@@ -137,7 +137,7 @@ class FeatureShares:
 class AttributeToFeatures(OnAnswer, Act[Session, FeatureShares]):
     """Attribute an answer's logit to the features of an SAE, by integrated gradients; the error of the SAE is a part.
 
-    Raises what `AttributeAnswer` raises, and `ConfigError` for neurons.
+    Raises the errors of `AttributeAnswer`, and `ConfigError` for neurons.
     """
 
     verb: ClassVar[str] = "attribute_to_features"
@@ -149,7 +149,7 @@ class AttributeToFeatures(OnAnswer, Act[Session, FeatureShares]):
         from interp.models.adapter import bos_token_id, token_strings
         from interp.patching.metrics import LogitDiff
         from saes.circuits.attribution import AttributionConfig, attribute
-        from saes.circuits.sites import Prompts
+        from saes.circuits.sites import MeasuredPrompts
 
         model, reading, at, right, wrong = self.tokens_at(run)
         sae = run.sae(self.model, self.features)
@@ -157,7 +157,7 @@ class AttributeToFeatures(OnAnswer, Act[Session, FeatureShares]):
         tokens = reading.tokens[:, : at + 1].cpu()
         lengths = tokens.new_tensor([at + 1])
         metric = LogitDiff([right], None if wrong is None else [wrong])
-        prompts = Prompts(name="", tokens=tokens, lengths=lengths, at=lengths[:, None] - 1, metric=metric)
+        prompts = MeasuredPrompts(name="", tokens=tokens, lengths=lengths, at=lengths[:, None] - 1, metric=metric)
         config = AttributionConfig(steps=SHARE_STEPS, first=int(bos_token_id(model) is not None))
         [effects] = attribute(model, sae, prompts, config)
         shares = []
@@ -223,7 +223,7 @@ class ExplainAttention(OnPrompt, Act[Session, ScoreReasons]):
 
     def measure(self, run: Session) -> ScoreReasons:
         from interp.circuits.score_explanation import explain_score
-        from saes.acts.reading import check_head
+        from saes.acts._reading import check_head
 
         model, tokens = run.prompt(self.text, self.model, self.chat)
         check_head(model, self.layer, self.head)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 from interp.acts import Act, Compared, Price
 from interp.errors import PromptError
 from interp.nulls import DRAWS
-from interp.options import Label, ModelName, PromptText, Words
+from interp.options import ChoiceWords, FieldLabel, ModelName, PromptText
 from interp.patching.patching_map import Direction, What
 from saes.acts.prompt import OnPrompt
 from saes.acts.session import Session
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 PATCH_TOKENS = 64
 """Most tokens of a prompt that is patched by these acts."""
-PATCHED = Words(
+PATCHED = ChoiceWords(
     resid_pre="residual stream before each block, by position",
     attn_out="attention outputs, by position",
     mlp_out="MLP outputs, by position",
@@ -46,22 +46,22 @@ class PatchPrompts(Compared[Session, "PatchingMap"]):
     """
 
     verb: ClassVar[str] = "patch"
-    clean: Annotated[PromptText, Label("Clean prompt")]
+    clean: Annotated[PromptText, FieldLabel("Clean prompt")]
     """The prompt with the right answer."""
-    corrupt: Annotated[PromptText, Label("Corrupt prompt, same length")]
+    corrupt: Annotated[PromptText, FieldLabel("Corrupt prompt, same length")]
     """A prompt of the same length with another answer."""
     model: ModelName
     """A model of the workspace."""
-    answer: Annotated[str, Label("Clean answer")]
+    answer: Annotated[str, FieldLabel("Clean answer")]
     """Next token of the clean prompt, with or without its leading space."""
-    wrong: Annotated[str, Label("Corrupt answer")] = ""
+    wrong: Annotated[str, FieldLabel("Corrupt answer")] = ""
     """Next token of the corrupt prompt; empty for the mean over the vocabulary."""
-    what: Annotated[What, Label("Value that is patched"), PATCHED] = "resid_pre"
+    what: Annotated[What, FieldLabel("Value that is patched"), PATCHED] = "resid_pre"
     """Activations that are patched; those of heads (`z`) at all positions at once."""
     direction: Annotated[
         Direction,
-        Label("Direction"),
-        Words(denoise="denoise: clean into corrupt", noise="noise: corrupt into clean"),
+        FieldLabel("Direction"),
+        ChoiceWords(denoise="denoise: clean into corrupt", noise="noise: corrupt into clean"),
     ] = "denoise"
     """`denoise`: clean activations into the corrupt run; `noise`: the reverse."""
     chat: bool = False
@@ -75,13 +75,13 @@ class PatchPrompts(Compared[Session, "PatchingMap"]):
         return [arm_of(model, task, config, 0, number) for number in range(1 + config.draws)]
 
     def price(self, run: Session) -> Price:
-        return self.priced(*self.asked(run))
+        return self._priced(*self.asked(run))
 
     def measure(self, run: Session) -> "PatchingMap":
         from interp.patching.maps import measure_map
 
         model, task, config = self.asked(run)
-        price = self.priced(model, task, config)
+        price = self._priced(model, task, config)
         done = run.counted(price)
 
         def layer(_: int, total: int, __: object) -> None:
@@ -111,20 +111,20 @@ class PatchPrompts(Compared[Session, "PatchingMap"]):
             what=self.what, direction=self.direction, by_position=by_position, draws=DRAWS[self.nulls]
         )  # fmt: skip
 
-    @staticmethod
-    def priced(model: "HookedModel", task: "Task", config: "PatchingConfig") -> Price:
+    def _priced(self, model: "HookedModel", task: "Task", config: "PatchingConfig") -> Price:
         """Return the price of a map: each patch is a pass over the prompt."""
         from interp.models.adapter import head_shape
 
         shape, pos = head_shape(model), task.clean.shape[1]
         patches = shape.n_layers * (pos if config.by_position else shape.n_heads)
-        return Price({"the two prompts": 1, "random tokens": config.draws}, patches * pos)
+        arms = {"the two prompts": 1, "random tokens": config.draws}
+        return Price(arms, patches * pos, self.model, f"{self.verb} {self.what}")
 
 
 def _answer_text(model: "HookedModel", tokens: "Tensor", text: str) -> str:
     """Return the text of the one token that an answer denotes after `tokens [1, n]`."""
     from interp.models.adapter import run_with_cache, token_text
-    from saes.acts.reading import single_token
+    from saes.acts._reading import single_token
 
     if not text:
         raise PromptError("the answer to the clean prompt is empty; type a word that is one token")

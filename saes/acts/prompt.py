@@ -66,7 +66,7 @@ def described(run: Session, result: PromptResult, features: str) -> PromptResult
 
 @dataclass(frozen=True, kw_only=True)
 class ReadLayers(OnPrompt, Act[Session, LensCells]):
-    """Decode the residual stream after every layer: what each predicts as the next token, and the same elsewhere.
+    """Decode the residual stream after every layer into predictions of the next token, here and at control positions.
 
     The control of a cell are other positions of the prompt (nostalgebraist 2020 for the logit lens).
     """
@@ -83,7 +83,7 @@ class ReadLayers(OnPrompt, Act[Session, LensCells]):
     """A word to follow: its rank and probability in each cell."""
 
     def measure(self, run: Session) -> LensCells:
-        from saes.acts.reading import lens_cells, token_at_end
+        from saes.acts._reading import lens_cells, token_at_end
 
         reading = run.reading(self.text, self.model, self.chat)
         n = reading.tokens.shape[1]
@@ -107,7 +107,7 @@ class NextTokens(OnPrompt, Act[Session, NextTokenGuesses]):
     """Of the softmax; 1 for the model's own probabilities."""
 
     def measure(self, run: Session) -> NextTokenGuesses:
-        from saes.acts.reading import next_tokens, position
+        from saes.acts._reading import next_tokens, position
 
         reading = run.reading(self.text, self.model, self.chat)
         return next_tokens(run.model(self.model), reading, position(reading.tokens, self.after), self.temperature)
@@ -124,7 +124,7 @@ class FeatureActivations(OnPrompt, Act[Session, list[float]]):
     """Number of the feature."""
 
     def measure(self, run: Session) -> list[float]:
-        from saes.acts.reading import activations_of
+        from saes.acts._reading import activations_of
 
         reading = run.reading(self.text, self.model, self.chat, self.features)
         n = run.described(self.features).n_features
@@ -165,7 +165,7 @@ class ShowAttention(OnPrompt, Act[Session, Pattern]):
     """Number of the head in it, from 0."""
 
     def measure(self, run: Session) -> Pattern:
-        from saes.acts.reading import check_head
+        from saes.acts._reading import check_head
 
         reading = run.reading(self.text, self.model, self.chat)
         check_head(run.model(self.model), self.layer, self.head)

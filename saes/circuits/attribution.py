@@ -46,7 +46,7 @@ effect, but its gradient on the prompts is zero, so no edge leads to it.
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Float64, Int64
@@ -61,11 +61,11 @@ from interp.progress import Progress
 from interp.results import ROWS, Record, Result
 from saes.circuits.feature_circuit import AttributionConfig
 from saes.circuits.sites import (
-    Entries,
-    Prompts,
+    MeasuredPrompts,
+    NonzeroActivations,
     Replace,
-    Site,
-    Trace,
+    SAESite,
+    SiteTrace,
     activation_of,
     metric_with,
     open_sites,
@@ -84,7 +84,7 @@ class FeatureAttribution(Result):
     The tensors of length `m` have one entry per prompt, position and active feature.
     """
 
-    site: Site
+    site: SAESite
     prompt: Int64[Tensor, " m"]
     """`[m]` int64: index of the prompt"""
     position: Int64[Tensor, " m"]
@@ -103,7 +103,7 @@ class FeatureAttribution(Result):
     """`[n_prompts]`: metric on the prompts"""
     baseline: Float[Tensor, " n_prompts"]
     """`[n_prompts]`: metric with the value at the site as in the baseline, and all later layers recomputed"""
-    settings: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, object] = field(default_factory=dict)
 
     @property
     def by_feature(self) -> Float64[Tensor, " d_sae"]:
@@ -157,7 +157,7 @@ class FeatureAttribution(Result):
 def attribute(
     model: HookedModel,
     saes: SAE | Sequence[SAE],
-    prompts: Prompts | Task,
+    prompts: MeasuredPrompts | Task,
     config: AttributionConfig | None = None,
     *,
     progress: Progress | None = None,
@@ -169,7 +169,7 @@ def attribute(
     Raises as `open_sites` does, and `ConfigError` for a metric whose gradient is zero on the prompts themselves.
     """
     config = config or AttributionConfig()
-    prompts = Prompts.of_task(prompts) if isinstance(prompts, Task) else prompts
+    prompts = MeasuredPrompts.of_task(prompts) if isinstance(prompts, Task) else prompts
     check_metric(prompts, config)
     sites = open_sites(model, [saes] if isinstance(saes, SAE) else saes)
     site_batches: list[list[_Batch]] = [[] for _ in sites]
@@ -185,7 +185,7 @@ def attribute(
     return [_collect(batches, settings) for batches in site_batches]
 
 
-def check_metric(prompts: Prompts, config: AttributionConfig) -> None:
+def check_metric(prompts: MeasuredPrompts, config: AttributionConfig) -> None:
     """Raise `ConfigError` when the method needs a gradient that is zero on every prompt."""
     if config.method == "gradient" and prompts.metric.flat_at_clean:
         raise ConfigError(
@@ -195,7 +195,7 @@ def check_metric(prompts: Prompts, config: AttributionConfig) -> None:
 
 
 def metric_gradients(
-    model: HookedModel, traces: Sequence[Trace], prompts: Prompts, config: AttributionConfig
+    model: HookedModel, traces: Sequence[SiteTrace], prompts: MeasuredPrompts, config: AttributionConfig
 ) -> list[Float[Tensor, "batch pos d_out"]]:
     """Return the gradient of the metric at each site, mean over the steps of `ig`: `[batch, pos, d_out]` each."""
     if config.method == "gradient":
@@ -203,7 +203,7 @@ def metric_gradients(
     return [_path_gradient(model, trace, prompts, config.steps) for trace in traces]
 
 
-def _joint_gradients(model: HookedModel, sites: Sequence[Site], prompts: Prompts) -> list[Tensor]:
+def _joint_gradients(model: HookedModel, sites: Sequence[SAESite], prompts: MeasuredPrompts) -> list[Tensor]:
     """Return the gradient of the metric at every site, from one pass."""
     values: list[Tensor] = []
 
@@ -217,7 +217,7 @@ def _joint_gradients(model: HookedModel, sites: Sequence[Site], prompts: Prompts
         return list(torch.autograd.grad(prompts.metric(logits).sum(), values))
 
 
-def _path_gradient(model: HookedModel, trace: Trace, prompts: Prompts, steps: int) -> Tensor:
+def _path_gradient(model: HookedModel, trace: SiteTrace, prompts: MeasuredPrompts, steps: int) -> Tensor:
     """Return the mean gradient on the line from the baseline's value to the prompt's, at midpoints of `steps` parts."""
     total = torch.zeros_like(trace.value)
     for step in range(steps):
@@ -229,12 +229,12 @@ def _path_gradient(model: HookedModel, trace: Trace, prompts: Prompts, steps: in
 
 
 class _Batch(NamedTuple):
-    trace: Trace
+    trace: SiteTrace
     gradient: Tensor
     baseline: Tensor
 
 
-def _collect(batches: list[_Batch], settings: dict[str, Any]) -> FeatureAttribution:
+def _collect(batches: list[_Batch], settings: dict[str, object]) -> FeatureAttribution:
     """Join the batches of one site."""
     columns: dict[str, list[Tensor]] = {name: [] for name in ("prompt", "position", "feature", "activation", "effect")}
     error, rest, done = [], [], 0
@@ -248,9 +248,14 @@ def _collect(batches: list[_Batch], settings: dict[str, Any]) -> FeatureAttribut
         error.append(torch.linalg.vecdot(trace.error_change, gradient))
         rest.append(torch.linalg.vecdot(trace.rest_change, gradient))
         done += n
+    joined = {name: torch.cat(parts).cpu() for name, parts in columns.items()}
     return FeatureAttribution(
         site=batches[0].trace.site,
-        **{name: torch.cat(parts).cpu() for name, parts in columns.items()},
+        prompt=joined["prompt"],
+        position=joined["position"],
+        feature=joined["feature"],
+        activation=joined["activation"],
+        effect=joined["effect"],
         error=torch.cat(error).cpu(),
         rest=torch.cat(rest).cpu(),
         metric=torch.cat([batch.trace.metric for batch in batches]),
@@ -263,7 +268,7 @@ def _collect(batches: list[_Batch], settings: dict[str, Any]) -> FeatureAttribut
 def exact_effects(
     model: HookedModel,
     sae: SAE,
-    prompts: Prompts | Task,
+    prompts: MeasuredPrompts | Task,
     features: Sequence[int],
     config: AttributionConfig | None = None,
     *,
@@ -275,7 +280,7 @@ def exact_effects(
     with all positions patched at once and the error node unchanged.
     """
     config = config or AttributionConfig()
-    prompts = Prompts.of_task(prompts) if isinstance(prompts, Task) else prompts
+    prompts = MeasuredPrompts.of_task(prompts) if isinstance(prompts, Task) else prompts
     _check_features(sae, features)
     [site] = open_sites(model, [sae])
     total = torch.zeros(len(features), dtype=torch.float64)
@@ -304,11 +309,11 @@ class FeatureNode(NamedTuple):
     """latent of the SAE; None is the error node"""
 
 
-class Measured(NamedTuple):
+class BatchTraces(NamedTuple):
     """Traces and gradients of one batch of prompts."""
 
-    prompts: Prompts
-    traces: list[Trace]
+    prompts: MeasuredPrompts
+    traces: list[SiteTrace]
     """one per site"""
     gradients: list[Tensor]
     """gradient of the metric at each site, mean over the steps: `[batch, pos, d_out]` each"""
@@ -319,8 +324,8 @@ class Network:
     """Sites in the order of computation, measured on all prompts; memory holds six values of each site."""
 
     model: HookedModel
-    sites: list[Site]
-    batches: list[Measured]
+    sites: list[SAESite]
+    batches: list[BatchTraces]
 
     @property
     def n_prompts(self) -> int:
@@ -374,7 +379,7 @@ class Network:
 def measure(
     model: HookedModel,
     saes: Sequence[SAE],
-    prompts: Prompts,
+    prompts: MeasuredPrompts,
     config: AttributionConfig,
     *,
     progress: Progress | None = None,
@@ -393,7 +398,7 @@ def measure(
     batches = []
     for number, batch in enumerate(parts := prompts.batches(config.batch_size), 1):
         traces = trace_sites(model, sites, batch, first=config.first)
-        batches.append(Measured(batch, traces, metric_gradients(model, traces, batch, config)))
+        batches.append(BatchTraces(batch, traces, metric_gradients(model, traces, batch, config)))
         if progress:
             progress(number, len(parts), {})
     return Network(model, sites, batches)
@@ -418,7 +423,7 @@ def edge_scores(network: Network, nodes: Sequence[FeatureNode], *, progress: Pro
 
 def _add_edges(
     network: Network,
-    batch: Measured,
+    batch: BatchTraces,
     source: int,
     sources: list[FeatureNode],
     nodes: Sequence[FeatureNode],
@@ -441,7 +446,7 @@ def _add_edges(
                 scores[node, target] = scores.get((node, target), 0.0) + score
 
 
-def _run(model: HookedModel, batch: Measured, sites: list[Site], leaf: Tensor, later: "list[_Later]") -> Tensor:
+def _run(model: HookedModel, batch: BatchTraces, sites: list[SAESite], leaf: Tensor, later: "list[_Later]") -> Tensor:
     replace: list[Replace] = [lambda x, value: leaf, *(stage.freeze for stage in later)]
     return run_sites(model, batch.prompts.tokens, sites, replace, [read_hook(batch.prompts.at)])
 
@@ -455,7 +460,7 @@ def _gradient(value: Tensor, leaf: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _effects(trace: Trace, nodes: list[FeatureNode], gradient: Tensor) -> list[float]:
+def _effects(trace: SiteTrace, nodes: list[FeatureNode], gradient: Tensor) -> list[float]:
     by_feature = sum_by(trace.feature, trace.effects(gradient), trace.site.sae.d_sae)
     error = float((trace.error_change * gradient).double().sum())
     return [error if node.feature is None else float(by_feature[node.feature]) for node in nodes]
@@ -464,7 +469,7 @@ def _effects(trace: Trace, nodes: list[FeatureNode], gradient: Tensor) -> list[f
 class _Weighted(NamedTuple):
     """Active features of a later site, with the gradient of the metric at each pre-activation."""
 
-    entries: Entries
+    entries: NonzeroActivations
     weight: Tensor
     """`[m]`"""
 
@@ -472,7 +477,7 @@ class _Weighted(NamedTuple):
 class _Later:
     """A later site in the pass: it stores the value that reaches it, and freezes its nodes."""
 
-    def __init__(self, trace: Trace, gradient: Tensor):
+    def __init__(self, trace: SiteTrace, gradient: Tensor):
         self.trace, self.gradient = trace, gradient
         self.weighted = _weigh(trace, gradient)
         with torch.no_grad():
@@ -505,7 +510,7 @@ class _Later:
 
 
 @torch.no_grad()
-def _weigh(trace: Trace, gradient: Tensor) -> _Weighted:
+def _weigh(trace: SiteTrace, gradient: Tensor) -> _Weighted:
     pulled = trace.site.pull_back(gradient, trace.x).flatten(0, 1)
     weight = trace.site.along(trace.entries, pulled) * trace.site.slopes(trace.x.flatten(0, 1), trace.entries)
     return _Weighted(trace.entries, weight)
@@ -539,7 +544,7 @@ def exact_edges(network: Network, edges: Sequence[Ends], *, progress: Progress |
 
 
 def _change_source(
-    network: Network, batch: Measured, source: FeatureNode
+    network: Network, batch: BatchTraces, source: FeatureNode
 ) -> tuple[dict[int, tuple[Tensor, Tensor]], Tensor]:
     """Set one node to its baseline, with all later sites frozen.
 
@@ -569,7 +574,7 @@ def _change_source(
     return reached, prompts.metric(logits).cpu().double()
 
 
-def _change_target(network: Network, batch: Measured, target: FeatureNode, x: Tensor, value: Tensor) -> float:
+def _change_target(network: Network, batch: BatchTraces, target: FeatureNode, x: Tensor, value: Tensor) -> float:
     """Return the fall of the metric, summed over prompts, when the later node takes its activation at `x`."""
     trace = batch.traces[target.site]
     patched = trace.site.decompose(x, value, trace.mask)

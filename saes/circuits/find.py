@@ -21,8 +21,8 @@ this run, or its replacement. With every feature and error in the set, the run e
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -49,9 +49,10 @@ from interp.models.adapter import weight_hash
 from interp.models.hooked import HookedModel
 from interp.models.identity import model_spec
 from interp.patching.task import Task
+from interp.progress import Progress
 from interp.seeds import derive_seed, make_generator
 from interp.statistics import Interval, rank_correlation, rank_correlation_interval
-from saes.circuits.attribution import Edges, Ends, FeatureNode, Measured, Network, edge_scores, exact_edges, measure
+from saes.circuits.attribution import BatchTraces, Edges, Ends, FeatureNode, Network, edge_scores, exact_edges, measure
 from saes.circuits.feature_circuit import (
     EdgeAgreement,
     FeatureCircuit,
@@ -60,7 +61,7 @@ from saes.circuits.feature_circuit import (
     NodesEvaluation,
     UntrainedDictionaries,
 )
-from saes.circuits.sites import Entries, Prompts, Replace, Site, Trace, metric_with, sum_by
+from saes.circuits.sites import MeasuredPrompts, NonzeroActivations, Replace, SAESite, SiteTrace, metric_with, sum_by
 from saes.evaluation.baselines import random_dictionary_like
 from saes.kinds.base import SAE
 
@@ -78,7 +79,7 @@ class NodeSet:
 class _Replacement(NamedTuple):
     """Replacement of ablated features and of the error at a site; rows are `[batch * pos]`, or `[pos]` for a mean."""
 
-    entries: Entries
+    entries: NonzeroActivations
     error: Tensor
     """`[n_rows, d_out]`"""
 
@@ -123,7 +124,7 @@ class FeatureBench:
         """Return the metric of a run in which everything outside `nodes` is ablated: `[n_prompts]` float64."""
         return torch.cat([self._run(batch, nodes) for batch in self.network.batches])
 
-    def _run(self, batch: Measured, nodes: NodeSet) -> Tensor:
+    def _run(self, batch: BatchTraces, nodes: NodeSet) -> Tensor:
         replace = []
         for i, trace in enumerate(batch.traces):
             replacement = self._means[i] if self._means else _replacement(trace, self.ablation)
@@ -131,7 +132,7 @@ class FeatureBench:
         return metric_with(self.network.model, self.network.sites, batch.prompts, replace)
 
 
-def _ablate(trace: Trace, features: Tensor, error: bool, replacement: _Replacement) -> Replace:
+def _ablate(trace: SiteTrace, features: Tensor, error: bool, replacement: _Replacement) -> Replace:
     """Return the replacement at a site that ablates everything outside `features`, and the error unless `error`."""
     site, pos = trace.site, trace.mask.shape[1]
     outside = replacement.entries.take(~features[replacement.entries.feature])
@@ -150,10 +151,10 @@ def _ablate(trace: Trace, features: Tensor, error: bool, replacement: _Replaceme
     return replace
 
 
-def _replacement(trace: Trace, ablation: Ablation) -> _Replacement:
+def _replacement(trace: SiteTrace, ablation: Ablation) -> _Replacement:
     if ablation == "zero" or trace.base is None or trace.base_entries is None:
         empty = torch.zeros(0, dtype=torch.long, device=trace.x.device)
-        return _Replacement(Entries(empty, empty, empty.float()), torch.zeros_like(trace.parts.error))
+        return _Replacement(NonzeroActivations(empty, empty, empty.float()), torch.zeros_like(trace.parts.error))
     return _Replacement(trace.base_entries, trace.base[1].error)
 
 
@@ -170,10 +171,10 @@ def _mean(network: Network, i: int) -> _Replacement:
     row, feature = unique_keys // d_sae, unique_keys % d_sae
     mean = (sum_by(index, values, len(unique_keys)) / count[row]).to(values)
     error = torch.stack([parts.error.view(-1, pos, site.sae.d_out).sum(0) for _, parts in sources]).sum(0)
-    return _Replacement(Entries(row, feature, mean), error / count[:, None])
+    return _Replacement(NonzeroActivations(row, feature, mean), error / count[:, None])
 
 
-def _decode(site: Site, entries: Entries, n_rows: int) -> Tensor:
+def _decode(site: SAESite, entries: NonzeroActivations, n_rows: int) -> Tensor:
     """Return the sum of decoder rows times activations for each row, without `b_dec`: `[n_rows, d_out]`."""
     W_dec = site.sae.W_dec
     total = torch.zeros(n_rows, site.sae.d_out, dtype=W_dec.dtype, device=W_dec.device)
@@ -189,7 +190,7 @@ RULE = (
     "is below a tenth of this model's"
 )
 """Rule of the verdict."""
-Step = Callable[[str], Any]
+Step = Callable[[str], Progress | None]
 """Function from the name of a step to its progress callback."""
 
 
@@ -209,7 +210,7 @@ def find_feature_circuit(
     """
     config = config or FeatureCircuitConfig()
     step = progress or (lambda name: None)
-    prompts = Prompts.of_task(task)
+    prompts = MeasuredPrompts.of_task(task)
     network = measure(model, saes, prompts, config.attribution, progress=step("effects of features"))
     nodes = network.strongest(config.n_features)
     scores = edge_scores(network, nodes, progress=step("edges"))
@@ -227,7 +228,14 @@ def find_feature_circuit(
     )
     return FeatureCircuit(
         settings=FeatureCircuitSettings(
-            **{field.name: getattr(config, field.name) for field in fields(config)},
+            attribution=config.attribution,
+            n_features=config.n_features,
+            n_edges=config.n_edges,
+            ablation=config.ablation,
+            verify=config.verify,
+            n_random=config.n_random,
+            nulls=config.nulls,
+            seed=config.seed,
             model=circuit.model,
             weight_hash=circuit.weight_hash,
             frozen=None,
@@ -274,7 +282,11 @@ def evaluate_nodes(network: Network, nodes: Sequence[FeatureNode], config: Featu
     values = {name: np.stack([bench.values(nodes).numpy() for nodes in sets]) for name, sets in runs.items()}
     judged = judge(values, complement="complement", also=["without_errors"], seed=config.seed)
     return NodesEvaluation(
-        **vars(judged.found),
+        full=judged.judgement.full,
+        empty=judged.judgement.empty,
+        faithfulness=judged.judgement.faithfulness,
+        completeness=judged.judgement.completeness,
+        random_circuits=judged.judgement.random_circuits,
         n_features=len(features),
         n_active=sum(map(len, network.active)),
         without_errors=judged.intervals.at(1),
@@ -284,7 +296,7 @@ def evaluate_nodes(network: Network, nodes: Sequence[FeatureNode], config: Featu
 
 
 def _check_edges(
-    network: Network, scores: Edges, strongest: list[Ends], config: FeatureCircuitConfig, progress: Any
+    network: Network, scores: Edges, strongest: list[Ends], config: FeatureCircuitConfig, progress: Progress | None
 ) -> tuple[dict[Ends, float], EdgeAgreement | None]:
     """Patch the strongest edges one by one, and the same number of random edges between active features."""
     n = min(config.verify, len(strongest))
@@ -336,7 +348,7 @@ def _random_like(network: Network, nodes: list[FeatureNode], generator: torch.Ge
     return chosen
 
 
-def _untrained_saes(network: Network, prompts: Prompts, config: FeatureCircuitConfig) -> UntrainedDictionaries:
+def _untrained_saes(network: Network, prompts: MeasuredPrompts, config: FeatureCircuitConfig) -> UntrainedDictionaries:
     """Evaluate untrained dictionaries of random directions: the null for features and error nodes."""
     saes = [
         random_dictionary_like(site.sae, k=_l0(network, i), seed=config.seed) for i, site in enumerate(network.sites)
@@ -396,14 +408,16 @@ MAX_FEATURES = 5000
 
 def _edge_table(network: Network, scores: Edges, exact: dict[Ends, float]) -> Table[ScoredEdge]:
     """Return every scored edge, strongest first."""
-    unknown = {"via": None, "position": None, "low": None, "high": None}
     rows = [
         ScoredEdge(
             source=network.name(source),
             target=network.name(target),
             score=scores[source, target],
             exact=exact.get((source, target)),
-            **unknown,
+            via=None,
+            position=None,
+            low=None,
+            high=None,
         )
         for source, target in sorted(scores, key=lambda edge: -abs(scores[edge]))
     ]
@@ -413,7 +427,8 @@ def _edge_table(network: Network, scores: Edges, exact: dict[Ends, float]) -> Ta
 def _node_table(network: Network) -> Table[ScoredNode]:
     """Return every error node and the strongest active features of each site, strongest first."""
     nodes = sorted(network.strongest(MAX_FEATURES), key=lambda node: -abs(network.effect(node)))
-    unknown = {"position": None, "exact": None, "low": None, "high": None}
-    return Table.of(
-        ScoredNode, [ScoredNode(node=network.name(node), score=network.effect(node), **unknown) for node in nodes]
-    )
+    rows = [
+        ScoredNode(node=network.name(node), score=network.effect(node), position=None, exact=None, low=None, high=None)
+        for node in nodes
+    ]
+    return Table.of(ScoredNode, rows)

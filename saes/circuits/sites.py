@@ -11,9 +11,9 @@ be replaced alone. Activations are sparse, `[n_tokens, k_max]`: nothing here is 
 
 **Prompts**, with or without corrupted counterparts:
 
-    Prompts.of_task(task)                                         # clean and corrupted pairs
-    Prompts.of_text(model, "The capital of France is", " Paris")  # one prompt, the log-probability of one token
-    Prompts.of_loss(tokens)                                       # the loss on every token
+    MeasuredPrompts.of_task(task)                                         # clean and corrupted pairs
+    MeasuredPrompts.of_text(model, "The capital of France is", " Paris")  # one prompt, the log-probability of one token
+    MeasuredPrompts.of_loss(tokens)                                       # the loss on every token
 
 **Traces**: values at every site on the prompts and in the baseline, decomposed. The baseline is the corrupted prompt,
 or without one the SAE with all features and its error set to zero. Attribution, feature circuits and their ablations
@@ -22,7 +22,7 @@ all start from these traces.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int, Int64
@@ -42,7 +42,7 @@ Replace = Callable[[Tensor, Tensor], Tensor]
 """Replacement at a site: `replace(x, value)` returns the new value, given those that it reads and would write."""
 
 
-class Parts(NamedTuple):
+class DecomposedValue(NamedTuple):
     """Decomposed value at a site; rows are tokens, `n = batch * pos`."""
 
     acts: SparseActs
@@ -53,7 +53,7 @@ class Parts(NamedTuple):
     """`[n, d_out]`"""
 
 
-class Entries(NamedTuple):
+class NonzeroActivations(NamedTuple):
     """Nonzero activations: `value[i]` of feature `feature[i]` on token `row[i]`, sorted by row."""
 
     row: Int64[Tensor, " m"]
@@ -64,18 +64,18 @@ class Entries(NamedTuple):
     """`[m]`"""
 
     @classmethod
-    def of(cls, acts: SparseActs) -> "Entries":
+    def of(cls, acts: SparseActs) -> "NonzeroActivations":
         """Return the nonzero activations."""
         row, slot = acts.values.nonzero(as_tuple=True)
         return cls(row, acts.indices[row, slot], acts.values[row, slot])
 
-    def take(self, chosen: Tensor) -> "Entries":
+    def take(self, chosen: Tensor) -> "NonzeroActivations":
         """Return some of the entries, by mask or by index."""
-        return Entries(*(column[chosen] for column in self))
+        return NonzeroActivations(*(column[chosen] for column in self))
 
 
 @dataclass(frozen=True, eq=False)
-class Site:
+class SAESite:
     """One SAE at its hook points in one model."""
 
     sae: SAE
@@ -89,7 +89,7 @@ class Site:
         x: Float[Tensor, "batch pos d_in"],
         value: Float[Tensor, "batch pos d_out"],
         mask: Bool[Tensor, "batch pos"],
-    ) -> Parts:
+    ) -> DecomposedValue:
         """Decompose `value [batch, pos, d_out]`, given the input `x [batch, pos, d_in]` of the SAE.
 
         Where `mask [batch, pos]` is False (BOS, padding) there are no features and no error: all of the value is rest.
@@ -100,7 +100,7 @@ class Site:
         rest = self.rest(x).flatten(0, 1)
         flat = value.detach().flatten(0, 1).to(rest.dtype)
         error = (flat - self.features(acts, x).flatten(0, 1) - rest) * inside
-        return Parts(acts, error, torch.where(inside, rest, flat))
+        return DecomposedValue(acts, error, torch.where(inside, rest, flat))
 
     def rest(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_out"]:
         """Return the output of the SAE without any feature, `[..., d_out]`; differentiable in `x [..., d_in]`."""
@@ -129,7 +129,7 @@ class Site:
         value = self.sae.complete(at, x.detach().to(self.sae.W_dec.dtype))
         return torch.autograd.grad(value, at, gradient.to(value.dtype))[0]
 
-    def along(self, entries: Entries, pulled: Float[Tensor, "n d_out"]) -> Float[Tensor, " m"]:
+    def along(self, entries: NonzeroActivations, pulled: Float[Tensor, "n d_out"]) -> Float[Tensor, " m"]:
         """Return the gradient with respect to each activation, `[m]`, given `pulled [n, d_out]` at the decoder."""
         gradient = torch.empty_like(entries.value)
         for part in _chunks(len(gradient), self.sae.d_out):
@@ -137,7 +137,7 @@ class Site:
             gradient[part] = torch.linalg.vecdot(directions, pulled[entries.row[part]].to(directions.dtype))
         return gradient
 
-    def slopes(self, x: Float[Tensor, "n d_in"], entries: Entries) -> Float[Tensor, " m"]:
+    def slopes(self, x: Float[Tensor, "n d_in"], entries: NonzeroActivations) -> Float[Tensor, " m"]:
         """Return the derivative of each activation by its pre-activation, `[m]`, with the selection of latents fixed.
 
         `x [n, d_in]` is the input of the SAE, and entries are sorted by row. The derivative is 1 except for gated SAEs.
@@ -155,7 +155,7 @@ class Site:
         return derivative
 
 
-def open_sites(model: HookedModel, saes: Sequence[SAE]) -> list[Site]:
+def open_sites(model: HookedModel, saes: Sequence[SAE]) -> list[SAESite]:
     """Return the sites of several SAEs of one model, in the order in which the model computes the written values.
 
     Raises `UnknownNameError` for a hook point that the model lacks, `ConfigError` for a crosscoder and for two SAEs
@@ -170,7 +170,7 @@ def open_sites(model: HookedModel, saes: Sequence[SAE]) -> list[Site]:
     widths: dict[str, int] = {}
 
     def note(name: str) -> Hook:
-        def hook(value: Tensor, hook: Any) -> None:
+        def hook(value: Tensor, hook: object) -> None:
             widths.setdefault(name, value.shape[-1])
 
         return hook
@@ -190,18 +190,18 @@ def open_sites(model: HookedModel, saes: Sequence[SAE]) -> list[Site]:
     return sorted(sites, key=lambda site: order.index(site.writes))
 
 
-def _site(model: HookedModel, sae: SAE) -> Site:
+def _site(model: HookedModel, sae: SAE) -> SAESite:
     if len(sae.hook_points) > 1:
         raise ConfigError(f"{sae} reads several hook points; choose SAEs that read one hook point each")
     reads, writes = (canonical_hook_point(name) for name in (sae.hook_point, sae.hook_point_out or sae.hook_point))
     check_hook_points([reads, writes], available_hook_points(model), model.cfg.n_layers)
-    return Site(sae, reads, writes)
+    return SAESite(sae, reads, writes)
 
 
 def run_sites(
     model: HookedModel,
     tokens: Int[Tensor, "batch pos"],
-    sites: Sequence[Site],
+    sites: Sequence[SAESite],
     replace: Sequence[Replace | None],
     hooks: Sequence = (),
 ) -> Float[Tensor, "batch _ d_vocab"]:
@@ -217,14 +217,14 @@ def run_sites(
     return run_with_hooks(model, tokens.to(model.cfg.device), [*all_hooks, *hooks])
 
 
-def _site_hooks(site: Site, replace: Replace) -> list[tuple[str, Hook]]:
+def _site_hooks(site: SAESite, replace: Replace) -> list[tuple[str, Hook]]:
     read: dict[str, Tensor] = {}
     dtype = site.sae.W_dec.dtype
 
-    def reads(value: Tensor, hook: Any) -> None:
+    def reads(value: Tensor, hook: object) -> None:
         read["x"] = value.to(dtype)
 
-    def writes(value: Tensor, hook: Any) -> Tensor:
+    def writes(value: Tensor, hook: object) -> Tensor:
         output = value.to(dtype)
         x = output if site.reads == site.writes else read["x"]
         return replace(x, output).to(value.dtype)
@@ -248,7 +248,7 @@ def _chunks(n: int, per_row: int) -> list[slice]:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Prompts:
+class MeasuredPrompts:
     """Prompts with a metric of their logits."""
 
     name: str
@@ -266,7 +266,7 @@ class Prompts:
         return len(self.tokens)
 
     @classmethod
-    def of_task(cls, task: Task) -> "Prompts":
+    def of_task(cls, task: Task) -> "MeasuredPrompts":
         """Return the clean and corrupted pairs of a task."""
         return cls(
             name=task.name,
@@ -281,7 +281,7 @@ class Prompts:
     def of_text(
         cls, model: HookedModel, text: str, target: str, wrong: str | None = None, *, corrupt: str | None = None,
         chat: bool = False,
-    ) -> "Prompts":  # fmt: skip
+    ) -> "MeasuredPrompts":  # fmt: skip
         """Return one prompt, BOS first or with `chat` in the chat template, with a metric of its next token.
 
         The metric is the log-probability of `target` in nats, or with `wrong` the logit difference of the two.
@@ -305,7 +305,7 @@ class Prompts:
         return cls(name=text, tokens=tokens, lengths=lengths, at=lengths[:, None] - 1, metric=metric, corrupt=base)
 
     @classmethod
-    def of_loss(cls, tokens: Int[Tensor, "..."]) -> "Prompts":
+    def of_loss(cls, tokens: Int[Tensor, "..."]) -> "MeasuredPrompts":
         """Return `tokens [n, pos]` with minus the loss as the metric: mean log-probability of next tokens, nats.
 
         Raises `PromptError` below two positions.
@@ -319,7 +319,7 @@ class Prompts:
         at = torch.arange(pos - 1).expand(n, -1)
         return cls(name="loss", tokens=tokens, lengths=torch.full((n,), pos), at=at, metric=metric)
 
-    def take(self, rows: Int[Tensor, " n_taken"]) -> "Prompts":
+    def take(self, rows: Int[Tensor, " n_taken"]) -> "MeasuredPrompts":
         """Return some of the prompts."""
         return replace(
             self,
@@ -330,7 +330,7 @@ class Prompts:
             corrupt=None if self.corrupt is None else self.corrupt[rows],
         )
 
-    def batches(self, batch_size: int) -> "list[Prompts]":
+    def batches(self, batch_size: int) -> "list[MeasuredPrompts]":
         """Return the prompts in batches, in order."""
         return [self.take(rows) for rows in torch.arange(len(self)).split(batch_size)]
 
@@ -355,19 +355,19 @@ def _one_token(model: HookedModel, text: str) -> int:
 
 
 @dataclass(eq=False)
-class Trace:
+class SiteTrace:
     """Value at one site on one batch of prompts and in the baseline, decomposed."""
 
-    site: Site
+    site: SAESite
     x: Tensor
     """`[batch, pos, d_in]`: value that the site reads"""
     value: Tensor
     """`[batch, pos, d_out]`: value that the site writes"""
-    parts: Parts
+    parts: DecomposedValue
     """decomposition of `value`"""
     start: Tensor
     """`[batch, pos, d_out]`: the value in the baseline"""
-    base: tuple[Tensor, Parts] | None
+    base: tuple[Tensor, DecomposedValue] | None
     """value that the site reads on the corrupted prompts, and the decomposition of the value that it writes there"""
     mask: Tensor
     """`[batch, pos]` bool: positions that are decomposed"""
@@ -375,8 +375,8 @@ class Trace:
     """`[batch]`: metric on the prompts"""
 
     def __post_init__(self) -> None:
-        self.entries = Entries.of(self.parts.acts)
-        self.base_entries = None if self.base is None else Entries.of(self.base[1].acts)
+        self.entries = NonzeroActivations.of(self.parts.acts)
+        self.base_entries = None if self.base is None else NonzeroActivations.of(self.base[1].acts)
         all_keys = self._keys(self.entries)
         if self.base_entries is not None:
             all_keys = torch.cat([all_keys, self._keys(self.base_entries)])
@@ -416,20 +416,22 @@ class Trace:
         change = -self._written(self.parts, feature, self.x)
         return change if self.base is None else change + self._written(self.base[1], feature, self.base[0])
 
-    def _written(self, parts: Parts, feature: int, x: Tensor) -> Tensor:
+    def _written(self, parts: DecomposedValue, feature: int, x: Tensor) -> Tensor:
         direction = activation_of(parts.acts, feature)[:, None] * self.site.sae.W_dec[feature]
         return self.site.add(direction.view(*x.shape[:2], -1), x)
 
-    def _effects(self, entries: Entries, gradient: Tensor, x: Tensor) -> Tensor:
+    def _effects(self, entries: NonzeroActivations, gradient: Tensor, x: Tensor) -> Tensor:
         pulled = self.site.pull_back(gradient, x).flatten(0, 1)
         return entries.value * self.site.along(entries, pulled)
 
-    def _keys(self, entries: Entries) -> Tensor:
+    def _keys(self, entries: NonzeroActivations) -> Tensor:
         return entries.row * self.site.sae.d_sae + entries.feature
 
 
 @torch.no_grad()
-def trace_sites(model: HookedModel, sites: Sequence[Site], prompts: Prompts, *, first: int = 0) -> list[Trace]:
+def trace_sites(
+    model: HookedModel, sites: Sequence[SAESite], prompts: MeasuredPrompts, *, first: int = 0
+) -> list[SiteTrace]:
     """Trace every site on some prompts, in one pass, or in two with corrupted prompts.
 
     The `first` positions and padding are not decomposed.
@@ -446,13 +448,15 @@ def trace_sites(model: HookedModel, sites: Sequence[Site], prompts: Prompts, *, 
             x_base, value_base = corrupt[site.writes]
             base = (x_base, site.decompose(x_base, value_base, mask))
             start = torch.where(mask[..., None], value_base, value)
-        traces.append(Trace(site=site, x=x, value=value, parts=parts, start=start, base=base, mask=mask, metric=metric))
+        traces.append(
+            SiteTrace(site=site, x=x, value=value, parts=parts, start=start, base=base, mask=mask, metric=metric)
+        )
     return traces
 
 
 @torch.no_grad()
 def metric_with(
-    model: HookedModel, sites: Sequence[Site], prompts: Prompts, change: Sequence[Replace | None]
+    model: HookedModel, sites: Sequence[SAESite], prompts: MeasuredPrompts, change: Sequence[Replace | None]
 ) -> Tensor:
     """Return the metric, `[batch]` float64, of a run in which the values at some sites are replaced."""
     return prompts.metric(run_sites(model, prompts.tokens, sites, change, [read_hook(prompts.at)])).cpu().double()
@@ -474,7 +478,7 @@ def sum_by(index: Tensor, values: Tensor, n: int) -> Tensor:
 
 
 def _values(
-    model: HookedModel, sites: Sequence[Site], prompts: Prompts, tokens: Tensor
+    model: HookedModel, sites: Sequence[SAESite], prompts: MeasuredPrompts, tokens: Tensor
 ) -> tuple[dict[str, tuple[Tensor, Tensor]], Tensor]:
     """Return the values that each site reads and writes, by the hook point that it writes, and the metric."""
     store: dict[str, tuple[Tensor, Tensor]] = {}

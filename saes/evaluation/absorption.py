@@ -24,8 +24,7 @@ One deviation: projections are of `x - b_dec`, the part that latents reconstruct
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -41,6 +40,9 @@ from interp.statistics import MIN_DOCUMENTS, Ends, poisson_weights, quantile_end
 from saes.evaluation.probing import fit_probe, mean_difference, sparse_columns, tokens_at
 from saes.evaluation.scores import Absorption, AbsorptionConfig, ClassAbsorption
 from saes.kinds.base import SAE
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
 
 PROBE_F1 = 0.7
 """Smallest F1 on held-out groups with which the linear probe of a class is used."""
@@ -62,7 +64,7 @@ PROBE_STRENGTH = 1.0
 """Inverse L2 penalty of the linear probes."""
 
 
-class Examples(NamedTuple):
+class ClassedActivations(NamedTuple):
     """Activations with the class of each row."""
 
     x: Float[Tensor, "n d"]
@@ -100,20 +102,18 @@ class _Found(NamedTuple):
 
 def measure_absorption(
     saes: Mapping[str, SAE],
-    examples: Examples,
+    examples: ClassedActivations,
     config: AbsorptionConfig | None = None,
     *,
     progress: Progress | None = None,
-    **settings: Any,
 ) -> dict[str, Absorption]:
     """Measure feature absorption in SAEs that read and write the hook point of `examples`.
 
-    Each seed splits the groups anew. `settings` are fields of `AbsorptionConfig`, which replace those of `config` (by
-    default its defaults). Returns the absorption by name of the SAE.
-    Raises `MismatchError` for an SAE of another width and for a transcoder. Raises `ConfigError` when fewer than
-    `MIN_CLASSES` classes have a linear probe of F1 `PROBE_F1`: absorption is then not defined.
+    Each seed splits the groups anew. Returns the absorption by name of the SAE. Raises `MismatchError` for an SAE of
+    another width and for a transcoder. Raises `ConfigError` when fewer than `MIN_CLASSES` classes have a linear probe
+    of F1 `PROBE_F1`: absorption is then not defined.
     """
-    config = replace(config or AbsorptionConfig(), **settings)
+    config = config or AbsorptionConfig()
     seeds = config.seeds
     for name, sae in saes.items():
         if sae.d_in != examples.x.shape[1] or sae.d_out != sae.d_in or sae.hook_point_out not in ("", sae.hook_point):
@@ -148,19 +148,17 @@ def first_letters(
     hook_point: str,
     vocabulary: Sequence[str],
     config: AbsorptionConfig | None = None,
-    **settings: Any,
-) -> Examples:
+) -> ClassedActivations:
     """Return words of the recorded text, labelled by their first letter, as examples for `measure_absorption`.
 
-    `settings` are fields of `AbsorptionConfig`, which replace those of `config` (by default its defaults). A word is a
-    token of a space and at least two letters. At most `n_rows` are drawn, at most `per_word` of each word
+    A word is a token of a space and at least two letters. At most `n_rows` are drawn, at most `per_word` of each word
     type. The paper prompts the model to spell single words; recorded text needs no run of the model.
     Raises `ConfigError` when the text holds no such tokens.
     """
     import pandas as pd
 
     letter = np.array([_letter(text) for text in vocabulary], np.int64)
-    config = replace(config or AbsorptionConfig(), **settings)
+    config = config or AbsorptionConfig()
     generator = make_generator(config.seeds[0], "absorption", "rows")
     parts = []
     for shard in range(recording.n_shards):
@@ -180,10 +178,14 @@ def first_letters(
     order = rows[torch.from_numpy(chosen)].sort().values
     token = tokens_at(recording, order).token
     names = [chr(ord("a") + i) for i in range(26)]
-    return Examples(recording.read_rows(recording.check_hook_point(hook_point), order), letter[token], token, names)
+    return ClassedActivations(
+        recording.read_rows(recording.check_hook_point(hook_point), order), letter[token], token, names
+    )
 
 
-def split_groups(examples: Examples, test_share: float, seed: int) -> tuple[Examples, Examples]:
+def split_groups(
+    examples: ClassedActivations, test_share: float, seed: int
+) -> tuple[ClassedActivations, ClassedActivations]:
     """Split examples into training and test rows, so that no group is in both."""
     groups = np.unique(examples.group)
     drawn = np.random.default_rng(derive_seed(seed, "absorption", "split")).random(len(groups)) < test_share
@@ -191,7 +193,7 @@ def split_groups(examples: Examples, test_share: float, seed: int) -> tuple[Exam
     return _part(examples, ~test), _part(examples, test)
 
 
-def _probe_classes(train: Examples, test: Examples) -> tuple[dict[str, _Probe], dict[str, float]]:
+def _probe_classes(train: ClassedActivations, test: ClassedActivations) -> tuple[dict[str, _Probe], dict[str, float]]:
     """Return the probes of classes whose F1 on test rows is at least `PROBE_F1`, and the F1 of the other classes."""
     probed, too_low = {}, {}
     scale = float((train.x - train.x.mean(0)).square().mean().sqrt().clamp_min(1e-12))
@@ -200,19 +202,26 @@ def _probe_classes(train: Examples, test: Examples) -> tuple[dict[str, _Probe], 
         yes, expected = train.label == index, test.label == index
         if min(yes.sum(), expected.sum()) < MIN_POSITIVES:
             continue
-        fitted: Any = logistic_regression(PROBE_STRENGTH, balanced=True, std=False, tol=1e-3).fit(x_train, yes)
+        fitted = logistic_regression(PROBE_STRENGTH, balanced=True, std=False, tol=1e-3).fit(x_train, yes)
         predicted = fitted.decision_function(x_test) > 0
         f1 = f1_score(predicted, expected)
         if f1 < PROBE_F1:
             too_low[name] = f1
             continue
-        direction = torch.from_numpy(fitted[-1].coef_[0]).float()
+        direction = torch.from_numpy(fitted.steps[-1][1].coef_[0]).float()
         probed[name] = _Probe(direction / direction.norm(), f1, np.flatnonzero(predicted & expected))
     return probed, too_low
 
 
 @torch.no_grad()
-def _absorbed(sae: SAE, columns: tuple[Any, Any], train: Examples, test: Examples, label: str, probe: _Probe) -> _Found:
+def _absorbed(
+    sae: SAE,
+    columns: "tuple[csr_matrix, csr_matrix]",
+    train: ClassedActivations,
+    test: ClassedActivations,
+    label: str,
+    probe: _Probe,
+) -> _Found:
     """Measure absorption on every correctly classified row; `columns` are activations of training and test rows."""
     index = train.names.index(label)
     main, main_f1 = main_latents(*columns, train.label == index, test.label == index)
@@ -254,7 +263,7 @@ def absorption_of(
 
 
 def main_latents(
-    train: Any, test: Any, yes: Bool[np.ndarray, " n_train"], expected: Bool[np.ndarray, " n_test"]
+    train: "csr_matrix", test: "csr_matrix", yes: Bool[np.ndarray, " n_train"], expected: Bool[np.ndarray, " n_test"]
 ) -> tuple[list[int], float]:
     """Return the main latents of a class, and the F1 on test rows of the probe that reads them.
 
@@ -281,7 +290,7 @@ def f1_score(predicted: Bool[np.ndarray, " n"], true: Bool[np.ndarray, " n"]) ->
     return float(2 * (predicted & true).sum() / max(predicted.sum() + true.sum(), 1))
 
 
-def _refuse_too_few(examples: Examples, usable: list[str], f1: dict[str, float]) -> None:
+def _refuse_too_few(examples: ClassedActivations, usable: list[str], f1: dict[str, float]) -> None:
     if len(usable) >= min(MIN_CLASSES, len(examples.names)):
         return
     listed = ", ".join(f"{name} {score:.2f}" for name, score in sorted(f1.items())) or "no class has enough rows"
@@ -343,7 +352,7 @@ def _ends(by_class: dict[str, list[_Found]], score: str) -> Ends | None:
     return quantile_ends(np.nanmean(drawn[:, counts], axis=0), n_groups)
 
 
-def _part(examples: Examples, chosen: np.ndarray) -> Examples:
+def _part(examples: ClassedActivations, chosen: np.ndarray) -> ClassedActivations:
     return examples._replace(
         x=examples.x[torch.from_numpy(chosen)], label=examples.label[chosen], group=examples.group[chosen]
     )

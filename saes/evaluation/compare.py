@@ -36,16 +36,16 @@ from interp.statistics import t_interval
 from saes.evaluation.baselines import coordinates_of, pca_of, untrained_sae
 from saes.evaluation.in_model import can_splice, evaluate_all_in_model
 from saes.evaluation.matching import near_copies, nearest_cosines
-from saes.evaluation.sae_comparison import Compared, Group, SAEComparison, SAEComparisonSettings
+from saes.evaluation.sae_comparison import DictionaryScores, SAEComparison, SAEComparisonSettings, SeedGroup
 from saes.evaluation.scores import InModel, Probing
 from saes.evaluation.synthetic import SyntheticData, measure_recovery
 from saes.kinds.base import SAE
-from saes.training.data import Source
+from saes.training.data import RowSource
 from saes.training.reconstruction import evaluate_on_recording
 from saes.training.stored import Reconstruction
 
 
-def group_rows(rows: Sequence[Compared], groups: Mapping[str, str]) -> list[Group]:
+def group_rows(rows: Sequence[DictionaryScores], groups: Mapping[str, str]) -> list[SeedGroup]:
     """Average the rows of each group; `groups` maps a dictionary's name to the name of its group.
 
     A group of one row has no spread over seeds and is left out.
@@ -59,7 +59,7 @@ def group_rows(rows: Sequence[Compared], groups: Mapping[str, str]) -> list[Grou
         shared = [name for name in by_member[0] if all(name in scores for scores in by_member)]
         ends = t_interval(np.array([[scores[name] for scores in by_member] for name in shared]))
         intervals = {name: ends.at(i) for i, name in enumerate(shared)}
-        averages.append(Group(name=group, members=tuple(row.name for row in members), scores=intervals))
+        averages.append(SeedGroup(name=group, members=tuple(row.name for row in members), scores=intervals))
     return averages
 
 
@@ -165,27 +165,25 @@ def compare(
         name: truncate(sae, _heldout_rows(sae, recording, heldout_fraction), target) if name in saes else sae
         for name, sae in compared.items()
     }
-    inside: dict[str, InModel] = {}
-    if model is not None and tokens is not None and all(map(can_splice, cuts.values())):
-        device = torch.device(model.cfg.device)
-        on_device = {name: sae if sae.device == device else deepcopy(sae).to(device) for name, sae in cuts.items()}
-        inside = evaluate_all_in_model(on_device, model, tokens, documents=documents, seed=seed, progress=progress)
+    spliced: dict[str, InModel] = {}
+    if model is not None and tokens is not None:
+        spliced = _spliced(cuts, model, tokens, documents, seed, progress)
     probed = probing.rows() if probing else {}
     rows = []
     for number, (name, sae) in enumerate(compared.items()):
-        before = scores.get(name) or heldout(sae)
+        score = scores.get(name) or heldout(sae)
         nearest = nearest_cosines(sae.decoder_directions)
         rows.append(
-            Compared(
+            DictionaryScores(
                 name=name,
                 architecture=sae.architecture,
                 d_sae=sae.d_sae,
                 baseline=name not in saes,
-                own=before,
-                matched=before if cuts[name] is sae else heldout(cuts[name]),
+                own=score,
+                matched=score if cuts[name] is sae else heldout(cuts[name]),
                 nearest_cosine=float(nearest.mean()),
                 near_copies=near_copies(nearest),
-                model=inside.get(name),
+                model=spliced.get(name),
                 recovery=measure_recovery(sae, truth, seed=seed) if truth else None,
                 probing=probed.get(name),
             )
@@ -202,8 +200,26 @@ def compare(
         match=False,
         heldout_fraction=heldout_fraction,
     )
-    parts = {"groups": tuple(group_rows(rows, groups or {})), "shared": {}, "probing": probing, "matches": None}
-    return SAEComparison(settings=settings, l0=target, rows=tuple(rows), **parts)
+    grouped = tuple(group_rows(rows, groups or {}))
+    return SAEComparison(
+        settings=settings, l0=target, rows=tuple(rows), groups=grouped, shared={}, probing=probing, matches=None
+    )
+
+
+def _spliced(
+    saes: Mapping[str, SAE],
+    model: HookedModel,
+    tokens: Int[Tensor, "..."],
+    documents: Int[Tensor, "..."] | None,
+    seed: int,
+    progress: Progress | None,
+) -> dict[str, InModel]:
+    """Return the loss of the model with each dictionary spliced in; nothing where one of them cannot be."""
+    if not all(map(can_splice, saes.values())):
+        return {}
+    device = torch.device(model.cfg.device)
+    on_device = {name: sae if sae.device == device else deepcopy(sae).to(device) for name, sae in saes.items()}
+    return evaluate_all_in_model(on_device, model, tokens, documents=documents, seed=seed, progress=progress)
 
 
 def _check_hook_points(saes: Mapping[str, SAE]) -> None:
@@ -230,7 +246,7 @@ def _baselines(sae: SAE, recording: Recording, l0: float, heldout_fraction: floa
 
 
 def _heldout_rows(sae: SAE, recording: Recording, heldout_fraction: float) -> Iterator[Tensor]:
-    source, n = Source(recording, sae.hook_points, target=sae.hook_point_out), 0
+    source, n = RowSource(recording, sae.hook_points, target=sae.hook_point_out), 0
     for batch in source.sequential(batch_size=4096, split="heldout", heldout_fraction=heldout_fraction):
         yield batch.x
         n += len(batch.x)

@@ -40,7 +40,7 @@ from saes.evaluation.latent_comparison import (
     kind_of,
 )
 from saes.kinds.crosscoder import CrosscoderSAE
-from saes.training.data import Rows, Source
+from saes.training.data import RowSource, SourceRows
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -130,7 +130,7 @@ class _Scaling:
         # per latent <f d, target> for: the other's error, its own error + f d, the other's and its own reconstruction
         self.sums = torch.zeros(4, crosscoder.d_sae, dtype=torch.float64)
 
-    def add(self, rows: Rows) -> None:
+    def add(self, rows: SourceRows) -> None:
         x = rows.x.to(self.crosscoder.device)
         acts = self.crosscoder.encode_sparse(x)
         row, slot = acts.values.nonzero(as_tuple=True)
@@ -152,8 +152,8 @@ class _Scaling:
     def _add(
         self, owner: int, row: Tensor, latent: Tensor, value: Tensor, recons: list[Tensor], errors: list[Tensor]
     ) -> None:
-        mine = self.own.to(latent.device)[latent] == owner
-        row, latent, value = row[mine], latent[mine], value[mine]
+        owned = self.own.to(latent.device)[latent] == owner
+        row, latent, value = row[owned], latent[owned], value[owned]
         for part in _parts(len(row)):
             written = self.decoders[owner][latent[part]] * value[part, None]
             targets = (errors[1 - owner], errors[owner], recons[1 - owner], recons[owner])
@@ -172,13 +172,13 @@ class _Scaling:
         )
 
 
-def _open(crosscoder: CrosscoderSAE, recordings: Sequence[Recording]) -> Source:
+def _open(crosscoder: CrosscoderSAE, recordings: Sequence[Recording]) -> RowSource:
     if len(crosscoder.sites) != 2 or len(recordings) != 2:
         raise ConfigError(
             f"a model comparison needs a crosscoder of two sites and two recordings; this one has "
             f"{len(crosscoder.sites)} sites, and {len(recordings)} recordings were given"
         )
-    source = Source(recordings, crosscoder.hook_points)
+    source = RowSource(recordings, crosscoder.hook_points)
     if source.widths != crosscoder.widths:
         raise MismatchError(
             f"the recordings have widths {source.widths}, the crosscoder reads {crosscoder.widths}; give those that it "

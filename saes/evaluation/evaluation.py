@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from math import comb
 from typing import Annotated, Literal
 
-from interp.artifacts import Document, Dots, Finding
+from interp.artifacts import DocumentField, Dots, Finding
 from interp.artifacts.artefact import address_of
 from interp.forms import Measured
 from interp.nulls import ALPHA
@@ -29,7 +29,7 @@ from saes.evaluation.scores import (
     Set,
     absorption_table,
 )
-from saes.features.found import NamedFeature, NamesFeatures
+from saes.features.found import ConceptFeature, NamesFeatures
 from saes.training.stored import Reconstruction
 
 BASES = ("dictionary", "neuron", "component", "coordinate", "untrained")
@@ -132,17 +132,17 @@ class ConceptScores(Result):
         """
         shares = {}
         for name, null in self.null.items():
-            mine = self.of_set(name)
+            scores = self.of_set(name)
             good = {
-                basis: [score.detectors[basis].f1.estimate >= GOOD_F1 for score in mine]
+                basis: [score.detectors[basis].f1.estimate >= GOOD_F1 for score in scores]
                 for basis in BASES
-                if all(basis in score.detectors for score in mine)
+                if all(basis in score.detectors for score in scores)
             }
-            if all(score.steering_p is not None for score in mine):
-                good["steered"] = [score.steers for score in mine]
+            if all(score.steering_p is not None for score in scores):
+                good["steered"] = [score.steers for score in scores]
             if self.features:
-                good["found"] = [score.search_rank is not None for score in mine]
-            counted = {key: proportion_interval(sum(flags), len(mine)) for key, flags in good.items()}
+                good["found"] = [score.search_rank is not None for score in scores]
+            counted = {key: proportion_interval(sum(flags), len(scores)) for key, flags in good.items()}
             shares[name] = {**counted, "null": null}
         return shares
 
@@ -256,7 +256,7 @@ class ConceptSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluationSettings:
+class DictionaryEvaluationSettings:
     """Settings that determine the evaluation of a dictionary; None: this part was not asked for."""
 
     sae: str
@@ -272,26 +272,26 @@ class EvaluationSettings:
 class SAEEvaluation(NamesFeatures, kind="evaluation", made_by="evaluate"):
     """Evaluation of an SAE. A part is None where it was not asked for, and a text where it was refused: the reason."""
 
-    settings: EvaluationSettings
+    settings: DictionaryEvaluationSettings
     heldout: Reconstruction
     decoder: DecoderCosines
     in_model: InModel | None
     """None for planted features, for several hook points, and without whole held-out contexts."""
-    probing: Annotated[Probing | str | None, Document("probing.json")]
-    absorption: Annotated[dict[str, Absorption] | str | None, Document("absorption.json")]
+    probing: Annotated[Probing | str | None, DocumentField("probing.json")]
+    absorption: Annotated[dict[str, Absorption] | str | None, DocumentField("absorption.json")]
     """Of the dictionary, by its name, and of an `untrained` one of its size."""
-    concepts: Annotated[ConceptScores | str | None, Document("concepts.json")]
+    concepts: Annotated[ConceptScores | str | None, DocumentField("concepts.json")]
 
     @property
     def concept_scores(self) -> ConceptScores | None:
         """Scores of everyday concepts; None where they were not measured."""
         return self.concepts if isinstance(self.concepts, ConceptScores) else None
 
-    def named(self) -> tuple[NamedFeature, ...]:
+    def named(self) -> tuple[ConceptFeature, ...]:
         """Return the best latent of each concept that was measured."""
         scores = self.concept_scores.scores if self.concept_scores else ()
         return tuple(
-            NamedFeature(
+            ConceptFeature(
                 feature=score.own.unit,
                 concept=score.concept.name,
                 words=score.concept.words,

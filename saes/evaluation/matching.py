@@ -25,7 +25,7 @@ MAX_PAIRS = 1 << 28
 """Largest number of pairs of latents to match: 16,384 by 16,384, which takes 1 GB and minutes."""
 
 
-class Match(NamedTuple):
+class LatentPairs(NamedTuple):
     """One-to-one pairs of latents, in the order of `rows`."""
 
     rows: Int64[Tensor, " n"]
@@ -40,7 +40,7 @@ class Match(NamedTuple):
 class SharedFeatures(SharedLatents):
     """Latents that two dictionaries share, with every matched pair."""
 
-    match: Match
+    match: LatentPairs
     random_cosines: Float[Tensor, " n"]
     """`[n]`: cosines of the pairs under the null"""
 
@@ -55,7 +55,9 @@ class SharedFeatures(SharedLatents):
         return [{"first": i, "second": j, "cosine": value} for i, j, value in zip(*columns, strict=True)]
 
 
-def best_match(first: Float[Tensor, "n d"], second: Float[Tensor, "m d_second"], *, absolute: bool = False) -> Match:
+def best_match(
+    first: Float[Tensor, "n d"], second: Float[Tensor, "m d_second"], *, absolute: bool = False
+) -> LatentPairs:
     """Return the one-to-one match of rows with the largest sum of cosines, or of `|cos|` when `absolute`.
 
     `first [n, d]` and `second [m, d]` give `min(n, m)` pairs by the Hungarian method, whose cost grows with the cube of
@@ -76,7 +78,7 @@ def best_match(first: Float[Tensor, "n d"], second: Float[Tensor, "m d_second"],
     cosines = unit(first.detach().float()) @ unit(second.detach().float()).T
     cosines = cosines.abs() if absolute else cosines
     rows, columns = map(torch.from_numpy, linear_sum_assignment(cosines.cpu().numpy(), maximize=True))
-    return Match(rows, columns, cosines[rows, columns])
+    return LatentPairs(rows, columns, cosines[rows, columns])
 
 
 def match_features(first: Dictionary, second: Dictionary, *, seed: int = 0) -> SharedFeatures:

@@ -1,6 +1,6 @@
 """Sparse probing: logistic regressions that read few latents (Gurnee et al. 2023, arXiv 2305.01610).
 
-1. Tokens of training documents are labelled by a yes-or-no question, a `Task`.
+1. Tokens of training documents are labelled by a yes-or-no question, a `ProbeTask`.
 2. The `k` latents with the largest difference in mean between yes and no are chosen, and a logistic regression reads
    them.
 3. The probe is evaluated on held-out documents, which neither it nor the SAE was trained on. The scores are balanced
@@ -24,7 +24,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -41,6 +41,9 @@ from interp.statistics import MIN_DOCUMENTS, Interval, auroc, poisson_weights, q
 from saes.evaluation.baselines import untrained_like
 from saes.evaluation.scores import ALL, MEAN, MIN_ROWS, ProbeScore, Probing, ProbingConfig, TaskFacts
 from saes.kinds.base import SAE
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
 
 Key = Literal["token", "next token", "document", "place", "row"]
 """Property of a token that determines its label; `place` is the position in the context."""
@@ -77,7 +80,7 @@ class Tokens:
 
 
 @dataclass(frozen=True)
-class Task:
+class ProbeTask:
     """One yes-or-no question about tokens."""
 
     name: str
@@ -96,35 +99,35 @@ def tokens_at(recording: Recording, rows: Int[Tensor, " n"]) -> Tokens:
     shard_of = np.searchsorted(starts, rows.numpy(), side="right") - 1
     columns = np.empty((3, len(rows)), np.int64)
     for shard in np.unique(shard_of):
-        mine = shard_of == shard
+        inside = shard_of == shard
         part = recording.token_shard(int(shard))
-        local = rows.numpy()[mine] - int(starts[shard])
+        local = rows.numpy()[inside] - int(starts[shard])
         token, document = part.tokens.numpy(), part.document.numpy()
         after = np.minimum(local + 1, len(token) - 1)
         follows = ((local + 1) % length != 0) & (document[after] >= 0)
-        columns[:, mine] = token[local], np.where(follows, token[after], -1), document[local]
+        columns[:, inside] = token[local], np.where(follows, token[after], -1), document[local]
     position = (rows.numpy() - starts[shard_of]) % length
     return Tokens(rows.numpy(), columns[0], columns[1], columns[2], position)
 
 
-def text_tasks(vocabulary: Sequence[str]) -> list[Task]:
+def text_tasks(vocabulary: Sequence[str]) -> list[ProbeTask]:
     """Return tasks about the text of a token or of the next token; `vocabulary` is the text of every token id."""
     flags = {name: np.array([flag(text) for text in vocabulary], np.int8) for name, flag in _FLAGS.items()}
     return [
-        Task("capital", "the token's first letter is a capital", "token", _lookup("token", flags["capital"])),
-        Task("digit", "the token holds a digit", "token", _lookup("token", flags["digit"])),
-        Task("word start", "the token begins a word", "token", _lookup("token", flags["word start"])),
-        Task("punctuation", "the token is punctuation", "token", _lookup("token", flags["punctuation"])),
-        Task("next capital", "the next token's first letter is a capital", "next token", _next(flags["capital"])),
-        Task("next word start", "the next token begins a word", "next token", _next(flags["word start"])),
-        Task("next punctuation", "the next token is punctuation", "next token", _next(flags["punctuation"])),
+        ProbeTask("capital", "the token's first letter is a capital", "token", _lookup("token", flags["capital"])),
+        ProbeTask("digit", "the token holds a digit", "token", _lookup("token", flags["digit"])),
+        ProbeTask("word start", "the token begins a word", "token", _lookup("token", flags["word start"])),
+        ProbeTask("punctuation", "the token is punctuation", "token", _lookup("token", flags["punctuation"])),
+        ProbeTask("next capital", "the next token's first letter is a capital", "next token", _next(flags["capital"])),
+        ProbeTask("next word start", "the next token begins a word", "next token", _next(flags["word start"])),
+        ProbeTask("next punctuation", "the next token is punctuation", "next token", _next(flags["punctuation"])),
     ]
 
 
-def recording_tasks(recording: Recording) -> list[Task]:
+def recording_tasks(recording: Recording) -> list[ProbeTask]:
     """Return tasks about the position of a token in its context, and about the label of its document."""
     half = recording.context_length // 2
-    late = Task(
+    late = ProbeTask(
         "late", f"the token is at position {half} or later", "place", lambda t: (t.position >= half).astype(np.int8)
     )
     documents = recording.documents()
@@ -137,19 +140,21 @@ def recording_tasks(recording: Recording) -> list[Task]:
     return [
         late,
         *(
-            Task(f"in {name}", f"the document is labelled {str(name)!r}", "document", _members(number[labels == name]))
+            ProbeTask(
+                f"in {name}", f"the document is labelled {str(name)!r}", "document", _members(number[labels == name])
+            )
             for name in chosen
         ),
     ]
 
 
-def row_task(name: str, yes: str, labels: Shaped[np.ndarray, " n_rows"]) -> Task:
+def row_task(name: str, yes: str, labels: Shaped[np.ndarray, " n_rows"]) -> ProbeTask:
     """Return a task with a given label for every row of the recording: `labels [n_rows]`, 1, 0 or -1."""
     labels = np.asarray(labels, np.int8)
-    return Task(name, yes, "row", lambda tokens: labels[tokens.row])
+    return ProbeTask(name, yes, "row", lambda tokens: labels[tokens.row])
 
 
-def planted_tasks(recording: Recording, n: int = 8) -> list[Task]:
+def planted_tasks(recording: Recording, n: int = 8) -> list[ProbeTask]:
     """Return tasks that ask whether a planted feature is on, for `n` features from the most to the least frequent.
 
     Raises `MismatchError` for a recording of a model, which has no planted features.
@@ -165,7 +170,7 @@ def planted_tasks(recording: Recording, n: int = 8) -> list[Task]:
     return [row_task(f"feature {f}", f"planted feature {f} is on", on[:, i]) for i, f in enumerate(chosen)]
 
 
-def file_tasks(path: Path, recording: Recording, vocabulary: Sequence[str] | None) -> list[Task]:
+def file_tasks(path: Path, recording: Recording, vocabulary: Sequence[str] | None) -> list[ProbeTask]:
     """Read tasks from a table of labels: a .csv, .jsonl or .parquet file.
 
     Its columns are `label` and one of `document` (an id of the recording) or `token` (its exact text). Two values of
@@ -195,7 +200,8 @@ def file_tasks(path: Path, recording: Recording, vocabulary: Sequence[str] | Non
         )
     positive = names[1:] if len(names) == 2 else names
     return [
-        Task(f"{Path(path).stem}: {n}", f"{kind} labelled {n!r}", kind, _from_table(kind, values, n)) for n in positive
+        ProbeTask(f"{Path(path).stem}: {n}", f"{kind} labelled {n!r}", kind, _from_table(kind, values, n))
+        for n in positive
     ]
 
 
@@ -239,7 +245,7 @@ def _from_table(kind: Key, values: dict[int, str], yes: str) -> Callable[[Tokens
     return label
 
 
-def _read_table(path: Path) -> dict[str, list[Any]]:
+def _read_table(path: Path) -> dict[str, list[object]]:
     from pyarrow import csv, json, parquet
 
     readers = {".csv": csv.read_csv, ".jsonl": json.read_json, ".parquet": parquet.read_table}
@@ -282,14 +288,14 @@ class _Basis(NamedTuple):
     """Inputs of probes for training and test rows, `[n, m]` each: a scipy CSR matrix or an array."""
 
     name: str
-    train: Any
-    test: Any
+    train: "csr_matrix | np.ndarray"
+    test: "csr_matrix | np.ndarray"
 
 
 def probe(
     saes: Mapping[str, SAE],
     recording: Recording,
-    tasks: Sequence[Task],
+    tasks: Sequence[ProbeTask],
     *,
     config: ProbingConfig | None = None,
     heldout_fraction: float = 0.1,
@@ -339,7 +345,7 @@ def sample_rows(recording: Recording, n: int, *, split: Split, fraction: float, 
 
 
 @torch.no_grad()
-def sparse_columns(sae: SAE, x: Float[Tensor, "n d_in"], batch_size: int = 2048) -> Any:
+def sparse_columns(sae: SAE, x: Float[Tensor, "n d_in"], batch_size: int = 2048) -> "csr_matrix":
     """Return activations of latents on `x [n, d_in]` as a CSR matrix `[n, d_sae]`, times the norm of each decoder row.
 
     The norm makes latents comparable by their contributions to the reconstruction.
@@ -357,7 +363,7 @@ def sparse_columns(sae: SAE, x: Float[Tensor, "n d_in"], batch_size: int = 2048)
     return vstack(parts, format="csr")
 
 
-def mean_difference(features: Any, label: Int[np.ndarray, " n"]) -> Float[np.ndarray, " m"]:
+def mean_difference(features: "csr_matrix | np.ndarray", label: Int[np.ndarray, " n"]) -> Float[np.ndarray, " m"]:
     """Return the mean of each column over rows labelled 1, minus that over rows labelled 0: `[m]`."""
     means = [np.asarray(features[np.flatnonzero(label == answer)].mean(axis=0)).ravel() for answer in (1, 0)]
     return means[0] - means[1]
@@ -381,7 +387,8 @@ def _probes(
     rows, others = np.flatnonzero(y_train != LEFT_OUT), np.flatnonzero(y_test != LEFT_OUT)
     for basis in bases:
         if basis.name == ALL:
-            scores = fit_probe(basis.train[rows], y_train[rows], basis.test[others], strength=STRENGTH["all"])
+            train, test = (_dense(part) for part in (basis.train, basis.test))
+            scores = fit_probe(train[rows], y_train[rows], test[others], strength=STRENGTH["all"])
             yield ALL, basis.train.shape[1], scores
             continue
         order = np.argsort(-np.abs(mean_difference(basis.train, y_train)), kind="stable")
@@ -390,8 +397,8 @@ def _probes(
             yield basis.name, k, fit_probe(train[rows], y_train[rows], test[others], strength=STRENGTH["few"])
 
 
-def _dense(columns: Any) -> np.ndarray:
-    return columns.toarray() if hasattr(columns, "toarray") else columns
+def _dense(columns: "csr_matrix | np.ndarray") -> np.ndarray:
+    return columns if isinstance(columns, np.ndarray) else columns.toarray()
 
 
 def _baselines(sae: SAE, recording: Recording, x_train: Tensor, x_test: Tensor, seed: int) -> list[_Basis]:
@@ -427,7 +434,7 @@ class Tally:
         self.areas: dict[tuple[str, int, str, str], list[float]] = {}
 
     def label(
-        self, tasks: Sequence[Task], train: Tokens, seed: int
+        self, tasks: Sequence[ProbeTask], train: Tokens, seed: int
     ) -> dict[str, dict[str, tuple[np.ndarray, np.ndarray]]]:
         """Return labels and control labels of the usable tasks, on training and test rows."""
         by_task = {}
@@ -504,7 +511,7 @@ class Tally:
                 del table[what]
 
 
-def unusable(task: Task, labels: tuple[np.ndarray, np.ndarray], tokens: tuple[Tokens, Tokens]) -> str:
+def unusable(task: ProbeTask, labels: tuple[np.ndarray, np.ndarray], tokens: tuple[Tokens, Tokens]) -> str:
     """Return the reason why a task cannot be probed; an empty string when it can."""
     for side, label, part in zip(("training", "held-out"), labels, tokens, strict=True):
         for answer, word in ((1, "yes"), (0, "no")):
@@ -518,7 +525,7 @@ def unusable(task: Task, labels: tuple[np.ndarray, np.ndarray], tokens: tuple[To
 
 
 def _controls(
-    task: Task, labels: tuple[np.ndarray, np.ndarray], train: Tokens, test: Tokens, seed: int
+    task: ProbeTask, labels: tuple[np.ndarray, np.ndarray], train: Tokens, test: Tokens, seed: int
 ) -> tuple[np.ndarray, np.ndarray] | None:
     """Draw control labels of training and test rows by one random function; None when twenty draws lack an answer."""
     key = np.concatenate([train.key(task.key), test.key(task.key)])

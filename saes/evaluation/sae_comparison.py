@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from itertools import permutations
 from typing import Annotated
 
-from interp.artifacts import Artefact, Document, Table, address_of
+from interp.artifacts import Artefact, DocumentField, Table, address_of
 from interp.results import Record, whole_table
 from interp.statistics import Interval
 from saes.evaluation.evaluation import ProbeSettings
@@ -35,7 +35,7 @@ class SAEComparisonSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Compared:
+class DictionaryScores:
     """Scores of one dictionary in a comparison; `own` and `matched` are on held-out rows."""
 
     name: str
@@ -67,7 +67,7 @@ class Compared:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Group:
+class SeedGroup:
     """Mean scores of runs that differ only in their seed."""
 
     name: str
@@ -84,8 +84,8 @@ class Group:
 class Reversal:
     """Two dictionaries of which `lower_error` reconstructs better and `more_found` recovers more of the truth."""
 
-    lower_error: Compared
-    more_found: Compared
+    lower_error: DictionaryScores
+    more_found: DictionaryScores
 
     def __str__(self) -> str:
         a, b = self.lower_error, self.more_found
@@ -118,11 +118,11 @@ class SAEComparison(Artefact, kind="sae_comparison", title="SAE comparison", mad
     settings: SAEComparisonSettings
     l0: float
     """common L0, the target of the truncation"""
-    rows: Annotated[tuple[Compared, ...], Document("rows.json")]
-    groups: tuple[Group, ...]
+    rows: Annotated[tuple[DictionaryScores, ...], DocumentField("rows.json")]
+    groups: tuple[SeedGroup, ...]
     shared: dict[str, SharedLatents]
     """Latents that every two share, by their names `one, two`; empty where they were not matched."""
-    probing: Annotated[Probing | None, Document("probing.json")]
+    probing: Annotated[Probing | None, DocumentField("probing.json")]
     matches: Table[MatchedPair] | None
 
     @property
@@ -136,7 +136,7 @@ class SAEComparison(Artefact, kind="sae_comparison", title="SAE comparison", mad
         """Address of the page of the first dictionary, which shows the comparison."""
         return address_of(f"saes/{self.settings.saes[0]}") if self.settings.saes else super().href
 
-    def of(self, name: str) -> Compared | None:
+    def of(self, name: str) -> DictionaryScores | None:
         """Return the row of a dictionary; None where it is not among them."""
         return next((row for row in self.rows if row.name == name and not row.baseline), None)
 
@@ -145,7 +145,7 @@ class SAEComparison(Artefact, kind="sae_comparison", title="SAE comparison", mad
         lines = whole_table([self._cells(row) for row in self._by_error()])
         return "\n".join([*lines, *map(str, self.groups), *map(str, self.reversals)])
 
-    def _cells(self, row: Compared) -> Record:
+    def _cells(self, row: DictionaryScores) -> Record:
         """Return the scores of a dictionary as text, without those that no dictionary has."""
         cells = {"dictionary": row.name, "features": f"{row.d_sae:,}"}
         for score in SCORES:
@@ -159,7 +159,7 @@ class SAEComparison(Artefact, kind="sae_comparison", title="SAE comparison", mad
                 cells[f"- control, k={k}"] = f"{row.probing.selectivity[k]:.3f}"
         return cells
 
-    def _by_error(self) -> list[Compared]:
+    def _by_error(self) -> list[DictionaryScores]:
         return sorted(self.rows, key=lambda row: row.matched.fvu)
 
     def to_records(self) -> list[Record]:
@@ -191,7 +191,7 @@ class SAEComparison(Artefact, kind="sae_comparison", title="SAE comparison", mad
         return lines
 
 
-def _misleads(a: Compared, b: Compared) -> bool:
+def _misleads(a: DictionaryScores, b: DictionaryScores) -> bool:
     if not (a.recovery and b.recovery):
         return False
     return a.own.fvu < b.own.fvu and a.recovery.f1 < b.recovery.f1 - REVERSAL

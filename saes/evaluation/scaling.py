@@ -21,14 +21,14 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 
-from interp.artifacts import Artefact, Document, address_of, as_json, hash_json
+from interp.artifacts import Artefact, DocumentField, address_of, as_json, hash_json
 from interp.errors import ConfigError, NonFiniteError
 from interp.results import Record
-from interp.scaling_law import LOWEST, Bounds, Fit, Prediction, fit_law, geometric_mean, refits
+from interp.scaling_law import LOWEST, Bounds, Fit, LossPrediction, fit_law, geometric_mean, refits
 from interp.statistics import Interval, percentile_interval
 from interp.workspace import Workspace
 from saes.kinds.config import KConfig
@@ -88,7 +88,7 @@ class Law:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LeftOut(Prediction):
+class DictionaryPrediction(LossPrediction):
     """A run of the largest size at one k, predicted from the smaller sizes."""
 
     n: int
@@ -96,7 +96,7 @@ class LeftOut(Prediction):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CurvePoint:
+class LawPoint:
     """The law at one size, with the 95 % band of the fit (not of a new run)."""
 
     n: float
@@ -121,7 +121,7 @@ class SizeLaw(Artefact, kind="size_law", made_by="compare sizes"):
     """Result of `fit_scaling`."""
 
     settings: SizeLawSettings
-    runs: Annotated[tuple[ScalingRun, ...], Document("runs.json")]
+    runs: Annotated[tuple[ScalingRun, ...], DocumentField("runs.json")]
     law: Law
     coefficients: dict[str, Interval[float]]
     exponents: dict[int, Interval[float]]
@@ -134,9 +134,9 @@ class SizeLaw(Artefact, kind="size_law", made_by="compare sizes"):
     """exponents of `n` by `k` from that law, valid if the term exists"""
     scatter: float
     """typical distance of a run from the law, as a share of its loss"""
-    left_out: tuple[LeftOut, ...]
+    left_out: tuple[DictionaryPrediction, ...]
     """empty where the smaller sizes cannot determine a fit"""
-    curves: Annotated[tuple[CurvePoint, ...], Document("curves.json")]
+    curves: Annotated[tuple[LawPoint, ...], DocumentField("curves.json")]
 
     @property
     def has_floor(self) -> bool:
@@ -181,11 +181,14 @@ def fit_scaling(
     *,
     n_bootstrap: int = 200,
     generator: np.random.Generator | None = None,
-    **shared: Any,
+    recording: str | None = None,
+    hook_point: str | None = None,
+    kind: str | None = None,
+    tokens: int | None = None,
 ) -> SizeLaw:
     """Fit the law to trained runs. `generator` draws the bootstrap (default: seed 0).
 
-    `shared` are settings that the runs share, fields of `SizeLawSettings`.
+    `recording`, `hook_point`, `kind` and `tokens` are what the runs share, for the record.
 
     Raises `ConfigError` that says what is missing (fewer than three sizes or two values of k, combinations left out,
     sizes too close together), `NonFiniteError` for a loss that is not a positive number.
@@ -208,7 +211,9 @@ def fit_scaling(
     law = _law(best.theta, data.origin)
     names = ["alpha", "beta_k", "beta_n", "gamma", *(["zeta", "eta"] if best is whole else [])]
     return SizeLaw(
-        settings=SizeLawSettings(n_bootstrap=n_bootstrap, **shared),
+        settings=SizeLawSettings(
+            recording=recording, hook_point=hook_point, kind=kind, tokens=tokens, n_bootstrap=n_bootstrap
+        ),
         runs=tuple(runs),
         law=law,
         coefficients={name: _interval(lambda sample, name=name: getattr(sample, name), law, laws) for name in names},
@@ -308,16 +313,16 @@ def _interval(measure: Callable[[Law], float], law: Law, laws: Sequence[Law]) ->
     return percentile_interval(measure(law), np.array([measure(sample) for sample in laws]))
 
 
-def _curves(law: Law, laws: Sequence[Law], sizes: list[int], ks: list[int], steps: int = 25) -> list[CurvePoint]:
+def _curves(law: Law, laws: Sequence[Law], sizes: list[int], ks: list[int], steps: int = 25) -> list[LawPoint]:
     """The law over the sizes measured."""
     return [
-        CurvePoint(n=n, k=k, loss=_interval(lambda sample, n=n, k=k: sample.loss(n, k), law, laws))
+        LawPoint(n=n, k=k, loss=_interval(lambda sample, n=n, k=k: sample.loss(n, k), law, laws))
         for k in ks
         for n in np.geomspace(sizes[0], sizes[-1], steps).tolist()
     ]
 
 
-def _leave_out(runs: Sequence[ScalingRun], sizes: list[int]) -> list[LeftOut]:
+def _leave_out(runs: Sequence[ScalingRun], sizes: list[int]) -> list[DictionaryPrediction]:
     """The largest size predicted from the others; empty where they do not determine a law."""
     largest, before = sizes[-1], sizes[-2]
     smaller = _Observations.of([run for run in runs if run.n < largest])
@@ -333,7 +338,9 @@ def _leave_out(runs: Sequence[ScalingRun], sizes: list[int]) -> list[LeftOut]:
         return [run.loss for run in runs if (run.n, run.k) == (n, k)]
 
     return [
-        LeftOut.of(geometric_mean(last), law.loss(largest, k), geometric_mean(losses(before, k)), n=largest, k=k)
+        DictionaryPrediction.of(
+            geometric_mean(last), law.loss(largest, k), geometric_mean(losses(before, k)), n=largest, k=k
+        )
         for k in sorted({run.k for run in runs if run.n == largest})
         if (last := losses(largest, k)) and losses(before, k)
     ]

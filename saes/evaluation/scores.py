@@ -9,11 +9,12 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from interp.errors import ConfigError, CorruptError
+from interp.options import check_least
 from interp.results import Record, Result, whole_table
 from interp.seeds import derive_seed
 from interp.statistics import Ends, Interval
@@ -95,7 +96,7 @@ class Recovery(Result):
     """Mean over true features of the share of the feature's rows on which its latent is active."""
     f1: float
     """Mean over true features of the harmonic mean of precision and recall."""
-    found: float
+    recovered: float
     """Share of true features whose F1 is at least `FOUND`."""
     true_l0: float
     """True features per row."""
@@ -333,7 +334,7 @@ NEAR_COPY = 0.9
 
 
 @dataclass(frozen=True)
-class Score:
+class ScoreColumn:
     """A score of one dictionary in a comparison, shown as a column."""
 
     title: str
@@ -343,33 +344,34 @@ class Score:
     averaged: bool = False
     """True where runs that differ in their seed are averaged."""
 
-    def of(self, row: Any) -> float | None:
+    def of(self, row: object) -> float | None:
         """Return the score of a row of a comparison; None where it was not measured."""
+        value = row
         for name in self.path.split("."):
-            row = getattr(row, name, None)
-        return row
+            value = getattr(value, name, None)
+        return value if isinstance(value, int | float) else None
 
-    def text(self, row: Any) -> str:
+    def text(self, row: object) -> str:
         """Return the score of a row as text; empty where it was not measured."""
         value = self.of(row)
         return "" if value is None else format(value, self.form)
 
 
 SCORES = (
-    Score("L0", "own.l0", ".1f", averaged=True),
-    Score("FVU", "own.fvu", ".4f", averaged=True),
-    Score("L0 cut", "matched.l0", ".1f"),
-    Score("FVU cut", "matched.fvu", ".4f", averaged=True),
-    Score("dead", "own.dead_fraction", ".1%", averaged=True),
-    Score("dense", "own.dense_fraction", ".1%"),
-    Score("nearest cos", "nearest_cosine", ".2f", averaged=True),
-    Score(f"cos > {NEAR_COPY}", "near_copies", ".1%"),
-    Score("rel. bias", "own.relative_bias"),
-    Score("l2 ratio", "own.l2_ratio"),
-    Score("CE recovered", "model.ce_recovered", averaged=True),
-    Score("from mean", "model.ce_recovered_from_mean"),
+    ScoreColumn("L0", "own.l0", ".1f", averaged=True),
+    ScoreColumn("FVU", "own.fvu", ".4f", averaged=True),
+    ScoreColumn("L0 cut", "matched.l0", ".1f"),
+    ScoreColumn("FVU cut", "matched.fvu", ".4f", averaged=True),
+    ScoreColumn("dead", "own.dead_fraction", ".1%", averaged=True),
+    ScoreColumn("dense", "own.dense_fraction", ".1%"),
+    ScoreColumn("nearest cos", "nearest_cosine", ".2f", averaged=True),
+    ScoreColumn(f"cos > {NEAR_COPY}", "near_copies", ".1%"),
+    ScoreColumn("rel. bias", "own.relative_bias"),
+    ScoreColumn("l2 ratio", "own.l2_ratio"),
+    ScoreColumn("CE recovered", "model.ce_recovered", averaged=True),
+    ScoreColumn("from mean", "model.ce_recovered_from_mean"),
     *(
-        Score(title, f"recovery.{field}", averaged=True)
+        ScoreColumn(title, f"recovery.{field}", averaged=True)
         for title, field in {"MCC": "mcc", "F1": "f1", "unique": "uniqueness", "strength": "shrinkage"}.items()
     ),
 )
@@ -411,11 +413,11 @@ class AbsorptionConfig:
     """Seeds of the splits over which scores are averaged; the first also draws the words."""
 
     def __post_init__(self) -> None:
-        if min(self.n_rows, self.per_word) < 1 or not 0 < self.test_share < 1 or not self.seeds:
-            raise ConfigError(
-                "absorption needs n_rows and per_word of at least 1, test_share between 0 and 1 and a seed, got "
-                f"{self.n_rows}, {self.per_word}, {self.test_share} and {self.seeds}"
-            )
+        check_least(self, {"n_rows": 1, "per_word": 1})
+        if not 0 < self.test_share < 1:
+            raise ConfigError(f"test_share must lie between 0 and 1, got {self.test_share}")
+        if not self.seeds:
+            raise ConfigError("absorption needs at least one seed of the splits, got none")
 
 
 LIST = Path(__file__).with_name("concepts.toml")

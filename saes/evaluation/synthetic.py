@@ -52,11 +52,11 @@ from interp.errors import ConfigError, MismatchError, UnknownNameError
 from interp.recording.record import recorded
 from interp.recording.recorded import RecordingSettings
 from interp.recording.store import Recording, load_tensors
-from interp.recording.writer import Shard, ShardLog, write_shard, write_stats
+from interp.recording.writer import ComputedShard, ShardLog, write_shard, write_stats
 from interp.remote import as_path
 from interp.seeds import make_generator
 from interp.text.tokens import ShardText
-from saes.evaluation.matching import Match, best_match, unit
+from saes.evaluation.matching import LatentPairs, best_match, unit
 from saes.evaluation.scores import Recovery
 from saes.kinds.base import SAE
 from saes.kinds.config import check_setting
@@ -148,7 +148,7 @@ class SyntheticConfig:
         return self.n_trees * sum(self.branching**level for level in range(self.depth + 1))
 
 
-class Rows(NamedTuple):
+class SyntheticRows(NamedTuple):
     """Rows and their true features."""
 
     x: Float32[Tensor, "n d"]
@@ -190,15 +190,15 @@ class SyntheticData:
         """Mean number of features that are on in a row."""
         return float(self.rates.sum())
 
-    def sample(self, n: int, *, generator: torch.Generator) -> Rows:
+    def sample(self, n: int, *, generator: torch.Generator) -> SyntheticRows:
         """Draw `n` independent rows. Raises `ConfigError` when `n` is below 1."""
         check_setting(n >= 1, "the number of rows", "at least 1", n)
         config, on = self.config, self._on(n, generator)
         strengths = on * self._magnitudes(on.shape, generator)
         noise = config.noise * torch.randn(n, config.d, generator=generator)
-        return Rows(config.scale * (strengths @ self.directions + noise) + self.mean, config.scale * strengths)
+        return SyntheticRows(config.scale * (strengths @ self.directions + noise) + self.mean, config.scale * strengths)
 
-    def batches(self, batch_size: int, *, seed: int = 0, start: int = 0) -> Iterator[Rows]:
+    def batches(self, batch_size: int, *, seed: int = 0, start: int = 0) -> Iterator[SyntheticRows]:
         """Yield batches of rows without end, from batch `start` on; batch `b` depends on `(seed, b)` alone."""
         while True:
             yield self.sample(batch_size, generator=make_generator(seed, "synthetic", "rows", self.seed, start))
@@ -317,7 +317,7 @@ def measure_recovery(
 class _Counts:
     """Sums over rows of the counts behind `Recovery`, in float64."""
 
-    def __init__(self, dictionary: Dictionary, data: SyntheticData, directions: Tensor, match: Match):
+    def __init__(self, dictionary: Dictionary, data: SyntheticData, directions: Tensor, match: LatentPairs):
         self.dictionary, self.match = dictionary, match
         self.along = (directions[match.rows] * data.directions[match.columns]).sum(1)
         """contribution of one unit of a matched latent along its feature"""
@@ -357,7 +357,7 @@ class _Counts:
             "precision": float((self.hits / self.active.clamp_min(1)).mean()),
             "recall": float((self.hits / self.on.clamp_min(1)).mean()),
             "f1": float(f1.mean()),
-            "found": float((f1 >= FOUND).double().mean()),
+            "recovered": float((f1 >= FOUND).double().mean()),
             "true_l0": float(self.on.sum() / self.n),
             "l0": float(self.fired.sum() / self.n),
             "shrinkage": self.contributed / self.true if self.true else float("nan"),
@@ -404,7 +404,7 @@ def write_synthetic(
             continue
         text = _no_text(number, first, min(SHARD_CONTEXTS, contexts - first), last=first + SHARD_CONTEXTS >= contexts)
         rows = next(data.batches(text.n_rows, start=number))
-        write_shard(draft, log, Shard(text, {name: rows.x}))
+        write_shard(draft, log, ComputedShard(text, {name: rows.x}))
     write_stats(draft, log, [name])
     write_json(draft.path / TRUE_SETTINGS, as_json(data.config))
     with atomic_file(draft.path / TRUTH) as temporary:

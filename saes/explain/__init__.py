@@ -1,6 +1,6 @@
 """Natural-language labels of features from a language model, scored on held-out text.
 
-- `contexts`         contexts on which a feature fires, shown or held out, and contexts on which it is silent
+- `_contexts`        contexts on which a feature fires, shown or held out, and contexts on which it is silent
 - `cases`            everything that is asked about one feature, the text that is sent, and the parsing of replies
 - `providers`        language models that answer: an OpenAI-compatible endpoint or a local model
 - `asking`           the provider protocol, requests within a budget, replies on disk; yes or no about texts

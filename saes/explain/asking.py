@@ -1,7 +1,8 @@
 """Requests to a provider within a budget, and their replies on disk. Torch-free.
 
-`Request`, `Reply` and `Provider` are the interface between `explain` and the language model that answers. `count` gives
-the cost as a `Plan` before anything is sent; `Budget` limits the requests; `Asker` sends them.
+`ProviderRequest`, `ProviderReply` and `Provider` are the interface between `explain` and the language model that
+answers. `count` gives the cost as a `RequestPlan` before anything is sent; `Budget` limits the requests; `Asker` sends
+them.
 
 Each reply is written as soon as it arrives, as one JSON line of `replies.jsonl`. Its key is a hash of the prompt, the
 settings and the provider, so a resumed run or another labels artefact reuses it. After a `kill -9` only the requests in
@@ -26,7 +27,7 @@ from interp.errors import ConfigError, ResourceError
 
 
 @dataclass(frozen=True)
-class Request:
+class ProviderRequest:
     """One user message, with the settings that determine its reply."""
 
     content: str
@@ -43,7 +44,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Reply:
+class ProviderReply:
     """Reply of a provider to one request."""
 
     text: str
@@ -72,7 +73,7 @@ class Provider(Protocol):
         """Return the facts about the provider that determine a reply, for the key of the cache. No secrets."""
         ...
 
-    def complete(self, request: Request, *, before_send: Callable[[], None]) -> Reply:
+    def complete(self, request: ProviderRequest, *, before_send: Callable[[], None]) -> ProviderReply:
         """Return the reply to a request. `before_send` is called before every attempt and may raise.
 
         Raises `ConfigError` (refused, and a retry cannot help), `MissingError` (no provider at this address),
@@ -120,11 +121,11 @@ class Transcript:
     def __contains__(self, key: str) -> bool:
         return key in self._own or key in self._others
 
-    def reply(self, key: str) -> Reply | None:
+    def reply(self, key: str) -> ProviderReply | None:
         """Return the reply with this key, of this file or another; None when there is none."""
         return reply_of(self._own.get(key) or self._others.get(key))
 
-    def add(self, key: str, request: Request, reply: Reply) -> None:
+    def add(self, key: str, request: ProviderRequest, reply: ProviderReply) -> None:
         """Append a reply to the file; it is on the disk when this returns."""
         self._append(key, {"key": key, **asdict(request), **asdict(reply)})
 
@@ -158,12 +159,12 @@ class Asker:
     ):
         self.provider, self.transcript, self.budget = provider, transcript, budget
         self.identity = provider.identity
-        self.asked: list[str] = []
+        self.keys: list[str] = []
         """Keys of the requests, in the order asked."""
         self._progress = progress or (lambda: None)
         self._stopped = threading.Event()
 
-    def ask(self, requests: Sequence[Request]) -> list[Reply]:
+    def ask(self, requests: Sequence[ProviderRequest]) -> list[ProviderReply]:
         """Return one reply per request. The first error stops the rest; replies already under way are still saved."""
         wanted = {request.key(self.identity): request for request in requests}
         for key in wanted:
@@ -183,10 +184,10 @@ class Asker:
         for error in sorted(errors, key=lambda error: isinstance(error, _Stopped)):
             raise error
         keys = [request.key(self.identity) for request in requests]
-        self.asked += keys
+        self.keys += keys
         return [reply for key in keys if (reply := self.transcript.reply(key)) is not None]
 
-    def _one(self, key: str, request: Request) -> None:
+    def _one(self, key: str, request: ProviderRequest) -> None:
         reply = self.provider.complete(request, before_send=self._before_send)
         self.transcript.add(key, request, reply)
         self._progress()
@@ -211,9 +212,9 @@ def read_lines(paths: Iterable[Path]) -> Lines:
     return lines
 
 
-def reply_of(line: dict[str, Any] | None) -> Reply | None:
+def reply_of(line: dict[str, Any] | None) -> ProviderReply | None:
     """Return the reply that a line holds; None for no line."""
-    return None if line is None else Reply(line["text"], line["tokens_in"], line["tokens_out"], line["cut"])
+    return None if line is None else ProviderReply(line["text"], line["tokens_in"], line["tokens_out"], line["cut"])
 
 
 def _cut_torn_line(path: Path) -> None:
@@ -235,7 +236,7 @@ UNKNOWN_LABEL = "words that name a place, a person or a thing, right after a pre
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class RequestPlan:
     """Requests still to be sent, and their tokens."""
 
     requests: dict[str, int] = field(default_factory=dict)
@@ -276,7 +277,11 @@ class Plan:
         )
 
 
-def count(provider: Provider, wanted: Sequence[tuple[str, Request]], known: Callable[[Request], Reply | None]) -> Plan:
+def count(
+    provider: Provider,
+    wanted: Sequence[tuple[str, ProviderRequest]],
+    known: Callable[[ProviderRequest], ProviderReply | None],
+) -> RequestPlan:
     """Return the plan for `(purpose, request)` pairs; a request that occurs twice is sent once."""
     requests: dict[str, int] = {}
     cached = tokens_in = tokens_out = 0
@@ -287,7 +292,7 @@ def count(provider: Provider, wanted: Sequence[tuple[str, Request]], known: Call
         requests[purpose] = requests.get(purpose, 0) + 1
         tokens_in += provider.count_tokens(request.content)
         tokens_out += request.max_tokens
-    return Plan(requests=requests, cached=cached, tokens_in=tokens_in, tokens_out_most=tokens_out)
+    return RequestPlan(requests=requests, cached=cached, tokens_in=tokens_in, tokens_out_most=tokens_out)
 
 
 WRITTEN_TOKENS = 40
@@ -309,7 +314,9 @@ words that follow and nothing else.
 The text begins: {start}"""
 
 
-def ask_all(provider: Provider, requests: Sequence[Request], report: Callable[[], None] | None = None) -> list[str]:
+def ask_all(
+    provider: Provider, requests: Sequence[ProviderRequest], report: Callable[[], None] | None = None
+) -> list[str]:
     """Return the replies to requests, several at a time; `report` is called after each. Raises as `Provider.complete`
     does."""
     with tempfile.TemporaryDirectory() as folder:
@@ -327,7 +334,7 @@ def answers_of(
 
     def answers(samples: Sequence[tuple[str, str]], report: Callable[[], None] | None = None) -> list[bool | None]:
         contents = [_QUESTION.format(prompt=prompt, text=text, question=question) for prompt, text in samples]
-        requests = [Request(content, ANSWER_TOKENS) for content in contents]
+        requests = [ProviderRequest(content, ANSWER_TOKENS) for content in contents]
         return [yes_or_no(reply) for reply in ask_all(provider, requests, report)]
 
     return answers
@@ -343,7 +350,7 @@ def written_by(provider: Provider) -> Callable[[str, Sequence[str]], list[str]]:
     """Return a function that writes what follows some openings, as somebody with a trait."""
 
     def write(trait: str, starts: Sequence[str]) -> list[str]:
-        requests = [Request(_WRITE.format(trait=trait, start=start), WRITTEN_TOKENS) for start in starts]
+        requests = [ProviderRequest(_WRITE.format(trait=trait, start=start), WRITTEN_TOKENS) for start in starts]
         return [_continuation(reply, start) for reply, start in zip(ask_all(provider, requests), starts, strict=True)]
 
     return write

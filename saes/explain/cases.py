@@ -4,7 +4,7 @@ A case holds the contexts shown to the explainer and two kinds of questions for 
 2410.13928), both on held-out contexts:
 
 - *Detection*: in which of these contexts does the feature fire? The silent ones among them are random, or hard: they
-  resemble contexts of the feature (`saes/explain/contexts.py`).
+  resemble contexts of the feature (`saes/explain/_contexts.py`).
 - *Fuzzing*: some tokens are marked in contexts on which the feature fires; in which contexts are the marks right? Wrong
   marks lie on tokens of the same context on which the feature is silent. They have the number and pattern of the right
   ones, so that only the explanation can tell them apart. A scorer sees each context once with right and once with wrong
@@ -38,10 +38,10 @@ from interp.dictionary import Dictionary
 from interp.errors import ConfigError, UsageError
 from interp.recording.store import Recording
 from interp.seeds import derive_seed
-from saes.explain.contexts import (
+from saes.explain._contexts import (
     SPARE,
+    ActivatedText,
     Candidates,
-    Context,
     context_of,
     feature_rows,
     random_pool,
@@ -61,10 +61,10 @@ Uncut, the feature's peak lies in the middle of every context, which would give 
 
 
 @dataclass(frozen=True)
-class Trial:
+class ContextTrial:
     """One context to judge."""
 
-    context: Context
+    context: ActivatedText
     marks: tuple[bool, ...]
     """True for each token that is shown as marked; all False for detection."""
     truth: bool
@@ -79,28 +79,36 @@ class Case:
     statistics_label: str
     maximum: float
     """Its largest activation."""
-    shown: list[Context]
-    detection: list[list[Trial]]
+    shown: list[ActivatedText]
+    detection: list[list[ContextTrial]]
     """Trials of detection, one list per request."""
-    fuzzing: list[list[Trial]]
+    fuzzing: list[list[ContextTrial]]
     """Trials of fuzzing, one list per request."""
 
-    def requests(self, scorer: Scorer) -> list[list[Trial]]:
+    def requests(self, scorer: Scorer) -> list[list[ContextTrial]]:
         """Return the trials of one scorer, one list per request."""
         return self.detection if scorer == "detection" else self.fuzzing
 
 
 def detection_trials(
-    firing: Sequence[Context], silent: Sequence[Context], *, per_request: int, generator: np.random.Generator
-) -> list[list[Trial]]:
+    firing: Sequence[ActivatedText],
+    silent: Sequence[ActivatedText],
+    *,
+    per_request: int,
+    generator: np.random.Generator,
+) -> list[list[ContextTrial]]:
     """Return firing and silent contexts as trials, in random order, divided into requests."""
     trials = [
-        Trial(c, (False,) * len(c.tokens), truth) for truth, side in ((True, firing), (False, silent)) for c in side
+        ContextTrial(c, (False,) * len(c.tokens), truth)
+        for truth, side in ((True, firing), (False, silent))
+        for c in side
     ]
     return cut_requests(trials, per_request, generator)
 
 
-def fuzzing_trials(firing: Sequence[Context], *, per_request: int, generator: np.random.Generator) -> list[list[Trial]]:
+def fuzzing_trials(
+    firing: Sequence[ActivatedText], *, per_request: int, generator: np.random.Generator
+) -> list[list[ContextTrial]]:
     """Return every context as two trials, with right and with wrong marks, divided into requests.
 
     Contexts with too few silent tokens for wrong marks are left out.
@@ -110,12 +118,14 @@ def fuzzing_trials(firing: Sequence[Context], *, per_request: int, generator: np
         context = crop(context, generator)
         wrong = wrong_marks(context, generator)
         if wrong is not None:
-            pairs.append((Trial(context, context.marked, True), Trial(context, wrong, False)))
+            pairs.append((ContextTrial(context, context.marked, True), ContextTrial(context, wrong, False)))
     rounds = [[pair[(number + turn) % 2] for number, pair in enumerate(pairs)] for turn in (0, 1)]
     return [request for trials in rounds for request in cut_requests(trials, per_request, generator)]
 
 
-def cut_requests(trials: Sequence[Trial], per_request: int, generator: np.random.Generator) -> list[list[Trial]]:
+def cut_requests(
+    trials: Sequence[ContextTrial], per_request: int, generator: np.random.Generator
+) -> list[list[ContextTrial]]:
     """Shuffle the trials and divide them into the fewest requests that hold them, of nearly equal size."""
     if not trials:
         return []
@@ -124,17 +134,17 @@ def cut_requests(trials: Sequence[Trial], per_request: int, generator: np.random
     return [[trials[i] for i in part] for part in parts]
 
 
-def crop(context: Context, generator: np.random.Generator) -> Context:
+def crop(context: ActivatedText, generator: np.random.Generator) -> ActivatedText:
     """Return the context without `CROP` tokens, taken at random from its left and its right, never the peak."""
     n, peak = len(context.tokens), int(np.argmax(context.activations))
     spare = min(CROP, n - 1)
     low, high = max(0, spare - (n - 1 - peak)), min(spare, peak)
     left = int(generator.integers(low, high + 1))
     inner = slice(left, n - (spare - left))
-    return Context(context.row, context.tokens[inner], context.activations[inner], context.group)
+    return ActivatedText(context.row, context.tokens[inner], context.activations[inner], context.group)
 
 
-def wrong_marks(context: Context, generator: np.random.Generator) -> tuple[bool, ...] | None:
+def wrong_marks(context: ActivatedText, generator: np.random.Generator) -> tuple[bool, ...] | None:
     """Return as many marks as the right ones, on tokens where the feature is silent; None with too few such tokens.
 
     The pattern of the right marks is shifted as a whole where it fits; otherwise the marks are scattered at random.
@@ -159,7 +169,7 @@ N_NEAREST = 5
 """Nearest neighbours by cosine similarity of decoder directions, whose contexts serve as hard negatives."""
 
 
-class Source(NamedTuple):
+class ContextSource(NamedTuple):
     """Source of contexts: a features artefact with its dictionary and recording."""
 
     folder: Path
@@ -173,13 +183,13 @@ class Source(NamedTuple):
     """Text of every token id."""
 
 
-class Evidence(NamedTuple):
+class FeatureContexts(NamedTuple):
     """The table row of one feature, and its contexts divided into shown and held out."""
 
     row: dict[str, Any]
     """Columns of `features.parquet`."""
-    shown: list[Context]
-    heldout: list[Context]
+    shown: list[ActivatedText]
+    heldout: list[ActivatedText]
     peak_tokens: np.ndarray
     """Token ids on which the feature peaks, int64, each once."""
     generator: np.random.Generator
@@ -197,7 +207,9 @@ def choose_features(
     """
     numbers = [n for n in (top, sample) if n is not None]
     if bool(features) + len(numbers) != 1 or any(n < 1 for n in numbers):
-        raise ConfigError("choose features in one way: --features 12 57, --top 50 or --sample 50")
+        ways = {"--features": features, "--top": top, "--sample": sample}
+        came = ", ".join(f"{way} {n}" for way, n in ways.items() if n not in (None, ())) or "none"
+        raise ConfigError(f"choose features in one way: --features 12 57, --top 50 or --sample 50; got {came}")
     table = read_table(folder / "features.parquet", ["feature", "density", "n_fired"]).to_pydict()
     number, density, fired = (np.array(table[name]) for name in ("feature", "density", "n_fired"))
     if features:
@@ -214,7 +226,7 @@ def choose_features(
 
 
 def build_cases(
-    source: Source, features: Sequence[int], config: ExplainConfig, *, seed: int
+    source: ContextSource, features: Sequence[int], config: ExplainConfig, *, seed: int
 ) -> tuple[list[Case], dict[int, str]]:
     """Return `(cases, skipped)`: one case per feature, and the reason for every feature that cannot be scored."""
     skipped: dict[int, str] = {}
@@ -249,19 +261,19 @@ def build_cases(
     return cases, skipped
 
 
-def _case(feature: int, evidence: Evidence, silent: list[Context], config: ExplainConfig) -> Case:
-    drawing = {"per_request": config.per_request, "generator": evidence.generator}
+def _case(feature: int, evidence: FeatureContexts, silent: list[ActivatedText], config: ExplainConfig) -> Case:
+    per_request, generator = config.per_request, evidence.generator
     return Case(
         feature=feature,
         statistics_label=evidence.row["label"] if evidence.row["label_source"] in SOURCES else "",
         maximum=evidence.row["max_activation"],
         shown=evidence.shown,
-        detection=detection_trials(evidence.heldout, silent, **drawing),
-        fuzzing=fuzzing_trials(evidence.heldout, **drawing),
+        detection=detection_trials(evidence.heldout, silent, per_request=per_request, generator=generator),
+        fuzzing=fuzzing_trials(evidence.heldout, per_request=per_request, generator=generator),
     )
 
 
-def _evidence(folder: Path, features: Sequence[int], config: ExplainConfig, seed: int) -> dict[int, Evidence]:
+def _evidence(folder: Path, features: Sequence[int], config: ExplainConfig, seed: int) -> dict[int, FeatureContexts]:
     columns = ["feature", "label", "label_source", "max_activation", "neighbours"]
     rows = {row["feature"]: row for row in feature_rows(folder, "features", features, columns)}
     examples: dict[int, list[dict[str, Any]]] = {feature: [] for feature in features}
@@ -273,11 +285,13 @@ def _evidence(folder: Path, features: Sequence[int], config: ExplainConfig, seed
         contexts = [context_of(row) for row in examples[feature]]
         shown, heldout = split_contexts(contexts, shown=config.shown, heldout=config.heldout, generator=generator)
         peaks = np.array([row["token_ids"][row["peak"]] for row in examples[feature]], np.int64)
-        evidence[feature] = Evidence(rows[feature], shown, heldout, np.unique(peaks), generator)
+        evidence[feature] = FeatureContexts(rows[feature], shown, heldout, np.unique(peaks), generator)
     return evidence
 
 
-def _candidates(source: Source, evidence: dict[int, Evidence], config: ExplainConfig, seed: int) -> list[Candidates]:
+def _candidates(
+    source: ContextSource, evidence: dict[int, FeatureContexts], config: ExplainConfig, seed: int
+) -> list[Candidates]:
     rows, tokens = real_tokens(source.recording)
     pool = random_pool(rows, generator=np.random.default_rng(derive_seed(seed, "random contexts")))
     nearest = {feature: examples.row["neighbours"][:N_NEAREST] for feature, examples in evidence.items()}
@@ -345,7 +359,7 @@ the answer is [1, 0]
 Answer with a JSON list of {n} numbers, one per excerpt in order, and nothing else."""
 
 
-def explanation_prompt(contexts: Sequence[Context], maximum: float) -> str:
+def explanation_prompt(contexts: Sequence[ActivatedText], maximum: float) -> str:
     """Return the prompt that asks for a label, given contexts with marks and activations relative to `maximum`."""
     opening, closing = choose_brackets(contexts)
     lines = [
@@ -357,7 +371,7 @@ def explanation_prompt(contexts: Sequence[Context], maximum: float) -> str:
     )  # fmt: skip
 
 
-def scoring_prompt(scorer: Scorer, label: str, trials: Sequence[Trial]) -> str:
+def scoring_prompt(scorer: Scorer, label: str, trials: Sequence[ContextTrial]) -> str:
     """Return the prompt that asks for each trial whether it is true of a feature with this label."""
     opening, closing = choose_brackets([trial.context for trial in trials])
     lines = [
@@ -369,7 +383,7 @@ def scoring_prompt(scorer: Scorer, label: str, trials: Sequence[Trial]) -> str:
     )  # fmt: skip
 
 
-def choose_brackets(contexts: Sequence[Context]) -> tuple[str, str]:
+def choose_brackets(contexts: Sequence[ActivatedText]) -> tuple[str, str]:
     """Return the first pair of brackets without any character in common with the contexts.
 
     Then no text can imitate, split or extend a mark. When every pair shares a character with the text, return a
@@ -393,7 +407,7 @@ def excerpt(tokens: Sequence[str], marks: Sequence[bool], opening: str, closing:
     return _escaped(parts)
 
 
-def activations(context: Context, maximum: float) -> str:
+def activations(context: ActivatedText, maximum: float) -> str:
     """Return the strongest marked tokens with their activations from 1 to `STEPS`, in reading order.
 
     At most `MOST_VALUES` of them are listed, as in `" the": 10, " of": 3`.

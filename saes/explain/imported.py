@@ -17,7 +17,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from annotated_types import Interval
 
@@ -27,7 +27,7 @@ from interp.forms import from_json, matches
 from interp.names import parse_hook_point
 from interp.workspace import Workspace
 from saes.features.schema import SOURCES, Features
-from saes.features.written_labels import FeatureLabel, Imported, Judgement, Labels, LabelScore, LabelsSettings
+from saes.features.written_labels import ContextJudgement, FeatureLabel, Imported, Labels, LabelScore, LabelsSettings
 
 MAX_BYTES = 1_000_000_000
 """Largest size of an unpacked export, in bytes."""
@@ -45,7 +45,7 @@ class GivenScore:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Explanation:
+class ImportedExplanation:
     """An explanation of a feature, in the names of the export."""
 
     index: Annotated[str, matches(r"[0-9]{1,9}", "the number of a feature")] | Annotated[int, Interval(ge=0, lt=10**9)]
@@ -97,7 +97,7 @@ def read_labels(workspace: Workspace, features: str, path: Path, *, model: str |
         ),
         labels=Table.of(FeatureLabel, rows),
         scores=Table.of(LabelScore, []),
-        trials=Table.of(Judgement, []),
+        trials=Table.of(ContextJudgement, []),
         means={},
         skipped={},
         replies=None,
@@ -105,7 +105,7 @@ def read_labels(workspace: Workspace, features: str, path: Path, *, model: str |
     )
 
 
-def _explanations(path: Path) -> Iterator[tuple[str, Explanation]]:
+def _explanations(path: Path) -> Iterator[tuple[str, ImportedExplanation]]:
     """Yield every explanation with its line or entry in the file, for messages."""
     if not path.is_file():
         raise MissingError(f"no file at {path}; download an explanations export of Neuronpedia")
@@ -150,7 +150,7 @@ def _text(path: Path) -> str:
         raise CorruptError(f"{path} is not UTF-8 at byte {error.start:,}; an export of Neuronpedia is") from None
 
 
-def _unpacked(where: str, content: Any) -> Iterator[tuple[str, Explanation]]:
+def _unpacked(where: str, content: object) -> Iterator[tuple[str, ImportedExplanation]]:
     """Yield the explanations of a list, of a feature that holds them, or the one explanation given."""
     if isinstance(content, list):
         for at, entry in enumerate(content):
@@ -163,10 +163,10 @@ def _unpacked(where: str, content: Any) -> Iterator[tuple[str, Explanation]]:
         whole = json.loads(
             json.dumps(content, ensure_ascii=False).encode("utf-8", "replace")
         )  # labels cut in a character
-        yield where, from_json(Explanation, whole, where, "foreign")
+        yield where, from_json(ImportedExplanation, whole, where, "foreign")
 
 
-def _row(explanation: Explanation) -> FeatureLabel:
+def _row(explanation: ImportedExplanation) -> FeatureLabel:
     """Return an explanation as a label."""
     scorers = [(score.explanationScoreTypeName, score.explanationScoreModelName) for score in explanation.scores or ()]
     by = ", ".join(filter(None, (explanation.explanationModelName, explanation.typeName)))
@@ -184,7 +184,7 @@ def _row(explanation: Explanation) -> FeatureLabel:
     )
 
 
-def _check_place(where: str, explanation: Explanation, n_features: int, hook_point: str, features: str) -> None:
+def _check_place(where: str, explanation: ImportedExplanation, n_features: int, hook_point: str, features: str) -> None:
     """Raise `ConfigError` when an explanation cannot be of one of these features."""
     if int(explanation.index) >= n_features:
         raise ConfigError(

@@ -1,7 +1,7 @@
 """Providers of replies: any OpenAI-compatible endpoint, or a model on this machine. Torch-free.
 
     provider = open_provider("http://localhost:8000/v1", "my-model")  # or open_provider("local:smollm2-135m")
-    provider.complete(Request("What is 1 + 1?", max_tokens=20), before_send=budget.take)
+    provider.complete(ProviderRequest("What is 1 + 1?", max_tokens=20), before_send=budget.take)
 
 `Endpoint` speaks OpenAI's `/chat/completions` protocol, by httpx with retries by tenacity. Status 429 (after its
 `Retry-After`), 408 and 5xx, timeouts, broken connections and replies that are not a chat completion are retried after
@@ -19,15 +19,17 @@ import ssl
 import time
 from collections.abc import Callable
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from interp.errors import ConfigError, MissingError, ResourceError, UnknownNameError
-from saes.explain.asking import Provider, Reply, Request
+from saes.explain.asking import Provider, ProviderReply, ProviderRequest
 
 if TYPE_CHECKING:
     import httpx
     from tenacity import RetryCallState
+
+    from interp.models.hooked import HookedModel
 
 CHARACTERS_PER_TOKEN = 3.5
 """Bytes per token that the estimate assumes. English and code have about 4; a cost should be estimated too high."""
@@ -83,11 +85,11 @@ class Endpoint:
         retries: int = 5,
         sleep: Callable[[float], None] = time.sleep,
     ):
-        if concurrency < 1 or retries < 0 or timeout <= 0:
-            raise ConfigError(
-                f"concurrency must be at least 1, retries at least 0 and timeout above 0, "
-                f"got {concurrency}, {retries} and {timeout}"
-            )
+        for name, number, least in (("concurrency", concurrency, 1), ("retries", retries, 0)):
+            if number < least:
+                raise ConfigError(f"{name} must be at least {least}, got {number}")
+        if timeout <= 0:
+            raise ConfigError(f"timeout must be above 0 seconds, got {timeout}")
         key = (key or "").strip()
         if not (key.isascii() and key.isprintable()):
             raise ConfigError(f"${key_variable} holds characters that no key has; set it to the key alone")
@@ -115,7 +117,7 @@ class Endpoint:
         """Estimate the number of tokens of a text: the tokenizer is not known."""
         return -int(-len(text.encode("utf-8", "replace")) // CHARACTERS_PER_TOKEN)
 
-    def complete(self, request: Request, *, before_send: Callable[[], None]) -> Reply:
+    def complete(self, request: ProviderRequest, *, before_send: Callable[[], None]) -> ProviderReply:
         from tenacity import Retrying, retry_if_exception_type, stop_after_attempt
 
         attempts = Retrying(
@@ -143,14 +145,14 @@ class Endpoint:
         except ImportError as error:  # a SOCKS proxy in the environment
             raise ConfigError(f"the proxy of the environment cannot be used ({error}); unset ALL_PROXY") from None
 
-    def _give_up(self, state: "RetryCallState") -> Reply:
+    def _give_up(self, state: "RetryCallState") -> ProviderReply:
         problem = state.outcome.exception() if state.outcome else None
         raise ResourceError(
             f"{self.where} did not answer in {state.attempt_number} attempts ({problem}); the replies so far are "
             "saved: run the same command again later, with a smaller --concurrency or a longer --timeout"
         ) from None
 
-    def _ask(self, request: Request, before_send: Callable[[], None]) -> Reply:
+    def _ask(self, request: ProviderRequest, before_send: Callable[[], None]) -> ProviderReply:
         """Send a request, and again at once for each field that the server rejects and that can be adapted."""
         while True:
             before_send()
@@ -162,8 +164,8 @@ class Endpoint:
             if not (status == 400 and self._adapt(message, body)):
                 raise self._refusal(status, headers.get("Retry-After"), message)
 
-    def _body(self, request: Request) -> bytes:
-        body: dict[str, Any] = {"model": self.model, "messages": [{"role": "user", "content": request.content}]}
+    def _body(self, request: ProviderRequest) -> bytes:
+        body: dict[str, object] = {"model": self.model, "messages": [{"role": "user", "content": request.content}]}
         body[self._limit_name] = request.max_tokens
         if self._has_temperature:
             body["temperature"] = request.temperature
@@ -298,7 +300,7 @@ def is_this_machine(host: str) -> bool:
         return host == "localhost" or host.endswith(".localhost")
 
 
-def read_completion(raw: bytes) -> Reply:
+def read_completion(raw: bytes) -> ProviderReply:
     """Return text and token counts of a chat completion. Raises `_Again` when the body is not one."""
     try:
         body = json.loads(raw)
@@ -311,7 +313,7 @@ def read_completion(raw: bytes) -> Reply:
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         shown = raw[:80].decode("utf-8", "replace")
         raise _Again(f"no chat completion: {shown!r} ({type(error).__name__})") from None
-    return Reply(text, counts[0], counts[1], choice.get("finish_reason") == "length")
+    return ProviderReply(text, counts[0], counts[1], choice.get("finish_reason") == "length")
 
 
 def _seconds(retry_after: str | None) -> float | None:
@@ -369,7 +371,7 @@ class LocalModel:
         self.model, self._device = spec, device
 
     @cached_property
-    def _loaded(self) -> Any:
+    def _loaded(self) -> "HookedModel":
         from interp.models.loading import load_model
 
         return load_model(self.model, device=self._device, attention="sdpa")
@@ -386,7 +388,7 @@ class LocalModel:
 
         return chat_tokens(self._loaded, text).shape[1]
 
-    def complete(self, request: Request, *, before_send: Callable[[], None]) -> Reply:
+    def complete(self, request: ProviderRequest, *, before_send: Callable[[], None]) -> ProviderReply:
         from interp.models.generation import complete_chat
 
         before_send()
@@ -398,4 +400,4 @@ class LocalModel:
             start=request.start,
             bits=request.bits,
         )
-        return Reply(*completion)
+        return ProviderReply(*completion)

@@ -6,7 +6,7 @@
 3. *null*: the same questions with another feature's phrase. Only the difference from this null counts, since a scorer
    can be right because some texts are simply more likely to contain something.
 
-The requests are counted before anything is sent (`Explanation.plan`). Simulation of activation values (Bills et al.)
+The requests are counted before anything is sent (`ExplanationRun.plan`). Simulation of activation values (Bills et al.)
 is left out, as it costs one request per token.
 
 `adopt_labels` copies a features folder and gives the labelled features their new label and its source.
@@ -24,7 +24,7 @@ import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -34,30 +34,30 @@ from interp.errors import ConfigError, MismatchError
 from interp.progress import Progress
 from interp.seeds import derive_seed
 from interp.statistics import Interval, bootstrap_interval, percentile_interval
+from saes.explain._contexts import HARD, RANDOM
 from saes.explain.asking import (
     REPLIES,
     UNKNOWN_LABEL,
     Asker,
     Budget,
     Lines,
-    Plan,
     Provider,
-    Request,
+    ProviderRequest,
+    RequestPlan,
     Transcript,
     count,
     read_lines,
     reply_of,
 )
-from saes.explain.cases import Case, Trial, explanation_prompt, read_answers, read_explanation, scoring_prompt
-from saes.explain.contexts import HARD, RANDOM
+from saes.explain.cases import Case, ContextTrial, explanation_prompt, read_answers, read_explanation, scoring_prompt
 from saes.features.labels import WRITTEN
 from saes.features.schema import LABEL_FIELDS, LABEL_SCORES, STATISTICS, FeatureRow, Features
 from saes.features.written_labels import (
     SCORES,
-    Asked,
+    ContextJudgement,
     ExplainConfig,
     FeatureLabel,
-    Judgement,
+    LabelRequest,
     Labels,
     LabelScore,
     LabelsSettings,
@@ -71,7 +71,7 @@ from saes.features.written_labels import (
 RESAMPLES = 4000
 
 
-class Score(NamedTuple):
+class AnswerScore(NamedTuple):
     """Balanced accuracy of one set of answers."""
 
     accuracy: Interval[float]
@@ -84,7 +84,9 @@ class Score(NamedTuple):
     """Number of trials."""
 
 
-def score_answers(truth: Sequence[bool], answers: Sequence[bool], *, generator: np.random.Generator) -> Score | None:
+def score_answers(
+    truth: Sequence[bool], answers: Sequence[bool], *, generator: np.random.Generator
+) -> AnswerScore | None:
     """Return the score of the answers; None unless there are positive and negative trials."""
     yes, answered = np.array(truth, bool), np.array(answers, bool)
     n_yes, n_no = int(yes.sum()), int((~yes).sum())
@@ -98,7 +100,7 @@ def score_answers(truth: Sequence[bool], answers: Sequence[bool], *, generator: 
     interval = Interval(accuracy, 0.0 if accuracy == 0 else low, 1.0 if accuracy == 1 else high)
     right = int((answered & yes).sum())
     f1 = 2 * right / (n_yes + int(answered.sum())) if right else 0.0
-    return Score(interval, f1, len(yes))
+    return AnswerScore(interval, f1, len(yes))
 
 
 def mean_over_features(values: Sequence[float], *, generator: np.random.Generator) -> MeanScore | None:
@@ -126,15 +128,15 @@ class Answered(NamedTuple):
     scorer: Scorer
     label_of: int
     """The feature whose label was used: another one under the null."""
-    trial: Trial
+    trial: ContextTrial
     answer: bool | None
     """True for yes, False for no; None when the reply could not be read."""
 
 
-def judgements(answered: Sequence[Answered]) -> list[Judgement]:
+def judgements(answered: Sequence[Answered]) -> list[ContextJudgement]:
     """Return the rows of answers, from which every score can be recomputed."""
     return [
-        Judgement(
+        ContextJudgement(
             feature=answer.feature,
             scorer=answer.scorer,
             label_of=answer.label_of,
@@ -181,9 +183,18 @@ def score_labels(
             score, baseline = (_score(side, name, generator) for side in (answers, null))
             if score:
                 accuracy, low, high = map(float, score.accuracy)
-                ends = {"low": low, "high": high, "null": baseline and float(baseline.accuracy.estimate)}
-                record = LabelScore(feature=case.feature, name=name, accuracy=accuracy, **ends, f1=score.f1, n=score.n)
-                scores.append(record)
+                scores.append(
+                    LabelScore(
+                        feature=case.feature,
+                        name=name,
+                        accuracy=accuracy,
+                        low=low,
+                        high=high,
+                        null=baseline and float(baseline.accuracy.estimate),
+                        f1=score.f1,
+                        n=score.n,
+                    )
+                )
     return rows, scores
 
 
@@ -191,16 +202,16 @@ def mean_scores(scores: Sequence[LabelScore], *, generator: np.random.Generator)
     """Return means over features with intervals: each score, its null, and the gain of the score over the null."""
     means: dict[ScoreName, MeanScores] = {}
     for name in SCORES:
-        mine = [score for score in scores if score.name == name]
-        pairs = [(score.accuracy, score.null) for score in mine if score.null is not None]
-        values = [acc.accuracy for acc in mine], [null for _, null in pairs], [acc - null for acc, null in pairs]
+        named = [score for score in scores if score.name == name]
+        pairs = [(score.accuracy, score.null) for score in named if score.null is not None]
+        values = [acc.accuracy for acc in named], [null for _, null in pairs], [acc - null for acc, null in pairs]
         mean, null, gain = (mean_over_features(column, generator=generator) for column in values)
         if mean is not None:
             means[name] = MeanScores(own=mean, null=null, gain=gain)
     return means
 
 
-def _score(answered: Sequence[Answered], name: ScoreName, generator: np.random.Generator) -> Score | None:
+def _score(answered: Sequence[Answered], name: ScoreName, generator: np.random.Generator) -> AnswerScore | None:
     """Return the score called `name`, one of `SCORES`, of some answers; None when it has no trials."""
     scorer = "fuzzing" if name == "fuzzing" else "detection"
     silent = HARD if name == "detection_hard" else (RANDOM,)
@@ -222,12 +233,12 @@ class Question:
     scorer: Scorer
     label_of: int
     """The feature whose label is in the prompt: the case's own, or another one for the null."""
-    trials: list[Trial]
-    request: Request
+    trials: list[ContextTrial]
+    request: ProviderRequest
 
 
 @dataclass(frozen=True, kw_only=True)
-class Explanation:
+class ExplanationRun:
     """One run of explanation and scoring: its cases, provider, settings, and replies of earlier runs."""
 
     cases: list[Case]
@@ -254,7 +265,7 @@ class Explanation:
             features=self.features,
             features_hash=self.features_hash,
             explained=tuple(case.feature for case in self.cases),
-            source=Asked(provider=self.provider.identity, config=self.config),
+            source=LabelRequest(provider=self.provider.identity, config=self.config),
         )
 
     @property
@@ -265,14 +276,14 @@ class Explanation:
         order = other_features(len(features), generator=generator) if self.config.null else None
         return {features[i]: features[j] for i, j in enumerate(order)} if order else {}
 
-    def plan(self) -> Plan:
+    def plan(self) -> RequestPlan:
         """Return the plan of requests still to be sent, with unwritten labels counted as phrases of average length."""
         identity = self.provider.identity
 
-        def known(request: Request):
+        def known(request: ProviderRequest):
             return reply_of(self.known.get(request.key(identity)))
 
-        wanted: list[tuple[str, Request]] = []
+        wanted: list[tuple[str, ProviderRequest]] = []
         labels: dict[int, str | None] = {}
         for case in self.cases:
             if self.config.label_from != "provider":
@@ -286,7 +297,7 @@ class Explanation:
         wanted += [(question.scorer, question.request) for question in self.questions(labels)]
         return count(self.provider, wanted, known)
 
-    def explanation_request(self, case: Case) -> Request:
+    def explanation_request(self, case: Case) -> ProviderRequest:
         """Return the request for the label of a case."""
         return self._request(explanation_prompt(case.shown, case.maximum), start="Explanation:")
 
@@ -308,8 +319,8 @@ class Explanation:
                         questions.append(Question(case, scorer, label_of, trials, request))
         return questions
 
-    def _request(self, content: str, *, start: str, bits: int = 0) -> Request:
-        request = Request(content, self.config.max_tokens, self.config.temperature)
+    def _request(self, content: str, *, start: str, bits: int = 0) -> ProviderRequest:
+        request = ProviderRequest(content, self.config.max_tokens, self.config.temperature)
         return replace(request, start=start, bits=bits) if self.provider.starts else request
 
 
@@ -319,7 +330,7 @@ def known_replies(folder: Path, others: Iterable[Path] = ()) -> Lines:
 
 
 def explain(
-    run: Explanation, plan: Plan, replies: Path, *, max_requests: int = 1000, progress: Progress | None = None
+    run: ExplanationRun, plan: RequestPlan, replies: Path, *, max_requests: int = 1000, progress: Progress | None = None
 ) -> Labels:
     """Ask for labels and score them.
 
@@ -331,16 +342,16 @@ def explain(
     asker = Asker(run.provider, transcript, budget, _Counted(plan.total + plan.cached, budget, progress))
     labels = _labels(run, asker)
     answered = _answers(run.questions(labels), asker)
-    transcript.finish(asker.asked)
+    transcript.finish(asker.keys)
     generator = np.random.default_rng(derive_seed(run.seed, "bootstrap"))
     source = run.provider.model if run.config.label_from == "provider" else STATISTICS
     rows, scores = score_labels(run.cases, labels, run.partner, answered, source, generator=generator)
-    answers = [reply for key in dict.fromkeys(asker.asked) if (reply := transcript.reply(key))]
+    answers = [reply for key in dict.fromkeys(asker.keys) if (reply := transcript.reply(key))]
     return Labels(
         settings=run.settings,
         labels=Table.of(FeatureLabel, rows),
         scores=Table.of(LabelScore, scores),
-        trials=Table.of(Judgement, judgements(answered)),
+        trials=Table.of(ContextJudgement, judgements(answered)),
         means=mean_scores(scores, generator=generator),
         skipped=run.skipped,
         replies=ReplyCounts(
@@ -367,7 +378,7 @@ class _Counted:
                 self._progress(self._done, max(self._total, self._done), {"sent": self._budget.sent})
 
 
-def _labels(run: Explanation, asker: Asker) -> dict[int, str | None]:
+def _labels(run: ExplanationRun, asker: Asker) -> dict[int, str | None]:
     if run.config.label_from != "provider":
         return {case.feature: case.statistics_label for case in run.cases}
     replies = asker.ask([run.explanation_request(case) for case in run.cases])
@@ -410,8 +421,8 @@ def adopt_labels(labels: Labels, features: Features, folder: Path, *, overwrite:
         at = table.schema.get_field_index(name)
         table = table.set_column(at, name, pa.array(columns[name], table.schema.field(name).type))
     adopted = replace(features, settings=settings, features=Table.of_columns(FeatureRow, table))
-    options: dict[str, Any] = {"seed": source.seed, "overwrite": overwrite}
-    draft = Draft.open(folder, kind="features", config=settings_json(settings), **options)
+    config = settings_json(settings)
+    draft = Draft.open(folder, kind="features", config=config, seed=source.seed, overwrite=overwrite)
     for name in [file for file in source.files if "/" in file]:  # the index of the text
         (draft.path / name).parent.mkdir(parents=True, exist_ok=True)
         _link_or_copy(features.folder / name, draft.path / name)

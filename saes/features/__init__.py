@@ -4,7 +4,7 @@
 - `firings`    streamed statistics of every latent
 - `labels`     a label for every feature by rules, with its score on held-out firings
 - `written_labels` labels by a language model, or imported, with their scores
-- `views`      what every firing looks like: its token, words, neighbours and surroundings; sets of words near it
+- `_views`     what every firing looks like: its token, words, neighbours and surroundings; sets of words near it
 - `lexicon`    classes of words, from WordNet and from `words.toml`
 - `neurons`    the MLP neurons of all layers in words, for attribution graphs
 - `describe_neurons`  their labels, words, examples and background, in one pass
@@ -13,11 +13,11 @@
 - `proof`      the standard proof of a feature: settings, text and controls, verdict
 - `measure_proof`  its measurements: ablation and steering, compared with random directions and other features
 - `meaning`    words that every feature makes the model say, through the Jacobian lens
-- `relations`  logits, neurons and co-active features of every feature, each with its null
+- `_relations` logits, neurons and co-active features of every feature, each with its null
 - `planes`     two-dimensional features
 - `token_index` index of the recorded text: on which tokens and words each feature fires
 - `fired_words`  features that fire on words and phrases, or as a model reads a text
-- `label_search`  features by their labels, names and word classes; words near some words in a model's unembedding
+- `_label_search` features by their labels, names and word classes; words near some words in a model's unembedding
 - `find_by_meaning`  one strength of every feature for a text, from these sources
 - `search`     features by text, by label, by own name, by number, by similar direction
 - `found`      the answer of a search: hits with their reasons, and filters

@@ -7,7 +7,7 @@
 3. Labels follow by rule from tokens, classes of words, surroundings, and the words that a feature makes the model say,
    each scored on held-out firings (`saes/features/labels.py`).
 4. Example firings are chosen, with the text around them.
-5. Two tables are written, then the relations of every feature with their nulls (`saes/features/relations.py`).
+5. Two tables are written, then the relations of every feature with their nulls (`saes/features/_relations.py`).
 
 The pass is short, so an interrupted run starts again. Until the last step there is only a `.partial` folder.
 """
@@ -16,7 +16,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -34,10 +34,10 @@ from interp.names import canonical_hook_point
 from interp.progress import Progress
 from interp.recording.store import NO_TOKEN, Recording, document_names, read_passages
 from interp.seeds import derive_seed
+from saes.features._relations import measure_relations
 from saes.features.firings import Encoded, FeatureStatistics, collect_together
 from saes.features.labels import Label, label_features
 from saes.features.meaning import said_tokens
-from saes.features.relations import measure_relations
 from saes.features.schema import (
     GROUPS,
     N_EFFECTS,
@@ -53,7 +53,7 @@ from saes.features.token_index import FOLDER, KEPT, TokenIndex, spell
 from saes.training.config import DENSE
 
 
-class Examples(NamedTuple):
+class ChosenFirings(NamedTuple):
     """Chosen firings, sorted by feature, group and rank; all arrays have the length `n`."""
 
     feature: np.ndarray
@@ -74,7 +74,7 @@ N_SAID = 100
 """Tokens that a direction makes the model say, among which labels look for those on which it fires."""
 
 
-def choose_examples(statistics: FeatureStatistics, *, n_top: int, n_per_quantile: int) -> Examples:
+def choose_examples(statistics: FeatureStatistics, *, n_top: int, n_per_quantile: int) -> ChosenFirings:
     """Choose the `n_top` strongest firings, and `n_per_quantile` from each quarter of a feature's sampled firings.
 
     Quarters are taken by rank within the sample. They are exact for a feature that fired no more often than the sample
@@ -96,10 +96,10 @@ def choose_examples(statistics: FeatureStatistics, *, n_top: int, n_per_quantile
     parts.append((feature[chosen], slot[chosen], quarter[chosen], sample))
     examples = _sorted_examples(parts)
     stored = (examples.group > 0) | (examples.rank < n_top)
-    return Examples(*(column[stored] for column in examples))
+    return ChosenFirings(*(column[stored] for column in examples))
 
 
-def _sorted_examples(parts) -> Examples:
+def _sorted_examples(parts) -> ChosenFirings:
     feature, group = (np.concatenate([part[i] for part in parts]) for i in (0, 2))
     value, row, windows = (
         np.concatenate([getattr(slots, name)[f, s] for f, s, _, slots in parts])
@@ -107,7 +107,7 @@ def _sorted_examples(parts) -> Examples:
     )
     order = np.lexsort((row, -value, group, feature))
     rank, _ = _rank_in_run(feature[order] * len(GROUPS) + group[order])
-    return Examples(feature[order], group[order], rank, value[order], row[order], windows[order])
+    return ChosenFirings(feature[order], group[order], rank, value[order], row[order], windows[order])
 
 
 def _rank_in_run(sorted_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -117,7 +117,7 @@ def _rank_in_run(sorted_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def examples_table(
-    recording: Recording, examples: Examples, vocabulary: list[str], *, window: int
+    recording: Recording, examples: ChosenFirings, vocabulary: list[str], *, window: int
 ) -> Table[ExampleRow]:
     """Return the examples with their text. Token text is stored unescaped, even if it looks like HTML."""
     import pyarrow as pa
@@ -169,16 +169,40 @@ def build_features(
     dictionary_name: str,
     hook_point: str | None = None,
     parents: dict[str, str] | None = None,
-    **settings: Any,
+    window: int = 16,
+    n_top: int = N_EXAMPLES,
+    n_per_quantile: int = 5,
+    seed: int = 0,
+    overwrite: bool = False,
+    relations: bool = True,
+    index: bool = True,
+    index_units: int = KEPT,
+    lens: JacobianLens | None = None,
+    progress: Progress | None = None,
 ) -> Features:
-    """Describe the features of one dictionary; see `build_together` for the settings.
+    """Describe the features of one dictionary; see `build_together` for the other arguments.
 
     Raises `MismatchError` when dictionary, recording and model do not belong together, `NonFiniteError` on NaN.
     """
     wanted = Described(
         dictionary=dictionary, name=dictionary_name, folder=folder, hook_point=hook_point, parents=parents or {}
     )
-    return build_together([wanted], recording, model, **settings)[0]
+    [features] = build_together(
+        [wanted],
+        recording,
+        model,
+        window=window,
+        n_top=n_top,
+        n_per_quantile=n_per_quantile,
+        seed=seed,
+        overwrite=overwrite,
+        relations=relations,
+        index=index,
+        index_units=index_units,
+        lens=lens,
+        progress=progress,
+    )
+    return features
 
 
 def build_together(
@@ -213,17 +237,22 @@ def build_together(
     for source in wanted:
         hook_point = recording.check_hook_point(source.hook_point or source.dictionary.hook_point)
         check_parents(source.dictionary, recording, model, hook_point)
-        config = _settings(source, recording, hook_point, window=window, n_top=n_top, n_per_quantile=n_per_quantile)
-        options: dict[str, Any] = {"kind": "features", "seed": seed, "overwrite": overwrite}
-        draft = Draft.open(source.folder, config=settings_json(config), **options)
+        config = _settings(source, recording, hook_point, window, n_top, n_per_quantile)
+        draft = Draft.open(source.folder, kind="features", config=settings_json(config), seed=seed, overwrite=overwrite)
         drafts.append(draft)
         settings.append(config)
         indexer = TokenIndex(source.dictionary.d_sae, draft.path / "index-runs", kept=index_units) if index else None
         words = (indexer, spelling) if indexer else None
         encoded.append(Encoded(source.dictionary, hook_point, words))
     started = time.perf_counter()
-    options = {"window": window, "n_top": max(n_top, EVIDENCE), "seed": derive_seed(seed, "sample")}
-    every = collect_together(encoded, recording, progress=_visible(drafts[0], progress), **options)
+    every = collect_together(
+        encoded,
+        recording,
+        window=window,
+        n_top=max(n_top, EVIDENCE),
+        seed=derive_seed(seed, "sample"),
+        progress=_visible(drafts[0], progress),
+    )
     speed = every[0].n_tokens / max(time.perf_counter() - started, 1e-9)
     artefacts = []
     for source, config, draft, part, statistics in zip(wanted, settings, drafts, encoded, every, strict=True):
@@ -253,12 +282,14 @@ def build_together(
         origin = {recording.key: recording.manifest.content_hash, f"model:{recording.model}": recording.weight_hash}
         if lens is not None:
             origin[lens.about.key] = lens.about.content_hash
-        made: dict[str, Any] = {"parents": {**origin, **source.parents}, "threads": torch.get_num_threads()}
-        artefacts.append(save_artefact(features, source.folder, draft=draft, **made))
+        parents, threads = origin | source.parents, torch.get_num_threads()
+        artefacts.append(save_artefact(features, source.folder, draft=draft, parents=parents, threads=threads))
     return artefacts
 
 
-def _settings(wanted: Described, recording: Recording, hook_point: str, **chosen: int) -> FeaturesSettings:
+def _settings(
+    wanted: Described, recording: Recording, hook_point: str, window: int, n_top: int, n_per_quantile: int
+) -> FeaturesSettings:
     return FeaturesSettings(
         dictionary=wanted.name,
         sign=int(getattr(wanted.dictionary, "sign", 1)),
@@ -266,7 +297,9 @@ def _settings(wanted: Described, recording: Recording, hook_point: str, **chosen
         hook_point=hook_point,
         model=recording.model,
         labels=None,
-        **chosen,
+        window=window,
+        n_top=n_top,
+        n_per_quantile=n_per_quantile,
     )
 
 
@@ -292,7 +325,7 @@ def check_parents(dictionary: Dictionary, recording: Recording, model: HookedMod
 
 def _tables(
     statistics: FeatureStatistics,
-    examples: Examples,
+    examples: ChosenFirings,
     dictionary: Dictionary,
     recording: Recording,
     model: HookedModel,
@@ -329,7 +362,7 @@ def features_table(
     import pyarrow as pa
 
     n = statistics.d_sae
-    columns: dict[str, Any] = {
+    columns: dict[str, object] = {
         "feature": np.arange(n),
         "density": statistics.density,
         "n_fired": statistics.totals.n_fired,

@@ -34,11 +34,9 @@ from interp.errors import WorkbenchError
 from interp.lenses.vocabulary import Vocabulary
 from interp.nulls import ALPHA
 from interp.workspace import Workspace
-from saes.features.fired_words import Fired, FiringIndex, Firings, Sought, Word
-from saes.features.found import Filter, NamedFeature, NamesFeatures
-from saes.features.label_search import (
+from saes.features._label_search import (
     Named,
-    Related,
+    RelatedWord,
     by_class,
     by_label,
     by_own_name,
@@ -49,6 +47,8 @@ from saes.features.label_search import (
     tokens_of,
     written_labels,
 )
+from saes.features.fired_words import Fired, FiringIndex, IndexedWord, Sought, WordFirings
+from saes.features.found import ConceptFeature, Filter, NamesFeatures
 from saes.features.meaning import Meaning
 from saes.features.schema import Features
 from saes.features.token_index import query_words
@@ -57,7 +57,7 @@ LEAST_MATCH = 0.5
 """Fraction of the words of a query that have to be words of the concept."""
 
 
-def by_concept(measured: Sequence[NamedFeature], text: str, *, leave_out: str = "") -> dict[int, tuple[str, float]]:
+def by_concept(measured: Sequence[ConceptFeature], text: str, *, leave_out: str = "") -> dict[int, tuple[str, float]]:
     """Return the features of concepts whose name the text is, or whose words it lists, with name, and F1 times the fit.
 
     Only concepts whose F1 is above that of shuffled labels count. `leave_out` names one that does not.
@@ -72,7 +72,7 @@ def by_concept(measured: Sequence[NamedFeature], text: str, *, leave_out: str = 
     return best
 
 
-def measured_concepts(workspace: Workspace, made: Features) -> list[NamedFeature]:
+def measured_concepts(workspace: Workspace, made: Features) -> list[ConceptFeature]:
     """Return what measured concepts name in the dictionary that the features describe, of the same weights."""
     parent = f"saes/{made.sae}"
     newest = workspace.newest("evaluation") if made.sae else []
@@ -81,7 +81,7 @@ def measured_concepts(workspace: Workspace, made: Features) -> list[NamedFeature
 
 
 @lru_cache(maxsize=16)
-def _named(root: str, name: str, content_hash: str) -> tuple[NamedFeature, ...]:
+def _named(root: str, name: str, content_hash: str) -> tuple[ConceptFeature, ...]:
     """Return the features that an evaluation names, decoded once; none of one that is damaged."""
     workspace = Workspace(root)
     try:
@@ -91,7 +91,7 @@ def _named(root: str, name: str, content_hash: str) -> tuple[NamedFeature, ...]:
         return ()
 
 
-def _fit(text: str, named: NamedFeature) -> float:
+def _fit(text: str, named: ConceptFeature) -> float:
     """Return 1 where the text is the concept's name, else the share of its words that are the concept's."""
     query, name = " ".join(re.findall(r"\w+", text.lower())), " ".join(re.findall(r"\w+", named.concept.lower()))
     if query and (query == name or name in singulars(query) or query in singulars(name)):
@@ -121,7 +121,7 @@ _SLICE = 24
 
 
 @dataclass(frozen=True, kw_only=True)
-class Said:
+class RaisedWords:
     """Words that features raise: z-scores over features `[n]`, and p of each, corrected for all features."""
 
     z: np.ndarray
@@ -129,7 +129,7 @@ class Said:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evidence:
+class FeatureEvidence:
     """Evidence for each feature of one artefact; `[n_features]` unless stated otherwise."""
 
     values: dict[str, np.ndarray]
@@ -139,11 +139,11 @@ class Evidence:
     """bool: it fires, and passes the filter"""
     with_lens: bool
     sought: Sought
-    firings: Firings
+    firings: WordFirings
     fired: Fired | None
     phrases: Fired | None
-    said: Said | None
-    related: tuple[Related, ...] = ()
+    raised: RaisedWords | None
+    related: tuple[RelatedWord, ...] = ()
     labels: dict[int, Named] = field(default_factory=dict)
     concepts: dict[int, tuple[str, float]] = field(default_factory=dict)
 
@@ -182,7 +182,7 @@ def gather(
     *,
     names: Mapping[str, str] | None = None,
     leave_out: str = "",
-) -> list[Evidence]:
+) -> list[FeatureEvidence]:
     """Return the evidence for each feature, for each of some texts; the index is read once for all of them.
 
     `leave_out` names a measured concept that must not be used.
@@ -211,12 +211,12 @@ class _Asked:
     sought: Sought
     spoken: tuple[str, ...]
     """Words that features may make the model say."""
-    related: tuple[Related, ...]
-    related_words: tuple[Word, ...]
+    related: tuple[RelatedWord, ...]
+    related_words: tuple[IndexedWord, ...]
     """Related words that the index has, without the frequent ones."""
 
     @property
-    def words(self) -> tuple[Word, ...]:
+    def words(self) -> tuple[IndexedWord, ...]:
         return *self.sought.words, *self.sought.phrases, *self.sought.last, *self.related_words
 
     @classmethod
@@ -232,9 +232,9 @@ class _Asked:
 
 
 def _evidence(
-    query: _Asked, firings: Firings, meaning: Meaning | None, inside: np.ndarray, labels: dict[int, Named],
+    query: _Asked, firings: WordFirings, meaning: Meaning | None, inside: np.ndarray, labels: dict[int, Named],
     kinds: dict[int, Named], concepts: dict[int, tuple[str, float]], named: set[int],
-) -> Evidence:  # fmt: skip
+) -> FeatureEvidence:  # fmt: skip
     """Return the evidence for each feature from the firings read; `inside [n_features]` are those to search."""
     n, sought = len(inside), query.sought
     values = {"density": np.log10(np.fmax(firings.index.columns.density, 1e-6))}
@@ -261,9 +261,9 @@ def _evidence(
     p = np.minimum(np.min(tests, 0) * TESTS, 1.0) if tests else np.ones(n)
     for sure in ("label", "kind", "concept", "name"):  # judged on their own nulls when they were made
         p = np.where(values[sure] > 0, np.minimum(p, ALPHA), p)
-    return Evidence(
+    return FeatureEvidence(
         values=values, p=p, live=inside, with_lens=meaning is not None, sought=sought, firings=firings, fired=fired,
-        phrases=phrases, said=lens_scores, related=query.related, labels=kinds | labels, concepts=concepts,
+        phrases=phrases, raised=lens_scores, related=query.related, labels=kinds | labels, concepts=concepts,
     )  # fmt: skip
 
 
@@ -294,7 +294,7 @@ def _scored(n: int, scores: Fired | None) -> np.ndarray:
     return np.zeros(n) if scores is None else _of_features(n, scores.feature, scores.score, 0.0)
 
 
-def _positive(scores: Said | None, n: int) -> np.ndarray:
+def _positive(scores: RaisedWords | None, n: int) -> np.ndarray:
     return np.zeros(n) if scores is None else np.maximum(scores.z, 0) / 5
 
 
@@ -309,14 +309,14 @@ def standardised(values: np.ndarray) -> np.ndarray:
     return away / np.maximum(1.4826 * np.median(np.abs(away), axis=0), 1e-9)
 
 
-def _scores(z: np.ndarray) -> Said:
+def _scores(z: np.ndarray) -> RaisedWords:
     """Return z-scores with p: the chance that the largest of so many normal ones is at least as large (Bonferroni)."""
     from scipy.special import ndtr
 
-    return Said(z=z, p=np.minimum(ndtr(-z) * len(z), 1.0))
+    return RaisedWords(z=z, p=np.minimum(ndtr(-z) * len(z), 1.0))
 
 
-def _said(meaning: Meaning, words: Sequence[str]) -> Said | None:
+def _said(meaning: Meaning, words: Sequence[str]) -> RaisedWords | None:
     """Return how far features raise some words: the mean over words.
 
     A word that is a token counts by the mean over its spellings; one of several tokens by a soft minimum over them, so
@@ -336,7 +336,7 @@ def _said(meaning: Meaning, words: Sequence[str]) -> Said | None:
     return _scores(standardised(np.mean(columns, 0)[:, None])[:, 0])
 
 
-def _related_says(meaning: Meaning, related: Sequence[Related]) -> Said | None:
+def _related_says(meaning: Meaning, related: Sequence[RelatedWord]) -> RaisedWords | None:
     """Return how far features raise related words, weighted by their similarity."""
     if not related:
         return None

@@ -45,7 +45,7 @@ import shutil
 import tempfile
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from itertools import pairwise
 from pathlib import Path
@@ -59,7 +59,7 @@ from interp.artifacts.tables import query
 from interp.cache import cache_folder
 from interp.errors import CorruptError, ResourceError
 from interp.workspace import Workspace
-from saes.features.found import Columns, Example, Hit, Match, columns_of, feature_rows
+from saes.features.found import Columns, Example, Hit, TextMatch, columns_of
 from saes.features.schema import Features
 from saes.features.token_index import FOLDER, TABLES, Spelling, TokenIndex, fold, query_words, spell
 
@@ -182,7 +182,7 @@ AT_ONCE = 4
 
 
 @dataclass(frozen=True)
-class Word:
+class IndexedWord:
     """A word in the index: its ranges of units, its tokens in the text, and its longest unit in tokens."""
 
     word: str
@@ -200,10 +200,10 @@ class Word:
 class Sought:
     """The words of a text in one index."""
 
-    words: tuple[Word, ...] = ()
+    words: tuple[IndexedWord, ...] = ()
     """Those to search, the rarest first."""
-    phrases: tuple[Word, ...] = ()
-    last: tuple[Word, ...] = ()
+    phrases: tuple[IndexedWord, ...] = ()
+    last: tuple[IndexedWord, ...] = ()
     """The last word of each phrase."""
     missing: tuple[str, ...] = ()
     missing_phrases: tuple[str, ...] = ()
@@ -307,7 +307,7 @@ class FiringIndex:
         known = self.look_up([*(form for reading in readings for form in reading), *pairs])
         if len(readings) == 1 and text != text.rstrip():
             known |= self._as_written(text)
-        chosen: dict[str, Word] = {}
+        chosen: dict[str, IndexedWord] = {}
         missing = []
         for whole, *rest in readings:
             words = [known[whole]] if whole in known else [known[form] for form in rest if form in known]
@@ -327,20 +327,20 @@ class FiringIndex:
             near=self._longer_words(readings[0][0]) if len(readings) == 1 and text == text.rstrip() else (),
         )
 
-    def is_rare(self, word: Word) -> bool:
+    def is_rare(self, word: IndexedWord) -> bool:
         """Return whether a word is no more frequent than `FREQUENT`."""
         return word.n <= FREQUENT * self.units.n_text
 
-    def look_up(self, words: Sequence[str]) -> dict[str, Word]:
+    def look_up(self, words: Sequence[str]) -> dict[str, IndexedWord]:
         """Return the words, folded, that the index has."""
         entries = {}
         for word in dict.fromkeys(words):
             low, high = self.units.span(word, word)
             if n := int(self.units.before[high] - self.units.before[low]):
-                entries[word] = Word(word, ((low, high - 1),), n, int(self.units.pieces[low:high].max()))
+                entries[word] = IndexedWord(word, ((low, high - 1),), n, int(self.units.pieces[low:high].max()))
         return entries
 
-    def _as_written(self, text: str) -> dict[str, Word]:
+    def _as_written(self, text: str) -> dict[str, IndexedWord]:
         """Return a word that has a space after it: as a token with that space, else in its own case alone."""
         units, word, bare = self.units, fold(text), text.strip()
         counts = {i: int(units.before[i + 1] - units.before[i]) for i in range(*units.span(word, word))}
@@ -350,7 +350,7 @@ class FiringIndex:
         if not chosen:
             return {}
         ranges, n = tuple((i, i) for i in chosen), sum(counts[i] for i in chosen)
-        return {word: Word(word, ranges, n, int(units.pieces[chosen].max()))}
+        return {word: IndexedWord(word, ranges, n, int(units.pieces[chosen].max()))}
 
     def _longer_words(self, word: str) -> tuple[tuple[str, int], ...]:
         first, last = self.units.span(word + "\0", word + "\U0010ffff")
@@ -361,13 +361,13 @@ class FiringIndex:
                 totals[longer] = totals.get(longer, 0) + n
         return tuple(sorted(totals.items(), key=lambda pair: (-pair[1], pair[0]))[:6])
 
-    def read(self, words: Sequence[Word]) -> "Firings":
+    def read(self, words: Sequence[IndexedWord]) -> "WordFirings":
         """Return the firings on some words, from one reading of the index; more than those, where it is in memory."""
         rows = _every_row(self.firings, self.made.about.content_hash) if self.keep else None
         if rows is None:
             units = np.unique(np.concatenate([np.zeros(0, np.int64), *(word.units for word in words)]))
             rows = _rows(self.firings, "unit in (select unnest(?::int[]))", units.tolist())
-        return Firings(index=self, **rows)
+        return WordFirings(index=self, **rows)
 
 
 @lru_cache(maxsize=AT_ONCE)
@@ -386,7 +386,7 @@ def _rows(firings: Path, condition: str, *parameters: list[int]) -> dict[str, np
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Firings:
+class WordFirings:
     """Rows of an index, sorted by unit: the firings of each feature on each unit of some words; `[n]` each."""
 
     index: FiringIndex
@@ -400,11 +400,13 @@ class Firings:
     """Fraction of the feature's whole activation that falls on the unit."""
     max_activation: np.ndarray
 
-    def _rows(self, word: Word) -> np.ndarray:
+    def _rows(self, word: IndexedWord) -> np.ndarray:
         spans = (self.unit.searchsorted(np.array((low, high + 1), self.unit.dtype)) for low, high in word.ranges)
         return np.concatenate([np.arange(*span) for span in spans])
 
-    def fired(self, words: Sequence[Word], inside: np.ndarray, weights: Mapping[str, float] | None = None) -> Fired:
+    def fired(
+        self, words: Sequence[IndexedWord], inside: np.ndarray, weights: Mapping[str, float] | None = None
+    ) -> Fired:
         """Return the features of the mask `inside [n_features]` that fire on any of the words.
 
         `weights` by word; default: the information of each.
@@ -438,35 +440,37 @@ class Firings:
             fired=fired.astype(np.int64), tries=tries, rate=rate, p=p,
         )  # fmt: skip
 
-    def _summed(self, word: Word, inside: np.ndarray) -> tuple[np.ndarray, ...]:
+    def _summed(self, word: IndexedWord, inside: np.ndarray) -> tuple[np.ndarray, ...]:
         """Return the features that fire on a word, and of each the sums of n, seen and share; `[m]` each."""
         rows = self._rows(word)
         rows = rows[inside[self.feature[rows]]]
         feature, at = np.unique(self.feature[rows], return_inverse=True)
         return feature, *(np.bincount(at, column[rows], len(feature)) for column in (self.n, self.seen, self.share))
 
-    def matches(self, words: Sequence[Word], features: Sequence[int]) -> dict[int, tuple[Match, ...]]:
+    def matches(self, words: Sequence[IndexedWord], features: Sequence[int]) -> dict[int, tuple[TextMatch, ...]]:
         """Return for some features the texts on which they fire, those with most activation first."""
         rows = np.concatenate([np.zeros(0, np.int64), *(self._rows(word) for word in words)])
         by_feature: dict[int, dict[str, list[int]]] = {}
         for row in np.unique(rows[np.isin(self.feature[rows], features)]).tolist():
             text = self.index.units.text[int(self.unit[row])].as_py()
             by_feature.setdefault(int(self.feature[row]), {}).setdefault(text, []).append(row)
-        return {feature: self._best(mine) for feature, mine in by_feature.items()}
+        return {feature: self._best(rows) for feature, rows in by_feature.items()}
 
-    def _best(self, rows: Mapping[str, list[int]]) -> tuple[Match, ...]:
+    def _best(self, rows: Mapping[str, list[int]]) -> tuple[TextMatch, ...]:
         """Return the matches of one feature by text, those with most activation first."""
         order = sorted(rows, key=lambda text: (-self.share[rows[text]].sum(dtype=np.float64), text))
         return tuple(
-            Match(text, int(self.n[at].sum()), int(self.seen[at].sum()), self.max_activation[at].max().item())
+            TextMatch(text, int(self.n[at].sum()), int(self.seen[at].sum()), self.max_activation[at].max().item())
             for text in order[:MAX_MATCHES]
             for at in [rows[text]]
         )
 
 
-def _phrases(readings: list[tuple[str, ...]], known: dict[str, Word]) -> tuple[list[Word], tuple[str, ...]]:
+def _phrases(
+    readings: list[tuple[str, ...]], known: dict[str, IndexedWord]
+) -> tuple[list[IndexedWord], tuple[str, ...]]:
     """Return the adjacent pairs of words that the index holds, and those that it does not."""
-    phrases: dict[str, Word] = {}
+    phrases: dict[str, IndexedWord] = {}
     absent = []
     for first, second in pairwise(readings):
         phrase = next((known[pair] for a in first for b in second if (pair := f"{a} {b}") in known), None)
@@ -507,14 +511,14 @@ def rank_active(
             values.setdefault(feature, [0.0] * len(tokens))[i] = activation
     n_read = sum(bool(token) for token in active)
     hits = []
-    for feature, row in feature_rows(workspace, name, list(values)).items():
-        mine = values[feature]
-        strength = min(1.0, max(mine) / (row["max_activation"] or max(mine)))
-        rarity = -math.log10(min(1.0, max(row["density"], 1e-9)))
-        chance = 1 - (1 - row["density"]) ** n_read
-        at = tuple(i for i, value in enumerate(mine) if value > 0)
-        matches = tuple(Match(tokens[i], 1, 1, mine[i]) for i in sorted(at, key=lambda i: -mine[i])[:MAX_MATCHES])
-        shown = Example(tuple(tokens), tuple(mine), (max(at, key=lambda i: mine[i]),))
-        evidence = {"strength": strength * rarity, "null": chance, "matches": matches, "example": shown}
-        hits.append(Hit(features=name, by="active", **evidence, **row))
+    known = columns_of(workspace, workspace.open(Features, name)).hits(name, values, "active")
+    for feature, hit in known.items():
+        acts = values[feature]
+        strength = min(1.0, max(acts) / (hit.max_activation or max(acts)))
+        rarity = -math.log10(min(1.0, max(hit.density, 1e-9)))
+        chance = 1 - (1 - hit.density) ** n_read
+        at = tuple(i for i, value in enumerate(acts) if value > 0)
+        matches = tuple(TextMatch(tokens[i], 1, 1, acts[i]) for i in sorted(at, key=lambda i: -acts[i])[:MAX_MATCHES])
+        shown = Example(tuple(tokens), tuple(acts), (max(at, key=lambda i: acts[i]),))
+        hits.append(replace(hit, strength=strength * rarity, null=chance, matches=matches, example=shown))
     return sorted(hits, key=lambda hit: (-(hit.strength or 0), hit.feature))[:limit]

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -28,7 +28,7 @@ Kind = Literal["sae", "neurons", "transcoders"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class NamedFeature:
+class ConceptFeature:
     """A feature that a measured concept names: the concept's best latent by F1."""
 
     feature: int
@@ -42,13 +42,13 @@ class NamedFeature:
 class NamesFeatures(Artefact):
     """Base of the artefacts of a dictionary whose measurements name its features; a search reads them."""
 
-    def named(self) -> tuple[NamedFeature, ...]:
+    def named(self) -> tuple[ConceptFeature, ...]:
         """Return the features with the concepts that name them."""
         raise NotImplementedError
 
 
 @dataclass(frozen=True)
-class Match:
+class TextMatch:
     """One text on which a feature fires: how often, of how many tokens, and how strongly at most."""
 
     text: str
@@ -106,7 +106,7 @@ class Hit:
     """Number of those tokens on which a feature that fires as often would fire by chance."""
     share: float | None = None
     recall: float | None = None
-    matches: tuple[Match, ...] = ()
+    matches: tuple[TextMatch, ...] = ()
     example: Example | None = None
     own: str = ""
     """Name that the user gave to it in the notes."""
@@ -120,7 +120,7 @@ class Hit:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found(Result):
+class FeatureHits(Result):
     """The features that a query found, best first, with what was searched."""
 
     query: str
@@ -249,13 +249,23 @@ class Columns:
     max_activation: np.ndarray
     label: "pa.Array"
 
-    def rows(self, features: Iterable[int]) -> dict[int, dict[str, Any]]:
-        """Return `feature, label, density, max_activation` of some features, by number; of none that is not there."""
+    def hits(self, name: str, features: Iterable[int], by: By) -> dict[int, Hit]:
+        """Return some features of the artefact of this name as hits without evidence, by number.
+
+        A number that no feature has is left out.
+        """
         return {
-            i: {"feature": i, "label": self.label[i].as_py(), "density": self.density[i].item(),
-                "max_activation": self.max_activation[i].item()}
-            for i in map(int, features) if 0 <= i < len(self.density)
-        }  # fmt: skip
+            i: Hit(
+                features=name,
+                feature=i,
+                by=by,
+                label=self.label[i].as_py(),
+                density=self.density[i].item(),
+                max_activation=self.max_activation[i].item(),
+            )
+            for i in map(int, features)
+            if 0 <= i < len(self.density)
+        }
 
 
 def columns_of(workspace: Workspace, made: Features) -> Columns:
@@ -272,8 +282,3 @@ def _columns(path: Path, content_hash: str, n_features: int) -> Columns:
         raise CorruptError(f"{path} should list features 0 to {n_features - 1:,} once each; it was edited")
     arrays = [table[name].to_numpy() for name in names]
     return Columns(*arrays, label=table["label"].combine_chunks())
-
-
-def feature_rows(workspace: Workspace, name: str, features: Iterable[int]) -> dict[int, dict[str, Any]]:
-    """Return `feature, label, density, max_activation` of some features of an artefact, by number."""
-    return columns_of(workspace, workspace.open(Features, name)).rows(features)

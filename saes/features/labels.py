@@ -34,7 +34,7 @@ A *reading* is a predicate of a token in its text, such as "the word is a calend
 of all tokens. Its *score* is the balanced accuracy `(share + 1 - base) / 2` on held-out firings: 0.5 at chance, 1 where
 it holds for every firing and for no other token.
 
-1. Each view of the text (`saes/features/views.py`) has values of tokens, and predicates of values. Per feature, counts
+1. Each view of the text (`saes/features/_views.py`) has values of tokens, and predicates of values. Per feature, counts
    of values become counts of predicates by one sparse product.
 2. Documents fall into two halves by a seed. On the first, each view's reading of the largest
    `share ** 2 * log2(share / base)` is chosen, among those whose number of firings is improbable by chance: a Chernoff
@@ -45,15 +45,18 @@ it holds for every firing and for no other token.
 
 import json
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from interp.nulls import OTHER_LABELS
 from interp.recording.store import Recording
+from saes.features._views import NEAR, OWN, Nearby, Sets, TokenView, Views, read_text
 from saes.features.firings import FeatureStatistics
 from saes.features.schema import MIN_HELDOUT, SAID, SOURCES, STATISTICS
-from saes.features.views import NEAR, OWN, Nearby, Sets, Sparse, View, Views, read_text
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 MIN_SHARE, MIN_LIFT, OFTEN_SHARE, OFTEN_LIFT = 0.5, 3.0, 0.2, 10.0
 MIN_CHOOSE = 3
@@ -66,24 +69,24 @@ BITS_OF_SET, BITS_OF_PAIR, BITS_OF_NEAR = 2.0, 1.0, 3.0
 """Bits per firing that a reading by several tokens, by a token and a class next to it, or by words nearby must gain to
 be preferred."""
 WORD_SETS = {"said": OWN, "said_near": NEAR}
-"""Kinds of readings by a set of words, and where one of them is looked for (`saes/features/views.py`)."""
+"""Kinds of readings by a set of words, and where one of them is looked for (`saes/features/_views.py`)."""
 
 
 class Counted(NamedTuple):
     """One view of all features: how many firings of each feature satisfy each predicate."""
 
-    view: View
+    view: TokenView
     base: np.ndarray
     """fraction of all tokens, `[n_predicates]`"""
-    choose: Sparse
+    choose: "csr_array"
     """`[n_features, n_predicates]`, on the documents where readings are chosen"""
-    judge: Sparse
+    judge: "csr_array"
     """the same on those where they are judged"""
     varied: np.ndarray
     """for the entries of `choose`: made up of at least `MIN_WORDS` words, `[n_entries]` bool"""
 
 
-class Reading(NamedTuple):
+class LabelReading(NamedTuple):
     """A predicate, or a set of those that exclude each other, and for how many of a feature's firings it holds."""
 
     kind: str
@@ -113,10 +116,10 @@ class Reading(NamedTuple):
         return float(self.share**2 * bits) + (100.0 if self.holds else 0.0)
 
 
-class Scored(NamedTuple):
+class ScoredReading(NamedTuple):
     """A reading with its score on held-out firings, and those of other features' readings from the same source."""
 
-    reading: Reading
+    reading: LabelReading
     share: float
     """fraction of all strong firings for which it holds"""
     heldout: float
@@ -133,7 +136,10 @@ class Scored(NamedTuple):
         return self.score > self.null_high and (seen.holds or (seen.holds_often and not self.reading.holds))
 
 
-def improbable(share: Any, base: Any, n: Any, n_tried: int) -> Any:
+Numbers = float | np.ndarray
+
+
+def improbable(share: Numbers, base: Numbers, n: Numbers, n_tried: int) -> np.ndarray:
     """Return where a share this far above the base, of `n` firings, is improbable after `n_tried` predicates.
 
     Shares and bases are 0 to 1; numbers, or arrays of one shape. The Chernoff bound of the binomial tail is below
@@ -144,7 +150,7 @@ def improbable(share: Any, base: Any, n: Any, n_tried: int) -> Any:
     return (share > base) & (n * divergence >= np.log(max(n_tried, 1) / ALPHA))
 
 
-class Judge:
+class FiringCounts:
     """Counts of all features, from which readings are chosen and judged.
 
     `feature [n]` is the feature of each firing in `views`; documents are divided by `seed`.
@@ -172,7 +178,7 @@ class Judge:
         self.nearby = Nearby(views.folded, views.firings, views.sampled, feature, n_features)
         self.n_tried = sum(int((counted.base * views.n_tokens >= 1).sum()) for counted in self.counted.values())
 
-    def _count(self, feature: np.ndarray, values: np.ndarray, mask: np.ndarray, n_values: int) -> Sparse:
+    def _count(self, feature: np.ndarray, values: np.ndarray, mask: np.ndarray, n_values: int) -> "csr_array":
         """Return the number of firings of each feature with each value, `[n_features, n_values]`."""
         from scipy.sparse import csr_array
 
@@ -182,26 +188,28 @@ class Judge:
         counts.sum_duplicates()
         return counts
 
-    def _varied(self, of_words: Sparse, of_classes: Sparse, view: View) -> np.ndarray:
+    def _varied(self, of_words: "csr_array", of_classes: "csr_array", view: TokenView) -> np.ndarray:
         """Return for each entry of `of_classes` whether at least `MIN_WORDS` words make it up."""
         from scipy.sparse import csr_array
 
+        assert view.holds is not None
         _, stem = np.unique([text.lower()[:STEM] for text in view.texts], return_inverse=True)
         shape = (len(stem), int(stem.max(initial=0)) + 1)
         to_stem = csr_array((np.ones(len(stem), np.float32), (np.arange(len(stem)), stem)), shape=shape)
         squares = (of_words @ to_stem).power(2) @ (to_stem.T @ view.holds).sign()
-        mine = squares.multiply(of_classes.sign()).tocsr().sorted_indices()
-        return of_classes.data**2 >= MIN_WORDS * mine.data
+        by_stem = squares.multiply(of_classes.sign()).tocsr().sorted_indices()
+        return of_classes.data**2 >= MIN_WORDS * by_stem.data
 
-    def names(self, reading: Reading, feature: int) -> tuple[str, ...]:
+    def names(self, reading: LabelReading, feature: int) -> tuple[str, ...]:
         """Return the names of a reading's predicates; of a set of words, those most frequent at the firings."""
         if reading.kind in WORD_SETS:
             return self.nearby.most_frequent(feature, np.array(reading.columns), WORD_SETS[reading.kind])
         names = self.counted[_view(reading.kind)].view.names
         predicates = [names[column] for column in reading.columns]
-        return predicates[0] if isinstance(predicates[0], tuple) else tuple(predicates)
+        first = predicates[0]
+        return first if isinstance(first, tuple) else tuple(map(str, predicates))
 
-    def best(self, kind: str) -> dict[int, Reading]:
+    def best(self, kind: str) -> dict[int, LabelReading]:
         """Return the best reading of each feature in one view; between equal ones, the deeper class."""
         counted = self.counted[kind]
         row = np.repeat(np.arange(self.n_features), np.diff(counted.choose.indptr))
@@ -214,27 +222,29 @@ class Judge:
         row, column, share, base, holds = (array[good] for array in (row, column, share, base, holds))
         order = np.lexsort((share**2 * np.log2(share / base) + 100 * holds, row))
         last = order[np.append(np.diff(row[order]) > 0, True)] if len(order) else order
-        return {int(row[i]): Reading(kind, (int(column[i]),), float(share[i]), float(base[i])) for i in last.tolist()}
+        return {
+            int(row[i]): LabelReading(kind, (int(column[i]),), float(share[i]), float(base[i])) for i in last.tolist()
+        }
 
     def set_of(
         self, kind: str, view: str, columns: Callable[[int, np.ndarray, np.ndarray], np.ndarray]
-    ) -> dict[int, Reading]:
+    ) -> dict[int, LabelReading]:
         """Return for each feature the reading by several predicates of a view, where it holds.
 
         `columns(feature, predicates, counts)` chooses from those that the feature has.
         """
         counts, base, readings = self.counted[view].choose, self.counted[view].base, {}
         for f in np.flatnonzero(self.n_choose >= MIN_CHOOSE).tolist():
-            mine = slice(counts.indptr[f], counts.indptr[f + 1])
-            predicates, n = counts.indices[mine], counts.data[mine]
+            row = slice(counts.indptr[f], counts.indptr[f + 1])
+            predicates, n = counts.indices[row], counts.data[row]
             chosen = columns(f, predicates, n)
             share = float(n[np.isin(predicates, chosen)].sum() / self.n_choose[f])
-            reading = Reading(kind, tuple(map(int, chosen)), share, float(base[chosen].sum()))
+            reading = LabelReading(kind, tuple(map(int, chosen)), share, float(base[chosen].sum()))
             if len(chosen) > 1 and reading.holds and improbable(share, reading.base, self.n_choose[f], self.n_tried):
                 readings[f] = reading
         return readings
 
-    def by_words(self, kind: str, sets: Sets) -> dict[int, Reading]:
+    def by_words(self, kind: str, sets: Sets) -> dict[int, LabelReading]:
         """Return for each feature the reading by its set of words, where it holds on the half where they are chosen."""
         readings, where = {}, WORD_SETS[kind]
         counts = self.nearby.counts(sets, where, self.chooses)
@@ -244,12 +254,12 @@ class Judge:
             n = int(self.n_choose[f])
             if n < MIN_CHOOSE or counts[f] < MIN_CHOOSE:
                 continue
-            reading = Reading(kind, tuple(words.tolist()), float(counts[f] / n), max(base[f], least))
+            reading = LabelReading(kind, tuple(words.tolist()), float(counts[f] / n), max(base[f], least))
             if (reading.holds or reading.holds_often) and improbable(reading.share, reading.base, n, self.n_tried):
                 readings[f] = reading
         return readings
 
-    def shares(self, readings: dict[int, Reading], part: str) -> dict[int, float]:
+    def shares(self, readings: dict[int, LabelReading], part: str) -> dict[int, float]:
         """Return the number of firings of each feature that its reading holds for, on one half of the documents."""
         n_firings = {}
         kinds = {reading.kind for reading in readings.values()} & WORD_SETS.keys()
@@ -261,39 +271,40 @@ class Judge:
             if reading.kind in WORD_SETS:
                 continue
             counts = getattr(self.counted[_view(reading.kind)], part)
-            mine = slice(counts.indptr[f], counts.indptr[f + 1])
-            n_firings[f] = float(counts.data[mine][np.isin(counts.indices[mine], reading.columns)].sum())
+            row = slice(counts.indptr[f], counts.indptr[f + 1])
+            n_firings[f] = float(counts.data[row][np.isin(counts.indices[row], reading.columns)].sum())
         return n_firings
 
-    def null(self, readings: Sequence[Reading]) -> np.ndarray:
+    def null(self, readings: Sequence[LabelReading]) -> np.ndarray:
         """Return the scores `[n_features, len(readings)]` of readings on the held-out firings of every feature."""
         from scipy.sparse import csr_array
 
         scores = np.full((self.n_features, len(readings)), 0.5)
         n = np.maximum(self.n_judge, 1)[:, None]
         for kind, counted in self.counted.items():
-            mine = [i for i, reading in enumerate(readings) if _view(reading.kind) == kind]
-            if not mine:
+            numbers = [i for i, reading in enumerate(readings) if _view(reading.kind) == kind]
+            if not numbers:
                 continue
-            rows = np.concatenate([readings[i].columns for i in mine])
-            columns = np.repeat(np.arange(len(mine)), [len(readings[i].columns) for i in mine])
-            chosen = csr_array((np.ones(len(rows), np.float32), (rows, columns)), shape=(len(counted.base), len(mine)))
+            rows = np.concatenate([readings[i].columns for i in numbers])
+            columns = np.repeat(np.arange(len(numbers)), [len(readings[i].columns) for i in numbers])
+            shape = (len(counted.base), len(numbers))
+            chosen = csr_array((np.ones(len(rows), np.float32), (rows, columns)), shape=shape)
             share = (counted.judge @ chosen).toarray() / n
-            scores[:, mine] = (share + 1 - np.array([readings[i].base for i in mine])) / 2
+            scores[:, numbers] = (share + 1 - np.array([readings[i].base for i in numbers])) / 2
         for kind, where in WORD_SETS.items():
-            mine = [i for i, reading in enumerate(readings) if reading.kind == kind]
-            if mine:
-                sets = [np.array(readings[i].columns) for i in mine]
+            numbers = [i for i, reading in enumerate(readings) if reading.kind == kind]
+            if numbers:
+                sets = [np.array(readings[i].columns) for i in numbers]
                 share = self.nearby.shares(sets, where, ~self.chooses)
-                scores[:, mine] = (share + 1 - np.array([readings[i].base for i in mine])) / 2
+                scores[:, numbers] = (share + 1 - np.array([readings[i].base for i in numbers])) / 2
         return scores
 
-    def score(self, readings: Sequence[dict[int, Reading]], source: str) -> dict[int, list[Scored]]:
+    def score(self, readings: Sequence[dict[int, LabelReading]], source: str) -> dict[int, list[ScoredReading]]:
         """Return the readings of each feature from one source with their scores and null, the best first.
 
         Features with fewer than `MIN_HELDOUT` held-out firings have none.
         """
-        best: dict[int, Reading] = {}
+        best: dict[int, LabelReading] = {}
         for by_feature in readings:
             for f, reading in by_feature.items():
                 best[f] = max(best.get(f, reading), reading, key=lambda candidate: candidate.value)
@@ -301,7 +312,7 @@ class Judge:
         drawn = rng.permutation(sorted(best))[: OTHER_LABELS + 1].tolist()
         others = [best[f] for f in drawn]
         null = self.null(others)
-        ranking: dict[int, list[Scored]] = {}
+        ranking: dict[int, list[ScoredReading]] = {}
         for by_feature in readings:
             chosen, judged = (self.shares(by_feature, part) for part in ("choose", "judge"))
             for f, reading in by_feature.items():
@@ -313,7 +324,7 @@ class Judge:
                 theirs = null[f, mask] if any(mask) else np.full(1, 0.5)
                 mean, high = float(theirs.mean()), upper_end(theirs)
                 share = (chosen[f] + judged[f]) / int(self.n_choose[f] + self.n_judge[f])
-                ranking.setdefault(f, []).append(Scored(reading, share, heldout, score, mean, high))
+                ranking.setdefault(f, []).append(ScoredReading(reading, share, heldout, score, mean, high))
         return {f: sorted(scores, key=lambda score: -score.reading.value) for f, scores in ranking.items()}
 
 
@@ -416,25 +427,25 @@ def label_features(
     feature, row = feature[order], row[order]
     views = read_text(recording, row, vocabulary)
     tokens = np.concatenate([np.zeros(0, np.int64), *views.views["token"].values])
-    judge = Judge(views, feature, statistics.d_sae, seed)
+    judge = FiringCounts(views, feature, statistics.d_sae, seed)
     scored = score_readings(judge, promoted, lens_ids)
     order = np.argsort(feature, kind="stable")
     bounds = np.searchsorted(feature[order], np.arange(statistics.d_sae + 1))
     labels = []
     for f in range(statistics.d_sae):
-        mine = tokens[order[bounds[f] : bounds[f + 1]]]
+        fired = tokens[order[bounds[f] : bounds[f + 1]]]
         if int(statistics.totals.n_fired[f]) < MIN_FIRINGS:
-            labels.append(label_without_evidence(mine, vocabulary))
+            labels.append(label_without_evidence(fired, vocabulary))
             continue
         candidates = [_label(score, judge, f, source) for source, score in scored.get(f, ())]
-        label = choose_label(candidates, mine, vocabulary, float(statistics.density[f]) if dense else 0.0)
+        label = choose_label(candidates, fired, vocabulary, float(statistics.density[f]) if dense else 0.0)
         labels.append(label._replace(n_heldout=int(judge.n_judge[f])) if label.kind == "none" else label)
     return labels
 
 
 def score_readings(
-    judge: Judge, promoted: np.ndarray | None, lens_ids: np.ndarray | None
-) -> dict[int, list[tuple[str, Scored]]]:
+    judge: FiringCounts, promoted: np.ndarray | None, lens_ids: np.ndarray | None
+) -> dict[int, list[tuple[str, ScoredReading]]]:
     """Return the readings of each feature that exceed their null, with their source, the best first."""
 
     def most_frequent(feature: int, tokens: np.ndarray, counts: np.ndarray) -> np.ndarray:
@@ -450,22 +461,22 @@ def score_readings(
         best |= {kind: judge.by_words(kind, words) for kind in ("said", "said_near")}
     sources = {kind: counted.view.source for kind, counted in judge.counted.items()}
     sources |= dict.fromkeys(WORD_SETS, SAID)
-    scores: dict[int, list[tuple[str, Scored]]] = {}
+    scores: dict[int, list[tuple[str, ScoredReading]]] = {}
     for source in SOURCES:
-        mine = [readings for kind, readings in best.items() if sources.get(kind, STATISTICS) == source]
-        for f, entries in judge.score(mine, source).items():
+        candidates = [readings for kind, readings in best.items() if sources.get(kind, STATISTICS) == source]
+        for f, entries in judge.score(candidates, source).items():
             scores.setdefault(f, []).extend((source, score) for score in entries if score.confirmed)
     return {f: sorted(pairs, key=lambda pair: -pair[1].reading.value) for f, pairs in scores.items()}
 
 
-def distinct_words(judge: Judge, tokens: np.ndarray) -> np.ndarray:
+def distinct_words(judge: FiringCounts, tokens: np.ndarray) -> np.ndarray:
     """Return the numbers of the words, in any case and spacing, that tokens are; those of few letters are left out."""
     words = np.unique(judge.of_token[tokens])
     words = words[words >= 0]
     return words[judge.nearby.letters[words]]
 
 
-def _label(scored: Scored, judge: Judge, feature: int, source: str) -> Label:
+def _label(scored: ScoredReading, judge: FiringCounts, feature: int, source: str) -> Label:
     kind, named = scored.reading.kind, judge.names(scored.reading, feature)
     names = named[:2] if kind == "promotes" else named
     return Label(kind, names, scored.share, source, scored.score, scored.null_mean, scored.null_high,

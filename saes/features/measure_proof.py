@@ -35,7 +35,6 @@ from interp.statistics import auroc, t_interval
 from saes.features.meaning import KEPT
 from saes.features.proof import (
     AblatedText,
-    Continuations,
     FeatureCase,
     Passage,
     Proof,
@@ -43,6 +42,7 @@ from saes.features.proof import (
     ProofMeasure,
     ProofPart,
     ProofSettings,
+    SteeredContinuations,
     measure_of,
     read_case,
 )
@@ -74,7 +74,7 @@ LIST_TOKENS = 6000
 
 
 @dataclass(frozen=True)
-class Words:
+class WordHalves:
     """Tokens that each of some directions should raise, in two halves: to choose with, and held back to judge."""
 
     ids: list[int]
@@ -94,7 +94,7 @@ class Words:
 
 def words_of(
     site: DictionarySite, directions: Tensor, draws: int, lens: JacobianLens | None, sign: float = 1.0
-) -> Words:
+) -> WordHalves:
     """Return the words of a feature, of random directions and of features of like density: `DictionarySite.arms`.
 
     They are those that a direction raises most (lowers, with a `sign` below 0) through the lens, or directly. Features
@@ -117,7 +117,7 @@ def words_of(
             forms.setdefault(form, []).append(where[token])
         groups = list(forms.values()) if len(forms) > 1 else [[where[token]] for token in row]
         halves.append(tuple([at for form in groups[first::2] for at in form] for first in (1, 0)))
-    return Words(ids, halves + halves[:1] * (len(directions) - len(unit)))
+    return WordHalves(ids, halves + halves[:1] * (len(directions) - len(unit)))
 
 
 def with_bos(model: HookedModel, passages: Sequence[Passage]) -> tuple[Tensor, Tensor, Tensor]:
@@ -320,7 +320,7 @@ def _ablate(
     site: DictionarySite,
     case: FeatureCase,
     config: ProofConfig,
-    words: Words,
+    words: WordHalves,
     arms: Arms,
     bar: _Bar,
 ) -> ProofPart:
@@ -350,7 +350,7 @@ def _ablate(
     return ProofPart(measures=tuple(fallen), examples=examples)
 
 
-def _words_measure(name: str, changes: np.ndarray, words: Words, draws: int, details: str = "") -> ProofMeasure:
+def _words_measure(name: str, changes: np.ndarray, words: WordHalves, draws: int, details: str = "") -> ProofMeasure:
     """Return a measure of the held-back words, from `changes [1 + nulls, prompts or examples, ids]` in nats."""
     change = changes[0][:, words.halves[0][1]].mean(1)
     return measure_of(name, t_interval(change), "nats", len(change), _nulls(words.means(changes, 1), draws), details)
@@ -416,7 +416,7 @@ def _steer(
     case: FeatureCase,
     config: ProofConfig,
     prompts: list[Tensor],
-    words: Words,
+    words: WordHalves,
     arms: Arms,
     bar: _Bar,
 ) -> ProofPart:
@@ -493,7 +493,7 @@ def read_lists(site: DictionarySite, done: Callable[[], None] | None = None) -> 
     return lists
 
 
-def _continue(site: DictionarySite, tokens: Tensor, arms: Arms, n: int) -> Continuations:
+def _continue(site: DictionarySite, tokens: Tensor, arms: Arms, n: int) -> SteeredContinuations:
     """Continue a prompt, unchanged and steered along three directions, by the most likely token each time."""
     prompt = token_strings(site.model, tokens[0, site.first :])
-    return Continuations("".join(prompt), *continuations(site, tokens, arms, n))
+    return SteeredContinuations("".join(prompt), *continuations(site, tokens, arms, n))

@@ -29,7 +29,7 @@ from urllib.parse import quote
 import numpy as np
 from jaxtyping import Float64
 
-from interp.artifacts import Artefact, Document, Dots, Finding, read_manifest, read_table
+from interp.artifacts import Artefact, DocumentField, Dots, Finding, read_manifest, read_table
 from interp.errors import ConfigError, UsageError
 from interp.nulls import ALPHA, DRAWS, NO_EFFECT, NullComparison, NullKind, draws_of, holm, p_from_null
 from interp.results import Record, Result, cell
@@ -264,7 +264,7 @@ def measure_of(
 
 
 @dataclass(frozen=True)
-class Continuations:
+class SteeredContinuations:
     """Most likely continuations of one prompt, unchanged and steered along three directions of one length."""
 
     prompt: str
@@ -291,7 +291,7 @@ class ProofPart:
     """One part of a proof: its measures, what they show, and the reason where it could not be made."""
 
     measures: tuple[ProofMeasure, ...] = ()
-    continuations: tuple[Continuations, ...] = ()
+    continuations: tuple[SteeredContinuations, ...] = ()
     examples: tuple[AblatedText, ...] = ()
     strength: float | None = None
     """activation that one half of the words chose"""
@@ -309,7 +309,7 @@ class Proof(Artefact, kind="proof", made_by="prove"):
     strength: float
     lens: str
     """key (where it is not stored, source) of the Jacobian lens that reads the words; empty for the direct effect"""
-    parts: Annotated[dict[str, ProofPart], Document("parts.json")]
+    parts: Annotated[dict[str, ProofPart], DocumentField("parts.json")]
     """By measure, in the order in which they were made."""
     alike: tuple[int, ...]
     """features of the second null"""
@@ -325,7 +325,7 @@ class Proof(Artefact, kind="proof", made_by="prove"):
         return {name: part.missing for name, part in self.parts.items() if part.missing}
 
     @property
-    def continuations(self) -> list[Continuations]:
+    def continuations(self) -> list[SteeredContinuations]:
         """Continuations of some prompts, unchanged and steered."""
         return [continuation for part in self.parts.values() for continuation in part.continuations]
 

@@ -33,7 +33,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -41,16 +41,17 @@ from interp.artifacts.tables import query
 from interp.errors import ConfigError, CorruptError, MissingError, UnknownNameError, WorkbenchError, program
 from interp.nulls import ALPHA
 from interp.workspace import Workspace
-from saes.features.find_by_meaning import LEARNT, SET, WEIGHTS, Evidence, gather
-from saes.features.fired_words import AT_ONCE, Fired, FiringIndex, Word
-from saes.features.found import By, Example, Filter, Found, Hit, Kind, columns_of
-from saes.features.label_search import largest, names_of
+from saes.features._label_search import largest, names_of
+from saes.features.find_by_meaning import LEARNT, SET, WEIGHTS, FeatureEvidence, gather
+from saes.features.fired_words import AT_ONCE, Fired, FiringIndex, IndexedWord
+from saes.features.found import By, Example, FeatureHits, Filter, Hit, Kind, columns_of
 from saes.features.meaning import Meaning, lens_for, meaning_of
 from saes.features.schema import Features
 from saes.features.token_index import word_positions
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from safetensors import safe_open
 
 
 MAX_TEXT = 2000
@@ -61,21 +62,21 @@ _JOINT = re.compile(r"(?:^|(?<=\s))(AND NOT|AND|NOT)(?=\s|$)")
 
 
 @dataclass(frozen=True)
-class Query:
+class TextQuery:
     """The texts of a query."""
 
     wanted: tuple[str, ...]
     unwanted: tuple[str, ...] = ()
 
 
-def parse_query(text: str) -> Query:
+def parse_query(text: str) -> TextQuery:
     """Return the texts of a query.
 
     A space at the end of a text counts, one at its beginning does not: with or without it, a word is the same. Raises
     `ConfigError` for a query that is empty, too long, or names nothing to find.
 
     >>> parse_query("bank NOT river")
-    Query(wanted=('bank',), unwanted=('river',))
+    TextQuery(wanted=('bank',), unwanted=('river',))
     """
     if not text.strip() or len(text) > MAX_TEXT:
         raise ConfigError(f"a query has 1 to {MAX_TEXT:,} characters, got {len(text):,}; type a word")
@@ -89,7 +90,7 @@ def parse_query(text: str) -> Query:
         raise ConfigError(f"{text.strip()!r} names nothing on one side of AND or NOT; write `bank NOT river`")
     if len(parts) > MAX_TEXTS:
         raise ConfigError(f"a query joins at most {MAX_TEXTS} texts by AND and NOT, got {len(parts)}; leave some out")
-    return Query(tuple(dict.fromkeys(wanted)), tuple(dict.fromkeys(unwanted)))
+    return TextQuery(tuple(dict.fromkeys(wanted)), tuple(dict.fromkeys(unwanted)))
 
 
 BELOW = 3
@@ -122,7 +123,7 @@ def search_features(
     limit: int = 20,
     examples: bool = True,
     meanings: Callable[[Workspace, Features], Meaning | None] | None = None,
-) -> Found:
+) -> FeatureHits:
     """Return the features that fit a query, best first; those that no source lifts above its null last.
 
     `features` names one artefact or set of transcoders (default: all but the layers of sets), and `region` a region of
@@ -146,7 +147,7 @@ def search_features(
         find = similar if _LIKE.match(bare) else numbered
         hits = find(workspace, made, number, within, limit)
         shown = _with_examples(workspace, [made], hits, {}) if examples else hits
-        return Found(query=bare, hits=_with_names(shown, names), notes=tuple(notes))
+        return FeatureHits(query=bare, hits=_with_names(shown, names), notes=tuple(notes))
     parts = []
     for number, made in enumerate(artefacts):
         meaning, missing = _meaning(workspace, made, meanings or meaning_of) if number < MAX_SAID else (None, "")
@@ -160,7 +161,7 @@ def search_features(
     return _found(query_text(query), parts, hits, pieces, workspace, sets_left_out, names, notes, examples)
 
 
-def query_text(query: Query) -> str:
+def query_text(query: TextQuery) -> str:
     """Return the text of a query as it was understood."""
     return " NOT ".join([" AND ".join(query.wanted), *query.unwanted]).rstrip()
 
@@ -168,17 +169,17 @@ def query_text(query: Query) -> str:
 def _found(
     query: str, parts: "list[_Part]", hits: list[Hit], pieces: dict[str, int], workspace: Workspace,
     sets_left_out: tuple[str, ...], names: Mapping[str, str], notes: list[str], examples: bool,
-) -> Found:  # fmt: skip
+) -> FeatureHits:  # fmt: skip
     sought = [term.sought for part in parts for term in part.wanted]
     first = [[term.sought for term in part.wanted] for part in parts]
     made = [part.index.made for part in parts]
 
     def in_all(name: str) -> tuple[str, ...]:
         """Return the words that every artefact lacks."""
-        lacking = [tuple(word for lookup in mine for word in getattr(lookup, name)) for mine in first]
+        lacking = [tuple(word for lookup in lookups for word in getattr(lookup, name)) for lookups in first]
         return tuple(w for w in dict.fromkeys(lacking[0] if lacking else ()) if all(w in words for words in lacking))
 
-    return Found(
+    return FeatureHits(
         query=query,
         hits=_with_names(_with_examples(workspace, made, hits, pieces) if examples else hits, names),
         words=tuple(dict.fromkeys(word.word for lookup in sought for word in lookup.words)),
@@ -224,16 +225,16 @@ class _Part:
     """Hits within one artefact."""
 
     index: FiringIndex
-    wanted: tuple[Evidence, ...]
+    wanted: tuple[FeatureEvidence, ...]
     hits: tuple[Hit, ...]
 
     @property
-    def words(self) -> list[Word]:
+    def words(self) -> list[IndexedWord]:
         return [word for term in self.wanted for word in (*term.sought.words, *term.sought.phrases)]
 
     @classmethod
     def of(
-        cls, index: FiringIndex, meaning: Meaning | None, query: Query, within: Filter, names: Mapping[str, str],
+        cls, index: FiringIndex, meaning: Meaning | None, query: TextQuery, within: Filter, names: Mapping[str, str],
         limit: int, leave_out: str,
     ) -> "_Part":  # fmt: skip
         """Search one artefact."""
@@ -254,7 +255,7 @@ class _Part:
         return cls(index=index, wanted=tuple(wanted), hits=tuple(_hits(index, wanted, strength, above, best)))
 
 
-def _lifted(wanted: Sequence[Evidence]) -> np.ndarray:
+def _lifted(wanted: Sequence[FeatureEvidence]) -> np.ndarray:
     """Return the features that fire on the words more than their null, though chance does so too."""
     mask = np.zeros(len(wanted[0].live), bool)
     for scores in (fired for evidence in wanted for fired in (evidence.fired, evidence.phrases) if fired is not None):
@@ -263,9 +264,9 @@ def _lifted(wanted: Sequence[Evidence]) -> np.ndarray:
 
 
 def _hits(
-    index: FiringIndex, wanted: Sequence[Evidence], strength: np.ndarray, above: np.ndarray, best: Sequence[int]
+    index: FiringIndex, wanted: Sequence[FeatureEvidence], strength: np.ndarray, above: np.ndarray, best: Sequence[int]
 ) -> list[Hit]:
-    rows = index.columns.rows(best)
+    known = index.columns.hits(index.made.name, best, "tokens")
     words = {
         word.word: word
         for term in wanted
@@ -277,25 +278,23 @@ def _hits(
         evidence = max(wanted, key=lambda term: float(term.logit[i]))
         label = evidence.labels.get(i)
         hits.append(
-            Hit(
-                features=index.made.name,
+            replace(
+                _with_statistics(known[i], evidence),
                 by=_reason(evidence, i),
                 strength=float(strength[i]),
                 above_chance=bool(above[i]),
                 matches=matches.get(i, ()),
-                says=None if evidence.said is None else float(evidence.said.z[i]),
+                says=None if evidence.raised is None else float(evidence.raised.z[i]),
                 label_score=label and label.score,
                 label_null=label and label.null,
                 concept=evidence.concepts.get(i, ("", 0.0))[0],
                 other=label.label if label else "",
-                **_statistics(evidence, i),
-                **rows[i],
             )
         )
     return hits
 
 
-def _reason(evidence: Evidence, i: int) -> By:
+def _reason(evidence: FeatureEvidence, i: int) -> By:
     if evidence.values["phrase"][i] > 0:
         return "phrase"
     weights = dict(zip(LEARNT, WEIGHTS[evidence.with_lens], strict=True)) | SET
@@ -306,14 +305,22 @@ def _reason(evidence: Evidence, i: int) -> By:
     return _BY[max(contributions, key=lambda name: contributions[name])]
 
 
-def _statistics(evidence: Evidence, i: int) -> dict[str, float | int]:
-    """Return share, recall, score and p of the words, or of the phrase, on which a feature fires."""
+def _with_statistics(hit: Hit, evidence: FeatureEvidence) -> Hit:
+    """Return a hit with share, recall, score and p of the words, or of the phrase, on which the feature fires."""
     for scores in (evidence.phrases, evidence.fired):
-        if scores is not None and (at := _row(scores, i)) is not None:
-            names = ("score", "null", "share", "recall", "fired", "tries", "p")
-            row = {name: getattr(scores, name)[at].item() for name in names}
-            return row | {"expected": float(scores.tries[at] * scores.rate[at])}
-    return {}
+        if scores is not None and (at := _row(scores, hit.feature)) is not None:
+            return replace(
+                hit,
+                score=scores.score[at].item(),
+                null=scores.null[at].item(),
+                share=scores.share[at].item(),
+                recall=scores.recall[at].item(),
+                fired=scores.fired[at].item(),
+                tries=scores.tries[at].item(),
+                p=scores.p[at].item(),
+                expected=float(scores.tries[at] * scores.rate[at]),
+            )
+    return hit
 
 
 def _row(scores: Fired, i: int) -> int | None:
@@ -327,8 +334,7 @@ def _with_names(hits: Sequence[Hit], names: Mapping[str, str]) -> tuple[Hit, ...
 
 def numbered(workspace: Workspace, made: Features, index: int, within: Filter, limit: int) -> list[Hit]:
     """Return the feature of this number, and none where the artefact has no such feature."""
-    rows = columns_of(workspace, made).rows([index])
-    return [Hit(features=made.name, by="number", **row) for row in rows.values()]
+    return list(columns_of(workspace, made).hits(made.name, [index], "number").values())
 
 
 def _with_examples(
@@ -407,7 +413,7 @@ def search_vector(
     workspace: Workspace, vector: np.ndarray, *, name: str = "the vector", features: str | None = None,
     hook_point: str | None = None, density: tuple[float, float] = (0.0, 1.0), min_strength: float = 0.0,
     kind: Kind | None = None, limit: int = 20,
-) -> Found:  # fmt: skip
+) -> FeatureHits:  # fmt: skip
     """Return the features whose decoder directions have the largest cosine similarity to `vector [d]`.
 
     SAEs of another width are left out, and so are neurons. Raises `ConfigError` for a vector that is zero or not
@@ -434,7 +440,7 @@ def search_vector(
         known = ", ".join(f"{source} {width}" for source, width in widths.items()) or "no SAE whose weights are here"
         raise ConfigError(f"the vector has {len(vector)} numbers; decoder directions have: {known}")
     best = sorted(hits, key=lambda hit: -(hit.strength or 0))[:limit]
-    return Found(query=f"like {name}", hits=tuple(best), covers={})
+    return FeatureHits(query=f"like {name}", hits=tuple(best), covers={})
 
 
 def _nearest(
@@ -452,9 +458,9 @@ def _nearest(
     among = np.flatnonzero(inside[: len(cosines)] & (cosines[: len(inside)] >= (within.min_strength or -1)))
     best = np.argsort(-cosines[among], kind="stable")[:limit]
     p = chance_of_cosine(cosines[among], len(vector), int(inside.sum()))
-    rows = columns.rows(among[best])
+    known = columns.hits(made.name, among[best], "similar")
     return [
-        Hit(features=made.name, by="similar", strength=float(cosines[i]), null=null, p=float(p_value), **rows[i])
+        replace(known[i], strength=float(cosines[i]), null=null, p=float(p_value))
         for i, p_value in zip(among[best].tolist(), p[best], strict=True)
     ]
 
@@ -496,8 +502,8 @@ def similar(workspace: Workspace, made: Features, index: int, within: Filter, li
     columns = columns_of(workspace, made)
     inside = within.mask(workspace, columns)
     hits = [
-        Hit(features=made.name, by="similar", strength=cosines[i], null=usual, **row)
-        for i, row in columns.rows(sorted(cosines)).items()
+        replace(hit, strength=cosines[i], null=usual)
+        for i, hit in columns.hits(made.name, sorted(cosines), "similar").items()
         if inside[i] and cosines[i] >= within.min_strength
     ]
     return sorted(hits, key=lambda hit: -(hit.strength or 0))[:limit]
@@ -514,7 +520,7 @@ def _weights(workspace: Workspace, made: Features) -> Path | None:
 
 
 @contextmanager
-def _opened(path: Path, kind: str) -> Iterator[Any]:
+def _opened(path: Path, kind: str) -> Iterator["safe_open"]:
     from safetensors import SafetensorError, safe_open
 
     try:

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.artifacts import open_artefact, read_manifest
-from interp.atlas.cells import DictionaryReadout, NearestReadout, Reading
+from interp.atlas.cells import DictionaryReadout, NearestReadout, VectorReadings
 from interp.atlas.sources import AtlasSource
 from interp.dictionary import Dictionary, SparseActs
 from interp.errors import ConfigError, MismatchError
@@ -144,13 +144,13 @@ class PromotedReadout:
     def __init__(self, model: HookedModel) -> None:
         self.model = model
 
-    def read(self, vectors: Tensor, top: int) -> Reading:
+    def read(self, vectors: Tensor, top: int) -> VectorReadings:
         from interp.lenses.logit_lens import logit_effects
         from interp.models.adapter import token_strings
 
         effects = logit_effects(self.model, vectors, top)
         texts = [token_strings(self.model, ids) for ids in effects.promoted_ids]
-        return Reading(texts, effects.promoted_logits.tolist())
+        return VectorReadings(texts, effects.promoted_logits.tolist())
 
 
 def named(labels: list[str]) -> list[str]:

@@ -193,7 +193,7 @@ def mix_bits(x: np.ndarray) -> np.ndarray:
     return x ^ (x >> np.uint64(31))
 
 
-class Sums(NamedTuple):
+class FiringSums(NamedTuple):
     """Firings summed per (unit, feature), sorted by the pair."""
 
     pair: np.ndarray
@@ -207,13 +207,13 @@ class Sums(NamedTuple):
     largest: np.ndarray
 
     @classmethod
-    def of(cls, unit: np.ndarray, feature: np.ndarray, value: np.ndarray, *, seen: bool) -> "Sums":
+    def of(cls, unit: np.ndarray, feature: np.ndarray, value: np.ndarray, *, seen: bool) -> "FiringSums":
         """Sum `value [n]`, activations of `feature [n]` on tokens of `unit [n]`."""
         counted = np.ones(len(unit), np.int64) if seen else np.zeros(len(unit), np.int64)
         pair = unit << np.int64(32) | feature.astype(np.int64)
         return cls(pair, (value > 0).astype(np.int64), counted, value.astype(np.float64), value).reduced()
 
-    def reduced(self) -> "Sums":
+    def reduced(self) -> "FiringSums":
         """Return one entry per pair, in order."""
         if not len(self.pair):
             return self
@@ -221,11 +221,11 @@ class Sums(NamedTuple):
         pair = self.pair[order]
         first = np.flatnonzero(np.r_[True, pair[1:] != pair[:-1]])
         n, seen, total = (np.add.reduceat(column[order], first) for column in (self.n, self.seen, self.total))
-        return Sums(pair[first], n, seen, total, np.maximum.reduceat(self.largest[order], first))
+        return FiringSums(pair[first], n, seen, total, np.maximum.reduceat(self.largest[order], first))
 
-    def fired(self) -> "Sums":
+    def fired(self) -> "FiringSums":
         """Return the pairs with at least one firing."""
-        return Sums(*(column[self.n > 0] for column in self))
+        return FiringSums(*(column[self.n > 0] for column in self))
 
 
 class TokenIndex:
@@ -238,7 +238,7 @@ class TokenIndex:
         self._counts = np.zeros(0, np.int64)
         self._tokens, self._fired = np.zeros(n_features, np.int64), np.zeros(n_features, np.int64)
         self._total = np.zeros(n_features, np.float64)
-        self._held: list[Sums] = []
+        self._held: list[FiringSums] = []
         self._n_held = self._limit = 0
         self._n_runs = 0
         shutil.rmtree(folder, ignore_errors=True)  # of an interrupted build
@@ -288,7 +288,7 @@ class TokenIndex:
             np.concatenate([array[at] for array, at in zip(arrays, inside, strict=True)])
             for arrays in (units, [feature] * len(inside), [value] * len(inside))
         )
-        sums = Sums.of(unit, feature, value, seen=seen).fired()
+        sums = FiringSums.of(unit, feature, value, seen=seen).fired()
         self._held.append(sums)
         self._n_held += len(sums.pair)
         if self._n_held > max(self.buffered, self._limit):
@@ -300,7 +300,7 @@ class TokenIndex:
     def _merge(self) -> None:
         if len(self._held) > 1:
             parts = zip(*self._held, strict=True)
-            self._held = [Sums(*(np.concatenate(part) for part in parts)).reduced()]
+            self._held = [FiringSums(*(np.concatenate(part) for part in parts)).reduced()]
         self._n_held = sum(len(sums.pair) for sums in self._held)
 
     def _spill(self) -> None:

@@ -57,7 +57,7 @@ class ExplainConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class LabelRequest:
     """Labels that a language model wrote, or judged."""
 
     provider: dict[str, str]
@@ -86,7 +86,7 @@ class LabelsSettings:
     features_hash: str
     explained: tuple[int, ...]
     """The features with a row."""
-    source: Asked | Imported
+    source: LabelRequest | Imported
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +132,7 @@ class LabelScore:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Judgement:
+class ContextJudgement:
     """One context that was judged, in the order asked."""
 
     feature: int
@@ -189,7 +189,7 @@ class Labels(Artefact, kind="labels", title="Written labels", made_by="explain")
     """Rows by feature."""
     scores: Table[LabelScore]
     """Rows by feature and name, where there were trials."""
-    trials: Table[Judgement]
+    trials: Table[ContextJudgement]
     """All judgements; every score can be computed again from them."""
     means: dict[ScoreName, MeanScores]
     """Means over features by score."""
@@ -209,7 +209,7 @@ class Labels(Artefact, kind="labels", title="Written labels", made_by="explain")
     def judge(self) -> str:
         """The model that was asked; empty for imported labels."""
         source = self.settings.source
-        return (source.provider.get("model") or source.provider["local"]) if isinstance(source, Asked) else ""
+        return (source.provider.get("model") or source.provider["local"]) if isinstance(source, LabelRequest) else ""
 
     @property
     def label_source(self) -> str:

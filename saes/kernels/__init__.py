@@ -2,9 +2,9 @@
 
 - `state`      parameters and Adam moments, one latent per row, and the values that pass between steps
 - `step`       one training step in order, dead latents revived, the backend chosen by device
-- `plain`      the step in torch operations: any device, any dtype
+- `_plain`     the step in torch operations: any device, any dtype
 - `autograd`   the step of a kind that is given by its loss
 - `compiled`   the step in compiled loops: CPU
-- `selection`  which pre-activations are the largest, for `compiled`; masks, dot products and sums of rows in registers
+- `_selection` which pre-activations are the largest, for `compiled`; masks, dot products and sums of rows in registers
 - `spread`     the step over several ranks
 """

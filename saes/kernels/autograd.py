@@ -25,7 +25,7 @@ from saes.kernels.step import StepResult
 
 
 @dataclass(frozen=True, kw_only=True)
-class Batch:
+class LossInputs:
     """Everything that a loss may use, in training units (rows of mean norm `sqrt(d)`).
 
     Rows are tokens in random order. A kind that reads neighbouring tokens overrides `Learner.measure`, which is given
@@ -53,7 +53,7 @@ class Batch:
         return (recons - self.target).square().sum() / (len(self.x) * self.variance)
 
 
-class Measured(NamedTuple):
+class BatchMeasurements(NamedTuple):
     """Measurements of one batch."""
 
     loss: Tensor
@@ -70,7 +70,7 @@ class Learner(nn.Module, ABC):
     """A module that learns by the loss that it measures."""
 
     @abstractmethod
-    def measure(self, batch: Batch) -> Measured:
+    def measure(self, batch: LossInputs) -> BatchMeasurements:
         """Return the loss of a batch and what is logged of it."""
 
     def constrain(self) -> None:
@@ -126,9 +126,9 @@ class AutogradStepper:
         l0 = float(fired.sum()) / n / fired[..., 0].numel()
         return StepResult(loss, fvu, 0.0, l0, n_dead, loss - fvu, self._threshold(measures.threshold))
 
-    def _batch(self, state: RunState, x: Tensor, target: Tensor | None) -> Batch:
+    def _batch(self, state: RunState, x: Tensor, target: Tensor | None) -> LossInputs:
         settings = self.settings
-        return Batch(
+        return LossInputs(
             x=x,
             target=x if target is None else target,
             variance=torch.as_tensor(settings.variance, dtype=x.dtype, device=x.device),
@@ -139,8 +139,8 @@ class AutogradStepper:
         )
 
     def _gradients(
-        self, state: RunState, parameters: dict[str, nn.Parameter], batch: Batch
-    ) -> tuple[Measured, dict[str, Tensor]]:
+        self, state: RunState, parameters: dict[str, nn.Parameter], batch: LossInputs
+    ) -> tuple[BatchMeasurements, dict[str, Tensor]]:
         """Return the measurements and the gradients of this rank's share of the mean over all tokens."""
         devices = [batch.x.device] if batch.x.device.type == "cuda" else []
         with torch.random.fork_rng(devices), torch.enable_grad():
@@ -152,7 +152,7 @@ class AutogradStepper:
             )
         return measures, dict(zip(parameters, (g.contiguous() for g in grads), strict=True))
 
-    def _check(self, measures: Measured) -> None:
+    def _check(self, measures: BatchMeasurements) -> None:
         """Raise `ConfigError` for a loss or activations that cannot be trained with."""
         name = type(self.learner).__name__
         if measures.loss.ndim or not measures.loss.requires_grad:

@@ -4,16 +4,14 @@ Each row (a token) or latent is processed by one thread in a fixed order, so the
 threads. Active latents are in CSR form: those of row `r` are `latents[starts[r] : starts[r + 1]]`.
 """
 
-from typing import Any
-
 import numpy as np
 import torch
 from numba import njit, prange
 from torch import Tensor
 
 from interp.threads import run_compiled
-from saes.kernels.plain import PlainOps
-from saes.kernels.selection import WIDTH, above, add_rows, dot, topk_batch, topk_rows
+from saes.kernels._plain import PlainOps
+from saes.kernels._selection import WIDTH, above, add_rows, dot, topk_batch, topk_rows
 from saes.kernels.state import Active, AdamStep, Decoded, Gradients
 
 _BITS = {torch.float32: torch.int32, torch.bfloat16: torch.int16}
@@ -218,7 +216,7 @@ class CompiledOps:
             start = end
         return torch.from_numpy(fired)
 
-    def _row_sums(self, first: Any, rows: Any, weights: Any, source: Tensor, out: Tensor) -> None:
+    def _row_sums(self, first: np.ndarray, rows: np.ndarray, weights: np.ndarray, source: Tensor, out: Tensor) -> None:
         room = self.buffer("columns of rows", (len(source) * WIDTH,), source.dtype)
         run_compiled(_row_sums, first, rows, weights, source, room, out)
 

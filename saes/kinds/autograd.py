@@ -22,7 +22,7 @@ with the decoder are dense.
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, final
+from typing import NamedTuple, final
 
 import torch
 from jaxtyping import Float
@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from interp.errors import ConfigError
 from interp.seeds import derive_seed, make_generator
-from saes.kernels.autograd import Batch, Learner, Measured, bind
+from saes.kernels.autograd import BatchMeasurements, Learner, LossInputs, bind
 from saes.kernels.state import RunState
 from saes.kinds.base import SAE, Finished, SAEMetadata, Scales
 
@@ -39,7 +39,7 @@ _PROBE = 4
 _CHUNK = 1 << 24
 
 
-class Sizes(NamedTuple):
+class DictionarySizes(NamedTuple):
     """Sizes of a dictionary to train, and the mean of its target."""
 
     d_in: int
@@ -64,9 +64,9 @@ class AutogradKind(Learner):
     b_dec: nn.Parameter
     name = ""
     """Name of the kind; with `settings` set by `named`."""
-    settings: Mapping[str, Any] = {}
+    settings: Mapping[str, object] = {}
 
-    def __init__(self, sizes: Sizes):
+    def __init__(self, sizes: DictionarySizes):
         """Draw random decoder rows of norm 1; the bias starts at the mean of the target."""
         super().__init__()
         self.d_sae = sizes.d_sae
@@ -82,21 +82,23 @@ class AutogradKind(Learner):
         """Return the reconstruction: a sum of directions, one for each latent, and a bias."""
         return acts @ self.W_dec + self.b_dec
 
-    def loss(self, batch: Batch, acts: Float[Tensor, "n d_sae"], recons: Float[Tensor, "n d_out"]) -> Float[Tensor, ""]:
+    def loss(
+        self, batch: LossInputs, acts: Float[Tensor, "n d_sae"], recons: Float[Tensor, "n d_out"]
+    ) -> Float[Tensor, ""]:
         """Return the loss, a mean over the tokens of the batch. Default: the fraction of variance unexplained."""
         return batch.fvu(recons)
 
-    def measure(self, batch: Batch) -> Measured:
+    def measure(self, batch: LossInputs) -> BatchMeasurements:
         """Return what a step needs of a batch. Override it for a kind that reads more of it than `x`."""
         acts = self.encode(batch.x)
         recons = self.decode(acts)
-        return Measured(self.loss(batch, acts, recons), batch.fvu(recons.detach()), acts)
+        return BatchMeasurements(self.loss(batch, acts, recons), batch.fvu(recons.detach()), acts)
 
     def finish(self, finished: Finished) -> nn.Module:
         """Return the dictionary for raw activations; the parameters are those at the end of training."""
         return AutogradSAE(self, finished.scales, metadata=finished.metadata)
 
-    def named(self, name: str, settings: Mapping[str, Any]) -> "AutogradKind":
+    def named(self, name: str, settings: Mapping[str, object]) -> "AutogradKind":
         """Set name and settings, with which the trained dictionary is saved."""
         self.name, self.settings = name, dict(settings)
         return self
@@ -135,7 +137,7 @@ class AutogradSAE(SAE):
     def saved_tensors(self) -> dict[str, Tensor]:
         return {name: t for name, t in self.state_dict().items() if name not in ("W_dec", "b_dec")}
 
-    def extra_config(self) -> dict[str, Any]:
+    def extra_config(self) -> dict[str, object]:
         return {"d_out": self.d_out, "settings": dict(self.settings)}
 
 
@@ -149,21 +151,21 @@ def affine_parts(kind: AutogradKind) -> tuple[Float[Tensor, " d_out"], Float[Ten
 
 
 class AutogradRecipe:
-    """Training side of a kind with a loss: the counterpart of `saes.kinds.base.Recipe`."""
+    """Training side of a kind with a loss: the counterpart of `saes.kinds.base.TrainingRecipe`."""
 
     shares_latents = False
 
-    def __init__(self, stream: str, make: Callable[[Sizes], AutogradKind]):
+    def __init__(self, stream: str, make: Callable[[DictionarySizes], AutogradKind]):
         """`make` builds the kind; its random numbers are those of the random stream."""
         self._stream, self._make = stream, make
 
-    def build(self, sizes: Sizes, seed: int) -> AutogradKind:
+    def build(self, sizes: DictionarySizes, seed: int) -> AutogradKind:
         """Return the kind before its first step: the same for the same seed, whatever it draws."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(seed, self._stream, "initial weights"))
             return self._make(sizes)
 
-    def start(self, sizes: Sizes, seed: int) -> RunState:
+    def start(self, sizes: DictionarySizes, seed: int) -> RunState:
         """Return the state before the first step. Raises `ConfigError` for a kind that cannot be trained."""
         kind = self.build(sizes, seed)
         _check(kind, sizes)
@@ -177,7 +179,7 @@ class AutogradRecipe:
         state.zero_moments()
         return state
 
-    def finish(self, sizes: Sizes, seed: int, state: RunState, finished: Finished) -> nn.Module:
+    def finish(self, sizes: DictionarySizes, seed: int, state: RunState, finished: Finished) -> nn.Module:
         """Return the dictionary of a state, ready for use."""
         kind = self.build(sizes, seed)
         bind(kind, state)
@@ -185,7 +187,7 @@ class AutogradRecipe:
 
 
 @torch.no_grad()
-def _check(kind: AutogradKind, sizes: Sizes) -> None:
+def _check(kind: AutogradKind, sizes: DictionarySizes) -> None:
     """Raise `ConfigError` where names cannot be saved, or where a reconstruction is not a sum of directions."""
     what = type(kind).__name__
     tensors = {**dict(kind.named_parameters()), **dict(kind.named_buffers())}

@@ -6,8 +6,8 @@
 from the mean. The methods satisfy `interp.dictionary.Dictionary`. A transcoder maps one hook point to another: it
 subtracts nothing, and its decoder has the width `d_out` of its target.
 
-A `Recipe` trains a dictionary: the rule of a kind inside the step (`saes.kernels.state`), and how the result becomes an
-`SAE`. Two families are completed here because several kinds and formats share them:
+A `TrainingRecipe` trains a dictionary: the rule of a kind inside the step (`saes.kernels.state`), and how the result
+becomes an `SAE`. Two families are completed here because several kinds and formats share them:
 
 - `Activation`: activation functions as values, which a dictionary of one layer has;
 - `TokenNormSAE`: an SAE of activations normalised token by token, whose reconstruction is scaled back. `layer_norm` is
@@ -20,7 +20,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, Literal, NamedTuple, final
+from typing import ClassVar, Literal, NamedTuple, final
 
 import torch
 from jaxtyping import Float
@@ -120,7 +120,7 @@ class SAE(nn.Module, ABC):
     def saved_tensors(self) -> dict[str, Tensor]:
         """Return the tensors to write, by SAELens' names where it has one."""
 
-    def extra_config(self) -> dict[str, Any]:
+    def extra_config(self) -> dict[str, object]:
         """Return keys of `cfg.json` that only this kind has."""
         return {}
 
@@ -185,7 +185,7 @@ class Activation(nn.Module, ABC):
         """Return the tensors that it saves."""
         return {}
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, object]:
         """Return the keys that it saves in `cfg.json`."""
         return {}
 
@@ -222,7 +222,7 @@ class TopK(Activation):
     def select(self, ops: Ops, pre: Float[Tensor, "n d_sae"]) -> Active:
         return ops.select_topk(pre, self.k)
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, object]:
         return {"k": self.k, "rescale_acts_by_decoder_norm": False}
 
 
@@ -277,7 +277,7 @@ class OneLayerSAE(SAE):
         """Return tensors saved besides the four of every kind."""
         return self.activation.tensors()
 
-    def extra_config(self) -> dict[str, Any]:
+    def extra_config(self) -> dict[str, object]:
         return self.activation.settings()
 
     @property
@@ -344,7 +344,7 @@ TOKEN_NORMS: tuple[TokenNorm, ...] = ("layer_norm", "constant_norm_rescale")
 EPSILON = 1e-5
 
 
-class Scale(NamedTuple):
+class RowScale(NamedTuple):
     """`x = normalised * size + centre`, both `[..., 1]`."""
 
     size: Float[Tensor, "*batch 1"]
@@ -363,12 +363,12 @@ class TokenNormSAE(OneLayerSAE):
         super().__init__(weights, activation=activation, metadata=metadata)
         self.norm, self.architecture = norm, activation.architecture
 
-    def scale(self, x: Float[Tensor, "*batch d_in"]) -> Scale:
+    def scale(self, x: Float[Tensor, "*batch d_in"]) -> RowScale:
         """Return divisor and offset of the normalisation, `[..., d_in] -> [..., 1]` each."""
         if self.norm == "layer_norm":
-            return Scale(x.std(-1, keepdim=True) + EPSILON, x.mean(-1, keepdim=True))
+            return RowScale(x.std(-1, keepdim=True) + EPSILON, x.mean(-1, keepdim=True))
         size = x.norm(dim=-1, keepdim=True) / self.d_in**0.5
-        return Scale(size, size.new_zeros(()).expand_as(size))
+        return RowScale(size, size.new_zeros(()).expand_as(size))
 
     def encoder_input(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_in"]:
         x = x.to(self.W_enc.dtype)
@@ -383,7 +383,7 @@ class TokenNormSAE(OneLayerSAE):
             size = size - EPSILON
         return recons * size + centre
 
-    def extra_config(self) -> dict[str, Any]:
+    def extra_config(self) -> dict[str, object]:
         return {"normalize_activations": self.norm, **super().extra_config()}
 
 
@@ -406,7 +406,7 @@ class Scales(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Site:
+class RecordedSite:
     """One hook point of one recording."""
 
     recording: Recording
@@ -432,7 +432,7 @@ class Finished:
     metadata: SAEMetadata
     batches: Iterable[Tensor]
     """a few batches of training input `[n, d_in]`, to estimate thresholds with"""
-    sites: tuple[Site, ...] = ()
+    sites: tuple[RecordedSite, ...] = ()
     """the hook point that is read"""
 
 
@@ -445,7 +445,7 @@ class Trained(Finished):
     """the kind's own parameters, in training units"""
 
 
-class Recipe(Rule):
+class TrainingRecipe(Rule):
     """Training recipe of one kind. Concrete recipes take their config and are made by `registry.recipe_of`."""
 
     @abstractmethod

@@ -33,10 +33,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from saes.kernels.autograd import Batch, Measured
+from saes.kernels.autograd import BatchMeasurements, LossInputs
 from saes.kernels.state import Ops, entry_rows
 from saes.kernels.step import SKIP, choose_ops
-from saes.kinds.autograd import AutogradKind, Sizes
+from saes.kinds.autograd import AutogradKind, DictionarySizes
 from saes.kinds.base import Finished, SAEMetadata
 from saes.kinds.config import CrossLayerConfig
 from saes.kinds.jumprelu import THRESHOLD
@@ -147,7 +147,7 @@ def _blocks(W_dec: Tensor, n_layers: int) -> list[Tensor]:
 class CrossLayer(AutogradKind):
     """A cross-layer transcoder in training; batches hold all layers, `[n, n_layers, d]`."""
 
-    def __init__(self, sizes: Sizes, config: CrossLayerConfig):
+    def __init__(self, sizes: DictionarySizes, config: CrossLayerConfig):
         nn.Module.__init__(self)  # other shapes than those of one layer
         (n, d_out), m = sizes.mean.shape, sizes.d_sae
 
@@ -167,7 +167,7 @@ class CrossLayer(AutogradKind):
     threshold: nn.Parameter | None
     W_skip: nn.Parameter | None
 
-    def measure(self, batch: Batch) -> Measured:
+    def measure(self, batch: LossInputs) -> BatchMeasurements:
         config, layers = self.config, self.n_layers
         x, target = (t.transpose(0, 1).contiguous() for t in (batch.x, batch.target))
         pre, norms = self._pre_activations(x), decoder_norms(self.W_dec, layers)
@@ -185,7 +185,7 @@ class CrossLayer(AutogradKind):
             level = 0.0 if self.threshold is None else self.threshold[:, None]
             lifted = ((level - pre).relu() * norms[:, None])[batch.dead[:, None].expand_as(pre)]
             penalty = penalty + config.dead_coefficient * lifted.sum() / n
-        return Measured(fvu + penalty, fvu, acts, self._level(acts.detach(), norms.detach()))
+        return BatchMeasurements(fvu + penalty, fvu, acts, self._level(acts.detach(), norms.detach()))
 
     def encode(self, x: Float[Tensor, "n_layers n d_in"]) -> Float[Tensor, "n_layers n d_sae"]:
         """Return activations of all layers, selected among these tokens."""

@@ -26,7 +26,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from saes.kernels.state import Active, Backward, Ops, Pass, Selected, TrainState, sum_by_latent
-from saes.kinds.base import JumpReLU, OneLayerSAE, Recipe, SAEMetadata, Trained, Weights
+from saes.kinds.base import JumpReLU, OneLayerSAE, SAEMetadata, Trained, TrainingRecipe, Weights
 from saes.kinds.config import JumpReLUConfig
 
 TANH_SCALE = 4.0
@@ -46,7 +46,7 @@ class JumpReLUSAE(OneLayerSAE):
 
 
 @final
-class JumpReLURecipe(Recipe):
+class JumpReLURecipe(TrainingRecipe):
     """Learn thresholds by straight-through estimators."""
 
     starts_from_data = True

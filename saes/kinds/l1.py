@@ -21,14 +21,14 @@ supplies one: the ReLU of the gate must reconstruct the input too, with `W_dec` 
 (equation 8). Decoder rows have norm 1.
 """
 
-from typing import Any, final
+from typing import final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from saes.kernels.state import Active, Backward, Ops, Pass, Selected, TrainState, sum_by_latent, whole
-from saes.kinds.base import OneLayerSAE, Recipe, ReLU, SAEMetadata, Trained, Weights
+from saes.kinds.base import OneLayerSAE, ReLU, SAEMetadata, Trained, TrainingRecipe, Weights
 from saes.kinds.config import L1Config
 
 
@@ -43,7 +43,7 @@ class ReLUSAE(OneLayerSAE):
 
 
 @final
-class ReLURecipe(Recipe):
+class ReLURecipe(TrainingRecipe):
     """Penalise activations by L1."""
 
     revives = False
@@ -110,12 +110,12 @@ class GatedSAE(OneLayerSAE):
     def extra_tensors(self) -> dict[str, Tensor]:
         return {"r_mag": self.r_mag, "b_mag": self.b_mag}
 
-    def extra_config(self) -> dict[str, Any]:
+    def extra_config(self) -> dict[str, object]:
         return {}
 
 
 @final
-class GatedRecipe(Recipe):
+class GatedRecipe(TrainingRecipe):
     """The state's `b_enc` is `b_gate`; `r_mag` and `b_mag` are its own."""
 
     revives = False
@@ -153,8 +153,8 @@ class GatedRecipe(Recipe):
         return Backward(to_raw + to_gate, auxiliary + weight * float(gate.double().sum()), extra)
 
     def finish(self, trained: Trained) -> GatedSAE:
-        params = {"r_mag": trained.own["r_mag"], "b_mag": trained.own["b_mag"] / trained.scales.unit}
-        return GatedSAE(trained.weights, **params, metadata=trained.metadata)
+        b_mag = trained.own["b_mag"] / trained.scales.unit
+        return GatedSAE(trained.weights, r_mag=trained.own["r_mag"], b_mag=b_mag, metadata=trained.metadata)
 
 
 def _magnitude(

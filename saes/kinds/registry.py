@@ -1,10 +1,9 @@
 """Registry of recipes: maps a config to what trains it. A new kind of this tree adds itself here."""
 
 from collections.abc import Callable
-from typing import Any
 
-from saes.kinds.autograd import AutogradKind, AutogradRecipe, Sizes
-from saes.kinds.base import Recipe
+from saes.kinds.autograd import AutogradKind, AutogradRecipe
+from saes.kinds.base import TrainingRecipe
 from saes.kinds.clt import CrossLayer
 from saes.kinds.config import (
     BatchTopKConfig,
@@ -28,7 +27,7 @@ from saes.kinds.own import own_recipe
 from saes.kinds.topk import BatchTopKRecipe, TopKRecipe, matryoshka_recipe
 from saes.kinds.transcoder import TranscoderRecipe
 
-RECIPES: dict[type[SAEConfig], Callable[[Any], Recipe]] = {
+RECIPES: dict[type[SAEConfig], Callable[..., TrainingRecipe]] = {
     TopKConfig: TopKRecipe,
     BatchTopKConfig: BatchTopKRecipe,
     MatryoshkaConfig: matryoshka_recipe,
@@ -36,14 +35,14 @@ RECIPES: dict[type[SAEConfig], Callable[[Any], Recipe]] = {
     ReLUConfig: ReLURecipe,
     GatedConfig: GatedRecipe,
 }
-LEARNED: dict[type[SAEConfig], Callable[[Sizes, Any], AutogradKind]] = {
+LEARNED: dict[type[SAEConfig], Callable[..., AutogradKind]] = {
     MatchingPursuitConfig: MatchingPursuit,
     CrossLayerConfig: CrossLayer,
 }
 """Kinds that have a loss instead of a recipe with its gradients."""
 
 
-def recipe_of(config: SAEConfig, widths: tuple[int, ...] = ()) -> Recipe:
+def recipe_of(config: SAEConfig, widths: tuple[int, ...] = ()) -> TrainingRecipe:
     """Return the recipe of a config; `widths` are the widths of the hook points that it reads."""
     if isinstance(config, CrosscoderConfig):
         return CrosscoderRecipe(config, widths)
@@ -53,7 +52,7 @@ def recipe_of(config: SAEConfig, widths: tuple[int, ...] = ()) -> Recipe:
 
 
 def autograd_of(config: SAEConfig) -> AutogradRecipe | None:
-    """Return what trains a kind that has a loss, this tree's or one's own; None for a kind with a `Recipe`."""
+    """Return what trains a kind that has a loss, this tree's or one's own; None for a kind with a `TrainingRecipe`."""
     if isinstance(config, OwnConfig):
         return own_recipe(config)
     if (make := LEARNED.get(type(config))) is None:

@@ -31,7 +31,7 @@ from torch import Tensor
 from interp.errors import ConfigError
 from saes.kernels.state import Active, Ops, Selected, TrainState, whole
 from saes.kernels.step import choose_ops
-from saes.kinds.base import OneLayerSAE, Recipe, SAEMetadata, TopK, Trained, Weights
+from saes.kinds.base import OneLayerSAE, SAEMetadata, TopK, Trained, TrainingRecipe, Weights
 from saes.kinds.config import KConfig, MatryoshkaConfig
 from saes.kinds.jumprelu import JumpReLUSAE
 
@@ -50,7 +50,7 @@ class TopKSAE(OneLayerSAE):
 
 
 @final
-class TopKRecipe(Recipe):
+class TopKRecipe(TrainingRecipe):
     """Select exactly `k` latents per token."""
 
     shares_latents = True
@@ -66,7 +66,7 @@ class TopKRecipe(Recipe):
 
 
 @final
-class BatchTopKRecipe(Recipe):
+class BatchTopKRecipe(TrainingRecipe):
     """`k` latents per token on average; `ends`, where given, are nested prefixes."""
 
     def __init__(self, config: KConfig, *, ends: tuple[int, ...] = ()):

@@ -11,7 +11,7 @@ is almost linear in the source, little remains for latents to explain.
 """
 
 from dataclasses import replace
-from typing import Any, ClassVar, final
+from typing import ClassVar, final
 
 import torch
 from jaxtyping import Float
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from saes.kernels.state import Active, Backward, Ops, Pass, Selected, TrainState, entry_rows
 from saes.kernels.step import SKIP
-from saes.kinds.base import Activation, JumpReLU, OneLayerSAE, Recipe, ReLU, SAEMetadata, TopK, Trained, Weights
+from saes.kinds.base import Activation, JumpReLU, OneLayerSAE, ReLU, SAEMetadata, TopK, Trained, TrainingRecipe, Weights
 from saes.kinds.config import TranscoderConfig
 from saes.kinds.jumprelu import THRESHOLD
 from saes.kinds.topk import estimate_threshold
@@ -55,7 +55,7 @@ class Transcoder(OneLayerSAE):
         skip = {} if self.W_skip is None else {"W_skip": self.W_skip}
         return {**super().extra_tensors(), **skip}
 
-    def extra_config(self) -> dict[str, Any]:
+    def extra_config(self) -> dict[str, object]:
         return {"d_out": self.d_out, **super().extra_config()}
 
 
@@ -66,12 +66,12 @@ def transcoder_architecture(activation: Activation, *, skip: bool) -> str:
 
 
 @final
-class TranscoderRecipe(Recipe):
+class TranscoderRecipe(TrainingRecipe):
     """Select, penalise and revive latents as the SAE of the same kind does."""
 
     starts_from_data = True
 
-    def __init__(self, config: TranscoderConfig, inner: Recipe):
+    def __init__(self, config: TranscoderConfig, inner: TrainingRecipe):
         """`inner` is the recipe of the SAE whose latents it has (`TranscoderConfig.selects`)."""
         self.config, self.inner = config, inner
         self.revives, self.quicker, self.ends = inner.revives, inner.quicker, inner.ends

@@ -21,7 +21,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -51,7 +50,7 @@ _HF = {"pre_feedforward_layernorm.output": MLP_IN, "post_feedforward_layernorm.o
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
+class LayerLocations:
     """Locations of the layers of a set."""
 
     layers: dict[int, Path]
@@ -59,7 +58,7 @@ class Found:
     """`circuit_tracer` or `gemma_scope_2` for a cross-layer transcoder, else empty"""
 
 
-def find_layers(path: Path, *, l0: int | None = None) -> Found:
+def find_layers(path: Path, *, l0: int | None = None) -> LayerLocations:
     """Find the dictionaries of every layer below a folder.
 
     Raises `MissingError` (none there), `ConfigError` (several of one layer, and no `l0` to choose by).
@@ -68,10 +67,10 @@ def find_layers(path: Path, *, l0: int | None = None) -> Found:
         raise MissingError(f"{path} is not a folder; a set is imported from the folder that holds all its layers")
     if any(path.glob(circuit_tracer.ENCODERS)):
         n = len(list(path.glob(circuit_tracer.ENCODERS)))
-        return Found(layers=dict.fromkeys(range(n), path), across="circuit_tracer")
+        return LayerLocations(layers=dict.fromkeys(range(n), path), across="circuit_tracer")
     named = circuit_tracer.read_yaml(path / "config.yaml").get("transcoders")
     if isinstance(named, list) and named and all(isinstance(name, str) for name in named):
-        return Found(layers={layer: _named(path, name) for layer, name in enumerate(named)})
+        return LayerLocations(layers={layer: _named(path, name) for layer, name in enumerate(named)})
     several: dict[int, list[Path]] = {}
     for candidate in [*sorted(path.glob("*/**/*")), *sorted(path.iterdir())]:
         if _is_dictionary(candidate):
@@ -85,7 +84,7 @@ def find_layers(path: Path, *, l0: int | None = None) -> Found:
         )
     layers = {layer: _one(layer, list(dict.fromkeys(paths)), l0) for layer, paths in sorted(several.items())}
     first = next(iter(layers.values()))
-    return Found(layers=layers, across="gemma_scope_2" if _writes_to_layers(first) else "")
+    return LayerLocations(layers=layers, across="gemma_scope_2" if _writes_to_layers(first) else "")
 
 
 def _named(folder: Path, name: str) -> Path:
@@ -203,7 +202,13 @@ Taken = tuple[str, str, str, tuple[LayerCheck, ...]]
 
 
 def _take_layers(
-    source: Found, draft: Draft, origin: SetOrigin, model: HookedModel, *, allow_mismatch: bool, format: str | None
+    source: LayerLocations,
+    draft: Draft,
+    origin: SetOrigin,
+    model: HookedModel,
+    *,
+    allow_mismatch: bool,
+    format: str | None,
 ) -> Taken:
     """Convert the layers one by one."""
     hooks: dict[tuple[str, str], int] = {}
@@ -243,7 +248,7 @@ def _hooks(loaded: Loaded, layer: int, path: Path) -> tuple[str, str]:
     return reads or defaults[0], defaults[1] or writes
 
 
-def _hf(config: Mapping[str, Any], side: str) -> str:
+def _hf(config: Mapping[str, object], side: str) -> str:
     stated = str(config.get(f"hf_hook_point_{side}", ""))
     known = next((name for end, name in _HF.items() if stated.endswith(end)), "")
     return known or (RAW_OUT if re.search(r"\.mlp(\.output)?$", stated) else "")
@@ -272,7 +277,13 @@ def _agreed(stated: tuple[str, str], origin: SetOrigin, model: HookedModel, *, a
 
 
 def _take_across(
-    source: Found, draft: Draft, origin: SetOrigin, model: HookedModel, *, allow_mismatch: bool, format: str | None
+    source: LayerLocations,
+    draft: Draft,
+    origin: SetOrigin,
+    model: HookedModel,
+    *,
+    allow_mismatch: bool,
+    format: str | None,
 ) -> Taken:
     """Convert a cross-layer transcoder."""
     first = source.layers[0]
@@ -371,7 +382,7 @@ def check_across(clt: CrossLayerTranscoder, raw: list[Raw], *, rows: int = 8) ->
     return errors
 
 
-def _check_widths(folder: Path, source: Found, model: HookedModel, reads: str) -> None:
+def _check_widths(folder: Path, source: LayerLocations, model: HookedModel, reads: str) -> None:
     """Raise `MismatchError` unless there is a layer of the model for each, of the model's width."""
     n_layers, d_model = int(model.cfg.n_layers), int(model.cfg.d_model)
     if max(source.layers) >= n_layers:

@@ -12,7 +12,7 @@ from interp.errors import ConfigError
 from interp.models.hooked import HookedModel
 from interp.seeds import make_generator
 from interp.tracing.frozen import FrozenModel
-from interp.tracing.replacement import Active
+from interp.tracing.replacement import LayerLatents
 from saes.features.schema import labels
 from saes.sets.set import CrossLayerSet, PerLayerSet, TranscoderSet
 
@@ -60,16 +60,16 @@ class SetReplacement:
                 firings = self._as_many_as.to(frozen.embedding.device).encode(layer, block.mlp_in)
                 n = int((firings.positions >= frozen.skip_from).sum())
                 inside = inside[value[inside].topk(min(n, len(inside))).indices.sort().values]
-            self._active.append(Active(position[inside], latent[inside], value[inside].float()))
+            self._active.append(LayerLatents(position[inside], latent[inside], value[inside].float()))
 
-    def active(self, layer: int) -> Active:
+    def active(self, layer: int) -> LayerLatents:
         return self._active[layer]
 
-    def reads(self, layer: int, active: Active) -> tuple[Float[Tensor, "n d_model"], Float[Tensor, " n"]]:
+    def reads(self, layer: int, active: LayerLatents) -> tuple[Float[Tensor, "n d_model"], Float[Tensor, " n"]]:
         rows, bias = self.set.encoder_rows(layer, active.latent), self.set.encoder_bias(layer, active.latent)
         return rows.float(), bias.float()
 
-    def writes(self, layer: int, active: Active, target: int) -> Float[Tensor, "n d_model"]:
+    def writes(self, layer: int, active: LayerLatents, target: int) -> Float[Tensor, "n d_model"]:
         return self.set.decoder_rows(layer, active.latent, target).float()
 
     def output_bias(self, layer: int) -> Float[Tensor, " d_model"]:
@@ -91,7 +91,7 @@ def system_of(graph: "AttributionGraph", model: HookedModel, workspace: "Workspa
     from interp.models.adapter import weight_hash
     from interp.tracing.graph import TraceConfig
     from interp.tracing.replacement import Neurons
-    from interp.tracing.trace import open_system
+    from interp.tracing.trace import open_traced
     from saes.sets.set import open_set
 
     graph.check_model(weight_hash(model))
@@ -100,8 +100,7 @@ def system_of(graph: "AttributionGraph", model: HookedModel, workspace: "Workspa
         replacement = Neurons(config.max_neurons)
     else:
         replacement = SetReplacement(open_set(workspace, graph.dictionary), graph.dictionary)
-    tokens = torch.tensor([graph.tokens], device=next(model.parameters()).device)
-    return open_system(model, tokens, replacement, skip_positions=config.skip_positions)
+    return open_traced(model, graph.settings, replacement)
 
 
 def _first() -> Tensor:

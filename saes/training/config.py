@@ -91,7 +91,7 @@ class TrainConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class TrainingPlan:
     """A `TrainConfig` with every default resolved."""
 
     n_steps: int
@@ -117,7 +117,7 @@ class Plan:
         )
 
 
-def plan(train: TrainConfig, *, d_in: int, d_sae: int) -> Plan:
+def plan(train: TrainConfig, *, d_in: int, d_sae: int) -> TrainingPlan:
     """Resolve every number of a run from the token budget and the sizes.
 
     Raises `ConfigError` when the budget is less than one batch.
@@ -128,7 +128,7 @@ def plan(train: TrainConfig, *, d_in: int, d_sae: int) -> Plan:
         raise ConfigError(
             f"a run of {train.tokens:,} tokens has no batch of {batch:,}; raise tokens or lower batch_size"
         )
-    return Plan(
+    return TrainingPlan(
         n_steps=n_steps,
         batch_size=batch,
         lr=train.lr or choose_lr(n_steps, d_sae),

@@ -30,9 +30,9 @@ from torch import Tensor
 
 from interp.devices import parse_dtype
 from interp.errors import ConfigError, MismatchError, NonFiniteError
-from interp.recording.store import GROUP_ROWS, Batch, Recording, Split, Stats
+from interp.recording.store import GROUP_ROWS, Recording, RowBatch, Split, Stats
 from saes.kernels.state import TrainState
-from saes.kinds.base import Scales, Site, Weights
+from saes.kinds.base import RecordedSite, Scales, Weights
 
 
 def input_scale(stats: Stats) -> float:
@@ -59,7 +59,7 @@ def fold(state: TrainState, scales: Scales) -> Weights:
     )
 
 
-class Rows(NamedTuple):
+class SourceRows(NamedTuple):
     """Rows of a source, in the order read."""
 
     x: Tensor
@@ -70,7 +70,7 @@ class Rows(NamedTuple):
     """`[n]` global row numbers"""
 
 
-class Source:
+class RowSource:
     """The sites that a dictionary reads and reconstructs."""
 
     def __init__(
@@ -86,9 +86,9 @@ class Source:
         """
         self.recordings = [recordings] if isinstance(recordings, Recording) else list(recordings)
         names = [hook_points] if isinstance(hook_points, str) else list(hook_points)
-        self.inputs = [Site(r, r.check_hook_point(name)) for r in self.recordings for name in names]
+        self.inputs = [RecordedSite(r, r.check_hook_point(name)) for r in self.recordings for name in names]
         first = self.recordings[0]
-        self.target = Site(first, first.check_hook_point(target)) if target else None
+        self.target = RecordedSite(first, first.check_hook_point(target)) if target else None
         for recording in self.recordings[1:]:
             check_same_tokens(first, recording)
 
@@ -101,12 +101,12 @@ class Source:
         return self.recordings[0]
 
     @property
-    def sites(self) -> list[Site]:
+    def sites(self) -> list[RecordedSite]:
         """All sites that are read from disk."""
         return [*self.inputs, *([self.target] if self.target else [])]
 
     @property
-    def outputs(self) -> list[Site]:
+    def outputs(self) -> list[RecordedSite]:
         """The sites that are reconstructed."""
         return [self.target] if self.target else self.inputs
 
@@ -158,26 +158,26 @@ class Source:
         variance = torch.cat([site.stats.variance for site in self.outputs])
         return (float((variance * self.scales.output**2).sum()),)
 
-    def sequential(self, *, batch_size: int, split: Split, heldout_fraction: float) -> Iterator[Rows]:
+    def sequential(self, *, batch_size: int, split: Split, heldout_fraction: float) -> Iterator[SourceRows]:
         """Yield all rows of a split in order; see `Recording.sequential`."""
         together = Together([self])
         return (rows[0] for rows in together.sequential(batch_size, split=split, heldout_fraction=heldout_fraction))
 
-    def rows(self, batches: tuple[Batch, ...]) -> Rows:
+    def rows(self, batches: tuple[RowBatch, ...]) -> SourceRows:
         by_recording = {id(recording): batch for recording, batch in zip(self.recordings, batches, strict=True)}
         assert all(torch.equal(batch.rows, batches[0].rows) for batch in batches[1:])
 
-        def at(site: Site) -> Tensor:
+        def at(site: RecordedSite) -> Tensor:
             return by_recording[id(site.recording)].activations[site.hook_point]
 
         x = at(self.inputs[0]) if len(self.inputs) == 1 else torch.cat([at(site) for site in self.inputs], dim=1)
-        return Rows(x, at(self.target) if self.target else None, batches[0].rows)
+        return SourceRows(x, at(self.target) if self.target else None, batches[0].rows)
 
 
-class Layers(Source):
+class Layers(RowSource):
     """Transcoder sources of several layers as one: `x [n, n_layers, d_in]`, `target [n, n_layers, d_out]`."""
 
-    def __init__(self, layers: Sequence[Source]):
+    def __init__(self, layers: Sequence[RowSource]):
         """Raise `ConfigError` unless all layers have the same widths."""
         if len({(source.d_in, source.d_out) for source in layers}) > 1:
             raise ConfigError("all layers of a cross-layer transcoder must have the same widths")
@@ -187,11 +187,11 @@ class Layers(Source):
         self.n_layers = len(self.layers)
 
     @property
-    def sites(self) -> list[Site]:
+    def sites(self) -> list[RecordedSite]:
         return [site for source in self.layers for site in source.sites]
 
     @property
-    def outputs(self) -> list[Site]:
+    def outputs(self) -> list[RecordedSite]:
         return [site for source in self.layers for site in source.outputs]
 
     @property
@@ -219,10 +219,10 @@ class Layers(Source):
     def variances(self) -> tuple[float, ...]:
         return tuple(variance for source in self.layers for variance in source.variances)
 
-    def rows(self, batches: tuple[Batch, ...]) -> Rows:
+    def rows(self, batches: tuple[RowBatch, ...]) -> SourceRows:
         by_layer = [source.rows(batches) for source in self.layers]
         targets = [rows.x if rows.target is None else rows.target for rows in by_layer]
-        return Rows(torch.stack([rows.x for rows in by_layer], 1), torch.stack(targets, 1), by_layer[0].rows)
+        return SourceRows(torch.stack([rows.x for rows in by_layer], 1), torch.stack(targets, 1), by_layer[0].rows)
 
 
 GROUP_BYTES = 1 << 30
@@ -232,13 +232,15 @@ GROUP_BYTES = 1 << 30
 class Together:
     """Sources that are read in one pass over the same recordings: a live recording runs its model once for all."""
 
-    def __init__(self, sources: Sequence[Source]):
+    def __init__(self, sources: Sequence[RowSource]):
         """Raise `ConfigError` unless all sources read the same recordings."""
         self.sources, self.recordings = sources, sources[0].recordings
         if any([id(r) for r in s.recordings] != [id(r) for r in self.recordings] for s in sources):
             raise ConfigError("dictionaries trained together read the same recordings; train them one by one")
 
-    def shuffled(self, batch_size: int, *, seed: int, epoch: int, skip: int, fraction: float) -> Iterator[list[Rows]]:
+    def shuffled(
+        self, batch_size: int, *, seed: int, epoch: int, skip: int, fraction: float
+    ) -> Iterator[list[SourceRows]]:
         """Yield one epoch of training rows, those of every source; see `Recording.shuffled`.
 
         Several sources get values as stored, which take half the memory of float32, and smaller groups are mixed.
@@ -254,7 +256,7 @@ class Together:
             streams.append(recording.shuffled(names, batch_size=batch_size, heldout_fraction=fraction, **options))
         return ([source.rows(batches) for source in self.sources] for batches in zip(*streams, strict=True))
 
-    def sequential(self, batch_size: int, *, split: Split, heldout_fraction: float) -> Iterator[list[Rows]]:
+    def sequential(self, batch_size: int, *, split: Split, heldout_fraction: float) -> Iterator[list[SourceRows]]:
         """Yield all rows of a split in order, those of every source; see `Recording.sequential`."""
         options: dict[str, Any] = {"batch_size": batch_size, "split": split, "heldout_fraction": heldout_fraction}
         streams = [recording.sequential(self._names(recording), **options) for recording in self.recordings]
@@ -298,7 +300,7 @@ class TrainingBatch(NamedTuple):
 
 
 def training_batches(
-    sources: Sequence[Source],
+    sources: Sequence[RowSource],
     *,
     batch_size: int,
     heldout_fraction: float,
@@ -328,7 +330,7 @@ def training_batches(
         epoch, first = epoch + 1, 0
 
 
-def _training(source: Source, batch: Rows, part: slice, after: Position) -> TrainingBatch:
+def _training(source: RowSource, batch: SourceRows, part: slice, after: Position) -> TrainingBatch:
     x, rows, target = batch.x[part], batch.rows[part], batch.target
     check_finite(x, rows, ", ".join(site.hook_point for site in source.inputs))
     if target is not None:

@@ -18,7 +18,7 @@ from interp.recording.store import Recording, Split
 from interp.statistics import DocumentBootstrap
 from saes.kinds.base import SAE
 from saes.training.config import DENSE
-from saes.training.data import Source
+from saes.training.data import RowSource
 from saes.training.stored import DENSITY_EDGES, Reconstruction
 
 
@@ -38,7 +38,7 @@ def evaluate_on_recording(
     A crosscoder of several models takes as many recordings. `seed` draws the bootstrap. Raises `ConfigError` when the
     split is empty, `MismatchError` when the widths differ.
     """
-    source = Source(recording, sae.hook_points, target=sae.hook_point_out)
+    source = RowSource(recording, sae.hook_points, target=sae.hook_point_out)
     first = source.recording
     if source.d_in != sae.d_in:
         names = ", ".join(sae.hook_points)
@@ -46,7 +46,7 @@ def evaluate_on_recording(
             f"{first.folder} has width {source.d_in} at {names}, the SAE expects {sae.d_in}; choose a recording of "
             "its model"
         )
-    sums, documents = Sums(sae.d_sae, seed), DocumentsOfRows(first)
+    sums, documents = ReconstructionSums(sae.d_sae, seed), DocumentsOfRows(first)
     for batch in source.sequential(batch_size=batch_size, split=split, heldout_fraction=heldout_fraction):
         if not len(batch.rows):  # the shard has no documents of this split
             continue
@@ -84,7 +84,7 @@ class DocumentsOfRows:
         return self.document[rows - int(starts[shard])].long()
 
 
-class Sums:
+class ReconstructionSums:
     """Running sums over tokens: the columns are `TERMS`, then the target itself, for its mean."""
 
     TERMS = ("n", "active", "error", "square", "recons", "dot", "ratio", "cosine")
@@ -152,7 +152,7 @@ class Sums:
 
 
 def _mean(sums: Tensor, term: str) -> Tensor:
-    return sums[:, Sums.TERMS.index(term)] / sums[:, 0]
+    return sums[:, ReconstructionSums.TERMS.index(term)] / sums[:, 0]
 
 
 def fraction_unexplained(

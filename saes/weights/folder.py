@@ -6,7 +6,7 @@ too, as long as we know their settings; others are refused rather than misread.
 """
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from safetensors.torch import save_file
 from torch import Tensor
@@ -16,12 +16,12 @@ from interp.errors import MismatchError, MissingError
 from interp.packages import code_version
 from interp.remote import as_path
 from saes.kinds.base import SAE, SAEMetadata
-from saes.weights import saelens
+from saes.weights import _saelens
+from saes.weights._saelens import CONFIG, WEIGHTS
 from saes.weights.layout import check_finite, read_row, section
 from saes.weights.read import recheck
-from saes.weights.saelens import CONFIG, WEIGHTS
 
-ROWS_AS_USED = frozenset(saelens.LAYOUTS) - {"abstopk"}
+ROWS_AS_USED = frozenset(_saelens.LAYOUTS) - {"abstopk"}
 """Architectures whose row `i` of `W_dec` is the direction of latent `i`."""
 
 
@@ -51,7 +51,7 @@ def load_sae(folder: Path) -> SAE:
     folder = as_path(folder)
     if not (folder / CONFIG).exists():
         raise MissingError(f"no SAE at {folder} ({CONFIG} is missing); `workbench train` writes one")
-    sae = saelens.read(folder).sae
+    sae = _saelens.read(folder).sae
     recheck(sae, folder)
     return sae
 
@@ -68,7 +68,7 @@ def load_direction(folder: Path, latent: int) -> tuple[SAEMetadata, Tensor]:
     if str(config.get("architecture")) in ROWS_AS_USED and not config.get("rescale_acts_by_decoder_norm"):
         row = read_row(folder / WEIGHTS, "W_dec", latent)
         check_finite("W_dec", row, folder)
-        return saelens.metadata(section(config, "metadata", folder / CONFIG), folder / CONFIG), row.float()
+        return _saelens.metadata(section(config, "metadata", folder / CONFIG), folder / CONFIG), row.float()
     sae = load_sae(folder)
     return sae.metadata, sae.decoder_directions[latent].detach().float()
 
@@ -92,7 +92,7 @@ def check_weights(metadata: SAEMetadata, weight_hash: str, what: str, *, allow_o
     )
 
 
-def sae_config(sae: SAE) -> dict[str, Any]:
+def sae_config(sae: SAE) -> dict[str, object]:
     """Return the content of `cfg.json`: SAELens' keys, and ours under `metadata`."""
     metadata = sae.metadata
     target = {"hook_name_out": metadata.hook_point_out} if metadata.hook_point_out else {}

@@ -29,15 +29,7 @@ from interp.dictionary import SparseActs
 from interp.errors import CorruptError, MissingError, UnknownNameError
 from interp.seeds import make_generator
 from saes.kinds.base import SAE, OneLayerSAE
-from saes.weights import (
-    circuit_tracer,
-    dictionary_learning,
-    gemma_scope,
-    llama_scope,
-    openai,
-    saelens,
-    sparsify,
-)
+from saes.weights import _dictionary_learning, _gemma_scope, _llama_scope, _openai, _saelens, _sparsify, circuit_tracer
 from saes.weights.imported import TOLERANCE, SelfCheck
 from saes.weights.importing import checkpoint_path
 from saes.weights.layout import Axes, Conversion, Format, check_arrays, read_safetensors
@@ -159,19 +151,19 @@ def _dense(acts: SparseActs, d_sae: int) -> Tensor:
 
 
 FORMATS: tuple[Format, ...] = (
-    saelens.FLAT_FORMAT,
-    saelens.FORMAT,
-    dictionary_learning.FORMAT,
-    sparsify.FORMAT,
-    gemma_scope.FORMAT_2,
-    gemma_scope.TRANSCODER,
-    gemma_scope.EMBEDDING,
-    gemma_scope.FORMAT,
-    llama_scope.FORMAT,
+    _saelens.FLAT_FORMAT,
+    _saelens.FORMAT,
+    _dictionary_learning.FORMAT,
+    _sparsify.FORMAT,
+    _gemma_scope.FORMAT_2,
+    _gemma_scope.TRANSCODER,
+    _gemma_scope.EMBEDDING,
+    _gemma_scope.FORMAT,
+    _llama_scope.FORMAT,
     circuit_tracer.CROSS_LAYER,
     circuit_tracer.FORMAT,
-    llama_scope.FORMAT_QWEN,
-    openai.FORMAT,
+    _llama_scope.FORMAT_QWEN,
+    _openai.FORMAT,
 )
 BY_NAME = {reader.name: reader for reader in FORMATS}
 
@@ -223,6 +215,6 @@ def find_format(path: Path, name: str | None = None) -> Format:
         for reader in FORMATS:
             if reader.recognises(candidate):
                 return reader
-    sparsify.explain(path)
+    _sparsify.explain(path)
     known = "; ".join(f"{reader.name}: {reader.files}" for reader in FORMATS)
     raise MissingError(f"the format of {path} is not known; known formats: {known}")

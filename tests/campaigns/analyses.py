@@ -25,7 +25,7 @@ def fractions(prompts: int) -> Any:
 
 def streams(contexts: int) -> Any:
     """Return a drawer of intervals of the change .1 of a residual stream, over contexts of skewed size."""
-    from interp.changes.representations import _Measured
+    from interp.changes._representations import _Measured
     from interp.statistics import expanded, percentile_interval
 
     def covers(rng: Rng) -> bool:
@@ -42,7 +42,7 @@ def alignments(contexts: int) -> Any:
     """Return a drawer of intervals of CKA (.8) of two streams, over contexts whose tokens are correlated."""
     import torch
 
-    from interp.changes.representations import _cka
+    from interp.changes._representations import _cka
 
     def covers(rng: Rng) -> bool:
         noise = 0.25**0.5  # cross-covariance I, covariances I and (1 + .25) I: CKA 1 / 1.25 of equal widths
@@ -106,12 +106,12 @@ def heads(prompts: int) -> Any:
 
 def steered(prompts: int) -> Any:
     """Return a drawer of intervals of steering that does nothing, at the best of 8 strengths."""
-    from interp.geometry.steering import choose_strength
+    from interp.geometry._steering import choose_strength
 
     def covers(rng: Rng) -> bool:
         effects = rng.normal(size=(1, 1, prompts)) * 0.7 + rng.normal(size=(1, 8, prompts))
         found = choose_strength(np.arange(1.0, 9.0), effects, np.zeros((1, 8, 4)))
-        return bool(holds(found["judged_effect"], 0.0))
+        return bool(holds(found.judged_effect, 0.0))
 
     return each(covers)
 
@@ -172,8 +172,8 @@ def told(value: Any, p: float = 0.05) -> np.ndarray:
 
 def readings(n_features: int) -> Any:
     """Return a drawer of readings that say nothing of their feature: told where the score exceeds the null's."""
-    from saes.features.labels import Judge, Reading
-    from saes.features.views import View
+    from saes.features._views import TokenView
+    from saes.features.labels import FiringCounts, LabelReading
 
     firings, n_tokens = 40, 300
     base = 1 / np.arange(1, n_tokens + 1)
@@ -183,14 +183,14 @@ def readings(n_features: int) -> Any:
         found: list[float] = []
         while len(found) < n:
             feature = np.repeat(np.arange(n_features), firings)
-            view = View("token", "token statistics", tuple(map(str, range(n_tokens))))
+            view = TokenView("token", "token statistics", tuple(map(str, range(n_tokens))))
             view.values, view.counts = [rng.choice(n_tokens, len(feature), p=base)], np.rint(base * 1e6).astype(int)
             views: Any = SimpleNamespace(
                 document=rng.integers(0, 200, len(feature)), views={"token": view}, n_tokens=1e6
             )
             columns = rng.permutation(n_tokens)[:n_features]
-            chosen = {f: Reading("token", (int(c),), 0.6, float(base[c])) for f, c in enumerate(columns)}
-            scored = Judge(views, feature, n_features, draw_seed(rng)).score([chosen], view.source)
+            chosen = {f: LabelReading("token", (int(c),), 0.6, float(base[c])) for f, c in enumerate(columns)}
+            scored = FiringCounts(views, feature, n_features, draw_seed(rng)).score([chosen], view.source)
             found += [0.05 if each.score > each.null_high else 1.0 for [each] in scored.values()]
         return np.array(found[:n])
 

@@ -24,7 +24,7 @@ from interp.models.adapter import bos_token_id
 from interp.models.loading import load_model
 from interp.models.passes import capture
 from interp.seeds import make_generator
-from saes.evaluation.dictionary_checks import Said, checks_of_dictionary, fvu_of, scores_on_prose
+from saes.evaluation.dictionary_checks import CardScores, checks_of_dictionary, fvu_of, scores_on_prose
 from saes.kinds.base import SAE, SAEMetadata, Weights
 from saes.kinds.jumprelu import JumpReLUSAE
 from saes.kinds.l1 import ReLUSAE
@@ -54,7 +54,7 @@ class Outcome:
     seconds: float
 
 
-def principal(family: str, kind: str, model: object) -> tuple[SAE, Said]:
+def principal(family: str, kind: str, model: object) -> tuple[SAE, CardScores]:
     """Return a dictionary that reconstructs a hook point without training: half of its principal components, each with
     both signs.
 
@@ -81,7 +81,7 @@ def principal(family: str, kind: str, model: object) -> tuple[SAE, Said]:
     else:
         sae = TopKSAE(weights, k=12, metadata=about)
     l0 = float((sae.encode_sparse(x).values > 0).sum(-1).float().mean())
-    return sae, Said(l0=l0, fvu=fvu_of(sae, x, x), prose=scores_on_prose(sae, setup.model))
+    return sae, CardScores(l0=l0, fvu=fvu_of(sae, x, x), prose=scores_on_prose(sae, setup.model))
 
 
 class Ward:

@@ -139,13 +139,13 @@ def edges(size: int) -> Any:
 
     import torch
 
-    from interp.circuits.edge_scores import Scores
+    from interp.circuits._edge_scores import EdgeScores
 
     def covers(rng: Rng, n: int) -> np.ndarray:
         found: list[np.ndarray] = []
         while sum(map(len, found)) < n:  # one draw of weights serves all edges of a circuit
             scores: Any = SimpleNamespace(per_prompt=torch.from_numpy(skewed(rng, (size, 10))))
-            found.append(holds(Scores.interval(scores, seed=draw_seed(rng)), 1.0))
+            found.append(holds(EdgeScores.interval(scores, seed=draw_seed(rng)), 1.0))
         return np.concatenate(found)[:n]
 
     return covers
@@ -222,7 +222,7 @@ def nulls() -> Iterator[Null]:
     """Return all kinds of p-values."""
     from interp.nulls import holm, p_from_null, prediction_bound
     from interp.statistics import p_above
-    from interp.studies.transitions import walk_p_value
+    from interp.studies._transitions import walk_p_value
 
     def permuted(rng: Rng, n: int) -> np.ndarray:
         return p_from_null(rng.exponential(1, n), rng.exponential(1, (99, n)))

@@ -13,8 +13,8 @@ from unittest import mock
 import torch
 from torch import Tensor
 
-from interp.doctor.prompts import PASSAGES
-from saes.evaluation.dictionary_checks import Said
+from interp.doctor._prompts import PASSAGES
+from saes.evaluation.dictionary_checks import CardScores
 from saes.kinds.base import SAE
 
 
@@ -26,7 +26,7 @@ class Patient:
     model: Any
     generator: torch.Generator
     sae: SAE | None = None
-    said: Said = field(default_factory=Said)
+    said: CardScores = field(default_factory=CardScores)
     undo: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
     def layer(self) -> int:
@@ -287,7 +287,7 @@ def _tokens(patient: Patient, change: Callable[[Tensor], Tensor]) -> None:
     from interp.models import adapter
 
     real = adapter.to_tokens
-    for module in ("interp.doctor.prompts", "interp.doctor.model_checks"):
+    for module in ("interp.doctor._prompts", "interp.doctor._model_checks"):
         patient.patch(f"{module}.to_tokens", lambda model, text: change(real(model, text)))
 
 

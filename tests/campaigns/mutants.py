@@ -38,7 +38,7 @@ TESTS: dict[str, list[str]] = {
         "tests/saes/test_evaluate.py::test_a_document_counts_the_same_wherever_it_comes",
         "tests/saes/test_evaluate.py::test_few_documents_give_no_interval",
     ],
-    "interp/circuits/edge_scores.py": [
+    "interp/circuits/_edge_scores.py": [
         "tests/interp/test_attribution.py",
         "tests/interp/test_circuit_evaluation.py::test_node_circuits_keep_all_edges_among_their_nodes",
         "tests/interp/test_circuit_evaluation.py::test_pruning_over_some_positions_takes_away_only_what_does_nothing",
@@ -47,11 +47,11 @@ TESTS: dict[str, list[str]] = {
     "saes/training/reconstruction.py": ["tests/saes/test_evaluate.py"],
     "saes/evaluation/synthetic.py": ["tests/saes/test_synthetic.py", "tests/saes/test_recovery.py", "-k", UNTRAINED],
     "saes/circuits/attribution.py": ["tests/saes/test_feature_attribution.py"],
-    "saes/kernels/plain.py": ["tests/saes/test_kernels.py"],
+    "saes/kernels/_plain.py": ["tests/saes/test_kernels.py"],
     "saes/kernels/step.py": ["tests/saes/test_kind_gradients.py", "tests/saes/test_kernels.py"],
     "saes/kernels/spread.py": ["tests/saes/test_kernels.py", "tests/saes/test_ranks.py"],
     "saes/kernels/compiled.py": ["tests/saes/test_kernels.py"],
-    "saes/kernels/selection.py": ["tests/saes/test_kernels.py"],
+    "saes/kernels/_selection.py": ["tests/saes/test_kernels.py"],
     "interp/scaling_law.py": ["tests/interp/test_scaling_law.py"],
     "saes/features/labels.py": ["tests/saes/test_feature_labels.py", "tests/saes/test_feature_lexicon.py"],
     "saes/explain/run.py": ["tests/saes/test_explain_parsing.py", "tests/saes/test_explain_run.py"],

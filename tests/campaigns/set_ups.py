@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from interp.doctor.prompts import PASSAGES, PROMPTS
+from interp.doctor._prompts import PASSAGES, PROMPTS
 from interp.models.loading import quiet_transformers
 
 COMMON = {

@@ -17,7 +17,7 @@ from interp.workspace import Workspace
 if TYPE_CHECKING:
     from flask.testing import FlaskClient
 
-    from dashboard.circuit.data import Scored
+    from dashboard.circuit._data import ScoredEdges
     from dashboard.live import LiveModel
     from interp.circuits.found_circuit import FoundCircuit
 
@@ -99,9 +99,9 @@ def tiny(tmp_path: Path, tiny_model, monkeypatch: pytest.MonkeyPatch) -> "LiveMo
 
 
 @pytest.fixture(scope="session")
-def ioi(workspace: Workspace) -> "tuple[FoundCircuit, Scored]":
+def ioi(workspace: Workspace) -> "tuple[FoundCircuit, ScoredEdges]":
     """The circuit of that name and the scored graph that it was cut from."""
-    from dashboard.circuit.data import scored
+    from dashboard.circuit._data import scored
     from interp.circuits.found_circuit import open_circuit
 
     found = open_circuit(workspace, "ioi")

@@ -16,12 +16,13 @@ from page_text import text_of
 from dashboard.app import create_app
 from dashboard.artefact.page import PAGE, show_artefact
 from dashboard.components.evidence import MAX_ROWS, evidence_table, number
-from dashboard.components.pages import Context, page_of
+from dashboard.components.pages import page_of
 from dashboard.figures.results import has_figure, plot
 from dashboard.figures.theme import visible
 from dashboard.notebook import _ARTEFACTS, Shown, show
-from dashboard.overview.data import overview
+from dashboard.overview._data import overview
 from dashboard.overview.page import layout as overview_layout
+from dashboard.sources import PageSources
 from interp.artifacts import FOLDERS, KINDS, Artefact, save_artefact
 from interp.artifacts.artefact import layout_of
 from interp.errors import CorruptError, UnknownNameError
@@ -85,7 +86,7 @@ def full(tmp_path_factory) -> Workspace:
 @pytest.fixture(scope="module")
 def serving(full):
     with create_app(full, live=FakeLive()).server.app_context():
-        yield Context(full, FakeLive())
+        yield PageSources(full, FakeLive())
 
 
 def test_the_list_has_every_kind_of_the_workspace(full):
@@ -167,10 +168,10 @@ def test_a_damaged_table_is_said_in_its_panel_and_the_rest_stays(small, live):
 
 def test_a_missing_artefact_has_its_nearest_name_and_a_damaged_one_its_file(small, live):
     with pytest.raises(UnknownNameError, match="demo"):
-        PAGE.layout(Context(small, live), name="recordings/demp")
+        PAGE.layout(PageSources(small, live), name="recordings/demp")
     (small.path("recording", "demo") / "manifest.json").write_text("{")
     with pytest.raises(CorruptError, match=r"manifest\.json"):
-        PAGE.layout(Context(small, live), name="recordings/demo")
+        PAGE.layout(PageSources(small, live), name="recordings/demo")
 
 
 def test_a_class_without_a_figure_is_known(full):

@@ -21,10 +21,10 @@ from dashboard.atlas.page import naming_sentence, quality_panel
 from dashboard.figures.theme import DARK, LIGHT
 from dashboard.maps import data as atlas
 from dashboard.maps.columns import about, array, columns, points_of, region_colours, regions
-from dashboard.maps.data import Choice, chosen, inside
+from dashboard.maps.data import PointFilter, chosen, inside
 from dashboard.maps.view import ASSETS, atlas_view
 from interp.artifacts import Table, save_artefact
-from interp.atlas.vector_map import Point, Region, VectorMap
+from interp.atlas.vector_map import MapPoint, Region, VectorMap
 from interp.errors import ConfigError, CorruptError, UnknownNameError, UsageError
 
 HOST = {"Host": "127.0.0.1"}
@@ -136,18 +136,18 @@ def test_inside_agrees_with_counting_crossings_one_by_one(corners, points):
 def test_a_box_a_region_and_a_filter_choose_what_the_table_says(workspace):
     xy = array(workspace, "embeddings", "xy")
     x0, y0, x1, y1 = *np.quantile(xy, 0.3, axis=0), *np.quantile(xy, 0.8, axis=0)
-    box = chosen(workspace, "embeddings", Choice(selection=f"box:{x0},{y0},{x1},{y1}"))
+    box = chosen(workspace, "embeddings", PointFilter(selection=f"box:{x0},{y0},{x1},{y1}"))
     assert np.array_equal(box, np.flatnonzero(((xy >= [x0, y0]) & (xy < [x1, y1])).all(1)))
     region = regions(workspace, "embeddings")[5]
-    inside_it = chosen(workspace, "embeddings", Choice(selection="region:5"))
+    inside_it = chosen(workspace, "embeddings", PointFilter(selection="region:5"))
     assert np.array_equal(inside_it, np.flatnonzero(points_of(workspace, "embeddings").numbers("level_1") == 5))
     assert len(inside_it) == region["size"]
-    kept = chosen(workspace, "embeddings", Choice(selection="region:5", filter="kept:0.5,1"))
+    kept = chosen(workspace, "embeddings", PointFilter(selection="region:5", filter="kept:0.5,1"))
     assert set(kept) == {i for i in inside_it if array(workspace, "embeddings", "kept")[i] >= 0.5}
 
 
 def test_a_search_and_a_filter_choose_what_meets_both(workspace):
-    found = chosen(workspace, "embeddings", Choice(search="river", filter="kept:0.25,1"))
+    found = chosen(workspace, "embeddings", PointFilter(search="river", filter="kept:0.25,1"))
     river = np.array(["river" in label.lower() for label in labels(workspace)])
     kept = array(workspace, "embeddings", "kept") >= 0.25
     assert 0 < len(found) < river.sum()
@@ -157,17 +157,17 @@ def test_a_search_and_a_filter_choose_what_meets_both(workspace):
 @pytest.mark.parametrize("selection", ["lasso:0,0,1,1,nan,2", "box:1,2,3", "circle:1,2", "points:one", "region:-4"])
 def test_a_selection_that_cannot_be_read_says_what_was_expected(workspace, selection):
     with pytest.raises(UsageError):
-        chosen(workspace, "embeddings", Choice(selection=selection))
+        chosen(workspace, "embeddings", PointFilter(selection=selection))
 
 
 def test_rows_are_sorted_by_any_column_and_paged(workspace):
-    rows, total = atlas.rows(workspace, "embeddings", Choice(), sort="value", descending=True, start=10, end=40)
+    rows, total = atlas.rows(workspace, "embeddings", PointFilter(), sort="value", descending=True, start=10, end=40)
     everything = np.sort(points_of(workspace, "embeddings").numbers("value"))[::-1]
     assert total == len(everything)
     assert [row["value"] for row in rows] == pytest.approx(everything[10:40].tolist())
-    by_label, _ = atlas.rows(workspace, "embeddings", Choice(search="river"), sort="label")
+    by_label, _ = atlas.rows(workspace, "embeddings", PointFilter(search="river"), sort="label")
     assert [row["label"] for row in by_label] == sorted(label for label in labels(workspace) if "river" in label)
-    assert atlas.rows(workspace, "embeddings", Choice(), sort="no such column", start=3, end=4)[0][0]["point"] == 3
+    assert atlas.rows(workspace, "embeddings", PointFilter(), sort="no such column", start=3, end=4)[0][0]["point"] == 3
 
 
 # columns, regions, colours
@@ -189,13 +189,13 @@ def test_groups_are_categories_by_frequency_and_nothing_is_zero(tmp_path):
     words = [None if i % 4 == 3 else "numpy" if i % 4 else "<b>torch" for i in range(40)]
     made = workspace.open(VectorMap, "embeddings")
     table = made.points.arrow().drop_columns("group").append_column("group", pa.array(words))
-    made = dataclasses.replace(made, points=Table.of_columns(Point, table))
+    made = dataclasses.replace(made, points=Table.of_columns(MapPoint, table))
     save_artefact(made, workspace.path("atlas", "embeddings"), overwrite=True)
     column = next(c for c in columns(workspace, "embeddings") if c.name == "group")
     assert (column.kind, column.names, column.counts) == ("category", ["numpy", "<b>torch"], [20, 10])
     expected = [{None: 0, "numpy": 1, "<b>torch": 2}[word] for word in words]
     assert array(workspace, "embeddings", "group").tolist() == expected
-    picked = chosen(workspace, "embeddings", Choice(filter="group=2"))
+    picked = chosen(workspace, "embeddings", PointFilter(filter="group=2"))
     assert picked.tolist() == [i for i, word in enumerate(words) if word == "<b>torch"]
     shown = atlas.texts(workspace, "embeddings", [0])[0]
     assert ["group", "<b>torch"] in shown["values"]
@@ -210,7 +210,7 @@ def test_a_map_without_regions_is_coloured_by_a_number(tmp_path):
     levels = pa.nulls(30, pa.list_(pa.int32())).fill_null([])
     table = table.set_column(table.column_names.index("levels"), "levels", levels)
     parts = {"regions_per_level": (), "naming": None, "regions": Table.of(Region, [])}
-    made = dataclasses.replace(made, points=Table.of_columns(Point, table), **parts)
+    made = dataclasses.replace(made, points=Table.of_columns(MapPoint, table), **parts)
     save_artefact(made, workspace.path("atlas", "embeddings"), overwrite=True)
     found = about(workspace, "embeddings")
     assert (found["levels"], found["colour"]) == (0, "density")

@@ -10,9 +10,9 @@ from page_text import text_of
 
 from dashboard.app import create_app
 from dashboard.changes import page
-from dashboard.components.pages import Context
 from dashboard.figures.changes import latents_histogram
 from dashboard.figures.theme import LIGHT
+from dashboard.sources import PageSources
 from interp.artifacts import MANIFEST, Table, kinds_of, read_json, save_artefact, write_json
 from interp.changes.comparison import ModelComparison
 from interp.changes.report import what_changed
@@ -47,7 +47,7 @@ def test_the_planted_change_is_named_drawn_and_tabled(own, scheme):
     for figure in ("changes-weights", "changes-stream", "changes-transplants"):
         assert figure in told
     assert "wb-notice-error" not in told
-    assert "Effects of fine-tuning base into tuned" in text_of(page.layout(Context(own, None), name="fine"))
+    assert "Effects of fine-tuning base into tuned" in text_of(page.layout(PageSources(own, None), name="fine"))
 
 
 def test_words_for_the_change_are_shown_where_they_are_beyond_the_null(own):
@@ -99,17 +99,17 @@ def test_without_a_name_it_is_the_newest_and_a_wrong_one_is_answered_with_the_ne
     for found in own.newest(*kinds_of("changes")):
         path = own.path(found.kind, found.name) / MANIFEST
         write_json(path, read_json(path) | {"created": created[found.name]})
-    assert "Latents of a crosscoder" in text_of(page.layout(Context(own, None)))
+    assert "Latents of a crosscoder" in text_of(page.layout(PageSources(own, None)))
     with pytest.raises(UnknownNameError, match="fine"):
-        page.layout(Context(own, None), name="fien")
+        page.layout(PageSources(own, None), name="fien")
     with pytest.raises(MissingError):
-        page.layout(Context(Workspace(tmp_path / "empty", create=True), None))
+        page.layout(PageSources(Workspace(tmp_path / "empty", create=True), None))
 
 
 def test_comparisons_of_two_kinds_with_one_name_are_both_reached(own):
     difference(own, "fine")
     for key, part in (("model-comparisons/fine", "changes-weights"), ("latent-comparisons/fine", "changes-latents")):
-        layout = page.layout(Context(own, None), name=key)
+        layout = page.layout(PageSources(own, None), name=key)
         state = next(each.data for each in layout.children if getattr(each, "id", "") == "changes-state")
         assert part in text_of(page.show_comparison(state, "light"))
         menu = next(each for each in layout._traverse() if getattr(each, "id", "") == "artefact-menu")
@@ -128,7 +128,7 @@ def test_a_damaged_file_is_named_and_the_rest_stays(own):
     assert "changes-transplants" in told
     path.unlink()
     assert "weights.json is missing" in shown("model-comparisons/fine")
-    assert "weights.json is missing" in text_of(page.layout(Context(own, None), name="fine"))
+    assert "weights.json is missing" in text_of(page.layout(PageSources(own, None), name="fine"))
 
 
 def test_heads_without_a_measure_are_refused(own):

@@ -9,13 +9,13 @@ from make_workspace import HOSTILE
 from page_text import text_of
 
 from dashboard.app import create_app
-from dashboard.circuit import data as view
+from dashboard.circuit import _data as view
 from dashboard.circuit import page
-from dashboard.circuit.drawing import View, part
+from dashboard.circuit._drawing import CircuitView, part
 from dashboard.circuit.page import details, summary
 from dashboard.components.evidence import evidence_table, number
-from dashboard.components.pages import Context
 from dashboard.figures.theme import DARK, LIGHT
+from dashboard.sources import PageSources
 from interp.artifacts import ARRAYS, FOLDERS, MANIFEST, as_json, kinds_of, read_json, save_artefact, write_json
 from interp.circuits.circuit import Circuit, Edge
 from interp.circuits.found_circuit import Verdict, open_circuit
@@ -49,7 +49,7 @@ def test_a_circuit_without_a_scored_graph_is_thinned_by_its_own_scores(workspace
 
 def said_of(workspace: Workspace, n: int | None) -> str:
     """The words on the page for how many of the edges of the circuit *wide* are drawn."""
-    return part(open_circuit(workspace, "wide"), View(n))["said"]
+    return part(open_circuit(workspace, "wide"), CircuitView(n))["said"]
 
 
 def test_a_graph_of_thousands_is_cut_and_counted(tmp_path):
@@ -68,7 +68,7 @@ def test_a_circuit_of_thousands_is_cut_as_it_was_found_too(tmp_path, scored_grap
         found = save_artefact(replace(found, edge_scores=None), found.folder, overwrite=True)
     scored = view.scored(found)
     drawn = scored.strongest(None)
-    assert len(drawn) == scored.limit == view.MAX_EDGES < scored.found == 3000
+    assert len(drawn) == scored.limit == view.MAX_EDGES < scored.n_in_circuit == 3000
     assert [row.id for row in drawn] == [row.id for row in scored.strongest(view.MAX_EDGES)]
     assert f"at most {view.MAX_EDGES:,} are drawn" in said_of(workspace, None)
     exported = view.as_shown(found, scored.strongest(None, limit=None), whole=True)
@@ -175,7 +175,10 @@ def test_groups_of_a_visitor_are_stored_with_the_notes_and_go_along_with_an_expo
     client.get("/", headers=HERE)  # brings the key that writes need
     path, edits = "/circuit-data/edge-circuits/ioi/edits.json", {"groups": [["<b>early</b>", ["L0H0", "L0H1"]]]}
     assert client.post(path, json={"edits": edits, "was": {}}, headers=HERE).get_json() == {"edits": edits}
-    assert client.get(path, headers=HERE).get_json() == {"edits": edits}
+    opened = client.get("/circuit-data/edge-circuits/ioi/graph.json?n=7&paths=1", headers=HERE).get_json()
+    assert (opened["edits"], opened["shown"]) == (edits, {"n": 7, "paths": True})
+    part = client.post("/circuit-data/edge-circuits/ioi/part.json", json=opened["shown"], headers=HERE)
+    assert opened["part"] == part.get_json()
     assert client.post(path, json={"edits": {}, "was": {}}, headers=HERE).status_code == 409, "changed meanwhile"
     exported = client.get("/circuit-data/edge-circuits/ioi/export.json?n=7&paths=1", headers=HERE).get_json()
     assert exported["about"]["shown"] == {"n": 7, "paths": True, "groups": edits["groups"]}
@@ -213,7 +216,7 @@ def shown(**changes) -> dict:
 @pytest.mark.parametrize("changes", [{}, {"n": 3}, {"n": 400, "paths": True}])
 def test_table_and_graph_show_the_same_edges(server, workspace, name, changes):
     rows, *_ = page.draw_circuit(shown(**changes), name, "dark")
-    drawn = part(open_circuit(workspace, name), View(**changes))
+    drawn = part(open_circuit(workspace, name), CircuitView(**changes))
     assert len({row["id"] for row in rows}) == len(rows) == len(drawn["edges"])
     assert drawn["said"].startswith(f"{len(rows):,} of " if rows else "No edge lies on a path")
 
@@ -340,11 +343,11 @@ def test_the_number_of_edges_in_an_address_is_within_what_there_is(ioi):
 def test_heads_page_shows_the_evidence_or_the_command(small, workspace, live):
     from dashboard.heads import page as heads
 
-    said = text_of(heads.layout(Context(workspace, live)))
+    said = text_of(heads.layout(PageSources(workspace, live)))
     assert "/circuit/induction-circuits/induction" in said
     assert '"best_sender": "L1H2"' in said
     shutil.rmtree(small.root / "induction-circuits")
-    assert "workbench circuit induction smollm2-135m" in text_of(heads.layout(Context(small, live)))
+    assert "workbench circuit induction smollm2-135m" in text_of(heads.layout(PageSources(small, live)))
 
 
 # --- circuits of several kinds under one name ---
@@ -360,7 +363,7 @@ def test_circuits_of_two_kinds_with_one_name_are_both_reached_by_menu_and_addres
     numbers = {kind: len(open_circuit(small, key).circuit.edges) for kind, key in keys.items()}
     assert len(set(numbers.values())) == 2
     app = create_app(small, live=live)
-    menu = {each["label"]: each["value"] for each in options(page.layout(Context(small, live)))}
+    menu = {each["label"]: each["value"] for each in options(page.layout(PageSources(small, live)))}
     assert menu == {
         "induction · induction circuit": "/circuit/induction-circuits/induction",
         "induction · edge circuit": "/circuit/edge-circuits/induction",
@@ -368,7 +371,7 @@ def test_circuits_of_two_kinds_with_one_name_are_both_reached_by_menu_and_addres
     with app.server.app_context():
         for kind, number_of_edges in numbers.items():
             address = menu[f"induction · {kind.replace('_', ' ')}"]
-            shown = page.layout(Context(small, live), name=address.removeprefix("/circuit/"))
+            shown = page.layout(PageSources(small, live), name=address.removeprefix("/circuit/"))
             key = of_id(shown, "circuit-name").data
             assert key == keys[kind]
             assert of_id(shown, "artefact-menu").value == address
@@ -376,12 +379,12 @@ def test_circuits_of_two_kinds_with_one_name_are_both_reached_by_menu_and_addres
             assert len(rows) == number_of_edges
             answer = app.server.test_client().get(f"/circuit-data/{key}/export.json", headers=HERE)
             assert len(answer.get_json()["edges"]) == number_of_edges
-    bare = page.layout(Context(small, live), name="induction")
+    bare = page.layout(PageSources(small, live), name="induction")
     assert of_id(bare, "circuit-name").data == keys[second.kind], "the newest"
 
 
 def test_a_menu_says_the_kind_only_where_a_name_occurs_twice(workspace, live):
-    labels = [each["label"] for each in options(page.layout(Context(workspace, live)))]
+    labels = [each["label"] for each in options(page.layout(PageSources(workspace, live)))]
     assert sorted(labels) == ["induction", "ioi"]
 
 
@@ -421,15 +424,15 @@ def test_a_circuit_that_was_not_found_says_so(tmp_path, live):
     from dashboard.app import create_app
 
     workspace = Workspace(tmp_path, create=True)
-    verdict = Verdict(found=False, rule="R", reason="no head attends by induction")
+    verdict = Verdict(holds=False, rule="R", reason="no head attends by induction")
     found = replace(induction_circuit("m", 6, 4, ["a", "b"]), circuit=Circuit("m", "h"), verdict=verdict)
     save_artefact(found, workspace.path("induction_circuit", "induction"))
     app = create_app(workspace, live=live)
     with app.server.app_context():
-        assert text_of(page.layout(Context(workspace, live), name="induction"))
+        assert text_of(page.layout(PageSources(workspace, live), name="induction"))
         rows, *_ = page.draw_circuit(shown(), "induction", "light")
         said = text_of(page.show_evidence(None, shown(), "induction", "light"))
     assert rows == []
-    assert "found no circuit" in part(open_circuit(workspace, "induction"), View())["said"]
+    assert "found no circuit" in part(open_circuit(workspace, "induction"), CircuitView())["said"]
     assert "Not found. " in said
     assert "No head attends by induction" in said

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from make_circuits import induction_circuit
 
-from dashboard.circuit.drawing import VIAS, View, colours, content, part
+from dashboard.circuit._drawing import VIAS, CircuitView, colours, content, part
 from dashboard.figures.theme import DARK, LIGHT
 from interp.circuits.circuit import Circuit, Edge, Node
 from interp.circuits.found_circuit import FoundCircuit
@@ -26,7 +26,7 @@ def spots(found: FoundCircuit) -> dict[str, tuple[int, int]]:
 @pytest.mark.parametrize("paths", [False, True])
 def test_a_part_holds_the_strongest_edges_and_exactly_their_nodes(ioi, n, paths):
     found, scored = ioi
-    whole, shown = content(found), part(found, View(n, paths))
+    whole, shown = content(found), part(found, CircuitView(n, paths))
     edges, nodes = whole["edges"], whole["nodes"]["id"]
     assert len(set(edges["id"])) == len(edges["id"])
     assert len(set(nodes)) == len(nodes)
@@ -73,14 +73,14 @@ def test_heads_at_several_positions_are_joined():
     edges = [Edge("embed", "L0H0", "k", position=1), Edge("L0H0", "logits", position=4)]
     found = circuit_of(edges)
     nodes = content(found)["nodes"]["id"]
-    joined = part(found, View())["joined"]
+    joined = part(found, CircuitView())["joined"]
     assert [[nodes[i] for i in pair] for pair in joined] == [["L0H0@1", "L0H0@4"]]
 
 
 def test_a_circuit_as_found_shows_nodes_that_no_edge_touches():
     found = circuit_of([Edge("L0H0", "L1H0", "k", score=1.0)], (Node("L0H0"), Node("L1H0"), Node("L3H3")))
-    assert len(part(found, View())["nodes"]) == 3
-    assert len(part(found, View(1))["nodes"]) == 2
+    assert len(part(found, CircuitView())["nodes"]) == 3
+    assert len(part(found, CircuitView(1))["nodes"]) == 2
 
 
 def test_an_edge_carries_its_score_and_its_input():

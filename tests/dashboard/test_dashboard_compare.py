@@ -12,7 +12,7 @@ from page_text import text_of
 from scipy.sparse import csr_matrix
 
 from dashboard.app import create_app
-from dashboard.compare import data, measure, page
+from dashboard.compare import _data, measure, page
 from dashboard.sae import page as sae_page
 from interp.errors import UnknownNameError, UsageError
 from interp.models.loading import load_model
@@ -81,11 +81,11 @@ def order(place) -> list[int]:
     return np.load(place.root / "order.npy").tolist()
 
 
-def pair(place: Workspace, a: str, b: str) -> measure.Measured:
-    return measure.pair(place, data.named(place, a), data.named(place, b))
+def pair(place: Workspace, a: str, b: str) -> measure.MeasuredPair:
+    return measure.pair(place, _data.named(place, a), _data.named(place, b))
 
 
-def by_name(found: list[data.Measure], start: str) -> data.Measure:
+def by_name(found: list[_data.Measure], start: str) -> _data.Measure:
     return next(each for each in found if each.name.startswith(start))
 
 
@@ -134,10 +134,10 @@ def test_pairs_with_a_random_dictionary_stay_within_the_null(place):
 )  # fmt: skip
 def test_the_verdict_follows_both_nulls(place, value, p, closer, expected):
     measures = [
-        data.Measure("cosine of the directions they write", value, 0.1, p, measure.RANDOM_PAIRS),
-        data.Measure(measure.CLOSER, closer, None, None, ""),
+        _data.Measure("cosine of the directions they write", value, 0.1, p, measure.RANDOM_PAIRS),
+        _data.Measure(measure.CLOSER, closer, None, None, ""),
     ]
-    assert measure.verdict(data.named(place, "one:1"), data.named(place, "random:2"), measures) == expected
+    assert measure.verdict(_data.named(place, "one:1"), _data.named(place, "random:2"), measures) == expected
 
 
 def test_a_neuron_is_found_by_what_it_writes_and_by_what_it_reads(place):
@@ -156,12 +156,12 @@ def test_a_neuron_is_found_by_what_it_writes_and_by_what_it_reads(place):
 
 
 def test_a_neuron_beside_a_feature_is_one_of_its_model(own):
-    _, alone = data.both(own, "neurons:12", f"neurons:{MLP}:7")
+    _, alone = _data.both(own, "neurons:12", f"neurons:{MLP}:7")
     assert alone.model == "smollm2-135m"
     recording(own, "other", model="other", hook_points=(MLP,))
-    assert data.named(own, f"neurons:{MLP}:7").model == "other"
-    assert data.both(own, f"neurons:{MLP}:7", "demo:3")[0].model == "smollm2-135m"
-    assert data.both(own, "demo:3", f"neurons:{MLP}:7")[1].model == "smollm2-135m"
+    assert _data.named(own, f"neurons:{MLP}:7").model == "other"
+    assert _data.both(own, f"neurons:{MLP}:7", "demo:3")[0].model == "smollm2-135m"
+    assert _data.both(own, "demo:3", f"neurons:{MLP}:7")[1].model == "smollm2-135m"
 
 
 def test_correlations_are_pearsons():
@@ -176,10 +176,10 @@ def test_correlations_are_pearsons():
 
 
 def test_the_null_leaves_out_the_two_themselves(place):
-    a, b = data.named(place, "one:1"), data.named(place, "one:2")
+    a, b = _data.named(place, "one:1"), _data.named(place, "one:2")
     along_b, along_a = np.arange(4.0), np.arange(10.0, 14)
     assert measure.values_of_other_pairs(a, b, along_b, along_a).tolist() == [0, 3, 10, 13]
-    other = data.named(place, "random:2")
+    other = _data.named(place, "random:2")
     assert measure.values_of_other_pairs(a, other, along_b, along_a).tolist() == [0, 1, 3, 10, 12, 13]
 
 
@@ -197,8 +197,8 @@ def test_other_weights_and_other_kinds_are_refused_with_the_reason(place):
 
 
 def test_shared_tokens_are_counted_against_other_features(workspace):
-    a, b = data.named(workspace, "demo:3"), data.named(workspace, "demo:6")
-    promoted = data.shared_tokens(workspace, a, b)[0]
+    a, b = _data.named(workspace, "demo:3"), _data.named(workspace, "demo:6")
+    promoted = _data.shared_tokens(workspace, a, b)[0]
     path = workspace.table_path("features", "demo", "features")
     lists = {
         row["feature"]: {t.strip().lower() for t in row["promoted_tokens"]} - {""}

@@ -13,10 +13,11 @@ from visit import unguarded
 
 from dashboard.app import create_app
 from dashboard.components.evidence import percent
-from dashboard.components.pages import Context, page_of
+from dashboard.components.pages import page_of
 from dashboard.directions import page
 from dashboard.figures.geometry import along_figure, in_planes_figure, layers_and_strengths, probe_over_layers
 from dashboard.figures.theme import DARK, LIGHT
+from dashboard.sources import PageSources
 from dashboard.turns import answered_in_lines
 from interp.directions.study import DirectionGeometry
 from interp.geometry.separation import WordsAlong
@@ -38,7 +39,7 @@ def own(tmp_path, live) -> Iterator[Workspace]:
 
 
 def told_of(workspace: Workspace, name: str) -> str:
-    return text_of(page.layout(Context(workspace, None), name=name)) + text_of(page.show_direction(name, "dark"))
+    return text_of(page.layout(PageSources(workspace, None), name=name)) + text_of(page.show_direction(name, "dark"))
 
 
 def along_of(workspace: Workspace, name: str = "pushed") -> WordsAlong:

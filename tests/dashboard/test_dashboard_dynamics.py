@@ -12,15 +12,15 @@ from make_series import series
 from page_text import text_of
 
 from dashboard.app import create_app
-from dashboard.components.pages import Context
-from dashboard.dynamics import data as view
-from dashboard.dynamics import grokking as grok_page
-from dashboard.dynamics import induction as induction_page
+from dashboard.dynamics import _data as view
+from dashboard.dynamics import _grokking as grok_page
+from dashboard.dynamics import _induction as induction_page
 from dashboard.dynamics import page
-from dashboard.dynamics.data import MAX_TABLE_ROWS, curve_rows
+from dashboard.dynamics._data import MAX_TABLE_ROWS, curve_rows
 from dashboard.figures.studies import frequency_shares, training_curves
 from dashboard.figures.theme import DARK, LIGHT
-from dashboard.overview.data import overview
+from dashboard.overview._data import overview
+from dashboard.sources import PageSources
 from interp.artifacts import ARRAYS, save_artefact
 from interp.errors import CorruptError, UnknownNameError, UsageError
 from interp.studies.grokking_phases import Grokking, Phases
@@ -40,7 +40,7 @@ def own(tmp_path, live) -> Iterator[Workspace]:
 
 def all_of(workspace: Workspace, **address: str) -> str:
     """Everything that an address shows, its figures too."""
-    layout = page.layout(Context(workspace, None), **address)
+    layout = page.layout(PageSources(workspace, None), **address)
     state = next(each.data for each in layout.children if getattr(each, "id", "") == "dynamics-state")
     return text_of(layout) + text_of(page.show_run(state, "dark"))
 
@@ -110,7 +110,7 @@ def test_a_spec_is_text(own):
 )
 def test_a_wrong_address_says_what_was_expected(own, address, error, message):
     with pytest.raises(error, match=message):
-        page.layout(Context(own, None), **address)
+        page.layout(PageSources(own, None), **address)
 
 
 @pytest.mark.parametrize("folder", ["grokking/grok", "induction-onsets/induction"])
@@ -118,7 +118,7 @@ def test_a_study_without_runs_is_refused(own, folder):
     found = own.open_key(folder)
     save_artefact(replace(found, runs=()), found.folder, overwrite=True)
     with pytest.raises(CorruptError, match="the study has no run"):
-        page.layout(Context(own, None), name=folder)
+        page.layout(PageSources(own, None), name=folder)
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_values_of_another_form_are_refused(own, folder, change, message):
     (raw["summary"]["runs"] if change else raw["value"])[0]["seed"] = "none"
     path.write_text(json.dumps(raw))
     with pytest.raises(CorruptError, match=message):
-        page.layout(Context(own, None), name=folder)
+        page.layout(PageSources(own, None), name=folder)
 
 
 def test_missing_arrays_are_said_where_they_are_missing_and_the_rest_stays(own):
@@ -245,4 +245,4 @@ def test_sizes_are_shown_with_their_law_and_without_one(tmp_path, live):
     assert "does not predict the largest model" in cards["leap"].sentence
     (workspace.path("language_scaling", "law") / "runs.json").unlink()
     with pytest.raises(CorruptError, match=r"runs\.json is missing"):
-        page.layout(Context(workspace, None), name="law")
+        page.layout(PageSources(workspace, None), name="law")

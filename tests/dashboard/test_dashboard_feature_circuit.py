@@ -8,10 +8,10 @@ from make_circuits import induction_circuit
 from make_tiny import SPEC
 from page_text import text_of
 
-from dashboard.circuit.drawing import content
+from dashboard.circuit._drawing import content
 from dashboard.figures.circuits import circuit_plot
 from dashboard.figures.theme import DARK
-from dashboard.prompt import panels as why
+from dashboard.prompt import _panels as why
 from interp.circuits.circuit import Circuit, Edge
 from interp.errors import PromptError
 from interp.workspace import Workspace
@@ -76,12 +76,12 @@ def test_both_attributions_show_one_metric_with_one_name(server, live):
 
 def test_the_live_model_gives_what_attribution_gives(tmp_path, tiny, tiny_model):
     from saes.circuits.attribution import AttributionConfig, attribute
-    from saes.circuits.sites import Prompts
+    from saes.circuits.sites import MeasuredPrompts
 
     sae = load_sae(Workspace(tmp_path).path("sae", "tiny"))
     asked = {"text": "one two", "model": SPEC, "answer": "t", "contrast": "s"}
     found = tiny.ask(AttributeToFeatures(**asked, features="tiny"))
-    prompts = Prompts.of_text(tiny_model, "one two", "t", "s")
+    prompts = MeasuredPrompts.of_text(tiny_model, "one two", "t", "s")
     [expected] = attribute(tiny_model, sae, prompts, AttributionConfig(steps=8, first=1))
     assert found.metric - found.baseline == pytest.approx(expected.total, abs=1e-5)
     shares = tiny.ask(AttributeAnswer(**asked))

@@ -23,7 +23,7 @@ from dashboard.figures.circuits import (
 from dashboard.figures.heads import LENS_LABELLED, attention_pattern, head_scores, logit_lens
 from dashboard.figures.saes import activation_histogram
 from dashboard.figures.theme import DARK, LIGHT, escape, theme, visible
-from interp.circuits.found_circuit import CurvePoint, ScoredEdge
+from interp.circuits.found_circuit import FaithfulnessPoint, ScoredEdge
 from interp.circuits.head_scores import HeadScore
 from interp.circuits.induction_circuit import ComposedPair
 from interp.patching.patching_map import AblationEffect, Patch
@@ -133,7 +133,7 @@ def test_lens_text_is_inert():
 
 def head_row(layer: int, head: int, score: float, found: bool) -> HeadScore:
     ends = {"low": score - 0.01, "high": score + 0.01, "null": 0.02, "null_high": 0.03}
-    return HeadScore(layer=layer, head=head, kind="induction", score=score, **ends, found=found)
+    return HeadScore(layer=layer, head=head, kind="induction", score=score, **ends, above_null=found)
 
 
 def test_head_map_puts_scores_where_the_heads_are_and_marks_what_was_found():
@@ -147,7 +147,7 @@ def test_head_map_puts_scores_where_the_heads_are_and_marks_what_was_found():
 
 
 CURVE = [
-    CurvePoint(
+    FaithfulnessPoint(
         fraction=f, n_edges=round(900 * f), faithfulness=y, signed=math.nan, random=0.1 * y, random_low=0.0,
         random_high=0.2,
     )

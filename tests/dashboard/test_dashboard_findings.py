@@ -23,7 +23,7 @@ from interp.geometry.sweeps import RotationSweep
 from interp.geometry.word_geometry import WordGeometry
 from interp.patching.patching_map import AblationEffect
 from interp.statistics import Interval
-from interp.tracing.influence import Scores
+from interp.tracing._influence import GraphScores
 from interp.workspace import Workspace
 from saes.evaluation.evaluation import ConceptScore, ConceptScores
 
@@ -67,7 +67,7 @@ def graph(
         SCORES["effects"], spearman=Interval(correlation, low, 1.0), direct_spearman=Interval(direct, 0.0, 0.9),
         nodes=nodes, predicted=numbers, measured=numbers,
     )  # fmt: skip
-    scores = {"scores": Scores(0.5, 0.9), "untrained": Scores(untrained, 0.5), "effects": effects}
+    scores = {"scores": GraphScores(0.5, 0.9), "untrained": GraphScores(untrained, 0.5), "effects": effects}
     write_graph(workspace, name, scores=scores)
 
 
@@ -77,7 +77,7 @@ def heads(workspace: Workspace, rows: list[tuple[float, bool]]) -> None:
     )
     scores = [
         HeadScore(layer=0, head=i, kind=kind, score=score, low=score - 0.05, high=score + 0.05, null=0.02,
-                  null_high=0.04, found=found)
+                  null_high=0.04, above_null=found)
         for kind in ("previous_token", "duplicate_token", "induction")
         for i, (score, found) in enumerate(rows)
     ]  # fmt: skip
@@ -97,7 +97,7 @@ def circuit(workspace: Workspace, *, found: bool, effect: float = -0.6, null: fl
     made = dataclasses.replace(
         made,
         circuit=Circuit.of(MODEL, "aa", edges),
-        verdict=dataclasses.replace(made.verdict, found=found),
+        verdict=dataclasses.replace(made.verdict, holds=found),
         ablations=Table.of(AblationEffect, rows),
     )
     save_artefact(made, workspace.path("induction_circuit", "i"))

@@ -9,7 +9,6 @@ from make_geometry import HOSTILE_LIST, LISTS, NO_PROMPTS, geometry
 from page_text import text_of
 
 from dashboard.app import create_app
-from dashboard.components.pages import Context
 from dashboard.figures.geometry import (
     joined_by,
     order_over_layers,
@@ -23,6 +22,7 @@ from dashboard.figures.geometry import (
 from dashboard.figures.theme import DARK, LIGHT
 from dashboard.geometry import page
 from dashboard.geometry.page import VERDICTS
+from dashboard.sources import PageSources
 from interp.errors import CorruptError
 from interp.geometry.sweeps import RotationSweep, StrengthSweep
 from interp.geometry.word_geometry import ConceptGeometry, WordGeometry
@@ -63,7 +63,7 @@ def test_the_planted_shapes_are_named_and_joined_only_where_there_is_an_order(
 ):
     shape = found_in(workspace)[word_list].shape
     assert (shape.verdict, joined_by(shape)) == (verdict, joined)
-    told = text_of(page.layout(Context(workspace, live), name="shapes", list=word_list))
+    told = text_of(page.layout(PageSources(workspace, live), name="shapes", list=word_list))
     assert VERDICTS[verdict] in told
 
 
@@ -73,7 +73,7 @@ def test_an_order_that_may_close_is_joined_with_a_doubt(workspace):
 
 
 def test_no_number_stands_without_its_null(inside):
-    told = text_of(page.layout(Context(inside, None), list="weekdays")) + shown("shapes", "weekdays")
+    told = text_of(page.layout(PageSources(inside, None), list="weekdays")) + shown("shapes", "weekdays")
     for words in ("smallest possible", "null: words dealt to lists at random", "the best plane of isotropic points has",
                   "isotropic points in the same number of dimensions", "random directions at most", "by chance 14.3%",
                   "Base rate", "control labels", "of simulated horseshoes"):  # fmt: skip
@@ -87,7 +87,7 @@ def test_a_part_that_a_list_cannot_have_is_its_reason(inside):
 
 def test_one_list_alone_has_no_others_to_be_told_from(own):
     geometry(own, "alone", lists={"weekdays": LISTS["weekdays"]})
-    told = text_of(page.layout(Context(own, None), name="alone")) + shown("alone", "weekdays")
+    told = text_of(page.layout(PageSources(own, None), name="alone")) + shown("alone", "weekdays")
     assert "no other list to separate it from" in told
     assert "a probe needs words of another list" in told
     assert "a direction needs words of another list" in told
@@ -116,12 +116,12 @@ def test_a_damaged_file_is_one_line_that_names_it(own, text, says):
     path = own.path("word_geometry", "shapes") / "lists.json"
     path.unlink() if text is None else path.write_text(text)
     with pytest.raises(CorruptError, match=rf"lists\.json.*{says}"):
-        page.layout(Context(own, None))
+        page.layout(PageSources(own, None))
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_hostile_words_are_text(inside, scheme):
-    told = text_of(page.layout(Context(inside, None), list=HOSTILE_LIST))
+    told = text_of(page.layout(PageSources(inside, None), list=HOSTILE_LIST))
     assert "<script>window.pwned=1</script>" in told
     assert "dangerously" not in told.lower()
     figure = plane_figure(found_in(inside)[HOSTILE_LIST].shape, DARK if scheme == "dark" else LIGHT)
@@ -196,6 +196,6 @@ def test_what_a_model_gave_is_shown(tmp_path, live):
     found = measure_concepts(model, lists, sentences=sentences)
     save_artefact(found, written.path("word_geometry", "real"))
     with create_app(written, live=live).server.app_context():
-        told = text_of(page.layout(Context(written, live))) + shown("real", "second")
+        told = text_of(page.layout(PageSources(written, live))) + shown("real", "second")
     assert "wb-notice-error" not in told
     assert "has no prompts that ask for the next item" in told

@@ -191,18 +191,18 @@ def test_the_chat_template_goes_around_the_text(real):
 def test_pairs_and_attributions_take_the_chat_template(smollm2):
     from interp.circuits.tasks import pair_task
     from interp.models.generation import chat_tokens
-    from saes.circuits.sites import Prompts
+    from saes.circuits.sites import MeasuredPrompts
 
     texts = "Name the capital of France.", "Name the capital of Italy."
     task = pair_task(smollm2, *texts, "Paris", "Rome", check_gap=False, chat=True)
     assert task.clean.tolist() == chat_tokens(smollm2, texts[0]).tolist()
     assert task.corrupt.tolist() == chat_tokens(smollm2, texts[1]).tolist()
-    assert Prompts.of_text(smollm2, texts[0], "Paris", chat=True).tokens.tolist() == task.clean.tolist()
+    assert MeasuredPrompts.of_text(smollm2, texts[0], "Paris", chat=True).tokens.tolist() == task.clean.tolist()
 
 
 @pytest.mark.real
 def test_a_message_goes_on_with_what_was_read_and_a_closed_one_gives_it_back(real, smollm2):
-    from interp.interventions.conversation import STEERED, Conversation, Turn, random_vector
+    from interp.interventions.conversation import STEERED, ChatTurn, Conversation, random_vector
     from interp.interventions.intervention import Direction, Intervention
     from interp.interventions.recipe import Recipe
 
@@ -213,7 +213,7 @@ def test_a_message_goes_on_with_what_was_read_and_a_closed_one_gives_it_back(rea
     assert real.ask(CheckChat(conversation=talk)) == ChatModel(template=True, context=8192)
     *said, last = real.steps(AnswerChats(conversation=talk, message="Name a fruit."))
     assert [each.said[1].text for each in said] == [each.text for each in last.replies[STEERED].tokens]
-    turn = Turn(message="Name a fruit.", strengths={"drawn": 1.0}, replies=last.replies)
+    turn = ChatTurn(message="Name a fruit.", strengths={"drawn": 1.0}, replies=last.replies)
     more = AnswerChats(conversation=dataclasses.replace(talk, turns=(turn,)), message="And another?")
     going, meanwhile, again = (real.steps(more) for _ in range(3))
 

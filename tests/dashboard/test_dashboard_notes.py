@@ -170,12 +170,12 @@ def test_own_names_are_in_the_list_of_features_and_its_filter_finds_them(visitor
     post(visitor, "set", key="features/demo#12", title="Months of the <i>year</i>")
     named = features.names(own, "demo")
     assert named == {12: "Months of the <i>year</i>"}
-    found = features.listing(own, "demo", features.Query(text="months OF", names=named))
+    found = features.listing(own, "demo", features.ListQuery(text="months OF", names=named))
     assert [row["feature"] for row in found.rows] == [12]
     assert found.total == 1
     assert found.rows[0]["label"].startswith("Months of the <i>year</i> · ")
-    assert features.listing(own, "demo", features.Query(text="months of")).total == 0
-    every = features.listing(own, "demo", features.Query(names=named), 0, 20)
+    assert features.listing(own, "demo", features.ListQuery(text="months of")).total == 0
+    every = features.listing(own, "demo", features.ListQuery(names=named), 0, 20)
     assert [row["feature"] for row in every.rows if "·" in row["label"]] == [12]
 
 

@@ -11,16 +11,16 @@ from page_text import text_of
 
 from dashboard.app import create_app
 from dashboard.data import features as feature_view
-from dashboard.feature import prove
+from dashboard.feature import _prove
 from dashboard.live import LiveModel
-from dashboard.prompt import panels
+from dashboard.prompt import _panels
 from interp.acts import PriceOf
 from interp.nulls import DRAWS, NullComparison
 from interp.workspace import Workspace
+from saes.acts._reading import OTHERS, at_random_vectors
 from saes.acts.features import JudgeSteering, SteeringVerdict
 from saes.acts.patching import SuggestPair
 from saes.acts.prompt import ReadLayers, ReadPrompt
-from saes.acts.reading import OTHERS, at_random_vectors
 from saes.acts.session import Session
 from saes.features.schema import Features, shares_below
 from saes.weights.folder import load_sae
@@ -139,7 +139,7 @@ def test_a_pair_differs_in_one_word_and_has_a_gap(workspace, smollm2, monkeypatc
 
 def test_the_fields_follow_the_prompt_until_somebody_types(workspace):
     run = {"text": "the river", "model": "m", "chat": True, "visitor": "v"}
-    example = list(panels.EXAMPLE.values())
+    example = list(_panels.EXAMPLE.values())
     live = FakeLive()
     app = create_app(workspace, live=live)
     with app.server.test_request_context():
@@ -147,25 +147,25 @@ def test_the_fields_follow_the_prompt_until_somebody_types(workspace):
         from dash._utils import AttributeDict
 
         context_value.set(AttributeDict(triggered_inputs=[{"prop_id": "prompt-read.data", "value": run}]))
-        closed = panels.fill_patching(run, None, 0, *example, None)
+        closed = _panels.fill_patching(run, None, 0, *example, None)
         assert all(str(each).startswith("<dash") for each in closed), "the model runs only once the panel is open"
-        *values, hint, filled = panels.fill_patching(run, None, 1, *example, None)
+        *values, hint, filled = _panels.fill_patching(run, None, 1, *example, None)
         assert values == filled == ["the river", "the revir", *values[2:]]
         assert "one word replaced" in hint
         typed = ["my own", *values[1:]]
-        assert all(str(each).startswith("<dash") for each in panels.fill_patching(run, None, 1, *typed, filled))
-        assert panels.fill_patching(run, None, 1, *values, filled)[0] == "the river"
+        assert all(str(each).startswith("<dash") for each in _panels.fill_patching(run, None, 1, *typed, filled))
+        assert _panels.fill_patching(run, None, 1, *values, filled)[0] == "the river"
         context_value.set(AttributeDict(triggered_inputs=[{"prop_id": "prompt-patch-use.n_clicks", "value": 1}]))
-        assert panels.fill_patching(run, 1, 1, *typed, filled)[0] == "the river"
+        assert _panels.fill_patching(run, 1, 1, *typed, filled)[0] == "the river"
 
 
 def test_a_patch_and_a_verdict_name_the_chat_template_and_both_nulls(workspace):
     live = FakeLive()
     with create_app(workspace, live=live).server.app_context():
         given = ("one two", "one three", "a", "b", "resid_pre", "denoise", True, "v", "light")
-        assert "m, in its chat template" in text_of(panels.measure_patches(1, "m", *given))
+        assert "m, in its chat template" in text_of(_panels.measure_patches(1, "m", *given))
         state = {"features": "demo", "index": 12}
-        judge = prove.answering(JudgeSteering, prove.verdict_answer, "text", "strength", "nulls")
+        judge = _prove.answering(JudgeSteering, _prove.verdict_answer, "text", "strength", "nulls")
         text = text_of(judge(1, state, "in July", 0.5, "quick"))
         assert live.calls[-1] == ("steering_verdict", "demo 12 x0.5 quick")
         assert "39 random directions" in text

@@ -15,7 +15,7 @@ from dashboard.app import create_app, safe_layout
 from dashboard.atlas import page as atlas
 from dashboard.circuit import page as circuit
 from dashboard.components.frame import explain
-from dashboard.components.pages import Context, Page, find_pages
+from dashboard.components.pages import Page, find_pages
 from dashboard.components.tokens import MAX_ALPHA, MIN_ALPHA, alpha, token_strip
 from dashboard.doctor import page as doctor
 from dashboard.dynamics import page as dynamics
@@ -24,9 +24,10 @@ from dashboard.figures.theme import LIGHT
 from dashboard.geometry import page as geometry
 from dashboard.heads import page as heads
 from dashboard.overview import page as overview
+from dashboard.prompt import _panels as prompt_why
 from dashboard.prompt import page as prompt
-from dashboard.prompt import panels as prompt_why
 from dashboard.sae import page as sae
+from dashboard.sources import PageSources
 from interp.errors import PromptError, UnknownNameError, WorkbenchError
 from interp.workspace import Workspace
 from saes.acts.attribution import AttributeAnswer
@@ -34,8 +35,8 @@ from saes.acts.session import Session
 
 
 @pytest.fixture
-def context(workspace, live) -> Context:
-    return Context(workspace, live)
+def context(workspace, live) -> PageSources:
+    return PageSources(workspace, live)
 
 
 @pytest.mark.parametrize(
@@ -109,13 +110,13 @@ def test_an_unexpected_error_is_shown_too(server):
 def test_damaged_table_is_one_line_that_names_the_file(small):
     (small.root / "features" / "demo" / "features.parquet").write_bytes(b"PAR1 cut short")
     with pytest.raises(WorkbenchError, match=r"features\.parquet.*workbench verify"):
-        feature.layout(Context(small, None), features="demo", index="1")
+        feature.layout(PageSources(small, None), features="demo", index="1")
 
 
 def test_newer_schema_is_shown_on_the_overview(small):
     path = small.root / "features" / "demo" / "manifest.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"schema_version": 99}))
-    shown = text_of(overview.layout(Context(small, None)))
+    shown = text_of(overview.layout(PageSources(small, None)))
     assert "has schema version 99" in shown
 
 
@@ -181,7 +182,7 @@ def test_an_unexpected_error_of_a_route_of_data_is_json(workspace, monkeypatch):
 
 
 def test_empty_workspace_shows_the_command(tmp_path, live):
-    assert "workbench demo --workspace" in text_of(overview.layout(Context(Workspace(tmp_path), live)))
+    assert "workbench demo --workspace" in text_of(overview.layout(PageSources(Workspace(tmp_path), live)))
 
 
 def test_dead_feature_says_so(workspace):
@@ -199,9 +200,9 @@ def test_labels_stand_side_by_side_with_their_scores_and_nulls(workspace):
 
 
 def test_dense_feature_says_so(workspace):
-    from dashboard.data.features import Query, listing
+    from dashboard.data.features import ListQuery, listing
 
-    dense = listing(workspace, "demo", Query(sort="density", descending=True)).rows[0]["feature"]
+    dense = listing(workspace, "demo", ListQuery(sort="density", descending=True)).rows[0]["feature"]
     assert "A dense feature" in text_of(feature.detail(workspace, "demo", dense, "light"))
 
 

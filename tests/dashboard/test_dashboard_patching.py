@@ -12,8 +12,8 @@ from page_text import text_of
 from dashboard.app import create_app
 from dashboard.figures.attribution import patching_map
 from dashboard.figures.theme import theme
-from dashboard.overview import data as overview
-from dashboard.prompt import panels as patching
+from dashboard.overview import _data as overview
+from dashboard.prompt import _panels as patching
 from interp.artifacts import save_artefact
 from interp.patching.patching_map import Patch, PatchingMap
 from interp.workspace import Workspace
@@ -56,12 +56,12 @@ def test_a_stored_map_says_what_was_measured(stored):
 
 
 def test_the_page_opens_a_stored_map_by_its_address(stored):
-    from dashboard.components.pages import Context
     from dashboard.prompt.page import layout
+    from dashboard.sources import PageSources
 
     menu = next(
         each
-        for each in layout(Context(stored, FakeLive()), patching="mine")._traverse()
+        for each in layout(PageSources(stored, FakeLive()), patching="mine")._traverse()
         if getattr(each, "id", "") == "prompt-patch-stored"
     )
     assert (menu.value, menu.data[1:]) == ("mine", ["mine"])

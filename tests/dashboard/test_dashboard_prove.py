@@ -9,7 +9,7 @@ import pytest
 from make_workspace import HOSTILE, build
 
 from dashboard.data import features as feature_view
-from dashboard.feature import prove
+from dashboard.feature import _prove
 from dashboard.feature.page import detail
 from dashboard.figures import plot
 from dashboard.figures.saes import MEASURES, proof_nulls
@@ -22,16 +22,17 @@ from saes.acts.features import Ablate, JudgeSteering, ReadText, Steer
 from saes.acts.prompt import FeatureActivations
 from saes.features.proof import (
     AblatedExample,
-    Continuations,
     Proof,
     ProofPart,
     ProofSettings,
+    SteeredContinuations,
     SteeredRow,
     TextFirings,
     measure_of,
     newest_proof,
     why_outdated,
 )
+from saes.features.schema import Features
 
 FEATURE = 12
 
@@ -47,7 +48,7 @@ def made_proof() -> Proof:
         measure_of("ablate", Interval(0.6, -0.1, 1.3), "nats", 8, nulls[1]),
         measure_of("lists", 0.05, "standard deviations", 7, nulls[3], "months"),
     )
-    told = ProofPart(continuations=(Continuations(HOSTILE[1], " a", HOSTILE[2], " c", " d"),))
+    told = ProofPart(continuations=(SteeredContinuations(HOSTILE[1], " a", HOSTILE[2], " c", " d"),))
     return Proof(
         settings=ProofSettings(features="demo", feature=FEATURE, model="smollm2-135m"),
         label="names of months", hook_point="blocks.9.hook_resid_post", strength=5.0, lens="",
@@ -64,7 +65,7 @@ def store(workspace: Workspace, proof: Proof, features_hash: str) -> None:
 def panel_of(workspace: Workspace, scheme: str) -> Any:
     """Return the panel of the feature with its newest proof."""
     one = feature_view.one(workspace, "demo", FEATURE)
-    return prove.prove_panel(workspace, one, newest_proof(workspace, "demo", FEATURE), scheme)
+    return _prove.prove_panel(workspace, one, newest_proof(workspace, "demo", FEATURE), scheme)
 
 
 @pytest.fixture(scope="module")
@@ -124,9 +125,9 @@ def test_the_figure_shows_the_feature_beside_both_nulls():
 
 def test_live_answers_stand_beside_their_controls(server, live):
     state = {"features": "demo", "index": FEATURE}
-    read = prove.answering(ReadText, prove.text_answer, "text")
-    steer = prove.answering(Steer, prove.steer_answer, "text", "strength")
-    judge = prove.answering(JudgeSteering, prove.verdict_answer, "text", "strength", "nulls")
+    read = _prove.answering(ReadText, _prove.text_answer, "text")
+    steer = _prove.answering(Steer, _prove.steer_answer, "text", "strength")
+    judge = _prove.answering(JudgeSteering, _prove.verdict_answer, "text", "strength", "nulls")
     words, size = (str(line) for line in judge(1, state, "in July", 0.5, "thorough"))
     assert live.calls[-1] == ("steering_verdict", f"demo {FEATURE} x0.5 thorough")
     assert "39 of 39 random directions raise theirs" in words
@@ -137,7 +138,7 @@ def test_live_answers_stand_beside_their_controls(server, live):
     assert "random direction" in steered
     assert "feature 3" in steered
     assert live.calls[-1] == ("steer", f"{FEATURE}: in July x -0.5")
-    ablated = str(prove.answering(Ablate, prove.ablate_answer, "nulls")(1, state, "standard"))
+    ablated = str(_prove.answering(Ablate, _prove.ablate_answer, "nulls")(1, state, "standard"))
     assert "random −0.005, at most +0.01" in ablated
     assert live.calls[-1] == ("ablate", f"{FEATURE} standard")
     assert "be10" in str(read(1, state, "")), "its own example, where none is typed"
@@ -145,12 +146,12 @@ def test_live_answers_stand_beside_their_controls(server, live):
 
 
 def test_answers_without_examples_or_controls_are_whole_sentences():
-    assert "No token follows" in str(prove.ablate_answer([]))
-    assert "none" in str(prove.text_answer(TextFirings(["a"], [0.0], [])))
+    assert "No token follows" in str(_prove.ablate_answer([]))
+    assert "none" in str(_prove.text_answer(TextFirings(["a"], [0.0], [])))
     one = AblatedExample(["a", "b"], [1.0, 0.0], 0, None, 0.5, [0.1], [])
-    assert "+0.5 (random +0.1, at most +0.1)" in str(prove.ablate_answer([one]))
-    assert "like density" not in str(prove.ablate_answer([one]))
-    assert "no shift" in str(prove.steer_answer([SteeredRow("unchanged", HOSTILE[0], 0.0, [])]))
+    assert "+0.5 (random +0.1, at most +0.1)" in str(_prove.ablate_answer([one]))
+    assert "like density" not in str(_prove.ablate_answer([one]))
+    assert "no shift" in str(_prove.steer_answer([SteeredRow("unchanged", HOSTILE[0], 0.0, [])]))
 
 
 @pytest.mark.real
@@ -176,10 +177,10 @@ def test_steering_starts_from_text_of_the_feature_itself(workspace, monkeypatch)
         return SimpleNamespace(tokens=tokens, peak=peak)
 
     def found(*rows: SimpleNamespace) -> tuple[str, str]:
-        monkeypatch.setattr(prove, "examples", lambda *_: list(rows))
-        return prove.own_text(workspace, "demo", FEATURE)
+        monkeypatch.setattr(_prove, "examples", lambda *_: list(rows))
+        return _prove.own_text(workspace.open(Features, "demo"), FEATURE)
 
     short, long = example([" red", " is", " warm"], 0), example([" a", " coat", " of", " red", " wool"], 3)
     assert found(short, long) == ("red is warm", "a coat of"), "the strongest example with words before its peak"
     assert found(short) == ("red is warm", "red is warm"), "else all of it"
-    assert found() == (prove.TEXT, prove.PROMPT)
+    assert found() == (_prove.TEXT, _prove.PROMPT)

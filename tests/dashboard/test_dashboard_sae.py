@@ -32,14 +32,21 @@ from make_saes import (
 from page_text import text_of
 
 from dashboard.app import create_app
-from dashboard.components.pages import Context
 from dashboard.figures.saes import PANELS, HealthRun, drift, health_figure
-from dashboard.figures.scaling import SAME_L0, Point, density_histogram, frontier, pareto_plane, scaling_curves
+from dashboard.figures.scaling import (
+    SAME_L0,
+    DictionaryPoint,
+    density_histogram,
+    frontier,
+    pareto_plane,
+    scaling_curves,
+)
 from dashboard.figures.theme import DARK, LIGHT
-from dashboard.overview.data import card
+from dashboard.overview._data import card
 from dashboard.sae import data as view
 from dashboard.sae import page as sae
 from dashboard.sae.data import MAX_LINES, first_not_finite, read_log
+from dashboard.sources import PageSources
 from interp.artifacts import STATUS, partial_path
 from interp.statistics import Interval
 from interp.workspace import Workspace
@@ -176,7 +183,7 @@ def test_odd_folders_are_passed_over_or_told(tmp_path, live):
     (torn / STATUS).write_text('{"state": "run')
     states = {each.name: each.state for each in view.entries(workspace)}
     assert states == {"whole": "finished", "cut": "broken", "torn": "broken"}
-    assert "not valid JSON" in text_of(sae.layout(Context(workspace, live), name="torn"))
+    assert "not valid JSON" in text_of(sae.layout(PageSources(workspace, live), name="torn"))
 
 
 def test_a_run_that_will_replace_a_dictionary_says_so(tmp_path):
@@ -226,7 +233,7 @@ def test_an_imported_dictionary_takes_its_scores_from_an_evaluation(tmp_path):
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(st.floats(1, 100), st.floats(0.01, 1)), min_size=1, max_size=12))
 def test_every_dictionary_has_one_on_the_frontier_that_is_as_good_with_as_few_features(pairs):
-    points = [Point(str(i), "topk", l0, fvu) for i, (l0, fvu) in enumerate(pairs)]
+    points = [DictionaryPoint(str(i), "topk", l0, fvu) for i, (l0, fvu) in enumerate(pairs)]
     best = frontier(points)
     for point in points:
         assert any(p.l0 <= point.l0 * (1 + SAME_L0) ** len(best) and p.fvu <= point.fvu for p in best)
@@ -298,9 +305,9 @@ def test_the_drift_stands_in_the_title_of_the_threshold():
 
 def test_marks_tell_baselines_and_other_documents_apart():
     points = [
-        Point("a", "topk", 16, 0.2, 512, 16, "demo"),
-        Point("b", "topk", 32, 0.1, 512, 32, "other"),
-        Point("pca", "baseline", 16, 0.4, recording="demo", baseline=True),
+        DictionaryPoint("a", "topk", 16, 0.2, 512, 16, "demo"),
+        DictionaryPoint("b", "topk", 32, 0.1, 512, 32, "other"),
+        DictionaryPoint("pca", "baseline", 16, 0.4, recording="demo", baseline=True),
     ]
     figure = pareto_plane(points, "a", LIGHT)
     symbols = {trace.name: trace.marker.symbol for trace in figure.data if trace.name}
@@ -330,7 +337,7 @@ def test_density_figure_counts_what_it_draws(saes):
 
 @pytest.mark.parametrize("name", ["going", "old", "big", "peer", "relu", "sweep-d1024-k16", None])
 def test_every_dictionary_has_a_page(inside, live, name):
-    page = text_of(sae.layout(Context(inside, live), name=name, unknown="<script>"))
+    page = text_of(sae.layout(PageSources(inside, live), name=name, unknown="<script>"))
     chosen = name or "going"
     assert f"/sae?name={chosen}" in page
     card, below = sae.show_dictionary({"name": chosen}, "", "dark")
@@ -376,7 +383,7 @@ def test_concepts_stand_beside_baselines_and_lead_to_their_features(tmp_path, li
 def test_only_what_changed_is_sent_again(inside, live):
     from dash import no_update
 
-    layout = sae.layout(Context(inside, live), name="going")
+    layout = sae.layout(PageSources(inside, live), name="going")
     held = {part.id: part.data for part in layout.children if isinstance(part, dcc.Store)}
     logs, listed = held["sae-logs"], held["sae-listed"]
     answer = sae.follow_training(1, {"name": "going"}, "training", logs, listed)

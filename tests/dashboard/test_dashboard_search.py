@@ -17,7 +17,7 @@ from dashboard.search.page import find, results, row
 from interp.atlas.vector_map import VectorMap
 from interp.errors import ResourceError, UsageError
 from interp.workspace import Workspace
-from saes.features.found import Found, Hit
+from saes.features.found import FeatureHits, Hit
 
 EVERYWHERE = {"in": "", "d": "", "s": "", "region": ""}
 
@@ -129,8 +129,8 @@ def test_a_label_of_a_model_keeps_its_score_and_null(workspace):
 
 
 def test_the_text_is_run_only_when_asked_or_when_a_model_is_loaded(planted, workspace):
-    from dashboard.components.pages import current
     from dashboard.search.page import run_text
+    from dashboard.sources import current
 
     live = FakeLive()
     live.state = "cold"
@@ -149,7 +149,7 @@ def test_the_text_is_run_only_when_asked_or_when_a_model_is_loaded(planted, work
 def test_hits_no_better_than_chance_stand_below_a_line_without_a_strength(planted):
     sure = find(planted, {"q": "January", **EVERYWHERE, "in": "planted"}).hits[0]
     chance = replace(sure, feature=2, by="tokens", above_chance=False, strength=0.4, p=0.4, fired=2, tries=9)
-    said = text_of(results(planted, Found(query="x", hits=(sure, chance)), run=True))
+    said = text_of(results(planted, FeatureHits(query="x", hits=(sure, chance)), run=True))
     before, line, after = said.partition("Within the null")
     assert line
     assert "strength" in before

@@ -12,29 +12,31 @@ from dashboard.components.pages import page_of
 from dashboard.data import features as features
 from dashboard.heads import page as heads
 from dashboard.maps import data as atlas
-from dashboard.overview import data as overview
+from dashboard.overview import _data as overview
 from interp.artifacts import KINDS, Table, address_of, save_artefact
 from interp.atlas.vector_map import VectorMap
 from interp.circuits.head_scores import HeadScore, HeadScores
 from interp.workspace import Workspace
+from saes.features.schema import Features
 
 
 def test_a_feature_knows_what_labels_artefacts_say_of_it(workspace):
-    (found,) = features.explanations(workspace, "demo", 10)
+    demo, neurons = workspace.open(Features, "demo"), workspace.open(Features, "neurons")
+    (found,) = features.explanations(workspace, demo, 10)
     assert (found.label.label, found.made.name, found.made.judge) == ("names of rivers", "demo-judge", "judge")
-    assert features.explanations(workspace, "demo", 12) == []
-    assert features.explanations(workspace, "neurons", 10) == [], "they are labels of other features"
+    assert features.explanations(workspace, demo, 12) == []
+    assert features.explanations(workspace, neurons, 10) == [], "they are labels of other features"
 
 
 def test_labels_of_features_that_were_built_anew_are_not_shown(small):
     path = small.root / "features" / "demo" / "manifest.json"
     manifest = json.loads(path.read_text())
     path.write_text(json.dumps({**manifest, "content_hash": "0" * 64}))
-    assert features.explanations(small, "demo", 10) == []
+    assert features.explanations(small, small.open(Features, "demo"), 10) == []
 
 
 def test_listing_is_capped_whatever_is_asked(workspace):
-    found = features.listing(workspace, "demo", features.Query(), 0, 10**6)
+    found = features.listing(workspace, "demo", features.ListQuery(), 0, 10**6)
     assert len(found.rows) == features.MAX_ROWS
     assert found.total == 240
 
@@ -47,7 +49,7 @@ def test_listing_is_capped_whatever_is_asked(workspace):
     descending=st.booleans(),
 )
 def test_pages_of_the_list_are_slices_of_the_whole(workspace, start, size, sort, descending):
-    query = features.Query(sort=sort, descending=descending)
+    query = features.ListQuery(sort=sort, descending=descending)
     whole = [row for at in (0, 200) for row in features.listing(workspace, "demo", query, at, at + 200).rows]
     part = features.listing(workspace, "demo", query, start, start + size)
     assert part.rows == whole[start : start + size]
@@ -55,7 +57,7 @@ def test_pages_of_the_list_are_slices_of_the_whole(workspace, start, size, sort,
 
 
 def test_listing_filters_by_text_and_density(workspace):
-    query = features.Query(text="PROSE about", density_low=0.01, density_high=0.1)
+    query = features.ListQuery(text="PROSE about", density_low=0.01, density_high=0.1)
     found = features.listing(workspace, "demo", query)
     assert 0 < found.total < 240
     assert all("prose about" in r["label"] and 0.01 <= r["density"] <= 0.1 for r in found.rows)
@@ -63,7 +65,7 @@ def test_listing_filters_by_text_and_density(workspace):
 
 @pytest.mark.parametrize("text", ["'; drop table f; --", "%", "_", "\\", "<script>"])
 def test_search_text_is_a_value_not_sql(workspace, text):
-    found = features.listing(workspace, "demo", features.Query(text=text))
+    found = features.listing(workspace, "demo", features.ListQuery(text=text))
     assert all(text in r["label"] for r in found.rows)
 
 

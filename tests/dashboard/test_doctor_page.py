@@ -8,8 +8,9 @@ from make_certificate import certificate
 from page_text import text_of
 
 from dashboard.app import create_app
-from dashboard.components.pages import Context, artefact_menu
+from dashboard.components.pages import artefact_menu
 from dashboard.doctor import page
+from dashboard.sources import PageSources
 from interp.artifacts import save_artefact
 from interp.circuits.head_scores import HeadScores
 from interp.doctor.certificate import Certificate
@@ -28,7 +29,7 @@ def certified(workspace, place, live):
 
 
 def test_every_check_is_shown_and_a_failed_one_says_what_it_means(certified):
-    told = text_of(page.layout(Context(certified, None)))
+    told = text_of(page.layout(PageSources(certified, None)))
     assert "1 of 2 checks passed; failed: hooks edited; 1 could not be run" in told
     assert "differences up to 1e-06" in told
     assert "FAILED" in told

@@ -18,24 +18,18 @@ from make_workspace import planted
 from page_text import text_of
 
 from dashboard.app import create_app
-from dashboard.components.pages import (
-    artefact_href,
-    current,
-    empty_page,
-    find_pages,
-    first_step,
-    open_again,
-    run_button,
-)
+from dashboard.components.pages import artefact_href, empty_page, find_pages, first_step, open_again, run_button
 from dashboard.data.features import one, unlabelled
 from dashboard.feature.page import ask_for, ask_for_list
-from dashboard.queue import Report, Run, RunQueue, how_far
+from dashboard.queue import QueuedRun, Report, RunQueue, how_far
 from dashboard.runs.page import PAGE, check_unused, entered
+from dashboard.sources import current
 from interp.artifacts import Draft, save_artefact, write_json
 from interp.errors import ConfigError, ResourceError, UnknownNameError
 from interp.workspace import Workspace, move_to_trash, trashed
 from saes.explain.providers import ENDPOINT, ENDPOINT_MODEL
 from saes.features.proof import Proof, ProofSettings
+from saes.features.schema import Features
 from workbench.commands import Commands
 
 HERE = {"Host": "127.0.0.1:8050"}
@@ -52,7 +46,7 @@ def queue(place: Workspace):
         yield made
 
 
-def wait_until(queue: RunQueue, id: str, reached: Callable[[Run], Any], seconds: float = 120) -> Run:
+def wait_until(queue: RunQueue, id: str, reached: Callable[[QueuedRun], Any], seconds: float = 120) -> QueuedRun:
     """Wait until a run has come so far; return it."""
     end = time.monotonic() + seconds
     while not reached(run := queue.get(id)):
@@ -61,11 +55,11 @@ def wait_until(queue: RunQueue, id: str, reached: Callable[[Run], Any], seconds:
     return run
 
 
-def wait(queue: RunQueue, id: str, *states: str, seconds: float = 120) -> Run:
+def wait(queue: RunQueue, id: str, *states: str, seconds: float = 120) -> QueuedRun:
     return wait_until(queue, id, lambda run: run.state in states, seconds)
 
 
-def wait_for_progress(queue: RunQueue, id: str) -> Run:
+def wait_for_progress(queue: RunQueue, id: str) -> QueuedRun:
     run = wait_until(queue, id, lambda run: run.fraction or not run.active)
     assert run.active, run
     return run
@@ -175,7 +169,7 @@ def until(path: Path) -> tuple[str, ...]:
     return sys.executable, "-c", f"{code}time.sleep(0.05)"
 
 
-def wait_for_output(queue: RunQueue, id: str) -> Run:
+def wait_for_output(queue: RunQueue, id: str) -> QueuedRun:
     return wait_until(queue, id, lambda run: "begun" in run.log, 20)
 
 
@@ -262,12 +256,13 @@ def test_the_page_shows_form_queue_and_artefacts(served, queue, place):
 def test_one_click_asks_the_chosen_endpoint_for_labels(served, workspace, monkeypatch):
     """Without an endpoint in the environment there is no button; with one, for a feature and for a list."""
     monkeypatch.delenv(ENDPOINT, raising=False)
-    assert ask_for(workspace, "demo", [1], "a") is None
+    demo = workspace.open(Features, "demo")
+    assert ask_for(workspace, demo, [1], "a") is None
     assert ask_for_list(workspace, "demo") is None
     monkeypatch.setenv(ENDPOINT, "http://localhost:9/v1")
     monkeypatch.setenv(ENDPOINT_MODEL, "my-model")
-    assert "Ask my-model for a label" in text_of(ask_for(workspace, "demo", [1], "a"))
-    assert "excerpts of the recorded text to http://localhost:9/v1" in str(ask_for(workspace, "demo", [1], "a"))
+    assert "Ask my-model for a label" in text_of(ask_for(workspace, demo, [1], "a"))
+    assert "excerpts of the recorded text to http://localhost:9/v1" in str(ask_for(workspace, demo, [1], "a"))
     listed = unlabelled(workspace, "demo", 3)
     rows = [one(workspace, "demo", index).row for index in listed]
     assert all(row.label_kind == "none" for row in rows)

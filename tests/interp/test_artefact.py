@@ -14,7 +14,17 @@ import pyarrow.parquet as pq
 import pytest
 from jaxtyping import Float
 
-from interp.artifacts import ARRAY, ARRAYS, MANIFEST, Artefact, Document, Measured, Table, open_artefact, save_artefact
+from interp.artifacts import (
+    ARRAY,
+    ARRAYS,
+    MANIFEST,
+    Artefact,
+    DocumentField,
+    Measured,
+    Table,
+    open_artefact,
+    save_artefact,
+)
 from interp.errors import ConfigError, CorruptError
 from interp.registry import KINDS, Kind, kind_in, kinds_of, register
 from interp.statistics import Interval
@@ -47,7 +57,7 @@ class Sample(Artefact, kind="space"):
     settings: Settings
     n: int
     best: dict[int, Part] | str
-    parts: Annotated[dict[str, Part], Document("parts.json")]
+    parts: Annotated[dict[str, Part], DocumentField("parts.json")]
     points: Table[Point]
     extra: Table[Point] | None
     vectors: Annotated[Float[np.ndarray, "n d"] | None, ARRAY]

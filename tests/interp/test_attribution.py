@@ -5,9 +5,9 @@ import torch
 from scipy.stats import pearsonr
 
 from interp.circuits import attribution
+from interp.circuits._edge_runs import Bench, collect, minus, outputs, run_with_edges, run_with_single_edges
 from interp.circuits.attribution import attribute, verify_top_k
 from interp.circuits.circuit import Edge
-from interp.circuits.edge_runs import Bench, collect, minus, outputs, run_with_edges, run_with_single_edges
 from interp.circuits.graph import Graph
 from interp.circuits.tasks import induction_task
 from interp.errors import ConfigError, MismatchError, UnknownNameError

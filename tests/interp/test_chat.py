@@ -9,13 +9,13 @@ from architectures import ALL_NAMES, tiny
 
 from interp.errors import ConfigError, MismatchError, PromptError
 from interp.interventions.apply import hooks_of
-from interp.interventions.chat import Chats, Said, reply_to
+from interp.interventions.chat import Chats, ChatToken, reply_to
 from interp.interventions.conversation import (
     RANDOM,
     STEERED,
     UNSTEERED,
+    ChatTurn,
     Conversation,
-    Turn,
     random_vector,
 )
 from interp.interventions.intervention import Direction, Intervention, everywhere
@@ -116,7 +116,7 @@ def test_the_second_reply_is_what_plain_hooks_of_transformers_write(smollm2):
     given = talk(smollm2, system="Answer briefly.", random=False)
     first = reply_to(smollm2, given, "Name a fruit.")
     list(first)
-    turn = Turn(message="Name a fruit.", strengths={"drawn": 1.0}, replies=first.finished())
+    turn = ChatTurn(message="Name a fruit.", strengths={"drawn": 1.0}, replies=first.finished())
     given = replace(given, turns=(turn,))
     replies = reply_to(smollm2, given, "And another?", first.chats)
     list(replies)
@@ -166,7 +166,7 @@ def test_without_a_template_lines_say_who_speaks_and_the_reply_ends_there(smollm
     text = smollm2.tokenizer.decode(chat_tokens(smollm2, messages)[0], skip_special_tokens=True)
     assert text == "Be kind.\nUser: Hi\nAssistant:"
     written = smollm2.tokenizer(" Hello.\nUser: more", add_special_tokens=False)["input_ids"]
-    monkeypatch.setattr(Chats, "write", lambda *_: iter([[Said(each, 0.5)] * 2 for each in written]))
+    monkeypatch.setattr(Chats, "write", lambda *_: iter([[ChatToken(each, 0.5)] * 2 for each in written]))
     replies = reply_to(smollm2, talk(smollm2, random=False), "Hi")
     list(replies)
     assert not replies.template

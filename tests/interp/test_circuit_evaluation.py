@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
+from interp.circuits._edge_runs import Bench
+from interp.circuits._edge_scores import prune_edges
 from interp.circuits.attribution import attribute
 from interp.circuits.circuit import Circuit, Edge
 from interp.circuits.config import EvaluationConfig
-from interp.circuits.edge_runs import Bench
-from interp.circuits.edge_scores import prune_edges
 from interp.circuits.find import evaluate
 from interp.circuits.graph import Graph
 from interp.circuits.judging import area, cmd, cpr, faithfulness, faithfulness_interval, untrained_gap

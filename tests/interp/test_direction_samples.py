@@ -10,7 +10,7 @@ from test_directions import PAIRS, POINT, QUICK, REPLIES, STARTS, TEXT, D, plant
 
 from interp.directions.choosing import Candidate, choose_steering
 from interp.directions.config import DirectionConfig
-from interp.directions.examples import Example, examples_of_trait
+from interp.directions.examples import ContrastPair, examples_of_trait
 from interp.directions.making import make_direction
 from interp.directions.questions import neutral_text
 from interp.directions.samples import SAMPLE_TOKENS, Judge, continuations_of, sampled_questions
@@ -149,5 +149,5 @@ def test_another_writer_makes_the_examples_of_a_trait(planted):
 
     found = examples_of_trait(planted, "kind", "rude", STARTS, writer=write)
     assert len(found.pairs) == len(STARTS)
-    assert found.pairs[1] == Example(prompt=STARTS[1], towards=" kind 1", away=" rude 1")
+    assert found.pairs[1] == ContrastPair(prompt=STARTS[1], towards=" kind 1", away=" rude 1")
     assert "what another model writes as somebody who is kind, and who is rude" in found.source

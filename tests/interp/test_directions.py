@@ -1,6 +1,8 @@
 """Directions from examples: a planted one works, an untrained model has none, files say the same."""
 
 import json
+import re
+from dataclasses import replace
 
 import gguf
 import numpy as np
@@ -8,15 +10,15 @@ import pytest
 import torch
 from architectures import blank
 
+from interp.directions._variants import methods
 from interp.directions.choice import chosen_cell
 from interp.directions.choosing import Candidate, candidate, choose_steering, spread_layers
 from interp.directions.config import DirectionConfig
-from interp.directions.examples import Example, Examples, examples_of_texts, read_examples
+from interp.directions.examples import ContrastPair, ContrastPairs, examples_of_texts, read_examples
 from interp.directions.files import read_directions, read_vector, transformers_code, write_directions
 from interp.directions.making import TwoLists, make_direction
 from interp.directions.questions import neutral_text, reply_questions
 from interp.directions.sides import encode_sides, read_sides
-from interp.directions.variants import methods
 from interp.errors import ConfigError, CorruptError, MismatchError, MissingError, PromptError, UnknownNameError
 from interp.interventions.apply import intervened
 from interp.interventions.intervention import Direction, Intervention, everywhere
@@ -31,9 +33,9 @@ STARTS = ("One day", "Then he", "It was", "She said", "We saw", "The dog", "My h
           "At noon", "So they", "But I", "In May", "No one", "As if", "To be", "You and")  # fmt: skip
 ENDS = ("abc", "bca", "cab", "bac")
 PAIRS = tuple(
-    Example(prompt=f"{start} ", towards=ENDS[i % 4], away=ENDS[i % 4].upper()) for i, start in enumerate(STARTS)
+    ContrastPair(prompt=f"{start} ", towards=ENDS[i % 4], away=ENDS[i % 4].upper()) for i, start in enumerate(STARTS)
 )
-REPLIES = Examples(kind="replies", pairs=PAIRS, source="made up")
+REPLIES = ContrastPairs(kind="replies", pairs=PAIRS, source="made up")
 TEXT = ("0123456789 0123456789", "9876543210 9876543210", "1357924680 1357924680", "0246813579 0246813579")
 QUICK = DirectionConfig(strengths=(0.5, 1.0), n_random=5, n_judging=19)
 
@@ -90,7 +92,7 @@ def test_the_effect_is_that_of_a_plain_loop(planted):
         planted, [along], reply_questions(planted, REPLIES), neutral_text(planted, TEXT), config=QUICK
     )
 
-    def score(example: Example, strength: float) -> float:
+    def score(example: ContrastPair, strength: float) -> float:
         step = Intervention(
             target=Direction(hook_point=POINT, vector=along.vector, origin="planted"), amount=strength * along.unit
         )
@@ -109,14 +111,40 @@ def test_the_effect_is_that_of_a_plain_loop(planted):
         assert found.effect[0, j] == pytest.approx(expected, abs=1e-5)
 
 
-def shuffled_replies(seed: int) -> Examples:
+def test_progress_counts_every_pass_and_names_the_arm(planted):
+    sides = read_sides(planted, REPLIES, [POINT])
+    along = candidate(sides, POINT, methods(sides)["difference in means"])
+    calls: list[tuple[int, int, str]] = []
+
+    def progress(done: int, total: int, facts: dict[str, str]) -> None:
+        calls.append((done, total, facts["now"]))
+        if stopped and facts["now"].startswith("random directions"):
+            raise KeyboardInterrupt
+
+    stopped, config = False, replace(QUICK, harmless=9.0)
+    asked = planted, [along], reply_questions(planted, REPLIES), neutral_text(planted, TEXT)
+    choose_steering(*asked, config=config, progress=progress)
+    done, totals, names = zip(*calls, strict=True)
+    assert list(done) == sorted(done)
+    assert set(totals) == {done[-1]}
+    n = len(QUICK.strengths)
+    assert f"damage at {POINT}: {n} of {n}" in names
+    assert f"effect at {POINT}: {n} of {n}" in names
+    assert any(re.fullmatch(rf"random directions at {POINT}: \d+ of \d+", name) for name in names)
+    assert f"judging on the other half: {1 + QUICK.nulls[1]} of {1 + QUICK.nulls[1]}" in names
+    stopped = True
+    with pytest.raises(KeyboardInterrupt):
+        choose_steering(*asked, config=config, progress=progress)
+
+
+def shuffled_replies(seed: int) -> ContrastPairs:
     """Replies drawn without a difference between the sides."""
     rng = np.random.default_rng(seed)
     words = ["".join(rng.permutation(list("abcdefgh"))) for _ in range(32)]
     pairs = tuple(
-        Example(prompt=f"{start} ", towards=words[2 * i], away=words[2 * i + 1]) for i, start in enumerate(STARTS)
+        ContrastPair(prompt=f"{start} ", towards=words[2 * i], away=words[2 * i + 1]) for i, start in enumerate(STARTS)
     )
-    return Examples(kind="replies", pairs=pairs, source="shuffled letters")
+    return ContrastPairs(kind="replies", pairs=pairs, source="shuffled letters")
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -162,7 +190,7 @@ def test_words_make_a_direction_at_a_layer_that_is_chosen(planted):
     found = make_direction(planted, lists, QUICK)
     assert found.direction.hook_point in spread_layers(planted)
     assert found.direction.vector[3] > 0.9
-    assert "'a'" in found.choice.asked
+    assert "'a'" in found.choice.question
 
 
 def test_two_sets_of_texts_and_a_file_of_pairs_are_read(tmp_path):
@@ -203,11 +231,13 @@ def test_what_is_no_example_is_refused_with_its_line(tmp_path, lines, error, say
 
 
 def test_pairs_of_one_token_sequence_and_prompts_without_targets_are_refused(planted):
-    same = Examples(kind="replies", pairs=(Example(prompt="x ", towards="ab", away="abc"),) * 8, source="made up")
+    same = ContrastPairs(
+        kind="replies", pairs=(ContrastPair(prompt="x ", towards="ab", away="abc"),) * 8, source="made up"
+    )
     with pytest.raises(PromptError, match="same tokens"):
         read_sides(planted, same, [POINT])
-    prompts = Examples(
-        kind="prompts", pairs=tuple(Example(towards=f"{s} a", away=f"{s} A") for s in STARTS), source="m"
+    prompts = ContrastPairs(
+        kind="prompts", pairs=tuple(ContrastPair(towards=f"{s} a", away=f"{s} A") for s in STARTS), source="m"
     )
     with pytest.raises(ConfigError, match="name words of the answer"):
         make_direction(planted, prompts, QUICK)
@@ -216,9 +246,11 @@ def test_pairs_of_one_token_sequence_and_prompts_without_targets_are_refused(pla
         make_direction(planted, REPLIES, QUICK, variant="mean")
 
 
-def recipe(layer: int = 1, **more) -> Recipe:
+def recipe(layer: int = 1, amount: float = 3.0, **more) -> Recipe:
     target = Direction(hook_point=f"blocks.{layer}.hook_resid_post", vector=np.linspace(-1, 1, D), origin="made up")
-    return Recipe(name="r", steps=(Intervention(target=target, amount=3.0, **more),), model="m", weight_hash="0" * 64)
+    return Recipe(
+        name="r", steps=(Intervention(target=target, amount=amount, **more),), model="m", weight_hash="0" * 64
+    )
 
 
 @pytest.mark.parametrize("suffix", ["safetensors", "gguf"])
@@ -239,12 +271,13 @@ def test_a_file_gives_the_same_logits(tmp_path, suffix):
 
 
 def test_a_control_vector_made_by_hand_adds_after_the_block_of_its_number(tmp_path):
-    """The layer offset: llama.cpp adds `direction.N` to the output of block N, at every token."""
+    """The layer offset: llama.cpp adds `direction.N` to the output of block N, at every token. Zeros are no step."""
     path = tmp_path / "hand.gguf"
     writer = gguf.GGUFWriter(path, "controlvector")
     writer.add_string("controlvector.model_hint", "llama")
-    writer.add_uint32("controlvector.layer_count", 1)
+    writer.add_uint32("controlvector.layer_count", 2)
     vector = np.random.default_rng(0).standard_normal(D).astype(np.float32)
+    writer.add_tensor("direction.1", np.zeros(D, np.float32))
     writer.add_tensor("direction.2", vector)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
@@ -272,8 +305,9 @@ def test_a_control_vector_made_by_hand_adds_after_the_block_of_its_number(tmp_pa
 
 @pytest.mark.parametrize(
     ("made_up", "says"),
-    [(recipe(0), "block 0"), (recipe(action="set"), "set at"), (recipe(positions=(1, 3)), "every token")],
-)
+    [(recipe(0), "block 0"), (recipe(action="set"), "set at"), (recipe(positions=(1, 3)), "every token"),
+     (recipe(amount=0.0), "block 1 add nothing"), (recipe(amount=1e-50), "block 1 add nothing")],
+)  # fmt: skip
 def test_what_a_control_vector_cannot_say_is_refused(tmp_path, made_up, says):
     with pytest.raises(ConfigError, match=says):
         write_directions(made_up, tmp_path / "v.gguf")
@@ -292,7 +326,7 @@ def test_files_of_others_and_damaged_ones(tmp_path):
         read_directions(tmp_path / "v.safetensors")
     torch.save({"vector": torch.ones(D)}, tmp_path / "v.pt")
     assert read_vector(tmp_path / "v.pt", POINT)[0].shape == (D,)
-    torch.save({"vector": Example(towards="a", away="b")}, tmp_path / "code.pt")
+    torch.save({"vector": ContrastPair(towards="a", away="b")}, tmp_path / "code.pt")
     with pytest.raises(CorruptError, match="tensors only"):
         read_vector(tmp_path / "code.pt", POINT)
     (tmp_path / "v.gguf").write_bytes(b"GGUF" + bytes(40))

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from interp.circuits._edge_runs import Bench
 from interp.circuits.attribution import acdc, attribute
 from interp.circuits.circuit import Edge
-from interp.circuits.edge_runs import Bench
 from interp.circuits.graph import Graph
 from interp.errors import ConfigError, CorruptError, MissingError
 from interp.patching.metrics import KLToClean, L2ToClean

@@ -12,11 +12,11 @@ from interp.artifacts import ARRAYS, open_artefact, save_artefact
 from interp.errors import CorruptError
 from interp.models.toys import TOYS
 from interp.studies import grokking
+from interp.studies._transitions import find_transition
 from interp.studies.grokking import ModularConfig, describe_grokking, embedding_series, train_modular
 from interp.studies.grokking_phases import Grokking
 from interp.studies.induction_emerges import follow_induction
 from interp.studies.induction_onset import CURVES, InductionOnset, InductionRun, OnsetSettings
-from interp.studies.transitions import find_transition
 
 CONFIG = ModularConfig(p=13, d_model=16, n_heads=2, d_mlp=24, epochs=20, log_every=4, seeds=(3, 4))
 

@@ -6,15 +6,16 @@ import torch
 from architectures import blank
 
 from interp.errors import ConfigError, MismatchError, NonFiniteError, PromptError, UnknownNameError
+from interp.geometry._steering import choose_strength, sweep_strengths
+from interp.geometry.points import ShapesConfig
 from interp.geometry.report import layer_after, measure_concepts, rotate_words, turning_sense
 from interp.geometry.shapes import find_shapes, fit_plane
-from interp.geometry.steering import choose_strength, sweep_strengths
 from interp.geometry.sweeps import RotationSweep
-from interp.geometry.words import CONCEPTS, Concept, WordActivations, find_concepts, own_concept, read_words, with_word
+from interp.geometry.words import CONCEPTS, WordActivations, WordList, find_concepts, own_concept, read_words, with_word
 from interp.models.adapter import run_with_cache
 
 PLACE = "blocks.0.hook_resid_post"
-NOTES = Concept(name="notes", words=tuple("ABCDEFG"), cyclic=True, successors=("x {word} ", "then {word} "))
+NOTES = WordList(name="notes", words=tuple("ABCDEFG"), cyclic=True, successors=("x {word} ", "then {word} "))
 SENTENCES = ("x {word}", "so {word}", "and {word}", "it is {word}")
 
 
@@ -92,7 +93,7 @@ def test_a_planted_circle_is_one_and_an_untrained_model_has_none(on_a_circle, ti
     assert shape.verdict == "circle"
     assert shape.order.p_circular == pytest.approx(1 / 360)
     assert shape.cluster is None
-    months = Concept(name="letters", words=tuple("ABCDEFGHIJKL"), cyclic=True)
+    months = WordList(name="letters", words=tuple("ABCDEFGHIJKL"), cyclic=True)
     words = read_words(tiny_model, months, sentences=SENTENCES)
     assert find_shapes({"letters": words}, n_draws=500)["letters"].verdict == "nothing"
 
@@ -252,12 +253,12 @@ def test_a_strength_is_judged_on_prompts_that_did_not_choose_it():
     harm[0, :, ::2] = np.array([0.0, 0.0, 0.05, 0.2])[:, None]
     harm[0, :, 1::2] = np.array([0.0, 0.0, 0.5, 0.0])[:, None]
     found = choose_strength(strengths, effects, harm)
-    assert found["chosen"] == 2, "the largest effect of those above 0 that cost little, on the half that chooses"
-    assert found["n_judging"] == 3
-    assert found["judged_effect"].estimate == pytest.approx(-2)
-    assert found["judged_effect"].high == pytest.approx(-2 + 4.303 * 0.1 / 3**0.5, abs=1e-3)
-    assert found["judged_side_effect"].estimate == pytest.approx(0.5)
-    np.testing.assert_allclose(found["judged_random"], [1, 2])
+    assert found.chosen == 2, "the largest effect of those above 0 that cost little, on the half that chooses"
+    assert found.n_judging == 3
+    assert found.judged_effect.estimate == pytest.approx(-2)
+    assert found.judged_effect.high == pytest.approx(-2 + 4.303 * 0.1 / 3**0.5, abs=1e-3)
+    assert found.judged_side_effect.estimate == pytest.approx(0.5)
+    np.testing.assert_allclose(found.judged_random, [1, 2])
 
 
 def test_the_chosen_effect_of_noise_is_zero_on_the_prompts_that_judge():
@@ -267,9 +268,9 @@ def test_the_chosen_effect_of_noise_is_zero_on_the_prompts_that_judge():
     for _ in range(400):
         effects, harm = rng.normal(size=(2, 4, 12)), np.zeros((2, 4, 6))
         found = choose_strength(strengths, effects, harm)
-        judged.append(found["judged_effect"].estimate)
-        choosing.append(effects[0, found["chosen"], ::2].mean())
-        covered.append(found["judged_effect"].contains(0.0))
+        judged.append(found.judged_effect.estimate)
+        choosing.append(effects[0, found.chosen, ::2].mean())
+        covered.append(found.judged_effect.contains(0.0))
     assert np.mean(choosing) > 0.3
     assert abs(np.mean(judged)) < 4 * (1 / 6 / 400) ** 0.5
     assert 0.92 <= np.mean(covered) <= 0.98, "nominal .95"
@@ -290,7 +291,7 @@ def test_bad_lists_are_refused():
     with pytest.raises(ConfigError, match="three"):
         own_concept("short", ["a", "b"], cyclic=False)
     with pytest.raises(ConfigError, match="once"):
-        Concept(name="mute", words=("a", "b", "c"), cyclic=True, successors=("what comes next?",))
+        WordList(name="mute", words=("a", "b", "c"), cyclic=True, successors=("what comes next?",))
     assert len(find_concepts([])) == len(CONCEPTS) == 7
 
 
@@ -300,13 +301,13 @@ def test_bad_lists_are_refused():
 )
 def test_a_report_needs_lists_and_a_null(on_a_circle, concepts, n_random, message):
     with pytest.raises(ConfigError, match=message):
-        measure_concepts(on_a_circle[0], concepts, sentences=SENTENCES, n_random=n_random)
+        measure_concepts(on_a_circle[0], concepts, ShapesConfig(n_random=n_random), sentences=SENTENCES)
 
 
 def test_a_report_has_what_was_measured_and_why_the_rest_is_missing(on_a_circle):
     model, _ = on_a_circle
     pairs = own_concept("pairs", ["AB", "CD", "BF", "GA"], cyclic=False)
-    found = measure_concepts(model, [NOTES, pairs], sentences=SENTENCES, model_name="planted", n_random=1)
+    found = measure_concepts(model, [NOTES, pairs], ShapesConfig(n_random=1), sentences=SENTENCES, model_name="planted")
     assert (found.settings.lists, found.settings.n_random) == ((NOTES, pairs), 1)
     assert found.facts() == [("notes", "circle"), ("pairs", "undecided")]
     assert found.lists["notes"].shape.coordinates.shape == (2, 7, 2)
@@ -346,7 +347,7 @@ def test_smollm2_weekdays_have_an_order_that_seven_items_cannot_close(smollm2):
 def invented(name, values, *, cyclic=True):
     """Words of `values [n_sentences, n_words, d]` by hook point, as a model would have been read."""
     n = next(iter(values.values())).shape[1]
-    concept = Concept(name=name, words=tuple(f"{name}{i}" for i in range(n)), cyclic=cyclic)
+    concept = WordList(name=name, words=tuple(f"{name}{i}" for i in range(n)), cyclic=cyclic)
     return WordActivations(
         concept=concept, sentences=SENTENCES, hook_points=tuple(values), values=values, n_tokens=(1,) * n,
         last_tokens=tuple(range(n)), prefix=None,

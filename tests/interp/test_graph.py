@@ -4,8 +4,8 @@ import networkx as nx
 import pytest
 import torch
 
+from interp.circuits._edge_scores import prune_edges
 from interp.circuits.circuit import Circuit, Edge
-from interp.circuits.edge_scores import prune_edges
 from interp.circuits.find import random_circuit
 from interp.circuits.graph import Graph
 from interp.errors import ConfigError, UnknownNameError

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from interp.scaling_law import Fit, Prediction, fit_law, geometric_mean, predict, refits
+from interp.scaling_law import Fit, LossPrediction, fit_law, geometric_mean, predict, refits
 from interp.statistics import percentile_interval
 
 SIZES = np.log(np.geomspace(1e3, 1e6, 12))
@@ -53,7 +53,7 @@ def test_intervals_of_the_exponent_hold_it_whether_observations_err_alone_or_in_
 
 
 def test_a_prediction_is_judged_beside_no_change():
-    found = Prediction.of(loss=2.0, predicted=1.9, before=2.5)
+    found = LossPrediction.of(loss=2.0, predicted=1.9, before=2.5)
     assert (found.error, found.unchanged) == pytest.approx((-0.05, 0.25))
     assert geometric_mean([1.0, 4.0]) == pytest.approx(2)
 

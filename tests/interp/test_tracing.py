@@ -10,10 +10,10 @@ import torch
 from interp.errors import ConfigError, NonFiniteError, PromptError
 from interp.interventions.intervention import Intervention
 from interp.models.hooked import HookedModel
+from interp.tracing._influence import influence, normalise_rows
 from interp.tracing.edges import RowStore, System, compute_rows, influence_so_far
 from interp.tracing.effects import final_states, push, set_latent, split_edge
 from interp.tracing.frozen import FrozenModel, Starts
-from interp.tracing.influence import influence, normalise_rows
 from interp.tracing.replacement import Neurons, NoReplacement
 from interp.tracing.trace import assemble, trace
 from tests.interp.architectures import NAMES, tiny

@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
 from interp.errors import ConfigError
-from interp.tracing.graph import NODE_KINDS
-from interp.tracing.influence import (
+from interp.tracing._influence import (
     cumulative_share,
     influence,
     link_influence,
@@ -19,6 +18,7 @@ from interp.tracing.influence import (
     score,
     threshold,
 )
+from interp.tracing.graph import NODE_KINDS
 
 # Twelve nodes, every edge 10, node 11 the only target: small enough for paper.
 PAPER = {11: (1, 3, 6, 8), 3: (0, 1, 6), 1: (9, 10), 0: (9,)}

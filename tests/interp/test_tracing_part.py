@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from make_graph import make_graph
 
+from interp.tracing._influence import cumulative_share, influence, normalise_rows
 from interp.tracing.graph import AttributionGraph
-from interp.tracing.influence import cumulative_share, influence, normalise_rows
 from interp.tracing.part import graph_effects, part_of
 
 PARTS = [(20, 0.98), (5, 0.9), (1000, 1.0), (12, 0.5), (0, 0.0)]

@@ -21,7 +21,7 @@ def byte_model():
 
 
 def test_flows_between_groups_hold_every_edge_score_once():
-    from interp.tracing.influence import influence, normalise_rows
+    from interp.tracing._influence import influence, normalise_rows
     from interp.tracing.trace import assemble
 
     adjacency = assemble(system_of("gpt2", "some neurons"), aim_of(system_of("gpt2", "some neurons")), CONFIG)

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from architectures import blank
 
+from interp.tracing._influence import GraphScores
 from interp.tracing.edges import System
 from interp.tracing.frozen import FrozenModel, Starts
 from interp.tracing.graph import (
@@ -19,8 +20,7 @@ from interp.tracing.graph import (
     edge_table,
     node_table,
 )
-from interp.tracing.influence import Scores
-from interp.tracing.replacement import Active, Neurons, NoReplacement
+from interp.tracing.replacement import LayerLatents, Neurons, NoReplacement
 from interp.tracing.trace import Aim
 from tests.interp.architectures import tiny
 
@@ -65,8 +65,8 @@ def small_graph() -> AttributionGraph:
         token_texts=("<s>", " is"),
         n_layers=2,
         targets=(GraphTarget(" Paris", 11, weight=0.75), GraphTarget(" London", 12, weight=0.125)),
-        scores=Scores(0.6, 0.7),
-        floor=Scores(0.2, 0.3),
+        scores=GraphScores(0.6, 0.7),
+        floor=GraphScores(0.2, 0.3),
         untrained=None,
         run=None,
         effects=None,
@@ -106,15 +106,15 @@ class RandomTranscoders:
             acts = torch.where(pre >= bound, pre, 0).relu()
             acts[: frozen.skip_from] = 0
             position, latent = acts.nonzero(as_tuple=True)
-            self._active.append(Active(position, latent, acts[position, latent]))
+            self._active.append(LayerLatents(position, latent, acts[position, latent]))
 
-    def active(self, layer: int) -> Active:
+    def active(self, layer: int) -> LayerLatents:
         return self._active[layer]
 
-    def reads(self, layer: int, active: Active) -> Any:
+    def reads(self, layer: int, active: LayerLatents) -> Any:
         return self.W_enc[layer, active.latent], self.b_enc[layer, active.latent]
 
-    def writes(self, layer: int, active: Active, target: int) -> Any:
+    def writes(self, layer: int, active: LayerLatents, target: int) -> Any:
         return self.W_dec[layer, target, active.latent]
 
     def output_bias(self, layer: int) -> Any:

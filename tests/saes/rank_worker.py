@@ -23,13 +23,13 @@ from safetensors.torch import save_file
 
 from interp.errors import WorkbenchError
 from interp.ranks import Ranks, join
+from saes.kernels._plain import PlainOps
 from saes.kernels.autograd import AutogradSettings, AutogradStepper
 from saes.kernels.compiled import CompiledOps
-from saes.kernels.plain import PlainOps
 from saes.kernels.spread import UNSHARED, Spread, SpreadOps
 from saes.kernels.state import BY_LATENT, Ops, RunState, TrainState
 from saes.kernels.step import Derivatives, Stepper, StepSettings, block_norms
-from saes.kinds.autograd import Sizes
+from saes.kinds.autograd import DictionarySizes
 from saes.kinds.config import (
     BatchTopKConfig,
     CrosscoderConfig,
@@ -128,7 +128,7 @@ def take_steps(config: SAEConfig, ops: Ops, spread: Spread = UNSHARED, make=Step
 def learn(config: SAEConfig, ops: Ops, spread: Spread = UNSHARED) -> tuple[RunState, list]:
     """The same of a kind that has a loss: two layers of a cross-layer transcoder."""
     recipe, layers = autograd_of(config), isinstance(config, CrossLayerConfig)
-    sizes = Sizes(D_IN, D_SAE, torch.zeros(2, D_OUT) if layers else torch.zeros(D_IN))
+    sizes = DictionarySizes(D_IN, D_SAE, torch.zeros(2, D_OUT) if layers else torch.zeros(D_IN))
     state = recipe.start(sizes, seed=3)
     state.silent[..., ::3] = 3 * N
     state.extra = {name: tensor.double() for name, tensor in state.extra.items()}

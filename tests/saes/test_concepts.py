@@ -10,7 +10,7 @@ from interp.errors import ConfigError, CorruptError
 from interp.nulls import ALIKE_LATENTS, DRAWS
 from interp.statistics import Interval, auroc
 from saes.evaluation import concepts as measured
-from saes.evaluation.concepts import Ranked, judge, peaks_of
+from saes.evaluation.concepts import RankedUnits, judge, peaks_of
 from saes.evaluation.evaluation import BASES, ConceptScore, ConceptScores, Detector
 from saes.evaluation.scores import GOOD_F1, LEAST_SENTENCES, LIST, NEGATIVES, Half, read_concepts
 
@@ -83,7 +83,7 @@ def test_one_set_is_measured_against_the_words_of_all():
 def test_the_best_unit_has_the_largest_f1_of_all_units_and_thresholds():
     rng = np.random.default_rng(0)
     values, truth = rng.integers(0, 4, (30, 12)).astype(float), rng.random(30) < 0.3
-    found, threshold = Ranked.of(values, np.arange(30)).best(truth)
+    found, threshold = RankedUnits.of(values, np.arange(30)).best(truth)
     best = {
         (unit, bound): f1_score(truth, values[:, unit] > bound) for unit in range(12) for bound in (-0.5, 0.5, 1.5, 2.5)
     }
@@ -95,8 +95,8 @@ def test_a_sparse_unit_is_found_as_in_the_dense_matrix():
     rng = np.random.default_rng(1)
     dense, truth = rng.random((40, 20)) * (rng.random((40, 20)) < 0.2), rng.random(40) < 0.3
     rows = np.arange(5, 40)
-    assert Ranked.of(csr_matrix(dense), rows).best(truth[5:]) == Ranked.of(dense, rows).best(truth[5:])
-    silent = Ranked.of(csr_matrix((40, 20)), rows).best(truth[5:])
+    assert RankedUnits.of(csr_matrix(dense), rows).best(truth[5:]) == RankedUnits.of(dense, rows).best(truth[5:])
+    silent = RankedUnits.of(csr_matrix((40, 20)), rows).best(truth[5:])
     assert silent[1] < 0  # nothing fires, so the best that is left is to say yes always
 
 

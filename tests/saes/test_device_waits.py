@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from saes.kernels.plain import PlainOps
+from saes.kernels._plain import PlainOps
 from saes.kernels.state import TrainState
 from saes.kernels.step import Stepper, StepSettings
 from saes.kinds.config import BatchTopKConfig, TopKConfig

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from interp.doctor.examine import set_up
-from saes.evaluation.dictionary_checks import TRIALS, Applied, Said, checks_of_dictionary
+from saes.evaluation.dictionary_checks import TRIALS, Applied, CardScores, checks_of_dictionary
 from tests.campaigns.doctor import DICTIONARIES, OF_EDITS, Ward, alarms
 from tests.campaigns.formats import FORMATS
 from tests.campaigns.museum import EXHIBITS
@@ -63,7 +63,8 @@ def test_a_bug_fails_the_check_that_is_there_for_it(ward, name):
 def test_a_dictionary_without_a_card_is_measured_and_not_judged(ward):
     patient = ward.patient(OF_EDITS, 0, "topk")
     checks = {
-        check.name: check for check in checks_of_dictionary(set_up(patient.model, referred=False), patient.sae, Said())
+        check.name: check
+        for check in checks_of_dictionary(set_up(patient.model, referred=False), patient.sae, CardScores())
     }
     assert checks["as its card says"].verdict == "measured"
     assert "no card" in checks["as its card says"].came

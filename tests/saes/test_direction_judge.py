@@ -5,7 +5,7 @@ import re
 import pytest
 from fake_endpoint import FakeEndpoint
 
-from interp.directions.choice import Judgement
+from interp.directions.choice import SampleJudgement
 from interp.directions.study import DirectionGeometry
 from interp.errors import ConfigError
 from interp.workspace import Workspace
@@ -66,7 +66,7 @@ def test_the_command_asks_the_chosen_endpoint(tmp_path, monkeypatch, capsys):
         assert main(words) == 0
     found = Workspace(tmp_path).open(DirectionGeometry, "kind")
     assert "another model writes" in found.settings.direction.source
-    assert isinstance(found.choice.judged.judgement, Judgement)
+    assert isinstance(found.choice.judged.judgement, SampleJudgement)
     assert found.choice.judged.judgement.by == "my-model"
     assert main(["direction", "small:attn-only-2l", "--towards", "a", "b", "c", "d", "--away", "e", "f", "g", "h",
                  "--writer", "endpoint", "--workspace", str(tmp_path)]) == 2  # fmt: skip

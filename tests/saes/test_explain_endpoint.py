@@ -7,7 +7,7 @@ import pytest
 from fake_endpoint import FakeEndpoint, completion
 
 from interp.errors import ConfigError, MissingError, ResourceError, UnknownNameError
-from saes.explain.asking import Budget, Request
+from saes.explain.asking import Budget, ProviderRequest
 from saes.explain.providers import Endpoint, base_url, open_provider
 
 KEY = "sk-secret-of-the-test-123"
@@ -17,7 +17,7 @@ def ask(fake: FakeEndpoint, *, budget: int = 100, **settings):
     """(reply, pauses) of one question."""
     pauses: list[float] = []
     endpoint = Endpoint(fake.url, "m", sleep=pauses.append, **{"retries": 3, "timeout": 5.0, **settings})
-    reply = endpoint.complete(Request("hello", max_tokens=20), before_send=Budget(budget).take)
+    reply = endpoint.complete(ProviderRequest("hello", max_tokens=20), before_send=Budget(budget).take)
     return reply, pauses
 
 
@@ -112,7 +112,7 @@ def test_where_nobody_listens_there_is_no_waiting():
     pauses: list[float] = []
     endpoint = Endpoint(f"http://127.0.0.1:{port}/v1", "m", sleep=pauses.append)
     with pytest.raises(MissingError, match=r"nothing answers at .*start the server"):
-        endpoint.complete(Request("x", max_tokens=20), before_send=lambda: None)
+        endpoint.complete(ProviderRequest("x", max_tokens=20), before_send=lambda: None)
     assert pauses == []
 
 
@@ -156,7 +156,7 @@ def test_a_silent_server_is_not_waited_for():
             f"http://127.0.0.1:{silent.getsockname()[1]}", "m", timeout=0.2, retries=1, sleep=lambda _: None
         )
         with pytest.raises(ResourceError, match=r"2 attempts.*timed out"):
-            endpoint.complete(Request("x", max_tokens=20), before_send=lambda: None)
+            endpoint.complete(ProviderRequest("x", max_tokens=20), before_send=lambda: None)
 
 
 @pytest.mark.parametrize(
@@ -179,7 +179,7 @@ def test_addresses_that_would_give_secrets_away_are_refused(url, settings, expec
 @pytest.mark.parametrize("url", ["http://host:abc/v1", "http://[::1/v1"])
 def test_an_address_that_is_none_is_refused(url):
     with pytest.raises(ConfigError, match=r"is not an address.*http://HOST:PORT/v1"):
-        Endpoint(url, "m").complete(Request("x", max_tokens=20), before_send=lambda: None)
+        Endpoint(url, "m").complete(ProviderRequest("x", max_tokens=20), before_send=lambda: None)
 
 
 def test_a_proxy_that_cannot_be_used_is_named(monkeypatch):
@@ -211,6 +211,6 @@ def test_the_key_comes_from_the_environment_alone(monkeypatch):
     monkeypatch.setenv("SOME_KEY", KEY)
     with FakeEndpoint(lambda *_: "x") as fake:
         provider = open_provider(fake.url, "m", key_variable="SOME_KEY")
-        provider.complete(Request("x", max_tokens=20), before_send=lambda: None)
+        provider.complete(ProviderRequest("x", max_tokens=20), before_send=lambda: None)
     assert fake.headers[0]["Authorization"] == f"Bearer {KEY}"
     assert KEY not in json.dumps(provider.identity)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from interp.models.generation import chat_tokens, complete_chat
-from saes.explain.asking import Request
+from saes.explain.asking import ProviderRequest
 from saes.explain.cases import quote, read_answers
 from saes.explain.providers import LocalModel
 
@@ -30,7 +30,7 @@ def provider(smollm2, monkeypatch) -> LocalModel:
 
 def test_a_local_provider_counts_exactly_and_spends_its_budget(provider):
     sent = []
-    reply = provider.complete(Request("Say yes.", max_tokens=4), before_send=lambda: sent.append(1))
+    reply = provider.complete(ProviderRequest("Say yes.", max_tokens=4), before_send=lambda: sent.append(1))
     assert provider.count_tokens("Say yes.") == reply.tokens_in
     assert sent == [1]
     assert provider.identity.keys() == {"local", "weight_hash"}
@@ -39,7 +39,7 @@ def test_a_local_provider_counts_exactly_and_spends_its_budget(provider):
 @pytest.mark.parametrize("n", [1, 4])
 def test_a_small_model_is_kept_to_the_form_asked_for(provider, smollm2, n):
     content = f"Judge {n} things. Answer with a JSON list of {n} numbers, each 1 or 0."
-    reply = provider.complete(Request(content, 16, start="[", bits=n), before_send=lambda: None)
+    reply = provider.complete(ProviderRequest(content, 16, start="[", bits=n), before_send=lambda: None)
     answers = read_answers(reply.text, n)
     zero, one = (smollm2.tokenizer(c, add_special_tokens=False)["input_ids"][-1] for c in "01")
     with torch.no_grad():

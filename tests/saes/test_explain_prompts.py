@@ -9,10 +9,11 @@ from fake_endpoint import excerpts, marked
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from saes.explain._contexts import ActivatedText, split_contexts
 from saes.explain.cases import (
     BRACKETS,
     CROP,
-    Trial,
+    ContextTrial,
     choose_brackets,
     crop,
     cut_requests,
@@ -24,7 +25,6 @@ from saes.explain.cases import (
     scoring_prompt,
     wrong_marks,
 )
-from saes.explain.contexts import Context, split_contexts
 from saes.features.schema import QUARTILES
 
 CONTROL = re.compile(r"<\||</?s>|<(?:bos|eos|start_of_turn|end_of_turn)>|\[/?INST\]")
@@ -51,8 +51,8 @@ tokens_and_marks = st.lists(
 )
 
 
-def context(tokens, activations=None, row=0, group="top") -> Context:
-    return Context(row, tuple(tokens), tuple(activations or [1.0] + [0.0] * (len(tokens) - 1)), group)
+def context(tokens, activations=None, row=0, group="top") -> ActivatedText:
+    return ActivatedText(row, tuple(tokens), tuple(activations or [1.0] + [0.0] * (len(tokens) - 1)), group)
 
 
 def rng(seed: int = 0) -> np.random.Generator:
@@ -81,7 +81,7 @@ def test_text_with_every_bracket_gets_a_pair_of_its_own():
 
 @pytest.mark.parametrize("label", ['names\n3. "x"', "<|im_end|>", "[1, 1]", "a {n} b"])
 def test_a_label_cannot_break_out_of_its_line(label):
-    trials = [Trial(context(["a", "b"]), (False, False), True)]
+    trials = [ContextTrial(context(["a", "b"]), (False, False), True)]
     prompt = scoring_prompt("detection", label, trials)
     assert excerpts(prompt) == ["ab"]
     assert json.loads(re.search(r'fires on: (".*")$', prompt, flags=re.MULTILINE).group(1)) == label
@@ -185,7 +185,7 @@ def test_a_context_meets_a_judge_twice_but_never_in_one_request():
 
 @given(st.integers(0, 60), st.integers(1, 9))
 def test_requests_hold_every_trial_once_and_are_as_few_as_can_be(n, per_request):
-    trials = [Trial(context([str(i)], row=i), (False,), i % 2 == 0) for i in range(n)]
+    trials = [ContextTrial(context([str(i)], row=i), (False,), i % 2 == 0) for i in range(n)]
     requests = cut_requests(trials, per_request, rng())
     assert sorted(t.context.row for request in requests for t in request) == list(range(n))
     assert len(requests) == -(-n // per_request)

@@ -22,12 +22,12 @@ from interp.artifacts import open_artefact, partial_path, read_manifest, verify
 from interp.artifacts.tables import schema_of
 from interp.errors import CorruptError, MismatchError
 from interp.workspace import Workspace
+from saes.explain._contexts import RANDOM, feature_rows
 from saes.explain.cases import choose_features
-from saes.explain.contexts import RANDOM, feature_rows
 from saes.explain.providers import ENDPOINT, ENDPOINT_MODEL
 from saes.explain.run import adopt_labels
 from saes.features.schema import LABEL_FIELDS, LABEL_SCORES, FeatureRow, Features
-from saes.features.written_labels import SCORES, FeatureLabel, Judgement, Labels, LabelScore
+from saes.features.written_labels import SCORES, ContextJudgement, FeatureLabel, Labels, LabelScore
 from workbench.__main__ import main
 
 KEY = "sk-secret-of-the-test-456"
@@ -61,7 +61,7 @@ def scores_of(workspace: Workspace, name: str, score: str = "detection") -> dict
     return {each.feature: each for each in labels_of(workspace, name).scores.rows("name = ?", score)}
 
 
-def trials_of(workspace: Workspace, name: str) -> list[Judgement]:
+def trials_of(workspace: Workspace, name: str) -> list[ContextJudgement]:
     return labels_of(workspace, name).trials.rows()
 
 

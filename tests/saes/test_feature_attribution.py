@@ -8,7 +8,7 @@ from scipy.stats import spearmanr
 from interp.errors import ConfigError, MismatchError, PromptError, UnknownNameError
 from interp.patching.metrics import KLToClean, LogProb
 from saes.circuits.attribution import AttributionConfig, attribute, exact_effects
-from saes.circuits.sites import Prompts
+from saes.circuits.sites import MeasuredPrompts
 from saes.kinds.base import SAE, SAEMetadata, Weights
 from saes.kinds.crosscoder import CrosscoderSAE
 from saes.kinds.topk import TopKSAE
@@ -22,16 +22,18 @@ def raw():
     return tiny("native-raw")
 
 
-def without_corruption(task) -> Prompts:
-    prompts = Prompts.of_task(task)
-    return Prompts(name="p", tokens=prompts.tokens, lengths=prompts.lengths, at=prompts.at, metric=prompts.metric)
+def without_corruption(task) -> MeasuredPrompts:
+    prompts = MeasuredPrompts.of_task(task)
+    return MeasuredPrompts(
+        name="p", tokens=prompts.tokens, lengths=prompts.lengths, at=prompts.at, metric=prompts.metric
+    )
 
 
 @pytest.mark.parametrize("paired", [False, True], ids=["switched off", "corrupted"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_effects_add_up_where_the_metric_is_linear(raw, kind, paired):
     task = random_task(raw)
-    prompts = Prompts.of_task(task) if paired else without_corruption(task)
+    prompts = MeasuredPrompts.of_task(task) if paired else without_corruption(task)
     [found] = attribute(raw, random_sae(kind, 1), prompts, GRADIENT)
     assert abs(found.total) > 0.05
     assert found.explained != pytest.approx(found.total, rel=0.01), "the error has a share of its own"
@@ -81,7 +83,7 @@ def test_effects_are_activation_times_gradient(architecture, kind):
 
 def test_integrated_gradients_close_the_gap():
     model, sae = tiny("llama-gqa"), random_sae("topk", 0)
-    prompts = Prompts.of_task(random_task(model))
+    prompts = MeasuredPrompts.of_task(random_task(model))
     gaps = [
         abs(attribute(model, sae, prompts, config)[0].gap)
         for config in (GRADIENT, AttributionConfig(steps=4), AttributionConfig(steps=64))
@@ -100,9 +102,9 @@ def test_batches_padding_and_the_order_of_saes_change_nothing(method):
     whole = attribute(model, saes, task, config)
     assert [a.site.writes for a in whole] == [RESID.format(0), RESID.format(1)], "as the model computes them"
     split = attribute(model, saes[::-1], task, AttributionConfig(method=method, steps=3, batch_size=2))
-    padded = Prompts.of_task(task)
+    padded = MeasuredPrompts.of_task(task)
     rows = [torch.nn.functional.pad(t, (0, 3)) for t in (padded.tokens, padded.corrupt)]
-    longer = Prompts(
+    longer = MeasuredPrompts(
         name="p", tokens=rows[0], corrupt=rows[1], lengths=padded.lengths, at=padded.at, metric=padded.metric
     )
     for one, two, three in zip(whole, split, attribute(model, saes, longer, config), strict=True):
@@ -127,7 +129,7 @@ def test_what_comes_after_the_answer_has_no_effect():
     """A causal model cannot look ahead: the null."""
     model, sae = tiny("native-ln"), random_sae("topk", 0)
     task = random_task(model)
-    prompts = Prompts(name="p", tokens=task.clean, lengths=task.lengths, at=task.at - 3, metric=task.metric)
+    prompts = MeasuredPrompts(name="p", tokens=task.clean, lengths=task.lengths, at=task.at - 3, metric=task.metric)
     [found] = attribute(model, sae, prompts, GRADIENT)
     after = found.position > 3
     assert after.any()
@@ -139,7 +141,7 @@ def test_what_comes_after_the_answer_has_no_effect():
 @pytest.mark.parametrize("paired", [False, True], ids=["switched off", "corrupted"])
 def test_estimates_are_exact_where_the_metric_is_linear(raw, paired):
     task, sae = random_task(raw), random_sae("topk", 1)
-    prompts = Prompts.of_task(task) if paired else without_corruption(task)
+    prompts = MeasuredPrompts.of_task(task) if paired else without_corruption(task)
     [found] = attribute(raw, sae, prompts, GRADIENT)
     features = [feature for feature, _ in found.top(12)]
     exact = exact_effects(raw, sae, prompts, features)
@@ -172,7 +174,7 @@ def test_no_dense_activations_are_made(raw, monkeypatch):
 def test_a_loss_is_shared_over_all_positions():
     model, sae = tiny("native-ln"), random_sae("topk", 1)
     tokens = random_task(model).clean
-    prompts = Prompts.of_loss(tokens)
+    prompts = MeasuredPrompts.of_loss(tokens)
     [found] = attribute(model, sae, prompts, AttributionConfig(steps=30))
     with torch.no_grad():
         log_p = model(tokens)[:, :-1].log_softmax(-1).gather(-1, tokens[:, 1:, None])
@@ -182,12 +184,12 @@ def test_a_loss_is_shared_over_all_positions():
 
 
 def test_a_prompt_of_text_needs_an_answer_of_one_token(tiny_model):
-    prompts = Prompts.of_text(tiny_model, "one two", "t")
+    prompts = MeasuredPrompts.of_text(tiny_model, "one two", "t")
     assert prompts.at.tolist() == [[prompts.tokens.shape[1] - 1]]
     assert isinstance(prompts.metric, LogProb)
-    assert Prompts.of_text(tiny_model, "one two", "t", "o").metric.name == "logit difference"
+    assert MeasuredPrompts.of_text(tiny_model, "one two", "t", "o").metric.name == "logit difference"
     with pytest.raises(PromptError, match="2 tokens"):
-        Prompts.of_text(tiny_model, "one two", "th")
+        MeasuredPrompts.of_text(tiny_model, "one two", "th")
 
 
 def test_what_cannot_be_attributed_is_refused(raw):

@@ -13,7 +13,7 @@ from interp.interventions.intervention import Intervention, Latent
 from saes.circuits.attribution import FeatureNode, measure
 from saes.circuits.feature_circuit import AttributionConfig, FeatureCircuit, FeatureCircuitConfig
 from saes.circuits.find import FeatureBench, find_feature_circuit
-from saes.circuits.sites import Prompts
+from saes.circuits.sites import MeasuredPrompts
 from saes.evaluation.baselines import random_dictionary_like
 
 CONFIG = FeatureCircuitConfig(attribution=AttributionConfig(steps=3), n_features=4, verify=3, n_random=10)
@@ -44,7 +44,7 @@ def test_the_planted_circuit_does_all_of_the_task_and_nothing_else_any_of_it(pla
     assert evaluation.errors_alone == pytest.approx(0, abs=1e-6)
     assert evaluation.all_features == pytest.approx(1)
     assert evaluation.random_circuits.mean < 0.5
-    assert planted[1].verdict.found, planted[1].verdict.reason
+    assert planted[1].verdict.holds, planted[1].verdict.reason
 
 
 @pytest.mark.parametrize("ablation", ["resample", "mean", "zero"])
@@ -52,7 +52,7 @@ def test_everything_left_is_the_model_and_nothing_left_is_the_replacement(ablati
     model = tiny("llama-gqa")
     saes = [random_sae("jumprelu", 0), random_sae("skip_transcoder", 1, 1), random_sae("layer_norm", 1, 2)]
     task = random_task(model, n=5)
-    network = measure(model, saes, Prompts.of_task(task), AttributionConfig(method="gradient", batch_size=2))
+    network = measure(model, saes, MeasuredPrompts.of_task(task), AttributionConfig(method="gradient", batch_size=2))
     bench = FeatureBench(network, ablation)
     torch.testing.assert_close(bench.values(bench.all_features(errors=True)), task.clean_value, atol=1e-4, rtol=1e-4)
     empty = bench.values(bench.nodes([]))
@@ -65,7 +65,7 @@ def test_one_feature_taken_out_is_its_ablation():
     """Against the hooks of `interp.interventions`."""
     model, sae = tiny("native-ln"), random_sae("topk", 0)
     task = random_task(model)
-    network = measure(model, [sae], Prompts.of_task(task), AttributionConfig(method="gradient"))
+    network = measure(model, [sae], MeasuredPrompts.of_task(task), AttributionConfig(method="gradient"))
     feature = next(node.feature for node in network.strongest(1) if node.feature is not None)
     left = FeatureBench(network, "zero")
     kept = left.all_features(errors=True)
@@ -79,7 +79,7 @@ def test_one_feature_taken_out_is_its_ablation():
 def test_the_mean_is_that_of_the_corrupted_prompts_at_each_position():
     model, sae = tiny("native-raw"), random_sae("relu", 1)
     task = random_task(model, n=4)
-    network = measure(model, [sae], Prompts.of_task(task), AttributionConfig(method="gradient", batch_size=3))
+    network = measure(model, [sae], MeasuredPrompts.of_task(task), AttributionConfig(method="gradient", batch_size=3))
     bench = FeatureBench(network, "mean")
     with torch.no_grad():
         _, cache = model.run_with_cache(task.corrupt)
@@ -96,7 +96,7 @@ def test_an_untrained_model_has_no_circuit():
     saes = [random_sae("topk", 0), random_sae("topk", 1, 1)]
     found = find_feature_circuit(model, saes, random_task(model, n=4), CONFIG)
     assert found.circuit.edges
-    assert found.verdict.found is False
+    assert found.verdict.holds is False
     assert "gap of an untrained model" in found.verdict.reason
 
 
@@ -148,8 +148,10 @@ def test_labels_travel_with_their_features():
 
 def test_bad_settings_are_refused():
     model, sae = tiny("native-raw"), random_sae("topk", 0)
-    prompts = Prompts.of_task(random_task(model))
-    alone = Prompts(name="p", tokens=prompts.tokens, lengths=prompts.lengths, at=prompts.at, metric=prompts.metric)
+    prompts = MeasuredPrompts.of_task(random_task(model))
+    alone = MeasuredPrompts(
+        name="p", tokens=prompts.tokens, lengths=prompts.lengths, at=prompts.at, metric=prompts.metric
+    )
     network = measure(model, [sae], alone, AttributionConfig(method="gradient"))
     with pytest.raises(ConfigError, match="needs corrupted prompts"):
         FeatureBench(network, "resample")

@@ -15,7 +15,7 @@ from saes.circuits.attribution import (
     exact_effects,
     measure,
 )
-from saes.circuits.sites import Prompts
+from saes.circuits.sites import MeasuredPrompts
 from saes.kinds.base import SAEMetadata
 from saes.kinds.matching_pursuit import MatchingPursuitSAE
 
@@ -26,15 +26,17 @@ def all_nodes(network):
     return [FeatureNode(i, feature) for i, active in enumerate(network.active) for feature in [*active.tolist(), None]]
 
 
-def switched_off(task) -> Prompts:
+def switched_off(task) -> MeasuredPrompts:
     """The clean prompts alone."""
-    return Prompts(name="p", tokens=task.clean, lengths=task.lengths, at=task.at, metric=task.metric)
+    return MeasuredPrompts(name="p", tokens=task.clean, lengths=task.lengths, at=task.at, metric=task.metric)
 
 
 @pytest.fixture(scope="module")
 def planted():
     model = planted_pair()
-    return measure(model, perfect_dictionaries(), Prompts.of_task(planted_task(model)), AttributionConfig(steps=3))
+    return measure(
+        model, perfect_dictionaries(), MeasuredPrompts.of_task(planted_task(model)), AttributionConfig(steps=3)
+    )
 
 
 def test_the_planted_edge_is_found_with_its_score_and_no_other(planted):
@@ -77,7 +79,7 @@ def test_edges_add_up_past_transcoders_too(architecture, kind):
 
 
 def _check_chain_rule(model, saes, paired):
-    prompts = Prompts.of_task(random_task(model))
+    prompts = MeasuredPrompts.of_task(random_task(model))
     network = measure(model, saes, prompts if paired else switched_off(random_task(model)), GRADIENT)
     scores = edge_scores(network, all_nodes(network))
     assert len({target for _, target in scores}) > 3
@@ -111,14 +113,14 @@ def test_edges_need_encoders_of_one_layer_and_effects_do_not():
         rows, torch.zeros(rows.shape[1]), steps=6, metadata=SAEMetadata(model="tiny", hook_point=RESID.format(0))
     )
     with pytest.raises(ConfigError, match="matching_pursuit dictionary is not encoded by one layer"):
-        measure(model, [pursuit, random_sae("relu", 1)], Prompts.of_task(task), GRADIENT)
+        measure(model, [pursuit, random_sae("relu", 1)], MeasuredPrompts.of_task(task), GRADIENT)
     (found,) = attribute(model, pursuit, task, GRADIENT)
     assert found.by_feature.abs().max() > 0.01
 
 
 def test_batches_change_no_edge():
     model, saes = tiny("llama-gqa"), [random_sae("topk", 0), random_sae("relu", 1)]
-    prompts = Prompts.of_task(random_task(model, n=5))
+    prompts = MeasuredPrompts.of_task(random_task(model, n=5))
     found = []
     for size in (5, 2):
         network = measure(model, saes, prompts, AttributionConfig(steps=2, batch_size=size))
@@ -133,7 +135,7 @@ def test_batches_change_no_edge():
 
 def test_exact_edges_to_the_logits_are_ablations_where_no_site_follows():
     model, sae = tiny("llama-gqa"), random_sae("topk", 1)
-    prompts = Prompts.of_task(random_task(model))
+    prompts = MeasuredPrompts.of_task(random_task(model))
     network = measure(model, [sae], prompts, GRADIENT)
     features = [node.feature for node in network.strongest(5) if node.feature is not None]
     exact = exact_edges(network, [(FeatureNode(0, feature), None) for feature in features])

@@ -7,12 +7,13 @@ import pytest
 import torch
 from planted import HOOK, TableDictionary, write_recording
 
+from saes.features._views import TokenView, Views, Windows, read_text
 from saes.features.firings import Encoded, collect_together
 from saes.features.labels import (
-    Judge,
+    FiringCounts,
     Label,
-    Reading,
-    Scored,
+    LabelReading,
+    ScoredReading,
     choose_label,
     improbable,
     label_features,
@@ -20,7 +21,6 @@ from saes.features.labels import (
     quoted,
     upper_end,
 )
-from saes.features.views import View, Views, Windows, read_text
 
 VOCABULARY = ["<s>", " the", " The", " of", " cat", " dog", " run", "\n", " a", " an"] + [f" w{i}" for i in range(40)]
 CONTEXT = 20
@@ -102,13 +102,13 @@ def test_the_null_of_few_readings_is_the_largest_of_them():
     """The 95th percentile between four scores would be exceeded by a third of readings that say nothing."""
     rng = np.random.default_rng(0)
     feature, tokens = np.repeat(np.arange(5), 60), rng.integers(0, 40, 300)
-    view = View("token", "token statistics", VOCABULARY[:40], values=[tokens], counts=np.full(40, 100))
+    view = TokenView("token", "token statistics", VOCABULARY[:40], values=[tokens], counts=np.full(40, 100))
     none = Windows.join([])
     views = Views(
         {"token": view}, np.arange(300) % 50, 4_000, [], np.zeros(0, int), Windows(feature, tokens[:, None]), none
     )
-    readings = {f: Reading("token", (f,), 0.6, 0.025) for f in range(5)}
-    judge = Judge(views, feature, 5, seed=0)
+    readings = {f: LabelReading("token", (f,), 0.6, 0.025) for f in range(5)}
+    judge = FiringCounts(views, feature, 5, seed=0)
     scores = judge.null(list(readings.values()))
     for f, [found] in judge.score([readings], "token statistics").items():
         others = np.delete(scores[f], f)
@@ -118,7 +118,7 @@ def test_the_null_of_few_readings_is_the_largest_of_them():
 
 def test_a_reading_holds_by_its_share_and_by_its_lift():
     def of(share: float, base: float) -> tuple[bool, bool]:
-        reading = Reading("before", (0,), share, base)
+        reading = LabelReading("before", (0,), share, base)
         return reading.holds, reading.holds_often
 
     assert of(0.5, 0.16) == of(0.75, 0.25) == (True, False)
@@ -127,14 +127,16 @@ def test_a_reading_holds_by_its_share_and_by_its_lift():
 
 
 def test_the_value_of_a_reading_is_in_bits_less_the_price_of_a_set_or_pair():
-    assert Reading("before", (0,), 0.5, 0.125).value == pytest.approx(100 + 0.25 * 2)
-    assert Reading("before", (0,), 0.25, 1 / 64).value == pytest.approx(4 / 16), "it holds often only"
-    assert Reading("tokens", (0, 1), 0.5, 1 / 64).value == pytest.approx(100 + 0.25 * (5 - 2))
-    assert Reading("token_after_class", (0,), 0.5, 1 / 64).value == pytest.approx(100 + 0.25 * (5 - 1))
+    assert LabelReading("before", (0,), 0.5, 0.125).value == pytest.approx(100 + 0.25 * 2)
+    assert LabelReading("before", (0,), 0.25, 1 / 64).value == pytest.approx(4 / 16), "it holds often only"
+    assert LabelReading("tokens", (0, 1), 0.5, 1 / 64).value == pytest.approx(100 + 0.25 * (5 - 2))
+    assert LabelReading("token_after_class", (0,), 0.5, 1 / 64).value == pytest.approx(100 + 0.25 * (5 - 1))
 
 
 def test_a_reading_that_equals_the_null_is_not_confirmed():
-    found = Scored(Reading("before", (0,), 0.6, 0.1), 0.6, heldout=0.6, score=0.75, null_mean=0.5, null_high=0.75)
+    found = ScoredReading(
+        LabelReading("before", (0,), 0.6, 0.1), 0.6, heldout=0.6, score=0.75, null_mean=0.5, null_high=0.75
+    )
     assert not found.confirmed
     assert found._replace(null_high=0.74).confirmed
     assert not found._replace(null_high=0.74, heldout=0.4).confirmed, "it no longer holds for half of the firings"
@@ -142,7 +144,7 @@ def test_a_reading_that_equals_the_null_is_not_confirmed():
 
 def test_a_reading_holds_on_held_out_firings_as_it_does_on_the_others():
     def confirmed(share: float, heldout: float) -> bool:
-        return Scored(Reading("before", (0,), share, 0.02), share, heldout, 0.64, 0.5, 0.6).confirmed
+        return ScoredReading(LabelReading("before", (0,), share, 0.02), share, heldout, 0.64, 0.5, 0.6).confirmed
 
     assert confirmed(0.6, 0.6)
     assert confirmed(0.3, 0.3)

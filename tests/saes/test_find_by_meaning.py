@@ -16,11 +16,11 @@ from interp.workspace import Workspace
 from saes import search_features
 from saes.evaluation.evaluation import ConceptScores
 from saes.features import search
+from saes.features._label_search import pieces_of, related_words, tokens_of
 from saes.features.find_by_meaning import by_concept, measured_concepts, standardised
-from saes.features.found import Hit, NamedFeature
-from saes.features.label_search import pieces_of, related_words, tokens_of
+from saes.features.found import ConceptFeature, Hit
 from saes.features.meaning import KEPT, N_DIRECTIONS, Meaning
-from saes.features.search import Query, parse_query
+from saes.features.search import TextQuery, parse_query
 
 N, D, N_WORDS = 300, 64, 500
 WORDS = [f" word{'abcdefghijklmnopqrstuvwxyz'[i % 26]}{'abcdefghijklmnopqrstuvwxyz'[i // 26]}" for i in range(N_WORDS)]
@@ -121,10 +121,10 @@ def test_and_needs_both_and_not_leaves_out(workspace, monkeypatch):
 
 
 def test_a_query_is_parsed():
-    assert parse_query("def ") == Query(("def ",))
-    assert parse_query(" bank  NOT river") == Query(("bank",), ("river",))
-    assert parse_query("a AND NOT b AND c") == Query(("a", "c"), ("b",))
-    assert parse_query("nothing and NOTHING ANDY") == Query(("nothing and NOTHING ANDY",))
+    assert parse_query("def ") == TextQuery(("def ",))
+    assert parse_query(" bank  NOT river") == TextQuery(("bank",), ("river",))
+    assert parse_query("a AND NOT b AND c") == TextQuery(("a", "c"), ("b",))
+    assert parse_query("nothing and NOTHING ANDY") == TextQuery(("nothing and NOTHING ANDY",))
     for bad in ("NOT x", "x AND", "AND", "x NOT NOT y"):
         with pytest.raises(ConfigError, match="names nothing"):
             parse_query(bad)
@@ -213,8 +213,8 @@ def test_dead_features_and_empty_dictionaries_are_not_found(tmp_path, monkeypatc
 def test_the_measured_concept_of_a_name_comes_first_unless_it_is_left_out(tmp_path, monkeypatch):
     made = make_search.build(tmp_path / "w")
 
-    def concept(name: str, words: tuple[str, ...], feature: int, null: float = 0.4) -> NamedFeature:
-        return NamedFeature(concept=name, words=words, feature=feature, f1=0.9, null=null)
+    def concept(name: str, words: tuple[str, ...], feature: int, null: float = 0.4) -> ConceptFeature:
+        return ConceptFeature(concept=name, words=words, feature=feature, f1=0.9, null=null)
 
     scores = [concept("flowers", ("zephyranthes", "rose"), 2), concept("days", ("day",), 1)]
     monkeypatch.setattr("saes.features.find_by_meaning.measured_concepts", lambda *_: scores)
@@ -236,7 +236,7 @@ def test_an_evaluation_of_the_same_weights_names_features_by_its_concepts(tmp_pa
     interval = Interval(0.2, 0.1, 0.3)
     scores = ConceptScores(scores=(make_saes.concept("days", 5, Interval(0.9, 0.8, 1.0), null=interval),), null={})
     make_saes.evaluated(made, "demo", concepts=scores)
-    days = NamedFeature(feature=5, concept="days", words=("a", "b"), f1=0.9, null=0.3)
+    days = ConceptFeature(feature=5, concept="days", words=("a", "b"), f1=0.9, null=0.3)
     assert measured_concepts(made, features) == [days]
     assert measured_concepts(made, other) == []
     make_saes.evaluated(made, "demo", name="without")

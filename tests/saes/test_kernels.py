@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from interp.ranks import Ranks
-from saes.kernels import selection
+from saes.kernels import _selection
+from saes.kernels._plain import PlainOps
+from saes.kernels._selection import WIDTH
 from saes.kernels.compiled import CompiledOps
-from saes.kernels.plain import PlainOps
-from saes.kernels.selection import WIDTH
 from saes.kernels.spread import Spread, SpreadOps, kth_largest
 from saes.kernels.state import Gradients, TrainState
 from saes.kernels.step import CAP, Stepper, StepSettings, choose_ops, dead_latents
@@ -114,9 +114,9 @@ def test_bfloat16_batches_take_the_largest_values_and_of_equal_ones_the_first():
 
 
 def test_a_concentrated_batch_misleads_the_sample_and_still_selects_exactly():
-    pre = torch.full((4 * selection.SAMPLE, 64), 0.1) + torch.arange(64) * 1e-4
+    pre = torch.full((4 * _selection.SAMPLE, 64), 0.1) + torch.arange(64) * 1e-4
     pre[::4] += 10  # the sampled rows hold large values, the rest small ones
-    n = 64 * selection.SAMPLE + 100
+    n = 64 * _selection.SAMPLE + 100
     assert entries(CompiledOps().select_batch(pre, n)) >= set(entries(CompiledOps().select_above(pre, torch.ones(64))))
     assert len(entries(CompiledOps().select_batch(pre, n))) == n
 
@@ -127,13 +127,13 @@ def test_the_nth_largest_is_found_among_many_values_of_one_bucket(dtype, outlier
     values[7] = outlier  # buckets are as wide as it makes them
     descending = np.sort(values)[::-1]
     for n in (1, 2, 3, 70, 1500, 2999, 3000):
-        assert selection.nth_largest(values, n) == descending[n - 1], n
+        assert _selection.nth_largest(values, n) == descending[n - 1], n
 
 
 def test_an_ordinary_batch_is_selected_in_one_pass_with_few_candidates(monkeypatch):
     pre, n, passes = torch.randn(600, 800, generator=torch.Generator().manual_seed(6)), 600 * 8, []
-    above = selection.above
-    monkeypatch.setattr(selection, "above", lambda bits, floors: passes.append(above(bits, floors)) or passes[-1])
+    above = _selection.above
+    monkeypatch.setattr(_selection, "above", lambda bits, floors: passes.append(above(bits, floors)) or passes[-1])
     CompiledOps().select_batch(pre, n)
     assert len(passes) == 1
     assert n <= len(passes[0][1]) < 1.6 * n

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rank_worker import D_IN, D_OUT, D_SAE, WIDTHS, K, random_state
 
+from saes.kernels._plain import PlainOps
 from saes.kernels.compiled import CompiledOps
-from saes.kernels.plain import PlainOps
 from saes.kernels.state import Gradients
 from saes.kernels.step import CAP, EVERY, Stepper, StepSettings, block_norms, project_blocks
 from saes.kinds.config import (

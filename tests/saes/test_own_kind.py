@@ -18,11 +18,11 @@ from test_train_kinds import HOOK, LONG, N_FEATURES, directions, heldout_of, mcc
 from interp.artifacts import open_artefact
 from interp.errors import ConfigError, CorruptError, MismatchError, MissingError
 from interp.workspace import Workspace
+from saes.kernels._plain import PlainOps
 from saes.kernels.autograd import AutogradSettings, AutogradStepper
-from saes.kernels.plain import PlainOps
 from saes.kernels.state import TrainState
 from saes.kernels.step import Stepper, StepSettings
-from saes.kinds.autograd import AutogradKind, Sizes, affine_parts
+from saes.kinds.autograd import AutogradKind, DictionarySizes, affine_parts
 from saes.kinds.config import ReLUConfig
 from saes.kinds.own import own_config, own_kinds
 from saes.kinds.registry import autograd_of, recipe_of
@@ -234,7 +234,7 @@ def test_the_first_step_measures_what_the_sparse_step_measures(kind):
     """The same weights, ReLU and L1: loss, FVU, L0 and penalty of `Recipe` and of `AutogradKind`."""
     n, d, m = 64, 20, 48
     recipe = autograd_of(own_config(kind(RELU), d_sae=m, l1=0.2))
-    sizes = Sizes(d, m, torch.randn(d))
+    sizes = DictionarySizes(d, m, torch.randn(d))
     state, x = recipe.start(sizes, seed=0), torch.randn(n, d) * 2
     silent, density = torch.zeros(m, dtype=torch.int64), torch.zeros(m)
     own = {name: state.extra[name].clone() for name in ("b_enc", "W_dec", "b_dec")}
@@ -273,7 +273,7 @@ def test_directions_are_read_off_any_affine_decoder():
         def decode(self, acts):
             return acts[..., ::2] @ self.W_dec[::2] + 2 * acts[..., 1::2] @ self.W_dec[1::2] + 3
 
-    made = Paired(Sizes(6, 10, torch.zeros(6)))
+    made = Paired(DictionarySizes(6, 10, torch.zeros(6)))
     bias, found = affine_parts(made)
     expected = made.W_dec.detach() * torch.tensor([1.0, 2.0]).repeat(5)[:, None]
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-5)

@@ -18,7 +18,7 @@ from planted import write_recording
 from interp.artifacts import Draft, as_json, open_artefact, partial_path, read_manifest, save_artefact, verify
 from interp.artifacts.draft import RESUME
 from interp.errors import ConfigError, CorruptError, MismatchError, UsageError
-from interp.geometry.words import Concept, WordActivations
+from interp.geometry.words import WordActivations, WordList
 from interp.interventions.apply import hooks_of
 from interp.interventions.arms import positions_from, read_arms
 from interp.interventions.intervention import Intervention, Latent
@@ -30,7 +30,7 @@ from interp.models.loading import load_model
 from interp.models.small import SmallConfig
 from interp.statistics import Interval, proportion_interval, t_interval
 from saes.acts.features import NEW_TOKENS, Ablate, ReadText, SeparateLists, Steer
-from saes.acts.session import Pace, Session
+from saes.acts.session import Session, TokenPace
 from saes.features.build import build_features
 from saes.features.measure_proof import (
     STRENGTHS,
@@ -465,7 +465,7 @@ class Planted(Session):
     """A run with the planted model, whose prompts are the numbers of tokens, and one feature of its dictionary."""
 
     def __init__(self, site: DictionarySite, case: Any, lists: Any = None):
-        self.site, self.case, self.words, self._pace = site, case, lists, Pace()
+        self.site, self.case, self.words, self._pace = site, case, lists, TokenPace()
 
     def described(self, features):
         return SimpleNamespace(settings=SimpleNamespace(model="tiny"))
@@ -509,7 +509,7 @@ def test_lists_of_words_are_set_apart_by_their_own_direction_only():
     rng = np.random.default_rng(0)
     model, concepts = (
         planted_model(),
-        [Concept(name=name, words=tuple("abcdef"), cyclic=False) for name in ("one", "two", "three", "four")],
+        [WordList(name=name, words=tuple("abcdef"), cyclic=False) for name in ("one", "two", "three", "four")],
     )
     shifts = 4 * np.eye(D)[: len(concepts)]
     lists = {

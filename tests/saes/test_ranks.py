@@ -18,13 +18,13 @@ from interp.artifacts import Manifest, open_artefact, partial_path, read_manifes
 from interp.errors import ConfigError, MismatchError, OtherRankError
 from interp.ranks import ALONE, Ranks
 from interp.recording.store import Recording
+from saes.kernels._plain import PlainOps
 from saes.kernels.compiled import CompiledOps
-from saes.kernels.plain import PlainOps
 from saes.kernels.spread import Spread
 from saes.kernels.state import BY_LATENT, TrainState
 from saes.kinds.config import BatchTopKConfig, MatryoshkaConfig, TopKConfig
 from saes.kinds.registry import recipe_of
-from saes.training.checkpoint import Checkpoint, Position, read_checkpoint, write_checkpoint
+from saes.training._checkpoint import Checkpoint, Position, read_checkpoint, write_checkpoint
 from saes.training.config import TrainConfig, plan
 from saes.training.log_checks import row_problems
 from saes.training.run import shares

@@ -11,7 +11,7 @@ from interp.dictionary import SparseActs
 from interp.models.adapter import weight_hash
 from interp.models.loading import load_model
 from interp.models.small import SmallConfig
-from saes.features.relations import N_DIRECTIONS, coactivation, logit_relations, neuron_relations
+from saes.features._relations import N_DIRECTIONS, coactivation, logit_relations, neuron_relations
 
 D = 32
 

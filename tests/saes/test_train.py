@@ -18,7 +18,7 @@ from interp.errors import ConfigError, MismatchError, NonFiniteError, UnknownNam
 from interp.recording.store import Recording
 from saes.kinds.config import TopKConfig
 from saes.training.config import TrainConfig
-from saes.training.data import Position, Source, training_batches
+from saes.training.data import Position, RowSource, training_batches
 from saes.training.stored import StoredSAE, TrainedSettings
 from saes.training.train import train, train_sae
 from saes.weights.folder import load_sae
@@ -194,19 +194,19 @@ def test_a_recording_smaller_than_a_batch_is_refused(recording, tmp_path):
 
 def test_batches_from_a_position_are_the_batches_after_it(recording):
     read = {"batch_size": 512, "heldout_fraction": 0.1, "seed": 3}
-    stream = training_batches([Source(recording, HOOK)], **read)
+    stream = training_batches([RowSource(recording, HOOK)], **read)
     seen = [next(stream)[0] for _ in range(100)]
     epochs = {batch.next.epoch for batch in seen}
     assert len(epochs) > 1
     for at in (0, 17, 60):
-        (again,) = next(training_batches([Source(recording, HOOK)], start=seen[at].next, **read))
+        (again,) = next(training_batches([RowSource(recording, HOOK)], start=seen[at].next, **read))
         assert torch.equal(again.x, seen[at + 1].x)
     assert seen[0].next == Position(0, 1)
 
 
 def test_training_never_sees_a_heldout_document(recording):
     heldout = torch.cat([b.activations[HOOK] for b in recording.sequential(split="heldout")])
-    stream = training_batches([Source(recording, HOOK)], batch_size=1024, heldout_fraction=0.1, seed=0)
+    stream = training_batches([RowSource(recording, HOOK)], batch_size=1024, heldout_fraction=0.1, seed=0)
     trained = torch.cat([next(stream)[0].x for _ in range(21)])
     marks = {tuple(row) for row in heldout[:, :3].tolist()}
     assert not any(tuple(row) in marks for row in trained[:, :3].tolist())

@@ -29,7 +29,7 @@ def test_one_direction_is_the_row_of_the_loaded_sae(number, tmp_path, monkeypatc
     sae = make_saes()[number]
     save_sae(sae, tmp_path)
     expected = load_sae(tmp_path)
-    monkeypatch.setattr("saes.weights.saelens.read", lambda path: pytest.fail("the whole file was read"))
+    monkeypatch.setattr("saes.weights._saelens.read", lambda path: pytest.fail("the whole file was read"))
     for latent in (0, sae.d_sae - 1):
         about, direction = load_direction(tmp_path, latent)
         assert torch.equal(direction, expected.decoder_directions[latent].detach())

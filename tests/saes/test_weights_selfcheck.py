@@ -11,8 +11,8 @@ from interp.errors import CorruptError
 from saes.kinds.base import Weights
 from saes.kinds.topk import TopKSAE
 from saes.kinds.transcoder import Transcoder
+from saes.weights import _saelens
 from saes.weights import read as selfcheck
-from saes.weights import saelens
 from saes.weights.folder import WEIGHTS, load_sae, save_sae
 from saes.weights.layout import Conversion
 from saes.weights.read import FORMATS, load_checked
@@ -25,7 +25,7 @@ def square_conversion():
     g = torch.Generator().manual_seed(3)
     weights = Weights(*(torch.randn(*shape, generator=g) for shape in ((12, 12), (12,), (12, 12), (12,))))
     config = {"architecture": "topk", "d_in": 12, "d_sae": 12, "k": 3, "apply_b_dec_to_input": True, "metadata": {}}
-    return saelens.convert(config, weights._asdict(), Path("cfg.json"), Path("weights"))
+    return _saelens.convert(config, weights._asdict(), Path("cfg.json"), Path("weights"))
 
 
 def mistakes():

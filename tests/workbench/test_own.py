@@ -12,7 +12,7 @@ from interp.workspace import Workspace
 from saes.training.stored import StoredSAE
 from workbench import costs
 from workbench.__main__ import main, parse
-from workbench.costs import Pace, Sizes
+from workbench.costs import CostSizes, ModelPace
 from workbench.options import command_line
 from workbench.own import Own
 
@@ -73,7 +73,7 @@ def test_the_plan_names_every_step_and_makes_none(text: Path, tmp_path: Path, ca
 def test_every_step_is_a_command_that_can_be_typed(text: Path, tmp_path: Path) -> None:
     own = parse(words(text, tmp_path / "ws"))
     assert isinstance(own, Own)
-    steps = own.steps(Sizes(8_000, 40_000, 64, 128, 0), "blocks.0.hook_resid_post")
+    steps = own.steps(CostSizes(8_000, 40_000, 64, 128, 0), "blocks.0.hook_resid_post")
     for step in steps:
         typed = command_line(step.verb).split(" ", 1)[1]
         assert parse(typed.split()) == step.verb, typed
@@ -124,8 +124,8 @@ def test_settings_out_of_range_are_refused(text: Path, tmp_path: Path) -> None:
 
 
 def test_costs_grow_with_what_they_follow_from() -> None:
-    pace = Pace(batch=1.0, product=0.01, memory=1e9, layers=12)
-    small, large = (costs.costs(Sizes(n, 5 * n, 512, 4_096, 10), pace) for n in (100_000, 200_000))
+    pace = ModelPace(batch=1.0, product=0.01, memory=1e9, layers=12)
+    small, large = (costs.costs(CostSizes(n, 5 * n, 512, 4_096, 10), pace) for n in (100_000, 200_000))
     assert large["recording"].disk == 2 * small["recording"].disk == 2 * 100_000 * (2 * 512 + 12)
     assert large["sae"].seconds - 5 == pytest.approx(2 * (small["sae"].seconds - 5))
     assert small["jacobian_lens"].seconds == 90 + 10 * 15

@@ -4,6 +4,7 @@ import pytest
 
 from interp.models.loading import load_model
 from interp.recording.record import record
+from interp.recording.recorded import RecordConfig
 from interp.text.corpora import Document
 from interp.workspace import Workspace
 from saes.training.stored import StoredSAE
@@ -17,11 +18,11 @@ def recorded(tmp_path_factory):
     root = tmp_path_factory.mktemp("prose")
     folder = write_family("llama", root / "llama")
     workspace, model = Workspace(root / "w", create=True), load_model(str(folder))
-    from interp.doctor.prompts import PASSAGES
+    from interp.doctor._prompts import PASSAGES
 
     texts = [Document(id=str(n), label="prose", text=text) for n, text in enumerate(PASSAGES * 4)]
-    how = {"hook_points": ["blocks.1.hook_resid_post"], "tokens": 1500, "context_length": 32}
-    record(model, texts, workspace.path("recording", "text"), **how)
+    config = RecordConfig(tokens=1500, context_length=32)
+    record(model, texts, workspace.path("recording", "text"), config, hook_points=["blocks.1.hook_resid_post"])
     return workspace, model
 
 

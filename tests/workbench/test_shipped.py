@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from dashboard.graph.data import content
+from dashboard.graph._data import content
 from dashboard.graph.page import header
 from interp.artifacts import FOLDERS, verify
 from interp.errors import CorruptError, MissingError

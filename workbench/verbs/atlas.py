@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 from interp.atlas.vector_map import MapSettings
 from interp.errors import ConfigError
 from interp.options import Argument, AtlasName, AtlasSourceName, Cells, HookPoint
-from workbench.analysis import Analysis, Run
+from workbench.analysis import Analysis, AnalysisRun
 from workbench.terminal import Heading, RunsModel, Seeded, Threaded, settings_of, slug
 
 if TYPE_CHECKING:
@@ -53,16 +53,16 @@ class Atlas(MapSettings, Seeded, Threaded, RunsModel, Analysis["VectorMap"]):
     def default_name(self) -> str:
         return f"{slug(self.source)}-on-{self.onto}" if self.onto else slug(self.source)
 
-    def measure(self, run: Run) -> "VectorMap":
+    def measure(self, run: AnalysisRun) -> "VectorMap":
         from interp.atlas.build import build_atlas, build_series, extend_atlas
         from interp.atlas.vector_map import VectorMap
         from workbench.opening import open_atlas_source, open_mapped_source, with_readout
 
         workspace, device = run.workspace, run.device
         onto = run.open(VectorMap, self.onto) if self.onto else None
-        wanted = [(source, point) for source in (self.source, *self.then) for point in self.hook_point or (None,)]
+        spaces = [(source, point) for source in (self.source, *self.then) for point in self.hook_point or (None,)]
         sources = [
-            open_atlas_source(workspace, source, at, self.max_points, self.seed, device=device) for source, at in wanted
+            open_atlas_source(workspace, source, at, self.max_points, self.seed, device=device) for source, at in spaces
         ]
         sources = [with_readout(workspace, source, self.cells, device=device) for source in sources]
         old = open_mapped_source(workspace, onto, device=device) if onto else None
@@ -74,6 +74,6 @@ class Atlas(MapSettings, Seeded, Threaded, RunsModel, Analysis["VectorMap"]):
                 run.seed = onto.about.seed
                 return extend_atlas(sources[0], old, onto, progress=progress)
             if len(sources) > 1:
-                names = [point or source for source, point in wanted]
+                names = [point or source for source, point in spaces]
                 return build_series(sources, names, settings, seed=self.seed, progress=progress)
             return build_atlas(sources[0], settings, seed=self.seed, progress=progress)

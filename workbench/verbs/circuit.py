@@ -9,7 +9,7 @@
 import contextlib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from interp.circuits.config import EvaluationConfig, FindConfig, InductionConfig
 from interp.errors import ConfigError
@@ -17,9 +17,9 @@ from interp.models.hooked import HookedModel
 from interp.nulls import DRAWS
 from interp.options import Argument, Derived, Means, ModelName, SAEName, TaskName
 from interp.patching.patching_map import MetricName
-from interp.progress import reported
+from interp.progress import Progress, reported
 from saes.circuits.feature_circuit import AttributionConfig, FeatureCircuitConfig
-from workbench.analysis import Analysis, Run
+from workbench.analysis import Analysis, AnalysisRun
 from workbench.terminal import (
     AppliesDictionary,
     Heading,
@@ -41,14 +41,14 @@ if TYPE_CHECKING:
     from interp.patching.task import Task
     from interp.tracing.graph import AttributionGraph
     from interp.workspace import Workspace
-    from saes.circuits.feature_circuit import FeatureCircuit as FoundFeatures
+    from saes.circuits.feature_circuit import FeatureCircuit
 
 HEADING = Heading.CIRCUITS
 
 
 @dataclass(frozen=True, kw_only=True)
-class FeatureCircuit(
-    FeatureCircuitConfig, AttributionConfig, AppliesDictionary, Threaded, RunsModel, Analysis["FoundFeatures"]
+class FindFeatureCircuit(
+    FeatureCircuitConfig, AttributionConfig, AppliesDictionary, Threaded, RunsModel, Analysis["FeatureCircuit"]
 ):
     """Find a task's circuit in the features of several SAEs.
 
@@ -82,7 +82,7 @@ class FeatureCircuit(
 
         return slug(f"{task_name(self.task)}-features-{'-'.join(self.saes)}")
 
-    def measure(self, run: Run) -> "FoundFeatures":
+    def measure(self, run: AnalysisRun) -> "FeatureCircuit":
         from saes.circuits.find import find_feature_circuit
         from workbench.opening import feature_table, open_task, unseen_positions
 
@@ -110,11 +110,11 @@ def say_task(task: "Task") -> None:
 
 
 @contextlib.contextmanager
-def step_bars() -> "Iterator[Callable[[str], Any]]":
+def step_bars() -> "Iterator[Callable[[str], Progress]]":
     """Show a progress bar for each step of the work; the next one replaces it."""
     with contextlib.ExitStack() as stack:
 
-        def start(name: str) -> Any:
+        def start(name: str) -> Progress:
             stack.close()
             return stack.enter_context(bar(name))
 
@@ -154,7 +154,7 @@ class Find(FindConfig, EvaluationConfig, Threaded, RunsModel, Analysis["EdgeCirc
 
         return slug(f"{task_name(self.task)}-{self.model}")
 
-    def measure(self, run: Run) -> "EdgeCircuit":
+    def measure(self, run: AnalysisRun) -> "EdgeCircuit":
         from interp.circuits.find import find_circuit
 
         config = settings_of(self, FindConfig, evaluation=settings_of(self, EvaluationConfig, ablation=None))
@@ -169,27 +169,27 @@ class Find(FindConfig, EvaluationConfig, Threaded, RunsModel, Analysis["EdgeCirc
         from workbench.opening import open_task
 
         is_file = bool(Path(self.task).suffix)
-        wanted = self.prompts if self.held_out is None and not is_file else self.held_out
-        n = None if wanted is None else self.prompts + wanted
-        drawn = n if is_file or not wanted or n is None else n + n // 8 + 4  # some may coincide
-        whole = open_task(model, self.task, drawn if is_file else drawn or self.prompts, seed=self.seed)
+        n_held_out = self.prompts if self.held_out is None and not is_file else self.held_out
+        n = None if n_held_out is None else self.prompts + n_held_out
+        n_drawn = n if is_file or not n_held_out or n is None else n + n // 8 + 4  # some may coincide
+        all_prompts = open_task(model, self.task, n_drawn if is_file else n_drawn or self.prompts, seed=self.seed)
         if self.metric != "task":
-            whole = whole.measured_by(model, metric_by_name(self.metric, whole.metric))
-        if wanted == 0 or (wanted is None and whole.n_prompts <= self.prompts):
-            return whole, None
-        task, rest = whole.split(self.prompts)
-        if wanted is not None and rest.n_prompts < wanted:
+            all_prompts = all_prompts.measured_by(model, metric_by_name(self.metric, all_prompts.metric))
+        if n_held_out == 0 or (n_held_out is None and all_prompts.n_prompts <= self.prompts):
+            return all_prompts, None
+        task, rest = all_prompts.split(self.prompts)
+        if n_held_out is not None and rest.n_prompts < n_held_out:
             raise ConfigError(
-                f"{wanted} held-out prompts were asked for, {self.task} has {rest.n_prompts} that differ from the "
+                f"{n_held_out} held-out prompts were asked for, {self.task} has {rest.n_prompts} that differ from the "
                 f"first {self.prompts}; lower --prompts or --held-out"
             )
-        return task, rest.take(range(wanted or rest.n_prompts))
+        return task, rest.take(range(n_held_out or rest.n_prompts))
 
 
-def _bars() -> Any:
+def _bars() -> "Callable[[str], Progress]":
     """Return a callback that prints a line when a step is done."""
 
-    def start(name: str) -> Any:
+    def start(name: str) -> Progress:
         def report(done: int, total: int, info: dict) -> None:
             if total and done == total:
                 say(f"  {name}: {total:,} done")
@@ -215,7 +215,7 @@ class Induction(InductionConfig, Threaded, RunsModel, Analysis["InductionCircuit
     def default_name(self) -> str:
         return f"induction-{slug(self.model)}"
 
-    def measure(self, run: Run) -> "InductionCircuit":
+    def measure(self, run: AnalysisRun) -> "InductionCircuit":
         from interp.circuits.induction import find_induction_circuit
 
         model = run.model(self.model)

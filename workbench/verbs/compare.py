@@ -8,7 +8,7 @@
 
 from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from interp.artifacts import Table, as_json, hash_json
 from interp.errors import ConfigError, PromptError
@@ -16,11 +16,13 @@ from interp.models.hooked import HookedModel
 from interp.nulls import DRAWS
 from interp.options import Argument, Corpus, HookPoint, Means, ModelName, RecordingName, SAEName
 from saes.training.stored import StoredSAE, TrainedSettings
-from workbench.analysis import Analysis, Run
+from workbench.analysis import Analysis, AnalysisRun
 from workbench.terminal import AppliesDictionary, Heading, OnDevice, RunsModel, Seeded, Threaded, short_spec, slug
 from workbench.verbs.evaluate import Probes, run_probes
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from interp.changes.comparison import ModelComparison
     from interp.workspace import Workspace
     from saes.evaluation.latent_comparison import LatentComparison
@@ -68,20 +70,19 @@ class CompareSAEs(Probes, AppliesDictionary, Threaded, RunsModel, Analysis["SAEC
     def default_name(self) -> str:
         return slug("compare-" + "-".join(self.saes))
 
-    def measure(self, run: Run) -> "SAEComparison":
+    def measure(self, run: AnalysisRun) -> "SAEComparison":
         from saes.evaluation.compare import compare
         from saes.evaluation.synthetic import read_synthetic
 
         recording = run.dictionary(self.saes[0], self.recording).recording
-        chosen = [run.dictionary(name, recording.folder.name) for name in self.saes]
-        if any(source.is_neurons for source in chosen):
+        sources = [run.dictionary(name, recording.folder.name) for name in self.saes]
+        if any(source.is_neurons for source in sources):
             raise ConfigError("name SAEs only: at mlp.hook_post the table's `coordinates` are the neurons")
         if self.l0 is not None and self.l0 <= 0:
             raise ConfigError(f"l0 must be above 0, got {self.l0}")
         # held-out splits are nested, so this one is held out for all of them
-        fraction = min(run.open(StoredSAE, source.name).heldout_fraction for source in chosen)
-        saes = {source.name: source.load_sae(allow_other_weights=self.allow_other_weights) for source in chosen}
-        options = {"contexts": self.contexts, "probing": self.probe_settings(recording), "match": self.match}
+        fraction = min(run.open(StoredSAE, source.name).heldout_fraction for source in sources)
+        saes = {source.name: source.load_sae(allow_other_weights=self.allow_other_weights) for source in sources}
         tokens = documents = None
         if self.contexts and not recording.planted:
             tokens, documents = recording.contexts_and_documents(
@@ -110,12 +111,14 @@ class CompareSAEs(Probes, AppliesDictionary, Threaded, RunsModel, Analysis["SAEC
         matched = self.matched(run, saes) if self.match else {}
         return replace(
             comparison,
-            settings=replace(comparison.settings, **options),
+            settings=replace(
+                comparison.settings, contexts=self.contexts, probing=self.probe_settings(recording), match=self.match
+            ),
             shared={pair: overlap.shares for pair, overlap in matched.items()},
             matches=_match_table(matched) if matched else None,
         )
 
-    def matched(self, run: Run, saes: "dict[str, SAE]") -> "dict[str, SharedFeatures]":
+    def matched(self, run: AnalysisRun, saes: "dict[str, SAE]") -> "dict[str, SharedFeatures]":
         """Return for every pair of SAEs, `"one, two"`, the features they share."""
         from saes.evaluation.matching import match_features
 
@@ -143,9 +146,15 @@ def _match_table(matched: dict[str, "SharedFeatures"]) -> "Table[MatchedPair]":
     from saes.evaluation.sae_comparison import MatchedPair
 
     rows = [
-        MatchedPair(pair=pair, **row, random=random)
+        MatchedPair(pair=pair, first=first, second=second, cosine=cosine, random=random)
         for pair, overlap in matched.items()
-        for row, random in zip(overlap.to_records(), overlap.random_cosines.tolist(), strict=True)
+        for first, second, cosine, random in zip(
+            overlap.match.rows.tolist(),
+            overlap.match.columns.tolist(),
+            overlap.match.cosines.tolist(),
+            overlap.random_cosines.tolist(),
+            strict=True,
+        )
     ]
     return Table.of(MatchedPair, rows)
 
@@ -185,13 +194,19 @@ class CompareSizes(Seeded, Analysis["SizeLaw"]):
     def default_name(self) -> str:
         return slug("-".join(["sizes", *filter(None, (self.recording, self.hook_point)), self.kind]))
 
-    def measure(self, run: Run) -> "SizeLaw":
+    def measure(self, run: AnalysisRun) -> "SizeLaw":
         import numpy as np
 
         from saes.evaluation.scaling import fit_scaling, runs_of
 
-        chosen = {"recording": self.recording, "hook_point": self.hook_point, "kind": self.kind, "tokens": self.tokens}
-        runs = runs_of(run.workspace, self.saes, **chosen)
+        runs = runs_of(
+            run.workspace,
+            self.saes,
+            recording=self.recording,
+            hook_point=self.hook_point,
+            kind=self.kind,
+            tokens=self.tokens,
+        )
         shared, *_ = [run.open(StoredSAE, sae.name).settings for sae in runs]  # they were trained alike
         assert isinstance(shared, TrainedSettings), "runs_of returns trained ones"
         return fit_scaling(
@@ -225,7 +240,7 @@ class CompareLatents(Threaded, OnDevice, Analysis["LatentComparison"]):
     def default_name(self) -> str:
         return slug(f"latents-{self.crosscoder}")
 
-    def measure(self, run: Run) -> "LatentComparison":
+    def measure(self, run: AnalysisRun) -> "LatentComparison":
         from saes.evaluation.crosscoder_latents import compare_models
         from saes.kinds.crosscoder import CrosscoderSAE
 
@@ -286,7 +301,7 @@ class CompareModels(Seeded, Threaded, RunsModel, Analysis["ModelComparison"]):
     def default_name(self) -> str:
         return slug(f"models-{short_spec(self.base)}-{short_spec(self.tuned)}")
 
-    def measure(self, run: Run) -> "ModelComparison":
+    def measure(self, run: AnalysisRun) -> "ModelComparison":
         from interp.changes.report import what_changed
         from interp.text.corpora import open_corpus
 
@@ -304,7 +319,7 @@ class CompareModels(Seeded, Threaded, RunsModel, Analysis["ModelComparison"]):
                 seed=self.seed, progress=progress,
             )  # fmt: skip
 
-    def _dictionaries(self, run: Run) -> "dict[str, SAE]":
+    def _dictionaries(self, run: AnalysisRun) -> "dict[str, SAE]":
         """Return the newest SAE of the base that reads one hook point, by its key; empty where there is none."""
         for stored in run.workspace.values(StoredSAE):
             if getattr(stored.settings, "weight_hash", "") == run.weight_hash(self.base):
@@ -313,7 +328,7 @@ class CompareModels(Seeded, Threaded, RunsModel, Analysis["ModelComparison"]):
                     return {f"saes/{stored.name}": sae}
         return {}
 
-    def _tokens(self, model: HookedModel, spec: str) -> Any:
+    def _tokens(self, model: HookedModel, spec: str) -> "Tensor":
         """Return tokens `[prompts, context_length]`, one document per row, BOS first where the model has one."""
         import torch
 

@@ -8,11 +8,11 @@ from interp.directions.config import DirectionConfig
 from interp.errors import ConfigError
 from interp.models.hooked import HookedModel
 from interp.options import FeatureName, HookPoint, Pairs, SAEName, Word
-from workbench.analysis import Analysis, Run
+from workbench.analysis import Analysis, AnalysisRun
 from workbench.terminal import AppliesDictionary, Heading, ModelArgument, RunsModel, Threaded, settings_of, slug
 
 if TYPE_CHECKING:
-    from interp.directions.examples import Examples
+    from interp.directions.examples import ContrastPairs
     from interp.directions.making import Made
     from interp.directions.named import NamedDirection
     from interp.directions.samples import Judge
@@ -24,7 +24,7 @@ HEADING = Heading.FEATURES
 
 
 @dataclass(frozen=True, kw_only=True)
-class Direction(DirectionConfig, AppliesDictionary, Threaded, RunsModel, Analysis["DirectionGeometry"]):
+class MakeDirection(DirectionConfig, AppliesDictionary, Threaded, RunsModel, Analysis["DirectionGeometry"]):
     """Make a direction to steer with; choose its layer and strength, and judge them.
 
     Example: workbench direction smollm2-135m --towards good great fine nice --away bad awful poor sad
@@ -104,7 +104,7 @@ class Direction(DirectionConfig, AppliesDictionary, Threaded, RunsModel, Analysi
         files = [Path(file).stem for file in (self.vector, pairs, *self.texts) if file is not None]
         return slug(f"direction-{'-'.join(files) or self.feature or self.trait or words}")
 
-    def measure(self, run: Run) -> "DirectionGeometry":
+    def measure(self, run: AnalysisRun) -> "DirectionGeometry":
         from interp.directions.meaning import measure_direction
         from interp.geometry.words import find_concepts
 
@@ -122,10 +122,19 @@ class Direction(DirectionConfig, AppliesDictionary, Threaded, RunsModel, Analysi
             direction = made.direction
         lens = run.jacobian_lens(run.weight_hash(self.model))
         with run.progress("direction", "steps") as progress:
-            options = {"model_name": self.model, "lens": lens, "made": made, "judge": judge, "progress": progress}
-            return measure_direction(model, direction, concepts, config, **options)
+            return measure_direction(
+                model,
+                direction,
+                concepts,
+                config,
+                model_name=self.model,
+                lens=lens,
+                made=made,
+                judge=judge,
+                progress=progress,
+            )
 
-    def _examples_of_files(self) -> "tuple[Examples | None, Examples | None]":
+    def _examples_of_files(self) -> "tuple[ContrastPairs | None, ContrastPairs | None]":
         """Return the examples of files, and those of a nuisance."""
         from interp.directions.examples import examples_of_texts, read_examples
 
@@ -136,14 +145,14 @@ class Direction(DirectionConfig, AppliesDictionary, Threaded, RunsModel, Analysi
             examples = examples_of_texts(*self.texts)
         return examples, None if self.nuisance is None else read_examples(self.nuisance, chat=self.chat)
 
-    def _provider(self, run: Run) -> "Provider":
+    def _provider(self, run: AnalysisRun) -> "Provider":
         """Open the chosen endpoint."""
         from saes.explain.providers import open_provider, required_endpoint
 
         where, model = required_endpoint()
         return open_provider(where, model, device=run.device)
 
-    def _judge(self, run: Run) -> "Judge | None":
+    def _judge(self, run: AnalysisRun) -> "Judge | None":
         """Return the judge, after a trivial question to see that it answers."""
         if self.judge is None:
             return None
@@ -156,17 +165,17 @@ class Direction(DirectionConfig, AppliesDictionary, Threaded, RunsModel, Analysi
 
     def _made(
         self,
-        run: Run,
+        run: AnalysisRun,
         model: HookedModel,
         config: DirectionConfig,
-        examples: "tuple[Examples | None, Examples | None]",
+        examples: "tuple[ContrastPairs | None, ContrastPairs | None]",
         judge: "Judge | None",
     ) -> "Made":
         """Make the direction, with its layer and strength."""
         from interp.directions.examples import examples_of_trait
         from interp.directions.making import TwoLists, make_direction
 
-        source: Examples | TwoLists | None = examples[0]
+        source: ContrastPairs | TwoLists | None = examples[0]
         if source is None and self.trait is not None:
             writer = None
             if self.writer == "endpoint":
@@ -176,14 +185,14 @@ class Direction(DirectionConfig, AppliesDictionary, Threaded, RunsModel, Analysi
             source = examples_of_trait(model, self.trait, str(self.instead), writer=writer)
         source = source or TwoLists(towards=self.towards, away=self.away)
         default = f"{self.towards[0]} from {self.away[0]}" if self.towards and self.away else self.trait or ""
-        with run.progress("layers and strengths", "steps") as progress:
+        with run.progress("layers and strengths", "tokens") as progress:
             return make_direction(
                 model, source, config, name=self.name or default, variant=self.method,
                 hook_points=(self.at,) if self.at else (), dictionary=self._dictionary(run), nuisance=examples[1],
                 judge=judge, progress=progress,
             )  # fmt: skip
 
-    def _dictionary(self, run: Run) -> "SAE | None":
+    def _dictionary(self, run: AnalysisRun) -> "SAE | None":
         from saes.weights.folder import check_model
 
         if self.dictionary is None:
@@ -197,7 +206,7 @@ class Direction(DirectionConfig, AppliesDictionary, Threaded, RunsModel, Analysi
 
         return None if self.vector is None else direction_of_file(self.vector, self.at or "", name=self.name or "")
 
-    def _of_feature(self, run: Run, feature: str) -> "NamedDirection":
+    def _of_feature(self, run: AnalysisRun, feature: str) -> "NamedDirection":
         """Return the decoder direction of a feature, with its label where there is one."""
         from interp.directions.named import NamedDirection
         from interp.geometry.points import unit_vector

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from interp.doctor.certificate import Certificate
 from interp.errors import ConfigError, as_typed
-from workbench.analysis import Analysis, Run
+from workbench.analysis import Analysis, AnalysisRun
 from workbench.first_look import certificate_name, dictionary_checks
 from workbench.terminal import Heading, ModelArgument, RunsModel, Seeded, Threaded
 
@@ -59,7 +59,7 @@ class Doctor(Seeded, Threaded, RunsModel, Analysis[Certificate]):
         """Key of the dictionary that is examined; empty without one."""
         return f"saes/{self.dictionary}" if self.dictionary else f"transcoders/{self.set}" if self.set else ""
 
-    def measure(self, run: Run) -> Certificate:
+    def measure(self, run: AnalysisRun) -> Certificate:
         from interp.doctor.examine import certificate, checks_of, counted, set_up
 
         if self.dictionary and self.set:
@@ -97,7 +97,7 @@ class Doctor(Seeded, Threaded, RunsModel, Analysis[Certificate]):
         of_model = n_checks(quick=self.quick, n_lenses=n_lenses)
         return of_model + layers * len(due(TRIALS, quick=self.quick))
 
-    def lenses(self, run: Run) -> "Iterator[TunedLens | JacobianLens]":
+    def lenses(self, run: AnalysisRun) -> "Iterator[TunedLens | JacobianLens]":
         """Yield the newest lens of each kind that was fitted on this model, by its name."""
         from interp.lenses.jacobian_lens import JacobianLens
         from interp.lenses.tuned_lens import TunedLens

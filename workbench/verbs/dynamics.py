@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from interp.artifacts import partial_path
-from interp.errors import ConfigError
+from interp.options import check_least
 from interp.studies.grokking_phases import ModularConfig
 from interp.studies.language_scaling import ScalingRecipe
-from workbench.analysis import Resumable, Run
+from workbench.analysis import AnalysisRun, Resumable
 from workbench.terminal import Heading, OnDevice, Seeded, Threaded, settings_of, slug
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class Grok(ModularConfig, Threaded, OnDevice, Resumable["VectorMap | Grokking"])
     def default_name(self) -> str:
         return f"grok-{self.p}"
 
-    def measure(self, run: Run) -> "list[VectorMap | Grokking]":
+    def measure(self, run: AnalysisRun) -> "list[VectorMap | Grokking]":
         from interp.studies.grokking import describe_grokking, embedding_series, train_modular
 
         config, maps = settings_of(self, ModularConfig), run.workspace.path("atlas", run.folder.name)
@@ -57,7 +57,7 @@ class Grok(ModularConfig, Threaded, OnDevice, Resumable["VectorMap | Grokking"])
 
 
 @dataclass(frozen=True, kw_only=True)
-class Form(Seeded, Threaded, OnDevice, Resumable["InductionOnset"]):
+class FollowInduction(Seeded, Threaded, OnDevice, Resumable["InductionOnset"]):
     """Follow induction heads forming, in a toy with a control, or in checkpoints of your own.
 
     Example: workbench dynamics induction --checkpoints ./my-training
@@ -83,15 +83,12 @@ class Form(Seeded, Threaded, OnDevice, Resumable["InductionOnset"]):
     """A folder of checkpoints, measured instead of a toy that is trained."""
 
     def __post_init__(self) -> None:
-        if min(self.every, self.n_seeds) < 1 or (self.steps is not None and self.steps < 1):
-            raise ConfigError(
-                f"steps, every and n_seeds must be at least 1, got {self.steps}, {self.every} and {self.n_seeds}"
-            )
+        check_least(self, {"steps": 1, "every": 1, "n_seeds": 1})
 
     def default_name(self) -> str:
         return "induction" if self.checkpoints is None else slug(self.checkpoints.expanduser().absolute().name)
 
-    def measure(self, run: Run) -> "InductionOnset":
+    def measure(self, run: AnalysisRun) -> "InductionOnset":
         from interp.studies.induction_emerges import follow_induction
         from interp.studies.induction_onset import InductionOnset, OnsetSettings
 
@@ -104,11 +101,19 @@ class Form(Seeded, Threaded, OnDevice, Resumable["InductionOnset"]):
             for seed in settings.seeds:
                 state = training / f"{slug(spec)}-{seed}.safetensors"
                 with run.progress(f"{spec} seed {seed}", "steps") as progress:
-                    options = {"steps": self.steps, "every": self.every, "device": device, "progress": progress}
-                    runs.append(follow_induction(spec, seed=seed, state=state, **options))
+                    onset = follow_induction(
+                        spec,
+                        seed=seed,
+                        steps=self.steps,
+                        every=self.every,
+                        state=state,
+                        device=device,
+                        progress=progress,
+                    )
+                    runs.append(onset)
         return InductionOnset(settings=settings, runs=tuple(runs))
 
-    def measure_checkpoints(self, run: Run, folder: Path) -> "InductionOnset":
+    def measure_checkpoints(self, run: AnalysisRun, folder: Path) -> "InductionOnset":
         """Measure every checkpoint in a folder."""
         from interp.models.small import checkpoints_in
         from interp.studies.induction_emerges import follow_checkpoints
@@ -116,13 +121,14 @@ class Form(Seeded, Threaded, OnDevice, Resumable["InductionOnset"]):
 
         checkpoints_in(folder)  # a mistake in its name shows before a draft is begun
         settings = OnsetSettings(specs=(str(folder), UNTRAINED), seeds=(self.seed,), steps=None, every=0)
-        options = {"seed": self.seed, "device": run.device, "finished": run.training(settings)}
+        finished = run.training(settings)
         with run.progress("checkpoints", "models") as progress:
-            return InductionOnset(settings=settings, runs=follow_checkpoints(folder, **options, progress=progress))
+            runs = follow_checkpoints(folder, seed=self.seed, device=run.device, finished=finished, progress=progress)
+        return InductionOnset(settings=settings, runs=runs)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scale(ScalingRecipe, Threaded, OnDevice, Resumable["LanguageScaling"]):
+class FitLanguageScaling(ScalingRecipe, Threaded, OnDevice, Resumable["LanguageScaling"]):
     """Fit a scaling law to language models of several sizes trained here.
 
     The models read bytes of the same documents, each once. The law is L = E + A / N^alpha + B / D^beta over parameters
@@ -139,7 +145,7 @@ class Scale(ScalingRecipe, Threaded, OnDevice, Resumable["LanguageScaling"]):
     def default_name(self) -> str:
         return "scaling"
 
-    def measure(self, run: Run) -> "LanguageScaling":
+    def measure(self, run: AnalysisRun) -> "LanguageScaling":
         from interp.studies.language_scaling import ScalingSettings, fit_language_scaling, train_language_models
         from interp.text.corpora import open_corpus
 

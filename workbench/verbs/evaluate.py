@@ -7,21 +7,21 @@ from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, TypeVar
 
 from interp.errors import ConfigError, MismatchError, WorkbenchError
 from interp.options import BASIC, Argument, Derived, RecordingName, SAEName
 from interp.progress import Progress
 from saes.evaluation.evaluation import (
     ConceptSettings,
-    EvaluationSettings,
+    DictionaryEvaluationSettings,
     GivenFile,
     ProbeSettings,
     SAEEvaluation,
 )
 from saes.evaluation.scores import LIST, AbsorptionConfig, ConceptList, ProbingConfig, read_concepts
 from saes.training.stored import StoredSAE
-from workbench.analysis import Resumable, Run
+from workbench.analysis import AnalysisRun, Resumable
 from workbench.terminal import AppliesDictionary, Heading, RunsModel, Seeded, Threaded, settings_of
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from saes.evaluation.scores import Absorption, InModel, Probing
     from saes.kinds.base import SAE
     from saes.training.stored import Reconstruction
+
+T = TypeVar("T")
 
 HEADING = Heading.RECORD
 
@@ -172,10 +174,12 @@ class Evaluate(AbsorptionConfig, Probes, AppliesDictionary, Threaded, RunsModel,
         if (self.concept_list is not None or self.concept_set != "all") and not self.concepts:
             raise ConfigError("--concept-list and --concept-set are about concepts; add --concepts")
 
-    def measure(self, run: Run) -> "SAEEvaluation":
+    def measure(self, run: AnalysisRun) -> "SAEEvaluation":
+        from saes.evaluation.matching import decoder_cosines
+
         chosen = run.dictionary(self.sae, self.recording)
         sae, recording = chosen.load_sae(allow_other_weights=self.allow_other_weights), chosen.recording
-        settings = EvaluationSettings(
+        settings = DictionaryEvaluationSettings(
             sae=self.sae,
             recording=recording.folder.name,
             contexts=self.contexts,
@@ -184,33 +188,28 @@ class Evaluate(AbsorptionConfig, Probes, AppliesDictionary, Threaded, RunsModel,
             concepts=self.concept_settings() if self.concepts else None,
         )
         fraction = run.workspace.open(StoredSAE, self.sae).heldout_fraction
-        parts = {
-            name: run.part(settings, SAEEvaluation, name, measure)
-            for name, measure in self.parts(run, sae, recording, fraction).items()
-        }
-        return SAEEvaluation(settings=settings, **parts)
 
-    def parts(self, run: Run, sae: "SAE", recording: "Recording", fraction: float) -> dict[str, Callable[[], Any]]:
-        """Return the measurement of every part, by its field."""
-        from saes.evaluation.matching import decoder_cosines
+        def part(name: str, measure: Callable[[], T]) -> T:
+            return run.part(settings, SAEEvaluation, name, measure)
 
-        return {
-            "heldout": lambda: self.reconstruct(run, sae, recording, fraction),
-            "decoder": lambda: decoder_cosines(sae.decoder_directions, seed=self.seed),
-            "in_model": lambda: self.inside(run, sae, recording, fraction),
-            "probing": lambda: self.probes(run, sae, recording, fraction),
-            "absorption": lambda: self.absorbed(run, sae, recording),
-            "concepts": lambda: self.detected(run, sae, recording, fraction),
-        }
+        return SAEEvaluation(
+            settings=settings,
+            heldout=part("heldout", lambda: self.reconstruct(run, sae, recording, fraction)),
+            decoder=part("decoder", lambda: decoder_cosines(sae.decoder_directions, seed=self.seed)),
+            in_model=part("in_model", lambda: self.inside(run, sae, recording, fraction)),
+            probing=part("probing", lambda: self.probes(run, sae, recording, fraction)),
+            absorption=part("absorption", lambda: self.absorbed(run, sae, recording)),
+            concepts=part("concepts", lambda: self.detected(run, sae, recording, fraction)),
+        )
 
-    def reconstruct(self, run: Run, sae: "SAE", recording: "Recording", fraction: float) -> "Reconstruction":
+    def reconstruct(self, run: AnalysisRun, sae: "SAE", recording: "Recording", fraction: float) -> "Reconstruction":
         """Return the scores on held-out rows."""
         from saes.training.reconstruction import evaluate_on_recording
 
         with run.progress("held-out tokens", "tokens") as progress:
             return evaluate_on_recording(sae, recording, heldout_fraction=fraction, seed=self.seed, progress=progress)
 
-    def inside(self, run: Run, sae: "SAE", recording: "Recording", fraction: float) -> "InModel | None":
+    def inside(self, run: AnalysisRun, sae: "SAE", recording: "Recording", fraction: float) -> "InModel | None":
         """Return the model's loss with the reconstruction spliced in; None where it cannot be, or was not asked for."""
         from saes.evaluation.in_model import can_splice, evaluate_in_model
 
@@ -226,7 +225,7 @@ class Evaluate(AbsorptionConfig, Probes, AppliesDictionary, Threaded, RunsModel,
         with run.progress("inside the model", "contexts") as progress:
             return evaluate_in_model(sae, model, tokens, documents=documents, seed=self.seed, progress=progress)
 
-    def probes(self, run: Run, sae: "SAE", recording: "Recording", fraction: float) -> "Probing | str | None":
+    def probes(self, run: AnalysisRun, sae: "SAE", recording: "Recording", fraction: float) -> "Probing | str | None":
         """Return the probes, or the reason for none."""
         if not self.probing:
             return None
@@ -237,7 +236,7 @@ class Evaluate(AbsorptionConfig, Probes, AppliesDictionary, Threaded, RunsModel,
         except ConfigError as error:
             return str(error)
 
-    def absorbed(self, run: Run, sae: "SAE", recording: "Recording") -> "dict[str, Absorption] | str | None":
+    def absorbed(self, run: AnalysisRun, sae: "SAE", recording: "Recording") -> "dict[str, Absorption] | str | None":
         """Return absorption by dictionary, or the reason for none."""
         if not self.absorption:
             return None
@@ -247,7 +246,9 @@ class Evaluate(AbsorptionConfig, Probes, AppliesDictionary, Threaded, RunsModel,
         except (ConfigError, MismatchError) as error:
             return str(error)
 
-    def detected(self, run: Run, sae: "SAE", recording: "Recording", fraction: float) -> "ConceptScores | str | None":
+    def detected(
+        self, run: AnalysisRun, sae: "SAE", recording: "Recording", fraction: float
+    ) -> "ConceptScores | str | None":
         """Return scores of everyday concepts, searched in the dictionary's feature tables where there are any.
 
         A text where the model reads no text, or the dictionary has several hook points: the reason.

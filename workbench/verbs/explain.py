@@ -3,18 +3,18 @@
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from interp.errors import ConfigError
 from interp.options import Argument, ArtefactName, FeaturesName, Means, ModelName
 from saes.features.schema import Features
 from saes.features.written_labels import ExplainConfig
-from workbench.analysis import Resumable, Run
+from workbench.analysis import AnalysisRun, Resumable
 from workbench.terminal import AppliesDictionary, Heading, RunsModel, Seeded, Threaded, say, settings_of, slug
 
 if TYPE_CHECKING:
-    from saes.explain.asking import Plan, Provider
-    from saes.explain.run import Explanation
+    from saes.explain.asking import Provider, RequestPlan
+    from saes.explain.run import ExplanationRun
     from saes.features.written_labels import Labels
 
 HEADING = Heading.FEATURES
@@ -87,7 +87,7 @@ class Explain(ExplainConfig, Seeded, AppliesDictionary, Threaded, RunsModel, Res
         if not self.dry_run:
             super().check_free(*folders)
 
-    def measure(self, run: Run) -> "list[Labels | Features]":
+    def measure(self, run: AnalysisRun) -> "list[Labels | Features]":
         target = run.workspace.path("features", self.into) if self.into else None
         self.check_free(target)  # before anything is paid for
         labels = self._ask(run, self.provider) if self.provider else self._import(run)
@@ -101,7 +101,7 @@ class Explain(ExplainConfig, Seeded, AppliesDictionary, Threaded, RunsModel, Res
             return [labels, adopt_labels(labels, source, target, overwrite=self.overwrite)]
         return [labels]
 
-    def _import(self, run: Run) -> "Labels":
+    def _import(self, run: AnalysisRun) -> "Labels":
         """Return the labels of an export."""
         from saes.explain.imported import read_labels
 
@@ -109,7 +109,7 @@ class Explain(ExplainConfig, Seeded, AppliesDictionary, Threaded, RunsModel, Res
         run.open(Features, self.source)
         return read_labels(run.workspace, self.source, self.neuronpedia, model=self.model)
 
-    def _ask(self, run: Run, where: str) -> "Labels | None":
+    def _ask(self, run: AnalysisRun, where: str) -> "Labels | None":
         """Ask a model for labels, and score them; None where only the requests were to be counted."""
         from saes.explain.asking import REPLIES
         from saes.explain.providers import open_provider
@@ -137,17 +137,17 @@ class Explain(ExplainConfig, Seeded, AppliesDictionary, Threaded, RunsModel, Res
         draft = run.draft(explanation.settings)
         with run.progress("explaining", "requests") as progress:
 
-            def report(done: int, total: int, info: dict[str, Any]) -> None:
+            def report(done: int, total: int, info: dict) -> None:
                 draft.update(done=done, total=total, **info)
                 progress(done, total, info)
 
             return explain(explanation, plan, draft.path / REPLIES, max_requests=self.max_requests, progress=report)
 
-    def _prepare(self, run: Run, provider: "Provider") -> "Explanation":
+    def _prepare(self, run: AnalysisRun, provider: "Provider") -> "ExplanationRun":
         """Return the features to explain with their contexts."""
         from interp.models.adapter import token_strings
-        from saes.explain.cases import Source, build_cases, choose_features
-        from saes.explain.run import Explanation, known_replies
+        from saes.explain.cases import ContextSource, build_cases, choose_features
+        from saes.explain.run import ExplanationRun, known_replies
 
         features = run.open(Features, self.source)
         chosen_features = choose_features(
@@ -156,7 +156,7 @@ class Explain(ExplainConfig, Seeded, AppliesDictionary, Threaded, RunsModel, Res
         settings, described = settings_of(self, ExplainConfig), features.settings
         chosen = run.dictionary(features.sae or features.dictionary, described.recording)
         model = run.recorded_model(chosen.recording)
-        source = Source(
+        source = ContextSource(
             features.folder,
             described.window,
             chosen.load(model, allow_other_weights=self.allow_other_weights),
@@ -166,7 +166,7 @@ class Explain(ExplainConfig, Seeded, AppliesDictionary, Threaded, RunsModel, Res
         )
         cases, skipped = build_cases(source, chosen_features, settings, seed=self.seed)
         others = [run.workspace.path("labels", name) for name in run.workspace.names("labels")]
-        return Explanation(
+        return ExplanationRun(
             cases=cases,
             skipped=skipped,
             provider=provider,
@@ -179,7 +179,7 @@ class Explain(ExplainConfig, Seeded, AppliesDictionary, Threaded, RunsModel, Res
 
 
 @dataclass(frozen=True, kw_only=True)
-class Label(Seeded, Threaded, Resumable["Labels | Features"]):
+class WriteLabels(Seeded, Threaded, Resumable["Labels | Features"]):
     """Ask the chosen endpoint for labels of some features.
 
     Example: workbench label demo --features 540
@@ -189,6 +189,7 @@ class Label(Seeded, Threaded, Resumable["Labels | Features"]):
     a feature has a button for this where they are set.
     """
 
+    words: ClassVar[tuple[str, ...]] = ("label",)
     makes: ClassVar[str] = "labels"
 
     source: Annotated[FeaturesName, Argument("FEATURES")]
@@ -200,7 +201,7 @@ class Label(Seeded, Threaded, Resumable["Labels | Features"]):
         more = f"-and-{len(self.features) - 1}-more" if len(self.features) > 1 else ""
         return slug(f"{self.source}-{self.features[0] if self.features else 'none'}{more}")
 
-    def measure(self, run: Run) -> "list[Labels | Features]":
+    def measure(self, run: AnalysisRun) -> "list[Labels | Features]":
         from saes.explain.providers import required_endpoint
 
         where, model = required_endpoint()
@@ -210,7 +211,7 @@ class Label(Seeded, Threaded, Resumable["Labels | Features"]):
         return verb.measure(run)
 
 
-def describe_plan(plan: "Plan", where: str, price_in: float | None, price_out: float | None) -> str:
+def describe_plan(plan: "RequestPlan", where: str, price_in: float | None, price_out: float | None) -> str:
     """Return the number of requests and tokens, their destination, and the cost when prices are given."""
     line = f"{plan}; to {where}" if plan.total else str(plan)
     if price_in is None and price_out is None:

@@ -2,14 +2,14 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from interp.circuits.config import HeadScoresConfig
 from interp.errors import ConfigError
 from interp.lenses.jacobian_lens import JacobianLensConfig
 from interp.lenses.tuned_lens import TunedLensConfig
 from interp.options import BASIC, Corpus, Means, RecordingName
-from workbench.analysis import Analysis, Resumable, Run
+from workbench.analysis import Analysis, AnalysisRun, Resumable
 from workbench.terminal import Heading, ModelArgument, RunsModel, Threaded, say, settings_of
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class Heads(HeadScoresConfig, Threaded, RunsModel, Analysis["HeadScores"]):
 
     model: ModelArgument
 
-    def measure(self, run: Run) -> "HeadScores":
+    def measure(self, run: AnalysisRun) -> "HeadScores":
         from interp.circuits.head_kinds import score_heads
 
         config, model = settings_of(self, HeadScoresConfig), run.model(self.model)
@@ -44,7 +44,7 @@ class Heads(HeadScoresConfig, Threaded, RunsModel, Analysis["HeadScores"]):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lens(TunedLensConfig, JacobianLensConfig, Threaded, RunsModel, Resumable["TunedLens | JacobianLens"]):
+class FitLens(TunedLensConfig, JacobianLensConfig, Threaded, RunsModel, Resumable["TunedLens | JacobianLens"]):
     """Fit a lens, which decodes the residual stream of any layer into next tokens.
 
     Example: workbench lens smollm2-135m --kind jacobian --rounds 30
@@ -57,6 +57,7 @@ class Lens(TunedLensConfig, JacobianLensConfig, Threaded, RunsModel, Resumable["
     An interrupted command resumes when it is repeated, to the same numbers.
     """
 
+    words: ClassVar[tuple[str, ...]] = ("lens",)
     makes: ClassVar[str] = "lens"
 
     model: ModelArgument
@@ -81,7 +82,7 @@ class Lens(TunedLensConfig, JacobianLensConfig, Threaded, RunsModel, Resumable["
     def writes(self) -> str:
         return "jacobian_lens" if self.kind == "jacobian" else "lens"
 
-    def measure(self, run: Run) -> "TunedLens | JacobianLens":
+    def measure(self, run: AnalysisRun) -> "TunedLens | JacobianLens":
         from interp.text.corpora import open_corpus
 
         if self.recording is None:
@@ -95,11 +96,19 @@ class Lens(TunedLensConfig, JacobianLensConfig, Threaded, RunsModel, Resumable["
 
         model, config = run.model(self.model), settings_of(self, TunedLensConfig)
         contexts, heldout, source = self.tokens(run, model)
-        options = {"model_name": self.model, "source": source, "draft": run.draft}
         with run.progress("tuned lens", "steps") as progress:
-            return train_tuned_lens(model, contexts, heldout, config, **options, progress=progress)
+            return train_tuned_lens(
+                model,
+                contexts,
+                heldout,
+                config,
+                model_name=self.model,
+                source=source,
+                draft=run.draft,
+                progress=progress,
+            )
 
-    def measure_jacobian(self, run: Run) -> "JacobianLens":
+    def measure_jacobian(self, run: AnalysisRun) -> "JacobianLens":
         """Fit a Jacobian lens, or take a published one, and measure it."""
         from interp.lenses.jacobian_fit import fit_jacobian_lens, import_jacobian_lens, write_published
         from interp.lenses.lens import newest_lens
@@ -108,19 +117,28 @@ class Lens(TunedLensConfig, JacobianLensConfig, Threaded, RunsModel, Resumable["
         model, config = run.model(self.model), settings_of(self, JacobianLensConfig)
         contexts, heldout, source = self.tokens(run, model)
         tuned = newest_lens(run.workspace, TunedLens, run.weight_hash(self.model))
-        options: dict[str, Any] = {"model_name": self.model, "tuned": tuned}
         if self.from_file is not None:
-            lens = import_jacobian_lens(Path(self.from_file), model, contexts, heldout, config, **options)
+            file = Path(self.from_file)
+            lens = import_jacobian_lens(file, model, contexts, heldout, config, model_name=self.model, tuned=tuned)
         else:
             with run.progress("Jacobian lens", "rounds") as progress:
-                options |= {"source": source, "draft": run.draft, "progress": progress}
-                lens = fit_jacobian_lens(model, contexts, heldout, config, **options)
+                lens = fit_jacobian_lens(
+                    model,
+                    contexts,
+                    heldout,
+                    config,
+                    model_name=self.model,
+                    source=source,
+                    tuned=tuned,
+                    draft=run.draft,
+                    progress=progress,
+                )
         if self.export is not None:
             write_published(lens, Path(self.export))
             say(f"wrote {self.export}")
         return lens
 
-    def tokens(self, run: Run, model: "HookedModel") -> "tuple[Tensor, Tensor, str]":
+    def tokens(self, run: AnalysisRun, model: "HookedModel") -> "tuple[Tensor, Tensor, str]":
         """Return contexts to train on, held-out contexts, and their source."""
         n, length = (1600, 48) if self.kind == "jacobian" else (400, 128)
         n, length = self.n_contexts or n, self.context_length or length

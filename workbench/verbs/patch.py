@@ -7,7 +7,7 @@ from interp.errors import ConfigError
 from interp.models.hooked import HookedModel
 from interp.options import TaskName
 from interp.patching.patching_map import PatchingConfig
-from workbench.analysis import Resumable, Run
+from workbench.analysis import AnalysisRun, Resumable
 from workbench.terminal import Heading, ModelArgument, RunsModel, Seeded, Threaded, settings_of, slug
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ HEADING = Heading.CIRCUITS
 
 
 @dataclass(frozen=True, kw_only=True)
-class Patch(PatchingConfig, Seeded, Threaded, RunsModel, Resumable["PatchingMap"]):
+class PatchActivations(PatchingConfig, Seeded, Threaded, RunsModel, Resumable["PatchingMap"]):
     """Patch activations between two prompts, by layer, head and position.
 
     Example: workbench patch smollm2-135m --clean "The capital of France is" --corrupt "The capital of Italy is"
@@ -32,6 +32,7 @@ class Patch(PatchingConfig, Seeded, Threaded, RunsModel, Resumable["PatchingMap"
     resumes.
     """
 
+    words: ClassVar[tuple[str, ...]] = ("patch",)
     makes: ClassVar[str] = "patching"
 
     model: ModelArgument
@@ -67,14 +68,15 @@ class Patch(PatchingConfig, Seeded, Threaded, RunsModel, Resumable["PatchingMap"
         called = (self.answer or "").strip() if self.task is None else task_name(self.task)
         return slug(f"{called}-{self.what}-{self.model}")
 
-    def measure(self, run: Run) -> "PatchingMap":
+    def measure(self, run: AnalysisRun) -> "PatchingMap":
         from interp.patching.maps import measure_map
 
         model, config = run.model(self.model), settings_of(self, PatchingConfig)
         task = self._make_task(model)
         with run.progress("patching", "layers") as progress:
-            options = {"model_name": self.model, "draft": run.draft, "progress": progress}
-            return measure_map(model, task, config, seed=self.seed, **options)
+            return measure_map(
+                model, task, config, model_name=self.model, seed=self.seed, draft=run.draft, progress=progress
+            )
 
     def _make_task(self, model: HookedModel) -> "Task":
         from interp.circuits.tasks import pair_task

@@ -1,0 +1,331 @@
+"""The panel *Prove it*: the stored proof of a feature, and answers about it from a live model, each with its controls.
+
+The standard proof is an artefact (`saes/features/proof.py`). A visitor can also read a text of their own with the
+feature, steer a prompt along it, and ablate it on its own examples.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import dash_mantine_components as dmc
+import numpy as np
+from dash import Dash, Input, Output, State, dcc, html, no_update
+
+from dashboard.components.evidence import as_table, number
+from dashboard.components.forms import field_input, help_mark
+from dashboard.components.frame import attempt, attrs, graph, loading, notice, panel, quiet_link, stat
+from dashboard.components.pages import feature_href, page_of, run_button
+from dashboard.components.tokens import token_strip
+from dashboard.data.features import One, examples
+from dashboard.figures.saes import proof_nulls
+from dashboard.figures.theme import theme, visible
+from dashboard.sources import current
+from interp.acts import Act, decode
+from interp.directions.study import DirectionGeometry
+from interp.results import Record
+from interp.workspace import Workspace
+from saes.acts.features import Ablate, JudgeSteering, OnFeature, ReadText, Steer, SteeringVerdict
+from saes.acts.session import Session
+from saes.features.proof import AblatedExample, Proof, SteeredRow, TextFirings, why_outdated
+from saes.features.schema import Features
+
+TEXT = "The meeting was moved to March, and the next one to July."
+PROMPT = "The meeting was moved to"
+FEWEST_WORDS = 3
+"""Words before a peak from which on they serve as a prompt."""
+PANEL = "feature-prove"
+"""Id of the panel, to which the head of the page links."""
+
+
+def prove_panel(workspace: Workspace, of: One, proof: Proof | None, scheme: str | None) -> html.Section:
+    """Return the panel of one feature: the live questions beside its stored proof, or the button that runs it."""
+    index = of.row.feature
+    text, prompt = own_text(of.features, index)
+    stored = html.Div(attempt(lambda: _stored(workspace, of, proof, scheme)), className="wb-proof")
+    asks = html.Div([_ask_steer(prompt, of.row.max_activation), _ask_text(text), _ask_ablate()], className="wb-asks")
+    return panel(
+        "Prove it",
+        html.Div([asks, stored], className="wb-two wb-even wb-flush"),
+        more="Steering adds the feature's direction at every token, in units of its largest activation; the verdict "
+        "says whether its held-back words rise on this prompt. The standard proof tests three claims: steering raises "
+        "the words that the feature should raise, ablating it on its examples lowers them, and its direction separates "
+        "a list of words. Half of the words choose the strength, the others judge. Every number has two nulls: random "
+        "directions of the same norm, and other features of similar density.",
+        className="wb-prove",
+        id=PANEL,
+    )
+
+
+def own_text(features: Features, index: int) -> tuple[str, str]:
+    """Return the feature's strongest example, and the text before the peak of the strongest one that has enough.
+
+    If no peak has `FEWEST_WORDS` before it, the second is the whole example; without examples, both are fixed texts.
+    """
+    rows = examples(features, index)
+    if not rows:
+        return TEXT, PROMPT
+    whole = "".join(rows[0].tokens).strip() or TEXT
+    before = ("".join(row.tokens[: row.peak]).strip() for row in rows)
+    return whole, next((prompt for prompt in before if len(prompt.split()) >= FEWEST_WORDS), whole)
+
+
+def badge(workspace: Workspace, proof: Proof | None) -> html.A:
+    """Return the outcome of the newest proof in a word or two, as a link to the panel."""
+    words, more, tone = "not proved yet", "no proof of this feature is stored", " wb-strength-weak"
+    if proof is not None:
+        words, more, tone = proof.count(), proof.verdict(), " wb-strength-strong" if proof.holds() else ""
+        if outdated := why_outdated(workspace, proof):
+            words, more = "proof outdated", outdated
+    href, shown = f"#{PANEL}", f"wb-strength{tone}"
+    return html.A(words, href=href, className=shown, id="proof-badge", title=visible(more, 600))
+
+
+def _stored(workspace: Workspace, of: One, proof: Proof | None, scheme: str | None) -> list[Any]:
+    """Return the verdict with its numbers, or the button that runs the proof."""
+    name, index = of.features.name, of.row.feature
+    options: dict[str, Any] = {"features": name, "feature": index}
+    if proof is None:
+        title = html.H3(["Proof", html.Span("not run yet; a few minutes on two cores", className="wb-quiet")])
+        return [title, _button(workspace, options, index, "Run the standard proof")]
+    again, outdated = options | {"overwrite": True}, why_outdated(workspace, proof)
+    verdict, *sentences = proof.lines()
+    return [
+        notice(outdated, tone="warning") if outdated else None,
+        html.P(verdict, className="wb-verdict", id="prove-verdict"),
+        html.Ul([html.Li(visible(sentence, 600), dir="auto") for sentence in sentences], className="wb-proof-lines"),
+        *(html.P(f"Not measured: {key} ({visible(why, 200)}).", className="wb-note")
+          for key, why in proof.missing.items()),
+        graph("prove-nulls", figure=proof_nulls(proof, theme(scheme)), height=230, label="The feature and both nulls"),
+        as_table([_row(measure) for measure in proof.to_records()], "All measures as a table"),
+        _continuations(proof),
+        html.P(
+            [f"Stored as {proof.key}, strength {number(proof.strength)}, ",
+             f"{number(proof.strength / of.row.max_activation)} times its maximum, ",
+             f"written to {proof.hook_point}. ", *_reports(workspace, of.features, index)],
+            className="wb-note",
+        ),
+        html.Details([html.Summary("Run it again"), _button(workspace, again, index, "Run the proof again")]),
+    ]  # fmt: skip
+
+
+def _button(workspace: Workspace, options: dict[str, Any], index: int, text: str) -> html.Div:
+    name = options["features"]
+    command = f"workbench prove {name} --feature {index}" + (" --overwrite" if options.get("overwrite") else "")
+    return html.Div(
+        [
+            run_button("prove", options, id="prove", text=text, then=feature_href(name, index)),
+            html.Details(
+                [
+                    html.Summary("as a command"),
+                    html.Pre(f"{command} --workspace {workspace.address}", className="wb-command", tabIndex=0),
+                ],
+                className="wb-folded",
+            ),
+        ]
+    )
+
+
+def _row(measure: Record) -> Record:
+    """Return one line of the table, with short names."""
+    return {
+        "measure": measure["measure"],
+        "value": measure["value"],
+        "low": measure["low"],
+        "high": measure["high"],
+        "unit": measure["unit"],
+        "random": measure["random_mean"],
+        "random 95 %": measure["random_high"],
+        "like density": measure["alike_mean"],
+        "like density 95 %": measure["alike_high"],
+        "p (Holm)": measure["p_holm"],
+    }
+
+
+def _continuations(proof: Proof) -> html.Details:
+    parts: list[html.Div] = []
+    for row in proof.continuations:
+        texts = {"unchanged": row.without, "feature": row.feature, "random direction": row.random,
+                "like density": row.alike}  # fmt: skip
+        lines = [part for words, text in texts.items() for part in (html.Dt(words), _told(text))]
+        parts.append(html.Div([html.H3(visible(row.prompt, 200), dir="auto"), html.Dl(lines)]))
+    return html.Details([html.Summary("Continuations side by side"), *parts], className="wb-folded")
+
+
+def _told(text: str) -> html.Dd:
+    return html.Dd(visible(text, 400), className="wb-token", dir="auto")
+
+
+def _reports(workspace: Workspace, features: Features, index: int) -> list[dcc.Link]:
+    """Return links to direction reports of the feature, which name every list and its p-value."""
+    wanted = f"feature {index} of the SAE {features.sae or features.dictionary}"
+    made = workspace.values(DirectionGeometry)
+    of_feature = [report for report in made if report.settings.direction.source.split(",")[0] == wanted]
+    return [quiet_link(f"Direction report {report.name}", page_of(report.href)) for report in of_feature[:1]]
+
+
+def _question(title: str, button: str, which: str, note: str, *inputs: Any) -> html.Details:
+    return html.Details(
+        [
+            html.Summary(title),
+            html.P(note, className="wb-note"),
+            *inputs,
+            dmc.Button(button, id=f"prove-{which}-go", size="xs", variant="default"),
+            _answer(which),
+        ],
+        className="wb-folded",
+    )
+
+
+def _answer(which: str) -> Any:
+    return loading(html.Div(id=f"prove-{which}-answer", **attrs({"aria-live": "polite"})))
+
+
+def _area(act: type[OnFeature], which: str, default: str, label: str) -> Any:
+    """Return the field of a text; while it is empty, the `default` text is used."""
+    shown = attrs({"aria-label": label, "placeholder": visible(default, 1000)})
+    return field_input(act, "text", f"prove-{which}-text", lines=2, label=False, **shown)
+
+
+def _ask_text(text: str) -> html.Details:
+    note = "its activation on every token of your text"
+    return _question("Your text", "Show activations", "read", note, _area(ReadText, "read", text, "Text to read"))
+
+
+def _ask_steer(prompt: str, largest: float) -> html.Div:
+    return html.Div(
+        [
+            html.H3(["Steer", html.Span(f"by a multiple of its maximum, {number(largest)}", className="wb-quiet")]),
+            _area(Steer, "steer", prompt, "Prompt to continue"),
+            field_input(Steer, "strength", "prove-strength", mb=22, mt=6),
+            html.Div(
+                [
+                    dmc.Button("Steer", id="prove-steer-go", size="xs", variant="default"),
+                    dmc.Button("Verdict", id="prove-steer-verdict", size="xs", variant="default"),
+                    field_input(JudgeSteering, "nulls", "prove-steer-nulls", label=False, w=110),
+                    help_mark(JudgeSteering, "strength", "nulls"),
+                ],
+                className="wb-controls wb-form",
+            ),
+            _answer("steer"),
+        ]
+    )
+
+
+def _ask_ablate() -> html.Details:
+    note = "zero-ablates it on its strongest examples: change of loss from the peak on, in nats per token"
+    nulls = [field_input(Ablate, "nulls", "prove-ablate-nulls", label=False, w=110), help_mark(Ablate, "nulls")]
+    controls = html.Div(nulls, className="wb-controls wb-form")
+    return _question("Ablate", "Ablate on its examples", "ablate", note, controls)
+
+
+def register(app: Dash) -> None:
+    """Add the callbacks of the questions: a button, its panel, and the fields that are asked."""
+    steering = {"text": "prove-steer-text", "strength": "prove-strength"}
+    for button, which, act, answer, fields in (
+        ("prove-read-go", "read", ReadText, text_answer, {"text": "prove-read-text"}),
+        ("prove-steer-go", "steer", Steer, steer_answer, steering),
+        ("prove-steer-verdict", "steer", JudgeSteering, verdict_answer, steering | {"nulls": "prove-steer-nulls"}),
+        ("prove-ablate-go", "ablate", Ablate, ablate_answer, {"nulls": "prove-ablate-nulls"}),
+    ):
+        app.callback(
+            Output(f"prove-{which}-answer", "children", allow_duplicate=act is JudgeSteering),
+            Input(button, "n_clicks"),
+            State("feature-state", "data"),
+            *(State(id, "value") for id in fields.values()),
+            running=[(Output(button, "disabled"), True, False)],
+            prevent_initial_call=True,
+        )(answering(act, answer, *fields))
+
+
+def answering(act: type[Act[Session, Any]], answer: Callable[[Any], Any], *fields: str) -> Callable[..., Any]:
+    """Return the callback of one question with these fields; an empty text is the feature's own."""
+
+    def respond(clicks: int | None, state: dict[str, Any], *values: Any) -> Any:
+        if not clicks:
+            return no_update
+
+        def body() -> Any:
+            context, name, index = current(), state["features"], state["index"]
+            options = dict(zip(fields, values, strict=True)) | {"features": name, "feature": index}
+            if "text" in options and not (options["text"] or "").strip():
+                whole, prompt = own_text(context.workspace.open(Features, name), index)
+                options["text"] = whole if act is ReadText else prompt
+            return answer(context.live.ask(decode(act, options)))
+
+        return attempt(body)
+
+    return respond
+
+
+def verdict_answer(verdict: SteeringVerdict) -> list[html.P]:
+    """Return the verdict on steering: its words in one line, the size of the shift in another."""
+    return [html.P(visible(line, 600), className="wb-note", dir="auto") for line in verdict.lines]
+
+
+def text_answer(firings: TextFirings) -> html.Div:
+    """Return the text coloured by activation, and the number of tokens on which features of like density fire."""
+    fires = sum(activation > 0 for activation in firings.activations)
+    strongest = max(firings.activations, default=0.0)
+    alike = f"{number(float(np.mean(firings.alike)))}, at most {max(firings.alike)}" if firings.alike else "none"
+    return html.Div(
+        [
+            token_strip(firings.tokens, firings.activations, maximum=strongest),
+            html.Div(
+                [
+                    stat("tokens on which it fires", f"{fires} of {len(firings.tokens)}"),
+                    stat("largest activation", number(strongest)),
+                    stat("tokens, others of like density", alike, f"on which {len(firings.alike)} others fire: mean"),
+                ],
+                className="wb-stats",
+            ),
+        ]
+    )
+
+
+def steer_answer(rows: list[SteeredRow]) -> html.Div:
+    """Return the continuations side by side, each with the shift of its next token."""
+    parts: list[Any] = []
+    for row in rows:
+        moved = "; ".join(f"{visible(t, 16)} {before:.1%} to {after:.1%}" for t, before, after in row.moved)
+        shift = [html.Span(f"shift {number(row.kl)} nats", title="KL divergence of the next token"), f" · {moved}"]
+        parts += [
+            html.Dt(row.name, className="wb-own" if row.name == "feature" else None),
+            _told(row.text),
+            html.Dd(shift if row.name != "unchanged" else "no shift", className="wb-note", dir="auto"),
+        ]
+    words = "With one direction of each null p cannot go below 1/2; the verdict compares with many."
+    return html.Div([html.Dl(parts), html.P(words, className="wb-note")])
+
+
+def ablate_answer(examples: list[AblatedExample]) -> html.Div:
+    """Return every example with its change of loss, and the means over the directions of both nulls."""
+    if not examples:
+        return html.Div(html.P("No token follows the peak of any stored example.", className="wb-none"))
+    means = {
+        "mean change, nats per token": [example.change for example in examples],
+        "random directions": [value for example in examples for value in example.random],
+        "features of like density": [value for example in examples for value in example.alike],
+    }
+    rows = [
+        html.Li(
+            [
+                token_strip(example.tokens, example.activations, maximum=max(example.activations), peak=example.peak),
+                html.Span(
+                    f"{_change(example.change)} (random {_beside(example.random)}"
+                    + (f"; like density {_beside(example.alike)})" if example.alike else ")"),
+                    className="wb-note",
+                ),
+            ]
+        )
+        for example in examples
+    ]  # fmt: skip
+    numbers = [stat(name, _change(float(np.mean(values)))) for name, values in means.items() if values]
+    return html.Div([html.Div(numbers, className="wb-stats"), html.Ol(rows, className="wb-lines")])
+
+
+def _change(value: float) -> str:
+    return number(value, signed=True)
+
+
+def _beside(null: list[float]) -> str:
+    return f"{_change(float(np.mean(null)))}, at most {_change(max(null))}"

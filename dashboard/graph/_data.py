@@ -1,0 +1,317 @@
+"""A graph as the browser takes it: columns of nodes and edges, labels, and the features tables of its latents."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dashboard.answers import is_object
+from dashboard.components.pages import feature_href
+from dashboard.data import features as features
+from dashboard.data.meaning import said_words
+from dashboard.sources import open_artefact
+from interp.artifacts import open_artefact as open_stored
+from interp.errors import ConfigError, CorruptError, UnknownNameError, WorkbenchError
+from interp.notes import Notes
+from interp.tracing.background import background_nodes, direction
+from interp.tracing.graph import KIND, NODE_KINDS, AttributionGraph, GraphNode
+from interp.tracing.interchange import export_graph
+from interp.tracing.part import effects_on, part_of
+from interp.tracing.supernodes import GraphEdits
+from interp.workspace import Workspace
+from saes.features.neurons import NeuronLabels, newest_labels
+from saes.features.schema import Features
+
+MAX_EXAMPLES = 5
+"""Examples of a latent in the side panel."""
+SAID = 5
+"""Tokens that a latent makes the model say, in the side panel."""
+MAX_GROUPED = 200
+"""Most latents among which groups are searched for; each is ablated in the model."""
+OPENING = 60
+"""Latents and errors that a graph shows when it is opened; the slider shows more."""
+DIGITS = 5
+"""Significant digits of numbers that are sent."""
+
+
+def choose(workspace: Workspace, name: str | None) -> AttributionGraph:
+    """Return a graph; without a name, the one that the page opens on. Recent ones stay in memory."""
+    manifest = open_artefact(workspace, (KIND,), name)
+    return _opened(workspace.path(KIND, manifest.name), manifest.content_hash)
+
+
+@lru_cache(maxsize=4)
+def _opened(folder: Path, version: str) -> AttributionGraph:
+    del version  # the content hash: a graph made again under its name is another
+    return open_stored(AttributionGraph, folder)
+
+
+def content(workspace: Workspace, graph: AttributionGraph) -> dict[str, Any]:
+    """Return the graph as columns: nodes and edges by number, tokens, and the share of edges at which it was traced.
+
+    `input` is the sum of the absolute weights of the edges into a node.
+    """
+    neurons = neurons_of(workspace, graph)
+    labels = _labels(workspace, graph, neurons)
+    nodes = graph.nodes
+    columns: dict[str, list[float] | list[int] | list[str]] = {
+        name: _rounded(np.array([getattr(node, name) for node in nodes], np.float64))
+        for name in ("activation", "influence", "probability")
+    }
+    edges = graph.edges
+    columns["input"] = _rounded(np.bincount(edges.target, np.abs(edges.weight.astype(np.float64)), len(nodes)))
+    for name in ("layer", "position", "index"):
+        columns[name] = [int(getattr(node, name)) for node in nodes]
+    columns |= {
+        "kind": [NODE_KINDS.index(node.kind) for node in nodes],
+        "id": [node.id for node in nodes],
+        "label": [labels.get(i, "") for i in range(len(nodes))],
+    }
+    return {
+        "unit": "neuron" if graph.dictionary == "neurons" else "latent",
+        "n_layers": graph.n_layers,
+        "background": [] if neurons is None else _background(graph, neurons),
+        "prompts": 0 if neurons is None else neurons.settings.prompts,
+        "tokens": list(graph.token_texts),
+        "opening": OPENING,
+        "edge_share": graph.thresholds[1],
+        "nodes": columns,
+        "edges": {
+            "source": edges.source.tolist(),
+            "target": edges.target.tolist(),
+            "weight": _rounded(edges.weight),
+        },
+    }
+
+
+def _background(graph: AttributionGraph, neurons: NeuronLabels) -> list[int]:
+    """Return the neurons that lead every prompt, and the errors: all neurons too small to be nodes of their own."""
+    errors = [number for number, node in enumerate(graph.nodes) if node.kind == "error"]
+    return [*background_nodes(graph, neurons.background()), *errors]
+
+
+def _rounded(values: np.ndarray) -> list[float]:
+    """Return numbers with few digits, so that 30,000 edges are a megabyte. Raises `CorruptError` for NaN."""
+    if not np.isfinite(values).all():
+        raise CorruptError("the graph has numbers that are not finite; trace it again")
+    return [float(f"{value:.{DIGITS}g}") for value in values.tolist()]
+
+
+def neurons_of(workspace: Workspace, graph: AttributionGraph) -> NeuronLabels | None:
+    """Return the newest features table of the neurons of a graph; None without one, or for a dictionary."""
+    return newest_labels(workspace, graph.settings.weight_hash) if graph.dictionary == "neurons" else None
+
+
+def _labels(workspace: Workspace, graph: AttributionGraph, neurons: NeuronLabels | None) -> dict[int, str]:
+    """Return labels by node number: of a token its text, of a target its name, of a latent its own or its table's."""
+    labels = {}
+    if neurons is not None:
+        graph = neurons.named(graph)
+    wanted: dict[int, list[int]] = {}
+    for i, node in enumerate(graph.nodes):
+        if node.kind == "token" and 0 <= node.position < len(graph.token_texts):
+            labels[i] = graph.token_texts[node.position]
+        elif node.kind == "logit" and not node.label and 0 <= node.index < len(graph.targets):
+            labels[i] = graph.targets[node.index].label
+        else:
+            labels[i] = node.label
+        if node.kind == "feature" and not node.label:
+            wanted.setdefault(node.layer, []).append(i)
+    tables = feature_tables(workspace, graph) if wanted else {}
+    for layer, numbers in wanted.items():
+        if layer in tables:
+            known = _table_labels(workspace, tables[layer], sorted({graph.nodes[i].index for i in numbers}))
+            labels |= {i: known.get(graph.nodes[i].index) or "" for i in numbers}
+    return labels
+
+
+def _table_labels(workspace: Workspace, table: str, latents: list[int]) -> dict[int, str]:
+    known: dict[int, str] = {}
+    try:
+        for start in range(0, len(latents), features.MAX_ROWS):
+            known |= features.labels(workspace, table, latents[start : start + features.MAX_ROWS])
+    except WorkbenchError:  # a damaged table: the graph is shown without its labels
+        return known
+    return known
+
+
+def feature_tables(workspace: Workspace, graph: AttributionGraph) -> dict[int, str]:
+    """Return the features artefact that describes the latents of each layer, the newest where there are several.
+
+    For a set of transcoders it is a child of the set; for neurons, one of the neurons of the same model.
+    """
+    tables: dict[int, str] = {}
+    for described in reversed(workspace.values(Features)):
+        layer = features.traced_layer(described, graph.dictionary, graph.model)
+        if layer is not None:
+            tables[layer] = described.name
+    return tables
+
+
+def node(graph: AttributionGraph, number: int) -> GraphNode:
+    """Return a node by its number. Raises `UnknownNameError`."""
+    if not 0 <= number < len(graph.nodes):
+        raise UnknownNameError("node", str(number), [], f"(the graph has {len(graph.nodes):,} nodes)")
+    return graph.nodes[number]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShownPart:
+    """The part of a graph that a visitor looks at; nodes are named by their ids."""
+
+    nodes: int
+    """Latents and errors, those of largest effect."""
+    edges: float
+    """Share of the scores of edges."""
+    target: str | None
+    pins: tuple[str, ...]
+    hidden: tuple[str, ...]
+
+
+def opening(
+    graph: AttributionGraph, address: Mapping[str, str], edits: Mapping[str, Any], background: Sequence[int]
+) -> ShownPart:
+    """Return the part that an address shows; pins in it go before the stored ones."""
+    pins = edits.get("pins", [])
+    if "pins" in address:
+        pins = [node for node in address["pins"].split(",") if node in graph.number]
+    usual = () if address.get("background") == "1" else (graph.nodes[i].id for i in background)
+    targets = {str(node.index): node.id for node in graph.nodes if node.kind == "logit"}
+    return ShownPart(
+        nodes=round(_within(address.get("nodes"), 1e6, OPENING)),
+        edges=_within(address.get("edges"), 1, graph.thresholds[1]),
+        target=targets.get(address.get("target", "")),
+        pins=tuple(pins),
+        hidden=(*edits.get("hidden", []), *(node for node in usual if node not in pins)),
+    )
+
+
+def _within(text: str | None, most: float, usual: float) -> float:
+    """Return the number in an address, or the usual one where it is none from 0 to `most`."""
+    try:
+        value = float(text or "")
+    except ValueError:
+        return usual
+    return value if 0 <= value <= most else usual
+
+
+def part(graph: AttributionGraph, shown: ShownPart) -> dict[str, list[int] | list[float] | None]:
+    """Return the numbers of the nodes and edges that are shown, and the effect of every node on the target.
+
+    Raises `ConfigError`, `UnknownNameError`.
+    """
+    target = shown.target
+    if target is not None and graph.node(target).kind != "logit":
+        raise ConfigError(f"`target` should be the id of a target, which starts with logit; got {target!r}")
+    aim = None if target is None else graph.number[target]
+    effects = effects_on(graph, aim)
+    part = part_of(
+        graph,
+        most=shown.nodes,
+        edges=shown.edges,
+        target=aim,
+        pins={graph.number[name] for name in shown.pins if name in graph.number},
+        hidden={graph.number[name] for name in shown.hidden if name in graph.number},
+    )
+    return {
+        "nodes": np.flatnonzero(part.nodes).tolist(),
+        "edges": np.flatnonzero(part.edges).tolist(),
+        "effects": None if effects is None else _rounded(effects),
+    }
+
+
+def marks(notes: Notes, graph: AttributionGraph) -> dict[str, Any]:
+    """Return the marks of the visitor; before there are any, the groups that were found when the graph was traced."""
+    edits = notes.graph_edits(graph.key)
+    if edits or not graph.groups:
+        return edits
+    return {"groups": [[group.name.strip()[:80] or "group", list(group.nodes)] for group in graph.groups]}
+
+
+def labels_of(workspace: Workspace, graph: AttributionGraph, nodes: Sequence[str]) -> dict[str, str]:
+    """Return the labels of the latents among some nodes by their id. Raises `ConfigError` for an unknown node."""
+    if unknown := [node for node in nodes if node not in graph.number]:
+        raise ConfigError(f"`nodes` should be node ids of the graph, got {unknown[0][:80]!r}")
+    labels = _labels(workspace, graph, neurons_of(workspace, graph))
+    latents = [graph.number[node] for node in nodes if graph.node(node).kind == "feature"]
+    return {graph.nodes[i].id: labels.get(i) or "" for i in latents}
+
+
+def exported(workspace: Workspace, graph: AttributionGraph, edits: dict[str, Any]) -> dict[str, Any]:
+    """Return the graph as graph JSON with the visitor's edits; those of nodes that it lacks are left out."""
+
+    def known(value: Any) -> Any:
+        if is_object(value):
+            return {node: mark for node, mark in value.items() if node in graph.number}
+        return [node for node in value if node in graph.number]
+
+    notes = {name: known(value) for name, value in edits.items() if name not in ("groups", "sets")}
+    groups = [[name, known(nodes)] for name, nodes in edits.get("groups", [])]
+    sets = {name: known(factors) for name, factors in edits.get("sets", {}).items()}
+    notes |= {
+        "groups": [group for group in groups if group[1]],
+        "sets": {name: factors for name, factors in sets.items() if factors},
+    }
+    marks = GraphEdits.of_notes(notes)
+    labels = _labels(workspace, graph, neurons_of(workspace, graph))
+    latents = {node.id: labels[i] for i, node in enumerate(graph.nodes) if node.kind == "feature" and labels.get(i)}
+    return export_graph(graph, marks, labels=latents)
+
+
+@dataclass(frozen=True)
+class LatentExample:
+    """Text around a strong activation of a latent."""
+
+    tokens: list[str]
+    activations: list[float]
+    peak: int
+
+
+@dataclass(frozen=True)
+class DescribedLatent:
+    """Side panel of a latent: its page where a features table has one, and its strongest examples."""
+
+    href: str | None = None
+    table: str | None = None
+    examples: Sequence[LatentExample] = ()
+    maximum: float = 0.0
+    says: Sequence[str] = ()
+
+
+def describe(workspace: Workspace, graph: AttributionGraph, number: int) -> DescribedLatent:
+    """Return what is known of a node: nothing unless it is a latent of a layer that a table describes."""
+    chosen = node(graph, number)
+    neurons = neurons_of(workspace, graph)
+    if neurons is not None and chosen.kind == "feature":
+        return _neuron(workspace, graph, neurons, chosen)
+    table = feature_tables(workspace, graph).get(chosen.layer) if chosen.kind == "feature" else None
+    if table is None:
+        return DescribedLatent()
+    described = workspace.open(Features, table)
+    rows = features.examples(described, chosen.index)[:MAX_EXAMPLES]
+    examples = [LatentExample(row.tokens, _rounded(np.array(row.activations)), row.peak) for row in rows]
+    maximum = max((value for example in examples for value in example.activations), default=0.0)
+    says = said_words(workspace, described, [chosen.index], SAID).get(chosen.index, ())
+    href = feature_href(table, chosen.index)
+    return DescribedLatent(href, table, examples, maximum, says)
+
+
+def _neuron(workspace: Workspace, graph: AttributionGraph, neurons: NeuronLabels, chosen: GraphNode) -> DescribedLatent:
+    """Return what is known of a neuron in the direction in which it is active."""
+    key = direction(chosen)
+    row = neurons.of([key]).get(key)
+    examples = [
+        LatentExample(example.tokens, _rounded(np.array(example.activations)), example.peak)
+        for example in neurons.examples_of(*key)
+    ]
+    table = feature_tables(workspace, graph).get(chosen.layer)
+    return DescribedLatent(
+        href=None if table is None or key[2] < 0 else feature_href(table, chosen.index),
+        table=neurons.name,
+        examples=examples,
+        maximum=0.0 if row is None else row.maximum,
+        says=() if row is None else row.says,
+    )

@@ -1,0 +1,110 @@
+"""HTTP routes of the graph page, outside Dash.
+
+    GET  /graph-data/<name>/graph.json         all that the first picture needs: nodes and edges as columns, the edits
+                                               of the visitor, and the part that an address shows (`?nodes=&pins=...`)
+    POST /graph-data/<name>/part.json          another part (`_data.part`)
+    GET  /graph-data/<name>/node.json?n=12     the page and the examples of a latent
+    POST /graph-data/<name>/edits.json         replace pins, groups, names, positions and hidden nodes of the visitor:
+                                               `{"edits": {...}, "was": {...}}`
+    POST /graph-data/<name>/groups.json        groups of latents that act alike, of those in `{"nodes": [...]}`
+    GET  /graph-data/<name>/export.json        the graph with its edits as graph JSON, for other viewers
+    POST /graph-data/<name>/split.json         split an edge by heads: `{"source": "...", "target": "..."}`
+
+Edits are stored among the notes of the workspace (`interp.notes`), so that an export carries them.
+"""
+
+from typing import Annotated, Any
+
+import flask
+from annotated_types import Ge, Interval, Len
+
+from dashboard.components.pages import prompt_href
+from dashboard.data.workspace import notes
+from dashboard.graph import _data
+from dashboard.requests import RequestFields, add_routes
+from dashboard.sources import current
+from interp.artifacts import as_json
+from interp.errors import ConfigError
+from interp.notes import GraphMarks
+from interp.results import Record
+from interp.tracing.graph import AttributionGraph
+from saes.acts.graphs import GroupLatents, SplitEdge
+
+Answer = dict[str, Any]
+MAX_HEADS = 12
+"""Heads that the split of an edge names."""
+
+
+def register(server: flask.Flask) -> None:
+    """Add the routes to the server."""
+    reads = {"graph": _graph, "node": _node, "export": _export}
+    asks = {"part": _part, "edits": _save, "groups": _groups, "split": _split}
+    add_routes(server, "/graph-data/<name>", reads, asks, _opened)
+
+
+def _opened(name: str) -> AttributionGraph:
+    return _data.choose(current().workspace, name)
+
+
+def _graph(name: str) -> Answer:
+    workspace = current().workspace
+    graph = _data.choose(workspace, name)
+    content, edits = _data.content(workspace, graph), _data.marks(notes(), graph)
+    shown = _data.opening(graph, flask.request.args, edits, content["background"])
+    return content | {"edits": edits, "shown": as_json(shown), "part": _data.part(graph, shown)}
+
+
+def _node(name: str) -> _data.DescribedLatent:
+    number = flask.request.args.get("n", "")
+    if not (number.isascii() and number.isdigit() and len(number) < 10):
+        raise ConfigError(f"n is the number of a node, got {number[:40]!r}")
+    workspace = current().workspace
+    return _data.describe(workspace, _data.choose(workspace, name), int(number))
+
+
+def _export(name: str) -> Answer:
+    workspace = current().workspace
+    graph = _data.choose(workspace, name)
+    return _data.exported(workspace, graph, _data.marks(notes(), graph))
+
+
+Nodes = Annotated[tuple[str, ...], Len(1, _data.MAX_GROUPED)]
+
+
+def _part(
+    request: RequestFields,
+    graph: AttributionGraph,
+    *,
+    nodes: Annotated[int, Ge(0)],
+    edges: Annotated[float, Interval(ge=0, le=1)],
+    target: str | None = None,
+    pins: tuple[str, ...] = (),
+    hidden: tuple[str, ...] = (),
+) -> Answer:
+    return _data.part(graph, _data.ShownPart(nodes=nodes, edges=edges, target=target, pins=pins, hidden=hidden))
+
+
+def _save(request: RequestFields, graph: AttributionGraph, *, edits: GraphMarks, was: dict[str, Any]) -> Answer:
+    store = notes()
+    if was == _data.marks(store, graph):
+        was = store.graph_edits(graph.key)  # without any, the groups of the graph stood for them
+    return {"edits": store.save_graph_edits(graph.key, as_json(edits), was=was)}
+
+
+def _groups(request: RequestFields, graph: AttributionGraph, *, nodes: Nodes) -> Answer:
+    labels = _data.labels_of(current().workspace, graph, nodes)
+    groups = current().live.ask(GroupLatents(graph=graph.name, labels=labels))
+    return {"groups": [[group.name, group.nodes] for group in groups.held], "headline": groups.headline()}
+
+
+def _split(request: RequestFields, graph: AttributionGraph, *, source: str, target: str) -> Answer:
+    split = current().live.ask(SplitEdge(graph=graph.name, source=source, target=target))
+    position = graph.node(target).position
+    heads: list[Record] = []
+    for row in split.to_records()[:MAX_HEADS]:
+        layer, head = row["head"].removeprefix("L").split("H")
+        href = prompt_href(
+            text=graph.prompt, model=graph.model, layer=layer, head=head, token=position, key=row["position"]
+        )
+        heads.append(row | {"href": href})
+    return {"total": split.total, "stays": split.stays, "heads": heads, "headline": split.headline()}

@@ -1,0 +1,329 @@
+"""Features by their labels and names, and by the word classes that labels name. Torch-free.
+
+Labels and other readings are searched from the beginning of a word, a plural also as its singular: "months" finds
+"calendar month", "sport" not "transport". Their strength is the balanced accuracy of the label above chance, `2 * score
+- 1`, times the share of its letters that the query has: "month" finds a long label less strongly. Labels without a
+score count as a little above chance.
+
+A class of words is found by its words too: "January April August" are calendar months, and so is the label of a feature
+that fires on them.
+
+**Related words** of a model's vocabulary are near some words in its unembedding.
+
+    related_words(vocabulary, key, ["cooking"], 5)     # cooking, cook, baking, culinary, chefs
+
+Cosine similarity of read directions (`interp.lenses.vocabulary`) after whitening: a few directions that all frequent
+tokens share dominate the plain cosine, so each principal axis is divided by its standard deviation, plus a little noise
+(`RIDGE`). Whole words alone are compared, in one spelling each. A word of several tokens is the mean of its pieces.
+
+The whitened table is computed once per model (a second) and kept in the user's cache, memory-mapped.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from interp.artifacts import atomic_file
+from interp.artifacts.tables import query as read
+from interp.cache import cache_folder
+from interp.errors import WorkbenchError, disk_errors
+from interp.lenses.vocabulary import Vocabulary
+from interp.notes import own_names
+from interp.workspace import Workspace
+from saes.features.lexicon import Lexicon
+from saes.features.schema import Features
+from saes.features.token_index import fold
+from saes.features.written_labels import Labels
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+UNJUDGED = 0.05
+"""Strength of a label without a score."""
+LEAST_COVERED = 0.5
+"""Fraction of the words of a query that a class must have."""
+LEAST_DEPTH = 3
+"""Classes above a class that make it specific enough to name words."""
+NO_LABEL = "no label"
+"""Beginning of a label that names no meaning: the tokens that it quotes do not count as one."""
+
+
+@dataclass(frozen=True)
+class Named:
+    """A label that contains a query, or names the class of its words."""
+
+    strength: float
+    """0 to 1"""
+    score: float | None = None
+    """Balanced accuracy of the label on held-out text, 0.5 by chance."""
+    null: float | None = None
+    label: str = ""
+    """The label that was found, where it is not the feature's own."""
+
+
+def by_label(readings: "pa.Table", written: Sequence[Labels], text: str, inside: np.ndarray) -> dict[int, Named]:
+    """Return the features in the mask `inside [n_features]` that have `text` in their label or in another candidate.
+
+    Labels of `workbench explain` for these features, `written`, count with their detection score, and its null.
+    """
+    forms = _forms(text)
+    matches: dict[int, list[dict[str, Any]]] = {}
+    for row in _with_any(readings, forms).to_pylist():
+        if inside[row["feature"]]:
+            matches.setdefault(row["feature"], []).append(row)
+    best = {i: max(rows, key=lambda row: (row["own"], row["score"] or 0.0)) for i, rows in matches.items()}
+    named = {i: _named(x["label"], x["score"], x["null"], forms, second=not x["own"]) for i, x in best.items()}
+    return named | _explained(written, text, forms)
+
+
+def written_labels(workspace: Workspace, made: Features) -> list[Labels]:
+    """Return the labels of `workbench explain` for some features, the oldest first."""
+    every = reversed(workspace.values(Labels))
+    return [labels for labels in every if labels.settings.features_hash == made.about.content_hash]
+
+
+def readings_of(workspace: Workspace, made: Features) -> "pa.Table":
+    """Return the labels of all features and then their other readings, read once: `_readings` names the columns."""
+    return _readings(workspace.table_path("features", made.name, "features"), made.about.content_hash)
+
+
+@lru_cache(maxsize=32)
+def _readings(path: Path, content_hash: str) -> "pa.Table":
+    """Return `feature, label, score, null, class, own, words`: `own` for labels, `words` in lower case after spaces."""
+    sql = f"""with every as (
+              select feature, case when not starts_with(label, '{NO_LABEL}') then label end as label,
+                     label_score as score, label_null as "null",
+                     case when label_kind = 'class' then label_names[1] end as class, true as own from f
+              union all
+              select feature, unnest(other_labels), unnest(other_scores), null, null, false from f)
+              select *, ' ' || regexp_replace(lower(label), '[^\\pL\\pN_]+', ' ', 'g') as words from every"""
+    return read(sql, f=path)
+
+
+def _with_any(readings: "pa.Table", forms: Sequence[str]) -> "pa.Table":
+    """Return the readings in which any of the forms begins at a word; a form without words is found anywhere."""
+    import pyarrow.compute as compute
+
+    texts, before = readings["words"], " "
+    if not re.search(r"\w", forms[0]):
+        texts, before = compute.call_function("utf8_lower", [readings["label"]]), ""
+    options = [compute.MatchSubstringOptions(before + form) for form in forms]
+    masks = [compute.call_function("match_substring", [texts], option) for option in options]
+    return readings.filter(np.any([compute.fill_null(mask, False) for mask in masks], axis=0))
+
+
+def _named(label: str, score: float | None, null: float | None, forms: Sequence[str], *, second: bool = False) -> Named:
+    bare = " ".join(re.findall(r"\w+", re.sub(r"\(\d+ %.*?\)", "", label.lower()))) or label
+    covered = max((len(form) for form in forms if form in bare), default=0) / max(len(bare), 1)
+    above = UNJUDGED if score is None else max(2 * score - 1, 0.0)
+    return Named(above * min(1.0, 2 * covered), score, null, label if second else "")
+
+
+def _forms(query: str) -> list[str]:
+    """Return a query in lower case, words only if it has any, and as a singular where it may be a plural."""
+    lower = query.strip().lower()
+    words = " ".join(re.findall(r"\w+", lower)) or lower
+    return [words, *singulars(words)]
+
+
+def singulars(word: str) -> list[str]:
+    """Return what a word may be the plural of.
+
+    >>> singulars("cities")
+    ['city', 'citi', 'citie']
+    """
+    endings = (("ies", "y"), ("es", ""), ("s", ""))
+    forms = [word.removesuffix(end) + instead for end, instead in endings if word.endswith(end)]
+    return [form for form in forms if len(form) > 2]
+
+
+def _explained(written: Sequence[Labels], text: str, forms: Sequence[str]) -> dict[int, Named]:
+    """Return the labels of `workbench explain` that contain the query, by feature."""
+    best: dict[int, Named] = {}
+    for labels in written:
+        rows = labels.labels.rows("label is not null and contains(lower(label), lower(?))", text.strip())
+        scores = {score.feature: score for score in labels.scores.rows("name = 'detection'")} if rows else {}
+        for row in rows:
+            score = scores.get(row.feature)
+            judged = (score and score.accuracy, score and score.null)
+            best[row.feature] = _named(row.label or "", *judged, forms, second=True)
+    return best
+
+
+def by_class(readings: "pa.Table", words: Sequence[str], inside: np.ndarray) -> dict[int, Named]:
+    """Return the features whose label names a class of most of the words, by the share of words in it.
+
+    Only those in the mask `inside [n_features]`.
+    """
+    if not words:
+        return {}
+    lexicon = _lexicon()
+    classes = [lexicon.classes_of(word) for word in words]
+    shares = {name: sum(name in names for names in classes) / len(words) for name in set().union(*classes)}
+    named = {n: s for n, s in shares.items() if s >= LEAST_COVERED and lexicon.depth(n) >= LEAST_DEPTH}
+    import pyarrow as pa
+    import pyarrow.compute as compute
+
+    wanted = compute.SetLookupOptions(pa.array(list(named), pa.string()))
+    rows = readings.filter(compute.call_function("is_in", [readings["class"]], wanted)).to_pylist()
+    return {
+        row["feature"]: Named(named[row["class"]] * max(2 * (row["score"] or 0.5) - 1, 0.0), row["score"], row["null"])
+        for row in rows
+        if inside[row["feature"]]
+    }
+
+
+@cache
+def _lexicon() -> Lexicon:
+    return Lexicon()
+
+
+def names_of(workspace: Workspace) -> tuple[dict[str, str], str]:
+    """Return the user's own names of features by key, or the reason why they cannot be read."""
+    try:
+        return own_names(workspace), ""
+    except WorkbenchError as error:
+        return {}, str(error)
+
+
+def by_own_name(made: Features, query: str, names: Mapping[str, str]) -> set[int]:
+    """Return the features with `query` in the name that the user gave them; `names` by key, `features/NAME#12`."""
+    start, wanted = f"features/{made.name}#", query.strip().lower()
+    parts = [
+        key.removeprefix(start) for key, title in names.items() if key.startswith(start) and wanted in title.lower()
+    ]
+    return {int(part) for part in parts if part.isdigit() and int(part) < 2**31}
+
+
+RIDGE = 0.1
+"""Variance added to every axis, as a fraction of the mean variance."""
+MAX_COMPARED = 60_000
+"""Words of the vocabulary that are compared: the first ones, which are the most frequent."""
+MAX_PIECES = 3
+"""Words of more tokens have no relatives: the mean of so many pieces says nothing."""
+_ROWS = 8192
+_WORD = re.compile(r" [^\W\d_]{2,}")
+
+
+@dataclass(frozen=True)
+class RelatedWord:
+    """A related word, folded, its token, and its cosine similarity."""
+
+    word: str
+    token: int
+    cosine: float
+
+
+def pieces_of(vocabulary: Vocabulary, word: str) -> list[int]:
+    """Return the tokens that spell a word after a space, the longest first; none where a character has no token.
+
+    It splits without the model's merges, so that no tokenizer has to be loaded.
+    """
+    text, tokens = f" {word.strip()}", []
+    while text:
+        size = next((k for k in range(len(text), 0, -1) if text[:k] in vocabulary.numbers), 0)
+        if not size:
+            return []
+        tokens.append(vocabulary.numbers[text[:size]])
+        text = text[size:]
+    return tokens
+
+
+def tokens_of(vocabulary: Vocabulary, word: str) -> list[int]:
+    """Return the tokens that are a word, or what it may be the plural of, in any spelling; none for several tokens."""
+    if word != word.rstrip():
+        exact = [f"{word.lstrip()}", f" {word.strip()}", word.strip()]
+        return [vocabulary.numbers[spelling] for spelling in exact if spelling in vocabulary.numbers]
+    tokens = [token for form in (word, *singulars(word.lower())) for token in vocabulary.spelled(form)]
+    return list(dict.fromkeys(tokens))
+
+
+def related_words(vocabulary: Vocabulary, key: str, words: Sequence[str], n: int) -> list[RelatedWord]:
+    """Return the `n` words nearest to the mean of some words, the words themselves among them; none for unknown words.
+
+    `key` names the weights of the model, for the cache.
+    """
+    table = _table(vocabulary, key)
+    means = []
+    for word in words:
+        tokens = tokens_of(vocabulary, word) or pieces_of(vocabulary, word)[: MAX_PIECES + 1]
+        if tokens and len(tokens) <= max(MAX_PIECES, len(tokens_of(vocabulary, word))):
+            mean = _unit(vocabulary.directions[tokens].astype(np.float32) @ table.whitening).mean(0)
+            means.append(_unit(mean[None])[0])
+    if not means:
+        return []
+    return list(_nearest(table, _unit(np.mean(means, 0)[None])[0].tobytes(), n))
+
+
+def largest(values: np.ndarray, n: int) -> np.ndarray:
+    """Return the positions of the `n` largest of some values `[m]`, the largest first, ties in their order."""
+    least = np.partition(values, -n)[-n] if 0 < n < len(values) else -np.inf
+    near = np.flatnonzero(values >= least)
+    return near[np.argsort(-values[near], kind="stable")][:n]
+
+
+@dataclass(frozen=True, eq=False)
+class _Table:
+    whitening: np.ndarray
+    """`[d, d]` float32"""
+    rows: np.ndarray
+    """`[n, d]` float32, memory-mapped: whitened unit directions"""
+    tokens: np.ndarray
+    words: tuple[str, ...]
+
+
+@lru_cache(maxsize=64)
+def _nearest(table: _Table, wanted: bytes, n: int) -> tuple[RelatedWord, ...]:
+    """Return the `n` words nearest to a unit vector, float32: the same for every dictionary of a model."""
+    cosines = table.rows @ np.frombuffer(wanted, np.float32)
+    return tuple(RelatedWord(table.words[i], int(table.tokens[i]), float(cosines[i])) for i in largest(cosines, n))
+
+
+def _unit(x: np.ndarray) -> np.ndarray:
+    return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-9)
+
+
+@lru_cache(maxsize=4)
+def _kept(folder: Path, texts: tuple[str, ...]) -> _Table:
+    rows = np.load(folder / "rows.npy", mmap_mode="r", allow_pickle=False)
+    tokens = np.load(folder / "tokens.npy", allow_pickle=False)
+    whitening = np.load(folder / "whitening.npy", allow_pickle=False)
+    return _Table(whitening, rows, tokens, tuple(fold(texts[i]) for i in tokens.tolist()))
+
+
+def _table(vocabulary: Vocabulary, key: str) -> _Table:
+    folder = cache_folder() / "related-words" / f"{key[:32]}-2"  # the format of the table
+    try:
+        return _kept(folder, vocabulary.texts)
+    except (OSError, ValueError, EOFError):  # not there, or cut short: it is computed again
+        pass
+    variance, axes = np.linalg.eigh(vocabulary.spread.astype(np.float64))
+    scale = 1 / np.sqrt(np.maximum(variance, 0) + RIDGE * max(float(variance.mean()), 1e-12))
+    whitening = ((axes * scale) @ axes.T).astype(np.float32)
+    tokens = _whole_words(vocabulary.texts)
+    parts = [
+        _unit(vocabulary.directions[tokens[at : at + _ROWS]].astype(np.float32) @ whitening)
+        for at in range(0, len(tokens), _ROWS)
+    ]
+    rows = np.concatenate(parts) if parts else np.zeros((0, len(whitening)), np.float32)
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, value in (("whitening", whitening), ("tokens", tokens), ("rows", rows)):
+            with atomic_file(folder / f"{name}.npy") as temporary, temporary.open("wb") as file:
+                np.save(file, value, allow_pickle=False)
+    return _kept(folder, vocabulary.texts)
+
+
+def _whole_words(texts: Sequence[str]) -> np.ndarray:
+    """Return the tokens that are a word after a space, one of each folded text: in lower case where there is one."""
+    tokens: dict[str, int] = {}
+    for token, text in enumerate(texts):
+        if _WORD.fullmatch(text) and (fold(text) not in tokens or text == text.lower()):
+            tokens[fold(text)] = token
+    return np.array(list(tokens.values())[:MAX_COMPARED], np.int64)
