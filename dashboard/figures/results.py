@@ -21,7 +21,6 @@ from interp.changes.measured import Transplants, WeightChanges
 from interp.circuits.head_scores import HeadScores
 from interp.directions.study import DirectionGeometry
 from interp.errors import ConfigError
-from interp.lenses.jacobian_lens import JacobianLens
 from interp.studies.grokking_phases import Grokking
 from interp.studies.induction_onset import InductionRun
 
@@ -115,7 +114,7 @@ def _lens(result: Any, colours: Theme, **options: Any) -> go.Figure:
     return heads.logit_lens(cells, list(result.layers), list(result.tokens), colours, **options)
 
 
-def _distances(result: JacobianLens, colours: Theme, **options: Any) -> go.Figure:
+def _distances(result: Any, colours: Theme, **options: Any) -> go.Figure:
     names = {"jacobian": "Jacobian lens", "mean": "mean residual alone", "logit": "logit lens", "tuned": "tuned lens",
              "shuffled": "other positions", "uncentred": "Jacobian without means"}  # fmt: skip
     rows = result.to_records()

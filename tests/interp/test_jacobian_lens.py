@@ -8,8 +8,8 @@ import torch
 
 from interp.artifacts import Draft, open_artefact, save_artefact
 from interp.artifacts.artefact import settings_json
-from interp.doctor.examine import set_up
 from interp.doctor._lens_checks import FittedLens, on_text
+from interp.doctor.examine import set_up
 from interp.errors import ConfigError, CorruptError, MismatchError, MissingError
 from interp.lenses.jacobian_fit import (
     batches_of,
