@@ -1,15 +1,13 @@
 """Checks that a fitted lens belongs to these weights, and reads better than no lens."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
 from interp.doctor.trials import Outcome, Setup, Skip, trial
 from interp.lenses.jacobian_lens import JacobianLens
 from interp.lenses.tuned_lens import TunedLens
-from interp.models.adapter import final_norm_and_unembed
-from interp.models.passes import capture
+from interp.models.adapter import final_norm_and_unembed, run_with_cache
 
 
 @dataclass(frozen=True)
@@ -47,8 +45,8 @@ def on_text(fitted: FittedLens) -> Outcome:
     model, rows = setup.model, setup.prompts.texts[:4]
     n = model.cfg.n_layers
     points = [f"blocks.{layer}.hook_resid_post" for layer in sorted({n * k // 6 for k in range(1, 6)})]
-    values: dict[str, Any] = capture(model, rows, points)
-    truth = setup.logits(rows)[:, 1:].log_softmax(-1)
+    output, values = run_with_cache(model, rows, points)
+    truth = output.float().cpu()[:, 1:].log_softmax(-1)
     divergence = {"with": 0.0, "without": 0.0}
     with torch.no_grad():
         for point in points:
