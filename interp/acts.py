@@ -64,7 +64,7 @@ class Streamed(Act[R, Iterator[A]]):
     """An act that answers in steps; the last one ends the answer."""
 
 
-def is_streamed(act: Act[Any, Any]) -> TypeGuard[Streamed[Any, Any]]:
+def is_streamed(act: Act[R, object]) -> TypeGuard[Streamed[R, object]]:
     """Return True for an act that answers in steps."""
     return isinstance(act, Streamed)
 
@@ -106,7 +106,7 @@ class Compared(Act[R, A]):
     """Draws of each null: quick 5, standard 19, thorough 99; the smallest p-value is 1 / (1 + draws)."""
 
     @abstractmethod
-    def arms(self, run: R) -> Any:
+    def arms(self, run: R) -> object:
         """Return the candidate and its nulls as values."""
 
     @abstractmethod
@@ -143,12 +143,12 @@ class PriceOf(Act[Prices, Price]):
 Q = TypeVar("Q", bound=Act[Any, Any])
 
 
-def decode(act: type[Q], fields: Mapping[str, Any]) -> Q:
+def decode(act: type[Q], fields: Mapping[str, object]) -> Q:
     """Return an act from JSON. Raises `ConfigError`, which names the first wrong field and its allowed values."""
     return from_json(act, dict(fields), act.verb, "asked")
 
 
-def typed(form: type, texts: Mapping[str, str]) -> dict[str, Any]:
+def typed(form: type, texts: Mapping[str, str]) -> dict[str, str | float]:
     """Return the texts of an address, `?feature=12`, as numbers and truth values where a form takes them."""
     hints = get_type_hints(form)
     return {name: _as_number(text, hints.get(name)) for name, text in texts.items()}
@@ -167,7 +167,7 @@ def question_schema(form: type) -> dict[str, Any]:
     return schema
 
 
-def _as_number(text: str, kind: Any) -> Any:
+def _as_number(text: str, kind: object) -> str | float:
     """Return the text of a number or a truth value as such where that is what the field takes."""
     taken = {kind, *getattr(kind, "__args__", ())}
     if bool in taken and text.lower() in ("true", "1", "false", "0"):

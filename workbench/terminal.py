@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import (
     TYPE_CHECKING,
     Annotated,
-    Any,
     ClassVar,
     Literal,
     TypeVar,
@@ -249,7 +248,7 @@ ModelArgument = Annotated[
 ]
 
 
-def settings_of(verb: Any, kind: type[S], **changed: Any) -> S:
+def settings_of(verb: object, kind: type[S], **changed: object) -> S:
     """Return the settings of an analysis that a verb inherits, some of them `changed`.
 
     Args:

@@ -12,11 +12,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 import numpy as np
 from jaxtyping import Bool, Float64
 
+from interp.dictionary import Dictionary
 from interp.directions.sides import Sides
 from interp.errors import ConfigError
 from interp.geometry.points import GeometryResult, unit_vector
@@ -47,7 +48,7 @@ class Variant(GeometryResult):
 
 
 def methods(
-    sides: Sides, *, dictionary: Any = None, nuisance: Float64[np.ndarray, " d"] | None = None
+    sides: Sides, *, dictionary: Dictionary | None = None, nuisance: Float64[np.ndarray, " d"] | None = None
 ) -> dict[str, Find]:
     """Return the methods that apply to two sides, by name.
 
@@ -82,9 +83,9 @@ def variants(
     scores: dict[str, Variant] = {}
     vectors = []
     for name, find in finders.items():
-        split: dict[str, Any] = {"yes": sides.yes, "heldout": sides.heldout, "seed": seed}
-        vector, accuracy = scored_direction(name, find, sides.points[hook_point], **split)
-        _, chance = scored_direction(name, find, untrained.points[hook_point], **split)
+        score = partial(scored_direction, name, find, yes=sides.yes, heldout=sides.heldout, seed=seed)
+        vector, accuracy = score(sides.points[hook_point])
+        _, chance = score(untrained.points[hook_point])
         vectors.append(vector)
         cosine = float(vector @ vectors[0])
         scores[name] = Variant(accuracy=accuracy, untrained=chance.accuracy, cosine=cosine)
@@ -125,7 +126,7 @@ def _mass_mean(x: np.ndarray, yes: np.ndarray) -> np.ndarray:
     return unit_vector(np.linalg.pinv(within, rcond=1e-6) @ np.linalg.pinv(within.T, rcond=1e-6) @ _gap(x, yes))
 
 
-def _through_latents(x: np.ndarray, yes: np.ndarray, dictionary: Any) -> np.ndarray:
+def _through_latents(x: np.ndarray, yes: np.ndarray, dictionary: Dictionary) -> np.ndarray:
     import torch
 
     acts = dictionary.encode(torch.from_numpy(x).float()).detach().double().numpy()

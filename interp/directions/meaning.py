@@ -11,8 +11,7 @@ Each part is compared with random directions or shuffled labels:
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 
@@ -56,18 +55,17 @@ def measure_direction(
     made: Made | None = None,
     judge: Judge | None = None,
     progress: Progress | None = None,
-    **settings: Any,
 ) -> DirectionGeometry:
     """Measure one direction on the words of some lists; its tokens are read through `lens` where there is one.
 
-    `settings` are fields of `DirectionConfig`, which replace those of `config` (by default its defaults). `model_name`
-    is stored with the result; the default is the model's own name. `made` holds the variants and the choice of a
-    direction that was made with them; `judge` is asked about samples of any other direction.
+    `config` defaults to `DirectionConfig()`. `model_name` is stored with the result; the default is the model's own
+    name. `made` holds the variants and the choice of a direction that was made with them; `judge` is asked about
+    samples of any other direction.
 
     Raises `ConfigError` without lists or for a zero direction, `MismatchError` on a direction of another width than its
     hook point, `NonFiniteError`, `UnknownNameError` for a hook point that the model does not have.
     """
-    config = replace(config or DirectionConfig(), **settings)
+    config = config or DirectionConfig()
     seed = config.seed
     if not concepts:
         raise ConfigError("no lists of words were given; find_concepts([]) gives all")
@@ -94,12 +92,22 @@ def measure_direction(
         direction=replace(direction.origin, hook_point=hook_point),
         lists=tuple(concepts),
         sentences=tuple(sentences),
-        **asdict(config),
+        targets=config.targets,
+        rule=config.rule,
+        n_samples=config.n_samples,
+        interventions=config.interventions,
+        action=config.action,
+        strengths=config.strengths,
+        layers=config.layers,
+        harmless=config.harmless,
+        n_random=config.n_random,
+        n_judging=config.n_judging,
+        seed=config.seed,
     )
     return DirectionGeometry(
         settings=about_direction,
         vector=np.asarray(direction.vector, np.float64),
-        accuracy=direction.found,
+        accuracy=direction.accuracy,
         reading=reading,
         along=along,
         probes=probes,

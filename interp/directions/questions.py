@@ -38,7 +38,7 @@ class Questions:
     """tokens whose log-odds together are the answer; empty: the mean log-probability of `ids`"""
     two_sided: bool = False
     """The second half of the rows are the other sides; the answer is the difference."""
-    asked: str = ""
+    question: str = ""
     """the question, in words"""
     measured_in: str = "nats"
     prompts: tuple[str, ...] = ()

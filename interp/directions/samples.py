@@ -1,7 +1,7 @@
 """Text that a model writes while it is steered: the share of samples that keep a rule, and the answers of a judge.
 
-    asked = sampled_questions(model, prompts, rule=r"\\b(great|lovely)\\b")
-    choice = choose_steering(model, candidates, asked, neutral_text(model, TEXT))
+    questions = sampled_questions(model, prompts, rule=r"\\b(great|lovely)\\b")
+    choice = choose_steering(model, candidates, questions, neutral_text(model, TEXT))
 
 A sample of a prompt is drawn with the same random numbers in every arm and unsteered, so that an arm that changes
 nothing changes no share.
@@ -47,7 +47,7 @@ class Samples:
     measured_in: str = "of the samples"
 
     @property
-    def asked(self) -> str:
+    def question(self) -> str:
         """The question, in words."""
         return f"share of samples in which /{self.rule}/ is found"
 

@@ -17,9 +17,9 @@ and the ranks with shuffled pairs.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from interp.errors import ConfigError, UnknownNameError
 from interp.geometry.points import GeometryResult, as_points, check_count
@@ -131,7 +131,7 @@ class AnalogySet(GeometryResult):
 class WordVectors:
     """Words with one vector each, searched by cosine similarity."""
 
-    def __init__(self, words: Sequence[str], vectors: Any, *, centre: bool = True):
+    def __init__(self, words: Sequence[str], vectors: ArrayLike, *, centre: bool = True):
         points = as_points(vectors, what="the word vectors")
         if len(words) != len(points):
             raise ConfigError(f"{len(words)} words and {len(points)} vectors; give one vector for each word")

@@ -5,7 +5,7 @@ an act is measured.
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import numpy as np
 from annotated_types import Len
@@ -20,6 +20,7 @@ from saes.features.proof import AblatedExample, ListsApart, SteeredRow, TextFiri
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from interp.dictionary import Dictionary
     from interp.interventions.arms import Arms
     from interp.interventions.site import DictionarySite
     from interp.models.hooked import HookedModel
@@ -343,7 +344,7 @@ def described_recording(run: Session, features: str) -> "Recording":
 
 
 def document_text(
-    model: "HookedModel", dictionary: Any, recording: "Recording", row: int, feature: int, limit: int
+    model: "HookedModel", dictionary: "Dictionary", recording: "Recording", row: int, feature: int, limit: int
 ) -> DocumentText:
     """Return the document that contains a row of the recording, at most `limit` tokens of it around that row.
 
@@ -367,9 +368,10 @@ def document_text(
     shard_of = np.searchsorted(recording.shard_starts, part.numpy(), side="right") - 1
     ids = torch.empty(len(part), dtype=torch.long)
     for shard in np.unique(shard_of):
-        mine = torch.as_tensor(shard_of == shard)
-        ids[mine] = recording.token_shard(int(shard)).tokens[part[mine] - int(recording.shard_starts[shard])].long()
-    device = getattr(dictionary, "sae", dictionary).decoder_directions.device
+        inside = torch.as_tensor(shard_of == shard)
+        local = part[inside] - int(recording.shard_starts[shard])
+        ids[inside] = recording.token_shard(int(shard)).tokens[local].long()
+    device = dictionary.decoder_directions.device
     with torch.no_grad():
         codes = dictionary.encode_sparse(recording.read_rows(dictionary.hook_point, part).to(device))
     values = torch.where(codes.indices == feature, codes.values.float(), 0.0).sum(1).clamp_min(0)

@@ -25,6 +25,7 @@ from saes.features.schema import Features, check_described
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from interp.dictionary import Dictionary
     from interp.interventions.chat import Chats
     from interp.interventions.site import DictionarySite
     from interp.lenses.jacobian_lens import JacobianLens
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from interp.tracing.graph import AttributionGraph
     from saes.acts._reading import PromptReading
     from saes.features.proof import FeatureCase
+    from saes.kinds.base import SAE
 
 MOST_TOKENS = 512
 """Tokens of a prompt; the context of the model may be longer."""
@@ -260,21 +262,21 @@ class Session:
         """Return a features artefact."""
         return self.workspace.open(Features, features)
 
-    def dictionary(self, spec: str, features: str) -> Any:
+    def dictionary(self, spec: str, features: str) -> "Dictionary":
         """Return the SAE or neurons of a features artefact. Raises `MismatchError`: the SAE was made again since."""
         described = self.described(features)
         check_described(self.workspace, described)
         key = (spec, described.about.content_hash)
         return self._keep(key, lambda: self._open_dictionary(self.model(spec), described))
 
-    def sae(self, spec: str, features: str) -> Any:
+    def sae(self, spec: str, features: str) -> "SAE":
         """Return the SAE of a features artefact. Raises `ConfigError` for neurons."""
-        from saes.acts._reading import HookedSAE
+        from saes.kinds.base import SAE
 
         dictionary = self.dictionary(spec, features)
-        if not isinstance(dictionary, HookedSAE):
+        if not isinstance(dictionary, SAE):
             raise ConfigError(f"this needs the features of an SAE, which {features} are not; choose another dictionary")
-        return dictionary.sae
+        return dictionary
 
     def feature(self, features: str, feature: int, model: HookedModel) -> "tuple[DictionarySite, FeatureCase]":
         """Return the hook points of a dictionary in a model, and one of its features with its text and controls."""
@@ -282,7 +284,7 @@ class Session:
         from saes.features.proof import ProofConfig, read_case
 
         dictionary = self.dictionary(self.described(features).settings.model, features)
-        site = DictionarySite.of(model, getattr(dictionary, "sae", dictionary))
+        site = DictionarySite.of(model, dictionary)
         return site, read_case(self.workspace.path("features", features), feature, ProofConfig())
 
     def largest(self, features: str, feature: int) -> float:
@@ -345,15 +347,14 @@ class Session:
             self._kept.pop(next(iter(self._kept)))
         return self._kept[key]
 
-    def _open_dictionary(self, model: HookedModel, features: Features) -> Any:
+    def _open_dictionary(self, model: HookedModel, features: Features) -> "Dictionary":
         if not features.sae:
             from saes.sets.set import open_described
 
             return open_described(self.workspace, features.dictionary, model, sign=features.settings.sign)[0]
         from interp.models.adapter import weight_hash
-        from saes.acts._reading import HookedSAE
         from saes.weights.folder import check_model, load_sae
 
         sae = load_sae(self.workspace.path("sae", features.sae))
         check_model(sae, weight_hash(model))
-        return HookedSAE(sae.to(model.cfg.device))
+        return sae.to(model.cfg.device)

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -54,7 +53,7 @@ class Applied:
 
     setup: Setup
     sae: SAE
-    said: CardScores
+    card: CardScores
 
     @property
     def points(self) -> tuple[str, str]:
@@ -297,7 +296,7 @@ def hook_point(applied: Applied) -> Outcome:
 )  # fmt: skip
 def learned(applied: Applied) -> Outcome:
     sae, (x, target) = applied.sae, applied.own
-    shuffled: Any = copy.deepcopy(sae)
+    shuffled = copy.deepcopy(sae)
     order = torch.randperm(sae.d_sae, generator=torch.Generator().manual_seed(applied.setup.seed)).to(sae.device)
     shuffled.W_dec.data = sae.W_dec.detach()[order]
     random = random_dictionary_like(sae, k=max(1, min(round(applied.l0), sae.d_sae)), seed=applied.setup.seed)
@@ -313,7 +312,7 @@ def learned(applied: Applied) -> Outcome:
     means="It is not applied as its author did: other thresholds, units, hook point or text.",
 )  # fmt: skip
 def as_card_says(applied: Applied) -> Outcome:
-    l0, fvu, card = applied.l0, applied.fvu, applied.said
+    l0, fvu, card = applied.l0, applied.fvu, applied.card
     text = f"L0 {l0:.1f}, FVU {fvu:.3f}"
     if card.l0 is None and card.fvu is None:
         return None, f"{text}; no card states them"
@@ -331,7 +330,7 @@ def as_card_says(applied: Applied) -> Outcome:
     "threshold, a bias with the other sign.",
 )  # fmt: skip
 def as_when_made(applied: Applied) -> Outcome:
-    stated, now = applied.said.prose, prose_scores(applied)
+    stated, now = applied.card.prose, prose_scores(applied)
     if stated is None:
         raise Skip("not stated: no scores on this prose are stored with it, so its card's margin applies")
     if stated.tokens_hash != now.tokens_hash:

@@ -190,7 +190,7 @@ def test_words_make_a_direction_at_a_layer_that_is_chosen(planted):
     found = make_direction(planted, lists, QUICK)
     assert found.direction.hook_point in spread_layers(planted)
     assert found.direction.vector[3] > 0.9
-    assert "'a'" in found.choice.asked
+    assert "'a'" in found.choice.question
 
 
 def test_two_sets_of_texts_and_a_file_of_pairs_are_read(tmp_path):

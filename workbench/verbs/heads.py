@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from interp.circuits.config import HeadScoresConfig
 from interp.errors import ConfigError
@@ -57,6 +57,7 @@ class FitLens(TunedLensConfig, JacobianLensConfig, Threaded, RunsModel, Resumabl
     An interrupted command resumes when it is repeated, to the same numbers.
     """
 
+    words: ClassVar[tuple[str, ...]] = ("lens",)
     makes: ClassVar[str] = "lens"
 
     model: ModelArgument
@@ -94,9 +95,17 @@ class FitLens(TunedLensConfig, JacobianLensConfig, Threaded, RunsModel, Resumabl
 
         model, config = run.model(self.model), settings_of(self, TunedLensConfig)
         contexts, heldout, source = self.tokens(run, model)
-        options = {"model_name": self.model, "source": source, "draft": run.draft}
         with run.progress("tuned lens", "steps") as progress:
-            return train_tuned_lens(model, contexts, heldout, config, **options, progress=progress)
+            return train_tuned_lens(
+                model,
+                contexts,
+                heldout,
+                config,
+                model_name=self.model,
+                source=source,
+                draft=run.draft,
+                progress=progress,
+            )
 
     def measure_jacobian(self, run: AnalysisRun) -> "JacobianLens":
         """Fit a Jacobian lens, or take a published one, and measure it."""
@@ -107,13 +116,22 @@ class FitLens(TunedLensConfig, JacobianLensConfig, Threaded, RunsModel, Resumabl
         model, config = run.model(self.model), settings_of(self, JacobianLensConfig)
         contexts, heldout, source = self.tokens(run, model)
         tuned = newest_lens(run.workspace, TunedLens, run.weight_hash(self.model))
-        options: dict[str, Any] = {"model_name": self.model, "tuned": tuned}
         if self.from_file is not None:
-            lens = import_jacobian_lens(Path(self.from_file), model, contexts, heldout, config, **options)
+            file = Path(self.from_file)
+            lens = import_jacobian_lens(file, model, contexts, heldout, config, model_name=self.model, tuned=tuned)
         else:
             with run.progress("Jacobian lens", "rounds") as progress:
-                options |= {"source": source, "draft": run.draft, "progress": progress}
-                lens = fit_jacobian_lens(model, contexts, heldout, config, **options)
+                lens = fit_jacobian_lens(
+                    model,
+                    contexts,
+                    heldout,
+                    config,
+                    model_name=self.model,
+                    source=source,
+                    tuned=tuned,
+                    draft=run.draft,
+                    progress=progress,
+                )
         if self.export is not None:
             write_published(lens, Path(self.export))
             say(f"wrote {self.export}")
