@@ -28,7 +28,7 @@ from interp.options import (
     check_least,
 )
 from saes.features import schema
-from saes.features.proof import ProofConfig
+from saes.features.proof import ProofConfig, ProofSettings
 from saes.features.schema import N_EXAMPLES, NEURONS
 from workbench.analysis import Analysis, AnalysisRun, Resumable
 from workbench.terminal import (
@@ -469,7 +469,6 @@ class Prove(ProofConfig, Seeded, AppliesDictionary, Threaded, RunsModel, Resumab
 
     def measure(self, run: AnalysisRun) -> "Proof":
         from saes.features.measure_proof import FinishedParts, prove
-        from saes.features.proof import ProofSettings
 
         features = run.open(schema.Features, self.features)
         schema.check_described(run.workspace, features)
