@@ -55,7 +55,7 @@ class Questions:
     @torch.no_grad()
     def effects(self, model: HookedModel, arms: Arms) -> Float64[np.ndarray, "arms n"]:
         """Return the change of every answer in every arm from the unchanged model."""
-        rows = max(1, min(PASS_TOKENS // self.tokens.shape[1], PASS_LOGITS // self.at.shape[1]))
+        rows = max(1, min(PASS_TOKENS // self.tokens.shape[1], PASS_LOGITS // (self.at.shape[1] * model.cfg.d_vocab)))
         changes = []
         for start in range(0, len(self.tokens), rows):
             part = self.rows(slice(start, start + rows))
