@@ -251,8 +251,8 @@ class Ablate(OnFeature, Compared[Session, list[AblatedExample]]):
         for passage in passages:
             tokens, _, _ = with_bos(model, [passage])
             acts = site.activations(site.read(tokens).x, [case.feature])[0, site.first :, 0]
-            change = -ablation_changes(site, [passage], case.feature, arms, done)[..., 0]
             at = passage.peak + site.first
+            change = -ablation_changes(site, [passage], case.feature, arms, done, start=at)[..., 0]
             means = change[:, 0, at : at + after].mean(1).tolist()
             words = token_strings(model, list(passage.token_ids))
             nulls = means[1 : 1 + n], means[1 + n :]

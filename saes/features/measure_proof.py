@@ -330,8 +330,8 @@ def _ablate(
         raise ConfigError("no token follows the peak of any stored example")
     changes, peaks, texts = [], [], []
     for passage in passages:  # one by one: their lengths differ
-        change = -ablation_changes(site, [passage], case.feature, arms, bar.add, words.ids)
         at = passage.peak + site.first
+        change = -ablation_changes(site, [passage], case.feature, arms, bar.add, words.ids, start=at)
         changes.append(change[:, 0, at : at + config.after].mean(1))
         peaks.append(change[:, 0, at, 0])
         texts.append(token_strings(site.model, list(passage.token_ids)))
@@ -363,18 +363,20 @@ def ablation_changes(
     arms: Arms,
     done: Callable[[int], None] | None = None,
     ids: Sequence[int] = (),
+    *,
+    start: int = 0,
 ) -> Tensor:
     """Return changes of log-probability `[k, n, pos - 1, 1 + ids]` when activation times each direction is subtracted.
 
     They are those of the token that follows, then of the tokens `ids`, as predicted at each position. A change is 0
-    before the feature fires, and beyond the end of a passage.
+    before the feature fires, and beyond the end of a passage; those before the position `start` are not read and are 0.
     """
     tokens, lengths, _ = with_bos(site.model, passages)
     reading = site.read(tokens)
     activation = site.activations(reading.x, [feature])[..., 0]
     changes = torch.zeros(len(arms), len(tokens), tokens.shape[1] - 1, 1 + len(ids))
     fires = activation.any(0).nonzero()[:, 0].tolist()
-    if not fires or (first := fires[0]) == tokens.shape[1] - 1:
+    if not fires or (first := max(fires[0], start)) >= tokens.shape[1] - 1:
         return changes
     following = tokens[None, :, first + 1 :, None]
 
@@ -384,8 +386,7 @@ def ablation_changes(
         return torch.cat([wanted, logits[..., list(ids)]], -1) - logits.logsumexp(-1, keepdim=True)
 
     removed = replace(reading.prefix, sizes=reading.prefix.sizes * -activation)
-    at = positions_from(tokens, first)[:, :-1]
-    log_ps = read_arms(site.model, removed, arms, log_p, at=at, done=done)
+    log_ps = read_arms(site.model, removed, arms, log_p, at=positions_from(tokens, first)[:, :-1], done=done)
     changes[:, :, first:] = log_ps[1:] - log_ps[:1]
     return changes * (torch.arange(1, tokens.shape[1]) < lengths.cpu()[:, None])[..., None]
 
@@ -456,16 +457,16 @@ def next_token_changes(
         clean: list[Tensor] = []
 
         def measure(logits: Tensor, clean: list[Tensor] = clean) -> Tensor:
-            log_p = logits[:, 0, -1].float().log_softmax(-1)
+            last = logits[:, 0, -1].float()
+            total = last.logsumexp(-1, keepdim=True)
             if not clean:
-                clean.append(log_p[0])
-            kl = (clean[0].exp() * (clean[0] - log_p)).sum(-1)
-            return torch.cat([log_p[:, list(ids)], kl[:, None]], dim=1)
+                clean.append((last[0] - total[0]).exp())
+            return torch.cat([last[:, list(ids)], (last @ clean[0])[:, None]], dim=1) - total
 
         prefix, _ = prefix_of(site.model, tokens, arms)
         changes = read_arms(site.model, prefix, arms, measure, at=positions_from(tokens, -1), done=done).double()
         moved.append(changes[1:, :-1] - changes[0, :-1])
-        shift.append(changes[1:, -1])
+        shift.append(changes[0, -1] - changes[1:, -1])
     return torch.stack(moved, 1).numpy(), torch.stack(shift, 1).numpy()
 
 
