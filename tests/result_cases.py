@@ -538,7 +538,7 @@ OTHERS = {
     "evaluation of a dictionary": Case(lambda: make_saes.evaluation("demo"), "n_tokens l0 fvu ..."),
     "tuned lens": Case(tuned_lens, "hook_point kl_logit kl_tuned"),
     "Jacobian lens": Case(
-        jacobian_lens, "hook_point agreement kl_logit kl_tuned kl_jacobian kl_untrained kl_shuffled"
+        jacobian_lens, "hook_point agreement gain kl_logit kl_tuned kl_uncentred kl_jacobian kl_mean ...", figure=True
     ),
     "manifest": Case(
         lambda: synthetic()[1].manifest,

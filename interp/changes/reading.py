@@ -221,7 +221,7 @@ class _Words:
     def carry(self, directions: Tensor, point: str) -> Tensor:
         """Return directions `[n, d_model]` of a hook point in the basis of the last layer; without one as they are."""
         directions = directions.float().cpu()
-        return directions if self.lens is None or not point else self.lens.translate(point, directions)
+        return directions if self.lens is None or not point else self.lens.carry(point, directions)
 
     def logits(self, carried: Tensor) -> Tensor:
         """Return the logits `[n, tokens]` that are added to a last residual of root mean square 1."""

@@ -143,7 +143,7 @@ def read_tokens(
     drawn /= np.linalg.norm(drawn, axis=1, keepdims=True)  # a model without a final norm reads their length
     both = torch.from_numpy(np.concatenate([unit_vector(vector)[None], drawn])).float()
     if lens is not None:
-        both = lens.translate(lens_point(hook_point, model.cfg.n_layers), both)
+        both = lens.carry(lens_point(hook_point, model.cfg.n_layers), both)
     effects = logit_effects(model, both, min(top, model.cfg.d_vocab))
     highest = effects.promoted_logits[1:, 0].numpy()
     ids = effects.promoted_ids[0].tolist()

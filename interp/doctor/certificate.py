@@ -28,7 +28,7 @@ QUESTIONS: dict[Part, str] = {
     "model": "Is it the model that its authors published, alone, in batches and while it generates?",
     "hooks": "Does every hook point give the value it is named after, and does an edit there reach the output?",
     "edits": "Does an intervention begin where it should, with the size that is stated?",
-    "lens": "Does the lens belong to these weights, and does it read better than none?",
+    "lens": "Does the lens belong to these weights, and does it read better than none, and than a constant?",
     "dictionary": "Does the dictionary belong to this model, at this hook point and in these units?",
 }
 """Part -> what its checks answer."""

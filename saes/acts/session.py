@@ -247,6 +247,8 @@ class Session:
         ranked.append(("logit", 0.0, [logit for logit, _ in next(iter(pairs.values()))]))
         ranked.sort(key=lambda choice: -choice[1])
         text = "{:.1f} nats from the output on held-out text, mean of {} layers"
+        if (jacobian := self.jacobian_lens(spec)) is not None:
+            text += f"; the mean residual alone {jacobian.constant:.1f}"
         return [(kind, text.format(sum(distances) / len(distances), len(distances))) for kind, _, distances in ranked]
 
     def _lenses(self, spec: str) -> "dict[str, Lens]":

@@ -90,7 +90,7 @@ def test_before_it_the_lens_carries_it(fitted):
     assert meaning is not None
     lens, model = fitted.open(JacobianLens, "small-mlp-2l"), load_model(MODEL)
     rows = neurons_of(model, "blocks.0.mlp.hook_post").decoder_directions
-    through = logit_effects(model, lens.translate("blocks.0.hook_resid_post", rows), 1)
+    through = logit_effects(model, lens.carry("blocks.0.hook_resid_post", rows), 1)
     assert (meaning.raised[:, 0] == through.promoted_ids[:, 0].numpy()).mean() > 0.95
     best = meaning.raised[5, 0]
     assert meaning.strengths([int(best)])[5, 0] == pytest.approx(float(meaning.raised_strength[5, 0]), rel=1e-2)

@@ -71,7 +71,8 @@ class FitLens(TunedLensConfig, JacobianLensConfig, Threaded, RunsModel, Resumabl
     """Contexts to read from the corpus; the last tenth of them is held out. Default: 400, and 1,600 for --kind
     jacobian."""
     context_length: int | None = None
-    """Tokens per context, BOS included. Default: 128, and 48 for --kind jacobian."""
+    """Tokens per context, BOS included; of a recording the first ones of each context. Default: 128, and 48 for --kind
+    jacobian."""
 
     from_file: Annotated[str | None, Means("FILE")] = None
     """Take a published Jacobian lens, the .pt file of TransformerLens, instead of fitting one; it is measured."""
@@ -139,9 +140,9 @@ class FitLens(TunedLensConfig, JacobianLensConfig, Threaded, RunsModel, Resumabl
 
     def tokens(self, run: AnalysisRun, model: "HookedModel") -> "tuple[Tensor, Tensor, str]":
         """Return contexts to train on, held-out contexts, and their source."""
+        n, length = (1600, 48) if self.kind == "jacobian" else (400, 128)
+        n, length = self.n_contexts or n, self.context_length or length
         if self.recording is None:
-            jacobian = self.kind == "jacobian"
-            n, length = self.n_contexts or (1600 if jacobian else 400), self.context_length or (48 if jacobian else 128)
             contexts = corpus_contexts(model, self.corpus, n, length, self.seed)
             n_heldout = max(1, len(contexts) // 10)
             return contexts[:-n_heldout], contexts[-n_heldout:], f"corpus:{self.corpus}"
@@ -153,7 +154,8 @@ class FitLens(TunedLensConfig, JacobianLensConfig, Threaded, RunsModel, Resumabl
                 f"recording {self.recording} was made with {recording.model}, other weights than {self.model}; "
                 "name that model, or leave --recording out"
             )
-        return recording.contexts(split="train"), recording.contexts(split="heldout"), recording.key
+        train, heldout = (recording.contexts(split=split)[:, :length] for split in ("train", "heldout"))
+        return train, heldout, recording.key
 
 
 def corpus_contexts(model: "HookedModel", corpus: str, n: int, length: int, seed: int) -> "Tensor":
