@@ -99,6 +99,7 @@ def _text(model: HookedModel) -> tuple[list[Any], Any]:
 
 def _recording_pass(model: HookedModel, documents: list[Any], folder: Path) -> Callable[[], None]:
     from interp.recording.record import record
+    from interp.recording.recorded import RecordConfig
 
     def once() -> None:
         shutil.rmtree(folder, ignore_errors=True)
@@ -106,11 +107,13 @@ def _recording_pass(model: HookedModel, documents: list[Any], folder: Path) -> C
             model,
             documents,
             folder,
+            RecordConfig(
+                tokens=N_BATCHES * BATCH * (CONTEXT - 1),
+                context_length=CONTEXT,
+                batch_size=BATCH,
+                shard_contexts=2 * BATCH,
+            ),
             hook_points=[f"blocks.{LAYER}.hook_resid_post"],
-            tokens=N_BATCHES * BATCH * (CONTEXT - 1),
-            context_length=CONTEXT,
-            batch_size=BATCH,
-            shard_contexts=2 * BATCH,
         )
 
     return once

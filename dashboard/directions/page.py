@@ -23,16 +23,7 @@ from dashboard.components.evidence import as_table, number, percent, records_tab
 from dashboard.components.forms import fields_data
 from dashboard.components.frame import attempt, graph, page, panel
 from dashboard.components.measures import eigenvalues, evidence, missing_panel, signed
-from dashboard.components.pages import (
-    Page,
-    PageSources,
-    artefact_menu,
-    current,
-    menu_choices,
-    open_artefact,
-    page_of,
-    register_parts,
-)
+from dashboard.components.pages import Page, artefact_menu, menu_choices, page_of, register_parts
 from dashboard.data.workspace import notes
 from dashboard.figures.geometry import (
     along_figure,
@@ -44,6 +35,7 @@ from dashboard.figures.geometry import (
 )
 from dashboard.figures.theme import Theme, theme, visible
 from dashboard.requests import RequestFields, answered
+from dashboard.sources import PageSources, current, open_artefact
 from interp.artifacts import as_json
 from interp.directions.choice import NOT_JUDGED, JudgedCell, SampleJudgement, SteeringChoice
 from interp.directions.study import DirectionGeometry, TokenReading
@@ -53,7 +45,7 @@ from interp.geometry.separation import ListAlong
 from interp.interventions.conversation import Conversation
 from interp.interventions.intervention import Direction, Intervention
 from interp.notes import Name
-from interp.nulls import WITHIN, beside
+from interp.nulls import WITHIN, null_range
 from saes.acts.writing import CheckChat
 
 KIND = "direction"
@@ -125,7 +117,7 @@ def _verdict(report: DirectionGeometry) -> str:
 
 
 def _choice_rows(choice: SteeringChoice) -> list[tuple[str, str]]:
-    rows = [("question", visible(choice.asked, 200)), ("rule", choice.rule)]
+    rows = [("question", visible(choice.question, 200)), ("rule", choice.rule)]
     if choice.chosen is None or choice.judged is None:
         return rows
     judged = choice.judged
@@ -167,7 +159,7 @@ def _judgement_rows(judgement: SampleJudgement | str) -> list[tuple[str, str]]:
     if isinstance(judgement, str):
         return [] if judgement == NOT_JUDGED else [("judge", visible(judgement, 300))]
     change = f"{number(judgement.change.low, signed=True)}, {number(judgement.change.high, signed=True)}"
-    null = beside("random directions", percent(judgement.random.mean()), percent(judgement.random.max()))
+    null = null_range("random directions", percent(judgement.random.mean()), percent(judgement.random.max()))
     return [
         (
             f"yes to {visible(judgement.question, 120)!r}",
@@ -432,7 +424,7 @@ def accuracy_words(score: DirectionAccuracy | None) -> str:
     """Return the held-out accuracy of a direction with its null; empty for a direction that was given."""
     if score is None:
         return ""
-    null = beside("shuffled labels", percent(score.shuffled), percent(score.shuffled_high))
+    null = null_range("shuffled labels", percent(score.shuffled), percent(score.shuffled_high))
     return f"{percent(score.accuracy)} of {score.n_heldout} held-out examples; {null}"
 
 
@@ -454,7 +446,7 @@ def _largest(reading: TokenReading | str) -> str:
     if isinstance(reading, str):
         return ""
     through = f", through the Jacobian lens {reading.lens.partition('/')[2]}" if reading.lens else ", by direct effect"
-    null = beside("random directions", number(reading.random), number(reading.random_high))
+    null = null_range("random directions", number(reading.random), number(reading.random_high))
     return f"{number(reading.raised_logits[0])} above the mean logit; {null}{through}"
 
 

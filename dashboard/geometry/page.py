@@ -14,17 +14,7 @@ from dash import Dash, dcc, html
 from dashboard.components.evidence import as_table, number, percent
 from dashboard.components.frame import Children, ListLine, attempt, choice_list, graph, page, panel, previous_next
 from dashboard.components.measures import eigenvalues, evidence, missing_panel, signed
-from dashboard.components.pages import (
-    Page,
-    PageSources,
-    artefact_menu,
-    current,
-    geometry_href,
-    menu_choices,
-    open_artefact,
-    page_of,
-    register_parts,
-)
+from dashboard.components.pages import Page, artefact_menu, geometry_href, menu_choices, page_of, register_parts
 from dashboard.figures.geometry import (
     joined_by,
     order_over_layers,
@@ -37,6 +27,7 @@ from dashboard.figures.geometry import (
     steering_figure,
 )
 from dashboard.figures.theme import Theme, theme, visible
+from dashboard.sources import PageSources, current, open_artefact
 from interp.artifacts import Artefact, kinds_of
 from interp.errors import UnknownNameError
 from interp.geometry.circles import CircleTest
@@ -44,7 +35,7 @@ from interp.geometry.shapes import ClusterTest, Shape, Verdict
 from interp.geometry.space import SpaceComparison, SpaceReport
 from interp.geometry.sweeps import RotationSweep, StrengthSweep
 from interp.geometry.word_geometry import ConceptGeometry, WordGeometry
-from interp.nulls import BEYOND, beside
+from interp.nulls import BEYOND, null_range
 from interp.results import Record
 from interp.workspace import Workspace
 
@@ -356,7 +347,7 @@ def _counts(order: CircleTest) -> str:
 def _cluster(test: ClusterTest | None) -> str:
     if test is None:
         return "not tested: no other list to separate it from"
-    null = beside("words dealt to lists at random", number(test.null), number(test.null_high))
+    null = null_range("words dealt to lists at random", number(test.null), number(test.null_high))
     return f"silhouette {number(test.silhouette)}, p {number(test.p)}; null: {null}"
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from interp.doctor._hook_checks import editable_points, edited_prompt, logits_of
 from interp.doctor.trials import Outcome, Setup, Skip, trial
-from interp.models.adapter import MASKED_SCORE, Hook, run_with_hooks
+from interp.models.adapter import MASKED_SCORE, Hook, run_with_hooks, without_cache
 from interp.models.passes import capture
 from interp.names import parse_hook_point
 from interp.seeds import make_generator
@@ -135,10 +135,10 @@ def _predicted(setup: Setup, names: list[str]) -> dict[str, tuple[float, float]]
         return hook
 
     row = edited_prompt(setup)
-    options = {"use_cache": False} if hasattr(getattr(setup.model.original_model, "config", None), "use_cache") else {}
     with torch.enable_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # an edited norm differs by rounding
-        logits = run_with_hooks(setup.model, row, [(name, kept(name)) for name in names], **options)
+        hooks = [(name, kept(name)) for name in names]
+        logits = run_with_hooks(setup.model, row, hooks, **without_cache(setup.model))
         total = (logits[0].double() * _weights(setup, logits)).sum()
         gradients = torch.autograd.grad(total, list(values.values()), allow_unused=True)
     predictions = {}

@@ -5,7 +5,7 @@ an act is measured.
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import numpy as np
 from annotated_types import Len
@@ -20,6 +20,7 @@ from saes.features.proof import AblatedExample, ListsApart, SteeredRow, TextFiri
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from interp.dictionary import Dictionary
     from interp.interventions.arms import Arms
     from interp.interventions.site import DictionarySite
     from interp.models.hooked import HookedModel
@@ -167,12 +168,13 @@ class JudgeSteering(OnFeature, Compared[Session, SteeringVerdict]):
     nulls: Level = "standard"
 
     def arms(self, run: Session) -> "Arms":
-        """Return what is added: along the feature, along random directions, and along features of like density."""
+        """Return the additions: along the feature, along random directions, and along features of like density."""
         site, case = self.case(run, run.model(self.spec(run)))
         return _arms(self.nulls, site, case, self.strength * case.max_activation)
 
     def price(self, run: Session) -> Price:
-        return _price(self.nulls, len(self.arms(run)), run.prompt(self.text, self.spec(run), self.chat)[1].shape[1])
+        tokens = run.prompt(self.text, self.spec(run), self.chat)[1].shape[1]
+        return _price(self, run, len(self.arms(run)), tokens)
 
     @without_gradients
     def measure(self, run: Session) -> SteeringVerdict:
@@ -185,7 +187,7 @@ class JudgeSteering(OnFeature, Compared[Session, SteeringVerdict]):
         arms = _arms(self.nulls, site, case, amount)
         run.check("reading the words of every direction")
         words = words_of(site, arms.vectors, n, run.jacobian_lens(self.spec(run)), -1.0 if self.strength < 0 else 1.0)
-        done = run.counted(_price(self.nulls, len(arms), tokens.shape[1]))
+        done = run.counted(_price(self, run, len(arms), tokens.shape[1]))
         moved, shift = next_token_changes(site, [tokens], arms, words.ids, done)
         raised, shifted = (_compared(values, n) for values in (words.means(moved, 1), shift[:, 0]))
         return SteeringVerdict(case.feature, self.strength, amount, words.held_back(model), raised, shifted)
@@ -197,15 +199,15 @@ def _arms(level: Level, site: "DictionarySite", case: "FeatureCase", amount: flo
     return site.arms(case.feature, case.alike[:n], n, 0, amount)
 
 
-def _price(level: Level, arms: int, tokens: int) -> Price:
+def _price(act: "JudgeSteering | Ablate", run: Session, arms: int, tokens: int) -> Price:
     """Return the price of the arms of a feature, and of the unchanged model before them."""
-    n = DRAWS[level]
+    n = DRAWS[act.nulls]
     counts = {"unchanged": 1, "the feature": 1, "random directions": n, "features of like density": arms - 1 - n}
-    return Price(counts, tokens)
+    return Price(counts, tokens, act.spec(run), act.verb)
 
 
 def _compared(values: np.ndarray, draws: int) -> NullComparison:
-    """Return the value of a feature beside those of random directions, then of features of like density."""
+    """Compare the value of a feature with those of random directions and of features of like density."""
     random, alike = values[1 : 1 + draws].tolist(), values[1 + draws :].tolist()
     return NullComparison(float(values[0]), {"random directions": random, "features of like density": alike})
 
@@ -221,16 +223,16 @@ class Ablate(OnFeature, Compared[Session, list[AblatedExample]]):
     verb: ClassVar[str] = "ablate"
 
     def arms(self, run: Session) -> "Arms":
-        """Return what is subtracted in the amounts of the feature: along it, and along the directions of both nulls."""
+        """Return the subtractions in the amounts of the feature: along it, and along the directions of both nulls."""
         return _arms(self.nulls, *self.case(run, run.model(self.spec(run))))
 
     def price(self, run: Session) -> Price:
         site, case = self.case(run, run.model(self.spec(run)))
-        return self._priced(site, case, len(_arms(self.nulls, site, case)))
+        return self._priced(run, site, case, len(_arms(self.nulls, site, case)))
 
-    def _priced(self, site: "DictionarySite", case: "FeatureCase", n_arms: int) -> Price:
+    def _priced(self, run: Session, site: "DictionarySite", case: "FeatureCase", n_arms: int) -> Price:
         tokens = sum(len(passage.token_ids) + site.first for passage in case.strongest(EXAMPLES))
-        return _price(self.nulls, n_arms, tokens)
+        return _price(self, run, n_arms, tokens)
 
     @without_gradients
     def measure(self, run: Session) -> list[AblatedExample]:
@@ -244,7 +246,7 @@ class Ablate(OnFeature, Compared[Session, list[AblatedExample]]):
         run.check("ablating the feature")
         arms, examples = _arms(self.nulls, site, case), list[AblatedExample]()
         passages = case.strongest(EXAMPLES)
-        price = self._priced(site, case, len(arms))
+        price = self._priced(run, site, case, len(arms))
         done = run.counted(price, lambda _: f"example {len(examples) + 1} of {len(passages)}")
         for passage in passages:
             tokens, _, _ = with_bos(model, [passage])
@@ -289,7 +291,7 @@ class DocumentText:
     first: int
     """position in the document of the first token here"""
     peak: int
-    """index in `tokens` of the token that was asked for"""
+    """index in `tokens` of the token of the row"""
     cut: bool
     """the document is longer"""
 
@@ -342,7 +344,7 @@ def described_recording(run: Session, features: str) -> "Recording":
 
 
 def document_text(
-    model: "HookedModel", dictionary: Any, recording: "Recording", row: int, feature: int, limit: int
+    model: "HookedModel", dictionary: "Dictionary", recording: "Recording", row: int, feature: int, limit: int
 ) -> DocumentText:
     """Return the document that contains a row of the recording, at most `limit` tokens of it around that row.
 
@@ -366,9 +368,10 @@ def document_text(
     shard_of = np.searchsorted(recording.shard_starts, part.numpy(), side="right") - 1
     ids = torch.empty(len(part), dtype=torch.long)
     for shard in np.unique(shard_of):
-        mine = torch.as_tensor(shard_of == shard)
-        ids[mine] = recording.token_shard(int(shard)).tokens[part[mine] - int(recording.shard_starts[shard])].long()
-    device = getattr(dictionary, "sae", dictionary).decoder_directions.device
+        inside = torch.as_tensor(shard_of == shard)
+        local = part[inside] - int(recording.shard_starts[shard])
+        ids[inside] = recording.token_shard(int(shard)).tokens[local].long()
+    device = dictionary.decoder_directions.device
     with torch.no_grad():
         codes = dictionary.encode_sparse(recording.read_rows(dictionary.hook_point, part).to(device))
     values = torch.where(codes.indices == feature, codes.values.float(), 0.0).sum(1).clamp_min(0)

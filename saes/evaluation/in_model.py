@@ -19,8 +19,7 @@ Ablating, clamping and steering latents are interventions (`interp.interventions
 as it is; `hooks_of(..., between=splice_hooks(sae))` does both.
 """
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 from jaxtyping import Bool, Float, Float64, Int, Int64
@@ -46,7 +45,7 @@ CONTEXT_VALUES = 1 << 24
 CHUNK_VALUES = 1 << 22
 """Number of logits converted to float32 at once."""
 
-Hooks = list[tuple[str, Callable[..., Any]]]
+Hooks = list[tuple[str, Hook]]
 
 
 def can_splice(sae: SAE) -> bool:
@@ -54,9 +53,22 @@ def can_splice(sae: SAE) -> bool:
     return len(sae.hook_points) == 1 and sae.architecture != "crosscoder"
 
 
-def evaluate_in_model(sae: SAE, model: HookedModel, tokens: Int[Tensor, "..."], **options: Any) -> InModel:
-    """Evaluate one SAE in the model, with the options of `evaluate_all_in_model`."""
-    return evaluate_all_in_model({"sae": sae}, model, tokens, **options)["sae"]
+def evaluate_in_model(
+    sae: SAE,
+    model: HookedModel,
+    tokens: Int[Tensor, "..."],
+    *,
+    documents: Int[Tensor, "..."] | None = None,
+    mean: Float[Tensor, " d"] | None = None,
+    batch_size: int | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> InModel:
+    """Evaluate one SAE in the model; see `evaluate_all_in_model` for the arguments."""
+    losses = evaluate_all_in_model(
+        {"sae": sae}, model, tokens, documents=documents, mean=mean, batch_size=batch_size, seed=seed, progress=progress
+    )
+    return losses["sae"]
 
 
 @torch.no_grad()
@@ -109,7 +121,13 @@ class Losses:
     def __init__(self, variants: list[str], seed: int):
         self.variants, self.bootstrap = variants, DocumentBootstrap(seed=seed)
 
-    def add(self, passes: Any, tokens: Tensor, document: Tensor, at: Int64[Tensor, "batch k"] | None = None) -> None:
+    def add(
+        self,
+        passes: Iterable[tuple[str, Tensor]],
+        tokens: Tensor,
+        document: Tensor,
+        at: Int64[Tensor, "batch k"] | None = None,
+    ) -> None:
         """Add one batch. `passes` yields `(variant, logits)`, the clean one first; two logits exist at a time.
 
         The logits are those of the positions `at`, by default of all.
@@ -157,7 +175,15 @@ class Losses:
             n_tokens=int(whole[0, 0]),
             n_documents=self.bootstrap.n_documents,
             intervals=self.bootstrap.intervals({name: s for name, s in scores.items() if known[name] is not None}),
-            **known,  # pyright: ignore[reportArgumentType] (only the recovered shares can be None)
+            ce_clean=estimates["ce_clean"],
+            ce_spliced=estimates["ce_spliced"],
+            ce_zero=estimates["ce_zero"],
+            ce_mean=estimates["ce_mean"],
+            ce_recovered=known["ce_recovered"],
+            ce_recovered_from_mean=known["ce_recovered_from_mean"],
+            kl_spliced=estimates["kl_spliced"],
+            kl_zero=estimates["kl_zero"],
+            kl_recovered=known["kl_recovered"],
         )
 
 
@@ -251,13 +277,13 @@ def _mean_activation(hook_point: str, model: HookedModel, tokens: Tensor, docume
     """Return the mean activation `[d]` over positions of text."""
     sums: list[Tensor] = []
     layer = parse_hook_point(canonical_hook_point(hook_point)).layer
-    stop = {} if layer is None else {"stop_at_layer": layer + 1}
+    stop = None if layer is None else layer + 1
     for batch, document in zip(tokens.split(batch_size), documents.split(batch_size), strict=True):
 
-        def add(value: Tensor, hook: Any = None, document: Tensor = document) -> None:
+        def add(value: Tensor, hook: object = None, document: Tensor = document) -> None:
             sums.append(value.flatten(2)[(document >= 0).to(value.device)].double().sum(0).cpu())
 
-        model.run_with_hooks(batch, return_type=None, fwd_hooks=[(hook_point, add)], **stop)
+        model.run_with_hooks(batch, return_type=None, fwd_hooks=[(hook_point, add)], stop_at_layer=stop)
     return (torch.stack(sums).sum(0) / int((documents >= 0).sum())).float()
 
 
@@ -286,10 +312,10 @@ def splice_hooks(sae: SAE, *, first: int = 0, mask: Tensor | None = None) -> lis
         raise ConfigError(f"{sae} reads several hook points at once; splice an SAE or a transcoder of one of them")
     stored: dict[str, Tensor] = {}
 
-    def read(value: Tensor, hook: Any = None) -> None:
+    def read(value: Tensor, hook: object = None) -> None:
         stored["x"] = value
 
-    def write(value: Tensor, hook: Any = None) -> Tensor:
+    def write(value: Tensor, hook: object = None) -> Tensor:
         x = stored.pop("x", value)
         return sae(x.flatten(2).to(sae.W_dec.dtype)).to(value.dtype).view_as(value)
 

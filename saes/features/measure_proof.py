@@ -104,7 +104,7 @@ def words_of(
     if not writes_to_residual(site.dictionary):
         raise ConfigError(f"directions at {site.writes} are not in the residual stream, so they name no words")
     vocabulary, unit = vocabulary_of(site.model), directions[: 1 + draws] * sign
-    carried = unit if lens is None else lens.translate(lens_point(site.writes, site.model.cfg.n_layers), unit)
+    carried = unit if lens is None else lens.carry(lens_point(site.writes, site.model.cfg.n_layers), unit)
     logits = carried.numpy() @ vocabulary.directions.astype(np.float32).T
     best = np.argsort(-logits, axis=1, kind="stable")[:, :KEPT].tolist()
     ids = sorted({token for row in best for token in row})

@@ -32,6 +32,7 @@ from saes.features.proof import (
     newest_proof,
     why_outdated,
 )
+from saes.features.schema import Features
 
 FEATURE = 12
 
@@ -177,7 +178,7 @@ def test_steering_starts_from_text_of_the_feature_itself(workspace, monkeypatch)
 
     def found(*rows: SimpleNamespace) -> tuple[str, str]:
         monkeypatch.setattr(_prove, "examples", lambda *_: list(rows))
-        return _prove.own_text(workspace, "demo", FEATURE)
+        return _prove.own_text(workspace.open(Features, "demo"), FEATURE)
 
     short, long = example([" red", " is", " warm"], 0), example([" a", " coat", " of", " red", " wool"], 3)
     assert found(short, long) == ("red is warm", "a coat of"), "the strongest example with words before its peak"

@@ -23,7 +23,7 @@ from interp.interventions.apply import hooks_of
 from interp.interventions.arms import positions_from, read_arms
 from interp.interventions.intervention import Intervention, Latent
 from interp.interventions.site import DictionarySite, continuations
-from interp.lenses.jacobian_lens import JacobianLayer, JacobianLens, JacobianSettings
+from interp.lenses.jacobian_lens import READINGS, JacobianLayer, JacobianLens, JacobianSettings
 from interp.lenses.vocabulary import vocabulary_of
 from interp.models.adapter import run_with_cache, token_strings, weight_hash
 from interp.models.loading import load_model
@@ -193,10 +193,13 @@ def test_words_are_those_of_the_page_and_forms_of_one_stay_together(model, featu
 
 def lens_of(model, jacobian: np.ndarray, folder: Path) -> JacobianLens:
     """A stored lens of one layer, not measured."""
-    layer = JacobianLayer(hook_point=HOOK, **dict.fromkeys(
-        ("agreement", "kl_logit", "kl_tuned", "kl_jacobian", "kl_untrained", "kl_shuffled"), math.nan))  # fmt: skip
+    unmeasured = Interval(math.nan, math.nan, math.nan)
+    names = [*(f"kl_{name}" for name in READINGS), "below_logit", "below_mean"]
+    layer = JacobianLayer(hook_point=HOOK, agreement=math.nan, gain=1.0, **dict.fromkeys(names, unmeasured))
     settings = JacobianSettings(model="tiny", weight_hash=weight_hash(model), source="planted", context_length=LENGTH)
-    lens = JacobianLens(settings=settings, n_texts=1, layers=(layer,), jacobians=jacobian[None].astype(np.float16))
+    zero = np.zeros((1, jacobian.shape[0]), np.float32)
+    arrays = {"jacobians": jacobian[None].astype(np.float16), "means": zero, "end": zero[0]}
+    lens = JacobianLens(settings=settings, n_texts=1, layers=(layer,), **arrays)
     return save_artefact(lens, folder, parents={})
 
 
