@@ -25,10 +25,10 @@ BATCH, SAMPLE = 2_048, 512
 """Tokens that seconds are given for, and tokens of the passes that are timed."""
 CONTEXT = 128
 """Tokens of a context of a recording."""
-EDITED = 5
-"""Tokens of the prompt in which the doctor edits every hook point."""
-READINGS = 5
-"""Lenses and nulls whose held-out distance from the output is measured, and the output itself."""
+EXAMINED = 18
+"""Tokens that the doctor runs for each hook point: noise added and subtracted in five, and the other checks."""
+READINGS = 6
+"""Lenses and nulls whose held-out distance from the output is measured."""
 _PROGRAM = 0.8e9
 """Bytes of Python and torch before any model is read."""
 _LATENT_BYTES = 6_000
@@ -96,25 +96,27 @@ class Cost:
 
 def costs(sizes: CostSizes, pace: ModelPace) -> dict[str, Cost]:
     """Return the cost of each step, by the kind of artefact that it makes."""
+    from interp.lenses.jacobian_fit import GAINS, N_GAIN, N_MEANS
     from interp.lenses.jacobian_lens import JacobianLensConfig
     from saes.evaluation.in_model import CONTEXT_VALUES
 
     weights = 2 * sizes.d_in * sizes.d_sae
     twice, batches = pace.memory + pace.weights, sizes.tokens / BATCH
     encoded = sizes.tokens * weights / 1e9 * pace.product
-    edited = 2 * EDITED * pace.hook_points / BATCH  # noise at every hook point, added and subtracted
-    jacobians = (sizes.rounds + 1) * sizes.d_in * CONTEXT / BATCH  # one round is that of the untrained model
-    distances = pace.layers * READINGS * JacobianLensConfig.heldout_positions / BATCH
+    examined = EXAMINED * pace.hook_points / BATCH
+    jacobians = (sizes.rounds + 0.2) * sizes.d_in * CONTEXT / BATCH  # of the untrained model a short one
+    read = READINGS * JacobianLensConfig.heldout_positions + len(GAINS) * N_GAIN
+    distances = pace.layers * read / BATCH
     contexts = 4 * Evaluate.contexts * CONTEXT / BATCH  # unchanged, zero and mean ablation, and the dictionary
     scored = min(1.0, CONTEXT_VALUES / pace.d_vocab / CONTEXT)
     return {
-        "certificate": Cost(1e5, twice, 2 * pace.load + 5 + edited * (pace.blocks / 2 + pace.logits)),
+        "certificate": Cost(1e5, twice, 2 * pace.load + 10 + examined * (pace.blocks / 2 + pace.logits)),
         "recording": Cost(sizes.tokens * (2 * sizes.d_in + 12), pace.memory, pace.load + 1.1 * batches * pace.batch),
         "sae": Cost(4 * weights, _PROGRAM + 16 * weights, 5 + 2 * sizes.seen * weights / 1e9 * pace.product),
         "jacobian_lens": Cost(
             2 * pace.layers * sizes.d_in**2,
             twice + pace.fit,
-            pace.load + jacobians * pace.backward + distances * pace.logits,
+            pace.load + jacobians * pace.backward + N_MEANS * CONTEXT / BATCH * pace.blocks + distances * pace.logits,
         ),
         "features": Cost(
             _LATENT_BYTES * sizes.d_sae,
