@@ -448,9 +448,8 @@ def vector_map():
 
 def recorded():
     documents = [interp.text.corpora.Document("a text of some words " * 20, "a", "")]
-    return interp.record(
-        small(), documents, folder("recorded"), interp.RecordConfig(tokens=200), hook_points=["hook_embed"]
-    )
+    config = interp.RecordConfig(tokens=200)
+    return interp.record(small(), documents, folder("recorded"), config, hook_points=["hook_embed"])
 
 
 def trained_set():
