@@ -88,7 +88,7 @@ def draw_positions(
     seed: int,
     stream: tuple[str | int, ...],
 ) -> Positions:
-    """Return `n` positions, as many of each of `n_contexts` contexts, drawn by the seed and the name of the stream.
+    """Return `n` positions, as many of each of `n_contexts` contexts, drawn by a seed and a name.
 
     The first position of a context is never drawn: its residual is an outlier.
     """
