@@ -108,7 +108,8 @@ class _Float32Hooks:
         self.point = point
 
     def __call__(self, hook: Hook, *args: Any, **kwargs: Any) -> "LensHandle":
-        return type(self.point).add_hook(self.point, partial(_call_in_float32, hook), *args, **kwargs)
+        shown: Any = partial(_call_in_float32, hook)
+        return type(self.point).add_hook(self.point, shown, *args, **kwargs)
 
 
 def _call_in_float32(function: Hook, tensor: "Tensor", *, hook: object) -> Any:
