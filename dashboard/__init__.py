@@ -10,6 +10,7 @@
 - `maps`        a map of an atlas as a component, for pages and notebooks
 - `components`  pieces that several pages share
 - `figures`     results and tables in, plotly figures out; notebooks use them too
+- `sources`     the workspace, the models and the queue of a server, and the artefact that a page opens on
 - `queue`       analyses that are started from the page, one at a time, and their files
 - `requests`    routes as functions: their arguments are the body of a request, decoded
 - `live`        the models of a server, which answer acts

@@ -24,10 +24,10 @@ import flask
 from annotated_types import Interval
 
 from dashboard.answers import MOST_ROWS, finite_json, lists, plain
-from dashboard.components.live import Live
-from dashboard.components.pages import current, own_page, page_of
+from dashboard.components.pages import own_page, page_of
 from dashboard.queue import RunQueue
 from dashboard.requests import RequestFields, answered, asked_by, form_of
+from dashboard.sources import Live, current
 from dashboard.turns import answered_in_lines, asking
 from interp.acts import Act, Compared, PriceOf, decode, is_streamed, question_schema, typed
 from interp.artifacts import KINDS, as_json
@@ -110,19 +110,21 @@ def feature(workspace: Workspace, features: str, index: Count) -> dict[str, Any]
     from dashboard.data.features import explanations, one, relations
     from saes.features.schema import described_another
 
-    record, related = one(workspace, features, index), relations(workspace, features, index)
+    record = one(workspace, features, index)
+    related = relations(record.features, index)
     return record.to_json() | {
         "outdated": described_another(workspace, record.features),
         "relations": related and related.to_json(),
-        "explanations": [label.to_json() for label in explanations(workspace, features, index)],
+        "explanations": [label.to_json() for label in explanations(workspace, record.features, index)],
     }
 
 
 def examples(workspace: Workspace, features: str, index: Count) -> list[dict[str, Any]]:
     """Return windows of text with the feature's activation on each token, by group, strongest first."""
     from dashboard.data import features as data
+    from saes.features.schema import Features
 
-    return [asdict(example) for example in data.examples(workspace, features, index)]
+    return [asdict(example) for example in data.examples(workspace.open(Features, features), index)]
 
 
 def vector(workspace: Workspace, features: str, index: Count) -> dict[str, Any]:
@@ -147,8 +149,9 @@ def uses(workspace: Workspace, features: str, index: Count) -> dict[str, Any]:
     """
     from dashboard.data import features as data
     from saes.features.proof import Proof, why_outdated
+    from saes.features.schema import Features
 
-    references = data.uses(workspace, features, index)
+    references = data.uses(workspace, workspace.open(Features, features), index)
     proofs = [
         {"name": proof.name, "outdated": why_outdated(workspace, proof), "verdict": proof.verdict(),
          "holds": proof.holds(), "p": proof.p_holm()}

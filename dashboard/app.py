@@ -31,15 +31,10 @@ from dash.exceptions import CallbackException, DependencyException
 from dashboard import api
 from dashboard.components import http_errors
 from dashboard.components.frame import attrs, explain, failure
-from dashboard.components.live import Live
 from dashboard.components.pages import (
     Group,
     Layout,
-    NothingYetError,
     Page,
-    PageSources,
-    attach,
-    current,
     empty_page,
     find_pages,
     own_page,
@@ -51,6 +46,7 @@ from dashboard.maps import routes as atlas_routes
 from dashboard.queue import RunQueue
 from dashboard.search.page import box as search_box
 from dashboard.security import READS, Guard, content_security_policy, refuse_callback
+from dashboard.sources import Live, NothingYetError, PageSources, attach, current
 from dashboard.turns import guest
 from interp.artifacts import KINDS
 from interp.errors import ConfigError, UnknownNameError, UsageError, WorkbenchError, program

@@ -16,7 +16,7 @@ A = TypeVar("A")
 
 
 class LiveModel:
-    """Answers acts with the models and dictionaries of a workspace; implements `dashboard.components.live.Live`."""
+    """Answers acts with the models and dictionaries of a workspace; implements `dashboard.sources.Live`."""
 
     def __init__(self, workspace: Workspace, *, memory: int | None = None):
         """Open a workspace; `memory` bounds the bytes of its models in memory (`Session`)."""

@@ -130,9 +130,9 @@ def _feature(workspace: Workspace, name: str, index: int, colours: Theme) -> Sho
     row = feature.row
     strips = [
         html.Li(token_strip(example.tokens, example.activations, maximum=row.max_activation, peak=example.peak))
-        for example in examples(workspace, name, index)[:N_EXAMPLES]
+        for example in examples(feature.features, index)[:N_EXAMPLES]
     ]
-    parts: list[Any] = [sections.summary(workspace, name, feature), html.Ol(strips, className="wb-stack")]
+    parts: list[Any] = [sections.summary(workspace, feature), html.Ol(strips, className="wb-stack")]
     edges = feature.features.histogram_edges
     figures = [activation_histogram(row.histogram, edges, colours, marker=row.mean_activation)]
     if (proof := newest_proof(workspace, name, index)) is not None:

@@ -8,9 +8,9 @@ from pathlib import Path
 from threading import Timer
 from typing import TYPE_CHECKING, cast
 
-from dashboard.components.live import Live
 from dashboard.queue import RunQueue
 from dashboard.security import check_binding, is_loopback
+from dashboard.sources import Live
 from interp.errors import ResourceError
 from interp.workspace import Workspace
 

@@ -77,8 +77,11 @@ class Price:
     """number of arms by name: the candidate, then each kind of null"""
     tokens: int
     """tokens of one arm"""
+    model: str
+    passes: str
+    """kind of pass, such as the name of the act: each kind has a pace of its own in each model"""
     seconds: float | None = None
-    """at the pace of earlier answers; None before the first"""
+    """at the pace of earlier answers with such passes of this model; None before the first"""
 
     @property
     def total(self) -> int:

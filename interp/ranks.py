@@ -262,7 +262,9 @@ def restore(handlers: Mapping[signal.Signals, Any]) -> None:
             signal.signal(number, handler)
 
 
-def open_draft(ranks: Ranks, folder: Path, *, kind: str, config: dict[str, Any], seed: int, overwrite: bool) -> Draft:
+def open_draft(
+    ranks: Ranks, folder: Path, *, kind: str, config: dict[str, Any], seed: int | None, overwrite: bool
+) -> Draft:
     """Open a draft on the first rank; the others get a view of it that writes nothing.
 
     Every rank must see the same file system.

@@ -434,9 +434,7 @@ def mirror_of(url: str, folders: frozenset[str]) -> Mirror:
         try:
             import fsspec  # noqa: F401 - the error below is clearer than one from within
         except ImportError:
-            raise MissingError(
-                f"{url} is object storage, which needs fsspec and s3fs: pip install 'interp-workbench[s3]'"
-            ) from None
+            raise MissingError(f"{url} is object storage, which needs fsspec and s3fs: pip install '.[s3]'") from None
         MIRRORS[url] = Mirror(url, folders)
     return MIRRORS[url]
 

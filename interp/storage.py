@@ -91,7 +91,7 @@ class Store:
                 protocol, use_listings_cache=False, **OPTIONS.get(protocol, {})
             )
         except ImportError as error:
-            advice = "pip install 'interp-workbench[s3]'" if protocol in ("s3", "s3a") else str(error)
+            advice = "pip install '.[s3]'" if protocol in ("s3", "s3a") else str(error)
             raise MissingError(
                 f"a workspace at {protocol}:// needs a package that is not installed: {advice}"
             ) from None

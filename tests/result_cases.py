@@ -99,7 +99,7 @@ def direction():
 def variant():
     from interp.directions._variants import Variant
 
-    accuracy = interp.direction_of_words(small(), "abcd", "EFGH", LAYER, sentences=SENTENCES).found
+    accuracy = interp.direction_of_words(small(), "abcd", "EFGH", LAYER, sentences=SENTENCES).accuracy
     return Variant(accuracy=accuracy, untrained=0.5, cosine=1.0)
 
 
@@ -421,7 +421,7 @@ DICTIONARIES = {
     "proof of a feature": Case(proof, PROVED + " p_holm holds", figure=True),
     "measure of a feature": Case(lambda: proof().measures[0], PROVED),
     "planes of features": Case(planes, "..."),
-    "plane of features": Case(lambda: planes().found[0], "score n_rows ..."),
+    "plane of features": Case(lambda: planes().planes[0], "score n_rows ..."),
 }  # fmt: skip
 
 

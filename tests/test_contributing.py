@@ -170,7 +170,7 @@ at = list(KINDS).index("token_before_last")
 assert scores[at] == 1 and scores[list(KINDS).index("previous_token")] < 0.2, scores
 
 scores = score_heads(load_model("small:mlp-2l"), n_prompts=4, context_length=41, min_lag=8, max_lag=20, seeds=(0,))
-assert not scores.found["token_before_last"].any(), "a random model has no such head"
+assert not scores.above_null["token_before_last"].any(), "a random model has no such head"
 workspace = Workspace("workspace", create=True)
 save_artefact(scores, workspace.path("heads", "mine"))
 

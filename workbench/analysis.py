@@ -31,6 +31,7 @@ from interp.artifacts.draft import RESUME, carrying
 from interp.doctor.certificate import certificates_of
 from interp.forms import from_json
 from interp.progress import Progress
+from interp.ranks import ALONE, open_draft
 from workbench.first_look import DICTIONARIES, FirstLook
 from workbench.options import options_of
 from workbench.terminal import OnDevice, Threaded, Writes, first_bar, joined_ranks, say, slug, wrote
@@ -67,13 +68,13 @@ class AnalysisRun:
         """The device, picked and printed when it is first asked for; None for a verb without one."""
         return self._verb.use_device(self.ranks) if isinstance(self._verb, OnDevice) else None
 
-    def model(self, spec: str) -> "HookedModel":
-        """Return a model, loaded once; it becomes a parent."""
+    def model(self, spec: str, *, dtype: str | None = None) -> "HookedModel":
+        """Return a model, loaded once, by default in the dtype of the command; it becomes a parent."""
         from interp.models.adapter import weight_hash
         from interp.models.loading import load_model
 
         if spec not in self._models:
-            self._models[spec] = load_model(spec, device=self.device)
+            self._models[spec] = load_model(spec, dtype=dtype, device=self.device)
             self.parents[f"model:{spec}"] = weight_hash(self._models[spec])
             self.examine(self._models[spec])
         return self._models[spec]
@@ -168,9 +169,7 @@ class AnalysisRun:
     @contextlib.contextmanager
     def progress(self, title: str, unit: str = "") -> Iterator[Progress]:
         """Show a progress bar; call it with `(done, total, facts)`."""
-        from interp.ranks import Ranks
-
-        with first_bar(self.ranks or Ranks(), title, unit) as report:
+        with first_bar(self.ranks or ALONE, title, unit) as report:
             yield report
 
     def draft(self, settings: Any) -> Draft:
@@ -179,9 +178,14 @@ class AnalysisRun:
         `settings` are those of the artefact. Raises `MismatchError` where unfinished work has other settings.
         """
         if self._draft is None:
-            config, kind = settings_json(settings), self._verb.writes()
-            overwrite = self._verb.overwrite
-            self._draft = Draft.open(self.folder, kind=kind, config=config, seed=self.seed, overwrite=overwrite)
+            self._draft = open_draft(
+                self.ranks or ALONE,
+                self.folder,
+                kind=self._verb.writes(),
+                config=settings_json(settings),
+                seed=self.seed,
+                overwrite=self._verb.overwrite,
+            )
         return self._draft
 
     def training(self, settings: Any) -> Path:

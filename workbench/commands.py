@@ -27,7 +27,7 @@ from workbench.terminal import Verb
 from workbench.verbs import ANALYSES
 
 KNOWN_MODELS = (
-    *("smollm2-135m", "planted:induction", "planted:copying", "planted:post-norm", "small:attn-only-1l"),
+    *("smollm2-135m", "gemma3-270m", "planted:induction", "planted:copying", "planted:post-norm", "small:attn-only-1l"),
     *("small:attn-only-2l", "small:mlp-1l", "small:mlp-2l", "toy:induction-2l", "toy:induction-1l"),
     *("toy:fixed-period-1l", "HuggingFaceTB/SmolLM2-135M-Instruct", "gpt2", "EleutherAI/pythia-70m"),
     "roneneldan/TinyStories-33M",

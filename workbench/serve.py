@@ -22,8 +22,8 @@ from workbench.terminal import InWorkspace, Threaded, say
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from dashboard.components.live import Live
     from dashboard.queue import RunQueue
+    from dashboard.sources import Live
     from interp.remote import Mirror
     from interp.workspace import Workspace
 

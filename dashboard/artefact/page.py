@@ -6,18 +6,10 @@ from dash import Dash, dcc, html
 
 from dashboard.artefact.sections import panels, summary
 from dashboard.components.frame import attempt, graph, page, panel, quiet_link, still
-from dashboard.components.pages import (
-    Page,
-    PageSources,
-    artefact_menu,
-    current,
-    menu_choices,
-    open_artefact,
-    page_of,
-    register_parts,
-)
+from dashboard.components.pages import Page, artefact_menu, menu_choices, page_of, register_parts
 from dashboard.figures.results import has_figure, plot
 from dashboard.figures.theme import theme
+from dashboard.sources import PageSources, current, open_artefact
 from interp.artifacts import KINDS, address_of
 
 

@@ -13,10 +13,8 @@ from dashboard.components.evidence import number
 from dashboard.components.frame import attrs, page, panel, quiet_link, stat
 from dashboard.components.pages import (
     Page,
-    PageSources,
     address_sink,
     artefact_menu,
-    current,
     feature_href,
     page_of,
     register_address,
@@ -28,6 +26,7 @@ from dashboard.maps import data as view
 from dashboard.maps.columns import columns, default_colour
 from dashboard.maps.data import PointFilter
 from dashboard.maps.view import atlas_view
+from dashboard.sources import PageSources, current
 from interp.atlas.vector_map import VectorMap
 from interp.workspace import Workspace
 

@@ -4,10 +4,10 @@
 are those of inputs, dashed for a negative score, and of the roles of nodes. The browser asks, outside Dash, for a
 circuit by its key `<folder>/<name>`:
 
-    GET  /circuit-data/<folder>/<name>/graph.json    all that may be drawn, as columns
-    POST /circuit-data/<folder>/<name>/part.json     what is shown of it: `{"n": 24, "paths": false}`
-    GET  /circuit-data/<folder>/<name>/edits.json    groups and positions of the visitor
-    POST /circuit-data/<folder>/<name>/edits.json    replace them: `{"edits": {...}, "was": {...}}`
+    GET  /circuit-data/<folder>/<name>/graph.json    all that may be drawn, as columns, the groups and positions of the
+                                                     visitor, and what an address shows of it: `?n=24&paths=1`
+    POST /circuit-data/<folder>/<name>/part.json     what else is shown of it: `{"n": 24, "paths": false}`
+    POST /circuit-data/<folder>/<name>/edits.json    replace groups and positions: `{"edits": {...}, "was": {...}}`
     POST /circuit-data/<folder>/<name>/groups.json   groups of the shown nodes: `{"by": "role", "n": 24, ...}`
     GET  /circuit-data/<folder>/<name>/export.json   the circuit as shown, which `Circuit.load` reads: `?n=24&paths=1`
 
@@ -23,11 +23,12 @@ from annotated_types import Ge
 
 from dashboard.circuit import _data
 from dashboard.circuit._data import MAX_EDGES, PROPOSALS, EdgeRow, ScoredEdges, node_id, node_of, scored, tokens
-from dashboard.components.pages import current, whole_number
+from dashboard.components.pages import whole_number
 from dashboard.data.workspace import notes
 from dashboard.figures.circuits import role_colours, via_colours
 from dashboard.figures.theme import LIGHT, Theme, canvas_colours, visible
 from dashboard.requests import RequestFields, add_routes
+from dashboard.sources import current
 from interp.artifacts import FOLDERS, as_json, kinds_of
 from interp.circuits.found_circuit import FoundCircuit, open_circuit
 from interp.errors import UnknownNameError
@@ -95,7 +96,7 @@ def content(artefact: FoundCircuit) -> dict[str, Any]:
         "roles": [role.replace("_", " ") for role in known],
         "proposals": PROPOSALS,
         "limit": whole.edges.limit,
-        "found": min(whole.edges.found, whole.edges.limit),
+        "found": min(whole.edges.n_in_circuit, whole.edges.limit),
         "has_ends": whole.edges.has_ends,
         "nodes": {
             "id": whole.nodes,
@@ -226,7 +227,7 @@ def _nothing(edges: ScoredEdges) -> str:
 
 def register(server: flask.Flask) -> None:
     """Add the routes to the server."""
-    reads = {"graph": _graph, "edits": _edits, "export": _export}
+    reads = {"graph": _graph, "export": _export}
     asks = {"part": _part, "edits": _save, "groups": _groups}
     add_routes(server, "/circuit-data/<folder>/<name>", reads, asks, _open)
 
@@ -239,7 +240,11 @@ def _open(folder: str, name: str) -> FoundCircuit:
 
 
 def _graph(folder: str, name: str) -> dict[str, Any]:
-    return content(_open(folder, name))
+    artefact, query = _open(folder, name), flask.request.args
+    whole, n = content(artefact), whole_number(query.get("n", ""))
+    view = CircuitView(n if n is None else max(1, min(n, whole["limit"])), query.get("paths") == "1")
+    edits = notes().graph_edits(artefact.key)
+    return whole | {"edits": edits, "shown": as_json(view), "part": part(artefact, view)}
 
 
 Edges = Annotated[int, Ge(1)] | None
@@ -248,10 +253,6 @@ Edges = Annotated[int, Ge(1)] | None
 
 def _part(request: RequestFields, artefact: FoundCircuit, *, n: Edges = None, paths: bool = False) -> dict[str, Any]:
     return part(artefact, CircuitView(n, paths))
-
-
-def _edits(folder: str, name: str) -> dict[str, Any]:
-    return {"edits": notes().graph_edits(_open(folder, name).key)}
 
 
 def _save(request: RequestFields, artefact: FoundCircuit, *, edits: GraphMarks, was: dict[str, Any]) -> dict[str, Any]:

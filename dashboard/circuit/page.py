@@ -15,20 +15,11 @@ from dashboard.circuit import _drawing
 from dashboard.circuit._drawing import CircuitView, colours
 from dashboard.components.evidence import evidence_table, number, records_table, words
 from dashboard.components.frame import attrs, graph, notice, page, panel, quiet_link, stat
-from dashboard.components.pages import (
-    Page,
-    PageSources,
-    artefact_menu,
-    circuit_href,
-    current,
-    heads_href,
-    menu_choices,
-    open_artefact,
-    prompt_href,
-)
+from dashboard.components.pages import Page, artefact_menu, circuit_href, heads_href, menu_choices, prompt_href
 from dashboard.figures.circuits import agreement, faithfulness_at, faithfulness_curve, via_colours
 from dashboard.figures.heads import attention_pattern
 from dashboard.figures.theme import DARK, LIGHT, Theme, theme, visible
+from dashboard.sources import PageSources, current, open_artefact
 from interp.artifacts import as_json, kinds_of
 from interp.circuits.circuit import KeyEvidence, NodeEffect
 from interp.circuits.found_circuit import FaithfulnessPoint, FoundCircuit, ScoredNode, Verdict, open_circuit
@@ -250,12 +241,12 @@ def details(
 
 
 def _verdict(verdict: Verdict) -> Any:
-    word = {True: "Found. ", False: "Not found. ", None: ""}[verdict.found]
+    word = {True: "Found. ", False: "Not found. ", None: ""}[verdict.holds]
     reason = visible(verdict.reason, 600)
     return notice(
         html.P([html.Strong(word), html.Span(reason[:1].upper() + reason[1:])]),
         _folded("The rule", html.P(visible(verdict.rule, 4000), className="wb-note")),
-        tone="warning" if verdict.found is False else "info",
+        tone="warning" if verdict.holds is False else "info",
     )
 
 

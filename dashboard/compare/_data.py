@@ -136,9 +136,9 @@ def partners(workspace: Workspace, feature: FeatureOrNeuron) -> list[tuple[str, 
     """Return (name, reason) of what is worth comparing with one feature, nearest first; none without its table."""
     if not feature.features:
         return []
-    row = features.one(workspace, feature.features, feature.index).row
+    described, row = features.one(workspace, feature.features, feature.index)
     pairs = [(f"{feature.features}:{n}", f"neighbour, cosine {cosine:.2f}") for n, cosine in row.near[:4]]
-    related = features.relations(workspace, feature.features, feature.index)
+    related = features.relations(described, feature.index)
     if related is not None:
         pairs += [
             (f"{feature.features}:{n}", f"fires on the same tokens, Jaccard {value:.2f}")
@@ -198,7 +198,8 @@ def shared_tokens(workspace: Workspace, a: FeatureOrNeuron, b: FeatureOrNeuron) 
 
 def _said(workspace: Workspace, feature: FeatureOrNeuron, first: int, last: int) -> dict[int, list[str]]:
     """Return the tokens that features say through the Jacobian lens; none where that is not known."""
-    tokens = said_words(workspace, feature.features, range(first, last + 1), KEPT, beyond_null=False)
+    described = workspace.open(Features, feature.features)
+    tokens = said_words(workspace, described, range(first, last + 1), KEPT, beyond_null=False)
     return {index: list(dict.fromkeys(token.strip().lower() for token in words)) for index, words in tokens.items()}
 
 

@@ -27,12 +27,9 @@ from dashboard.components.frame import (
 )
 from dashboard.components.frame import explain as explain_error
 from dashboard.components.pages import (
-    NothingYetError,
     Page,
-    PageSources,
     changes_href,
     compare_href,
-    current,
     feature_href,
     first_step,
     geometry_href,
@@ -44,8 +41,10 @@ from dashboard.data.features import examples
 from dashboard.data.meaning import meaning_if_known, said_by
 from dashboard.figures.scaling import cosine_histogram
 from dashboard.figures.theme import theme, visible
+from dashboard.sources import NothingYetError, PageSources, current
 from interp.errors import WorkbenchError, as_typed
 from interp.workspace import Workspace
+from saes.features.schema import Features
 from saes.features.search import search_features
 
 N_EXAMPLES, N_TOKENS, N_HITS = 6, 8, 12
@@ -227,7 +226,7 @@ def _side(workspace: Workspace, feature: FeatureOrNeuron) -> list[Any]:
             className="wb-stats",
         ),
     ]
-    lens = said_by(workspace, feature.features, feature.index)
+    lens = said_by(workspace, workspace.open(Features, feature.features), feature.index)
     note = "direct effect on the next token's logits"
     if lens.saying is not None:
         tokens = list(lens.saying.raised[:N_TOKENS])
@@ -281,7 +280,8 @@ def _shared(workspace: Workspace, a: FeatureOrNeuron, b: FeatureOrNeuron) -> htm
 
 def _examples(workspace: Workspace, a: FeatureOrNeuron, b: FeatureOrNeuron) -> html.Section:
     def side(feature: FeatureOrNeuron) -> html.Div:
-        rows = examples(workspace, feature.features, feature.index)[:N_EXAMPLES] if feature.features else []
+        described = workspace.open(Features, feature.features) if feature.features else None
+        rows = examples(described, feature.index)[:N_EXAMPLES] if described else []
         maximum = max((row.activation for row in rows), default=1.0)
         lines = [
             html.Li([html.Span(f"{row.activation:.3g}", className="wb-value"),

@@ -1,9 +1,8 @@
 """Pieces that several pages share.
 
 - `frame`     page, panel, statistic, message, figure, menu, link; a large part of a page that is cheap to draw
-- `pages`     a page and its callbacks: navigation, chosen artefact, addresses, the workspace that is served
+- `pages`     a page and its callbacks: navigation, chosen artefact, addresses
 - `forms`     inputs made from the fields of an act or of the settings of an analysis
-- `live`      results of a model that answers prompts, and the protocol of such a model; without torch
 - `measures`  measured numbers in words, and a part that was not measured
 - `dots`      a small picture of points
 - `evidence`  measurements as a table, in words with their intervals; histograms as HTML

@@ -3,13 +3,11 @@
 A page is a folder of `dashboard/` whose `page.py` defines `PAGE`; `find_pages` collects them, the application registers
 them, and the navigation bar lists them. Shared here:
 
-- the artefact that a page opens on (`open_artefact`), and the message of a page with nothing to show (`empty_page`);
+- the message of a page with nothing to show (`empty_page`);
 - the menu at the top of a page that opens another artefact (`artefact_menu`): the address says which one is shown;
 - the address that follows what a visitor changes (`address_sink` and `register_address`);
 - the part of a page that is drawn after the page itself (`register_parts`);
 - a button that runs an analysis and shows its progress in the same position (`run_button`);
-- the sources of all pages, a workspace, a live model and a queue of runs (`PageSources`), stored on the Flask
-  application, not in a global;
 - addresses (`feature_href` and others): the state of a page is in its path and query, so every view can be linked to.
 """
 
@@ -27,9 +25,9 @@ import flask
 from dash import MATCH, ClientsideFunction, Dash, Input, Output, State, ctx, dcc, html, no_update
 
 from dashboard.components.frame import attrs, note_controls, page, panel, quiet_link, select
-from dashboard.components.live import Live
 from dashboard.queue import QueuedRun, RunQueue
-from interp.artifacts import FOLDERS, KINDS, Manifest, address_of
+from dashboard.sources import NothingYetError, current
+from interp.artifacts import FOLDERS, KINDS, address_of
 from interp.doctor.certificate import Certificate
 from interp.errors import MissingError, WorkbenchError, as_typed, program
 from interp.progress import duration
@@ -73,31 +71,11 @@ EMPTY_MS = 3000
 """Milliseconds between two checks of an empty page."""
 
 
-class NothingYetError(MissingError):
-    """The workspace has nothing that this page shows. This is no mistake, so the page explains itself."""
-
-
 def find_pages() -> list[Page]:
     """Return the page of every folder of `dashboard/` that has a `page.py`, in the order of the navigation bar."""
     folder = Path(__file__).parents[1]
     pages = [import_module(f"dashboard.{file.parent.name}.page").PAGE for file in folder.glob("*/page.py")]
     return sorted(pages, key=lambda page: (page.order, page.title))
-
-
-def open_artefact(
-    workspace: Workspace, kinds: Sequence[str], name: str | None, *, prefer: Callable[[Manifest], bool] | None = None
-) -> Manifest:
-    """Return the artefact called `name` of one of the `kinds`; without a name, the one that the page opens on.
-
-    The rule for the latter is `Workspace.default`. Raises `UnknownNameError` with the nearest names, `ConfigError` when
-    the name cannot be one, and `NothingYetError` when no name is given and there is no artefact of these kinds.
-    """
-    if not name:
-        manifest = workspace.default(*kinds, prefer=prefer)
-        if manifest is None:
-            raise NothingYetError(f"no artefact of kind {' or '.join(kinds)} was found in {workspace.address}")
-        return manifest
-    return workspace.find(name, *kinds)
 
 
 def empty_page(which: Page, workspace: Workspace, model: str) -> html.Div:
@@ -381,29 +359,6 @@ def register_address(app: Dash, which: str, *inputs: Input | State, script: str 
 def register_parts(app: Dash, which: str, draw: Callable[[Any, str | None], Any]) -> None:
     """Draw the parts of a page after the page itself: `draw(state, scheme)` fills the element `<which>-parts`."""
     app.callback(Output(f"{which}-parts", "children"), Input(f"{which}-state", "data"), State("scheme", "data"))(draw)
-
-
-_KEY = "workbench"
-
-
-@dataclass(frozen=True)
-class PageSources:
-    """The sources of one dashboard."""
-
-    workspace: Workspace
-    live: Live
-    runs: RunQueue | None = None
-    """The queue of analyses; None where the server offers no runs."""
-
-
-def attach(server: flask.Flask, context: PageSources) -> None:
-    """Make `context` the one of this server."""
-    server.config[_KEY] = context
-
-
-def current() -> PageSources:
-    """Return the context of the server that is answering."""
-    return flask.current_app.config[_KEY]
 
 
 def feature_href(features: str, index: int) -> str:

@@ -11,9 +11,10 @@ from typing import Any
 from dash import dcc, html
 
 from dashboard.components.frame import attempt, attrs, graph, loading
-from dashboard.components.pages import current, feature_href
+from dashboard.components.pages import feature_href
 from dashboard.figures.heads import attention_pattern
 from dashboard.figures.theme import theme, visible
+from dashboard.sources import current
 from saes.acts.prompt import ShowAttention
 
 COLD = "Loading the model: the first prompt takes a while, later ones do not."

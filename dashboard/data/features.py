@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from dashboard.components.pages import open_artefact
+from dashboard.sources import open_artefact
 from interp.artifacts import Table, query
 from interp.artifacts.files import file_version
 from interp.atlas.vector_map import VectorMap
@@ -145,11 +145,11 @@ def one(workspace: Workspace, name: str, index: int) -> One:
     return One(features, rows[0])
 
 
-def examples(workspace: Workspace, name: str, index: int) -> list[ExampleRow]:
+def examples(features: Features, index: int) -> list[ExampleRow]:
     """Return token windows in which the feature is active, by group (`top`, `q4` ... `q1`), strongest first."""
     sql = f"""select * from t where feature >= ? and feature < ? and rank < {MAX_EXAMPLES}
               order by feature, group_order, rank"""
-    return _near(workspace.open(Features, name).examples, index, sql)
+    return _near(features.examples, index, sql)
 
 
 def _near(table: Table[Row], index: int, sql: str) -> list[Row]:
@@ -166,14 +166,14 @@ def _block(row: type, path: Path, version: tuple[int, ...], sql: str, first: int
 
 
 def examples_between(
-    workspace: Workspace, name: str, index: int, low: float, high: float, *, last: bool = False
+    features: Features, index: int, low: float, high: float, *, last: bool = False
 ) -> tuple[list[ExampleRow], int]:
     """Return the examples with an activation from `low` up to `high`, strongest first, and the number of all stored.
 
     Each context appears once. `last` includes activations of `high` or more, like the last bin of a histogram.
     """
     once = "feature = ? qualify row_number() over (partition by row order by group_order) = 1"
-    examples = workspace.open(Features, name).examples.rows(once, index, order="activation desc, row")
+    examples = features.examples.rows(once, index, order="activation desc, row")
     within = [example for example in examples if low <= example.activation and (last or example.activation < high)]
     return within[:MAX_BETWEEN], len(examples)
 
@@ -200,16 +200,16 @@ class Explained(NamedTuple):
         return asdict(self.label) | {"scores": [asdict(score) for score in self.scores]} | source
 
 
-def explanations(workspace: Workspace, name: str, index: int) -> list[Explained]:
+def explanations(workspace: Workspace, features: Features, index: int) -> list[Explained]:
     """Return the labels of a feature with their scores.
 
     Labels come from artefacts made for these features as they are now, or whose labels these features took over.
     """
-    features = workspace.open(Features, name).about
+    about = features.about
     labels: list[Explained] = []
     for made in workspace.values(Labels):
-        for_these = made.settings.features_hash == features.content_hash
-        taken_in = features.parents.get(made.key) == made.about.content_hash
+        for_these = made.settings.features_hash == about.content_hash
+        taken_in = about.parents.get(made.key) == made.about.content_hash
         if (for_these or taken_in) and len(labels) < MAX_EXPLANATIONS:
             rows = made.labels.rows("feature = ?", index)
             labels += [Explained(made, row, made.scores.rows("feature = ?", index)) for row in rows]
@@ -299,9 +299,8 @@ def most_telling(workspace: Workspace, name: str) -> int:
     return rows[0] if rows else 0
 
 
-def relations(workspace: Workspace, name: str, index: int) -> FeatureRelations | None:
+def relations(features: Features, index: int) -> FeatureRelations | None:
     """Return the relations of a feature; None for an artefact that lacks them."""
-    features = workspace.open(Features, name)
     if features.relations is None or features.scales is None:
         return None
     rows = _near(features.relations, index, "select * from t where feature >= ? and feature < ?")
@@ -334,9 +333,8 @@ def traced_layer(features: Features, dictionary: str, model: str) -> int | None:
     return layer if of_set else None
 
 
-def uses(workspace: Workspace, name: str, index: int) -> Uses:
+def uses(workspace: Workspace, features: Features, index: int) -> Uses:
     """Return the maps, circuits, direction reports and graphs of this workspace that contain a feature."""
-    features = workspace.open(Features, name)
     dictionary, key = features.dictionary, f"saes/{features.sae}" if features.sae else None
     maps = [
         (atlas.name, points[0].point)
@@ -395,7 +393,7 @@ def dashboard_batch(workspace: Workspace, name: str, index: int) -> dict[str, An
     layer alone. Example groups become intervals; the strongest examples have `bin_min` and `bin_contains` of -1.
     """
     features, row = one(workspace, name, index)
-    related = relations(workspace, name, index)
+    related = relations(features, index)
     edges, hook_point = features.histogram_edges, parse_hook_point(features.settings.hook_point)
     centres = [(low * high) ** 0.5 if low > 0 else (low + high) / 2 for low, high in itertools.pairwise(edges)]
     record: dict[str, Any] = {
@@ -416,7 +414,7 @@ def dashboard_batch(workspace: Workspace, name: str, index: int) -> dict[str, An
         "n_prompts_total": 0,
         "n_tokens_in_prompt": features.n_tokens,
         "dataset": features.settings.recording,
-        "activations": _binned(examples(workspace, name, index), row.max_activation),
+        "activations": _binned(examples(features, index), row.max_activation),
     }
     if related is not None:
         record["correlated_features_indices"] = related.row.coactive
@@ -468,7 +466,7 @@ def viewer_feature(workspace: Workspace, name: str, index: int) -> dict[str, Any
     """
     features, row = one(workspace, name, index)
     by_group: dict[str, list[dict[str, Any]]] = {}
-    for window in examples(workspace, name, index):
+    for window in examples(features, index):
         example = {
             "tokens": window.tokens,
             "tokens_acts_list": window.activations,

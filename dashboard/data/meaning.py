@@ -37,9 +37,8 @@ class PromotedWords(NamedTuple):
     """why it could not be computed"""
 
 
-def said_by(workspace: Workspace, name: str, feature: int) -> PromotedWords:
+def said_by(workspace: Workspace, features: Features, feature: int) -> PromotedWords:
     """Return what a feature makes the model say. If it was never computed, start that in the background."""
-    features = workspace.open(Features, name)
     model = features.settings.model
     lens = lens_for(workspace, features)
     if lens is None:
@@ -66,21 +65,20 @@ def meaning_if_known(workspace: Workspace, features: Features) -> Meaning | None
 
 
 def said_words(
-    workspace: Workspace, name: str, features: Sequence[int], k: int = 3, *, beyond_null: bool = True
+    workspace: Workspace, features: Features, indices: Sequence[int], k: int = 3, *, beyond_null: bool = True
 ) -> dict[int, tuple[str, ...]]:
     """Return the `k` tokens that each feature raises most; `beyond_null`: only those beyond random directions.
 
     Empty until that is computed; this starts no computation.
     """
-    opened = workspace.open(Features, name)
-    lens = lens_for(workspace, opened)
-    meaning = meaning_of(workspace, opened) if lens is not None and is_computed(opened, lens) else None
+    lens = lens_for(workspace, features)
+    meaning = meaning_of(workspace, features) if lens is not None and is_computed(features, lens) else None
     if meaning is None:
         return {}
-    readings = {feature: meaning.says(feature, k) for feature in features}
+    readings = {index: meaning.says(index, k) for index in indices}
     return {
-        f: tuple(word for word, _ in reading.raised)
-        for f, reading in readings.items()
+        index: tuple(word for word, _ in reading.raised)
+        for index, reading in readings.items()
         if reading.raised_p <= ALPHA or not beyond_null
     }
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import flask
 
-from dashboard.components.pages import current
+from dashboard.sources import current
 from interp.artifacts import FOLDERS, MANIFEST, STATUS, hash_json
 from interp.notes import Notes
 from interp.workspace import Workspace

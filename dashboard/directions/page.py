@@ -23,16 +23,7 @@ from dashboard.components.evidence import as_table, number, percent, records_tab
 from dashboard.components.forms import fields_data
 from dashboard.components.frame import attempt, graph, page, panel
 from dashboard.components.measures import eigenvalues, evidence, missing_panel, signed
-from dashboard.components.pages import (
-    Page,
-    PageSources,
-    artefact_menu,
-    current,
-    menu_choices,
-    open_artefact,
-    page_of,
-    register_parts,
-)
+from dashboard.components.pages import Page, artefact_menu, menu_choices, page_of, register_parts
 from dashboard.data.workspace import notes
 from dashboard.figures.geometry import (
     along_figure,
@@ -44,6 +35,7 @@ from dashboard.figures.geometry import (
 )
 from dashboard.figures.theme import Theme, theme, visible
 from dashboard.requests import RequestFields, answered
+from dashboard.sources import PageSources, current, open_artefact
 from interp.artifacts import as_json
 from interp.directions.choice import NOT_JUDGED, JudgedCell, SampleJudgement, SteeringChoice
 from interp.directions.study import DirectionGeometry, TokenReading
@@ -125,7 +117,7 @@ def _verdict(report: DirectionGeometry) -> str:
 
 
 def _choice_rows(choice: SteeringChoice) -> list[tuple[str, str]]:
-    rows = [("question", visible(choice.asked, 200)), ("rule", choice.rule)]
+    rows = [("question", visible(choice.question, 200)), ("rule", choice.rule)]
     if choice.chosen is None or choice.judged is None:
         return rows
     judged = choice.judged
@@ -248,14 +240,14 @@ def apply_panel(report: DirectionGeometry) -> html.Section:
     """Return the commands that steer with it and write it to files, and lines of plain transformers."""
     from interp.directions.files import transformers_code
     from interp.interventions.recipe import Recipe
-    from interp.models.loading import PACKAGED, PACKAGED_HUB
+    from interp.models.packaged import PACKAGED
 
     name, of = report.name, report.settings
     command = f'workbench steer directions/{name} --prompt "..."'
     lines = [command, f"{command} --write {name}.safetensors", f"{command} --write {name}.gguf"]
     try:
         recipe = Recipe(name=name, steps=(report.intervention(),), model=of.model, weight_hash=of.weight_hash)
-        hub = PACKAGED_HUB if of.model == PACKAGED else of.model
+        hub = PACKAGED[of.model].hub if of.model in PACKAGED else of.model
         code = transformers_code(recipe, f"{name}.safetensors", hub)
     except WorkbenchError as error:
         return panel("Use it elsewhere", html.P(str(error)))

@@ -5,7 +5,8 @@ from typing import Any
 from dash import html
 
 from dashboard.components.frame import page, panel
-from dashboard.components.pages import Page, PageSources, artefact_menu, menu_choices, open_artefact, page_of
+from dashboard.components.pages import Page, artefact_menu, menu_choices, page_of
+from dashboard.sources import PageSources, open_artefact
 from interp.doctor.certificate import PARTS, QUESTIONS, Certificate, Check
 from interp.errors import program
 

@@ -5,20 +5,11 @@ from typing import Any, Protocol
 from dash import Dash, dcc, html
 
 from dashboard.components.frame import ListLine, choice_list, page, previous_next
-from dashboard.components.pages import (
-    Page,
-    PageSources,
-    artefact_menu,
-    current,
-    dynamics_href,
-    menu_choices,
-    open_artefact,
-    register_parts,
-    whole_number,
-)
+from dashboard.components.pages import Page, artefact_menu, dynamics_href, menu_choices, register_parts, whole_number
 from dashboard.dynamics import _data as view
 from dashboard.dynamics import _grokking, _induction, _scaling
 from dashboard.figures.theme import Theme, theme
+from dashboard.sources import PageSources, current, open_artefact
 from interp.artifacts import kinds_of
 from interp.errors import UsageError
 from interp.workspace import Workspace

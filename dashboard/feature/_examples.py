@@ -5,22 +5,22 @@ A click or a drag on the histogram, or the slider under it, chooses a range. Thr
 Documents come from the recording, through the model process (`Live.documents`), which says why they cannot be read.
 """
 
+from collections.abc import Callable
 from itertools import groupby
 from typing import Any, Literal, cast
 
 import dash_mantine_components as dmc
 from dash import Dash, Input, Output, State, ctx, html, no_update
+from dash.development.base_component import Component
 
 from dashboard.components.evidence import activation_bars
 from dashboard.components.frame import attempt, attrs, explain, panel, still
-from dashboard.components.live import Live
-from dashboard.components.pages import current
 from dashboard.components.tokens import token_strip
 from dashboard.data import features as view
 from dashboard.figures.saes import filled_bins
 from dashboard.figures.theme import visible
+from dashboard.sources import Live, current
 from interp.errors import WorkbenchError
-from interp.workspace import Workspace
 from saes.acts.features import DocumentText, ReadDocuments
 from saes.features.schema import ExampleRow
 
@@ -90,7 +90,7 @@ def said(feature: view.One, bins: tuple[int, int]) -> str:
     return f"{edges[bins[0]]:.3g} to {edges[min(bins[1], len(edges) - 1)]:.3g}: {tokens:,} tokens;"
 
 
-def examples_panel(workspace: Workspace, name: str, feature: view.One, reading: dict[str, str] | None) -> Any:
+def examples_panel(feature: view.One, reading: dict[str, str] | None) -> html.Section:
     """Return the panel of examples with its switches, set as `reading` says."""
     chosen = READING | (reading or {})
     switches = [
@@ -99,7 +99,7 @@ def examples_panel(workspace: Workspace, name: str, feature: view.One, reading: 
         _switch("feature-scale", "Full colour is the maximum of", SCALES, chosen["scale"]),
     ]
     bins = filled_bins(feature.row.histogram)
-    shown = listed(workspace, name, feature, (bins.start, bins.stop), chosen, current_live)
+    shown = listed(feature, (bins.start, bins.stop), chosen, current_live)
     return panel(
         "Examples",
         html.Div(switches, className="wb-controls wb-example-switches"),
@@ -121,27 +121,26 @@ def current_live() -> Live:
 
 
 def listed(
-    workspace: Workspace, name: str, feature: view.One, bins: tuple[int, int], reading: dict[str, str], live: Any
-) -> list[Any]:
+    feature: view.One, bins: tuple[int, int], reading: dict[str, str], live: Callable[[], Live]
+) -> list[Component]:
     """Return the examples whose activation lies in some bins, `(first, end)`; of the whole range by group.
 
     `live()` returns the model process, which is asked for documents only.
     """
     whole = filled_bins(feature.row.histogram)
-    edges = feature.features.histogram_edges
+    features, index = feature.features, feature.row.feature
+    edges = features.histogram_edges
     scale, amount = cast(Scale, reading["scale"]), cast(View, reading["view"])
     if bins[0] <= whole.start and bins[1] >= whole.stop:
-        examples = view.examples(workspace, name, feature.row.feature)
+        examples = view.examples(features, index)
         groups = [(GROUPS.get(group, (group, "")), list(rows)) for group, rows in groupby(examples, lambda e: e.group)]
     else:
         low, high = edges[bins[0]], edges[min(bins[1], len(edges) - 1)]
-        examples, n_stored = view.examples_between(
-            workspace, name, feature.row.feature, low, high, last=bins[1] >= whole.stop
-        )
+        examples, n_stored = view.examples_between(features, index, low, high, last=bins[1] >= whole.stop)
         groups = [
             ((f"Activation {low:.3g} to {high:.3g}", _coverage(feature, bins, len(examples), n_stored)), examples)
         ]
-    texts, remark = _documents(name, feature.row.feature, examples, live) if amount == "document" else ({}, None)
+    texts, remark = _documents(features.name, index, examples, live) if amount == "document" else ({}, None)
     parts: list[Any] = [html.P(remark, className="wb-note")] if remark else []
     strongest = feature.row.max_activation
     sections: list[Any] = []
@@ -158,12 +157,12 @@ def listed(
     return parts + sections
 
 
-def all_examples(workspace: Workspace, name: str, feature: view.One) -> list[Any]:
+def all_examples(feature: view.One) -> list[Component]:
     """Return every stored example by group, in its stored window."""
     whole = filled_bins(feature.row.histogram)
     if not feature.row.n_fired:
         return [html.P("It never fired.", className="wb-none")]
-    return listed(workspace, name, feature, (whole.start, whole.stop), READING, current_live)
+    return listed(feature, (whole.start, whole.stop), READING, current_live)
 
 
 def _coverage(feature: view.One, bins: tuple[int, int], n: int, n_stored: int) -> str:
@@ -173,7 +172,7 @@ def _coverage(feature: view.One, bins: tuple[int, int], n: int, n_stored: int) -
 
 
 def _documents(
-    name: str, feature: int, rows: list[ExampleRow], live: Any
+    name: str, feature: int, rows: list[ExampleRow], live: Callable[[], Live]
 ) -> tuple[dict[int, DocumentText], str | None]:
     """Return the documents of the first examples by recording row, and a sentence on those that are missing."""
     wanted = [example.row for example in rows[:N_DOCUMENTS]]
@@ -241,11 +240,10 @@ def register(app: Dash) -> None:
 
 
 def _draw(chosen: list[int], amount: str, scale: str, state: dict[str, Any]) -> Any:
-    workspace, name = current().workspace, state["features"]
     reading = {"view": amount, "scale": scale}
-    feature = view.one(workspace, name, state["index"])
+    feature = view.one(current().workspace, state["features"], state["index"])
     first, end = (int(edge) for edge in chosen)
-    shown = attempt(lambda: still(html.Div(listed(workspace, name, feature, (first, end), reading, current_live))))
+    shown = attempt(lambda: still(html.Div(listed(feature, (first, end), reading, current_live))))
     drawn: Any = no_update
     if ctx.triggered_id == "feature-range":
         drawn = [still(bar) for bar in bars(feature, (first, end))]

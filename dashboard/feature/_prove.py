@@ -9,16 +9,17 @@ from typing import Any
 
 import dash_mantine_components as dmc
 import numpy as np
-from dash import Dash, Input, Output, State, html, no_update
+from dash import Dash, Input, Output, State, dcc, html, no_update
 
 from dashboard.components.evidence import as_table, number
 from dashboard.components.forms import field_input, help_mark
 from dashboard.components.frame import attempt, attrs, graph, loading, notice, panel, quiet_link, stat
-from dashboard.components.pages import current, feature_href, page_of, run_button
+from dashboard.components.pages import feature_href, page_of, run_button
 from dashboard.components.tokens import token_strip
 from dashboard.data.features import One, examples
 from dashboard.figures.saes import proof_nulls
 from dashboard.figures.theme import theme, visible
+from dashboard.sources import current
 from interp.acts import Act, decode
 from interp.directions.study import DirectionGeometry
 from interp.results import Record
@@ -38,8 +39,8 @@ PANEL = "feature-prove"
 
 def prove_panel(workspace: Workspace, of: One, proof: Proof | None, scheme: str | None) -> html.Section:
     """Return the panel of one feature: the live questions beside its stored proof, or the button that runs it."""
-    name, index = of.features.name, of.row.feature
-    text, prompt = own_text(workspace, name, index)
+    index = of.row.feature
+    text, prompt = own_text(of.features, index)
     stored = html.Div(attempt(lambda: _stored(workspace, of, proof, scheme)), className="wb-proof")
     asks = html.Div([_ask_steer(prompt, of.row.max_activation), _ask_text(text), _ask_ablate()], className="wb-asks")
     return panel(
@@ -55,12 +56,12 @@ def prove_panel(workspace: Workspace, of: One, proof: Proof | None, scheme: str 
     )
 
 
-def own_text(workspace: Workspace, name: str, index: int) -> tuple[str, str]:
+def own_text(features: Features, index: int) -> tuple[str, str]:
     """Return the feature's strongest example, and the text before the peak of the strongest one that has enough.
 
     If no peak has `FEWEST_WORDS` before it, the second is the whole example; without examples, both are fixed texts.
     """
-    rows = examples(workspace, name, index)
+    rows = examples(features, index)
     if not rows:
         return TEXT, PROMPT
     whole = "".join(rows[0].tokens).strip() or TEXT
@@ -104,7 +105,7 @@ def _stored(workspace: Workspace, of: One, proof: Proof | None, scheme: str | No
                 html.Summary("How it was tested"),
                 html.Ul([html.Li(visible(line, 600), dir="auto") for line in sentences], className="wb-proof-lines"),
                 as_table([_row(measure) for measure in proof.to_records()], "All measures as a table"),
-                html.P([*stored, *_reports(workspace, name, index)], className="wb-note"),
+                html.P([*stored, *_reports(workspace, of.features, index)], className="wb-note"),
             ],
             className="wb-folded",
             id="prove-method",
@@ -160,9 +161,8 @@ def _told(text: str) -> html.Dd:
     return html.Dd(visible(text, 400), className="wb-token", dir="auto")
 
 
-def _reports(workspace: Workspace, name: str, index: int) -> list[Any]:
+def _reports(workspace: Workspace, features: Features, index: int) -> list[dcc.Link]:
     """Return links to direction reports of the feature, which name every list and its p-value."""
-    features = workspace.open(Features, name)
     wanted = f"feature {index} of the SAE {features.sae or features.dictionary}"
     made = workspace.values(DirectionGeometry)
     of_feature = [report for report in made if report.settings.direction.source.split(",")[0] == wanted]
@@ -254,7 +254,7 @@ def answering(act: type[Act[Session, Any]], answer: Callable[[Any], Any], *field
             context, name, index = current(), state["features"], state["index"]
             options = dict(zip(fields, values, strict=True)) | {"features": name, "feature": index}
             if "text" in options and not (options["text"] or "").strip():
-                whole, prompt = own_text(context.workspace, name, index)
+                whole, prompt = own_text(context.workspace.open(Features, name), index)
                 options["text"] = whole if act is ReadText else prompt
             return answer(context.live.ask(decode(act, options)))
 

@@ -14,11 +14,11 @@ from dash import Dash, html
 
 from dashboard.components.frame import panel
 from dashboard.components.markup import escaped, markup
-from dashboard.components.pages import current
 from dashboard.data import features as view
 from dashboard.data.meaning import said_by
 from dashboard.feature import _examples, sections
 from dashboard.figures.theme import DARK, LIGHT, visible
+from dashboard.sources import current
 from interp.errors import UsageError
 from interp.workspace import Workspace
 from saes.features.proof import newest_proof, why_outdated
@@ -35,8 +35,9 @@ _STYLE = (
 def feature_html(workspace: Workspace, name: str, index: int) -> str:
     """Return the page of one feature as HTML. Raises `UsageError` when there is no such feature."""
     feature = view.one(workspace, name, index)
-    alias = view.names(workspace, name).get(index, "")
-    body = markup(html.Main(_parts(workspace, name, feature, alias), className="wb-stack"), "both")
+    named = view.names(workspace, name)
+    alias = named.get(index, "")
+    body = markup(html.Main(_parts(workspace, feature, named), className="wb-stack"), "both")
     title = escaped(visible(f"{name} #{index}: {alias or feature.row.label or 'no label'}", 200))
     head = (
         f'<meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
@@ -46,10 +47,11 @@ def feature_html(workspace: Workspace, name: str, index: int) -> str:
     return f"<!doctype html>\n<html lang=en><head>{head}</head>\n<body>{body}</body></html>\n"
 
 
-def _parts(workspace: Workspace, name: str, feature: view.One, alias: str) -> list[Any]:
-    row = feature.row
-    related = view.relations(workspace, name, row.feature)
-    explained = view.explanations(workspace, name, row.feature)
+def _parts(workspace: Workspace, feature: view.One, named: dict[int, str]) -> list[Any]:
+    features, row = feature
+    name, alias = features.name, named.get(row.feature, "")
+    related = view.relations(features, row.feature)
+    explained = view.explanations(workspace, features, row.feature)
     near = view.labels(workspace, name, row.neighbours)
     return [
         html.H1(visible(alias or f"Feature {row.feature} of {name}", 200), dir="auto"),
@@ -58,11 +60,11 @@ def _parts(workspace: Workspace, name: str, feature: view.One, alias: str) -> li
         _proof(workspace, name, row.feature),
         sections.labels_panel(row, explained) if explained else None,
         _histogram(feature),
-        *sections.effects(row, related, said_by(workspace, name, row.feature)),
-        sections.related_panels(workspace, name, related) if related else None,
-        sections.neighbours(workspace, name, row, near),
-        panel("Examples", *_examples.all_examples(workspace, name, feature), note="colour: activation / maximum"),
-        _provenance(feature.features, row),
+        *sections.effects(row, related, said_by(workspace, features, row.feature)),
+        sections.related_panels(workspace, name, related, named) if related else None,
+        sections.neighbours(workspace, feature, near),
+        panel("Examples", *_examples.all_examples(feature), note="colour: activation / maximum"),
+        _provenance(features, row),
     ]
 
 

@@ -30,11 +30,9 @@ from dashboard.components.frame import (
 )
 from dashboard.components.pages import (
     Page,
-    PageSources,
     address_sink,
     artefact_menu,
     compare_href,
-    current,
     feature_href,
     first_step,
     register_address,
@@ -45,6 +43,7 @@ from dashboard.data import features as view
 from dashboard.data.meaning import said_by
 from dashboard.feature import _examples, _prove, export, sections
 from dashboard.feature.sections import downloads_panel, uses_panel
+from dashboard.sources import PageSources, current
 from interp.workspace import Workspace
 from saes.explain.providers import chosen_endpoint
 from saes.features.proof import newest_proof
@@ -60,15 +59,15 @@ def detail(
     Raises `UsageError` when there is no such feature.
     """
     feature = view.one(workspace, name, index)
-    row = feature.row
+    features, row = feature
     named = view.names(workspace, name)
     near = view.labels(workspace, name, row.neighbours)
     near = {neighbour: view.named(neighbour, label, named) for neighbour, label in near.items()}
-    explained = view.explanations(workspace, name, index)
+    explained = view.explanations(workspace, features, index)
     compare = quiet_link("Compare with…", compare_href(f"{name}:{index}"))
     proof = newest_proof(workspace, name, index)
     badge = attempt(lambda: _prove.badge(workspace, proof)) if row.n_fired else None
-    ask = ask_for(workspace, name, [index], f"{name} {index}") if row.n_fired else None
+    ask = ask_for(workspace, features, [index], f"{name} {index}") if row.n_fired else None
     controls = html.Div(
         [note_controls(f"features/{name}#{index}", largest=row.max_activation), badge, compare, ask],
         className="wb-controls",
@@ -93,21 +92,22 @@ def detail(
                 tone="warning",
             )
         )
-    related = view.relations(workspace, name, index)
+    related = view.relations(features, index)
     parts.append(
         html.Div(
-            [_examples.histogram_panel(feature), *sections.effects(row, related, said_by(workspace, name, index))],
+            [_examples.histogram_panel(feature), *sections.effects(row, related, said_by(workspace, features, index))],
             className="wb-facets",
         )
     )
     if row.n_fired:
         parts.append(_prove.prove_panel(workspace, feature, proof, scheme))
-        parts.append(_examples.examples_panel(workspace, name, feature, reading))
+        parts.append(_examples.examples_panel(feature, reading))
     if explained:
         parts.append(sections.labels_panel(row, explained))
-    around = [sections.neighbours(workspace, name, row, near), uses_panel(workspace, name, index)]
+    around = [sections.neighbours(workspace, feature, near), uses_panel(workspace, features, index)]
     parts.append(html.Div(around, className="wb-two wb-even"))
-    parts.append(folded("Logits, neurons and co-active features", sections.related_panels(workspace, name, related)))
+    more = sections.related_panels(workspace, name, related, named)
+    parts.append(folded("Logits, neurons and co-active features", more))
     parts.append(downloads_panel(name, index))
     return html.Div(parts)
 
@@ -325,7 +325,7 @@ AT_ONCE = 25
 """Features of a list that one click asks about."""
 
 
-def ask_for(workspace: Workspace, name: str, indices: Sequence[int], id: str) -> html.Div | None:
+def ask_for(workspace: Workspace, features: Features, indices: Sequence[int], id: str) -> html.Div | None:
     """Return the button that asks for labels of some features; None where no endpoint is chosen.
 
     Without the recording in the workspace, as after `workbench demo`, it says what is missing instead.
@@ -334,7 +334,7 @@ def ask_for(workspace: Workspace, name: str, indices: Sequence[int], id: str) ->
     if chosen is None or not indices:
         return None
     where, model = chosen
-    recording = workspace.open(Features, name).settings.recording
+    name, recording = features.name, features.settings.recording
     if recording not in workspace.names("recording"):
         why = f"labels are scored on held-out text of the recording {recording}, which this workspace lacks"
         return html.Div(html.Span("No labels can be asked for", className="wb-quiet", title=why))
@@ -349,7 +349,8 @@ def ask_for_list(workspace: Workspace, name: str) -> html.Div | None:
     """Return the button for the most used features that have no label."""
     if chosen_endpoint() is None:
         return None
-    return ask_for(workspace, name, view.unlabelled(workspace, name, AT_ONCE), f"{name} list")
+    without = view.unlabelled(workspace, name, AT_ONCE)
+    return ask_for(workspace, workspace.open(Features, name), without, f"{name} list")
 
 
 PAGE = Page(

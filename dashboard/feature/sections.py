@@ -80,14 +80,15 @@ def _score(score: LabelScore, title: str, meaning: str) -> html.Span:
     )
 
 
-def related_panels(workspace: Workspace, name: str, related: view.FeatureRelations | None) -> Any:
-    """Return the row of panels on logits, neurons and companions, or how to make their table."""
+def related_panels(
+    workspace: Workspace, name: str, related: view.FeatureRelations | None, named: dict[int, str]
+) -> html.Div:
+    """Return the row of panels on logits, neurons and companions, or how to make their table; `named` by the user."""
     if related is None:
         return notice(
             "These features have no effects on all logits, neurons and co-active features yet: run "
             f"`workbench features` with --name {name} --overwrite."
         )
-    named = view.names(workspace, name)
     labels = {n: view.named(n, text, named) for n, text in view.labels(workspace, name, related.row.coactive).items()}
     panels = [
         logit_panel(related),
@@ -97,13 +98,11 @@ def related_panels(workspace: Workspace, name: str, related: view.FeatureRelatio
     return html.Div([section for section in panels if section is not None], className="wb-facets")
 
 
-def summary(workspace: Workspace, name: str, feature: view.One) -> html.Div:
+def summary(workspace: Workspace, feature: view.One) -> html.Div:
     """Return label, numbers and effects on logits of a feature, without controls, for notebooks."""
-    related = view.relations(workspace, name, feature.row.feature)
-    shown = effects(feature.row, related, said_by(workspace, name, feature.row.feature))
-    return html.Div(
-        [heading(feature.row), numbers(feature), html.Div(shown, className="wb-facets")], className="wb-stack"
-    )
+    features, row = feature
+    shown = effects(row, view.relations(features, row.feature), said_by(workspace, features, row.feature))
+    return html.Div([heading(row), numbers(feature), html.Div(shown, className="wb-facets")], className="wb-stack")
 
 
 def heading(row: FeatureRow, explained: Sequence[view.Explained] = ()) -> html.Div:
@@ -230,9 +229,10 @@ def _missing_lens(lens: PromotedWords) -> html.P | None:
     return html.P([sentence, html.A("Fit one", href=href, className="wb-link")], className="wb-note")
 
 
-def neighbours(workspace: Workspace, name: str, row: FeatureRow, near: dict[int, str]) -> html.Section:
+def neighbours(workspace: Workspace, feature: view.One, near: dict[int, str]) -> html.Section:
     """Return the nearest features by their directions, with what they say; `near` are their labels."""
-    words = said_words(workspace, name, row.neighbours)
+    name, row = feature.features.name, feature.row
+    words = said_words(workspace, feature.features, row.neighbours)
     lines = [feature_line(name, n, near.get(n, ""), f"{cosine:.2f}", words=words.get(n, ())) for n, cosine in row.near]
     more = "Cosine similarity of decoder directions, and the words that each feature makes the model say."
     return panel("Neighbours", html.Ol(lines, className="wb-lines"), more=more)
@@ -313,9 +313,9 @@ def companions_panel(name: str, related: view.FeatureRelations | None, labels: d
     )
 
 
-def uses_panel(workspace: Workspace, name: str, index: int) -> html.Section:
+def uses_panel(workspace: Workspace, features: Features, index: int) -> html.Section:
     """Return links to the maps, circuits, directions and graphs that contain this feature."""
-    uses = view.uses(workspace, name, index)
+    uses = view.uses(workspace, features, index)
     lines = [html.Li(quiet_link(f"on the map {atlas}", atlas_href(atlas, point=point))) for atlas, point in uses.maps]
     lines += [
         html.Li(

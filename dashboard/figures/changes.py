@@ -32,9 +32,9 @@ def weights_figure(rows: Sequence[WeightChange], colours: Theme, *, height: int 
     for row in sorted(rows, key=lambda row: row.change):  # the largest is drawn last
         at = 0 if row.layer is None else 1 + layers.index(row.layer), kinds.index(row.kind)
         ratio = row.change / max(row.null_high, 1e-9)
-        if np.isnan(z[at]) or ratio >= 10 ** z[at] or row.found:
+        if np.isnan(z[at]) or ratio >= 10 ** z[at] or row.above_null:
             z[at] = np.log10(max(ratio, 1.0))
-            text[at[0]][at[1]] = f"{row.change:.2g}" if row.found else ""
+            text[at[0]][at[1]] = f"{row.change:.2g}" if row.above_null else ""
             hover[at[0]][at[1]] = (
                 f"{escape(row.name)}: {row.change:.3g}, null up to {row.null_high:.2g}<br>"
                 f"rank of the change {_number(row.rank)} (random {_number(row.random_rank)})"
@@ -79,7 +79,7 @@ def stream_figure(texts: Mapping[str, RepresentationChanges], colours: Theme, *,
             "type": "data", "symmetric": False, "array": np.subtract(high, y), "arrayminus": np.subtract(y, low),
             "thickness": 1.5, "width": 4,
         }  # fmt: skip
-        marks = ["circle" if row.found else "circle-open" for row in rows]
+        marks = ["circle" if row.above_null else "circle-open" for row in rows]
         figure.add_scatter(
             x=x, y=y, error_y=error, name=label, mode="lines+markers", line={"color": colour},
             marker={"size": 8, "symbol": marks}, customdata=[row.cka.estimate for row in rows],

@@ -14,17 +14,7 @@ from dash import Dash, dcc, html
 from dashboard.components.evidence import as_table, number, percent
 from dashboard.components.frame import Children, ListLine, attempt, choice_list, graph, page, panel, previous_next
 from dashboard.components.measures import eigenvalues, evidence, missing_panel, signed
-from dashboard.components.pages import (
-    Page,
-    PageSources,
-    artefact_menu,
-    current,
-    geometry_href,
-    menu_choices,
-    open_artefact,
-    page_of,
-    register_parts,
-)
+from dashboard.components.pages import Page, artefact_menu, geometry_href, menu_choices, page_of, register_parts
 from dashboard.figures.geometry import (
     joined_by,
     order_over_layers,
@@ -37,6 +27,7 @@ from dashboard.figures.geometry import (
     steering_figure,
 )
 from dashboard.figures.theme import Theme, theme, visible
+from dashboard.sources import PageSources, current, open_artefact
 from interp.artifacts import Artefact, kinds_of
 from interp.errors import UnknownNameError
 from interp.geometry.circles import CircleTest

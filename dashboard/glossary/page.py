@@ -8,7 +8,8 @@ from dash import html
 
 from dashboard.components.frame import page, panel
 from dashboard.components.glossary import Term, glossary
-from dashboard.components.pages import Page, PageSources
+from dashboard.components.pages import Page
+from dashboard.sources import PageSources
 
 _MARKS = {"`": html.Code, "*": html.Em}
 

@@ -14,13 +14,10 @@ from dashboard.components.frame import attempt, attrs, graph, loading, page, pan
 from dashboard.components.glossary import glossary
 from dashboard.components.pages import (
     Page,
-    PageSources,
     address_sink,
     artefact_menu,
     circuit_href,
-    current,
     heads_href,
-    open_artefact,
     prompt_href,
     register_address,
 )
@@ -28,6 +25,7 @@ from dashboard.components.tokens import COLD, WARM, attention_graph
 from dashboard.figures.circuits import MAX_SENDERS, VIAS, ablation_bars, composition_map, senders
 from dashboard.figures.heads import head_scores
 from dashboard.figures.theme import theme
+from dashboard.sources import PageSources, current, open_artefact
 from interp.circuits.head_scores import HeadScores
 from interp.circuits.induction_circuit import HeadVerdict, InductionCircuit
 from interp.errors import UnknownNameError, program
@@ -337,11 +335,11 @@ def draw_scores(kind: str, state: dict[str, Any], scheme: str | None) -> Any:
             "score": row.score,
             "interval": f"{row.low:.3f} to {row.high:.3f}",
             "null": row.null_high,
-            "verdict": "found" if row.found else "",
+            "verdict": "found" if row.above_null else "",
         }
         for row in rows
     ]
-    heads = sorted((row for row in rows if row.found), key=lambda row: -row.score)
+    heads = sorted((row for row in rows if row.above_null), key=lambda row: -row.score)
     strongest = ", ".join(row.name for row in heads[:5])
     article = "An" if kind[0] in "aeiou" else "A"
     meaning = f"{article} {kind.replace('_', ' ')} head {HEAD_KINDS[kind]}. " if kind in HEAD_KINDS else ""

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from dashboard.components.pages import open_artefact
 from dashboard.maps.columns import Column, Points, array, columns, opened, points_of, regions
+from dashboard.sources import open_artefact
 from interp.atlas.vector_map import Cell, VectorMap
 from interp.errors import UnknownNameError, UsageError
 from interp.workspace import Workspace

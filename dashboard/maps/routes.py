@@ -24,10 +24,10 @@ import flask
 import numpy as np
 
 from dashboard.answers import finite_json
-from dashboard.components.pages import current
 from dashboard.maps import columns as data
 from dashboard.maps import data as view
 from dashboard.maps.data import PointFilter, chosen, matches
+from dashboard.sources import current
 from interp.errors import UsageError, WorkbenchError
 
 _BYTES = "application/octet-stream"

@@ -25,9 +25,7 @@ from dashboard.answers import finite_json
 from dashboard.components.frame import attempt, attrs, note_controls, page, panel, quiet_link
 from dashboard.components.pages import (
     Page,
-    PageSources,
     artefact_href,
-    current,
     directions_href,
     feature_href,
     heads_href,
@@ -38,6 +36,7 @@ from dashboard.data import features
 from dashboard.data.workspace import notes
 from dashboard.figures.theme import visible
 from dashboard.requests import RequestFields, answered, json_body
+from dashboard.sources import PageSources, current
 from interp.artifacts import KINDS
 from interp.entries import Earlier
 from interp.errors import UnknownNameError, WorkbenchError

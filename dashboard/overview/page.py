@@ -27,10 +27,11 @@ from dashboard.answers import is_object
 from dashboard.components.dots import dots
 from dashboard.components.evidence import number
 from dashboard.components.frame import notice, page, panel, quiet_link
-from dashboard.components.pages import Page, PageSources, current, page_of, run_button, run_state
+from dashboard.components.pages import Page, page_of, run_button, run_state
 from dashboard.components.tokens import token_strip
 from dashboard.data.workspace import stamp
 from dashboard.overview._data import Card, overview
+from dashboard.sources import PageSources, current
 from interp.artifacts import KINDS, Finding, hash_json
 from interp.circuits.induction_circuit import InductionCircuit
 from interp.errors import WorkbenchError, as_typed, program
@@ -289,7 +290,7 @@ def _found(workspace: Workspace) -> Iterator[Finding]:
     Outdated and damaged artefacts give none.
     """
     stale = outdated(workspace.artifacts(), workspace.key)
-    proved = {circuit.settings.model for circuit in workspace.values(InductionCircuit) if circuit.verdict.found}
+    proved = {circuit.settings.model for circuit in workspace.values(InductionCircuit) if circuit.verdict.holds}
     for manifest in workspace.newest(*KINDS):
         if stale.get(manifest.key):
             continue

@@ -16,11 +16,11 @@ from dash import Dash, Input, Output, State, ctx, dcc, html, no_update
 from dashboard.components.evidence import number
 from dashboard.components.forms import field_input, help_mark
 from dashboard.components.frame import attempt, attrs, folded, graph, loading, panel, select, stat
-from dashboard.components.pages import current
 from dashboard.components.tokens import feature_line
 from dashboard.data import features as feature_view
 from dashboard.figures.attribution import pair_map, patching_map, share_bars, share_map, side_bars
 from dashboard.figures.theme import Theme, theme, visible
+from dashboard.sources import current
 from dashboard.turns import asking
 from interp.errors import SupersededError, WorkbenchError
 from interp.nulls import BEYOND, DRAWS, NULLS

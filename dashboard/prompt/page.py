@@ -18,15 +18,7 @@ from dash import ClientsideFunction, Dash, Input, Output, State, dcc, html
 
 from dashboard.components.forms import fields_data
 from dashboard.components.frame import attrs, folded, page, panel, select
-from dashboard.components.pages import (
-    Page,
-    PageSources,
-    address_sink,
-    current,
-    register_address,
-    trace_href,
-    whole_number,
-)
+from dashboard.components.pages import Page, address_sink, register_address, trace_href, whole_number
 from dashboard.components.tokens import COLD, WARM
 from dashboard.data import features as feature_view
 from dashboard.figures.theme import DARK, LIGHT, Theme
@@ -37,6 +29,7 @@ from dashboard.prompt._panels import (
     register_patching,
     register_why,
 )
+from dashboard.sources import PageSources, current
 from saes.acts.features import JudgeSteering
 from saes.acts.prompt import NextTokens
 from saes.acts.session import models_to_read

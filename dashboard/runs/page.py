@@ -14,9 +14,10 @@ from dash import ALL, Dash, Input, Output, State, ctx, dcc, html, no_update
 
 from dashboard.components.forms import YES_NO, text_input, text_of
 from dashboard.components.frame import attempt, attrs, explain, notice, page, panel, quiet_link, select
-from dashboard.components.pages import Page, PageSources, artefact_href, current, run_progress
+from dashboard.components.pages import Page, artefact_href, run_progress
 from dashboard.data.workspace import stamp
 from dashboard.queue import QueuedRun, RunQueue, VerbForm
+from dashboard.sources import PageSources, current
 from interp.artifacts import FOLDERS, PARTIAL, hash_json, partial_path
 from interp.cache import size_text
 from interp.errors import ConfigError, MissingError, UsageError, WorkbenchError, as_typed

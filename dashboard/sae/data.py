@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dashboard.answers import is_object
-from dashboard.components.pages import NothingYetError
 from dashboard.figures.scaling import Densities, DictionaryPoint
 from dashboard.figures.theme import number
+from dashboard.sources import NothingYetError
 from interp.artifacts import LOG, STATUS, Manifest, partial_path, read_json
 from interp.errors import CorruptError, UnknownNameError, WorkbenchError
 from interp.forms import from_json

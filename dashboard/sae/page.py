@@ -23,21 +23,13 @@ from dashboard.components.frame import (
     quiet_link,
     stat,
 )
-from dashboard.components.pages import (
-    Page,
-    PageSources,
-    atlas_href,
-    compare_href,
-    current,
-    feature_href,
-    first_step,
-    sae_href,
-)
+from dashboard.components.pages import Page, atlas_href, compare_href, feature_href, first_step, sae_href
 from dashboard.figures.saes import HEIGHT, HealthRun, health_figure
 from dashboard.figures.scaling import density_histogram, pareto_plane, scaling_curves
 from dashboard.figures.theme import message_figure, number, theme
 from dashboard.sae import data as view
 from dashboard.sae.data import Entry, Log, fingerprint, first_not_finite, read_log
+from dashboard.sources import PageSources, current
 from interp.artifacts import Manifest, hash_json
 from interp.errors import WorkbenchError, as_typed
 from interp.progress import duration

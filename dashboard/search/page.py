@@ -25,10 +25,11 @@ from dashboard.components.frame import (
     save_search_control,
     select,
 )
-from dashboard.components.pages import Page, PageSources, current, feature_href, register_parts
+from dashboard.components.pages import Page, feature_href, register_parts
 from dashboard.components.tokens import token_strip, token_text
 from dashboard.data.meaning import meaning_if_known
 from dashboard.figures.theme import visible
+from dashboard.sources import PageSources, current
 from interp.atlas.vector_map import VectorMap
 from interp.errors import UsageError, as_typed, program
 from interp.nulls import ALPHA, WITHIN

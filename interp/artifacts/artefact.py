@@ -4,7 +4,7 @@
     class WordGeometry(Artefact, kind="word_geometry", title="Word lists", made_by="geometry shapes"):
         settings: ShapesSettings                                            # manifest.json, "config"
         n_lists: int                                                        # manifest.json, "summary"
-        lists: Annotated[dict[str, ConceptGeometry], Document("lists.json")]  # a JSON file of its own
+        lists: Annotated[dict[str, ConceptGeometry], DocumentField("lists.json")]  # a JSON file of its own
         points: Table[Point]                                                # points.parquet
         planes: Annotated[Float[np.ndarray, "list dim"], ARRAY]             # arrays.safetensors
 

@@ -286,7 +286,7 @@ def finish(
         d=source.vectors.shape[1],
         layout=layout.method,
         quality=quality,
-        search=nearest.how,
+        search=nearest.search,
         search_recall=nearest.recall,
         grids=grids,
         value_name=source.value_name,

@@ -298,7 +298,7 @@ def head_score_source(folder: Path) -> AtlasSource:
     scores = np.stack([heads.score[kind].ravel() for kind in heads.kinds], 1)
     of_kind = {kind: heads.of_kind(kind) for kind in heads.kinds}
     verdicts = [
-        [row.kind.replace("_", " ") for row in rows if row.found] for rows in zip(*of_kind.values(), strict=True)
+        [row.kind.replace("_", " ") for row in rows if row.above_null] for rows in zip(*of_kind.values(), strict=True)
     ]
     names = [row.name for row in of_kind[heads.kinds[0]]]
     spread = np.maximum(scores.std(0), 1e-6)

@@ -90,7 +90,7 @@ def changed_words(
     words = _Words(base, lens)
     directions = [*_difference(words, passes, tuned_pass, nulls), *_directions(words, sides, seed)]
     layer = max(
-        (direction for direction in directions if direction.way == "difference" and direction.found),
+        (direction for direction in directions if direction.way == "difference" and direction.above_null),
         key=lambda direction: direction.strength / direction.null_high, default=None,
     )  # fmt: skip
     point = "" if layer is None else passes.points[passes.names.index(layer.name)]
@@ -101,7 +101,7 @@ def changed_words(
         n_tokens=passes.tokens.numel(),
         first=min(FIRST, passes.tokens.shape[1] - 1),
         lens="" if lens is None else lens.about.key,
-        said=tuple(directions),
+        directions=tuple(directions),
         kl=float(tuned_pass.kl.mean()),
         kl_null=float(np.mean([float(null.kl.mean()) for null in nulls])),
         kl_high=float(highest),

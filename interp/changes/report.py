@@ -105,7 +105,7 @@ def weight_changes(
                 change=change,
                 null=float(null_changes[:, i].mean()),
                 null_high=float(high[i]),
-                found=bool(change > max(high[i], SMALLEST)),
+                above_null=bool(change > max(high[i], SMALLEST)),
                 rank=participation(spectrum),
                 random_rank=rows * columns / (rows + columns + 1),
                 null_rank=float(np.mean([participation(null[i][1]) for null in nulls])),
@@ -210,7 +210,9 @@ def _judge(
         bound = upper_bound(sizes, n_tests=heads)
         beyond = np.maximum(near, -far)  # the end nearer to 0; the interval may lie on either side of 0
         verdicts = beyond > np.maximum(bound, SMALLEST)
-        judged[measure] = HeadMeasure(value=t_interval(values), null=sizes.mean(0), null_high=bound, found=verdicts)
+        judged[measure] = HeadMeasure(
+            value=t_interval(values), null=sizes.mean(0), null_high=bound, above_null=verdicts
+        )
     return HeadChanges(measures=judged, before=before, null_words=words, n_contexts=n)
 
 

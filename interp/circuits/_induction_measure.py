@@ -432,10 +432,10 @@ class Measurements:
         return scores
 
 
-def to_circuit(model_name: str, weight_hash: str, measured: Measurements, *, found: bool) -> Circuit:
-    """Build the circuit from nodes and edges with their evidence; without nodes unless found."""
+def to_circuit(model_name: str, weight_hash: str, measured: Measurements, *, holds: bool) -> Circuit:
+    """Build the circuit from nodes and edges with their evidence; without nodes unless its verdict holds."""
     verdicts, nodes, edges = measured.verdicts, [], []
-    if found:
+    if holds:
         for head, sender in sorted(verdicts.induction.items()):
             nodes.append(_node(head, "induction", measured))
             edges.append(_edge(sender, head, measured))
@@ -450,7 +450,7 @@ def circuit_verdict(measured: Measurements) -> tuple[Verdict, Redundancy | None]
     """Apply the rule; the redundancy is None without induction heads."""
     verdicts = measured.verdicts
     if not verdicts.induction:
-        return Verdict(found=False, rule=RULE, reason=_reason_not_found(verdicts, measured.tests)), None
+        return Verdict(holds=False, rule=RULE, reason=_reason_not_found(verdicts, measured.tests)), None
     result = measured.ablations[0]
     rows = list(result.groups)
     group = rows.index("induction heads")
@@ -470,7 +470,7 @@ def circuit_verdict(measured: Measurements) -> tuple[Verdict, Redundancy | None]
     redundancy = Redundancy(
         group=float(mean), sum_of_singles=float(np.sum(singles)), largest_single=float(np.max(singles))
     )
-    return Verdict(found=above_nulls, rule=RULE, reason=reason), redundancy
+    return Verdict(holds=above_nulls, rule=RULE, reason=reason), redundancy
 
 
 def _reason_not_found(verdicts: HeadVerdicts, tests: Mapping[HeadName, SenderTest]) -> str:

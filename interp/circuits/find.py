@@ -1,8 +1,8 @@
 """Circuit discovery on a task: score, verify, select, evaluate.
 
     task, held_out = make_task("ioi", model, n_prompts=80).split(40)
-    found = find_circuit(model, task, FindConfig(n_edges=200), held_out=held_out)
-    found.evaluation.faithfulness, found.verdict.found
+    result = find_circuit(model, task, FindConfig(n_edges=200), held_out=held_out)
+    result.evaluation.faithfulness, result.verdict.holds
 
 1. Score every edge (or node) by `attribution`, and patch the highest-ranked ones one by one to check the scores.
 2. Measure the curve of faithfulness over circuit size, with random circuits of each size as the null.
@@ -341,12 +341,12 @@ def _evaluate_circuit(
     if halves:
         incompleteness = float(np.abs(judged.f["halved"] - judged.f["model_halved"]).mean())
     if tried:
-        drops = np.abs(judged.found.faithfulness.estimate - judged.f["without"])
+        drops = np.abs(judged.judgement.faithfulness.estimate - judged.f["without"])
         minimality = Minimality(n_tried=len(tried), median=float(np.median(drops)), least=float(drops.min()))
     if bench.frozen is not None:
         corrupt_frozen = float(bench.values([bench.everything(False)]).mean())
     return CircuitEvaluation(
-        **vars(judged.found),
+        **vars(judged.judgement),
         settings=settings,
         n_edges=size,
         n_edges_of_graph=bench.graph.n_edges,
@@ -460,7 +460,7 @@ def find_circuit(
         settings=settings,
         circuit=circuit,
         verdict=_verdict(evaluation, judged_on_others=held_out is not None),
-        asked=size,
+        n_requested=size,
         evaluation=evaluation,
         ranking=ranking.ranking,
         verified=None if verified is None else verified.agreement(),

@@ -37,14 +37,14 @@ class CircuitSettings:
 class Verdict:
     """Result of a stated rule; None without the nulls that it needs."""
 
-    found: bool | None
+    holds: bool | None
     rule: str
     reason: str
 
     @property
     def line(self) -> str:
         """The verdict in one line."""
-        prefix = {True: "found: ", False: "not found: ", None: ""}[self.found]
+        prefix = {True: "found: ", False: "not found: ", None: ""}[self.holds]
         return prefix + self.reason
 
 
@@ -327,7 +327,7 @@ class EdgeCircuit(FoundCircuit, kind="edge_circuit", title="Circuit of heads", m
     """The circuit of a task: the highest-ranked edges of the whole graph of heads and MLPs, evaluated."""
 
     settings: EdgeCircuitSettings
-    asked: int
+    n_requested: int
     """Edges (nodes, at that level) of the circuit before pruning."""
     evaluation: CircuitEvaluation
     ranking: Ranking
@@ -341,7 +341,7 @@ class EdgeCircuit(FoundCircuit, kind="edge_circuit", title="Circuit of heads", m
     @property
     def size(self) -> int:
         """Number of highest-ranked edges that the circuit was cut from."""
-        return self.asked
+        return self.n_requested
 
     @property
     def heads(self) -> list[str]:

@@ -536,7 +536,7 @@ def summarise_scores(
         score, low, high = (grid[:, :, i] for grid in whole)
         verdicts = low > (null_high + SMALLEST_FOUND if KINDS[kind].text else np.maximum(null_high, SMALLEST_FOUND))
         of_kind = {"layer": layer, "head": head, "kind": np.full(layer.shape, kind, object), "score": score}
-        of_kind |= {"low": low, "high": high, "null": null, "null_high": null_high, "found": verdicts}
+        of_kind |= {"low": low, "high": high, "null": null, "null_high": null_high, "above_null": verdicts}
         for name, column in of_kind.items():
             columns[name].append(column.ravel())
     rows = {name: np.concatenate(parts) for name, parts in columns.items()}

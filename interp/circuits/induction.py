@@ -10,8 +10,8 @@ head in an earlier layer, which writes each position's previous token there. The
 5. outputs    direct effect of each head on the logit of the repeated token (reported)
 6. weights    composition of the pairs, OV copying of the candidates (reported, and not part of the verdict)
 
-    found = find_induction_circuit(model)
-    found.verdict.found, [node.name for node in found.circuit.nodes if node.role == "induction"]
+    result = find_induction_circuit(model)
+    result.verdict.holds, [node.name for node in result.circuit.nodes if node.role == "induction"]
 
 The rule of the verdict is the docstring of `interp.circuits._induction_measure`.
 """
@@ -103,7 +103,7 @@ def find_induction_circuit(
     steps.at(100, "judged")
     measured = Measurements(verdicts, tests, effects, ablations, outputs, compositions, (copies, deep))
     verdict, redundancy = circuit_verdict(measured)
-    circuit = to_circuit(name or model_spec(model), weight_hash(model), measured, found=bool(verdict.found))
+    circuit = to_circuit(name or model_spec(model), weight_hash(model), measured, holds=bool(verdict.holds))
     frozen = residual.frozen_settings().get("frozen")
     identity = {"model": circuit.model, "weight_hash": circuit.weight_hash, "frozen": frozen}
     pattern_heads, patterns = head_patterns(model, drawn[0].tokens[:1], _heads_to_show(verdicts, circuit))

@@ -97,7 +97,7 @@ class JudgedRuns:
     """run -> `[n_variants]`"""
     intervals: Interval[Any]
     """`[n]` of `circuit` and `also`, in order"""
-    found: CircuitJudgement
+    judgement: CircuitJudgement
 
 
 def judge(
@@ -149,9 +149,9 @@ def untrained_gap(model: HookedModel, task: "Task", seed: int) -> UntrainedGap:
 def verdict(rule: str, reason: str, beats_null: bool | None, untrained: UntrainedGap | None) -> Verdict:
     """Return the verdict on a circuit; `found` is None without a null."""
     if beats_null is None or untrained is None:
-        return Verdict(found=None, rule=rule, reason=reason)
+        return Verdict(holds=None, rule=rule, reason=reason)
     learned = abs(untrained.gap) < LEARNED * untrained.gap_of_model
-    return Verdict(found=bool(beats_null and learned), rule=rule, reason=reason)
+    return Verdict(holds=bool(beats_null and learned), rule=rule, reason=reason)
 
 
 PROMPTS_SHOWN = 8

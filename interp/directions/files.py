@@ -213,14 +213,18 @@ def _write_gguf(recipe: Recipe, path: Path, origin: dict[str, Any], hint: str) -
         if step.positions not in (None, (0, None)):
             raise ConfigError("llama.cpp adds a control vector at every token; write .safetensors for some positions")
         by_layer[layer] = by_layer.get(layer, 0.0) + _vector(step) * step.amount
+    rows = {layer: vector.astype(np.float32) for layer, vector in sorted(by_layer.items())}
+    for layer, row in rows.items():
+        if not row.any():
+            raise ConfigError(f"the steps after block {layer} add nothing in float32; give them another amount than 0")
     with atomic_file(path) as temporary:
         writer = gguf.GGUFWriter(temporary, ARCHITECTURE)
         writer.add_string(f"{ARCHITECTURE}.model_hint", hint or "unknown")
-        writer.add_uint32(f"{ARCHITECTURE}.layer_count", len(by_layer))
+        writer.add_uint32(f"{ARCHITECTURE}.layer_count", len(rows))
         writer.add_string("workbench.recipe", json.dumps(_without_vectors(recipe)))
         writer.add_string("workbench.about", json.dumps(origin))
-        for layer, vector in sorted(by_layer.items()):
-            writer.add_tensor(f"direction.{layer}", vector.astype(np.float32))
+        for layer, row in rows.items():
+            writer.add_tensor(f"direction.{layer}", row)
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
@@ -239,8 +243,9 @@ def _read_gguf(path: Path) -> Recipe:
     if fields.get("general.architecture") != ARCHITECTURE:
         raise CorruptError(f"{path} holds {fields.get('general.architecture')!r}, not a control vector")
     vectors = {int(name.partition(".")[2]): vector for name, vector in tensors.items() if _is_direction(name)}
+    vectors = {layer: vector for layer, vector in vectors.items() if vector.any()}  # zeros change nothing
     if not vectors:
-        raise CorruptError(f"{path} has no tensor direction.N")
+        raise CorruptError(f"{path} has no tensor direction.N with a number other than 0, so it steers nothing")
     known = _known(fields.get("workbench.recipe"), path)
     positions = known.steps[0].positions if known else (0, None)
     origin = f"the control vector {path.name}"

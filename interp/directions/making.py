@@ -78,7 +78,7 @@ def make_direction(
         dictionary: an SAE: its own direction is one variant, and its decoder directions are placebos at its hook point.
         nuisance: examples of a difference that must not count; its direction is projected out in one variant.
         judge: somebody to ask about samples of the chosen cell.
-        progress: called with the steps done.
+        progress: called as by `choose_steering`.
 
     Raises `UnknownNameError` for another variant, `ConfigError` for too few examples, prompts without target words, or
     a model in which both sides are the same.
@@ -109,7 +109,7 @@ def make_direction(
     chosen = list(scores).index(variant)
     direction = NamedDirection(
         name=name or variant, source=f"{variant}, {made_from.source}", hook_point=point, towards=towards, away=away,
-        vector=vectors[chosen], found=scores[variant].accuracy,
+        vector=vectors[chosen], accuracy=scores[variant].accuracy,
     )  # fmt: skip
     return Made(direction, choice, scores, vectors, _amount(candidates[best], choice))
 

@@ -86,7 +86,7 @@ def measure_direction(
     if made is not None:
         choice = made.choice
     elif config.interventions:
-        choice = or_why(lambda: _steer(model, direction, along.typical, config, reading, judge))
+        choice = or_why(lambda: _steer(model, direction, along.typical, config, reading, judge, steps.within))
     steps.done("steered")
     about_direction = DirectionSettings(
         model=model_name or model_spec(model),
@@ -99,7 +99,7 @@ def measure_direction(
     return DirectionGeometry(
         settings=about_direction,
         vector=np.asarray(direction.vector, np.float64),
-        accuracy=direction.found,
+        accuracy=direction.accuracy,
         reading=reading,
         along=along,
         probes=probes,
@@ -161,6 +161,11 @@ class _Steps:
         self._n += 1
         if self._progress:
             self._progress(self._n, self._total, {"done": what})
+
+    def within(self, done: int, total: int, facts: dict[str, str]) -> None:
+        """Report how far the current step is, as a share of it."""
+        if self._progress:
+            self._progress(self._n, self._total, {"steered": f"{done / total:.0%}", **facts})
 
 
 def _read(
@@ -227,6 +232,7 @@ def _steer(
     config: DirectionConfig,
     reading: TokenReading | str,
     judge: Judge | None,
+    progress: Progress,
 ) -> SteeringChoice:
     """Choose a strength of a direction that was given, in units of the mean distance of a word from the mean."""
     questions: Questions | Samples
@@ -238,7 +244,8 @@ def _steer(
             ids = list(reading.raised_ids)
         questions = word_questions(model, PROMPTS, ids, token_strings(model, ids) if ids else ())
     along = Candidate(canonical_hook_point(direction.hook_point), np.asarray(direction.vector, np.float64), unit)
-    return choose_steering(model, [along], questions, neutral_text(model, TEXT), judge=judge, config=config)
+    neutral = neutral_text(model, TEXT)
+    return choose_steering(model, [along], questions, neutral, judge=judge, config=config, progress=progress)
 
 
 def _amount(made: Made | None, choice: SteeringChoice | str) -> float | None:

@@ -48,7 +48,7 @@ class NamedDirection(DirectionOrigin):
 
     vector: Float[np.ndarray, " d"]
     """`[d]`, unit length"""
-    found: DirectionAccuracy | None = None
+    accuracy: DirectionAccuracy | None = None
     """how well it separates held-out words"""
 
     @property
@@ -81,7 +81,7 @@ def direction_of_words(
         vector=direction.direction,
         towards=tuple(towards),
         away=tuple(away),
-        found=base_of(direction, DirectionAccuracy),
+        accuracy=base_of(direction, DirectionAccuracy),
     )
 
 

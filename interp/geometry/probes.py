@@ -283,21 +283,21 @@ class ConceptDirection(DirectionAccuracy):
 class Directions(GeometryResult):
     """Directions by all three methods, and their cosines."""
 
-    found: tuple[ConceptDirection, ...]
+    directions: tuple[ConceptDirection, ...]
     cosines: dict[str, float]
     """cosine of every pair of methods; about `1 / sqrt(d)` for random directions"""
     random_cosine: float
 
     def __getitem__(self, method: str) -> ConceptDirection:
-        return next(direction for direction in self.found if direction.method == method)
+        return next(direction for direction in self.directions if direction.method == method)
 
     def sentence(self) -> str:
         cosines = ", ".join(f"{names} {value:.2f}" for names, value in self.cosines.items())
-        return "; ".join(map(str, self.found)) + f". Cosines: {cosines} (random {self.random_cosine:.2f})"
+        return "; ".join(map(str, self.directions)) + f". Cosines: {cosines} (random {self.random_cosine:.2f})"
 
     def to_records(self) -> list[Record]:
         """Return one row per method: its accuracy and that on shuffled labels."""
-        return [record for direction in self.found for record in direction.to_records()]
+        return [record for direction in self.directions for record in direction.to_records()]
 
 
 def concept_directions(x: Any, labels: Any, heldout: Any, *, seed: int = 0) -> Directions:
@@ -322,7 +322,7 @@ def concept_directions(x: Any, labels: Any, heldout: Any, *, seed: int = 0) -> D
         directions.append(ConceptDirection(**vars(accuracy), direction=direction))
     pairs = [(a, b) for i, a in enumerate(directions) for b in directions[i + 1 :]]
     cosines = {f"{a.method}, {b.method}": float(a.direction @ b.direction) for a, b in pairs}
-    return Directions(found=tuple(directions), cosines=cosines, random_cosine=points.shape[1] ** -0.5)
+    return Directions(directions=tuple(directions), cosines=cosines, random_cosine=points.shape[1] ** -0.5)
 
 
 def find_direction(

@@ -59,7 +59,7 @@ def merged(plain: Any, adapter: str, spec: str) -> Any:
     try:
         import peft
     except ImportError:
-        raise MissingError("an adapter is read through peft: pip install 'interp-workbench[adapters]'") from None
+        raise MissingError("an adapter is read through peft: pip install '.[adapters]'") from None
     if adapter.startswith(("/", "./", "../", "~")) or Path(adapter).expanduser().exists():
         adapter = str(Path(adapter).expanduser())
         if not is_adapter(Path(adapter)):

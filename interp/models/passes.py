@@ -174,7 +174,7 @@ class Capture:
     value depends on the first one, in the order of the pass, so that it can be differentiated in it.
     """
 
-    def __init__(self, model: HookedModel, hook_points: list[str], *, gradients: bool = False):
+    def __init__(self, model: HookedModel, hook_points: Sequence[str], *, gradients: bool = False):
         self.model, self.names, self._gradients = model, list(hook_points), gradients
         self._values: dict[str, Tensor] = {}
         self._handles: list[tuple[Any, Any]] = []

@@ -140,7 +140,7 @@ def _transition(steps: np.ndarray, curve: np.ndarray, least: float) -> Transitio
         return find_transition(steps, curve, least=least)
     reason = f"{FEWEST} measurements or more can show a transition, there are {len(steps)}"
     ends = {"before": float(curve[0]), "after": float(curve[-1]), "noise": 0.0}
-    return Transition(found=False, reason=reason, onset=None, middle=None, end=None, **ends)
+    return Transition(sudden=False, reason=reason, onset=None, middle=None, end=None, **ends)
 
 
 @torch.no_grad()

@@ -172,7 +172,8 @@ class JudgeSteering(OnFeature, Compared[Session, SteeringVerdict]):
         return _arms(self.nulls, site, case, self.strength * case.max_activation)
 
     def price(self, run: Session) -> Price:
-        return _price(self.nulls, len(self.arms(run)), run.prompt(self.text, self.spec(run), self.chat)[1].shape[1])
+        tokens = run.prompt(self.text, self.spec(run), self.chat)[1].shape[1]
+        return _price(self, run, len(self.arms(run)), tokens)
 
     @without_gradients
     def measure(self, run: Session) -> SteeringVerdict:
@@ -185,7 +186,7 @@ class JudgeSteering(OnFeature, Compared[Session, SteeringVerdict]):
         arms = _arms(self.nulls, site, case, amount)
         run.check("reading the words of the feature")
         words = proof_words(site, case, run.jacobian_lens(self.spec(run)))
-        done = run.counted(_price(self.nulls, len(arms), tokens.shape[1]))
+        done = run.counted(_price(self, run, len(arms), tokens.shape[1]))
         moved, shift = next_token_changes(site, [tokens], arms, words.ids, done)
         raised = np.sign(self.strength) * moved[:, 0].mean(-1)
         compared = _compared(raised, n), _compared(shift[:, 0], n)
@@ -198,11 +199,11 @@ def _arms(level: Level, site: "DictionarySite", case: "FeatureCase", amount: flo
     return site.arms(case.feature, case.alike[:n], n, 0, amount)
 
 
-def _price(level: Level, arms: int, tokens: int) -> Price:
+def _price(act: "JudgeSteering | Ablate", run: Session, arms: int, tokens: int) -> Price:
     """Return the price of the arms of a feature, and of the unchanged model before them."""
-    n = DRAWS[level]
+    n = DRAWS[act.nulls]
     counts = {"unchanged": 1, "the feature": 1, "random directions": n, "features of like density": arms - 1 - n}
-    return Price(counts, tokens)
+    return Price(counts, tokens, act.spec(run), act.verb)
 
 
 def _compared(values: np.ndarray, draws: int) -> NullComparison:
@@ -227,11 +228,11 @@ class Ablate(OnFeature, Compared[Session, list[AblatedExample]]):
 
     def price(self, run: Session) -> Price:
         site, case = self.case(run, run.model(self.spec(run)))
-        return self._priced(site, case, len(_arms(self.nulls, site, case)))
+        return self._priced(run, site, case, len(_arms(self.nulls, site, case)))
 
-    def _priced(self, site: "DictionarySite", case: "FeatureCase", n_arms: int) -> Price:
+    def _priced(self, run: Session, site: "DictionarySite", case: "FeatureCase", n_arms: int) -> Price:
         tokens = sum(len(passage.token_ids) + site.first for passage in case.strongest(case.examples, EXAMPLES))
-        return _price(self.nulls, n_arms, tokens)
+        return _price(self, run, n_arms, tokens)
 
     @without_gradients
     def measure(self, run: Session) -> list[AblatedExample]:
@@ -245,7 +246,7 @@ class Ablate(OnFeature, Compared[Session, list[AblatedExample]]):
         run.check("ablating the feature")
         arms, examples = _arms(self.nulls, site, case), list[AblatedExample]()
         passages = case.strongest(case.examples, EXAMPLES)
-        price = self._priced(site, case, len(arms))
+        price = self._priced(run, site, case, len(arms))
         done = run.counted(price, lambda _: f"example {len(examples) + 1} of {len(passages)}")
         for passage in passages:
             tokens, _, _ = with_bos(model, [passage])

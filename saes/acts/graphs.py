@@ -77,8 +77,8 @@ class ChangeLatents(OnLatents, Compared[Session, "GraphIntervention"]):
         return changes_and_nulls(run.traced(graph), self.changes(graph), DRAWS[self.nulls])
 
     def price(self, run: Session) -> Price:
-        n = DRAWS[self.nulls]
-        return Price({"the latents": 1, "random latents": n}, len(self.opened(run).tokens))
+        graph, arms = self.opened(run), {"the latents": 1, "random latents": DRAWS[self.nulls]}
+        return Price(arms, len(graph.tokens), graph.model, f"{self.verb} {self.mode}")
 
     def measure(self, run: Session) -> "GraphIntervention":
         from interp.tracing.interventions import intervene

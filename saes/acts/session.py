@@ -83,10 +83,10 @@ def models_to_read(workspace: Workspace) -> list[str]:
 
 
 class TokenPace:
-    """Seconds of a token, of the last answer that was counted."""
+    """Seconds of a token by model and kind of pass, each of the last answer that was counted."""
 
     def __init__(self) -> None:
-        self._seconds: float | None = None
+        self._seconds: dict[tuple[str, str], float] = {}
 
     def counting(
         self, price: Price, check: Callable[[str], None], stage: Callable[[int], str]
@@ -97,15 +97,16 @@ class TokenPace:
         def add(tokens: int) -> None:
             nonlocal done
             done += tokens
-            self._seconds = (time.perf_counter() - begun) / done
-            left = duration(max(0, price.total - done) * self._seconds)
+            pace = self._seconds[price.model, price.passes] = (time.perf_counter() - begun) / done
+            left = duration(max(0, price.total - done) * pace)
             check(f"{now}, {left} left" if (now := stage(done)) else "")
 
         return add
 
     def of(self, price: Price) -> Price:
-        """Return a price with its seconds; without them before the first answer."""
-        return price if self._seconds is None else dataclasses.replace(price, seconds=price.total * self._seconds)
+        """Return a price with its seconds; without them before the first answer of its kind."""
+        pace = self._seconds.get((price.model, price.passes))
+        return price if pace is None else dataclasses.replace(price, seconds=price.total * pace)
 
 
 class Session:
@@ -146,7 +147,7 @@ class Session:
         return self._pace.counting(price, self.check, stage or price.arm)
 
     def priced(self, price: Price) -> Price:
-        """Return a price with its seconds, at the pace of the last answer that was counted."""
+        """Return a price with its seconds, at the pace of the last answer with such passes of its model."""
         return self._pace.of(price)
 
     # Models and prompts
@@ -355,4 +356,4 @@ class Session:
 
         sae = load_sae(self.workspace.path("sae", features.sae))
         check_model(sae, weight_hash(model))
-        return HookedSAE(sae)
+        return HookedSAE(sae.to(model.cfg.device))

@@ -274,7 +274,7 @@ def evaluate_nodes(network: Network, nodes: Sequence[FeatureNode], config: Featu
     values = {name: np.stack([bench.values(nodes).numpy() for nodes in sets]) for name, sets in runs.items()}
     judged = judge(values, complement="complement", also=["without_errors"], seed=config.seed)
     return NodesEvaluation(
-        **vars(judged.found),
+        **vars(judged.judgement),
         n_features=len(features),
         n_active=sum(map(len, network.active)),
         without_errors=judged.intervals.at(1),

@@ -11,9 +11,9 @@ be replaced alone. Activations are sparse, `[n_tokens, k_max]`: nothing here is 
 
 **Prompts**, with or without corrupted counterparts:
 
-    Prompts.of_task(task)                                         # clean and corrupted pairs
-    Prompts.of_text(model, "The capital of France is", " Paris")  # one prompt, the log-probability of one token
-    Prompts.of_loss(tokens)                                       # the loss on every token
+    MeasuredPrompts.of_task(task)                                         # clean and corrupted pairs
+    MeasuredPrompts.of_text(model, "The capital of France is", " Paris")  # one prompt, the log-probability of one token
+    MeasuredPrompts.of_loss(tokens)                                       # the loss on every token
 
 **Traces**: values at every site on the prompts and in the baseline, decomposed. The baseline is the corrupted prompt,
 or without one the SAE with all features and its error set to zero. Attribution, feature circuits and their ablations

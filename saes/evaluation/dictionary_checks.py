@@ -53,7 +53,7 @@ class Applied:
 
     setup: Setup
     sae: SAE
-    said: CardScores
+    card: CardScores
 
     @property
     def points(self) -> tuple[str, str]:
@@ -307,7 +307,7 @@ def _l0(sae: SAE, x: Tensor) -> float:
 def as_card_says(applied: Applied) -> Outcome:
     x, target = applied.own
     l0, fvu = _l0(applied.sae, x), fvu_of(applied.sae, x, target)
-    card = applied.said
+    card = applied.card
     text = f"L0 {l0:.1f}, FVU {fvu:.3f}"
     if card.l0 is None and card.fvu is None:
         return None, f"{text}; no card states them"
@@ -325,7 +325,7 @@ def as_card_says(applied: Applied) -> Outcome:
     "threshold, a bias with the other sign.",
 )  # fmt: skip
 def as_when_made(applied: Applied) -> Outcome:
-    stated, now = applied.said.prose, prose_scores(applied)
+    stated, now = applied.card.prose, prose_scores(applied)
     if stated is None:
         raise Skip("not stated: no scores on this prose are stored with it, so its card's margin applies")
     if stated.tokens_hash != now.tokens_hash:

@@ -95,7 +95,7 @@ class Recovery(Result):
     """Mean over true features of the share of the feature's rows on which its latent is active."""
     f1: float
     """Mean over true features of the harmonic mean of precision and recall."""
-    found: float
+    recovered: float
     """Share of true features whose F1 is at least `FOUND`."""
     true_l0: float
     """True features per row."""

@@ -1,7 +1,7 @@
 """Providers of replies: any OpenAI-compatible endpoint, or a model on this machine. Torch-free.
 
     provider = open_provider("http://localhost:8000/v1", "my-model")  # or open_provider("local:smollm2-135m")
-    provider.complete(Request("What is 1 + 1?", max_tokens=20), before_send=budget.take)
+    provider.complete(ProviderRequest("What is 1 + 1?", max_tokens=20), before_send=budget.take)
 
 `Endpoint` speaks OpenAI's `/chat/completions` protocol, by httpx with retries by tenacity. Status 429 (after its
 `Retry-After`), 408 and 5xx, timeouts, broken connections and replies that are not a chat completion are retried after

@@ -189,6 +189,28 @@ def read_case(folder: Path, feature: int, config: ProofConfig, *, seed: int = 0)
     )
 
 
+def passages_with(
+    folder: Path, ids: Collection[int], n: int, *, but: Collection[int] = (), seed: int = 0
+) -> tuple[Passage, ...]:
+    """Return up to `n` examples of any feature that contain one of some tokens, one of a document, drawn at random.
+
+    `but`: documents that are left out.
+    """
+    rows = read_table(folder / "examples.parquet", ["activation", "document", "token_ids", "peak"]).combine_chunks()
+    tokens = rows["token_ids"].combine_chunks()
+    at = np.flatnonzero(np.isin(tokens.flatten().to_numpy(), list(ids)))
+    containing = np.unique(np.searchsorted(tokens.offsets.to_numpy(), at, side="right") - 1)
+    passages: dict[int, Passage] = {}
+    for row in np.random.default_rng(derive_seed(seed, "passages with words")).permutation(containing).tolist():
+        document = rows["document"][row].as_py()
+        if document not in but and document not in passages:
+            peak, activation = rows["peak"][row].as_py(), rows["activation"][row].as_py()
+            passages[document] = Passage(tuple(tokens[row].as_py()), peak, document, activation)
+        if len(passages) == n:
+            break
+    return tuple(passages.values())
+
+
 def _passages(folder: Path, features: Sequence[int], config: ProofConfig, *, only_best: bool = False) -> list[Passage]:
     """Return the examples of some features, cut to the tokens around the peak that are needed."""
     columns = ["group_order", "rank", "activation", "document", "token_ids", "peak"]

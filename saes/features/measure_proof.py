@@ -30,7 +30,7 @@ from interp.names import canonical_hook_point
 from interp.nulls import PER_PART
 from interp.progress import Progress
 from interp.statistics import auroc, auroc_interval, t_interval
-from saes.features.case import FeatureCase, Passage, ProofConfig, ProofWords, read_case
+from saes.features.case import FeatureCase, Passage, ProofConfig, ProofWords, passages_with, read_case
 from saes.features.meaning import KEPT
 from saes.features.proof import (
     OWN_WORDS,
@@ -65,6 +65,8 @@ STRENGTHS = (0.5, 1.0, 2.0)
 SHOWN_PROMPTS = 3
 LEAST = 3
 """Fewest tokens on either side of an AUROC."""
+LEAST_SHARE = 0.5
+"""Share of the tested words that a list must hold to be tested."""
 LIST_TOKENS = 6000
 """Approximate number of tokens of all lists of words in their sentences."""
 
@@ -93,6 +95,8 @@ class Trial:
     """All that the parts of a proof share."""
 
     site: DictionarySite
+    features: Path
+    """folder of the feature tables"""
     case: FeatureCase
     config: ProofConfig
     words: ProofWords
@@ -114,12 +118,12 @@ class Trial:
 
         texts = vocabulary_of(self.site.model).texts
         words = [texts[token].strip().casefold() for token in self.words.ids]
-        shares = {concept.name: 0.0 for concept in find_concepts([])}
-        for concept in find_concepts([]):
-            members = {word.casefold() for word in concept.words}
-            shares[concept.name] = sum(word in members for word in words) / len(words)
-        best = max(shares, key=lambda name: shares[name])
-        return find_concepts([best])[0] if shares[best] >= 0.5 else None
+
+        def share(concept: "WordList") -> float:
+            return float(np.isin(words, [word.casefold() for word in concept.words]).mean())
+
+        best = max(find_concepts([]), key=share)
+        return best if share(best) >= LEAST_SHARE else None
 
     def nulls(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Split `[1 + draws + n]` into both nulls."""
@@ -194,7 +198,7 @@ def prove(
 
     words = proof_words(site, case, lens)
     arms = site.arms(feature, case.alike, config.draws, seed)
-    trial = Trial(site, case, config, words, arms, _prompts(model, prompts, case), lens, _Bar(progress))
+    trial = Trial(site, features, case, config, words, arms, _prompts(model, prompts, case), lens, _Bar(progress))
 
     parts = _Parts(trial, remembered)
     parts.make("fires", _fires_on_the_words)
@@ -277,8 +281,8 @@ def proof_words(site: DictionarySite, case: FeatureCase, lens: JacobianLens | No
     words = case.words(vocabulary, () if bos is None else (bos,))
     if words is not None:
         return words
-    said = own_words(site, site.directions[[case.feature]].cpu(), lens)[0, : KEPT // 2]
-    return ProofWords.of(said.tolist(), vocabulary, "lens")
+    own = own_words(site, site.directions[[case.feature]].cpu(), lens)[0, : KEPT // 2]
+    return ProofWords.of(own.tolist(), vocabulary, "lens")
 
 
 def own_words(site: DictionarySite, directions: Tensor, lens: JacobianLens | None) -> np.ndarray:
@@ -295,21 +299,28 @@ def _carried(site: DictionarySite, directions: Tensor, lens: JacobianLens | None
 
 
 def _fires_on_the_words(trial: Trial) -> ProofPart:
-    """AUROC of activation for the words, in the documents that did not choose them and in other text.
+    """AUROC of activation for the words, in documents that did not choose them.
 
+    They are its other examples, examples of any feature that contain these words, and other text.
     Random directions of the space that is read fire on as many tokens as the feature does: the ones with the largest
     projections.
     """
     if trial.words.chosen_by == "lens":
         raise ConfigError("it peaks on nothing that can be named")
     site, case = trial.site, trial.case
-    tokens, lengths, _ = with_bos(site.model, (*case.judging(), *case.other))
+    choosing = {example.document for example in case.halves()[0]}
+    seen = {passage.document for passage in (*case.judging(), *case.other)}
+    containing = passages_with(
+        trial.features, trial.words.ids, trial.config.others, but=choosing | seen, seed=case.feature
+    )
+    other = [passage for passage in case.other if passage.document not in choosing]
+    tokens, lengths, _ = with_bos(site.model, (*case.judging(), *containing, *other))
     reading = site.read(tokens)
     inside = torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None]
     inside[:, : site.first] = False
     truth = torch.isin(tokens, torch.tensor(trial.words.ids, device=tokens.device))[inside].cpu().numpy()
     if min(truth.sum(), (~truth).sum()) < LEAST:
-        raise ConfigError("the words on which it peaks in one half of its examples are too rare in the other half")
+        raise ConfigError("the words on which it peaks in one half of its examples are too rare in other documents")
     acts = site.activations(reading.x, [case.feature, *case.alike])[inside].cpu().numpy()
     drawn = random_directions(reading.x.shape[-1], trial.config.draws, case.feature, "reads")
     random = reading.x[inside].cpu().double().numpy() @ drawn.T

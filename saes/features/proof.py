@@ -324,13 +324,13 @@ class Proof(Artefact, kind="proof", made_by="prove"):
             claim = f"It reads {words} and its direction names them"
         return f"{claim} ({best.size}; {best.beside()}: less){self._effects(best.name)}."
 
-    def _effects(self, said: str) -> str:
+    def _effects(self, claim: str) -> str:
         """Return the end of a verdict: the tests of effects that its beginning does not speak of."""
-        if said == "steer" and self.measure("ablate") is None:
+        if claim == "steer" and self.measure("ablate") is None:
             return ""
-        if said == "steer":
+        if claim == "steer":
             return ", and ablating it lowers them" if "ablate" in self.holds() else ". Ablating it has no clear effect"
-        return ". Steering has no clear effect" if said == "ablate" else ". No effect on them is proved"
+        return ". Steering has no clear effect" if claim == "ablate" else ". No effect on them is proved"
 
     def lines(self) -> list[str]:
         """Return the verdict, and how it was tested: the words, a sentence on each measure, and the lens."""

@@ -75,7 +75,7 @@ def parse_query(text: str) -> TextQuery:
     `ConfigError` for a query that is empty, too long, or names nothing to find.
 
     >>> parse_query("bank NOT river")
-    Query(wanted=('bank',), unwanted=('river',))
+    TextQuery(wanted=('bank',), unwanted=('river',))
     """
     if not text.strip() or len(text) > MAX_TEXT:
         raise ConfigError(f"a query has 1 to {MAX_TEXT:,} characters, got {len(text):,}; type a word")
@@ -283,7 +283,7 @@ def _hits(
                 strength=float(strength[i]),
                 above_chance=bool(above[i]),
                 matches=matches.get(i, ()),
-                says=None if evidence.said is None else float(evidence.said.z[i]),
+                says=None if evidence.raised is None else float(evidence.raised.z[i]),
                 label_score=label and label.score,
                 label_null=label and label.null,
                 concept=evidence.concepts.get(i, ("", 0.0))[0],

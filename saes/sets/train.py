@@ -1,6 +1,7 @@
 """Train a set: one pass through the model feeds the transcoders of all layers.
 
-    record(model, corpus, folder, live=True, hook_points=mlp_hook_points(model))  # the text; see interp.recording.live
+    # the text; see interp.recording.live
+    record(model, corpus, folder, RecordConfig(live=True), hook_points=mlp_hook_points(model))
     train_set(open_recording(folder), BatchTopKConfig(d_sae=2304), TrainConfig(tokens=3_000_000), set_folder, skip=True)
 
 Each layer is an independent run (`saes.training.run`), which takes one step for every batch. Their checkpoints lie in
@@ -114,19 +115,19 @@ class SetPrediction:
     """One pass of the replacement model: inputs of all layers so far, and the outputs that the set predicts."""
 
     def __init__(self, sae_set: TranscoderSet):
-        self.found = sae_set
+        self.set = sae_set
         self._inputs: dict[int, Tensor] = {}
         self._firings: dict[int, LayerFirings] = {}
 
     def read(self, layer: int, x: Tensor) -> LayerFirings:
         """Encode the input `[n, d_in]` of a layer."""
         self._inputs[layer] = x
-        self._firings[layer] = self.found.encode(layer, x)
+        self._firings[layer] = self.set.encode(layer, x)
         return self._firings[layer]
 
     def predict(self, layer: int) -> Tensor:
         """Return the predicted output `[n, d_out]` of a layer; all layers that write to it were read."""
-        return self.found.assemble(layer, self._inputs[layer], self._firings)
+        return self.set.assemble(layer, self._inputs[layer], self._firings)
 
 
 @torch.no_grad()

@@ -12,11 +12,13 @@ What was proved is kept in the folder, and the same command goes on where it sto
 """
 
 import argparse
+import copy
 import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -71,7 +73,7 @@ def permuted(sae: SAE, encoder: torch.Tensor, decoder: torch.Tensor) -> SAE:
             state[name] = value[:, encoder]
         elif name not in ("W_dec", "b_dec") and value.shape[:1] == (sae.d_sae,):
             state[name] = value[encoder]
-    changed = load_sae(DATA / "saes" / "demo")
+    changed = copy.deepcopy(sae)
     changed.load_state_dict(state)
     return changed
 
@@ -101,7 +103,7 @@ def subjects(model: HookedModel, folder: Path, seed: int) -> dict[str, Callable[
     }
 
 
-def proofs(folder: Path, n: int, draws: int, seed: int, minutes: float) -> Iterator[dict[str, object]]:
+def proofs(folder: Path, n: int, draws: int, seed: int, minutes: float) -> Iterator[dict[str, Any]]:
     """Yield one row for each control and feature, those of an earlier run first; a feature of each control in turn."""
     path = folder / "proofs.jsonl"
     known = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
@@ -118,10 +120,10 @@ def proofs(folder: Path, n: int, draws: int, seed: int, minutes: float) -> Itera
             if time.monotonic() - start > 60 * minutes:
                 return
             subject = made.setdefault(control, made.get(control) or make())
-            table = read_table(subject.features / "features.parquet", ["density", "decoder_norm"])
-            live = np.flatnonzero((table["density"].to_numpy() > 0) & (table["decoder_norm"].to_numpy() > 0))
+            columns = read_table(subject.features / "features.parquet", ["density", "decoder_norm"])
+            live = np.flatnonzero((columns["density"].to_numpy() > 0) & (columns["decoder_norm"].to_numpy() > 0))
             feature = int(np.random.default_rng(seed).permutation(live)[number])
-            row: dict[str, object] = {"control": control, "number": number, "feature": feature}
+            row: dict[str, Any] = {"control": control, "number": number, "feature": feature}
             try:
                 proof = prove(model, subject.dictionary, subject.features, feature, config, lens=lens, seed=seed)
                 row |= {"words": proof.words.texts, "chosen_by": proof.words.chosen_by, "holds": proof.holds(),
@@ -133,7 +135,7 @@ def proofs(folder: Path, n: int, draws: int, seed: int, minutes: float) -> Itera
             yield row
 
 
-def table(rows: list[dict[str, object]], draws: int) -> list[str]:
+def table(rows: list[dict[str, Any]]) -> list[str]:
     """Return the table of claim by control: the share that holds, with Wilson's interval; bold where it must fail."""
     lines = ["| dictionary | features | " + " | ".join(f"*{claim}*" for claim in CLAIMS) + " |",
              "|---" * (2 + len(CLAIMS)) + "|"]  # fmt: skip
@@ -141,8 +143,8 @@ def table(rows: list[dict[str, object]], draws: int) -> list[str]:
         of_control = [row for row in rows if row["control"] == control and row.get("chosen_by") == "firings"]
         cells = []
         for claim in CLAIMS:
-            tested = [row for row in of_control if claim in row["tested"]]  # pyright: ignore[reportOperatorIssue]
-            holding = sum(claim in row["holds"] for row in tested)  # pyright: ignore[reportOperatorIssue]
+            tested = [row for row in of_control if claim in row["tested"]]
+            holding = sum(claim in row["holds"] for row in tested)
             cell = "not tested"
             if tested:
                 share = proportion_interval(holding, len(tested))
@@ -160,16 +162,16 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--report", action="store_true")
-    asked = parser.parse_args()
-    asked.folder.mkdir(parents=True, exist_ok=True)
+    options = parser.parse_args()
+    options.folder.mkdir(parents=True, exist_ok=True)
     rows = []
-    for row in proofs(asked.folder, asked.n, asked.draws, asked.seed, asked.minutes):
+    for row in proofs(options.folder, options.n, options.draws, options.seed, options.minutes):
         rows.append(row)
         print(f"{row['control']}, feature {row['feature']}: {row['verdict']}", flush=True)
-    lines = table(rows, asked.draws)
+    lines = table(rows)
     print("\n".join(lines))
-    if asked.report:
-        command = f"`python -m tests.campaigns.proofs --n {asked.n} --draws {asked.draws} --seed {asked.seed}`:"
+    if options.report:
+        command = f"`python -m tests.campaigns.proofs --n {options.n} --draws {options.draws} --seed {options.seed}`:"
         report.put("proofs", [command, "", *lines])
 
 

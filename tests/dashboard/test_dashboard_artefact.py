@@ -16,12 +16,13 @@ from page_text import text_of
 from dashboard.app import create_app
 from dashboard.artefact.page import PAGE, show_artefact
 from dashboard.components.evidence import MAX_ROWS, evidence_table, number
-from dashboard.components.pages import PageSources, page_of
+from dashboard.components.pages import page_of
 from dashboard.figures.results import has_figure, plot
 from dashboard.figures.theme import visible
 from dashboard.notebook import _ARTEFACTS, Shown, show
 from dashboard.overview._data import overview
 from dashboard.overview.page import layout as overview_layout
+from dashboard.sources import PageSources
 from interp.artifacts import FOLDERS, KINDS, Artefact, save_artefact
 from interp.artifacts.artefact import layout_of
 from interp.errors import CorruptError, UnknownNameError

@@ -18,6 +18,7 @@ from interp import remote
 from interp.artifacts import copy_artefact, verify
 from interp.cache import FileCache
 from interp.workspace import Workspace, move_to_trash
+from saes.features.schema import Features
 from workbench.commands import Commands
 
 SIZES = {"n_features": 60, "n_points": 80}
@@ -92,7 +93,9 @@ def test_runs_from_the_page_name_the_bucket(bucket: Workspace) -> None:
 
 
 def test_examples_come_from_their_row_groups(local: Workspace, bucket: Workspace) -> None:
-    assert examples_between(bucket, "demo", 3, 0.0, 1e9) == examples_between(local, "demo", 3, 0.0, 1e9)
+    assert examples_between(bucket.open(Features, "demo"), 3, 0.0, 1e9) == examples_between(
+        local.open(Features, "demo"), 3, 0.0, 1e9
+    )
 
 
 def test_the_overview_notices_what_another_machine_deletes(bucket: Workspace, tmp_path: Path) -> None:

@@ -10,9 +10,9 @@ from page_text import text_of
 
 from dashboard.app import create_app
 from dashboard.changes import page
-from dashboard.components.pages import PageSources
 from dashboard.figures.changes import latents_histogram
 from dashboard.figures.theme import LIGHT
+from dashboard.sources import PageSources
 from interp.artifacts import MANIFEST, Table, kinds_of, read_json, save_artefact, write_json
 from interp.changes.comparison import ModelComparison
 from interp.changes.report import what_changed

@@ -13,10 +13,11 @@ from visit import unguarded
 
 from dashboard.app import create_app
 from dashboard.components.evidence import percent
-from dashboard.components.pages import PageSources, page_of
+from dashboard.components.pages import page_of
 from dashboard.directions import page
 from dashboard.figures.geometry import along_figure, in_planes_figure, layers_and_strengths, probe_over_layers
 from dashboard.figures.theme import DARK, LIGHT
+from dashboard.sources import PageSources
 from dashboard.turns import answered_in_lines
 from interp.directions.study import DirectionGeometry
 from interp.geometry.separation import WordsAlong

@@ -12,7 +12,6 @@ from make_series import series
 from page_text import text_of
 
 from dashboard.app import create_app
-from dashboard.components.pages import PageSources
 from dashboard.dynamics import _data as view
 from dashboard.dynamics import _grokking as grok_page
 from dashboard.dynamics import _induction as induction_page
@@ -21,6 +20,7 @@ from dashboard.dynamics._data import MAX_TABLE_ROWS, curve_rows
 from dashboard.figures.studies import frequency_shares, training_curves
 from dashboard.figures.theme import DARK, LIGHT
 from dashboard.overview._data import overview
+from dashboard.sources import PageSources
 from interp.artifacts import ARRAYS, save_artefact
 from interp.errors import CorruptError, UnknownNameError, UsageError
 from interp.studies.grokking_phases import Grokking, Phases

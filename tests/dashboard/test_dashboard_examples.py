@@ -14,17 +14,19 @@ from dashboard.feature._examples import READING, SNIPPET, listed
 from dashboard.figures.saes import filled_bins
 from interp.errors import MismatchError, MissingError
 from interp.recording.record import record
+from interp.recording.recorded import RecordConfig
 from interp.recording.store import Recording
 from interp.workspace import Workspace
 from saes.acts.features import ReadDocuments, described_recording, document_text
 from saes.acts.session import Session
+from saes.features.schema import Features
 from saes.features.sources import neurons_of
 
 
 def shown(workspace, live, *, bins=None, name="demo", index=12, **reading):
     one = view.one(workspace, name, index)
     whole = filled_bins(one.row.histogram)
-    parts = listed(workspace, name, one, bins or (whole.start, whole.stop), READING | reading, lambda: live)
+    parts = listed(one, bins or (whole.start, whole.stop), READING | reading, lambda: live)
     return json.loads(json.dumps(parts, default=lambda each: each.to_plotly_json()))
 
 
@@ -45,16 +47,17 @@ def marks(parts) -> list[dict]:
 
 
 def test_a_range_holds_exactly_the_examples_of_its_activations(workspace):
-    every = view.examples_between(workspace, "demo", 12, 0, np.inf)[0]
+    demo = workspace.open(Features, "demo")
+    every = view.examples_between(demo, 12, 0, np.inf)[0]
     values = [each.activation for each in every]
     assert len(values) == 18
     assert values == sorted(values, reverse=True)
     low, high = values[9], values[3]
-    found, n_stored = view.examples_between(workspace, "demo", 12, low, high)
+    found, n_stored = view.examples_between(demo, 12, low, high)
     assert [each.activation for each in found] == [value for value in values if low <= value < high]
     assert n_stored == 18
-    assert values[0] not in [each.activation for each in view.examples_between(workspace, "demo", 12, 0, values[0])[0]]
-    last, _ = view.examples_between(workspace, "demo", 12, values[3], values[3], last=True)
+    assert values[0] not in [each.activation for each in view.examples_between(demo, 12, 0, values[0])[0]]
+    last, _ = view.examples_between(demo, 12, values[3], values[3], last=True)
     assert [each.activation for each in last] == values[:4]
 
 
@@ -64,7 +67,7 @@ def test_a_context_of_two_groups_is_listed_once(tmp_path):
     one = {"feature": 0, "rank": 0, "activation": 2.0, "row": 5, "activations": [2.0], "peak": 0, **text}
     rows = [{**one, "group": group, "group_order": i} for i, group in enumerate(("top", "q4"))]
     write_features(workspace, "twice", [{"feature": 0}], rows)
-    found, n = view.examples_between(workspace, "twice", 0, 1, 3)
+    found, n = view.examples_between(workspace.open(Features, "twice"), 0, 1, 3)
     assert [each.group for each in found] == ["top"]
     assert n == 1
 
@@ -76,13 +79,13 @@ def test_the_title_of_a_range_counts_its_tokens_and_its_examples(workspace, live
     assert f"{sum(row.histogram[whole.start : whole.start + 2]):,} tokens of the recording; 0 of the 18" in said
     top = next(i for i, edge in enumerate(features.histogram_edges) if edge > row.max_activation) - 1
     said = text_of(shown(workspace, live, bins=(top, top + 1)))
-    expected = view.examples_between(workspace, "demo", 12, *features.histogram_edges[top : top + 2])[0]
+    expected = view.examples_between(features, 12, *features.histogram_edges[top : top + 2])[0]
     assert f"{len(expected)} of the 18 stored examples" in said
     assert expected
 
 
 def test_a_snippet_has_five_tokens_on_each_side_of_the_peak(workspace, live):
-    row = view.examples(workspace, "demo", 12)[0]
+    row = view.examples(workspace.open(Features, "demo"), 12)[0]
     parts = marks(shown(workspace, live, view="snippet"))
     peak = next(each for each in parts if "wb-peak" in each["className"])
     assert peak["data-tip"].endswith(f", position {row.position}, token {row.token_ids[12]}")
@@ -132,8 +135,8 @@ def recorded(tmp_path_factory, tiny_model, text_documents):
     """Return a workspace with a recording of the MLP of a small model, and the documents recorded."""
     workspace = Workspace(tmp_path_factory.mktemp("documents") / "w", create=True)
     folder = workspace.path("recording", "r")
-    settings = {"tokens": 2000, "context_length": 32, "batch_size": 8}
-    record(tiny_model, text_documents, folder, hook_points=["blocks.0.mlp.hook_post"], **settings)
+    settings = RecordConfig(tokens=2000, context_length=32, batch_size=8)
+    record(tiny_model, text_documents, folder, settings, hook_points=["blocks.0.mlp.hook_post"])
     return workspace, {each.id: each.text for each in text_documents}
 
 

@@ -12,6 +12,7 @@ from dashboard.data import features as view
 from dashboard.feature.export import feature_html
 from interp.errors import UsageError
 from interp.notes import Notes
+from saes.features.schema import Features
 
 KNOWN = {
     *("html", "head", "meta", "title", "style", "body", "main", "h1", "h2", "h3", "span", "p", "div", "section"),
@@ -64,7 +65,7 @@ def test_controls_reversals_and_lone_surrogates_are_replaced():
 def test_the_numbers_are_those_of_the_tables(workspace):
     row, text = view.one(workspace, "demo", 12).row, feature_html(workspace, "demo", 12)
     assert f"{row.n_fired:,}" in text
-    first = view.examples(workspace, "demo", 12)[0]
+    first = view.examples(workspace.open(Features, "demo"), 12)[0]
     assert f"{first.activation:.3g}" in text
     assert f"position {first.position}" in text
     assert len(re.findall(r'class="[^"]*wb-peak', text)) == 18

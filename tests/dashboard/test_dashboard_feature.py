@@ -13,8 +13,10 @@ from dashboard.feature.page import detail
 from dashboard.feature.sections import effect_verdict
 from interp.artifacts import save_artefact, write_table
 from interp.errors import UsageError
+from interp.workspace import Workspace
 from saes import search_features
 from saes.explain.imported import read_labels
+from saes.features.schema import Features
 
 
 def test_a_feature_is_compared_with_random_directions(workspace):
@@ -28,16 +30,17 @@ def test_a_feature_is_compared_with_random_directions(workspace):
 
 def test_rows_that_are_kept_are_those_of_the_table_until_it_changes(own):
     paths = {table: own.table_path("features", "demo", table) for table in ("features", "examples", "relations")}
+    described = own.open(Features, "demo")
     for index in (0, view.BLOCK - 1, view.BLOCK, 239):  # both sides of a border, and the last
         for table, found in (
             ("features", view.one(own, "demo", index)),
-            ("relations", view.relations(own, "demo", index)),
+            ("relations", view.relations(described, index)),
         ):
             row = own.query("select * from t where feature = ?", index, t=paths[table]).to_pylist()[0]
             assert asdict(found.row) == row
         sql = "select * from t where feature = ? and rank < ? order by group_order, rank"
         rows = own.query(sql, index, view.MAX_EXAMPLES, t=paths["examples"]).to_pylist()
-        assert [asdict(each) for each in view.examples(own, "demo", index)] == rows
+        assert [asdict(each) for each in view.examples(described, index)] == rows
     with pytest.raises(UsageError, match="0 to 239"):
         view.one(own, "demo", 240)
     assert view.labels(own, "demo", [3, 240, 5]) == {i: view.one(own, "demo", i).row.label for i in (3, 5)}
@@ -47,19 +50,32 @@ def test_rows_that_are_kept_are_those_of_the_table_until_it_changes(own):
     assert view.labels(own, "demo", [5]) == {5: "other"}
 
 
+def test_a_feature_is_read_once_for_its_page(workspace, monkeypatch):
+    opened: list[str] = []
+
+    def counted(self: Workspace, form: type, name: str, open_it=Workspace.open):
+        opened.append(f"{form.__name__} {name}")
+        return open_it(self, form, name)
+
+    monkeypatch.setattr(Workspace, "open", counted)
+    detail(workspace, "demo", 12, "light")
+    feature_html(workspace, "demo", 12)
+    assert opened.count("Features demo") == 2, "once each"
+
+
 def test_neurons_link_to_their_page_where_they_are_described(workspace):
-    found = view.relations(workspace, "demo", 1)
+    found = view.relations(workspace.open(Features, "demo"), 1)
     shown = text_of(detail(workspace, "demo", 1, "light"))
     assert f"/feature/neurons/{found.row.neurons[0]}" in shown
 
 
 def test_tables_of_earlier_versions_say_how_relations_are_made(workspace):
-    assert view.relations(workspace, "neurons", 1) is None
+    assert view.relations(workspace.open(Features, "neurons"), 1) is None
     assert "workbench features` with --name neurons --overwrite" in text_of(detail(workspace, "neurons", 1, "light"))
 
 
 def test_a_feature_links_to_its_point_on_the_map(workspace):
-    found = view.uses(workspace, "demo", 3)
+    found = view.uses(workspace, workspace.open(Features, "demo"), 3)
     shown = text_of(detail(workspace, "demo", 3, "dark"))
     for atlas, point in found.maps:
         assert f"/atlas/{atlas}?point={point}" in shown

@@ -9,7 +9,6 @@ from make_geometry import HOSTILE_LIST, LISTS, NO_PROMPTS, geometry
 from page_text import text_of
 
 from dashboard.app import create_app
-from dashboard.components.pages import PageSources
 from dashboard.figures.geometry import (
     joined_by,
     order_over_layers,
@@ -23,6 +22,7 @@ from dashboard.figures.geometry import (
 from dashboard.figures.theme import DARK, LIGHT
 from dashboard.geometry import page
 from dashboard.geometry.page import VERDICTS
+from dashboard.sources import PageSources
 from interp.errors import CorruptError
 from interp.geometry.sweeps import RotationSweep, StrengthSweep
 from interp.geometry.word_geometry import ConceptGeometry, WordGeometry

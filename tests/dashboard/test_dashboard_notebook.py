@@ -26,11 +26,11 @@ def text_in(shown: Shown) -> str:
 
 
 def test_a_feature_shows_what_its_page_does(workspace):
-    row, shown = one(workspace, "demo", 12).row, show("demo:12", workspace, theme="dark")
+    (features, row), shown = one(workspace, "demo", 12), show("demo:12", workspace, theme="dark")
     assert "#12" in text_in(shown)
     assert f"{row.n_fired:,}" in text_in(shown)
     assert all(visible(token, 22) in text_in(shown) for token in row.promoted_tokens)
-    assert shown.html.count('wb-peak"') == min(6, len(examples(workspace, "demo", 12)))
+    assert shown.html.count('wb-peak"') == min(6, len(examples(features, 12)))
     [histogram] = shown.figures
     assert sum(histogram.data[0].y) == sum(row.histogram)
     assert histogram.layout.paper_bgcolor == theme("dark").surface

@@ -15,7 +15,7 @@ from dashboard.app import create_app, safe_layout
 from dashboard.atlas import page as atlas
 from dashboard.circuit import page as circuit
 from dashboard.components.frame import explain
-from dashboard.components.pages import Page, PageSources, find_pages
+from dashboard.components.pages import Page, find_pages
 from dashboard.components.tokens import MAX_ALPHA, MIN_ALPHA, alpha, token_strip
 from dashboard.doctor import page as doctor
 from dashboard.dynamics import page as dynamics
@@ -27,6 +27,7 @@ from dashboard.overview import page as overview
 from dashboard.prompt import _panels as prompt_why
 from dashboard.prompt import page as prompt
 from dashboard.sae import page as sae
+from dashboard.sources import PageSources
 from interp.errors import PromptError, UnknownNameError, WorkbenchError
 from interp.workspace import Workspace
 from saes.acts.attribution import AttributeAnswer

@@ -56,8 +56,8 @@ def test_a_stored_map_says_what_was_measured(stored):
 
 
 def test_the_page_opens_a_stored_map_by_its_address(stored):
-    from dashboard.components.pages import PageSources
     from dashboard.prompt.page import layout
+    from dashboard.sources import PageSources
 
     menu = next(
         each

@@ -33,6 +33,7 @@ from saes.features.proof import (
     newest_proof,
     why_outdated,
 )
+from saes.features.schema import Features
 
 FEATURE = 12
 
@@ -53,7 +54,7 @@ def made_proof() -> Proof:
         settings=ProofSettings(features="demo", feature=FEATURE, model="smollm2-135m"),
         label="names of months", hook_point="blocks.9.hook_resid_post", strength=5.0, lens="",
         words=ProofWords((1, 2), (HOSTILE[0], "May")),
-        parts={each.name: ProofPart(measures=(each,)) for each in measures} | {"continuations": shown},
+        parts={measure.name: ProofPart(measures=(measure,)) for measure in measures} | {"continuations": shown},
         alike=tuple(range(100, 199)),
     )  # fmt: skip
 
@@ -103,8 +104,8 @@ def test_a_verdict_stands_alone_and_the_method_is_folded(server, proved):
 
 
 def test_words_that_its_own_direction_chose_are_said_to_prove_little(server, small):
-    said = replace(made_proof(), words=replace(made_proof().words, chosen_by="lens"))
-    store(small, said, small.manifest("features", "demo").content_hash)
+    proof = replace(made_proof(), words=replace(made_proof().words, chosen_by="lens"))
+    store(small, proof, small.manifest("features", "demo").content_hash)
     assert "so any direction may pass" in str(panel_of(small, "light"))
 
 
@@ -194,7 +195,7 @@ def test_steering_starts_from_text_of_the_feature_itself(workspace, monkeypatch)
 
     def found(*rows: SimpleNamespace) -> tuple[str, str]:
         monkeypatch.setattr(_prove, "examples", lambda *_: list(rows))
-        return _prove.own_text(workspace, "demo", FEATURE)
+        return _prove.own_text(workspace.open(Features, "demo"), FEATURE)
 
     short, long = example([" red", " is", " warm"], 0), example([" a", " coat", " of", " red", " wool"], 3)
     assert found(short, long) == ("red is warm", "a coat of"), "the strongest example with words before its peak"

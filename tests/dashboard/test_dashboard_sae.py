@@ -32,7 +32,6 @@ from make_saes import (
 from page_text import text_of
 
 from dashboard.app import create_app
-from dashboard.components.pages import PageSources
 from dashboard.figures.saes import PANELS, HealthRun, drift, health_figure
 from dashboard.figures.scaling import (
     SAME_L0,
@@ -47,6 +46,7 @@ from dashboard.overview._data import card
 from dashboard.sae import data as view
 from dashboard.sae import page as sae
 from dashboard.sae.data import MAX_LINES, first_not_finite, read_log
+from dashboard.sources import PageSources
 from interp.artifacts import STATUS, partial_path
 from interp.statistics import Interval
 from interp.workspace import Workspace

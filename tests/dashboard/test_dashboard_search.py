@@ -129,8 +129,8 @@ def test_a_label_of_a_model_keeps_its_score_and_null(workspace):
 
 
 def test_the_text_is_run_only_when_asked_or_when_a_model_is_loaded(planted, workspace):
-    from dashboard.components.pages import current
     from dashboard.search.page import run_text
+    from dashboard.sources import current
 
     live = FakeLive()
     live.state = "cold"

@@ -17,20 +17,22 @@ from interp.artifacts import KINDS, Table, address_of, save_artefact
 from interp.atlas.vector_map import VectorMap
 from interp.circuits.head_scores import HeadScore, HeadScores
 from interp.workspace import Workspace
+from saes.features.schema import Features
 
 
 def test_a_feature_knows_what_labels_artefacts_say_of_it(workspace):
-    (found,) = features.explanations(workspace, "demo", 10)
+    demo, neurons = workspace.open(Features, "demo"), workspace.open(Features, "neurons")
+    (found,) = features.explanations(workspace, demo, 10)
     assert (found.label.label, found.made.name, found.made.judge) == ("names of rivers", "demo-judge", "judge")
-    assert features.explanations(workspace, "demo", 12) == []
-    assert features.explanations(workspace, "neurons", 10) == [], "they are labels of other features"
+    assert features.explanations(workspace, demo, 12) == []
+    assert features.explanations(workspace, neurons, 10) == [], "they are labels of other features"
 
 
 def test_labels_of_features_that_were_built_anew_are_not_shown(small):
     path = small.root / "features" / "demo" / "manifest.json"
     manifest = json.loads(path.read_text())
     path.write_text(json.dumps({**manifest, "content_hash": "0" * 64}))
-    assert features.explanations(small, "demo", 10) == []
+    assert features.explanations(small, small.open(Features, "demo"), 10) == []
 
 
 def test_listing_is_capped_whatever_is_asked(workspace):

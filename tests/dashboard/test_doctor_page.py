@@ -8,8 +8,9 @@ from make_certificate import certificate
 from page_text import text_of
 
 from dashboard.app import create_app
-from dashboard.components.pages import PageSources, artefact_menu
+from dashboard.components.pages import artefact_menu
 from dashboard.doctor import page
+from dashboard.sources import PageSources
 from interp.artifacts import save_artefact
 from interp.circuits.head_scores import HeadScores
 from interp.doctor.certificate import Certificate

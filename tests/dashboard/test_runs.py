@@ -18,25 +18,19 @@ from make_workspace import planted
 from page_text import text_of
 
 from dashboard.app import create_app
-from dashboard.components.pages import (
-    artefact_href,
-    current,
-    empty_page,
-    find_pages,
-    first_step,
-    open_again,
-    run_button,
-)
+from dashboard.components.pages import artefact_href, empty_page, find_pages, first_step, open_again, run_button
 from dashboard.data.features import one, unlabelled
 from dashboard.feature.page import ask_for, ask_for_list
 from dashboard.queue import QueuedRun, Report, RunQueue, how_far
 from dashboard.runs.page import PAGE, check_unused, entered
+from dashboard.sources import current
 from interp.artifacts import Draft, save_artefact, write_json
 from interp.errors import ConfigError, ResourceError, UnknownNameError
 from interp.workspace import Workspace, move_to_trash, trashed
 from saes.explain.providers import ENDPOINT, ENDPOINT_MODEL
 from saes.features.case import ProofWords
 from saes.features.proof import Proof, ProofSettings
+from saes.features.schema import Features
 from workbench.commands import Commands
 
 HERE = {"Host": "127.0.0.1:8050"}
@@ -263,12 +257,13 @@ def test_the_page_shows_form_queue_and_artefacts(served, queue, place):
 def test_one_click_asks_the_chosen_endpoint_for_labels(served, workspace, monkeypatch):
     """Without an endpoint in the environment there is no button; with one, for a feature and for a list."""
     monkeypatch.delenv(ENDPOINT, raising=False)
-    assert ask_for(workspace, "demo", [1], "a") is None
+    demo = workspace.open(Features, "demo")
+    assert ask_for(workspace, demo, [1], "a") is None
     assert ask_for_list(workspace, "demo") is None
     monkeypatch.setenv(ENDPOINT, "http://localhost:9/v1")
     monkeypatch.setenv(ENDPOINT_MODEL, "my-model")
-    assert "Ask my-model for a label" in text_of(ask_for(workspace, "demo", [1], "a"))
-    assert "excerpts of the recorded text to http://localhost:9/v1" in str(ask_for(workspace, "demo", [1], "a"))
+    assert "Ask my-model for a label" in text_of(ask_for(workspace, demo, [1], "a"))
+    assert "excerpts of the recorded text to http://localhost:9/v1" in str(ask_for(workspace, demo, [1], "a"))
     listed = unlabelled(workspace, "demo", 3)
     rows = [one(workspace, "demo", index).row for index in listed]
     assert all(row.label_kind == "none" for row in rows)

@@ -148,12 +148,12 @@ def measured(planted):
 
 def test_a_planted_direction_is_found_read_set_apart_and_moves_the_output(measured):
     assert abs(measured.direction.vector[3]) > 0.9
-    assert measured.direction.found.accuracy == 1.0
+    assert measured.direction.accuracy.accuracy == 1.0
     assert set(measured.reading.raised) <= set(SMALL.words)
     assert measured.reading.raised_logits[0] > measured.reading.random_high
     assert "small letters" in measured.along.set_apart
     assert measured.moves_output
-    assert "'a'" in measured.choice.asked, "the words that it leads to"
+    assert "'a'" in measured.choice.question, "the words that it leads to"
     at = next(each for each in measured.probes if each.probe.hook_point == PLACE)
     assert at.probe.accuracy.low > 0.5
     assert at.probe.accuracy.estimate > max(at.probe.control, at.random)
@@ -220,7 +220,7 @@ def test_a_file_is_read_and_pickles_and_archives_are_not(tmp_path):
 def test_the_words_that_it_was_made_of_are_a_list_and_do_not_count(measured):
     assert measured.moves_output is True
     assert measured.direction.towards == SMALL.words[:4]
-    assert measured.direction.found == measured.accuracy
+    assert measured.direction.accuracy == measured.accuracy
     assert [each.name for each in measured.along.lists] == ["capitals", "small letters", "towards", "away"]
     words = [row for each in measured.along.lists for row in each.to_records()]
     assert all(row["counted"] == (row["word"] not in "ABCDabcd") for row in words)

@@ -129,7 +129,7 @@ def planted():
 def test_the_planted_head_is_found_and_no_other():
     scores = score_heads(planted(), n_prompts=8, kinds=(KIND,))
     assert scores.kinds == [KIND]
-    assert scores.found[KIND].tolist() == [[True, False, False, False]]
+    assert scores.above_null[KIND].tolist() == [[True, False, False, False]]
     assert scores.score[KIND][0, 0] == pytest.approx(1, abs=1e-5)
     assert scores.null[KIND][0, 0] < 0.01
     assert scores.null[KIND][0, 1] == pytest.approx(scores.score[KIND][0, 1]), "a list without an order looks the same"
@@ -139,7 +139,7 @@ def test_the_planted_head_is_found_and_no_other():
 @pytest.mark.parametrize("seed", [0, 1, 2, 3])
 def test_an_untrained_model_has_no_such_head(seed: int):
     scores = score_heads(load_model("small:mlp-2l", seed=seed), n_prompts=8, seeds=(seed, seed + 10), kinds=(KIND,))
-    assert not scores.found[KIND].any(), scores.strongest(KIND)
+    assert not scores.above_null[KIND].any(), scores.strongest(KIND)
 
 
 def test_kinds_are_scored_where_they_are_named():
@@ -167,5 +167,5 @@ def test_texts_that_cannot_be_made_are_refused():
 @pytest.mark.real
 def test_smollm2_has_heads_that_attend_to_the_word_before_in_an_order():
     scores = score_heads(load_model("smollm2-135m"), n_prompts=8, seeds=(0,), kinds=(KIND,))
-    assert scores.found[KIND][21, 2]
+    assert scores.above_null[KIND][21, 2]
     assert scores.null[KIND][21, 2] < 0.1 < 0.25 < scores.score[KIND][21, 2]

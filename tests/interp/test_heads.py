@@ -69,10 +69,10 @@ def test_planted_heads_are_found_as_their_own_kind(share: float):
     found = planted_scores(share)
     for head, kind in enumerate(KINDS):
         assert share - 1e-5 <= found.score[kind][0, head] <= 1 + 1e-5
-        assert found.found[kind][0, head]
+        assert found.above_null[kind][0, head]
         assert found.strongest(kind, 1)[0][0].head == head
         others = [h for h in range(len(KINDS)) if h != head]
-        assert not found.found[kind][0, others].any(), kind
+        assert not found.above_null[kind][0, others].any(), kind
 
 
 def test_a_planted_share_of_one_scores_one_within_rounding():
@@ -86,7 +86,7 @@ def test_nothing_is_found_in_an_untrained_model(seed: int):
     model = load_model("small:mlp-2l", seed=seed)
     scores = score_heads(model, n_prompts=8, context_length=61, seeds=(seed, seed + 10), min_lag=10, max_lag=30)
     for kind in KINDS:
-        assert not scores.found[kind].any(), f"{kind}: {scores.strongest(kind)}"
+        assert not scores.above_null[kind].any(), f"{kind}: {scores.strongest(kind)}"
 
 
 def test_scores_do_not_depend_on_the_batch_size():

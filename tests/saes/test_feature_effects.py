@@ -99,13 +99,13 @@ def test_effects_are_those_of_whole_passes_with_hooks(layer):
 
     with torch.no_grad():
         clean = slowly(tokens, torch.zeros(len(acts)), directions[0])[0]
-        found = ablation_changes(site, [passage], feature, arms, ids=[5, 9])[:, 0]
-        assert found.abs().max() > 1e-3
-        for each, direction in zip(found, directions, strict=True):
+        changes = ablation_changes(site, [passage], feature, arms, ids=[5, 9])[:, 0]
+        assert changes.abs().max() > 1e-3
+        for change, direction in zip(changes, directions, strict=True):
             changed = slowly(tokens, -acts[:, feature], direction)[0] - clean
-            asked = torch.cat([tokens[0, 1:, None], torch.tensor([[5, 9]]).expand(len(changed) - 1, -1)], 1)
-            expected = changed[:-1].gather(1, asked)
-            torch.testing.assert_close(each, expected, atol=1e-4, rtol=1e-4)
+            wanted = torch.cat([tokens[0, 1:, None], torch.tensor([[5, 9]]).expand(len(changed) - 1, -1)], 1)
+            expected = changed[:-1].gather(1, wanted)
+            torch.testing.assert_close(change, expected, atol=1e-4, rtol=1e-4)
         strength = torch.full((len(acts),), 3.0)
         strength[: site.first] = 0
         moved, shift = next_token_changes(site, [tokens], arms.times(3.0), [5, 9])
@@ -127,8 +127,8 @@ def test_padding_does_not_change_the_effects(model):
     passages = [Passage((1, CAUSE, ANSWER), 1, 0, 2.0), Passage((4, 5, CAUSE, ANSWER, 6, 8), 2, 1, 2.0)]
     arms = site.arms(CAUSE, [], 0, 0)
     both = ablation_changes(site, passages, CAUSE, arms)
-    for at, each in enumerate(passages):
-        alone = ablation_changes(site, [each], CAUSE, arms)
+    for at, passage in enumerate(passages):
+        alone = ablation_changes(site, [passage], CAUSE, arms)
         torch.testing.assert_close(both[:, at, : alone.shape[2]], alone[:, 0])
         assert not both[:, at, alone.shape[2] :].any()
     assert with_bos(model, passages)[1].tolist() == [3, 6]
@@ -186,20 +186,20 @@ class Planted(Session):
 
 def test_the_page_gets_every_number_with_its_nulls(model, features):
     site, sae_case = DictionarySite.of(model, dictionary()), read_case(features, CAUSE, QUICK)
-    run, asked = Planted(site, sae_case), {"features": "feat", "feature": CAUSE}
-    firings = ReadText(**asked, text=f"5 {CAUSE} 6").measure(run)
+    run, question = Planted(site, sae_case), {"features": "feat", "feature": CAUSE}
+    firings = ReadText(**question, text=f"5 {CAUSE} 6").measure(run)
     assert firings.activations == [0, STRENGTH, 0]
     assert len(firings.alike) == QUICK.draws
-    rows = Steer(**asked, text="5 6", strength=4 / sae_case.max_activation).measure(run)
+    rows = Steer(**question, text="5 6", strength=4 / sae_case.max_activation).measure(run)
     assert [row.name for row in rows] == ["unchanged", "feature", "random direction", f"feature {sae_case.alike[0]}"]
     assert rows[0].kl == 0
     assert rows[1].kl > rows[2].kl
     assert rows[1].text == str(ANSWER) * NEW_TOKENS
     assert rows[1].moved[0][0] == str(ANSWER)
     for nulls, n in (("quick", 5), ("standard", 19)):
-        examples = Ablate(**asked, nulls=nulls).measure(run)
+        examples = Ablate(**question, nulls=nulls).measure(run)
         assert len(examples) == 4
-        assert all(each.change > max(each.random) and len(each.random) == len(each.alike) == n for each in examples)
+        assert all(row.change > max(row.random) and len(row.random) == len(row.alike) == n for row in examples)
 
 
 def test_lists_of_words_are_set_apart_by_their_own_direction_only():
@@ -211,17 +211,17 @@ def test_lists_of_words_are_set_apart_by_their_own_direction_only():
     )
     shifts = 4 * np.eye(D)[: len(concepts)]
     lists = {
-        each.name: WordActivations(
-            concept=each, sentences=("",) * 4, hook_points=(HOOK,), n_tokens=(1,) * 6, last_tokens=(0,) * 6,
+        concept.name: WordActivations(
+            concept=concept, sentences=("",) * 4, hook_points=(HOOK,), n_tokens=(1,) * 6, last_tokens=(0,) * 6,
             prefix=(), values={HOOK: (shift + 0.5 * rng.standard_normal((4, 6, D))).astype(np.float32)},
         )
-        for each, shift in zip(concepts, shifts, strict=True)
+        for concept, shift in zip(concepts, shifts, strict=True)
     }  # fmt: skip
     site = DictionarySite.of(model, dictionary())
     run = Planted(site, None, lists)
-    found = SeparateLists(features="feat", feature=2).measure(run)
-    assert found.set_apart == ["three"]
-    assert {row["name"]: row["p"] <= found.alpha for row in found.lists} == {
+    lists_apart = SeparateLists(features="feat", feature=2).measure(run)
+    assert lists_apart.set_apart == ["three"]
+    assert {row["name"]: row["p"] <= lists_apart.alpha for row in lists_apart.lists} == {
         "one": False, "two": False, "three": True, "four": False
     }  # fmt: skip
     assert SeparateLists(features="feat", feature=50).measure(run).set_apart == []

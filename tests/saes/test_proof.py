@@ -43,7 +43,7 @@ from interp.models.adapter import run_with_cache, weight_hash
 from interp.models.loading import load_model
 from interp.models.small import SmallConfig
 from interp.statistics import proportion_interval
-from saes.features.case import ProofConfig, read_case
+from saes.features.case import ProofConfig, passages_with, read_case
 from saes.features.measure_proof import STRENGTHS, FinishedParts, own_words, proof_words, prove
 from saes.features.proof import EFFECTS, Proof, ProofSettings
 from saes.kinds.base import SAEMetadata, Weights
@@ -77,10 +77,10 @@ def test_a_planted_cause_has_its_known_effects(proof):
     after = [text.tokens[text.peak : -1][: proof.settings.after] for text in proof.examples]
     firing = np.mean([np.mean([int(token) in WORDS for token in tokens]) for tokens in after])
     assert proof.measure("ablate").value == pytest.approx(firing * rise(STRENGTH, words), abs=1e-4)
-    assert proof.measure("fires").value == pytest.approx(1, abs=1e-6)
-    said = torch.zeros(V)
-    said[list(RAISED)] = READ[: len(RAISED)]
-    z = (said - said.mean()) / said.std(correction=0)
+    assert 0.95 < proof.measure("fires").value < 1, "it fires on the fourth of WORDS, which was not chosen, too"
+    logits = torch.zeros(V)
+    logits[list(RAISED)] = READ[: len(RAISED)]
+    z = (logits - logits.mean()) / logits.std(correction=0)
     assert proof.measure("joined").value == pytest.approx(float(z[list(words)].mean()), rel=1e-3)
 
 
@@ -259,16 +259,16 @@ def untrained(seed: int, folder: Path):
 def test_latents_of_untrained_dictionaries_in_untrained_models_have_no_effect_on_what_they_read(tmp_path):
     """They fire on words, as any direction does; they do not say them."""
     config = ProofConfig(draws=39, examples=4, others=4, new_tokens=1)
-    held, positive = [], 0
+    effects, positive = [], 0
     for seed in range(5):
         model, sae, folder = untrained(seed, tmp_path / str(seed))
         for feature in range(8):
             proof = prove(model, sae, folder, feature, config, seed=seed)
-            held.append(any(test in EFFECTS for test in proof.holds()))
+            effects.append(any(test in EFFECTS for test in proof.holds()))
             positive += proof.measure("own words").value > 0
-    assert positive > 0.9 * len(held), "words through the direction are raised, in any model"
-    assert proportion_interval(sum(held), len(held)).low <= 0.05
-    assert sum(held) <= 2, "at most 5 %"
+    assert positive > 0.9 * len(effects), "words through the direction are raised, in any model"
+    assert proportion_interval(sum(effects), len(effects)).low <= 0.05
+    assert sum(effects) <= 2, "at most 5 %"
 
 
 def test_the_halves_share_no_document_and_weak_examples_choose_nothing(features):
@@ -276,13 +276,18 @@ def test_the_halves_share_no_document_and_weak_examples_choose_nothing(features)
     one, two = case.halves()
     assert one
     assert two
-    assert not {each.document for each in one} & {each.document for each in two}
-    assert all(each.activation >= case.max_activation / 2 for each in (*one, *two))
+    assert not {example.document for example in one} & {example.document for example in two}
+    assert all(example.activation >= case.max_activation / 2 for example in (*one, *two))
     assert CAUSE not in case.alike
     assert len(case.alike) == QUICK.draws
-    assert len({each.document for each in case.strongest(case.examples, 8)}) == 8
-    assert not {each.document for each in case.judging()} & {each.document for each in one}
-    assert {each.document for each in two} <= {each.document for each in case.judging()}
+    assert len({example.document for example in case.strongest(case.examples, 8)}) == 8
+    assert not {example.document for example in case.judging()} & {example.document for example in one}
+    assert {example.document for example in two} <= {example.document for example in case.judging()}
+    passages = passages_with(features, WORDS, 12, but={0, 1, 2})
+    assert len({passage.document for passage in passages} - {0, 1, 2}) == len(passages) == 12
+    assert all(set(WORDS) & set(passage.token_ids) for passage in passages)
+    assert passages == passages_with(features, WORDS, 12, but={0, 1, 2}), "the seed decides"
+    assert passages_with(features, [], 12) == ()
 
 
 def stored(model, features: Path, folder: Path, progress=None, weights: str = "tiny") -> Proof:
@@ -291,9 +296,8 @@ def stored(model, features: Path, folder: Path, progress=None, weights: str = "t
     settings = ProofSettings(**vars(QUICK), features="feat", feature=CAUSE, model="tiny")
     draft = Draft.open(folder, kind="proof", config=as_json(settings))
     parts = FinishedParts(draft.path / RESUME, parents)
-    how = {"model_name": "tiny", "progress": progress, "remembered": parts}
-    found = prove(model, dictionary(), features, CAUSE, QUICK, **how)
-    return save_artefact(found, folder, parents=parents, draft=draft)
+    proof = prove(model, dictionary(), features, CAUSE, QUICK, model_name="tiny", progress=progress, remembered=parts)
+    return save_artefact(proof, folder, parents=parents, draft=draft)
 
 
 def test_the_artefact_is_whole_and_repeats_bit_for_bit(model, features, tmp_path):
@@ -324,13 +328,15 @@ def test_a_stopped_proof_resumes_after_the_last_part_with_the_same_numbers(model
     kept = {path.stem for path in parts.glob("*.json")} - {"of"}
     assert "fires" in kept
     seen = []
-    proof = stored(model, features, tmp_path / "stopped", lambda *told: seen.append((told[2]["stage"], *told[:2])))
+    proof = stored(
+        model, features, tmp_path / "stopped", lambda done, total, info: seen.append((info["stage"], done, total))
+    )
     whole = stored(model, features, tmp_path / "whole")
     assert proof.about.content_hash == whole.about.content_hash
     assert proof.to_records() == whole.to_records()
     assert not (tmp_path / "stopped" / RESUME).exists()
     for name in kept:
-        assert sum(each == name for each, *_ in seen) == 1, f"{name} ran again"
+        assert sum(stage == name for stage, *_ in seen) == 1, f"{name} ran again"
     assert seen[-1][1] == seen[-1][2]
 
 

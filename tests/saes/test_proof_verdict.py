@@ -154,10 +154,10 @@ def replace_n(proof: Proof) -> Proof:
 )
 def test_too_few_features_of_like_density_leave_three_tests_undecided(n, says):
     def proof(n_alike: int) -> Proof:
-        found = judged(steer=(ABOVE, 99, 99), ablate=(ABOVE, 99, 99), lists=(ABOVE, 99, 99))
+        whole = judged(steer=(ABOVE, 99, 99), ablate=(ABOVE, 99, 99), lists=(ABOVE, 99, 99))
         few = {name: ProofPart(measures=(replace(part.measures[0], alike=np.zeros(n_alike)),))
-               for name, part in found.parts.items()}  # fmt: skip
-        return replace(found, parts=few)
+               for name, part in whole.parts.items()}  # fmt: skip
+        return replace(whole, parts=few)
 
     assert proof(n).holds() == []
     assert proof(n).verdict().startswith(f"Undecided: {says}, 59 are needed")

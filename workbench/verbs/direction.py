@@ -176,7 +176,7 @@ class MakeDirection(DirectionConfig, AppliesDictionary, Threaded, RunsModel, Ana
             source = examples_of_trait(model, self.trait, str(self.instead), writer=writer)
         source = source or TwoLists(towards=self.towards, away=self.away)
         default = f"{self.towards[0]} from {self.away[0]}" if self.towards and self.away else self.trait or ""
-        with run.progress("layers and strengths", "steps") as progress:
+        with run.progress("layers and strengths", "tokens") as progress:
             return make_direction(
                 model, source, config, name=self.name or default, variant=self.method,
                 hook_points=(self.at,) if self.at else (), dictionary=self._dictionary(run), nuisance=examples[1],

@@ -189,6 +189,7 @@ class WriteLabels(Seeded, Threaded, Resumable["Labels | Features"]):
     a feature has a button for this where they are set.
     """
 
+    words: ClassVar[tuple[str, ...]] = ("label",)
     makes: ClassVar[str] = "labels"
 
     source: Annotated[FeaturesName, Argument("FEATURES")]

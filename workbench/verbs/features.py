@@ -61,6 +61,7 @@ class DescribeFeatures(Seeded, AppliesDictionary, Threaded, RunsModel, Analysis[
     (`workbench lens`), they also use the words that it makes the model say. `workbench explain` asks a language model.
     """
 
+    words: ClassVar[tuple[str, ...]] = ("features",)
     makes: ClassVar[str] = "features"
 
     dictionary: Annotated[DictionaryName | None, Argument("DICTIONARY")] = None
@@ -165,6 +166,7 @@ class DescribeNeurons(Threaded, RunsModel, Analysis["NeuronLabels"]):
     (`workbench lens MODEL --kind jacobian`). The pages of graphs read them.
     """
 
+    words: ClassVar[tuple[str, ...]] = ("neurons",)
     makes: ClassVar[str] = "neurons"
 
     recording: Annotated[RecordingName, Argument("RECORDING")]
@@ -214,6 +216,8 @@ class SteerFeatures(InWorkspace, Seeded, AppliesDictionary, Threaded, RunsModel)
 
     Directions: workbench steer directions/formal --prompt "I am writing to you" --write formal.gguf
     """
+
+    words: ClassVar[tuple[str, ...]] = ("steer",)
 
     sae: Annotated[SAEName, Argument("SAE")]
     """Name of an SAE or transcoder in the workspace; or directions/NAME; or a recipe: recipe:NAME in the notes, or a

@@ -57,6 +57,7 @@ class FitLens(TunedLensConfig, JacobianLensConfig, Threaded, RunsModel, Resumabl
     An interrupted command resumes when it is repeated, to the same numbers.
     """
 
+    words: ClassVar[tuple[str, ...]] = ("lens",)
     makes: ClassVar[str] = "lens"
 
     model: ModelArgument

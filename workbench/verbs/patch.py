@@ -32,6 +32,7 @@ class PatchActivations(PatchingConfig, Seeded, Threaded, RunsModel, Resumable["P
     resumes.
     """
 
+    words: ClassVar[tuple[str, ...]] = ("patch",)
     makes: ClassVar[str] = "patching"
 
     model: ModelArgument
