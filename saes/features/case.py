@@ -127,9 +127,10 @@ class FeatureCase:
         return tuple(example for example in self.examples if example.document not in documents) or other_half
 
     def words(self, vocabulary: Vocabulary, left_out: Collection[int] = ()) -> ProofWords | None:
-        """Return the words on which it peaks in the first half, the most frequent first; None if none can be named.
+        """Return the words on which it peaks in the first half; None if none can be named.
 
-        White space, parts of characters and the tokens `left_out` (BOS) are no words.
+        The most frequent come first, among equals those that are whole words. White space, parts of characters and the
+        tokens `left_out` (BOS) are no words.
         """
         counts: Counter[str] = Counter()
         forms: dict[str, dict[int, None]] = {}
@@ -140,7 +141,11 @@ class FeatureCase:
                 continue
             counts[word.casefold()] += 1
             forms.setdefault(word.casefold(), {}).update(dict.fromkeys([token, *vocabulary.spelled(word)]))
-        chosen = [token for word, _ in counts.most_common(WORDS) for token in forms[word]]
+
+        def rank(word: str) -> tuple[int, bool]:
+            return -counts[word], not any(vocabulary.texts[token].startswith(" ") for token in forms[word])
+
+        chosen = [token for word in sorted(counts, key=rank)[:WORDS] for token in forms[word]]
         return ProofWords.of(chosen, vocabulary, "firings") if chosen else None
 
     @staticmethod

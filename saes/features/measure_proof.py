@@ -71,6 +71,70 @@ LIST_TOKENS = 6000
 """Approximate number of tokens of all lists of words in their sentences."""
 
 
+Remembered = Callable[[str, Callable[[], ProofPart]], ProofPart]
+"""Returns the part of that name from an earlier run, or makes it."""
+
+
+@torch.no_grad()
+def prove(
+    model: HookedModel,
+    dictionary: Dictionary,
+    features: Path,
+    feature: int,
+    config: ProofConfig | None = None,
+    *,
+    model_name: str = "",
+    lens: JacobianLens | None = None,
+    prompts: Sequence[str] = PROMPTS,
+    seed: int = 0,
+    progress: Progress | None = None,
+    remembered: Remembered = lambda _, make: make(),
+) -> Proof:
+    """Run the standard proof of one feature, with the texts and controls of the features artefact in `features`.
+
+    `lens`: the Jacobian lens through which directions say words; None for their direct effect. `prompts`: neutral
+    prompts, more than three; a model without a tokenizer takes passages of other text. Cost: about `2 * draws` passes
+    over the examples and twice over the prompts, from the hook point on. Raises `UsageError` for a feature that does
+    not exist or never fires, `MismatchError` for tables of another dictionary or a lens of other weights, `ConfigError`
+    for a crosscoder.
+    """
+    config = config or ProofConfig()
+    _check(model, dictionary, features, lens)
+    site = DictionarySite.of(model, dictionary)
+    case = read_case(features, feature, config, seed=seed)
+
+    # The words that it reads, by one half of its examples, and the directions that are all measured on them.
+    words = proof_words(site, case, lens)
+    arms = site.arms(feature, case.alike, config.draws, seed)
+    trial = Trial(site, features, case, config, words, arms, _prompts(model, prompts, case), lens, _Bar(progress))
+
+    # The claims, on other documents and prompts: its input side, two effects, its output side (Arad et al. 2025).
+    parts = _Parts(trial, remembered)
+    parts.make("fires", _fires_on_the_words)
+    parts.make("steer", _steering_raises_the_words)
+    parts.make("ablate", _ablation_lowers_the_words)
+    parts.make("joined", _direction_says_the_words)
+    if trial.word_list is not None:
+        parts.make("lists", _direction_separates_the_list)
+
+    # What is shown beside them.
+    strength = parts["steer"].strength or (config.strength or 1.0) * case.max_activation
+    parts.make("ablate other text", _ablation_of_other_text)
+    parts.make("continuations", lambda trial: _continuations(trial, strength))
+    return Proof(
+        settings=ProofSettings(
+            **vars(config), features=case.features, feature=feature, model=model_name or "the model"
+        ),
+        label=case.label,
+        words=words,
+        hook_point=site.writes,
+        strength=strength,
+        lens="" if lens is None else lens.key if is_stored(lens) else lens.settings.source,
+        parts=dict(parts),
+        alike=case.alike,
+    )
+
+
 class _Bar:
     """Counter of tokens that reports to the progress bar."""
 
@@ -144,10 +208,6 @@ class Trial:
         return measure_of(name, t_interval(means[0]), "nats", means.shape[1], self.nulls(means.mean(1)))
 
 
-Remembered = Callable[[str, Callable[[], ProofPart]], ProofPart]
-"""Returns the part of that name from an earlier run, or makes it."""
-
-
 class _Parts(dict[str, ProofPart]):
     """The parts of a proof, made one after another; one that cannot be made says why."""
 
@@ -166,63 +226,6 @@ class _Parts(dict[str, ProofPart]):
         self._trial.bar.begin(name)
         self[name] = self._remembered(name, made)
         self._trial.bar.end(self._costs.get(name, 0))
-
-
-@torch.no_grad()
-def prove(
-    model: HookedModel,
-    dictionary: Dictionary,
-    features: Path,
-    feature: int,
-    config: ProofConfig | None = None,
-    *,
-    model_name: str = "",
-    lens: JacobianLens | None = None,
-    prompts: Sequence[str] = PROMPTS,
-    seed: int = 0,
-    progress: Progress | None = None,
-    remembered: Remembered = lambda _, make: make(),
-) -> Proof:
-    """Run the standard proof of one feature, with the texts and controls of the features artefact in `features`.
-
-    `lens`: the Jacobian lens through which directions say words; None for their direct effect. `prompts`: neutral
-    prompts, more than three; a model without a tokenizer takes passages of other text. Cost: about `2 * draws` passes
-    over the examples and twice over the prompts, from the hook point on. Raises `UsageError` for a feature that does
-    not exist or never fires, `MismatchError` for tables of another dictionary or a lens of other weights, `ConfigError`
-    for a crosscoder.
-    """
-    config = config or ProofConfig()
-    _check(model, dictionary, features, lens)
-    site = DictionarySite.of(model, dictionary)
-    case = read_case(features, feature, config, seed=seed)
-
-    words = proof_words(site, case, lens)
-    arms = site.arms(feature, case.alike, config.draws, seed)
-    trial = Trial(site, features, case, config, words, arms, _prompts(model, prompts, case), lens, _Bar(progress))
-
-    parts = _Parts(trial, remembered)
-    parts.make("fires", _fires_on_the_words)
-    parts.make("steer", _steering_raises_the_words)
-    parts.make("ablate", _ablation_lowers_the_words)
-    parts.make("joined", _direction_says_the_words)
-    if trial.word_list is not None:
-        parts.make("lists", _direction_separates_the_list)
-
-    strength = parts["steer"].strength or (config.strength or 1.0) * case.max_activation
-    parts.make("ablate other text", _ablation_of_other_text)
-    parts.make("continuations", lambda trial: _continuations(trial, strength))
-    return Proof(
-        settings=ProofSettings(
-            **vars(config), features=case.features, feature=feature, model=model_name or "the model"
-        ),
-        label=case.label,
-        words=words,
-        hook_point=site.writes,
-        strength=strength,
-        lens="" if lens is None else lens.key if is_stored(lens) else lens.settings.source,
-        parts=dict(parts),
-        alike=case.alike,
-    )
 
 
 class FinishedParts:

@@ -66,9 +66,9 @@ CLAIMS = {
 }
 """Beginning of a verdict by the first test that holds, in this order."""
 FAILURES = {
-    "steer": "steering raises {words} by {size}",
+    "steer": "steering changes {words} by {size}",
     "ablate": "ablating it lowers {words} by {size}",
-    "joined": "its direction names {words} by {size}",
+    "joined": "its direction changes {words} by {size}",
     "fires": "it fires on {words} with {size}",
     "lists": "its direction separates {words} by {size}",
 }
@@ -307,7 +307,7 @@ class Proof(Artefact, kind="proof", made_by="prove"):
     def verdict(self) -> str:
         """Return the verdict in at most 25 words, with the null that is exceeded least."""
         tests = {test.name: test for test in self.measures if test.tested}
-        named = ", ".join(word.replace(" ", "\u2423") for word in self.words.texts[:NAMED])
+        named = ", ".join('"' + word.replace(" ", "\u2423") + '"' for word in self.words.texts[:NAMED])
         words = "its lens words" if self.words.any_direction_may_pass else named
         holding, undecided = self.holds(), self.undecided()
         if not tests or (not holding and len(undecided) == len(tests)):

@@ -43,7 +43,7 @@ from interp.models.adapter import run_with_cache, weight_hash
 from interp.models.loading import load_model
 from interp.models.small import SmallConfig
 from interp.statistics import proportion_interval
-from saes.features.case import ProofConfig, passages_with, read_case
+from saes.features.case import Passage, ProofConfig, passages_with, read_case
 from saes.features.measure_proof import STRENGTHS, FinishedParts, own_words, proof_words, prove
 from saes.features.proof import EFFECTS, Proof, ProofSettings
 from saes.kinds.base import SAEMetadata, Weights
@@ -88,7 +88,7 @@ def test_a_feature_that_says_what_it_reads_passes_all_four_tests(proof):
     assert proof.holds() == ["fires", "steer", "ablate", "joined"]
     assert all(p <= 0.05 for p in proof.p_holm().values())
     assert len(proof.measure("steer").random) == len(proof.measure("steer").alike) == 99
-    assert proof.verdict().startswith(f"Steering makes it say {', '.join(proof.words.texts[:3])} (")
+    assert proof.verdict().startswith(f'Steering makes it say "{proof.words.texts[0]}", "')
     assert proof.verdict().endswith(", and ablating it lowers them.")
     assert "direct effect" in proof.lines()[-1]
     assert not proof.missing, "the words are in no list"
@@ -148,6 +148,20 @@ def test_words_come_in_every_form_and_never_from_the_lens(model, features, monke
     assert set(words.ids) == {CAUSE, 60, 80}, "another case, whether or not it was seen; white space is no word"
     assert [text.casefold() for text in words.texts] == ["oven"]
     assert not words.any_direction_may_pass
+    with_texts(monkeypatch, model, {CAUSE: "oon", 61: "uv", 62: " red"})
+    first, *others = proof_words(site, replace(case, examples=peaks(CAUSE, 61, 62)), None).texts
+    assert (first, others) == ("red", ["oon", "uv"]), "whole words first among equals"
+    frequent = proof_words(site, replace(case, examples=peaks(CAUSE, 61, 62, CAUSE)), None).texts
+    assert frequent == ("oon", "red", "uv")
+
+
+def peaks(*tokens: int) -> tuple[Passage, ...]:
+    """Return examples in which these tokens are the peaks of the half that chooses."""
+    return tuple(
+        Passage((token, ANSWER), 0, document, 2.0)
+        for number, token in enumerate(tokens)
+        for document in (2 * number, 2 * number + 1)
+    )
 
 
 def test_where_nothing_can_be_named_half_of_what_it_says_is_tested_and_the_proof_says_so(model, features, monkeypatch):

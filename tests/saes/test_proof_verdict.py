@@ -42,29 +42,30 @@ def judged(words: ProofWords = WORDS, **measured: tuple[Interval | float, int, i
 
 ABOVE, AROUND = Interval(2.0, 1.0, 3.0), Interval(0.4, -0.1, 0.9)
 LESS = "99 of 99 features like it: less"
+NAMES = '"church", "parish", "of␣the"'
 
 
 @pytest.mark.parametrize(
     ("measured", "verdict"),
     [
         ({"steer": (ABOVE, 99, 99), "ablate": (ABOVE, 99, 99)},
-         f"Steering makes it say church, parish, of␣the (2.0 nats; {LESS}), and ablating it lowers them."),
+         f"Steering makes it say {NAMES} (2.0 nats; {LESS}), and ablating it lowers them."),
         ({"steer": (ABOVE, 98, 99), "ablate": (AROUND, 50, 50)},
-         "Steering makes it say church, parish, of␣the (2.0 nats; 98 of 99 random directions: less). Ablating it has "
+         f"Steering makes it say {NAMES} (2.0 nats; 98 of 99 random directions: less). Ablating it has "
          "no clear effect."),
         ({"steer": (AROUND, 50, 50), "ablate": (ABOVE, 99, 99), "fires": (ABOVE, 99, 99)},
-         f"Ablating it makes the model say church, parish, of␣the less (2.0 nats; {LESS}). "
+         f"Ablating it makes the model say {NAMES} less (2.0 nats; {LESS}). "
          "Steering has no clear effect."),
         ({"steer": (AROUND, 50, 50), "fires": (ABOVE, 99, 99), "joined": (5.0, 99, 99)},
-         f"It reads church, parish, of␣the and its direction names them (5.0 SD; {LESS}). "
+         f"It reads {NAMES} and its direction names them (5.0 SD; {LESS}). "
          "No effect on them is proved."),
         ({"steer": (AROUND, 50, 50), "fires": (ABOVE, 99, 99)},
-         f"It fires on church, parish, of␣the (AUROC 2.00; {LESS}). No effect on them is proved."),
+         f"It fires on {NAMES} (AUROC 2.00; {LESS}). No effect on them is proved."),
         ({"steer": (AROUND, 60, 50), "ablate": (AROUND, 50, 50)},
-         "No effect beyond the null: steering raises church, parish, of␣the by 0.4 nats, more than 50 of 99 features "
+         f"No effect beyond the null: steering changes {NAMES} by 0.4 nats, more than 50 of 99 features "
          "like it."),
         ({"steer": (ABOVE, 99, 60), "ablate": (AROUND, 50, 50)},
-         "No test holds: steering raises church, parish, of␣the by 2.0 nats, more than 60 of 99 features like it."),
+         f"No test holds: steering changes {NAMES} by 2.0 nats, more than 60 of 99 features like it."),
         ({}, "Nothing could be tested."),
     ],
 )  # fmt: skip
