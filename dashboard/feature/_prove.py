@@ -110,7 +110,10 @@ def _stored(workspace: Workspace, of: One, proof: Proof | None, scheme: str | No
             className="wb-folded",
             id="prove-method",
         ),
-        html.Details([html.Summary("Run it again"), _button(workspace, again, index, "Run the proof again")]),
+        html.Details(
+            [html.Summary("Run it again"), _button(workspace, again, index, "Run the proof again")],
+            className="wb-folded",
+        ),
     ]  # fmt: skip
 
 

@@ -10,7 +10,7 @@
 - `describe_neurons`  their labels, words, examples and background, in one pass
 - `sources`    neurons as a dictionary, and dictionaries as sources and readouts of atlases
 - `recipes`    recipes of interventions with the dictionaries of a workspace
-- `case`       what a proof starts from: settings, one feature with its text and controls, the words that it reads
+- `case`       settings of a proof, one feature with its text and controls, the words that it reads
 - `proof`      the standard proof of a feature: claims, nulls, verdict
 - `measure_proof`  the proof, measured: what the feature reads and says, compared with random and other directions
 - `meaning`    words that every feature makes the model say, through the Jacobian lens

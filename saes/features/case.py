@@ -1,4 +1,4 @@
-"""What a proof starts from: its settings, and one feature with its text, its controls and the words that it reads.
+"""Settings of a proof, and one feature with its text, its controls and the words that it reads.
 
 The strong examples of a feature are split into two halves without a document in common. One half names the words: the
 tokens of its peaks, in every form of them that the vocabulary has. What is proved of these words is measured on the

@@ -53,7 +53,7 @@ SENTENCES = {
     "steer shift": "The next token then shifts by {value:.2f} nats of KL divergence{ends}",
     "ablate": "Ablating it on held-out examples lowers them by {value:.2f} nats{ends}",
     "ablate loss": "The loss at and after its peaks then rises by {value:.2f} nats per token{ends}",
-    "joined": "It says what it reads: its direction raises them by {value:.1f} standard deviations of all logits",
+    "joined": "Its direction raises their logits by {value:.1f} standard deviations over the vocabulary",
     "lists": "Its direction separates the list {about} by {value:.1f} standard deviations of random directions",
 }
 """Sentences by measure."""
