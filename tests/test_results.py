@@ -85,7 +85,9 @@ CASES = {
         lambda: FeatureHits(query="x", hits=(Hit(features="demo", feature=1, by="tokens", score=0.5, null=0.01),)),
         "label features feature strength by above_chance score null p says share recall density own concept matches"),
     "head scores": Case(
-        lambda: interp.score_heads(model(), n_prompts=4, context_length=15, min_lag=5, max_lag=7, seeds=(0, 1)),
+        lambda: interp.score_heads(
+            model(), interp.HeadScoresConfig(n_prompts=4, context_length=15, min_lag=5, max_lag=7, seeds=(0, 1))
+        ),
         "head layer kind score low high null null_high above_null",
         figure=True),
     "attention entropy": Case(

@@ -40,10 +40,11 @@ for face in (interp, interp.studies, saes):
 WORK = """
 import json
 from pathlib import Path
-from interp import RecordConfig, Recording, Workspace, load_model, open_corpus, record, score_heads
+from interp import HeadScoresConfig, RecordConfig, Recording, Workspace, load_model, open_corpus, record, score_heads
 from saes import TopKConfig, TrainConfig, train_sae
 
-scores = score_heads(load_model("planted:induction"), n_prompts=16, context_length=13, min_lag=4, max_lag=6)
+quick = HeadScoresConfig(n_prompts=16, context_length=13, min_lag=4, max_lag=6)
+scores = score_heads(load_model("planted:induction"), quick)
 assert scores.above_null["induction"].any(), scores
 
 pages = [f"page {i}: a quick fox and {i * 7 % 13} lazy dogs sleep" for i in range(300)]

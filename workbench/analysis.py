@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 
 A = TypeVar("A", bound=Artefact)
 B = TypeVar("B", bound=Artefact)
+T = TypeVar("T")
 
 
 class AnalysisRun:
@@ -150,8 +151,9 @@ class AnalysisRun:
         from interp.models.identity import model_spec
         from workbench.opening import open_saes
 
-        options: dict[str, Any] = {"allow_other_weights": allow_other_weights, "device": self.device}
-        loaded, saes = open_saes(self.workspace, names, model=model, **options)
+        loaded, saes = open_saes(
+            self.workspace, names, model=model, allow_other_weights=allow_other_weights, device=self.device
+        )
         self.parents[f"model:{model_spec(loaded)}"] = weight_hash(loaded)
         for name in names:
             self.manifest("sae", name)
@@ -172,7 +174,7 @@ class AnalysisRun:
         with first_bar(self.ranks or ALONE, title, unit) as report:
             yield report
 
-    def draft(self, settings: Any) -> Draft:
+    def draft(self, settings: object) -> Draft:
         """Return the work in progress, begun now or continued. `save` finishes it.
 
         `settings` are those of the artefact. Raises `MismatchError` where unfinished work has other settings.
@@ -188,13 +190,13 @@ class AnalysisRun:
             )
         return self._draft
 
-    def training(self, settings: Any) -> Path:
+    def training(self, settings: object) -> Path:
         """Return a folder in the draft for what an interrupted run resumes from; it is gone once the draft is done."""
         folder = self.draft(settings).path / RESUME
         folder.mkdir(exist_ok=True)
         return folder
 
-    def part(self, settings: Any, form: type[Artefact], field: str, measure: Callable[[], Any]) -> Any:
+    def part(self, settings: object, form: type[Artefact], field: str, measure: Callable[[], T]) -> T:
         """Return a field of the artefact: measured and stored, or read where an interrupted run has stored it.
 
         `form` is the class of the artefact, whose field says how the value is read again.
@@ -213,12 +215,19 @@ class AnalysisRun:
         """
         if is_stored(artefact):
             return artefact
-        origin: dict[str, Any] = {"parents": self.parents, "seed": self.seed, "threads": self.threads}
-        overwrite, draft = self._verb.overwrite, self._draft
-        if artefact.kind == self._verb.writes():
-            return save_artefact(artefact, self.folder, overwrite=overwrite, draft=draft, **origin)
-        folder = self.workspace.path(artefact.kind, self.folder.name)
-        return save_artefact(artefact, folder, overwrite=overwrite or (draft is not None and draft.resumed), **origin)
+        folder, overwrite, draft = self.folder, self._verb.overwrite, self._draft
+        if artefact.kind != self._verb.writes():
+            folder = self.workspace.path(artefact.kind, self.folder.name)
+            overwrite, draft = overwrite or (draft is not None and draft.resumed), None
+        return save_artefact(
+            artefact,
+            folder,
+            parents=self.parents,
+            seed=self.seed,
+            threads=self.threads,
+            overwrite=overwrite,
+            draft=draft,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 
 from dashboard.figures.theme import Theme, colour_bar, escape, message_figure, styled
 from interp.changes.measured import RepresentationChanges, Transplant, WeightChange
-from interp.nulls import standing
+from interp.nulls import null_verdict
 from saes.evaluation.latent_comparison import LatentComparison
 
 ORDER = ("embed", "pos_embed", "ln1", "W_Q", "W_K", "W_V", "W_O", "b_O", "ln2", "mlp.gate", "mlp.in", "mlp.out")
@@ -111,7 +111,7 @@ def transplant_figure(rows: Sequence[Transplant], colours: Theme, *, height: int
     ):
         value, low, high = np.array([getattr(row, direction) for row in rows], float).T
         error = {"type": "data", "symmetric": False, "array": high - value, "arrayminus": value - low, "width": 3}
-        verdicts = [standing(getattr(row, f"{direction}_found")) for row in rows]
+        verdicts = [null_verdict(getattr(row, f"{direction}_found")) for row in rows]
         figure.add_bar(
             x=value, y=names, orientation="h", name=label, error_x={**error, "thickness": 1.2, "color": colours.muted},
             marker={"color": colour}, customdata=verdicts, offsetgroup=direction,

@@ -4,14 +4,14 @@ Modules of the same names measure them: `weights`, `representations`, `heads`, `
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 from jaxtyping import Bool, Float64
 
 from interp.errors import ConfigError, UnknownNameError
 from interp.forms import Measured
-from interp.results import ROWS, Result, columns_of
+from interp.results import ROWS, Record, Result, columns_of
 from interp.statistics import Interval
 
 Grid = Float64[np.ndarray, "n_layers n_heads"]
@@ -86,7 +86,7 @@ class WeightChanges(Result):
     def __getitem__(self, name: str) -> WeightChange:
         return next(c for c in self.changes if c.name == name)
 
-    def to_records(self) -> list[dict[str, Any]]:
+    def to_records(self) -> list[Record]:
         """Return one row per component."""
         keys = (
             "name",
@@ -110,7 +110,7 @@ class WeightChanges(Result):
         """Count the components that moved."""
         return f"{len(self.changed)} of {len(self.changes)} components moved by more than the null ({self.null})"
 
-    def shown(self) -> list[dict[str, Any]]:
+    def shown(self) -> list[Record]:
         """Return the components with the largest changes, without their spectra."""
         names = ("name", "change", "null", "null_high", "above_null", "rank", "random_rank", "low_rank")
         return [{n: row[n] for n in names} for row in sorted(self.to_records(), key=lambda row: -row["change"])]
@@ -165,7 +165,7 @@ class RepresentationChanges(Result):
             raise UnknownNameError("layer", name, by_name)
         return by_name[name]
 
-    def to_records(self) -> list[dict[str, Any]]:
+    def to_records(self) -> list[Record]:
         """Return one row per layer, without the directions."""
         return [
             {
@@ -181,7 +181,7 @@ class RepresentationChanges(Result):
         """Count the layers that changed by more than their null."""
         return f"Residual stream on {self.n_tokens:,} tokens: {len(self.changed)} of {len(self.layers)} layers moved"
 
-    def shown(self) -> list[dict[str, Any]]:
+    def shown(self) -> list[Record]:
         """Return the layers with the largest changes, in the order of the model."""
         names = ("name", "change", "low", "high", "null", "above_null", "cka", "cka_null", "main_share")
         largest = {layer.name for layer in sorted(self.layers, key=lambda layer: -layer.change.estimate)[:ROWS]}
@@ -238,7 +238,7 @@ class HeadChanges(Result):
         order = sorted(heads, key=lambda at: -abs(float(scores.value.estimate[tuple(at)])))
         return [f"L{layer}H{head}" for layer, head in order]
 
-    def to_records(self) -> list[dict[str, Any]]:
+    def to_records(self) -> list[Record]:
         """Return one row per head and measure: `head, layer, measure, value, low, high, null, ...`."""
         return [
             {"head": f"L{layer}H{head}", "layer": layer, "measure": measure}
@@ -253,7 +253,7 @@ class HeadChanges(Result):
         counts = [f"{len(self.names(measure))} by {measure.replace('_', ' ')}" for measure in self.measures]
         return f"Heads that changed by more than the null ({self.null_words}): {', '.join(counts)}"
 
-    def shown(self) -> list[dict[str, Any]]:
+    def shown(self) -> list[Record]:
         """Return the heads found, the largest change first."""
         return sorted((row for row in self.to_records() if row["above_null"]), key=lambda row: -abs(row["value"]))
 
@@ -315,7 +315,7 @@ class Transplants(Result):
             raise UnknownNameError("part", name, by_name)
         return by_name[name]
 
-    def to_records(self) -> list[dict[str, Any]]:
+    def to_records(self) -> list[Record]:
         """Return one row per part."""
         return [columns_of(t) for t in self.transplants]
 
@@ -326,7 +326,7 @@ class Transplants(Result):
             "gap due to one part (1 is all of it)"
         )
 
-    def shown(self) -> list[dict[str, Any]]:
+    def shown(self) -> list[Record]:
         """Return the parts by descending `carried`, without their intervals."""
         names = ("name", "carried", "carried_random", "carried_found", "removed", "removed_random", "removed_found")
         rows = sorted(self.to_records(), key=lambda row: (row["carried"] != row["carried"], -row["carried"]))

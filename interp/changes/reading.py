@@ -76,16 +76,16 @@ def changed_words(
     """
     if n_null < 2:
         raise ConfigError(f"the null needs at least 2 changes that write elsewhere, got n_null {n_null}; leave it out")
-    ones, twos = check_comparable(base, tuned)
+    base_parts, tuned_parts = check_comparable(base, tuned)
     check_tokens(tokens, base)
     if lens is not None:
         lens.check_model(base)
     passes = _Passes(base, tokens[:, :POSITIONS], dictionaries or {}, batch_size)
-    tuned_pass, nulls, sides = passes.of(tuned), [], _sides(base, ones, twos)
-    for at in range(n_null):
+    tuned_pass, nulls, sides = passes.of(tuned), [], _sides(base, base_parts, tuned_parts)
+    for draw in range(n_null):
         if progress:
-            progress(at + 2, n_null + 3, {"null": at + 1})
-        with scrambled(ones, twos, make_generator(seed, "writes elsewhere", at)):
+            progress(draw + 2, n_null + 3, {"null": draw + 1})
+        with scrambled(base_parts, tuned_parts, make_generator(seed, "writes elsewhere", draw)):
             nulls.append(passes.of(base))
     words = _Words(base, lens)
     directions = [*_difference(words, passes, tuned_pass, nulls), *_directions(words, sides, seed)]
@@ -221,7 +221,7 @@ class _Words:
     def carry(self, directions: Tensor, point: str) -> Tensor:
         """Return directions `[n, d_model]` of a hook point in the basis of the last layer; without one as they are."""
         directions = directions.float().cpu()
-        return directions if self.lens is None or not point else self.lens.translate(point, directions)
+        return directions if self.lens is None or not point else self.lens.carry(point, directions)
 
     def logits(self, carried: Tensor) -> Tensor:
         """Return the logits `[n, tokens]` that are added to a last residual of root mean square 1."""

@@ -5,7 +5,7 @@
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from jaxtyping import Float64
@@ -248,7 +248,7 @@ class InductionCircuit(FoundCircuit, kind="induction_circuit", made_by="circuit 
             )
         return lines + self.held_fixed
 
-    def nulls(self) -> dict[str, Any]:
+    def nulls(self) -> Record:
         """Return the effects of the induction heads together and alone."""
         r = self.redundancy
         return {} if r is None else {"redundancy": columns_of(r) | {"reading": r.reading}}

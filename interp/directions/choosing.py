@@ -147,11 +147,11 @@ def choose_steering(
     strengths = (1.0,) if action == "ablate" else config.strengths
     if not candidates:
         raise ConfigError("no hook point was given to steer at")
-    choosing, judging, docs = questions.half(0), questions.half(1), neutral.half(0)
+    choosing, judging, neutral_half = questions.half(0), questions.half(1), neutral.half(0)
     if len(judging) < 2:
         raise ConfigError(f"{len(questions)} questions are too few: half of them choose, half judge; give 4 or more")
     sign = -1.0 if action == "ablate" else 1.0
-    per_layer = [(1 + len(strengths)) * (docs.n_tokens + choosing.n_tokens),
+    per_layer = [(1 + len(strengths)) * (neutral_half.n_tokens + choosing.n_tokens),
                  (1 + len(strengths) * n_random) * choosing.n_tokens]  # fmt: skip
     placebo = np.empty((0, 0)) if placebos is None else placebos
     count = _Count(progress, [*per_layer * len(candidates), (2 + n_judging + len(placebo)) * judging.n_tokens])
@@ -161,7 +161,7 @@ def choose_steering(
     random = np.full((*shape, n_random), np.nan)  # of cells that may be chosen
     for i, along in enumerate(candidates):
         arms, at = along.arms(action, strengths), f"at {along.hook_point}"
-        damage[i] = -docs.effects(model, arms, count.passes(f"damage {at}", docs, len(arms))).mean(1)
+        damage[i] = -neutral_half.effects(model, arms, count.passes(f"damage {at}", neutral_half, len(arms))).mean(1)
         tried = np.arange(len(strengths))
         if isinstance(choosing, Samples):  # text is slow to write: none where it could not be chosen
             tried = np.flatnonzero(damage[i] <= config.harmless)

@@ -14,7 +14,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from jaxtyping import Float64
@@ -33,7 +33,9 @@ FORMAT = "interp-workbench directions 1"
 ARCHITECTURE = "controlvector"
 
 
-def write_directions(recipe: Recipe, path: Path | str, origin: Mapping[str, Any] | None = None, hint: str = "") -> None:
+def write_directions(
+    recipe: Recipe, path: Path | str, origin: Mapping[str, object] | None = None, hint: str = ""
+) -> None:
     """Write a recipe whose steps are along directions, as `.safetensors` or `.gguf`.
 
     Args:
@@ -141,7 +143,7 @@ def _without_vectors(recipe: Recipe) -> dict[str, Any]:
     return stored
 
 
-def _write_safetensors(recipe: Recipe, path: Path, origin: dict[str, Any], hint: str) -> None:
+def _write_safetensors(recipe: Recipe, path: Path, origin: Mapping[str, object], hint: str) -> None:
     from safetensors.numpy import save_file
 
     tensors = {f"direction.{n}": _vector(step) for n, step in enumerate(recipe.steps)}
@@ -199,10 +201,10 @@ def _only_tensor(path: Path) -> np.ndarray:
         value = next(iter(value.values()))
     if not hasattr(value, "shape"):
         raise ConfigError(f"{path.name} holds no single tensor; save one vector [d]")
-    return as_numbers(value, what=path.name)
+    return as_numbers(cast("np.ndarray", value), what=path.name)
 
 
-def _write_gguf(recipe: Recipe, path: Path, origin: dict[str, Any], hint: str) -> None:
+def _write_gguf(recipe: Recipe, path: Path, origin: Mapping[str, object], hint: str) -> None:
     import gguf
 
     by_layer: dict[int, np.ndarray] = {}
@@ -262,7 +264,7 @@ def _is_direction(name: str) -> bool:
     return start == "direction" and number.isdecimal()
 
 
-def _known(text: Any, path: Path) -> Recipe | None:
+def _known(text: object, path: Path) -> Recipe | None:
     """Return the recipe that we stored in a file, for its weights and positions; its vectors are elsewhere."""
     if not isinstance(text, str):
         return None

@@ -116,7 +116,15 @@ class DirectionGeometry(Artefact, kind="direction"):
     def direction(self) -> NamedDirection:
         """The direction with its name and origin."""
         origin = self.settings.direction
-        return NamedDirection(**vars(origin), vector=self.vector, accuracy=self.accuracy)
+        return NamedDirection(
+            name=origin.name,
+            source=origin.source,
+            hook_point=origin.hook_point,
+            towards=origin.towards,
+            away=origin.away,
+            vector=self.vector,
+            accuracy=self.accuracy,
+        )
 
     @property
     def moves_output(self) -> bool | None:

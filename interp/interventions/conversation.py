@@ -51,13 +51,11 @@ class ChatTurn:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Conversation:
-    """Chats of one model with the same messages, each with its own replies."""
+class ChatSettings:
+    """Chats of one model with the same messages, each with its own replies: all but the directions themselves."""
 
-    recipe: Recipe
-    """The directions at strength 1, and the weights that they were made for."""
     names: tuple[str, ...]
-    """Name of the direction of each step of the recipe."""
+    """Name of the direction of each step."""
     strengths: tuple[float, ...]
     """Strength of each, in units of its amount; 0 leaves it out."""
     random: Annotated[bool, FieldLabel("random direction, the null")] = True
@@ -73,13 +71,8 @@ class Conversation:
     """Of the random directions, and of the draws at a temperature above 0."""
 
     def __post_init__(self) -> None:
-        n = len(self.recipe.steps)
-        if not len(self.names) == len(self.strengths) == n or len(set(self.names)) != n:
-            raise ConfigError(f"{n} directions need {n} different names and as many strengths")
-        if not all(isinstance(step.target, Direction) and step.action != "replace" for step in self.recipe.steps):
-            raise ConfigError("a conversation is steered along directions; other targets belong into a recipe")
         check_limits(self)
-        for name, strength in zip(self.names, self.strengths, strict=True):
+        for name, strength in zip(self.names, self.strengths, strict=False):
             if not abs(strength) <= 1e6:
                 raise ConfigError(f"the strength of {name} is {strength}; 1 is the amount of the direction")
 
@@ -87,6 +80,29 @@ class Conversation:
     def chats(self) -> tuple[str, ...]:
         """Names of the chats."""
         return (UNSTEERED, STEERED, *((RANDOM,) if self.random else ()))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conversation(ChatSettings):
+    """Chats with the directions that steer them."""
+
+    recipe: Recipe
+    """The directions at strength 1, and the weights that they were made for."""
+
+    def __post_init__(self) -> None:
+        n = len(self.recipe.steps)
+        if not len(self.names) == len(self.strengths) == n or len(set(self.names)) != n:
+            raise ConfigError(
+                f"{n} directions need {n} different names and as many strengths, got the names {list(self.names)} and "
+                f"{len(self.strengths)} strengths"
+            )
+        for step in self.recipe.steps:
+            if not isinstance(step.target, Direction) or step.action == "replace":
+                raise ConfigError(
+                    f"a conversation is steered along directions, got {step.action} of a "
+                    f"{type(step.target).__name__.lower()}; put it into a recipe"
+                )
+        super().__post_init__()
 
     @property
     def steering(self) -> str:

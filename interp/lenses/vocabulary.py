@@ -126,8 +126,8 @@ def vocabulary_of(model: "HookedModel") -> Vocabulary:
     return _opened(folder)
 
 
-def read_directions(model: "HookedModel") -> "Tensor":
-    """Return the read directions `[d_vocab, d_model]` float32 on the CPU; see the head of the module.
+def read_directions(model: "HookedModel", tokens: "Tensor | None" = None) -> "Tensor":
+    """Return the read directions `[d_vocab, d_model]` float32 on the CPU, or those of some tokens.
 
     They are measured through the model's own final norm and unembedding, so a norm that subtracts the mean, biases,
     tied embeddings and a soft cap of the logits need no case of their own. Raises `NonFiniteError`.
@@ -146,9 +146,12 @@ def read_directions(model: "HookedModel") -> "Tensor":
         device = model.cfg.device
         zero = logits(torch.zeros(1, d, device=device))
         unit = torch.eye(d, device=device) * d**0.5  # a norm of root mean square 1 leaves it as it is
-        parts = [(logits(block) - zero) / d**0.5 for block in unit.split(_AT_ONCE)]
+        chosen = slice(None) if tokens is None else tokens.to(device)
+        parts = []
+        for block in unit.split(_AT_ONCE):
+            raised = (logits(block) - zero) / d**0.5
+            parts.append((raised - raised.mean(1, keepdim=True))[:, chosen])
         directions = torch.cat(parts).T.contiguous().cpu()
-    directions -= directions.mean(0)
     if not directions.isfinite().all():
         raise NonFiniteError("the model's unembedding is not finite; its weights are damaged")
     return directions

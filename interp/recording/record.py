@@ -1,9 +1,10 @@
 """Record a model's activations on text: any set of hook points in one pass, sharded, resumable to the same bits.
 
-Steps: check the request and the free disk space, cut the text into shards (`contexts`), run the model up to the last
-hook point (`interp.models.passes`), check and serialise, write on another thread (`writer`), merge the moments,
-finish the artefact. An interrupted run retains every finished shard; the same call computes the others and ends with
-the same bytes. At most three shards are in memory, whatever the number of tokens.
+Steps of `record`: check the request (`recording_settings`) and the free disk space, cut the text into shards
+(`cut_text`), run the model on each up to the last hook point and write it on another thread
+(`compute_missing_shards`), merge the moments (`write_stats`), save the artefact. An interrupted run retains every
+finished shard; the same call computes the others and ends with the same bytes. At most three shards are in memory,
+whatever the number of tokens.
 
 Several ranks (`interp.ranks`) cut the same text and take its shards in turn, all writing into one folder. The bytes are
 those of one process, and a run may be resumed by another number of ranks.

@@ -29,7 +29,7 @@ from interp.text.tokens import ShardText
 _ROWS_AT_ONCE = 256  # a block in float64 stays in the processor's cache
 
 
-class FileEntry(TypedDict):
+class ShardFile(TypedDict):
     """Checksum and size of a file."""
 
     sha256: str
@@ -45,7 +45,7 @@ class ShardEntry(TypedDict):
     """rows of text: without BOS and padding"""
     documents: int
     """documents that begin in it"""
-    files: dict[str, FileEntry]
+    files: dict[str, ShardFile]
     """by path in the recording's folder"""
 
 
@@ -300,7 +300,7 @@ def _whole_entries(path: Path) -> list[ShardEntry]:
 
 def write_shard(draft: Draft, log: ShardLog, shard: ComputedShard) -> None:
     """Write every file of a shard, hashed in memory and written atomically, then its line in the log."""
-    files: dict[str, FileEntry] = {}
+    files: dict[str, ShardFile] = {}
     for relative, content in text_files(shard.text).items():
         files[relative] = _write(draft.path / relative, content)
     for hook_point in shard.activations:
@@ -318,7 +318,7 @@ def write_shard(draft: Draft, log: ShardLog, shard: ComputedShard) -> None:
     )
 
 
-def _write(path: Path, content: bytes) -> FileEntry:
+def _write(path: Path, content: bytes) -> ShardFile:
     with atomic_file(path) as temporary:
         temporary.write_bytes(content)
     return {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}

@@ -1,11 +1,12 @@
-"""From a prompt to an attribution graph: targets, rows, scores with their baselines, pruning.
+"""From a prompt to an attribution graph (Ameisen et al. 2025): targets, rows, scores with their nulls, pruning.
 
     graph = trace(model, "The capital of France is", Neurons())
     graph = trace(model, prompt, transcoders, target=" Paris", contrast=" London")
 
-The graph explains the last position. Its targets are the most likely next tokens, or one token, the difference of two,
-or a latent (`feature:LAYER:POSITION:LATENT`). Every score comes with that of the same prompt without any latent (the
-floor) and with an untrained dictionary; predicted effects come with measured ones.
+`trace_system` is the algorithm, its steps in order. The graph explains the last position. Its targets are the most
+likely next tokens, or one token, the difference of two, or a latent (`feature:LAYER:POSITION:LATENT`). Every score
+comes with that of the same prompt without any latent (the floor) and with an untrained dictionary; predicted effects
+come with measured ones.
 
 **Variants** are one template with several words: a distribution for every edge of the grouped graph.
 

@@ -5,7 +5,7 @@ an act is measured.
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import numpy as np
 from annotated_types import Len
@@ -20,6 +20,7 @@ from saes.features.proof import AblatedExample, ListsApart, SteeredRow, TextFiri
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from interp.dictionary import Dictionary
     from interp.interventions.arms import Arms
     from interp.interventions.site import DictionarySite
     from interp.models.hooked import HookedModel
@@ -167,7 +168,7 @@ class JudgeSteering(OnFeature, Compared[Session, SteeringVerdict]):
     nulls: Level = "standard"
 
     def arms(self, run: Session) -> "Arms":
-        """Return what is added: along the feature, along random directions, and along features of like density."""
+        """Return the additions: along the feature, along random directions, and along features of like density."""
         site, case = self.case(run, run.model(self.spec(run)))
         return _arms(self.nulls, site, case, self.strength * case.max_activation)
 
@@ -207,7 +208,7 @@ def _price(act: "JudgeSteering | Ablate", run: Session, arms: int, tokens: int) 
 
 
 def _compared(values: np.ndarray, draws: int) -> NullComparison:
-    """Return the value of a feature beside those of random directions, then of features of like density."""
+    """Compare the value of a feature with those of random directions and of features of like density."""
     random, alike = values[1 : 1 + draws].tolist(), values[1 + draws :].tolist()
     return NullComparison(float(values[0]), {"random directions": random, "features of like density": alike})
 
@@ -223,7 +224,7 @@ class Ablate(OnFeature, Compared[Session, list[AblatedExample]]):
     verb: ClassVar[str] = "ablate"
 
     def arms(self, run: Session) -> "Arms":
-        """Return what is subtracted in the amounts of the feature: along it, and along the directions of both nulls."""
+        """Return the subtractions in the amounts of the feature: along it, and along the directions of both nulls."""
         return _arms(self.nulls, *self.case(run, run.model(self.spec(run))))
 
     def price(self, run: Session) -> Price:
@@ -251,8 +252,8 @@ class Ablate(OnFeature, Compared[Session, list[AblatedExample]]):
         for passage in passages:
             tokens, _, _ = with_bos(model, [passage])
             acts = site.activations(site.read(tokens).x, [case.feature])[0, site.first :, 0]
-            change = -ablation_changes(site, [passage], case.feature, arms, done)[..., 0]
             at = passage.peak + site.first
+            change = -ablation_changes(site, [passage], case.feature, arms, done, start=at)[..., 0]
             means = change[:, 0, at : at + after].mean(1).tolist()
             words = token_strings(model, list(passage.token_ids))
             nulls = means[1 : 1 + n], means[1 + n :]
@@ -291,7 +292,7 @@ class DocumentText:
     first: int
     """position in the document of the first token here"""
     peak: int
-    """index in `tokens` of the token that was asked for"""
+    """index in `tokens` of the token of the row"""
     cut: bool
     """the document is longer"""
 
@@ -344,7 +345,7 @@ def described_recording(run: Session, features: str) -> "Recording":
 
 
 def document_text(
-    model: "HookedModel", dictionary: Any, recording: "Recording", row: int, feature: int, limit: int
+    model: "HookedModel", dictionary: "Dictionary", recording: "Recording", row: int, feature: int, limit: int
 ) -> DocumentText:
     """Return the document that contains a row of the recording, at most `limit` tokens of it around that row.
 
@@ -368,9 +369,10 @@ def document_text(
     shard_of = np.searchsorted(recording.shard_starts, part.numpy(), side="right") - 1
     ids = torch.empty(len(part), dtype=torch.long)
     for shard in np.unique(shard_of):
-        mine = torch.as_tensor(shard_of == shard)
-        ids[mine] = recording.token_shard(int(shard)).tokens[part[mine] - int(recording.shard_starts[shard])].long()
-    device = getattr(dictionary, "sae", dictionary).decoder_directions.device
+        inside = torch.as_tensor(shard_of == shard)
+        local = part[inside] - int(recording.shard_starts[shard])
+        ids[inside] = recording.token_shard(int(shard)).tokens[local].long()
+    device = dictionary.decoder_directions.device
     with torch.no_grad():
         codes = dictionary.encode_sparse(recording.read_rows(dictionary.hook_point, part).to(device))
     values = torch.where(codes.indices == feature, codes.values.float(), 0.0).sum(1).clamp_min(0)

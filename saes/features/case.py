@@ -201,7 +201,7 @@ def passages_with(
 
     `but`: documents that are left out.
     """
-    rows = read_table(folder / "examples.parquet", ["activation", "document", "token_ids", "peak"]).combine_chunks()
+    rows = read_table(folder / "examples.parquet", ["activation", "document", "token_ids", "peak"])
     tokens = rows["token_ids"].combine_chunks()
     at = np.flatnonzero(np.isin(tokens.flatten().to_numpy(), list(ids)))
     containing = np.unique(np.searchsorted(tokens.offsets.to_numpy(), at, side="right") - 1)

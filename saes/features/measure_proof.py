@@ -298,7 +298,7 @@ def _carried(site: DictionarySite, directions: Tensor, lens: JacobianLens | None
     if not writes_to_residual(site.dictionary):
         raise ConfigError(f"directions at {site.writes} are not in the residual stream, so they name no words")
     point = lens_point(site.writes, site.model.cfg.n_layers)
-    return (directions if lens is None else lens.translate(point, directions)).numpy()
+    return (directions if lens is None else lens.carry(point, directions)).numpy()
 
 
 def _fires_on_the_words(trial: Trial) -> ProofPart:
@@ -373,8 +373,9 @@ def _ablation_lowers_the_words(trial: Trial) -> ProofPart:
         raise ConfigError("no token follows the peak of any example of these documents")
     changes, peaks, texts = [], [], []
     for passage in trial.examples:  # one by one: their lengths differ
-        change = -ablation_changes(site, [passage], case.feature, trial.arms, trial.bar.add, trial.words.ids)
         at = passage.peak + site.first
+        ids = trial.words.ids
+        change = -ablation_changes(site, [passage], case.feature, trial.arms, trial.bar.add, ids, start=at)
         changes.append(change[:, 0, at : at + after].mean(1))
         peaks.append(change[:, 0, at, 0])
         texts.append(token_strings(site.model, list(passage.token_ids)))
@@ -476,18 +477,20 @@ def ablation_changes(
     arms: Arms,
     done: Callable[[int], None] | None = None,
     ids: Sequence[int] = (),
+    *,
+    start: int = 0,
 ) -> Tensor:
     """Return changes of log-probability `[k, n, pos - 1, 1 + ids]` when activation times each direction is subtracted.
 
     They are those of the token that follows, then of the tokens `ids`, as predicted at each position. A change is 0
-    before the feature fires, and beyond the end of a passage.
+    before the feature fires, and beyond the end of a passage; those before the position `start` are not read and are 0.
     """
     tokens, lengths, _ = with_bos(site.model, passages)
     reading = site.read(tokens)
     activation = site.activations(reading.x, [feature])[..., 0]
     changes = torch.zeros(len(arms), len(tokens), tokens.shape[1] - 1, 1 + len(ids))
     fires = activation.any(0).nonzero()[:, 0].tolist()
-    if not fires or (first := fires[0]) == tokens.shape[1] - 1:
+    if not fires or (first := max(fires[0], start)) >= tokens.shape[1] - 1:
         return changes
     following = tokens[None, :, first + 1 :, None]
 
@@ -497,8 +500,7 @@ def ablation_changes(
         return torch.cat([wanted, logits[..., list(ids)]], -1) - logits.logsumexp(-1, keepdim=True)
 
     removed = replace(reading.prefix, sizes=reading.prefix.sizes * -activation)
-    at = positions_from(tokens, first)[:, :-1]
-    log_ps = read_arms(site.model, removed, arms, log_p, at=at, done=done)
+    log_ps = read_arms(site.model, removed, arms, log_p, at=positions_from(tokens, first)[:, :-1], done=done)
     changes[:, :, first:] = log_ps[1:] - log_ps[:1]
     return changes * (torch.arange(1, tokens.shape[1]) < lengths.cpu()[:, None])[..., None]
 
@@ -519,16 +521,16 @@ def next_token_changes(
         clean: list[Tensor] = []
 
         def measure(logits: Tensor, clean: list[Tensor] = clean) -> Tensor:
-            log_p = logits[:, 0, -1].float().log_softmax(-1)
+            last = logits[:, 0, -1].float()
+            total = last.logsumexp(-1, keepdim=True)
             if not clean:
-                clean.append(log_p[0])
-            kl = (clean[0].exp() * (clean[0] - log_p)).sum(-1)
-            return torch.cat([log_p[:, list(ids)], kl[:, None]], dim=1)
+                clean.append((last[0] - total[0]).exp())
+            return torch.cat([last[:, list(ids)], (last @ clean[0])[:, None]], dim=1) - total
 
         prefix, _ = prefix_of(site.model, tokens, arms)
         changes = read_arms(site.model, prefix, arms, measure, at=positions_from(tokens, -1), done=done).double()
         moved.append(changes[1:, :-1] - changes[0, :-1])
-        shift.append(changes[1:, -1])
+        shift.append(changes[0, -1] - changes[1:, -1])
     return torch.stack(moved, 1).numpy(), torch.stack(shift, 1).numpy()
 
 

@@ -322,8 +322,8 @@ class Stepper:
         adam = state.adam_step(lr, norm, self.settings.clip_norm)
         by_name = gradients.by_name()
         for name, weight in state.parameters().items():
-            mine = adam._replace(rate=adam.rate * self.rule.quicker.get(name, 1.0))
-            self.ops.adam(weight, by_name[name], state.moments[name], mine, unit=name == "W_dec" and not blocks)
+            scaled = adam._replace(rate=adam.rate * self.rule.quicker.get(name, 1.0))
+            self.ops.adam(weight, by_name[name], state.moments[name], scaled, unit=name == "W_dec" and not blocks)
         if blocks:
             state.W_dec.div_(block_norms(state.W_dec, blocks).sum(1, keepdim=True))
 

@@ -26,7 +26,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, final
+from typing import TYPE_CHECKING, NamedTuple, final
 
 import torch
 from jaxtyping import Float, Int64
@@ -344,11 +344,12 @@ def read_set(folder: Path | str, *, only: int | None = None) -> TranscoderSet:
     """
     folder = as_path(folder)
     config = read_config(folder)
-    settings = {"reads": config.reads, "writes": config.writes, "about": config.about}
+    reads, writes, about = config.reads, config.writes, config.about
     if config.cross_layer:
-        return CrossLayerSet(read_cross_layer(folder, config), **settings)
+        return CrossLayerSet(read_cross_layer(folder, config), reads=reads, writes=writes, about=about)
     layers = config.layers if only is None else [only]
-    return PerLayerSet({layer: read_layer(folder, layer) for layer in layers}, **settings)
+    transcoders = {layer: read_layer(folder, layer) for layer in layers}
+    return PerLayerSet(transcoders, reads=reads, writes=writes, about=about)
 
 
 CONFIG = "config.yaml"
@@ -475,7 +476,7 @@ def read_cross_layer(folder: Path, config: SetConfig) -> CrossLayerTranscoder:
     return clt
 
 
-def _save(path: Path, tensors: dict[str, Any]) -> None:
+def _save(path: Path, tensors: Mapping[str, Tensor]) -> None:
     plain: dict[str, Tensor] = {name: t.float().detach().cpu().contiguous() for name, t in tensors.items()}
     for name, tensor in plain.items():
         check_finite(name, tensor, path)

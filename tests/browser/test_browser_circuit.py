@@ -65,7 +65,7 @@ def click(page, name: str) -> None:
     page.mouse.click(*spot(page, name))
 
 
-@pytest.mark.parametrize("query", ["", "?n=7&paths=1"])
+@pytest.mark.parametrize("query", ["", "?n=7"])
 def test_the_first_picture_takes_one_request(visit, query):
     asked = []
     visit.page.on("request", lambda request: asked.append(request.url.partition("/circuit-data/")[2]))

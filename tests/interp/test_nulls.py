@@ -18,10 +18,10 @@ from interp.nulls import (
     NUMERIC_DRAWS,
     NullComparison,
     NullKind,
-    beside,
     draws_of,
+    null_range,
+    null_verdict,
     smallest_p,
-    standing,
 )
 
 
@@ -67,8 +67,8 @@ def test_the_answer_of_a_comparison_is_read_back():
 
 def test_words_of_verdicts():
     assert NullComparison(1.0, {"random circuits": [0.0] * 19}).verdict() == "beyond random circuits"
-    assert beside("shuffled labels", "0.51", "0.62") == "shuffled labels 0.51, at most 0.62"
-    assert [standing(True), standing(False)] == ["beyond the null", "within the null"]
+    assert null_range("shuffled labels", "0.51", "0.62") == "shuffled labels 0.51, at most 0.62"
+    assert [null_verdict(True), null_verdict(False)] == ["beyond the null", "within the null"]
 
 
 ROOT = Path(nulls.__file__).parents[1]

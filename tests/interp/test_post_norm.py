@@ -7,7 +7,7 @@ import torch
 from interp.circuits._edge_runs import Bench, collect, minus, outputs
 from interp.circuits.attribution import attribute
 from interp.circuits.circuit import edge_text
-from interp.circuits.config import EvaluationConfig, FindConfig, InductionConfig
+from interp.circuits.config import EvaluationConfig, FindConfig, HeadScoresConfig, InductionConfig
 from interp.circuits.find import find_circuit
 from interp.circuits.graph import Graph
 from interp.circuits.head_kinds import score_heads
@@ -259,7 +259,7 @@ def test_direct_attribution_gives_the_logit_before_the_cap_to_the_planted_head(p
 
 def test_heads_are_scored_and_copy_in_a_post_norm_model():
     model = planted_post_norm(d_vocab=40, n_ctx=40)
-    found = score_heads(model, n_prompts=8, context_length=32, min_lag=6, max_lag=12, seeds=(0, 1))
+    found = score_heads(model, HeadScoresConfig(n_prompts=8, context_length=32, min_lag=6, max_lag=12, seeds=(0, 1)))
     assert np.argwhere(found.above_null["previous_token"]).tolist() == [[0, 0]]
     assert np.argwhere(found.above_null["induction"]).tolist() == [[1, 0]]
     copies = copying(model, [HeadName(0, 0), HeadName(1, 0)])
@@ -284,7 +284,7 @@ def test_the_planted_head_is_proved_to_be_an_induction_head_and_an_untrained_one
 def test_an_untrained_post_norm_model_shows_no_discoveries(name):
     model = untrained_model(tiny(name), 1)
     assert ResidualStream(model).frozen == FROZEN
-    found = score_heads(model, n_prompts=8, context_length=24, min_lag=5, max_lag=10, seeds=(0, 1))
+    found = score_heads(model, HeadScoresConfig(n_prompts=8, context_length=24, min_lag=5, max_lag=10, seeds=(0, 1)))
     assert not any(heads.any() for heads in found.above_null.values())
     with pytest.raises(ConfigError, match="gap"):
         induction_task(model, n_prompts=16, block=7)

@@ -37,12 +37,12 @@ from interp.artifacts.draft import RESUME
 from interp.errors import ConfigError, CorruptError, MismatchError, UsageError
 from interp.geometry.words import WordActivations, WordList
 from interp.interventions.site import DictionarySite
-from interp.lenses.jacobian_lens import JacobianLayer, JacobianLens, JacobianSettings
+from interp.lenses.jacobian_lens import READINGS, JacobianLayer, JacobianLens, JacobianSettings
 from interp.lenses.vocabulary import vocabulary_of
 from interp.models.adapter import run_with_cache, weight_hash
 from interp.models.loading import load_model
 from interp.models.small import SmallConfig
-from interp.statistics import proportion_interval
+from interp.statistics import Interval, proportion_interval
 from saes.features.case import Passage, ProofConfig, passages_with, read_case
 from saes.features.measure_proof import STRENGTHS, FinishedParts, own_words, proof_words, prove
 from saes.features.proof import EFFECTS, Proof, ProofSettings
@@ -201,10 +201,13 @@ def test_a_list_is_tested_where_the_words_lie_within_it(model, features, monkeyp
 
 def lens_of(model, jacobian: np.ndarray, folder: Path) -> JacobianLens:
     """A stored lens of one layer, not measured."""
-    layer = JacobianLayer(hook_point=HOOK, **dict.fromkeys(
-        ("agreement", "kl_logit", "kl_tuned", "kl_jacobian", "kl_untrained", "kl_shuffled"), math.nan))  # fmt: skip
+    unmeasured = Interval(math.nan, math.nan, math.nan)
+    names = [*(f"kl_{name}" for name in READINGS), "below_logit", "below_mean"]
+    layer = JacobianLayer(hook_point=HOOK, agreement=math.nan, gain=1.0, **dict.fromkeys(names, unmeasured))
     settings = JacobianSettings(model="tiny", weight_hash=weight_hash(model), source="planted", context_length=LENGTH)
-    lens = JacobianLens(settings=settings, n_texts=1, layers=(layer,), jacobians=jacobian[None].astype(np.float16))
+    zero = np.zeros((1, jacobian.shape[0]), np.float32)
+    arrays = {"jacobians": jacobian[None].astype(np.float16), "means": zero, "end": zero[0]}
+    lens = JacobianLens(settings=settings, n_texts=1, layers=(layer,), **arrays)
     return save_artefact(lens, folder, parents={})
 
 

@@ -122,8 +122,17 @@ class MakeDirection(DirectionConfig, AppliesDictionary, Threaded, RunsModel, Ana
             direction = made.direction
         lens = run.jacobian_lens(run.weight_hash(self.model))
         with run.progress("direction", "steps") as progress:
-            options = {"model_name": self.model, "lens": lens, "made": made, "judge": judge, "progress": progress}
-            return measure_direction(model, direction, concepts, config, **options)
+            return measure_direction(
+                model,
+                direction,
+                concepts,
+                config,
+                model_name=self.model,
+                lens=lens,
+                made=made,
+                judge=judge,
+                progress=progress,
+            )
 
     def _examples_of_files(self) -> "tuple[ContrastPairs | None, ContrastPairs | None]":
         """Return the examples of files, and those of a nuisance."""
