@@ -338,7 +338,7 @@ class RunQueue:
             if record.state == WAITING:
                 self._files.end(record, CANCELLED)
             elif record.state == RUNNING:
-                new_record = self._files.records[id] = replace(record, asked=CANCELLED)
+                new_record = self._files.records[id] = replace(record, requested=CANCELLED)
                 if self._process is not None:
                     _interrupt(self._process, self.grace)
                 with contextlib.suppress(WorkbenchError, OSError):  # a full disk must not keep it running
@@ -352,7 +352,7 @@ class RunQueue:
             if record.state not in (FAILED, CANCELLED, INTERRUPTED):
                 raise ConfigError(f"run {id} is {record.state}; only one that ended early can be resumed")
             self.catalogue.arguments(record.verb, record.options)
-            fresh = replace(record, state=WAITING, problem="", ended=None, asked="", place=self._files.last_place())
+            fresh = replace(record, state=WAITING, problem="", ended=None, requested="", place=self._files.last_place())
             self._files.save(fresh)
             self._changed.notify_all()
 

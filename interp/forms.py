@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
 from types import GenericAlias
-from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, TypeVar, get_type_hints, overload
+from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, TypeVar, cast, get_type_hints, overload
 
 import numpy as np
 from jaxtyping import AbstractArray
@@ -228,7 +228,7 @@ def _parts(loc: tuple[int | str, ...], raw: Any, *, missing: bool) -> list[str]:
             else isinstance(raw, dict) and part in raw
         )
         if inside:
-            raw = raw[part]
+            raw = cast("Any", raw)[part]
             names.append(str(part))
         elif missing and at == len(loc) - 1:
             names.append(str(part))

@@ -161,15 +161,11 @@ class NullComparison:
             return f"not beyond {' or '.join(within)}"
         return "beyond both nulls" if len(self.draws) == 2 else f"beyond {' and '.join(self.draws)}"
 
-    def exceeds(self, *doing: str) -> str:
-        """Return how many draws it exceeds: `more than 18 of 19 random directions and 99 of 99 random latents`.
-
-        `doing` are the verbs that follow each null, as in ` raise theirs`.
-        """
-        verbs = (*doing, *[""] * len(self.draws))
+    def exceeds(self) -> str:
+        """Return how many draws it exceeds: `more than 18 of 19 random directions and 99 of 99 random latents`."""
         counts = [
-            f"{(np.asarray(null) < self.value - ROUNDING).sum()} of {len(null)} {kind}{verb}"
-            for (kind, null), verb in zip(self.draws.items(), verbs, strict=False)
+            f"{(np.asarray(null) < self.value - ROUNDING).sum()} of {len(null)} {kind}"
+            for kind, null in self.draws.items()
         ]
         return "more than " + " and ".join(counts)
 

@@ -49,7 +49,7 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def in_blocks(blocks: Iterable[B], work: Callable[[B], V], consume: Callable[[V], None] | None = None) -> list[V]:
+def in_blocks(blocks: Iterable[B], work: Callable[[B], V], consume: Callable[[B], None] | None = None) -> list[V]:
     """Return `[work(block) for block in blocks]`, computed on as many threads as torch uses.
 
     `consume(block)` is called in order as results arrive; an exception in it stops the work within a block. A matrix

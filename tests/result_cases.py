@@ -373,13 +373,15 @@ def planes():
 
 @cache
 def proof():
+    from saes.features.case import ProofWords
     from saes.features.proof import Proof, ProofPart, ProofSettings, measure_of
 
     nulls = (np.linspace(-1, 1, 9), np.linspace(-1, 1, 9))
     measures = measure_of("ablate", 2.0, "nats", 4, nulls), measure_of("lists", 0.5, "", 7, nulls)
     return Proof(
-        settings=ProofSettings(features="toy", feature=3, model="toy"), label="", hook_point=LAYER, strength=1.0,
-        lens="", parts={each.name: ProofPart(measures=(each,)) for each in measures}, alike=tuple(range(9)),
+        settings=ProofSettings(features="toy", feature=3, model="toy"), label="", words=ProofWords((3,), ("three",)),
+        hook_point=LAYER, strength=1.0, lens="", alike=tuple(range(9)),
+        parts={each.name: ProofPart(measures=(each,)) for each in measures},
     )  # fmt: skip
 
 
@@ -448,7 +450,8 @@ def vector_map():
 
 def recorded():
     documents = [interp.text.corpora.Document("a text of some words " * 20, "a", "")]
-    return interp.record(small(), documents, folder("recorded"), hook_points=["hook_embed"], tokens=200)
+    config = interp.RecordConfig(tokens=200)
+    return interp.record(small(), documents, folder("recorded"), config, hook_points=["hook_embed"])
 
 
 def trained_set():

@@ -256,7 +256,8 @@ def settings_of(verb: object, kind: type[S], **changed: object) -> S:
         kind: the settings dataclass of the analysis.
         changed: fields whose value does not come from the option of the same name.
     """
-    return kind(**{field.name: getattr(verb, field.name) for field in fields(kind)} | changed)  # type: ignore[arg-type]
+    own = {field.name: getattr(verb, field.name) for field in fields(kind) if field.name not in changed}  # type: ignore[arg-type]
+    return kind(**own | changed)
 
 
 def slug(text: str) -> str:

@@ -10,6 +10,10 @@ The browser draws them (assets/say/) and keeps the conversation, which has the f
     POST /api/act/answer_chats             `conversation`, `message`, `visitor`: a line of JSON per token
     POST /api/chat/check                   `conversation`: refused for other weights; whether the model has a template
     POST /api/chat/keep                    `name`, `conversation`
+    POST /api/chat/file                    `conversation`: as the file that is downloaded, with the vectors
+    POST /api/chat/open                    `conversation` of such a file: checked, and as the page has it
+
+The page names the directions (`interp.directions.chats`); their vectors stay on the server.
 """
 
 import secrets
@@ -37,6 +41,7 @@ from dashboard.figures.theme import Theme, theme, visible
 from dashboard.requests import RequestFields, answered
 from dashboard.sources import PageSources, current, open_artefact
 from interp.artifacts import as_json
+from interp.directions.chats import NamedChats, NamedStep
 from interp.directions.choice import NOT_JUDGED, JudgedCell, SampleJudgement, SteeringChoice
 from interp.directions.study import DirectionGeometry, TokenReading
 from interp.errors import UnknownNameError, WorkbenchError
@@ -291,7 +296,7 @@ def register_chat(app: Dash) -> None:
     server = app.server
     for what, read in (("direction", _direction), ("kept", _kept)):
         server.add_url_rule(f"/api/chat/{what}", f"chat_{what}", read, methods=["GET"])
-    for what, answer in (("check", _check), ("keep", _keep)):
+    for what, answer in (("check", _check), ("keep", _keep), ("file", _file), ("open", _open)):
         server.add_url_rule(f"/api/chat/{what}", f"chat_{what}", partial(answered, answer), methods=["POST"])
     app.clientside_callback(
         ClientsideFunction("say", "begin"), Output("say-drawn", "children"), Input("say-state", "data")
@@ -307,8 +312,8 @@ def _direction() -> flask.Response:
         target = Direction(hook_point=of.direction.hook_point, vector=report.vector, origin=of.direction.source)
         step = Intervention(target=target, action=of.action, amount=1.0)
     return flask.jsonify(
-        {"name": report.name, "step": as_json(step), "model": of.model, "weight_hash": of.weight_hash,
-         "chosen": chosen, "furthest": FURTHEST if chosen else FURTHEST_LENGTH}
+        {"name": report.name, "step": as_json(NamedStep.of(report, step)), "model": of.model,
+         "weight_hash": of.weight_hash, "chosen": chosen, "furthest": FURTHEST if chosen else FURTHEST_LENGTH}
     )  # fmt: skip
 
 
@@ -318,15 +323,23 @@ def _kept() -> flask.Response:
         return flask.jsonify({"names": [*known]})
     if name not in known:
         raise UnknownNameError("conversation", name, known)
-    return flask.jsonify(as_json(known[name]))
+    return flask.jsonify(as_json(NamedChats.of(known[name], current().workspace)))
 
 
-def _keep(request: RequestFields, *, conversation: Conversation, name: Name) -> flask.Response:
-    notes().save_conversation(name, conversation)
+def _keep(request: RequestFields, *, conversation: NamedChats, name: Name) -> flask.Response:
+    notes().save_conversation(name, conversation.read(current().workspace))
     return flask.jsonify({"kept": name})
 
 
-def _check(request: RequestFields, *, conversation: Conversation) -> flask.Response:
+def _file(request: RequestFields, *, conversation: NamedChats) -> flask.Response:
+    return flask.jsonify(as_json(conversation.read(current().workspace)))
+
+
+def _open(request: RequestFields, *, conversation: Conversation) -> flask.Response:
+    return _check(request, conversation=NamedChats.of(conversation, current().workspace))
+
+
+def _check(request: RequestFields, *, conversation: NamedChats) -> flask.Response:
     model = current().live.ask(CheckChat(conversation=conversation))
     return flask.jsonify({"conversation": as_json(conversation), "template": model.template, "context": model.context})
 

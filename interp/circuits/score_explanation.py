@@ -260,10 +260,11 @@ def explain_score(
         "query_token": text[query],
         "key_token": text[key],
         "relative_to": f"mean of the other {int(compared.sum())} keys that the query may attend to",
-        "dictionary": None if dictionary is None else dictionary.hook_point,
+        "dictionary": None if dictionary is None else str(dictionary.hook_point),
         "norm_scale": "frozen",
         "n_averaged": 1,
-    } | residual.frozen_settings("on the prompt")
+        **residual.frozen_settings("on the prompt"),
+    }
     totals = float(matrix.sum()), float(relative.sum()), float(attention[key])
     return ScoreExplanation(head, q.names, k.names, matrix.cpu(), relative.cpu(), *totals, settings)
 

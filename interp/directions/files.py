@@ -14,7 +14,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from jaxtyping import Float64
@@ -201,7 +201,7 @@ def _only_tensor(path: Path) -> np.ndarray:
         value = next(iter(value.values()))
     if not hasattr(value, "shape"):
         raise ConfigError(f"{path.name} holds no single tensor; save one vector [d]")
-    return as_numbers(value, what=path.name)
+    return as_numbers(cast("np.ndarray", value), what=path.name)
 
 
 def _write_gguf(recipe: Recipe, path: Path, origin: Mapping[str, object], hint: str) -> None:

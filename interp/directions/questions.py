@@ -65,7 +65,7 @@ class Questions:
 
         `done` is called with the tokens of each pass.
         """
-        rows = max(1, min(PASS_TOKENS // self.tokens.shape[1], PASS_LOGITS // self.at.shape[1]))
+        rows = max(1, min(PASS_TOKENS // self.tokens.shape[1], PASS_LOGITS // (self.at.shape[1] * model.cfg.d_vocab)))
         changes = []
         for start in range(0, len(self.tokens), rows):
             part = self.rows(slice(start, start + rows))

@@ -8,8 +8,7 @@ from torch import Tensor
 from interp.doctor.trials import Outcome, Setup, Skip, trial
 from interp.lenses.jacobian_lens import JacobianLens
 from interp.lenses.tuned_lens import TunedLens
-from interp.models.adapter import final_norm_and_unembed
-from interp.models.passes import capture
+from interp.models.adapter import final_norm_and_unembed, run_with_cache
 
 MARGIN = 0.01
 """fraction of the distance of a constant by which a lens has to be nearer, which by rounding alone none is"""
@@ -52,8 +51,8 @@ def on_text(fitted: FittedLens) -> Outcome:
     n = len(lens.layers)
     points = [lens.layers[number].hook_point for number in sorted({n * k // 6 for k in range(1, 6)})]
     last = f"blocks.{model.cfg.n_layers - 1}.hook_resid_post"
-    values = capture(model, rows, [*points, last])
-    truth = setup.logits(rows)[:, 1:].log_softmax(-1)
+    output, values = run_with_cache(model, rows, [*points, last])
+    truth = output.float().cpu()[:, 1:].log_softmax(-1)
     ends = values[last][:, 1:].float().mean(1)
     others = (ends.sum(0) - ends) / max(1, len(ends) - 1)
 

@@ -58,7 +58,7 @@ def or_why(measure: Callable[[], T]) -> T | str:
         return str(error)
 
 
-def as_array(x: ArrayLike, *, what: str) -> np.ndarray:
+def as_array(x: object, *, what: str) -> np.ndarray:
     """Convert a tensor, array or nested lists to an array.
 
     Raises `ConfigError` on rows of different lengths, or anything that is not an array.
@@ -73,7 +73,7 @@ def as_array(x: ArrayLike, *, what: str) -> np.ndarray:
         raise ConfigError(f"{what} must be an array, or rows of one length; got a {kind} that is neither") from None
 
 
-def as_numbers(x: ArrayLike, *, what: str) -> np.ndarray:
+def as_numbers(x: object, *, what: str) -> np.ndarray:
     """Convert to float64, any shape. Raises `ConfigError` on text, objects or complex numbers."""
     array = as_array(x, what=what)
     try:

@@ -323,7 +323,7 @@ def measure_concepts(
         raise ConfigError("no lists were given; find_concepts([]) gives all")
     names = [concept.name for concept in concepts]
     if repeated := sorted({name for name in names if names.count(name) > 1}):
-        raise ConfigError(f"several lists have the name {repeated[0]!r}; rename all but one")
+        raise ConfigError(f"several lists have the same name, {repeated[0]!r}; rename all but one")
     total, lists = 2 * len(concepts) + 1, {}
     for done, concept in enumerate(concepts):
         lists[concept.name] = read_words(model, concept, sentences=sentences)

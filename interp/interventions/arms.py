@@ -26,8 +26,8 @@ from interp.models.passes import block_after, capture, read_hook, run_from
 from interp.names import canonical_hook_point, check_hook_points, parse_hook_point
 from interp.seeds import make_generator
 
-PASS_TOKENS, PASS_LOGITS = 2048, 768
-"""Tokens of a pass, and logits that are in memory together (each `d_vocab` numbers)."""
+PASS_TOKENS, PASS_LOGITS = 2_048, 768 * 49_152
+"""Tokens of a pass, and numbers of logits that are in memory together (151 MB in float32)."""
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ def read_arms(
     tokens of each pass; an error that it raises (a cancelled request) ends the measurement.
     """
     n, pos = prefix.tokens.shape
-    together = max(1, min(PASS_TOKENS // (n * pos), PASS_LOGITS // at.numel()))
+    together = max(1, min(PASS_TOKENS // (n * pos), PASS_LOGITS // (at.numel() * model.cfg.d_vocab)))
     between = prefix.layer is not None and block_after(model, canonical_hook_point(arms.hook_point)) == prefix.layer
     every, rows = arms.with_unchanged(), []
     at = at.to(prefix.tokens.device)

@@ -51,13 +51,11 @@ class ChatTurn:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Conversation:
-    """Chats of one model with the same messages, each with its own replies."""
+class ChatSettings:
+    """Chats of one model with the same messages, each with its own replies: all but the directions themselves."""
 
-    recipe: Recipe
-    """The directions at strength 1, and the weights that they were made for."""
     names: tuple[str, ...]
-    """Name of the direction of each step of the recipe."""
+    """Name of the direction of each step."""
     strengths: tuple[float, ...]
     """Strength of each, in units of its amount; 0 leaves it out."""
     random: Annotated[bool, FieldLabel("random direction, the null")] = True
@@ -73,6 +71,25 @@ class Conversation:
     """Of the random directions, and of the draws at a temperature above 0."""
 
     def __post_init__(self) -> None:
+        check_limits(self)
+        for name, strength in zip(self.names, self.strengths, strict=False):
+            if not abs(strength) <= 1e6:
+                raise ConfigError(f"the strength of {name} is {strength}; 1 is the amount of the direction")
+
+    @property
+    def chats(self) -> tuple[str, ...]:
+        """Names of the chats."""
+        return (UNSTEERED, STEERED, *((RANDOM,) if self.random else ()))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conversation(ChatSettings):
+    """Chats with the directions that steer them."""
+
+    recipe: Recipe
+    """The directions at strength 1, and the weights that they were made for."""
+
+    def __post_init__(self) -> None:
         n = len(self.recipe.steps)
         if not len(self.names) == len(self.strengths) == n or len(set(self.names)) != n:
             raise ConfigError(
@@ -85,15 +102,7 @@ class Conversation:
                     f"a conversation is steered along directions, got {step.action} of a "
                     f"{type(step.target).__name__.lower()}; put it into a recipe"
                 )
-        check_limits(self)
-        for name, strength in zip(self.names, self.strengths, strict=True):
-            if not abs(strength) <= 1e6:
-                raise ConfigError(f"the strength of {name} is {strength}; 1 is the amount of the direction")
-
-    @property
-    def chats(self) -> tuple[str, ...]:
-        """Names of the chats."""
-        return (UNSTEERED, STEERED, *((RANDOM,) if self.random else ()))
+        super().__post_init__()
 
     @property
     def steering(self) -> str:

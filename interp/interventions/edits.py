@@ -63,12 +63,15 @@ def at_rows(inner: Hook, rows: slice) -> Hook:
     return hook
 
 
-def at_mask(inner: Edit, mask: Tensor | Callable[[Tensor], Tensor]) -> Edit:
+def at_mask(inner: Hook, mask: Tensor | Callable[[Tensor], Tensor]) -> Edit:
     """Return a hook that changes a value only where `mask [batch or 1, pos]` (or a function of the value) is true."""
 
     def hook(value: Tensor, hook: object = None) -> Tensor:
         chosen = (mask(value) if callable(mask) else mask).to(value.device)
-        return torch.where(chosen.view(*chosen.shape, *[1] * (value.ndim - 2)), inner(value, hook=hook), value)
+        changed = inner(value, hook=hook)
+        if changed is None:
+            return value
+        return torch.where(chosen.view(*chosen.shape, *[1] * (value.ndim - 2)), changed, value)
 
     return hook
 

@@ -130,8 +130,8 @@ def import_jacobian_lens(
     agreement = dict.fromkeys(jacobians, math.nan)
     affine = published.affine
     if affine is not None:
-        means, gains = ({blocks[k]: value for k, value in of.items()} for of in (affine.means, affine.gains))
-        affine = Affine(means, affine.end, gains)
+        means = {blocks[layer]: mean for layer, mean in affine.means.items()}
+        affine = Affine(means, affine.end, {blocks[layer]: gain for layer, gain in affine.gains.items()})
     return _measured(model, jacobians, agreement, published.n_prompts, settings, contexts, heldout, tuned, affine)
 
 
@@ -428,8 +428,8 @@ def _measured(
         measured = {f"kl_{reading}": over_texts(of[reading], sample.text) for reading in of}
         below = {f"below_{x}": over_texts(of[x] - of["jacobian"], sample.text) for x in ("logit", "mean")}
         unmeasured = {"kl_tuned": Interval(math.nan, math.nan, math.nan)}
-        origin = {"hook_point": name, "agreement": agreement[name], "gain": gains[name]}
-        return JacobianLayer(**origin, **unmeasured | measured | below)
+        intervals = unmeasured | measured | below
+        return JacobianLayer(hook_point=name, agreement=agreement[name], gain=gains[name], **intervals)
 
     layers = tuple(layer(name) for name in names)
     rows = torch.stack([means[name] for name in names]).numpy()

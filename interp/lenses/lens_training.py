@@ -88,7 +88,7 @@ def draw_positions(
     seed: int,
     stream: tuple[str | int, ...],
 ) -> Positions:
-    """Return `n` positions, as many of each of `n_contexts` contexts, drawn by the seed and a name.
+    """Return `n` positions, as many of each of `n_contexts` contexts, drawn by a seed and a name.
 
     The first position of a context is never drawn: its residual is an outlier.
     """
@@ -136,7 +136,7 @@ def distances(
     return {p: {name: torch.cat(blocks) for name, blocks in of.items()} for p, of in parts.items()}
 
 
-def autocast(model: HookedModel, products: str) -> contextlib.AbstractContextManager[None]:
+def autocast(model: HookedModel, products: str) -> contextlib.AbstractContextManager[object]:
     """Return a context in which a float32 model multiplies in a dtype; residuals and sums stay float32."""
     rounded = products == "bfloat16" and model.cfg.dtype == torch.float32
     return torch.autocast(str(model.cfg.device).partition(":")[0], dtype=torch.bfloat16, enabled=rounded)

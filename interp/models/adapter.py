@@ -108,18 +108,19 @@ class _Float32Hooks:
         self.point = point
 
     def __call__(self, hook: Hook, *args: Any, **kwargs: Any) -> "LensHandle":
-        return type(self.point).add_hook(self.point, partial(_call_in_float32, hook), *args, **kwargs)
+        shown: Any = partial(_call_in_float32, hook)
+        return type(self.point).add_hook(self.point, shown, *args, **kwargs)
 
 
-def _call_in_float32(function: Hook, value: object, *, hook: object) -> Any:
+def _call_in_float32(function: Hook, tensor: "Tensor", *, hook: object) -> Any:
     """Call a hook with a value as float32. The value it saw is passed on in any case, so that gradients reach it."""
     import torch
 
-    if not isinstance(value, torch.Tensor) or not value.is_floating_point():
-        return function(value, hook=hook)
-    seen = value.float()
+    if not isinstance(tensor, torch.Tensor) or not tensor.is_floating_point():
+        return function(tensor, hook=hook)
+    seen = tensor.float()
     out = function(seen, hook=hook)
-    return _cast(seen if out is None else out, value.dtype)
+    return _cast(seen if out is None else out, tensor.dtype)
 
 
 def widened(weight: "Float[Tensor, '...']") -> "Float[Tensor, '...']":

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from transformer_lens.hook_points import HookPoint, LensHandle
 
 K = TypeVar("K")
+LOGIT_VALUES = 1 << 26
+"""Largest number of logits of a pass whose losses are read (256 MB in float32)."""
 _EXTRAS: "WeakKeyDictionary[HookedModel, tuple[int | None]]" = WeakKeyDictionary()
 
 
@@ -288,21 +290,25 @@ def token_losses(
 
     `logits [batch, pos, d_vocab]`, `tokens [batch, pos]`. 0 is certainty, `log(d_vocab)` a uniform guess.
     """
-    log_p = logits[:, :-1].float().log_softmax(-1)
-    return -log_p.gather(-1, tokens[:, 1:, None].to(log_p.device))[..., 0]
+    targets = tokens[:, 1:, None].to(logits.device)
+    pairs = zip(logits[:, :-1], targets, strict=True)  # row by row, so that no second array of that size exists
+    return torch.stack([row.float().logsumexp(-1) - row.gather(-1, target)[..., 0].float() for row, target in pairs])
 
 
 @torch.no_grad()
 def loss_per_token(
     model: HookedModel, tokens: Int[Tensor, "..."], *, batch_size: int = 16
 ) -> Float32[Tensor, "batch targets"]:
-    """`[batch, pos - 1]` float32 nats on the CPU; see `token_losses`. Logits of `batch_size` prompts exist at a time.
+    """`[batch, pos - 1]` float32 nats on the CPU; see `token_losses`.
+
+    Logits of `batch_size` prompts exist at a time, of fewer where they would be more than `LOGIT_VALUES` numbers.
 
     Raises `PromptError` on prompts of fewer than two tokens.
     """
     if tokens.ndim != 2 or tokens.shape[1] < 2:
         raise PromptError(f"losses need tokens [batch, pos] with at least 2 positions, got {list(tokens.shape)}")
-    return torch.cat([token_losses(model(rows), rows).cpu() for rows in tokens.split(batch_size)])
+    size = max(1, min(batch_size, LOGIT_VALUES // (tokens.shape[1] * model.cfg.d_vocab)))
+    return torch.cat([token_losses(model(rows), rows).cpu() for rows in tokens.split(size)])
 
 
 def repeat_losses(

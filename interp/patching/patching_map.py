@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Annotated, Literal, TypeVar
 
 from interp.artifacts import Artefact, DocumentField, Measured, Table
+from interp.errors import ConfigError
 from interp.nulls import BEYOND, PER_PART, NullKind, smallest_p
 from interp.options import BASIC, check_least
 from interp.results import ROWS, Record, columns_of
@@ -57,7 +58,9 @@ class PatchingConfig:
     """Sequences per forward pass."""
 
     def __post_init__(self) -> None:
-        check_least(self, {"draws": 1, "batch_size": 1})
+        if self.draws < 1:
+            raise ConfigError(f"draws must be at least 1, got {self.draws}: every effect is compared with a null")
+        check_least(self, {"batch_size": 1})
 
 
 @dataclass(frozen=True, kw_only=True)

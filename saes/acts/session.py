@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from interp.lenses.lens import Lens
     from interp.tracing.graph import AttributionGraph
     from saes.acts._reading import PromptReading
-    from saes.features.proof import FeatureCase
+    from saes.features.case import FeatureCase
     from saes.kinds.base import SAE
 
 MOST_TOKENS = 512
@@ -283,7 +283,7 @@ class Session:
     def feature(self, features: str, feature: int, model: HookedModel) -> "tuple[DictionarySite, FeatureCase]":
         """Return the hook points of a dictionary in a model, and one of its features with its text and controls."""
         from interp.interventions.site import DictionarySite
-        from saes.features.proof import ProofConfig, read_case
+        from saes.features.case import ProofConfig, read_case
 
         dictionary = self.dictionary(self.described(features).settings.model, features)
         site = DictionarySite.of(model, dictionary)

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 from annotated_types import Interval, MaxLen
 
 from interp.acts import Act, Streamed
+from interp.directions.chats import NamedChats, NamedStep
 from interp.directions.study import DirectionGeometry
 from interp.errors import PromptError
-from interp.interventions.conversation import ChatReply, Conversation, MovedToken, random_vector
+from interp.interventions.conversation import ChatReply, MovedToken, random_vector
 from interp.interventions.intervention import Direction, Intervention
-from interp.interventions.recipe import Recipe
 from interp.options import ArtefactName, Count, FieldLabel, Strength, Temperature
 from saes.acts.prompt import OnPrompt
 from saes.acts.readings import Guess
@@ -211,7 +211,7 @@ class AnswerChats(Streamed[Session, ChatStep]):
 
     verb: ClassVar[str] = "answer_chats"
     offered: ClassVar[bool] = False
-    conversation: Conversation
+    conversation: NamedChats
     """The chats so far, and their steering."""
     message: str
     """The next message of the user."""
@@ -219,10 +219,11 @@ class AnswerChats(Streamed[Session, ChatStep]):
     def measure(self, run: Session) -> Iterator[ChatStep]:
         from interp.interventions.chat import reply_to
 
-        spec, steering = self.conversation.recipe.model, self.conversation.steering
+        conversation = self.conversation.read(run.workspace)
+        spec, steering = conversation.recipe.model, conversation.steering
         kept = run.take_chats(spec, steering)
         try:
-            replies = reply_to(run.model(spec), self.conversation, self.message, kept)
+            replies = reply_to(run.model(spec), conversation, self.message, kept)
             kept = replies.chats
             for tokens in replies:
                 yield ChatStep(tokens)
@@ -248,15 +249,16 @@ class CheckChat(Act[Session, ChatModel]):
 
     verb: ClassVar[str] = "check_chat"
     offered: ClassVar[bool] = False
-    conversation: Conversation
+    conversation: NamedChats
     """The chats so far, and their steering."""
 
     def measure(self, run: Session) -> ChatModel:
         from interp.models.adapter import weight_hash
         from interp.models.generation import has_template
 
-        model = run.model(self.conversation.recipe.model)
-        self.conversation.recipe.check(weight_hash(model), {})
+        recipe = self.conversation.read(run.workspace).recipe
+        model = run.model(recipe.model)
+        recipe.check(weight_hash(model), {})
         return ChatModel(has_template(model), model.cfg.n_ctx)
 
 
@@ -294,11 +296,11 @@ class Say(Act[Session, list[SaidInChat]]):
     def measure(self, run: Session) -> list[SaidInChat]:
         direction = run.workspace.open(DirectionGeometry, self.direction)
         settings = direction.settings
-        steps = (direction.intervention(),)
-        recipe = Recipe(name=self.direction, steps=steps, model=settings.model, weight_hash=settings.weight_hash)
-        conversation = Conversation(
-            recipe=recipe, names=(self.direction,), strengths=(self.strength,), system=self.system, n_new=self.n_new
-        )
+        conversation = NamedChats(
+            name=self.direction, model=settings.model, weight_hash=settings.weight_hash,
+            steps=(NamedStep.of(direction, direction.intervention()),), names=(self.direction,),
+            strengths=(self.strength,), system=self.system, n_new=self.n_new,
+        )  # fmt: skip
         *_, last = AnswerChats(conversation=conversation, message=self.message).measure(run)
         return [
             SaidInChat(

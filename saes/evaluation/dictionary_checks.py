@@ -114,7 +114,7 @@ def _act(sae: SAE, pre: Tensor) -> Tensor:
         return (gate > 0) * magnitude.clamp_min(0)
     kind = getattr(sae, "activation", None)
     if isinstance(kind, TopK):
-        least = pre.sort(dim=-1, descending=True).values[:, kind.k - 1 : kind.k]
+        least = pre.topk(kind.k, dim=-1).values[:, -1:]
         return torch.where(pre >= least, pre, 0).clamp_min(0)
     if isinstance(kind, JumpReLU):
         return torch.where((pre > kind.threshold.double()) & (pre > 0), pre, 0)

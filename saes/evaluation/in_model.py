@@ -4,7 +4,9 @@
    contexts at a time, so that the logits of one pass stay within `LOGIT_VALUES`.
 2. Cross-entropy and KL are computed from a few rows of the logits at a time, so that no second array of that size
    exists.
-3. Sums are stored per document, for bootstrap intervals (`interp.statistics`).
+3. Of a context with more than `CONTEXT_VALUES` logits a random sample of positions is scored, and only their logits
+   are computed: with 49,152 tokens in the vocabulary 341 positions, with 262,144 64.
+4. Sums are stored per document, for bootstrap intervals (`interp.statistics`).
 
 Positions without text (BOS, whose residual is an outlier) are neither replaced nor scored. Several SAEs of one hook
 point share the three passes without an SAE. A transcoder reads one hook point, and its prediction replaces another.
@@ -20,15 +22,17 @@ as it is; `hooks_of(..., between=splice_hooks(sae))` does both.
 from collections.abc import Callable, Iterable, Mapping
 
 import torch
-from jaxtyping import Float, Float64, Int, Int64
+from jaxtyping import Bool, Float, Float64, Int, Int64
 from torch import Tensor
 
 from interp.errors import ConfigError, MismatchError
 from interp.interventions.edits import at_mask, from_position, inserting
 from interp.models.adapter import Hook
 from interp.models.hooked import HookedModel
+from interp.models.passes import read_hook
 from interp.names import canonical_hook_point, parse_hook_point
 from interp.progress import Progress
+from interp.seeds import make_generator
 from interp.statistics import DocumentBootstrap
 from saes.evaluation.scores import InModel
 from saes.kinds.base import SAE
@@ -36,6 +40,8 @@ from saes.kinds.crosscoder import CrosscoderSAE
 
 LOGIT_VALUES = 1 << 25
 """Largest number of logits of one pass (128 MB in float32); two such arrays exist at once, the clean and another."""
+CONTEXT_VALUES = 1 << 24
+"""Largest number of logits of one context that are scored."""
 CHUNK_VALUES = 1 << 22
 """Number of logits converted to float32 at once."""
 
@@ -87,21 +93,22 @@ def evaluate_all_in_model(
     """
     documents = check_documents(tokens, documents)
     hook_point = _replaced_hook_point(saes)
-    size = batch_size or max(1, LOGIT_VALUES // (tokens.shape[1] * model.cfg.d_vocab))
+    scored = scored_positions(documents, model.cfg.d_vocab, seed)
+    size = batch_size or max(1, LOGIT_VALUES // (scored.shape[1] * model.cfg.d_vocab))
     if mean is None:
         mean = _mean_activation(hook_point, model, tokens, documents, size)
     losses = Losses(["clean", "zero", "mean", *(f"sae {name}" for name in saes)], seed)
     done = 0
-    for batch, document in zip(tokens.split(size), documents.split(size), strict=True):
-        text = document >= 0
+    for batch, document, at in zip(tokens.split(size), documents.split(size), scored.split(size), strict=True):
+        text, reading = document >= 0, [read_hook(at)] if at.shape[1] < tokens.shape[1] - 1 else []
         variants = {
             "clean": [],
             "zero": [(hook_point, replace_by(torch.zeros_like(mean), text))],
             "mean": [(hook_point, replace_by(mean, text))],
             **{f"sae {name}": splice_hooks(sae, mask=text) for name, sae in saes.items()},
         }
-        passes = ((name, logits_of(model, batch, hooks)) for name, hooks in variants.items())
-        losses.add(passes, batch, document)
+        passes = ((name, logits_of(model, batch, [*hooks, *reading])) for name, hooks in variants.items())
+        losses.add(passes, batch, document, at)
         done += len(batch)
         if progress:
             progress(done, len(tokens), {})
@@ -114,14 +121,25 @@ class Losses:
     def __init__(self, variants: list[str], seed: int):
         self.variants, self.bootstrap = variants, DocumentBootstrap(seed=seed)
 
-    def add(self, passes: Iterable[tuple[str, Tensor]], tokens: Tensor, document: Tensor) -> None:
-        """Add one batch. `passes` yields `(variant, logits)`, the clean one first; two logits exist at a time."""
-        row, pos = ((document[:, :-1] >= 0) & (document[:, 1:] >= 0)).nonzero(as_tuple=True)
+    def add(
+        self,
+        passes: Iterable[tuple[str, Tensor]],
+        tokens: Tensor,
+        document: Tensor,
+        at: Int64[Tensor, "batch k"] | None = None,
+    ) -> None:
+        """Add one batch. `passes` yields `(variant, logits)`, the clean one first; two logits exist at a time.
+
+        The logits are those of the positions `at`, by default of all.
+        """
+        at = torch.arange(tokens.shape[1] - 1).expand(len(tokens), -1) if at is None else at
+        row, column = followed(document).gather(1, at).nonzero(as_tuple=True)
+        pos = at[row, column]
         targets, clean = tokens[row, pos + 1], None
         ce, kl = [], []
         for _, logits in passes:
             clean = logits if clean is None else clean
-            losses = token_losses(logits, clean, row.to(logits.device), pos.to(logits.device), targets)
+            losses = token_losses(logits, clean, row.to(logits.device), column.to(logits.device), targets)
             ce.append(losses[0])
             kl.append(losses[1])
         values = torch.stack([torch.ones_like(ce[0]), *ce, *kl], dim=1)
@@ -197,6 +215,19 @@ def token_losses(
     return both[0], both[1]
 
 
+def followed(documents: Int[Tensor, "n pos"]) -> Bool[Tensor, "n pos-1"]:
+    """Return where a token and the one that follows it are text."""
+    return (documents[:, :-1] >= 0) & (documents[:, 1:] >= 0)
+
+
+def scored_positions(documents: Int[Tensor, "n pos"], d_vocab: int, seed: int) -> Int64[Tensor, "n k"]:
+    """Return the positions that are scored in each context: all, or a random sample where the vocabulary is large."""
+    text = followed(documents)
+    n = min(text.shape[1], max(1, CONTEXT_VALUES // d_vocab))
+    drawn = torch.rand(text.shape, generator=make_generator(seed, "scored positions")) + ~text
+    return drawn.argsort(1)[:, :n].sort(1).values
+
+
 def check_documents(tokens: Tensor, documents: Tensor | None) -> Tensor:
     """Return the document of every token, below 0 where it is not text. Raises `ConfigError`; see above."""
     if tokens.ndim != 2 or tokens.shape[1] < 3:
@@ -206,7 +237,7 @@ def check_documents(tokens: Tensor, documents: Tensor | None) -> Tensor:
         documents[:, 0] = -1
     if documents.shape != tokens.shape:
         raise ConfigError(f"documents must be {list(tokens.shape)} like the tokens, got {list(documents.shape)}")
-    if not ((documents[:, :-1] >= 0) & (documents[:, 1:] >= 0)).any():
+    if not followed(documents).any():
         raise ConfigError("no token can be scored: no two consecutive tokens are text; record longer documents")
     return documents.cpu()
 

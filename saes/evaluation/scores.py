@@ -28,7 +28,8 @@ class InModel(Result):
     """Loss of the model with and without the SAE spliced in; CE and KL in nats per token."""
 
     n_tokens: int
-    """Predicted tokens of text; the token after BOS, whose prediction no SAE can change, is left out."""
+    """Predicted tokens of text, a sample if the vocabulary is large; the token after BOS, whose prediction no SAE can
+    change, is left out."""
     ce_clean: float
     """cross-entropy of the unchanged model"""
     ce_spliced: float

@@ -17,10 +17,13 @@ from dashboard.components.pages import page_of
 from dashboard.directions import page
 from dashboard.figures.geometry import along_figure, in_planes_figure, layers_and_strengths, probe_over_layers
 from dashboard.figures.theme import DARK, LIGHT
-from dashboard.sources import PageSources
+from dashboard.sources import PageSources, current
 from dashboard.turns import answered_in_lines
+from interp.artifacts import as_json
 from interp.directions.study import DirectionGeometry
+from interp.forms import from_json
 from interp.geometry.separation import WordsAlong
+from interp.interventions.conversation import Conversation
 from interp.workspace import Workspace
 
 MODEL = "smollm2-135m"
@@ -147,10 +150,9 @@ def chats(tmp_path, live) -> Iterator[Any]:
 
 def conversation(client: Any, **more: Any) -> dict[str, Any]:
     found = client.get("/api/chat/direction?name=pushed").get_json()
-    recipe = {"name": "pushed", "steps": [found["step"]], "prompt": "", "model": MODEL, "dictionaries": {}}
-    recipe["weight_hash"] = found["weight_hash"]
+    recipe = {"name": "pushed", "steps": [found["step"]], "model": MODEL, "weight_hash": found["weight_hash"]}
     how = {"random": True, "system": "", "turns": [], "n_new": 8, "temperature": 0, "seed": 0}
-    return {"recipe": recipe, "names": ["pushed"], "strengths": [1.5], **how, **more}
+    return {**recipe, "names": ["pushed"], "strengths": [1.5], **how, **more}
 
 
 def test_every_chat_says_a_token_a_line_and_then_its_reply(chats, live):
@@ -178,8 +180,8 @@ def test_a_conversation_is_kept_and_opened_as_it_was(chats):
 @pytest.mark.parametrize(
     ("change", "status", "says"),
     [
-        ({"recipe": {"weight_hash": "1" * 64}}, 409, "was made for smollm2-135m with weights 111111111111"),
-        ({"recipe": {"steps": []}, "names": [], "strengths": []}, 400, "1 to 256 steps"),
+        ({"weight_hash": "1" * 64}, 409, "was made for smollm2-135m with weights 111111111111"),
+        ({"steps": [], "names": [], "strengths": []}, 400, "1 to 256 steps"),
         ({"strengths": [1, 2]}, 400, "1 directions need 1 different names and as many strengths"),
         ({"n_new": 10_000}, 400, "n_new should be less than or equal to 512"),
         ({"strengths": ["<b>"]}, 400, "conversation.strengths.0 should be a valid number"),
@@ -187,11 +189,30 @@ def test_a_conversation_is_kept_and_opened_as_it_was(chats):
     ],
 )
 def test_a_conversation_of_other_weights_or_form_is_refused_in_a_sentence(chats, change, status, says):
-    talk = conversation(chats)
-    talk |= {name: talk[name] | value if isinstance(value, dict) else value for name, value in change.items()}
-    answer = chats.post("/api/chat/check", json={"conversation": talk})
+    answer = chats.post("/api/chat/check", json={"conversation": conversation(chats) | change})
     assert answer.status_code == status
     assert says in answer.get_json()["error"]
+
+
+def test_a_vector_is_read_on_the_server_and_stands_in_the_file_alone(chats):
+    """The page names the direction; a file has its vector, and is opened with the name where the workspace has it."""
+    talk, report = conversation(chats), current().workspace.open(DirectionGeometry, "pushed")
+    assert "vector" not in json.dumps(talk)
+    file = chats.post("/api/chat/file", json={"conversation": talk}).get_json()
+    step = from_json(Conversation, file, "the file").recipe.steps[0]
+    assert as_json(step) == as_json(report.intervention())
+    assert chats.post("/api/chat/open", json={"conversation": file}).get_json()["conversation"] == talk
+    file["recipe"]["steps"][0]["target"]["vector"][0] += 1.0
+    elsewhere = chats.post("/api/chat/open", json={"conversation": file}).get_json()["conversation"]
+    assert elsewhere["steps"] == file["recipe"]["steps"], "another direction of that name keeps its vector"
+
+
+def test_a_direction_that_was_made_again_is_refused(chats):
+    talk = conversation(chats)
+    talk["steps"][0]["target"]["content_hash"] = "1" * 64
+    answer = chats.post("/api/chat/check", json={"conversation": talk})
+    assert answer.status_code == 409
+    assert "the direction pushed was made again since this page was opened" in answer.get_json()["error"]
 
 
 def test_an_empty_message_is_the_last_line_and_unknown_names_are_missing(chats):

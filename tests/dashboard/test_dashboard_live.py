@@ -202,14 +202,14 @@ def test_pairs_and_attributions_take_the_chat_template(smollm2):
 
 @pytest.mark.real
 def test_a_message_goes_on_with_what_was_read_and_a_closed_one_gives_it_back(real, smollm2):
-    from interp.interventions.conversation import STEERED, ChatTurn, Conversation, random_vector
+    from interp.directions.chats import NamedChats
+    from interp.interventions.conversation import STEERED, ChatTurn, random_vector
     from interp.interventions.intervention import Direction, Intervention
-    from interp.interventions.recipe import Recipe
 
     target = Direction(hook_point="blocks.14.hook_resid_post", vector=random_vector(576, 1.0, [1]), origin="drawn")
     step = Intervention(target=target, amount=40.0)
-    recipe = Recipe(name="drawn", steps=(step,), model=MODEL, weight_hash=weight_hash(smollm2))
-    talk = Conversation(recipe=recipe, names=("drawn",), strengths=(1.0,), random=False, n_new=3)
+    made_for = {"name": "drawn", "model": MODEL, "weight_hash": weight_hash(smollm2)}
+    talk = NamedChats(**made_for, steps=(step,), names=("drawn",), strengths=(1.0,), random=False, n_new=3)
     assert real.ask(CheckChat(conversation=talk)) == ChatModel(template=True, context=8192)
     *said, last = real.steps(AnswerChats(conversation=talk, message="Name a fruit."))
     assert [each.said[1].text for each in said] == [each.text for each in last.replies[STEERED].tokens]

@@ -27,7 +27,7 @@ QUERIES = {
     "/api/notes": "key=nothing/here", "/api/feature.html": "features=nothing&index=0",
     "/graph-data/nothing/node.json": "n=0", "/api/chat/direction": "name=nothing", "/api/chat/kept": "name=nothing",
 }  # fmt: skip
-WHOLE = ("/api/act/answer_chats", "/api/chat/check", "/api/chat/keep")
+WHOLE = ("/api/act/answer_chats", *(f"/api/chat/{what}" for what in ("check", "keep", "file", "open")))
 """Routes that take a whole conversation instead of a name."""
 NO_NAME = (
     "/api/visitor/stage",

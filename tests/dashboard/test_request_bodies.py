@@ -49,7 +49,7 @@ JUNK = [
     ["x", 3],
     {"a": "b"},
 ]
-WORDS = {"text": "prompt", "features": "usable name", "key": "name"}
+WORDS = {"text": "prompt", "features": "usable name", "artefact": "usable name", "key": "name"}
 """Words for a field whose value has the right form, and is refused for what it says."""
 Path = tuple[str | int, ...]
 
@@ -102,9 +102,11 @@ def live_bodies() -> dict[str, Any]:
 
 def chat_bodies(step: dict[str, Any]) -> dict[str, Any]:
     recipe = {"name": "pushed", "steps": [step["step"]], "model": "m", "weight_hash": "0" * 64}
-    talk = {"recipe": recipe, "names": ["pushed"], "strengths": [1.5], "n_new": 8, "temperature": 0, "turns": []}
-    found = {"check": {}, "keep": {"name": "one"}}
-    return {f"/api/chat/{path}": body | {"conversation": talk} for path, body in found.items()}
+    how = {"names": ["pushed"], "strengths": [1.5], "n_new": 8, "temperature": 0, "turns": []}
+    vector = {"hook_point": "blocks.1.hook_resid_post", "vector": [1.0, 2.0], "origin": "a file"}
+    file = {"recipe": recipe | {"steps": [{"target": vector, "amount": 2.0}]}, **how}
+    found = {"check": {}, "keep": {"name": "one"}, "file": {}, "open": {"conversation": file}}
+    return {f"/api/chat/{path}": {"conversation": recipe | how} | body for path, body in found.items()}
 
 
 def note_bodies() -> dict[str, Any]:

@@ -28,7 +28,8 @@ from interp.options import (
     check_least,
 )
 from saes.features import schema
-from saes.features.proof import ProofConfig
+from saes.features.case import ProofConfig
+from saes.features.proof import ProofSettings
 from saes.features.schema import N_EXAMPLES, NEURONS
 from workbench.analysis import Analysis, AnalysisRun, Resumable
 from workbench.terminal import (
@@ -449,12 +450,12 @@ class Prove(ProofConfig, Seeded, AppliesDictionary, Threaded, RunsModel, Resumab
 
     Example: workbench prove demo --feature 540
 
-    Takes about 2 minutes on one core for a model of 135M parameters; an interrupted command resumes. Its words are
-    those that its page shows under Promotes, read through the Jacobian lens of the workspace, or by direct effect where
-    it has none. Half of them choose the strength, the others judge. Three tests: steering along the feature raises
-    these words; ablating it on its examples lowers them; its direction separates a list of words. Each is compared with
-    random directions of the same norm and with features of like density. Holm's correction covers the three. The page
-    of the feature in the dashboard shows the result.
+    Takes 2 to 4 minutes on one core for a model of 135M parameters; an interrupted command resumes. Its words are the
+    tokens on which it peaks in one half of its examples. Four tests: it fires on them in other documents; steering
+    along it raises them; ablating it on other examples lowers them; and through the Jacobian lens its direction says
+    them, so that it says what it reads. Each is compared with random directions of the same norm and with features of
+    like density, on the same words. Holm's correction covers the tests. The page of the feature in the dashboard shows
+    the result.
     """
 
     makes: ClassVar[str] = "proof"
@@ -469,7 +470,6 @@ class Prove(ProofConfig, Seeded, AppliesDictionary, Threaded, RunsModel, Resumab
 
     def measure(self, run: AnalysisRun) -> "Proof":
         from saes.features.measure_proof import FinishedParts, prove
-        from saes.features.proof import ProofSettings
 
         features = run.open(schema.Features, self.features)
         schema.check_described(run.workspace, features)

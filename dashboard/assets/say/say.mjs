@@ -25,7 +25,7 @@ function panel(holder, given) {
   } = Object.fromEntries(Object.entries(fields).map(([key, field]) => [key, inputOf(field, { id: `say-${key}` })]));
   /** @type {Conversation} */
   let talk = {
-    recipe: { name: given.direction, steps: [], prompt: "", model: "", weight_hash: "", dictionaries: {} },
+    ...{ name: given.direction, steps: [], model: "", weight_hash: "" },
     ...{ names: [], strengths: [], turns: [], .../** @type {Defaults} */ (defaultsOf(fields)) },
   };
   /** @type {AbortController | null} */
@@ -142,7 +142,7 @@ function panel(holder, given) {
 
   /** @param {number} at */
   function slider(at) {
-    const step = talk.recipe.steps[at],
+    const step = talk.steps[at],
       direction = talk.names[at],
       strength = () => talk.strengths[at];
     const furthest = Math.max(known[direction]?.furthest ?? 3, Math.abs(strength()));
@@ -178,7 +178,7 @@ function panel(holder, given) {
   /** @param {number} at */
   function drop(at) {
     read();
-    for (const list of [talk.recipe.steps, talk.names, talk.strengths]) list.splice(at, 1);
+    for (const list of [talk.steps, talk.names, talk.strengths]) list.splice(at, 1);
     show();
   }
 
@@ -193,8 +193,8 @@ function panel(holder, given) {
       const found = /** @type {SteeredDirection} */ (await json(address));
       known[wanted] = found;
       read();
-      Object.assign(talk.recipe, { model: found.model, weight_hash: found.weight_hash });
-      talk.recipe.steps.push(found.step);
+      Object.assign(talk, { model: found.model, weight_hash: found.weight_hash });
+      talk.steps.push(found.step);
       talk.names.push(wanted);
       talk.strengths.push(found.chosen ? 1 : found.furthest / 10);
       show();
@@ -212,8 +212,8 @@ function panel(holder, given) {
   let asked = "";
   // The model is loaded while the message is typed, and says how it is spoken to.
   function ready() {
-    if (!talk.names.length || asked === talk.recipe.weight_hash) return;
-    asked = talk.recipe.weight_hash;
+    if (!talk.names.length || asked === talk.weight_hash) return;
+    asked = talk.weight_hash;
     safely(async () => {
       try {
         told(/** @type {CheckedChat} */ (await json("/api/chat/check", { conversation: read() })));
@@ -227,8 +227,8 @@ function panel(holder, given) {
   /** @param {CheckedChat} found */
   function told(found) {
     layout.textContent = found.template
-      ? `${talk.recipe.model} has a chat template; its context has ${short(found.context)} tokens.`
-      : `${talk.recipe.model} has no chat template: lines begin with “User:” and “Assistant:”, and a ` +
+      ? `${talk.model} has a chat template; its context has ${short(found.context)} tokens.`
+      : `${talk.model} has no chat template: lines begin with “User:” and “Assistant:”, and a ` +
         `reply ends at the next line of the user. Its context has ${short(found.context)} tokens.`;
   }
 
@@ -343,13 +343,13 @@ function panel(holder, given) {
     safely(async () => {
       if (!chosen) return;
       /** @type {unknown} */
-      let found;
+      let conversation;
       try {
-        found = JSON.parse(await chosen.text());
+        conversation = JSON.parse(await chosen.text());
       } catch {
         throw new Error(`${chosen.name} is not a conversation: it cannot be read as JSON.`);
       }
-      take(await json("/api/chat/check", { conversation: found }));
+      take(await json("/api/chat/open", { conversation }));
     });
   }
 
@@ -358,7 +358,7 @@ function panel(holder, given) {
     const found = /** @type {CheckedChat} */ (answer);
     writing?.abort();
     talk = found.conversation;
-    asked = talk.recipe.weight_hash;
+    asked = talk.weight_hash;
     show();
     told(found);
     said.textContent = "";
@@ -387,10 +387,13 @@ function panel(holder, given) {
   }
 
   function download() {
-    const address = URL.createObjectURL(new Blob([JSON.stringify(read())], { type: "application/json" }));
-    const link = element("a", { href: address, download: `${name.value.trim() || talk.recipe.name}-chat.json` });
-    link.click();
-    setTimeout(() => URL.revokeObjectURL(address), 1000);
+    return safely(async () => {
+      const whole = JSON.stringify(await json("/api/chat/file", { conversation: read() })); // with the vectors
+      const address = URL.createObjectURL(new Blob([whole], { type: "application/json" }));
+      const link = element("a", { href: address, download: `${name.value.trim() || talk.name}-chat.json` });
+      link.click();
+      setTimeout(() => URL.revokeObjectURL(address), 1000);
+    });
   }
 }
 

@@ -1,5 +1,5 @@
-// Values of the chats on the page Directions: the form of a conversation (interp/interventions/conversation.py), and what
-// the routes of dashboard/directions/say.py answer.
+// Values of the chats on the page Directions: a conversation as the page has it (interp/directions/chats.py), and what
+// the routes of dashboard/directions/page.py answer.
 
 type MovedToken = [text: string, shift: number];
 
@@ -15,15 +15,18 @@ interface ChatTurn {
   replies: Record<string, ChatReply>;
 }
 
-/** An intervention along a direction. */
+/** An intervention along a direction of the workspace, or of a file, which has a vector. */
 interface ChatStep {
-  target: { hook_point: string; vector: number[] };
+  target: { hook_point: string; artefact?: string; vector?: number[] };
   action: string;
   amount: number;
 }
 
 interface Conversation {
-  recipe: Properties & { name: string; steps: ChatStep[]; model: string; weight_hash: string };
+  name: string;
+  steps: ChatStep[];
+  model: string;
+  weight_hash: string;
   names: string[];
   strengths: number[];
   random: boolean;
