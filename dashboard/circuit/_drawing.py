@@ -74,7 +74,7 @@ class _Whole:
         return cls(edges, rows, sorted(ids, key=lambda name: (node_of(name).order, _position(name))))
 
 
-def content(artefact: FoundCircuit) -> dict[str, Any]:
+def content(artefact: FoundCircuit) -> dict[str, object]:
     """Return all that may be drawn as columns: nodes with their row, column and role, edges with their input.
 
     `input` is the largest score of all, so that the width of a line is its share of that.
@@ -118,7 +118,7 @@ def content(artefact: FoundCircuit) -> dict[str, Any]:
     }
 
 
-def part(artefact: FoundCircuit, view: CircuitView) -> dict[str, Any]:
+def part(artefact: FoundCircuit, view: CircuitView) -> dict[str, object]:
     """Return the numbers of the nodes and edges that are shown, and how many of all these are.
 
     `joined` are nodes of one head at several positions: it reads at one and writes at a later one.
@@ -239,7 +239,7 @@ def _open(folder: str, name: str) -> FoundCircuit:
     return open_circuit(current().workspace, f"{folder}/{name}")
 
 
-def _graph(folder: str, name: str) -> dict[str, Any]:
+def _graph(folder: str, name: str) -> dict[str, object]:
     return content(_open(folder, name))
 
 
@@ -247,26 +247,28 @@ Edges = Annotated[int, Ge(1)] | None
 """Number of the strongest edges; None for the circuit as it was found."""
 
 
-def _part(request: RequestFields, artefact: FoundCircuit, *, n: Edges = None, paths: bool = False) -> dict[str, Any]:
+def _part(request: RequestFields, artefact: FoundCircuit, *, n: Edges = None, paths: bool = False) -> dict[str, object]:
     return part(artefact, CircuitView(n, paths))
 
 
-def _edits(folder: str, name: str) -> dict[str, Any]:
+def _edits(folder: str, name: str) -> dict[str, object]:
     return {"edits": notes().graph_edits(_open(folder, name).key)}
 
 
-def _save(request: RequestFields, artefact: FoundCircuit, *, edits: GraphMarks, was: dict[str, Any]) -> dict[str, Any]:
+def _save(
+    request: RequestFields, artefact: FoundCircuit, *, edits: GraphMarks, was: dict[str, Any]
+) -> dict[str, object]:
     return {"edits": notes().save_graph_edits(artefact.key, as_json(edits), was=was)}
 
 
 def _groups(
     request: RequestFields, artefact: FoundCircuit, *, by: str, n: Edges = None, paths: bool = False
-) -> dict[str, Any]:
+) -> dict[str, object]:
     rows = CircuitView(n, paths).rows(scored(artefact))
     return {"groups": [*_data.propose(by, artefact.circuit, rows).items()]}
 
 
-def _export(folder: str, name: str) -> dict[str, Any]:
+def _export(folder: str, name: str) -> dict[str, object]:
     artefact, query = _open(folder, name), flask.request.args
     view = CircuitView(whole_number(query.get("n", "")), query.get("paths") == "1")
     rows = view.rows(scored(artefact), limit=None)
