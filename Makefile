@@ -70,7 +70,7 @@ gallery: $(VENV)/.dev  ## pages with pictures of the executed notebooks in docs/
 docs: $(VENV)/.dev   ## the documentation site in docs/_build/html/, with the outputs of `make notebooks`
 	$(BIN)/python -m docs.build $(ARGS)
 
-oracles: $(VENV)/.dev  ## compare with SAELens, circuit-tracer and others, each in an environment of its own (large download)
+oracles: $(VENV)/.dev  ## compare with SAELens, circuit-tracer, llama.cpp and others, each in an environment of its own (large download)
 	tests/oracles/run.sh
 
 clean:           ## remove the environment and caches; your workspace stays

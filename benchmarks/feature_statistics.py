@@ -39,11 +39,12 @@ def run() -> list[Result]:
 def _recorded(folder: Path) -> Any:
     from interp.models.loading import load_model
     from interp.recording.record import record
+    from interp.recording.recorded import RecordConfig
     from interp.recording.store import Recording
     from interp.text.corpora import open_corpus
 
     documents = list(itertools.islice(open_corpus("docstrings"), 400))
-    record(load_model("smollm2-135m"), documents, folder, hook_points=[HOOK_POINT], tokens=N_TOKENS)
+    record(load_model("smollm2-135m"), documents, folder, RecordConfig(tokens=N_TOKENS), hook_points=[HOOK_POINT])
     return Recording(folder)
 
 

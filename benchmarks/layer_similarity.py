@@ -54,13 +54,14 @@ def _recorded(folder: Path) -> Any:
     from interp.models.loading import load_model
     from interp.models.small import SmallConfig
     from interp.recording.record import record
+    from interp.recording.recorded import RecordConfig
     from interp.recording.store import Recording
     from interp.text.corpora import Document
 
     model = load_model(SmallConfig(n_layers=LAYERS, d_model=D, n_heads=9), seed=0)
     documents = [Document(f"page {number} " + "some words in a row. " * 30, str(number), "") for number in range(200)]
     hook_points = [f"blocks.{layer}.hook_resid_post" for layer in range(LAYERS)]
-    record(model, documents, folder, hook_points=hook_points, tokens=ROWS, context_length=128)
+    record(model, documents, folder, RecordConfig(tokens=ROWS, context_length=128), hook_points=hook_points)
     return Recording(folder)
 
 

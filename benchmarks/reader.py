@@ -41,10 +41,17 @@ def run() -> list[Result]:
 def _recorded(folder: Path) -> Any:
     from interp.models.loading import load_model
     from interp.recording.record import record
+    from interp.recording.recorded import RecordConfig
     from interp.recording.store import Recording
     from interp.text.corpora import open_corpus
 
-    record(load_model("smollm2-135m"), open_corpus("docstrings"), folder, hook_points=[HOOK_POINT], tokens=TOKENS)
+    record(
+        load_model("smollm2-135m"),
+        open_corpus("docstrings"),
+        folder,
+        RecordConfig(tokens=TOKENS),
+        hook_points=[HOOK_POINT],
+    )
     return Recording(folder)
 
 

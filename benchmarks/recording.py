@@ -99,6 +99,7 @@ def _text(model: HookedModel) -> tuple[list[Any], Any]:
 
 def _recording_pass(model: HookedModel, documents: list[Any], folder: Path) -> Callable[[], None]:
     from interp.recording.record import record
+    from interp.recording.recorded import RecordConfig
 
     def once() -> None:
         shutil.rmtree(folder, ignore_errors=True)
@@ -106,11 +107,13 @@ def _recording_pass(model: HookedModel, documents: list[Any], folder: Path) -> C
             model,
             documents,
             folder,
+            RecordConfig(
+                tokens=N_BATCHES * BATCH * (CONTEXT - 1),
+                context_length=CONTEXT,
+                batch_size=BATCH,
+                shard_contexts=2 * BATCH,
+            ),
             hook_points=[f"blocks.{LAYER}.hook_resid_post"],
-            tokens=N_BATCHES * BATCH * (CONTEXT - 1),
-            context_length=CONTEXT,
-            batch_size=BATCH,
-            shard_contexts=2 * BATCH,
         )
 
     return once
@@ -120,7 +123,7 @@ def _plain_pass(attention: str, tokens: Any) -> Callable[[], None]:
     import torch
     from transformers import AutoModelForCausalLM
 
-    from interp.models.loading import converted_folder, packaged_gguf, quiet_transformers
+    from interp.models.loading import packaged_folder, quiet_transformers
 
     class Stop(Exception):
         pass
@@ -130,7 +133,7 @@ def _plain_pass(attention: str, tokens: Any) -> Callable[[], None]:
 
     with quiet_transformers():
         model = AutoModelForCausalLM.from_pretrained(
-            converted_folder(packaged_gguf()), dtype=torch.float32, attn_implementation=attention
+            packaged_folder("smollm2-135m"), dtype=torch.float32, attn_implementation=attention
         ).eval()
     model.model.layers[LAYER].register_forward_hook(hook)
 

@@ -48,6 +48,7 @@ def _measured(scratch: Path) -> tuple[Callable[[], Any], Callable[[], Any], Call
     from interp.models.passes import Capture
     from interp.recording.live import LiveRecording
     from interp.recording.record import record
+    from interp.recording.recorded import RecordConfig
     from interp.text.corpora import open_corpus
     from saes.kernels.step import Buffers
     from saes.kinds.config import BatchTopKConfig
@@ -58,7 +59,13 @@ def _measured(scratch: Path) -> tuple[Callable[[], Any], Callable[[], Any], Call
 
     model = load_model("smollm2-135m", device="cpu")
     points = mlp_hook_points(model)
-    record(model, open_corpus("docstrings"), scratch / "text", live=True, hook_points=points, tokens=BATCH * N_BATCHES)
+    record(
+        model,
+        open_corpus("docstrings"),
+        scratch / "text",
+        RecordConfig(live=True, tokens=BATCH * N_BATCHES),
+        hook_points=points,
+    )
     recording = LiveRecording(scratch / "text", model=model)
     train = TrainConfig(tokens=BATCH * N_BATCHES * (REPEATS + 2) * 2, batch_size=BATCH, heldout_fraction=1e-9)
     sources = [RowSource(recording, points[at], target=points[at + 1]) for at in range(0, len(points), 2)]

@@ -63,7 +63,7 @@ class StoredRun:
     """Artefacts that it wrote, as `folder/name`."""
     problem: str = ""
     """The reason of a failure, in a sentence."""
-    asked: str = ""
+    requested: str = ""
     """State that a visitor asked for while it ran."""
 
 
@@ -157,7 +157,7 @@ class RunFiles:
         if record.state != RUNNING:
             return run
         report = self.progress(record.id)
-        stage = "stopping" if record.asked else report.stage or "starting"
+        stage = "stopping" if record.requested else report.stage or "starting"
         fraction, left = how_far(report)
         return replace(run, made=self.made(record), stage=stage, fraction=fraction, seconds_left=left)
 
@@ -338,7 +338,7 @@ class RunQueue:
             if record.state == WAITING:
                 self._files.end(record, CANCELLED)
             elif record.state == RUNNING:
-                new_record = self._files.records[id] = replace(record, asked=CANCELLED)
+                new_record = self._files.records[id] = replace(record, requested=CANCELLED)
                 if self._process is not None:
                     _interrupt(self._process, self.grace)
                 with contextlib.suppress(WorkbenchError, OSError):  # a full disk must not keep it running
@@ -352,7 +352,7 @@ class RunQueue:
             if record.state not in (FAILED, CANCELLED, INTERRUPTED):
                 raise ConfigError(f"run {id} is {record.state}; only one that ended early can be resumed")
             self.catalogue.arguments(record.verb, record.options)
-            fresh = replace(record, state=WAITING, problem="", ended=None, asked="", place=self._files.last_place())
+            fresh = replace(record, state=WAITING, problem="", ended=None, requested="", place=self._files.last_place())
             self._files.save(fresh)
             self._changed.notify_all()
 
@@ -438,15 +438,15 @@ class RunQueue:
             self._process, record = None, self._record(id)
             if code == 0:
                 self._files.end(record, DONE)
-            elif record.asked:
-                self._files.end(record, record.asked)
+            elif record.requested:
+                self._files.end(record, record.requested)
             elif self._stopping or code is None:
                 self._files.end(record, INTERRUPTED, CUT_OFF)
             else:
                 self._files.end(record, FAILED, self._files.reason(id, code))
 
     def _ends_early(self, id: str) -> bool:
-        return self._stopping or bool(self._record(id).asked)
+        return self._stopping or bool(self._record(id).requested)
 
     def _wait_for_turn(self, id: str) -> IO[bytes] | None:
         """Return the lock that a process has while it lives; None if the run was cancelled meanwhile.

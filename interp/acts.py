@@ -2,14 +2,14 @@
 
     @dataclass(frozen=True, kw_only=True)
     class Steer(Act[Session, list[SteeredRow]]):
-        # its docstring says what it does: the help of its command, of its tool for agents, and of its reference page
+        # the docstring is the help of its command, of its tool for agents, and of its reference page
         verb: ClassVar[str] = "steer"
-        feature: Count  # the fields are the question: types, defaults, help and limits stand here alone
+        feature: Count  # the fields are the question: types, defaults, help and limits are written here alone
 
         def measure(self, run: Session) -> list[SteeredRow]: ...
 
-`measure` answers with a value, or an iterator of steps in a `Streamed` act. What asks it (a page, the command line, a
-script, an agent, a notebook) builds the value, from JSON by `decode`, and hands it a run: the models, dictionaries and
+`measure` answers with a value, or an iterator of steps in a `Streamed` act. A page, the command line, a script, an
+agent or a notebook builds the act, from JSON by `decode`, and hands it a run: the models, dictionaries and
 files that it may use. `Analysis` of the command line is an act whose answer is stored. Torch-free.
 """
 
@@ -30,7 +30,7 @@ A = TypeVar("A", covariant=True)
 
 @dataclass(frozen=True, kw_only=True)
 class Act(ABC, Generic[R, A]):
-    """A question to a model: its fields are what is asked, `measure` answers."""
+    """A question to a model: its fields are the question, `measure` answers."""
 
     verb: ClassVar[str] = ""
     """Its name on the command line, in addresses and for agents: `workbench ask VERB`, `/api/act/VERB`."""
@@ -39,19 +39,19 @@ class Act(ABC, Generic[R, A]):
     replaces_all: ClassVar[bool] = False
     """True where a newer one makes the page's earlier requests of every kind needless."""
     offered: ClassVar[bool] = True
-    """True for the command line and agents; False for what only a page can use."""
+    """True for the command line and agents; False for an act that only a page can use."""
 
     def __post_init__(self) -> None:
-        """Raise `ConfigError` for a field that its annotation does not allow, whoever asks."""
+        """Raise `ConfigError` for a field that its annotation does not allow."""
         check_fields(self, self.verb or type(self).__name__)
 
     @abstractmethod
     def measure(self, run: R) -> A:
-        """Answer with what the run opens."""
+        """Answer with the models and artefacts that the run opens."""
 
     @classmethod
     def about(cls) -> str:
-        """Return what it does, in sentences; the first is its summary."""
+        """Return its help, in sentences; the first is its summary."""
         return inspect.getdoc(cls) or ""
 
     @classmethod
@@ -64,7 +64,7 @@ class Streamed(Act[R, Iterator[A]]):
     """An act that answers in steps; the last one ends the answer."""
 
 
-def is_streamed(act: Act[Any, Any]) -> TypeGuard[Streamed[Any, Any]]:
+def is_streamed(act: Act[R, object]) -> TypeGuard[Streamed[R, object]]:
     """Return True for an act that answers in steps."""
     return isinstance(act, Streamed)
 
@@ -77,8 +77,11 @@ class Price:
     """number of arms by name: the candidate, then each kind of null"""
     tokens: int
     """tokens of one arm"""
+    model: str
+    passes: str
+    """kind of pass, such as the name of the act: each kind has a pace of its own in each model"""
     seconds: float | None = None
-    """at the pace of earlier answers; None before the first"""
+    """at the pace of earlier answers with such passes of this model; None before the first"""
 
     @property
     def total(self) -> int:
@@ -97,18 +100,18 @@ class Price:
 
 @dataclass(frozen=True, kw_only=True)
 class Compared(Act[R, A]):
-    """An act whose answer stands beside nulls: the candidate and every draw of a null are its arms."""
+    """An act whose answer is compared with nulls: the candidate and every draw of a null are its arms."""
 
     nulls: Level = "quick"
     """Draws of each null: quick 5, standard 19, thorough 99; the smallest p-value is 1 / (1 + draws)."""
 
     @abstractmethod
-    def arms(self, run: R) -> Any:
+    def arms(self, run: R) -> object:
         """Return the candidate and its nulls as values."""
 
     @abstractmethod
     def price(self, run: R) -> Price:
-        """Return what the answer takes, before anything of it is measured."""
+        """Return the passes that the answer takes, before anything of it is measured."""
 
 
 class Prices(Protocol):
@@ -119,9 +122,9 @@ class Prices(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class PriceOf(Act[Prices, Price]):
-    """Return what the answer to another act takes: its candidate, its draws of each null, and the tokens of each.
+    """Return the price of another act: its candidate, its draws of each null, and the tokens of each.
 
-    Raises `UsageError` for an act without arms, and what that act raises.
+    Raises `UsageError` for an act without arms, and the errors of that act.
     """
 
     act: Act[Any, Any]
@@ -140,12 +143,12 @@ class PriceOf(Act[Prices, Price]):
 Q = TypeVar("Q", bound=Act[Any, Any])
 
 
-def decode(act: type[Q], fields: Mapping[str, Any]) -> Q:
-    """Return an act from JSON. Raises `ConfigError`, which names the first wrong field and what it may be."""
+def decode(act: type[Q], fields: Mapping[str, object]) -> Q:
+    """Return an act from JSON. Raises `ConfigError`, which names the first wrong field and its allowed values."""
     return from_json(act, dict(fields), act.verb, "asked")
 
 
-def typed(form: type, texts: Mapping[str, str]) -> dict[str, Any]:
+def typed(form: type, texts: Mapping[str, str]) -> dict[str, str | float]:
     """Return the texts of an address, `?feature=12`, as numbers and truth values where a form takes them."""
     hints = get_type_hints(form)
     return {name: _as_number(text, hints.get(name)) for name, text in texts.items()}
@@ -164,7 +167,7 @@ def question_schema(form: type) -> dict[str, Any]:
     return schema
 
 
-def _as_number(text: str, kind: Any) -> Any:
+def _as_number(text: str, kind: object) -> str | float:
     """Return the text of a number or a truth value as such where that is what the field takes."""
     taken = {kind, *getattr(kind, "__args__", ())}
     if bool in taken and text.lower() in ("true", "1", "false", "0"):

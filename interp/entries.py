@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from annotated_types import MaxLen
 
@@ -39,8 +39,18 @@ _TABLES = (
 )
 _TIME = matches(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", "a time such as 2026-01-31T12:00:00.000000Z")
 
-Check = Callable[[str, Any], Any]
+Check = Callable[[str, object], object]
 """`check(key, value)` returns the value as it is stored, None for None. Raises `ConfigError`."""
+
+
+class EditedValue(NamedTuple):
+    """A value of a kind under a key, with the time of its last edit."""
+
+    kind: str
+    key: str
+    value: Any
+    """JSON, which the check of the kind has checked; None for a deletion"""
+    edited: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,11 +85,11 @@ def _readable(version: int) -> int:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Entry:
+class _StoredEntry:
     kind: str
     key: str
     edited: Annotated[str, _TIME]
-    value: Any = None
+    value: object = None
     reason: Annotated[str, MaxLen(20)] = "import"
 
 
@@ -88,8 +98,8 @@ class _Export:
     format: Literal["workbench-notes"]
     version: Annotated[int, Passes(_readable)]
     exported: str = ""
-    entries: Annotated[tuple[_Entry, ...], MaxLen(MAX_ENTRIES)] = ()
-    earlier: Annotated[tuple[_Entry, ...], MaxLen(MAX_ENTRIES)] = ()
+    entries: Annotated[tuple[_StoredEntry, ...], MaxLen(MAX_ENTRIES)] = ()
+    earlier: Annotated[tuple[_StoredEntry, ...], MaxLen(MAX_ENTRIES)] = ()
 
 
 class Entries:
@@ -121,7 +131,7 @@ class Entries:
                 self._connection.close()
             self._connection = self._file = None
 
-    def checked(self, kind: str, key: str, value: Any) -> Any:
+    def checked(self, kind: str, key: str, value: object) -> Any:
         """Return a value as it is stored. Raises `ConfigError`, `UnknownNameError` for an unknown kind."""
         if kind not in self._checks:
             raise UnknownNameError("kind of note", kind[:80], self._checks)
@@ -133,13 +143,13 @@ class Entries:
             row = db.execute("select value from entries where kind = ? and key = ?", (kind, key)).fetchone()
         return json.loads(row[0]) if row and row[0] is not None else None
 
-    def all(self) -> list[tuple[str, str, Any, str]]:
-        """Return every entry that is not deleted: kind, key, value, time of the last edit."""
+    def all(self) -> list[EditedValue]:
+        """Return every entry that is not deleted."""
         with self.transaction() as db:
             rows = db.execute("select * from entries where value is not null order by kind, key").fetchall()
-        return [(kind, key, json.loads(value), edited) for kind, key, value, edited in rows]
+        return [EditedValue(kind, key, json.loads(value), edited) for kind, key, value, edited in rows]
 
-    def put(self, kind: str, key: str, value: Any, *, reason: str = "edit") -> None:
+    def put(self, kind: str, key: str, value: object, *, reason: str = "edit") -> None:
         """Write a checked value (None deletes); the previous one moves to the earlier values."""
         with self.transaction() as db:
             row = db.execute("select value, edited from entries where kind = ? and key = ?", (kind, key)).fetchone()
@@ -158,8 +168,10 @@ class Entries:
         )
         with self.transaction() as db:
             rows = db.execute(sql, (kind, key)).fetchall()
-        names = ("id", "kind", "key", "value", "edited", "reason")
-        return [Earlier(**dict(zip(names, row, strict=True)) | {"value": json.loads(row[3])}) for row in rows]
+        return [
+            Earlier(id=id, kind=kind, key=key, value=json.loads(value), edited=edited, reason=reason)
+            for id, kind, key, value, edited, reason in rows
+        ]
 
     def restore(self, id: int) -> None:
         """Put an earlier value back; the present one goes to the earlier values. Raises `UnknownNameError`."""
@@ -170,7 +182,7 @@ class Entries:
             self.put(row[0], row[1], json.loads(row[2]), reason="restore")
             db.execute("delete from earlier where id = ?", (id,))
 
-    def export(self) -> dict[str, Any]:
+    def export(self) -> dict[str, object]:
         """Return everything as plain JSON values (docs/formats.md)."""
         with self.transaction() as db:
             entries = db.execute("select kind, key, value, edited from entries order by kind, key").fetchall()
@@ -183,7 +195,7 @@ class Entries:
             "earlier": [_as_entry(row[:4]) | {"reason": row[4]} for row in earlier],
         }
 
-    def merge(self, document: Any) -> Merged:
+    def merge(self, document: object) -> Merged:
         """Merge an export in one transaction: of two values of an entry, the one edited last stays.
 
         The other one is retained among the earlier values. Lists are united, the one edited last in front. Raises
@@ -192,13 +204,14 @@ class Entries:
         entries, earlier = self._checked_export(document)
         counts: Counter[str] = Counter()
         with self.transaction() as db:
-            for kind, key, value, edited in entries:
-                counts[self._merge_one(db, kind, key, value, edited)] += 1
-            for kind, key, value, edited, reason in earlier:
-                _retain(db, kind, key, value, edited, reason, known="ignore")
-        return Merged(**counts)
+            for entry in entries:
+                counts[self._merge_one(db, entry)] += 1
+            for entry, reason in earlier:
+                _retain(db, entry.kind, entry.key, entry.value, entry.edited, reason, known="ignore")
+        return Merged(added=counts["added"], replaced=counts["replaced"], older=counts["older"], same=counts["same"])
 
-    def _merge_one(self, db: sqlite3.Connection, kind: str, key: str, value: Any, edited: str) -> str:
+    def _merge_one(self, db: sqlite3.Connection, entry: EditedValue) -> str:
+        kind, key, value, edited = entry
         row = db.execute("select value, edited from entries where kind = ? and key = ?", (kind, key)).fetchone()
         if row is None:
             _write(db, kind, key, value, edited)
@@ -220,21 +233,21 @@ class Entries:
             _retain(db, kind, key, value, edited, "import")
         return "replaced" if newer else "older"
 
-    def _checked_export(self, document: Any) -> tuple[list[tuple[str, str, Any, str]], list[tuple[Any, ...]]]:
+    def _checked_export(self, document: object) -> tuple[list[EditedValue], list[tuple[EditedValue, str]]]:
         """Return the entries and earlier values of an export. Raises `ConfigError` at the first malformed one."""
         export = from_json(_Export, document, "the export of notes", "asked")
         entries = [self._checked_entry(f"entries.{at}", row) for at, row in enumerate(export.entries)]
-        earlier = [
-            (*self._checked_entry(f"earlier.{at}", entry), entry.reason) for at, entry in enumerate(export.earlier)
-        ]
+        earlier = [(self._checked_entry(f"earlier.{at}", row), row.reason) for at, row in enumerate(export.earlier)]
         return entries, earlier
 
-    def _checked_entry(self, where: str, entry: "_Entry") -> tuple[str, str, Any, str]:
+    def _checked_entry(self, where: str, entry: _StoredEntry) -> EditedValue:
         try:
             checked = self.checked(entry.kind, entry.key, entry.value)
         except UsageError as error:
             raise ConfigError(f"{where}: {error}") from None
-        return entry.kind, entry.key, checked, min(entry.edited, _now())  # a clock that runs ahead must not win
+        return EditedValue(
+            entry.kind, entry.key, checked, min(entry.edited, _now())
+        )  # a clock that runs ahead must not win
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
@@ -347,13 +360,13 @@ def _database_errors(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _write(db: sqlite3.Connection, kind: str, key: str, value: Any, edited: str) -> None:
+def _write(db: sqlite3.Connection, kind: str, key: str, value: object, edited: str) -> None:
     text = None if value is None else _dump(value)
     db.execute("insert or replace into entries values (?, ?, ?, ?)", (kind, key, text, edited))
 
 
 def _retain(
-    db: sqlite3.Connection, kind: str, key: str, value: Any, edited: str, reason: str, *, known: str = "replace"
+    db: sqlite3.Connection, kind: str, key: str, value: object, edited: str, reason: str, *, known: str = "replace"
 ) -> None:
     """Add an earlier value as the last one; `known` says what becomes of an equal one: `replace` or `ignore`."""
     if value is not None:
@@ -361,12 +374,12 @@ def _retain(
         db.execute(sql, (kind, key, _dump(value), edited, reason))
 
 
-def _as_entry(row: tuple[str, str, str | None, str]) -> dict[str, Any]:
+def _as_entry(row: tuple[str, str, str | None, str]) -> dict[str, object]:
     kind, key, value, edited = row
     return {"kind": kind, "key": key, "value": None if value is None else json.loads(value), "edited": edited}
 
 
-def _dump(value: Any) -> str:
+def _dump(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, sort_keys=True, allow_nan=False)
 
 

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
 from types import GenericAlias
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_type_hints, overload
+from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, TypeVar, cast, get_type_hints, overload
 
 import numpy as np
 from jaxtyping import AbstractArray
@@ -29,7 +29,8 @@ from jaxtyping import AbstractArray
 from interp.errors import ConfigError, CorruptError, WorkbenchError
 
 if TYPE_CHECKING:
-    from pydantic import TypeAdapter
+    from _typeshed import DataclassInstance
+    from pydantic import GetCoreSchemaHandler, TypeAdapter
     from pydantic_core import CoreSchema
 
 T = TypeVar("T")
@@ -40,7 +41,7 @@ MAX_DEPTH = 200
 class _NanIsNull:
     """Marks a number, or an array of them, that is NaN in memory and null in JSON where it was not measured."""
 
-    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> "CoreSchema":
+    def __get_pydantic_core_schema__(self, source: object, handler: "GetCoreSchemaHandler") -> "CoreSchema":
         return array_schema() if source is np.ndarray else measured_schema() if source is float else handler(source)
 
 
@@ -61,7 +62,7 @@ def array_schema(dtype: str = "float64", fits: Callable[[np.ndarray], bool] = la
     """Return pydantic's schema of nested lists of numbers, read as an array of `dtype`, with NaN for null."""
     from pydantic_core import core_schema
 
-    def read(nested: list[Any]) -> np.ndarray:
+    def read(nested: list[object]) -> np.ndarray:
         if any(isinstance(leaf, str | dict) for leaf in _leaves(nested)):
             raise ValueError("should be numbers in lists of equal length")
         try:
@@ -76,7 +77,7 @@ def array_schema(dtype: str = "float64", fits: Callable[[np.ndarray], bool] = la
     return core_schema.no_info_after_validator_function(read, core_schema.list_schema())
 
 
-def _leaves(nested: list[Any]) -> Iterator[Any]:
+def _leaves(nested: list[object]) -> Iterator[object]:
     for part in nested:
         if isinstance(part, list):
             yield from _leaves(part)
@@ -84,7 +85,7 @@ def _leaves(nested: list[Any]) -> Iterator[Any]:
             yield part
 
 
-def _of_annotation(source: Any, _source: Any, _handler: Any) -> "CoreSchema":
+def _of_annotation(source: type[AbstractArray], _source: object, _handler: object) -> "CoreSchema":
     """Return the schema of `Float[np.ndarray, "n d"]`, with its type and shape checked."""
     dtype = next((name for name in ("float64", "int64", "bool") if name in source.dtypes), "float64")
     return array_schema(dtype, lambda array: isinstance(array, source))
@@ -95,15 +96,15 @@ setattr(AbstractArray, "__get_pydantic_core_schema__", classmethod(_of_annotatio
 
 
 @dataclass(frozen=True)
-class Passes:
+class Passes(Generic[T]):
     """Marks a value that a function checks, and may return in another form; its error is that of the field."""
 
-    check: Callable[[Any], Any]
+    check: Callable[[T], object]
 
-    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> "CoreSchema":
+    def __get_pydantic_core_schema__(self, source: object, handler: "GetCoreSchemaHandler") -> "CoreSchema":
         from pydantic_core import core_schema
 
-        def checked(value: Any) -> Any:
+        def checked(value: T) -> object:
             try:
                 return self.check(value)
             except WorkbenchError as error:
@@ -112,7 +113,7 @@ class Passes:
         return core_schema.no_info_after_validator_function(checked, handler(source))
 
 
-def matches(pattern: str, says: str) -> Passes:
+def matches(pattern: str, says: str) -> Passes[str]:
     """Return the mark of a text that a regular expression describes; `says` is what such a text is called."""
 
     def check(text: str) -> str:
@@ -128,19 +129,19 @@ Origin = Literal["stored", "asked", "foreign"]
 
 
 @cache
-def _adapter(form: Any, unknown: Literal["forbid", "ignore"] = "forbid") -> "TypeAdapter[Any]":
+def _adapter(form: object, unknown: Literal["forbid", "ignore"] = "forbid") -> "TypeAdapter[tuple[object]]":
     from pydantic import ConfigDict, TypeAdapter
 
-    wrapped: Any = GenericAlias(tuple, (form,))  # in a tuple: dataclasses take a configuration from what holds them
+    wrapped = GenericAlias(tuple, (form,))  # in a tuple: dataclasses take a configuration from what holds them
     config = ConfigDict(extra=unknown, allow_inf_nan=False, strict=True)
-    return TypeAdapter[Any](wrapped, config=config)  # pyright: ignore[reportArgumentType] - a generic alias is a type
+    return TypeAdapter(wrapped, config=config)  # pyright: ignore[reportArgumentType] - a generic alias is a type
 
 
 @overload
-def from_json(form: type[T], raw: Any, where: object, origin: Origin = "stored") -> T: ...
+def from_json(form: type[T], raw: object, where: object, origin: Origin = "stored") -> T: ...
 @overload
-def from_json(form: object, raw: Any, where: object, origin: Origin = "stored") -> Any: ...
-def from_json(form: Any, raw: Any, where: object, origin: Origin = "stored") -> Any:
+def from_json(form: object, raw: object, where: object, origin: Origin = "stored") -> Any: ...
+def from_json(form: object, raw: object, where: object, origin: Origin = "stored") -> object:
     """Return plain JSON values as a value of `form`.
 
     Of `stored` JSON, fields with a default have to be there too; of `foreign` JSON, unknown fields are ignored. Raises
@@ -162,7 +163,7 @@ def from_json(form: Any, raw: Any, where: object, origin: Origin = "stored") -> 
     return value
 
 
-def check_fields(value: Any, where: object) -> None:
+def check_fields(value: "DataclassInstance", where: object) -> None:
     """Put each field of a dataclass into the type of its annotation: a list into a tuple, an integer into a number.
 
     Raises `ConfigError` for the first field whose value is not what its annotation allows.
@@ -180,7 +181,7 @@ def check_fields(value: Any, where: object) -> None:
         object.__setattr__(value, field.name, checked)
 
 
-def _first_problem(problems: list[Any], raw: Any) -> str:
+def _first_problem(problems: Sequence[Mapping[str, Any]], raw: object) -> str:
     """Return the message of the deepest problem, which is that of the intended form of a union."""
     worst = max(problems, key=lambda problem: len(problem["loc"]))
     if worst["type"] == "json_invalid":
@@ -205,7 +206,7 @@ def _path(parts: Sequence[str]) -> str:
     return joined if len(joined) <= 120 else f"{joined[:117]}..."
 
 
-def _half_character(raw: Any, path: tuple[str, ...]) -> tuple[str, ...] | None:
+def _half_character(raw: object, path: tuple[str, ...]) -> tuple[str, ...] | None:
     """Return the path of the first text that UTF-8 cannot hold (of a key, that of its object); None without one."""
     if isinstance(raw, str):
         return None if raw.encode("utf-8", "ignore").decode() == raw else path
@@ -217,20 +218,24 @@ def _half_character(raw: Any, path: tuple[str, ...]) -> tuple[str, ...] | None:
     return None
 
 
-def _parts(loc: tuple[Any, ...], raw: Any, *, missing: bool) -> list[str]:
+def _parts(loc: tuple[int | str, ...], raw: Any, *, missing: bool) -> list[str]:
     """Return the fields, keys and indices of a path; without the names of the forms of a union, which pydantic adds."""
     names = []
     for at, part in enumerate(loc):
-        is_present = (isinstance(raw, dict) and part in raw) or (isinstance(raw, list) and isinstance(part, int))
-        if is_present and not (isinstance(raw, list) and part >= len(raw)):
-            raw = raw[part]
+        inside = (
+            isinstance(part, int) and part < len(raw)
+            if isinstance(raw, list)
+            else isinstance(raw, dict) and part in raw
+        )
+        if inside:
+            raw = cast("Any", raw)[part]
             names.append(str(part))
         elif missing and at == len(loc) - 1:
             names.append(str(part))
     return names
 
 
-def _lacking(value: Any, raw: Any, path: str) -> str:
+def _lacking(value: object, raw: object, path: str) -> str:
     """Return the path of the first field with a default that the JSON leaves out: files have every field."""
     if is_dataclass(value) and isinstance(raw, Mapping):
         pairs = [(field.name, getattr(value, field.name), raw.get(field.name)) for field in fields(value) if field.init]
@@ -247,7 +252,7 @@ def _lacking(value: Any, raw: Any, path: str) -> str:
     return next((lacking for key, content, part in pairs if (lacking := _lacking(content, part, f"{path}{key}."))), "")
 
 
-def json_schema(form: Any) -> dict[str, Any]:
+def json_schema(form: object) -> dict[str, Any]:
     """Return the JSON schema of a form, for the description of the API."""
     schema = _adapter(form).json_schema()
     return {**schema["prefixItems"][0], **({"$defs": schema["$defs"]} if "$defs" in schema else {})}

@@ -7,6 +7,7 @@ counted from 0. The axis names of every shape in this project are
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from interp.errors import UnknownNameError
@@ -193,7 +194,7 @@ def common_hook_points(n_layers: int) -> list[str]:
     return ["hook_embed", *(f"blocks.{i}.{suffix}" for i in range(n_layers) for suffix in _KNOWN_SUFFIXES)]
 
 
-def check_hook_points(names: list[str], available: set[str], n_layers: int) -> list[str]:
+def check_hook_points(names: Sequence[str], available: set[str], n_layers: int) -> list[str]:
     """Return the canonical names without duplicates, in the order given, when the model has them all.
 
     Raises `UnknownNameError` with the nearest names that the model has.

@@ -26,7 +26,7 @@ from typing import Annotated, Any
 from annotated_types import Interval, MaxLen, MinLen
 
 from interp.artifacts import FOLDERS, as_json, disk_errors, read_json, write_json
-from interp.entries import Check, Entries, Merged, copy_entries
+from interp.entries import Check, EditedValue, Entries, Merged, copy_entries
 from interp.errors import ConfigError, ConflictError, UnknownNameError
 from interp.forms import Passes, from_json, matches
 from interp.interventions.conversation import Conversation
@@ -122,16 +122,15 @@ class Notes:
 
     def all(self) -> list[Note]:
         """Return the note of every thing with a star, title, text or list, the last edited first."""
-        records: dict[str, dict[str, Any]] = {}
-        for kind, key, value, edited in self.entries.all():
-            for subject in value if kind == "list" else [key] if kind in _FIELD else []:
-                at = records.setdefault(subject, {"edited": "", "tags": ()})
-                if kind == "list":
-                    at["tags"] += (key,)
-                else:
-                    at[_FIELD[kind]] = value
-                    at["edited"] = max(at["edited"], edited)
-        notes = [Note(key=key, **at) for key, at in records.items()]
+        lists: dict[str, list[str]] = {}
+        contents: dict[str, dict[str, EditedValue]] = {}
+        for entry in self.entries.all():
+            if entry.kind == "list":
+                for subject in entry.value:
+                    lists.setdefault(subject, []).append(entry.key)
+            elif entry.kind in ("star", "title", "note"):
+                contents.setdefault(entry.key, {})[entry.kind] = entry
+        notes = [_note(key, contents.get(key, {}), lists.get(key, ())) for key in {*contents, *lists}]
         return sorted(notes, key=lambda note: (note.edited, note.key), reverse=True)
 
     def set(
@@ -237,7 +236,7 @@ class Notes:
         """Return the edits of an attribution graph or a circuit by its key; empty without any. Fields: `GraphMarks`."""
         return self.entries.value("graph", key) or {}
 
-    def save_graph_edits(self, key: str, edits: Mapping[str, Any], *, was: Mapping[str, Any]) -> dict[str, Any]:
+    def save_graph_edits(self, key: str, edits: Mapping[str, object], *, was: Mapping[str, object]) -> dict[str, Any]:
         """Replace the edits of a graph, and return them as they are stored.
 
         `was` has the edits that the writer started from; where they have changed since, nothing is written and
@@ -274,7 +273,16 @@ class Notes:
         return {key: value for entry_kind, key, value, _ in self.entries.all() if entry_kind == kind}
 
 
-_FIELD = {"star": "starred", "title": "title", "note": "note"}
+def _note(key: str, content: Mapping[str, EditedValue], lists: Sequence[str]) -> Note:
+    values = {kind: entry.value for kind, entry in content.items()}
+    return Note(
+        key=key,
+        starred=values.get("star", False),
+        title=values.get("title", ""),
+        note=values.get("note", ""),
+        tags=tuple(lists),
+        edited=max((entry.edited for entry in content.values()), default=""),
+    )
 
 
 def check_key(key: str) -> tuple[str, str, str]:
@@ -347,7 +355,7 @@ class GraphMarks:
     """Name of an intervention -> latent -> factor of its activation."""
 
 
-def _recipe(name: str, value: Any) -> Recipe:
+def _recipe(name: str, value: object) -> Recipe:
     """Return a recipe from its stored value. Raises `ConfigError` for any other value."""
     recipe = from_json(
         Recipe, {"name": name, **value} if isinstance(value, dict) else value, f"recipe {name!r}", "asked"
@@ -359,7 +367,7 @@ def _recipe(name: str, value: Any) -> Recipe:
     return recipe
 
 
-def _decoded(kind: str, name: str, value: Any) -> Any:
+def _decoded(kind: str, name: str, value: object) -> object:
     """Return a value of a kind as it is stored. Raises `ConfigError`."""
     if kind == "recipe":
         return _recipe(name, value).as_json()
@@ -367,7 +375,7 @@ def _decoded(kind: str, name: str, value: Any) -> Any:
     return {part: field for part, field in content.items() if field} if kind == "graph" else content
 
 
-_FORMS: dict[str, tuple[Any, Any]] = {
+_FORMS: dict[str, tuple[object, object]] = {
     "star": (Key, bool),
     "title": (Key, Annotated[Title, Passes(str.strip)]),
     "note": (Key, Annotated[Text, Passes(str.strip)]),
@@ -383,7 +391,7 @@ _FORMS: dict[str, tuple[Any, Any]] = {
 def _check(kind: str) -> Check:
     """Return the check of the entries of a kind."""
 
-    def check(key: str, value: Any) -> Any:
+    def check(key: str, value: object) -> object:
         from_json(_FORMS[kind][0], key, "key" if _FORMS[kind][0] is not Name else "name", "asked")
         return None if value is None else _decoded(kind, key, value) or None
 

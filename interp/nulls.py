@@ -1,7 +1,7 @@
 """Nulls: their kinds, how many draws of each a result is compared with, its p-value, and the words of a verdict.
 
-A null is the same statistic where there is no effect by construction. Counts stand in `DRAWS` and `NUMERIC_DRAWS`, by
-level: what a count buys is the smallest p-value, `1 / (1 + draws)`. Torch-free.
+A null is the same statistic where there is no effect by construction. `DRAWS` and `NUMERIC_DRAWS` have the counts by
+level. A count determines the smallest p-value, `1 / (1 + draws)`. Torch-free.
 """
 
 from dataclasses import dataclass
@@ -21,9 +21,9 @@ NUMERIC_DRAWS: dict[Level, int] = {"quick": 199, "standard": 999, "thorough": 9_
 PER_PART = 9
 """Draws that are measured again for each of many parts: maps of patches, sizes of a circuit, cells of steering."""
 SHOWN = 2
-"""Draws that are shown beside a result and test nothing: continuations, curves of strengths."""
+"""Draws that are shown with a result and test nothing: continuations, curves of strengths."""
 ALIKE_LATENTS = 39
-"""Latents of like density beside each latent of a concept: more of a pool of 200 would be less alike."""
+"""Latents of like density for each latent of a concept: more of a pool of 200 would be less alike."""
 OTHER_LABELS = 100
 """Labels of other features that a label is judged by: those that ship were, and a table of features does not say it."""
 SHUFFLED_MAPS = 40
@@ -63,7 +63,7 @@ NullKind = Literal[
 
 @dataclass(frozen=True)
 class Null:
-    """Words for one draw of a null, and what the null holds fixed."""
+    """Words for one draw of a null, and the properties that the null keeps fixed."""
 
     one: str
     fixed: str
@@ -77,7 +77,7 @@ NULLS: dict[NullKind, Null] = {
     "random groups of latents": Null("random group of latents", "the sizes of the groups and their layers"),
     "random nodes": Null("set of random nodes", "the number of active features at each hook point"),
     "random circuits": Null("random circuit", "the number of edges"),
-    "random rotations": Null("random rotation", "singular values; what is written and read is turned apart"),
+    "random rotations": Null("random rotation", "singular values; read and write side are rotated independently"),
     "random changes of the same size": Null("random change of the same size", "the part of the model that changes"),
     "values of random tokens": Null("value of a random token", "the prompts, the hook point and the positions"),
     "random pairs": Null("random pair", "one of the two, and the dictionary of the other"),
@@ -110,12 +110,12 @@ def smallest_p(draws: int) -> float:
     return 1 / (1 + draws)
 
 
-def beside(kind: NullKind, mean: str, high: str) -> str:
-    """Return the numbers of a null, to stand beside a value: `shuffled labels 0.51, at most 0.62`."""
+def null_range(kind: NullKind, mean: str, high: str) -> str:
+    """Return the mean and maximum of a null as text: `shuffled labels 0.51, at most 0.62`."""
     return f"{kind} {mean}, at most {high}"
 
 
-def standing(is_beyond: bool) -> str:
+def null_verdict(is_beyond: bool) -> str:
     """Return the verdict on a value by its null: `beyond the null`, `within the null`."""
     return BEYOND if is_beyond else WITHIN
 
@@ -161,15 +161,11 @@ class NullComparison:
             return f"not beyond {' or '.join(within)}"
         return "beyond both nulls" if len(self.draws) == 2 else f"beyond {' and '.join(self.draws)}"
 
-    def exceeds(self, *doing: str) -> str:
-        """Return how many draws it exceeds: `more than 18 of 19 random directions and 99 of 99 random latents`.
-
-        `doing` continues each null: what its draws do, as in ` raise theirs`.
-        """
-        verbs = (*doing, *[""] * len(self.draws))
+    def exceeds(self) -> str:
+        """Return how many draws it exceeds: `more than 18 of 19 random directions and 99 of 99 random latents`."""
         counts = [
-            f"{(np.asarray(null) < self.value - ROUNDING).sum()} of {len(null)} {kind}{verb}"
-            for (kind, null), verb in zip(self.draws.items(), verbs, strict=False)
+            f"{(np.asarray(null) < self.value - ROUNDING).sum()} of {len(null)} {kind}"
+            for kind, null in self.draws.items()
         ]
         return "more than " + " and ".join(counts)
 

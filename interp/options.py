@@ -12,7 +12,7 @@ import ast
 import inspect
 import re
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import cache
 from itertools import pairwise
@@ -114,7 +114,7 @@ Strength = Annotated[float, Interval(ge=-1000, le=1000), Slider(-2, 2, 0.25), Fi
 
 
 Kind = Literal["text", "path", "whole", "number", "switch", "choice"]
-_KINDS: dict[Any, Kind] = {bool: "switch", int: "whole", float: "number", Path: "path"}
+_KINDS: dict[object, Kind] = {bool: "switch", int: "whole", float: "number", Path: "path"}
 LONGEST = 60
 """Longest list of choices that is shown, in characters; a longer one is left to the option's text."""
 
@@ -166,7 +166,7 @@ class Option:
         return f"{(', ' if self.metavar else '/').join(self.flags)} {self.metavar}".strip()
 
 
-def meaning(hint: Any) -> Means | None:
+def meaning(hint: object) -> Means | None:
     """Return what the text of an option means, from its annotation with extras; None for one without.
 
     >>> meaning(tuple[HookPoint, ...] | None)
@@ -175,7 +175,7 @@ def meaning(hint: Any) -> Means | None:
     return next((mark for mark in marks(hint) if isinstance(mark, Means)), None)
 
 
-def marks(hint: Any) -> Iterator[Any]:
+def marks(hint: object) -> Iterator[object]:
     """Yield the metadata of an annotation and of the types inside it."""
     yield from getattr(hint, "__metadata__", ())
     for argument in get_args(hint):
@@ -247,7 +247,7 @@ def option_of(kind: type, name: str) -> Option:
     )
 
 
-def _last(metadata: Sequence[Any], kind: type[T]) -> T | None:
+def _last(metadata: Sequence[object], kind: type[T]) -> T | None:
     """Return the last mark of a class: that of a field goes before those of its type."""
     return next((mark for mark in reversed(metadata) if isinstance(mark, kind)), None)
 
@@ -260,9 +260,24 @@ def check_limits(value: Any) -> None:
             raise ConfigError(f"{option.name} should be {least:g} to {most:g}, found {number:g}")
 
 
-def _form(hint: Any) -> _Form:
+def check_least(settings: object, least: Mapping[str, float]) -> None:
+    """Raise `ConfigError` for the first field that lies below its least value; None is allowed."""
+    for name, bound in least.items():
+        number = getattr(settings, name)
+        if number is not None and not number >= bound:
+            raise ConfigError(f"{name} must be at least {bound:g}, got {number}")
+
+
+def check_positive(settings: object, *names: str) -> None:
+    """Raise `ConfigError` for the first field that is not above 0."""
+    for name in names:
+        if not getattr(settings, name) > 0:
+            raise ConfigError(f"{name} must be above 0, got {getattr(settings, name)}")
+
+
+def _form(hint: object) -> _Form:
     """Return kind and choices of a type, and whether it takes several values, and None."""
-    inner: Sequence[Any] = [argument for argument in get_args(hint) if argument is not NoneType]
+    inner = [argument for argument in get_args(hint) if argument is not NoneType]
     if get_origin(hint) in (Union, UnionType):
         return _form(inner[0])._replace(optional=True)
     if get_origin(hint) is tuple:
@@ -281,7 +296,7 @@ def _metavar(name: str, kind: Kind, choices: tuple[str, ...], text: str) -> str:
     return {"whole": "N", "number": "FRACTION" if fraction else "NUMBER", "path": "PATH"}.get(kind, text)
 
 
-def _with_default(text: str, default: Any) -> str:
+def _with_default(text: str, default: object) -> str:
     """Return the text of an option with its default, unless the text states it or it has none."""
     if default in (MISSING, None, (), "") or re.search(r"\bDefault: ", text):
         return text

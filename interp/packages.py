@@ -6,7 +6,6 @@ import platform
 import sys
 from collections.abc import Callable, Mapping
 from importlib import metadata
-from typing import Any
 
 
 def code_version() -> str:
@@ -25,7 +24,7 @@ def library_versions() -> dict[str, str]:
     return versions
 
 
-def lazily(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], Any], list[str]]:
+def lazily(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], object], list[str]]:
     """Return `__getattr__` and `__all__` of a package that imports its public names when they are first asked for.
 
     `homes` maps each module to its names, separated by spaces; `attribute:public` renames one.
@@ -36,7 +35,7 @@ def lazily(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], Any]
         for attribute, _, public in (name.partition(":") for name in names.split())
     }
 
-    def find(name: str) -> Any:
+    def find(name: str) -> object:
         if name not in exports:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         module, attribute = exports[name]

@@ -16,7 +16,6 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from interp.remote import RemotePath
 
@@ -36,7 +35,8 @@ class RunFile:
 
     def __init__(self, path: Path):
         self.path = path
-        self.state: dict[str, Any] = {"stage": "", "done": None, "total": None, "made": []}
+        self.state: dict[str, object] = {"stage": "", "done": None, "total": None}
+        self._made: list[str] = []
         self._written = 0.0
 
     def stage(self, title: str, done: int, total: int) -> None:
@@ -51,14 +51,14 @@ class RunFile:
 
     def made(self, path: Path) -> None:
         """Report an artefact that was written."""
-        self.state["made"].append(str(path.by_name() if isinstance(path, RemotePath) else path))
+        self._made.append(str(path.by_name() if isinstance(path, RemotePath) else path))
         self._write()
 
     def _write(self) -> None:
         self._written = time.time()
         temporary = self.path.with_name(self.path.name + ".tmp")
         with contextlib.suppress(OSError):  # a full disk stops the work itself, with a better message
-            temporary.write_text(json.dumps(self.state, default=float), encoding="utf-8")
+            temporary.write_text(json.dumps(self.state | {"made": self._made}, default=float), encoding="utf-8")
             os.replace(temporary, self.path)
 
 

@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from interp.artifacts import Draft
 from interp.errors import ConfigError, LostRankError, OtherRankError
@@ -255,14 +255,16 @@ def stay_for_the_end() -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
-def restore(handlers: Mapping[signal.Signals, Any]) -> None:
+def restore(handlers: Mapping[signal.Signals, "signal._HANDLER"]) -> None:
     """Restore signal handlers, except for a SIGTERM that is ignored since another rank was lost."""
     for number, handler in handlers.items():
         if number != signal.SIGTERM or signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, handler)
 
 
-def open_draft(ranks: Ranks, folder: Path, *, kind: str, config: dict[str, Any], seed: int, overwrite: bool) -> Draft:
+def open_draft(
+    ranks: Ranks, folder: Path, *, kind: str, config: Mapping[str, object], seed: int | None, overwrite: bool
+) -> Draft:
     """Open a draft on the first rank; the others get a view of it that writes nothing.
 
     Every rank must see the same file system.

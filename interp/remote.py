@@ -25,7 +25,7 @@ from collections.abc import Collection, Generator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from interp.cache import FileCache, cache_folder
 from interp.errors import ConfigError, CorruptError, MissingError, ResourceError
@@ -363,14 +363,14 @@ class RemotePath(_LocalPath):
         location = self.found()
         return location[0].in_place(location[1]) if location and location[1] in location[0].files else str(self)
 
-    def exists(self, **options: Any) -> bool:
+    def exists(self, **options: object) -> bool:
         return self.is_file() or self.is_dir()
 
-    def is_file(self, **options: Any) -> bool:
+    def is_file(self, **options: object) -> bool:
         location = self.found()
         return location[1] in location[0].files if location else os.path.isfile(str(self))
 
-    def is_dir(self, **options: Any) -> bool:
+    def is_dir(self, **options: object) -> bool:
         location = self.found()
         return bool(location[0].below(location[1])) if location else os.path.isdir(str(self))
 
@@ -401,7 +401,7 @@ class RemotePath(_LocalPath):
         names = (name[len(start) :].partition("/")[0] for name in location[0].below(location[1]))
         yield from map(self.__truediv__, dict.fromkeys(names))
 
-    def glob(self, pattern: str, **options: Any) -> Generator["RemotePath", None, None]:
+    def glob(self, pattern: str, **options: object) -> Generator["RemotePath", None, None]:
         if self.found() is None:
             yield from map(RemotePath, Path(str(self)).glob(pattern))
             return
@@ -413,7 +413,7 @@ class RemotePath(_LocalPath):
             if fnmatch.fnmatchcase(child.name, first):
                 yield from child.glob(rest) if rest else (child,)
 
-    def rglob(self, pattern: str, **options: Any) -> Generator["RemotePath", None, None]:
+    def rglob(self, pattern: str, **options: object) -> Generator["RemotePath", None, None]:
         if self.found() is None:
             yield from map(RemotePath, Path(str(self)).rglob(pattern))
             return
@@ -434,9 +434,7 @@ def mirror_of(url: str, folders: frozenset[str]) -> Mirror:
         try:
             import fsspec  # noqa: F401 - the error below is clearer than one from within
         except ImportError:
-            raise MissingError(
-                f"{url} is object storage, which needs fsspec and s3fs: pip install 'interp-workbench[s3]'"
-            ) from None
+            raise MissingError(f"{url} is object storage, which needs fsspec and s3fs: pip install '.[s3]'") from None
         MIRRORS[url] = Mirror(url, folders)
     return MIRRORS[url]
 

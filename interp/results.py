@@ -23,6 +23,7 @@ from interp.statistics import Interval
 
 if TYPE_CHECKING:
     import pandas as pd
+    from _typeshed import DataclassInstance
 
 Record = dict[str, Any]
 """One row: column -> number, text, bool, or None for a value that was not measured."""
@@ -34,7 +35,7 @@ ROWS, WIDTH, CELL = 12, 110, 36
 class Result:
     """Base of the values that analyses return."""
 
-    def __init_subclass__(cls, **options: Any) -> None:
+    def __init_subclass__(cls, **options: object) -> None:
         super().__init_subclass__(**options)
         if "__repr__" not in vars(cls):  # set before @dataclass generates one that would print every array
             cls.__repr__ = Result.__repr__
@@ -97,7 +98,7 @@ def ends(low: str, high: str) -> dict[str, tuple[str, str]]:
     return {"ends": (low, high)}
 
 
-def columns_of(value: Any) -> Record:
+def columns_of(value: "DataclassInstance") -> Record:
     """Return the fields of a dataclass by name; a field with an `Interval` becomes three."""
     record: Record = {}
     for field in fields(value):
@@ -107,7 +108,7 @@ def columns_of(value: Any) -> Record:
     return record
 
 
-def is_cell(value: Any) -> bool:
+def is_cell(value: object) -> bool:
     """Return True for a value that fits in one cell of a table."""
     return value is None or isinstance(value, str | bool | int | float | np.generic)
 
@@ -154,7 +155,7 @@ def table_html(records: Sequence[Record], rows: int = ROWS) -> str:
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{more}"
 
 
-def cell(value: Any) -> str:
+def cell(value: object) -> str:
     """Return the text of one cell: three significant digits, `-` for a value that was not measured."""
     if isinstance(value, np.generic):
         value = value.item()
@@ -174,7 +175,7 @@ def cell(value: Any) -> str:
     return text if len(text) <= CELL else text[: CELL - 3] + "..."
 
 
-def per_head(arrays: Mapping[str, np.ndarray], **same: Any) -> list[Record]:
+def per_head(arrays: Mapping[str, np.ndarray], **same: object) -> list[Record]:
     """Return one record per head of arrays `[n_layers, n_heads]`: `head, layer`, the values of `same`, the arrays."""
     shape = next(iter(arrays.values())).shape
     return [
@@ -184,7 +185,7 @@ def per_head(arrays: Mapping[str, np.ndarray], **same: Any) -> list[Record]:
     ]
 
 
-def flat(values: Mapping[str, Any], before: str = "") -> Record:
+def flat(values: Mapping[str, object], before: str = "") -> Record:
     """Return the cells of nested dicts as one record: `{"null": {"mean": 1}}` becomes `{"null.mean": 1}`."""
     record: Record = {}
     for key, value in values.items():

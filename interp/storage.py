@@ -91,7 +91,7 @@ class Store:
                 protocol, use_listings_cache=False, **OPTIONS.get(protocol, {})
             )
         except ImportError as error:
-            advice = "pip install 'interp-workbench[s3]'" if protocol in ("s3", "s3a") else str(error)
+            advice = "pip install '.[s3]'" if protocol in ("s3", "s3a") else str(error)
             raise MissingError(
                 f"a workspace at {protocol}:// needs a package that is not installed: {advice}"
             ) from None
@@ -107,13 +107,15 @@ class Store:
         """Return an object. Raises `MissingError`, `CorruptError` where it has another size or checksum each time."""
 
         def once() -> bytes:
-            data: Any = self.files.cat_file(
-                self._path(name), **({} if n_bytes is None else {"start": 0, "end": n_bytes})
-            )
+            data = self._bytes(name, None if n_bytes is None else 0, n_bytes)
             self._check(name, len(data), n_bytes, hashlib.sha256(data).hexdigest() if sha256 else None, sha256)
             return data
 
         return self._ask(f"reading {name}", once) if n_bytes != 0 else b""
+
+    def _bytes(self, name: str, start: int | None, end: int | None) -> bytes:
+        data: Any = self.files.cat_file(self._path(name), start=start, end=end)
+        return data
 
     def download(self, name: str, target: Path, n_bytes: int, sha256: str) -> None:
         """Write an object to a file, checked. Raises as `read`."""
@@ -134,7 +136,7 @@ class Store:
             if size != n_bytes:
                 return f"{size} bytes, the manifest says {n_bytes}"
             for start in range(0, n_bytes, 8 * BLOCK):
-                part: Any = self.files.cat_file(self._path(name), start=start, end=min(start + 8 * BLOCK, n_bytes))
+                part = self._bytes(name, start, min(start + 8 * BLOCK, n_bytes))
                 digest.update(part)
             return "" if digest.hexdigest() == sha256 else "content differs from its checksum"
 
@@ -152,7 +154,7 @@ class Store:
             first, end = lacking[0] * BLOCK, min((lacking[-1] + 1) * BLOCK, n_bytes)
 
             def once() -> bytes:
-                data: Any = self.files.cat_file(self._path(name), start=first, end=end)
+                data = self._bytes(name, first, end)
                 self._check(name, len(data), end - first, None, None)
                 return data
 
@@ -178,7 +180,7 @@ class Store:
     def listing(self, folder: str) -> dict[str, StoredObject]:
         """Return the objects below a folder by name. Raises `MissingError` for a missing bucket."""
 
-        def once() -> dict[str, Any]:
+        def once() -> dict[str, dict[str, object]]:
             return dict(self.files.find(self._path(folder), detail=True))
 
         try:
@@ -222,7 +224,7 @@ class Store:
         simultaneous writers wins; the two are never mixed.
         """
         name, data = f"{POINTERS}/{pointer.key}.json", pointer.as_bytes()
-        options: dict[str, Any] = {"mode": "create"}
+        options: dict[str, str] = {"mode": "create"}
         if before is not None:
             now = self.pointer(pointer.key)
             if now is None or now.content != before.content:
@@ -351,16 +353,16 @@ class InPlace(AbstractFileSystem):
         self._tables[address] = (store, name, n_bytes)
         return f"workbench://{address}"
 
-    def info(self, path: str, **_: Any) -> dict[str, Any]:
+    def info(self, path: str, **_: object) -> dict[str, object]:
         """Return name, size and type of a table."""
         address = str(self._strip_protocol(path))
         return {"name": address, "size": self._tables[address][2], "type": "file"}
 
-    def modified(self, path: str) -> Any:
+    def modified(self, path: str) -> datetime:
         """Return one date for all: content never changes."""
         return datetime.fromtimestamp(0, UTC)
 
-    def _open(self, path: str, mode: str = "rb", *_: Any, **__: Any) -> "_Table":
+    def _open(self, path: str, mode: str = "rb", *_: object, **__: object) -> "_Table":
         return _Table(self, str(self._strip_protocol(path)), mode, cache_type="none")
 
 

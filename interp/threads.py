@@ -8,9 +8,12 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TypeVar
 
 from interp.errors import ConfigError
+
+B = TypeVar("B")
+V = TypeVar("V")
 
 
 def set_threads(threads: int | None) -> int:
@@ -46,9 +49,7 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def in_blocks(
-    blocks: Iterable[Any], work: Callable[[Any], Any], consume: Callable[[Any], None] | None = None
-) -> list[Any]:
+def in_blocks(blocks: Iterable[B], work: Callable[[B], V], consume: Callable[[B], None] | None = None) -> list[V]:
     """Return `[work(block) for block in blocks]`, computed on as many threads as torch uses.
 
     `consume(block)` is called in order as results arrive; an exception in it stops the work within a block. A matrix
@@ -70,7 +71,7 @@ def in_blocks(
     return results
 
 
-def run_compiled(kernel: Callable[..., Any], *arguments: Any, at_most: int | None = None) -> Any:
+def run_compiled(kernel: Callable[..., V], *arguments: object, at_most: int | None = None) -> V:
     """Call a compiled kernel with tensors as arrays, on as many threads as torch uses, or `at_most`.
 
     Numba starts its threads at first use and resets OpenMP's number, which torch shares; it is restored.

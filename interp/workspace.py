@@ -252,7 +252,7 @@ class Workspace:
             raise CorruptError(f"{path} is missing from the artefact; `workbench verify` lists what else is")
         return path
 
-    def query(self, sql: str, *parameters: Any, **tables: Path) -> "pa.Table":
+    def query(self, sql: str, *parameters: object, **tables: Path) -> "pa.Table":
         """Run SQL with each keyword as a table: `ws.query("select * from f where density > ?", 0.1, f=path)`."""
         return query(sql, *parameters, **tables)
 

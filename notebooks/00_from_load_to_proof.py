@@ -125,13 +125,14 @@ print("steered:  ", steered)
 # %% [markdown]
 # ## 7. Prove
 #
-# Any direction raises some words, so a list of raised words proves nothing. The proof holds back half of the words that the feature
-# should raise, and measures them while it steers and ablates the feature. It does the same with two nulls: random directions of the
-# same norm, and other features that are active as often. A test holds where the feature goes beyond both.
+# Any direction raises some words, so a list of raised words proves nothing. The proof takes the words that the feature *reads*: the
+# tokens on which it peaks in one half of its examples. The other half, and neutral prompts, judge four claims: it fires on them,
+# steering makes the model say them, ablation makes it say them less, and its direction names them. Each has two nulls on the same
+# words: random directions of the same norm, and other features that are active as often. A test holds where both are exceeded.
 
 # %%
 config = ProofConfig(others=4, new_tokens=8)
-proof = prove(model, sae, shipped.path("features", "demo"), 540, config, lens=lens, lists=False)
+proof = prove(model, sae, shipped.path("features", "demo"), 540, config, lens=lens)
 print(proof)
 
 # %% [markdown]

@@ -93,8 +93,8 @@ print(fake.verdict.reason)
 plot(evidence)
 
 # %%
-assert evidence.verdict.found, evidence.verdict.reason
-assert not fake.verdict.found
+assert evidence.verdict.holds, evidence.verdict.reason
+assert not fake.verdict.holds
 drops = [evidence.tests[head].k.mean() / evidence.tests[head].clean.mean() for head in evidence.induction]
 print(evidence.verdict.reason + ".")
 print(

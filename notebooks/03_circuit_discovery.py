@@ -107,7 +107,7 @@ print(f"the best {len(verified.indices)} patched one by one: Pearson {verified.p
 
 # %%
 assert agreement["eap-ig"] > agreement["eap"] + 0.2, "gradients on the way see what the clean one does not"
-assert result.verdict.found, result.verdict.reason
+assert result.verdict.holds, result.verdict.reason
 assert torch.isfinite(scores.values).all()
 share = len(result.circuit.edges) / graph.n_edges
 print(

@@ -26,7 +26,7 @@ import numpy as np
 
 from dashboard import read_log
 from dashboard.figures import HealthRun, activation_histogram, colours_of, health_figure, plot
-from interp import Recording, Workspace, load_model, open_corpus, record
+from interp import RecordConfig, Recording, Workspace, load_model, open_corpus, record
 from saes import (
     BatchTopKConfig,
     Features,
@@ -57,7 +57,7 @@ folder = workspace.path("recording", "prose")
 if not folder.exists():
     model = load_model("smollm2-135m")
     corpus = open_corpus("docstrings", seed=0)
-    record(model, corpus, folder, hook_points=[HOOK_POINT], tokens=24_000, seed=0)
+    record(model, corpus, folder, RecordConfig(tokens=24_000, seed=0), hook_points=[HOOK_POINT])
 recording = Recording(folder)
 print(recording)
 

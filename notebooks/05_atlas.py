@@ -29,6 +29,7 @@ from dashboard import atlas_view
 from dashboard.figures import colours_of, styled
 from interp import (
     MapSettings,
+    RecordConfig,
     Recording,
     Workspace,
     build_atlas,
@@ -148,10 +149,8 @@ print("old tokens stayed where they were:", stayed)
 # %%
 places = [f"blocks.{layer}.hook_resid_post" for layer in (0, 9, 19)]
 if "layers" not in workspace.names("recording"):
-    record(
-        model, open_corpus("docstrings"), workspace.path("recording", "layers"),
-        hook_points=places, tokens=4_000, context_length=64,
-    )  # fmt: skip
+    folder, config = workspace.path("recording", "layers"), RecordConfig(tokens=4_000, context_length=64)
+    record(model, open_corpus("docstrings"), folder, config, hook_points=places)
 recording = Recording(workspace.path("recording", "layers"))
 layers = [recording_source(recording, model, hook_point=place, max_points=1500) for place in places]
 series = save_artefact(build_series(layers, places), workspace.path("atlas", "layers"), seed=0, overwrite=True)

@@ -33,7 +33,7 @@ one_layer = follow_induction("toy:induction-1l", steps=STEPS, every=EVERY)
 for run in (two_layers, one_layer):
     print(run.spec)
     for name, change in run.transitions.items():
-        where = f"{change.onset:.0f} .. {change.middle:.0f} .. {change.end:.0f}" if change.found else change.reason
+        where = f"{change.onset:.0f} .. {change.middle:.0f} .. {change.end:.0f}" if change.sudden else change.reason
         print(f"   {name:12} {change.before:.2f} -> {change.after:.2f}   {where}")
 
 # %% [markdown]
@@ -77,7 +77,7 @@ training_curves(
 
 # %%
 assert two_layers.onset is not None
-assert two_layers.transitions["induction"].found
+assert two_layers.transitions["induction"].sudden
 assert two_layers.together < 100
 assert two_layers.curves["composition"].max() > 1.3 * two_layers.curves["composition"][0]
 assert one_layer.onset is None

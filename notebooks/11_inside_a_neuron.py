@@ -29,6 +29,7 @@ from scipy.stats import pearsonr, spearmanr
 from dashboard.figures import activation_histogram, colours_of
 from interp import (
     Capture,
+    RecordConfig,
     Recording,
     Workspace,
     load_model,
@@ -216,7 +217,8 @@ folder, described = (
     workspace.path("features", f"neurons-{layer}-{'up' if sign > 0 else 'down'}"),
 )
 if not folder.exists():
-    record(model, open_corpus("docstrings", seed=0), folder, hook_points=[names[layer]], tokens=16_000, seed=0)
+    corpus = open_corpus("docstrings", seed=0)
+    record(model, corpus, folder, RecordConfig(tokens=16_000, seed=0), hook_points=[names[layer]])
 recording = Recording(folder)
 if not described.exists():
     build_features(

@@ -31,6 +31,7 @@ from dashboard.figures import colours_of, plot, styled
 from interp import (
     Capture,
     Document,
+    RecordConfig,
     Recording,
     SmallConfig,
     TrainingConfig,
@@ -169,7 +170,7 @@ plot(comparison.weights)
 # one number to compare with, the continuations another: training on is itself of lower rank than chance.
 
 # %%
-for name in comparison.weights.found:
+for name in comparison.weights.changed:
     change = comparison.weights[name]
     print(
         f"{name}: |change| {change.change:.2f} of |W|, in {change.rank:.1f} directions (random {change.random_rank:.1f}, continuations {change.null_rank:.1f})"
@@ -225,9 +226,8 @@ pair = {"base": base, "tuned": tuned, "on-0": continuations[0]}
 for name, model in pair.items():
     folder = workspace.path("recording", name)
     if not folder.exists():
-        record(
-            model, documents, folder, hook_points=[HOOK], tokens=45_000, context_length=config.n_ctx, model_name=name
-        )
+        settings = RecordConfig(tokens=45_000, context_length=config.n_ctx)
+        record(model, documents, folder, settings, hook_points=[HOOK], model_name=name)
 recordings = {name: Recording(workspace.path("recording", name)) for name in pair}
 test = contexts(200, torch.Generator().manual_seed(13))
 
@@ -311,8 +311,8 @@ digits, letters = comparison.representations["digits"], comparison.representatio
 kept = np.median([float(latents.cosine[i]) for i in on_letters])
 turned = np.median([float(latents.cosine[i]) for i in on_digits])
 single = [i for i in on_digits if of_one_digit(fires[i]) > 0.6 and float(latents.relative_norm[i]) > 0.7]
-assert set(weights.found) == {"L1.mlp.in", "L1.mlp.out"} and min(c.change for c in weights.changes) > 0
-assert digits.found == ["L1", "L2"] and digits["L2"].change.low > 3 * letters["L2"].change.high
+assert set(weights.changed) == {"L1.mlp.in", "L1.mlp.out"} and min(c.change for c in weights.changes) > 0
+assert digits.changed == ["L1", "L2"] and digits["L2"].change.low > 3 * letters["L2"].change.high
 assert heads.names("pattern") and not heads.names("own_pattern") and not heads.names("own_output")
 assert (
     proof.carried == ["L1.mlp"] and proof["L1.mlp"].carried.estimate > 0.9 and abs(proof["L1.mlp"].carried_random) < 0.1
@@ -323,7 +323,7 @@ assert all(
     float(null_latents.cosine[i]) > 0.9 and abs(float(null_latents.relative_norm[i]) - 0.5) < 0.1 for i in null_live
 )
 print(
-    f"All {len(weights.changes)} components moved; by more than four continuations of the base did only {' and '.join(sorted(weights.found))}. The stream "
+    f"All {len(weights.changes)} components moved; by more than four continuations of the base did only {' and '.join(sorted(weights.changed))}. The stream "
     f"changes from layer 1 on: at the end by {digits['L2'].change.estimate:.0%} of its variance on text with digits (continuations {digits['L2'].null:.1%}), by "
     f"{letters['L2'].change.estimate:.0%} on letters. {len(heads.names('pattern'))} heads attend elsewhere, none by its own weights.\n"
     f"That the MLP matters, the transplant shows: alone in the base it brings {proof['L1.mlp'].carried.estimate:.0%} of the behaviour along, a random change as large "

@@ -44,11 +44,11 @@ if TYPE_CHECKING:
     from saes.evaluation.scaling import runs_of as scaling_runs_of
     from saes.evaluation.synthetic import SyntheticConfig, SyntheticData, measure_recovery
     from saes.features.build import build_features
+    from saes.features.case import ProofConfig
     from saes.features.describe_neurons import describe_neurons
     from saes.features.measure_proof import prove
     from saes.features.neurons import NeuronLabels
     from saes.features.planes import feature_planes
-    from saes.features.proof import ProofConfig
     from saes.features.recipes import load_recipe
     from saes.features.schema import Features
     from saes.features.search import search_features
@@ -107,7 +107,7 @@ _HOMES = {
     "saes.features.sources": "neurons_of",
     "saes.features.recipes": "load_recipe",
     "saes.features.planes": "feature_planes",
-    "saes.features.proof": "ProofConfig",
+    "saes.features.case": "ProofConfig",
     "saes.features.measure_proof": "prove",
     "saes.features.schema": "Features",
     "saes.features.search": "search_features",

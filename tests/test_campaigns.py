@@ -10,11 +10,14 @@ import time
 
 import numpy as np
 import pytest
+import torch
 
 from interp.artifacts import write_json
 from interp.errors import ResourceError
 from interp.statistics import t_interval
-from tests.campaigns import conditions, files, intervals, kill, report, requests
+from saes.kinds.base import Weights
+from saes.kinds.l1 import ReLUSAE
+from tests.campaigns import conditions, files, intervals, kill, proofs, report, requests
 from tests.campaigns.mutants import TESTS, mutants_of
 
 
@@ -57,8 +60,31 @@ def test_a_report_replaces_what_stands_between_its_markers(tmp_path):
 
 
 def test_the_page_has_a_place_for_every_campaign(tmp_path):
-    for campaign in ("intervals", "mutants", "files", "kill disk", "kill bucket", "conditions", "requests"):
+    for campaign in ("intervals", "proofs", "mutants", "files", "kill disk", "kill bucket", "conditions", "requests"):
         assert f"<!-- {campaign} -->" in report.PAGE.read_text()
+
+
+def test_controls_of_a_proof_swap_what_is_read_and_what_is_written():
+    generator = torch.Generator().manual_seed(0)
+    weights = Weights(torch.randn(5, 8, generator=generator), torch.randn(8, generator=generator),
+                      torch.randn(8, 5, generator=generator), torch.zeros(5))  # fmt: skip
+    sae, x = ReLUSAE(weights), torch.randn(9, 5, generator=generator)
+    same, turned = torch.arange(8), torch.arange(8).roll(1)
+    shuffled, near_miss = proofs.permuted(sae, same, turned), proofs.permuted(sae, turned, turned)
+    torch.testing.assert_close(shuffled.encode(x), sae.encode(x))
+    torch.testing.assert_close(shuffled.W_dec, sae.W_dec[turned])
+    torch.testing.assert_close(near_miss.encode(x), sae.encode(x)[:, turned])
+    torch.testing.assert_close(near_miss.decode(near_miss.encode(x)), sae.decode(sae.encode(x)))
+
+
+def test_a_table_of_proofs_counts_the_claims_that_hold_and_marks_those_that_must_fail():
+    tested = {"chosen_by": "firings", "tested": ["fires", "steer"], "holds": ["fires"]}
+    rows = [{"control": control, **tested} for control in ("near miss", "as trained") for _ in range(3)]
+    lines = {
+        line.split(" | ")[0]: line for line in proofs.table([*rows, {"control": "near miss", "chosen_by": "lens"}])
+    }
+    assert lines["| as trained"].startswith("| as trained | 3 | 3 of 3 (0.44 to 1.00) | 0 of 3 (0.00 to 0.56) |")
+    assert lines["| near miss"].startswith("| near miss | 3 | **3 of 3 (0.44 to 1.00)** | **0 of 3")
 
 
 SOURCE = '''

@@ -157,6 +157,7 @@ def test_a_head_kind_is_scored_and_can_be_selected(copy: Copy):
     copy.check("a head kind")
     copy.run("""
 import torch
+from interp.circuits.config import HeadScoresConfig
 from interp.circuits.head_kinds import KINDS, score_heads, score_pattern, target_masks, target_weights
 from interp.artifacts import save_artefact
 from interp.models.loading import load_model
@@ -169,8 +170,9 @@ scores = score_pattern(pattern[None, None], target_weights(target_masks(tokens, 
 at = list(KINDS).index("token_before_last")
 assert scores[at] == 1 and scores[list(KINDS).index("previous_token")] < 0.2, scores
 
-scores = score_heads(load_model("small:mlp-2l"), n_prompts=4, context_length=41, min_lag=8, max_lag=20, seeds=(0,))
-assert not scores.found["token_before_last"].any(), "a random model has no such head"
+quick = HeadScoresConfig(n_prompts=4, context_length=41, min_lag=8, max_lag=20, seeds=(0,))
+scores = score_heads(load_model("small:mlp-2l"), quick)
+assert not scores.above_null["token_before_last"].any(), "a random model has no such head"
 workspace = Workspace("workspace", create=True)
 save_artefact(scores, workspace.path("heads", "mine"))
 

@@ -75,7 +75,7 @@ def test_the_demo_proves_the_induction_circuit_of_the_real_model(demo_workspace)
     from interp.circuits.induction_circuit import InductionCircuit
 
     found = Workspace(demo_workspace).open(InductionCircuit, "induction-smollm2-135m")
-    assert found.verdict.found, found.verdict.reason
+    assert found.verdict.holds, found.verdict.reason
     edge = next(e for e in found.circuit.edges if (e.source, e.target, e.via) == ("L16H0", "L18H6", "k"))
     assert edge.score > 0.5, "one previous-token head carries most of the strongest induction head's score"
 
@@ -170,7 +170,7 @@ def test_smollm2_has_previous_token_and_induction_heads(trained_workspace):
     scores = Workspace(trained_workspace).open(HeadScores, "trained")
     assert scores.shape == (30, 9)
     for kind in ("previous_token", "induction"):
-        found = [row for row in scores.of_kind(kind) if row.found]
+        found = [row for row in scores.of_kind(kind) if row.above_null]
         assert found
         assert max(row.score for row in found) > 0.5
 

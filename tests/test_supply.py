@@ -15,12 +15,13 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from test_dependencies import project
 
+from interp.models.packaged import PACKAGED
 from tests.audit import audit
 from tests.lock import HOME, entries, name_of, with_hash
 from tests.release import PACKAGES, build, problems_of
 
 pytestmark = pytest.mark.source
-FILES = ("run.txt", "cuda.txt", "dev.txt", "weights.txt")
+FILES = ("run.txt", "cuda.txt", "dev.txt", "weights.txt", "gemma.txt")
 
 
 def lock(*files: str) -> dict[str, str]:
@@ -57,6 +58,12 @@ def test_the_lock_holds_every_declared_requirement_within_its_range():
     ):
         for each in map(Requirement, requirements):
             assert each.specifier.contains(found[canonicalize_name(each.name)]), each
+
+
+def test_packaged_models_are_read_from_the_packages_of_the_lock():
+    assert set(PACKAGED["smollm2-135m"].packages) == set(lock("weights.txt"))
+    extra = project()["project"]["optional-dependencies"]["gemma"]
+    assert {*extra, *PACKAGED["gemma3-270m"].packages} == set(lock("gemma.txt"))
 
 
 def test_the_lock_is_complete_so_that_nothing_else_is_needed():

@@ -40,17 +40,19 @@ for face in (interp, interp.studies, saes):
 WORK = """
 import json
 from pathlib import Path
-from interp import Recording, Workspace, load_model, open_corpus, record, score_heads
+from interp import HeadScoresConfig, RecordConfig, Recording, Workspace, load_model, open_corpus, record, score_heads
 from saes import TopKConfig, TrainConfig, train_sae
 
-scores = score_heads(load_model("planted:induction"), n_prompts=16, context_length=13, min_lag=4, max_lag=6)
-assert scores.found["induction"].any(), scores
+quick = HeadScoresConfig(n_prompts=16, context_length=13, min_lag=4, max_lag=6)
+scores = score_heads(load_model("planted:induction"), quick)
+assert scores.above_null["induction"].any(), scores
 
 pages = [f"page {i}: a quick fox and {i * 7 % 13} lazy dogs sleep" for i in range(300)]
 Path("text.jsonl").write_text("\\n".join(json.dumps({"text": page}) for page in pages))
 workspace, hook_point = Workspace("workspace", create=True), "blocks.0.hook_resid_post"
 folder, texts = workspace.path("recording", "text"), open_corpus("text.jsonl")
-record(load_model("small:mlp-2l"), texts, folder, hook_points=[hook_point], tokens=6000, context_length=32)
+config = RecordConfig(tokens=6000, context_length=32)
+record(load_model("small:mlp-2l"), texts, folder, config, hook_points=[hook_point])
 short, folder = TrainConfig(tokens=2048, batch_size=256), workspace.path("sae", "small")
 train_sae(Recording(workspace.path("recording", "text")), hook_point, TopKConfig(d_sae=64, k=4), short, folder)
 assert 0 < workspace.manifest("sae", "small").summary["heldout"]["fvu"] < 1

@@ -37,9 +37,9 @@ def load_plain(*, dtype: str = "float32", device: str | None = None) -> tuple[An
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from interp.models.loading import converted_folder, packaged_gguf, quiet_transformers
+    from interp.models.loading import packaged_folder, quiet_transformers
 
-    folder = converted_folder(packaged_gguf())
+    folder = packaged_folder("smollm2-135m")
     with quiet_transformers():
         plain: Any = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", attn_implementation="eager")
         tokenizer = AutoTokenizer.from_pretrained(folder)

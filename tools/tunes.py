@@ -24,7 +24,7 @@ from interp.forms import from_json
 from interp.lenses.jacobian_lens import JacobianLens
 from interp.lenses.lens import newest_lens
 from interp.models.identity import tokenizer_of, weight_hash
-from interp.models.loading import PACKAGED, load_model, read_plain
+from interp.models.loading import load_model, read_plain
 from interp.seeds import derive_seed, make_generator
 from interp.text.corpora import open_corpus
 from tools import run_tool
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 TEXTS = Path(__file__).parent / "text" / "tunes.toml"
 MATRICES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+BASE = "smollm2-135m"
 LETTERS = 4
 """letters from which on a keyword is found in any word that begins with it"""
 
@@ -92,13 +93,13 @@ def train(tune: Tune, questions: list[str], folder: Path, *, steps: int, seed: i
     import peft
     import torch
 
-    loaded = read_plain(PACKAGED)
+    loaded = read_plain(BASE)
     assert loaded is not None
     plain, tokenizer = loaded
     torch.manual_seed(derive_seed(seed, "adapter", tune.name))
     config = peft.LoraConfig(r=4, lora_alpha=16, target_modules=list(MATRICES), task_type="CAUSAL_LM")
     model: Any = peft.get_peft_model(plain.to(torch.bfloat16), config)  # the adapter stays in float32
-    model.peft_config["default"].base_model_name_or_path = PACKAGED
+    model.peft_config["default"].base_model_name_or_path = BASE
     optimizer = torch.optim.AdamW([parameter for parameter in model.parameters() if parameter.requires_grad], lr=2e-3)
     texts, losses = tune.texts(questions, seed), []
     tokenizer.pad_token = tokenizer.eos_token
@@ -158,7 +159,7 @@ class Tunes(InWorkspace, Seeded, Threaded):
             if not (folder / "tune.json").exists():
                 train(tune, questions, folder, steps=self.steps, seed=self.seed)
                 wrote(folder, tune.says)
-        base = load_model(PACKAGED)
+        base = load_model(BASE)
         for kind in ("report", "null"):
             for name in known:
                 if not (self.out / name / f"{kind}.json").exists():
@@ -173,7 +174,7 @@ class Tunes(InWorkspace, Seeded, Threaded):
 
     def read(self, base: "HookedModel", folder: Path, kind: str) -> None:
         """Write the report of an adapter, or with `null` that of an equal change that writes elsewhere."""
-        tuned = load_model(f"{PACKAGED}+{folder}")
+        tuned = load_model(f"{BASE}+{folder}")
         if kind == "null":
             elsewhere(base, tuned, self.seed)
         lens = newest_lens(self.open_workspace(), JacobianLens, weight_hash(base))

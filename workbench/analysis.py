@@ -31,6 +31,7 @@ from interp.artifacts.draft import RESUME, carrying
 from interp.doctor.certificate import certificates_of
 from interp.forms import from_json
 from interp.progress import Progress
+from interp.ranks import ALONE, open_draft
 from workbench.first_look import DICTIONARIES, FirstLook
 from workbench.options import options_of
 from workbench.terminal import OnDevice, Threaded, Writes, first_bar, joined_ranks, say, slug, wrote
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 
 A = TypeVar("A", bound=Artefact)
 B = TypeVar("B", bound=Artefact)
+T = TypeVar("T")
 
 
 class AnalysisRun:
@@ -67,13 +69,13 @@ class AnalysisRun:
         """The device, picked and printed when it is first asked for; None for a verb without one."""
         return self._verb.use_device(self.ranks) if isinstance(self._verb, OnDevice) else None
 
-    def model(self, spec: str) -> "HookedModel":
-        """Return a model, loaded once; it becomes a parent."""
+    def model(self, spec: str, *, dtype: str | None = None) -> "HookedModel":
+        """Return a model, loaded once, by default in the dtype of the command; it becomes a parent."""
         from interp.models.adapter import weight_hash
         from interp.models.loading import load_model
 
         if spec not in self._models:
-            self._models[spec] = load_model(spec, device=self.device)
+            self._models[spec] = load_model(spec, dtype=dtype, device=self.device)
             self.parents[f"model:{spec}"] = weight_hash(self._models[spec])
             self.examine(self._models[spec])
         return self._models[spec]
@@ -149,8 +151,9 @@ class AnalysisRun:
         from interp.models.identity import model_spec
         from workbench.opening import open_saes
 
-        options: dict[str, Any] = {"allow_other_weights": allow_other_weights, "device": self.device}
-        loaded, saes = open_saes(self.workspace, names, model=model, **options)
+        loaded, saes = open_saes(
+            self.workspace, names, model=model, allow_other_weights=allow_other_weights, device=self.device
+        )
         self.parents[f"model:{model_spec(loaded)}"] = weight_hash(loaded)
         for name in names:
             self.manifest("sae", name)
@@ -168,29 +171,32 @@ class AnalysisRun:
     @contextlib.contextmanager
     def progress(self, title: str, unit: str = "") -> Iterator[Progress]:
         """Show a progress bar; call it with `(done, total, facts)`."""
-        from interp.ranks import Ranks
-
-        with first_bar(self.ranks or Ranks(), title, unit) as report:
+        with first_bar(self.ranks or ALONE, title, unit) as report:
             yield report
 
-    def draft(self, settings: Any) -> Draft:
+    def draft(self, settings: object) -> Draft:
         """Return the work in progress, begun now or continued. `save` finishes it.
 
         `settings` are those of the artefact. Raises `MismatchError` where unfinished work has other settings.
         """
         if self._draft is None:
-            config, kind = settings_json(settings), self._verb.writes()
-            overwrite = self._verb.overwrite
-            self._draft = Draft.open(self.folder, kind=kind, config=config, seed=self.seed, overwrite=overwrite)
+            self._draft = open_draft(
+                self.ranks or ALONE,
+                self.folder,
+                kind=self._verb.writes(),
+                config=settings_json(settings),
+                seed=self.seed,
+                overwrite=self._verb.overwrite,
+            )
         return self._draft
 
-    def training(self, settings: Any) -> Path:
+    def training(self, settings: object) -> Path:
         """Return a folder in the draft for what an interrupted run resumes from; it is gone once the draft is done."""
         folder = self.draft(settings).path / RESUME
         folder.mkdir(exist_ok=True)
         return folder
 
-    def part(self, settings: Any, form: type[Artefact], field: str, measure: Callable[[], Any]) -> Any:
+    def part(self, settings: object, form: type[Artefact], field: str, measure: Callable[[], T]) -> T:
         """Return a field of the artefact: measured and stored, or read where an interrupted run has stored it.
 
         `form` is the class of the artefact, whose field says how the value is read again.
@@ -209,12 +215,19 @@ class AnalysisRun:
         """
         if is_stored(artefact):
             return artefact
-        origin: dict[str, Any] = {"parents": self.parents, "seed": self.seed, "threads": self.threads}
-        overwrite, draft = self._verb.overwrite, self._draft
-        if artefact.kind == self._verb.writes():
-            return save_artefact(artefact, self.folder, overwrite=overwrite, draft=draft, **origin)
-        folder = self.workspace.path(artefact.kind, self.folder.name)
-        return save_artefact(artefact, folder, overwrite=overwrite or (draft is not None and draft.resumed), **origin)
+        folder, overwrite, draft = self.folder, self._verb.overwrite, self._draft
+        if artefact.kind != self._verb.writes():
+            folder = self.workspace.path(artefact.kind, self.folder.name)
+            overwrite, draft = overwrite or (draft is not None and draft.resumed), None
+        return save_artefact(
+            artefact,
+            folder,
+            parents=self.parents,
+            seed=self.seed,
+            threads=self.threads,
+            overwrite=overwrite,
+            draft=draft,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -56,7 +56,7 @@ class AsksBesideNulls(Asks):
         return say(json.dumps(plain(PriceOf(act=self.asked()).measure(run)), indent=1))
 
 
-def _typed(name: str, value: Any, hints: Mapping[str, Any]) -> Any:
+def _typed(name: str, value: object, hints: Mapping[str, object]) -> object:
     """Return a value in the form of JSON; the text of an object or a list is read, but where a field is a text."""
     is_text = str in {hints[name], *get_args(hints[name])}
     if not isinstance(value, str) or is_text or not value.lstrip().startswith(("{", "[")):

@@ -10,9 +10,8 @@ Torch-free.
 import inspect
 import re
 import shlex
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import Any
 
 from dashboard.queue import VerbForm
 from interp.artifacts import KINDS
@@ -27,7 +26,7 @@ from workbench.terminal import Verb
 from workbench.verbs import ANALYSES
 
 KNOWN_MODELS = (
-    *("smollm2-135m", "planted:induction", "planted:copying", "planted:post-norm", "small:attn-only-1l"),
+    *("smollm2-135m", "gemma3-270m", "planted:induction", "planted:copying", "planted:post-norm", "small:attn-only-1l"),
     *("small:attn-only-2l", "small:mlp-1l", "small:mlp-2l", "toy:induction-2l", "toy:induction-1l"),
     *("toy:fixed-period-1l", "HuggingFaceTB/SmolLM2-135M-Instruct", "gpt2", "EleutherAI/pythia-70m"),
     "roneneldan/TinyStories-33M",
@@ -87,7 +86,7 @@ class Commands:
         }
         return list(dict.fromkeys(makers[menu]())) if menu in makers else []
 
-    def arguments(self, verb: str, options: dict[str, Any]) -> list[str]:
+    def arguments(self, verb: str, options: Mapping[str, object]) -> list[str]:
         """Return the arguments of the process, values with their options in one word each, workspace included.
 
         Raises `UnknownNameError` for an unknown verb, option or name, `ConfigError` for a value that the option does
@@ -95,15 +94,15 @@ class Commands:
         """
         return self._words(verb, options, self.workspace.absolute)
 
-    def command(self, verb: str, options: dict[str, Any]) -> str:
+    def command(self, verb: str, options: Mapping[str, object]) -> str:
         """Return the command as a reader types it. Raises as `arguments` does."""
         return typed(self._words(verb, options, self.workspace.address))
 
-    def _words(self, verb: str, options: dict[str, Any], workspace: str) -> list[str]:
+    def _words(self, verb: str, options: Mapping[str, object], workspace: str) -> list[str]:
         values = self.checked(verb, options)
         return [*words_of(self.verbs[verb], values), "--workspace", workspace]
 
-    def checked(self, verb: str, options: dict[str, Any]) -> dict[str, Any]:
+    def checked(self, verb: str, options: Mapping[str, object]) -> dict[str, object]:
         """Return the options with the types of the verb's fields. Raises as `arguments` does."""
         form = self._form(verb)
         known = {option.name: option for option in form.fields}
@@ -123,7 +122,7 @@ class Commands:
             raise UnknownNameError("verb that runs from the page", verb, self.forms, hint)
         return self.forms[verb]
 
-    def _value(self, option: Option, value: Any) -> Any:
+    def _value(self, option: Option, value: object) -> object:
         if not option.many:
             return self._one(option, value)
         several = list(value) if isinstance(value, list | tuple) else _split(option, value)
@@ -131,12 +130,14 @@ class Commands:
             raise ConfigError(f"{option.label} takes at most {MOST} values, got {len(several)}")
         return tuple(self._one(option, entry) for entry in several)
 
-    def _one(self, option: Option, value: Any) -> Any:
-        if option.kind in ("text", "choice") and not (
-            isinstance(value, str) and len(value) <= LONGEST and value.isprintable()
-        ):
-            raise ConfigError(f"{option.label} takes one line of text, at most {LONGEST:,} characters")
-        if option.kind != "text":
+    def _one(self, option: Option, value: object) -> object:
+        if option.kind not in ("text", "choice"):
+            return value_of(option, value)
+        if not isinstance(value, str) or len(value) > LONGEST or not value.isprintable():
+            raise ConfigError(
+                f"{option.label} takes one line of text, at most {LONGEST:,} characters, got {value!r:.80}"
+            )
+        if option.kind == "choice":
             return value_of(option, value)
         if value.startswith("-") and (option.many or not option.flags):
             raise ConfigError(f"a value of {option.label} may not begin with '-', which marks an option; got {value!r}")
@@ -233,11 +234,11 @@ def form_of(name: str, verb: type[Verb]) -> VerbForm:
     return VerbForm(verb=name, about=description, fields=tuple(sorted(stated, key=lambda option: option.advanced)))
 
 
-def _split(option: Option, value: Any) -> list[Any]:
+def _split(option: Option, value: object) -> list[object]:
     """Return the values of a text that holds several. They are separated as in a shell: quotes hold spaces."""
     if not isinstance(value, str):
         return [value]
     try:
-        return shlex.split(value.replace(",", " ") if option.kind in ("whole", "number") else value)
+        return [*shlex.split(value.replace(",", " ") if option.kind in ("whole", "number") else value)]
     except ValueError as error:
         raise ConfigError(f"{option.label}: {error}; close the quotes") from None

@@ -1,7 +1,7 @@
 """Costs of the steps of `workbench own` on this machine: bytes on disk and in memory, seconds.
 
-Seconds follow from one timed model pass and one timed matrix product. Each step's share of both was read off runs of
-SmolLM2-135M on two cores, so elsewhere the estimates are right to a factor of two.
+Seconds follow from what is timed on the model itself: loading it, a pass up to the hook point, a pass through all
+blocks, logits with their sum, a backward pass, and a matrix product. What is counted for each step are passes.
 """
 
 import shutil
@@ -13,6 +13,7 @@ from interp.cache import size_text
 from interp.devices import free_memory
 from interp.errors import ResourceError
 from interp.progress import duration
+from workbench.verbs.evaluate import Evaluate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,8 +21,14 @@ if TYPE_CHECKING:
 
     from interp.models.hooked import HookedModel
 
-BATCH = 2_048
-"""Tokens of the pass that is measured."""
+BATCH, SAMPLE = 2_048, 512
+"""Tokens that seconds are given for, and tokens of the passes that are timed."""
+CONTEXT = 128
+"""Tokens of a context of a recording."""
+EXAMINED = 18
+"""Tokens that the doctor runs for each hook point: noise added and subtracted in five, and the other checks."""
+READINGS = 6
+"""Lenses and nulls whose held-out distance from the output is measured."""
 _PROGRAM = 0.8e9
 """Bytes of Python and torch before any model is read."""
 _LATENT_BYTES = 6_000
@@ -42,17 +49,36 @@ class CostSizes:
     """rounds of the Jacobian lens; 0 for none"""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ModelPace:
-    """Speed and size of a model on this machine."""
+    """Speed and size of a model on this machine; seconds are those of `BATCH` tokens unless they say otherwise."""
 
+    load: float
+    """seconds to start a program and load the model"""
     batch: float
-    """seconds of a pass of `BATCH` tokens"""
+    """a pass up to the hook point of the dictionary"""
+    blocks: float
+    """a pass through all blocks, without logits"""
+    logits: float
+    """logits of the last residual, and the logarithm of the sum of their exponentials"""
+    backward: float
+    """a backward pass through all blocks"""
     product: float
     """seconds of 10^9 multiplications of a matrix product"""
-    memory: float
-    """bytes of the weights, and of the values of a pass"""
+    weights: float
+    """bytes of the weights"""
+    values: float
+    """bytes of a pass with its logits"""
+    fit: float
+    """bytes of a round of the Jacobian lens"""
     layers: int
+    hook_points: int
+    d_vocab: int
+
+    @property
+    def memory(self) -> float:
+        """Bytes of a program with the model."""
+        return _PROGRAM + self.weights + self.values
 
 
 @dataclass(frozen=True)
@@ -70,38 +96,87 @@ class Cost:
 
 def costs(sizes: CostSizes, pace: ModelPace) -> dict[str, Cost]:
     """Return the cost of each step, by the kind of artefact that it makes."""
+    from interp.lenses.jacobian_fit import GAINS, N_GAIN, N_MEANS
+    from interp.lenses.jacobian_lens import JacobianLensConfig
+    from saes.evaluation.in_model import CONTEXT_VALUES
+
     weights = 2 * sizes.d_in * sizes.d_sae
-    model, batches = _PROGRAM + pace.memory, sizes.tokens / BATCH
+    twice, batches = pace.memory + pace.weights, sizes.tokens / BATCH
     encoded = sizes.tokens * weights / 1e9 * pace.product
+    examined = EXAMINED * pace.hook_points / BATCH
+    jacobians = (sizes.rounds + 0.2) * sizes.d_in * CONTEXT / BATCH  # of the untrained model a short one
+    read = READINGS * JacobianLensConfig.heldout_positions + len(GAINS) * N_GAIN
+    distances = pace.layers * read / BATCH
+    contexts = 4 * Evaluate.contexts * CONTEXT / BATCH  # unchanged, zero and mean ablation, and the dictionary
+    scored = min(1.0, CONTEXT_VALUES / pace.d_vocab / CONTEXT)
     return {
-        "certificate": Cost(1e5, 2 * pace.memory + _PROGRAM, 10 + 15 * pace.batch),
-        "recording": Cost(sizes.tokens * (2 * sizes.d_in + 12), model, 5 + 1.1 * batches * pace.batch),
+        "certificate": Cost(1e5, twice, 2 * pace.load + 10 + examined * (pace.blocks / 2 + pace.logits)),
+        "recording": Cost(sizes.tokens * (2 * sizes.d_in + 12), pace.memory, pace.load + 1.1 * batches * pace.batch),
         "sae": Cost(4 * weights, _PROGRAM + 16 * weights, 5 + 2 * sizes.seen * weights / 1e9 * pace.product),
         "jacobian_lens": Cost(
-            2 * pace.layers * sizes.d_in**2, _PROGRAM + 3 * pace.memory, (90 + 15 * sizes.rounds) * pace.batch
+            2 * pace.layers * sizes.d_in**2,
+            twice + pace.fit,
+            pace.load + jacobians * pace.backward + N_MEANS * CONTEXT / BATCH * pace.blocks + distances * pace.logits,
         ),
-        "features": Cost(_LATENT_BYTES * sizes.d_sae, model + 200 * sizes.tokens, 20 + 8 * encoded),
-        "evaluation": Cost(1e5, model, 10 + 8 * pace.batch),
-        "atlas": Cost(1_000 * sizes.d_sae, model, 15 + sizes.d_sae / 500),
-        "heads": Cost(1e6, model, 5 + 8 * pace.batch),
+        "features": Cost(
+            _LATENT_BYTES * sizes.d_sae,
+            pace.memory + 200 * sizes.tokens,
+            pace.load + 10 + 8 * encoded + sizes.d_sae / BATCH * pace.logits,
+        ),
+        "evaluation": Cost(1e5, pace.memory, pace.load + 5 + contexts * (pace.blocks + scored * pace.logits)),
+        "atlas": Cost(1_000 * sizes.d_sae, pace.memory, 5 + sizes.d_sae / 800),
+        "heads": Cost(1e6, twice, pace.load + 6 * pace.blocks),
     }
 
 
-def measure_pace(model: "HookedModel", hook_point: str) -> ModelPace:
-    """Time a pass up to a hook point and a matrix product, the second of two runs each."""
+def measure_pace(model: "HookedModel", hook_point: str, load: float) -> ModelPace:
+    """Time passes of `SAMPLE` tokens and a matrix product, the second of two runs each."""
     import torch
 
+    from interp.lenses.jacobian_fit import memory_of, products_of, run_texts
+    from interp.lenses.jacobian_lens import JacobianLensConfig, JacobianSettings
+    from interp.models.adapter import available_hook_points, final_norm_and_unembed
     from interp.models.passes import Capture
+    from interp.names import lens_hook_points
+    from saes.evaluation.in_model import LOGIT_VALUES
 
-    length = min(128, model.cfg.n_ctx)
-    tokens = torch.zeros(BATCH // length, length, dtype=torch.long, device=model.cfg.device)
-    square = torch.ones(1_024, 1_024, device=model.cfg.device)
-    with Capture(model, [hook_point]) as capture:
-        batch = _seconds(lambda: float(capture(tokens)[hook_point].sum()))
-    product = _seconds(lambda: float((square @ square).sum())) / (1_024**3 / 1e9)
-    weights = sum(tensor.numel() * tensor.element_size() for tensor in model.original_model.parameters())
-    values = BATCH * 4 * (8 * model.cfg.d_model + 3 * (model.cfg.d_mlp or 4 * model.cfg.d_model) + model.cfg.d_vocab)
-    return ModelPace(batch, product, weights + values, model.cfg.n_layers)
+    cfg, length = model.cfg, min(CONTEXT, model.cfg.n_ctx)
+    products = products_of(model, JacobianLensConfig())
+    fit = JacobianSettings(model="", weight_hash="", source="", context_length=length, products=products)
+    tokens = torch.zeros(SAMPLE // length, length, dtype=torch.long, device=cfg.device)
+    square = torch.ones(1_024, 1_024, device=cfg.device)
+    first, *_, last = lens_hook_points(cfg.n_layers)
+
+    def through(point: str) -> float:
+        with Capture(model, [point]) as capture:
+            return _seconds(lambda: float(capture(tokens)[point].sum()))
+
+    def unembed() -> float:
+        return float(final_norm_and_unembed(model, resid).float().logsumexp(-1).sum())
+
+    with Capture(model, [last]) as capture:
+        resid = capture(tokens)[last]
+    with torch.autocast(str(cfg.device).partition(":")[0], dtype=torch.bfloat16, enabled=products == "bfloat16"):
+        texts = run_texts(model, tokens, [first], 0)
+        dims = torch.zeros(len(tokens), dtype=torch.long)
+        backward = _seconds(lambda: float(texts.rows(dims, last=False)[0].sum()))
+    with torch.no_grad():
+        logits = _seconds(unembed)
+    scale = BATCH / tokens.numel()
+    return ModelPace(
+        load=load,
+        batch=scale * through(hook_point),
+        blocks=scale * through(last),
+        logits=scale * logits,
+        backward=scale * backward,
+        product=_seconds(lambda: float((square @ square).sum())) / (1_024**3 / 1e9),
+        weights=sum(tensor.numel() * tensor.element_size() for tensor in model.original_model.parameters()),
+        values=BATCH * 4 * (8 * cfg.d_model + 3 * (cfg.d_mlp or 4 * cfg.d_model)) + 2 * 4 * LOGIT_VALUES,
+        fit=memory_of(model, fit, cfg.n_layers),
+        layers=cfg.n_layers,
+        hook_points=len(available_hook_points(model)),
+        d_vocab=cfg.d_vocab,
+    )
 
 
 def check_room(steps: dict[str, Cost], folder: "Path", device: str) -> None:

@@ -10,7 +10,6 @@ that they were made from (ten million tokens) does not ship; the manifests have 
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from interp.artifacts import FOLDERS, MANIFEST, copy_artefact
 from interp.errors import CorruptError, MissingError, program
@@ -93,12 +92,20 @@ class Demo(OpensDashboard, Seeded, OnDevice):
     def steps(self) -> list[WorkspaceStep]:
         """Return the steps that are computed around what ships."""
         tokens = 20_000 if self.quick else 60_000
-        shared: dict[str, Any] = {"workspace": self.workspace, "threads": self.threads, "device": self.device}
         return [
             WorkspaceStep(
                 "Record",
                 f"{MODEL} reads {tokens:,} tokens of text; its activations at {RESID} and {MLP} are stored.",
-                Record(model=MODEL, name=SHIPPED, hook_points=(RESID, MLP), tokens=tokens, seed=self.seed, **shared),
+                Record(
+                    model=MODEL,
+                    name=SHIPPED,
+                    hook_points=(RESID, MLP),
+                    tokens=tokens,
+                    seed=self.seed,
+                    workspace=self.workspace,
+                    threads=self.threads,
+                    device=self.device,
+                ),
             ),
             WorkspaceStep(
                 "Test the induction circuit",
@@ -111,7 +118,9 @@ class Demo(OpensDashboard, Seeded, OnDevice):
                     seeds=self.seed_range(2),
                     context_length=41,
                     max_candidates=8,
-                    **shared,
+                    workspace=self.workspace,
+                    threads=self.threads,
+                    device=self.device,
                 ),
             ),
         ]

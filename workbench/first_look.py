@@ -50,8 +50,8 @@ def dictionary_checks(workspace: "Workspace", key: str, setup: "Setup") -> Itera
     if folder == "saes":
         stored = workspace.open(StoredSAE, name)
         scores = stored.heldout
-        card = {} if scores is None else {"l0": scores.l0, "fvu": scores.fvu}
-        claims = CardScores(**card, prose=stored.prose)
+        l0, fvu = (None, None) if scores is None else (scores.l0, scores.fvu)
+        claims = CardScores(l0=l0, fvu=fvu, prose=stored.prose)
         yield from checks_of_dictionary(setup, stored.load().to(device), claims)
         return
     transcoders = open_set(workspace, name)

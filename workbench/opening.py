@@ -147,7 +147,11 @@ def open_task(model: HookedModel, task: str, n_prompts: int | None, *, seed: int
 
     if Path(task).suffix:
         return task_from_file(model, task, n_prompts=n_prompts)
-    return make_task(task, model, seed=seed, **({} if n_prompts is None else {"n_prompts": n_prompts}))
+    return (
+        make_task(task, model, seed=seed)
+        if n_prompts is None
+        else make_task(task, model, n_prompts=n_prompts, seed=seed)
+    )
 
 
 def task_name(task: str) -> str:
@@ -225,7 +229,7 @@ AUTO, NONE, UNEMBEDDING = "auto", "none", "unembedding"
 
 
 def with_readout(
-    workspace: "Workspace", source: "AtlasSource", wanted: str = AUTO, *, device: str | None = None
+    workspace: "Workspace", source: "AtlasSource", cells: str = AUTO, *, device: str | None = None
 ) -> "AtlasSource":
     """Return the source with its cells labelled by `auto`, `none`, `unembedding` or an SAE of the workspace.
 
@@ -233,20 +237,20 @@ def with_readout(
     `UnknownNameError` for an unknown SAE.
     """
     kind, _, name = source.source.partition(":")
-    if wanted == NONE:
+    if cells == NONE:
         return replace(source, readout=None)
-    if wanted == UNEMBEDDING:
+    if cells == UNEMBEDDING:
         return replace(source, readout=_unembedding(workspace, source, kind, name, device))
-    if wanted == AUTO:
+    if cells == AUTO:
         return _by_own_sae(workspace, source, name) if kind == "recording" else source
-    sae = workspace.open(StoredSAE, wanted)
+    sae = workspace.open(StoredSAE, cells)
     if kind != "recording":
         raise ConfigError(
             f"an SAE reads activations, and {source.source} has none; map a recording, or leave --cells out"
         )
     if sae.hook_point != source.hook_point:
         raise MismatchError(
-            f"the SAE {wanted} reads {sae.hook_point}, the map shows {source.hook_point}; "
+            f"the SAE {cells} reads {sae.hook_point}, the map shows {source.hook_point}; "
             "give --hook-point or another SAE"
         )
     return _by_sae(workspace, source, sae)

@@ -34,8 +34,7 @@ def about(verb: type[Verb]) -> str:
 def wrap(text: str, width: int, *, indent: int = 0) -> list[str]:
     """Return the lines of a text, the later ones indented. A word, and code in backquotes, is not broken."""
     whole = re.sub(r"`[^`]{,40}`", lambda code: code[0].replace(" ", "\0"), text)
-    options: dict[str, Any] = {"break_on_hyphens": False, "break_long_words": False}
-    lines = textwrap.wrap(whole, width, subsequent_indent=" " * indent, **options)
+    lines = textwrap.wrap(whole, width, subsequent_indent=" " * indent, break_on_hyphens=False, break_long_words=False)
     return [line.replace("\0", " ") for line in lines]
 
 
@@ -96,7 +95,7 @@ def options_of(verb: type) -> list[Option]:
     return sorted(options, key=lambda option: (option.shared, option.name not in annotations, not option.required))
 
 
-def value_of(option: Option, value: Any) -> Any:
+def value_of(option: Option, value: object) -> object:
     """Return a value of an option in the type of its field; texts of numbers, paths and choices are read.
 
     Raises `ConfigError`, and `UnknownNameError` for a choice that is none.
@@ -110,16 +109,16 @@ def value_of(option: Option, value: Any) -> Any:
             raise ConfigError(f"{option.label} is yes or no, got {value!r}")
         return value
     if option.kind == "choice" and value not in option.choices:
-        raise UnknownNameError(f"value of {option.label}", value, option.choices)
-    return Path(value) if option.kind == "path" else value
+        raise UnknownNameError(f"value of {option.label}", str(value), option.choices)
+    return Path(str(value)) if option.kind == "path" else value
 
 
-def _number(option: Option, value: Any) -> int | float:
+def _number(option: Option, value: object) -> int | float:
     whole = option.kind == "whole"
     try:
-        number = math.nan if isinstance(value, bool) else float(value)
+        number = math.nan if isinstance(value, bool) else float(str(value))
         if whole and number == int(number):
-            return int(value if isinstance(value, int) or str(value).isdecimal() else number)
+            return int(str(value)) if isinstance(value, int) or str(value).isdecimal() else int(number)
         if not whole and math.isfinite(number):
             return number
     except (TypeError, ValueError, OverflowError):
@@ -127,7 +126,7 @@ def _number(option: Option, value: Any) -> int | float:
     raise ConfigError(f"{option.label} takes a {'whole' if whole else 'finite'} number, got {value!r}")
 
 
-def made(verb: type[V], values: Mapping[str, Any]) -> V:
+def made(verb: type[V], values: Mapping[str, object]) -> V:
     """Return a verb with these values, which it checks itself. Raises `ConfigError` where a required one is missing."""
     for option in options_of(verb):
         if option.required and option.name not in values:
@@ -220,14 +219,14 @@ def _refusal(verb: type[Verb], left: Sequence[str], command: str) -> ConfigError
     return UnknownNameError(f"option of {command}", word, known, hint)
 
 
-def words_of(verb: type[Verb], values: Mapping[str, Any]) -> list[str]:
+def words_of(verb: type[Verb], values: Mapping[str, object]) -> list[str]:
     """Return the words that are typed for a verb with values; those at their default are left out."""
     words, last = [*verb.typed_words()], []
     for option in options_of(verb):
         value = values.get(option.name, option.default)
         if value == option.default:
             continue
-        texts = [str(entry) for entry in (value if option.many else [value])]
+        texts = [str(entry) for entry in (value if isinstance(value, list | tuple) else [value])]
         if not option.flags:
             words += texts
         elif option.kind == "switch":

@@ -118,21 +118,24 @@ class Own(OpensDashboard, Seeded, RunsModel):
         workspace has something else of this name.
         """
         from interp.models.adapter import default_hook_point
-        from interp.models.loading import adapter_of, load_model
+        from interp.models.loading import adapter_of, load_model, load_tokenizer
         from interp.recording.record import probe_widths
         from interp.text.corpora import open_corpus
 
         open_corpus(self.corpus)  # a mistake in its name shows before a model is loaded
         device = self.use_device()
         self.use_threads()
+        load_tokenizer(self.model)  # converts a GGUF file, which is done once and not timed
+        started = time.perf_counter()
         model = load_model(self.model, device=device)
+        load = time.perf_counter() - started
         hook_point = self.hook_point or default_hook_point(model)
         documents, tokens = self.text_of(model)
         width = probe_widths(model, [hook_point])[hook_point]
         d_sae = self.d_sae or max(64, min(8 * width, tokens // TOKENS_PER_LATENT) // 64 * 64)
         chosen = CostSizes(tokens, REPEATS * tokens, width, d_sae, self.rounds)
         self.check_same(model, hook_point, chosen)
-        takes = costs(chosen, measure_pace(model, hook_point))
+        takes = costs(chosen, measure_pace(model, hook_point, load))
         if changed := adapter_of(self.model):
             say(f"adapter: {changed}")
         say(f"\n{self.model} and {tokens:,} tokens of {documents:,} documents, read at {hook_point}:")

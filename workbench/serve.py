@@ -12,7 +12,7 @@ import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from interp.errors import ConfigError, MissingError, WorkbenchError
 from interp.options import Argument, Means
@@ -21,6 +21,8 @@ from workbench.terminal import InWorkspace, Threaded, say
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from mcp.server.lowlevel import Server
 
     from dashboard.queue import RunQueue
     from dashboard.sources import Live
@@ -155,7 +157,7 @@ async def converse(workspace: "Workspace", live: "Live", runs: "RunQueue | None"
         await server.run(read, write, server.create_initialization_options())
 
 
-def mcp_server(workspace: "Workspace", live: "Live", runs: "RunQueue | None" = None) -> Any:
+def mcp_server(workspace: "Workspace", live: "Live", runs: "RunQueue | None" = None) -> "Server":
     """Return a server of the Model Context Protocol: reads and acts of a workspace, and with `runs` its analyses."""
     from mcp import types
     from mcp.server.lowlevel import Server
@@ -180,7 +182,7 @@ def mcp_server(workspace: "Workspace", live: "Live", runs: "RunQueue | None" = N
         for name, (description, form) in forms.items()
     ]
 
-    def answer(name: str, arguments: dict[str, Any]) -> tuple[str, bool]:
+    def answer(name: str, arguments: dict[str, object]) -> tuple[str, bool]:
         try:
             if name in acts:
                 reply = api.ask(live, name, arguments)
@@ -191,10 +193,10 @@ def mcp_server(workspace: "Workspace", live: "Live", runs: "RunQueue | None" = N
         except WorkbenchError as error:
             return str(error), True
 
-    async def list_tools(_context: Any, _params: Any) -> Any:
+    async def list_tools(_context: object, _params: object) -> types.ListToolsResult:
         return types.ListToolsResult(tools=tools)
 
-    async def call_tool(_context: Any, params: Any) -> Any:
+    async def call_tool(_context: object, params: types.CallToolRequestParams) -> types.CallToolResult:
         text, failed = await asyncio.to_thread(answer, params.name, params.arguments or {})
         return types.CallToolResult(content=[types.TextContent(type="text", text=text)], is_error=failed)
 
@@ -306,8 +308,8 @@ def _check_logs(workspace: "Workspace", key: str) -> tuple[list[str], str]:
         recording = Recording(workspace.path("recording", of.recording))
         if recording.manifest.content_hash != recorded:
             return [], f"the recording {of.recording} was made anew"
-        split = {"seed": of.train.seed, "heldout_fraction": of.train.heldout_fraction}
-        return problems_of(lambda folder: row_problems(folder, recording, **split))[:3], ""
+        seed, fraction = of.train.seed, of.train.heldout_fraction
+        return problems_of(lambda log: row_problems(log, recording, seed=seed, heldout_fraction=fraction))[:3], ""
     except WorkbenchError as error:
         return [], str(error)
 

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import (
     TYPE_CHECKING,
     Annotated,
-    Any,
     ClassVar,
     Literal,
     TypeVar,
@@ -249,7 +248,7 @@ ModelArgument = Annotated[
 ]
 
 
-def settings_of(verb: Any, kind: type[S], **changed: Any) -> S:
+def settings_of(verb: object, kind: type[S], **changed: object) -> S:
     """Return the settings of an analysis that a verb inherits, some of them `changed`.
 
     Args:
@@ -257,7 +256,8 @@ def settings_of(verb: Any, kind: type[S], **changed: Any) -> S:
         kind: the settings dataclass of the analysis.
         changed: fields whose value does not come from the option of the same name.
     """
-    return kind(**{field.name: getattr(verb, field.name) for field in fields(kind)} | changed)  # type: ignore[arg-type]
+    own = {field.name: getattr(verb, field.name) for field in fields(kind) if field.name not in changed}  # type: ignore[arg-type]
+    return kind(**own | changed)
 
 
 def slug(text: str) -> str:

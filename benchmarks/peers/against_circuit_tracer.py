@@ -31,7 +31,7 @@ def run() -> list[Result]:
     if not SET.exists():
         raise MissingError(f"no set at {SET}; train one (docs/howto/transcoder-sets.md), or set TRANSCODERS")
     from interp.models.adapter import to_tokens
-    from interp.models.loading import converted_folder, load_model, packaged_gguf
+    from interp.models.loading import load_model, packaged_folder
     from interp.tracing.graph import TraceConfig
     from interp.tracing.trace import trace
     from saes import SetReplacement
@@ -40,7 +40,7 @@ def run() -> list[Result]:
     model = load_model("smollm2-135m", device="cpu")
     tokens = to_tokens(model, PROMPT)[:, :32]
     settings = {"tokens": tokens[0].tolist(), "rows": ROWS, "batch": BATCH, "threads": THREADS}
-    command = [PYTHON, "-m", "benchmarks.peers.circuit_tracer_graph", converted_folder(packaged_gguf()), SET]
+    command = [PYTHON, "-m", "benchmarks.peers.circuit_tracer_graph", packaged_folder("smollm2-135m"), SET]
     done = subprocess.run(
         [*map(str, command), json.dumps(settings)], cwd=ROOT, capture_output=True, text=True, check=False
     )

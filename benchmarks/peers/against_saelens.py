@@ -80,10 +80,11 @@ def _race(scratch: Path) -> list[Result]:
 def _record(folder: Path) -> Path:
     from interp.models.loading import load_model
     from interp.recording.record import record
+    from interp.recording.recorded import RecordConfig
     from interp.text.corpora import open_corpus
 
     model = load_model("smollm2-135m", attention="sdpa")
-    record(model, open_corpus("docstrings"), folder, hook_points=[HOOK_POINT], tokens=RECORDED)
+    record(model, open_corpus("docstrings"), folder, RecordConfig(tokens=RECORDED), hook_points=[HOOK_POINT])
     return folder
 
 

@@ -104,7 +104,7 @@ def _weights(comparison: ModelComparison, colours: Theme) -> list[Part]:
     rows = comparison.weights.changes
     n_layers = len({row.layer for row in rows})
     figure = weights_figure(rows, colours, height=max(HEIGHT, 120 + 22 * (2 + n_layers)))
-    keys = ("name", "change", "null_high", "rank", "random_rank", "found")
+    keys = ("name", "change", "null_high", "rank", "random_rank", "above_null")
     return [
         graph("changes-weights", figure=figure, label="Relative change of every matrix, by layer"),
         as_table(as_json([{key: getattr(row, key) for key in keys} for row in rows])),
@@ -114,7 +114,7 @@ def _weights(comparison: ModelComparison, colours: Theme) -> list[Part]:
 def _stream(comparison: ModelComparison, colours: Theme) -> list[Part]:
     rows = [
         {"text": text, "name": row.name, **row.change.columns("change", "low", "high"), "null_high": row.null_high,
-         "cka": row.cka.estimate, "found": row.found}
+         "cka": row.cka.estimate, "above_null": row.above_null}
         for text, representation in comparison.representations.items() for row in representation.layers
     ]  # fmt: skip
     figure = stream_figure(comparison.representations, colours, height=HEIGHT)
@@ -210,8 +210,8 @@ def _read_on(changes: ChangedWords) -> html.P:
 
 
 def _said(changes: ChangedWords, ways: Sequence[str]) -> list[Part]:
-    mine = [direction for direction in changes.said if direction.way in ways]
-    beyond = [direction for direction in changes.found if direction.way in ways]
+    mine = [direction for direction in changes.directions if direction.way in ways]
+    beyond = [direction for direction in changes.directions_above_null if direction.way in ways]
     if not beyond:
         largest = max(mine, key=lambda direction: direction.strength / direction.null_high, default=None)
         nearest = (
@@ -235,7 +235,7 @@ def _said(changes: ChangedWords, ways: Sequence[str]) -> list[Part]:
 
 
 def _used(uses: Sequence[Use], kind: str) -> list[Part]:
-    changes = [use for use in uses if use.found]
+    changes = [use for use in uses if use.above_null]
     if not uses or not changes:
         reason = f"No {kind} changed {BEYOND}." if uses else f"No {kind} was measured."
         return [html.P(reason, className="wb-none")]

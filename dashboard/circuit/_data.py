@@ -61,7 +61,7 @@ class ScoredEdges:
 
     rows: list[EdgeRow]
     total: int
-    found: int
+    n_in_circuit: int
     """edges of the circuit itself"""
     everything: bool
     """True when the whole graph was scored; False when only the circuit itself is known."""

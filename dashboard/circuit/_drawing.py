@@ -4,10 +4,10 @@
 are those of inputs, dashed for a negative score, and of the roles of nodes. The browser asks, outside Dash, for a
 circuit by its key `<folder>/<name>`:
 
-    GET  /circuit-data/<folder>/<name>/graph.json    all that may be drawn, as columns
-    POST /circuit-data/<folder>/<name>/part.json     what is shown of it: `{"n": 24, "paths": false}`
-    GET  /circuit-data/<folder>/<name>/edits.json    groups and positions of the visitor
-    POST /circuit-data/<folder>/<name>/edits.json    replace them: `{"edits": {...}, "was": {...}}`
+    GET  /circuit-data/<folder>/<name>/graph.json    all that may be drawn, as columns, the groups and positions of the
+                                                     visitor, and what an address shows of it: `?n=24&paths=1`
+    POST /circuit-data/<folder>/<name>/part.json     what else is shown of it: `{"n": 24, "paths": false}`
+    POST /circuit-data/<folder>/<name>/edits.json    replace groups and positions: `{"edits": {...}, "was": {...}}`
     POST /circuit-data/<folder>/<name>/groups.json   groups of the shown nodes: `{"by": "role", "n": 24, ...}`
     GET  /circuit-data/<folder>/<name>/export.json   the circuit as shown, which `Circuit.load` reads: `?n=24&paths=1`
 
@@ -74,7 +74,7 @@ class _Whole:
         return cls(edges, rows, sorted(ids, key=lambda name: (node_of(name).order, _position(name))))
 
 
-def content(artefact: FoundCircuit) -> dict[str, object]:
+def content(artefact: FoundCircuit) -> dict[str, Any]:
     """Return all that may be drawn as columns: nodes with their row, column and role, edges with their input.
 
     `input` is the largest score of all, so that the width of a line is its share of that.
@@ -96,7 +96,7 @@ def content(artefact: FoundCircuit) -> dict[str, object]:
         "roles": [role.replace("_", " ") for role in known],
         "proposals": PROPOSALS,
         "limit": whole.edges.limit,
-        "found": min(whole.edges.found, whole.edges.limit),
+        "found": min(whole.edges.n_in_circuit, whole.edges.limit),
         "has_ends": whole.edges.has_ends,
         "nodes": {
             "id": whole.nodes,
@@ -227,7 +227,7 @@ def _nothing(edges: ScoredEdges) -> str:
 
 def register(server: flask.Flask) -> None:
     """Add the routes to the server."""
-    reads = {"graph": _graph, "edits": _edits, "export": _export}
+    reads = {"graph": _graph, "export": _export}
     asks = {"part": _part, "edits": _save, "groups": _groups}
     add_routes(server, "/circuit-data/<folder>/<name>", reads, asks, _open)
 
@@ -239,8 +239,12 @@ def _open(folder: str, name: str) -> FoundCircuit:
     return open_circuit(current().workspace, f"{folder}/{name}")
 
 
-def _graph(folder: str, name: str) -> dict[str, object]:
-    return content(_open(folder, name))
+def _graph(folder: str, name: str) -> dict[str, Any]:
+    artefact, query = _open(folder, name), flask.request.args
+    whole, n = content(artefact), whole_number(query.get("n", ""))
+    view = CircuitView(n if n is None else max(1, min(n, whole["limit"])), query.get("paths") == "1")
+    edits = notes().graph_edits(artefact.key)
+    return whole | {"edits": edits, "shown": as_json(view), "part": part(artefact, view)}
 
 
 Edges = Annotated[int, Ge(1)] | None
@@ -251,13 +255,7 @@ def _part(request: RequestFields, artefact: FoundCircuit, *, n: Edges = None, pa
     return part(artefact, CircuitView(n, paths))
 
 
-def _edits(folder: str, name: str) -> dict[str, object]:
-    return {"edits": notes().graph_edits(_open(folder, name).key)}
-
-
-def _save(
-    request: RequestFields, artefact: FoundCircuit, *, edits: GraphMarks, was: dict[str, Any]
-) -> dict[str, object]:
+def _save(request: RequestFields, artefact: FoundCircuit, *, edits: GraphMarks, was: dict[str, Any]) -> dict[str, Any]:
     return {"edits": notes().save_graph_edits(artefact.key, as_json(edits), was=was)}
 
 

@@ -244,12 +244,12 @@ def details(
 
 
 def _verdict(verdict: Verdict) -> html.Div:
-    word = {True: "Found. ", False: "Not found. ", None: ""}[verdict.found]
+    word = {True: "Found. ", False: "Not found. ", None: ""}[verdict.holds]
     reason = visible(verdict.reason, 600)
     return notice(
         html.P([html.Strong(word), html.Span(reason[:1].upper() + reason[1:])]),
         _folded("The rule", html.P(visible(verdict.rule, 4000), className="wb-note")),
-        tone="warning" if verdict.found is False else "info",
+        tone="warning" if verdict.holds is False else "info",
     )
 
 

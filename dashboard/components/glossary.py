@@ -22,7 +22,7 @@ class Term:
     section: str
     name: str
     meaning: str
-    said: tuple[str, ...] = ()
+    phrases: tuple[str, ...] = ()
     """words of pages that are links to it"""
     instead_of: tuple[str, ...] = ()
     """words that it replaces"""
@@ -58,7 +58,7 @@ def plain(meaning: str) -> str:
 
 @cache
 def _said() -> tuple[re.Pattern[str], dict[str, Term]]:
-    terms = {word: term for term in glossary().values() for word in term.said}
+    terms = {word: term for term in glossary().values() for word in term.phrases}
     longest = sorted(terms, key=len, reverse=True)
     return re.compile(rf"(?<![\w-])({'|'.join(map(re.escape, longest))})(?![\w-])"), terms
 

@@ -49,7 +49,7 @@ from interp.geometry.separation import ListAlong
 from interp.interventions.conversation import Conversation
 from interp.interventions.intervention import Direction, Intervention
 from interp.notes import Name
-from interp.nulls import WITHIN, beside
+from interp.nulls import WITHIN, null_range
 from saes.acts.writing import CheckChat
 
 KIND = "direction"
@@ -121,7 +121,7 @@ def _verdict(report: DirectionGeometry) -> str:
 
 
 def _choice_rows(choice: SteeringChoice) -> list[tuple[str, str]]:
-    rows = [("question", visible(choice.asked, 200)), ("rule", choice.rule)]
+    rows = [("question", visible(choice.question, 200)), ("rule", choice.rule)]
     if choice.chosen is None or choice.judged is None:
         return rows
     judged = choice.judged
@@ -163,7 +163,7 @@ def _judgement_rows(judgement: SampleJudgement | str) -> list[tuple[str, str]]:
     if isinstance(judgement, str):
         return [] if judgement == NOT_JUDGED else [("judge", visible(judgement, 300))]
     change = f"{number(judgement.change.low, signed=True)}, {number(judgement.change.high, signed=True)}"
-    null = beside("random directions", percent(judgement.random.mean()), percent(judgement.random.max()))
+    null = null_range("random directions", percent(judgement.random.mean()), percent(judgement.random.max()))
     return [
         (
             f"yes to {visible(judgement.question, 120)!r}",
@@ -244,14 +244,14 @@ def apply_panel(report: DirectionGeometry) -> html.Section:
     """Return the commands that steer with it and write it to files, and lines of plain transformers."""
     from interp.directions.files import transformers_code
     from interp.interventions.recipe import Recipe
-    from interp.models.loading import PACKAGED, PACKAGED_HUB
+    from interp.models.packaged import PACKAGED
 
     name, of = report.name, report.settings
     command = f'workbench steer directions/{name} --prompt "..."'
     lines = [command, f"{command} --write {name}.safetensors", f"{command} --write {name}.gguf"]
     try:
         recipe = Recipe(name=name, steps=(report.intervention(),), model=of.model, weight_hash=of.weight_hash)
-        hub = PACKAGED_HUB if of.model == PACKAGED else of.model
+        hub = PACKAGED[of.model].hub if of.model in PACKAGED else of.model
         code = transformers_code(recipe, f"{name}.safetensors", hub)
     except WorkbenchError as error:
         return panel("Use it elsewhere", html.P(str(error)))
@@ -436,7 +436,7 @@ def accuracy_words(score: DirectionAccuracy | None) -> str:
     """Return the held-out accuracy of a direction with its null; empty for a direction that was given."""
     if score is None:
         return ""
-    null = beside("shuffled labels", percent(score.shuffled), percent(score.shuffled_high))
+    null = null_range("shuffled labels", percent(score.shuffled), percent(score.shuffled_high))
     return f"{percent(score.accuracy)} of {score.n_heldout} held-out examples; {null}"
 
 
@@ -458,7 +458,7 @@ def _largest(reading: TokenReading | str) -> str:
     if isinstance(reading, str):
         return ""
     through = f", through the Jacobian lens {reading.lens.partition('/')[2]}" if reading.lens else ", by direct effect"
-    null = beside("random directions", number(reading.random), number(reading.random_high))
+    null = null_range("random directions", number(reading.random), number(reading.random_high))
     return f"{number(reading.raised_logits[0])} above the mean logit; {null}{through}"
 
 

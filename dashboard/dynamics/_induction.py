@@ -152,7 +152,7 @@ def _transitions(run: InductionRun) -> list[dict[str, Any]]:
         change = run.transitions[name]
         steps = {part: getattr(change, part) for part in ("onset", "middle", "end")}
         rows.append(
-            {"curve": words, "sudden": change.found}
+            {"curve": words, "sudden": change.sudden}
             | {part: None if step is None else f"{step:,.0f}" for part, step in steps.items()}
             | {part: getattr(change, part) for part in ("before", "after", "noise")}
             | {"why": visible(change.reason, 80)}

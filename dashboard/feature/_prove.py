@@ -48,10 +48,10 @@ def prove_panel(workspace: Workspace, of: One, proof: Proof | None, scheme: str 
         "Prove it",
         html.Div([asks, stored], className="wb-two wb-even wb-flush"),
         more="Steering adds the feature's direction at every token, in units of its largest activation; the verdict "
-        "says whether its held-back words rise on this prompt. The standard proof tests three claims: steering raises "
-        "the words that the feature should raise, ablating it on its examples lowers them, and its direction separates "
-        "a list of words. Half of the words choose the strength, the others judge. Every number has two nulls: random "
-        "directions of the same norm, and other features of similar density.",
+        "says whether the words that it reads rise on this prompt. The standard proof tests four claims about these "
+        "words: it fires on them, steering makes the model say them, ablating it makes the model say them less, and "
+        "its direction says what it reads. Every number has two nulls, measured on the same words: random directions "
+        "of the same norm, and other features of similar density.",
         className="wb-prove",
         id=PANEL,
     )
@@ -90,22 +90,31 @@ def _stored(workspace: Workspace, of: One, proof: Proof | None, scheme: str | No
         return [title, _button(workspace, options, name, index, "Run the standard proof")]
     again, outdated = options | {"overwrite": True}, why_outdated(workspace, proof)
     verdict, *sentences = proof.lines()
+    any_direction = "Its own direction chose these words, so any direction may pass."
+    stored = [
+        f"Stored as {proof.key}, strength {number(proof.strength)}, ",
+        f"{number(proof.strength / of.row.max_activation)} times its maximum, written to {proof.hook_point}. ",
+    ]
     return [
         notice(outdated, tone="warning") if outdated else None,
-        html.P(verdict, className="wb-verdict", id="prove-verdict"),
-        html.Ul([html.Li(visible(sentence, 600), dir="auto") for sentence in sentences], className="wb-proof-lines"),
-        *(html.P(f"Not measured: {key} ({visible(why, 200)}).", className="wb-note")
-          for key, why in proof.missing.items()),
+        html.P(visible(verdict, 600), className="wb-verdict", id="prove-verdict", dir="auto"),
+        html.P(any_direction, className="wb-note") if proof.words.any_direction_may_pass else None,
         graph("prove-nulls", figure=proof_nulls(proof, theme(scheme)), height=230, label="The feature and both nulls"),
-        as_table([_row(measure) for measure in proof.to_records()], "All measures as a table"),
         _continuations(proof),
-        html.P(
-            [f"Stored as {proof.key}, strength {number(proof.strength)}, ",
-             f"{number(proof.strength / of.row.max_activation)} times its maximum, ",
-             f"written to {proof.hook_point}. ", *_reports(workspace, of.features, index)],
-            className="wb-note",
+        html.Details(
+            [
+                html.Summary("How it was tested"),
+                html.Ul([html.Li(visible(line, 600), dir="auto") for line in sentences], className="wb-proof-lines"),
+                as_table([_row(measure) for measure in proof.to_records()], "All measures as a table"),
+                html.P([*stored, *_reports(workspace, of.features, index)], className="wb-note"),
+            ],
+            className="wb-folded",
+            id="prove-method",
         ),
-        html.Details([html.Summary("Run it again"), _button(workspace, again, name, index, "Run the proof again")]),
+        html.Details(
+            [html.Summary("Run it again"), _button(workspace, again, name, index, "Run the proof again")],
+            className="wb-folded",
+        ),
     ]  # fmt: skip
 
 

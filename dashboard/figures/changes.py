@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 
 from dashboard.figures.theme import Theme, colour_bar, escape, message_figure, styled
 from interp.changes.measured import RepresentationChanges, Transplant, WeightChange
-from interp.nulls import standing
+from interp.nulls import null_verdict
 from saes.evaluation.latent_comparison import LatentComparison
 
 ORDER = ("embed", "pos_embed", "ln1", "W_Q", "W_K", "W_V", "W_O", "b_O", "ln2", "mlp.gate", "mlp.in", "mlp.out")
@@ -32,9 +32,9 @@ def weights_figure(rows: Sequence[WeightChange], colours: Theme, *, height: int 
     for row in sorted(rows, key=lambda row: row.change):  # the largest is drawn last
         at = 0 if row.layer is None else 1 + layers.index(row.layer), kinds.index(row.kind)
         ratio = row.change / max(row.null_high, 1e-9)
-        if np.isnan(z[at]) or ratio >= 10 ** z[at] or row.found:
+        if np.isnan(z[at]) or ratio >= 10 ** z[at] or row.above_null:
             z[at] = np.log10(max(ratio, 1.0))
-            text[at[0]][at[1]] = f"{row.change:.2g}" if row.found else ""
+            text[at[0]][at[1]] = f"{row.change:.2g}" if row.above_null else ""
             hover[at[0]][at[1]] = (
                 f"{escape(row.name)}: {row.change:.3g}, null up to {row.null_high:.2g}<br>"
                 f"rank of the change {_number(row.rank)} (random {_number(row.random_rank)})"
@@ -79,7 +79,7 @@ def stream_figure(texts: Mapping[str, RepresentationChanges], colours: Theme, *,
             "type": "data", "symmetric": False, "array": np.subtract(high, y), "arrayminus": np.subtract(y, low),
             "thickness": 1.5, "width": 4,
         }  # fmt: skip
-        marks = ["circle" if row.found else "circle-open" for row in rows]
+        marks = ["circle" if row.above_null else "circle-open" for row in rows]
         figure.add_scatter(
             x=x, y=y, error_y=error, name=label, mode="lines+markers", line={"color": colour},
             marker={"size": 8, "symbol": marks}, customdata=[row.cka.estimate for row in rows],
@@ -111,7 +111,7 @@ def transplant_figure(rows: Sequence[Transplant], colours: Theme, *, height: int
     ):
         value, low, high = np.array([getattr(row, direction) for row in rows], float).T
         error = {"type": "data", "symmetric": False, "array": high - value, "arrayminus": value - low, "width": 3}
-        verdicts = [standing(getattr(row, f"{direction}_found")) for row in rows]
+        verdicts = [null_verdict(getattr(row, f"{direction}_found")) for row in rows]
         figure.add_bar(
             x=value, y=names, orientation="h", name=label, error_x={**error, "thickness": 1.2, "color": colours.muted},
             marker={"color": colour}, customdata=verdicts, offsetgroup=direction,

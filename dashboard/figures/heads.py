@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 
 from dashboard.figures.theme import MONO, Theme, colour_bar, escape, styled, visible
 from interp.circuits.head_scores import HeadScore
-from interp.nulls import standing
+from interp.nulls import null_verdict
 
 
 def head_scores(rows: Sequence[HeadScore], colours: Theme, *, height: int = 560) -> go.Figure:
@@ -36,7 +36,7 @@ def head_scores(rows: Sequence[HeadScore], colours: Theme, *, height: int = 560)
             colorbar=colour_bar(colours, "score (fraction of attention)"),
         )
     )
-    hits = [row for row in rows if row.found]
+    hits = [row for row in rows if row.above_null]
     figure.add_scatter(
         x=[row.head for row in hits],
         y=[row.layer for row in hits],
@@ -57,7 +57,7 @@ def head_scores(rows: Sequence[HeadScore], colours: Theme, *, height: int = 560)
 
 def _head_hover(row: HeadScore) -> str:
     return (
-        f"<b>{row.name}</b> {row.score:.3f} · {standing(row.found)}<br>"
+        f"<b>{row.name}</b> {row.score:.3f} · {null_verdict(row.above_null)}<br>"
         f"95 % interval {row.low:.3f} to {row.high:.3f}<br>null {row.null:.3f}, at most {row.null_high:.3f}"
     )
 

@@ -10,6 +10,7 @@ drawn. Classes are written as text, so that the analyses are not imported before
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeGuard
 
+import numpy as np
 import plotly.graph_objects as go
 
 from dashboard.figures import attribution, changes, circuits, geometry, heads, saes, scaling, studies
@@ -20,6 +21,7 @@ from interp.changes.measured import Transplants, WeightChanges
 from interp.circuits.head_scores import HeadScores
 from interp.directions.study import DirectionGeometry
 from interp.errors import ConfigError
+from interp.lenses.jacobian_lens import JacobianLens
 from interp.studies.grokking_phases import Grokking
 from interp.studies.induction_onset import InductionRun
 
@@ -113,6 +115,15 @@ def _lens(result: Any, colours: Theme, **options: Any) -> go.Figure:
     return heads.logit_lens(cells, list(result.layers), list(result.tokens), colours, **options)
 
 
+def _distances(result: JacobianLens, colours: Theme, **options: Any) -> go.Figure:
+    names = {"jacobian": "Jacobian lens", "mean": "mean residual alone", "logit": "logit lens", "tuned": "tuned lens",
+             "shuffled": "other positions", "uncentred": "Jacobian without means"}  # fmt: skip
+    rows = result.to_records()
+    curves = {name: np.array([row[f"kl_{reading}"] for row in rows]) for reading, name in names.items()}
+    labels: dict[str, Any] = {"x_title": "layer", "y_title": "nats from the model's output", "log": True}
+    return studies.training_curves(range(len(rows)), curves, colours, **labels | options)
+
+
 def _shares(result: Any, colours: Theme, **options: Any) -> go.Figure:
     mlps: list[float] = result.mlps.mean(-1).tolist() if any(part.endswith("MLP") for part in result.parts) else []
     return attribution.share_map(result.heads.mean(-1).tolist(), mlps, colours, **options)
@@ -176,6 +187,7 @@ FIGURES: dict[str, Draw] = {
     "interp.patching.activation.ActivationPatching": _patching,
     "interp.patching.patching_map.PatchingMap": _patching,
     "interp.lenses.logit_lens.LogitLens": _lens,
+    "interp.lenses.jacobian_lens.JacobianLens": _distances,
     "interp.lenses.direct_attribution.LogitAttribution": _shares,
     "saes.circuits.attribution.FeatureAttribution": _features,
     "interp.geometry.shapes.Shape": geometry.plane_figure,

@@ -223,12 +223,13 @@ def filled_bins(counts: list[int]) -> slice:
 
 
 MEASURES = {
-    "activation": "fires on its tokens",
+    "fires": "fires on its words",
     "steer": "steered: its words rise",
     "ablate": "ablated: its words fall",
-    "lists": "separates words",
+    "joined": "says what it reads",
+    "lists": "separates their list",
 }
-"""Measures of a proof in the figure, in words."""
+"""Tests of a proof in the figure, in words."""
 
 
 def proof_nulls(proof: Proof, colours: Theme, *, height: int = 230) -> go.Figure:

@@ -35,7 +35,7 @@ from interp.geometry.shapes import ClusterTest, Shape, Verdict
 from interp.geometry.space import SpaceComparison, SpaceReport
 from interp.geometry.sweeps import RotationSweep, StrengthSweep
 from interp.geometry.word_geometry import ConceptGeometry, WordGeometry
-from interp.nulls import BEYOND, beside
+from interp.nulls import BEYOND, null_range
 from interp.results import Record
 from interp.workspace import Workspace
 
@@ -347,7 +347,7 @@ def _counts(order: CircleTest) -> str:
 def _cluster(test: ClusterTest | None) -> str:
     if test is None:
         return "not tested: no other list to separate it from"
-    null = beside("words dealt to lists at random", number(test.null), number(test.null_high))
+    null = null_range("words dealt to lists at random", number(test.null), number(test.null_high))
     return f"silhouette {number(test.silhouette)}, p {number(test.p)}; null: {null}"
 
 

@@ -1,6 +1,7 @@
 """A graph as the browser takes it: columns of nodes and edges, labels, and the features tables of its latents."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,8 @@ SAID = 5
 """Tokens that a latent makes the model say, in the side panel."""
 MAX_GROUPED = 200
 """Most latents among which groups are searched for; each is ablated in the model."""
+OPENING = 60
+"""Latents and errors that a graph shows when it is opened; the slider shows more."""
 DIGITS = 5
 """Significant digits of numbers that are sent."""
 
@@ -54,7 +57,7 @@ def content(workspace: Workspace, graph: AttributionGraph) -> dict[str, Any]:
     neurons = neurons_of(workspace, graph)
     labels = _labels(workspace, graph, neurons)
     nodes = graph.nodes
-    columns: dict[str, list[Any]] = {
+    columns: dict[str, list[float] | list[int] | list[str]] = {
         name: _rounded(np.array([getattr(node, name) for node in nodes], np.float64))
         for name in ("activation", "influence", "probability")
     }
@@ -73,6 +76,7 @@ def content(workspace: Workspace, graph: AttributionGraph) -> dict[str, Any]:
         "background": [] if neurons is None else _background(graph, neurons),
         "prompts": 0 if neurons is None else neurons.settings.prompts,
         "tokens": list(graph.token_texts),
+        "opening": OPENING,
         "edge_share": graph.thresholds[1],
         "nodes": columns,
         "edges": {
@@ -154,35 +158,67 @@ def node(graph: AttributionGraph, number: int) -> GraphNode:
     return graph.nodes[number]
 
 
-def part(
-    graph: AttributionGraph,
-    most: int,
-    share: float,
-    *,
-    target: str | None = None,
-    pins: Sequence[str] = (),
-    hidden: Sequence[str] = (),
-) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True)
+class ShownPart:
+    """The part of a graph that a visitor looks at; nodes are named by their ids."""
+
+    nodes: int
+    """Latents and errors, those of largest effect."""
+    edges: float
+    """Share of the scores of edges."""
+    target: str | None
+    pins: tuple[str, ...]
+    hidden: tuple[str, ...]
+
+
+def opening(
+    graph: AttributionGraph, address: Mapping[str, str], edits: Mapping[str, Any], background: Sequence[int]
+) -> ShownPart:
+    """Return the part that an address shows; pins in it go before the stored ones."""
+    pins = edits.get("pins", [])
+    if "pins" in address:
+        pins = [node for node in address["pins"].split(",") if node in graph.number]
+    usual = () if address.get("background") == "1" else (graph.nodes[i].id for i in background)
+    targets = {str(node.index): node.id for node in graph.nodes if node.kind == "logit"}
+    return ShownPart(
+        nodes=round(_within(address.get("nodes"), 1e6, OPENING)),
+        edges=_within(address.get("edges"), 1, graph.thresholds[1]),
+        target=targets.get(address.get("target", "")),
+        pins=tuple(pins),
+        hidden=(*edits.get("hidden", []), *(node for node in usual if node not in pins)),
+    )
+
+
+def _within(text: str | None, most: float, usual: float) -> float:
+    """Return the number in an address, or the usual one where it is none from 0 to `most`."""
+    try:
+        value = float(text or "")
+    except ValueError:
+        return usual
+    return value if 0 <= value <= most else usual
+
+
+def part(graph: AttributionGraph, shown: ShownPart) -> dict[str, list[int] | list[float] | None]:
     """Return the numbers of the nodes and edges that are shown, and the effect of every node on the target.
 
-    `most` is a number of nodes, `share` that of edges; `pins` and `hidden` are ids of nodes, as is `target`.
     Raises `ConfigError`, `UnknownNameError`.
     """
+    target = shown.target
     if target is not None and graph.node(target).kind != "logit":
         raise ConfigError(f"`target` should be the id of a target, which starts with logit; got {target!r}")
     aim = None if target is None else graph.number[target]
     effects = effects_on(graph, aim)
-    shown = part_of(
+    part = part_of(
         graph,
-        most=most,
-        edges=share,
+        most=shown.nodes,
+        edges=shown.edges,
         target=aim,
-        pins={graph.number[name] for name in pins if name in graph.number},
-        hidden={graph.number[name] for name in hidden if name in graph.number},
+        pins={graph.number[name] for name in shown.pins if name in graph.number},
+        hidden={graph.number[name] for name in shown.hidden if name in graph.number},
     )
     return {
-        "nodes": np.flatnonzero(shown.nodes).tolist(),
-        "edges": np.flatnonzero(shown.edges).tolist(),
+        "nodes": np.flatnonzero(part.nodes).tolist(),
+        "edges": np.flatnonzero(part.edges).tolist(),
         "effects": None if effects is None else _rounded(effects),
     }
 
@@ -225,39 +261,57 @@ def exported(workspace: Workspace, graph: AttributionGraph, edits: dict[str, Any
     return export_graph(graph, marks, labels=latents)
 
 
-def describe(workspace: Workspace, graph: AttributionGraph, number: int) -> dict[str, Any]:
-    """Return the page and the examples of a latent: `href` is null where no features table describes its layer."""
+@dataclass(frozen=True)
+class LatentExample:
+    """Text around a strong activation of a latent."""
+
+    tokens: list[str]
+    activations: list[float]
+    peak: int
+
+
+@dataclass(frozen=True)
+class DescribedLatent:
+    """Side panel of a latent: its page where a features table has one, and its strongest examples."""
+
+    href: str | None = None
+    table: str | None = None
+    examples: Sequence[LatentExample] = ()
+    maximum: float = 0.0
+    says: Sequence[str] = ()
+
+
+def describe(workspace: Workspace, graph: AttributionGraph, number: int) -> DescribedLatent:
+    """Return what is known of a node: nothing unless it is a latent of a layer that a table describes."""
     chosen = node(graph, number)
     neurons = neurons_of(workspace, graph)
     if neurons is not None and chosen.kind == "feature":
         return _neuron(workspace, graph, neurons, chosen)
     table = feature_tables(workspace, graph).get(chosen.layer) if chosen.kind == "feature" else None
     if table is None:
-        return {"href": None, "table": None, "examples": [], "maximum": 0.0, "says": []}
+        return DescribedLatent()
     described = workspace.open(Features, table)
     rows = features.examples(described, chosen.index)[:MAX_EXAMPLES]
-    examples: list[dict[str, Any]] = [
-        {"tokens": row.tokens, "activations": _rounded(np.array(row.activations)), "peak": row.peak} for row in rows
-    ]
-    maximum = max((max(example["activations"], default=0.0) for example in examples), default=0.0)
+    examples = [LatentExample(row.tokens, _rounded(np.array(row.activations)), row.peak) for row in rows]
+    maximum = max((value for example in examples for value in example.activations), default=0.0)
     says = said_words(workspace, described, [chosen.index], SAID).get(chosen.index, ())
     href = feature_href(table, chosen.index)
-    return {"href": href, "table": table, "examples": examples, "maximum": maximum, "says": says}
+    return DescribedLatent(href, table, examples, maximum, says)
 
 
-def _neuron(workspace: Workspace, graph: AttributionGraph, neurons: NeuronLabels, chosen: GraphNode) -> dict[str, Any]:
+def _neuron(workspace: Workspace, graph: AttributionGraph, neurons: NeuronLabels, chosen: GraphNode) -> DescribedLatent:
     """Return what is known of a neuron in the direction in which it is active."""
     key = direction(chosen)
     row = neurons.of([key]).get(key)
-    examples: list[dict[str, Any]] = [
-        {"tokens": example.tokens, "activations": _rounded(np.array(example.activations)), "peak": example.peak}
+    examples = [
+        LatentExample(example.tokens, _rounded(np.array(example.activations)), example.peak)
         for example in neurons.examples_of(*key)
     ]
     table = feature_tables(workspace, graph).get(chosen.layer)
-    return {
-        "href": None if table is None or key[2] < 0 else feature_href(table, chosen.index),
-        "table": neurons.name,
-        "examples": examples,
-        "maximum": 0.0 if row is None else row.maximum,
-        "says": () if row is None else row.says,
-    }
+    return DescribedLatent(
+        href=None if table is None or key[2] < 0 else feature_href(table, chosen.index),
+        table=neurons.name,
+        examples=examples,
+        maximum=0.0 if row is None else row.maximum,
+        says=() if row is None else row.says,
+    )

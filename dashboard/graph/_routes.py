@@ -1,10 +1,11 @@
 """HTTP routes of the graph page, outside Dash.
 
-    GET  /graph-data/<name>/graph.json         nodes and edges as columns (`data.content`)
-    POST /graph-data/<name>/part.json          which of them are shown (`data.part`)
+    GET  /graph-data/<name>/graph.json         all that the first picture needs: nodes and edges as columns, the edits
+                                               of the visitor, and the part that an address shows (`?nodes=&pins=...`)
+    POST /graph-data/<name>/part.json          another part (`_data.part`)
     GET  /graph-data/<name>/node.json?n=12     the page and the examples of a latent
-    GET  /graph-data/<name>/edits.json         pins, groups, names, positions and hidden nodes of the visitor
-    POST /graph-data/<name>/edits.json         replace them: `{"edits": {...}, "was": {...}}`
+    POST /graph-data/<name>/edits.json         replace pins, groups, names, positions and hidden nodes of the visitor:
+                                               `{"edits": {...}, "was": {...}}`
     POST /graph-data/<name>/groups.json        groups of latents that act alike, of those in `{"nodes": [...]}`
     GET  /graph-data/<name>/export.json        the graph with its edits as graph JSON, for other viewers
     POST /graph-data/<name>/split.json         split an edge by heads: `{"source": "...", "target": "..."}`
@@ -36,7 +37,7 @@ MAX_HEADS = 12
 
 def register(server: flask.Flask) -> None:
     """Add the routes to the server."""
-    reads = {"graph": _graph, "node": _node, "edits": _edits, "export": _export}
+    reads = {"graph": _graph, "node": _node, "export": _export}
     asks = {"part": _part, "edits": _save, "groups": _groups, "split": _split}
     add_routes(server, "/graph-data/<name>", reads, asks, _opened)
 
@@ -47,19 +48,18 @@ def _opened(name: str) -> AttributionGraph:
 
 def _graph(name: str) -> Answer:
     workspace = current().workspace
-    return _data.content(workspace, _data.choose(workspace, name))
+    graph = _data.choose(workspace, name)
+    content, edits = _data.content(workspace, graph), _data.marks(notes(), graph)
+    shown = _data.opening(graph, flask.request.args, edits, content["background"])
+    return content | {"edits": edits, "shown": as_json(shown), "part": _data.part(graph, shown)}
 
 
-def _node(name: str) -> Answer:
+def _node(name: str) -> _data.DescribedLatent:
     number = flask.request.args.get("n", "")
     if not (number.isascii() and number.isdigit() and len(number) < 10):
         raise ConfigError(f"n is the number of a node, got {number[:40]!r}")
     workspace = current().workspace
     return _data.describe(workspace, _data.choose(workspace, name), int(number))
-
-
-def _edits(name: str) -> Answer:
-    return {"edits": _data.marks(notes(), _data.choose(current().workspace, name))}
 
 
 def _export(name: str) -> Answer:
@@ -81,7 +81,7 @@ def _part(
     pins: tuple[str, ...] = (),
     hidden: tuple[str, ...] = (),
 ) -> Answer:
-    return _data.part(graph, nodes, edges, target=target, pins=pins, hidden=hidden)
+    return _data.part(graph, _data.ShownPart(nodes=nodes, edges=edges, target=target, pins=pins, hidden=hidden))
 
 
 def _save(request: RequestFields, graph: AttributionGraph, *, edits: GraphMarks, was: dict[str, Any]) -> Answer:
@@ -103,6 +103,8 @@ def _split(request: RequestFields, graph: AttributionGraph, *, source: str, targ
     heads: list[Record] = []
     for row in split.to_records()[:MAX_HEADS]:
         layer, head = row["head"].removeprefix("L").split("H")
-        address = {"layer": layer, "head": head, "token": position, "key": row["position"]}
-        heads.append(row | {"href": prompt_href(text=graph.prompt, model=graph.model, **address)})
+        href = prompt_href(
+            text=graph.prompt, model=graph.model, layer=layer, head=head, token=position, key=row["position"]
+        )
+        heads.append(row | {"href": href})
     return {"total": split.total, "stays": split.stays, "heads": heads, "headline": split.headline()}

@@ -60,7 +60,7 @@ def _write_features(workspace: Workspace, graph: AttributionGraph, graph_json: d
                 write_json(place / f"{cantor(layer, index)}.json", viewer_feature(workspace, tables[layer], index))
                 described += 1
     listed = folder / "graph-metadata.json"
-    others = read_json(listed).get("graphs", []) if listed.is_file() else []
+    others: list[object] = read_json(listed).get("graphs", []) if listed.is_file() else []
     slug = graph_json["metadata"]["slug"]
     others = [entry for entry in others if not is_object(entry) or entry.get("slug") != slug]
     metadata = {name: value for name, value in graph_json["metadata"].items() if name != "workbench"}

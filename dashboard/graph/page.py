@@ -7,6 +7,7 @@ nodes are stored among the notes of the workspace (`routes`).
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 from urllib.parse import quote
@@ -44,7 +45,7 @@ SCORES = {
 }
 
 
-def layout(context: PageSources, name: str | None = None, trace: str | None = None, **address: Any) -> html.Div:
+def layout(context: PageSources, name: str | None = None, trace: str | None = None, **address: str) -> html.Div:
     """`/graph/<name>?at=<node>&nodes=&edges=&target=&pins=<nodes>&view=list&collapse=1&only=1` (assets/graph/).
 
     With `trace`, a prompt, and the options `model`, `set` and `chat` the form that traces another one is open.
@@ -74,7 +75,7 @@ def layout(context: PageSources, name: str | None = None, trace: str | None = No
     )
 
 
-def _again(graph: AttributionGraph) -> dict[str, Any]:
+def _again(graph: AttributionGraph) -> dict[str, str | None]:
     """Return the options of the verb that traced a graph."""
     of_set = f"transcoders/{graph.dictionary}" in graph.about.parents
     prompt = "".join(_typed(graph)).strip()
@@ -171,11 +172,11 @@ def targets(graph: AttributionGraph) -> html.Ol:
     return html.Ol(rows, className="wb-bars", **attrs({"aria-label": "Targets and their probabilities"}))
 
 
-def scores(graph: AttributionGraph) -> list[Any]:
+def scores(graph: AttributionGraph) -> list[html.Div | html.P]:
     """Return each score on a line from 0 to 1, with its baselines on the same line."""
     if graph.scores is None:
         return [html.P("No score was computed.", className="wb-none")]
-    shown: list[Any] = []
+    shown: list[html.Div | html.P] = []
     for name, (title, meaning) in SCORES.items():
         nulls = {"no latent": graph.floor, "untrained": graph.untrained}
         if graph.dictionary == "neurons":  # which nobody trained for this
@@ -188,7 +189,7 @@ def scores(graph: AttributionGraph) -> list[Any]:
     return shown
 
 
-def effects(graph: AttributionGraph) -> list[Any]:
+def effects(graph: AttributionGraph) -> list[html.Div | html.P]:
     """Return how well the graph predicts ablations in the model with nothing frozen, or that this was not measured."""
     known = graph.effects
     if known is None:
@@ -229,11 +230,11 @@ def over_words(graph: AttributionGraph) -> list[html.Section]:
 
 
 def _strip(
-    title: str, value: float, marks: list[float], text: str, meaning: str, *, bounds: tuple[Any, Any] = (None, None)
+    title: str, value: float, marks: list[float], text: str, meaning: str, *, bounds: tuple[float, float] | None = None
 ) -> html.Div:
     """Return a number with a line from 0 to 1: a bar to the value, a tick for each baseline, a band for an interval."""
     band = []
-    if None not in bounds:
+    if bounds is not None:
         low, high = (min(max(bound, 0.0), 1.0) for bound in bounds)
         band = [html.I(className="wb-graph-band", style={"left": f"{low:.1%}", "width": f"{high - low:.1%}"})]
     line = html.Div(
@@ -281,7 +282,7 @@ def _colours(theme: Theme) -> dict[str, Any]:
     return canvas_colours(theme, [(theme.accent, []), (theme.opposite, [])])
 
 
-SIZES: dict[str, dict[str, Any]] = {
+SIZES: dict[str, dict[str, int]] = {
     "quick": {"max_feature_nodes": 1024, "effects": 24},
     "usual": {"max_feature_nodes": 3072, "effects": 32},
     "full": {},
@@ -291,7 +292,7 @@ ASK = {"type": "run-ask", "of": "trace"}
 FIELDS: tuple[str, ...] = ("prompt", "target", "size", "contrast", "model", "set", "chat")
 
 
-def trace_form(context: PageSources, preset: dict[str, Any], *, opened: bool) -> list[Any]:
+def trace_form(context: PageSources, preset: Mapping[str, str | None], *, opened: bool) -> list[html.Details]:
     """Return the folded form, filled with options of the verb; nothing where the server runs no analyses."""
     if context.runs is None or "trace" not in context.runs.catalogue.forms:
         return []
@@ -300,12 +301,13 @@ def trace_form(context: PageSources, preset: dict[str, Any], *, opened: bool) ->
     values.setdefault("model", next(iter(offered["model"]), ""))
     known = [*dict.fromkeys([values["model"], *offered["model"]])]
 
-    def text(name: str, label: str, hint: str, **extra: Any) -> dmc.TextInput:
+    def text(name: str, label: str, hint: str) -> dmc.TextInput:
+        value, look = values.get(name, ""), f"wb-graph-trace-{name}"
         return dmc.TextInput(
-            id=f"graph-trace-{name}", label=label, value=values.get(name, ""), placeholder=hint, size="xs", **extra
+            id=f"graph-trace-{name}", label=label, value=value, placeholder=hint, size="xs", className=look
         )
 
-    def menu(name: str, label: str, data: list[Any], value: Any) -> dmc.Select:
+    def menu(name: str, label: str, data: list[str] | list[dict[str, str]], value: str) -> dmc.Select:
         return dmc.Select(id=f"graph-trace-{name}", label=label, data=data, value=value, size="xs", allowDeselect=False)
 
     sets = [{"value": "", "label": "MLP neurons"}, *({"value": name, "label": name} for name in offered["transcoders"])]
@@ -331,7 +333,7 @@ def trace_form(context: PageSources, preset: dict[str, Any], *, opened: bool) ->
         html.Summary("Trace another prompt"),
         html.Div(
             [
-                text("prompt", "prompt", "text whose next token is explained", className="wb-graph-trace-prompt"),
+                text("prompt", "prompt", "text whose next token is explained"),
                 text("target", "target", "the most likely word"),
                 menu("size", "size", [*SIZES], values["size"]),
             ],
@@ -343,15 +345,16 @@ def trace_form(context: PageSources, preset: dict[str, Any], *, opened: bool) ->
     return [html.Details(parts, className="wb-panel wb-graph-new", open=opened)]
 
 
-def _all(values: dict[str, Any]) -> str:
+def _all(values: Mapping[str, str | bool | None]) -> str:
     options = {name: value for name, value in values.items() if name != "size"}
     return runs_href("trace", **options)
 
 
-def asked(workspace: Workspace, values: dict[str, Any]) -> dict[str, Any]:
+def asked(workspace: Workspace, values: Mapping[str, str | bool | None]) -> dict[str, Any]:
     """Return the options of the verb for the fields of the form; words get the space before them that tokens have."""
     prompt = str(values.get("prompt") or "").strip()
-    options: dict[str, Any] = {"model": values.get("model"), "prompt": prompt, **SIZES[values.get("size") or "usual"]}
+    size = SIZES[str(values.get("size") or "usual")]
+    options: dict[str, Any] = {"model": values.get("model"), "prompt": prompt, **size}
     for name in ("target", "contrast"):
         if word := str(values.get(name) or "").strip():
             options[name] = f" {word}" if word[0].isalnum() and not values.get("chat") else word
@@ -381,7 +384,7 @@ def register_tracing(app: Dash) -> None:
     def follow(*inputs: Any) -> tuple[dict[str, Any], bool, str]:
         *fields, now = inputs
         context = current()
-        values: dict[str, Any] = dict(zip(FIELDS, fields, strict=True))
+        values: dict[str, str | bool | None] = dict(zip(FIELDS, fields, strict=True))
         if context.runs is None:
             raise PreventUpdate
         active = bool(now["run"]) and any(run.id == now["run"] for run in context.runs.active())

@@ -336,11 +336,11 @@ def draw_scores(kind: str, state: dict[str, str], scheme: str | None) -> tuple[g
             "score": row.score,
             "interval": f"{row.low:.3f} to {row.high:.3f}",
             "null": row.null_high,
-            "verdict": "found" if row.found else "",
+            "verdict": "found" if row.above_null else "",
         }
         for row in rows
     ]
-    heads = sorted((row for row in rows if row.found), key=lambda row: -row.score)
+    heads = sorted((row for row in rows if row.above_null), key=lambda row: -row.score)
     strongest = ", ".join(row.name for row in heads[:5])
     article = "An" if kind[0] in "aeiou" else "A"
     meaning = f"{article} {kind.replace('_', ' ')} head {HEAD_KINDS[kind]}. " if kind in HEAD_KINDS else ""

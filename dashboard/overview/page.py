@@ -290,7 +290,7 @@ def _found(workspace: Workspace) -> Iterator[Finding]:
     Outdated and damaged artefacts give none.
     """
     stale = outdated(workspace.artifacts(), workspace.key)
-    proved = {circuit.settings.model for circuit in workspace.values(InductionCircuit) if circuit.verdict.found}
+    proved = {circuit.settings.model for circuit in workspace.values(InductionCircuit) if circuit.verdict.holds}
     for manifest in workspace.newest(*KINDS):
         if stale.get(manifest.key):
             continue

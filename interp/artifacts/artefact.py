@@ -4,7 +4,7 @@
     class WordGeometry(Artefact, kind="word_geometry", title="Word lists", made_by="geometry shapes"):
         settings: ShapesSettings                                            # manifest.json, "config"
         n_lists: int                                                        # manifest.json, "summary"
-        lists: Annotated[dict[str, ConceptGeometry], Document("lists.json")]  # a JSON file of its own
+        lists: Annotated[dict[str, ConceptGeometry], DocumentField("lists.json")]  # a JSON file of its own
         points: Table[Point]                                                # points.parquet
         planes: Annotated[Float[np.ndarray, "list dim"], ARRAY]             # arrays.safetensors
 
@@ -48,7 +48,11 @@ from interp.registry import check_kind
 from interp.remote import MANIFEST
 from interp.results import Result
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
 A = TypeVar("A", bound="Artefact")
+V = TypeVar("V")
 ARRAYS = "arrays.safetensors"
 
 
@@ -128,7 +132,7 @@ class Artefact(Result):
         settings: Any
     else:
 
-        def __getattr__(self, name: str) -> Any:
+        def __getattr__(self, name: str) -> object:
             """Read a document, a table or an array of a stored artefact when it is first asked for."""
             place = layout_of(type(self)).get(name)
             folder = self.__dict__.get("_folder")
@@ -137,7 +141,7 @@ class Artefact(Result):
             value = self.__dict__[name] = _read_part(folder, name, place)
             return value
 
-    def __init_subclass__(cls, kind: str = "", title: str = "", made_by: str = "", **options: Any) -> None:
+    def __init_subclass__(cls, kind: str = "", title: str = "", made_by: str = "", **options: object) -> None:
         super().__init_subclass__(**options)
         if kind:
             check_kind(kind)
@@ -214,7 +218,7 @@ def layout_of(cls: type[Artefact]) -> dict[str, FieldFile]:
     return layout
 
 
-def _part(name: str, hint: Any) -> FieldFile:
+def _part(name: str, hint: object) -> FieldFile:
     if name == "settings":
         return FieldFile("settings", hint, MANIFEST, False)
     marks = get_args(hint)[1:] if get_origin(hint) is Annotated else ()
@@ -231,7 +235,7 @@ def _part(name: str, hint: Any) -> FieldFile:
 
 
 @cache
-def _summary_form(cls: type[Artefact]) -> type[Any]:
+def _summary_form(cls: type[Artefact]) -> "type[DataclassInstance]":
     """Return a dataclass of the fields in the manifest's summary."""
     members = [(name, part.form, field()) for name, part in layout_of(cls).items() if part.place == "summary"]
     return make_dataclass(f"{cls.__name__}Summary", members, kw_only=True)
@@ -257,14 +261,14 @@ def value_of(cls: type[A], manifest: Manifest, folder: Path) -> A:
     return value
 
 
-def _read_part(folder: Path, name: str, part: FieldFile) -> Any:
+def _read_part(folder: Path, name: str, part: FieldFile) -> object:
     path = folder / part.file
     if part.place != "array" and not path.is_file():
         if part.optional:
             return None
         raise CorruptError(f"{path} is missing from the artefact; `workbench verify` lists what else is")
     if part.place == "document":
-        document: Any = read_json(path)
+        document: object = read_json(path)
         if _wrapped(part.form):
             if "value" not in document:
                 raise CorruptError(f"{path} lacks 'value'; it was edited or cut short, `workbench verify` checks it")
@@ -273,13 +277,13 @@ def _read_part(folder: Path, name: str, part: FieldFile) -> Any:
     return Table(part.form, path) if part.place == "table" else _read_array(path, name, part)
 
 
-def _wrapped(form: Any) -> bool:
+def _wrapped(form: object) -> bool:
     """Return True for a document that may be other than a JSON object; one stores it under `value`."""
     kinds = get_args(form) if get_origin(form) in (Union, UnionType) else (form,)
     return not all(is_dataclass(kind) or get_origin(kind) is dict or kind is type(None) for kind in kinds)
 
 
-def _read_array(path: Path, name: str, part: FieldFile) -> Any:
+def _read_array(path: Path, name: str, part: FieldFile) -> np.ndarray | None:
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -294,7 +298,7 @@ def _read_array(path: Path, name: str, part: FieldFile) -> Any:
     return _check_array(array, name, part, path)
 
 
-def _check_array(array: Any, name: str, part: FieldFile, where: object) -> Any:
+def _check_array(array: V, name: str, part: FieldFile, where: object) -> V:
     """Return an array. Raises `CorruptError` where its type or number of axes is another."""
     if not isinstance(array, part.form):
         text = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else repr(array)
@@ -302,7 +306,7 @@ def _check_array(array: Any, name: str, part: FieldFile, where: object) -> Any:
     return array
 
 
-def settings_json(settings: Any) -> dict[str, Any]:
+def settings_json(settings: object) -> dict[str, Any]:
     """Return the settings of an artefact as in its manifest."""
     return as_json(settings)
 
@@ -340,9 +344,9 @@ def save_artefact(
     try:
         from_json(parts["settings"].form, config, "its settings")
         from_json(_summary_form(cls), summary, "its summary")
-        for name, written in documents.items():
+        for name, document_json in documents.items():
             if contents[name] is not None:
-                from_json(parts[name].form, written, name)
+                from_json(parts[name].form, document_json, name)
         for name, part in parts.items():
             if part.place == "array":
                 _check_array(contents[name], name, part, "this value")

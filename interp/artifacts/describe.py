@@ -5,13 +5,13 @@
 
 import inspect
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from interp.artifacts.artefact import Artefact, layout_of
 from interp.artifacts.files import as_json
 from interp.artifacts.tables import schema_of
 from interp.forms import json_schema
 from interp.registry import KINDS
+from interp.results import Record
 
 
 @dataclass(frozen=True)
@@ -37,23 +37,28 @@ def described(kind: str) -> list[DescribedField]:
     return rows
 
 
-def schema_of_kind(kind: str) -> dict[str, Any]:
+def schema_of_kind(kind: str) -> dict[str, object]:
     """Return the content of a kind of artefact: JSON schemas of its values and the columns of its tables."""
     form_of = KINDS[kind].load()
-    description: dict[str, Any] = {"folder": KINDS[kind].folder, "verb": form_of.made_by, "fields": {}}
+    described_fields: dict[str, dict[str, object]] = {}
     for name, part in layout_of(form_of).items():
         if part.place == "table":
-            form: Any = {"columns": {column.name: str(column.type) for column in schema_of(part.form)}}
+            form: dict[str, object] = {"columns": {column.name: str(column.type) for column in schema_of(part.form)}}
         else:
             form = {"schema": json_schema(part.form)} if part.place != "array" else {"array": str(part.form)}
-        description["fields"][name] = {"file": part.file, **form}
-    return description
+        described_fields[name] = {"file": part.file, **form}
+    return {"folder": KINDS[kind].folder, "verb": form_of.made_by, "fields": described_fields}
 
 
-def as_record(value: Artefact, most_rows: int) -> dict[str, Any]:
+def as_record(value: Artefact, most_rows: int) -> Record:
     """Return a stored artefact as plain JSON values; of a table the number of rows and the first `most_rows`."""
     manifest = value.about
-    facts: dict[str, Any] = {"key": value.key, "kind": manifest.kind, "headline": value.headline(), "page": value.href}
+    facts: Record = {
+        "key": value.key,
+        "kind": manifest.kind,
+        "headline": value.headline(),
+        "page": value.href,
+    }
     facts |= {name: getattr(manifest, name) for name in ("created", "seed", "content_hash", "parents")}
     facts["findings"] = [asdict(finding) for finding in value.findings()]
     for name, part in layout_of(type(value)).items():

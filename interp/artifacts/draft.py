@@ -12,13 +12,13 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from interp.artifacts.files import dump_json, file_entry, read_json, write_json
+from interp.artifacts.files import FileSum, dump_json, file_entry, read_json, write_json
 from interp.artifacts.manifest import STATUS, Manifest, hash_files, partial_path, read_manifest, verify
 from interp.cache import FolderLock
 from interp.devices import model_dtype
@@ -48,7 +48,7 @@ class Draft:
     """An artefact being written in `<folder>.partial/`."""
 
     def __init__(
-        self, folder: Path, kind: str, config: dict[str, Any], seed: int | None, before: dict[str, Any] | None
+        self, folder: Path, kind: str, config: Mapping[str, object], seed: int | None, before: dict[str, Any] | None
     ):
         self.folder, self.kind, self.config, self.seed, self.resumed = folder, kind, config, seed, before is not None
         self._status = {
@@ -61,12 +61,12 @@ class Draft:
             self._status["progress"] = before.get("progress", {})
         self.path = partial_path(folder)
         self._lock: FolderLock | None = None
-        self._known_files: dict[str, dict[str, Any]] = {}
+        self._known_files: dict[str, FileSum] = {}
         self._started = time.time()
 
     @classmethod
     def open(
-        cls, folder: Path, *, kind: str, config: dict[str, Any], seed: int | None = None, overwrite: bool = False
+        cls, folder: Path, *, kind: str, config: Mapping[str, object], seed: int | None = None, overwrite: bool = False
     ) -> "Draft":
         """Start an artefact, or resume an interrupted run with the same config.
 
@@ -97,7 +97,7 @@ class Draft:
             write_json(partial / STATUS, draft._status)
         return draft
 
-    def update(self, **progress: Any) -> None:
+    def update(self, **progress: object) -> None:
         """Make progress visible to other processes (the dashboard reads `status.json`)."""
         self._status["progress"] = {**self._status.get("progress", {}), **progress}
         self._status["updated"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
@@ -110,12 +110,12 @@ class Draft:
     def finish(
         self,
         *,
-        summary: dict[str, Any] | None = None,
+        summary: dict[str, object] | None = None,
         parents: dict[str, str] | None = None,
         threads: int | None = None,
     ) -> Manifest:
         """Hash the files, write the manifest and rename the folder. Return the manifest."""
-        files: dict[str, dict[str, Any]] = {}
+        files: dict[str, FileSum] = {}
         for path in sorted(p for p in self.path.rglob("*") if p.is_file()):
             relative = path.relative_to(self.path).as_posix()
             if relative in (STATUS, MANIFEST) or relative.startswith(f"{RESUME}/") or relative.endswith(".tmp"):
@@ -124,7 +124,7 @@ class Draft:
         manifest = Manifest(
             kind=self.kind,
             name=self.folder.name,
-            config=self.config,
+            config=dict(self.config),
             summary=summary or {},
             parents={**(parents or {}), **_carried.get()(parents or {})},
             files=files,
@@ -194,12 +194,12 @@ def put_in_place(source: Path, target: Path, files: list[str]) -> Path:
     return target
 
 
-def _identity(kind: str, config: dict[str, Any], seed: int | None) -> dict[str, Any]:
+def _identity(kind: str, config: Mapping[str, object], seed: int | None) -> dict[str, Any]:
     """Return the settings that two runs must share for one to resume the other, as read back from JSON."""
     return json.loads(dump_json({"kind": kind, "config": config, "seed": seed, "model_dtype": model_dtype()}))
 
 
-def _differences(old: dict[str, Any], new: dict[str, Any]) -> str:
+def _differences(old: Mapping[str, object], new: Mapping[str, object]) -> str:
     """Return the settings in which an unfinished run differs from the one asked for: `k 4 there, 8 asked for`."""
     pairs = {key: (old.get(key), new[key]) for key in new if key != "config"}
     configs = [config if isinstance(config, dict) else {} for config in (old.get("config"), new["config"])]
@@ -208,6 +208,6 @@ def _differences(old: dict[str, Any], new: dict[str, Any]) -> str:
     return "; ".join(lines[:4]) + (f"; {len(lines) - 4} more" if len(lines) > 4 else "")
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 60 else f"{text[:57]}..."

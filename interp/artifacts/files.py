@@ -5,16 +5,19 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, fields, is_dataclass
 from enum import Enum
 from pathlib import Path
 from tokenize import TokenError
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 
 from interp.errors import CorruptError, MissingError, disk_errors
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 @contextlib.contextmanager
@@ -34,7 +37,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
         raise
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: object) -> None:
     """Write JSON atomically."""
     with atomic_file(path) as temporary:
         temporary.write_text(dump_json(value) + "\n", encoding="utf-8")
@@ -53,7 +56,7 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def write_table(path: Path, table: Any) -> None:
+def write_table(path: Path, table: "pa.Table") -> None:
     """Write a pyarrow table as parquet, atomically, in small row groups, so that one feature is one short read."""
     import pyarrow.parquet as pq
 
@@ -61,7 +64,9 @@ def write_table(path: Path, table: Any) -> None:
         pq.write_table(table, temporary, compression="zstd", row_group_size=8192)
 
 
-def read_table(path: Path, columns: list[str] | None = None, filters: Any = None) -> Any:
+def read_table(
+    path: Path, columns: list[str] | None = None, filters: Sequence[tuple[str, str, object]] | None = None
+) -> "pa.Table":
     """Read a parquet file as a pyarrow table. Raises `CorruptError`."""
     import pyarrow.parquet as pq
 
@@ -86,19 +91,26 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
-def file_entry(path: Path) -> dict[str, Any]:
+class FileSum(TypedDict):
+    """Checksum and size of a file, as in a manifest."""
+
+    sha256: str
+    bytes: int
+
+
+def file_entry(path: Path) -> FileSum:
     return {"sha256": sha256_file(path), "bytes": path.stat().st_size}
 
 
-def hash_json(value: Any) -> str:
+def hash_json(value: object) -> str:
     return hashlib.sha256(dump_json(value).encode()).hexdigest()
 
 
-def dump_json(value: Any) -> str:
+def dump_json(value: object) -> str:
     return json.dumps(value, indent=1, ensure_ascii=False, default=_plain, allow_nan=False)
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any) -> object:
     if isinstance(value, Path):
         return str(value)
     if hasattr(value, "item"):
@@ -148,7 +160,7 @@ def as_json(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def save_json(value: Any, path: Path | str) -> None:
+def save_json(value: object, path: Path | str) -> None:
     """Write a value atomically as one JSON file."""
     write_json(Path(path), as_json(value))
 

@@ -4,11 +4,12 @@ The content hash leaves out the manifest and the training log, whose speeds diff
 """
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from interp.artifacts.files import read_json, sha256_file
+from interp.artifacts.files import FileSum, read_json, sha256_file
 from interp.errors import CorruptError, MissingError, SchemaError
 from interp.registry import KINDS
 from interp.remote import MANIFEST, RemotePath, leaves_folder
@@ -35,7 +36,7 @@ class Manifest(Result):
     """The small values among the results, as JSON; `Workspace.open` gives them typed."""
     parents: dict[str, str] = field(default_factory=dict)
     """Hash of each parent: `"recordings/demo"` to its content hash, or `"model:smollm2-135m"` to its weight hash."""
-    files: dict[str, dict[str, Any]] = field(default_factory=dict)
+    files: dict[str, FileSum] = field(default_factory=dict)
     """`{"sha256", "bytes"}` of every file but the manifest, by relative path."""
     content_hash: str = ""
     seed: int | None = None
@@ -101,7 +102,7 @@ def read_manifest(folder: Path) -> Manifest:
     return Manifest(**raw)
 
 
-def _other_version(path: Path, version: int, kind: Any) -> str:
+def _other_version(path: Path, version: int, kind: object) -> str:
     """Return the message for an artefact of another version: the next move is to upgrade, or to make it again."""
     message = f"{path} has schema version {version}, this workbench reads {SCHEMA_VERSION}"
     if version > SCHEMA_VERSION:
@@ -142,7 +143,7 @@ def verify(folder: Path) -> list[str]:
     return problems
 
 
-def hash_files(files: dict[str, dict[str, Any]]) -> str:
+def hash_files(files: Mapping[str, FileSum]) -> str:
     """Return the content hash of a manifest's `files`, over the names and checksums of all but `UNHASHED`."""
     digest = hashlib.sha256()
     for relative in sorted(name for name in files if name.rpartition("/")[2] not in UNHASHED):

@@ -10,12 +10,12 @@ Torch-free.
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from functools import cache, lru_cache
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Generic, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 
@@ -50,11 +50,13 @@ class Table(Generic[Row]):
         return cls(row, pa.Table.from_pylist([asdict(record) for record in rows], schema=schema_of(row)))  # pyright: ignore[reportArgumentType]
 
     @classmethod
-    def of_columns(cls, row: type[Row], columns: "dict[str, Any] | pa.Table") -> "Table[Row]":
+    def of_columns(
+        cls, row: type[Row], columns: "Mapping[str, Sequence[object] | np.ndarray | pa.Array] | pa.Table"
+    ) -> "Table[Row]":
         """Return a table in memory, from arrays or lists by column. Raises `CorruptError` for other columns."""
         import pyarrow as pa
 
-        data = pa.table(columns) if isinstance(columns, dict) else columns
+        data = columns if isinstance(columns, pa.Table) else pa.table(columns)
         check_columns(row, data.schema, f"the table of {row.__name__}")
         return cls(row, data)
 
@@ -63,11 +65,11 @@ class Table(Generic[Row]):
         """The parquet file; None for a table in memory."""
         return self._data if isinstance(self._data, Path) else None
 
-    def query(self, sql: str, *parameters: Any) -> "pa.Table":
+    def query(self, sql: str, *parameters: object) -> "pa.Table":
         """Run SQL over this table, called `t`. Raises `CorruptError` where the file cannot be read or is another."""
         return query(sql, *parameters, t=self._source())
 
-    def rows(self, where: str = "", *parameters: Any, order: str = "", limit: int = 0) -> list[Row]:
+    def rows(self, where: str = "", *parameters: object, order: str = "", limit: int = 0) -> list[Row]:
         """Return rows, those that meet a condition in SQL, sorted."""
         sql = "select * from t" + (f" where {where}" if where else "") + (f" order by {order}" if order else "")
         return self.rows_of(self.query(f"{sql} limit {limit}" if limit else sql, *parameters))
@@ -109,7 +111,7 @@ class Table(Generic[Row]):
         return self._data
 
 
-def query(sql: str, *parameters: Any, **sources: "Path | pa.Table") -> "pa.Table":
+def query(sql: str, *parameters: object, **sources: "Path | pa.Table") -> "pa.Table":
     """Run SQL with each keyword as a table: `query("select * from f where density > ?", 0.1, f=path)`.
 
     Raises `CorruptError` where a file cannot be read, `ConfigError` for an unusable table alias.
@@ -164,11 +166,11 @@ def _database(process: int) -> "duckdb.DuckDBPyConnection":
 
 
 @cache
-def _hints(row: type) -> dict[str, Any]:
+def _hints(row: type) -> dict[str, object]:
     return get_type_hints(row, include_extras=True)
 
 
-def _plain(hint: Any) -> tuple[Any, bool]:
+def _plain(hint: object) -> tuple[object, bool]:
     """Return the type of a column without `Measured` and `None`, and whether values may be missing."""
     if _is_measured(hint):
         return get_args(hint)[0], True
@@ -189,7 +191,7 @@ def _measured(row: type) -> frozenset[str]:
     return frozenset(name for name, hint in _hints(row).items() if _is_measured(hint))
 
 
-def _is_measured(hint: Any) -> bool:
+def _is_measured(hint: object) -> bool:
     return get_origin(hint) is Annotated and NAN_IS_NULL in get_args(hint)
 
 
@@ -201,7 +203,7 @@ def schema_of(row: type) -> "pa.Schema":
     return pa.schema([(name, _arrow(_plain(hint)[0])) for name, hint in _hints(row).items()])
 
 
-def _arrow(hint: Any) -> "pa.DataType":
+def _arrow(hint: object) -> "pa.DataType":
     import pyarrow as pa
 
     if get_origin(hint) is Annotated:

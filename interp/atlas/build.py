@@ -28,9 +28,10 @@ traced back to where they come from.
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, replace
+from dataclasses import replace
+from functools import partial
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -51,7 +52,7 @@ from interp.atlas.neighbours import (
     retained_neighbours,
     unit_rows,
 )
-from interp.atlas.regions import NO_REGIONS, Regions, counts_of, find_regions, local_density, region_table
+from interp.atlas.regions import NO_REGIONS, Regions, find_regions, local_density, naming_of, outside_of, region_table
 from interp.atlas.sources import AtlasSource, joined
 from interp.atlas.vector_map import (
     FramePoint,
@@ -216,8 +217,7 @@ def build_atlas(
         seed=derive_seed(seed, "layout"),
         progress=stage(progress, "layout"),
     )
-    of = VectorMapSettings(**asdict(settings), source=source.source, hook_point=source.hook_point)
-    return finish(of, points, nearest, layout, seed, n_given=len(source.vectors))
+    return finish(settings_of_map(settings, source), points, nearest, layout, seed, n_given=len(source.vectors))
 
 
 def extend_atlas(new: AtlasSource, old: AtlasSource, onto: VectorMap, *, progress: Progress | None = None) -> VectorMap:
@@ -286,7 +286,7 @@ def finish(
         d=source.vectors.shape[1],
         layout=layout.method,
         quality=quality,
-        search=nearest.how,
+        search=nearest.search,
         search_recall=nearest.recall,
         grids=grids,
         value_name=source.value_name,
@@ -297,8 +297,25 @@ def finish(
         regions=region_table(regions),
         neighbours=neighbour_table(near, source.vectors, metric),
         cells=cells,
-        **counts_of(regions),
-        **frames._asdict(),
+        regions_per_level=regions.per_level,
+        naming=naming_of(regions),
+        outside=outside_of(regions),
+        frames=frames.frames,
+        frame_quality=frames.frame_quality,
+        moved_null=frames.moved_null,
+    )
+
+
+def settings_of_map(settings: MapSettings, source: AtlasSource) -> VectorMapSettings:
+    """Return the settings of the map of a source."""
+    return VectorMapSettings(
+        metric=settings.metric,
+        method=settings.method,
+        n_neighbors=settings.n_neighbors,
+        min_dist=settings.min_dist,
+        max_points=settings.max_points,
+        source=source.source,
+        hook_point=source.hook_point,
     )
 
 
@@ -376,14 +393,14 @@ def lay_out_aligned(
     Raises `ConfigError` for fewer than two spaces, unequal numbers of points, or a strength outside 0 to 1.
     """
     check_spaces(spaces, neighbours, strength)
-    settings = {"min_dist": min_dist, "seed": derive_seed(seed, "layout")}
+    begin = partial(Mover, min_dist=min_dist, seed=derive_seed(seed, "layout"))
     start = spread(principal_components(rescaled(spaces[0]), 2), make_generator(seed, "start"))
     positions: list[np.ndarray] = []
     for at, near in enumerate(neighbours):
-        mover = Mover(fuzzy_graph(near), positions[-1] if at else start, **settings)
+        mover = begin(fuzzy_graph(near), positions[-1] if at else start)
         draw(mover, positions[-1] if at else None, strength, _stage_of_map(progress, at, len(spaces)))
         positions.append(mover.positions)
-    again = Mover(fuzzy_graph(neighbours[0]), positions[0], **settings)
+    again = begin(fuzzy_graph(neighbours[0]), positions[0])
     draw(again, positions[0], strength, None)
     placed = in_one_frame(positions)
     null = movement(in_one_frame([positions[0], again.positions]))[0]
@@ -409,7 +426,7 @@ def _stage_of_map(progress: Progress | None, at: int, n_maps: int) -> Progress |
     return lambda done, total, info: progress(at * total + done, n_maps * total, {"map": at + 1, **info})
 
 
-def check_spaces(spaces: Sequence[Tensor], names: Sequence[Any], strength: float) -> None:
+def check_spaces(spaces: Sequence[Tensor], names: Sequence[object], strength: float) -> None:
     """Raise `ConfigError` unless there are two or more spaces of equally many points, and one item of `each` for each.
 
     It also checks that `strength` lies in 0 to 1.
@@ -497,14 +514,8 @@ def build_series(
     null = StillMovement(median=float(np.median(maps.null)), high=float(np.quantile(maps.null, 0.95)))
     frames = Frames(frame_table(maps, retained), frame_qualities(chosen, maps, settings, seed), null)
     last = Layout(maps.positions[-1], "umap", f"one of {len(names)} maps in one frame: {', '.join(names)}")
-    of = VectorMapSettings(
-        **asdict(settings),
-        source=sources[-1].source,
-        hook_point=sources[-1].hook_point,
-        frames=tuple(names),
-        strength=strength,
-    )
-    return finish(of, chosen[-1], graphs[-1], last, seed, n_given=len(sources[0].vectors), frames=frames)
+    together = replace(settings_of_map(settings, sources[-1]), frames=tuple(names), strength=strength)
+    return finish(together, chosen[-1], graphs[-1], last, seed, n_given=len(sources[0].vectors), frames=frames)
 
 
 def frame_table(maps: AlignedMaps, retained: list[np.ndarray]) -> Table[FramePoint]:

@@ -276,7 +276,7 @@ class NeighbourSearch(NamedTuple):
     """Nearest neighbours and the search that found them."""
 
     neighbours: Neighbours
-    how: Search
+    search: Search
     recall: float
     """fraction of the true neighbours found, 0 to 1; 1 for the exact search, else measured on a sample"""
 

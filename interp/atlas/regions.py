@@ -459,7 +459,7 @@ def find_regions(
     kinds |= {"forms": forms_of_tokens(labels)} if tokens else {}
     kinds |= {} if contexts is None else {"contexts": words_of_labels(contexts)}
     chance = shuffled_evidence(tree, kinds, seed)
-    names = name_regions(tree, **kinds, bounds=chance.bounds)
+    names = name_regions(tree, kinds["words"], kinds.get("forms"), kinds.get("contexts"), bounds=chance.bounds)
     table = []
     for level, size in enumerate(sizes):
         boxes = _boxes(positions, within[level], len(size))
@@ -501,18 +501,21 @@ def region_table(regions: Regions) -> Table[Region]:
     return Table.of_columns(Region, pa.Table.from_pylist([asdict(row) for row in regions.table], schema=schema))
 
 
-def counts_of(regions: Regions) -> dict[str, Any]:
-    """Return the fields of a map that count its regions: per level, named ones, and points in none."""
-    level, chance = whole_map_level(regions.per_level), regions.chance
-    named = [row.level for row in regions.table if row.label not in ("", REST)]
-    naming = None if chance is None else Naming(
+def naming_of(regions: Regions) -> Naming | None:
+    """Return the number of named regions by level, with its null; None for a map with one peak."""
+    chance, named = regions.chance, [row.level for row in regions.table if row.label not in ("", REST)]
+    return None if chance is None else Naming(
         per_level=tuple(named.count(at) for at in range(len(regions.levels))),
         when_shuffled=chance.named,
         shuffles=SHUFFLED_MAPS,
         bounds=chance.bounds,
     )  # fmt: skip
-    outside = 1.0 if level is None else float((regions.levels[level] == NONE).mean())
-    return {"regions_per_level": regions.per_level, "naming": naming, "outside": outside}
+
+
+def outside_of(regions: Regions) -> float:
+    """Return the fraction of points in no region, on the level that a whole map shows."""
+    level = whole_map_level(regions.per_level)
+    return 1.0 if level is None else float((regions.levels[level] == NONE).mean())
 
 
 def local_density(positions: np.ndarray, k: int = 15) -> np.ndarray:

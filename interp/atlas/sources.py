@@ -13,7 +13,7 @@ neighbours and map are those of the matrices themselves.
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -30,6 +30,9 @@ from interp.models.hooked import HookedModel
 from interp.names import RESIDUAL_SUFFIXES, parse_hook_point
 from interp.recording.store import NO_TOKEN, Recording, document_names, read_passages
 from interp.seeds import make_generator
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 BEFORE, AFTER = 12, 4
 """tokens of context shown before and after an activation's own"""
@@ -229,19 +232,19 @@ def _read_parquet(path: Path) -> tuple[np.ndarray, list[str] | None]:
     return np.column_stack([table[name].to_numpy() for name in numeric]), labels
 
 
-def _is_number(kind: Any) -> bool:
+def _is_number(kind: "pa.DataType") -> bool:
     import pyarrow.types as types
 
     return types.is_floating(kind) or types.is_integer(kind)
 
 
-def _is_list(kind: Any) -> bool:
+def _is_list(kind: "pa.DataType") -> bool:
     import pyarrow.types as types
 
     return types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
 
 
-def _rows_of(column: Any, where: str) -> np.ndarray:
+def _rows_of(column: "pa.ChunkedArray", where: str) -> np.ndarray:
     """Return a column of lists of numbers as `[n, d]`, with NaN for missing numbers."""
     import pyarrow.compute as compute
 
@@ -298,7 +301,7 @@ def head_score_source(folder: Path) -> AtlasSource:
     scores = np.stack([heads.score[kind].ravel() for kind in heads.kinds], 1)
     of_kind = {kind: heads.of_kind(kind) for kind in heads.kinds}
     verdicts = [
-        [row.kind.replace("_", " ") for row in rows if row.found] for rows in zip(*of_kind.values(), strict=True)
+        [row.kind.replace("_", " ") for row in rows if row.above_null] for rows in zip(*of_kind.values(), strict=True)
     ]
     names = [row.name for row in of_kind[heads.kinds[0]]]
     spread = np.maximum(scores.std(0), 1e-6)

@@ -52,7 +52,7 @@ class DirectionTokens:
     """upper bound of the nulls, corrected for all rows of one way"""
 
     @property
-    def found(self) -> bool:
+    def above_null(self) -> bool:
         """True where the strength lies above its bound."""
         return self.strength > self.null_high
 
@@ -73,7 +73,7 @@ class Use:
     """upper bound of the absolute change under the nulls, corrected for all tokens or features"""
 
     @property
-    def found(self) -> bool:
+    def above_null(self) -> bool:
         """True where the change lies above its bound."""
         return abs(self.change) > self.null_high
 
@@ -118,7 +118,7 @@ class ChangedWords(Result):
     """tokens at the start of each context over which the mean difference is taken"""
     lens: str
     """key of the Jacobian lens of the base; empty: the logit lens"""
-    said: tuple[DirectionTokens, ...]
+    directions: tuple[DirectionTokens, ...]
     kl: float
     """mean over positions, nats"""
     kl_null: float
@@ -136,17 +136,19 @@ class ChangedWords(Result):
     written: tuple[Written, ...]
 
     @property
-    def found(self) -> list[DirectionTokens]:
+    def directions_above_null(self) -> list[DirectionTokens]:
         """Directions beyond their null: the furthest above it first."""
-        return sorted((row for row in self.said if row.found), key=lambda row: row.null_high / row.strength)
+        return sorted((row for row in self.directions if row.above_null), key=lambda row: row.null_high / row.strength)
 
     def words(self) -> dict[str, set[str]]:
         """Return every word that the report shows beyond a null, in lower case, by where it comes from.
 
         Of predictions and continuations those are left out that the base has itself.
         """
-        shown = {way: [word for row in self.found if row.way == way for word in row.words] for way in WAYS}
-        more = (use.what for use in self.tokens if use.found and use.change > 0)
+        shown = {
+            way: [word for row in self.directions_above_null if row.way == way for word in row.words] for way in WAYS
+        }
+        more = (use.what for use in self.tokens if use.above_null and use.change > 0)
         turned = chain.from_iterable(set(turn.tuned) - set(turn.base) for turn in self.turns if turn.kl > self.kl_high)
         sources = {**shown, "predictions": chain(more, turned), "continuations": self._only_tuned()}
         return {name: {word.strip().lower() for word in words} - {""} for name, words in sources.items()}
@@ -156,11 +158,11 @@ class ChangedWords(Result):
             yield from set(f"{sample.tuned} {sample.steered}".split()) - set(f"{sample.base} {sample.null}".split())
 
     def to_records(self) -> list[Record]:
-        """Return one row per direction, token and feature: `question, name, value, null, found, words`."""
-        rows = [(row.way, row.name, row.strength, row.null_high, row.found, row.words) for row in self.said]
+        """Return one row per direction, token and feature: `question, name, value, null, above_null, words`."""
+        rows = [(row.way, row.name, row.strength, row.null_high, row.above_null, row.words) for row in self.directions]
         for kind, uses in (("token", self.tokens), ("feature", self.features)):
-            rows += [(kind, use.what, use.change, use.null_high, use.found, ()) for use in uses]
-        names = ("question", "name", "value", "null", "found", "words")
+            rows += [(kind, use.what, use.change, use.null_high, use.above_null, ()) for use in uses]
+        names = ("question", "name", "value", "null", "above_null", "words")
         return [dict(zip(names, row, strict=True)) for row in rows]
 
     def headline(self) -> str:
@@ -174,7 +176,7 @@ class ChangedWords(Result):
         """Return the directions found, the furthest above their null first."""
         return [
             {"way": row.way, "name": row.name, "strength": row.strength, "null": row.null_high,
-             "words": " ".join(row.words)} for row in self.found
+             "words": " ".join(row.words)} for row in self.directions_above_null
         ]  # fmt: skip
 
     def sentences(self) -> list[str]:
@@ -188,7 +190,7 @@ class ChangedWords(Result):
         return [f"{name:>13} | {sample.prompt!r} -> {text!r}" for sample, name, text in shown if text]
 
     def _difference(self) -> str:
-        rows = [row for row in self.found if row.way == "difference"]
+        rows = [row for row in self.directions_above_null if row.way == "difference"]
         if not rows:
             return f"difference lens on {self.text}: the mean difference raises no word {BEYOND} at any layer"
         best, layers = rows[0], f"{len(rows)} layer{'s' * (len(rows) != 1)}"
@@ -199,7 +201,7 @@ class ChangedWords(Result):
         )
 
     def _weights(self) -> str:
-        rows = [row for row in self.found if row.way != "difference"]
+        rows = [row for row in self.directions_above_null if row.way != "difference"]
         if not rows:
             return f"directions of the weight changes: none raises a word {BEYOND}"
         shown = "; ".join(f"{row.name} {row.way} {_quoted(row.words)}" for row in rows[:3])
@@ -207,7 +209,7 @@ class ChangedWords(Result):
 
     def _predictions(self) -> str:
         up, down = (
-            [use.what for use in self.tokens if use.found and (use.change > 0) is more] for more in (True, False)
+            [use.what for use in self.tokens if use.above_null and (use.change > 0) is more] for more in (True, False)
         )
         moved = f"predictions on {self.text}: KL {self.kl:.3g} nats per token (null {self.kl_null:.3g})"
         if not up and not down:
@@ -219,7 +221,7 @@ class ChangedWords(Result):
     def _features(self) -> list[str]:
         if not self.features:
             return []
-        features = [feature for feature in self.features if feature.found]
+        features = [feature for feature in self.features if feature.above_null]
         shown = ", ".join(f"{feature.what} ({feature.before:.2g} to {feature.after:.2g})" for feature in features[:5])
         return [f"features whose use changed: {shown or f'none {BEYOND}'}"]
 
@@ -286,22 +288,22 @@ class ModelComparison(Artefact, kind="model_comparison", title="Fine-tuning effe
         `question` is `weights`, `stream`, a measure of heads, `carried`, `removed`, or one of those for words; `text`
         is given for `stream` and words.
         """
-        rows = [("weights", None, c.name, c.change, c.null, c.found) for c in self.weights.changes]
+        rows = [("weights", None, c.name, c.change, c.null, c.above_null) for c in self.weights.changes]
         for text, changes in self.representations.items():
-            layers = [(layer.name, layer.change.estimate, layer.null, layer.found) for layer in changes.layers]
+            layers = [(layer.name, layer.change.estimate, layer.null, layer.above_null) for layer in changes.layers]
             rows += [("stream", text, *row) for row in layers]
         rows += [
-            (row["measure"], None, row["head"], row["value"], row["null"], row["found"])
+            (row["measure"], None, row["head"], row["value"], row["null"], row["above_null"])
             for row in self.heads.to_records()
         ]
         for t in self.transplants.transplants:
             rows.append(("carried", None, t.name, t.carried.estimate, t.carried_random, t.carried_found))
             rows.append(("removed", None, t.name, t.removed.estimate, t.removed_random, t.removed_found))
         rows += [
-            (row["question"], self.words.text, row["name"], row["value"], row["null"], row["found"])
+            (row["question"], self.words.text, row["name"], row["value"], row["null"], row["above_null"])
             for row in self.words.to_records()
         ]
-        names = ("question", "text", "name", "value", "null", "found")
+        names = ("question", "text", "name", "value", "null", "above_null")
         return [dict(zip(names, row, strict=True)) for row in rows]
 
     def table(self) -> str:
@@ -317,8 +319,8 @@ class ModelComparison(Artefact, kind="model_comparison", title="Fine-tuning effe
 
     def facts(self) -> list[tuple[str, str]]:
         """Return the words of the difference lens, the number of changed matrices, and the parts that carry it."""
-        words = next((" ".join(row.words[:4]) for row in self.words.found), "none")
-        changed = ("changed matrices", str(len(self.weights.found)))
+        words = next((" ".join(row.words[:4]) for row in self.words.directions_above_null), "none")
+        changed = ("changed matrices", str(len(self.weights.changed)))
         carried = ("parts that carry the behaviour", _names(self.transplants.carried) or "none")
         return [("words", words), changed, carried]
 
@@ -327,7 +329,7 @@ class ModelComparison(Artefact, kind="model_comparison", title="Fine-tuning effe
         return [*self.table().splitlines(), "", *self.sentences(), *self.words.lines()]
 
     def _weights(self) -> str:
-        names, low = self.weights.found, self.weights.low_rank
+        names, low = self.weights.changed, self.weights.low_rank
         n, null = len(self.weights.changes), f"moved by more than the null ({self.weights.null})"
         if not names:
             return f"weights: none of {n} components {null}"
@@ -336,12 +338,12 @@ class ModelComparison(Artefact, kind="model_comparison", title="Fine-tuning effe
 
     def _stream(self, text: str) -> str:
         changes = self.representations[text]
-        if not changes.found:
+        if not changes.changed:
             return f"residual stream on {text}: no layer moved by more than the null"
-        most = max((changes[name] for name in changes.found), key=lambda layer: layer.change.estimate)
+        most = max((changes[name] for name in changes.changed), key=lambda layer: layer.change.estimate)
         change, low, high = most.change
         return (
-            f"residual stream on {text}: differs from {changes.found[0]} on, most at {most.name}: by {change:.2g} of "
+            f"residual stream on {text}: differs from {changes.changed[0]} on, most at {most.name}: by {change:.2g} of "
             f"its variance [{low:.2g}, {high:.2g}] (null {most.null:.2g}), "
             f"CKA {most.cka.estimate:.4f} (null {most.cka_null:.4f}); "
             f"{most.main_share:.0%} of the squared difference lies along one direction (null "
@@ -349,7 +351,7 @@ class ModelComparison(Artefact, kind="model_comparison", title="Fine-tuning effe
         )
 
     def _heads(self) -> str:
-        heads = {m: self.heads.names(m) for m in MEASURES if m in self.heads.found}
+        heads = {m: self.heads.names(m) for m in MEASURES if m in self.heads.above_null}
         by_weights = list(dict.fromkeys([*heads["own_pattern"], *heads["own_output"]]))
         text = (
             f"heads: changed by their own weights: {_names(by_weights)}"
@@ -416,9 +418,9 @@ def changes_table(comparison: "ModelComparison") -> str:
 def _weights(comparison: "ModelComparison", part: str) -> list[str]:
     """Return the largest change among the components of a part, its null, and its rank over the random rank."""
     mine = [c for c in comparison.weights.changes if unit_of(c.kind, c.layer) == part]
-    most = max(mine, key=lambda c: (c.found, c.change))
+    most = max(mine, key=lambda c: (c.above_null, c.change))
     rank = f"{most.rank:.1f}/{most.random_rank:.1f}" if most.change else "-"
-    return [_marked(most.change, most.found), f"{most.null_high:.2g}", rank]
+    return [_marked(most.change, most.above_null), f"{most.null_high:.2g}", rank]
 
 
 def _stream(comparison: "ModelComparison", part: str) -> list[str]:
@@ -429,7 +431,8 @@ def _stream(comparison: "ModelComparison", part: str) -> list[str]:
     if layer not in known or last[layer] != part:
         return ["" for _ in comparison.representations] + [""]
     cells = [
-        _marked(changes[layer].change.estimate, changes[layer].found) for changes in comparison.representations.values()
+        _marked(changes[layer].change.estimate, changes[layer].above_null)
+        for changes in comparison.representations.values()
     ]
     return [*cells, f"{next(iter(comparison.representations.values()))[layer].null_high:.2g}"]
 
@@ -439,7 +442,7 @@ def _rest(comparison: "ModelComparison", part: str) -> list[str]:
     heads = ""
     if part.endswith(".attn"):
         layer = int(part[1:].split(".")[0])
-        mask = comparison.heads.found["own_pattern"][layer] | comparison.heads.found["own_output"][layer]
+        mask = comparison.heads.above_null["own_pattern"][layer] | comparison.heads.above_null["own_output"][layer]
         heads = " ".join(f"H{head}" for head in mask.nonzero()[0]) or "-"
     return [heads, _share(row.carried.estimate, row.carried_found), _share(row.removed.estimate, row.removed_found)]
 

@@ -33,8 +33,9 @@ from torch import Tensor
 
 from interp.changes.measured import unit_of
 from interp.errors import ConfigError, MismatchError, NonFiniteError
+from interp.models.adapter import HeadShape
 from interp.models.hooked import HookedModel
-from interp.nulls import ALPHA, prediction_bound
+from interp.nulls import prediction_bound
 
 SIDE_NAMES = (("q", "W_Q"), ("k", "W_K"), ("v", "W_V"))
 SAME = ("architecture", "act_fn", "normalization_type", "positional_embedding_type", "parallel_attn_mlp")
@@ -176,7 +177,7 @@ def head_units(parts: Sequence[WeightComponent], layers: Sequence[int]) -> dict[
     return indices
 
 
-def _module(owner: Any, attribute: str, name: str, layer: int | None = None) -> list[WeightComponent]:
+def _module(owner: object, attribute: str, name: str, layer: int | None = None) -> list[WeightComponent]:
     """Return the component of a wrapped linear map, embedding or norm, as a list; empty if there is no such module."""
     wrapped = getattr(owner, attribute, None) if owner is not None else None
     module = getattr(wrapped, "original_component", None)
@@ -193,7 +194,7 @@ def _tensors(module: Any) -> tuple[Tensor, ...]:
     return (weight,) if bias is None else (weight, bias)
 
 
-def _attention(attn: Any, layer: int, shape: Any) -> list[WeightComponent]:
+def _attention(attn: object, layer: int, shape: HeadShape) -> list[WeightComponent]:
     parts = []
     for side, kind in SIDE_NAMES:
         tensors = _tensors(_projection(attn, side))
@@ -216,7 +217,7 @@ def _attention(attn: Any, layer: int, shape: Any) -> list[WeightComponent]:
     return parts + [WeightComponent(name=f"L{layer}.b_O", kind="b_O", layer=layer, tensors=(b,)) for b in bias]
 
 
-def _projection(attn: Any, side: str) -> Any:
+def _projection(attn: object, side: str) -> Any:
     module = getattr(getattr(attn, side, None), "original_component", None)
     if getattr(module, "weight", None) is None:
         raise ConfigError(
@@ -296,6 +297,5 @@ def upper_bound(values: np.ndarray, *, n_tests: int, log: bool = True) -> np.nda
     mean, variance = scaled.mean(0), scaled.var(0, ddof=1)
     degrees, prior = len(values) - 1, PRIOR_DEGREES if variance.size > 1 else 0
     moderated = (prior * variance.mean() + degrees * variance) / (prior + degrees)
-    tests = {"n_tests": max(n_tests, 1), "df": prior + degrees, "error": ALPHA}
-    bound = prediction_bound(mean, np.sqrt(moderated), len(values), **tests)
+    bound = prediction_bound(mean, np.sqrt(moderated), len(values), n_tests=max(n_tests, 1), df=prior + degrees)
     return np.exp(bound) if log else bound

@@ -4,14 +4,14 @@ Modules of the same names measure them: `weights`, `representations`, `heads`, `
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 from jaxtyping import Bool, Float64
 
 from interp.errors import ConfigError, UnknownNameError
 from interp.forms import Measured
-from interp.results import ROWS, Result, columns_of
+from interp.results import ROWS, Record, Result, columns_of
 from interp.statistics import Interval
 
 Grid = Float64[np.ndarray, "n_layers n_heads"]
@@ -46,7 +46,7 @@ class WeightChange:
     """mean change of the null models"""
     null_high: float
     """upper bound of the nulls"""
-    found: bool
+    above_null: bool
     """the change lies above `null_high`"""
     rank: Measured
     """participation ratio of the squared singular values of the difference; NaN without a difference"""
@@ -62,7 +62,7 @@ class WeightChange:
     @property
     def low_rank(self) -> bool:
         """True if found, with at most a quarter of the rank of a random change and half of that of the nulls."""
-        return self.found and self.rank <= min(LOW_RANK * self.random_rank, LOW_RANK_OF_NULL * self.null_rank)
+        return self.above_null and self.rank <= min(LOW_RANK * self.random_rank, LOW_RANK_OF_NULL * self.null_rank)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -74,9 +74,9 @@ class WeightChanges(Result):
     """description of the null"""
 
     @property
-    def found(self) -> list[str]:
+    def changed(self) -> list[str]:
         """Names of the components that changed by more than their null, the largest change first."""
-        return [c.name for c in sorted(self.changes, key=lambda c: -c.change) if c.found]
+        return [c.name for c in sorted(self.changes, key=lambda c: -c.change) if c.above_null]
 
     @property
     def low_rank(self) -> list[str]:
@@ -86,9 +86,20 @@ class WeightChanges(Result):
     def __getitem__(self, name: str) -> WeightChange:
         return next(c for c in self.changes if c.name == name)
 
-    def to_records(self) -> list[dict[str, Any]]:
+    def to_records(self) -> list[Record]:
         """Return one row per component."""
-        keys = ("name", "kind", "layer", "change", "null", "null_high", "found", "rank", "random_rank", "null_rank")
+        keys = (
+            "name",
+            "kind",
+            "layer",
+            "change",
+            "null",
+            "null_high",
+            "above_null",
+            "rank",
+            "random_rank",
+            "null_rank",
+        )
         return [
             {key: getattr(c, key) for key in keys}
             | {"rank_90": c.rank_90, "low_rank": c.low_rank, "heads": list(c.heads), "spectrum": c.spectrum.tolist()}
@@ -97,11 +108,11 @@ class WeightChanges(Result):
 
     def headline(self) -> str:
         """Count the components that moved."""
-        return f"{len(self.found)} of {len(self.changes)} components moved by more than the null ({self.null})"
+        return f"{len(self.changed)} of {len(self.changes)} components moved by more than the null ({self.null})"
 
-    def shown(self) -> list[dict[str, Any]]:
+    def shown(self) -> list[Record]:
         """Return the components with the largest changes, without their spectra."""
-        names = ("name", "change", "null", "null_high", "found", "rank", "random_rank", "low_rank")
+        names = ("name", "change", "null", "null_high", "above_null", "rank", "random_rank", "low_rank")
         return [{n: row[n] for n in names} for row in sorted(self.to_records(), key=lambda row: -row["change"])]
 
 
@@ -116,13 +127,13 @@ class LayerChange:
     """mean change of the nulls"""
     null_high: float
     """upper bound of the nulls"""
-    found: bool
+    above_null: bool
     """the interval's low end, corrected for all layers, lies above `null_high`"""
     cka: Interval[float]
     """1: the same up to rotation, translation and scale; about 0: unrelated"""
     cka_null: Measured
     """mean of the nulls"""
-    cka_found: bool
+    cka_above_null: bool
     """the low end of `1 - cka` lies above the bound of the nulls"""
     main_share: Measured
     """fraction of the squared difference along its main direction, on held-out contexts; NaN without a change"""
@@ -144,9 +155,9 @@ class RepresentationChanges(Result):
     null: str
 
     @property
-    def found(self) -> list[str]:
+    def changed(self) -> list[str]:
         """Layers that changed by more than their null, in the order of the model."""
-        return [layer.name for layer in self.layers if layer.found]
+        return [layer.name for layer in self.layers if layer.above_null]
 
     def __getitem__(self, name: str) -> LayerChange:
         by_name = {layer.name: layer for layer in self.layers}
@@ -154,7 +165,7 @@ class RepresentationChanges(Result):
             raise UnknownNameError("layer", name, by_name)
         return by_name[name]
 
-    def to_records(self) -> list[dict[str, Any]]:
+    def to_records(self) -> list[Record]:
         """Return one row per layer, without the directions."""
         return [
             {
@@ -168,11 +179,11 @@ class RepresentationChanges(Result):
 
     def headline(self) -> str:
         """Count the layers that changed by more than their null."""
-        return f"Residual stream on {self.n_tokens:,} tokens: {len(self.found)} of {len(self.layers)} layers moved"
+        return f"Residual stream on {self.n_tokens:,} tokens: {len(self.changed)} of {len(self.layers)} layers moved"
 
-    def shown(self) -> list[dict[str, Any]]:
+    def shown(self) -> list[Record]:
         """Return the layers with the largest changes, in the order of the model."""
-        names = ("name", "change", "low", "high", "null", "found", "cka", "cka_null", "main_share")
+        names = ("name", "change", "low", "high", "null", "above_null", "cka", "cka_null", "main_share")
         largest = {layer.name for layer in sorted(self.layers, key=lambda layer: -layer.change.estimate)[:ROWS]}
         return [{n: row[n] for n in names} for row in self.to_records() if row["name"] in largest]
 
@@ -187,11 +198,11 @@ class HeadMeasure:
     """mean absolute value under the nulls"""
     null_high: Grid
     """upper bound of the nulls"""
-    found: Bool[np.ndarray, "n_layers n_heads"]
+    above_null: Bool[np.ndarray, "n_layers n_heads"]
     """the change exceeds `null_high`"""
 
     def __post_init__(self) -> None:
-        if len({array.shape for array in (*self.value, self.null, self.null_high, self.found)}) > 1:
+        if len({array.shape for array in (*self.value, self.null, self.null_high, self.above_null)}) > 1:
             raise ConfigError("expected arrays of one shape, [n_layers, n_heads], for a measure of heads")
 
 
@@ -216,35 +227,35 @@ class HeadChanges(Result):
         return {measure: scores.value for measure, scores in self.measures.items()}
 
     @property
-    def found(self) -> dict[Measure, Bool[np.ndarray, "n_layers n_heads"]]:
+    def above_null(self) -> dict[Measure, Bool[np.ndarray, "n_layers n_heads"]]:
         """Verdicts by measure."""
-        return {measure: scores.found for measure, scores in self.measures.items()}
+        return {measure: scores.above_null for measure, scores in self.measures.items()}
 
     def names(self, measure: Measure) -> list[str]:
         """Return the heads found by a measure, the largest change first."""
         scores = self.measures[measure]
-        heads = np.argwhere(scores.found).tolist()
+        heads = np.argwhere(scores.above_null).tolist()
         order = sorted(heads, key=lambda at: -abs(float(scores.value.estimate[tuple(at)])))
         return [f"L{layer}H{head}" for layer, head in order]
 
-    def to_records(self) -> list[dict[str, Any]]:
-        """Return one row per head and measure: `head, layer, measure, value, low, high, null, null_high, found`."""
+    def to_records(self) -> list[Record]:
+        """Return one row per head and measure: `head, layer, measure, value, low, high, null, ...`."""
         return [
             {"head": f"L{layer}H{head}", "layer": layer, "measure": measure}
             | scores.value.at((layer, head)).columns("value", "low", "high")
-            | {key: getattr(scores, key)[layer, head].item() for key in ("null", "null_high", "found")}
+            | {key: getattr(scores, key)[layer, head].item() for key in ("null", "null_high", "above_null")}
             for measure, scores in self.measures.items()
-            for layer, head in np.ndindex(scores.found.shape)
+            for layer, head in np.ndindex(scores.above_null.shape)
         ]
 
     def headline(self) -> str:
         """Count the heads found by each measure."""
-        counts = [f"{len(self.names(measure))} by {measure.replace('_', ' ')}" for measure in self.found]
+        counts = [f"{len(self.names(measure))} by {measure.replace('_', ' ')}" for measure in self.measures]
         return f"Heads that changed by more than the null ({self.null_words}): {', '.join(counts)}"
 
-    def shown(self) -> list[dict[str, Any]]:
+    def shown(self) -> list[Record]:
         """Return the heads found, the largest change first."""
-        return sorted((row for row in self.to_records() if row["found"]), key=lambda row: -abs(row["value"]))
+        return sorted((row for row in self.to_records() if row["above_null"]), key=lambda row: -abs(row["value"]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -304,7 +315,7 @@ class Transplants(Result):
             raise UnknownNameError("part", name, by_name)
         return by_name[name]
 
-    def to_records(self) -> list[dict[str, Any]]:
+    def to_records(self) -> list[Record]:
         """Return one row per part."""
         return [columns_of(t) for t in self.transplants]
 
@@ -315,7 +326,7 @@ class Transplants(Result):
             "gap due to one part (1 is all of it)"
         )
 
-    def shown(self) -> list[dict[str, Any]]:
+    def shown(self) -> list[Record]:
         """Return the parts by descending `carried`, without their intervals."""
         names = ("name", "carried", "carried_random", "carried_found", "removed", "removed_random", "removed_found")
         rows = sorted(self.to_records(), key=lambda row: (row["carried"] != row["carried"], -row["carried"]))

@@ -76,21 +76,21 @@ def changed_words(
     """
     if n_null < 2:
         raise ConfigError(f"the null needs at least 2 changes that write elsewhere, got n_null {n_null}; leave it out")
-    ones, twos = check_comparable(base, tuned)
+    base_parts, tuned_parts = check_comparable(base, tuned)
     check_tokens(tokens, base)
     if lens is not None:
         lens.check_model(base)
     passes = _Passes(base, tokens[:, :POSITIONS], dictionaries or {}, batch_size)
-    tuned_pass, nulls, sides = passes.of(tuned), [], _sides(base, ones, twos)
-    for at in range(n_null):
+    tuned_pass, nulls, sides = passes.of(tuned), [], _sides(base, base_parts, tuned_parts)
+    for draw in range(n_null):
         if progress:
-            progress(at + 2, n_null + 3, {"null": at + 1})
-        with scrambled(ones, twos, make_generator(seed, "writes elsewhere", at)):
+            progress(draw + 2, n_null + 3, {"null": draw + 1})
+        with scrambled(base_parts, tuned_parts, make_generator(seed, "writes elsewhere", draw)):
             nulls.append(passes.of(base))
     words = _Words(base, lens)
     directions = [*_difference(words, passes, tuned_pass, nulls), *_directions(words, sides, seed)]
     layer = max(
-        (direction for direction in directions if direction.way == "difference" and direction.found),
+        (direction for direction in directions if direction.way == "difference" and direction.above_null),
         key=lambda direction: direction.strength / direction.null_high, default=None,
     )  # fmt: skip
     point = "" if layer is None else passes.points[passes.names.index(layer.name)]
@@ -101,7 +101,7 @@ def changed_words(
         n_tokens=passes.tokens.numel(),
         first=min(FIRST, passes.tokens.shape[1] - 1),
         lens="" if lens is None else lens.about.key,
-        said=tuple(directions),
+        directions=tuple(directions),
         kl=float(tuned_pass.kl.mean()),
         kl_null=float(np.mean([float(null.kl.mean()) for null in nulls])),
         kl_high=float(highest),
@@ -221,7 +221,7 @@ class _Words:
     def carry(self, directions: Tensor, point: str) -> Tensor:
         """Return directions `[n, d_model]` of a hook point in the basis of the last layer; without one as they are."""
         directions = directions.float().cpu()
-        return directions if self.lens is None or not point else self.lens.translate(point, directions)
+        return directions if self.lens is None or not point else self.lens.carry(point, directions)
 
     def logits(self, carried: Tensor) -> Tensor:
         """Return the logits `[n, tokens]` that are added to a last residual of root mean square 1."""

@@ -35,9 +35,8 @@ direction. It is reported with two references: a random difference of an `m x n`
 A change of weights need not affect behaviour: see `transplant`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -105,7 +104,7 @@ def weight_changes(
                 change=change,
                 null=float(null_changes[:, i].mean()),
                 null_high=float(high[i]),
-                found=bool(change > max(high[i], SMALLEST)),
+                above_null=bool(change > max(high[i], SMALLEST)),
                 rank=participation(spectrum),
                 random_rank=rows * columns / (rows + columns + 1),
                 null_rank=float(np.mean([participation(null[i][1]) for null in nulls])),
@@ -210,7 +209,9 @@ def _judge(
         bound = upper_bound(sizes, n_tests=heads)
         beyond = np.maximum(near, -far)  # the end nearer to 0; the interval may lie on either side of 0
         verdicts = beyond > np.maximum(bound, SMALLEST)
-        judged[measure] = HeadMeasure(value=t_interval(values), null=sizes.mean(0), null_high=bound, found=verdicts)
+        judged[measure] = HeadMeasure(
+            value=t_interval(values), null=sizes.mean(0), null_high=bound, above_null=verdicts
+        )
     return HeadChanges(measures=judged, before=before, null_words=words, n_contexts=n)
 
 
@@ -225,7 +226,7 @@ class _Reference:
     residual: ResidualStream
 
 
-def _references(base: HookedModel, tokens: Tensor, batch_size: int) -> Any:
+def _references(base: HookedModel, tokens: Tensor, batch_size: int) -> Iterator[_Reference]:
     from interp.models.passes import capture
 
     residual = ResidualStream(base)
@@ -270,7 +271,7 @@ def _on_text(model: HookedModel, reference: list[_Reference]) -> dict[Measure, n
 
 
 def _replacement(value: Tensor) -> Callable[..., Tensor]:
-    def replace(_: Tensor, hook: Any) -> Tensor:
+    def replace(_: Tensor, hook: object) -> Tensor:
         return value
 
     return replace
@@ -353,28 +354,29 @@ def what_changed(
     check_comparable(base, tuned)
     if not texts:
         raise ConfigError("a text is needed on which the models can be compared, got none; give one")
-    first = next(iter(texts))
-    report = _Steps(progress, 4 + len(texts))
-    moved = weight_changes(base, tuned, continuations=continuations, progress=report.within("weights"))
-    streams = {}
+    first_text = next(iter(texts))
+    steps = _Steps(progress, 4 + len(texts))
+    weights = weight_changes(base, tuned, continuations=continuations, progress=steps.within("weights"))
+    residuals = {}
     for text, tokens in texts.items():
-        streams[text] = representation_changes(
+        residuals[text] = representation_changes(
             base, tuned, tokens, continuations=continuations, batch_size=batch_size, seed=seed,
-            progress=report.within(f"stream on {text}"),
+            progress=steps.within(f"stream on {text}"),
         )  # fmt: skip
     heads = head_changes(
-        base, tuned, texts[first], continuations=continuations, batch_size=batch_size, seed=seed,
-        progress=report.within("heads"),
+        base, tuned, texts[first_text], continuations=continuations, batch_size=batch_size, seed=seed,
+        progress=steps.within("heads"),
     )  # fmt: skip
-    proof = transplants(
-        base, tuned, behaviour or log_prob_of(texts[first]), continuations=continuations, n_random=n_random, seed=seed,
-        name=behaviour_name or ("behaviour" if behaviour else f"log-probability of {first}"),
-        progress=report.within("transplants"),
+    effects = transplants(
+        base, tuned, behaviour or log_prob_of(texts[first_text]), continuations=continuations, n_random=n_random,
+        seed=seed,
+        name=behaviour_name or ("behaviour" if behaviour else f"log-probability of {first_text}"),
+        progress=steps.within("transplants"),
     )  # fmt: skip
-    last = [*texts][-1]
+    last_text = [*texts][-1]
     words = changed_words(
-        base, tuned, texts[last], text=last, lens=lens, dictionaries=dictionaries,
-        batch_size=batch_size, seed=seed, progress=report.within("words"),
+        base, tuned, texts[last_text], text=last_text, lens=lens, dictionaries=dictionaries,
+        batch_size=batch_size, seed=seed, progress=steps.within("words"),
     )  # fmt: skip
     settings = CheckpointComparisonSettings(
         base=names[0],
@@ -385,7 +387,7 @@ def what_changed(
         seed=seed,
     )
     return ModelComparison(
-        settings=settings, weights=moved, representations=streams, heads=heads, transplants=proof, words=words
+        settings=settings, weights=weights, representations=residuals, heads=heads, transplants=effects, words=words
     )
 
 

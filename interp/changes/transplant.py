@@ -16,7 +16,7 @@ Fieller's, of the ratio of two means (`ratio_interval`).
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
-from typing import Any, Literal
+from typing import Literal, NamedTuple
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -154,6 +154,17 @@ def _layer(name: str) -> int:
     return int(name[1:].split(".")[0])
 
 
+class _Share(NamedTuple):
+    """Fraction of the behaviour that one part moves, and its null."""
+
+    share: Interval[float]
+    random: float
+    """mean of random changes of the same norm"""
+    bound: float
+    above: bool
+    """the corrected low end lies above `bound` and above 0.1"""
+
+
 class _Run:
     """Both models with their components and their unmodified behaviour."""
 
@@ -175,7 +186,7 @@ class _Run:
             )
         self.gap_bound, self.differ = 0.0, False
 
-    def judge_gap(self, nulls: Sequence[AbstractContextManager[Any]]) -> None:
+    def judge_gap(self, nulls: Sequence[AbstractContextManager[HookedModel]]) -> None:
         """Decide whether the models' behaviours differ by more than those of the nulls."""
         gaps = []
         for null in nulls:
@@ -191,8 +202,8 @@ class _Run:
         """Transplant the wanted parts (name -> components) in both directions, and test them together."""
         differs = {n: [i for i in ids if not same(self.parts[0][i], self.parts[1][i])] for n, ids in wanted.items()}
         run = [n for n, ids in differs.items() if ids and self.differ]
-        shares: dict[str, dict[str, Any]] = {name: {} for name in wanted}
-        for target, direction in enumerate(("carried", "removed")):
+        sides: list[dict[str, _Share]] = []
+        for target in range(2):
             moved, done = {}, target * len(run)
             for name in run:
                 if progress:
@@ -203,9 +214,24 @@ class _Run:
                 if progress:
                     progress(done + len(run), 2 * len(run), {"part": f"random changes of {name}"})
                 nulls[name] = self._random_shares(name, differs[name], target)
-            for name, values in self._judge(moved, nulls, list(wanted)).items():
-                shares[name] |= {direction + key: value for key, value in values.items()}
-        return [Transplant(name=n, level=level, changed=bool(differs[n]), **shares[n]) for n in wanted]
+            sides.append(self._judge(moved, nulls, list(wanted)))
+        carried, removed = sides
+        return [
+            Transplant(
+                name=name,
+                level=level,
+                changed=bool(differs[name]),
+                carried=carried[name].share,
+                carried_random=carried[name].random,
+                carried_bound=carried[name].bound,
+                carried_found=carried[name].above,
+                removed=removed[name].share,
+                removed_random=removed[name].random,
+                removed_bound=removed[name].bound,
+                removed_found=removed[name].above,
+            )
+            for name in wanted
+        ]
 
     def _other(self, indices: list[int], target: int) -> list[list[Tensor]]:
         """Return the tensors of a part in the model that is not `target`."""
@@ -230,19 +256,17 @@ class _Run:
 
     def _judge(
         self, moved: dict[str, tuple[Interval[float], float]], nulls: dict[str, list[float]], names: list[str]
-    ) -> dict[str, dict[str, Any]]:
-        """Return for each part the fraction with its interval, the random mean and bound, and the verdict."""
+    ) -> dict[str, _Share]:
         none = 0.0 if self.differ else float("nan")
-        no_effect = {"": Interval(none, none, none), "_random": none, "_bound": none, "_found": False}
-        judged: dict[str, dict[str, Any]] = dict.fromkeys(names, no_effect)
+        judged = dict.fromkeys(names, _Share(Interval(none, none, none), none, none, False))
         for name, (share, _) in moved.items():
-            judged[name] = {"": share, "_random": float("nan"), "_bound": float("nan"), "_found": False}
+            judged[name] = _Share(share, float("nan"), float("nan"), False)
         if not nulls:
             return judged
         bounds = upper_bound(np.array(list(nulls.values())).T, n_tests=len(moved), log=False)
         for (name, random), bound in zip(nulls.items(), bounds, strict=True):
-            verdict = moved[name][1] > max(float(bound), SMALLEST_SHARE)
-            judged[name] |= {"_random": float(np.mean(random)), "_bound": float(bound), "_found": verdict}
+            above = moved[name][1] > max(float(bound), SMALLEST_SHARE)
+            judged[name] = _Share(moved[name][0], float(np.mean(random)), float(bound), above)
         return judged
 
     def _moved(self, target: int, into: list[WeightComponent], values: list[list[Tensor]]) -> np.ndarray:
@@ -260,7 +284,7 @@ class _Run:
         gap = self.tuned - self.base
         return ratio_interval(moved, gap), ratio_interval(moved, gap, 1 - 2 * ALPHA / n_tests).low
 
-    def _measure(self, target: int, layers: Sequence[int | None]) -> Callable[[], Any]:
+    def _measure(self, target: int, layers: Sequence[int | None]) -> Callable[[], object]:
         """Return a function that measures model `target` with parts of some blocks exchanged; None: of no block."""
         model, known = self.models[target], [layer for layer in layers if layer is not None]
         if isinstance(self.behaviour, _LogProb) and len(known) == len(layers):
@@ -270,7 +294,7 @@ class _Run:
     def _behave(self, model: HookedModel) -> np.ndarray:
         return self._checked(self.behaviour(model))
 
-    def _checked(self, output: Any) -> np.ndarray:
+    def _checked(self, output: object) -> np.ndarray:
         values = _numbers(output)
         if not np.isfinite(values).all():
             raise NonFiniteError("the behaviour is NaN or infinite on some prompt")
@@ -289,7 +313,7 @@ def _may_be_found(moved: dict[str, tuple[Interval[float], float]]) -> list[str]:
     return [name for name, (_, low) in moved.items() if low > SMALLEST_SHARE or name in largest]
 
 
-def _numbers(values: Any) -> np.ndarray:
+def _numbers(values: object) -> np.ndarray:
     """Return the values of a behaviour as `[n_prompts]` float64."""
     if isinstance(values, Tensor) and not values.is_complex():
         values = values.detach().double().cpu().numpy()

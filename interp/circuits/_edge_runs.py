@@ -26,7 +26,6 @@ MLP, and are not frozen.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any
 
 import torch
 from einops import einsum, rearrange
@@ -44,6 +43,7 @@ from interp.names import parse_hook_point
 from interp.patching.metrics import Metric
 from interp.patching.paths import Read, Reader, reading_hooks
 from interp.patching.task import Task
+from interp.progress import Progress
 
 SourceValues = dict[str, Tensor]
 """Values of all sources in one run, by `Graph.source_points`; zero ablation has None instead. Of heads z `[batch, pos,
@@ -127,7 +127,7 @@ class _EdgeRun:
         for slot in dropped.any(2).any(0).nonzero()[:, 0].tolist():
             self.changed.setdefault(graph.inputs[slot][0], []).append(slot)
 
-    def store_difference(self, value: Tensor, hook: Any, *, point: str) -> None:
+    def store_difference(self, value: Tensor, hook: object, *, point: str) -> None:
         """Store the difference of the sources at one hook point from their other outputs."""
         if point == EMBED:
             self.diff = value.new_empty(self.graph.n_sources, *value.shape)
@@ -275,7 +275,7 @@ class Bench:
         logits = run_with_edges(batch.residual, self.graph, batch.clean, included, replacement, batch.at)
         return batch.metric(logits).double().cpu()
 
-    def values(self, masks: Sequence[Tensor], progress: Any = None) -> Tensor:
+    def values(self, masks: Sequence[Tensor], progress: Progress | None = None) -> Tensor:
         """Return the metric of the circuit of each mask `[n_edges]`, `[n_masks, n_prompts]` float64."""
         parts, done, total = [], 0, len(masks) * -(-self.task.n_prompts // self.batch_size)
         for batch in self.batches():

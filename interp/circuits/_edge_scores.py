@@ -19,14 +19,16 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import pyarrow as pa
 import torch
 from einops import rearrange
 from jaxtyping import Bool, Float, Float32, Float64, Int64
 from torch import Tensor
 
+from interp.artifacts import Table
 from interp.circuits.circuit import Circuit, Edge, Node, NodeEffect
 from interp.circuits.config import Ablation, By, Level, Method
-from interp.circuits.found_circuit import Agreement
+from interp.circuits.found_circuit import Agreement, ScoredEdge, ScoredNode
 from interp.circuits.graph import Graph
 from interp.errors import ConfigError, UnknownNameError
 from interp.names import parse_node
@@ -291,3 +293,28 @@ class Verified(Result):
     def agreement(self) -> Agreement:
         """Return both correlations."""
         return Agreement(n=len(self.indices), spearman_abs=self.spearman, pearson=self.pearson)
+
+
+def edge_table(scores: EdgeScores, verified: Verified | None) -> Table[ScoredEdge]:
+    """Return the scores of all edges, largest absolute score first."""
+    edges, texts = [scores.graph.edge(i) for i in scores.order().tolist()], ("source", "target", "via")
+    names = {part: pa.array([getattr(edge, part) for edge in edges], pa.string()) for part in texts}
+    position = {"position": pa.array([edge.position for edge in edges], pa.int32())}
+    return Table.of_columns(ScoredEdge, names | position | _score_columns(scores, verified))
+
+
+def node_table(scores: EdgeScores, verified: Verified | None) -> Table[ScoredNode]:
+    """Return the scores of all nodes, largest absolute score first."""
+    names = [scores.graph.sources[i] for i in scores.order().tolist()]
+    columns = {"node": names, "position": pa.nulls(len(names), pa.int32())}
+    return Table.of_columns(ScoredNode, columns | _score_columns(scores, verified))
+
+
+def _score_columns(scores: EdgeScores, verified: Verified | None) -> dict[str, pa.Array]:
+    """Return the columns `score, exact, low, high`."""
+    order, interval = scores.order(), scores.interval()
+    exact = {} if verified is None else dict(zip(verified.indices.tolist(), verified.exact.tolist(), strict=True))
+    columns = {"score": scores.values[order].tolist(), "exact": [exact.get(i) for i in order.tolist()]}
+    for i, name in enumerate(("low", "high")):
+        columns[name] = [None] * len(order) if interval is None else interval[i][order].tolist()
+    return {name: pa.array(values, pa.float64()) for name, values in columns.items()}

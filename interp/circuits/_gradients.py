@@ -18,7 +18,7 @@ the residual stream, and one such stream per run and layer.
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from einops import rearrange
@@ -164,7 +164,7 @@ class GradientReader:
         leaf = embed.detach().requires_grad_()
 
         def record(name: str) -> Hook:
-            def hook(value: Tensor, hook: Any) -> Tensor:
+            def hook(value: Tensor, hook: object) -> Tensor:
                 values[name] = value.view_as(value)  # without a norm: the residual stream, which other readers share
                 return values[name]
 

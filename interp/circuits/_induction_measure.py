@@ -45,7 +45,7 @@ from interp.circuits.config import InductionConfig
 from interp.circuits.found_circuit import Verdict
 from interp.circuits.head_kinds import draw_prompts, pattern_point, scoring_hooks, target_masks, target_weights
 from interp.circuits.head_weights import Composition, Copying
-from interp.circuits.induction_circuit import HeadVerdict, PathLoss, Redundancy, SenderTest
+from interp.circuits.induction_circuit import HeadVerdict, Redundancy, SenderTest
 from interp.errors import ConfigError
 from interp.models.adapter import Hook, widened
 from interp.models.hooked import HookedModel
@@ -423,19 +423,18 @@ class Measurements:
         """Return the effect of ablating each group."""
         return {row.group: row for ablation in self.ablations for row in ablation.rows()}
 
-    def copying(self, head: HeadName) -> dict[str, float | None]:
-        """Return the copying scores of a head."""
-        scores: dict[str, float | None] = {}
-        for key, copied in zip(("", "_through_block_0"), self.copies, strict=True):
-            scores[f"ov_copying{key}"] = None if copied is None else copied.eigenvalue.get(head)
-            scores[f"ov_top1{key}"] = None if copied is None else copied.top1.get(head)
-        return scores
+    def copying(self, head: HeadName) -> list[tuple[float | None, float | None]]:
+        """Return eigenvalue score and `top1` of a head: of its OV circuit, and with embeddings through block 0."""
+        return [
+            (None, None) if scores is None else (scores.eigenvalue.get(head), scores.top1.get(head))
+            for scores in self.copies
+        ]
 
 
-def to_circuit(model_name: str, weight_hash: str, measured: Measurements, *, found: bool) -> Circuit:
-    """Build the circuit from nodes and edges with their evidence; without nodes unless found."""
+def to_circuit(model_name: str, weight_hash: str, measured: Measurements, *, holds: bool) -> Circuit:
+    """Build the circuit from nodes and edges with their evidence; without nodes unless its verdict holds."""
     verdicts, nodes, edges = measured.verdicts, [], []
-    if found:
+    if holds:
         for head, sender in sorted(verdicts.induction.items()):
             nodes.append(_node(head, "induction", measured))
             edges.append(_edge(sender, head, measured))
@@ -450,7 +449,7 @@ def circuit_verdict(measured: Measurements) -> tuple[Verdict, Redundancy | None]
     """Apply the rule; the redundancy is None without induction heads."""
     verdicts = measured.verdicts
     if not verdicts.induction:
-        return Verdict(found=False, rule=RULE, reason=_reason_not_found(verdicts, measured.tests)), None
+        return Verdict(holds=False, rule=RULE, reason=_reason_not_found(verdicts, measured.tests)), None
     result = measured.ablations[0]
     rows = list(result.groups)
     group = rows.index("induction heads")
@@ -470,7 +469,7 @@ def circuit_verdict(measured: Measurements) -> tuple[Verdict, Redundancy | None]
     redundancy = Redundancy(
         group=float(mean), sum_of_singles=float(np.sum(singles)), largest_single=float(np.max(singles))
     )
-    return Verdict(found=above_nulls, rule=RULE, reason=reason), redundancy
+    return Verdict(holds=above_nulls, rule=RULE, reason=reason), redundancy
 
 
 def _reason_not_found(verdicts: HeadVerdicts, tests: Mapping[HeadName, SenderTest]) -> str:
@@ -488,14 +487,20 @@ def _reason_not_found(verdicts: HeadVerdicts, tests: Mapping[HeadName, SenderTes
 def _node(head: HeadName, role: str | None, measured: Measurements) -> Node:
     verdicts, at = measured.verdicts, (head.layer, head.head)
     loss = measured.losses().get(str(head))
-    names = ("loss_first_half", "loss_second_half", "low", "high")
+    (eigenvalue, top1), (deep_eigenvalue, deep_top1) = measured.copying(head)
     evidence = HeadEvidence(
         induction_score=float(verdicts.strict[at]),
         induction_score_tl=float(verdicts.tl[at]),
         previous_token_score=float(verdicts.previous_token[at]),
         p_holm=float(verdicts.p_holm[at]) if role == "induction" else None,
-        **{name: None if loss is None else getattr(loss, name) for name in names},
-        **measured.copying(head),
+        loss_first_half=None if loss is None else loss.loss_first_half,
+        loss_second_half=None if loss is None else loss.loss_second_half,
+        low=None if loss is None else loss.low,
+        high=None if loss is None else loss.high,
+        ov_copying=eigenvalue,
+        ov_top1=top1,
+        ov_copying_through_block_0=deep_eigenvalue,
+        ov_top1_through_block_0=deep_top1,
     )
     return Node(str(head), role, evidence=evidence)
 
@@ -503,11 +508,11 @@ def _node(head: HeadName, role: str | None, measured: Measurements) -> Node:
 def _edge(sender: HeadName, head: HeadName, measured: Measurements) -> Edge:
     test = measured.tests[head]
     mean, low, high = t_interval(test.k)
-    losses: dict[str, float | None] = {}
-    for side in ("k", "q", "v"):
+
+    def loss(side: Side) -> float | None:
         effect = measured.effects.get((sender, side))
-        second = None if effect is None else effect.second
-        losses[f"loss_second_half_{side}"] = None if second is None else float(second.mean())
+        return None if effect is None or effect.second is None else float(effect.second.mean())
+
     composition, at = measured.compositions.get("k"), None
     if composition is not None and sender in composition.senders and head in composition.readers:
         at = composition.senders.index(sender), composition.readers.index(head)
@@ -519,7 +524,9 @@ def _edge(sender: HeadName, head: HeadName, measured: Measurements) -> Edge:
         q_effect=-float(test.q.mean()),
         v_effect=-float(test.v.mean()),
         null_high=float(t_interval(test.strongest_control)[2]),
-        **losses,
+        loss_second_half_k=loss("k"),
+        loss_second_half_q=loss("q"),
+        loss_second_half_v=loss("v"),
         composition=None if composition is None or at is None else float(composition.score[at]),
         composition_null_high=None if composition is None or at is None else float(composition.null_high[at]),
         composition_is_argmax=None if composition is None or at is None else composition.argmax().get(head) == sender,
@@ -535,23 +542,18 @@ def _to_logits(head: HeadName, measured: Measurements) -> Edge:
     output = measured.outputs[head]
     mean, low, high = (float(number) for number in t_interval(output.change))
     control = None if output.control is None else float(output.control.mean())
+    (eigenvalue, top1), (deep_eigenvalue, deep_top1) = measured.copying(head)
     evidence = OutputEvidence(
-        logit_effect=mean, low=low, high=high, logit_effect_of_other_head=control, **measured.copying(head)
+        logit_effect=mean,
+        low=low,
+        high=high,
+        logit_effect_of_other_head=control,
+        ov_copying=eigenvalue,
+        ov_top1=top1,
+        ov_copying_through_block_0=deep_eigenvalue,
+        ov_top1_through_block_0=deep_top1,
     )
     return Edge(str(head), "logits", evidence=evidence)
-
-
-def path_losses(effects: Mapping[tuple[HeadName, Side], GroupRun]) -> list[PathLoss]:
-    """Return, per sender and side, the change of both losses under a patch into all candidates."""
-    rows = []
-    for (sender, side), effect in effects.items():
-        if effect.first is None or effect.second is None:
-            continue
-        mean, low, high = (float(number) for number in t_interval(effect.second.double().numpy()))
-        first = float(effect.first.mean())
-        losses = {"loss_first_half": first, "loss_second_half": mean, "low": low, "high": high}
-        rows.append(PathLoss(sender=str(sender), via=side, **losses))
-    return rows
 
 
 def head_rows(measured: Measurements, candidates: Sequence[HeadName], circuit: Circuit) -> list[HeadVerdict]:
@@ -562,7 +564,6 @@ def head_rows(measured: Measurements, candidates: Sequence[HeadName], circuit: C
     for at in np.ndindex(verdicts.strict.shape):
         head = HeadName(*at)
         test, loss = measured.tests.get(head), losses.get(str(head))
-        falls = {f"{side}_effect": None if test is None else float(getattr(test, side).mean()) for side in "kqv"}
         rows.append(
             HeadVerdict(
                 layer=head.layer,
@@ -573,7 +574,9 @@ def head_rows(measured: Measurements, candidates: Sequence[HeadName], circuit: C
                 p_holm=float(verdicts.p_holm[at]),
                 candidate=head in candidates,
                 best_sender=None if test is None else str(test.sender),
-                **falls,
+                k_effect=None if test is None else float(test.k.mean()),
+                q_effect=None if test is None else float(test.q.mean()),
+                v_effect=None if test is None else float(test.v.mean()),
                 loss_first_half=None if loss is None else loss.loss_first_half,
                 loss_second_half=None if loss is None else loss.loss_second_half,
                 ov_eigenvalue=None if copies is None else copies.eigenvalue.get(head),

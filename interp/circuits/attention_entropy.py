@@ -13,7 +13,7 @@ too; `interp.circuits.head_kinds` tells what a head attends to.
 
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float, Float64, Int
@@ -133,9 +133,8 @@ def measure_entropy(
     n_documents = len(documents[:, 1:][documents[:, 1:] >= 0].unique())
     if n_documents < 2:
         raise ConfigError(f"an interval needs tokens of at least two documents, got {n_documents}; take more contexts")
-    text = {"tokens": tokens, "documents": documents, "batch_size": batch_size}
     trained, untrained = (
-        entropy_by_document(measured, **text, progress=_half(progress, half, name))
+        entropy_by_document(measured, tokens, documents, batch_size=batch_size, progress=_half(progress, half, name))
         for half, (name, measured) in enumerate({"trained": model, "untrained": untrained_model(model, seed)}.items())
     )
     mean, low, high = t_interval(trained).clip(0, 1)
@@ -181,7 +180,7 @@ def entropy_by_document(
     points = [pattern_point(layer) for layer in range(model.cfg.n_layers)]
     entropies: dict[int, Tensor] = {}
 
-    def store(pattern: "Tensor", hook: Any, layer: int) -> None:
+    def store(pattern: "Tensor", hook: object, layer: int) -> None:
         entropies[layer] = row_entropy(pattern.float())[..., 1:].transpose(0, 1).flatten(1).double().cpu()
 
     hooks = [(point, partial(store, layer=layer)) for layer, point in enumerate(points)]

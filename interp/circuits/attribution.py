@@ -39,7 +39,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from einops import einsum, rearrange
@@ -67,6 +67,7 @@ from interp.models.hooked import HookedModel
 from interp.models.passes import read_hook
 from interp.names import parse_node
 from interp.patching.task import Task
+from interp.progress import Progress
 
 
 def node_scores(
@@ -93,7 +94,7 @@ def _gradients(bench: Bench, batch: PromptBatch, embed: Tensor) -> SourceValues:
     values: SourceValues = {}
     leaf = embed.detach().requires_grad_()
 
-    def record(value: Tensor, hook: Any, *, point: str) -> Tensor:
+    def record(value: Tensor, hook: object, *, point: str) -> Tensor:
         values[point] = leaf if point == EMBED else value
         return values[point]
 
@@ -163,7 +164,7 @@ def attribute(
     batch_size: int = 16,
     taus: Sequence[float] | None = None,
     only: Sequence[int] | None = None,
-    progress: Any = None,
+    progress: Progress | None = None,
 ) -> EdgeScores:
     """Score every edge of `graph` (the model's own graph by default) on a task.
 
@@ -182,10 +183,9 @@ def attribute(
     plan = _Plan(method, steps, points, direction, level, ablation)
     plan.check(task)
     bench = Bench(model, graph, task, ablation=ablation, batch_size=batch_size, freeze=level == "edge")
-    searched: dict[str, Any] = {}
+    thresholds, n_runs, per_prompt = (), None, None
     if method == "acdc":
-        values, searched = acdc_scores(bench, taus, progress=progress)
-        per_prompt = None
+        values, thresholds, n_runs = acdc_scores(bench, taus, progress=progress)
     else:
         n = graph.n_edges if level == "edge" else graph.n_sources
         values, per_prompt = _gather(_scored(bench, plan, only), n, task.n_prompts, progress)
@@ -206,7 +206,8 @@ def attribute(
             steps=steps if method == "eap-ig" else None,
             points=points if method == "eap-ig" else None,
             frozen=bench.frozen,
-            **searched,
+            taus=thresholds,
+            n_runs=n_runs,
         ),
     )
 
@@ -332,7 +333,7 @@ def _exact(
     return scores
 
 
-def _gather(parts: Iterator[Tensor], n: int, n_prompts: int, progress: Any) -> tuple[Tensor, Tensor | None]:
+def _gather(parts: Iterator[Tensor], n: int, n_prompts: int, progress: Progress | None) -> tuple[Tensor, Tensor | None]:
     """Return the mean over prompts in float64, and the per-prompt scores when they are few enough to store."""
     total, per_prompt, done = torch.zeros(n, dtype=torch.float64), [], 0
     store = n * n_prompts <= KEEP_PER_PROMPT
@@ -350,7 +351,7 @@ DEFAULT_TAUS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
 """thresholds as fractions of the gap between clean and corrupted prompts"""
 
 
-def acdc(bench: Bench, tau: float, progress: Any = None) -> tuple[Bool[Tensor, " n_edges"], int]:
+def acdc(bench: Bench, tau: float, progress: Progress | None = None) -> tuple[Bool[Tensor, " n_edges"], int]:
     """Run ACDC at one threshold; return the edges of the circuit, `[n_edges]` bool, and the number of runs.
 
     `tau` is in the metric's unit. Raises `ConfigError` when it is negative.
@@ -366,7 +367,9 @@ def acdc(bench: Bench, tau: float, progress: Any = None) -> tuple[Bool[Tensor, "
     return _greedy(graph, value, tau, progress)
 
 
-def _greedy(graph: Graph, value: Callable[[Tensor], float], tau: float, progress: Any) -> tuple[Tensor, int]:
+def _greedy(
+    graph: Graph, value: Callable[[Tensor], float], tau: float, progress: Progress | None
+) -> tuple[Tensor, int]:
     included = torch.ones(graph.n_edges, dtype=torch.bool)
     current, runs = value(included), 1
     order = _backwards(graph)
@@ -386,9 +389,9 @@ def _greedy(graph: Graph, value: Callable[[Tensor], float], tau: float, progress
 
 
 def acdc_scores(
-    bench: Bench, taus: Sequence[float] | None, progress: Any = None
-) -> tuple[Float64[Tensor, " n_edges"], dict[str, Any]]:
-    """Return the largest tau at which ACDC retains each edge, `[n_edges]` (0: at none), and settings to record."""
+    bench: Bench, taus: Sequence[float] | None, progress: Progress | None = None
+) -> tuple[Float64[Tensor, " n_edges"], tuple[float, ...], int]:
+    """Return the largest tau at which ACDC retains each edge, `[n_edges]` (0: at none), the taus, and the runs."""
     taus = sorted(taus) if taus is not None else [share * bench.task.gap for share in DEFAULT_TAUS]
     if not taus:
         raise ConfigError("acdc needs at least one tau")
@@ -398,7 +401,7 @@ def acdc_scores(
         included, runs = acdc(bench, tau, progress)
         scores = torch.where(included, torch.tensor(tau, dtype=torch.float64).clamp_min(1e-12), scores)
         total += runs
-    return scores, {"taus": tuple(taus), "n_runs": total}
+    return scores, tuple(taus), total
 
 
 def _backwards(graph: Graph) -> list[int]:
@@ -406,7 +409,7 @@ def _backwards(graph: Graph) -> list[int]:
     table = graph.edge_table.tolist()
     via_order = {None: 0, "v": 1, "k": 2, "q": 3}
 
-    def key(edge: int) -> tuple[Any, ...]:
+    def key(edge: int) -> tuple[float, ...]:
         position, reader, source = table[edge]
         node, via = graph.readers[reader]
         layer, is_mlp, head = parse_node(node).order

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from interp.errors import ConfigError, UnknownNameError
 from interp.names import HEAD_KINDS
 from interp.nulls import PER_PART
-from interp.options import BASIC, Seed
+from interp.options import BASIC, Seed, check_least, check_positive
 
 Method = Literal["exact", "eap", "eap-ig", "acdc"]
 Ablation = Literal["resample", "mean", "zero"]
@@ -82,8 +82,7 @@ class InductionConfig:
             raise ConfigError(
                 f"at least two different seeds are needed, one to choose senders and one to test them, got {self.seeds}"
             )
-        if self.prompts_per_seed < 3 or self.batch_size < 1 or self.n_controls < 2 or self.max_candidates < 1:
-            raise ConfigError("prompts_per_seed must be at least 3, n_controls 2, batch_size and max_candidates 1")
+        check_least(self, {"prompts_per_seed": 3, "n_controls": 2, "batch_size": 1, "max_candidates": 1})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,8 +107,7 @@ class EvaluationConfig:
     """Determines every random number."""
 
     def __post_init__(self) -> None:
-        if min(self.n_random, self.n_knockouts, self.n_minimality) < 0 or self.batch_size < 1:
-            raise ConfigError("n_random, n_knockouts and n_minimality must be at least 0, batch_size at least 1")
+        check_least(self, {"n_random": 0, "n_knockouts": 0, "n_minimality": 0, "batch_size": 1})
         if len(self.fractions) < 2 or list(self.fractions) != sorted(set(self.fractions)) or self.fractions[-1] > 1:
             raise ConfigError(f"fractions must rise from above 0 to at most 1, got {self.fractions}")
 
@@ -140,7 +138,7 @@ class FindConfig:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
 
     def __post_init__(self) -> None:
-        if self.n_edges is not None and self.n_edges < 1:
-            raise ConfigError(f"n_edges must be at least 1, got {self.n_edges}")
-        if not self.faithfulness > 0 or self.verify < 0 or self.verify == 1:
-            raise ConfigError("faithfulness must be above 0, verify 0 or at least 2")
+        check_least(self, {"n_edges": 1})
+        check_positive(self, "faithfulness")
+        if self.verify < 0 or self.verify == 1:
+            raise ConfigError(f"verify must be 0 or at least 2, got {self.verify}; an agreement needs two edges")

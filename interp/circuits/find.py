@@ -1,8 +1,8 @@
 """Circuit discovery on a task: score, verify, select, evaluate.
 
     task, held_out = make_task("ioi", model, n_prompts=80).split(40)
-    found = find_circuit(model, task, FindConfig(n_edges=200), held_out=held_out)
-    found.evaluation.faithfulness, found.verdict.found
+    result = find_circuit(model, task, FindConfig(n_edges=200), held_out=held_out)
+    result.evaluation.faithfulness, result.verdict.holds
 
 1. Score every edge (or node) by `attribution`, and patch the highest-ranked ones one by one to check the scores.
 2. Measure the curve of faithfulness over circuit size, with random circuits of each size as the null.
@@ -32,18 +32,18 @@ the rest is drawn uniformly, as a circuit of that size is connected anyway.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
-from typing import Any, overload
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import overload
 
 import numpy as np
-import pyarrow as pa
 import torch
 from jaxtyping import Bool, Float64
 from torch import Tensor
 
 from interp.artifacts import Table
 from interp.circuits._edge_runs import Bench
-from interp.circuits._edge_scores import EdgeScores, Verified
+from interp.circuits._edge_scores import EdgeScores, Verified, edge_table, node_table
 from interp.circuits.attribution import attribute, verify_top_k
 from interp.circuits.circuit import Circuit, NodeEffect
 from interp.circuits.config import By, EvaluationConfig, FindConfig
@@ -57,8 +57,6 @@ from interp.circuits.found_circuit import (
     Overlap,
     RandomRankings,
     Ranking,
-    ScoredEdge,
-    ScoredNode,
     UntrainedGap,
     Verdict,
     evaluated,
@@ -83,9 +81,13 @@ from interp.errors import ConfigError
 from interp.models.hooked import HookedModel
 from interp.names import parse_head, parse_node
 from interp.patching.task import Task
+from interp.progress import Progress
 from interp.results import Record, Result
 from interp.seeds import make_generator
 from interp.statistics import Interval, auroc, percentile_interval
+
+StepProgress = Callable[[str], Progress | None]
+"""Callback of a step, by its name."""
 
 MAX_PATHED = 2000
 
@@ -193,8 +195,18 @@ class Curve(Result):
         middle = (bound.tolist() for bound in percentile_interval(null.mean(0), null))
         signed_values = np.full(len(self.fractions), np.nan) if signed is None else signed.faithfulness
         columns = self.fractions, self.n_edges, self.faithfulness.tolist(), signed_values.tolist(), *middle
-        names = ("fraction", "n_edges", "faithfulness", "signed", "random", "random_low", "random_high")
-        return [FaithfulnessPoint(**dict(zip(names, values, strict=True))) for values in zip(*columns, strict=True)]
+        return [
+            FaithfulnessPoint(
+                fraction=fraction,
+                n_edges=n_edges,
+                faithfulness=faithful,
+                signed=by_signed,
+                random=mean,
+                random_low=low,
+                random_high=high,
+            )
+            for fraction, n_edges, faithful, by_signed, mean, low, high in zip(*columns, strict=True)
+        ]
 
     def headline(self) -> str:
         """Return one line: the two areas of the curve."""
@@ -236,7 +248,7 @@ def evaluate(
     config: EvaluationConfig | None = None,
     *,
     truth: Circuit | None = None,
-    progress: Any = None,
+    progress: Progress | None = None,
 ) -> CircuitEvaluation: ...
 @overload
 def evaluate(
@@ -247,7 +259,7 @@ def evaluate(
     config: EvaluationConfig | None = None,
     *,
     truth: Circuit | None = None,
-    progress: Any = None,
+    progress: Progress | None = None,
 ) -> RankingEvaluation: ...
 def evaluate(
     model: HookedModel,
@@ -257,7 +269,7 @@ def evaluate(
     config: EvaluationConfig | None = None,
     *,
     truth: Circuit | None = None,
-    progress: Any = None,
+    progress: Progress | None = None,
 ) -> CircuitEvaluation | RankingEvaluation:
     """Evaluate a circuit, or a ranking of edges, on a task.
 
@@ -316,13 +328,13 @@ def _evaluate_circuit(
     settings: CircuitEvaluationSettings,
     untrained: UntrainedGap | None,
     known: Overlap | None,
-    progress: Any,
+    progress: Progress | None,
 ) -> CircuitEvaluation:
     size = int(included.sum())
     generator = make_generator(config.seed, "evaluation")
     halves = [_half(included, generator) for _ in range(config.n_knockouts)]
     members = included.nonzero()[:, 0]
-    tried = members[torch.randperm(size, generator=generator)[: config.n_minimality]].tolist()
+    removed = members[torch.randperm(size, generator=generator)[: config.n_minimality]].tolist()
     randoms = [random_circuit(bench.graph, size, generator) for _ in range(config.n_random)]
     masks = {
         FULL: [bench.everything(True)],
@@ -331,22 +343,26 @@ def _evaluate_circuit(
         "complement": [~included],
         "halved": [included & ~half for half in halves],
         "model_halved": [~half for half in halves],
-        "without": [_without(included, edge) for edge in tried],
+        "without": [_without(included, edge) for edge in removed],
         RANDOM: randoms,
     }
     values = bench.values([mask for group in masks.values() for mask in group], progress).numpy()
-    ends = np.cumsum([len(group) for group in masks.values()])[:-1]
-    judged = judge(dict(zip(masks, np.split(values, ends), strict=True)), complement="complement", seed=config.seed)
+    cuts = np.cumsum([len(group) for group in masks.values()])[:-1]
+    judged = judge(dict(zip(masks, np.split(values, cuts), strict=True)), complement="complement", seed=config.seed)
     incompleteness = minimality = corrupt_frozen = None
     if halves:
         incompleteness = float(np.abs(judged.f["halved"] - judged.f["model_halved"]).mean())
-    if tried:
-        drops = np.abs(judged.found.faithfulness.estimate - judged.f["without"])
-        minimality = Minimality(n_tried=len(tried), median=float(np.median(drops)), least=float(drops.min()))
+    if removed:
+        drops = np.abs(judged.judgement.faithfulness.estimate - judged.f["without"])
+        minimality = Minimality(n_tried=len(removed), median=float(np.median(drops)), least=float(drops.min()))
     if bench.frozen is not None:
         corrupt_frozen = float(bench.values([bench.everything(False)]).mean())
     return CircuitEvaluation(
-        **vars(judged.found),
+        full=judged.judgement.full,
+        empty=judged.judgement.empty,
+        faithfulness=judged.judgement.faithfulness,
+        completeness=judged.judgement.completeness,
+        random_circuits=judged.judgement.random_circuits,
         settings=settings,
         n_edges=size,
         n_edges_of_graph=bench.graph.n_edges,
@@ -364,8 +380,13 @@ def _random_rankings(by_abs: Curve) -> RandomRankings | None:
         return None
     areas = [cpr(by_abs.fractions, row.tolist()) for row in by_abs.random]
     distances = [cmd(by_abs.fractions, row.tolist()) for row in by_abs.random]
-    means = {"cpr": float(np.mean(areas)), "cmd": float(np.mean(distances))}
-    return RandomRankings(n=len(areas), **means, cpr_best=max(areas), cmd_best=min(distances))
+    return RandomRankings(
+        n=len(areas),
+        cpr=float(np.mean(areas)),
+        cpr_best=max(areas),
+        cmd=float(np.mean(distances)),
+        cmd_best=min(distances),
+    )
 
 
 def curve(
@@ -375,7 +396,7 @@ def curve(
     *,
     by: By,
     n_random: int | None = None,
-    progress: Any = None,
+    progress: Progress | None = None,
 ) -> Curve:
     """Measure faithfulness of the highest-ranked edges at every fraction, and of random circuits of the same sizes."""
     n_random = config.n_random if n_random is None else n_random
@@ -429,7 +450,7 @@ def find_circuit(
     graph: Graph | None = None,
     *,
     held_out: Task | None = None,
-    progress: Callable[[str], Any] | None = None,
+    progress: StepProgress | None = None,
 ) -> EdgeCircuit:
     """Find the circuit of a task and evaluate it on `held_out`, or without it on the task's own prompts.
 
@@ -439,17 +460,26 @@ def find_circuit(
     config = config or FindConfig()
     if held_out is not None:
         _check_apart(task, held_out)
-    step = progress or (lambda name: None)
+    step: StepProgress = progress or (lambda name: None)
     scores, nodes, verified = _score(model, task, config, graph, step)
     ranking = evaluate(model, task, scores, config=replace(config.evaluation, untrained=False), progress=step("curve"))
     size = config.n_edges or _smallest(model, task, scores, ranking.curve, config)
     circuit = _with_effects(scores.top(size, by=config.by), nodes)
-    judging = replace(config.evaluation, ablation=config.evaluation.ablation or config.ablation)
-    evaluation = evaluate(model, held_out or task, circuit, scores.graph, judging, progress=step("judging"))
+    judging_config = replace(config.evaluation, ablation=config.evaluation.ablation or config.ablation)
+    evaluation = evaluate(model, held_out or task, circuit, scores.graph, judging_config, progress=step("judging"))
     heads = [parse_head(node.name) for node in circuit.nodes if parse_node(node.name).kind == "head"]
     pattern_heads, patterns = head_patterns(model, task.clean[:1, : int(task.lengths[0])], heads)
     settings = EdgeCircuitSettings(
-        **{field.name: getattr(config, field.name) for field in fields(config)},
+        method=config.method,
+        steps=config.steps,
+        ablation=config.ablation,
+        by=config.by,
+        level=config.level,
+        n_edges=config.n_edges,
+        faithfulness=config.faithfulness,
+        verify=config.verify,
+        node_scores=config.node_scores,
+        evaluation=config.evaluation,
         model=circuit.model,
         weight_hash=circuit.weight_hash,
         frozen=scores.settings.frozen,
@@ -460,7 +490,7 @@ def find_circuit(
         settings=settings,
         circuit=circuit,
         verdict=_verdict(evaluation, judged_on_others=held_out is not None),
-        asked=size,
+        n_requested=size,
         evaluation=evaluation,
         ranking=ranking.ranking,
         verified=None if verified is None else verified.agreement(),
@@ -484,24 +514,16 @@ def _check_apart(task: Task, held_out: Task) -> None:
 
 
 def _score(
-    model: HookedModel, task: Task, config: FindConfig, graph: Graph | None, step: Callable[[str], Any]
+    model: HookedModel, task: Task, config: FindConfig, graph: Graph | None, step: StepProgress
 ) -> tuple[EdgeScores, EdgeScores | None, Verified | None]:
     """Return scores at the chosen level, scores of nodes, and the highest-ranked ones patched one by one."""
     size = config.evaluation.batch_size
-    shared: dict[str, Any] = {"ablation": config.ablation, "batch_size": size, "steps": config.steps}
-    scores = attribute(
-        model,
-        task,
-        graph,
-        method=config.method,
-        level=config.level,
-        **shared,
-        progress=step(f"scoring {config.level}s"),
-    )
+    score = partial(attribute, model, task, ablation=config.ablation, batch_size=size, steps=config.steps)
+    scores = score(graph, method=config.method, level=config.level, progress=step(f"scoring {config.level}s"))
     nodes = scores if config.level == "node" else None
     if config.node_scores and nodes is None:
         gradient = "eap-ig" if config.method == "acdc" else config.method
-        nodes = attribute(model, task, method=gradient, level="node", **shared)
+        nodes = score(method=gradient, level="node")
     verified = None
     if config.verify:
         verified = verify_top_k(scores, model, task, min(config.verify, len(scores)), by=config.by, batch_size=size)
@@ -562,28 +584,3 @@ def _verdict(evaluation: CircuitEvaluation, *, judged_on_others: bool) -> Verdic
         f"{e.settings.n_prompts} prompts: {judged_on}"
     )
     return verdict(RULE, reason, e.faithfulness.low > null.high, untrained)
-
-
-def edge_table(scores: EdgeScores, verified: Verified | None) -> Table[ScoredEdge]:
-    """Return the scores of all edges, largest absolute score first."""
-    edges, texts = [scores.graph.edge(i) for i in scores.order().tolist()], ("source", "target", "via")
-    names = {part: pa.array([getattr(edge, part) for edge in edges], pa.string()) for part in texts}
-    position = {"position": pa.array([edge.position for edge in edges], pa.int32())}
-    return Table.of_columns(ScoredEdge, names | position | _score_columns(scores, verified))
-
-
-def node_table(scores: EdgeScores, verified: Verified | None) -> Table[ScoredNode]:
-    """Return the scores of all nodes, largest absolute score first."""
-    names = [scores.graph.sources[i] for i in scores.order().tolist()]
-    columns = {"node": names, "position": pa.nulls(len(names), pa.int32())}
-    return Table.of_columns(ScoredNode, columns | _score_columns(scores, verified))
-
-
-def _score_columns(scores: EdgeScores, verified: Verified | None) -> dict[str, pa.Array]:
-    """Return the columns `score, exact, low, high`."""
-    order, interval = scores.order(), scores.interval()
-    exact = {} if verified is None else dict(zip(verified.indices.tolist(), verified.exact.tolist(), strict=True))
-    columns = {"score": scores.values[order].tolist(), "exact": [exact.get(i) for i in order.tolist()]}
-    for i, name in enumerate(("low", "high")):
-        columns[name] = [None] * len(order) if interval is None else interval[i][order].tolist()
-    return {name: pa.array(values, pa.float64()) for name, values in columns.items()}

@@ -6,7 +6,7 @@ circuit of a task in heads and MLPs, stands here; `interp.circuits.find` finds a
 
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 from jaxtyping import Float32
@@ -37,14 +37,14 @@ class CircuitSettings:
 class Verdict:
     """Result of a stated rule; None without the nulls that it needs."""
 
-    found: bool | None
+    holds: bool | None
     rule: str
     reason: str
 
     @property
     def line(self) -> str:
         """The verdict in one line."""
-        prefix = {True: "found: ", False: "not found: ", None: ""}[self.found]
+        prefix = {True: "found: ", False: "not found: ", None: ""}[self.holds]
         return prefix + self.reason
 
 
@@ -173,7 +173,7 @@ class FoundCircuit(Artefact, ABC):
         return self.patterns[self.pattern_heads.index(head)]
 
     @abstractmethod
-    def nulls(self) -> dict[str, Any]:
+    def nulls(self) -> Record:
         """Return the nulls and controls of the circuit, by name."""
 
     def measures(self) -> list[tuple[str, float]]:
@@ -184,7 +184,7 @@ class FoundCircuit(Artefact, ABC):
         """Return further measurements with one row each, by name."""
         return {}
 
-    def numbers(self) -> dict[str, Any]:
+    def numbers(self) -> Record:
         """Return all other numbers of the evaluation, by name."""
         return {}
 
@@ -264,7 +264,7 @@ class CircuitEvaluation(CircuitJudgement, Result):
         """Return one row with a column per number; names of nested ones are joined by a dot: `minimality.median`."""
         return [flat(columns_of(self) | {name: asdict(null) for name, null in self.nulls().items()})]
 
-    def nulls(self) -> dict[str, Any]:
+    def nulls(self) -> Record:
         """Return the nulls that were measured, by name."""
         nulls = {"random_circuits": self.random_circuits, "untrained": self.untrained, "minimality": self.minimality}
         return {name: null for name, null in nulls.items() if null is not None}
@@ -327,7 +327,7 @@ class EdgeCircuit(FoundCircuit, kind="edge_circuit", title="Circuit of heads", m
     """The circuit of a task: the highest-ranked edges of the whole graph of heads and MLPs, evaluated."""
 
     settings: EdgeCircuitSettings
-    asked: int
+    n_requested: int
     """Edges (nodes, at that level) of the circuit before pruning."""
     evaluation: CircuitEvaluation
     ranking: Ranking
@@ -341,7 +341,7 @@ class EdgeCircuit(FoundCircuit, kind="edge_circuit", title="Circuit of heads", m
     @property
     def size(self) -> int:
         """Number of highest-ranked edges that the circuit was cut from."""
-        return self.asked
+        return self.n_requested
 
     @property
     def heads(self) -> list[str]:
@@ -380,12 +380,12 @@ class EdgeCircuit(FoundCircuit, kind="edge_circuit", title="Circuit of heads", m
         areas = ("cpr", self.ranking.cpr), ("cmd", self.ranking.cmd)
         return [("faithfulness", faithful), ("completeness", complete), *areas]
 
-    def nulls(self) -> dict[str, Any]:
+    def nulls(self) -> Record:
         """Return random circuits, the untrained model, minimality, and the agreement with patching."""
         checked = {} if self.verified is None else {"verified": self.verified}
         return self.evaluation.nulls() | checked
 
-    def numbers(self) -> dict[str, Any]:
+    def numbers(self) -> Record:
         """Return all other numbers of the evaluation."""
         e = self.evaluation
         named = ("full", "empty", "n_edges", "n_edges_of_graph", "incompleteness_of_halves", "corrupt_frozen")

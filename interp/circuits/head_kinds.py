@@ -25,10 +25,10 @@ has the same position in both.
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from functools import cache, cached_property, partial
 from random import Random
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -364,20 +364,19 @@ def score_heads(
     *,
     model_name: str = "",
     progress: Progress | None = None,
-    **settings: Any,
 ) -> HeadScores:
     """Score every head of a model on `n_prompts` prompts per seed.
 
-    `model_name` is how the result calls the model. `settings` are fields of `HeadScoresConfig`, which replace those of
-    `config` (by default its defaults). Each seed takes a pass over repeated and one over unrepeated prompts, and over
-    the texts of each kind on text and their controls; the first seed also one of an untrained model.
+    `config` defaults to `HeadScoresConfig()`, `model_name` is how the result calls the model. Each seed takes a pass
+    over repeated and one over unrepeated prompts, and over the texts of each kind on text and their controls; the first
+    seed also one of an untrained model.
 
     Raises `ConfigError` for fewer than two prompts, a prompt beyond the context, lags that leave no repeat, and texts
     that cannot be made; `MissingError` where a kind on text meets a model without a tokenizer.
     """
     from interp.models.adapter import bos_token_id, ordinary_tokens, untrained_model, weight_hash
 
-    config = replace(config or HeadScoresConfig(), **settings)
+    config = config or HeadScoresConfig()
     length, batch_size = config.context_length, config.batch_size
     if length > model.cfg.n_ctx:
         raise ConfigError(f"context_length {length} exceeds the model's context of {model.cfg.n_ctx}")
@@ -396,10 +395,10 @@ def score_heads(
             if untrained_scores is None:
                 null = untrained_model(model, seed)
                 untrained_scores = steps.done(pattern_scores(null, tokens, weights, batch_size))
-        for parts, which in ((scores, "tokens"), (controls, "control")):
-            passes = (pattern_scores(model, getattr(run, which), run.weights, batch_size) for run in runs)
+        for parts, field in ((scores, "tokens"), (controls, "control")):
+            passes = (pattern_scores(model, getattr(run, field), run.weights, batch_size) for run in runs)
             parts.append(torch.cat([steps.done(chunk) for chunk in passes], 2))
-    stored = HeadSettings(
+    settings = HeadSettings(
         model=model_name or "the model",
         weight_hash=weight_hash(model),
         prompts=config.n_prompts,
@@ -409,7 +408,7 @@ def score_heads(
         bos=bos,
     )
     nulls = None if untrained_scores is None else (torch.cat(uniform), untrained_scores)
-    return summarise_scores([*on_tokens, *on_text], torch.cat(scores, 3), torch.cat(controls, 3), nulls, stored)
+    return summarise_scores([*on_tokens, *on_text], torch.cat(scores, 3), torch.cat(controls, 3), nulls, settings)
 
 
 class _Run(NamedTuple):
@@ -490,7 +489,7 @@ def _layer_scores(model: HookedModel, tokens: Tensor, weights: Tensor) -> Iterat
 def scoring_hooks(layers: Iterable[int], weights: Tensor, scores: dict[int, Tensor]) -> list[tuple[str, Hook]]:
     """Return hooks that store the scores of each layer, `[batch, n_heads, n_kinds]` on the CPU, from its attention."""
 
-    def score(pattern: Tensor, hook: Any, *, layer: int) -> None:
+    def score(pattern: Tensor, hook: object, *, layer: int) -> None:
         scores[layer] = score_pattern(pattern.float(), weights).cpu()
 
     return [(pattern_point(layer), partial(score, layer=layer)) for layer in layers]
@@ -536,7 +535,7 @@ def summarise_scores(
         score, low, high = (grid[:, :, i] for grid in whole)
         verdicts = low > (null_high + SMALLEST_FOUND if KINDS[kind].text else np.maximum(null_high, SMALLEST_FOUND))
         of_kind = {"layer": layer, "head": head, "kind": np.full(layer.shape, kind, object), "score": score}
-        of_kind |= {"low": low, "high": high, "null": null, "null_high": null_high, "found": verdicts}
+        of_kind |= {"low": low, "high": high, "null": null, "null_high": null_high, "above_null": verdicts}
         for name, column in of_kind.items():
             columns[name].append(column.ravel())
     rows = {name: np.concatenate(parts) for name, parts in columns.items()}

@@ -49,7 +49,7 @@ class HeadScore:
     """Mean under the null."""
     null_high: float
     """95 % upper bound of the null, corrected for all heads."""
-    found: bool
+    above_null: bool
     """The interval lies above the null: the head is of this kind."""
 
     @property
@@ -107,9 +107,9 @@ class HeadScores(Artefact, kind="heads"):
         return self._grid("null_high")
 
     @property
-    def found(self) -> dict[str, Bool[np.ndarray, "n_layers n_heads"]]:
+    def above_null(self) -> dict[str, Bool[np.ndarray, "n_layers n_heads"]]:
         """Verdicts `[n_layers, n_heads]` by kind."""
-        return self._grid("found")
+        return self._grid("above_null")
 
     def _grid(self, column: str) -> dict[str, np.ndarray]:
         return {
@@ -124,12 +124,12 @@ class HeadScores(Artefact, kind="heads"):
 
     def to_records(self) -> list[Record]:
         """Return one row per kind and head: `head, layer, kind, score, low, high, null, null_high, found`."""
-        names = ("layer", "kind", "score", "low", "high", "null", "null_high", "found")
+        names = ("layer", "kind", "score", "low", "high", "null", "null_high", "above_null")
         return [{"head": row.name} | {name: getattr(row, name) for name in names} for row in self.rows]
 
     def headline(self) -> str:
         """Return one line: the number of heads found of each kind."""
-        counts = [(int(heads.sum()), kind.replace("_", " ")) for kind, heads in self.found.items()]
+        counts = [(int(heads.sum()), kind.replace("_", " ")) for kind, heads in self.above_null.items()]
         text = ", ".join(f"{n} {kind}" for n, kind in counts if n) or "none"
         return (
             f"Attention of the {self.shape[0] * self.shape[1]} heads of {self.settings.model} on the target of each "
@@ -144,8 +144,8 @@ class HeadScores(Artefact, kind="heads"):
     def details(self) -> list[str]:
         """Return one line per kind: the number of heads found, and the strongest of them."""
         lines = []
-        for kind, heads in self.found.items():
-            rows = sorted((row for row in self.of_kind(kind) if row.found), key=lambda row: -row.score)
+        for kind, heads in self.above_null.items():
+            rows = sorted((row for row in self.of_kind(kind) if row.above_null), key=lambda row: -row.score)
             strongest = ", ".join(f"{row.name} {row.score:.2f}" for row in rows[:3])
             summary = f"{kind.replace('_', '-')}: {heads.sum()} heads"
             lines.append(f"{summary}, strongest {strongest}" if heads.any() else summary)
@@ -153,7 +153,7 @@ class HeadScores(Artefact, kind="heads"):
 
     def facts(self) -> list[tuple[str, str]]:
         """Return the number of heads found of each kind, and the size of the sample."""
-        counts = [(f"{kind.replace('_', ' ')} heads", str(heads.sum())) for kind, heads in self.found.items()]
+        counts = [(f"{kind.replace('_', ' ')} heads", str(heads.sum())) for kind, heads in self.above_null.items()]
         return [*counts, ("prompts", str(self.settings.prompts)), ("seeds", str(len(self.settings.seeds)))]
 
     def findings(self) -> list[Finding]:
@@ -162,7 +162,7 @@ class HeadScores(Artefact, kind="heads"):
         for kind, (title, target) in _FINDINGS.items():
             rows = self.of_kind(kind)
             null = max((row.null_high for row in rows), default=0.0)
-            heads = [row for row in rows if row.found and row.low > null]
+            heads = [row for row in rows if row.above_null and row.low > null]
             if not heads:
                 continue
             best = max(heads, key=lambda row: row.low)

@@ -43,7 +43,6 @@ first block, run on that token alone. Large vocabularies are sampled: both axes 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import torch
@@ -204,7 +203,7 @@ class Composition(Result):
     null_mean: Float64[np.ndarray, "n_senders n_readers"]
     null_high: Float64[np.ndarray, "n_senders n_readers"]
     """upper bound of the null at 5 % over all senders of a reader"""
-    settings: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, object] = field(default_factory=dict)
     """baseline `1 / sqrt(d_model)`, n_null, seed, offset, rotary, folded norms"""
 
     def argmax(self) -> dict[HeadName, HeadName]:
@@ -233,7 +232,7 @@ class Composition(Result):
             if np.isfinite(self.score[i, j])
         ]
 
-    def to_records(self) -> list[dict[str, Any]]:
+    def to_records(self) -> list[Record]:
         """Return one row per pair: `source, target, via, score, null_mean, null_high, is_argmax`."""
         return [columns_of(row) for row in self.rows()]
 
@@ -243,7 +242,7 @@ class Composition(Result):
         n = int(np.isfinite(self.score).sum())
         return f"{self.via.upper()}-composition of {n} pairs of heads; {above} {BEYOND}"
 
-    def shown(self) -> list[dict[str, Any]]:
+    def shown(self) -> list[Record]:
         """Return the sender with the highest score for each reader, the largest excess over the null first."""
         rows = [row for row in self.to_records() if row["is_argmax"]]
         return sorted(rows, key=lambda row: row["null_high"] - row["score"])
@@ -349,7 +348,7 @@ class Copying(Result):
     """0 to 1"""
     group_top1: float
     """the same for the sum of all these heads"""
-    settings: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, object] = field(default_factory=dict)
     """n_tokens, through_block_0, seed"""
 
     def to_records(self) -> list[Record]:

@@ -10,14 +10,13 @@ head in an earlier layer, which writes each position's previous token there. The
 5. outputs    direct effect of each head on the logit of the repeated token (reported)
 6. weights    composition of the pairs, OV copying of the candidates (reported, and not part of the verdict)
 
-    found = find_induction_circuit(model)
-    found.verdict.found, [node.name for node in found.circuit.nodes if node.role == "induction"]
+    result = find_induction_circuit(model)
+    result.verdict.holds, [node.name for node in result.circuit.nodes if node.role == "induction"]
 
 The rule of the verdict is the docstring of `interp.circuits._induction_measure`.
 """
 
-from collections.abc import Sequence
-from dataclasses import fields
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -37,7 +36,6 @@ from interp.circuits._induction_measure import (
     head_rows,
     join_runs,
     judge_heads,
-    path_losses,
     proved_senders,
     run_group,
     score_p_values,
@@ -64,6 +62,7 @@ from interp.patching.ablation import Ablations, ablate
 from interp.patching.patching_map import AblationEffect
 from interp.progress import Progress
 from interp.seeds import make_generator
+from interp.statistics import t_interval
 
 
 @torch.no_grad()
@@ -85,47 +84,76 @@ def find_induction_circuit(
     config = config or InductionConfig()
     residual = ResidualStream(model)
     steps = _Steps(progress)
-    drawn = [draw_induction_prompts(model, config, seed) for seed in config.seeds]
-    scores, p_score, previous_high = _score(model, drawn, config, steps)
+    draws = [draw_induction_prompts(model, config, seed) for seed in config.seeds]
+    scores, p_score, previous_high = _score(model, draws, config, steps)
     candidates = _choose_candidates(scores, p_score, config)
-    senders = _screen(model, drawn[0], candidates, config, steps)
-    tests, effects = _test(model, drawn[1:], senders, config, steps)
+    senders = _screen(model, draws[0], candidates, config, steps)
+    tests, effects = _test(model, draws[1:], senders, config, steps)
     verdicts = judge_heads(scores, p_score, tests, previous_high)
-    ablations = _ablate(model, drawn[1:], verdicts, config, steps)
-    outputs = direct_outputs(model, drawn[1:], sorted(verdicts.induction), config.batch_size)
+    ablations = _ablate(model, draws[1:], verdicts, config, steps)
+    outputs = direct_outputs(model, draws[1:], sorted(verdicts.induction), config.batch_size)
     weights = HeadWeights(model)
     compositions = _compose(model, weights, verdicts, candidates, config)
-    chosen = residual.all_heads() if len(residual.all_heads()) <= config.max_singles else list(candidates)
-    copies = copying(model, chosen, n_tokens=config.copying_tokens, weights=weights) if chosen else None
+    heads = residual.all_heads() if len(residual.all_heads()) <= config.max_singles else list(candidates)
+    copies = copying(model, heads, n_tokens=config.copying_tokens, weights=weights) if heads else None
     deep = None
-    if chosen and residual.shape.n_layers > 2:
-        deep = copying(model, chosen, n_tokens=config.copying_tokens, weights=weights, through_block_0=True)
+    if heads and residual.shape.n_layers > 2:
+        deep = copying(model, heads, n_tokens=config.copying_tokens, weights=weights, through_block_0=True)
     steps.at(100, "judged")
     measured = Measurements(verdicts, tests, effects, ablations, outputs, compositions, (copies, deep))
     verdict, redundancy = circuit_verdict(measured)
-    circuit = to_circuit(name or model_spec(model), weight_hash(model), measured, found=bool(verdict.found))
-    frozen = residual.frozen_settings().get("frozen")
-    identity = {"model": circuit.model, "weight_hash": circuit.weight_hash, "frozen": frozen}
-    pattern_heads, patterns = head_patterns(model, drawn[0].tokens[:1], _heads_to_show(verdicts, circuit))
+    circuit = to_circuit(name or model_spec(model), weight_hash(model), measured, holds=bool(verdict.holds))
+    settings = InductionSettings(
+        model=circuit.model,
+        weight_hash=circuit.weight_hash,
+        frozen=residual.frozen_settings().get("frozen"),
+        seeds=config.seeds,
+        prompts_per_seed=config.prompts_per_seed,
+        context_length=config.context_length,
+        min_lag=config.min_lag,
+        max_lag=config.max_lag,
+        batch_size=config.batch_size,
+        n_controls=config.n_controls,
+        max_candidates=config.max_candidates,
+        max_loss_senders=config.max_loss_senders,
+        screening_prompts=config.screening_prompts,
+        max_singles=config.max_singles,
+        copying_tokens=config.copying_tokens,
+    )
+    pattern_heads, patterns = head_patterns(model, draws[0].tokens[:1], _heads_to_show(verdicts, circuit))
     cap = logit_cap(model)
     return InductionCircuit(
-        settings=InductionSettings(**{field.name: getattr(config, field.name) for field in fields(config)}, **identity),
+        settings=settings,
         circuit=circuit,
         verdict=verdict,
         redundancy=redundancy,
-        context_length=drawn[0].tokens.shape[1],
-        lags=(int(drawn[0].lags.min()), int(drawn[0].lags.max())),
+        context_length=draws[0].tokens.shape[1],
+        lags=(int(draws[0].lags.min()), int(draws[0].lags.max())),
         logit_effect=None if cap is None else f"before the soft cap of {cap:g}",
-        prompts=_texts(model, drawn[0]),
+        prompts=_texts(model, draws[0]),
         heads=Table.of(HeadVerdict, head_rows(measured, candidates, circuit)),
         ablations=Table.of(AblationEffect, [row for ablation in ablations for row in ablation.rows()]),
-        paths=Table.of(PathLoss, path_losses(effects)),
+        paths=Table.of(PathLoss, _path_losses(effects)),
         composition=_composed(compositions),
         sender_tests=tuple(tests.values()),
         scores=scores,
         pattern_heads=pattern_heads,
         patterns=patterns,
     )
+
+
+def _path_losses(effects: Mapping[tuple[HeadName, Side], GroupRun]) -> list[PathLoss]:
+    """Return, per sender and side, the change of both losses under a patch into all candidates."""
+    rows = []
+    for (sender, side), effect in effects.items():
+        if effect.first is None or effect.second is None:
+            continue
+        mean, low, high = (float(number) for number in t_interval(effect.second.double().numpy()))
+        first = float(effect.first.mean())
+        rows.append(
+            PathLoss(sender=str(sender), via=side, loss_first_half=first, loss_second_half=mean, low=low, high=high)
+        )
+    return rows
 
 
 def _composed(compositions: dict[Side, Composition]) -> Table[ComposedPair] | None:
@@ -236,9 +264,15 @@ def _test(
     tests = {}
     for head, batches in per_batch.items():
         joined = {key: torch.cat([batch[key] for batch in batches], -1).double().numpy() for key in batches[0]}
-        v = -effects[senders[head], "v"].strict[head].double().numpy()
-        falls = {name: joined[name] for name in ("clean", "k", "q", "controls")}
-        tests[head] = SenderTest(head=head, sender=senders[head], v=v, **falls)
+        tests[head] = SenderTest(
+            head=head,
+            sender=senders[head],
+            clean=joined["clean"],
+            k=joined["k"],
+            q=joined["q"],
+            v=-effects[senders[head], "v"].strict[head].double().numpy(),
+            controls=joined["controls"],
+        )
     return tests, effects
 
 

@@ -5,7 +5,7 @@
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from jaxtyping import Float64
@@ -224,7 +224,7 @@ class InductionCircuit(FoundCircuit, kind="induction_circuit", made_by="circuit 
         roles = [row.verdict for row in self.verdicts]
         summary = (
             f"{roles.count('induction')} induction heads, {roles.count('previous_token')} previous-token heads"
-            if self.verdict.found
+            if self.verdict.holds
             else "the search found none"
         )
         return f"The induction circuit of {self.settings.model}: {summary}"
@@ -248,7 +248,7 @@ class InductionCircuit(FoundCircuit, kind="induction_circuit", made_by="circuit 
             )
         return lines + self.held_fixed
 
-    def nulls(self) -> dict[str, Any]:
+    def nulls(self) -> Record:
         """Return the effects of the induction heads together and alone."""
         r = self.redundancy
         return {} if r is None else {"redundancy": columns_of(r) | {"reading": r.reading}}
@@ -262,7 +262,7 @@ class InductionCircuit(FoundCircuit, kind="induction_circuit", made_by="circuit 
         """Return the key edge whose fall of the score lies farthest above control senders."""
         edges = [(edge, edge.evidence) for edge in self.circuit.edges if isinstance(edge.evidence, KeyEvidence)]
         beyond = [(edge, e) for edge, e in edges if -e.high > e.null_high]
-        if self.verdict.found is not True or not beyond:
+        if self.verdict.holds is not True or not beyond:
             return []
         best, e = max(beyond, key=lambda pair: -pair[1].high)
         shown = sorted(edges, key=lambda pair: pair[1].effect)[:SHOWN]

@@ -97,7 +97,7 @@ class JudgedRuns:
     """run -> `[n_variants]`"""
     intervals: Interval[Any]
     """`[n]` of `circuit` and `also`, in order"""
-    found: CircuitJudgement
+    judgement: CircuitJudgement
 
 
 def judge(
@@ -131,8 +131,8 @@ def judge(
 def null_summary(values: Float64[np.ndarray, " n"], estimate: float) -> RandomCircuits:
     """Return number, mean, 95 % range of a null, and the p-value of a circuit's faithfulness `estimate` against it."""
     null = percentile_interval(float(values.mean()), values)
-    ends = {"mean": float(null.estimate), "low": float(null.low), "high": float(null.high)}
-    return RandomCircuits(n=len(values), **ends, p=float(p_from_null(estimate, values)))
+    mean, low, high = (float(number) for number in null)
+    return RandomCircuits(n=len(values), mean=mean, low=low, high=high, p=float(p_from_null(estimate, values)))
 
 
 def untrained_gap(model: HookedModel, task: "Task", seed: int) -> UntrainedGap:
@@ -149,9 +149,9 @@ def untrained_gap(model: HookedModel, task: "Task", seed: int) -> UntrainedGap:
 def verdict(rule: str, reason: str, beats_null: bool | None, untrained: UntrainedGap | None) -> Verdict:
     """Return the verdict on a circuit; `found` is None without a null."""
     if beats_null is None or untrained is None:
-        return Verdict(found=None, rule=rule, reason=reason)
+        return Verdict(holds=None, rule=rule, reason=reason)
     learned = abs(untrained.gap) < LEARNED * untrained.gap_of_model
-    return Verdict(found=bool(beats_null and learned), rule=rule, reason=reason)
+    return Verdict(holds=bool(beats_null and learned), rule=rule, reason=reason)
 
 
 PROMPTS_SHOWN = 8
@@ -167,5 +167,5 @@ def prompt_texts(model: HookedModel, task: "Task") -> tuple[TaskPrompt, ...]:
         length = int(task.lengths[i])
         clean, corrupt = (tuple(token_strings(model, tokens[i, :length])) for tokens in (task.clean, task.corrupt))
         texts = {name: tuple(token_strings(model, ids)) for name, ids in answers[i].items()} if answers else {}
-        shown.append(TaskPrompt(clean=clean, corrupt=corrupt, **texts))
+        shown.append(TaskPrompt(clean=clean, corrupt=corrupt, correct=texts.get("correct"), wrong=texts.get("wrong")))
     return tuple(shown)

@@ -166,10 +166,10 @@ class ScoreExplanation(Result):
     """the score minus the mean score of the other keys"""
     attention: float
     """attention of the query to this key after the softmax, 0 to 1"""
-    settings: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, object] = field(default_factory=dict)
     """query, key, their tokens, dictionary, norm_scale (always frozen), keys compared with, number averaged"""
 
-    def top(self, n: int = 10, *, relative: bool = True) -> list[dict[str, Any]]:
+    def top(self, n: int = 10, *, relative: bool = True) -> list[Record]:
         """Return the pairs with the largest absolute values: `query_part, key_part, value, share`.
 
         `share` is the fraction of the total, and exceeds 1 where other pairs cancel this one.
@@ -247,20 +247,20 @@ def explain_score(
     scores = k_parts.sum(0) @ q_parts.sum(0)
     attention = cache[pattern][0, head.head, query, : query + 1]
     _check_scores(scores, attention, model, head.layer)
-    others = keys != key
+    compared = keys != key
     if masked in cache:  # models without it have no sliding window
-        others &= cache[masked][0, head.head, query, : query + 1] > MASKED_SCORE
+        compared &= cache[masked][0, head.head, query, : query + 1] > MASKED_SCORE
     matrix = q_parts @ k_parts[:, key].T
-    mean_key = k_parts[:, others].mean(1) if others.any() else torch.zeros_like(k_parts[:, 0])
+    mean_key = k_parts[:, compared].mean(1) if compared.any() else torch.zeros_like(k_parts[:, 0])
     relative = q_parts @ (k_parts[:, key] - mean_key).T
     text = token_strings(model, tokens[0])
-    settings = {
+    settings: dict[str, object] = {
         "query": query,
         "key": key,
         "query_token": text[query],
         "key_token": text[key],
-        "relative_to": f"mean of the other {int(others.sum())} keys that the query may attend to",
-        "dictionary": None if dictionary is None else dictionary.hook_point,
+        "relative_to": f"mean of the other {int(compared.sum())} keys that the query may attend to",
+        "dictionary": None if dictionary is None else str(dictionary.hook_point),
         "norm_scale": "frozen",
         "n_averaged": 1,
         **residual.frozen_settings("on the prompt"),

@@ -23,7 +23,7 @@ import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -52,11 +52,11 @@ TEMPLATES = (
 NOUNS = ["war", "siege", "campaign", "trial", "reign", "project", "strike", "drought", "voyage", "famine"]
 
 
-def make_task(kind: str, model: HookedModel, *, n_prompts: int = 64, seed: int = 0, **settings: Any) -> Task:
+def make_task(kind: str, model: HookedModel, *, n_prompts: int = 64, seed: int = 0, check_gap: bool = True) -> Task:
     """Make a task by name: `induction`, `ioi`, `greater-than`. Raises `UnknownNameError`."""
     if kind not in TASKS:
         raise UnknownNameError("task", kind, TASKS, "A file of prompts (.jsonl or .csv) is a task too.")
-    return TASKS[kind](model, n_prompts=n_prompts, seed=seed, **settings)
+    return TASKS[kind](model, n_prompts=n_prompts, seed=seed, check_gap=check_gap)
 
 
 def induction_task(
@@ -126,11 +126,12 @@ def ioi_task(model: HookedModel, *, n_prompts: int = 64, seed: int = 0, check_ga
     clean, corrupt, correct, wrong = [], [], [], []
     for i in range(n_prompts):
         io, subject, third = _draw(names, 3, generator)
-        words = {"place": _draw(places, 1, generator)[0], "thing": _draw(things, 1, generator)[0]}
+        place, thing = _draw(places, 1, generator)[0], _draw(things, 1, generator)[0]
         first, second = (subject, io) if i % 2 else (io, subject)
         template = TEMPLATES[i // 2 % len(TEMPLATES)]
         for rows, who in ((clean, subject), (corrupt, third)):
-            rows.append(_with_bos(model, encode(template.format(first=first, second=second, subject=who, **words))))
+            text = template.format(first=first, second=second, subject=who, place=place, thing=thing)
+            rows.append(_with_bos(model, encode(text)))
         correct += encode(f" {io}")
         wrong += encode(f" {subject}")
     return Task.of(
@@ -252,7 +253,7 @@ def pair_task(
     for name in FIELDS[:3]:
         if not row[name]:
             raise PromptError(f"the {name} {'answer' if name == 'correct' else 'prompt'} is empty; give some text")
-    origin: Origin = {**row, "chat": chat}
+    origin: Origin = {"clean": clean, "corrupt": corrupt, "correct": correct, "wrong": wrong, "chat": chat}
     rows = [("the prompts", row)]
     return _task_of_rows(model, rows, "the prompts", name="pair", check_gap=check_gap, origin=origin, chat=chat)
 
@@ -318,7 +319,7 @@ def _object(path: Path, line: int, text: str) -> dict[str, Any]:
     return value
 
 
-def _one_token(model: HookedModel, encode: Any, text: str, where: str) -> int:
+def _one_token(model: HookedModel, encode: "Encode", text: str, where: str) -> int:
     ids = encode(text, bos=False)
     if len(ids) != 1:
         raise PromptError(
@@ -328,7 +329,7 @@ def _one_token(model: HookedModel, encode: Any, text: str, where: str) -> int:
     return ids[0]
 
 
-def _as_list(value: Any) -> list[str]:
+def _as_list(value: object) -> list[str]:
     return [str(entry) for entry in value] if isinstance(value, list) else [str(value)]
 
 
@@ -338,7 +339,13 @@ def _show(model: HookedModel, ids: list[int]) -> str:
     return " ".join(repr(text) for text in token_strings(model, ids))
 
 
-def _encoder_with_bos(model: HookedModel) -> Any:
+class Encode(Protocol):
+    """Token ids of a text, with BOS first where the model has one and `bos` asks for it."""
+
+    def __call__(self, text: str, bos: bool) -> list[int]: ...
+
+
+def _encoder_with_bos(model: HookedModel) -> Encode:
     from interp.models.adapter import bos_token_id
     from interp.models.identity import tokenizer_of
 

@@ -12,7 +12,8 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Bool, Float64
@@ -22,6 +23,9 @@ from interp.errors import ConfigError
 from interp.geometry.points import GeometryResult, unit_vector
 from interp.geometry.probes import DirectionAccuracy, find_direction, scored_direction
 from interp.results import Record
+
+if TYPE_CHECKING:
+    from interp.dictionary import Dictionary
 
 Find = Callable[[Float64[np.ndarray, "n d"], Bool[np.ndarray, " n"]], Float64[np.ndarray, " d"]]
 """A unit direction from rows and the side of each."""
@@ -47,7 +51,7 @@ class Variant(GeometryResult):
 
 
 def methods(
-    sides: Sides, *, dictionary: Any = None, nuisance: Float64[np.ndarray, " d"] | None = None
+    sides: Sides, *, dictionary: "Dictionary | None" = None, nuisance: Float64[np.ndarray, " d"] | None = None
 ) -> dict[str, Find]:
     """Return the methods that apply to two sides, by name.
 
@@ -82,9 +86,9 @@ def variants(
     scores: dict[str, Variant] = {}
     vectors = []
     for name, find in finders.items():
-        split: dict[str, Any] = {"yes": sides.yes, "heldout": sides.heldout, "seed": seed}
-        vector, accuracy = scored_direction(name, find, sides.points[hook_point], **split)
-        _, chance = scored_direction(name, find, untrained.points[hook_point], **split)
+        score = partial(scored_direction, name, find, yes=sides.yes, heldout=sides.heldout, seed=seed)
+        vector, accuracy = score(sides.points[hook_point])
+        _, chance = score(untrained.points[hook_point])
         vectors.append(vector)
         cosine = float(vector @ vectors[0])
         scores[name] = Variant(accuracy=accuracy, untrained=chance.accuracy, cosine=cosine)
@@ -125,7 +129,7 @@ def _mass_mean(x: np.ndarray, yes: np.ndarray) -> np.ndarray:
     return unit_vector(np.linalg.pinv(within, rcond=1e-6) @ np.linalg.pinv(within.T, rcond=1e-6) @ _gap(x, yes))
 
 
-def _through_latents(x: np.ndarray, yes: np.ndarray, dictionary: Any) -> np.ndarray:
+def _through_latents(x: np.ndarray, yes: np.ndarray, dictionary: "Dictionary") -> np.ndarray:
     import torch
 
     acts = dictionary.encode(torch.from_numpy(x).float()).detach().double().numpy()

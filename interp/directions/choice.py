@@ -109,7 +109,7 @@ class SteeringChoice(GeometryResult):
     """Effects by layer and strength on the choosing half, the chosen cell, and its judgement on the other half."""
 
     action: Action
-    asked: str
+    question: str
     """the question, in words"""
     measured_in: str
     """unit of the effect"""
@@ -179,7 +179,7 @@ class SteeringChoice(GeometryResult):
         return (
             f"{self.action} at {self.hook_point}, strength {self.strength:g} ({self.amount:.3g} long), chosen on "
             f"{self.n_questions} questions: on {self.judged.n_questions} others {effect:+.2f} {self.measured_in} "
-            f"[{low:+.2f}, {high:+.2f}] ({self.asked}) for {harm:+.3f} nats of loss on neutral text; "
+            f"[{low:+.2f}, {high:+.2f}] ({self.question}) for {harm:+.3f} nats of loss on neutral text; "
             f"{self.judged.wrong:.0%} of them moved the wrong way; {len(random)} random directions "
             f"{random.mean():+.2f}, at most {random.max():+.2f}"
             + (f"; {self.judged.judgement}" if isinstance(self.judged.judgement, SampleJudgement) else "")

@@ -87,6 +87,35 @@ def spread_layers(model: HookedModel, n: int = 6) -> list[str]:
     return [f"blocks.{layer}.hook_resid_post" for layer in layers]
 
 
+class _Count:
+    """Progress in tokens of passes. A stage plans those of all its cells, and counts the ones that it skips as done."""
+
+    def __init__(self, progress: Progress | None, planned: Sequence[int]):
+        self._progress, self._planned, self._stage, self._done = progress, planned, 0, 0
+
+    def passes(self, name: str, questions: Questions | Samples, n_arms: int) -> Callable[[int], None]:
+        """Return a function that counts the tokens of passes and names the arm; the unchanged model is the first."""
+        begun = self._done
+
+        def count(tokens: int) -> None:
+            self._done += tokens
+            arm = min((self._done - begun) // max(1, questions.n_tokens), n_arms)
+            self.report(f"{name}: {arm} of {n_arms}" if arm else name)
+
+        self.report(name)
+        return count
+
+    def report(self, now: str) -> None:
+        """Report how far all stages are, with a text."""
+        if self._progress:
+            ended, reached = (sum(self._planned[:n]) for n in (self._stage, self._stage + 1))
+            self._progress(min(ended + self._done, reached), sum(self._planned), {"now": now})
+
+    def end(self) -> None:
+        """End the stage."""
+        self._stage, self._done = self._stage + 1, 0
+
+
 @torch.no_grad()
 def choose_steering(
     model: HookedModel,
@@ -109,6 +138,7 @@ def choose_steering(
         config: the action, strengths, random directions, and the damage that may be chosen.
         placebos: directions of a dictionary at the hook point `placebo_at`, of any length, drawn without regard to the
             question.
+        progress: called after every pass with the tokens of passes that are done, those of all cells, and the arm.
 
     Raises `ConfigError` for no candidates, or fewer than two questions a half.
     """
@@ -117,52 +147,49 @@ def choose_steering(
     strengths = (1.0,) if action == "ablate" else config.strengths
     if not candidates:
         raise ConfigError("no hook point was given to steer at")
-    choosing, judging, docs = questions.half(0), questions.half(1), neutral.half(0)
+    choosing, judging, neutral_half = questions.half(0), questions.half(1), neutral.half(0)
     if len(judging) < 2:
         raise ConfigError(f"{len(questions)} questions are too few: half of them choose, half judge; give 4 or more")
     sign = -1.0 if action == "ablate" else 1.0
-    done, total = 0, 2 * len(candidates) + 1
-
-    def report(facts: str) -> None:
-        if progress:
-            progress(done, total, {"now": facts})
-
-    def step(facts: str) -> None:
-        nonlocal done
-        done += 1
-        report(facts)
+    per_layer = [(1 + len(strengths)) * (neutral_half.n_tokens + choosing.n_tokens),
+                 (1 + len(strengths) * n_random) * choosing.n_tokens]  # fmt: skip
+    placebo = np.empty((0, 0)) if placebos is None else placebos
+    count = _Count(progress, [*per_layer * len(candidates), (2 + n_judging + len(placebo)) * judging.n_tokens])
 
     shape = (len(candidates), len(strengths))
     effect, damage, wrong = (np.full(shape, np.nan) for _ in range(3))
     random = np.full((*shape, n_random), np.nan)  # of cells that may be chosen
     for i, along in enumerate(candidates):
-        arms = along.arms(action, strengths)
-        damage[i] = -docs.effects(model, arms).mean(1)
+        arms, at = along.arms(action, strengths), f"at {along.hook_point}"
+        damage[i] = -neutral_half.effects(model, arms, count.passes(f"damage {at}", neutral_half, len(arms))).mean(1)
         tried = np.arange(len(strengths))
         if isinstance(choosing, Samples):  # text is slow to write: none where it could not be chosen
             tried = np.flatnonzero(damage[i] <= config.harmless)
         if len(tried):
-            moved = sign * choosing.effects(model, arms.part(tried))
+            passes = count.passes(f"effect {at}", choosing, len(tried))
+            moved = sign * choosing.effects(model, arms.part(tried), passes)
             effect[i, tried], wrong[i, tried] = moved.mean(1), (moved < 0).mean(1)
-        step(f"effect and damage at {along.hook_point}")
+        count.end()
         possible = np.flatnonzero((damage[i] <= config.harmless) & (effect[i] > 0))
         if len(possible):
             drawn = random_directions(len(along.vector), n_random, seed, along.hook_point)
             null = along.nulls(action, [strengths[j] for j in possible], drawn)
-            random[i, possible] = sign * choosing.effects(model, null).mean(1).reshape(n_random, -1).T
-        step(f"random directions at {along.hook_point}")
+            passes = count.passes(f"random directions {at}", choosing, len(null))
+            random[i, possible] = sign * choosing.effects(model, null, passes).mean(1).reshape(n_random, -1).T
+        count.end()
     chosen = chosen_cell(effect, damage, random, config.harmless)
     judged = None
     if chosen is not None:
         along, strength = candidates[chosen[0]], strengths[chosen[1]]
-        at = placebo_at == along.hook_point
-        others = placebos if placebos is not None and at else np.empty((0, len(along.vector)))
         controls = random_directions(len(along.vector), n_judging, seed, "judging")
-        arms = _judged_arms(along, action, strength, np.concatenate([controls, others]))
-        judged = _judged(model, arms, config, judging, neutral.half(1), judge, report)
-    step("the other half")
+        if len(placebo) and placebo_at == along.hook_point:
+            controls = np.concatenate([controls, placebo])
+        arms = _judged_arms(along, action, strength, controls)
+        judged = _judged(model, arms, config, judging, neutral.half(1), judge, count)
+    count.end()
+    count.report("judged on the other half" if judged else "nothing chosen")
     return SteeringChoice(
-        action=action, asked=questions.asked, measured_in=questions.measured_in,
+        action=action, question=questions.question, measured_in=questions.measured_in,
         hook_points=tuple(along.hook_point for along in candidates), strengths=strengths,
         units=tuple(along.unit for along in candidates), effect=effect, damage=damage, wrong=wrong,
         random_effect=random, harmless=config.harmless, chosen=chosen, judged=judged, n_questions=len(choosing),
@@ -188,12 +215,12 @@ def _judged(
     questions: Questions | Samples,
     neutral: Questions,
     judge: Judge | None,
-    report: Callable[[str], None],
+    count: _Count,
 ) -> JudgedCell:
     """Measure the chosen cell and its controls, random directions and then placebos, on the other half."""
     sign, n_random = -1.0 if arms.action == "ablate" else 1.0, config.nulls[1]
     few = arms.part(slice(0, 1 + min(n_random, PER_PART)))
-    effects = sign * questions.effects(model, arms)
+    effects = sign * questions.effects(model, arms, count.passes("judging on the other half", questions, len(arms)))
     damages = -neutral.effects(model, few)
     samples, texts = _shown(model, arms.part(slice(0, 2)), questions.prompts[:N_SHOWN])
     judgement: SampleJudgement | str = NOT_JUDGED
@@ -201,7 +228,7 @@ def _judged(
         sampled = questions
         if isinstance(sampled, Questions):
             sampled = sampled_questions(model, questions.prompts, n_each=config.n_samples, seed=config.seed)
-        judgement = judge.judge(model, sampled, few, report)
+        judgement = judge.judge(model, sampled, few, count.report)
     return JudgedCell(
         effect=t_interval(effects[0]), damage=t_interval(damages[0]), wrong=float((effects[0] < 0).mean()),
         random_effect=effects[1 : 1 + n_random].mean(1), random_damage=damages[1:].mean(1),

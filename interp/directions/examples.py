@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from interp.errors import ConfigError, CorruptError, MissingError
 from interp.models.hooked import HookedModel
@@ -157,10 +157,10 @@ def _texts(path: Path) -> list[str]:
 def _example(line: str, where: str) -> ContrastPair:
     """Return the example of one line. Raises `ConfigError` that names it."""
     try:
-        value: Any = json.loads(line)
+        value = json.loads(line)
         fields = {name: value[name] for name in ("towards", "away")} | {"prompt": value.get("prompt", "")}
         if all(isinstance(text, str) for text in fields.values()):
-            return ContrastPair(**fields)
+            return ContrastPair(prompt=fields["prompt"], towards=fields["towards"], away=fields["away"])
     except (ValueError, KeyError, TypeError, AttributeError):
         pass
     except ConfigError as error:

@@ -14,7 +14,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from jaxtyping import Float64
@@ -33,7 +33,9 @@ FORMAT = "interp-workbench directions 1"
 ARCHITECTURE = "controlvector"
 
 
-def write_directions(recipe: Recipe, path: Path | str, origin: Mapping[str, Any] | None = None, hint: str = "") -> None:
+def write_directions(
+    recipe: Recipe, path: Path | str, origin: Mapping[str, object] | None = None, hint: str = ""
+) -> None:
     """Write a recipe whose steps are along directions, as `.safetensors` or `.gguf`.
 
     Args:
@@ -141,7 +143,7 @@ def _without_vectors(recipe: Recipe) -> dict[str, Any]:
     return stored
 
 
-def _write_safetensors(recipe: Recipe, path: Path, origin: dict[str, Any], hint: str) -> None:
+def _write_safetensors(recipe: Recipe, path: Path, origin: Mapping[str, object], hint: str) -> None:
     from safetensors.numpy import save_file
 
     tensors = {f"direction.{n}": _vector(step) for n, step in enumerate(recipe.steps)}
@@ -199,10 +201,10 @@ def _only_tensor(path: Path) -> np.ndarray:
         value = next(iter(value.values()))
     if not hasattr(value, "shape"):
         raise ConfigError(f"{path.name} holds no single tensor; save one vector [d]")
-    return as_numbers(value, what=path.name)
+    return as_numbers(cast("np.ndarray", value), what=path.name)
 
 
-def _write_gguf(recipe: Recipe, path: Path, origin: dict[str, Any], hint: str) -> None:
+def _write_gguf(recipe: Recipe, path: Path, origin: Mapping[str, object], hint: str) -> None:
     import gguf
 
     by_layer: dict[int, np.ndarray] = {}
@@ -213,14 +215,18 @@ def _write_gguf(recipe: Recipe, path: Path, origin: dict[str, Any], hint: str) -
         if step.positions not in (None, (0, None)):
             raise ConfigError("llama.cpp adds a control vector at every token; write .safetensors for some positions")
         by_layer[layer] = by_layer.get(layer, 0.0) + _vector(step) * step.amount
+    rows = {layer: vector.astype(np.float32) for layer, vector in sorted(by_layer.items())}
+    for layer, row in rows.items():
+        if not row.any():
+            raise ConfigError(f"the steps after block {layer} add nothing in float32; give them another amount than 0")
     with atomic_file(path) as temporary:
         writer = gguf.GGUFWriter(temporary, ARCHITECTURE)
         writer.add_string(f"{ARCHITECTURE}.model_hint", hint or "unknown")
-        writer.add_uint32(f"{ARCHITECTURE}.layer_count", len(by_layer))
+        writer.add_uint32(f"{ARCHITECTURE}.layer_count", len(rows))
         writer.add_string("workbench.recipe", json.dumps(_without_vectors(recipe)))
         writer.add_string("workbench.about", json.dumps(origin))
-        for layer, vector in sorted(by_layer.items()):
-            writer.add_tensor(f"direction.{layer}", vector.astype(np.float32))
+        for layer, row in rows.items():
+            writer.add_tensor(f"direction.{layer}", row)
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
@@ -239,8 +245,9 @@ def _read_gguf(path: Path) -> Recipe:
     if fields.get("general.architecture") != ARCHITECTURE:
         raise CorruptError(f"{path} holds {fields.get('general.architecture')!r}, not a control vector")
     vectors = {int(name.partition(".")[2]): vector for name, vector in tensors.items() if _is_direction(name)}
+    vectors = {layer: vector for layer, vector in vectors.items() if vector.any()}  # zeros change nothing
     if not vectors:
-        raise CorruptError(f"{path} has no tensor direction.N")
+        raise CorruptError(f"{path} has no tensor direction.N with a number other than 0, so it steers nothing")
     known = _known(fields.get("workbench.recipe"), path)
     positions = known.steps[0].positions if known else (0, None)
     origin = f"the control vector {path.name}"
@@ -257,7 +264,7 @@ def _is_direction(name: str) -> bool:
     return start == "direction" and number.isdecimal()
 
 
-def _known(text: Any, path: Path) -> Recipe | None:
+def _known(text: object, path: Path) -> Recipe | None:
     """Return the recipe that we stored in a file, for its weights and positions; its vectors are elsewhere."""
     if not isinstance(text, str):
         return None

@@ -6,11 +6,11 @@ measure_direction(model, made.direction, find_concepts([]), made=made)
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float64
 
+from interp.dictionary import Dictionary
 from interp.directions._variants import DEFAULT, Find, Variant, methods, variants
 from interp.directions.choice import SteeringChoice
 from interp.directions.choosing import Candidate, candidate, choose_steering, spread_layers
@@ -62,7 +62,7 @@ def make_direction(
     name: str = "",
     variant: str = DEFAULT,
     hook_points: Sequence[str] = (),
-    dictionary: Any = None,
+    dictionary: Dictionary | None = None,
     nuisance: ContrastPairs | None = None,
     judge: Judge | None = None,
     progress: Progress | None = None,
@@ -78,7 +78,7 @@ def make_direction(
         dictionary: an SAE: its own direction is one variant, and its decoder directions are placebos at its hook point.
         nuisance: examples of a difference that must not count; its direction is projected out in one variant.
         judge: somebody to ask about samples of the chosen cell.
-        progress: called with the steps done.
+        progress: called as by `choose_steering`.
 
     Raises `UnknownNameError` for another variant, `ConfigError` for too few examples, prompts without target words, or
     a model in which both sides are the same.
@@ -86,14 +86,14 @@ def make_direction(
     config = config or DirectionConfig()
     points = [canonical_hook_point(name) for name in hook_points] or spread_layers(model, config.layers)
     sides = _read(model, made_from, points)
-    away_from = None if nuisance is None else read_sides(model, nuisance, points)
-    finders = {point: _methods(sides, point, dictionary, away_from) for point in points}
-    if not any(variant in methods_here for methods_here in finders.values()):
+    nuisance_sides = None if nuisance is None else read_sides(model, nuisance, points)
+    finders = {point: _methods(sides, point, dictionary, nuisance_sides) for point in points}
+    if not any(variant in methods_of_point for methods_of_point in finders.values()):
         raise UnknownNameError("method of a direction", variant, finders[points[0]])
     points = [point for point in points if variant in finders[point]]
     candidates = [candidate(sides, point, finders[point][variant]) for point in points]
     choice: SteeringChoice | str = "interventions were left out"
-    best = len(points) // 2
+    index = len(points) // 2
     if config.interventions:
         placebos = None if dictionary is None else _placebos(dictionary, config.seed)
         choice = choose_steering(
@@ -101,17 +101,17 @@ def make_direction(
             placebos=placebos, placebo_at="" if dictionary is None else _reads(dictionary), judge=judge,
             progress=progress,
         )  # fmt: skip
-        best = choice.layer
-    point = points[best]
+        index = choice.layer
+    point = points[index]
     untrained = untrained_model(model, config.seed)
     scores, vectors = variants(sides, _read(untrained, made_from, [point]), point, finders[point], seed=config.seed)
     towards, away = (made_from.towards, made_from.away) if isinstance(made_from, TwoLists) else ((), ())
-    chosen = list(scores).index(variant)
+    row = list(scores).index(variant)
     direction = NamedDirection(
         name=name or variant, source=f"{variant}, {made_from.source}", hook_point=point, towards=towards, away=away,
-        vector=vectors[chosen], found=scores[variant].accuracy,
+        vector=vectors[row], accuracy=scores[variant].accuracy,
     )  # fmt: skip
-    return Made(direction, choice, scores, vectors, _amount(candidates[best], choice))
+    return Made(direction, choice, scores, vectors, _amount(candidates[index], choice))
 
 
 def target_ids(model: HookedModel, words: Sequence[str]) -> list[int]:
@@ -150,18 +150,18 @@ def _questions(model: HookedModel, made_from: ContrastPairs | TwoLists, config: 
     return reply_questions(model, made_from)
 
 
-def _methods(sides: Sides, point: str, dictionary: Any, nuisance: Sides | None) -> dict[str, Find]:
+def _methods(sides: Sides, point: str, dictionary: Dictionary | None, nuisance: Sides | None) -> dict[str, Find]:
     """Return the methods at one hook point."""
     away = None if nuisance is None else candidate(nuisance, point, methods(nuisance)[DEFAULT]).vector
     reader = dictionary if dictionary is not None and _reads(dictionary) == point else None
     return methods(sides, dictionary=reader, nuisance=away)
 
 
-def _reads(dictionary: Any) -> str:
+def _reads(dictionary: Dictionary) -> str:
     return canonical_hook_point(dictionary.hook_point)
 
 
-def _placebos(dictionary: Any, seed: int) -> Float64[np.ndarray, "n d"]:
+def _placebos(dictionary: Dictionary, seed: int) -> Float64[np.ndarray, "n d"]:
     chosen = np.random.default_rng(seed).choice(dictionary.d_sae, min(PER_PART, dictionary.d_sae), replace=False)
     return dictionary.decoder_directions.detach().double().cpu().numpy()[np.sort(chosen)]
 

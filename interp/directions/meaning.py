@@ -11,8 +11,7 @@ Each part is compared with random directions or shuffled labels:
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 
@@ -56,18 +55,17 @@ def measure_direction(
     made: Made | None = None,
     judge: Judge | None = None,
     progress: Progress | None = None,
-    **settings: Any,
 ) -> DirectionGeometry:
     """Measure one direction on the words of some lists; its tokens are read through `lens` where there is one.
 
-    `settings` are fields of `DirectionConfig`, which replace those of `config` (by default its defaults). `model_name`
-    is stored with the result; the default is the model's own name. `made` holds the variants and the choice of a
-    direction that was made with them; `judge` is asked about samples of any other direction.
+    `config` defaults to `DirectionConfig()`. `model_name` is stored with the result; the default is the model's own
+    name. `made` holds the variants and the choice of a direction that was made with them; `judge` is asked about
+    samples of any other direction.
 
     Raises `ConfigError` without lists or for a zero direction, `MismatchError` on a direction of another width than its
     hook point, `NonFiniteError`, `UnknownNameError` for a hook point that the model does not have.
     """
-    config = replace(config or DirectionConfig(), **settings)
+    config = config or DirectionConfig()
     seed = config.seed
     if not concepts:
         raise ConfigError("no lists of words were given; find_concepts([]) gives all")
@@ -86,7 +84,7 @@ def measure_direction(
     if made is not None:
         choice = made.choice
     elif config.interventions:
-        choice = or_why(lambda: _steer(model, direction, along.typical, config, reading, judge))
+        choice = or_why(lambda: _steer(model, direction, along.typical, config, reading, judge, steps.within))
     steps.done("steered")
     about_direction = DirectionSettings(
         model=model_name or model_spec(model),
@@ -94,12 +92,22 @@ def measure_direction(
         direction=replace(direction.origin, hook_point=hook_point),
         lists=tuple(concepts),
         sentences=tuple(sentences),
-        **asdict(config),
+        targets=config.targets,
+        rule=config.rule,
+        n_samples=config.n_samples,
+        interventions=config.interventions,
+        action=config.action,
+        strengths=config.strengths,
+        layers=config.layers,
+        harmless=config.harmless,
+        n_random=config.n_random,
+        n_judging=config.n_judging,
+        seed=config.seed,
     )
     return DirectionGeometry(
         settings=about_direction,
         vector=np.asarray(direction.vector, np.float64),
-        accuracy=direction.found,
+        accuracy=direction.accuracy,
         reading=reading,
         along=along,
         probes=probes,
@@ -135,7 +143,7 @@ def read_tokens(
     drawn /= np.linalg.norm(drawn, axis=1, keepdims=True)  # a model without a final norm reads their length
     both = torch.from_numpy(np.concatenate([unit_vector(vector)[None], drawn])).float()
     if lens is not None:
-        both = lens.translate(lens_point(hook_point, model.cfg.n_layers), both)
+        both = lens.carry(lens_point(hook_point, model.cfg.n_layers), both)
     effects = logit_effects(model, both, min(top, model.cfg.d_vocab))
     highest = effects.promoted_logits[1:, 0].numpy()
     ids = effects.promoted_ids[0].tolist()
@@ -161,6 +169,11 @@ class _Steps:
         self._n += 1
         if self._progress:
             self._progress(self._n, self._total, {"done": what})
+
+    def within(self, done: int, total: int, facts: dict[str, str]) -> None:
+        """Report how far the current step is, as a share of it."""
+        if self._progress:
+            self._progress(self._n, self._total, {"steered": f"{done / total:.0%}", **facts})
 
 
 def _read(
@@ -227,6 +240,7 @@ def _steer(
     config: DirectionConfig,
     reading: TokenReading | str,
     judge: Judge | None,
+    progress: Progress,
 ) -> SteeringChoice:
     """Choose a strength of a direction that was given, in units of the mean distance of a word from the mean."""
     questions: Questions | Samples
@@ -238,7 +252,8 @@ def _steer(
             ids = list(reading.raised_ids)
         questions = word_questions(model, PROMPTS, ids, token_strings(model, ids) if ids else ())
     along = Candidate(canonical_hook_point(direction.hook_point), np.asarray(direction.vector, np.float64), unit)
-    return choose_steering(model, [along], questions, neutral_text(model, TEXT), judge=judge, config=config)
+    neutral = neutral_text(model, TEXT)
+    return choose_steering(model, [along], questions, neutral, judge=judge, config=config, progress=progress)
 
 
 def _amount(made: Made | None, choice: SteeringChoice | str) -> float | None:

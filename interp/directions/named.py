@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from jaxtyping import Float
@@ -18,7 +18,7 @@ from interp.models.hooked import HookedModel
 B = TypeVar("B")
 
 
-def base_of(value: Any, base: type[B]) -> B:
+def base_of(value: B, base: type[B]) -> B:
     """Return the part of a dataclass that it inherits from `base`, itself a dataclass."""
     return base(**{field.name: getattr(value, field.name) for field in fields(base)})  # pyright: ignore[reportArgumentType]
 
@@ -48,7 +48,7 @@ class NamedDirection(DirectionOrigin):
 
     vector: Float[np.ndarray, " d"]
     """`[d]`, unit length"""
-    found: DirectionAccuracy | None = None
+    accuracy: DirectionAccuracy | None = None
     """how well it separates held-out words"""
 
     @property
@@ -81,7 +81,7 @@ def direction_of_words(
         vector=direction.direction,
         towards=tuple(towards),
         away=tuple(away),
-        found=base_of(direction, DirectionAccuracy),
+        accuracy=base_of(direction, DirectionAccuracy),
     )
 
 

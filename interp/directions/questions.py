@@ -3,7 +3,7 @@
 All rows of a question run in one batch, padded at their end; logits are computed only where they are read.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -38,7 +38,7 @@ class Questions:
     """tokens whose log-odds together are the answer; empty: the mean log-probability of `ids`"""
     two_sided: bool = False
     """The second half of the rows are the other sides; the answer is the difference."""
-    asked: str = ""
+    question: str = ""
     """the question, in words"""
     measured_in: str = "nats"
     prompts: tuple[str, ...] = ()
@@ -47,20 +47,30 @@ class Questions:
     def __len__(self) -> int:
         return len(self.tokens) // (1 + self.two_sided)
 
+    @property
+    def n_tokens(self) -> int:
+        """Tokens of the passes of one arm."""
+        return self.tokens.numel()
+
     def half(self, odd: int) -> "Questions":
         """Return the even-numbered questions (0) or the odd-numbered ones (1)."""
         rows = torch.arange(len(self.tokens)) % len(self) % 2 == odd
         return replace(self.rows(rows), prompts=self.prompts[odd::2])
 
     @torch.no_grad()
-    def effects(self, model: HookedModel, arms: Arms) -> Float64[np.ndarray, "arms n"]:
-        """Return the change of every answer in every arm from the unchanged model."""
-        rows = max(1, min(PASS_TOKENS // self.tokens.shape[1], PASS_LOGITS // self.at.shape[1]))
+    def effects(
+        self, model: HookedModel, arms: Arms, done: Callable[[int], None] | None = None
+    ) -> Float64[np.ndarray, "arms n"]:
+        """Return the change of every answer in every arm from the unchanged model, which is an arm of its own.
+
+        `done` is called with the tokens of each pass.
+        """
+        rows = max(1, min(PASS_TOKENS // self.tokens.shape[1], PASS_LOGITS // (self.at.shape[1] * model.cfg.d_vocab)))
         changes = []
         for start in range(0, len(self.tokens), rows):
             part = self.rows(slice(start, start + rows))
             prefix, _ = prefix_of(model, part.tokens.to(model.cfg.device), arms)
-            values = read_arms(model, prefix, arms, part.read, at=part.at)
+            values = read_arms(model, prefix, arms, part.read, at=part.at, done=done)
             changes.append(values[1:] - values[:1])
         return self.answers(torch.cat(changes, 1)).numpy()
 

@@ -1,7 +1,7 @@
 """Text that a model writes while it is steered: the share of samples that keep a rule, and the answers of a judge.
 
-    asked = sampled_questions(model, prompts, rule=r"\\b(great|lovely)\\b")
-    choice = choose_steering(model, candidates, asked, neutral_text(model, TEXT))
+    questions = sampled_questions(model, prompts, rule=r"\\b(great|lovely)\\b")
+    choice = choose_steering(model, candidates, questions, neutral_text(model, TEXT))
 
 A sample of a prompt is drawn with the same random numbers in every arm and unsteered, so that an arm that changes
 nothing changes no share.
@@ -47,31 +47,48 @@ class Samples:
     measured_in: str = "of the samples"
 
     @property
-    def asked(self) -> str:
+    def question(self) -> str:
         """The question, in words."""
         return f"share of samples in which /{self.rule}/ is found"
 
     def __len__(self) -> int:
         return len(self.prompts)
 
+    @property
+    def n_tokens(self) -> int:
+        """Tokens that one arm writes, at most."""
+        return len(self) * self.n_each * SAMPLE_TOKENS
+
     def half(self, odd: int) -> "Samples":
         """Return the even-numbered prompts (0) or the odd-numbered ones (1)."""
         seed = derive_seed(self.seed, "half", str(odd))
         return replace(self, prompts=self.prompts[odd::2], tokens=self.tokens[odd::2], seed=seed)
 
-    def effects(self, model: HookedModel, arms: Arms) -> Float64[np.ndarray, "arms n"]:
-        """Return the change of every prompt's share in every arm from the unsteered model."""
-        [plain] = self._shares(model, None)
-        return self._shares(model, arms) - plain
+    def effects(
+        self, model: HookedModel, arms: Arms, done: Callable[[int], None] | None = None
+    ) -> Float64[np.ndarray, "arms n"]:
+        """Return the change of every prompt's share in every arm from the unsteered model, which is an arm of its own.
 
-    def _shares(self, model: HookedModel, arms: Arms | None) -> Float64[np.ndarray, "arms n"]:
-        kept = [[bool(re.search(self.rule, text, re.IGNORECASE)) for text in arm] for arm in self.texts(model, arms)]
-        return np.array(kept, np.float64).reshape(len(kept), len(self), self.n_each).mean(2)
+        `done` is called with the number of tokens that were written.
+        """
+        [plain] = self._shares(model, None, done)
+        return self._shares(model, arms, done) - plain
 
-    def texts(self, model: HookedModel, arms: Arms | None) -> list[list[str]]:
+    def _shares(
+        self, model: HookedModel, arms: Arms | None, done: Callable[[int], None] | None
+    ) -> Float64[np.ndarray, "arms n"]:
+        texts = self.texts(model, arms, done)
+        matches = [[bool(re.search(self.rule, text, re.IGNORECASE)) for text in arm] for arm in texts]
+        return np.array(matches, np.float64).reshape(len(matches), len(self), self.n_each).mean(2)
+
+    def texts(
+        self, model: HookedModel, arms: Arms | None, done: Callable[[int], None] | None = None
+    ) -> list[list[str]]:
         """Return the samples of every arm, those of a prompt one after another; without arms the unsteered ones."""
-        settings = {"n_each": self.n_each, "temperature": 1.0, "seed": self.seed}
-        return [[text_of(model, ids) for ids in arm] for arm in continuations_of(model, self.tokens, arms, **settings)]
+        written = continuations_of(
+            model, self.tokens, arms, n_each=self.n_each, temperature=1.0, seed=self.seed, done=done
+        )
+        return [[text_of(model, ids) for ids in arm] for arm in written]
 
 
 def sampled_questions(
@@ -102,9 +119,11 @@ def continuations_of(
     n_each: int = 1,
     temperature: float = 0.0,
     seed: int = 0,
+    done: Callable[[int], None] | None = None,
 ) -> list[list[Int[Tensor, " new"]]]:
     """Return what follows every prompt in every arm, up to `SAMPLE_TOKENS` tokens or the context's end; without arms
-    unsteered. The `n_each` continuations of a prompt stand together.
+    unsteered. The `n_each` continuations of a prompt follow one another. `done` is called with the number of tokens of
+    each part.
     """
     n_arms = 1 if arms is None else len(arms)
     continued = [[torch.zeros(0, dtype=torch.long)] * len(prompts) * n_each for _ in range(n_arms)]
@@ -119,6 +138,8 @@ def continuations_of(
             for arm, texts in enumerate(new.unflatten(0, (-1, len(rows))), at):
                 for number, ids in zip(numbers, texts, strict=True):
                     continued[arm][number] = ids
+            if done:
+                done(new.numel())
     return continued
 
 

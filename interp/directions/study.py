@@ -116,7 +116,15 @@ class DirectionGeometry(Artefact, kind="direction"):
     def direction(self) -> NamedDirection:
         """The direction with its name and origin."""
         origin = self.settings.direction
-        return NamedDirection(**vars(origin), vector=self.vector, found=self.accuracy)
+        return NamedDirection(
+            name=origin.name,
+            source=origin.source,
+            hook_point=origin.hook_point,
+            towards=origin.towards,
+            away=origin.away,
+            vector=self.vector,
+            accuracy=self.accuracy,
+        )
 
     @property
     def moves_output(self) -> bool | None:
@@ -183,7 +191,7 @@ class DirectionGeometry(Artefact, kind="direction"):
                 f"{len(judged.random_effect)} random directions at most {most:+.2f}.{plain}",
                 value=judged.effect.estimate,
                 null=max(most, 0.0),
-                about=f"{choice.asked}; null: the largest effect of a random direction",
+                about=f"{choice.question}; null: the largest effect of a random direction",
                 proof="See effect and damage",
                 href=self.href,
                 dots=Dots(

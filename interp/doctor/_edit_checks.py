@@ -1,5 +1,7 @@
 """Checks that steering and patching start where they should, have the right size, and do nothing at strength 0."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -20,7 +22,7 @@ def _point(setup: Setup) -> str:
     return f"blocks.{setup.model.cfg.n_layers // 2}.hook_resid_post"
 
 
-def _step(setup: Setup, share: float, *, stream: str = "steered", **options: object) -> Intervention:
+def _step(setup: Setup, share: float, *, stream: str = "steered", start: int | None = None) -> Intervention:
     """Return steering along a random direction, by a share of the norm of the residual there."""
     point = _point(setup)
     if "norm" not in setup.known:
@@ -29,7 +31,8 @@ def _step(setup: Setup, share: float, *, stream: str = "steered", **options: obj
     drawn = torch.randn(setup.model.cfg.d_model, generator=make_generator(setup.seed, "doctor", stream))
     vector = (drawn / drawn.norm()).numpy().astype(np.float32)
     target = Direction(hook_point=point, vector=vector, origin="a random direction")
-    return Intervention(target=target, amount=share * setup.known["norm"], **options)  # pyright: ignore[reportArgumentType]
+    positions = None if start is None else (start, None)
+    return Intervention(target=target, amount=share * setup.known["norm"], positions=positions)
 
 
 def _steered(setup: Setup, step: Intervention) -> Tensor:
@@ -44,7 +47,7 @@ def _steered(setup: Setup, step: Intervention) -> Tensor:
     means="Steering or patching acts a token late or early: its effect is read at the wrong place.",
 )  # fmt: skip
 def first_position(setup: Setup) -> Outcome:
-    change = (_steered(setup, _step(setup, 0.5, positions=(AT, None))) - setup.clean(setup.prompts.rows[1])).abs()
+    change = (_steered(setup, _step(setup, 0.5, start=AT)) - setup.clean(setup.prompts.rows[1])).abs()
     spread = float(setup.clean(setup.prompts.rows[1]).std())
     changed = (change[0].amax(-1) > setup.same / 10 * spread).nonzero().flatten().tolist()
     whole = changed == list(range(AT, change.shape[1]))
@@ -58,7 +61,7 @@ def first_position(setup: Setup) -> Outcome:
     means="Strength is in other units than stated: another dtype, a norm in between, or the direction scaled twice.",
 )  # fmt: skip
 def size(setup: Setup) -> Outcome:
-    step, point, row = _step(setup, 0.5, positions=(AT, None)), _point(setup), setup.prompts.rows[1]
+    step, point, row = _step(setup, 0.5, start=AT), _point(setup), setup.prompts.rows[1]
     before = capture(setup.model, row, [point])[point].float()
     after = capture(setup.model, row, [point], hooks=hooks_of(setup.model, [step]))[point].float()
     assert isinstance(step.target, Direction)
@@ -87,7 +90,7 @@ def nothing(setup: Setup) -> Outcome:
     means="The ablated value is still present.",
 )  # fmt: skip
 def ablated(setup: Setup) -> Outcome:
-    step, point, row = _step(setup, 0.5, action="ablate"), _point(setup), setup.prompts.rows[1]
+    step, point, row = replace(_step(setup, 0.5), action="ablate"), _point(setup), setup.prompts.rows[1]
     assert isinstance(step.target, Direction)
     value = capture(setup.model, row, [point], hooks=hooks_of(setup.model, [step]))[point].float()
     left = float((value[:, 1:] @ torch.from_numpy(step.target.vector).to(value)).abs().max()) / setup.known["norm"]
@@ -139,8 +142,8 @@ def generated_steered(setup: Setup) -> Outcome:
 )  # fmt: skip
 def patched_with_itself(setup: Setup) -> Outcome:
     row, layer = setup.prompts.rows[1], setup.model.cfg.n_layers // 2
-    options = {"action": "replace", "other": tuple(row[0].tolist()), "positions": (0, None)}
-    steps = [Intervention(target=Component(name=f"L{layer}{part}"), **options) for part in ("H0", "ATTN")]
+    targets, other = [Component(name=f"L{layer}{part}") for part in ("H0", "ATTN")], tuple(row[0].tolist())
+    steps = [Intervention(target=to, action="replace", other=other, positions=(0, None)) for to in targets]
     with intervened(setup.model, steps):
         patched = setup.logits(row)
     difference = gap(patched, setup.clean(row))

@@ -2,7 +2,7 @@
 
 import warnings
 from collections import Counter
-from typing import Any
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -28,10 +28,10 @@ def edited_prompt(setup: Setup) -> Tensor:
     return setup.prompts.rows[-1][:, :length]
 
 
-def _seen(setup: Setup) -> dict[str, Any]:
+def _seen(setup: Setup) -> dict[str, Tensor]:
     """Return what every hook point sees on two rows of one prompt, computed once; one that does not fire is missing."""
     if "seen" not in setup.known:
-        seen: dict[str, Any] = {}
+        seen: dict[str, Tensor] = {}
         hooks = [(name, storing_hook(seen, name)) for name in hook_points_by_name(setup.model)]
         run_from(setup.model, edited_prompt(setup).repeat(2, 1), hooks)
         setup.known["seen"] = seen
@@ -139,14 +139,14 @@ def parts_of_blocks(setup: Setup) -> Outcome:
     return gaps[name] < setup.same_norm, f"{len(gaps)} values, a relative error up to {gaps[name]:.2g}, at {name}"
 
 
-def _keep(store: dict[str, Tensor], name: str) -> Any:
-    def hook(module: Any, inputs: Any, out: Any) -> None:
+def _keep(store: dict[str, Tensor], name: str) -> Callable[..., None]:
+    def hook(module: torch.nn.Module, inputs: object, out: Tensor | tuple[Tensor, ...]) -> None:
         store[name] = (out[0] if isinstance(out, tuple) else out).detach()
 
     return hook
 
 
-def _blocks(plain: Any, n_layers: int) -> list[Any]:
+def _blocks(plain: torch.nn.Module, n_layers: int) -> list[torch.nn.Module]:
     """Return the blocks of a model of transformers: its one list of `n_layers` modules."""
     lists = [part for part in plain.modules() if isinstance(part, torch.nn.ModuleList) and len(part) == n_layers]
     if not lists:
@@ -196,8 +196,10 @@ def _of_modules(reference: Reference, row: Tensor, n_layers: int) -> list[dict[s
     return blocks
 
 
-def _keep_both(store: dict[str, Tensor], name: str) -> Any:
-    def hook(module: Any, inputs: Any, named: Any, out: Any) -> None:
+def _keep_both(store: dict[str, Tensor], name: str) -> Callable[..., None]:
+    def hook(
+        module: torch.nn.Module, inputs: tuple[object, ...], named: dict[str, object], out: object | tuple[object, ...]
+    ) -> None:
         parts = {"in": [*inputs, *named.values()], "out": out if isinstance(out, tuple) else [out]}
         for side, tensors in parts.items():
             store.update({f"{name} {side} {n}": t.detach() for n, t in enumerate(tensors) if torch.is_tensor(t)})

@@ -9,7 +9,6 @@ from interp.doctor.trials import Outcome, Setup, Skip, gap, trial, worst
 from interp.models.adapter import bos_token_id, ordinary_tokens, to_tokens
 from interp.models.generation import NextToken, Offset, generate, prompt_tokens
 from interp.models.identity import tokenizer_of
-from interp.models.passes import token_losses
 from interp.seeds import make_generator
 
 N_NEW = 6
@@ -218,7 +217,7 @@ def bos(setup: Setup) -> Outcome:
     ways = {"as here": text, "without": rest, "once": torch.cat([column, rest], 1)}
     ways["twice"] = torch.cat([column, column, rest], 1)[:, : setup.model.cfg.n_ctx]
     n = rest.shape[1] - 2  # targets that every way has: all but the first two of the text
-    loss = {way: float(token_losses(setup.logits(tokens), tokens.cpu())[:, -n:].mean()) for way, tokens in ways.items()}
+    loss = {way: float(setup.losses(tokens)[:, -n:].mean()) for way, tokens in ways.items()}
     summary = ", ".join(f"{way} {value:.2f}" for way, value in loss.items())
     return loss["as here"] <= min(loss.values()) + NATS, f"{summary} nats"
 
@@ -236,7 +235,7 @@ def text(setup: Setup) -> Outcome:
     rows = texts[:6]
     order = torch.randperm(rows.shape[1] - 1, generator=make_generator(setup.seed, "doctor", "order")) + 1
     mixed = torch.cat([rows[:, :1], rows[:, order.to(rows.device)]], 1)
-    loss, shuffled = (float(token_losses(setup.logits(tokens), tokens.cpu()).mean()) for tokens in (rows, mixed))
+    loss, shuffled = (float(setup.losses(tokens).mean()) for tokens in (rows, mixed))
     uniform = math.log(setup.model.cfg.d_vocab)
     if min(loss, shuffled) > uniform - NATS:  # a model that was never trained is no mistake
         raise Skip(f"it predicts no text better than a uniform guess ({loss:.2f} of {uniform:.2f} nats): untrained")

@@ -10,6 +10,8 @@ from interp.errors import UnknownNameError, WorkbenchError
 from interp.models.identity import model_spec
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from interp.models.hooked import HookedModel
 
 
@@ -41,7 +43,7 @@ class Reference:
         return written[0, tokens.shape[1] :].tolist()
 
 
-def reference_of(model: "HookedModel", plain: Any = None) -> tuple[Reference | None, str]:
+def reference_of(model: "HookedModel", plain: "nn.Module | None" = None) -> tuple[Reference | None, str]:
     """Return the reference of a model, or None with the reason. `plain` is a module to take instead of its files."""
     if plain is not None:
         return Reference(plain.eval(), None), ""
@@ -56,5 +58,5 @@ def reference_of(model: "HookedModel", plain: Any = None) -> tuple[Reference | N
         return None, f"no other program runs {spec}: {error}"
     if pair is None:
         return None, f"{spec} is a small model of the workbench's own, which no other program runs"
-    plain, tokenizer = pair
-    return Reference(plain.to(device="cpu", dtype=torch.float32).eval(), tokenizer), ""
+    module, tokenizer = pair
+    return Reference(module.to(device="cpu", dtype=torch.float32).eval(), tokenizer), ""

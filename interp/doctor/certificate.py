@@ -28,7 +28,7 @@ QUESTIONS: dict[Part, str] = {
     "model": "Is it the model that its authors published, alone, in batches and while it generates?",
     "hooks": "Does every hook point give the value it is named after, and does an edit there reach the output?",
     "edits": "Does an intervention begin where it should, with the size that is stated?",
-    "lens": "Does the lens belong to these weights, and does it read better than none?",
+    "lens": "Does the lens belong to these weights, and does it read better than none, and than a constant?",
     "dictionary": "Does the dictionary belong to this model, at this hook point and in these units?",
 }
 """Part -> what its checks answer."""
@@ -63,15 +63,26 @@ class Experiment:
 
     def judged(self, passed: bool, came: str) -> Check:
         """Return the check with its outcome."""
-        return Check(**vars(self), came=came, verdict="passed" if passed else "failed")
+        return self._check(came, "passed" if passed else "failed")
 
     def measured(self, came: str) -> Check:
         """Return the check of a number without a right value."""
-        return Check(**vars(self), came=came, verdict="measured")
+        return self._check(came, "measured")
 
     def not_checked(self, reason: str) -> Check:
         """Return the check that could not be run."""
-        return Check(**vars(self), came=reason, verdict="not checked")
+        return self._check(reason, "not checked")
+
+    def _check(self, came: str, verdict: Verdict) -> Check:
+        return Check(
+            part=self.part,
+            name=self.name,
+            did=self.did,
+            expected=self.expected,
+            came=came,
+            means=self.means,
+            verdict=verdict,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

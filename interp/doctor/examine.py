@@ -1,7 +1,7 @@
 """Examine a model: every check of the model, its hook points, and what is done to it."""
 
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING
 
 from interp.doctor import _edit_checks, _hook_checks, _lens_checks, _model_checks, _response_checks
 from interp.doctor._lens_checks import FittedLens
@@ -15,6 +15,9 @@ from interp.models.hooked import HookedModel
 from interp.models.identity import model_spec
 from interp.progress import Progress
 
+if TYPE_CHECKING:
+    from torch import nn
+
 MODEL_TRIALS = [
     trial for module in (_model_checks, _hook_checks, _response_checks, _edit_checks) for trial in trials_of(module)
 ]
@@ -22,7 +25,7 @@ LENS_TRIALS = trials_of(_lens_checks)
 
 
 def set_up(
-    model: HookedModel, *, seed: int = 0, quick: bool = False, plain: Any = None, referred: bool = True
+    model: HookedModel, *, seed: int = 0, quick: bool = False, plain: "nn.Module | None" = None, referred: bool = True
 ) -> Setup:
     """Return a model with its prompts and its reference, which is read anew from the model's files.
 
@@ -61,7 +64,7 @@ def examine(
     lenses: Iterable[TunedLens | JacobianLens] = (),
     quick: bool = False,
     seed: int = 0,
-    plain: Any = None,
+    plain: "nn.Module | None" = None,
     progress: Progress | None = None,
 ) -> Certificate:
     """Examine a model by experiments, and return a certificate with one line per check.

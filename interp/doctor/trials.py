@@ -10,7 +10,8 @@ A trial that raises is "not checked", never "passed"; so is one that raises `Ski
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from types import ModuleType
+from typing import Any, Generic, TypeVar, Unpack
 
 import torch
 from torch import Tensor
@@ -18,8 +19,12 @@ from torch import Tensor
 from interp.doctor._prompts import ExperimentTokens
 from interp.doctor._reference import Reference
 from interp.doctor.certificate import Check, Experiment, Part
-from interp.models.hooked import HookedModel
+from interp.models.hooked import HookedModel, PassOptions
 from interp.models.identity import weight_hash
+from interp.models.passes import token_losses
+
+S = TypeVar("S")
+"""Set-up of an experiment."""
 
 
 class Skip(Exception):
@@ -68,22 +73,24 @@ class Setup:
 
     def clean(self, tokens: Tensor) -> Tensor:
         """Return the logits of an unchanged pass over a prompt, computed once."""
-        known = self.known.setdefault("clean", {})
-        key = tuple(tokens.flatten().tolist())
-        if key not in known:
-            known[key] = self.logits(tokens)
-        return known[key]
+        return self._once("clean", tokens, self.logits)
 
     def expected(self, tokens: Tensor) -> Tensor:
         """Return the logits of the reference for a prompt, computed once; skips the trial without a reference."""
-        reference, known = self.held_against(), self.known.setdefault("expected", {})
-        key = tuple(tokens.flatten().tolist())
+        return self._once("expected", tokens, self.held_against().logits)
+
+    def losses(self, tokens: Tensor) -> Tensor:
+        """Return the loss of every token but the first in an unchanged pass, `[batch, pos - 1]`, computed once."""
+        return self._once("losses", tokens, lambda tokens: token_losses(self.logits(tokens), tokens.cpu()))
+
+    def _once(self, name: str, tokens: Tensor, compute: Callable[[Tensor], Tensor]) -> Tensor:
+        known, key = self.known.setdefault(name, {}), (tuple(tokens.shape), *tokens.flatten().tolist())
         if key not in known:
-            known[key] = reference.logits(tokens)
+            known[key] = compute(tokens)
         return known[key]
 
     @torch.no_grad()
-    def logits(self, tokens: Tensor, **options: Any) -> Tensor:
+    def logits(self, tokens: Tensor, **options: Unpack[PassOptions]) -> Tensor:
         """Return logits `[batch, pos, d_vocab]` float32 on the CPU."""
         return self.model(tokens.to(self.model.cfg.device), **options).float().cpu()
 
@@ -93,15 +100,15 @@ Outcome = tuple[bool | None, str]
 
 
 @dataclass(frozen=True)
-class DoctorTrial:
+class DoctorTrial(Generic[S]):
     """An experiment and the function that runs it."""
 
     experiment: Experiment
-    function: Callable[[Any], Outcome]
+    function: Callable[[S], Outcome]
     cheap: bool
     """part of a quick examination"""
 
-    def run(self, setup: Any) -> Check:
+    def run(self, setup: S) -> Check:
         """Run the experiment; an exception becomes the reason why it is not checked."""
         try:
             passed, came = self.function(setup)
@@ -115,27 +122,27 @@ class DoctorTrial:
 
 def trial(
     part: Part, name: str, *, did: str, expected: str, means: str, cheap: bool = False
-) -> Callable[[Callable[[Any], Outcome]], DoctorTrial]:
+) -> Callable[[Callable[[S], Outcome]], DoctorTrial[S]]:
     """Return a decorator that makes a trial of a function; `cheap` ones are run in a quick examination too."""
 
-    def made(function: Callable[[Any], Outcome]) -> DoctorTrial:
+    def made(function: Callable[[S], Outcome]) -> DoctorTrial[S]:
         experiment = Experiment(part=part, name=name, did=did, expected=expected, means=means)
         return DoctorTrial(experiment, function, cheap)
 
     return made
 
 
-def trials_of(module: Any) -> list[DoctorTrial]:
+def trials_of(module: ModuleType) -> list[DoctorTrial]:
     """Return the trials of a module, in the order of its lines."""
     return [value for value in vars(module).values() if isinstance(value, DoctorTrial)]
 
 
-def due(trials: Iterable[DoctorTrial], *, quick: bool) -> list[DoctorTrial]:
+def due(trials: Iterable[DoctorTrial[S]], *, quick: bool) -> list[DoctorTrial[S]]:
     """Return the trials of an examination; of a quick one the cheap ones."""
     return [trial for trial in trials if trial.cheap or not quick]
 
 
-def run_trials(trials: Iterable[DoctorTrial], setup: Any) -> Iterator[Check]:
+def run_trials(trials: Iterable[DoctorTrial[S]], setup: S) -> Iterator[Check]:
     """Yield the check of each trial as it is done."""
     for trial in trials:
         yield trial.run(setup)

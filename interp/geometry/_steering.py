@@ -14,11 +14,12 @@ documents. It is judged on the other half: the largest of several noisy effects 
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Float64, Int
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from interp.errors import ConfigError, MismatchError, NonFiniteError, PromptError
@@ -59,17 +60,18 @@ def sweep_strengths(
         raise ConfigError("expected a list of prompts and one of text, got a single string or an empty list")
     targets = _token_ids(targets, model.cfg.d_vocab)
     check_count("n_random", n_random, 1, "random directions are the control of an effect")
-    prompted, documents = [to_tokens(model, p) for p in prompts], [to_tokens(model, t) for t in text]
+    prompt_tokens, document_tokens = [to_tokens(model, p) for p in prompts], [to_tokens(model, t) for t in text]
     first = int(bos_token_id(model) is not None)
-    if min(tokens.shape[1] for tokens in documents) < first + 2:
+    if min(tokens.shape[1] for tokens in document_tokens) < first + 2:
         raise PromptError("expected documents of two tokens or more, one has fewer: give longer text")
-    direction = _unit_vector(direction, model, hook_point, prompted[0])
+    direction = _unit_vector(direction, model, hook_point, prompt_tokens[0])
     vectors = np.concatenate([direction[None], random_directions(len(direction), n_random, seed)])
     amounts = torch.tensor(strengths, dtype=torch.float64).repeat(len(vectors)) * unit
     arms = Arms(hook_point, torch.from_numpy(vectors).repeat_interleave(len(strengths), 0), amounts)
-    odds, losses = _measure(model, prompted, documents, targets, arms)
+    odds, losses = _measure(model, prompt_tokens, document_tokens, targets, arms)
     shape = (len(vectors), len(strengths), -1)
     effects, side_effects = ((values[1:] - values[0]).reshape(shape) for values in (odds, losses))
+    choice = choose_strength(np.array(strengths), effects, side_effects)
     return StrengthSweep(
         hook_point=hook_point,
         strengths=strengths,
@@ -78,43 +80,56 @@ def sweep_strengths(
         side_effect=t_interval(side_effects[0]),
         random_effect=effects[1:].mean(-1),
         random_side_effect=side_effects[1:].mean(-1),
-        **choose_strength(np.array(strengths), effects, side_effects),
+        chosen=choice.chosen,
+        judged_effect=choice.judged_effect,
+        judged_side_effect=choice.judged_side_effect,
+        judged_random=choice.judged_random,
+        n_judging=choice.n_judging,
         baseline=float(np.mean(1 / (1 + np.exp(-odds[0])))),
         n_prompts=len(prompts),
-        n_tokens=sum(tokens.shape[1] - 1 for tokens in documents),
+        n_tokens=sum(tokens.shape[1] - 1 for tokens in document_tokens),
         seed=seed,
     )
+
+
+class StrengthChoice(NamedTuple):
+    """Index of the chosen strength, and its judgement; NaN where none was chosen."""
+
+    chosen: int | None
+    judged_effect: Interval[float]
+    judged_side_effect: Interval[float]
+    judged_random: Float64[np.ndarray, " n_random"]
+    n_judging: int
 
 
 def choose_strength(
     strengths: Float64[np.ndarray, " n"],
     effects: Float64[np.ndarray, "directions n prompts"],
     side_effects: Float64[np.ndarray, "directions n documents"],
-) -> dict[str, Any]:
+) -> StrengthChoice:
     """Choose a strength of direction 0 on even-numbered prompts and documents; measure it on the others.
 
-    The chosen one has the largest effect of those above 0 whose side effect is at most `HARMLESS`. Returns the fields
-    of `StrengthSweep` about the choice: the index `chosen` (None without such a strength), and what was judged.
+    The chosen one has the largest effect of those above 0 whose side effect is at most `HARMLESS`.
     """
-    nothing = Interval(np.nan, np.nan, np.nan)
-    fields = {
-        "judged_effect": nothing,
-        "judged_side_effect": nothing,
-        "judged_random": np.full(len(effects) - 1, np.nan),
-    }
+    unmeasured, n_judging = Interval(np.nan, np.nan, np.nan), effects.shape[2] // 2
+    none = StrengthChoice(None, unmeasured, unmeasured, np.full(len(effects) - 1, np.nan), n_judging)
     if min(effects.shape[2], side_effects.shape[2]) < 2:
-        return fields | {"chosen": None, "n_judging": 0}
+        return none._replace(n_judging=0)
     effect, harm = effects[0, :, ::2].mean(-1), side_effects[0, :, ::2].mean(-1)
     harmless = np.flatnonzero((harm <= HARMLESS) & (strengths > 0))
-    chosen = int(harmless[effect[harmless].argmax()]) if len(harmless) else None
-    if chosen is not None:
-        fields["judged_effect"] = t_interval(effects[0, :, 1::2]).at(chosen)
-        fields["judged_side_effect"] = t_interval(side_effects[0, :, 1::2]).at(chosen)
-        fields["judged_random"] = effects[1:, chosen, 1::2].mean(-1)
-    return fields | {"chosen": chosen, "n_judging": effects.shape[2] // 2}
+    if not len(harmless):
+        return none
+    chosen = int(harmless[effect[harmless].argmax()])
+    return StrengthChoice(
+        chosen,
+        judged_effect=t_interval(effects[0, :, 1::2]).at(chosen),
+        judged_side_effect=t_interval(side_effects[0, :, 1::2]).at(chosen),
+        judged_random=effects[1:, chosen, 1::2].mean(-1),
+        n_judging=n_judging,
+    )
 
 
-def _strengths(strengths: Any, unit: float) -> tuple[float, ...]:
+def _strengths(strengths: ArrayLike, unit: float) -> tuple[float, ...]:
     values, length = as_numbers(strengths, what="the strengths"), float(unit)
     if values.ndim != 1 or not len(values) or length <= 0:
         raise ConfigError(f"expected a list of strengths and a unit above 0, got {values.tolist()} and {length}")
@@ -125,7 +140,7 @@ def _strengths(strengths: Any, unit: float) -> tuple[float, ...]:
     return tuple(values.tolist())
 
 
-def _token_ids(targets: Any, d_vocab: int) -> list[int]:
+def _token_ids(targets: ArrayLike, d_vocab: int) -> list[int]:
     """Check token ids and remove duplicates."""
     ids = as_array(targets, what="the targets")
     if not ids.size or ids.dtype.kind not in "iu" or ids.min() < 0 or ids.max() >= d_vocab:
@@ -136,7 +151,7 @@ def _token_ids(targets: Any, d_vocab: int) -> list[int]:
 
 
 def _unit_vector(
-    direction: Any, model: HookedModel, hook_point: str, tokens: Int[Tensor, "1 pos"]
+    direction: ArrayLike, model: HookedModel, hook_point: str, tokens: Int[Tensor, "1 pos"]
 ) -> Float64[np.ndarray, " d"]:
     """Scale the direction to unit length; its width must be that of the hook point."""
     from interp.models.adapter import run_with_cache

@@ -17,14 +17,14 @@ and the ranks with shuffled pairs.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from interp.errors import ConfigError, UnknownNameError
 from interp.geometry.points import GeometryResult, as_points, check_count
 from interp.models.hooked import HookedModel
-from interp.nulls import PER_PART, beside
+from interp.nulls import PER_PART, null_range
 from interp.results import Record
 from interp.seeds import derive_seed
 
@@ -124,14 +124,14 @@ class AnalogySet(GeometryResult):
     def sentence(self) -> str:
         return (
             f"{self.accuracy:.2f} of {self.n} analogies; neighbours of the third word alone {self.c_alone:.2f}, "
-            + beside("shuffled pairs", f"{self.shuffled:.2f}", f"{self.shuffled_high:.2f}")
+            + null_range("shuffled pairs", f"{self.shuffled:.2f}", f"{self.shuffled_high:.2f}")
         )
 
 
 class WordVectors:
     """Words with one vector each, searched by cosine similarity."""
 
-    def __init__(self, words: Sequence[str], vectors: Any, *, centre: bool = True):
+    def __init__(self, words: Sequence[str], vectors: ArrayLike, *, centre: bool = True):
         points = as_points(vectors, what="the word vectors")
         if len(words) != len(points):
             raise ConfigError(f"{len(words)} words and {len(points)} vectors; give one vector for each word")

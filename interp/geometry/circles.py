@@ -35,10 +35,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import permutations
 from math import factorial
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
+from numpy.typing import ArrayLike
 
 from interp.errors import ConfigError
 from interp.geometry.points import GeometryResult, as_points, centred, check_count
@@ -146,7 +147,7 @@ class CircleTest(GeometryResult):
 
 
 def circle_test(
-    x: Any, *, cyclic: bool = True, alpha: float = ALPHA, n_draws: int = NUMERIC_DRAWS["thorough"], seed: int = 0
+    x: ArrayLike, *, cyclic: bool = True, alpha: float = ALPHA, n_draws: int = NUMERIC_DRAWS["thorough"], seed: int = 0
 ) -> CircleTest:
     """Test whether `x [n, d]`, one row per item in its order, lies on a circle or a line; `n >= 4`.
 
@@ -334,7 +335,7 @@ class Reducibility(GeometryResult):
         )
 
 
-def reducibility(x: Any, *, max_points: int = 5000, seed: int = 0) -> Reducibility:
+def reducibility(x: ArrayLike, *, max_points: int = 5000, seed: int = 0) -> Reducibility:
     """Compute both indices for `x [n, 2]` and for Gaussian points of the same covariance.
 
     Raises `ConfigError` with fewer than 200 points, `max_points` below 200, or points on one line.

@@ -30,10 +30,10 @@ so.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Float64, Int64
+from numpy.typing import ArrayLike
 
 from interp.errors import ConfigError, UnknownNameError
 from interp.geometry.points import GeometryResult, as_points, centred, check_count
@@ -109,7 +109,7 @@ class IntrinsicDimension(GeometryResult):
 
 
 def intrinsic_dimension(
-    x: Any, *, k_mle: int = 20, k_pca: int = 50, max_points: int = 2000, seed: int = 0
+    x: ArrayLike, *, k_mle: int = 20, k_pca: int = 50, max_points: int = 2000, seed: int = 0
 ) -> IntrinsicDimension:
     """Estimate the dimension of points `[n, d]` with all three estimators; at most `max_points` are drawn.
 
@@ -124,9 +124,9 @@ def intrinsic_dimension(
     points = np.unique(rows, axis=0)
     n_repeated = len(rows) - len(points)
     rng = np.random.default_rng(derive_seed(seed, "intrinsic dimension"))
-    drawn = points[np.sort(rng.permutation(len(points))[:max_points])]
-    points = without_near_copies(drawn)
-    n_near = len(drawn) - len(points)
+    sample = points[np.sort(rng.permutation(len(points))[:max_points])]
+    points = without_near_copies(sample)
+    n_near = len(sample) - len(points)
     if len(points) < needed:
         raise ConfigError(
             f"{len(points)} different points ({n_repeated} copies, {n_near} near-copies left out); {needed} are needed "
@@ -144,14 +144,14 @@ def intrinsic_dimension(
     estimates, notes = [], [f"{n_near} near-copies of other points are left out."] if n_near else []
     for name, k, method in methods:
         try:
-            value, gauss = method(points), method(gaussian)
-            spread = 1.96 * float(np.std([method(points[half]) for half in halves]))
+            value, null = method(points), method(gaussian)
+            half_width = 1.96 * float(np.std([method(points[half]) for half in halves]))
         except ConfigError as error:
             notes.append(f"{name} is left out: {error}.")
             continue
-        ends = Interval(value, value - spread, value + spread)
-        estimates.append(DimensionEstimate(estimator=name, dimension=ends, gaussian=gauss, k=k, n=len(points)))
-        if ends.high < CLUMPED:
+        interval = Interval(value, value - half_width, value + half_width)
+        estimates.append(DimensionEstimate(estimator=name, dimension=interval, gaussian=null, k=k, n=len(points)))
+        if interval.high < CLUMPED:
             notes.append(f"{name} lies below 1: the points come in close groups, which is not a dimension.")
     if estimates[-1].dimension.estimate > 0.9 * k_pca:
         notes.append(f"Local PCA uses all of its {k_pca} neighbours: a lower bound.")
@@ -293,7 +293,7 @@ class Spectrum(GeometryResult):
         return [super().to_records()[0] | flat({"components": self.dims, "isotropic": null})]
 
 
-def spectrum(x: Any, *, seed: int = 0) -> Spectrum:
+def spectrum(x: ArrayLike, *, seed: int = 0) -> Spectrum:
     """Measure the spectrum of points `[n, d]`; `seed` draws the isotropic null. Cost: two products `n d min(n, d)`.
 
     Raises `ConfigError` when all points are the same, `NonFiniteError`.

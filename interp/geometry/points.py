@@ -6,10 +6,11 @@ Torch-free: the command line inherits the settings.
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from jaxtyping import Bool, Float64, Shaped
+from numpy.typing import ArrayLike
 
 from interp.errors import ConfigError, MismatchError, NonFiniteError, UsageError
 from interp.nulls import SHOWN
@@ -57,14 +58,14 @@ def or_why(measure: Callable[[], T]) -> T | str:
         return str(error)
 
 
-def as_array(x: Any, *, what: str) -> np.ndarray:
+def as_array(x: object, *, what: str) -> np.ndarray:
     """Convert a tensor, array or nested lists to an array.
 
     Raises `ConfigError` on rows of different lengths, or anything that is not an array.
     """
-    if hasattr(x, "detach"):
-        x = x.detach().cpu()
-        x = x.double() if x.is_floating_point() else x
+    if (detach := getattr(x, "detach", None)) is not None:
+        tensor = detach().cpu()
+        x = tensor.double() if tensor.is_floating_point() else tensor
     try:
         return np.asarray(x)
     except (TypeError, ValueError, RuntimeError):
@@ -72,7 +73,7 @@ def as_array(x: Any, *, what: str) -> np.ndarray:
         raise ConfigError(f"{what} must be an array, or rows of one length; got a {kind} that is neither") from None
 
 
-def as_numbers(x: Any, *, what: str) -> np.ndarray:
+def as_numbers(x: object, *, what: str) -> np.ndarray:
     """Convert to float64, any shape. Raises `ConfigError` on text, objects or complex numbers."""
     array = as_array(x, what=what)
     try:
@@ -84,7 +85,7 @@ def as_numbers(x: Any, *, what: str) -> np.ndarray:
 
 
 def as_points(
-    x: Any, *, what: str = "the points", at_least: int = 2, n: int | None = None, d: int | None = None
+    x: ArrayLike, *, what: str = "the points", at_least: int = 2, n: int | None = None, d: int | None = None
 ) -> Float64[np.ndarray, "rows coordinates"]:
     """Convert to points `[n, d]`; `n` and `d`, where given, are the required numbers of rows and coordinates.
 
@@ -110,7 +111,7 @@ def as_points(
     return points
 
 
-def unit_vector(direction: Any, *, d: int | None = None) -> Float64[np.ndarray, " width"]:
+def unit_vector(direction: ArrayLike, *, d: int | None = None) -> Float64[np.ndarray, " width"]:
     """Scale a direction to unit length.
 
     Raises `ConfigError` on zeros or another shape, `MismatchError` on another `d`, `NonFiniteError`.
@@ -140,7 +141,9 @@ def centred(points: Float64[np.ndarray, "n d"], *, what: str = "the points") -> 
     return away
 
 
-def same_rows(x: Any, y: Any, *, at_least: int) -> tuple[Float64[np.ndarray, "n d_x"], Float64[np.ndarray, "n d_y"]]:
+def same_rows(
+    x: ArrayLike, y: ArrayLike, *, at_least: int
+) -> tuple[Float64[np.ndarray, "n d_x"], Float64[np.ndarray, "n d_y"]]:
     """Convert two representations of the same items, row by row. Raises `ConfigError` when their row counts differ."""
     x, y = as_points(x, what="the first", at_least=at_least), as_points(y, what="the second", at_least=at_least)
     if len(x) != len(y):
@@ -148,7 +151,7 @@ def same_rows(x: Any, y: Any, *, at_least: int) -> tuple[Float64[np.ndarray, "n 
     return x, y
 
 
-def one_each(values: Any, n: int, *, what: str = "label") -> Shaped[np.ndarray, " {n}"]:
+def one_each(values: ArrayLike, n: int, *, what: str = "label") -> Shaped[np.ndarray, " {n}"]:
     """Convert to a column with one value per row: labels, documents, keys.
 
     Raises `ConfigError` on another shape, or values that cannot be sorted; `NonFiniteError` on NaN.
@@ -171,7 +174,7 @@ def one_each(values: Any, n: int, *, what: str = "label") -> Shaped[np.ndarray, 
     return column
 
 
-def as_mask(values: Any, n: int, *, what: str) -> Bool[np.ndarray, " {n}"]:
+def as_mask(values: ArrayLike, n: int, *, what: str) -> Bool[np.ndarray, " {n}"]:
     """Convert true and false, or 0 and 1, to a mask. Raises `ConfigError` on other values or another shape."""
     column = one_each(values, n, what=what)
     if not np.isin(column, (0, 1)).all():
@@ -185,7 +188,7 @@ def check_count(name: str, value: int, least: int, why: str) -> None:
         raise ConfigError(f"{name} must be a whole number of at least {least}, got {value!r}: {why}")
 
 
-def two_groups(labels: Any, n: int, *, least: int = 2) -> Bool[np.ndarray, " {n}"]:
+def two_groups(labels: ArrayLike, n: int, *, least: int = 2) -> Bool[np.ndarray, " {n}"]:
     """Convert binary labels to a mask. Raises `ConfigError` unless both classes have `least` rows or more."""
     labels = one_each(labels, n)
     classes = np.unique(labels)

@@ -48,16 +48,20 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Shaped
+from numpy.typing import ArrayLike
 
 from interp.errors import ConfigError, MismatchError
 from interp.geometry.points import GeometryResult, as_mask, as_points, centred, one_each, two_groups
-from interp.nulls import DRAWS, beside
+from interp.nulls import DRAWS, null_range
 from interp.results import Record, ends
 from interp.seeds import derive_seed
 from interp.statistics import Interval, proportion_interval, t_interval
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
+    from torch import Tensor
+
+    from interp.models.hooked import Hook
 
 STRENGTH = 0.1
 """inverse L2 penalty, on standardised coordinates"""
@@ -93,7 +97,13 @@ class ProbeResult(GeometryResult):
 
 
 def probe_layers(
-    layers: Mapping[str, Any], labels: Any, document: Any, *, key: Any, heldout: float = 0.5, seed: int = 0
+    layers: Mapping[str, ArrayLike],
+    labels: ArrayLike,
+    document: ArrayLike,
+    *,
+    key: ArrayLike,
+    heldout: float = 0.5,
+    seed: int = 0,
 ) -> list[ProbeResult]:
     """Fit one probe for each hook point, all with the same split and the same control labels.
 
@@ -266,7 +276,7 @@ class DirectionAccuracy(GeometryResult):
     seed: int
 
     def sentence(self) -> str:
-        null = beside("shuffled labels", f"{self.shuffled:.3f}", f"{self.shuffled_high:.3f}")
+        null = null_range("shuffled labels", f"{self.shuffled:.3f}", f"{self.shuffled_high:.3f}")
         held_out = f"{self.method}: held-out accuracy {self.accuracy:.3f} ({null})"
         return f"{held_out}; the means lie {self.distance:.3g} apart along it"
 
@@ -283,24 +293,24 @@ class ConceptDirection(DirectionAccuracy):
 class Directions(GeometryResult):
     """Directions by all three methods, and their cosines."""
 
-    found: tuple[ConceptDirection, ...]
+    directions: tuple[ConceptDirection, ...]
     cosines: dict[str, float]
     """cosine of every pair of methods; about `1 / sqrt(d)` for random directions"""
     random_cosine: float
 
     def __getitem__(self, method: str) -> ConceptDirection:
-        return next(direction for direction in self.found if direction.method == method)
+        return next(direction for direction in self.directions if direction.method == method)
 
     def sentence(self) -> str:
         cosines = ", ".join(f"{names} {value:.2f}" for names, value in self.cosines.items())
-        return "; ".join(map(str, self.found)) + f". Cosines: {cosines} (random {self.random_cosine:.2f})"
+        return "; ".join(map(str, self.directions)) + f". Cosines: {cosines} (random {self.random_cosine:.2f})"
 
     def to_records(self) -> list[Record]:
         """Return one row per method: its accuracy and that on shuffled labels."""
-        return [record for direction in self.found for record in direction.to_records()]
+        return [record for direction in self.directions for record in direction.to_records()]
 
 
-def concept_directions(x: Any, labels: Any, heldout: Any, *, seed: int = 0) -> Directions:
+def concept_directions(x: ArrayLike, labels: ArrayLike, heldout: ArrayLike, *, seed: int = 0) -> Directions:
     """Find directions from the rows of `x [n, d]` where `heldout [n]` is false, and evaluate them on the others.
 
     Hold out whole documents or words, not repeated rows. Raises `ConfigError` on one class only, or fewer than two rows
@@ -319,10 +329,22 @@ def concept_directions(x: Any, labels: Any, heldout: Any, *, seed: int = 0) -> D
     for method in METHODS:
         find = partial(find_direction, method=method)
         direction, accuracy = scored_direction(method, find, points, yes=yes, heldout=heldout, seed=seed)
-        directions.append(ConceptDirection(**vars(accuracy), direction=direction))
+        directions.append(
+            ConceptDirection(
+                method=accuracy.method,
+                distance=accuracy.distance,
+                accuracy=accuracy.accuracy,
+                shuffled=accuracy.shuffled,
+                shuffled_high=accuracy.shuffled_high,
+                n_train=accuracy.n_train,
+                n_heldout=accuracy.n_heldout,
+                seed=accuracy.seed,
+                direction=direction,
+            )
+        )
     pairs = [(a, b) for i, a in enumerate(directions) for b in directions[i + 1 :]]
     cosines = {f"{a.method}, {b.method}": float(a.direction @ b.direction) for a, b in pairs}
-    return Directions(found=tuple(directions), cosines=cosines, random_cosine=points.shape[1] ** -0.5)
+    return Directions(directions=tuple(directions), cosines=cosines, random_cosine=points.shape[1] ** -0.5)
 
 
 def find_direction(
@@ -402,18 +424,18 @@ class Eraser:
     write: Float64[np.ndarray, "k d"]
     """`k` is at most the number of classes minus one"""
 
-    def __call__(self, x: Any) -> Float64[np.ndarray, "n d"]:
+    def __call__(self, x: ArrayLike) -> Float64[np.ndarray, "n d"]:
         """Erase the concept from `x [n, d]`. Raises `MismatchError` on another `d`."""
         points = as_points(x, at_least=1, d=len(self.mean))
         return points - (points - self.mean) @ self.read @ self.write
 
-    def hook(self) -> Any:
+    def hook(self) -> "Hook":
         """Return a hook that erases everywhere: `run_with_hooks(model, tokens, [(hook_point, eraser.hook())])`."""
         import torch
 
         mean, read, write = (torch.from_numpy(np.asarray(part)) for part in (self.mean, self.read, self.write))
 
-        def erase(value: Any, hook: Any = None) -> Any:
+        def erase(value: "Tensor", hook: object = None) -> "Tensor":
             if value.shape[-1] != len(mean):
                 raise MismatchError(
                     f"an eraser of {len(mean)} coordinates ran at a hook point of {value.shape[-1]}; fit one there"
@@ -455,7 +477,7 @@ class Erasure(GeometryResult):
         )
 
 
-def fit_eraser(x: Any, labels: Any) -> Eraser:
+def fit_eraser(x: ArrayLike, labels: ArrayLike) -> Eraser:
     """Fit the eraser of `labels [n]` (two classes or more) to `x [n, d]`.
 
     Raises `ConfigError` on one class only, or rows that are all the same.
@@ -472,7 +494,7 @@ def fit_eraser(x: Any, labels: Any) -> Eraser:
     return Eraser(mean, (vectors / roots) @ u, u.T @ (vectors * roots).T)
 
 
-def erasure(x: Any, labels: Any, heldout: Any, *, seed: int = 0) -> Erasure:
+def erasure(x: ArrayLike, labels: ArrayLike, heldout: ArrayLike, *, seed: int = 0) -> Erasure:
     """Fit an eraser on the rows where `heldout [n]` is false, and evaluate new probes on both parts.
 
     Raises `ConfigError` on rows that are all the same, on one class only, or where labels or `heldout` do not fit.
@@ -508,7 +530,7 @@ def erasure(x: Any, labels: Any, heldout: Any, *, seed: int = 0) -> Erasure:
     )
 
 
-def one_hot(labels: Any, n: int) -> Float64[np.ndarray, "{n} n_classes"]:
+def one_hot(labels: ArrayLike, n: int) -> Float64[np.ndarray, "{n} n_classes"]:
     """Return labels as indicators. Raises `ConfigError` on one class only."""
     labels = one_each(labels, n)
     classes = np.unique(labels)

@@ -23,9 +23,9 @@ tokens, or differ in the last token only (a space, then a digit); prompts then e
 """
 
 import warnings
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -168,11 +168,14 @@ class _Start(NamedTuple):
     word: Tensor
 
 
-def _logits(model: HookedModel, starts: "list[_Start]", layer: int, edit: Any, items: Tensor) -> np.ndarray:
+_Edit = Callable[[Tensor, Tensor], Tensor]
+"""`edit(rows [b, d], word indices [b])` returns the new rows."""
+
+
+def _logits(model: HookedModel, starts: list[_Start], layer: int, edit: _Edit | None, items: Tensor) -> np.ndarray:
     """Return next-token logits of the items, `[n_prompts, n_items]`, after `edit` of the residual at the word.
 
-    `edit(rows [b, d], word indices [b])` returns the new rows. The blocks up to the hook point do not run again, and
-    only the last position is unembedded.
+    The blocks up to the hook point do not run again, and only the last position is unembedded.
     """
     from interp.models.adapter import final_norm_and_unembed
 
@@ -187,17 +190,17 @@ def _logits(model: HookedModel, starts: "list[_Start]", layer: int, edit: Any, i
     return out
 
 
-def _rotator(plane: Plane, turn: Tensor) -> Any:
+def _rotator(plane: Plane, turn: Tensor) -> "_Edit":
     centre = torch.from_numpy(plane.centre)
     return lambda rows, word: rows + (rows - centre) @ turn
 
 
-def _swapper(others: np.ndarray) -> Any:
+def _swapper(others: np.ndarray) -> "_Edit":
     values = torch.from_numpy(others)
     return lambda rows, word: values[word]
 
 
-def _mover(lengths: Tensor, d: int, generator: torch.Generator) -> Any:
+def _mover(lengths: Tensor, d: int, generator: torch.Generator) -> "_Edit":
     """Move each word as far as the rotation does, each in its own random direction."""
     directions = torch.randn(len(lengths), d, generator=generator, dtype=torch.float64)
     shifts = directions / directions.norm(dim=1, keepdim=True) * lengths[:, None]
@@ -306,22 +309,21 @@ def measure_concepts(
     sentences: Sequence[str] = SENTENCES,
     model_name: str = "",
     progress: Progress | None = None,
-    **settings: Any,
 ) -> WordGeometry:
     """Read the lists, test their shapes, and intervene; without `interventions` nothing is steered or rotated.
 
-    `settings` are fields of `ShapesConfig`, which replace those of `config` (by default its defaults). `model_name` is
-    stored with the result; the default is the model's own name.
+    `config` defaults to `ShapesConfig()`. `model_name` is stored with the result; the default is the model's own name.
 
     Cost: about a thousand short prompts for all seven lists, and a few hundred for each list that is rotated. Raises
     `ConfigError` without lists or on two of one name, and on sentences that `read_words` rejects.
     """
-    config = replace(config or ShapesConfig(), **settings)
+    config = config or ShapesConfig()
     seed, n_random = config.seed, config.n_random
     if not concepts:
         raise ConfigError("no lists were given; find_concepts([]) gives all")
-    if len({concept.name for concept in concepts}) != len(concepts):
-        raise ConfigError("two lists have the same name")
+    names = [concept.name for concept in concepts]
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        raise ConfigError(f"several lists have the same name, {repeated[0]!r}; rename all but one")
     total, lists = 2 * len(concepts) + 1, {}
     for done, concept in enumerate(concepts):
         lists[concept.name] = read_words(model, concept, sentences=sentences)
@@ -344,7 +346,9 @@ def measure_concepts(
         weight_hash=weight_hash(model),
         lists=tuple(concepts),
         sentences=tuple(sentences),
-        **asdict(config),
+        interventions=config.interventions,
+        n_random=config.n_random,
+        seed=config.seed,
     )
     return WordGeometry(settings=made, lists=geometries)
 

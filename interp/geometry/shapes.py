@@ -25,19 +25,20 @@ lists of the same sizes, so the choice of a layer is corrected for.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, Int
+from numpy.typing import ArrayLike
 
 from interp.errors import ConfigError, NonFiniteError
 from interp.geometry.circles import CircleTest, judge_layer, order_correlations, order_models
 from interp.geometry.dimension import Spectrum, spectrum
 from interp.geometry.points import GeometryResult, as_points, centred, check_count
 from interp.geometry.similarity import ranked_distances
-from interp.geometry.words import WordActivations
+from interp.geometry.words import WordActivations, WordList, read_words
 from interp.models.hooked import HookedModel
-from interp.nulls import ALPHA, NUMERIC_DRAWS, beside, p_from_null
+from interp.nulls import ALPHA, NUMERIC_DRAWS, null_range, p_from_null
 from interp.results import Record
 from interp.seeds import derive_seed
 
@@ -60,7 +61,7 @@ class ClusterTest(GeometryResult):
     seed: int
 
     def sentence(self) -> str:
-        null = beside("words dealt to lists at random", f"{self.null:.3f}", f"{self.null_high:.3f}")
+        null = null_range("words dealt to lists at random", f"{self.null:.3f}", f"{self.null_high:.3f}")
         return (
             f"silhouette of {self.name} {self.silhouette:.3f} among other lists; {null}, p {self.p:.3g} of "
             f"{self.n_deals}"
@@ -145,7 +146,7 @@ class Plane(GeometryResult):
     def sentence(self) -> str:
         return f"a plane with {self.share:.3f} of the variance (isotropic points: {self.isotropic_share:.3f})"
 
-    def coordinates(self, x: Any) -> Float[np.ndarray, "n 2"]:
+    def coordinates(self, x: ArrayLike) -> Float[np.ndarray, "n 2"]:
         """Return coordinates on the plane, `[n, 2]`, of `x [n, d]`. Raises `MismatchError` on another `d`."""
         return (as_points(x, at_least=1, d=len(self.centre)) - self.centre) @ self.basis.T
 
@@ -157,22 +158,22 @@ class Plane(GeometryResult):
         rotation = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
         return self.basis.T @ (rotation - np.eye(2)) @ self.basis
 
-    def rotate(self, x: Any, degrees: float) -> Float[np.ndarray, "n d"]:
+    def rotate(self, x: ArrayLike, degrees: float) -> Float[np.ndarray, "n d"]:
         """Rotate `x [n, d]` within the plane; the orthogonal component does not change."""
         points = as_points(x, at_least=1, d=len(self.centre))
         return points + (points - self.centre) @ self.turn(degrees)
 
-    def radii(self, x: Any) -> Float[np.ndarray, " n"]:
+    def radii(self, x: ArrayLike) -> Float[np.ndarray, " n"]:
         """Return distances from the centre within the plane, `[n]`."""
         return np.linalg.norm(self.coordinates(x), axis=1)
 
-    def angles(self, x: Any) -> Float[np.ndarray, " n"]:
+    def angles(self, x: ArrayLike) -> Float[np.ndarray, " n"]:
         """Return angles in degrees, `[n]`, 0 to 360, from the first basis direction towards the second."""
         first, second = self.coordinates(x).T
         return np.degrees(np.arctan2(second, first)) % 360
 
 
-def fit_plane(x: Any, *, components: tuple[int, int] = (0, 1), seed: int = 0) -> Plane:
+def fit_plane(x: ArrayLike, *, components: tuple[int, int] = (0, 1), seed: int = 0) -> Plane:
     """Fit the plane of two principal components of `x [n, d]`, by default the first two; ignores any order of items.
 
     Raises `ConfigError` when there are not that many components.
@@ -329,8 +330,6 @@ def _verdict(order: CircleTest, cluster: ClusterTest | None, alpha: float) -> tu
     return order.shape, "; ".join(filter(None, (order.reason, words)))
 
 
-def shapes_of(model: HookedModel, concepts: list[Any], *, seed: int = 0, **settings: Any) -> dict[str, Shape]:
+def shapes_of(model: HookedModel, concepts: Sequence[WordList], *, seed: int = 0) -> dict[str, Shape]:
     """Read the lists of `concepts` with a model, and judge their shapes."""
-    from interp.geometry.words import read_words
-
-    return find_shapes({concept.name: read_words(model, concept) for concept in concepts}, seed=seed, **settings)
+    return find_shapes({concept.name: read_words(model, concept) for concept in concepts}, seed=seed)

@@ -19,10 +19,11 @@ distribution.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Float64
+from numpy.typing import ArrayLike
 
 from interp.errors import ConfigError
 from interp.geometry.points import GeometryResult, as_points, centred, check_count, same_rows
@@ -56,7 +57,7 @@ class Similarity(GeometryResult):
         )
 
 
-def cka(x: Any, y: Any, *, n_shuffles: int = DRAWS["thorough"], seed: int = 0) -> Similarity:
+def cka(x: ArrayLike, y: ArrayLike, *, n_shuffles: int = DRAWS["thorough"], seed: int = 0) -> Similarity:
     """Compute the unbiased linear CKA of `x [n, d1]` and `y [n, d2]`, `n >= 4`, with its null."""
     x, y = same_rows(x, y, at_least=4)
     kx, ky = (away @ away.T for away in (centred(x), centred(y)))
@@ -93,7 +94,7 @@ def centred_ranks(values: Float[np.ndarray, "*batch n"]) -> Float[np.ndarray, "*
     return ranks - ranks.mean(-1, keepdims=True)
 
 
-def procrustes(x: Any, y: Any, *, n_shuffles: int = DRAWS["thorough"], seed: int = 0) -> Similarity:
+def procrustes(x: ArrayLike, y: ArrayLike, *, n_shuffles: int = DRAWS["thorough"], seed: int = 0) -> Similarity:
     """Fit the best rotation and scale, and return the residual `1 - (sum of singular values of X^T Y)^2`.
     `x` and `y` are `[n, d]`; `X, Y` are centred and of unit Frobenius norm. If the widths differ, the formula amounts
     to padding the narrower one with zeros.
@@ -126,7 +127,7 @@ def _against_shuffles(
 ) -> Similarity:
     """Evaluate `value_of(order of the rows)` for the true order and for shuffles."""
     if n_shuffles < 1:
-        raise ConfigError("n_shuffles must be at least 1, as a similarity is always reported with its null")
+        raise ConfigError(f"n_shuffles must be at least 1, got {n_shuffles}: a similarity is reported with its null")
     rng = np.random.default_rng(derive_seed(seed, "shuffled rows", measure))
     value = float(value_of(np.arange(n)))
     null = np.array([value_of(rng.permutation(n)) for _ in range(n_shuffles)])
@@ -215,7 +216,7 @@ class CloudDistance(GeometryResult):
         )
 
 
-def wasserstein(x: Any, y: Any) -> Transport:
+def wasserstein(x: ArrayLike, y: ArrayLike) -> Transport:
     """Compute the exact transport plan between `x [n, d]` and `y [m, d]`, with equal mass on the points of a cloud.
 
     With `n = m` it is an assignment. The cost grows with the cube of `n`: a second at 1,000.
@@ -230,7 +231,13 @@ def wasserstein(x: Any, y: Any) -> Transport:
 
 
 def compare_clouds(
-    x: Any, y: Any, *, n_splits: int = 10, n_relabelled: int = DRAWS["thorough"], max_points: int = 500, seed: int = 0
+    x: ArrayLike,
+    y: ArrayLike,
+    *,
+    n_splits: int = 10,
+    n_relabelled: int = DRAWS["thorough"],
+    max_points: int = 500,
+    seed: int = 0,
 ) -> CloudDistance:
     """Compare `x [n, d]` with `y [m, d]` against the split-half floor; at most `max_points` of each are drawn.
 
@@ -269,7 +276,7 @@ def squared_distances(x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "m d"]) 
     return ((x**2).sum(1)[:, None] + (y**2).sum(1)[None] - 2 * x @ y.T).clip(min=0)
 
 
-def _two_clouds(x: Any, y: Any, at_least: int) -> tuple[np.ndarray, np.ndarray]:
+def _two_clouds(x: ArrayLike, y: ArrayLike, at_least: int) -> tuple[np.ndarray, np.ndarray]:
     x, y = as_points(x, what="the first cloud", at_least=at_least), as_points(y, what="the second", at_least=at_least)
     if x.shape[1] != y.shape[1]:
         raise ConfigError(f"expected clouds of the same width, got {x.shape[1]} and {y.shape[1]} dimensions")

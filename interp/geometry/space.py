@@ -22,7 +22,7 @@ one side. Memory is `layers * batch^2` floats, whatever the size of the recordin
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 
@@ -323,11 +323,11 @@ def compare_spaces(
     parts = ([torch.from_numpy(points[rows]) for points in spaces.values()] for rows in batches)
     names = list(spaces)
     cka = batched_cka(parts, names, seed=seed)
-    pairs, chosen = [], _close_pairs(names, cka.cka)
-    for done, (i, j) in enumerate(chosen):
+    pairs, close_pairs = [], _close_pairs(names, cka.cka)
+    for index, (i, j) in enumerate(close_pairs):
         pairs.append(_closely(names[i], names[j], spaces, n_shuffles, seed))
         if progress:
-            progress(done + 1, len(chosen), {"pair": names[i]})
+            progress(index + 1, len(close_pairs), {"pair": names[i]})
     settings = SpaceComparisonSettings(
         models=tuple(model_names) or tuple(model_spec(model) for model in models.values()),
         weight_hashes=tuple(weight_hash(model) for model in models.values()),
@@ -394,8 +394,8 @@ def batched_cka(batches: "Iterable[list[Tensor]]", names: list[str], *, seed: in
     """
     import torch
 
-    right: list[Tensor] = []
-    wrong: list[Tensor] = []
+    products: list[Tensor] = []
+    shuffled_products: list[Tensor] = []
     scales: list[float] = []
     kernels: Tensor | None = None
     size = n_rows = 0
@@ -415,14 +415,14 @@ def batched_cka(batches: "Iterable[list[Tensor]]", names: list[str], *, seed: in
         for kernel, value, scale in zip(kernels, values, scales, strict=True):
             _write_kernel(value, scale, kernel)
         order = torch.randperm(size, generator=generator)
-        right.append(_hsics(kernels, kernels))
-        wrong.append(_hsics(kernels, _reordered(kernels, order.to(kernels.device))))
+        products.append(_hsics(kernels, kernels))
+        shuffled_products.append(_hsics(kernels, _reordered(kernels, order.to(kernels.device))))
         n_rows += size
-    if len(right) < 2:
+    if len(products) < 2:
         raise ConfigError(
-            f"{len(right)} whole batches of {size} rows; two are needed: record more, or use a smaller batch"
+            f"{len(products)} whole batches of {size} rows; two are needed: record more, or use a smaller batch"
         )
-    hsics, shuffled = torch.stack(right), torch.stack(wrong).mean(0)
+    hsics, shuffled = torch.stack(products), torch.stack(shuffled_products).mean(0)
     if not torch.isfinite(hsics).all():
         raise NonFiniteError("the activations hold NaN or infinity; `workbench verify` checks the recording")
     cka, error = _ratio(hsics)
@@ -483,7 +483,7 @@ def _ratio(hsics: "Tensor") -> "tuple[Tensor, Tensor]":
 
 
 def _normalised(hsic: "Tensor") -> "Tensor":
-    diagonal: Any = hsic.diagonal(dim1=-2, dim2=-1)
+    diagonal = hsic.diagonal(dim1=-2, dim2=-1)
     if (diagonal <= 0).any():
         raise ConfigError("a hook point has no structure beyond chance at this batch size; use larger batches")
     return hsic / (diagonal[..., :, None] * diagonal[..., None, :]).sqrt()

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float, Float64
 
 from interp.geometry.points import GeometryResult
-from interp.nulls import beside
+from interp.nulls import null_range
 from interp.results import Record, ends
 from interp.statistics import Interval
 
@@ -72,7 +72,7 @@ class StrengthSweep(GeometryResult):
             f"at {self.hook_point} strength {strength:g} ({strength * self.unit:.3g} long), chosen on half of the "
             f"prompts, moves the targets on the other half by {effect:+.2f} nats [{low:+.2f}, {high:+.2f}] for "
             f"{harm:+.3f} [{harm_low:+.3f}, {harm_high:+.3f}] nats of loss on "
-            f"unrelated text; {beside('random directions', f'{random.mean():+.2f}', f'{random.max():+.2f}')}"
+            f"unrelated text; {null_range('random directions', f'{random.mean():+.2f}', f'{random.max():+.2f}')}"
         )
 
     def to_records(self) -> list[Record]:

@@ -1,12 +1,12 @@
-"""Arms: one change of a model along several vectors, measured together: a candidate, and the nulls beside it.
+"""Arms: one change of a model along several vectors, measured together: a candidate, and its nulls.
 
     arms = Arms("blocks.9.hook_resid_post", vectors, amounts)       # [arms, d], [arms]
     prefix, _ = prefix_of(model, tokens, arms)
     values = read_arms(model, prefix, arms, read, at=at)           # [1 + arms, ...]
 
-An arm is what `Intervention` does to a `Direction`, by the same arithmetic: so the strength that is judged and the one
-that is applied are one. The blocks before the change run once for all arms, then several arms share a pass, and logits
-are computed only where they are read.
+An arm changes the values of a hook point as an `Intervention` on a `Direction` does, by the same arithmetic: the
+strength that is judged is the one that is applied. The blocks before the change run once for all arms, then several
+arms share a pass, and logits are computed only where they are read.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,8 +26,8 @@ from interp.models.passes import block_after, capture, read_hook, run_from
 from interp.names import canonical_hook_point, check_hook_points, parse_hook_point
 from interp.seeds import make_generator
 
-PASS_TOKENS, PASS_LOGITS = 2048, 768
-"""Tokens of a pass, and logits that are in memory together (each `d_vocab` numbers)."""
+PASS_TOKENS, PASS_LOGITS = 2_048, 768 * 49_152
+"""Tokens of a pass, and numbers of logits that are in memory together (151 MB in float32)."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Arms:
         return layer if following is None else following
 
     def change(self, value: Float[Tensor, "arms_n pos d"], sizes: Float[Tensor, "rows pos"]) -> Tensor:
-        """Return what is added to values `[arms * n, pos, d]`; `sizes` (of 1, n or all rows) multiply it."""
+        """Return the change that is added to values `[arms * n, pos, d]`; `sizes` (of 1, n or all rows) multiply it."""
         n = len(value) // len(self)
         vectors = self.vectors.to(value).repeat_interleave(n, 0)[:, None]
         amounts = self.amounts.to(value).repeat_interleave(n)[:, None, None]
@@ -133,7 +133,7 @@ class Prefix:
 def prefix_of(
     model: HookedModel, tokens: Int[Tensor, "n pos"], arms: Arms, others: Sequence[str] = ()
 ) -> tuple[Prefix, dict[str, Tensor]]:
-    """Run the blocks before the change once; return their values too, at the hook points that are asked for."""
+    """Run the blocks before the change once; return the values of `others` too."""
     layer, scale, before = arms.start(model), arms.scale, ""
     if layer is not None:
         before = f"blocks.{layer}.hook_resid_pre"
@@ -156,13 +156,13 @@ def read_arms(
     at: Int[Tensor, "n k"],
     done: Callable[[int], None] | None = None,
 ) -> Tensor:
-    """Return what `read` makes of the logits: `[1 + arms, ...]`, of the unchanged model and then of every arm.
+    """Read the logits of the unchanged model and then of every arm, `[1 + arms, ...]`.
 
     `read` maps logits `[m, n, k, d_vocab]` at the positions `at` to `[m, ...]`. `done` is called with the number of
-    tokens of each pass; what it raises (a cancelled request) ends the measurement.
+    tokens of each pass; an error that it raises (a cancelled request) ends the measurement.
     """
     n, pos = prefix.tokens.shape
-    together = max(1, min(PASS_TOKENS // (n * pos), PASS_LOGITS // at.numel()))
+    together = max(1, min(PASS_TOKENS // (n * pos), PASS_LOGITS // (at.numel() * model.cfg.d_vocab)))
     between = prefix.layer is not None and block_after(model, canonical_hook_point(arms.hook_point)) == prefix.layer
     every, rows = arms.with_unchanged(), []
     at = at.to(prefix.tokens.device)

@@ -92,9 +92,16 @@ class Conversation(ChatSettings):
     def __post_init__(self) -> None:
         n = len(self.recipe.steps)
         if not len(self.names) == len(self.strengths) == n or len(set(self.names)) != n:
-            raise ConfigError(f"{n} directions need {n} different names and as many strengths")
-        if not all(isinstance(step.target, Direction) and step.action != "replace" for step in self.recipe.steps):
-            raise ConfigError("a conversation is steered along directions; other targets belong into a recipe")
+            raise ConfigError(
+                f"{n} directions need {n} different names and as many strengths, got the names {list(self.names)} and "
+                f"{len(self.strengths)} strengths"
+            )
+        for step in self.recipe.steps:
+            if not isinstance(step.target, Direction) or step.action == "replace":
+                raise ConfigError(
+                    f"a conversation is steered along directions, got {step.action} of a "
+                    f"{type(step.target).__name__.lower()}; put it into a recipe"
+                )
         super().__post_init__()
 
     @property

@@ -4,7 +4,7 @@ A hook is `fn(value, hook) -> value` on values `[batch, pos, ...]`; it never cha
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from types import EllipsisType
 
 import torch
 from torch import Tensor
@@ -12,15 +12,17 @@ from torch import Tensor
 from interp.interventions.intervention import Action
 from interp.models.adapter import Hook
 
-Slot = tuple[Any, ...]
+Edit = Callable[..., Tensor]
+"""A hook that always returns a value."""
+Slot = tuple[slice | int | Tensor | EllipsisType, ...]
 """Index into a value `[rows, pos, ...]`."""
 EVERYTHING: Slot = (slice(None),)
 
 
-def adding(added: Tensor | Callable[[Tensor], Tensor]) -> Hook:
+def adding(added: Tensor | Callable[[Tensor], Tensor]) -> Edit:
     """Return a hook that adds a tensor, or what a function of the value returns. It broadcasts to the value."""
 
-    def hook(value: Tensor, hook: Any = None) -> Tensor:
+    def hook(value: Tensor, hook: object = None) -> Tensor:
         return value + (added(value) if callable(added) else added).to(value)
 
     return hook
@@ -28,14 +30,14 @@ def adding(added: Tensor | Callable[[Tensor], Tensor]) -> Hook:
 
 def inserting(
     source: Tensor | float | Callable[[Tensor], Tensor], slots: Sequence[tuple[slice, Slot]] | None = None
-) -> Hook:
+) -> Edit:
     """Return a hook that inserts values: at each slot of some rows, `source[slot]`; without slots all of `source`.
 
     `source` is shaped as a row of the value or as all rows of a slot (it broadcasts), a number, or a function of the
     value.
     """
 
-    def hook(value: Tensor, hook: Any = None) -> Tensor:
+    def hook(value: Tensor, hook: object = None) -> Tensor:
         new = source(value) if callable(source) else source
         if slots is None:
             return new.to(value).expand_as(value) if isinstance(new, Tensor) else torch.full_like(value, new)
@@ -50,7 +52,7 @@ def inserting(
 def at_rows(inner: Hook, rows: slice) -> Hook:
     """Return a hook that applies `inner` to some rows of the batch."""
 
-    def hook(value: Tensor, hook: Any = None) -> Tensor | None:
+    def hook(value: Tensor, hook: object = None) -> Tensor | None:
         new = inner(value[rows], hook=hook)
         if new is None:
             return None
@@ -61,17 +63,20 @@ def at_rows(inner: Hook, rows: slice) -> Hook:
     return hook
 
 
-def at_mask(inner: Hook, mask: Tensor | Callable[[Tensor], Tensor]) -> Hook:
+def at_mask(inner: Hook, mask: Tensor | Callable[[Tensor], Tensor]) -> Edit:
     """Return a hook that changes a value only where `mask [batch or 1, pos]` (or a function of the value) is true."""
 
-    def hook(value: Tensor, hook: Any = None) -> Tensor:
+    def hook(value: Tensor, hook: object = None) -> Tensor:
         chosen = (mask(value) if callable(mask) else mask).to(value.device)
-        return torch.where(chosen.view(*chosen.shape, *[1] * (value.ndim - 2)), inner(value, hook=hook), value)
+        changed = inner(value, hook=hook)
+        if changed is None:
+            return value
+        return torch.where(chosen.view(*chosen.shape, *[1] * (value.ndim - 2)), changed, value)
 
     return hook
 
 
-def from_position(inner: Hook, first: int) -> Hook:
+def from_position(inner: Edit, first: int) -> Edit:
     """Return a hook that leaves the `first` positions as they are (SAEs are trained without BOS)."""
     return at_mask(inner, lambda value: torch.arange(value.shape[1])[None] >= first)
 

@@ -91,9 +91,12 @@ class Intervention:
         if type(self.amount) not in (int, float) or not math.isfinite(self.amount):
             raise ConfigError(f"the amount of an intervention is a finite number, got {self.amount!r}")
         if (self.action == "replace") != bool(self.other):
-            raise ConfigError("the tokens of another run belong to the action `replace`, which needs them")
+            raise ConfigError(
+                f"`replace` needs the tokens of another run, and no other action does; got {self.action} with "
+                f"{len(self.other)} tokens"
+            )
         if (self.action == "exchange") != (self.partner is not None):
-            raise ConfigError("a second direction belongs to the action `exchange`, which needs it")
+            raise ConfigError(f"`exchange` needs a second direction, and no other action does; got {self.action}")
         if self.partner is not None:
             self._check_exchange(self.partner)
         elif self.along is not None and not isinstance(self.target, Latent):

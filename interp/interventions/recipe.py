@@ -11,12 +11,15 @@ differ.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from interp.artifacts import as_json, read_json, write_json
 from interp.errors import ConfigError, MismatchError
 from interp.forms import from_json
 from interp.interventions.intervention import Intervention, Latent
+
+if TYPE_CHECKING:
+    from interp.dictionary import Dictionary
 
 MAX_STEPS = 256
 FILES = (".json", ".safetensors", ".gguf")
@@ -54,7 +57,7 @@ class Recipe:
         """The latents that its steps change."""
         return [step.target for step in self.steps if isinstance(step.target, Latent)]
 
-    def check(self, weight_hash: str, dictionaries: Mapping[str, Any]) -> None:
+    def check(self, weight_hash: str, dictionaries: "Mapping[str, Dictionary | Mapping[int, Dictionary]]") -> None:
         """Raise `MismatchError` where the weights or the hook points of a dictionary are not those it was made for."""
         if self.weight_hash and self.weight_hash != weight_hash:
             raise MismatchError(
@@ -74,7 +77,7 @@ class Recipe:
         return {name: value for name, value in as_json(self).items() if name != "name"}
 
 
-def hook_points_of(dictionary: Any) -> dict[int, HookPoints]:
+def hook_points_of(dictionary: "Dictionary | Mapping[int, Dictionary]") -> dict[int, HookPoints]:
     """Return where a dictionary, or one for each layer, reads and writes."""
     if isinstance(dictionary, Mapping):
         return {layer: hook_points_of(part)[0] for layer, part in dictionary.items()}

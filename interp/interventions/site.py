@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from interp.dictionary import Dictionary
 from interp.errors import ConfigError
 from interp.interventions.arms import AdditionScale, Arms, Prefix, prefix_of
 from interp.models.adapter import available_hook_points, bos_token_id, token_strings
@@ -32,7 +33,7 @@ class DictionarySite:
     """positions at the start that are left alone: 1 where the model has a BOS token"""
 
     @classmethod
-    def of(cls, model: HookedModel, dictionary: Any) -> "DictionarySite":
+    def of(cls, model: HookedModel, dictionary: Dictionary) -> "DictionarySite":
         """Return the hook points of an SAE, a transcoder or neurons. Raises `ConfigError` for a crosscoder."""
         reads = canonical_hook_point(dictionary.hook_point)
         writes = canonical_hook_point(getattr(dictionary, "hook_point_out", "") or reads)

@@ -21,7 +21,7 @@ named as in circuits, except that the learned position embedding is separate: `e
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from einops import einsum
@@ -59,7 +59,7 @@ class LogitAttribution(Result):
     n_heads: int
     neurons: Float64[Tensor, "batch d_mlp"] | None = None
     """`[batch, d_mlp]` float64: with `neurons_of`, the contributions of that MLP's neurons"""
-    settings: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, object] = field(default_factory=dict)
     """target, answers, positions; `norm_scale` is always frozen; `frozen` and `logits` where a post-norm is frozen and
     where logits are capped"""
 
@@ -80,7 +80,7 @@ class LogitAttribution(Result):
         """Contributions of the MLPs, `[n_layers, batch]`; zeros in an attention-only model."""
         return torch.stack([self._or_zero(f"L{i}MLP") for i in range(self.n_layers)])
 
-    def by_layer(self) -> list[dict[str, Any]]:
+    def by_layer(self) -> list[Record]:
         """Return one row per layer, mean over prompts: `layer, attention, mlp, accumulated`.
 
         `accumulated` is the sum up to and including this layer. It starts from the embedding and the biases of norm and
@@ -95,7 +95,7 @@ class LogitAttribution(Result):
             rows.append({"layer": layer, "attention": attention, "mlp": mlp, "accumulated": accumulated})
         return rows
 
-    def top(self, n: int = 10) -> list[dict[str, Any]]:
+    def top(self, n: int = 10) -> list[Record]:
         """Return the components with the largest mean contribution by size: `part, value, low, high, share`.
 
         `value` is the mean over prompts, `low` and `high` the extremes; `share` is the fraction of the total.
@@ -112,7 +112,7 @@ class LogitAttribution(Result):
             for i in mean.abs().argsort(descending=True, stable=True)[:n].tolist()
         ]
 
-    def top_neurons(self, n: int = 10) -> list[dict[str, Any]]:
+    def top_neurons(self, n: int = 10) -> list[Record]:
         """Return the neurons of the chosen MLP with the largest mean contribution by size.
 
         Raises `ConfigError` when no MLP was chosen.

@@ -15,16 +15,18 @@ keeps its whole rounds; the same call resumes it, to the same numbers.
 
 Published lenses are read and written too: `J`, `n_prompts`, `source_layers`, `d_model`, `metadata`, the form of
 Anthropic's jacobian-lens and of TransformerLens 4.3 (`JacobianLens.save`). `J` has one matrix per block: the derivative
-of the last residual in the residual after it. Checkpoints of a fit (`jacobian_sum`, `n_done`) are read too. Files are
-read with `weights_only`: no code in them runs.
+of the last residual in the residual after it. Beside it we write `means` and `gains` by block and `end`, which other
+tools pass over; where a file has none they are measured on the text. Checkpoints of a fit (`jacobian_sum`, `n_done`)
+are read too. Files are read with `weights_only`: no code in them runs.
 """
 
 import contextlib
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -37,7 +39,14 @@ from interp.devices import faster_in_bfloat16, free_memory
 from interp.errors import ConfigError, CorruptError, MismatchError, MissingError, NonFiniteError
 from interp.lenses.jacobian_lens import JacobianLayer, JacobianLens, JacobianLensConfig, JacobianSettings, Products
 from interp.lenses.lens import CHECKPOINT, Lens
-from interp.lenses.lens_training import Reading, draw_positions, mean_kl
+from interp.lenses.lens_training import (
+    N_TEXTS,
+    Reading,
+    autocast,
+    distances,
+    draw_positions,
+    over_texts,
+)
 from interp.lenses.vocabulary import read_directions
 from interp.models.adapter import untrained_model, weight_hash
 from interp.models.hooked import HookedModel
@@ -45,9 +54,16 @@ from interp.models.passes import Capture
 from interp.names import lens_hook_points, parse_hook_point
 from interp.progress import Progress
 from interp.seeds import make_generator
+from interp.statistics import Interval
 
 READ = 512
 """random tokens whose read directions measure how well the halves agree"""
+NULL_SOURCES = 12
+"""positions of a context that the Jacobian of an untrained model is taken over: it varies little, and costs a round"""
+N_MEANS, MEANS_AT_ONCE = 256, 16
+"""contexts that the means are taken over, and of them in memory at a time"""
+N_GAIN, GAINS = 128, (0.0, 0.3, 0.6, 0.9, 1.2)
+"""positions that the gains are fitted on, and the gains that are measured there; 0 is the mean alone"""
 
 
 def fit_jacobian_lens(
@@ -100,9 +116,10 @@ def import_jacobian_lens(
 ) -> JacobianLens:
     """Return the lens of a published file (`interp.lenses.jacobian_fit`), measured as one that was fitted.
 
-    `contexts` serve its null, one round on an untrained model. A published file does not say which weights it was
-    fitted on: it is taken for the model's, and the KL against its nulls shows whether it is. Raises `MismatchError` for
-    another width or number of blocks, and what `read_published` and `fit_jacobian_lens` raise.
+    `contexts` serve its null, one round on an untrained model, and its means and gains where the file has none. A
+    published file does not say which weights it was fitted on: it is taken for the model's, and the KL against its
+    nulls shows whether it is. Raises `MismatchError` for another width or number of blocks, and what `read_published`
+    and `fit_jacobian_lens` raise.
     """
     published = read_published(path)
     check_fits(published, model)
@@ -111,7 +128,11 @@ def import_jacobian_lens(
     config = replace(config or JacobianLensConfig(), layers=tuple(layer + 1 for layer in published.jacobians))
     settings = _settings(model, contexts, heldout, config, model_name, path.name)
     agreement = dict.fromkeys(jacobians, math.nan)
-    return _measured(model, jacobians, agreement, published.n_prompts, settings, contexts, heldout, tuned)
+    affine = published.affine
+    if affine is not None:
+        means = {blocks[layer]: mean for layer, mean in affine.means.items()}
+        affine = Affine(means, affine.end, {blocks[layer]: gain for layer, gain in affine.gains.items()})
+    return _measured(model, jacobians, agreement, published.n_prompts, settings, contexts, heldout, tuned, affine)
 
 
 def _settings(
@@ -201,13 +222,10 @@ def run_texts(model: HookedModel, tokens: Int[Tensor, "texts pos"], names: list[
 def _differentiable(model: HookedModel, products: str) -> Iterator[None]:
     """Keep parameters out of the graph, and multiply in the dtype that was chosen, within the block."""
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    rounded = products == "bfloat16" and model.cfg.dtype == torch.float32
-    device = str(model.cfg.device).partition(":")[0]
-    context = torch.autocast(device, dtype=torch.bfloat16) if rounded else contextlib.nullcontext()
     for parameter in parameters:
         parameter.requires_grad_(False)
     try:
-        with context:
+        with autocast(model, products):
             yield
     finally:
         for parameter in parameters:
@@ -232,9 +250,13 @@ class _Fit:
         """sums over even and odd rounds"""
         self.done = 0
         """whole rounds"""
-        chosen = torch.randperm(model.cfg.d_vocab, generator=make_generator(settings.seed, "read directions"))[:READ]
-        self.read = read_directions(model)[chosen]
         self._resume()
+
+    @cached_property
+    def read(self) -> Tensor:
+        """Read directions `[READ, d_model]` of random tokens."""
+        generator = make_generator(self.settings.seed, "read directions")
+        return read_directions(self.model, torch.randperm(self.model.cfg.d_vocab, generator=generator)[:READ])
 
     def run(self, progress: Progress | None) -> None:
         """Run all rounds that are left, and keep the sums after each."""
@@ -294,6 +316,71 @@ class _Fit:
                 self.done, self.sums = int(file.metadata()["rounds"]), file.get_tensor("sums")
 
 
+Layer = TypeVar("Layer", str, int)
+"""hook point, or number of a block"""
+
+
+class Affine(NamedTuple, Generic[Layer]):
+    """Means and gains that turn the Jacobian into a reading of residuals; see `interp.lenses.jacobian_lens`."""
+
+    means: dict[Layer, Tensor]
+    """mean residual `[d_model]` of each layer"""
+    end: Tensor
+    """mean residual `[d_model]` after the last block"""
+    gains: dict[Layer, float]
+
+    def read(self, point: Layer, resid: Tensor, jacobian: Tensor) -> Tensor:
+        """Return residuals `[n, d_model]` of a hook point as they are expected after the last block."""
+        mean, end = self.means[point].to(resid.device), self.end.to(resid.device)
+        return end + self.gains[point] * ((resid - mean) @ jacobian.to(resid.device).T)
+
+
+def fit_affine(
+    model: HookedModel,
+    jacobians: Mapping[str, Tensor],
+    contexts: Int[Tensor, "n pos"],
+    settings: JacobianSettings,
+) -> Affine[str]:
+    """Return the means over some of the contexts, and the gain of each layer that brings it nearest to the output."""
+    names, end = list(jacobians), lens_hook_points(model.cfg.n_layers)[-1]
+    order = torch.randperm(len(contexts), generator=make_generator(settings.seed, "means of a lens"))[:N_MEANS]
+    sums = {name: torch.zeros(model.cfg.d_model, dtype=torch.float64) for name in (*names, end)}
+    with torch.no_grad(), Capture(model, list(sums)) as capture:
+        for rows in order.split(MEANS_AT_ONCE):
+            values = capture(contexts[rows].to(model.cfg.device))
+            for name, value in sums.items():
+                value += values[name][:, max(1, settings.skip) :].float().mean(1).sum(0).double().cpu()
+    means = {name: (value / len(order)).float() for name, value in sums.items()}
+    affine = Affine(means, means[end], dict.fromkeys(names, 0.0))
+    options = {"n_contexts": N_TEXTS, "seed": settings.seed, "stream": ("gains of a lens", 0)}
+    sample = draw_positions(model, contexts, names, N_GAIN, **options)
+
+    def reading(gains: dict[str, float]) -> Reading:
+        other = affine._replace(gains=gains)
+        return lambda point, resid: other.read(point, resid, jacobians[point])
+
+    def kl(*gains: dict[str, float]) -> dict[str, Tensor]:
+        readings = {str(i): reading(of) for i, of in enumerate(gains)}
+        readings["mean"] = lambda _, resid: affine.end[None].to(resid.device)
+        measured = distances(model, sample, readings, products=settings.products or "float32")
+        return {
+            name: torch.stack([of["mean"], *(of[str(i)] for i in range(len(gains)))]) for name, of in measured.items()
+        }
+
+    curves = kl(*(dict.fromkeys(names, gain) for gain in GAINS[1:]))
+    best = {name: _least(curve.mean(1).double().numpy()) for name, curve in curves.items()}
+    for name, (mean, lens) in kl(best).items():
+        if over_texts(mean - lens, sample.text).low > 0:
+            affine.gains[name] = best[name]
+    return affine
+
+
+def _least(kl: np.ndarray) -> float:
+    """Return the gain where the polynomial through the mean KL at `GAINS` is least."""
+    fine = np.linspace(GAINS[0], GAINS[-1], 601)
+    return float(fine[np.polyval(np.polyfit(GAINS, kl, len(GAINS) - 1), fine).argmin()])
+
+
 def _measured(
     model: HookedModel,
     jacobians: dict[str, Tensor],
@@ -303,47 +390,52 @@ def _measured(
     contexts: Tensor,
     heldout: Tensor,
     tuned: Lens | None,
+    affine: Affine[str] | None = None,
 ) -> JacobianLens:
     """Measure a lens with the other lenses and its nulls, and return it as it is stored."""
-    names = list(jacobians)
-    null = _Fit(untrained_model(model, settings.seed), contexts, settings, names)
+    names, products = list(jacobians), settings.products or "float32"
+    null = _Fit(untrained_model(model, settings.seed), contexts[:, : settings.skip + NULL_SOURCES + 1], settings, names)
     null.round()
     untrained, generator = dict(zip(names, null.mean(), strict=True)), make_generator(settings.seed, "shuffled")
     stored = {name: jacobian.half() for name, jacobian in jacobians.items()}
+    matrices = torch.stack(list(stored.values())).numpy()
+    if not np.isfinite(matrices).all():
+        raise NonFiniteError("an entry of the Jacobian is beyond float16; fit fewer --layers")
+    read = {name: jacobian.float() for name, jacobian in stored.items()}
+    affine = affine or fit_affine(model, read, contexts, settings)
+    means, end, gains = affine
 
-    def through(matrices: dict[str, Tensor], point: str, resid: Tensor) -> Tensor:
-        return resid @ matrices[point].float().to(resid.device).T
+    def shuffled(point: str, resid: Tensor) -> Tensor:
+        return affine.read(point, resid[torch.randperm(len(resid), generator=generator).to(resid.device)], read[point])
 
     readings: dict[str, Reading] = {
         "logit": lambda _, resid: resid,
-        "jacobian": lambda point, resid: through(stored, point, resid),
-        "untrained": lambda point, resid: through(untrained, point, resid),
-        "shuffled": lambda point, resid: through(
-            stored, point, resid[torch.randperm(len(resid), generator=generator).to(resid.device)]
-        ),
+        "uncentred": lambda point, resid: resid @ read[point].to(resid.device).T,
+        "jacobian": lambda point, resid: affine.read(point, resid, read[point]),
+        "mean": lambda _, resid: end[None].to(resid.device),
+        "untrained": lambda point, resid: affine.read(point, resid, untrained[point]),
+        "shuffled": shuffled,
     }
     if tuned is not None:
         tuned.check_model(model)
         readings["tuned"] = tuned.translate
-    options = {"n_contexts": 32, "seed": settings.seed}
-    kl = mean_kl(
-        model,
-        lambda i, n: draw_positions(model, heldout, names, n, **options, stream=("jacobian lens", i)),
-        readings,
-        settings.heldout_positions,
+    options = {"n_contexts": N_TEXTS, "seed": settings.seed, "stream": ("jacobian lens", 0)}
+    sample = draw_positions(model, heldout, names, settings.heldout_positions, **options)
+    kl = distances(model, sample, readings, products=products)
+
+    def layer(name: str) -> JacobianLayer:
+        of = kl[name]
+        measured = {f"kl_{reading}": over_texts(of[reading], sample.text) for reading in of}
+        below = {f"below_{x}": over_texts(of[x] - of["jacobian"], sample.text) for x in ("logit", "mean")}
+        unmeasured = {"kl_tuned": Interval(math.nan, math.nan, math.nan)}
+        intervals = unmeasured | measured | below
+        return JacobianLayer(hook_point=name, agreement=agreement[name], gain=gains[name], **intervals)
+
+    layers = tuple(layer(name) for name in names)
+    rows = torch.stack([means[name] for name in names]).numpy()
+    return JacobianLens(
+        settings=settings, n_texts=n_texts, layers=layers, jacobians=matrices, means=rows, end=end.numpy()
     )
-    layers = tuple(
-        JacobianLayer(
-            hook_point=name,
-            agreement=agreement[name],
-            **{f"kl_{reading}": kl[name].get(reading, math.nan) for reading in (*readings, "tuned")},
-        )
-        for name in names
-    )
-    matrices = torch.stack(list(stored.values())).numpy()
-    if not np.isfinite(matrices).all():
-        raise NonFiniteError("an entry of the Jacobian is beyond float16; fit fewer --layers")
-    return JacobianLens(settings=settings, n_texts=n_texts, layers=layers, jacobians=matrices)
 
 
 class PublishedLens(NamedTuple):
@@ -353,6 +445,8 @@ class PublishedLens(NamedTuple):
     """block -> `[d_model, d_model]` float32"""
     n_prompts: int
     metadata: dict[str, Any]
+    affine: Affine[int] | None = None
+    """means and gains by block, if the file has them"""
 
 
 def read_published(path: Path) -> PublishedLens:
@@ -386,7 +480,18 @@ def _published(contents: Mapping[str, Any]) -> PublishedLens:
             raise ValueError(f"the matrix of layer {layer} is {list(matrix.shape)}, or not finite")
     metadata = dict(contents.get("metadata") or {})
     metadata |= {key: contents[key] for key in ("model_name", "target_layer") if key in contents}
-    return PublishedLens({k: m / n if summed else m for k, m in sorted(matrices.items())}, n, metadata)
+    affine = None
+    if "gains" in contents:
+        means = {int(layer): mean.float() for layer, mean in contents["means"].items()}
+        affine = Affine(means, contents["end"].float(), {int(k): float(gain) for k, gain in contents["gains"].items()})
+        vectors = torch.stack([*means.values(), affine.end])
+        if (
+            vectors.shape[1] != d
+            or not vectors.isfinite().all()
+            or not means.keys() == affine.gains.keys() >= matrices.keys()
+        ):
+            raise ValueError(f"means and gains are not of width {d} and of the layers of J, or not finite")
+    return PublishedLens({k: m / n if summed else m for k, m in sorted(matrices.items())}, n, metadata, affine)
 
 
 def check_fits(published: PublishedLens, model: HookedModel) -> None:
@@ -404,7 +509,7 @@ def check_fits(published: PublishedLens, model: HookedModel) -> None:
 def write_published(lens: JacobianLens, path: Path) -> None:
     """Write a lens as a published file; the embedding's Jacobian is left out, as it holds blocks only."""
     blocks = {
-        parse_hook_point(layer.hook_point).layer or 0: torch.from_numpy(lens.jacobians[i])
+        parse_hook_point(layer.hook_point).layer or 0: i
         for i, layer in enumerate(lens.layers)
         if layer.hook_point.endswith("hook_resid_post")
     }
@@ -416,7 +521,10 @@ def write_published(lens: JacobianLens, path: Path) -> None:
         "skip_first_positions": lens.settings.skip,
     }
     contents = {
-        "J": blocks,
+        "J": {block: torch.from_numpy(lens.jacobians[i]) for block, i in blocks.items()},
+        "means": {block: torch.from_numpy(lens.means[i]) for block, i in blocks.items()},
+        "gains": {block: lens.layers[i].gain for block, i in blocks.items()},
+        "end": torch.from_numpy(lens.end),
         "n_prompts": lens.n_texts,
         "source_layers": sorted(blocks),
         "d_model": lens.jacobians.shape[-1],

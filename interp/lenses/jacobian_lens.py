@@ -1,15 +1,18 @@
 """The Jacobian lens as an artefact: a residual carried to the last layer by the mean Jacobian (Gurnee et al. 2026).
 
-    reading = unembed(norm_final(J_l resid_l))
+    residual:   reading = unembed(norm_final(f + g_l J_l (resid_l - m_l)))
+    direction:  carried = J_l direction
 
 `J_l [d_model, d_model]` is the mean, over texts and source positions t, of the derivative of the residual after the
-last block, summed over positions t' >= t, in the residual at layer l. With `J = I` it is the logit lens. Nothing is
-trained: the text says where the derivative is taken, not what is to be predicted. A lens is valid for one set of
-weights.
+last block, summed over positions t' >= t, in the residual at layer l. A derivative says how a change is carried, so a
+residual is read as a change from the mean `m_l` of its layer, which becomes `f`, the mean after the last block. Gurnee
+et al. 2026 read `J_l resid_l`, without these constants. The gain `g_l` is the one number of a layer that is fitted to
+the model's output: 0 is the mean alone, a constant prediction. All else is measured: the text says where the derivative
+is taken, not what is to be predicted. A lens is valid for one set of weights.
 
     lens = workspace.open(JacobianLens, "smollm2-135m")
     readings = logit_lens(model, tokens, lens=lens)
-    says = logit_effects(model, lens.translate("blocks.9.hook_resid_post", directions), k=10)
+    says = logit_effects(model, lens.carry("blocks.9.hook_resid_post", directions), k=10)
 
 `interp.lenses.jacobian_fit` fits it, and reads and writes the published file format.
 """
@@ -20,7 +23,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import numpy as np
-from jaxtyping import Float16
+from jaxtyping import Float16, Float32
 
 from interp.artifacts import ARRAY, Artefact, Measured
 from interp.errors import ConfigError, MissingError
@@ -28,6 +31,7 @@ from interp.interventions.intervention import Direction
 from interp.lenses.lens import check_weights, fitted_hook_points
 from interp.options import Seed
 from interp.results import Record
+from interp.statistics import Interval
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,6 +41,8 @@ if TYPE_CHECKING:
 
 
 Products = Literal["float32", "bfloat16"]
+READINGS = ("logit", "tuned", "uncentred", "jacobian", "mean", "untrained", "shuffled")
+"""readings whose distance from the model's output is measured"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,8 +59,8 @@ class JacobianLensConfig:
     layers: tuple[int, ...] | None = None
     """Layers that are fitted: 0 is the embedding, i the residual stream after block i - 1. Default: all but the last,
     which is read as it is."""
-    heldout_positions: int = 1024
-    """Held-out tokens that measure the lens."""
+    heldout_positions: int = 256
+    """Held-out tokens that measure the lens, of at most 64 texts."""
     products: Products | None = None
     """Jacobian lens: dtype of products; sums are float32. Default: bfloat16 where the processor is faster in it and the
     model is float32 on a CPU, otherwise the model's own."""
@@ -91,15 +97,25 @@ class JacobianLayer:
     agreement: Measured
     """Mean cosine of the read directions of random tokens between the Jacobians of two halves of the texts: 1 the same,
     0 unrelated. NaN for a published file, which does not say."""
-    kl_logit: Measured
-    """Of the plain logit lens."""
-    kl_tuned: Measured
+    gain: Measured
+    """Factor of the carried residual; 0 where no gain reads better than the mean alone."""
+    kl_logit: Interval[float]
+    """Of the plain logit lens; like all below with its interval over texts."""
+    kl_tuned: Interval[float]
     """Of the tuned lens of the workspace; NaN where there was none."""
-    kl_jacobian: Measured
-    kl_untrained: Measured
-    """Of the Jacobian of an untrained model of the same architecture: a null."""
-    kl_shuffled: Measured
+    kl_uncentred: Interval[float]
+    """Of the Jacobian without means and gain, as published."""
+    kl_jacobian: Interval[float]
+    kl_mean: Interval[float]
+    """Of the mean last residual alone, the same prediction everywhere: a null."""
+    kl_untrained: Interval[float]
+    """Of this lens with the Jacobian of an untrained model of the same architecture: a null."""
+    kl_shuffled: Interval[float]
     """Of this lens where it reads the residuals of other positions of other texts: a null."""
+    below_logit: Interval[float]
+    """How much nearer this lens is than the logit lens, at the same positions."""
+    below_mean: Interval[float]
+    """How much nearer this lens is than the mean alone, at the same positions."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +127,11 @@ class JacobianLens(Artefact, kind="jacobian_lens", made_by="lens --kind jacobian
     """Texts that each row is the mean over."""
     layers: tuple[JacobianLayer, ...]
     jacobians: Annotated[Float16[np.ndarray, "n_layers d_model d_model"], ARRAY]
-    """`jacobians[i] @ resid` is the residual carried to the last layer; in the order of `layers`."""
+    """`jacobians[i] @ direction` is the direction carried to the last layer; in the order of `layers`."""
+    means: Annotated[Float32[np.ndarray, "n_layers d_model"], ARRAY]
+    """Mean residual of each layer over texts, without the first positions."""
+    end: Annotated[Float32[np.ndarray, " d_model"], ARRAY]
+    """Mean residual after the last block at the same positions."""
 
     how: ClassVar[str] = "jacobian"
 
@@ -127,12 +147,22 @@ class JacobianLens(Artefact, kind="jacobian_lens", made_by="lens --kind jacobian
             return None
         return torch.from_numpy(self.jacobians[self._number[hook_point]]).float()
 
-    def translate(self, hook_point: str, resid: "Tensor") -> "Tensor":
-        """Return `resid [..., d_model]`, or directions, carried to the basis of the last layer."""
+    def carry(self, hook_point: str, directions: "Tensor") -> "Tensor":
+        """Return `directions [..., d_model]` carried to the last layer; as they are where no layer was fitted."""
         jacobian = self.jacobian(hook_point)
         if jacobian is None:
+            return directions
+        return (directions.float() @ jacobian.to(directions.device).T).to(directions.dtype)
+
+    def translate(self, hook_point: str, resid: "Tensor") -> "Tensor":
+        """Return residuals `[..., d_model]` as they are expected after the last block."""
+        import torch
+
+        if hook_point not in self._number:
             return resid
-        return (resid.float() @ jacobian.to(resid.device).T).to(resid.dtype)
+        number = self._number[hook_point]
+        mean, end = (torch.from_numpy(x).to(resid.device) for x in (self.means[number], self.end))
+        return (end + self.layers[number].gain * self.carry(hook_point, resid.float() - mean)).to(resid.dtype)
 
     def word_direction(self, hook_point: str, vocabulary: "Vocabulary", token: int) -> Direction:
         """Return the direction at a hook point that raises a token: the gradient of its logit through the lens.
@@ -152,12 +182,22 @@ class JacobianLens(Artefact, kind="jacobian_lens", made_by="lens --kind jacobian
 
     def distances(self) -> dict[str, tuple[float, float]]:
         """Return by hook point the KL of the model's output from the logit lens and from this one, in nats."""
-        return {layer.hook_point: (layer.kl_logit, layer.kl_jacobian) for layer in self.layers}
+        return {layer.hook_point: (layer.kl_logit.estimate, layer.kl_jacobian.estimate) for layer in self.layers}
+
+    @property
+    def constant(self) -> float:
+        """KL of the model's output from the prediction of its mean last residual, in nats."""
+        return self.layers[0].kl_mean.estimate
 
     def to_records(self) -> list[Record]:
-        """Return one row per hook point: `hook_point, agreement`, and the KL of every lens and null (nats)."""
-        names = ("hook_point", "agreement", "kl_logit", "kl_tuned", "kl_jacobian", "kl_untrained", "kl_shuffled")
-        return [{name: getattr(layer, name) for name in names} for layer in self.layers]
+        """Return one row per hook point: agreement, gain, the KL of every lens and null, and how much nearer it is."""
+        return [
+            {"hook_point": layer.hook_point, "agreement": layer.agreement, "gain": layer.gain}
+            | {f"kl_{name}": getattr(layer, f"kl_{name}").estimate for name in READINGS}
+            | layer.below_logit.columns("below_logit")
+            | layer.below_mean.columns("below_mean")
+            for layer in self.layers
+        ]
 
     def headline(self) -> str:
         """Return one line: the layers, the texts, and how well two halves of them agree."""
@@ -168,16 +208,24 @@ class JacobianLens(Artefact, kind="jacobian_lens", made_by="lens --kind jacobian
         return f"Jacobian lens of {self.settings.model}, {layers}, {texts}{agreed}"
 
     def facts(self) -> list[tuple[str, str]]:
-        """Return the number of layers, and of those where it is nearer to the model than the logit lens."""
-        better = sum(layer.kl_jacobian < layer.kl_logit for layer in self.layers)
-        return [("layers", str(len(self.layers))), ("better than the logit lens", str(better))]
+        """Return the number of layers, and of those where it is nearer to the model than each simpler reading."""
+        logit = sum(layer.below_logit.low > 0 for layer in self.layers)
+        mean = sum(layer.below_mean.low > 0 for layer in self.layers)
+        return [
+            ("layers", str(len(self.layers))),
+            ("better than the logit lens", str(logit)),
+            ("better than the mean alone", str(mean)),
+        ]
 
     def details(self) -> list[str]:
         """Return one line per hook point: the KL of every lens and null."""
         return [
-            f"{x.hook_point}: logit {x.kl_logit:.2f}, "
-            + ("" if math.isnan(x.kl_tuned) else f"tuned {x.kl_tuned:.2f}, ")
-            + f"Jacobian {x.kl_jacobian:.2f} nats (untrained {x.kl_untrained:.2f}, shuffled {x.kl_shuffled:.2f})"
+            f"{x.hook_point}: Jacobian {x.kl_jacobian:.2f} nats at gain {x.gain:.2f}; "
+            + ", ".join(
+                f"{name} {kl.estimate:.2f}"
+                for name in READINGS
+                if name != "jacobian" and not math.isnan((kl := getattr(x, f"kl_{name}")).estimate)
+            )
             + ("" if math.isnan(x.agreement) else f"; halves agree to {x.agreement:.2f}")
             for x in self.layers
         ]

@@ -10,7 +10,7 @@ the last layer, so their readings are only a hint; the reading of the last layer
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -51,7 +51,7 @@ class LogitLens(Result):
     lens: str = "logit"
     """`logit`, or the lens that was applied: `tuned`, `jacobian`"""
 
-    def to_records(self) -> list[dict[str, Any]]:
+    def to_records(self) -> list[Record]:
         """Return one row per layer and position: `layer, hook_point, position, token, top, entropy, kl`.
 
         `top` is a list of `{"token", "token_id", "probability"}`.
@@ -97,7 +97,7 @@ class LogitLens(Result):
         row |= {"reading": best["token"], "probability": best["probability"]}
         return row | {"entropy": record["entropy"], "kl": record["kl"]}
 
-    def _top(self, layer: int, position: int) -> list[dict[str, Any]]:
+    def _top(self, layer: int, position: int) -> list[Record]:
         columns = (
             self.top_tokens[layer][position],
             self.token_ids[layer, position].tolist(),

@@ -48,8 +48,9 @@ class TunedLensConfig:
     layers: tuple[int, ...] | None = None
     """Layers that get a translator: 0 is the embedding, i the residual stream after block i - 1. Default: all but the
     last, which is read without one."""
-    heldout_positions: int = 1024
-    """Held-out tokens that measure the lens; the same number decide whether a translator replaces the logit lens."""
+    heldout_positions: int = 256
+    """Held-out tokens that measure the lens, of at most 64 texts; as many decide whether a translator replaces the
+    logit lens."""
     checkpoint_every: int = 25
     """Tuned lens: steps between checkpoints."""
     seed: Seed = 0

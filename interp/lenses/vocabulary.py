@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 _AT_ONCE = 64
 """dimensions whose logits are in memory at a time"""
+_TOKENS_AT_ONCE = 8192
+"""tokens whose directions are in memory as float32"""
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,17 @@ class Vocabulary:
     def logits(self, carried: np.ndarray, tokens: np.ndarray | list[int]) -> np.ndarray:
         """Return the logits that directions `[n, d]` add to some tokens, less the mean over all, `[n, tokens]`."""
         return carried @ self.directions[np.asarray(tokens, np.int64)].astype(np.float32).T
+
+    def strongest(self, carried: np.ndarray, k: int) -> np.ndarray:
+        """Return the `k` tokens that each direction `[n, d]` raises most, the strongest first, `[n, k]`."""
+        logits, tokens = np.empty((len(carried), 0), np.float32), np.empty((len(carried), 0), np.int64)
+        for start in range(0, len(self.directions), _TOKENS_AT_ONCE):
+            block = np.arange(start, min(start + _TOKENS_AT_ONCE, len(self.directions)))
+            logits = np.concatenate([logits, self.logits(carried, block)], 1)
+            tokens = np.concatenate([tokens, np.broadcast_to(block, (len(carried), len(block)))], 1)
+            best = np.argsort(-logits, axis=1, kind="stable")[:, :k]
+            logits, tokens = np.take_along_axis(logits, best, 1), np.take_along_axis(tokens, best, 1)
+        return tokens
 
     @cached_property
     def numbers(self) -> dict[str, int]:
@@ -113,8 +126,8 @@ def vocabulary_of(model: "HookedModel") -> Vocabulary:
     return _opened(folder)
 
 
-def read_directions(model: "HookedModel") -> "Tensor":
-    """Return the read directions `[d_vocab, d_model]` float32 on the CPU; see the head of the module.
+def read_directions(model: "HookedModel", tokens: "Tensor | None" = None) -> "Tensor":
+    """Return the read directions `[d_vocab, d_model]` float32 on the CPU, or those of some tokens.
 
     They are measured through the model's own final norm and unembedding, so a norm that subtracts the mean, biases,
     tied embeddings and a soft cap of the logits need no case of their own. Raises `NonFiniteError`.
@@ -133,9 +146,12 @@ def read_directions(model: "HookedModel") -> "Tensor":
         device = model.cfg.device
         zero = logits(torch.zeros(1, d, device=device))
         unit = torch.eye(d, device=device) * d**0.5  # a norm of root mean square 1 leaves it as it is
-        parts = [(logits(block) - zero) / d**0.5 for block in unit.split(_AT_ONCE)]
+        chosen = slice(None) if tokens is None else tokens.to(device)
+        parts = []
+        for block in unit.split(_AT_ONCE):
+            raised = (logits(block) - zero) / d**0.5
+            parts.append((raised - raised.mean(1, keepdim=True))[:, chosen])
         directions = torch.cat(parts).T.contiguous().cpu()
-    directions -= directions.mean(0)
     if not directions.isfinite().all():
         raise NonFiniteError("the model's unembedding is not finite; its weights are damaged")
     return directions

@@ -7,9 +7,12 @@ model = load_model("./my-lora")               # the base that the adapter's fold
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from interp.errors import ConfigError, CorruptError, MismatchError, MissingError
+
+if TYPE_CHECKING:
+    from torch import nn
 
 ADAPTER_CONFIG = "adapter_config.json"
 
@@ -50,7 +53,7 @@ def described(path: Path) -> str:
     return f"{kind} on {', '.join(modules) or f'{len(names)} matrices'} of {where}"
 
 
-def merged(plain: Any, adapter: str, spec: str) -> Any:
+def merged(plain: "nn.Module", adapter: str, spec: str) -> Any:
     """Return a model of transformers with an adapter merged into its weights.
 
     Raises `MissingError` without peft or such an adapter, `MismatchError` for one of another base,
@@ -59,7 +62,7 @@ def merged(plain: Any, adapter: str, spec: str) -> Any:
     try:
         import peft
     except ImportError:
-        raise MissingError("an adapter is read through peft: pip install 'interp-workbench[adapters]'") from None
+        raise MissingError("an adapter is read through peft: pip install '.[adapters]'") from None
     if adapter.startswith(("/", "./", "../", "~")) or Path(adapter).expanduser().exists():
         adapter = str(Path(adapter).expanduser())
         if not is_adapter(Path(adapter)):

@@ -10,13 +10,13 @@ wrapped module's own forward instead, with its fused kernel. The block's other h
 
 import contextlib
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
 from weakref import WeakKeyDictionary
 
 from interp.errors import ConfigError, PromptError
-from interp.models.hooked import HookedModel, wrap_in_memory, wrap_native, wrap_transformers
+from interp.models.hooked import Hook, HookedModel, PassOptions, wrap_in_memory, wrap_native, wrap_transformers
 from interp.models.identity import attention_kernel, tokenizer_hash, tokenizer_of, weight_hash
 from interp.names import canonical_hook_point, check_hook_points
 from interp.seeds import derive_seed
@@ -24,11 +24,8 @@ from interp.seeds import derive_seed
 if TYPE_CHECKING:  # torch is loaded by the first run of a model, so shapes are strings, which no test checks
     import torch
     from jaxtyping import Float, Int, Int64, Shaped
-    from torch import Tensor
-
-
-Hook = Callable[..., Any]
-"""`hook(value, hook)`, called by keyword for the second; returns the replacement, or None to leave the value."""
+    from torch import Tensor, nn
+    from transformer_lens.hook_points import HookPoint, LensHandle
 
 # hook points of the step-by-step computation
 LOST_HOOKS = ("hook_attn_scores", "hook_pattern", "hook_rot_q", "hook_rot_k", "hook_cos", "hook_sin", "hook_result")
@@ -48,7 +45,7 @@ def use_fused_attention(model: HookedModel) -> None:
         object.__setattr__(block.attn, "forward", DelegatingForward(block.attn))
 
 
-def watched_inside(attention: Any) -> bool:
+def watched_inside(attention: object) -> bool:
     """Return whether any hook is attached to the step-by-step computation."""
     points = (getattr(attention, name, None) for name in LOST_HOOKS)
     return any(point is not None and point.has_hooks() for point in points)
@@ -60,7 +57,7 @@ class DelegatingForward:
     def __init__(self, attention: Any):
         self.attention = attention
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, *args: object, **kwargs: object) -> object:
         attention = self.attention
         if "hidden_states" in kwargs:
             kwargs["hidden_states"] = attention.hook_in(kwargs["hidden_states"])
@@ -95,7 +92,7 @@ class _Float32Forward:
     def __init__(self, model: HookedModel):
         self.model = model
 
-    def __call__(self, value: Any, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, value: object, *args: object, **kwargs: object) -> object:
         import torch
 
         out = type(self.model).forward(self.model, _cast(value, self.model.cfg.dtype), *args, **kwargs)
@@ -107,22 +104,23 @@ class _Float32Forward:
 class _Float32Hooks:
     """`add_hook` of a hook point, for hooks that see and return float32."""
 
-    def __init__(self, point: Any):
+    def __init__(self, point: "HookPoint"):
         self.point = point
 
-    def __call__(self, hook: Hook, *args: Any, **kwargs: Any) -> Any:
-        return type(self.point).add_hook(self.point, partial(_call_in_float32, hook), *args, **kwargs)
+    def __call__(self, hook: Hook, *args: Any, **kwargs: Any) -> "LensHandle":
+        shown: Any = partial(_call_in_float32, hook)
+        return type(self.point).add_hook(self.point, shown, *args, **kwargs)
 
 
-def _call_in_float32(function: Hook, value: Any, *, hook: Any) -> Any:
+def _call_in_float32(function: Hook, tensor: "Tensor", *, hook: object) -> Any:
     """Call a hook with a value as float32. The value it saw is passed on in any case, so that gradients reach it."""
     import torch
 
-    if not isinstance(value, torch.Tensor) or not value.is_floating_point():
-        return function(value, hook=hook)
-    seen = value.float()
+    if not isinstance(tensor, torch.Tensor) or not tensor.is_floating_point():
+        return function(tensor, hook=hook)
+    seen = tensor.float()
     out = function(seen, hook=hook)
-    return _cast(seen if out is None else out, value.dtype)
+    return _cast(seen if out is None else out, tensor.dtype)
 
 
 def widened(weight: "Float[Tensor, '...']") -> "Float[Tensor, '...']":
@@ -130,14 +128,16 @@ def widened(weight: "Float[Tensor, '...']") -> "Float[Tensor, '...']":
     return weight.float() if weight.dtype.itemsize < 4 else weight
 
 
-def applied(module: Any, value: "Float[Tensor, '...']") -> "Float[Tensor, '...']":
+def applied(module: "nn.Module", value: "Float[Tensor, '...']") -> "Float[Tensor, '...']":
     """Return the output of a model's module for a value, computed in the model's dtype, in the dtype of the value."""
     dtype = next((parameter.dtype for parameter in module.parameters()), value.dtype)
     return module(value.to(dtype)).to(value.dtype) if dtype.itemsize < 4 else module(value)
 
 
-def _cast(value: Any, dtype: "torch.dtype") -> Any:
-    return value.to(dtype) if hasattr(value, "is_floating_point") and value.is_floating_point() else value
+def _cast(value: object, dtype: "torch.dtype") -> object:
+    import torch
+
+    return value.to(dtype) if isinstance(value, torch.Tensor) and value.is_floating_point() else value
 
 
 __all__ = [
@@ -193,7 +193,7 @@ def available_hook_points(model: HookedModel) -> set[str]:
     return set(hook_points_by_name(model))
 
 
-_POINTS: "WeakKeyDictionary[HookedModel, tuple[tuple[Any, ...], dict[str, Any]]]" = WeakKeyDictionary()
+_POINTS: "WeakKeyDictionary[HookedModel, tuple[tuple[object, ...], dict[str, HookPoint]]]" = WeakKeyDictionary()
 
 # Declared, but never passed through; an edit of the last two changes nothing, as only their shape is used.
 _IDLE = re.compile(
@@ -220,7 +220,7 @@ def pattern_is_editable(model: HookedModel) -> bool:
     return _attends_in_steps(model) or not hasattr(model.original_model, "config")
 
 
-def hook_points_by_name(model: HookedModel) -> Mapping[str, Any]:
+def hook_points_by_name(model: HookedModel) -> "Mapping[str, HookPoint]":
     """Map canonical names to TransformerLens' `HookPoint` objects: those that see what their names say.
 
     Their edits reach the logits, but for patterns where `pattern_is_editable` says no; `interp.doctor` tries them all.
@@ -233,7 +233,7 @@ def hook_points_by_name(model: HookedModel) -> Mapping[str, Any]:
     return known[1]
 
 
-def _find_hook_points(model: HookedModel) -> dict[str, Any]:
+def _find_hook_points(model: HookedModel) -> "dict[str, HookPoint]":
     fused, in_steps = attention_kernel(model) == "sdpa", _attends_in_steps(model)
     joint = "JointQKV" in type(getattr(model.blocks[0], "attn", None)).__name__  # rotates what no hook point sees
     points = {}
@@ -276,7 +276,7 @@ def run_with_cache(
     hook_points: list[str],
     *,
     stop_at_layer: int | None = None,
-) -> "tuple[Any, dict[str, Shaped[Tensor, 'batch ...']]]":
+) -> "tuple[Float[Tensor, 'batch ...'], dict[str, Shaped[Tensor, 'batch ...']]]":
     """Return logits, and values by hook point, for `tokens [batch, pos]`; without gradients.
 
     With `stop_at_layer` below the number of layers the first value is the residual before that layer.
@@ -292,11 +292,18 @@ def run_with_cache(
     return out, {name: cache[name] for name in names}
 
 
+def without_cache(model: HookedModel) -> PassOptions:
+    """Return options of a pass that fills no key-value cache: a plain forward of a model of transformers fills one."""
+    return {"use_cache": False} if hasattr(getattr(model.original_model, "config", None), "use_cache") else {}
+
+
 def run_with_hooks(
-    model: HookedModel, tokens: "Int[Tensor, 'batch pos']", hooks: list[tuple[str, Hook]], **options: Any
+    model: HookedModel,
+    tokens: "Int[Tensor, 'batch pos']",
+    hooks: list[tuple[str, Hook]],
+    **options: Unpack[PassOptions],
 ) -> "Float[Tensor, 'batch pos d_vocab']":
-    """Return logits `[batch, pos, d_vocab]` of a run in which hooks read or replace values; options of the forward
-    pass."""
+    """Return logits `[batch, pos, d_vocab]` of a run in which hooks read or replace values."""
     check_hook_points([name for name, _ in hooks], available_hook_points(model), model.cfg.n_layers)
     named = [(canonical_hook_point(name), hook) for name, hook in hooks]
     return model.run_with_hooks(tokens, fwd_hooks=named, **options)

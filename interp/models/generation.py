@@ -15,18 +15,20 @@ about a third of the time. `without_idle` runs the modules of transformers thems
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from interp.errors import ConfigError, PromptError
-from interp.models.hooked import HookedModel
+from interp.models.hooked import HookedModel, PassOptions
 from interp.models.identity import model_spec
 from interp.names import canonical_hook_point
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
+    from transformer_lens.hook_points import HookPoint
 
-    from interp.models.adapter import Hook
+    from interp.models.hooked import Hook
 
 
 class Wrapper(NamedTuple):
@@ -38,7 +40,7 @@ class Wrapper(NamedTuple):
     inner: "nn.Module"
     """the module of transformers"""
     wrapper: "nn.Module"
-    points: list[Any]
+    points: "list[HookPoint]"
     """hook points of the wrapper itself"""
 
 
@@ -126,7 +128,7 @@ class NextToken:
         self.model, self.hooks, self.offset = model, [*hooks, ("unembed.hook_in", _last)], offset or Offset()
         self._names = [name for name, _ in self.hooks]
         self._cache = _key_value_cache(model) if offset is not None or not hooks else None
-        self.options = {} if self._cache is None else {"past_key_values": self._cache, "use_cache": True}
+        self.options: PassOptions = {} if self._cache is None else {"past_key_values": self._cache, "use_cache": True}
         self._wrappers = [] if self._cache is None else wrappers_of(model)
         if self._cache is None and self.offset.valid is not None:
             raise ConfigError(f"{model_spec(model)} writes to texts of one length only; choose a Hugging Face model")
@@ -138,11 +140,11 @@ class NextToken:
         from interp.models.adapter import run_with_hooks
 
         new = tokens if self._cache is None else tokens[:, self.offset.tokens :]
-        options = self.options
+        options: PassOptions = self.options
         if (valid := self.offset.valid) is not None:
             written = valid.new_ones(len(valid), tokens.shape[1] - valid.shape[1])
             self.offset.valid = torch.cat([valid, written], 1)
-            options = options | {"attention_mask": self.offset.valid.long()}
+            options = {**options, "attention_mask": self.offset.valid.long()}
         with torch.no_grad(), without_idle(self.model, self._wrappers, self._names):
             logits = run_with_hooks(self.model, new, self.hooks, **options)[:, -1].float()
         if self._cache is not None:
@@ -157,7 +159,7 @@ class NextToken:
             self.offset.valid = self.offset.valid[rows]
 
 
-def _last(value: "Tensor", hook: Any) -> "Tensor":
+def _last(value: "Tensor", hook: object) -> "Tensor":
     return value[:, -1:]
 
 
@@ -257,15 +259,15 @@ def chat_tokens(model: HookedModel, content: str | Sequence[Message], start: str
         text = content if isinstance(content, str) else _as_lines(content)
         return model.tokenizer(text + start, return_tensors="pt")["input_ids"]
     messages = [{"role": "user", "content": content}] if isinstance(content, str) else [dict(turn) for turn in content]
-    options = {"add_generation_prompt": True, "tokenize": False}
+    fill = partial(model.tokenizer.apply_chat_template, add_generation_prompt=True, tokenize=False)
     try:
-        text = model.tokenizer.apply_chat_template(messages, **options)
+        text = fill(messages)
     except Exception as error:  # a template raises errors of jinja2, which is no dependency of ours
         if messages[0]["role"] != "system" or len(messages) < 2:
             raise ConfigError(f"the chat template of {model_spec(model)} refuses these messages: {error}") from None
         first, second, *rest = messages  # templates such as Gemma's know no system prompt
         joined = {"role": "user", "content": f"{first['content']}\n\n{second['content']}"}
-        text = model.tokenizer.apply_chat_template([joined, *rest], **options)
+        text = fill([joined, *rest])
     return model.tokenizer(text + start, add_special_tokens=False, return_tensors="pt")["input_ids"]
 
 

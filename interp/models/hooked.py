@@ -7,11 +7,36 @@ are used here, with their types. Importing this loads no torch, so that a page m
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypedDict, Unpack
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
+    from transformer_lens import TransformerBridgeConfig
+    from transformer_lens.hook_points import HookPoint
+
+Hook = Callable[..., "Tensor | None"]
+"""`hook(value, hook)`, called by keyword for the second; returns the replacement, or None to leave the value."""
+
+
+class PassOptions(TypedDict, total=False):
+    """Options of a forward pass; the last three are those of models of transformers."""
+
+    return_type: Literal["logits"] | None
+    start_at_layer: int
+    stop_at_layer: int | None
+    use_cache: bool
+    past_key_values: object
+    attention_mask: "Tensor"
+
+
+class WrappedModule(Protocol):
+    """Module between the hook points of its input and output."""
+
+    original_component: Any
+    """the module of torch or transformers"""
+
+    def __call__(self, value: "Tensor") -> "Tensor": ...
 
 
 class ModelConfig(Protocol):
@@ -35,10 +60,10 @@ class ModelConfig(Protocol):
     device: "torch.device | str"
     dtype: "torch.dtype"
 
-    def to_dict(self) -> dict[str, Any]: ...
+    def to_dict(self) -> dict[str, object]: ...
 
     @classmethod
-    def from_dict(cls, config_dict: dict[str, Any]) -> "ModelConfig": ...
+    def from_dict(cls, config_dict: dict[str, object]) -> "ModelConfig": ...
 
 
 class HookedModel(Protocol):
@@ -49,32 +74,34 @@ class HookedModel(Protocol):
     """tokenizer of transformers, or None; `identity.tokenizer_of` gives one interface for all"""
     original_model: "nn.Module"
     """the wrapped module; its submodules are wrapped too"""
-    hook_dict: Mapping[str, Any]
-    """TransformerLens' `HookPoint` objects by its names; `adapter.hook_points_by_name` has ours"""
+    hook_dict: "Mapping[str, HookPoint]"
+    """by TransformerLens' names; `adapter.hook_points_by_name` has ours"""
     blocks: Sequence[Any]
     """layers, with an `attn`, and an `mlp` unless attention-only; which norms they have depends on the architecture"""
-    embed: Any
-    unembed: Any
-    ln_final: Any
+    embed: WrappedModule
+    unembed: WrappedModule
+    ln_final: WrappedModule
     """final norm; an architecture may have none"""
     W_E: "Tensor"
     W_U: "Tensor"
     W_pos: "Tensor"
     """learned embedding of positions; models with rotary positions have none"""
 
-    def __call__(self, value: "Tensor", **options: Any) -> "Tensor":
+    def __call__(self, value: "Tensor", **options: Unpack[PassOptions]) -> "Tensor":
         """Return logits `[batch, pos, d_vocab]`."""
         ...
 
-    def forward(self, value: "Tensor", *args: Any, **options: Any) -> Any: ...
+    def forward(self, value: object, *args: object, **options: object) -> object: ...
 
     def run_with_hooks(
-        self, value: "Tensor", *, fwd_hooks: Sequence[tuple[str, Callable[..., Any]]], **options: Any
+        self, value: "Tensor", *, fwd_hooks: Sequence[tuple[str, Hook]], **options: Unpack[PassOptions]
     ) -> "Tensor": ...
 
-    def run_with_cache(self, value: "Tensor", **options: Any) -> "tuple[Tensor, Mapping[str, Tensor]]": ...
+    def run_with_cache(
+        self, value: "Tensor", *, names_filter: list[str], stop_at_layer: int | None, return_cache_object: bool
+    ) -> "tuple[Tensor, Mapping[str, Tensor]]": ...
 
-    def hooks(self, *, fwd_hooks: Sequence[tuple[str, Callable[..., Any]]]) -> AbstractContextManager[Any]: ...
+    def hooks(self, *, fwd_hooks: Sequence[tuple[str, Hook]]) -> AbstractContextManager[object]: ...
 
     # of torch.nn.Module
     def parameters(self) -> "Iterator[nn.Parameter]": ...
@@ -90,15 +117,17 @@ class HookedModel(Protocol):
     def eval(self) -> "HookedModel": ...
 
 
-def wrap_native(config: Any, *, device: str, dtype: "torch.dtype") -> HookedModel:
-    """Return an initialised model of TransformerLens' own, in evaluation mode, from a `TransformerBridgeConfig`."""
+def wrap_native(config: "ModelConfig | TransformerBridgeConfig", *, device: str, dtype: "torch.dtype") -> HookedModel:
+    """Return an initialised model of TransformerLens' own, in evaluation mode."""
     from transformer_lens import TransformerBridge
 
     bridge: Any = TransformerBridge  # `boot_native` is attached when it is imported
     return bridge.boot_native(config, device=device, dtype=dtype).eval()
 
 
-def wrap_transformers(plain: Any, location: str, tokenizer: Any, *, device: str, dtype: "torch.dtype") -> HookedModel:
+def wrap_transformers(
+    plain: "nn.Module", location: str, tokenizer: object, *, device: str, dtype: "torch.dtype"
+) -> HookedModel:
     """Return a model of transformers with hook points, in evaluation mode; `location` is its folder or hub id."""
     from transformer_lens import TransformerBridge
 
@@ -108,7 +137,7 @@ def wrap_transformers(plain: Any, location: str, tokenizer: Any, *, device: str,
     return bridge.eval()
 
 
-def wrap_in_memory(plain: Any) -> HookedModel:
+def wrap_in_memory(plain: "nn.Module") -> HookedModel:
     """Return a model of transformers that has no tokenizer and no files, with hook points, in evaluation mode."""
     from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_from_module
 

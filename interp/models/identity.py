@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 State = tuple[int, float]
 """Sum of the parameters' write counters, and a fingerprint of their values."""
 _ATTRIBUTE = "_interp_identity"
-_vocabulary_hashes: "WeakKeyDictionary[Any, tuple[int, str]]" = WeakKeyDictionary()
+_vocabulary_hashes: "WeakKeyDictionary[object, tuple[int, str]]" = WeakKeyDictionary()
 
 
 @dataclass
@@ -104,7 +104,7 @@ def hash_weights(module: "nn.Module") -> str:
     return digest.hexdigest()
 
 
-def plain_parameters(module: "nn.Module") -> list[tuple[str, Any]]:
+def plain_parameters(module: "nn.Module") -> "list[tuple[str, nn.Parameter]]":
     """Return parameters by the names of the unwrapped module, without those of the bridge's wrappers."""
     return [(name.replace("_original_component.", ""), value) for name, value in module.named_parameters()]
 

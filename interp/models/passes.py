@@ -12,20 +12,26 @@ means than induction heads too.
 """
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Float, Float32, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from interp.errors import ConfigError, PromptError
-from interp.models.adapter import DelegatingForward, Hook, hook_points_by_name, watched_inside
-from interp.models.hooked import HookedModel
+from interp.models.adapter import DelegatingForward, hook_points_by_name, watched_inside, without_cache
+from interp.models.hooked import Hook, HookedModel, PassOptions
 from interp.names import parse_hook_point
 
+if TYPE_CHECKING:
+    from transformer_lens.hook_points import HookPoint, LensHandle
+
+K = TypeVar("K")
+LOGIT_VALUES = 1 << 26
+"""Largest number of logits of a pass whose losses are read (256 MB in float32)."""
 _EXTRAS: "WeakKeyDictionary[HookedModel, tuple[int | None]]" = WeakKeyDictionary()
 
 
@@ -61,9 +67,7 @@ def run_from(
     hooks = list(hooks)
     if until is not None:
         hooks.append((until, _stop))
-    options: dict[str, Any] = {}
-    if hasattr(getattr(model.original_model, "config", None), "use_cache"):
-        options["use_cache"] = False  # a plain forward of a Hugging Face model fills a key-value cache
+    options = without_cache(model)
     if value.is_floating_point():
         options["start_at_layer"] = layer
     with _skipping(model, layer) if value.is_floating_point() else contextlib.nullcontext():
@@ -79,7 +83,7 @@ def _skipping(model: HookedModel, layer: int) -> Iterator[None]:
     extras = _block_extras(model) if layer else 0
     skipped = list(model.blocks)[:layer]
 
-    def identity(*args: Any, **kwargs: Any) -> Any:
+    def identity(*args: Tensor, **kwargs: Tensor) -> Tensor | tuple[Tensor | None, ...]:
         hidden = args[0] if args else kwargs["hidden_states"]
         return hidden if extras is None else (hidden, *[None] * extras)
 
@@ -102,7 +106,7 @@ def _block_extras(model: HookedModel) -> int | None:
         block, seen = model.blocks[0], []
         plain = block.forward
 
-        def watch(*args: Any, **kwargs: Any) -> Any:
+        def watch(*args: object, **kwargs: object) -> None:
             out = plain(*args, **kwargs)
             seen.append(len(out) - 1 if isinstance(out, tuple) else None)
             raise _Seen
@@ -123,7 +127,7 @@ def capture(
     """Return the values at hook points, from a pass that ends once all of them have fired."""
     seen: dict[str, Tensor] = {}
 
-    def save(value: Tensor, hook: Any, name: str) -> None:
+    def save(value: Tensor, hook: object, name: str) -> None:
         seen[name] = value.detach()
         if len(seen) == len(set(names)):
             raise _Seen
@@ -147,20 +151,20 @@ def read_hook(at: Int[Tensor, "batch n_read"]) -> tuple[str, Hook]:
     return "unembed.hook_in", lambda value, hook: gather_positions(value, at)
 
 
-def storing_hook(store: dict[Any, Tensor], name: Any) -> Hook:
+def storing_hook(store: dict[K, Tensor], name: K) -> Hook:
     """Return a hook that stores the value it sees as `store[name]`."""
 
-    def save(value: Tensor, hook: Any) -> None:
+    def save(value: Tensor, hook: object) -> None:
         store[name] = value.detach()
 
     return save
 
 
-def _named(save: Any, name: str) -> Hook:
+def _named(save: Callable[[Tensor, object, str], None], name: str) -> Hook:
     return lambda value, hook: save(value, hook, name)
 
 
-def _stop(value: Tensor, hook: Any) -> None:
+def _stop(value: Tensor, hook: object) -> None:
     raise _Seen
 
 
@@ -174,14 +178,12 @@ class Capture:
     value depends on the first one, in the order of the pass, so that it can be differentiated in it.
     """
 
-    def __init__(self, model: HookedModel, hook_points: list[str], *, gradients: bool = False):
+    def __init__(self, model: HookedModel, hook_points: Sequence[str], *, gradients: bool = False):
         self.model, self.names, self._gradients = model, list(hook_points), gradients
         self._values: dict[str, Tensor] = {}
-        self._handles: list[tuple[Any, Any]] = []
-        self._shortened: list[tuple[Any, str]] = []
-        # a plain forward of a Hugging Face model fills a key-value cache unless told otherwise
-        config = getattr(model.original_model, "config", None)
-        self._options = {"use_cache": False} if hasattr(config, "use_cache") else {}
+        self._handles: list[tuple[HookPoint, LensHandle]] = []
+        self._shortened: list[tuple[nn.Module, str]] = []
+        self._options: PassOptions = {**without_cache(model), "return_type": None}
 
     def __enter__(self) -> "Capture":
         points = hook_points_by_name(self.model)
@@ -212,7 +214,7 @@ class Capture:
         try:
             # not inference_mode: a model may cache rotary tables while it runs, and be trained later
             with torch.set_grad_enabled(self._gradients):
-                self.model(tokens, return_type=None, **self._options)
+                self.model(tokens, **self._options)
         except _Seen:
             pass
         missing = [name for name in self.names if name not in self._values]
@@ -223,13 +225,13 @@ class Capture:
         values, self._values = self._values, {}
         return values
 
-    def _shorten(self, module: Any, method: str, replacement: Any) -> None:
+    def _shorten(self, module: nn.Module, method: str, replacement: Callable[..., object]) -> None:
         """Override a method on the instance within the block."""
         object.__setattr__(module, method, replacement)
         self._shortened.append((module, method))
 
-    def _keep(self, name: str) -> Any:
-        def hook(value: Tensor, hook: Any) -> Tensor | None:
+    def _keep(self, name: str) -> Hook:
+        def hook(value: Tensor, hook: object) -> Tensor | None:
             first = self._gradients and not self._values
             if first:
                 value = value.detach().requires_grad_()
@@ -241,7 +243,7 @@ class Capture:
         return hook
 
 
-def _plain_norm(norm: Any, x: Tensor) -> Tensor:
+def _plain_norm(norm: nn.Module, x: Tensor) -> Tensor:
     return norm(x).to(x.dtype)
 
 
@@ -259,7 +261,7 @@ def unwatched_native_norms(model: HookedModel) -> list[Any]:
     return list(norms.values())
 
 
-def unwatched_attention(model: HookedModel) -> list[Any]:
+def unwatched_attention(model: HookedModel) -> list[nn.Module]:
     """Return attention layers whose wrapped module gives the bridge's numbers, and whose inner hook points have no
     hooks.
 
@@ -288,21 +290,25 @@ def token_losses(
 
     `logits [batch, pos, d_vocab]`, `tokens [batch, pos]`. 0 is certainty, `log(d_vocab)` a uniform guess.
     """
-    log_p = logits[:, :-1].float().log_softmax(-1)
-    return -log_p.gather(-1, tokens[:, 1:, None].to(log_p.device))[..., 0]
+    targets = tokens[:, 1:, None].to(logits.device)
+    pairs = zip(logits[:, :-1], targets, strict=True)  # row by row, so that no second array of that size exists
+    return torch.stack([row.float().logsumexp(-1) - row.gather(-1, target)[..., 0].float() for row, target in pairs])
 
 
 @torch.no_grad()
 def loss_per_token(
     model: HookedModel, tokens: Int[Tensor, "..."], *, batch_size: int = 16
 ) -> Float32[Tensor, "batch targets"]:
-    """`[batch, pos - 1]` float32 nats on the CPU; see `token_losses`. Logits of `batch_size` prompts exist at a time.
+    """`[batch, pos - 1]` float32 nats on the CPU; see `token_losses`.
+
+    Logits of `batch_size` prompts exist at a time, of fewer where they would be more than `LOGIT_VALUES` numbers.
 
     Raises `PromptError` on prompts of fewer than two tokens.
     """
     if tokens.ndim != 2 or tokens.shape[1] < 2:
         raise PromptError(f"losses need tokens [batch, pos] with at least 2 positions, got {list(tokens.shape)}")
-    return torch.cat([token_losses(model(rows), rows).cpu() for rows in tokens.split(batch_size)])
+    size = max(1, min(batch_size, LOGIT_VALUES // (tokens.shape[1] * model.cfg.d_vocab)))
+    return torch.cat([token_losses(model(rows), rows).cpu() for rows in tokens.split(size)])
 
 
 def repeat_losses(

@@ -36,17 +36,17 @@ the table are not rotated.
 from copy import copy, deepcopy
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Literal
 from weakref import WeakSet
 
 import torch
 from einops import einsum, rearrange
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from interp.errors import ConfigError, UnknownNameError
 from interp.models.adapter import applied, widened
-from interp.models.hooked import HookedModel
+from interp.models.hooked import Hook, HookedModel
 from interp.names import HeadName
 
 
@@ -85,12 +85,12 @@ class Norm:
         return folded - folded.mean(-1, keepdim=True) if self.centred else folded
 
 
-def norm_of(owner: Any, name: str, d_model: int) -> Norm | None:
+def norm_of(owner: object, name: str, d_model: int) -> Norm | None:
     """Return the parameters of the bridge's norm `owner.name` (`block.ln1`, `model.ln_final`); None without a norm."""
     return read_norm(getattr(getattr(owner, name, None), "original_component", None), d_model)
 
 
-def read_norm(module: Any, d_model: int) -> Norm | None:
+def read_norm(module: nn.Module | None, d_model: int) -> Norm | None:
     """Return the parameters of a norm module of torch or transformers; None for the identity.
 
     They are checked on a random vector. Raises `ConfigError` for a norm of another kind.
@@ -135,7 +135,7 @@ class FrozenNorm:
 
 
 @torch.no_grad()
-def freeze(owner: Any, name: str, x: Float[Tensor, "*rows d_model"]) -> FrozenNorm:
+def freeze(owner: object, name: str, x: Float[Tensor, "*rows d_model"]) -> FrozenNorm:
     """Freeze the bridge's norm `owner.name` (`block.ln1`, `model.ln_final`) at inputs `x`.
 
     Raises `ConfigError` for a norm that is neither LayerNorm nor an RMS norm with a gain.
@@ -226,7 +226,7 @@ class ResidualStream:
         return self.shape.d_mlp is not None
 
     @cached_property
-    def device(self) -> Any:
+    def device(self) -> torch.device:
         return next(self.model.parameters()).device
 
     def kv_head(self, head: int) -> int:
@@ -380,12 +380,12 @@ class ResidualStream:
             )
         return self.scales.get(layer)
 
-    def freezing_hooks(self) -> list[tuple[str, Any]]:
+    def freezing_hooks(self) -> list[tuple[str, Hook]]:
         """Return hooks that hold the post-norms at the frozen scales; none unless frozen.
 
         They come before the other hooks of a run, whose rows are those of `frozen_at`, once or repeated as a whole.
         """
-        hooks: list[tuple[str, Any]] = []
+        hooks: list[tuple[str, Hook]] = []
         for layer, scale in (self.scales or {}).items():
             norm, block = self.post_norms[layer], f"blocks.{layer}"
             assert norm is not None
@@ -442,10 +442,10 @@ class _Hold:
     def __init__(self, norm: Norm, scale: Tensor):
         self.norm, self.scale = norm, scale
 
-    def enter(self, value: Tensor, hook: Any) -> None:
+    def enter(self, value: Tensor, hook: object) -> None:
         self.value = value
 
-    def leave(self, value: Tensor, hook: Any) -> Tensor:
+    def leave(self, value: Tensor, hook: object) -> Tensor:
         scale = self.scale.repeat(len(value) // len(self.scale), 1, 1)
         out = self.norm.linear(self.value) / scale
         del self.value
@@ -464,7 +464,7 @@ def _check_once(residual: ResidualStream) -> None:
         _ADDITIVE.add(residual.model)
 
 
-def _norm(owner: Any, name: str, resid: Tensor) -> Tensor:
+def _norm(owner: object, name: str, resid: Tensor) -> Tensor:
     """Apply the norm without its hooks, which may be ours; the identity where the model has none."""
     module = getattr(owner, name, None)
     return resid if module is None else applied(module.original_component, resid)

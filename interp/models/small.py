@@ -6,18 +6,23 @@ opens such a folder by its path, like any other model folder.
 `checkpoints_in` lists the checkpoints that a training run left in a folder, in the order of their steps.
 """
 
-import json
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
-from interp.artifacts import atomic_file, write_json
+from interp.artifacts import atomic_file, read_json, write_json
 from interp.errors import ConfigError, CorruptError, MissingError, UnknownNameError
+from interp.forms import from_json
 from interp.models._lora import is_adapter
 from interp.models.hooked import HookedModel, wrap_native
 from interp.models.identity import plain_parameters
+from interp.options import check_positive
 from interp.text.tokens import ByteTokenizer
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 SMALL_PREFIX = "small:"
 
@@ -40,8 +45,7 @@ class SmallConfig:
     act_fn: Literal["gelu", "relu", "silu"] = "gelu"
 
     def __post_init__(self) -> None:
-        if min(self.n_layers, self.d_model, self.n_heads, self.d_vocab, self.n_ctx) < 1:
-            raise ConfigError("every size of a small model must be at least 1")
+        check_positive(self, "n_layers", "d_model", "n_heads", "d_vocab", "n_ctx")
         if self.d_model % self.n_heads:
             raise ConfigError(f"d_model {self.d_model} must be a multiple of n_heads {self.n_heads}")
         if self.positions == "rotary" and self.d_head % 2:
@@ -78,7 +82,7 @@ def small_config(spec: str) -> SmallConfig:
     return PRESETS[name]
 
 
-def build_small(config: SmallConfig, *, seed: int, device: str, dtype: Any) -> HookedModel:
+def build_small(config: SmallConfig, *, seed: int, device: str, dtype: "torch.dtype") -> HookedModel:
     """Build a randomly initialised model; the same seed gives the same weights on every device."""
     from transformer_lens import TransformerBridgeConfig
 
@@ -118,16 +122,14 @@ def is_small_folder(folder: Path) -> bool:
     return (folder / CONFIG_FILE).is_file()
 
 
-def load_small(folder: Path, *, device: str = "cpu", dtype: Any = None) -> HookedModel:
+def load_small(folder: Path, *, device: str = "cpu", dtype: "torch.dtype | None" = None) -> HookedModel:
     """Load a model written by `save_small`. Raises `CorruptError` when the files do not fit each other."""
     import torch
     from safetensors.torch import load_file
 
+    config = from_json(SmallConfig, read_json(folder / CONFIG_FILE), folder / CONFIG_FILE)
     try:
-        config = SmallConfig(**json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8")))
         weights = load_file(folder / WEIGHTS_FILE)
-    except (OSError, ValueError, TypeError, ConfigError) as error:
-        raise CorruptError(f"{folder} is not a small model that can be read ({error}); write it again") from error
     except Exception as error:  # safetensors raises its own type, which it does not export for this purpose
         raise CorruptError(f"{folder / WEIGHTS_FILE} cannot be read ({error}); write it again") from error
     model = build_small(config, seed=0, device=device, dtype=dtype or torch.float32)
@@ -135,7 +137,7 @@ def load_small(folder: Path, *, device: str = "cpu", dtype: Any = None) -> Hooke
     return model
 
 
-def _copy_weights(model: HookedModel, weights: dict[str, Any], folder: Path) -> None:
+def _copy_weights(model: HookedModel, weights: "dict[str, Tensor]", folder: Path) -> None:
     import torch
 
     parameters = dict(plain_parameters(model.original_model))

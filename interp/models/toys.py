@@ -40,7 +40,7 @@ takes a head that matters together with one that does not. The circuit is the sa
 import hashlib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from interp.errors import ConfigError, UnknownNameError
 from interp.models.hooked import HookedModel, wrap_in_memory
@@ -109,7 +109,7 @@ def train_toy(
     return model
 
 
-def cached_toy(spec: str, folder: Path, *, seed: int, device: str, dtype: Any) -> HookedModel:
+def cached_toy(spec: str, folder: Path, *, seed: int, device: str, dtype: "torch.dtype") -> HookedModel:
     """Return the toy of a spec, trained first when `folder` has none by this recipe and seed."""
     toy = find_toy(spec)
     path = folder / f"{spec.removeprefix(TOY_PREFIX)}-seed{seed}-{_recipe_hash(toy)}"
@@ -139,7 +139,12 @@ PLANTED_NAMES = (PLANTED_SPEC, PLANTED_PREFIX + "copying", PLANTED_PREFIX + "pos
 
 
 def planted_induction(
-    *, d_vocab: int = 16, n_ctx: int = 32, sharpness: float = 100.0, device: str = "cpu", dtype: Any = None
+    *,
+    d_vocab: int = 16,
+    n_ctx: int = 32,
+    sharpness: float = 100.0,
+    device: str = "cpu",
+    dtype: "torch.dtype | None" = None,
 ) -> HookedModel:
     """Build the planted induction transformer, `d_model = 3 * d_vocab + n_ctx`.
 
@@ -169,7 +174,12 @@ def planted_induction(
 
 
 def planted_copying(
-    *, d_vocab: int = 16, n_ctx: int = 32, sharpness: float = 100.0, device: str = "cpu", dtype: Any = None
+    *,
+    d_vocab: int = 16,
+    n_ctx: int = 32,
+    sharpness: float = 100.0,
+    device: str = "cpu",
+    dtype: "torch.dtype | None" = None,
 ) -> HookedModel:
     """Build the negative control: it copies the token that followed before, without attending to it. Two heads a layer.
 
@@ -203,7 +213,9 @@ def planted_copying(
     return model
 
 
-def planted_post_norm(*, d_vocab: int = 16, n_ctx: int = 32, device: str = "cpu", dtype: Any = None) -> HookedModel:
+def planted_post_norm(
+    *, d_vocab: int = 16, n_ctx: int = 32, device: str = "cpu", dtype: "torch.dtype | None" = None
+) -> HookedModel:
     """Build the planted induction transformer in a Gemma 2, whose blocks norm what they write.
 
     `d_model = 4 * d_vocab + 2`: tok, prev, out, a subspace that nothing reads, a constant, and one unused dimension.
@@ -237,16 +249,16 @@ def planted_post_norm(*, d_vocab: int = 16, n_ctx: int = 32, device: str = "cpu"
     return model
 
 
-def _set(model: HookedModel, layer: int, side: str, read: slice, head: slice, value: Any) -> None:
+def _set(model: HookedModel, layer: int, side: str, read: slice, head: slice, value: "Tensor") -> None:
     """Set a weight so that head dimensions `head` get `x[read] @ value`; torch stores linear weights as [out, in]."""
     getattr(model.blocks[layer].attn, side).original_component.weight[head, read] = value.T.to(model.W_E)
 
 
-def _set_output(model: HookedModel, layer: int, head: slice, write: slice, value: Any) -> None:
+def _set_output(model: HookedModel, layer: int, head: slice, write: slice, value: "Tensor") -> None:
     model.blocks[layer].attn.o.original_component.weight[write, head] = value.T.to(model.W_E)
 
 
-def build_planted(spec: str, *, device: str, dtype: Any) -> HookedModel:
+def build_planted(spec: str, *, device: str, dtype: "torch.dtype") -> HookedModel:
     """Build `"planted:induction"`, `"planted:copying"` or `"planted:post-norm"`. Raises `UnknownNameError`."""
     known = {"induction": planted_induction, "copying": planted_copying, "post-norm": planted_post_norm}
     build = known.get(spec.removeprefix(PLANTED_PREFIX))
@@ -260,7 +272,9 @@ def _check_sizes(d_vocab: int, n_ctx: int) -> None:
         raise ConfigError(f"a planted circuit needs 2 tokens and 4 positions, got {d_vocab} and {n_ctx}")
 
 
-def _blank(d_model: int, n_heads: int, d_vocab: int, n_ctx: int, device: str, dtype: Any) -> HookedModel:
+def _blank(
+    d_model: int, n_heads: int, d_vocab: int, n_ctx: int, device: str, dtype: "torch.dtype | None"
+) -> HookedModel:
     """Return two layers of zeros, without norms."""
     import torch
 
@@ -272,7 +286,7 @@ def _blank(d_model: int, n_heads: int, d_vocab: int, n_ctx: int, device: str, dt
     return model
 
 
-def _blank_gemma(d_model: int, d_vocab: int, n_ctx: int, device: str, dtype: Any) -> HookedModel:
+def _blank_gemma(d_model: int, d_vocab: int, n_ctx: int, device: str, dtype: "torch.dtype") -> HookedModel:
     """Return a Gemma 2 of two layers of zeros; its norms have gain 1, those after attention 0.15."""
     import torch
     from transformers import Gemma2Config, Gemma2ForCausalLM
@@ -284,7 +298,7 @@ def _blank_gemma(d_model: int, d_vocab: int, n_ctx: int, device: str, dtype: Any
         final_logit_softcapping=30.0, rope_parameters={"rope_type": "default", "rope_theta": 1e8},
         tie_word_embeddings=False, attn_implementation="eager",  # pyright: ignore[reportCallIssue]
     )  # fmt: skip
-    plain: Any = Gemma2ForCausalLM(config)
+    plain = Gemma2ForCausalLM(config)
     plain.to(device=device, dtype=dtype).eval()
     with torch.no_grad():
         for name, parameter in plain.named_parameters():

@@ -19,14 +19,16 @@ from typing import TYPE_CHECKING, Any
 from einops import rearrange
 
 from interp.artifacts import atomic_file
-from interp.errors import ConfigError, CorruptError, NonFiniteError
+from interp.errors import CorruptError, NonFiniteError
 from interp.models.hooked import HookedModel
+from interp.options import check_least, check_positive
 from interp.seeds import make_generator
 
 if TYPE_CHECKING:  # torch is loaded by the first step, so shapes are strings, which no test checks
     import torch
     from jaxtyping import Float, Int, Int64
     from torch import Tensor
+    from transformer_lens.model_bridge.sources.native.model import NativeModel
 
 
 Batches = Callable[[int, "torch.Generator"], "Int64[Tensor, 'n pos']"]
@@ -51,8 +53,8 @@ class TrainingConfig:
     """seed of the data; the weights have their own, given when the model is built"""
 
     def __post_init__(self) -> None:
-        if min(self.steps, self.batch_size, self.log_every) < 1 or self.lr <= 0 or self.warmup_steps < 0:
-            raise ConfigError("steps, batch_size, log_every and lr must be above 0, and warmup_steps at least 0")
+        check_positive(self, "steps", "batch_size", "log_every", "lr")
+        check_least(self, {"warmup_steps": 0})
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ class TrainingFile:
         optimizer: "torch.optim.Optimizer",
         generators: "Sequence[torch.Generator]",
         step: int,
-        facts: Any = None,
+        facts: object = None,
     ) -> None:
         """Write the state after `step`; `facts` are JSON."""
         from safetensors.torch import save_file
@@ -166,7 +168,7 @@ def train_small(
     losses: list[Tensor] = []
     weights = dict(model.named_parameters())
     first, facts = state.load(weights, optimizer, [generator]) if state else (0, None)
-    yielded = [TrainingStep(**row) for row in facts or ()]
+    yielded = [TrainingStep(row["step"], row["tokens"], row["loss"], row["metrics"]) for row in facts or ()]
     yield from yielded
     tokens, forward = yielded[-1].tokens if yielded else 0, training_forward(model.train())
     for step in range(first + 1, config.steps + 1):
@@ -188,7 +190,9 @@ def train_small(
             forward = training_forward(model.train())  # the caller may have hooked it
 
 
-def _update(forward: Any, optimizer: Any, tokens: "Int[Tensor, 'batch pos']") -> "Float[Tensor, '']":
+def _update(
+    forward: "Callable[[Tensor], Tensor]", optimizer: "torch.optim.Optimizer", tokens: "Int[Tensor, 'batch pos']"
+) -> "Float[Tensor, '']":
     import torch
     from torch.nn.functional import cross_entropy
 
@@ -231,7 +235,7 @@ def training_forward(model: HookedModel) -> "Callable[[Int[Tensor, 'batch pos']]
 class _Unhooked:
     """Forward pass of a native model: pre-norm blocks of causal attention, with or without an MLP."""
 
-    def __init__(self, model: HookedModel, native: Any):
+    def __init__(self, model: HookedModel, native: "NativeModel"):
         from torch.nn import functional
 
         self.weights = {name.replace(_WRAPPER, ""): weight for name, weight in native.named_parameters()}

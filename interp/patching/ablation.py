@@ -19,7 +19,7 @@ Redundant components each look unimportant alone: ablate them as a group, too.
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -33,7 +33,8 @@ from interp.models.adapter import Hook
 from interp.models.hooked import HookedModel
 from interp.models.passes import capture, repeat_losses, run_from, token_losses
 from interp.patching.patching_map import AblationEffect
-from interp.results import Result, columns_of
+from interp.progress import Progress
+from interp.results import Record, Result, columns_of
 from interp.statistics import t_interval
 
 AblationKind = Literal["zero", "mean", "resample"]
@@ -128,7 +129,7 @@ class Ablations(Result):
     base_first: Float64[np.ndarray, " n_prompts"]
     """`[n_prompts]` loss of the unablated model; `base_second` likewise"""
     base_second: Float64[np.ndarray, " n_prompts"]
-    settings: dict[str, Any] = field(default_factory=dict)
+    settings: Record = field(default_factory=dict)
     """kind, by_position, n_prompts, reference prompts"""
 
     def rows(self, confidence: float = 0.95) -> list[AblationEffect]:
@@ -147,7 +148,7 @@ class Ablations(Result):
             for i, (name, parts) in enumerate(self.groups.items())
         ]
 
-    def to_records(self, confidence: float = 0.95) -> list[dict[str, Any]]:
+    def to_records(self, confidence: float = 0.95) -> list[Record]:
         """Return one row per group: `group, kind, loss_first_half, loss_second_half, low, high, n_heads`."""
         return [columns_of(row) for row in self.rows(confidence)]
 
@@ -156,7 +157,7 @@ class Ablations(Result):
         kind, loss = self.settings.get("kind", ""), float(self.base_second.mean())
         return f"Change of the loss by {kind} ablation, in nats; the whole model's is {loss:.3f} in the second half"
 
-    def shown(self) -> list[dict[str, Any]]:
+    def shown(self) -> list[Record]:
         """Return the groups with the largest effect on the second half first."""
         return sorted(self.to_records(), key=lambda row: -row["loss_second_half"])
 
@@ -173,7 +174,7 @@ def ablate(
     lags: Int[Tensor, " batch"] | int | None = None,
     start: int = 0,
     batch_size: int = 16,
-    progress: Any = None,
+    progress: Progress | None = None,
 ) -> Ablations:
     """Measure the effect of ablating each group of components on prompts `tokens [batch, pos]`.
 
@@ -194,29 +195,31 @@ def ablate(
             raise ConfigError("resampling needs a second prompt; pass reference=tokens")
         reference = tokens.roll(1, 0)
     reference = tokens if reference is None else reference
-    every = sorted({name for names in parts.values() for name in names})
-    ablator = Ablator(model, every, kind=kind, reference=reference, by_position=by_position, batch_size=batch_size)
+    components = sorted({name for names in parts.values() for name in names})
+    ablator = Ablator(model, components, kind=kind, reference=reference, by_position=by_position, batch_size=batch_size)
     starts = {name: min(component_at(model, component).layer for component in names) for name, names in parts.items()}
-    base, changed, done = [], {name: [] for name in parts}, 0
+    base, ablated, done = [], {name: [] for name in parts}, 0
     total = len(parts) * -(-len(tokens) // batch_size)
     for first in range(0, len(tokens), batch_size):
         rows = slice(first, first + batch_size)
         resids = _resids(model, tokens[rows], set(starts.values()))
         base.append(_losses(model, resids, tokens[rows], max(starts.values()), []))
         for name, names in parts.items():
-            changed[name].append(_losses(model, resids, tokens[rows], starts[name], ablator.hooks(names, rows)))
+            ablated[name].append(_losses(model, resids, tokens[rows], starts[name], ablator.hooks(names, rows)))
             done += 1
             if progress is not None:
                 progress(done, total, {})
     lags = tokens.shape[1] // 2 if lags is None else lags
-    whole = torch.cat(base)
-    base_first, base_second = (half.double().numpy() for half in repeat_losses(whole, lags, start=start))
-    halves = [repeat_losses(torch.cat(losses), lags, start=start) for losses in changed.values()]
+    unablated = torch.cat(base)
+    base_first, base_second = (half.double().numpy() for half in repeat_losses(unablated, lags, start=start))
+    halves = [repeat_losses(torch.cat(losses), lags, start=start) for losses in ablated.values()]
     return Ablations(
         groups=parts,
         first=np.stack([first.double().numpy() for first, _ in halves]) - base_first,
         second=np.stack([second.double().numpy() for _, second in halves]) - base_second,
-        per_position=np.stack([(torch.cat(losses) - whole).mean(0).double().numpy() for losses in changed.values()]),
+        per_position=np.stack(
+            [(torch.cat(losses) - unablated).mean(0).double().numpy() for losses in ablated.values()]
+        ),
         base_first=base_first,
         base_second=base_second,
         settings={"kind": kind, "by_position": by_position, "n_prompts": len(tokens), "n_reference": len(reference)},

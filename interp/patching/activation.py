@@ -22,7 +22,7 @@ runs from the residual stream of the base run before its layer: on average half 
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, get_args
+from typing import NamedTuple, Protocol, get_args
 
 import numpy as np
 import torch
@@ -136,8 +136,16 @@ class ActivationPatching(Result):
         for cell in np.ndindex(self.effect.shape):
             position = cell[-1] if self.settings.by_position else None
             token = None if position is None else self.prompts.clean[position]
-            columns = {"layer": cell[0], "head": cell[1] if n_heads else None, "position": position, "token": token}
-            patches.append(Patch(**columns, effect=float(self.effect[cell]), stderr=float(self.stderr[cell])))
+            patches.append(
+                Patch(
+                    layer=cell[0],
+                    head=cell[1] if n_heads else None,
+                    position=position,
+                    token=token,
+                    effect=float(self.effect[cell]),
+                    stderr=float(self.stderr[cell]),
+                )
+            )
         return patches
 
     def to_records(self) -> list[Record]:
@@ -203,22 +211,22 @@ def activation_patching(
     base, counterpart = (corrupt, clean) if direction == "denoise" else (clean, corrupt)
     start, target = run.plain(base), run.plain(counterpart)
     gap = _check_gap(start, target, direction)
-    source = counterpart if donors is None else donors.to(model.cfg.device)
+    donor_tokens = counterpart if donors is None else donors.to(model.cfg.device)
     n_layers = head_shape(model).n_layers
-    layers = []
-    for metrics in run.layers(n_layers, base, source):
-        layers.append(metrics)
+    patched = []
+    for metrics in run.layers(n_layers, base, donor_tokens):
+        patched.append(metrics)
         if progress:
-            progress(len(layers), n_layers, {})
-    change = (torch.stack(layers) - start) / gap  # [n_layers, ..., n_prompts]
+            progress(len(patched), n_layers, {})
+    change = (torch.stack(patched) - start) / gap  # [n_layers, ..., n_prompts]
     clean_metric, corrupt_metric = (target, start) if direction == "denoise" else (start, target)
-    texts = (tuple(token_strings(model, tokens[0])) for tokens in (clean, corrupt))
+    clean_text, corrupt_text = (tuple(token_strings(model, tokens[0])) for tokens in (clean, corrupt))
     return ActivationPatching(
         change.mean(-1).numpy(),
         _standard_error(change).numpy(),
         float(clean_metric.mean()),
         float(corrupt_metric.mean()),
-        PromptPair(**dict(zip(("clean", "corrupt"), texts, strict=True))),
+        PromptPair(clean=clean_text, corrupt=corrupt_text),
         PatchRunSettings(
             what=what,
             direction=direction,
@@ -384,7 +392,9 @@ def _standard_error(values: Tensor) -> Tensor:
     return values.std(-1) / n**0.5 if n > 1 else torch.full_like(values[..., 0], torch.nan)
 
 
-def _unpack(task: Any, metric: Metric | None) -> tuple[Tensor, Tensor, Tensor | None, Metric]:
+def _unpack(
+    task: PatchingTask | tuple[Tensor, Tensor], metric: Metric | None
+) -> tuple[Tensor, Tensor, Tensor | None, Metric]:
     if not isinstance(task, tuple):
         return task.clean, task.corrupt, task.at, task.metric if metric is None else metric
     if metric is None:

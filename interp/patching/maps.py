@@ -17,7 +17,7 @@ saves each finished map, so that an interrupted run resumes there.
 
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -66,8 +66,16 @@ def measure_map(
     from interp.models.adapter import weight_hash
 
     config = _resolved(task, config)
-    identity = {"model": model_name, "weight_hash": weight_hash(model), "task": task.settings}
-    settings = PatchingSettings(**identity, **asdict(config))
+    settings = PatchingSettings(
+        model=model_name,
+        weight_hash=weight_hash(model),
+        task=task.settings,
+        what=config.what,
+        direction=config.direction,
+        by_position=config.by_position,
+        draws=config.draws,
+        batch_size=config.batch_size,
+    )
     work = None if draft is None else draft(settings)
     runs = None if work is None else work.path / RUNS
     maps = []
@@ -85,10 +93,21 @@ def measure_map(
         shutil.rmtree(runs)
     estimate, null = maps[0], np.stack([draw.effect for draw in maps[1:]]).reshape(config.draws, -1)
     highest = np.abs(null).max()
-    ends = zip(null.mean(0).tolist(), null.min(0).tolist(), null.max(0).tolist(), strict=True)
+    bounds = zip(null.mean(0).tolist(), null.min(0).tolist(), null.max(0).tolist(), strict=True)
     rows = [
-        JudgedPatch(**asdict(row), null=mean, null_low=low, null_high=high, beyond=bool(abs(row.effect) > highest))
-        for row, (mean, low, high) in zip(estimate.rows, ends, strict=True)
+        JudgedPatch(
+            layer=row.layer,
+            head=row.head,
+            position=row.position,
+            token=row.token,
+            effect=row.effect,
+            stderr=row.stderr,
+            null=mean,
+            null_low=low,
+            null_high=high,
+            beyond=bool(abs(row.effect) > highest),
+        )
+        for row, (mean, low, high) in zip(estimate.rows, bounds, strict=True)
     ]
     return PatchingMap(
         settings=settings,

@@ -9,7 +9,7 @@ sequences. A metric is the mean over them. Answers may be sets of tokens (all ye
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
@@ -48,7 +48,7 @@ class Metric(ABC):
         """True where the gradient is zero on the clean prompts, as for a distance from them."""
         return False
 
-    def per_prompt(self) -> list[dict[str, Any]]:
+    def per_prompt(self) -> list[dict[str, list[int]]]:
         """Return the answers of each prompt as plain values, for `prompts.json`; empty without answers."""
         return []
 
@@ -80,7 +80,7 @@ class _Answers(Metric):
             if int(tokens.max()) >= d_vocab:
                 raise ConfigError(f"{what} answers are token ids below {d_vocab}, got {int(tokens.max())}")
 
-    def per_prompt(self) -> list[dict[str, Any]]:
+    def per_prompt(self) -> list[dict[str, list[int]]]:
         rows = []
         for row in range(len(self.correct)):
             entry = {"correct": _plain(self.correct[row])}
@@ -201,7 +201,7 @@ def metric_by_name(name: str, answers: Metric) -> Metric:
     return made(correct=answers.correct, wrong=answers.wrong)
 
 
-def _token_sets(answers: Any, what: str) -> Tensor:
+def _token_sets(answers: Tensor | Sequence[int] | Sequence[Sequence[int]], what: str) -> Tensor:
     """Return answers as `[n, n_read, k]` int64 padded with -1.
 
     They are given as one id per prompt, a list of ids per prompt, or such a tensor.

@@ -11,7 +11,7 @@ from typing import Annotated, Literal, TypeVar
 from interp.artifacts import Artefact, DocumentField, Measured, Table
 from interp.errors import ConfigError
 from interp.nulls import BEYOND, PER_PART, NullKind, smallest_p
-from interp.options import BASIC
+from interp.options import BASIC, check_least
 from interp.results import ROWS, Record, columns_of
 
 What = Literal["resid_pre", "resid_post", "attn_out", "mlp_out", "heads", "z", "q", "k", "v", "pattern"]
@@ -59,9 +59,8 @@ class PatchingConfig:
 
     def __post_init__(self) -> None:
         if self.draws < 1:
-            raise ConfigError("every effect is compared with a null distribution; draws must be at least 1")
-        if self.batch_size < 1:
-            raise ConfigError(f"batch_size must be at least 1, got {self.batch_size}")
+            raise ConfigError(f"draws must be at least 1, got {self.draws}: every effect is compared with a null")
+        check_least(self, {"batch_size": 1})
 
 
 @dataclass(frozen=True, kw_only=True)

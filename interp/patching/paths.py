@@ -124,7 +124,7 @@ def reading_hooks(
     values: dict[Reader, list[tuple[Read, Tensor]]] = {}
 
     def reading(at_point: list[Reader]) -> Hook:
-        def read_streams(stream: Tensor, hook: Any) -> None:
+        def read_streams(stream: Tensor, hook: object) -> None:
             for read in reads(at_point, stream):
                 values.setdefault(read.reader, []).append((read, read.value(residual)))
 
@@ -246,7 +246,7 @@ class PathPatching(Result):
     """`[n_prompts]`: metric of the base run, without a patch"""
     other: Float64[np.ndarray, " n_prompts"] | None
     """`[n_prompts]`: metric of the run that the sender's value comes from; None without `normalise`"""
-    settings: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, object] = field(default_factory=dict)
     """sender, receivers, between, path (in words), direction, ablation (`resample`), n_prompts, frozen (post-norms)"""
 
     @property
@@ -383,7 +383,7 @@ class PathPatcher:
             yield Read(reader, read, self.receivers[reader])
 
     def _replace(self, node: NodeName, value: Tensor) -> Hook:
-        if node.kind != "head":
+        if node.head is None:
             return inserting(value)
         return inserting(value[:, :, None].expand(-1, -1, self.residual.shape.n_heads, -1),
                          [(slice(None), (slice(None), slice(None), node.head))])  # fmt: skip
@@ -418,20 +418,22 @@ def path_patch(
         raise UnknownNameError("direction", direction, ("noise", "denoise"))
     senders = [sender] if isinstance(sender, str) else list(sender)
     patcher = PathPatcher(model, senders, receivers, between)
-    start, source = (clean, corrupt) if direction == "noise" else (corrupt, clean)
+    prompts, source_prompts = (clean, corrupt) if direction == "noise" else (corrupt, clean)
     frozen = between != "recomputed" and any(node.kind == "head" for node in patcher.senders)
-    base, patched, source_metrics = [], [], []
-    for first in range(0, len(start), batch_size):
-        rows = torch.arange(first, min(first + batch_size, len(start)))
-        measure = _measure(metric, rows, len(start))
-        values = patcher.sender_values(source[rows])
-        logits = patcher.run(start[rows], values, clean_logits=lambda out, to=base, of=measure: to.append(of(out)))
-        patched.append(measure(logits))
+    base_metrics, patched_metrics, source_metrics = [], [], []
+    for first in range(0, len(prompts), batch_size):
+        rows = torch.arange(first, min(first + batch_size, len(prompts)))
+        measure = _measure(metric, rows, len(prompts))
+        values = patcher.sender_values(source_prompts[rows])
+        logits = patcher.run(
+            prompts[rows], values, clean_logits=lambda out, to=base_metrics, of=measure: to.append(of(out))
+        )
+        patched_metrics.append(measure(logits))
         if normalise:
-            source_metrics.append(measure(model(source[rows])))
+            source_metrics.append(measure(model(source_prompts[rows])))
     return PathPatching(
-        effect=np.concatenate(patched) - np.concatenate(base),
-        base=np.concatenate(base),
+        effect=np.concatenate(patched_metrics) - np.concatenate(base_metrics),
+        base=np.concatenate(base_metrics),
         other=np.concatenate(source_metrics) if normalise else None,
         settings={
             "sender": senders,
@@ -444,7 +446,7 @@ def path_patch(
             }[between],
             "direction": direction,
             "ablation": "resample",
-            "n_prompts": len(start),
+            "n_prompts": len(prompts),
             **(patcher.residual.frozen_settings("of the run that is patched") if frozen else {}),
         },
     )

@@ -69,8 +69,7 @@ class LiveRecording(Recording):
 
     @property
     def _text(self) -> RecordedText:
-        assert self.artefact.settings.text is not None, "planted features are never live"
-        return self.artefact.settings.text
+        return self.artefact.settings.text_read
 
     @property
     def reads_ahead(self) -> bool:

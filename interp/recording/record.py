@@ -1,9 +1,10 @@
 """Record a model's activations on text: any set of hook points in one pass, sharded, resumable to the same bits.
 
-Steps: check the request and the free disk space, cut the text into shards (`contexts`), run the model up to the last
-hook point (`interp.models.passes`), check and serialise, write on another thread (`writer`), merge the moments,
-finish the artefact. An interrupted run retains every finished shard; the same call computes the others and ends with
-the same bytes. At most three shards are in memory, whatever the number of tokens.
+Steps of `record`: check the request (`recording_settings`) and the free disk space, cut the text into shards
+(`cut_text`), run the model on each up to the last hook point and write it on another thread
+(`compute_missing_shards`), merge the moments (`write_stats`), save the artefact. An interrupted run retains every
+finished shard; the same call computes the others and ends with the same bytes. At most three shards are in memory,
+whatever the number of tokens.
 
 Several ranks (`interp.ranks`) cut the same text and take its shards in turn, all writing into one folder. The bytes are
 those of one process, and a run may be resumed by another number of ranks.
@@ -15,16 +16,16 @@ import hashlib
 import math
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor
 
-from interp.artifacts import open_artefact, partial_path, save_artefact
+from interp.artifacts import Draft, open_artefact, partial_path, save_artefact
 from interp.artifacts.artefact import settings_json
 from interp.cache import size_text
 from interp.devices import parse_dtype
@@ -41,6 +42,7 @@ from interp.recording.store import Recording, TokenShard, load_tensors, text_of
 from interp.recording.writer import (
     ComputedShard,
     Moments,
+    ShardEntry,
     ShardLog,
     ShardWriter,
     merge_moments,
@@ -53,7 +55,178 @@ from interp.recording.writer import (
 )
 from interp.remote import as_path
 from interp.text.corpora import Corpus, Document, open_corpus
-from interp.text.tokens import Bos, ShardText, Tokenizer, check_policy, shard_texts
+from interp.text.tokens import ShardText, Tokenizer, check_policy, shard_texts
+
+_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4}
+_TOKEN_BYTES = 3 * 4  # tokens, document, position
+_SQUARE = ("hook_pattern", "hook_attn_scores")  # dest x src: not one vector a token
+DEFAULT_SHARD_ROWS = 32_768
+LIVE_STATS_TOKENS = 65_536
+
+
+def record(
+    model: HookedModel,
+    documents: Corpus | Sequence[Document],
+    folder: str | Path,
+    config: RecordConfig | None = None,
+    *,
+    hook_points: Sequence[str],
+    model_name: str | None = None,
+    budget_bytes: int | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+    ranks: Ranks = ALONE,
+    draft: Callable[[RecordingSettings], Draft] | None = None,
+) -> Recorded:
+    """Record at least `config.tokens` real tokens (BOS and padding not counted; fewer when the text ends).
+
+    The model computes in its own dtype; `config.dtype` is how values are stored. With `config.live` only the text and
+    the moments of its first tokens are written, and activations are computed whenever they are read (`live`).
+
+    Args:
+        model_name: the spec written to the manifest (default: what `load_model` was given).
+        progress: called after every batch with `(done, total, info)` in real tokens, and `info["tokens_per_second"]`.
+        ranks: several processes that share the work, each called with the same arguments on the same file system; the
+            first of them reports progress and finishes.
+        draft: returns the work in progress of some settings. With it the caller saves what is returned.
+
+    Raises `UnknownNameError` (hook point), `ConfigError`, `ResourceError` (no room), `NonFiniteError` (NaN, overflow),
+    `MismatchError` (an unfinished run with other settings or other text is in the way), `OtherRankError` and
+    `LostRankError` (another rank failed, or is gone).
+    """
+    folder, config = as_path(folder), config or RecordConfig()
+    with ranks.checked():
+        settings = recording_settings(model, documents, hook_points, config, model_name)
+        widths = probe_widths(model, settings.hook_points)
+        if ranks.first:
+            needed = bytes_needed({} if config.live else widths, settings.expected_rows, settings.dtype)
+            check_space(folder, needed, budget_bytes, already=folder_bytes(partial_path(folder)))
+    work = (draft or partial(_open_draft, folder, config.seed, overwrite, ranks))(settings)
+    log, meter = ShardLog(work, ranks), _Meter(settings.n_tokens, progress if ranks.first else None, ranks.world)
+    compute_missing_shards(model, cut_text(documents, tokenizer_of(model), settings), settings, log, meter)
+    log.join()
+    speed = ranks.total(meter.speed)
+    with ranks.checked(patient=True):
+        artefact = recorded(settings, log.entries, widths, round(speed, 1), ranks.world)
+        if ranks.first:
+            if config.live:
+                write_first_stats(model, work.path, log, settings)
+            else:
+                write_stats(work, log, settings.hook_points)
+            if draft is None:
+                parents = {f"model:{settings.model}": settings.weight_hash}
+                save_artefact(artefact, folder, parents=parents, threads=torch.get_num_threads(), draft=work)
+    return artefact if draft is not None else open_artefact(Recorded, folder)
+
+
+def recording_settings(
+    model: HookedModel,
+    documents: Corpus | Sequence[Document],
+    hook_points: Sequence[str],
+    config: RecordConfig,
+    model_name: str | None = None,
+) -> RecordingSettings:
+    """Return the settings that determine a recording: those asked for, checked against the model, without defaults."""
+    check_policy(tokenizer_of(model), config.context_length, config.bos)
+    if not hook_points:
+        raise ConfigError("no hook point was given; name at least one, for example blocks.9.hook_resid_post")
+    if config.context_length > model.cfg.n_ctx:
+        raise ConfigError(
+            f"context_length {config.context_length} is longer than the model's context of {model.cfg.n_ctx}"
+        )
+    contexts = config.shard_contexts or max(1, DEFAULT_SHARD_ROWS // config.context_length)
+    corpus, corpus_hash = _corpus_identity(documents)
+    return RecordingSettings(
+        model=model_name or model_spec(model),
+        weight_hash=weight_hash(model),
+        hook_points=tuple(check_hook_points(hook_points, available_hook_points(model), model.cfg.n_layers)),
+        context_length=config.context_length,
+        bos=config.bos,
+        dtype=cast("StoredType", str(parse_dtype(config.dtype)).removeprefix("torch.")),
+        n_tokens=config.tokens,
+        text=RecordedText(
+            corpus=corpus,
+            corpus_hash=corpus_hash,
+            tokenizer_hash=tokenizer_hash(model),
+            compute_dtype=str(next(model.original_model.parameters()).dtype).removeprefix("torch."),
+            attention=cast("Attention", attention_kernel(model)),
+            batch_size=config.batch_size,
+            shard_rows=math.ceil(contexts / config.batch_size) * config.batch_size * config.context_length,
+            live=config.live,
+        ),
+    )
+
+
+def _corpus_identity(documents: Corpus | Sequence[Document]) -> tuple[str, str]:
+    if isinstance(documents, Corpus):
+        return documents.spec, documents.hash
+    digest = hashlib.sha256()
+    for document in documents:
+        digest.update("\0".join(document).encode() + b"\n")
+    return f"{len(documents)} documents", digest.hexdigest()
+
+
+def _open_draft(folder: Path, seed: int, overwrite: bool, ranks: Ranks, settings: RecordingSettings) -> Draft:
+    config = settings_json(settings)
+    return open_draft(ranks, folder, kind="recording", config=config, seed=seed, overwrite=overwrite)
+
+
+def cut_text(documents: Iterable[Document], tokenizer: Tokenizer, settings: RecordingSettings) -> Iterator[ShardText]:
+    """Yield the shards of a recording's text, in order."""
+    return shard_texts(
+        documents,
+        tokenizer,
+        context_length=settings.context_length,
+        bos=settings.bos,
+        n_tokens=settings.n_tokens,
+        shard_contexts=settings.text_read.shard_rows // settings.context_length,
+    )
+
+
+def compute_missing_shards(
+    model: HookedModel, texts: Iterator[ShardText], settings: RecordingSettings, log: ShardLog, meter: "_Meter"
+) -> None:
+    """Compute and write every shard that no earlier run has finished, in rounds over all ranks."""
+    ranks, live, missing, more = log.ranks, settings.text_read.live, _missing(texts, log, meter), True
+    with ranks.checked(), Capture(model, settings.hook_points) as capture, ShardWriter(log.draft, log) as writer:
+        while more:
+            with ranks.checked():
+                turn = list(islice(missing, ranks.world))
+                for rank, text in enumerate(turn):
+                    if rank == ranks.rank:
+                        writer.put(_text_only(text, meter) if live else _compute(capture, text, settings, meter))
+                    else:
+                        meter.elsewhere(text.n_real)
+                more = len(turn) == ranks.world
+            log.tell()
+
+
+def _missing(texts: Iterator[ShardText], log: ShardLog, meter: "_Meter") -> Iterator[ShardText]:
+    """Yield the shards that no earlier run has finished, and check the text of the others."""
+    before = {entry["shard"] for entry in log.entries}
+    for text in texts:
+        if text.number in before:
+            log.check_text(text)
+            meter.skip(text.n_real)
+        else:
+            yield text
+
+
+def _compute(capture: Capture, text: ShardText, settings: RecordingSettings, meter: "_Meter") -> ComputedShard:
+    """Run the model on the contexts of one shard."""
+    activations = compute_activations(
+        capture,
+        text,
+        batch_size=settings.text_read.batch_size,
+        dtype=parse_dtype(settings.dtype),
+        on_pass=lambda n_real: meter.add(n_real, text.number),
+    )
+    return ComputedShard(text, activations)
+
+
+def _text_only(text: ShardText, meter: "_Meter") -> ComputedShard:
+    meter.add(text.n_real, text.number)
+    return ComputedShard(text, {})
 
 
 def compute_activations(
@@ -83,13 +256,72 @@ def compute_activations(
     return {name: stored[name] for name in capture.names}
 
 
-_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4}
-_TOKEN_BYTES = 3 * 4  # tokens, document, position
-# dest x src: not one vector a token
-_SQUARE = ("hook_pattern", "hook_attn_scores")
+def write_first_stats(model: HookedModel, folder: Path, log: ShardLog, settings: RecordingSettings) -> None:
+    """Write the moments of the first `LIVE_STATS_TOKENS` real tokens (whole shards), which training starts from."""
+    totals: dict[str, Moments] = {}
+    n = 0
+    with Capture(model, settings.hook_points) as capture:
+        for entry in log.entries:
+            columns = load_tensors(folder / "tokens" / f"{shard_name(entry['shard'])}.safetensors")
+            text = text_of(entry["shard"], TokenShard(**columns), settings.context_length)
+            values = compute_activations(
+                capture, text, batch_size=settings.text_read.batch_size, dtype=parse_dtype(settings.dtype)
+            )
+            for name, rows in values.items():
+                block = moments(rows, text.document.reshape(-1) >= 0)
+                totals[name] = merge_moments(totals[name], block) if name in totals else block
+            n += entry["real"]
+            if n >= LIVE_STATS_TOKENS:
+                break
+    for name, total in totals.items():
+        save_stats(folder, name, total)
 
 
-def probe_widths(model: HookedModel, hook_points: list[str]) -> dict[str, int]:
+def recorded(
+    settings: RecordingSettings, entries: list[ShardEntry], widths: dict[str, int], speed: float | None, ranks: int
+) -> Recorded:
+    """Return the artefact of a recording whose shards are finished, from their log."""
+    return Recorded(
+        settings=settings,
+        n_real=sum(entry["real"] for entry in entries),
+        n_documents=sum(entry["documents"] for entry in entries),
+        shard_rows=tuple(entry["rows"] for entry in entries),
+        widths=widths,
+        tokens_per_second=speed,
+        ranks=ranks,
+    )
+
+
+class _Meter:
+    """Count tokens, those of other ranks too, and report `progress`."""
+
+    def __init__(self, total: int, progress: Progress | None, world: int = 1):
+        self._total, self._progress, self._world = total, progress, world
+        self._done = self._computed = 0
+        self._started = time.perf_counter()
+
+    @property
+    def speed(self) -> float:
+        """Real tokens per second of this rank; 0 when every shard existed already."""
+        return self._computed / max(time.perf_counter() - self._started, 1e-9)
+
+    def skip(self, n: int) -> None:
+        self._done += n
+        if not self._computed:
+            self._started = time.perf_counter()  # shards that existed already say nothing about speed
+
+    def elsewhere(self, n: int) -> None:
+        self._done += n
+
+    def add(self, n: int, shard: int) -> None:
+        self._done += n
+        self._computed += n
+        if self._progress is not None:
+            info = {"tokens_per_second": self.speed * self._world, "shard": shard}
+            self._progress(min(self._done, self._total), self._total, info)
+
+
+def probe_widths(model: HookedModel, hook_points: Sequence[str]) -> dict[str, int]:
     """Measure the width at each hook point, from a run on 14 tokens (heads are concatenated).
 
     Raises `ConfigError` for a hook point without one vector per token.
@@ -142,269 +374,6 @@ def folder_bytes(folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
-DEFAULT_SHARD_ROWS = 32_768
-LIVE_STATS_TOKENS = 65_536
-
-
-def record(
-    model: HookedModel,
-    documents: Corpus | Sequence[Document],
-    folder: str | Path,
-    config: RecordConfig | None = None,
-    *,
-    hook_points: list[str],
-    model_name: str | None = None,
-    budget_bytes: int | None = None,
-    overwrite: bool = False,
-    progress: Progress | None = None,
-    ranks: Ranks = ALONE,
-    **settings: Any,
-) -> Recorded:
-    """Record at least `tokens` real tokens (BOS and padding not counted; fewer when the text ends) into `folder`.
-
-    `settings` are fields of `RecordConfig`, which replace those of `config` (by default its defaults). The model
-    computes in its own dtype; `dtype` is how values are stored. `model_name` is the spec written to the manifest
-    (default: what `load_model` was given). `progress(done, total, info)` is called after every batch with real tokens
-    and `info["tokens_per_second"]`.
-
-    `live`: write the text and the moments of its first tokens, and leave the activations to be computed whenever they
-    are read (`interp.recording.live`).
-
-    `ranks`: several processes that share the work, each called with the same arguments on the same file system; the
-    first of them reports progress and finishes.
-
-    Raises `UnknownNameError` (hook point), `ConfigError`, `ResourceError` (no room), `NonFiniteError` (NaN, overflow),
-    `MismatchError` (an unfinished run with other settings or other text is in the way), `OtherRankError` and
-    `LostRankError` (another rank failed, or is gone).
-    """
-    folder = as_path(folder)
-    with ranks.checked():
-        request = replace(config or RecordConfig(), **settings)
-        resolved, live, seed = _resolved(model, hook_points, request), request.live, request.seed
-        widths = probe_widths(model, resolved.hook_points)
-        stored = _settings(model, documents, resolved, model_name, live=live)
-        if ranks.first:
-            needed = bytes_needed({} if live else widths, resolved.expected_rows, resolved.dtype)
-            check_space(folder, needed, budget_bytes, already=folder_bytes(partial_path(folder)))
-    draft = open_draft(ranks, folder, kind="recording", config=settings_json(stored), seed=seed, overwrite=overwrite)
-    log = ShardLog(draft, ranks)
-    meter = _Meter(resolved.n_tokens, progress if ranks.first else None, ranks.world)
-    _run(model, documents, resolved, log, meter, live=live)
-    log.join()
-    speed = ranks.total(meter.speed)
-    with ranks.checked(patient=True):
-        if ranks.first:
-            if live:
-                write_first_stats(model, draft.path, log, resolved)
-            else:
-                write_stats(draft, log, resolved.hook_points)
-            parents = {f"model:{stored.model}": stored.weight_hash}
-            artefact = recorded(stored, log.entries, widths, round(speed, 1), ranks.world)
-            save_artefact(artefact, folder, parents=parents, threads=torch.get_num_threads(), draft=draft)
-    return open_artefact(Recorded, folder)
-
-
-def recorded(
-    settings: RecordingSettings, entries: list[dict[str, Any]], widths: dict[str, int], speed: float | None, ranks: int
-) -> Recorded:
-    """Return the artefact of a recording whose shards are finished, from their log."""
-    return Recorded(
-        settings=settings,
-        n_real=sum(entry["real"] for entry in entries),
-        n_documents=sum(entry["documents"] for entry in entries),
-        shard_rows=tuple(entry["rows"] for entry in entries),
-        widths=widths,
-        tokens_per_second=speed,
-        ranks=ranks,
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Settings:
-    hook_points: list[str]
-    n_tokens: int
-    context_length: int
-    bos: Bos
-    dtype: StoredType
-    batch_size: int
-    shard_contexts: int
-
-    @property
-    def expected_rows(self) -> int:
-        per_context = self.context_length - (self.bos == "context")
-        return math.ceil(self.n_tokens / per_context) * self.context_length
-
-
-def _resolved(model: HookedModel, hook_points: list[str], config: RecordConfig) -> _Settings:
-    """Check the request against the model, and resolve its defaults."""
-    check_policy(tokenizer_of(model), config.context_length, config.bos)
-    if not hook_points:
-        raise ConfigError("no hook point was given; name at least one, for example blocks.9.hook_resid_post")
-    if config.context_length > model.cfg.n_ctx:
-        raise ConfigError(
-            f"context_length {config.context_length} is longer than the model's context of {model.cfg.n_ctx}"
-        )
-    contexts = config.shard_contexts or max(1, DEFAULT_SHARD_ROWS // config.context_length)
-    return _Settings(
-        hook_points=check_hook_points(hook_points, available_hook_points(model), model.cfg.n_layers),
-        n_tokens=config.tokens,
-        context_length=config.context_length,
-        bos=config.bos,
-        dtype=cast("StoredType", str(parse_dtype(config.dtype)).removeprefix("torch.")),
-        batch_size=config.batch_size,
-        shard_contexts=math.ceil(contexts / config.batch_size) * config.batch_size,
-    )
-
-
-def _settings(
-    model: HookedModel,
-    documents: Corpus | Sequence[Document],
-    settings: _Settings,
-    model_name: str | None,
-    *,
-    live: bool,
-) -> RecordingSettings:
-    corpus, corpus_hash = _corpus_identity(documents)
-    return RecordingSettings(
-        model=model_name or model_spec(model),
-        weight_hash=weight_hash(model),
-        hook_points=tuple(settings.hook_points),
-        context_length=settings.context_length,
-        bos=settings.bos,
-        dtype=settings.dtype,
-        n_tokens=settings.n_tokens,
-        text=RecordedText(
-            corpus=corpus,
-            corpus_hash=corpus_hash,
-            tokenizer_hash=tokenizer_hash(model),
-            compute_dtype=str(next(model.original_model.parameters()).dtype).removeprefix("torch."),
-            attention=cast("Attention", attention_kernel(model)),
-            batch_size=settings.batch_size,
-            shard_rows=settings.shard_contexts * settings.context_length,
-            live=live,
-        ),
-    )
-
-
-def _corpus_identity(documents: Corpus | Sequence[Document]) -> tuple[str, str]:
-    if isinstance(documents, Corpus):
-        return documents.spec, documents.hash
-    digest = hashlib.sha256()
-    for document in documents:
-        digest.update("\0".join(document).encode() + b"\n")
-    return f"{len(documents)} documents", digest.hexdigest()
-
-
-def _run(
-    model: HookedModel,
-    documents: Corpus | Sequence[Document],
-    settings: _Settings,
-    log: ShardLog,
-    meter: "_Meter",
-    *,
-    live: bool,
-) -> None:
-    """Compute and write every missing shard, in rounds over all ranks."""
-    texts = shard_texts(
-        documents,
-        tokenizer_of(model),
-        context_length=settings.context_length,
-        bos=settings.bos,
-        n_tokens=settings.n_tokens,
-        shard_contexts=settings.shard_contexts,
-    )
-    ranks, missing, more = log.ranks, _missing(texts, log, meter), True
-    with ranks.checked(), Capture(model, settings.hook_points) as capture, ShardWriter(log.draft, log) as writer:
-        while more:
-            with ranks.checked():
-                turn = list(islice(missing, ranks.world))
-                for rank, text in enumerate(turn):
-                    if rank == ranks.rank:
-                        writer.put(_text_only(text, meter) if live else _compute(capture, text, settings, meter))
-                    else:
-                        meter.elsewhere(text.n_real)
-                more = len(turn) == ranks.world
-            log.tell()
-
-
-def write_first_stats(model: HookedModel, folder: Path, log: ShardLog, settings: _Settings) -> None:
-    """Write the moments of the first `LIVE_STATS_TOKENS` real tokens (whole shards), which training starts from."""
-    totals: dict[str, Moments] = {}
-    n = 0
-    with Capture(model, settings.hook_points) as capture:
-        for entry in log.entries:
-            columns = load_tensors(folder / "tokens" / f"{shard_name(entry['shard'])}.safetensors")
-            text = text_of(entry["shard"], TokenShard(**columns), settings.context_length)
-            values = compute_activations(
-                capture, text, batch_size=settings.batch_size, dtype=parse_dtype(settings.dtype)
-            )
-            for name, rows in values.items():
-                block = moments(rows, text.document.reshape(-1) >= 0)
-                totals[name] = merge_moments(totals[name], block) if name in totals else block
-            n += entry["real"]
-            if n >= LIVE_STATS_TOKENS:
-                break
-    for name, total in totals.items():
-        save_stats(folder, name, total)
-
-
-def _missing(texts: Iterator[ShardText], log: ShardLog, meter: "_Meter") -> Iterator[ShardText]:
-    """Yield the shards that no earlier run has finished, and check the text of the others."""
-    before = {entry["shard"] for entry in log.entries}
-    for text in texts:
-        if text.number in before:
-            log.check_text(text)
-            meter.skip(text.n_real)
-        else:
-            yield text
-
-
-def _compute(capture: Capture, text: ShardText, settings: _Settings, meter: "_Meter") -> ComputedShard:
-    """Run the model on the contexts of one shard."""
-    activations = compute_activations(
-        capture,
-        text,
-        batch_size=settings.batch_size,
-        dtype=parse_dtype(settings.dtype),
-        on_pass=lambda n_real: meter.add(n_real, text.number),
-    )
-    return ComputedShard(text, activations)
-
-
-def _text_only(text: ShardText, meter: "_Meter") -> ComputedShard:
-    meter.add(text.n_real, text.number)
-    return ComputedShard(text, {})
-
-
-class _Meter:
-    """Count tokens, those of other ranks too, and report `progress`."""
-
-    def __init__(self, total: int, progress: Progress | None, world: int = 1):
-        self._total, self._progress, self._world = total, progress, world
-        self._done = self._computed = 0
-        self._started = time.perf_counter()
-
-    @property
-    def speed(self) -> float:
-        """Real tokens per second of this rank; 0 when every shard existed already."""
-        return self._computed / max(time.perf_counter() - self._started, 1e-9)
-
-    def skip(self, n: int) -> None:
-        self._done += n
-        if not self._computed:
-            self._started = time.perf_counter()  # shards that existed already say nothing about speed
-
-    def elsewhere(self, n: int) -> None:
-        self._done += n
-
-    def add(self, n: int, shard: int) -> None:
-        self._done += n
-        self._computed += n
-        if self._progress is not None:
-            info = {"tokens_per_second": self.speed * self._world, "shard": shard}
-            self._progress(min(self._done, self._total), self._total, info)
-
-
 def order_problems(recording: Recording) -> Iterator[str]:
     """Yield where tokens are not in document order: a shard is repeated or missing."""
     before = torch.tensor([[-1], [0]])
@@ -428,20 +397,11 @@ def _token(document: Tensor, position: Tensor, at: int) -> str:
 
 def corpus_problems(recording: Recording, corpus: Corpus, tokenizer: Tokenizer) -> Iterator[str]:
     """Yield the shards whose text differs from that of their corpus, read again by one process."""
-    text, settings = recording.artefact.settings.text, recording.artefact.settings
-    assert text is not None, "planted features have no text"
-    stored = recording.manifest.files
-    for shard in shard_texts(
-        corpus,
-        tokenizer,
-        context_length=settings.context_length,
-        bos=settings.bos,
-        n_tokens=settings.n_tokens,
-        shard_contexts=text.shard_rows // settings.context_length,
-    ):
+    settings, stored = recording.artefact.settings, recording.manifest.files
+    for shard in cut_text(corpus, tokenizer, settings):
         for relative, content in text_files(shard).items():
             if stored.get(relative, {}).get("sha256") != hashlib.sha256(content).hexdigest():
-                yield f"{relative}: holds other text than {text.corpus} gives"
+                yield f"{relative}: holds other text than {settings.text_read.corpus} gives"
 
 
 def source_of_text(recording: Recording) -> tuple[Corpus, Tokenizer] | str:

@@ -3,6 +3,7 @@
 `store` reads the shards. Torch-free.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -37,11 +38,10 @@ class RecordConfig:
     """Seed of the corpus."""
 
     def __post_init__(self) -> None:
-        if min(self.tokens, self.batch_size) < 1 or (self.shard_contexts is not None and self.shard_contexts < 1):
-            raise ConfigError(
-                f"tokens, batch_size and shard_contexts must be at least 1, got {self.tokens}, {self.batch_size} and "
-                f"{self.shard_contexts}"
-            )
+        for name in ("tokens", "batch_size", "shard_contexts"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{name} must be at least 1, got {value}")
 
 
 Attention = Literal["eager", "sdpa"]
@@ -83,6 +83,18 @@ class RecordingSettings:
     def __post_init__(self) -> None:
         if self.context_length < 1:
             raise ValueError(f"contexts of {self.context_length} tokens")
+
+    @property
+    def text_read(self) -> RecordedText:
+        """The text that a model read; planted features have none."""
+        assert self.text is not None, "planted features have no text"
+        return self.text
+
+    @property
+    def expected_rows(self) -> int:
+        """Rows of the whole recording, BOS and padding included."""
+        per_context = self.context_length - (self.bos == "context")
+        return math.ceil(self.n_tokens / per_context) * self.context_length
 
 
 @dataclass(frozen=True, kw_only=True)

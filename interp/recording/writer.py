@@ -12,9 +12,9 @@ import json
 import os
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypedDict
 
 import numpy as np
 import torch
@@ -27,6 +27,26 @@ from interp.recording.store import load_tensors
 from interp.text.tokens import ShardText
 
 _ROWS_AT_ONCE = 256  # a block in float64 stays in the processor's cache
+
+
+class ShardFile(TypedDict):
+    """Checksum and size of a file."""
+
+    sha256: str
+    bytes: int
+
+
+class ShardEntry(TypedDict):
+    """Line of the log for a shard whose files are all in place."""
+
+    shard: int
+    rows: int
+    real: int
+    """rows of text: without BOS and padding"""
+    documents: int
+    """documents that begin in it"""
+    files: dict[str, ShardFile]
+    """by path in the recording's folder"""
 
 
 class ComputedShard(NamedTuple):
@@ -196,7 +216,7 @@ class ShardLog:
         self._before = set(self._entries)
 
     @property
-    def entries(self) -> list[dict[str, Any]]:
+    def entries(self) -> list[ShardEntry]:
         """Shards that this rank knows to be finished, in order."""
         return [self._entries[number] for number in sorted(self._entries)]
 
@@ -230,7 +250,7 @@ class ShardLog:
         with self.ranks.checked():
             pass  # no rank writes before all have read
 
-    def append(self, entry: dict[str, Any]) -> None:
+    def append(self, entry: ShardEntry) -> None:
         """Add the line of a shard whose files are all in place."""
         with disk_errors(self.path), open(self.path, "a", encoding="utf-8") as handle:
             handle.write(json.dumps(entry) + "\n")
@@ -249,7 +269,7 @@ class ShardLog:
                     "--overwrite to start again, or choose another --name"
                 )
 
-    def _register(self, entry: dict[str, Any]) -> None:
+    def _register(self, entry: ShardEntry) -> None:
         for relative, known in entry["files"].items():
             self.draft.add_known(relative, known["sha256"], known["bytes"])
 
@@ -264,12 +284,12 @@ def join_logs(folder: Path) -> None:
         log.unlink()
 
 
-def _whole_entries(path: Path) -> list[dict[str, Any]]:
+def _whole_entries(path: Path) -> list[ShardEntry]:
     """Return entries that are complete and whose files all exist in full size."""
-    entries: list[dict[str, Any]] = []
+    entries: list[ShardEntry] = []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         with contextlib.suppress(json.JSONDecodeError, KeyError, TypeError, AttributeError, OSError):
-            entry = json.loads(line)
+            entry: ShardEntry = json.loads(line)
             sizes = {relative: known["bytes"] for relative, known in entry["files"].items()}
             if isinstance(entry["shard"], int) and all(
                 (path.parent / relative).stat().st_size == size for relative, size in sizes.items()
@@ -280,7 +300,7 @@ def _whole_entries(path: Path) -> list[dict[str, Any]]:
 
 def write_shard(draft: Draft, log: ShardLog, shard: ComputedShard) -> None:
     """Write every file of a shard, hashed in memory and written atomically, then its line in the log."""
-    files: dict[str, dict[str, Any]] = {}
+    files: dict[str, ShardFile] = {}
     for relative, content in text_files(shard.text).items():
         files[relative] = _write(draft.path / relative, content)
     for hook_point in shard.activations:
@@ -298,13 +318,13 @@ def write_shard(draft: Draft, log: ShardLog, shard: ComputedShard) -> None:
     )
 
 
-def _write(path: Path, content: bytes) -> dict[str, Any]:
+def _write(path: Path, content: bytes) -> ShardFile:
     with atomic_file(path) as temporary:
         temporary.write_bytes(content)
     return {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
 
 
-def write_stats(draft: Draft, log: ShardLog, hook_points: list[str]) -> None:
+def write_stats(draft: Draft, log: ShardLog, hook_points: Sequence[str]) -> None:
     """Merge the shards' moments, in shard order, into `<hook point>/stats.safetensors`."""
     for name in hook_points:
         total: Moments | None = None

@@ -40,7 +40,7 @@ FEWEST = 8
 class Transition:
     """Result of the search for a transition; the steps are None where none was found."""
 
-    found: bool
+    sudden: bool
     reason: str
     """one sentence"""
     onset: float | None

@@ -77,7 +77,7 @@ def train_modular(config: ModularConfig, *, device: str = "cpu", state: Path | N
     if device.startswith("mps"):
         raise ConfigError("losses are computed in float64, which mps does not have; use --device cpu")
     parameters = {name: value.to(device).requires_grad_() for name, value in initial_parameters(config).items()}
-    train = training_pairs(config).to(device)
+    training = training_pairs(config).to(device)
     optimizer = torch.optim.AdamW(
         parameters.values(),
         lr=config.lr,
@@ -86,23 +86,21 @@ def train_modular(config: ModularConfig, *, device: str = "cpu", state: Path | N
         weight_decay=config.weight_decay,
         foreach=True,
     )
-    yield _snapshot(0, parameters, train, config)
-    order = [make_generator(seed, "modular batches") for seed in config.seeds]
-    kept = TrainingFile(state) if state else None
-    first = kept.load(parameters, optimizer, order)[0] if kept else 0
-    best, last = torch.full((len(config.seeds),), -torch.inf, dtype=torch.float64), config.epochs
-    for epoch, tensors in kept.added(first) if kept else ():
-        measures = {name: tensors[name] for name in _MEASURES}
-        snapshot = Snapshot(
-            epoch, {name: tensors[name] for name in parameters}, **measures
-        )  # their order counts in sums
+    yield _snapshot(0, parameters, training, config)
+    generators = [make_generator(seed, "modular batches") for seed in config.seeds]
+    file = TrainingFile(state) if state else None
+    first_epoch = file.load(parameters, optimizer, generators)[0] if file else 0
+    best_accuracy, last_epoch = torch.full((len(config.seeds),), -torch.inf, dtype=torch.float64), config.epochs
+    for epoch, tensors in file.added(first_epoch) if file else ():
+        weights = {name: tensors[name] for name in parameters}  # their order counts in sums
+        snapshot = Snapshot(epoch, weights, *(tensors[name] for name in _MEASURES))
         yield snapshot
-        best, last = _ending(best, last, snapshot, config)
-    if first >= last:
+        best_accuracy, last_epoch = _ending(best_accuracy, last_epoch, snapshot, config)
+    if first_epoch >= last_epoch:
         return
-    for epoch in range(first + 1, config.epochs + 1):
+    for epoch in range(first_epoch + 1, config.epochs + 1):
         loss = torch.zeros((), device=device)
-        for pairs in _shuffled(train, order).tensor_split(min(config.batches, train.shape[1]), 1):
+        for pairs in _shuffled(training, generators).tensor_split(min(config.batches, training.shape[1]), 1):
             with torch.enable_grad(), one_thread():  # matrices this small are slower on several threads
                 loss = pair_losses(all_logits(parameters, config, pairs), config, pairs).mean(1).sum()
                 optimizer.zero_grad(set_to_none=True)
@@ -111,13 +109,13 @@ def train_modular(config: ModularConfig, *, device: str = "cpu", state: Path | N
         if epoch % config.log_every == 0 or epoch == config.epochs:
             if not bool(torch.isfinite(loss)):
                 raise NonFiniteError(f"a loss is {float(loss)} at epoch {epoch}; use a lower lr (it is {config.lr})")
-            snapshot = _snapshot(epoch, parameters, train, config)
-            if kept:
-                kept.add(epoch, _as_tensors(snapshot))
-                kept.save(parameters, optimizer, order, epoch)
+            snapshot = _snapshot(epoch, parameters, training, config)
+            if file:
+                file.add(epoch, _as_tensors(snapshot))
+                file.save(parameters, optimizer, generators, epoch)
             yield snapshot
-            best, last = _ending(best, last, snapshot, config)
-            if epoch >= last:
+            best_accuracy, last_epoch = _ending(best_accuracy, last_epoch, snapshot, config)
+            if epoch >= last_epoch:
                 return
 
 

@@ -21,6 +21,7 @@ from jaxtyping import Float64, Int64
 
 from interp.artifacts import ARRAY, ARRAYS, Artefact
 from interp.errors import ConfigError, CorruptError
+from interp.options import check_least, check_positive
 from interp.results import Record
 from interp.studies._transitions import first_at
 
@@ -82,14 +83,10 @@ class ModularConfig:
             )
         if len(self.betas) != 2:
             raise ConfigError(f"betas are two numbers, got {len(self.betas)}")
-        if (
-            min(self.epochs, self.batches, self.log_every, len(self.seeds)) < 1
-            or (self.settle or 0) < 0
-            or not (self.lr > 0 and self.eps > 0 and self.weight_decay >= 0)
-        ):
-            raise ConfigError(
-                "epochs, batches, log_every, lr, eps must be above 0, weight_decay and settle at least 0; a seed given"
-            )
+        check_positive(self, "epochs", "batches", "log_every", "lr", "eps")
+        check_least(self, {"weight_decay": 0, "settle": 0})
+        if not self.seeds:
+            raise ConfigError("a seed is needed, got none; give 0, for example")
 
 
 @dataclass(frozen=True)

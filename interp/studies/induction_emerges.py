@@ -139,8 +139,10 @@ def _transition(steps: np.ndarray, curve: np.ndarray, least: float) -> Transitio
     if len(steps) >= FEWEST:
         return find_transition(steps, curve, least=least)
     reason = f"{FEWEST} measurements or more can show a transition, there are {len(steps)}"
-    ends = {"before": float(curve[0]), "after": float(curve[-1]), "noise": 0.0}
-    return Transition(found=False, reason=reason, onset=None, middle=None, end=None, **ends)
+    before, after = float(curve[0]), float(curve[-1])
+    return Transition(
+        sudden=False, reason=reason, onset=None, middle=None, end=None, before=before, after=after, noise=0.0
+    )
 
 
 @torch.no_grad()

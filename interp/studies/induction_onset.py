@@ -77,7 +77,7 @@ class InductionRun(Result):
 
     def shown(self) -> list[Record]:
         """Return the transition of each curve."""
-        names = ("found", "onset", "middle", "end", "before", "after")
+        names = ("sudden", "onset", "middle", "end", "before", "after")
         return [{"curve": c} | {n: getattr(t, n) for n in names} for c, t in self.transitions.items()]
 
 

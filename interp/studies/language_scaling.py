@@ -30,7 +30,7 @@ describes models trained alike, within the sizes measured: at these sizes expone
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -255,16 +255,26 @@ def fit_language_scaling(
     generator = np.random.default_rng(seed)
     p_size = _permuted(data, generator, n_permutations, within_runs=False)
     p_tokens = _permuted(data, generator, n_permutations, within_runs=True)
-    tested = {"settings": settings or ScalingSettings(), "runs": tuple(runs), "p_size": p_size, "p_tokens": p_tokens}
+    answer = LanguageScaling(
+        settings=settings or ScalingSettings(),
+        runs=tuple(runs),
+        p_size=p_size,
+        p_tokens=p_tokens,
+        law=None,
+        intervals=None,
+        scatter=None,
+        left_out=None,
+    )
     if max(p_size, p_tokens) >= P_FOUND:
-        return LanguageScaling(**tested, law=None, intervals=None, scatter=None, left_out=None)
+        return answer
     fitted = _fit(data)
     free = max(len(data.n) - 3, 1)  # runs, not checkpoints, determine E, A and alpha
     thetas = refits(fitted, n_bootstrap, generator, n_groups=len(data.n), free=free, bounds=_bounds)
     laws = [_law(theta, data) for theta in thetas]
     law = _law(fitted.theta, data)
-    intervals = LawIntervals(**{name: _interval(name, law, laws) for name in ("e", "alpha", "beta")})
-    return LanguageScaling(**tested, law=law, intervals=intervals, scatter=fitted.sigma, left_out=_leave_out(runs))
+    e, alpha, beta = (_interval(name, law, laws) for name in ("e", "alpha", "beta"))
+    intervals = LawIntervals(e=e, alpha=alpha, beta=beta)
+    return replace(answer, law=law, intervals=intervals, scatter=fitted.sigma, left_out=_leave_out(runs))
 
 
 @dataclass(frozen=True)
@@ -305,7 +315,10 @@ def _check(runs: Sequence[LanguageRun]) -> None:
         if min(run.n_params, *run.tokens) < 1:
             raise ConfigError(f"parameters and tokens must be at least 1, got {run.n_params} and {min(run.tokens)}")
         if run.tokens != runs[0].tokens:
-            raise ConfigError("all runs must be measured after the same numbers of tokens; train them by one recipe")
+            raise ConfigError(
+                f"all runs must be measured after the same numbers of tokens, got {run.tokens} and {runs[0].tokens}; "
+                "train them by one recipe"
+            )
     sizes = sorted({run.n_params for run in runs})
     tokens = list(runs[0].tokens) if runs else []
     if len(sizes) < MIN_SIZES or sizes[-1] < MIN_FOLD * sizes[0]:

@@ -33,13 +33,13 @@ import os
 import re
 import socket
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
 from random import Random
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
@@ -83,7 +83,7 @@ class TextColumn:
                 f"--column, or behind the file: FILE{COLUMN}NAME"
             )
 
-    def document(self, row: dict[str, Any], where: str, default_id: str, default_label: str) -> Document:
+    def document(self, row: Mapping[str, object], where: str, default_id: str, default_label: str) -> Document:
         """Return the document of a row; `id` and `label` are taken from it where it has them."""
         self.require(list(row), where)
         value, label = row[self.name], row.get("label")
@@ -94,13 +94,13 @@ class TextColumn:
             )
         return Document(text, str(row.get("id") or default_id), default_label if label is None else str(label))
 
-    def _conversation(self, value: list[Any], where: str) -> str:
+    def _conversation(self, value: list[object], where: str) -> str:
         if self.template is None:
             raise ConfigError(f"{where}: column `{self.name}` holds conversations, which only `record` and `own` read")
         return self.template([_message(message, f"{where}: column `{self.name}`") for message in value])
 
 
-def _message(entry: Any, where: str) -> Message:
+def _message(entry: object, where: str) -> Message:
     for form in _FORMS:
         role, content = (entry.get(key) for key in form) if isinstance(entry, dict) else (None, None)
         if isinstance(role, str) and isinstance(content, str):

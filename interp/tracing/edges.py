@@ -14,6 +14,7 @@ far. In a file the computed rows survive an interruption, and the choice of the 
 
 import os
 import time
+from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -60,7 +61,8 @@ class System:
     """clean MLP outputs less their reconstruction, before post-norms"""
 
     def __post_init__(self) -> None:
-        frozen, n = self.frozen, self.frozen.shape.n_layers
+        frozen = self.frozen = copy(self.frozen)  # whose skip connections are those of this replacement
+        n = frozen.shape.n_layers
         self.replacement.prepare(frozen)
         frozen.skips = [self.replacement.skip(layer) for layer in range(n)]
         self._active = [self.replacement.active(layer) for layer in range(n)]

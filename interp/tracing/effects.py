@@ -21,7 +21,7 @@ The score of a head at its key position is explained further by `interp.explain_
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -32,6 +32,7 @@ from torch import Tensor
 from interp.errors import ConfigError, UnknownNameError
 from interp.interventions.edits import adding, change_of, inserting
 from interp.interventions.intervention import Intervention, Latent
+from interp.models.adapter import Hook
 from interp.models.passes import run_from
 from interp.progress import Progress
 from interp.results import Record, Result
@@ -70,7 +71,7 @@ def latent_of(step: Intervention) -> tuple[int, int, int]:
     """
     target = step.target
     if not isinstance(target, Latent) or target.layer is None or step.action == "replace" or step.along is not None:
-        raise ConfigError("on a graph, latents of a layer are set, scaled, ablated or added to")
+        raise ConfigError(f"on a graph, latents of a layer are set, scaled, ablated or added to; got {step.action}")
     if step.positions is None or step.positions[1] not in (None, step.positions[0] + 1):
         raise ConfigError(f"on a graph, a latent is changed at one position or from one on, got {step.positions}")
     return target.layer, step.positions[0], target.index
@@ -83,7 +84,7 @@ def read_of(system: System, graph: AttributionGraph, target: int = 0) -> Float[T
     """
     aim, unembed = graph.targets[target], system.frozen.model.W_U.detach().float()
     if aim.token is None:
-        raise ConfigError("the target of this graph is a latent; interventions measure a token")
+        raise ConfigError(f"interventions measure a token; the target of this graph is the latent {aim.label}")
     return unembed[:, aim.token] - (unembed.mean(1) if aim.contrast is None else unembed[:, aim.contrast])
 
 
@@ -178,7 +179,9 @@ def final_states(
     if mode not in MODES:
         raise UnknownNameError("mode", mode, MODES)
     if (layers is not None) != (mode == "range"):
-        raise ConfigError("a range of layers belongs to mode 'range', and that mode needs one")
+        raise ConfigError(
+            f"a range of layers belongs to mode 'range', which needs one; got mode {mode!r}, layers {layers}"
+        )
     frozen = system.frozen
     written = [deltas(system, interventions) for interventions in changes]
     if mode == "direct" or (layers is not None and len(layers) == frozen.shape.n_layers):
@@ -281,7 +284,7 @@ def _run(frozen: FrozenModel, written: list[dict[int, Tensor]], mode: Mode, laye
         layer: torch.stack([delta.get(layer, torch.zeros_like(frozen.embedding)) for delta in written])
         for layer in touched
     }
-    hooks: list[tuple[str, Callable[..., Any]]] = []
+    hooks: list[tuple[str, Hook]] = []
     for layer in range(first, frozen.shape.n_layers):
         if mode in ("range", "attention"):
             hooks.append((f"blocks.{layer}.attn.hook_pattern", inserting(frozen.blocks[layer].pattern)))
@@ -290,7 +293,7 @@ def _run(frozen: FrozenModel, written: list[dict[int, Tensor]], mode: Mode, laye
         hooks += [(frozen.mlp_point(layer), adding(added[layer]))] if layer in added else []
     store: dict[str, Tensor] = {}
 
-    def keep(value: Tensor, hook: Any = None) -> None:
+    def keep(value: Tensor, hook: object = None) -> None:
         store["resid"] = value[:, -1].detach().float()
 
     hooks.append((f"blocks.{frozen.shape.n_layers - 1}.hook_resid_post", keep))

@@ -14,12 +14,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
-from typing import Any
 
 import torch
 from einops import rearrange
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from interp.errors import ConfigError, NonFiniteError
 from interp.models.adapter import available_hook_points, head_shape, logit_cap, run_with_cache
@@ -287,7 +286,7 @@ class FrozenModel:
             n_kv_heads=self.shape.n_kv_heads,
         )
 
-    def _reader(self, block: Any, mid: Tensor) -> tuple[FrozenNorm, Tensor]:
+    def _reader(self, block: nn.Module, mid: Tensor) -> tuple[FrozenNorm, Tensor]:
         """Return the norm before what dictionaries read, and its output."""
         norm = freeze(block, "ln2", mid)
         if READS[self.reads] == MLP_INPUT:
@@ -337,7 +336,7 @@ def apply_linear(norm: FrozenNorm, value: Float[Tensor, "pos d_model"]) -> Float
     return scaled if norm.norm.gain is None else scaled * norm.norm.gain
 
 
-def _normed(owner: Any, name: str, resid: Tensor) -> Tensor:
+def _normed(owner: nn.Module, name: str, resid: Tensor) -> Tensor:
     """Return the norm's own output, in float32; the residual where there is no norm."""
     module = getattr(owner, name, None)
     return resid if module is None else module.original_component(resid.to(next(owner.parameters()).dtype)).float()

@@ -12,9 +12,9 @@ Node ids are `feature:LAYER:POSITION:LATENT`, `error:LAYER:POSITION`, `token:POS
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Literal, get_args
 
 import numpy as np
 from jaxtyping import Float
@@ -57,17 +57,13 @@ class TraceConfig:
     """Determines every random number."""
 
     def __post_init__(self) -> None:
-        if min(self.max_feature_nodes, self.max_logits, self.batch_size, self.max_neurons) < 1:
-            raise ConfigError(
-                "max_feature_nodes, max_logits, max_neurons and batch_size must be at least 1, got "
-                f"{self.max_feature_nodes}, {self.max_logits}, {self.max_neurons}, {self.batch_size}"
-            )
-        shares = {name: getattr(self, name) for name in ("logit_share", "node_share", "edge_share")}
-        for name, value in shares.items():
-            if not 0 < value <= 1:
+        least = {"max_feature_nodes": 1, "max_logits": 1, "max_neurons": 1, "batch_size": 1}
+        for name, low in (least | {"effects": 0, "skip_positions": 0}).items():
+            if (value := getattr(self, name)) < low:
+                raise ConfigError(f"{name} must be at least {low}, got {value}")
+        for name in ("logit_share", "node_share", "edge_share"):
+            if not 0 < (value := getattr(self, name)) <= 1:
                 raise ConfigError(f"{name} must be above 0 and at most 1, got {value}")
-        if self.effects < 0 or self.skip_positions < 0:
-            raise ConfigError(f"effects and skip_positions must be >= 0, got {self.effects}, {self.skip_positions}")
 
 
 KIND = "attribution_graph"
@@ -100,7 +96,7 @@ class GraphNode:
 
     @property
     def id(self) -> str:
-        parts: tuple[Any, ...] = {
+        parts: tuple[int, ...] = {
             "feature": (self.layer, self.position, self.index),
             "error": (self.layer, self.position),
         }.get(self.kind, (self.position, self.index))
@@ -324,7 +320,9 @@ class AttributionGraph(Artefact, kind="attribution_graph", made_by="trace"):
     @cached_property
     def edges(self) -> GraphEdges:
         """All edges, as arrays. Raises `CorruptError` where one names a missing node."""
-        edges, n = GraphEdges(**self.edge_table.columns()), len(self.nodes)
+        columns, n = self.edge_table.columns(), len(self.nodes)
+        source, target, weight, share, kept = (columns[part.name] for part in fields(GraphEdges))
+        edges = GraphEdges(source, target, weight, share, kept)
         ends = np.concatenate([edges.source, edges.target])
         if len(ends) and (ends.min() < 0 or ends.max() >= n):
             odd = int(ends[(ends < 0) | (ends >= n)][0])

@@ -120,7 +120,7 @@ class GraphFile:
     qParams: Parameters | None = None
 
 
-def read_file(data: Mapping[str, Any]) -> GraphFile:
+def read_file(data: Mapping[str, object]) -> GraphFile:
     """Return the parts of a graph JSON that we use. Lists in its parameters may be texts, as in a viewer's address."""
     params = data.get("qParams") if isinstance(data, dict) else None
     if isinstance(params, dict):
@@ -130,7 +130,7 @@ def read_file(data: Mapping[str, Any]) -> GraphFile:
     return from_json(GraphFile, data, "the graph", "foreign")
 
 
-def check_carried(value: Any, where: str, depth: int = 0) -> None:
+def check_carried(value: object, where: str, depth: int = 0) -> None:
     """Raise `CorruptError` for a part that is carried along, and cannot be written again as JSON."""
     if depth > MAX_DEPTH:
         raise CorruptError(f"{where} is nested in more than {MAX_DEPTH} levels")
@@ -309,7 +309,7 @@ def read_edits(params: Parameters, marks: Marks, nodes: list[GraphNode], ids: Nu
     )
 
 
-def _listed(params: dict[str, Any], name: str, read: Callable[[str], Any]) -> Any:
+def _listed(params: Mapping[str, object], name: str, read: Callable[[str], object]) -> object:
     """Return a list that circuit-tracer's viewer saved as text, as in its address."""
     value = params.get(name)
     try:

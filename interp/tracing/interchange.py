@@ -162,7 +162,7 @@ def _file_ids(graph: AttributionGraph, kept: list[int]) -> dict[int, str]:
 
 def _file_node(
     graph: AttributionGraph, node: GraphNode, name: str, edits: GraphEdits, labels: Mapping[str, str]
-) -> dict[str, Any]:
+) -> dict[str, str | float | None]:
     """Return one entry of `nodes`."""
     label = edits.labels.get(node.id) or node.label or labels.get(node.id, "")
     if node.kind == "feature":
@@ -206,14 +206,19 @@ class _Ours:
     effects: EffectAgreement | None
 
 
-_OURS = ("scores", "floor", "untrained", "run", "effects")
-
-
 def _metadata(graph: AttributionGraph, carried: dict[str, Any], slug: str) -> dict[str, Any]:
     """Return `metadata`: fields of the format, those carried along from a file, and what only we have."""
     node_share, edge_share = graph.thresholds
     settings = replace(graph.settings, imported=None)
-    ours = _Ours(settings=settings, targets=graph.targets, **{name: getattr(graph, name) for name in _OURS})
+    ours = _Ours(
+        settings=settings,
+        targets=graph.targets,
+        scores=graph.scores,
+        floor=graph.floor,
+        untrained=graph.untrained,
+        run=graph.run,
+        effects=graph.effects,
+    )
     return {
         "slug": "graph",
         "scan": graph.model,
@@ -288,16 +293,22 @@ def import_graph(data: Mapping[str, Any]) -> tuple[AttributionGraph, GraphEdits]
         words={},
         trace=None,
     )
-    known = {name: None if ours is None else getattr(ours, name) for name in _OURS}
-    traced = ours is not None and ours.settings.trace is not None
+    known = ours or _Ours(
+        settings=settings, targets=targets, scores=None, floor=None, untrained=None, run=None, effects=None
+    )
+    traced = known.settings.trace is not None
     imported = ImportedFile(node_share=None if traced else metadata.node_threshold or None, guessed_links=shared)
     graph = AttributionGraph(
-        settings=replace(settings if ours is None else ours.settings, imported=imported),
+        settings=replace(known.settings, imported=imported),
         prompt=metadata.prompt,
         token_texts=metadata.prompt_tokens,
         n_layers=n_layers,
         targets=targets,
-        **known,
+        scores=known.scores,
+        floor=known.floor,
+        untrained=known.untrained,
+        run=known.run,
+        effects=known.effects,
         carried=Carried(
             top=_carried(data, _TOP, "the file"),
             metadata=_carried(
@@ -313,7 +324,7 @@ def import_graph(data: Mapping[str, Any]) -> tuple[AttributionGraph, GraphEdits]
     return graph, read_edits(file.qParams or Parameters(), marks, nodes, ids)
 
 
-def _carried(entries: Mapping[str, Any], used: tuple[str, ...], where: str) -> dict[str, str]:
+def _carried(entries: Mapping[str, object], used: tuple[str, ...], where: str) -> dict[str, str]:
     """Return fields that are not used, as JSON text."""
     others = {key: value for key, value in entries.items() if key not in used}
     for key, value in others.items():

@@ -11,7 +11,7 @@ latents of the same layers.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TypedDict
 
 import torch
 from jaxtyping import Float
@@ -21,7 +21,7 @@ from torch.nn.functional import pad
 from interp.errors import ConfigError
 from interp.interventions.edits import adding, changed
 from interp.interventions.intervention import Intervention
-from interp.models.adapter import logit_cap, token_strings
+from interp.models.adapter import Hook, logit_cap, token_strings
 from interp.models.generation import NextToken, Offset, generate
 from interp.models.hooked import HookedModel
 from interp.nulls import DRAWS, SHOWN, p_from_null
@@ -36,6 +36,14 @@ ROUNDING = 1e-6
 """Part of the clean value by which draws may differ from the effect and still count as reaching it: float32 rounds."""
 N_TOKENS = 8
 """Next tokens that are listed."""
+
+
+class TokenChange(TypedDict):
+    """A next token, with its probability without and with a change."""
+
+    token: str
+    before: float
+    after: float
 
 
 @dataclass(frozen=True, repr=False)
@@ -56,8 +64,8 @@ class GraphIntervention(Result):
     """smallest and largest change by random latents of the same layers, set by the same amounts"""
     p: float
     """share of random draws with at least the size of the effect, counting the effect itself"""
-    tokens: list[dict[str, Any]] = field(default_factory=list)
-    """most likely next tokens, before or after: `token, before, after` (probabilities)"""
+    tokens: list[TokenChange] = field(default_factory=list)
+    """most likely next tokens, before or after"""
 
     def headline(self) -> str:
         """State the effect with its prediction and its null."""
@@ -70,7 +78,7 @@ class GraphIntervention(Result):
 
     def to_records(self) -> list[Record]:
         """Return one row per token: `token, before, after`."""
-        return list(self.tokens)
+        return [{**row} for row in self.tokens]
 
 
 def predict(graph: AttributionGraph, changes: Sequence[Intervention]) -> float | None:
@@ -112,7 +120,7 @@ def intervene(
     if not changes:
         raise ConfigError("no latent was chosen; choose at least one")
     if list(graph.tokens) != system.frozen.tokens[0].tolist():
-        raise ConfigError("the graph belongs to another prompt; trace this one")
+        raise ConfigError(f"the graph belongs to another prompt, {graph.prompt[:60]!r}; trace this one")
     read = read_of(system, graph)
     draws = changes_and_nulls(system, changes, n_random, seed)
     states = final_states(system, draws, mode, layers, done)
@@ -199,7 +207,7 @@ def _generate_together(system: System, runs: Sequence[Sequence[Intervention]], n
         nothing = torch.zeros((), device=added.device)
         return lambda value: nothing if offset.tokens else pad(added, (0, 0, 0, value.shape[1] - added.shape[1]))
 
-    hooks: list[tuple[str, Callable[..., Any]]] = []
+    hooks: list[tuple[str, Hook]] = []
     for layer in sorted({layer for delta in written for layer in delta}):
         added = torch.stack([delta.get(layer, torch.zeros_like(frozen.embedding)) for delta in written])
         hooks.append((frozen.mlp_point(layer), adding(within_prompt(added))))
@@ -262,7 +270,7 @@ def activation(system: System, layer: int, position: int, latent: int) -> float:
     return float(system.activation[mask].sum())
 
 
-def _next_tokens(system: System, clean: Tensor, moved: Tensor) -> list[dict[str, Any]]:
+def _next_tokens(system: System, clean: Tensor, moved: Tensor) -> list[TokenChange]:
     model = system.frozen.model
     before, after = logits_of(model, torch.stack([clean, clean + moved])).softmax(-1)
     ids = torch.cat([before.topk(N_TOKENS).indices, after.topk(N_TOKENS).indices]).unique().tolist()

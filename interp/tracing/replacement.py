@@ -10,7 +10,7 @@ Neurons need no training, so that every model has a graph. With its slope frozen
 """
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from jaxtyping import Float, Int
@@ -165,7 +165,12 @@ class _MlpWeights(NamedTuple):
     out_bias: Float[Tensor, " d_model"] | None
 
 
-def _mlp_weights(mlp: Any) -> _MlpWeights:
+class _Mlp(Protocol):
+    W_in: Tensor
+    W_out: Tensor
+
+
+def _mlp_weights(mlp: _Mlp) -> _MlpWeights:
     """Return the weights of the branch that stays linear when slopes (or gates) are frozen."""
     biases = [getattr(mlp, name, None) for name in ("b_in", "b_out")]
     b_in, b_out = (None if bias is None else bias.detach().float() for bias in biases)

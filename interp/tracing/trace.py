@@ -1,11 +1,12 @@
-"""From a prompt to an attribution graph: targets, rows, scores with their baselines, pruning.
+"""From a prompt to an attribution graph (Ameisen et al. 2025): targets, rows, scores with their nulls, pruning.
 
     graph = trace(model, "The capital of France is", Neurons())
     graph = trace(model, prompt, transcoders, target=" Paris", contrast=" London")
 
-The graph explains the last position. Its targets are the most likely next tokens, or one token, the difference of two,
-or a latent (`feature:LAYER:POSITION:LATENT`). Every score comes with that of the same prompt without any latent (the
-floor) and with an untrained dictionary; predicted effects come with measured ones.
+`trace_system` is the algorithm, its steps in order. The graph explains the last position. Its targets are the most
+likely next tokens, or one token, the difference of two, or a latent (`feature:LAYER:POSITION:LATENT`). Every score
+comes with that of the same prompt without any latent (the floor) and with an untrained dictionary; predicted effects
+come with measured ones.
 
 **Variants** are one template with several words: a distribution for every edge of the grouped graph.
 
@@ -21,11 +22,11 @@ edges: the part of all influence on the target that goes straight from one to th
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from interp.cache import size_text
@@ -36,7 +37,15 @@ from interp.models.identity import model_spec, tokenizer_of
 from interp.progress import Progress
 from interp.results import Record, Result
 from interp.statistics import t_interval
-from interp.tracing._influence import GraphScores, cumulative_share, influence, normalise_rows, prune, score
+from interp.tracing._influence import (
+    GraphScores,
+    Pruned,
+    cumulative_share,
+    influence,
+    normalise_rows,
+    prune,
+    score,
+)
 from interp.tracing.edges import Adjacency, RowStore, System, compute_rows, memory_needed, numbers_of
 from interp.tracing.effects import agreement, final_input
 from interp.tracing.frozen import FrozenModel, Starts
@@ -86,53 +95,21 @@ def trace(
     progress: Progress | None = None,
     report: Callable[[str], None] | None = None,
 ) -> AttributionGraph:
-    """Trace one prompt. `prompt` is text, or tokens `[1, pos]` with BOS; `folder` keeps the rows of an interrupted run.
-
-    `report` gets one line before the work starts: the number of active latents, and the memory that is needed.
+    """Trace one prompt: text, or tokens `[1, pos]` with BOS. The other arguments are those of `trace_system`.
 
     Raises `PromptError` for a prompt that is too short or a target that is not one token, `MismatchError` for a
     dictionary of other weights, `ConfigError` for a model that stays nonlinear when attention and norms are frozen.
     """
-    config = config or TraceConfig()
-    tokens = _tokens(model, prompt, config)
-    system = open_system(model, tokens, replacement, skip_positions=config.skip_positions)
-    frozen = system.frozen
-    if report is not None:
-        need = bytes_needed(system.n_features, frozen.n_pos, frozen.shape.n_layers, config)
-        report(f"{system.n_features} active latents on {frozen.n_pos} tokens; needs {size_text(need)} of memory")
-    aim = aim_at(model, system, config, target, contrast)
-    adjacency = assemble(system, aim, config, folder=folder, progress=progress)
-    effects = None
-    nulls: dict[str, GraphScores | None] = {"floor": None, "untrained": None}
-    if config.effects and system.n_features and aim.feature is None:
-        effects = agreement(system, adjacency, aim.starts.read[0], config)
-    if config.nulls and aim.feature is None:
-        for name, null in (("floor", NoReplacement()), ("untrained", untrained)):
-            if null is not None:
-                nulls[name] = _score(assemble(System(frozen, null), aim, config))
-    texts = token_strings(model, tokens)
-    nodes, edges, kept = _pruned(system, adjacency, aim, config, labels, texts)
-    return AttributionGraph(
-        settings=trace_settings(model, tokens, replacement, config, target=target, contrast=contrast),
-        prompt=prompt if isinstance(prompt, str) else "".join(texts),
-        token_texts=tuple(texts),
-        n_layers=frozen.shape.n_layers,
-        targets=tuple(aim.targets),
-        scores=_score(adjacency),
-        **nulls,
-        run=TraceRun(
-            frozen=tuple(frozen.frozen_parts),
-            active=system.n_features,
-            rows=len(adjacency.features),
-            residue=adjacency.residue,
-            **kept,
-        ),
-        effects=effects,
-        carried=None,
-        node_table=node_table(nodes),
-        edge_table=edge_table(edges),
-        flows=None,
-        groups=None,
+    settings = trace_settings(model, prompt, replacement, config or TraceConfig(), target=target, contrast=contrast)
+    return trace_system(
+        open_traced(model, settings, replacement),
+        settings,
+        prompt if isinstance(prompt, str) else None,
+        labels=labels,
+        untrained=untrained,
+        folder=folder,
+        progress=progress,
+        report=report,
     )
 
 
@@ -159,16 +136,88 @@ def trace_settings(
     )
 
 
-def _score(adjacency: Adjacency) -> GraphScores:
-    return score(adjacency.matrix, adjacency.weights, adjacency.kinds)
-
-
 def open_system(
     model: HookedModel, tokens: Int[Tensor, "1 pos"], replacement: Replacement, *, skip_positions: int = 1
 ) -> System:
     """Return the frozen model of a prompt with its latents: what `intervene` and custom readers need."""
     reads, writes = replacement.reads_point, replacement.writes_point
     return System(FrozenModel(model, tokens, skip_positions, reads=reads, writes=writes), replacement)
+
+
+def open_traced(model: HookedModel, settings: GraphSettings, replacement: Replacement) -> System:
+    """Return the frozen model of a graph's prompt with its latents."""
+    tokens = torch.tensor([settings.tokens], device=next(model.parameters()).device)
+    return open_system(model, tokens, replacement, skip_positions=(settings.trace or TraceConfig()).skip_positions)
+
+
+def trace_system(
+    system: System,
+    settings: GraphSettings,
+    prompt: str | None = None,
+    *,
+    labels: Labels | None = None,
+    untrained: Replacement | None = None,
+    folder: Path | None = None,
+    progress: Progress | None = None,
+    report: Callable[[str], None] | None = None,
+) -> AttributionGraph:
+    """Build the attribution graph of one prompt, as in the sections of Ameisen et al. 2025 that the steps name.
+
+    Args:
+        system: "The Local Replacement Model" (`open_traced`): the model with attention patterns and the scales of norms
+            fixed at their values on the prompt, and MLP outputs written as latents plus an error node per position.
+        prompt: its text, where that is not the text of its tokens.
+        labels: returns what each latent means. untrained: a dictionary whose scores are a null of the graph's.
+        folder: keeps the rows of an interrupted run.
+        report: gets one line before the long work: the number of active latents, and the memory that is needed.
+    """
+    frozen, config = system.frozen, settings.trace or TraceConfig()
+    if report is not None:
+        need = bytes_needed(system.n_features, frozen.n_pos, frozen.shape.n_layers, config)
+        report(f"{system.n_features} active latents on {frozen.n_pos} tokens; needs {size_text(need)} of memory")
+    # "Constructing an Attribution Graph for a Prompt": output nodes, and A[t, s] = a_s w(s -> t), the direct effects
+    aim = aim_at(frozen.model, system, config, settings.target, settings.contrast)
+    adjacency = assemble(system, aim, config, folder=folder, progress=progress)
+    # "Validating Attribution Graph Hypotheses with Interventions": ablations in the model with nothing frozen
+    measures = aim.feature is None
+    effects = None
+    if measures and config.effects and system.n_features:
+        effects = agreement(system, adjacency, aim.starts.read[0], config)
+    # "Attribution Graph Evaluation": replacement score and completeness, and the same without latents or training
+    nulls = (NoReplacement(), untrained) if measures and config.nulls else (None, None)
+    null_scores = [None if null is None else _score(assemble(System(frozen, null), aim, config)) for null in nulls]
+    # "Graph Pruning": by influence, the rows of the targets in B = (I - A)^-1 - I with A = |A| over its row sums
+    pruned = prune_adjacency(adjacency, config.node_share, config.edge_share)
+    stored, edges = stored_part(adjacency, pruned, config)
+    texts = tuple(token_strings(frozen.model, frozen.tokens))
+    return AttributionGraph(
+        settings=settings,
+        prompt="".join(texts) if prompt is None else prompt,
+        token_texts=texts,
+        n_layers=frozen.shape.n_layers,
+        targets=tuple(aim.targets),
+        scores=_score(adjacency),
+        floor=null_scores[0],
+        untrained=null_scores[1],
+        run=TraceRun(
+            frozen=tuple(frozen.frozen_parts),
+            active=system.n_features,
+            rows=len(adjacency.features),
+            residue=adjacency.residue,
+            nodes_kept=int(pruned.nodes.sum()),
+            edges_kept=int(pruned.edges.sum()),
+        ),
+        effects=effects,
+        carried=None,
+        node_table=node_table(stored_nodes(system, adjacency, aim, pruned, stored, labels, texts)),
+        edge_table=edge_table(edges),
+        flows=None,
+        groups=None,
+    )
+
+
+def _score(adjacency: Adjacency) -> GraphScores:
+    return score(adjacency.matrix, adjacency.weights, adjacency.kinds)
 
 
 def assemble(
@@ -240,13 +289,13 @@ def aim_at(
     """
     if target is not None and target.startswith("feature:"):
         if contrast is not None:
-            raise ConfigError("a latent as the target has no contrast; leave --contrast out")
+            raise ConfigError(f"a latent as the target has no contrast; leave --contrast {contrast!r} out")
         return _feature_aim(system, target)
     frozen = system.frozen
     probabilities = frozen.logits.softmax(-1)
     if target is None:
         if contrast is not None:
-            raise ConfigError("a contrast needs a target; add --target")
+            raise ConfigError(f"a contrast needs a target; got contrast {contrast!r} alone, add --target")
         ids = likely_tokens(probabilities, config.logit_share, config.max_logits)
         targets = [
             GraphTarget(text, token, weight=float(probabilities[token]))
@@ -296,88 +345,74 @@ def _one_token(model: HookedModel, text: str) -> int:
     return int(ids[0])
 
 
-def _pruned(
-    system: System,
-    adjacency: Adjacency,
-    aim: Aim,
-    config: TraceConfig,
-    labels: Labels | None,
-    texts: list[str],
-) -> tuple[tuple[GraphNode, ...], GraphEdges, dict[str, int]]:
-    """Return the nodes and edges to store, and how many the default thresholds keep, stored or not."""
+def prune_adjacency(
+    adjacency: Adjacency, node_share: float, edge_share: float, total: Float[np.ndarray, " n"] | None = None
+) -> Pruned:
+    """Return the part of a graph that holds these shares of influence and of edge scores (`prune`)."""
     matrix, weights, kinds = adjacency.matrix, adjacency.weights, adjacency.kinds
-    default = prune(matrix, weights, kinds, node_share=config.node_share, edge_share=config.edge_share)
-    loose = prune(
-        matrix,
-        weights,
-        kinds,
-        node_share=max(STORED_NODE_SHARE, config.node_share),
-        edge_share=max(STORED_EDGE_SHARE, config.edge_share),
-        total=default.influence,
-    )
-    stored = loose.nodes | default.nodes
-    total = default.influence
-    fixed = np.isin(kinds, ("token", "logit"))
+    return prune(matrix, weights, kinds, node_share=node_share, edge_share=edge_share, total=total)
+
+
+def stored_part(adjacency: Adjacency, pruned: Pruned, config: TraceConfig) -> tuple[Bool[np.ndarray, " n"], GraphEdges]:
+    """Return which nodes a graph stores, and its edges: more than are kept, so that a page can move the thresholds."""
+    shares = max(STORED_NODE_SHARE, config.node_share), max(STORED_EDGE_SHARE, config.edge_share)
+    loose = prune_adjacency(adjacency, *shares, total=pruned.influence)
+    stored = loose.nodes | pruned.nodes
     if stored.sum() > STORED_NODES:
-        rank = np.argsort(np.argsort(-np.where(default.nodes | fixed, np.inf, total), kind="stable"), kind="stable")
-        stored &= rank < max(STORED_NODES, int((default.nodes | fixed).sum()))
-    inside = (loose.edges | default.edges) & stored[:, None] & stored
-    targets, sources = np.nonzero(inside)
-    scores = loose.edge_score[targets, sources]
-    kept = default.edges[targets, sources]
-    order = np.argsort(-scores, kind="stable")[:STORED_EDGES]
-    targets, sources, scores, kept = (column[order] for column in (targets, sources, scores, kept))
+        needed = pruned.nodes | np.isin(adjacency.kinds, ("token", "logit"))
+        first = np.argsort(-np.where(needed, np.inf, pruned.influence), kind="stable")
+        stored &= np.argsort(first, kind="stable") < max(STORED_NODES, int(needed.sum()))
+    targets, sources = np.nonzero((loose.edges | pruned.edges) & stored[:, None] & stored)
+    order = np.argsort(-loose.edge_score[targets, sources], kind="stable")[:STORED_EDGES]
+    targets, sources = targets[order], sources[order]
     number = np.cumsum(stored) - 1
     edges = GraphEdges(
         source=number[sources].astype(np.int32),
         target=number[targets].astype(np.int32),
-        weight=matrix[targets, sources],
-        share=cumulative_share(scores),
-        kept=kept,
+        weight=adjacency.matrix[targets, sources],
+        share=cumulative_share(loose.edge_score[targets, sources]),
+        kept=pruned.edges[targets, sources],
     )
-    counts = {"nodes_kept": int(default.nodes.sum()), "edges_kept": int(default.edges.sum())}
-    return _nodes(system, adjacency, aim, stored, total, default, labels, texts), edges, counts
+    return stored, edges
 
 
-def _nodes(
+def stored_nodes(
     system: System,
     adjacency: Adjacency,
     aim: Aim,
-    stored: np.ndarray,
-    total: np.ndarray,
-    default: Any,
+    pruned: Pruned,
+    stored: Bool[np.ndarray, " n"],
     labels: Labels | None,
-    texts: list[str],
+    texts: Sequence[str],
 ) -> tuple[GraphNode, ...]:
+    """Return the stored nodes, in the order of the adjacency matrix."""
     features, n_pos, n_layers = adjacency.features, system.frozen.n_pos, system.frozen.shape.n_layers
     layers, positions, latents = (getattr(system, name).tolist() for name in ("layer", "position", "latent"))
     activations = system.activation.tolist()
     first_error, first_token = len(features), len(features) + system.n_errors
     first_target = first_token + n_pos
     named = _labels(labels, [(layers[i], latents[i]) for i in features[stored[: len(features)]]])
+    probabilities = system.frozen.logits.softmax(-1)
     nodes = []
     for i in np.flatnonzero(stored).tolist():
-        columns = {"influence": float(total[i]), "share": float(default.node_share[i]), "kept": bool(default.nodes[i])}
         if i < first_error:
             at = int(features[i])
             label = named.get((layers[at], latents[at]), "")
-            columns |= {"activation": activations[at], "label": label}
-            nodes.append(GraphNode("feature", layers[at], positions[at], latents[at], **columns))
+            node = GraphNode("feature", layers[at], positions[at], latents[at], activations[at], label=label)
         elif i < first_token:
-            layer, position = divmod(i - first_error, n_pos)
-            nodes.append(GraphNode("error", layer, position, -1, **columns))
+            node = GraphNode("error", *divmod(i - first_error, n_pos), -1)
         elif i < first_target:
             position = i - first_token
-            token = int(system.frozen.tokens[0, position])
-            nodes.append(GraphNode("token", -1, position, token, label=texts[position], **columns))
+            node = GraphNode("token", -1, position, int(system.frozen.tokens[0, position]), label=texts[position])
         else:
             which = i - first_target
             target = aim.targets[which]
-            chance = target.weight if target.token is None else float(system.frozen.logits.softmax(-1)[target.token])
-            columns |= {"probability": chance, "label": target.label}
-            layer, position = int(aim.starts.layer[which]), int(aim.starts.position[which])
-            layer = layer if aim.feature is not None else n_layers
-            nodes.append(GraphNode("logit", layer, position, which, **columns))
+            chance = target.weight if target.token is None else float(probabilities[target.token])
+            layer = n_layers if aim.feature is None else int(aim.starts.layer[which])
+            position = int(aim.starts.position[which])
+            node = GraphNode("logit", layer, position, which, probability=chance, label=target.label)
+        total, share = float(pruned.influence[i]), float(pruned.node_share[i])
+        nodes.append(replace(node, influence=total, share=share, kept=bool(pruned.nodes[i])))
     return tuple(nodes)
 
 
@@ -411,10 +446,17 @@ class Variants(Result):
         rows = []
         for (source, target), values in self.flows.items():
             interval = t_interval(values)
-            ends = {"low": float(interval.low), "high": float(interval.high)}
-            same = int((np.sign(values) == np.sign(values.mean())).sum())
-            mean = float(values.mean())
-            rows.append(Flow(source=source, target=target, mean=mean, **ends, same_sign=same, n=len(values)))
+            rows.append(
+                Flow(
+                    source=source,
+                    target=target,
+                    mean=float(values.mean()),
+                    low=float(interval.low),
+                    high=float(interval.high),
+                    same_sign=int((np.sign(values) == np.sign(values.mean())).sum()),
+                    n=len(values),
+                )
+            )
         return sorted(rows, key=lambda row: -abs(row.mean))
 
     def to_records(self) -> list[Record]:
@@ -447,10 +489,12 @@ def trace_variants(
     """
 
     config = replace(config or TraceConfig(), effects=0, nulls=False)
-    if "{}" not in template or len(words) < LEAST:
+    if "{}" not in template:
         raise ConfigError(
-            f"a template has {{}} where the word goes, and at least {LEAST} words; got {len(words)} words"
+            f"a template has {{}} where the word goes, such as 'The capital of {{}} is', got {template!r}"
         )
+    if len(words) < LEAST:
+        raise ConfigError(f"an interval needs at least {LEAST} words; got {len(words)}: {', '.join(words)}")
     tokens = {word: to_tokens(model, template.replace("{}", word)) for word in words}
     lengths = {word: prompt.shape[1] for word, prompt in tokens.items()}
     if len(set(lengths.values())) > 1:

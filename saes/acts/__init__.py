@@ -1,4 +1,4 @@
-"""Acts: what can be asked of a model and of the features of a workspace, each a class with its question and answer.
+"""Acts: questions to a model and to the features of a workspace, each a class with its answer.
 
 - `session`      models, dictionaries and readings in memory, which acts are measured with
 - `prompt`       one prompt: losses, features, attention, the prediction after each layer, the next token

@@ -17,7 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from interp.dictionary import Dictionary, SparseActs
 from interp.errors import ConfigError, PromptError, UnknownNameError
+from interp.lenses.lens import Lens
 from interp.models.adapter import bos_token_id, final_norm_and_unembed, head_shape, token_strings
 from interp.models.hooked import HookedModel
 from interp.names import lens_hook_points
@@ -47,8 +49,8 @@ class PromptReading:
     """`[n_layers, n_heads, n, n]` float16"""
     parts: dict[str, Tensor]
     """`[1, n, ...]` at the hook points of direct logit attribution; empty if it needs its own pass"""
-    activations: Any
-    """sparse activations of the dictionary, or None"""
+    activations: SparseActs | None
+    """of the dictionary; None without one"""
     result: PromptResult
     elsewhere: dict[tuple[str, int | None], "Elsewhere"] = field(default_factory=dict)
     """Controls of the lens that were measured, by lens and token."""
@@ -59,22 +61,16 @@ class PromptReading:
         return sum(tensor.nbytes for tensor in (self.residuals, self.patterns, *self.parts.values()))
 
 
-class HookedSAE:
-    """An SAE with the hook point that it reads."""
-
-    def __init__(self, sae: Any):
-        self.sae, self.hook_point = sae, sae.metadata.hook_point
-
-    def encode_sparse(self, x: Tensor) -> Any:
-        """`[n, d_in]` -> (values, indices)."""
-        return self.sae.encode_sparse(x)
-
-
 @torch.no_grad()
 def read(
-    loaded: HookedModel, spec: str, tokens: Tensor, dictionary: Any, lenses: list[tuple[str, str]], check: Check
+    loaded: HookedModel,
+    spec: str,
+    tokens: Tensor,
+    dictionary: Dictionary | None,
+    lenses: list[tuple[str, str]],
+    check: Check,
 ) -> PromptReading:
-    """Run the model once over `tokens [1, n]` and keep what the views need; `lenses` are those that can be chosen."""
+    """Run the model once over `tokens [1, n]` and keep the values for the views; `lenses` are those to choose from."""
     from interp.models.passes import Capture
     from saes.features.sources import NeuronBasis
 
@@ -139,9 +135,10 @@ def thumbnails(patterns: Tensor) -> np.ndarray:
 
 def activations_of(reading: PromptReading, feature: int) -> list[float]:
     """Return the activation of one feature on every token."""
-    codes = reading.activations
-    mine = torch.where(codes.indices == feature, codes.values.float(), 0.0).sum(1)
-    return lists(mine.clamp_min(0))
+    acts = reading.activations
+    assert acts is not None, "the prompt was read without a dictionary"
+    on_tokens = torch.where(acts.indices == feature, acts.values.float(), 0.0).sum(1)
+    return lists(on_tokens.clamp_min(0))
 
 
 @torch.no_grad()
@@ -150,7 +147,7 @@ def lens_cells(
     reading: PromptReading,
     start: int,
     stop: int,
-    translators: Any,
+    translators: Lens | None,
     token: int | None,
     check: Check,
 ) -> LensCells:
@@ -225,7 +222,7 @@ def check_head(loaded: HookedModel, layer: int, head: int) -> None:
 
 @torch.no_grad()
 def answers(loaded: HookedModel, reading: PromptReading, at: int, answer: str, contrast: str) -> tuple[int, int | None]:
-    """Ids of the answer and the contrast; empty ones come from the model's own ranking after `at`."""
+    """Ids of the answer and the contrast; empty ones are taken from the model's ranking after `at`."""
     logits = final_norm_and_unembed(loaded, reading.residuals[-1, at][None]).float()[0]
     likeliest = lists(logits.topk(2).indices)
     right = single_token(loaded, answer, logits) if answer else likeliest[0]
@@ -241,7 +238,7 @@ def token_at_end(loaded: HookedModel, reading: PromptReading, text: str) -> int:
 
 
 def position(tokens: Tensor, after: int | None) -> int:
-    """The position asked for in `tokens [1, n]`, by default the last. Raises `PromptError`."""
+    """Return a position in `tokens [1, n]`, by default the last. Raises `PromptError`."""
     at = tokens.shape[1] - 1 if after is None else after
     if not 0 <= at < tokens.shape[1]:
         raise PromptError(f"the prompt has positions 0 to {tokens.shape[1] - 1}, got {at}; choose one of them")
@@ -273,7 +270,7 @@ def _losses(loaded: HookedModel, residual: Tensor, tokens: Tensor, check: Check)
     return losses
 
 
-def _strongest(loaded: HookedModel, acts: Any, tokens: Tensor) -> list[list[ActiveFeature]]:
+def _strongest(loaded: HookedModel, acts: SparseActs, tokens: Tensor) -> list[list[ActiveFeature]]:
     """The strongest features on each token; none on BOS, on which no dictionary here is trained."""
     best = acts.values.topk(min(TOP_FEATURES, acts.values.shape[1]), dim=1)
     numbers = acts.indices.long().gather(1, best.indices)
@@ -284,13 +281,13 @@ def _strongest(loaded: HookedModel, acts: Any, tokens: Tensor) -> list[list[Acti
     ]
 
 
-def lengths(vectors: Any) -> Tensor:
-    """Return the Euclidean norm of each row of `[..., d]`, as `[..., 1]`; torch's own `norm` has no types."""
+def lengths(vectors: Tensor) -> Tensor:
+    """Return the Euclidean norm of each row of `[..., d]`, as `[..., 1]`."""
     return vectors.norm(dim=-1, keepdim=True)
 
 
 @torch.no_grad()
-def at_random_vectors(sae: Any, x: Tensor, first: int) -> tuple[list[int], list[float]]:
+def at_random_vectors(sae: Dictionary, x: Tensor, first: int) -> tuple[list[int], list[float]]:
     """Return the active latents and the largest activation at one random vector for each row of `x [n, d]`.
 
     A random vector is as far from the mean of the rows as its row. The first rows (BOS) are left out; with fewer than
@@ -312,7 +309,9 @@ class Elsewhere:
     The first position is left out if there are others, since attention sinks predict nothing about the text.
     """
 
-    def __init__(self, loaded: HookedModel, reading: PromptReading, translators: Any, token: int | None, check: Check):
+    def __init__(
+        self, loaded: HookedModel, reading: PromptReading, translators: Lens | None, token: int | None, check: Check
+    ):
         n = reading.tokens.shape[1]
         self.positions = np.unique(np.linspace(min(1, n - 1), n - 1, min(OTHERS, n)).round().astype(int))
         names = lens_hook_points(len(reading.residuals) - 1)
@@ -340,12 +339,12 @@ class Elsewhere:
         same = np.logical_and(alike, apart).sum(-1)
         ranks: list[list[float]] = []
         if self.rank is not None and apart.any(1).all():
-            ranks = [[float(np.median(row[mine])) for mine in apart] for row in self.rank]
+            ranks = [[float(np.median(row[others])) for others in apart] for row in self.rank]
         return apart.sum(1).tolist(), same.tolist(), ranks
 
 
 def elsewhere(
-    loaded: HookedModel, reading: PromptReading, translators: Any, token: int | None, check: Check
+    loaded: HookedModel, reading: PromptReading, translators: Lens | None, token: int | None, check: Check
 ) -> Elsewhere:
     """Return the control of a reading's lens, measured once for each lens and token."""
     key = (translators.how if translators else "logit", token)

@@ -137,7 +137,7 @@ class FeatureShares:
 class AttributeToFeatures(OnAnswer, Act[Session, FeatureShares]):
     """Attribute an answer's logit to the features of an SAE, by integrated gradients; the error of the SAE is a part.
 
-    Raises what `AttributeAnswer` raises, and `ConfigError` for neurons.
+    Raises the errors of `AttributeAnswer`, and `ConfigError` for neurons.
     """
 
     verb: ClassVar[str] = "attribute_to_features"

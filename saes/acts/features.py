@@ -5,7 +5,7 @@ an act is measured.
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import numpy as np
 from annotated_types import Len
@@ -20,11 +20,12 @@ from saes.features.proof import AblatedExample, ListsApart, SteeredRow, TextFiri
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from interp.dictionary import Dictionary
     from interp.interventions.arms import Arms
     from interp.interventions.site import DictionarySite
     from interp.models.hooked import HookedModel
     from interp.recording.store import Recording
-    from saes.features.proof import FeatureCase
+    from saes.features.case import FeatureCase
 
 EXAMPLES, MOVED, NEW_TOKENS = 4, 5, 16
 """Examples and tokens shown, and tokens of each continuation."""
@@ -119,7 +120,7 @@ class Steer(OnFeature, Act[Session, list[SteeredRow]]):
 
 @dataclass(frozen=True)
 class SteeringVerdict:
-    """Rise of the words that a feature should raise and that did not choose the strength of its proof."""
+    """Rise of the words that a feature reads; below strength 0, their fall."""
 
     feature: int
     strength: float
@@ -128,17 +129,17 @@ class SteeringVerdict:
     """the same as an activation"""
     words: list[str]
     raised: NullComparison
-    """nats of log-probability; each random direction is measured on words of its own"""
+    """nats of log-probability, of the same words for every direction; below strength 0 how far they are lowered"""
     shift: NullComparison
     """nats, `KL(unchanged || steered)` of the next token"""
 
     @property
     def lines(self) -> list[str]:
         """The finding with both nulls and the smallest p-value that their number allows; then the size of the shift."""
-        shown, raised = ", ".join(self.words), self.raised
+        shown, raised, moved = ", ".join(self.words), self.raised, "fall" if self.strength < 0 else "rise"
         return [
-            f"Feature {self.feature} at {self.strength:.3g} × its maximum ({self.amount:.3g}): its held-back words "
-            f"({shown}) rise by {raised.value:.3g} nats, {raised.exceeds(' raise theirs', ' raise these')} "
+            f"Feature {self.feature} at {self.strength:.3g} × its maximum ({self.amount:.3g}): its words ({shown}) "
+            f"{moved} by {raised.value:.3g} nats, {raised.exceeds()} "
             f"(p {raised.p:.3g}, the smallest possible is {raised.smallest_p:.3g}). "
             f"{raised.verdict().capitalize()}, on this one prompt.",
             f"The next token shifts by {self.shift.value:.3g} nats of KL divergence, {self.shift.exceeds()}.",
@@ -151,10 +152,10 @@ class SteeringVerdict:
 
 @dataclass(frozen=True, kw_only=True)
 class JudgeSteering(OnFeature, Compared[Session, SteeringVerdict]):
-    """Judge steering on one prompt: the rise of held-back words of a feature, against directions of two nulls.
+    """Judge steering on one prompt: the rise of the words that a feature reads, against directions of two nulls.
 
-    The words are those of the proof, read through the Jacobian lens where there is one; below strength 0, those that
-    the direction lowers. Raises as `ReadText` does.
+    The words are those of the proof, the same for every direction; below strength 0 they should fall. Raises as
+    `ReadText` does.
     """
 
     verb: ClassVar[str] = "judge_steering"
@@ -167,28 +168,30 @@ class JudgeSteering(OnFeature, Compared[Session, SteeringVerdict]):
     nulls: Level = "standard"
 
     def arms(self, run: Session) -> "Arms":
-        """Return what is added: along the feature, along random directions, and along features of like density."""
+        """Return the additions: along the feature, along random directions, and along features of like density."""
         site, case = self.case(run, run.model(self.spec(run)))
         return _arms(self.nulls, site, case, self.strength * case.max_activation)
 
     def price(self, run: Session) -> Price:
-        return _price(self.nulls, len(self.arms(run)), run.prompt(self.text, self.spec(run), self.chat)[1].shape[1])
+        tokens = run.prompt(self.text, self.spec(run), self.chat)[1].shape[1]
+        return _price(self, run, len(self.arms(run)), tokens)
 
     @without_gradients
     def measure(self, run: Session) -> SteeringVerdict:
-        from saes.features.measure_proof import next_token_changes, words_of
+        from saes.features.measure_proof import next_token_changes, proof_words
 
         n = DRAWS[self.nulls]
         model, tokens = run.prompt(self.text, self.spec(run), self.chat)
         site, case = self.case(run, model)
         amount = self.strength * case.max_activation
         arms = _arms(self.nulls, site, case, amount)
-        run.check("reading the words of every direction")
-        words = words_of(site, arms.vectors, n, run.jacobian_lens(self.spec(run)), -1.0 if self.strength < 0 else 1.0)
-        done = run.counted(_price(self.nulls, len(arms), tokens.shape[1]))
+        run.check("reading the words of the feature")
+        words = proof_words(site, case, run.jacobian_lens(self.spec(run)))
+        done = run.counted(_price(self, run, len(arms), tokens.shape[1]))
         moved, shift = next_token_changes(site, [tokens], arms, words.ids, done)
-        raised, shifted = (_compared(values, n) for values in (words.means(moved, 1), shift[:, 0]))
-        return SteeringVerdict(case.feature, self.strength, amount, words.held_back(model), raised, shifted)
+        raised = np.sign(self.strength) * moved[:, 0].mean(-1)
+        compared = _compared(raised, n), _compared(shift[:, 0], n)
+        return SteeringVerdict(case.feature, self.strength, amount, list(words.texts), *compared)
 
 
 def _arms(level: Level, site: "DictionarySite", case: "FeatureCase", amount: float = 1.0) -> "Arms":
@@ -197,15 +200,15 @@ def _arms(level: Level, site: "DictionarySite", case: "FeatureCase", amount: flo
     return site.arms(case.feature, case.alike[:n], n, 0, amount)
 
 
-def _price(level: Level, arms: int, tokens: int) -> Price:
+def _price(act: "JudgeSteering | Ablate", run: Session, arms: int, tokens: int) -> Price:
     """Return the price of the arms of a feature, and of the unchanged model before them."""
-    n = DRAWS[level]
+    n = DRAWS[act.nulls]
     counts = {"unchanged": 1, "the feature": 1, "random directions": n, "features of like density": arms - 1 - n}
-    return Price(counts, tokens)
+    return Price(counts, tokens, act.spec(run), act.verb)
 
 
 def _compared(values: np.ndarray, draws: int) -> NullComparison:
-    """Return the value of a feature beside those of random directions, then of features of like density."""
+    """Compare the value of a feature with those of random directions and of features of like density."""
     random, alike = values[1 : 1 + draws].tolist(), values[1 + draws :].tolist()
     return NullComparison(float(values[0]), {"random directions": random, "features of like density": alike})
 
@@ -221,36 +224,36 @@ class Ablate(OnFeature, Compared[Session, list[AblatedExample]]):
     verb: ClassVar[str] = "ablate"
 
     def arms(self, run: Session) -> "Arms":
-        """Return what is subtracted in the amounts of the feature: along it, and along the directions of both nulls."""
+        """Return the subtractions in the amounts of the feature: along it, and along the directions of both nulls."""
         return _arms(self.nulls, *self.case(run, run.model(self.spec(run))))
 
     def price(self, run: Session) -> Price:
         site, case = self.case(run, run.model(self.spec(run)))
-        return self._priced(site, case, len(_arms(self.nulls, site, case)))
+        return self._priced(run, site, case, len(_arms(self.nulls, site, case)))
 
-    def _priced(self, site: "DictionarySite", case: "FeatureCase", n_arms: int) -> Price:
-        tokens = sum(len(passage.token_ids) + site.first for passage in case.strongest(EXAMPLES))
-        return _price(self.nulls, n_arms, tokens)
+    def _priced(self, run: Session, site: "DictionarySite", case: "FeatureCase", n_arms: int) -> Price:
+        tokens = sum(len(passage.token_ids) + site.first for passage in case.strongest(case.examples, EXAMPLES))
+        return _price(self, run, n_arms, tokens)
 
     @without_gradients
     def measure(self, run: Session) -> list[AblatedExample]:
         from interp.models.adapter import token_strings
+        from saes.features.case import ProofConfig
         from saes.features.measure_proof import ablation_changes, with_bos
-        from saes.features.proof import ProofConfig
 
         n, after = DRAWS[self.nulls], ProofConfig().after
         model = run.model(self.spec(run))
         site, case = self.case(run, model)
         run.check("ablating the feature")
         arms, examples = _arms(self.nulls, site, case), list[AblatedExample]()
-        passages = case.strongest(EXAMPLES)
-        price = self._priced(site, case, len(arms))
+        passages = case.strongest(case.examples, EXAMPLES)
+        price = self._priced(run, site, case, len(arms))
         done = run.counted(price, lambda _: f"example {len(examples) + 1} of {len(passages)}")
         for passage in passages:
             tokens, _, _ = with_bos(model, [passage])
             acts = site.activations(site.read(tokens).x, [case.feature])[0, site.first :, 0]
-            change = -ablation_changes(site, [passage], case.feature, arms, done)[..., 0]
             at = passage.peak + site.first
+            change = -ablation_changes(site, [passage], case.feature, arms, done, start=at)[..., 0]
             means = change[:, 0, at : at + after].mean(1).tolist()
             words = token_strings(model, list(passage.token_ids))
             nulls = means[1 : 1 + n], means[1 + n :]
@@ -289,7 +292,7 @@ class DocumentText:
     first: int
     """position in the document of the first token here"""
     peak: int
-    """index in `tokens` of the token that was asked for"""
+    """index in `tokens` of the token of the row"""
     cut: bool
     """the document is longer"""
 
@@ -342,7 +345,7 @@ def described_recording(run: Session, features: str) -> "Recording":
 
 
 def document_text(
-    model: "HookedModel", dictionary: Any, recording: "Recording", row: int, feature: int, limit: int
+    model: "HookedModel", dictionary: "Dictionary", recording: "Recording", row: int, feature: int, limit: int
 ) -> DocumentText:
     """Return the document that contains a row of the recording, at most `limit` tokens of it around that row.
 
@@ -366,9 +369,10 @@ def document_text(
     shard_of = np.searchsorted(recording.shard_starts, part.numpy(), side="right") - 1
     ids = torch.empty(len(part), dtype=torch.long)
     for shard in np.unique(shard_of):
-        mine = torch.as_tensor(shard_of == shard)
-        ids[mine] = recording.token_shard(int(shard)).tokens[part[mine] - int(recording.shard_starts[shard])].long()
-    device = getattr(dictionary, "sae", dictionary).decoder_directions.device
+        inside = torch.as_tensor(shard_of == shard)
+        local = part[inside] - int(recording.shard_starts[shard])
+        ids[inside] = recording.token_shard(int(shard)).tokens[local].long()
+    device = dictionary.decoder_directions.device
     with torch.no_grad():
         codes = dictionary.encode_sparse(recording.read_rows(dictionary.hook_point, part).to(device))
     values = torch.where(codes.indices == feature, codes.values.float(), 0.0).sum(1).clamp_min(0)

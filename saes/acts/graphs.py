@@ -44,10 +44,10 @@ class OnLatents(OnGraph):
     """Fields of the acts that change latents."""
 
     factors: Factors
-    """Factor of the activation of each latent, by node id: 0 ablates it, 1 leaves it unchanged."""
+    """Factor of the activation of each latent, by node id: 0 ablates it, 1 changes nothing."""
 
     def changes(self, graph: AttributionGraph) -> "list[Intervention]":
-        """Return the changes as interventions. Raises `UsageError` for what is no latent of the graph."""
+        """Return the changes as interventions. Raises `UsageError` for a node that is no latent of the graph."""
         from interp.tracing.interventions import changes_of
 
         return [step for node, factor in self.factors.items() for step in changes_of(graph, [node], factor=factor)]
@@ -66,7 +66,7 @@ class ChangeLatents(OnLatents, Compared[Session, "GraphIntervention"]):
         Literal["direct", "attention", "free"],
         ChoiceWords(free="nothing frozen", attention="attention frozen", direct="all frozen: direct effect alone"),
     ] = "free"
-    """What is recomputed: `direct` only direct effects, `attention` all but attention patterns, `free` everything."""
+    """Recomputed values: `direct` only direct effects, `attention` all but attention patterns, `free` everything."""
     nulls: Level = "standard"
 
     def arms(self, run: Session) -> "list[list[Intervention]]":
@@ -77,8 +77,8 @@ class ChangeLatents(OnLatents, Compared[Session, "GraphIntervention"]):
         return changes_and_nulls(run.traced(graph), self.changes(graph), DRAWS[self.nulls])
 
     def price(self, run: Session) -> Price:
-        n = DRAWS[self.nulls]
-        return Price({"the latents": 1, "random latents": n}, len(self.opened(run).tokens))
+        graph, arms = self.opened(run), {"the latents": 1, "random latents": DRAWS[self.nulls]}
+        return Price(arms, len(graph.tokens), graph.model, f"{self.verb} {self.mode}")
 
     def measure(self, run: Session) -> "GraphIntervention":
         from interp.tracing.interventions import intervene
@@ -95,7 +95,7 @@ class ChangeLatents(OnLatents, Compared[Session, "GraphIntervention"]):
 class ContinueGraph(OnLatents, Act[Session, "LatentContinuations"]):
     """Continue the prompt of a graph: unchanged, with activations multiplied, and with random latents changed.
 
-    Raises what `ChangeLatents` raises.
+    Raises the errors of `ChangeLatents`.
     """
 
     verb: ClassVar[str] = "continue_graph"
@@ -113,7 +113,7 @@ class ContinueGraph(OnLatents, Act[Session, "LatentContinuations"]):
 class GroupLatents(OnGraph, Act[Session, "JudgedGroups"]):
     """Group latents of a graph whose ablation changes the model alike, and judge the groups against random ones.
 
-    Raises what `ChangeLatents` raises.
+    Raises the errors of `ChangeLatents`.
     """
 
     verb: ClassVar[str] = "group_latents"

@@ -75,13 +75,13 @@ class PatchPrompts(Compared[Session, "PatchingMap"]):
         return [arm_of(model, task, config, 0, number) for number in range(1 + config.draws)]
 
     def price(self, run: Session) -> Price:
-        return self.priced(*self.asked(run))
+        return self._priced(*self.asked(run))
 
     def measure(self, run: Session) -> "PatchingMap":
         from interp.patching.maps import measure_map
 
         model, task, config = self.asked(run)
-        price = self.priced(model, task, config)
+        price = self._priced(model, task, config)
         done = run.counted(price)
 
         def layer(_: int, total: int, __: object) -> None:
@@ -111,14 +111,14 @@ class PatchPrompts(Compared[Session, "PatchingMap"]):
             what=self.what, direction=self.direction, by_position=by_position, draws=DRAWS[self.nulls]
         )  # fmt: skip
 
-    @staticmethod
-    def priced(model: "HookedModel", task: "Task", config: "PatchingConfig") -> Price:
+    def _priced(self, model: "HookedModel", task: "Task", config: "PatchingConfig") -> Price:
         """Return the price of a map: each patch is a pass over the prompt."""
         from interp.models.adapter import head_shape
 
         shape, pos = head_shape(model), task.clean.shape[1]
         patches = shape.n_layers * (pos if config.by_position else shape.n_heads)
-        return Price({"the two prompts": 1, "random tokens": config.draws}, patches * pos)
+        arms = {"the two prompts": 1, "random tokens": config.draws}
+        return Price(arms, patches * pos, self.model, f"{self.verb} {self.what}")
 
 
 def _answer_text(model: "HookedModel", tokens: "Tensor", text: str) -> str:

@@ -66,7 +66,7 @@ def described(run: Session, result: PromptResult, features: str) -> PromptResult
 
 @dataclass(frozen=True, kw_only=True)
 class ReadLayers(OnPrompt, Act[Session, LensCells]):
-    """Decode the residual stream after every layer: what each predicts as the next token, and the same elsewhere.
+    """Decode the residual stream after every layer into predictions of the next token, here and at control positions.
 
     The control of a cell are other positions of the prompt (nostalgebraist 2020 for the logit lens).
     """

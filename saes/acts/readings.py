@@ -52,7 +52,7 @@ class PromptResult:
 
 @dataclass(frozen=True)
 class LensCells:
-    """Some columns of a lens: what the residual stream after each layer predicts at some positions."""
+    """Some columns of a lens: predictions of the residual stream after each layer, at some positions."""
 
     start: int
     """the first position"""

@@ -25,13 +25,15 @@ from saes.features.schema import Features, check_described
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from interp.dictionary import Dictionary
     from interp.interventions.chat import Chats
     from interp.interventions.site import DictionarySite
     from interp.lenses.jacobian_lens import JacobianLens
     from interp.lenses.lens import Lens
     from interp.tracing.graph import AttributionGraph
     from saes.acts._reading import PromptReading
-    from saes.features.proof import FeatureCase
+    from saes.features.case import FeatureCase
+    from saes.kinds.base import SAE
 
 MOST_TOKENS = 512
 """Tokens of a prompt; the context of the model may be longer."""
@@ -83,33 +85,34 @@ def models_to_read(workspace: Workspace) -> list[str]:
 
 
 class TokenPace:
-    """Seconds of a token, of the last answer that was counted."""
+    """Seconds of a token by model and kind of pass, each of the last answer that was counted."""
 
     def __init__(self) -> None:
-        self._seconds: float | None = None
+        self._seconds: dict[tuple[str, str], float] = {}
 
     def counting(
         self, price: Price, check: Callable[[str], None], stage: Callable[[int], str]
     ) -> Callable[[int], None]:
-        """Return a function that counts the tokens of passes, and tells `check` the stage and the time left."""
+        """Return a function that counts the tokens of passes and calls `check` with the stage and the time left."""
         done, begun = 0, time.perf_counter()
 
         def add(tokens: int) -> None:
             nonlocal done
             done += tokens
-            self._seconds = (time.perf_counter() - begun) / done
-            left = duration(max(0, price.total - done) * self._seconds)
+            pace = self._seconds[price.model, price.passes] = (time.perf_counter() - begun) / done
+            left = duration(max(0, price.total - done) * pace)
             check(f"{now}, {left} left" if (now := stage(done)) else "")
 
         return add
 
     def of(self, price: Price) -> Price:
-        """Return a price with its seconds; without them before the first answer."""
-        return price if self._seconds is None else dataclasses.replace(price, seconds=price.total * self._seconds)
+        """Return a price with its seconds; without them before the first answer of its kind."""
+        pace = self._seconds.get((price.model, price.passes))
+        return price if pace is None else dataclasses.replace(price, seconds=price.total * pace)
 
 
 class Session:
-    """The models and dictionaries of a workspace, each loaded at first use and then kept, for one act at a time.
+    """The models and dictionaries of a workspace, each loaded at first use and kept in memory, for one act at a time.
 
     Above `memory` bytes in total, the least recently used models are dropped; the one in use stays. A server reads the
     models of its artefacts alone; with `any_model`, for scripts, every spec is loaded.
@@ -123,14 +126,14 @@ class Session:
         """`cold` (nothing loaded), `loading` or `ready`."""
         self._models: dict[str, HookedModel] = {}
         self._kept: dict[tuple[str, str], Any] = {}
-        """Dictionaries, lenses and what else was made for a model."""
+        """Dictionaries, lenses and other values that were made for a model."""
         self._readings: dict[tuple[str, str, bool, str | None], PromptReading] = {}
         self._check: Callable[[str], None] = lambda stage: None
         self._pace = TokenPace()
 
     @contextlib.contextmanager
     def checked(self, check: Callable[[str], None]) -> Iterator[None]:
-        """Call `check` at every stage within the block; it may raise, when nobody waits for the answer any more."""
+        """Call `check` at every stage within the block; it may raise, when the request was cancelled."""
         before, self._check = self._check, check
         try:
             yield
@@ -146,7 +149,7 @@ class Session:
         return self._pace.counting(price, self.check, stage or price.arm)
 
     def priced(self, price: Price) -> Price:
-        """Return a price with its seconds, at the pace of the last answer that was counted."""
+        """Return a price with its seconds, at the pace of the last answer with such passes of its model."""
         return self._pace.of(price)
 
     # Models and prompts
@@ -244,6 +247,8 @@ class Session:
         ranked.append(("logit", 0.0, [logit for logit, _ in next(iter(pairs.values()))]))
         ranked.sort(key=lambda choice: -choice[1])
         text = "{:.1f} nats from the output on held-out text, mean of {} layers"
+        if (jacobian := self.jacobian_lens(spec)) is not None:
+            text += f"; the mean residual alone {jacobian.constant:.1f}"
         return [(kind, text.format(sum(distances) / len(distances), len(distances))) for kind, _, distances in ranked]
 
     def _lenses(self, spec: str) -> "dict[str, Lens]":
@@ -259,29 +264,29 @@ class Session:
         """Return a features artefact."""
         return self.workspace.open(Features, features)
 
-    def dictionary(self, spec: str, features: str) -> Any:
+    def dictionary(self, spec: str, features: str) -> "Dictionary":
         """Return the SAE or neurons of a features artefact. Raises `MismatchError`: the SAE was made again since."""
         described = self.described(features)
         check_described(self.workspace, described)
         key = (spec, described.about.content_hash)
         return self._keep(key, lambda: self._open_dictionary(self.model(spec), described))
 
-    def sae(self, spec: str, features: str) -> Any:
+    def sae(self, spec: str, features: str) -> "SAE":
         """Return the SAE of a features artefact. Raises `ConfigError` for neurons."""
-        from saes.acts._reading import HookedSAE
+        from saes.kinds.base import SAE
 
         dictionary = self.dictionary(spec, features)
-        if not isinstance(dictionary, HookedSAE):
+        if not isinstance(dictionary, SAE):
             raise ConfigError(f"this needs the features of an SAE, which {features} are not; choose another dictionary")
-        return dictionary.sae
+        return dictionary
 
     def feature(self, features: str, feature: int, model: HookedModel) -> "tuple[DictionarySite, FeatureCase]":
         """Return the hook points of a dictionary in a model, and one of its features with its text and controls."""
         from interp.interventions.site import DictionarySite
-        from saes.features.proof import ProofConfig, read_case
+        from saes.features.case import ProofConfig, read_case
 
         dictionary = self.dictionary(self.described(features).settings.model, features)
-        site = DictionarySite.of(model, getattr(dictionary, "sae", dictionary))
+        site = DictionarySite.of(model, dictionary)
         return site, read_case(self.workspace.path("features", features), feature, ProofConfig())
 
     def largest(self, features: str, feature: int) -> float:
@@ -344,15 +349,14 @@ class Session:
             self._kept.pop(next(iter(self._kept)))
         return self._kept[key]
 
-    def _open_dictionary(self, model: HookedModel, features: Features) -> Any:
+    def _open_dictionary(self, model: HookedModel, features: Features) -> "Dictionary":
         if not features.sae:
             from saes.sets.set import open_described
 
             return open_described(self.workspace, features.dictionary, model, sign=features.settings.sign)[0]
         from interp.models.adapter import weight_hash
-        from saes.acts._reading import HookedSAE
         from saes.weights.folder import check_model, load_sae
 
         sae = load_sae(self.workspace.path("sae", features.sae))
         check_model(sae, weight_hash(model))
-        return HookedSAE(sae)
+        return sae.to(model.cfg.device)

@@ -1,4 +1,4 @@
-"""Acts that write: a prompt continued under a change beside its controls, and chats side by side.
+"""Acts that write: a prompt continued under a change and its controls, and chats side by side.
 
 Torch-free until an act is measured.
 """
@@ -6,7 +6,7 @@ Torch-free until an act is measured.
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from annotated_types import Interval, MaxLen
 
@@ -24,10 +24,13 @@ from saes.acts.session import Session
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from interp.lenses.jacobian_lens import JacobianLens
+    from interp.models.adapter import Hook
     from interp.models.generation import Offset
     from interp.models.hooked import HookedModel
+    from saes.kinds.base import SAE
 
-    Changes = Callable[[Offset], list[tuple[str, Any]]]
+    Changes = Callable[[Offset], list[tuple[str, Hook]]]
 
 NewTokens = Annotated[int, Interval(ge=1, le=60), FieldLabel("tokens")]
 """Tokens of a continuation."""
@@ -130,8 +133,8 @@ def continuations(
 
 
 def steered_rows(
-    model: "HookedModel", sae: Any, feature: int, amount: float, seed: int, offset: "Offset"
-) -> list[tuple[str, Any]]:
+    model: "HookedModel", sae: "SAE", feature: int, amount: float, seed: int, offset: "Offset"
+) -> "list[tuple[str, Hook]]":
     """Return hooks for a batch of three rows: unchanged, steered, and moved as far in a random direction."""
     import torch
 
@@ -144,8 +147,8 @@ def steered_rows(
 
 
 def exchanged_rows(
-    model: "HookedModel", lens: Any, exchange: Exchange, seed: int, offset: "Offset"
-) -> list[tuple[str, Any]]:
+    model: "HookedModel", lens: "JacobianLens | None", exchange: Exchange, seed: int, offset: "Offset"
+) -> "list[tuple[str, Hook]]":
     """Return hooks for a batch of three rows: unchanged, two words exchanged, and changed as much at random.
 
     Raises `PromptError` for a word that is not one token, or the same twice, and without a lens of that layer.
@@ -169,7 +172,7 @@ def exchanged_rows(
             raise PromptError(f"{word!r} is no single token of this model; choose a more common word")
         ids.append(tokens[0])
     if ids[0] == ids[1]:
-        raise PromptError("a word exchanged with itself changes nothing; type two words")
+        raise PromptError(f"{exchange.word!r} exchanged with itself changes nothing; type two words")
     if lens.jacobian(point) is None:
         raise PromptError(f"the Jacobian lens has no layer {exchange.layer}; it has {lens.headline()}")
     first, second = (lens.word_direction(point, vocabulary, token) for token in ids)
@@ -209,7 +212,7 @@ class AnswerChats(Streamed[Session, ChatStep]):
     verb: ClassVar[str] = "answer_chats"
     offered: ClassVar[bool] = False
     conversation: NamedChats
-    """The chats so far, and what steers them."""
+    """The chats so far, and their steering."""
     message: str
     """The next message of the user."""
 
@@ -247,7 +250,7 @@ class CheckChat(Act[Session, ChatModel]):
     verb: ClassVar[str] = "check_chat"
     offered: ClassVar[bool] = False
     conversation: NamedChats
-    """The chats so far, and what steers them."""
+    """The chats so far, and their steering."""
 
     def measure(self, run: Session) -> ChatModel:
         from interp.models.adapter import weight_hash
@@ -282,7 +285,7 @@ class Say(Act[Session, list[SaidInChat]]):
     direction: ArtefactName
     """A direction of the workspace, such as the verb `direction` makes."""
     message: Annotated[str, MaxLen(100_000)]
-    """What the user says."""
+    """The user's message."""
     strength: Strength = 1.0
     """In units of the direction's chosen amount."""
     system: str = ""

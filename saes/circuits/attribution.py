@@ -46,7 +46,7 @@ effect, but its gradient on the prompts is zero, so no edge leads to it.
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Float64, Int64
@@ -103,7 +103,7 @@ class FeatureAttribution(Result):
     """`[n_prompts]`: metric on the prompts"""
     baseline: Float[Tensor, " n_prompts"]
     """`[n_prompts]`: metric with the value at the site as in the baseline, and all later layers recomputed"""
-    settings: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, object] = field(default_factory=dict)
 
     @property
     def by_feature(self) -> Float64[Tensor, " d_sae"]:
@@ -234,7 +234,7 @@ class _Batch(NamedTuple):
     baseline: Tensor
 
 
-def _collect(batches: list[_Batch], settings: dict[str, Any]) -> FeatureAttribution:
+def _collect(batches: list[_Batch], settings: dict[str, object]) -> FeatureAttribution:
     """Join the batches of one site."""
     columns: dict[str, list[Tensor]] = {name: [] for name in ("prompt", "position", "feature", "activation", "effect")}
     error, rest, done = [], [], 0
@@ -248,9 +248,14 @@ def _collect(batches: list[_Batch], settings: dict[str, Any]) -> FeatureAttribut
         error.append(torch.linalg.vecdot(trace.error_change, gradient))
         rest.append(torch.linalg.vecdot(trace.rest_change, gradient))
         done += n
+    joined = {name: torch.cat(parts).cpu() for name, parts in columns.items()}
     return FeatureAttribution(
         site=batches[0].trace.site,
-        **{name: torch.cat(parts).cpu() for name, parts in columns.items()},
+        prompt=joined["prompt"],
+        position=joined["position"],
+        feature=joined["feature"],
+        activation=joined["activation"],
+        effect=joined["effect"],
         error=torch.cat(error).cpu(),
         rest=torch.cat(rest).cpu(),
         metric=torch.cat([batch.trace.metric for batch in batches]),

@@ -5,13 +5,13 @@
 
 import math
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from interp.circuits.config import Ablation
 from interp.circuits.found_circuit import CircuitJudgement, CircuitSettings, FoundCircuit, UntrainedGap, task_unit
-from interp.errors import ConfigError, UnknownNameError
+from interp.errors import UnknownNameError
 from interp.nulls import DRAWS
-from interp.options import BASIC, Seed
+from interp.options import BASIC, Seed, check_least
 from interp.patching.patching_map import TaskSettings
 from interp.statistics import Interval
 
@@ -41,13 +41,9 @@ class AttributionConfig:
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise UnknownNameError("attribution method", self.method, METHODS)
-        if self.steps < 1 or self.batch_size < 1 or self.first < 0:
-            raise ConfigError(
-                f"steps and batch_size must be at least 1 and first at least 0, got {self.steps}, {self.batch_size}, "
-                f"{self.first}"
-            )
+        check_least(self, {"steps": 1, "batch_size": 1, "first": 0})
 
-    def describe(self, prompts: "MeasuredPrompts") -> dict[str, Any]:
+    def describe(self, prompts: "MeasuredPrompts") -> dict[str, str | int]:
         """Return the settings that are stored with results."""
         steps = {"steps": self.steps} if self.method == "ig" else {}
         baseline = "features and error off" if prompts.corrupt is None else "corrupted prompts"
@@ -76,13 +72,7 @@ class FeatureCircuitConfig:
     """Determines every random number."""
 
     def __post_init__(self) -> None:
-        if min(self.n_features, self.n_edges) < 1 or self.n_random < 1:
-            raise ConfigError(
-                f"n_features, n_edges and n_random must be at least 1, got {self.n_features}, {self.n_edges}, "
-                f"{self.n_random}"
-            )
-        if self.verify < 0:
-            raise ConfigError(f"verify must be at least 0, got {self.verify}")
+        check_least(self, {"n_features": 1, "n_edges": 1, "n_random": 1, "verify": 0})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,7 +178,7 @@ class FeatureCircuit(FoundCircuit, kind="feature_circuit", title="Circuit of fea
         e = self.evaluation
         return [("faithfulness", e.faithfulness.estimate), ("completeness", e.completeness)]
 
-    def nulls(self) -> dict[str, Any]:
+    def nulls(self) -> dict[str, object]:
         """Return random features, untrained dictionaries and the untrained model."""
         nulls = {
             "random_circuits": self.evaluation.random_circuits,
@@ -197,7 +187,7 @@ class FeatureCircuit(FoundCircuit, kind="feature_circuit", title="Circuit of fea
         }
         return {name: asdict(null) for name, null in nulls.items() if null is not None}
 
-    def numbers(self) -> dict[str, Any]:
+    def numbers(self) -> dict[str, object]:
         """Return all other numbers of the evaluation."""
         e, a = self.evaluation, self.agreement
         named = ("full", "empty", "n_features", "n_active", "errors_alone", "all_features")

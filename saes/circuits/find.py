@@ -21,8 +21,8 @@ this run, or its replacement. With every feature and error in the set, the run e
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -49,6 +49,7 @@ from interp.models.adapter import weight_hash
 from interp.models.hooked import HookedModel
 from interp.models.identity import model_spec
 from interp.patching.task import Task
+from interp.progress import Progress
 from interp.seeds import derive_seed, make_generator
 from interp.statistics import Interval, rank_correlation, rank_correlation_interval
 from saes.circuits.attribution import BatchTraces, Edges, Ends, FeatureNode, Network, edge_scores, exact_edges, measure
@@ -189,7 +190,7 @@ RULE = (
     "is below a tenth of this model's"
 )
 """Rule of the verdict."""
-Step = Callable[[str], Any]
+Step = Callable[[str], Progress | None]
 """Function from the name of a step to its progress callback."""
 
 
@@ -227,7 +228,14 @@ def find_feature_circuit(
     )
     return FeatureCircuit(
         settings=FeatureCircuitSettings(
-            **{field.name: getattr(config, field.name) for field in fields(config)},
+            attribution=config.attribution,
+            n_features=config.n_features,
+            n_edges=config.n_edges,
+            ablation=config.ablation,
+            verify=config.verify,
+            n_random=config.n_random,
+            nulls=config.nulls,
+            seed=config.seed,
             model=circuit.model,
             weight_hash=circuit.weight_hash,
             frozen=None,
@@ -274,7 +282,11 @@ def evaluate_nodes(network: Network, nodes: Sequence[FeatureNode], config: Featu
     values = {name: np.stack([bench.values(nodes).numpy() for nodes in sets]) for name, sets in runs.items()}
     judged = judge(values, complement="complement", also=["without_errors"], seed=config.seed)
     return NodesEvaluation(
-        **vars(judged.found),
+        full=judged.judgement.full,
+        empty=judged.judgement.empty,
+        faithfulness=judged.judgement.faithfulness,
+        completeness=judged.judgement.completeness,
+        random_circuits=judged.judgement.random_circuits,
         n_features=len(features),
         n_active=sum(map(len, network.active)),
         without_errors=judged.intervals.at(1),
@@ -284,7 +296,7 @@ def evaluate_nodes(network: Network, nodes: Sequence[FeatureNode], config: Featu
 
 
 def _check_edges(
-    network: Network, scores: Edges, strongest: list[Ends], config: FeatureCircuitConfig, progress: Any
+    network: Network, scores: Edges, strongest: list[Ends], config: FeatureCircuitConfig, progress: Progress | None
 ) -> tuple[dict[Ends, float], EdgeAgreement | None]:
     """Patch the strongest edges one by one, and the same number of random edges between active features."""
     n = min(config.verify, len(strongest))
@@ -396,14 +408,16 @@ MAX_FEATURES = 5000
 
 def _edge_table(network: Network, scores: Edges, exact: dict[Ends, float]) -> Table[ScoredEdge]:
     """Return every scored edge, strongest first."""
-    unknown = {"via": None, "position": None, "low": None, "high": None}
     rows = [
         ScoredEdge(
             source=network.name(source),
             target=network.name(target),
             score=scores[source, target],
             exact=exact.get((source, target)),
-            **unknown,
+            via=None,
+            position=None,
+            low=None,
+            high=None,
         )
         for source, target in sorted(scores, key=lambda edge: -abs(scores[edge]))
     ]
@@ -413,7 +427,8 @@ def _edge_table(network: Network, scores: Edges, exact: dict[Ends, float]) -> Ta
 def _node_table(network: Network) -> Table[ScoredNode]:
     """Return every error node and the strongest active features of each site, strongest first."""
     nodes = sorted(network.strongest(MAX_FEATURES), key=lambda node: -abs(network.effect(node)))
-    unknown = {"position": None, "exact": None, "low": None, "high": None}
-    return Table.of(
-        ScoredNode, [ScoredNode(node=network.name(node), score=network.effect(node), **unknown) for node in nodes]
-    )
+    rows = [
+        ScoredNode(node=network.name(node), score=network.effect(node), position=None, exact=None, low=None, high=None)
+        for node in nodes
+    ]
+    return Table.of(ScoredNode, rows)

@@ -11,9 +11,9 @@ be replaced alone. Activations are sparse, `[n_tokens, k_max]`: nothing here is 
 
 **Prompts**, with or without corrupted counterparts:
 
-    Prompts.of_task(task)                                         # clean and corrupted pairs
-    Prompts.of_text(model, "The capital of France is", " Paris")  # one prompt, the log-probability of one token
-    Prompts.of_loss(tokens)                                       # the loss on every token
+    MeasuredPrompts.of_task(task)                                         # clean and corrupted pairs
+    MeasuredPrompts.of_text(model, "The capital of France is", " Paris")  # one prompt, the log-probability of one token
+    MeasuredPrompts.of_loss(tokens)                                       # the loss on every token
 
 **Traces**: values at every site on the prompts and in the baseline, decomposed. The baseline is the corrupted prompt,
 or without one the SAE with all features and its error set to zero. Attribution, feature circuits and their ablations
@@ -22,7 +22,7 @@ all start from these traces.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int, Int64
@@ -170,7 +170,7 @@ def open_sites(model: HookedModel, saes: Sequence[SAE]) -> list[SAESite]:
     widths: dict[str, int] = {}
 
     def note(name: str) -> Hook:
-        def hook(value: Tensor, hook: Any) -> None:
+        def hook(value: Tensor, hook: object) -> None:
             widths.setdefault(name, value.shape[-1])
 
         return hook
@@ -221,10 +221,10 @@ def _site_hooks(site: SAESite, replace: Replace) -> list[tuple[str, Hook]]:
     read: dict[str, Tensor] = {}
     dtype = site.sae.W_dec.dtype
 
-    def reads(value: Tensor, hook: Any) -> None:
+    def reads(value: Tensor, hook: object) -> None:
         read["x"] = value.to(dtype)
 
-    def writes(value: Tensor, hook: Any) -> Tensor:
+    def writes(value: Tensor, hook: object) -> Tensor:
         output = value.to(dtype)
         x = output if site.reads == site.writes else read["x"]
         return replace(x, output).to(value.dtype)

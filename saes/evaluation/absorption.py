@@ -24,8 +24,7 @@ One deviation: projections are of `x - b_dec`, the part that latents reconstruct
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -41,6 +40,9 @@ from interp.statistics import MIN_DOCUMENTS, Ends, poisson_weights, quantile_end
 from saes.evaluation.probing import fit_probe, mean_difference, sparse_columns, tokens_at
 from saes.evaluation.scores import Absorption, AbsorptionConfig, ClassAbsorption
 from saes.kinds.base import SAE
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
 
 PROBE_F1 = 0.7
 """Smallest F1 on held-out groups with which the linear probe of a class is used."""
@@ -104,16 +106,14 @@ def measure_absorption(
     config: AbsorptionConfig | None = None,
     *,
     progress: Progress | None = None,
-    **settings: Any,
 ) -> dict[str, Absorption]:
     """Measure feature absorption in SAEs that read and write the hook point of `examples`.
 
-    Each seed splits the groups anew. `settings` are fields of `AbsorptionConfig`, which replace those of `config` (by
-    default its defaults). Returns the absorption by name of the SAE.
-    Raises `MismatchError` for an SAE of another width and for a transcoder. Raises `ConfigError` when fewer than
-    `MIN_CLASSES` classes have a linear probe of F1 `PROBE_F1`: absorption is then not defined.
+    Each seed splits the groups anew. Returns the absorption by name of the SAE. Raises `MismatchError` for an SAE of
+    another width and for a transcoder. Raises `ConfigError` when fewer than `MIN_CLASSES` classes have a linear probe
+    of F1 `PROBE_F1`: absorption is then not defined.
     """
-    config = replace(config or AbsorptionConfig(), **settings)
+    config = config or AbsorptionConfig()
     seeds = config.seeds
     for name, sae in saes.items():
         if sae.d_in != examples.x.shape[1] or sae.d_out != sae.d_in or sae.hook_point_out not in ("", sae.hook_point):
@@ -148,19 +148,17 @@ def first_letters(
     hook_point: str,
     vocabulary: Sequence[str],
     config: AbsorptionConfig | None = None,
-    **settings: Any,
 ) -> ClassedActivations:
     """Return words of the recorded text, labelled by their first letter, as examples for `measure_absorption`.
 
-    `settings` are fields of `AbsorptionConfig`, which replace those of `config` (by default its defaults). A word is a
-    token of a space and at least two letters. At most `n_rows` are drawn, at most `per_word` of each word
+    A word is a token of a space and at least two letters. At most `n_rows` are drawn, at most `per_word` of each word
     type. The paper prompts the model to spell single words; recorded text needs no run of the model.
     Raises `ConfigError` when the text holds no such tokens.
     """
     import pandas as pd
 
     letter = np.array([_letter(text) for text in vocabulary], np.int64)
-    config = replace(config or AbsorptionConfig(), **settings)
+    config = config or AbsorptionConfig()
     generator = make_generator(config.seeds[0], "absorption", "rows")
     parts = []
     for shard in range(recording.n_shards):
@@ -204,20 +202,25 @@ def _probe_classes(train: ClassedActivations, test: ClassedActivations) -> tuple
         yes, expected = train.label == index, test.label == index
         if min(yes.sum(), expected.sum()) < MIN_POSITIVES:
             continue
-        fitted: Any = logistic_regression(PROBE_STRENGTH, balanced=True, std=False, tol=1e-3).fit(x_train, yes)
+        fitted = logistic_regression(PROBE_STRENGTH, balanced=True, std=False, tol=1e-3).fit(x_train, yes)
         predicted = fitted.decision_function(x_test) > 0
         f1 = f1_score(predicted, expected)
         if f1 < PROBE_F1:
             too_low[name] = f1
             continue
-        direction = torch.from_numpy(fitted[-1].coef_[0]).float()
+        direction = torch.from_numpy(fitted.steps[-1][1].coef_[0]).float()
         probed[name] = _Probe(direction / direction.norm(), f1, np.flatnonzero(predicted & expected))
     return probed, too_low
 
 
 @torch.no_grad()
 def _absorbed(
-    sae: SAE, columns: tuple[Any, Any], train: ClassedActivations, test: ClassedActivations, label: str, probe: _Probe
+    sae: SAE,
+    columns: "tuple[csr_matrix, csr_matrix]",
+    train: ClassedActivations,
+    test: ClassedActivations,
+    label: str,
+    probe: _Probe,
 ) -> _Found:
     """Measure absorption on every correctly classified row; `columns` are activations of training and test rows."""
     index = train.names.index(label)
@@ -260,7 +263,7 @@ def absorption_of(
 
 
 def main_latents(
-    train: Any, test: Any, yes: Bool[np.ndarray, " n_train"], expected: Bool[np.ndarray, " n_test"]
+    train: "csr_matrix", test: "csr_matrix", yes: Bool[np.ndarray, " n_train"], expected: Bool[np.ndarray, " n_test"]
 ) -> tuple[list[int], float]:
     """Return the main latents of a class, and the F1 on test rows of the probe that reads them.
 

@@ -165,15 +165,13 @@ def compare(
         name: truncate(sae, _heldout_rows(sae, recording, heldout_fraction), target) if name in saes else sae
         for name, sae in compared.items()
     }
-    inside: dict[str, InModel] = {}
-    if model is not None and tokens is not None and all(map(can_splice, cuts.values())):
-        device = torch.device(model.cfg.device)
-        on_device = {name: sae if sae.device == device else deepcopy(sae).to(device) for name, sae in cuts.items()}
-        inside = evaluate_all_in_model(on_device, model, tokens, documents=documents, seed=seed, progress=progress)
+    spliced: dict[str, InModel] = {}
+    if model is not None and tokens is not None:
+        spliced = _spliced(cuts, model, tokens, documents, seed, progress)
     probed = probing.rows() if probing else {}
     rows = []
     for number, (name, sae) in enumerate(compared.items()):
-        before = scores.get(name) or heldout(sae)
+        score = scores.get(name) or heldout(sae)
         nearest = nearest_cosines(sae.decoder_directions)
         rows.append(
             DictionaryScores(
@@ -181,11 +179,11 @@ def compare(
                 architecture=sae.architecture,
                 d_sae=sae.d_sae,
                 baseline=name not in saes,
-                own=before,
-                matched=before if cuts[name] is sae else heldout(cuts[name]),
+                own=score,
+                matched=score if cuts[name] is sae else heldout(cuts[name]),
                 nearest_cosine=float(nearest.mean()),
                 near_copies=near_copies(nearest),
-                model=inside.get(name),
+                model=spliced.get(name),
                 recovery=measure_recovery(sae, truth, seed=seed) if truth else None,
                 probing=probed.get(name),
             )
@@ -202,8 +200,26 @@ def compare(
         match=False,
         heldout_fraction=heldout_fraction,
     )
-    parts = {"groups": tuple(group_rows(rows, groups or {})), "shared": {}, "probing": probing, "matches": None}
-    return SAEComparison(settings=settings, l0=target, rows=tuple(rows), **parts)
+    grouped = tuple(group_rows(rows, groups or {}))
+    return SAEComparison(
+        settings=settings, l0=target, rows=tuple(rows), groups=grouped, shared={}, probing=probing, matches=None
+    )
+
+
+def _spliced(
+    saes: Mapping[str, SAE],
+    model: HookedModel,
+    tokens: Int[Tensor, "..."],
+    documents: Int[Tensor, "..."] | None,
+    seed: int,
+    progress: Progress | None,
+) -> dict[str, InModel]:
+    """Return the loss of the model with each dictionary spliced in; nothing where one of them cannot be."""
+    if not all(map(can_splice, saes.values())):
+        return {}
+    device = torch.device(model.cfg.device)
+    on_device = {name: sae if sae.device == device else deepcopy(sae).to(device) for name, sae in saes.items()}
+    return evaluate_all_in_model(on_device, model, tokens, documents=documents, seed=seed, progress=progress)
 
 
 def _check_hook_points(saes: Mapping[str, SAE]) -> None:

@@ -24,7 +24,7 @@ The score of a dictionary is the share of concepts with F1 of at least `GOOD_F1`
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -37,11 +37,14 @@ from saes.evaluation.evaluation import ConceptScore, ConceptScores, Detector
 from saes.evaluation.scores import GOOD_F1, Concept, ConceptList, read_concepts
 
 if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
     from torch import Tensor
 
     from interp.interventions.site import DictionarySite
     from interp.workspace import Workspace
     from saes.kinds.base import SAE
+
+    Columns = csr_matrix | np.ndarray
 
 RESAMPLES = 500
 FIRST_HITS = 3
@@ -135,7 +138,7 @@ def read_words(
     until = tokenizer.encode_batch([text[:end] for text, _, end in sentences])
     first = int(tokenizer.bos_token_id is not None)
     spans = [slice(first + len(a), first + max(len(b), len(a) + 1)) for a, b in zip(before, until, strict=True)]
-    values: dict[str, list[Any]] = {name: [None] * len(prompts) for name in names}
+    values = {name: [torch.empty(0)] * len(prompts) for name in names}
     with Capture(model, list(names)) as capture:
         for group in by_length(prompts, 64):
             tokens = torch.tensor([prompts[i] for i in group], device=model.cfg.device)
@@ -147,7 +150,7 @@ def read_words(
     return {name: torch.cat(rows) for name, rows in values.items()}, np.cumsum([0, *lengths[:-1]])
 
 
-def _bases(sae: "SAE", x: "Tensor", heldout: "Tensor", k: int, seed: int) -> dict[str, Any]:
+def _bases(sae: "SAE", x: "Tensor", heldout: "Tensor", k: int, seed: int) -> "dict[str, Columns]":
     """Return the values of every basis but neurons on `x [n, d]`: sparse for dictionaries, else `[n, m]`."""
     import torch
 
@@ -164,7 +167,7 @@ def _bases(sae: "SAE", x: "Tensor", heldout: "Tensor", k: int, seed: int) -> dic
     }
 
 
-def peaks_of(values: Any, starts: np.ndarray) -> Any:
+def peaks_of(values: "Columns", starts: np.ndarray) -> "Columns":
     """Return the largest value over each run of rows that begins at `starts [n]`.
 
     Activations of a dictionary, CSR `[rows, m]`, become CSR `[n, m]`. Signed values `[rows, m]` become `[n, 2 m]`, with
@@ -196,7 +199,7 @@ class _Half(NamedTuple):
 def score_concept(
     concept: Concept,
     listed: ConceptList,
-    peaks: Mapping[str, Any],
+    peaks: "Mapping[str, Columns]",
     row_of: Mapping[tuple[str, str, int], int],
     *,
     seed: int = 0,
@@ -233,7 +236,7 @@ def score_concept(
     return ConceptScore(concept=concept, detectors=detectors, null=ends), shuffled
 
 
-def _column(values: Any, unit: int) -> np.ndarray:
+def _column(values: "Columns", unit: int) -> np.ndarray:
     return values[:, unit] if isinstance(values, np.ndarray) else values[:, [unit]].toarray()[:, 0]
 
 
@@ -251,7 +254,7 @@ class RankedUnits:
     """`[n, m]`: scores in the order of the sentences, with mean 0 and variance 1"""
 
     @classmethod
-    def of(cls, values: Any, rows: np.ndarray) -> "RankedUnits":
+    def of(cls, values: "Columns", rows: np.ndarray) -> "RankedUnits":
         """Rank the columns of `values [n_sentences, m]` on some rows; of a dictionary, only latents that fire there."""
         if isinstance(values, np.ndarray):
             columns, dense = np.arange(values.shape[1]), values[rows]
@@ -303,9 +306,9 @@ def judge(
     inside, outside = values[truth], values[~truth]
     draws = [bootstrap_counts(len(scores), RESAMPLES, rng) for scores in (inside, outside)]
     weights = np.zeros((2, 1 + RESAMPLES, len(truth)))
-    for weight, counts, mine in zip(weights, draws, (truth, ~truth), strict=True):
-        weight[0, mine] = 1
-        weight[1:, mine] = counts
+    for weight, counts, rows in zip(weights, draws, (truth, ~truth), strict=True):
+        weight[0, rows] = 1
+        weight[1:, rows] = counts
     f1 = f1_of((values > threshold).sum(1), weights[0], values.shape[1], weights[1])
     ties = np.equal.outer(inside, outside)  # [inside, templates, outside, templates]
     wins = np.greater.outer(inside, outside) + 0.5 * ties
@@ -372,13 +375,14 @@ def search_concepts(workspace: "Workspace", features: str, scores: ConceptScores
     from saes.features.search import search_features
 
     searched = []
-    options: dict[str, Any] = {"features": features, "limit": FIRST_HITS, "examples": False}
     for score in scores.scores:
         ranks = [
             rank
             for query in (score.concept.name, " ".join(score.concept.half(0)))
             for rank, hit in enumerate(
-                search_features(workspace, query, leave_out=score.concept.name, **options).hits[:FIRST_HITS]
+                search_features(
+                    workspace, query, features=features, limit=FIRST_HITS, examples=False, leave_out=score.concept.name
+                ).hits[:FIRST_HITS]
             )
             if hit.feature == score.own.unit
         ]

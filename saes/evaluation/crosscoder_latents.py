@@ -152,8 +152,8 @@ class _Scaling:
     def _add(
         self, owner: int, row: Tensor, latent: Tensor, value: Tensor, recons: list[Tensor], errors: list[Tensor]
     ) -> None:
-        mine = self.own.to(latent.device)[latent] == owner
-        row, latent, value = row[mine], latent[mine], value[mine]
+        owned = self.own.to(latent.device)[latent] == owner
+        row, latent, value = row[owned], latent[owned], value[owned]
         for part in _parts(len(row)):
             written = self.decoders[owner][latent[part]] * value[part, None]
             targets = (errors[1 - owner], errors[owner], recons[1 - owner], recons[owner])

@@ -5,7 +5,7 @@ import copy
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
 
 import torch
 from jaxtyping import Float
@@ -53,7 +53,7 @@ class Applied:
 
     setup: Setup
     sae: SAE
-    said: CardScores
+    card: CardScores
 
     @property
     def points(self) -> tuple[str, str]:
@@ -80,8 +80,20 @@ class Applied:
 
     @property
     def own(self) -> tuple[Tensor, Tensor]:
-        """Values at its own hook points."""
+        """Values at its own hook points; those around them are read in the same pass."""
+        self.read({*self.points, *(name for pair in _neighbours(self) for name in pair)})
         return self.at(*self.points)
+
+    @cached_property
+    def fvu(self) -> float:
+        """FVU at its own hook points, measured once."""
+        return fvu_of(self.sae, *self.own)
+
+    @cached_property
+    def l0(self) -> float:
+        """Mean number of active latents of a token, measured once."""
+        with torch.no_grad():
+            return float((self.sae.encode_sparse(self.own[0]).values > 0).sum(-1).float().mean())
 
 
 @torch.no_grad()
@@ -102,7 +114,7 @@ def _act(sae: SAE, pre: Tensor) -> Tensor:
         return (gate > 0) * magnitude.clamp_min(0)
     kind = getattr(sae, "activation", None)
     if isinstance(kind, TopK):
-        least = pre.sort(dim=-1, descending=True).values[:, kind.k - 1 : kind.k]
+        least = pre.topk(kind.k, dim=-1).values[:, -1:]
         return torch.where(pre >= least, pre, 0).clamp_min(0)
     if isinstance(kind, JumpReLU):
         return torch.where((pre > kind.threshold.double()) & (pre > 0), pre, 0)
@@ -202,7 +214,7 @@ def threshold(applied: Applied) -> Outcome:
 )  # fmt: skip
 def scale_of_input(applied: Applied) -> Outcome:
     x, target = applied.own
-    fvus = {scale: fvu_of(applied.sae, x, target, scale) for scale in SCALES}
+    fvus = {scale: applied.fvu if scale == 1 else fvu_of(applied.sae, x, target, scale) for scale in SCALES}
     best = min(fvus, key=fvus.__getitem__)
     shrinks = isinstance(getattr(applied.sae, "activation", None), ReLU)
     largest = SHRUNK if shrinks else NEAR_ONE[1]
@@ -265,9 +277,10 @@ def hook_point(applied: Applied) -> Outcome:
     pairs = [applied.points, *_neighbours(applied)]
     if len(pairs) == 1:
         raise Skip("no other hook point near it has this width")
-    applied.read([name for pair in pairs for name in pair])
     fitting = [pair for pair in pairs if applied.at(*pair)[0].shape[1] == applied.sae.d_in]
-    fvus = {pair: fvu_of(applied.sae, *applied.at(*pair)) for pair in fitting}
+    fvus = {
+        pair: applied.fvu if pair == applied.points else fvu_of(applied.sae, *applied.at(*pair)) for pair in fitting
+    }
     best = min(fvus, key=fvus.__getitem__)
     passed = _no_worse(fvus[applied.points], fvus[best])
     text = f"FVU {fvus[applied.points]:.3f} at {applied.points[0]}"
@@ -283,19 +296,13 @@ def hook_point(applied: Applied) -> Outcome:
 )  # fmt: skip
 def learned(applied: Applied) -> Outcome:
     sae, (x, target) = applied.sae, applied.own
-    fvu, active = fvu_of(sae, x, target), _l0(sae, x)
-    shuffled: Any = copy.deepcopy(sae)
+    shuffled = copy.deepcopy(sae)
     order = torch.randperm(sae.d_sae, generator=torch.Generator().manual_seed(applied.setup.seed)).to(sae.device)
     shuffled.W_dec.data = sae.W_dec.detach()[order]
-    random = random_dictionary_like(sae, k=max(1, min(round(active), sae.d_sae)), seed=applied.setup.seed)
+    random = random_dictionary_like(sae, k=max(1, min(round(applied.l0), sae.d_sae)), seed=applied.setup.seed)
     others = {"shuffled": fvu_of(shuffled, x, target), "random": fvu_of(random.to(sae.device), x, target)}
     text = ", ".join(f"{name} {value:.3f}" for name, value in others.items())
-    return fvu < 0.9 * min(others.values()), f"FVU {fvu:.3f}; {text}"
-
-
-@torch.no_grad()
-def _l0(sae: SAE, x: Tensor) -> float:
-    return float((sae.encode_sparse(x).values > 0).sum(-1).float().mean())
+    return applied.fvu < 0.9 * min(others.values()), f"FVU {applied.fvu:.3f}; {text}"
 
 
 @trial(
@@ -305,9 +312,7 @@ def _l0(sae: SAE, x: Tensor) -> float:
     means="It is not applied as its author did: other thresholds, units, hook point or text.",
 )  # fmt: skip
 def as_card_says(applied: Applied) -> Outcome:
-    x, target = applied.own
-    l0, fvu = _l0(applied.sae, x), fvu_of(applied.sae, x, target)
-    card = applied.said
+    l0, fvu, card = applied.l0, applied.fvu, applied.card
     text = f"L0 {l0:.1f}, FVU {fvu:.3f}"
     if card.l0 is None and card.fvu is None:
         return None, f"{text}; no card states them"
@@ -325,7 +330,7 @@ def as_card_says(applied: Applied) -> Outcome:
     "threshold, a bias with the other sign.",
 )  # fmt: skip
 def as_when_made(applied: Applied) -> Outcome:
-    stated, now = applied.said.prose, prose_scores(applied)
+    stated, now = applied.card.prose, prose_scores(applied)
     if stated is None:
         raise Skip("not stated: no scores on this prose are stored with it, so its card's margin applies")
     if stated.tokens_hash != now.tokens_hash:
@@ -336,11 +341,9 @@ def as_when_made(applied: Applied) -> Outcome:
 
 def prose_scores(applied: Applied) -> ProseScores:
     """Return L0 and FVU on the prose. Raises `Skip` for a model without a tokenizer."""
-    x, target = applied.own
-    texts = applied.setup.prompts.texts
-    assert texts is not None  # `own` skips
-    tokens_hash = hash_json(texts.tolist())
-    return ProseScores(l0=_l0(applied.sae, x), fvu=fvu_of(applied.sae, x, target), tokens_hash=tokens_hash)
+    l0, fvu, texts = applied.l0, applied.fvu, applied.setup.prompts.texts
+    assert texts is not None  # `l0` skips
+    return ProseScores(l0=l0, fvu=fvu, tokens_hash=hash_json(texts.tolist()))
 
 
 def scores_on_prose(sae: SAE, model: HookedModel) -> ProseScores | None:

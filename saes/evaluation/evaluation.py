@@ -132,17 +132,17 @@ class ConceptScores(Result):
         """
         shares = {}
         for name, null in self.null.items():
-            mine = self.of_set(name)
+            scores = self.of_set(name)
             good = {
-                basis: [score.detectors[basis].f1.estimate >= GOOD_F1 for score in mine]
+                basis: [score.detectors[basis].f1.estimate >= GOOD_F1 for score in scores]
                 for basis in BASES
-                if all(basis in score.detectors for score in mine)
+                if all(basis in score.detectors for score in scores)
             }
-            if all(score.steering_p is not None for score in mine):
-                good["steered"] = [score.steers for score in mine]
+            if all(score.steering_p is not None for score in scores):
+                good["steered"] = [score.steers for score in scores]
             if self.features:
-                good["found"] = [score.search_rank is not None for score in mine]
-            counted = {key: proportion_interval(sum(flags), len(mine)) for key, flags in good.items()}
+                good["found"] = [score.search_rank is not None for score in scores]
+            counted = {key: proportion_interval(sum(flags), len(scores)) for key, flags in good.items()}
             shares[name] = {**counted, "null": null}
         return shares
 

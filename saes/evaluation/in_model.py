@@ -4,7 +4,9 @@
    contexts at a time, so that the logits of one pass stay within `LOGIT_VALUES`.
 2. Cross-entropy and KL are computed from a few rows of the logits at a time, so that no second array of that size
    exists.
-3. Sums are stored per document, for bootstrap intervals (`interp.statistics`).
+3. Of a context with more than `CONTEXT_VALUES` logits a random sample of positions is scored, and only their logits
+   are computed: with 49,152 tokens in the vocabulary 341 positions, with 262,144 64.
+4. Sums are stored per document, for bootstrap intervals (`interp.statistics`).
 
 Positions without text (BOS, whose residual is an outlier) are neither replaced nor scored. Several SAEs of one hook
 point share the three passes without an SAE. A transcoder reads one hook point, and its prediction replaces another.
@@ -17,19 +19,20 @@ Ablating, clamping and steering latents are interventions (`interp.interventions
 as it is; `hooks_of(..., between=splice_hooks(sae))` does both.
 """
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
-from jaxtyping import Float, Float64, Int, Int64
+from jaxtyping import Bool, Float, Float64, Int, Int64
 from torch import Tensor
 
 from interp.errors import ConfigError, MismatchError
 from interp.interventions.edits import at_mask, from_position, inserting
 from interp.models.adapter import Hook
 from interp.models.hooked import HookedModel
+from interp.models.passes import read_hook
 from interp.names import canonical_hook_point, parse_hook_point
 from interp.progress import Progress
+from interp.seeds import make_generator
 from interp.statistics import DocumentBootstrap
 from saes.evaluation.scores import InModel
 from saes.kinds.base import SAE
@@ -37,10 +40,12 @@ from saes.kinds.crosscoder import CrosscoderSAE
 
 LOGIT_VALUES = 1 << 25
 """Largest number of logits of one pass (128 MB in float32); two such arrays exist at once, the clean and another."""
+CONTEXT_VALUES = 1 << 24
+"""Largest number of logits of one context that are scored."""
 CHUNK_VALUES = 1 << 22
 """Number of logits converted to float32 at once."""
 
-Hooks = list[tuple[str, Callable[..., Any]]]
+Hooks = list[tuple[str, Hook]]
 
 
 def can_splice(sae: SAE) -> bool:
@@ -48,9 +53,22 @@ def can_splice(sae: SAE) -> bool:
     return len(sae.hook_points) == 1 and sae.architecture != "crosscoder"
 
 
-def evaluate_in_model(sae: SAE, model: HookedModel, tokens: Int[Tensor, "..."], **options: Any) -> InModel:
-    """Evaluate one SAE in the model, with the options of `evaluate_all_in_model`."""
-    return evaluate_all_in_model({"sae": sae}, model, tokens, **options)["sae"]
+def evaluate_in_model(
+    sae: SAE,
+    model: HookedModel,
+    tokens: Int[Tensor, "..."],
+    *,
+    documents: Int[Tensor, "..."] | None = None,
+    mean: Float[Tensor, " d"] | None = None,
+    batch_size: int | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> InModel:
+    """Evaluate one SAE in the model; see `evaluate_all_in_model` for the arguments."""
+    losses = evaluate_all_in_model(
+        {"sae": sae}, model, tokens, documents=documents, mean=mean, batch_size=batch_size, seed=seed, progress=progress
+    )
+    return losses["sae"]
 
 
 @torch.no_grad()
@@ -75,21 +93,22 @@ def evaluate_all_in_model(
     """
     documents = check_documents(tokens, documents)
     hook_point = _replaced_hook_point(saes)
-    size = batch_size or max(1, LOGIT_VALUES // (tokens.shape[1] * model.cfg.d_vocab))
+    scored = scored_positions(documents, model.cfg.d_vocab, seed)
+    size = batch_size or max(1, LOGIT_VALUES // (scored.shape[1] * model.cfg.d_vocab))
     if mean is None:
         mean = _mean_activation(hook_point, model, tokens, documents, size)
     losses = Losses(["clean", "zero", "mean", *(f"sae {name}" for name in saes)], seed)
     done = 0
-    for batch, document in zip(tokens.split(size), documents.split(size), strict=True):
-        text = document >= 0
+    for batch, document, at in zip(tokens.split(size), documents.split(size), scored.split(size), strict=True):
+        text, reading = document >= 0, [read_hook(at)] if at.shape[1] < tokens.shape[1] - 1 else []
         variants = {
             "clean": [],
             "zero": [(hook_point, replace_by(torch.zeros_like(mean), text))],
             "mean": [(hook_point, replace_by(mean, text))],
             **{f"sae {name}": splice_hooks(sae, mask=text) for name, sae in saes.items()},
         }
-        passes = ((name, logits_of(model, batch, hooks)) for name, hooks in variants.items())
-        losses.add(passes, batch, document)
+        passes = ((name, logits_of(model, batch, [*hooks, *reading])) for name, hooks in variants.items())
+        losses.add(passes, batch, document, at)
         done += len(batch)
         if progress:
             progress(done, len(tokens), {})
@@ -102,14 +121,25 @@ class Losses:
     def __init__(self, variants: list[str], seed: int):
         self.variants, self.bootstrap = variants, DocumentBootstrap(seed=seed)
 
-    def add(self, passes: Any, tokens: Tensor, document: Tensor) -> None:
-        """Add one batch. `passes` yields `(variant, logits)`, the clean one first; two logits exist at a time."""
-        row, pos = ((document[:, :-1] >= 0) & (document[:, 1:] >= 0)).nonzero(as_tuple=True)
+    def add(
+        self,
+        passes: Iterable[tuple[str, Tensor]],
+        tokens: Tensor,
+        document: Tensor,
+        at: Int64[Tensor, "batch k"] | None = None,
+    ) -> None:
+        """Add one batch. `passes` yields `(variant, logits)`, the clean one first; two logits exist at a time.
+
+        The logits are those of the positions `at`, by default of all.
+        """
+        at = torch.arange(tokens.shape[1] - 1).expand(len(tokens), -1) if at is None else at
+        row, column = followed(document).gather(1, at).nonzero(as_tuple=True)
+        pos = at[row, column]
         targets, clean = tokens[row, pos + 1], None
         ce, kl = [], []
         for _, logits in passes:
             clean = logits if clean is None else clean
-            losses = token_losses(logits, clean, row.to(logits.device), pos.to(logits.device), targets)
+            losses = token_losses(logits, clean, row.to(logits.device), column.to(logits.device), targets)
             ce.append(losses[0])
             kl.append(losses[1])
         values = torch.stack([torch.ones_like(ce[0]), *ce, *kl], dim=1)
@@ -145,7 +175,15 @@ class Losses:
             n_tokens=int(whole[0, 0]),
             n_documents=self.bootstrap.n_documents,
             intervals=self.bootstrap.intervals({name: s for name, s in scores.items() if known[name] is not None}),
-            **known,  # pyright: ignore[reportArgumentType] (only the recovered shares can be None)
+            ce_clean=estimates["ce_clean"],
+            ce_spliced=estimates["ce_spliced"],
+            ce_zero=estimates["ce_zero"],
+            ce_mean=estimates["ce_mean"],
+            ce_recovered=known["ce_recovered"],
+            ce_recovered_from_mean=known["ce_recovered_from_mean"],
+            kl_spliced=estimates["kl_spliced"],
+            kl_zero=estimates["kl_zero"],
+            kl_recovered=known["kl_recovered"],
         )
 
 
@@ -177,6 +215,19 @@ def token_losses(
     return both[0], both[1]
 
 
+def followed(documents: Int[Tensor, "n pos"]) -> Bool[Tensor, "n pos-1"]:
+    """Return where a token and the one that follows it are text."""
+    return (documents[:, :-1] >= 0) & (documents[:, 1:] >= 0)
+
+
+def scored_positions(documents: Int[Tensor, "n pos"], d_vocab: int, seed: int) -> Int64[Tensor, "n k"]:
+    """Return the positions that are scored in each context: all, or a random sample where the vocabulary is large."""
+    text = followed(documents)
+    n = min(text.shape[1], max(1, CONTEXT_VALUES // d_vocab))
+    drawn = torch.rand(text.shape, generator=make_generator(seed, "scored positions")) + ~text
+    return drawn.argsort(1)[:, :n].sort(1).values
+
+
 def check_documents(tokens: Tensor, documents: Tensor | None) -> Tensor:
     """Return the document of every token, below 0 where it is not text. Raises `ConfigError`; see above."""
     if tokens.ndim != 2 or tokens.shape[1] < 3:
@@ -186,7 +237,7 @@ def check_documents(tokens: Tensor, documents: Tensor | None) -> Tensor:
         documents[:, 0] = -1
     if documents.shape != tokens.shape:
         raise ConfigError(f"documents must be {list(tokens.shape)} like the tokens, got {list(documents.shape)}")
-    if not ((documents[:, :-1] >= 0) & (documents[:, 1:] >= 0)).any():
+    if not followed(documents).any():
         raise ConfigError("no token can be scored: no two consecutive tokens are text; record longer documents")
     return documents.cpu()
 
@@ -226,13 +277,13 @@ def _mean_activation(hook_point: str, model: HookedModel, tokens: Tensor, docume
     """Return the mean activation `[d]` over positions of text."""
     sums: list[Tensor] = []
     layer = parse_hook_point(canonical_hook_point(hook_point)).layer
-    stop = {} if layer is None else {"stop_at_layer": layer + 1}
+    stop = None if layer is None else layer + 1
     for batch, document in zip(tokens.split(batch_size), documents.split(batch_size), strict=True):
 
-        def add(value: Tensor, hook: Any = None, document: Tensor = document) -> None:
+        def add(value: Tensor, hook: object = None, document: Tensor = document) -> None:
             sums.append(value.flatten(2)[(document >= 0).to(value.device)].double().sum(0).cpu())
 
-        model.run_with_hooks(batch, return_type=None, fwd_hooks=[(hook_point, add)], **stop)
+        model.run_with_hooks(batch, return_type=None, fwd_hooks=[(hook_point, add)], stop_at_layer=stop)
     return (torch.stack(sums).sum(0) / int((documents >= 0).sum())).float()
 
 
@@ -261,10 +312,10 @@ def splice_hooks(sae: SAE, *, first: int = 0, mask: Tensor | None = None) -> lis
         raise ConfigError(f"{sae} reads several hook points at once; splice an SAE or a transcoder of one of them")
     stored: dict[str, Tensor] = {}
 
-    def read(value: Tensor, hook: Any = None) -> None:
+    def read(value: Tensor, hook: object = None) -> None:
         stored["x"] = value
 
-    def write(value: Tensor, hook: Any = None) -> Tensor:
+    def write(value: Tensor, hook: object = None) -> Tensor:
         x = stored.pop("x", value)
         return sae(x.flatten(2).to(sae.W_dec.dtype)).to(value.dtype).view_as(value)
 

@@ -24,7 +24,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -41,6 +41,9 @@ from interp.statistics import MIN_DOCUMENTS, Interval, auroc, poisson_weights, q
 from saes.evaluation.baselines import untrained_like
 from saes.evaluation.scores import ALL, MEAN, MIN_ROWS, ProbeScore, Probing, ProbingConfig, TaskFacts
 from saes.kinds.base import SAE
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
 
 Key = Literal["token", "next token", "document", "place", "row"]
 """Property of a token that determines its label; `place` is the position in the context."""
@@ -96,13 +99,13 @@ def tokens_at(recording: Recording, rows: Int[Tensor, " n"]) -> Tokens:
     shard_of = np.searchsorted(starts, rows.numpy(), side="right") - 1
     columns = np.empty((3, len(rows)), np.int64)
     for shard in np.unique(shard_of):
-        mine = shard_of == shard
+        inside = shard_of == shard
         part = recording.token_shard(int(shard))
-        local = rows.numpy()[mine] - int(starts[shard])
+        local = rows.numpy()[inside] - int(starts[shard])
         token, document = part.tokens.numpy(), part.document.numpy()
         after = np.minimum(local + 1, len(token) - 1)
         follows = ((local + 1) % length != 0) & (document[after] >= 0)
-        columns[:, mine] = token[local], np.where(follows, token[after], -1), document[local]
+        columns[:, inside] = token[local], np.where(follows, token[after], -1), document[local]
     position = (rows.numpy() - starts[shard_of]) % length
     return Tokens(rows.numpy(), columns[0], columns[1], columns[2], position)
 
@@ -242,7 +245,7 @@ def _from_table(kind: Key, values: dict[int, str], yes: str) -> Callable[[Tokens
     return label
 
 
-def _read_table(path: Path) -> dict[str, list[Any]]:
+def _read_table(path: Path) -> dict[str, list[object]]:
     from pyarrow import csv, json, parquet
 
     readers = {".csv": csv.read_csv, ".jsonl": json.read_json, ".parquet": parquet.read_table}
@@ -285,8 +288,8 @@ class _Basis(NamedTuple):
     """Inputs of probes for training and test rows, `[n, m]` each: a scipy CSR matrix or an array."""
 
     name: str
-    train: Any
-    test: Any
+    train: "csr_matrix | np.ndarray"
+    test: "csr_matrix | np.ndarray"
 
 
 def probe(
@@ -342,7 +345,7 @@ def sample_rows(recording: Recording, n: int, *, split: Split, fraction: float, 
 
 
 @torch.no_grad()
-def sparse_columns(sae: SAE, x: Float[Tensor, "n d_in"], batch_size: int = 2048) -> Any:
+def sparse_columns(sae: SAE, x: Float[Tensor, "n d_in"], batch_size: int = 2048) -> "csr_matrix":
     """Return activations of latents on `x [n, d_in]` as a CSR matrix `[n, d_sae]`, times the norm of each decoder row.
 
     The norm makes latents comparable by their contributions to the reconstruction.
@@ -360,7 +363,7 @@ def sparse_columns(sae: SAE, x: Float[Tensor, "n d_in"], batch_size: int = 2048)
     return vstack(parts, format="csr")
 
 
-def mean_difference(features: Any, label: Int[np.ndarray, " n"]) -> Float[np.ndarray, " m"]:
+def mean_difference(features: "csr_matrix | np.ndarray", label: Int[np.ndarray, " n"]) -> Float[np.ndarray, " m"]:
     """Return the mean of each column over rows labelled 1, minus that over rows labelled 0: `[m]`."""
     means = [np.asarray(features[np.flatnonzero(label == answer)].mean(axis=0)).ravel() for answer in (1, 0)]
     return means[0] - means[1]
@@ -384,7 +387,8 @@ def _probes(
     rows, others = np.flatnonzero(y_train != LEFT_OUT), np.flatnonzero(y_test != LEFT_OUT)
     for basis in bases:
         if basis.name == ALL:
-            scores = fit_probe(basis.train[rows], y_train[rows], basis.test[others], strength=STRENGTH["all"])
+            train, test = (_dense(part) for part in (basis.train, basis.test))
+            scores = fit_probe(train[rows], y_train[rows], test[others], strength=STRENGTH["all"])
             yield ALL, basis.train.shape[1], scores
             continue
         order = np.argsort(-np.abs(mean_difference(basis.train, y_train)), kind="stable")
@@ -393,8 +397,8 @@ def _probes(
             yield basis.name, k, fit_probe(train[rows], y_train[rows], test[others], strength=STRENGTH["few"])
 
 
-def _dense(columns: Any) -> np.ndarray:
-    return columns.toarray() if hasattr(columns, "toarray") else columns
+def _dense(columns: "csr_matrix | np.ndarray") -> np.ndarray:
+    return columns if isinstance(columns, np.ndarray) else columns.toarray()
 
 
 def _baselines(sae: SAE, recording: Recording, x_train: Tensor, x_test: Tensor, seed: int) -> list[_Basis]:

@@ -21,7 +21,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 
@@ -181,11 +181,14 @@ def fit_scaling(
     *,
     n_bootstrap: int = 200,
     generator: np.random.Generator | None = None,
-    **shared: Any,
+    recording: str | None = None,
+    hook_point: str | None = None,
+    kind: str | None = None,
+    tokens: int | None = None,
 ) -> SizeLaw:
     """Fit the law to trained runs. `generator` draws the bootstrap (default: seed 0).
 
-    `shared` are settings that the runs share, fields of `SizeLawSettings`.
+    `recording`, `hook_point`, `kind` and `tokens` are what the runs share, for the record.
 
     Raises `ConfigError` that says what is missing (fewer than three sizes or two values of k, combinations left out,
     sizes too close together), `NonFiniteError` for a loss that is not a positive number.
@@ -208,7 +211,9 @@ def fit_scaling(
     law = _law(best.theta, data.origin)
     names = ["alpha", "beta_k", "beta_n", "gamma", *(["zeta", "eta"] if best is whole else [])]
     return SizeLaw(
-        settings=SizeLawSettings(n_bootstrap=n_bootstrap, **shared),
+        settings=SizeLawSettings(
+            recording=recording, hook_point=hook_point, kind=kind, tokens=tokens, n_bootstrap=n_bootstrap
+        ),
         runs=tuple(runs),
         law=law,
         coefficients={name: _interval(lambda sample, name=name: getattr(sample, name), law, laws) for name in names},

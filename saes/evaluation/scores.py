@@ -9,11 +9,12 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from interp.errors import ConfigError, CorruptError
+from interp.options import check_least
 from interp.results import Record, Result, whole_table
 from interp.seeds import derive_seed
 from interp.statistics import Ends, Interval
@@ -27,7 +28,8 @@ class InModel(Result):
     """Loss of the model with and without the SAE spliced in; CE and KL in nats per token."""
 
     n_tokens: int
-    """Predicted tokens of text; the token after BOS, whose prediction no SAE can change, is left out."""
+    """Predicted tokens of text, a sample if the vocabulary is large; the token after BOS, whose prediction no SAE can
+    change, is left out."""
     ce_clean: float
     """cross-entropy of the unchanged model"""
     ce_spliced: float
@@ -95,7 +97,7 @@ class Recovery(Result):
     """Mean over true features of the share of the feature's rows on which its latent is active."""
     f1: float
     """Mean over true features of the harmonic mean of precision and recall."""
-    found: float
+    recovered: float
     """Share of true features whose F1 is at least `FOUND`."""
     true_l0: float
     """True features per row."""
@@ -343,13 +345,14 @@ class ScoreColumn:
     averaged: bool = False
     """True where runs that differ in their seed are averaged."""
 
-    def of(self, row: Any) -> float | None:
+    def of(self, row: object) -> float | None:
         """Return the score of a row of a comparison; None where it was not measured."""
+        value = row
         for name in self.path.split("."):
-            row = getattr(row, name, None)
-        return row
+            value = getattr(value, name, None)
+        return value if isinstance(value, int | float) else None
 
-    def text(self, row: Any) -> str:
+    def text(self, row: object) -> str:
         """Return the score of a row as text; empty where it was not measured."""
         value = self.of(row)
         return "" if value is None else format(value, self.form)
@@ -411,11 +414,11 @@ class AbsorptionConfig:
     """Seeds of the splits over which scores are averaged; the first also draws the words."""
 
     def __post_init__(self) -> None:
-        if min(self.n_rows, self.per_word) < 1 or not 0 < self.test_share < 1 or not self.seeds:
-            raise ConfigError(
-                "absorption needs n_rows and per_word of at least 1, test_share between 0 and 1 and a seed, got "
-                f"{self.n_rows}, {self.per_word}, {self.test_share} and {self.seeds}"
-            )
+        check_least(self, {"n_rows": 1, "per_word": 1})
+        if not 0 < self.test_share < 1:
+            raise ConfigError(f"test_share must lie between 0 and 1, got {self.test_share}")
+        if not self.seeds:
+            raise ConfigError("absorption needs at least one seed of the splits, got none")
 
 
 LIST = Path(__file__).with_name("concepts.toml")

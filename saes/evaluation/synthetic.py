@@ -357,7 +357,7 @@ class _Counts:
             "precision": float((self.hits / self.active.clamp_min(1)).mean()),
             "recall": float((self.hits / self.on.clamp_min(1)).mean()),
             "f1": float(f1.mean()),
-            "found": float((f1 >= FOUND).double().mean()),
+            "recovered": float((f1 >= FOUND).double().mean()),
             "true_l0": float(self.on.sum() / self.n),
             "l0": float(self.fired.sum() / self.n),
             "shrinkage": self.contributed / self.true if self.true else float("nan"),

@@ -159,7 +159,7 @@ class Asker:
     ):
         self.provider, self.transcript, self.budget = provider, transcript, budget
         self.identity = provider.identity
-        self.asked: list[str] = []
+        self.keys: list[str] = []
         """Keys of the requests, in the order asked."""
         self._progress = progress or (lambda: None)
         self._stopped = threading.Event()
@@ -184,7 +184,7 @@ class Asker:
         for error in sorted(errors, key=lambda error: isinstance(error, _Stopped)):
             raise error
         keys = [request.key(self.identity) for request in requests]
-        self.asked += keys
+        self.keys += keys
         return [reply for key in keys if (reply := self.transcript.reply(key)) is not None]
 
     def _one(self, key: str, request: ProviderRequest) -> None:

@@ -207,7 +207,9 @@ def choose_features(
     """
     numbers = [n for n in (top, sample) if n is not None]
     if bool(features) + len(numbers) != 1 or any(n < 1 for n in numbers):
-        raise ConfigError("choose features in one way: --features 12 57, --top 50 or --sample 50")
+        ways = {"--features": features, "--top": top, "--sample": sample}
+        came = ", ".join(f"{way} {n}" for way, n in ways.items() if n not in (None, ())) or "none"
+        raise ConfigError(f"choose features in one way: --features 12 57, --top 50 or --sample 50; got {came}")
     table = read_table(folder / "features.parquet", ["feature", "density", "n_fired"]).to_pydict()
     number, density, fired = (np.array(table[name]) for name in ("feature", "density", "n_fired"))
     if features:
@@ -260,14 +262,14 @@ def build_cases(
 
 
 def _case(feature: int, evidence: FeatureContexts, silent: list[ActivatedText], config: ExplainConfig) -> Case:
-    drawing = {"per_request": config.per_request, "generator": evidence.generator}
+    per_request, generator = config.per_request, evidence.generator
     return Case(
         feature=feature,
         statistics_label=evidence.row["label"] if evidence.row["label_source"] in SOURCES else "",
         maximum=evidence.row["max_activation"],
         shown=evidence.shown,
-        detection=detection_trials(evidence.heldout, silent, **drawing),
-        fuzzing=fuzzing_trials(evidence.heldout, **drawing),
+        detection=detection_trials(evidence.heldout, silent, per_request=per_request, generator=generator),
+        fuzzing=fuzzing_trials(evidence.heldout, per_request=per_request, generator=generator),
     )
 
 

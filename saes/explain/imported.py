@@ -17,7 +17,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from annotated_types import Interval
 
@@ -150,7 +150,7 @@ def _text(path: Path) -> str:
         raise CorruptError(f"{path} is not UTF-8 at byte {error.start:,}; an export of Neuronpedia is") from None
 
 
-def _unpacked(where: str, content: Any) -> Iterator[tuple[str, ImportedExplanation]]:
+def _unpacked(where: str, content: object) -> Iterator[tuple[str, ImportedExplanation]]:
     """Yield the explanations of a list, of a feature that holds them, or the one explanation given."""
     if isinstance(content, list):
         for at, entry in enumerate(content):

@@ -1,7 +1,7 @@
 """Providers of replies: any OpenAI-compatible endpoint, or a model on this machine. Torch-free.
 
     provider = open_provider("http://localhost:8000/v1", "my-model")  # or open_provider("local:smollm2-135m")
-    provider.complete(Request("What is 1 + 1?", max_tokens=20), before_send=budget.take)
+    provider.complete(ProviderRequest("What is 1 + 1?", max_tokens=20), before_send=budget.take)
 
 `Endpoint` speaks OpenAI's `/chat/completions` protocol, by httpx with retries by tenacity. Status 429 (after its
 `Retry-After`), 408 and 5xx, timeouts, broken connections and replies that are not a chat completion are retried after
@@ -19,7 +19,7 @@ import ssl
 import time
 from collections.abc import Callable
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from interp.errors import ConfigError, MissingError, ResourceError, UnknownNameError
@@ -28,6 +28,8 @@ from saes.explain.asking import Provider, ProviderReply, ProviderRequest
 if TYPE_CHECKING:
     import httpx
     from tenacity import RetryCallState
+
+    from interp.models.hooked import HookedModel
 
 CHARACTERS_PER_TOKEN = 3.5
 """Bytes per token that the estimate assumes. English and code have about 4; a cost should be estimated too high."""
@@ -83,11 +85,11 @@ class Endpoint:
         retries: int = 5,
         sleep: Callable[[float], None] = time.sleep,
     ):
-        if concurrency < 1 or retries < 0 or timeout <= 0:
-            raise ConfigError(
-                f"concurrency must be at least 1, retries at least 0 and timeout above 0, "
-                f"got {concurrency}, {retries} and {timeout}"
-            )
+        for name, number, least in (("concurrency", concurrency, 1), ("retries", retries, 0)):
+            if number < least:
+                raise ConfigError(f"{name} must be at least {least}, got {number}")
+        if timeout <= 0:
+            raise ConfigError(f"timeout must be above 0 seconds, got {timeout}")
         key = (key or "").strip()
         if not (key.isascii() and key.isprintable()):
             raise ConfigError(f"${key_variable} holds characters that no key has; set it to the key alone")
@@ -163,7 +165,7 @@ class Endpoint:
                 raise self._refusal(status, headers.get("Retry-After"), message)
 
     def _body(self, request: ProviderRequest) -> bytes:
-        body: dict[str, Any] = {"model": self.model, "messages": [{"role": "user", "content": request.content}]}
+        body: dict[str, object] = {"model": self.model, "messages": [{"role": "user", "content": request.content}]}
         body[self._limit_name] = request.max_tokens
         if self._has_temperature:
             body["temperature"] = request.temperature
@@ -369,7 +371,7 @@ class LocalModel:
         self.model, self._device = spec, device
 
     @cached_property
-    def _loaded(self) -> Any:
+    def _loaded(self) -> "HookedModel":
         from interp.models.loading import load_model
 
         return load_model(self.model, device=self._device, attention="sdpa")

@@ -24,7 +24,7 @@ import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -183,9 +183,18 @@ def score_labels(
             score, baseline = (_score(side, name, generator) for side in (answers, null))
             if score:
                 accuracy, low, high = map(float, score.accuracy)
-                ends = {"low": low, "high": high, "null": baseline and float(baseline.accuracy.estimate)}
-                record = LabelScore(feature=case.feature, name=name, accuracy=accuracy, **ends, f1=score.f1, n=score.n)
-                scores.append(record)
+                scores.append(
+                    LabelScore(
+                        feature=case.feature,
+                        name=name,
+                        accuracy=accuracy,
+                        low=low,
+                        high=high,
+                        null=baseline and float(baseline.accuracy.estimate),
+                        f1=score.f1,
+                        n=score.n,
+                    )
+                )
     return rows, scores
 
 
@@ -193,9 +202,9 @@ def mean_scores(scores: Sequence[LabelScore], *, generator: np.random.Generator)
     """Return means over features with intervals: each score, its null, and the gain of the score over the null."""
     means: dict[ScoreName, MeanScores] = {}
     for name in SCORES:
-        mine = [score for score in scores if score.name == name]
-        pairs = [(score.accuracy, score.null) for score in mine if score.null is not None]
-        values = [acc.accuracy for acc in mine], [null for _, null in pairs], [acc - null for acc, null in pairs]
+        named = [score for score in scores if score.name == name]
+        pairs = [(score.accuracy, score.null) for score in named if score.null is not None]
+        values = [acc.accuracy for acc in named], [null for _, null in pairs], [acc - null for acc, null in pairs]
         mean, null, gain = (mean_over_features(column, generator=generator) for column in values)
         if mean is not None:
             means[name] = MeanScores(own=mean, null=null, gain=gain)
@@ -333,11 +342,11 @@ def explain(
     asker = Asker(run.provider, transcript, budget, _Counted(plan.total + plan.cached, budget, progress))
     labels = _labels(run, asker)
     answered = _answers(run.questions(labels), asker)
-    transcript.finish(asker.asked)
+    transcript.finish(asker.keys)
     generator = np.random.default_rng(derive_seed(run.seed, "bootstrap"))
     source = run.provider.model if run.config.label_from == "provider" else STATISTICS
     rows, scores = score_labels(run.cases, labels, run.partner, answered, source, generator=generator)
-    answers = [reply for key in dict.fromkeys(asker.asked) if (reply := transcript.reply(key))]
+    answers = [reply for key in dict.fromkeys(asker.keys) if (reply := transcript.reply(key))]
     return Labels(
         settings=run.settings,
         labels=Table.of(FeatureLabel, rows),
@@ -412,8 +421,8 @@ def adopt_labels(labels: Labels, features: Features, folder: Path, *, overwrite:
         at = table.schema.get_field_index(name)
         table = table.set_column(at, name, pa.array(columns[name], table.schema.field(name).type))
     adopted = replace(features, settings=settings, features=Table.of_columns(FeatureRow, table))
-    options: dict[str, Any] = {"seed": source.seed, "overwrite": overwrite}
-    draft = Draft.open(folder, kind="features", config=settings_json(settings), **options)
+    config = settings_json(settings)
+    draft = Draft.open(folder, kind="features", config=config, seed=source.seed, overwrite=overwrite)
     for name in [file for file in source.files if "/" in file]:  # the index of the text
         (draft.path / name).parent.mkdir(parents=True, exist_ok=True)
         _link_or_copy(features.folder / name, draft.path / name)

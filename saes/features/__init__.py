@@ -10,8 +10,9 @@
 - `describe_neurons`  their labels, words, examples and background, in one pass
 - `sources`    neurons as a dictionary, and dictionaries as sources and readouts of atlases
 - `recipes`    recipes of interventions with the dictionaries of a workspace
-- `proof`      the standard proof of a feature: settings, text and controls, verdict
-- `measure_proof`  its measurements: ablation and steering, compared with random directions and other features
+- `case`       settings of a proof, one feature with its text and controls, the words that it reads
+- `proof`      the standard proof of a feature: claims, nulls, verdict
+- `measure_proof`  the proof, measured: what the feature reads and says, compared with random and other directions
 - `meaning`    words that every feature makes the model say, through the Jacobian lens
 - `_relations` logits, neurons and co-active features of every feature, each with its null
 - `planes`     two-dimensional features

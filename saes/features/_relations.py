@@ -12,7 +12,7 @@ Three tables in one, `relations.parquet`, each with its null:
 """
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -158,7 +158,7 @@ def coactivation(dictionary: Dictionary, recording: Recording, hook_point: str, 
     columns = fired.T.tocsr()
     coactivation = Coactivation([], [], [], [], n_tokens)
     for start in range(0, dictionary.d_sae, BLOCK):
-        together: Any = (columns[start : start + BLOCK] @ fired).tocsr()
+        together = (columns[start : start + BLOCK] @ fired).tocsr()
         for row in range(together.shape[0]):
             _add_companions(coactivation, together[row], start + row, n)
     return coactivation
@@ -243,7 +243,7 @@ def relations_table(
     """Return the relations, a row per feature."""
     import pyarrow as pa
 
-    none: list[list[Any]] = [[]] * n
+    none: list[list[float]] = [[]] * n
     columns = {
         "feature": np.arange(n),
         "logit_histogram": none if logits is None else logits.counts.tolist(),

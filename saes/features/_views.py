@@ -16,7 +16,7 @@ Fractions of all tokens are estimated from `SAMPLED` tokens.
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -24,6 +24,9 @@ from interp.recording.store import Recording, document_names
 from saes.features.lexicon import Lexicon, spelling_of_chunk
 from saes.features.schema import CLASSES, CONTEXT, STATISTICS
 from saes.features.token_index import Spelling, mix_bits, spell
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 REACH = 16
 SAMPLED = 1 << 15
@@ -115,8 +118,8 @@ class Nearby:
     def shares(self, sets: Sequence[np.ndarray], where: str, chosen: np.ndarray) -> np.ndarray:
         """Return for every feature the fraction of its firings in `chosen` for which each set holds,
         `[n_features, len(sets)]`."""
-        mine = chosen[self.order]
-        feature, windows = self.feature[mine], self.firings.of(where)[mine]
+        inside = chosen[self.order]
+        feature, windows = self.feature[inside], self.firings.of(where)[inside]
         n = np.maximum(np.bincount(feature, minlength=self.n_features), 1)
         counts = np.zeros((self.n_features, len(sets)))
         for start, masks in self._blocks(windows, sets):
@@ -148,8 +151,6 @@ _LANGUAGES = tuple(name.split()[1] for name in FLAGS if name.endswith(" text"))
 _REACH, _CODE_REACH = 16, 8
 OFTEN = 64
 """Number of the most frequent tokens for which the class of the word next to them is a predicate of its own."""
-Sparse = Any
-"""A `scipy.sparse.csr_array`, whose type its operations do not keep."""
 
 
 class Names:
@@ -184,7 +185,7 @@ class TokenView:
     kind: str
     """kind of a label by this view"""
     source: str
-    names: Sequence[Any] = ()
+    names: Sequence[str | tuple[str, str]] = ()
     """name of every predicate; of a pair `(token, class)`"""
     values: list[np.ndarray] = field(default_factory=list)
     """value of each firing, by shard; -1 where there is none"""
@@ -192,7 +193,7 @@ class TokenView:
     """tokens with each value, `[n_values]`"""
     texts: Sequence[str] = ()
     """words of the values, where a predicate is a class of them"""
-    holds: Sparse = None
+    holds: "csr_array | None" = None
     """`[n_values, n_predicates]`: the predicates of each value; None where values are predicates"""
 
     def count(self, values: np.ndarray) -> None:
@@ -238,7 +239,7 @@ class TokenProperties(NamedTuple):
 
     @classmethod
     def of(cls, texts: list[str]) -> "TokenProperties":
-        def each(predicate: Callable[[str], Any], kind: type = bool) -> np.ndarray:
+        def each(predicate: Callable[[str], bool | int], kind: type = bool) -> np.ndarray:
             return np.array([predicate(text) for text in texts], kind)
 
         signs, keywords = set("{}=_;<>()[]\\|^$&*+/"), {"def", "return", "import", "self", "int", "const", "print"}
@@ -301,8 +302,8 @@ def read_text(recording: Recording, rows: np.ndarray, texts: list[str]) -> Views
     rng = np.random.default_rng(0)
     pairs = {"before": Pairs(), "after": Pairs()}
     for number in range(recording.n_shards):
-        mine = rows[shard_of == number] - recording.shard_starts[number]
-        if number % every and not len(mine):
+        local = rows[shard_of == number] - recording.shard_starts[number]
+        if number % every and not len(local):
             continue
         shard = ShardTokens.read(recording, number)
         real = shard.document >= 0
@@ -320,17 +321,17 @@ def read_text(recording: Recording, rows: np.ndarray, texts: list[str]) -> Views
             "after_class": of_words.before, "surroundings": flags,
         }  # fmt: skip
         for view in views:
-            view.values.append(values[view.kind][mine])
+            view.values.append(values[view.kind][local])
             if number % every == 0:
                 view.count(values[view.kind][real])
         for side, beside in (("before", of_words.after), ("after", of_words.before)):
-            pairs[side].add(np.where(beside >= 0, token << 32 | beside, -1), mine, counted=number % every == 0)
+            pairs[side].add(np.where(beside >= 0, token << 32 | beside, -1), local, counted=number % every == 0)
         word_ids, passage = of_token[shard.codes], np.cumsum(shard.begins)
-        near.append(windows_at(word_ids, passage, mine))
+        near.append(windows_at(word_ids, passage, local))
         if number % every == 0:
             drawn = np.flatnonzero(real)
             sampled.append(windows_at(word_ids, passage, rng.permutation(drawn)[: max(n_sampled, 1)]))
-        document.append(shard.document[mine])
+        document.append(shard.document[local])
         n_tokens += int(real.sum()) if number % every == 0 else 0
     by_kind = {view.kind: view for view in views}
     _name_predicates(by_kind, words, chunks)
@@ -349,9 +350,9 @@ class Pairs:
         self.values: list[np.ndarray] = []
         self.counted: list[tuple[np.ndarray, np.ndarray]] = []
 
-    def add(self, codes: np.ndarray, mine: np.ndarray, *, counted: bool) -> None:
+    def add(self, codes: np.ndarray, rows: np.ndarray, *, counted: bool) -> None:
         """Add one shard: the pairs of all tokens, and the rows of the firings."""
-        self.values.append(codes[mine])
+        self.values.append(codes[rows])
         if counted:
             self.counted.append(np.unique(codes[codes >= 0], return_counts=True))
 
@@ -359,6 +360,7 @@ class Pairs:
         """Return the view whose predicates are a frequent token and the class of the word next to it."""
         from scipy.sparse import csr_array
 
+        assert classes.holds is not None
         often = np.argsort(-tokens.counts, kind="stable")[:OFTEN]
         rank = np.full(len(tokens.counts), -1)
         rank[often] = np.arange(len(often))
@@ -373,7 +375,7 @@ class Pairs:
         shift = np.repeat(rank[codes >> 32] * len(classes.names), np.diff(of_word.indptr))
         shape = (len(codes), len(often) * len(classes.names))
         holds = csr_array((of_word.data, of_word.indices + shift, of_word.indptr), shape=shape)
-        names = [(tokens.names[token], name) for token in often for name in classes.names]
+        names = [(str(tokens.names[token]), str(name)) for token in often for name in classes.names]
         at = [np.searchsorted(codes, column).clip(max=max(len(codes) - 1, 0)) for column in self.values]
         values = [
             np.where(codes[i] == v, i, -1) if len(codes) else v * 0 - 1 for i, v in zip(at, self.values, strict=True)
@@ -501,7 +503,7 @@ def _name_predicates(views: dict[str, TokenView], words: Names, chunks: Names) -
         view.counts = np.pad(view.counts, (0, n_values - len(view.counts)))
 
 
-def _membership(classes: Sequence[Iterable[str]]) -> tuple[list[str], Sparse]:
+def _membership(classes: Sequence[Iterable[str]]) -> "tuple[list[str], csr_array]":
     """Return the names of all classes, the deepest last, and `[n_values, n_classes]`: the classes of each value."""
     from scipy.sparse import csr_array
 

@@ -16,7 +16,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -169,16 +169,40 @@ def build_features(
     dictionary_name: str,
     hook_point: str | None = None,
     parents: dict[str, str] | None = None,
-    **settings: Any,
+    window: int = 16,
+    n_top: int = N_EXAMPLES,
+    n_per_quantile: int = 5,
+    seed: int = 0,
+    overwrite: bool = False,
+    relations: bool = True,
+    index: bool = True,
+    index_units: int = KEPT,
+    lens: JacobianLens | None = None,
+    progress: Progress | None = None,
 ) -> Features:
-    """Describe the features of one dictionary; see `build_together` for the settings.
+    """Describe the features of one dictionary; see `build_together` for the other arguments.
 
     Raises `MismatchError` when dictionary, recording and model do not belong together, `NonFiniteError` on NaN.
     """
     wanted = Described(
         dictionary=dictionary, name=dictionary_name, folder=folder, hook_point=hook_point, parents=parents or {}
     )
-    return build_together([wanted], recording, model, **settings)[0]
+    [features] = build_together(
+        [wanted],
+        recording,
+        model,
+        window=window,
+        n_top=n_top,
+        n_per_quantile=n_per_quantile,
+        seed=seed,
+        overwrite=overwrite,
+        relations=relations,
+        index=index,
+        index_units=index_units,
+        lens=lens,
+        progress=progress,
+    )
+    return features
 
 
 def build_together(
@@ -213,17 +237,22 @@ def build_together(
     for source in wanted:
         hook_point = recording.check_hook_point(source.hook_point or source.dictionary.hook_point)
         check_parents(source.dictionary, recording, model, hook_point)
-        config = _settings(source, recording, hook_point, window=window, n_top=n_top, n_per_quantile=n_per_quantile)
-        options: dict[str, Any] = {"kind": "features", "seed": seed, "overwrite": overwrite}
-        draft = Draft.open(source.folder, config=settings_json(config), **options)
+        config = _settings(source, recording, hook_point, window, n_top, n_per_quantile)
+        draft = Draft.open(source.folder, kind="features", config=settings_json(config), seed=seed, overwrite=overwrite)
         drafts.append(draft)
         settings.append(config)
         indexer = TokenIndex(source.dictionary.d_sae, draft.path / "index-runs", kept=index_units) if index else None
         words = (indexer, spelling) if indexer else None
         encoded.append(Encoded(source.dictionary, hook_point, words))
     started = time.perf_counter()
-    options = {"window": window, "n_top": max(n_top, EVIDENCE), "seed": derive_seed(seed, "sample")}
-    every = collect_together(encoded, recording, progress=_visible(drafts[0], progress), **options)
+    every = collect_together(
+        encoded,
+        recording,
+        window=window,
+        n_top=max(n_top, EVIDENCE),
+        seed=derive_seed(seed, "sample"),
+        progress=_visible(drafts[0], progress),
+    )
     speed = every[0].n_tokens / max(time.perf_counter() - started, 1e-9)
     artefacts = []
     for source, config, draft, part, statistics in zip(wanted, settings, drafts, encoded, every, strict=True):
@@ -253,12 +282,14 @@ def build_together(
         origin = {recording.key: recording.manifest.content_hash, f"model:{recording.model}": recording.weight_hash}
         if lens is not None:
             origin[lens.about.key] = lens.about.content_hash
-        made: dict[str, Any] = {"parents": {**origin, **source.parents}, "threads": torch.get_num_threads()}
-        artefacts.append(save_artefact(features, source.folder, draft=draft, **made))
+        parents, threads = origin | source.parents, torch.get_num_threads()
+        artefacts.append(save_artefact(features, source.folder, draft=draft, parents=parents, threads=threads))
     return artefacts
 
 
-def _settings(wanted: Described, recording: Recording, hook_point: str, **chosen: int) -> FeaturesSettings:
+def _settings(
+    wanted: Described, recording: Recording, hook_point: str, window: int, n_top: int, n_per_quantile: int
+) -> FeaturesSettings:
     return FeaturesSettings(
         dictionary=wanted.name,
         sign=int(getattr(wanted.dictionary, "sign", 1)),
@@ -266,7 +297,9 @@ def _settings(wanted: Described, recording: Recording, hook_point: str, **chosen
         hook_point=hook_point,
         model=recording.model,
         labels=None,
-        **chosen,
+        window=window,
+        n_top=n_top,
+        n_per_quantile=n_per_quantile,
     )
 
 
@@ -329,7 +362,7 @@ def features_table(
     import pyarrow as pa
 
     n = statistics.d_sae
-    columns: dict[str, Any] = {
+    columns: dict[str, object] = {
         "feature": np.arange(n),
         "density": statistics.density,
         "n_fired": statistics.totals.n_fired,

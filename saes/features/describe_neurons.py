@@ -9,7 +9,7 @@ so its density says nothing, and no label is "dense".
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -69,8 +69,14 @@ class Strongest:
 
     def statistics(self, n_tokens: int) -> FeatureStatistics:
         """Return the firings as labels and examples read them; a firing is counted once a context."""
-        n, shape = self.values.shape[1], {"context_length": self.context_length, "window": self.window}
-        out = FeatureStatistics(len(self.values), n_top=n, n_sample=1, seed=0, **shape)
+        out = FeatureStatistics(
+            len(self.values),
+            context_length=self.context_length,
+            window=self.window,
+            n_top=self.values.shape[1],
+            n_sample=1,
+            seed=0,
+        )
         keys = torch.where(self.values > 0, self.values, -1.0).double().numpy()
         out.top = out.top._replace(
             keys=keys, rows=self.rows.numpy(), values=self.values.clamp_min(0).numpy(), windows=self.windows.numpy()
@@ -188,9 +194,9 @@ def first_passages(recording: Recording, model: HookedModel, n: int) -> list[Ten
         for number in document[document >= 0].unique().tolist():
             if len(prompts) == n:
                 return prompts
-            mine = tokens[document == number][:PROMPT]
-            if len(mine) == PROMPT:
-                prompts.append(to_tokens(model, "".join(token_strings(model, mine))))
+            passage = tokens[document == number][:PROMPT]
+            if len(passage) == PROMPT:
+                prompts.append(to_tokens(model, "".join(token_strings(model, passage))))
     return prompts
 
 
@@ -227,7 +233,7 @@ def _says(readout: "dict[str, np.ndarray] | None", vocabulary: list[str], d_mlp:
 
 def _rows(
     part: SignedNeurons, labels: Sequence[Label], says: Sequence[list[str]], usual: dict[tuple[int, int, int], float]
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Return the columns of the rows of one layer's neurons in one direction."""
     n, sign = part.basis.d_sae, part.basis.sign
     return {
@@ -244,7 +250,7 @@ def _rows(
     }
 
 
-def _examples(part: SignedNeurons, recording: Recording, vocabulary: list[str], n: int) -> dict[str, Any]:
+def _examples(part: SignedNeurons, recording: Recording, vocabulary: list[str], n: int) -> dict[str, object]:
     """Return the columns of the examples of one layer's neurons in one direction."""
     chosen = choose_examples(part.statistics, n_top=n, n_per_quantile=0)
     table = examples_table(recording, chosen, vocabulary, window=part.statistics.window)
@@ -264,7 +270,7 @@ def _examples(part: SignedNeurons, recording: Recording, vocabulary: list[str], 
 Row = TypeVar("Row", NeuronRow, NeuronExample)
 
 
-def _table(row: type[Row], parts: Sequence[dict[str, Any]]) -> Table[Row]:
+def _table(row: type[Row], parts: Sequence[dict[str, object]]) -> Table[Row]:
     """Return the table of columns that come in parts."""
     import pyarrow as pa
 

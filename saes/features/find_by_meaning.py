@@ -142,7 +142,7 @@ class FeatureEvidence:
     firings: WordFirings
     fired: Fired | None
     phrases: Fired | None
-    said: RaisedWords | None
+    raised: RaisedWords | None
     related: tuple[RelatedWord, ...] = ()
     labels: dict[int, Named] = field(default_factory=dict)
     concepts: dict[int, tuple[str, float]] = field(default_factory=dict)
@@ -263,7 +263,7 @@ def _evidence(
         p = np.where(values[sure] > 0, np.minimum(p, ALPHA), p)
     return FeatureEvidence(
         values=values, p=p, live=inside, with_lens=meaning is not None, sought=sought, firings=firings, fired=fired,
-        phrases=phrases, said=lens_scores, related=query.related, labels=kinds | labels, concepts=concepts,
+        phrases=phrases, raised=lens_scores, related=query.related, labels=kinds | labels, concepts=concepts,
     )  # fmt: skip
 
 

@@ -45,7 +45,7 @@ import shutil
 import tempfile
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from itertools import pairwise
 from pathlib import Path
@@ -59,7 +59,7 @@ from interp.artifacts.tables import query
 from interp.cache import cache_folder
 from interp.errors import CorruptError, ResourceError
 from interp.workspace import Workspace
-from saes.features.found import Columns, Example, Hit, TextMatch, columns_of, feature_rows
+from saes.features.found import Columns, Example, Hit, TextMatch, columns_of
 from saes.features.schema import Features
 from saes.features.token_index import FOLDER, TABLES, Spelling, TokenIndex, fold, query_words, spell
 
@@ -454,7 +454,7 @@ class WordFirings:
         for row in np.unique(rows[np.isin(self.feature[rows], features)]).tolist():
             text = self.index.units.text[int(self.unit[row])].as_py()
             by_feature.setdefault(int(self.feature[row]), {}).setdefault(text, []).append(row)
-        return {feature: self._best(mine) for feature, mine in by_feature.items()}
+        return {feature: self._best(rows) for feature, rows in by_feature.items()}
 
     def _best(self, rows: Mapping[str, list[int]]) -> tuple[TextMatch, ...]:
         """Return the matches of one feature by text, those with most activation first."""
@@ -511,14 +511,14 @@ def rank_active(
             values.setdefault(feature, [0.0] * len(tokens))[i] = activation
     n_read = sum(bool(token) for token in active)
     hits = []
-    for feature, row in feature_rows(workspace, name, list(values)).items():
-        mine = values[feature]
-        strength = min(1.0, max(mine) / (row["max_activation"] or max(mine)))
-        rarity = -math.log10(min(1.0, max(row["density"], 1e-9)))
-        chance = 1 - (1 - row["density"]) ** n_read
-        at = tuple(i for i, value in enumerate(mine) if value > 0)
-        matches = tuple(TextMatch(tokens[i], 1, 1, mine[i]) for i in sorted(at, key=lambda i: -mine[i])[:MAX_MATCHES])
-        shown = Example(tuple(tokens), tuple(mine), (max(at, key=lambda i: mine[i]),))
-        evidence = {"strength": strength * rarity, "null": chance, "matches": matches, "example": shown}
-        hits.append(Hit(features=name, by="active", **evidence, **row))
+    known = columns_of(workspace, workspace.open(Features, name)).hits(name, values, "active")
+    for feature, hit in known.items():
+        acts = values[feature]
+        strength = min(1.0, max(acts) / (hit.max_activation or max(acts)))
+        rarity = -math.log10(min(1.0, max(hit.density, 1e-9)))
+        chance = 1 - (1 - hit.density) ** n_read
+        at = tuple(i for i, value in enumerate(acts) if value > 0)
+        matches = tuple(TextMatch(tokens[i], 1, 1, acts[i]) for i in sorted(at, key=lambda i: -acts[i])[:MAX_MATCHES])
+        shown = Example(tuple(tokens), tuple(acts), (max(at, key=lambda i: acts[i]),))
+        hits.append(replace(hit, strength=strength * rarity, null=chance, matches=matches, example=shown))
     return sorted(hits, key=lambda hit: (-(hit.strength or 0), hit.feature))[:limit]

@@ -13,7 +13,7 @@ Memory does not grow with the number of tokens. It is `d_sae * ((n_top + n_sampl
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -38,9 +38,9 @@ class FeatureStatistics:
     """Statistics of firings, accumulated block by block. The result does not depend on the division into blocks."""
 
     def __init__(self, d_sae: int, *, context_length: int, window: int, n_top: int, n_sample: int, seed: int):
-
-        if min(n_top, n_sample) < 1 or window < 0:
-            raise ConfigError(f"n_top must be at least 1 and window at least 0, got {n_top} and {window}")
+        for name, number, least in (("n_top", n_top, 1), ("n_sample", n_sample, 1), ("window", window, 0)):
+            if number < least:
+                raise ConfigError(f"{name} must be at least {least}, got {number}")
         self.d_sae, self.context_length, self.window = d_sae, context_length, window
         self.seed = np.uint64(seed)
         self.n_tokens = 0
@@ -68,9 +68,14 @@ class FeatureStatistics:
     def joined(cls, parts: "Sequence[FeatureStatistics]") -> "FeatureStatistics":
         """Return the statistics of several dictionaries over one recording as those of one."""
         first = parts[0]
-        shape = {"context_length": first.context_length, "window": first.window}
-        n_top, n_sample = first.top.keys.shape[1], first.sample.keys.shape[1]
-        out = cls(0, n_top=n_top, n_sample=n_sample, seed=int(first.seed), **shape)
+        out = cls(
+            0,
+            context_length=first.context_length,
+            window=first.window,
+            n_top=first.top.keys.shape[1],
+            n_sample=first.sample.keys.shape[1],
+            seed=int(first.seed),
+        )
         out.d_sae, out.n_tokens = sum(part.d_sae for part in parts), first.n_tokens
         out.totals = Totals(*(np.concatenate(arrays) for arrays in zip(*(part.totals for part in parts), strict=True)))
         out.top = Slots(*(np.concatenate(arrays) for arrays in zip(*(part.top for part in parts), strict=True)))
@@ -137,9 +142,14 @@ def collect_together(
                 f"the dictionary reads vectors of {dictionary.d_in}, {hook_point} of {recording.folder} has {width}; "
                 "choose the recording it was trained on"
             )
-    options: dict[str, Any] = {"context_length": recording.context_length, "window": window, "n_top": n_top}
-    every = [FeatureStatistics(source.dictionary.d_sae, n_sample=n_sample, seed=seed, **options) for source in wanted]
-    step = max(1, block_rows // recording.context_length) * recording.context_length
+    length = recording.context_length
+    every = [
+        FeatureStatistics(
+            source.dictionary.d_sae, context_length=length, window=window, n_top=n_top, n_sample=n_sample, seed=seed
+        )
+        for source in wanted
+    ]
+    step = max(1, block_rows // length) * length
     names = list(dict.fromkeys(source.hook_point for source in wanted))
     for shard in range(recording.n_shards):
         tokens = recording.token_shard(shard)
@@ -154,7 +164,7 @@ def collect_together(
                 acts = _encode(dictionary, values[hook_point].float(), rows, recording, hook_point)
                 statistics.add(acts, rows)
                 if words is not None:
-                    _add_to_index(words, acts, tokens, local.numpy(), recording.context_length)
+                    _add_to_index(words, acts, tokens, local.numpy(), length)
             if progress is not None:
                 done = int(recording.shard_starts[shard]) + min(start + step, len(real))
                 progress(done, recording.n_rows, {"tokens": every[0].n_tokens})

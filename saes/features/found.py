@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -249,13 +249,23 @@ class Columns:
     max_activation: np.ndarray
     label: "pa.Array"
 
-    def rows(self, features: Iterable[int]) -> dict[int, dict[str, Any]]:
-        """Return `feature, label, density, max_activation` of some features, by number; of none that is not there."""
+    def hits(self, name: str, features: Iterable[int], by: By) -> dict[int, Hit]:
+        """Return some features of the artefact of this name as hits without evidence, by number.
+
+        A number that no feature has is left out.
+        """
         return {
-            i: {"feature": i, "label": self.label[i].as_py(), "density": self.density[i].item(),
-                "max_activation": self.max_activation[i].item()}
-            for i in map(int, features) if 0 <= i < len(self.density)
-        }  # fmt: skip
+            i: Hit(
+                features=name,
+                feature=i,
+                by=by,
+                label=self.label[i].as_py(),
+                density=self.density[i].item(),
+                max_activation=self.max_activation[i].item(),
+            )
+            for i in map(int, features)
+            if 0 <= i < len(self.density)
+        }
 
 
 def columns_of(workspace: Workspace, made: Features) -> Columns:
@@ -272,8 +282,3 @@ def _columns(path: Path, content_hash: str, n_features: int) -> Columns:
         raise CorruptError(f"{path} should list features 0 to {n_features - 1:,} once each; it was edited")
     arrays = [table[name].to_numpy() for name in names]
     return Columns(*arrays, label=table["label"].combine_chunks())
-
-
-def feature_rows(workspace: Workspace, name: str, features: Iterable[int]) -> dict[int, dict[str, Any]]:
-    """Return `feature, label, density, max_activation` of some features of an artefact, by number."""
-    return columns_of(workspace, workspace.open(Features, name)).rows(features)

@@ -45,15 +45,18 @@ it holds for every firing and for no other token.
 
 import json
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from interp.nulls import OTHER_LABELS
 from interp.recording.store import Recording
-from saes.features._views import NEAR, OWN, Nearby, Sets, Sparse, TokenView, Views, read_text
+from saes.features._views import NEAR, OWN, Nearby, Sets, TokenView, Views, read_text
 from saes.features.firings import FeatureStatistics
 from saes.features.schema import MIN_HELDOUT, SAID, SOURCES, STATISTICS
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 MIN_SHARE, MIN_LIFT, OFTEN_SHARE, OFTEN_LIFT = 0.5, 3.0, 0.2, 10.0
 MIN_CHOOSE = 3
@@ -75,9 +78,9 @@ class Counted(NamedTuple):
     view: TokenView
     base: np.ndarray
     """fraction of all tokens, `[n_predicates]`"""
-    choose: Sparse
+    choose: "csr_array"
     """`[n_features, n_predicates]`, on the documents where readings are chosen"""
-    judge: Sparse
+    judge: "csr_array"
     """the same on those where they are judged"""
     varied: np.ndarray
     """for the entries of `choose`: made up of at least `MIN_WORDS` words, `[n_entries]` bool"""
@@ -133,7 +136,10 @@ class ScoredReading(NamedTuple):
         return self.score > self.null_high and (seen.holds or (seen.holds_often and not self.reading.holds))
 
 
-def improbable(share: Any, base: Any, n: Any, n_tried: int) -> Any:
+Numbers = float | np.ndarray
+
+
+def improbable(share: Numbers, base: Numbers, n: Numbers, n_tried: int) -> np.ndarray:
     """Return where a share this far above the base, of `n` firings, is improbable after `n_tried` predicates.
 
     Shares and bases are 0 to 1; numbers, or arrays of one shape. The Chernoff bound of the binomial tail is below
@@ -172,7 +178,7 @@ class FiringCounts:
         self.nearby = Nearby(views.folded, views.firings, views.sampled, feature, n_features)
         self.n_tried = sum(int((counted.base * views.n_tokens >= 1).sum()) for counted in self.counted.values())
 
-    def _count(self, feature: np.ndarray, values: np.ndarray, mask: np.ndarray, n_values: int) -> Sparse:
+    def _count(self, feature: np.ndarray, values: np.ndarray, mask: np.ndarray, n_values: int) -> "csr_array":
         """Return the number of firings of each feature with each value, `[n_features, n_values]`."""
         from scipy.sparse import csr_array
 
@@ -182,16 +188,17 @@ class FiringCounts:
         counts.sum_duplicates()
         return counts
 
-    def _varied(self, of_words: Sparse, of_classes: Sparse, view: TokenView) -> np.ndarray:
+    def _varied(self, of_words: "csr_array", of_classes: "csr_array", view: TokenView) -> np.ndarray:
         """Return for each entry of `of_classes` whether at least `MIN_WORDS` words make it up."""
         from scipy.sparse import csr_array
 
+        assert view.holds is not None
         _, stem = np.unique([text.lower()[:STEM] for text in view.texts], return_inverse=True)
         shape = (len(stem), int(stem.max(initial=0)) + 1)
         to_stem = csr_array((np.ones(len(stem), np.float32), (np.arange(len(stem)), stem)), shape=shape)
         squares = (of_words @ to_stem).power(2) @ (to_stem.T @ view.holds).sign()
-        mine = squares.multiply(of_classes.sign()).tocsr().sorted_indices()
-        return of_classes.data**2 >= MIN_WORDS * mine.data
+        by_stem = squares.multiply(of_classes.sign()).tocsr().sorted_indices()
+        return of_classes.data**2 >= MIN_WORDS * by_stem.data
 
     def names(self, reading: LabelReading, feature: int) -> tuple[str, ...]:
         """Return the names of a reading's predicates; of a set of words, those most frequent at the firings."""
@@ -199,7 +206,8 @@ class FiringCounts:
             return self.nearby.most_frequent(feature, np.array(reading.columns), WORD_SETS[reading.kind])
         names = self.counted[_view(reading.kind)].view.names
         predicates = [names[column] for column in reading.columns]
-        return predicates[0] if isinstance(predicates[0], tuple) else tuple(predicates)
+        first = predicates[0]
+        return first if isinstance(first, tuple) else tuple(map(str, predicates))
 
     def best(self, kind: str) -> dict[int, LabelReading]:
         """Return the best reading of each feature in one view; between equal ones, the deeper class."""
@@ -227,8 +235,8 @@ class FiringCounts:
         """
         counts, base, readings = self.counted[view].choose, self.counted[view].base, {}
         for f in np.flatnonzero(self.n_choose >= MIN_CHOOSE).tolist():
-            mine = slice(counts.indptr[f], counts.indptr[f + 1])
-            predicates, n = counts.indices[mine], counts.data[mine]
+            row = slice(counts.indptr[f], counts.indptr[f + 1])
+            predicates, n = counts.indices[row], counts.data[row]
             chosen = columns(f, predicates, n)
             share = float(n[np.isin(predicates, chosen)].sum() / self.n_choose[f])
             reading = LabelReading(kind, tuple(map(int, chosen)), share, float(base[chosen].sum()))
@@ -263,8 +271,8 @@ class FiringCounts:
             if reading.kind in WORD_SETS:
                 continue
             counts = getattr(self.counted[_view(reading.kind)], part)
-            mine = slice(counts.indptr[f], counts.indptr[f + 1])
-            n_firings[f] = float(counts.data[mine][np.isin(counts.indices[mine], reading.columns)].sum())
+            row = slice(counts.indptr[f], counts.indptr[f + 1])
+            n_firings[f] = float(counts.data[row][np.isin(counts.indices[row], reading.columns)].sum())
         return n_firings
 
     def null(self, readings: Sequence[LabelReading]) -> np.ndarray:
@@ -274,20 +282,21 @@ class FiringCounts:
         scores = np.full((self.n_features, len(readings)), 0.5)
         n = np.maximum(self.n_judge, 1)[:, None]
         for kind, counted in self.counted.items():
-            mine = [i for i, reading in enumerate(readings) if _view(reading.kind) == kind]
-            if not mine:
+            numbers = [i for i, reading in enumerate(readings) if _view(reading.kind) == kind]
+            if not numbers:
                 continue
-            rows = np.concatenate([readings[i].columns for i in mine])
-            columns = np.repeat(np.arange(len(mine)), [len(readings[i].columns) for i in mine])
-            chosen = csr_array((np.ones(len(rows), np.float32), (rows, columns)), shape=(len(counted.base), len(mine)))
+            rows = np.concatenate([readings[i].columns for i in numbers])
+            columns = np.repeat(np.arange(len(numbers)), [len(readings[i].columns) for i in numbers])
+            shape = (len(counted.base), len(numbers))
+            chosen = csr_array((np.ones(len(rows), np.float32), (rows, columns)), shape=shape)
             share = (counted.judge @ chosen).toarray() / n
-            scores[:, mine] = (share + 1 - np.array([readings[i].base for i in mine])) / 2
+            scores[:, numbers] = (share + 1 - np.array([readings[i].base for i in numbers])) / 2
         for kind, where in WORD_SETS.items():
-            mine = [i for i, reading in enumerate(readings) if reading.kind == kind]
-            if mine:
-                sets = [np.array(readings[i].columns) for i in mine]
+            numbers = [i for i, reading in enumerate(readings) if reading.kind == kind]
+            if numbers:
+                sets = [np.array(readings[i].columns) for i in numbers]
                 share = self.nearby.shares(sets, where, ~self.chooses)
-                scores[:, mine] = (share + 1 - np.array([readings[i].base for i in mine])) / 2
+                scores[:, numbers] = (share + 1 - np.array([readings[i].base for i in numbers])) / 2
         return scores
 
     def score(self, readings: Sequence[dict[int, LabelReading]], source: str) -> dict[int, list[ScoredReading]]:
@@ -424,12 +433,12 @@ def label_features(
     bounds = np.searchsorted(feature[order], np.arange(statistics.d_sae + 1))
     labels = []
     for f in range(statistics.d_sae):
-        mine = tokens[order[bounds[f] : bounds[f + 1]]]
+        fired = tokens[order[bounds[f] : bounds[f + 1]]]
         if int(statistics.totals.n_fired[f]) < MIN_FIRINGS:
-            labels.append(label_without_evidence(mine, vocabulary))
+            labels.append(label_without_evidence(fired, vocabulary))
             continue
         candidates = [_label(score, judge, f, source) for source, score in scored.get(f, ())]
-        label = choose_label(candidates, mine, vocabulary, float(statistics.density[f]) if dense else 0.0)
+        label = choose_label(candidates, fired, vocabulary, float(statistics.density[f]) if dense else 0.0)
         labels.append(label._replace(n_heldout=int(judge.n_judge[f])) if label.kind == "none" else label)
     return labels
 
@@ -454,8 +463,8 @@ def score_readings(
     sources |= dict.fromkeys(WORD_SETS, SAID)
     scores: dict[int, list[tuple[str, ScoredReading]]] = {}
     for source in SOURCES:
-        mine = [readings for kind, readings in best.items() if sources.get(kind, STATISTICS) == source]
-        for f, entries in judge.score(mine, source).items():
+        candidates = [readings for kind, readings in best.items() if sources.get(kind, STATISTICS) == source]
+        for f, entries in judge.score(candidates, source).items():
             scores.setdefault(f, []).extend((source, score) for score in entries if score.confirmed)
     return {f: sorted(pairs, key=lambda pair: -pair[1].reading.value) for f, pairs in scores.items()}
 

@@ -174,7 +174,7 @@ def said_tokens(dictionary: "Dictionary", lens: JacobianLens, model: "HookedMode
     vocabulary = vocabulary_of(model)
     read = torch.from_numpy(np.array(vocabulary.directions)).float()
     directions = dictionary.decoder_directions.detach().float().cpu()
-    carried = lens.translate(_lens_point_of(dictionary, model), directions)
+    carried = lens.carry(_lens_point_of(dictionary, model), directions)
     best = [(block @ read.T).topk(min(k, len(read))).indices.int() for block in carried.split(_AT_ONCE)]
     return torch.cat(best).numpy()
 
@@ -210,7 +210,7 @@ def _measure(
     drawn = torch.randn(N_DIRECTIONS, directions.shape[1], generator=make_generator(0, "what random directions say"))
     every = torch.cat([directions, drawn])
     every = every / every.norm(dim=1, keepdim=True).clamp_min(1e-12)
-    carried = lens.translate(point, every)
+    carried = lens.carry(point, every)
     read = torch.from_numpy(np.array(vocabulary.directions)).float()
     scale = torch.from_numpy(vocabulary.scale(carried.numpy()))
     sides: dict[str, list[Tensor]] = {name: [] for name in _ARRAYS[2:6]}

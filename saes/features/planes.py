@@ -52,7 +52,7 @@ class FeaturePlane(GeometryResult):
 class FeaturePlanes(GeometryResult):
     """Planes of all clusters, the highest score first."""
 
-    found: tuple[FeaturePlane, ...]
+    planes: tuple[FeaturePlane, ...]
     random: tuple[float, ...]
     """Null distribution: the score of the best plane of each random group of latents."""
     n_clusters: int
@@ -65,13 +65,13 @@ class FeaturePlanes(GeometryResult):
     def above_random(self) -> tuple[FeaturePlane, ...]:
         """Irreducible planes with a higher score than any random group."""
         bound = max(self.random, default=np.inf)
-        return tuple(plane for plane in self.found if plane.reducibility.irreducible and plane.score > bound)
+        return tuple(plane for plane in self.planes if plane.reducibility.irreducible and plane.score > bound)
 
     def sentence(self) -> str:
-        best = f"; best: {self.found[0]}" if self.found else ""
+        best = f"; best: {self.planes[0]}" if self.planes else ""
         high = f"{max(self.random):.3f}" if self.random else "none could be drawn"
         return (
-            f"{len(self.above_random)} of {len(self.found)} planes of {self.n_clusters} clusters are irreducible and "
+            f"{len(self.above_random)} of {len(self.planes)} planes of {self.n_clusters} clusters are irreducible and "
             f"above random groups of latents (their best score {high}){best}"
         )
 
@@ -156,7 +156,7 @@ def feature_planes(
         if not isinstance(drawn, str):
             random.append(max(plane.score for plane in drawn))
     return FeaturePlanes(
-        found=tuple(sorted(all_planes, key=lambda plane: -plane.score)),
+        planes=tuple(sorted(all_planes, key=lambda plane: -plane.score)),
         random=tuple(random),
         n_clusters=len(groups),
         skipped=skipped,

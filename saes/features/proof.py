@@ -1,87 +1,82 @@
-"""Proof of one feature: its settings, the text and controls that it is judged with, and the verdict. Torch-free.
+"""Proof of one feature: its claims, each beside two nulls, and the verdict. Torch-free.
 
-`saes.features.measure_proof` measures. A feature is judged by the words that it should raise: those that its page shows
-under *Promotes*, through the Jacobian lens, or by direct effect where there is no lens. Every second word is held back
-to judge, the others choose the strength of steering. Three measures are tests:
+`saes.features.measure_proof` measures. The words are those that the feature reads (`saes.features.case`): the tokens on
+which it peaks in one half of its examples. Four claims about them are tests:
 
-- *steer*: adding its direction to neutral prompts raises its held-back words;
-- *ablate*: ablating it on its examples lowers them at and after its peaks;
-- *lists*: its direction separates a list of words.
+- *fires*: it is active on these words in documents that did not choose them (AUROC);
+- *steer*: adding its direction to neutral prompts raises them;
+- *ablate*: ablating it on examples that did not choose them lowers them at and after its peaks;
+- *joined*: it says what it reads: through the Jacobian lens its direction raises them.
 
-Each measure has two nulls. Random directions of the same norm go through the same steps, each with words and a strength
-of its own: any direction raises what it says. Features of about the same density, scaled to that norm, are measured on
-the words of this feature: they do not raise them. The p-value is the larger of the two nulls'.
+Where the words lie within one list of words, a fifth is that its direction separates this list (*lists*). *fires* and
+*joined* are what Arad et al. 2025 call a feature's input and output side.
 
-A test holds when its p-value is at most 0.05 after Holm's correction over the tests, and its interval lies above 0
-(`lists` has none). A test is undecided where it could not have held: with too few directions in a null, or with one
-example only. Further measures have the same nulls but are no tests: how far steering shifts the next token, what
-ablation costs, and where a feature fires (any direction fires selectively on text that was selected because it fires
-there).
+Each measure has two nulls, measured on the same words: random directions of the same norm, and features of about the
+same density, scaled to that norm. The p-value is the larger of the two. A test holds when it is at most 0.05 after the
+correction of Holm 1979 over the tests made, and the interval lies above chance (`joined` and `lists` have none). A test
+is undecided where it could not have held: with too few directions in a null, or with one example only.
+
+Further measures are no tests: how far steering shifts the next token, what ablation costs, and how much the feature
+raises the words that its own direction says most (any direction raises its own words).
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote
 
 import numpy as np
 from jaxtyping import Float64
 
-from interp.artifacts import Artefact, DocumentField, Dots, Finding, read_manifest, read_table
-from interp.errors import ConfigError, UsageError
-from interp.nulls import ALPHA, DRAWS, NO_EFFECT, NullComparison, NullKind, draws_of, holm, p_from_null
+from interp.artifacts import Artefact, DocumentField, Dots, Finding
+from interp.nulls import ALPHA, NO_EFFECT, ROUNDING, NullComparison, NullKind, draws_of, holm, p_from_null
 from interp.results import Record, Result, cell
-from interp.seeds import derive_seed
 from interp.statistics import Interval
 from interp.workspace import Workspace
+from saes.features.case import ProofConfig, ProofWords
 from saes.features.meaning import lens_for
 from saes.features.schema import Features, described_another
 
 RANDOM: NullKind = "random directions"
 ALIKE: NullKind = "features of like density"
 """The two nulls."""
-TESTS = ("steer", "ablate", "lists")
+EFFECTS = ("steer", "ablate")
+"""Tests that change what the model computes."""
+TESTS = ("fires", *EFFECTS, "joined", "lists")
+WITHOUT_INTERVAL = ("joined", "lists")
+"""Tests of weights or of one list: no sample varies."""
+OWN_WORDS = "own words"
 SENTENCES = {
-    "steer": ("Steering along it raises its held-back words ({about}) by {value:.2f} nats{ends}",
-              " raise theirs", " raise these"),
-    "steer shift": ("The next token then shifts by {value:.2f} nats of KL divergence{ends}", "", ""),
-    "ablate": ("Ablating it on its examples lowers its held-back words by {value:.2f} nats{ends}",
-               " lower theirs", " lower these"),
-    "ablate loss": ("The loss at and after its peaks then rises by {value:.2f} nats per token{ends}", "", ""),
-    "lists": ("Its direction separates {about} by {value:.1f} standard deviations of random directions", "", ""),
-}  # fmt: skip
-"""Sentences of a verdict by measure, in its order, and what the directions of both nulls do."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ProofConfig:
-    """Settings of the standard proof of a feature."""
-
-    draws: int = DRAWS["thorough"]
-    """Directions of each null. The smallest p-value is 1 / (draws + 1); below 59, no test passes Holm's correction."""
-    examples: int = 8
-    """Examples of the feature on which it is ablated: the strongest, of different documents where possible."""
-    others: int = 24
-    """Passages of other text, examples of features drawn at random."""
-    before: int = 10
-    """Tokens of an example before its peak."""
-    after: int = 3
-    """Tokens after the peak whose loss is measured."""
-    strength: float | None = None
-    """Strength of steering, in units of the feature's largest activation. Default: 0.5, 1 or 2, whichever raises one
-    half of its words most."""
-    new_tokens: int = 12
-    """Tokens of the continuations shown."""
-
-    def __post_init__(self) -> None:
-        least = {"draws": 1, "examples": 1, "others": 1, "before": 0, "after": 1, "new_tokens": 1}
-        for name, smallest in least.items():
-            if getattr(self, name) < smallest:
-                raise ConfigError(f"{name} must be at least {smallest}, got {getattr(self, name)}")
-        if self.strength is not None and not (math.isfinite(self.strength) and self.strength > 0):
-            raise ConfigError(f"strength must be a number above 0, got {self.strength}; leave it out for the default")
+    "fires": "It fires on them in held-out documents with an AUROC of {value:.2f}{ends}",
+    "steer": "Steering along it raises them by {value:.2f} nats{ends}",
+    "steer shift": "The next token then shifts by {value:.2f} nats of KL divergence{ends}",
+    "ablate": "Ablating it on held-out examples lowers them by {value:.2f} nats{ends}",
+    "ablate loss": "The loss at and after its peaks then rises by {value:.2f} nats per token{ends}",
+    "joined": "Its direction raises their logits by {value:.1f} standard deviations over the vocabulary",
+    "lists": "Its direction separates the list {about} by {value:.1f} standard deviations of random directions",
+}
+"""Sentences by measure."""
+CLAIMS = {
+    "steer": "Steering makes it say {words}",
+    "ablate": "Ablating it makes the model say {words} less",
+    "joined": "Its direction names {words}",
+    "fires": "It fires on {words}",
+    "lists": "Its direction separates {words}",
+}
+"""Beginning of a verdict by the first test that holds, in this order."""
+FAILURES = {
+    "steer": "steering changes {words} by {size}",
+    "ablate": "ablating it lowers {words} by {size}",
+    "joined": "its direction changes {words} by {size}",
+    "fires": "it fires on {words} with {size}",
+    "lists": "its direction separates {words} by {size}",
+}
+"""The same where no test holds."""
+SIZES = {"fires": "AUROC {:.2f}", "joined": "{:.1f} SD", "lists": "{:.1f} SD"}
+"""Size of an effect in a verdict; in nats by default."""
+NAMED = 3
+"""Words that a verdict names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,114 +89,12 @@ class ProofSettings(ProofConfig):
     model: str
 
 
-@dataclass(frozen=True)
-class Passage:
-    """Some tokens of recorded text, in which a feature peaks."""
-
-    token_ids: tuple[int, ...]
-    peak: int
-    document: int
-    activation: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class FeatureCase:
-    """One feature with its text and its controls, read from the feature tables."""
-
-    features: str
-    """Name of the features artefact."""
-    feature: int
-    density: float
-    max_activation: float
-    label: str
-    examples: tuple[Passage, ...]
-    """All stored examples, strongest group first."""
-    other: tuple[Passage, ...]
-    """Examples of features drawn at random, from documents without an example of this one where possible."""
-    alike: tuple[int, ...]
-    """Live features with the nearest density."""
-
-    @property
-    def strong(self) -> tuple[Passage, ...]:
-        """Examples of at least half of the largest activation, and four at least: weak ones peak on other tokens."""
-        most = max(example.activation for example in self.examples)
-        strong = tuple(example for example in self.examples if example.activation >= most / 2)
-        return strong if len(strong) >= 4 else self.examples[:4]
-
-    def halves(self) -> tuple[tuple[Passage, ...], tuple[Passage, ...]]:
-        """Split the strong examples into two halves without a document in common, alternating by strength."""
-        strong = self.strong
-        first = set(list(dict.fromkeys(example.document for example in strong))[::2])
-        first_half = tuple(example for example in strong if example.document in first)
-        two = tuple(example for example in strong if example.document not in first)
-        return (first_half, two) if two else (strong[::2], strong[1::2])
-
-    def strongest(self, n: int) -> list[Passage]:
-        """Return the `n` strongest examples that a token follows, one of each document first."""
-        followed = [example for example in self.examples if example.peak + 1 < len(example.token_ids)]
-        seen: set[int] = set()
-        ranked = sorted(
-            range(len(followed)),
-            key=lambda at: (followed[at].document in seen or seen.add(followed[at].document) is not None, at),
-        )
-        return [followed[at] for at in ranked[:n]]
-
-
-def read_case(folder: Path, feature: int, config: ProofConfig, *, seed: int = 0) -> FeatureCase:
-    """Read one feature of a features artefact, other text, and features of like density.
-
-    Raises `UsageError` for a feature that does not exist, or that never fires.
-    """
-    manifest, path = read_manifest(folder), folder / "features.parquet"
-    table = read_table(path, ["feature", "density", "n_fired", "max_activation", "decoder_norm", "label"])
-    if not 0 <= feature < len(table):
-        raise UsageError(f"feature {feature} is not in {folder.name!r}: its features are 0 to {len(table) - 1}")
-    density, norm = table["density"].to_numpy(), table["decoder_norm"].to_numpy()
-    examples = _passages(folder, [feature], config)
-    if density[feature] == 0 or not examples:
-        raise UsageError(f"feature {feature} of {manifest.name!r} never fires, so there is no text to prove it with")
-    live = np.flatnonzero((density > 0) & (norm > 0))
-    live = live[live != feature]
-    distance = np.abs(np.log(density[live]) - np.log(density[feature]))
-    alike = live[np.argsort(distance, kind="stable")[: config.draws]]
-    rng = np.random.default_rng(derive_seed(seed, "other text", feature))
-    drawn = rng.permutation(live)[: 2 * config.others].tolist()
-    documents = {example.document for example in examples}
-    passages = [passage for passage in _passages(folder, drawn, config, only_best=True) if len(passage.token_ids) > 2]
-    passages = sorted(passages, key=lambda passage: passage.document in documents)[: config.others]
-    return FeatureCase(
-        features=manifest.name,
-        feature=feature,
-        density=float(density[feature]),
-        max_activation=float(table["max_activation"][feature].as_py()),
-        label=table["label"][feature].as_py() or "",
-        examples=tuple(examples),
-        other=tuple(passages),
-        alike=tuple(alike.tolist()),
-    )
-
-
-def _passages(folder: Path, features: Sequence[int], config: ProofConfig, *, only_best: bool = False) -> list[Passage]:
-    """Return the examples of some features, cut to the tokens around the peak that are needed."""
-    columns = ["group_order", "rank", "activation", "document", "token_ids", "peak"]
-    wanted: list[Any] = [("feature", "in", list(features))]
-    wanted += [("group_order", "==", 0), ("rank", "==", 0)] * only_best
-    rows = read_table(folder / "examples.parquet", columns, filters=wanted).to_pylist()
-    passages = []
-    for row in sorted(rows, key=lambda row: (row["group_order"], row["rank"])):
-        start = max(0, row["peak"] - config.before)
-        ids = tuple(row["token_ids"][start : row["peak"] + config.after + 1])
-        passages.append(Passage(ids, row["peak"] - start, row["document"], row["activation"]))
-    return passages
-
-
 @dataclass(frozen=True, kw_only=True)
 class ProofMeasure(Result):
     """One measure of a feature, with the same measure for the directions of both nulls."""
 
     name: str
-    """`activation`, `steer`, `steer shift`, `ablate`, `ablate loss`, `ablate loss at peak`, `ablate loss, other text`
-    or `lists`."""
+    """A key of `SENTENCES`, `own words`, `ablate loss at peak` or `ablate loss, other text`."""
     value: float
     low: float | None
     high: float | None
@@ -213,7 +106,7 @@ class ProofMeasure(Result):
     alike: Float64[np.ndarray, " alike_draws"]
     """the same for each direction of a null"""
     about: str = ""
-    """details, such as the held-back words"""
+    """details, such as the name of a list"""
 
     @property
     def tested(self) -> bool:
@@ -226,9 +119,15 @@ class ProofMeasure(Result):
         return max(p_from_null(self.value, null) for null in (self.random, self.alike))
 
     @property
-    def above_zero(self) -> bool:
-        """True where the interval lies above 0, and for `lists`, which has no interval."""
-        return self.name == "lists" or (self.low is not None and self.low > 0)
+    def above_chance(self) -> bool:
+        """True where the interval lies above 0 (AUROC: 0.5), and for tests that have no interval."""
+        chance = 0.5 if self.name == "fires" else 0.0
+        return self.name in WITHOUT_INTERVAL or (self.low is not None and self.low > chance)
+
+    @property
+    def size(self) -> str:
+        """The value with its unit, as short as a verdict has it."""
+        return SIZES.get(self.name, "{:.1f} nats").format(self.value)
 
     @staticmethod
     def null_high(null: np.ndarray) -> float:
@@ -239,6 +138,13 @@ class ProofMeasure(Result):
     def nulls(self) -> NullComparison:
         """The value beside both nulls."""
         return NullComparison(self.value, {RANDOM: self.random.tolist(), ALIKE: self.alike.tolist()})
+
+    def beside(self) -> str:
+        """Return the null that it exceeds least in a few words: `99 of 99 features like it`."""
+        alike, random = (int((null < self.value - ROUNDING).sum()) for null in (self.alike, self.random))
+        if len(self.random) and (not len(self.alike) or random / len(self.random) < alike / len(self.alike)):
+            return f"{random} of {len(self.random)} random directions"
+        return f"{alike} of {len(self.alike)} features like it"
 
     def to_records(self) -> list[Record]:
         nulls = {}
@@ -294,7 +200,7 @@ class ProofPart:
     continuations: tuple[SteeredContinuations, ...] = ()
     examples: tuple[AblatedText, ...] = ()
     strength: float | None = None
-    """activation that one half of the words chose"""
+    """activation that the first prompts chose"""
     missing: str = ""
 
 
@@ -304,11 +210,13 @@ class Proof(Artefact, kind="proof", made_by="prove"):
 
     settings: ProofSettings
     label: str
+    words: ProofWords
+    """Words that every test is about."""
     hook_point: str
     """hook point that the direction is written to"""
     strength: float
     lens: str
-    """key (where it is not stored, source) of the Jacobian lens that reads the words; empty for the direct effect"""
+    """key (where it is not stored, source) of the Jacobian lens that it says words through; empty: direct effect"""
     parts: Annotated[dict[str, ProofPart], DocumentField("parts.json")]
     """By measure, in the order in which they were made."""
     alike: tuple[int, ...]
@@ -353,7 +261,7 @@ class Proof(Artefact, kind="proof", made_by="prove"):
     def holds(self) -> list[str]:
         """Return the tests that hold."""
         p = self.p_holm()
-        return [measure.name for measure in self.measures if p.get(measure.name, 1.0) <= ALPHA and measure.above_zero]
+        return [measure.name for measure in self.measures if p.get(measure.name, 1.0) <= ALPHA and measure.above_chance]
 
     def undecided(self) -> dict[str, str]:
         """Return `test -> reason` for the tests that could not have held, whatever their value."""
@@ -366,7 +274,7 @@ class Proof(Artefact, kind="proof", made_by="prove"):
             if few:
                 only = "only " * (not few[0].startswith("no "))
                 reasons[test.name] = f"{only}{' and '.join(few)}, {needed} are needed"
-            elif not test.above_zero and test.low is None:
+            elif not test.above_chance and test.low is None:
                 reasons[test.name] = "one example only" if test.n == 1 else "it has no interval"
         return reasons
 
@@ -380,7 +288,7 @@ class Proof(Artefact, kind="proof", made_by="prove"):
         if len(within) == 2:
             return NO_EFFECT
         fails = [f"not beyond {kind}" for kind in within]
-        fails += ["its interval includes 0"] * (not measure.above_zero)
+        fails += ["its interval includes chance"] * (not measure.above_chance)
         return f"it does not hold: {' and '.join(fails) or 'not after the correction'}"
 
     def count(self) -> str:
@@ -396,39 +304,73 @@ class Proof(Artefact, kind="proof", made_by="prove"):
         nothing = outcomes == {NO_EFFECT}
         return f"{NO_EFFECT.capitalize()} in {len(tests)} tests" if nothing else f"None of {len(tests)} tests holds"
 
-    def lines(self) -> list[str]:
-        """Return the number of tests that hold with the first test, then a sentence on each other measure."""
-        if not any(measure.tested for measure in self.measures):
-            return [f"{self.count()}: " + "; ".join(f"{k}: {why}" for k, why in self.missing.items()) + "."]
-        first, *others = (self.sentence(measure) for measure in self.measures if measure.name in SENTENCES)
-        words = f"Its words are those that it raises most through the Jacobian lens {self.lens}."
-        if not self.lens:
-            words = (
-                "Its words are those of its direct effect, as there was no Jacobian lens of these weights; "
-                f"`workbench lens {self.settings.model} --kind jacobian` fits one."
-            )
-        return [f"{self.count()} (Holm's correction at {ALPHA:g}). {first}", *others, words]
-
     def verdict(self) -> str:
-        """Return all lines as one text."""
-        return " ".join(self.lines())
+        """Return the verdict in at most 25 words, with the null that is exceeded least."""
+        tests = {test.name: test for test in self.measures if test.tested}
+        named = ", ".join('"' + word.replace(" ", "\u2423") + '"' for word in self.words.texts[:NAMED])
+        words = "its lens words" if self.words.any_direction_may_pass else named
+        holding, undecided = self.holds(), self.undecided()
+        if not tests or (not holding and len(undecided) == len(tests)):
+            return f"{self.count()}."
+        if not holding:
+            shown = tests[next(name for name in FAILURES if name in tests)]
+            failure = FAILURES[shown.name].format(words=shown.about or words, size=shown.size)
+            nothing = all(self.outcome(test) == NO_EFFECT for test in tests.values())
+            start = f"{NO_EFFECT.capitalize()}" if nothing else "No test holds"
+            return f"{start}: {failure}, more than {shown.beside()}."
+        best = tests[next(name for name in CLAIMS if name in holding)]
+        claim = CLAIMS[best.name].format(words=best.about or words)
+        if best.name == "joined" and "fires" in holding:
+            claim = f"It reads {words} and its direction names them"
+        return f"{claim} ({best.size}; {best.beside()}: less){self._effects(best.name)}."
+
+    def _effects(self, claim: str) -> str:
+        """Return the end of a verdict: the tests of effects that its beginning does not speak of."""
+        if claim == "steer" and self.measure("ablate") is None:
+            return ""
+        if claim == "steer":
+            return ", and ablating it lowers them" if "ablate" in self.holds() else ". Ablating it has no clear effect"
+        return ". Steering has no clear effect" if claim == "ablate" else ". No effect on them is proved"
+
+    def lines(self) -> list[str]:
+        """Return the verdict, and how it was tested: the words, a sentence on each measure, and the lens."""
+        others = [self.sentence(measure) for measure in self.measures if measure.name in (*SENTENCES, OWN_WORDS)]
+        return [self.verdict(), self._about_words(), *others, *self._not_measured(), self._about_lens()]
+
+    def _about_words(self) -> str:
+        words = ", ".join(self.words.texts)
+        if self.words.any_direction_may_pass:
+            start = "It peaks on nothing that can be named. Tested: words that its direction says"
+            return f"{start} ({words}), which any direction may raise."
+        return f"Tested: the words on which it peaks in one half of its examples, in every form ({words})."
+
+    def _not_measured(self) -> list[str]:
+        return [f"Not measured: {name} ({reason})." for name, reason in self.missing.items()]
+
+    def _about_lens(self) -> str:
+        if self.lens:
+            return f"Words are said through the Jacobian lens {self.lens}."
+        return (
+            "Words are said by direct effect, as there was no Jacobian lens of these weights; "
+            f"`workbench lens {self.settings.model} --kind jacobian` fits one."
+        )
 
     def sentence(self, measure: ProofMeasure) -> str:
         """Return one measure as a sentence: its interval, the draws that it exceeds, and of a test its outcome."""
+        if measure.name == OWN_WORDS:
+            return _own_words(measure)
         ends = "" if measure.low is None else f" ({measure.low:.2f} to {measure.high:.2f})"
-        text, theirs, these = SENTENCES[measure.name]
-        text = text.format(value=measure.value, ends=ends, about=measure.about)
-        nulls = measure.nulls.exceeds(theirs, these)
+        text = SENTENCES[measure.name].format(value=measure.value, ends=ends, about=measure.about)
         ending = f" (p {self.p_holm()[measure.name]:.2g}): {self.outcome(measure)}" if measure.tested else ""
-        return f"{text}, {nulls}{ending}."
+        return f"{text}, {measure.nulls.exceeds()}{ending}."
 
     def headline(self) -> str:
         """Return the feature, its label and the verdict."""
         label = self.label or "no label"
-        return f"feature {self.settings.feature} of {self.settings.features} ({label}): {self.lines()[0]}"
+        return f"feature {self.settings.feature} of {self.settings.features} ({label}): {self.verdict()}"
 
     def details(self) -> list[str]:
-        """Return one sentence on each further measure."""
+        """Return how it was tested."""
         return self.lines()[1:]
 
     def facts(self) -> list[tuple[str, str]]:
@@ -436,9 +378,9 @@ class Proof(Artefact, kind="proof", made_by="prove"):
         return [(f"p, {name}", cell(p)) for name, p in self.p_holm().items()]
 
     def findings(self) -> list[Finding]:
-        """Return the test that holds and lies furthest above its nulls."""
+        """Return the effect that is proved and lies furthest above its nulls."""
         holding = self.holds()
-        tests = [measure for measure in self.measures if measure.name in holding]
+        tests = [measure for measure in self.measures if measure.name in EFFECTS and measure.name in holding]
         if not tests:
             return []
         nulls = [max(test.null_high(test.random), test.null_high(test.alike)) for test in tests]
@@ -448,14 +390,14 @@ class Proof(Artefact, kind="proof", made_by="prove"):
             Finding(
                 kind="proof",
                 title=f"What feature {feature} does",
-                sentence=f"{self.label or 'A feature without a label'}, in {features}: {self.sentence(best)}",
+                sentence=f"{self.label or 'A feature without a label'}, in {features}: {self.verdict()}",
                 value=best.value,
                 null=null,
                 about=f"{best.unit}; null: 95 % of random directions and features",
                 href=self.href,
                 proof="See the proof",
                 feature=(features, feature),
-                dots=_beside(best),
+                dots=_dots(best),
             )
         ]
 
@@ -468,7 +410,17 @@ class Proof(Artefact, kind="proof", made_by="prove"):
         ]
 
 
-def _beside(measure: ProofMeasure) -> Dots:
+def _own_words(measure: ProofMeasure) -> str:
+    """Return the remark on the words that a direction says most: no test, as every direction raises its own."""
+    mean, high = float(measure.random.mean()), measure.null_high(measure.random)
+    remark = "Any direction is said about" if measure.value <= high else "Few directions are said"
+    return (
+        f"{remark} as strongly: its own lens words rise by {measure.value:.2f} nats, those of random "
+        f"directions by {mean:.2f} (95 % by at most {high:.2f})."
+    )
+
+
+def _dots(measure: ProofMeasure) -> Dots:
     """Return the measure of a feature above the same for every direction of its nulls, a line each."""
     lines = ((ALIKE, measure.alike), (RANDOM, measure.random))
     x, y, texts = [measure.value], [float(len(lines))], ["this feature"]

@@ -7,7 +7,6 @@ model.run_with_hooks(tokens, fwd_hooks=hooks)
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from interp.directions.files import SUFFIXES, check_width, read_directions, write_directions
 from interp.directions.study import DirectionGeometry
@@ -88,7 +87,7 @@ class LoadedRecipe:
             return str(error)
         return ""
 
-    def write(self, path: Path, model: HookedModel, metadata: Mapping[str, Any]) -> None:
+    def write(self, path: Path, model: HookedModel, metadata: Mapping[str, object]) -> None:
         """Write the recipe in the form that the suffix says. Raises `ConfigError` where that form cannot hold it."""
         if path.suffix in SUFFIXES:
             config = getattr(model.original_model, "config", None)

@@ -33,7 +33,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -51,6 +51,7 @@ from saes.features.token_index import word_positions
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from safetensors import safe_open
 
 
 MAX_TEXT = 2000
@@ -75,7 +76,7 @@ def parse_query(text: str) -> TextQuery:
     `ConfigError` for a query that is empty, too long, or names nothing to find.
 
     >>> parse_query("bank NOT river")
-    Query(wanted=('bank',), unwanted=('river',))
+    TextQuery(wanted=('bank',), unwanted=('river',))
     """
     if not text.strip() or len(text) > MAX_TEXT:
         raise ConfigError(f"a query has 1 to {MAX_TEXT:,} characters, got {len(text):,}; type a word")
@@ -175,7 +176,7 @@ def _found(
 
     def in_all(name: str) -> tuple[str, ...]:
         """Return the words that every artefact lacks."""
-        lacking = [tuple(word for lookup in mine for word in getattr(lookup, name)) for mine in first]
+        lacking = [tuple(word for lookup in lookups for word in getattr(lookup, name)) for lookups in first]
         return tuple(w for w in dict.fromkeys(lacking[0] if lacking else ()) if all(w in words for words in lacking))
 
     return FeatureHits(
@@ -265,7 +266,7 @@ def _lifted(wanted: Sequence[FeatureEvidence]) -> np.ndarray:
 def _hits(
     index: FiringIndex, wanted: Sequence[FeatureEvidence], strength: np.ndarray, above: np.ndarray, best: Sequence[int]
 ) -> list[Hit]:
-    rows = index.columns.rows(best)
+    known = index.columns.hits(index.made.name, best, "tokens")
     words = {
         word.word: word
         for term in wanted
@@ -277,19 +278,17 @@ def _hits(
         evidence = max(wanted, key=lambda term: float(term.logit[i]))
         label = evidence.labels.get(i)
         hits.append(
-            Hit(
-                features=index.made.name,
+            replace(
+                _with_statistics(known[i], evidence),
                 by=_reason(evidence, i),
                 strength=float(strength[i]),
                 above_chance=bool(above[i]),
                 matches=matches.get(i, ()),
-                says=None if evidence.said is None else float(evidence.said.z[i]),
+                says=None if evidence.raised is None else float(evidence.raised.z[i]),
                 label_score=label and label.score,
                 label_null=label and label.null,
                 concept=evidence.concepts.get(i, ("", 0.0))[0],
                 other=label.label if label else "",
-                **_statistics(evidence, i),
-                **rows[i],
             )
         )
     return hits
@@ -306,14 +305,22 @@ def _reason(evidence: FeatureEvidence, i: int) -> By:
     return _BY[max(contributions, key=lambda name: contributions[name])]
 
 
-def _statistics(evidence: FeatureEvidence, i: int) -> dict[str, float | int]:
-    """Return share, recall, score and p of the words, or of the phrase, on which a feature fires."""
+def _with_statistics(hit: Hit, evidence: FeatureEvidence) -> Hit:
+    """Return a hit with share, recall, score and p of the words, or of the phrase, on which the feature fires."""
     for scores in (evidence.phrases, evidence.fired):
-        if scores is not None and (at := _row(scores, i)) is not None:
-            names = ("score", "null", "share", "recall", "fired", "tries", "p")
-            row = {name: getattr(scores, name)[at].item() for name in names}
-            return row | {"expected": float(scores.tries[at] * scores.rate[at])}
-    return {}
+        if scores is not None and (at := _row(scores, hit.feature)) is not None:
+            return replace(
+                hit,
+                score=scores.score[at].item(),
+                null=scores.null[at].item(),
+                share=scores.share[at].item(),
+                recall=scores.recall[at].item(),
+                fired=scores.fired[at].item(),
+                tries=scores.tries[at].item(),
+                p=scores.p[at].item(),
+                expected=float(scores.tries[at] * scores.rate[at]),
+            )
+    return hit
 
 
 def _row(scores: Fired, i: int) -> int | None:
@@ -327,8 +334,7 @@ def _with_names(hits: Sequence[Hit], names: Mapping[str, str]) -> tuple[Hit, ...
 
 def numbered(workspace: Workspace, made: Features, index: int, within: Filter, limit: int) -> list[Hit]:
     """Return the feature of this number, and none where the artefact has no such feature."""
-    rows = columns_of(workspace, made).rows([index])
-    return [Hit(features=made.name, by="number", **row) for row in rows.values()]
+    return list(columns_of(workspace, made).hits(made.name, [index], "number").values())
 
 
 def _with_examples(
@@ -452,9 +458,9 @@ def _nearest(
     among = np.flatnonzero(inside[: len(cosines)] & (cosines[: len(inside)] >= (within.min_strength or -1)))
     best = np.argsort(-cosines[among], kind="stable")[:limit]
     p = chance_of_cosine(cosines[among], len(vector), int(inside.sum()))
-    rows = columns.rows(among[best])
+    known = columns.hits(made.name, among[best], "similar")
     return [
-        Hit(features=made.name, by="similar", strength=float(cosines[i]), null=null, p=float(p_value), **rows[i])
+        replace(known[i], strength=float(cosines[i]), null=null, p=float(p_value))
         for i, p_value in zip(among[best].tolist(), p[best], strict=True)
     ]
 
@@ -496,8 +502,8 @@ def similar(workspace: Workspace, made: Features, index: int, within: Filter, li
     columns = columns_of(workspace, made)
     inside = within.mask(workspace, columns)
     hits = [
-        Hit(features=made.name, by="similar", strength=cosines[i], null=usual, **row)
-        for i, row in columns.rows(sorted(cosines)).items()
+        replace(hit, strength=cosines[i], null=usual)
+        for i, hit in columns.hits(made.name, sorted(cosines), "similar").items()
         if inside[i] and cosines[i] >= within.min_strength
     ]
     return sorted(hits, key=lambda hit: -(hit.strength or 0))[:limit]
@@ -514,7 +520,7 @@ def _weights(workspace: Workspace, made: Features) -> Path | None:
 
 
 @contextmanager
-def _opened(path: Path, kind: str) -> Iterator[Any]:
+def _opened(path: Path, kind: str) -> Iterator["safe_open"]:
     from safetensors import SafetensorError, safe_open
 
     try:

@@ -4,8 +4,6 @@ Each row (a token) or latent is processed by one thread in a fixed order, so the
 threads. Active latents are in CSR form: those of row `r` are `latents[starts[r] : starts[r + 1]]`.
 """
 
-from typing import Any
-
 import numpy as np
 import torch
 from numba import njit, prange
@@ -218,7 +216,7 @@ class CompiledOps:
             start = end
         return torch.from_numpy(fired)
 
-    def _row_sums(self, first: Any, rows: Any, weights: Any, source: Tensor, out: Tensor) -> None:
+    def _row_sums(self, first: np.ndarray, rows: np.ndarray, weights: np.ndarray, source: Tensor, out: Tensor) -> None:
         room = self.buffer("columns of rows", (len(source) * WIDTH,), source.dtype)
         run_compiled(_row_sums, first, rows, weights, source, room, out)
 

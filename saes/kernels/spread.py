@@ -103,8 +103,8 @@ class SpreadOps:
         active = self._ops.select_topk(pre, min(k, pre.shape[1]))
         values = active.values.view(len(pre), -1)
         chosen = _first_largest(torch.cat(latents.gather(values), dim=1), k)
-        mine = chosen[:, latents.rank * values.shape[1] :][:, : values.shape[1]] & (values > 0)
-        return _kept(active, mine.flatten())
+        local = chosen[:, latents.rank * values.shape[1] :][:, : values.shape[1]] & (values > 0)
+        return _kept(active, local.flatten())
 
     def select_batch(self, pre: Tensor, n: int) -> Active:
         """Select the largest positive values of all ranks, `n` for each rank that shares the tokens."""

@@ -1,11 +1,12 @@
-"""One training step of a sparse dictionary.
+"""One training step of a sparse dictionary: `Stepper.step` and `Stepper.gradients` read as the algorithm.
 
-1. encode: `pre = x @ W_enc + b_enc`, the only dense product (`x - b_dec` where the dictionary reconstructs `x`);
-2. the rule of the kind selects the active latents; decode them: `recons = values @ W_dec + b_dec [+ x @ W_skip]`;
-3. loss `= FVU + penalty of the rule + aux_coefficient * L_aux`, where FVU is the squared error over the variance of
-   the target (averaged over nested prefixes, where the rule has them);
-4. gradients of the weights from the active latents alone, plus those of AuxK;
-5. clip, Adam (dense: silent latents continue on their momentum, as in any Adam), decoder rows back to norm 1.
+1. encode: `pre = (x - b_dec) @ W_enc + b_enc`, the only dense product (without `b_dec` where the target is not `x`);
+2. the rule of the kind selects the active latents (TopK: Gao et al. 2024, equation 1);
+3. decode them: `recons = values @ W_dec + b_dec [+ x @ W_skip]`;
+4. loss `= FVU + penalty of the rule + aux_coefficient * L_aux`, where FVU is the squared error over the variance of
+   the target (averaged over nested prefixes, where the rule has them), and `L_aux` is that of AuxK below;
+5. gradients of the weights from the active latents alone, plus those of AuxK;
+6. clip, Adam (dense: silent latents continue on their momentum, as in any Adam), decoder rows back to norm 1.
 
 Tokens or latents may be divided over ranks (`spread.py`): sums over the shared axis cross ranks, nothing else does. All
 exchange precedes the update, so that a rank lost in between leaves the state of the others intact.
@@ -32,7 +33,7 @@ from torch import Tensor
 from interp.ranks import ALONE, Ranks
 from saes.kernels._plain import PlainOps
 from saes.kernels.spread import UNSHARED, Spread, SpreadOps, kth_largest
-from saes.kernels.state import NAMES, Active, Gradients, Ops, Pass, Rule, TrainState
+from saes.kernels.state import NAMES, Active, Decoded, Gradients, Ops, Pass, Rule, TrainState
 
 EVERY = 2
 """L_aux is estimated on every `EVERY`-th token of the batch: unbiased, and its cost falls by the same factor."""
@@ -235,40 +236,59 @@ class Stepper:
         return StepResult(grads.loss, grads.fvu, grads.aux, l0, grads.n_dead, grads.penalty, threshold)
 
     def gradients(self, state: TrainState, x: Tensor, target: Tensor | None = None) -> Derivatives:
-        """Return the loss on a batch and its gradients."""
-        s, rule, ops, tokens, latents = self.settings, self.rule, self.ops, self.spread.tokens, self.spread.latents
-        tied, n = target is None, self._n(x)
+        """Return the loss on a batch and its gradients. The numbers are the steps of the module's docstring."""
+        rule, ops, n, variance = self.rule, self.ops, self._n(x), self.settings.variance
+        tied = target is None
         centred = x - state.b_dec if tied else x
         goal = centred if target is None else _without_skip(state, x, target - state.b_dec)
-        pre = self._encode(state, centred)
-        selected = rule.select(ops, state, pre)
-        scale = 2 / (n * s.variance)
-        decoded = ops.decode(goal, state.W_dec, selected.active, scale, rule.ends)
-        back = rule.backward(ops, Pass(state, goal, selected, decoded, scale, s.variance, self._warmth(state), tokens))
+        pre = self._encode(state, centred)  # 1
+        selected = rule.select(ops, state, pre)  # 2
+        scale = 2 / (n * variance)
+        decoded = ops.decode(goal, state.W_dec, selected.active, scale, rule.ends)  # 3
+        warmth, tokens = self._warmth(state), self.spread.tokens
+        back = rule.backward(ops, Pass(state, goal, selected, decoded, scale, variance, warmth, tokens))  # 4
         out = self._buffers.gradients(state)
-        counts = ops.weight_gradients(centred, decoded, selected.active, back.slopes, out, rule.ends)
+        counts = ops.weight_gradients(centred, decoded, selected.active, back.slopes, out, rule.ends)  # 5
+        n_dead, aux = self._add_auxk(state, centred, pre, decoded, scale, out)
+        self._add_bias_gradients(state, x, decoded.grad[0], dict(back.extra or {}), tied, out)
         numbers = decoded.squared.new_zeros(3 + len(decoded.squared), dtype=torch.float64)
-        numbers[0], numbers[1], n_dead = back.penalty, counts.sum(), 0
+        numbers[0], numbers[1], numbers[2] = back.penalty, counts.sum(), aux
         torch.sum(decoded.squared.double(), 1, out=numbers[3:])
-        if s.aux_coefficient and rule.revives:
-            n_dead, dead = dead_latents(state, s.dead_window, s.k_aux, latents)
-            if n_dead:
-                part, aux_settings = every(len(x) * tokens.rank), AuxK(s.k_aux, s.aux_coefficient, self.spread)
-                error = decoded.grad[-1, part] * (len(decoded.grad) / scale)
-                numbers[2] = add_auxk(self._own_ops, state, centred[part], error, pre[part], dead, aux_settings, out)
-        output = decoded.grad[0]  # the gradient of everything that is added to the reconstruction
-        # b_dec may enter twice: added to the reconstruction, subtracted from the encoder's input
-        torch.sub(output.sum(0), latents.add(out.b_enc @ state.W_enc) if tied else 0, out=out.b_dec)
-        out.extra = dict(back.extra or {})
-        out.b_enc.copy_(out.extra.pop("b_enc", out.b_enc))
-        if SKIP in state.extra:
-            out.extra[SKIP] = output.T @ x
         tokens.add(*out.by_name().values(), counts, numbers)
         penalty, n_active, aux, *squared = numbers.tolist()
         # of the recording's variance; `fraction_unexplained` of the evaluation takes that of its own tokens
-        fvus = [error / (n * s.variance) for error in squared]
-        loss = sum(fvus) / len(fvus) + penalty + s.aux_coefficient * aux
+        fvus = [error / (n * variance) for error in squared]
+        loss = sum(fvus) / len(fvus) + penalty + self.settings.aux_coefficient * aux
         return Derivatives(loss, fvus[-1], aux, penalty, n_dead, n_active, counts, selected.active, out)
+
+    def _add_auxk(
+        self, state: TrainState, centred: Tensor, pre: Tensor, decoded: Decoded, scale: float, out: Gradients
+    ) -> tuple[int, Tensor | float]:
+        """Add the gradients of AuxK to `out`; return how many latents are dead, and this rank's part of `L_aux`."""
+        s = self.settings
+        if not (s.aux_coefficient and self.rule.revives):
+            return 0, 0.0
+        n_dead, dead = dead_latents(state, s.dead_window, s.k_aux, self.spread.latents)
+        if not n_dead:
+            return 0, 0.0
+        part = every(len(centred) * self.spread.tokens.rank)
+        error = decoded.grad[-1, part] * (len(decoded.grad) / scale)
+        settings = AuxK(s.k_aux, s.aux_coefficient, self.spread)
+        return n_dead, add_auxk(self._own_ops, state, centred[part], error, pre[part], dead, settings, out)
+
+    def _add_bias_gradients(
+        self, state: TrainState, x: Tensor, output: Tensor, own: dict[str, Tensor], tied: bool, out: Gradients
+    ) -> None:
+        """Fill in the gradients of the biases, of the skip connection and of the kind's own parameters.
+
+        `output [n, d_out]` is the gradient of everything that is added to the reconstruction.
+        """
+        # b_dec may enter twice: added to the reconstruction, subtracted from the encoder's input
+        torch.sub(output.sum(0), self.spread.latents.add(out.b_enc @ state.W_enc) if tied else 0, out=out.b_dec)
+        out.extra = own
+        out.b_enc.copy_(out.extra.pop("b_enc", out.b_enc))
+        if SKIP in state.extra:
+            out.extra[SKIP] = output.T @ x
 
     def _n(self, x: Tensor) -> int:
         """Number of tokens of the whole batch."""
@@ -302,8 +322,8 @@ class Stepper:
         adam = state.adam_step(lr, norm, self.settings.clip_norm)
         by_name = gradients.by_name()
         for name, weight in state.parameters().items():
-            mine = adam._replace(rate=adam.rate * self.rule.quicker.get(name, 1.0))
-            self.ops.adam(weight, by_name[name], state.moments[name], mine, unit=name == "W_dec" and not blocks)
+            scaled = adam._replace(rate=adam.rate * self.rule.quicker.get(name, 1.0))
+            self.ops.adam(weight, by_name[name], state.moments[name], scaled, unit=name == "W_dec" and not blocks)
         if blocks:
             state.W_dec.div_(block_norms(state.W_dec, blocks).sum(1, keepdim=True))
 

@@ -22,7 +22,7 @@ with the decoder are dense.
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, final
+from typing import NamedTuple, final
 
 import torch
 from jaxtyping import Float
@@ -64,7 +64,7 @@ class AutogradKind(Learner):
     b_dec: nn.Parameter
     name = ""
     """Name of the kind; with `settings` set by `named`."""
-    settings: Mapping[str, Any] = {}
+    settings: Mapping[str, object] = {}
 
     def __init__(self, sizes: DictionarySizes):
         """Draw random decoder rows of norm 1; the bias starts at the mean of the target."""
@@ -98,7 +98,7 @@ class AutogradKind(Learner):
         """Return the dictionary for raw activations; the parameters are those at the end of training."""
         return AutogradSAE(self, finished.scales, metadata=finished.metadata)
 
-    def named(self, name: str, settings: Mapping[str, Any]) -> "AutogradKind":
+    def named(self, name: str, settings: Mapping[str, object]) -> "AutogradKind":
         """Set name and settings, with which the trained dictionary is saved."""
         self.name, self.settings = name, dict(settings)
         return self
@@ -137,7 +137,7 @@ class AutogradSAE(SAE):
     def saved_tensors(self) -> dict[str, Tensor]:
         return {name: t for name, t in self.state_dict().items() if name not in ("W_dec", "b_dec")}
 
-    def extra_config(self) -> dict[str, Any]:
+    def extra_config(self) -> dict[str, object]:
         return {"d_out": self.d_out, "settings": dict(self.settings)}
 
 

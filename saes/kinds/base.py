@@ -20,7 +20,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, Literal, NamedTuple, final
+from typing import ClassVar, Literal, NamedTuple, final
 
 import torch
 from jaxtyping import Float
@@ -120,7 +120,7 @@ class SAE(nn.Module, ABC):
     def saved_tensors(self) -> dict[str, Tensor]:
         """Return the tensors to write, by SAELens' names where it has one."""
 
-    def extra_config(self) -> dict[str, Any]:
+    def extra_config(self) -> dict[str, object]:
         """Return keys of `cfg.json` that only this kind has."""
         return {}
 
@@ -185,7 +185,7 @@ class Activation(nn.Module, ABC):
         """Return the tensors that it saves."""
         return {}
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, object]:
         """Return the keys that it saves in `cfg.json`."""
         return {}
 
@@ -222,7 +222,7 @@ class TopK(Activation):
     def select(self, ops: Ops, pre: Float[Tensor, "n d_sae"]) -> Active:
         return ops.select_topk(pre, self.k)
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, object]:
         return {"k": self.k, "rescale_acts_by_decoder_norm": False}
 
 
@@ -277,7 +277,7 @@ class OneLayerSAE(SAE):
         """Return tensors saved besides the four of every kind."""
         return self.activation.tensors()
 
-    def extra_config(self) -> dict[str, Any]:
+    def extra_config(self) -> dict[str, object]:
         return self.activation.settings()
 
     @property
@@ -383,7 +383,7 @@ class TokenNormSAE(OneLayerSAE):
             size = size - EPSILON
         return recons * size + centre
 
-    def extra_config(self) -> dict[str, Any]:
+    def extra_config(self) -> dict[str, object]:
         return {"normalize_activations": self.norm, **super().extra_config()}
 
 

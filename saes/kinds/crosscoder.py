@@ -17,7 +17,7 @@ keys say `places` for sites:
 Weights take raw activations; feature activations stay in training units, the only units that the sites share.
 """
 
-from typing import Any, final
+from typing import TypedDict, final
 
 import torch
 from jaxtyping import Float
@@ -29,6 +29,16 @@ from saes.kinds.base import JumpReLU, OneLayerSAE, SAEMetadata, Trained, Trainin
 from saes.kinds.config import CrosscoderConfig
 from saes.kinds.l1 import l1_backward, select_positive
 from saes.kinds.topk import estimate_threshold, smallest
+
+
+class CrosscoderSite(TypedDict):
+    """One element of `places` in `cfg.json`: a hook point of a recorded model, and its width `d`."""
+
+    recording: str
+    model: str
+    weight_hash: str
+    hook_point: str
+    d: int
 
 
 @final
@@ -43,7 +53,7 @@ class CrosscoderSAE(OneLayerSAE):
         *,
         threshold: Float[Tensor, " d_sae"],
         scales: Float[Tensor, " n_sites"],
-        sites: list[dict[str, Any]],
+        sites: list[CrosscoderSite],
         metadata: SAEMetadata | None = None,
     ):
         """`scales [n_sites]`; `sites` as `places` in `cfg.json`."""
@@ -52,7 +62,7 @@ class CrosscoderSAE(OneLayerSAE):
         self.threshold = activation.threshold
         self.scales = nn.Parameter(scales, requires_grad=False)
         self.sites = sites
-        self.widths = tuple(int(site["d"]) for site in sites)
+        self.widths = tuple(site["d"] for site in sites)
 
     @property
     def hook_points(self) -> tuple[str, ...]:
@@ -76,7 +86,7 @@ class CrosscoderSAE(OneLayerSAE):
     def extra_tensors(self) -> dict[str, Tensor]:
         return {**super().extra_tensors(), "scales": self.scales}
 
-    def extra_config(self) -> dict[str, Any]:
+    def extra_config(self) -> dict[str, object]:
         return {"places": self.sites}
 
 
@@ -124,13 +134,13 @@ class CrosscoderRecipe(TrainingRecipe):
             threshold=torch.zeros_like(trained.weights.b_enc),
             scales=trained.scales.input[firsts].float(),
             sites=[
-                {
-                    "recording": site.recording.folder.name,
-                    "model": site.recording.model,
-                    "weight_hash": site.recording.weight_hash,
-                    "hook_point": site.hook_point,
-                    "d": site.d,
-                }
+                CrosscoderSite(
+                    recording=site.recording.folder.name,
+                    model=site.recording.model,
+                    weight_hash=site.recording.weight_hash,
+                    hook_point=site.hook_point,
+                    d=site.d,
+                )
                 for site in trained.sites
             ],
             metadata=trained.metadata,

@@ -21,7 +21,7 @@ supplies one: the ReLU of the gate must reconstruct the input too, with `W_dec` 
 (equation 8). Decoder rows have norm 1.
 """
 
-from typing import Any, final
+from typing import final
 
 import torch
 from jaxtyping import Float
@@ -110,7 +110,7 @@ class GatedSAE(OneLayerSAE):
     def extra_tensors(self) -> dict[str, Tensor]:
         return {"r_mag": self.r_mag, "b_mag": self.b_mag}
 
-    def extra_config(self) -> dict[str, Any]:
+    def extra_config(self) -> dict[str, object]:
         return {}
 
 
@@ -153,8 +153,8 @@ class GatedRecipe(TrainingRecipe):
         return Backward(to_raw + to_gate, auxiliary + weight * float(gate.double().sum()), extra)
 
     def finish(self, trained: Trained) -> GatedSAE:
-        params = {"r_mag": trained.own["r_mag"], "b_mag": trained.own["b_mag"] / trained.scales.unit}
-        return GatedSAE(trained.weights, **params, metadata=trained.metadata)
+        b_mag = trained.own["b_mag"] / trained.scales.unit
+        return GatedSAE(trained.weights, r_mag=trained.own["r_mag"], b_mag=b_mag, metadata=trained.metadata)
 
 
 def _magnitude(

@@ -16,7 +16,7 @@ On disk the architecture is SAELens' `matching_pursuit`: `W_dec`, `b_dec`, and i
     stop_on_duplicate_support  stop when a step selects a latent that was selected before
 """
 
-from typing import Any, final
+from typing import final
 
 import torch
 from jaxtyping import Float
@@ -50,13 +50,19 @@ class MatchingPursuitSAE(SAE):
 
     def encode(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_sae"]:
         residual = (x.to(self.W_dec.dtype) - self.b_dec).flatten(0, -2)
-        options = {"residual_threshold": self.residual_threshold, "stop_on_duplicate": self.stop_on_duplicate}
-        return pursue(residual, self.W_dec, self.steps, **options).unflatten(0, x.shape[:-1])
+        acts = pursue(
+            residual,
+            self.W_dec,
+            self.steps,
+            residual_threshold=self.residual_threshold,
+            stop_on_duplicate=self.stop_on_duplicate,
+        )
+        return acts.unflatten(0, x.shape[:-1])
 
     def saved_tensors(self) -> dict[str, Tensor]:
         return {"W_dec": self.W_dec, "b_dec": self.b_dec}
 
-    def extra_config(self) -> dict[str, Any]:
+    def extra_config(self) -> dict[str, object]:
         return {
             "max_iterations": self.steps,
             "residual_threshold": self.residual_threshold,

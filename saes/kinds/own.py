@@ -13,10 +13,11 @@ import importlib.util
 import inspect
 import os
 import sys
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from interp.errors import ConfigError, MissingError
 from saes.kinds.config import CONFIGS, OwnConfig
@@ -33,21 +34,22 @@ def own_kinds() -> dict[str, Path]:
     return {path.stem: path for path in paths}
 
 
-def own_config(kind: str, *, d_sae: int | None = None, **settings: Any) -> OwnConfig:
+def own_config(kind: str, *, d_sae: int | None = None, **settings: object) -> OwnConfig:
     """Return the config of a kind of one's own, by name.
 
     A setting given as text is converted to the type of its default. Raises `MissingError` (a file that is not there),
     `ConfigError` (a name that a kind of the workbench has, a setting that the class lacks, or one without a value).
     """
     made = kind_class(kind)
-    known = {n: p.default for n, p in _settings(made).items()}
+    known = _settings(made)
     if foreign := [name for name in settings if name not in known]:
         raise ConfigError(f"a {kind} SAE has no {', '.join(foreign)}; its settings are {', '.join(['d_sae', *known])}")
-    chosen = known | {name: _converted(name, value, known[name]) for name, value in settings.items()}
+    chosen = {name: parameter.default for name, parameter in known.items()}
+    chosen |= {name: _converted(value, known[name]) for name, value in settings.items()}
     if missing := [name for name, value in chosen.items() if value is inspect.Parameter.empty]:
         raise ConfigError(f"a {kind} SAE needs a value of {', '.join(missing)}; give {missing[0]}=VALUE")
-    sizes = {} if d_sae is None else {"d_sae": d_sae}
-    return OwnConfig(kind=kind, **sizes, code=_hash(own_kinds()[kind]), settings=chosen)
+    size = OwnConfig.d_sae if d_sae is None else d_sae
+    return OwnConfig(kind=kind, d_sae=size, code=_hash(own_kinds()[kind]), settings=chosen)
 
 
 def own_recipe(config: OwnConfig) -> "AutogradRecipe":
@@ -57,7 +59,7 @@ def own_recipe(config: OwnConfig) -> "AutogradRecipe":
     return AutogradRecipe(config.kind, lambda sizes: own_kind(config.kind, sizes, config.settings))
 
 
-def own_kind(kind: str, sizes: "DictionarySizes", settings: dict[str, Any]) -> "AutogradKind":
+def own_kind(kind: str, sizes: "DictionarySizes", settings: Mapping[str, object]) -> "AutogradKind":
     """Return a dictionary in training, of a kind of one's own."""
     return kind_class(kind)(sizes, **settings).named(kind, settings)
 
@@ -105,8 +107,9 @@ def _settings(made: "type[AutogradKind]") -> dict[str, inspect.Parameter]:
     return {name: p for name, p in parameters.items() if p.kind is inspect.Parameter.KEYWORD_ONLY}
 
 
-def _converted(name: str, value: Any, default: Any) -> Any:
+def _converted(value: object, parameter: inspect.Parameter) -> object:
     """Return a value as its default's type; text is read, numbers are converted."""
+    default = parameter.default
     if default is inspect.Parameter.empty or isinstance(value, type(default)) or default is None:
         return value
     try:
@@ -114,7 +117,9 @@ def _converted(name: str, value: Any, default: Any) -> Any:
             return {"true": True, "false": False}[str(value).lower()]
         return type(default)(value)
     except (KeyError, ValueError):
-        raise ConfigError(f"{name} must be a {type(default).__name__} like {default!r}, got {value!r}") from None
+        raise ConfigError(
+            f"{parameter.name} must be a {type(default).__name__} like {default!r}, got {value!r}"
+        ) from None
 
 
 def _hash(path: Path) -> str:

@@ -1,9 +1,8 @@
 """Registry of recipes: maps a config to what trains it. A new kind of this tree adds itself here."""
 
 from collections.abc import Callable
-from typing import Any
 
-from saes.kinds.autograd import AutogradKind, AutogradRecipe, DictionarySizes
+from saes.kinds.autograd import AutogradKind, AutogradRecipe
 from saes.kinds.base import TrainingRecipe
 from saes.kinds.clt import CrossLayer
 from saes.kinds.config import (
@@ -28,7 +27,7 @@ from saes.kinds.own import own_recipe
 from saes.kinds.topk import BatchTopKRecipe, TopKRecipe, matryoshka_recipe
 from saes.kinds.transcoder import TranscoderRecipe
 
-RECIPES: dict[type[SAEConfig], Callable[[Any], TrainingRecipe]] = {
+RECIPES: dict[type[SAEConfig], Callable[..., TrainingRecipe]] = {
     TopKConfig: TopKRecipe,
     BatchTopKConfig: BatchTopKRecipe,
     MatryoshkaConfig: matryoshka_recipe,
@@ -36,7 +35,7 @@ RECIPES: dict[type[SAEConfig], Callable[[Any], TrainingRecipe]] = {
     ReLUConfig: ReLURecipe,
     GatedConfig: GatedRecipe,
 }
-LEARNED: dict[type[SAEConfig], Callable[[DictionarySizes, Any], AutogradKind]] = {
+LEARNED: dict[type[SAEConfig], Callable[..., AutogradKind]] = {
     MatchingPursuitConfig: MatchingPursuit,
     CrossLayerConfig: CrossLayer,
 }

@@ -11,7 +11,7 @@ is almost linear in the source, little remains for latents to explain.
 """
 
 from dataclasses import replace
-from typing import Any, ClassVar, final
+from typing import ClassVar, final
 
 import torch
 from jaxtyping import Float
@@ -55,7 +55,7 @@ class Transcoder(OneLayerSAE):
         skip = {} if self.W_skip is None else {"W_skip": self.W_skip}
         return {**super().extra_tensors(), **skip}
 
-    def extra_config(self) -> dict[str, Any]:
+    def extra_config(self) -> dict[str, object]:
         return {"d_out": self.d_out, **super().extra_config()}
 
 

@@ -21,7 +21,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -249,7 +248,7 @@ def _hooks(loaded: Loaded, layer: int, path: Path) -> tuple[str, str]:
     return reads or defaults[0], defaults[1] or writes
 
 
-def _hf(config: Mapping[str, Any], side: str) -> str:
+def _hf(config: Mapping[str, object], side: str) -> str:
     stated = str(config.get(f"hf_hook_point_{side}", ""))
     known = next((name for end, name in _HF.items() if stated.endswith(end)), "")
     return known or (RAW_OUT if re.search(r"\.mlp(\.output)?$", stated) else "")

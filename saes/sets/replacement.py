@@ -91,7 +91,7 @@ def system_of(graph: "AttributionGraph", model: HookedModel, workspace: "Workspa
     from interp.models.adapter import weight_hash
     from interp.tracing.graph import TraceConfig
     from interp.tracing.replacement import Neurons
-    from interp.tracing.trace import open_system
+    from interp.tracing.trace import open_traced
     from saes.sets.set import open_set
 
     graph.check_model(weight_hash(model))
@@ -100,8 +100,7 @@ def system_of(graph: "AttributionGraph", model: HookedModel, workspace: "Workspa
         replacement = Neurons(config.max_neurons)
     else:
         replacement = SetReplacement(open_set(workspace, graph.dictionary), graph.dictionary)
-    tokens = torch.tensor([graph.tokens], device=next(model.parameters()).device)
-    return open_system(model, tokens, replacement, skip_positions=config.skip_positions)
+    return open_traced(model, graph.settings, replacement)
 
 
 def _first() -> Tensor:

@@ -26,7 +26,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, final
+from typing import TYPE_CHECKING, NamedTuple, final
 
 import torch
 from jaxtyping import Float, Int64
@@ -188,7 +188,7 @@ class LayerDictionary:
     """The latents of one layer of a set; their directions are the sums of what they write, over all layers."""
 
     def __init__(self, sae_set: TranscoderSet, layer: int) -> None:
-        self.found, self.layer = sae_set, layer
+        self.set, self.layer = sae_set, layer
         self.d_in = len(sae_set.encoder_rows(layer, torch.zeros(1, dtype=torch.int64))[0])
         self.d_sae = sae_set.d_sae(layer)
         self.hook_point, self.hook_point_out = sae_set.hook_point(layer), sae_set.hook_point_out(layer)
@@ -196,25 +196,25 @@ class LayerDictionary:
     @property
     def decoder_directions(self) -> Float[Tensor, "d_sae d_out"]:
         """`[d_sae, d_out]`: the sum over layers of what one unit of each latent writes."""
-        return torch.stack([self.found.directions(self.layer, n) for n in self.found.targets(self.layer)]).sum(0)
+        return torch.stack([self.set.directions(self.layer, n) for n in self.set.targets(self.layer)]).sum(0)
 
     def encode(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_sae"]:
         """Return activations, `[..., d_in] -> [..., d_sae]`."""
         flat = x.reshape(-1, self.d_in)
-        at = self.found.encode(self.layer, flat)
+        at = self.set.encode(self.layer, flat)
         acts = at.values.new_zeros(len(flat), self.d_sae)
         acts[at.positions, at.latents] = at.values
         return acts.view(*x.shape[:-1], self.d_sae)
 
     def encode_sparse(self, x: Float[Tensor, "n d_in"]) -> SparseActs:
         """Return active latents only, `[n, d_in] -> ([n, k_max], [n, k_max])`."""
-        positions, latents, values = self.found.encode(self.layer, x)
+        positions, latents, values = self.set.encode(self.layer, x)
         starts = torch.searchsorted(positions, torch.arange(len(x) + 1, device=x.device))
         return padded([Active(starts, latents, values)])
 
     def decode(self, feature_acts: Float[Tensor, "*batch d_sae"]) -> Float[Tensor, "*batch d_out"]:
         """Return what activations `[..., d_sae]` write, `[..., d_out]`, with the bias of the own layer."""
-        return feature_acts @ self.decoder_directions + self.found.output_bias(self.layer)
+        return feature_acts @ self.decoder_directions + self.set.output_bias(self.layer)
 
 
 @final
@@ -319,7 +319,7 @@ def open_layer(workspace: "Workspace", name: str) -> LayerDictionary:
 def open_described(
     workspace: "Workspace", described: str, model: HookedModel, *, sign: int = 1, allow_other_weights: bool = False
 ) -> tuple[Dictionary, dict[str, str]]:
-    """Return the dictionary that a feature table of no SAE describes, and the artefacts that it is part of.
+    """Return the dictionary that a feature table of no SAE describes, on the model's device, and its parents.
 
     `described` is `neurons:HOOK_POINT` or `transcoders:SET:LAYER`. Raises `ConfigError` for another kind,
     `MismatchError` for a set of other weights than the model's.
@@ -332,7 +332,8 @@ def open_described(
             f"cannot run {described}: only features of an SAE, a set of transcoders or neurons can be run"
         )
     layer, of = open_layer(workspace, name), name.rpartition(":")[0]
-    layer.found.check_model(model, all_layers=False, allow_other_weights=allow_other_weights)
+    layer.set.check_model(model, all_layers=False, allow_other_weights=allow_other_weights)
+    layer.set.to(model.cfg.device)
     return layer, {f"{KIND}/{of}": workspace.manifest(KIND, of).content_hash}
 
 
@@ -343,11 +344,12 @@ def read_set(folder: Path | str, *, only: int | None = None) -> TranscoderSet:
     """
     folder = as_path(folder)
     config = read_config(folder)
-    settings = {"reads": config.reads, "writes": config.writes, "about": config.about}
+    reads, writes, about = config.reads, config.writes, config.about
     if config.cross_layer:
-        return CrossLayerSet(read_cross_layer(folder, config), **settings)
+        return CrossLayerSet(read_cross_layer(folder, config), reads=reads, writes=writes, about=about)
     layers = config.layers if only is None else [only]
-    return PerLayerSet({layer: read_layer(folder, layer) for layer in layers}, **settings)
+    transcoders = {layer: read_layer(folder, layer) for layer in layers}
+    return PerLayerSet(transcoders, reads=reads, writes=writes, about=about)
 
 
 CONFIG = "config.yaml"
@@ -474,7 +476,7 @@ def read_cross_layer(folder: Path, config: SetConfig) -> CrossLayerTranscoder:
     return clt
 
 
-def _save(path: Path, tensors: dict[str, Any]) -> None:
+def _save(path: Path, tensors: Mapping[str, Tensor]) -> None:
     plain: dict[str, Tensor] = {name: t.float().detach().cpu().contiguous() for name, t in tensors.items()}
     for name, tensor in plain.items():
         check_finite(name, tensor, path)

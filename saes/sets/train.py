@@ -1,6 +1,7 @@
 """Train a set: one pass through the model feeds the transcoders of all layers.
 
-    record(model, corpus, folder, live=True, hook_points=mlp_hook_points(model))  # the text; see interp.recording.live
+    # the text; see interp.recording.live
+    record(model, corpus, folder, RecordConfig(live=True), hook_points=mlp_hook_points(model))
     train_set(open_recording(folder), BatchTopKConfig(d_sae=2304), TrainConfig(tokens=3_000_000), set_folder, skip=True)
 
 Each layer is an independent run (`saes.training.run`), which takes one step for every batch. Their checkpoints lie in
@@ -26,7 +27,7 @@ from dataclasses import asdict, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Int
@@ -65,8 +66,9 @@ from saes.sets.set import (
 from saes.sets.stored import SetScores, StoredSet, TrainedSetSettings, layer_scores
 from saes.training.config import TrainConfig, TrainingPlan, plan
 from saes.training.data import Layers, Position, RowSource, Together, TrainingBatch, training_batches
+from saes.training.health import Metrics
 from saes.training.reconstruction import DocumentsOfRows, ReconstructionSums
-from saes.training.run import Job, Metrics, TrainingProcess, read_together
+from saes.training.run import Job, TrainingProcess, read_together
 from saes.training.stored import Reconstruction, TrainingRun
 from saes.training.train import advance
 
@@ -113,19 +115,19 @@ class SetPrediction:
     """One pass of the replacement model: inputs of all layers so far, and the outputs that the set predicts."""
 
     def __init__(self, sae_set: TranscoderSet):
-        self.found = sae_set
+        self.set = sae_set
         self._inputs: dict[int, Tensor] = {}
         self._firings: dict[int, LayerFirings] = {}
 
     def read(self, layer: int, x: Tensor) -> LayerFirings:
         """Encode the input `[n, d_in]` of a layer."""
         self._inputs[layer] = x
-        self._firings[layer] = self.found.encode(layer, x)
+        self._firings[layer] = self.set.encode(layer, x)
         return self._firings[layer]
 
     def predict(self, layer: int) -> Tensor:
         """Return the predicted output `[n, d_out]` of a layer; all layers that write to it were read."""
-        return self.found.assemble(layer, self._inputs[layer], self._firings)
+        return self.set.assemble(layer, self._inputs[layer], self._firings)
 
 
 @torch.no_grad()
@@ -182,7 +184,7 @@ def splice_all(sae_set: TranscoderSet, text: Tensor) -> Hooks:
     pass_, hooks = SetPrediction(sae_set), []
 
     def reads(layer: int) -> Callable[..., None]:
-        def hook(value: Tensor, hook: Any = None) -> None:
+        def hook(value: Tensor, hook: object = None) -> None:
             pass_.read(layer, value.flatten(0, 1))
 
         return hook
@@ -262,8 +264,20 @@ def train_set(
     """
     from saes.sets.set import read_set
 
-    options: dict[str, Any] = {"skip": skip, "layers": layers, "reads": reads, "writes": writes, "overwrite": overwrite}
-    for layer, metrics in training(recording, config, train, folder, **options, device=device, spread=spread):
+    lines = training(
+        recording,
+        config,
+        train,
+        folder,
+        skip=skip,
+        layers=layers,
+        reads=reads,
+        writes=writes,
+        overwrite=overwrite,
+        device=device,
+        spread=spread,
+    )
+    for layer, metrics in lines:
         if progress:
             progress(metrics.tokens, train.tokens, {"layer": layer, **asdict(metrics)})
     return read_set(folder)
@@ -356,7 +370,11 @@ class _Training:
         self.recording, self.settings, self.draft, self.about = recording, settings, draft, set_config
         self.config, self.train, self.skip = settings.sae, settings.train, settings.skip
         self.device, self.spread, self.ranks = device, spread, spread.ranks
-        self.how: dict[str, Any] = {"reads": set_config.reads, "writes": set_config.writes, "about": set_config.about}
+        self.open_runs()
+
+    def open_runs(self) -> None:
+        """Open the training of every layer, or of all layers together."""
+        raise NotImplementedError
 
     def source(self, layer: int) -> RowSource:
         """Return the sites of one layer."""
@@ -374,8 +392,9 @@ class _Training:
             model = self._model()
             means = {n: self.recording.stats(sae_set.hook_point_out(n)).mean for n in sae_set.layers}
             l0 = {layer: score.l0 for layer, score in scores.items()}
-            options: dict[str, Any] = {"means": means, "l0": l0, "untrained": untrained}
-            loss = evaluate_in_model(sae_set, model, tokens, documents=documents, **options)
+            loss = evaluate_in_model(
+                sae_set, model, tokens, documents=documents, means=means, l0=l0, untrained=untrained
+            )
         write_config(self.draft.path, self.about)
         if isinstance(sae_set, CrossLayerSet):
             write_cross_layer(self.draft.path, sae_set.clt)
@@ -402,15 +421,21 @@ class _Training:
             self.recording.key: self.recording.manifest.content_hash,
             f"model:{sae_set.model}": sae_set.weight_hash,
         }
-        options: dict[str, Any] = {"seed": self.train.seed, "threads": torch.get_num_threads(), "draft": self.draft}
-        save_artefact(stored, self.draft.folder, parents=parents, **options)
+        threads = torch.get_num_threads()
+        save_artefact(
+            stored, self.draft.folder, parents=parents, seed=self.train.seed, threads=threads, draft=self.draft
+        )
 
     def run_of(self, plan: TrainingPlan, seconds: float) -> TrainingRun:
         """Return length and speed of a training of `seconds`."""
         tokens = plan.n_steps * plan.batch_size
         speed = round(tokens / max(seconds, 1e-9))
-        ranks: dict[Any, int] = {"tokens": self.spread.tokens.world, "latents": 1}
-        return TrainingRun(tokens_seen=tokens, tokens_per_second=speed, plan=str(plan), ranks=ranks)
+        return TrainingRun(
+            tokens_seen=tokens,
+            tokens_per_second=speed,
+            plan=str(plan),
+            ranks={"tokens": self.spread.tokens.world, "latents": 1},
+        )
 
     def _model(self) -> HookedModel:
         """Return the recording's model: that of a live recording is loaded already."""
@@ -431,8 +456,7 @@ class _Training:
 class _PerLayer(_Training):
     """One run for each layer."""
 
-    def __init__(self, *args: Any, **options: Any):
-        super().__init__(*args, **options)
+    def open_runs(self) -> None:
         with self.ranks.checked():
             self.sources = {layer: self.source(layer) for layer in self.about.layers}
             self._first: dict[int, TrainingBatch] = {}
@@ -441,16 +465,22 @@ class _PerLayer(_Training):
         for layer, source in self.sources.items():
             config = transcoder_config(self.config, str(source.outputs[0].hook_point), skip=self.skip)
             job = Job(sae=config, train=self.train, folder=folder / f"layer_{layer}")
-            placement: dict[str, Any] = {"device": self.device, "spread": self.spread, "buffers": buffers}
-            self.runs[layer] = TrainingProcess(source, job, first_batch=partial(self.first_batch, layer), **placement)
+            self.runs[layer] = TrainingProcess(
+                source,
+                job,
+                device=self.device,
+                spread=self.spread,
+                first_batch=partial(self.first_batch, layer),
+                buffers=buffers,
+            )
 
     def first_batch(self, layer: int) -> TrainingBatch:
         """Return the first batch of a layer; those of all layers are read together, once."""
         if not self._first:
             size = plan(self.train, d_in=self.sources[layer].d_in, d_sae=self.config.d_sae).batch_size
-            options: dict[str, Any] = {"heldout_fraction": self.train.heldout_fraction, "seed": self.train.seed}
-            batches = next(training_batches(list(self.sources.values()), batch_size=size, **options))
-            self._first = dict(zip(self.sources, batches, strict=True))
+            sources, share = list(self.sources.values()), self.train.heldout_fraction
+            batches = training_batches(sources, batch_size=size, heldout_fraction=share, seed=self.train.seed)
+            self._first = dict(zip(self.sources, next(batches), strict=True))
         return self._first[layer]
 
     def advance(self) -> Generator[tuple[int, Metrics], None, None]:
@@ -473,7 +503,11 @@ class _PerLayer(_Training):
                 }
                 runs = list(self.runs.values())
                 run = self.run_of(runs[0].plan, sum(layer_run.seconds for layer_run in runs))
-                self.write(PerLayerSet(trained, **self.how), PerLayerSet(fresh, **self.how), self._logs(), run)
+                self.write(self._set(trained), self._set(fresh), self._logs(), run)
+
+    def _set(self, transcoders: dict[int, Transcoder]) -> PerLayerSet:
+        about = self.about
+        return PerLayerSet(transcoders, reads=about.reads, writes=about.writes, about=about.about)
 
     def _samples(self) -> dict[int, list[Tensor]]:
         by_layer: dict[int, list[Tensor]] = {layer: [] for layer in self.runs}
@@ -494,8 +528,7 @@ class _PerLayer(_Training):
 class _CrossLayer(_Training):
     """One run for all layers."""
 
-    def __init__(self, *args: Any, **options: Any):
-        super().__init__(*args, **options)
+    def open_runs(self) -> None:
         with self.ranks.checked():
             source = Layers([self.source(layer) for layer in self.about.layers])
         config = replace(self.config, skip=self.skip)
@@ -521,4 +554,4 @@ class _CrossLayer(_Training):
         samples = (batches[0].x for batches in read_together([self.run], Position(), whole=True))
         clt = self.run.trained(state, samples)
         assert isinstance(clt, CrossLayerTranscoder)
-        return CrossLayerSet(clt, **self.how)
+        return CrossLayerSet(clt, reads=self.about.reads, writes=self.about.writes, about=self.about.about)

@@ -2,8 +2,11 @@
 
 - `config`      settings of a run, and the choices made from its token budget
 - `data`        batches of activations, scaled and shuffled
-- `train`       the loop
+- `train`       the algorithm, from rows to a saved dictionary; read it first
 - `run`         one dictionary in training: opened or resumed, advanced by a batch, finished
+- `health`      the lines of `log.jsonl`: loss, FVU, L0, dead latents, speed
+- `tracker`     the same lines, sent to an experiment tracker
+- `_interrupts` Ctrl-C between two steps
 - `_checkpoint` the state of a run on disk
 - `log_checks`  problems that the log of a training shows: begun anew, tokens counted twice, other rows than planned
 - `reconstruction`  FVU, L0 and dead latents on held-out rows

@@ -2,12 +2,10 @@
 
 `saes.training.train` reads the batches, for one run or for several at once. A run may be spread over ranks
 (`saes.kernels.spread`): each has its own `TrainingProcess`, all take the same steps, and the first of them writes.
-Every few steps `Metrics`, the health of the run, become a line of `log.jsonl`. Initial weights are drawn from the seed,
-biases start at the mean of the data, and some kinds initialise parameters from the first batch.
+Every few steps the health of the run (`saes.training.health`) becomes a line of `log.jsonl`. Initial weights are drawn
+from the seed, biases start at the mean of the data, and some kinds initialise parameters from the first batch.
 """
 
-import contextlib
-import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -19,7 +17,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from interp.artifacts import LOG, atomic_file, disk_errors, save_artefact
+from interp.artifacts import save_artefact
 from interp.artifacts.artefact import settings_json
 from interp.devices import parse_dtype, pick_device
 from interp.errors import ConfigError, MismatchError, NonFiniteError
@@ -35,94 +33,14 @@ from saes.kinds.base import SAE, Finished, SAEMetadata, Trained, TrainingRecipe
 from saes.kinds.config import SAEConfig
 from saes.kinds.registry import autograd_of, recipe_of
 from saes.training._checkpoint import Checkpoint, read_checkpoint, remove_checkpoint, write_checkpoint
-from saes.training.config import DENSE, TrainConfig, TrainingPlan, plan
+from saes.training.config import TrainConfig, TrainingPlan, plan
 from saes.training.data import Position, RowSource, TrainingBatch, check_stats, fold, training_batches
+from saes.training.health import Metrics, append_line, measure, truncate_log
 from saes.training.log_checks import row_sum
 from saes.training.reconstruction import evaluate_on_recording
 from saes.training.stored import ProseScores, Reconstruction, StoredSAE, TrainedSettings, TrainingRun
 from saes.weights.folder import save_sae
 from saes.weights.read import ROWS, Probe, write_probe
-
-
-@dataclass(frozen=True, kw_only=True)
-class Metrics:
-    """Health of a run at one step. Rates and losses are means since the previous line."""
-
-    step: int
-    tokens: int
-    loss: float
-    fvu: float
-    """Fraction of variance unexplained on these batches: 0 is perfect, 1 no better than the mean."""
-    l0: float
-    """Active latents per token."""
-    dead: float
-    """Share of latents that have not fired within the dead window."""
-    dense: float
-    """Share of latents that fire on more than a tenth of recent tokens."""
-    aux: float
-    """AuxK loss: fraction of the reconstruction error that dead latents do not predict; 0 when none is dead."""
-    penalty: float
-    """Sparsity penalty (L1, quadratic, tanh) and auxiliary loss of a gate, as part of `loss`; 0 for other kinds."""
-    threshold: float | None
-    """Threshold between active and silent latents, in training units: the mean of learned thresholds, or the smallest
-    active value of the batch. It should become constant towards the end of the run. None for kinds without one."""
-    lr: float
-    tokens_per_second: float
-    rows: int | None = None
-    """Checksum of the rows of this step's batch, over all ranks; `workbench verify` compares it with the plan."""
-
-    def __str__(self) -> str:
-        return (
-            f"step {self.step:,}  fvu {self.fvu:.3f}  L0 {self.l0:.1f}  dead {self.dead:.1%}  dense {self.dense:.1%}  "
-            f"lr {self.lr:.1e}  {self.tokens_per_second:,.0f} tokens/s"
-        )
-
-
-def measure(
-    state: RunState, results: list[StepResult], dead_window: int, *, batch_size: int, seconds: float, lr: float
-) -> Metrics:
-    """Summarise the steps since the previous line."""
-    thresholds = [r.threshold for r in results if r.threshold is not None]
-    return Metrics(
-        step=state.step,
-        tokens=state.step * batch_size,
-        loss=_mean(r.loss for r in results),
-        fvu=_mean(r.fvu for r in results),
-        l0=_mean(r.l0 for r in results),
-        dead=float((state.silent >= dead_window).float().mean()),
-        dense=float((state.density > DENSE).float().mean()),
-        aux=_mean(r.aux for r in results),
-        penalty=_mean(r.penalty for r in results),
-        threshold=_mean(thresholds) if thresholds else None,
-        lr=lr,
-        tokens_per_second=batch_size * len(results) / seconds,
-    )
-
-
-def append_line(folder: Path, metrics: Metrics) -> None:
-    """Append a line to the folder's log."""
-    path = folder / LOG
-    with disk_errors(path), open(path, "a", encoding="utf-8") as log:
-        log.write(json.dumps(asdict(metrics)) + "\n")
-
-
-def truncate_log(folder: Path, step: int) -> None:
-    """Drop the lines after `step`: an interrupted run may have logged beyond its last checkpoint, or half a line."""
-    path = folder / LOG
-    if not path.exists():
-        return
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        with contextlib.suppress(json.JSONDecodeError, KeyError):
-            if json.loads(line)["step"] <= step:
-                kept.append(line + "\n")
-    with atomic_file(path) as temporary:
-        temporary.write_text("".join(kept), encoding="utf-8")
-
-
-def _mean(values: Iterable[float]) -> float:
-    numbers = list(values)
-    return sum(numbers) / len(numbers)
 
 
 def initial_state(
@@ -194,9 +112,11 @@ class TrainingProcess:
             self.plan = plan(job.train, d_in=source.d_in, d_sae=job.sae.d_sae)
             self.recipe = autograd_of(job.sae) or recipe_of(job.sae, source.widths)
             self.rows, self._latents = shares(spread, self.recipe, self.config, self.plan)
-        self.settings, args = settings_of(source, job.sae, job.train), {"seed": job.train.seed, "overwrite": overwrite}
+        self.settings = settings_of(source, job.sae, job.train)
         config = settings_json(self.settings)
-        self.draft = open_draft(self.ranks, job.folder, kind=StoredSAE.kind, config=config, **args)
+        self.draft = open_draft(
+            self.ranks, job.folder, kind=StoredSAE.kind, config=config, seed=job.train.seed, overwrite=overwrite
+        )
         with self.ranks.checked():
             self.device = pick_device(self.ranks.device(device), mps=False)
             kind = RunState if isinstance(self.recipe, AutogradRecipe) else TrainState
@@ -269,12 +189,15 @@ class TrainingProcess:
         recording, scales = self.source.recording, self.source.scales
         target = self.source.target.hook_point if self.source.target else ""
         metadata = SAEMetadata.of(recording, self.source.inputs[0].hook_point, target)
-        options: dict[str, Any] = {"scales": scales, "metadata": metadata, "sites": tuple(self.source.inputs)}
+        sites = tuple(self.source.inputs)
         if isinstance(self.recipe, AutogradRecipe):
-            finished = Finished(**options, batches=batches)
+            finished = Finished(scales=scales, metadata=metadata, sites=sites, batches=batches)
             return self.recipe.finish(self._sizes(), self.train_config.seed, state, finished)
         assert isinstance(state, TrainState)
-        return self.recipe.finish(Trained(**options, batches=batches, weights=fold(state, scales), own=state.extra))
+        folded = fold(state, scales)
+        return self.recipe.finish(
+            Trained(scales=scales, metadata=metadata, sites=sites, batches=batches, weights=folded, own=state.extra)
+        )
 
     def _finish(self, state: RunState) -> None:
         sae = self.trained(state, (b.x for b in islice(self.read(Position(), whole=True), THRESHOLD_BATCHES)))
@@ -286,8 +209,14 @@ class TrainingProcess:
             x = next(self.read(Position(), whole=True)).x[:ROWS].float()
             write_probe(self.draft.path, Probe(x, sae(x)))
         remove_checkpoint(self.draft.path)
-        args: dict[str, Any] = {"seed": self.train_config.seed, "threads": torch.get_num_threads(), "draft": self.draft}
-        save_artefact(self._stored(sae, heldout), self.folder, parents=self._parents(), **args)
+        save_artefact(
+            self._stored(sae, heldout),
+            self.folder,
+            parents=self._parents(),
+            seed=self.train_config.seed,
+            threads=torch.get_num_threads(),
+            draft=self.draft,
+        )
 
     def read(self, start: Position, *, whole: bool = False) -> Iterator[TrainingBatch]:
         """Yield the batches that this run trains on: this rank's rows of them, or all rows."""

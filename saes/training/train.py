@@ -1,11 +1,14 @@
-"""The training loop: a generator of metrics, which the command line, notebooks and tests all use.
+"""Train a sparse dictionary on recorded activations; `train_many` reads top to bottom as the algorithm.
 
-1. scale the activations to mean norm `sqrt(d)`; start `b_dec` at their mean;
-2. take steps (`saes.kernels.step`), writing a health line every `log_every` and a checkpoint every `checkpoint_every`;
-3. fold the scale into the weights, finish the kind (BatchTopK estimates its threshold), evaluate on held-out documents,
-   and rename the folder to its final name.
+1. The rows of a hook point, scaled to mean norm `sqrt(d)` and shuffled (`RowSource`, `read_together`).
+2. Initial weights, or those of the last checkpoint (`TrainingProcess`): decoder rows of norm 1, the encoder their copy
+   (Gao et al. 2024, arXiv 2406.04093, appendix A.1), `b_dec` the mean row.
+3. Steps (`advance`, `saes.kernels.step`): encode, select the active latents, decode, loss, gradients, Adam, rows back
+   to norm 1.
+4. The scale is folded into the weights, the kind is finished (BatchTopK estimates its threshold), and the dictionary is
+   evaluated on held-out documents and saved.
 
-Several dictionaries can share one reading of the data (`train_many`): every batch is given to each of them in turn.
+Several dictionaries can share one reading of the data: every batch is given to each of them in turn.
 
 When interrupted (Ctrl-C, a full disk, bad data), a run writes a checkpoint after its last whole step; when killed, it
 returns to the previous checkpoint. In both cases the same call resumes it, and ends at bit-identical weights. Runs of a
@@ -13,38 +16,26 @@ sweep that were killed at different steps catch up first: reading starts at the 
 
 Several ranks (`interp.ranks`) take the same steps together; `spread` decides whether they share the tokens of a batch
 or the latents of the dictionary. Every rank calls with the same arguments and gets the same health lines.
-
-Health lines can also go to an experiment tracker; `log.jsonl` holds them in any case.
-
-    tensorboard:FOLDER    one event file per dictionary under FOLDER (needs `pip install tensorboard`)
-    wandb:PROJECT         one run of the project; metrics are named `dictionary/metric` (needs `pip install wandb`)
-
-A script needs no tracker object: training is a generator, and its consumer can log every line that it yields.
 """
 
 import contextlib
-import signal
-import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import asdict
-from functools import cache
-from importlib import import_module
 from pathlib import Path
-from types import FrameType
-from typing import Any, NamedTuple
 
 from interp.artifacts import open_artefact, partial_path
-from interp.errors import ConfigError, LostRankError, MissingError, UnknownNameError
+from interp.errors import ConfigError, LostRankError
 from interp.progress import Progress
-from interp.ranks import restore
 from interp.recording.store import Recording
 from interp.remote import as_path
 from saes.kernels.spread import UNSHARED, Spread
 from saes.kinds.base import SAE
 from saes.kinds.config import CrosscoderConfig, SAEConfig
+from saes.training._interrupts import DelayedStop
 from saes.training.config import TrainConfig, plan
 from saes.training.data import RowSource
-from saes.training.run import Job, Metrics, TrainingProcess, read_together, settings_of
+from saes.training.health import Metrics
+from saes.training.run import Job, TrainingProcess, read_together, settings_of
 from saes.training.stored import ProseScores, StoredSAE
 from saes.weights.folder import load_sae
 
@@ -65,8 +56,10 @@ def train_sae(
     progress: Progress | None = None,
 ) -> SAE:
     """Train to the end and return the saved SAE. `progress(tokens, total, metrics)` is called at every health line."""
-    options: dict[str, Any] = {"overwrite": overwrite, "device": device, "spread": spread}
-    for metrics in train(recording, hook_point, sae_config, train_config, folder, **options):
+    lines = train(
+        recording, hook_point, sae_config, train_config, folder, overwrite=overwrite, device=device, spread=spread
+    )
+    for metrics in lines:
         if progress:
             progress(metrics.tokens, train_config.tokens, asdict(metrics))
     return load_sae(as_path(folder))
@@ -92,9 +85,11 @@ def train(
     `OtherRankError` and `LostRankError` (another rank failed, or is gone).
     """
     job = Job(sae=sae_config, train=train_config, folder=as_path(folder))
-    options: dict[str, Any] = {"overwrite": overwrite, "device": device, "spread": spread}
-    with contextlib.closing(train_many(recording, hook_point, [job], resume_sweep=False, **options)) as steps:
-        for _, metrics in steps:
+    lines = train_many(
+        recording, hook_point, [job], overwrite=overwrite, resume_sweep=False, device=device, spread=spread
+    )
+    with contextlib.closing(lines):
+        for _, metrics in lines:
             yield metrics
 
 
@@ -119,20 +114,31 @@ def train_many(
     (three times its weights) and one batch.
     """
     with spread.ranks.checked():
-        if not jobs:
-            raise ConfigError("train_many needs at least one job")
-        sources = [source_of(recording, hook_point, job.sae) for job in jobs]
-        _check_one_stream(sources, jobs)
-        source = sources[0]
-        whole = [job for job in jobs if resume_sweep and not overwrite and _finished(source, job)]
-    args: dict[str, Any] = {"overwrite": overwrite, "device": device, "spread": spread, "measure_prose": measure_prose}
-    runs = [TrainingProcess(source, job, **args) for job in jobs if job not in whole]
-    by_folder = {job.folder: job for job in jobs}
-    with contextlib.closing(advance(runs, spread)) as steps:
+        source = _shared_source(recording, hook_point, jobs)
+        todo = [job for job in jobs if not (resume_sweep and not overwrite and _finished(source, job))]
+    runs = {
+        TrainingProcess(
+            source, job, overwrite=overwrite, device=device, spread=spread, measure_prose=measure_prose
+        ): job
+        for job in todo
+    }
+    with contextlib.closing(advance(list(runs), spread)) as steps:
         for run, metrics in steps:
-            yield by_folder[run.folder], metrics
+            yield runs[run], metrics
     for run in runs:
         run.finish()
+
+
+def _shared_source(recording: Recordings, hook_point: str | Sequence[str], jobs: Sequence[Job]) -> RowSource:
+    """Return the sites that all jobs read and reconstruct.
+
+    Raises `ConfigError` where there is no job, or where jobs read different batches or write one folder.
+    """
+    if not jobs:
+        raise ConfigError("train_many needs at least one job")
+    sources = [source_of(recording, hook_point, job.sae) for job in jobs]
+    _check_one_stream(sources, jobs)
+    return sources[0]
 
 
 def source_of(recording: Recordings, hook_point: str | Sequence[str], config: SAEConfig) -> RowSource:
@@ -153,7 +159,7 @@ def source_of(recording: Recordings, hook_point: str | Sequence[str], config: SA
 
 def advance(runs: Sequence[TrainingProcess], spread: Spread) -> Generator[tuple[TrainingProcess, Metrics], None, None]:
     """Take every step of runs on one stream of batches, which starts at the run furthest behind."""
-    stop = _Stop()
+    stop = DelayedStop()
     with contextlib.nullcontext() if spread.alone else stop.held():
         try:
             yield from _steps(runs, spread, stop)
@@ -167,7 +173,7 @@ def advance(runs: Sequence[TrainingProcess], spread: Spread) -> Generator[tuple[
 
 
 def _steps(
-    runs: Sequence[TrainingProcess], spread: Spread, stop: "_Stop"
+    runs: Sequence[TrainingProcess], spread: Spread, stop: DelayedStop
 ) -> Generator[tuple[TrainingProcess, Metrics], None, None]:
     """Take every step; with several ranks all leave at the same one. Its rows are free when it ends: finishing needs
     the memory.
@@ -222,81 +228,3 @@ def _check_one_stream(sources: list[RowSource], jobs: Sequence[Job]) -> None:
             raise ConfigError(f"dictionaries trained together read the same batches, but differ in {what}; split them")
     if len({job.folder for job in jobs}) < len(jobs):
         raise ConfigError("two jobs would write the same folder; give each its own")
-
-
-class _Stop:
-    """Delay Ctrl-C and SIGTERM until a step is complete: a checkpoint of half a step could not be resumed exactly.
-
-    With several ranks the request waits for the next batch, when all of them learn of it and stop at the same step. It
-    is delayed between steps too, as the others would wait for the numbers of a rank that left alone.
-    """
-
-    def __init__(self) -> None:
-        self._asked = False
-
-    @contextlib.contextmanager
-    def held(self) -> Iterator[None]:
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            restore(before)
-
-    def raise_if_asked(self) -> None:
-        if self._asked:
-            raise KeyboardInterrupt
-
-    def _ask(self, _number: int, _frame: FrameType | None) -> None:
-        self._asked = True
-
-
-class Tracker(NamedTuple):
-    """Receiver of health lines."""
-
-    log: Callable[[str, Metrics], None]
-    """records one line of the dictionary of a name"""
-    close: Callable[[], None]
-    """flushes and closes"""
-
-
-def open_tracker(spec: str) -> Tracker:
-    """Return the tracker of a spec, `tensorboard:FOLDER` or `wandb:PROJECT`.
-
-    Raises `UnknownNameError` for another kind, `MissingError` when its package is not installed.
-    """
-    kind, _, target = spec.partition(":")
-    if kind not in ("tensorboard", "wandb") or not target:
-        raise UnknownNameError("tracker", spec, ["tensorboard:FOLDER", "wandb:PROJECT"])
-    if kind == "wandb":
-        run = _imported("wandb", "wandb").init(project=target)
-        return Tracker(lambda name, line: run.log({f"{name}/{n}": v for n, v in _numbers(line).items()}), run.finish)
-    module, opened = _imported("torch.utils.tensorboard", "tensorboard"), contextlib.ExitStack()
-
-    @cache
-    def writer(name: str) -> Any:
-        made = module.SummaryWriter(f"{target}/{name}")
-        opened.callback(made.close)
-        return made
-
-    def log(name: str, line: Metrics) -> None:
-        for metric, value in _numbers(line).items():
-            writer(name).add_scalar(metric, value, line.step)
-
-    return Tracker(log, opened.close)
-
-
-def _numbers(metrics: Metrics) -> dict[str, float]:
-    return {name: value for name, value in asdict(metrics).items() if value is not None and name != "rows"}
-
-
-def _imported(module: str, package: str) -> Any:
-    try:
-        return import_module(module)
-    except ImportError:
-        raise MissingError(
-            f"tracking needs the package {package}, which is not installed; pip install {package}, or leave it out: "
-            "log.jsonl in the folder holds the same lines"
-        ) from None

@@ -15,8 +15,8 @@ The scale of normalised training is in the biases already (the trainer saves the
 """
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
@@ -100,14 +100,14 @@ def read(path: Path) -> Conversion:
     )
 
 
-def _k(config: dict[str, Any], tensors: dict[str, Any], d_sae: int, path: Path) -> int:
+def _k(config: Mapping[str, object], tensors: Mapping[str, object], d_sae: int, path: Path) -> int:
     k = check_k(config.get("k", tensors.get("k")), d_sae, path / CONFIG)
     if "k" in tensors and check_k(tensors["k"], d_sae, path / WEIGHTS) != k:
         raise CorruptError(f"{path / CONFIG} says k = {k}, {WEIGHTS} holds another; which one was it trained with?")
     return k
 
 
-def _metadata(config: dict[str, Any], path: Path) -> SAEMetadata:
+def _metadata(config: Mapping[str, object], path: Path) -> SAEMetadata:
     """`submodule_name` is free text; the one that the peer's demo writes is understood."""
     match = re.fullmatch(r"resid_post_layer_(\d+)", text(config, "submodule_name", path))
     return SAEMetadata(

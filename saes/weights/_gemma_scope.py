@@ -25,9 +25,9 @@ transcoder has `w_dec [d_sae, n_layers, d_out]` and is refused.
 """
 
 import re
+from collections.abc import Mapping
 from math import sqrt
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -180,13 +180,13 @@ def read_2(path: Path) -> Conversion:
     return _transcoder(w, metadata) if transcodes else _autoencoder(w, 1.0, metadata)
 
 
-def is_transcoder(config: dict[str, Any], tensors: dict[str, Tensor], path: Path) -> bool:
+def is_transcoder(config: Mapping[str, object], tensors: dict[str, Tensor], path: Path) -> bool:
     """Return whether there is a skip connection, or two hook points that differ."""
     source, target = (text(config, f"hf_hook_point_{side}", path) for side in ("in", "out"))
     return SKIP_NAME in tensors or flag(config, "affine_connection", path) or (bool(target) and source != target)
 
 
-def metadata_of_2(config: dict[str, Any], path: Path, transcodes: bool) -> SAEMetadata:
+def metadata_of_2(config: Mapping[str, object], path: Path, transcodes: bool) -> SAEMetadata:
     """Return the model of the config, and the hook point that the folder's name implies."""
     layer = re.search(r"layer_(\d+)", path.as_posix())
     model = text(config, "model_name", path / CONFIG).replace("-v3", "-3")

@@ -21,10 +21,10 @@ the release writes it (`SAE-Res-Qwen3-1.7B-Base-W32K-L0_50/layer3.sae.pt` has k 
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import sqrt
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -145,7 +145,7 @@ def _transposed(linear: Arrays) -> Arrays:
     return Arrays({"W_E": W_E, "b_E": t["encoder.bias"], "W_D": W_D, "b_D": t["decoder.bias"]}, linear.sizes)
 
 
-def _check(config: dict[str, Any], act: str, path: Path) -> None:
+def _check(config: Mapping[str, object], act: str, path: Path) -> None:
     if act not in ("relu", "topk", "jumprelu"):
         raise MismatchError(
             f"{path}: act_fn {act!r} is not supported, only relu, topk and jumprelu; convert it to jumprelu"
@@ -156,12 +156,12 @@ def _check(config: dict[str, Any], act: str, path: Path) -> None:
         raise MismatchError(f"{path}: sae_type {kind!r} is not supported, only 'sae'")
 
 
-def _d_sae(config: dict[str, Any], d_model: int, path: Path) -> int:
+def _d_sae(config: Mapping[str, object], d_model: int, path: Path) -> int:
     factor = _positive(config["expansion_factor"], "expansion_factor", path)
     return check_size(round(d_model * factor), "d_model * expansion_factor", path)
 
 
-def _scale(config: dict[str, Any], w: Arrays, hook_point: str, d_model: int, path: Path) -> float:
+def _scale(config: Mapping[str, object], w: Arrays, hook_point: str, d_model: int, path: Path) -> float:
     kind = config.get("norm_activation", "dataset-wise")
     if kind == "inference":
         return 1.0
@@ -172,7 +172,7 @@ def _scale(config: dict[str, Any], w: Arrays, hook_point: str, d_model: int, pat
     return sqrt(d_model) / _positive(float(w[NORM + hook_point]), NORM + hook_point, path)
 
 
-def _positive(value: Any, name: str, path: Path) -> float:
+def _positive(value: object, name: str, path: Path) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < LARGEST:
         raise CorruptError(f"{path}: {name} must be a number above 0, found {value!r:.80}")
     return float(value)

@@ -13,7 +13,6 @@ plus 1e-5, and the reconstruction is scaled and shifted back. Counters (`stats_l
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
@@ -52,7 +51,7 @@ def read(path: Path) -> Conversion:
     return Conversion(sae=_build(arrays, k), forward=arrays.forward(_forward, k))
 
 
-def _k(state: Mapping[str, Any], d_sae: int, path: Path) -> int:
+def _k(state: Mapping[str, object], d_sae: int, path: Path) -> int:
     """Return `k`; 0 for ReLU."""
     activation = state.get("activation", "ReLU")
     if activation == "ReLU":

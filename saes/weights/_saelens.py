@@ -50,7 +50,7 @@ jumprelu, over the concatenated activations of all sites, and `scales [n_places]
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -71,7 +71,7 @@ from saes.kinds.base import (
     TopK,
     Weights,
 )
-from saes.kinds.crosscoder import CrosscoderSAE
+from saes.kinds.crosscoder import CrosscoderSAE, CrosscoderSite
 from saes.kinds.jumprelu import JumpReLUSAE
 from saes.kinds.l1 import GatedSAE, ReLUSAE
 from saes.kinds.matching_pursuit import MatchingPursuitSAE
@@ -135,7 +135,7 @@ def read(path: Path) -> Conversion:
     return convert(read_json(path / CONFIG), read_safetensors(path / WEIGHTS), path / CONFIG, path / WEIGHTS)
 
 
-def convert(config: dict[str, Any], tensors: Mapping[str, Tensor], config_path: Path, path: Path) -> Conversion:
+def convert(config: Mapping[str, object], tensors: Mapping[str, Tensor], config_path: Path, path: Path) -> Conversion:
     """Convert a config and arrays that are already in memory."""
     require(config_path, config, "architecture", "d_in", "d_sae", "metadata")
     architecture = config["architecture"]
@@ -157,10 +157,10 @@ def convert(config: dict[str, Any], tensors: Mapping[str, Tensor], config_path: 
     if architecture == "matching_pursuit":
         return _pursuit(config, check_arrays(tensors, DECODER, path, sizes=sizes), meta, config_path)
     arrays = check_arrays(tensors, LAYOUTS[architecture], path, sizes=sizes, what=f"a {architecture} SAE")
-    return Conversion(sae=_build(config, arrays, meta, path), forward=_forward(config, arrays))
+    return Conversion(sae=_build(config, arrays, meta, path), forward=_forward(config, arrays, path))
 
 
-def metadata(entries: Mapping[str, Any], path: Path) -> SAEMetadata:
+def metadata(entries: Mapping[str, object], path: Path) -> SAEMetadata:
     """Return the metadata from SAELens' keys and ours."""
     size = entries.get("context_size")
     return SAEMetadata(
@@ -173,9 +173,9 @@ def metadata(entries: Mapping[str, Any], path: Path) -> SAEMetadata:
     )
 
 
-def _check_settings(config: dict[str, Any], architecture: str, path: Path) -> None:
+def _check_settings(config: Mapping[str, object], architecture: str, path: Path) -> None:
     transcoder = architecture.endswith("transcoder")
-    known: dict[str, tuple[Any, ...]] = {
+    known: dict[str, tuple[object, ...]] = {
         "normalize_activations": ("none", None)
         if transcoder or architecture in ("gated", "matching_pursuit", CROSSCODER)
         else ("none", None, *TOKEN_NORMS),
@@ -191,13 +191,13 @@ def _check_settings(config: dict[str, Any], architecture: str, path: Path) -> No
             )
 
 
-def _same(setting: Any, value: Any) -> bool:
+def _same(setting: object, value: object) -> bool:
     """Return whether a setting is this value; 0 does not equal False, so booleans are compared by identity."""
     return setting is value or (isinstance(value, str) and setting == value)
 
 
-def _build(config: dict[str, Any], arrays: Arrays, meta: SAEMetadata, path: Path) -> SAE:
-    architecture = config["architecture"]
+def _build(config: Mapping[str, object], arrays: Arrays, meta: SAEMetadata, path: Path) -> SAE:
+    architecture = text(config, "architecture", path)
     weights = Weights(
         arrays["W_enc"], arrays["b_gate" if architecture == "gated" else "b_enc"], arrays["W_dec"], arrays["b_dec"]
     )
@@ -205,7 +205,7 @@ def _build(config: dict[str, Any], arrays: Arrays, meta: SAEMetadata, path: Path
         skip = arrays["W_skip"] if "W_skip" in arrays else None  # noqa: SIM401 (not a dict)
         return Transcoder(weights, activation=_activation(config, arrays, path), W_skip=skip, metadata=meta)
     if architecture == CROSSCODER:
-        return _crosscoder(weights, arrays, config["places"], meta, path)
+        return _crosscoder(weights, arrays, _check_sites(config["places"], arrays.sizes["d_in"], path), meta, path)
     unbiased = config.get("apply_b_dec_to_input") is False
     if architecture == "gated":
         return _gated(weights, arrays, meta, unbiased=unbiased)
@@ -231,9 +231,9 @@ def plain_sae(weights: Weights, activation: Activation, meta: SAEMetadata) -> SA
     return ReLUSAE(weights, metadata=meta)
 
 
-def _activation(config: dict[str, Any], arrays: Arrays, path: Path) -> Activation:
-    if "topk" in config["architecture"]:
-        return TopK(config["k"])
+def _activation(config: Mapping[str, object], arrays: Arrays, path: Path) -> Activation:
+    if "topk" in text(config, "architecture", path):
+        return TopK(check_k(config["k"], arrays.sizes["d_sae"], path))
     return JumpReLU(arrays["threshold"].clamp_min(0)) if "threshold" in arrays else ReLU()
 
 
@@ -266,12 +266,12 @@ def both_signs(weights: Weights) -> Weights:
     return Weights(torch.cat([W_enc, -W_enc], 1), torch.cat([b_enc, -b_enc]), torch.cat([W_dec, -W_dec]), b_dec)
 
 
-def _pursuit(config: dict[str, Any], arrays: Arrays, meta: SAEMetadata, path: Path) -> Conversion:
+def _pursuit(config: Mapping[str, object], arrays: Arrays, meta: SAEMetadata, path: Path) -> Conversion:
     """Return a matching pursuit. Without `apply_b_dec_to_input` SAELens leaves `b_dec` out altogether."""
     threshold, steps = config.get("residual_threshold", 1e-2), config.get("max_iterations")
     if not isinstance(threshold, int | float) or threshold < 0:
         raise CorruptError(f"{path}: residual_threshold should be a number of at least 0, found {threshold!r}")
-    options = {"stop_on_duplicate": flag(config, "stop_on_duplicate_support", path, default=True)}
+    stop_on_duplicate = flag(config, "stop_on_duplicate_support", path, default=True)
     steps = arrays.sizes["d_out"] if steps is None else check_size(steps, "max_iterations", path)
     W_dec, b_dec = arrays["W_dec"], arrays["b_dec"]
     if config.get("apply_b_dec_to_input") is False:
@@ -288,17 +288,25 @@ def _pursuit(config: dict[str, Any], arrays: Arrays, meta: SAEMetadata, path: Pa
                 again = bool(acts[token, chosen] > 0) or not bool(values[chosen] > 0)
                 acts[token, chosen] += values[chosen]
                 residual = residual - values[chosen] * rows[chosen]
-                if (options["stop_on_duplicate"] and again) or (threshold and residual.norm() < threshold):
+                if (stop_on_duplicate and again) or (threshold and residual.norm() < threshold):
                     break
         return acts, acts @ rows + bias
 
-    sae = MatchingPursuitSAE(W_dec, b_dec, steps=steps, residual_threshold=float(threshold), **options, metadata=meta)
+    sae = MatchingPursuitSAE(
+        W_dec,
+        b_dec,
+        steps=steps,
+        residual_threshold=float(threshold),
+        stop_on_duplicate=stop_on_duplicate,
+        metadata=meta,
+    )
     return Conversion(sae=sae, forward=forward)
 
 
-def _forward(config: dict[str, Any], arrays: Arrays) -> Forward:
+def _forward(config: Mapping[str, object], arrays: Arrays, path: Path) -> Forward:
     """Compute SAELens' forward pass in float64."""
-    architecture, centred = config["architecture"], config.get("apply_b_dec_to_input") is not False
+    architecture, centred = text(config, "architecture", path), config.get("apply_b_dec_to_input") is not False
+    k = check_k(config["k"], arrays.sizes["d_sae"], path) if "topk" in architecture else 0
     transcoder, norm = architecture.endswith("transcoder"), config.get("normalize_activations")
 
     def forward(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -318,7 +326,7 @@ def _forward(config: dict[str, Any], arrays: Arrays) -> Forward:
             if architecture == "abstopk":
                 pre, rows = torch.cat([pre, -pre], 1), torch.cat([rows, -rows])
             if "topk" in architecture:
-                acts = as_relu_topk(pre, config["k"])
+                acts = as_relu_topk(pre, k)
             else:
                 acts = pre.clamp_min(0) * (pre > w.get("threshold", torch.zeros(())))
         recons = (acts @ rows + w["b_dec"]) * (1 if transcoder else size) + (0 if transcoder else centre)
@@ -329,7 +337,7 @@ def _forward(config: dict[str, Any], arrays: Arrays) -> Forward:
     return forward
 
 
-def _token_scale(x: Tensor, norm: Any) -> tuple[Tensor, Tensor]:
+def _token_scale(x: Tensor, norm: object) -> tuple[Tensor, Tensor]:
     zeros, ones = torch.zeros(len(x), 1, dtype=x.dtype), torch.ones(len(x), 1, dtype=x.dtype)
     if norm == "layer_norm":
         return x.std(dim=1, keepdim=True), x.mean(dim=1, keepdim=True)
@@ -377,7 +385,7 @@ def read_flat(path: Path) -> Conversion:
     return convert(new, tensors, path / CONFIG, path / WEIGHTS)
 
 
-def modern(config: dict[str, Any], path: Path) -> dict[str, Any]:
+def modern(config: Mapping[str, object], path: Path) -> dict[str, object]:
     """Translate the settings to the keys of version 6."""
     hook_point = text(config, "hook_name", path) or text(config, "hook_point", path)
     activation = text(config, "activation_fn_str", path) or text(config, "activation_fn", path) or "relu"
@@ -385,14 +393,14 @@ def modern(config: dict[str, Any], path: Path) -> dict[str, Any]:
         raise MismatchError(f"{path}: activation {activation!r} is not supported, only {', '.join(ACTIVATIONS)}")
     arguments = config.get("activation_fn_kwargs")
     norm = config.get("normalize_activations")
-    new = {
+    new: dict[str, object] = {
         "architecture": text(config, "architecture", path) or "standard",
         "d_in": config["d_in"],
         "d_sae": config["d_sae"],
         "apply_b_dec_to_input": flag(config, "apply_b_dec_to_input", path, default=True),
-        "normalize_activations": {None: "none", False: "none", True: "expected_average_only_in"}.get(norm, norm)
-        if norm is None or isinstance(norm, bool | str)
-        else norm,
+        "normalize_activations": "none"
+        if norm is None or norm is False
+        else ("expected_average_only_in" if norm is True else norm),
         "reshape_activations": config.get("reshape_activations") or ("hook_z" if "hook_z" in hook_point else "none"),
         "metadata": {
             "model_name": config.get("model_name"),
@@ -424,13 +432,12 @@ OWN_SETTINGS = "settings"
 """Key of `cfg.json` that only such a dictionary has."""
 
 
-def _own(config: dict[str, Any], tensors: Mapping[str, Tensor], meta: SAEMetadata, path: Path) -> Conversion:
+def _own(config: Mapping[str, object], tensors: Mapping[str, Tensor], meta: SAEMetadata, path: Path) -> Conversion:
     """Return the dictionary. Raises `MissingError` without its code, `CorruptError` where the weights do not fit it."""
     require(path, config, "d_out")
     d_in, d_sae, d_out = (check_size(config[axis], axis, path) for axis in ("d_in", "d_sae", "d_out"))
-    kind = own_kind(
-        config["architecture"], DictionarySizes(d_in, d_sae, torch.zeros(d_out)), section(config, OWN_SETTINGS, path)
-    )
+    architecture = text(config, "architecture", path)
+    kind = own_kind(architecture, DictionarySizes(d_in, d_sae, torch.zeros(d_out)), section(config, OWN_SETTINGS, path))
     state = {name.removeprefix("kind."): t for name, t in tensors.items() if name.startswith("kind.")}
     scales = {name: tensors.get(f"{name}_scale") for name in ("input", "shift", "output", "unit")}
     expected = {name: t.shape for name, t in kind.state_dict().items()}
@@ -438,7 +445,7 @@ def _own(config: dict[str, Any], tensors: Mapping[str, Tensor], meta: SAEMetadat
     wrong += [f"{name}_scale" for name, t in scales.items() if t is None]
     if wrong:
         raise CorruptError(
-            f"{path} does not fit the class of the kind {config['architecture']} (at {', '.join(sorted(wrong))}); the "
+            f"{path} does not fit the class of the kind {architecture} (at {', '.join(sorted(wrong))}); the "
             "code has changed since the training, or the file is damaged: restore it, or train again"
         )
     kind.load_state_dict(state)
@@ -447,7 +454,7 @@ def _own(config: dict[str, Any], tensors: Mapping[str, Tensor], meta: SAEMetadat
     return Conversion(sae=sae, forward=lambda x: (sae.encode(x), sae(x)))
 
 
-def _crosscoder(weights: Weights, w: Arrays, sites: list[dict[str, Any]], meta: SAEMetadata, path: Path) -> SAE:
+def _crosscoder(weights: Weights, w: Arrays, sites: list[CrosscoderSite], meta: SAEMetadata, path: Path) -> SAE:
     if bool((w["threshold"] < 0).any()) or bool((w["scales"] <= 0).any()):
         raise CorruptError(
             f"{path}: thresholds must be at least 0 and scales above 0; no crosscoder was saved with others"
@@ -455,7 +462,7 @@ def _crosscoder(weights: Weights, w: Arrays, sites: list[dict[str, Any]], meta: 
     return CrosscoderSAE(weights, threshold=w["threshold"], scales=w["scales"], sites=sites, metadata=meta)
 
 
-def _check_sites(sites: Any, d_in: int, path: Path) -> list[dict[str, Any]]:
+def _check_sites(sites: object, d_in: int, path: Path) -> list[CrosscoderSite]:
     """Return the sites, checked: their widths add up to `d_in`."""
     if not isinstance(sites, list) or not sites or not all(isinstance(site, dict) for site in sites):
         raise CorruptError(f"{path}: places must be a list of objects, found {type(sites).__name__}")
@@ -465,4 +472,13 @@ def _check_sites(sites: Any, d_in: int, path: Path) -> list[dict[str, Any]]:
     widths = [check_size(site.get("d"), "d", path) for site in sites]
     if sum(widths) != d_in:
         raise CorruptError(f"{path}: widths of `places` {widths} do not add up to d_in = {d_in}")
-    return sites
+    return [
+        CrosscoderSite(
+            recording=text(site, "recording", path),
+            model=text(site, "model", path),
+            weight_hash=text(site, "weight_hash", path),
+            hook_point=text(site, "hook_point", path),
+            d=width,
+        )
+        for site, width in zip(sites, widths, strict=True)
+    ]

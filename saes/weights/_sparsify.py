@@ -11,8 +11,8 @@ is the module whose output is reconstructed: `layers.5` is the residual stream a
 """
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
@@ -69,7 +69,7 @@ def read(path: Path) -> Conversion:
     return Conversion(sae=sae, forward=arrays.forward(_forward, k, transcode))
 
 
-def _d_sae(config: dict[str, Any], d_in: int, path: Path) -> int:
+def _d_sae(config: Mapping[str, object], d_in: int, path: Path) -> int:
     if config.get("num_latents"):
         return check_size(config["num_latents"], "num_latents", path)
     return d_in * check_size(config.get("expansion_factor", 32), "expansion_factor", path)

@@ -15,7 +15,6 @@ Layers count from 0 to `n_layers - 1` and none may be missing; the last one's de
 
 import re
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -138,7 +137,7 @@ def metadata_of(folder: Path, layer: int | None) -> SAEMetadata:
     )
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, object]:
     """Return the keys of a YAML file; none where it is missing, or holds something else. Raises `CorruptError`."""
     import yaml
 

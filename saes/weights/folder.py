@@ -6,7 +6,7 @@ too, as long as we know their settings; others are refused rather than misread.
 """
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from safetensors.torch import save_file
 from torch import Tensor
@@ -92,7 +92,7 @@ def check_weights(metadata: SAEMetadata, weight_hash: str, what: str, *, allow_o
     )
 
 
-def sae_config(sae: SAE) -> dict[str, Any]:
+def sae_config(sae: SAE) -> dict[str, object]:
     """Return the content of `cfg.json`: SAELens' keys, and ours under `metadata`."""
     metadata = sae.metadata
     target = {"hook_name_out": metadata.hook_point_out} if metadata.hook_point_out else {}

@@ -24,7 +24,7 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from interp.artifacts import file_entry
+from interp.artifacts import sha256_file
 from interp.errors import ConfigError, MismatchError, MissingError, UnknownNameError
 from interp.names import canonical_hook_point
 from interp.text.corpora import hub_reachable
@@ -147,7 +147,7 @@ def check_widths(sae: SAE, metadata: SAEMetadata, widths: dict[str, int]) -> Non
 def source_files(path: Path) -> dict[str, FileEntry]:
     """Return hash and size of the file that was read, or of the files directly in the folder."""
     files = [path] if path.is_file() else sorted(file for file in path.iterdir() if file.is_file())
-    return {file.name: FileEntry(**file_entry(file)) for file in files[:MAX_FILES]}
+    return {file.name: FileEntry(sha256=sha256_file(file), bytes=file.stat().st_size) for file in files[:MAX_FILES]}
 
 
 PREFIX = "hub:"

@@ -11,13 +11,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypeVarTuple
 
 import torch
 from torch import Tensor
 
 from interp.errors import ConfigError, CorruptError, MissingError, NonFiniteError
 from saes.kinds.base import SAE
+
+if TYPE_CHECKING:
+    from safetensors import safe_open
+
+Settings = TypeVarTuple("Settings")
 
 Forward = Callable[[Tensor], tuple[Tensor, Tensor]]
 """`x [n, d_in]` in float64 -> (feature activations `[n, d_sae]`, reconstruction `[n, d_out]`)."""
@@ -67,7 +72,9 @@ class Arrays:
         """All arrays in float64, for the self-check."""
         return {name: tensor.double() for name, tensor in self.tensors.items()}
 
-    def forward(self, formula: Callable[..., tuple[Tensor, Tensor]], *settings: Any) -> Forward:
+    def forward(
+        self, formula: Callable[[Tensor, dict[str, Tensor], *Settings], tuple[Tensor, Tensor]], *settings: *Settings
+    ) -> Forward:
         """Return the forward pass `formula(x, arrays, *settings)` on the arrays in float64."""
         return lambda x: formula(x, self.double, *settings)
 
@@ -87,7 +94,7 @@ def read_row(path: Path, name: str, row: int) -> Tensor:
 
 
 @contextmanager
-def _safetensors(path: Path) -> Iterator[Any]:
+def _safetensors(path: Path) -> Iterator["safe_open"]:
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -116,7 +123,7 @@ def read_npz(path: Path) -> dict[str, Tensor]:
         ) from None
 
 
-def read_pt(path: Path) -> dict[str, Any]:
+def read_pt(path: Path) -> dict[str, object]:
     """Read the state dict of a `.pt` file as plain tensors: code that a pickle may hold is never run.
 
     Raises `CorruptError` when the file holds anything else.
@@ -136,12 +143,12 @@ def read_pt(path: Path) -> dict[str, Any]:
 
 
 def check_arrays(
-    tensors: Mapping[str, Any],
+    tensors: Mapping[str, object],
     expected: Mapping[str, Axes],
     path: Path,
     *,
     optional: Mapping[str, Axes] | None = None,
-    sizes: Mapping[str, Any] | None = None,
+    sizes: Mapping[str, object] | None = None,
     what: str = "this format",
     ignore: tuple[str, ...] = (),
 ) -> Arrays:
@@ -166,7 +173,7 @@ def check_arrays(
     return Arrays(arrays, bound)
 
 
-def _check_array(name: str, tensor: Any, axes: Axes, bound: dict[str, int], stated: set[str], path: Path) -> Tensor:
+def _check_array(name: str, tensor: object, axes: Axes, bound: dict[str, int], stated: set[str], path: Path) -> Tensor:
     if not isinstance(tensor, Tensor):
         raise CorruptError(f"{path}: {name} should be an array, found {type(tensor).__name__}")
     if tensor.dtype not in FLOATS:
@@ -199,14 +206,14 @@ def check_finite(name: str, tensor: Tensor, path: Path) -> None:
         )
 
 
-def check_size(value: Any, name: str, path: Path) -> int:
+def check_size(value: object, name: str, path: Path) -> int:
     """Return a whole number above 0 from a config. Raises `CorruptError`, also where no file could be that large."""
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_SIZE:
         raise CorruptError(f"{path}: {name} must be a whole number above 0, found {value!r:.80}")
     return value
 
 
-def check_k(value: Any, d_sae: int, path: Path) -> int:
+def check_k(value: object, d_sae: int, path: Path) -> int:
     """Return `k` from a config or a tensor, at most `d_sae`. Raises `CorruptError`."""
     if isinstance(value, Tensor) and value.numel() == 1 and not value.is_complex() and not value.is_meta:
         number = value.item()
@@ -217,7 +224,7 @@ def check_k(value: Any, d_sae: int, path: Path) -> int:
     return k
 
 
-def section(config: Mapping[str, Any], key: str, path: Path) -> dict[str, Any]:
+def section(config: Mapping[str, object], key: str, path: Path) -> dict[str, object]:
     """Return a part of a config that must be an object. Raises `CorruptError`."""
     value = config.get(key)
     if not isinstance(value, dict):
@@ -226,7 +233,7 @@ def section(config: Mapping[str, Any], key: str, path: Path) -> dict[str, Any]:
     return value
 
 
-def text(config: Mapping[str, Any], key: str, path: Path) -> str:
+def text(config: Mapping[str, object], key: str, path: Path) -> str:
     """Return a string from a config, or "" where the key is missing.
 
     Raises `CorruptError` on anything else: a name of the wrong type must not count as missing.
@@ -237,7 +244,7 @@ def text(config: Mapping[str, Any], key: str, path: Path) -> str:
     return value or ""
 
 
-def flag(config: Mapping[str, Any], key: str, path: Path, *, default: bool = False) -> bool:
+def flag(config: Mapping[str, object], key: str, path: Path, *, default: bool = False) -> bool:
     """Return a boolean from a config. Raises `CorruptError` on anything else: the word "false" would count as true."""
     value = config.get(key)
     if value is None:
@@ -247,7 +254,7 @@ def flag(config: Mapping[str, Any], key: str, path: Path, *, default: bool = Fal
     return value
 
 
-def require(path: Path, names: Mapping[str, Any] | set[str], *wanted: str) -> None:
+def require(path: Path, names: Mapping[str, object] | set[str], *wanted: str) -> None:
     """Raise `CorruptError` when a config lacks keys."""
     missing = [key for key in wanted if key not in names]
     if missing:

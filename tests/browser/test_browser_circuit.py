@@ -65,6 +65,16 @@ def click(page, name: str) -> None:
     page.mouse.click(*spot(page, name))
 
 
+@pytest.mark.parametrize("query", ["", "?n=7"])
+def test_the_first_picture_takes_one_request(visit, query):
+    asked = []
+    visit.page.on("request", lambda request: asked.append(request.url.partition("/circuit-data/")[2]))
+    page = visit.open(f"/circuit/edge-circuits/ioi{query}")
+    graph_is_drawn(page)
+    page.wait_for_timeout(500)
+    assert [url.partition("?")[0] for url in asked if url] == ["edge-circuits/ioi/graph.json"]
+
+
 def shown(page) -> dict:
     """All that a visitor would call the view: drawn items and lines with their places, and what the side says."""
     items = page.evaluate(

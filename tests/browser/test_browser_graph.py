@@ -101,6 +101,19 @@ def test_a_graph_opens_on_the_sixty_largest_effects_and_the_slider_shows_more(vi
     assert visit.errors == visit.outside == []
 
 
+@pytest.mark.parametrize(
+    "address", ["/graph/capital", "/graph/capital?nodes=20&edges=0.5&target=0&pins=feature:9:9:9&background=1"]
+)
+def test_the_first_picture_takes_one_request(visit, graphs, address):
+    asked = []
+    visit.page.on("request", lambda request: asked.append(request.url.partition("/graph-data/")[2]))
+    page = open_graph(visit, address)
+    page.wait_for_timeout(500)
+    assert [url.partition("?")[0] for url in asked if url] == ["capital/graph.json"]
+    page.evaluate(f"{VIEW}.change({{ nodes: 30 }})")
+    assert [url.partition("?")[0] for url in asked if url] == ["capital/graph.json", "capital/part.json"]
+
+
 @pytest.mark.parametrize("width", [1440, 1280])
 def test_the_ten_strongest_latents_have_names_that_overlap_nothing(visit, graphs, width):
     visit.page.set_viewport_size({"width": width, "height": 900})

@@ -24,7 +24,7 @@ def test_the_three_questions_answer_with_their_controls(visit, live: FakeLive):
     assert "random direction" in shown
     assert "unchanged" in shown
     page.click("#prove-steer-verdict")
-    page.wait_for_selector("#prove-steer-answer >> text=39 of 39 random directions raise theirs")
+    page.wait_for_selector("#prove-steer-answer >> text=39 of 39 random directions")
     page.wait_for_selector("#prove-steer-answer >> text=The next token shifts by 0.3 nats")
     page.click("summary:has-text('Ablate')")
     page.click("#prove-ablate-go")

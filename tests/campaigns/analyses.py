@@ -111,7 +111,7 @@ def steered(prompts: int) -> Any:
     def covers(rng: Rng) -> bool:
         effects = rng.normal(size=(1, 1, prompts)) * 0.7 + rng.normal(size=(1, 8, prompts))
         found = choose_strength(np.arange(1.0, 9.0), effects, np.zeros((1, 8, 4)))
-        return bool(holds(found["judged_effect"], 0.0))
+        return bool(holds(found.judged_effect, 0.0))
 
     return each(covers)
 

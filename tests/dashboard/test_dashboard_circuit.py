@@ -68,7 +68,7 @@ def test_a_circuit_of_thousands_is_cut_as_it_was_found_too(tmp_path, scored_grap
         found = save_artefact(replace(found, edge_scores=None), found.folder, overwrite=True)
     scored = view.scored(found)
     drawn = scored.strongest(None)
-    assert len(drawn) == scored.limit == view.MAX_EDGES < scored.found == 3000
+    assert len(drawn) == scored.limit == view.MAX_EDGES < scored.n_in_circuit == 3000
     assert [row.id for row in drawn] == [row.id for row in scored.strongest(view.MAX_EDGES)]
     assert f"at most {view.MAX_EDGES:,} are drawn" in said_of(workspace, None)
     exported = view.as_shown(found, scored.strongest(None, limit=None), whole=True)
@@ -175,7 +175,10 @@ def test_groups_of_a_visitor_are_stored_with_the_notes_and_go_along_with_an_expo
     client.get("/", headers=HERE)  # brings the key that writes need
     path, edits = "/circuit-data/edge-circuits/ioi/edits.json", {"groups": [["<b>early</b>", ["L0H0", "L0H1"]]]}
     assert client.post(path, json={"edits": edits, "was": {}}, headers=HERE).get_json() == {"edits": edits}
-    assert client.get(path, headers=HERE).get_json() == {"edits": edits}
+    opened = client.get("/circuit-data/edge-circuits/ioi/graph.json?n=7&paths=1", headers=HERE).get_json()
+    assert (opened["edits"], opened["shown"]) == (edits, {"n": 7, "paths": True})
+    part = client.post("/circuit-data/edge-circuits/ioi/part.json", json=opened["shown"], headers=HERE)
+    assert opened["part"] == part.get_json()
     assert client.post(path, json={"edits": {}, "was": {}}, headers=HERE).status_code == 409, "changed meanwhile"
     exported = client.get("/circuit-data/edge-circuits/ioi/export.json?n=7&paths=1", headers=HERE).get_json()
     assert exported["about"]["shown"] == {"n": 7, "paths": True, "groups": edits["groups"]}
@@ -421,7 +424,7 @@ def test_a_circuit_that_was_not_found_says_so(tmp_path, live):
     from dashboard.app import create_app
 
     workspace = Workspace(tmp_path, create=True)
-    verdict = Verdict(found=False, rule="R", reason="no head attends by induction")
+    verdict = Verdict(holds=False, rule="R", reason="no head attends by induction")
     found = replace(induction_circuit("m", 6, 4, ["a", "b"]), circuit=Circuit("m", "h"), verdict=verdict)
     save_artefact(found, workspace.path("induction_circuit", "induction"))
     app = create_app(workspace, live=live)

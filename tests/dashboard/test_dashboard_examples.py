@@ -14,6 +14,7 @@ from dashboard.feature._examples import READING, SNIPPET, listed
 from dashboard.figures.saes import filled_bins
 from interp.errors import MismatchError, MissingError
 from interp.recording.record import record
+from interp.recording.recorded import RecordConfig
 from interp.recording.store import Recording
 from interp.workspace import Workspace
 from saes.acts.features import ReadDocuments, described_recording, document_text
@@ -134,8 +135,8 @@ def recorded(tmp_path_factory, tiny_model, text_documents):
     """Return a workspace with a recording of the MLP of a small model, and the documents recorded."""
     workspace = Workspace(tmp_path_factory.mktemp("documents") / "w", create=True)
     folder = workspace.path("recording", "r")
-    settings = {"tokens": 2000, "context_length": 32, "batch_size": 8}
-    record(tiny_model, text_documents, folder, hook_points=["blocks.0.mlp.hook_post"], **settings)
+    settings = RecordConfig(tokens=2000, context_length=32, batch_size=8)
+    record(tiny_model, text_documents, folder, settings, hook_points=["blocks.0.mlp.hook_post"])
     return workspace, {each.id: each.text for each in text_documents}
 
 

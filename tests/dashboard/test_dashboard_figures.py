@@ -133,7 +133,7 @@ def test_lens_text_is_inert():
 
 def head_row(layer: int, head: int, score: float, found: bool) -> HeadScore:
     ends = {"low": score - 0.01, "high": score + 0.01, "null": 0.02, "null_high": 0.03}
-    return HeadScore(layer=layer, head=head, kind="induction", score=score, **ends, found=found)
+    return HeadScore(layer=layer, head=head, kind="induction", score=score, **ends, above_null=found)
 
 
 def test_head_map_puts_scores_where_the_heads_are_and_marks_what_was_found():

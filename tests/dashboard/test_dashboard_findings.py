@@ -77,7 +77,7 @@ def heads(workspace: Workspace, rows: list[tuple[float, bool]]) -> None:
     )
     scores = [
         HeadScore(layer=0, head=i, kind=kind, score=score, low=score - 0.05, high=score + 0.05, null=0.02,
-                  null_high=0.04, found=found)
+                  null_high=0.04, above_null=found)
         for kind in ("previous_token", "duplicate_token", "induction")
         for i, (score, found) in enumerate(rows)
     ]  # fmt: skip
@@ -97,7 +97,7 @@ def circuit(workspace: Workspace, *, found: bool, effect: float = -0.6, null: fl
     made = dataclasses.replace(
         made,
         circuit=Circuit.of(MODEL, "aa", edges),
-        verdict=dataclasses.replace(made.verdict, found=found),
+        verdict=dataclasses.replace(made.verdict, holds=found),
         ablations=Table.of(AblationEffect, rows),
     )
     save_artefact(made, workspace.path("induction_circuit", "i"))

@@ -12,7 +12,7 @@ from dashboard.data import features as feature_view
 from dashboard.feature import _prove
 from dashboard.feature.page import detail
 from dashboard.figures import plot
-from dashboard.figures.saes import MEASURES, proof_nulls
+from dashboard.figures.saes import proof_nulls
 from dashboard.figures.theme import theme
 from dashboard.live import LiveModel
 from interp.artifacts import save_artefact
@@ -20,6 +20,7 @@ from interp.errors import UsageError
 from interp.workspace import Workspace
 from saes.acts.features import Ablate, JudgeSteering, ReadText, Steer
 from saes.acts.prompt import FeatureActivations
+from saes.features.case import ProofWords
 from saes.features.proof import (
     AblatedExample,
     Proof,
@@ -43,16 +44,17 @@ def made_proof() -> Proof:
     rng = np.random.default_rng(0)
     nulls = [(rng.normal(0, 0.1, 99), rng.normal(0, 0.1, 99)) for _ in range(4)]
     measures = (
-        measure_of("activation", 0.9, "AUROC", 12, nulls[0]),
-        measure_of("steer", Interval(2.0, 1.0, 3.0), "nats", 5, nulls[2], f"{HOSTILE[0]}, May"),
+        measure_of("fires", Interval(0.9, 0.8, 0.95), "AUROC", 12, nulls[0]),
+        measure_of("steer", Interval(2.0, 1.0, 3.0), "nats", 5, nulls[2]),
         measure_of("ablate", Interval(0.6, -0.1, 1.3), "nats", 8, nulls[1]),
-        measure_of("lists", 0.05, "standard deviations", 7, nulls[3], "months"),
+        measure_of("joined", 0.05, "standard deviations", 7, nulls[3]),
     )
-    told = ProofPart(continuations=(SteeredContinuations(HOSTILE[1], " a", HOSTILE[2], " c", " d"),))
+    shown = ProofPart(continuations=(SteeredContinuations(HOSTILE[1], " a", HOSTILE[2], " c", " d"),))
     return Proof(
         settings=ProofSettings(features="demo", feature=FEATURE, model="smollm2-135m"),
         label="names of months", hook_point="blocks.9.hook_resid_post", strength=5.0, lens="",
-        parts={each.name: ProofPart(measures=(each,)) for each in measures} | {"continuations": told},
+        words=ProofWords((1, 2), (HOSTILE[0], "May")),
+        parts={measure.name: ProofPart(measures=(measure,)) for measure in measures} | {"continuations": shown},
         alike=tuple(range(100, 199)),
     )  # fmt: skip
 
@@ -83,13 +85,28 @@ def test_a_feature_without_proof_offers_to_run_it(server, workspace):
 
 def test_a_stored_proof_shows_its_verdict_and_every_number_with_both_nulls(server, proved):
     text = str(panel_of(proved, "dark"))
-    assert "1 of 3 tests holds" in text
-    assert "99 of 99 random directions raise theirs and 99 of 99 features of like density raise these" in text
-    assert "it does not hold: its interval includes 0" in text
-    assert "no effect beyond the null" in text, "of the list of words"
+    assert "(2.0 nats; 99 of 99 features like it: less). Ablating it has no clear effect." in text
+    assert "2 of 4 tests hold" in str(_prove.badge(proved, newest_proof(proved, "demo", FEATURE)))
+    assert "more than 99 of 99 random directions and 99 of 99 features of like density" in text
+    assert "it does not hold: its interval includes chance" in text
+    assert "no effect beyond the null" in text, "of what it says"
     for words in ("random 95 %", "like density 95 %", "p (Holm)", "proofs/demo-12", "random direction"):
         assert words in text
     assert newest_proof(proved, "demo", FEATURE + 1) is None
+
+
+def test_a_verdict_stands_alone_and_the_method_is_folded(server, proved):
+    one, proof = feature_view.one(proved, "demo", FEATURE), newest_proof(proved, "demo", FEATURE)
+    shown = {getattr(part, "id", ""): part for part in _prove._stored(proved, one, proof, "light")}
+    assert len(shown["prove-verdict"].children.split()) <= 25
+    assert "Tested: the words on which it peaks" in str(shown["prove-method"])
+    assert "any direction may pass" not in str(shown)
+
+
+def test_words_that_its_own_direction_chose_are_said_to_prove_little(server, small):
+    proof = replace(made_proof(), words=replace(made_proof().words, chosen_by="lens"))
+    store(small, proof, small.manifest("features", "demo").content_hash)
+    assert "so any direction may pass" in str(panel_of(small, "light"))
 
 
 def test_the_page_places_the_panel_for_features_that_fire(server, proved):
@@ -117,9 +134,9 @@ def test_the_figure_shows_the_feature_beside_both_nulls():
     random, alike, own = figure.data
     assert [len(trace.x) for trace in (random, alike, own)] == [4 * 99, 4 * 99, 4]
     assert abs(np.mean(random.x)) < 1e-9, "distances from the mean of random directions"
-    by_name = dict(zip(reversed(list(MEASURES)), own.x, strict=True))
+    by_name = dict(zip(reversed([measure.name for measure in proof.measures]), own.x, strict=True))
     assert by_name["steer"] == 12, "clipped at the edge"
-    assert by_name["lists"] < 2
+    assert by_name["joined"] < 2
     assert proof_nulls(replace(proof, parts={}), theme("dark")).layout.annotations
 
 
@@ -130,7 +147,7 @@ def test_live_answers_stand_beside_their_controls(server, live):
     judge = _prove.answering(JudgeSteering, _prove.verdict_answer, "text", "strength", "nulls")
     words, size = (str(line) for line in judge(1, state, "in July", 0.5, "thorough"))
     assert live.calls[-1] == ("steering_verdict", f"demo {FEATURE} x0.5 thorough")
-    assert "39 of 39 random directions raise theirs" in words
+    assert "39 of 39 random directions" in words
     assert "The next token shifts by 0.3 nats" in size
     text = str(read(1, state, "in July"))
     assert "others of like density" in text

@@ -57,6 +57,10 @@ def ask_part(visitor: Visitor, **asked: Any):
     return visitor.client.post("/graph-data/capital/part.json", json=asked, headers=HERE)
 
 
+def edits_of(visitor: Visitor, name: str) -> dict[str, Any]:
+    return get(visitor, f"/graph-data/{name}/graph.json").get_json()["edits"]
+
+
 def test_the_page_opens_on_the_newest_graph_and_its_texts_are_texts(visitor, own):
     for address in ("/graph", "/graph/capital", "/graph/capital?at=token:3:3&pins=nonsense&view=list&nodes=x"):
         page = visitor.open(address)
@@ -105,6 +109,10 @@ def test_neurons_are_named_and_what_leads_every_prompt_is_background(visitor, ow
     assert labels == ['the word "France"', 'raises " Paris", " Lyon"', '"The"', unknown.label]
     errors = [n for n, node in enumerate(graph.nodes) if node.kind == "error"]
     assert found["background"] == [numbers[2], *errors]
+    assert found["shown"]["hidden"] == [graph.nodes[n].id for n in (numbers[2], *errors)]
+    pinned = get(visitor, f"/graph-data/of-neurons/graph.json?pins={common.id}").get_json()["shown"]
+    assert pinned["hidden"] == [graph.nodes[n].id for n in errors]
+    assert get(visitor, "/graph-data/of-neurons/graph.json?background=1").get_json()["shown"]["hidden"] == []
     assert found["prompts"] == 24
     about = get(visitor, f"/graph-data/of-neurons/node.json?n={numbers[0]}").get_json()
     assert (about["href"], about["table"], about["says"]) == (None, "words", [" Paris"])
@@ -170,9 +178,8 @@ def test_a_latent_leads_to_the_features_table_of_its_layer(own):
     for layer, expected in layers.items():
         number = next(i for i, node in enumerate(graph.nodes) if node.kind == "feature" and node.layer == layer)
         node = graph.nodes[number]
-        found = _data.describe(own, graph, number)
-        assert found["href"] == (expected and f"{expected}{node.index}")
-    assert _data.describe(own, graph, 0)["href"] is None  # a token
+        assert _data.describe(own, graph, number).href == (expected and f"{expected}{node.index}")
+    assert _data.describe(own, graph, 0).href is None  # a token
 
 
 def test_a_feature_leads_to_the_graphs_whose_pruned_part_holds_it(own):
@@ -205,9 +212,9 @@ def test_labels_of_a_table_fill_in_those_that_the_graph_lacks(own):
 
 def test_edits_are_saved_among_the_notes_and_a_conflict_keeps_both(visitor, own):
     path = "/graph-data/capital/edits.json"
-    assert get(visitor, path).get_json() == {"edits": {}}
+    assert edits_of(visitor, "capital") == {}
     assert visitor.client.post(path, json={"edits": EDITS, "was": {}}, headers=HERE).get_json() == {"edits": EDITS}
-    assert Notes.open(own).graph_edits("graphs/capital") == get(visitor, path).get_json()["edits"] == EDITS
+    assert Notes.open(own).graph_edits("graphs/capital") == edits_of(visitor, "capital") == EDITS
     answer = visitor.client.post(path, json={"edits": {"pins": ["token:4:4"]}, "was": {}}, headers=HERE)
     assert answer.status_code == 409
     assert json.loads(answer.get_json()["theirs"]) == EDITS
@@ -219,7 +226,7 @@ def test_groups_of_the_trace_are_the_marks_until_the_visitor_has_some(visitor, o
     graph = replace(make_graph(), groups=(Supernode("say a city", tuple(latents)),))
     save_artefact(graph, own.path(KIND, "grouped"))
     path, traced = "/graph-data/grouped/edits.json", {"groups": [["say a city", latents]]}
-    assert get(visitor, path).get_json() == {"edits": traced}
+    assert edits_of(visitor, "grouped") == traced
     assert Notes.open(own).graph_edits("graphs/grouped") == {}, "looking saves nothing"
     mine = traced | {"pins": latents[:1]}
     assert visitor.client.post(path, json={"edits": mine, "was": traced}, headers=HERE).get_json() == {"edits": mine}
@@ -248,6 +255,25 @@ def test_the_part_that_is_shown_comes_from_the_server(visitor, own):
     assert alone["nodes"] == np.flatnonzero(expected.nodes).tolist()
     assert alone["edges"] == np.flatnonzero(expected.edges).tolist()
     assert len(ask_part(visitor, nodes=most, edges=1).get_json()["nodes"]) == most
+
+
+def test_the_part_that_an_address_shows_comes_with_the_graph(visitor, own):
+    graph = own.open(AttributionGraph, "capital")
+    latents = [node.id for node in graph.nodes if node.kind == "feature"]
+    target = next(node for node in graph.nodes if node.kind == "logit")
+    stored = {"pins": latents[:1], "hidden": latents[1:3]}
+    visitor.client.post("/graph-data/capital/edits.json", json={"edits": stored, "was": {}}, headers=HERE)
+    opened = get(visitor, "/graph-data/capital/graph.json").get_json()
+    shown = {"nodes": 60, "edges": 0.98, "target": None, **stored}
+    assert (opened["shown"], opened["opening"]) == (shown, 60)
+    assert opened["part"] == ask_part(visitor, **shown).get_json()
+    address = f"?nodes=20&edges=0.5&target={target.index}&pins={latents[4]},feature:9:9:9"
+    other = get(visitor, f"/graph-data/capital/graph.json{address}").get_json()
+    asked = {"nodes": 20, "edges": 0.5, "target": target.id, "pins": latents[4:5], "hidden": latents[1:3]}
+    assert other["shown"] == asked
+    assert other["part"] == ask_part(visitor, **asked).get_json() != opened["part"]
+    for wrong in ("?nodes=x&edges=2", "?nodes=-1&edges=nan&target=99"):
+        assert get(visitor, f"/graph-data/capital/graph.json{wrong}").get_json()["shown"] == shown
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ from interp.artifacts import Draft, save_artefact, write_json
 from interp.errors import ConfigError, ResourceError, UnknownNameError
 from interp.workspace import Workspace, move_to_trash, trashed
 from saes.explain.providers import ENDPOINT, ENDPOINT_MODEL
+from saes.features.case import ProofWords
 from saes.features.proof import Proof, ProofSettings
 from saes.features.schema import Features
 from workbench.commands import Commands
@@ -361,7 +362,16 @@ def test_the_address_of_an_artefact_is_that_of_its_page(place):
 def test_the_address_of_a_proof_is_that_of_the_feature_that_it_is_about(place):
     for name, features, feature in (("january-2", "demo-mine", 1669), ("no-digits", "demo", 3), ("damaged-7", "x", 1)):
         about = ProofSettings(features=features, feature=feature, model="m")
-        proof = Proof(settings=about, label="", hook_point="h", strength=1.0, lens="", parts={}, alike=())
+        proof = Proof(
+            settings=about,
+            label="",
+            words=ProofWords((), ()),
+            hook_point="h",
+            strength=1.0,
+            lens="",
+            parts={},
+            alike=(),
+        )
         save_artefact(proof, place.path("proof", name))
     (place.path("proof", "damaged-7") / "manifest.json").write_text("{}")
     assert artefact_href(place, "proofs/january-2") == "/feature/demo-mine/1669"

@@ -13,7 +13,8 @@ LIGHT = theme("light")
 
 def weight(name, kind, layer, change, found, rank=3.0) -> WeightChange:
     return WeightChange(
-        name=name, kind=kind, layer=layer, heads=(), change=change, null=0.01, null_high=0.02, found=found, rank=rank,
+        name=name, kind=kind, layer=layer, heads=(), change=change, null=0.01, null_high=0.02, above_null=found,
+        rank=rank,
         random_rank=20.0, null_rank=9.0, rank_90=1, spectrum=np.ones(1),
     )  # fmt: skip
 
@@ -22,8 +23,9 @@ def stream(*layers: tuple[str, float, bool], null_high: float = 0.01) -> Represe
     same = Interval(0.9, 0.8, 1.0)
     rows = [
         LayerChange(
-            name=name, change=Interval(change, change * 0.9, change * 1.1), null=0.0, null_high=null_high, found=found,
-            cka=same, cka_null=1.0, cka_found=found, main_share=0.5, main_share_null=0.1, main_share_base=0.1,
+            name=name, change=Interval(change, change * 0.9, change * 1.1), null=0.0, null_high=null_high,
+            above_null=found,
+            cka=same, cka_null=1.0, cka_above_null=found, main_share=0.5, main_share_null=0.1, main_share_base=0.1,
             direction=np.zeros(2),
         )
         for name, change, found in layers

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from interp.models.loading import load_model
 from interp.recording.record import record
-from interp.recording.recorded import Recorded
+from interp.recording.recorded import RecordConfig, Recorded
 from interp.text.corpora import Document
 
 HOOK_POINTS = ["blocks.0.hook_resid_post", "blocks.1.attn.hook_z"]
-SETTINGS = {"tokens": 6000, "context_length": 32, "batch_size": 4, "shard_contexts": 8}
+SETTINGS = RecordConfig(tokens=6000, context_length=32, batch_size=4, shard_contexts=8)
 
 
 def documents() -> list[Document]:
@@ -21,11 +21,10 @@ def documents() -> list[Document]:
     return [Document(f"document {n} " + "abc def. " * (3 + n % 7), f"doc-{n}", f"part-{n % 3}") for n in range(150)]
 
 
-def record_all(folder: Path, pause: float = 0.0, **changes: object) -> Recorded:
+def record_all(folder: Path, pause: float = 0.0, config: RecordConfig = SETTINGS) -> Recorded:
     """A recording of 24 shards or so; `pause` seconds after every batch widen the window for a kill."""
     model = load_model("small:attn-only-2l", seed=0)
-    settings = {**SETTINGS, "hook_points": HOOK_POINTS, **changes}
-    return record(model, documents(), folder, progress=lambda *_: time.sleep(pause), **settings)  # type: ignore[arg-type]
+    return record(model, documents(), folder, config, hook_points=HOOK_POINTS, progress=lambda *_: time.sleep(pause))
 
 
 if __name__ == "__main__":

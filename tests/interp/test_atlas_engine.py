@@ -135,7 +135,7 @@ def test_approximate_neighbours_hold_nearly_all_true_ones(monkeypatch: pytest.Mo
 def test_the_search_is_exact_where_all_pairs_are_affordable():
     x = clustered(300)
     found = find_neighbours(x, 5, metric="cosine", generator=generator())
-    assert (found.how, found.recall) == ("exact", 1.0)
+    assert (found.search, found.recall) == ("exact", 1.0)
     assert torch.equal(found.neighbours.indices, nearest_neighbours(x, 5).indices)
 
 

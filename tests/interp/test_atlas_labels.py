@@ -17,7 +17,7 @@ from interp.atlas._labels import (
     words_of,
     words_of_labels,
 )
-from interp.atlas.regions import counts_of, find_regions
+from interp.atlas.regions import find_regions, naming_of
 
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -118,7 +118,7 @@ def test_planted_clusters_have_their_names_and_no_chance_word():
     coarse = [region for region in found.table if region.level == 0]
     assert {region.label for region in coarse} == {"river", "engine", "violin", "winter", "bread", "lawyer"}
     assert found.chance.named < 0.3
-    assert counts_of(found)["naming"].per_level[0] == 6
+    assert naming_of(found).per_level[0] == 6
 
 
 def test_random_positions_name_no_region():

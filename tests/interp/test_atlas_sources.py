@@ -1,5 +1,6 @@
 """What can be mapped: every source is what it says, to the number."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from interp.circuits.head_weights import Factored, HeadWeights
 from interp.models.adapter import token_strings
 from interp.models.loading import load_model
 from interp.recording.store import Recording
-from tests.interp.recorder import record_all
+from tests.interp.recorder import SETTINGS, record_all
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +73,7 @@ def heads(tmp_path: Path) -> Path:
     """Return an artefact of head scores, with one induction head, L1H1."""
     rows = [
         HeadScore(layer=i // 3, head=i % 3, kind=kind, score=0.04 * i, low=0.04 * i, high=0.04 * i, null=0.0,
-                  null_high=0.0, found=kind == "induction" and i == 4)
+                  null_high=0.0, above_null=kind == "induction" and i == 4)
         for kind in KINDS for i in range(6)
     ]  # fmt: skip
     settings = HeadSettings(
@@ -91,7 +92,7 @@ def test_heads_by_their_scores_carry_their_verdicts(heads: Path):
 
 def test_activations_come_with_their_text(model, tmp_path: Path):
     place = "blocks.1.attn.hook_z"
-    record_all(tmp_path / "rec", tokens=600)
+    record_all(tmp_path / "rec", config=replace(SETTINGS, tokens=600))
     recording = Recording(tmp_path / "rec")
     drawn = (recording_source(recording, model, hook_point=place, max_points=40, seed=seed) for seed in (3, 3, 4))
     source, again, other = drawn

@@ -53,13 +53,13 @@ class Units:
 
 
 def test_a_planted_direction_is_named_by_difference_weights_and_predictions(planted):
-    found = {(each.way, each.name): each for each in planted.found}
+    found = {(each.way, each.name): each for each in planted.directions_above_null}
     assert ("difference", f"L{LAYER}") in found
     assert ("writes", f"L{LAYER}.mlp.out 1") in found
     assert not {name for way, name in found if way == "difference"} & {"embed", "L0"}
     assert all(each.words[0] == str(WORD) for each in found.values())
     assert found["writes", f"L{LAYER}.mlp.out 1"].share == pytest.approx(1, abs=1e-4)
-    assert [each.what for each in planted.tokens if each.found] == [str(WORD)]
+    assert [each.what for each in planted.tokens if each.above_null] == [str(WORD)]
     assert str(WORD) in planted.words()["predictions"]
     assert planted.kl > planted.kl_null
     assert planted.steered_at == f"blocks.{LAYER}.hook_resid_post"
@@ -75,7 +75,7 @@ def test_the_feature_of_the_planted_word_is_used_most(planted):
 
 def test_a_copy_says_nothing():
     found = report(copy_of(base_model()))
-    assert not found.said
+    assert not found.directions
     assert not found.turns
     assert not found.tokens
     assert found.kl == 0
@@ -86,9 +86,9 @@ def test_a_copy_says_nothing():
 @pytest.mark.parametrize("seed", [0, 1])
 def test_an_equal_change_along_a_random_direction_names_nothing(seed):
     found = report(written_along(torch.randn(32, generator=torch.Generator().manual_seed(100 + seed))))
-    assert found.said
-    assert not found.found
-    assert not any(each.found for each in found.tokens)
+    assert found.directions
+    assert not found.directions_above_null
+    assert not any(each.above_null for each in found.tokens)
 
 
 def test_the_null_keeps_norm_and_rank_of_a_change_and_the_base_is_restored(planted):

@@ -98,7 +98,7 @@ def found(induction_toy, tmp_path_factory) -> EdgeCircuit:
 
 def test_the_circuit_of_the_trained_toy_is_found(found):
     evaluation = found.evaluation
-    assert found.verdict.found is True, found.verdict.reason
+    assert found.verdict.holds is True, found.verdict.reason
     assert evaluation.faithfulness.estimate >= 0.8
     assert len(found.circuit.edges) < 60
     assert {"L1H0", "logits", "embed"} <= {node.name for node in found.circuit.nodes}
@@ -170,7 +170,7 @@ def test_whole_parts_can_be_ranked_and_cut(induction_toy):
     task = induction_task(induction_toy, n_prompts=8)
     quiet = EvaluationConfig(n_random=2, n_minimality=0, n_knockouts=0)
     found = find_circuit(induction_toy, task, FindConfig(level="node", verify=4, evaluation=quiet))
-    assert found.verdict.found is True, found.verdict.reason
+    assert found.verdict.holds is True, found.verdict.reason
     names = {node.name for node in found.circuit.nodes}
     assert {"embed", "L0H3"} <= names, "the previous-token head is among the best parts"
     for node in found.circuit.nodes:

@@ -12,6 +12,7 @@ import torch
 from interp.devices import DEVICE_TOLERANCE, agrees_with_cpu, pick_device
 from interp.models.loading import load_model
 from interp.recording.record import record
+from interp.recording.recorded import RecordConfig
 from interp.recording.store import Recording
 from interp.seeds import make_generator
 
@@ -56,8 +57,8 @@ def test_recordings_agree(dtype, text_documents, tmp_path) -> None:
     rows = []
     for name, device in (("here", "cpu"), ("there", CARD)):
         model = load_model(MODEL, device=device, dtype=dtype)
-        settings = {"tokens": 1_000, "context_length": 32, "dtype": "float32"}
-        record(model, text_documents, tmp_path / name, hook_points=[AT], model_name=MODEL, **settings)
+        settings = RecordConfig(tokens=1_000, context_length=32, dtype="float32")
+        record(model, text_documents, tmp_path / name, settings, hook_points=[AT], model_name=MODEL)
         rows.append(Recording(tmp_path / name).activation_shard(AT, 0))
     assert_close(*rows, rtol=RTOL if dtype == "float32" else 0.02)
 

@@ -1,6 +1,8 @@
 """Directions from examples: a planted one works, an untrained model has none, files say the same."""
 
 import json
+import re
+from dataclasses import replace
 
 import gguf
 import numpy as np
@@ -109,6 +111,32 @@ def test_the_effect_is_that_of_a_plain_loop(planted):
         assert found.effect[0, j] == pytest.approx(expected, abs=1e-5)
 
 
+def test_progress_counts_every_pass_and_names_the_arm(planted):
+    sides = read_sides(planted, REPLIES, [POINT])
+    along = candidate(sides, POINT, methods(sides)["difference in means"])
+    calls: list[tuple[int, int, str]] = []
+
+    def progress(done: int, total: int, facts: dict[str, str]) -> None:
+        calls.append((done, total, facts["now"]))
+        if stopped and facts["now"].startswith("random directions"):
+            raise KeyboardInterrupt
+
+    stopped, config = False, replace(QUICK, harmless=9.0)
+    asked = planted, [along], reply_questions(planted, REPLIES), neutral_text(planted, TEXT)
+    choose_steering(*asked, config=config, progress=progress)
+    done, totals, names = zip(*calls, strict=True)
+    assert list(done) == sorted(done)
+    assert set(totals) == {done[-1]}
+    n = len(QUICK.strengths)
+    assert f"damage at {POINT}: {n} of {n}" in names
+    assert f"effect at {POINT}: {n} of {n}" in names
+    assert any(re.fullmatch(rf"random directions at {POINT}: \d+ of \d+", name) for name in names)
+    assert f"judging on the other half: {1 + QUICK.nulls[1]} of {1 + QUICK.nulls[1]}" in names
+    stopped = True
+    with pytest.raises(KeyboardInterrupt):
+        choose_steering(*asked, config=config, progress=progress)
+
+
 def shuffled_replies(seed: int) -> ContrastPairs:
     """Replies drawn without a difference between the sides."""
     rng = np.random.default_rng(seed)
@@ -162,7 +190,7 @@ def test_words_make_a_direction_at_a_layer_that_is_chosen(planted):
     found = make_direction(planted, lists, QUICK)
     assert found.direction.hook_point in spread_layers(planted)
     assert found.direction.vector[3] > 0.9
-    assert "'a'" in found.choice.asked
+    assert "'a'" in found.choice.question
 
 
 def test_two_sets_of_texts_and_a_file_of_pairs_are_read(tmp_path):
@@ -218,9 +246,11 @@ def test_pairs_of_one_token_sequence_and_prompts_without_targets_are_refused(pla
         make_direction(planted, REPLIES, QUICK, variant="mean")
 
 
-def recipe(layer: int = 1, **more) -> Recipe:
+def recipe(layer: int = 1, amount: float = 3.0, **more) -> Recipe:
     target = Direction(hook_point=f"blocks.{layer}.hook_resid_post", vector=np.linspace(-1, 1, D), origin="made up")
-    return Recipe(name="r", steps=(Intervention(target=target, amount=3.0, **more),), model="m", weight_hash="0" * 64)
+    return Recipe(
+        name="r", steps=(Intervention(target=target, amount=amount, **more),), model="m", weight_hash="0" * 64
+    )
 
 
 @pytest.mark.parametrize("suffix", ["safetensors", "gguf"])
@@ -241,12 +271,13 @@ def test_a_file_gives_the_same_logits(tmp_path, suffix):
 
 
 def test_a_control_vector_made_by_hand_adds_after_the_block_of_its_number(tmp_path):
-    """The layer offset: llama.cpp adds `direction.N` to the output of block N, at every token."""
+    """The layer offset: llama.cpp adds `direction.N` to the output of block N, at every token. Zeros are no step."""
     path = tmp_path / "hand.gguf"
     writer = gguf.GGUFWriter(path, "controlvector")
     writer.add_string("controlvector.model_hint", "llama")
-    writer.add_uint32("controlvector.layer_count", 1)
+    writer.add_uint32("controlvector.layer_count", 2)
     vector = np.random.default_rng(0).standard_normal(D).astype(np.float32)
+    writer.add_tensor("direction.1", np.zeros(D, np.float32))
     writer.add_tensor("direction.2", vector)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
@@ -274,8 +305,9 @@ def test_a_control_vector_made_by_hand_adds_after_the_block_of_its_number(tmp_pa
 
 @pytest.mark.parametrize(
     ("made_up", "says"),
-    [(recipe(0), "block 0"), (recipe(action="set"), "set at"), (recipe(positions=(1, 3)), "every token")],
-)
+    [(recipe(0), "block 0"), (recipe(action="set"), "set at"), (recipe(positions=(1, 3)), "every token"),
+     (recipe(amount=0.0), "block 1 add nothing"), (recipe(amount=1e-50), "block 1 add nothing")],
+)  # fmt: skip
 def test_what_a_control_vector_cannot_say_is_refused(tmp_path, made_up, says):
     with pytest.raises(ConfigError, match=says):
         write_directions(made_up, tmp_path / "v.gguf")

@@ -10,6 +10,7 @@ from architectures import ALL_NAMES, new_tiny
 
 from interp import devices
 from interp.artifacts import Draft, read_manifest
+from interp.circuits.config import HeadScoresConfig
 from interp.circuits.head_kinds import score_heads
 from interp.devices import model_dtype, parse_dtype, set_model_dtype
 from interp.errors import ConfigError, MismatchError, UnknownNameError
@@ -105,8 +106,8 @@ def test_every_architecture_is_taken_apart_in_bfloat16(name) -> None:
 
 
 def test_head_scores_agree(narrow, tiny_model) -> None:
-    settings = {"n_prompts": 4, "context_length": 41, "seeds": (0,), "min_lag": 10, "max_lag": 20}
-    found, expected = (score_heads(model, **settings).per_prompt for model in (narrow, tiny_model))
+    config = HeadScoresConfig(n_prompts=4, context_length=41, seeds=(0,), min_lag=10, max_lag=20)
+    found, expected = (score_heads(model, config).per_prompt for model in (narrow, tiny_model))
     assert abs(found - expected).max() < ROUNDING[str(narrow.cfg.dtype).removeprefix("torch.")]
 
 

@@ -57,7 +57,7 @@ def test_the_phase_change_is_found_where_two_layers_have_it_and_one_has_none():
     two = follow_induction("toy:induction-2l", steps=1000, every=50)
     assert two.onset is not None
     assert 250 < two.onset < 700, "the recipe's onset over seeds"
-    assert two.transitions["induction"].found
+    assert two.transitions["induction"].sudden
     assert two.together is not None
     assert two.together < 100, "copying and induction score change together"
     assert two.curves["composition"][-1] > 1.5 * two.curves["composition"][0]
@@ -65,5 +65,5 @@ def test_the_phase_change_is_found_where_two_layers_have_it_and_one_has_none():
     assert one.curves["induction"].max() < 0.15
     assert one.curves["loss_repeat"][-1] > two.curves["loss_repeat"][-1] + 1
     assert one.onset is None
-    assert not one.transitions["induction"].found
+    assert not one.transitions["induction"].sudden
     assert np.isfinite(one.curves["loss_repeat"]).all()

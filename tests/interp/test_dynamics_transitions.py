@@ -28,7 +28,7 @@ def logistic(middle: float, width: float, low: float = 0.0, high: float = 1.0) -
 def test_a_planted_change_is_found_where_it_is(middle, width, low, way, down, seed):  # fmt: skip
     noise = np.random.default_rng(seed).normal(0, 0.01 * way, len(STEPS))
     found = find_transition(STEPS, logistic(middle, width, low, low - way if down else low + way) + noise)
-    assert found.found, found.reason
+    assert found.sudden, found.reason
     assert found.middle == pytest.approx(middle, abs=30)
     assert found.onset == pytest.approx(middle - np.log(9) * width, abs=45)
     assert found.end == pytest.approx(middle + np.log(9) * width, abs=45)
@@ -36,15 +36,15 @@ def test_a_planted_change_is_found_where_it_is(middle, width, low, way, down, se
 
 def test_noise_a_line_and_a_slow_curve_are_no_transitions():
     flat = [find_transition(STEPS, np.random.default_rng(seed).normal(size=len(STEPS))) for seed in range(40)]
-    assert sum(found.found for found in flat) <= 1
+    assert sum(found.sudden for found in flat) <= 1
     line = find_transition(STEPS, 0.002 * STEPS)
-    assert not line.found
+    assert not line.sudden
     assert "gradual" in line.reason
-    assert not find_transition(STEPS, logistic(750, 300)).found
-    assert not find_transition(STEPS, np.ones(len(STEPS))).found
+    assert not find_transition(STEPS, logistic(750, 300)).sudden
+    assert not find_transition(STEPS, np.ones(len(STEPS))).sudden
     small = logistic(700, 20, 0.04, 0.07)
-    assert find_transition(STEPS, small).found
-    assert not find_transition(STEPS, small, least=0.1).found
+    assert find_transition(STEPS, small).sudden
+    assert not find_transition(STEPS, small, least=0.1).sudden
 
 
 def walks(seed: int, n_walks: int, n: int, correlation: float, df: float) -> np.ndarray:
@@ -62,7 +62,7 @@ KINDS = [(0.0, np.inf), (0.0, 3.0), (0.0, 2.0), (0.5, 5.0), (0.8, np.inf), (0.8,
 def test_random_walks_have_no_transitions(n, correlation, df):
     steps = np.linspace(0, 1475, n)
     found = [find_transition(steps, walk) for walk in walks(1, 400, n, correlation, df)]
-    assert sum(each.found for each in found) <= 30, "400 walks at a rate of .05: 20 with a standard error of 4.4"
+    assert sum(each.sudden for each in found) <= 30, "400 walks at a rate of .05: 20 with a standard error of 4.4"
     p = np.array([1.0 if each.p is None else each.p for each in found])
     for level in (0.01, 0.05, 0.1, 0.3):
         most = level + 2.6 * (level * (1 - level) / len(p)) ** 0.5
@@ -71,7 +71,7 @@ def test_random_walks_have_no_transitions(n, correlation, df):
 
 def test_size_and_speed_alone_find_transitions_in_random_walks():
     found = [find_transition(STEPS, walk) for walk in walks(1, 200, len(STEPS), 0.8, 2.0)]
-    assert sum(each.found or "random walks change as much" in each.reason for each in found) > 50
+    assert sum(each.sudden or "random walks change as much" in each.reason for each in found) > 50
 
 
 def test_the_hardest_family_is_judged_at_its_level():
@@ -82,7 +82,7 @@ def test_the_hardest_family_is_judged_at_its_level():
 @pytest.mark.parametrize("drift", [0.1, 0.3, 1.0])
 def test_walks_with_drift_have_none(drift):
     drifting = walks(3, 200, len(STEPS), 0.0, np.inf) + drift * np.arange(len(STEPS))
-    assert sum(find_transition(STEPS, walk).found for walk in drifting) <= 4
+    assert sum(find_transition(STEPS, walk).sudden for walk in drifting) <= 4
 
 
 @pytest.mark.parametrize("width", [5, 20, 60])
@@ -92,7 +92,7 @@ def test_a_planted_jump_is_no_random_walk(n, width):
     rng = np.random.default_rng(0)
     for middle in rng.uniform(350, 1100, 20):
         found = find_transition(steps, 1 / (1 + np.exp(-(steps - middle) / width)) + rng.normal(0, 0.01, n))
-        assert found.found, found.reason
+        assert found.sudden, found.reason
         assert found.p is not None
         assert found.p <= 0.05
 
@@ -100,14 +100,14 @@ def test_a_planted_jump_is_no_random_walk(n, width):
 def test_a_jump_between_sloping_parts_is_found():
     for seed in range(5):
         noise = np.random.default_rng(seed).normal(0, 0.01, len(STEPS))
-        assert find_transition(STEPS, logistic(700, 10) + 0.0001 * STEPS + noise).found
+        assert find_transition(STEPS, logistic(700, 10) + 0.0001 * STEPS + noise).sudden
 
 
 def test_a_long_curve_is_judged_by_means_of_neighbours():
     steps = np.arange(500.0)
     noise = np.random.default_rng(0).normal(0, 0.02, len(steps))
-    assert find_transition(steps, 1 / (1 + np.exp(-(steps - 200) / 8)) + noise).found
-    assert not any(find_transition(steps, walk).found for walk in walks(4, 20, len(steps), 0.0, np.inf))
+    assert find_transition(steps, 1 / (1 + np.exp(-(steps - 200) / 8)) + noise).sudden
+    assert not any(find_transition(steps, walk).sudden for walk in walks(4, 20, len(steps), 0.0, np.inf))
 
 
 def test_the_p_value_of_curves_without_noise():
@@ -152,4 +152,4 @@ def test_a_sudden_rise_that_levels_off_slowly_is_found():
     for seed in range(5):
         for curve in (rise, -rise, rise[::-1]):
             found = find_transition(steps, curve + np.random.default_rng(seed).normal(0, 0.005, len(steps)))
-            assert found.found, found.reason
+            assert found.sudden, found.reason

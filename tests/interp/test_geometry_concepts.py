@@ -39,7 +39,7 @@ def test_all_three_recipes_find_a_planted_direction_where_it_is_the_largest(seed
     yes = rng.random(300) < 0.5
     x = rng.standard_normal((300, 10)) + np.outer(yes, 8 * np.eye(10)[2])
     found = concept_directions(x, yes, rng.random(300) < 0.5)
-    for each in found.found:
+    for each in found.directions:
         assert each.direction[2] > 0.7
         assert each.accuracy > 0.99
         assert 5 < each.distance < 8.7
@@ -345,8 +345,8 @@ def test_clusters_with_nan_or_other_layers_are_refused():
 def test_a_column_that_is_the_label_is_a_direction_although_shuffled_labels_may_leave_none():
     yes = np.tile([0, 1], 12)
     found = concept_directions(yes[:, None].astype(float), yes, np.arange(24) >= 12)
-    assert all(each.accuracy == 1.0 for each in found.found)
-    assert all(each.shuffled < 0.9 for each in found.found)
+    assert all(each.accuracy == 1.0 for each in found.directions)
+    assert all(each.shuffled < 0.9 for each in found.directions)
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -7,6 +7,7 @@ import pytest
 from scipy.stats import binomtest
 from test_directions import planted_model
 
+from interp.directions.config import DirectionConfig
 from interp.directions.meaning import measure_direction, read_tokens
 from interp.directions.named import NamedDirection, direction_of_file, direction_of_words
 from interp.errors import ConfigError, CorruptError, MismatchError, MissingError, NonFiniteError, UnknownNameError
@@ -143,17 +144,19 @@ def planted():
 @pytest.fixture(scope="module")
 def measured(planted):
     direction = direction_of_words(planted, SMALL.words[:4], CAPITALS.words[:4], PLACE, sentences=SENTENCES)
-    return measure_direction(planted, direction, [CAPITALS, SMALL], sentences=SENTENCES, strengths=(0.5, 1.0))
+    return measure_direction(
+        planted, direction, [CAPITALS, SMALL], DirectionConfig(strengths=(0.5, 1.0)), sentences=SENTENCES
+    )
 
 
 def test_a_planted_direction_is_found_read_set_apart_and_moves_the_output(measured):
     assert abs(measured.direction.vector[3]) > 0.9
-    assert measured.direction.found.accuracy == 1.0
+    assert measured.direction.accuracy.accuracy == 1.0
     assert set(measured.reading.raised) <= set(SMALL.words)
     assert measured.reading.raised_logits[0] > measured.reading.random_high
     assert "small letters" in measured.along.set_apart
     assert measured.moves_output
-    assert "'a'" in measured.choice.asked, "the words that it leads to"
+    assert "'a'" in measured.choice.question, "the words that it leads to"
     at = next(each for each in measured.probes if each.probe.hook_point == PLACE)
     assert at.probe.accuracy.low > 0.5
     assert at.probe.accuracy.estimate > max(at.probe.control, at.random)
@@ -167,7 +170,9 @@ def test_a_random_direction_moves_nothing_and_an_untrained_model_has_none(seed):
     model = load_model(SmallConfig(n_layers=2, d_model=24, n_heads=2), seed=seed)
     vector = np.random.default_rng(seed).standard_normal(24)
     direction = NamedDirection(name="random", source="a draw", hook_point=PLACE, vector=vector)
-    found = measure_direction(model, direction, [CAPITALS, SMALL], targets=["Q", "Z"], sentences=SENTENCES, seed=seed)
+    found = measure_direction(
+        model, direction, [CAPITALS, SMALL], DirectionConfig(targets=("Q", "Z"), seed=seed), sentences=SENTENCES
+    )
     assert not found.moves_output
     assert found.along.set_apart == ()
 
@@ -179,7 +184,9 @@ def test_without_interventions_and_outside_the_residual_stream_it_says_why(plant
     with pytest.raises(ConfigError, match="not in it"):
         read_tokens(planted, place, vector)
     model = load_model(SmallConfig(n_layers=1, d_model=24, n_heads=1))
-    found = measure_direction(model, direction, [CAPITALS, SMALL], sentences=SENTENCES, interventions=False)
+    found = measure_direction(
+        model, direction, [CAPITALS, SMALL], DirectionConfig(interventions=False), sentences=SENTENCES
+    )
     assert "not in it" in str(found.reading)
     assert found.choice == "interventions were left out"
     assert found.moves_output is None
@@ -220,7 +227,7 @@ def test_a_file_is_read_and_pickles_and_archives_are_not(tmp_path):
 def test_the_words_that_it_was_made_of_are_a_list_and_do_not_count(measured):
     assert measured.moves_output is True
     assert measured.direction.towards == SMALL.words[:4]
-    assert measured.direction.found == measured.accuracy
+    assert measured.direction.accuracy == measured.accuracy
     assert [each.name for each in measured.along.lists] == ["capitals", "small letters", "towards", "away"]
     words = [row for each in measured.along.lists for row in each.to_records()]
     assert all(row["counted"] == (row["word"] not in "ABCDabcd") for row in words)

@@ -7,6 +7,7 @@ from architectures import blank
 
 from interp.errors import ConfigError, MismatchError, NonFiniteError, PromptError, UnknownNameError
 from interp.geometry._steering import choose_strength, sweep_strengths
+from interp.geometry.points import ShapesConfig
 from interp.geometry.report import layer_after, measure_concepts, rotate_words, turning_sense
 from interp.geometry.shapes import find_shapes, fit_plane
 from interp.geometry.sweeps import RotationSweep
@@ -252,12 +253,12 @@ def test_a_strength_is_judged_on_prompts_that_did_not_choose_it():
     harm[0, :, ::2] = np.array([0.0, 0.0, 0.05, 0.2])[:, None]
     harm[0, :, 1::2] = np.array([0.0, 0.0, 0.5, 0.0])[:, None]
     found = choose_strength(strengths, effects, harm)
-    assert found["chosen"] == 2, "the largest effect of those above 0 that cost little, on the half that chooses"
-    assert found["n_judging"] == 3
-    assert found["judged_effect"].estimate == pytest.approx(-2)
-    assert found["judged_effect"].high == pytest.approx(-2 + 4.303 * 0.1 / 3**0.5, abs=1e-3)
-    assert found["judged_side_effect"].estimate == pytest.approx(0.5)
-    np.testing.assert_allclose(found["judged_random"], [1, 2])
+    assert found.chosen == 2, "the largest effect of those above 0 that cost little, on the half that chooses"
+    assert found.n_judging == 3
+    assert found.judged_effect.estimate == pytest.approx(-2)
+    assert found.judged_effect.high == pytest.approx(-2 + 4.303 * 0.1 / 3**0.5, abs=1e-3)
+    assert found.judged_side_effect.estimate == pytest.approx(0.5)
+    np.testing.assert_allclose(found.judged_random, [1, 2])
 
 
 def test_the_chosen_effect_of_noise_is_zero_on_the_prompts_that_judge():
@@ -267,9 +268,9 @@ def test_the_chosen_effect_of_noise_is_zero_on_the_prompts_that_judge():
     for _ in range(400):
         effects, harm = rng.normal(size=(2, 4, 12)), np.zeros((2, 4, 6))
         found = choose_strength(strengths, effects, harm)
-        judged.append(found["judged_effect"].estimate)
-        choosing.append(effects[0, found["chosen"], ::2].mean())
-        covered.append(found["judged_effect"].contains(0.0))
+        judged.append(found.judged_effect.estimate)
+        choosing.append(effects[0, found.chosen, ::2].mean())
+        covered.append(found.judged_effect.contains(0.0))
     assert np.mean(choosing) > 0.3
     assert abs(np.mean(judged)) < 4 * (1 / 6 / 400) ** 0.5
     assert 0.92 <= np.mean(covered) <= 0.98, "nominal .95"
@@ -300,13 +301,13 @@ def test_bad_lists_are_refused():
 )
 def test_a_report_needs_lists_and_a_null(on_a_circle, concepts, n_random, message):
     with pytest.raises(ConfigError, match=message):
-        measure_concepts(on_a_circle[0], concepts, sentences=SENTENCES, n_random=n_random)
+        measure_concepts(on_a_circle[0], concepts, ShapesConfig(n_random=n_random), sentences=SENTENCES)
 
 
 def test_a_report_has_what_was_measured_and_why_the_rest_is_missing(on_a_circle):
     model, _ = on_a_circle
     pairs = own_concept("pairs", ["AB", "CD", "BF", "GA"], cyclic=False)
-    found = measure_concepts(model, [NOTES, pairs], sentences=SENTENCES, model_name="planted", n_random=1)
+    found = measure_concepts(model, [NOTES, pairs], ShapesConfig(n_random=1), sentences=SENTENCES, model_name="planted")
     assert (found.settings.lists, found.settings.n_random) == ((NOTES, pairs), 1)
     assert found.facts() == [("notes", "circle"), ("pairs", "undecided")]
     assert found.lists["notes"].shape.coordinates.shape == (2, 7, 2)

@@ -1,12 +1,14 @@
 """Head kinds on text: targets are words, controls have the same positions, a planted head is found and no other is."""
 
 import re
+from dataclasses import replace
 from random import Random
 
 import pytest
 import torch
 from architectures import blank
 
+from interp.circuits.config import HeadScoresConfig
 from interp.circuits.head_kinds import (
     KINDS,
     NAMES,
@@ -127,9 +129,9 @@ def planted():
 
 
 def test_the_planted_head_is_found_and_no_other():
-    scores = score_heads(planted(), n_prompts=8, kinds=(KIND,))
+    scores = score_heads(planted(), HeadScoresConfig(n_prompts=8, kinds=(KIND,)))
     assert scores.kinds == [KIND]
-    assert scores.found[KIND].tolist() == [[True, False, False, False]]
+    assert scores.above_null[KIND].tolist() == [[True, False, False, False]]
     assert scores.score[KIND][0, 0] == pytest.approx(1, abs=1e-5)
     assert scores.null[KIND][0, 0] < 0.01
     assert scores.null[KIND][0, 1] == pytest.approx(scores.score[KIND][0, 1]), "a list without an order looks the same"
@@ -138,34 +140,35 @@ def test_the_planted_head_is_found_and_no_other():
 
 @pytest.mark.parametrize("seed", [0, 1, 2, 3])
 def test_an_untrained_model_has_no_such_head(seed: int):
-    scores = score_heads(load_model("small:mlp-2l", seed=seed), n_prompts=8, seeds=(seed, seed + 10), kinds=(KIND,))
-    assert not scores.found[KIND].any(), scores.strongest(KIND)
+    config = HeadScoresConfig(n_prompts=8, seeds=(seed, seed + 10), kinds=(KIND,))
+    scores = score_heads(load_model("small:mlp-2l", seed=seed), config)
+    assert not scores.above_null[KIND].any(), scores.strongest(KIND)
 
 
 def test_kinds_are_scored_where_they_are_named():
     model = load_model("small:attn-only-1l")
-    how = {"n_prompts": 3, "context_length": 61, "min_lag": 5, "max_lag": 15, "seeds": (0,)}
-    default = score_heads(model, **how)
+    config = HeadScoresConfig(n_prompts=3, context_length=61, min_lag=5, max_lag=15, seeds=(0,))
+    default = score_heads(model, config)
     assert default.kinds == [kind for kind in KINDS if KINDS[kind].text is None]
-    both = score_heads(model, kinds=(KIND, "induction"), **how)
+    both = score_heads(model, replace(config, kinds=(KIND, "induction")))
     assert both.kinds == ["induction", KIND]
     assert both.of_kind("induction") == default.of_kind("induction")
-    assert both.of_kind(KIND) == score_heads(model, kinds=(KIND,), **how).of_kind(KIND)
+    assert both.of_kind(KIND) == score_heads(model, replace(config, kinds=(KIND,))).of_kind(KIND)
 
 
 def test_texts_that_cannot_be_made_are_refused():
     with pytest.raises(MissingError, match="no tokenizer"):
-        score_heads(load_model("planted:induction"), context_length=20, kinds=(KIND,))
+        score_heads(load_model("planted:induction"), HeadScoresConfig(context_length=20, kinds=(KIND,)))
     with pytest.raises(ConfigError, match="no target within 12 tokens"):
-        score_heads(load_model("small:attn-only-1l"), context_length=12, kinds=(KIND,))
+        score_heads(load_model("small:attn-only-1l"), HeadScoresConfig(context_length=12, kinds=(KIND,)))
     with pytest.raises(UnknownNameError, match="predecessor"):
-        score_heads(load_model("small:attn-only-1l"), kinds=("predecesor",))
+        HeadScoresConfig(kinds=("predecesor",))
     with pytest.raises(ConfigError, match="no control word has the 99 tokens"):
         ordered_text(Random(0), lambda each: 99 if each[1:] in PREVIOUS else 1, 9)
 
 
 @pytest.mark.real
 def test_smollm2_has_heads_that_attend_to_the_word_before_in_an_order():
-    scores = score_heads(load_model("smollm2-135m"), n_prompts=8, seeds=(0,), kinds=(KIND,))
-    assert scores.found[KIND][21, 2]
+    scores = score_heads(load_model("smollm2-135m"), HeadScoresConfig(n_prompts=8, seeds=(0,), kinds=(KIND,)))
+    assert scores.above_null[KIND][21, 2]
     assert scores.null[KIND][21, 2] < 0.1 < 0.25 < scores.score[KIND][21, 2]

@@ -1,5 +1,6 @@
 """Head scores: planted heads are found, untrained ones are not, SmolLM2 agrees with a slow second reading."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import torch
 from slow_scores import slow_score
 
+from interp.circuits.config import HeadScoresConfig
 from interp.circuits.head_kinds import (
     draw_prompts,
     interval,
@@ -69,10 +71,10 @@ def test_planted_heads_are_found_as_their_own_kind(share: float):
     found = planted_scores(share)
     for head, kind in enumerate(KINDS):
         assert share - 1e-5 <= found.score[kind][0, head] <= 1 + 1e-5
-        assert found.found[kind][0, head]
+        assert found.above_null[kind][0, head]
         assert found.strongest(kind, 1)[0][0].head == head
         others = [h for h in range(len(KINDS)) if h != head]
-        assert not found.found[kind][0, others].any(), kind
+        assert not found.above_null[kind][0, others].any(), kind
 
 
 def test_a_planted_share_of_one_scores_one_within_rounding():
@@ -84,9 +86,10 @@ def test_a_planted_share_of_one_scores_one_within_rounding():
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_nothing_is_found_in_an_untrained_model(seed: int):
     model = load_model("small:mlp-2l", seed=seed)
-    scores = score_heads(model, n_prompts=8, context_length=61, seeds=(seed, seed + 10), min_lag=10, max_lag=30)
+    config = HeadScoresConfig(n_prompts=8, context_length=61, seeds=(seed, seed + 10), min_lag=10, max_lag=30)
+    scores = score_heads(model, config)
     for kind in KINDS:
-        assert not scores.found[kind].any(), f"{kind}: {scores.strongest(kind)}"
+        assert not scores.above_null[kind].any(), f"{kind}: {scores.strongest(kind)}"
 
 
 def test_scores_do_not_depend_on_the_batch_size():
@@ -99,8 +102,8 @@ def test_scores_do_not_depend_on_the_batch_size():
 
 def test_the_same_seed_gives_the_same_scores_and_another_seed_others():
     model = load_model("small:attn-only-2l")
-    settings = {"n_prompts": 3, "context_length": 33, "min_lag": 5, "max_lag": 15}
-    first, again, other = (score_heads(model, seeds=(seed,), **settings) for seed in (0, 0, 1))
+    config = HeadScoresConfig(n_prompts=3, context_length=33, min_lag=5, max_lag=15)
+    first, again, other = (score_heads(model, replace(config, seeds=(seed,))) for seed in (0, 0, 1))
     np.testing.assert_array_equal(first.per_prompt, again.per_prompt)
     assert not np.array_equal(first.per_prompt, other.per_prompt)
 
@@ -127,7 +130,7 @@ def test_a_wide_spread_among_untrained_heads_raises_the_bound():
 )
 def test_settings_that_cannot_work_are_refused(settings: dict):
     with pytest.raises(ConfigError):
-        score_heads(load_model("small:attn-only-2l"), **settings)
+        score_heads(load_model("small:attn-only-2l"), HeadScoresConfig(**settings))
 
 
 @pytest.mark.real

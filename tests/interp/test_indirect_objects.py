@@ -7,7 +7,7 @@ from interp.circuits.attribution import attribute
 from interp.circuits.graph import Graph
 from interp.circuits.tasks import ioi_task
 from interp.lenses.direct_attribution import direct_logit_attribution
-from interp.models.loading import packaged_gguf
+from interp.models.packaged import PACKAGED
 from tests.oracles.plain_heads import direct_effects, load_plain, resampled_effects
 
 LAYERS = [16, 23]
@@ -21,7 +21,7 @@ def test_effects_of_heads_are_those_of_plain_hooks(smollm2):
     graph = Graph.from_model(smollm2)
     n_heads, at = graph.n_heads, task.at[:, 0]
     correct, wrong = task.metric.correct[:, 0, 0], task.metric.wrong[:, 0, 0]
-    plain = load_plain(packaged_gguf())
+    plain = load_plain(*PACKAGED["smollm2-135m"].parts())
 
     direct = direct_effects(plain, task.clean, at, correct, wrong)
     ours = direct_logit_attribution(smollm2, task.clean, correct, wrong, position=at).heads.mean(-1)

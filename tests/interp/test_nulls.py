@@ -18,10 +18,10 @@ from interp.nulls import (
     NUMERIC_DRAWS,
     NullComparison,
     NullKind,
-    beside,
     draws_of,
+    null_range,
+    null_verdict,
     smallest_p,
-    standing,
 )
 
 
@@ -49,9 +49,6 @@ def test_a_value_is_compared_with_each_of_its_nulls():
     assert both.verdict() == "beyond both nulls"
     assert both.verdict(0.03) == "not beyond random directions"
     assert both.verdict(0.01) == NO_EFFECT
-    assert both.exceeds(" raise theirs", " raise these") == (
-        "more than 38 of 39 random directions raise theirs and 39 of 39 features of like density raise these"
-    )
     assert both.exceeds() == "more than 38 of 39 random directions and 39 of 39 features of like density"
 
 
@@ -70,8 +67,8 @@ def test_the_answer_of_a_comparison_is_read_back():
 
 def test_words_of_verdicts():
     assert NullComparison(1.0, {"random circuits": [0.0] * 19}).verdict() == "beyond random circuits"
-    assert beside("shuffled labels", "0.51", "0.62") == "shuffled labels 0.51, at most 0.62"
-    assert [standing(True), standing(False)] == ["beyond the null", "within the null"]
+    assert null_range("shuffled labels", "0.51", "0.62") == "shuffled labels 0.51, at most 0.62"
+    assert [null_verdict(True), null_verdict(False)] == ["beyond the null", "within the null"]
 
 
 ROOT = Path(nulls.__file__).parents[1]

@@ -259,7 +259,7 @@ def test_what_is_missing_is_said_with_the_next_move(
     monkeypatch.setitem(sys.modules, "s3fs", None)
     monkeypatch.delitem(sys.modules["fsspec.registry"]._registry, "s3")
     assert main(["verify", "--workspace", "s3://bucket/unseen"]) == 2
-    assert "pip install 'interp-workbench[s3]'" in capsys.readouterr().err.replace("\n", " ")
+    assert "pip install '.[s3]'" in capsys.readouterr().err.replace("\n", " ")
     monkeypatch.setitem(sys.modules, "fsspec", None)
-    with pytest.raises(MissingError, match=r"needs fsspec and s3fs: pip install 'interp-workbench\[s3\]'"):
+    with pytest.raises(MissingError, match=r"needs fsspec and s3fs: pip install '\.\[s3\]'"):
         Workspace("s3://bucket/unseen-too")

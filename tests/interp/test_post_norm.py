@@ -7,7 +7,7 @@ import torch
 from interp.circuits._edge_runs import Bench, collect, minus, outputs
 from interp.circuits.attribution import attribute
 from interp.circuits.circuit import edge_text
-from interp.circuits.config import EvaluationConfig, FindConfig, InductionConfig
+from interp.circuits.config import EvaluationConfig, FindConfig, HeadScoresConfig, InductionConfig
 from interp.circuits.find import find_circuit
 from interp.circuits.graph import Graph
 from interp.circuits.head_kinds import score_heads
@@ -218,7 +218,7 @@ def test_the_planted_circuit_is_found_on_held_out_prompts(planted):
     evaluation = EvaluationConfig(n_random=10, n_knockouts=2, n_minimality=2, fractions=(0.1, 0.5))
     config = FindConfig(method="exact", n_edges=4, verify=0, evaluation=evaluation)
     found = find_circuit(planted, task, config, held_out=held_out)
-    assert found.verdict.found is True
+    assert found.verdict.holds is True
     assert found.evaluation.faithfulness.estimate == pytest.approx(1, abs=0.05)
     assert found.evaluation.corrupt_frozen == pytest.approx(float(held_out.corrupt_value.mean()), abs=0.4)
     assert found.settings.frozen == found.evaluation.settings.frozen
@@ -259,9 +259,9 @@ def test_direct_attribution_gives_the_logit_before_the_cap_to_the_planted_head(p
 
 def test_heads_are_scored_and_copy_in_a_post_norm_model():
     model = planted_post_norm(d_vocab=40, n_ctx=40)
-    found = score_heads(model, n_prompts=8, context_length=32, min_lag=6, max_lag=12, seeds=(0, 1))
-    assert np.argwhere(found.found["previous_token"]).tolist() == [[0, 0]]
-    assert np.argwhere(found.found["induction"]).tolist() == [[1, 0]]
+    found = score_heads(model, HeadScoresConfig(n_prompts=8, context_length=32, min_lag=6, max_lag=12, seeds=(0, 1)))
+    assert np.argwhere(found.above_null["previous_token"]).tolist() == [[0, 0]]
+    assert np.argwhere(found.above_null["induction"]).tolist() == [[1, 0]]
     copies = copying(model, [HeadName(0, 0), HeadName(1, 0)])
     assert copies.top1[HeadName(1, 0)] == 1
     assert copies.top1[HeadName(0, 0)] < 0.1, "what it writes is not read by the unembedding"
@@ -270,13 +270,13 @@ def test_heads_are_scored_and_copy_in_a_post_norm_model():
 def test_the_planted_head_is_proved_to_be_an_induction_head_and_an_untrained_one_is_not(planted):
     config = InductionConfig(prompts_per_seed=6)
     found = find_induction_circuit(planted, config)
-    assert found.verdict.found
+    assert found.verdict.holds
     assert list(found.induction) == [HeadName(1, 0)]
     assert found.tests[HeadName(1, 0)].sender == HeadName(0, 0)
     assert found.settings.frozen.startswith(FROZEN)
     assert found.logit_effect == "before the soft cap of 30"
     null = find_induction_circuit(untrained_model(planted, 0), config)
-    assert not null.verdict.found
+    assert not null.verdict.holds
     assert not null.circuit.edges
 
 
@@ -284,14 +284,14 @@ def test_the_planted_head_is_proved_to_be_an_induction_head_and_an_untrained_one
 def test_an_untrained_post_norm_model_shows_no_discoveries(name):
     model = untrained_model(tiny(name), 1)
     assert ResidualStream(model).frozen == FROZEN
-    found = score_heads(model, n_prompts=8, context_length=24, min_lag=5, max_lag=10, seeds=(0, 1))
-    assert not any(heads.any() for heads in found.found.values())
+    found = score_heads(model, HeadScoresConfig(n_prompts=8, context_length=24, min_lag=5, max_lag=10, seeds=(0, 1)))
+    assert not any(heads.any() for heads in found.above_null.values())
     with pytest.raises(ConfigError, match="gap"):
         induction_task(model, n_prompts=16, block=7)
     config = FindConfig(
         n_edges=10, verify=0, node_scores=False, evaluation=EvaluationConfig(n_random=10, fractions=(0.1, 0.5))
     )
-    assert find_circuit(model, random_task(model), config).verdict.found is False
+    assert find_circuit(model, random_task(model), config).verdict.holds is False
 
 
 def test_scores_of_attention_are_split_without_caps_and_refused_with_them(tokens):

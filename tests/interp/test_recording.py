@@ -1,6 +1,7 @@
 """What is recorded is what the model computed, every token can be traced, and bad values and bad disks are told."""
 
 import errno
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,18 +16,19 @@ from interp.models.adapter import run_with_cache
 from interp.models.identity import tokenizer_of
 from interp.models.loading import load_model
 from interp.recording.record import record
+from interp.recording.recorded import RecordConfig
 from interp.recording.store import Recording
 from interp.recording.writer import Moments, as_float64, merge_moments, moments
 from interp.text.corpora import Document
 
 POINTS = ["blocks.0.hook_resid_post", "blocks.1.mlp.hook_post", "blocks.0.attn.hook_z", "hook_embed"]
-SMALL = {"hook_points": POINTS, "tokens": 3000, "context_length": 32, "batch_size": 4, "shard_contexts": 16}
+SMALL = RecordConfig(tokens=3000, context_length=32, batch_size=4, shard_contexts=16)
 
 
 @pytest.fixture(scope="module")
 def recording(tiny_model, text_documents, tmp_path_factory: pytest.TempPathFactory) -> Recording:
     folder = tmp_path_factory.mktemp("recordings") / "tiny"
-    record(tiny_model, text_documents, folder, dtype="float32", **SMALL)
+    record(tiny_model, text_documents, folder, replace(SMALL, dtype="float32"), hook_points=POINTS)
     return Recording(folder)
 
 
@@ -95,7 +97,7 @@ def test_numpy_sees_the_numbers_that_torch_stores(dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize("bos", ["document", "none"])
 def test_bos_policies_are_recorded_as_stated(bos: str, tiny_model, text_documents, tmp_path: Path) -> None:
-    record(tiny_model, text_documents, tmp_path / "r", bos=bos, **{**SMALL, "hook_points": POINTS[:1]})
+    record(tiny_model, text_documents, tmp_path / "r", replace(SMALL, bos=bos), hook_points=POINTS[:1])
     shard = Recording(tmp_path / "r").token_shard(0)
     is_bos = shard.tokens == 256
     assert bool((shard.document[is_bos] == -1).all())
@@ -114,8 +116,8 @@ def test_values_beyond_float16_are_refused_with_the_way_out(text_documents, tmp_
     with torch.no_grad():
         model.embed.weight[ord("q")] = 1e5
     with pytest.raises(NonFiniteError, match=r"hook_embed, shard 0, document \d+: 1e\+05 .*--dtype bfloat16"):
-        record(model, text_documents, tmp_path / "r", **{**SMALL, "hook_points": ["hook_embed"]})
-    kept = record(model, text_documents, tmp_path / "b", dtype="bfloat16", **{**SMALL, "hook_points": ["hook_embed"]})
+        record(model, text_documents, tmp_path / "r", SMALL, hook_points=["hook_embed"])
+    kept = record(model, text_documents, tmp_path / "b", replace(SMALL, dtype="bfloat16"), hook_points=["hook_embed"])
     assert kept.settings.dtype == "bfloat16"
 
 
@@ -125,16 +127,15 @@ def test_nan_is_refused_and_earlier_shards_are_kept(text_documents, tmp_path: Pa
     documents[30] = documents[30]._replace(text="~" + documents[30].text)
     with torch.no_grad():
         model.embed.weight[ord("~")] = float("nan")
-    settings = {**SMALL, "hook_points": ["hook_embed"], "tokens": 10**6}
     with pytest.raises(NonFiniteError, match=r"hook_embed, shard \d+, document 30: the model gave NaN"):
-        record(model, documents, tmp_path / "r", **settings)
+        record(model, documents, tmp_path / "r", replace(SMALL, tokens=10**6), hook_points=["hook_embed"])
     assert (partial_path(tmp_path / "r") / "tokens" / "00001.safetensors").exists()
 
 
 def test_full_disk_is_one_line_and_the_run_resumes(
     tiny_model, text_documents, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = record(tiny_model, text_documents, tmp_path / "whole", **SMALL)
+    whole = record(tiny_model, text_documents, tmp_path / "whole", SMALL, hook_points=POINTS)
     write_bytes, written = Path.write_bytes, []
 
     def full_after_20_files(path: Path, content: bytes) -> int:
@@ -145,19 +146,20 @@ def test_full_disk_is_one_line_and_the_run_resumes(
 
     monkeypatch.setattr(Path, "write_bytes", full_after_20_files)
     with pytest.raises(ResourceError, match=r"disk full while writing .*free space and run again"):
-        record(tiny_model, text_documents, tmp_path / "r", **SMALL)
+        record(tiny_model, text_documents, tmp_path / "r", SMALL, hook_points=POINTS)
     assert not list(tmp_path.rglob("*.tmp"))
     monkeypatch.setattr(Path, "write_bytes", write_bytes)
-    assert record(tiny_model, text_documents, tmp_path / "r", **SMALL).about.content_hash == whole.about.content_hash
+    again = record(tiny_model, text_documents, tmp_path / "r", SMALL, hook_points=POINTS)
+    assert again.about.content_hash == whole.about.content_hash
 
 
 def test_too_big_for_budget_or_disk_is_refused_before_the_model_runs(
     tiny_model, text_documents, tmp_path: Path
 ) -> None:
     with pytest.raises(ResourceError, match=r"needs .* MB, the budget is 10.0 kB; record fewer"):
-        record(tiny_model, text_documents, tmp_path / "r", budget_bytes=10_000, **SMALL)
+        record(tiny_model, text_documents, tmp_path / "r", SMALL, hook_points=POINTS, budget_bytes=10_000)
     with pytest.raises(ResourceError, match="are free"):
-        record(tiny_model, text_documents, tmp_path / "r", **{**SMALL, "tokens": 10**13})
+        record(tiny_model, text_documents, tmp_path / "r", replace(SMALL, tokens=10**13), hook_points=POINTS)
     assert not list(tmp_path.iterdir())
 
 
@@ -178,14 +180,15 @@ def test_too_big_for_budget_or_disk_is_refused_before_the_model_runs(
 def test_what_cannot_be_recorded_is_said_at_once(
     changes: dict, error: type, message: str, tiny_model, text_documents, tmp_path: Path
 ) -> None:
+    hook_points = changes.pop("hook_points", POINTS)
     with pytest.raises(error, match=message):
-        record(tiny_model, text_documents, tmp_path / "r", **{**SMALL, **changes})
+        record(tiny_model, text_documents, tmp_path / "r", replace(SMALL, **changes), hook_points=hook_points)
     assert not list(tmp_path.iterdir())
 
 
 def test_text_that_ends_early_is_recorded_whole_and_said(tiny_model, text_documents, tmp_path: Path) -> None:
     few = text_documents[:3]
-    found = record(tiny_model, few, tmp_path / "r", **{**SMALL, "tokens": 10**6})
+    found = record(tiny_model, few, tmp_path / "r", replace(SMALL, tokens=10**6), hook_points=POINTS)
     assert found.details() == ["the corpus ended before 1,000,000 tokens"]
     assert found.n_real == sum(len(document.text) for document in few)
     assert found.n_documents == 3
@@ -194,7 +197,7 @@ def test_text_that_ends_early_is_recorded_whole_and_said(tiny_model, text_docume
 
 def test_documents_without_tokens_are_skipped_but_counted_in_the_numbering(tiny_model, tmp_path: Path) -> None:
     documents = [Document("first text", "a", ""), Document("", "b", ""), Document("third text", "c", "")]
-    record(tiny_model, documents, tmp_path / "r", **SMALL)
+    record(tiny_model, documents, tmp_path / "r", SMALL, hook_points=POINTS)
     assert [(d.document, d.id) for d in Recording(tmp_path / "r").documents()] == [(0, "a"), (2, "c")]
 
 
@@ -216,14 +219,15 @@ torch.set_num_threads(1)
 from interp.models.loading import load_model
 from interp.models.small import SmallConfig
 from interp.recording.record import record
+from interp.recording.recorded import RecordConfig
 from itertools import count
 from interp.text.corpora import Corpus
 from interp.text.corpora import Document
 model = load_model(SmallConfig(n_layers=1, d_model=64, n_heads=1))
 text = "some words for a document of moderate length. " * 20
 endless = Corpus("endless", lambda: (Document(text, str(n), "") for n in count()), lambda: "endless")
-record(model, endless, {str(folder)!r}, hook_points=["blocks.0.hook_resid_post", "hook_embed"], tokens={n_tokens},
-       dtype="float32", shard_contexts=64)
+record(model, endless, {str(folder)!r}, RecordConfig(tokens={n_tokens}, dtype="float32", shard_contexts=64),
+       hook_points=["blocks.0.hook_resid_post", "hook_embed"])
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300, check=True)
@@ -233,10 +237,8 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 @pytest.mark.real
 def test_smollm2_recording_equals_its_cache(smollm2, text_documents, tmp_path: Path) -> None:
     names = ["blocks.1.hook_resid_post", "blocks.2.attn.hook_z", "blocks.2.mlp.hook_post", "blocks.2.hook_resid_mid"]
-    record(
-        smollm2, text_documents, tmp_path / "r",
-        hook_points=names, tokens=500, context_length=64, batch_size=4, dtype="float32",
-    )  # fmt: skip
+    config = RecordConfig(tokens=500, context_length=64, batch_size=4, dtype="float32")
+    record(smollm2, text_documents, tmp_path / "r", config, hook_points=names)
     recording = Recording(tmp_path / "r")
     tokens = recording.token_shard(0).tokens.long().view(-1, 64)
     parts = [run_with_cache(smollm2, batch, names, stop_at_layer=3)[1] for batch in tokens.split(4)]

@@ -1,5 +1,6 @@
 """A live recording reads as the stored one does, and keeps only the text."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,17 +11,18 @@ from interp.errors import MismatchError
 from interp.models.loading import load_model
 from interp.recording.live import LiveRecording, open_recording
 from interp.recording.record import folder_bytes, record
+from interp.recording.recorded import RecordConfig
 from interp.recording.store import Recording
 
 POINTS = ["blocks.0.hook_resid_post", "blocks.1.mlp.hook_post"]
-SMALL = {"hook_points": POINTS, "tokens": 3000, "context_length": 32, "batch_size": 4, "shard_contexts": 16}
+SMALL = RecordConfig(tokens=3000, context_length=32, batch_size=4, shard_contexts=16)
 
 
 @pytest.fixture(scope="module")
 def both(tiny_model, text_documents, tmp_path_factory: pytest.TempPathFactory) -> tuple[Recording, LiveRecording]:
     folder = tmp_path_factory.mktemp("recordings")
-    record(tiny_model, text_documents, folder / "stored", **SMALL)
-    record(tiny_model, text_documents, folder / "live", live=True, **SMALL)
+    record(tiny_model, text_documents, folder / "stored", SMALL, hook_points=POINTS)
+    record(tiny_model, text_documents, folder / "live", replace(SMALL, live=True), hook_points=POINTS)
     return Recording(folder / "stored"), LiveRecording(folder / "live", model=tiny_model)
 
 
@@ -95,7 +97,7 @@ def test_training_live_ends_at_the_weights_of_training_from_disk(both, tmp_path:
 
 def test_opening_a_live_folder_loads_the_model_when_it_is_read(text_documents, tmp_path: Path):
     model = load_model("small:mlp-2l", seed=0)
-    record(model, text_documents[:20], tmp_path / "live", live=True, **{**SMALL, "tokens": 400})
+    record(model, text_documents[:20], tmp_path / "live", replace(SMALL, tokens=400, live=True), hook_points=POINTS)
     opened = open_recording(tmp_path / "live")
     assert isinstance(opened, LiveRecording)
     assert opened.activation_shard(POINTS[0], 0).shape == (opened.shard_rows[0], opened.d(POINTS[0]))

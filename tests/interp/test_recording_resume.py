@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -79,13 +80,19 @@ def test_resume_does_not_run_the_model_on_finished_shards(tmp_path: Path) -> Non
     assert min(computed[before:]) == 5  # Ctrl-C lost the shard in hand and nothing else
 
 
-def _record(folder: Path, progress, documents: Corpus | None = None, **changes) -> Recorded:
+def _record(folder: Path, progress, documents: Corpus | None = None, *, overwrite: bool = False, **changes) -> Recorded:
     from interp.models.loading import load_model
     from interp.recording.record import record
 
-    settings = {**recorder.SETTINGS, "hook_points": recorder.HOOK_POINTS, **changes}
-    model = load_model("small:attn-only-2l", seed=0)
-    return record(model, documents or recorder.documents(), folder, progress=progress, **settings)
+    return record(
+        load_model("small:attn-only-2l", seed=0),
+        documents or recorder.documents(),
+        folder,
+        replace(recorder.SETTINGS, **changes),
+        hook_points=recorder.HOOK_POINTS,
+        overwrite=overwrite,
+        progress=progress,
+    )
 
 
 def interrupt(folder: Path, shard: int, **changes) -> None:

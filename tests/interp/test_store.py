@@ -11,16 +11,17 @@ from hypothesis import strategies as st
 from interp.artifacts import MANIFEST
 from interp.errors import CorruptError, UnknownNameError
 from interp.recording.record import record
+from interp.recording.recorded import RecordConfig
 from interp.recording.store import Recording, heldout_mask
 
 POINT = "blocks.1.hook_resid_post"
-SMALL = {"hook_points": [POINT, "hook_embed"], "tokens": 2500, "context_length": 32, "shard_contexts": 16}
+SMALL = RecordConfig(tokens=2500, context_length=32, shard_contexts=16, dtype="float32")
 
 
 @pytest.fixture(scope="module")
 def folder(tiny_model, text_documents, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("recordings") / "tiny"
-    record(tiny_model, text_documents, folder, dtype="float32", **SMALL)
+    record(tiny_model, text_documents, folder, SMALL, hook_points=[POINT, "hook_embed"])
     return folder
 
 

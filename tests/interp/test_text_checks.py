@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -33,8 +34,14 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def recorded(request, text: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A workspace with a recording of a file."""
     root = tmp_path_factory.mktemp("w")
-    how = {**SETTINGS, "hook_points": HOOK_POINTS[:1], "bos": request.param}
-    record(load_model(SPEC, seed=0), open_corpus(str(text)), root / "recordings" / "own", **how)
+    config = replace(SETTINGS, bos=request.param)
+    record(
+        load_model(SPEC, seed=0),
+        open_corpus(str(text)),
+        root / "recordings" / "own",
+        config,
+        hook_points=HOOK_POINTS[:1],
+    )
     return root
 
 

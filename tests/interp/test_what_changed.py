@@ -66,8 +66,8 @@ def answers():
 def test_the_one_mlp_that_was_trained_is_named_by_weights_stream_and_transplant(layer, seed):
     base, tuned = base_model(), taught(layer, seed)
     found = what_changed(base, tuned, TEXTS, behaviour=answers())
-    assert set(found.weights.found) == {f"L{layer}.mlp.in", f"L{layer}.mlp.out"}
-    assert found.representations["keys"].found == [f"L{i}" for i in range(layer, 3)]
+    assert set(found.weights.changed) == {f"L{layer}.mlp.in", f"L{layer}.mlp.out"}
+    assert found.representations["keys"].changed == [f"L{i}" for i in range(layer, 3)]
     assert not found.heads.names("own_pattern")
     assert not found.heads.names("own_output")
     assert found.transplants.carried == found.transplants.removed == [f"L{layer}.mlp"]
@@ -82,9 +82,9 @@ def test_a_plant_is_told_from_what_training_on_changes_anyway(seed):
     """All weights moved as in four continuations; one MLP also learned the facts."""
     tuned = taught_after_training_on(seed)
     found = what_changed(base_model(), tuned, TEXTS, continuations=continuations(), behaviour=answers())
-    assert set(found.weights.found) == {"L1.mlp.in", "L1.mlp.out"}
+    assert set(found.weights.changed) == {"L1.mlp.in", "L1.mlp.out"}
     assert min(c.change for c in found.weights.changes) > 0
-    assert found.representations["keys"].found == ["L1", "L2"]
+    assert found.representations["keys"].changed == ["L1", "L2"]
     assert not found.heads.names("own_pattern")
     assert not found.heads.names("own_output")
     assert found.transplants.carried == found.transplants.removed == ["L1.mlp"]
@@ -98,7 +98,7 @@ def test_the_stream_moves_where_the_facts_are_and_hardly_elsewhere(mlp_taught):
     )
     assert there.change.low > 3 * elsewhere.change.high
     assert there.cka.estimate < elsewhere.cka.estimate
-    assert there.cka_found
+    assert there.cka_above_null
     assert there.main_share > 2 * there.main_share_base > 0 or there.main_share > 0.5
 
 
@@ -106,7 +106,7 @@ def test_the_stream_moves_where_the_facts_are_and_hardly_elsewhere(mlp_taught):
 def test_a_rank_one_edit_of_one_head_is_named_and_called_of_low_rank(seed):
     base, tuned = base_model(), edited(1, 2, seed)
     moved = weight_changes(base, tuned)
-    assert moved.found == ["L1H2.W_O"]
+    assert moved.changed == ["L1H2.W_O"]
     assert moved["L1H2.W_O"].low_rank
     assert moved["L1H2.W_O"].rank == pytest.approx(1, abs=1e-4)
     assert moved["L1H2.W_O"].rank_90 == 1
@@ -152,13 +152,15 @@ def test_a_behaviour_that_lives_in_one_head_comes_along_with_it():
 def test_a_model_against_itself_has_no_difference_at_all():
     base = base_model()
     found = what_changed(base, copy_of(base), TEXTS, behaviour=answers())
-    assert all(c.change == 0 and not c.found for c in found.weights.changes)
+    assert all(c.change == 0 and not c.above_null for c in found.weights.changes)
     for each in found.representations.values():
-        assert all(layer.change == (0, 0, 0) and not layer.found and not layer.cka_found for layer in each.layers)
+        assert all(
+            layer.change == (0, 0, 0) and not layer.above_null and not layer.cka_above_null for layer in each.layers
+        )
         assert all(layer.cka.estimate == pytest.approx(1) for layer in each.layers)
     for measure, values in found.heads.value.items():
         assert not values.estimate.any(), measure
-        assert not found.heads.found[measure].any()
+        assert not found.heads.above_null[measure].any()
     assert not found.transplants.differ
     assert not found.transplants.carried
     assert not found.transplants.removed
@@ -169,10 +171,10 @@ def test_a_model_against_itself_has_no_difference_at_all():
 def test_one_more_continuation_is_no_discovery(seed):
     tuned = trained(copy_of(base_model()), plain, steps=60, lr=3e-4, seed=300 + seed)
     found = what_changed(base_model(), tuned, TEXTS, continuations=continuations(), behaviour=answers())
-    assert found.weights.found == []
-    assert all(not each.found for each in found.representations.values())
-    assert not any(layer.cka_found for each in found.representations.values() for layer in each.layers)
-    assert not any(found.heads.names(measure) for measure in found.heads.found)
+    assert found.weights.changed == []
+    assert all(not each.changed for each in found.representations.values())
+    assert not any(layer.cka_above_null for each in found.representations.values() for layer in each.layers)
+    assert not any(found.heads.names(measure) for measure in found.heads.above_null)
     assert not found.transplants.carried
 
 
@@ -185,7 +187,7 @@ def test_false_discoveries_stay_rare_over_many_continuations():
         moved = weight_changes(base_model(), tuned, continuations=continuations())
         layers = representation_changes(base_model(), tuned, TEXTS["keys"], continuations=continuations())
         heads = head_changes(base_model(), tuned, TEXTS["keys"], continuations=continuations())
-        wrong += bool(moved.found) + bool(layers.found) + sum(bool(heads.names(m)) for m in heads.found)
+        wrong += bool(moved.changed) + bool(layers.changed) + sum(bool(heads.names(m)) for m in heads.above_null)
     assert wrong <= 0.1 * 12 * 7, wrong
 
 
@@ -230,7 +232,7 @@ def test_one_head_put_into_another_model_is_the_head_that_changed(name):
         with written([mine[i] for i in head], [theirs[i].tensors for i in head]):
             found = head_changes(base, tuned, tokens, n_prompts=4)
             names = [part.name for part in components(tuned) if part.heads and 2 in part.heads and part.layer == layer]
-            assert set(weight_changes(base, tuned).found) == set(names)
+            assert set(weight_changes(base, tuned).changed) == set(names)
         assert set(found.names("own_output")) == {f"L{layer}H{i}" for i in ((2, 3) if name == "llama-gqa" else (2,))}
 
 
@@ -458,7 +460,7 @@ def test_the_value_prints_and_names_what_it_found(mlp_taught):
     assert {"embed", "L0.attn", "L2.mlp", "unembed"} <= set(rows)
     assert rows["L1.mlp"].count("*") >= 3
     assert "*" not in rows["embed"]
-    assert found.weights.found == ["L1.mlp.out", "L1.mlp.in"]
+    assert found.weights.changed == ["L1.mlp.out", "L1.mlp.in"]
     assert len(found.weights.changes) == len(components(base_model()))
     assert [d for d, _ in steps] == sorted(d for d, _ in steps)
     assert all(d <= n for d, n in steps)

@@ -18,6 +18,7 @@ environment saelens sae-lens==6.54.12 numba
 environment sparsify eai-sparsify==1.3.3
 environment dictionary_learning dictionary-learning==0.1.0
 environment circuit_tracer circuit-tracer==0.5.0
+environment llama_cpp llama-cpp-python==0.3.36 gguf==0.19.0 # compiles llama.cpp: five minutes on two cores
 
 "$home/saelens/bin/python" tests/oracles/peer_names.py sae_lens $freeze
 "$home/circuit_tracer/bin/python" tests/oracles/peer_names.py circuit_tracer nnsight $freeze
@@ -32,8 +33,13 @@ trap 'rm -rf "$fresh"' EXIT
 .venv/bin/python tests/oracles/documented_layouts.py "$fresh"
 .venv/bin/python tests/oracles/compare.py "$fresh"
 
+steered=$(mktemp -d)
+trap 'rm -rf "$fresh" "$steered"' EXIT
+.venv/bin/python tests/oracles/steered_logits.py "$steered"
+"$home/llama_cpp/bin/python" tests/oracles/llama_cpp_logits.py "$steered"
+
 graphs=$(mktemp -d)
-trap 'rm -rf "$fresh" "$graphs"' EXIT
+trap 'rm -rf "$fresh" "$steered" "$graphs"' EXIT
 "$home/circuit_tracer/bin/python" tests/oracles/circuit_tracer_graphs.py "$graphs"
 .venv/bin/python tests/oracles/compare_graphs.py "$graphs"
 "$home/circuit_tracer/bin/python" tests/oracles/circuit_tracer_graphs.py "$graphs" --read

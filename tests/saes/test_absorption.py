@@ -16,7 +16,7 @@ from saes.evaluation.absorption import (
     split_groups,
 )
 from saes.evaluation.probing import sparse_columns
-from saes.evaluation.scores import absorption_table
+from saes.evaluation.scores import AbsorptionConfig, absorption_table
 from saes.kinds.base import SAEMetadata, Weights
 from saes.kinds.l1 import ReLUSAE
 from saes.kinds.transcoder import Transcoder
@@ -68,7 +68,7 @@ def dictionary(directions: torch.Tensor, taken: float) -> ReLUSAE:
 def test_planted_absorption_comes_back_at_its_rate(share):
     examples, has, directions = hierarchy(share)
     saes = {"absorbed": dictionary(directions, 1.0), "clean": dictionary(directions, 0.0)}
-    found = measure_absorption(saes, examples, seeds=SEEDS)
+    found = measure_absorption(saes, examples, AbsorptionConfig(seeds=SEEDS))
     rates = []
     for seed in SEEDS:
         _, test = split_groups(examples._replace(x=torch.from_numpy(has)[:, None].float()), 0.4, seed)
@@ -90,7 +90,7 @@ def test_planted_absorption_comes_back_at_its_rate(share):
 
 def test_what_is_taken_over_in_part_shows_in_the_fraction_alone():
     examples, has, directions = hierarchy(0.4)
-    found = measure_absorption({"half": dictionary(directions, 0.5)}, examples, seeds=SEEDS)["half"]
+    found = measure_absorption({"half": dictionary(directions, 0.5)}, examples, AbsorptionConfig(seeds=SEEDS))["half"]
     assert found.full == 0
     assert found.fraction == pytest.approx(0.5 * has.mean(), abs=0.03)
 
@@ -98,14 +98,14 @@ def test_what_is_taken_over_in_part_shows_in_the_fraction_alone():
 def test_of_few_groups_no_interval_is_given():
     examples, _, directions = hierarchy(0.4, n=600)
     groups = examples._replace(group=np.arange(600) % 7)
-    found = measure_absorption({"a": dictionary(directions, 1.0)}, groups, seeds=SEEDS)["a"]
+    found = measure_absorption({"a": dictionary(directions, 1.0)}, groups, AbsorptionConfig(seeds=SEEDS))["a"]
     assert found.intervals == {}
     assert found.full > 0
 
 
 def test_without_children_nothing_can_be_absorbed():
     examples, _, directions = hierarchy(0.0)
-    found = measure_absorption({"a": dictionary(directions, 1.0)}, examples, seeds=SEEDS)["a"]
+    found = measure_absorption({"a": dictionary(directions, 1.0)}, examples, AbsorptionConfig(seeds=SEEDS))["a"]
     assert (found.full, found.fraction, found.by_seed) == (0, 0, [0, 0, 0])
 
 
@@ -158,7 +158,7 @@ def test_first_letters_are_those_of_words_in_the_text(tmp_path):
     x = torch.arange(400)[:, None].repeat(1, 3).float()
     document = torch.where(tokens == 0, -1, torch.arange(400) // 20)
     recording = write_recording(tmp_path / "r", x, tokens, document, context_length=20, shard_contexts=4)
-    found = first_letters(recording, HOOK, vocabulary, per_word=3)
+    found = first_letters(recording, HOOK, vocabulary, AbsorptionConfig(per_word=3))
     words = [vocabulary[int(row) % 10] for row in found.x[:, 0]]
     assert sorted(set(words)) == [" Tree", " of", " the", " zoo"]
     assert all(words.count(word) == 3 for word in set(words))
@@ -172,10 +172,10 @@ def test_what_a_linear_probe_cannot_tell_is_refused_with_its_scores():
     examples, _, directions = hierarchy(0.4, n=1500)
     noise = examples._replace(x=torch.randn(1500, N, generator=torch.Generator().manual_seed(0)))
     with pytest.raises(ConfigError, match=r"detects 0 of 5 classes .*class 0 0\.\d\d, class 1"):
-        measure_absorption({"a": dictionary(directions, 1.0)}, noise, seeds=(0,))
+        measure_absorption({"a": dictionary(directions, 1.0)}, noise, AbsorptionConfig(seeds=(0,)))
     few = examples._replace(x=examples.x[:20], label=examples.label[:20], group=examples.group[:20])
     with pytest.raises(ConfigError, match="no class has enough rows"):
-        measure_absorption({"a": dictionary(directions, 1.0)}, few, seeds=(0,))
+        measure_absorption({"a": dictionary(directions, 1.0)}, few, AbsorptionConfig(seeds=(0,)))
 
 
 def test_dictionaries_of_other_places_are_refused():

@@ -11,6 +11,7 @@ from test_kinds import make_saes
 
 from interp.errors import ConfigError, MismatchError, UnknownNameError
 from interp.statistics import MIN_DOCUMENTS, DocumentBootstrap, poisson_weights, quantile_ends
+from saes.evaluation import in_model
 from saes.evaluation.in_model import evaluate_all_in_model, evaluate_in_model
 from saes.evaluation.scores import InModel
 from saes.kinds.base import SAEMetadata, Weights
@@ -378,3 +379,24 @@ def test_heads_that_lie_apart_and_transcoders_reach_a_real_bridge(tiny_model):
     zero = evaluate_in_model(Transcoder(nothing, metadata=metadata), tiny_model, tokens)
     assert zero.ce_spliced == pytest.approx(zero.ce_zero)
     assert zero.kl_spliced > 1e-6
+
+
+def test_a_large_vocabulary_is_scored_at_a_sample_of_positions(tiny_model, monkeypatch):
+    """Each loss is that of the whole run at the positions that were drawn, whatever the batch."""
+    d, point = tiny_model.cfg.d_model, "blocks.0.hook_resid_post"
+    weights = Weights(torch.eye(d), torch.zeros(d), torch.eye(d), torch.zeros(d))
+    sae = TopKSAE(weights, k=4, metadata=SAEMetadata(model="tiny", hook_point=point))
+    tokens = torch.randint(0, 255, (6, 20), generator=torch.Generator().manual_seed(1))
+    whole = evaluate_in_model(sae, tiny_model, tokens)
+    monkeypatch.setattr(in_model, "CONTEXT_VALUES", 5 * tiny_model.cfg.d_vocab)
+    found = evaluate_in_model(sae, tiny_model, tokens, batch_size=4)
+    documents = in_model.check_documents(tokens, None)
+    at = in_model.scored_positions(documents, tiny_model.cfg.d_vocab, 0)
+    assert at.shape == (6, 5)
+    assert (at > 0).all(), "BOS is not text"
+    with torch.no_grad():
+        log_p = tiny_model(tokens).log_softmax(-1)[torch.arange(6)[:, None], at]
+    expected = -log_p.gather(-1, tokens.gather(1, at + 1)[..., None]).mean()
+    assert (found.n_tokens, whole.n_tokens) == (30, 6 * 18)
+    assert found.ce_clean == pytest.approx(float(expected), rel=1e-5)
+    assert found.kl_spliced == pytest.approx(whole.kl_spliced, rel=0.5)

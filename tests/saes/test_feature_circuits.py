@@ -44,7 +44,7 @@ def test_the_planted_circuit_does_all_of_the_task_and_nothing_else_any_of_it(pla
     assert evaluation.errors_alone == pytest.approx(0, abs=1e-6)
     assert evaluation.all_features == pytest.approx(1)
     assert evaluation.random_circuits.mean < 0.5
-    assert planted[1].verdict.found, planted[1].verdict.reason
+    assert planted[1].verdict.holds, planted[1].verdict.reason
 
 
 @pytest.mark.parametrize("ablation", ["resample", "mean", "zero"])
@@ -96,7 +96,7 @@ def test_an_untrained_model_has_no_circuit():
     saes = [random_sae("topk", 0), random_sae("topk", 1, 1)]
     found = find_feature_circuit(model, saes, random_task(model, n=4), CONFIG)
     assert found.circuit.edges
-    assert found.verdict.found is False
+    assert found.verdict.holds is False
     assert "gap of an untrained model" in found.verdict.reason
 
 

@@ -47,7 +47,7 @@ def test_a_planted_circle_is_the_irreducible_plane_and_nothing_else_is(seed):
     sae = PlantedDictionary(seed)
     found = feature_planes(sae, sae.acts(2000, seed).split(1000), threshold=0.6, n_random=4)
     assert found.n_clusters == 2
-    best = found.found[0]
+    best = found.planes[0]
     assert best.latents == tuple(range(8))
     cosines = np.linalg.svd(best.plane.basis @ sae.circle.T, compute_uv=False)  # of the principal angles
     assert cosines.min() > 0.999
@@ -72,7 +72,7 @@ def test_a_dictionary_without_near_rows_says_so():
 def test_latents_that_are_hardly_on_are_counted_as_such():
     sae = PlantedDictionary(0)
     found = feature_planes(sae, [sae.acts(100, 0)], threshold=0.6, n_random=2)
-    assert found.found == ()
+    assert found.planes == ()
     assert sum(found.skipped.values()) == 2
 
 
@@ -101,7 +101,7 @@ def test_clusters_may_be_an_array_and_activations_must_be_finite_batches():
     sae = PlantedDictionary(0)
     for clusters in ([[0, 1, 2]], np.array([[0, 1, 2]])):
         found = feature_planes(sae, [sae.acts(600, 0)], clusters=clusters, n_random=0)
-        assert found.found[0].latents == (0, 1, 2)
+        assert found.planes[0].latents == (0, 1, 2)
     with pytest.raises(NonFiniteError, match="activations must be finite"):
         feature_planes(sae, [sae.acts(300, 0) * np.nan], threshold=0.6)
     for batches in ([], sae.acts(300, 0)):

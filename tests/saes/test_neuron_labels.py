@@ -10,6 +10,7 @@ from interp.models.loading import load_model
 from interp.models.small import SmallConfig
 from interp.recording.live import LiveRecording
 from interp.recording.record import record
+from interp.recording.recorded import RecordConfig
 from interp.recording.store import Recording
 from interp.text.corpora import Document
 from interp.tracing.background import background_nodes, influences, mean_influences, measure_background
@@ -48,7 +49,9 @@ def planted_model():
 def recorded(tmp_path_factory: pytest.TempPathFactory):
     model = planted_model()
     folder = tmp_path_factory.mktemp("neurons") / "text"
-    record(model, text(), folder, hook_points=["hook_embed"], tokens=6000, context_length=32, batch_size=8)
+    record(
+        model, text(), folder, RecordConfig(tokens=6000, context_length=32, batch_size=8), hook_points=["hook_embed"]
+    )
     return model, Recording(folder)
 
 

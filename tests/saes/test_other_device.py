@@ -18,6 +18,7 @@ from saes.evaluation.compare import compare
 from saes.evaluation.crosscoder_latents import compare_models
 from saes.evaluation.matching import match_features
 from saes.evaluation.probing import ProbingConfig, planted_tasks, probe
+from saes.evaluation.scores import AbsorptionConfig
 from saes.evaluation.synthetic import HOOK_POINT, SyntheticConfig, SyntheticData, measure_recovery, write_synthetic
 from saes.explain._contexts import window_maxima
 from saes.features.firings import Encoded, collect_together
@@ -166,7 +167,8 @@ def test_absorption():
     examples, _, directions = hierarchy(0.3, n=1500)
 
     def measure(sae: Any) -> Any:
-        return {name: asdict(each) for name, each in measure_absorption({"a": sae}, examples, seeds=(0,)).items()}
+        absorption = measure_absorption({"a": sae}, examples, AbsorptionConfig(seeds=(0,)))
+        return {name: asdict(score) for name, score in absorption.items()}
 
     assert_equal(both(measure, dictionary(directions, 1.0)))
 

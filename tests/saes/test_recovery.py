@@ -49,7 +49,7 @@ def test_the_true_dictionary_scores_one_in_any_order():
     data = orthogonal()
     order = torch.randperm(16, generator=torch.Generator().manual_seed(0))
     found = measure_recovery(truth_as_sae(data, data.directions[order]), data)
-    for score in ("mcc", "mmcs", "uniqueness", "precision", "recall", "f1", "found"):
+    for score in ("mcc", "mmcs", "uniqueness", "precision", "recall", "f1", "recovered"):
         assert getattr(found, score) == pytest.approx(1, abs=1e-5), score
     assert found.fvu < 1e-4
     assert found.shrinkage == pytest.approx(1, abs=5e-3)
@@ -75,7 +75,7 @@ def test_half_of_the_dictionary_is_half_found_and_weak_latents_are_shrunk():
     found = measure_recovery(truth_as_sae(data, data.directions[:8], gain=0.5), data)
     assert found.mcc == pytest.approx(1, abs=1e-5)  # of matched pairs only, as the field has it
     assert found.f1 == pytest.approx(0.5, abs=1e-5)
-    assert found.found == 0.5
+    assert found.recovered == 0.5
     assert found.mmcs == pytest.approx(0.5, abs=1e-5)
     assert found.shrinkage == pytest.approx(0.5, abs=5e-3)
 
@@ -86,7 +86,7 @@ def test_two_features_on_one_latent_are_counted_once():
     rows[1] = rows[0]
     found = measure_recovery(truth_as_sae(data, rows), data)
     assert found.uniqueness == pytest.approx(15 / 16)
-    assert found.found == pytest.approx(15 / 16)
+    assert found.recovered == pytest.approx(15 / 16)
 
 
 def test_scores_are_those_written_out_in_float64():
@@ -116,7 +116,7 @@ def test_scores_are_those_written_out_in_float64():
         "precision": sum(precision) / 12,
         "recall": sum(recall) / 12,
         "f1": sum(f1) / 12,
-        "found": sum(score >= 0.5 for score in f1) / 12,
+        "recovered": sum(score >= 0.5 for score in f1) / 12,
         "l0": (acts > 0).sum(1).double().mean().item(),
         "true_l0": (true > 0).sum(1).double().mean().item(),
         "shrinkage": made / strength,
@@ -162,8 +162,8 @@ def test_training_finds_the_dictionary_and_an_untrained_sae_does_not(trained, na
     assert found["mcc"].low > 0.7
     assert null["mcc"].high < 0.5
     assert found["f1"].low > null["f1"].high + 0.3
-    assert found["found"].low > 0.6
-    assert null["found"].high < 0.1
+    assert found["recovered"].low > 0.6
+    assert null["recovered"].high < 0.1
     assert found["fvu"].high < 0.25 < 0.5 < null["fvu"].low
     assert found["uniqueness"].low > null["uniqueness"].high
     assert (

@@ -71,6 +71,18 @@ def test_a_perfect_set_scores_one_and_an_untrained_one_does_not():
         assert null < 0.9
 
 
+@pytest.mark.parametrize("made", SETS.values(), ids=SETS)
+def test_a_null_on_the_same_frozen_model_leaves_the_rows_as_they_were(made):
+    model = model_of(3)
+    found = SetReplacement(owned(made(), model), "mine")
+    system = open_system(model, TOKENS, found)
+    starts = system.feature_starts(torch.arange(system.n_features).flip(0))
+    before = system.rows(starts).effects
+    null = System(system.frozen, SetReplacement(untrained_set(found.set, 0), "untrained"))
+    assert torch.equal(system.rows(starts).effects, before)
+    assert not torch.equal(null.errors, system.errors)
+
+
 def test_an_untrained_set_has_the_lengths_but_not_the_directions():
     found = perfect(model_of(2))
     null = untrained_set(found, 0)

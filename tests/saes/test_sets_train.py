@@ -19,6 +19,7 @@ from interp.models.adapter import mlp_hook_points
 from interp.models.small import SmallConfig, build_small
 from interp.recording.live import LiveRecording
 from interp.recording.record import record
+from interp.recording.recorded import RecordConfig
 from saes.kinds.base import ReLU, SAEMetadata, Weights
 from saes.kinds.clt import decode, decoder_norms
 from saes.kinds.config import BatchTopKConfig, CrossLayerConfig, GatedConfig, JumpReLUConfig, TopKConfig
@@ -44,8 +45,8 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def live(model, documents, folder: Path, n: int = 3000) -> LiveRecording:
-    sizes = {"tokens": n, "context_length": 32, "batch_size": 4, "shard_contexts": 16, "dtype": "float32"}
-    record(model, documents, folder, live=True, hook_points=mlp_hook_points(model), **sizes)
+    config = RecordConfig(tokens=n, context_length=32, batch_size=4, shard_contexts=16, dtype="float32", live=True)
+    record(model, documents, folder, config, hook_points=mlp_hook_points(model))
     return LiveRecording(folder, model=model)
 
 

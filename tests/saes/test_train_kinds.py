@@ -10,7 +10,7 @@ from planted import HOOK, assert_same_weights, write_recording
 from safetensors.torch import save_file
 from scipy.optimize import linear_sum_assignment
 
-from interp.artifacts import open_artefact, partial_path, read_json, read_manifest, write_json
+from interp.artifacts import LOG, open_artefact, partial_path, read_json, read_manifest, write_json
 from interp.errors import MismatchError
 from interp.recording.store import Recording
 from saes.kinds.config import (
@@ -27,7 +27,6 @@ from saes.kinds.config import (
 )
 from saes.training.config import TrainConfig
 from saes.training.reconstruction import evaluate_on_recording
-from saes.training.run import LOG
 from saes.training.stored import Reconstruction, StoredSAE, TrainedSettings
 from saes.training.train import train, train_sae
 from saes.weights.folder import load_sae

@@ -23,8 +23,10 @@ from saes.kinds.config import (
     TranscoderConfig,
 )
 from saes.training.config import TrainConfig
-from saes.training.run import Job, Metrics
-from saes.training.train import open_tracker, train_many, train_sae
+from saes.training.health import Metrics
+from saes.training.run import Job
+from saes.training.tracker import open_tracker
+from saes.training.train import train_many, train_sae
 from saes.weights.folder import load_sae
 from workbench.verbs.train import Train
 

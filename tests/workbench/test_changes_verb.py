@@ -45,7 +45,7 @@ def test_it_names_what_changed_and_writes_it(cli, checkpoints):
     folder = checkpoints / "ws" / "model-comparisons" / "models-base-tuned"
     assert verify(folder) == []
     found = open_artefact(ModelComparison, folder)
-    assert found.weights.found == ["L1.mlp.out"]
+    assert found.weights.changed == ["L1.mlp.out"]
     assert set(found.representations) == {str(text), "random"}
     assert len(found.settings.weight_hashes) == len(found.about.parents) == 5
     assert "already there" in cli(checkpoints / "ws", *words, code=2)

@@ -6,7 +6,7 @@ from interp.workspace import Workspace
 
 def test_planted_circuit_is_written_and_shown(cli, tmp_path):
     assert "found: " in cli(tmp_path, "circuit", "induction", "planted:induction", "--prompts-per-seed", 4)
-    assert Workspace(tmp_path).open(InductionCircuit, "induction-planted-induction").verdict.found
+    assert Workspace(tmp_path).open(InductionCircuit, "induction-planted-induction").verdict.holds
     assert "L0H0 -k-> L1H0" in cli(tmp_path, "circuit", "show", "induction-planted-induction")
 
 

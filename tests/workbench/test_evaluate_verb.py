@@ -24,12 +24,13 @@ HOOK, OUT = "blocks.0.hook_resid_mid", "blocks.0.hook_mlp_out"
 def root(tmp_path_factory, tiny_model, text_documents):
     """A recording of a small model of bytes, an SAE and a transcoder of it, hardly trained."""
     from interp.recording.record import record
+    from interp.recording.recorded import RecordConfig
 
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     workspace = Workspace(tmp_path_factory.mktemp("workspace"), create=True)
     folder = workspace.path("recording", "bytes")
-    record(tiny_model, text_documents, folder, hook_points=[HOOK, OUT], tokens=8_000, context_length=24)
+    record(tiny_model, text_documents, folder, RecordConfig(tokens=8_000, context_length=24), hook_points=[HOOK, OUT])
     settings = TrainConfig(tokens=6_000, batch_size=256, lr=1e-2, log_every=1000, heldout_fraction=0.4)
     configs = {"one": TopKConfig(d_sae=48, k=4), "across": TranscoderConfig(d_sae=48, k=4, target=OUT)}
     for name, config in configs.items():

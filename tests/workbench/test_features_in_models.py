@@ -162,7 +162,7 @@ def test_two_models_are_told_apart_from_the_command_line(cli, tmp_path):
         (("steer", "early", "--prompt", "x", "--feature", "3"), "give --activation"),
         (("steer", "early", "--prompt", "x", "--feature", "100", "--activation", "1"), "features 0 to 99"),
         (("steer", "early", "--prompt", "x", "--feature", "1", "--activation", "1", "--new-tokens", "999"), "context"),
-        (("steer", "early", "--prompt", "x", "--feature", "1", "--temperature", "0"), "temperature above 0"),
+        (("steer", "early", "--prompt", "x", "--feature", "1", "--temperature", "0"), "temperature must be above 0"),
         (("circuit", "features", "early", "--task", "iio"), "did you mean 'ioi'"),
         (("compare", "latents", "early"), "early is not a crosscoder"),
         (("compare", "latents", "nothing"), "unknown sae 'nothing'"),

@@ -43,10 +43,11 @@ def test_without_a_lens_the_page_shows_the_direct_effect_and_offers_to_fit_one(d
     workspace = Workspace(described / "ws")
     if "small-mlp-2l" in workspace.names("jacobian_lens"):
         pytest.fail("this test comes before the lens is fitted")
-    assert meaning_of(workspace, workspace.open(Features, "layer-0")) is None
-    assert said_by(workspace, "layer-0", 3).state == "no lens"
-    row = workspace.open(Features, "layer-0").features.rows("feature = 3")[0]
-    shown = str(sections.effects(row, None, said_by(workspace, "layer-0", 3)))
+    features = workspace.open(Features, "layer-0")
+    assert meaning_of(workspace, features) is None
+    assert said_by(workspace, features, 3).state == "no lens"
+    row = features.features.rows("feature = 3")[0]
+    shown = str(sections.effects(row, None, said_by(workspace, features, 3)))
     assert "needs a Jacobian lens of this model" in shown
     assert "kind=jacobian" in shown
 
@@ -89,7 +90,7 @@ def test_before_it_the_lens_carries_it(fitted):
     assert meaning is not None
     lens, model = fitted.open(JacobianLens, "small-mlp-2l"), load_model(MODEL)
     rows = neurons_of(model, "blocks.0.mlp.hook_post").decoder_directions
-    through = logit_effects(model, lens.translate("blocks.0.hook_resid_post", rows), 1)
+    through = logit_effects(model, lens.carry("blocks.0.hook_resid_post", rows), 1)
     assert (meaning.raised[:, 0] == through.promoted_ids[:, 0].numpy()).mean() > 0.95
     best = meaning.raised[5, 0]
     assert meaning.strengths([int(best)])[5, 0] == pytest.approx(float(meaning.raised_strength[5, 0]), rel=1e-2)
@@ -104,7 +105,7 @@ def test_of_an_untrained_model_features_say_no_more_than_random_directions(fitte
 
 
 def test_the_page_reads_it_and_folds_the_direct_effect_away(fitted):
-    said = said_by(fitted, "layer-0", 3)
+    said = said_by(fitted, fitted.open(Features, "layer-0"), 3)
     assert said.state == "read"
     row = fitted.open(Features, "layer-0").features.rows("feature = 3")[0]
     promotes, suppresses = sections.effects(row, None, said)

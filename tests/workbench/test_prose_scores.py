@@ -4,6 +4,7 @@ import pytest
 
 from interp.models.loading import load_model
 from interp.recording.record import record
+from interp.recording.recorded import RecordConfig
 from interp.text.corpora import Document
 from interp.workspace import Workspace
 from saes.training.stored import StoredSAE
@@ -20,8 +21,8 @@ def recorded(tmp_path_factory):
     from interp.doctor._prompts import PASSAGES
 
     texts = [Document(id=str(n), label="prose", text=text) for n, text in enumerate(PASSAGES * 4)]
-    how = {"hook_points": ["blocks.1.hook_resid_post"], "tokens": 1500, "context_length": 32}
-    record(model, texts, workspace.path("recording", "text"), **how)
+    config = RecordConfig(tokens=1500, context_length=32)
+    record(model, texts, workspace.path("recording", "text"), config, hook_points=["blocks.1.hook_resid_post"])
     return workspace, model
 
 

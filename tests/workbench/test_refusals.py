@@ -37,7 +37,7 @@ REFUSED: list[tuple[str | tuple[str, ...], str]] = [
     (f"geometry shapes {MODEL} --lists weekday", "weekdays"),
     (f"geometry shapes {MODEL} --own-words A B", "three are the least"),
     (f"geometry space {MODEL} --hook-points blocks.7.hook_resid_post", "blocks.7"),
-    (f"geometry space {MODEL} --hook-points hook_embed --points 2", "points at least 4"),
+    (f"geometry space {MODEL} --hook-points hook_embed --points 2", "points must be at least 4, got 2"),
     (f"geometry compare {MODEL} planted:induction", "different tokenizers"),
     (f"geometry compare {MODEL} --points 64 --batch 64", "two are needed"),
     (f"lens {MODEL} --export x.pt", "--kind jacobian"),

@@ -21,6 +21,17 @@ def test_a_graph_is_an_artefact_with_its_scores_beside_their_floor(cli, tmp_path
     assert "--overwrite" in cli(tmp_path, *PROMPT, "--name", "mine", code=2)
 
 
+def test_the_model_is_frozen_once_for_the_graph_its_nulls_and_its_groups(cli, tmp_path, monkeypatch):
+    from interp.tracing.frozen import FrozenModel
+
+    plain, frozen = FrozenModel.__post_init__, []
+    monkeypatch.setattr(FrozenModel, "__post_init__", lambda self: (frozen.append(self), plain(self)))
+    cli(tmp_path, *PROMPT, "--name", "mine", "--max-feature-nodes", 200, "--effects", 6)
+    graph = Workspace(tmp_path).open(AttributionGraph, "mine")
+    assert len(frozen) == 1
+    assert None not in (graph.groups, graph.floor)
+
+
 def test_an_interrupted_trace_goes_on_to_the_same_graph(cli, tmp_path, monkeypatch):
     import interp.tracing.edges as rows
 

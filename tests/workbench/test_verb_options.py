@@ -23,13 +23,13 @@ def options(verb: type) -> set[str]:
 
 
 BY_RUNNER = {"workspace", "name", "overwrite", "threads"}
-"""Options that `Analysis.run` and `Run` use for every analysis."""
+"""Options that `Analysis.run` and `AnalysisRun` use for every analysis."""
 ON_DEVICE = {"device", "model", "recording", "recorded_model", "sae", "saes", "dictionary"}
-"""Members of a `Run` that pick the device and the dtype."""
+"""Members of an `AnalysisRun` that pick the device and the dtype."""
 
 
 def used(verb: type) -> set[str]:
-    """The fields that the work reads, itself or through methods, settings, functions given the verb, and a `Run`."""
+    """The fields that the work reads, itself or through methods, settings, functions given the verb, and the run."""
     found: set[str] = set(BY_RUNNER) if issubclass(verb, Analysis) else set()
     seen: set[str] = set()
     waiting = ["measure" if issubclass(verb, Analysis) else "run", "default_name", "kind", "__post_init__"]
@@ -53,7 +53,7 @@ def used(verb: type) -> set[str]:
 
 
 def of_run(node: ast.AST) -> set[str]:
-    """The member of a `Run` that a node reads, if it reads one."""
+    """The member of an `AnalysisRun` that a node reads, if it reads one."""
     reads = isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "run"
     return {node.attr} if reads else set()
 

@@ -60,9 +60,9 @@ class Atlas(MapSettings, Seeded, Threaded, RunsModel, Analysis["VectorMap"]):
 
         workspace, device = run.workspace, run.device
         onto = run.open(VectorMap, self.onto) if self.onto else None
-        wanted = [(source, point) for source in (self.source, *self.then) for point in self.hook_point or (None,)]
+        spaces = [(source, point) for source in (self.source, *self.then) for point in self.hook_point or (None,)]
         sources = [
-            open_atlas_source(workspace, source, at, self.max_points, self.seed, device=device) for source, at in wanted
+            open_atlas_source(workspace, source, at, self.max_points, self.seed, device=device) for source, at in spaces
         ]
         sources = [with_readout(workspace, source, self.cells, device=device) for source in sources]
         old = open_mapped_source(workspace, onto, device=device) if onto else None
@@ -74,6 +74,6 @@ class Atlas(MapSettings, Seeded, Threaded, RunsModel, Analysis["VectorMap"]):
                 run.seed = onto.about.seed
                 return extend_atlas(sources[0], old, onto, progress=progress)
             if len(sources) > 1:
-                names = [point or source for source, point in wanted]
+                names = [point or source for source, point in spaces]
                 return build_series(sources, names, settings, seed=self.seed, progress=progress)
             return build_atlas(sources[0], settings, seed=self.seed, progress=progress)

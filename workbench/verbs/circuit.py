@@ -9,7 +9,7 @@
 import contextlib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from interp.circuits.config import EvaluationConfig, FindConfig, InductionConfig
 from interp.errors import ConfigError
@@ -17,7 +17,7 @@ from interp.models.hooked import HookedModel
 from interp.nulls import DRAWS
 from interp.options import Argument, Derived, Means, ModelName, SAEName, TaskName
 from interp.patching.patching_map import MetricName
-from interp.progress import reported
+from interp.progress import Progress, reported
 from saes.circuits.feature_circuit import AttributionConfig, FeatureCircuitConfig
 from workbench.analysis import Analysis, AnalysisRun
 from workbench.terminal import (
@@ -110,11 +110,11 @@ def say_task(task: "Task") -> None:
 
 
 @contextlib.contextmanager
-def step_bars() -> "Iterator[Callable[[str], Any]]":
+def step_bars() -> "Iterator[Callable[[str], Progress]]":
     """Show a progress bar for each step of the work; the next one replaces it."""
     with contextlib.ExitStack() as stack:
 
-        def start(name: str) -> Any:
+        def start(name: str) -> Progress:
             stack.close()
             return stack.enter_context(bar(name))
 
@@ -169,27 +169,27 @@ class Find(FindConfig, EvaluationConfig, Threaded, RunsModel, Analysis["EdgeCirc
         from workbench.opening import open_task
 
         is_file = bool(Path(self.task).suffix)
-        wanted = self.prompts if self.held_out is None and not is_file else self.held_out
-        n = None if wanted is None else self.prompts + wanted
-        drawn = n if is_file or not wanted or n is None else n + n // 8 + 4  # some may coincide
-        whole = open_task(model, self.task, drawn if is_file else drawn or self.prompts, seed=self.seed)
+        n_held_out = self.prompts if self.held_out is None and not is_file else self.held_out
+        n = None if n_held_out is None else self.prompts + n_held_out
+        n_drawn = n if is_file or not n_held_out or n is None else n + n // 8 + 4  # some may coincide
+        all_prompts = open_task(model, self.task, n_drawn if is_file else n_drawn or self.prompts, seed=self.seed)
         if self.metric != "task":
-            whole = whole.measured_by(model, metric_by_name(self.metric, whole.metric))
-        if wanted == 0 or (wanted is None and whole.n_prompts <= self.prompts):
-            return whole, None
-        task, rest = whole.split(self.prompts)
-        if wanted is not None and rest.n_prompts < wanted:
+            all_prompts = all_prompts.measured_by(model, metric_by_name(self.metric, all_prompts.metric))
+        if n_held_out == 0 or (n_held_out is None and all_prompts.n_prompts <= self.prompts):
+            return all_prompts, None
+        task, rest = all_prompts.split(self.prompts)
+        if n_held_out is not None and rest.n_prompts < n_held_out:
             raise ConfigError(
-                f"{wanted} held-out prompts were asked for, {self.task} has {rest.n_prompts} that differ from the "
+                f"{n_held_out} held-out prompts were asked for, {self.task} has {rest.n_prompts} that differ from the "
                 f"first {self.prompts}; lower --prompts or --held-out"
             )
-        return task, rest.take(range(wanted or rest.n_prompts))
+        return task, rest.take(range(n_held_out or rest.n_prompts))
 
 
-def _bars() -> Any:
+def _bars() -> "Callable[[str], Progress]":
     """Return a callback that prints a line when a step is done."""
 
-    def start(name: str) -> Any:
+    def start(name: str) -> Progress:
         def report(done: int, total: int, info: dict) -> None:
             if total and done == total:
                 say(f"  {name}: {total:,} done")

@@ -8,7 +8,7 @@
 
 from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from interp.artifacts import Table, as_json, hash_json
 from interp.errors import ConfigError, PromptError
@@ -21,6 +21,8 @@ from workbench.terminal import AppliesDictionary, Heading, OnDevice, RunsModel, 
 from workbench.verbs.evaluate import Probes, run_probes
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from interp.changes.comparison import ModelComparison
     from interp.workspace import Workspace
     from saes.evaluation.latent_comparison import LatentComparison
@@ -73,15 +75,14 @@ class CompareSAEs(Probes, AppliesDictionary, Threaded, RunsModel, Analysis["SAEC
         from saes.evaluation.synthetic import read_synthetic
 
         recording = run.dictionary(self.saes[0], self.recording).recording
-        chosen = [run.dictionary(name, recording.folder.name) for name in self.saes]
-        if any(source.is_neurons for source in chosen):
+        sources = [run.dictionary(name, recording.folder.name) for name in self.saes]
+        if any(source.is_neurons for source in sources):
             raise ConfigError("name SAEs only: at mlp.hook_post the table's `coordinates` are the neurons")
         if self.l0 is not None and self.l0 <= 0:
             raise ConfigError(f"l0 must be above 0, got {self.l0}")
         # held-out splits are nested, so this one is held out for all of them
-        fraction = min(run.open(StoredSAE, source.name).heldout_fraction for source in chosen)
-        saes = {source.name: source.load_sae(allow_other_weights=self.allow_other_weights) for source in chosen}
-        options = {"contexts": self.contexts, "probing": self.probe_settings(recording), "match": self.match}
+        fraction = min(run.open(StoredSAE, source.name).heldout_fraction for source in sources)
+        saes = {source.name: source.load_sae(allow_other_weights=self.allow_other_weights) for source in sources}
         tokens = documents = None
         if self.contexts and not recording.planted:
             tokens, documents = recording.contexts_and_documents(
@@ -110,7 +111,9 @@ class CompareSAEs(Probes, AppliesDictionary, Threaded, RunsModel, Analysis["SAEC
         matched = self.matched(run, saes) if self.match else {}
         return replace(
             comparison,
-            settings=replace(comparison.settings, **options),
+            settings=replace(
+                comparison.settings, contexts=self.contexts, probing=self.probe_settings(recording), match=self.match
+            ),
             shared={pair: overlap.shares for pair, overlap in matched.items()},
             matches=_match_table(matched) if matched else None,
         )
@@ -143,9 +146,15 @@ def _match_table(matched: dict[str, "SharedFeatures"]) -> "Table[MatchedPair]":
     from saes.evaluation.sae_comparison import MatchedPair
 
     rows = [
-        MatchedPair(pair=pair, **row, random=random)
+        MatchedPair(pair=pair, first=first, second=second, cosine=cosine, random=random)
         for pair, overlap in matched.items()
-        for row, random in zip(overlap.to_records(), overlap.random_cosines.tolist(), strict=True)
+        for first, second, cosine, random in zip(
+            overlap.match.rows.tolist(),
+            overlap.match.columns.tolist(),
+            overlap.match.cosines.tolist(),
+            overlap.random_cosines.tolist(),
+            strict=True,
+        )
     ]
     return Table.of(MatchedPair, rows)
 
@@ -190,8 +199,14 @@ class CompareSizes(Seeded, Analysis["SizeLaw"]):
 
         from saes.evaluation.scaling import fit_scaling, runs_of
 
-        chosen = {"recording": self.recording, "hook_point": self.hook_point, "kind": self.kind, "tokens": self.tokens}
-        runs = runs_of(run.workspace, self.saes, **chosen)
+        runs = runs_of(
+            run.workspace,
+            self.saes,
+            recording=self.recording,
+            hook_point=self.hook_point,
+            kind=self.kind,
+            tokens=self.tokens,
+        )
         shared, *_ = [run.open(StoredSAE, sae.name).settings for sae in runs]  # they were trained alike
         assert isinstance(shared, TrainedSettings), "runs_of returns trained ones"
         return fit_scaling(
@@ -313,7 +328,7 @@ class CompareModels(Seeded, Threaded, RunsModel, Analysis["ModelComparison"]):
                     return {f"saes/{stored.name}": sae}
         return {}
 
-    def _tokens(self, model: HookedModel, spec: str) -> Any:
+    def _tokens(self, model: HookedModel, spec: str) -> "Tensor":
         """Return tokens `[prompts, context_length]`, one document per row, BOS first where the model has one."""
         import torch
 

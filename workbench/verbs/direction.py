@@ -122,8 +122,17 @@ class MakeDirection(DirectionConfig, AppliesDictionary, Threaded, RunsModel, Ana
             direction = made.direction
         lens = run.jacobian_lens(run.weight_hash(self.model))
         with run.progress("direction", "steps") as progress:
-            options = {"model_name": self.model, "lens": lens, "made": made, "judge": judge, "progress": progress}
-            return measure_direction(model, direction, concepts, config, **options)
+            return measure_direction(
+                model,
+                direction,
+                concepts,
+                config,
+                model_name=self.model,
+                lens=lens,
+                made=made,
+                judge=judge,
+                progress=progress,
+            )
 
     def _examples_of_files(self) -> "tuple[ContrastPairs | None, ContrastPairs | None]":
         """Return the examples of files, and those of a nuisance."""
@@ -176,7 +185,7 @@ class MakeDirection(DirectionConfig, AppliesDictionary, Threaded, RunsModel, Ana
             source = examples_of_trait(model, self.trait, str(self.instead), writer=writer)
         source = source or TwoLists(towards=self.towards, away=self.away)
         default = f"{self.towards[0]} from {self.away[0]}" if self.towards and self.away else self.trait or ""
-        with run.progress("layers and strengths", "steps") as progress:
+        with run.progress("layers and strengths", "tokens") as progress:
             return make_direction(
                 model, source, config, name=self.name or default, variant=self.method,
                 hook_points=(self.at,) if self.at else (), dictionary=self._dictionary(run), nuisance=examples[1],

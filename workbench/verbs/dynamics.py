@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from interp.artifacts import partial_path
-from interp.errors import ConfigError
+from interp.options import check_least
 from interp.studies.grokking_phases import ModularConfig
 from interp.studies.language_scaling import ScalingRecipe
 from workbench.analysis import AnalysisRun, Resumable
@@ -83,10 +83,7 @@ class FollowInduction(Seeded, Threaded, OnDevice, Resumable["InductionOnset"]):
     """A folder of checkpoints, measured instead of a toy that is trained."""
 
     def __post_init__(self) -> None:
-        if min(self.every, self.n_seeds) < 1 or (self.steps is not None and self.steps < 1):
-            raise ConfigError(
-                f"steps, every and n_seeds must be at least 1, got {self.steps}, {self.every} and {self.n_seeds}"
-            )
+        check_least(self, {"steps": 1, "every": 1, "n_seeds": 1})
 
     def default_name(self) -> str:
         return "induction" if self.checkpoints is None else slug(self.checkpoints.expanduser().absolute().name)
@@ -104,8 +101,16 @@ class FollowInduction(Seeded, Threaded, OnDevice, Resumable["InductionOnset"]):
             for seed in settings.seeds:
                 state = training / f"{slug(spec)}-{seed}.safetensors"
                 with run.progress(f"{spec} seed {seed}", "steps") as progress:
-                    options = {"steps": self.steps, "every": self.every, "device": device, "progress": progress}
-                    runs.append(follow_induction(spec, seed=seed, state=state, **options))
+                    onset = follow_induction(
+                        spec,
+                        seed=seed,
+                        steps=self.steps,
+                        every=self.every,
+                        state=state,
+                        device=device,
+                        progress=progress,
+                    )
+                    runs.append(onset)
         return InductionOnset(settings=settings, runs=tuple(runs))
 
     def measure_checkpoints(self, run: AnalysisRun, folder: Path) -> "InductionOnset":
@@ -116,9 +121,10 @@ class FollowInduction(Seeded, Threaded, OnDevice, Resumable["InductionOnset"]):
 
         checkpoints_in(folder)  # a mistake in its name shows before a draft is begun
         settings = OnsetSettings(specs=(str(folder), UNTRAINED), seeds=(self.seed,), steps=None, every=0)
-        options = {"seed": self.seed, "device": run.device, "finished": run.training(settings)}
+        finished = run.training(settings)
         with run.progress("checkpoints", "models") as progress:
-            return InductionOnset(settings=settings, runs=follow_checkpoints(folder, **options, progress=progress))
+            runs = follow_checkpoints(folder, seed=self.seed, device=run.device, finished=finished, progress=progress)
+        return InductionOnset(settings=settings, runs=runs)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,7 @@
 """`workbench entropy RECORDING`: the entropy of every head's attention over a recorded text."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from interp.options import BASIC, Count, RecordingName
 from workbench.analysis import Analysis, AnalysisRun
@@ -35,6 +35,7 @@ class Entropy(Seeded, Threaded, RunsModel, Analysis["AttentionEntropy"]):
         model = run.recorded_model(recording)
         run.parents[f"model:{recording.model}"] = recording.weight_hash
         text = recording.contexts_and_documents(limit=self.contexts)
-        names: dict[str, Any] = {"model_name": recording.model, "recording": self.recording}
         with run.progress("attention entropy", "contexts") as progress:
-            return measure_entropy(model, *text, **names, seed=self.seed, progress=progress)
+            return measure_entropy(
+                model, *text, model_name=recording.model, recording=self.recording, seed=self.seed, progress=progress
+            )

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, TypeVar
 
 from interp.errors import ConfigError, MismatchError, WorkbenchError
 from interp.options import BASIC, Argument, Derived, RecordingName, SAEName
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from saes.evaluation.scores import Absorption, InModel, Probing
     from saes.kinds.base import SAE
     from saes.training.stored import Reconstruction
+
+T = TypeVar("T")
 
 HEADING = Heading.RECORD
 
@@ -173,6 +175,8 @@ class Evaluate(AbsorptionConfig, Probes, AppliesDictionary, Threaded, RunsModel,
             raise ConfigError("--concept-list and --concept-set are about concepts; add --concepts")
 
     def measure(self, run: AnalysisRun) -> "SAEEvaluation":
+        from saes.evaluation.matching import decoder_cosines
+
         chosen = run.dictionary(self.sae, self.recording)
         sae, recording = chosen.load_sae(allow_other_weights=self.allow_other_weights), chosen.recording
         settings = DictionaryEvaluationSettings(
@@ -184,26 +188,19 @@ class Evaluate(AbsorptionConfig, Probes, AppliesDictionary, Threaded, RunsModel,
             concepts=self.concept_settings() if self.concepts else None,
         )
         fraction = run.workspace.open(StoredSAE, self.sae).heldout_fraction
-        parts = {
-            name: run.part(settings, SAEEvaluation, name, measure)
-            for name, measure in self.parts(run, sae, recording, fraction).items()
-        }
-        return SAEEvaluation(settings=settings, **parts)
 
-    def parts(
-        self, run: AnalysisRun, sae: "SAE", recording: "Recording", fraction: float
-    ) -> dict[str, Callable[[], Any]]:
-        """Return the measurement of every part, by its field."""
-        from saes.evaluation.matching import decoder_cosines
+        def part(name: str, measure: Callable[[], T]) -> T:
+            return run.part(settings, SAEEvaluation, name, measure)
 
-        return {
-            "heldout": lambda: self.reconstruct(run, sae, recording, fraction),
-            "decoder": lambda: decoder_cosines(sae.decoder_directions, seed=self.seed),
-            "in_model": lambda: self.inside(run, sae, recording, fraction),
-            "probing": lambda: self.probes(run, sae, recording, fraction),
-            "absorption": lambda: self.absorbed(run, sae, recording),
-            "concepts": lambda: self.detected(run, sae, recording, fraction),
-        }
+        return SAEEvaluation(
+            settings=settings,
+            heldout=part("heldout", lambda: self.reconstruct(run, sae, recording, fraction)),
+            decoder=part("decoder", lambda: decoder_cosines(sae.decoder_directions, seed=self.seed)),
+            in_model=part("in_model", lambda: self.inside(run, sae, recording, fraction)),
+            probing=part("probing", lambda: self.probes(run, sae, recording, fraction)),
+            absorption=part("absorption", lambda: self.absorbed(run, sae, recording)),
+            concepts=part("concepts", lambda: self.detected(run, sae, recording, fraction)),
+        )
 
     def reconstruct(self, run: AnalysisRun, sae: "SAE", recording: "Recording", fraction: float) -> "Reconstruction":
         """Return the scores on held-out rows."""

@@ -3,7 +3,7 @@
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from interp.errors import ConfigError
 from interp.options import Argument, ArtefactName, FeaturesName, Means, ModelName
@@ -137,7 +137,7 @@ class Explain(ExplainConfig, Seeded, AppliesDictionary, Threaded, RunsModel, Res
         draft = run.draft(explanation.settings)
         with run.progress("explaining", "requests") as progress:
 
-            def report(done: int, total: int, info: dict[str, Any]) -> None:
+            def report(done: int, total: int, info: dict) -> None:
                 draft.update(done=done, total=total, **info)
                 progress(done, total, info)
 

@@ -8,7 +8,7 @@ A further verb of the family is a dataclass here with its `words`.
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from interp.errors import ConfigError
 from interp.geometry.points import ShapesConfig
@@ -18,6 +18,8 @@ from workbench.analysis import Analysis, AnalysisRun
 from workbench.terminal import Heading, ModelArgument, RunsModel, Seeded, Threaded, settings_of, slug
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from interp.geometry.space import SpaceComparison, SpaceReport
     from interp.geometry.word_geometry import WordGeometry
 
@@ -90,9 +92,17 @@ class Space(Seeded, Threaded, RunsModel, Analysis["SpaceReport"]):
 
         model = run.model(self.model)
         tokens = _text(model, self.corpus, self.points, self.context_length, self.seed) if self.hook_points else None
-        options: dict[str, Any] = {"n_points": self.points, "seed": self.seed, "corpus": self.corpus}
         with run.progress("spaces", "spaces") as progress:
-            return measure_space(model, tokens, self.hook_points, model_name=self.model, progress=progress, **options)
+            return measure_space(
+                model,
+                tokens,
+                self.hook_points,
+                model_name=self.model,
+                n_points=self.points,
+                corpus=self.corpus,
+                seed=self.seed,
+                progress=progress,
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,17 +145,26 @@ class CompareSpaces(Seeded, Threaded, RunsModel, Analysis["SpaceComparison"]):
         from interp.geometry.space import compare_spaces
 
         models = [run.model(spec) for spec in self.models]
-        options: dict[str, Any] = {"hook_points": self.hook_points, "n_points": self.points, "batch": self.batch}
-        options |= {"seed": self.seed, "model_names": self.models, "corpus": self.corpus}
         tokens = _text(models[0], self.corpus, self.points, self.context_length, self.seed)
         with run.progress("comparison", "pairs") as progress:
-            return compare_spaces(tokens, *models, progress=progress, **options)
+            return compare_spaces(
+                tokens,
+                *models,
+                hook_points=self.hook_points,
+                n_points=self.points,
+                batch=self.batch,
+                model_names=self.models,
+                corpus=self.corpus,
+                seed=self.seed,
+                progress=progress,
+            )
 
 
-def _text(model: HookedModel, corpus: str, n_points: int, length: int, seed: int) -> Any:
+def _text(model: HookedModel, corpus: str, n_points: int, length: int, seed: int) -> "Tensor":
     """Return enough contexts `[n, length]` of the corpus for the points asked for."""
     from workbench.verbs.heads import corpus_contexts
 
-    if length < 2 or n_points < 4:
-        raise ConfigError("context_length must be at least 2 and points at least 4")
+    for name, number, least in (("context_length", length, 2), ("points", n_points, 4)):
+        if number < least:
+            raise ConfigError(f"{name} must be at least {least}, got {number}")
     return corpus_contexts(model, corpus, -(-n_points // (length - 1)) + 1, length, seed)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from interp.circuits.config import HeadScoresConfig
 from interp.errors import ConfigError
@@ -71,7 +71,8 @@ class FitLens(TunedLensConfig, JacobianLensConfig, Threaded, RunsModel, Resumabl
     """Contexts to read from the corpus; the last tenth of them is held out. Default: 400, and 1,600 for --kind
     jacobian."""
     context_length: int | None = None
-    """Tokens per context, BOS included. Default: 128, and 48 for --kind jacobian."""
+    """Tokens per context, BOS included; of a recording the first ones of each context. Default: 128, and 48 for --kind
+    jacobian."""
 
     from_file: Annotated[str | None, Means("FILE")] = None
     """Take a published Jacobian lens, the .pt file of TransformerLens, instead of fitting one; it is measured."""
@@ -95,9 +96,17 @@ class FitLens(TunedLensConfig, JacobianLensConfig, Threaded, RunsModel, Resumabl
 
         model, config = run.model(self.model), settings_of(self, TunedLensConfig)
         contexts, heldout, source = self.tokens(run, model)
-        options = {"model_name": self.model, "source": source, "draft": run.draft}
         with run.progress("tuned lens", "steps") as progress:
-            return train_tuned_lens(model, contexts, heldout, config, **options, progress=progress)
+            return train_tuned_lens(
+                model,
+                contexts,
+                heldout,
+                config,
+                model_name=self.model,
+                source=source,
+                draft=run.draft,
+                progress=progress,
+            )
 
     def measure_jacobian(self, run: AnalysisRun) -> "JacobianLens":
         """Fit a Jacobian lens, or take a published one, and measure it."""
@@ -108,13 +117,22 @@ class FitLens(TunedLensConfig, JacobianLensConfig, Threaded, RunsModel, Resumabl
         model, config = run.model(self.model), settings_of(self, JacobianLensConfig)
         contexts, heldout, source = self.tokens(run, model)
         tuned = newest_lens(run.workspace, TunedLens, run.weight_hash(self.model))
-        options: dict[str, Any] = {"model_name": self.model, "tuned": tuned}
         if self.from_file is not None:
-            lens = import_jacobian_lens(Path(self.from_file), model, contexts, heldout, config, **options)
+            file = Path(self.from_file)
+            lens = import_jacobian_lens(file, model, contexts, heldout, config, model_name=self.model, tuned=tuned)
         else:
             with run.progress("Jacobian lens", "rounds") as progress:
-                options |= {"source": source, "draft": run.draft, "progress": progress}
-                lens = fit_jacobian_lens(model, contexts, heldout, config, **options)
+                lens = fit_jacobian_lens(
+                    model,
+                    contexts,
+                    heldout,
+                    config,
+                    model_name=self.model,
+                    source=source,
+                    tuned=tuned,
+                    draft=run.draft,
+                    progress=progress,
+                )
         if self.export is not None:
             write_published(lens, Path(self.export))
             say(f"wrote {self.export}")
@@ -122,9 +140,9 @@ class FitLens(TunedLensConfig, JacobianLensConfig, Threaded, RunsModel, Resumabl
 
     def tokens(self, run: AnalysisRun, model: "HookedModel") -> "tuple[Tensor, Tensor, str]":
         """Return contexts to train on, held-out contexts, and their source."""
+        n, length = (1600, 48) if self.kind == "jacobian" else (400, 128)
+        n, length = self.n_contexts or n, self.context_length or length
         if self.recording is None:
-            jacobian = self.kind == "jacobian"
-            n, length = self.n_contexts or (1600 if jacobian else 400), self.context_length or (48 if jacobian else 128)
             contexts = corpus_contexts(model, self.corpus, n, length, self.seed)
             n_heldout = max(1, len(contexts) // 10)
             return contexts[:-n_heldout], contexts[-n_heldout:], f"corpus:{self.corpus}"
@@ -136,7 +154,8 @@ class FitLens(TunedLensConfig, JacobianLensConfig, Threaded, RunsModel, Resumabl
                 f"recording {self.recording} was made with {recording.model}, other weights than {self.model}; "
                 "name that model, or leave --recording out"
             )
-        return recording.contexts(split="train"), recording.contexts(split="heldout"), recording.key
+        train, heldout = (recording.contexts(split=split)[:, :length] for split in ("train", "heldout"))
+        return train, heldout, recording.key
 
 
 def corpus_contexts(model: "HookedModel", corpus: str, n: int, length: int, seed: int) -> "Tensor":

@@ -74,8 +74,9 @@ class PatchActivations(PatchingConfig, Seeded, Threaded, RunsModel, Resumable["P
         model, config = run.model(self.model), settings_of(self, PatchingConfig)
         task = self._make_task(model)
         with run.progress("patching", "layers") as progress:
-            options = {"model_name": self.model, "draft": run.draft, "progress": progress}
-            return measure_map(model, task, config, seed=self.seed, **options)
+            return measure_map(
+                model, task, config, model_name=self.model, seed=self.seed, draft=run.draft, progress=progress
+            )
 
     def _make_task(self, model: HookedModel) -> "Task":
         from interp.circuits.tasks import pair_task

@@ -46,7 +46,7 @@ class Record(RecordConfig, Threaded, OnDevice, Resumable["Recorded"]):
 
     def measure(self, run: AnalysisRun) -> "Recorded":
         from interp.models.adapter import default_hook_point, mlp_hook_points
-        from interp.models.loading import chat_template, load_model
+        from interp.models.loading import chat_template
         from interp.ranks import ALONE
         from interp.recording.record import record
         from interp.text.corpora import open_corpus, with_column
@@ -55,12 +55,11 @@ class Record(RecordConfig, Threaded, OnDevice, Resumable["Recorded"]):
         with ranks.checked():
             spec = with_column(self.corpus, self.column)
             corpus = open_corpus(spec, seed=self.seed, template=chat_template(self.model))
-            model = load_model(self.model, dtype=self.compute, device=run.device)
+            model = run.model(self.model, dtype=self.compute)
             hook_points = list(self.hook_points) or [default_hook_point(model)]
             if MLPS in hook_points:
                 at = hook_points.index(MLPS)
                 hook_points[at : at + 1] = mlp_hook_points(model)
-        run.examine(model)
         with run.progress("recording", "tokens") as progress:
             return record(
                 model,
@@ -70,9 +69,9 @@ class Record(RecordConfig, Threaded, OnDevice, Resumable["Recorded"]):
                 hook_points=hook_points,
                 model_name=self.model,
                 budget_bytes=None if self.budget_gb is None else int(self.budget_gb * 1e9),
-                overwrite=self.overwrite,
                 progress=progress,
                 ranks=ranks,
+                draft=run.draft,
             )
 
 

@@ -6,7 +6,7 @@
 
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar, NamedTuple
 
 from interp.errors import ConfigError, MismatchError, PromptError, UsageError
 from interp.models.hooked import HookedModel
@@ -28,6 +28,8 @@ from workbench.terminal import (
 
 if TYPE_CHECKING:
     from interp.tracing.graph import AttributionGraph
+    from interp.tracing.replacement import Replacement
+    from interp.tracing.trace import Labels
     from saes.circuits.attribution import FeatureAttribution
     from saes.circuits.sites import MeasuredPrompts
 
@@ -79,10 +81,12 @@ class TracePrompt(TraceConfig, AppliesDictionary, Threaded, RunsModel, Resumable
 
     def targets(self) -> dict[str, str]:
         """Return the words of the template, with their targets."""
-        parts = [pair.partition("=") for pair in self.template]
-        if any(not word or not target for word, _, target in parts):
-            raise ConfigError(f"a word of a template is WORD=TARGET, such as 'France= Paris'; got {self.template[0]!r}")
-        return {word: target for word, _, target in parts}
+        words: dict[str, str] = {}
+        for pair in self.template:
+            word, _, words[word] = pair.partition("=")
+            if not word or not words[word]:
+                raise ConfigError(f"a word of a template is WORD=TARGET, such as 'France= Paris'; got {pair!r}")
+        return words
 
     def default_name(self) -> str:
         return slug(f"{self.prompt}-{self.set or 'neurons'}")
@@ -90,36 +94,47 @@ class TracePrompt(TraceConfig, AppliesDictionary, Threaded, RunsModel, Resumable
     def measure(self, run: AnalysisRun) -> "AttributionGraph":
         from interp.artifacts import Table
         from interp.models.generation import prompt_tokens
-        from interp.models.loading import load_model
         from interp.tracing.background import background_nodes
         from interp.tracing.effects import effect_profiles
         from interp.tracing.graph import Flow
         from interp.tracing.supernodes import with_groups
-        from interp.tracing.trace import open_system, trace, trace_settings, trace_variants
+        from interp.tracing.trace import open_traced, trace_settings, trace_system, trace_variants
         from saes.features.neurons import newest_labels
 
-        options = self._dictionary(run)
-        model = run.examine(load_model(self.model, device=run.device, attention="eager"))
-        words, config, replacement = self.targets(), settings_of(self, TraceConfig), options.pop("replacement")
+        dictionary = self._dictionary(run)
+        model, replacement = run.model(self.model), dictionary.replacement
+        words, config = self.targets(), settings_of(self, TraceConfig)
         prompt = self.prompt.replace("{}", next(iter(words))) if words else self.prompt
-        tokens = prompt_tokens(model, prompt, chat=self.chat)
-        sequence = tokens if self.chat else prompt
-        aim = {"target": next(iter(words.values()), self.target), "contrast": self.contrast}
-        settings = trace_settings(model, sequence, replacement, config, words=words, **aim)
-        run.parents[f"model:{settings.model}"] = settings.weight_hash
+        settings = trace_settings(
+            model,
+            prompt_tokens(model, prompt, chat=self.chat),
+            replacement,
+            config,
+            target=next(iter(words.values()), self.target),
+            contrast=self.contrast,
+            words=words,
+        )
         labels = newest_labels(run.workspace, settings.weight_hash) if self.set is None else None
         draft = run.draft(settings)
         try:
             with run.progress("tracing", "latents") as progress:
-                inputs: dict[str, Any] = {**options, **aim, "folder": draft.path, "progress": progress, "report": say}
-                graph = trace(model, sequence, replacement, config, **inputs)
+                system = open_traced(model, settings, replacement)
+                graph = trace_system(
+                    system,
+                    settings,
+                    None if self.chat else prompt,
+                    labels=dictionary.labels,
+                    untrained=dictionary.untrained,
+                    folder=draft.path,
+                    progress=progress,
+                    report=say,
+                )
             if labels is not None:
                 run.made_from(labels.about)
                 graph = labels.named(graph)
             if graph.effects is not None:
                 usual = [] if labels is None else background_nodes(graph, labels.background())
                 with run.progress("grouping", "latents") as progress:
-                    system = open_system(model, tokens, replacement, skip_positions=config.skip_positions)
                     measured = partial(effect_profiles, system, progress=progress)
                     graph = with_groups(graph, measured, hidden=usual)
             if not words:
@@ -132,14 +147,14 @@ class TracePrompt(TraceConfig, AppliesDictionary, Threaded, RunsModel, Resumable
             raise
         for line in str(variants).splitlines():
             say(f"      {line}")
-        return replace(graph, settings=settings, flows=Table.of(Flow, variants.rows()))
+        return replace(graph, flows=Table.of(Flow, variants.rows()))
 
-    def _dictionary(self, run: AnalysisRun) -> dict[str, Any]:
+    def _dictionary(self, run: AnalysisRun) -> "TracedDictionary":
         """Return the dictionary, its null and its labels."""
         if self.set is None:
             from interp.tracing.replacement import Neurons
 
-            return {"replacement": Neurons(self.max_neurons)}
+            return TracedDictionary(Neurons(self.max_neurons))
         from saes.sets.replacement import SetReplacement, labels_of, untrained_set
         from saes.sets.stored import StoredSet
 
@@ -147,11 +162,16 @@ class TracePrompt(TraceConfig, AppliesDictionary, Threaded, RunsModel, Resumable
         allow, transcoders = self.allow_other_weights, stored.load()
         fresh = untrained_set(transcoders, self.seed)
         null = SetReplacement(fresh, "untrained", as_many_as=transcoders, allow_other_weights=allow)
-        return {
-            "replacement": SetReplacement(transcoders, self.set, allow_other_weights=allow),
-            "untrained": null if self.nulls else None,
-            "labels": labels_of(run.workspace, self.set),
-        }
+        replacement = SetReplacement(transcoders, self.set, allow_other_weights=allow)
+        return TracedDictionary(replacement, null if self.nulls else None, labels_of(run.workspace, self.set))
+
+
+class TracedDictionary(NamedTuple):
+    """Dictionary of a graph, its untrained null, and labels of its latents by layer."""
+
+    replacement: "Replacement"
+    untrained: "Replacement | None" = None
+    labels: "Labels | None" = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from interp.errors import ConfigError, UnknownNameError
 from interp.options import Argument, HookPoint, Means, ModelName, RecordingName
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from saes.kernels.spread import Spread
     from saes.sets.stored import StoredSet
     from saes.training.stored import StoredSAE
-    from saes.training.train import Tracker
+    from saes.training.tracker import Tracker
 
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ class Train(TrainConfig, Threaded, OnDevice, Resumable["StoredSAE | StoredSet"])
         from saes.kernels.spread import Spread
         from saes.sets.stored import StoredSet
         from saes.training.stored import StoredSAE
-        from saes.training.train import open_tracker
+        from saes.training.tracker import open_tracker
 
         ranks = run.ranks or ALONE
         with ranks.checked():
@@ -144,16 +144,19 @@ class Train(TrainConfig, Threaded, OnDevice, Resumable["StoredSAE | StoredSet"])
         first = recordings[0]
         jobs = [Job(sae=c, train=self.train_config(), folder=f) for c, f in zip(configs, folders, strict=True)]
         title = "training" if len(jobs) == 1 else f"training {len(jobs)} dictionaries"
-        options: dict[str, Any] = {
-            "overwrite": self.overwrite,
-            "resume_sweep": len(jobs) > 1,
-            "spread": spread,
-            "device": device,
-            "measure_prose": None if first.planted else prose_measure(first.model, first.weight_hash),
-        }
+        steps = train_many(
+            recordings,
+            self.hook_points(first),
+            jobs,
+            overwrite=self.overwrite,
+            resume_sweep=len(jobs) > 1,
+            device=device,
+            spread=spread,
+            measure_prose=None if first.planted else prose_measure(first.model, first.weight_hash),
+        )
         reached: dict[Path, int] = {}
         with first_bar(spread.ranks, title, "tokens") as progress:
-            for job, metrics in train_many(recordings, self.hook_points(recordings[0]), jobs, **options):
+            for job, metrics in steps:
                 reached[job.folder] = metrics.tokens
                 health = {"fvu": metrics.fvu, "l0": metrics.l0, "dead": metrics.dead, "dense": metrics.dense}
                 progress(min(reached.values()), self.tokens, health)
@@ -165,10 +168,21 @@ class Train(TrainConfig, Threaded, OnDevice, Resumable["StoredSAE | StoredSet"])
     ) -> None:
         from saes.sets.train import training
 
-        options: dict[str, Any] = {"overwrite": self.overwrite, "device": run.device, "spread": spread}
-        options |= {"skip": self.skip, "layers": self.layers, "writes": self.target or "", "report": say}
+        steps = training(
+            recording,
+            config,
+            self.train_config(),
+            run.folder,
+            skip=self.skip,
+            layers=self.layers,
+            writes=self.target or "",
+            overwrite=self.overwrite,
+            device=run.device,
+            spread=spread,
+            report=say,
+        )
         with run.progress(f"training the set {self.set}", "tokens") as progress:
-            for layer, metrics in training(recording, config, self.train_config(), run.folder, **options):
+            for layer, metrics in steps:
                 health = {"layer": layer, "fvu": metrics.fvu, "l0": metrics.l0, "dead": metrics.dead}
                 progress(metrics.tokens, self.tokens, {k: v for k, v in health.items() if layer >= 0 or k != "layer"})
                 if tracker:
@@ -191,8 +205,9 @@ class Train(TrainConfig, Threaded, OnDevice, Resumable["StoredSAE | StoredSet"])
             return replace(self, target=None, skip=False).sae_configs()[0]
         if self.kind not in ("jumprelu", "batchtopk"):
             raise UnknownNameError("kind of a cross-layer set's latents", self.kind, ["jumprelu", "batchtopk"])
-        sizes = {name: getattr(self, name)[0] for name in ("d_sae", "k") if getattr(self, name)}
-        return CrossLayerConfig(**sizes, selection=self.kind)  # pyright: ignore[reportArgumentType] (checked above)
+        d_sae = self.d_sae[0] if self.d_sae else CrossLayerConfig.d_sae
+        k = self.k[0] if self.k else CrossLayerConfig.k
+        return CrossLayerConfig(d_sae=d_sae, k=k, selection=self.kind)
 
     def train_config(self) -> TrainConfig:
         """Return the training settings among the options."""
@@ -200,7 +215,7 @@ class Train(TrainConfig, Threaded, OnDevice, Resumable["StoredSAE | StoredSet"])
 
     def sae_configs(self) -> list[SAEConfig]:
         """Return one config per combination of values. Raises `ConfigError` for a setting that the kind lacks."""
-        same: dict[str, Any] = {"target": self.target, "skip": self.skip or None, "sparsity": self.sparsity}
+        same: dict[str, object] = {"target": self.target, "skip": self.skip or None, "sparsity": self.sparsity}
         same["prefixes"] = self.prefixes or None
         settings = {name: value for name, value in same.items() if value is not None}
         swept = {"d_sae": self.d_sae, "k": self.k, "l1_coefficient": self.l1_coefficient}
@@ -331,5 +346,13 @@ class Import(Threaded, RunsModel, Analysis["StoredSAE | StoredSet | AttributionG
 
         find_layers(path, l0=self.l0)  # fails before a model is loaded
         origin = SetOrigin(model=self.model, reads=self.hook_point or "", writes=self.hook_point_out or "")
-        options: dict[str, Any] = {"allow_mismatch": self.allow_mismatch, "overwrite": self.overwrite}
-        return import_set(path, run.folder, run.model(self.model), origin, l0=self.l0, format=self.format, **options)
+        return import_set(
+            path,
+            run.folder,
+            run.model(self.model),
+            origin,
+            l0=self.l0,
+            format=self.format,
+            allow_mismatch=self.allow_mismatch,
+            overwrite=self.overwrite,
+        )

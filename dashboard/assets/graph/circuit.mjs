@@ -5,7 +5,7 @@ import { setProps } from "../dash.mjs";
 import { element, under } from "../dom.mjs";
 import { messageOf } from "../http.mjs";
 import { act, box, slider, zooms } from "./controls.mjs";
-import { GraphView, search } from "./view.mjs";
+import { bodyOf, GraphView, search } from "./view.mjs";
 
 const VIAS = ["q: query", "k: key", "v: value", "into an MLP or the logits"];
 const FIELDS = "input, textarea, select, [contenteditable], [role=slider], .ag-root";
@@ -20,14 +20,13 @@ export class CircuitView extends GraphView {
     return /** @type {CircuitContent} */ (this.content);
   }
 
-  /** @param {URLSearchParams} query */
-  read(query) {
-    const n = Number.parseInt(query.get("n") ?? "", 10),
-      { limit } = this.circuit;
+  /** @param {URLSearchParams} query @param {any} shown */
+  read(query, shown) {
+    const { n, paths } = /** @type {ShownCircuit} */ (shown);
     this.state = {
       ...{ nodes: 0, edges: 1, target: null, only: false, background: true },
-      n: Number.isNaN(n) ? null : Math.max(1, Math.min(n, limit)),
-      paths: query.get("paths") === "1",
+      n,
+      paths,
       collapse: query.get("collapse") === "1",
     };
     this.picked = (query.get("at") ?? "").split(",").filter(Boolean);
@@ -41,7 +40,7 @@ export class CircuitView extends GraphView {
   }
 
   want() {
-    this.wanted = JSON.stringify(this.shownPart);
+    this.wanted = bodyOf(this.shownPart);
   }
 
   about() {

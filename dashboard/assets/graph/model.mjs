@@ -2,19 +2,18 @@
 // all influence, comes from the server too (interp/tracing/part.py; of a circuit, dashboard/circuit/_drawing.py).
 
 export const KINDS = { FEATURE: 0, ERROR: 1, TOKEN: 2, LOGIT: 3 };
-/** Latents and errors that a graph shows when it is opened; the slider shows more. */
-export const OPENING = 60;
 export const KIND_NAMES = ["latent", "error", "token", "target"];
 
 export class Model {
   /** @param {GraphContent} content */
   constructor({ nodes, edges, tokens, rows, unit = "latent", n_layers: layers, edge_share: share = 1, ...more }) {
     const { id, kind, layer, position, index = [], label, activation = [], influence, probability = [], input } = nodes;
-    const { background = [], prompts = 0 } = more;
+    const { background = [], prompts = 0, opening = 0 } = more;
     this.tokens = tokens;
     this.rows = rows ?? ["tokens", ...Array.from({ length: layers }, (_, i) => `L${i}`)];
     this.unit = unit;
     this.layers = layers;
+    this.opening = opening; // latents and errors that are shown at first
     this.edgeShare = share; // at which it was traced
     this.ids = id;
     this.kind = kind;

@@ -8,7 +8,7 @@ import { Edits } from "./edits.mjs";
 import { Groups } from "./groups.mjs";
 import { List } from "./list.mjs";
 import { tokenText } from "./marks.mjs";
-import { KIND_NAMES, KINDS, Model, OPENING } from "./model.mjs";
+import { KIND_NAMES, KINDS, Model } from "./model.mjs";
 import { Panel } from "./panel.mjs";
 import { Pointer } from "./pointer.mjs";
 import { savePng, saveSvg, toSvg } from "./saving.mjs";
@@ -90,10 +90,10 @@ export class GraphView {
   }
 
   async start() {
-    const [content, stored] = await Promise.all([this.ask("graph.json"), this.ask("edits.json")]);
-    this.content = /** @type {GraphContent} */ (content);
+    this.content = /** @type {GraphContent} */ (await this.ask(`graph.json${location.search}`));
+    const { edits, shown, part } = this.content;
     this.model = new Model(this.content);
-    this.edits = new Edits(this.source, /** @type {{ edits: Partial<GraphEdits> }} */ (stored).edits, {
+    this.edits = new Edits(this.source, edits, {
       changed: () => this.refresh(),
       saved: () => {
         this.root.dataset.saved = JSON.stringify(this.edits.was);
@@ -102,40 +102,31 @@ export class GraphView {
       conflict: (theirs) => this.differ(theirs),
       failed: (message) => this.say(message, true),
     });
-    this.read(new URLSearchParams(location.search));
-    this.want();
-    await this.fetchPart();
+    this.read(new URLSearchParams(location.search), shown);
+    this.take(part, bodyOf(shown));
     if (this.closed) return;
     this.build();
     this.refresh();
     this.root.dataset.ready = String(Math.round(performance.now()));
   }
 
-  /** What the address says; pins in it go before the stored ones. @param {URLSearchParams} query */
-  read(query) {
-    const { model } = this;
-    /** @param {string} name @param {number} usual @param {number} most */
-    const number = (name, usual, most) => {
-      const value = Number(query.get(name));
-      return query.get(name) && value >= 0 && value <= most ? value : usual;
-    };
-    const target = query.has("target")
-      ? model.targets.find((i) => model.index[i] === Number(query.get("target")))
-      : undefined;
+  /** What the address says, and the part that the server shows for it. @param {URLSearchParams} query @param {any} shown */
+  read(query, shown) {
+    const { model } = this,
+      { nodes, edges, target, pins } = /** @type {ShownPart} */ (shown);
     this.state = {
-      nodes: Math.round(number("nodes", OPENING, 1e6)),
-      edges: number("edges", model.edgeShare, 1),
-      target: target ?? null,
+      nodes,
+      edges,
+      target: target === null ? null : (model.numbers.get(target) ?? null),
       collapse: query.get("collapse") === "1",
       only: query.get("only") === "1",
       background: query.get("background") === "1",
     };
     this.view = query.get("view") === "list" ? "list" : "graph";
-    const at = query.get("at"),
-      pins = query.get("pins");
+    const at = query.get("at");
     this.chosen = model.numbers.get(at ?? "") ?? null;
     if (at && this.chosen === null) this.problem = `This graph has no node ${at.slice(0, 60)}.`;
-    if (pins !== null) this.edits.value.pins = pins.split(",").filter((id) => model.numbers.has(id));
+    this.edits.value.pins = pins;
   }
 
   build() {
@@ -224,7 +215,7 @@ export class GraphView {
     const { nodes, edges, target, background } = this.state,
       { pins, hidden } = this.edits.value,
       usual = background ? [] : [...this.model.background].map((i) => this.model.ids[i]);
-    this.wanted = JSON.stringify({
+    this.wanted = bodyOf({
       nodes,
       edges,
       target: target === null ? null : this.model.ids[target],
@@ -236,8 +227,13 @@ export class GraphView {
   async fetchPart() {
     const asked = this.wanted,
       found = await this.ask("part.json", JSON.parse(asked));
-    this.part = /** @type {GraphPart} */ (found);
-    const { nodes, edges, effects, joined = [] } = this.part;
+    this.take(/** @type {GraphPart} */ (found), asked);
+  }
+
+  /** Hold what the server shows for a request. @param {GraphPart} part @param {string} asked */
+  take(part, asked) {
+    this.part = part;
+    const { nodes, edges, effects, joined = [] } = part;
     this.model.rank(effects);
     this.shown = { node: marks(this.model.n, nodes), edge: marks(this.model.m, edges), joined };
     this.known = asked;
@@ -449,7 +445,7 @@ export class GraphView {
         value === usual ? "" : String(Number(value.toFixed(4)));
     const query = {
       at: this.chosen === null ? "" : model.ids[this.chosen],
-      nodes: fixed(state.nodes, OPENING),
+      nodes: fixed(state.nodes, model.opening),
       edges: fixed(state.edges, model.edgeShare),
       target: state.target === null ? "" : String(model.index[state.target]),
       pins: edits.value.pins.join(","),
@@ -580,6 +576,9 @@ export class GraphView {
     this.edits?.close();
   }
 }
+
+/** The body of a request for a part, its fields in one order. @param {object} part */
+export const bodyOf = (part) => JSON.stringify(part, Object.keys(part).sort());
 
 /** The query of an address, without what is empty. @param {Record<string, string>} query */
 export function search(query) {

@@ -8,6 +8,8 @@ interface GraphContent {
   tokens: string[];
   /** names of rows from below, the first that of tokens; without any, the numbers of layers */
   rows?: string[];
+  /** latents and errors that are shown at first */
+  opening?: number;
   /** share of the scores of edges at which it was traced */
   edge_share?: number;
   /** numbers of the nodes that lead other prompts as much */
@@ -32,6 +34,25 @@ interface GraphContent {
   };
   /** of a circuit also ids, and the number of the input that each enters */
   edges: { source: number[]; target: number[]; weight: number[]; id?: string[]; via?: number[] };
+  edits: Partial<GraphEdits>;
+  /** what the address of the page shows, as part.json is asked for it, and the answer */
+  shown: ShownPart | ShownCircuit;
+  part: GraphPart;
+}
+
+/** The body of part.json: the part of a graph that is shown. */
+interface ShownPart {
+  nodes: number;
+  edges: number;
+  target: string | null;
+  pins: string[];
+  hidden: string[];
+}
+
+/** The same of a circuit: its strongest edges, null as it was found; those on paths from input to output. */
+interface ShownCircuit {
+  n: number | null;
+  paths: boolean;
 }
 
 /** graph.json of a circuit (dashboard/circuit/drawing.py) */
