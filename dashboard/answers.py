@@ -75,7 +75,7 @@ def _picture(values: np.ndarray) -> dict[str, Any]:
     return {"shape": [*values.shape], "dtype": values.dtype.name, "base64": base64.b64encode(raw).decode()}
 
 
-def finite_json(value: Any) -> str:
+def finite_json(value: object) -> str:
     """Return a value as JSON text. Raises `CorruptError` for a number that is not finite."""
     try:
         return flask.json.dumps(value, separators=(",", ":"), allow_nan=False)

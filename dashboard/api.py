@@ -42,7 +42,7 @@ Limit = Annotated[int, Interval(ge=1, le=MOST_ROWS)]
 """Rows of an answer."""
 
 
-def artefacts(workspace: Workspace, kind: str = "") -> list[dict[str, Any]]:
+def artefacts(workspace: Workspace, kind: str = "") -> list[dict[str, object]]:
     """Return the artefacts of the workspace, newest first, optionally of one kind: name, settings, main results."""
     if kind and kind not in KINDS:
         raise UnknownNameError("kind of artefact", kind, list(KINDS))
@@ -51,7 +51,7 @@ def artefacts(workspace: Workspace, kind: str = "") -> list[dict[str, Any]]:
     return [{name: getattr(manifest, name) for name in fields} for manifest in manifests[:MOST_ROWS]]
 
 
-def kinds(workspace: Workspace) -> dict[str, Any]:
+def kinds(workspace: Workspace) -> dict[str, object]:
     """Return the contents of each kind of artefact: folder, page and verb, JSON schemas, and columns of tables."""
     return {kind: {"page": own_page(kind) or "/artefact/{key}", **schema_of_kind(kind)} for kind in KINDS}
 
@@ -68,7 +68,7 @@ def artefact(workspace: Workspace, key: str) -> dict[str, Any]:
 
 def search(
     workspace: Workspace, query: str, features: str = "", hook_point: str = "", limit: Limit = 20
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Return the features that fire on a text or whose label contains it, each with its score and its null.
 
     `like demo:12` searches by similarity of directions. No model runs.
@@ -91,7 +91,7 @@ def features(
     density_high: float = 1.0,
     offset: Count = 0,
     limit: Limit = 50,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Return a slice of a list of features: number, label, density (fraction of tokens), activations."""
     from dashboard.data.features import ListQuery, listing
 
@@ -119,7 +119,7 @@ def feature(workspace: Workspace, features: str, index: Count) -> dict[str, Any]
     }
 
 
-def examples(workspace: Workspace, features: str, index: Count) -> list[dict[str, Any]]:
+def examples(workspace: Workspace, features: str, index: Count) -> list[dict[str, object]]:
     """Return windows of text with the feature's activation on each token, by group, strongest first."""
     from dashboard.data import features as data
     from saes.features.schema import Features
@@ -127,7 +127,7 @@ def examples(workspace: Workspace, features: str, index: Count) -> list[dict[str
     return [asdict(example) for example in data.examples(workspace.open(Features, features), index)]
 
 
-def vector(workspace: Workspace, features: str, index: Count) -> dict[str, Any]:
+def vector(workspace: Workspace, features: str, index: Count) -> dict[str, object]:
     """Return the decoder direction of one feature of an SAE, in the units of the model's activations."""
     from dashboard.data.features import one
     from saes.features.schema import check_described
@@ -142,7 +142,7 @@ def vector(workspace: Workspace, features: str, index: Count) -> dict[str, Any]:
     return {"dictionary": dictionary, "feature": index, "hook_point": sae.hook_point, "direction": lists(direction)}
 
 
-def uses(workspace: Workspace, features: str, index: Count) -> dict[str, Any]:
+def uses(workspace: Workspace, features: str, index: Count) -> dict[str, object]:
     """Return the maps, circuits and direction reports that contain one feature, and its stored proofs.
 
     `outdated` of a proof says why it no longer applies to the features as they are now; else it is empty.
@@ -161,21 +161,21 @@ def uses(workspace: Workspace, features: str, index: Count) -> dict[str, Any]:
     return {**references._asdict(), "proofs": proofs}
 
 
-def sae_dashboard(workspace: Workspace, features: str, index: Count) -> dict[str, Any]:
+def sae_dashboard(workspace: Workspace, features: str, index: Count) -> dict[str, object]:
     """Return one feature in the JSON of SAEDashboard, which Neuronpedia imports."""
     from dashboard.data.features import dashboard_batch
 
     return dashboard_batch(workspace, features, index)
 
 
-def regions(workspace: Workspace, atlas: str, limit: Limit = 50) -> list[dict[str, Any]]:
+def regions(workspace: Workspace, atlas: str, limit: Limit = 50) -> list[dict[str, object]]:
     """Return the regions of a map, largest first: label, number of points, bounds."""
     from dashboard.maps.data import largest_regions
 
     return largest_regions(workspace, atlas, limit)
 
 
-def circuit(workspace: Workspace, name: str) -> dict[str, Any]:
+def circuit(workspace: Workspace, name: str) -> dict[str, object]:
     """Return a circuit: its nodes, its strongest edges, and the evidence for each, with the nulls and the verdict."""
     from interp.circuits.found_circuit import open_circuit
 
@@ -191,7 +191,7 @@ def circuit(workspace: Workspace, name: str) -> dict[str, Any]:
     }
 
 
-def compare(workspace: Workspace, a: str, b: str) -> dict[str, Any]:
+def compare(workspace: Workspace, a: str, b: str) -> dict[str, object]:
     """Compare two features or neurons, every number with its null.
 
     Names: `demo:540` (a feature), `neurons:blocks.9.mlp.hook_post:12`. In `measures`, `null` is the level that 95 % of
@@ -233,7 +233,7 @@ def analyses(runs: RunQueue) -> list[dict[str, str]]:
     return [{"verb": form.verb, "about": form.about.splitlines()[0]} for form in runs.catalogue.forms.values()]
 
 
-def analysis(runs: RunQueue, verb: str) -> dict[str, Any]:
+def analysis(runs: RunQueue, verb: str) -> dict[str, object]:
     """Return what an analysis does, and its options: type, default, choices, and the names on offer here."""
     forms = runs.catalogue.forms
     if verb not in forms:
@@ -248,22 +248,22 @@ def analysis(runs: RunQueue, verb: str) -> dict[str, Any]:
     }
 
 
-def start(runs: RunQueue, verb: str, options: dict[str, Any]) -> dict[str, Any]:
+def start(runs: RunQueue, verb: str, options: dict[str, object]) -> dict[str, object]:
     """Start an analysis, in the queue of the workspace; `options` are those of `analysis`. Follow it with `run`."""
     return run(runs, runs.add(verb, options))
 
 
-def runs(runs: RunQueue) -> list[dict[str, Any]]:
+def runs(runs: RunQueue) -> list[dict[str, object]]:
     """Return every run of the queue with its command, state, progress and the artefacts that it wrote."""
     return [{name: value for name, value in asdict(run).items() if name != "log"} for run in runs.all()][-MOST_ROWS:]
 
 
-def run(runs: RunQueue, id: str) -> dict[str, Any]:
+def run(runs: RunQueue, id: str) -> dict[str, object]:
     """Return one run with its last lines of output; `artefact` reads what it `made`."""
     return asdict(runs.get(id))
 
 
-def cancel(runs: RunQueue, id: str) -> dict[str, Any]:
+def cancel(runs: RunQueue, id: str) -> dict[str, object]:
     """Take a run out of the queue, or interrupt it as Ctrl-C would; its unfinished artefact can be resumed."""
     runs.cancel(id)
     return run(runs, id)
@@ -273,7 +273,9 @@ RUNS: dict[str, Callable[..., Any]] = {tool.__name__: tool for tool in (analyses
 """Tools that run analyses: `tool(queue, **parameters)`. For agents; pages have forms of their own."""
 
 
-def call(source: Any, name: str, values: Mapping[str, Any], offered: Mapping[str, Callable[..., Any]] = READS) -> Any:
+def call(
+    source: Any, name: str, values: Mapping[str, object], offered: Mapping[str, Callable[..., Any]] = READS
+) -> Any:
     """Answer one read of a workspace, or one tool of `RUNS`, from JSON.
 
     Raises `UnknownNameError` and `ConfigError` for names and values that it does not take.
@@ -285,7 +287,7 @@ def call(source: Any, name: str, values: Mapping[str, Any], offered: Mapping[str
     return plain(offered[name](source, **{field.name: getattr(query, field.name) for field in fields(form)}))
 
 
-def ask(live: Live, name: str, values: Mapping[str, Any]) -> Any:
+def ask(live: Live, name: str, values: Mapping[str, object]) -> Any:
     """Answer an act from JSON; one that answers in steps, with all of them. Raises as `call` does."""
     act = decode(act_called(name), values)
     return plain([*live.steps(act)] if is_streamed(act) else live.ask(act))
@@ -311,7 +313,7 @@ def schema(read: Callable[..., Any]) -> dict[str, Any]:
     return question_schema(question(read))
 
 
-def openapi() -> dict[str, Any]:
+def openapi() -> dict[str, object]:
     """Return the description of the API in the OpenAPI format."""
     answers = {"200": {"description": "the answer"}, "400": {"description": "a malformed question"},
                "404": {"description": "an unknown name"}, "409": {"description": "artefacts that do not fit"},

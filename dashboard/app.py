@@ -466,7 +466,7 @@ def safe_layout(which: Page) -> Layout:
     return show
 
 
-def _not_found(context: PageSources, **_: Any) -> html.Div:
+def _not_found(context: PageSources, **_: object) -> html.Div:
     raise UsageError("There is no page at this address.")
 
 

@@ -21,7 +21,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -221,11 +221,11 @@ class Catalogue(Protocol):
         """Return the values that the workspace offers for a menu of an option."""
         ...
 
-    def arguments(self, verb: str, options: dict[str, Any]) -> list[str]:
+    def arguments(self, verb: str, options: Mapping[str, object]) -> list[str]:
         """Return the arguments of the process. Raises `WorkbenchError` for what the verb does not take."""
         ...
 
-    def command(self, verb: str, options: dict[str, Any]) -> str:
+    def command(self, verb: str, options: Mapping[str, object]) -> str:
         """Return the command as a reader types it. Raises as `arguments` does."""
         ...
 
@@ -292,7 +292,7 @@ class RunQueue:
             self._lock.close()
             self._lock = None
 
-    def add(self, verb: str, options: dict[str, Any]) -> str:
+    def add(self, verb: str, options: Mapping[str, object]) -> str:
         """Queue a command; return the id of its run. The same command that is still waiting or running is that run.
 
         Raises `WorkbenchError` for names and values that the verb does not take, `ResourceError` when nothing can be
@@ -310,7 +310,7 @@ class RunQueue:
             id = f"{number:04d}-{verb.replace(' ', '-')}"
             place, now = self._files.last_place(), time.time()
             record = StoredRun(
-                id=id, verb=verb, options=options, command=command, state=WAITING, place=place, created=now
+                id=id, verb=verb, options=dict(options), command=command, state=WAITING, place=place, created=now
             )
             self._files.save(record)
             self._changed.notify_all()
@@ -489,7 +489,7 @@ def _interrupt(process: subprocess.Popen[bytes], grace: float) -> None:
     timer.start()
 
 
-def _values(values: Iterable[Any]) -> Iterator[str]:
+def _values(values: Iterable[object]) -> Iterator[str]:
     for value in values:
         yield from map(str, value if is_sequence(value) else [value])
 

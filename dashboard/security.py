@@ -12,7 +12,7 @@ bytes, checked before it is read. `refuse_callback` checks the shape of a callba
 import hmac
 from collections.abc import Callable, Iterable, Mapping
 from http.cookies import CookieError, SimpleCookie
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
 from dashboard.answers import is_list, is_object
@@ -26,8 +26,11 @@ Refusal = tuple[str, str]
 """HTTP status, and a sentence for the reader."""
 READS = ("GET", "HEAD")
 
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
+
 StartResponse = Callable[..., Any]
-WSGIApp = Callable[[dict[str, Any], StartResponse], Iterable[bytes]]
+WSGIApp = Callable[["WSGIEnvironment", StartResponse], Iterable[bytes]]
 
 
 def is_loopback(host: str) -> bool:
@@ -93,7 +96,7 @@ class Guard:
             ("Cross-Origin-Resource-Policy", "same-origin"),
         ]
 
-    def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+    def __call__(self, environ: "WSGIEnvironment", start_response: StartResponse) -> Iterable[bytes]:
         stranger = self._stranger(environ)
         refusal = stranger or self._refused_write(environ)
         if refusal:
@@ -104,7 +107,7 @@ class Guard:
             start_response(refusal[0], headers + self._headers() + renewed)
             return [body]
 
-        def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
+        def start(status: str, headers: list[tuple[str, str]], exc_info: object = None) -> object:
             ours = self._headers()
             names = {name.lower() for name, _ in ours}
             others = [(name, value) for name, value in headers if name.lower() not in names]
@@ -116,7 +119,7 @@ class Guard:
     def _headers(self) -> list[tuple[str, str]]:
         return [("Content-Security-Policy", self.policy()), *self.headers]
 
-    def _stranger(self, environ: dict[str, Any]) -> Refusal | None:
+    def _stranger(self, environ: "WSGIEnvironment") -> Refusal | None:
         """Return the refusal of a request from another site or another machine."""
         host = environ.get("HTTP_HOST", "")
         if _name(host) not in self.hosts:
@@ -129,7 +132,7 @@ class Guard:
             return _FORBIDDEN, "Open the address with its token, as printed when the server started.\n"
         return None
 
-    def _refused_write(self, environ: dict[str, Any]) -> Refusal | None:
+    def _refused_write(self, environ: "WSGIEnvironment") -> Refusal | None:
         """Return the refusal of a write without the run's key, or with a body that is too large."""
         if environ.get("HTTP_TRANSFER_ENCODING"):
             return "411 Length Required", "A request with a body must state its length (Content-Length).\n"
@@ -147,24 +150,24 @@ class Guard:
             )
         return None
 
-    def _run_cookie(self, environ: dict[str, Any]) -> list[tuple[str, str]]:
+    def _run_cookie(self, environ: "WSGIEnvironment") -> list[tuple[str, str]]:
         name = _run_cookie_name(environ)
         if not self.run_key or _cookie(environ, name) == self.run_key:
             return []
         return [("Set-Cookie", f"{name}={self.run_key}; Path=/; HttpOnly; SameSite=Strict")]
 
-    def _has_token(self, environ: dict[str, Any]) -> bool:
+    def _has_token(self, environ: "WSGIEnvironment") -> bool:
         assert self.token
         tokens = (_cookie(environ, COOKIE), _query_token(environ))
         return any(hmac.compare_digest(token.encode(), self.token.encode()) for token in tokens)
 
-    def _new_cookie(self, environ: dict[str, Any]) -> list[tuple[str, str]]:
+    def _new_cookie(self, environ: "WSGIEnvironment") -> list[tuple[str, str]]:
         if not self.token or not _query_token(environ):
             return []
         return [("Set-Cookie", f"{COOKIE}={self.token}; Path=/; HttpOnly; SameSite=Strict")]
 
 
-def refuse_callback(body: Any, callbacks: Mapping[str, Mapping[str, Any]]) -> Refusal | None:
+def refuse_callback(body: object, callbacks: Mapping[str, Mapping[str, Any]]) -> Refusal | None:
     """Return the refusal of a callback's body that does not have the shape of any of `callbacks`, by output."""
     if not is_object(body) or not isinstance(body.get("output"), str):
         return "400 Bad Request", "A callback is a JSON object with an `output`.\n"
@@ -183,7 +186,7 @@ def refuse_callback(body: Any, callbacks: Mapping[str, Mapping[str, Any]]) -> Re
     return None
 
 
-def _is_value(value: Any) -> bool:
+def _is_value(value: object) -> bool:
     """Return True for `{"id", "property", ...}`, and for a list of them (an input of a pattern)."""
     if is_list(value):
         return all(is_object(element) and _is_value(element) for element in value)
@@ -193,7 +196,7 @@ def _is_value(value: Any) -> bool:
 _FORBIDDEN = "403 Forbidden"
 
 
-def _cookie(environ: dict[str, Any], name: str) -> str:
+def _cookie(environ: "WSGIEnvironment", name: str) -> str:
     try:
         cookies = SimpleCookie(environ.get("HTTP_COOKIE", ""))
     except CookieError:  # some other server on this host set a cookie that is none
@@ -201,7 +204,7 @@ def _cookie(environ: dict[str, Any], name: str) -> str:
     return cookies[name].value if name in cookies else ""
 
 
-def _run_cookie_name(environ: dict[str, Any]) -> str:
+def _run_cookie_name(environ: "WSGIEnvironment") -> str:
     """Return the name of the cookie with the run's key: one per port, since the ports of a host share their cookies."""
     try:
         port = urlsplit(f"//{environ.get('HTTP_HOST', '')}").port
@@ -220,5 +223,5 @@ def _same_origin(origin: str | None, host: str) -> bool:
     return origin is None or urlsplit(origin).netloc == host
 
 
-def _query_token(environ: dict[str, Any]) -> str:
+def _query_token(environ: "WSGIEnvironment") -> str:
     return parse_qs(environ.get("QUERY_STRING", "")).get("token", [""])[0]

@@ -51,7 +51,7 @@ def asking(visitor: str) -> Iterator[None]:
         _visitor.reset(token)
 
 
-def answered_in_lines(steps: Iterator[Any], visitor: str) -> flask.Response:
+def answered_in_lines(steps: Iterator[object], visitor: str) -> flask.Response:
     """Return an answer of a line of JSON per step, as it is made in the name of `visitor`; an error is the last line.
 
     No further step is made once the browser is gone.

@@ -1,8 +1,7 @@
 """*Artefact*: one artefact of any kind, from its class; a kind with a page of its own is linked to it."""
 
-from typing import Any
-
 from dash import Dash, dcc, html
+from dash.development.base_component import Component
 
 from dashboard.artefact.sections import panels, summary
 from dashboard.components.frame import attempt, graph, page, panel, quiet_link, still
@@ -13,7 +12,7 @@ from dashboard.sources import PageSources, current, open_artefact
 from interp.artifacts import KINDS, address_of
 
 
-def layout(context: PageSources, name: str | None = None, **_: Any) -> html.Div:
+def layout(context: PageSources, name: str | None = None, **_: object) -> html.Div:
     """`/artefact/<folder>/<name>`; without a name the newest artefact."""
     workspace = context.workspace
     value = workspace.value(open_artefact(workspace, tuple(KINDS), name))
@@ -33,7 +32,7 @@ def register(app: Dash) -> None:
     register_parts(app, "artefact", show_artefact)
 
 
-def show_artefact(state: dict[str, Any], scheme: str | None) -> Any:
+def show_artefact(state: dict[str, str], scheme: str | None) -> Component:
     """Return the figure of the artefact that `state` names, where its class has one, and its panels."""
     workspace = current().workspace
     value = workspace.open_key(state["key"])

@@ -7,7 +7,7 @@ Under the map: a table of the points that are selected, found or all, sorted by 
 from typing import Any
 
 import dash_ag_grid as dag
-from dash import ClientsideFunction, Dash, Input, Output, State, dcc, html, no_update
+from dash import ClientsideFunction, Dash, Input, NoUpdate, Output, State, dcc, html, no_update
 
 from dashboard.components.evidence import number
 from dashboard.components.frame import attrs, page, panel, quiet_link, stat
@@ -180,7 +180,9 @@ def table_panel(workspace: Workspace, name: str) -> html.Section:
     return panel(title, grid, note=note, className="wb-atlas-table")
 
 
-def fill(request: dict[str, Any] | None, narrowing: dict[str, str] | None, state: dict[str, Any]) -> Any:
+def fill(
+    request: dict[str, Any] | None, narrowing: dict[str, str] | None, state: dict[str, str]
+) -> tuple[dict[str, object] | NoUpdate, str | NoUpdate]:
     """Return a block of rows of the selected points, and the title of the table with their number."""
     if not request:
         return no_update, no_update
@@ -295,7 +297,7 @@ def _overlays(text: str) -> list[str] | None:
     return [part for part in text.split(",") if part in ("labels", "contours", "minimap", "grid")]
 
 
-def show_point(index: int | None, state: dict[str, Any]) -> Any:
+def show_point(index: int | None, state: dict[str, str]) -> tuple[html.Section | None, list[int]]:
     """Return the panel of a chosen point, and the numbers of its neighbours; nothing without one."""
     if index is None:
         return None, []
@@ -303,7 +305,7 @@ def show_point(index: int | None, state: dict[str, Any]) -> Any:
     return point_panel(state["features"], point), [number for number, *_ in point["neighbours"]]
 
 
-def _open(index: int | None, state: dict[str, Any]) -> Any:
+def _open(index: int | None, state: dict[str, str]) -> str | NoUpdate:
     if index is None or not state["features"]:
         return no_update
     return feature_href(state["features"], view.point(current().workspace, state["name"], index)["item"])

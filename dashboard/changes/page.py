@@ -5,12 +5,11 @@ one model transplanted into the other. A crosscoder reads both models at once; i
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 from dash import Dash, dcc, html
 
 from dashboard.components.evidence import as_table, number, records_table
-from dashboard.components.frame import attempt, graph, guarded, page, stat
+from dashboard.components.frame import Children, Part, attempt, graph, guarded, page, stat
 from dashboard.components.pages import Page, artefact_menu, changes_href, feature_href, menu_choices, register_parts
 from dashboard.components.tokens import token_text
 from dashboard.figures.changes import latents_histogram, stream_figure, transplant_figure, weights_figure
@@ -32,7 +31,7 @@ _MEASURES = {
 _OTHERS = {"shared": "in both", "between": "between", "rare": "rarely active"}
 
 
-def layout(context: PageSources, name: str | None = None, **_: Any) -> html.Div:
+def layout(context: PageSources, name: str | None = None, **_: object) -> html.Div:
     """`/changes?name=<comparison>`; without a name the newest."""
     workspace = context.workspace
     comparison = workspace.value(open_artefact(workspace, kinds_of("changes"), name))
@@ -51,7 +50,7 @@ def register(app: Dash) -> None:
     register_parts(app, "changes", show_comparison)
 
 
-def _lead(comparison: Artefact) -> Any:
+def _lead(comparison: Artefact) -> Children:
     if isinstance(comparison, ModelComparison):
         base, tuned = visible(comparison.base, 60), visible(comparison.tuned, 60)
         return attempt(
@@ -67,7 +66,7 @@ def _lead(comparison: Artefact) -> Any:
     )
 
 
-def show_comparison(state: dict[str, Any], scheme: str | None) -> list[Any]:
+def show_comparison(state: dict[str, str], scheme: str | None) -> list[Part]:
     """Return the panels of the comparison or the crosscoder that `state` names."""
     comparison, colours = current().workspace.open_key(state["name"]), theme(scheme)
     if isinstance(comparison, LatentComparison):
@@ -96,12 +95,12 @@ def show_comparison(state: dict[str, Any], scheme: str | None) -> list[Any]:
     ]  # fmt: skip
 
 
-def _findings(comparison: ModelComparison) -> list[Any]:
+def _findings(comparison: ModelComparison) -> list[Part]:
     sentences = [visible(sentence, 600) for sentence in comparison.sentences()]
     return [html.Ul([html.Li(f"{sentence[:1].upper()}{sentence[1:]}.") for sentence in sentences], className="wb-said")]
 
 
-def _weights(comparison: ModelComparison, colours: Theme) -> list[Any]:
+def _weights(comparison: ModelComparison, colours: Theme) -> list[Part]:
     rows = comparison.weights.changes
     n_layers = len({row.layer for row in rows})
     figure = weights_figure(rows, colours, height=max(HEIGHT, 120 + 22 * (2 + n_layers)))
@@ -112,7 +111,7 @@ def _weights(comparison: ModelComparison, colours: Theme) -> list[Any]:
     ]
 
 
-def _stream(comparison: ModelComparison, colours: Theme) -> list[Any]:
+def _stream(comparison: ModelComparison, colours: Theme) -> list[Part]:
     rows = [
         {"text": text, "name": row.name, **row.change.columns("change", "low", "high"), "null_high": row.null_high,
          "cka": row.cka.estimate, "above_null": row.above_null}
@@ -123,7 +122,7 @@ def _stream(comparison: ModelComparison, colours: Theme) -> list[Any]:
     return [graph("changes-stream", figure=figure, label=label, height=HEIGHT), as_table(as_json(rows))]
 
 
-def _transplants(comparison: ModelComparison, colours: Theme) -> list[Any]:
+def _transplants(comparison: ModelComparison, colours: Theme) -> list[Part]:
     proof = comparison.transplants
     rows = [
         {"name": row.name} | row.carried.columns("carried") | {"carried_bound": row.carried_bound}
@@ -138,7 +137,7 @@ def _transplants(comparison: ModelComparison, colours: Theme) -> list[Any]:
             as_table(as_json(rows))]  # fmt: skip
 
 
-def _heads(comparison: ModelComparison) -> list[Any]:
+def _heads(comparison: ModelComparison) -> list[Part]:
     rows = sorted(comparison.heads.shown(), key=lambda row: [*_MEASURES].index(row["measure"]))
     if not rows:
         return [html.P(f"No head changed {BEYOND}.", className="wb-none")]
@@ -150,17 +149,17 @@ def _heads(comparison: ModelComparison) -> list[Any]:
     return [records_table(as_json(shown), limit=40)]
 
 
-def _latents_of_models(comparison: LatentComparison, colours: Theme) -> list[Any]:
+def _latents_of_models(comparison: LatentComparison, colours: Theme) -> list[Part]:
     first, second = visible(comparison.first, 40), visible(comparison.second, 40)
     named = {"second_only_confirmed": f"{second} only", "first_only_confirmed": f"{first} only"} | _OTHERS
 
-    def histogram() -> list[Any]:
+    def histogram() -> list[Part]:
         stats = [stat(words, number(comparison.counts[key])) for key, words in named.items()]
         figure = latents_histogram(comparison, colours, height=360)
         label = f"Latents by how much of each lies in {comparison.second}"
         return [html.Div(stats, className="wb-stats"), graph("changes-latents", figure=figure, label=label, height=360)]
 
-    def own() -> list[Any]:
+    def own() -> list[Part]:
         whose = {"first only": f"{first} only", "second only": f"{second} only"}
         rows = comparison.own(60)
         if not rows:
@@ -210,7 +209,7 @@ def _read_on(changes: ChangedWords) -> html.P:
     return html.P(text, className="wb-note")
 
 
-def _said(changes: ChangedWords, ways: Sequence[str]) -> list[Any]:
+def _said(changes: ChangedWords, ways: Sequence[str]) -> list[Part]:
     mine = [direction for direction in changes.directions if direction.way in ways]
     beyond = [direction for direction in changes.directions_above_null if direction.way in ways]
     if not beyond:
@@ -235,7 +234,7 @@ def _said(changes: ChangedWords, ways: Sequence[str]) -> list[Any]:
     return [first, more] if len(beyond) > ROWS else [first]
 
 
-def _used(uses: Sequence[Use], kind: str) -> list[Any]:
+def _used(uses: Sequence[Use], kind: str) -> list[Part]:
     changes = [use for use in uses if use.above_null]
     if not uses or not changes:
         reason = f"No {kind} changed {BEYOND}." if uses else f"No {kind} was measured."
@@ -249,7 +248,7 @@ def _used(uses: Sequence[Use], kind: str) -> list[Any]:
     return [html.Div(html.Table(rows, className="wb-evidence wb-records"), className="wb-scroll")]
 
 
-def _written(written: Sequence[Written], steered_at: str) -> list[Any]:
+def _written(written: Sequence[Written], steered_at: str) -> list[Part]:
     names = {key: name for key, name in _COLUMNS.items() if steered_at or key in ("base", "tuned")}
     rows = [html.Tr([html.Th(column, scope="col") for column in ("prompt", *names.values())])]
     for sample in written:
@@ -258,7 +257,7 @@ def _written(written: Sequence[Written], steered_at: str) -> list[Any]:
     return [html.Div(html.Table(rows, className="wb-samples"), className="wb-scroll")]
 
 
-def _turns(changes: ChangedWords) -> list[Any]:
+def _turns(changes: ChangedWords) -> list[Part]:
     if not changes.turns:
         return [html.P("The two models predict the same at every position.", className="wb-none")]
     beyond = [turn for turn in changes.turns if turn.kl > changes.kl_high]

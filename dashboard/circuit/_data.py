@@ -197,7 +197,7 @@ def as_shown(artefact: FoundCircuit, rows: list[EdgeRow], *, whole: bool) -> Cir
     return Circuit.of(artefact.circuit.model, artefact.circuit.weight_hash, edges, nodes)
 
 
-def export(artefact: FoundCircuit, rows: list[EdgeRow], shown: dict[str, Any], *, whole: bool) -> dict[str, Any]:
+def export(artefact: FoundCircuit, rows: list[EdgeRow], shown: dict[str, Any], *, whole: bool) -> dict[str, object]:
     """Return the circuit of `rows` as JSON that `Circuit.load` reads, with what it was found by and `shown` of it.
 
     The verdict and evaluation apply to the circuit as found, and are left out when other edges are shown.

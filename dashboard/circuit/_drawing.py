@@ -118,7 +118,7 @@ def content(artefact: FoundCircuit) -> dict[str, Any]:
     }
 
 
-def part(artefact: FoundCircuit, view: CircuitView) -> dict[str, Any]:
+def part(artefact: FoundCircuit, view: CircuitView) -> dict[str, object]:
     """Return the numbers of the nodes and edges that are shown, and how many of all these are.
 
     `joined` are nodes of one head at several positions: it reads at one and writes at a later one.
@@ -251,7 +251,7 @@ Edges = Annotated[int, Ge(1)] | None
 """Number of the strongest edges; None for the circuit as it was found."""
 
 
-def _part(request: RequestFields, artefact: FoundCircuit, *, n: Edges = None, paths: bool = False) -> dict[str, Any]:
+def _part(request: RequestFields, artefact: FoundCircuit, *, n: Edges = None, paths: bool = False) -> dict[str, object]:
     return part(artefact, CircuitView(n, paths))
 
 
@@ -261,12 +261,12 @@ def _save(request: RequestFields, artefact: FoundCircuit, *, edits: GraphMarks, 
 
 def _groups(
     request: RequestFields, artefact: FoundCircuit, *, by: str, n: Edges = None, paths: bool = False
-) -> dict[str, Any]:
+) -> dict[str, object]:
     rows = CircuitView(n, paths).rows(scored(artefact))
     return {"groups": [*_data.propose(by, artefact.circuit, rows).items()]}
 
 
-def _export(folder: str, name: str) -> dict[str, Any]:
+def _export(folder: str, name: str) -> dict[str, object]:
     artefact, query = _open(folder, name), flask.request.args
     view = CircuitView(whole_number(query.get("n", "")), query.get("paths") == "1")
     rows = view.rows(scored(artefact), limit=None)

@@ -8,13 +8,14 @@ import json
 from typing import Any
 
 import dash_ag_grid as dag
+import plotly.graph_objects as go
 from dash import Dash, Input, Output, State, dcc, html
 
 from dashboard.circuit import _data as view
 from dashboard.circuit import _drawing
 from dashboard.circuit._drawing import CircuitView, colours
 from dashboard.components.evidence import evidence_table, number, records_table, words
-from dashboard.components.frame import attrs, graph, notice, page, panel, quiet_link, stat
+from dashboard.components.frame import Children, Part, attrs, graph, notice, page, panel, quiet_link, stat
 from dashboard.components.pages import Page, artefact_menu, circuit_href, heads_href, menu_choices, prompt_href
 from dashboard.figures.circuits import agreement, faithfulness_at, faithfulness_curve, via_colours
 from dashboard.figures.heads import attention_pattern
@@ -94,7 +95,7 @@ def table_row(row: view.EdgeRow) -> dict[str, Any]:
 
 
 def layout(
-    context: PageSources, name: str | None = None, n: str = "", paths: str = "", at: str = "", **_: Any
+    context: PageSources, name: str | None = None, n: str = "", paths: str = "", at: str = "", **_: object
 ) -> html.Div:
     """`/circuit/<name or key>?n=<edges>&paths=1&at=<nodes or edges>&collapse=1` (assets/graph/circuit.mjs).
 
@@ -147,7 +148,9 @@ def register(app: Dash) -> None:
     )(show_evidence)
 
 
-def draw_circuit(shown: dict[str, Any], name: str, scheme: str | None) -> Any:
+def draw_circuit(
+    shown: dict[str, Any], name: str, scheme: str | None
+) -> tuple[list[dict[str, Any]], dict[str, str], str, go.Figure]:
     """Return the table of the shown edges, its height, their faithfulness, and the curve with their mark."""
     artefact = open_circuit(current().workspace, name)
     edges = view.scored(artefact)
@@ -159,7 +162,7 @@ def draw_circuit(shown: dict[str, Any], name: str, scheme: str | None) -> Any:
     return [table_row(row) for row in rows], height, _faithful(curve, size, edges.total), figure
 
 
-def show_evidence(chosen: str | None, shown: dict[str, Any], name: str, scheme: str | None) -> Any:
+def show_evidence(chosen: str | None, shown: dict[str, Any], name: str, scheme: str | None) -> Children:
     """Return the evidence for the chosen edge or nodes; with nothing chosen, what was found."""
     artefact = open_circuit(current().workspace, name)
     if not chosen:
@@ -240,7 +243,7 @@ def details(
     return _line_of(edges, close) if edges else _group(chosen, rows, close)
 
 
-def _verdict(verdict: Verdict) -> Any:
+def _verdict(verdict: Verdict) -> html.Div:
     word = {True: "Found. ", False: "Not found. ", None: ""}[verdict.holds]
     reason = visible(verdict.reason, 600)
     return notice(
@@ -341,7 +344,7 @@ def _line_of(edges: list[view.EdgeRow], close: Any) -> html.Section:
     )
 
 
-def _pattern(artefact: FoundCircuit, reader: str, source: str | None, colours: Theme) -> list[Any]:
+def _pattern(artefact: FoundCircuit, reader: str, source: str | None, colours: Theme) -> list[Part]:
     """Return the attention of the reader on the stored prompt, or of the sender if the reader is not a head."""
     head = next((n for n in (reader, source) if n and parse_node(n.partition("@")[0]).kind == "head"), None)
     if head is None:
@@ -363,7 +366,7 @@ def _pattern(artefact: FoundCircuit, reader: str, source: str | None, colours: T
     return [title, graph("circuit-pattern", figure=figure, height=height, label=f"Attention of {head}")]
 
 
-def _edge_list(title: str, rows: list[view.EdgeRow], end: str | None) -> list[Any]:
+def _edge_list(title: str, rows: list[view.EdgeRow], end: str | None) -> list[Part]:
     if not rows:
         return []
     shown = sorted(rows, key=lambda row: -row.size)
@@ -381,7 +384,7 @@ def _edge_list(title: str, rows: list[view.EdgeRow], end: str | None) -> list[An
     return [html.H3([title, more]), html.Ol(lines, className="wb-lines")]
 
 
-def _strongest_nodes(rows: list[ScoredNode], total: int) -> list[Any]:
+def _strongest_nodes(rows: list[ScoredNode], total: int) -> list[Part]:
     """Return the nodes with the strongest scores as links to their panels; the graph may not show all of them."""
     if not rows:
         return []
@@ -407,7 +410,7 @@ def _at(name: str) -> html.Button:
     return html.Button(name, className="wb-link wb-node", type="button", **attrs({"data-circuit-at": name}))
 
 
-def _heads_link(workspace: Workspace, model: str, head: str) -> Any:
+def _heads_link(workspace: Workspace, model: str, head: str) -> dcc.Link | None:
     scores = next((artefact for artefact in workspace.values(HeadScores) if artefact.settings.model == model), None)
     return quiet_link(f"{head} among all heads", heads_href(scores.name, head=head)) if scores else None
 

@@ -76,7 +76,7 @@ class Latents:
     sae: "SAE | None" = None
 
 
-def compare(workspace: Workspace, a: str, b: str) -> dict[str, Any]:
+def compare(workspace: Workspace, a: str, b: str) -> dict[str, object]:
     """Return everything known of two features or neurons: the answer of `/api/compare`."""
     first, second = both(workspace, a, b)
     shared, measured = shared_tokens(workspace, first, second), pair(workspace, first, second)

@@ -14,6 +14,8 @@ from dashboard.compare import measure
 from dashboard.compare._data import FeatureOrNeuron, Measure
 from dashboard.components.evidence import number, percent, records_table
 from dashboard.components.frame import (
+    Children,
+    Part,
     attempt,
     attrs,
     graph,
@@ -57,7 +59,7 @@ _WAIT = html.P(
 )
 
 
-def layout(context: PageSources, a: str = "", b: str = "", **_: Any) -> html.Div:
+def layout(context: PageSources, a: str = "", b: str = "", **_: object) -> html.Div:
     """`/compare?a=<name>&b=<name>`; in place of a name a text, for which the page proposes features."""
     workspace = context.workspace
     known = view.suggestions(workspace)
@@ -178,7 +180,7 @@ def _label(workspace: Workspace, feature: FeatureOrNeuron) -> str:
     return visible(row.label, 60) if row else ""
 
 
-def _linked(feature: FeatureOrNeuron, text: str) -> Any:
+def _linked(feature: FeatureOrNeuron, text: str) -> dcc.Link | str:
     return quiet_link(text, feature_href(feature.features, feature.index)) if feature.features else text
 
 
@@ -193,7 +195,7 @@ def show_stored(names: list[str]) -> tuple[Any, Any]:
     return sides, [_shared(workspace, a, b), _examples(workspace, a, b)]
 
 
-def show_measured(names: list[str], scheme: str | None) -> Any:
+def show_measured(names: list[str], scheme: str | None) -> Children:
     """Return what is computed from the weights of two features."""
     workspace = current().workspace
     return attempt(lambda: _pair(workspace, *view.both(workspace, *names), scheme))
@@ -205,7 +207,7 @@ def measures_table(measures: list[Measure]) -> html.Div:
     return records_table([{title: getattr(row, field) for field, title in titles.items()} for row in measures])
 
 
-def _side(workspace: Workspace, feature: FeatureOrNeuron) -> list[Any]:
+def _side(workspace: Workspace, feature: FeatureOrNeuron) -> list[Part]:
     """Return one feature or neuron: label, density, promoted tokens."""
     row = view.about(workspace, feature)
     where = f"{'neuron' if feature.neuron else 'feature'} at {feature.hook_point} of {feature.model}"
@@ -214,7 +216,7 @@ def _side(workspace: Workspace, feature: FeatureOrNeuron) -> list[Any]:
         return [html.P(where, className="wb-note"), html.P(hint, className="wb-none")]
     tokens = row.promoted[:N_TOKENS]
     label = visible(row.label or "", 300) or ("never fires" if not row.n_fired else "no label")
-    parts: list[Any] = [
+    parts: list[Part] = [
         html.P([_linked(feature, label), html.Span(f" from {row.label_source}", className="wb-quiet")], dir="auto"),
         html.P(where, className="wb-note"),
         html.Div(
@@ -239,7 +241,7 @@ def _side(workspace: Workspace, feature: FeatureOrNeuron) -> list[Any]:
 
 def _pair(workspace: Workspace, a: FeatureOrNeuron, b: FeatureOrNeuron, scheme: str | None) -> html.Section:
     comparison = measure.pair(workspace, a, b)
-    parts: list[Any] = [html.P(html.Strong(comparison.verdict))] if comparison.verdict else []
+    parts: list[Part] = [html.P(html.Strong(comparison.verdict))] if comparison.verdict else []
     parts += [measures_table(comparison.measures)] if comparison.measures else []
     parts += [html.P(visible(f"Not measured: {sentence}", 400), className="wb-none") for sentence in comparison.missing]
     if comparison.cosines is not None:
@@ -265,11 +267,11 @@ def _pair(workspace: Workspace, a: FeatureOrNeuron, b: FeatureOrNeuron, scheme: 
 
 
 def _shared(workspace: Workspace, a: FeatureOrNeuron, b: FeatureOrNeuron) -> html.Section:
-    def body() -> list[Any]:
+    def body() -> list[Part]:
         shared = view.shared_tokens(workspace, a, b)
         if not shared:
             return [html.P("No tokens are recorded for both.", className="wb-none")]
-        parts: list[Any] = [measures_table([row.measure for row in shared])]
+        parts: list[Part] = [measures_table([row.measure for row in shared])]
         for row in shared:
             spans = [span for token in row.tokens for span in (token_text(token), " · ")][:-1]
             parts += [html.H3(f"Both: {row.what}"), html.P(spans or "none", className="wb-shared")]

@@ -1,10 +1,8 @@
 """A small picture of points, drawn by the page's own styles: no script, and one for both schemes."""
 
-from typing import Any
-
 from dash import html
 
-from dashboard.components.frame import attrs
+from dashboard.components.frame import Part, attrs
 from dashboard.figures.theme import visible
 from interp.artifacts import Dots
 
@@ -24,7 +22,7 @@ def dots(shown: Dots, words: str) -> html.Div:
     """Return the picture; `words` say what it shows to those who cannot see it."""
     left, bottom = _places(shown)
     texts = [visible(text.strip(), LONGEST) for text in shown.texts] or [""] * len(left)
-    marks: list[Any] = []
+    marks: list[Part] = []
     for n, (x, y, text, side) in enumerate(zip(left, bottom, texts, _sides(left, bottom, texts), strict=True)):
         kinds = ["wb-dots-null"] * (n >= len(left) - shown.null) + ["wb-dots-left"] * (side[0] < 0)
         kinds += {0: [], 1: ["wb-dots-above"], -1: ["wb-dots-below"]}[side[1]]

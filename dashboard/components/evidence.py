@@ -6,12 +6,13 @@ is chosen. Notebooks draw the same counts with `dashboard.figures.saes`.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from dash import html
+from dash.development.base_component import Component
 
 from dashboard.answers import is_list, is_object, is_sequence
 from dashboard.components.frame import Still, attrs
@@ -92,7 +93,7 @@ def evidence_table(
     return html.Table(html.Tbody(rows), className="wb-evidence")
 
 
-def records_table(records: list[dict[str, Any]], *, limit: int = 14) -> html.Div:
+def records_table(records: Sequence[Mapping[str, Any]], *, limit: int = 14) -> html.Div:
     """Return records as a small table; `low` and `high` become one column, groups of heads come first."""
     records = sorted(records, key=lambda record: -(record.get("n_heads") or 0))
     same = _same_text(records)
@@ -118,16 +119,16 @@ def records_table(records: list[dict[str, Any]], *, limit: int = 14) -> html.Div
     return html.Div([table, more], className="wb-scroll", tabIndex=0, **named)  # keys scroll what has the focus
 
 
-def as_table(records: list[dict[str, Any]], words: str = "These numbers as a table") -> html.Details | None:
+def as_table(records: Sequence[Mapping[str, Any]], words: str = "These numbers as a table") -> html.Details | None:
     """Return all numbers of a figure as a folded table, for readers who cannot see the figure."""
     if not records:
         return None
     return html.Details([html.Summary(words), records_table(records, limit=len(records))], className="wb-folded")
 
 
-def _same_text(records: list[dict[str, Any]]) -> dict[str, str]:
+def _same_text(records: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """Return the columns with the same text in all rows; a note under the table shows it once."""
-    first = records[0] if len(records) > 1 else {}
+    first: Mapping[str, Any] = records[0] if len(records) > 1 else {}
     return {
         name: value
         for name, value in first.items()
@@ -140,7 +141,7 @@ def _cell(value: Any, name: str, side: str | None) -> html.Td:
     return html.Td(shown, dir="auto", className=side)
 
 
-def _interval(record: dict[str, Any], wanted: bool) -> list[html.Td]:
+def _interval(record: Mapping[str, Any], wanted: bool) -> list[html.Td]:
     if not wanted:
         return []
     low, high = record.get("low"), record.get("high")
@@ -179,7 +180,7 @@ def percent(fraction: float) -> str:
     return f"{number(100.0 * fraction)}%"
 
 
-def known(value: Any) -> str:
+def known(value: object) -> str:
     """Return `number(value)`, or that the value is not known."""
     return "not known" if value is None else number(value)
 
@@ -214,7 +215,7 @@ Tick = tuple[float, str]
 
 def activation_bars(
     counts: list[int], edges: list[float], *, mean: float | None = None, chosen: range | None = None
-) -> list[Any]:
+) -> list[Component]:
     """Return tokens per bin of activation, with a dotted line at `mean`; bins outside `chosen` are faint.
 
     `counts [n]` and `edges [n + 1]`, ascending, are the bins that are shown; each has the same width.
@@ -242,7 +243,7 @@ def activation_bars(
 
 def logit_bars(
     counts: list[int], edges: tuple[float, float, int], null: list[float], tops: tuple[float, float, float]
-) -> list[Any]:
+) -> list[Component]:
     """Return tokens per bin of direct effect on the logit, on a log axis, with the mean counts of random directions.
 
     `counts [n]` and `null [n]` share the equal bins of `edges = (lowest, highest, n)`. `tops` are the 5, 50 and 95 %
@@ -284,7 +285,7 @@ def _plot(
     marks: list[float],
     line: list[float] | None = None,
     chosen: range | None = None,
-) -> list[Any]:
+) -> list[Component]:
     """Return bars of `heights`, 0 to 1, between their axes; `names` are their tooltips."""
     bins = [
         html.Span(

@@ -61,7 +61,7 @@ def fields_data(**forms: tuple[type, Sequence[str]]) -> dict[str, Any]:
     return attrs({"data-fields": json.dumps(data)})
 
 
-def _described(option: Option) -> dict[str, Any]:
+def _described(option: Option) -> dict[str, object]:
     return {
         "kind": option.kind, "title": option.title, "help": option.help, "default": option.default,
         "least": option.least, "most": option.most, "choices": option.words,
@@ -95,7 +95,7 @@ def text_input(option: Option, id: dict[str, str], offered: list[str], value: st
     return dmc.TextInput(value=text, **shared)
 
 
-def text_of(value: Any) -> str:
+def text_of(value: object) -> str:
     """Return a value as it is typed."""
     if value is None:
         return ""

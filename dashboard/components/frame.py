@@ -7,12 +7,13 @@ is the same for anything else. `attrs` passes HTML attributes whose names are no
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
+from typing import Any, TypeVar
 
 import dash_mantine_components as dmc
+import plotly.graph_objects as go
 from dash import dcc, html
 from dash.development.base_component import Component
 
@@ -26,13 +27,17 @@ def attrs(values: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
-Children = Any
+Part = Component | str | int | float | None
+Children = Part | Sequence[Part]
+"""What a component of Dash takes as its children."""
+
+T = TypeVar("T")
 
 log = logging.getLogger("workbench.dashboard")
 GRAPH_CONFIG = {"displaylogo": False, "displayModeBar": False, "responsive": True, "showTips": False}
 
 
-def page(title: str, *children: Children, controls: Children = None, lead: Children = None) -> html.Div:
+def page(title: str, *children: Part, controls: Children = None, lead: Children = None) -> html.Div:
     """Return a page: its title with the controls on the same line, one leading sentence, and the content."""
     head = html.Div([html.H1(title), html.Div(controls, className="wb-controls")], className="wb-page-head")
     return html.Div(
@@ -43,7 +48,7 @@ def page(title: str, *children: Children, controls: Children = None, lead: Child
 
 def panel(
     title: Children,
-    *children: Children,
+    *children: Part,
     note: Children = None,
     more: str = "",
     actions: Children = None,
@@ -76,7 +81,7 @@ def _linked(text: Children) -> Children:
     return explained(text) if isinstance(text, str) else text
 
 
-def folded(title: str, *children: Children, note: Children = None, **extra: Any) -> html.Details:
+def folded(title: str, *children: Part, note: Children = None, **extra: Any) -> html.Details:
     """Return a panel that is closed until its title is clicked; the number of clicks is that of `fold-` and its id."""
     summary: dict[str, Any] = {"id": f"fold-{extra['id']}", "n_clicks": 0} if "id" in extra else {}
     head = html.Summary(html.H2(title), **summary)
@@ -96,14 +101,14 @@ def stat(label: str, value: str, hint: str = "") -> html.Div:
     )
 
 
-def notice(*children: Children, tone: str = "info") -> html.Div:
+def notice(*children: Part, tone: str = "info") -> html.Div:
     """Return a message in the flow of the page; `tone` is `info`, `warning` or `error`."""
     return html.Div(children, className=f"wb-notice wb-notice-{tone}", role="alert" if tone == "error" else "status")
 
 
 def failure(error: Exception, *, back: str = "/") -> html.Div:
     """Return the page of an error: what went wrong, in a sentence, and links that lead on."""
-    links: list[Any] = [quiet_link("Back to the overview", "/")]
+    links: list[Part] = [quiet_link("Back to the overview", "/")]
     if back != "/":
         links = [quiet_link(f"Open {back[1:]} without a name", back), " · ", *links]
     return page("That did not work", notice(html.P(explain(error)), html.P(links), tone="error"))
@@ -119,7 +124,7 @@ def explain(error: Exception) -> str:
     return text
 
 
-def graph(id: str, *, figure: Any = None, label: str, height: int | None = None, **extra: Any) -> html.Div:
+def graph(id: str, *, figure: go.Figure | None = None, label: str, height: int | None = None, **extra: Any) -> html.Div:
     """Return a figure without Plotly's mode bar, with a name for screen readers."""
     options: dict[str, Any] = {
         "id": id,
@@ -161,7 +166,7 @@ def save_search_control() -> html.Div:
     return html.Div(className="wb-note-controls", **attrs({"data-note-search": "true"}))
 
 
-def select(id: str, label: str, data: list[Any], value: Any, width: int = 240, **extra: Any) -> dmc.Select:
+def select(id: str, label: str, data: list[Any], value: str | None, width: int = 240, **extra: Any) -> dmc.Select:
     """Return a menu; its label is read by screen readers and takes no room on the page."""
     return dmc.Select(
         id=id,
@@ -221,7 +226,7 @@ def _link(choice: ListLine) -> dcc.Link:
     )
 
 
-def guarded(title: str, body: Callable[[], list[Any]], *, note: str = "") -> html.Section:
+def guarded(title: str, body: Callable[[], Sequence[Part]], *, note: str = "") -> html.Section:
     """Return the panel with what `body` returns, or with the reason why it could not."""
     try:
         return panel(title, *body(), note=note or None)
@@ -229,7 +234,7 @@ def guarded(title: str, body: Callable[[], list[Any]], *, note: str = "") -> htm
         return panel(title, notice(explain(error), tone="error"))
 
 
-def attempt(body: Callable[[], Children]) -> Children:
+def attempt(body: Callable[[], T]) -> T | html.Div:
     """Return what `body` returns, or a message with the reason why it could not, whatever went wrong."""
     try:
         return body()
@@ -259,7 +264,7 @@ class Still(Component):
         self.tree: list[Any] = tree
 
 
-def still(node: Children) -> Children:
+def still(node: Component) -> Component:
     """Return a part of a page with all HTML that has no id as `Still`; it looks the same and is drawn far faster.
 
     Dash runs several subscriptions of every component after every change of a page, so that its cost grows with the

@@ -46,13 +46,13 @@ def _markup(node: Any) -> Iterator[str]:
         yield escaped(node)
 
 
-def escaped(value: Any) -> str:
+def escaped(value: object) -> str:
     """Return a text escaped, without characters that UTF-8 cannot encode."""
     plain = str(value).encode("utf-8", "replace").decode()
     return text_of.escape(_UNFIT.sub("\N{REPLACEMENT CHARACTER}", plain))
 
 
-def _style(style: dict[str, Any] | None) -> str | None:
+def _style(style: dict[str, object] | None) -> str | None:
     return None if style is None else "; ".join(f"{key}: {value}" for key, value in style.items())
 
 

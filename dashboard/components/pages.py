@@ -14,7 +14,7 @@ them, and the navigation bar lists them. Shared here:
 import re
 import shlex
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -22,9 +22,9 @@ from typing import Any, Literal
 from urllib.parse import quote, urlencode
 
 import flask
-from dash import MATCH, ClientsideFunction, Dash, Input, Output, State, ctx, dcc, html, no_update
+from dash import MATCH, ClientsideFunction, Dash, Input, NoUpdate, Output, State, ctx, dcc, html, no_update
 
-from dashboard.components.frame import attrs, note_controls, page, panel, quiet_link, select
+from dashboard.components.frame import Part, attrs, note_controls, page, panel, quiet_link, select
 from dashboard.queue import QueuedRun, RunQueue
 from dashboard.sources import NothingYetError, current
 from interp.artifacts import FOLDERS, KINDS, address_of
@@ -63,7 +63,7 @@ class Page:
     """One or two sentences: what the page shows once there is something."""
     command: str = ""
     """The command that fills the page, `workbench VERB ...`; `MODEL` in it becomes a model of the workspace."""
-    fill: Callable[[Workspace, str], tuple[str, dict[str, Any]]] | None = None
+    fill: Callable[[Workspace, str], tuple[str, dict[str, object]]] | None = None
     """`fill(workspace, model)`: the verb and its options by which a button fills the page, or does the first step."""
 
 
@@ -114,7 +114,7 @@ def register_empty(app: Dash) -> None:
     )(open_again)
 
 
-def open_again(n: int | None, path: str) -> Any:
+def open_again(n: int | None, path: str) -> str | NoUpdate:
     """Return the address of a page that is no longer empty; no change while it is. `n` counts the looks."""
     which = next((page for page in find_pages() if page.path == path), None)
     if which is None or not n:
@@ -128,7 +128,7 @@ def open_again(n: int | None, path: str) -> Any:
     return f"{path}?again={n}"
 
 
-def _fill_button(queue: RunQueue, verb: str, options: dict[str, Any], *, then: str) -> list[Any]:
+def _fill_button(queue: RunQueue, verb: str, options: Mapping[str, object], *, then: str) -> list[Part]:
     """Return the button that runs the verb; where it needs more than these options, a link to its form."""
     try:
         queue.catalogue.command(verb, options)
@@ -142,7 +142,7 @@ def _fill_button(queue: RunQueue, verb: str, options: dict[str, Any], *, then: s
     ]
 
 
-def first_step(workspace: Workspace, model: str) -> tuple[str, dict[str, Any]]:
+def first_step(workspace: Workspace, model: str) -> tuple[str, dict[str, object]]:
     """Return the next step towards described features: record a model, train on it, describe the dictionary."""
     dictionaries = workspace.values(StoredSAE)
     if dictionaries:
@@ -152,7 +152,7 @@ def first_step(workspace: Workspace, model: str) -> tuple[str, dict[str, Any]]:
     return "record", {"model": model}
 
 
-def run_button(verb: str, options: dict[str, Any], *, id: str, text: str, then: str = "") -> html.Div:
+def run_button(verb: str, options: Mapping[str, object], *, id: str, text: str, then: str = "") -> html.Div:
     """Return a button that queues an analysis, and shows its progress and a link to its result in its own position.
 
     Args:
@@ -184,9 +184,9 @@ def run_button(verb: str, options: dict[str, Any], *, id: str, text: str, then: 
     )  # fmt: skip
 
 
-def run_progress(run: QueuedRun, *, then: str = "") -> list[Any]:
+def run_progress(run: QueuedRun, *, then: str = "") -> list[Part]:
     """Return the progress of a run: its state in words, a bar, the time left, and links to what it made."""
-    shown: list[Any] = [html.Span(run_state(run), className=f"wb-run-state wb-run-{run.state}")]
+    shown: list[Part] = [html.Span(run_state(run), className=f"wb-run-state wb-run-{run.state}")]
     if run.state == "running":
         known = {} if run.fraction is None else {"value": f"{run.fraction:.3f}", "max": "1"}
         shown.append(html.Progress(**known, **attrs({"aria-label": f"Progress of {run.verb}"})))
@@ -223,7 +223,9 @@ def register_runs(app: Dash) -> None:
         State({"type": "run-ask", "of": MATCH}, "data"),
         prevent_initial_call=True,
     )
-    def follow(clicks: int | None, _: int | None, state: dict[str, Any]) -> tuple[Any, Any, bool, bool]:
+    def follow(
+        clicks: int | None, _: int | None, state: dict[str, Any]
+    ) -> tuple[dict[str, Any] | NoUpdate, list[Part] | NoUpdate, bool, bool]:
         queue = _queue()
         if queue is None:
             raise MissingError("this dashboard runs no analyses; start it with `workbench serve`")
@@ -366,47 +368,47 @@ def feature_href(features: str, index: int) -> str:
     return f"/feature/{quote(features)}/{index}"
 
 
-def atlas_href(name: str, **query: Any) -> str:
+def atlas_href(name: str, **query: object) -> str:
     """Address of a map; `None` and empty values of the query are left out."""
     return f"/atlas/{quote(name)}" + _query(query)
 
 
-def heads_href(name: str, **query: Any) -> str:
+def heads_href(name: str, **query: object) -> str:
     """Address of the scores of attention heads."""
     return f"/heads/{quote(name)}" + _query(query)
 
 
-def circuit_href(name: str, **query: Any) -> str:
+def circuit_href(name: str, **query: object) -> str:
     """Address of a circuit, by its name or key; this and the next ones take either. A bare name opens the newest."""
     return f"/circuit/{quote(name)}" + _query(query)
 
 
-def graph_href(name: str, **query: Any) -> str:
+def graph_href(name: str, **query: object) -> str:
     """Address of an attribution graph."""
     return f"/graph/{quote(name)}" + _query(query)
 
 
-def trace_href(prompt: str = "", **options: Any) -> str:
+def trace_href(prompt: str = "", **options: object) -> str:
     """Address of the form that traces a prompt, filled with options of the verb."""
     return "/graph" + _query({"trace": prompt, **options})
 
 
-def sae_href(name: str, **query: Any) -> str:
+def sae_href(name: str, **query: object) -> str:
     """Address of a dictionary, in training or finished."""
     return "/sae" + _query({"name": name, **query})
 
 
-def geometry_href(name: str, **query: Any) -> str:
+def geometry_href(name: str, **query: object) -> str:
     """Address of a geometry artefact: shapes of word lists, a direction, a space."""
     return "/geometry" + _query({"name": name, **query})
 
 
-def directions_href(name: str, **query: Any) -> str:
+def directions_href(name: str, **query: object) -> str:
     """Address of a direction, without a name the newest; `chat` opens a conversation that was kept."""
     return "/directions" + (f"/{quote(name)}" if name else "") + _query(query)
 
 
-def dynamics_href(name: str, **query: Any) -> str:
+def dynamics_href(name: str, **query: object) -> str:
     """Address of a study of training."""
     return "/dynamics" + _query({"name": name, **query})
 
@@ -421,22 +423,22 @@ def compare_href(a: str, b: str = "") -> str:
     return "/compare" + _query({"a": a, "b": b})
 
 
-def runs_href(verb: str, **options: Any) -> str:
+def runs_href(verb: str, **options: object) -> str:
     """Address of the form that runs a verb, filled with these options."""
     return "/runs" + _query({"verb": verb, **options})
 
 
-def prompt_href(**query: Any) -> str:
+def prompt_href(**query: object) -> str:
     """Address of a prompt."""
     return "/prompt" + _query(query)
 
 
-def _query(values: dict[str, Any]) -> str:
+def _query(values: Mapping[str, object]) -> str:
     fields = {key: value for key, value in values.items() if value not in (None, "")}
     return f"?{urlencode(fields, safe='/')}" if fields else ""
 
 
-def whole_number(text: Any, default: int | None = None) -> int | None:
+def whole_number(text: object, default: int | None = None) -> int | None:
     """Return the whole number in an address, or `default` when the text is none."""
     try:
         return int(str(text))

@@ -6,7 +6,6 @@ element, so that a page of examples stays small; assets/tokens.mjs finds the one
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from dash import dcc, html
 
@@ -153,10 +152,12 @@ def feature_line(
     )
 
 
-def attention_graph(text: str, model: str, layer: int, head: int, scheme: str | None, *, id: str) -> Any:
+def attention_graph(
+    text: str, model: str, layer: int, head: int, scheme: str | None, *, id: str
+) -> dcc.Loading | html.Div:
     """Return the attention of one head on a text as a figure, or the reason why it is missing."""
 
-    def body() -> Any:
+    def body() -> dcc.Loading:
         pattern = current().live.ask(ShowAttention(text=text, model=model, layer=layer, head=head))
         figure = attention_pattern(pattern.weights, pattern.tokens, theme(scheme), height=460)
         return loading(graph(id, figure=figure, height=460, label=f"Attention of L{layer}H{head}"))

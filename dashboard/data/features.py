@@ -4,7 +4,7 @@ import itertools
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict, TypeVar
 
 import numpy as np
 
@@ -109,6 +109,13 @@ def choices(workspace: Workspace) -> list[dict[str, str]]:
         {"value": features.name, "label": f"{features.name} · {features.dictionary}"}
         for features in workspace.values(Features)
     ]
+
+
+class FeatureState(TypedDict):
+    """The feature that a page shows, as the browser holds it."""
+
+    features: str
+    index: int
 
 
 class One(NamedTuple):
@@ -385,7 +392,7 @@ def _effect(artefact: FeatureCircuit, node: str) -> float | None:
     return next((member.effect for member in artefact.circuit.nodes if member.name == node), None)
 
 
-def dashboard_batch(workspace: Workspace, name: str, index: int) -> dict[str, Any]:
+def dashboard_batch(workspace: Workspace, name: str, index: int) -> dict[str, object]:
     """Return one feature as a batch of SAEDashboard's JSON, the format that Neuronpedia imports.
 
     Fields of SAEDashboard (`neuronpedia_dashboard.py`) that are not measured here are empty lists: correlations with
@@ -396,7 +403,7 @@ def dashboard_batch(workspace: Workspace, name: str, index: int) -> dict[str, An
     related = relations(features, index)
     edges, hook_point = features.histogram_edges, parse_hook_point(features.settings.hook_point)
     centres = [(low * high) ** 0.5 if low > 0 else (low + high) / 2 for low, high in itertools.pairwise(edges)]
-    record: dict[str, Any] = {
+    record: dict[str, object] = {
         "feature_index": index,
         "neuron_alignment_indices": [],
         "neuron_alignment_values": [],
@@ -435,9 +442,9 @@ _NOT_MEASURED = (
 )
 
 
-def _binned(rows: list[ExampleRow], maximum: float) -> list[dict[str, Any]]:
+def _binned(rows: list[ExampleRow], maximum: float) -> list[dict[str, object]]:
     """Return examples with the interval of activations that their group spans among those stored."""
-    groups: list[dict[str, Any]] = []
+    groups: list[dict[str, object]] = []
     for row in rows:
         same = [example.activation for example in rows if example.group == row.group]
         top = row.group == "top"
@@ -457,7 +464,7 @@ VIEWER_BINS = 40
 """Bins of the histogram in the viewer's JSON."""
 
 
-def viewer_feature(workspace: Workspace, name: str, index: int) -> dict[str, Any]:
+def viewer_feature(workspace: Workspace, name: str, index: int) -> dict[str, object]:
     """Return one feature in the JSON that circuit-tracer's viewer and Neuronpedia read for a node of a graph.
 
     `histogram` counts firings in `VIEWER_BINS` equal bins from `act_min` to `act_max`, from our logarithmic bins,
@@ -465,9 +472,9 @@ def viewer_feature(workspace: Workspace, name: str, index: int) -> dict[str, Any
     activations that are not 0, by the same bins.
     """
     features, row = one(workspace, name, index)
-    by_group: dict[str, list[dict[str, Any]]] = {}
+    by_group: dict[str, list[dict[str, object]]] = {}
     for window in examples(features, index):
-        example = {
+        example: dict[str, object] = {
             "tokens": window.tokens,
             "tokens_acts_list": window.activations,
             "train_token_ind": window.peak,

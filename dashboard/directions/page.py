@@ -18,14 +18,13 @@ The page names the directions (`interp.directions.chats`); their vectors stay on
 
 import secrets
 from functools import partial
-from typing import Any
 
 import flask
 from dash import ClientsideFunction, Dash, Input, Output, dcc, html
 
 from dashboard.components.evidence import as_table, number, percent, records_table
 from dashboard.components.forms import fields_data
-from dashboard.components.frame import attempt, graph, page, panel
+from dashboard.components.frame import Part, attempt, graph, page, panel
 from dashboard.components.measures import eigenvalues, evidence, missing_panel, signed
 from dashboard.components.pages import Page, artefact_menu, menu_choices, page_of, register_parts
 from dashboard.data.workspace import notes
@@ -56,7 +55,7 @@ from saes.acts.writing import CheckChat
 KIND = "direction"
 
 
-def layout(context: PageSources, name: str | None = None, chat: str = "", **_: Any) -> html.Div:
+def layout(context: PageSources, name: str | None = None, chat: str = "", **_: object) -> html.Div:
     """`/directions/<name>`; without a name the newest direction. `chat` names a conversation that was kept."""
     workspace = context.workspace
     report = workspace.open(DirectionGeometry, open_artefact(workspace, (KIND,), name).name)
@@ -78,7 +77,7 @@ def register(app: Dash) -> None:
     register_parts(app, "directions", show_direction)
 
 
-def show_direction(name: str, scheme: str | None) -> list[Any]:
+def show_direction(name: str, scheme: str | None) -> list[Part]:
     """Return the panels of a direction, two in a row."""
     report, colours = current().workspace.open(DirectionGeometry, name), theme(scheme)
     rows = [

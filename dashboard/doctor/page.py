@@ -1,10 +1,8 @@
 """*Doctor*: the certificate of a model, and of a dictionary in it, one line per check, failed ones open."""
 
-from typing import Any
-
 from dash import html
 
-from dashboard.components.frame import page, panel
+from dashboard.components.frame import Part, page, panel
 from dashboard.components.pages import Page, artefact_menu, menu_choices, page_of
 from dashboard.sources import PageSources, open_artefact
 from interp.doctor.certificate import PARTS, QUESTIONS, Certificate, Check
@@ -14,7 +12,7 @@ KIND = "certificate"
 SIGNS = {"passed": "passed", "failed": "FAILED", "not checked": "not checked", "measured": "measured"}
 
 
-def layout(context: PageSources, name: str | None = None, **_: Any) -> html.Div:
+def layout(context: PageSources, name: str | None = None, **_: object) -> html.Div:
     """`/doctor/<name>`; without a name the newest certificate."""
     workspace = context.workspace
     certificate = workspace.open(Certificate, open_artefact(workspace, (KIND,), name).name)
@@ -32,7 +30,7 @@ def layout(context: PageSources, name: str | None = None, **_: Any) -> html.Div:
     )
 
 
-def _lead(certificate: Certificate) -> list[Any]:
+def _lead(certificate: Certificate) -> list[Part]:
     of = certificate.settings
     when = certificate.about.created[:16].replace("T", " ")
     what = f"{of.model}{f' with {of.dictionary}' if of.dictionary else ''} on {certificate.device} in "

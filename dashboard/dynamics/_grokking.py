@@ -1,5 +1,6 @@
 """The panels of grokking: addition modulo a prime, memorised first, then generalised, with the circuit that forms."""
 
+from collections.abc import Sequence
 from math import log
 from typing import Any
 
@@ -7,7 +8,7 @@ import plotly.graph_objects as go
 from dash import html
 
 from dashboard.components.evidence import as_table, number, percent
-from dashboard.components.frame import attempt, graph, guarded, panel, quiet_link, stat
+from dashboard.components.frame import Part, attempt, graph, guarded, panel, quiet_link, stat
 from dashboard.components.pages import atlas_href
 from dashboard.dynamics import _data as view
 from dashboard.dynamics._data import curve_rows
@@ -47,7 +48,7 @@ def outcome(study: Grokking, at: int) -> tuple[str, str]:
     )
 
 
-def summary_panel(study: Grokking, at: int, actions: list[Any]) -> html.Section:
+def summary_panel(study: Grokking, at: int, actions: Sequence[Part]) -> html.Section:
     """Return the phases of a seed, and those of all seeds as a table."""
     run = study.runs[at]
     phases, learned, unknown = run.phases, percent(LEARNED), percent(UNKNOWN)
@@ -75,7 +76,7 @@ def summary_panel(study: Grokking, at: int, actions: list[Any]) -> html.Section:
     )
 
 
-def panels(workspace: Workspace, study: Grokking, at: int, colours: Theme) -> list[Any]:
+def panels(workspace: Workspace, study: Grokking, at: int, colours: Theme) -> list[Part]:
     """Return the panels: accuracy and loss, structure of the weights, frequencies, maps."""
     return [
         html.Div(
@@ -113,14 +114,14 @@ def _drawn(
     return training_curves(study.epochs, shown, colours, **options), as_table(curve_rows(study.epochs, shown, "epoch"))
 
 
-def _accuracy(study: Grokking, at: int, colours: Theme) -> list[Any]:
+def _accuracy(study: Grokking, at: int, colours: Theme) -> list[Part]:
     names, p = {"training pairs": "train_accuracy", "other pairs": "test_accuracy"}, study.settings.p
     figure, table = _drawn(study, at, names, colours, y_title="accuracy", levels={f"chance, 1/{p}": 1 / p})
     figure.update_yaxes(range=[-0.03, 1.06], tickformat=".0%")
     return [graph("dynamics-outside", figure=figure, label="Accuracy over training", height=HEIGHT), table]
 
 
-def _losses(study: Grokking, at: int, colours: Theme) -> list[Any]:
+def _losses(study: Grokking, at: int, colours: Theme) -> list[Part]:
     names = {loss: f"{loss}_loss" for loss in ("train", "test", "restricted", "excluded")}
     options = {"y_title": "loss (nats)", "log": True, "levels": {"uniform guess": log(study.settings.p)}}
     figure, table = _drawn(study, at, names, colours, **options)
@@ -128,7 +129,7 @@ def _losses(study: Grokking, at: int, colours: Theme) -> list[Any]:
     return [graph("dynamics-inside", figure=figure, label="Losses over training", height=HEIGHT), table]
 
 
-def _one(study: Grokking, at: int, curve: str, title: str, colours: Theme) -> list[Any]:
+def _one(study: Grokking, at: int, curve: str, title: str, colours: Theme) -> list[Part]:
     figure, table = _drawn(study, at, {title: curve}, colours, y_title=title, height=220)
     figure.update_layout(showlegend=False)
     name = f"dynamics-{curve.replace('_', '-')}"
@@ -142,7 +143,7 @@ def _shares_panel(study: Grokking, at: int, which: str, colours: Theme) -> html.
             "embedding": f"an even share is {percent(2 / (p - 1))}"}[which]  # fmt: skip
     frequencies = f"key frequencies {', '.join(map(str, keys))}" if keys else "no frequency dominates at the end"
 
-    def body() -> list[Any]:
+    def body() -> list[Part]:
         values = study.shares_of(at)[which]
         figure = frequency_shares(values, study.epochs, colours, keys=keys, height=320)
         last = [{"frequency": k, "share at the end": float(value), "key": k in keys}
@@ -153,7 +154,7 @@ def _shares_panel(study: Grokking, at: int, which: str, colours: Theme) -> html.
     return guarded(f"Frequencies in the {which}", body, note=f"{frequencies}; {null}")
 
 
-def _maps(workspace: Workspace, name: str) -> list[Any]:
+def _maps(workspace: Workspace, name: str) -> list[Part]:
     made = view.series(workspace, name)
     if made is None:
         return [html.P("No atlas of the same name maps the embedding at checkpoints.", className="wb-none")]

@@ -1,12 +1,13 @@
 """The panels of a small model that learns induction: behaviour, attention, composition, with those of its control."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from dash import html
 
 from dashboard.components.evidence import as_table
-from dashboard.components.frame import graph, guarded, panel, stat
+from dashboard.components.frame import Part, graph, guarded, panel, stat
 from dashboard.dynamics import _data as view
 from dashboard.dynamics._data import curve_rows
 from dashboard.figures.studies import training_curves
@@ -64,7 +65,7 @@ def outcome(study: InductionOnset, at: int) -> tuple[str, str]:
     return "copies", f"from step {run.onset:,.0f}{heads}"
 
 
-def summary_panel(study: InductionOnset, at: int, actions: list[Any]) -> html.Section:
+def summary_panel(study: InductionOnset, at: int, actions: Sequence[Part]) -> html.Section:
     """Return the step at which it begins to copy, the changes at that step, and the same for its control."""
     run = study.runs[at]
     onset, together, control = run.onset, run.together, study.control(run)
@@ -106,7 +107,7 @@ def _of_control(control: InductionRun | None) -> str:
     return f"Its control on the same data, {visible(control.label)}, {does}."
 
 
-def panels(workspace: Workspace, study: InductionOnset, at: int, colours: Theme) -> list[Any]:
+def panels(workspace: Workspace, study: InductionOnset, at: int, colours: Theme) -> list[Part]:
     """Return one figure for each kind of measure, with the curves of the control in it."""
     run = study.runs[at]
     control = study.control(run)
@@ -121,7 +122,7 @@ def panels(workspace: Workspace, study: InductionOnset, at: int, colours: Theme)
 
 def _figure(
     run: InductionRun, control: InductionRun | None, key: str, names: dict[str, str], axis: str, colours: Theme
-) -> list[Any]:
+) -> list[Part]:
     steps = run.steps if control is None else np.union1d(run.steps, control.steps)
     shown = {word: _over(run, curve, steps) for curve, word in names.items()}
     if control is not None:

@@ -1,12 +1,12 @@
 """The panels of language models of several sizes on the same text: their loss, and the scaling law if one fits."""
 
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from dash import html
 
 from dashboard.components.evidence import as_table, number
-from dashboard.components.frame import graph, guarded, panel, stat
+from dashboard.components.frame import Part, graph, guarded, panel, stat
 from dashboard.dynamics import _data as view
 from dashboard.dynamics._data import curve_rows
 from dashboard.figures.scaling import loss_over_size
@@ -46,7 +46,7 @@ def _of_seed(study: LanguageScaling, at: int) -> list[LanguageRun]:
     return [run for run in study.runs if run.seed == study.seeds[at]]
 
 
-def summary_panel(study: LanguageScaling, at: int, actions: list[Any]) -> html.Section:
+def summary_panel(study: LanguageScaling, at: int, actions: Sequence[Part]) -> html.Section:
     """Return the findings of the fit, with the fitted numbers."""
     stats: list[html.Div] = []
     for key, (name, hint) in _EXPONENTS.items() if study.intervals else ():
@@ -71,7 +71,7 @@ def _verdict(study: LanguageScaling) -> str:
     return "The loss falls by a scaling law."
 
 
-def panels(workspace: Workspace, study: LanguageScaling, at: int, colours: Theme) -> list[Any]:
+def panels(workspace: Workspace, study: LanguageScaling, at: int, colours: Theme) -> list[Part]:
     """Return the law over sizes, and the losses of this seed over tokens."""
     return [
         html.Div(
@@ -85,7 +85,7 @@ def panels(workspace: Workspace, study: LanguageScaling, at: int, colours: Theme
     ]  # fmt: skip
 
 
-def _over_size(study: LanguageScaling, colours: Theme) -> list[Any]:
+def _over_size(study: LanguageScaling, colours: Theme) -> list[Part]:
     p = f"Null hypotheses: the loss does not fall with size, p {number(study.p_size)}; it does not fall with tokens, "
     p += f"p {number(study.p_tokens)}."
     rows = [{"parameters": run.n_params, "seed": str(run.seed), "loss": run.losses[-1]} for run in study.runs]
@@ -97,7 +97,7 @@ def _over_size(study: LanguageScaling, colours: Theme) -> list[Any]:
     ]  # fmt: skip
 
 
-def _over_tokens(study: LanguageScaling, at: int, colours: Theme) -> list[Any]:
+def _over_tokens(study: LanguageScaling, at: int, colours: Theme) -> list[Part]:
     mine = _of_seed(study, at)
     steps = np.unique(np.array([step for run in mine for step in run.tokens], float))
     shown: dict[str, np.ndarray] = {}

@@ -1,10 +1,11 @@
 """*Dynamics*: small models in training: curves with their phases, the circuit that forms, maps over time."""
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from dash import Dash, dcc, html
 
-from dashboard.components.frame import ListLine, choice_list, page, previous_next
+from dashboard.components.frame import ListLine, Part, choice_list, page, previous_next
 from dashboard.components.pages import Page, artefact_menu, dynamics_href, menu_choices, register_parts, whole_number
 from dashboard.dynamics import _data as view
 from dashboard.dynamics import _grokking, _induction, _scaling
@@ -21,14 +22,14 @@ class _Part(Protocol):
     def runs(self, study: Any) -> list[view.DynamicsRun]: ...
     def lead(self, study: Any) -> str: ...
     def outcome(self, study: Any, at: int) -> tuple[str, str]: ...
-    def summary_panel(self, study: Any, at: int, actions: list[Any]) -> html.Section: ...
-    def panels(self, workspace: Workspace, study: Any, at: int, colours: Theme) -> list[Any]: ...
+    def summary_panel(self, study: Any, at: int, actions: Sequence[Part]) -> html.Section: ...
+    def panels(self, workspace: Workspace, study: Any, at: int, colours: Theme) -> list[Part]: ...
 
 
 _PARTS: dict[str, _Part] = {"grokking": _grokking, "induction_onset": _induction, "language_scaling": _scaling}
 
 
-def layout(context: PageSources, name: str | None = None, seed: str = "", spec: str = "", **_: Any) -> html.Div:
+def layout(context: PageSources, name: str | None = None, seed: str = "", spec: str = "", **_: object) -> html.Div:
     """`/dynamics?name=<artefact>&seed=<seed>&spec=<toy>`; without them the newest artefact and its first run."""
     workspace = context.workspace
     study = workspace.value(open_artefact(workspace, kinds_of("study"), name))
@@ -66,7 +67,7 @@ def register(app: Dash) -> None:
     register_parts(app, "dynamics", show_run)
 
 
-def show_run(state: dict[str, Any], scheme: str | None) -> list[Any]:
+def show_run(state: dict[str, Any], scheme: str | None) -> list[Part]:
     """Return the figures of the run that `state` names."""
     workspace = current().workspace
     study = workspace.open_key(state["name"])

@@ -10,11 +10,11 @@ from itertools import groupby
 from typing import Any, Literal, cast
 
 import dash_mantine_components as dmc
-from dash import Dash, Input, Output, State, ctx, html, no_update
+from dash import Dash, Input, NoUpdate, Output, State, ctx, html, no_update
 from dash.development.base_component import Component
 
 from dashboard.components.evidence import activation_bars
-from dashboard.components.frame import attempt, attrs, explain, panel, still
+from dashboard.components.frame import Part, attempt, attrs, explain, panel, still
 from dashboard.components.tokens import token_strip
 from dashboard.data import features as view
 from dashboard.figures.saes import filled_bins
@@ -46,7 +46,7 @@ READING = {"view": "context", "scale": "feature"}
 def histogram_panel(feature: view.One) -> html.Section:
     """Return the histogram of activations, with a slider that chooses a range of its bins."""
     bins = filled_bins(feature.row.histogram)
-    parts: list[Any] = [html.P("It never fired, so there is no histogram.", className="wb-none")]
+    parts: list[Part] = [html.P("It never fired, so there is no histogram.", className="wb-none")]
     if sum(feature.row.histogram):
         aria = attrs({"aria-label": "Histogram of activations"})
         parts = [html.Div(bars(feature), id="feature-histogram", className="wb-histogram", role="figure", **aria)]
@@ -71,7 +71,7 @@ def histogram_panel(feature: view.One) -> html.Section:
     )
 
 
-def bars(feature: view.One, chosen: tuple[int, int] | None = None) -> list[Any]:
+def bars(feature: view.One, chosen: tuple[int, int] | None = None) -> list[Component]:
     """Return the filled bins of a feature's histogram; those outside of `chosen`, `(first, end)`, are faint."""
     bins = filled_bins(feature.row.histogram)
     within = None
@@ -141,9 +141,9 @@ def listed(
             ((f"Activation {low:.3g} to {high:.3g}", _coverage(feature, bins, len(examples), n_stored)), examples)
         ]
     texts, remark = _documents(features.name, index, examples, live) if amount == "document" else ({}, None)
-    parts: list[Any] = [html.P(remark, className="wb-note")] if remark else []
+    parts: list[Component] = [html.P(remark, className="wb-note")] if remark else []
     strongest = feature.row.max_activation
-    sections: list[Any] = []
+    sections: list[Component] = []
     for (title, meaning), rows in groups:
         top = strongest if scale == "feature" else max((example.activation for example in rows), default=strongest)
         lines = [
@@ -206,7 +206,7 @@ def _example(row: ExampleRow, maximum: float, amount: View, texts: dict[int, Doc
     )
 
 
-def _whole(_presses: Any, first: int, end: int) -> list[int]:
+def _whole(_presses: object, first: int, end: int) -> list[int]:
     return [first, end]
 
 
@@ -239,12 +239,14 @@ def register(app: Dash) -> None:
     )
 
 
-def _draw(chosen: list[int], amount: str, scale: str, state: dict[str, Any]) -> Any:
+def _draw(
+    chosen: list[int], amount: str, scale: str, state: view.FeatureState
+) -> tuple[Component, list[Component] | NoUpdate, str]:
     reading = {"view": amount, "scale": scale}
     feature = view.one(current().workspace, state["features"], state["index"])
     first, end = (int(edge) for edge in chosen)
     shown = attempt(lambda: still(html.Div(listed(feature, (first, end), reading, current_live))))
-    drawn: Any = no_update
+    drawn: list[Component] | NoUpdate = no_update
     if ctx.triggered_id == "feature-range":
         drawn = [still(bar) for bar in bars(feature, (first, end))]
     return shown, drawn, said(feature, (first, end))

@@ -4,19 +4,20 @@ The standard proof is an artefact (`saes/features/proof.py`). A visitor can also
 feature, steer a prompt along it, and ablate it on its own examples.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import dash_mantine_components as dmc
 import numpy as np
-from dash import Dash, Input, Output, State, dcc, html, no_update
+from dash import Dash, Input, NoUpdate, Output, State, dcc, html, no_update
+from dash.development.base_component import Component
 
 from dashboard.components.evidence import as_table, number
 from dashboard.components.forms import field_input, help_mark
-from dashboard.components.frame import attempt, attrs, graph, loading, notice, panel, quiet_link, stat
+from dashboard.components.frame import Children, Part, attempt, attrs, graph, loading, notice, panel, quiet_link, stat
 from dashboard.components.pages import feature_href, page_of, run_button
 from dashboard.components.tokens import token_strip
-from dashboard.data.features import One, examples
+from dashboard.data.features import FeatureState, One, examples
 from dashboard.figures.saes import proof_nulls
 from dashboard.figures.theme import theme, visible
 from dashboard.sources import current
@@ -80,13 +81,13 @@ def badge(workspace: Workspace, proof: Proof | None) -> html.A:
     return html.A(words, href=href, className=shown, id="proof-badge", title=visible(more, 600))
 
 
-def _stored(workspace: Workspace, of: One, proof: Proof | None, scheme: str | None) -> list[Any]:
+def _stored(workspace: Workspace, of: One, proof: Proof | None, scheme: str | None) -> list[Part]:
     """Return the verdict with its numbers, or the button that runs the proof."""
     name, index = of.features.name, of.row.feature
-    options: dict[str, Any] = {"features": name, "feature": index}
+    options: dict[str, object] = {"features": name, "feature": index}
     if proof is None:
         title = html.H3(["Proof", html.Span("not run yet; a few minutes on two cores", className="wb-quiet")])
-        return [title, _button(workspace, options, index, "Run the standard proof")]
+        return [title, _button(workspace, options, name, index, "Run the standard proof")]
     again, outdated = options | {"overwrite": True}, why_outdated(workspace, proof)
     verdict, *sentences = proof.lines()
     any_direction = "Its own direction chose these words, so any direction may pass."
@@ -111,14 +112,13 @@ def _stored(workspace: Workspace, of: One, proof: Proof | None, scheme: str | No
             id="prove-method",
         ),
         html.Details(
-            [html.Summary("Run it again"), _button(workspace, again, index, "Run the proof again")],
+            [html.Summary("Run it again"), _button(workspace, again, name, index, "Run the proof again")],
             className="wb-folded",
         ),
     ]  # fmt: skip
 
 
-def _button(workspace: Workspace, options: dict[str, Any], index: int, text: str) -> html.Div:
-    name = options["features"]
+def _button(workspace: Workspace, options: Mapping[str, object], name: str, index: int, text: str) -> html.Div:
     command = f"workbench prove {name} --feature {index}" + (" --overwrite" if options.get("overwrite") else "")
     return html.Div(
         [
@@ -172,7 +172,7 @@ def _reports(workspace: Workspace, features: Features, index: int) -> list[dcc.L
     return [quiet_link(f"Direction report {report.name}", page_of(report.href)) for report in of_feature[:1]]
 
 
-def _question(title: str, button: str, which: str, note: str, *inputs: Any) -> html.Details:
+def _question(title: str, button: str, which: str, note: str, *inputs: Component) -> html.Details:
     return html.Details(
         [
             html.Summary(title),
@@ -185,11 +185,11 @@ def _question(title: str, button: str, which: str, note: str, *inputs: Any) -> h
     )
 
 
-def _answer(which: str) -> Any:
+def _answer(which: str) -> dcc.Loading:
     return loading(html.Div(id=f"prove-{which}-answer", **attrs({"aria-live": "polite"})))
 
 
-def _area(act: type[OnFeature], which: str, default: str, label: str) -> Any:
+def _area(act: type[OnFeature], which: str, default: str, label: str) -> Component:
     """Return the field of a text; while it is empty, the `default` text is used."""
     shown = attrs({"aria-label": label, "placeholder": visible(default, 1000)})
     return field_input(act, "text", f"prove-{which}-text", lines=2, label=False, **shown)
@@ -249,13 +249,13 @@ def register(app: Dash) -> None:
 def answering(act: type[Act[Session, Any]], answer: Callable[[Any], Any], *fields: str) -> Callable[..., Any]:
     """Return the callback of one question with these fields; an empty text is the feature's own."""
 
-    def respond(clicks: int | None, state: dict[str, Any], *values: Any) -> Any:
+    def respond(clicks: int | None, state: FeatureState, *values: Any) -> Children | NoUpdate:
         if not clicks:
             return no_update
 
-        def body() -> Any:
+        def body() -> Children:
             context, name, index = current(), state["features"], state["index"]
-            options = dict(zip(fields, values, strict=True)) | {"features": name, "feature": index}
+            options: dict[str, Any] = dict(zip(fields, values, strict=True)) | {"features": name, "feature": index}
             if "text" in options and not (options["text"] or "").strip():
                 whole, prompt = own_text(context.workspace.open(Features, name), index)
                 options["text"] = whole if act is ReadText else prompt
@@ -293,7 +293,7 @@ def text_answer(firings: TextFirings) -> html.Div:
 
 def steer_answer(rows: list[SteeredRow]) -> html.Div:
     """Return the continuations side by side, each with the shift of its next token."""
-    parts: list[Any] = []
+    parts: list[Part] = []
     for row in rows:
         moved = "; ".join(f"{visible(t, 16)} {before:.1%} to {after:.1%}" for t, before, after in row.moved)
         shift = [html.Span(f"shift {number(row.kl)} nats", title="KL divergence of the next token"), f" · {moved}"]

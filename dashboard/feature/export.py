@@ -6,13 +6,12 @@ The file has the parts of the feature's page that need no model. Its policy forb
 text is escaped.
 """
 
-from typing import Any
 from urllib.parse import quote
 
 import flask
 from dash import Dash, html
 
-from dashboard.components.frame import panel
+from dashboard.components.frame import Part, panel
 from dashboard.components.markup import escaped, markup
 from dashboard.data import features as view
 from dashboard.data.meaning import said_by
@@ -47,7 +46,7 @@ def feature_html(workspace: Workspace, name: str, index: int) -> str:
     return f"<!doctype html>\n<html lang=en><head>{head}</head>\n<body>{body}</body></html>\n"
 
 
-def _parts(workspace: Workspace, feature: view.One, named: dict[int, str]) -> list[Any]:
+def _parts(workspace: Workspace, feature: view.One, named: dict[int, str]) -> list[Part]:
     features, row = feature
     name, alias = features.name, named.get(row.feature, "")
     related = view.relations(features, row.feature)

@@ -12,10 +12,12 @@ from urllib.parse import quote, urlsplit
 
 import dash_ag_grid as dag
 import dash_mantine_components as dmc
-from dash import ClientsideFunction, Dash, Input, Output, State, ctx, dcc, html, no_update
+from dash import ClientsideFunction, Dash, Input, NoUpdate, Output, State, ctx, dcc, html, no_update
+from dash.development.base_component import Component
 
 from dashboard.components.evidence import percent
 from dashboard.components.frame import (
+    Part,
     attempt,
     attrs,
     folded,
@@ -72,7 +74,7 @@ def detail(
         [note_controls(f"features/{name}#{index}", largest=row.max_activation), badge, compare, ask],
         className="wb-controls",
     )
-    parts: list[Any] = [
+    parts: list[Part] = [
         html.Div([sections.heading(row, explained), controls], className="wb-feature-top"),
         sections.numbers(feature),
     ]
@@ -119,7 +121,7 @@ _FILTERS = {"label": "agTextColumnFilter", "density": "agNumberColumnFilter"}
 
 
 def layout(
-    context: PageSources, features: str | None = None, index: str | None = None, q: str = "", d: str = "", **_: Any
+    context: PageSources, features: str | None = None, index: str | None = None, q: str = "", d: str = "", **_: object
 ) -> html.Div:
     """`/feature/<features>/<index>?q=<label text>&d=<log10 density range>`."""
     name = view.choose(context.workspace, features)
@@ -267,9 +269,9 @@ def _range(text: str) -> tuple[float, float]:
 
 
 def _move(
-    cell: dict[str, Any] | None, back: int, forth: int, random: int, submit: int, jump: Any, state: dict[str, Any],
+    cell: dict[str, Any] | None, back: int, forth: int, random: int, submit: int, jump: Any, state: view.FeatureState,
     listed: dict[str, Any] | None,
-) -> Any:  # fmt: skip
+) -> dict[str, Any] | NoUpdate:  # fmt: skip
     name, index = state["features"], state["index"]
     match ctx.triggered_id:
         case "feature-grid":
@@ -292,12 +294,12 @@ def _step(name: str, listed: dict[str, Any] | None, index: int, by: int) -> int:
     return view.step(workspace, name, _query(listed or {}, view.names(workspace, name)), index, by)
 
 
-def show_feature(state: dict[str, Any], scheme: str | None, reading: dict[str, str] | None) -> html.Div:
+def show_feature(state: view.FeatureState, scheme: str | None, reading: dict[str, str] | None) -> Component:
     """Return everything about the chosen feature."""
     return attempt(lambda: still(detail(current().workspace, state["features"], state["index"], scheme, reading)))
 
 
-def _rows(request: dict[str, Any] | None, state: dict[str, Any]) -> Any:
+def _rows(request: dict[str, Any] | None, state: view.FeatureState) -> dict[str, object] | NoUpdate:
     if not request:
         return no_update
     start, end = int(request["startRow"]), int(request["endRow"])

@@ -5,13 +5,13 @@ shipped set lack it, and their panels say how to make it.
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from urllib.parse import urlencode
 
 from dash import html
 
 from dashboard.components.evidence import logit_bars, number, percent
-from dashboard.components.frame import attrs, folded, notice, panel, quiet_link, stat
+from dashboard.components.frame import Part, attrs, folded, notice, panel, quiet_link, stat
 from dashboard.components.pages import atlas_href, circuit_href, feature_href, graph_href, page_of, runs_href
 from dashboard.components.tokens import feature_line, token_bars
 from dashboard.data import features as view
@@ -131,7 +131,7 @@ def _score_of_rule(row: FeatureRow) -> html.Span | None:
     text = row.score_in_words()
     if not text:
         return None
-    shown: list[Any] = [text]
+    shown: list[Part] = [text]
     if row.label_score is not None:
         null = f" on held-out firings, another feature's label {row.label_null:.2f}"
         shown = ["score ", html.Strong(f"{row.label_score:.2f}"), null]

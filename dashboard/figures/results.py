@@ -27,7 +27,7 @@ from interp.studies.induction_onset import InductionRun
 Draw = Callable[..., go.Figure]
 
 
-def plot(result: Any, theme: Literal["light", "dark"] | Theme = "light", **options: Any) -> go.Figure:
+def plot(result: object, theme: Literal["light", "dark"] | Theme = "light", **options: Any) -> go.Figure:
     """Draw a result of an analysis, or several of one class (a list, or by name) where these are drawn together.
 
     `options` go to the figure: `height`, `kind` of head scores, `via` of composition. Raises `ConfigError` for a value
@@ -45,25 +45,25 @@ def plot(result: Any, theme: Literal["light", "dark"] | Theme = "light", **optio
     )
 
 
-def has_figure(result: Any) -> bool:
+def has_figure(result: object) -> bool:
     """Return True for a single result whose class `plot` draws."""
     return _drawn_by(result, FIGURES) is not None
 
 
-def _drawn_by(result: Any, table: Mapping[str, Draw]) -> Draw | None:
+def _drawn_by(result: object, table: Mapping[str, Draw]) -> Draw | None:
     """Return what draws the class of a result, or the nearest of its bases."""
     names = (f"{cls.__module__}.{cls.__name__}" for cls in type(result).__mro__)
     return next((table[name] for name in names if name in table), None)
 
 
-def _several(result: Any) -> Mapping[Any, Any] | None:
+def _several(result: object) -> Mapping[Any, Any] | None:
     """Several results by name or by number; None for a single result."""
     if _is_sequence(result):
         return dict(enumerate(result))
     return result if isinstance(result, Mapping) else None
 
 
-def _is_sequence(value: Any) -> TypeGuard[Sequence[Any]]:
+def _is_sequence(value: object) -> TypeGuard[Sequence[Any]]:
     return isinstance(value, list | tuple)
 
 

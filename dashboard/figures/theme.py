@@ -199,7 +199,7 @@ def visible(text: str, limit: int = 48) -> str:
     return shown if len(shown) <= limit else shown[: limit - 1] + "…"
 
 
-def number(value: Any) -> float | None:
+def number(value: object) -> float | None:
     """Return a finite number, or None for anything else in a log."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None

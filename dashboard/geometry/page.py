@@ -4,7 +4,7 @@ Every number has its null.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 from dash import Dash, dcc, html
 
 from dashboard.components.evidence import as_table, number, percent
-from dashboard.components.frame import Children, ListLine, attempt, choice_list, graph, page, panel, previous_next
+from dashboard.components.frame import ListLine, Part, attempt, choice_list, graph, page, panel, previous_next
 from dashboard.components.measures import eigenvalues, evidence, missing_panel, signed
 from dashboard.components.pages import Page, artefact_menu, geometry_href, menu_choices, page_of, register_parts
 from dashboard.figures.geometry import (
@@ -67,7 +67,7 @@ def _page(workspace: Workspace, value: Artefact, body: html.Div, lead: str, word
     return page("Geometry", dcc.Store(id="geometry-state", data=state), body, controls=menu, lead=lead)
 
 
-def _with_choices(choices: list[ListLine], at: int, verdict: Children) -> html.Div:
+def _with_choices(choices: list[ListLine], at: int, verdict: Part) -> html.Div:
     return html.Div(
         [
             choice_list("Lists", choices, at),
@@ -115,7 +115,7 @@ def _lead(geometry: WordGeometry) -> str:
     )
 
 
-def show_geometry(state: dict[str, Any], scheme: str | None) -> list[Any]:
+def show_geometry(state: dict[str, str], scheme: str | None) -> list[Part]:
     """Return the panels of a list of words, a space, or a comparison of two spaces."""
     workspace, colours = current().workspace, theme(scheme)
     value = workspace.value(open_artefact(workspace, kinds_of("geometry"), state["name"]))
@@ -153,7 +153,7 @@ _JOINED = {
 }
 
 
-def verdict_panel(shape: Shape, actions: list[Any]) -> html.Section:
+def verdict_panel(shape: Shape, actions: Sequence[Part]) -> html.Section:
     """Return the verdict, its reason, and every number behind it."""
     order, plane = shape.order, shape.plane
     rows = [
@@ -278,7 +278,7 @@ def steering_panel(concept: ConceptGeometry, colours: Theme) -> html.Section:
     )
 
 
-def steering_body(sweep: StrengthSweep, colours: Theme, id: str, label: str, unit: str) -> list[Any]:
+def steering_body(sweep: StrengthSweep, colours: Theme, id: str, label: str, unit: str) -> list[Part]:
     """Return the verdict on a steering sweep, its figure and its numbers; `unit` is the meaning of strength 1."""
     figure = steering_figure(sweep, colours, unit=unit)
     rows: list[Record] = []

@@ -2,11 +2,10 @@
 
 import re
 from itertools import groupby
-from typing import Any
 
 from dash import html
 
-from dashboard.components.frame import page, panel
+from dashboard.components.frame import Part, page, panel
 from dashboard.components.glossary import Term, glossary
 from dashboard.components.pages import Page
 from dashboard.sources import PageSources
@@ -14,7 +13,7 @@ from dashboard.sources import PageSources
 _MARKS = {"`": html.Code, "*": html.Em}
 
 
-def layout(_context: PageSources, **_: Any) -> html.Div:
+def layout(_context: PageSources, **_: object) -> html.Div:
     """`/glossary`; `/glossary#null` is one entry."""
     sections = groupby(glossary().values(), key=lambda term: term.section)
     return page(
@@ -30,7 +29,7 @@ def _entry(term: Term) -> list[html.Dt | html.Dd]:
     return [html.Dt(term.name, id=term.anchor), html.Dd(_marked(term.meaning))]
 
 
-def _marked(meaning: str) -> list[Any]:
+def _marked(meaning: str) -> list[Part]:
     parts = re.split(r"(`[^`]+`|\*[^*]+\*)", meaning)
     return [_MARKS[part[0]](part[1:-1]) if i % 2 else part for i, part in enumerate(parts) if part]
 

@@ -8,9 +8,10 @@ from typing import Any
 
 import dash_ag_grid as dag
 import dash_mantine_components as dmc
-from dash import Dash, Input, Output, State, ctx, dcc, html, no_update
+import plotly.graph_objects as go
+from dash import Dash, Input, NoUpdate, Output, State, ctx, dcc, html, no_update
 
-from dashboard.components.frame import attempt, attrs, graph, loading, page, panel, quiet_link
+from dashboard.components.frame import Children, Part, attempt, attrs, graph, loading, page, panel, quiet_link
 from dashboard.components.glossary import glossary
 from dashboard.components.pages import (
     Page,
@@ -106,7 +107,7 @@ def _causes(circuit: InductionCircuit) -> html.Div:
     return html.Div([ablation, composition], className="wb-two wb-even")
 
 
-def _unused() -> list[Any]:
+def _unused() -> list[Part]:
     """Return empty elements that the callbacks need on a page with nothing to show in them."""
     via = dmc.SegmentedControl(id="heads-via", data=["k"], value="k")
     return [dcc.Graph(id="heads-ablation"), dcc.Graph(id="heads-composition"), html.P(id="heads-composition-note"), via]
@@ -176,12 +177,12 @@ def _found(name: str | None) -> InductionCircuit | None:
     return current().workspace.open(InductionCircuit, name) if name else None
 
 
-def _ablation(name: str | None, scheme: str | None) -> Any:
+def _ablation(name: str | None, scheme: str | None) -> go.Figure:
     circuit = _found(name)
     return ablation_bars([] if circuit is None else circuit.ablations.rows(), theme(scheme))
 
 
-def draw_composition(via: str, name: str | None, scheme: str | None) -> Any:
+def draw_composition(via: str, name: str | None, scheme: str | None) -> tuple[go.Figure, Children]:
     """Return the composition scores of senders and readers through Q, K or V as a figure, a table and a note."""
     circuit = _found(name)
     rows = [] if circuit is None or circuit.composition is None else circuit.composition.rows()
@@ -200,7 +201,7 @@ EXAMPLE = "The small cat sat on the wide mat. The small cat sat on the wide mat.
 
 
 def layout(
-    context: PageSources, name: str | None = None, kind: str = "induction", head: str = "", text: str = "", **_: Any
+    context: PageSources, name: str | None = None, kind: str = "induction", head: str = "", text: str = "", **_: object
 ) -> html.Div:
     """`/heads/<name>?kind=<score>&head=L5H1&text=<prompt>`; a head in the address is shown at once."""
     scores = context.workspace.open(HeadScores, open_artefact(context.workspace, ("heads",), name).name)
@@ -326,7 +327,7 @@ def _pattern_panel(context: PageSources, text: str) -> html.Section:
     )  # fmt: skip
 
 
-def draw_scores(kind: str, state: dict[str, Any], scheme: str | None) -> Any:
+def draw_scores(kind: str, state: dict[str, str], scheme: str | None) -> tuple[go.Figure, list[dict[str, Any]], str]:
     """Return the map of the scores of one kind of head, the same as a table, and what was found in a sentence."""
     rows = current().workspace.open(HeadScores, state["name"]).of_kind(kind)
     table = [
@@ -348,11 +349,11 @@ def draw_scores(kind: str, state: dict[str, Any], scheme: str | None) -> Any:
     return head_scores(rows, theme(scheme), height=height), table, words + (f": {strongest}." if heads else ".")
 
 
-def _said(_presses: Any, text: str | None) -> str:
+def _said(_presses: object, text: str | None) -> str:
     return text or ""
 
 
-def _choose(click: dict[str, Any] | None, cell: dict[str, Any] | None, proof: dict[str, Any] | None) -> Any:
+def _choose(click: dict[str, Any] | None, cell: dict[str, Any] | None, proof: dict[str, Any] | None) -> str | NoUpdate:
     if ctx.triggered_id in ("heads-grid", "heads-proof-grid"):
         return ((cell if ctx.triggered_id == "heads-grid" else proof) or {}).get("rowId", no_update)
     if not click:
@@ -361,7 +362,7 @@ def _choose(click: dict[str, Any] | None, cell: dict[str, Any] | None, proof: di
     return f"L{at['y']}H{at['x']}"
 
 
-def _pattern(chosen: str | None, text: str, state: dict[str, Any], scheme: str | None) -> Any:
+def _pattern(chosen: str | None, text: str, state: dict[str, str], scheme: str | None) -> tuple[Children, str]:
     if not chosen:
         return html.P("Choose a head in the heat map or the table.", className="wb-none"), "On a prompt"
     head = parse_head(chosen)

@@ -111,7 +111,7 @@ def array(workspace: Workspace, name: str, column: str) -> np.ndarray:
     return _codes(points, column, tuple(colouring.names))
 
 
-def about(workspace: Workspace, name: str) -> dict[str, Any]:
+def about(workspace: Workspace, name: str) -> dict[str, object]:
     """Return everything about the map except its arrays and regions, as JSON."""
     made, cols = opened(workspace, name), columns(workspace, name)
     return {
@@ -137,7 +137,7 @@ def default_colour(cols: list[Column]) -> str:
     return next(iter([*groups, *(c.name for c in cols)]), "none")
 
 
-def colours_of(theme: Theme) -> dict[str, Any]:
+def colours_of(theme: Theme) -> dict[str, object]:
     """Return the colours of a theme that the view uses."""
     dark = theme.name == "dark"
     return {

@@ -17,7 +17,6 @@ drawn map over.
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote, unquote
 
 import flask
@@ -111,7 +110,7 @@ MODULES = sorted(path.name for path in (Path(__file__).parents[1] / "assets" / "
 _PATH = re.compile(r"^/atlas(?:/([^/]+))?/?$")
 
 
-def head(asset_url: Any) -> str:
+def head(asset_url: Callable[[str], str]) -> str:
     """Return the lines for the head of the current page; empty except on `/atlas` with a map that exists."""
     match = _PATH.match(unquote(flask.request.path))
     if match is None:

@@ -22,7 +22,7 @@ from annotated_types import Ge, Le, Lt
 from dash import Dash, dcc, html
 
 from dashboard.answers import finite_json
-from dashboard.components.frame import attempt, attrs, note_controls, page, panel, quiet_link
+from dashboard.components.frame import Part, attempt, attrs, note_controls, page, panel, quiet_link
 from dashboard.components.pages import (
     Page,
     artefact_href,
@@ -151,7 +151,7 @@ def _import() -> flask.Response:
     return _answer(asdict(notes().entries.merge(json_body())))
 
 
-def _state(notes: Notes, note: Note) -> dict[str, Any]:
+def _state(notes: Notes, note: Note) -> dict[str, object]:
     fields = {"key": note.key, "title": note.title, "note": note.note, "starred": note.starred, "tags": note.tags}
     return {**fields, "lists": [*notes.lists()]}
 
@@ -163,7 +163,7 @@ def _answer(answer: dict[str, Any]) -> flask.Response:
 # The page
 
 
-def layout(context: PageSources, **_: Any) -> html.Div:
+def layout(context: PageSources, **_: object) -> html.Div:
     """`/notes`: everything noted in this workspace."""
     controls = [
         dmc.TextInput(
@@ -264,7 +264,7 @@ def _row(workspace: Workspace, note: Note, labels: dict[str, str], buttons: list
     )
 
 
-def _searches(notes: Notes) -> Any:
+def _searches(notes: Notes) -> html.Ol | html.P:
     rows = [
         html.Li(
             [quiet_link(visible(name, 80), address), html.Span(visible(address, 160), className="wb-quiet"),
@@ -277,7 +277,7 @@ def _searches(notes: Notes) -> Any:
     return html.Ol(rows, className="wb-notes") if rows else none
 
 
-def _recipes(workspace: Workspace, notes: Notes) -> list[Any]:
+def _recipes(workspace: Workspace, notes: Notes) -> list[Part]:
     rows = [_recipe(workspace, recipe) for recipe in notes.recipes().values()]
     if not rows:
         return [html.P("None yet: “Recipe” next to the title of a feature adds one.", className="wb-none")]
@@ -286,7 +286,7 @@ def _recipes(workspace: Workspace, notes: Notes) -> list[Any]:
 
 
 def _recipe(workspace: Workspace, recipe: Recipe) -> html.Li:
-    parts: list[Any] = []
+    parts: list[Part] = []
     for step in recipe.steps:
         amount = "" if step.action in ("ablate", "replace") else f" {step.amount:+.3g}"
         parts.append(html.Span(f"{step.action}{amount}"))
@@ -307,7 +307,7 @@ def _recipe(workspace: Workspace, recipe: Recipe) -> html.Li:
     )
 
 
-def _conversations(workspace: Workspace, notes: Notes) -> Any:
+def _conversations(workspace: Workspace, notes: Notes) -> html.Ol | html.P:
     directions = workspace.names("direction")
     rows = [
         html.Li(
@@ -337,7 +337,7 @@ def _earlier(versions: list[Earlier]) -> html.Details | None:
     )
 
 
-def _earlier_parts(version: Earlier) -> list[Any]:
+def _earlier_parts(version: Earlier) -> list[Part]:
     named = attrs({"data-note-restore": str(version.id), "aria-label": f"Restore the {version.kind} of {version.key}"})
     when = f"{_REASONS.get(version.reason, 'replaced')}; written {version.edited[:16].replace('T', ' ')}"
     return [

@@ -26,7 +26,7 @@ from dash import Dash, Input, Output, State, dcc, html, no_update
 from dashboard.answers import is_object
 from dashboard.components.dots import dots
 from dashboard.components.evidence import number
-from dashboard.components.frame import notice, page, panel, quiet_link
+from dashboard.components.frame import Part, notice, page, panel, quiet_link
 from dashboard.components.pages import Page, page_of, run_button, run_state
 from dashboard.components.tokens import token_strip
 from dashboard.data.workspace import stamp
@@ -43,7 +43,7 @@ CLOCK = 2500
 """Milliseconds between two checks of the workspace."""
 
 
-def layout(context: PageSources, **_: Any) -> html.Div:
+def layout(context: PageSources, **_: object) -> html.Div:
     """Return the findings, and every artefact as a row."""
     news = _news(context)
     return page(
@@ -75,12 +75,12 @@ def register(app: Dash) -> None:
         return no_update if same[0] else news, cards, no_update if all(same) else now
 
 
-def _shown(context: PageSources, news: list[Any]) -> list[str]:
+def _shown(context: PageSources, news: list[Part]) -> list[str]:
     """Return fingerprints of the news and of the cards."""
     return [hash_json(str(news)), stamp(context.workspace)]
 
 
-def _news(context: PageSources) -> list[Any]:
+def _news(context: PageSources) -> list[Part]:
     """Return the runs that wait or run, the unfinished artefacts and the unreadable ones, each as a notice."""
     runs = context.runs.active() if context.runs else []
     workspace = context.workspace
@@ -91,7 +91,7 @@ def _news(context: PageSources) -> list[Any]:
     ]
 
 
-def _cards(context: PageSources) -> list[Any]:
+def _cards(context: PageSources) -> list[Part]:
     summary = overview(context.workspace)
     if summary.empty:
         return [_empty(context.workspace.address, runs=context.runs is not None)]

@@ -11,11 +11,11 @@ from functools import partial
 from typing import Any
 
 import dash_mantine_components as dmc
-from dash import Dash, Input, Output, State, ctx, dcc, html, no_update
+from dash import Dash, Input, NoUpdate, Output, State, ctx, dcc, html, no_update
 
 from dashboard.components.evidence import number
 from dashboard.components.forms import field_input, help_mark
-from dashboard.components.frame import attempt, attrs, folded, graph, loading, panel, select, stat
+from dashboard.components.frame import Children, attempt, attrs, folded, graph, loading, panel, select, stat
 from dashboard.components.tokens import feature_line
 from dashboard.data import features as feature_view
 from dashboard.figures.attribution import pair_map, patching_map, share_bars, share_map, side_bars
@@ -113,10 +113,10 @@ def register_why(app: Dash) -> None:
     )(show_reasons)
 
 
-def _asked(run: dict[str, Any], body: Callable[[], Any]) -> Any:
+def _asked(run: dict[str, Any], body: Callable[[], Any]) -> Children | NoUpdate:
     """Call `body` in the name of the run's visitor; return nothing if a newer request replaced it."""
 
-    def asked() -> Any:
+    def asked() -> Children | NoUpdate:
         with asking(run.get("visitor", "")):
             try:
                 return body()
@@ -130,7 +130,7 @@ def _prompt(run: dict[str, Any]) -> dict[str, Any]:
     return {"text": run["text"], "model": run["model"], "chat": bool(run.get("chat"))}
 
 
-def attribute_to_parts(run: Run, answer: dict[str, Any], after: int | None, scheme: str | None) -> Any:
+def attribute_to_parts(run: Run, answer: dict[str, Any], after: int | None, scheme: str | None) -> Children | NoUpdate:
     """Return the attribution of an answer to heads and MLPs; None without a prompt."""
     if not run:
         return None
@@ -167,7 +167,9 @@ def part_shares(shares: LogitShares, colours: Theme) -> html.Div:
     )
 
 
-def attribute_to_features(clicks: int | None, run: Run, answer: dict[str, Any], after: int | None) -> Any:
+def attribute_to_features(
+    clicks: int | None, run: Run, answer: dict[str, Any], after: int | None
+) -> Children | NoUpdate:
     """Return the attribution of an answer to the features of the chosen dictionary."""
     if not clicks or not run:
         return no_update
@@ -209,7 +211,7 @@ def feature_shares(shares: FeatureShares, features: str, labels: dict[int, str])
     return html.Div([html.Div(numbers, className="wb-stats", dir="auto"), html.Ol(lines, className="wb-lines"), *more])
 
 
-def show_reasons(cell: dict[str, Any] | None, run: Run, scheme: str | None) -> Any:
+def show_reasons(cell: dict[str, Any] | None, run: Run, scheme: str | None) -> Children | NoUpdate:
     """Return the reasons for one cell of an attention pattern; None without a prompt or a cell."""
     if not run or not cell:
         return None
@@ -346,7 +348,7 @@ def register_patching(app: Dash) -> None:
     )(fill_patching)
 
 
-def fill_patching(run: Run, _: int | None, folds: int, *fields: Any) -> Any:
+def fill_patching(run: Run, _: int | None, folds: int, *fields: Any) -> tuple[Any, ...]:
     """Fill the fields from the prompt above once the panel is open, as it takes passes of the model.
 
     The button always fills them; anything else does so unless a visitor has typed into them.
@@ -371,7 +373,7 @@ def fill_patching(run: Run, _: int | None, folds: int, *fields: Any) -> Any:
     return (*values, hint, values)
 
 
-def measure_patches(clicks: int | None, model: str, *fields: Any) -> Any:
+def measure_patches(clicks: int | None, model: str, *fields: Any) -> Children | NoUpdate:
     """Return the effects of patches between the two prompts in the fields."""
     if not clicks:
         return no_update
@@ -388,7 +390,7 @@ def measure_patches(clicks: int | None, model: str, *fields: Any) -> Any:
     return _asked({"visitor": visitor or ""}, body)
 
 
-def show_stored_patches(name: str | None, scheme: str | None) -> Any:
+def show_stored_patches(name: str | None, scheme: str | None) -> Children | NoUpdate:
     """Return the effects of a stored map of patches."""
     if not name:
         return no_update

@@ -17,7 +17,7 @@ import dash_mantine_components as dmc
 from dash import ClientsideFunction, Dash, Input, Output, State, dcc, html
 
 from dashboard.components.forms import fields_data
-from dashboard.components.frame import attrs, folded, page, panel, select
+from dashboard.components.frame import Part, attrs, folded, page, panel, select
 from dashboard.components.pages import Page, address_sink, register_address, trace_href, whole_number
 from dashboard.components.tokens import COLD, WARM
 from dashboard.data import features as feature_view
@@ -60,7 +60,7 @@ def layout(
     contrast: str = "",
     key: str = "",
     patching: str = "",
-    **_: Any,
+    **_: object,
 ) -> html.Div:
     """`/prompt?text=...&model=...&features=...&layer=..&head=..`; a text in the address is run at once.
 
@@ -138,7 +138,7 @@ def register(app: Dash) -> None:
     register_address(app, "prompt", *(Input(f"prompt-{part}", "data") for part in ("run-state", "selection", "asked")))
 
 
-def _run(_: int | None, text: str | None, model: str, features: str | None, chat: bool | None) -> dict[str, Any]:
+def _run(_: int | None, text: str | None, model: str, features: str | None, chat: bool | None) -> dict[str, object]:
     return {"text": text or "", "model": model, "features": features or "", "chat": bool(chat)}
 
 
@@ -151,7 +151,7 @@ def _trace(run: dict[str, Any] | None) -> str:
     return trace_href(run["text"], model=run["model"], set=of_model, chat=run["chat"] or None)
 
 
-def _views(answer: str, contrast: str) -> list[Any]:
+def _views(answer: str, contrast: str) -> list[Part]:
     """Return empty panels, which the browser and the callbacks fill once a prompt was read."""
     return [
         panel(
@@ -216,7 +216,7 @@ def _views(answer: str, contrast: str) -> list[Any]:
 def _colours() -> dict[str, Any]:
     """Return the colours that the browser draws with, in both schemes."""
 
-    def of(colours: Theme) -> dict[str, Any]:
+    def of(colours: Theme) -> dict[str, object]:
         return {
             "scale": colours.sequential, "on": colours.on_scale, "muted": colours.muted, "accent": colours.accent,
             "opposite": colours.opposite, "text": colours.text, "grid": colours.grid,

@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import dash_mantine_components as dmc
-from dash import ALL, Dash, Input, Output, State, ctx, dcc, html, no_update
+from dash import ALL, Dash, Input, NoUpdate, Output, State, ctx, dcc, html, no_update
+from dash.development.base_component import Component
 
 from dashboard.components.forms import YES_NO, text_input, text_of
-from dashboard.components.frame import attempt, attrs, explain, notice, page, panel, quiet_link, select
+from dashboard.components.frame import Part, attempt, attrs, explain, notice, page, panel, quiet_link, select
 from dashboard.components.pages import Page, artefact_href, run_progress
 from dashboard.data.workspace import stamp
 from dashboard.queue import QueuedRun, RunQueue, VerbForm
@@ -37,7 +38,7 @@ def layout(context: PageSources, verb: str | None = None, **address: str) -> htm
     """Return the form of a verb, the queue, and the artefacts; the address may fill the form."""
     queue = context.runs
     if queue is None:
-        parts: list[Any] = [
+        parts: list[Part] = [
             notice(as_typed("This dashboard shows artefacts and runs nothing; `workbench serve` does."))
         ]
     else:
@@ -75,7 +76,7 @@ def _start(queue: RunQueue, verb: str | None, address: dict[str, str]) -> html.S
     )
 
 
-def _form(queue: RunQueue, form: VerbForm, values: dict[str, str]) -> list[Any]:
+def _form(queue: RunQueue, form: VerbForm, values: dict[str, str]) -> list[Part]:
     basic = [_input(queue, form.verb, option, values.get(option.name)) for option in form.fields if not option.advanced]
     advanced = [_input(queue, form.verb, option, values.get(option.name)) for option in form.fields if option.advanced]
     more = html.Details(
@@ -92,7 +93,7 @@ def _form(queue: RunQueue, form: VerbForm, values: dict[str, str]) -> list[Any]:
     ]
 
 
-def _input(queue: RunQueue, verb: str, option: Option, value: str | None) -> Any:
+def _input(queue: RunQueue, verb: str, option: Option, value: str | None) -> Component:
     offered = list(option.choices) or (queue.catalogue.suggestions(option.menu) if option.menu else [])
     return text_input(option, {"type": "run-field", "verb": verb, "name": option.name}, offered, value)
 
@@ -182,7 +183,7 @@ def _runs() -> RunQueue:
     return queue
 
 
-def _values(verb: str, ids: list[dict[str, str]], values: list[Any]) -> tuple[VerbForm, dict[str, Any]]:
+def _values(verb: str, ids: list[dict[str, str]], values: list[Part]) -> tuple[VerbForm, dict[str, Any]]:
     forms = _runs().catalogue.forms
     if verb not in forms:
         raise UsageError(f"{verb!r} is not offered here")
@@ -192,7 +193,7 @@ def _values(verb: str, ids: list[dict[str, str]], values: list[Any]) -> tuple[Ve
 
 def _register_form(app: Dash) -> None:
     @app.callback(Output("runs-form", "children"), Input("runs-verb", "value"), prevent_initial_call=True)
-    def show(verb: str) -> list[Any]:
+    def show(verb: str) -> list[Part]:
         queue = _runs()
         return _form(queue, queue.catalogue.forms[verb], {})
 
@@ -204,7 +205,7 @@ def _register_form(app: Dash) -> None:
         State(FIELD, "id"),
         State("runs-verb", "value"),
     )
-    def state_command(values: list[Any], ids: list[dict[str, str]], verb: str) -> tuple[str, str, bool]:
+    def state_command(values: list[Part], ids: list[dict[str, str]], verb: str) -> tuple[str, str, bool]:
         queue = _runs()
         form, options = _values(verb, ids, values)
         try:
@@ -220,7 +221,7 @@ def _register_form(app: Dash) -> None:
         State("runs-verb", "value"),
         prevent_initial_call=True,
     )
-    def add(clicks: int | None, values: list[Any], ids: list[dict[str, str]], verb: str) -> Any:
+    def add(clicks: int | None, values: list[Part], ids: list[dict[str, str]], verb: str) -> str | NoUpdate:
         if not clicks:
             return no_update
         form, options = _values(verb, ids, values)
@@ -250,7 +251,7 @@ def _register_queue(app: Dash) -> None:
     @app.callback(
         Output("runs-changed", "data", allow_duplicate=True), Input(ACT, "n_clicks"), prevent_initial_call=True
     )
-    def act(_: list[int | None]) -> Any:
+    def act(_: list[int | None]) -> str | NoUpdate:
         if not ctx.triggered_id or not ctx.triggered[0]["value"]:  # a button that has just been drawn
             return no_update
         queue = _runs()
@@ -262,12 +263,12 @@ def _register_queue(app: Dash) -> None:
         return f"{name} {run} {ctx.triggered[0]['value']}"
 
 
-def storage(context: PageSources) -> list[Any]:
+def storage(context: PageSources) -> list[Part]:
     """Return the table of artefacts, and the trash."""
     return [attempt(lambda: _artefacts(context.workspace)), attempt(lambda: _trash(context.workspace))]
 
 
-def _artefacts(workspace: Workspace) -> Any:
+def _artefacts(workspace: Workspace) -> html.Section:
     """Return the table of artefacts with sizes, the largest first."""
     rows = sorted(_rows(workspace), key=lambda row: -row[1])
     if not rows:
@@ -313,7 +314,7 @@ def _delete(key: str) -> html.Td:
     return html.Td(html.Button("Delete", id=identity, className="wb-act wb-act-quiet", type="button", **attrs(words)))
 
 
-def _trash(workspace: Workspace) -> Any:
+def _trash(workspace: Workspace) -> html.Section | None:
     trash = trashed(workspace)
     if not trash:
         return None
@@ -350,7 +351,7 @@ def _trash(workspace: Workspace) -> Any:
     )
 
 
-def modal() -> list[Any]:
+def modal() -> list[Part]:
     """Return the dialog that asks before an artefact is deleted."""
     return [
         dcc.Store(id="delete-key"),
@@ -368,11 +369,11 @@ def modal() -> list[Any]:
     ]
 
 
-def _about(context: PageSources, key: str) -> list[Any]:
+def _about(context: PageSources, key: str) -> list[Part]:
     """Return the consequences of deleting an artefact. Raises `ConfigError` while something uses it."""
     check_unused(context, key)
     users = [context.workspace.key(manifest) for manifest in context.workspace.artifacts() if key in manifest.parents]
-    parts: list[Any] = [
+    parts: list[Part] = [
         html.P([html.Code(key), " goes to the trash of the workspace, and can be restored from there."])
     ]
     if users:
@@ -451,7 +452,7 @@ def register_storage(app: Dash) -> None:
         State({"type": "store-act", "act": ALL, "of": ALL}, "id"),
         prevent_initial_call=True,
     )
-    def act(_: list[int | None], ids: list[dict[str, str]]) -> Any:
+    def act(_: list[int | None], ids: list[dict[str, str]]) -> list[Part] | NoUpdate:
         if not ctx.triggered_id or not ctx.triggered[0]["value"]:
             return no_update
         if ctx.triggered_id["act"] == "empty":

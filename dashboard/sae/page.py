@@ -7,11 +7,14 @@ of its training log, and its scores among other dictionaries: error against spar
 from typing import Any
 
 import dash_mantine_components as dmc
+import plotly.graph_objects as go
 from dash import Dash, Input, Output, State, dcc, html, no_update
 
 from dashboard.components.evidence import number as shown
 from dashboard.components.evidence import records_table
 from dashboard.components.frame import (
+    Children,
+    Part,
     attrs,
     explain,
     graph,
@@ -101,7 +104,7 @@ def _link(entry: Entry) -> dcc.Link:
     )
 
 
-def live_notice(entry: Entry) -> Any:
+def live_notice(entry: Entry) -> html.Div | None:
     """Return the progress of an unfinished run, and a warning when it has stopped writing."""
     if entry.state == "broken":
         return notice(html.Strong(f"Cannot read {entry.name}. "), html.Span(entry.problem), tone="error")
@@ -128,9 +131,9 @@ def live_notice(entry: Entry) -> Any:
     return notice(html.Strong(f"{title}: "), html.Span(f"{progress}.{instead}", className="wb-notice-text"), bar)
 
 
-def log_notices(log: Log) -> list[Any]:
+def log_notices(log: Log) -> list[Part]:
     """Return messages about a damaged log, or a loss that is no longer finite."""
-    shown_: list[Any] = []
+    shown_: list[Part] = []
     lost = first_not_finite(log.rows)
     if lost:
         words = f"The loss is not finite from step {lost['step']:,} on; train it again with a lower learning rate."
@@ -200,7 +203,7 @@ def _facts(entry: Entry, inside: tuple[InModel, str] | None) -> list[tuple[str, 
 
 
 def _links(made: list[Manifest]) -> html.P:
-    links: list[Any] = []
+    links: list[Part] = []
     for manifest in made:
         href = f"/feature/{manifest.name}" if manifest.kind == "features" else atlas_href(manifest.name)
         words = "its features" if manifest.kind == "features" else "its map"
@@ -213,7 +216,7 @@ def _links(made: list[Manifest]) -> html.P:
     return html.P(links[:-1], className="wb-flush")
 
 
-def _stat(name: str, value: str | None) -> Any:
+def _stat(name: str, value: str | None) -> html.Div | None:
     return stat(name, value, HINTS.get(name, "")) if value else None
 
 
@@ -240,7 +243,7 @@ TICK = 2000
 """milliseconds between looks at a run that goes on"""
 
 
-def layout(context: PageSources, name: str | None = None, alone: str = "", **_: Any) -> html.Div:
+def layout(context: PageSources, name: str | None = None, alone: str = "", **_: object) -> html.Div:
     """`/sae?name=<dictionary>&alone=1`; without a name, one that is in training, else the newest."""
     entries = view.entries(context.workspace)
     chosen = view.choose(context.workspace, name, entries)
@@ -333,7 +336,7 @@ def _lead(entries: list[view.Entry]) -> str:
     )
 
 
-def show_dictionary(state: dict[str, Any], _status: str, scheme: str | None) -> Any:
+def show_dictionary(state: dict[str, str], _status: str, scheme: str | None) -> tuple[Children, Children]:
     """Return the card of a dictionary, and the panels below: scores, concepts and scaling law."""
     workspace = current().workspace
     entries = view.entries(workspace)
@@ -368,7 +371,7 @@ def _compared(workspace: Workspace, chosen: view.Entry) -> html.Section | None:
     if comparison is None:
         return None
 
-    def body() -> list[Any]:
+    def body() -> list[Part]:
         overlaps = [html.Li(f"{pair}: {shared}.") for pair, shared in comparison.shared.items()]
         closest = comparison.matches.rows(order="cosine desc", limit=N_MATCHES) if comparison.matches else []
         lines = [html.Li([_match(row), html.Span(f"{row.cosine:.2f}", className="wb-value")]) for row in closest]
@@ -390,7 +393,7 @@ def _match(row: MatchedPair) -> dcc.Link:
     return quiet_link(f"{first} and {second}", compare_href(first, second))
 
 
-def _density(workspace: Workspace, made: list[Any], scheme: str | None) -> html.Section:
+def _density(workspace: Workspace, made: list[Manifest], scheme: str | None) -> html.Section:
     tables = next((m.name for m in made if m.kind == "features"), None)
     title = "Firing density of its features"
     if tables is None:
@@ -417,7 +420,7 @@ _CONCEPTS = (
 )
 
 
-def _concepts(workspace: Workspace, chosen: view.Entry, made: list[Manifest]) -> Any:
+def _concepts(workspace: Workspace, chosen: view.Entry, made: list[Manifest]) -> html.Section | None:
     """Return the table of everyday concepts: the best feature of each, beside baselines and the null."""
     for evaluation in view.evaluations(workspace, chosen.name):
         try:
@@ -476,7 +479,7 @@ def _two(value: Any) -> str:
     return "" if (scalar := number(value)) is None else f"{scalar:.2f}"
 
 
-def _scaling(workspace: Workspace, chosen: view.Entry, scheme: str | None) -> Any:
+def _scaling(workspace: Workspace, chosen: view.Entry, scheme: str | None) -> html.Section | None:
     law = view.scaling(workspace, chosen.name)
     if law is None:
         return None
@@ -493,7 +496,9 @@ def _scaling(workspace: Workspace, chosen: view.Entry, scheme: str | None) -> An
     )
 
 
-def show_training(state: dict[str, Any], overlay: bool, _logs: Any, scheme: str | None) -> Any:
+def show_training(
+    state: dict[str, str], overlay: bool, _logs: object, scheme: str | None
+) -> tuple[go.Figure, Children]:
     """Return the training curves of a dictionary, with its sweep's under `overlay`, and notices from its log."""
     workspace = current().workspace
     entries = view.entries(workspace)
@@ -509,7 +514,9 @@ def show_training(state: dict[str, Any], overlay: bool, _logs: Any, scheme: str 
     return health_figure([HealthRun(name, log.rows) for name, log in logs.items()], theme(scheme)), notes
 
 
-def follow_training(_n: int | None, state: dict[str, Any], status: str, logs: list[str], listed: str) -> Any:
+def follow_training(
+    _n: int | None, state: dict[str, str], status: str, logs: list[str], listed: str
+) -> tuple[Any, ...]:
     """Return what has changed since the last call, and `no_update` for the rest."""
     workspace = current().workspace
     entries = view.entries(workspace)

@@ -11,10 +11,12 @@ from typing import Any
 from urllib.parse import quote
 
 import dash_mantine_components as dmc
-from dash import ClientsideFunction, Dash, Input, Output, State, dcc, html, no_update
+from dash import ClientsideFunction, Dash, Input, NoUpdate, Output, State, dcc, html, no_update
 
 from dashboard.components.evidence import percent
 from dashboard.components.frame import (
+    Children,
+    Part,
     attempt,
     attrs,
     loading,
@@ -88,7 +90,7 @@ def layout(context: PageSources, q: str = "", **address: Any) -> html.Div:
     )
 
 
-def _filters(workspace: Workspace, filters: dict[str, str]) -> list[Any]:
+def _filters(workspace: Workspace, filters: dict[str, str]) -> list[Part]:
     made = workspace.values(Features)
     hook_points = sorted({features.settings.hook_point for features in made})
     sets = Counter(features.set_name for features in made if features.set_name)
@@ -167,7 +169,7 @@ def _kind(name: str) -> Kind | None:
     return KINDS.get(name)
 
 
-def _draw(state: dict[str, str], _scheme: str | None) -> Any:
+def _draw(state: dict[str, str], _scheme: str | None) -> Children:
     workspace = current().workspace
     if not state["q"].strip():
         return _welcome()
@@ -353,7 +355,7 @@ def strip(example: Example, maximum: float) -> html.Div:
     return token_strip(list(example.tokens), list(example.activations), maximum=maximum, peak=at)
 
 
-def _remarks(answer: FeatureHits) -> list[Any]:
+def _remarks(answer: FeatureHits) -> list[Part]:
     """Return the limits of the answer: partial coverage, words that do not occur, words left out."""
     notes = [as_typed(note) for note in answer.notes]
     if answer.related:
@@ -372,7 +374,7 @@ def _remarks(answer: FeatureHits) -> list[Any]:
         notes.append(f"Not indexed as a phrase: {pairs}. It occurs fewer than {PHRASE_FROM} times.")
     if answer.missing and answer.words:
         notes.append(f"Not in the recorded text: {', '.join(visible(word, 24) for word in answer.missing)}.")
-    lines: list[Any] = [html.P(note, className="wb-note") for note in notes]
+    lines: list[Part] = [html.P(note, className="wb-note") for note in notes]
     if answer.sets_left_out:
         links = [
             quiet_link(visible(name, 40), f"{_href(answer.query)}&in={quote(name)}") for name in answer.sets_left_out
@@ -382,7 +384,7 @@ def _remarks(answer: FeatureHits) -> list[Any]:
     return [*lines, *(_near(answer) if answer.hits else [])]
 
 
-def _near(answer: FeatureHits) -> list[Any]:
+def _near(answer: FeatureHits) -> list[Part]:
     if not answer.near:
         return []
     links = [html.Span([quiet_link(visible(word, 24), _href(word)), f" ({n:,}) "]) for word, n in answer.near]
@@ -400,7 +402,7 @@ def _nothing(answer: FeatureHits) -> str:
     return "No feature fires on this above its null within these filters. Widen the filters, or run the text."
 
 
-def run_text(clicks: int | None, state: dict[str, str]) -> Any:
+def run_text(clicks: int | None, state: dict[str, str]) -> Children | NoUpdate:
     """Run the text through the model on request, or if a model is loaded and the text has several words."""
     text = state["q"].strip()
     live = current().live
