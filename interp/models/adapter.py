@@ -112,7 +112,7 @@ class _Float32Hooks:
         return type(self.point).add_hook(self.point, shown, *args, **kwargs)
 
 
-def _call_in_float32(function: Hook, tensor: "Tensor", *, hook: object) -> Any:
+def _call_in_float32(function: Hook, tensor: "Float[Tensor, '...']", *, hook: object) -> Any:
     """Call a hook with a value as float32. The value it saw is passed on in any case, so that gradients reach it."""
     import torch
 
