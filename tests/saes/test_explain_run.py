@@ -163,7 +163,8 @@ def test_labels_taken_in_are_shown_and_the_old_ones_stay_beside(workspace, expla
     assert new["label_source"].to_pylist()[: len(ALL) + 1] == ["perfect"] * len(ALL) + ["token statistics"]
     assert verify(workspace.path("features", "labelled")) == []
     for name in ("planted", "labelled"):
-        (found,) = [f for f in view.explanations(workspace, workspace.open(Features, name), 0) if f.made.name == "perfect"]
+        described = view.explanations(workspace, workspace.open(Features, name), 0)
+        (found,) = [label for label in described if label.made.name == "perfect"]
         assert found.label.statistics_label == old["label"][0].as_py()
         assert found.to_json()["scores"][0]["accuracy"] > 0.85
     assert view.explanations(workspace, workspace.open(Features, "labelled"), 60) == []
