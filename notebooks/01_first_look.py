@@ -95,7 +95,7 @@ show("heads/smollm2-135m", workspace, kind="induction")
 # %%
 induction_heads = workspace.query(
     """select 'L' || layer || 'H' || head as head, score as induction, low, null_high
-       from h where kind = 'induction' and found order by score desc limit 5""",
+       from h where kind = 'induction' and above_null order by score desc limit 5""",
     h=heads,
 ).to_pandas()
 induction_heads

@@ -222,12 +222,12 @@ class HalfTopKConfig(KConfig):
         '''"""Half TopK: `k // 2` latents of each token."""
 
 from saes.kernels.state import Ops, Selected, TrainState, whole
-from saes.kinds.base import Recipe, Trained
+from saes.kinds.base import Trained, TrainingRecipe
 from saes.kinds.config import HalfTopKConfig
 from saes.kinds.topk import TopKSAE
 
 
-class HalfTopKRecipe(Recipe):
+class HalfTopKRecipe(TrainingRecipe):
     """Select half of `k` latents per token."""
 
     def __init__(self, config: HalfTopKConfig):
@@ -277,7 +277,7 @@ assert 3 < stored.heldout.l0 <= 4 and stored.heldout.fvu < 1, stored.heldout
 @pytest.mark.slow
 def test_a_weight_format_is_recognised_and_loaded(copy: Copy):
     copy.create(
-        "saes/weights/plain.py",
+        "saes/weights/_plain.py",
         '''"""A plain layout: `plain.json`, and `plain.safetensors` with `enc` and `dec`, both `[d_sae, d_in]`."""
 
 from pathlib import Path
@@ -314,9 +314,13 @@ FORMAT = Format(
 )
 ''',
     )
-    copy.insert("saes/weights/__init__.py", "- `read`", "- `plain`    a plain layout, for this test\n")
-    copy.insert("saes/weights/read.py", "    saelens,\n    sparsify,\n", "    plain,\n")
-    copy.insert("saes/weights/read.py", "    openai.FORMAT,\n", "    plain.FORMAT,\n")
+    copy.insert("saes/weights/__init__.py", "- `read`", "- `_plain`   a plain layout, for this test\n")
+    copy.insert(
+        "saes/weights/read.py",
+        "from saes.weights.imported import TOLERANCE",
+        "from saes.weights._plain import FORMAT as PLAIN\n",
+    )
+    copy.insert("saes/weights/read.py", "    _openai.FORMAT,\n", "    PLAIN,\n")
     copy.run("""
 from pathlib import Path
 import torch
@@ -350,10 +354,11 @@ from typing import Any
 from dash import html
 
 from dashboard.components.frame import page
-from dashboard.components.pages import Context, Page
+from dashboard.components.pages import Page
+from dashboard.sources import PageSources
 
 
-def layout(context: Context, **_: Any) -> html.Div:
+def layout(context: PageSources, **_: Any) -> html.Div:
     """Return the page."""
     return page("Sizes", html.P(f"The workspace holds {len(list(context.workspace.artifacts()))} artefacts."))
 
@@ -396,7 +401,7 @@ def test_a_verb_runs_with_its_help_and_its_form(copy: Copy):
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from workbench.analysis import Analysis, Run
+from workbench.analysis import Analysis, AnalysisRun
 from workbench.terminal import Heading, ModelArgument, RunsModel, slug
 
 if TYPE_CHECKING:
@@ -418,7 +423,7 @@ class Glance(RunsModel, Analysis["HeadScores"]):
     def default_name(self) -> str:
         return slug(self.model)
 
-    def measure(self, run: Run) -> "HeadScores":
+    def measure(self, run: AnalysisRun) -> "HeadScores":
         from interp.circuits.config import HeadScoresConfig
         from interp.circuits.head_kinds import score_heads
 
@@ -450,7 +455,7 @@ assert Workspace("workspace").open(HeadScores, "small-mlp-2l").settings.prompts 
 @pytest.mark.slow
 def test_a_kind_of_artefact_with_its_verb_pages_and_api_is_three_files(copy: Copy):
     path = "interp/patching/patching_map.py"
-    imports = "from interp.artifacts import Artefact, Document, Measured, Table\n"
+    imports = "from interp.artifacts import Artefact, DocumentField, Measured, Table\n"
     more = "import numpy as np\nfrom jaxtyping import Float64\n\nfrom interp.artifacts import ARRAY, "
     rows = copy.folder / path
     text = rows.read_text(encoding="utf-8").replace(imports, imports.replace("from interp.artifacts import ", more))
@@ -492,7 +497,7 @@ class Lengths(Artefact, kind="lengths"):
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from workbench.analysis import Analysis, Run
+from workbench.analysis import Analysis, AnalysisRun
 from workbench.terminal import Heading, ModelArgument, RunsModel, slug
 
 if TYPE_CHECKING:
@@ -512,7 +517,7 @@ class Lengths(RunsModel, Analysis["Found"]):
     def default_name(self) -> str:
         return slug(self.model)
 
-    def measure(self, run: Run) -> "Found":
+    def measure(self, run: AnalysisRun) -> "Found":
         from interp.patching.patching_map import Lengths as Found
         from interp.patching.patching_map import LengthSettings
 
