@@ -501,15 +501,16 @@ from workbench.analysis import Analysis, AnalysisRun
 from workbench.terminal import Heading, ModelArgument, RunsModel, slug
 
 if TYPE_CHECKING:
-    from interp.patching.patching_map import Lengths as Found
+    from interp.patching.patching_map import Lengths
 
 HEADING = Heading.MAPS
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lengths(RunsModel, Analysis["Found"]):
+class MeasureLengths(RunsModel, Analysis["Lengths"]):
     """Measure the norms of the unembedding's directions."""
 
+    words: ClassVar[tuple[str, ...]] = ("lengths",)
     makes: ClassVar[str] = "lengths"
 
     model: ModelArgument
@@ -517,12 +518,11 @@ class Lengths(RunsModel, Analysis["Found"]):
     def default_name(self) -> str:
         return slug(self.model)
 
-    def measure(self, run: AnalysisRun) -> "Found":
-        from interp.patching.patching_map import Lengths as Found
-        from interp.patching.patching_map import LengthSettings
+    def measure(self, run: AnalysisRun) -> "Lengths":
+        from interp.patching.patching_map import Lengths, LengthSettings
 
         norms = run.model(self.model).W_U.detach().double().norm(dim=0).numpy()
-        return Found(settings=LengthSettings(model=self.model), longest=float(norms.max()), norms=norms)
+        return Lengths(settings=LengthSettings(model=self.model), longest=float(norms.max()), norms=norms)
 ''',
     )
     copy.run("""

@@ -304,7 +304,7 @@ def public_by_name() -> set[str]:
 
 
 def test_a_module_that_only_its_own_folder_uses_begins_with_an_underscore_and_no_other_does():
-    """Pages, verbs and acts are found by themselves, so they are public without an importer."""
+    """Pages, verbs and acts are found by themselves, kinds by their names: public without an importer."""
     parsed, public, users = trees(), public_by_name(), defaultdict(set)
     outside = [path for folder in ("benchmarks", "notebooks") for path in (ROOT / folder).rglob("*.py")]
     for name, tree in (parsed | {module_name(path): source.tree(path) for path in outside}).items():
@@ -313,7 +313,7 @@ def test_a_module_that_only_its_own_folder_uses_begins_with_an_underscore_and_no
     wrong = []
     for name in (name for name in parsed if name.count(".") > 1 and not (ROOT / name.replace(".", "/")).is_dir()):
         folder, _, own = name.rpartition(".")
-        found_by_itself = own == "page" or folder in ("workbench.verbs", "saes.acts") or own == "__main__"
+        found_by_itself = own == "page" or folder in ("workbench.verbs", "saes.acts", "saes.kinds") or own == "__main__"
         if own.startswith("_") and own != "__main__" and not users[name] <= {folder}:
             wrong.append(f"{name} is used by {users[name] - {folder}}: drop the underscore")
         if not own.startswith("_") and users[name] <= {folder} and name not in public and not found_by_itself:
