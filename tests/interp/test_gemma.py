@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from interp.circuits.config import HeadScoresConfig
 from interp.circuits.head_kinds import score_heads
 from interp.circuits.score_explanation import explain_score
 from interp.doctor.examine import examine
@@ -15,6 +16,7 @@ from interp.models.loading import read_plain
 from interp.models.packaged import PACKAGED, sha256_of
 from interp.models.residual import ResidualStream
 from interp.recording.record import record
+from interp.recording.recorded import RecordConfig
 from interp.recording.store import Recording
 from interp.tracing.graph import TraceConfig
 from interp.tracing.replacement import Neurons
@@ -101,9 +103,9 @@ def test_a_held_norm_gives_each_head_its_own_change(gemma) -> None:
 
 
 def test_induction_heads_stand_out_from_their_nulls(gemma) -> None:
-    scores = score_heads(gemma, n_prompts=4, context_length=41, min_lag=10, max_lag=18, seeds=(0,))
+    scores = score_heads(gemma, HeadScoresConfig(n_prompts=4, context_length=41, min_lag=10, max_lag=18, seeds=(0,)))
     (strongest, score), *_ = scores.strongest("induction")
-    assert scores.found["induction"][strongest.layer, strongest.head]
+    assert scores.above_null["induction"][strongest.layer, strongest.head]
     assert score > 0.6 > 3 * scores.null_high["induction"].max()
 
 
@@ -122,7 +124,7 @@ def test_a_recording_holds_what_the_model_computes(gemma, text_documents, tmp_pa
     names = ["blocks.6.hook_resid_post", "blocks.2.attn.hook_z", "blocks.2.mlp.hook_post", "blocks.2.hook_resid_mid"]
     record(
         gemma, text_documents, tmp_path / "r",
-        hook_points=names, tokens=500, context_length=64, batch_size=4, dtype="float32",
+        RecordConfig(tokens=500, context_length=64, batch_size=4, dtype="float32"), hook_points=names,
     )  # fmt: skip
     recording = Recording(tmp_path / "r")
     tokens = recording.token_shard(0).tokens.long().view(-1, 64)
