@@ -10,7 +10,7 @@ import numpy as np
 
 from dashboard.answers import is_object
 from dashboard.components.pages import feature_href
-from dashboard.data import features as features
+from dashboard.data import features
 from dashboard.data.meaning import said_words
 from dashboard.sources import open_artefact
 from interp.artifacts import open_artefact as open_stored

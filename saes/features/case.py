@@ -18,6 +18,7 @@ from interp.artifacts import read_manifest, read_table
 from interp.errors import ConfigError, UsageError
 from interp.lenses.vocabulary import Vocabulary
 from interp.nulls import DRAWS
+from interp.options import check_least
 from interp.seeds import derive_seed
 
 WORDS = 6
@@ -45,10 +46,7 @@ class ProofConfig:
     """Tokens of the continuations shown."""
 
     def __post_init__(self) -> None:
-        least = {"draws": 1, "examples": 1, "others": 1, "before": 0, "after": 1, "new_tokens": 1}
-        for name, smallest in least.items():
-            if getattr(self, name) < smallest:
-                raise ConfigError(f"{name} must be at least {smallest}, got {getattr(self, name)}")
+        check_least(self, {"draws": 1, "examples": 1, "others": 1, "before": 0, "after": 1, "new_tokens": 1})
         if self.strength is not None and not (math.isfinite(self.strength) and self.strength > 0):
             raise ConfigError(f"strength must be a number above 0, got {self.strength}; leave it out for the default")
 
