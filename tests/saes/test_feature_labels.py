@@ -3,10 +3,12 @@
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from planted import HOOK, TableDictionary, write_recording
 
+from interp.artifacts.tables import query
 from saes.features._views import TokenView, Views, Windows, read_text
 from saes.features.firings import Encoded, collect_together
 from saes.features.labels import (
@@ -21,6 +23,7 @@ from saes.features.labels import (
     quoted,
     upper_end,
 )
+from saes.features.schema import MOST_TELLING
 
 VOCABULARY = ["<s>", " the", " The", " of", " cat", " dog", " run", "\n", " a", " an"] + [f" w{i}" for i in range(40)]
 CONTEXT = 20
@@ -223,3 +226,19 @@ def test_the_upper_end_of_a_null_is_numpys_quantile():
     for n in range(1, 140):
         values = rng.random(n)
         assert upper_end(values) == pytest.approx(np.quantile(values, 0.95, method="weibull"))
+
+
+@pytest.mark.parametrize("scale", [0.01, 1.0, 30.0])
+def test_the_feature_shown_first_does_not_depend_on_the_sparsity_of_the_dictionary(scale: float):
+    """The dense planted feature has the best label; a tenth of the features is denser than the rest in every scale."""
+    n = 40
+    density = np.linspace(2e-4, 3e-3, n)
+    density[5] = 0.03
+    score = np.full(n, 0.8)
+    score[[5, 7]] = 0.99, 0.95
+    table = pa.table({
+        "feature": range(n), "density": scale * density, "n_fired": np.full(n, 50), "label_heldout": np.full(n, 20),
+        "label_kind": ["class"] * n, "label_score": score, "label_null_high": np.full(n, 0.6),
+        "other_labels": [[]] * n, "max_activation": np.ones(n), "mean_activation": np.ones(n),
+    })  # fmt: skip
+    assert query(f"select feature from f order by {MOST_TELLING} limit 1", f=table)["feature"].to_pylist() == [7]
