@@ -25,7 +25,9 @@ from saes.features.labels import (
 )
 from saes.features.schema import MOST_TELLING
 
-VOCABULARY = ["<s>", " the", " The", " of", " cat", " dog", " run", "\n", " a", " an"] + [f" w{i}" for i in range(40)]
+MONTHS = " January February March April May June July August September October November December".replace(" ", "; ")
+VOCABULARY = ["<s>", " the", " The", " of", " cat", " dog", " run", "\n", " a", " an"] + [f" w{i}" for i in range(28)]
+VOCABULARY += MONTHS.split(";")[1:]
 CONTEXT = 20
 
 
@@ -134,6 +136,18 @@ def test_the_value_of_a_reading_is_in_bits_less_the_price_of_a_set_or_pair():
     assert LabelReading("before", (0,), 0.25, 1 / 64).value == pytest.approx(4 / 16), "it holds often only"
     assert LabelReading("tokens", (0, 1), 0.5, 1 / 64).value == pytest.approx(100 + 0.25 * (5 - 2))
     assert LabelReading("token_after_class", (0,), 0.5, 1 / 64).value == pytest.approx(100 + 0.25 * (5 - 1))
+
+
+@pytest.mark.parametrize(("crowd", "label"), [(0, "calendar month"), (4, "calendar month"), (12, 'often " May" (')])
+def test_a_class_that_many_features_have_yields_to_what_says_more(tmp_path: Path, crowd: int, label: str):
+    """Of 25 planted features the first fires on May, and more weakly on all months, as `crowd` others do."""
+
+    def fires(tokens, in_numpy):
+        months = (tokens >= 38) & (torch.rand(len(tokens), generator=torch.Generator().manual_seed(3)) < 0.2)
+        columns = [(tokens == 42) | months, *[months] * crowd, *[tokens == 10 + i for i in range(24 - crowd)]]
+        return torch.stack(columns, 1)
+
+    assert planted_labels(tmp_path, fires)[0].startswith(label)
 
 
 def test_a_reading_that_equals_the_null_is_not_confirmed():
