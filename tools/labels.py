@@ -16,6 +16,7 @@ what can be made next.
 4. *Collecting*: balanced accuracy of each label with its interval. A label stands at `PASSES` or more.
 
 The table (`text/labels.jsonl.xz`) has labels, scores, answers, rejected labels and the place of every passage.
+`tools.adopt` gives the labels that stand to the dictionary that ships.
 """
 
 import json
