@@ -205,7 +205,6 @@ def _list_panel(workspace: Workspace, name: str, text: str, low: float, high: fl
             "width": 68,
             "type": "rightAligned",
             "valueFormatter": {"function": "params.value == null ? '' : d3.format('.2f')(params.value)"},
-            "sort": "desc",
             "sortingOrder": ["desc", "asc"],
         },
         {
@@ -311,7 +310,7 @@ def _query(request: dict[str, Any], names: dict[int, str]) -> view.ListQuery:
     """Return the filter and order that the grid last requested; `names` are the user's own."""
     filters: dict[str, dict[str, Any]] = request.get("filterModel") or {}
     density = filters.get("density") or {}
-    sort = (request.get("sortModel") or [{"colId": "label_score", "sort": "desc"}])[0]
+    sort = (request.get("sortModel") or [{"colId": "", "sort": "asc"}])[0]
     return view.ListQuery(
         text=str((filters.get("label") or {}).get("filter", "")),
         density_low=float(density.get("filter", 0.0)),

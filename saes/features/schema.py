@@ -52,13 +52,13 @@ LABEL_SCORES = ("label_score", "label_null", "label_null_high", "label_heldout")
 """Columns with the score of a label on held-out firings, its null, and their number; null where nothing was scored."""
 MOST_TELLING = """density between 2e-4 and 2e-2 desc,
     coalesce(label_heldout >= 10 and label_score > label_null_high, false) desc,
-    label_kind = 'said' desc, label_kind = 'class' desc,
+    label_kind = 'written' desc, label_kind = 'said' desc, label_kind = 'class' desc,
     round(coalesce(label_score - label_null_high, 0), 2) desc, len(other_labels) desc,
     max_activation / greatest(mean_activation, 1e-9) desc, feature"""
 """SQL order of `features.parquet`, those that say most to a reader first: neither rare nor dense, with a label above
-those of other features. Words that a feature both fires on and makes the model say come first, then classes of words
-(months, pronouns); of these the labels farthest above the null, with most other readings; without scored labels,
-features whose maximum is farthest above their mean activation."""
+those of other features. Labels that a reader wrote come first, then words that a feature both fires on and makes the
+model say, then classes of words (months, pronouns); of these the labels farthest above the null, with most other
+readings; without scored labels, features whose maximum is farthest above their mean activation."""
 
 
 @dataclass(frozen=True, kw_only=True)
