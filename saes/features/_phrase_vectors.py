@@ -82,16 +82,15 @@ class LabelVectors:
     """Vectors of the labels of one dictionary, with their null."""
 
     vectors: PhraseVectors
-    features: np.ndarray
-    """`[labels]` feature of each label"""
+    names: Sequence[tuple[int, str]]
+    """the feature and the text of each label"""
     labels: np.ndarray
     """`[labels, dimensions]` unit vectors"""
 
     @classmethod
     def of(cls, vectors: PhraseVectors, labels: Sequence[tuple[int, str]]) -> "LabelVectors":
         """Return the vectors of pairs (feature, label)."""
-        features = np.array([feature for feature, _ in labels], np.int64)
-        return cls(vectors, features, vectors.of([label for _, label in labels]))
+        return cls(vectors, labels, vectors.of([label for _, label in labels]))
 
     @cached_property
     def null(self) -> np.ndarray:
@@ -99,22 +98,18 @@ class LabelVectors:
         cosines = self.vectors.of(nonsense(N_NONSENSE)) @ self.labels.T
         return np.sort(cosines.max(1))
 
-    def like(self, text: str) -> dict[int, tuple[float, float]]:
-        """Return `feature: (cosine above the null, p)` for the labels beyond the null.
+    def like(self, text: str) -> dict[tuple[int, str], tuple[float, float]]:
+        """Return `(feature, label): (likeness, p)` for the labels beyond the null.
 
-        The first is 0 at the 95th percentile of the null and 1 for a label that is the text itself; p is the share of
+        Likeness is 0 at the 95th percentile of the null and 1 for a label that is the text itself; p is the share of
         nonsense words with a label at least as near.
         """
         cosines = self.labels @ self.vectors.of([text])[0]
         limit = float(np.quantile(self.null, 1 - ALPHA))
-        found: dict[int, tuple[float, float]] = {}
-        for at in np.flatnonzero(cosines > limit).tolist():
-            above = float((cosines[at] - limit) / (1 - limit))
-            p = float((1 + (self.null >= cosines[at]).sum()) / (1 + len(self.null)))
-            feature = int(self.features[at])
-            if above > found.get(feature, (0.0, 1.0))[0]:
-                found[feature] = (above, p)
-        return found
+        at = np.flatnonzero(cosines > limit)
+        p = (1 + len(self.null) - np.searchsorted(self.null, cosines[at])) / (1 + len(self.null))
+        pairs = zip(((cosines[at] - limit) / (1 - limit)).tolist(), p.tolist(), strict=True)
+        return dict(zip([self.names[i] for i in at.tolist()], pairs, strict=True))
 
 
 @lru_cache(maxsize=1)

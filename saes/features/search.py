@@ -105,7 +105,7 @@ _LIKE = re.compile(r"^like\s+(?:([\w.-]+):)?#?(\d{1,9})$", re.IGNORECASE)
 _NUMBER = re.compile(r"^(?:([A-Za-z][\w.-]*):|#)(\d{1,9})$")
 _BY: dict[str, By] = {
     "fires": "tokens", "related_fires": "related", "says": "says", "related_says": "says", "label": "label",
-    "kind": "label", "concept": "concept", "name": "name",
+    "kind": "label", "alike": "label", "concept": "concept", "name": "name",
 }  # fmt: skip
 
 

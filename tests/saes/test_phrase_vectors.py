@@ -2,12 +2,15 @@
 
 import numpy as np
 import pytest
+from make_features import write_features
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
 from interp.errors import CorruptError
-from saes.features import _phrase_vectors
+from interp.workspace import Workspace
+from saes import search_features
+from saes.features import _label_search, _phrase_vectors
 from saes.features._phrase_vectors import LabelVectors, PhraseVectors, nonsense, phrase_vectors
 
 TOPICS = {"food": ("cooking", "recipes", "dishes"), "time": ("January", "months", "dates"), "law": ("court", "lawsuit")}
@@ -33,12 +36,24 @@ def planted() -> PhraseVectors:
 def test_a_query_finds_the_label_of_its_topic_without_a_word_in_common(planted):
     labels = LabelVectors.of(planted, LABELS)
     near = labels.like("cooking")
-    assert set(near) == {5}
-    above, p = near[5]
+    assert set(near) == {LABELS[0]}
+    above, p = near[LABELS[0]]
     assert above > 0.5
     assert p == pytest.approx(1 / (1 + _phrase_vectors.N_NONSENSE))
-    assert set(labels.like("lawsuit")) == {9}, "a feature with two labels has the nearer one"
-    assert labels.like("recipes dishes")[5][0] == pytest.approx(1.0, abs=1e-3)
+    assert set(labels.like("lawsuit")) == {LABELS[2]}
+    assert labels.like("recipes dishes")[LABELS[0]][0] == pytest.approx(1.0, abs=1e-3)
+
+
+@pytest.mark.parametrize("score", [0.95, 0.5])
+def test_search_finds_a_written_label_by_its_meaning_where_it_was_judged_right(planted, score, tmp_path, monkeypatch):
+    monkeypatch.setattr(_label_search, "phrase_vectors", lambda: planted)
+    workspace = Workspace(tmp_path, create=True)
+    same = {"n_fired": 9, "density": 0.01, "max_activation": 1.0, "label_kind": "written", "label_score": score}
+    rows = [{"feature": i, "label": label, **same} for i, label in enumerate(("recipes dishes", "months dates"))]
+    write_features(workspace, "f", rows, hook_point="h", model="m", n_tokens=1000)
+    found = search_features(workspace, "cooking").hits
+    assert [(hit.feature, hit.by) for hit in found] == ([(0, "label")] if score > 0.5 else [])
+    assert search_features(workspace, nonsense(200)[7]).hits == ()
 
 
 def test_nonsense_finds_a_label_as_often_as_the_null_says(planted):
@@ -62,7 +77,7 @@ def test_the_installed_table_knows_what_is_alike():
     labels = LabelVectors.of(vectors, list(enumerate(topics)))
     for query, number in (("cooking", 0), ("January", 1), ("lawsuit", 2), ("soccer", 3)):
         near = labels.like(query)
-        assert max(near, key=lambda feature: near[feature][0]) == number
+        assert max(near, key=lambda label: near[label][0])[0] == number
     assert labels.like("asdfqwer") == {}
 
 
