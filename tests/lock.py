@@ -108,7 +108,7 @@ def main(arguments: list[str]) -> int:
     write("dev.txt", (found[key] for key in rest), "What tests, documentation and audit need besides")
     write("weights.txt", (found[key] for key in weights), "The packaged SmolLM2-135M")
     write("gemma.txt", (found[key] for key in gemma), "The packaged Gemma 3 270M, the extra `gemma`")
-    write("search.txt", (found[key] for key in search), "The table of word vectors that search reads, the extra `search`")
+    write("search.txt", (found[key] for key in search), "The word vectors that search reads, the extra `search`")
     print(f"{len(run)} + {len(cuda)} + {len(rest)} distributions in {HOME}")
     return 0
 
