@@ -309,7 +309,7 @@ class Features(Artefact, kind="features"):
         what = "neurons of the model" if self.neurons else "features of a dictionary"
         if self.set_name:
             layer = self.dictionary.rpartition(":")[2]
-            what = f"latents in layer {layer} of the set {self.set_name}, of which every layer has a table,"
+            what = f"latents in layer {layer} of the set {self.set_name}"
         live = f"{self.n_features - self.n_dead:,} of {self.n_features:,}"
         return f"{live} {what} are active at least once in {self.n_tokens:,} tokens"
 
