@@ -55,13 +55,13 @@ NOT_DENSEST = "density <= (select quantile_cont(density, 0.9) from f where n_fir
 the densest tenth wide labels (noun, punctuation) are most frequent; where it begins depends on L0 and `d_sae`."""
 MOST_TELLING = f"""{NOT_DENSEST} desc,
     coalesce(label_heldout >= 10 and label_score > label_null_high, false) desc,
-    label_kind = 'said' desc, label_kind = 'class' desc,
+    label_kind = 'written' desc, label_kind = 'said' desc, label_kind = 'class' desc,
     round(coalesce(label_score - label_null_high, 0), 2) desc, len(other_labels) desc,
     max_activation / greatest(mean_activation, 1e-9) desc, feature"""
 """SQL order of `features.parquet` as `f`, those that say most to a reader first: not dense, with a label above those of
-other features, judged on ten firings. Words that a feature both fires on and makes the model say come first, then
-classes of words (months, pronouns); of these the labels farthest above the null, with most other readings; without
-scored labels, features whose maximum is farthest above their mean activation."""
+other features, judged on ten firings. Labels that a reader wrote come first, then words that a feature both fires on
+and makes the model say, then classes of words (months, pronouns); of these the labels farthest above the null, with
+most other readings; without scored labels, features whose maximum is farthest above their mean activation."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -312,7 +312,7 @@ class Features(Artefact, kind="features"):
         what = "neurons of the model" if self.neurons else "features of a dictionary"
         if self.set_name:
             layer = self.dictionary.rpartition(":")[2]
-            what = f"latents in layer {layer} of the set {self.set_name}, of which every layer has a table,"
+            what = f"latents in layer {layer} of the set {self.set_name}"
         live = f"{self.n_features - self.n_dead:,} of {self.n_features:,}"
         return f"{live} {what} are active at least once in {self.n_tokens:,} tokens"
 
