@@ -100,7 +100,10 @@ def layout(
             id="prompt-busy", className="wb-busy",
         ),
         html.Div(id="prompt-error", role="alert"),
-        html.Div(_views(answer, contrast, _trace(workspace, run)), id="prompt-views", className="wb-hidden", **_colours(), **FIELDS),
+        html.Div(
+            _views(answer, contrast, _trace(workspace, run)), id="prompt-views", className="wb-hidden", **_colours(),
+            **FIELDS,
+        ),
         patching_panel(workspace, patching),
         lead=why or LEAD,
     )  # fmt: skip
