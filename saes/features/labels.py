@@ -18,9 +18,9 @@ the kind of label and its text:
    one is near (`said_near`, 'near words like "team", "game" (66 %)');
 3. a reading whose score on held-out firings is not above 95 % of the scores that other features' readings reach there
    is dropped. Of the rest, the one with the most information per firing is the label, if it holds for at least half of
-   the firings and three times as often as anywhere; the best of the other kinds go with it (`others`). A class
-   comes first only where it holds three times as often as for the other features, too: on many dictionaries every
-   third firing is a noun, and "noun (88 %)" says less than "the word "dish" (31 %)";
+   the firings and three times as often as anywhere; the best of the other kinds go with it (`others`). A class that
+   holds no more often than for one other feature in twenty (on many dictionaries: noun, adjective, punctuation) comes
+   after all readings that say more;
 4. else, for a feature active on more than half of all tokens: `dense`, 'dense (73 % of tokens)';
 5. else, a remaining reading with a share of at least one fifth and at least ten times the base: its kind, with a share
    below one half, 'often before " of" (35 %)';
@@ -80,9 +80,8 @@ class Counted(NamedTuple):
     view: TokenView
     base: np.ndarray
     """fraction of all tokens, `[n_predicates]`"""
-    shares: np.ndarray
-    """of classes: sum over features of the share of their firings, `[n_predicates]`; 0 for tokens, which say much
-    however many features have them"""
+    usual: np.ndarray
+    """`usual_shares` of classes, `[n_predicates]`; 0 for tokens, which say much however many features they have"""
     choose: "csr_array"
     """`[n_features, n_predicates]`, on the documents where readings are chosen"""
     judge: "csr_array"
@@ -102,7 +101,7 @@ class LabelReading(NamedTuple):
     base: float
     """fraction of all tokens, 0 to 1"""
     usual: float = 0.0
-    """mean share of the other features' firings, 0 to 1; of a class of words or surroundings, else 0"""
+    """share that it exceeds in at most a twentieth of all features, 0 to 1; of classes"""
 
     @property
     def holds(self) -> bool:
@@ -116,16 +115,15 @@ class LabelReading(NamedTuple):
     def value(self) -> float:
         """Return `share ** 2 * log2(share / base)`, less the bits of a set or pair; readings that hold come first.
 
-        The base is the usual share of other features where that is larger. A reading that holds less than three times
-        as often as usual comes last.
+        Where the usual share of features is larger, it is the base. Below it the value is negative and comes last: of
+        two nouns, features of *recipes* and of *bolts*, it does not tell which.
         """
         if WORD_SETS.get(self.kind) == NEAR:
             price = BITS_OF_NEAR
         else:
             price = BITS_OF_SET if len(self.columns) > 1 else BITS_OF_PAIR if self.kind.startswith("token_") else 0.0
         bits = np.log2(self.share / max(self.base, self.usual)) - price
-        rank = self.holds * (1 if self.share >= MIN_LIFT * self.usual else -1)
-        return float(self.share**2 * bits) + 100.0 * rank
+        return float(self.share**2 * bits) + (100.0 if self.holds and self.share > self.usual else 0.0)
 
 
 class ScoredReading(NamedTuple):
@@ -185,8 +183,8 @@ class FiringCounts:
             if holds is not None:
                 choose, judge = ((counts @ holds).tocsr().sorted_indices() for counts in (choose, judge))
             varied = self._varied(of_values, choose, view) if view.texts else np.ones(choose.nnz, bool)
-            shares = np.zeros(len(base)) if view.source == STATISTICS else self._shares(choose)
-            self.counted[kind] = Counted(view, base, shares, choose, judge, varied)
+            usual = np.zeros(len(base)) if view.source == STATISTICS else usual_shares(choose, self.n_choose)
+            self.counted[kind] = Counted(view, base, usual, choose, judge, varied)
         self.of_token = views.of_token
         self.nearby = Nearby(views.folded, views.firings, views.sampled, feature, n_features)
         self.n_tried = sum(int((counted.base * views.n_tokens >= 1).sum()) for counted in self.counted.values())
@@ -200,11 +198,6 @@ class FiringCounts:
         counts = csr_array((np.ones(int(mask.sum()), np.float32), (feature[mask], values[mask])), shape=shape)
         counts.sum_duplicates()
         return counts
-
-    def _shares(self, counts: "csr_array") -> np.ndarray:
-        """Return the sum over features of the share of firings with each predicate, `[n_predicates]`."""
-        weights = np.where(self.n_choose >= MIN_CHOOSE, 1 / np.maximum(self.n_choose, 1), 0.0)
-        return counts.T @ weights
 
     def _varied(self, of_words: "csr_array", of_classes: "csr_array", view: TokenView) -> np.ndarray:
         """Return for each entry of `of_classes` whether at least `MIN_WORDS` words make it up."""
@@ -232,16 +225,13 @@ class FiringCounts:
         counted = self.counted[kind]
         row = np.repeat(np.arange(self.n_features), np.diff(counted.choose.indptr))
         column, n = counted.choose.indices, self.n_choose[row]
-        share, base = counted.choose.data / np.maximum(n, 1), counted.base[column]
-        others = max(int((self.n_choose >= MIN_CHOOSE).sum()) - 1, 1)
-        usual = np.maximum(counted.shares[column] - share, 0) / others
+        share, base, usual = counted.choose.data / np.maximum(n, 1), counted.base[column], counted.usual[column]
         holds = (share >= MIN_SHARE) & (share >= MIN_LIFT * base)
         often = (share >= OFTEN_SHARE) & (share >= OFTEN_LIFT * base)
         good = (holds | often) & counted.varied & (counted.choose.data >= MIN_CHOOSE)
         good &= improbable(share, base, n, self.n_tried)
         row, column, share, base, usual, holds = (array[good] for array in (row, column, share, base, usual, holds))
-        rank = holds * np.where(share >= MIN_LIFT * usual, 1, -1)
-        value = share**2 * np.log2(share / np.maximum(base, usual)) + 100 * rank
+        value = share**2 * np.log2(share / np.maximum(base, usual)) + 100 * (holds & (share > usual))
         order = np.lexsort((value, row))
         last = order[np.append(np.diff(row[order]) > 0, True)] if len(order) else order
         numbers = zip(row[last], column[last], share[last], base[last], usual[last], strict=True)
@@ -347,6 +337,25 @@ class FiringCounts:
                 share = (chosen[f] + judged[f]) / int(self.n_choose[f] + self.n_judge[f])
                 ranking.setdefault(f, []).append(ScoredReading(reading, share, heldout, score, mean, high))
         return {f: sorted(scores, key=lambda score: -score.reading.value) for f, scores in ranking.items()}
+
+
+def usual_shares(counts: "csr_array", n_firings: np.ndarray) -> np.ndarray:
+    """Return for each predicate the share of firings that at most a twentieth of the features exceeds.
+
+    `counts [n_features, n_predicates]`, `n_firings [n_features]`; features with fewer than `MIN_CHOOSE` do not count,
+    and with fewer than 20 others the answer is 0: no share is then rare.
+    """
+    judged = n_firings >= MIN_CHOOSE
+    rank = int((1 - NULL_QUANTILE) * judged.sum())
+    usual = np.zeros(counts.shape[1])
+    if rank:
+        shares = counts[judged]
+        shares.data = shares.data / np.repeat(n_firings[judged], np.diff(shares.indptr))
+        shares = shares.tocsc()
+        for column in np.flatnonzero(np.diff(shares.indptr) > rank).tolist():
+            values = shares.data[shares.indptr[column] : shares.indptr[column + 1]]
+            usual[column] = np.partition(values, -rank - 1)[-rank - 1]
+    return usual
 
 
 def upper_end(values: np.ndarray) -> float:

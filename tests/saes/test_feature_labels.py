@@ -7,6 +7,7 @@ import pyarrow as pa
 import pytest
 import torch
 from planted import HOOK, TableDictionary, write_recording
+from scipy.sparse import csr_array
 
 from interp.artifacts.tables import query
 from saes.features._views import TokenView, Views, Windows, read_text
@@ -22,6 +23,7 @@ from saes.features.labels import (
     label_without_evidence,
     quoted,
     upper_end,
+    usual_shares,
 )
 from saes.features.schema import MOST_TELLING
 
@@ -138,7 +140,20 @@ def test_the_value_of_a_reading_is_in_bits_less_the_price_of_a_set_or_pair():
     assert LabelReading("token_after_class", (0,), 0.5, 1 / 64).value == pytest.approx(100 + 0.25 * (5 - 1))
 
 
-@pytest.mark.parametrize(("crowd", "label"), [(0, "calendar month"), (4, "calendar month"), (12, 'often " May" (')])
+def test_a_class_that_many_features_have_comes_after_what_says_more():
+    """Of 40 planted features three quarters fire on nouns; `recipe` does so too, and on one of its words at times."""
+    shares = np.zeros((40, 2))
+    shares[:30, 0], shares[0, 1] = np.linspace(0.7, 0.95, 30), 0.4
+    usual = usual_shares(csr_array(20 * shares), np.full(40, 20))
+    assert usual == pytest.approx([np.sort(shares[:, 0])[-3], 0]), "two of 40 exceed it"
+    noun, recipe = LabelReading("class", (0,), 0.88, 0.2, usual[0]), LabelReading("word", (1,), 0.4, 0.001)
+    assert noun.holds
+    assert recipe.value > noun.value, "noun is true, and it stays where nothing says more"
+    assert noun._replace(usual=0.0).value > 100 > recipe.value
+    assert not usual_shares(csr_array(20 * shares[:19]), np.full(19, 20)).any(), "of 19 none is rare"
+
+
+@pytest.mark.parametrize(("crowd", "label"), [(0, "calendar month"), (12, 'often " May" (')])
 def test_a_class_that_many_features_have_yields_to_what_says_more(tmp_path: Path, crowd: int, label: str):
     """Of 25 planted features the first fires on May, and more weakly on all months, as `crowd` others do."""
 
