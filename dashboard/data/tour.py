@@ -50,12 +50,34 @@ def _of_features(workspace: Workspace) -> tuple[TourStep, ...]:
     """Return the steps on a telling feature, and on a word on which it fires; none without features."""
     if not workspace.names("features"):
         return ()
+    first = first_feature(workspace)
+    if first is None:
+        return _search(""), _prove(f"/feature/{quote(choose(workspace, None))}", "Open the features")
+    return _search(first.word), _prove(f"/feature/{quote(first.features)}/{first.feature}", "Open the feature")
+
+
+class FirstFeature(NamedTuple):
+    """The feature to show first, with a word on which it fires and those that it makes the model say."""
+
+    features: str
+    feature: int
+    label: str
+    word: str
+    says: tuple[str, ...]
+
+
+def first_feature(workspace: Workspace) -> FirstFeature | None:
+    """Return the most telling feature that fires on a whole word; None where no label exceeds its null.
+
+    Raises `NothingYetError` without features.
+    """
     made = workspace.open(Features, choose(workspace, None))
-    address = f"/feature/{quote(made.name)}"
-    for feature, label in telling(workspace, made.name, known_meaning(workspace, made)):
+    meaning = known_meaning(workspace, made)
+    for feature, label in telling(workspace, made.name, meaning):
         if word := firing_word(workspace, made.name, feature, label):
-            return _search(word), _prove(f"{address}/{feature}", "Open the feature")
-    return _search(""), _prove(address, "Open the features")
+            says = () if meaning is None else tuple(token for token, _ in meaning.says(feature, 4).raised)
+            return FirstFeature(made.name, feature, label, word, says)
+    return None
 
 
 def _search(word: str) -> TourStep:
