@@ -119,8 +119,8 @@ FLOOR = 0.02
 """Strength of firing below which differences do not count: sources are compared by `log(1 + strength / FLOOR)`."""
 TESTS = 4
 """Sources that have a p-value: fires, related_fires, says, related_says."""
-DENSE = 0.8
-"""Quantile of the densities of a dictionary above which more density counts no further: the densest fire on any word."""
+DENSE = 0.9
+"""Quantile of the densities of a dictionary above which density counts no further: the densest fire on any word."""
 _SLICE = 24
 
 
@@ -241,7 +241,8 @@ def _evidence(
 ) -> FeatureEvidence:  # fmt: skip
     """Return the evidence for each feature from the firings read; `inside [n_features]` are those to search."""
     n, sought = len(inside), query.sought
-    values = {"density": _log_density(firings.index.columns.density)}
+    frequency = sum(word.n for word in sought.words) / firings.index.units.n_text
+    values = {"density": _log_density(firings.index.columns.density, frequency)}
     fired = firings.fired(sought.words, inside) if sought.words else None
     phrases = firings.fired(sought.phrases, inside) if sought.phrases else None
     values["fires"], values["phrase"] = _spread(n, fired), _scored(n, phrases)
@@ -294,10 +295,15 @@ def _spread(n: int, scores: Fired | None) -> np.ndarray:
     return np.log1p(_of_features(n, scores.feature, beyond, 0.0) / FLOOR)
 
 
-def _log_density(density: np.ndarray) -> np.ndarray:
-    """Return the logarithm of each density; those above the quantile `DENSE` of features that fire count as that."""
+def _log_density(density: np.ndarray, frequency: float) -> np.ndarray:
+    """Return the logarithm of each density, up to the quantile `DENSE` of features that fire.
+
+    A feature of a frequent word is dense itself, so `frequency`, the share of the text that the words make up, is a
+    bound too where it is larger.
+    """
     fires = density[density > 0]
-    return np.log10(np.clip(density, 1e-6, max(np.quantile(fires, DENSE), 1e-6) if len(fires) else 1e-6))
+    most = np.quantile(fires, DENSE, method="lower") if len(fires) else 1.0
+    return np.log10(np.clip(density, 1e-6, max(most, frequency, 1e-6)))
 
 
 def _scored(n: int, scores: Fired | None) -> np.ndarray:
