@@ -263,8 +263,9 @@ def _filter(query: ListQuery) -> tuple[str, tuple[float | str | list[int], ...],
     )
     indices = [index for index, name in query.names.items() if query.text.lower() in name.lower()]
     values = (query.density_low, query.density_high, query.text, query.text, indices)
-    first = "round(label_score, 2)" if query.sort == "label_score" else query.sort  # as shown; then by use
-    return where, values, f"{first} {'desc' if query.descending else 'asc'} nulls last, n_fired desc, feature"
+    by_score = query.sort == "label_score"
+    first, then = ("round(label_score, 2)", MOST_TELLING) if by_score else (query.sort, "n_fired desc, feature")
+    return where, values, f"{first} {'desc' if query.descending else 'asc'} nulls last, {then}"
 
 
 def step(workspace: Workspace, name: str, query: ListQuery, index: int, by: int) -> int:

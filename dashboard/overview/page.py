@@ -32,6 +32,7 @@ from dashboard.components.pages import Page, page_of, run_button, run_state
 from dashboard.components.tokens import token_strip
 from dashboard.data.tour import first_feature
 from dashboard.data.workspace import stamp
+from dashboard.figures.theme import visible
 from dashboard.overview._data import Card, overview
 from dashboard.sources import PageSources, current
 from interp.artifacts import KINDS, Finding, hash_json
@@ -126,7 +127,7 @@ def _finding(finding: Finding) -> html.Li:
         html.Div(
             [
                 html.Span(html.Span(style={"width": f"{max(value, 0) / top:.1%}"}), className="wb-track"),
-                html.Span(f"{name} {number(value)}", className="wb-value"),
+                html.Span(f"{name} {number(value) if value > 0 else 'no effect'}", className="wb-value"),
             ],
             className=f"wb-against wb-{name}",
         )
@@ -330,11 +331,13 @@ def _feature(workspace: Workspace) -> Iterator[Finding]:
     except WorkbenchError as error:
         log.warning("no feature to show first: %r", error)
         return
-    says = f"; it makes the model say {', '.join(word.strip() for word in first.says)}" if first.says else ""
+    label = first.label.partition(" (")[0]
+    words = ", ".join(word.strip() for word in first.says)
+    says = f"it makes the model say {words}" if words else f"it fires on “{first.word}”"
     yield Finding(
         kind="feature",
-        title=f"A feature for {first.word}",
-        sentence=f"Feature {first.feature} of {first.features} fires on {first.label}{says}.",
+        title=f"A feature for {visible(label, 60)}",
+        sentence=f"Feature {first.feature} of {first.features}: {says}.",
         value=row["label_score"],
         null=row["label_null_high"],
         about="label right on held-out firings; null: labels of other features",

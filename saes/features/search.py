@@ -39,6 +39,7 @@ import numpy as np
 
 from interp.artifacts.tables import query
 from interp.errors import ConfigError, CorruptError, MissingError, UnknownNameError, WorkbenchError, program
+from interp.models.short_name import short_name
 from interp.nulls import ALPHA
 from interp.workspace import Workspace
 from saes.features._label_search import largest, names_of
@@ -215,7 +216,7 @@ def _meaning(
     if lens is not None:
         return None, f"{made.name} was searched only by the words on which it fires: it writes to no residual stream"
     return None, (
-        f"No dictionary of {model} was searched by the words that features make it say, for want of a Jacobian lens: "
+        f"No dictionary of {short_name(model)} was searched by the words that features make it say, for want of a Jacobian lens: "
         f"{program()} lens {model} --kind jacobian"
     )
 
