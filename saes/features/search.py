@@ -216,8 +216,8 @@ def _meaning(
     if lens is not None:
         return None, f"{made.name} was searched only by the words on which it fires: it writes to no residual stream"
     return None, (
-        f"No dictionary of {short_name(model)} was searched by the words that features make it say, for want of a Jacobian lens: "
-        f"{program()} lens {model} --kind jacobian"
+        f"No dictionary of {short_name(model)} was searched by the words that features make it say, for want of a "
+        f"Jacobian lens: {program()} lens {model} --kind jacobian"
     )
 
 
