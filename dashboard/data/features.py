@@ -56,12 +56,13 @@ class ListQuery:
     density_low: float = 0.0
     density_high: float = 1.0
     sort: str = "feature"
+    """A column; empty for the order of `MOST_TELLING`."""
     descending: bool = False
     names: dict[int, str] = field(default_factory=dict)
     """Names that the user gave to features; they are shown with the label, and `text` finds them."""
 
     def __post_init__(self) -> None:
-        if self.sort not in _LIST_COLUMNS:
+        if self.sort and self.sort not in _LIST_COLUMNS:
             raise UnknownNameError("column", self.sort, _LIST_COLUMNS)
 
 
@@ -263,9 +264,10 @@ def _filter(query: ListQuery) -> tuple[str, tuple[float | str | list[int], ...],
     )
     indices = [index for index, name in query.names.items() if query.text.lower() in name.lower()]
     values = (query.density_low, query.density_high, query.text, query.text, indices)
-    by_score = query.sort == "label_score"
-    first, then = ("round(label_score, 2)", MOST_TELLING) if by_score else (query.sort, "n_fired desc, feature")
-    return where, values, f"{first} {'desc' if query.descending else 'asc'} nulls last, {then}"
+    if not query.sort:
+        return where, values, MOST_TELLING
+    first = "round(label_score, 2)" if query.sort == "label_score" else query.sort  # as shown; then by use
+    return where, values, f"{first} {'desc' if query.descending else 'asc'} nulls last, n_fired desc, feature"
 
 
 def step(workspace: Workspace, name: str, query: ListQuery, index: int, by: int) -> int:
