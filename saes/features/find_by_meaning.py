@@ -115,7 +115,7 @@ WEIGHTS = {
 }
 """Weights of `LEARNT`, with and without a lens. With one, the concepts give labels no weight; the weight without a lens
 is taken instead, so that a feature found by its label alone is in the list."""
-OFFSET = {True: -5.25, False: -6.2}
+OFFSET = {True: -4.55, False: -5.3}
 """Added to the weighted sum, so that the sigmoid of it is the chance that the hit is the concept's best feature."""
 N_RELATED = 25
 FLOOR = 0.02

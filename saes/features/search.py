@@ -95,7 +95,7 @@ def parse_query(text: str) -> TextQuery:
 
 
 CONVINCING = 0.05
-"""Least strength of a hit that convinces: the chance that it is the feature asked for. In the dictionary that ships, 6
+"""Least strength of a hit that convinces: the chance that it is the feature asked for. In the dictionary that ships, 3
 of 60 nonsense words have such a hit."""
 BELOW = 3
 """Hits that do not convince which are shown all the same: what came nearest."""

@@ -195,7 +195,7 @@ def test_a_dense_feature_ranks_below_a_specific_one_on_the_word_that_both_fire_o
     hits = search_features(make_search.build(tmp_path / "w"), "January", features="planted").hits
     ranks = {hit.feature: (rank, hit) for rank, hit in enumerate(hits)}
     assert ranks[0][0] == 0
-    assert ranks[3][1].above_chance
+    assert ranks[3][1].convincing
     assert ranks[3][1].recall == 1
     assert ranks[3][1].strength < ranks[0][1].strength / 2
 
