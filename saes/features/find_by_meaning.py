@@ -16,10 +16,10 @@ Sources, each a number per feature:
 - `name`: the user gave it a name that contains the text.
 
 Logistic weights (`WEIGHTS`) join them, with the logarithm of the density, which counts up to a quantile of the
-dictionary (`DENSE`). They are learnt on the 40 concepts that may guide choices, so that a concept's best feature by F1
-comes first; `python -m benchmarks.find_by_meaning` learns and judges them. Where the workspace has no Jacobian lens,
-the sources without it have weights of their own. **p**: the smallest of the sources' p-values, times their number; 1
-where no source is above its null.
+dictionary. They are learnt on the 40 concepts that may guide choices, so that a concept's best feature by F1 comes
+first; `python -m benchmarks.find_by_meaning` learns and judges them. Where the workspace has no Jacobian lens, the
+sources without it have weights of their own. **p**: the smallest of the sources' p-values, times their number; 1 where
+no source is above its null.
 
 Features that measured concepts name: the best latent of each by F1, from a dictionary's evaluations. Torch-free.
 
@@ -122,7 +122,7 @@ FLOOR = 0.02
 """Strength of firing below which differences do not count: sources are compared by `log(1 + strength / FLOOR)`."""
 TESTS = 5
 """Sources that have a p-value: fires, related_fires, says, related_says, alike."""
-DENSE = 0.9
+DENSITY_QUANTILE = 0.9
 """Quantile of the densities of a dictionary above which density counts no further: the densest fire on any word."""
 _SLICE = 24
 
@@ -303,13 +303,13 @@ def _spread(n: int, scores: Fired | None) -> np.ndarray:
 
 
 def _log_density(density: np.ndarray, frequency: float) -> np.ndarray:
-    """Return the logarithm of each density, up to the quantile `DENSE` of features that fire.
+    """Return the logarithm of each density, up to the quantile `DENSITY_QUANTILE` of features that fire.
 
     A feature of a frequent word is dense itself, so `frequency`, the share of the text that the words make up, is a
     bound too where it is larger.
     """
     fires = density[density > 0]
-    most = np.quantile(fires, DENSE, method="lower") if len(fires) else 1.0
+    most = np.quantile(fires, DENSITY_QUANTILE, method="lower") if len(fires) else 1.0
     return np.log10(np.clip(density, 1e-6, max(most, frequency, 1e-6)))
 
 
