@@ -323,7 +323,7 @@ def _found(workspace: Workspace) -> Iterator[Finding]:
 def _feature(workspace: Workspace) -> Iterator[Finding]:
     """Yield the feature that the tour opens, with its label's score."""
     try:
-        first = first_feature(workspace) if workspace.names("features") else None
+        first = first_feature(workspace)
         if first is None:
             return
         table = workspace.open(Features, first.features).features
