@@ -25,8 +25,10 @@ BATCH, SAMPLE = 2_048, 512
 """Tokens that seconds are given for, and tokens of the passes that are timed."""
 CONTEXT, FITTED = 128, 48
 """Tokens of a context of a recording, and of them those that a Jacobian lens is fitted on."""
-EXAMINED = 18
-"""Tokens that the doctor runs for each hook point: noise added and subtracted in five, and the other checks."""
+EXAMINED, CHECKED = 10, 6_500
+"""Tokens that the doctor runs for each hook point (noise added and subtracted in five), and those of its other checks."""
+HELD_OUT = 0.07
+"""Contexts that are held out whole, of all: a tenth of the documents is held out."""
 READINGS = 5
 """Lenses and nulls whose held-out distance from the output is measured at every position."""
 _PROGRAM = 0.8e9
@@ -106,15 +108,18 @@ def costs(sizes: CostSizes, pace: ModelPace) -> dict[str, Cost]:
     weights = 2 * sizes.d_in * sizes.d_sae
     twice, batches = pace.memory + pace.weights, sizes.tokens / BATCH
     encoded = sizes.tokens * weights / 1e9 * pace.product
-    examined = EXAMINED * pace.hook_points / BATCH
+    examined, checked = EXAMINED * pace.hook_points / BATCH, CHECKED / BATCH
     jacobians = (sizes.rounds + 0.4) * sizes.d_in * FITTED / BATCH  # of the untrained model a short one
     passes = (N_MEANS + 2 * N_TEXTS) * FITTED / BATCH
     read = READINGS * JacobianLensConfig.heldout_positions + (len(GAINS) - 1 + len(CLOSER)) * N_GAIN
     distances = pace.layers * read / BATCH
-    contexts = 4 * Evaluate.contexts * CONTEXT / BATCH  # unchanged, zero and mean ablation, and the dictionary
+    evaluated = min(Evaluate.contexts * CONTEXT, HELD_OUT * sizes.tokens)
+    contexts = 4 * evaluated / BATCH  # unchanged, zero and mean ablation, and the dictionary
     scored = min(1.0, CONTEXT_VALUES / pace.d_vocab / CONTEXT)
     return {
-        "certificate": Cost(1e5, twice, 2 * pace.load + 10 + examined * (pace.blocks / 2 + pace.logits)),
+        "certificate": Cost(
+            1e5, twice, 2 * pace.load + 10 + examined * pace.blocks / 2 + checked * (pace.blocks + pace.logits)
+        ),
         "recording": Cost(sizes.tokens * (2 * sizes.d_in + 12), pace.memory, pace.load + 1.1 * batches * pace.batch),
         "sae": Cost(4 * weights, _PROGRAM + 16 * weights, 5 + 2 * sizes.seen * weights / 1e9 * pace.product),
         "jacobian_lens": Cost(
@@ -125,10 +130,10 @@ def costs(sizes: CostSizes, pace: ModelPace) -> dict[str, Cost]:
         "features": Cost(
             _LATENT_BYTES * sizes.d_sae,
             pace.memory + 200 * sizes.tokens,
-            pace.load + 10 + 8 * encoded + sizes.d_sae / BATCH * pace.logits,
+            pace.load + 7 + 8 * encoded + sizes.d_sae / BATCH * pace.logits,
         ),
         "evaluation": Cost(1e5, pace.memory, pace.load + 5 + contexts * (pace.blocks + scored * pace.logits)),
-        "atlas": Cost(1_000 * sizes.d_sae, pace.memory, 5 + sizes.d_sae / 800),
+        "atlas": Cost(1_000 * sizes.d_sae, pace.memory, 3 + sizes.d_sae / 700),
         "heads": Cost(1e6, twice, pace.load + 6 * pace.blocks),
     }
 
