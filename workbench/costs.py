@@ -26,7 +26,7 @@ BATCH, SAMPLE = 2_048, 512
 CONTEXT, FITTED = 128, 48
 """Tokens of a context of a recording, and of them those that a Jacobian lens is fitted on."""
 EXAMINED, CHECKED = 10, 6_500
-"""Tokens that the doctor runs for each hook point (noise added and subtracted in five), and those of its other checks."""
+"""Tokens that the doctor runs for each hook point (noise added and subtracted in five), and those of other checks."""
 HELD_OUT = 0.07
 """Contexts that are held out whole, of all: a tenth of the documents is held out."""
 READINGS = 5
