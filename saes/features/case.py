@@ -37,8 +37,8 @@ class ProofConfig:
     """Passages of other text, examples of features drawn at random."""
     before: int = 10
     """Tokens of an example before its peak."""
-    after: int = 3
-    """Tokens after the peak whose loss is measured."""
+    after: int = 10
+    """Tokens of an example after its peak."""
     strength: float | None = None
     """Strength of steering, in units of the feature's largest activation. Default: 0.5, 1 or 2, whichever raises its
     words most on the first prompts."""

@@ -5,7 +5,7 @@ which it peaks in one half of its examples. Four claims about them are tests:
 
 - *fires*: it is active on these words in documents that did not choose them (AUROC);
 - *steer*: adding its direction to neutral prompts raises them;
-- *ablate*: ablating it on examples that did not choose them lowers them at and after its peaks;
+- *ablate*: ablating it where it is active lowers them in the rest of passages that did not choose them;
 - *joined*: it says what it reads: through the Jacobian lens its direction raises them.
 
 Where the words lie within one list of words, a fifth is that its direction separates this list (*lists*). *fires* and
@@ -30,7 +30,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from interp.artifacts import Artefact, DocumentField, Dots, Finding
-from interp.nulls import ALPHA, NO_EFFECT, ROUNDING, NullComparison, NullKind, draws_of, holm, p_from_null
+from interp.nulls import ALPHA, NO_EFFECT, ROUNDING, NullComparison, NullKind, can_hold, draws_of, holm, p_from_null
 from interp.results import Record, Result, cell
 from interp.statistics import Interval
 from interp.workspace import Workspace
@@ -51,8 +51,8 @@ SENTENCES = {
     "fires": "It fires on them in held-out documents with an AUROC of {value:.2f}{ends}",
     "steer": "Steering along it raises them by {value:.2f} nats{ends}",
     "steer shift": "The next token then shifts by {value:.2f} nats of KL divergence{ends}",
-    "ablate": "Ablating it on held-out examples lowers them by {value:.2f} nats{ends}",
-    "ablate loss": "The loss at and after its peaks then rises by {value:.2f} nats per token{ends}",
+    "ablate": "Ablating it where it is active lowers them in the rest of held-out passages by {value:.2f} nats{ends}",
+    "ablate loss": "The loss there then rises by {value:.2f} nats per token{ends}",
     "joined": "Its direction raises their logits by {value:.1f} standard deviations over the vocabulary",
     "lists": "Its direction separates the list {about} by {value:.1f} standard deviations of random directions",
 }
@@ -94,7 +94,7 @@ class ProofMeasure(Result):
     """One measure of a feature, with the same measure for the directions of both nulls."""
 
     name: str
-    """A key of `SENTENCES`, `own words`, `ablate loss at peak` or `ablate loss, other text`."""
+    """A key of `SENTENCES`, `own words` or `ablate loss, other text`."""
     value: float
     low: float | None
     high: float | None
@@ -180,25 +180,12 @@ class SteeredContinuations:
     alike: str
 
 
-@dataclass(frozen=True)
-class AblatedText:
-    """One example on which the feature was ablated: changes of loss, in nats per token."""
-
-    document: int
-    tokens: list[str]
-    peak: int
-    change: float
-    """at and after the peak"""
-    change_at_peak: float
-
-
 @dataclass(frozen=True, kw_only=True)
 class ProofPart:
     """One part of a proof: its measures, what they show, and the reason where it could not be made."""
 
     measures: tuple[ProofMeasure, ...] = ()
     continuations: tuple[SteeredContinuations, ...] = ()
-    examples: tuple[AblatedText, ...] = ()
     strength: float | None = None
     """activation that the first prompts chose"""
     missing: str = ""
@@ -238,11 +225,6 @@ class Proof(Artefact, kind="proof", made_by="prove"):
         return [continuation for part in self.parts.values() for continuation in part.continuations]
 
     @property
-    def examples(self) -> list[AblatedText]:
-        """Examples on which the feature was ablated."""
-        return [example for part in self.parts.values() for example in part.examples]
-
-    @property
     def href(self) -> str:
         """Address of the feature's page, which shows the proof."""
         return f"/feature/{quote(self.settings.features)}/{self.settings.feature}"
@@ -264,14 +246,15 @@ class Proof(Artefact, kind="proof", made_by="prove"):
         return [measure.name for measure in self.measures if p.get(measure.name, 1.0) <= ALPHA and measure.above_chance]
 
     def undecided(self) -> dict[str, str]:
-        """Return `test -> reason` for the tests that could not have held, whatever their value."""
+        """Return `test -> reason` for the tests that could not have held, and that no further draw would decide."""
         tests = [measure for measure in self.measures if measure.tested]
         needed = math.ceil(len(tests) / ALPHA - 1e-9) - 1  # directions for which p can be ALPHA after Holm's correction
         reasons = {}
         for test in tests:
             counts: dict[NullKind, int] = {RANDOM: len(test.random), ALIKE: len(test.alike)}
             few = [draws_of(n, kind) for kind, n in counts.items() if n < needed]
-            if few:
+            most = max(needed, self.settings.draws)
+            if few and all(can_hold(test.value, null, most) for null in (test.random, test.alike)):
                 only = "only " * (not few[0].startswith("no "))
                 reasons[test.name] = f"{only}{' and '.join(few)}, {needed} are needed"
             elif not test.above_chance and test.low is None:
