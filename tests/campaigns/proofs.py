@@ -1,12 +1,16 @@
 """How many features pass each test of a proof, and how many controls, for which some tests must fail?
 
     python -m tests.campaigns.proofs --folder F --n 20 --draws 79 --seed 0 [--minutes 30] [--report]
+        [--workspace W --features NAME]
 
-Features of the shipped dictionary are drawn at random from those that fire. Three controls share their text and words:
+Features of a dictionary, by default the shipped one, are drawn at random from those that fire. Three controls:
 
 - *shuffled decoder rows*: the encoder is as trained, each latent writes another latent's direction;
 - *near miss*: the words of a feature with the encoder and the direction of another one, drawn at random;
 - *untrained dictionary*: random directions that read and write, on text of their own, with words of their own.
+
+Beside the claims stands the rule before decision 38: steering raises the words that a direction says most itself, more
+than random directions raise theirs and features of like density raise these.
 
 What was proved is kept in the folder, and the same command goes on where it stopped.
 """
@@ -25,9 +29,9 @@ import torch
 
 from interp.artifacts import read_table
 from interp.errors import ConfigError
-from interp.lenses.jacobian_lens import JacobianLens
 from interp.models.hooked import HookedModel
 from interp.models.loading import load_model
+from interp.nulls import ALPHA
 from interp.recording.record import RecordConfig, record
 from interp.recording.store import Recording
 from interp.statistics import proportion_interval
@@ -36,14 +40,15 @@ from interp.workspace import Workspace
 from saes.evaluation.baselines import untrained_sae
 from saes.features.build import build_features
 from saes.features.case import ProofConfig
+from saes.features.meaning import lens_for
 from saes.features.measure_proof import prove
-from saes.features.proof import TESTS
+from saes.features.proof import OWN_WORDS, TESTS
+from saes.features.schema import Features
 from saes.kinds.base import SAE
 from saes.weights.folder import load_sae
 from tests.campaigns import report
 from workbench.demo import DATA
 
-MODEL = "smollm2-135m"
 CLAIMS = tuple(name for name in TESTS if name != "lists")
 MUST_FAIL = {
     "as trained": (),
@@ -90,10 +95,12 @@ def untrained(model: HookedModel, folder: Path, hook_point: str, seed: int) -> S
     return Subject(sae, folder / "features")
 
 
-def subjects(model: HookedModel, folder: Path, seed: int) -> dict[str, Callable[[], Subject]]:
+def subjects(
+    model: HookedModel, described: Features, workspace: Workspace, folder: Path, seed: int
+) -> dict[str, Callable[[], Subject]]:
     """Return the dictionary of each control, made when it is first asked for."""
-    sae = load_sae(DATA / "saes" / "demo")
-    tables, generator = DATA / "features" / "demo", torch.Generator().manual_seed(seed)
+    sae = load_sae(workspace.path("saes", described.settings.dictionary.removeprefix("sae:")))
+    tables, generator = workspace.path("features", described.name), torch.Generator().manual_seed(seed)
     same, other, pair = torch.arange(sae.d_sae), *(torch.randperm(sae.d_sae, generator=generator) for _ in range(2))
     return {
         "as trained": lambda: Subject(sae, tables),
@@ -103,31 +110,36 @@ def subjects(model: HookedModel, folder: Path, seed: int) -> dict[str, Callable[
     }
 
 
-def proofs(folder: Path, n: int, draws: int, seed: int, minutes: float) -> Iterator[dict[str, Any]]:
+def proofs(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Yield one row for each control and feature, those of an earlier run first; a feature of each control in turn."""
+    folder, seed = options.folder, options.seed
     path = folder / "proofs.jsonl"
     known = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     yield from known
     done = {(row["control"], row["number"]) for row in known}
-    model, start = load_model(MODEL), time.monotonic()
-    lens = Workspace(DATA).open(JacobianLens, MODEL)
-    config = ProofConfig(draws=draws, examples=4, others=24, new_tokens=1)
+    workspace = Workspace(options.workspace)
+    described = workspace.open(Features, options.features)
+    model, lens, start = load_model(described.settings.model), lens_for(workspace, described), time.monotonic()
+    config = ProofConfig(draws=options.draws, new_tokens=1)
     made: dict[str, Subject] = {}
-    for number in range(n):
-        for control, make in subjects(model, folder, seed).items():
+    for number in range(options.n):
+        for control, make in subjects(model, described, workspace, folder, seed).items():
             if (control, number) in done:
                 continue
-            if time.monotonic() - start > 60 * minutes:
+            if time.monotonic() - start > 60 * options.minutes:
                 return
             subject = made.setdefault(control, made.get(control) or make())
             columns = read_table(subject.features / "features.parquet", ["density", "decoder_norm"])
             live = np.flatnonzero((columns["density"].to_numpy() > 0) & (columns["decoder_norm"].to_numpy() > 0))
-            feature = int(np.random.default_rng(seed).permutation(live)[number])
+            feature, began = int(np.random.default_rng(seed).permutation(live)[number]), time.process_time()
             row: dict[str, Any] = {"control": control, "number": number, "feature": feature}
             try:
                 proof = prove(model, subject.dictionary, subject.features, feature, config, lens=lens, seed=seed)
                 row |= {"words": proof.words.texts, "chosen_by": proof.words.chosen_by, "holds": proof.holds(),
-                        "tested": list(proof.p_holm()), "verdict": proof.verdict()}  # fmt: skip
+                        "tested": list(proof.p_holm()), "verdict": proof.verdict(),
+                        "p": {test.name: test.p for test in proof.measures if test.name in (*TESTS, OWN_WORDS)},
+                        "values": {test.name: test.value for test in proof.measures},
+                        "seconds": time.process_time() - began}  # fmt: skip
             except ConfigError as error:
                 row |= {"holds": [], "tested": [], "verdict": str(error)}
             with path.open("a") as file:
@@ -135,22 +147,27 @@ def proofs(folder: Path, n: int, draws: int, seed: int, minutes: float) -> Itera
             yield row
 
 
+def share(holding: list[bool], must_fail: bool) -> str:
+    """Return how many hold, with Wilson's interval; bold where they must fail."""
+    if not holding:
+        return "not tested"
+    interval = proportion_interval(sum(holding), len(holding))
+    cell = f"{sum(holding)} of {len(holding)} ({interval.low:.2f} to {interval.high:.2f})"
+    return f"**{cell}**" if must_fail else cell
+
+
 def table(rows: list[dict[str, Any]]) -> list[str]:
-    """Return the table of claim by control: the share that holds, with Wilson's interval; bold where it must fail."""
-    lines = ["| dictionary | features | " + " | ".join(f"*{claim}*" for claim in CLAIMS) + " |",
-             "|---" * (2 + len(CLAIMS)) + "|"]  # fmt: skip
+    """Return the table of claim by control: the share that holds, and last that of the old rule for steering."""
+    names = ["dictionary", "features", *(f"*{claim}*" for claim in CLAIMS), "old rule"]
+    lines = [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
     for control, must_fail in MUST_FAIL.items():
         of_control = [row for row in rows if row["control"] == control and row.get("chosen_by") == "firings"]
-        cells = []
-        for claim in CLAIMS:
-            tested = [row for row in of_control if claim in row["tested"]]
-            holding = sum(claim in row["holds"] for row in tested)
-            cell = "not tested"
-            if tested:
-                share = proportion_interval(holding, len(tested))
-                cell = f"{holding} of {len(tested)} ({share.low:.2f} to {share.high:.2f})"
-            cells.append(f"**{cell}**" if claim in must_fail else cell)
-        lines.append(f"| {control} | {len(of_control)} | {' | '.join(cells)} |")
+        cells = [
+            share([claim in row["holds"] for row in of_control if claim in row["tested"]], claim in must_fail)
+            for claim in CLAIMS
+        ]
+        old = [row["p"][OWN_WORDS] <= ALPHA for row in of_control if OWN_WORDS in row["p"]]
+        lines.append(f"| {control} | {len(of_control)} | {' | '.join([*cells, share(old, control != 'as trained')])} |")
     return lines
 
 
@@ -161,18 +178,20 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=79)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--minutes", type=float, default=60)
+    parser.add_argument("--workspace", type=Path, default=DATA)
+    parser.add_argument("--features", default="demo")
     parser.add_argument("--report", action="store_true")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
     rows = []
-    for row in proofs(options.folder, options.n, options.draws, options.seed, options.minutes):
+    for row in proofs(options):
         rows.append(row)
         print(f"{row['control']}, feature {row['feature']}: {row['verdict']}", flush=True)
     lines = table(rows)
     print("\n".join(lines))
     if options.report:
         command = f"`python -m tests.campaigns.proofs --n {options.n} --draws {options.draws} --seed {options.seed}`:"
-        report.put("proofs", [command, "", *lines])
+        report.put(f"proofs of {options.features}", [command, "", *lines])
 
 
 if __name__ == "__main__":
