@@ -58,11 +58,11 @@ SENTENCES = {
 }
 """Sentences by measure."""
 CLAIMS = {
-    "steer": "Steering makes it say {words}",
-    "ablate": "Ablating it makes the model say {words} less",
-    "joined": "Its direction names {words}",
+    "steer": "Steering makes the model say {words}",
+    "ablate": "Without it the model says {words} less",
+    "joined": "Its direction promotes {words}",
     "fires": "It fires on {words}",
-    "lists": "Its direction separates {words}",
+    "lists": "Its direction separates the list {words}",
 }
 """Beginning of a verdict by the first test that holds, in this order."""
 FAILURES = {
@@ -290,7 +290,7 @@ class Proof(Artefact, kind="proof", made_by="prove"):
     def verdict(self) -> str:
         """Return the verdict in at most 25 words, with the null that is exceeded least."""
         tests = {test.name: test for test in self.measures if test.tested}
-        named = ", ".join('"' + word.replace(" ", "\u2423") + '"' for word in self.words.texts[:NAMED])
+        named = ", ".join("\u201c" + word.replace(" ", "\u2423") + "\u201d" for word in self.words.texts[:NAMED])
         words = "its lens words" if self.words.any_direction_may_pass else named
         holding, undecided = self.holds(), self.undecided()
         if not tests or (not holding and len(undecided) == len(tests)):
@@ -299,21 +299,23 @@ class Proof(Artefact, kind="proof", made_by="prove"):
             shown = tests[next(name for name in FAILURES if name in tests)]
             failure = FAILURES[shown.name].format(words=shown.about or words, size=shown.size)
             nothing = all(self.outcome(test) == NO_EFFECT for test in tests.values())
-            start = f"{NO_EFFECT.capitalize()}" if nothing else "No test holds"
+            start = f"{NO_EFFECT.capitalize()}" if nothing else "Nothing is proved"
             return f"{start}: {failure}, more than {shown.beside()}."
         best = tests[next(name for name in CLAIMS if name in holding)]
         claim = CLAIMS[best.name].format(words=best.about or words)
         if best.name == "joined" and "fires" in holding:
-            claim = f"It reads {words} and its direction names them"
-        return f"{claim} ({best.size}; {best.beside()}: less){self._effects(best.name)}."
+            claim = f"It fires on {words} and its direction promotes them"
+        return f"{claim} ({best.size}, more than {best.beside()}){self._effects(best.name)}."
 
     def _effects(self, claim: str) -> str:
         """Return the end of a verdict: the tests of effects that its beginning does not speak of."""
         if claim == "steer" and self.measure("ablate") is None:
             return ""
         if claim == "steer":
-            return ", and ablating it lowers them" if "ablate" in self.holds() else ". Ablating it has no clear effect"
-        return ". Steering has no clear effect" if claim == "ablate" else ". No effect on them is proved"
+            return "; ablating it lowers them" if "ablate" in self.holds() else "; ablating it has no clear effect"
+        if claim == "ablate":
+            return "; steering has no clear effect"
+        return "; no effect on what the model says is proved" if claim == "fires" else "; no effect is proved"
 
     def lines(self) -> list[str]:
         """Return the verdict, and how it was tested: the words, a sentence on each measure, and the lens."""

@@ -93,8 +93,8 @@ def test_a_feature_that_says_what_it_reads_passes_all_four_tests(features, tmp_p
     assert proof.holds() == ["fires", "steer", "ablate", "joined"]
     assert all(p <= 0.05 for p in proof.p_holm().values())
     assert len(proof.measure("steer").random) == len(proof.measure("ablate").alike) == 99
-    assert proof.verdict().startswith(f'Steering makes it say "{proof.words.texts[0]}", "')
-    assert proof.verdict().endswith(", and ablating it lowers them.")
+    assert proof.verdict().startswith(f"Steering makes the model say “{proof.words.texts[0]}”, “")
+    assert proof.verdict().endswith("; ablating it lowers them.")
     assert "direct effect" in proof.lines()[-1]
     assert not proof.missing, "the words are in no list"
     case, falls = read_case(features, CAUSE, proof.settings), []
@@ -130,7 +130,7 @@ def test_a_feature_that_says_other_words_fires_and_does_no_more(model, features)
     proof = prove(model, dictionary(), features, OTHER)
     assert proof.words.ids == (OTHER,)
     assert proof.holds() == ["fires"]
-    assert proof.verdict().endswith("No effect on them is proved.")
+    assert proof.verdict().endswith("; no effect on what the model says is proved.")
     assert proof.measure("steer").value < 0, "other words are raised"
     own = proof.measure("own words")
     assert own.value > own.null_high(own.random), "its own words are"
@@ -182,9 +182,9 @@ def test_words_come_in_every_form_and_never_from_the_lens(model, features, monke
     assert not words.any_direction_may_pass
     with_texts(monkeypatch, model, {CAUSE: "oon", 61: "uv", 62: " red"})
     first, *others = proof_words(site, replace(case, examples=peaks(CAUSE, 61, 62)), None).texts
-    assert (first, others) == ("red", ["oon", "uv"]), "whole words first among equals"
+    assert (first, others) == ("red", ["-oon", "-uv"]), "whole words first among equals, parts of words marked"
     frequent = proof_words(site, replace(case, examples=peaks(CAUSE, 61, 62, CAUSE)), None).texts
-    assert frequent == ("oon", "red", "uv")
+    assert frequent == ("-oon", "red", "-uv")
 
 
 def peaks(*tokens: int) -> tuple[Passage, ...]:
