@@ -99,7 +99,7 @@ def subjects(
     model: HookedModel, described: Features, workspace: Workspace, folder: Path, seed: int
 ) -> dict[str, Callable[[], Subject]]:
     """Return the dictionary of each control, made when it is first asked for."""
-    sae = load_sae(workspace.path("saes", described.settings.dictionary.removeprefix("sae:")))
+    sae = load_sae(workspace.path("sae", described.settings.dictionary.removeprefix("sae:")))
     tables, generator = workspace.path("features", described.name), torch.Generator().manual_seed(seed)
     same, other, pair = torch.arange(sae.d_sae), *(torch.randperm(sae.d_sae, generator=generator) for _ in range(2))
     return {
