@@ -28,7 +28,7 @@ from interp.lenses.vocabulary import vocabulary_of
 from interp.models.adapter import bos_token_id, to_tokens, token_strings
 from interp.models.hooked import HookedModel
 from interp.names import canonical_hook_point
-from interp.nulls import DRAWS, PER_PART, can_hold
+from interp.nulls import DRAWS, can_hold
 from interp.progress import Progress
 from interp.statistics import auroc, auroc_interval, t_interval
 from saes.features.case import FeatureCase, Passage, ProofConfig, ProofWords, passages_with, read_case
@@ -121,7 +121,6 @@ def prove(
 
     # What is shown beside them.
     strength = parts["steer"].strength or (config.strength or 1.0) * case.max_activation
-    parts.make("ablate other text", _ablation_of_other_text)
     parts.make("continuations", lambda trial: _continuations(trial, strength))
     return Proof(
         settings=ProofSettings(
@@ -399,12 +398,12 @@ def _ablation_lowers_the_words(trial: Trial) -> ProofPart:
     def ablated(arms: Arms, _: int) -> list[np.ndarray]:
         falls, losses = [], []
         for passage in trial.examples:  # one by one: their lengths differ
-            log_p, activation = ablated_log_p(site, passage, case.feature, arms, words, trial.bar.add)
-            silent = activation[len(activation) - log_p.shape[1] :] == 0
-            if silent.any():
-                sums = log_p[:, silent, 1].double().logsumexp(1)
+            log_p, at = ablated_log_p(site, passage, case.feature, arms, words, trial.bar.add, silent=True)
+            followed = at < len(passage.token_ids) + site.first - 1
+            if followed.any():
+                sums = log_p[..., 1].double().logsumexp(1)
                 falls.append(sums[0] - sums[1:])
-                losses.append((log_p[:1, :-1, 0] - log_p[1:, :-1, 0]).double().mean(1))
+                losses.append((log_p[:1, followed, 0] - log_p[1:, followed, 0]).double().mean(1))
         if not falls:
             raise ConfigError("in no example of these documents is it silent after it was active")
         return [torch.stack(falls, 1).numpy(), torch.stack(losses, 1).numpy()]
@@ -438,28 +437,6 @@ def _direction_separates_the_list(trial: Trial) -> ProofPart:
     along = separations(lists, site.stream, trial.arms.vectors.double().numpy())[list(lists).index(name)]
     scores = along / trial.nulls(along)[0].std()
     measure = measure_of("lists", scores[0], "standard deviations", 1, trial.nulls(scores), name)
-    return ProofPart(measures=(measure,))
-
-
-def _ablation_of_other_text(trial: Trial) -> ProofPart:
-    """Change of loss per token of other text; passages on which the feature does not fire do not change at all."""
-    site, case = trial.site, trial.case
-    if len(case.other) < 2:
-        raise ConfigError("the tables hold too little other text")
-    random, alike = trial.nulls(np.arange(len(trial.arms)))
-    few = trial.arms.part([0, *random[:PER_PART].tolist(), *alike[:PER_PART].tolist()])
-    tokens, lengths, _ = with_bos(site.model, case.other)
-    fires = site.activations(site.read(tokens).x, [case.feature])[..., 0]
-    inside = torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None]
-    counts = (fires > 0) & inside
-    losses = torch.zeros(len(few), len(case.other), dtype=torch.float64)
-    for at in counts.any(1).nonzero()[:, 0].tolist():
-        losses[:, at] = ablation_losses(site, case.other[at], case.feature, few, trial.bar.add).double().mean(1)
-    means, drawn = losses.mean(1).numpy(), len(random[:PER_PART])
-    measure = measure_of(
-        "ablate loss, other text", t_interval(losses[0].numpy()), "nats per token", len(case.other),
-        (means[1 : 1 + drawn], means[1 + drawn :]), f"it fires on {int(counts.sum())} of {int(inside.sum())} tokens",
-    )  # fmt: skip
     return ProofPart(measures=(measure,))
 
 
@@ -498,30 +475,34 @@ def ablated_log_p(
     done: Callable[[int], None] | None = None,
     *,
     start: int = 0,
+    silent: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """Return log-probabilities `[1 + k, n, 2]` when activation times each direction is subtracted, and activations.
+    """Return log-probabilities `[1 + k, n, 2]` when activation times each direction is subtracted, and positions `[n]`.
 
-    They are those of the unchanged model, then of every arm: of the token that follows (at the last position of itself,
-    which says nothing), and of the tokens `ids` together. The `n` positions are the last ones of the passage, from the
-    first firing and from `start` on. Activations `[pos]` are of all its positions, with BOS.
+    They are those of the unchanged model, then of every arm: of the token that follows (at the end of the passage of
+    the last one, which says nothing), and of the tokens `ids` together. Positions are those from the first firing and
+    from `start` on, with `silent` only those where the feature is not active.
     """
     tokens, _, _ = with_bos(site.model, [passage])
     reading = site.read(tokens)
-    activation = site.activations(reading.x, [feature])[..., 0]
-    fires = activation[0].nonzero()[:, 0].tolist()
-    first = max(fires[0], start) if fires else tokens.shape[1]
-    if first >= tokens.shape[1]:
-        return torch.empty(1 + len(arms), 0, 2), activation[0].cpu()
-    following = torch.cat([tokens[0, first + 1 :], tokens[0, -1:]])[:, None]
+    activation = site.activations(reading.x, [feature])[0, :, 0]
+    wanted = (activation > 0).cumsum(0) > 0
+    if silent:
+        wanted &= activation == 0
+    wanted[:start] = False
+    at = wanted.nonzero()[:, 0]
+    if not len(at):
+        return torch.empty(1 + len(arms), 0, 2), at.cpu()
+    following = tokens[0, (at + 1).clamp(max=len(wanted) - 1), None]
 
     def log_p(logits: Tensor) -> Tensor:
         logits = logits[:, 0].float()
-        wanted = logits.gather(-1, following.expand(len(logits), -1, 1))
+        next_token = logits.gather(-1, following.expand(len(logits), -1, 1))
         together = logits[..., list(ids)].logsumexp(-1, keepdim=True)
-        return torch.cat([wanted, together], -1) - logits.logsumexp(-1, keepdim=True)
+        return torch.cat([next_token, together], -1) - logits.logsumexp(-1, keepdim=True)
 
     removed = replace(reading.prefix, sizes=reading.prefix.sizes * -activation)
-    return read_arms(site.model, removed, arms, log_p, at=positions_from(tokens, first), done=done), activation[0].cpu()
+    return read_arms(site.model, removed, arms, log_p, at=at[None], done=done), at.cpu()
 
 
 def ablation_losses(
@@ -537,10 +518,10 @@ def ablation_losses(
 
     It is 0 before the feature fires; before the position `start` it is not read and is 0.
     """
-    log_p, activation = ablated_log_p(site, passage, feature, arms, done=done, start=start)
-    rises = torch.zeros(len(arms), len(activation) - 1)
-    rises[:, len(activation) - log_p.shape[1] :] = (log_p[:1] - log_p[1:])[:, :-1, 0]
-    return rises
+    log_p, at = ablated_log_p(site, passage, feature, arms, done=done, start=start)
+    rises = torch.zeros(len(arms), len(passage.token_ids) + site.first)
+    rises[:, at] = log_p[:1, :, 0] - log_p[1:, :, 0]
+    return rises[:, :-1]
 
 
 def next_token_changes(

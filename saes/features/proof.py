@@ -94,7 +94,7 @@ class ProofMeasure(Result):
     """One measure of a feature, with the same measure for the directions of both nulls."""
 
     name: str
-    """A key of `SENTENCES`, `own words` or `ablate loss, other text`."""
+    """A key of `SENTENCES`, or `own words`."""
     value: float
     low: float | None
     high: float | None

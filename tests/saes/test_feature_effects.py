@@ -99,9 +99,12 @@ def test_effects_are_those_of_whole_passes_with_hooks(layer):
 
     with torch.no_grad():
         clean = slowly(tokens, torch.zeros(len(acts)), directions[0])[0]
-        log_p, activation = ablated_log_p(site, passage, feature, arms, [5, 9])
-        torch.testing.assert_close(activation, acts[:, feature])
+        log_p, read = ablated_log_p(site, passage, feature, arms, [5, 9])
+        silent = ablated_log_p(site, passage, feature, arms, [5, 9], silent=True)
         first, rises = int(late[feature]), ablation_losses(site, passage, feature, arms)
+        assert read.tolist() == list(range(first, len(acts)))
+        assert silent[1].tolist() == [at for at in read.tolist() if acts[at, feature] == 0] != []
+        torch.testing.assert_close(silent[0], log_p[:, silent[1] - first])
         assert rises[:, first:].abs().max() > 1e-3
         assert not rises[:, :first].any()
         for at, direction in enumerate([0 * directions[0], *directions]):
