@@ -86,10 +86,10 @@ def test_a_planted_cause_has_its_known_effects(proof, model, features):
     assert proof.measure("joined").value == pytest.approx(float(z[list(words)].mean()), rel=1e-3)
 
 
-def test_a_feature_that_says_what_it_reads_passes_all_four_tests(features, tmp_path):
+def test_a_feature_that_says_what_it_reads_passes_all_four_tests(features):
     """Later tokens read it from its own; there its words are expected less once it is ablated."""
-    weight, model = 4.0, with_memory(4.0)
-    proof = prove(model, dictionary(), build(tmp_path, model, dictionary()), CAUSE)
+    weight = 4.0
+    proof = prove(with_memory(weight), dictionary(), features, CAUSE)
     assert proof.holds() == ["fires", "steer", "ablate", "joined"]
     assert all(p <= 0.05 for p in proof.p_holm().values())
     assert len(proof.measure("steer").random) == len(proof.measure("ablate").alike) == 99
@@ -277,13 +277,13 @@ def test_directions_outside_the_residual_stream_name_no_words(model, features):
 
 
 @pytest.mark.slow
-def test_p_is_uniform_for_random_directions_given_as_features(model, features):
+def test_p_is_uniform_for_random_directions_given_as_features(features):
     """The examples stay, the direction is drawn: the feature is then one more draw of the null."""
     drawn = torch.nn.functional.normalize(torch.randn(D, D, generator=torch.Generator().manual_seed(5)), dim=1)
     sae, ps = dictionary(drawn), {"ablate": [], "steer": [], "joined": []}
     config = ProofConfig(draws=19, examples=3, others=4, new_tokens=1)
     for feature in (feature for feature in range(10, 60) if feature != ANSWER):
-        for row in prove(model, sae, features, feature, config, seed=feature).to_records():
+        for row in prove(with_memory(4.0), sae, features, feature, config, seed=feature).to_records():
             if row["measure"] in ps:
                 ps[row["measure"]].append(row["p_random"])
     for name, values in ps.items():
@@ -313,11 +313,11 @@ def test_latents_of_untrained_dictionaries_in_untrained_models_have_no_effect_on
         model, sae, folder = untrained(seed, tmp_path / str(seed))
         for feature in range(8):
             proof = prove(model, sae, folder, feature, config, seed=seed)
-            effects.append(any(test in EFFECTS for test in proof.holds()))
+            effects += [measure.p <= 0.05 for test in EFFECTS if (measure := proof.measure(test))]
             positive += proof.measure("own words").value > 0
-    assert positive > 0.9 * len(effects), "words through the direction are raised, in any model"
+    assert len(effects) > 40
+    assert positive > 0.9 * 40, "words through the direction are raised, in any model"
     assert proportion_interval(sum(effects), len(effects)).low <= 0.05
-    assert sum(effects) <= 2, "at most 5 %"
 
 
 def test_the_halves_share_no_document_and_weak_examples_choose_nothing(features):
