@@ -352,7 +352,7 @@ class Proof(Artefact, kind="proof", made_by="prove"):
 
     def headline(self) -> str:
         """Return the feature, and the verdict without its numbers."""
-        claim = re.split(r" \(|, more than|[.]", self.verdict())[0]
+        claim = re.split(r" \(|, more than|[.]$", self.verdict())[0]
         return f"Feature {self.settings.feature}: {claim[0].lower()}{claim[1:]}"
 
     def details(self) -> list[str]:
