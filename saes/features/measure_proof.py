@@ -6,7 +6,7 @@ direction is subtracted in the same amounts as the feature's; in steering, each 
 """
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -35,6 +35,7 @@ from saes.features.case import FeatureCase, Passage, ProofConfig, ProofWords, pa
 from saes.features.meaning import KEPT
 from saes.features.proof import (
     OWN_WORDS,
+    TESTS,
     Proof,
     ProofMeasure,
     ProofPart,
@@ -88,6 +89,7 @@ def prove(
     model_name: str = "",
     lens: JacobianLens | None = None,
     prompts: Sequence[str] = PROMPTS,
+    tests: Collection[str] = TESTS,
     seed: int = 0,
     progress: Progress | None = None,
     remembered: Remembered = lambda _, make: make(),
@@ -95,7 +97,8 @@ def prove(
     """Run the standard proof of one feature, with the texts and controls of the features artefact in `features`.
 
     `lens`: the Jacobian lens through which directions say words; None for their direct effect. `prompts`: neutral
-    prompts, more than three; a model without a tokenizer takes passages of other text. Cost: about `2 * draws` passes
+    prompts, more than three; a model without a tokenizer takes passages of other text. `tests`: the claims to test; the
+    others, and the continuations with *steer*, are left out. Cost: about `2 * draws` passes
     over the examples and twice over the prompts, from the hook point on. Raises `UsageError` for a feature that does
     not exist or never fires, `MismatchError` for tables of another dictionary or a lens of other weights, `ConfigError`
     for a crosscoder.
@@ -112,16 +115,22 @@ def prove(
 
     # The claims, on other documents and prompts: its input side, two effects, its output side (Arad et al. 2025).
     parts = _Parts(trial, remembered)
-    parts.make("fires", _fires_on_the_words)
-    parts.make("steer", _steering_raises_the_words)
-    parts.make("ablate", _ablation_lowers_the_words)
-    parts.make("joined", _direction_says_the_words)
-    if trial.word_list is not None:
-        parts.make("lists", _direction_separates_the_list)
+    claims = {
+        "fires": _fires_on_the_words,
+        "steer": _steering_raises_the_words,
+        "ablate": _ablation_lowers_the_words,
+        "joined": _direction_says_the_words,
+        "lists": _direction_separates_the_list,
+    }
+    for name, measure in claims.items():
+        if name in tests and (name != "lists" or trial.word_list is not None):
+            parts.make(name, measure)
 
     # What is shown beside them.
-    strength = parts["steer"].strength or (config.strength or 1.0) * case.max_activation
-    parts.make("continuations", lambda trial: _continuations(trial, strength))
+    strength = (config.strength or 1.0) * case.max_activation
+    if "steer" in parts:
+        strength = parts["steer"].strength or strength
+        parts.make("continuations", lambda trial: _continuations(trial, strength))
     return Proof(
         settings=ProofSettings(
             **vars(config), features=case.features, feature=feature, model=model_name or "the model"

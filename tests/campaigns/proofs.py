@@ -1,7 +1,7 @@
 """How many features pass each test of a proof, and how many controls, for which some tests must fail?
 
     python -m tests.campaigns.proofs --folder F --n 20 --draws 79 --seed 0 [--minutes 30] [--report]
-        [--workspace W --features NAME]
+        [--workspace W --features NAME] [--tests joined]
 
 Features of a dictionary, by default the shipped one, are drawn at random from those that fire. Three controls:
 
@@ -12,7 +12,8 @@ Features of a dictionary, by default the shipped one, are drawn at random from t
 Beside the claims stands the rule before decision 38: steering raises the words that a direction says most itself, more
 than random directions raise theirs and features of like density raise these.
 
-What was proved is kept in the folder, and the same command goes on where it stopped.
+*joined* needs no pass of the model, so `--tests joined` measures it for many more. What was measured is kept in the
+folder, and the same command goes on where it stopped.
 """
 
 import argparse
@@ -52,9 +53,9 @@ from workbench.demo import DATA
 CLAIMS = tuple(name for name in TESTS if name != "lists")
 MUST_FAIL = {
     "as trained": (),
-    "shuffled decoder rows": ("steer", "ablate", "joined"),
-    "near miss": CLAIMS,
-    "untrained dictionary": ("steer", "ablate", "joined"),
+    "shuffled decoder rows": ("steer", "ablate", "joined", OWN_WORDS),
+    "near miss": (*CLAIMS, OWN_WORDS),
+    "untrained dictionary": ("steer", "ablate", "joined", OWN_WORDS),
 }
 """Controls, and the tests that they must not pass more often than chance."""
 TOKENS, LATENTS, ACTIVE = 60_000, 1024, 4
@@ -113,7 +114,7 @@ def subjects(
 def proofs(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Yield one row for each control and feature, those of an earlier run first; a feature of each control in turn."""
     folder, seed = options.folder, options.seed
-    path = folder / "proofs.jsonl"
+    path = folder / f"{'-'.join(options.tests)}.jsonl"
     known = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     yield from known
     done = {(row["control"], row["number"]) for row in known}
@@ -124,7 +125,7 @@ def proofs(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     made: dict[str, Subject] = {}
     for number in range(options.n):
         for control, make in subjects(model, described, workspace, folder, seed).items():
-            if (control, number) in done:
+            if (control, number) in done or control not in options.controls:
                 continue
             if time.monotonic() - start > 60 * options.minutes:
                 return
@@ -134,40 +135,43 @@ def proofs(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
             feature, began = int(np.random.default_rng(seed).permutation(live)[number]), time.process_time()
             row: dict[str, Any] = {"control": control, "number": number, "feature": feature}
             try:
-                proof = prove(model, subject.dictionary, subject.features, feature, config, lens=lens, seed=seed)
+                proof = prove(model, subject.dictionary, subject.features, feature, config, lens=lens,
+                              tests=options.tests, seed=seed)  # fmt: skip
                 row |= {"words": proof.words.texts, "chosen_by": proof.words.chosen_by, "holds": proof.holds(),
-                        "tested": list(proof.p_holm()), "verdict": proof.verdict(),
+                        "verdict": proof.verdict(),
                         "p": {test.name: test.p for test in proof.measures if test.name in (*TESTS, OWN_WORDS)},
                         "values": {test.name: test.value for test in proof.measures},
                         "seconds": time.process_time() - began}  # fmt: skip
             except ConfigError as error:
-                row |= {"holds": [], "tested": [], "verdict": str(error)}
+                row |= {"verdict": str(error)}
             with path.open("a") as file:
                 file.write(json.dumps(row) + "\n")
             yield row
 
 
-def share(holding: list[bool], must_fail: bool) -> str:
-    """Return how many hold, with Wilson's interval; bold where they must fail."""
-    if not holding:
+def share(ps: list[float], must_fail: bool) -> str:
+    """Return how many p-values are at most 0.05, with Wilson's interval; bold where no more than chance may be."""
+    if not ps:
         return "not tested"
-    interval = proportion_interval(sum(holding), len(holding))
-    cell = f"{sum(holding)} of {len(holding)} ({interval.low:.2f} to {interval.high:.2f})"
+    holding = sum(p <= ALPHA for p in ps)
+    interval = proportion_interval(holding, len(ps))
+    cell = f"{holding} of {len(ps)} ({interval.low:.2f} to {interval.high:.2f})"
     return f"**{cell}**" if must_fail else cell
 
 
-def table(rows: list[dict[str, Any]]) -> list[str]:
-    """Return the table of claim by control: the share that holds, and last that of the old rule for steering."""
-    names = ["dictionary", "features", *(f"*{claim}*" for claim in CLAIMS), "old rule"]
-    lines = [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
+def table(folder: Path) -> list[str]:
+    """Return the table of claim by control, from all that was measured: p at most 0.05 before Holm's correction."""
+    rows: dict[tuple[str, int], dict[str, float]] = {}
+    for line in (line for path in sorted(folder.glob("*.jsonl")) for line in path.read_text().splitlines()):
+        row = json.loads(line)
+        if row.get("chosen_by") == "firings":
+            rows.setdefault((row["control"], row["number"]), {}).update(row["p"])
+    columns = {**{claim: f"*{claim}*" for claim in CLAIMS}, OWN_WORDS: "the old rule, *steer*"}
+    lines = [f"| dictionary | {' | '.join(columns.values())} |", "|---" * (1 + len(columns)) + "|"]
     for control, must_fail in MUST_FAIL.items():
-        of_control = [row for row in rows if row["control"] == control and row.get("chosen_by") == "firings"]
-        cells = [
-            share([claim in row["holds"] for row in of_control if claim in row["tested"]], claim in must_fail)
-            for claim in CLAIMS
-        ]
-        old = [row["p"][OWN_WORDS] <= ALPHA for row in of_control if OWN_WORDS in row["p"]]
-        lines.append(f"| {control} | {len(of_control)} | {' | '.join([*cells, share(old, control != 'as trained')])} |")
+        of_control = [p for (name, _), p in rows.items() if name == control]
+        cells = [share([p[test] for p in of_control if test in p], test in must_fail) for test in columns]
+        lines.append(f"| {control} | {' | '.join(cells)} |")
     return lines
 
 
@@ -180,14 +184,14 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--workspace", type=Path, default=DATA)
     parser.add_argument("--features", default="demo")
+    parser.add_argument("--tests", nargs="+", default=CLAIMS)
+    parser.add_argument("--controls", nargs="+", default=list(MUST_FAIL))
     parser.add_argument("--report", action="store_true")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
-    rows = []
     for row in proofs(options):
-        rows.append(row)
         print(f"{row['control']}, feature {row['feature']}: {row['verdict']}", flush=True)
-    lines = table(rows)
+    lines = table(options.folder)
     print("\n".join(lines))
     if options.report:
         command = f"`python -m tests.campaigns.proofs --n {options.n} --draws {options.draws} --seed {options.seed}`:"
