@@ -10,6 +10,7 @@ that they were made from (ten million tokens) does not ship; the manifests have 
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from interp.artifacts import FOLDERS, MANIFEST, copy_artefact
 from interp.errors import CorruptError, MissingError, program
@@ -165,14 +166,25 @@ def telling(workspace: Workspace, name: str, meaning: Meaning) -> list[tuple[int
     return chosen
 
 
+def suggested(workspace: Workspace, name: str, n: int) -> list[int]:
+    """Return `n` features to begin with: the most telling ones, then those with the best labels."""
+    meaning = meaning_of(workspace, workspace.open(described.Features, name))
+    chosen = [] if meaning is None else [feature for feature, _ in telling(workspace, name, meaning)]
+    return list(dict.fromkeys([*chosen, *(row["feature"] for row in _best_labelled(workspace, name))]))[:n]
+
+
 def labelled(workspace: Workspace, name: str) -> list[str]:
     """Return lines on the features to open first, each with another label that exceeds its null."""
+    rows = _best_labelled(workspace, name)
+    lines = ["Some features to start from:"] if rows else []
+    return lines + [f"  feature {r['feature']:>5}  fires on {r['density']:.2%} of tokens: {r['label']}" for r in rows]
+
+
+def _best_labelled(workspace: Workspace, name: str) -> list[dict[str, Any]]:
     table = workspace.table_path("features", name, "features")
-    rows = workspace.query(
+    return workspace.query(
         f"""select feature, label, density from f where n_fired > 0 and label_score > label_null_high
             qualify row_number() over (partition by regexp_replace(label, ' \\(.*', '') order by {MOST_TELLING}) = 1
             order by {MOST_TELLING} limit 6""",
         f=table,
     ).to_pylist()
-    lines = ["Some features to start from:"] if rows else []
-    return lines + [f"  feature {r['feature']:>5}  fires on {r['density']:.2%} of tokens: {r['label']}" for r in rows]
