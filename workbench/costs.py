@@ -179,9 +179,7 @@ def measure_pace(model: "HookedModel", hook_point: str, load: float) -> ModelPac
     )
 
 
-def check_room(
-    steps: "Sequence[tuple[str, Cost]]", folder: "Path", device: str, command: "Callable[..., str]"
-) -> None:
+def check_room(steps: "Sequence[tuple[str, Cost]]", folder: "Path", device: str, command: "Callable[..., str]") -> None:
     """Raise `ResourceError` before the long work where steps, with their titles, need more disk or memory than is free.
 
     `command(**options)` is the command with other options, which the message names.

@@ -20,7 +20,7 @@ from workbench.demo import highlights, suggested
 from workbench.options import command_line
 from workbench.own_plan import QUICK, WHOLE, OwnFacts, OwnScale, further_costs, proofs_of, steps_of
 from workbench.serve import OpensDashboard
-from workbench.steps import Pipeline, WorkspaceStep, run_step, sharing
+from workbench.steps import Pipeline, WorkspaceStep, sharing
 from workbench.terminal import ModelArgument, RunsModel, Seeded, say, short_spec, slug
 from workbench.verbs.features import DescribeNeurons
 
@@ -32,9 +32,9 @@ FEWEST_TOKENS, FEWEST_DOCUMENTS = 5_000, 20
 TOKENS_PER_LATENT = 25
 REPEATS = 5
 """Times that the recorded tokens are read in training."""
-ENGLISH = frozenset("the of and to in is that it for as was with on be by this are at from or an not which".split())
+ENGLISH = {"the", "of", "and", "to", "in", "is", "that", "it", "for", "as", "was", "with", "on", "be", "by", "this"}
 LEAST_ENGLISH = 0.1
-"""Least share of these words in English: of prose about 0.4, of German or French below 0.05."""
+"""Least share of these words in English text; of prose about 0.3, of German or French below 0.05."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,21 +84,41 @@ class Own(OpensDashboard, Seeded, RunsModel):
 
     def run(self) -> int:
         """Measure, print the costs, and run the missing steps; return 1 where one failed."""
-        started, facts = time.time(), self.measured()
-        if self.plan:
-            return 0
-        workspace, plan = Workspace(self.workspace, create=True), self.steps(facts)
-        pipeline = Pipeline(workspace, len(plan) + self.scale.proofs)
-        if self.doctor:
-            pipeline.run(plan[:1])
-            self.check_passed(pipeline)
-        pipeline.run(plan[self.doctor :])
-        pipeline.run(self.proofs(workspace))
+        from interp.models._sharing import sharing_models
+
+        started = time.time()
+        with sharing_models():
+            facts = self.measured()
+            if self.plan:
+                return 0
+            workspace = Workspace(self.workspace, create=True)
+            failures = self.made_by(workspace, self.steps(facts))
         say(f"\nDone after {duration(time.time() - started)}.")
-        for line in (*self.findings(workspace, facts), *pipeline.told()):
+        for line in self.findings(workspace, facts):
             say(line)
+        if failures:
+            say("\nNot everything went well; the same command tries again:\n  " + "\n  ".join(failures))
         self.open_dashboard()
-        return int(bool(pipeline.failures))
+        return int(bool(failures))
+
+    def made_by(self, workspace: Workspace, steps: list[WorkspaceStep]) -> list[str]:
+        """Run the steps and the proofs; return a sentence for each that failed.
+
+        Raises `MismatchError` where the examination of the model failed.
+        """
+        pipeline = Pipeline(workspace, len(steps) + self.scale.proofs)
+        if self.doctor:
+            pipeline.run(steps[:1])
+            if pipeline.failures:
+                raise MismatchError(
+                    f"{pipeline.failures[0]}: numbers of this set-up may be wrong, so nothing was computed with it; "
+                    "--no-doctor continues anyway"
+                )
+        pipeline.run(steps[self.doctor :])
+        if self.made not in workspace.names("features"):
+            return [*pipeline.failures, "Prove features: left out, since it reads the features"]
+        pipeline.run(self.proofs(workspace))
+        return pipeline.failures
 
     @cached_property
     def scale(self) -> OwnScale:
@@ -208,15 +228,15 @@ class Own(OpensDashboard, Seeded, RunsModel):
                 break
         tokens = min(tokens, self.scale.tokens)
         if tokens < FEWEST_TOKENS or documents < FEWEST_DOCUMENTS:
+            other = replace(self, text="docstrings", column=None, tokens=None)
             raise ConfigError(
                 f"expected at least {FEWEST_TOKENS:,} tokens of {FEWEST_DOCUMENTS} documents, {self.text} gives "
-                f"{tokens:,} of {documents}; add text, or cut it into more documents: one a line of a .jsonl file, or "
-                f"a .txt file, where paragraphs are; `{command_line(replace(self, text='docstrings', column=None, tokens=None))}` "
-                "takes text that is there"
+                f"{tokens:,} of {documents}; add text, or cut it into more documents (one a line of a .jsonl file; a "
+                f".txt file is cut where paragraphs end). Text that is there: `{command_line(other)}`"
             )
         if (share := words[True] / max(words.total(), 1)) < LEAST_ENGLISH:
             say(
-                f"{share:.0%} of the words of {self.text} are common English ones, of English prose 40 %. Classes of "
+                f"{share:.0%} of the words of {self.text} are common English ones, of English prose 30 %. Classes of "
                 "words in labels, lists of words and prompts of graphs are English, so fewer labels will hold. If this "
                 "is the wrong text, stop with Ctrl-C and name another --text"
             )
@@ -242,22 +262,13 @@ class Own(OpensDashboard, Seeded, RunsModel):
     def _refuse(self, kind: str, content: str) -> None:
         raise MismatchError(f"{self.workspace} has another {kind} named {self.made}: {content}; choose another --name")
 
-    def check_passed(self, pipeline: Pipeline) -> None:
-        """Raise `MismatchError` where the examination of the model failed."""
-        if pipeline.failures:
-            raise MismatchError(
-                f"{pipeline.failures[0]}: numbers of this set-up may be wrong, so nothing was computed with it; "
-                "--no-doctor continues anyway"
-            )
-
     def steps(self, facts: OwnFacts) -> list[WorkspaceStep]:
         """Return the steps in their order, all but the proofs."""
         return [replace(step, verb=sharing(step.verb, self)) for step in steps_of(self, facts)]
 
     def proofs(self, workspace: Workspace) -> list[WorkspaceStep]:
         """Return the proofs of the features that are shown first."""
-        there = self.made in workspace.names("features")
-        chosen = suggested(workspace, self.made, self.scale.proofs) if there else []
+        chosen = suggested(workspace, self.made, self.scale.proofs)
         return [replace(step, verb=sharing(step.verb, self)) for step in proofs_of(self, chosen)]
 
     def findings(self, workspace: Workspace, facts: OwnFacts) -> list[str]:
@@ -265,5 +276,7 @@ class Own(OpensDashboard, Seeded, RunsModel):
         lines = highlights(workspace, self.made) if self.made in workspace.names("features") else []
         if facts.has_neurons and (layers := facts.layers(self.scale.layers)):
             more = sharing(DescribeNeurons(recording=self.made, name=f"{self.made}-all"), self)
-            lines.append(f"Neurons of layers {', '.join(map(str, layers))} have labels; all layers: {command_line(more)}")
+            lines.append(
+                f"Neurons of layers {', '.join(map(str, layers))} have labels; all layers: {command_line(more)}"
+            )
         return lines

@@ -9,10 +9,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from interp.nulls import DRAWS
 from interp.recording.recorded import RecordConfig
 from interp.tracing.graph import TraceConfig
 from interp.tracing.prompts import AnsweredPrompt
+from saes.features.case import ProofConfig
 from workbench.costs import BATCH, Cost, CostSizes, ModelPace
 from workbench.first_look import certificate_name
 from workbench.steps import WorkspaceStep
@@ -55,16 +55,16 @@ class OwnScale:
     """lists of words whose geometry is measured; all where none is named"""
     proofs: int
     draws: int
-    """directions of each null of a proof"""
+    """directions of each null of a proof; with fewer than 99 no claim of five can hold"""
 
 
 WHOLE = OwnScale(
     tokens=RecordConfig.tokens, rounds=10, contexts=Evaluate.contexts, layers=6, neuron_tokens=60_000, background=8,
-    graphs=3, lists=(), proofs=3, draws=DRAWS["standard"],
+    graphs=3, lists=(), proofs=3, draws=ProofConfig.draws,
 )  # fmt: skip
 QUICK = OwnScale(
     tokens=60_000, rounds=3, contexts=16, layers=3, neuron_tokens=20_000, background=4, graphs=1,
-    lists=("weekdays", "months", "digits"), proofs=3, draws=DRAWS["standard"],
+    lists=("weekdays", "months", "digits"), proofs=1, draws=ProofConfig.draws,
 )  # fmt: skip
 
 

@@ -74,11 +74,6 @@ class Pipeline:
         self._done = 0
         self._absent: set[str] = set()
 
-    def told(self) -> list[str]:
-        """Return lines on the failures; none where all went well."""
-        lines = [f"  {failure}" for failure in self.failures]
-        return ["", "Not everything went well; the same command tries again:", *lines] if lines else []
-
     def run(self, steps: Iterable[WorkspaceStep]) -> None:
         """Run steps, and print why one failed or was left out."""
         for step in steps:

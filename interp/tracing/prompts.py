@@ -75,7 +75,7 @@ class AnsweredPrompt(NamedTuple):
 
 
 def answered_prompts(model: "HookedModel", names: Iterable[str] = PROMPTS) -> list[AnsweredPrompt]:
-    """Return the prompts whose target the model gives at least `LEAST`, and more than the contrast, the likeliest first.
+    """Return the prompts whose target has at least the probability `LEAST` and more than the contrast, likeliest first.
 
     Target and contrast are one token each, so a model that reads bytes answers none.
     """

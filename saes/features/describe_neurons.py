@@ -153,7 +153,6 @@ def describe_neurons(
     a layer that it lacks.
     """
     from interp.models.adapter import token_strings, weight_hash
-    from saes.features.meaning import said_by_directions
 
     n_layers = model.cfg.n_layers
     chosen = sorted({*layers} or range(n_layers))
@@ -162,7 +161,9 @@ def describe_neurons(
     points = [f"blocks.{layer}.mlp.hook_post" for layer in chosen]
     if not 1 <= n_examples <= EVIDENCE:
         raise ConfigError(f"1 to {EVIDENCE} examples can be stored, got {n_examples}")
-    bases = [(layer, neurons_of(model, at, sign=sign)) for layer, at in zip(chosen, points, strict=True) for sign in SIGNS]
+    bases = [
+        (layer, neurons_of(model, at, sign=sign)) for layer, at in zip(chosen, points, strict=True) for sign in SIGNS
+    ]
     d_mlp = bases[0][1].d_sae
     text = LiveRecording(recording.folder, model=reader or model, widths=dict.fromkeys(points, d_mlp))
     firings, n_tokens = strongest_firings(text, points, d_mlp, window, progress, tokens)
@@ -176,7 +177,7 @@ def describe_neurons(
     rows, examples, confirmed = [], [], 0
     for start in range(0, len(parts), 2 * TOGETHER):
         group = parts[start : start + 2 * TOGETHER]
-        readouts = [None if lens is None else said_by_directions(part.basis, lens, model, N_SAID) for part in group]
+        readouts = [None] * len(group) if lens is None else _readouts(group, lens, model)
         labels = _labels(group, text, model, vocabulary, readouts)
         confirmed += sum(label.score is not None for label in labels)
         for i, part in enumerate(group):
@@ -217,6 +218,20 @@ def first_passages(recording: Recording, model: HookedModel, n: int) -> list[Ten
     return prompts
 
 
+def _readouts(
+    group: Sequence[SignedNeurons], lens: JacobianLens, model: HookedModel
+) -> "list[dict[str, np.ndarray] | None]":
+    """Return the words that each part raises; the negative direction of a neuron raises those that it lowers."""
+    from saes.features.meaning import said_by_directions
+
+    readouts: list[dict[str, np.ndarray] | None] = []
+    for part in group[:: len(SIGNS)]:
+        readout = said_by_directions(part.basis, lens, model, N_SAID)
+        negative = {"raised": readout["lowered"], "raised_strength": -readout["lowered_strength"]}
+        readouts += [readout, readout | negative]
+    return readouts
+
+
 def _labels(
     group: Sequence[SignedNeurons],
     recording: Recording,
@@ -229,8 +244,10 @@ def _labels(
 
     words = None if None in readouts else np.concatenate([entry["raised"] for entry in readouts if entry is not None])
     if words is None:
-        effects = [logit_effects(model, part.basis.decoder_directions, N_EFFECTS) for part in group]
-        promoted = np.concatenate([effect.promoted_ids.numpy() for effect in effects])
+        effects = [logit_effects(model, part.basis.decoder_directions, N_EFFECTS) for part in group[:: len(SIGNS)]]
+        promoted = np.concatenate(
+            [ids.numpy() for effect in effects for ids in (effect.promoted_ids, effect.suppressed_ids)]
+        )
     else:
         promoted = words[:, :N_EFFECTS]
     joined = FeatureStatistics.joined([part.statistics for part in group])
