@@ -10,10 +10,10 @@ from interp.errors import WorkbenchError, as_typed, disk_errors
 from interp.workspace import Workspace
 from workbench.analysis import Analysis
 from workbench.options import command_line
-from workbench.terminal import InWorkspace, OnDevice, RunsModel, Seeded, Threaded, say
+from workbench.terminal import RunsModel, say
 
-SHARED = (InWorkspace, Seeded, Threaded, OnDevice, RunsModel)
-"""Classes of options that the steps of a pipeline take from its own command."""
+SHARED = ("workspace", "seed", "threads", "device", "dtype")
+"""Options that the steps of a pipeline take from its own command."""
 V = TypeVar("V", bound=Analysis[Any])
 
 
@@ -46,9 +46,14 @@ class WorkspaceStep:
 
 
 def sharing(verb: V, pipeline: object) -> V:
-    """Return a verb with the workspace, seed, threads, device and dtype of a pipeline, where both have them."""
-    shared = [cls for cls in SHARED if isinstance(verb, cls) and isinstance(pipeline, cls)]
-    return replace(verb, **{field.name: getattr(pipeline, field.name) for cls in shared for field in fields(cls)})
+    """Return a verb with the shared options of a pipeline, where both have them.
+
+    Of a verb that does not run a model, `dtype` is that of what it stores.
+    """
+    both = {field.name for field in fields(verb)} & {*vars(pipeline)} & {*SHARED}
+    if not isinstance(verb, RunsModel):
+        both -= {"dtype"}
+    return replace(verb, **{name: getattr(pipeline, name) for name in both})
 
 
 def run_step(workspace: Workspace, step: WorkspaceStep, number: str) -> None:
