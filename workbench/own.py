@@ -167,8 +167,9 @@ class Own(OpensDashboard, Seeded, RunsModel):
         if changed := adapter_of(self.model):
             say(f"adapter: {changed}")
         say(f"\n{self.model} and {facts.sizes.tokens:,} tokens of {documents:,} documents, read at {facts.hook_point}:")
-        pace = measure_pace(model, facts.hook_point, load)
-        takes = costs(facts.sizes, pace) | further_costs(self.scale, facts.n_described(self.scale.layers), pace)
+        pace = measure_pace(model, facts.hook_point, 0.0)  # the steps share the model
+        takes = costs(facts.sizes, pace) | further_costs(self.scale, facts, pace)
+        takes["certificate"] = replace(takes["certificate"], seconds=takes["certificate"].seconds + load)  # reads anew
         workspace = self.found_workspace
         steps = [step for step in self.steps(facts) if workspace is None or not step.is_there(workspace)]
         shown = [(step.title, takes[step.kind]) for step in steps]
@@ -177,7 +178,7 @@ class Own(OpensDashboard, Seeded, RunsModel):
             say(f"  {title:<32}{cost}")
         seconds, disk = (sum(getattr(cost, name) for _, cost in shown) for name in ("seconds", "disk"))
         say(f"  in all {size_text(disk)} on disk and {duration(seconds)}" if shown else "  all artefacts exist")
-        if len(facts.prompts) < self.scale.graphs and facts.has_neurons:
+        if len(facts.prompts) < self.scale.graphs and facts.d_mlp:
             say(f"  {len(facts.prompts)} of the prompts with known answers are answered, so there are no more graphs")
         check_room(shown, self.workspace, device, lambda **changes: command_line(replace(self, **changes)))
         return facts
@@ -197,15 +198,15 @@ class Own(OpensDashboard, Seeded, RunsModel):
 
         hook_point = self.hook_point or default_hook_point(model)
         documents, tokens = self.text_of(model)
-        width, has_neurons = probe_widths(model, [hook_point])[hook_point], model.cfg.d_mlp is not None
+        width, d_mlp = probe_widths(model, [hook_point])[hook_point], model.cfg.d_mlp or 0
         d_sae = self.d_sae or max(64, min(8 * width, tokens // TOKENS_PER_LATENT) // 64 * 64)
         facts = OwnFacts(
             sizes=CostSizes(tokens, REPEATS * tokens, width, d_sae, self.scale.rounds),
             hook_point=hook_point,
             n_layers=model.cfg.n_layers,
             n_ctx=model.cfg.n_ctx,
-            prompts=answered_facts(model, self.scale.graphs) if has_neurons else (),
-            has_neurons=has_neurons,
+            prompts=answered_facts(model, self.scale.graphs) if d_mlp else (),
+            d_mlp=d_mlp,
         )
         return facts, documents
 
@@ -274,7 +275,7 @@ class Own(OpensDashboard, Seeded, RunsModel):
     def findings(self, workspace: Workspace, facts: OwnFacts) -> list[str]:
         """Return lines on what to open first, and on what is left out."""
         lines = highlights(workspace, self.made) if self.made in workspace.names("features") else []
-        if facts.has_neurons and (layers := facts.layers(self.scale.layers)):
+        if facts.d_mlp and (layers := facts.layers(self.scale.layers)):
             more = sharing(DescribeNeurons(recording=self.made, name=f"{self.made}-all"), self)
             lines.append(
                 f"Neurons of layers {', '.join(map(str, layers))} have labels; all layers: {command_line(more)}"

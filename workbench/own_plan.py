@@ -31,6 +31,8 @@ from workbench.verbs.train import Train
 if TYPE_CHECKING:
     from workbench.own import Own
 
+TRACED, PROMPT = 1_000, 11
+"""Rows of a graph, in passes through all weights of the MLPs, and tokens of its prompt: what a graph takes."""
 INDUCTION_TOKENS = 41
 """Tokens of a prompt of the induction circuit, as in the demo."""
 
@@ -56,6 +58,8 @@ class OwnScale:
     proofs: int
     draws: int
     """directions of each null of a proof; with fewer than 99 no claim of five can hold"""
+    quick: bool = False
+    """only the quick checks of an examination"""
 
 
 WHOLE = OwnScale(
@@ -64,7 +68,7 @@ WHOLE = OwnScale(
 )  # fmt: skip
 QUICK = OwnScale(
     tokens=60_000, rounds=3, contexts=16, layers=3, neuron_tokens=20_000, background=4, graphs=1,
-    lists=("weekdays", "months", "digits"), proofs=1, draws=ProofConfig.draws,
+    lists=("weekdays", "months", "digits"), proofs=1, draws=ProofConfig.draws, quick=True,
 )  # fmt: skip
 
 
@@ -78,19 +82,16 @@ class OwnFacts:
     n_ctx: int
     prompts: tuple[AnsweredPrompt, ...]
     """prompts that it answers, for graphs; none for a model without MLPs"""
-    has_neurons: bool
+    d_mlp: int
+    """neurons of an MLP; 0 without MLPs"""
 
     def layers(self, n: int) -> tuple[int, ...]:
         """Return `n` layers, evenly spread; none where that is all of them.
 
-        >>> OwnFacts(None, "", 18, 128, (), True).layers(6)
+        >>> OwnFacts(None, "", 18, 128, (), 2048).layers(6)
         (1, 4, 7, 10, 13, 16)
         """
         return () if n >= self.n_layers else tuple((2 * i + 1) * self.n_layers // (2 * n) for i in range(n))
-
-    def n_described(self, n: int) -> int:
-        """Return how many layers have their neurons described."""
-        return min(n, self.n_layers)
 
 
 def steps_of(own: "Own", facts: OwnFacts) -> list[WorkspaceStep]:
@@ -106,9 +107,9 @@ def _examinations(own: "Own") -> tuple[list[WorkspaceStep], list[WorkspaceStep]]
     model, made = own.model, own.made
     examined, whole = certificate_name(model), certificate_name(model, f"saes/{made}")
     why = "Is any number of this set-up silently wrong?"
-    last = Doctor(model=model, dictionary=made, name=whole, quick=own.quick)
+    last = Doctor(model=model, dictionary=made, name=whole, quick=own.scale.quick)
     return (
-        [WorkspaceStep("Examine the model", why, Doctor(model=model, name=examined, quick=own.quick))],
+        [WorkspaceStep("Examine the model", why, Doctor(model=model, name=examined, quick=own.scale.quick))],
         [WorkspaceStep("Examine the dictionary", why, last, needs=("sae",))],
     )
 
@@ -165,7 +166,7 @@ def _of_model(own: "Own", facts: OwnFacts) -> Iterator[WorkspaceStep]:
         "Which attend to the previous token, or to an earlier copy?",
         Heads(model=own.model, name=made),
     )
-    if facts.has_neurons:
+    if facts.d_mlp:
         layers = facts.layers(scale.layers)
         shown = f"layers {', '.join(map(str, layers))}" if layers else "all layers"
         yield WorkspaceStep(
@@ -214,13 +215,22 @@ def proofs_of(own: "Own", chosen: Sequence[int]) -> list[WorkspaceStep]:
     ]
 
 
-def further_costs(scale: OwnScale, layers: int, pace: ModelPace) -> dict[str, Cost]:
-    """Return the cost of each further step, by the kind of artefact; `layers` are those with described neurons."""
-    rows = TraceConfig.max_feature_nodes
-    return {
-        "neurons": Cost(0, 0, 0),
-        "attribution_graph": Cost(0, 0, rows / BATCH),
-        "induction_circuit": Cost(1e6, 0, 0),
-        "word_geometry": Cost(1e6, 0, 0),
-        "proof": Cost(1e6, 0, 0),
+def further_costs(scale: OwnScale, facts: OwnFacts, pace: ModelPace) -> dict[str, Cost]:
+    """Return the cost of each further step, by the kind of artefact, and of a quick examination."""
+    d_model, layers = facts.sizes.d_in, min(scale.layers, facts.n_layers)
+    directions = 2 * layers * facts.d_mlp
+    traced = TRACED * PROMPT * facts.n_layers * d_model * (facts.d_mlp + d_model) / 1e9 * pace.product
+    read = 1.3 * scale.neuron_tokens / BATCH * pace.blocks
+    words = 1.2 * directions / 2 / BATCH * pace.logits
+    active = min(TraceConfig.max_neurons, PROMPT * facts.n_layers * facts.d_mlp)
+    graph = pace.memory + 12 * TraceConfig.max_feature_nodes * active
+    costs = {
+        "neurons": Cost(100 * directions, graph, 5 + read + words + 6e-4 * directions + scale.background * traced),
+        "attribution_graph": Cost(2e6, graph, 5 + 2 * traced),
+        "induction_circuit": Cost(1e6, pace.memory, 5 + 10 * pace.blocks),
+        "word_geometry": Cost(1e6, pace.memory, 20 + 5 * pace.blocks),
+        "proof": Cost(1e6, pace.memory, 5 + 2 * scale.draws * (pace.blocks + pace.logits) / 10),
     }
+    if scale.quick:
+        costs["certificate"] = Cost(1e5, pace.memory + pace.weights, 5 + 4 * (pace.blocks + pace.logits))
+    return costs

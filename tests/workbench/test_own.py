@@ -97,7 +97,7 @@ def test_every_step_is_a_command_that_can_be_typed(text: Path, tmp_path: Path) -
     own = parse(words(text, tmp_path / "ws", "--seed", "3", "--dtype", "bfloat16"))
     assert isinstance(own, Own)
     answer = AnsweredPrompt("after-March", 0.5, "January, February, March,", " April", " May")
-    facts = OwnFacts(CostSizes(8_000, 40_000, 64, 128, 0), "blocks.0.hook_resid_post", 18, 128, (answer,), True)
+    facts = OwnFacts(CostSizes(8_000, 40_000, 64, 128, 0), "blocks.0.hook_resid_post", 18, 128, (answer,), 64)
     steps = own.steps(facts)
     assert [step.name for step in steps if step.kind == "attribution_graph"] == ["after-March-mine"]
     for step in steps:
@@ -208,7 +208,7 @@ def test_a_quick_run_has_its_own_name_and_a_quick_examination(text: Path, tmp_pa
     own = parse(["own", MODEL, "--text", str(text), "--quick", "--workspace", str(tmp_path)])
     assert isinstance(own, Own)
     assert (own.made, own.scale.tokens) == ("small-mlp-2l-quick", 60_000)
-    facts = OwnFacts(CostSizes(8_000, 40_000, 64, 128, 3), "blocks.0.hook_resid_post", 2, 128, (), True)
+    facts = OwnFacts(CostSizes(8_000, 40_000, 64, 128, 3), "blocks.0.hook_resid_post", 2, 128, (), 64)
     first, *_, last = own.steps(facts)
     assert first.verb.quick
     assert last.verb.quick
