@@ -10,18 +10,22 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from interp.cache import size_text
 from interp.errors import ConfigError, MismatchError, MissingError
+from interp.models.short_name import short_name
 from interp.options import BASIC, ArtefactName, Corpus, HookPoint, Means
 from interp.progress import duration
 from interp.recording.recorded import Recorded
 from interp.workspace import Workspace
+from saes.features.meaning import meaning_of
+from saes.features.schema import Features
+from saes.features.telling import telling
 from saes.training.stored import StoredSAE
 from workbench.costs import CostSizes, check_room, costs, measure_pace
-from workbench.demo import highlights, suggested
+from workbench.demo import highlights
 from workbench.options import command_line
 from workbench.own_plan import QUICK, WHOLE, OwnFacts, OwnScale, further_costs, proofs_of, steps_of
 from workbench.serve import OpensDashboard
 from workbench.steps import Pipeline, WorkspaceStep, sharing
-from workbench.terminal import ModelArgument, RunsModel, Seeded, say, short_spec, slug
+from workbench.terminal import ModelArgument, RunsModel, Seeded, say, slug
 from workbench.verbs.features import DescribeNeurons
 
 if TYPE_CHECKING:
@@ -130,7 +134,7 @@ class Own(OpensDashboard, Seeded, RunsModel):
     @property
     def made(self) -> str:
         """The name of everything that is made."""
-        return self.name or slug(short_spec(self.model) + "-quick" * self.quick)
+        return self.name or slug(short_name(self.model) + "-quick" * self.quick)
 
     @property
     def corpus(self) -> str:
@@ -269,7 +273,8 @@ class Own(OpensDashboard, Seeded, RunsModel):
 
     def proofs(self, workspace: Workspace) -> list[WorkspaceStep]:
         """Return the proofs of the features that are shown first."""
-        chosen = suggested(workspace, self.made, self.scale.proofs)
+        meaning = meaning_of(workspace, workspace.open(Features, self.made))
+        chosen = [feature for feature, _ in telling(workspace, self.made, meaning, self.scale.proofs)]
         return [replace(step, verb=sharing(step.verb, self)) for step in proofs_of(self, chosen)]
 
     def findings(self, workspace: Workspace, facts: OwnFacts) -> list[str]:

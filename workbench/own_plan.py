@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from interp.geometry.words import CONCEPTS
 from interp.recording.recorded import RecordConfig
 from interp.tracing.graph import TraceConfig
 from interp.tracing.prompts import AnsweredPrompt
@@ -31,8 +32,9 @@ from workbench.verbs.train import Train
 if TYPE_CHECKING:
     from workbench.own import Own
 
-TRACED, PROMPT = 1_000, 11
-"""Rows of a graph, in passes through all weights of the MLPs, and tokens of its prompt: what a graph takes."""
+PROMPT, ROW = 11, 1e-6
+"""Tokens of a prompt, and 10^9 multiplications that a row of a graph takes as long as, for each of its tokens, layers
+and dimensions."""
 INDUCTION_TOKENS = 41
 """Tokens of a prompt of the induction circuit, as in the demo."""
 
@@ -216,20 +218,27 @@ def proofs_of(own: "Own", chosen: Sequence[int]) -> list[WorkspaceStep]:
 
 
 def further_costs(scale: OwnScale, facts: OwnFacts, pace: ModelPace) -> dict[str, Cost]:
-    """Return the cost of each further step, by the kind of artefact, and of a quick examination."""
+    """Return the cost of each further step, by the kind of artefact, and of a quick examination.
+
+    Counted are passes; the share of a graph's row that one product takes, and constants of a few seconds, are those of
+    two models (docs/log.md).
+    """
     d_model, layers = facts.sizes.d_in, min(scale.layers, facts.n_layers)
     directions = 2 * layers * facts.d_mlp
-    traced = TRACED * PROMPT * facts.n_layers * d_model * (facts.d_mlp + d_model) / 1e9 * pace.product
+    rows = TraceConfig.max_feature_nodes
+    traced = rows * PROMPT * facts.n_layers * d_model * ROW * pace.product
+    graph = pace.memory + 12 * rows * min(TraceConfig.max_neurons, PROMPT * facts.n_layers * facts.d_mlp)
     read = 1.3 * scale.neuron_tokens / BATCH * pace.blocks
     words = 1.2 * directions / 2 / BATCH * pace.logits
-    active = min(TraceConfig.max_neurons, PROMPT * facts.n_layers * facts.d_mlp)
-    graph = pace.memory + 12 * TraceConfig.max_feature_nodes * active
+    lists = len(scale.lists or CONCEPTS)
     costs = {
         "neurons": Cost(100 * directions, graph, 5 + read + words + 6e-4 * directions + scale.background * traced),
-        "attribution_graph": Cost(2e6, graph, 5 + 2 * traced),
+        "attribution_graph": Cost(2e6, graph, 5 + 1.8 * traced),
         "induction_circuit": Cost(1e6, pace.memory, 5 + 10 * pace.blocks),
-        "word_geometry": Cost(1e6, pace.memory, 20 + 5 * pace.blocks),
-        "proof": Cost(1e6, pace.memory, 5 + 2 * scale.draws * (pace.blocks + pace.logits) / 10),
+        "word_geometry": Cost(1e6, pace.memory, lists * (3 + 4 * pace.blocks)),
+        "proof": Cost(
+            1e6, pace.memory + 16 * pace.d_vocab * d_model, 5 + 0.12 * scale.draws * (pace.blocks + pace.logits)
+        ),
     }
     if scale.quick:
         costs["certificate"] = Cost(1e5, pace.memory + pace.weights, 5 + 4 * (pace.blocks + pace.logits))

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from interp.artifacts import Artefact, Table
 from interp.artifacts.tables import Float32, Int8, Int16, Int32
+from interp.models.short_name import short_name
 from interp.tracing.background import direction
 from interp.tracing.graph import AttributionGraph
 
@@ -145,16 +146,17 @@ class NeuronLabels(Artefact, kind="neurons"):
 
     def headline(self) -> str:
         """Return how many directions of neurons have a label that holds on held-out text."""
-        all_layers = len(self.layers) == self.n_layers
+        model = short_name(self.settings.model)
+        some = "" if len(self.layers) == self.n_layers else f" ({len(self.layers)} of {self.n_layers} layers)"
         return (
-            f"{self.n_confirmed:,} of {len(self.rows):,} directions of the MLP neurons of {self.settings.model} have a "
-            f"label that holds on held-out text ({self.n_tokens:,} tokens)"
-            + ("" if all_layers else f"; layers {', '.join(map(str, self.layers))} of {self.n_layers}")
+            f"{self.n_confirmed:,} of {len(self.rows):,} directions of neurons of {model}{some} have a label that holds "
+            "on held-out text"
         )
 
     def facts(self) -> list[tuple[str, str]]:
-        """Return the numbers of layers, of neurons in each, and of labels that hold."""
-        return [("layers", f"{len(self.layers)} of {self.n_layers}"), ("neurons each", f"{self.d_mlp:,}"),
+        """Return the layers, the number of neurons in each, and of labels that hold."""
+        some = "" if len(self.layers) == self.n_layers else f" ({', '.join(map(str, self.layers))})"
+        return [("layers", f"{len(self.layers)} of {self.n_layers}{some}"), ("neurons each", f"{self.d_mlp:,}"),
                 ("labels that hold", f"{self.n_confirmed:,}")]  # fmt: skip
 
 

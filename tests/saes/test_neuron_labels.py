@@ -106,7 +106,8 @@ def test_some_layers_are_described_on_the_first_tokens(recorded, described: Neur
     assert f'"{LETTER}"' in labels.of([(0, PLANTED, 1)])[0, PLANTED, 1].label
     assert labels.of([(1, PLANTED, 1)]) == {}
     assert f"of {2 * 12} directions" in labels.headline()
-    assert labels.headline().endswith("; layers 0 of 2")
+    assert "(1 of 2 layers)" in labels.headline()
+    assert ("layers", "1 of 2 (0)") in labels.facts()
     with pytest.raises(ConfigError, match="layers of this model are 0 to 1, got 2"):
         describe_neurons(model, recording, layers=[2])
 
