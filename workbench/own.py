@@ -66,7 +66,7 @@ class Own(OpensDashboard, Seeded, RunsModel):
     hook_point: HookPoint | None = None
     """Hook point of the dictionary. Default: the residual stream after a third of the blocks."""
     tokens: int | None = None
-    """Tokens to record at most. Default: 300,000, with --quick 60,000."""
+    """Tokens to record at most. Default: 200,000, with --quick 40,000."""
     d_sae: int | None = None
     """Latents of the dictionary. Default: 8 for each dimension, at most one for 25 tokens of text."""
     k: int = 32

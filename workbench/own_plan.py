@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from interp.geometry.words import CONCEPTS
-from interp.recording.recorded import RecordConfig
 from interp.tracing.graph import TraceConfig
 from interp.tracing.prompts import AnsweredPrompt
 from saes.features.case import ProofConfig
@@ -65,12 +64,12 @@ class OwnScale:
 
 
 WHOLE = OwnScale(
-    tokens=RecordConfig.tokens, rounds=10, contexts=Evaluate.contexts, layers=6, neuron_tokens=60_000, background=8,
-    graphs=3, lists=(), proofs=3, draws=ProofConfig.draws,
+    tokens=200_000, rounds=10, contexts=Evaluate.contexts, layers=6, neuron_tokens=40_000, background=8, graphs=3,
+    lists=(), proofs=3, draws=ProofConfig.draws,
 )  # fmt: skip
 QUICK = OwnScale(
-    tokens=60_000, rounds=3, contexts=16, layers=3, neuron_tokens=20_000, background=4, graphs=1,
-    lists=("weekdays", "months", "digits"), proofs=1, draws=ProofConfig.draws, quick=True,
+    tokens=40_000, rounds=3, contexts=8, layers=2, neuron_tokens=15_000, background=3, graphs=1,
+    lists=("weekdays", "months"), proofs=1, draws=ProofConfig.draws, quick=True,
 )  # fmt: skip
 
 

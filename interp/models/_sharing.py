@@ -33,7 +33,7 @@ def loaded_once(load: Callable[P, HookedModel]) -> Callable[P, HookedModel]:
         models = _shared.get()
         if models is None:
             return load(*spec, **options)
-        names: dict[str, Any] = options
+        names: dict[str, Any] = {**options}
         dtype, device = names.get("dtype") or model_dtype(), pick_device(names.get("device"))
         key = (*spec, dtype, device, names.get("attention", "eager"), names.get("seed", 0))
         if key not in models:

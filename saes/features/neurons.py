@@ -149,8 +149,8 @@ class NeuronLabels(Artefact, kind="neurons"):
         model = short_name(self.settings.model)
         some = "" if len(self.layers) == self.n_layers else f" ({len(self.layers)} of {self.n_layers} layers)"
         return (
-            f"{self.n_confirmed:,} of {len(self.rows):,} directions of neurons of {model}{some} have a label that holds "
-            "on held-out text"
+            f"{self.n_confirmed:,} of {len(self.rows):,} directions of neurons of {model}{some} have a label that "
+            "holds on held-out text"
         )
 
     def facts(self) -> list[tuple[str, str]]:

@@ -207,7 +207,7 @@ def test_a_dictionary_that_fails_its_examination_is_opened_and_said(
 def test_a_quick_run_has_its_own_name_and_a_quick_examination(text: Path, tmp_path: Path) -> None:
     own = parse(["own", MODEL, "--text", str(text), "--quick", "--workspace", str(tmp_path)])
     assert isinstance(own, Own)
-    assert (own.made, own.scale.tokens) == ("small-mlp-2l-quick", 60_000)
+    assert (own.made, own.scale.tokens) == ("small-mlp-2l-quick", 40_000)
     facts = OwnFacts(CostSizes(8_000, 40_000, 64, 128, 3), "blocks.0.hook_resid_post", 2, 128, (), 64)
     first, *_, last = own.steps(facts)
     assert first.verb.quick
