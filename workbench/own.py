@@ -4,6 +4,7 @@ import contextlib
 import re
 import time
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, ClassVar
@@ -21,12 +22,22 @@ from saes.features.telling import telling
 from saes.training.stored import StoredSAE
 from workbench.costs import CostSizes, check_room, costs, measure_pace
 from workbench.demo import highlights
+from workbench.first_look import certificate_name
 from workbench.options import command_line
-from workbench.own_plan import QUICK, WHOLE, OwnFacts, OwnScale, further_costs, proofs_of, steps_of
+from workbench.own_plan import QUICK, WHOLE, OwnFacts, OwnScale, further_costs
 from workbench.serve import OpensDashboard
 from workbench.steps import Pipeline, WorkspaceStep, sharing
 from workbench.terminal import ModelArgument, RunsModel, Seeded, say, slug
-from workbench.verbs.features import DescribeNeurons
+from workbench.verbs.atlas import Atlas
+from workbench.verbs.circuit import Induction
+from workbench.verbs.doctor import Doctor
+from workbench.verbs.evaluate import Evaluate
+from workbench.verbs.features import DescribeFeatures, DescribeNeurons, Prove
+from workbench.verbs.geometry import Shapes
+from workbench.verbs.heads import FitLens, Heads
+from workbench.verbs.record import Record
+from workbench.verbs.trace import TracePrompt
+from workbench.verbs.train import Train
 
 if TYPE_CHECKING:
     from interp.models.hooked import HookedModel
@@ -39,6 +50,8 @@ REPEATS = 5
 ENGLISH = {"the", "of", "and", "to", "in", "is", "that", "it", "for", "as", "was", "with", "on", "be", "by", "this"}
 LEAST_ENGLISH = 0.1
 """Least share of these words in English text; of prose about 0.3, of German or French below 0.05."""
+INDUCTION_TOKENS = 41
+"""Tokens of a prompt of the induction circuit, as in the demo."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +101,7 @@ class Own(OpensDashboard, Seeded, RunsModel):
 
     def run(self) -> int:
         """Measure, print the costs, and run the missing steps; return 1 where one failed."""
-        from interp.models._sharing import sharing_models
+        from interp.models.sharing import sharing_models
 
         started = time.time()
         with sharing_models():
@@ -286,3 +299,124 @@ class Own(OpensDashboard, Seeded, RunsModel):
                 f"Neurons of layers {', '.join(map(str, layers))} have labels; all layers: {command_line(more)}"
             )
         return lines
+
+
+def steps_of(own: Own, facts: OwnFacts) -> list[WorkspaceStep]:
+    """Return the steps in their order, all but the proofs; options that they share are not filled in."""
+    first, last = _examinations(own)
+    return [*first, *_of_text(own, facts), *_of_model(own, facts), *last]
+
+
+def _examinations(own: Own) -> tuple[list[WorkspaceStep], list[WorkspaceStep]]:
+    """Return the examination of the model, which comes first, and that of the dictionary, which comes last."""
+    if not own.doctor:
+        return [], []
+    model, made = own.model, own.made
+    examined, whole = certificate_name(model), certificate_name(model, f"saes/{made}")
+    why = "Is any number of this set-up silently wrong?"
+    last = Doctor(model=model, dictionary=made, name=whole, quick=own.scale.quick)
+    return (
+        [WorkspaceStep("Examine the model", why, Doctor(model=model, name=examined, quick=own.scale.quick))],
+        [WorkspaceStep("Examine the dictionary", why, last, needs=("sae",))],
+    )
+
+
+def _of_text(own: Own, facts: OwnFacts) -> Iterator[WorkspaceStep]:
+    """Yield the steps from the text to the map of the features."""
+    made, sizes = own.made, facts.sizes
+    yield WorkspaceStep(
+        "Record",
+        f"Its activations at {facts.hook_point} are stored.",
+        Record(
+            model=own.model, name=made, corpus=own.text, column=own.column, hook_points=(facts.hook_point,),
+            tokens=sizes.tokens, compute=own.dtype,
+        ),
+    )  # fmt: skip
+    yield WorkspaceStep(
+        "Train a sparse autoencoder",
+        f"It writes each activation as a sum of about {own.k} of {sizes.d_sae:,} directions: the features.",
+        Train(recording=made, name=made, kind="batchtopk", d_sae=(sizes.d_sae,), k=(own.k,), tokens=sizes.seen),
+        needs=("recording",),
+    )
+    if sizes.rounds:
+        yield WorkspaceStep(
+            "Fit a Jacobian lens",
+            "The mean derivative of the last residual: what a direction makes the model say.",
+            FitLens(model=own.model, name=made, kind="jacobian", recording=made, rounds=sizes.rounds),
+            needs=("recording",),
+        )
+    yield WorkspaceStep(
+        "Describe every feature",
+        "Where does it fire, and what does it make the model say?",
+        DescribeFeatures(dictionary=made, name=made),
+        needs=("sae",),
+    )
+    yield WorkspaceStep(
+        "Evaluate the dictionary",
+        "On held-out documents, and inside the model.",
+        Evaluate(sae=made, name=made, contexts=own.scale.contexts),
+        needs=("sae",),
+    )
+    yield WorkspaceStep(
+        "Map the features",
+        "Features with similar directions lie close together.",
+        Atlas(source=f"sae:{made}", name=f"{made}-features"),
+        needs=("sae",),
+    )
+
+
+def _of_model(own: Own, facts: OwnFacts) -> Iterator[WorkspaceStep]:
+    """Yield the steps that show the model as the demo does."""
+    made, scale = own.made, own.scale
+    yield WorkspaceStep(
+        "Score every attention head",
+        "Which attend to the previous token, or to an earlier copy?",
+        Heads(model=own.model, name=made),
+    )
+    if facts.d_mlp:
+        layers = facts.layers(scale.layers)
+        shown = f"layers {', '.join(map(str, layers))}" if layers else "all layers"
+        yield WorkspaceStep(
+            "Describe neurons",
+            f"Attribution graphs are read in the labels of MLP neurons, those of {shown}.",
+            DescribeNeurons(
+                recording=made, name=made, layers=layers, tokens=scale.neuron_tokens, prompts=scale.background
+            ),
+            needs=("recording",),
+        )
+    for answer in facts.prompts:
+        yield WorkspaceStep(
+            f"Trace the answer{answer.target}",
+            f"Why does it say{answer.target} after: {answer.prompt}",
+            TracePrompt(
+                model=own.model, name=slug(f"{answer.name}-{made}"), prompt=answer.prompt, target=answer.target,
+                contrast=answer.contrast,
+            ),
+        )  # fmt: skip
+    yield WorkspaceStep(
+        "Test the induction circuit",
+        "An induction head needs to know the token before each position, from an earlier head. Which one?",
+        Induction(
+            model=own.model, name=f"induction-{made}", prompts_per_seed=6, seeds=own.seed_range(2),
+            context_length=min(INDUCTION_TOKENS, facts.n_ctx), max_candidates=8,
+        ),
+    )  # fmt: skip
+    yield WorkspaceStep(
+        "Find the geometry of words",
+        "Do weekdays, months or numbers lie on a circle or a line?",
+        Shapes(model=own.model, name=made, lists=scale.lists),
+    )
+
+
+def proofs_of(own: Own, chosen: Sequence[int]) -> list[WorkspaceStep]:
+    """Return the proofs of some features of the dictionary."""
+    why = "Does it fire on its words, and does steering along it make the model say them?"
+    return [
+        WorkspaceStep(
+            f"Prove feature {feature}",
+            why,
+            Prove(features=own.made, feature=feature, draws=own.scale.draws),
+            needs=("features",),
+        )
+        for feature in chosen
+    ]

@@ -2,9 +2,9 @@
 
 import pytest
 
-from interp.models._sharing import sharing_models
 from interp.models.adapter import to_tokens
 from interp.models.loading import load_model
+from interp.models.sharing import sharing_models
 from interp.tracing import prompts
 from interp.tracing.prompts import PROMPTS, answered_facts, answered_prompts
 
