@@ -303,30 +303,24 @@ class Own(OpensDashboard, Seeded, RunsModel):
 
 def steps_of(own: Own, facts: OwnFacts) -> list[WorkspaceStep]:
     """Return the steps in their order, all but the proofs; options that they share are not filled in."""
-    first, last = _examinations(own)
-    return [*first, *_of_text(own, facts), *_of_model(own, facts), *last]
-
-
-def _examinations(own: Own) -> tuple[list[WorkspaceStep], list[WorkspaceStep]]:
-    """Return the examination of the model, which comes first, and that of the dictionary, which comes last."""
+    made, why = own.made, "Is any number of this set-up silently wrong?"
+    steps = [*_of_text(own, facts), *_of_model(own, facts)]
     if not own.doctor:
-        return [], []
-    model, made = own.model, own.made
-    examined, whole = certificate_name(model), certificate_name(model, f"saes/{made}")
-    why = "Is any number of this set-up silently wrong?"
-    last = Doctor(model=model, dictionary=made, name=whole, quick=own.scale.quick)
-    return (
-        [WorkspaceStep("Examine the model", why, Doctor(model=model, name=examined, quick=own.scale.quick))],
-        [WorkspaceStep("Examine the dictionary", why, last, needs=("sae",))],
-    )
+        return steps
+    first = Doctor(model=own.model, name=certificate_name(own.model), quick=own.scale.quick)
+    last = replace(first, dictionary=made, name=certificate_name(own.model, f"saes/{made}"))
+    return [
+        WorkspaceStep("Examine the model", why, first),
+        *steps,
+        WorkspaceStep("Examine the dictionary", why, last, needs=("sae",)),
+    ]
 
 
 def _of_text(own: Own, facts: OwnFacts) -> Iterator[WorkspaceStep]:
     """Yield the steps from the text to the map of the features."""
     made, sizes = own.made, facts.sizes
     yield WorkspaceStep(
-        "Record",
-        f"Its activations at {facts.hook_point} are stored.",
+        "Record", f"Its activations at {facts.hook_point} are stored.",
         Record(
             model=own.model, name=made, corpus=own.text, column=own.column, hook_points=(facts.hook_point,),
             tokens=sizes.tokens, compute=own.dtype,
@@ -340,83 +334,57 @@ def _of_text(own: Own, facts: OwnFacts) -> Iterator[WorkspaceStep]:
     )
     if sizes.rounds:
         yield WorkspaceStep(
-            "Fit a Jacobian lens",
-            "The mean derivative of the last residual: what a direction makes the model say.",
+            "Fit a Jacobian lens", "The mean derivative of the last residual: what a direction makes the model say.",
             FitLens(model=own.model, name=made, kind="jacobian", recording=made, rounds=sizes.rounds),
             needs=("recording",),
-        )
+        )  # fmt: skip
     yield WorkspaceStep(
-        "Describe every feature",
-        "Where does it fire, and what does it make the model say?",
-        DescribeFeatures(dictionary=made, name=made),
-        needs=("sae",),
-    )
+        "Describe every feature", "Where does it fire, and what does it make the model say?",
+        DescribeFeatures(dictionary=made, name=made), needs=("sae",),
+    )  # fmt: skip
     yield WorkspaceStep(
-        "Evaluate the dictionary",
-        "On held-out documents, and inside the model.",
-        Evaluate(sae=made, name=made, contexts=own.scale.contexts),
-        needs=("sae",),
-    )
+        "Evaluate the dictionary", "On held-out documents, and inside the model.",
+        Evaluate(sae=made, name=made, contexts=own.scale.contexts), needs=("sae",),
+    )  # fmt: skip
     yield WorkspaceStep(
-        "Map the features",
-        "Features with similar directions lie close together.",
-        Atlas(source=f"sae:{made}", name=f"{made}-features"),
-        needs=("sae",),
-    )
+        "Map the features", "Features with similar directions lie close together.",
+        Atlas(source=f"sae:{made}", name=f"{made}-features"), needs=("sae",),
+    )  # fmt: skip
 
 
 def _of_model(own: Own, facts: OwnFacts) -> Iterator[WorkspaceStep]:
     """Yield the steps that show the model as the demo does."""
-    made, scale = own.made, own.scale
-    yield WorkspaceStep(
-        "Score every attention head",
-        "Which attend to the previous token, or to an earlier copy?",
-        Heads(model=own.model, name=made),
-    )
+    model, made, scale, layers = own.model, own.made, own.scale, facts.layers(own.scale.layers)
+    why = "Which attend to the previous token, or to an earlier copy?"
+    yield WorkspaceStep("Score every attention head", why, Heads(model=model, name=made))
     if facts.d_mlp:
-        layers = facts.layers(scale.layers)
         shown = f"layers {', '.join(map(str, layers))}" if layers else "all layers"
         yield WorkspaceStep(
-            "Describe neurons",
-            f"Attribution graphs are read in the labels of MLP neurons, those of {shown}.",
+            "Describe neurons", f"Attribution graphs are read in the labels of MLP neurons, those of {shown}.",
             DescribeNeurons(
                 recording=made, name=made, layers=layers, tokens=scale.neuron_tokens, prompts=scale.background
             ),
             needs=("recording",),
-        )
-    for answer in facts.prompts:
+        )  # fmt: skip
+    for name, _, prompt, target, contrast in facts.prompts:
         yield WorkspaceStep(
-            f"Trace the answer{answer.target}",
-            f"Why does it say{answer.target} after: {answer.prompt}",
-            TracePrompt(
-                model=own.model, name=slug(f"{answer.name}-{made}"), prompt=answer.prompt, target=answer.target,
-                contrast=answer.contrast,
-            ),
+            f"Trace the answer{target}", f"Why does it say{target} after: {prompt}",
+            TracePrompt(model=model, name=slug(f"{name}-{made}"), prompt=prompt, target=target, contrast=contrast),
         )  # fmt: skip
     yield WorkspaceStep(
         "Test the induction circuit",
         "An induction head needs to know the token before each position, from an earlier head. Which one?",
         Induction(
-            model=own.model, name=f"induction-{made}", prompts_per_seed=6, seeds=own.seed_range(2),
-            context_length=min(INDUCTION_TOKENS, facts.n_ctx), max_candidates=8,
+            model=model, name=f"induction-{made}", prompts_per_seed=6, seeds=own.seed_range(2), max_candidates=8,
+            context_length=min(INDUCTION_TOKENS, facts.n_ctx),
         ),
     )  # fmt: skip
-    yield WorkspaceStep(
-        "Find the geometry of words",
-        "Do weekdays, months or numbers lie on a circle or a line?",
-        Shapes(model=own.model, name=made, lists=scale.lists),
-    )
+    why = "Do weekdays, months or numbers lie on a circle or a line?"
+    yield WorkspaceStep("Find the geometry of words", why, Shapes(model=model, name=made, lists=scale.lists))
 
 
 def proofs_of(own: Own, chosen: Sequence[int]) -> list[WorkspaceStep]:
     """Return the proofs of some features of the dictionary."""
-    why = "Does it fire on its words, and does steering along it make the model say them?"
-    return [
-        WorkspaceStep(
-            f"Prove feature {feature}",
-            why,
-            Prove(features=own.made, feature=feature, draws=own.scale.draws),
-            needs=("features",),
-        )
-        for feature in chosen
-    ]
+    why, draws = "Does it fire on its words, and does steering along it make the model say them?", own.scale.draws
+    proofs = [Prove(features=own.made, feature=feature, draws=draws) for feature in chosen]
+    return [WorkspaceStep(f"Prove feature {proof.feature}", why, proof, needs=("features",)) for proof in proofs]
