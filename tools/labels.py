@@ -364,7 +364,10 @@ class Batches:
         ]
         generator = np.random.default_rng(derive_seed(self.seed, "label scores"))
         for number, part in enumerate(self.parts()):
-            labels, judged = self.answers("write", number), self.answers("judge", number)
+            try:
+                labels, judged = self.answers("write", number), self.answers("judge", number)
+            except CorruptError:  # `missing` names it
+                continue
             if labels is None or judged is None:
                 continue
             items = list(enumerate(self.items(number, labels)))

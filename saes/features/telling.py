@@ -28,7 +28,7 @@ def telling(workspace: Workspace, name: str, meaning: Meaning | None, n: int = 3
 
 def _clearest(workspace: Workspace, table: Path, meaning: Meaning, n: int) -> list[tuple[int, str]]:
     sql = f"""select feature, label from f where {_JUDGED} and {_NARROW} and density between 2e-4 and 2e-2
-              and label_kind in ('said', 'class', 'word', 'token') order by feature"""
+              and label_kind in ('written', 'said', 'class', 'word', 'token') order by feature"""
     rows = workspace.query(sql, f=table).to_pylist()
     strength = meaning.raised_strength[:, :8].mean(1)
     seen: set[str] = set()
