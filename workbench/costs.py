@@ -47,6 +47,8 @@ class CostSizes:
     d_sae: int
     rounds: int
     """rounds of the Jacobian lens; 0 for none"""
+    contexts: int = Evaluate.contexts
+    """contexts of the loss inside the model"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +109,7 @@ def costs(sizes: CostSizes, pace: ModelPace) -> dict[str, Cost]:
     jacobians = (sizes.rounds + 0.2) * sizes.d_in * CONTEXT / BATCH  # of the untrained model a short one
     read = READINGS * JacobianLensConfig.heldout_positions + len(GAINS) * N_GAIN
     distances = pace.layers * read / BATCH
-    contexts = 4 * Evaluate.contexts * CONTEXT / BATCH  # unchanged, zero and mean ablation, and the dictionary
+    contexts = 4 * sizes.contexts * CONTEXT / BATCH  # unchanged, zero and mean ablation, and the dictionary
     scored = min(1.0, CONTEXT_VALUES / pace.d_vocab / CONTEXT)
     return {
         "certificate": Cost(1e5, twice, 2 * pace.load + 10 + examined * (pace.blocks / 2 + pace.logits)),

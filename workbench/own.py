@@ -202,8 +202,7 @@ class Own(OpensDashboard, Seeded, RunsModel):
 
     def n_unproved(self, workspace: Workspace | None) -> int:
         """Return how many features are still to be proved."""
-        described = workspace is not None and self.made in workspace.names("features")
-        if workspace is None or not described:
+        if workspace is None or self.made not in workspace.names("features"):
             return self.scale.proofs
         return sum(not step.is_there(workspace) for step in self.proofs(workspace))
 
@@ -218,7 +217,7 @@ class Own(OpensDashboard, Seeded, RunsModel):
         width, d_mlp = probe_widths(model, [hook_point])[hook_point], model.cfg.d_mlp or 0
         d_sae = self.d_sae or max(64, min(8 * width, tokens // TOKENS_PER_LATENT) // 64 * 64)
         facts = OwnFacts(
-            sizes=CostSizes(tokens, REPEATS * tokens, width, d_sae, self.scale.rounds),
+            sizes=CostSizes(tokens, REPEATS * tokens, width, d_sae, self.scale.rounds, self.scale.contexts),
             hook_point=hook_point,
             n_layers=model.cfg.n_layers,
             n_ctx=model.cfg.n_ctx,

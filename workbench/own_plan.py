@@ -95,5 +95,5 @@ def further_costs(scale: OwnScale, facts: OwnFacts, pace: ModelPace) -> dict[str
         ),
     }
     if scale.quick:
-        costs["certificate"] = Cost(1e5, pace.memory + pace.weights, 5 + 4 * (pace.blocks + pace.logits))
+        costs["certificate"] = Cost(1e5, pace.memory + pace.weights, 2 + 0.2 * (pace.blocks + pace.logits))
     return costs
