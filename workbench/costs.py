@@ -16,7 +16,7 @@ from interp.progress import duration
 from workbench.verbs.evaluate import Evaluate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from interp.models.hooked import HookedModel
@@ -49,6 +49,8 @@ class CostSizes:
     d_sae: int
     rounds: int
     """rounds of the Jacobian lens; 0 for none"""
+    contexts: int = Evaluate.contexts
+    """contexts of the loss inside the model"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +115,7 @@ def costs(sizes: CostSizes, pace: ModelPace) -> dict[str, Cost]:
     passes = (N_MEANS + 2 * N_TEXTS) * FITTED / BATCH
     read = READINGS * JacobianLensConfig.heldout_positions + (len(GAINS) - 1 + len(CLOSER)) * N_GAIN
     distances = pace.layers * read / BATCH
-    evaluated = min(Evaluate.contexts * CONTEXT, HELD_OUT * sizes.tokens)
+    evaluated = min(sizes.contexts * CONTEXT, HELD_OUT * sizes.tokens)
     contexts = 4 * evaluated / BATCH  # unchanged, zero and mean ablation, and the dictionary
     scored = min(1.0, CONTEXT_VALUES / pace.d_vocab / CONTEXT)
     return {
@@ -121,7 +123,7 @@ def costs(sizes: CostSizes, pace: ModelPace) -> dict[str, Cost]:
             1e5, twice, 2 * pace.load + 10 + examined * pace.blocks / 2 + checked * (pace.blocks + pace.logits)
         ),
         "recording": Cost(sizes.tokens * (2 * sizes.d_in + 12), pace.memory, pace.load + 1.1 * batches * pace.batch),
-        "sae": Cost(4 * weights, _PROGRAM + 16 * weights, 5 + 2 * sizes.seen * weights / 1e9 * pace.product),
+        "sae": Cost(4 * weights, pace.memory + 16 * weights, 5 + 2 * sizes.seen * weights / 1e9 * pace.product),
         "jacobian_lens": Cost(
             2 * pace.layers * sizes.d_in**2,
             twice + pace.fit,
@@ -193,24 +195,29 @@ def measure_pace(model: "HookedModel", hook_point: str, load: float) -> ModelPac
     )
 
 
-def check_room(steps: dict[str, Cost], folder: "Path", device: str) -> None:
-    """Raise `ResourceError` before the long work where the steps need more disk or memory than is free."""
+def check_room(steps: "Sequence[tuple[str, Cost]]", folder: "Path", device: str, command: "Callable[..., str]") -> None:
+    """Raise `ResourceError` before the long work where steps, with their titles, need more disk or memory than is free.
+
+    `command(**options)` is the command with other options, which the message names.
+    """
     from interp.recording.record import existing_parent
 
     if not steps:
         return
-    disk, free = sum(cost.disk for cost in steps.values()), shutil.disk_usage(existing_parent(folder)).free
+    disk, free = sum(cost.disk for _, cost in steps), shutil.disk_usage(existing_parent(folder)).free
     if disk > free:
         raise ResourceError(
             f"the steps need {size_text(disk)} at {folder}, {size_text(free)} are free; take fewer --tokens, or "
-            "another --workspace"
+            f"another --workspace: `{command(workspace='FOLDER')}`"
         )
-    kind, most = max(steps.items(), key=lambda item: item[1].memory)
+    title, most = max(steps, key=lambda step: step[1].memory)
     room = free_memory(device)
     if room is not None and most.memory > room:
+        without = {"rounds": 0} if "lens" in title.lower() else {"dtype": "bfloat16"}
+        lens = "leave the lens out, " if "rounds" in without else ""
         raise ResourceError(
-            f"the {kind.replace('_', ' ')} needs {size_text(most.memory)} of memory, {size_text(room)} are free; "
-            "take a smaller --d-sae, --dtype bfloat16 or a smaller model, or close other programs"
+            f"the step `{title}` needs {size_text(most.memory)} of memory, {size_text(room)} are free; {lens}take a "
+            f"smaller --d-sae, --dtype bfloat16 or a smaller model, or close other programs: `{command(**without)}`"
         )
 
 
