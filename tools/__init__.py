@@ -9,6 +9,7 @@
 - `build`     the dictionary, from the text it was trained on to its folders: `python -m tools.build`
 - `lens`      the Jacobian lens: `python -m tools.lens`
 - `graphs`    labels of the MLP neurons, and the graphs of four prompts: `python -m tools.graphs`
+- `predictions`  a study: what graphs predict of ablations, with parts frozen: `python -m tools.predictions`
 
 What they make lies in `workbench/shipped/data/` and `saes/features/`. Nothing of the product imports them.
 """

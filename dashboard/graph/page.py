@@ -135,7 +135,9 @@ def _trust(graph: AttributionGraph) -> str:
     if graph.effects is None:
         return "Scores"
     value, low, high = graph.effects.spearman
-    return f"Predicts ablations: {value:.2f} [{low:.2f}, {high:.2f}], one run"
+    return (
+        f"Predicts ablations: {value:.2f} [{low:.2f}, {high:.2f}], by chance up to {graph.effects.chance:.2f}, one run"
+    )
 
 
 def _about(graph: AttributionGraph) -> str:
@@ -204,12 +206,11 @@ def effects(graph: AttributionGraph) -> list[html.Div | html.P]:
         f"effects alone {direct:.2f}, perfect 1, 95 % interval {low:.2f} to {high:.2f}",
         "of the predicted and the measured effect of ablating a latent with nothing frozen", bounds=(low, high),
     )  # fmt: skip
-    text = (
-        f"{len(known.nodes)} latents were ablated in one run; slope {known.slope:.2f} (1: exact). The effect of a node "
-        "lets norms, gates and attention follow a small change. The edges hold them, as a sum of shares needs: along "
-        f"them the slope is {known.edges_slope:.2f}."
+    texts = (
+        f"{len(known.nodes)} latents were ablated in one run; slope {known.slope:.2f} (1: exact).",
+        f"Along the edges, which hold norms, gates and attention, the slope is {known.edges_slope:.2f}.",
     )
-    return [strip, html.P(text, className="wb-note")]
+    return [strip, *(html.P(text, className="wb-note") for text in texts)]
 
 
 def over_words(graph: AttributionGraph) -> list[html.Section]:

@@ -3,7 +3,7 @@
 Edges are exact in the frozen model. Along them, a larger residual is not divided by a larger norm, and no gate or
 attention pattern follows a change. The effect of a node here is its value times the gradient of the target with respect
 to what it writes: norms, gates and attention follow, as far as a small change tells. One backward pass gives the
-effects of all latents, errors and tokens (attribution patching, Nanda 2023).
+effects of all latents, errors and tokens (attribution patching, Syed et al. 2023).
 """
 
 import torch

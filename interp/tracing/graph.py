@@ -95,7 +95,7 @@ class GraphNode:
     probability: float = 0.0
     """of a logit: probability of the token in the model; the weight of a target without one"""
     label: str = ""
-    effects: tuple[float, ...] = ()
+    effects: Sequence[float] = ()
     """on each target: its value times the target's gradient in the model with nothing frozen (`first_order_effects`);
     empty for a logit, and in graphs of other programs"""
 

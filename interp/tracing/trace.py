@@ -341,7 +341,7 @@ def stored_nodes(
             position = int(aim.starts.position[which])
             node = GraphNode("logit", layer, position, which, probability=chance, label=target.label)
         total, share = float(pruned.influence[i]), float(pruned.node_share[i])
-        moved = tuple(by_source[source]) if by_source and i < first_target else ()
+        moved = by_source[source] if by_source and i < first_target else ()
         nodes.append(replace(node, influence=total, share=share, kept=bool(pruned.nodes[i]), effects=moved))
     return tuple(nodes)
 
