@@ -134,7 +134,9 @@ def test_every_score_has_its_baselines_beside_it_or_says_that_they_were_not_meas
     assert "not measured: no latent, untrained" in bare
     assert "No score was computed" in text_of(scores(replace(graph, scores=None))[0])
     said = " ".join(map(text_of, effects(graph)))
-    assert "no agreement 0, 95 % of random orders within ±0.29, along the edges 0.55, by direct effects alone 0.40" in said
+    assert (
+        "no agreement 0, 95 % of random orders within ±0.29, along the edges 0.55, by direct effects alone 0.40" in said
+    )
     assert "the slope is 0.42" in said
     assert "interval 0.52 to 0.83" in said
     assert "48 latents were ablated in one run" in said
