@@ -148,7 +148,7 @@ def _final(system: System, parts: str, hooks: Hooks, rows: int) -> Tensor:
     """Return the unembedding's input `[rows, d_model]` at the last position, with parts frozen."""
     frozen, kept = system.frozen, []
     last = (f"blocks.{len(frozen.blocks) - 1}.hook_resid_post", lambda value, hook: kept.append(value[:, -1].float()))
-    run_with_hooks(frozen.model, frozen.tokens.expand(rows, -1), [*freezing(system, parts), *hooks, last])
+    run_with_hooks(frozen.model, frozen.tokens.expand(rows, -1), [*hooks, *freezing(system, parts), last])
     if "norms" not in parts:
         return final_input(frozen, kept[0])
     return apply_linear(FrozenNorm(frozen.final.norm, frozen.final.scale[-1], frozen.final.bias), kept[0])
