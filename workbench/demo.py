@@ -14,9 +14,9 @@ from pathlib import Path
 from interp.artifacts import FOLDERS, MANIFEST, copy_artefact
 from interp.errors import CorruptError, MissingError, program
 from interp.workspace import Workspace
-from saes.features import schema as described
-from saes.features.meaning import Meaning, meaning_of
-from saes.features.schema import MOST_TELLING
+from saes.features.meaning import meaning_of
+from saes.features.schema import Features
+from saes.features.telling import telling
 from workbench.serve import OpensDashboard
 from workbench.steps import WorkspaceStep, run_step
 from workbench.terminal import OnDevice, Seeded, say
@@ -128,51 +128,12 @@ class Demo(OpensDashboard, Seeded, OnDevice):
 
 def highlights(workspace: Workspace, name: str) -> list[str]:
     """Return lines on the most telling features to open first, and on how to find others."""
-    meaning = meaning_of(workspace, workspace.open(described.Features, name))
-    if meaning is None:
-        return labelled(workspace, name)
+    meaning = meaning_of(workspace, workspace.open(Features, name))
     chosen = telling(workspace, name, meaning)
-    lines = ["Three features to start from:"] if chosen else []
+    lines = ["Features to start from:"] if chosen else []
     for feature, label in chosen:
-        words = ", ".join(token.strip() for token, _ in meaning.says(feature, 5).raised)
-        lines.append(f"  feature {feature:>5}  fires on {label}; makes the model say {words}")
+        words = [] if meaning is None else [token.strip() for token, _ in meaning.says(feature, 5).raised]
+        says = f"; makes the model say {', '.join(words)}" if words else ""
+        lines.append(f"  feature {feature:>5}  fires on {label}{says}")
         lines.append(f"                 /feature/{name}/{feature}")
     return [*lines, f"Find others by what they mean: {program()} search cooking"]
-
-
-def telling(workspace: Workspace, name: str, meaning: Meaning) -> list[tuple[int, str]]:
-    """Return three features, (number, label): labelled beyond the null, with the clearest promoted words.
-
-    A class as wide as all nouns tells a reader nothing, so features with such a label are left out.
-    Of eight words at least six are whole, begin after a space, and begin in different ways; no two features share one.
-    """
-    sql = """select feature, label from f where label_score > label_null_high and density between 2e-4 and 2e-2
-             and label_kind in ('said', 'class', 'word', 'token')
-             and label_names[1] not in ('noun', 'verb', 'adjective') order by feature"""
-    rows = workspace.query(sql, f=workspace.table_path("features", name, "features")).to_pylist()
-    strength = meaning.raised_strength[:, :8].mean(1)
-    seen: set[str] = set()
-    chosen: list[tuple[int, str]] = []
-    for row in sorted(rows, key=lambda row: -strength[row["feature"]]):
-        words = [token for token, _ in meaning.says(row["feature"], 8).raised]
-        stems = {word.strip().lower()[:4] for word in words}
-        whole = sum(word.startswith(" ") and word[1:].isalpha() and len(word) > 3 for word in words)
-        if whole >= 6 and len(stems) >= 6 and not stems & seen:
-            chosen.append((row["feature"], row["label"]))
-            seen |= stems
-        if len(chosen) == 3:
-            break
-    return chosen
-
-
-def labelled(workspace: Workspace, name: str) -> list[str]:
-    """Return lines on the features to open first, each with another label that exceeds its null."""
-    table = workspace.table_path("features", name, "features")
-    rows = workspace.query(
-        f"""select feature, label, density from f where n_fired > 0 and label_score > label_null_high
-            qualify row_number() over (partition by regexp_replace(label, ' \\(.*', '') order by {MOST_TELLING}) = 1
-            order by {MOST_TELLING} limit 6""",
-        f=table,
-    ).to_pylist()
-    lines = ["Some features to start from:"] if rows else []
-    return lines + [f"  feature {r['feature']:>5}  fires on {r['density']:.2%} of tokens: {r['label']}" for r in rows]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from interp.cache import size_text
 from interp.errors import ConfigError, MismatchError, MissingError
+from interp.models.short_name import short_name
 from interp.options import BASIC, ArtefactName, Corpus, HookPoint, Means
 from interp.progress import duration
 from interp.recording.recorded import RecordConfig, Recorded
@@ -18,7 +19,7 @@ from workbench.demo import highlights
 from workbench.first_look import certificate_name
 from workbench.serve import OpensDashboard
 from workbench.steps import WorkspaceStep, run_step
-from workbench.terminal import ModelArgument, RunsModel, Seeded, say, short_spec, slug
+from workbench.terminal import ModelArgument, RunsModel, Seeded, say, slug
 from workbench.verbs.atlas import Atlas
 from workbench.verbs.doctor import Doctor
 from workbench.verbs.evaluate import Evaluate
@@ -95,7 +96,7 @@ class Own(OpensDashboard, Seeded, RunsModel):
     @property
     def made(self) -> str:
         """The name of everything that is made."""
-        return self.name or slug(short_spec(self.model))
+        return self.name or slug(short_name(self.model))
 
     @property
     def corpus(self) -> str:

@@ -270,15 +270,6 @@ def slug(text: str) -> str:
     return usable.strip("-.")[:64] or "unnamed"
 
 
-def short_spec(spec: str) -> str:
-    """Return the last part of a model's path or id, and that of its adapter.
-
-    >>> short_spec("smollm2-135m+runs/my-lora/")
-    'smollm2-135m-my-lora'
-    """
-    return "-".join(part.rstrip("/").rsplit("/", 1)[-1] for part in spec.split("+"))
-
-
 def exit_code(find: "Callable[[], Verb]") -> int:
     """Run the verb that `find` returns, and return its exit code; errors are printed in one line."""
     verb: Verb | None = None

@@ -45,6 +45,7 @@ from dashboard.figures.scaling import cosine_histogram
 from dashboard.figures.theme import theme, visible
 from dashboard.sources import NothingYetError, PageSources, current
 from interp.errors import WorkbenchError, as_typed
+from interp.models.short_name import short_name
 from interp.workspace import Workspace
 from saes.features.schema import Features
 from saes.features.search import search_features
@@ -210,7 +211,7 @@ def measures_table(measures: list[Measure]) -> html.Div:
 def _side(workspace: Workspace, feature: FeatureOrNeuron) -> list[Part]:
     """Return one feature or neuron: label, density, promoted tokens."""
     row = view.about(workspace, feature)
-    where = f"{'neuron' if feature.neuron else 'feature'} at {feature.hook_point} of {feature.model}"
+    where = f"{'neuron' if feature.neuron else 'feature'} at {feature.hook_point} of {short_name(feature.model)}"
     if row is None:
         hint = as_typed("No table describes it; `workbench features` makes one.")
         return [html.P(where, className="wb-note"), html.P(hint, className="wb-none")]

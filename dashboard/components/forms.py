@@ -13,6 +13,7 @@ from dash import html
 
 from dashboard.components.frame import attrs, question_mark
 from interp.errors import as_typed
+from interp.models.short_name import short_name
 from interp.options import Option, option_of
 
 YES_NO = {"yes": True, "no": False}
@@ -67,6 +68,15 @@ def _described(option: Option) -> dict[str, object]:
         "least": option.least, "most": option.most, "choices": option.words,
         "slider": option.slider and [option.slider.low, option.slider.high, option.slider.step],
     }  # fmt: skip
+
+
+def model_choices(specs: Sequence[str]) -> list[dict[str, str]]:
+    """Return models for a menu, by their short names; by the whole spec where several have the same one."""
+    names = [short_name(spec) for spec in specs]
+    return [
+        {"value": spec, "label": name if names.count(name) == 1 else spec}
+        for spec, name in zip(specs, names, strict=True)
+    ]
 
 
 def text_input(option: Option, id: dict[str, str], offered: list[str], value: str | None) -> Any:

@@ -56,12 +56,13 @@ class ListQuery:
     density_low: float = 0.0
     density_high: float = 1.0
     sort: str = "feature"
+    """A column; empty for the order of `MOST_TELLING`."""
     descending: bool = False
     names: dict[int, str] = field(default_factory=dict)
     """Names that the user gave to features; they are shown with the label, and `text` finds them."""
 
     def __post_init__(self) -> None:
-        if self.sort not in _LIST_COLUMNS:
+        if self.sort and self.sort not in _LIST_COLUMNS:
             raise UnknownNameError("column", self.sort, _LIST_COLUMNS)
 
 
@@ -263,6 +264,8 @@ def _filter(query: ListQuery) -> tuple[str, tuple[float | str | list[int], ...],
     )
     indices = [index for index, name in query.names.items() if query.text.lower() in name.lower()]
     values = (query.density_low, query.density_high, query.text, query.text, indices)
+    if not query.sort:
+        return where, values, MOST_TELLING
     first = "round(label_score, 2)" if query.sort == "label_score" else query.sort  # as shown; then by use
     return where, values, f"{first} {'desc' if query.descending else 'asc'} nulls last, n_fired desc, feature"
 

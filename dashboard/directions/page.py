@@ -48,6 +48,7 @@ from interp.geometry.probes import DirectionAccuracy, Erasure
 from interp.geometry.separation import ListAlong
 from interp.interventions.conversation import Conversation
 from interp.interventions.intervention import Direction, Intervention
+from interp.models.short_name import short_name
 from interp.notes import Name
 from interp.nulls import WITHIN, null_range
 from saes.acts.writing import CheckChat
@@ -67,7 +68,8 @@ def layout(context: PageSources, name: str | None = None, chat: str = "", **_: o
         attempt(partial(chat_panel, report, chat)),
         html.Div(id="directions-parts"),
         controls=artefact_menu("Direction", choices, page_of(report.href), width=260, key=report.key),
-        lead=f"A direction in {report.settings.model}: the effect and the cost of steering along it, and its meaning.",
+        lead=f"A direction in {short_name(report.settings.model)}: the effect and the cost of steering along it, "
+        "and its meaning.",
     )
 
 

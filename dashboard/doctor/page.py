@@ -7,6 +7,7 @@ from dashboard.components.pages import Page, artefact_menu, menu_choices, page_o
 from dashboard.sources import PageSources, open_artefact
 from interp.doctor.certificate import PARTS, QUESTIONS, Certificate, Check
 from interp.errors import program
+from interp.models.short_name import short_name
 
 KIND = "certificate"
 SIGNS = {"passed": "passed", "failed": "FAILED", "not checked": "not checked", "measured": "measured"}
@@ -33,7 +34,7 @@ def layout(context: PageSources, name: str | None = None, **_: object) -> html.D
 def _lead(certificate: Certificate) -> list[Part]:
     of = certificate.settings
     when = certificate.about.created[:16].replace("T", " ")
-    what = f"{of.model}{f' with {of.dictionary}' if of.dictionary else ''} on {certificate.device} in "
+    what = f"{short_name(of.model)}{f' with {of.dictionary}' if of.dictionary else ''} on {certificate.device} in "
     what += f"{certificate.dtype}, {when}."
     half = f" Only the quick checks were run: {program()} doctor {of.model} runs all." if of.quick else ""
     hint = " Each line is an experiment; open it for what was done, and for what a failure means."

@@ -215,6 +215,7 @@ def _ask_steer(prompt: str, largest: float) -> html.Div:
                 ],
                 className="wb-controls wb-form",
             ),
+            _answer("judge"),
             _answer("steer"),
         ]
     )
@@ -233,11 +234,11 @@ def register(app: Dash) -> None:
     for button, which, act, answer, fields in (
         ("prove-read-go", "read", ReadText, text_answer, {"text": "prove-read-text"}),
         ("prove-steer-go", "steer", Steer, steer_answer, steering),
-        ("prove-steer-verdict", "steer", JudgeSteering, verdict_answer, steering | {"nulls": "prove-steer-nulls"}),
+        ("prove-steer-verdict", "judge", JudgeSteering, verdict_answer, steering | {"nulls": "prove-steer-nulls"}),
         ("prove-ablate-go", "ablate", Ablate, ablate_answer, {"nulls": "prove-ablate-nulls"}),
     ):
         app.callback(
-            Output(f"prove-{which}-answer", "children", allow_duplicate=act is JudgeSteering),
+            Output(f"prove-{which}-answer", "children"),
             Input(button, "n_clicks"),
             State("feature-state", "data"),
             *(State(id, "value") for id in fields.values()),

@@ -74,9 +74,11 @@ def detail(
         [note_controls(f"features/{name}#{index}", largest=row.max_activation), badge, compare, ask],
         className="wb-controls",
     )
+    lens = said_by(workspace, features, index)
+    says = sections.says_sentence(lens)
     parts: list[Part] = [
         html.Div([sections.heading(row, explained), controls], className="wb-feature-top"),
-        sections.numbers(feature),
+        html.P(says, className="wb-verdict", dir="auto") if says else None,
     ]
     if row.n_fired == 0:
         parts.append(
@@ -94,16 +96,13 @@ def detail(
                 tone="warning",
             )
         )
-    related = view.relations(features, index)
-    parts.append(
-        html.Div(
-            [_examples.histogram_panel(feature), *sections.effects(row, related, said_by(workspace, features, index))],
-            className="wb-facets",
-        )
-    )
     if row.n_fired:
-        parts.append(_prove.prove_panel(workspace, feature, proof, scheme))
-        parts.append(_examples.examples_panel(feature, reading))
+        beside = [_examples.examples_panel(feature, reading), _prove.prove_panel(workspace, feature, proof, scheme)]
+        parts.append(html.Div(beside, className="wb-two wb-even wb-evidence"))
+    related = view.relations(features, index)
+    histogram = _examples.histogram_panel(feature)
+    parts.append(html.Div([*sections.effects(row, related, lens), histogram], className="wb-facets"))
+    parts.append(sections.numbers(feature))
     if explained:
         parts.append(sections.labels_panel(row, explained))
     around = [sections.neighbours(workspace, feature, near), uses_panel(workspace, features, index)]
@@ -206,7 +205,6 @@ def _list_panel(workspace: Workspace, name: str, text: str, low: float, high: fl
             "width": 68,
             "type": "rightAligned",
             "valueFormatter": {"function": "params.value == null ? '' : d3.format('.2f')(params.value)"},
-            "sort": "desc",
             "sortingOrder": ["desc", "asc"],
         },
         {
@@ -312,7 +310,7 @@ def _query(request: dict[str, Any], names: dict[int, str]) -> view.ListQuery:
     """Return the filter and order that the grid last requested; `names` are the user's own."""
     filters: dict[str, dict[str, Any]] = request.get("filterModel") or {}
     density = filters.get("density") or {}
-    sort = (request.get("sortModel") or [{"colId": "label_score", "sort": "desc"}])[0]
+    sort = (request.get("sortModel") or [{"colId": "", "sort": "asc"}])[0]
     return view.ListQuery(
         text=str((filters.get("label") or {}).get("filter", "")),
         density_low=float(density.get("filter", 0.0)),

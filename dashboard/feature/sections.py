@@ -23,6 +23,8 @@ from interp.workspace import Workspace
 from saes.features.schema import NO_LABEL, SOURCES, FeatureRow, Features
 from saes.features.written_labels import LabelScore, ScoreName
 
+SAID_WORDS = 5
+"""Words in the sentence on what a feature makes the model say."""
 _SCORES: tuple[tuple[ScoreName, str, str], ...] = (
     ("detection", "detection", "telling held-out contexts on which it is active from random ones, by the label"),
     ("detection_hard", "look-alikes", "the same, against contexts with the same tokens, or of its nearest features"),
@@ -171,6 +173,15 @@ class _Side(NamedTuple):
 
 def _sides(raised: list[tuple[str, float]], lowered: list[tuple[str, float]], p: _Ps) -> tuple[_Side, _Side]:
     return _Side("Promotes", "promote", raised, p[0]), _Side("Suppresses", "suppress", lowered, p[1])
+
+
+def says_sentence(lens: PromotedWords) -> str:
+    """Return the words that a feature makes the model say, as a sentence; empty where random directions do as much."""
+    saying = lens.saying
+    if saying is None or saying.raised_p > ALPHA:
+        return ""
+    words = dict.fromkeys(token.strip() for token, _ in saying.raised if token.strip())
+    return f"It makes the model say {', '.join(list(words)[:SAID_WORDS])}."
 
 
 def effects(row: FeatureRow, related: view.FeatureRelations | None, lens: PromotedWords) -> list[html.Section]:

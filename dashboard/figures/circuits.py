@@ -15,6 +15,7 @@ from dashboard.figures.theme import Theme, colour_bar, escape, faint, message_fi
 from interp.circuits.circuit import Circuit, Edge, edge_text
 from interp.circuits.found_circuit import FaithfulnessPoint, ScoredEdge
 from interp.circuits.induction_circuit import ComposedPair
+from interp.models.short_name import short_name
 from interp.names import NodeName, parse_node
 from interp.patching.patching_map import AblationEffect
 from interp.tracing.graph import AttributionGraph, GraphNode
@@ -120,7 +121,7 @@ def circuit_plot(circuit: Circuit, colours: Theme, *, max_edges: int = 60, heigh
     figure.update_xaxes(visible=False, range=[min(x for x, _ in spots.values()) - 1, _right(spots) + 1])
     figure.update_yaxes(visible=False, range=[rows[0] - 0.7, rows[-1] + 0.7])
     more = f"the {max_edges} strongest of {len(circuit.edges)} edges of " if len(circuit.edges) > max_edges else ""
-    figure.update_layout(title={"text": f"{more}{circuit.model}", "font": {"size": 13}}, margin={"t": 36})
+    figure.update_layout(title={"text": f"{more}{short_name(circuit.model)}", "font": {"size": 13}}, margin={"t": 36})
     return figure
 
 

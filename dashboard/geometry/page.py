@@ -35,6 +35,7 @@ from interp.geometry.shapes import ClusterTest, Shape, Verdict
 from interp.geometry.space import SpaceComparison, SpaceReport
 from interp.geometry.sweeps import RotationSweep, StrengthSweep
 from interp.geometry.word_geometry import ConceptGeometry, WordGeometry
+from interp.models.short_name import short_name
 from interp.nulls import BEYOND, null_range
 from interp.results import Record
 from interp.workspace import Workspace
@@ -52,10 +53,14 @@ def layout(context: PageSources, name: str | None = None, **address: Any) -> htm
         at = [*value.lists].index(chosen.shape.name)
         verdict = verdict_panel(chosen.shape, previous_next(choices, at))
         return _page(workspace, value, _with_choices(choices, at, verdict), _lead(value), chosen.shape.name)
-    models = value.settings.models if isinstance(value, SpaceComparison) else (value.settings.model,)
+    specs = value.settings.models if isinstance(value, SpaceComparison) else (value.settings.model,)
+    models = " and ".join(map(short_name, specs))
     verb = "fill their space" if isinstance(value, SpaceReport) else "are alike, on the same tokens"
     return _page(
-        workspace, value, html.Div(id="geometry-parts"), f"How the representations of {' and '.join(models)} {verb}."
+        workspace,
+        value,
+        html.Div(id="geometry-parts"),
+        f"How the representations of {models} {verb}.",
     )
 
 
@@ -110,7 +115,7 @@ def _where(hook_point: str) -> str:
 def _lead(geometry: WordGeometry) -> str:
     n = len(geometry.lists)
     return (
-        f"The shape of {n} list{'s' * (n > 1)} of words in {geometry.settings.model}, each word in "
+        f"The shape of {n} list{'s' * (n > 1)} of words in {short_name(geometry.settings.model)}, each word in "
         f"{len(geometry.settings.sentences)} sentences: half of them choose the layer and fit the shape, half test it."
     )
 

@@ -17,7 +17,7 @@ from dash import Dash, Input, Output, State, dcc, html
 from dash.exceptions import PreventUpdate
 
 from dashboard.components.evidence import records_table
-from dashboard.components.forms import fields_data
+from dashboard.components.forms import fields_data, model_choices
 from dashboard.components.frame import attrs, page, panel
 from dashboard.components.pages import Page, artefact_menu, menu_choices, page_of, run_button, runs_href
 from dashboard.figures.theme import DARK, LIGHT, Theme, canvas_colours, visible
@@ -312,7 +312,7 @@ def trace_form(context: PageSources, preset: Mapping[str, str | None], *, opened
             id=f"graph-trace-{name}", label=label, value=value, placeholder=hint, size="xs", className=look
         )
 
-    def menu(name: str, label: str, data: list[str] | list[dict[str, str]], value: str) -> dmc.Select:
+    def menu(name: str, label: str, data: list[dict[str, str]], value: str) -> dmc.Select:
         return dmc.Select(id=f"graph-trace-{name}", label=label, data=data, value=value, size="xs", allowDeselect=False)
 
     sets = [{"value": "", "label": "MLP neurons"}, *({"value": name, "label": name} for name in offered["transcoders"])]
@@ -322,7 +322,7 @@ def trace_form(context: PageSources, preset: Mapping[str, str | None], *, opened
             html.Div(
                 [
                     text("contrast", "against", "the next likely word"),
-                    menu("model", "model", known, values["model"]),
+                    menu("model", "model", model_choices(known), values["model"]),
                     menu("set", "latents", sets, values.get("set", "")),
                     dmc.Checkbox(
                         id="graph-trace-chat", label="in the chat template", checked=bool(preset.get("chat")), size="xs"

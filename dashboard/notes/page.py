@@ -42,6 +42,7 @@ from interp.entries import Earlier
 from interp.errors import UnknownNameError, WorkbenchError
 from interp.interventions.intervention import Latent
 from interp.interventions.recipe import Recipe
+from interp.models.short_name import short_name
 from interp.notes import MAX_LIST, Address, Key, Keys, Name, Names, Note, Notes, Text, Title, check_key
 from interp.workspace import Workspace
 
@@ -316,7 +317,9 @@ def _conversations(workspace: Workspace, notes: Notes) -> html.Ol | html.P:
                 directions_href(next((direction for direction in talk.names if direction in directions), ""), chat=name)
              ),
              html.Span(visible(", ".join(talk.names), 80)),
-             html.Span(f"{visible(talk.recipe.model, 60)}, messages: {len(talk.turns)}", className="wb-quiet"),
+             html.Span(
+                 f"{visible(short_name(talk.recipe.model), 60)}, messages: {len(talk.turns)}", className="wb-quiet"
+             ),
              _delete_button("chat", name)],
             **attrs({"data-text": f"{name} {' '.join(talk.names)}".lower()}), dir="auto",
         )

@@ -35,6 +35,7 @@ from dashboard.sources import PageSources, current
 from interp.artifacts import KINDS, Finding, hash_json
 from interp.circuits.induction_circuit import InductionCircuit
 from interp.errors import WorkbenchError, as_typed, program
+from interp.models.short_name import short_name
 from interp.registry import kind_in
 from interp.workspace import Broken, Partial, Workspace, outdated
 from saes.features.schema import NO_LABEL
@@ -95,7 +96,7 @@ def _cards(context: PageSources) -> list[Part]:
     summary = overview(context.workspace)
     if summary.empty:
         return [_empty(context.workspace.address, runs=context.runs is not None)]
-    made = f", made with {', '.join(summary.models)}" if summary.models else ""
+    made = f", made with {', '.join(map(short_name, summary.models))}" if summary.models else ""
     cards = [card for of_kind in summary.cards.values() for card in of_kind]
     return [
         findings_panel(findings(context.workspace, stamp(context.workspace))),
@@ -172,7 +173,8 @@ def _origin(parents: list[str]) -> str:
     for parent in parents:
         folder, _, name = parent.replace("model:", "model/").partition("/")
         kind = kind_in(folder)
-        named.append(f"{_title(kind) if kind else folder.capitalize()} {name}")
+        title = _title(kind) if kind else folder.capitalize()
+        named.append(f"{title} {short_name(name) if folder == 'model' else name}")
     return ", ".join(named)
 
 

@@ -23,6 +23,7 @@ from dashboard.figures.theme import Theme, theme, visible
 from dashboard.sources import current
 from dashboard.turns import asking
 from interp.errors import SupersededError, WorkbenchError
+from interp.models.short_name import short_name
 from interp.nulls import BEYOND, DRAWS, NULLS
 from interp.patching.patching_map import PatchingMap
 from interp.workspace import Workspace
@@ -413,7 +414,7 @@ def effects(patches: PatchingMap, colours: Theme) -> html.Div:
     height = min(640, 120 + 16 * (1 + max((row.layer for row in patches.rows), default=0)))
     figure = patching_map(patches.strongest(_SHOWN), colours, tokens=tokens if s.by_position else None, height=height)
     note = (
-        f"{s.model}{', in its chat template' if s.task.chat else ''}, {s.what}, {s.direction}, "
+        f"{short_name(s.model)}{', in its chat template' if s.task.chat else ''}, {s.what}, {s.direction}, "
         f"{n:,} pair{'s' * (n != 1)} of prompts. A dot marks an effect larger than every "
         f"effect of the null ({patches.null}); the chance of a false one "
         f"anywhere in the map is at most {number(patches.level)}."

@@ -16,7 +16,7 @@ from typing import Any
 import dash_mantine_components as dmc
 from dash import ClientsideFunction, Dash, Input, Output, State, dcc, html
 
-from dashboard.components.forms import fields_data
+from dashboard.components.forms import fields_data, model_choices
 from dashboard.components.frame import Part, attrs, folded, page, panel, select
 from dashboard.components.pages import Page, address_sink, register_address, trace_href, whole_number
 from dashboard.components.tokens import COLD, WARM
@@ -238,7 +238,7 @@ def _editor(
             html.Div(
                 [
                     html.Span(dmc.Button("Run", id="prompt-go", size="xs"), title="Ctrl+Enter"),
-                    select("prompt-model", "Model", known, model, width=200),
+                    select("prompt-model", "Model", model_choices(known), model, width=200),
                     select("prompt-features", "Features", sets, chosen, width=260),
                     dmc.Switch(id="prompt-chat", label="chat template", checked=chat, size="xs"),
                 ],

@@ -35,6 +35,7 @@ from dashboard.sae.data import Entry, Log, fingerprint, first_not_finite, read_l
 from dashboard.sources import PageSources, current
 from interp.artifacts import Manifest, hash_json
 from interp.errors import WorkbenchError, as_typed
+from interp.models.short_name import short_name
 from interp.progress import duration
 from interp.workspace import Workspace
 from saes.evaluation.evaluation import BASES, ConceptScore, ConceptScores
@@ -174,7 +175,7 @@ def card(entry: Entry, inside: tuple[InModel, str] | None, made: list[Manifest])
 
 def _card_lead(entry: Entry) -> str:
     at = f" at {entry.hook_point}" if entry.hook_point else ""
-    of = f" of {entry.model}" if entry.model else ""
+    of = f" of {short_name(entry.model)}" if entry.model else ""
     if entry.imported:
         return f"Imported: a dictionary{of}{at}, {entry.kind or 'architecture unknown'}, written by another tool."
     quality = entry.scores

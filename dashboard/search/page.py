@@ -19,6 +19,7 @@ from dashboard.components.frame import (
     Part,
     attempt,
     attrs,
+    folded,
     loading,
     notice,
     page,
@@ -40,7 +41,7 @@ from saes.acts.prompt import FeatureActivations, ReadPrompt
 from saes.features.fired_words import rank_active
 from saes.features.found import Example, FeatureHits, Hit, Kind, TextMatch
 from saes.features.schema import Features
-from saes.features.search import search_features
+from saes.features.search import CONVINCING, search_features
 from saes.features.token_index import PHRASE_FROM
 
 N_HITS, N_ACTIVE = 15, 15
@@ -193,20 +194,19 @@ def _href(query: str) -> str:
 
 
 def results(workspace: Workspace, answer: FeatureHits, *, run: bool) -> html.Div:
-    """Return the list of hits, those within the null in a panel of their own, and the parts not searched."""
+    """Return the list of hits, those that do not convince folded away, and the parts not searched."""
     several = len({hit.features for hit in answer.hits}) > 1
-    above = [hit for hit in answer.hits if hit.above_chance]
-    below = [hit for hit in answer.hits if not hit.above_chance]
-    shown = [panel(_title(answer), _list(above, several=several), note=_note(answer))] if above else []
-    if below:
+    above = [hit for hit in answer.hits if hit.convincing]
+    below = [hit for hit in answer.hits if not hit.convincing]
+    shown: list[Part] = [panel(_title(answer), _list(above, several=several), note=_note(answer))] if above else []
+    if below and not above:
         shown.append(
-            panel(
-                WITHIN.capitalize(),
-                _list(below, several=several),
-                note="A random feature of the same density fires on these words as often; every search has such hits.",
-                className="wb-below-chance",
-            )
+            notice(html.Strong("Nothing convincing. "), "No feature fits this well; other words may do better.")
         )
+    if below:
+        note = f"Each is the feature asked for with less than {CONVINCING:.0%} probability, or fits as well as chance."
+        nearest = html.Div(_list(below, several=several), className="wb-below-chance")
+        shown.append(folded("What came nearest", nearest, note=note))
     empty = [] if answer.hits else [notice(html.P(_nothing(answer)), *_near(answer))]
     button = dmc.Button(
         "Run the text through the model", id="search-run", variant="default", size="xs", disabled=not run
@@ -219,11 +219,7 @@ def results(workspace: Workspace, answer: FeatureHits, *, run: bool) -> html.Div
     return html.Div([*empty, *shown, *_remarks(answer), foot])
 
 
-_NOTE = (
-    "Best first. Strength: the probability that a hit is the best feature of the concept, fitted on 40 measured "
-    "concepts. It combines the words on which a feature fires, those that it makes the model say, related words, "
-    "measured concepts, labels and your own names"
-)
+_NOTE = "Best first. Strength, 0 to 1: how likely this is the feature you mean"
 _NOTES = {
     "similar": "Cosine similarity of decoder directions (1: identical). Null: the nearest of equally many random "
     "directions. Most latents have a neighbour above it, so compare with the median nearest neighbour too.",
@@ -269,8 +265,8 @@ def row(hit: Hit, *, several: bool = False) -> html.Li:
 
 
 def _badge(hit: Hit) -> html.Span | None:
-    """Return the strength of a hit, or nothing if it is no better than chance."""
-    if hit.strength is None or not hit.above_chance:
+    """Return the strength of a hit, or nothing if it does not convince."""
+    if hit.strength is None or not hit.convincing:
         return None
     level = "strong" if hit.strength >= 0.3 else "fair" if hit.strength >= 0.05 else "weak"
     unit = "strength " if hit.by not in ("similar", "active") else "cosine " if hit.by == "similar" else "score "

@@ -327,21 +327,19 @@ class VectorMap(Artefact, kind="atlas", title="Map"):
         return sorted(rows, key=lambda row: -row["size"])[:12]
 
     def headline(self) -> str:
-        """Return the number of points, regions per level and grids of cells, and how far the map can be trusted."""
-        levels = " / ".join(f"{n:,}" for n in self.regions_per_level) or "no"
-        grids = f", cells {' / '.join(map(str, self.grids))} a side" if self.grids else ""
-        what = "point" if self.item_kind == "index" else self.item_kind
-        size = f"{self.n_points:,} {what}s in {levels} regions{grids}"
+        """Return the numbers of points and regions, and how far the map can be trusted."""
+        what, n = "point" if self.item_kind == "index" else self.item_kind, sum(self.regions_per_level)
+        size = f"{self.n_points:,} {what}s" + (f" in {n:,} region{'s' * (n > 1)}" if n else "")
         if self.quality is None:
-            return f"{size}; {'; '.join(self.notes)}"
-        return (
-            f"{size}; the map preserves {self.quality.recall:.0%} of each point's 15 nearest neighbours "
-            f"(trustworthiness {self.quality.trustworthiness:.2f})"
-        )
+            return f"{size}, too few to judge the map"
+        return f"{size}; the map preserves {self.quality.recall:.0%} of each point's 15 nearest neighbours"
 
     def details(self) -> list[str]:
-        """Return a line for each of several maps: recall, and how far points moved compared with unchanged vectors."""
-        lines = []
+        """Return regions and cells by level, what the build noted, and a line for each of several maps: recall, and
+        how far points moved compared with unchanged vectors."""
+        levels = " / ".join(f"{n:,}" for n in self.regions_per_level) or "none"
+        cells = f"; cells {' / '.join(map(str, self.grids))} a side" if self.grids else ""
+        lines = [f"regions: {levels}{cells}", *self.notes]
         for name, frame in zip(self.settings.frames, self.frame_quality, strict=True):
             recall = "" if frame.quality is None else f", preserves {frame.quality.recall:.0%} of nearest neighbours"
             moved = ""

@@ -23,6 +23,7 @@ from interp.changes.measured import (
     unit_of,
 )
 from interp.forms import Measured
+from interp.models.short_name import short_name
 from interp.nulls import BEYOND
 from interp.results import Record, Result, whole_table
 
@@ -315,7 +316,7 @@ class ModelComparison(Artefact, kind="model_comparison", title="Fine-tuning effe
 
     def headline(self) -> str:
         """Name the two models."""
-        return f"The effects of fine-tuning {self.base} into {self.tuned}"
+        return f"The effects of fine-tuning {short_name(self.base)} into {short_name(self.tuned)}"
 
     def facts(self) -> list[tuple[str, str]]:
         """Return the words of the difference lens, the number of changed matrices, and the parts that carry it."""

@@ -31,6 +31,7 @@ from interp.circuits.config import Ablation, By, Level, Method
 from interp.circuits.found_circuit import Agreement, ScoredEdge, ScoredNode
 from interp.circuits.graph import Graph
 from interp.errors import ConfigError, UnknownNameError
+from interp.models.short_name import short_name
 from interp.names import parse_node
 from interp.patching.patching_map import TaskSettings
 from interp.results import ROWS, Record, Result
@@ -175,7 +176,7 @@ class EdgeScores(Result):
         """Return one line: the number of edges, the method and the task."""
         what = "edges" if self.level == "edge" else "nodes"
         settings = f"task {self.settings.task.name}, metric {self.settings.task.metric}, method {self.settings.method}"
-        return f"Scores of {len(self):,} {what} of {self.model} ({settings})"
+        return f"Scores of {len(self):,} {what} of {short_name(self.model)} ({settings})"
 
     def shown(self) -> list[Record]:
         """Return the edges or nodes with the largest absolute scores."""

@@ -21,6 +21,7 @@ from jaxtyping import Float, Float64, Int
 from interp.artifacts import Artefact, Finding, Table
 from interp.errors import ConfigError
 from interp.models.hooked import HookedModel
+from interp.models.short_name import short_name
 from interp.nulls import prediction_bound
 from interp.progress import Progress
 from interp.results import Record
@@ -80,9 +81,14 @@ class AttentionEntropy(Artefact, kind="attention_entropy", made_by="entropy"):
         rows = self.heads.rows()
         least = min(rows, key=lambda row: row.entropy)
         return (
-            f"{sum(row.sharp for row in rows)} of {len(rows)} heads of {self.settings.model} attend more sharply than "
-            f"untrained heads; {least.name} has {least.entropy:.2f} of the largest entropy, untrained {self.null:.2f}"
+            f"{sum(row.sharp for row in rows)} of {len(rows)} heads of {short_name(self.settings.model)} attend more "
+            f"sharply than untrained heads, {least.name} most"
         )
+
+    def details(self) -> list[str]:
+        """Return the entropy of the sharpest head and of untrained ones."""
+        least = min(self.heads.rows(), key=lambda row: row.entropy)
+        return [f"{least.name} has {least.entropy:.2f} of the largest entropy, untrained heads {self.null:.2f}"]
 
     def facts(self) -> list[tuple[str, str]]:
         """Return the size of the text."""

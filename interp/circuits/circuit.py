@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from interp.artifacts import Measured, read_json
 from interp.errors import MismatchError
 from interp.forms import from_json
+from interp.models.short_name import short_name
 from interp.names import parse_node
 from interp.remote import as_path
 from interp.results import Record, Result
@@ -242,7 +243,7 @@ class Circuit(Result):
 
     def headline(self) -> str:
         """Return one line: the numbers of nodes and edges."""
-        return f"Circuit of {self.model}: {len(self.nodes)} nodes, {len(self.edges)} edges"
+        return f"Circuit of {short_name(self.model)}: {len(self.nodes)} nodes, {len(self.edges)} edges"
 
     def shown(self) -> list[Record]:
         """Return the edges, largest scores first."""

@@ -14,6 +14,7 @@ from jaxtyping import Float32
 from interp.artifacts import ARRAY, Artefact, DocumentField, Measured, Table, kinds_of
 from interp.circuits.circuit import FILE, Circuit, edge_text
 from interp.circuits.config import Ablation, FindConfig, Level
+from interp.models.short_name import short_name
 from interp.names import parse_node
 from interp.patching.patching_map import PromptPair, TaskSettings
 from interp.results import Record, Result, columns_of, flat
@@ -352,8 +353,8 @@ class EdgeCircuit(FoundCircuit, kind="edge_circuit", title="Circuit of heads", m
         """Return one line: the task, the method, the size and the faithfulness."""
         s, e = self.settings, self.evaluation
         return (
-            f"Circuit of {s.model} for {s.task.name}, by {s.method}: {e.n_edges:,} of {e.n_edges_of_graph:,} edges; "
-            f"faithfulness {e.faithfulness:.2f}"
+            f"Circuit of {short_name(s.model)} for {s.task.name}, by {s.method}: "
+            f"{e.n_edges:,} of {e.n_edges_of_graph:,} edges; faithfulness {e.faithfulness:.2f}"
         )
 
     def facts(self) -> list[tuple[str, str]]:

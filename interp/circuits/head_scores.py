@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float64
 
 from interp.artifacts import ARRAY, Artefact, Dots, Finding, Table
+from interp.models.short_name import short_name
 from interp.names import HeadName
 from interp.results import Record
 
@@ -129,12 +130,9 @@ class HeadScores(Artefact, kind="heads"):
 
     def headline(self) -> str:
         """Return one line: the number of heads found of each kind."""
-        counts = [(int(heads.sum()), kind.replace("_", " ")) for kind, heads in self.above_null.items()]
-        text = ", ".join(f"{n} {kind}" for n, kind in counts if n) or "none"
-        return (
-            f"Attention of the {self.shape[0] * self.shape[1]} heads of {self.settings.model} on the target of each "
-            f"kind (0 to 1). Found: {text}"
-        )
+        counts = [(int(heads.sum()), kind.replace("_", "-")) for kind, heads in self.above_null.items()]
+        text = ", ".join(f"{n} {kind}" for n, kind in counts if n) or "none of the kinds above its null"
+        return f"{self.shape[0] * self.shape[1]} heads of {short_name(self.settings.model)}: {text}"
 
     def shown(self) -> list[Record]:
         """Return the two heads with the highest score of each kind."""
@@ -170,8 +168,8 @@ class HeadScores(Artefact, kind="heads"):
                 Finding(
                     kind="head",
                     title=title,
-                    sentence=f"Head {best.name} of {self.settings.model} gives {best.score:.0%} of its attention to "
-                    f"{target}.",
+                    sentence=f"Head {best.name} of {short_name(self.settings.model)} gives {best.score:.0%} of its "
+                    f"attention to {target}.",
                     more=f"Null: no head gives more than {null:.1%}. {len(heads)} of {len(rows)} heads do so.",
                     value=best.score,
                     null=best.null_high,

@@ -14,6 +14,7 @@ from interp.artifacts import ARRAY, DocumentField, Dots, Finding, Measured, Tabl
 from interp.circuits.circuit import KeyEvidence
 from interp.circuits.config import InductionConfig
 from interp.circuits.found_circuit import CircuitSettings, FoundCircuit
+from interp.models.short_name import short_name
 from interp.names import HeadName
 from interp.patching.patching_map import AblationEffect
 from interp.results import Record, columns_of
@@ -227,7 +228,7 @@ class InductionCircuit(FoundCircuit, kind="induction_circuit", made_by="circuit 
             if self.verdict.holds
             else "the search found none"
         )
-        return f"The induction circuit of {self.settings.model}: {summary}"
+        return f"The induction circuit of {short_name(self.settings.model)}: {summary}"
 
     def facts(self) -> list[tuple[str, str]]:
         """Return the induction heads, and the effect of ablating all of them."""

@@ -21,6 +21,7 @@ from interp.geometry.probes import DirectionAccuracy, Erasure, ProbeResult
 from interp.geometry.separation import WordsAlong
 from interp.geometry.words import WordList
 from interp.interventions.intervention import Direction, Intervention, everywhere
+from interp.models.short_name import short_name
 from interp.results import Record
 
 
@@ -159,7 +160,8 @@ class DirectionGeometry(Artefact, kind="direction"):
             False: "steers the output no more than a random one",
             None: "was not steered",
         }
-        return f"The direction {self.settings.direction.name} of {self.settings.model} {moves[self.moves_output]}."
+        of = self.settings
+        return f"The direction {of.direction.name} of {short_name(of.model)} {moves[self.moves_output]}."
 
     def details(self) -> list[str]:
         """Return one line for each part that was measured."""
@@ -185,8 +187,8 @@ class DirectionGeometry(Artefact, kind="direction"):
             Finding(
                 kind="direction",
                 title="A direction that steers",
-                sentence=f"Steering along {self.settings.direction.name} changes what {self.settings.model} says"
-                f"{changed}.",
+                sentence=f"Steering along {self.settings.direction.name} changes what "
+                f"{short_name(self.settings.model)} says{changed}.",
                 more=f"{judged.effect.estimate:+.2f} {choice.measured_in} on held-out questions; of "
                 f"{len(judged.random_effect)} random directions at most {most:+.2f}.{plain}",
                 value=judged.effect.estimate,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from interp.artifacts import Artefact, DocumentField
 from interp.errors import WorkbenchError
+from interp.models.short_name import short_name
 from interp.registry import kind_in
 from interp.results import Record
 
@@ -32,6 +33,8 @@ QUESTIONS: dict[Part, str] = {
     "dictionary": "Does the dictionary belong to this model, at this hook point and in these units?",
 }
 """Part -> what its checks answer."""
+NAMED = 3
+"""Failed checks that a headline names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +128,9 @@ class Certificate(Artefact, kind="certificate", made_by="doctor"):
         counts = {verdict: self.with_verdict(verdict) for verdict in ("passed", "failed", "not checked")}
         summary = f"{len(counts['passed'])} of {len(counts['passed']) + len(counts['failed'])} checks passed"
         if counts["failed"]:
-            summary += f"; failed: {', '.join(f'{c.part} {c.name}' for c in counts['failed'])}"
+            names = [f"{check.part} {check.name}" for check in counts["failed"]]
+            summary += f"; failed: {', '.join(names[:NAMED])}"
+            summary += f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
         return summary + (f"; {len(counts['not checked'])} could not be run" if counts["not checked"] else "")
 
     def details(self) -> list[str]:
@@ -140,11 +145,11 @@ class Certificate(Artefact, kind="certificate", made_by="doctor"):
     def subject(self) -> str:
         """The model, or the dictionary in it, that was examined."""
         of = self.settings
-        return f"{of.dictionary} in {of.model}" if of.dictionary else of.model
+        return f"{of.dictionary} in {short_name(of.model)}" if of.dictionary else short_name(of.model)
 
     def facts(self) -> list[tuple[str, str]]:
         """Return what was examined and the numbers of verdicts."""
-        of = [("model", self.settings.model), ("dictionary", self.settings.dictionary or "none")]
+        of = [("model", short_name(self.settings.model)), ("dictionary", self.settings.dictionary or "none")]
         verdicts: Sequence[Verdict] = ("passed", "failed", "not checked")
         return [*of, *((verdict, str(len(self.with_verdict(verdict)))) for verdict in verdicts)]
 

@@ -33,6 +33,7 @@ from interp.geometry.dimension import IntrinsicDimension, Spectrum, intrinsic_di
 from interp.geometry.points import or_why
 from interp.geometry.similarity import CloudDistance, LayerSimilarity, Similarity, compare_clouds, procrustes
 from interp.models.hooked import HookedModel
+from interp.models.short_name import short_name
 from interp.nulls import DRAWS
 from interp.progress import Progress
 from interp.results import Record, cell
@@ -97,7 +98,7 @@ class SpaceReport(Artefact, kind="space", made_by="geometry space"):
 
     def headline(self) -> str:
         """Return one line about the whole."""
-        return f"How the representations of {self.settings.model} fill their space."
+        return f"How the representations of {short_name(self.settings.model)} fill their space."
 
     def details(self) -> list[str]:
         """Return one line per space and per relation."""
@@ -165,7 +166,7 @@ class SpaceComparison(Artefact, kind="space_comparison", title="Spaces compared"
 
     def headline(self) -> str:
         """Return one line about the whole."""
-        return f"Layers of {' and '.join(self.settings.models)} compared on the same tokens."
+        return f"Layers of {' and '.join(map(short_name, self.settings.models))} compared on the same tokens."
 
     def details(self) -> list[str]:
         """Return the CKA of all pairs in one line, then one line per pair compared closely."""

@@ -12,6 +12,7 @@ from interp.geometry.probes import ProbeResult
 from interp.geometry.shapes import Shape
 from interp.geometry.sweeps import RotationSweep, StrengthSweep
 from interp.geometry.words import WordList
+from interp.models.short_name import short_name
 from interp.results import Record
 
 
@@ -78,7 +79,7 @@ class WordGeometry(Artefact, kind="word_geometry", title="Word lists", made_by="
         return [
             Finding(
                 kind="ring",
-                title=f"{name.capitalize()} lie {_ORDERS[shape.verdict]} that {self.settings.model} uses",
+                title=f"{name.capitalize()} lie {_ORDERS[shape.verdict]} that {short_name(self.settings.model)} uses",
                 sentence=f"Moving a word along it moves the answer to what comes next by "
                 f"{rotation.overall.estimate:.2f} nats.",
                 more=f"At {rotation.n_following} of {len(rotation.steps)} steps; random directions at most "
@@ -97,8 +98,8 @@ class WordGeometry(Artefact, kind="word_geometry", title="Word lists", made_by="
         shaped = [entry for entry in self.lists.values() if entry.shape.verdict not in ("nothing", "undecided")]
         n = len(self.lists)
         return (
-            f"{n} list{'s' * (n > 1)} of words in {self.settings.model}; an order or a cluster was found in "
-            f"{len(shaped)} of them."
+            f"{n} list{'s' * (n > 1)} of words in {short_name(self.settings.model)}; an order or a cluster was found "
+            f"in {len(shaped)} of them."
         )
 
     def facts(self) -> list[tuple[str, str]]:

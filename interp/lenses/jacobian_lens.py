@@ -29,6 +29,7 @@ from interp.artifacts import ARRAY, Artefact, Measured
 from interp.errors import ConfigError, MissingError
 from interp.interventions.intervention import Direction
 from interp.lenses.lens import check_weights, fitted_hook_points
+from interp.models.short_name import short_name
 from interp.options import Seed
 from interp.results import Record
 from interp.statistics import Interval
@@ -173,7 +174,7 @@ class JacobianLens(Artefact, kind="jacobian_lens", made_by="lens --kind jacobian
         if jacobian is None:
             raise MissingError(f"the lens has no {hook_point}; it has {', '.join(self._number)}")
         vector = jacobian.numpy().T.astype(np.float64) @ vocabulary.directions[token].astype(np.float64)
-        origin = f"raises {vocabulary.texts[token]!r} through the Jacobian lens of {self.settings.model}"
+        origin = f"raises {vocabulary.texts[token]!r} through the Jacobian lens of {short_name(self.settings.model)}"
         return Direction(hook_point=hook_point, vector=vector, origin=origin)
 
     def check_model(self, model: "HookedModel") -> None:
@@ -200,19 +201,19 @@ class JacobianLens(Artefact, kind="jacobian_lens", made_by="lens --kind jacobian
         ]
 
     def headline(self) -> str:
-        """Return one line: the layers, the texts, and how well two halves of them agree."""
+        """Return one line: the layers, and how well two halves of the texts agree."""
         mean = float(np.mean([layer.agreement for layer in self.layers]))
         agreed = "" if math.isnan(mean) else f"; read directions of two halves agree to a cosine of {mean:.2f}"
         layers = f"{len(self.layers)} layer{'s' * (len(self.layers) != 1)}"
-        texts = f"{self.n_texts} text{'s' * (self.n_texts != 1)} for each row"
-        return f"Jacobian lens of {self.settings.model}, {layers}, {texts}{agreed}"
+        return f"Jacobian lens of {short_name(self.settings.model)}, {layers}{agreed}"
 
     def facts(self) -> list[tuple[str, str]]:
-        """Return the number of layers, and of those where it is nearer to the model than each simpler reading."""
+        """Return the numbers of layers, of texts, and of layers where it is nearer to the model than each null."""
         logit = sum(layer.below_logit.low > 0 for layer in self.layers)
         mean = sum(layer.below_mean.low > 0 for layer in self.layers)
         return [
             ("layers", str(len(self.layers))),
+            ("texts for each row", str(self.n_texts)),
             ("better than the logit lens", str(logit)),
             ("better than the mean alone", str(mean)),
         ]

@@ -22,6 +22,7 @@ from jaxtyping import Float32
 from interp.artifacts import ARRAY, Artefact, Measured
 from interp.errors import ConfigError
 from interp.lenses.lens import check_weights, fitted_hook_points
+from interp.models.short_name import short_name
 from interp.options import Seed
 from interp.results import Record
 
@@ -134,17 +135,16 @@ class TunedLens(Artefact, kind="lens", title="Tuned lens"):
         ]
 
     def headline(self) -> str:
-        """Return one line: the number of layers, and the tokens that the KL was measured on."""
-        return (
-            f"Tuned lens of {self.settings.model}, {len(self.layers)} layers; KL to the model's output on "
-            f"{self.settings.heldout_positions:,} held-out tokens"
-        )
+        """Return one line: in how many layers it is nearer to the model's output than the logit lens."""
+        better = f"{sum(x.kept for x in self.layers)} of {len(self.layers)}"
+        return f"Tuned lens of {short_name(self.settings.model)}, better than the logit lens in {better} layers"
 
     def facts(self) -> list[tuple[str, str]]:
         """Return the number of translators that beat the plain lens."""
         return [
             ("layers", str(len(self.layers))),
             ("better than the logit lens", str(sum(x.kept for x in self.layers))),
+            ("KL measured on", f"{self.settings.heldout_positions:,} held-out tokens"),
         ]
 
     def details(self) -> list[str]:

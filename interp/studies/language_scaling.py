@@ -215,8 +215,8 @@ class LanguageScaling(Artefact, kind="language_scaling", title="Scaling of model
         """Return one line: whether a law fits the loss."""
         sizes = len({run.n_params for run in self.runs})
         fits = "a law fits their loss" if self.law else "no law fits their loss"
-        unsure = ", but does not predict the largest model" if self.predicts is False else ""
-        return f"Language models of {sizes} sizes on the same text: {fits}{unsure}"
+        unsure = ", but misses the largest model" if self.predicts is False else ""
+        return f"Language models of {sizes} sizes on one text: {fits}{unsure}"
 
     def facts(self) -> list[tuple[str, str]]:
         """Return the exponents of the law."""

@@ -22,6 +22,7 @@ from jaxtyping import Float
 from interp.artifacts import Artefact, DocumentField, Dots, Finding, Table
 from interp.artifacts.tables import schema_of
 from interp.errors import ConfigError, CorruptError, MismatchError, UnknownNameError
+from interp.models.short_name import short_name
 from interp.options import Seed
 from interp.results import Record
 from interp.statistics import Interval
@@ -69,6 +70,8 @@ class TraceConfig:
 
 KIND = "attribution_graph"
 TARGET_RULE = "No target was named: the likeliest content word is explained against the next likely one."
+PROMPT_WORDS = 5
+"""Words at the end of a prompt that a headline shows."""
 
 NodeKind = Literal["feature", "error", "token", "logit"]
 NODE_KINDS: tuple[NodeKind, ...] = get_args(NodeKind)
@@ -414,16 +417,29 @@ class AttributionGraph(Artefact, kind="attribution_graph", made_by="trace"):
         return [{name: row[name] for name in columns} for row in self.to_records() if row["kept"]]
 
     def headline(self) -> str:
-        """Return the prompt, the targets, and the scores next to their baselines."""
+        """Return the end of the prompt, the first target, and how well the graph predicts ablations."""
+        words = self.prompt.split(" ")
+        prompt = " ".join(["…"] * (len(words) > PROMPT_WORDS) + words[-PROMPT_WORDS:])[-60:]
+        sides, chance = (self.targets[0].sides, self.probabilities[0]) if self.targets else (("no target", ""), None)
+        aim = " rather than ".join(repr(side.strip()) for side in sides if side)
+        sure = "" if chance is None else f" ({chance:.0%})"
+        known = self.effects
+        by = "" if known is None else f"{known.spearman.estimate:.2f}, by chance up to {known.chance:.2f}"
+        checked = "" if known is None else f"; predicts ablations (rank correlation {by})"
+        return f"Why {prompt!r} leads to {aim}{sure}{checked}"
+
+    def _size_sentences(self) -> list[str]:
+        """Return the model, all targets, and what was stored of the graph."""
         known = zip(self.targets[:3], self.probabilities, strict=False)
         aims = ", ".join(repr(aim.label) + ("" if chance is None else f" ({chance:.0%})") for aim, chance in known)
         kept, edges = sum(node.kept for node in self.nodes), int(self.edges.kept.sum())
-        lines = [f"Attribution graph of {self.prompt!r} in {self.model} with {self.dictionary}, for {aims}."]
-        lines += [self.rule] if self.rule else []
-        lines.append(f"Pruned to {kept} of {len(self.nodes)} stored nodes and {edges} of {len(self.edges)} edges.")
         beyond = 0 if self.run is None else self.run.edges_kept - edges
-        lines += [f"{beyond} weaker edges of the pruned graph are not stored."] if beyond > 0 else []
-        return " ".join([*lines, *self._score_sentences()])
+        return [
+            f"Attribution graph of {self.prompt!r} in {short_name(self.model)} with {self.dictionary}, for {aims}.",
+            *([self.rule] if self.rule else []),
+            f"Pruned to {kept} of {len(self.nodes)} stored nodes and {edges} of {len(self.edges)} edges.",
+            *([f"{beyond} weaker edges of the pruned graph are not stored."] if beyond > 0 else []),
+        ]
 
     def _score_sentences(self) -> list[str]:
         """Return the scores in sentences, each next to its baselines."""
@@ -444,8 +460,8 @@ class AttributionGraph(Artefact, kind="attribution_graph", made_by="trace"):
         return lines
 
     def details(self) -> list[str]:
-        """Return the most influential latents, with the strongest edge of each, and the flows over other words."""
-        lines = []
+        """Return size and scores, and the most influential latents, with the strongest edge of each."""
+        lines = [*self._size_sentences(), *self._score_sentences()]
         if self.run is not None:
             lines.append(f"{self.run.rows} of {self.run.active} active latents have their edges")
         for row in [row for row in self.to_records() if row["kind"] == "feature" and row["kept"]][:8]:

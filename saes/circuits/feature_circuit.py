@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from interp.circuits.config import Ablation
 from interp.circuits.found_circuit import CircuitJudgement, CircuitSettings, FoundCircuit, UntrainedGap, task_unit
 from interp.errors import UnknownNameError
+from interp.models.short_name import short_name
 from interp.nulls import DRAWS
 from interp.options import BASIC, Seed, check_least
 from interp.patching.patching_map import TaskSettings
@@ -143,8 +144,8 @@ class FeatureCircuit(FoundCircuit, kind="feature_circuit", title="Circuit of fea
         """Return one line: the task, the number of features and the faithfulness."""
         s, e = self.settings, self.evaluation
         return (
-            f"Circuit of features of {s.model} for {s.task.name}: {e.n_features} of {e.n_active:,} active features; "
-            f"faithfulness {e.faithfulness:.2f}"
+            f"Circuit of features of {short_name(s.model)} for {s.task.name}: "
+            f"{e.n_features} of {e.n_active:,} active features; faithfulness {e.faithfulness:.2f}"
         )
 
     def facts(self) -> list[tuple[str, str]]:

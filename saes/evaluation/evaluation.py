@@ -311,16 +311,23 @@ class SAEEvaluation(NamesFeatures, kind="evaluation", made_by="evaluate"):
     def headline(self) -> str:
         """Return one line: reconstruction, sparsity, and the loss inside the model."""
         heldout, inside = self.heldout, self.in_model
-        fvu = _with_ends(heldout.fvu, heldout.intervals.get("fvu"))
-        line = f"FVU {fvu} at L0 {heldout.l0:.1f} on {heldout.n_tokens:,} held-out tokens"
+        line = f"FVU {heldout.fvu:.3f} at L0 {heldout.l0:.1f} on held-out text"
         if inside is None:
             return line
-        line += f"; in the model the loss goes from {inside.ce_clean:.2f} to {inside.ce_spliced:.2f} nats"
+        return f"{line}; in the model the loss goes from {inside.ce_clean:.2f} to {inside.ce_spliced:.2f} nats"
+
+    def _intervals(self) -> list[str]:
+        """Return the scores with their intervals, in sentences."""
+        heldout, inside = self.heldout, self.in_model
+        fvu = _with_ends(heldout.fvu, heldout.intervals.get("fvu"))
+        line = f"on {heldout.n_tokens:,} held-out tokens: FVU {fvu}"
+        if inside is None:
+            return [line]
         if inside.ce_recovered is None:
-            return f"{line}, and replacing the activations by zeros costs nothing"
+            return [line, "in the model, replacing the activations by zeros costs nothing"]
         zero = _with_ends(inside.ce_recovered, inside.intervals.get("ce_recovered"))
         mean = _with_ends(inside.ce_recovered_from_mean, inside.intervals.get("ce_recovered_from_mean"))
-        return f"{line} ({zero} recovered against zeros, {mean} against the mean)"
+        return [line, f"in the model {zero} of the loss is recovered against zeros, {mean} against the mean"]
 
     def facts(self) -> list[tuple[str, str]]:
         """Return reconstruction, sparsity, and the loss that is recovered."""
@@ -331,9 +338,9 @@ class SAEEvaluation(NamesFeatures, kind="evaluation", made_by="evaluate"):
         return facts if recovered is None else [*facts, ("CE recovered", f"{recovered:.3g}")]
 
     def details(self) -> list[str]:
-        """Return the tables of probing, absorption and concepts, or the reasons for their absence."""
+        """Return the intervals, and the tables of probing, absorption and concepts, or why they are missing."""
         parts = {"probing": self.probing, "absorption": self.absorption, "concepts": self.concepts}
-        lines = []
+        lines = self._intervals()
         for name, part in parts.items():
             if isinstance(part, str):
                 lines.append(f"{name} was not measured: {part}")

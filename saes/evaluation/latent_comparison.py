@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64, Shaped
 
 from interp.artifacts import Artefact, Measured, Table
+from interp.models.short_name import short_name
 from interp.results import Record
 
 ONLY, SHARED = 0.1, (0.3, 0.7)
@@ -156,12 +157,11 @@ class LatentComparison(Artefact, kind="latent_comparison", title="Crosscoder lat
         }
 
     def headline(self) -> str:
-        """Count the latents of each model, the shared ones, and those that are artefacts."""
+        """Count the latents of each model, and the shared ones."""
         s = self.counts
         return (
-            f"{s['first_only_confirmed']} latents of {self.first} only (of {s['first_only']} by norm), "
-            f"{s['second_only_confirmed']} of {self.second} only (of {s['second_only']}), {s['shared']} shared, "
-            f"{s['between']} between, {s['rare']} that hardly fire; {s['shrunk']} shrunk, {s['decoupled']} decoupled"
+            f"{s['first_only_confirmed']} latents of {short_name(self.first)} only, {s['second_only_confirmed']} of "
+            f"{short_name(self.second)} only, {s['shared']} shared"
         )
 
     def __str__(self) -> str:
@@ -173,8 +173,12 @@ class LatentComparison(Artefact, kind="latent_comparison", title="Crosscoder lat
         return [(name, f"{count:,}") for name, count in counts.items()]
 
     def details(self, top: int = 10) -> list[str]:
-        """Return a line for each of the most used latents of one model only, at most `top` per model."""
-        lines: list[str] = []
+        """Return all counts, and a line for each of the most used latents of one model only, `top` per model."""
+        s = self.counts
+        lines = [
+            f"by norm {s['first_only']} of {self.first} only and {s['second_only']} of {self.second} only; "
+            f"{s['between']} between, {s['rare']} that hardly fire; {s['shrunk']} shrunk, {s['decoupled']} decoupled"
+        ]
         names: dict[Kind, str] = {"second only": self.second, "first only": self.first}
         for kind, whose in names.items():
             for at in self.of_kind(kind, confirmed=True)[:top]:

@@ -151,7 +151,7 @@ class SizeLaw(Artefact, kind="size_law", made_by="compare sizes"):
     def headline(self) -> str:
         """Return one line: the dictionaries that the law was fitted to."""
         shared = self.settings
-        trained = "" if shared.tokens is None else f", {shared.tokens:,} tokens each, at {shared.hook_point}"
+        trained = "" if shared.tokens is None else f", {shared.tokens:,} tokens each"
         kind = f"{shared.kind} " if shared.kind else ""
         return f"The reconstruction error of {len(self.runs)} {kind}dictionaries as a law of their size{trained}"
 

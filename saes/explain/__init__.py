@@ -5,5 +5,6 @@
 - `providers`        language models that answer: an OpenAI-compatible endpoint or a local model
 - `asking`           the provider protocol, requests within a budget, replies on disk; yes or no about texts
 - `imported`         labels from an export of Neuronpedia, with the scores given there
-- `run`              from cases to labels, and labels adopted into a features folder
+- `run`              from cases to labels
+- `adopt`            features that take over the labels that hold
 """

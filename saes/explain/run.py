@@ -9,8 +9,6 @@
 The requests are counted before anything is sent (`ExplanationRun.plan`). Simulation of activation values (Bills et al.)
 is left out, as it costs one request per token.
 
-`adopt_labels` copies a features folder and gives the labelled features their new label and its source.
-
 Scores of labels: agreement of answers with the truth, by feature and over features.
 
 The score is balanced accuracy: the mean of the true positive rate and the true negative rate, with intervals. 1 is
@@ -18,8 +16,6 @@ always right, 0.5 is chance. It does not depend on the proportion of positive tr
 at random scores 0.5. A question without a readable answer counts as a no, which scores 0.5 as well.
 """
 
-import os
-import shutil
 import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -28,9 +24,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from interp.artifacts import Draft, Table, partial_path, save_artefact
-from interp.artifacts.artefact import settings_json
-from interp.errors import ConfigError, MismatchError
+from interp.artifacts import Table, partial_path
+from interp.errors import ConfigError
 from interp.progress import Progress
 from interp.seeds import derive_seed
 from interp.statistics import Interval, bootstrap_interval, percentile_interval
@@ -50,8 +45,7 @@ from saes.explain.asking import (
     reply_of,
 )
 from saes.explain.cases import Case, ContextTrial, explanation_prompt, read_answers, read_explanation, scoring_prompt
-from saes.features.labels import WRITTEN
-from saes.features.schema import LABEL_FIELDS, LABEL_SCORES, STATISTICS, FeatureRow, Features
+from saes.features.schema import STATISTICS
 from saes.features.written_labels import (
     SCORES,
     ContextJudgement,
@@ -394,46 +388,3 @@ def _answers(questions: Sequence[Question], asker: Asker) -> list[Answered]:
             for trial, answer in zip(question.trials, answers, strict=True)
         ]
     return answered
-
-
-def adopt_labels(labels: Labels, features: Features, folder: Path, *, overwrite: bool = False) -> Features:
-    """Store a copy of features with stored labels; features without one retain their label.
-
-    The labels artefact becomes a parent. The page of a feature thus also shows the scores and the label from token
-    statistics. Raises `MismatchError` when the labels were made for other features, `CorruptError` for damaged tables.
-    """
-    import pyarrow as pa
-
-    source = features.about
-    if labels.settings.features_hash != source.content_hash:
-        raise MismatchError(f"{labels.key} was not made for {features.folder} as it is now; explain it again")
-    settings = replace(features.settings, labels=labels.name)
-    table = features.features.arrow()
-    written = labels.labels.query("select feature, label, label_source from t where label is not null").to_pylist()
-    fields = ("label", "label_source", *LABEL_FIELDS, *LABEL_SCORES)
-    columns = {name: table[name].to_pylist() for name in ("feature", *fields)}
-    row_of = {feature: i for i, feature in enumerate(columns["feature"])}
-    for row in written:
-        new = {**dict.fromkeys(fields), **row, "label_kind": WRITTEN, "label_names": []}
-        for name in fields:
-            columns[name][row_of[row["feature"]]] = new[name]
-    for name in fields:
-        at = table.schema.get_field_index(name)
-        table = table.set_column(at, name, pa.array(columns[name], table.schema.field(name).type))
-    adopted = replace(features, settings=settings, features=Table.of_columns(FeatureRow, table))
-    config = settings_json(settings)
-    draft = Draft.open(folder, kind="features", config=config, seed=source.seed, overwrite=overwrite)
-    for name in [file for file in source.files if "/" in file]:  # the index of the text
-        (draft.path / name).parent.mkdir(parents=True, exist_ok=True)
-        _link_or_copy(features.folder / name, draft.path / name)
-    parents = {**source.parents, labels.key: labels.about.content_hash}
-    return save_artefact(adopted, folder, draft=draft, parents=parents, threads=source.threads)
-
-
-def _link_or_copy(source: Path, target: Path) -> None:
-    """Hard-link a file where the disk allows it, else copy it. A link is safe, as finished artefacts never change."""
-    target.unlink(missing_ok=True)
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)

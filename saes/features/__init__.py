@@ -20,6 +20,7 @@
 - `fired_words`  features that fire on words and phrases, or as a model reads a text
 - `_label_search` features by their labels, names and word classes; words near some words in a model's unembedding
 - `find_by_meaning`  one strength of every feature for a text, from these sources
+- `telling`    the features to show first
 - `search`     features by text, by label, by own name, by number, by similar direction
 - `found`      the answer of a search: hits with their reasons, and filters
 - `schema`     columns of the tables; labels by number

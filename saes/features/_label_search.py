@@ -35,6 +35,8 @@ from interp.errors import WorkbenchError, disk_errors
 from interp.lenses.vocabulary import Vocabulary
 from interp.notes import own_names
 from interp.workspace import Workspace
+from saes.features._phrase_vectors import LabelVectors, phrase_vectors
+from saes.features.labels import WRITTEN
 from saes.features.lexicon import Lexicon
 from saes.features.schema import Features
 from saes.features.token_index import fold
@@ -95,13 +97,17 @@ def readings_of(workspace: Workspace, made: Features) -> "pa.Table":
 
 @lru_cache(maxsize=32)
 def _readings(path: Path, content_hash: str) -> "pa.Table":
-    """Return `feature, label, score, null, class, own, words`: `own` for labels, `words` in lower case after spaces."""
+    """Return `feature, label, score, null, class, own, written, words`.
+
+    `own` for labels, `written` for those of a reader; `words` are the label's in lower case, after spaces.
+    """
     sql = f"""with every as (
               select feature, case when not starts_with(label, '{NO_LABEL}') then label end as label,
                      label_score as score, label_null as "null",
-                     case when label_kind = 'class' then label_names[1] end as class, true as own from f
+                     case when label_kind = 'class' then label_names[1] end as class, true as own,
+                     label_kind = '{WRITTEN}' as written from f
               union all
-              select feature, unnest(other_labels), unnest(other_scores), null, null, false from f)
+              select feature, unnest(other_labels), unnest(other_scores), null, null, false, false from f)
               select *, ' ' || regexp_replace(lower(label), '[^\\pL\\pN_]+', ' ', 'g') as words from every"""
     return read(sql, f=path)
 
@@ -121,8 +127,12 @@ def _with_any(readings: "pa.Table", forms: Sequence[str]) -> "pa.Table":
 def _named(label: str, score: float | None, null: float | None, forms: Sequence[str], *, second: bool = False) -> Named:
     bare = " ".join(re.findall(r"\w+", re.sub(r"\(\d+ %.*?\)", "", label.lower()))) or label
     covered = max((len(form) for form in forms if form in bare), default=0) / max(len(bare), 1)
-    above = UNJUDGED if score is None else max(2 * score - 1, 0.0)
-    return Named(above * min(1.0, 2 * covered), score, null, label if second else "")
+    return Named(_above_chance(score) * min(1.0, 2 * covered), score, null, label if second else "")
+
+
+def _above_chance(score: float | None) -> float:
+    """Return a balanced accuracy as strength: 0 at chance, 1 for always right, little for a label never judged."""
+    return UNJUDGED if score is None else max(2 * score - 1, 0.0)
 
 
 def _forms(query: str) -> list[str]:
@@ -154,6 +164,34 @@ def _explained(written: Sequence[Labels], text: str, forms: Sequence[str]) -> di
             judged = (score and score.accuracy, score and score.null)
             best[row.feature] = _named(row.label or "", *judged, forms, second=True)
     return best
+
+
+def by_phrase(
+    readings: "pa.Table", written: Sequence[Labels], text: str, inside: np.ndarray
+) -> dict[int, tuple[float, float]]:
+    """Return the features in the mask `inside [n_features]` whose written label is like `text`, with strength and p.
+
+    Strength is the likeness, 0 at the null of nonsense and 1 for the same words (`_phrase_vectors`), times the accuracy
+    of the label above chance. Empty where the package of the
+    vectors is not installed, or no label was written.
+    """
+    judged = {(row["feature"], row["label"]): row["score"] for row in readings.filter(readings["written"]).to_pylist()}
+    for made in written:
+        scores = {score.feature: score.accuracy for score in made.scores.rows("name = 'detection'")}
+        judged |= {(row.feature, row.label): scores.get(row.feature) for row in made.labels.rows("label is not null")}
+    near = _label_vectors(tuple(label for label in judged if label[1])) if judged else None
+    found: dict[int, tuple[float, float]] = {}
+    for (feature, label), (likeness, p) in (near.like(text) if near is not None else {}).items():
+        above = _above_chance(judged[feature, label]) * likeness
+        if inside[feature] and above > found.get(feature, (0.0, p))[0]:
+            found[feature] = (above, p)
+    return found
+
+
+@lru_cache(maxsize=8)
+def _label_vectors(labels: tuple[tuple[int, str], ...]) -> LabelVectors | None:
+    vectors = phrase_vectors()
+    return None if vectors is None else LabelVectors.of(vectors, labels)
 
 
 def by_class(readings: "pa.Table", words: Sequence[str], inside: np.ndarray) -> dict[int, Named]:

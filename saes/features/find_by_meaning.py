@@ -10,6 +10,7 @@ Sources, each a number per feature:
 - `says`, `related_says`: how far it raises the words, and those related to them, through the Jacobian lens (`meaning`),
   as a robust z-score over all features: the median is 0 and the median distance from it 0.67;
 - `label`, `kind`: its label contains the text, or names the class of its words (`label_search`);
+- `alike`: its written label is like the text, by the vectors of both (`_phrase_vectors`);
 - `concept`: it is the best feature of a measured concept of that name or those words;
 - `name`: the user gave it a name that contains the text.
 
@@ -40,6 +41,7 @@ from saes.features._label_search import (
     by_class,
     by_label,
     by_own_name,
+    by_phrase,
     pieces_of,
     readings_of,
     related_words,
@@ -102,8 +104,9 @@ def _fit(text: str, named: ConceptFeature) -> float:
 
 
 LEARNT = ("fires", "related_fires", "says", "related_says", "density", "label", "kind")
-SET = {"phrase": 12.0, "concept": 10.0, "name": 14.0}
-"""Weights that the concepts cannot teach: none is a phrase, and the concept asked for is left out of its own source."""
+SET = {"phrase": 12.0, "concept": 10.0, "name": 14.0, "alike": 12.0}
+"""Weights that the concepts cannot teach: none is a phrase, the concept asked for is left out of its own source, and
+few have a written label."""
 WEIGHTS = {
     True: (0.31, 1.68, 2.06, 2.06, 2.15, 1.03, 0.45),
     False: (2.43, 0.0, 0.0, 0.0, 1.93, 1.03, 0.45),
@@ -115,8 +118,8 @@ OFFSET = {True: -5.25, False: -6.2}
 N_RELATED = 25
 FLOOR = 0.02
 """Strength of firing below which differences do not count: sources are compared by `log(1 + strength / FLOOR)`."""
-TESTS = 4
-"""Sources that have a p-value: fires, related_fires, says, related_says."""
+TESTS = 5
+"""Sources that have a p-value: fires, related_fires, says, related_says, alike."""
 _SLICE = 24
 
 
@@ -197,9 +200,10 @@ def gather(
     for query in queries:
         labels = by_label(readings, written, query.text, inside)
         kinds = by_class(readings, [word.word for word in query.sought.words], inside)
+        alike = by_phrase(readings, written, query.text, inside)
         concepts = by_concept(measured, query.text, leave_out=leave_out)
         named = by_own_name(made, query.text, names or {})
-        evidence.append(_evidence(query, firings, meaning, inside, labels, kinds, concepts, named))
+        evidence.append(_evidence(query, firings, meaning, inside, labels, kinds, alike, concepts, named))
     return evidence
 
 
@@ -233,7 +237,8 @@ class _Asked:
 
 def _evidence(
     query: _Asked, firings: WordFirings, meaning: Meaning | None, inside: np.ndarray, labels: dict[int, Named],
-    kinds: dict[int, Named], concepts: dict[int, tuple[str, float]], named: set[int],
+    kinds: dict[int, Named], alike: dict[int, tuple[float, float]], concepts: dict[int, tuple[str, float]],
+    named: set[int],
 ) -> FeatureEvidence:  # fmt: skip
     """Return the evidence for each feature from the firings read; `inside [n_features]` are those to search."""
     n, sought = len(inside), query.sought
@@ -256,6 +261,8 @@ def _evidence(
         tests += [scores.p for scores in (lens_scores, related_scores) if scores is not None]
     values["label"] = _at(n, {i: label.strength for i, label in labels.items()})
     values["kind"] = _at(n, {i: kind.strength for i, kind in kinds.items()})
+    values["alike"] = _at(n, {i: likeness for i, (likeness, _) in alike.items()})
+    tests.append(_of_features(n, np.array(list(alike), np.int64), np.array([p for _, p in alike.values()]), 1.0))
     values["concept"] = _at(n, {i: f1 for i, (_, f1) in concepts.items() if i < n})
     values["name"] = _at(n, dict.fromkeys((i for i in named if i < n), 1.0))
     p = np.minimum(np.min(tests, 0) * TESTS, 1.0) if tests else np.ones(n)

@@ -12,7 +12,6 @@ from interp.artifacts import Artefact
 from interp.artifacts.tables import query
 from interp.atlas.vector_map import VectorMap
 from interp.errors import ConfigError, CorruptError
-from interp.nulls import WITHIN
 from interp.results import Record, Result
 from interp.workspace import Workspace
 from saes.features.schema import Features
@@ -25,6 +24,10 @@ By = Literal["phrase", "tokens", "related", "says", "label", "concept", "name", 
 them; its label, a measured concept or the user's name for it has them; its direction is similar; it was asked for by
 number; it fires as the model reads the text."""
 Kind = Literal["sae", "neurons", "transcoders"]
+
+
+UNCONVINCING = "not convincing"
+"""What a search says instead of the strength of a hit that does not convince."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,8 +86,8 @@ class Hit:
     """0 to 1, by which hits are ordered: of a text, the chance that it is the feature asked for, as learnt on measured
     concepts (`find_by_meaning`); of texts joined by AND, the smallest of theirs. `similar`: cosine. `active`: strongest
     activation, as a fraction of the maximum, times the rarity. None for one asked for by number."""
-    above_chance: bool = True
-    """False where no source is above its null."""
+    convincing: bool = True
+    """False where no source is above its null, or the strength of a text is below `CONVINCING`."""
     score: float | None = None
     """Score of the words on which it fires, 0 to 1; for one word F1 (`fired_words`)."""
     null: float | None = None
@@ -152,17 +155,18 @@ class FeatureHits(Result):
         partial = [name for name, text in self.covers.items() if text == "examples"]
         only = f"; only the examples of {', '.join(partial)} were searched" if partial else ""
         absent = f"; not in the text: {', '.join(self.missing)}" if self.missing else ""
-        chance = sum(not hit.above_chance for hit in self.hits)
-        doubt = f", {chance} of them {WITHIN}" if chance else ""
+        weak = sum(not hit.convincing for hit in self.hits)
+        doubt = f", {weak} of them {UNCONVINCING}" if weak else ""
         sets = f"; layers of {', '.join(self.sets_left_out)} are searched only when named" if self.sets_left_out else ""
         notes = "".join(f". {note}" for note in self.notes)
-        return f"{self.query!r}: {len(self.hits)} features{doubt}{only}{absent}{sets}{notes}"
+        n = f"{len(self.hits)} features{doubt}" if weak < len(self.hits) else f"nothing convincing; {weak} came nearest"
+        return f"{self.query!r}: {n if self.hits else 'no feature'}{only}{absent}{sets}{notes}"
 
     def to_records(self) -> list[Record]:
         """Return one row per hit, its label first."""
         return [
             {"label": (f"{hit.own} · " if hit.own else "") + (hit.label or "no label"), "features": hit.features,
-             "feature": hit.feature, "strength": hit.strength, "by": hit.by, "above_chance": hit.above_chance,
+             "feature": hit.feature, "strength": hit.strength, "by": hit.by, "convincing": hit.convincing,
              "score": hit.score, "null": hit.null, "p": hit.p, "says": hit.says, "share": hit.share,
              "recall": hit.recall, "density": hit.density, "own": hit.own, "concept": hit.concept,
              "matches": ", ".join(f"{match.text!r} {match.n}/{match.seen}" for match in hit.matches)}
@@ -170,10 +174,10 @@ class FeatureHits(Result):
         ]  # fmt: skip
 
     def shown(self) -> list[Record]:
-        """Return the main columns of each hit; those no better than chance have no strength."""
+        """Return the main columns of each hit; those that do not convince have no strength."""
         names = ("label", "features", "feature", "strength", "by", "density", "matches")
         return [
-            {name: row[name] for name in names} | ({} if row["above_chance"] else {"strength": WITHIN})
+            {name: row[name] for name in names} | ({} if row["convincing"] else {"strength": UNCONVINCING})
             for row in self.to_records()
         ]
 

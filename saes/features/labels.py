@@ -18,7 +18,9 @@ the kind of label and its text:
    one is near (`said_near`, 'near words like "team", "game" (66 %)');
 3. a reading whose score on held-out firings is not above 95 % of the scores that other features' readings reach there
    is dropped. Of the rest, the one with the most information per firing is the label, if it holds for at least half of
-   the firings and three times as often as anywhere; the best of the other kinds go with it (`others`);
+   the firings and three times as often as anywhere; the best of the other kinds go with it (`others`). A class that
+   holds no more often than for one other feature in twenty (on many dictionaries: noun, adjective, punctuation) comes
+   after all readings that say more;
 4. else, for a feature active on more than half of all tokens: `dense`, 'dense (73 % of tokens)';
 5. else, a remaining reading with a share of at least one fifth and at least ten times the base: its kind, with a share
    below one half, 'often before " of" (35 %)';
@@ -78,6 +80,8 @@ class Counted(NamedTuple):
     view: TokenView
     base: np.ndarray
     """fraction of all tokens, `[n_predicates]`"""
+    usual: np.ndarray
+    """`usual_shares` of classes, `[n_predicates]`; 0 for tokens, which say much however many features they have"""
     choose: "csr_array"
     """`[n_features, n_predicates]`, on the documents where readings are chosen"""
     judge: "csr_array"
@@ -96,6 +100,8 @@ class LabelReading(NamedTuple):
     """fraction of the feature's firings on which it was chosen, 0 to 1"""
     base: float
     """fraction of all tokens, 0 to 1"""
+    usual: float = 0.0
+    """share that it exceeds in at most a twentieth of all features, 0 to 1; of classes"""
 
     @property
     def holds(self) -> bool:
@@ -107,13 +113,17 @@ class LabelReading(NamedTuple):
 
     @property
     def value(self) -> float:
-        """Return `share ** 2 * log2(share / base)`, less the bits of a set or pair; readings that hold come first."""
+        """Return `share ** 2 * log2(share / base)`, less the bits of a set or pair; readings that hold come first.
+
+        Where the usual share of features is larger, it is the base. Below it the value is negative and comes last: of
+        two nouns, features of *recipes* and of *bolts*, it does not tell which.
+        """
         if WORD_SETS.get(self.kind) == NEAR:
             price = BITS_OF_NEAR
         else:
             price = BITS_OF_SET if len(self.columns) > 1 else BITS_OF_PAIR if self.kind.startswith("token_") else 0.0
-        bits = np.log2(self.share / self.base) - price
-        return float(self.share**2 * bits) + (100.0 if self.holds else 0.0)
+        bits = np.log2(self.share / max(self.base, self.usual)) - price
+        return float(self.share**2 * bits) + (100.0 if self.holds and self.share > self.usual else 0.0)
 
 
 class ScoredReading(NamedTuple):
@@ -173,7 +183,8 @@ class FiringCounts:
             if holds is not None:
                 choose, judge = ((counts @ holds).tocsr().sorted_indices() for counts in (choose, judge))
             varied = self._varied(of_values, choose, view) if view.texts else np.ones(choose.nnz, bool)
-            self.counted[kind] = Counted(view, base, choose, judge, varied)
+            usual = np.zeros(len(base)) if view.source == STATISTICS else usual_shares(choose, self.n_choose)
+            self.counted[kind] = Counted(view, base, usual, choose, judge, varied)
         self.of_token = views.of_token
         self.nearby = Nearby(views.folded, views.firings, views.sampled, feature, n_features)
         self.n_tried = sum(int((counted.base * views.n_tokens >= 1).sum()) for counted in self.counted.values())
@@ -214,17 +225,17 @@ class FiringCounts:
         counted = self.counted[kind]
         row = np.repeat(np.arange(self.n_features), np.diff(counted.choose.indptr))
         column, n = counted.choose.indices, self.n_choose[row]
-        share, base = counted.choose.data / np.maximum(n, 1), counted.base[counted.choose.indices]
+        share, base, usual = counted.choose.data / np.maximum(n, 1), counted.base[column], counted.usual[column]
         holds = (share >= MIN_SHARE) & (share >= MIN_LIFT * base)
         often = (share >= OFTEN_SHARE) & (share >= OFTEN_LIFT * base)
         good = (holds | often) & counted.varied & (counted.choose.data >= MIN_CHOOSE)
         good &= improbable(share, base, n, self.n_tried)
-        row, column, share, base, holds = (array[good] for array in (row, column, share, base, holds))
-        order = np.lexsort((share**2 * np.log2(share / base) + 100 * holds, row))
+        row, column, share, base, usual, holds = (array[good] for array in (row, column, share, base, usual, holds))
+        value = share**2 * np.log2(share / np.maximum(base, usual)) + 100 * (holds & (share > usual))
+        order = np.lexsort((value, row))
         last = order[np.append(np.diff(row[order]) > 0, True)] if len(order) else order
-        return {
-            int(row[i]): LabelReading(kind, (int(column[i]),), float(share[i]), float(base[i])) for i in last.tolist()
-        }
+        numbers = zip(row[last], column[last], share[last], base[last], usual[last], strict=True)
+        return {int(f): LabelReading(kind, (int(c),), float(s), float(b), float(u)) for f, c, s, b, u in numbers}
 
     def set_of(
         self, kind: str, view: str, columns: Callable[[int, np.ndarray, np.ndarray], np.ndarray]
@@ -326,6 +337,25 @@ class FiringCounts:
                 share = (chosen[f] + judged[f]) / int(self.n_choose[f] + self.n_judge[f])
                 ranking.setdefault(f, []).append(ScoredReading(reading, share, heldout, score, mean, high))
         return {f: sorted(scores, key=lambda score: -score.reading.value) for f, scores in ranking.items()}
+
+
+def usual_shares(counts: "csr_array", n_firings: np.ndarray) -> np.ndarray:
+    """Return for each predicate the share of firings that at most a twentieth of the features exceeds.
+
+    `counts [n_features, n_predicates]`, `n_firings [n_features]`; features with fewer than `MIN_CHOOSE` do not count,
+    and with fewer than 20 others the answer is 0: no share is then rare.
+    """
+    judged = n_firings >= MIN_CHOOSE
+    rank = int((1 - NULL_QUANTILE) * judged.sum())
+    usual = np.zeros(counts.shape[1])
+    if rank:
+        shares = counts[judged]
+        shares.data = shares.data / np.repeat(n_firings[judged], np.diff(shares.indptr))
+        shares = shares.tocsc()
+        for column in np.flatnonzero(np.diff(shares.indptr) > rank).tolist():
+            values = shares.data[shares.indptr[column] : shares.indptr[column + 1]]
+            usual[column] = np.partition(values, -rank - 1)[-rank - 1]
+    return usual
 
 
 def upper_end(values: np.ndarray) -> float:
@@ -507,14 +537,14 @@ def label_without_evidence(tokens: np.ndarray, vocabulary: list[str]) -> Label:
 
 def choose_label(candidates: Sequence[Label], tokens: np.ndarray, vocabulary: list[str], density: float) -> Label:
     """Return the label by steps 3 to 6 of the rule in the module's docstring; `candidates` come the best first."""
-    for holds, density_to_beat in ((True, 1.0), (False, VERY_DENSE)):
-        if density > density_to_beat:
-            return Label("dense", share=density)
-        good = [label for label in candidates if (label.share is not None and label.share >= MIN_SHARE) == holds]
-        if good:
-            kinds = {_family(label): label for label in reversed(candidates) if _family(label) != _family(good[0])}
-            others = sorted(kinds.values(), key=candidates.index)[:MAX_OTHERS]
-            return good[0]._replace(others=tuple(others))
+    best = next(iter(candidates), None)
+    holds = best is not None and best.share is not None and best.share >= MIN_SHARE
+    if density > VERY_DENSE and not holds:
+        return Label("dense", share=density)
+    if best is not None:
+        kinds = {_family(label): label for label in reversed(candidates) if _family(label) != _family(best)}
+        others = sorted(kinds.values(), key=candidates.index)[:MAX_OTHERS]
+        return best._replace(others=tuple(others))
     ids, counts = np.unique(tokens, return_counts=True)
     return Label("none", tuple(vocabulary[i] for i in ids[np.argsort(-counts, kind="stable")[:NAMES_IN_SET]]))
 

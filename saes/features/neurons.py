@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from interp.artifacts import Artefact, Table
 from interp.artifacts.tables import Float32, Int8, Int16, Int32
+from interp.models.short_name import short_name
 from interp.tracing.background import direction
 from interp.tracing.graph import AttributionGraph
 
@@ -139,8 +140,8 @@ class NeuronLabels(Artefact, kind="neurons"):
         """Return how many directions of neurons have a label that holds on held-out text."""
         n = 2 * self.n_layers * self.d_mlp
         return (
-            f"{self.n_confirmed:,} of {n:,} directions of the MLP neurons of {self.settings.model} have a label that "
-            f"holds on held-out text ({self.n_tokens:,} tokens)"
+            f"{self.n_confirmed:,} of {n:,} directions of MLP neurons of {short_name(self.settings.model)} have a "
+            "label that holds on held-out text"
         )
 
     def facts(self) -> list[tuple[str, str]]:

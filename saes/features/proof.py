@@ -21,6 +21,7 @@ raises the words that its own direction says most (any direction raises its own 
 """
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -365,13 +366,13 @@ class Proof(Artefact, kind="proof", made_by="prove"):
         return f"{text}, {measure.nulls.exceeds()}{ending}."
 
     def headline(self) -> str:
-        """Return the feature, its label and the verdict."""
-        label = self.label or "no label"
-        return f"feature {self.settings.feature} of {self.settings.features} ({label}): {self.verdict()}"
+        """Return the feature, and the verdict without its numbers."""
+        claim = re.split(r" \(|, more than|[.]", self.verdict())[0]
+        return f"Feature {self.settings.feature}: {claim[0].lower()}{claim[1:]}"
 
     def details(self) -> list[str]:
-        """Return how it was tested."""
-        return self.lines()[1:]
+        """Return the label, the verdict, and how it was tested."""
+        return [f"label: {self.label or 'none'}", *self.lines()]
 
     def facts(self) -> list[tuple[str, str]]:
         """Return the p-value of each test after Holm's correction."""

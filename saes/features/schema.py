@@ -50,15 +50,18 @@ LABEL_FIELDS = ("label_kind", "label_names", "label_share")
 """Columns with the fields of a label (`saes.features.labels.Label`)."""
 LABEL_SCORES = ("label_score", "label_null", "label_null_high", "label_heldout")
 """Columns with the score of a label on held-out firings, its null, and their number; null where nothing was scored."""
-MOST_TELLING = """density between 2e-4 and 2e-2 desc,
+NOT_DENSEST = "density <= (select quantile_cont(density, 0.9) from f where n_fired > 0)"
+"""SQL condition on `features.parquet` as `f`: not among the densest tenth of the live features of this dictionary. In
+the densest tenth wide labels (noun, punctuation) are most frequent; where it begins depends on L0 and `d_sae`."""
+MOST_TELLING = f"""{NOT_DENSEST} desc,
     coalesce(label_heldout >= 10 and label_score > label_null_high, false) desc,
-    label_kind = 'said' desc, label_kind = 'class' desc,
+    label_kind = 'written' desc, label_kind = 'said' desc, label_kind = 'class' desc,
     round(coalesce(label_score - label_null_high, 0), 2) desc, len(other_labels) desc,
     max_activation / greatest(mean_activation, 1e-9) desc, feature"""
-"""SQL order of `features.parquet`, those that say most to a reader first: neither rare nor dense, with a label above
-those of other features. Words that a feature both fires on and makes the model say come first, then classes of words
-(months, pronouns); of these the labels farthest above the null, with most other readings; without scored labels,
-features whose maximum is farthest above their mean activation."""
+"""SQL order of `features.parquet` as `f`, those that say most to a reader first: not dense, with a label above those of
+other features, judged on ten firings. Labels that a reader wrote come first, then words that a feature both fires on
+and makes the model say, then classes of words (months, pronouns); of these the labels farthest above the null, with
+most other readings; without scored labels, features whose maximum is farthest above their mean activation."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -309,7 +312,7 @@ class Features(Artefact, kind="features"):
         what = "neurons of the model" if self.neurons else "features of a dictionary"
         if self.set_name:
             layer = self.dictionary.rpartition(":")[2]
-            what = f"latents in layer {layer} of the set {self.set_name}, of which every layer has a table,"
+            what = f"latents in layer {layer} of the set {self.set_name}"
         live = f"{self.n_features - self.n_dead:,} of {self.n_features:,}"
         return f"{live} {what} are active at least once in {self.n_tokens:,} tokens"
 

@@ -8,7 +8,7 @@ Torch-free, once what features say is in the cache.
 a hit are. A query is a word, a list of words, a phrase, a pasted example, or several of them joined by AND and NOT
 (`query`). The strength for texts joined by AND is the smallest of theirs: an upper bound of the chance that the feature
 is the best one of each. A feature that fits a text after NOT better than those before is left out. Hits that no source
-lifts above its null come last, and few of them.
+lifts above its null, or weaker than `CONVINCING`, come last, and few of them.
 
 Other forms of a query: `like 12` or `like NAME:12` (nearest decoder directions by cosine similarity; baseline: the
 median over all features of the cosine to the nearest one), and `#12` or `NAME:12` (that feature). `search_vector`
@@ -93,8 +93,11 @@ def parse_query(text: str) -> TextQuery:
     return TextQuery(tuple(dict.fromkeys(wanted)), tuple(dict.fromkeys(unwanted)))
 
 
+CONVINCING = 0.05
+"""Least strength of a hit that convinces: the chance that it is the feature asked for. In the dictionary that ships, 6
+of 60 nonsense words have such a hit."""
 BELOW = 3
-"""Hits within the null that are shown."""
+"""Hits that do not convince which are shown all the same: what came nearest."""
 MAX_SAID = 4
 """Most dictionaries searched by the words that features make the model say; each takes seconds the first time."""
 IN_MEMORY = 10_000
@@ -105,7 +108,7 @@ _LIKE = re.compile(r"^like\s+(?:([\w.-]+):)?#?(\d{1,9})$", re.IGNORECASE)
 _NUMBER = re.compile(r"^(?:([A-Za-z][\w.-]*):|#)(\d{1,9})$")
 _BY: dict[str, By] = {
     "fires": "tokens", "related_fires": "related", "says": "says", "related_says": "says", "label": "label",
-    "kind": "label", "concept": "concept", "name": "name",
+    "kind": "label", "alike": "label", "concept": "concept", "name": "name",
 }  # fmt: skip
 
 
@@ -124,7 +127,7 @@ def search_features(
     examples: bool = True,
     meanings: Callable[[Workspace, Features], Meaning | None] | None = None,
 ) -> FeatureHits:
-    """Return the features that fit a query, best first; those that no source lifts above its null last.
+    """Return the features that fit a query, best first; those that do not convince last.
 
     `features` names one artefact or set of transcoders (default: all but the layers of sets), and `region` a region of
     an atlas, as (name, number). `leave_out` names a measured concept that must not be used. With `examples` every hit
@@ -142,8 +145,8 @@ def search_features(
     notes = [f"Your own names could not be read: {problem}"] if problem else []
     bare = text.strip()
     if match := _LIKE.match(bare) or _NUMBER.match(bare):
-        name, number = match[1] or (artefacts[0].name if artefacts else ""), int(match[2])
-        made = workspace.open(Features, name)
+        number = int(match[2])
+        made = workspace.open(Features, match[1] or _with_feature(artefacts, number))
         find = similar if _LIKE.match(bare) else numbered
         hits = find(workspace, made, number, within, limit)
         shown = _with_examples(workspace, [made], hits, {}) if examples else hits
@@ -154,11 +157,22 @@ def search_features(
         notes += [missing] if missing else []
         index = FiringIndex.open(workspace, made, keep=len(artefacts) <= AT_ONCE)
         parts.append(_Part.of(index, meaning, query, within, names, limit, leave_out))
-    hits = sorted([hit for part in parts for hit in part.hits], key=lambda h: (not h.above_chance, -(h.strength or 0)))
-    above = [hit for hit in hits if hit.above_chance][:limit]
-    hits = [*above, *[hit for hit in hits if not hit.above_chance][: max(min(BELOW, limit - len(above)), 0)]]
+    hits = sorted([hit for part in parts for hit in part.hits], key=lambda h: (not h.convincing, -(h.strength or 0)))
+    above = [hit for hit in hits if hit.convincing][:limit]
+    hits = [*above, *[hit for hit in hits if not hit.convincing][: max(min(BELOW, limit - len(above)), 0)]]
     pieces = {word.word: word.pieces for part in parts for word in part.words}
+    if bare.isdecimal() and len(bare) < 10 and (name := _with_feature(artefacts, int(bare))):
+        hits = [*numbered(workspace, workspace.open(Features, name), int(bare), within, limit), *hits]
     return _found(query_text(query), parts, hits, pieces, workspace, sets_left_out, names, notes, examples)
+
+
+def _with_feature(artefacts: Sequence[Features], number: int) -> str:
+    """Return the name of the newest artefact that has a feature of this number, of an SAE if possible; empty for none.
+
+    Where none has it, the newest of all is named, whose features an error can count.
+    """
+    having = [made for made in artefacts if number < made.n_features] or artefacts[:1]
+    return next((made.name for made in having if made.sae), having[0].name if having else "")
 
 
 def query_text(query: TextQuery) -> str:
@@ -244,8 +258,9 @@ class _Part:
         strength, p = np.min([term.strength for term in wanted], 0), np.max([term.p for term in wanted], 0)
         for term in unwanted:
             strength = np.where(term.logit < np.max([w.logit for w in wanted], 0), strength * (1 - term.strength), 0.0)
-        above = (p <= ALPHA) & (strength > 0) & (strength >= within.min_strength)
-        below = (p > ALPHA) & (strength > 0) & (strength >= within.min_strength) & _lifted(wanted)
+        searched = (strength > 0) & (strength >= within.min_strength)
+        above = searched & (p <= ALPHA) & (strength >= CONVINCING)
+        below = searched & ~above & ((p <= ALPHA) | _lifted(wanted))
         best = [
             i
             for mask, n in ((above, limit), (below, BELOW))
@@ -282,7 +297,7 @@ def _hits(
                 _with_statistics(known[i], evidence),
                 by=_reason(evidence, i),
                 strength=float(strength[i]),
-                above_chance=bool(above[i]),
+                convincing=bool(above[i]),
                 matches=matches.get(i, ()),
                 says=None if evidence.raised is None else float(evidence.raised.z[i]),
                 label_score=label and label.score,

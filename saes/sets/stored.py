@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from interp.artifacts import Artefact
+from interp.models.short_name import short_name
 from interp.results import Record
 from saes.evaluation.scores import InModel
 from saes.kinds.config import AnyConfig
@@ -146,25 +147,29 @@ class StoredSet(Artefact, kind="transcoders", made_by="train"):
         line += ", which write to all later layers" if self.cross_layer else ""
         if self.checks:
             error = max(check.recons_error for check in self.checks)
-            line += f", from {self.reads} to {self.writes} ({self.format}); they agree with the source's forward pass "
-            return f"{line}to {error:.0e}"
+            return f"{line}; their outputs differ by {error:.0e} from the source's"
         if (scores := self.scores) is None:
             return line
-        line += (
-            f"; on {scores.n_tokens:,} held-out tokens: mean FVU {scores.fvu:.3f} at L0 {scores.l0:.1f}, "
-            f"{scores.dead_fraction:.1%} never fire"
-        )
-        if not scores.loss:
-            return line
-        loss = scores.loss["set"]
-        return f"{line}; cross-entropy {loss.ce_clean:.3f}, with all MLPs replaced {loss.ce_spliced:.3f}"
+        return f"{line}; mean FVU {scores.fvu:.3f} at L0 {scores.l0:.1f}"
+
+    def details(self) -> list[str]:
+        """Return the hook points and format of an imported set, or the loss with all MLPs replaced."""
+        if self.checks:
+            return [f"from {self.reads} to {self.writes} ({self.format})"]
+        if self.scores is None or not self.scores.loss:
+            return []
+        loss = self.scores.loss["set"]
+        return [
+            f"on {self.scores.n_tokens:,} held-out tokens: cross-entropy {loss.ce_clean:.3f}, with all MLPs replaced "
+            f"{loss.ce_spliced:.3f}"
+        ]
 
     def facts(self) -> list[tuple[str, str]]:
         """Return mean scores and the model."""
         scores = self.scores
         facts = [] if scores is None else [("FVU", f"{scores.fvu:.3g}"), ("L0", f"{scores.l0:.3g}"),
                                            ("dead", f"{scores.dead_fraction:.1%}")]  # fmt: skip
-        return [*facts, ("model", self.model)]
+        return [*facts, ("model", short_name(self.model))]
 
 
 def layer_scores(scores: Mapping[int, Reconstruction]) -> tuple[LayerScores, ...]:

@@ -169,14 +169,13 @@ class StoredSAE(Artefact, kind="sae", title="Dictionary", made_by="train"):
             return line if error is None else f"{line}; it agrees with the source's forward pass to {error:.0e}"
         line = f"{self.d_sae:,} latents"
         if self.training is not None:
-            line += f", trained on {self.training.tokens_seen:,} tokens"
+            line += f" trained on {self.training.tokens_seen:,} tokens"
         score = self.heldout
         if score is None:
             return line
         return (
-            f"{line}; on {score.n_tokens:,} held-out tokens about {score.l0:.0f} active latents per token reconstruct "
-            f"{1 - score.fvu:.0%} of the variance (FVU {score.fvu:.3f} at L0 {score.l0:.1f}, {score.dead_fraction:.1%} "
-            f"never fire, {score.dense_fraction:.1%} dense)"
+            f"{line}; {score.l0:.0f} active per token reconstruct {1 - score.fvu:.0%} of the variance "
+            f"({score.dead_fraction:.1%} never fire)"
         )
 
     def details(self) -> list[str]:
@@ -189,7 +188,9 @@ class StoredSAE(Artefact, kind="sae", title="Dictionary", made_by="train"):
         """Return scores, kind and hook point."""
         score = self.heldout
         facts = [] if score is None else [("FVU", f"{score.fvu:.3g}"), ("L0", f"{score.l0:.3g}"),
-                                          ("dead", f"{score.dead_fraction:.1%}")]  # fmt: skip
+                                          ("dead", f"{score.dead_fraction:.1%}"),
+                                          ("dense", f"{score.dense_fraction:.1%}"),
+                                          ("held-out tokens", f"{score.n_tokens:,}")]  # fmt: skip
         return [*facts, kind_of(self.settings, self.architecture), ("hook point", self.hook_point)]
 
 

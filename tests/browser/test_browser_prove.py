@@ -24,8 +24,9 @@ def test_the_three_questions_answer_with_their_controls(visit, live: FakeLive):
     assert "random direction" in shown
     assert "unchanged" in shown
     page.click("#prove-steer-verdict")
-    page.wait_for_selector("#prove-steer-answer >> text=39 of 39 random directions")
-    page.wait_for_selector("#prove-steer-answer >> text=The next token shifts by 0.3 nats")
+    page.wait_for_selector("#prove-judge-answer >> text=39 of 39 random directions")
+    page.wait_for_selector("#prove-judge-answer >> text=The next token shifts by 0.3 nats")
+    assert answer(visit, "steer") == shown, "the verdict leaves the steered texts"
     page.click("summary:has-text('Ablate')")
     page.click("#prove-ablate-go")
     assert "random directions" in answer(visit, "ablate")

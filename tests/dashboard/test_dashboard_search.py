@@ -148,14 +148,27 @@ def test_the_text_is_run_only_when_asked_or_when_a_model_is_loaded(planted, work
 
 def test_hits_no_better_than_chance_stand_below_a_line_without_a_strength(planted):
     sure = find(planted, {"q": "January", **EVERYWHERE, "in": "planted"}).hits[0]
-    chance = replace(sure, feature=2, by="tokens", above_chance=False, strength=0.4, p=0.4, fired=2, tries=9)
+    chance = replace(sure, feature=2, by="tokens", convincing=False, strength=0.4, p=0.4, fired=2, tries=9)
     said = text_of(results(planted, FeatureHits(query="x", hits=(sure, chance)), run=True))
-    before, line, after = said.partition("Within the null")
+    before, line, after = said.partition("What came nearest")
     assert line
     assert "strength" in before
     assert "strength" not in after
     assert "1e-12" not in after
     assert "Statistics" in after
+
+
+def test_a_search_without_a_convincing_hit_says_so(planted):
+    weak = replace(find(planted, {"q": "January", **EVERYWHERE, "in": "planted"}).hits[0], convincing=False)
+    answer = FeatureHits(query="x", hits=(weak,))
+    assert "Nothing convincing" in text_of(results(planted, answer, run=True))
+    assert answer.headline() == "'x': nothing convincing; 1 came nearest"
+
+
+def test_a_number_opens_the_feature(planted):
+    for text in ("2", "#2", "planted:2"):
+        first = find(planted, {"q": text, **EVERYWHERE, "in": ""}).hits[0]
+        assert (first.feature, first.by) == (2, "number")
 
 
 def test_a_hit_asked_for_by_number_has_no_strength():
@@ -191,6 +204,6 @@ def test_a_page_does_not_wait_for_what_features_say(planted, monkeypatch):
 
 
 def test_the_strength_for_texts_joined_by_and_is_explained(planted):
-    for text, explained in (("January AND the", True), ("January the", False)):
+    for text, explained in (("January AND january", True), ("January the", False)):
         found = find(planted, {"q": text, **EVERYWHERE, "in": "planted"})
         assert ("joined by AND: the smallest" in text_of(results(planted, found, run=True))) == explained

@@ -104,7 +104,7 @@ def test_the_verb_stores_the_series_and_says_when(folder: Path, tmp_path: Path, 
     workspace = tmp_path / "ws"
     assert main(["dynamics", "induction", "--checkpoints", str(folder), "--workspace", str(workspace)]) == 0
     found = Workspace(workspace).open(InductionOnset, folder.name)
-    assert found.headline().startswith(f"10 checkpoints of {folder}: copying sets in at step 4")
+    assert found.headline().startswith(f"10 checkpoints of {folder.name}: copying sets in at step 4")
     assert "random weights" in found.findings()[0].about
     assert main(["dynamics", "induction", "--checkpoints", str(tmp_path), "--workspace", str(workspace)]) == 2
     assert "expected two checkpoints or more" in capsys.readouterr().err

@@ -229,7 +229,7 @@ def test_an_untrained_dictionary_scores_below_perfect_latents_and_both_stand_abo
     assert graph.scores.replacement == pytest.approx(1, abs=1e-4)
     assert graph.scores.replacement > graph.untrained.replacement > graph.floor.replacement
     assert len(graph.effects.nodes) == 6
-    assert "without any latent" in graph.headline()
+    assert any("without any latent" in line for line in graph.details())
 
 
 def test_a_named_target_has_the_weight_one_and_the_probability_of_the_model(tiny_model):

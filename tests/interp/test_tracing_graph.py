@@ -58,14 +58,15 @@ def test_ids_name_nodes_and_neighbours_come_strongest_first():
         graph.edges_into("feature:1:1:00")
 
 
-def test_rows_are_ordered_by_importance_and_the_headline_has_the_baselines():
+def test_rows_are_ordered_by_importance_and_the_details_have_the_baselines():
     graph = small_graph()
     rows = graph.to_records()
     assert [row["influence"] for row in rows] == sorted((node.influence for node in graph.nodes), reverse=True)
     shares = [row["share"] for row in graph.edge_records()]
     assert shares == sorted(shares)
     assert all("logit" in row["node"] or row["influence"] > 0 for row in graph.shown())
-    text = graph.headline()
+    text = graph.details()
+    assert graph.headline() == "Why '<s> is' leads to 'Paris' (75%)"
     assert "Pruned to 7 of 8 stored nodes and 8 of 9 edges." in text
     assert "Replacement score 0.60 (without any latent 0.20; 1 is perfect)." in text
     assert "Completeness score 0.70 (without any latent 0.30; 1 is perfect)." in text

@@ -64,7 +64,7 @@ def test_a_traced_prompt_stores_its_contrast_and_others_are_asked_for(says_the):
     (target,) = graph.targets
     assert (target.label, target.token, target.contrast) == (" cold -  warm", 4, 9)
     assert graph.settings.target is None
-    assert "likeliest content word" in graph.headline()
+    assert "likeliest content word" in " ".join(graph.details())
     effects = {node.id: node.effects for node in graph.nodes}
     assert effects["feature:1:2:2"] == pytest.approx([36 * 0.01], rel=1e-5)
     several = trace(says_the, prompt, Neurons(), replace(config, max_logits=2))

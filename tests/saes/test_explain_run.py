@@ -23,9 +23,9 @@ from interp.artifacts.tables import schema_of
 from interp.errors import CorruptError, MismatchError
 from interp.workspace import Workspace
 from saes.explain._contexts import RANDOM, feature_rows
+from saes.explain.adopt import adopt_labels
 from saes.explain.cases import choose_features
 from saes.explain.providers import ENDPOINT, ENDPOINT_MODEL
-from saes.explain.run import adopt_labels
 from saes.features.schema import LABEL_FIELDS, LABEL_SCORES, FeatureRow, Features
 from saes.features.written_labels import SCORES, ContextJudgement, FeatureLabel, Labels, LabelScore
 from workbench.__main__ import main
@@ -156,10 +156,14 @@ def test_the_artefact_is_whole_documented_and_without_the_key(workspace, explain
 def test_labels_taken_in_are_shown_and_the_old_ones_stay_beside(workspace, explained):
     old, new = (pq.read_table(workspace.path("features", n) / "features.parquet") for n in ("planted", "labelled"))
     assert new.schema.equals(schema_of(FeatureRow))
-    about = ["label", "label_source", *LABEL_FIELDS, *LABEL_SCORES]
+    about = ["label", "label_source", *LABEL_FIELDS, *LABEL_SCORES, "other_labels", "other_sources", "other_scores"]
     assert new.drop_columns(about).equals(old.drop_columns(about))
     assert new["label_kind"].to_pylist()[: len(ALL)] == ["written"] * len(ALL)
     assert new["label"][0].as_py() == rows_of(workspace, "perfect")[0].label
+    assert new["other_labels"][0].as_py() == [old["label"][0].as_py(), *old["other_labels"][0].as_py()]
+    score = scores_of(workspace, "perfect", "detection")[0]
+    assert (new["label_score"][0].as_py(), new["label_heldout"][0].as_py()) == (pytest.approx(score.accuracy), 12)
+    assert new["label_null_high"][0].as_py() < score.accuracy
     assert new["label_source"].to_pylist()[: len(ALL) + 1] == ["perfect"] * len(ALL) + ["token statistics"]
     assert verify(workspace.path("features", "labelled")) == []
     for name in ("planted", "labelled"):
@@ -210,6 +214,19 @@ def test_a_judge_who_does_not_read_scores_a_half(workspace):
         found = labels_of(workspace, "coin").means[score]
         assert found.own.mean.estimate == pytest.approx(0.5, abs=0.1)
         assert found.gain.mean.low < 0 < found.gain.mean.high
+
+
+def test_labels_that_do_not_hold_are_left_out(workspace, tmp_path):
+    with FakeEndpoint(lambda prompt, number: coin(prompt)) as fake:
+        assert run(workspace, fake, "guessed", features=ALL) == 0
+    features = workspace.open(Features, "planted")
+    adopted = adopt_labels(labels_of(workspace, "guessed"), features, tmp_path / "features" / "x")
+    kinds = adopted.features.arrow()["label_kind"].to_pylist()
+    scores = scores_of(workspace, "guessed", "detection")
+    right = [score.accuracy >= 0.75 and score.accuracy > score.null for score in scores.values()]
+    assert [kinds[feature] == "written" for feature in scores] == right
+    assert sum(right) <= len(right) / 4
+    assert adopted.features.arrow()["label"].to_pylist()[60:] == features.features.arrow()["label"].to_pylist()[60:]
 
 
 def test_look_alikes_find_out_a_label_that_says_too_little(workspace):

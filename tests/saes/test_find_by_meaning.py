@@ -63,13 +63,13 @@ def planted() -> tuple[np.ndarray, np.ndarray]:
 def workspace(tmp_path: Path) -> Workspace:
     """Features without any text: only what they say can find them."""
     made = Workspace(tmp_path / "w", create=True)
-    write_features(made, "f", [{"feature": i, "label": "", "max_activation": 1.0} for i in range(N)])
+    write_features(made, "f", [{"feature": i, "label": "", "max_activation": 1.0, "density": 0.3} for i in range(N)])
     return made
 
 
 def hits(workspace: Workspace, monkeypatch: pytest.MonkeyPatch, said: Meaning, text: str, **options) -> list[Hit]:
     monkeypatch.setattr(search, "meaning_of", lambda *_: said)
-    return [hit for hit in search_features(workspace, text, examples=False, **options).hits if hit.above_chance]
+    return [hit for hit in search_features(workspace, text, examples=False, **options).hits if hit.convincing]
 
 
 def test_a_planted_direction_is_found_by_the_word_that_it_makes_the_model_say(workspace, monkeypatch):

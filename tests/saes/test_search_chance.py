@@ -64,7 +64,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 
 
 def found(workspace: Workspace, text: str, by: str):
-    return [hit for hit in search_features(workspace, text, examples=False).hits if hit.by == by and hit.above_chance]
+    return [hit for hit in search_features(workspace, text, examples=False).hits if hit.by == by and hit.convincing]
 
 
 def test_the_order_of_a_phrase_counts(workspace):
@@ -138,7 +138,7 @@ def test_random_features_are_not_found(workspace):
         answer = search_features(workspace, f"word{i}", examples=False)
         above = [hit for hit in answer.hits if hit.p is not None and hit.p <= 0.05]
         wrong += bool(above)
-        assert above or not answer.hits or "within the null" in answer.headline()
+        assert above or not answer.hits or "nothing convincing" in answer.headline()
     assert wrong <= 4  # 1 expected at most; P(more than 4) is 0.003
     assert {hit.feature for hit in found(workspace, "york", "tokens")} == {AFTER, YORK, BOTH}
 

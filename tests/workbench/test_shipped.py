@@ -65,7 +65,7 @@ def test_the_card_tells_what_the_files_hold():
 
 def test_the_demo_names_features_that_a_reader_understands():
     first, *lines, last = highlights(Workspace(DATA), SHIPPED)
-    assert first == "Three features to start from:"
+    assert first == "Features to start from:"
     said = [re.fullmatch(r"  feature +\d+  fires on (.+); makes the model say (.+)", line) for line in lines[::2]]
     assert all(said)
     words = [word for each in said if each for word in each[2].split(", ")]

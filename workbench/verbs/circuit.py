@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from interp.circuits.config import EvaluationConfig, FindConfig, InductionConfig
 from interp.errors import ConfigError
 from interp.models.hooked import HookedModel
+from interp.models.short_name import short_name
 from interp.nulls import DRAWS
 from interp.options import Argument, Derived, Means, ModelName, SAEName, TaskName
 from interp.patching.patching_map import MetricName
@@ -152,7 +153,7 @@ class Find(FindConfig, EvaluationConfig, Threaded, RunsModel, Analysis["EdgeCirc
     def default_name(self) -> str:
         from workbench.opening import task_name
 
-        return slug(f"{task_name(self.task)}-{self.model}")
+        return slug(f"{task_name(self.task)}-{short_name(self.model)}")
 
     def measure(self, run: AnalysisRun) -> "EdgeCircuit":
         from interp.circuits.find import find_circuit
@@ -213,7 +214,7 @@ class Induction(InductionConfig, Threaded, RunsModel, Analysis["InductionCircuit
     model: ModelArgument
 
     def default_name(self) -> str:
-        return f"induction-{slug(self.model)}"
+        return f"induction-{slug(short_name(self.model))}"
 
     def measure(self, run: AnalysisRun) -> "InductionCircuit":
         from interp.circuits.induction import find_induction_circuit
@@ -302,7 +303,7 @@ class Show(InWorkspace, RunsModel):
         if self.groups:
             return self._groups(workspace, graph)
         if self.export is None:
-            return say(str(graph))
+            return say("\n".join([str(graph), *graph.details()]))
         for line in write_export(workspace, name, Path(self.export), features=self.features):
             say(line)
         return None

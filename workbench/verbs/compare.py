@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 from interp.artifacts import Table, as_json, hash_json
 from interp.errors import ConfigError, PromptError
 from interp.models.hooked import HookedModel
+from interp.models.short_name import short_name
 from interp.nulls import DRAWS
 from interp.options import Argument, Corpus, HookPoint, Means, ModelName, RecordingName, SAEName
 from saes.training.stored import StoredSAE, TrainedSettings
 from workbench.analysis import Analysis, AnalysisRun
-from workbench.terminal import AppliesDictionary, Heading, OnDevice, RunsModel, Seeded, Threaded, short_spec, slug
+from workbench.terminal import AppliesDictionary, Heading, OnDevice, RunsModel, Seeded, Threaded, slug
 from workbench.verbs.evaluate import Probes, run_probes
 
 if TYPE_CHECKING:
@@ -299,7 +300,7 @@ class CompareModels(Seeded, Threaded, RunsModel, Analysis["ModelComparison"]):
     """Contexts per forward pass."""
 
     def default_name(self) -> str:
-        return slug(f"models-{short_spec(self.base)}-{short_spec(self.tuned)}")
+        return slug(f"models-{short_name(self.base)}-{short_name(self.tuned)}")
 
     def measure(self, run: AnalysisRun) -> "ModelComparison":
         from interp.changes.report import what_changed

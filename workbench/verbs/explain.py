@@ -95,7 +95,7 @@ class Explain(ExplainConfig, Seeded, AppliesDictionary, Threaded, RunsModel, Res
             return []
         labels = run.save(labels)
         if target is not None:
-            from saes.explain.run import adopt_labels
+            from saes.explain.adopt import adopt_labels
 
             source = run.workspace.open(Features, self.source)
             return [labels, adopt_labels(labels, source, target, overwrite=self.overwrite)]

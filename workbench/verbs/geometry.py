@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 from interp.errors import ConfigError
 from interp.geometry.points import ShapesConfig
 from interp.models.hooked import HookedModel
+from interp.models.short_name import short_name
 from interp.options import Argument, Corpus, HookPoint, ModelName, Word
 from workbench.analysis import Analysis, AnalysisRun
 from workbench.terminal import Heading, ModelArgument, RunsModel, Seeded, Threaded, settings_of, slug
@@ -85,7 +86,7 @@ class Space(Seeded, Threaded, RunsModel, Analysis["SpaceReport"]):
     """Tokens per context, BOS included."""
 
     def default_name(self) -> str:
-        return slug(f"space-{self.model}")
+        return slug(f"space-{short_name(self.model)}")
 
     def measure(self, run: AnalysisRun) -> "SpaceReport":
         from interp.geometry.space import measure_space
@@ -139,7 +140,7 @@ class CompareSpaces(Seeded, Threaded, RunsModel, Analysis["SpaceComparison"]):
         return (self.model, *([self.other] if self.other else []))
 
     def default_name(self) -> str:
-        return slug(f"compare-{'-'.join(self.models)}")
+        return slug(f"compare-{'-'.join(map(short_name, self.models))}")
 
     def measure(self, run: AnalysisRun) -> "SpaceComparison":
         from interp.geometry.space import compare_spaces

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from interp.errors import ConfigError
 from interp.models.hooked import HookedModel
+from interp.models.short_name import short_name
 from interp.options import TaskName
 from interp.patching.patching_map import PatchingConfig
 from workbench.analysis import AnalysisRun, Resumable
@@ -66,7 +67,7 @@ class PatchActivations(PatchingConfig, Seeded, Threaded, RunsModel, Resumable["P
         from workbench.opening import task_name
 
         called = (self.answer or "").strip() if self.task is None else task_name(self.task)
-        return slug(f"{called}-{self.what}-{self.model}")
+        return slug(f"{called}-{self.what}-{short_name(self.model)}")
 
     def measure(self, run: AnalysisRun) -> "PatchingMap":
         from interp.patching.maps import measure_map

@@ -1,0 +1,90 @@
+"""Features that take over written labels: a copy of a features folder in which the labels that hold come first."""
+
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from interp.artifacts import Draft, Table, save_artefact
+from interp.artifacts.artefact import settings_json
+from interp.errors import MismatchError
+from saes.features.labels import WRITTEN
+from saes.features.schema import LABEL_FIELDS, LABEL_SCORES, FeatureRow, Features
+from saes.features.written_labels import Labels, LabelScore
+
+HOLDS = 0.75
+"""Balanced accuracy on held-out text from which a written label is taken over; chance is 0.5."""
+_FIELDS = ("label", "label_source", *LABEL_FIELDS, *LABEL_SCORES)
+_OTHERS = ("other_labels", "other_sources", "other_scores")
+
+
+def adopt_labels(labels: Labels, features: Features, folder: Path, *, overwrite: bool = False) -> Features:
+    """Store a copy of features with the written labels that hold; the label by rule then stands among the others.
+
+    A label holds when its accuracy of detection is at least `HOLDS`, and above the null where there is one; one that
+    was never judged is taken over as it is. Other features retain their label. The labels artefact becomes a parent, so
+    the page of a feature shows both. Raises `MismatchError` when the labels were made for other features,
+    `CorruptError` for damaged tables.
+    """
+    import pyarrow as pa
+
+    source = features.about
+    if labels.settings.features_hash != source.content_hash:
+        raise MismatchError(f"{labels.key} was not made for {features.folder} as it is now; explain it again")
+    settings = replace(features.settings, labels=labels.name)
+    table = features.features.arrow()
+    columns = {name: table[name].to_pylist() for name in ("feature", *_FIELDS, *_OTHERS)}
+    row_of = {feature: i for i, feature in enumerate(columns["feature"])}
+    for feature, new in _labels_that_hold(labels).items():
+        at = row_of[feature]
+        if columns["label_score"][at] is not None:
+            for name, old in zip(_OTHERS, ("label", "label_source", "label_score"), strict=True):
+                columns[name][at] = [columns[old][at], *columns[name][at]]
+        for name in _FIELDS:
+            columns[name][at] = new.get(name)
+    for name in (*_FIELDS, *_OTHERS):
+        at = table.schema.get_field_index(name)
+        table = table.set_column(at, name, pa.array(columns[name], table.schema.field(name).type))
+    adopted = replace(features, settings=settings, features=Table.of_columns(FeatureRow, table))
+    config = settings_json(settings)
+    draft = Draft.open(folder, kind="features", config=config, seed=source.seed, overwrite=overwrite)
+    for name in [file for file in source.files if "/" in file]:  # the index of the text
+        (draft.path / name).parent.mkdir(parents=True, exist_ok=True)
+        _link_or_copy(features.folder / name, draft.path / name)
+    parents = {**source.parents, labels.key: labels.about.content_hash}
+    return save_artefact(adopted, folder, draft=draft, parents=parents, threads=source.threads)
+
+
+def _labels_that_hold(labels: Labels) -> dict[int, dict[str, Any]]:
+    """Return the new columns of each feature whose written label is taken over."""
+    written = labels.labels.query("select feature, label, label_source from t where label is not null").to_pylist()
+    scores: dict[int, LabelScore] = {row.feature: row for row in labels.scores.rows("name = 'detection'")}
+    trials = labels.trials.query(
+        "select feature, count(*) as n from t where truth and feature = label_of and scorer = 'detection' group by 1"
+    ).to_pylist()
+    firings = {row["feature"]: row["n"] for row in trials}
+    null = np.array([score.null for score in scores.values() if score.null is not None])
+    taken: dict[int, dict[str, Any]] = {}
+    for row in written:
+        score = scores.get(row["feature"])
+        if score is not None and (score.accuracy < HOLDS or score.accuracy <= (score.null or 0)):
+            continue
+        new = {**row, "label_kind": WRITTEN, "label_names": []}
+        if score is not None and len(null):
+            high = np.quantile(null, 0.95) if len(null) >= 19 else null.max()
+            new |= {"label_score": score.accuracy, "label_null": float(null.mean()), "label_null_high": float(high)}
+            new |= {"label_heldout": firings.get(row["feature"], 0)}
+        taken[row["feature"]] = new
+    return taken
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    """Hard-link a file where the disk allows it, else copy it. A link is safe, as finished artefacts never change."""
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
