@@ -15,7 +15,7 @@ what can be made next.
    twice in a file. Among the items are passages with a label of another file: the null. The reader cannot tell which.
 4. *Collecting*: balanced accuracy of each label with its interval. A label stands at `HOLDS` or more.
 
-The table (`text/labels.jsonl.xz`) has labels, scores, answers, rejected labels and the place of every passage.
+The table (`text/labels.jsonl.xz`) has labels, scores, answers, rejected labels and the document of every passage.
 `tools.adopt` gives the labels that stand to the dictionary that ships.
 """
 
