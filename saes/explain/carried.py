@@ -270,8 +270,8 @@ def _firings(side: ActivationsByWord, feature: int) -> tuple[np.ndarray, np.ndar
 
 
 def _labels(
-    own: Features, other: Features, written: dict[int, dict[str, Any]], kept: np.ndarray, pairs: FeaturePairs, corpus: str,
-    n_words: int, n_shifted: int, seed: int,
+    own: Features, other: Features, written: dict[int, dict[str, Any]], kept: np.ndarray, pairs: FeaturePairs,
+    corpus: str, n_words: int, n_shifted: int, seed: int,
 ) -> Labels:  # fmt: skip
     by_rule = own.features.query("select feature, label, label_source from t").to_pylist()
     rule = {row["feature"]: row["label"] for row in by_rule if row["label_source"] in SOURCES}
