@@ -388,8 +388,6 @@ QUOTED = ("token", "any_form", "word", "tokens", "before", "after", "promotes", 
 """Kinds of readings that name tokens."""
 READINGS = (*QUOTED, "class", "chunk", "before_class", "after_class", "document", "surroundings",
             "token_before_class", "token_after_class")  # fmt: skip
-WRITTEN = "written"
-"""Kind of a label written by a language model or a person: it has a text and no further fields."""
 
 
 class Label(NamedTuple):
