@@ -25,7 +25,8 @@ from interp.seeds import derive_seed
 from interp.text.corpora import open_corpus
 from interp.workspace import Workspace
 from saes.explain.run import AnswerScore, mean_scores, other_features, score_answers
-from saes.features.schema import SOURCES, WRITTEN, Features
+from saes.features.labels import WRITTEN
+from saes.features.schema import SOURCES, Features
 from saes.features.written_labels import (
     HOLDS,
     Carried,
