@@ -211,7 +211,7 @@ class Trial:
         row of the first is what is tested. Returns them for all arms that were measured, and the number of random ones.
         """
         random, alike = self.nulls(np.arange(len(self.arms)))
-        measured, stages = [], [n for n in STAGES if n < self.config.draws]
+        measured, rows, end, stages = [], list[np.ndarray](), 0, [n for n in STAGES if n < self.config.draws]
         for start, end in pairwise([0, *stages, self.config.draws]):
             chosen = np.concatenate([[0], random[start:end], alike[start:end]])
             measured.append((chosen, *measure(self.arms.part(chosen), end - start)))
