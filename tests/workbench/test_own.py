@@ -239,14 +239,14 @@ def test_settings_out_of_range_are_refused(text: Path, tmp_path: Path) -> None:
 
 def test_costs_grow_with_what_they_follow_from() -> None:
     pace = ModelPace(
-        load=10, batch=1, blocks=2, logits=3, backward=2, product=0.01, weights=5e8, values=5e8, fit=1e9, layers=12,
-        hook_points=500, d_vocab=50_000,
+        load=10, batch=1, blocks=2, logits=3, rounded=1, backward=2, product=0.01, weights=5e8, values=5e8, fit=1e9,
+        layers=12, hook_points=500, d_vocab=50_000,
     )  # fmt: skip
     small, large = (costs.costs(CostSizes(n, 5 * n, 512, 4_096, 10), pace) for n in (100_000, 200_000))
     assert large["recording"].disk == 2 * small["recording"].disk == 2 * 100_000 * (2 * 512 + 12)
     assert large["sae"].seconds - 5 == pytest.approx(2 * (small["sae"].seconds - 5))
     assert small["jacobian_lens"].seconds == pytest.approx(
-        10 + 10.2 * 512 * 128 / 2048 * 2 + 16 * 2 + 12 * (6 * 256 + 5 * 128) / 2048 * 3
+        10 + 10.4 * 512 * 48 / 2048 * 2 + 9 * 2 + 12 * (5 * 256 + 7 * 128) / 2048 * 1
     )
     wide = costs.costs(CostSizes(100_000, 500_000, 512, 4_096, 10), replace(pace, logits=15, d_vocab=250_000))
     assert wide["evaluation"].seconds < 2 * small["evaluation"].seconds, "a sample of positions is read"
