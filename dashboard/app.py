@@ -14,6 +14,7 @@ every page: the bar with navigation, the switch between light and dark, help, an
 """
 
 import gzip
+import json
 import logging
 import re
 import secrets
@@ -42,6 +43,8 @@ from dashboard.components.pages import (
     register_menu,
     register_runs,
 )
+from dashboard.data.tour import tour_steps
+from dashboard.data.workspace import stamp
 from dashboard.maps import routes as atlas_routes
 from dashboard.queue import RunQueue
 from dashboard.search.page import box as search_box
@@ -101,14 +104,17 @@ def shell(workspace: Workspace, pages: list[Page]) -> dmc.MantineProvider:
             _bar(workspace, pages),
             _server_gone(workspace),
             _error_strip(),
-            html.Div(id="tour", className="wb-tour", hidden=True, role="region", **attrs({"aria-label": "Tour"})),
+            html.Div(
+                id="tour", className="wb-tour", hidden=True, role="region",
+                **attrs({"aria-label": "Tour", "data-steps": json.dumps(tour_steps(workspace, stamp(workspace)))}),
+            ),
             html.Main(dash.page_container, id="main", tabIndex=-1),
             _help(),
         ],
         id="provider",
         theme=THEME,
         defaultColorScheme="auto",
-    )
+    )  # fmt: skip
 
 
 def _bar(workspace: Workspace, pages: list[Page]) -> html.Header:

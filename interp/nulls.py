@@ -193,6 +193,15 @@ def p_from_null(
     return p if np.ndim(p) else float(p)
 
 
+def can_hold(value: float, null: ArrayLike, draws: int) -> bool:
+    """Return whether p can still be at most 0.05 after `draws` draws, of which `null` are the first.
+
+    Where it cannot, further draws change no verdict (a sequential Monte Carlo test, Besag and Clifford 1991).
+    """
+    reaching = (np.asarray(null) >= value - ROUNDING).sum()
+    return bool((1 + reaching) / (1 + draws) <= ALPHA + ROUNDING)
+
+
 def prediction_bound(
     mean: Any, spread: Any, n: int, *, n_tests: Any, df: int | None = None, error: float = ALPHA
 ) -> Any:

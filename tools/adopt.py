@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from interp.artifacts import Table, save_artefact
-from interp.errors import MismatchError
+from interp.errors import MismatchError, MissingError
 from interp.seeds import derive_seed
 from interp.workspace import Workspace
 from saes.explain.adopt import adopt_labels
@@ -48,6 +48,8 @@ class AdoptLabels(InWorkspace, Seeded, Threaded, OnDevice):
 
     def run(self) -> None:
         """Make the three artefacts in an empty workspace, and copy them into the package."""
+        if not TABLE.exists():
+            raise MissingError(f"no labels at {TABLE}; `python -m tools.labels` collects them")
         workspace = Workspace(self.workspace, create=True)
         unpack(workspace, self.data)
         head, *rows = [json.loads(line) for line in lzma.decompress(TABLE.read_bytes()).decode("utf-8").splitlines()]
@@ -64,8 +66,9 @@ class AdoptLabels(InWorkspace, Seeded, Threaded, OnDevice):
         named = adopted.folder.rename(features.folder)
         manifest = named / "manifest.json"
         manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"name": SHIPPED}, indent=1))
+        shutil.rmtree(workspace.path("atlas", f"{SHIPPED}-features"))
         atlas = Atlas(source=f"{SAE}{SHIPPED}", name=f"{SHIPPED}-features", workspace=self.workspace, seed=self.seed,
-                      threads=self.threads, device=self.device, overwrite=True)  # fmt: skip
+                      threads=self.threads, device=self.device)  # fmt: skip
         run_step(workspace, WorkspaceStep("Map the features", "", atlas), "1/1")
         pack(workspace, [("labels", SHIPPED), ("features", SHIPPED), ("atlas", f"{SHIPPED}-features")], self.data)
 

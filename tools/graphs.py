@@ -3,7 +3,7 @@
 1. All MLP neurons of SmolLM2-135M are described on text that may ship, read with products in bfloat16. Their background
    is that of the graphs below, without those that ship.
 2. Each of `PROMPTS` is traced with MLP neurons, from a target less a contrast, where both are one token and the model
-   gives the target a probability of at least `LEAST` and more than the contrast.
+   gives the target a probability of at least `LEAST` (`interp.tracing.prompts`) and more than the contrast.
 3. Those whose prediction agrees better with the model than direct effects alone do are ranked by the lower end of the
    interval of that agreement; the first `SHOWN` are traced with their null and reduced to their `NODES` most
    influential latents.
@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 
 from interp.artifacts import Table, save_artefact
-from interp.models.hooked import HookedModel
 from interp.tracing.background import background_nodes, direction, mean_influences
 from interp.tracing.graph import KIND as GRAPH
 from interp.tracing.graph import AttributionGraph, GraphEdges
+from interp.tracing.prompts import PROMPTS, answered_prompts
 from interp.workspace import Workspace
 from saes.features.neurons import NeuronExample, NeuronLabels, NeuronRow
 from tools import run_tool
@@ -36,58 +36,7 @@ from workbench.verbs.record import Record
 from workbench.verbs.trace import TracePrompt
 
 LOOK = "graphs-look"
-NODES, LEAST, SHOWN = 300, 0.1, 4
-PROMPTS: dict[str, tuple[str, str, str]] = {
-    "capital-of-France": ("The capital of France is", " Paris", " Rome"),
-    "capital-of-Japan": ("Japan's largest city and capital is called", " Tokyo", " Paris"),
-    "capital-of-Egypt": ("We flew to Egypt and landed in its capital,", " Cairo", " London"),
-    "opposite-of-day": ("The opposite of day is", " night", " day"),
-    "opposite-of-hot": ("It was not hot at all; on the contrary, it was very", " cold", " hot"),
-    "opposite-of-small": ("An elephant is not small, it is", " large", " small"),
-    "after-Wednesday": ("Monday, Tuesday, Wednesday,", " Thursday", " Monday"),
-    "after-March": ("January, February, March,", " April", " May"),
-    "after-four": ("one, two, three, four,", " five", " one"),
-    "after-D": ("The letters in order are A, B, C, D,", " E", " A"),
-    "repeated-name": ("Mr. Dalrympov was late. Everyone waited for Mr. Dal", "ry", "e"),
-    "indirect-object": ("When John and Mary went to the store, John gave a bottle of milk to", " Mary", " John"),
-    "another-indirect-object": ("After Anna and Peter had dinner, Peter handed the bill to", " Anna", " Peter"),
-    "language-of-Brazil": ("In Brazil, people mostly speak", " Portuguese", " French"),
-    "language-of-Berlin": ("She grew up in Berlin, so her first language is", " German", " English"),
-    "sound-of-dogs": ("The dog opened its mouth and began to", " bark", " sing"),
-    "plural-verb": ("The keys to the old cabinet", " are", " is"),
-    "singular-verb": ("The key to the old cabinets", " is", " are"),
-    "her": ("The queen looked at the mirror and admired", " her", " his"),
-    "his": ("The king raised", " his", " her"),
-    "where-doctors-work": ("The nurse and the doctor both work at the", " hospital", " school"),
-    "where-teachers-work": ("The teacher walked into the", " classroom", " hospital"),
-    "bread": ("Fresh bread is baked in an", " oven", " office"),
-    "frozen-water": ("When water freezes it turns into", " ice", " gold"),
-    "colour-of-sky": ("On a clear day the sky is", " blue", " green"),
-    "colour-of-grass": ("The colour of fresh grass is", " green", " blue"),
-    "code-return": ("def add(a, b):\n    return a +", " b", " a"),
-    "code-import": ("import numpy as", " np", " pd"),
-    "closing-bracket": ('print("hello"', ")", "]"),
-    "past-tense": ("Yesterday she went to the shop and", " bought", " buy"),
-    "future-tense": ("Tomorrow I will", " be", " was"),
-    "comparative": ("Gold is heavier", " than", " of"),
-    "either-or": ("You can either stay here", " or", " and"),
-    "between-and": ("The war between France", " and", " or"),
-    "not-only": ("He was not only rich", " but", " and"),
-    "composers": ("Mozart and Beethoven were famous", " compos", " football"),
-    "Shakespeare": ("The play Hamlet was written by William", " Shakespeare", " Smith"),
-    "orbit-of-the-Moon": ("The Earth orbits the Sun, and the Moon orbits the", " Earth", " Sun"),
-    "blood": ("Blood is pumped through the body by the", " heart", " lungs"),
-    "bees": ("Bees collect nectar from flowers to make", " honey", " milk"),
-    "jury": ("The jury found the defendant", " guilty", " happy"),
-    "Sunday": ("Every Sunday the family went to", " church", " school"),
-    "once-upon-a-time": ("Once upon a", " time", " day"),
-    "thanks": ("Thank you very", " much", " many"),
-    "goal": ("The team scored a goal in the last minute and won the", " game", " war"),
-    "photosynthesis": ("Plants turn sunlight into energy by a process called", " photos", " evolution"),
-    "Spanish-word": ('The Spanish word for house is "', "casa", "maison"),
-    "French-sentence": ("Je suis allé à la plage avec mes", " am", " friends"),
-}
-"""Prompt, target and contrast, by name. They were written before any was traced."""
+NODES, SHOWN = 300, 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +55,7 @@ class Graphs(InWorkspace, Seeded, Threaded, OnDevice):
         workspace = Workspace(self.workspace, create=True)
         for number, step in enumerate(self._description(self._text(workspace)), 1):
             run_step(workspace, step, f"{number}")
-        wanted = traceable(load_model(MODEL, device=self.device))
+        wanted = [answer.name for answer in answered_prompts(load_model(MODEL, device=self.device))]
         say(f"{len(wanted)} of {len(PROMPTS)} prompts are traced")
         for name in wanted:
             run_step(workspace, self._trace(f"all-{name}", name, nulls=False), name)
@@ -154,22 +103,6 @@ class Graphs(InWorkspace, Seeded, Threaded, OnDevice):
         return WorkspaceStep(
             "TracePrompt", text, TracePrompt(model=MODEL, name=name, prompt=text, **options, **self._shared())
         )
-
-
-def traceable(model: HookedModel) -> list[str]:
-    """Return the prompts whose target the model gives at least `LEAST`, and more than the contrast."""
-    from interp.models.generation import NextToken, prompt_tokens
-    from interp.models.identity import tokenizer_of
-
-    names = []
-    for name, (prompt, *answers) in PROMPTS.items():
-        ids = tokenizer_of(model).encode_batch(answers)
-        if all(len(tokens) == 1 for tokens in ids):
-            after = NextToken(model)(prompt_tokens(model, prompt))[0].softmax(-1)
-            target, contrast = (float(after[tokens[0]]) for tokens in ids)
-            if target >= LEAST and target > contrast:
-                names.append(name)
-    return names
 
 
 def best_predicted(graphs: dict[str, AttributionGraph]) -> list[str]:

@@ -13,7 +13,7 @@ what can be made next.
    writes one line `number`, tab, a digit per passage: 1 where the feature would fire on the marked token. Every
    `NULL_EVERY`-th feature comes a second time with the label of another feature of its batch: the null. The reader
    cannot tell which they are.
-4. *Collecting*: balanced accuracy of each label with its interval. A label stands at `PASSES` or more.
+4. *Collecting*: balanced accuracy of each label with its interval. A label stands at `HOLDS` or more.
 
 The table (`text/labels.jsonl.xz`) has labels, scores, answers, rejected labels and the place of every passage.
 `tools.adopt` gives the labels that stand to the dictionary that ships.
@@ -40,6 +40,7 @@ from interp.workspace import Workspace
 from saes.explain.run import score_answers
 from saes.features.meaning import meaning_of
 from saes.features.schema import MOST_TELLING, Features
+from saes.features.written_labels import HOLDS
 from saes.weights.folder import load_sae
 from tools import run_tool
 from tools.build import write_corpus
@@ -57,7 +58,6 @@ LEAST = 5
 """Fewest passages on which a feature fires; with fewer it is not judged."""
 STRONG = 0.5
 """Fraction of the largest activation from which a firing is strong, as for labels made by rule."""
-PASSES = 0.75
 LONGEST, FEWEST_WORDS, MOST_WORDS = 80, 1, 9
 WINDOW = 10
 TASKS = {
@@ -360,11 +360,14 @@ class Batches:
     def collected(self, writer: str, features_hash: str) -> list[dict[str, Any]]:
         """Return the rows of the table: what was made, then a row per feature."""
         rows: list[dict[str, Any]] = [
-            {"writer": writer, "features": features_hash, "tasks": TASKS, "text": SAMPLED.name, "passes": PASSES}
+            {"writer": writer, "features": features_hash, "tasks": TASKS, "text": SAMPLED.name, "holds": HOLDS}
         ]
         generator = np.random.default_rng(derive_seed(self.seed, "label scores"))
         for number, part in enumerate(self.parts()):
-            labels, judged = self.answers("write", number), self.answers("judge", number)
+            try:
+                labels, judged = self.answers("write", number), self.answers("judge", number)
+            except CorruptError:  # `missing` names it
+                continue
             if labels is None or judged is None:
                 continue
             items = list(enumerate(self.items(number, labels)))
@@ -400,8 +403,8 @@ def summary(rows: list[dict[str, Any]]) -> str:
     null = [row["null"]["accuracy"] for row in rows if "null" in row]
     none = sum(row.get("label") == "-" for row in rows)
     return (
-        f"{sum(a >= PASSES for a in own):,} of {len(own):,} labels stand (mean {np.mean(own):.2f}); "
-        f"{sum(a >= PASSES for a in null)} of {len(null)} with another feature's label (mean {np.mean(null):.2f}); "
+        f"{sum(a >= HOLDS for a in own):,} of {len(own):,} labels stand (mean {np.mean(own):.2f}); "
+        f"{sum(a >= HOLDS for a in null)} of {len(null)} with another feature's label (mean {np.mean(null):.2f}); "
         f"{none} without a single idea"
     )
 

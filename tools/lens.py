@@ -26,6 +26,8 @@ class ShippedLens(InWorkspace, Seeded, Threaded, OnDevice):
 
     rounds: int = 30
     """Rounds of the fit."""
+    heldout_positions: int = 1_024
+    """Held-out tokens that measure it."""
     chars: int = 46_000_000
     """Characters of which the sampled text is its share, as in the recipe of the dictionary."""
     data: Path = DATA
@@ -38,7 +40,8 @@ class ShippedLens(InWorkspace, Seeded, Threaded, OnDevice):
             assert KINDS["sampled"].ships
             write_corpus(corpus, {"sampled": sampled(SAMPLED)}, chars=self.chars, seed=self.seed)
         options = {"workspace": self.workspace, "threads": self.threads, "device": self.device, "seed": self.seed}
-        lens = FitLens(model=MODEL, name=MODEL, kind="jacobian", corpus=str(corpus), rounds=self.rounds, **options)
+        lens = FitLens(model=MODEL, name=MODEL, kind="jacobian", corpus=str(corpus), rounds=self.rounds,
+                       heldout_positions=self.heldout_positions, **options)  # fmt: skip
         run_step(workspace, WorkspaceStep("Fit the Jacobian lens", "On text of the model itself.", lens), "1/1")
         pack(workspace, [("jacobian_lens", MODEL)], self.data)
 

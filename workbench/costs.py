@@ -16,19 +16,21 @@ from interp.progress import duration
 from workbench.verbs.evaluate import Evaluate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from interp.models.hooked import HookedModel
 
 BATCH, SAMPLE = 2_048, 512
 """Tokens that seconds are given for, and tokens of the passes that are timed."""
-CONTEXT = 128
-"""Tokens of a context of a recording."""
-EXAMINED = 18
-"""Tokens that the doctor runs for each hook point: noise added and subtracted in five, and the other checks."""
-READINGS = 6
-"""Lenses and nulls whose held-out distance from the output is measured."""
+CONTEXT, FITTED = 128, 48
+"""Tokens of a context of a recording, and of them those that a Jacobian lens is fitted on."""
+EXAMINED, CHECKED = 10, 6_500
+"""Tokens that the doctor runs for each hook point (noise added and subtracted in five), and those of other checks."""
+HELD_OUT = 0.07
+"""Contexts that are held out whole, of all: a tenth of the documents is held out."""
+READINGS = 5
+"""Lenses and nulls whose held-out distance from the output is measured at every position."""
 _PROGRAM = 0.8e9
 """Bytes of Python and torch before any model is read."""
 _LATENT_BYTES = 6_000
@@ -47,6 +49,8 @@ class CostSizes:
     d_sae: int
     rounds: int
     """rounds of the Jacobian lens; 0 for none"""
+    contexts: int = Evaluate.contexts
+    """contexts of the loss inside the model"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +65,8 @@ class ModelPace:
     """a pass through all blocks, without logits"""
     logits: float
     """logits of the last residual, and the logarithm of the sum of their exponentials"""
+    rounded: float
+    """logits in the dtype of products of a Jacobian lens, and the logarithms of their softmax"""
     backward: float
     """a backward pass through all blocks"""
     product: float
@@ -96,35 +102,40 @@ class Cost:
 
 def costs(sizes: CostSizes, pace: ModelPace) -> dict[str, Cost]:
     """Return the cost of each step, by the kind of artefact that it makes."""
-    from interp.lenses.jacobian_fit import GAINS, N_GAIN, N_MEANS
+    from interp.lenses.jacobian_fit import CLOSER, GAINS, N_GAIN, N_MEANS
     from interp.lenses.jacobian_lens import JacobianLensConfig
+    from interp.lenses.lens_training import N_TEXTS
     from saes.evaluation.in_model import CONTEXT_VALUES
 
     weights = 2 * sizes.d_in * sizes.d_sae
     twice, batches = pace.memory + pace.weights, sizes.tokens / BATCH
     encoded = sizes.tokens * weights / 1e9 * pace.product
-    examined = EXAMINED * pace.hook_points / BATCH
-    jacobians = (sizes.rounds + 0.2) * sizes.d_in * CONTEXT / BATCH  # of the untrained model a short one
-    read = READINGS * JacobianLensConfig.heldout_positions + len(GAINS) * N_GAIN
+    examined, checked = EXAMINED * pace.hook_points / BATCH, CHECKED / BATCH
+    jacobians = (sizes.rounds + 0.4) * sizes.d_in * FITTED / BATCH  # of the untrained model a short one
+    passes = (N_MEANS + 2 * N_TEXTS) * FITTED / BATCH
+    read = READINGS * JacobianLensConfig.heldout_positions + (len(GAINS) - 1 + len(CLOSER)) * N_GAIN
     distances = pace.layers * read / BATCH
-    contexts = 4 * Evaluate.contexts * CONTEXT / BATCH  # unchanged, zero and mean ablation, and the dictionary
+    evaluated = min(sizes.contexts * CONTEXT, HELD_OUT * sizes.tokens)
+    contexts = 4 * evaluated / BATCH  # unchanged, zero and mean ablation, and the dictionary
     scored = min(1.0, CONTEXT_VALUES / pace.d_vocab / CONTEXT)
     return {
-        "certificate": Cost(1e5, twice, 2 * pace.load + 10 + examined * (pace.blocks / 2 + pace.logits)),
+        "certificate": Cost(
+            1e5, twice, 2 * pace.load + 10 + examined * pace.blocks / 2 + checked * (pace.blocks + pace.logits)
+        ),
         "recording": Cost(sizes.tokens * (2 * sizes.d_in + 12), pace.memory, pace.load + 1.1 * batches * pace.batch),
-        "sae": Cost(4 * weights, _PROGRAM + 16 * weights, 5 + 2 * sizes.seen * weights / 1e9 * pace.product),
+        "sae": Cost(4 * weights, pace.memory + 16 * weights, 5 + 2 * sizes.seen * weights / 1e9 * pace.product),
         "jacobian_lens": Cost(
             2 * pace.layers * sizes.d_in**2,
             twice + pace.fit,
-            pace.load + jacobians * pace.backward + N_MEANS * CONTEXT / BATCH * pace.blocks + distances * pace.logits,
+            pace.load + jacobians * pace.backward + passes * pace.blocks + distances * pace.rounded,
         ),
         "features": Cost(
             _LATENT_BYTES * sizes.d_sae,
             pace.memory + 200 * sizes.tokens,
-            pace.load + 10 + 8 * encoded + sizes.d_sae / BATCH * pace.logits,
+            pace.load + 7 + 8 * encoded + sizes.d_sae / BATCH * pace.logits,
         ),
         "evaluation": Cost(1e5, pace.memory, pace.load + 5 + contexts * (pace.blocks + scored * pace.logits)),
-        "atlas": Cost(1_000 * sizes.d_sae, pace.memory, 5 + sizes.d_sae / 800),
+        "atlas": Cost(1_000 * sizes.d_sae, pace.memory, 3 + sizes.d_sae / 700),
         "heads": Cost(1e6, twice, pace.load + 6 * pace.blocks),
     }
 
@@ -135,14 +146,15 @@ def measure_pace(model: "HookedModel", hook_point: str, load: float) -> ModelPac
 
     from interp.lenses.jacobian_fit import memory_of, products_of, run_texts
     from interp.lenses.jacobian_lens import JacobianLensConfig, JacobianSettings
+    from interp.lenses.lens_training import autocast, rows_at_once
     from interp.models.adapter import available_hook_points, final_norm_and_unembed
     from interp.models.passes import Capture
     from interp.names import lens_hook_points
     from saes.evaluation.in_model import LOGIT_VALUES
 
     cfg, length = model.cfg, min(CONTEXT, model.cfg.n_ctx)
-    products = products_of(model, JacobianLensConfig())
-    fit = JacobianSettings(model="", weight_hash="", source="", context_length=length, products=products)
+    products, fitted = products_of(model, JacobianLensConfig()), min(FITTED, length)
+    fit = JacobianSettings(model="", weight_hash="", source="", context_length=fitted, products=products)
     tokens = torch.zeros(SAMPLE // length, length, dtype=torch.long, device=cfg.device)
     square = torch.ones(1_024, 1_024, device=cfg.device)
     first, *_, last = lens_hook_points(cfg.n_layers)
@@ -152,23 +164,27 @@ def measure_pace(model: "HookedModel", hook_point: str, load: float) -> ModelPac
             return _seconds(lambda: float(capture(tokens)[point].sum()))
 
     def unembed() -> float:
-        return float(final_norm_and_unembed(model, resid).float().logsumexp(-1).sum())
+        rows = resid.flatten(0, 1).split(rows_at_once(model))
+        return sum(float(final_norm_and_unembed(model, few).float().logsumexp(-1).sum()) for few in rows)
 
     with Capture(model, [last]) as capture:
         resid = capture(tokens)[last]
-    with torch.autocast(str(cfg.device).partition(":")[0], dtype=torch.bfloat16, enabled=products == "bfloat16"):
-        texts = run_texts(model, tokens, [first], 0)
-        dims = torch.zeros(len(tokens), dtype=torch.long)
-        backward = _seconds(lambda: float(texts.rows(dims, last=False)[0].sum()))
+    with autocast(model, products):
+        contexts = tokens.flatten()[: SAMPLE // fitted * fitted].unflatten(0, (-1, fitted))
+        texts, dims = run_texts(model, contexts, [first], 0), torch.zeros(len(contexts), dtype=torch.long)
+        backward = _seconds(lambda: float(texts.rows(dims, last=False)[0].sum())) * BATCH / contexts.numel()
     with torch.no_grad():
         logits = _seconds(unembed)
+        with autocast(model, products):
+            rounded = _seconds(unembed)
     scale = BATCH / tokens.numel()
     return ModelPace(
         load=load,
         batch=scale * through(hook_point),
         blocks=scale * through(last),
         logits=scale * logits,
-        backward=scale * backward,
+        rounded=scale * rounded,
+        backward=backward,
         product=_seconds(lambda: float((square @ square).sum())) / (1_024**3 / 1e9),
         weights=sum(tensor.numel() * tensor.element_size() for tensor in model.original_model.parameters()),
         values=BATCH * 4 * (8 * cfg.d_model + 3 * (cfg.d_mlp or 4 * cfg.d_model)) + 2 * 4 * LOGIT_VALUES,
@@ -179,24 +195,29 @@ def measure_pace(model: "HookedModel", hook_point: str, load: float) -> ModelPac
     )
 
 
-def check_room(steps: dict[str, Cost], folder: "Path", device: str) -> None:
-    """Raise `ResourceError` before the long work where the steps need more disk or memory than is free."""
+def check_room(steps: "Sequence[tuple[str, Cost]]", folder: "Path", device: str, command: "Callable[..., str]") -> None:
+    """Raise `ResourceError` before the long work where steps, with their titles, need more disk or memory than is free.
+
+    `command(**options)` is the command with other options, which the message names.
+    """
     from interp.recording.record import existing_parent
 
     if not steps:
         return
-    disk, free = sum(cost.disk for cost in steps.values()), shutil.disk_usage(existing_parent(folder)).free
+    disk, free = sum(cost.disk for _, cost in steps), shutil.disk_usage(existing_parent(folder)).free
     if disk > free:
         raise ResourceError(
             f"the steps need {size_text(disk)} at {folder}, {size_text(free)} are free; take fewer --tokens, or "
-            "another --workspace"
+            f"another --workspace: `{command(workspace='FOLDER')}`"
         )
-    kind, most = max(steps.items(), key=lambda item: item[1].memory)
+    title, most = max(steps, key=lambda step: step[1].memory)
     room = free_memory(device)
     if room is not None and most.memory > room:
+        without = {"rounds": 0} if "lens" in title.lower() else {"dtype": "bfloat16"}
+        lens = "leave the lens out, " if "rounds" in without else ""
         raise ResourceError(
-            f"the {kind.replace('_', ' ')} needs {size_text(most.memory)} of memory, {size_text(room)} are free; "
-            "take a smaller --d-sae, --dtype bfloat16 or a smaller model, or close other programs"
+            f"the step `{title}` needs {size_text(most.memory)} of memory, {size_text(room)} are free; {lens}take a "
+            f"smaller --d-sae, --dtype bfloat16 or a smaller model, or close other programs: `{command(**without)}`"
         )
 
 

@@ -8,7 +8,7 @@ that they were made from (ten million tokens) does not ship; the manifests have 
 """
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from interp.artifacts import FOLDERS, MANIFEST, copy_artefact
@@ -18,7 +18,7 @@ from saes.features.meaning import meaning_of
 from saes.features.schema import Features
 from saes.features.telling import telling
 from workbench.serve import OpensDashboard
-from workbench.steps import WorkspaceStep, run_step
+from workbench.steps import WorkspaceStep, run_step, sharing
 from workbench.terminal import OnDevice, Seeded, say
 from workbench.verbs.circuit import Induction
 from workbench.verbs.record import Record
@@ -92,7 +92,7 @@ class Demo(OpensDashboard, Seeded, OnDevice):
     def steps(self) -> list[WorkspaceStep]:
         """Return the steps that are computed around what ships."""
         tokens = 20_000 if self.quick else 60_000
-        return [
+        steps = [
             WorkspaceStep(
                 "Record",
                 f"{MODEL} reads {tokens:,} tokens of text; its activations at {RESID} and {MLP} are stored.",
@@ -101,10 +101,6 @@ class Demo(OpensDashboard, Seeded, OnDevice):
                     name=SHIPPED,
                     hook_points=(RESID, MLP),
                     tokens=tokens,
-                    seed=self.seed,
-                    workspace=self.workspace,
-                    threads=self.threads,
-                    device=self.device,
                 ),
             ),
             WorkspaceStep(
@@ -118,12 +114,10 @@ class Demo(OpensDashboard, Seeded, OnDevice):
                     seeds=self.seed_range(2),
                     context_length=41,
                     max_candidates=8,
-                    workspace=self.workspace,
-                    threads=self.threads,
-                    device=self.device,
                 ),
             ),
         ]
+        return [replace(step, verb=sharing(step.verb, self)) for step in steps]
 
 
 def highlights(workspace: Workspace, name: str) -> list[str]:

@@ -1,31 +1,42 @@
 """`workbench own MODEL --text FILE`: a workspace like that of the demo, from your own model and text."""
 
 import contextlib
+import re
 import time
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from interp.cache import size_text
 from interp.errors import ConfigError, MismatchError, MissingError
 from interp.models.short_name import short_name
 from interp.options import BASIC, ArtefactName, Corpus, HookPoint, Means
 from interp.progress import duration
-from interp.recording.recorded import RecordConfig, Recorded
+from interp.recording.recorded import Recorded
 from interp.workspace import Workspace
+from saes.features.meaning import meaning_of
+from saes.features.schema import Features
+from saes.features.telling import telling
 from saes.training.stored import StoredSAE
 from workbench.costs import CostSizes, check_room, costs, measure_pace
 from workbench.demo import highlights
 from workbench.first_look import certificate_name
+from workbench.options import command_line
+from workbench.own_plan import QUICK, WHOLE, OwnFacts, OwnScale, further_costs
 from workbench.serve import OpensDashboard
-from workbench.steps import WorkspaceStep, run_step
+from workbench.steps import Pipeline, WorkspaceStep, sharing
 from workbench.terminal import ModelArgument, RunsModel, Seeded, say, slug
 from workbench.verbs.atlas import Atlas
+from workbench.verbs.circuit import Induction
 from workbench.verbs.doctor import Doctor
 from workbench.verbs.evaluate import Evaluate
-from workbench.verbs.features import DescribeFeatures
+from workbench.verbs.features import DescribeFeatures, DescribeNeurons, Prove
+from workbench.verbs.geometry import Shapes
 from workbench.verbs.heads import FitLens, Heads
 from workbench.verbs.record import Record
+from workbench.verbs.trace import TracePrompt
 from workbench.verbs.train import Train
 
 if TYPE_CHECKING:
@@ -36,17 +47,24 @@ FEWEST_TOKENS, FEWEST_DOCUMENTS = 5_000, 20
 TOKENS_PER_LATENT = 25
 REPEATS = 5
 """Times that the recorded tokens are read in training."""
+ENGLISH = {"the", "of", "and", "to", "in", "is", "that", "it", "for", "as", "was", "with", "on", "be", "by", "this"}
+LEAST_ENGLISH = 0.1
+"""Least share of these words in English text; of prose about 0.3, of German or French below 0.05."""
+INDUCTION_TOKENS = 41
+"""Tokens of a prompt of the induction circuit, as in the demo."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Own(OpensDashboard, Seeded, RunsModel):
-    """Make a workspace from your own model and text: features, labels, map, heads.
+    """Make a workspace from your own model and text: features, labels, map, heads, graphs, proofs.
 
     Example: workbench own smollm2-135m+./my-lora --text pages.jsonl
 
-    The model is examined first. Then record, train, lens, features, evaluate, atlas and heads run, and an examination
-    of the dictionary; each is printed as you could type it. Disk, memory and time of all are printed first, and a plan
-    that does not fit is refused. An interrupted command continues when it is repeated.
+    The model is examined first. Then record, train, lens, features, evaluate, atlas, heads, neurons, trace, circuit
+    induction and geometry shapes run, an examination of the dictionary, and proofs of three features; each is printed
+    as you could type it. Disk, memory and time of all are printed first, and a plan that does not fit is refused. A
+    step that fails does not stop the others; then the exit code is 1. An interrupted command continues when it is
+    repeated.
     """
 
     resumes: ClassVar[bool] = True
@@ -60,43 +78,76 @@ class Own(OpensDashboard, Seeded, RunsModel):
     """Name of everything that is made. Default: from the model."""
     hook_point: HookPoint | None = None
     """Hook point of the dictionary. Default: the residual stream after a third of the blocks."""
-    tokens: int = RecordConfig.tokens
-    """Tokens to record at most."""
+    tokens: int | None = None
+    """Tokens to record at most. Default: 200,000, with --quick 40,000."""
     d_sae: int | None = None
     """Latents of the dictionary. Default: 8 for each dimension, at most one for 25 tokens of text."""
     k: int = 32
     """Latents active per token, on average."""
-    rounds: int = 10
-    """Rounds of the fit of the Jacobian lens, which reads what features make the model say; 0 leaves it out."""
+    rounds: int | None = None
+    """Rounds of the fit of the Jacobian lens, which reads what features make the model say; 0 leaves it out. Default:
+    10, with --quick 3."""
+    quick: bool = False
+    """A third of the time: less text, fewer rounds, layers, graphs and checks. Everything is named NAME-quick."""
     doctor: bool = True
     """Examine the model first, and stop where a check fails."""
     plan: bool = False
     """Print what would be run, with sizes and times, and stop."""
 
     def __post_init__(self) -> None:
-        if min(self.tokens, self.k) < 1 or self.rounds < 0 or (self.d_sae is not None and self.d_sae < 1):
+        numbers = (self.scale.tokens, self.k, 1 if self.d_sae is None else self.d_sae)
+        if min(numbers) < 1 or self.scale.rounds < 0:
             raise ConfigError("tokens, k and d-sae must be at least 1, and rounds at least 0")
 
-    def run(self) -> None:
-        """Measure, print the costs, and run the missing steps."""
-        started, (chosen, hook_point) = time.time(), self.measured()
-        workspace = Workspace(self.workspace, create=True)
-        plan = self.steps(chosen, hook_point)
-        if self.plan:
-            return
-        for number, step in enumerate(plan, 1):
-            run_step(workspace, step, f"{number}/{len(plan)}")
-            if step.kind == "certificate":
-                self.check_passed(workspace, step.name)
+    def run(self) -> int:
+        """Measure, print the costs, and run the missing steps; return 1 where one failed."""
+        from interp.models.sharing import sharing_models
+
+        started = time.time()
+        with sharing_models():
+            facts = self.measured()
+            if self.plan:
+                return 0
+            workspace = Workspace(self.workspace, create=True)
+            failures = self.made_by(workspace, self.steps(facts))
         say(f"\nDone after {duration(time.time() - started)}.")
-        for line in highlights(workspace, self.made):
+        for line in self.findings(workspace, facts):
             say(line)
+        if failures:
+            say("\nNot everything went well; the same command tries again:\n  " + "\n  ".join(failures))
         self.open_dashboard()
+        return int(bool(failures))
+
+    def made_by(self, workspace: Workspace, steps: list[WorkspaceStep]) -> list[str]:
+        """Run the steps and the proofs; return a sentence for each that failed.
+
+        Raises `MismatchError` where the examination of the model failed.
+        """
+        pipeline = Pipeline(workspace, len(steps) + self.scale.proofs)
+        if self.doctor:
+            pipeline.run(steps[:1])
+            if pipeline.failures:
+                raise MismatchError(
+                    f"{pipeline.failures[0]}: numbers of this set-up may be wrong, so nothing was computed with it; "
+                    "--no-doctor continues anyway"
+                )
+        pipeline.run(steps[self.doctor :])
+        if self.made not in workspace.names("features"):
+            return [*pipeline.failures, "Prove features: left out, since it reads the features"]
+        pipeline.run(self.proofs(workspace))
+        return pipeline.failures
+
+    @cached_property
+    def scale(self) -> OwnScale:
+        """The settings of a quick or a whole run, with those that were typed."""
+        scale = QUICK if self.quick else WHOLE
+        tokens = scale.tokens if self.tokens is None else self.tokens
+        return replace(scale, tokens=tokens, rounds=scale.rounds if self.rounds is None else self.rounds)
 
     @property
     def made(self) -> str:
         """The name of everything that is made."""
-        return self.name or slug(short_name(self.model))
+        return self.name or slug(short_name(self.model) + "-quick" * self.quick)
 
     @property
     def corpus(self) -> str:
@@ -112,15 +163,13 @@ class Own(OpensDashboard, Seeded, RunsModel):
             return Workspace(self.workspace)
         return None
 
-    def measured(self) -> tuple[CostSizes, str]:
-        """Return sizes and hook point, after printing the costs of the steps.
+    def measured(self) -> OwnFacts:
+        """Return what the steps follow from, after printing their costs.
 
         Raises `ConfigError` for too little text, `ResourceError` for too little room, `MismatchError` where the
         workspace has something else of this name.
         """
-        from interp.models.adapter import default_hook_point
         from interp.models.loading import adapter_of, load_model, load_tokenizer
-        from interp.recording.record import probe_widths
         from interp.text.corpora import open_corpus
 
         open_corpus(self.corpus)  # a mistake in its name shows before a model is loaded
@@ -130,48 +179,87 @@ class Own(OpensDashboard, Seeded, RunsModel):
         started = time.perf_counter()
         model = load_model(self.model, device=device)
         load = time.perf_counter() - started
-        hook_point = self.hook_point or default_hook_point(model)
-        documents, tokens = self.text_of(model)
-        width = probe_widths(model, [hook_point])[hook_point]
-        d_sae = self.d_sae or max(64, min(8 * width, tokens // TOKENS_PER_LATENT) // 64 * 64)
-        chosen = CostSizes(tokens, REPEATS * tokens, width, d_sae, self.rounds)
-        self.check_same(model, hook_point, chosen)
-        takes = costs(chosen, measure_pace(model, hook_point, load))
+        facts, documents = self.facts_of(model)
+        self.check_same(model, facts)
         if changed := adapter_of(self.model):
             say(f"adapter: {changed}")
-        say(f"\n{self.model} and {tokens:,} tokens of {documents:,} documents, read at {hook_point}:")
+        say(f"\n{self.model} and {facts.sizes.tokens:,} tokens of {documents:,} documents, read at {facts.hook_point}:")
+        pace = measure_pace(model, facts.hook_point, 0.0)  # the steps share the model
+        takes = costs(facts.sizes, pace) | further_costs(self.scale, facts, pace)
+        takes["certificate"] = replace(takes["certificate"], seconds=takes["certificate"].seconds + load)  # reads anew
         workspace = self.found_workspace
-        steps = [step for step in self.steps(chosen, hook_point) if workspace is None or not step.is_there(workspace)]
-        shown = {step.kind: takes[step.kind] for step in steps}
-        for step in steps:
-            say(f"  {step.title:<32}{takes[step.kind]}")
-        seconds = sum(takes[step.kind].seconds for step in steps)
-        disk = sum(cost.disk for cost in shown.values())
-        say(f"  in all {size_text(disk)} on disk and {duration(seconds)}" if steps else "  all artefacts exist")
-        check_room(shown, self.workspace, device)
-        return chosen, hook_point
+        steps = [step for step in self.steps(facts) if workspace is None or not step.is_there(workspace)]
+        shown = [(step.title, takes[step.kind]) for step in steps]
+        shown += [("Prove a feature", takes["proof"])] * self.n_unproved(workspace)
+        for title, cost in shown:
+            say(f"  {title:<32}{cost}")
+        seconds, disk = (sum(getattr(cost, name) for _, cost in shown) for name in ("seconds", "disk"))
+        say(f"  in all {size_text(disk)} on disk and {duration(seconds)}" if shown else "  all artefacts exist")
+        if len(facts.prompts) < self.scale.graphs and facts.d_mlp:
+            say(f"  {len(facts.prompts)} of the prompts with known answers are answered, so there are no more graphs")
+        check_room(shown, self.workspace, device, lambda **changes: command_line(replace(self, **changes)))
+        return facts
+
+    def n_unproved(self, workspace: Workspace | None) -> int:
+        """Return how many features are still to be proved."""
+        if workspace is None or self.made not in workspace.names("features"):
+            return self.scale.proofs
+        return sum(not step.is_there(workspace) for step in self.proofs(workspace))
+
+    def facts_of(self, model: "HookedModel") -> tuple[OwnFacts, int]:
+        """Return facts of the model and the text, and the number of documents. Raises `ConfigError` as `text_of`."""
+        from interp.models.adapter import default_hook_point
+        from interp.recording.record import probe_widths
+        from interp.tracing.prompts import answered_facts
+
+        hook_point = self.hook_point or default_hook_point(model)
+        documents, tokens = self.text_of(model)
+        width, d_mlp = probe_widths(model, [hook_point])[hook_point], model.cfg.d_mlp or 0
+        d_sae = self.d_sae or max(64, min(8 * width, tokens // TOKENS_PER_LATENT) // 64 * 64)
+        facts = OwnFacts(
+            sizes=CostSizes(tokens, REPEATS * tokens, width, d_sae, self.scale.rounds, self.scale.contexts),
+            hook_point=hook_point,
+            n_layers=model.cfg.n_layers,
+            n_ctx=model.cfg.n_ctx,
+            prompts=answered_facts(model, self.scale.graphs) if d_mlp else (),
+            d_mlp=d_mlp,
+        )
+        return facts, documents
 
     def text_of(self, model: "HookedModel") -> tuple[int, int]:
-        """Return documents and tokens of the text, as far as it is read. Raises `ConfigError` for too little."""
+        """Return documents and tokens of the text, as far as it is read; say where it does not look like English.
+
+        Raises `ConfigError` for too little.
+        """
         from interp.models.identity import tokenizer_of
         from interp.models.loading import chat_template
         from interp.text.corpora import open_corpus
 
         tokenizer, documents, tokens = tokenizer_of(model), 0, 0
+        words: Counter[bool] = Counter()
         template = chat_template(self.model)
         for document in open_corpus(self.corpus, seed=self.seed, template=template):
             documents, tokens = documents + 1, tokens + len(tokenizer.encode_batch([document.text])[0])
-            if tokens >= self.tokens:
+            words.update(word in ENGLISH for word in re.findall(r"\w+", document.text.lower()))
+            if tokens >= self.scale.tokens:
                 break
-        tokens = min(tokens, self.tokens)
+        tokens = min(tokens, self.scale.tokens)
         if tokens < FEWEST_TOKENS or documents < FEWEST_DOCUMENTS:
+            other = replace(self, text="docstrings", column=None, tokens=None)
             raise ConfigError(
                 f"expected at least {FEWEST_TOKENS:,} tokens of {FEWEST_DOCUMENTS} documents, {self.text} gives "
-                f"{tokens:,} of {documents}; add text, or cut it into more documents"
+                f"{tokens:,} of {documents}; add text, or cut it into more documents (one a line of a .jsonl file; a "
+                f".txt file is cut where paragraphs end). Text that is there: `{command_line(other)}`"
+            )
+        if (share := words[True] / max(words.total(), 1)) < LEAST_ENGLISH:
+            say(
+                f"{share:.0%} of the words of {self.text} are common English ones, of English prose 30 %. Classes of "
+                "words in labels, lists of words and prompts of graphs are English, so fewer labels will hold. If this "
+                "is the wrong text, stop with Ctrl-C and name another --text"
             )
         return documents, tokens
 
-    def check_same(self, model: "HookedModel", hook_point: str, chosen: CostSizes) -> None:
+    def check_same(self, model: "HookedModel", facts: OwnFacts) -> None:
         """Raise `MismatchError` where the workspace has another recording or dictionary of this name."""
         from interp.models.identity import weight_hash
 
@@ -180,77 +268,122 @@ class Own(OpensDashboard, Seeded, RunsModel):
             return
         if self.made in workspace.names("recording"):
             run = workspace.open(Recorded, self.made).settings
-            request = (weight_hash(model), self.corpus, (hook_point,))
+            request = (weight_hash(model), self.corpus, (facts.hook_point,))
             if (run.weight_hash, run.text.corpus if run.text else "", run.hook_points) != request:
                 self._refuse("recording", f"{run.model} on {run.text and run.text.corpus} at {run.hook_points}")
         if self.made in workspace.names("sae"):
             d_sae = workspace.open(StoredSAE, self.made).d_sae
-            if d_sae != chosen.d_sae:
+            if d_sae != facts.sizes.d_sae:
                 self._refuse("dictionary", f"{d_sae:,} latents")
 
     def _refuse(self, kind: str, content: str) -> None:
         raise MismatchError(f"{self.workspace} has another {kind} named {self.made}: {content}; choose another --name")
 
-    def check_passed(self, workspace: Workspace, name: str) -> None:
-        """Raise `MismatchError` where a certificate has a failed check."""
-        from interp.doctor.certificate import Certificate
+    def steps(self, facts: OwnFacts) -> list[WorkspaceStep]:
+        """Return the steps in their order, all but the proofs."""
+        return [replace(step, verb=sharing(step.verb, self)) for step in steps_of(self, facts)]
 
-        certificate = workspace.open(Certificate, name)
-        if certificate.failed:
-            raise MismatchError(
-                f"{certificate.headline()}: numbers of this set-up may be wrong, so nothing was computed with it; "
-                "--no-doctor continues anyway"
+    def proofs(self, workspace: Workspace) -> list[WorkspaceStep]:
+        """Return the proofs of the features that are shown first."""
+        meaning = meaning_of(workspace, workspace.open(Features, self.made))
+        chosen = [feature for feature, _ in telling(workspace, self.made, meaning, self.scale.proofs)]
+        return [replace(step, verb=sharing(step.verb, self)) for step in proofs_of(self, chosen)]
+
+    def findings(self, workspace: Workspace, facts: OwnFacts) -> list[str]:
+        """Return lines on what to open first, and on what is left out."""
+        lines = highlights(workspace, self.made) if self.made in workspace.names("features") else []
+        if facts.d_mlp and (layers := facts.layers(self.scale.layers)):
+            more = sharing(DescribeNeurons(recording=self.made, name=f"{self.made}-all"), self)
+            lines.append(
+                f"Neurons of layers {', '.join(map(str, layers))} have labels; all layers: {command_line(more)}"
             )
+        return lines
 
-    def steps(self, chosen: CostSizes, hook_point: str) -> list[WorkspaceStep]:
-        """Return the steps, in their order."""
-        shared: dict[str, Any] = {"workspace": self.workspace, "threads": self.threads, "device": self.device}
-        seeded = {**shared, "seed": self.seed}
-        model = {**seeded, "dtype": self.dtype}
-        made = self.made
-        examined, whole = certificate_name(self.model), certificate_name(self.model, f"saes/{made}")
-        steps = [
-            WorkspaceStep(
-                "Record",
-                f"Its activations at {hook_point} are stored.",
-                Record(
-                    model=self.model, name=made, corpus=self.text, column=self.column, hook_points=(hook_point,),
-                    tokens=chosen.tokens, compute=self.dtype, **seeded,
-                ),
-            ),
-            WorkspaceStep(
-                "Train a sparse autoencoder",
-                f"It writes each activation as a sum of about {self.k} of {chosen.d_sae:,} directions: the features.",
-                Train(
-                    recording=made, name=made, kind="batchtopk", d_sae=(chosen.d_sae,), k=(self.k,),
-                    tokens=chosen.seen, **seeded,
-                ),
-            ),
-            WorkspaceStep(
-                "Describe every feature",
-                "Where does it fire, and what does it make the model say?",
-                DescribeFeatures(dictionary=made, name=made, **model),
-            ),
-            WorkspaceStep(
-                "Evaluate the dictionary", "On held-out documents, and inside the model.",
-                Evaluate(sae=made, name=made, **{**shared, "dtype": self.dtype}),
-            ),
-            WorkspaceStep(
-                "Map the features", "Features with similar directions lie close together.",
-                Atlas(source=f"sae:{made}", name=f"{made}-features", **model),
-            ),
-            WorkspaceStep(
-                "Score every attention head", "Which attend to the previous token, or to an earlier copy?",
-                Heads(model=self.model, name=made, **{**shared, "dtype": self.dtype}),
-            ),
-        ]  # fmt: skip
-        if self.rounds:
-            fit = FitLens(model=self.model, name=made, kind="jacobian", recording=made, rounds=self.rounds, **model)
-            why = "The mean derivative of the last residual: what a direction makes the model say."
-            steps.insert(2, WorkspaceStep("Fit a Jacobian lens", why, fit))
-        if self.doctor:
-            why = "Is any number of this set-up silently wrong?"
-            first = WorkspaceStep("Examine the model", why, Doctor(model=self.model, name=examined, **model))
-            last = Doctor(model=self.model, dictionary=made, name=whole, **model)
-            steps = [first, *steps, WorkspaceStep("Examine the dictionary", why, last)]
+
+def steps_of(own: Own, facts: OwnFacts) -> list[WorkspaceStep]:
+    """Return the steps in their order, all but the proofs; options that they share are not filled in."""
+    made, why = own.made, "Is any number of this set-up silently wrong?"
+    steps = [*_of_text(own, facts), *_of_model(own, facts)]
+    if not own.doctor:
         return steps
+    first = Doctor(model=own.model, name=certificate_name(own.model), quick=own.scale.quick)
+    last = replace(first, dictionary=made, name=certificate_name(own.model, f"saes/{made}"))
+    return [
+        WorkspaceStep("Examine the model", why, first),
+        *steps,
+        WorkspaceStep("Examine the dictionary", why, last, needs=("sae",)),
+    ]
+
+
+def _of_text(own: Own, facts: OwnFacts) -> Iterator[WorkspaceStep]:
+    """Yield the steps from the text to the map of the features."""
+    made, sizes = own.made, facts.sizes
+    yield WorkspaceStep(
+        "Record", f"Its activations at {facts.hook_point} are stored.",
+        Record(
+            model=own.model, name=made, corpus=own.text, column=own.column, hook_points=(facts.hook_point,),
+            tokens=sizes.tokens, compute=own.dtype,
+        ),
+    )  # fmt: skip
+    yield WorkspaceStep(
+        "Train a sparse autoencoder",
+        f"It writes each activation as a sum of about {own.k} of {sizes.d_sae:,} directions: the features.",
+        Train(recording=made, name=made, kind="batchtopk", d_sae=(sizes.d_sae,), k=(own.k,), tokens=sizes.seen),
+        needs=("recording",),
+    )
+    if sizes.rounds:
+        yield WorkspaceStep(
+            "Fit a Jacobian lens", "The mean derivative of the last residual: what a direction makes the model say.",
+            FitLens(model=own.model, name=made, kind="jacobian", recording=made, rounds=sizes.rounds),
+            needs=("recording",),
+        )  # fmt: skip
+    yield WorkspaceStep(
+        "Describe every feature", "Where does it fire, and what does it make the model say?",
+        DescribeFeatures(dictionary=made, name=made), needs=("sae",),
+    )  # fmt: skip
+    yield WorkspaceStep(
+        "Evaluate the dictionary", "On held-out documents, and inside the model.",
+        Evaluate(sae=made, name=made, contexts=own.scale.contexts), needs=("sae",),
+    )  # fmt: skip
+    yield WorkspaceStep(
+        "Map the features", "Features with similar directions lie close together.",
+        Atlas(source=f"sae:{made}", name=f"{made}-features"), needs=("sae",),
+    )  # fmt: skip
+
+
+def _of_model(own: Own, facts: OwnFacts) -> Iterator[WorkspaceStep]:
+    """Yield the steps that show the model as the demo does."""
+    model, made, scale, layers = own.model, own.made, own.scale, facts.layers(own.scale.layers)
+    why = "Which attend to the previous token, or to an earlier copy?"
+    yield WorkspaceStep("Score every attention head", why, Heads(model=model, name=made))
+    if facts.d_mlp:
+        shown = f"layers {', '.join(map(str, layers))}" if layers else "all layers"
+        yield WorkspaceStep(
+            "Describe neurons", f"Attribution graphs are read in the labels of MLP neurons, those of {shown}.",
+            DescribeNeurons(
+                recording=made, name=made, layers=layers, tokens=scale.neuron_tokens, prompts=scale.background
+            ),
+            needs=("recording",),
+        )  # fmt: skip
+    for name, _, prompt, target, contrast in facts.prompts:
+        yield WorkspaceStep(
+            f"Trace the answer{target}", f"Why does it say{target} after: {prompt}",
+            TracePrompt(model=model, name=slug(f"{name}-{made}"), prompt=prompt, target=target, contrast=contrast),
+        )  # fmt: skip
+    yield WorkspaceStep(
+        "Test the induction circuit",
+        "An induction head needs to know the token before each position, from an earlier head. Which one?",
+        Induction(
+            model=model, name=f"induction-{made}", prompts_per_seed=6, seeds=own.seed_range(2), max_candidates=8,
+            context_length=min(INDUCTION_TOKENS, facts.n_ctx),
+        ),
+    )  # fmt: skip
+    why = "Do weekdays, months or numbers lie on a circle or a line?"
+    yield WorkspaceStep("Find the geometry of words", why, Shapes(model=model, name=made, lists=scale.lists))
+
+
+def proofs_of(own: Own, chosen: Sequence[int]) -> list[WorkspaceStep]:
+    """Return the proofs of some features of the dictionary."""
+    why, draws = "Does it fire on its words, and does steering along it make the model say them?", own.scale.draws
+    proofs = [Prove(features=own.made, feature=feature, draws=draws) for feature in chosen]
+    return [WorkspaceStep(f"Prove feature {proof.feature}", why, proof, needs=("features",)) for proof in proofs]

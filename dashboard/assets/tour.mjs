@@ -1,35 +1,11 @@
-// A tour of four steps under the bar: shown at the first visit of the overview until it is dismissed, and from the help.
+// A tour under the bar: shown at the first visit of the overview until it is dismissed, and from the help.
 
 import { setProps } from "./dash.mjs";
 import { element, under } from "./dom.mjs";
 
 const KEY = "workbench-tour";
-const STEPS = [
-  [
-    "Search for a word",
-    "Type a word into Find features (key /): features are ranked by how strongly, and how selectively, they fire on it.",
-    "Search for January",
-    "/search?q=January",
-  ],
-  [
-    "Prove a feature",
-    "A feature's page shows the text on which it fires. Under Prove it, test it against random directions.",
-    "Open the features",
-    "/feature",
-  ],
-  [
-    "Look at a prompt",
-    "Choose a token of a prompt: its features, the logit lens, attention and attribution follow the choice.",
-    "Open a prompt",
-    "/prompt",
-  ],
-  [
-    "See the map",
-    "On the atlas similar vectors lie together. A click shows the nearest neighbours in the full space.",
-    "Open the map",
-    "/atlas",
-  ],
-];
+/** @type {string[][]} title, words, link and address of each step, of what the workspace has (dashboard/data/tour.py) */
+let steps = [];
 /** @type {number | null} */
 let at = null; // the step that is shown
 let focus = false;
@@ -47,7 +23,7 @@ function stored(value) {
 
 /** @param {number | null} step */
 function go(step) {
-  at = step !== null && step >= 0 && step < STEPS.length ? step : null;
+  at = step !== null && step >= 0 && step < steps.length ? step : null;
   stored(at === null ? "done" : String(at));
   focus = at !== null;
   draw();
@@ -58,7 +34,7 @@ function draw() {
   if (!holder) return;
   holder.hidden = at === null;
   if (at === null) return holder.replaceChildren();
-  const [title, words, link, address] = STEPS[at];
+  const [title, words, link, address] = steps[at];
   const open = element("a", { href: address, class: "wb-link", textContent: link });
   open.addEventListener("click", (event) => {
     if (event.ctrlKey || event.metaKey || event.shiftKey) return;
@@ -71,10 +47,10 @@ function draw() {
     made.addEventListener("click", () => go(step));
     return made;
   };
-  const last = at === STEPS.length - 1;
+  const last = at === steps.length - 1;
   const next = button("tour-next", last ? "Finish" : "Next", last ? null : at + 1);
   holder.replaceChildren(
-    element("strong", { textContent: `Tour, ${at + 1} of ${STEPS.length}: ${title}` }),
+    element("strong", { textContent: `Tour, ${at + 1} of ${steps.length}: ${title}` }),
     element("span", { class: "wb-tour-words", textContent: words }),
     open,
     ...(at > 0 ? [button("tour-back", "Back", at - 1)] : []),
@@ -98,6 +74,8 @@ else if (before !== null && /^[0-3]$/.test(before)) at = Number(before);
 const watch = new MutationObserver(() => {
   if (!document.getElementById("tour")) return;
   watch.disconnect();
+  steps = JSON.parse(document.getElementById("tour")?.dataset.steps ?? "[]");
+  if (at !== null && at >= steps.length) at = null;
   draw();
 });
 watch.observe(document.documentElement, { childList: true, subtree: true });

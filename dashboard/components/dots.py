@@ -1,4 +1,4 @@
-"""A small picture of points, drawn by the page's own styles: no script, and one for both schemes."""
+"""Small pictures of points and of cells, drawn by the page's own styles: no script, and one for both schemes."""
 
 from dash import html
 
@@ -34,6 +34,15 @@ def dots(shown: Dots, words: str) -> html.Div:
     ]
     kind = "wb-dots wb-dots-alike" if shown.alike else "wb-dots"
     return html.Div([*zero, *marks, *axes], className=kind, role="img", **attrs({"aria-label": words}))
+
+
+def cells(grid: tuple[tuple[float, ...], ...], words: str) -> html.Div:
+    """Return a column of cells for each layer, the darker the larger the value; `words` as of `dots`."""
+    columns = [
+        html.Div([html.I(style={"opacity": f"{min(max(value, 0.0), 1.0):.2f}"}) for value in layer]) for layer in grid
+    ]
+    axes = [html.Span("layer", className="wb-dots-x"), html.Span("head", className="wb-dots-y")]
+    return html.Div([*columns, *axes], className="wb-dots wb-cells", role="img", **attrs({"aria-label": words}))
 
 
 def _sides(left: list[float], bottom: list[float], texts: list[str]) -> list[tuple[int, int]]:

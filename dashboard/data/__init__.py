@@ -3,4 +3,5 @@
 - `workspace`  notes, and whether anything changed
 - `features`   feature tables: one feature, lists, relations, uses
 - `meaning`    words that features make the model say, through the Jacobian lens
+- `tour`       the steps of the tour, from what the workspace has
 """

@@ -64,6 +64,12 @@ def meaning_if_known(workspace: Workspace, features: Features) -> Meaning | None
     return meaning_of(workspace, features)
 
 
+def known_meaning(workspace: Workspace, features: Features) -> Meaning | None:
+    """Return what the features of an artefact say where it is computed; this starts no computation."""
+    lens = lens_for(workspace, features)
+    return meaning_of(workspace, features) if lens is not None and is_computed(features, lens) else None
+
+
 def said_words(
     workspace: Workspace, features: Features, indices: Sequence[int], k: int = 3, *, beyond_null: bool = True
 ) -> dict[int, tuple[str, ...]]:
@@ -71,8 +77,7 @@ def said_words(
 
     Empty until that is computed; this starts no computation.
     """
-    lens = lens_for(workspace, features)
-    meaning = meaning_of(workspace, features) if lens is not None and is_computed(features, lens) else None
+    meaning = known_meaning(workspace, features)
     if meaning is None:
         return {}
     readings = {index: meaning.says(index, k) for index in indices}

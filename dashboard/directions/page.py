@@ -155,7 +155,7 @@ def _choice_rows(choice: SteeringChoice) -> list[tuple[str, str]]:
         ),
         ("moved the wrong way", f"{percent(judged.wrong)} of {judged.n_questions} questions"),
         ("repeats itself", _three(judged, "repetition", percent)),
-        ("surprises the unsteered model", _three(judged, "surprise", number) + " nats a token"),
+        ("loss of fluency", _three(judged, "surprise", number) + " nats a token in the unsteered model"),
         *_judgement_rows(judged.judgement),
     ]
 

@@ -303,7 +303,7 @@ def steer_answer(rows: list[SteeredRow]) -> html.Div:
             _told(row.text),
             html.Dd(shift if row.name != "unchanged" else "no shift", className="wb-note", dir="auto"),
         ]
-    words = "With one direction of each null p cannot go below 1/2; the verdict compares with many."
+    words = "Two controls only; Verdict compares with many."
     return html.Div([html.Dl(parts), html.P(words, className="wb-note")])
 
 

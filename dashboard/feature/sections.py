@@ -129,14 +129,14 @@ def heading(row: FeatureRow, explained: Sequence[view.Explained] = ()) -> html.D
 
 
 def _score_of_rule(row: FeatureRow) -> html.Span | None:
-    """Return the score of a label made by rule with its null; the other labels are in the tooltip."""
+    """Return how often a label is right, with its null; the other labels are in the tooltip."""
     text = row.score_in_words()
     if not text:
         return None
     shown: list[Part] = [text]
     if row.label_score is not None:
-        null = f" on held-out firings, another feature's label {row.label_null:.2f}"
-        shown = ["score ", html.Strong(f"{row.label_score:.2f}"), null]
+        chance = f" of the time (another feature's label: {row.label_null:.0%})"
+        shown = ["label right ", html.Strong(f"{row.label_score:.0%}"), chance]
     others = "; ".join(visible(label, 120) for label in row.other_readings())
     more = f"; also: {others}" if others else ""
     return html.Span(shown, className="wb-quiet", id="label-score", title=text + more, tabIndex=0)

@@ -165,8 +165,8 @@ def verdict_panel(shape: Shape, actions: Sequence[Part]) -> html.Section:
         ("as a circle", f"RSA {number(order.circular)}, p {number(order.p_circular)}"),
         ("as a line", f"RSA {number(order.linear)}, p {number(order.p_linear)}"),
         ("significance", _counts(order)),
-        ("closed or open", f"{percent(order.p_open)} of simulated horseshoes look at least as closed, "
-                           f"{percent(order.p_closed)} of simulated circles as open"),
+        ("circle or open arc", f"{percent(order.p_open)} of simulated arcs look as closed, "
+                               f"{percent(order.p_closed)} of simulated circles as open"),
         ("first to last", f"{number(order.gap)} steps apart (1 on a circle, {order.n - 1} on a line)"),
         ("a cluster", _cluster(shape.cluster)),
         ("on the plane", f"{percent(plane.share)} of the variance; the best plane of isotropic points has "

@@ -9,8 +9,9 @@ measured value that the null does not reach,
 
     1 - null / value
 
-A feature needs a label that exceeds its null. The strongest of each kind is shown, `MOST` in all. A workspace of
-untrained models and dictionaries has none.
+A feature needs a label that exceeds its null. The strongest of each kind may be shown, `MOST` in all: those kinds that
+tell a reader most (`FIRST`), and pictures of different looks. A workspace of untrained models and dictionaries has
+none.
 """
 
 import logging
@@ -18,27 +19,30 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import lru_cache
-from itertools import islice
 from typing import Any
+from urllib.parse import quote
 
 from dash import Dash, Input, Output, State, dcc, html, no_update
 
 from dashboard.answers import is_object
-from dashboard.components.dots import dots
+from dashboard.components.dots import cells, dots
 from dashboard.components.evidence import number
 from dashboard.components.frame import Part, notice, page, panel, quiet_link
 from dashboard.components.pages import Page, page_of, run_button, run_state
 from dashboard.components.tokens import token_strip
+from dashboard.data.tour import first_feature
 from dashboard.data.workspace import stamp
+from dashboard.figures.theme import visible
 from dashboard.overview._data import Card, overview
 from dashboard.sources import PageSources, current
 from interp.artifacts import KINDS, Finding, hash_json
 from interp.circuits.induction_circuit import InductionCircuit
+from interp.doctor.certificate import Certificate
 from interp.errors import WorkbenchError, as_typed, program
 from interp.models.short_name import short_name
 from interp.registry import kind_in
 from interp.workspace import Broken, Partial, Workspace, outdated
-from saes.features.schema import NO_LABEL
+from saes.features.schema import NO_LABEL, Features
 
 CLOCK = 2500
 """Milliseconds between two checks of the workspace."""
@@ -112,7 +116,7 @@ def findings_panel(findings: tuple[Finding, ...]) -> html.Section | None:
     """Return the strongest findings as pictures; None without any."""
     if not findings:
         return None
-    note = "picked automatically: the results furthest above their null, the best of each kind"
+    note = "picked automatically: the result furthest above its null of each kind"
     head = html.Div([html.H2("Found here"), html.Span(note)], className="wb-column-head")
     return html.Section([head, html.Ol(list(map(_finding, findings)), className="wb-found")], id="overview-found")
 
@@ -123,13 +127,15 @@ def _finding(finding: Finding) -> html.Li:
         html.Div(
             [
                 html.Span(html.Span(style={"width": f"{max(value, 0) / top:.1%}"}), className="wb-track"),
-                html.Span(f"{name} {number(value)}", className="wb-value"),
+                html.Span(f"{name} {number(value) if value > 0 else 'no effect'}", className="wb-value"),
             ],
             className=f"wb-against wb-{name}",
         )
         for name, value in (("measured", finding.value), ("null", finding.null))
     ]
-    picture = None if finding.dots is None else dots(finding.dots, finding.sentence)
+    picture = cells(finding.grid, finding.sentence) if finding.grid else None
+    if finding.dots is not None:
+        picture = dots(finding.dots, finding.sentence)
     if finding.example is not None:
         activations, peak = finding.example["activations"], finding.example["peak"]
         picture = token_strip(finding.example["tokens"], activations, peak=peak, maximum=max(activations))
@@ -168,11 +174,13 @@ def _table(cards: list[Card]) -> html.Table:
 
 
 def _origin(parents: list[str]) -> str:
-    """`recordings/demo` -> `Recording demo`."""
+    """`recordings/demo` -> `Recording demo`; certificates, which say that it could be made, are left out."""
     named: list[str] = []
     for parent in parents:
         folder, _, name = parent.replace("model:", "model/").partition("/")
         kind = kind_in(folder)
+        if kind == Certificate.kind:
+            continue
         title = _title(kind) if kind else folder.capitalize()
         named.append(f"{title} {short_name(name) if folder == 'model' else name}")
     return ", ".join(named)
@@ -243,7 +251,9 @@ def _empty(root: str, *, runs: bool) -> html.Section:
 
 
 log = logging.getLogger("workbench.dashboard")
-MOST, PER_KIND = 3, 1
+MOST = 3
+FIRST = ("proof", "feature", "graph", "ring", "circuit", "head", "map", "concept", "direction")
+"""Kinds of findings that tell a reader most, in this order; others follow, the strongest first."""
 LEAST = 0.1
 """Smallest strength. Scores of graphs have no interval: an untrained set differs from another one by less than this."""
 TOKENS = 12
@@ -257,20 +267,25 @@ def findings(workspace: Workspace, stamp: str) -> tuple[Finding, ...]:
     for finding in _found(workspace):
         if finding.strength >= LEAST:
             by_kind.setdefault(finding.kind, []).append(finding)
-    ranked = [_first_labelled(workspace, sorted(group, key=_weakness)) for group in by_kind.values()]
-    rounds = [sorted((group[k] for group in ranked if len(group) > k), key=_weakness) for k in range(PER_KIND)]
-    return tuple(
-        _with_example(workspace, finding) for finding in [finding for chosen in rounds for finding in chosen][:MOST]
-    )
+    best = (_first_labelled(workspace, sorted(group, key=_weakness)) for group in by_kind.values())
+    ranked = sorted(filter(None, best), key=lambda finding: (_rank(finding), _weakness(finding)))
+    looks = [finding.picture for finding in ranked]
+    again = [looks.index(look) < n for n, look in enumerate(looks)]
+    chosen = sorted(sorted(range(len(ranked)), key=lambda n: (again[n], n))[:MOST])
+    return tuple(_with_example(workspace, ranked[n]) for n in chosen)
+
+
+def _rank(finding: Finding) -> int:
+    return FIRST.index(finding.kind) if finding.kind in FIRST else len(FIRST)
 
 
 def _weakness(finding: Finding) -> float:
     return -finding.strength
 
 
-def _first_labelled(workspace: Workspace, findings: list[Finding]) -> list[Finding]:
-    """Return the first `PER_KIND` findings, without features whose labels do not exceed their null."""
-    return list(islice((finding for finding in findings if _has_label(workspace, finding)), PER_KIND))
+def _first_labelled(workspace: Workspace, findings: list[Finding]) -> Finding | None:
+    """Return the first finding, without features whose labels do not exceed their null."""
+    return next((finding for finding in findings if _has_label(workspace, finding)), None)
 
 
 def _has_label(workspace: Workspace, finding: Finding) -> bool:
@@ -302,6 +317,34 @@ def _found(workspace: Workspace) -> Iterator[Finding]:
             log.warning("no findings of %s: %r", manifest.key, error)
             continue
         yield from (finding for finding in candidates if not (finding.in_circuit and manifest.model in proved))
+    yield from _feature(workspace)
+
+
+def _feature(workspace: Workspace) -> Iterator[Finding]:
+    """Yield the feature that the tour opens, with its label's score."""
+    try:
+        first = first_feature(workspace)
+        if first is None:
+            return
+        table = workspace.open(Features, first.features).features
+        (row,) = table.query("select label_score, label_null_high from t where feature = ?", first.feature).to_pylist()
+    except WorkbenchError as error:
+        log.warning("no feature to show first: %r", error)
+        return
+    label = first.label.partition(" (")[0]
+    words = ", ".join(word.strip() for word in first.says)
+    says = f"it makes the model say {words}" if words else f"it fires on “{first.word}”"
+    yield Finding(
+        kind="feature",
+        title=f"A feature for {visible(label, 60)}",
+        sentence=f"Feature {first.feature} of {first.features}: {says}.",
+        value=row["label_score"],
+        null=row["label_null_high"],
+        about="label right on held-out firings; null: labels of other features",
+        href=f"/feature/{quote(first.features)}/{first.feature}",
+        proof="Open the feature",
+        feature=(first.features, first.feature),
+    )
 
 
 def _with_example(workspace: Workspace, finding: Finding) -> Finding:

@@ -30,6 +30,7 @@ from dashboard.prompt._panels import (
     register_why,
 )
 from dashboard.sources import PageSources, current
+from interp.workspace import Workspace
 from saes.acts.features import JudgeSteering
 from saes.acts.prompt import NextTokens
 from saes.acts.session import models_to_read
@@ -99,7 +100,10 @@ def layout(
             id="prompt-busy", className="wb-busy",
         ),
         html.Div(id="prompt-error", role="alert"),
-        html.Div(_views(answer, contrast), id="prompt-views", className="wb-hidden", **_colours(), **FIELDS),
+        html.Div(
+            _views(answer, contrast, _trace(workspace, run)), id="prompt-views", className="wb-hidden", **_colours(),
+            **FIELDS,
+        ),
         patching_panel(workspace, patching),
         lead=why or LEAD,
     )  # fmt: skip
@@ -132,7 +136,9 @@ def register(app: Dash) -> None:
         State("prompt-asked", "data"),
         prevent_initial_call=True,
     )
-    app.callback(Output("prompt-trace", "href"), Input("prompt-run-state", "data"), prevent_initial_call=True)(_trace)
+    app.callback(Output("prompt-trace", "href"), Input("prompt-run-state", "data"), prevent_initial_call=True)(
+        lambda run: _trace(current().workspace, run)
+    )
     register_why(app)
     register_patching(app)
     register_address(app, "prompt", *(Input(f"prompt-{part}", "data") for part in ("run-state", "selection", "asked")))
@@ -142,17 +148,20 @@ def _run(_: int | None, text: str | None, model: str, features: str | None, chat
     return {"text": text or "", "model": model, "features": features or "", "chat": bool(chat)}
 
 
-def _trace(run: dict[str, Any] | None) -> str:
+def _trace(workspace: Workspace, run: dict[str, Any] | None) -> str:
     """Return the address of the form that traces the prompt, by the newest set of transcoders of its model."""
     if not run:
         return trace_href()
-    sets = current().workspace.values(StoredSet)
+    sets = workspace.values(StoredSet)
     of_model = next((transcoders.name for transcoders in sets if transcoders.model == run["model"]), None)
     return trace_href(run["text"], model=run["model"], set=of_model, chat=run["chat"] or None)
 
 
-def _views(answer: str, contrast: str) -> list[Part]:
-    """Return empty panels, which the browser and the callbacks fill once a prompt was read."""
+def _views(answer: str, contrast: str, trace: str) -> list[Part]:
+    """Return empty panels, which the browser and the callbacks fill once a prompt was read.
+
+    `trace` is the address of the form that traces the prompt.
+    """
     return [
         panel(
             html.Span(id="prompt-selected", **attrs({"aria-live": "polite"})),
@@ -174,7 +183,7 @@ def _views(answer: str, contrast: str) -> list[Part]:
                 panel(
                     "Next token",
                     html.Div(id="prompt-next"),
-                    actions=dcc.Link("Trace it", id="prompt-trace", href=trace_href(), className="wb-link"),
+                    actions=dcc.Link("Trace it", id="prompt-trace", href=trace, className="wb-link"),
                 ),
                 attribution_panel(answer, contrast),
             ],

@@ -110,7 +110,9 @@ class Finding:
     """`tokens, activations, peak` of a text to show with it; activations may be all 0."""
     more: str = ""
     dots: Dots | None = None
-    """Picture of it."""
+    """Picture of it; likewise `grid`."""
+    grid: tuple[tuple[float, ...], ...] = ()
+    """Values from 0 to 1 of each layer, for a picture with a cell for each head."""
     in_circuit: bool = False
     """True where an induction circuit of the same model shows the same with a causal proof."""
 
@@ -118,6 +120,13 @@ class Finding:
     def strength(self) -> float:
         """Share of the value beyond the null, at most 1."""
         return 1 - max(self.null, 0.0) / self.value if self.value > 0 else 0.0
+
+    @property
+    def picture(self) -> str:
+        """Name of the look of its picture; empty without one."""
+        if self.dots is not None:
+            return "named dots" if self.dots.texts else "dots along axes" if self.dots.across else "dots in a plane"
+        return "grid" if self.grid else "text" if self.feature or self.example else ""
 
 
 class Artefact(Result):

@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 import numpy as np
 from jaxtyping import Bool, Float64
 
-from interp.artifacts import ARRAY, Artefact, Dots, Finding, Table
+from interp.artifacts import ARRAY, Artefact, Finding, Table
 from interp.models.short_name import short_name
 from interp.names import HeadName
 from interp.results import Record
@@ -177,11 +177,9 @@ class HeadScores(Artefact, kind="heads"):
                     href=f"{self.href}?{urlencode({'kind': kind, 'head': best.name})}",
                     proof="See the head",
                     in_circuit=kind != "duplicate_token",
-                    dots=Dots(
-                        x=tuple(float(row.layer) for row in rows),
-                        y=tuple(row.score for row in rows),
-                        across="layer",
-                        up="attention of each head",
+                    grid=tuple(
+                        tuple(row.score for row in rows if row.layer == layer)
+                        for layer in sorted({row.layer for row in rows})
                     ),
                 )
             )

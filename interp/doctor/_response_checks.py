@@ -3,7 +3,8 @@
 Noise is added at each hook point in a row of its own, and subtracted in a second pass. Half the difference of a random
 sum of logits is the finite difference, which has to be the gradient times the noise (one backward pass). A hook or
 module that detaches changes no forward pass: what lies before it has a gradient that lacks a path, or none. Where the
-two are apart, a quarter of the noise decides: sharp attention bends the response, but lacks a path at no size.
+two are apart, a quarter of the noise decides: sharp attention bends the response, but lacks a path at no size. The
+logits are those of a sample of the vocabulary: every path to the output reaches all of them.
 """
 
 import contextlib
@@ -25,6 +26,8 @@ AT, ROWS, LOGIT_VALUES = 2, 128, 1 << 26
 """The position that is edited; most hook points of a pass, each edited in a row of its own, and most of its logits."""
 LESS = 0.25
 """Part of the noise that decides where gradient and finite difference are apart."""
+WORDS = 1 << 13
+"""Tokens of the vocabulary, drawn by the seed, whose logits are computed here."""
 SMALL = 10_000_000
 """Parameters of the largest float32 model that is run in float64 here."""
 
@@ -89,6 +92,25 @@ def _in_float64(setup: Setup) -> Iterator[None]:
     finally:
         for tensor, data in zip(tensors, originals, strict=True):
             tensor.data = data
+
+
+@contextlib.contextmanager
+def _sampled_words(setup: Setup) -> Iterator[None]:
+    """Let the model compute the logits of `WORDS` tokens only, and put its unembedding back."""
+    linear, n = setup.model.unembed.original_component, setup.model.cfg.d_vocab
+    whole = dict([*linear.named_parameters(recurse=False), *linear.named_buffers(recurse=False)])
+    if n <= WORDS or any(len(value) != n for value in whole.values()):
+        yield
+        return
+    drawn = torch.randperm(n, generator=make_generator(setup.seed, "doctor", "words"))[:WORDS]
+    try:
+        for name, value in whole.items():
+            part = value.detach()[drawn.to(value.device)]
+            setattr(linear, name, torch.nn.Parameter(part, False) if isinstance(value, torch.nn.Parameter) else part)
+        yield
+    finally:
+        for name, value in whole.items():
+            setattr(linear, name, value)
 
 
 def _at(row: Tensor, length: int) -> Tensor:
@@ -169,7 +191,7 @@ def responses(setup: Setup) -> list[Response]:
     if "responses" in setup.known:
         return setup.known["responses"]
     names = editable_points(setup)
-    with _in_float64(setup):
+    with _sampled_words(setup), _in_float64(setup):
         predicted = dict.fromkeys(names, (0.0, 0.0)) if _step(setup) is STEPS["16 bits"] else _predicted(setup, names)
         setup.known["responses"] = _measured(setup, predicted)
     return setup.known["responses"]
@@ -219,12 +241,11 @@ def gradients(setup: Setup) -> Outcome:
     step = _step(setup)
     if step is STEPS["16 bits"]:
         raise Skip("rounding to 16 bits hides small differences; examine the model in float32")
-    row = edited_prompt(setup)
-    logits = setup.logits(row)
-    spread = float(logits.std() * _weights(setup, logits).norm())
     rows = responses(setup)
-    apart = {row.hook_point: (row.predicted, row.typical) for row in rows if row.differs(step, spread)}
-    with torch.no_grad(), _in_float64(setup):
+    with torch.no_grad(), _sampled_words(setup), _in_float64(setup):
+        logits = logits_of(setup, edited_prompt(setup), [])
+        spread = float(logits.std() * _weights(setup, logits).norm())
+        apart = {row.hook_point: (row.predicted, row.typical) for row in rows if row.differs(step, spread)}
         wrong = [row for row in _measured(setup, apart, LESS) if row.differs(step, spread / LESS)]
     summary = f"{len(rows) - len(wrong)} of {len(rows)} agree"
     if not wrong:

@@ -5,12 +5,14 @@
     values = read_arms(model, prefix, arms, read, at=at)           # [1 + arms, ...]
 
 An arm changes the values of a hook point as an `Intervention` on a `Direction` does, by the same arithmetic: the
-strength that is judged is the one that is applied. The blocks before the change run once for all arms, then several
-arms share a pass, and logits are computed only where they are read.
+strength that is judged is the one that is applied. The blocks before the change run once for all arms, and so do the
+positions before it; then several arms share a pass, and logits are computed only where they are read.
 """
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,12 +24,14 @@ from interp.interventions.intervention import Action, stream_points
 from interp.models.adapter import Hook, available_hook_points, bos_token_id
 from interp.models.generation import Offset
 from interp.models.hooked import HookedModel
-from interp.models.passes import block_after, capture, read_hook, run_from
+from interp.models.passes import block_after, capture, past_of, read_hook, run_from
 from interp.names import canonical_hook_point, check_hook_points, parse_hook_point
 from interp.seeds import make_generator
 
 PASS_TOKENS, PASS_LOGITS = 2_048, 768 * 49_152
 """Tokens of a pass, and numbers of logits that are in memory together (151 MB in float32)."""
+LEAST_PAST = 3
+"""Fewest unchanged positions of a text that are worth a pass of their own."""
 
 
 @dataclass(frozen=True)
@@ -162,25 +166,39 @@ def read_arms(
     tokens of each pass; an error that it raises (a cancelled request) ends the measurement.
     """
     n, pos = prefix.tokens.shape
-    together = max(1, min(PASS_TOKENS // (n * pos), PASS_LOGITS // (at.numel() * model.cfg.d_vocab)))
+    past, first = _past(model, prefix, at)
+    together = max(1, min(PASS_TOKENS // (n * (pos - first)), PASS_LOGITS // (at.numel() * model.cfg.d_vocab)))
     between = prefix.layer is not None and block_after(model, canonical_hook_point(arms.hook_point)) == prefix.layer
     every, rows = arms.with_unchanged(), []
-    at = at.to(prefix.tokens.device)
+    at, sizes = at.to(prefix.tokens.device) - first, prefix.sizes[:, first:]
     for start in range(0, len(every), together):
         part = every.part(slice(start, start + together))
-        value = prefix.value.repeat(len(part), *[1] * (prefix.value.ndim - 1))
+        value = prefix.value[:, first:].repeat(len(part), *[1] * (prefix.value.ndim - 1))
         hooks: list[tuple[str, Hook]] = []
         if between:
-            value = value + part.change(value, prefix.sizes)
+            value = value + part.change(value, sizes)
         else:
-            hooks = part.changing(model, lambda _: prefix.sizes)
+            hooks = part.changing(model, lambda _: sizes)
         hooks.append(read_hook(at.repeat(len(part), 1)))
-        logits = run_from(model, value, hooks, layer=prefix.layer or 0)
+        before = copy.deepcopy(past)
+        if before is not None:
+            before.batch_repeat_interleave(len(part))
+        logits = run_from(model, value, hooks, layer=prefix.layer or 0, past=before)
         assert logits is not None  # only a pass with `until` has none
         rows.append(read(logits.unflatten(0, (len(part), n))).cpu())
         if done:
             done(len(part) * n * pos)
     return torch.cat(rows)
+
+
+def _past(model: HookedModel, prefix: Prefix, at: Int[Tensor, "n k"]) -> tuple[Any, int]:
+    """Return keys and values of the positions of one text before anything is changed or read, and their number."""
+    changed = prefix.sizes[0].nonzero()
+    first = int(torch.cat([changed[:1, 0], at.min()[None].to(changed)]).min())
+    if len(prefix.tokens) > 1 or prefix.layer is None or first < LEAST_PAST:
+        return None, 0
+    past = past_of(model, prefix.value[:, :first], prefix.layer)
+    return past, first if past is not None else 0
 
 
 def positions_from(tokens: Int[Tensor, "n pos"], first: int) -> Int[Tensor, "n k"]:

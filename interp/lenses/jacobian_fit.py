@@ -22,7 +22,7 @@ are read too. Files are read with `weights_only`: no code in them runs.
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
@@ -62,8 +62,9 @@ NULL_SOURCES = 12
 """positions of a context that the Jacobian of an untrained model is taken over: it varies little, and costs a round"""
 N_MEANS, MEANS_AT_ONCE = 256, 16
 """contexts that the means are taken over, and of them in memory at a time"""
-N_GAIN, GAINS = 128, (0.0, 0.3, 0.6, 0.9, 1.2)
-"""positions that the gains are fitted on, and the gains that are measured there; 0 is the mean alone"""
+N_GAIN, GAINS, CLOSER = 128, (0.0, 0.5, 1.0, 2.0, 4.0), (0.8, 1.0, 1.25)
+"""positions that the gains are fitted on, gains that are measured there (0 is the mean alone), and then factors of the
+best"""
 
 
 def fit_jacobian_lens(
@@ -335,14 +336,11 @@ class Affine(NamedTuple, Generic[Layer]):
         return end + self.gains[point] * ((resid - mean) @ jacobian.to(resid.device).T)
 
 
-def fit_affine(
-    model: HookedModel,
-    jacobians: Mapping[str, Tensor],
-    contexts: Int[Tensor, "n pos"],
-    settings: JacobianSettings,
+def mean_residuals(
+    model: HookedModel, names: list[str], contexts: Int[Tensor, "n pos"], settings: JacobianSettings
 ) -> Affine[str]:
-    """Return the means over some of the contexts, and the gain of each layer that brings it nearest to the output."""
-    names, end = list(jacobians), lens_hook_points(model.cfg.n_layers)[-1]
+    """Return the means of hook points and of the end over some of the contexts, without gains."""
+    end = lens_hook_points(model.cfg.n_layers)[-1]
     order = torch.randperm(len(contexts), generator=make_generator(settings.seed, "means of a lens"))[:N_MEANS]
     sums = {name: torch.zeros(model.cfg.d_model, dtype=torch.float64) for name in (*names, end)}
     with torch.no_grad(), Capture(model, list(sums)) as capture:
@@ -351,7 +349,19 @@ def fit_affine(
             for name, value in sums.items():
                 value += values[name][:, max(1, settings.skip) :].float().mean(1).sum(0).double().cpu()
     means = {name: (value / len(order)).float() for name, value in sums.items()}
-    affine = Affine(means, means[end], dict.fromkeys(names, 0.0))
+    return Affine(means, means[end], {})
+
+
+def fit_gains(
+    model: HookedModel,
+    jacobians: Mapping[str, Tensor],
+    affine: Affine[str],
+    contexts: Int[Tensor, "n pos"],
+    settings: JacobianSettings,
+) -> Affine[str]:
+    """Return the means with the gain of each layer that brings it nearest to the output; 0 where chance may do so."""
+    names = list(jacobians)
+    affine = affine._replace(gains=dict.fromkeys(names, 0.0))
     options = {"n_contexts": N_TEXTS, "seed": settings.seed, "stream": ("gains of a lens", 0)}
     sample = draw_positions(model, contexts, names, N_GAIN, **options)
 
@@ -368,17 +378,24 @@ def fit_affine(
         }
 
     curves = kl(*(dict.fromkeys(names, gain) for gain in GAINS[1:]))
-    best = {name: _least(curve.mean(1).double().numpy()) for name, curve in curves.items()}
-    for name, (mean, lens) in kl(best).items():
-        if over_texts(mean - lens, sample.text).low > 0:
-            affine.gains[name] = best[name]
+    best = {name: _least(GAINS, curve) for name, curve in curves.items()}
+    for name, (mean, *near) in kl(*({name: factor * best[name] for name in names} for factor in CLOSER)).items():
+        if best[name] > 0 and over_texts(mean - near[1], sample.text).low > 0:
+            affine.gains[name] = _least([factor * best[name] for factor in CLOSER], torch.stack(near))
     return affine
 
 
-def _least(kl: np.ndarray) -> float:
-    """Return the gain where the polynomial through the mean KL at `GAINS` is least."""
-    fine = np.linspace(GAINS[0], GAINS[-1], 601)
-    return float(fine[np.polyval(np.polyfit(GAINS, kl, len(GAINS) - 1), fine).argmin()])
+def _least(gains: Sequence[float], kl: Float32[Tensor, "gain n"]) -> float:
+    """Return the gain where the polynomial through the least mean KL and two others on each side is least.
+
+    It is one in `g / (1 + g)`: the final norm makes large gains alike, and the curve levels off.
+    """
+    mean = kl.mean(1).double().numpy()
+    near = slice(max(0, mean.argmin() - 2), mean.argmin() + 3)
+    tried = np.array(gains[near])
+    fine = np.linspace(tried[0], tried[-1], 801)
+    curve = np.polyfit(tried / (1 + tried), mean[near], len(tried) - 1)
+    return float(fine[np.polyval(curve, fine / (1 + fine)).argmin()])
 
 
 def _measured(
@@ -402,7 +419,7 @@ def _measured(
     if not np.isfinite(matrices).all():
         raise NonFiniteError("an entry of the Jacobian is beyond float16; fit fewer --layers")
     read = {name: jacobian.float() for name, jacobian in stored.items()}
-    affine = affine or fit_affine(model, read, contexts, settings)
+    affine = affine or fit_gains(model, read, mean_residuals(model, names, contexts, settings), contexts, settings)
     means, end, gains = affine
 
     def shuffled(point: str, resid: Tensor) -> Tensor:

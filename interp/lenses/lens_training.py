@@ -44,8 +44,8 @@ from interp.progress import Progress
 from interp.seeds import make_generator
 from interp.statistics import Interval, t_interval
 
-LOGITS = 2**24
-"""logits of one reading in memory at a time"""
+LOGITS, COMPARED = 2**24, 2**18
+"""logits of one reading in memory at a time, and of them those compared at a time, so that they stay in the cache"""
 N_TEXTS = 64
 """held-out texts that a lens is measured on"""
 
@@ -121,7 +121,7 @@ def distances(
     Logits are computed in blocks of positions, and none is kept. `products` is the dtype of the unembedding's products.
     """
     parts: dict[str, dict[str, list[Tensor]]] = {p: {name: [] for name in readings} for p in sample.resid}
-    n, step = len(sample.last), rows_at_once(model)
+    n, step, few = len(sample.last), rows_at_once(model), max(1, COMPARED // model.cfg.d_vocab)
     for rows in (slice(start, start + step) for start in range(0, n, step)):
         target = sample.target(model, rows)
         shares = target.exp()
@@ -130,10 +130,10 @@ def distances(
                 for name, reading in readings.items():
                     with autocast(model, "float32"):
                         read = reading(point, resid[rows].float()).to(resid.dtype)
-                    log_p = final_norm_and_unembed(model, read).float().log_softmax(-1)
-                    gaps = log_p.expand_as(target).contiguous().sub_(target).mul_(shares)  # in place: 6 times faster
-                    parts[point][name].append(gaps.sum(-1).neg().cpu())
-    return {p: {name: torch.cat(blocks) for name, blocks in of.items()} for p, of in parts.items()}
+                    logits = final_norm_and_unembed(model, read).expand_as(target)
+                    blocks = zip(shares.split(few), target.split(few), logits.split(few), strict=True)
+                    parts[point][name] += [(p * (log_p - x.float().log_softmax(-1))).sum(-1) for p, log_p, x in blocks]
+    return {p: {name: torch.cat(blocks).cpu() for name, blocks in of.items()} for p, of in parts.items()}
 
 
 def autocast(model: HookedModel, products: str) -> contextlib.AbstractContextManager[object]:

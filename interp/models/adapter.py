@@ -297,6 +297,16 @@ def without_cache(model: HookedModel) -> PassOptions:
     return {"use_cache": False} if hasattr(getattr(model.original_model, "config", None), "use_cache") else {}
 
 
+def key_value_cache(model: HookedModel) -> Any:
+    """Return an empty key-value cache for a model of transformers, None for one that has none."""
+    config = getattr(model.original_model, "config", None)
+    if not hasattr(config, "use_cache"):
+        return None
+    from transformers.cache_utils import DynamicCache
+
+    return DynamicCache(config=config)
+
+
 def run_with_hooks(
     model: HookedModel,
     tokens: "Int[Tensor, 'batch pos']",

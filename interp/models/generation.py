@@ -125,9 +125,11 @@ class NextToken:
     """
 
     def __init__(self, model: HookedModel, hooks: "Sequence[tuple[str, Hook]]" = (), *, offset: Offset | None = None):
+        from interp.models.adapter import key_value_cache
+
         self.model, self.hooks, self.offset = model, [*hooks, ("unembed.hook_in", _last)], offset or Offset()
         self._names = [name for name, _ in self.hooks]
-        self._cache = _key_value_cache(model) if offset is not None or not hooks else None
+        self._cache = key_value_cache(model) if offset is not None or not hooks else None
         self.options: PassOptions = {} if self._cache is None else {"past_key_values": self._cache, "use_cache": True}
         self._wrappers = [] if self._cache is None else wrappers_of(model)
         if self._cache is None and self.offset.valid is not None:
@@ -161,16 +163,6 @@ class NextToken:
 
 def _last(value: "Tensor", hook: object) -> "Tensor":
     return value[:, -1:]
-
-
-def _key_value_cache(model: HookedModel) -> Any:
-    """Return an empty cache for a model of transformers, None for one that has none."""
-    config = getattr(model.original_model, "config", None)
-    if not hasattr(config, "use_cache"):
-        return None
-    from transformers.cache_utils import DynamicCache
-
-    return DynamicCache(config=config)
 
 
 def generate(

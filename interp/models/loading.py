@@ -42,6 +42,7 @@ from interp.models._lora import base_of_adapter, described, is_adapter, merged
 from interp.models.hooked import HookedModel, wrap_transformers
 from interp.models.identity import HubTokenizer, hash_weights, remember, tokenizer_of
 from interp.models.packaged import PACKAGED, sha256_of
+from interp.models.sharing import loaded_once
 from interp.models.small import (
     PRESETS,
     SMALL_PREFIX,
@@ -417,6 +418,7 @@ _OURS = ("small", "planted", "toy", "checkpoint")
 """kinds of source that need no Hugging Face class"""
 
 
+@loaded_once
 def load_model(
     spec: "str | SmallConfig",
     *,

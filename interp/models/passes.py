@@ -22,7 +22,7 @@ from jaxtyping import Float, Float32, Int
 from torch import Tensor, nn
 
 from interp.errors import ConfigError, PromptError
-from interp.models.adapter import DelegatingForward, hook_points_by_name, watched_inside, without_cache
+from interp.models.adapter import DelegatingForward, hook_points_by_name, key_value_cache, watched_inside, without_cache
 from interp.models.hooked import Hook, HookedModel, PassOptions
 from interp.names import parse_hook_point
 
@@ -57,17 +57,19 @@ def run_from(
     *,
     layer: int = 0,
     until: str | None = None,
+    past: object = None,
 ) -> Tensor | None:
     """Run the model with hooks from block `layer` on, and return the logits; earlier blocks do not run.
 
     `value` is either integer tokens `[batch, pos]`, with `layer` 0, or the residual before that block,
-    `[batch, pos, d_model]`. With `until`, the name of a hook point, the pass ends there and the result is None.
+    `[batch, pos, d_model]`. With `until`, the name of a hook point, the pass ends there and the result is None. `past`
+    has keys and values of the positions before the first of `value` (`past_of`), and takes up those of `value`.
     Hooks run in the order given, also those on one hook point.
     """
     hooks = list(hooks)
     if until is not None:
         hooks.append((until, _stop))
-    options = without_cache(model)
+    options: PassOptions = without_cache(model) if past is None else {"past_key_values": past, "use_cache": True}
     if value.is_floating_point():
         options["start_at_layer"] = layer
     with _skipping(model, layer) if value.is_floating_point() else contextlib.nullcontext():
@@ -75,6 +77,20 @@ def run_from(
             return model.run_with_hooks(value, fwd_hooks=hooks, **options)
         except _Seen:
             return None
+
+
+def past_of(model: HookedModel, value: Float[Tensor, "1 pos d"], layer: int) -> Any:
+    """Return the keys and values of residuals before block `layer` in the blocks from there on, for `run_from`.
+
+    None for a model that keeps none.
+    """
+    past = key_value_cache(model)
+    if past is not None:
+        run_from(model, value, layer=layer, until="unembed.hook_in", past=past)
+        for skipped in range(layer):  # the length of the past is read there
+            nothing = value.new_zeros(1, 1, value.shape[1], 1)
+            past.update(nothing, nothing, skipped)
+    return past
 
 
 @contextlib.contextmanager

@@ -354,9 +354,8 @@ class JudgedGroups(Result):
         if not self.groups:
             return "No groups to judge."
         return (
-            f"With nothing frozen, effects of members agree at {self.agreement.mean():.2f}, those of random latents of "
-            f"the same layers at {self.null.mean():.2f} (p = {self.p_all:.2g}); {int((self.p <= ALPHA).sum())} of "
-            f"{len(self.groups)} groups hold."
+            f"{int((self.p <= ALPHA).sum())} of {len(self.groups)} proposed groups act together (agreement "
+            f"{self.agreement.mean():.2f}; random groups {self.null.mean():.2f})."
         )
 
 

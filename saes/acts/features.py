@@ -14,7 +14,7 @@ from interp.acts import Act, Compared, Price
 from interp.errors import MismatchError, MissingError, UnknownNameError
 from interp.nulls import DRAWS, Level, NullComparison
 from interp.options import Count, FeaturesName, PromptText, Strength
-from saes.acts.session import MOST_TOKENS, Session, without_gradients
+from saes.acts.session import AFTER, MOST_TOKENS, Session, without_gradients
 from saes.features.proof import AblatedExample, ListsApart, SteeredRow, TextFirings
 
 if TYPE_CHECKING:
@@ -238,10 +238,9 @@ class Ablate(OnFeature, Compared[Session, list[AblatedExample]]):
     @without_gradients
     def measure(self, run: Session) -> list[AblatedExample]:
         from interp.models.adapter import token_strings
-        from saes.features.case import ProofConfig
-        from saes.features.measure_proof import ablation_changes, with_bos
+        from saes.features.measure_proof import ablation_losses, with_bos
 
-        n, after = DRAWS[self.nulls], ProofConfig().after
+        n = DRAWS[self.nulls]
         model = run.model(self.spec(run))
         site, case = self.case(run, model)
         run.check("ablating the feature")
@@ -253,8 +252,8 @@ class Ablate(OnFeature, Compared[Session, list[AblatedExample]]):
             tokens, _, _ = with_bos(model, [passage])
             acts = site.activations(site.read(tokens).x, [case.feature])[0, site.first :, 0]
             at = passage.peak + site.first
-            change = -ablation_changes(site, [passage], case.feature, arms, done, start=at)[..., 0]
-            means = change[:, 0, at : at + after].mean(1).tolist()
+            rises = ablation_losses(site, passage, case.feature, arms, done, start=at)
+            means = rises[:, at : at + AFTER].mean(1).tolist()
             words = token_strings(model, list(passage.token_ids))
             nulls = means[1 : 1 + n], means[1 + n :]
             examples.append(AblatedExample(words, acts.tolist(), passage.peak, passage.document, means[0], *nulls))

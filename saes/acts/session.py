@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from saes.features.case import FeatureCase
     from saes.kinds.base import SAE
 
+AFTER = 3
+"""Tokens after the peak of an example on which a feature is ablated."""
 MOST_TOKENS = 512
 """Tokens of a prompt; the context of the model may be longer."""
 FIRST_MODEL = "smollm2-135m"
@@ -287,7 +289,7 @@ class Session:
 
         dictionary = self.dictionary(self.described(features).settings.model, features)
         site = DictionarySite.of(model, dictionary)
-        return site, read_case(self.workspace.path("features", features), feature, ProofConfig())
+        return site, read_case(self.workspace.path("features", features), feature, ProofConfig(after=AFTER))
 
     def largest(self, features: str, feature: int) -> float:
         """Return the largest activation of a feature that was measured."""

@@ -13,10 +13,8 @@ from interp.artifacts.artefact import settings_json
 from interp.errors import MismatchError
 from saes.features.labels import WRITTEN
 from saes.features.schema import LABEL_FIELDS, LABEL_SCORES, FeatureRow, Features
-from saes.features.written_labels import Labels, LabelScore
+from saes.features.written_labels import HOLDS, Labels, LabelScore
 
-HOLDS = 0.75
-"""Balanced accuracy on held-out text from which a written label is taken over; chance is 0.5."""
 _FIELDS = ("label", "label_source", *LABEL_FIELDS, *LABEL_SCORES)
 _OTHERS = ("other_labels", "other_sources", "other_scores")
 

@@ -79,7 +79,7 @@ class AnswerScore(NamedTuple):
 
 
 def score_answers(
-    truth: Sequence[bool], answers: Sequence[bool], *, generator: np.random.Generator
+    truth: Sequence[bool] | np.ndarray, answers: Sequence[bool] | np.ndarray, *, generator: np.random.Generator
 ) -> AnswerScore | None:
     """Return the score of the answers; None unless there are positive and negative trials."""
     yes, answered = np.array(truth, bool), np.array(answers, bool)

@@ -48,6 +48,8 @@ if TYPE_CHECKING:
 
 UNJUDGED = 0.05
 """Strength of a label without a score."""
+SAME = 0.95
+"""Likeness from which a written label is the query itself."""
 LEAST_COVERED = 0.5
 """Fraction of the words of a query that a class must have."""
 LEAST_DEPTH = 3
@@ -172,7 +174,7 @@ def by_phrase(
     """Return the features in the mask `inside [n_features]` whose written label is like `text`, with strength and p.
 
     Strength is the likeness, 0 at the null of nonsense and 1 for the same words (`_phrase_vectors`), times the accuracy
-    of the label above chance. Empty where the package of the
+    of the label above chance; a label that is the text itself counts whole. Empty where the package of the
     vectors is not installed, or no label was written.
     """
     judged = {(row["feature"], row["label"]): row["score"] for row in readings.filter(readings["written"]).to_pylist()}
@@ -182,7 +184,8 @@ def by_phrase(
     near = _label_vectors(tuple(label for label in judged if label[1])) if judged else None
     found: dict[int, tuple[float, float]] = {}
     for (feature, label), (likeness, p) in (near.like(text) if near is not None else {}).items():
-        above = _above_chance(judged[feature, label]) * likeness
+        score = judged[feature, label]
+        above = likeness * (1.0 if likeness > SAME else _above_chance(score))
         if inside[feature] and above > found.get(feature, (0.0, p))[0]:
             found[feature] = (above, p)
     return found

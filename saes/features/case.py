@@ -37,8 +37,8 @@ class ProofConfig:
     """Passages of other text, examples of features drawn at random."""
     before: int = 10
     """Tokens of an example before its peak."""
-    after: int = 3
-    """Tokens after the peak whose loss is measured."""
+    after: int = 10
+    """Tokens of an example after its peak."""
     strength: float | None = None
     """Strength of steering, in units of the feature's largest activation. Default: 0.5, 1 or 2, whichever raises its
     words most on the first prompts."""
@@ -68,11 +68,13 @@ class ProofWords:
 
     @classmethod
     def of(cls, ids: Collection[int], vocabulary: Vocabulary, chosen_by: Literal["firings", "lens"]) -> "ProofWords":
-        """Return some tokens with their texts."""
+        """Return some tokens with their texts; a part of words, which no token has after a space, begins with -."""
         words: dict[str, str] = {}
         for token in ids:
-            word = vocabulary.texts[token].strip() or vocabulary.texts[token]
-            words.setdefault(word.casefold(), repr(word)[1:-1])
+            text = vocabulary.texts[token].strip() or vocabulary.texts[token]
+            part = text.isalpha() and text.islower() and f" {text}" not in vocabulary.numbers
+            shown = text if text.isprintable() else repr(text)[1:-1]
+            words.setdefault(text.casefold(), "-" * part + shown)
         return cls(tuple(ids), tuple(words.values()), chosen_by)
 
 

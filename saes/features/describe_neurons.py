@@ -1,6 +1,6 @@
-"""Describe the MLP neurons of all layers: labels, words that they raise, examples, and their background in graphs.
+"""Describe MLP neurons of all layers or some: labels, words that they raise, examples, and their background in graphs.
 
-    found = describe_neurons(model, recording, lens=lens)
+    labels = describe_neurons(model, recording, lens=lens)
 
 One pass of the model over the text of a recording keeps the strongest firing of every neuron, in either direction, in
 each of the contexts where it is strongest. They are labelled like the latents of a dictionary
@@ -96,15 +96,26 @@ class SignedNeurons(NamedTuple):
 
 
 def strongest_firings(
-    text: LiveRecording, points: Sequence[str], d_mlp: int, window: int, progress: Progress | None
+    text: LiveRecording,
+    points: Sequence[str],
+    d_mlp: int,
+    window: int,
+    progress: Progress | None,
+    most: int | None = None,
 ) -> tuple[list[Strongest], int]:
-    """Return the strongest firings at every hook point in both directions, `SIGNS` of each, and the tokens read."""
+    """Return the strongest firings at every hook point in both directions, `SIGNS` of each, and the tokens read.
+
+    No further text is read once `most` tokens are.
+    """
     length = text.context_length
     strongest = [Strongest(d_mlp, EVIDENCE, window, length) for _ in points for _ in SIGNS]
     step, n_tokens = max(1, BLOCK_ROWS // length) * length, 0
+    most = text.n_rows if most is None else min(most, text.n_rows)
     for shard in range(text.n_shards):
         real = text.token_shard(shard).document >= 0
         for start in range(0, len(real), step):
+            if n_tokens >= most:
+                return strongest, n_tokens
             local = torch.arange(start, min(start + step, len(real)))
             values = text.read_local(list(points), shard, local)
             absent = ~real[local].view(-1, length, 1)
@@ -115,7 +126,7 @@ def strongest_firings(
                     strongest[len(SIGNS) * i + j].add((x * sign).masked_fill(absent, -1.0), first_row)
             n_tokens += int(real[local].sum())
             if progress is not None:
-                progress(first_row + len(local), text.n_rows, {"tokens": n_tokens})
+                progress(min(first_row + len(local), most), most, {"tokens": n_tokens})
     return strongest, n_tokens
 
 
@@ -124,6 +135,8 @@ def describe_neurons(
     recording: Recording,
     *,
     lens: JacobianLens | None = None,
+    layers: Sequence[int] = (),
+    tokens: int | None = None,
     window: int = 5,
     n_examples: int = 2,
     n_prompts: int = 24,
@@ -131,35 +144,40 @@ def describe_neurons(
     progress: Progress | None = None,
     report: Callable[[str], None] = lambda _: None,
 ) -> NeuronLabels:
-    """Describe all MLP neurons of a model on the text of a recording of it, whatever hook points that has.
+    """Describe the MLP neurons of a model on the text of a recording of it, whatever hook points that has.
 
-    `reader` is the same model in another precision, to read the text faster. `report` gets a line when the pass over
-    the text is done.
+    `layers` are those described, all where none are named; `tokens` the most that are read. `reader` is the same model
+    in another precision, to read the text faster. `report` gets a line when the pass over the text is done.
 
-    Raises `MismatchError` for a recording of other weights, `ConfigError` for a model whose neurons cannot be read.
+    Raises `MismatchError` for a recording of other weights, `ConfigError` for a model whose neurons cannot be read, or
+    a layer that it lacks.
     """
     from interp.models.adapter import token_strings, weight_hash
-    from saes.features.meaning import said_by_directions
 
     n_layers = model.cfg.n_layers
-    points = [f"blocks.{layer}.mlp.hook_post" for layer in range(n_layers)]
+    chosen = sorted({*layers} or range(n_layers))
+    if not 0 <= chosen[0] <= chosen[-1] < n_layers:
+        raise ConfigError(f"the layers of this model are 0 to {n_layers - 1}, got {', '.join(map(str, chosen))}")
+    points = [f"blocks.{layer}.mlp.hook_post" for layer in chosen]
     if not 1 <= n_examples <= EVIDENCE:
         raise ConfigError(f"1 to {EVIDENCE} examples can be stored, got {n_examples}")
-    bases = {(layer, sign): neurons_of(model, points[layer], sign=sign) for layer in range(n_layers) for sign in SIGNS}
-    d_mlp = bases[0, 1].d_sae
+    bases = [
+        (layer, neurons_of(model, at, sign=sign)) for layer, at in zip(chosen, points, strict=True) for sign in SIGNS
+    ]
+    d_mlp = bases[0][1].d_sae
     text = LiveRecording(recording.folder, model=reader or model, widths=dict.fromkeys(points, d_mlp))
-    firings, n_tokens = strongest_firings(text, points, d_mlp, window, progress)
-    report(f"labels of {2 * n_layers * d_mlp:,} directions, and the background of graphs over {n_prompts} prompts")
+    firings, n_tokens = strongest_firings(text, points, d_mlp, window, progress, tokens)
+    report(f"labels of {len(bases) * d_mlp:,} directions, and the background of graphs over {n_prompts} prompts")
     usual = measure_background(model, first_passages(text, model, n_prompts), Neurons()) if n_prompts else {}
     parts = [
         SignedNeurons(layer, basis, strongest.statistics(n_tokens))
-        for ((layer, _), basis), strongest in zip(bases.items(), firings, strict=True)
+        for (layer, basis), strongest in zip(bases, firings, strict=True)
     ]
     vocabulary = token_strings(model, torch.arange(model.cfg.d_vocab))
     rows, examples, confirmed = [], [], 0
     for start in range(0, len(parts), 2 * TOGETHER):
         group = parts[start : start + 2 * TOGETHER]
-        readouts = [None if lens is None else said_by_directions(part.basis, lens, model, N_SAID) for part in group]
+        readouts = [None] * len(group) if lens is None else _readouts(group, lens, model)
         labels = _labels(group, text, model, vocabulary, readouts)
         confirmed += sum(label.score is not None for label in labels)
         for i, part in enumerate(group):
@@ -200,6 +218,20 @@ def first_passages(recording: Recording, model: HookedModel, n: int) -> list[Ten
     return prompts
 
 
+def _readouts(
+    group: Sequence[SignedNeurons], lens: JacobianLens, model: HookedModel
+) -> "list[dict[str, np.ndarray] | None]":
+    """Return the words that each part raises; the negative direction of a neuron raises those that it lowers."""
+    from saes.features.meaning import said_by_directions
+
+    readouts: list[dict[str, np.ndarray] | None] = []
+    for part in group[:: len(SIGNS)]:
+        readout = said_by_directions(part.basis, lens, model, N_SAID)
+        negative = {"raised": readout["lowered"], "raised_strength": -readout["lowered_strength"]}
+        readouts += [readout, readout | negative]
+    return readouts
+
+
 def _labels(
     group: Sequence[SignedNeurons],
     recording: Recording,
@@ -212,8 +244,10 @@ def _labels(
 
     words = None if None in readouts else np.concatenate([entry["raised"] for entry in readouts if entry is not None])
     if words is None:
-        effects = [logit_effects(model, part.basis.decoder_directions, N_EFFECTS) for part in group]
-        promoted = np.concatenate([effect.promoted_ids.numpy() for effect in effects])
+        effects = [logit_effects(model, part.basis.decoder_directions, N_EFFECTS) for part in group[:: len(SIGNS)]]
+        promoted = np.concatenate(
+            [ids.numpy() for effect in effects for ids in (effect.promoted_ids, effect.suppressed_ids)]
+        )
     else:
         promoted = words[:, :N_EFFECTS]
     joined = FeatureStatistics.joined([part.statistics for part in group])

@@ -5,7 +5,8 @@
 
 Sources, each a number per feature:
 
-- `fires`, `phrase`: the words on which it fires; and pairs of them, in their order (`fired_words`);
+- `fires`, `phrase`: the words on which it fires more strongly than a feature that fires as often on random tokens; and
+  pairs of them, in their order (`fired_words`);
 - `related_fires`: the same for words related to them (`label_search`);
 - `says`, `related_says`: how far it raises the words, and those related to them, through the Jacobian lens (`meaning`),
   as a robust z-score over all features: the median is 0 and the median distance from it 0.67;
@@ -14,10 +15,11 @@ Sources, each a number per feature:
 - `concept`: it is the best feature of a measured concept of that name or those words;
 - `name`: the user gave it a name that contains the text.
 
-Logistic weights (`WEIGHTS`) join them, with the logarithm of the density. They are learnt on the 40 concepts that may
-guide choices, so that a concept's best feature by F1 comes first; `python -m benchmarks.find_by_meaning` learns and
-judges them. Where the workspace has no Jacobian lens, the sources without it have weights of their own. **p**: the
-smallest of the sources' p-values, times their number; 1 where no source is above its null.
+Logistic weights (`WEIGHTS`) join them, with the logarithm of the density, which counts up to a quantile of the
+dictionary. They are learnt on the 40 concepts that may guide choices, so that a concept's best feature by F1 comes
+first; `python -m benchmarks.find_by_meaning` learns and judges them. Where the workspace has no Jacobian lens, the
+sources without it have weights of their own. **p**: the smallest of the sources' p-values, times their number; 1 where
+no source is above its null.
 
 Features that measured concepts name: the best latent of each by F1, from a dictionary's evaluations. Torch-free.
 
@@ -113,13 +115,15 @@ WEIGHTS = {
 }
 """Weights of `LEARNT`, with and without a lens. With one, the concepts give labels no weight; the weight without a lens
 is taken instead, so that a feature found by its label alone is in the list."""
-OFFSET = {True: -5.25, False: -6.2}
+OFFSET = {True: -4.55, False: -5.3}
 """Added to the weighted sum, so that the sigmoid of it is the chance that the hit is the concept's best feature."""
 N_RELATED = 25
 FLOOR = 0.02
 """Strength of firing below which differences do not count: sources are compared by `log(1 + strength / FLOOR)`."""
 TESTS = 5
 """Sources that have a p-value: fires, related_fires, says, related_says, alike."""
+DENSITY_QUANTILE = 0.9
+"""Quantile of the densities of a dictionary above which density counts no further: the densest fire on any word."""
 _SLICE = 24
 
 
@@ -242,7 +246,8 @@ def _evidence(
 ) -> FeatureEvidence:  # fmt: skip
     """Return the evidence for each feature from the firings read; `inside [n_features]` are those to search."""
     n, sought = len(inside), query.sought
-    values = {"density": np.log10(np.fmax(firings.index.columns.density, 1e-6))}
+    frequency = sum(word.n for word in sought.words) / firings.index.units.n_text
+    values = {"density": _log_density(firings.index.columns.density, frequency)}
     fired = firings.fired(sought.words, inside) if sought.words else None
     phrases = firings.fired(sought.phrases, inside) if sought.phrases else None
     values["fires"], values["phrase"] = _spread(n, fired), _scored(n, phrases)
@@ -290,10 +295,22 @@ def _of_features(n: int, feature: np.ndarray, value: np.ndarray, default: float)
 
 
 def _spread(n: int, scores: Fired | None) -> np.ndarray:
-    """Return the strength of firing of every feature, on a logarithmic scale from 0."""
+    """Return the strength of firing of every feature beyond its null, on a logarithmic scale from 0."""
     if scores is None:
         return np.zeros(n)
-    return np.log1p(_of_features(n, scores.feature, scores.strength, 0.0) / FLOOR)
+    beyond = np.maximum(scores.strength - scores.strength_null, 0.0)
+    return np.log1p(_of_features(n, scores.feature, beyond, 0.0) / FLOOR)
+
+
+def _log_density(density: np.ndarray, frequency: float) -> np.ndarray:
+    """Return the logarithm of each density, up to the quantile `DENSITY_QUANTILE` of features that fire.
+
+    A feature of a frequent word is dense itself, so `frequency`, the share of the text that the words make up, is a
+    bound too where it is larger.
+    """
+    fires = density[density > 0]
+    most = np.quantile(fires, DENSITY_QUANTILE, method="lower") if len(fires) else 1.0
+    return np.log10(np.clip(density, 1e-6, max(most, frequency, 1e-6)))
 
 
 def _scored(n: int, scores: Fired | None) -> np.ndarray:

@@ -223,6 +223,8 @@ class Fired:
     recall: np.ndarray
     strength: np.ndarray
     """The score of several words, of one word too."""
+    strength_null: np.ndarray
+    """Its null: the strength of a feature that fires as often on random tokens."""
     fired: np.ndarray
     tries: np.ndarray
     rate: np.ndarray
@@ -425,6 +427,7 @@ class WordFirings:
         features = np.flatnonzero(sums[3])
         share, recall, strength, fired, seen = sums[:, features]
         density = columns.density[features]
+        strength_null = np.sqrt(density * columns.mean_activation[features] / columns.max_activation[features])
         rate = density if index.complete else index.units.rate[features]
         total = sum(word.n for word in words)
         tries = np.full(len(features), total) if index.complete else seen.astype(np.int64)
@@ -432,12 +435,11 @@ class WordFirings:
             fraction = total / index.units.n_text
             score, null = 2 * share * recall / (share + recall), 2 * fraction * rate / (fraction + rate + 1e-30)
         else:
-            score = strength
-            null = np.sqrt(density * columns.mean_activation[features] / columns.max_activation[features])
+            score, null = strength, strength_null
         p = chance_of_firings(fired, tries, rate, int(inside.sum()))
         return Fired(
             feature=features, score=score, null=null, share=share, recall=recall, strength=strength,
-            fired=fired.astype(np.int64), tries=tries, rate=rate, p=p,
+            strength_null=strength_null, fired=fired.astype(np.int64), tries=tries, rate=rate, p=p,
         )  # fmt: skip
 
     def _summed(self, word: IndexedWord, inside: np.ndarray) -> tuple[np.ndarray, ...]:

@@ -6,8 +6,9 @@ direction is subtracted in the same amounts as the feature's; in steering, each 
 """
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,14 +28,14 @@ from interp.lenses.vocabulary import vocabulary_of
 from interp.models.adapter import bos_token_id, to_tokens, token_strings
 from interp.models.hooked import HookedModel
 from interp.names import canonical_hook_point
-from interp.nulls import PER_PART
+from interp.nulls import DRAWS, can_hold
 from interp.progress import Progress
 from interp.statistics import auroc, auroc_interval, t_interval
 from saes.features.case import FeatureCase, Passage, ProofConfig, ProofWords, passages_with, read_case
 from saes.features.meaning import KEPT
 from saes.features.proof import (
     OWN_WORDS,
-    AblatedText,
+    TESTS,
     Proof,
     ProofMeasure,
     ProofPart,
@@ -63,6 +64,8 @@ CHOOSING = 3
 STRENGTHS = (0.5, 1.0, 2.0)
 """Strengths to choose from, in units of the largest activation."""
 SHOWN_PROMPTS = 3
+STAGES = (DRAWS["standard"], 2 * DRAWS["standard"])
+"""Draws of each null after which a test that can no longer hold is given up."""
 LEAST = 3
 """Fewest tokens on either side of an AUROC."""
 LEAST_SHARE = 0.5
@@ -86,6 +89,7 @@ def prove(
     model_name: str = "",
     lens: JacobianLens | None = None,
     prompts: Sequence[str] = PROMPTS,
+    tests: Collection[str] = TESTS,
     seed: int = 0,
     progress: Progress | None = None,
     remembered: Remembered = lambda _, make: make(),
@@ -93,7 +97,8 @@ def prove(
     """Run the standard proof of one feature, with the texts and controls of the features artefact in `features`.
 
     `lens`: the Jacobian lens through which directions say words; None for their direct effect. `prompts`: neutral
-    prompts, more than three; a model without a tokenizer takes passages of other text. Cost: about `2 * draws` passes
+    prompts, more than three; a model without a tokenizer takes passages of other text. `tests`: the claims to test; the
+    others, and the continuations with *steer*, are left out. Cost: about `2 * draws` passes
     over the examples and twice over the prompts, from the hook point on. Raises `UsageError` for a feature that does
     not exist or never fires, `MismatchError` for tables of another dictionary or a lens of other weights, `ConfigError`
     for a crosscoder.
@@ -110,17 +115,22 @@ def prove(
 
     # The claims, on other documents and prompts: its input side, two effects, its output side (Arad et al. 2025).
     parts = _Parts(trial, remembered)
-    parts.make("fires", _fires_on_the_words)
-    parts.make("steer", _steering_raises_the_words)
-    parts.make("ablate", _ablation_lowers_the_words)
-    parts.make("joined", _direction_says_the_words)
-    if trial.word_list is not None:
-        parts.make("lists", _direction_separates_the_list)
+    claims = {
+        "fires": _fires_on_the_words,
+        "steer": _steering_raises_the_words,
+        "ablate": _ablation_lowers_the_words,
+        "joined": _direction_says_the_words,
+        "lists": _direction_separates_the_list,
+    }
+    for name, measure in claims.items():
+        if name in tests and (name != "lists" or trial.word_list is not None):
+            parts.make(name, measure)
 
     # What is shown beside them.
-    strength = parts["steer"].strength or (config.strength or 1.0) * case.max_activation
-    parts.make("ablate other text", _ablation_of_other_text)
-    parts.make("continuations", lambda trial: _continuations(trial, strength))
+    strength = (config.strength or 1.0) * case.max_activation
+    if "steer" in parts:
+        strength = parts["steer"].strength or strength
+        parts.make("continuations", lambda trial: _continuations(trial, strength))
     return Proof(
         settings=ProofSettings(
             **vars(config), features=case.features, feature=feature, model=model_name or "the model"
@@ -189,10 +199,29 @@ class Trial:
         best = max(find_concepts([]), key=share)
         return best if share(best) >= LEAST_SHARE else None
 
-    def nulls(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Split `[1 + draws + n]` into both nulls."""
-        random, alike = self.site.null_slices(self.config.draws)
+    def nulls(self, values: np.ndarray, draws: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Split `[1 + draws + n]` into both nulls; `draws`: random directions where not all were measured."""
+        random, alike = self.site.null_slices(self.config.draws if draws is None else draws)
         return values[random], values[alike]
+
+    def until_decided(self, measure: Callable[[Arms, int], Sequence[np.ndarray]]) -> tuple[list[np.ndarray], int]:
+        """Measure more and more null directions, until they are all measured or the test can no longer hold.
+
+        `measure` maps some arms, and the number of random directions among them, to arrays `[arms, ...]`; the mean of a
+        row of the first is what is tested. Returns them for all arms that were measured, and the number of random ones.
+        """
+        random, alike = self.nulls(np.arange(len(self.arms)))
+        measured, stages = [], [n for n in STAGES if n < self.config.draws]
+        for start, end in pairwise([0, *stages, self.config.draws]):
+            chosen = np.concatenate([[0], random[start:end], alike[start:end]])
+            measured.append((chosen, *measure(self.arms.part(chosen), end - start)))
+            arms, *rows = (np.concatenate(parts) for parts in zip(*measured, strict=True))
+            order = np.unique(arms, return_index=True)[1]  # the feature is measured in every stage
+            rows = [row[order] for row in rows]
+            value, *nulls = rows[0][0].mean(), *self.nulls(rows[0].reshape(len(order), -1).mean(1), end)
+            if not all(can_hold(value, null, self.config.draws) for null in nulls):
+                break
+        return rows, end
 
     def costs(self) -> dict[str, int]:
         """Return the tokens that each part will run, for the progress bar."""
@@ -202,10 +231,9 @@ class Trial:
         k = len(self.arms) + 1
         return {"steer": k * steered, "ablate": k * widths, "lists": LIST_TOKENS * (self.word_list is not None)}
 
-    def of_words(self, name: str, changes: np.ndarray) -> ProofMeasure:
-        """Return a measure of the words, from `changes [1 + nulls, prompts or examples, ids]` in nats."""
-        means = changes[..., : len(self.words.ids)].mean(-1)
-        return measure_of(name, t_interval(means[0]), "nats", means.shape[1], self.nulls(means.mean(1)))
+    def mean_of(self, name: str, changes: np.ndarray, unit: str, draws: int) -> ProofMeasure:
+        """Return the mean of `changes [1 + nulls, prompts or examples]`, with its interval and both nulls."""
+        return measure_of(name, t_interval(changes[0]), unit, changes.shape[1], self.nulls(changes.mean(1), draws))
 
 
 class _Parts(dict[str, ProofPart]):
@@ -340,59 +368,58 @@ def _steering_raises_the_words(trial: Trial) -> ProofPart:
     Each direction, null or not, first chooses its strength by these words on the first prompts. The words that each
     random direction says most are read from the same passes, at the strength that raises them most.
     """
-    site, case, config, words = trial.site, trial.case, trial.config, trial.words
+    site, case, config, words = trial.site, trial.case, trial.config, list(trial.words.ids)
     tries = [strength * case.max_activation for strength in ([config.strength] if config.strength else STRENGTHS)]
     residual = writes_to_residual(site.dictionary)
-    own = own_words(site, trial.arms.vectors[: 1 + config.draws], trial.lens) if residual else np.empty((0, 0), int)
-    ids = [*words.ids, *np.unique(own).tolist()]
-    choosing = np.stack([  # [tries, 1 + nulls, ids]
-        next_token_changes(site, trial.prompts[:CHOOSING], trial.arms.times(amount), ids, trial.bar.add)[0].mean(1)
-        for amount in tries
-    ])  # fmt: skip
-    strengths = np.array(tries)[choosing[..., : len(words.ids)].mean(-1).argmax(0)]
-    chosen = trial.arms.times(torch.from_numpy(strengths))
-    raised, shift = next_token_changes(site, trial.prompts[CHOOSING:], chosen, words.ids, trial.bar.add)
-    shifted = measure_of("steer shift", t_interval(shift[0]), "nats of KL divergence", shift.shape[1],
-                         trial.nulls(shift.mean(1)))  # fmt: skip
-    measures = [trial.of_words("steer", raised), shifted]
+
+    def steered(arms: Arms, draws: int) -> list[np.ndarray]:
+        own = own_words(site, arms.vectors[: 1 + draws], trial.lens) if residual else np.empty((1, 0), int)
+        own = own[[at if at < len(own) else 0 for at in range(len(arms))]]  # features alike: those of the feature
+        ids, at = np.unique(own, return_inverse=True)
+        choosing = np.stack([  # [tries, arms, words and ids]
+            next_token_changes(site, trial.prompts[:CHOOSING], arms.times(amount), [*words, *ids], trial.bar.add)[0]
+            .mean(1) for amount in tries
+        ])  # fmt: skip
+        strengths = np.array(tries)[choosing[..., : len(words)].mean(-1).argmax(0)]
+        steering = arms.times(torch.from_numpy(strengths))
+        raised, shift = next_token_changes(site, trial.prompts[CHOOSING:], steering, words, trial.bar.add)
+        said = np.take_along_axis(choosing, len(words) + at.reshape(1, *own.shape), -1).sum(-1).max(0) / KEPT
+        return [raised.mean(-1), shift, strengths, said]
+
+    (raised, shift, strengths, said), draws = trial.until_decided(steered)
+    measures = [trial.mean_of("steer", raised, "nats", draws),
+                trial.mean_of("steer shift", shift, "nats of KL divergence", draws)]  # fmt: skip
     if residual:
-        at = len(words.ids) + np.searchsorted(np.unique(own), own)  # [1 + draws, KEPT]
-        best = np.array([choosing[:, arm, at[arm]].mean(1).max() for arm in range(len(own))])
-        measures.append(measure_of(OWN_WORDS, best[0], "nats", CHOOSING, (best[1:], np.empty(0))))
+        measures.append(measure_of(OWN_WORDS, said[0], "nats", CHOOSING, trial.nulls(said, draws)))
     return ProofPart(measures=tuple(measures), strength=float(strengths[0]))
 
 
 def _ablation_lowers_the_words(trial: Trial) -> ProofPart:
-    """Fall of the words at and after the peaks when the feature is ablated, and rise of the loss there.
+    """Fall of the words in the rest of a passage when the feature is ablated there, and rise of the loss.
 
-    As in Bricken et al. 2023, activation times direction is subtracted; null directions are subtracted in the same
-    amounts.
+    The words are counted as the model expects them: the sum of their probabilities over the positions from the first
+    firing on, and its fall in log units. Positions on which the feature is active do not count: it is active on the
+    words themselves, and a word just read is seldom next, with the feature or without. As in Bricken et al. 2023,
+    activation times direction is subtracted; null directions are subtracted in the same amounts.
     """
-    site, case, after = trial.site, trial.case, trial.config.after
-    if not trial.examples:
-        raise ConfigError("no token follows the peak of any example of these documents")
-    changes, peaks, texts = [], [], []
-    for passage in trial.examples:  # one by one: their lengths differ
-        at = passage.peak + site.first
-        ids = trial.words.ids
-        change = -ablation_changes(site, [passage], case.feature, trial.arms, trial.bar.add, ids, start=at)
-        changes.append(change[:, 0, at : at + after].mean(1))
-        peaks.append(change[:, 0, at, 0])
-        texts.append(token_strings(site.model, list(passage.token_ids)))
-    changed = torch.stack(changes, 1).double().numpy()  # [1 + nulls, examples, 1 + ids]
-    losses = {"ablate loss": changed[..., 0], "ablate loss at peak": torch.stack(peaks, 1).double().numpy()}
-    examples = tuple(
-        AblatedText(passage.document, text, passage.peak, *change)
-        for passage, text, *change in zip(
-            trial.examples, texts, *(rows[0].tolist() for rows in losses.values()), strict=True
-        )
-    )
-    units = ("nats per token", "nats")
-    fallen = [trial.of_words("ablate", changed[..., 1:])] + [
-        measure_of(name, t_interval(rows[0]), unit, len(texts), trial.nulls(rows.mean(1)))
-        for (name, rows), unit in zip(losses.items(), units, strict=True)
-    ]
-    return ProofPart(measures=tuple(fallen), examples=examples)
+    site, case, words = trial.site, trial.case, list(trial.words.ids)
+
+    def ablated(arms: Arms, _: int) -> list[np.ndarray]:
+        falls, losses = [], []
+        for passage in trial.examples:  # one by one: their lengths differ
+            log_p, at = ablated_log_p(site, passage, case.feature, arms, words, trial.bar.add, silent=True)
+            followed = at < len(passage.token_ids) + site.first - 1
+            if followed.any():
+                sums = log_p[..., 1].double().logsumexp(1)
+                falls.append(sums[0] - sums[1:])
+                losses.append((log_p[:1, followed, 0] - log_p[1:, followed, 0]).double().mean(1))
+        if not falls:
+            raise ConfigError("in no example of these documents is it silent after it was active")
+        return [torch.stack(falls, 1).numpy(), torch.stack(losses, 1).numpy()]
+
+    (fallen, losses), draws = trial.until_decided(ablated)
+    return ProofPart(measures=(trial.mean_of("ablate", fallen, "nats", draws),
+                               trial.mean_of("ablate loss", losses, "nats per token", draws)))  # fmt: skip
 
 
 def _direction_says_the_words(trial: Trial) -> ProofPart:
@@ -422,29 +449,6 @@ def _direction_separates_the_list(trial: Trial) -> ProofPart:
     return ProofPart(measures=(measure,))
 
 
-def _ablation_of_other_text(trial: Trial) -> ProofPart:
-    """Change of loss per token of other text; passages on which the feature does not fire do not change at all."""
-    site, case = trial.site, trial.case
-    if len(case.other) < 2:
-        raise ConfigError("the tables hold too little other text")
-    random, alike = trial.nulls(np.arange(len(trial.arms)))
-    few = trial.arms.part([0, *random[:PER_PART].tolist(), *alike[:PER_PART].tolist()])
-    tokens, lengths, _ = with_bos(site.model, case.other)
-    fires = site.activations(site.read(tokens).x, [case.feature])[..., 0]
-    inside = torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None]
-    counts = (fires > 0) & inside
-    losses = torch.zeros(len(few), len(case.other), dtype=torch.float64)
-    for at in counts.any(1).nonzero()[:, 0].tolist():
-        change = ablation_changes(site, [case.other[at]], case.feature, few, trial.bar.add)
-        losses[:, at] = -change.double().sum((1, 2, 3)) / (int(lengths[at]) - 1)
-    means, drawn = losses.mean(1).numpy(), len(random[:PER_PART])
-    measure = measure_of(
-        "ablate loss, other text", t_interval(losses[0].numpy()), "nats per token", len(case.other),
-        (means[1 : 1 + drawn], means[1 + drawn :]), f"it fires on {int(counts.sum())} of {int(inside.sum())} tokens",
-    )  # fmt: skip
-    return ProofPart(measures=(measure,))
-
-
 def _continuations(trial: Trial, strength: float) -> ProofPart:
     """Continue prompts, unchanged and steered along three directions, by the most likely token each time."""
     site, (random, alike) = trial.site, trial.nulls(np.arange(len(trial.arms)))
@@ -471,39 +475,62 @@ def with_bos(model: HookedModel, passages: Sequence[Passage]) -> tuple[Tensor, T
     return tokens, torch.tensor([len(row) for row in ids], device=device), peaks
 
 
-def ablation_changes(
+def ablated_log_p(
     site: DictionarySite,
-    passages: Sequence[Passage],
+    passage: Passage,
+    feature: int,
+    arms: Arms,
+    ids: Sequence[int] = (),
+    done: Callable[[int], None] | None = None,
+    *,
+    start: int = 0,
+    silent: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """Return log-probabilities `[1 + k, n, 2]` when activation times each direction is subtracted, and positions `[n]`.
+
+    They are those of the unchanged model, then of every arm: of the token that follows (at the end of the passage of
+    the last one, which says nothing), and of the tokens `ids` together. Positions are those from the first firing and
+    from `start` on, with `silent` only those where the feature is not active.
+    """
+    tokens, _, _ = with_bos(site.model, [passage])
+    reading = site.read(tokens)
+    activation = site.activations(reading.x, [feature])[0, :, 0]
+    wanted = (activation > 0).cumsum(0) > 0
+    if silent:
+        wanted &= activation == 0
+    wanted[:start] = False
+    at = wanted.nonzero()[:, 0]
+    if not len(at):
+        return torch.empty(1 + len(arms), 0, 2), at.cpu()
+    following = tokens[0, (at + 1).clamp(max=len(wanted) - 1), None]
+
+    def log_p(logits: Tensor) -> Tensor:
+        logits = logits[:, 0].float()
+        next_token = logits.gather(-1, following.expand(len(logits), -1, 1))
+        together = logits[..., list(ids)].logsumexp(-1, keepdim=True)
+        return torch.cat([next_token, together], -1) - logits.logsumexp(-1, keepdim=True)
+
+    removed = replace(reading.prefix, sizes=reading.prefix.sizes * -activation)
+    return read_arms(site.model, removed, arms, log_p, at=at[None], done=done), at.cpu()
+
+
+def ablation_losses(
+    site: DictionarySite,
+    passage: Passage,
     feature: int,
     arms: Arms,
     done: Callable[[int], None] | None = None,
-    ids: Sequence[int] = (),
     *,
     start: int = 0,
 ) -> Tensor:
-    """Return changes of log-probability `[k, n, pos - 1, 1 + ids]` when activation times each direction is subtracted.
+    """Return the rise of the loss `[k, pos - 1]` at each position when activation times each direction is subtracted.
 
-    They are those of the token that follows, then of the tokens `ids`, as predicted at each position. A change is 0
-    before the feature fires, and beyond the end of a passage; those before the position `start` are not read and are 0.
+    It is 0 before the feature fires; before the position `start` it is not read and is 0.
     """
-    tokens, lengths, _ = with_bos(site.model, passages)
-    reading = site.read(tokens)
-    activation = site.activations(reading.x, [feature])[..., 0]
-    changes = torch.zeros(len(arms), len(tokens), tokens.shape[1] - 1, 1 + len(ids))
-    fires = activation.any(0).nonzero()[:, 0].tolist()
-    if not fires or (first := max(fires[0], start)) >= tokens.shape[1] - 1:
-        return changes
-    following = tokens[None, :, first + 1 :, None]
-
-    def log_p(logits: Tensor) -> Tensor:
-        logits = logits.float()
-        wanted = logits.gather(-1, following.expand(len(logits), -1, -1, 1))
-        return torch.cat([wanted, logits[..., list(ids)]], -1) - logits.logsumexp(-1, keepdim=True)
-
-    removed = replace(reading.prefix, sizes=reading.prefix.sizes * -activation)
-    log_ps = read_arms(site.model, removed, arms, log_p, at=positions_from(tokens, first)[:, :-1], done=done)
-    changes[:, :, first:] = log_ps[1:] - log_ps[:1]
-    return changes * (torch.arange(1, tokens.shape[1]) < lengths.cpu()[:, None])[..., None]
+    log_p, at = ablated_log_p(site, passage, feature, arms, done=done, start=start)
+    rises = torch.zeros(len(arms), len(passage.token_ids) + site.first)
+    rises[:, at] = log_p[:1, :, 0] - log_p[1:, :, 0]
+    return rises[:, :-1]
 
 
 def next_token_changes(

@@ -1,4 +1,4 @@
-"""Labels of the MLP neurons of all layers, for reading attribution graphs of neurons. Torch-free.
+"""Labels of the MLP neurons of all layers or some, for reading attribution graphs of neurons. Torch-free.
 
     neurons = workspace.open(NeuronLabels, "smollm2-135m")
     neurons.of([(9, 97, 1)])                     # layer, neuron, sign of its activation -> `NeuronRow`
@@ -10,6 +10,7 @@ A neuron of a gated MLP is active in both directions, so its positive and its ne
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from interp.artifacts import Artefact, Table
@@ -98,6 +99,7 @@ class NeuronLabels(Artefact, kind="neurons"):
 
     settings: NeuronSettings
     n_layers: int
+    """Layers of the model; `layers` are those described."""
     d_mlp: int
     n_tokens: int
     """Tokens of the text."""
@@ -107,6 +109,12 @@ class NeuronLabels(Artefact, kind="neurons"):
     """Rows by layer, neuron and sign."""
     examples: Table[NeuronExample]
     """Rows by layer, neuron and sign, the strongest first."""
+
+    @cached_property
+    def layers(self) -> tuple[int, ...]:
+        """The layers whose neurons are described."""
+        rows = self.rows.query("select distinct layer from t order by layer").to_pylist()
+        return tuple(row["layer"] for row in rows)
 
     def of(self, wanted: Iterable[tuple[int, int, int]]) -> dict[tuple[int, int, int], NeuronRow]:
         """Return the rows of some (layer, neuron, sign); missing ones are left out."""
@@ -138,15 +146,17 @@ class NeuronLabels(Artefact, kind="neurons"):
 
     def headline(self) -> str:
         """Return how many directions of neurons have a label that holds on held-out text."""
-        n = 2 * self.n_layers * self.d_mlp
+        model = short_name(self.settings.model)
+        some = "" if len(self.layers) == self.n_layers else f" ({len(self.layers)} of {self.n_layers} layers)"
         return (
-            f"{self.n_confirmed:,} of {n:,} directions of MLP neurons of {short_name(self.settings.model)} have a "
-            "label that holds on held-out text"
+            f"{self.n_confirmed:,} of {len(self.rows):,} directions of neurons of {model}{some} have a label that "
+            "holds on held-out text"
         )
 
     def facts(self) -> list[tuple[str, str]]:
-        """Return the numbers of layers, of neurons in each, and of labels that hold."""
-        return [("layers", str(self.n_layers)), ("neurons each", f"{self.d_mlp:,}"),
+        """Return the layers, the number of neurons in each, and of labels that hold."""
+        some = "" if len(self.layers) == self.n_layers else f" ({', '.join(map(str, self.layers))})"
+        return [("layers", f"{len(self.layers)} of {self.n_layers}{some}"), ("neurons each", f"{self.d_mlp:,}"),
                 ("labels that hold", f"{self.n_confirmed:,}")]  # fmt: skip
 
 

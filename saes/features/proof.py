@@ -5,7 +5,7 @@ which it peaks in one half of its examples. Four claims about them are tests:
 
 - *fires*: it is active on these words in documents that did not choose them (AUROC);
 - *steer*: adding its direction to neutral prompts raises them;
-- *ablate*: ablating it on examples that did not choose them lowers them at and after its peaks;
+- *ablate*: ablating it where it is active lowers them in the rest of passages that did not choose them;
 - *joined*: it says what it reads: through the Jacobian lens its direction raises them.
 
 Where the words lie within one list of words, a fifth is that its direction separates this list (*lists*). *fires* and
@@ -31,7 +31,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from interp.artifacts import Artefact, DocumentField, Dots, Finding
-from interp.nulls import ALPHA, NO_EFFECT, ROUNDING, NullComparison, NullKind, draws_of, holm, p_from_null
+from interp.nulls import ALPHA, NO_EFFECT, ROUNDING, NullComparison, NullKind, can_hold, draws_of, holm, p_from_null
 from interp.results import Record, Result, cell
 from interp.statistics import Interval
 from interp.workspace import Workspace
@@ -52,18 +52,18 @@ SENTENCES = {
     "fires": "It fires on them in held-out documents with an AUROC of {value:.2f}{ends}",
     "steer": "Steering along it raises them by {value:.2f} nats{ends}",
     "steer shift": "The next token then shifts by {value:.2f} nats of KL divergence{ends}",
-    "ablate": "Ablating it on held-out examples lowers them by {value:.2f} nats{ends}",
-    "ablate loss": "The loss at and after its peaks then rises by {value:.2f} nats per token{ends}",
+    "ablate": "Ablating it where it is active lowers them in the rest of held-out passages by {value:.2f} nats{ends}",
+    "ablate loss": "The loss there then rises by {value:.2f} nats per token{ends}",
     "joined": "Its direction raises their logits by {value:.1f} standard deviations over the vocabulary",
     "lists": "Its direction separates the list {about} by {value:.1f} standard deviations of random directions",
 }
 """Sentences by measure."""
 CLAIMS = {
-    "steer": "Steering makes it say {words}",
-    "ablate": "Ablating it makes the model say {words} less",
-    "joined": "Its direction names {words}",
+    "steer": "Steering makes the model say {words}",
+    "ablate": "Without it the model says {words} less",
+    "joined": "Its direction promotes {words}",
     "fires": "It fires on {words}",
-    "lists": "Its direction separates {words}",
+    "lists": "Its direction separates the list {words}",
 }
 """Beginning of a verdict by the first test that holds, in this order."""
 FAILURES = {
@@ -95,7 +95,7 @@ class ProofMeasure(Result):
     """One measure of a feature, with the same measure for the directions of both nulls."""
 
     name: str
-    """A key of `SENTENCES`, `own words`, `ablate loss at peak` or `ablate loss, other text`."""
+    """A key of `SENTENCES`, or `own words`."""
     value: float
     low: float | None
     high: float | None
@@ -181,25 +181,12 @@ class SteeredContinuations:
     alike: str
 
 
-@dataclass(frozen=True)
-class AblatedText:
-    """One example on which the feature was ablated: changes of loss, in nats per token."""
-
-    document: int
-    tokens: list[str]
-    peak: int
-    change: float
-    """at and after the peak"""
-    change_at_peak: float
-
-
 @dataclass(frozen=True, kw_only=True)
 class ProofPart:
     """One part of a proof: its measures, what they show, and the reason where it could not be made."""
 
     measures: tuple[ProofMeasure, ...] = ()
     continuations: tuple[SteeredContinuations, ...] = ()
-    examples: tuple[AblatedText, ...] = ()
     strength: float | None = None
     """activation that the first prompts chose"""
     missing: str = ""
@@ -239,11 +226,6 @@ class Proof(Artefact, kind="proof", made_by="prove"):
         return [continuation for part in self.parts.values() for continuation in part.continuations]
 
     @property
-    def examples(self) -> list[AblatedText]:
-        """Examples on which the feature was ablated."""
-        return [example for part in self.parts.values() for example in part.examples]
-
-    @property
     def href(self) -> str:
         """Address of the feature's page, which shows the proof."""
         return f"/feature/{quote(self.settings.features)}/{self.settings.feature}"
@@ -265,14 +247,15 @@ class Proof(Artefact, kind="proof", made_by="prove"):
         return [measure.name for measure in self.measures if p.get(measure.name, 1.0) <= ALPHA and measure.above_chance]
 
     def undecided(self) -> dict[str, str]:
-        """Return `test -> reason` for the tests that could not have held, whatever their value."""
+        """Return `test -> reason` for the tests that could not have held, and that no further draw would decide."""
         tests = [measure for measure in self.measures if measure.tested]
         needed = math.ceil(len(tests) / ALPHA - 1e-9) - 1  # directions for which p can be ALPHA after Holm's correction
         reasons = {}
         for test in tests:
             counts: dict[NullKind, int] = {RANDOM: len(test.random), ALIKE: len(test.alike)}
             few = [draws_of(n, kind) for kind, n in counts.items() if n < needed]
-            if few:
+            most = max(needed, self.settings.draws)
+            if few and all(can_hold(test.value, null, most) for null in (test.random, test.alike)):
                 only = "only " * (not few[0].startswith("no "))
                 reasons[test.name] = f"{only}{' and '.join(few)}, {needed} are needed"
             elif not test.above_chance and test.low is None:
@@ -308,7 +291,7 @@ class Proof(Artefact, kind="proof", made_by="prove"):
     def verdict(self) -> str:
         """Return the verdict in at most 25 words, with the null that is exceeded least."""
         tests = {test.name: test for test in self.measures if test.tested}
-        named = ", ".join('"' + word.replace(" ", "\u2423") + '"' for word in self.words.texts[:NAMED])
+        named = ", ".join("\u201c" + word.replace(" ", "\u2423") + "\u201d" for word in self.words.texts[:NAMED])
         words = "its lens words" if self.words.any_direction_may_pass else named
         holding, undecided = self.holds(), self.undecided()
         if not tests or (not holding and len(undecided) == len(tests)):
@@ -317,21 +300,23 @@ class Proof(Artefact, kind="proof", made_by="prove"):
             shown = tests[next(name for name in FAILURES if name in tests)]
             failure = FAILURES[shown.name].format(words=shown.about or words, size=shown.size)
             nothing = all(self.outcome(test) == NO_EFFECT for test in tests.values())
-            start = f"{NO_EFFECT.capitalize()}" if nothing else "No test holds"
+            start = f"{NO_EFFECT.capitalize()}" if nothing else "Nothing is proved"
             return f"{start}: {failure}, more than {shown.beside()}."
         best = tests[next(name for name in CLAIMS if name in holding)]
         claim = CLAIMS[best.name].format(words=best.about or words)
         if best.name == "joined" and "fires" in holding:
-            claim = f"It reads {words} and its direction names them"
-        return f"{claim} ({best.size}; {best.beside()}: less){self._effects(best.name)}."
+            claim = f"It fires on {words} and its direction promotes them"
+        return f"{claim} ({best.size}, more than {best.beside()}){self._effects(best.name)}."
 
     def _effects(self, claim: str) -> str:
         """Return the end of a verdict: the tests of effects that its beginning does not speak of."""
         if claim == "steer" and self.measure("ablate") is None:
             return ""
         if claim == "steer":
-            return ", and ablating it lowers them" if "ablate" in self.holds() else ". Ablating it has no clear effect"
-        return ". Steering has no clear effect" if claim == "ablate" else ". No effect on them is proved"
+            return "; ablating it lowers them" if "ablate" in self.holds() else "; ablating it has no clear effect"
+        if claim == "ablate":
+            return "; steering has no clear effect"
+        return "; no effect on what the model says is proved" if claim == "fires" else "; no effect is proved"
 
     def lines(self) -> list[str]:
         """Return the verdict, and how it was tested: the words, a sentence on each measure, and the lens."""
@@ -367,7 +352,7 @@ class Proof(Artefact, kind="proof", made_by="prove"):
 
     def headline(self) -> str:
         """Return the feature, and the verdict without its numbers."""
-        claim = re.split(r" \(|, more than|[.]", self.verdict())[0]
+        claim = re.split(r" \(|, more than|[.]$", self.verdict())[0]
         return f"Feature {self.settings.feature}: {claim[0].lower()}{claim[1:]}"
 
     def details(self) -> list[str]:

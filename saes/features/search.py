@@ -39,6 +39,7 @@ import numpy as np
 
 from interp.artifacts.tables import query
 from interp.errors import ConfigError, CorruptError, MissingError, UnknownNameError, WorkbenchError, program
+from interp.models.short_name import short_name
 from interp.nulls import ALPHA
 from interp.workspace import Workspace
 from saes.features._label_search import largest, names_of
@@ -94,7 +95,7 @@ def parse_query(text: str) -> TextQuery:
 
 
 CONVINCING = 0.05
-"""Least strength of a hit that convinces: the chance that it is the feature asked for. In the dictionary that ships, 6
+"""Least strength of a hit that convinces: the chance that it is the feature asked for. In the dictionary that ships, 3
 of 60 nonsense words have such a hit."""
 BELOW = 3
 """Hits that do not convince which are shown all the same: what came nearest."""
@@ -229,8 +230,8 @@ def _meaning(
     if lens is not None:
         return None, f"{made.name} was searched only by the words on which it fires: it writes to no residual stream"
     return None, (
-        f"No dictionary of {model} was searched by the words that features make it say, for want of a Jacobian lens: "
-        f"{program()} lens {model} --kind jacobian"
+        f"No dictionary of {short_name(model)} was searched by the words that features make it say, for want of a "
+        f"Jacobian lens: {program()} lens {model} --kind jacobian"
     )
 
 

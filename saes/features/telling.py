@@ -4,7 +4,7 @@ from pathlib import Path
 
 from interp.workspace import Workspace
 from saes.features.meaning import Meaning
-from saes.features.schema import MOST_TELLING
+from saes.features.schema import MOST_TELLING, NOT_DENSEST
 
 _JUDGED = "n_fired > 0 and label_score > label_null_high"
 _NARROW = "coalesce(label_names[1], '') not in ('noun', 'verb', 'adjective')"
@@ -27,8 +27,8 @@ def telling(workspace: Workspace, name: str, meaning: Meaning | None, n: int = 3
 
 
 def _clearest(workspace: Workspace, table: Path, meaning: Meaning, n: int) -> list[tuple[int, str]]:
-    sql = f"""select feature, label from f where {_JUDGED} and {_NARROW} and density between 2e-4 and 2e-2
-              and label_kind in ('said', 'class', 'word', 'token') order by feature"""
+    sql = f"""select feature, label from f where {_JUDGED} and {_NARROW} and {NOT_DENSEST}
+              and label_kind in ('written', 'said', 'class', 'word', 'token') order by feature"""
     rows = workspace.query(sql, f=table).to_pylist()
     strength = meaning.raised_strength[:, :8].mean(1)
     seen: set[str] = set()

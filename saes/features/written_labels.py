@@ -1,6 +1,7 @@
-"""Labels of features and their scores, as an artefact: written by a language model, or imported from Neuronpedia.
+"""Labels of features and their scores, as an artefact: written by a language model, imported, or carried over.
 
-`saes.explain.run` asks for them, `saes.explain.imported` reads those of an export. Torch-free.
+`saes.explain.run` asks for them, `saes.explain.imported` reads those of an export of Neuronpedia, and
+`saes.explain.carried` carries those of another dictionary. Torch-free.
 """
 
 from dataclasses import dataclass
@@ -22,6 +23,10 @@ SCORES: dict[ScoreName, str] = {
     "fuzzing": "fuzzing",
 }
 """Scores of a label, with their titles: balanced accuracies, 0.5 at chance, 1 without error."""
+
+
+HOLDS = 0.75
+"""Balanced accuracy on held-out text from which a label holds; chance is 0.5."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +83,20 @@ class Imported:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Carried:
+    """Labels of another dictionary, of any model, carried to the features that fire on the same words."""
+
+    features: str
+    """Name of the features artefact that they come from."""
+    features_hash: str
+    corpus: str
+    """Text that both read."""
+    n_words: int
+    n_shifted: int
+    """Labels that would hold with the words shifted between documents: the null."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class LabelsSettings:
     """Settings that determine the labels."""
 
@@ -86,7 +105,7 @@ class LabelsSettings:
     features_hash: str
     explained: tuple[int, ...]
     """The features with a row."""
-    source: LabelRequest | Imported
+    source: LabelRequest | Imported | Carried
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,6 +236,8 @@ class Labels(Artefact, kind="labels", title="Written labels", made_by="explain")
         source = self.settings.source
         if isinstance(source, Imported):
             return f"neuronpedia {source.dictionary}"
+        if isinstance(source, Carried):
+            return f"{source.features}, carried by the words on which both fire"
         return self.judge if source.config.label_from == "provider" else STATISTICS
 
     @property
@@ -235,6 +256,12 @@ class Labels(Artefact, kind="labels", title="Written labels", made_by="explain")
         return self._number("count(*) filter (len(given_scores) > 0)")
 
     @property
+    def n_holding(self) -> int:
+        """Number of labels that hold: accuracy of detection of at least `HOLDS`."""
+        sql = "select count(*) as n from t where name = 'detection' and accuracy >= ?"
+        return self.scores.query(sql, HOLDS)["n"][0].as_py()
+
+    @property
     def unanswered(self) -> float:
         """Mean share of judgements that could not be read; 0 without any."""
         return self._number("coalesce(avg(unanswered), 0.0)")
@@ -249,6 +276,11 @@ class Labels(Artefact, kind="labels", title="Written labels", made_by="explain")
 
     def headline(self) -> str:
         """Return the number of labels, their source, and their gain in detection over other features' labels."""
+        if isinstance(source := self.settings.source, Carried):
+            return (
+                f"{self.n_holding:,} of {self.n_features:,} labels carried from {source.features} hold; "
+                f"with the words shifted {source.n_shifted}"
+            )
         if self.n_read is None:
             of = f"{self.n_labelled} of {self.n_features} features of {self.settings.features}"
             gain = self.means["detection"].gain if "detection" in self.means else None
@@ -260,7 +292,7 @@ class Labels(Artefact, kind="labels", title="Written labels", made_by="explain")
 
     def details(self) -> list[str]:
         """Return one line per score: of the label, of another feature's label (the null), and the gain."""
-        if self.replies is None:
+        if isinstance(self.settings.source, Imported):
             return []
         lines = []
         for name, scores in self.means.items():
@@ -270,7 +302,7 @@ class Labels(Artefact, kind="labels", title="Written labels", made_by="explain")
             lines.append(line)
         if self.unanswered:
             lines.append(f"{self.unanswered:.0%} of the judgements could not be read and count as no")
-        if cut := self.replies.cut:
+        if self.replies is not None and (cut := self.replies.cut):
             lines.append(f"{cut:,} of {self.replies.requests:,} replies were cut off at --max-tokens; allow more")
         return lines or ["nothing could be scored"]
 

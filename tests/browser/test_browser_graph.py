@@ -404,7 +404,7 @@ def test_groups_that_hold_are_proposed_and_collapse_into_boxes_that_do_not_overl
     page = open_graph(visit)
     assert page.get_by_label("collapse groups").is_hidden()
     page.get_by_role("button", name="Propose groups").click()
-    page.locator(".wb-graph-notice").filter(has_text="1 of 2 groups hold").wait_for()
+    page.locator(".wb-graph-notice").filter(has_text="1 of 2 proposed groups act together").wait_for()
     shown = sum(graphs["capital"].nodes[i].kind == "feature" for i in between(graphs["capital"])[:60])
     assert ("graph groups", f"capital: {shown}") in live.calls
     assert page.locator(".wb-graph-group-list li").count() == 1

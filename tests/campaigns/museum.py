@@ -336,13 +336,13 @@ def later(patient: Patient) -> None:
 
 @exhibit("cached generation ignores the prompt", seen="transformers 5.24 under TransformerLens 4.3", where=ANY)
 def cache_lost(patient: Patient) -> None:
-    from interp.models import generation
+    from interp.models import adapter, generation
 
     real = generation.NextToken.__call__
 
     def forgetful(self: Any, tokens: Tensor) -> Tensor:
         if self._cache is not None:
-            self._cache = generation._key_value_cache(self.model)
+            self._cache = adapter.key_value_cache(self.model)
             self.options = {"past_key_values": self._cache, "use_cache": True}
         return real(self, tokens)
 

@@ -1,14 +1,19 @@
 """How many features pass each test of a proof, and how many controls, for which some tests must fail?
 
     python -m tests.campaigns.proofs --folder F --n 20 --draws 79 --seed 0 [--minutes 30] [--report]
+        [--workspace W --features NAME] [--tests joined]
 
-Features of the shipped dictionary are drawn at random from those that fire. Three controls share their text and words:
+Features of a dictionary, by default the shipped one, are drawn at random from those that fire. Three controls:
 
 - *shuffled decoder rows*: the encoder is as trained, each latent writes another latent's direction;
 - *near miss*: the words of a feature with the encoder and the direction of another one, drawn at random;
 - *untrained dictionary*: random directions that read and write, on text of their own, with words of their own.
 
-What was proved is kept in the folder, and the same command goes on where it stopped.
+Beside the claims stands the rule before decision 38: steering raises the words that a direction says most itself, more
+than random directions raise theirs and features of like density raise these.
+
+*joined* needs no pass of the model, so `--tests joined` measures it for many more. What was measured is kept in the
+folder, and the same command goes on where it stopped.
 """
 
 import argparse
@@ -25,9 +30,9 @@ import torch
 
 from interp.artifacts import read_table
 from interp.errors import ConfigError
-from interp.lenses.jacobian_lens import JacobianLens
 from interp.models.hooked import HookedModel
 from interp.models.loading import load_model
+from interp.nulls import ALPHA
 from interp.recording.record import RecordConfig, record
 from interp.recording.store import Recording
 from interp.statistics import proportion_interval
@@ -36,20 +41,21 @@ from interp.workspace import Workspace
 from saes.evaluation.baselines import untrained_sae
 from saes.features.build import build_features
 from saes.features.case import ProofConfig
+from saes.features.meaning import lens_for
 from saes.features.measure_proof import prove
-from saes.features.proof import TESTS
+from saes.features.proof import OWN_WORDS, TESTS
+from saes.features.schema import Features
 from saes.kinds.base import SAE
 from saes.weights.folder import load_sae
 from tests.campaigns import report
 from workbench.demo import DATA
 
-MODEL = "smollm2-135m"
 CLAIMS = tuple(name for name in TESTS if name != "lists")
 MUST_FAIL = {
     "as trained": (),
-    "shuffled decoder rows": ("steer", "ablate", "joined"),
-    "near miss": CLAIMS,
-    "untrained dictionary": ("steer", "ablate", "joined"),
+    "shuffled decoder rows": ("steer", "ablate", "joined", OWN_WORDS),
+    "near miss": (*CLAIMS, OWN_WORDS),
+    "untrained dictionary": ("steer", "ablate", "joined", OWN_WORDS),
 }
 """Controls, and the tests that they must not pass more often than chance."""
 TOKENS, LATENTS, ACTIVE = 60_000, 1024, 4
@@ -90,10 +96,12 @@ def untrained(model: HookedModel, folder: Path, hook_point: str, seed: int) -> S
     return Subject(sae, folder / "features")
 
 
-def subjects(model: HookedModel, folder: Path, seed: int) -> dict[str, Callable[[], Subject]]:
+def subjects(
+    model: HookedModel, described: Features, workspace: Workspace, folder: Path, seed: int
+) -> dict[str, Callable[[], Subject]]:
     """Return the dictionary of each control, made when it is first asked for."""
-    sae = load_sae(DATA / "saes" / "demo")
-    tables, generator = DATA / "features" / "demo", torch.Generator().manual_seed(seed)
+    sae = load_sae(workspace.path("sae", described.settings.dictionary.removeprefix("sae:")))
+    tables, generator = workspace.path("features", described.name), torch.Generator().manual_seed(seed)
     same, other, pair = torch.arange(sae.d_sae), *(torch.randperm(sae.d_sae, generator=generator) for _ in range(2))
     return {
         "as trained": lambda: Subject(sae, tables),
@@ -103,54 +111,67 @@ def subjects(model: HookedModel, folder: Path, seed: int) -> dict[str, Callable[
     }
 
 
-def proofs(folder: Path, n: int, draws: int, seed: int, minutes: float) -> Iterator[dict[str, Any]]:
+def proofs(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Yield one row for each control and feature, those of an earlier run first; a feature of each control in turn."""
-    path = folder / "proofs.jsonl"
+    folder, seed = options.folder, options.seed
+    path = folder / f"{'-'.join(options.tests)}.jsonl"
     known = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     yield from known
     done = {(row["control"], row["number"]) for row in known}
-    model, start = load_model(MODEL), time.monotonic()
-    lens = Workspace(DATA).open(JacobianLens, MODEL)
-    config = ProofConfig(draws=draws, examples=4, others=24, new_tokens=1)
+    workspace = Workspace(options.workspace)
+    described = workspace.open(Features, options.features)
+    model, lens, start = load_model(described.settings.model), lens_for(workspace, described), time.monotonic()
+    config = ProofConfig(draws=options.draws, new_tokens=1)
     made: dict[str, Subject] = {}
-    for number in range(n):
-        for control, make in subjects(model, folder, seed).items():
-            if (control, number) in done:
+    for number in range(options.n):
+        for control, make in subjects(model, described, workspace, folder, seed).items():
+            if (control, number) in done or control not in options.controls:
                 continue
-            if time.monotonic() - start > 60 * minutes:
+            if time.monotonic() - start > 60 * options.minutes:
                 return
             subject = made.setdefault(control, made.get(control) or make())
             columns = read_table(subject.features / "features.parquet", ["density", "decoder_norm"])
             live = np.flatnonzero((columns["density"].to_numpy() > 0) & (columns["decoder_norm"].to_numpy() > 0))
-            feature = int(np.random.default_rng(seed).permutation(live)[number])
+            feature, began = int(np.random.default_rng(seed).permutation(live)[number]), time.process_time()
             row: dict[str, Any] = {"control": control, "number": number, "feature": feature}
             try:
-                proof = prove(model, subject.dictionary, subject.features, feature, config, lens=lens, seed=seed)
+                proof = prove(model, subject.dictionary, subject.features, feature, config, lens=lens,
+                              tests=options.tests, seed=seed)  # fmt: skip
                 row |= {"words": proof.words.texts, "chosen_by": proof.words.chosen_by, "holds": proof.holds(),
-                        "tested": list(proof.p_holm()), "verdict": proof.verdict()}  # fmt: skip
+                        "verdict": proof.verdict(),
+                        "p": {test.name: test.p for test in proof.measures if test.name in (*TESTS, OWN_WORDS)},
+                        "values": {test.name: test.value for test in proof.measures},
+                        "seconds": time.process_time() - began}  # fmt: skip
             except ConfigError as error:
-                row |= {"holds": [], "tested": [], "verdict": str(error)}
+                row |= {"verdict": str(error)}
             with path.open("a") as file:
                 file.write(json.dumps(row) + "\n")
             yield row
 
 
-def table(rows: list[dict[str, Any]]) -> list[str]:
-    """Return the table of claim by control: the share that holds, with Wilson's interval; bold where it must fail."""
-    lines = ["| dictionary | features | " + " | ".join(f"*{claim}*" for claim in CLAIMS) + " |",
-             "|---" * (2 + len(CLAIMS)) + "|"]  # fmt: skip
+def share(ps: list[float], must_fail: bool) -> str:
+    """Return how many p-values are at most 0.05, with Wilson's interval; bold where no more than chance may be."""
+    if not ps:
+        return "not tested"
+    holding = sum(p <= ALPHA for p in ps)
+    interval = proportion_interval(holding, len(ps))
+    cell = f"{holding} of {len(ps)} ({interval.low:.2f} to {interval.high:.2f})"
+    return f"**{cell}**" if must_fail else cell
+
+
+def table(folder: Path) -> list[str]:
+    """Return the table of claim by control, from all that was measured: p at most 0.05 before Holm's correction."""
+    rows: dict[tuple[str, int], dict[str, float]] = {}
+    for line in (line for path in sorted(folder.glob("*.jsonl")) for line in path.read_text().splitlines()):
+        row = json.loads(line)
+        if row.get("chosen_by") == "firings":
+            rows.setdefault((row["control"], row["number"]), {}).update(row["p"])
+    columns = {**{claim: f"*{claim}*" for claim in CLAIMS}, OWN_WORDS: "the old rule, *steer*"}
+    lines = [f"| dictionary | {' | '.join(columns.values())} |", "|---" * (1 + len(columns)) + "|"]
     for control, must_fail in MUST_FAIL.items():
-        of_control = [row for row in rows if row["control"] == control and row.get("chosen_by") == "firings"]
-        cells = []
-        for claim in CLAIMS:
-            tested = [row for row in of_control if claim in row["tested"]]
-            holding = sum(claim in row["holds"] for row in tested)
-            cell = "not tested"
-            if tested:
-                share = proportion_interval(holding, len(tested))
-                cell = f"{holding} of {len(tested)} ({share.low:.2f} to {share.high:.2f})"
-            cells.append(f"**{cell}**" if claim in must_fail else cell)
-        lines.append(f"| {control} | {len(of_control)} | {' | '.join(cells)} |")
+        of_control = [p for (name, _), p in rows.items() if name == control]
+        cells = [share([p[test] for p in of_control if test in p], test in must_fail) for test in columns]
+        lines.append(f"| {control} | {' | '.join(cells)} |")
     return lines
 
 
@@ -161,18 +182,20 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=79)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--minutes", type=float, default=60)
+    parser.add_argument("--workspace", type=Path, default=DATA)
+    parser.add_argument("--features", default="demo")
+    parser.add_argument("--tests", nargs="+", default=CLAIMS)
+    parser.add_argument("--controls", nargs="+", default=list(MUST_FAIL))
     parser.add_argument("--report", action="store_true")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
-    rows = []
-    for row in proofs(options.folder, options.n, options.draws, options.seed, options.minutes):
-        rows.append(row)
+    for row in proofs(options):
         print(f"{row['control']}, feature {row['feature']}: {row['verdict']}", flush=True)
-    lines = table(rows)
+    lines = table(options.folder)
     print("\n".join(lines))
     if options.report:
         command = f"`python -m tests.campaigns.proofs --n {options.n} --draws {options.draws} --seed {options.seed}`:"
-        report.put("proofs", [command, "", *lines])
+        report.put(f"proofs of {options.features}", [command, "", *lines])
 
 
 if __name__ == "__main__":

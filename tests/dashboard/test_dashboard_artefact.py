@@ -53,7 +53,7 @@ CARDS = {
         ("changed matrices", "2"),
     ),
     "latent-comparisons/difference-pair": (
-        *("/changes?name=latent-comparisons/difference-pair", "1 of tuned only (of 2), 1 shared"),
+        *("/changes?name=latent-comparisons/difference-pair", "1 of tuned only, 1 shared"),
         None,
     ),
     "directions/pushed": ("/directions/pushed", "steers the output", ("separates", "weekdays")),

@@ -130,8 +130,8 @@ def test_a_label_by_rule_is_shown_with_its_score_and_the_others(own):
     write_table(path, own.query(sql, t=path))
     shown = detail(own, "demo", 1, "light")
     said = shown.children[0].children[0].children[-1]
-    assert said.children[1].children == "0.94"
-    assert "another feature's label 0.52" in said.children[2]
+    assert said.children[1].children == "94%"
+    assert "another feature's label: 52%" in said.children[2]
     title = said.title
     assert "balanced accuracy 0.94 on 31 held-out firings" in title
     assert "before number (60 %): 0.77, context" in title

@@ -16,7 +16,7 @@ from page_text import text_of
 from dashboard.components.pages import page_of
 from dashboard.data.workspace import stamp
 from dashboard.overview.page import MOST, Finding, findings, findings_panel
-from interp.artifacts import Table, save_artefact
+from interp.artifacts import Dots, Table, save_artefact
 from interp.circuits.circuit import Circuit, Edge
 from interp.circuits.head_scores import HeadScore, HeadScores, HeadSettings
 from interp.geometry.sweeps import RotationSweep
@@ -26,6 +26,7 @@ from interp.statistics import Interval
 from interp.tracing._influence import GraphScores
 from interp.workspace import Workspace
 from saes.evaluation.evaluation import ConceptScore, ConceptScores
+from workbench.demo import DATA
 
 MODEL = "model-x"
 
@@ -147,18 +148,47 @@ def test_the_strongest_of_each_kind_come_first_and_three_at_most(tmp_path):
     fill = (described, lambda w: evaluated(w, rows), strong, weak, lambda w: circuit(w, found=True))
     found = of(tmp_path, *fill, lambda w: heads(w, [(0.9, True), (0.01, False)]))
     assert len(found) == MOST
-    assert [each.kind for each in found] == ["head", "circuit", "graph"]
-    assert [each.strength for each in found] == sorted([each.strength for each in found], reverse=True)
+    assert [each.kind for each in found] == ["graph", "circuit", "head"]
     without = of(tmp_path / "without", *fill)
-    assert [each.kind for each in without] == ["circuit", "graph", "concept"]
+    assert [each.kind for each in without] == ["graph", "circuit", "concept"]
     assert without[2].title == "A feature for c5"
-    assert page_of(without[1].href) == "/graph/strong"
-    assert len(without[1].dots.x) == len(without[1].dots.y) == 48
-    picture = without[0].dots
-    assert (without[0].value, without[0].null) == (max(picture.x), picture.x[-1]), "the numbers of the card are drawn"
+    assert page_of(without[0].href) == "/graph/strong"
+    assert len(without[0].dots.x) == len(without[0].dots.y) == 48
+    picture = without[1].dots
+    assert (without[1].value, without[1].null) == (max(picture.x), picture.x[-1]), "the numbers of the card are drawn"
     assert picture.null * 2 == len(picture.x) == len(picture.y) == len(picture.texts)
-    assert page_of(without[0].href) == "/circuit/induction-circuits/i?at=L0H0-k-L1H1"
-    assert "random heads by at most 0.3" in without[0].more
+    assert page_of(without[1].href) == "/circuit/induction-circuits/i?at=L0H0-k-L1H1"
+    assert "random heads by at most 0.3" in without[1].more
+
+
+def test_pictures_of_different_looks_come_first_then_kinds_by_what_they_tell(tmp_path, monkeypatch):
+    def finding(kind: str, strength: float, **picture: object) -> Finding:
+        return Finding(
+            kind=kind, title=kind, sentence="", value=1.0, null=1 - strength, about="", proof="", href="/", **picture
+        )  # fmt: skip
+
+    plane, axes = (Dots(x=(0.0,), y=(0.0,), across=across) for across in ("", "layer"))
+    every = [
+        finding("map", 0.9, dots=plane), finding("dictionary", 1.0, dots=axes), finding("graph", 0.5, dots=axes),
+        finding("onset", 0.9, dots=axes), finding("head", 0.2, grid=((0.5,),)), finding("map", 0.95, dots=plane),
+    ]  # fmt: skip
+    monkeypatch.setattr("dashboard.overview.page._found", lambda workspace: iter(every))
+    chosen = findings(Workspace(tmp_path, create=True), "different looks")
+    kinds = [(each.kind, round(each.strength, 2)) for each in chosen]
+    assert kinds == [("graph", 0.5), ("head", 0.2), ("map", 0.95)]
+    every[:] = [each for each in every if each.kind != "head"]
+    chosen = findings(Workspace(tmp_path), "two looks")
+    assert [each.kind for each in chosen] == ["graph", "map", "dictionary"], "then the strongest of the others"
+
+
+def test_a_labelled_feature_is_shown_with_its_words_and_its_example(tmp_path):
+    workspace = Workspace(tmp_path, create=True)
+    (found,) = [each for each in findings(Workspace(DATA), "shipped") if each.kind == "feature"]
+    assert found.example["activations"][found.example["peak"]] > 0
+    assert found.title.startswith("A feature for ")
+    assert found.value > found.null
+    described(workspace)
+    assert findings(workspace, "no score") == ()
 
 
 def test_a_ring_that_the_model_uses_is_a_finding_and_one_that_it_does_not_use_is_none(tmp_path):

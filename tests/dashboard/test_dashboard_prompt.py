@@ -15,6 +15,8 @@ from make_features import write_features
 from make_tiny import SPEC
 
 from dashboard.app import create_app
+from dashboard.prompt.page import layout
+from dashboard.sources import PageSources
 from dashboard.turns import Kind, Turns, asking
 from interp.acts import decode
 from interp.errors import ConfigError, MismatchError, PromptError, SupersededError, UnknownNameError
@@ -140,6 +142,11 @@ def in_threads(turns: Turns, given: list[tuple[str, Kind]]) -> list[str]:
     for thread in threads:
         thread.join(10)
     return served
+
+
+def test_an_address_with_a_text_offers_to_trace_it(workspace, live):
+    shown = str(layout(PageSources(workspace, live), text="The capital of France is", model="smollm2-135m"))
+    assert "/graph?trace=The+capital+of+France+is&model=smollm2-135m" in shown
 
 
 def test_one_page_with_many_requests_does_not_keep_another_waiting():

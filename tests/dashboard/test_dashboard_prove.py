@@ -85,7 +85,7 @@ def test_a_feature_without_proof_offers_to_run_it(server, workspace):
 
 def test_a_stored_proof_shows_its_verdict_and_every_number_with_both_nulls(server, proved):
     text = str(panel_of(proved, "dark"))
-    assert "(2.0 nats; 99 of 99 features like it: less). Ablating it has no clear effect." in text
+    assert "(2.0 nats, more than 99 of 99 features like it); ablating it has no clear effect." in text
     assert "2 of 4 tests hold" in str(_prove.badge(proved, newest_proof(proved, "demo", FEATURE)))
     assert "more than 99 of 99 random directions and 99 of 99 features of like density" in text
     assert "it does not hold: its interval includes chance" in text

@@ -395,7 +395,7 @@ def test_proposed_groups_are_those_that_hold_as_edits_as_they_are_stored(visitor
     path = "/graph-data/capital/groups.json"
     found = visitor.client.post(path, json={"nodes": ids}, headers=HERE).get_json()
     assert found["groups"] == [[HOSTILE[0], ids[:3]]]
-    assert "1 of 2 groups hold" in found["headline"]
+    assert "1 of 2 proposed groups act together" in found["headline"]
     for wrong in ({"nodes": []}, {"nodes": ["feature:9:9:9"]}, {"nodes": ids[:1] * 201}):
         assert visitor.client.post(path, json=wrong, headers=HERE).status_code == 400
 

@@ -75,6 +75,20 @@ def test_a_bug_fails_the_check_that_is_there_for_it(ward, name, family, check):
         assert own.run(set_up(ill.model)).verdict == "failed"
 
 
+@pytest.mark.parametrize("family", ["llama", "gemma2"])
+def test_a_sample_of_the_vocabulary_shows_a_detached_hook_and_leaves_the_model_whole(ward, family, monkeypatch):
+    monkeypatch.setattr("interp.doctor._response_checks.WORDS", 16)
+    [own] = [each for each in MODEL_TRIALS if each.experiment.name == "gradients"]
+    patient = ward.patient(family, 3)
+    unembedding = patient.model.unembed.original_component.weight
+    check = own.run(set_up(patient.model))
+    assert check.verdict == "passed", check.came
+    with patient.undo:
+        BY_NAME["a hook detaches: gradients end at it"].apply(patient)
+        assert own.run(set_up(patient.model)).verdict == "failed"
+    assert patient.model.unembed.original_component.weight is unembedding
+
+
 def test_every_exhibit_names_families_or_dictionaries_that_there_are():
     assert len({each.name for each in EXHIBITS}) == len(EXHIBITS) >= 24
     for each in EXHIBITS:

@@ -13,9 +13,10 @@ from interp.doctor.examine import set_up
 from interp.errors import ConfigError, CorruptError, MismatchError, MissingError
 from interp.lenses.jacobian_fit import (
     batches_of,
-    fit_affine,
+    fit_gains,
     fit_jacobian_lens,
     import_jacobian_lens,
+    mean_residuals,
     read_published,
     run_texts,
     write_published,
@@ -127,6 +128,16 @@ def test_blocks_that_are_affine_are_read_exactly_at_gain_one(texts):
         assert min(layer.below_logit.low, layer.below_mean.low) > 0.1
 
 
+def test_a_jacobian_that_is_too_small_or_too_large_gets_the_gain_that_mends_it(texts):
+    model = affine_model()
+    fit = fit_jacobian_lens(model, *texts, CONFIG)
+    means = mean_residuals(model, [layer.hook_point for layer in fit.layers], texts[0], fit.settings)
+    for factor in (0.4, 1.5, 2.5):
+        jacobians = {layer.hook_point: fit.jacobian(layer.hook_point) / factor for layer in fit.layers}
+        for gain in fit_gains(model, jacobians, means, texts[0], fit.settings).gains.values():
+            assert gain == pytest.approx(factor, rel=0.05)
+
+
 def test_directions_are_carried_without_the_means(lens):
     point = lens.layers[1].hook_point
     first, second = torch.randn(2, 64, generator=torch.Generator().manual_seed(4))
@@ -149,7 +160,8 @@ def test_residuals_that_say_nothing_of_the_output_are_read_as_the_mean(texts):
     generator = torch.Generator().manual_seed(0)
     noise = {name: torch.randn(64, 64, generator=generator) for name in names}
     settings = JacobianSettings(model="", weight_hash="", source="", context_length=12, skip=2)
-    assert max(fit_affine(model, noise, texts[0], settings).gains.values()) < 0.1
+    means = mean_residuals(model, names, texts[0], settings)
+    assert max(fit_gains(model, noise, means, texts[0], settings).gains.values()) < 0.1
 
 
 def test_it_is_measured_beside_nulls_on_held_out_text(lens):

@@ -18,9 +18,11 @@ from interp.nulls import (
     NUMERIC_DRAWS,
     NullComparison,
     NullKind,
+    can_hold,
     draws_of,
     null_range,
     null_verdict,
+    p_from_null,
     smallest_p,
 )
 
@@ -182,3 +184,12 @@ def test_the_page_of_scores_has_every_kind_of_null_with_what_it_holds_fixed():
     assert "".join(f"| {kind} | {null.fixed} |\n" for kind, null in NULLS.items()) in page
     for table in (DRAWS, NUMERIC_DRAWS):
         assert " | ".join(f"{level} {n:,}" for level, n in table.items()) in page
+
+
+@pytest.mark.parametrize("draws", [9, 19, 79, 99])
+def test_a_test_is_open_as_long_as_its_best_continuation_holds(draws):
+    for reaching in range(7):
+        null = [2.0] * reaching + [0.0] * 3
+        best = p_from_null(1.0, null + [0.0] * (draws - len(null)))
+        assert can_hold(1.0, null, draws) == (best <= 0.05)
+    assert can_hold(1.0, [], draws) == (draws >= 19)

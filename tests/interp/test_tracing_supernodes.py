@@ -186,11 +186,11 @@ def test_groups_whose_effects_agree_hold_and_random_ones_do_not():
     assert judged.p_all < 0.01
     assert judged.agreement.min() > 0.8
     assert abs(judged.null.mean()) < 0.25
-    assert "4 of 4 groups hold" in judged.headline()
+    assert "4 of 4 proposed groups act together" in judged.headline()
     # The same groups where effects do not agree.
     judged = judge_groups(graph, groups, effects(graph, [], noise=1), n_random=499)
     assert (judged.p > 0.05).all()
-    assert "0 of 4 groups hold" in judged.headline()
+    assert "0 of 4 proposed groups act together" in judged.headline()
     # Groups of one member of each planted group.
     mixed = [Supernode(f"mixed {i}", tuple(sorted(each)[i] for each in truth)) for i in range(3)]
     judged = judge_groups(graph, mixed, effects(graph, truth, noise=0.3), n_random=499)

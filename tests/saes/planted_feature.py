@@ -42,6 +42,16 @@ def planted_model(n_layers: int = 1):
     return model
 
 
+def with_memory(weight: float):
+    """Return the planted model with a second block, in which every token reads the mean of CAUSE over those before."""
+    model = planted_model(2)
+    with torch.no_grad():
+        attention = model.blocks[1].attn
+        attention.v.original_component.weight[0, CAUSE] = 1.0
+        attention.o.original_component.weight[CAUSE, 0] = weight
+    return model
+
+
 def rise(activation: float, tokens: tuple[int, ...]) -> float:
     """Return the rise of the mean log-probability of tokens when the last residual has an activation along CAUSE."""
     logits = torch.zeros(V)

@@ -34,7 +34,7 @@ from interp.models.small import SmallConfig
 from saes.acts.features import NEW_TOKENS, Ablate, JudgeSteering, ReadText, SeparateLists, Steer
 from saes.acts.session import Session, TokenPace
 from saes.features.case import Passage, ProofConfig, read_case
-from saes.features.measure_proof import ablation_changes, next_token_changes, prove, with_bos
+from saes.features.measure_proof import ablated_log_p, ablation_losses, next_token_changes, prove, with_bos
 from saes.features.sources import neurons_of
 from saes.kinds.base import SAEMetadata, Weights
 from saes.kinds.l1 import ReLUSAE
@@ -99,13 +99,23 @@ def test_effects_are_those_of_whole_passes_with_hooks(layer):
 
     with torch.no_grad():
         clean = slowly(tokens, torch.zeros(len(acts)), directions[0])[0]
-        changes = ablation_changes(site, [passage], feature, arms, ids=[5, 9])[:, 0]
-        assert changes.abs().max() > 1e-3
-        for change, direction in zip(changes, directions, strict=True):
-            changed = slowly(tokens, -acts[:, feature], direction)[0] - clean
-            wanted = torch.cat([tokens[0, 1:, None], torch.tensor([[5, 9]]).expand(len(changed) - 1, -1)], 1)
-            expected = changed[:-1].gather(1, wanted)
-            torch.testing.assert_close(change, expected, atol=1e-4, rtol=1e-4)
+        log_p, read = ablated_log_p(site, passage, feature, arms, [5, 9])
+        silent = ablated_log_p(site, passage, feature, arms, [5, 9], silent=True)
+        first, rises = int(late[feature]), ablation_losses(site, passage, feature, arms)
+        assert read.tolist() == list(range(first, len(acts)))
+        assert silent[1].tolist() == [at for at in read.tolist() if acts[at, feature] == 0] != []
+        torch.testing.assert_close(silent[0], log_p[:, silent[1] - first])
+        assert rises[:, first:].abs().max() > 1e-3
+        assert not rises[:, :first].any()
+        for at, direction in enumerate([0 * directions[0], *directions]):
+            changed = slowly(tokens, -acts[:, feature], direction)[0]
+            torch.testing.assert_close(log_p[at, :, 1], changed[first:, [5, 9]].logsumexp(-1), atol=1e-4, rtol=1e-4)
+            if at:
+                expected = (clean - changed)[:-1].gather(1, tokens[0, 1:, None])[:, 0]
+                torch.testing.assert_close(rises[at - 1], expected, atol=1e-4, rtol=1e-4)
+        later = ablation_losses(site, passage, feature, arms, start=first + 1)
+        assert not later[:, : first + 1].any(), "not read"
+        torch.testing.assert_close(later[:, first + 1 :], rises[:, first + 1 :])
         strength = torch.full((len(acts),), 3.0)
         strength[: site.first] = 0
         moved, shift = next_token_changes(site, [tokens], arms.times(3.0), [5, 9])
@@ -120,18 +130,6 @@ def test_effects_are_those_of_whole_passes_with_hooks(layer):
             steady[: site.first] = 0
             grown = torch.cat([grown, slowly(grown, steady, directions[0])[:, -1].argmax(-1)[:, None]], 1)
         assert texts[1] == "".join(token_strings(model, grown[0, -3:]))
-
-
-def test_padding_does_not_change_the_effects(model):
-    site = DictionarySite.of(model, dictionary())
-    passages = [Passage((1, CAUSE, ANSWER), 1, 0, 2.0), Passage((4, 5, CAUSE, ANSWER, 6, 8), 2, 1, 2.0)]
-    arms = site.arms(CAUSE, [], 0, 0)
-    both = ablation_changes(site, passages, CAUSE, arms)
-    for at, passage in enumerate(passages):
-        alone = ablation_changes(site, [passage], CAUSE, arms)
-        torch.testing.assert_close(both[:, at, : alone.shape[2]], alone[:, 0])
-        assert not both[:, at, alone.shape[2] :].any()
-    assert with_bos(model, passages)[1].tolist() == [3, 6]
 
 
 def test_neurons_are_proved_likewise(tmp_path):
@@ -151,7 +149,9 @@ def test_neurons_are_proved_likewise(tmp_path):
     neurons = neurons_of(model, place)
     folder = build(tmp_path, model, neurons, hook_point=place)
     proof = prove(model, neurons, folder, 0, QUICK)
-    assert proof.measure("ablate loss at peak").value == pytest.approx(rise(5 * STRENGTH, (ANSWER,)), rel=1e-3)
+    site, passage = DictionarySite.of(model, neurons), read_case(folder, 0, QUICK).examples[0]
+    losses = ablation_losses(site, passage, 0, site.arms(0, [], 0, 0))
+    assert float(losses[0, passage.peak]) == pytest.approx(rise(5 * STRENGTH, (ANSWER,)), rel=1e-3)
     assert proof.measure("steer").value == pytest.approx(rise(proof.strength, proof.words.ids), rel=1e-3)
     assert len(proof.measure("fires").random) == QUICK.draws, "random directions of the space that is read"
 

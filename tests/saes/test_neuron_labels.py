@@ -1,5 +1,7 @@
 """Neurons of all layers in words: a planted neuron gets its label, noise gets none, background is common."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -17,8 +19,19 @@ from interp.tracing.background import background_nodes, influences, mean_influen
 from interp.tracing.graph import TraceConfig
 from interp.tracing.replacement import Neurons
 from interp.tracing.trace import trace
-from saes.features.describe_neurons import Strongest, describe_neurons, first_passages
+from saes.features.build import N_SAID
+from saes.features.describe_neurons import (
+    BLOCK_ROWS,
+    SIGNS,
+    SignedNeurons,
+    Strongest,
+    _readouts,
+    describe_neurons,
+    first_passages,
+)
+from saes.features.meaning import said_by_directions
 from saes.features.neurons import NeuronLabels
+from saes.features.sources import neurons_of
 
 SMALL = SmallConfig(n_layers=2, d_model=32, n_heads=2, d_mlp=12, act_fn="silu")
 PLANTED, LETTER = 3, "q"
@@ -83,6 +96,31 @@ def test_every_direction_has_a_row_and_no_label_is_dense(described: NeuronLabels
     assert described.n_confirmed == sum(row.confirmed for row in rows.values())
     assert all(row.says == [] for row in rows.values()), "no lens was given"
     assert described.of([]) == {}
+
+
+def test_some_layers_are_described_on_the_first_tokens(recorded, described: NeuronLabels):
+    model, recording = recorded
+    labels = describe_neurons(model, recording, layers=[0], tokens=3000, n_prompts=0)
+    assert (labels.layers, described.layers) == ((0,), (0, 1))
+    assert 3000 <= labels.n_tokens < 3000 + BLOCK_ROWS < described.n_tokens
+    assert f'"{LETTER}"' in labels.of([(0, PLANTED, 1)])[0, PLANTED, 1].label
+    assert labels.of([(1, PLANTED, 1)]) == {}
+    assert f"of {2 * 12} directions" in labels.headline()
+    assert "(1 of 2 layers)" in labels.headline()
+    assert ("layers", "1 of 2 (0)") in labels.facts()
+    with pytest.raises(ConfigError, match="layers of this model are 0 to 1, got 2"):
+        describe_neurons(model, recording, layers=[2])
+
+
+def test_the_negative_direction_raises_what_the_positive_one_lowers(recorded):
+    model, _ = recorded
+    bases = [neurons_of(model, "blocks.0.mlp.hook_post", sign=sign) for sign in SIGNS]
+    lens = SimpleNamespace(carry=lambda point, directions: directions)
+    readouts = _readouts([SignedNeurons(0, basis, None) for basis in bases], lens, model)
+    for basis, readout in zip(bases, readouts, strict=True):
+        alone = said_by_directions(basis, lens, model, N_SAID)
+        for name in ("raised", "raised_strength", "null_high"):
+            np.testing.assert_allclose(readout[name], alone[name], rtol=1e-5)
 
 
 def test_the_background_is_the_mean_influence_over_the_prompts(recorded, described: NeuronLabels):

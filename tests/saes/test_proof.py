@@ -30,6 +30,7 @@ from planted_feature import (
     dictionary,
     planted_model,
     rise,
+    with_memory,
 )
 
 from interp.artifacts import Draft, as_json, open_artefact, partial_path, read_manifest, save_artefact, verify
@@ -44,7 +45,7 @@ from interp.models.loading import load_model
 from interp.models.small import SmallConfig
 from interp.statistics import Interval, proportion_interval
 from saes.features.case import Passage, ProofConfig, passages_with, read_case
-from saes.features.measure_proof import STRENGTHS, FinishedParts, own_words, proof_words, prove
+from saes.features.measure_proof import STRENGTHS, FinishedParts, ablation_losses, own_words, proof_words, prove
 from saes.features.proof import EFFECTS, Proof, ProofSettings
 from saes.kinds.base import SAEMetadata, Weights
 from saes.kinds.l1 import ReLUSAE
@@ -67,16 +68,17 @@ def proof(model, features):
     return prove(model, dictionary(), features, CAUSE)
 
 
-def test_a_planted_cause_has_its_known_effects(proof):
+def test_a_planted_cause_has_its_known_effects(proof, model, features):
     words = proof.words.ids
     assert set(words) < set(WORDS), "those of one half of its examples"
     assert proof.words.texts == tuple(map(str, words)), "the most frequent first"
     assert proof.strength == max((size * STRENGTH for size in STRENGTHS), key=lambda size: rise(size, words))
     assert proof.measure("steer").value == pytest.approx(rise(proof.strength, words), abs=1e-4)
-    assert proof.measure("ablate loss at peak").value == pytest.approx(rise(STRENGTH, (ANSWER,)), abs=1e-4)
-    after = [text.tokens[text.peak : -1][: proof.settings.after] for text in proof.examples]
-    firing = np.mean([np.mean([int(token) in WORDS for token in tokens]) for tokens in after])
-    assert proof.measure("ablate").value == pytest.approx(firing * rise(STRENGTH, words), abs=1e-4)
+    case = read_case(features, CAUSE, proof.settings)
+    site, passage = DictionarySite.of(model, dictionary()), case.examples[0]
+    losses = ablation_losses(site, passage, CAUSE, site.arms(CAUSE, [], 0, 0))
+    assert float(losses[0, passage.peak]) == pytest.approx(rise(STRENGTH, (ANSWER,)), abs=1e-4)
+    assert proof.measure("ablate").value == proof.measure("ablate loss").value == 0, "no token reads an earlier one"
     assert 0.95 < proof.measure("fires").value < 1, "it fires on the fourth of WORDS, which was not chosen, too"
     logits = torch.zeros(V)
     logits[list(RAISED)] = READ[: len(RAISED)]
@@ -84,21 +86,51 @@ def test_a_planted_cause_has_its_known_effects(proof):
     assert proof.measure("joined").value == pytest.approx(float(z[list(words)].mean()), rel=1e-3)
 
 
-def test_a_feature_that_says_what_it_reads_passes_all_four_tests(proof):
+def test_a_feature_that_says_what_it_reads_passes_all_four_tests(features):
+    """Later tokens read it from its own; there its words are expected less once it is ablated."""
+    weight = 4.0
+    proof = prove(with_memory(weight), dictionary(), features, CAUSE)
     assert proof.holds() == ["fires", "steer", "ablate", "joined"]
     assert all(p <= 0.05 for p in proof.p_holm().values())
-    assert len(proof.measure("steer").random) == len(proof.measure("steer").alike) == 99
-    assert proof.verdict().startswith(f'Steering makes it say "{proof.words.texts[0]}", "')
-    assert proof.verdict().endswith(", and ablating it lowers them.")
+    assert len(proof.measure("steer").random) == len(proof.measure("ablate").alike) == 99
+    assert proof.verdict().startswith(f"Steering makes the model say “{proof.words.texts[0]}”, “")
+    assert proof.verdict().endswith("; ablating it lowers them.")
     assert "direct effect" in proof.lines()[-1]
     assert not proof.missing, "the words are in no list"
+    case, falls = read_case(features, CAUSE, proof.settings), []
+    for passage in case.strongest(case.judging(), proof.settings.examples):
+        firing = np.isin(passage.token_ids, WORDS)
+        read = weight * STRENGTH * firing.cumsum() / np.arange(1, len(firing) + 1)
+        silent = ~firing & firing.cumsum().astype(bool)
+        logits = torch.zeros(2, int(silent.sum()), V)
+        logits[:, np.array(passage.token_ids)[silent] == OTHER, ELSEWHERE[0] : ELSEWHERE[-1] + 1] = STRENGTH * READ
+        logits[0, :, list(RAISED)] += torch.from_numpy(read[silent, None]) * READ[: len(RAISED)]
+        expected = logits.softmax(-1)[..., list(proof.words.ids)].sum((1, 2)).log()
+        falls.append(float(expected[0] - expected[1]))
+    assert proof.measure("ablate").value == pytest.approx(np.mean(falls), abs=1e-3)
+
+
+def test_a_test_that_can_no_longer_hold_is_given_up_and_says_what_all_draws_would(model, features, monkeypatch):
+    quick = {feature: prove(model, dictionary(), features, feature) for feature in (CAUSE, OTHER, IDLE)}
+    monkeypatch.setattr("saes.features.measure_proof.STAGES", ())
+    for feature, proof in quick.items():
+        whole = prove(model, dictionary(), features, feature)
+        assert proof.holds() == whole.holds()
+        assert {test: p for test, p in proof.p_holm().items() if p <= 0.05} == {
+            test: p for test, p in whole.p_holm().items() if p <= 0.05
+        }
+        assert len(whole.measure("steer").random) == 99
+        assert (len(proof.measure("steer").random) == 19) == ("steer" not in whole.holds())
+        assert not proof.undecided(), "further draws would change nothing"
+        kept = len(proof.measure("steer").random)
+        np.testing.assert_allclose(proof.measure("steer").random, whole.measure("steer").random[:kept], atol=1e-5)
 
 
 def test_a_feature_that_says_other_words_fires_and_does_no_more(model, features):
     proof = prove(model, dictionary(), features, OTHER)
     assert proof.words.ids == (OTHER,)
     assert proof.holds() == ["fires"]
-    assert proof.verdict().endswith("No effect on them is proved.")
+    assert proof.verdict().endswith("; no effect on what the model says is proved.")
     assert proof.measure("steer").value < 0, "other words are raised"
     own = proof.measure("own words")
     assert own.value > own.null_high(own.random), "its own words are"
@@ -150,9 +182,9 @@ def test_words_come_in_every_form_and_never_from_the_lens(model, features, monke
     assert not words.any_direction_may_pass
     with_texts(monkeypatch, model, {CAUSE: "oon", 61: "uv", 62: " red"})
     first, *others = proof_words(site, replace(case, examples=peaks(CAUSE, 61, 62)), None).texts
-    assert (first, others) == ("red", ["oon", "uv"]), "whole words first among equals"
+    assert (first, others) == ("red", ["-oon", "-uv"]), "whole words first among equals, parts of words marked"
     frequent = proof_words(site, replace(case, examples=peaks(CAUSE, 61, 62, CAUSE)), None).texts
-    assert frequent == ("oon", "red", "uv")
+    assert frequent == ("-oon", "red", "-uv")
 
 
 def peaks(*tokens: int) -> tuple[Passage, ...]:
@@ -196,7 +228,7 @@ def test_a_list_is_tested_where_the_words_lie_within_it(model, features, monkeyp
         proof = prove(model, dictionary(), features, CAUSE)
         assert proof.measure("lists").about == "months"
         assert ("lists" in proof.holds()) == holds
-        assert {"fires", "steer", "ablate", "joined"} <= set(proof.holds()), "five tests are corrected for"
+        assert {"fires", "steer", "joined"} <= set(proof.holds()), "five tests are corrected for"
 
 
 def lens_of(model, jacobian: np.ndarray, folder: Path) -> JacobianLens:
@@ -229,10 +261,10 @@ def test_what_is_said_behind_a_later_layer_is_read_through_the_lens_alone(tmp_pa
     jacobian[VOICE, CAUSE] = 1.0
     lens = lens_of(model, jacobian, tmp_path / "lens")
     through = prove(model, dictionary(), folder, CAUSE, lens=lens)
-    assert through.holds() == ["fires", "steer", "ablate", "joined"]
+    assert through.holds() == ["fires", "steer", "joined"]
     assert through.lines()[-1].endswith("through the Jacobian lens jacobian-lenses/lens.")
     directly = prove(model, dictionary(), folder, CAUSE)
-    assert directly.holds() == ["fires", "steer", "ablate"], "the words do not depend on the lens"
+    assert directly.holds() == ["fires", "steer"], "the words do not depend on the lens"
     with pytest.raises(MismatchError, match="was fitted on weights"):
         prove(planted_model(2), dictionary(), folder, CAUSE, lens=lens)
 
@@ -245,13 +277,13 @@ def test_directions_outside_the_residual_stream_name_no_words(model, features):
 
 
 @pytest.mark.slow
-def test_p_is_uniform_for_random_directions_given_as_features(model, features):
+def test_p_is_uniform_for_random_directions_given_as_features(features):
     """The examples stay, the direction is drawn: the feature is then one more draw of the null."""
     drawn = torch.nn.functional.normalize(torch.randn(D, D, generator=torch.Generator().manual_seed(5)), dim=1)
     sae, ps = dictionary(drawn), {"ablate": [], "steer": [], "joined": []}
     config = ProofConfig(draws=19, examples=3, others=4, new_tokens=1)
     for feature in (feature for feature in range(10, 60) if feature != ANSWER):
-        for row in prove(model, sae, features, feature, config, seed=feature).to_records():
+        for row in prove(with_memory(4.0), sae, features, feature, config, seed=feature).to_records():
             if row["measure"] in ps:
                 ps[row["measure"]].append(row["p_random"])
     for name, values in ps.items():
@@ -281,11 +313,11 @@ def test_latents_of_untrained_dictionaries_in_untrained_models_have_no_effect_on
         model, sae, folder = untrained(seed, tmp_path / str(seed))
         for feature in range(8):
             proof = prove(model, sae, folder, feature, config, seed=seed)
-            effects.append(any(test in EFFECTS for test in proof.holds()))
+            effects += [measure.p <= 0.05 for test in EFFECTS if (measure := proof.measure(test))]
             positive += proof.measure("own words").value > 0
-    assert positive > 0.9 * len(effects), "words through the direction are raised, in any model"
+    assert len(effects) > 40
+    assert positive > 0.9 * 40, "words through the direction are raised, in any model"
     assert proportion_interval(sum(effects), len(effects)).low <= 0.05
-    assert sum(effects) <= 2, "at most 5 %"
 
 
 def test_the_halves_share_no_document_and_weak_examples_choose_nothing(features):
@@ -333,7 +365,7 @@ def test_the_artefact_is_whole_and_repeats_bit_for_bit(model, features, tmp_path
     assert all(done <= total for done, total in seen)
 
 
-@pytest.mark.parametrize("stage", ["steer", "ablate", "ablate other text", "continuations"])
+@pytest.mark.parametrize("stage", ["steer", "ablate", "continuations"])
 def test_a_stopped_proof_resumes_after_the_last_part_with_the_same_numbers(model, features, tmp_path, stage):
     def stop(done, total, info):
         if info["stage"] == stage:

@@ -41,31 +41,29 @@ def judged(words: ProofWords = WORDS, **measured: tuple[Interval | float, int, i
 
 
 ABOVE, AROUND = Interval(2.0, 1.0, 3.0), Interval(0.4, -0.1, 0.9)
-LESS = "99 of 99 features like it: less"
-NAMES = '"church", "parish", "of␣the"'
+MORE = "more than 99 of 99 features like it"
+NAMES = "“church”, “parish”, “of␣the”"
 
 
 @pytest.mark.parametrize(
     ("measured", "verdict"),
     [
         ({"steer": (ABOVE, 99, 99), "ablate": (ABOVE, 99, 99)},
-         f"Steering makes it say {NAMES} (2.0 nats; {LESS}), and ablating it lowers them."),
+         f"Steering makes the model say {NAMES} (2.0 nats, {MORE}); ablating it lowers them."),
         ({"steer": (ABOVE, 98, 99), "ablate": (AROUND, 50, 50)},
-         f"Steering makes it say {NAMES} (2.0 nats; 98 of 99 random directions: less). Ablating it has "
-         "no clear effect."),
+         f"Steering makes the model say {NAMES} (2.0 nats, more than 98 of 99 random directions); ablating it "
+         "has no clear effect."),
         ({"steer": (AROUND, 50, 50), "ablate": (ABOVE, 99, 99), "fires": (ABOVE, 99, 99)},
-         f"Ablating it makes the model say {NAMES} less (2.0 nats; {LESS}). "
-         "Steering has no clear effect."),
+         f"Without it the model says {NAMES} less (2.0 nats, {MORE}); steering has no clear effect."),
         ({"steer": (AROUND, 50, 50), "fires": (ABOVE, 99, 99), "joined": (5.0, 99, 99)},
-         f"It reads {NAMES} and its direction names them (5.0 SD; {LESS}). "
-         "No effect on them is proved."),
+         f"It fires on {NAMES} and its direction promotes them (5.0 SD, {MORE}); no effect is proved."),
         ({"steer": (AROUND, 50, 50), "fires": (ABOVE, 99, 99)},
-         f"It fires on {NAMES} (AUROC 2.00; {LESS}). No effect on them is proved."),
+         f"It fires on {NAMES} (AUROC 2.00, {MORE}); no effect on what the model says is proved."),
         ({"steer": (AROUND, 60, 50), "ablate": (AROUND, 50, 50)},
          f"No effect beyond the null: steering changes {NAMES} by 0.4 nats, more than 50 of 99 features "
          "like it."),
         ({"steer": (ABOVE, 99, 60), "ablate": (AROUND, 50, 50)},
-         f"No test holds: steering changes {NAMES} by 2.0 nats, more than 60 of 99 features like it."),
+         f"Nothing is proved: steering changes {NAMES} by 2.0 nats, more than 60 of 99 features like it."),
         ({}, "Nothing could be tested."),
     ],
 )  # fmt: skip
@@ -116,7 +114,7 @@ def test_fires_is_above_chance_from_an_auroc_of_one_half_on():
 
 def test_words_that_the_lens_chose_and_words_of_any_direction_are_remarked_on():
     proof = judged(SAID, steer=(ABOVE, 99, 99))
-    assert proof.verdict().startswith("Steering makes it say its lens words (2.0 nats;")
+    assert proof.verdict().startswith("Steering makes the model say its lens words (2.0 nats,")
     assert "which any direction may raise" in proof.lines()[1]
     assert "church, parish, of the, <b>" in judged(steer=(ABOVE, 99, 99)).lines()[1]
     for value, start in (

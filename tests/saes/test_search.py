@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import duckdb
+import make_search
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -182,6 +183,21 @@ def test_the_score_of_several_words_is_the_weighted_mean_over_them(workspace, mo
         assert fired.fired[at] == sum((acts[each, feature] > 0).sum() for each in here)
         strong = [np.sqrt(acts[each, feature].mean() / acts[:, feature].max()) for each in here]
         assert fired.strength[at] == pytest.approx(np.average(strong, weights=weights), rel=1e-4)
+
+
+def test_a_dense_feature_ranks_below_a_specific_one_on_the_word_that_both_fire_on(tmp_path, monkeypatch):
+    tokens, acts = planted_text()
+    rng = np.random.default_rng(4)
+    january = np.isin(tokens, (0, 1))
+    fires = january | (rng.random(N_TOKENS) < 0.3)
+    acts[:, 3] = fires * rng.uniform(6, 9, N_TOKENS)
+    monkeypatch.setattr(make_search, "planted_text", lambda: (tokens, acts))
+    hits = search_features(make_search.build(tmp_path / "w"), "January", features="planted").hits
+    ranks = {hit.feature: (rank, hit) for rank, hit in enumerate(hits)}
+    assert ranks[0][0] == 0
+    assert ranks[3][1].convincing
+    assert ranks[3][1].recall == 1
+    assert ranks[3][1].strength < ranks[0][1].strength / 2
 
 
 def test_hits_are_the_same_whether_tables_are_in_memory_or_read_for_each_search(workspace, monkeypatch):

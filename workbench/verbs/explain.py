@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from interp.errors import ConfigError
-from interp.options import Argument, ArtefactName, FeaturesName, Means, ModelName
+from interp.options import Argument, ArtefactName, Corpus, FeaturesName, Means, ModelName
 from saes.features.schema import Features
 from saes.features.written_labels import ExplainConfig
 from workbench.analysis import AnalysisRun, Resumable
@@ -30,6 +30,8 @@ class Explain(ExplainConfig, Seeded, AppliesDictionary, Threaded, RunsModel, Res
 
     Labels of Neuronpedia: workbench explain gpt2-res-jb --neuronpedia explanations.jsonl
 
+    Labels of another dictionary: workbench explain mine --like demo --text docstrings --into mine-labelled
+
     An endpoint receives excerpts of the recorded text. Requests and tokens are counted first, and nothing is sent
     before you agree. An interrupted command continues when it is repeated, and no answered request is sent again.
     """
@@ -46,6 +48,12 @@ class Explain(ExplainConfig, Seeded, AppliesDictionary, Threaded, RunsModel, Res
     neuronpedia: Path | None = None
     """Instead of asking a model: take the labels of an explanations export of Neuronpedia (JSON or JSONL, plain or
     gzipped), with their source and scores."""
+    like: FeaturesName | None = None
+    """Instead: take the written labels of these features, of any model, for those that fire on the same words."""
+    text: Corpus | None = None
+    """With --like: text that both models read. Default: that of the recording of FEATURES."""
+    n_words: int = 20_000
+    """With --like: words of the text."""
     features: tuple[int, ...] = ()
     """Features to explain, by index."""
     top: int | None = None
@@ -75,13 +83,17 @@ class Explain(ExplainConfig, Seeded, AppliesDictionary, Threaded, RunsModel, Res
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if (self.provider is None) == (self.neuronpedia is None):
-            count = "neither" if self.provider is None else "both"
-            raise ConfigError(f"explain takes --provider, a model to ask, or --neuronpedia, a file; got {count}")
+        if (n := sum(source is not None for source in (self.provider, self.neuronpedia, self.like))) != 1:
+            raise ConfigError(
+                "explain takes one of --provider, a model to ask, --neuronpedia, a file, and --like, other features; "
+                f"got {n}"
+            )
+        if self.n_words < 1:
+            raise ConfigError(f"n-words must be at least 1, got {self.n_words}")
 
     def default_name(self) -> str:
         model = self.model or (self.provider or "").partition(":")[2]
-        return slug(f"{self.source}-{'neuronpedia' if self.neuronpedia else model}")
+        return slug(f"{self.source}-{'neuronpedia' if self.neuronpedia else self.like or model}")
 
     def check_free(self, *folders: Path | None) -> None:
         if not self.dry_run:
@@ -90,7 +102,9 @@ class Explain(ExplainConfig, Seeded, AppliesDictionary, Threaded, RunsModel, Res
     def measure(self, run: AnalysisRun) -> "list[Labels | Features]":
         target = run.workspace.path("features", self.into) if self.into else None
         self.check_free(target)  # before anything is paid for
-        labels = self._ask(run, self.provider) if self.provider else self._import(run)
+        labels = (
+            self._ask(run, self.provider) if self.provider else self._carry(run) if self.like else self._import(run)
+        )
         if labels is None:
             return []
         labels = run.save(labels)
@@ -101,6 +115,9 @@ class Explain(ExplainConfig, Seeded, AppliesDictionary, Threaded, RunsModel, Res
             return [labels, adopt_labels(labels, source, target, overwrite=self.overwrite)]
         return [labels]
 
+    def _taken(self, run: AnalysisRun) -> "Labels":
+        return self._carry(run) if self.like else self._import(run)
+
     def _import(self, run: AnalysisRun) -> "Labels":
         """Return the labels of an export."""
         from saes.explain.imported import read_labels
@@ -108,6 +125,24 @@ class Explain(ExplainConfig, Seeded, AppliesDictionary, Threaded, RunsModel, Res
         assert self.neuronpedia is not None
         run.open(Features, self.source)
         return read_labels(run.workspace, self.source, self.neuronpedia, model=self.model)
+
+    def _carry(self, run: AnalysisRun) -> "Labels":
+        """Return the labels of the features that fire on the same words."""
+        from interp.recording.recorded import Recorded
+        from saes.explain.carried import carry_labels
+
+        assert self.like is not None
+        own, text = run.open(Features, self.source), self.text
+        run.open(Features, self.like)
+        if text is None and own.settings.recording in run.workspace.names("recording"):
+            recorded = run.workspace.open(Recorded, own.settings.recording).settings.text
+            text = recorded and recorded.corpus
+        if text is None:
+            raise ConfigError(f"the text of {self.source} is not known here; name one with --text")
+        with run.progress("reading words", "contexts") as progress:
+            return carry_labels(
+                run.workspace, self.source, self.like, text, n_words=self.n_words, seed=self.seed, progress=progress
+            )
 
     def _ask(self, run: AnalysisRun, where: str) -> "Labels | None":
         """Ask a model for labels, and score them; None where only the requests were to be counted."""

@@ -1,7 +1,7 @@
 """Features of a dictionary: described, searched, steered with, proved.
 
 - `workbench features DICTIONARY`: statistics, examples, effects and labels of every feature.
-- `workbench neurons RECORDING`: labels and examples of the MLP neurons of all layers, for attribution graphs.
+- `workbench neurons RECORDING`: labels and examples of the MLP neurons of all layers or some, for attribution graphs.
 - `workbench search TEXT`: features that fire on a word or a text.
 - `workbench prove FEATURES --feature N`: effects of a feature, compared with random directions and other features.
 - `workbench steer SAE --feature N --amount X --prompt TEXT`: continuations with and without a feature changed.
@@ -180,7 +180,7 @@ class DescribeFeatures(Seeded, AppliesDictionary, Threaded, RunsModel, Analysis[
 
 @dataclass(frozen=True, kw_only=True)
 class DescribeNeurons(Threaded, RunsModel, Analysis["NeuronLabels"]):
-    """Describe the MLP neurons of all layers, to read attribution graphs in words.
+    """Describe the MLP neurons of all layers or some, to read attribution graphs in words.
 
     Example: workbench neurons my-recording
 
@@ -195,6 +195,10 @@ class DescribeNeurons(Threaded, RunsModel, Analysis["NeuronLabels"]):
 
     recording: Annotated[RecordingName, Argument("RECORDING")]
     """Recording whose text is read; its model is the one described."""
+    layers: tuple[int, ...] = ()
+    """Layers to describe, counted from 0. Default: all."""
+    tokens: int | None = None
+    """Tokens to read at most. Default: the whole recording."""
     window: int = 5
     """Tokens of context on each side of an example's peak."""
     examples: int = 2
@@ -204,7 +208,7 @@ class DescribeNeurons(Threaded, RunsModel, Analysis["NeuronLabels"]):
     none."""
 
     def __post_init__(self) -> None:
-        check_least(self, {"window": 0, "prompts": 0, "examples": 1})
+        check_least(self, {"window": 0, "prompts": 0, "examples": 1, "tokens": 1})
 
     def measure(self, run: AnalysisRun) -> "NeuronLabels":
         from interp.recording.live import LiveRecording
@@ -220,6 +224,8 @@ class DescribeNeurons(Threaded, RunsModel, Analysis["NeuronLabels"]):
                 model,
                 recording,
                 lens=lens,
+                layers=self.layers,
+                tokens=self.tokens,
                 window=self.window,
                 n_examples=self.examples,
                 n_prompts=self.prompts,

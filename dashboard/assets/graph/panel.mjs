@@ -90,7 +90,7 @@ export class Panel {
     return element(
       "p",
       { class: "wb-note" },
-      `${count(common.length)} background nodes (${share} % of the influence) lead ${model.prompts} other prompts as much. `,
+      `${count(common.length)} nodes (${share} % of the influence) appear on any prompt. `,
       element(
         "button",
         { type: "button", class: "wb-link", onclick: () => this.view.change({ background: !state.background }) },

@@ -171,7 +171,7 @@ export function steer(state) {
       `direction of the same length. Mean loss of each under the unchanged model: ` +
       `${means[1].toFixed(2)} nats changed, ${means[2].toFixed(2)} random, ${means[0].toFixed(2)} its own. ` +
       "Colour: surprise of the unchanged model. " +
-      "With one random direction p cannot go below 1/2; Verdict compares with many.";
+      "One control only; Verdict compares with many.";
   }
 
   /** @type {number | null} */

@@ -199,8 +199,8 @@ function chance({ active, random_active: count, random_strongest: most }) {
   /** @param {number[]} values */
   const median = (values) => [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)];
   return (
-    `Active per token: ${median(active)} latents (median); at random vectors ${median(count)}, ` +
-    `the strongest ${median(most).toPrecision(2)}, at most ${Math.max(...most).toPrecision(2)}.`
+    `${median(active)} features active on a token (random vectors: ${median(count)}, ` +
+    `the strongest at ${median(most).toPrecision(2)}).`
   );
 }
 
