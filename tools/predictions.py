@@ -1,4 +1,4 @@
-"""What graphs predict of ablations, and the cost of each frozen part: `python -m tools.predictions MODEL FILE.json`.
+"""Predicted against measured ablations of graphs, with parts frozen: `python -m tools.predictions MODEL FILE.json`.
 
 Of 48 neurons of each of twelve prompts (half of the largest effect, half random), predictions are compared with
 measured ablations: first order, along the edges, and direct. Parts of the model (`PARTS`) are held at their clean

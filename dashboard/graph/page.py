@@ -23,7 +23,7 @@ from dashboard.components.pages import Page, artefact_menu, menu_choices, page_o
 from dashboard.figures.theme import DARK, LIGHT, Theme, canvas_colours, visible
 from dashboard.graph import _data, _routes
 from dashboard.sources import NothingYetError, PageSources, current
-from interp.tracing.graph import KIND, AttributionGraph
+from interp.tracing.graph import KIND, AttributionGraph, target_rule
 from interp.workspace import Workspace
 from saes.acts.graphs import ChangeLatents
 
@@ -143,7 +143,7 @@ def _trust(graph: AttributionGraph) -> str:
 def _about(graph: AttributionGraph) -> str:
     latents = "MLP neurons" if graph.dictionary == "neurons" else f"latents of {graph.dictionary}"
     frozen = ", ".join(graph.run.frozen) if graph.run else "attention and norms"
-    text = f"{graph.rule} Edges: direct effects between {latents}, with {frozen} held at the values of this prompt."
+    text = f"{target_rule(graph)} Edges: direct effects between {latents}, with {frozen} held at their clean values."
     stored = int(graph.edges.kept.sum())
     if graph.run is not None and (pruned := graph.run.edges_kept) > stored:
         text += f" Of {pruned:,} edges of the pruned graph, the {stored:,} with the largest scores are stored."

@@ -8,7 +8,7 @@
 - `part`           the part of a graph at other thresholds, or for one target
 - `targets`        what a graph explains; by default the likeliest content word against the next
 - `trace`          from a prompt to a graph; one template with several words
-- `first_order`    effects of nodes with nothing frozen, by one backward pass
+- `_first_order`   effects of nodes with nothing frozen, by one backward pass
 - `effects`        effects in the model against predicted ones; an edge between positions, split by heads
 - `interventions`  changes of latents against random ones
 - `background`     latents that lead every prompt alike

@@ -2,7 +2,7 @@
 
 A graph's prediction of the model is tested: a latent is ablated (its activation times its output direction is taken
 out of the MLP's output) with nothing frozen, and the change of the target is compared with three predictions, all
-signed: the first-order effect of the node (`interp.tracing.first_order`), its effect along the edges, which are exact
+signed: the first-order effect of the node (`first_order_effects`), its effect along the edges, which are exact
 in the frozen model only,
 
     e(s) = A[target, s] + sum over latents t of (A[t, s] / a_t) e(t)

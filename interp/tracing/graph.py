@@ -318,12 +318,6 @@ class AttributionGraph(Artefact, kind="attribution_graph", made_by="trace"):
         share = self.settings.imported and self.settings.imported.node_share
         return share or usual.node_share, usual.edge_share
 
-    @property
-    def rule(self) -> str:
-        """Say by which rule the target was chosen; empty where it was named, or several are explained at once."""
-        named = self.settings.trace is None or self.settings.target is not None
-        return "" if named or self.targets[0].contrast is None else TARGET_RULE
-
     @cached_property
     def nodes(self) -> tuple[GraphNode, ...]:
         """All nodes. Raises `CorruptError`."""
@@ -435,7 +429,7 @@ class AttributionGraph(Artefact, kind="attribution_graph", made_by="trace"):
         of = f"Attribution graph of {self.prompt!r} in {short_name(self.model)} with {self.dictionary}, for {aims}."
         size = f"Pruned to {kept} of {len(self.nodes)} stored nodes and {edges} of {len(self.edges)} edges."
         beyond = 0 if self.run is None else self.run.edges_kept - edges
-        return [text for text in (of, self.rule, size, f"{beyond} weaker edges are not stored." * (beyond > 0)) if text]
+        return [text for text in (of, target_rule(self), size, f"{beyond} weaker edges are not stored." * (beyond > 0)) if text]
 
     def _score_sentences(self) -> list[str]:
         """Return the scores in sentences, each next to its baselines."""
@@ -517,6 +511,12 @@ class AttributionGraph(Artefact, kind="attribution_graph", made_by="trace"):
                 f"the graph was traced in {self.model} with weights {self.weight_hash[:12]}, these are "
                 f"{weight_hash[:12]}; load the model that it belongs to"
             )
+
+
+def target_rule(graph: AttributionGraph) -> str:
+    """Return the rule by which a target was chosen; empty where it was named, or several are explained at once."""
+    named = graph.settings.trace is None or graph.settings.target is not None
+    return "" if named or graph.targets[0].contrast is None else TARGET_RULE
 
 
 def node_table(nodes: Sequence[GraphNode]) -> Table[GraphNode]:

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from interp.tracing._first_order import first_order_effects
 from interp.tracing.edges import System
 from interp.tracing.effects import ablation, measure, predicted_effects
-from interp.tracing.first_order import first_order_effects
 from interp.tracing.frozen import FrozenModel
+from interp.tracing.graph import target_rule
 from interp.tracing.replacement import Neurons
 from interp.tracing.targets import content_word, default_contrast
 from interp.tracing.trace import assemble, trace
@@ -70,7 +71,7 @@ def test_a_traced_prompt_stores_its_contrast_and_others_are_asked_for(says_the):
     several = trace(says_the, prompt, Neurons(), replace(config, max_logits=2))
     assert [aim.label for aim in several.targets] == [" the", " cold"]
     assert all(len(node.effects) == 2 for node in several.nodes if node.kind != "logit")
-    assert several.rule == ""
+    assert target_rule(several) == ""
 
 
 @pytest.mark.parametrize("dictionary", ["neurons", "jumprelu skip", "cross-layer", "before the norm"])
