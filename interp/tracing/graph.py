@@ -429,7 +429,8 @@ class AttributionGraph(Artefact, kind="attribution_graph", made_by="trace"):
         of = f"Attribution graph of {self.prompt!r} in {short_name(self.model)} with {self.dictionary}, for {aims}."
         size = f"Pruned to {kept} of {len(self.nodes)} stored nodes and {edges} of {len(self.edges)} edges."
         beyond = 0 if self.run is None else self.run.edges_kept - edges
-        return [text for text in (of, target_rule(self), size, f"{beyond} weaker edges are not stored." * (beyond > 0)) if text]
+        weaker = f"{beyond} weaker edges are not stored." * (beyond > 0)
+        return [text for text in (of, target_rule(self), size, weaker) if text]
 
     def _score_sentences(self) -> list[str]:
         """Return the scores in sentences, each next to its baselines."""
