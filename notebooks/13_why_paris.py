@@ -59,11 +59,13 @@ plot(graph, n_edges=250)
 # %% [markdown]
 # ## Does it predict the model?
 #
-# The graph is exact in the model with everything frozen. In the model itself attention and norms react. 48 neurons were ablated
-# one by one with nothing frozen: those with the largest predicted effects and random others.
+# Edges are exact in the model with everything frozen. The effect of a neuron is predicted with nothing frozen, to first order:
+# norms, gates and attention follow a small change. 48 neurons were ablated one by one: those with the largest predicted effects
+# and random others.
 
 # %%
 print(f"slope {graph.effects.slope:.2f}, rank correlation {graph.effects.spearman:.2f}")
+print(f"along the edges: slope {graph.effects.edges_slope:.2f}, rank correlation {graph.effects.edges_spearman:.2f}")
 plot(graph, kind="agreement")
 
 # %% [markdown]

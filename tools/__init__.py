@@ -11,6 +11,7 @@
 - `labels`    batches for readers who write and judge labels of its features: `python -m tools.labels`
 - `adopt`     those labels, given to the dictionary: `python -m tools.adopt`
 - `graphs`    labels of the MLP neurons, and the graphs of four prompts: `python -m tools.graphs`
+- `predictions`  a study: what graphs predict of ablations, with parts frozen: `python -m tools.predictions`
 
 What they make lies in `workbench/shipped/data/` and `saes/features/`. Nothing of the product imports them.
 """

@@ -86,7 +86,7 @@ class Own(OpensDashboard, Seeded, RunsModel):
     """Latents active per token, on average."""
     rounds: int | None = None
     """Rounds of the fit of the Jacobian lens, which reads what features make the model say; 0 leaves it out. Default:
-    10, with --quick 3."""
+    6, with --quick 2."""
     quick: bool = False
     """A third of the time: less text, fewer rounds, layers, graphs and checks. Everything is named NAME-quick."""
     doctor: bool = True

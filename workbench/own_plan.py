@@ -40,11 +40,11 @@ class OwnScale:
 
 
 WHOLE = OwnScale(
-    tokens=200_000, rounds=10, contexts=Evaluate.contexts, layers=6, neuron_tokens=40_000, background=8, graphs=3,
+    tokens=200_000, rounds=6, contexts=Evaluate.contexts, layers=6, neuron_tokens=40_000, background=8, graphs=3,
     lists=(), proofs=3, draws=ProofConfig.draws,
 )  # fmt: skip
 QUICK = OwnScale(
-    tokens=40_000, rounds=3, contexts=8, layers=2, neuron_tokens=15_000, background=3, graphs=1,
+    tokens=40_000, rounds=2, contexts=8, layers=2, neuron_tokens=15_000, background=3, graphs=1,
     lists=("weekdays", "months"), proofs=1, draws=ProofConfig.draws, quick=True,
 )  # fmt: skip
 

@@ -23,7 +23,7 @@ from dashboard.components.pages import Page, artefact_menu, menu_choices, page_o
 from dashboard.figures.theme import DARK, LIGHT, Theme, canvas_colours, visible
 from dashboard.graph import _data, _routes
 from dashboard.sources import NothingYetError, PageSources, current
-from interp.tracing.graph import KIND, AttributionGraph
+from interp.tracing.graph import KIND, AttributionGraph, target_rule
 from interp.workspace import Workspace
 from saes.acts.graphs import ChangeLatents
 
@@ -124,8 +124,8 @@ def _answer(graph: AttributionGraph) -> str:
         return "no target"
     target, probability = graph.targets[0], graph.probabilities[0]
     chance = "" if probability is None else f" {probability:.1%}"
-    ours, _, contrast = target.label.partition(" - ")
-    if target.contrast is not None and contrast:
+    ours, contrast = target.sides
+    if contrast:
         return f"“{visible(ours.strip(), 30)}”{chance} rather than “{visible(contrast.strip(), 30)}”"
     return f"“{visible(target.label.strip() or target.label, 30)}”{chance}"
 
@@ -135,17 +135,19 @@ def _trust(graph: AttributionGraph) -> str:
     if graph.effects is None:
         return "Scores"
     value, low, high = graph.effects.spearman
-    return f"Predicts ablations: {value:.2f} [{low:.2f}, {high:.2f}], one run"
+    return (
+        f"Predicts ablations: {value:.2f} [{low:.2f}, {high:.2f}], by chance up to {graph.effects.chance:.2f}, one run"
+    )
 
 
 def _about(graph: AttributionGraph) -> str:
     latents = "MLP neurons" if graph.dictionary == "neurons" else f"latents of {graph.dictionary}"
     frozen = ", ".join(graph.run.frozen) if graph.run else "attention and norms"
-    text = f"Direct effects between {latents}, with {frozen} held at the values of this prompt."
+    text = f"{target_rule(graph)} Edges: direct effects between {latents}, with {frozen} held at their clean values."
     stored = int(graph.edges.kept.sum())
     if graph.run is not None and (pruned := graph.run.edges_kept) > stored:
         text += f" Of {pruned:,} edges of the pruned graph, the {stored:,} with the largest scores are stored."
-    return visible(text, 500)
+    return visible(text.strip(), 600)
 
 
 def targets(graph: AttributionGraph) -> html.Ol:
@@ -197,15 +199,18 @@ def effects(graph: AttributionGraph) -> list[html.Div | html.P]:
             html.P("Not measured for this graph: its edges are exact only in the frozen model.", className="wb-none")
         ]
     value, low, high = known.spearman
-    direct = known.direct_spearman.estimate
+    direct, edges = known.direct_spearman.estimate, known.edges_spearman.estimate
     strip = _strip(
-        "Rank correlation", value, [0.0, direct],
-        f"no agreement 0, 95 % of random orders within ±{known.chance:.2f}, by direct effects alone {direct:.2f}, "
-        f"perfect 1, 95 % interval {low:.2f} to {high:.2f}",
+        "Rank correlation", value, [0.0, direct, edges],
+        f"no agreement 0, 95 % of random orders within ±{known.chance:.2f}, along the edges {edges:.2f}, by direct "
+        f"effects alone {direct:.2f}, perfect 1, 95 % interval {low:.2f} to {high:.2f}",
         "of the predicted and the measured effect of ablating a latent with nothing frozen", bounds=(low, high),
     )  # fmt: skip
-    text = f"{len(known.nodes)} latents were ablated in one run; slope {known.slope:.2f} (1: exact)."
-    return [strip, html.P(text, className="wb-note")]
+    texts = (
+        f"{len(known.nodes)} latents were ablated in one run; slope {known.slope:.2f} (1: exact).",
+        f"Along the edges, which hold norms, gates and attention, the slope is {known.edges_slope:.2f}.",
+    )
+    return [strip, *(html.P(text, className="wb-note") for text in texts)]
 
 
 def over_words(graph: AttributionGraph) -> list[html.Section]:
@@ -316,7 +321,7 @@ def trace_form(context: PageSources, preset: Mapping[str, str | None], *, opened
             html.Summary("more"),
             html.Div(
                 [
-                    text("contrast", "against", "a second word"),
+                    text("contrast", "against", "the next likely word"),
                     menu("model", "model", model_choices(known), values["model"]),
                     menu("set", "latents", sets, values.get("set", "")),
                     dmc.Checkbox(
@@ -334,7 +339,7 @@ def trace_form(context: PageSources, preset: Mapping[str, str | None], *, opened
         html.Div(
             [
                 text("prompt", "prompt", "text whose next token is explained"),
-                text("target", "target", "the most likely word"),
+                text("target", "target", "the likeliest content word"),
                 menu("size", "size", [*SIZES], values["size"]),
             ],
             className="wb-graph-trace",

@@ -6,7 +6,9 @@
 - `_influence`     influence, pruning and scores of an adjacency matrix
 - `graph`          a graph as a value and as files, and its settings
 - `part`           the part of a graph at other thresholds, or for one target
+- `targets`        what a graph explains; by default the likeliest content word against the next
 - `trace`          from a prompt to a graph; one template with several words
+- `_first_order`   effects of nodes with nothing frozen, by one backward pass
 - `effects`        effects in the model against predicted ones; an edge between positions, split by heads
 - `interventions`  changes of latents against random ones
 - `background`     latents that lead every prompt alike

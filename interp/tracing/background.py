@@ -60,7 +60,8 @@ def measure_background(
     """Trace prompts, tokens `[1, pos]` each, to their most likely next tokens, and return the mean influences."""
     from interp.tracing.trace import trace
 
-    config = config or TraceConfig(effects=0, nulls=False)  # as many rows as other graphs: fewer have less influence
+    # as many rows as other graphs: fewer have less influence
+    config = config or TraceConfig(max_logits=10, effects=0, nulls=False)
 
     def graphs() -> Iterable[AttributionGraph]:
         for done, tokens in enumerate(prompts, 1):

@@ -127,28 +127,32 @@ class System:
     def rows(self, starts: Starts) -> ReaderEffects:
         """Return the direct effect of every source on each reader."""
         frozen = self.frozen
-        n_rows, n_pos = len(starts.layer), frozen.n_pos
+        n_rows = len(starts.layer)
         effects = starts.read.new_zeros(n_rows, self.n_sources)
         constant = starts.read.new_zeros(n_rows)
 
         def visit(layer: int, gradient: Tensor) -> None:
-            seen, reached = gradient.shape[1], len(gradient)
-            if layer < 0:
-                first = self.n_features + self.n_errors
-                effects[:seen, first : first + reached] = torch.einsum(
-                    "pbd,pd->bp", gradient, frozen.embedding[:reached]
-                )
-                constant[:seen] += torch.einsum("pbd,pd->b", gradient, frozen.positions[:reached])
-                return
-            for columns, position, vectors in self._written[layer]:
-                if position < reached:
-                    effects[:seen, columns] += gradient[position] @ vectors.T
-            first = self.n_features + layer * n_pos
-            effects[:seen, first : first + reached] = torch.einsum("pbd,pd->bp", gradient, self.errors[layer, :reached])
-            constant[:seen] += torch.einsum("pbd,pd->b", gradient, self._constants[layer, :reached])
+            self.add_effects(effects, layer, gradient)
+            constants = frozen.positions if layer < 0 else self._constants[layer]
+            constant[: gradient.shape[1]] += torch.einsum("pbd,pd->b", gradient, constants[: len(gradient)])
 
         constant += frozen.pull_back(starts, visit)
         return ReaderEffects(effects, constant)
+
+    def add_effects(
+        self, effects: Float[Tensor, "rows sources"], layer: int, gradient: Float[Tensor, "pos active d_model"]
+    ) -> None:
+        """Add the effect of what every source writes to MLP `layer` (-1: the embedding), given the readers' gradients.
+
+        The first `active` readers have a gradient there.
+        """
+        seen, reached = gradient.shape[1], len(gradient)
+        written = self.frozen.embedding if layer < 0 else self.errors[layer]
+        first = self.n_features + (self.n_errors if layer < 0 else layer * self.frozen.n_pos)
+        effects[:seen, first : first + reached] = torch.einsum("pbd,pd->bp", gradient, written[:reached])
+        for columns, position, vectors in self._written[layer] if layer >= 0 else []:
+            if position < reached:
+                effects[:seen, columns] += gradient[position] @ vectors.T
 
     def _writes_to(self, target: int) -> list[_Writes]:
         """Return what each latent adds to the output of MLP `target`, position by position."""

@@ -1,12 +1,13 @@
 """Effects of latents in the model itself, against those that a graph predicts; and interventions.
 
-A graph is exact in the frozen model. Its prediction of the model is tested: a latent is ablated (its activation times
-its output direction is taken out of the MLP's output) with nothing frozen, and the change of the target is compared
-with the prediction, which is signed:
+A graph's prediction of the model is tested: a latent is ablated (its activation times its output direction is taken
+out of the MLP's output) with nothing frozen, and the change of the target is compared with three predictions, all
+signed: the first-order effect of the node (`first_order_effects`), its effect along the edges, which are exact
+in the frozen model only,
 
     e(s) = A[target, s] + sum over latents t of (A[t, s] / a_t) e(t)
 
-the effect of the source's whole value, over all paths. The direct effect `A[target, s]` is reported too.
+and its direct effect `A[target, s]`.
 
 **The split of an edge** between positions (`split_edge`) is by the last head through which its paths change position.
 A path from a source to a reader at a later position can pass through several heads. Each path has one last head that
@@ -104,17 +105,20 @@ def predicted_effects(
     return effects
 
 
-def agreement(system: System, adjacency: Adjacency, read: Tensor, config: TraceConfig) -> EffectAgreement | None:
-    """Compare predicted with measured effects of ablating some latents: the most influential ones and random others.
+def agreement(
+    system: System, adjacency: Adjacency, effects: Float[Tensor, " sources"], read: Tensor, config: TraceConfig
+) -> EffectAgreement | None:
+    """Compare predicted with measured effects of ablating some latents: those of largest effect and random others.
 
-    Return None with fewer than three latents.
+    `effects` are those on the target that `read` reads, to first order. Return None with fewer than three latents.
     """
     n = len(adjacency.features)
     if n < 3:
         return None
     numbers = torch.as_tensor(adjacency.features)
     layers, activations = system.layer.cpu()[numbers].numpy(), system.activation.cpu()[numbers].double().numpy()
-    predicted = predicted_effects(adjacency, layers, activations)
+    predicted = effects.cpu()[numbers].double().numpy()
+    edges = predicted_effects(adjacency, layers, activations)
     direct = adjacency.row_of_target()[:n].astype(np.float64)
     strongest = np.argsort(-np.abs(predicted), kind="stable")[: max(2, config.effects // 2)]
     rest = np.setdiff1d(np.arange(n), strongest)
@@ -128,11 +132,14 @@ def agreement(system: System, adjacency: Adjacency, read: Tensor, config: TraceC
         correlation = rank_correlation_interval(values, measured, rng=np.random.default_rng(config.seed))
         return float(values @ measured / max(values @ values, 1e-30)), correlation
 
-    (slope, spearman), (direct_slope, direct_spearman) = along(predicted[sample]), along(direct[sample])
+    (slope, spearman), (edges_slope, edges_spearman) = along(predicted[sample]), along(edges[sample])
+    direct_slope, direct_spearman = along(direct[sample])
     ids = [f"feature:{layers[i]}:{int(system.position[numbers[i]])}:{int(system.latent[numbers[i]])}" for i in sample]
     return EffectAgreement(
         slope=slope,
         spearman=spearman,
+        edges_slope=edges_slope,
+        edges_spearman=edges_spearman,
         direct_slope=direct_slope,
         direct_spearman=direct_spearman,
         nodes=tuple(ids),

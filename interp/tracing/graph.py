@@ -35,10 +35,11 @@ class TraceConfig:
 
     max_feature_nodes: int = 4096
     """Largest number of active latents that get a row of edges: those with most influence on the targets so far."""
-    max_logits: int = 10
-    """Largest number of next tokens that become targets, unless targets are named."""
+    max_logits: int = 1
+    """Next tokens that are explained at once where no target is named. 1: the likeliest content word against the next;
+    more: the likeliest tokens, at most as many."""
     logit_share: float = 0.95
-    """The targets are the fewest next tokens whose probabilities sum to this."""
+    """Of several targets: the fewest next tokens whose probabilities sum to this."""
     node_share: float = 0.8
     """Nodes that hold this share of all influence are kept in the pruned graph."""
     edge_share: float = 0.98
@@ -68,6 +69,7 @@ class TraceConfig:
 
 
 KIND = "attribution_graph"
+TARGET_RULE = "No target was named: the likeliest content word is explained against the next likely one."
 PROMPT_WORDS = 5
 """Words at the end of a prompt that a headline shows."""
 
@@ -96,6 +98,9 @@ class GraphNode:
     probability: float = 0.0
     """of a logit: probability of the token in the model; the weight of a target without one"""
     label: str = ""
+    effects: Sequence[float] = ()
+    """on each target: its value times the target's gradient in the model with nothing frozen (`first_order_effects`);
+    empty for a logit, and in graphs of other programs"""
 
     @property
     def id(self) -> str:
@@ -132,7 +137,13 @@ class GraphTarget:
     token: int | None = None
     contrast: int | None = None
     weight: float = 1.0
-    """share of the influence that starts here: the token's probability, or 1 for a target that was named"""
+    """share of the influence that starts here: 1 for a single target, else the token's probability"""
+
+    @property
+    def sides(self) -> tuple[str, str]:
+        """Return the text of the token and that of its contrast, which is empty without one."""
+        ours, _, contrast = self.label.partition(" - ") if self.contrast is not None else (self.label, "", "")
+        return ours, contrast
 
 
 @dataclass(frozen=True)
@@ -227,8 +238,11 @@ class EffectAgreement:
     """Effects of ablating latents in the free model, against those that the graph predicts."""
 
     slope: float
-    """Of measured on predicted effects, through 0."""
+    """Of measured on predicted effects (`GraphNode.effects`), through 0."""
     spearman: Interval[float]
+    edges_slope: float
+    edges_spearman: Interval[float]
+    """The same for effects along the edges, which hold attention, norms and slopes of neurons."""
     direct_slope: float
     direct_spearman: Interval[float]
     """The same for direct effects alone."""
@@ -400,24 +414,22 @@ class AttributionGraph(Artefact, kind="attribution_graph", made_by="trace"):
         """Return the end of the prompt, the first target, and how well the graph predicts ablations."""
         words = self.prompt.split(" ")
         prompt = " ".join(["…"] * (len(words) > PROMPT_WORDS) + words[-PROMPT_WORDS:])[-60:]
-        aim, chance = (self.targets[0].label, self.probabilities[0]) if self.targets else ("no target", None)
-        aim = " rather than ".join(repr(part.strip()) for part in aim.split(" - ", 1))
-        sure = "" if chance is None else f" ({chance:.0%})"
-        known = self.effects
-        checked = "" if known is None else f"; predicts ablations (rank correlation {known.spearman.estimate:.2f})"
-        return f"Why {prompt!r} leads to {aim}{sure}{checked}"
+        sides, chance = (self.targets[0].sides, self.probabilities[0]) if self.targets else (("no target", ""), None)
+        aim = " rather than ".join(repr(side.strip()) for side in sides if side)
+        line = f"Why {prompt!r} leads to {aim}" + ("" if chance is None else f" ({chance:.0%})")
+        if (known := self.effects) is None:
+            return line
+        return f"{line}; predicts ablations: {known.spearman.estimate:.2f} (chance {known.chance:.2f})"
 
     def _size_sentences(self) -> list[str]:
         """Return the model, all targets, and what was stored of the graph."""
         known = zip(self.targets[:3], self.probabilities, strict=False)
         aims = ", ".join(repr(aim.label) + ("" if chance is None else f" ({chance:.0%})") for aim, chance in known)
         kept, edges = sum(node.kept for node in self.nodes), int(self.edges.kept.sum())
+        of = f"Attribution graph of {self.prompt!r} in {short_name(self.model)} with {self.dictionary}, for {aims}."
+        size = f"Pruned to {kept} of {len(self.nodes)} stored nodes and {edges} of {len(self.edges)} edges."
         beyond = 0 if self.run is None else self.run.edges_kept - edges
-        return [
-            f"Attribution graph of {self.prompt!r} in {short_name(self.model)} with {self.dictionary}, for {aims}.",
-            f"Pruned to {kept} of {len(self.nodes)} stored nodes and {edges} of {len(self.edges)} edges.",
-            *([f"{beyond} weaker edges of the pruned graph are not stored."] if beyond > 0 else []),
-        ]
+        return [text for text in (of, target_rule(self), size, f"{beyond} weaker edges are not stored." * (beyond > 0)) if text]
 
     def _score_sentences(self) -> list[str]:
         """Return the scores in sentences, each next to its baselines."""
@@ -431,8 +443,9 @@ class AttributionGraph(Artefact, kind="attribution_graph", made_by="trace"):
             ends = effects.spearman
             lines.append(
                 f"Ablated in one run of the free model, {len(effects.nodes)} latents had effects of slope "
-                f"{effects.slope:.2f} and "
-                f"rank correlation {ends.estimate:.2f} [{ends.low:.2f}, {ends.high:.2f}] with the prediction."
+                f"{effects.slope:.2f} and rank correlation {ends.estimate:.2f} [{ends.low:.2f}, {ends.high:.2f}] with "
+                f"the prediction (95 % of random orders within ±{effects.chance:.2f}). Along the edges, with attention "
+                f"and norms frozen: slope {effects.edges_slope:.2f}, {effects.edges_spearman.estimate:.2f}."
             )
         return lines
 
@@ -468,7 +481,7 @@ class AttributionGraph(Artefact, kind="attribution_graph", made_by="trace"):
             and self.untrained.replacement > self.scores.replacement
         ):
             return []
-        target, contrast = self.settings.target or self.targets[0].label, self.settings.contrast
+        target, contrast = self.targets[0].sides
         question = f"“{target.strip()[:30]}”" + (f" rather than “{contrast.strip()[:30]}”" if contrast else "")
         return [
             Finding(
@@ -500,11 +513,22 @@ class AttributionGraph(Artefact, kind="attribution_graph", made_by="trace"):
             )
 
 
+def target_rule(graph: AttributionGraph) -> str:
+    """Return the rule by which a target was chosen; empty where it was named, or several are explained at once."""
+    named = graph.settings.trace is None or graph.settings.target is not None
+    return "" if named or graph.targets[0].contrast is None else TARGET_RULE
+
+
 def node_table(nodes: Sequence[GraphNode]) -> Table[GraphNode]:
     """Return one row per node."""
     import pyarrow as pa
 
-    narrow = {"layer": pa.int32(), "position": pa.int32(), "activation": pa.float32()}
+    narrow = {
+        "layer": pa.int32(),
+        "position": pa.int32(),
+        "activation": pa.float32(),
+        "effects": pa.list_(pa.field("element", pa.float32())),
+    }
     wide = schema_of(GraphNode)
     columns = {
         name: pa.array([getattr(node, name) for node in nodes], narrow.get(name, wide.field(name).type))

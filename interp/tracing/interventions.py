@@ -4,9 +4,8 @@
     found.measured, found.predicted, found.random_low, found.random_high
 
 Each intervention (`interp.interventions`) changes the activation of a latent at a position: `(value - clean activation)
-* output direction` is added to the MLP's output there. The prediction is linear in the changes; it uses the edges that
-the graph stores, so pruning and everything that was frozen count as its error. The null sets the same amounts on random
-latents of the same layers.
+* output direction` is added to the MLP's output there. The prediction is linear in the changes: it scales the effects
+of nodes, so that what bends counts as its error. The null sets the same amounts on random latents of the same layers.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -57,7 +56,7 @@ class GraphIntervention(Result):
     measured: float
     """change of the target's value"""
     predicted: float | None
-    """the same by the graph's edges; None for latents that are not nodes of it"""
+    """the same by the effects of its nodes; None for latents that are not nodes of it"""
     random_mean: float
     random_low: float
     random_high: float

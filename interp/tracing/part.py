@@ -69,10 +69,15 @@ def effects_on(graph: AttributionGraph, target: int | None = None) -> Float[np.n
 
 
 def graph_effects(graph: AttributionGraph, target: int = 0) -> Float[np.ndarray, " nodes"]:
-    """Return the total effect of every node's value on one target, signed, along the stored edges of a graph."""
+    """Return the total effect of every node's value on one target, signed: in the model itself, to first order.
+
+    In graphs of other programs and for a latent as the target: along the stored edges.
+    """
     aim = next((i for i, node in enumerate(graph.nodes) if node.kind == "logit" and node.index == target), None)
     if aim is None:
         raise ConfigError(f"the graph has {len(graph.targets)} targets, counted from 0, but not {target}")
+    if any(node.effects for node in graph.nodes):
+        return np.array([node.effects[target] if node.effects else 0.0 for node in graph.nodes])
     effects = np.zeros(len(graph.nodes))
     effects[aim] = 1.0
     scale = np.array(

@@ -3,10 +3,9 @@
     graph = trace(model, "The capital of France is", Neurons())
     graph = trace(model, prompt, transcoders, target=" Paris", contrast=" London")
 
-`trace_system` is the algorithm, its steps in order. The graph explains the last position. Its targets are the most
-likely next tokens, or one token, the difference of two, or a latent (`feature:LAYER:POSITION:LATENT`). Every score
-comes with that of the same prompt without any latent (the floor) and with an untrained dictionary; predicted effects
-come with measured ones.
+`trace_system` is the algorithm, its steps in order. The graph explains the last position; `interp.tracing.targets` says
+what of it. Every score comes with that of the same prompt without any latent (the floor) and with an untrained
+dictionary; predicted effects come with measured ones.
 
 **Variants** are one template with several words: a distribution for every edge of the grouped graph.
 
@@ -22,7 +21,6 @@ edges: the part of all influence on the target that goes straight from one to th
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -33,10 +31,11 @@ from interp.cache import size_text
 from interp.errors import ConfigError, PromptError
 from interp.models.adapter import check_token_ids, to_tokens, token_strings, weight_hash
 from interp.models.hooked import HookedModel
-from interp.models.identity import model_spec, tokenizer_of
+from interp.models.identity import model_spec
 from interp.progress import Progress
 from interp.results import Record, Result
 from interp.statistics import t_interval
+from interp.tracing._first_order import first_order_effects
 from interp.tracing._influence import (
     GraphScores,
     Pruned,
@@ -47,21 +46,21 @@ from interp.tracing._influence import (
     score,
 )
 from interp.tracing.edges import Adjacency, RowStore, System, compute_rows, memory_needed, numbers_of
-from interp.tracing.effects import agreement, final_input
-from interp.tracing.frozen import FrozenModel, Starts
+from interp.tracing.effects import agreement
+from interp.tracing.frozen import FrozenModel
 from interp.tracing.graph import (
     AttributionGraph,
     Flow,
     GraphEdges,
     GraphNode,
     GraphSettings,
-    GraphTarget,
     TraceConfig,
     TraceRun,
     edge_table,
     node_table,
 )
 from interp.tracing.replacement import NoReplacement, Replacement
+from interp.tracing.targets import Aim, aim_at
 
 Labels = Callable[[int, Sequence[int]], list[str]]
 """`labels(layer, latents)`: what each latent means; an empty text where that is not known."""
@@ -69,16 +68,6 @@ Labels = Callable[[int, Sequence[int]], list[str]]
 STORED_NODE_SHARE, STORED_EDGE_SHARE = 0.95, 0.99
 STORED_NODES, STORED_EDGES = 3_000, 30_000
 """Thresholds and limits of what a graph stores, looser than those of the pruned graph, so that a page can move them."""
-
-
-class Aim(NamedTuple):
-    """Outputs that a graph explains: targets, what each reads, and its clean value."""
-
-    targets: list[GraphTarget]
-    starts: Starts
-    values: Float[Tensor, " targets"]
-    feature: int | None = None
-    """number of the latent that is the target"""
 
 
 def trace(
@@ -180,9 +169,10 @@ def trace_system(
     adjacency = assemble(system, aim, config, folder=folder, progress=progress)
     # "Validating Attribution Graph Hypotheses with Interventions": ablations in the model with nothing frozen
     measures = aim.feature is None
-    effects = None
-    if measures and config.effects and system.n_features:
-        effects = agreement(system, adjacency, aim.starts.read[0], config)
+    effects = first_order_effects(system, aim.starts.read) if measures else None
+    agreed = None
+    if effects is not None and config.effects and system.n_features:
+        agreed = agreement(system, adjacency, effects[0], aim.starts.read[0], config)
     # "Attribution Graph Evaluation": replacement score and completeness, and the same without latents or training
     nulls = (NoReplacement(), untrained) if measures and config.nulls else (None, None)
     null_scores = [None if null is None else _score(assemble(System(frozen, null), aim, config)) for null in nulls]
@@ -207,9 +197,9 @@ def trace_system(
             nodes_kept=int(pruned.nodes.sum()),
             edges_kept=int(pruned.edges.sum()),
         ),
-        effects=effects,
+        effects=agreed,
         carried=None,
-        node_table=node_table(stored_nodes(system, adjacency, aim, pruned, stored, labels, texts)),
+        node_table=node_table(stored_nodes(system, adjacency, aim, pruned, stored, effects, labels, texts)),
         edge_table=edge_table(edges),
         flows=None,
         groups=None,
@@ -280,71 +270,6 @@ def _tokens(model: HookedModel, prompt: str | Tensor, config: TraceConfig) -> Te
     return tokens
 
 
-def aim_at(
-    model: HookedModel, system: System, config: TraceConfig, target: str | None = None, contrast: str | None = None
-) -> Aim:
-    """Return the targets of a graph and what they read; by default the most likely next tokens.
-
-    Raises `PromptError` for a target that is not one token, `ConfigError` for a latent that is not active.
-    """
-    if target is not None and target.startswith("feature:"):
-        if contrast is not None:
-            raise ConfigError(f"a latent as the target has no contrast; leave --contrast {contrast!r} out")
-        return _feature_aim(system, target)
-    frozen = system.frozen
-    probabilities = frozen.logits.softmax(-1)
-    if target is None:
-        if contrast is not None:
-            raise ConfigError(f"a contrast needs a target; got contrast {contrast!r} alone, add --target")
-        ids = likely_tokens(probabilities, config.logit_share, config.max_logits)
-        targets = [
-            GraphTarget(text, token, weight=float(probabilities[token]))
-            for token, text in zip(ids, token_strings(model, ids), strict=True)
-        ]
-    else:
-        token, against = _one_token(model, target), None if contrast is None else _one_token(model, contrast)
-        label = target if contrast is None else f"{target} - {contrast}"
-        targets = [GraphTarget(label, token, against)]
-    unembed = model.W_U.detach().float()  # its bias is part of a logit, but nothing reads it
-    reads, values = [], []
-    for aim in targets:
-        baseline = unembed.mean(1) if aim.contrast is None else unembed[:, aim.contrast]
-        reads.append(unembed[:, aim.token] - baseline)
-        values.append(reads[-1] @ final_input(frozen, frozen.resid_post[-1]))
-    n = frozen.shape.n_layers
-    layer = torch.full((len(targets),), n, device=unembed.device)
-    starts = Starts(layer, torch.full_like(layer, frozen.n_pos - 1), torch.stack(reads))
-    return Aim(targets, starts, torch.stack(values))
-
-
-def _feature_aim(system: System, name: str) -> Aim:
-    parts = name.split(":")[1:]
-    if len(parts) != 3 or not all(part.isdigit() for part in parts):
-        raise ConfigError(f"a latent is written feature:LAYER:POSITION:LATENT, got {name!r}")
-    layer, position, latent = map(int, parts)
-    mask = (system.layer == layer) & (system.position == position) & (system.latent == latent)
-    if not mask.any():
-        raise ConfigError(f"latent {latent} of layer {layer} is not active at position {position} of this prompt")
-    number = mask.nonzero()[0]
-    targets = [GraphTarget(name)]
-    return Aim(targets, system.feature_starts(number), system.read_values(number), int(number))
-
-
-def likely_tokens(probabilities: Float[Tensor, " d_vocab"], share: float, limit: int) -> list[int]:
-    """Return the fewest most likely tokens whose probabilities sum to `share`, at most `limit`."""
-    values, tokens = probabilities.topk(min(limit, len(probabilities)))
-    n = int((values.cumsum(0) < share).sum()) + 1
-    return tokens[:n].tolist()
-
-
-def _one_token(model: HookedModel, text: str) -> int:
-    ids = list(tokenizer_of(model).encode_batch([text])[0])
-    if len(ids) != 1:
-        pieces = ", ".join(repr(piece) for piece in token_strings(model, ids))
-        raise PromptError(f"a target is one token, {text!r} is {len(ids)} ({pieces}); a leading space often matters")
-    return int(ids[0])
-
-
 def prune_adjacency(
     adjacency: Adjacency, node_share: float, edge_share: float, total: Float[np.ndarray, " n"] | None = None
 ) -> Pruned:
@@ -382,6 +307,7 @@ def stored_nodes(
     aim: Aim,
     pruned: Pruned,
     stored: Bool[np.ndarray, " n"],
+    effects: Float[Tensor, "targets sources"] | None,
     labels: Labels | None,
     texts: Sequence[str],
 ) -> tuple[GraphNode, ...]:
@@ -393,12 +319,15 @@ def stored_nodes(
     first_target = first_token + n_pos
     named = _labels(labels, [(layers[i], latents[i]) for i in features[stored[: len(features)]]])
     probabilities = system.frozen.logits.softmax(-1)
+    by_source = [] if effects is None else effects.T.tolist()
     nodes = []
     for i in np.flatnonzero(stored).tolist():
+        source = int(features[i]) if i < first_error else system.n_features + i - first_error
         if i < first_error:
-            at = int(features[i])
-            label = named.get((layers[at], latents[at]), "")
-            node = GraphNode("feature", layers[at], positions[at], latents[at], activations[at], label=label)
+            key = (layers[source], latents[source])
+            node = GraphNode(
+                "feature", key[0], positions[source], key[1], activations[source], label=named.get(key, "")
+            )
         elif i < first_token:
             node = GraphNode("error", *divmod(i - first_error, n_pos), -1)
         elif i < first_target:
@@ -412,7 +341,8 @@ def stored_nodes(
             position = int(aim.starts.position[which])
             node = GraphNode("logit", layer, position, which, probability=chance, label=target.label)
         total, share = float(pruned.influence[i]), float(pruned.node_share[i])
-        nodes.append(replace(node, influence=total, share=share, kept=bool(pruned.nodes[i])))
+        moved = by_source[source] if by_source and i < first_target else ()
+        nodes.append(replace(node, influence=total, share=share, kept=bool(pruned.nodes[i]), effects=moved))
     return tuple(nodes)
 
 

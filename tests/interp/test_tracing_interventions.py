@@ -82,7 +82,7 @@ def test_an_intervention_stands_beside_its_prediction_and_random_latents():
     effects = graph_effects(graph)
     best = sorted(range(len(effects)), key=lambda i: -abs(effects[i]) * (graph.nodes[i].kind == "feature"))[:2]
     changes = changes_of(graph, [graph.nodes[i].id for i in best], factor=0.999)
-    found = intervene(system, changes, graph, mode="attention")
+    found = intervene(system, changes, graph)
     assert found.measured == pytest.approx(found.predicted, rel=0.05)
     assert found.predicted == pytest.approx(-0.001 * effects[best].sum(), rel=1e-3)
     assert found.random_low <= found.random_mean <= found.random_high

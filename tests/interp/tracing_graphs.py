@@ -21,7 +21,7 @@ from interp.tracing.graph import (
     node_table,
 )
 from interp.tracing.replacement import LayerLatents, Neurons, NoReplacement
-from interp.tracing.trace import Aim
+from interp.tracing.targets import Aim
 from tests.interp.architectures import tiny
 
 TOKENS = torch.tensor([[1, 5, 9, 5, 2, 7, 9]])

@@ -42,15 +42,15 @@ class TracePrompt(TraceConfig, AppliesDictionary, Threaded, RunsModel, Resumable
 
     Example: workbench trace smollm2-135m --prompt "The capital of France is" --target " Paris" --contrast " Rome"
 
-    Nodes are active latents, tokens, reconstruction errors and likely next tokens; an edge is the direct effect of one
-    on another with attention patterns and norms frozen (Ameisen et al. 2025). With `--set` the latents are those of a
-    set of transcoders (`workbench train --set`). Without it they are MLP neurons, which need no training and have names
-    where the workspace has their labels (`workbench neurons`).
+    Nodes are active latents, tokens, reconstruction errors and next tokens; an edge is the direct effect of one on
+    another with attention patterns and norms frozen (Ameisen et al. 2025). The effect of a node on the target freezes
+    nothing. With `--set` the latents are those of a set of transcoders (`workbench train --set`). Without it they are
+    MLP neurons, which need no training and have names where the workspace has their labels (`workbench neurons`).
 
     The replacement score is the share of influence that reaches the tokens through latents and not through errors: 1 is
     perfect. Its nulls: the same prompt without latents, and with untrained transcoders. A sample of latents is ablated
-    in the model itself, to measure how well the graph predicts the effects. Opens on the page *Graph*. Interrupted? The
-    same command resumes.
+    in the model itself, to measure how well effects of nodes, and effects along edges, predict it. Opens on the page
+    *Graph*. Interrupted? The same command resumes.
     """
 
     words: ClassVar[tuple[str, ...]] = ("trace",)
@@ -63,9 +63,9 @@ class TracePrompt(TraceConfig, AppliesDictionary, Threaded, RunsModel, Resumable
     """Set of transcoders that replaces the MLPs. Default: MLP neurons."""
     target: str | None = None
     """Explain this token (one token, often with a leading space), or a latent, feature:LAYER:POSITION:LATENT. Default:
-    the most likely next tokens."""
+    the likeliest content word against the next likely one; with --max-logits 10 the ten likeliest tokens at once."""
     contrast: str | None = None
-    """Explain the difference between the target and this token."""
+    """Explain the difference between the target and this token, as by default."""
     template: tuple[str, ...] = ()
     """WORD=TARGET, three or more: also trace the prompt, which contains {}, with every word, and give each flow between
     groups of nodes an interval over the words. The graph is that of the first word."""
