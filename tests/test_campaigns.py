@@ -60,7 +60,17 @@ def test_a_report_replaces_what_stands_between_its_markers(tmp_path):
 
 
 def test_the_page_has_a_place_for_every_campaign(tmp_path):
-    for campaign in ("intervals", "proofs", "mutants", "files", "kill disk", "kill bucket", "conditions", "requests"):
+    for campaign in (
+        "intervals",
+        "proofs",
+        "proofs of g",
+        "mutants",
+        "files",
+        "kill disk",
+        "kill bucket",
+        "conditions",
+        "requests",
+    ):
         assert f"<!-- {campaign} -->" in report.PAGE.read_text()
 
 
@@ -77,14 +87,22 @@ def test_controls_of_a_proof_swap_what_is_read_and_what_is_written():
     torch.testing.assert_close(near_miss.decode(near_miss.encode(x)), sae.decode(sae.encode(x)))
 
 
-def test_a_table_of_proofs_counts_the_claims_that_hold_and_marks_those_that_must_fail():
-    tested = {"chosen_by": "firings", "tested": ["fires", "steer"], "holds": ["fires"]}
-    rows = [{"control": control, **tested} for control in ("near miss", "as trained") for _ in range(3)]
-    lines = {
-        line.split(" | ")[0]: line for line in proofs.table([*rows, {"control": "near miss", "chosen_by": "lens"}])
-    }
-    assert lines["| as trained"].startswith("| as trained | 3 | 3 of 3 (0.44 to 1.00) | 0 of 3 (0.00 to 0.56) |")
-    assert lines["| near miss"].startswith("| near miss | 3 | **3 of 3 (0.44 to 1.00)** | **0 of 3")
+def test_a_table_of_proofs_counts_p_values_of_all_files_and_marks_those_that_chance_bounds(tmp_path):
+    def write(name: str, p: dict[str, float], chosen_by: str = "firings"):
+        controls = ("near miss", "as trained")
+        rows = [{"control": one, "number": n, "chosen_by": chosen_by, "p": p} for one in controls for n in range(3)]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+
+    write("fires-steer", {"fires": 0.0125, "steer": 0.051})
+    write("joined", {"joined": 0.05})
+    lines = {line.split(" | ")[0]: line for line in proofs.table(tmp_path)}
+    counts = ("3 of 3 (0.44 to 1.00)", "0 of 3 (0.00 to 0.56)")
+    assert (
+        lines["| as trained"] == f"| as trained | {counts[0]} | {counts[1]} | not tested | {counts[0]} | not tested |"
+    )
+    assert lines["| near miss"].startswith(f"| near miss | **{counts[0]}** | **{counts[1]}** |")
+    write("lens", {"steer": 0.01}, "lens")
+    assert {line.split(" | ")[0]: line for line in proofs.table(tmp_path)} == lines, "words of the lens do not count"
 
 
 SOURCE = '''

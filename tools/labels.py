@@ -5,17 +5,17 @@ network here. Run the command again after answers came: it checks them, says whi
 what can be made next.
 
 1. *Evidence* of each feature (`evidence.jsonl`): `SHOWN` stored examples, the words that it fires on, and the words
-   that it makes the model say; and `JUDGED` passages of other documents, on half of which it fires strongly, taken from
-   text that the model wrote itself. No example is from the document of a passage.
+   that it makes the model say; and `JUDGED // 2` passages of other documents on which it fires strongly, from text that
+   the model wrote itself. No example is from the document of a passage.
 2. *Writing* (`write/000.txt`): the evidence of `BATCH` features without the passages. An answer is one line `number`,
    tab, label of two to eight words; `-` where there is no single idea.
-3. *Judging* (`judge/000.txt`): another reader gets a label and the passages, shuffled, one token of each marked, and
-   writes one line `number`, tab, a digit per passage: 1 where the feature would fire on the marked token. Every
-   `NULL_EVERY`-th feature comes a second time with the label of another feature of its batch: the null. The reader
-   cannot tell which they are.
+3. *Judging* (`judge/000.txt`): another reader gets a label and `JUDGED` passages, shuffled, one token of each marked,
+   and writes one line `number`, tab, a digit per passage: 1 where the feature would fire on the marked token. Half of
+   the passages are the feature's, half are those of other features, so every passage is somebody's, and none comes
+   twice in a file. Among the items are passages with a label of another file: the null. The reader cannot tell which.
 4. *Collecting*: balanced accuracy of each label with its interval. A label stands at `HOLDS` or more.
 
-The table (`text/labels.jsonl.xz`) has labels, scores, answers, rejected labels and the place of every passage.
+The table (`text/labels.jsonl.xz`) has labels, scores, answers, rejected labels and the document of every passage.
 `tools.adopt` gives the labels that stand to the dictionary that ships.
 """
 
@@ -76,14 +76,14 @@ QUESTION = {"write": "feature", "judge": "item"}
 
 @dataclass(frozen=True)
 class Judging:
-    """One item of a batch to judge."""
+    """One item of a file to judge."""
 
     feature: int
     label_of: int
     """the feature whose label is shown: another one for the null"""
     label: str
-    order: list[int]
-    """passages in the order shown"""
+    passages: list[tuple[str, int, str, bool]]
+    """in the order shown: document, position, text, and whether the feature fires"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,8 +148,7 @@ def evidence(workspace: Workspace, n: int, seed: int) -> Iterator[dict[str, Any]
     features = chosen(workspace, n)
     recording = Recording(workspace.path("recording", TEXT))
     rng = np.random.default_rng(derive_seed(seed, "passages"))
-    pool = rng.choice(np.flatnonzero(real_rows(recording)), 600, replace=False)
-    firings, silent = read_firings(workspace, recording, pool)
+    firings = read_firings(workspace, recording)
     names, _ = document_names(recording)
     examples, words = shown_examples(workspace, features), index_words(workspace, features)
     meaning = meaning_of(workspace, workspace.open(Features, SHIPPED))
@@ -158,7 +157,6 @@ def evidence(workspace: Workspace, n: int, seed: int) -> Iterator[dict[str, Any]
     for feature in features:
         known = {document for document, _ in examples[feature]}
         fires = _apart(recording, rng.permutation(firings[feature])[:80], names, known, JUDGED // 2, vocabulary)
-        quiet = _apart(recording, rng.permutation(pool[silent[:, feature]])[:80], names, known, JUDGED // 2, vocabulary)
         if len(fires) < LEAST:
             continue
         says = [token.strip() for token, _ in meaning.says(feature, 10).raised]
@@ -167,28 +165,17 @@ def evidence(workspace: Workspace, n: int, seed: int) -> Iterator[dict[str, Any]
             "examples": [text for _, text in examples[feature]],
             "words": words.get(feature, []),
             "says": says,
-            "passages": [[*passage, True] for passage in fires] + [[*passage, False] for passage in quiet],
+            "passages": fires,
         }
 
 
-def real_rows(recording: Recording) -> np.ndarray:
-    """Return which rows are tokens of text, `[n]`."""
-    return np.concatenate([recording.token_shard(i).document.numpy() >= 0 for i in range(recording.n_shards)])
-
-
 @torch.no_grad()
-def read_firings(
-    workspace: Workspace, recording: Recording, pool: np.ndarray
-) -> tuple[dict[int, np.ndarray], np.ndarray]:
-    """Return the rows of strong firings by feature, and which features are silent around each row of `pool`."""
+def read_firings(workspace: Workspace, recording: Recording) -> list[np.ndarray]:
+    """Return the rows of the strong firings of each feature."""
     sae = load_sae(workspace.path("sae", SHIPPED))
     table = workspace.table_path("features", SHIPPED, "features")
     maximum = workspace.query("select max_activation from f order by feature", f=table)
     least = STRONG * torch.from_numpy(maximum["max_activation"].to_numpy().copy())
-    near = np.full(int(recording.shard_starts[-1]), -1, np.int32)
-    for number, row in enumerate(pool):
-        near[max(0, row - WINDOW) : row + WINDOW + 1] = number
-    silent = np.ones((len(pool), sae.d_sae), bool)
     rows_of, features_of = [], []
     with bar("firings") as progress:
         for shard in range(recording.n_shards):
@@ -200,8 +187,6 @@ def read_firings(
                 fires = (sparse.values > 0) & torch.from_numpy(real[at : at + 4096])[:, None]
                 row, slot = fires.nonzero(as_tuple=True)
                 feature, value = sparse.indices[row, slot], sparse.values[row, slot]
-                place = near[start + at + row.numpy()]
-                silent[place[place >= 0], feature.numpy()[place >= 0]] = False
                 strong = value >= least[feature]
                 rows_of.append(start + at + row[strong].numpy())
                 features_of.append(feature[strong].numpy())
@@ -209,7 +194,7 @@ def read_firings(
     rows, of = np.concatenate(rows_of), np.concatenate(features_of)
     order = np.argsort(of, kind="stable")
     ends = np.searchsorted(of[order], np.arange(sae.d_sae + 1))
-    return {i: rows[order[ends[i] : ends[i + 1]]] for i in range(sae.d_sae)}, silent
+    return [rows[order[ends[i] : ends[i + 1]]] for i in range(sae.d_sae)]
 
 
 def _apart(
@@ -284,15 +269,12 @@ class Batches:
         """Write the batches that can be written and are not there."""
         for number, part in enumerate(self.parts()):
             self._write("write", number, [self._evidence(row) for row in part])
-            labels = self.answers("write", number)
-            if labels is not None:
-                items = self.items(number, labels)
-                passages = {row["feature"]: row["passages"] for row in part}
+        if all(self.answers("write", number) is not None for number in range(len(self.parts()))):
+            for number in range(len(self.parts())):
                 texts = []
-                for at, item in enumerate(items):
-                    shown = [passages[item.feature][i][2] for i in item.order]
-                    lines = [f"item {at}   label: {item.label}"]
-                    texts.append("\n".join([*lines, *(f"{i + 1:>2} {text}" for i, text in enumerate(shown))]))
+                for at, item in enumerate(self.items(number)):
+                    passages = [f"{i:>2} {text}" for i, (_, _, text, _) in enumerate(item.passages, 1)]
+                    texts.append("\n".join([f"item {at}   label: {item.label}", *passages]))
                 self._write("judge", number, texts)
 
     def _evidence(self, row: dict[str, Any]) -> str:
@@ -305,19 +287,28 @@ class Batches:
             path.parent.mkdir(exist_ok=True)
             path.write_text(TASKS[step] + "\n" + "\n\n".join(texts) + "\n", encoding="utf-8")
 
-    def items(self, number: int, labels: dict[int, str]) -> list[Judging]:
-        """Return the items of a batch to judge, shuffled; the null among them."""
+    def items(self, number: int) -> list[Judging]:
+        """Return the items of a file to judge, shuffled: its own features, and the null.
+
+        The null shows passages of features of the file before with labels of the one before that.
+        """
         rng = Random(derive_seed(self.seed, "judging", number))
-        part = [row for row in self.parts()[number] if labels[row["feature"]] != "-"]
-        features = [row["feature"] for row in part]
+        parts = self.parts()
+        own, before, two_before = ((number - back) % len(parts) for back in range(3))
+        labels = {k: self.answers("write", k) or {} for k in {own, before, two_before}}
+        pairs = [(row, own, row["feature"]) for row in parts[own]]
+        others = [row["feature"] for row in parts[two_before] if labels[two_before][row["feature"]] != "-"]
+        pairs += [(row, two_before, rng.choice(others)) for row in parts[before][::NULL_EVERY] if others]
+        shown = {row["feature"] for row, _, _ in pairs}
+        rest = [passage for row in self.rows if row["feature"] not in shown for passage in row["passages"]]
+        rng.shuffle(rest)
         items = []
-        for at, row in enumerate(part):
-            of = [row["feature"]]
-            if at % NULL_EVERY == 0 and len(features) > 1:
-                of.append(rng.choice([feature for feature in features if feature != row["feature"]]))
-            for label_of in of:
-                order = rng.sample(range(len(row["passages"])), len(row["passages"]))
-                items.append(Judging(row["feature"], label_of, labels[label_of], order))
+        for row, of, label_of in pairs:
+            label = labels[of][label_of]
+            if label != "-":
+                fires = [(*passage, True) for passage in row["passages"]]
+                passages = fires + [(*rest.pop(), False) for _ in range(JUDGED // 2)]
+                items.append(Judging(row["feature"], label_of, label, rng.sample(passages, len(passages))))
         rng.shuffle(items)
         return items
 
@@ -336,9 +327,7 @@ class Batches:
         if step == "write":
             wanted = {row["feature"]: 0 for row in self.parts()[number]}
         else:
-            labels = self.answers("write", number)
-            assert labels is not None
-            wanted = {at: len(item.order) for at, item in enumerate(self.items(number, labels))}
+            wanted = {at: len(item.passages) for at, item in enumerate(self.items(number))}
         if wrong := [name for name in wanted if not _well_formed(step, answers.get(name, ""), wanted[name])]:
             raise CorruptError(
                 f"{path}: {QUESTION[step]} {', '.join(map(str, wrong))}: the answer is missing or damaged"
@@ -351,8 +340,7 @@ class Batches:
             lacking = []
             for number in range(len(self.parts())):
                 try:
-                    ready = step == "write" or self.answers("write", number) is not None
-                    lacking += [number] * (ready and self.answers(step, number) is None)
+                    lacking += [number] * (self.answers(step, number) is None)
                 except CorruptError as error:
                     yield str(error)
             yield f"{step}: {len(lacking)} of {len(self.parts())} batches to answer: {lacking[:10]}"
@@ -363,6 +351,7 @@ class Batches:
             {"writer": writer, "features": features_hash, "tasks": TASKS, "text": SAMPLED.name, "holds": HOLDS}
         ]
         generator = np.random.default_rng(derive_seed(self.seed, "label scores"))
+        made: dict[int, dict[str, Any]] = {}
         for number, part in enumerate(self.parts()):
             try:
                 labels, judged = self.answers("write", number), self.answers("judge", number)
@@ -370,25 +359,20 @@ class Batches:
                 continue
             if labels is None or judged is None:
                 continue
-            items = list(enumerate(self.items(number, labels)))
             for row in part:
-                feature, passages = row["feature"], row["passages"]
-                made: dict[str, Any] = {"feature": feature, "label": labels[feature]}
-                for at, item in items:
-                    if item.feature == feature:
-                        side = "own" if item.label_of == feature else "null"
-                        truth = [passages[i][3] for i in item.order]
-                        answers = [digit == "1" for digit in judged[at]]
-                        score = score_answers(truth, answers, generator=generator)
-                        assert score is not None
-                        made[side] = {
-                            "accuracy": round(score.accuracy.estimate, 3),
-                            "low": round(score.accuracy.low, 3), "high": round(score.accuracy.high, 3),
-                            "answers": judged[at], "label_of": item.label_of,
-                            "passages": [passages[i][:2] for i in item.order], "truth": "".join("01"[t] for t in truth),
-                        }  # fmt: skip
-                rows.append(made)
-        return rows
+                made.setdefault(row["feature"], {})["label"] = labels[row["feature"]]
+            for at, item in enumerate(self.items(number)):
+                truth = [fires for *_, fires in item.passages]
+                score = score_answers(truth, [digit == "1" for digit in judged[at]], generator=generator)
+                assert score is not None
+                side = "own" if item.label_of == item.feature else "null"
+                made.setdefault(item.feature, {})[side] = {
+                    "accuracy": round(score.accuracy.estimate, 3),
+                    "low": round(score.accuracy.low, 3), "high": round(score.accuracy.high, 3),
+                    "answers": judged[at], "label_of": item.label_of, "truth": "".join("01"[fires] for fires in truth),
+                    "passages": [passage[:2] for passage in item.passages],
+                }  # fmt: skip
+        return rows + [{"feature": feature, **row} for feature, row in sorted(made.items()) if "label" in row]
 
 
 def _well_formed(step: str, answer: str, n: int) -> bool:

@@ -123,7 +123,7 @@ def costs(sizes: CostSizes, pace: ModelPace) -> dict[str, Cost]:
             1e5, twice, 2 * pace.load + 10 + examined * pace.blocks / 2 + checked * (pace.blocks + pace.logits)
         ),
         "recording": Cost(sizes.tokens * (2 * sizes.d_in + 12), pace.memory, pace.load + 1.1 * batches * pace.batch),
-        "sae": Cost(4 * weights, pace.memory + 16 * weights, 5 + 2 * sizes.seen * weights / 1e9 * pace.product),
+        "sae": Cost(4 * weights, pace.memory + 16 * weights, 5 + 1.2 * sizes.seen * weights / 1e9 * pace.product),
         "jacobian_lens": Cost(
             2 * pace.layers * sizes.d_in**2,
             twice + pace.fit,

@@ -391,7 +391,8 @@ def _least(gains: Sequence[float], kl: Float32[Tensor, "gain n"]) -> float:
     It is one in `g / (1 + g)`: the final norm makes large gains alike, and the curve levels off.
     """
     mean = kl.mean(1).double().numpy()
-    near = slice(max(0, mean.argmin() - 2), mean.argmin() + 3)
+    least = int(mean.argmin())
+    near = slice(max(0, least - 2), least + 3)
     tried = np.array(gains[near])
     fine = np.linspace(tried[0], tried[-1], 801)
     curve = np.polyfit(tried / (1 + tried), mean[near], len(tried) - 1)

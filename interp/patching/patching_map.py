@@ -204,7 +204,7 @@ class PatchingMap(Artefact, kind="patching", title="Patching map", made_by="patc
 
     def headline(self) -> str:
         """Return one line: the patch, and the patches beyond their null."""
-        s, beyond = self.settings, f"{self.n_beyond} of {len(self.rows)} effects {BEYOND}"
+        s, beyond = self.settings, f"{self.n_beyond} of {len(self.rows)} patches {BEYOND}"
         between = "two prompts" if s.task.name == "pair" else f"prompts of {s.task.name}"
         return f"Patching {s.what} in {short_name(s.model) or 'a model'} between {between}: {beyond}"
 

@@ -249,7 +249,7 @@ class Ablate(OnFeature, Compared[Session, list[AblatedExample]]):
         price = self._priced(run, site, case, len(arms))
         done = run.counted(price, lambda _: f"example {len(examples) + 1} of {len(passages)}")
         for passage in passages:
-            tokens, _, _ = with_bos(model, [passage])
+            tokens, _ = with_bos(model, [passage])
             acts = site.activations(site.read(tokens).x, [case.feature])[0, site.first :, 0]
             at = passage.peak + site.first
             rises = ablation_losses(site, passage, case.feature, arms, done, start=at)

@@ -11,8 +11,7 @@ import numpy as np
 from interp.artifacts import Draft, Table, save_artefact
 from interp.artifacts.artefact import settings_json
 from interp.errors import MismatchError
-from saes.features.labels import WRITTEN
-from saes.features.schema import LABEL_FIELDS, LABEL_SCORES, FeatureRow, Features
+from saes.features.schema import LABEL_FIELDS, LABEL_SCORES, WRITTEN, FeatureRow, Features
 from saes.features.written_labels import HOLDS, Labels, LabelScore
 
 _FIELDS = ("label", "label_source", *LABEL_FIELDS, *LABEL_SCORES)

@@ -25,11 +25,10 @@ from interp.seeds import derive_seed
 from interp.text.corpora import open_corpus
 from interp.workspace import Workspace
 from saes.explain.run import AnswerScore, mean_scores, other_features, score_answers
-from saes.features.labels import WRITTEN
-from saes.features.schema import SOURCES, Features
+from saes.features.schema import SOURCES, WRITTEN, Features
 from saes.features.written_labels import (
     HOLDS,
-    Carried,
+    CarriedLabels,
     ContextJudgement,
     FeatureLabel,
     Labels,
@@ -52,7 +51,7 @@ _ROWS = 512
 
 
 @dataclass(frozen=True)
-class WordActivations:
+class ActivationsByWord:
     """Largest activation of each feature on each word."""
 
     values: "csr_matrix"
@@ -62,7 +61,7 @@ class WordActivations:
 
 
 @dataclass(frozen=True)
-class Pairs:
+class FeaturePairs:
     """For each feature of one dictionary its counterpart in another, chosen on one half and judged on the other."""
 
     counterpart: np.ndarray
@@ -99,10 +98,10 @@ def carry_labels(
         raise ConfigError(f"{corpus} has {len(documents)} documents of words; choose a text with more")
     mine, theirs = (_read(workspace, made, documents, progress) for made in (own, other))
     kept = np.array(sorted(written))
-    theirs = WordActivations(theirs.values[kept], theirs.document)
+    theirs = ActivationsByWord(theirs.values[kept], theirs.document)
     pairs = pair_features(mine, theirs, seed=seed)
     shift = np.roll(np.arange(len(mine.document)), len(mine.document) // 2)
-    shifted = WordActivations(theirs.values[:, shift], theirs.document)
+    shifted = ActivationsByWord(theirs.values[:, shift], theirs.document)
     n_shifted = pair_features(mine, shifted, seed=seed).n_hold
     return _labels(own, other, written, kept, pairs, corpus, n_words, n_shifted, seed)
 
@@ -134,7 +133,7 @@ def _read(workspace: Workspace, made: Features, documents: list[list[str]], prog
 def word_activations(
     model: "HookedModel", dictionary: "Dictionary", documents: Sequence[Sequence[str]], *,
     progress: Progress | None = None,
-) -> WordActivations:  # fmt: skip
+) -> ActivationsByWord:  # fmt: skip
     """Return the largest activation of each feature on the tokens of each word, of documents `[n][words]`.
 
     Words are read in contexts of `CONTEXT` tokens, a space before each but the first of a context. A word that fits in
@@ -171,7 +170,7 @@ def word_activations(
     order = np.lexsort((-np.concatenate(values), flat))
     flat, first = np.unique(flat[order], return_index=True)
     largest = np.concatenate(values)[order][first]
-    return WordActivations(csr_matrix((largest, (flat // n, flat % n)), shape=(width, n)), document)
+    return ActivationsByWord(csr_matrix((largest, (flat // n, flat % n)), shape=(width, n)), document)
 
 
 def _contexts(model: "HookedModel", documents: Sequence[Sequence[str]], n_start: int):
@@ -193,10 +192,10 @@ def _contexts(model: "HookedModel", documents: Sequence[Sequence[str]], n_start:
             yield ids, of
 
 
-def pair_features(mine: WordActivations, theirs: WordActivations, *, seed: int) -> Pairs:
+def pair_features(mine: ActivationsByWord, theirs: ActivationsByWord, *, seed: int) -> FeaturePairs:
     """Pair each feature with the one whose activations correlate most on even documents, and judge on odd ones."""
     chosen, judging = (
-        [WordActivations(side.values[:, rows], side.document[rows]) for side in (mine, theirs)]
+        [ActivationsByWord(side.values[:, rows], side.document[rows]) for side in (mine, theirs)]
         for rows in (mine.document % 2 == 0, mine.document % 2 == 1)
     )
     counterpart, correlation = _best(chosen[0], chosen[1])
@@ -207,10 +206,10 @@ def pair_features(mine: WordActivations, theirs: WordActivations, *, seed: int) 
     if order is not None:
         other[paired] = counterpart[paired[order]]
     scores, null = (_agreements(judging[0], judging[1], which, seed) for which in (counterpart, other))
-    return Pairs(counterpart, correlation, scores, null)
+    return FeaturePairs(counterpart, correlation, scores, null)
 
 
-def _usable(side: WordActivations) -> np.ndarray:
+def _usable(side: ActivationsByWord) -> np.ndarray:
     """Return the features `[n]` that fire on enough words and documents, and on few enough words."""
     count = np.diff(side.values.indptr)
     words = np.split(side.values.indices, side.values.indptr[1:-1])
@@ -219,7 +218,7 @@ def _usable(side: WordActivations) -> np.ndarray:
     return np.flatnonzero((count >= LEAST_WORDS) & (count <= most) & (n_documents >= LEAST_DOCUMENTS))
 
 
-def _best(mine: WordActivations, theirs: WordActivations) -> tuple[np.ndarray, np.ndarray]:
+def _best(mine: ActivationsByWord, theirs: ActivationsByWord) -> tuple[np.ndarray, np.ndarray]:
     """Return the feature of `theirs` that correlates most with each of `mine`, and the correlation; -1 and 0: none."""
     best, value = np.full(mine.values.shape[0], -1), np.zeros(mine.values.shape[0])
     usable, candidates = _usable(mine), _usable(theirs)
@@ -245,7 +244,7 @@ def _moments(x: "csr_matrix") -> tuple[np.ndarray, np.ndarray]:
 
 
 def _agreements(
-    mine: WordActivations, theirs: WordActivations, counterpart: np.ndarray, seed: int
+    mine: ActivationsByWord, theirs: ActivationsByWord, counterpart: np.ndarray, seed: int
 ) -> dict[int, AnswerScore]:
     """Return how well each pair agrees, the worse of two ways; those that fire in too few documents are left out."""
     generator = np.random.default_rng(derive_seed(seed, "agreement"))
@@ -264,15 +263,15 @@ def _agreements(
     return scores
 
 
-def _firings(side: WordActivations, feature: int) -> tuple[np.ndarray, np.ndarray]:
+def _firings(side: ActivationsByWord, feature: int) -> tuple[np.ndarray, np.ndarray]:
     """Return on which words a feature fires, and on which strongly, both `[words]` bool."""
     size = side.values[feature].toarray()[0]
     return size > 0, (size > 0) & (size >= STRONG * size.max(initial=0.0))
 
 
 def _labels(
-    own: Features, other: Features, written: dict[int, dict[str, Any]], kept: np.ndarray, pairs: Pairs, corpus: str,
-    n_words: int, n_shifted: int, seed: int,
+    own: Features, other: Features, written: dict[int, dict[str, Any]], kept: np.ndarray, pairs: FeaturePairs,
+    corpus: str, n_words: int, n_shifted: int, seed: int,
 ) -> Labels:  # fmt: skip
     by_rule = own.features.query("select feature, label, label_source from t").to_pylist()
     rule = {row["feature"]: row["label"] for row in by_rule if row["label_source"] in SOURCES}
@@ -296,7 +295,7 @@ def _labels(
                 null=None if null is None else float(null.accuracy.estimate), f1=score.f1, n=score.n,
             )
         )  # fmt: skip
-    source = Carried(
+    source = CarriedLabels(
         features=other.name, features_hash=other.about.content_hash, corpus=corpus, n_words=n_words, n_shifted=n_shifted
     )
     settings = LabelsSettings(

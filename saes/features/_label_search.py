@@ -36,9 +36,8 @@ from interp.lenses.vocabulary import Vocabulary
 from interp.notes import own_names
 from interp.workspace import Workspace
 from saes.features._phrase_vectors import LabelVectors, phrase_vectors
-from saes.features.labels import WRITTEN
 from saes.features.lexicon import Lexicon
-from saes.features.schema import Features
+from saes.features.schema import WRITTEN, Features
 from saes.features.token_index import fold
 from saes.features.written_labels import Labels
 

@@ -211,7 +211,7 @@ class Trial:
         row of the first is what is tested. Returns them for all arms that were measured, and the number of random ones.
         """
         random, alike = self.nulls(np.arange(len(self.arms)))
-        measured, stages = [], [n for n in STAGES if n < self.config.draws]
+        measured, rows, end, stages = [], list[np.ndarray](), 0, [n for n in STAGES if n < self.config.draws]
         for start, end in pairwise([0, *stages, self.config.draws]):
             chosen = np.concatenate([[0], random[start:end], alike[start:end]])
             measured.append((chosen, *measure(self.arms.part(chosen), end - start)))
@@ -299,7 +299,7 @@ def _prompts(model: HookedModel, prompts: Sequence[str], case: FeatureCase) -> l
         return [to_tokens(model, text) for text in prompts]
     if len(case.other) <= CHOOSING:
         raise ConfigError("the model has no tokenizer, and there is too little other text to serve as prompts")
-    tokens, lengths, _ = with_bos(model, case.other[: len(prompts)])
+    tokens, lengths = with_bos(model, case.other[: len(prompts)])
     return [row[None, : min(int(length), 8)] for row, length in zip(tokens, lengths, strict=True)]
 
 
@@ -345,7 +345,7 @@ def _fires_on_the_words(trial: Trial) -> ProofPart:
         trial.features, trial.words.ids, trial.config.others, but=choosing | seen, seed=case.feature
     )
     other = [passage for passage in case.other if passage.document not in choosing]
-    tokens, lengths, _ = with_bos(site.model, (*case.judging(), *containing, *other))
+    tokens, lengths = with_bos(site.model, (*case.judging(), *containing, *other))
     reading = site.read(tokens)
     inside = torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None]
     inside[:, : site.first] = False
@@ -460,8 +460,8 @@ def _continuations(trial: Trial, strength: float) -> ProofPart:
     return ProofPart(continuations=tuple(continued))
 
 
-def with_bos(model: HookedModel, passages: Sequence[Passage]) -> tuple[Tensor, Tensor, Tensor]:
-    """Return tokens `[n, pos]` with BOS first where the model has one, lengths and peaks `[n]`.
+def with_bos(model: HookedModel, passages: Sequence[Passage]) -> tuple[Tensor, Tensor]:
+    """Return tokens `[n, pos]` with BOS first where the model has one, and lengths `[n]`.
 
     Shorter passages are padded at the end, which causal attention does not see.
     """
@@ -471,8 +471,7 @@ def with_bos(model: HookedModel, passages: Sequence[Passage]) -> tuple[Tensor, T
     width = max(map(len, ids))
     device = model.cfg.device
     tokens = torch.tensor([row + [row[-1]] * (width - len(row)) for row in ids], device=device)
-    peaks = torch.tensor([passage.peak + len(start) for passage in passages], device=device)
-    return tokens, torch.tensor([len(row) for row in ids], device=device), peaks
+    return tokens, torch.tensor([len(row) for row in ids], device=device)
 
 
 def ablated_log_p(
@@ -492,7 +491,7 @@ def ablated_log_p(
     the last one, which says nothing), and of the tokens `ids` together. Positions are those from the first firing and
     from `start` on, with `silent` only those where the feature is not active.
     """
-    tokens, _, _ = with_bos(site.model, [passage])
+    tokens, _ = with_bos(site.model, [passage])
     reading = site.read(tokens)
     activation = site.activations(reading.x, [feature])[0, :, 0]
     wanted = (activation > 0).cumsum(0) > 0

@@ -19,8 +19,7 @@ from interp.dictionary import Dictionary, SparseActs
 from interp.errors import ConfigError, MismatchError
 from interp.models.hooked import HookedModel
 from interp.names import RESIDUAL_SUFFIXES, canonical_hook_point, parse_hook_point
-from saes.features.labels import WRITTEN
-from saes.features.schema import Features
+from saes.features.schema import WRITTEN, Features
 
 if TYPE_CHECKING:
     from saes.kinds.base import SAE

@@ -83,7 +83,7 @@ class Imported:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Carried:
+class CarriedLabels:
     """Labels of another dictionary, of any model, carried to the features that fire on the same words."""
 
     features: str
@@ -105,7 +105,7 @@ class LabelsSettings:
     features_hash: str
     explained: tuple[int, ...]
     """The features with a row."""
-    source: LabelRequest | Imported | Carried
+    source: LabelRequest | Imported | CarriedLabels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -236,7 +236,7 @@ class Labels(Artefact, kind="labels", title="Written labels", made_by="explain")
         source = self.settings.source
         if isinstance(source, Imported):
             return f"neuronpedia {source.dictionary}"
-        if isinstance(source, Carried):
+        if isinstance(source, CarriedLabels):
             return f"{source.features}, carried by the words on which both fire"
         return self.judge if source.config.label_from == "provider" else STATISTICS
 
@@ -276,7 +276,7 @@ class Labels(Artefact, kind="labels", title="Written labels", made_by="explain")
 
     def headline(self) -> str:
         """Return the number of labels, their source, and their gain in detection over other features' labels."""
-        if isinstance(source := self.settings.source, Carried):
+        if isinstance(source := self.settings.source, CarriedLabels):
             return (
                 f"{self.n_holding:,} of {self.n_features:,} labels carried from {source.features} hold; "
                 f"with the words shifted {source.n_shifted}"

@@ -195,7 +195,7 @@ def main() -> None:
     print("\n".join(lines))
     if options.report:
         command = f"`python -m tests.campaigns.proofs --n {options.n} --draws {options.draws} --seed {options.seed}`:"
-        report.put(f"proofs of {options.features}", [command, "", *lines])
+        report.put("proofs" if options.workspace == DATA else f"proofs of {options.features}", [command, "", *lines])
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from interp.models.adapter import bos_token_id
 from interp.models.loading import load_model
 from interp.models.passes import Capture
 from interp.workspace import Workspace
-from saes.explain.carried import WordActivations, pair_features, word_activations, words_of
+from saes.explain.carried import ActivationsByWord, pair_features, word_activations, words_of
 from saes.features.schema import Features
 from saes.features.written_labels import HOLDS, Labels
 from workbench.__main__ import main
@@ -22,7 +22,7 @@ from workbench.__main__ import main
 N_WORDS, N_DOCUMENTS, N_TOPICS = 6000, 60, 12
 
 
-def planted(seed: int = 0) -> tuple[WordActivations, WordActivations, np.ndarray]:
+def planted(seed: int = 0) -> tuple[ActivationsByWord, ActivationsByWord, np.ndarray]:
     """Return two dictionaries that share topics, the second in another order, and that order.
 
     Each topic is on 2 % of the words; a firing is missed in 5 % of them. The last two features of both fire in one
@@ -38,7 +38,7 @@ def planted(seed: int = 0) -> tuple[WordActivations, WordActivations, np.ndarray
         chance = rng.random((2, N_WORDS)) < 0.02
         alone = np.tile(document == 4, (2, 1)) & (rng.random((2, N_WORDS)) < 0.5)
         values = np.concatenate([fires, chance, alone]) * rng.uniform(0.5, 1.0, (N_TOPICS + 4, N_WORDS))
-        sides.append(WordActivations(csr_matrix(values.astype(np.float32)), document))
+        sides.append(ActivationsByWord(csr_matrix(values.astype(np.float32)), document))
     return sides[0], sides[1], order
 
 
@@ -59,7 +59,7 @@ def test_planted_pairs_are_found_and_hold(seed):
 def test_shifted_words_leave_no_pair():
     mine, theirs, _ = planted()
     shift = np.roll(np.arange(N_WORDS), N_WORDS // 2)
-    assert pair_features(mine, WordActivations(theirs.values[:, shift], theirs.document), seed=0).n_hold == 0
+    assert pair_features(mine, ActivationsByWord(theirs.values[:, shift], theirs.document), seed=0).n_hold == 0
 
 
 def test_a_wider_feature_does_not_share_the_label_of_a_narrow_one():
@@ -68,7 +68,7 @@ def test_a_wider_feature_does_not_share_the_label_of_a_narrow_one():
     narrow, at = 0, int(np.flatnonzero(order == 0)[0])
     rng = np.random.default_rng(1)
     rows[at] = np.maximum(rows[at], (rng.random(N_WORDS) < 0.1) * 1.0)  # fires on five times as many words
-    pairs = pair_features(mine, WordActivations(csr_matrix(rows), theirs.document), seed=0)
+    pairs = pair_features(mine, ActivationsByWord(csr_matrix(rows), theirs.document), seed=0)
     assert narrow not in pairs.scores or pairs.scores[narrow].accuracy.estimate < HOLDS
 
 

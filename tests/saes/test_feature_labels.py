@@ -10,9 +10,7 @@ from planted import HOOK, TableDictionary, write_recording
 from scipy.sparse import csr_array
 
 from interp.artifacts.tables import query
-from saes.features._views import TokenView, Views, Windows, read_text
-from saes.features.firings import Encoded, collect_together
-from saes.features.labels import (
+from saes.features._labels import (
     FiringCounts,
     Label,
     LabelReading,
@@ -25,9 +23,13 @@ from saes.features.labels import (
     upper_end,
     usual_shares,
 )
+from saes.features._views import TokenView, Views, Windows, read_text
+from saes.features.firings import Encoded, collect_together
 from saes.features.schema import MOST_TELLING
 
-VOCABULARY = ["<s>", " the", " The", " of", " cat", " dog", " run", "\n", " a", " an"] + [f" w{i}" for i in range(40)]
+MONTHS = " January February March April May June July August September October November December".replace(" ", "; ")
+VOCABULARY = ["<s>", " the", " The", " of", " cat", " dog", " run", "\n", " a", " an"] + [f" w{i}" for i in range(28)]
+VOCABULARY += MONTHS.split(";")[1:]
 CONTEXT = 20
 
 
@@ -149,6 +151,18 @@ def test_a_class_that_many_features_have_comes_after_what_says_more():
     assert recipe.value > noun.value, "noun is true, and it stays where nothing says more"
     assert noun._replace(usual=0.0).value > 100 > recipe.value
     assert not usual_shares(csr_array(20 * shares[:19]), np.full(19, 20)).any(), "of 19 none is rare"
+
+
+@pytest.mark.parametrize(("crowd", "label"), [(0, "calendar month"), (12, 'often " May" (')])
+def test_a_class_that_many_features_have_yields_to_what_says_more(tmp_path: Path, crowd: int, label: str):
+    """Of 25 planted features the first fires on May, and more weakly on all months, as `crowd` others do."""
+
+    def fires(tokens, in_numpy):
+        months = (tokens >= 38) & (torch.rand(len(tokens), generator=torch.Generator().manual_seed(3)) < 0.2)
+        columns = [(tokens == 42) | months, *[months] * crowd, *[tokens == 10 + i for i in range(24 - crowd)]]
+        return torch.stack(columns, 1)
+
+    assert planted_labels(tmp_path, fires)[0].startswith(label)
 
 
 def test_a_reading_that_equals_the_null_is_not_confirmed():

@@ -130,7 +130,7 @@ def test_the_command_line_knows_every_kind_and_sweeps(recording, tmp_path, capsy
     Train(**given, d_sae=(32, 48), k=(2, 3)).run()
     names = {folder.name for folder in (tmp_path / "saes").iterdir()}
     assert names == {f"planted-d{d}-k{k}" for d in (32, 48) for k in (2, 3)}
-    assert capsys.readouterr().out.count("held-out tokens") == 4
+    assert capsys.readouterr().out.count("of the variance") == 4
     Train(**given, name="across", kind="transcoder", target=OUT, skip=True, d_sae=(32,), k=(2,)).run()
     assert load_sae(tmp_path / "saes" / "across").hook_point_out == OUT
     with pytest.raises(ConfigError, match="a relu SAE has no k"):

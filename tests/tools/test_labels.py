@@ -8,7 +8,7 @@ import pytest
 from interp.errors import CorruptError
 from tools.labels import BATCH, JUDGED, Batches, marked, summary
 
-N = BATCH + 10
+N = 2 * BATCH + 10
 
 
 @pytest.fixture
@@ -16,12 +16,8 @@ def batches(tmp_path: Path) -> Batches:
     """Batches of planted evidence: feature i fires on the word `word-i`."""
     rows = []
     for i in range(N):
-        truth = [at % 2 == 0 for at in range(JUDGED)]
-        texts = [f"some «word-{i}» here" if fires else f"some «other-{at}» here" for at, fires in enumerate(truth)]
-        passages = [[f"doc-{at}", at, text, fires] for at, (text, fires) in enumerate(zip(texts, truth, strict=True))]
-        rows.append(
-            {"feature": i, "examples": [texts[0]], "words": [f"word-{i} 90%"], "says": [], "passages": passages}
-        )
+        passages = [[f"doc-{i}-{at}", at, f"some «word-{i}» here {at}"] for at in range(JUDGED // 2)]
+        rows.append({"feature": i, "examples": ["some"], "words": [f"word-{i} 90%"], "says": [], "passages": passages})
     (tmp_path / "evidence.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
     made = Batches(tmp_path, seed=0)
     made.make()
@@ -49,7 +45,7 @@ def judge(batches: Batches, number: int) -> None:
 
 def test_a_reader_who_knows_the_words_is_right_and_the_null_is_chance(batches):
     write(batches)
-    for number in range(2):
+    for number in range(3):
         judge(batches, number)
     head, *rows = batches.collected("a reader", "hash")
     assert head["writer"] == "a reader"
@@ -57,10 +53,12 @@ def test_a_reader_who_knows_the_words_is_right_and_the_null_is_chance(batches):
     assert "own" not in rows[3]
     assert {row["own"]["accuracy"] for row in rows if "own" in row} == {1.0}
     null = [row["null"] for row in rows if "null" in row]
-    assert len(null) == 7
-    assert {side["accuracy"] for side in null} == {0.5}
+    assert len(null) == 12
+    assert {side["accuracy"] for side in null} <= {0.45, 0.5}, "chance, but for words that two features share"
     assert all(side["label_of"] != row["feature"] for row in rows if (side := row.get("null")))
-    assert summary(rows).startswith(f"{N - 1} of {N - 1} labels stand (mean 1.00); 0 of 7 with another feature's label")
+    assert summary(rows).startswith(
+        f"{N - 1} of {N - 1} labels stand (mean 1.00); 0 of 12 with another feature's label"
+    )
 
 
 def test_a_batch_to_judge_shows_neither_feature_nor_truth(batches):
@@ -68,16 +66,21 @@ def test_a_batch_to_judge_shows_neither_feature_nor_truth(batches):
     text = (batches.folder / "judge" / "000.txt").read_text()
     assert "feature 0" not in text
     assert "doc-" not in text
-    items = batches.items(0, batches.answers("write", 0) or {})
+    items = batches.items(0)
     assert [item.feature for item in items] != sorted(item.feature for item in items)
-    assert any(item.order != sorted(item.order) for item in items)
+    texts = [text for item in items for _, _, text, _ in item.passages]
+    assert len(texts) == len(set(texts)), "a passage that comes twice would tell that it is nobody's"
+    assert all(sum(fires for *_, fires in item.passages) == JUDGED // 2 for item in items)
 
 
 def test_it_says_what_is_missing_and_goes_on(batches):
-    assert list(batches.missing()) == ["write: 2 of 2 batches to answer: [0, 1]", "judge: 0 of 2 batches to answer: []"]
+    assert list(batches.missing()) == [
+        "write: 3 of 3 batches to answer: [0, 1, 2]",
+        "judge: 3 of 3 batches to answer: [0, 1, 2]",
+    ]
     write(batches)
     judge(batches, 0)
-    assert list(Batches(batches.folder, 0).missing())[1] == "judge: 1 of 2 batches to answer: [1]"
+    assert list(Batches(batches.folder, 0).missing())[1] == "judge: 2 of 3 batches to answer: [1, 2]"
     assert len(Batches(batches.folder, 0).collected("a reader", "hash")) == 1 + BATCH
 
 

@@ -343,7 +343,7 @@ def usual_shares(counts: "csr_array", n_firings: np.ndarray) -> np.ndarray:
     """Return for each predicate the share of firings that at most a twentieth of the features exceeds.
 
     `counts [n_features, n_predicates]`, `n_firings [n_features]`; features with fewer than `MIN_CHOOSE` do not count,
-    and with fewer than 20 others the answer is 0: no share is then rare.
+    and of fewer than 20 the answer is 0: no share is then rare.
     """
     judged = n_firings >= MIN_CHOOSE
     rank = int((1 - NULL_QUANTILE) * judged.sum())
@@ -351,7 +351,7 @@ def usual_shares(counts: "csr_array", n_firings: np.ndarray) -> np.ndarray:
     if rank:
         shares = counts[judged]
         shares.data = shares.data / np.repeat(n_firings[judged], np.diff(shares.indptr))
-        shares = shares.tocsc()
+        shares = shares.T.tocsr()
         for column in np.flatnonzero(np.diff(shares.indptr) > rank).tolist():
             values = shares.data[shares.indptr[column] : shares.indptr[column + 1]]
             usual[column] = np.partition(values, -rank - 1)[-rank - 1]
@@ -388,8 +388,6 @@ QUOTED = ("token", "any_form", "word", "tokens", "before", "after", "promotes", 
 """Kinds of readings that name tokens."""
 READINGS = (*QUOTED, "class", "chunk", "before_class", "after_class", "document", "surroundings",
             "token_before_class", "token_after_class")  # fmt: skip
-WRITTEN = "written"
-"""Kind of a label written by a language model or a person: it has a text and no further fields."""
 
 
 class Label(NamedTuple):
