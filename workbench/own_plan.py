@@ -43,11 +43,11 @@ class OwnScale:
 
 WHOLE = OwnScale(
     tokens=200_000, rounds=6, contexts=Evaluate.contexts, layers=6, neuron_tokens=40_000, background=8, graphs=3,
-    lists=(), proofs=3, draws=ProofConfig.draws,
+    lists=("weekdays", "months", "digits"), proofs=3, draws=ProofConfig.draws,
 )  # fmt: skip
 QUICK = OwnScale(
     tokens=40_000, rounds=2, contexts=8, layers=2, neuron_tokens=15_000, background=3, graphs=1,
-    lists=("weekdays", "months"), proofs=1, draws=ProofConfig.draws, quick=True,
+    lists=("weekdays",), proofs=1, draws=ProofConfig.draws, quick=True,
 )  # fmt: skip
 
 
@@ -94,7 +94,7 @@ def further_costs(scale: OwnScale, facts: OwnFacts, pace: ModelPace) -> dict[str
         ),
         "attribution_graph": Cost(2e6, graph, 5 + 1.8 * traced),
         "induction_circuit": Cost(1e6, pace.memory + LOGITS * pace.d_vocab, 5 + 10 * pace.blocks),
-        "word_geometry": Cost(1e6, pace.memory, lists * (3 + 4 * pace.blocks)),
+        "word_geometry": Cost(1e6, pace.memory, lists * (3 + 4 * (pace.blocks + pace.logits))),
         "proof": Cost(1e6, pace.memory + 2 * vocabulary, 5 + 0.12 * scale.draws * (pace.blocks + pace.logits)),
     }
     if scale.quick:
