@@ -65,7 +65,7 @@ show(f"demo:{sharp['feature'][0]}", workspace)
 # ## Are features more specific than neurons?
 #
 # The same layer's MLP neurons went through the same tables. A label says on which text a feature or neuron is active: a token, a
-# class of words, a context (`saes/features/labels.py`). It is chosen on one half of the documents and shown only if it holds
+# class of words, a context (`saes/features/_labels.py`). It is chosen on one half of the documents and shown only if it holds
 # on the other half, where it must beat the labels of others. For how many features, and how many neurons, is there one?
 
 # %%

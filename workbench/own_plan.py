@@ -9,6 +9,8 @@ from saes.features.case import ProofConfig
 from workbench.costs import BATCH, Cost, CostSizes, ModelPace
 from workbench.verbs.evaluate import Evaluate
 
+LOGITS = 10 * 4 * 8 * 41
+"""Bytes of the logits of the prompts of the induction circuit that are in memory together, for each token."""
 PROMPT, ROW = 11, 1e-6
 """Tokens of a prompt, and 10^9 multiplications that a row of a graph takes as long as, for each of its tokens, layers
 and dimensions."""
@@ -41,11 +43,11 @@ class OwnScale:
 
 WHOLE = OwnScale(
     tokens=200_000, rounds=6, contexts=Evaluate.contexts, layers=6, neuron_tokens=40_000, background=8, graphs=3,
-    lists=(), proofs=3, draws=ProofConfig.draws,
+    lists=("weekdays", "months", "digits"), proofs=3, draws=ProofConfig.draws,
 )  # fmt: skip
 QUICK = OwnScale(
     tokens=40_000, rounds=2, contexts=8, layers=2, neuron_tokens=15_000, background=3, graphs=1,
-    lists=("weekdays", "months"), proofs=1, draws=ProofConfig.draws, quick=True,
+    lists=("weekdays",), proofs=1, draws=ProofConfig.draws, quick=True,
 )  # fmt: skip
 
 
@@ -81,18 +83,19 @@ def further_costs(scale: OwnScale, facts: OwnFacts, pace: ModelPace) -> dict[str
     directions = 2 * layers * facts.d_mlp
     rows = TraceConfig.max_feature_nodes
     traced = rows * PROMPT * facts.n_layers * d_model * ROW * pace.product
+    vocabulary = 8 * pace.d_vocab * d_model
     graph = pace.memory + 12 * rows * min(TraceConfig.max_neurons, PROMPT * facts.n_layers * facts.d_mlp)
     read = 1.3 * scale.neuron_tokens / BATCH * pace.blocks
     words = 1.2 * directions / 2 / BATCH * pace.logits
     lists = len(scale.lists or CONCEPTS)
     costs = {
-        "neurons": Cost(100 * directions, graph, 5 + read + words + 6e-4 * directions + scale.background * traced),
-        "attribution_graph": Cost(2e6, graph, 5 + 1.8 * traced),
-        "induction_circuit": Cost(1e6, pace.memory, 5 + 10 * pace.blocks),
-        "word_geometry": Cost(1e6, pace.memory, lists * (3 + 4 * pace.blocks)),
-        "proof": Cost(
-            1e6, pace.memory + 16 * pace.d_vocab * d_model, 5 + 0.12 * scale.draws * (pace.blocks + pace.logits)
+        "neurons": Cost(
+            100 * directions, graph + vocabulary, 5 + read + words + 6e-4 * directions + scale.background * traced
         ),
+        "attribution_graph": Cost(2e6, graph, 5 + 1.8 * traced),
+        "induction_circuit": Cost(1e6, pace.memory + LOGITS * pace.d_vocab, 5 + 10 * pace.blocks),
+        "word_geometry": Cost(1e6, pace.memory, lists * (3 + 4 * (pace.blocks + pace.logits))),
+        "proof": Cost(1e6, pace.memory + 2 * vocabulary, 5 + 0.12 * scale.draws * (pace.blocks + pace.logits)),
     }
     if scale.quick:
         costs["certificate"] = Cost(1e5, pace.memory + pace.weights, 2 + 0.2 * (pace.blocks + pace.logits))

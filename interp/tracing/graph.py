@@ -416,24 +416,21 @@ class AttributionGraph(Artefact, kind="attribution_graph", made_by="trace"):
         prompt = " ".join(["…"] * (len(words) > PROMPT_WORDS) + words[-PROMPT_WORDS:])[-60:]
         sides, chance = (self.targets[0].sides, self.probabilities[0]) if self.targets else (("no target", ""), None)
         aim = " rather than ".join(repr(side.strip()) for side in sides if side)
-        sure = "" if chance is None else f" ({chance:.0%})"
-        known = self.effects
-        by = "" if known is None else f"{known.spearman.estimate:.2f}, by chance up to {known.chance:.2f}"
-        checked = "" if known is None else f"; predicts ablations (rank correlation {by})"
-        return f"Why {prompt!r} leads to {aim}{sure}{checked}"
+        line = f"Why {prompt!r} leads to {aim}" + ("" if chance is None else f" ({chance:.0%})")
+        if (known := self.effects) is None:
+            return line
+        return f"{line}; predicts ablations: {known.spearman.estimate:.2f} (chance {known.chance:.2f})"
 
     def _size_sentences(self) -> list[str]:
         """Return the model, all targets, and what was stored of the graph."""
         known = zip(self.targets[:3], self.probabilities, strict=False)
         aims = ", ".join(repr(aim.label) + ("" if chance is None else f" ({chance:.0%})") for aim, chance in known)
         kept, edges = sum(node.kept for node in self.nodes), int(self.edges.kept.sum())
+        of = f"Attribution graph of {self.prompt!r} in {short_name(self.model)} with {self.dictionary}, for {aims}."
+        size = f"Pruned to {kept} of {len(self.nodes)} stored nodes and {edges} of {len(self.edges)} edges."
         beyond = 0 if self.run is None else self.run.edges_kept - edges
-        return [
-            f"Attribution graph of {self.prompt!r} in {short_name(self.model)} with {self.dictionary}, for {aims}.",
-            *filter(None, [target_rule(self)]),
-            f"Pruned to {kept} of {len(self.nodes)} stored nodes and {edges} of {len(self.edges)} edges.",
-            *([f"{beyond} weaker edges of the pruned graph are not stored."] if beyond > 0 else []),
-        ]
+        weaker = f"{beyond} weaker edges are not stored." * (beyond > 0)
+        return [text for text in (of, target_rule(self), size, weaker) if text]
 
     def _score_sentences(self) -> list[str]:
         """Return the scores in sentences, each next to its baselines."""

@@ -5,7 +5,7 @@
 2. The decoder alone gives promoted and suppressed tokens, and nearest neighbours by cosine similarity. Tokens are only
    given for a dictionary that writes to the residual stream, where its directions can be read as next-token logits.
 3. Labels follow by rule from tokens, classes of words, surroundings, and the words that a feature makes the model say,
-   each scored on held-out firings (`saes/features/labels.py`).
+   each scored on held-out firings (`saes/features/_labels.py`).
 4. Example firings are chosen, with the text around them.
 5. Two tables are written, then the relations of every feature with their nulls (`saes/features/_relations.py`).
 
@@ -34,9 +34,9 @@ from interp.names import canonical_hook_point
 from interp.progress import Progress
 from interp.recording.store import NO_TOKEN, Recording, document_names, read_passages
 from interp.seeds import derive_seed
+from saes.features._labels import Label, label_features
 from saes.features._relations import measure_relations
 from saes.features.firings import Encoded, FeatureStatistics, collect_together
-from saes.features.labels import Label, label_features
 from saes.features.meaning import said_tokens
 from saes.features.schema import (
     GROUPS,

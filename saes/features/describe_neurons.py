@@ -4,7 +4,7 @@
 
 One pass of the model over the text of a recording keeps the strongest firing of every neuron, in either direction, in
 each of the contexts where it is strongest. They are labelled like the latents of a dictionary
-(`saes/features/labels.py`), with neurons of other layers as the null. One thing differs: a neuron is never exactly 0,
+(`saes/features/_labels.py`), with neurons of other layers as the null. One thing differs: a neuron is never exactly 0,
 so its density says nothing, and no label is "dense".
 """
 
@@ -27,9 +27,9 @@ from interp.recording.live import LiveRecording
 from interp.recording.store import Recording
 from interp.tracing.background import measure_background
 from interp.tracing.replacement import Neurons
+from saes.features._labels import Label, label_features
 from saes.features.build import EVIDENCE, N_SAID, choose_examples, examples_table
 from saes.features.firings import FeatureStatistics
-from saes.features.labels import Label, label_features
 from saes.features.neurons import NeuronExample, NeuronLabels, NeuronRow, NeuronSettings
 from saes.features.schema import N_EFFECTS
 from saes.features.sources import NeuronBasis, neurons_of

@@ -48,7 +48,7 @@ class NeuronRow:
     @property
     def name(self) -> str:
         """Its label if that holds, without its share; else the words that it raises; else what it fires on."""
-        from saes.features.labels import quoted
+        from saes.features._labels import quoted
 
         if self.says and not self.confirmed:
             return f"raises {', '.join(map(quoted, self.says))}"

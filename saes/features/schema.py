@@ -49,7 +49,7 @@ NO_LABEL = "none"
 WRITTEN = "written"
 """Kind of a label written by a language model or a person: it has a text and no further fields."""
 LABEL_FIELDS = ("label_kind", "label_names", "label_share")
-"""Columns with the fields of a label (`saes.features.labels.Label`)."""
+"""Columns with the fields of a label (`saes.features._labels.Label`)."""
 LABEL_SCORES = ("label_score", "label_null", "label_null_high", "label_heldout")
 """Columns with the score of a label on held-out firings, its null, and their number; null where nothing was scored."""
 NOT_DENSEST = "density <= (select quantile_cont(density, 0.9) from f where n_fired > 0)"
@@ -85,7 +85,7 @@ class FeatureRow:
     label_source: str
     """Maker of the label: one of `SOURCES`, or the model whose labels were adopted."""
     label_kind: str
-    """Kind of label (`saes.features.labels`): `token`, `word`, `class` ..., or `written` by a model."""
+    """Kind of label (`saes.features._labels`): `token`, `word`, `class` ..., or `written` by a model."""
     label_names: list[str]
     """The tokens or the class that the label names."""
     label_share: Float32 | None

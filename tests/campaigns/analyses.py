@@ -172,8 +172,8 @@ def told(value: Any, p: float = 0.05) -> np.ndarray:
 
 def readings(n_features: int) -> Any:
     """Return a drawer of readings that say nothing of their feature: told where the score exceeds the null's."""
+    from saes.features._labels import FiringCounts, LabelReading
     from saes.features._views import TokenView
-    from saes.features.labels import FiringCounts, LabelReading
 
     firings, n_tokens = 40, 300
     base = 1 / np.arange(1, n_tokens + 1)

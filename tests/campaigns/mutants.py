@@ -53,7 +53,7 @@ TESTS: dict[str, list[str]] = {
     "saes/kernels/compiled.py": ["tests/saes/test_kernels.py"],
     "saes/kernels/_selection.py": ["tests/saes/test_kernels.py"],
     "interp/scaling_law.py": ["tests/interp/test_scaling_law.py"],
-    "saes/features/labels.py": ["tests/saes/test_feature_labels.py", "tests/saes/test_feature_lexicon.py"],
+    "saes/features/_labels.py": ["tests/saes/test_feature_labels.py", "tests/saes/test_feature_lexicon.py"],
     "saes/explain/run.py": ["tests/saes/test_explain_parsing.py", "tests/saes/test_explain_run.py"],
 }
 """file -> arguments of pytest: the tests that must notice a change of it"""

@@ -10,9 +10,7 @@ from planted import HOOK, TableDictionary, write_recording
 from scipy.sparse import csr_array
 
 from interp.artifacts.tables import query
-from saes.features._views import TokenView, Views, Windows, read_text
-from saes.features.firings import Encoded, collect_together
-from saes.features.labels import (
+from saes.features._labels import (
     FiringCounts,
     Label,
     LabelReading,
@@ -25,6 +23,8 @@ from saes.features.labels import (
     upper_end,
     usual_shares,
 )
+from saes.features._views import TokenView, Views, Windows, read_text
+from saes.features.firings import Encoded, collect_together
 from saes.features.schema import MOST_TELLING
 
 MONTHS = " January February March April May June July August September October November December".replace(" ", "; ")

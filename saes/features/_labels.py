@@ -56,7 +56,6 @@ from interp.recording.store import Recording
 from saes.features._views import NEAR, OWN, Nearby, Sets, TokenView, Views, read_text
 from saes.features.firings import FeatureStatistics
 from saes.features.schema import MIN_HELDOUT, SAID, SOURCES, STATISTICS
-from saes.features.schema import WRITTEN as WRITTEN
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
