@@ -31,6 +31,7 @@ def test_what_ships_is_whole():
         ("evaluation", "demo"),
         ("features", "demo"),
         ("features", "demo-neurons"),
+        ("labels", "demo"),
         ("atlas", "demo-features"),
         ("atlas", "demo-tokens"),
         ("heads", "smollm2-135m"),
