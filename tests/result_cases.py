@@ -411,7 +411,7 @@ DICTIONARIES = {
         model_difference, "feature kind relative_norm cosine n_fired error_ratio recons_ratio confirmed"),
     "effects of features": Case(feature_effects, "prompt position feature activation effect"),
     "attribution graph": Case(
-        graph, "node kind layer position index activation influence share kept probability label", figure=True
+        graph, "node kind layer position index activation influence share kept probability label effects", figure=True
     ),
     "intervention on a graph": Case(intervention, "token before after"),
     "continuations of a graph": Case(continued, "run text"),

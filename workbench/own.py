@@ -56,7 +56,7 @@ INDUCTION_TOKENS = 41
 
 @dataclass(frozen=True, kw_only=True)
 class Own(OpensDashboard, Seeded, RunsModel):
-    """Make a workspace from your own model and text: features, labels, map, heads, graphs, proofs.
+    """Make a workspace from your own model and text: features, map, heads, graphs, proofs.
 
     Example: workbench own smollm2-135m+./my-lora --text pages.jsonl
 

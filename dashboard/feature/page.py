@@ -97,11 +97,13 @@ def detail(
             )
         )
     if row.n_fired:
-        beside = [_examples.examples_panel(feature, reading), _prove.prove_panel(workspace, feature, proof, scheme)]
-        parts.append(html.Div(beside, className="wb-two wb-even wb-evidence"))
+        prove = _prove.prove_panel(workspace, feature, proof, scheme)
+        beside = html.Div([prove, _examples.histogram_panel(feature)])  # examples of another length do not move it
+        parts.append(
+            html.Div([_examples.examples_panel(feature, reading), beside], className="wb-two wb-even wb-evidence")
+        )
     related = view.relations(features, index)
-    histogram = _examples.histogram_panel(feature)
-    parts.append(html.Div([*sections.effects(row, related, lens), histogram], className="wb-facets"))
+    parts.append(html.Div(sections.effects(row, related, lens), className="wb-two wb-even"))
     parts.append(sections.numbers(feature))
     if explained:
         parts.append(sections.labels_panel(row, explained))

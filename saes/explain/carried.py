@@ -80,7 +80,7 @@ class FeaturePairs:
 
 
 def carry_labels(
-    workspace: Workspace, features: str, source: str, corpus: str, *, n_words: int, seed: int = 0,
+    workspace: Workspace, features: str, source: str, corpus: str, *, n_words: int = 20_000, seed: int = 0,
     progress: Progress | None = None,
 ) -> Labels:  # fmt: skip
     """Return the written labels of `source` for the features that fire on the same words, with their scores.
@@ -282,9 +282,10 @@ def _labels(
         labels.append(
             FeatureLabel(
                 feature=feature, label=counterpart["label"],
-                label_source=f"{counterpart['label_source']}, carried from {other.name} #{counterpart['feature']}",
+                label_source=f"{counterpart['label_source']}, carried from {other.name}",
                 statistics_label=rule.get(feature, ""), null_feature=None, unanswered=0.0, shown_rows=[],
-                heldout_rows=[], given_names=["correlation"], given_scores=[float(pairs.correlation[feature])],
+                heldout_rows=[], given_names=[f"correlation with #{counterpart['feature']}"],
+                given_scores=[float(pairs.correlation[feature])],
             )
         )  # fmt: skip
         score, null = pairs.scores[feature], pairs.null.get(feature)

@@ -24,6 +24,7 @@ def test_a_click_or_a_drag_on_the_histogram_chooses_the_examples(visit: Visit):
     page = opened(visit)
     bars = page.locator("#feature-histogram .wb-bin")
     n = bars.count()
+    page.locator("#feature-histogram .wb-bins").scroll_into_view_if_needed()
     where = page.locator("#feature-histogram .wb-bins").bounding_box()
     box = bars.nth(n // 2).bounding_box()
     page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] - 2)

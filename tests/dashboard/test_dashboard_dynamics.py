@@ -240,9 +240,9 @@ def test_sizes_are_shown_with_their_law_and_without_one(tmp_path, live):
         assert "the null that larger models have no lower loss is not rejected" in flat
         assert "the fitted law does not predict the largest model" in all_of(workspace, name="leap")
     cards = {card.name: card for card in overview(workspace).cards["language_scaling"]}
-    assert "5 sizes on the same text: a law fits their loss" in cards["law"].sentence
+    assert "5 sizes on one text: a law fits their loss" in cards["law"].sentence
     assert "no law fits their loss" in cards["flat"].sentence
-    assert "does not predict the largest model" in cards["leap"].sentence
+    assert "misses the largest model" in cards["leap"].sentence
     (workspace.path("language_scaling", "law") / "runs.json").unlink()
     with pytest.raises(CorruptError, match=r"runs\.json is missing"):
         page.layout(PageSources(workspace, None), name="law")

@@ -119,7 +119,7 @@ def test_a_dictionary_gives_itself_its_own_labels(workspace, tmp_path, capsys):
     adopted = workspace.open(Features, "tiny-named").features.arrow()
     kinds = adopted["label_kind"].to_pylist()
     assert [kinds[row.feature] for row in rows] == ["written"] * len(rows)
-    assert adopted["label_source"][rows[0].feature].as_py() == f"a reader, carried from named #{rows[0].feature}"
+    assert adopted["label_source"][rows[0].feature].as_py() == "a reader, carried from named"
 
 
 @pytest.mark.parametrize(

@@ -149,7 +149,7 @@ def test_the_verb_imports_adopts_and_refuses(workspace, tmp_path, capsys):
     )
     assert labels["label"].to_pylist() == ["better", "own 1", "months <b>of</b> the year", "own 3"]
     for options in ({}, {"neuronpedia": path, "provider": "local:x"}):
-        with pytest.raises(ConfigError, match="--provider, a model to ask, or --neuronpedia"):
+        with pytest.raises(ConfigError, match="takes one of --provider"):
             Explain(source="f", workspace=workspace.root, **options).run()
     with pytest.raises(MissingError, match="no file"):
         Explain(source="f", neuronpedia=tmp_path / "gone", name="other", workspace=workspace.root).run()

@@ -169,7 +169,7 @@ def test_a_feature_split_into_two_latents_of_one_model_each_is_found_out(tmp_pat
         assert float(found.error_ratio[latent]) == pytest.approx(0, abs=1e-5)
         assert bool(found.decoupled[latent])
     assert not found.confirmed.any()
-    assert "2 decoupled" in str(found)
+    assert "2 decoupled" in " ".join(found.details())
 
 
 def test_every_latent_is_a_row(tmp_path):

@@ -143,7 +143,7 @@ def test_two_models_are_told_apart_from_the_command_line(cli, tmp_path):
         write_recording(tmp_path / "recordings" / name, x, torch.ones(n), document, **made)
     train = ("train", "base", "--others", "tuned", "--kind", "crosscoder", "--hook-point", HOOK, "--name", "pair")
     cli(tmp_path, *train, "--d-sae", 16, "--k", 2, "--tokens", 60_000, "--lr", 0.01, "--batch-size", 256, *ONE)
-    assert "1 of tuned only (of 1)" in cli(tmp_path, "compare", "latents", "pair", *ONE)
+    assert "1 of tuned only, " in cli(tmp_path, "compare", "latents", "pair", *ONE)
     found = Workspace(tmp_path).open(LatentComparison, "latents-pair")
     assert found.counts["second_only_confirmed"] == 1
     assert found.counts["first_only"] == 0

@@ -64,7 +64,7 @@ def test_a_latent_of_a_set_is_proved_and_an_untrained_model_proves_nothing(cli, 
     path = workspace.table_path("features", "mine-1", "features")
     latent = workspace.query("select feature from f where n_fired > 50 order by feature", f=path)["feature"][0].as_py()
     quick = ["--draws", "9", "--examples", "2", "--others", "4", "--new-tokens", "2"]
-    assert f"feature {latent} of mine-1" in cli(workspace, "prove", "mine-1", "--feature", latent, *quick)
+    assert f"Feature {latent}: " in cli(workspace, "prove", "mine-1", "--feature", latent, *quick)
     made = workspace.open(Proof, f"mine-1-{latent}")
     assert made.about.parents["transcoders/mine"] == workspace.manifest("transcoders", "mine").content_hash
     assert made.verdict().startswith("Undecided"), made.verdict()

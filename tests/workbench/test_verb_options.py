@@ -6,6 +6,7 @@ import sys
 import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import ClassVar
 
 import pytest
@@ -14,6 +15,7 @@ from interp.options import Derived
 from workbench.__main__ import VERBS
 from workbench.analysis import Analysis
 from workbench.options import options_of
+from workbench.steps import SHARED
 from workbench.terminal import OnDevice, RunsModel, Seeded, Threaded, Verb
 
 
@@ -38,6 +40,7 @@ def used(verb: type) -> set[str]:
         name = waiting.pop()
         method = getattr(verb, name, None)
         method = method.fget if isinstance(method, property) else method
+        method = method.func if isinstance(method, cached_property) else method
         if name in seen or not inspect.isfunction(method):
             continue
         seen.add(name)
@@ -59,11 +62,21 @@ def of_run(node: ast.AST) -> set[str]:
 
 
 def handed_on(method: Callable, call: ast.Call) -> set[str]:
-    """Fields that `settings_of(self, KIND, name=...)` reads in a method."""
-    if ast.unparse(call.func) == "settings_of":
+    """Fields that a call reads of the verb that it is given: of `settings_of`, of `sharing`, or of a plain function."""
+    name = ast.unparse(call.func)
+    if name == "settings_of":
         kind = method.__globals__[ast.unparse(call.args[1])]
         return {each.name for each in fields(kind)} - {keyword.arg for keyword in call.keywords}
-    return set()
+    if name == "sharing":
+        return set(SHARED)
+    function = method.__globals__.get(name)
+    if not inspect.isfunction(function):
+        return set()
+    at = next(at for at, each in enumerate(call.args) if isinstance(each, ast.Name) and each.id == "self")
+    parameter = list(inspect.signature(function).parameters)[at]
+    nodes = ast.walk(ast.parse(textwrap.dedent(inspect.getsource(function))))
+    attributes = [node for node in nodes if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)]
+    return {node.attr for node in attributes if node.value.id == parameter}  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("name", VERBS)
