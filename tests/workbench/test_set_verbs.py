@@ -67,7 +67,7 @@ def test_a_latent_of_a_set_is_proved_and_an_untrained_model_proves_nothing(cli, 
     assert f"Feature {latent}: " in cli(workspace, "prove", "mine-1", "--feature", latent, *quick)
     made = workspace.open(Proof, f"mine-1-{latent}")
     assert made.about.parents["transcoders/mine"] == workspace.manifest("transcoders", "mine").content_hash
-    assert made.verdict().startswith("Undecided"), made.verdict()
+    assert made.verdict().startswith(("Undecided", "Nothing is proved")), made.verdict()
     assert min(made.p_holm().values()) > 0.05
     on_the_page, _ = Session(workspace).feature("mine-1", latent, load_model("small:mlp-2l"))
     assert (on_the_page.reads, on_the_page.writes) == ("blocks.1.mlp.hook_in", "blocks.1.hook_mlp_out")

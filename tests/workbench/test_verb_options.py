@@ -73,10 +73,20 @@ def handed_on(method: Callable, call: ast.Call) -> set[str]:
     if not inspect.isfunction(function):
         return set()
     at = next(at for at, each in enumerate(call.args) if isinstance(each, ast.Name) and each.id == "self")
-    parameter = list(inspect.signature(function).parameters)[at]
-    nodes = ast.walk(ast.parse(textwrap.dedent(inspect.getsource(function))))
-    attributes = [node for node in nodes if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)]
-    return {node.attr for node in attributes if node.value.id == parameter}  # type: ignore[attr-defined]
+    return read_of(function, list(inspect.signature(function).parameters)[at])
+
+
+def read_of(function: Callable, parameter: str) -> set[str]:
+    """Attributes that a function reads of one of its parameters, itself or through functions that it gives it to."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(textwrap.dedent(inspect.getsource(function)))):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == parameter:
+            found.add(node.attr)
+        if isinstance(node, ast.Call) and inspect.isfunction(other := function.__globals__.get(ast.unparse(node.func))):
+            names = list(inspect.signature(other).parameters)
+            given = [at for at, each in enumerate(node.args) if isinstance(each, ast.Name) and each.id == parameter]
+            found |= {name for at in given for name in read_of(other, names[at])}
+    return found
 
 
 @pytest.mark.parametrize("name", VERBS)
