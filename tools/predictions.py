@@ -130,7 +130,7 @@ def first_order(system: System, read: Tensor, parts: str) -> Tensor:
 
 
 @torch.no_grad()
-def ablated(system: System, numbers: Tensor, sets: Sequence[Any], read: Tensor, parts: str) -> list[float]:
+def ablated(system: System, numbers: Tensor, sets: Sequence[Any] | np.ndarray, read: Tensor, parts: str) -> list[float]:
     """Return what is taken from the target without each set of latents, with parts frozen."""
     written = [deltas(system, [ablation(system, int(numbers[i])) for i in some]) for some in sets]
     clean, out = _final(system, parts, [], 1), []

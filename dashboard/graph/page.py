@@ -340,7 +340,7 @@ def trace_form(context: PageSources, preset: Mapping[str, str | None], *, opened
             [
                 text("prompt", "prompt", "text whose next token is explained"),
                 text("target", "target", "the likeliest content word"),
-                menu("size", "size", [*SIZES], values["size"]),
+                menu("size", "size", [{"value": size, "label": size} for size in SIZES], values["size"]),
             ],
             className="wb-graph-trace",
         ),

@@ -137,7 +137,7 @@ def register(app: Dash) -> None:
         prevent_initial_call=True,
     )
     app.callback(Output("prompt-trace", "href"), Input("prompt-run-state", "data"), prevent_initial_call=True)(
-        lambda run: _trace(current().workspace, run)
+        _trace_here
     )
     register_why(app)
     register_patching(app)
@@ -146,6 +146,10 @@ def register(app: Dash) -> None:
 
 def _run(_: int | None, text: str | None, model: str, features: str | None, chat: bool | None) -> dict[str, object]:
     return {"text": text or "", "model": model, "features": features or "", "chat": bool(chat)}
+
+
+def _trace_here(run: dict[str, Any] | None) -> str:
+    return _trace(current().workspace, run)
 
 
 def _trace(workspace: Workspace, run: dict[str, Any] | None) -> str:
