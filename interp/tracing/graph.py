@@ -528,7 +528,7 @@ def node_table(nodes: Sequence[GraphNode]) -> Table[GraphNode]:
         "layer": pa.int32(),
         "position": pa.int32(),
         "activation": pa.float32(),
-        "effects": pa.list_(pa.float32()),
+        "effects": pa.list_(pa.schema([("element", pa.float32())]).field(0)),  # the name under which it is read back
     }
     wide = schema_of(GraphNode)
     columns = {
