@@ -14,7 +14,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
 from jaxtyping import Float
@@ -524,11 +524,12 @@ def node_table(nodes: Sequence[GraphNode]) -> Table[GraphNode]:
     """Return one row per node."""
     import pyarrow as pa
 
+    element: Any = pa.schema([("element", pa.float32())]).field("element")  # the name under which it is read back
     narrow = {
         "layer": pa.int32(),
         "position": pa.int32(),
         "activation": pa.float32(),
-        "effects": pa.list_(pa.schema([("element", pa.float32())]).field(0)),  # the name under which it is read back
+        "effects": pa.list_(element),
     }
     wide = schema_of(GraphNode)
     columns = {
