@@ -4,6 +4,7 @@
 - `loading`     any model by its spec: packaged, hub id, folder, `.gguf` file, or a small model of our own
 - `packaged`    models whose GGUF file lies in installed packages: SmolLM2-135M, Gemma 3 270M
 - `short_name`  a model's name as pages show it
+- `sharing`     one loaded model for the steps of a pipeline
 - `_lora`       adapters of peft (LoRA), merged into their base
 - `identity`    specs, hashes of weights and tokenizers, one face for all tokenizers
 - `adapter`     the few TransformerLens tools that we call, under our names
