@@ -89,6 +89,8 @@ class Own(OpensDashboard, Seeded, RunsModel):
     6, with --quick 2."""
     quick: bool = False
     """A third of the time: less text, fewer rounds, layers, graphs and checks. Everything is named NAME-quick."""
+    brief: bool = False
+    """Stop after the heads: no neurons, graphs, circuit, geometry of words and proofs."""
     doctor: bool = True
     """Examine the model first, and stop where a check fails."""
     plan: bool = False
@@ -141,6 +143,7 @@ class Own(OpensDashboard, Seeded, RunsModel):
     def scale(self) -> OwnScale:
         """The settings of a quick or a whole run, with those that were typed."""
         scale = QUICK if self.quick else WHOLE
+        scale = replace(scale, graphs=0, proofs=0) if self.brief else scale
         tokens = scale.tokens if self.tokens is None else self.tokens
         return replace(scale, tokens=tokens, rounds=scale.rounds if self.rounds is None else self.rounds)
 
@@ -221,7 +224,7 @@ class Own(OpensDashboard, Seeded, RunsModel):
             hook_point=hook_point,
             n_layers=model.cfg.n_layers,
             n_ctx=model.cfg.n_ctx,
-            prompts=answered_facts(model, self.scale.graphs) if d_mlp else (),
+            prompts=answered_facts(model, self.scale.graphs) if d_mlp and self.scale.graphs else (),
             d_mlp=d_mlp,
         )
         return facts, documents
@@ -285,6 +288,8 @@ class Own(OpensDashboard, Seeded, RunsModel):
 
     def proofs(self, workspace: Workspace) -> list[WorkspaceStep]:
         """Return the proofs of the features that are shown first."""
+        if not self.scale.proofs:
+            return []
         meaning = meaning_of(workspace, workspace.open(Features, self.made))
         chosen = [feature for feature, _ in telling(workspace, self.made, meaning, self.scale.proofs)]
         return [replace(step, verb=sharing(step.verb, self)) for step in proofs_of(self, chosen)]
@@ -292,7 +297,7 @@ class Own(OpensDashboard, Seeded, RunsModel):
     def findings(self, workspace: Workspace, facts: OwnFacts) -> list[str]:
         """Return lines on what to open first, and on what is left out."""
         lines = highlights(workspace, self.made) if self.made in workspace.names("features") else []
-        if facts.d_mlp and (layers := facts.layers(self.scale.layers)):
+        if facts.d_mlp and not self.brief and (layers := facts.layers(self.scale.layers)):
             more = sharing(DescribeNeurons(recording=self.made, name=f"{self.made}-all"), self)
             lines.append(
                 f"Neurons of layers {', '.join(map(str, layers))} have labels; all layers: {command_line(more)}"
@@ -303,7 +308,8 @@ class Own(OpensDashboard, Seeded, RunsModel):
 def steps_of(own: Own, facts: OwnFacts) -> list[WorkspaceStep]:
     """Return the steps in their order, all but the proofs; options that they share are not filled in."""
     made, why = own.made, "Is any number of this set-up silently wrong?"
-    steps = [*_of_text(own, facts), *_of_model(own, facts)]
+    heads, *further = _of_model(own, facts)
+    steps = [*_of_text(own, facts), heads, *([] if own.brief else further)]
     if not own.doctor:
         return steps
     first = Doctor(model=own.model, name=certificate_name(own.model), quick=own.scale.quick)

@@ -204,6 +204,15 @@ def test_a_dictionary_that_fails_its_examination_is_opened_and_said(
     assert "Open it with" in out
 
 
+def test_a_brief_run_stops_after_the_heads(text: Path, tmp_path: Path) -> None:
+    own = parse(["own", MODEL, "--text", str(text), "--brief", "--no-doctor", "--workspace", str(tmp_path)])
+    assert isinstance(own, Own)
+    facts = OwnFacts(CostSizes(8_000, 40_000, 64, 128, 3), "blocks.0.hook_resid_post", 2, 128, (), 64)
+    kinds = [step.kind for step in own.steps(facts)]
+    assert kinds == ["recording", "sae", "jacobian_lens", "features", "evaluation", "atlas", "heads"]
+    assert (own.scale.graphs, own.scale.proofs) == (0, 0)
+
+
 def test_a_quick_run_has_its_own_name_and_a_quick_examination(text: Path, tmp_path: Path) -> None:
     own = parse(["own", MODEL, "--text", str(text), "--quick", "--workspace", str(tmp_path)])
     assert isinstance(own, Own)
