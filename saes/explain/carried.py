@@ -12,7 +12,7 @@ no pair (`n_shifted`). A feature that fires in fewer than `LEAST_DOCUMENTS` docu
 features that meet in one document would agree.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -88,22 +88,25 @@ def carry_labels(
     `corpus` names the text that both read, `n_words` words of it. Raises `ConfigError` where `source` has no written
     labels, or the text too few words.
     """
-    own, other = workspace.open(Features, features), workspace.open(Features, source)
+    target, giver = workspace.open(Features, features), workspace.open(Features, source)
+    for made in (target, giver):
+        if not made.sae:
+            raise ConfigError(f"{made.name} describes {made.dictionary}; labels are carried between SAEs")
     sql = "select feature, label, label_source from t where label_kind = ?"
-    written = {row["feature"]: row for row in other.features.query(sql, WRITTEN).to_pylist()}
+    written = {row["feature"]: row for row in giver.features.query(sql, WRITTEN).to_pylist()}
     if not written:
         raise ConfigError(f"{source} has no written labels; `workbench explain {source} --into NAME` asks for some")
     documents = words_of((document.text for document in open_corpus(corpus, seed=seed)), n_words)
     if len(documents) < 4 * LEAST_DOCUMENTS:
         raise ConfigError(f"{corpus} has {len(documents)} documents of words; choose a text with more")
-    mine, theirs = (_read(workspace, made, documents, progress) for made in (own, other))
+    mine, theirs = (_read(workspace, made, documents, progress) for made in (target, giver))
     kept = np.array(sorted(written))
     theirs = ActivationsByWord(theirs.values[kept], theirs.document)
     pairs = pair_features(mine, theirs, seed=seed)
     shift = np.roll(np.arange(len(mine.document)), len(mine.document) // 2)
     shifted = ActivationsByWord(theirs.values[:, shift], theirs.document)
     n_shifted = pair_features(mine, shifted, seed=seed).n_hold
-    return _labels(own, other, written, kept, pairs, corpus, n_words, n_shifted, seed)
+    return _labels(target, giver, written, kept, pairs, corpus, n_words, n_shifted, seed)
 
 
 def words_of(texts: Iterable[str], n_words: int) -> list[list[str]]:
@@ -120,12 +123,12 @@ def words_of(texts: Iterable[str], n_words: int) -> list[list[str]]:
     return documents
 
 
-def _read(workspace: Workspace, made: Features, documents: list[list[str]], progress: Progress | None):
+def _read(
+    workspace: Workspace, made: Features, documents: list[list[str]], progress: Progress | None
+) -> ActivationsByWord:
     from interp.models.loading import load_model
     from saes.weights.folder import load_sae
 
-    if not made.sae:
-        raise ConfigError(f"{made.name} describes {made.dictionary}; labels are carried between SAEs")
     model, dictionary = load_model(made.settings.model), load_sae(workspace.path("sae", made.sae))
     return word_activations(model, dictionary, documents, progress=progress)
 
@@ -136,7 +139,7 @@ def word_activations(
 ) -> ActivationsByWord:  # fmt: skip
     """Return the largest activation of each feature on the tokens of each word, of documents `[n][words]`.
 
-    Words are read in contexts of `CONTEXT` tokens, a space before each but the first of a context. A word that fits in
+    Words are read in contexts of `CONTEXT` tokens, a space before each but the first of a document. A word that fits in
     no context is cut.
     """
     import torch
@@ -173,7 +176,9 @@ def word_activations(
     return ActivationsByWord(csr_matrix((largest, (flat // n, flat % n)), shape=(width, n)), document)
 
 
-def _contexts(model: "HookedModel", documents: Sequence[Sequence[str]], n_start: int):
+def _contexts(
+    model: "HookedModel", documents: Sequence[Sequence[str]], n_start: int
+) -> Iterator[tuple[list[int], list[int]]]:
     """Yield (tokens, the word of each token) of contexts, numbered through all documents."""
     from interp.models.identity import tokenizer_of
 
@@ -200,12 +205,12 @@ def pair_features(mine: ActivationsByWord, theirs: ActivationsByWord, *, seed: i
     )
     counterpart, correlation = _best(chosen[0], chosen[1])
     n = len(counterpart)
-    other = np.full(n, -1)
+    shuffled = np.full(n, -1)
     paired = np.flatnonzero(counterpart >= 0)
     order = other_features(len(paired), generator=np.random.default_rng(derive_seed(seed, "null pairs")))
     if order is not None:
-        other[paired] = counterpart[paired[order]]
-    scores, null = (_agreements(judging[0], judging[1], which, seed) for which in (counterpart, other))
+        shuffled[paired] = counterpart[paired[order]]
+    scores, null = (_agreements(judging[0], judging[1], which, seed) for which in (counterpart, shuffled))
     return FeaturePairs(counterpart, correlation, scores, null)
 
 
@@ -270,10 +275,10 @@ def _firings(side: ActivationsByWord, feature: int) -> tuple[np.ndarray, np.ndar
 
 
 def _labels(
-    own: Features, other: Features, written: dict[int, dict[str, Any]], kept: np.ndarray, pairs: FeaturePairs,
+    target: Features, giver: Features, written: dict[int, dict[str, Any]], kept: np.ndarray, pairs: FeaturePairs,
     corpus: str, n_words: int, n_shifted: int, seed: int,
 ) -> Labels:  # fmt: skip
-    by_rule = own.features.query("select feature, label, label_source from t").to_pylist()
+    by_rule = target.features.query("select feature, label, label_source from t").to_pylist()
     rule = {row["feature"]: row["label"] for row in by_rule if row["label_source"] in SOURCES}
     judged = sorted(pairs.scores)
     labels, scores = [], []
@@ -282,7 +287,7 @@ def _labels(
         labels.append(
             FeatureLabel(
                 feature=feature, label=counterpart["label"],
-                label_source=f"{counterpart['label_source']}, carried from {other.name}",
+                label_source=f"{counterpart['label_source']}, carried from {giver.name}",
                 statistics_label=rule.get(feature, ""), null_feature=None, unanswered=0.0, shown_rows=[],
                 heldout_rows=[], given_names=[f"correlation with #{counterpart['feature']}"],
                 given_scores=[float(pairs.correlation[feature])],
@@ -297,10 +302,10 @@ def _labels(
             )
         )  # fmt: skip
     source = CarriedLabels(
-        features=other.name, features_hash=other.about.content_hash, corpus=corpus, n_words=n_words, n_shifted=n_shifted
+        features=giver.name, features_hash=giver.about.content_hash, corpus=corpus, n_words=n_words, n_shifted=n_shifted
     )
     settings = LabelsSettings(
-        features=own.name, features_hash=own.about.content_hash, explained=tuple(judged), source=source
+        features=target.name, features_hash=target.about.content_hash, explained=tuple(judged), source=source
     )
     return Labels(
         settings=settings, labels=Table.of(FeatureLabel, labels), scores=Table.of(LabelScore, scores),

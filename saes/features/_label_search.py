@@ -181,13 +181,13 @@ def by_phrase(
         scores = {score.feature: score.accuracy for score in made.scores.rows("name = 'detection'")}
         judged |= {(row.feature, row.label): scores.get(row.feature) for row in made.labels.rows("label is not null")}
     near = _label_vectors(tuple(label for label in judged if label[1])) if judged else None
-    found: dict[int, tuple[float, float]] = {}
+    strengths: dict[int, tuple[float, float]] = {}
     for (feature, label), (likeness, p) in (near.like(text) if near is not None else {}).items():
         score = judged[feature, label]
         above = likeness * (1.0 if likeness > SAME else _above_chance(score))
-        if inside[feature] and above > found.get(feature, (0.0, p))[0]:
-            found[feature] = (above, p)
-    return found
+        if inside[feature] and above > strengths.get(feature, (0.0, p))[0]:
+            strengths[feature] = (above, p)
+    return strengths
 
 
 @lru_cache(maxsize=8)
