@@ -131,6 +131,22 @@ def percentile_interval(estimate: Any, draws: np.ndarray, confidence: float = 0.
     return Interval(estimate, low, high) if np.ndim(low) else Interval(float(estimate), float(low), float(high))
 
 
+def balanced_accuracy(
+    right: tuple[float, float], of: tuple[int, int], *, generator: np.random.Generator, n_resamples: int = 4000
+) -> Interval[float]:
+    """Return the mean of two rates, `right` of `of` each: of what is there, and of what is not.
+
+    The 95 % interval draws both rates from their posterior under Jeffreys' prior. So it has a width even where all
+    trials are answered right: 0.84 to 1 for ten of ten, twice.
+    """
+    draws = np.mean(
+        [generator.beta(hit + 0.5, n - hit + 0.5, n_resamples) for hit, n in zip(right, of, strict=True)], axis=0
+    )
+    low, high = percentile_interval(0.0, draws)[1:]
+    accuracy = float((right[0] / of[0] + right[1] / of[1]) / 2)
+    return Interval(accuracy, 0.0 if accuracy == 0 else low, 1.0 if accuracy == 1 else high)
+
+
 def bootstrap_interval(
     statistic: Callable[..., Any],
     *samples: np.ndarray,

@@ -138,6 +138,7 @@ register(
     Kind("sae_comparison", "sae-comparisons", "saes.evaluation.sae_comparison:SAEComparison"),
     Kind("size_law", "size-laws", "saes.evaluation.scaling:SizeLaw"),
     Kind("latent_comparison", "latent-comparisons", "saes.evaluation.latent_comparison:LatentComparison", "changes"),
+    Kind("counterparts", "counterparts", "saes.evaluation.counterparts:Counterparts"),
 )
 
 __getattr__, __all__ = lazily(__name__, _HOMES)  # pyright: ignore[reportUnsupportedDunderAll]

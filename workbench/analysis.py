@@ -29,6 +29,7 @@ from interp.artifacts import Artefact, Draft, Manifest, as_json, read_json, save
 from interp.artifacts.artefact import is_stored, layout_of, settings_json
 from interp.artifacts.draft import RESUME, carrying
 from interp.doctor.certificate import certificates_of
+from interp.errors import ConfigError, MismatchError
 from interp.forms import from_json
 from interp.models.short_name import short_name
 from interp.progress import Progress
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
     from interp.ranks import Ranks
     from interp.recording.store import Recording
     from interp.workspace import Workspace
+    from saes.evaluation.match_by_word import DictionaryIn
+    from saes.features.schema import Features
     from saes.kinds.base import SAE
     from workbench.opening import ChosenDictionary
 
@@ -143,6 +146,29 @@ class AnalysisRun:
 
         self.manifest("sae", name)
         return open_sae(self.workspace, name, device=self.device)
+
+    def described(self, features: "Features") -> "DictionaryIn":
+        """Return the SAE that features describe, in its model, which is loaded once; both become parents.
+
+        Raises `ConfigError` for another dictionary, `MismatchError` where the SAE or the weights are others by now.
+        """
+        from saes.evaluation.match_by_word import DictionaryIn
+        from saes.features.schema import check_described
+        from saes.weights.folder import check_model
+
+        if not features.sae:
+            raise ConfigError(f"{features.name} describes {features.dictionary}; name features of an SAE")
+        check_described(self.workspace, features)
+        spec = features.settings.model
+        model, digest = self.model(spec), self.weight_hash(spec)
+        if (described := features.about.parents.get(f"model:{spec}", digest)) != digest:
+            raise MismatchError(
+                f"{features.name} was described on {spec} with the weights {described[:12]}, this model has "
+                f"{digest[:12]}; run `workbench features {features.sae}` again"
+            )
+        sae = self.sae(features.sae)
+        check_model(sae, digest)
+        return DictionaryIn(model, sae.to(model.cfg.device), features.mean_l0)
 
     def saes(
         self, names: Sequence[str], model: str | None, *, allow_other_weights: bool

@@ -16,10 +16,14 @@ from interp.nulls import p_from_null
 from interp.recording.recorded import Recorded
 from interp.workspace import Workspace
 from saes.acts.session import models
+from saes.evaluation.counterparts import CounterpartRow, Counterparts
 from saes.features.meaning import KEPT
-from saes.features.schema import NEURONS, FeatureRow, Features
+from saes.features.schema import MOST_TELLING, NEURONS, FeatureRow, Features
 from saes.training.stored import StoredSAE
 
+N_PROPOSED = 40
+"""Features of a table that the fields propose."""
+_FIRST = f"select feature, label from f where n_fired > 0 order by {MOST_TELLING} limit ?"
 N_SAMPLE = 300
 """Features from which a null of shared tokens is drawn."""
 
@@ -114,6 +118,30 @@ def named(workspace: Workspace, text: str, *, model: str = "") -> FeatureOrNeuro
     return FeatureOrNeuron(f"{head}:{index}", model, hook_point, dictionary, index, table)
 
 
+def newest(workspace: Workspace, name: str = "") -> Counterparts | None:
+    """Return the counterparts of a name, without one the newest; None where there are none."""
+    if name:
+        return workspace.open(Counterparts, name)
+    return next(iter(workspace.values(Counterparts)), None)
+
+
+def stored_pair(
+    workspace: Workspace, a: FeatureOrNeuron, b: FeatureOrNeuron
+) -> tuple[Counterparts, CounterpartRow] | None:
+    """Return the counterparts in which one of two features is the other's, with its row; None without any."""
+    where = "side = ? and feature = ? and counterpart = ?"
+    for made in workspace.values(Counterparts):
+        sides = {
+            (made.settings.first, made.settings.second): "first",
+            (made.settings.second, made.settings.first): "second",
+        }
+        for one, other in ((a, b), (b, a)):
+            side = sides.get((one.features, other.features), "")
+            if rows := made.pairs.rows(where, side, one.index, other.index) if side else []:
+                return made, rows[0]
+    return None
+
+
 def _described(workspace: Workspace, dictionary: str, model: str = "") -> str:
     """Return the name of the newest features artefact of a dictionary (of a model's neurons), or "" without one."""
     made = (table for table in workspace.values(Features) if table.dictionary == dictionary)
@@ -128,8 +156,19 @@ def _model_at(workspace: Workspace, hook_point: str) -> str:
 
 
 def suggestions(workspace: Workspace) -> list[str]:
-    """Return the first feature to open of each table."""
-    return [f"{made.name}:{features.most_telling(workspace, made.name)}" for made in workspace.newest("features")]
+    """Return the features of each table that say most, each as its name and label."""
+    proposed: list[str] = []
+    for made in workspace.newest("features"):
+        path = workspace.table_path("features", made.name, "features")
+        rows = workspace.query(_FIRST, N_PROPOSED, f=path).to_pylist()
+        proposed += [f"{made.name}:{row['feature']} {row['label'] or ''}".strip() for row in rows]
+    return proposed
+
+
+def bare_name(text: str) -> str:
+    """Return the name in a proposal, which its label follows; another text as it is."""
+    name, _, _ = text.strip().partition(" ")
+    return name if is_name(name) else text
 
 
 def partners(workspace: Workspace, feature: FeatureOrNeuron) -> list[tuple[str, str]]:

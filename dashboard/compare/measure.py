@@ -9,17 +9,18 @@ also compared with those of nearest neighbours, since a pair that a search found
 a dictionary is made again. Torch is imported by the functions that need it.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dashboard.compare._data import FeatureOrNeuron, Measure, about, both, shared_tokens
+from dashboard.compare._data import FeatureOrNeuron, Measure, about, both, shared_tokens, stored_pair
 from interp.errors import ConfigError, MismatchError, UnknownNameError, WorkbenchError
 from interp.nulls import ALPHA, p_from_null
 from interp.recording.recorded import Recorded
 from interp.workspace import Workspace
+from saes.evaluation.counterparts import ALIKE, SHUFFLED, CounterpartRow, Counterparts
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -98,9 +99,34 @@ def pair(workspace: Workspace, a: FeatureOrNeuron, b: FeatureOrNeuron) -> Measur
     A part that cannot be measured is a sentence in `missing`.
     """
     try:
-        return _pair(workspace.address, a, b, _version(workspace, a), _version(workspace, b))
+        measured = _pair(workspace.address, a, b, _version(workspace, a), _version(workspace, b))
     except WorkbenchError as error:
-        return MeasuredPair(missing=[_reason(error)])
+        measured = MeasuredPair(missing=[_reason(error)])
+    stored = stored_pair(workspace, a, b)
+    if stored is None:
+        return measured
+    made, row = stored
+    by_word = _by_word(made, row)
+    said = measured.verdict or _verdict_by_word(by_word)
+    return replace(measured, measures=[*measured.measures, *by_word], verdict=said)
+
+
+def _by_word(made: Counterparts, row: CounterpartRow) -> list[Measure]:
+    """Return what is stored of two features that fire on the same words, of any two models."""
+    on = f"words of {made.settings.corpus}, documents that did not choose the pair"
+    shuffled = f"pairs chosen in the same way with {SHUFFLED}"
+    measures = [Measure(f"correlation of activations on {on}", row.heldout, made.null_high, None, shuffled)]
+    if row.agreement is not None:
+        of = "another feature's counterpart"
+        measures.append(Measure("agreement, balanced accuracy, both ways", row.agreement, row.null, None, of))
+    return measures
+
+
+def _verdict_by_word(measures: list[Measure]) -> str:
+    first = measures[0]
+    beyond = first.null is not None and first.value > first.null
+    alike = "They fire on the same words" if first.value > ALIKE and beyond else "They fire on other words"
+    return f"{alike}: correlation {first.value:.2f}; chosen with {SHUFFLED} up to {first.null:.2f}."
 
 
 def _reason(error: WorkbenchError) -> str:
@@ -181,7 +207,8 @@ def _check_model(a: FeatureOrNeuron, b: FeatureOrNeuron, latents_a: Latents, lat
     known = latents_a.weight_hash and latents_b.weight_hash
     if (latents_a.weight_hash != latents_b.weight_hash) if known else (not a.model or a.model != b.model):
         raise MismatchError(
-            f"{a.name} and {b.name} belong to models of other weights, so that their directions share no basis"
+            f"{a.name} and {b.name} belong to models of other weights, so that their directions share no basis; "
+            "`workbench compare features` pairs such features by the words on which they fire"
         )
 
 
@@ -338,14 +365,15 @@ def verdict(a: FeatureOrNeuron, b: FeatureOrNeuron, measures: list[Measure]) -> 
     first = next((measure for measure in measures if measure.p is not None), None)
     if first is None or first.p is None or first.null is None:
         return ""
-    alike = "No more alike" if first.p > ALPHA else "More alike" if first.value > 0 else "More opposed"
     name = "cosine" if first.name.startswith("cosine") else "correlation"
-    numbers = f"{name} {first.value:+.2f}, of random pairs up to {first.null:.2f} (95 %)"
+    numbers = f"{name} {first.value:.2f}; random pairs reach {first.null:.2f}"
     closer = next((measure.value for measure in measures if measure.name == CLOSER), None)
-    if first.p > ALPHA or first.value < 0 or closer is None:
-        rest = ""
-    elif closer > ALPHA:
-        rest = f"; but {closer:.0%} of latents have a nearest neighbour that is at least as close"
-    else:
-        rest = f"; and closer than {1 - closer:.0%} of nearest neighbours"
-    return f"{alike} than random pairs: {numbers}{rest}."
+    if first.p > ALPHA:
+        return f"No more alike than random pairs: {numbers}."
+    if first.value < 0:
+        return f"They point apart: {numbers}."
+    if closer is None:
+        return f"More alike than random pairs: {numbers}."
+    if closer > ALPHA:
+        return f"Somewhat alike, not one feature: {numbers}, and {closer:.0%} of features have as near a neighbour."
+    return f"Nearer than {1 - closer:.0%} of nearest neighbours: {numbers}."

@@ -12,6 +12,7 @@ from dash import Dash, Input, Output, State, dcc, html
 from dashboard.compare import _data as view
 from dashboard.compare import measure
 from dashboard.compare._data import FeatureOrNeuron, Measure
+from dashboard.compare.counterparts import counterparts_panel
 from dashboard.components.evidence import number, percent, records_table
 from dashboard.components.frame import (
     Children,
@@ -60,10 +61,13 @@ _WAIT = html.P(
 )
 
 
-def layout(context: PageSources, a: str = "", b: str = "", **_: object) -> html.Div:
-    """`/compare?a=<name>&b=<name>`; in place of a name a text, for which the page proposes features."""
+def layout(context: PageSources, a: str = "", b: str = "", pairs: str = "", **_: object) -> html.Div:
+    """`/compare?a=<name>&b=<name>`; in place of a name a text, for which the page proposes features.
+
+    `pairs` names the counterparts of two dictionaries; without it, the newest are shown.
+    """
     workspace = context.workspace
-    known = view.suggestions(workspace)
+    known, a, b = view.suggestions(workspace), view.bare_name(a), view.bare_name(b)
     if not known and not workspace.names("sae"):
         raise NothingYetError(f"there are no features to compare in {workspace.address}")
     form, texts = _form(known, a, b), [text for text in (a, b) if text.strip()]
@@ -72,7 +76,9 @@ def layout(context: PageSources, a: str = "", b: str = "", **_: object) -> html.
             return page("Compare", form, _hits(workspace, a, b), _others())
         if len(texts) < 2:
             body = _partners(workspace, view.named(workspace, texts[0])) if texts else _begin(known)
-            return page("Compare", form, body, _others(), lead=PAGE.shows)
+            made = None if texts else view.newest(workspace, pairs)
+            both = None if made is None else attempt(lambda: counterparts_panel(workspace, made))
+            return page("Compare", form, both, body, _others(), lead=PAGE.shows)
         names = [feature.name for feature in view.both(workspace, a, b)]
     except WorkbenchError as error:
         return page("Compare", form, notice(explain_error(error), tone="error"), _begin(known), _others())
@@ -117,7 +123,10 @@ def _begin(known: list[str]) -> html.Section:
     """Return how to name features, with examples from this workspace."""
     return panel(
         "Choose two features",
-        html.Ul([html.Li(quiet_link(name, compare_href(name))) for name in known[:12]], className="wb-lines"),
+        html.Ul(
+            [html.Li(quiet_link(visible(name, 80), compare_href(view.bare_name(name)))) for name in known[:12]],
+            className="wb-lines",
+        ),
         note=[
             "type a name, ",
             html.Code("demo:12"),

@@ -270,6 +270,7 @@ OWN_PAGES = {
     "study": "/dynamics?name={key}",
     "changes": "/changes?name={key}",
     "certificate": "/doctor/{name}",
+    "counterparts": "/compare?pairs={name}",
 }
 """Page of the kinds that have one of their own, by kind or group: its address, with the name or key of the artefact."""
 _ADDRESS = re.compile(r"/artefact/([^/?#]+)/([^/?#]+)(.*)")

@@ -15,4 +15,6 @@
 - `scaling`             the law by which the error falls with size and sparsity; the runs that belong to one
 - `crosscoder_latents`  latents of a crosscoder that only one of its two models has
 - `latent_comparison`   the same as an artefact
+- `counterparts`        features of two dictionaries, of any models, that fire on the same words: the artefact
+- `by_word`, `match_by_word`  activations on the words of a text; pairs of features chosen and judged on them
 """

@@ -28,7 +28,7 @@ from interp.artifacts import Table, partial_path
 from interp.errors import ConfigError
 from interp.progress import Progress
 from interp.seeds import derive_seed
-from interp.statistics import Interval, bootstrap_interval, percentile_interval
+from interp.statistics import Interval, balanced_accuracy, bootstrap_interval
 from saes.explain._contexts import HARD, RANDOM
 from saes.explain.asking import (
     REPLIES,
@@ -69,9 +69,7 @@ class AnswerScore(NamedTuple):
     """Balanced accuracy of one set of answers."""
 
     accuracy: Interval[float]
-    """Balanced accuracy, 0 to 1, with a 95 % interval: both rates are drawn from their posterior under Jeffreys' prior.
-
-    So the interval has a width even where all trials are answered right: 0.84 to 1 for ten of ten, twice."""
+    """Balanced accuracy, 0 to 1, with a 95 % interval."""
     f1: float
     """Harmonic mean of precision and recall of the yes answers; 0 if none is right."""
     n: int
@@ -83,16 +81,10 @@ def score_answers(
 ) -> AnswerScore | None:
     """Return the score of the answers; None unless there are positive and negative trials."""
     yes, answered = np.array(truth, bool), np.array(answers, bool)
-    n_yes, n_no = int(yes.sum()), int((~yes).sum())
+    n_yes, n_no, right = int(yes.sum()), int((~yes).sum()), int((answered & yes).sum())
     if not n_yes or not n_no:
         return None
-    hit, refused = answered[yes].mean(), (~answered[~yes]).mean()
-    counts = ((hit * n_yes, n_yes), (refused * n_no, n_no))
-    draws = np.mean([generator.beta(right + 0.5, n - right + 0.5, RESAMPLES) for right, n in counts], axis=0)
-    low, high = percentile_interval(0.0, draws)[1:]
-    accuracy = float((hit + refused) / 2)
-    interval = Interval(accuracy, 0.0 if accuracy == 0 else low, 1.0 if accuracy == 1 else high)
-    right = int((answered & yes).sum())
+    interval = balanced_accuracy((right, int((~answered & ~yes).sum())), (n_yes, n_no), generator=generator)
     f1 = 2 * right / (n_yes + int(answered.sum())) if right else 0.0
     return AnswerScore(interval, f1, len(yes))
 

@@ -92,8 +92,10 @@ class CarriedLabels:
     corpus: str
     """Text that both read."""
     n_words: int
-    n_shifted: int
-    """Labels that would hold with the words shifted between documents: the null."""
+    nulls: dict[str, tuple[int, int]]
+    """Labels that would hold, of those judged, by null: documents shuffled, an untrained dictionary, neurons."""
+    n_wide: int
+    """Labels that hold of features that know more than one word's forms."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -277,10 +279,8 @@ class Labels(Artefact, kind="labels", title="Written labels", made_by="explain")
     def headline(self) -> str:
         """Return the number of labels, their source, and their gain in detection over other features' labels."""
         if isinstance(source := self.settings.source, CarriedLabels):
-            return (
-                f"{self.n_holding:,} of {self.n_features:,} labels carried from {source.features} hold; "
-                f"with the words shifted {source.n_shifted}"
-            )
+            hold, nulls = f"{self.n_holding:,} of {self.n_features:,} labels carried from", source.nulls.items()
+            return f"{hold} {source.features} hold; " + ", ".join(f"with {name} {n}" for name, (n, _) in nulls)
         if self.n_read is None:
             of = f"{self.n_labelled} of {self.n_features} features of {self.settings.features}"
             gain = self.means["detection"].gain if "detection" in self.means else None
@@ -294,7 +294,11 @@ class Labels(Artefact, kind="labels", title="Written labels", made_by="explain")
         """Return one line per score: of the label, of another feature's label (the null), and the gain."""
         if isinstance(self.settings.source, Imported):
             return []
+        source = self.settings.source
         lines = []
+        if isinstance(source, CarriedLabels):
+            lines = [f"of those that hold, {source.n_wide:,} are of more than one word's forms"]
+            lines += [f"null, {name}: {hold:,} of {n:,} hold" for name, (hold, n) in source.nulls.items()]
         for name, scores in self.means.items():
             line = f"{SCORES[name]}: {scores.own:.2f}, {scores.own.n} features"
             if scores.null is not None and scores.gain is not None:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from fake_live import FakeLive
+from make_features import write_features
 from make_recording import recording
 from make_saes import saved
 from page_text import text_of
@@ -14,11 +15,20 @@ from scipy.sparse import csr_matrix
 from dashboard.app import create_app
 from dashboard.compare import _data, measure, page
 from dashboard.sae import page as sae_page
+from interp.artifacts import Table, save_artefact
 from interp.errors import UnknownNameError, UsageError
 from interp.models.loading import load_model
 from interp.models.residual import norm_of
 from interp.recording.store import Recording
 from interp.workspace import Workspace
+from saes.evaluation.counterparts import (
+    SHUFFLED,
+    UNTRAINED,
+    CounterpartRow,
+    Counterparts,
+    CounterpartSettings,
+    CounterpartShare,
+)
 from saes.evaluation.matching import random_like, unit
 from saes.evaluation.sae_comparison import SAEComparison
 from saes.kinds.base import SAEMetadata, Weights
@@ -124,12 +134,11 @@ def test_pairs_with_a_random_dictionary_stay_within_the_null(place):
 @pytest.mark.parametrize(
     ("value", "p", "closer", "expected"),
     [
-        (0.23, 0.01, 0.81, "More alike than random pairs: cosine +0.23, of random pairs up to 0.10 (95 %); but 81% of "
-         "latents have a nearest neighbour that is at least as close."),
-        (0.23, 0.01, 0.02, "More alike than random pairs: cosine +0.23, of random pairs up to 0.10 (95 %); and closer "
-         "than 98% of nearest neighbours."),
-        (0.05, 0.4, 1.0, "No more alike than random pairs: cosine +0.05, of random pairs up to 0.10 (95 %)."),
-        (-0.4, 0.01, 1.0, "More opposed than random pairs: cosine -0.40, of random pairs up to 0.10 (95 %)."),
+        (0.23, 0.01, 0.81, "Somewhat alike, not one feature: cosine 0.23; random pairs reach 0.10, and 81% of "
+         "features have as near a neighbour."),
+        (0.23, 0.01, 0.02, "Nearer than 98% of nearest neighbours: cosine 0.23; random pairs reach 0.10."),
+        (0.05, 0.4, 1.0, "No more alike than random pairs: cosine 0.05; random pairs reach 0.10."),
+        (-0.4, 0.01, 1.0, "They point apart: cosine -0.40; random pairs reach 0.10."),
     ],
 )  # fmt: skip
 def test_the_verdict_follows_both_nulls(place, value, p, closer, expected):
@@ -235,6 +244,68 @@ def test_without_names_the_page_proposes_features(place, workspace):
     text = shown(workspace, a="demo:3", b="river")
     assert "Features for river" in text
     assert "/compare?a=demo%3A3&b=demo%3A" in text
+
+
+@pytest.fixture(scope="module")
+def models_apart(place) -> Workspace:
+    """Features of two models, `here` and `there`: 0 to 3 and 10 to 13 fire on the same words, 4 on words of its own."""
+    for name, dictionary, model in (("here", "sae:one", MODEL), ("there", "sae:foreign", "small:other")):
+        rows = [{"feature": i, "label": f"{name} {i}", "n_fired": 9} for i in range(16)]
+        write_features(place, name, rows, dictionary=dictionary, model=model)
+    made = Counterparts(
+        settings=CounterpartSettings(first="here", second="there", corpus="prose", n_words=4000),
+        shares=tuple(
+            CounterpartShare(features=name, n=5, alike=alike, same=alike, hold=alike, wide=wide)
+            for name, alike, wide in (("here", 4, 1), ("there", 4, 1), (SHUFFLED, 0, None), (UNTRAINED, 1, None))
+        ),
+        null_high=0.1,
+        pairs=Table.of(
+            CounterpartRow,
+            [
+                CounterpartRow(
+                    side=side, feature=at + from_, counterpart=at + to, correlation=0.9,
+                    heldout=0.1 if at == 4 else 0.8, agreement=0.9,
+                    null=0.5, words=["march", "april"], share=0.3 if at == 2 else 0.9,
+                )
+                for side, from_, to in (("first", 0, 10), ("second", 10, 0))
+                for at in range(5)
+            ],
+        ),
+    )  # fmt: skip
+    save_artefact(made, place.path("counterparts", "apart"))
+    return place
+
+
+def test_counterparts_are_side_by_side_and_in_the_menu(models_apart):
+    text = shown(models_apart)
+    assert "80% of here's features have a counterpart in there; 0% with documents shuffled" in text
+    assert "here 0 ↔ there 10" in text, "the menu"
+    assert text.index("here 2 ↔") < text.index("here 0 ↔"), "more than one word comes first"
+    assert "/compare?a=here%3A0&b=there%3A10" in text
+    alone = text[text.index("In here, not in there: 1") :]
+    assert "here 4" in alone[: alone.index("In there, not in here")]
+    assert "there 14" in alone
+    assert shown(models_apart, pairs="apart").count("counterpart") == text.count("counterpart")
+
+
+def test_features_of_two_models_are_compared_by_the_words_they_fire_on(models_apart):
+    measured = pair(models_apart, "here:1", "there:11")
+    assert "other weights" in measured.missing[0]
+    assert [(measure.value, measure.null) for measure in measured.measures] == [
+        (pytest.approx(0.8), 0.1),
+        (pytest.approx(0.9), 0.5),
+    ]
+    assert measured.verdict.startswith("They fire on the same words: correlation 0.80")
+    assert pair(models_apart, "there:11", "here:1").verdict == measured.verdict
+    assert pair(models_apart, "here:4", "there:14").verdict.startswith("They fire on other words")
+    assert "workbench compare features" in pair(models_apart, "here:1", "there:12").missing[0]
+
+
+def test_a_proposal_is_a_name_with_its_label(models_apart):
+    proposed = _data.suggestions(models_apart)
+    assert "here:3 here 3" in proposed
+    assert _data.bare_name("here:3 here 3") == "here:3"
+    assert _data.bare_name("river bank") == "river bank"
 
 
 def test_matched_features_of_two_saes_are_on_the_page_sae(place, order):

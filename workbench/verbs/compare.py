@@ -4,6 +4,7 @@
 - `sizes`: the error of dictionaries against their size and sparsity, a scaling law with intervals.
 - `models BASE TUNED`: fine-tuning effects in weights, residual stream and heads, and words for them.
 - `latents CROSSCODER`: latents of a crosscoder that only one of its two models has.
+- `features FIRST SECOND`: features of two dictionaries, of any two models, that fire on the same words.
 """
 
 from dataclasses import dataclass, replace
@@ -15,17 +16,20 @@ from interp.errors import ConfigError, PromptError
 from interp.models.hooked import HookedModel
 from interp.models.short_name import short_name
 from interp.nulls import DRAWS
-from interp.options import Argument, Corpus, HookPoint, Means, ModelName, RecordingName, SAEName
+from interp.options import Argument, Corpus, FeaturesName, HookPoint, Means, ModelName, RecordingName, SAEName
+from saes.features.schema import Features
 from saes.training.stored import StoredSAE, TrainedSettings
 from workbench.analysis import Analysis, AnalysisRun
 from workbench.terminal import AppliesDictionary, Heading, OnDevice, RunsModel, Seeded, Threaded, slug
 from workbench.verbs.evaluate import Probes, run_probes
+from workbench.verbs.explain import recorded_text
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from interp.changes.comparison import ModelComparison
     from interp.workspace import Workspace
+    from saes.evaluation.counterparts import Counterparts
     from saes.evaluation.latent_comparison import LatentComparison
     from saes.evaluation.matching import SharedFeatures
     from saes.evaluation.sae_comparison import MatchedPair, SAEComparison
@@ -263,6 +267,50 @@ class CompareLatents(Threaded, OnDevice, Analysis["LatentComparison"]):
 
 
 @dataclass(frozen=True, kw_only=True)
+class CompareFeatures(Seeded, Threaded, RunsModel, Analysis["Counterparts"]):
+    """Pair features of two dictionaries, of any two models, that fire on the same words.
+
+    Example: workbench compare features mine demo --text prose.txt
+
+    Both models read the same text, each with its own tokenizer. Half of the documents pair each feature with the one
+    whose activations correlate most, the others judge the pairs. The nulls are documents in another order, an untrained
+    dictionary and neurons. The page Compare draws the pairs side by side. `workbench explain --like` carries labels
+    along such pairs.
+    """
+
+    words: ClassVar[tuple[str, ...]] = ("compare", "features")
+    makes: ClassVar[str] = "counterparts"
+
+    first: Annotated[FeaturesName, Argument("FIRST")]
+    """Your features."""
+    second: Annotated[FeaturesName, Argument("SECOND")]
+    """The features to compare them with, of the same model or of another one."""
+    text: Corpus | None = None
+    """Text that both models read. Default: that of the recording of FIRST."""
+    n_words: int = 60_000
+    """Words of the text."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.n_words < 1:
+            raise ConfigError(f"n-words must be at least 1, got {self.n_words}")
+
+    def default_name(self) -> str:
+        return slug(f"{self.first}-{self.second}")
+
+    def measure(self, run: AnalysisRun) -> "Counterparts":
+        from saes.evaluation.by_word import words_in
+        from saes.evaluation.match_by_word import counterparts, match_dictionaries
+
+        features = [run.open(Features, name) for name in (self.first, self.second)]
+        text = words_in(self.text or recorded_text(run, features[0]), self.n_words, seed=self.seed)
+        sides = [run.described(described) for described in features]
+        with run.progress("reading words", "contexts") as progress:
+            matched = match_dictionaries(*sides, text.documents, seed=self.seed, progress=progress)
+        return counterparts(matched, self.first, self.second, text)
+
+
+@dataclass(frozen=True, kw_only=True)
 class CompareModels(Seeded, Threaded, RunsModel, Analysis["ModelComparison"]):
     """Compare a model with a fine-tuned version of it.
 
@@ -283,7 +331,7 @@ class CompareModels(Seeded, Threaded, RunsModel, Analysis["ModelComparison"]):
     base: Annotated[ModelName, Argument("BASE")]
     """A known name (`workbench models`), a Hugging Face id or folder, or a .gguf file."""
     tuned: Annotated[ModelName, Argument("TUNED")]
-    """The fine-tuned checkpoint of the same model."""
+    """Your fine-tuned model: a checkpoint of the same architecture, named in the same ways."""
     corpus: Corpus = "docstrings"
     """Text on which the change is expected; "random" for repeated random tokens (models without a tokenizer)."""
     control: Corpus | None = None

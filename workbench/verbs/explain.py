@@ -128,21 +128,16 @@ class Explain(ExplainConfig, Seeded, AppliesDictionary, Threaded, RunsModel, Res
 
     def _carry(self, run: AnalysisRun) -> "Labels":
         """Return the labels of the features that fire on the same words."""
-        from interp.recording.recorded import Recorded
-        from saes.explain.carried import carry_labels
+        from saes.evaluation.by_word import words_in
+        from saes.explain.carried import carry_labels, written_labels
 
         assert self.like is not None
-        own, text = run.open(Features, self.source), self.text
-        run.open(Features, self.like)
-        if text is None and own.settings.recording in run.workspace.names("recording"):
-            recorded = run.workspace.open(Recorded, own.settings.recording).settings.text
-            text = recorded and recorded.corpus
-        if text is None:
-            raise ConfigError(f"the text of {self.source} is not known here; name one with --text")
+        own, giver = run.open(Features, self.source), run.open(Features, self.like)
+        written_labels(giver)  # before models are loaded
+        text = words_in(self.text or recorded_text(run, own), self.n_words, seed=self.seed)
+        sides = [run.described(features) for features in (own, giver)]
         with run.progress("reading words", "contexts") as progress:
-            return carry_labels(
-                run.workspace, self.source, self.like, text, n_words=self.n_words, seed=self.seed, progress=progress
-            )
+            return carry_labels(own, giver, *sides, text, seed=self.seed, progress=progress)
 
     def _ask(self, run: AnalysisRun, where: str) -> "Labels | None":
         """Ask a model for labels, and score them; None where only the requests were to be counted."""
@@ -244,6 +239,17 @@ class WriteLabels(Seeded, Threaded, Resumable["Labels | Features"]):
                        workspace=self.workspace, name=self.name, overwrite=self.overwrite, seed=self.seed,
                        threads=self.threads)  # fmt: skip
         return verb.measure(run)
+
+
+def recorded_text(run: AnalysisRun, features: Features) -> str:
+    """Return the corpus that features were described on. Raises `ConfigError` where it is not known here."""
+    from interp.recording.recorded import Recorded
+
+    if features.settings.recording in run.workspace.names("recording"):
+        recorded = run.workspace.open(Recorded, features.settings.recording).settings.text
+        if recorded is not None:
+            return recorded.corpus
+    raise ConfigError(f"the text of {features.name} is not known here; name one with --text")
 
 
 def describe_plan(plan: "RequestPlan", where: str, price_in: float | None, price_out: float | None) -> str:
