@@ -113,6 +113,10 @@ class Commands:
                 raise UnknownNameError(f"option of {verb}", str(name), known)
         entries = {name: value for name, value in options.items() if value not in (None, "", [], ())}
         values = {name: self._value(known[name], value) for name, value in entries.items()}
+        for option in options_of(self.verbs[verb]):
+            if option.required and option.name not in values:
+                first = re.split(r"[.:](?:\s|$)", option.help)[0]
+                raise ConfigError(f"Choose {first[:1] if first[1:2].isupper() else first[:1].lower()}{first[1:]}.")
         made(self.verbs[verb], values)  # the settings check themselves
         return values
 

@@ -43,7 +43,7 @@ def test_a_map_is_made_from_the_page_and_opened(running):
     page.click("#runs-verb")
     page.get_by_role("option", name="atlas", exact=True).click()
     field(page, "source").wait_for()
-    page.wait_for_function("document.querySelector('#runs-problem').innerText.includes('atlas needs SOURCE')")
+    page.wait_for_function("document.querySelector('#runs-problem').innerText.includes('Choose ')")
     assert page.locator("#runs-add").is_disabled()
     field(page, "source").fill(f"embeddings:{MODEL}")
     field(page, "name").fill("mine")
@@ -153,5 +153,5 @@ def test_a_page_without_anything_leads_to_the_form_that_fills_it(running, queue,
     page.click("text=Choose and run compare models")
     page.wait_for_selector("#runs-verb")
     assert page.locator("#runs-verb").input_value() == "compare models"
-    page.wait_for_function("document.querySelector('#runs-problem').innerText.includes('needs TUNED')")
+    page.wait_for_function("document.querySelector('#runs-problem').innerText.includes('Choose your fine-tuned model.')")
     assert running.errors == []

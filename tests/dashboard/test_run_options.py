@@ -80,7 +80,7 @@ HOSTILE = [
     ("heads", {"model": MODEL, "device": "cuda --workspace /"}, "is not a device"),
     ("heads", {"model": MODEL, "overwrite": "yes"}, "yes or no"),
     ("heads", {"model": ["a"]}, "one line of text"),
-    ("heads", {}, "heads needs MODEL"),
+    ("heads", {}, "Choose a known name"),
     ("heads", [], "options are names"),
     ("record", {"model": MODEL, "corpus": "/etc/passwd"}, "inside the workspace"),
     ("record", {"model": MODEL, "corpus": "../secret.txt"}, "inside the workspace"),
