@@ -8,6 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import make_counterparts
 import make_saes
 import numpy as np
 import torch
@@ -529,6 +530,7 @@ def neurons():
 
 
 OTHERS = {
+    "counterparts": Case(make_counterparts.counterparts, "side feature counterpart correlation ..."),
     "neurons": Case(neurons, "n_layers d_mlp n_tokens n_confirmed"),
     "features": Case(features, "n_features n_tokens n_dead n_dense mean_l0 ..."),
     "labels": Case(labels, "feature label label_source statistics_label"),

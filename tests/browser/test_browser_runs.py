@@ -153,5 +153,7 @@ def test_a_page_without_anything_leads_to_the_form_that_fills_it(running, queue,
     page.click("text=Choose and run compare models")
     page.wait_for_selector("#runs-verb")
     assert page.locator("#runs-verb").input_value() == "compare models"
-    page.wait_for_function("document.querySelector('#runs-problem').innerText.includes('Choose your fine-tuned model.')")
+    page.wait_for_function(
+        "document.querySelector('#runs-problem').innerText.includes('Choose your fine-tuned model.')"
+    )
     assert running.errors == []

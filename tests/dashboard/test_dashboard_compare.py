@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from fake_live import FakeLive
+from make_counterparts import counterparts
 from make_features import write_features
 from make_recording import recording
 from make_saes import saved
@@ -15,20 +16,12 @@ from scipy.sparse import csr_matrix
 from dashboard.app import create_app
 from dashboard.compare import _data, measure, page
 from dashboard.sae import page as sae_page
-from interp.artifacts import Table, save_artefact
+from interp.artifacts import save_artefact
 from interp.errors import UnknownNameError, UsageError
 from interp.models.loading import load_model
 from interp.models.residual import norm_of
 from interp.recording.store import Recording
 from interp.workspace import Workspace
-from saes.evaluation.counterparts import (
-    SHUFFLED,
-    UNTRAINED,
-    CounterpartRow,
-    Counterparts,
-    CounterpartSettings,
-    CounterpartShare,
-)
 from saes.evaluation.matching import random_like, unit
 from saes.evaluation.sae_comparison import SAEComparison
 from saes.kinds.base import SAEMetadata, Weights
@@ -252,27 +245,7 @@ def models_apart(place) -> Workspace:
     for name, dictionary, model in (("here", "sae:one", MODEL), ("there", "sae:foreign", "small:other")):
         rows = [{"feature": i, "label": f"{name} {i}", "n_fired": 9} for i in range(16)]
         write_features(place, name, rows, dictionary=dictionary, model=model)
-    made = Counterparts(
-        settings=CounterpartSettings(first="here", second="there", corpus="prose", n_words=4000),
-        shares=tuple(
-            CounterpartShare(features=name, n=5, alike=alike, same=alike, hold=alike, wide=wide)
-            for name, alike, wide in (("here", 4, 1), ("there", 4, 1), (SHUFFLED, 0, None), (UNTRAINED, 1, None))
-        ),
-        null_high=0.1,
-        pairs=Table.of(
-            CounterpartRow,
-            [
-                CounterpartRow(
-                    side=side, feature=at + from_, counterpart=at + to, correlation=0.9,
-                    heldout=0.1 if at == 4 else 0.8, agreement=0.9,
-                    null=0.5, words=["march", "april"], share=0.3 if at == 2 else 0.9,
-                )
-                for side, from_, to in (("first", 0, 10), ("second", 10, 0))
-                for at in range(5)
-            ],
-        ),
-    )  # fmt: skip
-    save_artefact(made, place.path("counterparts", "apart"))
+    save_artefact(counterparts("here", "there"), place.path("counterparts", "apart"))
     return place
 
 
