@@ -11,8 +11,8 @@ from dash import Dash, Input, Output, State, dcc, html
 
 from dashboard.compare import _data as view
 from dashboard.compare import measure
+from dashboard.compare._counterparts import counterparts_panel
 from dashboard.compare._data import FeatureOrNeuron, Measure
-from dashboard.compare.counterparts import counterparts_panel
 from dashboard.components.evidence import number, percent, records_table
 from dashboard.components.frame import (
     Children,

@@ -32,7 +32,7 @@ _RUN = re.compile(r"[^\W_]+(?:['’][^\W_]+)?")
 
 
 @dataclass(frozen=True, eq=False)
-class WordActivations:
+class ActivationsByWord:
     """Largest activation of each feature on each word."""
 
     values: "csr_matrix"
@@ -43,16 +43,16 @@ class WordActivations:
     """`[features, words]` int32: where `values` are, the number of the form that is read there, from 1"""
     forms: tuple[str, ...] = ()
 
-    def features(self, rows: np.ndarray) -> "WordActivations":
+    def features(self, rows: np.ndarray) -> "ActivationsByWord":
         """Return some features."""
-        return WordActivations(
+        return ActivationsByWord(
             self.values[rows], self.document, None if self.read is None else self.read[rows], self.forms
         )
 
-    def words(self, columns: np.ndarray) -> "WordActivations":
+    def words(self, columns: np.ndarray) -> "ActivationsByWord":
         """Return some words, or all in another order; the documents stay as they are where the number is the same."""
         document = self.document if len(columns) == len(self.document) else self.document[columns]
-        return WordActivations(self.values[:, columns], document)
+        return ActivationsByWord(self.values[:, columns], document)
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +93,7 @@ def words_of(texts: Iterable[str], n_words: int) -> list[list[str]]:
 def read_words(
     model: "HookedModel", dictionaries: "Sequence[Dictionary]", documents: Sequence[Sequence[str]], *,
     progress: "Progress | None" = None,
-) -> list[WordActivations]:  # fmt: skip
+) -> list[ActivationsByWord]:  # fmt: skip
     """Return the largest activation of the features of each dictionary on the tokens of each word.
 
     `documents [n][words]` are read once, in contexts of `CONTEXT` tokens, a space before each word but the first of a
@@ -136,7 +136,7 @@ def read_words(
 
 def _largest(
     rows: list[tuple[np.ndarray, ...]], d_sae: int, document: np.ndarray, forms: tuple[str, ...]
-) -> WordActivations:
+) -> ActivationsByWord:
     """Return the largest of the activations (features, words, values, forms read) on each word."""
     from scipy.sparse import csr_matrix
 
@@ -151,7 +151,7 @@ def _largest(
     activations, where = (
         csr_matrix((kept[first], columns, ends), shape=(d_sae, n)) for kept in (values, read.astype(np.int32) + 1)
     )
-    return WordActivations(activations, document, where, forms)
+    return ActivationsByWord(activations, document, where, forms)
 
 
 def _contexts(

@@ -32,7 +32,7 @@ class CounterpartSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class CounterpartShare:
-    """How many features have a counterpart."""
+    """Number of features that have a counterpart, of one dictionary or null."""
 
     features: str
     """Whose: the first's, the second's, or a null's."""

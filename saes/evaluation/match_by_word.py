@@ -22,7 +22,7 @@ from interp.artifacts import Table
 from interp.names import parse_hook_point
 from interp.seeds import derive_seed
 from interp.statistics import Interval, balanced_accuracy
-from saes.evaluation.by_word import WordActivations, WordText, read_words
+from saes.evaluation.by_word import ActivationsByWord, WordText, read_words
 from saes.evaluation.counterparts import (
     ALIKE,
     NEURONS,
@@ -62,8 +62,8 @@ class DictionaryIn:
 
 
 @dataclass(frozen=True)
-class Agreement:
-    """How well two features agree on words, the worse of two ways."""
+class PairAgreement:
+    """Agreement of two features on words, the worse of two ways."""
 
     accuracy: Interval[float]
     """Balanced accuracy, 0.5 at chance, with a 95 % interval."""
@@ -84,9 +84,9 @@ class WordPairs:
     """`[features]` on the other half"""
     usable: np.ndarray
     """`[features]` True where a feature fires often enough, and not too often, to be paired"""
-    agreements: dict[int, Agreement]
+    agreements: dict[int, PairAgreement]
     """of each feature that could be judged"""
-    null: dict[int, Agreement]
+    null: dict[int, PairAgreement]
     """the same with another feature's counterpart"""
 
     @property
@@ -95,7 +95,7 @@ class WordPairs:
         return sum(agreement.accuracy.estimate >= HOLDS for agreement in self.agreements.values())
 
 
-def pair_features(mine: WordActivations, theirs: WordActivations, *, seed: int) -> WordPairs:
+def pair_features(mine: ActivationsByWord, theirs: ActivationsByWord, *, seed: int) -> WordPairs:
     """Pair each feature with the one whose activations correlate most on even documents, and judge on odd ones."""
     even = mine.document % 2 == 0
     (mine_chosen, mine_judged), (theirs_chosen, theirs_judged) = (
@@ -116,8 +116,8 @@ def pair_features(mine: WordActivations, theirs: WordActivations, *, seed: int) 
 class MatchedDictionaries:
     """Two dictionaries on the same words, their pairs, and pairs where there should be none or fewer."""
 
-    first: WordActivations
-    second: WordActivations
+    first: ActivationsByWord
+    second: ActivationsByWord
     pairs: WordPairs
     """Of the features of the first."""
     back: WordPairs
@@ -170,7 +170,7 @@ def _null_dictionaries(of: DictionaryIn, seed: int) -> "dict[str, Dictionary]":
     return nulls
 
 
-def shuffle_documents(side: WordActivations, *, seed: int) -> WordActivations:
+def shuffle_documents(side: ActivationsByWord, *, seed: int) -> ActivationsByWord:
     """Return the words with the documents in another order: each stands where another one was."""
     n = int(side.document.max(initial=-1)) + 1
     starts = np.searchsorted(side.document, np.arange(n + 1))
@@ -185,7 +185,7 @@ def _cycle(n: int, seed: int) -> np.ndarray:
     return partner
 
 
-def _usable(side: WordActivations) -> np.ndarray:
+def _usable(side: ActivationsByWord) -> np.ndarray:
     """Return the features `[n]` that fire on enough words and documents, and on few enough words."""
     count, most = np.diff(side.values.indptr), MOST_SHARE * len(side.document)
     n_documents = _n_documents(side.values, side.document)
@@ -199,7 +199,7 @@ def _n_documents(values: "csr_matrix", document: np.ndarray) -> np.ndarray:
     return np.bincount(np.unique(row * width + document[values.indices]) // width, minlength=values.shape[0])
 
 
-def _best(mine: WordActivations, theirs: WordActivations) -> tuple[np.ndarray, np.ndarray]:
+def _best(mine: ActivationsByWord, theirs: ActivationsByWord) -> tuple[np.ndarray, np.ndarray]:
     """Return the feature of `theirs` that correlates most with each of `mine`, and the correlation; -1 and 0: none."""
     best, value = np.full(mine.values.shape[0], -1), np.zeros(mine.values.shape[0])
     usable, candidates = _usable(mine), _usable(theirs)
@@ -240,8 +240,8 @@ def _strong(values: "csr_matrix") -> "csr_matrix":
 
 
 def _agreements(
-    mine: WordActivations, theirs: WordActivations, counterpart: np.ndarray, seed: int
-) -> dict[int, Agreement]:
+    mine: ActivationsByWord, theirs: ActivationsByWord, counterpart: np.ndarray, seed: int
+) -> dict[int, PairAgreement]:
     """Return how well each pair agrees; those that fire strongly in too few documents are left out."""
     features = np.flatnonzero(counterpart >= 0)
     sides = [mine.values[features], theirs.values[counterpart[features]]]
@@ -257,13 +257,13 @@ def _agreements(
     hits, yes, quiet, silent = np.stack(counts, 1)
     accuracy = (hits / np.maximum(yes, 1) + quiet / np.maximum(silent, 1)) / 2
     generator = np.random.default_rng(derive_seed(seed, "agreement"))
-    found: dict[int, Agreement] = {}
+    found: dict[int, PairAgreement] = {}
     for at in np.flatnonzero(judged & (silent.min(0) > 0)):
         way = int(accuracy[:, at].argmin())
         hit, n_yes, right, n_no = (int(part[way, at]) for part in (hits, yes, quiet, silent))
         f1 = 2 * hit / (n_yes + hit + n_no - right) if hit else 0.0
         interval = balanced_accuracy((hit, right), (n_yes, n_no), generator=generator)
-        found[int(features[at])] = Agreement(interval, f1, n_yes + n_no)
+        found[int(features[at])] = PairAgreement(interval, f1, n_yes + n_no)
     return found
 
 
@@ -271,7 +271,7 @@ def _sums(rows: "csr_matrix") -> np.ndarray:
     return np.asarray(rows.sum(1)).ravel().astype(np.int64)
 
 
-def main_forms(side: WordActivations, feature: int, n: int = 5) -> tuple[list[str], float]:
+def main_forms(side: ActivationsByWord, feature: int, n: int = 5) -> tuple[list[str], float]:
     """Return the forms that a feature reads most often where it fires strongly, and the share of the first."""
     start, end = side.values.indptr[feature : feature + 2]
     assert side.read is not None
@@ -298,7 +298,7 @@ def counterparts(matched: MatchedDictionaries, first: str, second: str, text: Wo
     return Counterparts(settings=settings, shares=tuple(shares), null_high=high, pairs=Table.of(CounterpartRow, rows))
 
 
-def _row(side: Literal["first", "second"], activations: WordActivations, pairs: WordPairs, at: int) -> CounterpartRow:
+def _row(side: Literal["first", "second"], activations: ActivationsByWord, pairs: WordPairs, at: int) -> CounterpartRow:
     words, share = main_forms(activations, at)
     agreement, null = pairs.agreements.get(at), pairs.null.get(at)
     return CounterpartRow(

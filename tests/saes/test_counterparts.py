@@ -16,7 +16,7 @@ from interp.models.adapter import bos_token_id
 from interp.models.loading import load_model
 from interp.models.passes import Capture
 from interp.workspace import Workspace
-from saes.evaluation.by_word import WordActivations, read_words, words_of
+from saes.evaluation.by_word import ActivationsByWord, read_words, words_of
 from saes.evaluation.counterparts import SHUFFLED, UNTRAINED, Counterparts
 from saes.evaluation.match_by_word import main_forms, pair_features, shuffle_documents
 from saes.features.written_labels import HOLDS
@@ -25,7 +25,7 @@ from workbench.__main__ import main
 N_WORDS, N_DOCUMENTS, N_TOPICS = 6000, 60, 12
 
 
-def planted(seed: int = 0) -> tuple[WordActivations, WordActivations, np.ndarray]:
+def planted(seed: int = 0) -> tuple[ActivationsByWord, ActivationsByWord, np.ndarray]:
     """Return two dictionaries that share topics, the second in another order, and that order.
 
     Each topic is on 2 % of the words; a firing is missed in 5 % of them. The last two features of both fire in one
@@ -41,7 +41,7 @@ def planted(seed: int = 0) -> tuple[WordActivations, WordActivations, np.ndarray
         chance = rng.random((2, N_WORDS)) < 0.02
         alone = np.tile(document == 4, (2, 1)) & (rng.random((2, N_WORDS)) < 0.5)
         values = np.concatenate([fires, chance, alone]) * rng.uniform(0.5, 1.0, (N_TOPICS + 4, N_WORDS))
-        sides.append(WordActivations(csr_matrix(values.astype(np.float32)), document))
+        sides.append(ActivationsByWord(csr_matrix(values.astype(np.float32)), document))
     return sides[0], sides[1], order
 
 
@@ -75,7 +75,7 @@ def test_a_wider_feature_does_not_share_the_label_of_a_narrow_one():
     narrow, at = 0, int(np.flatnonzero(order == 0)[0])
     rng = np.random.default_rng(1)
     rows[at] = np.maximum(rows[at], (rng.random(N_WORDS) < 0.1) * 1.0)  # fires on five times as many words
-    pairs = pair_features(mine, WordActivations(csr_matrix(rows), theirs.document), seed=0)
+    pairs = pair_features(mine, ActivationsByWord(csr_matrix(rows), theirs.document), seed=0)
     assert narrow not in pairs.agreements or pairs.agreements[narrow].accuracy.estimate < HOLDS
 
 
