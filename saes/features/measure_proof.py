@@ -47,7 +47,7 @@ from saes.features.schema import Features
 from saes.features.sources import writes_to_residual
 
 if TYPE_CHECKING:
-    from interp.geometry.words import ActivationsByWord, WordList
+    from interp.geometry.words import WordActivations, WordList
 
 PROMPTS = (
     "The meeting was moved to",
@@ -561,7 +561,7 @@ def next_token_changes(
     return torch.stack(moved, 1).numpy(), torch.stack(shift, 1).numpy()
 
 
-def read_lists(site: DictionarySite, done: Callable[[], None] | None = None) -> "dict[str, ActivationsByWord]":
+def read_lists(site: DictionarySite, done: Callable[[], None] | None = None) -> "dict[str, WordActivations]":
     """Return the activations of every list of words where a direction of the site lies; `done` is called after each."""
     from interp.geometry.words import find_concepts, read_words
 

@@ -12,7 +12,7 @@ from interp.directions.meaning import measure_direction, read_tokens
 from interp.directions.named import NamedDirection, direction_of_file, direction_of_words
 from interp.errors import ConfigError, CorruptError, MismatchError, MissingError, NonFiniteError, UnknownNameError
 from interp.geometry.separation import words_along
-from interp.geometry.words import ActivationsByWord, WordList
+from interp.geometry.words import WordActivations, WordList
 from interp.models.loading import load_model
 from interp.models.small import SmallConfig
 
@@ -22,19 +22,19 @@ CAPITALS = WordList(name="capitals", words=tuple(string.ascii_uppercase), cyclic
 SMALL = WordList(name="small letters", words=tuple(string.ascii_lowercase), cyclic=False)
 
 
-def made_up(name: str, points: np.ndarray, *, seed: int = 0) -> ActivationsByWord:
+def made_up(name: str, points: np.ndarray, *, seed: int = 0) -> WordActivations:
     """A list whose words lie at `points [n, D]`, with a little noise in every sentence."""
     rng = np.random.default_rng(seed)
     values = points[None] + 0.05 * rng.standard_normal((N_SENTENCES, *points.shape))
     n = len(points)
     words = tuple(f"{name}{i}" for i in range(n))
-    return ActivationsByWord(
+    return WordActivations(
         concept=WordList(name=name, words=words, cyclic=False), sentences=SENTENCES, hook_points=(PLACE,),
         values={PLACE: values.astype(np.float32)}, n_tokens=(1,) * n, last_tokens=tuple(range(n)), prefix=(),
     )  # fmt: skip
 
 
-def clouds(seed: int, n_lists: int = 4, n: int = 8, apart: float = 0.0) -> dict[str, ActivationsByWord]:
+def clouds(seed: int, n_lists: int = 4, n: int = 8, apart: float = 0.0) -> dict[str, WordActivations]:
     """Lists that lie together, each about a middle of its own; the first also `apart` along the first coordinate."""
     rng = np.random.default_rng(seed)
     found = {}

@@ -11,15 +11,7 @@ from interp.geometry.points import ShapesConfig
 from interp.geometry.report import layer_after, measure_concepts, rotate_words, turning_sense
 from interp.geometry.shapes import find_shapes, fit_plane
 from interp.geometry.sweeps import RotationSweep
-from interp.geometry.words import (
-    CONCEPTS,
-    ActivationsByWord,
-    WordList,
-    find_concepts,
-    own_concept,
-    read_words,
-    with_word,
-)
+from interp.geometry.words import CONCEPTS, WordActivations, WordList, find_concepts, own_concept, read_words, with_word
 from interp.models.adapter import run_with_cache
 
 PLACE = "blocks.0.hook_resid_post"
@@ -356,7 +348,7 @@ def invented(name, values, *, cyclic=True):
     """Words of `values [n_sentences, n_words, d]` by hook point, as a model would have been read."""
     n = next(iter(values.values())).shape[1]
     concept = WordList(name=name, words=tuple(f"{name}{i}" for i in range(n)), cyclic=cyclic)
-    return ActivationsByWord(
+    return WordActivations(
         concept=concept, sentences=SENTENCES, hook_points=tuple(values), values=values, n_tokens=(1,) * n,
         last_tokens=tuple(range(n)), prefix=None,
     )  # fmt: skip

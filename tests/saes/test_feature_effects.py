@@ -23,7 +23,7 @@ from planted_feature import (
     rise,
 )
 
-from interp.geometry.words import ActivationsByWord, WordList
+from interp.geometry.words import WordActivations, WordList
 from interp.interventions.apply import hooks_of
 from interp.interventions.arms import positions_from, read_arms
 from interp.interventions.intervention import Intervention, Latent
@@ -211,7 +211,7 @@ def test_lists_of_words_are_set_apart_by_their_own_direction_only():
     )
     shifts = 4 * np.eye(D)[: len(concepts)]
     lists = {
-        concept.name: ActivationsByWord(
+        concept.name: WordActivations(
             concept=concept, sentences=("",) * 4, hook_points=(HOOK,), n_tokens=(1,) * 6, last_tokens=(0,) * 6,
             prefix=(), values={HOOK: (shift + 0.5 * rng.standard_normal((4, 6, D))).astype(np.float32)},
         )

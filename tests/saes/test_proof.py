@@ -36,7 +36,7 @@ from planted_feature import (
 from interp.artifacts import Draft, as_json, open_artefact, partial_path, read_manifest, save_artefact, verify
 from interp.artifacts.draft import RESUME
 from interp.errors import ConfigError, CorruptError, MismatchError, UsageError
-from interp.geometry.words import ActivationsByWord, WordList
+from interp.geometry.words import WordActivations, WordList
 from interp.interventions.site import DictionarySite
 from interp.lenses.jacobian_lens import READINGS, JacobianLayer, JacobianLens, JacobianSettings
 from interp.lenses.vocabulary import vocabulary_of
@@ -206,7 +206,7 @@ def test_where_nothing_can_be_named_half_of_what_it_says_is_tested_and_the_proof
     assert "its lens words" in proof.verdict()
 
 
-def lists_along(direction: int) -> dict[str, ActivationsByWord]:
+def lists_along(direction: int) -> dict[str, WordActivations]:
     """Lists of months, which lie along a direction, and of others, which do not."""
     rng = np.random.default_rng(0)
     months = ("January", "February", "March", "April", "May", "June")
@@ -214,7 +214,7 @@ def lists_along(direction: int) -> dict[str, ActivationsByWord]:
     for name, at in (("months", direction), ("one", 130), ("two", 131), ("three", 132)):
         concept = WordList(name=name, words=months if name == "months" else tuple("abcdef"), cyclic=False)
         values = 4 * np.eye(D)[at] + 0.5 * rng.standard_normal((4, 6, D))
-        lists[name] = ActivationsByWord(
+        lists[name] = WordActivations(
             concept=concept, sentences=("",) * 4, hook_points=(HOOK,), n_tokens=(1,) * 6, last_tokens=(0,) * 6,
             prefix=(), values={HOOK: values.astype(np.float32)},
         )  # fmt: skip
