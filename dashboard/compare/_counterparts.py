@@ -14,7 +14,7 @@ from saes.features.schema import MOST_TELLING
 N_SHOWN, N_CHOICES, N_ALONE = 24, 400, 12
 _BOTH = f"""select p.* from t p join t q on p.side = 'first' and q.side = 'second'
             and p.feature = q.counterpart and p.counterpart = q.feature
-            where p.heldout > {ALIKE} order by p.share <= {ONE_WORD} desc, p.heldout desc, p.feature limit ?"""
+            where p.correlation > {ALIKE} order by p.share <= {ONE_WORD} desc, p.correlation desc, p.feature limit ?"""
 """Features that are each other's counterpart; those that know more than one word's forms first."""
 
 
@@ -31,7 +31,7 @@ def counterparts_panel(workspace: Workspace, made: Counterparts) -> html.Section
         html.Tr(
             [
                 html.Td(quiet_link(a, feature_href(first, row.feature)), dir="auto"),
-                html.Td(quiet_link(f"{row.heldout:.2f}", href), className="wb-value"),
+                html.Td(quiet_link(f"{row.correlation:.2f}", href), className="wb-value"),
                 html.Td(quiet_link(b, feature_href(second, row.counterpart)), dir="auto"),
                 html.Td(visible(", ".join(row.words), 80), className="wb-quiet", dir="auto"),
             ]
@@ -79,7 +79,9 @@ def _alone(workspace: Workspace, made: Counterparts, side: str) -> html.Div:
     """Return the features of one dictionary that nothing in the other correlates with, those that say most first."""
     settings = made.settings
     name, other = (settings.first, settings.second) if side == "first" else (settings.second, settings.first)
-    apart = made.pairs.query(f"select feature from t where side = ? and heldout < {APART}", side)["feature"].to_pylist()
+    apart = made.pairs.query(f"select feature from t where side = ? and correlation < {APART}", side)[
+        "feature"
+    ].to_pylist()
     path = workspace.table_path("features", name, "features")
     sql = f"select feature from f where list_contains(?, feature) order by {MOST_TELLING} limit {N_ALONE}"
     first = workspace.query(sql, apart, f=path)["feature"].to_pylist() if apart else []

@@ -115,7 +115,7 @@ def _by_word(made: Counterparts, row: CounterpartRow) -> list[Measure]:
     """Return what is stored of two features that fire on the same words, of any two models."""
     on = f"words of {made.settings.corpus}, documents that did not choose the pair"
     shuffled = f"pairs chosen in the same way with {SHUFFLED}"
-    measures = [Measure(f"correlation of activations on {on}", row.heldout, made.null_high, None, shuffled)]
+    measures = [Measure(f"correlation of activations on {on}", row.correlation, made.null_high, None, shuffled)]
     if row.agreement is not None:
         of = "another feature's counterpart"
         measures.append(Measure("agreement, balanced accuracy, both ways", row.agreement, row.null, None, of))

@@ -61,9 +61,7 @@ class CounterpartRow:
     feature: Int32
     counterpart: Int32
     correlation: Float32
-    """Of activations on words of the half that chose it."""
-    heldout: Float32
-    """On the other half."""
+    """Of activations on words, held-out documents: the half that did not choose the pair."""
     agreement: Float32 | None
     """Balanced accuracy there, the worse of two ways: does one fire where the other does? None: too few documents."""
     null: Float32 | None

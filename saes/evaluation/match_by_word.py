@@ -2,9 +2,10 @@
 
     pairs = pair_features(mine, theirs, seed=0)
 
-Even documents pair each feature with the one whose activations correlate most. Odd documents judge the pair: the
-correlation again, and the *agreement*, both ways: does the other fire where one fires strongly, and is it silent where
-that is? The smaller of the two balanced accuracies counts.
+Even documents pair each feature with the one that agrees best: of the strong firings of one, the share on which the
+other fires, the smaller of two ways. Odd documents judge the pair: the correlation of activations, and the *agreement*,
+both ways: does the other fire where one fires strongly, and is it silent where that is? The smaller of the two balanced
+accuracies counts.
 
 **Nulls**: another feature's counterpart, and documents in another order, which leave no pair but by chance. A feature
 that fires in fewer than `LEAST_DOCUMENTS` documents of a half is left out: two rare features that meet in one document
@@ -79,9 +80,7 @@ class WordPairs:
     counterpart: np.ndarray
     """`[features]` feature of the other dictionary; -1 for none"""
     correlation: np.ndarray
-    """`[features]` on the half that chose it"""
-    heldout: np.ndarray
-    """`[features]` on the other half"""
+    """`[features]` of activations, on the half that did not choose it"""
     usable: np.ndarray
     """`[features]` True where a feature fires often enough, and not too often, to be paired"""
     agreements: dict[int, PairAgreement]
@@ -96,20 +95,20 @@ class WordPairs:
 
 
 def pair_features(mine: ActivationsByWord, theirs: ActivationsByWord, *, seed: int) -> WordPairs:
-    """Pair each feature with the one whose activations correlate most on even documents, and judge on odd ones."""
+    """Pair each feature with the one that agrees best on even documents, and judge on odd ones."""
     even = mine.document % 2 == 0
     (mine_chosen, mine_judged), (theirs_chosen, theirs_judged) = (
         [side.words(np.flatnonzero(half)) for half in (even, ~even)] for side in (mine, theirs)
     )
     usable = np.zeros(mine.values.shape[0], bool)
     usable[_usable(mine_chosen)] = True
-    counterpart, correlation = _best(mine_chosen, theirs_chosen)
+    counterpart = _best(mine_chosen, theirs_chosen)
     shuffled, paired = np.full(len(counterpart), -1), np.flatnonzero(counterpart >= 0)
     shuffled[paired] = counterpart[paired[_cycle(len(paired), seed)]]
-    heldout = np.zeros(len(counterpart))
-    heldout[paired] = _correlations(mine_judged.values[paired], theirs_judged.values[counterpart[paired]])
+    correlation = np.zeros(len(counterpart))
+    correlation[paired] = _correlations(mine_judged.values[paired], theirs_judged.values[counterpart[paired]])
     own, null = (_agreements(mine_judged, theirs_judged, which, seed) for which in (counterpart, shuffled))
-    return WordPairs(counterpart, correlation, heldout, usable, own, null)
+    return WordPairs(counterpart, correlation, usable, own, null)
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,7 +155,7 @@ def _null_dictionaries(of: DictionaryIn, seed: int) -> "dict[str, Dictionary]":
     import torch
 
     from saes.evaluation.baselines import random_dictionary_like
-    from saes.kinds.base import Weights
+    from saes.kinds.base import SAEMetadata, Weights
     from saes.kinds.topk import TopKSAE
 
     k = max(1, min(round(of.l0), of.dictionary.d_sae))
@@ -164,9 +163,8 @@ def _null_dictionaries(of: DictionaryIn, seed: int) -> "dict[str, Dictionary]":
     layer, width = parse_hook_point(of.dictionary.hook_point).layer, of.model.cfg.d_mlp
     if layer is not None and width and not of.model.cfg.attn_only:
         eye, zero = torch.eye(width, device=of.model.cfg.device), torch.zeros(width, device=of.model.cfg.device)
-        neurons = TopKSAE(Weights(eye, zero, eye, zero), k=min(k, width))
-        neurons.hook_point = f"blocks.{layer}.mlp.hook_post"
-        nulls[NEURONS] = neurons
+        at = SAEMetadata(hook_point=f"blocks.{layer}.mlp.hook_post")
+        nulls[NEURONS] = TopKSAE(Weights(eye, zero, eye, zero), k=min(k, width), metadata=at)
     return nulls
 
 
@@ -199,23 +197,23 @@ def _n_documents(values: "csr_matrix", document: np.ndarray) -> np.ndarray:
     return np.bincount(np.unique(row * width + document[values.indices]) // width, minlength=values.shape[0])
 
 
-def _best(mine: ActivationsByWord, theirs: ActivationsByWord) -> tuple[np.ndarray, np.ndarray]:
-    """Return the feature of `theirs` that correlates most with each of `mine`, and the correlation; -1 and 0: none."""
-    best, value = np.full(mine.values.shape[0], -1), np.zeros(mine.values.shape[0])
+def _best(mine: ActivationsByWord, theirs: ActivationsByWord) -> np.ndarray:
+    """Return the feature of `theirs` that agrees best with each of `mine`; -1 for none."""
+    best = np.full(mine.values.shape[0], -1)
     usable, candidates = _usable(mine), _usable(theirs)
     if not len(candidates):
-        return best, value
-    y = theirs.values[candidates]
-    y_mean, y_std = _moments(y)
+        return best
+    x, y = mine.values[usable], theirs.values[candidates]
+    strong, fires = (_strong(x), _strong(y).T), ((x > 0).astype(np.float32), (y > 0).astype(np.float32).T)
+    of_mine, of_theirs = _sums(strong[0])[:, None], _sums(strong[1].T)[None]
     for at in range(0, len(usable), _ROWS):
-        block = usable[at : at + _ROWS]
-        x = mine.values[block]
-        mean, std = _moments(x)
-        products = (x @ y.T).toarray() / x.shape[1]
-        correlations = (products - np.outer(mean, y_mean)) / np.outer(std, y_std)
-        best[block], value[block] = candidates[correlations.argmax(1)], correlations.max(1)
-    best[value <= 0] = -1
-    return best, value
+        block = slice(at, at + _ROWS)
+        shares = np.minimum(
+            (strong[0][block] @ fires[1]).toarray() / of_mine[block],
+            (fires[0][block] @ strong[1]).toarray() / of_theirs,
+        )
+        best[usable[block]] = np.where(shares.max(1) > 0, candidates[shares.argmax(1)], -1)
+    return best
 
 
 def _correlations(x: "csr_matrix", y: "csr_matrix") -> np.ndarray:
@@ -289,11 +287,11 @@ def counterparts(matched: MatchedDictionaries, first: str, second: str, text: Wo
     sides = (("first", matched.first, matched.pairs, first), ("second", matched.second, matched.back, second))
     for side, activations, pairs, name in sides:
         own = [_row(side, activations, pairs, at) for at in np.flatnonzero(pairs.counterpart >= 0).tolist()]
-        shares.append(_share(name, pairs, sum(row.wide for row in own if row.heldout > ALIKE)))
+        shares.append(_share(name, pairs, sum(row.wide for row in own if row.correlation > ALIKE)))
         rows += own
     shares += [_share(name, pairs, None) for name, pairs in matched.nulls.items()]
     null = matched.nulls[SHUFFLED]
-    high = float(np.quantile(null.heldout[null.usable], 0.95)) if null.usable.any() else 0.0
+    high = float(np.quantile(null.correlation[null.usable], 0.95)) if null.usable.any() else 0.0
     settings = CounterpartSettings(first=first, second=second, corpus=text.corpus, n_words=text.n_words)
     return Counterparts(settings=settings, shares=tuple(shares), null_high=high, pairs=Table.of(CounterpartRow, rows))
 
@@ -302,13 +300,13 @@ def _row(side: Literal["first", "second"], activations: ActivationsByWord, pairs
     words, share = main_forms(activations, at)
     agreement, null = pairs.agreements.get(at), pairs.null.get(at)
     return CounterpartRow(
-        side=side, feature=at, counterpart=int(pairs.counterpart[at]), correlation=float(pairs.correlation[at]),
-        heldout=float(pairs.heldout[at]), agreement=agreement and agreement.accuracy.estimate,
+        side=side, feature=at, counterpart=int(pairs.counterpart[at]),
+        correlation=float(pairs.correlation[at]), agreement=agreement and agreement.accuracy.estimate,
         null=null and null.accuracy.estimate, words=words, share=share,
     )  # fmt: skip
 
 
 def _share(features: str, pairs: WordPairs, wide: int | None) -> CounterpartShare:
-    alike, same = (int((pairs.heldout > least).sum()) for least in (ALIKE, SAME))
+    alike, same = (int((pairs.correlation > least).sum()) for least in (ALIKE, SAME))
     n = int(pairs.usable.sum())
     return CounterpartShare(features=features, n=n, alike=alike, same=same, hold=pairs.n_hold, wide=wide)

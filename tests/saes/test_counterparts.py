@@ -66,7 +66,7 @@ def test_shuffled_documents_leave_no_pair(seed):
     assert shuffled.values.sum() == pytest.approx(theirs.values.sum(), rel=1e-5)
     pairs = pair_features(mine, shuffled, seed=0)
     assert pairs.n_hold == 0
-    assert pairs.heldout.max() < 0.3
+    assert pairs.correlation.max() < 0.3
 
 
 def test_a_wider_feature_does_not_share_the_label_of_a_narrow_one():
@@ -143,7 +143,7 @@ def test_a_permuted_dictionary_is_found_across_tokenizers():
     (theirs,) = read_words(words, [TokenTable(words, by_word)], documents)
     pairs = pair_features(mine, theirs, seed=0)
     assert [int(order[at]) for at in pairs.counterpart] == list(range(len(LETTERS)))
-    assert min(pairs.heldout) > 0.99
+    assert min(pairs.correlation) > 0.99
     assert pair_features(mine, shuffle_documents(theirs, seed=0), seed=0).n_hold == 0
     forms, share = main_forms(theirs, 0)
     assert {form[0] for form in forms} == {LETTERS[order[0]]}, "several words, so more than one word's forms"
@@ -164,7 +164,7 @@ def test_compare_features_pairs_a_dictionary_with_itself(tmp_path, capsys):
     assert own.alike == own.same == own.n == back.alike > 10
     assert made.share(SHUFFLED).same < own.same / 4
     assert made.share(UNTRAINED).same < own.same
-    assert all(row.counterpart == row.feature for row in made.pairs.rows("heldout > 0.99"))
+    assert all(row.counterpart == row.feature for row in made.pairs.rows("correlation > 0.99"))
     assert "100% of tiny's features have a counterpart in again" in " ".join(capsys.readouterr().out.split())
 
 
