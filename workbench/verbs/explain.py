@@ -52,7 +52,7 @@ class Explain(ExplainConfig, Seeded, AppliesDictionary, Threaded, RunsModel, Res
     """Instead: take the written labels of these features, of any model, for those that fire on the same words."""
     text: Corpus | None = None
     """With --like: text that both models read. Default: that of the recording of FEATURES."""
-    n_words: int = 20_000
+    n_words: int = 60_000
     """With --like: words of the text."""
     features: tuple[int, ...] = ()
     """Features to explain, by index."""
