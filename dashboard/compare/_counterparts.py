@@ -1,10 +1,10 @@
 """Panel *Counterparts*: features of two dictionaries that fire on the same words, side by side, and a menu of them."""
 
-from dash import html
+from dash import dcc, html
 
 from dashboard.components.evidence import percent, records_table
-from dashboard.components.frame import Part, panel, quiet_link
-from dashboard.components.pages import artefact_menu, compare_href, feature_href
+from dashboard.components.frame import Part, panel, quiet_link, select
+from dashboard.components.pages import compare_href, feature_href
 from dashboard.data import features
 from dashboard.figures.theme import visible
 from interp.workspace import Workspace
@@ -26,7 +26,7 @@ def counterparts_panel(workspace: Workspace, made: Counterparts) -> html.Section
     theirs = features.labels(workspace, second, [row.counterpart for row in rows])
     texts = [(_text(row.feature, mine), _text(row.counterpart, theirs)) for row in rows]
     links = [compare_href(f"{first}:{row.feature}", f"{second}:{row.counterpart}") for row in rows]
-    menu = [(f"{a} ↔ {b}", href) for (a, b), href in zip(texts, links, strict=True)]
+    menu = [{"value": href, "label": f"{a} ↔ {b}"} for (a, b), href in zip(texts, links, strict=True)]
     table = [
         html.Tr(
             [
@@ -42,18 +42,28 @@ def counterparts_panel(workspace: Workspace, made: Counterparts) -> html.Section
     return panel(
         "Counterparts",
         html.P(html.Strong(f"{made.headline()}.")),
-        artefact_menu("Pairs to compare", menu, "", width=420) if menu else None,
-        html.Div(html.Table([head, html.Tbody(table)], className="wb-table"), className="wb-scroll") if table else None,
+        _menu(menu) if menu else None,
+        html.Div(
+            html.Table([head, html.Tbody(table)], className="wb-evidence wb-records wb-pairs"), className="wb-scroll"
+        )
+        if table
+        else None,
         html.Div([_alone(workspace, made, "first"), _alone(workspace, made, "second")], className="wb-two wb-even"),
         html.Details([html.Summary("How many, and by chance"), _shares(made)]),
         note=f"the same {made.settings.n_words:,} words read by both; choose a pair to compare it",
         more=(
             f"A pair is chosen on half of the documents and judged on the other half; correlations are of the other "
             f"half. It counts from {ALIKE}. Nulls: the documents shuffled; an untrained dictionary and the neurons of "
-            "the layer in place of the first, as sparse. More than one word: no word with its forms has over half of "
-            "the strong firings."
+            "the layer in place of the first, as sparse. More than one word: no word with its forms, and no token, has "
+            "over half of the strong firings."
         ),
     )
+
+
+def _menu(pairs: list[dict[str, str]]) -> html.Div:
+    """Return the menu that opens the comparison of a pair; the callback is that of the menu of artefacts."""
+    menu = select("artefact-menu", "Pairs to compare", pairs, None, 460, searchable=True, placeholder="Find a pair")
+    return html.Div([dcc.Store(id="artefact-shown", data=""), menu], className="wb-compare-pick")
 
 
 def _text(feature: int, labels: dict[int, str]) -> str:

@@ -4,8 +4,8 @@
 
 Both models read the same words, each with its own tokenizer; a feature's activation on a word is the largest on its
 tokens. With each goes the *form* that is read there: the base form of the letters around the token ("march" for
-"Marching"), or the token itself where it has none (a comma). Features that fire on one form alone know a word, others
-more than a word.
+"Marching"), or the token itself where it has none (a comma). Features that fire on one form or one token alone know a
+word, others more than a word.
 """
 
 import re
@@ -41,7 +41,8 @@ class ActivationsByWord:
     """`[words]` document of each word"""
     read: "csr_matrix | None" = None
     """`[features, words]` int32: where `values` are, the number of the form that is read there, from 1"""
-    forms: tuple[str, ...] = ()
+    forms: tuple[tuple[str, str], ...] = ()
+    """Each form, with the token in which it is read"""
 
     def features(self, rows: np.ndarray) -> "ActivationsByWord":
         """Return some features."""
@@ -135,7 +136,7 @@ def read_words(
 
 
 def _largest(
-    rows: list[tuple[np.ndarray, ...]], d_sae: int, document: np.ndarray, forms: tuple[str, ...]
+    rows: list[tuple[np.ndarray, ...]], d_sae: int, document: np.ndarray, forms: tuple[tuple[str, str], ...]
 ) -> ActivationsByWord:
     """Return the largest of the activations (features, words, values, forms read) on each word."""
     from scipy.sparse import csr_matrix
@@ -180,11 +181,11 @@ class _Forms:
 
     def __init__(self, model: "HookedModel", documents: Sequence[Sequence[str]]):
         self._model, self._words = model, [word for words in documents for word in words]
-        self._numbers: dict[str, int] = {}
+        self._numbers: dict[tuple[str, str], int] = {}
 
     @property
-    def names(self) -> list[str]:
-        """Every form, by number."""
+    def names(self) -> list[tuple[str, str]]:
+        """Every form with its token, by number."""
         return list(self._numbers)
 
     def of(self, ids: list[int], words: list[int]) -> np.ndarray:
@@ -195,8 +196,9 @@ class _Forms:
         for text, word in zip(token_strings(self._model, ids), words, strict=True):
             at = at if word == last else 0
             bare = text.lstrip() if at == 0 else text
-            form = _form(self._words[word], at, at + len(bare)) if _RUN.search(bare) else bare.strip() or " "
-            numbers.append(self._numbers.setdefault(form, len(self._numbers)))
+            sign = bare.strip().lower() or " "
+            form = _form(self._words[word], at, at + len(bare)) if _RUN.search(bare) else sign
+            numbers.append(self._numbers.setdefault((form, sign), len(self._numbers)))
             at, last = at + len(bare), word
         return np.array(numbers)
 

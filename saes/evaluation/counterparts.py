@@ -15,7 +15,7 @@ SHUFFLED, UNTRAINED, NEURONS = "documents shuffled", "an untrained dictionary", 
 ALIKE, SAME, APART = 0.5, 0.7, 0.3
 """Held-out correlations from which a feature has a counterpart, a close one, and up to which it has none."""
 ONE_WORD = 0.5
-"""A feature knows one word if its forms are more than this share of the words on which it fires strongly."""
+"""A feature knows one word if its forms, or one token, are more than this share of its strong firings."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +69,7 @@ class CounterpartRow:
     words: list[str]
     """Words, in their base form, on which the feature fires strongly, the most frequent first."""
     share: Float32
-    """Share of the first of them."""
+    """Share of the first of them, or of the most frequent token where that is larger."""
 
     @property
     def wide(self) -> bool:

@@ -270,14 +270,17 @@ def _sums(rows: "csr_matrix") -> np.ndarray:
 
 
 def main_forms(side: ActivationsByWord, feature: int, n: int = 5) -> tuple[list[str], float]:
-    """Return the forms that a feature reads most often where it fires strongly, and the share of the first."""
+    """Return the forms that a feature reads most often where it fires strongly, and the share of one.
+
+    That is the share of the first form, or of the first token where that is larger: "1" in many numbers is no number.
+    """
     start, end = side.values.indptr[feature : feature + 2]
     assert side.read is not None
     values, read = side.values.data[start:end], side.read.data[start:end]
-    counts = Counter((read[values >= STRONG * values.max(initial=0.0)] - 1).tolist())
-    total = counts.total()
-    common = counts.most_common(n)
-    return [side.forms[form] for form, _ in common], common[0][1] / total if total else 0.0
+    strong = [side.forms[form - 1] for form in read[values >= STRONG * values.max(initial=0.0)].tolist()]
+    forms, tokens = (Counter(part) for part in zip(*strong, strict=True)) if strong else (Counter(), Counter())
+    most = max((counts.most_common(1)[0][1] for counts in (forms, tokens) if counts), default=0)
+    return [form for form, _ in forms.most_common(n)], most / max(len(strong), 1)
 
 
 def counterparts(matched: MatchedDictionaries, first: str, second: str, text: WordText) -> Counterparts:

@@ -101,7 +101,7 @@ def test_the_form_of_a_firing_is_that_of_its_letters_or_its_sign(tmp_path):
     model = load_model(SPEC)
     sae = save_tiny_sae(tmp_path, model)
     (read,) = read_words(model, [sae], [["(Marching,", "array.shape", "foxes"]])
-    at = [{read.forms[form - 1] for form in read.read[:, word].data} for word in range(3)]
+    at = [{read.forms[form - 1][0] for form in read.read[:, word].data} for word in range(3)]
     assert at[0] <= {"march", "(", ","}
     assert at[1] <= {"array", "shape", ".", " "}
     assert at[2] <= {"fox", " "}
@@ -148,6 +148,7 @@ def test_a_permuted_dictionary_is_found_across_tokenizers():
     forms, share = main_forms(theirs, 0)
     assert {form[0] for form in forms} == {LETTERS[order[0]]}, "several words, so more than one word's forms"
     assert share < 0.5
+    assert main_forms(mine, 0)[1] == 1, "one letter in many words is one token"
 
 
 def test_compare_features_pairs_a_dictionary_with_itself(tmp_path, capsys):
