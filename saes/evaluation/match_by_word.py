@@ -15,7 +15,7 @@ would agree.
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -171,8 +171,9 @@ def _null_dictionaries(of: DictionaryIn, seed: int) -> "dict[str, Dictionary]":
 def shuffle_documents(side: ActivationsByWord, *, seed: int) -> ActivationsByWord:
     """Return the words with the documents in another order: each stands where another one was."""
     n = int(side.document.max(initial=-1)) + 1
-    starts = np.searchsorted(side.document, np.arange(n + 1))
-    return side.words(np.concatenate([np.arange(starts[at], starts[at + 1]) for at in _cycle(n, seed)]))
+    starts: np.ndarray = np.searchsorted(side.document, np.arange(n + 1))
+    parts = np.split(np.arange(len(side.document)), starts[1:-1])
+    return side.words(np.concatenate([parts[at] for at in _cycle(n, seed)]))
 
 
 def _cycle(n: int, seed: int) -> np.ndarray:
@@ -204,7 +205,7 @@ def _best(mine: ActivationsByWord, theirs: ActivationsByWord) -> np.ndarray:
     if not len(candidates):
         return best
     x, y = mine.values[usable], theirs.values[candidates]
-    strong, fires = (_strong(x), _strong(y).T), ((x > 0).astype(np.float32), (y > 0).astype(np.float32).T)
+    strong, fires = (_strong(x), _strong(y).T), (_fires(x), _fires(y).T)
     of_mine, of_theirs = _sums(strong[0])[:, None], _sums(strong[1].T)[None]
     for at in range(0, len(usable), _ROWS):
         block = slice(at, at + _ROWS)
@@ -228,11 +229,16 @@ def _moments(x: "csr_matrix") -> tuple[np.ndarray, np.ndarray]:
     return mean, np.sqrt(np.maximum(np.asarray(x.multiply(x).mean(1)).ravel() - mean**2, 1e-24))
 
 
-def _strong(values: "csr_matrix") -> "csr_matrix":
-    """Return the strong firings of each row."""
-    largest = values.max(1).toarray().ravel()
+def _fires(values: Any) -> Any:
+    """Return 1 where a row is above 0, as a sparse matrix of float32."""
+    return (values > 0).astype(np.float32)
+
+
+def _strong(values: Any) -> Any:
+    """Return 1 at the strong firings of each row, in the same form."""
+    least = STRONG * np.repeat(values.max(1).toarray().ravel(), np.diff(values.indptr))
     strong = values.copy()
-    strong.data = (values.data >= STRONG * np.repeat(largest, np.diff(values.indptr))).astype(np.float32)
+    strong.data = (values.data >= least).astype(np.float32)
     strong.eliminate_zeros()
     return strong
 
@@ -243,7 +249,7 @@ def _agreements(
     """Return how well each pair agrees; those that fire strongly in too few documents are left out."""
     features = np.flatnonzero(counterpart >= 0)
     sides = [mine.values[features], theirs.values[counterpart[features]]]
-    fires, strong = [(values > 0).astype(np.float32) for values in sides], [_strong(values) for values in sides]
+    fires, strong = [_fires(values) for values in sides], [_strong(values) for values in sides]
     judged = np.minimum(*(_n_documents(rows, mine.document) for rows in strong)) >= LEAST_DOCUMENTS
     both = _sums(fires[0].multiply(fires[1]))
     counts = []
@@ -287,8 +293,11 @@ def counterparts(matched: MatchedDictionaries, first: str, second: str, text: Wo
     """Return the pairs of two dictionaries, by the names of their features artefacts, with their nulls."""
     rows: list[CounterpartRow] = []
     shares: list[CounterpartShare] = []
-    sides = (("first", matched.first, matched.pairs, first), ("second", matched.second, matched.back, second))
-    for side, activations, pairs, name in sides:
+    sides: dict[Literal["first", "second"], tuple[ActivationsByWord, WordPairs, str]] = {
+        "first": (matched.first, matched.pairs, first),
+        "second": (matched.second, matched.back, second),
+    }
+    for side, (activations, pairs, name) in sides.items():
         own = [_row(side, activations, pairs, at) for at in np.flatnonzero(pairs.counterpart >= 0).tolist()]
         shares.append(_share(name, pairs, sum(row.wide for row in own if row.correlation > ALIKE)))
         rows += own

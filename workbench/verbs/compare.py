@@ -304,9 +304,9 @@ class CompareFeatures(Seeded, Threaded, RunsModel, Analysis["Counterparts"]):
 
         features = [run.open(Features, name) for name in (self.first, self.second)]
         text = words_in(self.text or recorded_text(run, features[0]), self.n_words, seed=self.seed)
-        sides = [run.described(described) for described in features]
+        first, second = (run.described(described) for described in features)
         with run.progress("reading words", "contexts") as progress:
-            matched = match_dictionaries(*sides, text.documents, seed=self.seed, progress=progress)
+            matched = match_dictionaries(first, second, text.documents, seed=self.seed, progress=progress)
         return counterparts(matched, self.first, self.second, text)
 
 

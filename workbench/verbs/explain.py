@@ -135,9 +135,9 @@ class Explain(ExplainConfig, Seeded, AppliesDictionary, Threaded, RunsModel, Res
         own, giver = run.open(Features, self.source), run.open(Features, self.like)
         written_labels(giver)  # before models are loaded
         text = words_in(self.text or recorded_text(run, own), self.n_words, seed=self.seed)
-        sides = [run.described(features) for features in (own, giver)]
+        mine, other = (run.described(features) for features in (own, giver))
         with run.progress("reading words", "contexts") as progress:
-            return carry_labels(own, giver, *sides, text, seed=self.seed, progress=progress)
+            return carry_labels(own, giver, mine, other, text, seed=self.seed, progress=progress)
 
     def _ask(self, run: AnalysisRun, where: str) -> "Labels | None":
         """Ask a model for labels, and score them; None where only the requests were to be counted."""
