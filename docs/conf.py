@@ -43,7 +43,7 @@ def _link_names(app, docname, source):
     from docs.api import with_links
     from docs.markdown import with_steps
 
-    if docname.startswith(("howto/", "explanation/")):
+    if docname.startswith(("concepts/", "howto/", "explanation/")):
         source[0] = with_links(with_steps(source[0]))
 
 
