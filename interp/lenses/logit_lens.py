@@ -145,9 +145,16 @@ class TokenTrajectory(Result):
 def logit_lens(model: HookedModel, tokens: Int[Tensor, "..."], *, top: int = 5, lens: Lens | None = None) -> LogitLens:
     """Decode the residual of every layer of `tokens [1, pos]`.
 
-    With a `lens` each residual is translated first. The logits of the last layer and of one other are in memory
-    at a time. Raises `PromptError` for anything but one prompt of at least one token that fits the context,
-    `MismatchError` for a lens of other weights.
+        print(logit_lens(model, tokens[:1]))
+
+    Args:
+        model: its final norm and unembedding decode.
+        tokens: one prompt.
+        top: the number of tokens that are kept at each layer and position.
+        lens: translates each residual first: a `TunedLens` or a `JacobianLens` of these weights.
+
+    The logits of the last layer and of one other are in memory at a time. Raises `PromptError` for anything but one
+    prompt of at least one token that fits the context, `MismatchError` for a lens of other weights.
     """
     from interp.models.adapter import token_strings
 

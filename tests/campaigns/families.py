@@ -2,8 +2,8 @@
 
     python -m tests.campaigns.families [--report] [--only gpt2 ...]
 
-`runs`: it returned finite numbers. `refused`: it raised an error of the workbench, whose sentence stands below the
-table. Anything else ends the campaign. Whether the numbers are right is tested elsewhere, on `tests.interp.architectures`.
+`yes`: it ran, with finite numbers. `no`: it raised an error of the workbench, whose sentence stands below the table.
+Anything else ends the campaign. Whether numbers are right is tested elsewhere, on `tests.interp.architectures`.
 """
 
 import argparse
