@@ -295,8 +295,10 @@ def test_every_public_name_has_one_entry_with_its_subject_an_example_or_relative
     assert all(see_also(each) for each in entries())
     assert "activation_patching(model" in pages["patching"]
     assert "(#paper-meng-et-al-2022)" in pages["patching"]
-    assert "**Example**, from [" in pages["interventions"]
+    assert "**Example**, from [" in pages["graphs"]
     assert sum(text.count("**Example**") for text in pages.values()) > len(public) / 2
+    assert "**Arguments that mean the same everywhere:** " in pages["circuits"]
+    assert "`batch_size`: prompts or rows in memory at a time" in pages["circuits"]
 
 
 def test_examples_of_the_reference_are_code_that_stands_in_notebooks_and_pages():
