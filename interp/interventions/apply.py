@@ -35,7 +35,7 @@ Dictionaries = Mapping[str, Dictionary | Mapping[int, Dictionary]]
 def intervened(
     model: HookedModel, steps: Sequence[Intervention], dictionaries: Dictionaries | None = None
 ) -> Iterator[None]:
-    """Intervene in every pass of the model within the block.
+    """Apply the interventions to every pass inside the `with` block.
 
         with intervened(model, [Intervention(target=Component(name="L1H0"), action="ablate")]):
             logits = model(tokens)
