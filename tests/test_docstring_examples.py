@@ -152,7 +152,8 @@ def at_hand() -> dict[str, Any]:
 RUN = (
     "interp.circuits.attribution", "interp.circuits.induction", "interp.directions.files",
     "interp.geometry.dimension", "interp.geometry.probes", "interp.interventions.apply", "interp.lenses.logit_lens",
-    "interp.models.adapter", "interp.models.generation", "interp.patching.activation", "saes.features.search",
+    "interp.models.adapter", "interp.models.generation", "interp.patching.ablation", "interp.patching.activation",
+    "saes.features.search",
 )  # fmt: skip
 """Modules with an example that is complete with the names above."""
 

@@ -180,6 +180,10 @@ def follow_token(
 ) -> TokenTrajectory:
     """Return the rank and probability of one token at every layer and position of `tokens [1, pos]`.
 
+        print(follow_token(model, tokens[:1], 5))
+
+    `token_id` names the token that is followed; a `lens` translates residuals as in `logit_lens`.
+
     Raises `PromptError` as `logit_lens` does, and for a token outside the vocabulary.
     """
     if not 0 <= token_id < model.cfg.d_vocab:

@@ -191,6 +191,9 @@ def continuations(
 ) -> LatentContinuations:
     """Generate the most likely tokens with latents changed, and with random latents of the same layers.
 
+    `system` is of the prompt, `changes` as in `intervene`; `n_tokens` are written with them, and again with each of
+    `n_random` draws of random latents. `mode` is `free`, or `attention`, where patterns are held.
+
     A change with `onwards` acts on generated tokens too: each step encodes the text so far, and moves the latent from
     the activation that it then has. Raises `ConfigError` for modes that need a clean run of the same length.
     """
