@@ -14,7 +14,19 @@ from dash.development.base_component import Component
 
 from dashboard.components.evidence import as_table, number
 from dashboard.components.forms import field_input, help_mark
-from dashboard.components.frame import Children, Part, attempt, attrs, graph, loading, notice, panel, quiet_link, stat
+from dashboard.components.frame import (
+    Children,
+    Part,
+    attempt,
+    attrs,
+    graph,
+    loading,
+    notice,
+    panel,
+    quiet_link,
+    stat,
+    verdict,
+)
 from dashboard.components.pages import feature_href, page_of, run_button
 from dashboard.components.tokens import token_strip
 from dashboard.data.features import FeatureState, One, examples
@@ -89,7 +101,7 @@ def _stored(workspace: Workspace, of: One, proof: Proof | None, scheme: str | No
         title = html.H3(["Proof", html.Span("not run yet; a few minutes on two cores", className="wb-quiet")])
         return [title, _button(workspace, options, name, index, "Run the standard proof")]
     again, outdated = options | {"overwrite": True}, why_outdated(workspace, proof)
-    verdict, *sentences = proof.lines()
+    judged, *sentences = proof.lines()
     any_direction = "Its own direction chose these words, so any direction may pass."
     stored = [
         f"Stored as {proof.key}, strength {number(proof.strength)}, ",
@@ -97,20 +109,16 @@ def _stored(workspace: Workspace, of: One, proof: Proof | None, scheme: str | No
     ]
     return [
         notice(outdated, tone="warning") if outdated else None,
-        html.P(visible(verdict, 600), className="wb-verdict", id="prove-verdict", dir="auto"),
+        verdict(
+            judged,
+            html.Ul([html.Li(visible(line, 600), dir="auto") for line in sentences], className="wb-proof-lines"),
+            as_table([_row(measure) for measure in proof.to_records()], "All measures as a table"),
+            html.P([*stored, *_reports(workspace, of.features, index)], className="wb-note"),
+            id="prove-verdict",
+        ),
         html.P(any_direction, className="wb-note") if proof.words.any_direction_may_pass else None,
         graph("prove-nulls", figure=proof_nulls(proof, theme(scheme)), height=230, label="The feature and both nulls"),
         _continuations(proof),
-        html.Details(
-            [
-                html.Summary("How it was tested"),
-                html.Ul([html.Li(visible(line, 600), dir="auto") for line in sentences], className="wb-proof-lines"),
-                as_table([_row(measure) for measure in proof.to_records()], "All measures as a table"),
-                html.P([*stored, *_reports(workspace, of.features, index)], className="wb-note"),
-            ],
-            className="wb-folded",
-            id="prove-method",
-        ),
         html.Details(
             [html.Summary("Run it again"), _button(workspace, again, name, index, "Run the proof again")],
             className="wb-folded",
@@ -267,9 +275,9 @@ def answering(act: type[Act[Session, Any]], answer: Callable[[Any], Any], *field
     return respond
 
 
-def verdict_answer(verdict: SteeringVerdict) -> list[html.P]:
+def verdict_answer(judged: SteeringVerdict) -> list[html.P]:
     """Return the verdict on steering: its words in one line, the size of the shift in another."""
-    return [html.P(visible(line, 600), className="wb-note", dir="auto") for line in verdict.lines]
+    return [html.P(visible(line, 600), className="wb-note", dir="auto") for line in judged.lines]
 
 
 def text_answer(firings: TextFirings) -> html.Div:

@@ -175,13 +175,29 @@ def _sides(raised: list[tuple[str, float]], lowered: list[tuple[str, float]], p:
     return _Side("Promotes", "promote", raised, p[0]), _Side("Suppresses", "suppress", lowered, p[1])
 
 
-def says_sentence(lens: PromotedWords) -> str:
-    """Return the words that a feature makes the model say, as a sentence; empty where random directions do as much."""
-    saying = lens.saying
-    if saying is None or saying.raised_p > ALPHA:
+LENS_METHOD = (
+    "These are the tokens whose logits a unit step along the feature's direction raises most at the end of the model, "
+    "through the Jacobian lens; without a lens, directly. Null: the strongest token of each random direction of the "
+    "same length."
+)
+"""How the words of `says_sentence` were found."""
+
+
+def says_sentence(row: FeatureRow, related: view.FeatureRelations | None, lens: PromotedWords) -> str:
+    """Return the words that a feature makes the model say, with their null, as a sentence; empty where none is known.
+
+    Through the Jacobian lens where the workspace has one, else by the direct effect.
+    """
+    if lens.saying is not None:
+        tokens, p, draws = lens.saying.raised, lens.saying.raised_p, lens.draws
+    elif related is not None and related.row.promoted_p is not None:
+        tokens, p, draws = row.promoted, related.row.promoted_p, related.scales.draws
+    else:
         return ""
-    words = dict.fromkeys(token.strip() for token, _ in saying.raised if token.strip())
-    return f"It makes the model say {', '.join(list(words)[:SAID_WORDS])}."
+    if p > ALPHA:
+        return "It makes the model say no word more than random directions do."
+    words = dict.fromkeys(token.strip() for token, _ in tokens if token.strip())
+    return f"It makes the model say {', '.join(list(words)[:SAID_WORDS])}: {_stronger(p, draws)} say any word."
 
 
 def effects(row: FeatureRow, related: view.FeatureRelations | None, lens: PromotedWords) -> list[html.Section]:
@@ -213,8 +229,11 @@ def effects(row: FeatureRow, related: view.FeatureRelations | None, lens: Promot
     sections: list[html.Section] = []
     for i, side in enumerate(through):
         folded = html.Details([html.Summary("Direct effect"), plain[i], bars[i]]) if row.promoted else None
-        note = f"standard deviations of all logits. {effect_verdict(side.p, side.verb, lens.draws)}"
-        more = f"Tokens that it makes the model {'say' if i == 0 else 'avoid'}, here or later, by the Jacobian lens."
+        note = effect_verdict(side.p, side.verb, lens.draws)
+        more = (
+            f"Tokens that it makes the model {'say' if i == 0 else 'avoid'}, here or later, by the Jacobian lens, in "
+            "standard deviations of all logits."
+        )
         sections.append(panel(side.title, _bars(side, through), folded, note=note, more=more))
     return sections
 
@@ -254,11 +273,14 @@ MAX_USES = 12
 
 
 def effect_verdict(p: float | None, side: str, draws: int) -> str:
-    """Return one sentence on whether a feature promotes (or suppresses) tokens more than random directions do."""
+    """Return how many of the random directions promote (or suppress) every token less than this feature its first."""
     if p is None:
         return ""
-    comparison = "More" if p <= ALPHA else "Not clearly more"
-    return f"{comparison} than random directions: {p:.0%} of {draws} {side} some token at least as much."
+    return f"{_stronger(p, draws).capitalize()} {side} any token{'' if p <= ALPHA else ': not clear'}."
+
+
+def _stronger(p: float, draws: int) -> str:
+    return f"stronger than {draws + 1 - round(p * (draws + 1))} of {draws} random directions"
 
 
 def logit_panel(related: view.FeatureRelations | None) -> html.Section | None:

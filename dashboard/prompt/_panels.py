@@ -15,7 +15,7 @@ from dash import Dash, Input, NoUpdate, Output, State, ctx, dcc, html, no_update
 
 from dashboard.components.evidence import number
 from dashboard.components.forms import field_input, help_mark
-from dashboard.components.frame import Children, attempt, attrs, folded, graph, loading, panel, select, stat
+from dashboard.components.frame import Children, attempt, attrs, folded, graph, loading, panel, select, stat, verdict
 from dashboard.components.tokens import feature_line
 from dashboard.data import features as feature_view
 from dashboard.figures.attribution import pair_map, patching_map, share_bars, share_map, side_bars
@@ -413,7 +413,7 @@ def effects(patches: PatchingMap, colours: Theme) -> html.Div:
     ]
     height = min(640, 120 + 16 * (1 + max((row.layer for row in patches.rows), default=0)))
     figure = patching_map(patches.strongest(_SHOWN), colours, tokens=tokens if s.by_position else None, height=height)
-    note = (
+    method = (
         f"{short_name(s.model)}{', in its chat template' if s.task.chat else ''}, {s.what}, {s.direction}, "
         f"{n:,} pair{'s' * (n != 1)} of prompts. A dot marks an effect larger than every "
         f"effect of the null ({patches.null}); the chance of a false one "
@@ -421,8 +421,8 @@ def effects(patches: PatchingMap, colours: Theme) -> html.Div:
     )
     return html.Div(
         [
+            verdict(f"{patches.headline()}.", html.P(method)),
             html.Div(stats, className="wb-stats", dir="auto"),
             html.Div(graph("prompt-patch-map", figure=figure, label="Effects of patches"), className="wb-scroll"),
-            html.P(note, className="wb-note"),
         ]
     )

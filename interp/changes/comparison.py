@@ -315,8 +315,11 @@ class ModelComparison(Artefact, kind="model_comparison", title="Fine-tuning effe
         return self.table() + "\n\n" + "\n".join(self.sentences())
 
     def headline(self) -> str:
-        """Name the two models."""
-        return f"The effects of fine-tuning {short_name(self.base)} into {short_name(self.tuned)}"
+        """Return one line: how far the predictions moved, beside the null."""
+        return (
+            f"Fine-tuning {short_name(self.base)} into {short_name(self.tuned)} moves predictions by "
+            f"{self.words.kl:.2g} nats a token (null {self.words.kl_null:.2g})"
+        )
 
     def facts(self) -> list[tuple[str, str]]:
         """Return the words of the difference lens, the number of changed matrices, and the parts that carry it."""

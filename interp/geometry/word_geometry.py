@@ -98,8 +98,8 @@ class WordGeometry(Artefact, kind="word_geometry", title="Word lists", made_by="
         shaped = [entry for entry in self.lists.values() if entry.shape.verdict not in ("nothing", "undecided")]
         n = len(self.lists)
         return (
-            f"{n} list{'s' * (n > 1)} of words in {short_name(self.settings.model)}; an order or a cluster was found "
-            f"in {len(shaped)} of them."
+            f"{len(shaped)} of {n} list{'s' * (n > 1)} of words form a circle, line, order or cluster in "
+            f"{short_name(self.settings.model)}, beyond words shuffled"
         )
 
     def facts(self) -> list[tuple[str, str]]:
