@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dash import Dash, dcc, html
 
 from dashboard.components.evidence import as_table, number, records_table
-from dashboard.components.frame import Part, attempt, graph, guarded, page, stat, verdict
+from dashboard.components.frame import Part, attempt, fold, graph, guarded, page, stat, verdict
 from dashboard.components.pages import Page, artefact_menu, changes_href, feature_href, menu_choices, register_parts
 from dashboard.components.tokens import token_text
 from dashboard.figures.changes import latents_histogram, stream_figure, transplant_figure, weights_figure
@@ -219,7 +219,7 @@ def _said(changes: ChangedWords, ways: Sequence[str]) -> list[Part]:
         html.Div(html.Table(part, className="wb-evidence wb-records"), className="wb-scroll")
         for part in (rows[: 1 + ROWS], [rows[0], *rows[1 + ROWS :]])
     )
-    more = html.Details([html.Summary(f"{len(beyond) - ROWS} more {BEYOND}"), rest], className="wb-folded")
+    more = fold(f"{len(beyond) - ROWS} more {BEYOND}", rest)
     return [first, more] if len(beyond) > ROWS else [first]
 
 

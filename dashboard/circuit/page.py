@@ -15,7 +15,7 @@ from dashboard.circuit import _data as view
 from dashboard.circuit import _drawing
 from dashboard.circuit._drawing import CircuitView, colours
 from dashboard.components.evidence import evidence_table, number, records_table, words
-from dashboard.components.frame import Children, Part, attrs, graph, page, panel, quiet_link, stat, verdict
+from dashboard.components.frame import Children, Part, attrs, fold, graph, page, panel, quiet_link, stat, verdict
 from dashboard.components.pages import Page, artefact_menu, circuit_href, heads_href, menu_choices, prompt_href
 from dashboard.figures.circuits import agreement, faithfulness_at, faithfulness_curve, via_colours
 from dashboard.figures.heads import attention_pattern
@@ -112,7 +112,7 @@ def layout(
         dcc.Store(id="circuit-view", data={"n": edges.number(n), "paths": paths == "1"}),
         dcc.Store(id="circuit-chosen", data=at or None),
         verdict(
-            artefact.headline(),
+            f"{artefact.headline()}.",
             html.Ul([html.Li(visible(line, 600)) for line in artefact.details()], className="wb-said"),
             html.P(f"Rule: {visible(artefact.verdict.rule, 4000)}"),
         ),
@@ -218,7 +218,7 @@ def summary(artefact: FoundCircuit, colours: Theme) -> html.Section:
         html.Div([stat(_title(k), f"{v:.2f}", hints.get(k, "")) for k, v in artefact.measures()], className="wb-stats"),
         *([html.H3("Null distributions and controls"), evidence_table(as_json(nulls))] if nulls else []),
         *_strongest_nodes(*view.strongest_nodes(artefact, _LISTED)),
-        *[_folded(_records_title(name, records), records_table(records)) for name, records in tables.items()],
+        *[fold(_records_title(name, records), records_table(records)) for name, records in tables.items()],
         *(
             [
                 html.H3(["Exact against estimated effects", html.Span(f"{len(checked)} edges", className="wb-quiet")]),
@@ -227,8 +227,8 @@ def summary(artefact: FoundCircuit, colours: Theme) -> html.Section:
             if checked
             else []
         ),
-        *([_folded("All numbers of the evaluation", evidence_table(as_json(rest)))] if rest else []),
-        _folded("Settings", evidence_table(as_json(artefact.settings))),
+        *([fold("All numbers of the evaluation", evidence_table(as_json(rest)))] if rest else []),
+        fold("Settings", evidence_table(as_json(artefact.settings))),
     )
 
 
@@ -409,10 +409,6 @@ def _heads_link(workspace: Workspace, model: str, head: str) -> dcc.Link | None:
 
 def _title(name: str) -> str:
     return name.upper() if name in ("cpr", "cmd") else name.replace("_", " ")
-
-
-def _folded(title: str, body: Any) -> html.Details:
-    return html.Details([html.Summary(title), body], className="wb-folded")
 
 
 def _records_title(name: str, records: list[Record]) -> str:

@@ -91,8 +91,13 @@ def verdict(sentence: Part, *method: Part, id: str = "") -> html.Div:
     """
     named: dict[str, Any] = {"id": id} if id else {}
     sentence = visible(sentence, 600) if isinstance(sentence, str) else sentence
-    fold = html.Details([html.Summary(METHOD), *method], className="wb-folded wb-method") if method else None
-    return html.Div([html.P(sentence, className="wb-verdict", dir="auto", **named), fold], className="wb-judged")
+    below = fold(METHOD, *method) if method else None
+    return html.Div([html.P(sentence, className="wb-verdict", dir="auto", **named), below], className="wb-judged")
+
+
+def fold(summary: Children, *parts: Part, **extra: Any) -> html.Details:
+    """Return parts that are shown once their summary is clicked."""
+    return html.Details([html.Summary(summary), *parts], className="wb-folded", **extra)
 
 
 def folded(title: str, *children: Part, note: Children = None, **extra: Any) -> html.Details:

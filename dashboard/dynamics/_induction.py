@@ -81,6 +81,7 @@ def summary_panel(study: InductionOnset, at: int, actions: Sequence[Part]) -> ht
         verdict(
             f"{begins}; {_of_control(control)}.",
             html.P(_trained(study)),
+            html.P(f"Control: {visible(control.label)}.") if control is not None else None,
             html.P(as_typed("A simultaneous change is no proof of a cause; `workbench circuit induction` ablates.")),
             *tables,
         ),

@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 from dash import html
 
 from dashboard.components.evidence import logit_bars, number, percent
-from dashboard.components.frame import Part, attrs, folded, notice, panel, quiet_link, stat
+from dashboard.components.frame import Part, attrs, fold, folded, notice, panel, quiet_link, stat
 from dashboard.components.pages import atlas_href, circuit_href, feature_href, graph_href, page_of, runs_href
 from dashboard.components.tokens import feature_line, token_bars
 from dashboard.data import features as view
@@ -165,14 +165,13 @@ class _Side(NamedTuple):
     """Tokens that a direction raises, or lowers, most."""
 
     title: str
-    verb: str
     tokens: list[tuple[str, float]]
     p: float | None
     """fraction of random directions whose largest effect is at least as large"""
 
 
 def _sides(raised: list[tuple[str, float]], lowered: list[tuple[str, float]], p: _Ps) -> tuple[_Side, _Side]:
-    return _Side("Promotes", "promote", raised, p[0]), _Side("Suppresses", "suppress", lowered, p[1])
+    return _Side("Promotes", raised, p[0]), _Side("Suppresses", lowered, p[1])
 
 
 LENS_METHOD = (
@@ -197,7 +196,7 @@ def says_sentence(row: FeatureRow, related: view.FeatureRelations | None, lens: 
     if p > ALPHA:
         return "It makes the model say no word more than random directions do."
     words = dict.fromkeys(token.strip() for token, _ in tokens if token.strip())
-    return f"It makes the model say {', '.join(list(words)[:SAID_WORDS])}: {_stronger(p, draws)} say any word."
+    return f"It makes the model say {', '.join(list(words)[:SAID_WORDS])}: {_stronger(p, draws)}."
 
 
 def effects(row: FeatureRow, related: view.FeatureRelations | None, lens: PromotedWords) -> list[html.Section]:
@@ -212,9 +211,7 @@ def effects(row: FeatureRow, related: view.FeatureRelations | None, lens: Promot
     draws = 0 if related is None else related.scales.draws
     direct = _sides(row.promoted, row.suppressed, p)
     plain = [
-        html.P(
-            f"direct effect on the next token's logits. {effect_verdict(side.p, side.verb, draws)}", className="wb-note"
-        )
+        html.P(f"direct effect on the next token's logits. {effect_verdict(side.p, draws)}", className="wb-note")
         for side in direct
     ]
     bars = [_bars(side, direct) for side in direct]
@@ -228,19 +225,19 @@ def effects(row: FeatureRow, related: view.FeatureRelations | None, lens: Promot
     through = _sides(list(saying.raised), list(saying.lowered), (saying.raised_p, saying.lowered_p))
     sections: list[html.Section] = []
     for i, side in enumerate(through):
-        folded = html.Details([html.Summary("Direct effect"), plain[i], bars[i]]) if row.promoted else None
-        note = effect_verdict(side.p, side.verb, lens.draws)
+        direct_effect = fold("Direct effect", plain[i], bars[i]) if row.promoted else None
+        note = effect_verdict(side.p, lens.draws)
         more = (
             f"Tokens that it makes the model {'say' if i == 0 else 'avoid'}, here or later, by the Jacobian lens, in "
             "standard deviations of all logits."
         )
-        sections.append(panel(side.title, _bars(side, through), folded, note=note, more=more))
+        sections.append(panel(side.title, _bars(side, through), direct_effect, note=note, more=more))
     return sections
 
 
 def _bars(side: _Side, both: tuple[_Side, _Side]) -> html.Ol:
     largest = max((abs(value) for part in both for _, value in part.tokens), default=0.0)
-    label, signed = f"{side.title} tokens", side.verb == "suppress"
+    label, signed = f"{side.title} tokens", side.title == "Suppresses"
     return token_bars(side.tokens, label=label, signed=signed, maximum=largest, form="{:+.2f}".format)
 
 
@@ -272,11 +269,11 @@ MAX_USES = 12
 """Links shown of each kind."""
 
 
-def effect_verdict(p: float | None, side: str, draws: int) -> str:
-    """Return how many of the random directions promote (or suppress) every token less than this feature its first."""
+def effect_verdict(p: float | None, draws: int) -> str:
+    """Return how many random directions have a weaker strongest token on this side; p: the share of all others."""
     if p is None:
         return ""
-    return f"{_stronger(p, draws).capitalize()} {side} any token{'' if p <= ALPHA else ': not clear'}."
+    return f"{_stronger(p, draws).capitalize()}{'' if p <= ALPHA else ': not clear'}."
 
 
 def _stronger(p: float, draws: int) -> str:

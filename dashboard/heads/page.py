@@ -49,29 +49,24 @@ from interp.workspace import Workspace
 def evidence(workspace: Workspace, model: str) -> html.Div:
     """Return verdicts, ablations and composition of the newest circuit; else the command that measures them."""
     circuit = next((circuit for circuit in workspace.values(InductionCircuit) if circuit.settings.model == model), None)
-    store = dcc.Store(id="heads-proof-state", data=circuit and circuit.name)
     if circuit is None:
-        return html.Div(
-            [
-                store,
-                panel(
-                    "Causal evidence",
-                    html.P(
-                        "An attention pattern alone does not show that the model uses the head. This command measures "
-                        "the effect of patching and ablating heads against random heads:"
-                    ),
-                    html.Pre(f"{program()} circuit induction {model}", className="wb-command"),
-                    html.Div([_grid([]), *_unused()], className="wb-hidden"),
-                ),
-            ],
-            className="wb-proof",
+        why = (
+            "An attention pattern alone does not show that the model uses the head. This command measures the effect "
+            "of patching and ablating heads against random heads:"
         )
-    rows = attempt(lambda: _judged(circuit))
-    return html.Div([store, rows, _causes(circuit)], className="wb-proof")
+        command = html.Pre(f"{program()} circuit induction {model}", className="wb-command")
+        return html.Div(panel("Causal evidence", html.P(why), command), className="wb-proof")
+    store = dcc.Store(id="heads-proof-state", data=circuit.name)
+    return html.Div([store, attempt(lambda: _judged(circuit)), _causes(circuit)], className="wb-proof")
 
 
 def register_evidence(app: Dash) -> None:
-    """Add the callbacks of the two figures; the table is part of the page."""
+    """Add the callbacks of the two figures, and the choice of a head in the table."""
+    app.callback(
+        Output("heads-chosen", "data", allow_duplicate=True),
+        Input("heads-proof-grid", "cellClicked"),
+        prevent_initial_call=True,
+    )(_row_of)
     app.callback(
         Output("heads-ablation", "figure"),
         Input("heads-proof-state", "data"),
@@ -136,12 +131,6 @@ def _causes(circuit: InductionCircuit) -> html.Div:
     return html.Div([ablation, composition], className="wb-two wb-even")
 
 
-def _unused() -> list[Part]:
-    """Return empty elements that the callbacks need on a page with nothing to show in them."""
-    via = dmc.SegmentedControl(id="heads-via", data=["k"], value="k")
-    return [dcc.Graph(id="heads-ablation"), dcc.Graph(id="heads-composition"), html.P(id="heads-composition-note"), via]
-
-
 def _grid(rows: list[dict[str, Any]]) -> dag.AgGrid:
     def column(field: str, title: str, form: str, width: int, hint: str) -> dict[str, Any]:
         text = f"params.value == null ? '' : d3.format('{form}')(params.value)"
@@ -172,19 +161,14 @@ def _rows(rows: list[HeadVerdict]) -> list[dict[str, Any]]:
     ]
 
 
-def _found(name: str | None) -> InductionCircuit | None:
-    return current().workspace.open(InductionCircuit, name) if name else None
+def _ablation(name: str, scheme: str | None) -> go.Figure:
+    return ablation_bars(current().workspace.open(InductionCircuit, name).ablations.rows(), theme(scheme))
 
 
-def _ablation(name: str | None, scheme: str | None) -> go.Figure:
-    circuit = _found(name)
-    return ablation_bars([] if circuit is None else circuit.ablations.rows(), theme(scheme))
-
-
-def draw_composition(via: str, name: str | None, scheme: str | None) -> tuple[go.Figure, Children]:
+def draw_composition(via: str, name: str, scheme: str | None) -> tuple[go.Figure, Children]:
     """Return the composition scores of senders and readers through Q, K or V as a figure, a table and a note."""
-    circuit = _found(name)
-    rows = [] if circuit is None or circuit.composition is None else circuit.composition.rows()
+    composition = current().workspace.open(InductionCircuit, name).composition
+    rows = [] if composition is None else composition.rows()
     shown, total = senders(rows, via)
     note = f"The {len(shown)} strongest of {total} senders are shown." if total > MAX_SENDERS else ""
     return composition_map(rows, via, theme(scheme)), note
@@ -253,7 +237,6 @@ def register(app: Dash) -> None:
         Output("heads-chosen", "data"),
         Input("heads-map", "clickData"),
         Input("heads-grid", "cellClicked"),
-        Input("heads-proof-grid", "cellClicked"),
         prevent_initial_call=True,
     )(_choose)
     register_evidence(app)
@@ -360,9 +343,13 @@ def _said(_presses: object, text: str | None) -> str:
     return text or ""
 
 
-def _choose(click: dict[str, Any] | None, cell: dict[str, Any] | None, proof: dict[str, Any] | None) -> str | NoUpdate:
-    if ctx.triggered_id in ("heads-grid", "heads-proof-grid"):
-        return ((cell if ctx.triggered_id == "heads-grid" else proof) or {}).get("rowId", no_update)
+def _row_of(cell: dict[str, Any] | None) -> str | NoUpdate:
+    return (cell or {}).get("rowId", no_update)
+
+
+def _choose(click: dict[str, Any] | None, cell: dict[str, Any] | None) -> str | NoUpdate:
+    if ctx.triggered_id == "heads-grid":
+        return _row_of(cell)
     if not click:
         return no_update
     at = click["points"][0]

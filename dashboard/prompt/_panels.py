@@ -15,7 +15,19 @@ from dash import Dash, Input, NoUpdate, Output, State, ctx, dcc, html, no_update
 
 from dashboard.components.evidence import number
 from dashboard.components.forms import field_input, help_mark
-from dashboard.components.frame import Children, attempt, attrs, folded, graph, loading, panel, select, stat, verdict
+from dashboard.components.frame import (
+    Children,
+    attempt,
+    attrs,
+    fold,
+    folded,
+    graph,
+    loading,
+    panel,
+    select,
+    stat,
+    verdict,
+)
 from dashboard.components.tokens import feature_line
 from dashboard.data import features as feature_view
 from dashboard.figures.attribution import pair_map, patching_map, share_bars, share_map, side_bars
@@ -65,18 +77,15 @@ def attribution_panel(answer: str, contrast: str) -> html.Section:
         "Attribution",
         answer_controls(answer, contrast),
         loading(html.Div(id="prompt-shares")),
-        html.Details(
-            [
-                html.Summary("To features"),
-                html.P(
-                    "integrated gradients: each feature's share of the change in the metric when all features and the "
-                    "error are ablated together. Ablating one alone may change less, since others compensate",
-                    className="wb-note",
-                ),
-                dmc.Button("Attribute to features", id="prompt-attribution", size="xs", variant="default"),
-                loading(html.Div(id="prompt-feature-shares")),
-            ],
-            className="wb-folded",
+        fold(
+            "To features",
+            html.P(
+                "integrated gradients: each feature's share of the change in the metric when all features and the "
+                "error are ablated together. Ablating one alone may change less, since others compensate",
+                className="wb-note",
+            ),
+            dmc.Button("Attribute to features", id="prompt-attribution", size="xs", variant="default"),
+            loading(html.Div(id="prompt-feature-shares")),
         ),
         more="Direct effect of each head and MLP on the metric, in logits, through the final norm and the unembedding, "
         "without effects through later layers. The parts add up to the metric.",
@@ -157,13 +166,7 @@ def part_shares(shares: LogitShares, colours: Theme) -> html.Div:
             html.Div(metric(shares, shares.total), className="wb-stats", dir="auto"),
             *([html.P(shares.note, className="wb-note")] if shares.note else []),
             graph("prompt-share-bars", figure=bars, label="Largest direct effects"),
-            html.Details(
-                [
-                    html.Summary("By layer and head"),
-                    graph("prompt-share-map", figure=heat, label="All direct effects"),
-                ],
-                className="wb-folded",
-            ),
+            fold("By layer and head", graph("prompt-share-map", figure=heat, label="All direct effects")),
         ]
     )
 

@@ -422,6 +422,8 @@ def changes_table(comparison: "ModelComparison") -> str:
 def _weights(comparison: "ModelComparison", part: str) -> list[str]:
     """Return the largest change among the components of a part, its null, and its rank over the random rank."""
     mine = [c for c in comparison.weights.changes if unit_of(c.kind, c.layer) == part]
+    if not mine:
+        return ["-"] * 3
     most = max(mine, key=lambda c: (c.above_null, c.change))
     rank = f"{most.rank:.1f}/{most.random_rank:.1f}" if most.change else "-"
     return [_marked(most.change, most.above_null), f"{most.null_high:.2g}", rank]

@@ -127,11 +127,6 @@ class DirectionGeometry(Artefact, kind="direction"):
             accuracy=self.accuracy,
         )
 
-    @property
-    def moves_output(self) -> bool | None:
-        """True if steering moves held-out questions more than every random direction; None if not steered."""
-        return None if isinstance(self.choice, str) else self.choice.works
-
     def intervention(self, strength: float | None = None) -> Intervention:
         """Return the steering as an intervention: as chosen, or at another strength in units of the chosen amount.
 

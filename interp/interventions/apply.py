@@ -35,7 +35,7 @@ Dictionaries = Mapping[str, Dictionary | Mapping[int, Dictionary]]
 def intervened(
     model: HookedModel, steps: Sequence[Intervention], dictionaries: Dictionaries | None = None
 ) -> Iterator[None]:
-    """Intervene in every pass of the model within the block; raises as `hooks_of`."""
+    """Apply the interventions to every pass inside the `with` block; raises as `hooks_of`."""
     with model.hooks(fwd_hooks=hooks_of(model, steps, dictionaries)):
         yield
 
