@@ -16,6 +16,7 @@ from dashboard.circuit import _drawing
 from dashboard.circuit._drawing import CircuitView, colours
 from dashboard.components.evidence import evidence_table, number, records_table, words
 from dashboard.components.frame import Children, Part, attrs, fold, graph, page, panel, quiet_link, stat, verdict
+from dashboard.components.glossary import glossary
 from dashboard.components.pages import Page, artefact_menu, circuit_href, heads_href, menu_choices, prompt_href
 from dashboard.figures.circuits import agreement, faithfulness_at, faithfulness_curve, via_colours
 from dashboard.figures.heads import attention_pattern
@@ -208,11 +209,7 @@ def summary(artefact: FoundCircuit, colours: Theme) -> html.Section:
     """Return the scores with their nulls, the strongest nodes, and folded every other number and the settings."""
     tables, nulls, rest = artefact.tables(), artefact.nulls(), artefact.numbers()
     checked = view.checked(artefact)
-    hints = {
-        "faithfulness": "metric with everything outside the circuit ablated; 1: as good as the whole model, "
-        "0: as bad as with every edge ablated",
-        "completeness": "metric with the circuit itself ablated; 0 if nothing else carries the behaviour",
-    }
+    hints = {name: glossary()[name].meaning for name in ("faithfulness", "completeness")}
     return panel(
         "Numbers",
         html.Div([stat(_title(k), f"{v:.2f}", hints.get(k, "")) for k, v in artefact.measures()], className="wb-stats"),

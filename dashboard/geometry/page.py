@@ -226,8 +226,6 @@ def order_panel(shape: Shape, colours: Theme) -> html.Section:
         "Circle or line?",
         graph("geometry-order", figure=order_over_layers(shape, colours), label=label, height=300),
         as_table(table),
-        note=f"circle p {number(shape.order.p_circular)}, line p {number(shape.order.p_linear)}, smallest possible "
-        f"{number(shape.order.smallest_p)}",
         more="RSA: rank correlation of distances in the model with those on a circle, or a line. One half of the "
         "sentences selects the layer, the other half is drawn. p: permutation test over orderings of the list, each at "
         "its best layer.",

@@ -12,18 +12,7 @@ import plotly.graph_objects as go
 from dash import Dash, Input, NoUpdate, Output, State, ctx, dcc, html, no_update
 
 from dashboard.components.evidence import as_table
-from dashboard.components.frame import (
-    Children,
-    Part,
-    attempt,
-    attrs,
-    graph,
-    loading,
-    page,
-    panel,
-    quiet_link,
-    verdict,
-)
+from dashboard.components.frame import Children, Part, attempt, attrs, graph, loading, page, panel, quiet_link, verdict
 from dashboard.components.glossary import glossary
 from dashboard.components.pages import (
     Page,

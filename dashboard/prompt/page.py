@@ -22,13 +22,7 @@ from dashboard.components.pages import Page, address_sink, prompt_href, register
 from dashboard.components.tokens import COLD, WARM
 from dashboard.data import features as feature_view
 from dashboard.figures.theme import DARK, LIGHT, Theme, visible
-from dashboard.prompt._panels import (
-    attribution_panel,
-    patching_panel,
-    reasons_frame,
-    register_patching,
-    register_why,
-)
+from dashboard.prompt._panels import attribution_panel, patching_panel, reasons_frame, register_patching, register_why
 from dashboard.sources import PageSources, current
 from interp.circuits.head_scores import HeadScores
 from interp.names import HeadName

@@ -14,14 +14,7 @@ from itertools import chain
 from typing import Annotated, Literal, get_args
 
 from interp.artifacts import Artefact, DocumentField
-from interp.changes.measured import (
-    MEASURES,
-    HeadChanges,
-    RepresentationChanges,
-    Transplants,
-    WeightChanges,
-    unit_of,
-)
+from interp.changes.measured import MEASURES, HeadChanges, RepresentationChanges, Transplants, WeightChanges, unit_of
 from interp.forms import Measured
 from interp.models.short_name import short_name
 from interp.nulls import BEYOND

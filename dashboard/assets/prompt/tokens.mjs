@@ -212,9 +212,7 @@ function chance({ active, random_active: count, random_strongest: most }) {
   if (!count.length) return "";
   /** @param {number[]} values */
   const median = (values) => [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)];
-  return (
-    `${median(active)} features active (noise: ${median(count)}, the strongest at ${median(most).toPrecision(2)})`
-  );
+  return `${median(active)} features active (noise: ${median(count)}, the strongest at ${median(most).toPrecision(2)})`;
 }
 
 /**
