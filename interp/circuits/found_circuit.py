@@ -50,7 +50,7 @@ class Verdict:
     @property
     def line(self) -> str:
         """The numbers behind the verdict, in one line."""
-        return self.word + self.reason
+        return {True: "found: ", False: "not found: ", None: ""}[self.holds] + self.reason
 
 
 @dataclass(frozen=True, kw_only=True)

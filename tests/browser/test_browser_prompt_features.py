@@ -1,5 +1,7 @@
 """On the prompt page: one selection by mouse and by keys, an answer and its features, a lens, a continuation."""
 
+from dataclasses import replace
+
 import pytest
 from make_workspace import N_LAYERS
 
@@ -65,8 +67,18 @@ def test_one_selection_is_shared_by_mouse_and_kept_in_the_address(visit, live):
     assert visit.errors == []
 
 
+def test_spellings_of_the_chosen_token_are_folded_below_the_first(visit, live, monkeypatch):
+    whole, labels = live.read_prompt, {10: '"two" in any form (94 %)', 11: "the word 'two'", 13: "two of a kind"}
+    monkeypatch.setattr(live, "read_prompt", lambda act: replace(whole(act), labels=labels))
+    page = visit.open(READ + "&token=2")
+    page.wait_for_selector("summary >> text=1 more of the same word")
+    fired = page.locator("#prompt-token-features > .wb-fired > li[data-feature]")
+    assert fired.evaluate_all("rows => rows.map(row => row.dataset.feature)") == ["10", "12", "13"]
+    assert visit.errors == []
+
+
 def test_one_selection_is_moved_by_keys_and_a_cell_of_attention_is_explained(visit, live):
-    page = visit.open(READ + "&token=1")
+    page = visit.open(READ + "&token=1&layer=0&head=0")
     page.wait_for_selector("#prompt-pattern canvas")
     page.wait_for_function("document.querySelector('#prompt-pattern-words').innerText.includes('move over')")
     page.locator("#prompt-tokens .wb-tok[tabindex='0']").focus()

@@ -47,7 +47,7 @@ def test_the_planted_change_is_named_drawn_and_tabled(own, scheme):
     for figure in ("changes-weights", "changes-stream", "changes-transplants"):
         assert figure in told
     assert "wb-notice-error" not in told
-    assert "Effects of fine-tuning base into tuned" in text_of(page.layout(PageSources(own, None), name="fine"))
+    assert "Fine-tuning base into tuned moves predictions by" in told
 
 
 def test_words_for_the_change_are_shown_where_they_are_beyond_the_null(own):

@@ -160,7 +160,7 @@ def test_a_planted_direction_is_found_read_set_apart_and_moves_the_output(measur
     at = next(each for each in measured.probes if each.probe.hook_point == PLACE)
     assert at.probe.accuracy.low > 0.5
     assert at.probe.accuracy.estimate > max(at.probe.control, at.random)
-    assert "steers the output" in str(measured)
+    assert " works: +" in str(measured)
     assert any("it raises" in line for line in measured.details())
 
 
