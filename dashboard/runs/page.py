@@ -279,8 +279,8 @@ def _artefacts(workspace: Workspace) -> html.Section:
     return panel(
         "Artefacts on disk",
         html.Div(table, className="wb-wide-table", tabIndex=0, role="region", **attrs({"aria-label": "Artefacts"})),
-        note=f"{len(rows)} artefacts, {size_text(total)}. One is outdated when an artefact that it was made from has "
-        "changed since; make it again before you compare it with others.",
+        note=f"{len(rows)} artefacts, {size_text(total)}",
+        more="Outdated: an artefact that it was made from has changed since; make it again before you compare it.",
     )
 
 
