@@ -188,15 +188,16 @@ def says_sentence(row: FeatureRow, related: view.FeatureRelations | None, lens: 
     Through the Jacobian lens where the workspace has one, else by the direct effect.
     """
     if lens.saying is not None:
-        tokens, p, draws = lens.saying.raised, lens.saying.raised_p, lens.draws
+        does, tokens, p, draws = "It makes the model say", lens.saying.raised, lens.saying.raised_p, lens.draws
     elif related is not None and related.row.promoted_p is not None:
-        tokens, p, draws = row.promoted, related.row.promoted_p, related.scales.draws
+        does, tokens = "Its direct effect raises", row.promoted
+        p, draws = related.row.promoted_p, related.scales.draws
     else:
         return ""
     if p > ALPHA:
-        return "It makes the model say no word more than random directions do."
+        return f"{does} no word more than random directions do."
     words = dict.fromkeys(token.strip() for token, _ in tokens if token.strip())
-    return f"It makes the model say {', '.join(list(words)[:SAID_WORDS])}: {_stronger(p, draws)}."
+    return f"{does} {', '.join(list(words)[:SAID_WORDS])}: {_stronger(p, draws)}."
 
 
 def effects(row: FeatureRow, related: view.FeatureRelations | None, lens: PromotedWords) -> list[html.Section]:

@@ -206,7 +206,8 @@ def _method(settings: HeadSettings, kinds: list[str]) -> list[Part]:
     """Return how the scores were measured, and the meaning of each kind."""
     drawn = (
         f"Score: mean share of attention on the tokens of its kind, over {settings.prompts * len(settings.seeds)} "
-        f"prompts of {settings.context_length} random tokens that repeat. Null: the same on text without such tokens."
+        f"prompts of {settings.context_length} random tokens that repeat. Null: the same "
+        "on prompts without repeats; for kinds that need no repeat, an untrained model and uniform attention."
     )
     meanings = (f"{kind.replace('_', '-')} head: {HEAD_KINDS[kind]}" for kind in kinds if kind in HEAD_KINDS)
     return [html.P(drawn), html.Ul([html.Li(meaning) for meaning in meanings])]
