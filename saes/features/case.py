@@ -212,15 +212,16 @@ def read_case(folder: Path, feature: int, config: ProofConfig, *, seed: int = 0)
     )
 
 
-def random_passages(folder: Path, n: int, *, seed: int = 0) -> tuple[Passage, ...]:
-    """Return the strongest example of each of `n` features drawn at random, whole."""
+def random_passages(folder: Path, n: int, before: int, *, seed: int = 0) -> tuple[Passage, ...]:
+    """Return the strongest example of each of `n` features drawn at random: its peak and `before` tokens."""
     strongest = [("group_order", "==", 0), ("rank", "==", 0)]
     rows = read_table(folder / "examples.parquet", ["activation", "document", "token_ids", "peak"], filters=strongest)
     drawn = np.random.default_rng(derive_seed(seed, "random passages")).permutation(len(rows))[:n]
-    return tuple(
-        Passage(tuple(row["token_ids"]), row["peak"], row["document"], row["activation"])
-        for row in rows.take(drawn).to_pylist()
-    )
+    passages = []
+    for row in rows.take(drawn).to_pylist():
+        ids = tuple(row["token_ids"][max(0, row["peak"] - before) : row["peak"] + 1])
+        passages.append(Passage(ids, len(ids) - 1, row["document"], row["activation"]))
+    return tuple(passages)
 
 
 def passages_with(

@@ -81,9 +81,10 @@ LEAST_SHARE = 0.5
 """Share of the tested words that a list must hold to be tested."""
 LIST_TOKENS = 6000
 """Approximate number of tokens of all lists of words in their sentences."""
-TEXT, TEXT_TOKENS = 64, 34
-"""Passages in which untrained latents read words of their own, and the tokens of one with BOS. 60,000 tokens give the
-same null (docs/log.md)."""
+TEXT, BEFORE = 400, 9
+"""Examples in which untrained latents read words of their own, and the tokens before the peak of each. In half of them
+they read too few: an untrained dictionary passes twice as often as it may (docs/log.md)."""
+
 
 Remembered = Callable[[str, Callable[[], ProofPart]], ProofPart]
 """Returns the part of that name from an earlier run, or makes it."""
@@ -240,7 +241,7 @@ class Trial:
         tries = 1 if self.config.strength else len(STRENGTHS)
         steered = sum(tokens.shape[1] * (tries if at < CHOOSING else 1) for at, tokens in enumerate(self.prompts))
         k = len(self.arms) + 1
-        lists, joined = LIST_TOKENS * (self.word_list is not None), TEXT * TEXT_TOKENS
+        lists, joined = LIST_TOKENS * (self.word_list is not None), TEXT * (BEFORE + 2)
         return {"steer": k * steered, "ablate": k * widths, "joined": joined, "lists": lists}
 
     def mean_of(self, name: str, changes: np.ndarray, unit: str, draws: int) -> ProofMeasure:
@@ -447,7 +448,7 @@ def _direction_says_the_words(trial: Trial) -> ProofPart:
 
     # An untrained latent writes what it reads: each random direction on as many words that it reads most itself.
     random, _ = trial.site.null_slices(trial.config.draws)
-    text = random_passages(trial.features, TEXT)
+    text = random_passages(trial.features, TEXT, BEFORE)
     own = [
         vocabulary.logits(written[None], words).mean() / size if words else -np.inf
         for written, size, words in zip(
