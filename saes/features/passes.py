@@ -1,4 +1,4 @@
-"""What a model does on passages: with directions added or subtracted, and which words directions read there."""
+"""Passes of a model with directions added or subtracted, and the words that directions read there."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
