@@ -69,7 +69,7 @@ class TraceConfig:
 
 
 KIND = "attribution_graph"
-TARGET_RULE = "No target was named: the likeliest content word is explained against the next likely one."
+TARGET_RULE = "No target was named: the likeliest content word is explained against {}."
 PROMPT_WORDS = 5
 """Words at the end of a prompt that a headline shows."""
 
@@ -144,6 +144,15 @@ class GraphTarget:
         """Return the text of the token and that of its contrast, which is empty without one."""
         ours, _, contrast = self.label.partition(" - ") if self.contrast is not None else (self.label, "", "")
         return ours, contrast
+
+
+@dataclass(frozen=True, kw_only=True)
+class LikelyToken:
+    """A token that may be said next."""
+
+    text: str
+    token: int
+    probability: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -231,6 +240,8 @@ class TraceRun:
     nodes_kept: int
     """Nodes of the graph pruned at the default thresholds, stored or not."""
     edges_kept: int
+    candidates: tuple[LikelyToken, ...] = ()
+    """Likeliest next tokens in descending order: what else the target could have been."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -517,7 +528,9 @@ class AttributionGraph(Artefact, kind="attribution_graph", made_by="trace"):
 def target_rule(graph: AttributionGraph) -> str:
     """Return the rule by which a target was chosen; empty where it was named, or several are explained at once."""
     named = graph.settings.trace is None or graph.settings.target is not None
-    return "" if named or graph.targets[0].contrast is None else TARGET_RULE
+    against = graph.settings.contrast
+    rule = TARGET_RULE.format("the next likely one" if against is None else f"“{against.strip()}”")
+    return "" if named or graph.targets[0].contrast is None else rule
 
 
 def node_table(nodes: Sequence[GraphNode]) -> Table[GraphNode]:

@@ -60,7 +60,7 @@ from interp.tracing.graph import (
     node_table,
 )
 from interp.tracing.replacement import NoReplacement, Replacement
-from interp.tracing.targets import Aim, aim_at
+from interp.tracing.targets import Aim, aim_at, likely_tokens
 
 Labels = Callable[[int, Sequence[int]], list[str]]
 """`labels(layer, latents)`: what each latent means; an empty text where that is not known."""
@@ -196,6 +196,7 @@ def trace_system(
             residue=adjacency.residue,
             nodes_kept=int(pruned.nodes.sum()),
             edges_kept=int(pruned.edges.sum()),
+            candidates=tuple(likely_tokens(frozen.model, frozen.logits)),
         ),
         effects=agreed,
         carried=None,

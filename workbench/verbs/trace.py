@@ -65,7 +65,7 @@ class TracePrompt(TraceConfig, AppliesDictionary, Threaded, RunsModel, Resumable
     """Explain this token (one token, often with a leading space), or a latent, feature:LAYER:POSITION:LATENT. Default:
     the likeliest content word against the next likely one; with --max-logits 10 the ten likeliest tokens at once."""
     contrast: str | None = None
-    """Explain the difference between the target and this token, as by default."""
+    """Explain the difference between the target and this token. Default: the next likely word."""
     template: tuple[str, ...] = ()
     """WORD=TARGET, three or more: also trace the prompt, which contains {}, with every word, and give each flow between
     groups of nodes an interval over the words. The graph is that of the first word."""
