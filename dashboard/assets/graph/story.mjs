@@ -172,6 +172,8 @@ export function arrange({ boxes, arrows }, sizes, width) {
     if (joins) row.push(k);
     else rows.push([k]);
   }
+  const prompt = rows.filter(([k]) => !level(boxes[k])).length;
+  rows.splice(0, prompt, ...rows.slice(0, prompt).reverse()); // its words are read from above
   /** @type {{ x: number, y: number, row: number }[]} */
   const places = [];
   const last = Math.max(1, ...boxes.map(({ position }) => position)),

@@ -313,7 +313,7 @@ export class GraphView {
     const [target] = this.state.target === null ? this.model.targets : [this.state.target];
     this.story = new StoryDrawing(this.storyRoot, this.content.story, {
       answer: this.model.answer(target),
-      chance: this.model.chance(target),
+      chance: this.model.chance(target).replace("probability ", ""),
       opened: (box) => this.change({ box }, "graph"),
     });
   }
@@ -392,6 +392,7 @@ export class GraphView {
   }
 
   tellChosen() {
+    this.root.toggleAttribute("data-box", this.box !== null);
     if (this.chosen === null) delete this.root.dataset.chosen;
     else this.root.dataset.chosen = this.model.ids[this.chosen];
   }

@@ -67,6 +67,18 @@ interface StoryBox {
   test: GroupTest | null;
 }
 
+/** What a graph's HTML file holds (dashboard/graph/file.py); nodes by number. */
+interface GraphFile {
+  story: Story;
+  nodes: Record<
+    number,
+    { label: string; kind: number; layer: number; position: number; index: number; effect: number }
+  >;
+  tokens: string[];
+  answer: string;
+  chance: string;
+}
+
 /** Agreement of the effects of a group's members, beside that of random groups. */
 interface GroupTest {
   agreement: number;
@@ -239,7 +251,8 @@ interface GraphTheme {
   grid: string;
   accent: string;
   opposite: string;
-  categories: string[];
+  /** colours of groups, around the marks of their members */
+  groups: string[];
   /** colour and dashes of the edges of each input: of a positive weight, then of a negative one */
   lines: [colour: string, dash: number[]][];
   /** of a circuit: colours of roles */
