@@ -5,5 +5,6 @@
 - `file`    a graph as one HTML file, with its story and its tests
 - `_data`   a graph as the browser takes it, and the features tables that describe its latents
 - `_routes` addresses that the browser asks: the graph, a latent with its examples, the edits of the visitor
+- `story`   its story, from the labels and lens words of the workspace
 - `exchange`  graphs to and from files of Neuronpedia and circuit-tracer, with marks and latents
 """
