@@ -12,7 +12,9 @@ from dashboard.answers import is_object
 from dashboard.components.pages import feature_href
 from dashboard.data import features
 from dashboard.data.meaning import said_words
+from dashboard.graph.story import story_of
 from dashboard.sources import open_artefact
+from interp.artifacts import as_json
 from interp.artifacts import open_artefact as open_stored
 from interp.errors import ConfigError, CorruptError, UnknownNameError, WorkbenchError
 from interp.notes import Notes
@@ -70,7 +72,9 @@ def content(workspace: Workspace, graph: AttributionGraph) -> dict[str, Any]:
         "id": [node.id for node in nodes],
         "label": [labels.get(i, "") for i in range(len(nodes))],
     }
+    story = story_of(workspace, graph, neurons, labels, {} if neurons else feature_tables(workspace, graph))
     return {
+        "story": as_json(story),
         "unit": "neuron" if graph.dictionary == "neurons" else "latent",
         "n_layers": graph.n_layers,
         "background": [] if neurons is None else _background(graph, neurons),

@@ -20,26 +20,13 @@ from interp.models.identity import tokenizer_of
 from interp.tracing.edges import System
 from interp.tracing.effects import final_input
 from interp.tracing.frozen import Starts
+from interp.tracing.function_words import content_word
 from interp.tracing.graph import GraphTarget, LikelyToken, TraceConfig
 
 LOOK = 10
 """Likeliest tokens among which a content word is looked for."""
 LEAST = 0.05
 """A content word with a smaller fraction of the likeliest token's probability is not what the model says."""
-_WORDS = """
-a an the this that these those such each every either neither both all any some no none many much more most few
-less least several enough other another same own what which whose who whom
-i me my mine myself you your yours yourself he him his himself she her hers herself it its itself we us our ours
-they them their theirs themselves one ones there here
-and or but nor so yet if then than because although though while whereas unless until since when where why how
-whether as at by for from in into of off on onto out over to toward towards under up upon with within without about
-above across after against along among around before behind below beneath beside between beyond despite down during
-except inside like near outside past per through throughout via
-am is are was were be been being has have had having do does did doing can could may might must shall should will
-would not also only just very too even still now again ever never always often once quite rather
-"""
-FUNCTION_WORDS = frozenset(_WORDS.split())
-"""English words of closed classes, and adverbs that go with anything; other languages have no such list here."""
 
 
 class Aim(NamedTuple):
@@ -103,13 +90,6 @@ def default_contrast(likely: Sequence[LikelyToken], contrast: LikelyToken | None
 def _others(likely: Sequence[LikelyToken], chosen: LikelyToken | None) -> list[LikelyToken]:
     """Return the tokens that are not the chosen word in any spelling."""
     return [one for one in likely if chosen is None or _spelling(one.text) != _spelling(chosen.text)]
-
-
-def content_word(text: str) -> bool:
-    """Tell whether a token is a word with a meaning of its own: it begins with a space or a capital letter."""
-    word = text.strip()
-    begins = text[:1].isspace() or word[:1].isupper()
-    return begins and word.isalpha() and word.lower() not in FUNCTION_WORDS
 
 
 def _spelling(text: str) -> str:

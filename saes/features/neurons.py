@@ -18,6 +18,7 @@ from interp.artifacts.tables import Float32, Int8, Int16, Int32
 from interp.models.short_name import short_name
 from interp.tracing.background import direction
 from interp.tracing.graph import AttributionGraph
+from interp.tracing.story import NodeWords, words_of
 
 if TYPE_CHECKING:
     from interp.workspace import Workspace
@@ -143,6 +144,13 @@ class NeuronLabels(Artefact, kind="neurons"):
             for node in graph.nodes
         ]
         return graph.with_parts(nodes=nodes)
+
+    def words(self, graph: AttributionGraph) -> dict[int, NodeWords]:
+        """Return the words of a graph's neurons by number of the node: of labels that hold, and those that they raise."""
+        latents = {i: direction(node) for i, node in enumerate(graph.nodes) if node.kind == "feature"}
+        rows = self.of(latents.values())
+        known = ((i, rows[key]) for i, key in latents.items() if key in rows)
+        return {i: words_of(row.label if row.confirmed else "", row.says) for i, row in known}
 
     def headline(self) -> str:
         """Return how many directions of neurons have a label that holds on held-out text."""

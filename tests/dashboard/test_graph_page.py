@@ -19,7 +19,8 @@ from dashboard.components.pages import artefact_href, graph_href, trace_href
 from dashboard.data import features as features
 from dashboard.graph import _data
 from dashboard.graph import page as tracing
-from dashboard.graph.page import effects, header, over_words, scores
+from dashboard.graph._checks import effects, scores
+from dashboard.graph.page import header, over_words
 from dashboard.live import LiveModel
 from dashboard.notes.page import thing_href
 from dashboard.queue import RunQueue

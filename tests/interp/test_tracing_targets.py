@@ -12,7 +12,8 @@ from interp.tracing.effects import ablation, measure, predicted_effects
 from interp.tracing.frozen import FrozenModel
 from interp.tracing.graph import LikelyToken, target_rule
 from interp.tracing.replacement import Neurons
-from interp.tracing.targets import content_word, default_contrast
+from interp.tracing.function_words import content_word
+from interp.tracing.targets import default_contrast
 from interp.tracing.trace import assemble, trace
 from tests.interp.architectures import NAMES
 from tests.interp.tracing_graphs import CONFIG, aim_of, planted, system_of
