@@ -50,7 +50,9 @@ def no_edits(base_workspace: Workspace, graphs):
 def open_graph(visit, address: str = "/graph/capital?view=graph"):
     page = visit.open(address)
     page.wait_for_selector("#graph-view[data-ready]")
-    page.wait_for_selector("#graph-view .wb-graph-area[data-edges], #graph-view[data-view=list]")
+    page.wait_for_selector(
+        "#graph-view .wb-graph-area[data-edges], #graph-view:is([data-view=list], [data-view=story])"
+    )
     return page
 
 
@@ -102,13 +104,12 @@ def test_a_graph_opens_on_the_sixty_largest_effects_and_the_slider_shows_more(vi
 
 
 @pytest.mark.parametrize(
-    "address",
-    ["/graph/capital?view=graph", "/graph/capital?nodes=20&edges=0.5&target=0&pins=feature:9:9:9&background=1"],
+    "query", ["view=graph", "view=story", "nodes=20&edges=0.5&target=0&pins=feature:9:9:9&background=1"]
 )
-def test_the_first_picture_takes_one_request(visit, graphs, address):
+def test_the_first_picture_takes_one_request(visit, graphs, query):
     asked = []
     visit.page.on("request", lambda request: asked.append(request.url.partition("/graph-data/")[2]))
-    page = open_graph(visit, address)
+    page = open_graph(visit, f"/graph/capital?{query}")
     page.wait_for_timeout(500)
     assert [url.partition("?")[0] for url in asked if url] == ["capital/graph.json"]
     page.evaluate(f"{VIEW}.change({{ nodes: 30 }})")
