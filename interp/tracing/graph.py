@@ -329,6 +329,11 @@ class AttributionGraph(Artefact, kind="attribution_graph", made_by="trace"):
         share = self.settings.imported and self.settings.imported.node_share
         return share or usual.node_share, usual.edge_share
 
+    @property
+    def first_picture(self) -> bool:
+        """True where a trace goes on, or was interrupted: edges into fewer latents, no scores, not tested yet."""
+        return self.settings.trace is not None and self.scores is None
+
     @cached_property
     def nodes(self) -> tuple[GraphNode, ...]:
         """All nodes. Raises `CorruptError`."""
@@ -429,7 +434,7 @@ class AttributionGraph(Artefact, kind="attribution_graph", made_by="trace"):
         aim = " rather than ".join(repr(side.strip()) for side in sides if side)
         line = f"Why {prompt!r} leads to {aim}" + ("" if chance is None else f" ({chance:.0%})")
         if (known := self.effects) is None:
-            return line
+            return f"{line}; not tested yet" if self.first_picture else line
         return f"{line}; predicts ablations: {known.spearman.estimate:.2f} (chance {known.chance:.2f})"
 
     def _size_sentences(self) -> list[str]:
