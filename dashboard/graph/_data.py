@@ -94,7 +94,8 @@ def content(workspace: Workspace, graph: AttributionGraph) -> dict[str, Any]:
 
 def candidates(graph: AttributionGraph) -> list[dict[str, Any]]:
     """Return the likeliest next tokens with their probabilities, and the number of the node of those explained."""
-    explained = {graph.targets[node.index].token: n for n, node in enumerate(graph.nodes) if node.kind == "logit"}
+    at = {node.index: number for number, node in enumerate(graph.nodes) if node.kind == "logit"}
+    explained = {target.token: at.get(number) for number, target in enumerate(graph.targets)}
     return [
         {"text": one.text, "probability": _rounded(np.array([one.probability]))[0], "node": explained.get(one.token)}
         for one in (graph.run.candidates if graph.run is not None else ())

@@ -130,34 +130,26 @@ def answers(graph: AttributionGraph, target: str | None) -> list[Part]:
     """Return the explained answers, of several each as a link that explains it alone, and links that trace others."""
     if not graph.targets:
         return [html.Strong("no target")]
-    several, shown = len(graph.targets) > 1, []
+    shown: list[Part] = []
     for number, (explained, probability) in enumerate(zip(graph.targets, graph.probabilities, strict=True)):
         ours, contrast = (visible(side.strip() or side, 30) for side in explained.sides)
         text = f"“{ours}”" + ("" if probability is None else f" {probability:.1%}")
         text += f" rather than “{contrast}”" if contrast else ""
-        if several:
-            alone = str(number) == target
-            link = graph_href(graph.name, target="" if alone else number)
-            shown.append(_chip(text, link, "Show all answers" if alone else "Explain it alone", alone=alone))
-        else:
+        if len(graph.targets) == 1:
             shown.append(html.Strong(text, className="wb-graph-answer", dir="auto"))
-    other = [one for one in _data.candidates(graph) if one["node"] is None and _typed_again(one["text"])]
-    if other:
-        shown.append(html.Span(" or explain ", className="wb-quiet"))
-    for one in other[:SHOWN_ANSWERS]:
-        word = one["text"].strip()
-        form = graph_href(
-            graph.name, trace="".join(_typed(graph)).strip(), target=word, contrast=graph.targets[0].sides[0].strip()
-        )
-        shown.append(
-            _chip(f"{visible(word, 30)} {100 * one['probability']:.0f} %", form, "Trace why it could be this word")
-        )
+        elif str(number) == target:
+            current = attrs({"aria-current": "true"})
+            shown.append(dcc.Link(text, href="?target=", title="Show all answers", className="wb-chip", **current))
+        else:
+            shown.append(dcc.Link(text, href=f"?target={number}", title="Explain it alone", className="wb-chip"))
+    others = [one for one in _data.candidates(graph) if one["node"] is None and _typed_again(one["text"])]
+    shown += [html.Span(" or explain ", className="wb-quiet")] if others else []
+    for other in others[:SHOWN_ANSWERS]:
+        word, against = other["text"].strip(), graph.targets[0].sides[0].strip()
+        form = graph_href(graph.name, trace="".join(_typed(graph)).strip(), target=word, contrast=against)
+        text = f"{visible(word, 30)} {100 * other['probability']:.0f} %"
+        shown.append(dcc.Link(text, href=form, title="Trace why it could be this word", className="wb-chip"))
     return shown
-
-
-def _chip(text: str, href: str, title: str, *, alone: bool = False) -> dcc.Link:
-    current = attrs({"aria-current": "true"}) if alone else {}
-    return dcc.Link(text, href=href, title=title, className="wb-chip", **current)
 
 
 def _typed_again(token: str) -> bool:

@@ -2,12 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
 from dashboard.data.meaning import said_words
-from interp.lenses.vocabulary import Vocabulary, open_vocabulary
-from interp.tracing.background import background_nodes
-from interp.tracing.function_words import FUNCTION_WORDS
+from interp.lenses.vocabulary import open_vocabulary
+from interp.tracing.background import usual_parts
 from interp.tracing.graph import AttributionGraph
 from interp.tracing.story import Story, tell, words_of
 from interp.workspace import Workspace
@@ -31,13 +28,13 @@ def story_of(
     from their own table.
     """
     if neurons is not None:
-        words, general = neurons.words(graph), background_nodes(graph, neurons.background())
+        words, usual = neurons.words(graph), usual_parts(graph, neurons.background())
     else:
         said = _said(workspace, graph, tables)
         latents = (i for i, node in enumerate(graph.nodes) if node.kind == "feature")
-        words, general = {i: words_of(labels.get(i, ""), said.get(i, ())) for i in latents}, []
+        words, usual = {i: words_of(labels.get(i, ""), said.get(i, ())) for i in latents}, {}
     vocabulary = open_vocabulary(graph.weight_hash)
-    return tell(graph, words, general=general, vectors=None if vocabulary is None else _Spelled(vocabulary))
+    return tell(graph, words, usual=usual, vectors=None if vocabulary is None else vocabulary.word_vectors)
 
 
 def _said(workspace: Workspace, graph: AttributionGraph, tables: Mapping[int, str]) -> dict[int, Sequence[str]]:
@@ -50,18 +47,3 @@ def _said(workspace: Workspace, graph: AttributionGraph, tables: Mapping[int, st
         known = said_words(workspace, workspace.open(Features, table), sorted(set(numbers.values())), SAID)
         said |= {i: known[latent] for i, latent in numbers.items() if latent in known}
     return said
-
-
-class _Spelled:
-    """Vectors of words: the mean of the read directions of their spellings."""
-
-    def __init__(self, vocabulary: Vocabulary) -> None:
-        self.vocabulary = vocabulary
-
-    def __call__(self, words: Sequence[str]) -> np.ndarray:
-        rows = np.zeros((len(words), self.vocabulary.directions.shape[1]), np.float32)
-        for row, word in zip(rows, words, strict=True):
-            parts = [part for part in word.split() if part.lower() not in FUNCTION_WORDS]
-            if tokens := [token for part in parts for token in self.vocabulary.spelled(part)]:
-                row[:] = self.vocabulary.directions[tokens].astype(np.float32).mean(0)
-        return rows

@@ -90,8 +90,8 @@ class Walks:
     ) -> Float[np.ndarray, " n"]:
         """Return the probability that walks visit each node, where they end at the first of `ends`.
 
-        `starts` are the probabilities with which they begin at each node. With `signs`, one for each node, each walk counts
-        with the product of the signs of its links and of the targets of these.
+        `starts` are the probabilities with which they begin at each node. With `signs`, one for each node, a walk
+        counts with the product of the signs of its links and of their targets.
         """
         probability, ended = starts.astype(np.float64), np.zeros(self.n, bool)
         ended[list(ends)] = True

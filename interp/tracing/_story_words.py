@@ -14,8 +14,8 @@ WordVectors = Callable[[Sequence[str]], Float[np.ndarray, "words d"]]
 """`vectors(words)` returns one row per word, zeros for an unknown one."""
 STEM = 5
 """First letters in which two forms of a word agree: France and French need vectors, city and cities do not."""
-NEAR = 0.35
-"""Cosine of two words that are on one topic: of random words of two vocabularies, 1 % are as near."""
+NEAR = 0.15
+"""Cosine of two words that are on one topic; of random ones fewer than 1 % are as near (`Vocabulary.word_vectors`)."""
 _GRAMMAR = """
 noun nouns verb verbs adjective adverb preposition pronoun conjunction determiner article quantifier
 possessive plural singular comparative superlative person third first second past form forms word words letter

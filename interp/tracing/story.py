@@ -1,6 +1,6 @@
 """Story of a graph: at most twelve boxes from the words of the prompt through concepts to the answer. Torch-free.
 
-    story = tell(graph, words, general=background)    # words: number of a latent's node -> `NodeWords`
+    story = tell(graph, words, usual=usual)    # words: number of a latent's node -> `NodeWords`
     print(story)
 
 Latents at one position whose words are alike are one box: a concept, or where they make the model say those words late
@@ -21,18 +21,25 @@ from interp.results import Record, Result
 from interp.tracing._influence import Walks
 from interp.tracing._story_words import NodeWords, Topic, WordVectors, leading_words, stem
 from interp.tracing._story_words import words_of as words_of
+from interp.tracing.background import LIMIT
 from interp.tracing.function_words import FUNCTION_WORDS
 from interp.tracing.graph import AttributionGraph
 from interp.tracing.part import graph_effects
 
 BoxKind = Literal["token", "concept", "output", "general", "answer"]
 MOST_BOXES, MOST_TOKENS = 12, 4
-ALIKE = 0.4
+ALIKE = 0.3
 """Mean likeness of words from which latents at one position are one box."""
 LATE = 0.7
 """Depth from which latents on the last token are outputs, as a fraction of the layers."""
-OPPOSED = 0.2
+OPPOSED = 0.1
 """A group of outputs is two boxes where its weaker sign has at least this part of the other's effects."""
+SERVING = 0.1
+"""Mean influence over other prompts, as a part of that in the graph, of latents that serve any answer."""
+LEAST_SHARE, LEAST_ALONE = 0.0005, 0.003
+"""Smallest influence of a group that is a box or whose words are the answer's, and of any other single latent."""
+AGAINST = ", against"
+"""Ending of the name of a box whose members act against others of the same words."""
 LEAST_ARROW = 0.03
 """Smallest arrow, as a part of the influence that its target box carries."""
 
@@ -110,18 +117,18 @@ def tell(
     graph: AttributionGraph,
     words: Mapping[int, NodeWords],
     *,
-    general: Collection[int] = (),
+    usual: Mapping[int, float] | None = None,
     vectors: WordVectors | None = None,
 ) -> Story | None:
     """Return the story of a graph for its first target; None without targets or without nodes.
 
-    `words` are those of its latents by number; `general` are the nodes that lead other prompts too. `vectors` tell
-    which words are alike; without them only forms of one word are.
+    `words` are those of its latents by number; `usual` is the mean influence of latents over other prompts as a part of
+    that in this graph (`usual_parts`). `vectors` tell which words are alike; without them only forms of one word are.
     """
     aim = next((i for i, node in enumerate(graph.nodes) if node.kind == "logit" and node.index == 0), None)
     if aim is None or not graph.targets or len(graph.nodes) < 2:
         return None
-    return _Telling(graph, words, set(general), vectors, aim).story()
+    return _Telling(graph, words, usual or {}, vectors, aim).story()
 
 
 @dataclass(frozen=True)
@@ -137,38 +144,53 @@ class _Telling:
     """One graph that is told."""
 
     def __init__(
-        self, graph: AttributionGraph, words: Mapping[int, NodeWords], general: set[int],
+        self, graph: AttributionGraph, words: Mapping[int, NodeWords], usual: Mapping[int, float],
         vectors: WordVectors | None, aim: int,
     ) -> None:  # fmt: skip
-        self.graph, self.nodes, self.aim, self.general = graph, graph.nodes, aim, general
+        self.graph, self.nodes, self.aim = graph, graph.nodes, aim
         layer = np.array([node.layer for node in self.nodes])
         self.walks = Walks(graph.edges.source, graph.edges.target, graph.edges.weight, layer)
         self.start = (np.arange(len(layer)) == aim).astype(float)
         self.visits, self.effects = self.walks.visits(self.start), graph_effects(graph)
         self.last = max(node.position for node in self.nodes)
-        self.answer = [part.strip() for part in graph.targets[0].sides if part]
+        self.answer = [part.strip() or "space" for part in graph.targets[0].sides if part]
         self.spans = [(run, word) for run, word in _spans(graph.token_texts) if _is_content(word)]
         self.topic = Topic(words, [word for _, word in self.spans], self.answer, vectors)
         latents = (i for i, node in enumerate(self.nodes) if node.kind == "feature")
         self.words = {i: words.get(i, NodeWords()) for i in latents}
+        self.background = {i for i, part in usual.items() if part >= LIMIT}
+        serving = (i for i, part in usual.items() if part >= SERVING and not self.topic.words.get(i))
+        self.general = [i for i in sorted({*serving, *self.background}) if self.nodes[i].position == self.last]
 
     def story(self) -> Story:
-        tokens, concepts = self._tokens(), self._concepts()
+        tokens, concepts = self._tokens(), [group for group in self._concepts() if self._tells(group)]
         inside = {i for group in tokens for i in group.nodes}
-        serving = [i for i in self.general - inside if self.nodes[i].position == self.last]
-        serving = sorted(i for i in serving if self.nodes[i].kind == "feature")
-        tokens = sorted(tokens, key=lambda group: -self._interest(group))[:MOST_TOKENS]
-        concepts = sorted(concepts, key=lambda group: -self._interest(group))
-        concepts = concepts[: MOST_BOXES - 1 - bool(serving) - len(tokens)]
-        chosen = [*tokens, *sorted(concepts, key=lambda group: np.mean([self.nodes[i].layer for i in group.nodes]))]
-        chosen[: len(tokens)] = sorted(tokens, key=lambda group: group.nodes[0] and self.nodes[group.nodes[0]].position)
+        serving = [i for i in self.general if i not in inside]
+        tokens = sorted(tokens, key=self._interest)[-MOST_TOKENS:]
+        room = MOST_BOXES - 1 - bool(serving) - len(tokens)
+        concepts = sorted(concepts, key=self._interest)[-room:]
+        chosen = sorted(tokens, key=self._place) + sorted(concepts, key=self._place)
         if serving:
-            text = self.graph.token_texts[self.last].strip() or repr(self.graph.token_texts[self.last])
-            chosen.append(_Group(f"at *{text}*: general", "general", serving))
+            chosen.append(_Group(f"at *{self._word(self.last)}*: general", "general", serving))
         chosen.append(_Group(" rather than ".join(self.answer), "answer", [self.aim]))
         boxes, arrows = tuple(self._box(group) for group in chosen), self._arrows(chosen)
         left_out = 1 - self._share([i for group in chosen[:-1] for i in group.nodes])
-        return Story(_sentence(boxes, arrows), boxes, arrows, left_out)
+        return Story(self._sentence(boxes), boxes, arrows, left_out)
+
+    def _place(self, group: _Group) -> tuple[float, int]:
+        layer = 0.0 if group.kind == "token" else float(np.mean([self.nodes[i].layer for i in group.nodes]))
+        return layer, self.nodes[group.nodes[0]].position
+
+    def _word(self, position: int) -> str:
+        """Return the word of the prompt at a position."""
+        text = self.graph.token_texts[position]
+        return next((word for run, word in self.spans if position in run), text.strip() or repr(text))
+
+    def _tells(self, group: _Group) -> bool:
+        """Return whether a group has enough influence to be told, or is about the answer."""
+        words = [word for i in group.nodes for word in self.topic.words[i]]
+        alone = len(group.nodes) == 1 and self.topic.near_answer(words) < 1
+        return bool(self.visits[group.nodes].sum() >= (LEAST_ALONE if alone else LEAST_SHARE))
 
     def _share(self, members: Collection[int]) -> float:
         """Return the probability that a walk from the target visits any member."""
@@ -183,7 +205,7 @@ class _Telling:
             stems = {stem(self.graph.token_texts[position]) for position in run} | {stem(word)}
             readers = [
                 i for i, words in self.words.items()
-                if self.nodes[i].position in run and i not in self.general
+                if self.nodes[i].position in run and i not in self.background
                 and (self.nodes[i].layer == 0 or stems & {stem(text) for text in words.reads})
             ]  # fmt: skip
             if tokens:
@@ -195,7 +217,7 @@ class _Telling:
         taken = {i for group in self._tokens() for i in group.nodes}
         by_position: dict[int, list[int]] = defaultdict(list)
         for i in self.words:
-            if self.topic.words.get(i) and i not in taken and i not in self.general:
+            if self.topic.words.get(i) and i not in taken and i not in self.background:
                 by_position[self.nodes[i].position].append(i)
         groups = []
         for members in by_position.values():
@@ -212,10 +234,10 @@ class _Telling:
         low, high = sorted(float(np.abs(self.effects[side]).sum()) for side in sides)
         groups = []
         for side in sides if low >= OPPOSED * high else [members]:
-            says = sum(bool(self.words[i].says) for i in side) * 2 >= len(side)
-            groups.append(
-                _Group(f"say {self._name(side)}" if says else self._name(side), "output" if says else "concept", side)
-            )
+            says = 2 * sum(any(word in self.topic.words[i] for word in self.words[i].says) for i in side) >= len(side)
+            against = AGAINST if low >= OPPOSED * high and side is sides[1] else ""
+            name = f"{'say ' * says}{self._name(side, said=says)}{against}"
+            groups.append(_Group(name, "output" if says else "concept", side))
         return groups
 
     def _interest(self, group: _Group) -> float:
@@ -224,12 +246,14 @@ class _Telling:
         near = self.topic.near_answer(words)
         return float(self.visits[group.nodes].sum()) * (0.5 if len(group.nodes) == 1 else 1.0) * (0.2 + near) ** 2
 
-    def _name(self, members: Sequence[int]) -> str:
+    def _name(self, members: Sequence[int], *, said: bool = False) -> str:
+        """Return the two leading words of some latents; with `said`, of those that they make the model say."""
         weights: dict[str, float] = defaultdict(float)
         for i in members:
             for word, near in self.topic.words[i].items():
-                weights[word] += near * (self.visits[i] + 1e-6) ** 0.5
-        return ", ".join(leading_words(weights))
+                if not said or word in self.words[i].says:
+                    weights[word] += near * (self.visits[i] + 1e-6) ** 0.5
+        return ", ".join(leading_words(weights)) if weights else self._name(members)
 
     def _box(self, group: _Group) -> StoryBox:
         nodes = sorted(group.nodes)
@@ -258,6 +282,33 @@ class _Telling:
                     arrows.append(StoryArrow(source=other, target=number, weight=size if net >= 0 else -size))
         return tuple(sorted(arrows, key=lambda arrow: -abs(arrow.weight)))
 
+    def _sentence(self, boxes: Sequence[StoryBox]) -> str:
+        """Return the mechanism in at most 25 words: what words call up, and what then speaks for the answer."""
+        answer = " rather than ".join(f"*{side}*" for side in self.answer)
+        parts = [box for box in boxes if box.kind in ("concept", "output")]
+        early: dict[str, str] = {}
+        for box in sorted(parts, key=lambda box: -box.share):
+            word = self._word(box.position)
+            other = next((text for text in _words(box) if stem(text) != stem(word)), None)
+            if box.position != self.last and other and len(early) < 2:
+                early.setdefault(word, other)
+        late = sorted((box for box in parts if box.position == self.last), key=lambda box: -abs(box.effect))
+        ours = list(dict.fromkeys(_words(box)[0] for box in late if box.effect > 0))[:2]
+        theirs = [_words(box)[0] for box in late if box.effect <= 0 and _words(box)[0] not in ours][:1]
+        if not early and not ours:
+            tokens = [f"*{box.name}*" for box in boxes if box.kind == "token"][:3]
+            return f"{_listed(tokens) or 'The prompt'} lead to {answer} through no concept that labels name."
+        first = ", ".join(f"*{word}* calls up “{name}”" for word, name in early.items())
+        verb = "speaks" if len(ours) == 1 else "speak"
+        last = f"{_listed([f'“{name}”' for name in ours])} {verb} for {answer}" if ours else f"the answer is {answer}"
+        text = f"{first}; at" if first else "At"
+        return f"{text} *{self._word(self.last)}*, {last}" + "".join(f"; “{name}” against" for name in theirs) + "."
+
+
+def _words(box: StoryBox) -> list[str]:
+    """Return the words of a box's name."""
+    return box.name.removeprefix("say ").removesuffix(AGAINST).split(", ")
+
 
 def _spans(texts: Sequence[str]) -> list[tuple[range, str]]:
     """Return the positions and the text of each word: a token that goes on in letters belongs to the one before."""
@@ -285,15 +336,5 @@ def _clusters(likeness: Float[np.ndarray, "n n"]) -> list[list[int]]:
     return [np.flatnonzero(numbers == number).tolist() for number in np.unique(numbers)]
 
 
-def _sentence(boxes: Sequence[StoryBox], arrows: Sequence[StoryArrow]) -> str:
-    """Return the boxes that lead to the answer as one sentence of at most 25 words."""
-    tokens = [f"*{box.name}*" for box in boxes if box.kind == "token"]
-    concepts = [f"“{box.name}”" for box in boxes if box.kind == "concept" and box.effect > 0]
-    sayings = [box.name for box in boxes if box.kind == "output" and box.effect > 0]
-    parts = [_listed(tokens[:3])] if tokens else []
-    parts += [_listed(part[:2]) for part in (concepts, sayings) if part]
-    return " → ".join([*parts, boxes[-1].name]) + "."
-
-
 def _listed(texts: Sequence[str]) -> str:
-    return texts[0] if len(texts) == 1 else f"{', '.join(texts[:-1])} and {texts[-1]}"
+    return " and ".join([", ".join(texts[:-1]), *texts[-1:]]) if len(texts) > 1 else "".join(texts)

@@ -146,7 +146,7 @@ class NeuronLabels(Artefact, kind="neurons"):
         return graph.with_parts(nodes=nodes)
 
     def words(self, graph: AttributionGraph) -> dict[int, NodeWords]:
-        """Return the words of a graph's neurons by number of the node: of labels that hold, and those that they raise."""
+        """Return the words of a graph's neurons by number of the node: those of labels that hold and those raised."""
         latents = {i: direction(node) for i, node in enumerate(graph.nodes) if node.kind == "feature"}
         rows = self.of(latents.values())
         known = ((i, rows[key]) for i, key in latents.items() if key in rows)

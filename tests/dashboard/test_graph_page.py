@@ -161,7 +161,9 @@ def test_every_score_has_its_baselines_beside_it_or_says_that_they_were_not_meas
 def test_the_header_names_the_target_with_its_probability_and_folds_the_scores():
     graph = make_graph()
     said = text_of(header(graph))
-    assert all(part in said for part in ("“Paris” 62.0%", "Predicts ablations: 0.7", "by chance up to 0.29", "20.0%"))
+    assert all(
+        part in said for part in ("“Paris” 62.0%", "matches real ablations (0.71; by chance up to 0.29)", "20.0%")
+    )
     assert "likeliest content word" not in said
     pair = replace(graph.targets[0], label=" Paris -  Rome", contrast=7)
     assert "“Paris” 62.0% rather than “Rome”" in text_of(header(replace(graph, targets=(pair, *graph.targets[1:]))))
@@ -171,7 +173,7 @@ def test_the_header_names_the_target_with_its_probability_and_folds_the_scores()
     whole = named.with_parts(nodes=[replace(each, probability=1.0) for each in named.nodes])
     assert "“Paris”" in text_of(header(whole))
     assert "“Paris” 100.0%" not in text_of(header(whole)), "the weight of a named target is no probability"
-    assert "Predicts" not in text_of(header(replace(graph, effects=None)))
+    assert "Not checked" in text_of(header(replace(graph, effects=None)))
 
 
 @pytest.mark.parametrize("running", [True, False])

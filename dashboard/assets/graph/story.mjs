@@ -22,7 +22,7 @@ export class StoryDrawing {
   constructor(root, story, { answer, chance = "", opened }) {
     this.story = story;
     this.answer = answer;
-    this.chance = chance.replace("named target", "");
+    this.chance = chance;
     this.boxes = story.boxes.map((box, k) => this.box(box, k, opened));
     this.arrows = document.createElementNS(SPACE, "svg");
     this.arrows.setAttribute("aria-hidden", "true");
@@ -48,9 +48,9 @@ export class StoryDrawing {
         tested.length
           ? ` ${hold} of ${tested.length} boxes act as one: their members’ effects agree more than those of random groups.`
           : "",
-        " Blue argues for the answer, ",
+        " Blue boxes argue for the answer, blue arrows raise what they lead to, ",
         element("span", { class: "wb-story-negative" }, "orange"),
-        " against it; a wider arrow is a larger direct influence. Open a box for its nodes.",
+        " ones argue against it and lower; a wider arrow is more direct influence. Open a box for its nodes.",
       ),
     );
     this.resizer = new ResizeObserver(() => this.field.clientWidth !== this.width && this.lay());

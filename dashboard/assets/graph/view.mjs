@@ -149,7 +149,7 @@ export class GraphView {
 
   /** The story, unless the address says what to look at in the whole graph. @param {URLSearchParams} query */
   usualView(query) {
-    const inGraph = ["at", "box", "nodes", "edges", "pins", "collapse", "only", "background"].some((key) =>
+    const inGraph = ["at", "box", "nodes", "edges", "target", "pins", "collapse", "only", "background"].some((key) =>
       query.has(key),
     );
     return this.content.story && !inGraph ? "story" : "graph";
@@ -310,10 +310,10 @@ export class GraphView {
   /** Draw the story once; a click on a box opens its nodes in the whole graph. */
   tellStory() {
     if (this.story || !this.content.story) return;
-    const [target] = this.state.target === null ? this.model.targets : [this.state.target];
+    const target = this.model.targets.find((i) => this.model.index[i] === 0) ?? null; // which it is told of
     this.story = new StoryDrawing(this.storyRoot, this.content.story, {
       answer: this.model.answer(target),
-      chance: this.model.chance(target).replace("probability ", ""),
+      chance: target === null ? "" : this.model.chance(target).replace("probability ", ""),
       opened: (box) => this.change({ box }, "graph"),
     });
   }
@@ -548,7 +548,7 @@ export class GraphView {
         this.edits.apply((value) => {
           value.groups = groups.map(([name, ids]) => [name.trim().slice(0, 80) || "group", ids]);
         });
-      this.say(groups.length ? `${headline} Those that hold are shown; Undo takes them back.` : headline);
+      this.say(groups.length ? `${headline} Kept; Undo reverts.` : headline);
     } catch (error) {
       this.say(messageOf(error), true);
     }
