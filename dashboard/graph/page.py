@@ -36,7 +36,7 @@ EXAMPLE = "The capital of France is"
 
 
 def layout(context: PageSources, name: str | None = None, trace: str | None = None, **address: str) -> html.Div:
-    """`/graph/<name>?view=story&target=&box=&at=<node>&nodes=&edges=&pins=<nodes>&collapse=1&only=1` (assets/graph/).
+    """`/graph/<name>?view=story&target=&box=&at=<node>&nodes=&edges=&pins=<nodes>&collapse=1` (assets/graph/).
 
     The view is `story`, `graph` or `list`; `box` is a box of the story whose nodes are shown. With `trace`,
     a prompt, and options of the verb the form that traces another one is open.
@@ -166,30 +166,16 @@ def over_words(graph: AttributionGraph) -> list[html.Section]:
 
 def legend() -> html.Details:
     """Return the folded panel that says how to read the picture."""
-    signs = [
-        ([html.I(className="wb-line", style={"background": "var(--wb-accent)"})], "positive direct effect"),
-        ([html.I(className="wb-line", style={"background": "var(--wb-opposite)"})], "negative direct effect"),
-        ([html.I(className="wb-graph-sign wb-graph-latent")], "latent: colour and size by its effect on the target"),
-        ([html.I(className="wb-graph-sign wb-graph-error")], "error: part of an MLP's output that no latent explains"),
-        ([html.I(className="wb-graph-sign wb-graph-square")], "token"),
-    ]
-    keys = (
+    texts = (
+        "A circle is a latent, coloured and sized by its effect on the target; a diamond an error, the part of an MLP "
+        "that no latent explains; a square a token. A line is the direct effect of the lower node on the upper "
+        "one, with attention and norms fixed at the values of this prompt, blue above 0 and orange below; its width is "
+        "its share of the upper node's input.",
         "Drag moves the view or a node, the wheel zooms. Keys: x (or Shift-click) marks, p pins, i changes, g groups "
-        "the marked, n names, h hides, Ctrl Z undoes; arrows go to the strongest reader or source, and along a layer."
+        "the marked, n names, h hides, Ctrl Z undoes; arrows go to the strongest reader or source, and along a layer.",
     )
-    note = (
-        "A line is the direct effect of the lower node on the upper one, with attention and norms fixed at the values "
-        "of this prompt. Its width is its share of the upper node's input."
-    )
-    return html.Details(
-        [
-            html.Summary("Reading the graph"),
-            html.P(note, className="wb-note"),
-            html.Div([html.Span([*sign, words]) for sign, words in signs], className="wb-legend"),
-            html.P(keys, className="wb-note"),
-        ],
-        className="wb-folded wb-graph-reading",
-    )
+    shown = [html.Summary("Reading the graph"), *(html.P(text, className="wb-note") for text in texts)]
+    return html.Details(shown, className="wb-folded wb-graph-reading")
 
 
 def _colours(theme: Theme) -> dict[str, Any]:

@@ -23,10 +23,6 @@ export function controls(view) {
   const valueAt = (nodes) =>
     Math.log(Math.max(nodes, FEWEST) / FEWEST) / Math.log(Math.max(all(), FEWEST + 1) / FEWEST);
   const collapse = box("collapse groups", (on) => view.change({ collapse: on }));
-  const only = box("pinned only", (on) => view.change({ only: on }));
-  const background = box("background", (on) => view.change({ background: on }));
-  background.root.title = `Also neurons that lead other prompts as much (mean of ${model.prompts}), and errors`;
-  background.root.hidden = model.background.size === 0;
   const undo = act("Undo", "Ctrl Z", () => view.edits.undo()),
     redo = act("Redo", "Ctrl Shift Z", () => view.edits.redo());
   const pictures = [
@@ -47,14 +43,7 @@ export function controls(view) {
     "details",
     { class: "wb-graph-more" },
     element("summary", {}, "More"),
-    element(
-      "div",
-      { class: "wb-graph-menu" },
-      edges.root,
-      only.root,
-      background.root,
-      element("div", { class: "wb-graph-acts" }, ...pictures),
-    ),
+    element("div", { class: "wb-graph-menu" }, edges.root, element("div", { class: "wb-graph-acts" }, ...pictures)),
   );
   more.addEventListener("keydown", (event) => {
     if (event.key === "Escape") more.open = false;
@@ -92,8 +81,6 @@ export function controls(view) {
     edges.set(state.edges, `${Math.round(100 * state.edges)} %`);
     collapse.input.checked = state.collapse;
     collapse.root.hidden = !edits.numbers(model).groups.length; // some are of a former graph of this name
-    only.input.checked = state.only;
-    background.input.checked = state.background;
     undo.hidden = !edits.past.length;
     redo.hidden = !edits.future.length;
   }

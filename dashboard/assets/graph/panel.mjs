@@ -107,14 +107,9 @@ export class Panel {
   /** A node with its effect on the answer. @param {number} i @param {number} most */
   effect(i, most) {
     const { model, state } = this.view,
-      size = model.sizes[i];
-    return this.line(
-      i,
-      size,
-      Math.abs(size) / most,
-      true,
-      `argues against ${tokenText(model.answer(state.target), 30)}`,
-    );
+      size = model.sizes[i],
+      negative = `argues against ${tokenText(model.answer(state.target), 30)}`;
+    return this.line(i, size, Math.abs(size) / most, true, negative);
   }
 
   /** What is the same on every prompt, in one line. @param {number[]} latents */
@@ -124,7 +119,7 @@ export class Panel {
     if (!common) return null;
     return element(
       "p",
-      { class: "wb-note" },
+      { class: "wb-note", title: `They lead ${model.prompts} other prompts as much, on average` },
       `${count(common)} nodes appear on any prompt; ${state.background ? "shown" : "hidden"}. `,
       element(
         "button",

@@ -1,7 +1,7 @@
 // The whole graph as an SVG document, and as a PNG drawn from it. Texts are set as text; the browser escapes them.
 
 import { download } from "../atlas/saving.mjs";
-import { contextOf } from "../dom.mjs";
+import { contextOf, svg as node } from "../dom.mjs";
 import {
   boxOf,
   coloursOf,
@@ -17,15 +17,6 @@ import { KINDS } from "./model.mjs";
 
 const SPACE = "http://www.w3.org/2000/svg";
 const EDGE = { left: 52, right: 40, top: 24, bottom: 40 };
-
-/** @param {string} tag @param {Record<string, string | number>} given @param {string} [text] */
-function node(tag, given, text) {
-  const made = document.createElementNS(SPACE, tag);
-  for (const [name, value] of Object.entries(given))
-    made.setAttribute(name, typeof value === "number" ? String(Number(value.toFixed(2))) : value);
-  if (text !== undefined) made.textContent = text;
-  return made;
-}
 
 /** The picture as an SVG element. `title` says what it shows. @param {{ scene: Scene, layout: Layout, theme: GraphTheme, tokens: string[], title: string }} given */
 export function toSvg({ scene, layout, theme, tokens, title }) {

@@ -126,7 +126,6 @@ export class GraphView {
       edges,
       target: target === null ? null : (model.numbers.get(target) ?? null),
       collapse: query.get("collapse") === "1",
-      only: query.get("only") === "1",
       background: query.get("background") === "1",
       box: this.content.story?.boxes[Number(query.get("box") || -1)] ? Number(query.get("box")) : null,
     };
@@ -149,7 +148,7 @@ export class GraphView {
 
   /** The story, unless the address says what to look at in the whole graph. @param {URLSearchParams} query */
   usualView(query) {
-    const inGraph = ["at", "box", "nodes", "edges", "target", "pins", "collapse", "only", "background"].some((key) =>
+    const inGraph = ["at", "box", "nodes", "edges", "target", "pins", "collapse", "background"].some((key) =>
       query.has(key),
     );
     return this.content.story && !inGraph ? "story" : "graph";
@@ -360,7 +359,7 @@ export class GraphView {
   change(part, view = this.view) {
     Object.assign(this.state, part);
     this.view = view;
-    this.canvas.fitted ||= "collapse" in part || "only" in part || "box" in part;
+    this.canvas.fitted ||= "collapse" in part || "box" in part;
     return this.refresh();
   }
 
@@ -507,7 +506,6 @@ export class GraphView {
       box: state.box === null ? "" : String(state.box),
       view: this.view === "graph" && !this.content.story ? "" : this.view,
       collapse: state.collapse ? "1" : "",
-      only: state.only ? "1" : "",
       background: state.background ? "1" : "",
       ...part,
     };
