@@ -19,6 +19,10 @@ export function element(tag, given = {}, ...children) {
   return made;
 }
 
+/** A small button; a class in `given` replaces its own. @param {string} text @param {Attributes} given */
+export const button = (text, given) =>
+  element("button", { type: "button", class: "wb-act wb-act-quiet", ...given }, text);
+
 /**
  * A menu of `[value, text]` with a name for screen readers; `change` is called with the value that is chosen.
  * @param {string} label @param {string[][]} choices @param {string} value @param {(value: string) => void} [change]

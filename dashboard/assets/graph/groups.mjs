@@ -1,8 +1,8 @@
 // The groups of a graph: their names and members, what is marked for another one, and proposals.
 
-import { count, element, under } from "../dom.mjs";
+import { button, count, element, under } from "../dom.mjs";
 import { groupColour, tokenText } from "./marks.mjs";
-import { button, quiet } from "./panel.mjs";
+import { quiet } from "./panel.mjs";
 
 export class Groups {
   /** @param {GraphView} view */
@@ -27,17 +27,10 @@ export class Groups {
           style: `background: ${groupColour(theme, g)}`,
           "aria-hidden": "true",
         }),
-        element(
-          "button",
-          {
-            type: "button",
-            class: "wb-link",
-            dir: "auto",
-            title: "Mark its members",
-            onclick: () => view.mark(members),
-          },
-          tokenText(name, 40),
-        ),
+        button(tokenText(name, 40), {
+          ...{ class: "wb-link", dir: "auto", title: "Mark its members" },
+          onclick: () => view.mark(members),
+        }),
         element("span", { class: "wb-quiet" }, count(members.length)),
         view.panel
           ? button("Change", {

@@ -1,6 +1,6 @@
 // The side panel: the chosen node with its examples and its edges, or how to read the graph.
 
-import { count, element, short, signed } from "../dom.mjs";
+import { button, count, element, short, signed } from "../dom.mjs";
 import { Heads } from "./heads.mjs";
 import { Intervene } from "./intervene.mjs";
 import { failure, tokenText } from "./marks.mjs";
@@ -9,9 +9,6 @@ import { agreement, emphasised, listed, percent } from "./story.mjs";
 
 const ROWS = 12;
 
-/** @param {string} text @param {Attributes} given */
-export const button = (text, given) =>
-  element("button", { type: "button", class: "wb-act wb-act-quiet", ...given }, text);
 /** @param {string} text */
 export const quiet = (text) => element("p", { class: "wb-note" }, text);
 
@@ -121,11 +118,10 @@ export class Panel {
       "p",
       { class: "wb-note", title: `They lead ${model.prompts} other prompts as much, on average` },
       `${count(common)} nodes appear on any prompt; ${state.background ? "shown" : "hidden"}. `,
-      element(
-        "button",
-        { type: "button", class: "wb-link", onclick: () => this.view.change({ background: !state.background }) },
-        state.background ? "Hide them" : "Show them",
-      ),
+      button(state.background ? "Hide them" : "Show them", {
+        class: "wb-link",
+        onclick: () => this.view.change({ background: !state.background }),
+      }),
     );
   }
 
@@ -273,19 +269,14 @@ export class Panel {
       element("h3", {}, title, element("span", { class: "wb-quiet" }, `${count(edges.length)} direct effects`)),
       element("ol", { class: "wb-graph-edges" }, ...lines),
       edges.length > ROWS && !open
-        ? element(
-            "button",
-            {
-              type: "button",
-              class: "wb-link",
-              "data-act": `more-${side}`,
-              onclick: () => {
-                this.open.add(side);
-                this.drawNode();
-              },
+        ? button(`Show all ${count(edges.length)}`, {
+            class: "wb-link",
+            "data-act": `more-${side}`,
+            onclick: () => {
+              this.open.add(side);
+              this.drawNode();
             },
-            `Show all ${count(edges.length)}`,
-          )
+          })
         : null,
     ].filter((part) => part !== null);
   }

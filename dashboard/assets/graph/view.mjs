@@ -1,6 +1,6 @@
 // The view of an attribution graph: holds what is chosen and shown, and passes it to canvas, list, panel and address.
 
-import { count, element, short, signed, under } from "../dom.mjs";
+import { button, count, element, short, signed, under } from "../dom.mjs";
 import { json, messageOf } from "../http.mjs";
 import { Canvas, FRAME } from "./canvas.mjs";
 import { controls } from "./controls.mjs";
@@ -580,19 +580,7 @@ export class GraphView {
   /** Somebody else saved other edits of this graph meanwhile. @param {Partial<GraphEdits>} theirs */
   differ(theirs) {
     /** @param {string} text @param {() => void} act */
-    const choose = (text, act) =>
-      element(
-        "button",
-        {
-          type: "button",
-          class: "wb-act wb-act-quiet",
-          onclick: () => {
-            this.say("");
-            act();
-          },
-        },
-        text,
-      );
+    const choose = (text, act) => button(text, { onclick: () => (this.say(""), act()) });
     this.say("The edits of this graph were changed elsewhere meanwhile.", true);
     this.notice.append(
       choose("Load theirs", () => this.edits.take(theirs)),
