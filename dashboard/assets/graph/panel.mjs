@@ -95,8 +95,8 @@ export class Panel {
       element(
         "div",
         { class: "wb-graph-acts" },
-        button("Back to the story", { onclick: () => this.view.change({ box: null }, "story") }),
-        button("Show all nodes", { onclick: () => this.view.change({ box: null }) }),
+        button("Back to the story", { onclick: () => this.view.change({ box: -1 }, "story") }),
+        button("Show all nodes", { onclick: () => this.view.change({ box: -1 }) }),
       ),
     ];
   }

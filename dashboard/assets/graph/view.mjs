@@ -127,7 +127,7 @@ export class GraphView {
       target: target === null ? null : (model.numbers.get(target) ?? null),
       collapse: query.get("collapse") === "1",
       background: query.get("background") === "1",
-      box: this.content.story?.boxes[Number(query.get("box") || -1)] ? Number(query.get("box")) : null,
+      box: Number(query.get("box") ?? -1),
     };
     const view = query.get("view") ?? "";
     this.view = this.views.find(([key]) => key === view)?.[0] ?? this.usualView(query);
@@ -317,9 +317,9 @@ export class GraphView {
     });
   }
 
-  /** The box of the story whose nodes are shown, and their numbers. */
+  /** The box of the story whose nodes are shown alone, if one is. */
   get box() {
-    return this.state.box === null ? null : (this.content.story?.boxes[this.state.box] ?? null);
+    return this.content.story?.boxes[this.state.box];
   }
 
   get members() {
@@ -391,7 +391,7 @@ export class GraphView {
   }
 
   tellChosen() {
-    this.root.toggleAttribute("data-box", this.box !== null);
+    this.root.toggleAttribute("data-box", this.box !== undefined);
     if (this.chosen === null) delete this.root.dataset.chosen;
     else this.root.dataset.chosen = this.model.ids[this.chosen];
   }
@@ -503,7 +503,7 @@ export class GraphView {
       edges: fixed(state.edges, model.edgeShare),
       target: state.target === null ? "" : String(model.index[state.target]),
       pins: edits.value.pins.join(","),
-      box: state.box === null ? "" : String(state.box),
+      box: this.box ? String(state.box) : "",
       view: this.view === "graph" && !this.content.story ? "" : this.view,
       collapse: state.collapse ? "1" : "",
       background: state.background ? "1" : "",
@@ -580,7 +580,7 @@ export class GraphView {
   /** Somebody else saved other edits of this graph meanwhile. @param {Partial<GraphEdits>} theirs */
   differ(theirs) {
     /** @param {string} text @param {() => void} act */
-    const choose = (text, act) => button(text, { onclick: () => (this.say(""), act()) });
+    const choose = (text, act) => button(text, { onclick: () => [this.say(""), act()] });
     this.say("The edits of this graph were changed elsewhere meanwhile.", true);
     this.notice.append(
       choose("Load theirs", () => this.edits.take(theirs)),

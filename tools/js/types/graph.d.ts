@@ -174,8 +174,8 @@ interface GraphState {
   target: number | null;
   collapse: boolean;
   background: boolean;
-  /** number of the box of the story whose nodes alone are shown */
-  box: number | null;
+  /** number of the box of the story whose nodes alone are shown, or -1 */
+  box: number;
   /** of a circuit: number of edges, null as it was found; and only those on paths from input to output */
   n?: number | null;
   paths?: boolean;
