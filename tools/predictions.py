@@ -62,6 +62,8 @@ class Predictions(RunsModel, Threaded):
     """JSON file of the results."""
     alone: bool = False
     """Explain the target alone, without its contrast."""
+    free: bool = False
+    """Of prompts that the file lacks, only ablate single neurons, with nothing frozen."""
 
     def run(self) -> None:
         from interp.models.loading import load_model
@@ -69,19 +71,22 @@ class Predictions(RunsModel, Threaded):
         self.use_threads()
         model = load_model(self.model, device=self.use_device())
         known: dict[str, Any] = read_json(self.file) if self.file.is_file() else {}
+        parts = PARTS[:1] if self.free else PARTS
         for prompt in PROMPTS:
             if prompt not in known:
                 settings = trace_settings(model, prompt, Neurons(), TraceConfig())
-                known[prompt] = measured(open_traced(model, settings, Neurons()), alone=self.alone)
+                known[prompt] = measured(open_traced(model, settings, Neurons()), alone=self.alone, parts=parts)
                 write_json(self.file, known)
             say(f"{prompt} {known[prompt]['target']}: {known[prompt]['value']:.1f}")
         rows = [*known.values()]
-        for name in rows[0]["predicted"]:
+        whole = [row for row in rows if len(row["measured"]) > 1]
+        for name in ("", "edges", "direct"):
             _line(f"predicted {name}", [(row["predicted"][name], row["measured"][""]) for row in rows])
-        for parts in PARTS:
-            _line(f"along the edges, {parts}", [(row["predicted"]["edges"], row["measured"][parts]) for row in rows])
-        for n in map(str, TOGETHER):
-            _line(f"{n} ablated together", [np.transpose(row["together"][n]) for row in rows])
+        for held in PARTS[1:] if whole else ():
+            _line(f"predicted {held}", [(row["predicted"][held], row["measured"][""]) for row in whole])
+            _line(f"along the edges, {held}", [(row["predicted"]["edges"], row["measured"][held]) for row in whole])
+        for n in map(str, TOGETHER if whole else ()):
+            _line(f"{n} ablated together", [np.transpose(row["together"][n]) for row in whole])
 
 
 def _line(text: str, pairs: Sequence[Any]) -> None:
@@ -91,30 +96,32 @@ def _line(text: str, pairs: Sequence[Any]) -> None:
     slope = np.mean([np.dot(x, y) / np.dot(x, x) for x, y in both])
     lost = sum(row.shape[1] for row in rows) - sum(row.shape[1] for row in both)
     without = f"; {lost} ablations diverge" * (lost > 0)
+    text = f"{text} ({len(pairs)} prompts)"
     say(f"{text:60} rank correlation {np.mean(rho):.2f} ({min(rho):.2f} to {max(rho):.2f}), slope {slope:.2f}{without}")
 
 
-def measured(system: System, *, alone: bool) -> dict[str, Any]:
-    """Return predictions and measurements of one prompt."""
+def measured(system: System, *, alone: bool, parts: Sequence[str]) -> dict[str, Any]:
+    """Return predictions and measurements of one prompt, with parts frozen; of several, also together."""
     model, config = system.frozen.model, TraceConfig()
     aim = aim_at(model, system, config)
     aim = aim_at(model, system, config, aim.targets[0].sides[0]) if alone else aim
     read, adjacency = aim.starts.read[0], assemble(system, aim, config)
     numbers = torch.as_tensor(adjacency.features)
     layers, activations = system.layer[numbers].numpy(), system.activation[numbers].double().numpy()
-    predicted = {parts: first_order(system, read, parts)[numbers].numpy() for parts in PARTS}
+    predicted = {held: first_order(system, read, held)[numbers].numpy() for held in parts}
     predicted["edges"] = predicted_effects(adjacency, layers, activations)
     predicted["direct"] = adjacency.row_of_target()[: len(numbers)]
     strongest = np.argsort(-np.abs(predicted[""]), kind="stable")[: N // 2]
     draw = np.random.default_rng(0)
     sample = np.concatenate([strongest, draw.permutation(np.setdiff1d(np.arange(len(numbers)), strongest))[: N // 2]])
-    together = {n: [draw.permutation(strongest)[:n] for _ in range(DRAWS)] for n in TOGETHER}
+    sizes = TOGETHER if len(parts) > 1 else ()
+    together = {n: [draw.permutation(strongest)[:n] for _ in range(DRAWS)] for n in sizes}
     moved = {n: ablated(system, numbers, sets, read, "") for n, sets in together.items()}
     return {
         "target": aim.targets[0].label,
         "value": float(aim.values[0]),
         "predicted": {name: values[sample].tolist() for name, values in predicted.items()},
-        "measured": {parts: ablated(system, numbers, sample[:, None], read, parts) for parts in PARTS},
+        "measured": {held: ablated(system, numbers, sample[:, None], read, held) for held in parts},
         "together": {
             n: [(float(predicted[""][one].sum()), effect) for one, effect in zip(sets, moved[n], strict=True)]
             for n, sets in together.items()

@@ -22,7 +22,7 @@ SCORES = {
 def trust(graph: AttributionGraph) -> str:
     """Return how far the model agrees with the graph, in a few words."""
     if graph.effects is None:
-        return "Not checked against ablations"
+        return "Not tested yet" if graph.first_picture else "Not checked against ablations"
     matches = "matches" if graph.effects.spearman.low > graph.effects.chance else "does not clearly match"
     value, chance = graph.effects.spearman.estimate, graph.effects.chance
     return f"Checked: its ranking {matches} real ablations ({value:.2f}; by chance up to {chance:.2f})"
@@ -59,9 +59,10 @@ def effects(graph: AttributionGraph) -> list[html.Div | html.P]:
     """Return how well the graph predicts ablations in the model with nothing frozen, or that this was not measured."""
     known = graph.effects
     if known is None:
-        return [
-            html.P("Not measured for this graph: its edges are exact only in the frozen model.", className="wb-none")
-        ]
+        why = "its edges are exact only in the frozen model"
+        if graph.first_picture:
+            why = "the trace goes on, or was interrupted: then the same command continues it"
+        return [html.P(f"Not measured for this graph: {why}.", className="wb-none")]
     value, low, high = known.spearman
     direct, edges = known.direct_spearman.estimate, known.edges_spearman.estimate
     strip = _strip(

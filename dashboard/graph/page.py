@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import quote
 
 import dash_mantine_components as dmc
+import flask
 from dash import Dash, Input, Output, State, dcc, html
 from dash.exceptions import PreventUpdate
 
@@ -109,7 +110,20 @@ def header(graph: AttributionGraph, target: str | None = None) -> html.Section:
         ],
         className="wb-graph-scores",
     )
-    return html.Section([line, more], className="wb-panel wb-graph-head", **attrs({"aria-label": "Prompt and target"}))
+    parts = [line, *_untested(graph), more]
+    return html.Section(parts, className="wb-panel wb-graph-head", **attrs({"aria-label": "Prompt and target"}))
+
+
+def _untested(graph: AttributionGraph) -> list[Part]:
+    """Return the progress of the tests of a first picture, with a link to the whole graph at its end."""
+    if not graph.first_picture:
+        return []
+    queue = current().runs if flask.has_app_context() else None
+    run = None if queue is None else queue.using(graph.key)
+    shown: list[Part] = [html.P("First picture: the strongest causes, not tested yet.", className="wb-note")]
+    if run is not None:
+        shown.append(run_button(run.verb, run.options, id="tests", text="Test it", then=page_of(graph.href)))
+    return shown
 
 
 def answers(graph: AttributionGraph, target: str | None) -> list[Part]:
@@ -240,7 +254,7 @@ def trace_form(context: PageSources, preset: Mapping[str, str | None], *, opened
             className="wb-graph-trace",
         ),
         more,
-        run_button("trace", asked(context.workspace, values), id="trace", text="Trace"),
+        run_button("trace", asked(context.workspace, values), id="trace", text="Trace", opens=True),
     ]
     return [html.Details(parts, className="wb-panel wb-graph-new", open=opened)]
 

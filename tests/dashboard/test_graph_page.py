@@ -23,7 +23,7 @@ from dashboard.graph._checks import effects, scores
 from dashboard.graph.page import header, over_words
 from dashboard.live import LiveModel
 from dashboard.notes.page import thing_href
-from dashboard.queue import RunQueue
+from dashboard.queue import QueuedRun, RunQueue
 from dashboard.sources import PageSources
 from interp.acts import decode
 from interp.artifacts import Table, read_json, save_artefact, write_json
@@ -174,6 +174,20 @@ def test_the_header_names_the_target_with_its_probability_and_folds_the_scores()
     assert "“Paris”" in text_of(header(whole))
     assert "“Paris” 100.0%" not in text_of(header(whole)), "the weight of a named target is no probability"
     assert "Not checked" in text_of(header(replace(graph, effects=None)))
+
+
+@pytest.mark.parametrize("running", [True, False])
+def test_a_first_picture_says_that_it_is_not_tested_and_shows_the_run_that_goes_on(own, monkeypatch, running):
+    first = save_artefact(replace(make_graph(), scores=None, effects=None), own.path(KIND, "first"))
+    run = QueuedRun(id="0001-trace", verb="trace", options={"name": "first"}, state="running", command="", place=1)
+    queue = RunQueue(own, Commands(own))
+    monkeypatch.setattr(queue, "active", lambda: [run] if running else [])
+    with create_app(own, live=FakeLive(), runs=queue).server.app_context():
+        said = text_of(header(first))
+        assert "Not tested yet" not in text_of(header(own.open(AttributionGraph, "capital")))
+    assert "Not tested yet" in said
+    assert "the same command continues it" in said
+    assert ("wb-run-running" in said) == running
 
 
 def test_flows_over_the_words_of_a_template_stand_beside_what_chance_gives(own):
