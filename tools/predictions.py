@@ -6,6 +6,7 @@ values in the prediction or in the ablation. Then neurons are ablated together, 
 Eight minutes a model on one core; the file keeps finished prompts, so that an interrupted command goes on.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from torch import Tensor
 from interp.artifacts import read_json, write_json
 from interp.interventions.edits import adding, inserting
 from interp.models.adapter import Hook, run_with_cache, run_with_hooks
+from interp.models.passes import run_from
 from interp.models.residual import FrozenNorm
 from interp.options import Argument
 from interp.statistics import rank_correlation
@@ -83,9 +85,13 @@ class Predictions(RunsModel, Threaded):
 
 
 def _line(text: str, pairs: Sequence[Any]) -> None:
-    rho = [rank_correlation(np.array(x), np.array(y)) for x, y in pairs]
-    slope = np.mean([np.dot(x, y) / np.dot(x, x) for x, y in pairs])
-    say(f"{text:60} rank correlation {np.mean(rho):.2f} ({min(rho):.2f} to {max(rho):.2f}), slope {slope:.2f}")
+    rows = [np.array([x, y], dtype=float) for x, y in pairs]
+    both = [row[:, np.isfinite(row[1])] for row in rows]
+    rho = [rank_correlation(x, y) for x, y in both]
+    slope = np.mean([np.dot(x, y) / np.dot(x, x) for x, y in both])
+    lost = sum(row.shape[1] for row in rows) - sum(row.shape[1] for row in both)
+    without = f"; {lost} ablations diverge" * (lost > 0)
+    say(f"{text:60} rank correlation {np.mean(rho):.2f} ({min(rho):.2f} to {max(rho):.2f}), slope {slope:.2f}{without}")
 
 
 def measured(system: System, *, alone: bool) -> dict[str, Any]:
@@ -130,8 +136,13 @@ def first_order(system: System, read: Tensor, parts: str) -> Tensor:
 
 
 @torch.no_grad()
-def ablated(system: System, numbers: Tensor, sets: Sequence[Any] | np.ndarray, read: Tensor, parts: str) -> list[float]:
-    """Return what is taken from the target without each set of latents, with parts frozen."""
+def ablated(
+    system: System, numbers: Tensor, sets: Sequence[Any] | np.ndarray, read: Tensor, parts: str
+) -> list[float | None]:
+    """Return what is taken from the target without each set of latents, with parts frozen.
+
+    None where the values overflow, as they can with norms frozen: nothing bounds what grows from layer to layer.
+    """
     written = [deltas(system, [ablation(system, int(numbers[i])) for i in some]) for some in sets]
     clean, out = _final(system, parts, [], 1), []
     for first in range(0, len(written), ROWS):
@@ -141,14 +152,19 @@ def ablated(system: System, numbers: Tensor, sets: Sequence[Any] | np.ndarray, r
             for layer in sorted({layer for delta in some for layer in delta})
         ]
         out += ((clean - _final(system, parts, hooks, len(some))) @ read).tolist()
-    return out
+    return [value if math.isfinite(value) else None for value in out]
 
 
 def _final(system: System, parts: str, hooks: Hooks, rows: int) -> Tensor:
     """Return the unembedding's input `[rows, d_model]` at the last position, with parts frozen."""
     frozen, kept = system.frozen, []
-    last = (f"blocks.{len(frozen.blocks) - 1}.hook_resid_post", lambda value, hook: kept.append(value[:, -1].float()))
-    run_with_hooks(frozen.model, frozen.tokens.expand(rows, -1), [*hooks, *freezing(system, parts), last])
+    last = f"blocks.{len(frozen.blocks) - 1}.hook_resid_post"
+    hooks = [*hooks, *freezing(system, parts), (last, lambda value, hook: kept.append(value[:, -1].float()))]
+    tokens = frozen.tokens.expand(rows, -1)
+    if torch.is_grad_enabled():
+        run_with_hooks(frozen.model, tokens, hooks)
+    else:
+        run_from(frozen.model, tokens, hooks, until=last)  # logits of a large vocabulary take half of the time
     if "norms" not in parts:
         return final_input(frozen, kept[0])
     return apply_linear(FrozenNorm(frozen.final.norm, frozen.final.scale[-1], frozen.final.bias), kept[0])

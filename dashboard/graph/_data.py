@@ -80,6 +80,7 @@ def content(workspace: Workspace, graph: AttributionGraph) -> dict[str, Any]:
         "background": [] if neurons is None else _background(graph, neurons),
         "prompts": 0 if neurons is None else neurons.settings.prompts,
         "tokens": list(graph.token_texts),
+        "candidates": candidates(graph),
         "opening": OPENING,
         "edge_share": graph.thresholds[1],
         "nodes": columns,
@@ -89,6 +90,15 @@ def content(workspace: Workspace, graph: AttributionGraph) -> dict[str, Any]:
             "weight": _rounded(edges.weight),
         },
     }
+
+
+def candidates(graph: AttributionGraph) -> list[dict[str, Any]]:
+    """Return the likeliest next tokens with their probabilities, and the number of the node of those explained."""
+    explained = {graph.targets[node.index].token: n for n, node in enumerate(graph.nodes) if node.kind == "logit"}
+    return [
+        {"text": one.text, "probability": _rounded(np.array([one.probability]))[0], "node": explained.get(one.token)}
+        for one in (graph.run.candidates if graph.run is not None else ())
+    ]
 
 
 def _background(graph: AttributionGraph, neurons: NeuronLabels) -> list[int]:

@@ -286,6 +286,12 @@ class RowStore:
         self.done = end
         self.save()
 
+    def continue_from(self, other: "RowStore") -> None:
+        """Take the rows of a store of the same system whose limit was lower."""
+        self.chosen, self.done = list(other.chosen), other.done
+        self.effects[: self.done], self.residues[: self.done] = other.effects[: self.done], other.residues[: self.done]
+        self.save()
+
     def save(self) -> None:
         if self.folder is not None:
             with disk_errors(self.folder / VALUES):

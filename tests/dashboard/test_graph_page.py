@@ -19,7 +19,8 @@ from dashboard.components.pages import artefact_href, graph_href, trace_href
 from dashboard.data import features as features
 from dashboard.graph import _data
 from dashboard.graph import page as tracing
-from dashboard.graph.page import effects, header, over_words, scores
+from dashboard.graph._checks import effects, scores
+from dashboard.graph.page import header, over_words
 from dashboard.live import LiveModel
 from dashboard.notes.page import thing_href
 from dashboard.queue import RunQueue
@@ -29,7 +30,7 @@ from interp.artifacts import Table, read_json, save_artefact, write_json
 from interp.errors import CorruptError, MismatchError, UsageError
 from interp.notes import Notes
 from interp.tracing.background import direction, influences
-from interp.tracing.graph import KIND, AttributionGraph, Flow, GraphNode, Supernode
+from interp.tracing.graph import KIND, AttributionGraph, Flow, GraphNode, LikelyToken, Supernode, TraceRun
 from interp.tracing.interchange import import_graph
 from interp.tracing.part import graph_effects, part_of
 from interp.tracing.trace import Variants
@@ -85,6 +86,20 @@ def test_columns_are_the_graph(visitor, own):
     assert found["edge_share"] == 0.98
     tokens = [label for label, kind in zip(found["nodes"]["label"], found["nodes"]["kind"], strict=True) if kind == 2]
     assert tokens == list(graph.token_texts) == found["tokens"]
+
+
+def test_what_else_could_be_explained_comes_with_its_probability_and_its_node():
+    graph = make_graph()
+    target = next(n for n, node in enumerate(graph.nodes) if node.kind == "logit")
+    explained = graph.targets[graph.nodes[target].index]
+    likely = (LikelyToken(text=" the", token=-1, probability=0.19), LikelyToken(text="x", token=explained.token or 0))
+    run = TraceRun(frozen=(), active=1, rows=1, residue=0.0, nodes_kept=1, edges_kept=1, candidates=likely)
+    traced = replace(graph, run=run)
+    assert _data.candidates(traced) == [
+        {"text": " the", "probability": 0.19, "node": None},
+        {"text": "x", "probability": 0.0, "node": target},
+    ]
+    assert _data.candidates(graph) == []  # of another program
 
 
 def test_neurons_are_named_and_what_leads_every_prompt_is_background(visitor, own):

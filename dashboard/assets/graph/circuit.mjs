@@ -24,7 +24,7 @@ export class CircuitView extends GraphView {
   read(query, shown) {
     const { n, paths } = /** @type {ShownCircuit} */ (shown);
     this.state = {
-      ...{ nodes: 0, edges: 1, target: null, only: false, background: true },
+      ...{ nodes: 0, edges: 1, target: null, only: false, background: true, box: null },
       n,
       paths,
       collapse: query.get("collapse") === "1",

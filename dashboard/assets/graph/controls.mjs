@@ -1,16 +1,13 @@
 // The line of controls above a graph: view, number of nodes, undo and zoom; under "More" what is rarely changed.
 
-import { count, element, menu } from "../dom.mjs";
+import { count, element } from "../dom.mjs";
 
 const FEWEST = 10; // nodes at the left end of the slider
 
 /** Build the controls of a view; `show()` sets them to its state. @param {GraphView} view */
 export function controls(view) {
   const { model } = view;
-  const tabs = [
-    ["graph", "Graph"],
-    ["list", "List"],
-  ].map(([key, text]) =>
+  const tabs = view.views.map(([key, text]) =>
     element("button", { type: "button", class: "wb-graph-tab", "data-view": key, onclick: () => view.show(key) }, text),
   );
   const nodes = slider("Nodes", "Latents and errors with the largest effect on the target", (value) =>
@@ -25,13 +22,6 @@ export function controls(view) {
   /** @param {number} nodes */
   const valueAt = (nodes) =>
     Math.log(Math.max(nodes, FEWEST) / FEWEST) / Math.log(Math.max(all(), FEWEST + 1) / FEWEST);
-  const targets = model.targets.map((i) => [
-    String(i),
-    `only ${JSON.stringify(model.label[i])} ${(100 * model.probability[i]).toFixed(0)} %`,
-  ]);
-  const target = menu("Target", [["", "all targets"], ...targets], "", (value) =>
-    view.change({ target: value === "" ? null : Number(value) }),
-  );
   const collapse = box("collapse groups", (on) => view.change({ collapse: on }));
   const only = box("pinned only", (on) => view.change({ only: on }));
   const background = box("background", (on) => view.change({ background: on }));
@@ -61,7 +51,6 @@ export function controls(view) {
       "div",
       { class: "wb-graph-menu" },
       edges.root,
-      target,
       only.root,
       background.root,
       element("div", { class: "wb-graph-acts" }, ...pictures),
@@ -80,14 +69,27 @@ export function controls(view) {
     undo,
     redo,
     zooms(view),
+    view.content.story
+      ? element(
+          "a",
+          {
+            class: "wb-act wb-act-quiet",
+            href: `${view.source}/story.html`,
+            download: `${view.file}.html`,
+            title: "The story, its tests and hashes as one HTML file that opens anywhere",
+          },
+          "Save as a file",
+        )
+      : null,
     more,
   );
   function show() {
     const { state, edits } = view;
-    tabs.forEach((tab) => tab.setAttribute("aria-pressed", String((tab.dataset.view === "list") === view.showsList)));
+    tabs.forEach((tab) =>
+      tab.setAttribute("aria-pressed", String(tab.dataset.view === (view.showsList ? "list" : view.view))),
+    );
     nodes.set(valueAt(state.nodes), `${count(Math.min(state.nodes, all()))} of ${count(all())}`);
     edges.set(state.edges, `${Math.round(100 * state.edges)} %`);
-    target.value = state.target === null ? "" : String(state.target);
     collapse.input.checked = state.collapse;
     collapse.root.hidden = !edits.numbers(model).groups.length; // some are of a former graph of this name
     only.input.checked = state.only;

@@ -2,7 +2,17 @@
 
 import { download } from "../atlas/saving.mjs";
 import { contextOf } from "../dom.mjs";
-import { boxOf, coloursOf, cornersOf, curveOf, groupColour, lettersOf, lineOf, tokenText } from "./marks.mjs";
+import {
+  boxOf,
+  coloursOf,
+  cornersOf,
+  curveOf,
+  groupColour,
+  lettersOf,
+  lineOf,
+  lineWidth,
+  tokenText,
+} from "./marks.mjs";
 import { KINDS } from "./model.mjs";
 
 const SPACE = "http://www.w3.org/2000/svg";
@@ -75,7 +85,7 @@ function edges(scene, theme) {
 function mark(item, theme) {
   const { fill, line, text } = coloursOf(item, theme, groupColour(theme, item.group)),
     box = boxOf(item),
-    look = { fill, stroke: line };
+    look = { fill, stroke: line, "stroke-width": lineWidth(item) };
   if (box) {
     return [
       node("rect", {
@@ -85,7 +95,6 @@ function mark(item, theme) {
         width: box.width,
         height: box.height,
         rx: 7,
-        "stroke-width": 1.6,
       }),
       node(
         "text",

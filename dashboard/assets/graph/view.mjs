@@ -13,6 +13,7 @@ import { Panel } from "./panel.mjs";
 import { Pointer } from "./pointer.mjs";
 import { savePng, saveSvg, toSvg } from "./saving.mjs";
 import { labelOf, layOut, makeScene } from "./scene.mjs";
+import { StoryDrawing } from "./story.mjs";
 import { waiting } from "./waiting.mjs";
 
 const NARROW = "(max-width: 700px)";
@@ -31,6 +32,8 @@ export class GraphView {
   /** @type {string | null} */
   problem = null; // of the address
 
+  /** @type {GraphContent} */
+  content;
   /** @type {Model} */
   model;
   /** @type {GraphState} */
@@ -63,6 +66,10 @@ export class GraphView {
   tip;
   /** @type {HTMLElement} */
   listed;
+  /** @type {HTMLElement} */
+  storyRoot;
+  /** @type {StoryDrawing | undefined} */
+  story;
   /** @type {ReturnType<typeof controls>} */
   controls;
   /** @type {Canvas} */
@@ -121,12 +128,31 @@ export class GraphView {
       collapse: query.get("collapse") === "1",
       only: query.get("only") === "1",
       background: query.get("background") === "1",
+      box: this.content.story?.boxes[Number(query.get("box") || -1)] ? Number(query.get("box")) : null,
     };
-    this.view = query.get("view") === "list" ? "list" : "graph";
+    const view = query.get("view") ?? "";
+    this.view = this.views.find(([key]) => key === view)?.[0] ?? this.usualView(query);
     const at = query.get("at");
     this.chosen = model.numbers.get(at ?? "") ?? null;
     if (at && this.chosen === null) this.problem = `This graph has no node ${at.slice(0, 60)}.`;
     this.edits.value.pins = pins;
+  }
+
+  /** Views by key, with their names: the story first, where it can be told. */
+  get views() {
+    const views = [
+      ["graph", "Whole graph"],
+      ["list", "List"],
+    ];
+    return this.content.story ? [["story", "Story"], ...views] : views;
+  }
+
+  /** The story, unless the address says what to look at in the whole graph. @param {URLSearchParams} query */
+  usualView(query) {
+    const inGraph = ["at", "box", "nodes", "edges", "pins", "collapse", "only", "background"].some((key) =>
+      query.has(key),
+    );
+    return this.content.story && !inGraph ? "story" : "graph";
   }
 
   build() {
@@ -134,6 +160,7 @@ export class GraphView {
     this.area = element("div", { class: "wb-graph-area", tabindex: "0", role: "application" });
     this.tip = element("div", { class: "wb-graph-tip", hidden: true, "aria-hidden": "true" });
     this.listed = element("div", { class: "wb-graph-list", hidden: true });
+    this.storyRoot = element("section", { class: "wb-story", "aria-label": "Story", hidden: true });
     this.canvas = new Canvas(this.area, this.themes);
     this.canvas.tokenTexts = this.model.tokens;
     this.canvas.marked = new Set();
@@ -161,6 +188,7 @@ export class GraphView {
     this.root.replaceChildren(
       this.controls.root,
       this.notice,
+      this.storyRoot,
       element(
         "div",
         { class: "wb-graph-body" },
@@ -196,7 +224,7 @@ export class GraphView {
   }
 
   get showsList() {
-    return this.view === "list" || this.media.matches;
+    return this.view === "list" || (this.view === "graph" && this.media.matches);
   }
 
   // From state to pictures
@@ -213,7 +241,8 @@ export class GraphView {
 
   want() {
     const { nodes, edges, target, background } = this.state,
-      { pins, hidden } = this.edits.value,
+      pins = [...this.edits.value.pins, ...this.members.map((i) => this.model.ids[i])],
+      { hidden } = this.edits.value,
       usual = background ? [] : [...this.model.background].map((i) => this.model.ids[i]);
     this.wanted = bodyOf({
       nodes,
@@ -254,12 +283,15 @@ export class GraphView {
 
   draw() {
     this.resolved = this.edits.numbers(this.model);
-    this.scene = makeScene(this.model, this.shown, this.state, this.resolved);
-    const list = this.showsList;
+    this.scene = makeScene(this.model, this.shown, this.state, this.resolved, this.members);
+    const list = this.showsList,
+      story = this.view === "story";
     this.tellChosen();
-    this.area.hidden = list;
+    this.area.hidden = list || story;
     this.listed.hidden = !list;
-    this.root.dataset.view = list ? "list" : "graph";
+    if (this.storyRoot) this.storyRoot.hidden = !story;
+    this.root.dataset.view = list ? "list" : this.view;
+    if (story) this.tellStory();
     if (list)
       this.list.show({
         scene: this.scene,
@@ -273,6 +305,26 @@ export class GraphView {
     this.drawSide();
     this.controls.show();
     this.tell();
+  }
+
+  /** Draw the story once; a click on a box opens its nodes in the whole graph. */
+  tellStory() {
+    if (this.story || !this.content.story) return;
+    const [target] = this.state.target === null ? this.model.targets : [this.state.target];
+    this.story = new StoryDrawing(this.storyRoot, this.content.story, {
+      answer: this.model.answer(target),
+      chance: this.model.chance(target).replace("probability ", ""),
+      opened: (box) => this.change({ box }, "graph"),
+    });
+  }
+
+  /** The box of the story whose nodes are shown, and their numbers. */
+  get box() {
+    return this.state.box === null ? null : (this.content.story?.boxes[this.state.box] ?? null);
+  }
+
+  get members() {
+    return this.box?.nodes ?? [];
   }
 
   drawSide() {
@@ -304,10 +356,11 @@ export class GraphView {
     return labelOf(this.model, this.resolved, i);
   }
 
-  /** @param {Partial<GraphState>} part */
-  change(part) {
+  /** @param {Partial<GraphState>} part @param {string} [view] */
+  change(part, view = this.view) {
     Object.assign(this.state, part);
-    this.canvas.fitted ||= "collapse" in part || "only" in part;
+    this.view = view;
+    this.canvas.fitted ||= "collapse" in part || "only" in part || "box" in part;
     return this.refresh();
   }
 
@@ -339,6 +392,7 @@ export class GraphView {
   }
 
   tellChosen() {
+    this.root.toggleAttribute("data-box", this.box !== null);
     if (this.chosen === null) delete this.root.dataset.chosen;
     else this.root.dataset.chosen = this.model.ids[this.chosen];
   }
@@ -433,6 +487,7 @@ export class GraphView {
       item.kind === KINDS.LOGIT
         ? model.chance(i)
         : `${model.signs ? `effect ${signed(item.size)}` : `influence ${short(item.influence)}`}` +
+          (model.signs && item.size < 0 ? `, argues against ${model.answer(this.state.target)}` : "") +
           (item.kind === KINDS.FEATURE && i >= 0 ? `, activation ${short(model.activation[i])}` : ""),
     ];
   }
@@ -449,7 +504,8 @@ export class GraphView {
       edges: fixed(state.edges, model.edgeShare),
       target: state.target === null ? "" : String(model.index[state.target]),
       pins: edits.value.pins.join(","),
-      view: this.view === "list" ? "list" : "",
+      box: state.box === null ? "" : String(state.box),
+      view: this.view === "graph" && !this.content.story ? "" : this.view,
       collapse: state.collapse ? "1" : "",
       only: state.only ? "1" : "",
       background: state.background ? "1" : "",
@@ -573,6 +629,7 @@ export class GraphView {
     if (this.media) this.media.onchange = null;
     if (this.hush) document.removeEventListener("keydown", this.hush);
     this.canvas?.close();
+    this.story?.close();
     this.edits?.close();
   }
 }
