@@ -16,6 +16,7 @@ from typing import Any
 from dashboard.answers import is_object
 from dashboard.data.features import viewer_feature
 from dashboard.graph import _data
+from dashboard.graph._labels import feature_tables
 from dashboard.graph.file import graph_html
 from interp.artifacts import read_json, save_artefact, sha256_file, write_json
 from interp.errors import ConfigError, UsageError
@@ -54,7 +55,7 @@ def write_export(workspace: Workspace, name: str, path: Path, *, features: bool 
 
 
 def _write_features(workspace: Workspace, graph: AttributionGraph, graph_json: dict[str, Any], folder: Path) -> str:
-    tables = _data.feature_tables(workspace, graph)
+    tables = feature_tables(workspace, graph)
     scan = graph_json["metadata"]["scan"]
     place = folder / "features" / scan
     if not place.resolve().is_relative_to((folder / "features").resolve()):
