@@ -139,7 +139,7 @@ def answers(graph: AttributionGraph, target: str | None) -> list[Part]:
             shown.append(html.Strong(text, className="wb-graph-answer", dir="auto"))
         elif str(number) == target:
             current = attrs({"aria-current": "true"})
-            shown.append(dcc.Link(text, href="?target=", title="Show all answers", className="wb-chip", **current))
+            shown.append(html.A(text, href="?target=", title="Show all answers", className="wb-chip", **current))
         else:
             shown.append(dcc.Link(text, href=f"?target={number}", title="Explain it alone", className="wb-chip"))
     others = [one for one in _data.candidates(graph) if one["node"] is None and _typed_again(one["text"])]
