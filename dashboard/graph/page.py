@@ -22,7 +22,7 @@ from dashboard.components.forms import fields_data, model_choices
 from dashboard.components.frame import Part, attrs, page, panel
 from dashboard.components.pages import Page, artefact_menu, graph_href, menu_choices, page_of, run_button, runs_href
 from dashboard.figures.theme import DARK, LIGHT, Theme, canvas_colours, visible
-from dashboard.graph import _data, _routes, file
+from dashboard.graph import _data, _file, _routes
 from dashboard.graph._checks import about, effects, scores, trust
 from dashboard.sources import NothingYetError, PageSources, current
 from interp.tracing.graph import KIND, AttributionGraph
@@ -110,7 +110,7 @@ def header(graph: AttributionGraph, target: str | None = None) -> html.Section:
         ],
         className="wb-graph-scores",
     )
-    parts = [line, *_untested(graph), more]
+    parts = [html.Div([line, *other_answers(graph)]), *_untested(graph), more]
     return html.Section(parts, className="wb-panel wb-graph-head", **attrs({"aria-label": "Prompt and target"}))
 
 
@@ -127,7 +127,7 @@ def _untested(graph: AttributionGraph) -> list[Part]:
 
 
 def answers(graph: AttributionGraph, target: str | None) -> list[Part]:
-    """Return the explained answers, of several each as a link that explains it alone, and links that trace others."""
+    """Return the explained answers, of several each as a link that explains it alone."""
     if not graph.targets:
         return [html.Strong("no target")]
     shown: list[Part] = []
@@ -142,14 +142,19 @@ def answers(graph: AttributionGraph, target: str | None) -> list[Part]:
             shown.append(html.A(text, href="?target=", title="Show all answers", className="wb-chip", **current))
         else:
             shown.append(dcc.Link(text, href=f"?target={number}", title="Explain it alone", className="wb-chip"))
+    return shown
+
+
+def other_answers(graph: AttributionGraph) -> list[html.P]:
+    """Return links to the form that traces other likely words, filled in; nothing where none is known."""
     others = [one for one in _data.candidates(graph) if one["node"] is None and _typed_again(one["text"])]
-    shown += [html.Span(" or explain ", className="wb-quiet")] if others else []
+    shown: list[Part] = ["Or explain "]
     for other in others[:SHOWN_ANSWERS]:
         word, against = other["text"].strip(), graph.targets[0].sides[0].strip()
         form = graph_href(graph.name, trace="".join(_typed(graph)).strip(), target=word, contrast=against)
         text = f"{visible(word, 30)} {100 * other['probability']:.0f} %"
         shown.append(dcc.Link(text, href=form, title="Trace why it could be this word", className="wb-chip"))
-    return shown
+    return [html.P(shown, className="wb-quiet wb-graph-others")] if others else []
 
 
 def _typed_again(token: str) -> bool:
@@ -315,7 +320,7 @@ def _first_graph(_: Workspace, model: str) -> tuple[str, dict[str, Any]]:
 def register(app: Dash) -> None:
     """Add the routes and the form; everything else happens in the browser."""
     _routes.register(app.server)
-    file.register(app.server)
+    _file.register(app.server)
     register_tracing(app)
 
 

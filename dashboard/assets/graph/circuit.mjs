@@ -5,6 +5,7 @@ import { setProps } from "../dash.mjs";
 import { button, element, under } from "../dom.mjs";
 import { messageOf } from "../http.mjs";
 import { box, slider, zooms } from "./controls.mjs";
+import { savePicture } from "./saving.mjs";
 import { bodyOf, GraphView, search } from "./view.mjs";
 
 const VIAS = ["q: query", "k: key", "v: value", "into an MLP or the logits"];
@@ -255,8 +256,8 @@ function controls(view) {
     undo,
     redo,
     zooms(view),
-    button("PNG", { title: "Save the graph as a PNG", onclick: () => view.save("png") }),
-    button("SVG", { title: "Save the graph as an SVG", onclick: () => view.save("svg") }),
+    button("PNG", { title: "Save the graph as a PNG", onclick: () => savePicture(view, "png") }),
+    button("SVG", { title: "Save the graph as an SVG", onclick: () => savePicture(view, "svg") }),
     file,
   );
   function show() {

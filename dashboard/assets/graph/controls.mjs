@@ -1,6 +1,7 @@
 // The line of controls above a graph: view, number of nodes, undo and zoom; under "More" what is rarely changed.
 
 import { button, count, element } from "../dom.mjs";
+import { savePicture } from "./saving.mjs";
 
 const FEWEST = 10; // nodes at the left end of the slider
 
@@ -26,8 +27,8 @@ export function controls(view) {
   const undo = button("Undo", { title: "Ctrl Z", onclick: () => view.edits.undo() }),
     redo = button("Redo", { title: "Ctrl Shift Z", onclick: () => view.edits.redo() });
   const pictures = [
-    button("PNG", { title: "Save the graph as a PNG", onclick: () => view.save("png") }),
-    button("SVG", { title: "Save the graph as an SVG", onclick: () => view.save("svg") }),
+    button("PNG", { title: "Save the graph as a PNG", onclick: () => savePicture(view, "png") }),
+    button("SVG", { title: "Save the graph as an SVG", onclick: () => savePicture(view, "svg") }),
     element(
       "a",
       {

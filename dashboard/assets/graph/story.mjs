@@ -1,5 +1,5 @@
 // The story of a graph: at most twelve boxes, words of the prompt below, the answer above, and the arrows between them.
-// It asks no server: the page and the file that opens from disk (dashboard/graph/file.py) draw with it.
+// It asks no server: the page and the file that opens from disk (dashboard/graph/_file.py) draw with it.
 
 import { element, svg } from "../dom.mjs";
 import { tokenText } from "./marks.mjs";

@@ -5,19 +5,16 @@ import { json, messageOf } from "../http.mjs";
 import { Canvas, FRAME } from "./canvas.mjs";
 import { controls } from "./controls.mjs";
 import { Edits } from "./edits.mjs";
-import { Groups } from "./groups.mjs";
+import { Groups, proposeGroups } from "./groups.mjs";
 import { List } from "./list.mjs";
 import { tokenText } from "./marks.mjs";
 import { KIND_NAMES, KINDS, Model } from "./model.mjs";
 import { Panel } from "./panel.mjs";
 import { Pointer } from "./pointer.mjs";
-import { savePng, saveSvg, toSvg } from "./saving.mjs";
 import { labelOf, layOut, makeScene } from "./scene.mjs";
 import { StoryDrawing } from "./story.mjs";
-import { waiting } from "./waiting.mjs";
 
 const NARROW = "(max-width: 700px)";
-const MOST_GROUPED = 60; // latents among which groups are looked for: each is ablated in the model
 
 export class GraphView {
   /** @type {Map<number, Described>} */
@@ -529,52 +526,12 @@ export class GraphView {
     const title =
       "Latents whose ablation changes the model alike, more than random latents do" +
       (this.resolved.groups.length ? "; replaces these groups (Undo reverts)" : "");
-    return this.model.n > 3 ? [["Propose groups", title, () => this.proposeGroups()]] : [];
-  }
-
-  /** Groups of shown latents that change the model alike; one step of undo takes them back. */
-  async proposeGroups() {
-    const { model, scene } = this,
-      { visitor } = this.panel.intervene;
-    const nodes = scene.ranked.slice(0, MOST_GROUPED).map((k) => model.ids[scene.items[k].node]);
-    this.say(" ");
-    try {
-      const asking = this.ask("groups.json", { nodes, visitor });
-      const found = await waiting(this.notice, visitor, "asking the model", asking);
-      const { groups, headline } = /** @type {Proposed} */ (found);
-      if (groups.length)
-        this.edits.apply((value) => {
-          value.groups = groups.map(([name, ids]) => [name.trim().slice(0, 80) || "group", ids]);
-        });
-      this.say(groups.length ? `${headline} Kept; Undo reverts.` : headline);
-    } catch (error) {
-      this.say(messageOf(error), true);
-    }
+    return this.model.n > 3 ? [["Propose groups", title, () => proposeGroups(this)]] : [];
   }
 
   /** The name of a picture's file. */
   get file() {
     return this.name.split("/").at(-1) ?? "graph";
-  }
-
-  /** @param {string} kind */
-  async save(kind) {
-    const labelled = {
-      scene: this.scene,
-      layout: this.layout ?? layOut(this.scene, this.model, this.resolved, 1000, 600),
-    };
-    const svg = toSvg({
-      ...labelled,
-      theme: this.canvas.theme,
-      tokens: this.model.tokens,
-      title: document.querySelector(".wb-graph-title")?.textContent || this.name,
-    });
-    try {
-      if (kind === "svg") saveSvg(svg, this.file);
-      else await savePng(svg, this.file);
-    } catch (error) {
-      this.say(`The picture could not be made: ${messageOf(error)}`, true);
-    }
   }
 
   /** Somebody else saved other edits of this graph meanwhile. @param {Partial<GraphEdits>} theirs */
