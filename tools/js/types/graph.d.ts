@@ -83,7 +83,7 @@ interface StoryPlace {
   row: number;
 }
 
-/** What a graph's HTML file holds (dashboard/graph/file.py); nodes by number. */
+/** What a graph's HTML file holds (dashboard/graph/_file.py); nodes by number. */
 interface GraphFile {
   story: Story;
   nodes: Record<
