@@ -1,4 +1,4 @@
-"""How far a graph is to be trusted: its scores on lines with their baselines, and ablations in the free model."""
+"""Scores of a graph on lines with their baselines, and its agreement with ablations in the free model."""
 
 from dash import html
 

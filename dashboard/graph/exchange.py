@@ -1,7 +1,7 @@
 """Attribution graphs to and from files of other programs: the graph, the user's marks, and the latents it shows.
 
     write_export(workspace, "capital", Path("out/capital.json"), features=True)
-    write_export(workspace, "capital", Path("out/capital.html"))     # its story, for people (`file`)
+    write_export(workspace, "capital", Path("out/capital.html"))     # its story, for people (`_file`)
     take_in(workspace, Path("capital.json"), "capital-2")
 
 The layout of an export with features is that of circuit-tracer's viewer: `graph-metadata.json` lists the graphs of a
@@ -16,7 +16,8 @@ from typing import Any
 from dashboard.answers import is_object
 from dashboard.data.features import viewer_feature
 from dashboard.graph import _data
-from dashboard.graph.file import graph_html
+from dashboard.graph._file import graph_html
+from dashboard.graph._labels import feature_tables
 from interp.artifacts import read_json, save_artefact, sha256_file, write_json
 from interp.errors import ConfigError, UsageError
 from interp.notes import Notes
@@ -54,7 +55,7 @@ def write_export(workspace: Workspace, name: str, path: Path, *, features: bool 
 
 
 def _write_features(workspace: Workspace, graph: AttributionGraph, graph_json: dict[str, Any], folder: Path) -> str:
-    tables = _data.feature_tables(workspace, graph)
+    tables = feature_tables(workspace, graph)
     scan = graph_json["metadata"]["scan"]
     place = folder / "features" / scan
     if not place.resolve().is_relative_to((folder / "features").resolve()):

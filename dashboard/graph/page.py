@@ -22,7 +22,7 @@ from dashboard.components.forms import fields_data, model_choices
 from dashboard.components.frame import Part, attrs, page, panel
 from dashboard.components.pages import Page, artefact_menu, graph_href, menu_choices, page_of, run_button, runs_href
 from dashboard.figures.theme import DARK, LIGHT, Theme, canvas_colours, visible
-from dashboard.graph import _data, _routes, file
+from dashboard.graph import _data, _file, _routes
 from dashboard.graph._checks import about, effects, scores, trust
 from dashboard.sources import NothingYetError, PageSources, current
 from interp.tracing.graph import KIND, AttributionGraph
@@ -37,7 +37,7 @@ EXAMPLE = "The capital of France is"
 
 
 def layout(context: PageSources, name: str | None = None, trace: str | None = None, **address: str) -> html.Div:
-    """`/graph/<name>?view=story&target=&box=&at=<node>&nodes=&edges=&pins=<nodes>&collapse=1&only=1` (assets/graph/).
+    """`/graph/<name>?view=story&target=&box=&at=<node>&nodes=&edges=&pins=<nodes>&collapse=1` (assets/graph/).
 
     The view is `story`, `graph` or `list`; `box` is a box of the story whose nodes are shown. With `trace`,
     a prompt, and options of the verb the form that traces another one is open.
@@ -110,7 +110,7 @@ def header(graph: AttributionGraph, target: str | None = None) -> html.Section:
         ],
         className="wb-graph-scores",
     )
-    parts = [line, *_untested(graph), more]
+    parts = [html.Div([line, *other_answers(graph)]), *_untested(graph), more]
     return html.Section(parts, className="wb-panel wb-graph-head", **attrs({"aria-label": "Prompt and target"}))
 
 
@@ -127,7 +127,7 @@ def _untested(graph: AttributionGraph) -> list[Part]:
 
 
 def answers(graph: AttributionGraph, target: str | None) -> list[Part]:
-    """Return the explained answers, of several each as a link that explains it alone, and links that trace others."""
+    """Return the explained answers, of several each as a link that explains it alone."""
     if not graph.targets:
         return [html.Strong("no target")]
     shown: list[Part] = []
@@ -139,17 +139,22 @@ def answers(graph: AttributionGraph, target: str | None) -> list[Part]:
             shown.append(html.Strong(text, className="wb-graph-answer", dir="auto"))
         elif str(number) == target:
             current = attrs({"aria-current": "true"})
-            shown.append(dcc.Link(text, href="?target=", title="Show all answers", className="wb-chip", **current))
+            shown.append(html.A(text, href="?target=", title="Show all answers", className="wb-chip", **current))
         else:
             shown.append(dcc.Link(text, href=f"?target={number}", title="Explain it alone", className="wb-chip"))
+    return shown
+
+
+def other_answers(graph: AttributionGraph) -> list[html.P]:
+    """Return links to the form that traces other likely words, filled in; nothing where none is known."""
     others = [one for one in _data.candidates(graph) if one["node"] is None and _typed_again(one["text"])]
-    shown += [html.Span(" or explain ", className="wb-quiet")] if others else []
+    shown: list[Part] = ["Or explain "]
     for other in others[:SHOWN_ANSWERS]:
         word, against = other["text"].strip(), graph.targets[0].sides[0].strip()
         form = graph_href(graph.name, trace="".join(_typed(graph)).strip(), target=word, contrast=against)
         text = f"{visible(word, 30)} {100 * other['probability']:.0f} %"
         shown.append(dcc.Link(text, href=form, title="Trace why it could be this word", className="wb-chip"))
-    return shown
+    return [html.P(shown, className="wb-quiet wb-graph-others")] if others else []
 
 
 def _typed_again(token: str) -> bool:
@@ -180,30 +185,16 @@ def over_words(graph: AttributionGraph) -> list[html.Section]:
 
 def legend() -> html.Details:
     """Return the folded panel that says how to read the picture."""
-    signs = [
-        ([html.I(className="wb-line", style={"background": "var(--wb-accent)"})], "positive direct effect"),
-        ([html.I(className="wb-line", style={"background": "var(--wb-opposite)"})], "negative direct effect"),
-        ([html.I(className="wb-graph-sign wb-graph-latent")], "latent: colour and size by its effect on the target"),
-        ([html.I(className="wb-graph-sign wb-graph-error")], "error: part of an MLP's output that no latent explains"),
-        ([html.I(className="wb-graph-sign wb-graph-square")], "token"),
-    ]
-    keys = (
+    texts = (
+        "A circle is a latent, coloured and sized by its effect on the target; a diamond an error, the part of an MLP "
+        "that no latent explains; a square a token. A line is the direct effect of the lower node on the upper "
+        "one, with attention and norms fixed at the values of this prompt, blue above 0 and orange below; its width is "
+        "its share of the upper node's input.",
         "Drag moves the view or a node, the wheel zooms. Keys: x (or Shift-click) marks, p pins, i changes, g groups "
-        "the marked, n names, h hides, Ctrl Z undoes; arrows go to the strongest reader or source, and along a layer."
+        "the marked, n names, h hides, Ctrl Z undoes; arrows go to the strongest reader or source, and along a layer.",
     )
-    note = (
-        "A line is the direct effect of the lower node on the upper one, with attention and norms fixed at the values "
-        "of this prompt. Its width is its share of the upper node's input."
-    )
-    return html.Details(
-        [
-            html.Summary("Reading the graph"),
-            html.P(note, className="wb-note"),
-            html.Div([html.Span([*sign, words]) for sign, words in signs], className="wb-legend"),
-            html.P(keys, className="wb-note"),
-        ],
-        className="wb-folded wb-graph-reading",
-    )
+    shown = [html.Summary("Reading the graph"), *(html.P(text, className="wb-note") for text in texts)]
+    return html.Details(shown, className="wb-folded wb-graph-reading")
 
 
 def _colours(theme: Theme) -> dict[str, Any]:
@@ -329,7 +320,7 @@ def _first_graph(_: Workspace, model: str) -> tuple[str, dict[str, Any]]:
 def register(app: Dash) -> None:
     """Add the routes and the form; everything else happens in the browser."""
     _routes.register(app.server)
-    file.register(app.server)
+    _file.register(app.server)
     register_tracing(app)
 
 

@@ -61,12 +61,13 @@ class Vocabulary:
         for row, word in zip(rows, words, strict=True):
             if tokens := [token for part in word.split() for token in self.spelled(part)]:
                 row[:] = self.directions[tokens].astype(np.float32).mean(0)
-        return np.linalg.solve(self._root, rows.T).T
+        return rows @ self._whitening
 
     @cached_property
-    def _root(self) -> np.ndarray:
+    def _whitening(self) -> np.ndarray:
         ridge = 1e-3 * np.trace(self.spread) / len(self.spread)
-        return np.linalg.cholesky(self.spread + ridge * np.eye(len(self.spread), dtype=self.spread.dtype))
+        root = np.linalg.cholesky(self.spread + ridge * np.eye(len(self.spread), dtype=self.spread.dtype))
+        return np.linalg.inv(root).T
 
     def strongest(self, carried: np.ndarray, k: int) -> np.ndarray:
         """Return the `k` tokens that each direction `[n, d]` raises most, the strongest first, `[n, k]`."""

@@ -47,6 +47,11 @@ class NeuronRow:
     """Tokens that it raises most through the Jacobian lens; none where 5 % of random directions raise one as much."""
 
     @property
+    def words(self) -> NodeWords:
+        """The words of its label if that holds, and those that it raises."""
+        return words_of(self.label if self.confirmed else "", self.says)
+
+    @property
     def name(self) -> str:
         """Its label if that holds, without its share; else the words that it raises; else what it fires on."""
         from saes.features._labels import quoted
@@ -135,22 +140,17 @@ class NeuronLabels(Artefact, kind="neurons"):
         """Return the text around the strongest firings of one direction of a neuron."""
         return self.examples.rows("layer = ? and neuron = ? and sign = ?", layer, neuron, sign)
 
-    def named(self, graph: AttributionGraph) -> AttributionGraph:
-        """Return a graph of these neurons with their labels: where one fires, else the words that it raises."""
-        rows = self.of(direction(node) for node in graph.nodes if node.kind == "feature")
-        labels = {key: row.name for key, row in rows.items()}
-        nodes = [
-            replace(node, label=labels.get(direction(node), node.label)) if node.kind == "feature" else node
-            for node in graph.nodes
-        ]
-        return graph.with_parts(nodes=nodes)
-
-    def words(self, graph: AttributionGraph) -> dict[int, NodeWords]:
-        """Return the words of a graph's neurons by number of the node: those of labels that hold and those raised."""
+    def rows_of(self, graph: AttributionGraph) -> dict[int, NeuronRow]:
+        """Return the rows of a graph's neurons by the number of the node; missing ones are left out."""
         latents = {i: direction(node) for i, node in enumerate(graph.nodes) if node.kind == "feature"}
         rows = self.of(latents.values())
-        known = ((i, rows[key]) for i, key in latents.items() if key in rows)
-        return {i: words_of(row.label if row.confirmed else "", row.says) for i, row in known}
+        return {i: rows[key] for i, key in latents.items() if key in rows}
+
+    def named(self, graph: AttributionGraph) -> AttributionGraph:
+        """Return a graph of these neurons with their labels: where one fires, else the words that it raises."""
+        rows = self.rows_of(graph)
+        nodes = [replace(node, label=rows[i].name) if i in rows else node for i, node in enumerate(graph.nodes)]
+        return graph.with_parts(nodes=nodes)
 
     def headline(self) -> str:
         """Return how many directions of neurons have a label that holds on held-out text."""

@@ -19,7 +19,7 @@ from werkzeug.test import Client
 
 from dashboard.atlas.page import naming_sentence, quality_panel
 from dashboard.components.modules import ASSETS
-from dashboard.figures.theme import DARK, LIGHT
+from dashboard.figures.theme import DARK, LIGHT, canvas_colours
 from dashboard.maps import data as atlas
 from dashboard.maps.columns import about, array, columns, points_of, region_colours, regions
 from dashboard.maps.data import PointFilter, chosen, inside
@@ -306,6 +306,15 @@ def lab(colour: str, seen: np.ndarray) -> np.ndarray:
 def test_point_colours_differ_for_every_eye(colours, vision):
     seen = [lab(colour, _VISION[vision]) for colour in colours.points]
     assert min(np.linalg.norm(a - b) for a, b in itertools.combinations(seen, 2)) > 18
+
+
+@pytest.mark.parametrize("colours", [LIGHT, DARK])
+def test_groups_of_a_graph_have_no_colour_that_is_a_sign_there(colours):
+    normal = _VISION["normal"]
+    signs = [lab(colour, normal) for colour in (colours.accent, colours.opposite)]
+    groups = [lab(colour, normal) for colour in canvas_colours(colours, [])["groups"]]
+    assert min(np.linalg.norm(group - sign) for group in groups for sign in signs) > 35
+    assert min(np.linalg.norm(a - b) for a, b in itertools.combinations(groups, 2)) > 18
 
 
 @pytest.mark.parametrize("vision", _VISION)

@@ -5,6 +5,7 @@ import re
 import shutil
 from dataclasses import replace
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from dashboard.data import features as features
 from dashboard.graph import _data
 from dashboard.graph import page as tracing
 from dashboard.graph._checks import effects, scores
-from dashboard.graph.page import header, over_words
+from dashboard.graph.page import answers, header, other_answers, over_words
 from dashboard.live import LiveModel
 from dashboard.notes.page import thing_href
 from dashboard.queue import QueuedRun, RunQueue
@@ -188,6 +189,26 @@ def test_a_first_picture_says_that_it_is_not_tested_and_shows_the_run_that_goes_
     assert "Not tested yet" in said
     assert "the same command continues it" in said
     assert ("wb-run-running" in said) == running
+
+
+def test_other_likely_words_lead_to_the_form_that_traces_them(own):
+    graph = own.open(AttributionGraph, "capital")
+    likely = [LikelyToken(text=text, token=-1, probability=0.19) for text in (" the", "ing", "\n", " <b>")]
+    run = TraceRun(frozen=(), active=1, rows=1, residue=0.0, nodes_kept=1, edges_kept=1, candidates=tuple(likely))
+    save_artefact(replace(graph, run=run, targets=graph.targets[:1]), own.path(KIND, "one"))
+    [shown] = other_answers(own.open(AttributionGraph, "one"))
+    links = {part.children: part.href for part in shown.children[1:]}
+    assert [*links] == ["the 19 %", "<b> 19 %"], "the form would put a space before an ending"
+    query = parse_qs(urlsplit(links["the 19 %"]).query)
+    assert (query["target"], query["contrast"]) == (["the"], ["Paris"])
+    assert other_answers(graph) == [], "not known of a graph of another program"
+
+
+def test_one_of_several_answers_is_explained_alone(own):
+    graph = own.open(AttributionGraph, "capital")
+    links = [(part.children, part.href) for part in answers(graph, "1")]
+    assert [href for _, href in links] == ["?target=0", "?target=", "?target=2"]
+    assert links[1][0].startswith("“Lyon”")
 
 
 def test_flows_over_the_words_of_a_template_stand_beside_what_chance_gives(own):

@@ -1,6 +1,7 @@
 // The line of controls above a graph: view, number of nodes, undo and zoom; under "More" what is rarely changed.
 
-import { count, element } from "../dom.mjs";
+import { button, count, element } from "../dom.mjs";
+import { savePicture } from "./saving.mjs";
 
 const FEWEST = 10; // nodes at the left end of the slider
 
@@ -8,7 +9,7 @@ const FEWEST = 10; // nodes at the left end of the slider
 export function controls(view) {
   const { model } = view;
   const tabs = view.views.map(([key, text]) =>
-    element("button", { type: "button", class: "wb-graph-tab", "data-view": key, onclick: () => view.show(key) }, text),
+    button(text, { class: "wb-graph-tab", "data-view": key, onclick: () => view.show(key) }),
   );
   const nodes = slider("Nodes", "Latents and errors with the largest effect on the target", (value) =>
     view.change({ nodes: countAt(value) }),
@@ -23,15 +24,11 @@ export function controls(view) {
   const valueAt = (nodes) =>
     Math.log(Math.max(nodes, FEWEST) / FEWEST) / Math.log(Math.max(all(), FEWEST + 1) / FEWEST);
   const collapse = box("collapse groups", (on) => view.change({ collapse: on }));
-  const only = box("pinned only", (on) => view.change({ only: on }));
-  const background = box("background", (on) => view.change({ background: on }));
-  background.root.title = `Also neurons that lead other prompts as much (mean of ${model.prompts}), and errors`;
-  background.root.hidden = model.background.size === 0;
-  const undo = act("Undo", "Ctrl Z", () => view.edits.undo()),
-    redo = act("Redo", "Ctrl Shift Z", () => view.edits.redo());
+  const undo = button("Undo", { title: "Ctrl Z", onclick: () => view.edits.undo() }),
+    redo = button("Redo", { title: "Ctrl Shift Z", onclick: () => view.edits.redo() });
   const pictures = [
-    act("PNG", "Save the graph as a PNG", () => view.save("png")),
-    act("SVG", "Save the graph as an SVG", () => view.save("svg")),
+    button("PNG", { title: "Save the graph as a PNG", onclick: () => savePicture(view, "png") }),
+    button("SVG", { title: "Save the graph as an SVG", onclick: () => savePicture(view, "svg") }),
     element(
       "a",
       {
@@ -47,14 +44,7 @@ export function controls(view) {
     "details",
     { class: "wb-graph-more" },
     element("summary", {}, "More"),
-    element(
-      "div",
-      { class: "wb-graph-menu" },
-      edges.root,
-      only.root,
-      background.root,
-      element("div", { class: "wb-graph-acts" }, ...pictures),
-    ),
+    element("div", { class: "wb-graph-menu" }, edges.root, element("div", { class: "wb-graph-acts" }, ...pictures)),
   );
   more.addEventListener("keydown", (event) => {
     if (event.key === "Escape") more.open = false;
@@ -92,8 +82,6 @@ export function controls(view) {
     edges.set(state.edges, `${Math.round(100 * state.edges)} %`);
     collapse.input.checked = state.collapse;
     collapse.root.hidden = !edits.numbers(model).groups.length; // some are of a former graph of this name
-    only.input.checked = state.only;
-    background.input.checked = state.background;
     undo.hidden = !edits.past.length;
     redo.hidden = !edits.future.length;
   }
@@ -117,13 +105,8 @@ export function zooms(view) {
 }
 
 /** @param {string} text @param {string} title @param {() => void} onclick */
-export function act(text, title, onclick) {
-  return element("button", { type: "button", class: "wb-act wb-act-quiet", title, onclick }, text);
-}
-
-/** @param {string} text @param {string} title @param {() => void} onclick */
 function icon(text, title, onclick) {
-  return element("button", { type: "button", class: "wb-icon", title, "aria-label": title, onclick }, text);
+  return button(text, { class: "wb-icon", title, "aria-label": title, onclick });
 }
 
 /** @param {string} text @param {(on: boolean) => void} changed */

@@ -1,4 +1,4 @@
-// A graph as a file that opens from disk (dashboard/graph/file.py): its story, and the nodes of a box as a table.
+// A graph as a file that opens from disk (dashboard/graph/_file.py): its story, and the nodes of a box as a table.
 
 import { all, element, recordsTable, signed } from "../dom.mjs";
 import { tokenText } from "./marks.mjs";

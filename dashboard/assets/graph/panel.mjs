@@ -1,6 +1,6 @@
 // The side panel: the chosen node with its examples and its edges, or how to read the graph.
 
-import { count, element, short, signed } from "../dom.mjs";
+import { button, count, element, short, signed } from "../dom.mjs";
 import { Heads } from "./heads.mjs";
 import { Intervene } from "./intervene.mjs";
 import { failure, tokenText } from "./marks.mjs";
@@ -9,9 +9,6 @@ import { agreement, emphasised, listed, percent } from "./story.mjs";
 
 const ROWS = 12;
 
-/** @param {string} text @param {Attributes} given */
-export const button = (text, given) =>
-  element("button", { type: "button", class: "wb-act wb-act-quiet", ...given }, text);
 /** @param {string} text */
 export const quiet = (text) => element("p", { class: "wb-note" }, text);
 
@@ -98,8 +95,8 @@ export class Panel {
       element(
         "div",
         { class: "wb-graph-acts" },
-        button("Back to the story", { onclick: () => this.view.change({ box: null }, "story") }),
-        button("Show all nodes", { onclick: () => this.view.change({ box: null }) }),
+        button("Back to the story", { onclick: () => this.view.change({ box: -1 }, "story") }),
+        button("Show all nodes", { onclick: () => this.view.change({ box: -1 }) }),
       ),
     ];
   }
@@ -107,14 +104,9 @@ export class Panel {
   /** A node with its effect on the answer. @param {number} i @param {number} most */
   effect(i, most) {
     const { model, state } = this.view,
-      size = model.sizes[i];
-    return this.line(
-      i,
-      size,
-      Math.abs(size) / most,
-      true,
-      `argues against ${tokenText(model.answer(state.target), 30)}`,
-    );
+      size = model.sizes[i],
+      negative = `argues against ${tokenText(model.answer(state.target), 30)}`;
+    return this.line(i, size, Math.abs(size) / most, true, negative);
   }
 
   /** What is the same on every prompt, in one line. @param {number[]} latents */
@@ -124,13 +116,12 @@ export class Panel {
     if (!common) return null;
     return element(
       "p",
-      { class: "wb-note" },
+      { class: "wb-note", title: `They lead ${model.prompts} other prompts as much, on average` },
       `${count(common)} nodes appear on any prompt; ${state.background ? "shown" : "hidden"}. `,
-      element(
-        "button",
-        { type: "button", class: "wb-link", onclick: () => this.view.change({ background: !state.background }) },
-        state.background ? "Hide them" : "Show them",
-      ),
+      button(state.background ? "Hide them" : "Show them", {
+        class: "wb-link",
+        onclick: () => this.view.change({ background: !state.background }),
+      }),
     );
   }
 
@@ -278,19 +269,14 @@ export class Panel {
       element("h3", {}, title, element("span", { class: "wb-quiet" }, `${count(edges.length)} direct effects`)),
       element("ol", { class: "wb-graph-edges" }, ...lines),
       edges.length > ROWS && !open
-        ? element(
-            "button",
-            {
-              type: "button",
-              class: "wb-link",
-              "data-act": `more-${side}`,
-              onclick: () => {
-                this.open.add(side);
-                this.drawNode();
-              },
+        ? button(`Show all ${count(edges.length)}`, {
+            class: "wb-link",
+            "data-act": `more-${side}`,
+            onclick: () => {
+              this.open.add(side);
+              this.drawNode();
             },
-            `Show all ${count(edges.length)}`,
-          )
+          })
         : null,
     ].filter((part) => part !== null);
   }

@@ -16,7 +16,7 @@ const MANY = 240;
 
 /**
  * @param shown a byte per node and edge: 1 for what is shown
- * @param state collapse, only (pinned nodes and groups alone)
+ * @param state collapse
  * @param edits pins, hidden (Sets of numbers), groups [{name, members}], names, moves (by number)
  * @param members nodes of a box of the story: of the others, only tokens and targets are shown
  * @param {Model} model @param {Shown} shown @param {GraphState} state @param {ResolvedEdits} edits @param {number[]} members
@@ -36,8 +36,8 @@ export function makeScene(model, shown, state, edits, members) {
   for (let i = 0; i < model.n; i++) {
     const g = groupOf[i];
     const ends = model.kind[i] === KINDS.LOGIT || (members.length > 0 && model.kind[i] === KINDS.TOKEN),
-      wanted = ends || (members.length ? members.includes(i) : !state.only || edits.pins.has(i) || g >= 0);
-    if (!wanted || !(shown.node[i] || (g >= 0 && !edits.hidden.has(i) && (state.collapse || state.only)))) continue;
+      wanted = !members.length || ends || members.includes(i);
+    if (!wanted || !(shown.node[i] || (g >= 0 && !edits.hidden.has(i) && state.collapse))) continue;
     if (state.collapse && g >= 0) {
       const known = ofGroup.get(g);
       at[i] = known ?? items.length;

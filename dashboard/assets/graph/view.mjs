@@ -1,23 +1,20 @@
 // The view of an attribution graph: holds what is chosen and shown, and passes it to canvas, list, panel and address.
 
-import { count, element, short, signed, under } from "../dom.mjs";
+import { button, count, element, short, signed, under } from "../dom.mjs";
 import { json, messageOf } from "../http.mjs";
 import { Canvas, FRAME } from "./canvas.mjs";
 import { controls } from "./controls.mjs";
 import { Edits } from "./edits.mjs";
-import { Groups } from "./groups.mjs";
+import { Groups, proposeGroups } from "./groups.mjs";
 import { List } from "./list.mjs";
 import { tokenText } from "./marks.mjs";
 import { KIND_NAMES, KINDS, Model } from "./model.mjs";
 import { Panel } from "./panel.mjs";
 import { Pointer } from "./pointer.mjs";
-import { savePng, saveSvg, toSvg } from "./saving.mjs";
 import { labelOf, layOut, makeScene } from "./scene.mjs";
 import { StoryDrawing } from "./story.mjs";
-import { waiting } from "./waiting.mjs";
 
 const NARROW = "(max-width: 700px)";
-const MOST_GROUPED = 60; // latents among which groups are looked for: each is ablated in the model
 
 export class GraphView {
   /** @type {Map<number, Described>} */
@@ -126,9 +123,8 @@ export class GraphView {
       edges,
       target: target === null ? null : (model.numbers.get(target) ?? null),
       collapse: query.get("collapse") === "1",
-      only: query.get("only") === "1",
       background: query.get("background") === "1",
-      box: this.content.story?.boxes[Number(query.get("box") || -1)] ? Number(query.get("box")) : null,
+      box: Number(query.get("box") ?? -1),
     };
     const view = query.get("view") ?? "";
     this.view = this.views.find(([key]) => key === view)?.[0] ?? this.usualView(query);
@@ -149,7 +145,7 @@ export class GraphView {
 
   /** The story, unless the address says what to look at in the whole graph. @param {URLSearchParams} query */
   usualView(query) {
-    const inGraph = ["at", "box", "nodes", "edges", "target", "pins", "collapse", "only", "background"].some((key) =>
+    const inGraph = ["at", "box", "nodes", "edges", "target", "pins", "collapse", "background"].some((key) =>
       query.has(key),
     );
     return this.content.story && !inGraph ? "story" : "graph";
@@ -318,9 +314,9 @@ export class GraphView {
     });
   }
 
-  /** The box of the story whose nodes are shown, and their numbers. */
+  /** The box of the story whose nodes are shown alone, if one is. */
   get box() {
-    return this.state.box === null ? null : (this.content.story?.boxes[this.state.box] ?? null);
+    return this.content.story?.boxes[this.state.box];
   }
 
   get members() {
@@ -360,7 +356,7 @@ export class GraphView {
   change(part, view = this.view) {
     Object.assign(this.state, part);
     this.view = view;
-    this.canvas.fitted ||= "collapse" in part || "only" in part || "box" in part;
+    this.canvas.fitted ||= "collapse" in part || "box" in part;
     return this.refresh();
   }
 
@@ -392,7 +388,7 @@ export class GraphView {
   }
 
   tellChosen() {
-    this.root.toggleAttribute("data-box", this.box !== null);
+    this.root.toggleAttribute("data-box", this.box !== undefined);
     if (this.chosen === null) delete this.root.dataset.chosen;
     else this.root.dataset.chosen = this.model.ids[this.chosen];
   }
@@ -504,10 +500,9 @@ export class GraphView {
       edges: fixed(state.edges, model.edgeShare),
       target: state.target === null ? "" : String(model.index[state.target]),
       pins: edits.value.pins.join(","),
-      box: state.box === null ? "" : String(state.box),
+      box: this.box ? String(state.box) : "",
       view: this.view === "graph" && !this.content.story ? "" : this.view,
       collapse: state.collapse ? "1" : "",
-      only: state.only ? "1" : "",
       background: state.background ? "1" : "",
       ...part,
     };
@@ -531,27 +526,7 @@ export class GraphView {
     const title =
       "Latents whose ablation changes the model alike, more than random latents do" +
       (this.resolved.groups.length ? "; replaces these groups (Undo reverts)" : "");
-    return this.model.n > 3 ? [["Propose groups", title, () => this.proposeGroups()]] : [];
-  }
-
-  /** Groups of shown latents that change the model alike; one step of undo takes them back. */
-  async proposeGroups() {
-    const { model, scene } = this,
-      { visitor } = this.panel.intervene;
-    const nodes = scene.ranked.slice(0, MOST_GROUPED).map((k) => model.ids[scene.items[k].node]);
-    this.say(" ");
-    try {
-      const asking = this.ask("groups.json", { nodes, visitor });
-      const found = await waiting(this.notice, visitor, "asking the model", asking);
-      const { groups, headline } = /** @type {Proposed} */ (found);
-      if (groups.length)
-        this.edits.apply((value) => {
-          value.groups = groups.map(([name, ids]) => [name.trim().slice(0, 80) || "group", ids]);
-        });
-      this.say(groups.length ? `${headline} Kept; Undo reverts.` : headline);
-    } catch (error) {
-      this.say(messageOf(error), true);
-    }
+    return this.model.n > 3 ? [["Propose groups", title, () => proposeGroups(this)]] : [];
   }
 
   /** The name of a picture's file. */
@@ -559,42 +534,10 @@ export class GraphView {
     return this.name.split("/").at(-1) ?? "graph";
   }
 
-  /** @param {string} kind */
-  async save(kind) {
-    const labelled = {
-      scene: this.scene,
-      layout: this.layout ?? layOut(this.scene, this.model, this.resolved, 1000, 600),
-    };
-    const svg = toSvg({
-      ...labelled,
-      theme: this.canvas.theme,
-      tokens: this.model.tokens,
-      title: document.querySelector(".wb-graph-title")?.textContent || this.name,
-    });
-    try {
-      if (kind === "svg") saveSvg(svg, this.file);
-      else await savePng(svg, this.file);
-    } catch (error) {
-      this.say(`The picture could not be made: ${messageOf(error)}`, true);
-    }
-  }
-
   /** Somebody else saved other edits of this graph meanwhile. @param {Partial<GraphEdits>} theirs */
   differ(theirs) {
     /** @param {string} text @param {() => void} act */
-    const choose = (text, act) =>
-      element(
-        "button",
-        {
-          type: "button",
-          class: "wb-act wb-act-quiet",
-          onclick: () => {
-            this.say("");
-            act();
-          },
-        },
-        text,
-      );
+    const choose = (text, act) => button(text, { onclick: () => [this.say(""), act()] });
     this.say("The edits of this graph were changed elsewhere meanwhile.", true);
     this.notice.append(
       choose("Load theirs", () => this.edits.take(theirs)),

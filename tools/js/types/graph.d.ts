@@ -67,7 +67,23 @@ interface StoryBox {
   test: GroupTest | null;
 }
 
-/** What a graph's HTML file holds (dashboard/graph/file.py); nodes by number. */
+/** What its drawing is given: the answer in words, its probability, and what a click on a box does. */
+interface StoryGiven {
+  answer: string;
+  chance: string;
+  opened(box: number): void;
+}
+
+/** The rectangle of a box, and its row from below; -1 before it is placed. */
+interface StoryPlace {
+  x: number;
+  y: number;
+  width: number;
+  height: number;
+  row: number;
+}
+
+/** What a graph's HTML file holds (dashboard/graph/_file.py); nodes by number. */
 interface GraphFile {
   story: Story;
   nodes: Record<
@@ -157,10 +173,9 @@ interface GraphState {
   edges: number;
   target: number | null;
   collapse: boolean;
-  only: boolean;
   background: boolean;
-  /** number of the box of the story whose nodes alone are shown */
-  box: number | null;
+  /** number of the box of the story whose nodes alone are shown, or -1 */
+  box: number;
   /** of a circuit: number of edges, null as it was found; and only those on paths from input to output */
   n?: number | null;
   paths?: boolean;

@@ -9,16 +9,15 @@ hashes it names, and no request; texts reach it escaped, or as JSON that is neve
 import base64
 import hashlib
 from typing import Any
-from urllib.parse import quote
 
 import flask
 from dash import html
 
 from dashboard.answers import finite_json
 from dashboard.components.frame import Part, attrs, panel
-from dashboard.components.markup import escaped, markup
+from dashboard.components.markup import download, page_file
 from dashboard.components.modules import ASSETS, import_map, inert
-from dashboard.figures.theme import DARK, LIGHT, visible
+from dashboard.figures.theme import visible
 from dashboard.graph import _data
 from dashboard.graph._checks import about, effects, scores, trust
 from dashboard.sources import current
@@ -27,13 +26,10 @@ from interp.tracing.graph import AttributionGraph
 from interp.workspace import Workspace
 
 MODULES = (ASSETS / "dom.mjs", *(ASSETS / "graph" / f"{name}.mjs" for name in ("file", "marks", "model", "story")))
-_STYLES = (ASSETS / "graph" / "graph.css", ASSETS / "graph" / "story.css")
 _START = 'import { open } from "page/file"; open();'
 _STYLE = (
-    f"body {{ margin: 0; background: {LIGHT.surface} }} main {{ max-width: 1180px; margin: 0 auto }} "
     "h1 { font: 600 19px/1.4 var(--wb-font); margin: 4px 0; overflow-wrap: anywhere } main > * + * { margin-top: 14px }"
-    ".wb-evidence td { text-align: left; overflow-wrap: anywhere } .wb-scroll { overflow-x: auto } "
-    f"@media (prefers-color-scheme: dark) {{ body {{ background: {DARK.surface} }} }}"
+    " .wb-evidence td { text-align: left; overflow-wrap: anywhere }"
 )
 
 
@@ -44,20 +40,14 @@ def graph_html(workspace: Workspace, name: str) -> str:
     if content["story"] is None:
         raise ConfigError(f"the graph {name} has no target, and so no story; export it as {name}.json")
     imports, data = import_map(MODULES), inert(finite_json(_drawn(graph, content)))
-    policy = (
-        f"default-src 'none'; script-src {_hash(imports)} {_hash(_START)} data:; style-src 'unsafe-inline'; "
-        "base-uri 'none'; form-action 'none'"
+    sheets = ((ASSETS / "graph" / f"{name}.css").read_text(encoding="utf-8") for name in ("graph", "story"))
+    return page_file(
+        graph.headline(),
+        html.Main(_parts(graph, content["story"])),
+        head=f'<style>{"".join(sheets)}{_STYLE}</style><script type="importmap">{imports}</script>',
+        scripts=f'<script type="application/json" id="graph">{data}</script><script type="module">{_START}</script>',
+        allow=f"script-src {_hash(imports)} {_hash(_START)} data:;",
     )
-    style = "\n".join([*(path.read_text(encoding="utf-8") for path in _STYLES), _STYLE])
-    head = (
-        f'<meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{policy}">'
-        '<meta name="viewport" content="width=device-width"><meta name="color-scheme" content="light dark">'
-        f"<title>{escaped(visible(graph.headline(), 200))}</title><style>{style}</style>"
-        f'<script type="importmap">{imports}</script>'
-    )
-    body = markup(html.Main(_parts(graph, content["story"])), "both")
-    scripts = f'<script type="application/json" id="graph">{data}</script><script type="module">{_START}</script>'
-    return f"<!doctype html>\n<html lang=en><head>{head}</head>\n<body>{body}{scripts}</body></html>\n"
 
 
 def _hash(script: str) -> str:
@@ -111,6 +101,4 @@ def register(server: flask.Flask) -> None:
 
 
 def _answer(name: str) -> flask.Response:
-    answer = flask.Response(graph_html(current().workspace, name), 200, mimetype="text/html")
-    answer.headers["Content-Disposition"] = f"attachment; filename*=UTF-8''{quote(f'{name}.html', safe='')}"
-    return answer
+    return download(graph_html(current().workspace, name), f"{name}.html")
