@@ -119,6 +119,13 @@ def test_a_click_unfolds_a_box_into_its_nodes_and_one_leads_back(visit, told):
     assert visit.errors == []
 
 
+def test_the_address_keeps_the_form_of_a_trace_that_it_fills_in(visit):
+    page = open_story(visit, "/graph/plain?trace=Berlin+is&target=the&contrast=Paris")
+    wait_for_address(page, "trace=Berlin%20is")
+    wait_for_address(page, "target=the&view=story")
+    assert page.locator(".wb-graph-title .wb-chip[aria-current]").count() == 0, "the word is no number of an answer"
+
+
 def test_keys_reach_every_box_in_the_order_of_reading_and_enter_opens_it(visit):
     page = open_story(visit)
     page.locator(BOXES).first.focus()

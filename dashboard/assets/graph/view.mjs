@@ -15,6 +15,7 @@ import { labelOf, layOut, makeScene } from "./scene.mjs";
 import { StoryDrawing } from "./story.mjs";
 
 const NARROW = "(max-width: 700px)";
+const FORM = ["trace", "target", "contrast", "model", "set", "chat"]; // of the form that traces another prompt
 
 export class GraphView {
   /** @type {Map<number, Described>} */
@@ -26,6 +27,8 @@ export class GraphView {
   view = "graph";
   scrolls = false; // the wheel moves the page, and zooms with Ctrl alone
   closed = false;
+  /** @type {Record<string, string>} */
+  form = {}; // what the address fills the form with
   /** @type {string | null} */
   problem = null; // of the address
 
@@ -126,6 +129,8 @@ export class GraphView {
       background: query.get("background") === "1",
       box: Number(query.get("box") ?? -1),
     };
+    const form = query.has("trace") ? FORM : [];
+    this.form = Object.fromEntries(form.map((field) => [field, query.get(field) ?? ""]));
     const view = query.get("view") ?? "";
     this.view = this.views.find(([key]) => key === view)?.[0] ?? this.usualView(query);
     const at = query.get("at");
@@ -136,19 +141,15 @@ export class GraphView {
 
   /** Views by key, with their names: the story first, where it can be told. */
   get views() {
-    const views = [
-      ["graph", "Whole graph"],
-      ["list", "List"],
-    ];
-    return this.content.story ? [["story", "Story"], ...views] : views;
+    const story = this.content.story ? [["story", "Story"]] : [];
+    return [...story, ["graph", "Whole graph"], ["list", "List"]];
   }
 
   /** The story, unless the address says what to look at in the whole graph. @param {URLSearchParams} query */
   usualView(query) {
-    const inGraph = ["at", "box", "nodes", "edges", "target", "pins", "collapse", "background"].some((key) =>
-      query.has(key),
-    );
-    return this.content.story && !inGraph ? "story" : "graph";
+    const first = this.state.target === null || this.model.index[this.state.target] === 0, // which the story is of
+      inGraph = ["at", "box", "nodes", "edges", "pins", "collapse", "background"].some((key) => query.has(key));
+    return this.content.story && first && !inGraph ? "story" : "graph";
   }
 
   build() {
@@ -504,6 +505,7 @@ export class GraphView {
       view: this.view === "graph" && !this.content.story ? "" : this.view,
       collapse: state.collapse ? "1" : "",
       background: state.background ? "1" : "",
+      ...this.form,
       ...part,
     };
     return `/graph/${encodeURIComponent(this.name)}${search(query)}`;
