@@ -69,7 +69,7 @@ class TraceConfig:
 
 
 KIND = "attribution_graph"
-TARGET_RULE = "No target was named: the likeliest content word is explained against the next likely one."
+TARGET_RULE = "No target was named: the likeliest content word is explained against {}."
 PROMPT_WORDS = 5
 """Words at the end of a prompt that a headline shows."""
 
@@ -144,6 +144,15 @@ class GraphTarget:
         """Return the text of the token and that of its contrast, which is empty without one."""
         ours, _, contrast = self.label.partition(" - ") if self.contrast is not None else (self.label, "", "")
         return ours, contrast
+
+
+@dataclass(frozen=True, kw_only=True)
+class LikelyToken:
+    """A token that may be said next."""
+
+    text: str
+    token: int
+    probability: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -231,6 +240,8 @@ class TraceRun:
     nodes_kept: int
     """Nodes of the graph pruned at the default thresholds, stored or not."""
     edges_kept: int
+    candidates: tuple[LikelyToken, ...] = ()
+    """Likeliest next tokens in descending order: what else the target could have been."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -317,6 +328,11 @@ class AttributionGraph(Artefact, kind="attribution_graph", made_by="trace"):
         usual = self.settings.trace or TraceConfig()
         share = self.settings.imported and self.settings.imported.node_share
         return share or usual.node_share, usual.edge_share
+
+    @property
+    def first_picture(self) -> bool:
+        """True where a trace goes on, or was interrupted: edges into fewer latents, no scores, not tested yet."""
+        return self.settings.trace is not None and self.scores is None
 
     @cached_property
     def nodes(self) -> tuple[GraphNode, ...]:
@@ -418,7 +434,7 @@ class AttributionGraph(Artefact, kind="attribution_graph", made_by="trace"):
         aim = " rather than ".join(repr(side.strip()) for side in sides if side)
         line = f"Why {prompt!r} leads to {aim}" + ("" if chance is None else f" ({chance:.0%})")
         if (known := self.effects) is None:
-            return line
+            return f"{line}; not tested yet" if self.first_picture else line
         return f"{line}; predicts ablations: {known.spearman.estimate:.2f} (chance {known.chance:.2f})"
 
     def _size_sentences(self) -> list[str]:
@@ -517,7 +533,9 @@ class AttributionGraph(Artefact, kind="attribution_graph", made_by="trace"):
 def target_rule(graph: AttributionGraph) -> str:
     """Return the rule by which a target was chosen; empty where it was named, or several are explained at once."""
     named = graph.settings.trace is None or graph.settings.target is not None
-    return "" if named or graph.targets[0].contrast is None else TARGET_RULE
+    against = graph.settings.contrast
+    rule = TARGET_RULE.format("the next likely one" if against is None else f"“{against.strip()}”")
+    return "" if named or graph.targets[0].contrast is None else rule
 
 
 def node_table(nodes: Sequence[GraphNode]) -> Table[GraphNode]:

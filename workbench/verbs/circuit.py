@@ -231,8 +231,9 @@ class Show(InWorkspace, RunsModel):
 
     Example: workbench circuit show capital-of-France --export capital.json --features
 
-    `--export` writes the JSON of Neuronpedia and of circuit-tracer's viewer, with pins, groups and names that were set
-    on the page; `workbench import FILE.json` reads it back.
+    `--export FILE.json` writes the JSON of Neuronpedia and of circuit-tracer's viewer, with pins, groups and names that
+    were set on the page; `workbench import FILE.json` reads it back. `--export FILE.html` writes a page for people, with
+    the graph's story, tests and hashes, which opens without a server.
     """
 
     words: ClassVar[tuple[str, ...]] = ("circuit", "show")
@@ -240,7 +241,7 @@ class Show(InWorkspace, RunsModel):
     circuit: Annotated[str, Argument("CIRCUIT")]
     """Name of a circuit or graph in the workspace, or a path to a circuit."""
     export: Annotated[str, Means("FILE")] | None = None
-    """Write a graph to this file, which ends in .json."""
+    """Write a graph to this file, which ends in .json or .html."""
     groups: bool = False
     """Propose groups of latents with similar sources and readers, and ablate their members. Within a group the effects
     on the model should be more alike than those of random latents of the same layers."""
