@@ -13,7 +13,7 @@ from interp.tracing.function_words import FUNCTION_WORDS
 WordVectors = Callable[[Sequence[str]], Float[np.ndarray, "words d"]]
 """`vectors(words)` returns one row per word, zeros for an unknown one."""
 STEM = 5
-"""First letters in which two forms of a word agree: France and French need vectors, city and cities do not."""
+"""First letters in which forms of a word agree: France and French need vectors, orbit and orbiting do not."""
 NEAR = 0.15
 """Cosine of two words that are on one topic; of random ones fewer than 1 % are as near (`Vocabulary.word_vectors`)."""
 _GRAMMAR = """
@@ -79,8 +79,10 @@ def _meaningful(words: Iterable[str]) -> tuple[str, ...]:
 
 
 def stem(word: str) -> str:
-    """Return the letters that forms of a word share."""
-    return word.strip().lower()[:STEM].rstrip("s") or word.strip().lower()
+    """Return the letters that forms of a word share: those of its singular, at most `STEM`."""
+    bare = word.strip().lower()
+    bare = f"{bare[:-3]}y" if bare.endswith("ies") else bare.removesuffix("s") or bare
+    return bare[:STEM]
 
 
 class Topic:

@@ -108,6 +108,17 @@ class Story(Result):
             for number, box in enumerate(self.boxes)
         ]  # fmt: skip
 
+    def lines(self) -> list[str]:
+        """Return the story as text: the sentence, then a line for each box with the boxes that it leads to."""
+        rows = [f"{self.sentence} ({self.left_out:.0%} of the influence is in no box)"]
+        for number, box in enumerate(self.boxes):
+            to = [
+                f"{'' if arrow.weight > 0 else 'against '}{self.boxes[arrow.target].name}"
+                for arrow in self.arrows if arrow.source == number
+            ][:3]  # fmt: skip
+            rows.append(f"  {box.kind:8} {box.name:28} {box.share:4.0%} {box.effect:+6.2f}  {' · '.join(to)}".rstrip())
+        return rows
+
     def headline(self) -> str:
         """Return the mechanism in a sentence, and the share that is left out."""
         return f"{self.sentence} {self.left_out:.0%} of the influence is left out."
@@ -265,7 +276,20 @@ class _Telling:
             position=max(self.nodes[i].position for i in nodes),
             reads=self.topic.frequent(part.reads for part in words) if named else (),
             says=self.topic.frequent(part.says for part in words) if named else (),
+            test=self._test(group) if named else None,
         )  # fmt: skip
+
+    def _test(self, group: _Group) -> BoxTest | None:
+        """Return the stored test of a box of this name, whose latents are all in it."""
+        inside = {self.nodes[i].id for i in group.nodes}
+        for known in self.graph.groups or ():
+            if (
+                known.name == group.name
+                and inside.issuperset(known.nodes)
+                and None not in (known.agreement, known.chance)
+            ):
+                return BoxTest(agreement=known.agreement or 0.0, chance=known.chance or 0.0, holds=known.holds)
+        return None
 
     def _arrows(self, groups: Sequence[_Group]) -> tuple[StoryArrow, ...]:
         """Return the influence between boxes that goes through no third box."""
