@@ -163,17 +163,26 @@ class Supernode:
     name: str
     nodes: tuple[str, ...]
     """ids"""
-    agreement: float | None = None
-    """Mean cosine of two members' measured effects; None where they were not measured."""
-    chance: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgedGroup:
+    """Latents that a story shows as one, and whether they act alike."""
+
+    name: str
+    nodes: tuple[str, ...]
+    """ids"""
+    agreement: float
+    """Mean cosine of two members' measured effects."""
+    chance: float
     """The same, mean of random groups of the same layers."""
-    p: float | None = None
+    p: float
     """Of the agreement, adjusted for the number of groups."""
 
     @property
     def holds(self) -> bool:
         """True where members agree more than 95 % of random groups."""
-        return self.p is not None and self.p <= ALPHA
+        return self.p <= ALPHA
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -311,7 +320,7 @@ class AttributionGraph(Artefact, kind="attribution_graph", made_by="trace"):
     edge_table: Table[GraphEdge]
     flows: Table[Flow] | None
     """Flows between groups of nodes; None without a template."""
-    groups: Annotated[tuple[Supernode, ...] | None, DocumentField("groups.json")]
+    groups: Annotated[tuple[JudgedGroup, ...] | None, DocumentField("boxes.json")]
     """Boxes of the graph's story, judged (`supernodes.with_groups`); None where they were not."""
 
     @property

@@ -166,7 +166,8 @@ class _Telling:
         self.last = max(node.position for node in self.nodes)
         self.answer = [part.strip() or "space" for part in graph.targets[0].sides if part]
         self.spans = [(run, word) for run, word in _spans(graph.token_texts) if _is_content(word)]
-        self.topic = Topic(words, [word for _, word in self.spans], self.answer, vectors)
+        positions = {i: node.position for i, node in enumerate(self.nodes)}
+        self.topic = Topic(words, positions, [(run[-1], word) for run, word in self.spans], self.answer, vectors)
         latents = (i for i, node in enumerate(self.nodes) if node.kind == "feature")
         self.words = {i: words.get(i, NodeWords()) for i in latents}
         self.background = {i for i, part in usual.items() if part >= LIMIT}
@@ -283,12 +284,8 @@ class _Telling:
         """Return the stored test of a box of this name, whose latents are all in it."""
         inside = {self.nodes[i].id for i in group.nodes}
         for known in self.graph.groups or ():
-            if (
-                known.name == group.name
-                and inside.issuperset(known.nodes)
-                and None not in (known.agreement, known.chance)
-            ):
-                return BoxTest(agreement=known.agreement or 0.0, chance=known.chance or 0.0, holds=known.holds)
+            if known.name == group.name and inside.issuperset(known.nodes):
+                return BoxTest(agreement=known.agreement, chance=known.chance, holds=known.holds)
         return None
 
     def _arrows(self, groups: Sequence[_Group]) -> tuple[StoryArrow, ...]:

@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float
 from interp.errors import ConfigError
 from interp.nulls import ALPHA, NUMERIC_DRAWS, holm, p_from_null
 from interp.results import Record, Result
-from interp.tracing.graph import AttributionGraph, GraphNode, Supernode
+from interp.tracing.graph import AttributionGraph, GraphNode, JudgedGroup, Supernode
 from interp.tracing.story import Story, words_of
 
 MOST_GROUPS = 12
@@ -146,10 +146,13 @@ class JudgedGroups(Result):
     """of the mean over groups"""
 
     @property
-    def tested(self) -> tuple[Supernode, ...]:
+    def tested(self) -> tuple[JudgedGroup, ...]:
         """All groups, each with its agreement, that of random groups, and p."""
-        numbers = zip(self.groups, self.agreement.tolist(), self.null.T, self.p.tolist(), strict=True)
-        return tuple(replace(group, agreement=own, chance=float(null.mean()), p=p) for group, own, null, p in numbers)
+        rows = zip(self.groups, self.agreement.tolist(), self.null.T, self.p.tolist(), strict=True)
+        return tuple(
+            JudgedGroup(name=group.name, nodes=group.nodes, agreement=own, chance=float(null.mean()), p=p)
+            for group, own, null, p in rows
+        )
 
     @property
     def held(self) -> tuple[Supernode, ...]:
