@@ -103,6 +103,7 @@ class TracePrompt(TraceConfig, AppliesDictionary, Threaded, RunsModel, Resumable
         from interp.tracing.supernodes import with_groups
         from interp.tracing.trace import open_traced, trace_settings, trace_system, trace_variants
         from saes.features.neurons import newest_labels
+        from saes.features.raised_words import with_raised_words
 
         dictionary = self._dictionary(run)
         model, replacement = run.model(self.model), dictionary.replacement
@@ -143,6 +144,8 @@ class TracePrompt(TraceConfig, AppliesDictionary, Threaded, RunsModel, Resumable
                 run.made_from(labels.about)
                 graph = labels.named(graph)
             vocabulary_of(model)  # kept, so that pages compare words without the model
+            if (lens := run.jacobian_lens(settings.weight_hash)) is not None:
+                graph = with_raised_words(graph, system, lens)
             story = story_of(run.workspace, graph)
             if graph.effects is not None:
                 with run.progress("testing the story", "latents") as progress:
