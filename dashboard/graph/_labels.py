@@ -1,4 +1,4 @@
-"""What a workspace knows of the nodes of a graph: labels, words, and influence over other prompts."""
+"""Labels of the nodes of a graph that a workspace has, words of latents, and their influence over other prompts."""
 
 from dataclasses import dataclass
 
@@ -35,7 +35,7 @@ def known_labels(workspace: Workspace, graph: AttributionGraph) -> KnownLabels:
     """Return the labels that a workspace has for the nodes of a graph."""
     neurons = neurons_of(workspace, graph)
     rows = {} if neurons is None else neurons.rows_of(graph)
-    texts, wanted = {}, dict[int, list[int]]()
+    texts, wanted = dict[int, str](), dict[int, list[int]]()
     for i, node in enumerate(graph.nodes):
         label = rows[i].name if i in rows else node.label
         if node.kind == "token" and 0 <= node.position < len(graph.token_texts):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from interp.tracing.function_words import FUNCTION_WORDS
+from interp.tracing._function_words import FUNCTION_WORDS
 
 WordVectors = Callable[[Sequence[str]], Float[np.ndarray, "words d"]]
 """`vectors(words)` returns one row per word, zeros for an unknown one."""

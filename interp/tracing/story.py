@@ -18,11 +18,11 @@ import numpy as np
 from jaxtyping import Float
 
 from interp.results import Record, Result
+from interp.tracing._function_words import FUNCTION_WORDS
 from interp.tracing._influence import Walks
 from interp.tracing._story_words import NodeWords, Topic, WordVectors, leading_words, stem
 from interp.tracing._story_words import words_of as words_of
 from interp.tracing.background import LIMIT
-from interp.tracing.function_words import FUNCTION_WORDS
 from interp.tracing.graph import AttributionGraph
 from interp.tracing.part import graph_effects
 
