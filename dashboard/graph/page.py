@@ -123,7 +123,7 @@ def _untested(graph: AttributionGraph) -> list[Part]:
     shown: list[Part] = [html.P("First picture: the strongest causes, not tested yet.", className="wb-note")]
     if run is not None:
         shown.append(run_button(run.verb, run.options, id="tests", text="Test it", then=page_of(graph.href)))
-    return shown
+    return [html.Div(shown)]
 
 
 def answers(graph: AttributionGraph, target: str | None) -> list[Part]:
