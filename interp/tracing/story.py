@@ -305,7 +305,8 @@ class _Telling:
 
     def _sentence(self, boxes: Sequence[StoryBox]) -> str:
         """Return the mechanism in at most 25 words: what words call up, and what then speaks for the answer."""
-        answer = " rather than ".join(f"*{side}*" for side in self.answer)
+        repeated = " (repeated)" * any(box.kind == "token" and box.name == self.answer[0] for box in boxes)
+        answer = " rather than ".join([f"*{self.answer[0]}*{repeated}", *(f"*{side}*" for side in self.answer[1:])])
         parts = [box for box in boxes if box.kind in ("concept", "output")]
         early: dict[str, str] = {}
         for box in sorted(parts, key=lambda box: -box.share):
