@@ -170,15 +170,46 @@ def trace_system(
     aim = aim_at(frozen.model, system, config, settings.target, settings.contrast)
     measures = aim.feature is None
     effects = first_order_effects(system, aim.starts.read) if measures else None
-    begun = None
-    if show is not None and (begun := _store(system, aim, config, BATCHES * config.batch_size)).limit:
-        show(_drawn(system, settings, prompt, aim, assemble(system, aim, config, store=begun), effects, labels))
+    texts = tuple(token_strings(frozen.model, frozen.tokens))
+
+    def drawn(adjacency: Adjacency) -> AttributionGraph:
+        # "Graph Pruning": by influence, the rows of the targets in B = (I - A)^-1 - I with A = |A| over its row sums
+        pruned = prune_adjacency(adjacency, config.node_share, config.edge_share)
+        stored, edges = stored_part(adjacency, pruned, config)
+        return AttributionGraph(
+            settings=settings,
+            prompt="".join(texts) if prompt is None else prompt,
+            token_texts=texts,
+            n_layers=frozen.shape.n_layers,
+            targets=tuple(aim.targets),
+            scores=None,
+            floor=None,
+            untrained=None,
+            run=TraceRun(
+                frozen=tuple(frozen.frozen_parts),
+                active=system.n_features,
+                rows=len(adjacency.features),
+                residue=adjacency.residue,
+                nodes_kept=int(pruned.nodes.sum()),
+                edges_kept=int(pruned.edges.sum()),
+                candidates=tuple(likely_tokens(frozen.model, frozen.logits)),
+            ),
+            effects=None,
+            carried=None,
+            node_table=node_table(stored_nodes(system, adjacency, aim, pruned, stored, effects, labels, texts)),
+            edge_table=edge_table(edges),
+            flows=None,
+            groups=None,
+        )
+
+    begun = None if show is None else _store(system, aim, config, BATCHES * config.batch_size)
+    if show is not None and begun is not None and begun.limit:
+        show(drawn(assemble(system, aim, config, store=begun)))
     store = _store(system, aim, config, config.max_feature_nodes, None if folder is None else folder())
     if begun is not None and not store.done:
         store.continue_from(begun)
     begun = None
     adjacency = assemble(system, aim, config, store=store, progress=progress)
-    graph = _drawn(system, settings, prompt, aim, adjacency, effects, labels)
     # "Validating Attribution Graph Hypotheses with Interventions": ablations in the model with nothing frozen
     agreed = None
     if effects is not None and config.effects and system.n_features:
@@ -186,49 +217,7 @@ def trace_system(
     # "Attribution Graph Evaluation": replacement score and completeness, and the same without latents or training
     nulls = (NoReplacement(), untrained) if measures and config.nulls else (None, None)
     floor, fresh = (None if null is None else _score(assemble(System(frozen, null), aim, config)) for null in nulls)
-    return replace(graph, scores=_score(adjacency), floor=floor, untrained=fresh, effects=agreed)
-
-
-def _drawn(
-    system: System,
-    settings: GraphSettings,
-    prompt: str | None,
-    aim: Aim,
-    adjacency: Adjacency,
-    effects: Float[Tensor, "targets sources"] | None,
-    labels: Labels | None,
-) -> AttributionGraph:
-    """Return the graph of some rows, without scores and tests."""
-    frozen, config = system.frozen, settings.trace or TraceConfig()
-    # "Graph Pruning": by influence, the rows of the targets in B = (I - A)^-1 - I with A = |A| over its row sums
-    pruned = prune_adjacency(adjacency, config.node_share, config.edge_share)
-    stored, edges = stored_part(adjacency, pruned, config)
-    texts = tuple(token_strings(frozen.model, frozen.tokens))
-    return AttributionGraph(
-        settings=settings,
-        prompt="".join(texts) if prompt is None else prompt,
-        token_texts=texts,
-        n_layers=frozen.shape.n_layers,
-        targets=tuple(aim.targets),
-        scores=None,
-        floor=None,
-        untrained=None,
-        run=TraceRun(
-            frozen=tuple(frozen.frozen_parts),
-            active=system.n_features,
-            rows=len(adjacency.features),
-            residue=adjacency.residue,
-            nodes_kept=int(pruned.nodes.sum()),
-            edges_kept=int(pruned.edges.sum()),
-            candidates=tuple(likely_tokens(frozen.model, frozen.logits)),
-        ),
-        effects=None,
-        carried=None,
-        node_table=node_table(stored_nodes(system, adjacency, aim, pruned, stored, effects, labels, texts)),
-        edge_table=edge_table(edges),
-        flows=None,
-        groups=None,
-    )
+    return replace(drawn(adjacency), scores=_score(adjacency), floor=floor, untrained=fresh, effects=agreed)
 
 
 def _score(adjacency: Adjacency) -> GraphScores:

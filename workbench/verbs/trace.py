@@ -14,7 +14,7 @@ from interp.artifacts import open_artefact, partial_path
 from interp.errors import ConfigError, MismatchError, PromptError, UsageError, WorkbenchError
 from interp.models.hooked import HookedModel
 from interp.options import Argument, Derived, ModelName, SAEName
-from interp.tracing.graph import AttributionGraph, GraphSettings, TraceConfig
+from interp.tracing.graph import AttributionGraph, TraceConfig
 from saes.circuits.feature_circuit import AttributionConfig
 from workbench.analysis import AnalysisRun, Resumable
 from workbench.terminal import (
@@ -119,7 +119,10 @@ class TracePrompt(TraceConfig, AppliesDictionary, Threaded, RunsModel, Resumable
             words=words,
         )
         labels = newest_labels(run.workspace, settings.weight_hash) if self.set is None else None
-        run.replaces = self._continues(run.folder, settings)
+        known = _first_picture(run.folder)
+        run.replaces = known is not None and known.settings == settings
+        if not run.replaces:  # it is that of another trace
+            super().check_free(run.folder)
         new = not (run.folder.exists() or partial_path(run.folder).exists() or words)
 
         def show(graph: AttributionGraph) -> None:
@@ -166,13 +169,6 @@ class TracePrompt(TraceConfig, AppliesDictionary, Threaded, RunsModel, Resumable
     def check_free(self, *folders: Path | None) -> None:
         """Let the same command continue where the first picture of a trace is there without its tests."""
         super().check_free(*(folder for folder in folders if folder is not None and _first_picture(folder) is None))
-
-    def _continues(self, folder: Path, settings: GraphSettings) -> bool:
-        """Return whether the folder has the first picture of this trace. Raises `ConfigError` for that of another."""
-        known = _first_picture(folder)
-        if known is not None and known.settings != settings:
-            super().check_free(folder)
-        return known is not None
 
     def _dictionary(self, run: AnalysisRun) -> "TracedDictionary":
         """Return the dictionary, its null and its labels."""
