@@ -279,8 +279,8 @@ class Labels(Artefact, kind="labels", title="Written labels", made_by="explain")
     def headline(self) -> str:
         """Return the number of labels, their source, and their gain in detection over other features' labels."""
         if isinstance(source := self.settings.source, CarriedLabels):
-            hold, nulls = f"{self.n_holding:,} of {self.n_features:,} labels carried from", source.nulls.items()
-            return f"{hold} {source.features} hold; " + ", ".join(f"with {name} {n}" for name, (n, _) in nulls)
+            nulls = ", ".join(f"{name} {hold / max(n, 1):.0%}" for name, (hold, n) in source.nulls.items())
+            return f"{self.n_holding:,} of {self.n_features:,} labels carried from {source.features} hold; {nulls}"
         if self.n_read is None:
             of = f"{self.n_labelled} of {self.n_features} features of {self.settings.features}"
             gain = self.means["detection"].gain if "detection" in self.means else None

@@ -39,7 +39,7 @@ def test_a_dictionary_gives_itself_its_own_labels(workspace, tmp_path, capsys):
     assert all(row.label == f"label {row.feature}" for row in rows)
     assert {score.accuracy for score in scores} == {1.0}
     out = capsys.readouterr().out
-    assert f"{len(rows)} of {len(rows)} labels carried from named hold; with documents shuffled 0" in out
+    assert f"{len(rows)} of {len(rows)} labels carried from named hold; documents shuffled 0%" in out
     assert "null, an untrained dictionary" in out
     adopted = workspace.open(Features, "tiny-named").features.arrow()
     kinds = adopted["label_kind"].to_pylist()
