@@ -147,6 +147,8 @@ def in_threads(turns: Turns, given: list[tuple[str, Kind]]) -> list[str]:
 def test_an_address_with_a_text_offers_to_trace_it(workspace, live):
     shown = str(layout(PageSources(workspace, live), text="The capital of France is", model="smollm2-135m"))
     assert "/graph?trace=The+capital+of+France+is&model=smollm2-135m" in shown
+    asked = layout(PageSources(workspace, live), text="One is", model="tiny", answer=" two", contrast=" three")
+    assert "/graph?trace=One+is&model=tiny&target=+two&contrast=+three" in str(asked)
 
 
 def test_one_page_with_many_requests_does_not_keep_another_waiting():
