@@ -182,11 +182,12 @@ def part(graph: AttributionGraph, shown: ShownPart) -> dict[str, list[int] | lis
 
 
 def marks(notes: Notes, graph: AttributionGraph) -> dict[str, Any]:
-    """Return the marks of the visitor; before there are any, the groups that were found when the graph was traced."""
+    """Return the marks of the visitor; before there are any, the boxes that held when the graph was traced."""
     edits = notes.graph_edits(graph.key)
     if edits or not graph.groups:
         return edits
-    return {"groups": [[group.name.strip()[:80] or "group", list(group.nodes)] for group in graph.groups]}
+    held = [group for group in graph.groups if group.holds]
+    return {"groups": [[group.name.strip()[:80] or "group", list(group.nodes)] for group in held]}
 
 
 def labels_of(workspace: Workspace, graph: AttributionGraph, nodes: Sequence[str]) -> dict[str, str]:

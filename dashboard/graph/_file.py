@@ -29,7 +29,7 @@ MODULES = (ASSETS / "dom.mjs", *(ASSETS / "graph" / f"{name}.mjs" for name in ("
 _START = 'import { open } from "page/file"; open();'
 _STYLE = (
     "h1 { font: 600 19px/1.4 var(--wb-font); margin: 4px 0; overflow-wrap: anywhere } main > * + * { margin-top: 14px }"
-    " .wb-evidence td { text-align: left; overflow-wrap: anywhere }"
+    " .wb-evidence :is(td, th) { text-align: left; overflow-wrap: anywhere } [data-opened] { overflow-x: auto }"
 )
 
 

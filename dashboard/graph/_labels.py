@@ -1,4 +1,4 @@
-"""What a workspace knows of the nodes of a graph: labels, words, and influence over other prompts."""
+"""Labels of the nodes of a graph that a workspace has, words of latents, and their influence over other prompts."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,7 @@ from dashboard.data import features
 from interp.errors import WorkbenchError
 from interp.tracing.background import LIMIT, usual_parts
 from interp.tracing.graph import AttributionGraph
-from interp.tracing.story import NodeWords
+from interp.tracing.story import NodeWords, words_of
 from interp.workspace import Workspace
 from saes.features.neurons import NeuronLabels, newest_labels
 from saes.features.schema import Features
@@ -21,7 +21,7 @@ class KnownLabels:
     neurons: NeuronLabels | None
     """for a graph of neurons"""
     words: dict[int, NodeWords]
-    """of neurons, by number"""
+    """of latents, by number"""
     usual: dict[int, float]
     """of neurons: mean influence over other prompts, as a part of that in the graph"""
 
@@ -35,7 +35,7 @@ def known_labels(workspace: Workspace, graph: AttributionGraph) -> KnownLabels:
     """Return the labels that a workspace has for the nodes of a graph."""
     neurons = neurons_of(workspace, graph)
     rows = {} if neurons is None else neurons.rows_of(graph)
-    texts, wanted = {}, dict[int, list[int]]()
+    texts, wanted = dict[int, str](), dict[int, list[int]]()
     for i, node in enumerate(graph.nodes):
         label = rows[i].name if i in rows else node.label
         if node.kind == "token" and 0 <= node.position < len(graph.token_texts):
@@ -50,7 +50,9 @@ def known_labels(workspace: Workspace, graph: AttributionGraph) -> KnownLabels:
         known = _table_labels(workspace, tables[layer], sorted({graph.nodes[i].index for i in wanted[layer]}))
         texts |= {i: known.get(graph.nodes[i].index) or "" for i in wanted[layer]}
     usual = {} if neurons is None else usual_parts(graph, neurons.background())
-    return KnownLabels(texts, neurons, {i: row.words for i, row in rows.items()}, usual)
+    latents = (i for i, node in enumerate(graph.nodes) if node.kind == "feature")
+    words = {i: rows[i].words if i in rows else words_of(texts[i]) for i in latents}
+    return KnownLabels(texts, neurons, words, usual)
 
 
 def neurons_of(workspace: Workspace, graph: AttributionGraph) -> NeuronLabels | None:

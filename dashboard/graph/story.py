@@ -1,7 +1,5 @@
 """The story of a stored graph, from the labels and lens words that the workspace has for its latents."""
 
-from collections.abc import Sequence
-
 from dashboard.data.meaning import said_words
 from dashboard.graph._labels import KnownLabels, feature_tables, known_labels
 from interp.lenses.vocabulary import open_vocabulary
@@ -17,19 +15,18 @@ SAID = 5
 def story_of(workspace: Workspace, graph: AttributionGraph, known: KnownLabels | None = None) -> Story | None:
     """Return the story of a graph; None without targets or nodes. `known` are its labels, read unless given."""
     known = known or known_labels(workspace, graph)
-    words = known.words or _words(workspace, graph, known)
+    words = known.words | (_with_said(workspace, graph, known) if known.neurons is None else {})
     vocabulary = open_vocabulary(graph.weight_hash)
     return tell(graph, words, usual=known.usual, vectors=None if vocabulary is None else vocabulary.word_vectors)
 
 
-def _words(workspace: Workspace, graph: AttributionGraph, known: KnownLabels) -> dict[int, NodeWords]:
-    """Return the words of latents of a dictionary by number: those of labels, and lens words where they are known."""
-    said: dict[int, Sequence[str]] = {}
+def _with_said(workspace: Workspace, graph: AttributionGraph, known: KnownLabels) -> dict[int, NodeWords]:
+    """Return the words of latents whose features tables have lens words, with these."""
+    words: dict[int, NodeWords] = {}
     for layer, table in feature_tables(workspace, graph).items():
         numbers = {
             i: node.index for i, node in enumerate(graph.nodes) if node.kind == "feature" and node.layer == layer
         }
         raised = said_words(workspace, workspace.open(Features, table), sorted(set(numbers.values())), SAID)
-        said |= {i: raised[latent] for i, latent in numbers.items() if latent in raised}
-    latents = (i for i, node in enumerate(graph.nodes) if node.kind == "feature")
-    return {i: words_of(known.texts[i], said.get(i, ())) for i in latents}
+        words |= {i: words_of(known.texts[i], raised[latent]) for i, latent in numbers.items() if latent in raised}
+    return words

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from interp.tracing.function_words import FUNCTION_WORDS
+from interp.tracing._function_words import FUNCTION_WORDS
 
 WordVectors = Callable[[Sequence[str]], Float[np.ndarray, "words d"]]
 """`vectors(words)` returns one row per word, zeros for an unknown one."""
 STEM = 5
-"""First letters in which two forms of a word agree: France and French need vectors, city and cities do not."""
+"""First letters in which forms of a word agree: France and French need vectors, orbit and orbiting do not."""
 NEAR = 0.15
 """Cosine of two words that are on one topic; of random ones fewer than 1 % are as near (`Vocabulary.word_vectors`)."""
 _GRAMMAR = """
@@ -79,29 +79,45 @@ def _meaningful(words: Iterable[str]) -> tuple[str, ...]:
 
 
 def stem(word: str) -> str:
-    """Return the letters that forms of a word share."""
-    return word.strip().lower()[:STEM].rstrip("s") or word.strip().lower()
+    """Return the letters that forms of a word share: those of its singular, at most `STEM`."""
+    bare = word.strip().lower()
+    bare = f"{bare[:-3]}y" if bare.endswith("ies") else bare.removesuffix("s") or bare
+    return bare[:STEM]
 
 
 class Topic:
     """The words of a graph that are near a word of the prompt or of the answer, and how alike latents are by them."""
 
     def __init__(
-        self, words: Mapping[int, NodeWords], prompt: Sequence[str], answer: Sequence[str], vectors: WordVectors | None
+        self,
+        words: Mapping[int, NodeWords],
+        positions: Mapping[int, int],
+        prompt: Sequence[tuple[int, str]],
+        answer: Sequence[str],
+        vectors: WordVectors | None,
     ) -> None:
-        anchors = [*dict.fromkeys([*prompt, *answer])]
-        texts = sorted({word for node in words.values() for word in node.all} | set(anchors))
+        """Keep the words of latents, at `positions`, that are near a word of the prompt up to there or the answer's.
+
+        `prompt` are positions and words. Without `vectors` nothing tells what is off the topic, and all words are kept.
+        """
+        texts = sorted(
+            {word for node in words.values() for word in node.all} | {word for _, word in prompt} | {*answer}
+        )
         self._at, self._vectors = {word: i for i, word in enumerate(texts)}, _units(texts, vectors)
         self._stems, self._answer = [stem(word) for word in texts], list(answer)
-        near = self._nearness(texts, anchors)
-        known = vectors is None  # without vectors, nothing tells what is off the topic
-        on_topic = {
-            word: 1.0 if known else value for word, value in zip(texts, near, strict=True) if known or value >= NEAR
-        }
-        if not any(map(str.isdigit, anchors)):
-            on_topic = {word: value for word, value in on_topic.items() if not word.isdigit()}
-        self.words = {i: {word: on_topic[word] for word in node.all if word in on_topic} for i, node in words.items()}
+        near, nearest = {-1: self._nearness(texts, answer)}, self._nearness(texts, answer)
+        for position, word in sorted(prompt):
+            near[position] = nearest = np.maximum(nearest, self._nearness(texts, [word]))
+        least = 0.0 if vectors is None else NEAR
+        numbers = any(char.isdigit() for word in (*answer, *(word for _, word in prompt)) for char in word)
+        self.words: dict[int, dict[str, float]] = {}
         """by number of a node: its words on the topic, each with its nearness, 0 to 1"""
+        for i, node in words.items():
+            values = near[max(position for position in near if position <= positions.get(i, -1))]
+            known = {
+                word: max(float(values[self._at[word]]), 1e-3) for word in node.all if numbers or not word.isdigit()
+            }
+            self.words[i] = {word: value for word, value in known.items() if value >= least}
 
     def _nearness(self, words: Sequence[str], others: Sequence[str]) -> Float[np.ndarray, " words"]:
         """Return the largest likeness of each word with any of the others."""

@@ -23,6 +23,7 @@ from interp.artifacts import Artefact, DocumentField, Dots, Finding, Table
 from interp.artifacts.tables import schema_of
 from interp.errors import ConfigError, CorruptError, MismatchError, UnknownNameError
 from interp.models.short_name import short_name
+from interp.nulls import ALPHA
 from interp.options import Seed
 from interp.results import Record
 from interp.statistics import Interval
@@ -165,6 +166,26 @@ class Supernode:
 
 
 @dataclass(frozen=True, kw_only=True)
+class JudgedGroup:
+    """Latents that a story shows as one, and whether they act alike."""
+
+    name: str
+    nodes: tuple[str, ...]
+    """ids"""
+    agreement: float
+    """Mean cosine of two members' measured effects."""
+    chance: float
+    """The same, mean of random groups of the same layers."""
+    p: float
+    """Of the agreement, adjusted for the number of groups."""
+
+    @property
+    def holds(self) -> bool:
+        """True where members agree more than 95 % of random groups."""
+        return self.p <= ALPHA
+
+
+@dataclass(frozen=True, kw_only=True)
 class GraphEdge:
     """One edge as a row; `GraphEdges` explains the columns."""
 
@@ -299,8 +320,8 @@ class AttributionGraph(Artefact, kind="attribution_graph", made_by="trace"):
     edge_table: Table[GraphEdge]
     flows: Table[Flow] | None
     """Flows between groups of nodes; None without a template."""
-    groups: Annotated[tuple[Supernode, ...] | None, DocumentField("groups.json")]
-    """Latents that act alike beyond their null (`supernodes.with_groups`); None where they were not looked for."""
+    groups: Annotated[tuple[JudgedGroup, ...] | None, DocumentField("boxes.json")]
+    """Boxes of the graph's story, judged (`supernodes.with_groups`); None where they were not."""
 
     @property
     def model(self) -> str:

@@ -18,11 +18,11 @@ import numpy as np
 from jaxtyping import Float
 
 from interp.results import Record, Result
+from interp.tracing._function_words import FUNCTION_WORDS
 from interp.tracing._influence import Walks
 from interp.tracing._story_words import NodeWords, Topic, WordVectors, leading_words, stem
 from interp.tracing._story_words import words_of as words_of
 from interp.tracing.background import LIMIT
-from interp.tracing.function_words import FUNCTION_WORDS
 from interp.tracing.graph import AttributionGraph
 from interp.tracing.part import graph_effects
 
@@ -108,6 +108,17 @@ class Story(Result):
             for number, box in enumerate(self.boxes)
         ]  # fmt: skip
 
+    def lines(self) -> list[str]:
+        """Return the story as text: the sentence, then a line for each box with the boxes that it leads to."""
+        rows = [f"{self.sentence} ({self.left_out:.0%} of the influence is in no box)"]
+        for number, box in enumerate(self.boxes):
+            to = [
+                f"{'' if arrow.weight > 0 else 'against '}{self.boxes[arrow.target].name}"
+                for arrow in self.arrows if arrow.source == number
+            ][:3]  # fmt: skip
+            rows.append(f"  {box.kind:8} {box.name:28} {box.share:4.0%} {box.effect:+6.2f}  {' · '.join(to)}".rstrip())
+        return rows
+
     def headline(self) -> str:
         """Return the mechanism in a sentence, and the share that is left out."""
         return f"{self.sentence} {self.left_out:.0%} of the influence is left out."
@@ -155,7 +166,8 @@ class _Telling:
         self.last = max(node.position for node in self.nodes)
         self.answer = [part.strip() or "space" for part in graph.targets[0].sides if part]
         self.spans = [(run, word) for run, word in _spans(graph.token_texts) if _is_content(word)]
-        self.topic = Topic(words, [word for _, word in self.spans], self.answer, vectors)
+        positions = {i: node.position for i, node in enumerate(self.nodes)}
+        self.topic = Topic(words, positions, [(run[-1], word) for run, word in self.spans], self.answer, vectors)
         latents = (i for i, node in enumerate(self.nodes) if node.kind == "feature")
         self.words = {i: words.get(i, NodeWords()) for i in latents}
         self.background = {i for i, part in usual.items() if part >= LIMIT}
@@ -265,7 +277,16 @@ class _Telling:
             position=max(self.nodes[i].position for i in nodes),
             reads=self.topic.frequent(part.reads for part in words) if named else (),
             says=self.topic.frequent(part.says for part in words) if named else (),
+            test=self._test(group) if named else None,
         )  # fmt: skip
+
+    def _test(self, group: _Group) -> BoxTest | None:
+        """Return the stored test of a box of this name, whose latents are all in it."""
+        inside = {self.nodes[i].id for i in group.nodes}
+        for known in self.graph.groups or ():
+            if known.name == group.name and inside.issuperset(known.nodes):
+                return BoxTest(agreement=known.agreement, chance=known.chance, holds=known.holds)
+        return None
 
     def _arrows(self, groups: Sequence[_Group]) -> tuple[StoryArrow, ...]:
         """Return the influence between boxes that goes through no third box."""
@@ -284,7 +305,8 @@ class _Telling:
 
     def _sentence(self, boxes: Sequence[StoryBox]) -> str:
         """Return the mechanism in at most 25 words: what words call up, and what then speaks for the answer."""
-        answer = " rather than ".join(f"*{side}*" for side in self.answer)
+        repeated = " (repeated)" * any(box.kind == "token" and box.name == self.answer[0] for box in boxes)
+        answer = " rather than ".join([f"*{self.answer[0]}*{repeated}", *(f"*{side}*" for side in self.answer[1:])])
         parts = [box for box in boxes if box.kind in ("concept", "output")]
         early: dict[str, str] = {}
         for box in sorted(parts, key=lambda box: -box.share):

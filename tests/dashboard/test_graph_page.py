@@ -31,7 +31,7 @@ from interp.artifacts import Table, read_json, save_artefact, write_json
 from interp.errors import CorruptError, MismatchError, UsageError
 from interp.notes import Notes
 from interp.tracing.background import direction, influences
-from interp.tracing.graph import KIND, AttributionGraph, Flow, GraphNode, LikelyToken, Supernode, TraceRun
+from interp.tracing.graph import KIND, AttributionGraph, Flow, GraphNode, JudgedGroup, LikelyToken, TraceRun
 from interp.tracing.interchange import import_graph
 from interp.tracing.part import graph_effects, part_of
 from interp.tracing.trace import Variants
@@ -278,9 +278,15 @@ def test_edits_are_saved_among_the_notes_and_a_conflict_keeps_both(visitor, own)
     assert ERROR not in visitor.open("/notes")
 
 
-def test_groups_of_the_trace_are_the_marks_until_the_visitor_has_some(visitor, own):
+def test_boxes_that_held_are_the_marks_until_the_visitor_has_some(visitor, own):
     latents = [node.id for node in make_graph().nodes if node.kind == "feature"][:3]
-    graph = replace(make_graph(), groups=(Supernode("say a city", tuple(latents)),))
+    graph = replace(
+        make_graph(),
+        groups=tuple(
+            JudgedGroup(name=name, nodes=tuple(latents), agreement=0.5, chance=0.1, p=p)
+            for name, p in (("say a city", 0.01), ("mixed", 0.6))
+        ),
+    )
     save_artefact(graph, own.path(KIND, "grouped"))
     path, traced = "/graph-data/grouped/edits.json", {"groups": [["say a city", latents]]}
     assert edits_of(visitor, "grouped") == traced
@@ -552,3 +558,22 @@ def test_an_intervention_is_refused_in_other_weights(traced, tmp_path):
     live = LiveModel(other)
     with pytest.raises(MismatchError, match="load the model that it belongs to"):
         live.ask(ChangeLatents(graph="tiny", factors={node: 0.0}))
+
+
+def test_the_story_of_a_graph_is_as_the_browser_draws_it(visitor):
+    content = get(visitor, "/graph-data/capital/graph.json").get_json()
+    story, n = content["story"], len(content["nodes"]["kind"])
+    assert set(story) == {"sentence", "boxes", "arrows", "left_out"}
+    assert 0 <= story["left_out"] <= 1
+    assert 0 < len(story["boxes"]) <= 12
+    assert len(story["sentence"].split()) <= 25
+    fields = {"name", "kind", "nodes", "share", "effect", "position", "layer", "reads", "says", "test"}
+    for box in story["boxes"]:
+        assert set(box) == fields
+        assert box["kind"] in ("token", "concept", "output", "general", "answer")
+        assert set(box["nodes"]) <= set(range(n))
+        assert 0 <= box["share"] <= 1
+    assert story["boxes"][-1]["kind"] == "answer"
+    inside = [node for box in story["boxes"] for node in box["nodes"]]
+    assert len(inside) == len(set(inside)), "no node is in two boxes"
+    assert all({arrow["source"], arrow["target"]} <= set(range(len(story["boxes"]))) for arrow in story["arrows"])

@@ -94,14 +94,16 @@ class TracePrompt(TraceConfig, AppliesDictionary, Threaded, RunsModel, Resumable
         return slug(f"{self.prompt}-{self.set or 'neurons'}")
 
     def measure(self, run: AnalysisRun) -> AttributionGraph:
+        from dashboard.graph.story import story_of
         from interp.artifacts import Table
+        from interp.lenses.vocabulary import vocabulary_of
         from interp.models.generation import prompt_tokens
-        from interp.tracing.background import background_nodes
         from interp.tracing.effects import effect_profiles
         from interp.tracing.graph import Flow
         from interp.tracing.supernodes import with_groups
         from interp.tracing.trace import open_traced, trace_settings, trace_system, trace_variants
         from saes.features.neurons import newest_labels
+        from saes.features.raised_words import with_raised_words
 
         dictionary = self._dictionary(run)
         model, replacement = run.model(self.model), dictionary.replacement
@@ -144,11 +146,15 @@ class TracePrompt(TraceConfig, AppliesDictionary, Threaded, RunsModel, Resumable
             if labels is not None:
                 run.made_from(labels.about)
                 graph = labels.named(graph)
+            vocabulary_of(model)  # kept, so that pages compare words without the model
+            if (lens := run.jacobian_lens(settings.weight_hash)) is not None:
+                graph = with_raised_words(graph, system, lens)
+            story = story_of(run.workspace, graph)
             if graph.effects is not None:
-                usual = [] if labels is None else background_nodes(graph, labels.background())
-                with run.progress("grouping", "latents") as progress:
-                    measured = partial(effect_profiles, system, progress=progress)
-                    graph = with_groups(graph, measured, hidden=usual)
+                with run.progress("testing the story", "latents") as progress:
+                    graph = with_groups(graph, story, partial(effect_profiles, system, progress=progress))
+            for line in story.lines() if story is not None else ():
+                say(line)
             if not words:
                 return graph
             with run.progress("tracing words", "words") as progress:
