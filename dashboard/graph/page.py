@@ -110,7 +110,7 @@ def header(graph: AttributionGraph, target: str | None = None) -> html.Section:
         ],
         className="wb-graph-scores",
     )
-    parts = [html.Div([line, *other_answers(graph)]), *_untested(graph), more]
+    parts = [html.Div([line, *other_answers(graph), *_untested(graph)]), more]
     return html.Section(parts, className="wb-panel wb-graph-head", **attrs({"aria-label": "Prompt and target"}))
 
 
