@@ -11,7 +11,6 @@ from interp.tracing._function_words import content_word
 from interp.tracing.edges import System
 from interp.tracing.effects import ablation, measure, predicted_effects
 from interp.tracing.frozen import FrozenModel
-from interp.tracing.function_words import content_word
 from interp.tracing.graph import LikelyToken, target_rule
 from interp.tracing.replacement import Neurons
 from interp.tracing.targets import default_contrast
