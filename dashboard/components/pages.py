@@ -132,9 +132,8 @@ def _fill_button(queue: RunQueue, verb: str, options: Mapping[str, object], *, t
     """Return the button that runs the verb; where it needs more than these options, a link to its form."""
     try:
         queue.catalogue.command(verb, options)
-    except WorkbenchError as error:
-        form = runs_href(verb, **options)
-        return [html.P(as_typed(str(error))), dcc.Link(f"Choose and run {verb}", href=form, className="wb-act")]
+    except WorkbenchError:  # an input that only the visitor knows
+        return [dcc.Link(f"Choose and run {verb}", href=runs_href(verb, **options), className="wb-act")]
     of = next((str(value) for value in options.values()), "")
     return [
         html.P("Run this now, in the background; it appears here when it is done:"),

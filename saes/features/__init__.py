@@ -14,6 +14,7 @@
 - `case`       settings of a proof, one feature with its text and controls, the words that it reads
 - `proof`      the standard proof of a feature: claims, nulls, verdict
 - `measure_proof`  the proof, measured: what the feature reads and says, compared with random and other directions
+- `passes`  passes of a model with directions added or subtracted, and the words that directions read there
 - `meaning`    words that every feature makes the model say, through the Jacobian lens
 - `_relations` logits, neurons and co-active features of every feature, each with its null
 - `planes`     two-dimensional features

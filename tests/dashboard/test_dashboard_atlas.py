@@ -17,7 +17,7 @@ from make_series import NAMES, series
 from make_workspace import HOSTILE, build
 from werkzeug.test import Client
 
-from dashboard.atlas.page import naming_sentence, quality_panel
+from dashboard.atlas.page import judged, naming_sentence
 from dashboard.components.modules import ASSETS
 from dashboard.figures.theme import DARK, LIGHT, canvas_colours
 from dashboard.maps import data as atlas
@@ -359,7 +359,7 @@ def test_the_page_says_what_quality_was_measured_on_and_every_note(workspace):
     cases = ((made.quality, "each point"), (measured, "Measured on 7 random points"), (None, "Read regions"))
     for quality, said in cases:
         notes = ("two <b>parts</b>", "copies")
-        shown = quality_panel(dataclasses.replace(made, quality=quality, notes=notes))
+        shown = judged(dataclasses.replace(made, quality=quality, notes=notes))
         words = json.dumps(shown.to_plotly_json(), default=str)
         assert said in words
         assert "two <b>parts</b>" in words
@@ -404,8 +404,8 @@ def test_the_page_says_how_many_regions_have_names_and_how_many_shuffled_labels_
     made = workspace.open(VectorMap, "embeddings")
     said = naming_sentence(made)
     assert said.startswith("17 of 35 regions")
-    assert "0.05 regions on average" in said
+    assert said.endswith("with shuffled labels 0.05")
     naming = dataclasses.replace(made.naming, per_level=(0, 0, 0))
     none = naming_sentence(dataclasses.replace(made, naming=naming))
-    assert none.startswith("None of the 35 regions on all zoom levels is named.")
+    assert none.startswith("0 of 35 regions are named; most points lie in unnamed ones")
     assert naming_sentence(dataclasses.replace(made, naming=None)) == ""

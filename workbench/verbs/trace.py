@@ -69,8 +69,8 @@ class TracePrompt(TraceConfig, AppliesDictionary, Threaded, RunsModel, Resumable
     contrast: str | None = None
     """Explain the difference between the target and this token. Default: the next likely word."""
     template: tuple[str, ...] = ()
-    """WORD=TARGET, three or more: also trace the prompt, which contains {}, with every word, and give each flow between
-    groups of nodes an interval over the words. The graph is that of the first word."""
+    """At least three WORD=TARGET pairs; each WORD replaces {} in --prompt. The graph is that of the first; flows
+    between groups of nodes get an interval over the words."""
     chat: bool = False
     """Put the prompt into the model's chat template, as the message of a user."""
 
