@@ -64,7 +64,8 @@ def prove_panel(workspace: Workspace, of: One, proof: Proof | None, scheme: str 
         "says whether the words that it reads rise on this prompt. The standard proof tests four claims about these "
         "words: it fires on them, steering makes the model say them, ablating it makes the model say them less, and "
         "its direction says what it reads. Every number has two nulls, measured on the same words: random directions "
-        "of the same norm, and other features of similar density.",
+        "of the same norm, and other features of similar density. That it says what it reads has a third: untrained "
+        "latents, random directions on words of their own, since a direction that reads a token often raises it.",
         className="wb-prove",
         id=PANEL,
     )
@@ -118,7 +119,7 @@ def _stored(workspace: Workspace, of: One, proof: Proof | None, scheme: str | No
             id="prove-verdict",
         ),
         html.P(any_direction, className="wb-note") if proof.words.any_direction_may_pass else None,
-        graph("prove-nulls", figure=proof_nulls(proof, theme(scheme)), height=230, label="The feature and both nulls"),
+        graph("prove-nulls", figure=proof_nulls(proof, theme(scheme)), height=230, label="The feature and its nulls"),
         _continuations(proof),
         fold("Run it again", _button(workspace, again, name, index, "Run the proof again")),
     ]  # fmt: skip

@@ -18,11 +18,12 @@ from make_workspace import HOSTILE, build
 from werkzeug.test import Client
 
 from dashboard.atlas.page import judged, naming_sentence
-from dashboard.figures.theme import DARK, LIGHT
+from dashboard.components.modules import ASSETS
+from dashboard.figures.theme import DARK, LIGHT, canvas_colours
 from dashboard.maps import data as atlas
 from dashboard.maps.columns import about, array, columns, points_of, region_colours, regions
 from dashboard.maps.data import PointFilter, chosen, inside
-from dashboard.maps.view import ASSETS, atlas_view
+from dashboard.maps.view import atlas_view
 from interp.artifacts import Table, save_artefact
 from interp.atlas.vector_map import MapPoint, Region, VectorMap
 from interp.errors import ConfigError, CorruptError, UnknownNameError, UsageError
@@ -307,6 +308,15 @@ def test_point_colours_differ_for_every_eye(colours, vision):
     assert min(np.linalg.norm(a - b) for a, b in itertools.combinations(seen, 2)) > 18
 
 
+@pytest.mark.parametrize("colours", [LIGHT, DARK])
+def test_groups_of_a_graph_have_no_colour_that_is_a_sign_there(colours):
+    normal = _VISION["normal"]
+    signs = [lab(colour, normal) for colour in (colours.accent, colours.opposite)]
+    groups = [lab(colour, normal) for colour in canvas_colours(colours, [])["groups"]]
+    assert min(np.linalg.norm(group - sign) for group in groups for sign in signs) > 35
+    assert min(np.linalg.norm(a - b) for a, b in itertools.combinations(groups, 2)) > 18
+
+
 @pytest.mark.parametrize("vision", _VISION)
 @pytest.mark.parametrize("colours", [LIGHT, DARK])
 def test_the_scale_runs_one_way_in_lightness_for_every_eye(colours, vision):
@@ -330,7 +340,7 @@ def test_a_page_of_its_own_holds_all_modules_and_no_markup_from_labels(workspace
     for label in HOSTILE[:3]:
         assert label not in page
     imports = json.loads(re.search(r'<script type="importmap">(.*?)</script>', page, re.S)[1])["imports"]
-    assert {f"atlas/{path.stem}" for path in (ASSETS / "atlas").glob("*.mjs")} < set(imports)
+    assert {f"page/{path.stem}" for path in (ASSETS / "atlas").glob("*.mjs")} < set(imports)
     modules = [base64.b64decode(each.partition(",")[2]).decode() for each in imports.values()]
     assert {name for text in modules for name in re.findall(r'from "([^"]+)"', text)} <= set(imports)
     assert not re.search(r"""(src|href)=["']?(https?:)?//""", page)
