@@ -117,11 +117,11 @@ def _strongest_head(workspace: Workspace, model: str) -> HeadName | None:
     return next((scores.strongest("induction", 1)[0][0] for scores in scored if "induction" in scores.kinds), None)
 
 
-def _prompts_to_try(workspace: Workspace, model: str) -> html.Ul:
+def _prompts_to_try(workspace: Workspace, model: str) -> html.Section:
     """Return links that read the example, and the prompts of the newest graphs of the model."""
     graphs = [graph.prompt for graph in workspace.values(AttributionGraph) if graph.model == model]
     links = [quiet_link(visible(text, 60), prompt_href(text=text, model=model)) for text in (EXAMPLE, *graphs[:3])]
-    return html.Ul([html.Li(link) for link in links], className="wb-panel wb-lines", **attrs({"aria-label": "Try"}))
+    return panel("Prompts to try", html.Ul([html.Li(link) for link in links], className="wb-lines"))
 
 
 def register(app: Dash) -> None:

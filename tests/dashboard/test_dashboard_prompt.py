@@ -65,7 +65,7 @@ def test_the_strongest_induction_head_is_shown_first_and_prompts_can_be_tried(wo
     best = max(scores.of_kind("induction"), key=lambda row: row.score)
     assert (chosen["layer"], chosen["head"]) == (best.layer, best.head)
     assert "/prompt?text=The+capital+of+France" in text_of(page)
-    assert "Try" not in text_of(layout(PageSources(workspace, live), text="a prompt"))
+    assert "Prompts to try" not in text_of(layout(PageSources(workspace, live), text="a prompt"))
 
 
 def test_a_reading_has_the_labels_of_its_features_and_their_share_of_the_recorded_activations(workspace, live):
