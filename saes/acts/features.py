@@ -85,7 +85,7 @@ class Steer(OnFeature, Act[Session, list[SteeredRow]]):
     text: PromptText
     """The prompt to continue."""
     strength: Strength = 1.0
-    """In units of the feature's largest activation."""
+    """A multiple of the feature's largest activation; `Intervention.amount` is the activation itself."""
 
     @without_gradients
     def measure(self, run: Session) -> list[SteeredRow]:

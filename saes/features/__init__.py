@@ -7,6 +7,7 @@
 - `_views`     what every firing looks like: its token, words, neighbours and surroundings; sets of words near it
 - `lexicon`    classes of words, from WordNet and from `words.toml`
 - `neurons`    the MLP neurons of all layers in words, for attribution graphs
+- `raised_words`      words that latents of a graph raise, where they have no label
 - `describe_neurons`  their labels, words, examples and background, in one pass
 - `sources`    neurons as a dictionary, and dictionaries as sources and readouts of atlases
 - `recipes`    recipes of interventions with the dictionaries of a workspace

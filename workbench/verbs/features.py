@@ -267,8 +267,9 @@ class SteerFeatures(InWorkspace, Seeded, AppliesDictionary, Threaded, RunsModel)
     chat: bool = False
     """Put the prompt into the model's chat template, as the message of a user."""
     amount: float | None = None
-    """Amount to add or to set, in units of the feature's largest activation that `workbench features` measured (1 where
-    it is not given). For `scale`, the factor; for a direction, in units of its chosen strength."""
+    """Amount to add or to set, as a multiple of the feature's largest activation that `workbench features` measured (1
+    where it is not given; `--activation`, and `Intervention.amount` in Python, are activations). For `scale`, the
+    factor; for a direction, in units of its chosen strength."""
     activation: float | None = None
     """Activation to add or to set, in place of an amount, for a feature whose largest one was not measured."""
     action: Literal["add", "scale", "set", "ablate"] = "add"
