@@ -391,7 +391,10 @@ def proof():
     )  # fmt: skip
 
 
-PROVED = "measure value low high unit n random_mean random_high p_random alike_mean alike_high p_alike tested"
+PROVED = (
+    "measure value low high unit n random_mean random_high p_random alike_mean alike_high p_alike "
+    "untrained_mean untrained_high p_untrained tested"
+)
 
 DICTIONARIES = {
     "evaluation": Case(evaluated, "n_tokens l0 fvu dead_fraction ..."),
