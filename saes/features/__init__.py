@@ -19,6 +19,7 @@
 - `token_index` index of the recorded text: on which tokens and words each feature fires
 - `fired_words`  features that fire on words and phrases, or as a model reads a text
 - `_label_search` features by their labels, names and word classes; words near some words in a model's unembedding
+- `_example_texts` the text of the examples: which contain a query, and which one a hit shows
 - `_phrase_vectors` vectors of phrases, by which a query finds labels that share no word with it
 - `find_by_meaning`  one strength of every feature for a text, from these sources
 - `telling`    the features to show first

@@ -21,7 +21,7 @@ The whitened table is computed once per model (a second) and kept in the user's 
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,7 +35,7 @@ from interp.errors import WorkbenchError, disk_errors
 from interp.lenses.vocabulary import Vocabulary
 from interp.notes import own_names
 from interp.workspace import Workspace
-from saes.features._phrase_vectors import LabelVectors, phrase_vectors
+from saes.features._phrase_vectors import Alike, LabelVectors, Relatives, phrase_vectors
 from saes.features.lexicon import Lexicon
 from saes.features.schema import WRITTEN, Features
 from saes.features.token_index import fold
@@ -168,26 +168,27 @@ def _explained(written: Sequence[Labels], text: str, forms: Sequence[str]) -> di
 
 
 def by_phrase(
-    readings: "pa.Table", written: Sequence[Labels], text: str, inside: np.ndarray
-) -> dict[int, tuple[float, float]]:
-    """Return the features in the mask `inside [n_features]` whose written label is like `text`, with strength and p.
+    readings: "pa.Table", written: Sequence[Labels], text: str, inside: np.ndarray,
+    relatives: Relatives | None = None, name: str = "",
+) -> dict[int, Alike]:  # fmt: skip
+    """Return the features in the mask `inside [n_features]` whose written label is like `text`.
 
-    Strength is the likeness, 0 at the null of nonsense and 1 for the same words (`_phrase_vectors`), times the accuracy
-    of the label above chance; a label that is the text itself counts whole. Empty where the package of the
-    vectors is not installed, or no label was written.
+    The likeness (`_phrase_vectors`) is multiplied by the accuracy of the label above chance; a label that is the text
+    itself counts whole. `relatives` returns words near a query, and `name` tells the model that knows them. Empty
+    where the package of the vectors is not installed, or no label was written.
     """
     judged = {(row["feature"], row["label"]): row["score"] for row in readings.filter(readings["written"]).to_pylist()}
     for made in written:
         scores = {score.feature: score.accuracy for score in made.scores.rows("name = 'detection'")}
         judged |= {(row.feature, row.label): scores.get(row.feature) for row in made.labels.rows("label is not null")}
     near = _label_vectors(tuple(label for label in judged if label[1])) if judged else None
-    strengths: dict[int, tuple[float, float]] = {}
-    for (feature, label), (likeness, p) in (near.like(text) if near is not None else {}).items():
+    best: dict[int, Alike] = {}
+    for (feature, label), alike in (near.like(text, relatives, name) if near is not None else {}).items():
         score = judged[feature, label]
-        above = likeness * (1.0 if likeness > SAME else _above_chance(score))
-        if inside[feature] and above > strengths.get(feature, (0.0, p))[0]:
-            strengths[feature] = (above, p)
-    return strengths
+        above = alike.likeness * (1.0 if alike.likeness > SAME else _above_chance(score))
+        if inside[feature] and above > (best[feature].likeness if feature in best else 0.0):
+            best[feature] = replace(alike, likeness=above)
+    return best
 
 
 @lru_cache(maxsize=8)

@@ -19,10 +19,12 @@ from saes.features.schema import Features
 if TYPE_CHECKING:
     import pyarrow as pa
 
-By = Literal["phrase", "tokens", "related", "says", "label", "concept", "name", "similar", "number", "active"]
+By = Literal[
+    "phrase", "tokens", "related", "says", "label", "examples", "concept", "name", "similar", "number", "active"
+]
 """Main reason for a hit: it fires on the words (in their order, or any), or on related ones; it makes the model say
-them; its label, a measured concept or the user's name for it has them; its direction is similar; it was asked for by
-number; it fires as the model reads the text."""
+them; its label, its strongest examples, a measured concept or the user's name for it has them; its direction is
+similar; it was asked for by number; it fires as the model reads the text."""
 Kind = Literal["sae", "neurons", "transcoders"]
 
 
@@ -83,9 +85,9 @@ class Hit:
     density: float = 0.0
     max_activation: float = 0.0
     strength: float | None = None
-    """0 to 1, by which hits are ordered: of a text, the chance that it is the feature asked for, as learnt on measured
-    concepts (`find_by_meaning`); of texts joined by AND, the smallest of theirs. `similar`: cosine. `active`: strongest
-    activation, as a fraction of the maximum, times the rarity. None for one asked for by number."""
+    """0 to 1, by which hits are ordered: of a text, the Match, which is the probability that the feature is right, as
+    learnt on measured concepts (`find_by_meaning`); of texts joined by AND, the smallest of theirs. `similar`: cosine.
+    `active`: strongest activation, as a fraction of the maximum, times the rarity. None for one asked for by number."""
     convincing: bool = True
     """False where no source is above its null, or the strength of a text is below `CONVINCING`."""
     score: float | None = None
