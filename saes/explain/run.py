@@ -92,9 +92,13 @@ def score_answers(
     low, high = percentile_interval(0.0, draws)[1:]
     accuracy = float((hit + refused) / 2)
     interval = Interval(accuracy, 0.0 if accuracy == 0 else low, 1.0 if accuracy == 1 else high)
-    right = int((answered & yes).sum())
-    f1 = 2 * right / (n_yes + int(answered.sum())) if right else 0.0
-    return AnswerScore(interval, f1, len(yes))
+    return AnswerScore(interval, f1_of_answers(yes, answered), len(yes))
+
+
+def f1_of_answers(truth: np.ndarray, answers: np.ndarray) -> float:
+    """Return F1 of answers, bool arrays `[n]`; 0 where none is right."""
+    right = int((answers & truth).sum())
+    return 2 * right / (int(truth.sum()) + int(answers.sum())) if right else 0.0
 
 
 def mean_over_features(values: Sequence[float], *, generator: np.random.Generator) -> MeanScore | None:

@@ -21,7 +21,7 @@ The whitened table is computed once per model (a second) and kept in the user's 
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -173,7 +173,7 @@ def by_phrase(
 ) -> dict[int, Alike]:  # fmt: skip
     """Return the features in the mask `inside [n_features]` whose written label is like `text`.
 
-    The likeness (`_phrase_vectors`) is multiplied by the accuracy of the label above chance; a label that is the text
+    Both numbers (`_phrase_vectors`) are multiplied by the accuracy of the label above chance; a label that is the text
     itself counts whole. `relatives` returns words near a query, and `name` tells the model that knows them. Empty
     where the package of the vectors is not installed, or no label was written.
     """
@@ -184,10 +184,10 @@ def by_phrase(
     near = _label_vectors(tuple(label for label in judged if label[1])) if judged else None
     best: dict[int, Alike] = {}
     for (feature, label), alike in (near.like(text, relatives, name) if near is not None else {}).items():
-        score = judged[feature, label]
-        above = alike.likeness * (1.0 if alike.likeness > SAME else _above_chance(score))
-        if inside[feature] and above > (best[feature].likeness if feature in best else 0.0):
-            best[feature] = replace(alike, likeness=above)
+        trust = 1.0 if alike.likeness > SAME else _above_chance(judged[feature, label])
+        above = Alike(alike.likeness * trust, alike.covered * trust)
+        if inside[feature] and above.likeness > (best[feature].likeness if feature in best else 0.0):
+            best[feature] = above
     return best
 
 
@@ -344,9 +344,7 @@ def _table(vocabulary: Vocabulary, key: str) -> _Table:
         return _kept(folder, vocabulary.texts)
     except (OSError, ValueError, EOFError):  # not there, or cut short: it is computed again
         pass
-    variance, axes = np.linalg.eigh(vocabulary.spread.astype(np.float64))
-    scale = 1 / np.sqrt(np.maximum(variance, 0) + RIDGE * max(float(variance.mean()), 1e-12))
-    whitening = ((axes * scale) @ axes.T).astype(np.float32)
+    whitening = whitening_of(vocabulary)
     tokens = _whole_words(vocabulary.texts)
     parts = [
         _unit(vocabulary.directions[tokens[at : at + _ROWS]].astype(np.float32) @ whitening)
@@ -359,6 +357,13 @@ def _table(vocabulary: Vocabulary, key: str) -> _Table:
             with atomic_file(folder / f"{name}.npy") as temporary, temporary.open("wb") as file:
                 np.save(file, value, allow_pickle=False)
     return _kept(folder, vocabulary.texts)
+
+
+def whitening_of(vocabulary: Vocabulary) -> np.ndarray:
+    """Return the matrix `[d, d]`, float32, that whitens read directions, with a ridge."""
+    variance, axes = np.linalg.eigh(vocabulary.spread.astype(np.float64))
+    scale = 1 / np.sqrt(np.maximum(variance, 0) + RIDGE * max(float(variance.mean()), 1e-12))
+    return ((axes * scale) @ axes.T).astype(np.float32)
 
 
 def _whole_words(texts: Sequence[str]) -> np.ndarray:

@@ -386,6 +386,8 @@ LONGEST_TOKEN = 24
 
 QUOTED = ("token", "any_form", "word", "tokens", "before", "after", "promotes", *WORD_SETS)
 """Kinds of readings that name tokens."""
+SAYS = "says"
+"""Kind of a title that is the words promoted (`_titles`)."""
 READINGS = (*QUOTED, "class", "chunk", "before_class", "after_class", "document", "surroundings",
             "token_before_class", "token_after_class")  # fmt: skip
 
@@ -415,6 +417,8 @@ class Label(NamedTuple):
     def __str__(self) -> str:
         if self.kind == "dead":
             return "dead"
+        if self.kind == SAYS:
+            return f"says {', '.join(name.strip() for name in self.names)}"
         percent = "" if self.share is None else f"{self.share * 100:.0f} %"
         if self.kind == "dense":
             return f"dense ({percent} of tokens)"

@@ -143,14 +143,17 @@ class LabelVectors:
         return both / max(float(np.linalg.norm(both)), 1e-12)
 
     def like(self, text: str, relatives: Relatives | None = None, name: str = "") -> dict[tuple[int, str], Alike]:
-        """Return `(feature, label)` with how they are like a query, for the labels beyond the null."""
+        """Return `(feature, label)` and how they are like a text, for the labels beyond the null."""
+        words = [word for word in _content(text.lower()) if word.isalpha() and len(word) > 1]
+        if not words:
+            return {}
         cosines = self.labels @ self._of(text, relatives)
         limit = float(np.quantile(self.null(relatives, name), 1 - ALPHA))
         same = np.isin([label.casefold() for _, label in self.names], [text.strip().casefold()])
         cosines = np.where(same, 1.0, cosines)
         at = np.flatnonzero(cosines > limit)
         likeness = np.clip((cosines[at] - limit) / max(1 - limit, 1e-6), 0.0, 1.0)
-        near = self.vectors.of(_content(text.lower()) or [text]) @ self.words.T >= SAME_WORD
+        near = self.vectors.of(words) @ self.words.T >= SAME_WORD
         covered = [float(near[:, self.words_of[i]].any(1).mean()) if self.words_of[i] else 0.0 for i in at.tolist()]
         pairs = zip(likeness.tolist(), covered, strict=True)
         return {self.names[i]: Alike(*numbers) for i, numbers in zip(at.tolist(), pairs, strict=True)}

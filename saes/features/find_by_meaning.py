@@ -127,6 +127,8 @@ OFFSET = {True: -1.02, False: -0.74}
 """Added to the weighted sum, so that its sigmoid is the probability that the hit is right."""
 BELOW_FIRST = 0.999
 """Largest Match of a dense feature, as a fraction of the first other one: it is never first."""
+FEW_DENSE = 0.5
+"""Share of dense features up to which that holds: most neurons are dense."""
 N_RELATED, N_RELATIVES = 25, 12
 """Words near a query on which features may fire or that they may say, and those by which labels are found."""
 FLOOR = 0.02
@@ -184,6 +186,8 @@ class FeatureEvidence:
         with np.errstate(over="ignore"):
             match = 1 / (1 + np.exp(-self.logit))
         dense = (self.firings.index.columns.density > DENSE) & (self.values["name"] == 0)
+        if dense[self.live].sum() > FEW_DENSE * self.live.sum():
+            return match
         return np.minimum(match, np.where(dense, match[~dense].max(initial=0.0) * BELOW_FIRST, 1.0))
 
 
