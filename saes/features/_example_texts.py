@@ -53,10 +53,10 @@ class ExampleTexts:
     table: pa.Table
     starts: np.ndarray
     """Row at which the examples of each feature start, `[n_features + 1]`"""
-    text: pa.Array
-    """Their text in lower case."""
     strongest: np.ndarray
     """Rows of the group of strongest firings."""
+    text: pa.Array
+    """Their text in lower case."""
     documents: np.ndarray
     """Documents among the strongest examples of each feature, `[n_features]`."""
 
@@ -66,10 +66,11 @@ class ExampleTexts:
         feature = table["feature"].to_numpy()
         strongest = np.flatnonzero(table["group_order"].to_numpy() == 0)
         pairs = np.unique(np.stack([feature[strongest], table["document"].to_numpy()[strongest]]), axis=1)
-        joined = compute.call_function("binary_join", [table["tokens"].combine_chunks(), pa.scalar("")])
+        tokens = table["tokens"].combine_chunks().take(pa.array(strongest))
+        joined = compute.call_function("binary_join", [tokens, pa.scalar("")])
         text = compute.call_function("utf8_lower", [joined])
         starts = np.searchsorted(feature, np.arange(n_features + 1))
-        return cls(table, starts, text, strongest, np.bincount(pairs[0], minlength=n_features))
+        return cls(table, starts, strongest, text, np.bincount(pairs[0], minlength=n_features))
 
     def features_with(self, texts: Collection[str]) -> Containing:
         """Return the features with `LEAST_DOCUMENTS` documents or more that contain one of some texts, as words."""
@@ -86,12 +87,11 @@ class ExampleTexts:
     def _rows_with(self, texts: Collection[str]) -> np.ndarray:
         """Return the rows of the strongest examples that contain one of some texts as whole words."""
         holds = np.zeros(len(self.strongest), bool)
-        among = self.text.take(pa.array(self.strongest))
         for text in filter(None, map(fold, texts)):
-            mask = compute.call_function("match_substring", [among], compute.MatchSubstringOptions(text))
+            mask = compute.call_function("match_substring", [self.text], compute.MatchSubstringOptions(text))
             rows = np.flatnonzero(mask.to_numpy(zero_copy_only=False))
             whole = re.compile(rf"(?<!\w){re.escape(text)}(?!\w)")
-            holds[[i for i in rows.tolist() if whole.search(among[i].as_py())]] = True
+            holds[[i for i in rows.tolist() if whole.search(self.text[i].as_py())]] = True
         return self.strongest[holds]
 
     def rows_of(self, features: Sequence[int]) -> pa.Table:
