@@ -23,10 +23,10 @@ from interp.seeds import derive_seed
 from interp.workspace import Workspace
 from saes.explain.adopt import adopt_labels, replace_labels
 from saes.explain.run import f1_of_answers, mean_scores
-from saes.features._labels import SAYS, Label
+from saes.features._labels import Label
 from saes.features._titles import N_WORDS, belonging_together, says_little
 from saes.features.meaning import lens_for, said_tokens
-from saes.features.schema import NO_LABEL, SAE, SAID, SOURCES, Features
+from saes.features.schema import NO_LABEL, SAE, SAID, SAYS, SOURCES, Features
 from saes.features.written_labels import (
     ContextJudgement,
     ExplainConfig,

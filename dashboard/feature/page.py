@@ -77,7 +77,7 @@ def detail(
     lens = said_by(workspace, features, index)
     says = sections.says_sentence(lens)
     parts: list[Part] = [
-        html.Div([sections.heading(row, explained), controls], className="wb-feature-top"),
+        html.Div([sections.heading(row, explained, named.get(index, "")), controls], className="wb-feature-top"),
         html.P(says, className="wb-verdict", dir="auto") if says else None,
     ]
     if row.n_fired == 0:

@@ -55,7 +55,7 @@ from interp.nulls import OTHER_LABELS
 from interp.recording.store import Recording
 from saes.features._views import NEAR, OWN, Nearby, Sets, TokenView, Views, read_text
 from saes.features.firings import FeatureStatistics
-from saes.features.schema import MIN_HELDOUT, SAID, SOURCES, STATISTICS
+from saes.features.schema import MIN_HELDOUT, SAID, SAYS, SOURCES, STATISTICS
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -386,8 +386,6 @@ LONGEST_TOKEN = 24
 
 QUOTED = ("token", "any_form", "word", "tokens", "before", "after", "promotes", *WORD_SETS)
 """Kinds of readings that name tokens."""
-SAYS = "says"
-"""Kind of a title that is the words promoted (`_titles`)."""
 READINGS = (*QUOTED, "class", "chunk", "before_class", "after_class", "document", "surroundings",
             "token_before_class", "token_after_class")  # fmt: skip
 

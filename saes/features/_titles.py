@@ -16,8 +16,8 @@ import numpy as np
 from interp.lenses.vocabulary import Vocabulary
 from interp.nulls import ALPHA
 from saes.features._label_search import whitening_of
-from saes.features._labels import MIN_SHARE, SAYS, Label
-from saes.features.schema import NO_LABEL, SAID
+from saes.features._labels import MIN_SHARE, Label
+from saes.features.schema import NO_LABEL, SAID, SAYS
 
 N_WORDS, LEAST_WHOLE, LEAST_STEMS, STEM = 8, 5, 3, 4
 SHOWN = 3
