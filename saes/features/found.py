@@ -168,7 +168,7 @@ class FeatureHits(Result):
         """Return one row per hit, its label first."""
         return [
             {"label": (f"{hit.own} · " if hit.own else "") + (hit.label or "no label"), "features": hit.features,
-             "feature": hit.feature, "strength": hit.strength, "by": hit.by, "convincing": hit.convincing,
+             "feature": hit.feature, "match": hit.strength, "by": hit.by, "convincing": hit.convincing,
              "score": hit.score, "null": hit.null, "p": hit.p, "says": hit.says, "share": hit.share,
              "recall": hit.recall, "density": hit.density, "own": hit.own, "concept": hit.concept,
              "matches": ", ".join(f"{match.text!r} {match.n}/{match.seen}" for match in hit.matches)}
@@ -176,10 +176,10 @@ class FeatureHits(Result):
         ]  # fmt: skip
 
     def shown(self) -> list[Record]:
-        """Return the main columns of each hit; those that do not convince have no strength."""
-        names = ("label", "features", "feature", "strength", "by", "density", "matches")
+        """Return the main columns of each hit; those that do not convince have no Match."""
+        names = ("label", "features", "feature", "match", "by", "density", "matches")
         return [
-            {name: row[name] for name in names} | ({} if row["convincing"] else {"strength": UNCONVINCING})
+            {name: row[name] for name in names} | ({} if row["convincing"] else {"match": UNCONVINCING})
             for row in self.to_records()
         ]
 

@@ -42,6 +42,7 @@ from interp.nulls import ALPHA
 from interp.workspace import Workspace
 from saes.features._example_texts import ExampleTexts, example_texts, shown_examples
 from saes.features._label_search import largest, names_of
+from saes.features._phrase_vectors import phrase_vectors
 from saes.features.find_by_meaning import LEARNT, SET, WEIGHTS, FeatureEvidence, gather
 from saes.features.fired_words import AT_ONCE, Fired, FiringIndex, IndexedWord
 from saes.features.found import By, Example, FeatureHits, Filter, Hit, Kind, columns_of
@@ -152,6 +153,8 @@ def search_features(
         index = FiringIndex.open(workspace, made, keep=len(artefacts) <= AT_ONCE)
         texts = example_texts(workspace, made, len(artefacts))
         parts.append(_Part.of(index, meaning, texts, query, within, names, limit, leave_out))
+    if any(made.settings.labels for made in artefacts) and phrase_vectors() is None:
+        notes.append("Written labels were found by their words alone; pip install '.[search]' finds them by meaning")
     hits = sorted([hit for part in parts for hit in part.hits], key=lambda h: (not h.convincing, -(h.strength or 0)))
     above = [hit for hit in hits if hit.convincing][:limit]
     hits = [*above, *[hit for hit in hits if not hit.convincing][: max(min(BELOW, limit - len(above)), 0)]]

@@ -96,8 +96,12 @@ def test_another_file_is_refused(monkeypatch):
         phrase_vectors()
 
 
-def test_without_the_package_there_are_none(monkeypatch):
+def test_without_the_package_there_are_none_and_search_says_so(monkeypatch, tmp_path):
     monkeypatch.setattr(_phrase_vectors, "PACKAGE", "no-such-package")
     phrase_vectors.cache_clear()
     assert phrase_vectors() is None
+    workspace = Workspace(tmp_path, create=True)
+    write_features(workspace, "f", [{"feature": 0, "label": "months"}], n_tokens=1000, labels="read")
+    [note] = [note for note in search_features(workspace, "months").notes if "Written labels" in note]
+    assert "pip install" in note
     phrase_vectors.cache_clear()
