@@ -49,6 +49,29 @@ SUBJECTS = {
 """Pages: their titles, and the packages whose public names stand on them; the first that fits has a name."""
 MOST = 6
 """Links of one sort in an entry."""
+ALIKE = {
+    "model": "the model that is run or read",
+    "config": "settings; by default those of their class",
+    "hook_point": "name of the value that is read",
+    "hook_points": "names of the values that are read",
+    "folder": "of the artefact, such as `workspace.path(kind, name)`",
+    "overwrite": "replace what is there",
+    "seed": "of all random draws",
+    "batch_size": "prompts or rows in memory at a time",
+    "heldout_fraction": "share of the documents that is held out",
+    "n_random": "draws of the null",
+    "n_null": "draws of the null",
+    "n_draws": "draws of the null",
+    "n_shuffles": "draws of the null",
+    "n_permutations": "draws of the null",
+    "n_bootstrap": "resamples of the interval",
+    "confidence": "level of the interval",
+    "device": "where tensors are; by default a checked GPU or the CPU",
+    "progress": "called as `progress(done, total, info)`",
+    "colours": "of the figure, from `colours_of`",
+    "height": "of the figure, in pixels",
+}
+"""Arguments that mean the same in every function; said in an entry whose docstring does not mention them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,17 +171,26 @@ def entry_page(entry: Entry) -> str:
     """An entry: heading, import, signature and docstring, example, links."""
     used = uses().get(entry.name, [])
     about = [f"(api-{entry.name.lower()})=", f"## {entry.name}", f"`from {entry.package} import {entry.name}`"]
+    usual = [f"`{name}`: {ALIKE[name]}" for name in _unmentioned(entry) if name in ALIKE]
     links = {
+        "Arguments that mean the same everywhere": usual,
         "See also": [each.link for each in see_also(entry)],
         "Used in": list(dict.fromkeys(each.link for each in used))[:MOST],
         "Papers": [linked(key) for key in dict.fromkeys(citations(f"{entry.doc} {_module_doc(entry)}"))],
     }
-    shown = [f"**{title}:** {', '.join(found)}" for title, found in links.items() if found]
+    shown = [f"**{title}:** {'; '.join(found)}" for title, found in links.items() if found]
     example = [] if has_example(entry.doc) else [_example(entry, used)]
     current = f"```{{py:currentmodule}} {entry.package}\n```"
     return "\n\n".join(
         filter(None, [*about, current, directive(entry.package, entry.name, entry.value), *example, *shown])
     )
+
+
+def _unmentioned(entry: Entry) -> list[str]:
+    """Arguments of a function that its docstring does not mention."""
+    if not inspect.isfunction(entry.value):
+        return []
+    return [name for name in inspect.signature(entry.value).parameters if not re.search(rf"\b{name}\b", entry.doc)]
 
 
 def _module_doc(entry: Entry) -> str:

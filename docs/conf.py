@@ -41,9 +41,11 @@ def setup(app):  # Sphinx calls this
 
 def _link_names(app, docname, source):
     from docs.api import with_links
-    from docs.markdown import with_steps
+    from docs.markdown import with_generated, with_steps
 
-    if docname.startswith(("howto/", "explanation/")):
+    if not docname.startswith("generated/"):
+        source[0] = with_generated(source[0], docname)
+    if docname.startswith(("concepts/", "howto/", "explanation/")):
         source[0] = with_links(with_steps(source[0]))
 
 

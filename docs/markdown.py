@@ -1,11 +1,24 @@
 """Docstrings and other text of the code as Markdown of the site, and writing of pages."""
 
+import posixpath
 import re
 from pathlib import Path
 
 from workbench.skills import skills, text_of
 
 MARK = "% Written by docs/generate.py from the code; edit the code instead.\n\n"
+
+GENERATED = {
+    "docs/gallery/README.md": "tutorials/index.md",
+    "docs/bibliography.toml": "bibliography.md",
+    "dashboard/components/glossary.toml": "glossary.md",
+    "interp/__init__.py": "api/index.md",
+    "interp/artifacts/artefact.py": "reference/kinds.md",
+    "saes/acts": "reference/acts.md",
+    "workbench/shipped/data/card.json": "shipped.md",
+    "workbench/verbs": "reference/verbs.md",
+}
+"""Source in the repository -> page of the site that is written from it."""
 
 
 _written: set[Path] = set()
@@ -31,6 +44,17 @@ def with_steps(page: str) -> str:
     """A page with the text of a skill file in place of the link to it, so that the steps are written once."""
     link = r"^\*\*Steps\*\*: .*\(\.\./\.\./workbench/skills/([\w-]+)\.md\)$"
     return re.sub(link, lambda found: text_of(skills()[found[1]]), page, flags=re.MULTILINE)
+
+
+def with_generated(page: str, docname: str) -> str:
+    """A page whose links to sources lead to the pages of the site that are written from them."""
+    folder = posixpath.dirname(f"docs/{docname}")
+
+    def replaced(found: re.Match[str]) -> str:
+        made = GENERATED.get(posixpath.normpath(posixpath.join(folder, found[1])))
+        return f"](/generated/{made})" if made else found[0]
+
+    return re.sub(r"\]\(([^)\s#]+)\)", replaced, page)
 
 
 def as_markdown(docstring: str) -> str:

@@ -333,13 +333,12 @@ def edge_split():
 
 @cache
 def groups():
-    from interp.tracing.supernodes import FoundGroups, Supernode, judge_groups, latents
+    from interp.tracing.supernodes import Supernode, judge_groups, latents
 
     names = [node.id for node in latents(graph())][:4]
     made = (Supernode("one", tuple(names[:2])), Supernode("other", tuple(names[2:])))
-    found = FoundGroups(made, (0.9, 0.8), 0.7, 2, 0.1, len(names))
     rng = np.random.default_rng(0)
-    return found, judge_groups(graph(), made, lambda nodes: rng.standard_normal((len(nodes), 4)), n_random=19)
+    return judge_groups(graph(), made, lambda nodes: rng.standard_normal((len(nodes), 4)), n_random=19)
 
 
 def variants():
@@ -416,8 +415,7 @@ DICTIONARIES = {
     "intervention on a graph": Case(intervention, "token before after"),
     "continuations of a graph": Case(continued, "run text"),
     "edge of a graph": Case(edge_split, "head position token effect attention", figure=True),
-    "groups of a graph": Case(lambda: groups()[0], "name latents similarity nodes"),
-    "groups of a graph, judged": Case(lambda: groups()[1], "name latents agreement random random_high p"),
+    "groups of a graph, judged": Case(groups, "name latents agreement random random_high p"),
     "template of graphs": Case(variants, "source target mean low high same_sign n"),
     "circuit of features": Case(feature_circuit, "source target via position score"),
     "proof of a feature": Case(proof, PROVED + " p_holm holds", figure=True),

@@ -17,7 +17,7 @@ from interp.errors import ResourceError
 from interp.statistics import t_interval
 from saes.kinds.base import Weights
 from saes.kinds.l1 import ReLUSAE
-from tests.campaigns import conditions, files, intervals, kill, proofs, report, requests
+from tests.campaigns import conditions, families, files, intervals, kill, proofs, report, requests
 from tests.campaigns.mutants import TESTS, mutants_of
 
 
@@ -48,6 +48,16 @@ def test_each_kind_of_case_can_be_drawn(name):
     assert found.shape == (n,)
     assert found.dtype == bool
     assert np.array_equal(found, intervals.measure(case, round(20 / case.share), 0)[0]), "the seed decides"
+
+
+def test_the_page_of_models_says_what_runs_on_gemma_3():
+    """Norms on queries and keys, and after attention: one analysis refuses, the others run."""
+    tried = dict(row.strip("| ").split(" | ") for row in families.table(["gemma3"])[2:] if row.startswith("|"))
+    rows = [row.strip("| ").split(" | ") for row in families.PAGE.read_text(encoding="utf-8").splitlines()]
+    head = next(row for row in rows if row[0] == "analysis")
+    page = {row[0]: row[head.index("gemma3")] for row in rows if row[0] in families.ANALYSES}
+    assert {name: said[:2] for name, said in tried.items()} == {name: said[:2] for name, said in page.items()}
+    assert [name for name, said in tried.items() if said != "yes"] == ["attention scores explained"]
 
 
 def test_a_report_replaces_what_stands_between_its_markers(tmp_path):

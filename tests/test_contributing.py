@@ -112,9 +112,9 @@ def copy(tree: Copy) -> Copy:
 def named_files(addition: str) -> list[str]:
     """Return the files of the product that the list says to change ("in `PATH`"), new ones as patterns."""
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    entry = re.search(rf"^- \*{addition}\*:(.*?)(?=^- |^\S|\Z)", text, flags=re.MULTILINE | re.DOTALL)
+    entry = re.search(rf"^### {addition}\n(.*?)(?=^#|\Z)", text, flags=re.MULTILINE | re.DOTALL | re.IGNORECASE)
     assert entry, f"CONTRIBUTING says nothing of {addition}"
-    paths = re.findall(r"\bin\s+`([\w/]+\.py)`", entry[1])
+    paths = re.findall(r"\b[Ii]n\s+`([\w/]+\.py)`", entry[1])
     return [re.sub(r"[A-Z]{2,}", "*", path) for path in paths if path.startswith(PACKAGES)]
 
 

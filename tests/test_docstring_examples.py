@@ -67,7 +67,10 @@ def misfits(code: str, names: dict[str, Any]) -> list[str]:
 
 
 def stored(tree: ast.Module) -> set[str]:
-    return {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    """Names that an example itself defines."""
+    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    return names | {each.name for each in functions} | {arg.arg for each in functions for arg in each.args.args}
 
 
 def assigned(kind: type) -> set[str]:
@@ -147,7 +150,9 @@ def at_hand() -> dict[str, Any]:
 
 
 RUN = (
-    "interp.circuits.induction", "interp.directions.files", "interp.geometry.dimension", "interp.geometry.probes",
+    "interp.circuits.attribution", "interp.circuits.induction", "interp.directions.files",
+    "interp.geometry.dimension", "interp.geometry.probes", "interp.interventions.apply", "interp.lenses.logit_lens",
+    "interp.models.adapter", "interp.models.generation", "interp.patching.ablation", "interp.patching.activation",
     "saes.features.search",
 )  # fmt: skip
 """Modules with an example that is complete with the names above."""

@@ -31,7 +31,7 @@ from interp.artifacts.draft import RESUME, carrying
 from interp.doctor.certificate import certificates_of
 from interp.forms import from_json
 from interp.models.short_name import short_name
-from interp.progress import Progress
+from interp.progress import Progress, report_made
 from interp.ranks import ALONE, open_draft
 from workbench.first_look import DICTIONARIES, FirstLook
 from workbench.options import options_of
@@ -60,6 +60,8 @@ class AnalysisRun:
         """Hash of what the artefact is made from, by key."""
         self.threads: int | None = verb.use_threads() if isinstance(verb, Threaded) else None
         self.seed: int | None = getattr(verb, "seed", None)
+        self.replaces = False
+        """True where a first version is stored, which the finished one replaces without `--overwrite`."""
         self._verb = verb
         self._models: dict[str, HookedModel] = {}
         self._examined: HookedModel | None = None
@@ -187,9 +189,19 @@ class AnalysisRun:
                 kind=self._verb.writes(),
                 config=settings_json(settings),
                 seed=self.seed,
-                overwrite=self._verb.overwrite,
+                overwrite=self._verb.overwrite or self.replaces,
             )
         return self._draft
+
+    def discard(self) -> None:
+        """Remove the work in progress, unless an earlier run began it."""
+        if self._draft is not None and not self._draft.resumed:
+            self._draft.discard()
+
+    def show(self, artefact: Artefact) -> None:
+        """Store a first version, which pages open at once; an interruption leaves it."""
+        report_made(self.save(artefact).folder)
+        self.replaces = True
 
     def training(self, settings: object) -> Path:
         """Return a folder in the draft for what an interrupted run resumes from; it is gone once the draft is done."""

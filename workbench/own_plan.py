@@ -88,6 +88,7 @@ def further_costs(scale: OwnScale, facts: OwnFacts, pace: ModelPace) -> dict[str
     read = 1.3 * scale.neuron_tokens / BATCH * pace.blocks
     words = 1.2 * directions / 2 / BATCH * pace.logits
     lists = len(scale.lists or CONCEPTS)
+    above = pace.blocks - pace.batch  # steering and ablation run what lies above the hook point
     costs = {
         "neurons": Cost(
             100 * directions, graph + vocabulary, 5 + read + words + 6e-4 * directions + scale.background * traced
@@ -95,7 +96,7 @@ def further_costs(scale: OwnScale, facts: OwnFacts, pace: ModelPace) -> dict[str
         "attribution_graph": Cost(2e6, graph, 5 + 1.8 * traced),
         "induction_circuit": Cost(1e6, pace.memory + LOGITS * pace.d_vocab, 5 + 10 * pace.blocks),
         "word_geometry": Cost(1e6, pace.memory, lists * (3 + 4 * (pace.blocks + pace.logits))),
-        "proof": Cost(1e6, pace.memory + 2 * vocabulary, 5 + 0.12 * scale.draws * (pace.blocks + pace.logits)),
+        "proof": Cost(1e6, pace.memory + 2 * vocabulary, 10 + scale.draws * (0.1 * above + 0.01 * pace.logits)),
     }
     if scale.quick:
         costs["certificate"] = Cost(1e5, pace.memory + pace.weights, 2 + 0.2 * (pace.blocks + pace.logits))

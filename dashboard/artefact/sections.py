@@ -10,7 +10,7 @@ from dash import html
 
 from dashboard.answers import MOST_ROWS, is_object, is_sequence
 from dashboard.components.evidence import as_table, evidence_table, flattened, number, records_table, words
-from dashboard.components.frame import attempt, panel, quiet_link, stat
+from dashboard.components.frame import attempt, panel, quiet_link, stat, verdict
 from dashboard.components.pages import artefact_href
 from dashboard.figures.theme import visible
 from interp.artifacts import Artefact, Manifest, Table, as_json
@@ -30,8 +30,9 @@ PLACES = ("document", "table")
 def summary(value: Artefact) -> html.Div:
     """Return the headline of an artefact, and the numbers that are asked for first."""
     facts = [stat(name, visible(str(fact), 160)) for name, fact in value.facts() if fact]
-    headline = html.P(html.Strong(visible(value.headline(), 600)), dir="auto")
-    return html.Div([headline, html.Div(facts, className="wb-stats") if facts else None])
+    lines = [html.Li(visible(line, 600), dir="auto") for line in value.details()]
+    judged = verdict(value.headline(), *([html.Ul(lines, className="wb-said")] if lines else []))
+    return html.Div([judged, html.Div(facts, className="wb-stats") if facts else None])
 
 
 def panels(workspace: Workspace, value: Artefact) -> list[html.Section | html.Div]:

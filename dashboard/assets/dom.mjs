@@ -19,6 +19,10 @@ export function element(tag, given = {}, ...children) {
   return made;
 }
 
+/** A small button; a class in `given` replaces its own. @param {string} text @param {Attributes} given */
+export const button = (text, given) =>
+  element("button", { type: "button", class: "wb-act wb-act-quiet", ...given }, text);
+
 /**
  * A menu of `[value, text]` with a name for screen readers; `change` is called with the value that is chosen.
  * @param {string} label @param {string[][]} choices @param {string} value @param {(value: string) => void} [change]
@@ -68,17 +72,20 @@ export function recordsTable(names, rows) {
   );
 }
 
-/** A line drawing of 16 x 16 from path data. @param {string} path */
-export function icon(path) {
-  const space = "http://www.w3.org/2000/svg";
-  const svg = document.createElementNS(space, "svg");
-  svg.setAttribute("viewBox", "0 0 16 16");
-  svg.setAttribute("aria-hidden", "true");
-  const line = document.createElementNS(space, "path");
-  line.setAttribute("d", path);
-  svg.append(line);
-  return svg;
+/**
+ * An element of a drawing; numbers have two digits after the point.
+ * @param {string} tag @param {Record<string, string | number>} given @param {...(Node | string)} children
+ */
+export function svg(tag, given, ...children) {
+  const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  for (const [name, value] of Object.entries(given))
+    made.setAttribute(name, typeof value === "number" ? String(Number(value.toFixed(2))) : value);
+  made.append(...children);
+  return made;
 }
+
+/** A line drawing of 16 x 16 from path data. @param {string} path */
+export const icon = (path) => svg("svg", { viewBox: "0 0 16 16", "aria-hidden": "true" }, svg("path", { d: path }));
 
 /**
  * Token text on one line: line breaks as ↵, tabs as ⇥, lone spaces as ␣, cut at `most` characters.

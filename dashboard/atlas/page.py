@@ -10,7 +10,7 @@ import dash_ag_grid as dag
 from dash import ClientsideFunction, Dash, Input, NoUpdate, Output, State, dcc, html, no_update
 
 from dashboard.components.evidence import number
-from dashboard.components.frame import attrs, page, panel, quiet_link, stat
+from dashboard.components.frame import attempt, attrs, page, panel, quiet_link, stat, verdict
 from dashboard.components.pages import (
     Page,
     address_sink,
@@ -31,9 +31,9 @@ from interp.atlas.vector_map import VectorMap
 from interp.workspace import Workspace
 
 
-def quality_panel(made: VectorMap) -> html.Section:
-    """Return the panel with the quality of the map: measures of how well it preserves the full space, explained."""
-    lines = [naming] if (naming := naming_sentence(made)) else []
+def judged(made: VectorMap) -> html.Div:
+    """Return how far a map can be trusted; behind it, every measure of how well it preserves the full space."""
+    lines: list[str] = []
     if (q := made.quality) is not None:
         of = "each point" if q.sample == made.n_points else f"{q.sample:,} random points"
         lines += [
@@ -44,7 +44,6 @@ def quality_panel(made: VectorMap) -> html.Section:
             f"In {q.triplets:.0%} of random triplets, the map preserves which point is nearer a third (chance: 50%).",
             f"Measured on {of} against all others.",
         ]
-    lines.append("By default, the map with the highest trustworthiness opens.")
     lines.append("Read regions, not distances; colour by “neighbours preserved” to see where the map is reliable.")
     if made.search == "approximate":
         lines.append(f"An approximate search found {made.search_recall:.0%} of the exact nearest neighbours.")
@@ -54,9 +53,8 @@ def quality_panel(made: VectorMap) -> html.Section:
         stat("regions", " · ".join(f"{n:,}" for n in made.regions_per_level or (0,)), "on each zoom level"),
     ]
     notes = [html.P(visible(note, 300), className="wb-note", dir="auto") for note in made.notes]
-    heading = [html.H3("Notes")] if notes else []
-    body = [html.Div(numbers, className="wb-stats"), *[html.P(line) for line in lines], *heading, *notes]
-    return panel("Quality of the map", *body)
+    shown = [html.Div(numbers, className="wb-stats"), *[html.P(line) for line in lines], *notes]
+    return verdict(f"{made.headline()}.", *shown)
 
 
 def naming_sentence(made: VectorMap) -> str:
@@ -64,19 +62,14 @@ def naming_sentence(made: VectorMap) -> str:
     naming = made.naming
     if naming is None:
         return ""
-    test = (
-        f"A name needs a term that is more over-represented than any on 95 % of {naming.shuffles} maps with "
-        "shuffled labels"
-    )
-    if not naming.named:
-        return f"None of the {made.n_regions:,} regions on all zoom levels is named. {test}; no term here is."
+    few = "; most points lie in unnamed ones" if naming.named < made.n_regions / 2 else ""
     return (
-        f"{naming.named:,} of {made.n_regions:,} regions on all zoom levels are named. {test}; such a map names "
-        f"{number(naming.when_shuffled)} regions on average."
+        f"{naming.named:,} of {made.n_regions:,} regions are named{few}; with shuffled labels "
+        f"{number(naming.when_shuffled)}"
     )
 
 
-def regions_panel(regions: list[dict[str, Any]]) -> html.Section:
+def regions_panel(made: VectorMap, regions: list[dict[str, Any]]) -> html.Section:
     """Return the largest regions by size; a click on one selects its points."""
     rows = [
         html.Li(
@@ -93,7 +86,9 @@ def regions_panel(regions: list[dict[str, Any]]) -> html.Section:
         for region in regions
     ]
     body = html.Ol(rows, className="wb-lines") if rows else html.P("No dense region was found.", className="wb-none")
-    return panel("Regions", body, note="dense parts of the map, by number of points; click one to select it")
+    return panel("Regions", body, note=naming_sentence(made) or None,
+                 more="Dense parts of the map, by number of points, on all zoom levels; click one to select it. A name "
+                 "is a term more over-represented than any on 95 % of maps with shuffled labels.")  # fmt: skip
 
 
 def point_panel(features: str | None, point: dict[str, Any]) -> html.Section:
@@ -231,8 +226,7 @@ def layout(context: PageSources, name: str | None = None, **address: Any) -> htm
     )
     side = [
         html.Div(point_panel(made.features, point) if point else None, id="atlas-chosen"),
-        quality_panel(made),
-        regions_panel(view.largest_regions(workspace, name)),
+        regions_panel(made, view.largest_regions(workspace, name)),
     ]
     maps = sorted(workspace.values(VectorMap), key=lambda atlas: atlas.trust, reverse=True)
     names = [(f"{atlas.name} · {atlas.settings.source}", page_of(atlas.href)) for atlas in maps]
@@ -241,6 +235,7 @@ def layout(context: PageSources, name: str | None = None, **address: Any) -> htm
         dcc.Store(id="atlas-state", data={"name": name, "features": made.features, "colour": colour}),
         dcc.Store(id="atlas-narrowing"),
         address_sink("atlas"),
+        attempt(lambda: judged(made)),
         html.Div(
             [html.Div(shown.component("atlas-map"), className="wb-map"), html.Aside(side, className="wb-side")],
             className="wb-atlas",

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dash import Dash, dcc, html
 
 from dashboard.components.evidence import as_table, number, records_table
-from dashboard.components.frame import Children, Part, attempt, graph, guarded, page, stat
+from dashboard.components.frame import Part, attempt, fold, graph, guarded, page, stat, verdict
 from dashboard.components.pages import Page, artefact_menu, changes_href, feature_href, menu_choices, register_parts
 from dashboard.components.tokens import token_text
 from dashboard.figures.changes import latents_histogram, stream_figure, transplant_figure, weights_figure
@@ -39,9 +39,9 @@ def layout(context: PageSources, name: str | None = None, **_: object) -> html.D
     return page(
         "Changes",
         dcc.Store(id="changes-state", data={"name": comparison.key}),
+        attempt(lambda: _verdict(comparison)),
         html.Div(id="changes-parts"),
         controls=artefact_menu("Comparison", choices, changes_href(comparison.key), width=260, key=comparison.key),
-        lead=_lead(comparison),
     )
 
 
@@ -50,20 +50,15 @@ def register(app: Dash) -> None:
     register_parts(app, "changes", show_comparison)
 
 
-def _lead(comparison: Artefact) -> Children:
+def _verdict(comparison: Artefact) -> html.Div:
+    """Return the headline; behind it, a sentence for each question to a fine-tune, or the test of a latent."""
     if isinstance(comparison, ModelComparison):
-        base, tuned = visible(comparison.base, 60), visible(comparison.tuned, 60)
-        return attempt(
-            lambda: (
-                f"Effects of fine-tuning {base} into {tuned}, each number with its null: "
-                f"{visible(comparison.weights.null, 200)}."
-            )
-        )
-    assert isinstance(comparison, LatentComparison)
-    return (
-        f"Latents of a crosscoder of {visible(comparison.first, 60)} and {visible(comparison.second, 60)}. A latent "
-        "that decodes into one model only is specific to it, if latent scaling confirms it."
-    )
+        sentences = [f"Null: {visible(comparison.weights.null, 200)}"]
+        sentences += [visible(sentence, 600) for sentence in comparison.sentences()]
+        body: Part = html.Ul([html.Li(f"{line[:1].upper()}{line[1:]}.") for line in sentences], className="wb-said")
+    else:
+        body = html.P("A latent that decodes into one model only is specific to it, if latent scaling confirms it.")
+    return verdict(f"{comparison.headline()}.", body)
 
 
 def show_comparison(state: dict[str, str], scheme: str | None) -> list[Part]:
@@ -73,7 +68,6 @@ def show_comparison(state: dict[str, str], scheme: str | None) -> list[Part]:
         return _latents_of_models(comparison, colours)
     assert isinstance(comparison, ModelComparison)
     return [
-        guarded("What was found", lambda: _findings(comparison)),
         *word_panels(comparison),
         html.Div(
             [
@@ -93,11 +87,6 @@ def show_comparison(state: dict[str, str], scheme: str | None) -> list[Part]:
             className="wb-two wb-even",
         ),
     ]  # fmt: skip
-
-
-def _findings(comparison: ModelComparison) -> list[Part]:
-    sentences = [visible(sentence, 600) for sentence in comparison.sentences()]
-    return [html.Ul([html.Li(f"{sentence[:1].upper()}{sentence[1:]}.") for sentence in sentences], className="wb-said")]
 
 
 def _weights(comparison: ModelComparison, colours: Theme) -> list[Part]:
@@ -230,7 +219,7 @@ def _said(changes: ChangedWords, ways: Sequence[str]) -> list[Part]:
         html.Div(html.Table(part, className="wb-evidence wb-records"), className="wb-scroll")
         for part in (rows[: 1 + ROWS], [rows[0], *rows[1 + ROWS :]])
     )
-    more = html.Details([html.Summary(f"{len(beyond) - ROWS} more {BEYOND}"), rest], className="wb-folded")
+    more = fold(f"{len(beyond) - ROWS} more {BEYOND}", rest)
     return [first, more] if len(beyond) > ROWS else [first]
 
 
@@ -282,9 +271,8 @@ PAGE = Page(
     order=100,
     layout=layout,
     register=register,
-    shows="Fine-tuning effects: words for the change and texts of both models; how far weights, residual stream and "
-    "heads moved from those of the base, each with its null, the same distance for models without the change in "
-    "question; and the parts that carry a behaviour when transplanted.",
+    shows="What fine-tuning changed: words, weights, heads, and the parts that carry the new behaviour, each with its "
+    "null. Choose your fine-tuned model.",
     command="workbench compare models BASE TUNED",
     fill=lambda _, model: ("compare models", {"base": model}),
 )

@@ -15,7 +15,8 @@ from dashboard.circuit import _data as view
 from dashboard.circuit import _drawing
 from dashboard.circuit._drawing import CircuitView, colours
 from dashboard.components.evidence import evidence_table, number, records_table, words
-from dashboard.components.frame import Children, Part, attrs, graph, notice, page, panel, quiet_link, stat
+from dashboard.components.frame import Children, Part, attrs, fold, graph, page, panel, quiet_link, stat, verdict
+from dashboard.components.glossary import glossary
 from dashboard.components.pages import Page, artefact_menu, circuit_href, heads_href, menu_choices, prompt_href
 from dashboard.figures.circuits import agreement, faithfulness_at, faithfulness_curve, via_colours
 from dashboard.figures.heads import attention_pattern
@@ -23,7 +24,7 @@ from dashboard.figures.theme import DARK, LIGHT, Theme, theme, visible
 from dashboard.sources import PageSources, current, open_artefact
 from interp.artifacts import as_json, kinds_of
 from interp.circuits.circuit import KeyEvidence, NodeEffect
-from interp.circuits.found_circuit import FaithfulnessPoint, FoundCircuit, ScoredNode, Verdict, open_circuit
+from interp.circuits.found_circuit import FaithfulnessPoint, FoundCircuit, ScoredNode, open_circuit
 from interp.circuits.head_scores import HeadScores
 from interp.names import parse_node
 from interp.results import Record
@@ -111,6 +112,11 @@ def layout(
         dcc.Store(id="circuit-name", data=artefact.key),
         dcc.Store(id="circuit-view", data={"n": edges.number(n), "paths": paths == "1"}),
         dcc.Store(id="circuit-chosen", data=at or None),
+        verdict(
+            f"{artefact.headline()}.",
+            html.Ul([html.Li(visible(line, 600)) for line in artefact.details()], className="wb-said"),
+            html.P(f"Rule: {visible(artefact.verdict.rule, 4000)}"),
+        ),
         html.Div(
             [
                 graph_panel(artefact),
@@ -123,7 +129,6 @@ def layout(
             className="wb-circuit",
         ),
         controls=[artefact_menu("Circuit", choices, circuit_href(artefact.key), width=220, key=artefact.key)],
-        lead=visible(artefact.headline(), 240),
     )
 
 
@@ -201,22 +206,16 @@ _DROPS = {
 
 
 def summary(artefact: FoundCircuit, colours: Theme) -> html.Section:
-    """Return the verdict with its rule, the scores with their nulls, and the settings."""
+    """Return the scores with their nulls, the strongest nodes, and folded every other number and the settings."""
     tables, nulls, rest = artefact.tables(), artefact.nulls(), artefact.numbers()
     checked = view.checked(artefact)
-    hints = {
-        "faithfulness": "metric with everything outside the circuit ablated; 1: as good as the whole model, "
-        "0: as bad as with every edge ablated",
-        "completeness": "metric with the circuit itself ablated; 0 if nothing else carries the behaviour",
-    }
+    hints = {name: glossary()[name].meaning for name in ("faithfulness", "completeness")}
     return panel(
-        "What was found",
-        _verdict(artefact.verdict),
-        *[html.P(visible(line, 240), className="wb-note") for line in artefact.held_fixed],
+        "Numbers",
         html.Div([stat(_title(k), f"{v:.2f}", hints.get(k, "")) for k, v in artefact.measures()], className="wb-stats"),
         *([html.H3("Null distributions and controls"), evidence_table(as_json(nulls))] if nulls else []),
         *_strongest_nodes(*view.strongest_nodes(artefact, _LISTED)),
-        *[part for k, v in tables.items() for part in (_records_title(k, v), records_table(v))],
+        *[fold(_records_title(name, records), records_table(records)) for name, records in tables.items()],
         *(
             [
                 html.H3(["Exact against estimated effects", html.Span(f"{len(checked)} edges", className="wb-quiet")]),
@@ -225,8 +224,8 @@ def summary(artefact: FoundCircuit, colours: Theme) -> html.Section:
             if checked
             else []
         ),
-        *([_folded("All numbers of the evaluation", evidence_table(as_json(rest)))] if rest else []),
-        _folded("Settings", evidence_table(as_json(artefact.settings))),
+        *([fold("All numbers of the evaluation", evidence_table(as_json(rest)))] if rest else []),
+        fold("Settings", evidence_table(as_json(artefact.settings))),
     )
 
 
@@ -241,16 +240,6 @@ def details(
             return _edge(artefact, edges[0], colours, close)
         return _node(workspace, artefact, rows, chosen[0], colours, close)
     return _line_of(edges, close) if edges else _group(chosen, rows, close)
-
-
-def _verdict(verdict: Verdict) -> html.Div:
-    word = {True: "Found. ", False: "Not found. ", None: ""}[verdict.holds]
-    reason = visible(verdict.reason, 600)
-    return notice(
-        html.P([html.Strong(word), html.Span(reason[:1].upper() + reason[1:])]),
-        _folded("The rule", html.P(visible(verdict.rule, 4000), className="wb-note")),
-        tone="warning" if verdict.holds is False else "info",
-    )
 
 
 def _shared(row: view.EdgeRow, group: int) -> str:
@@ -419,13 +408,9 @@ def _title(name: str) -> str:
     return name.upper() if name in ("cpr", "cmd") else name.replace("_", " ")
 
 
-def _folded(title: str, body: Any) -> html.Details:
-    return html.Details([html.Summary(title), body], className="wb-folded")
-
-
-def _records_title(name: str, records: list[Record]) -> html.H3:
-    unit = "change of loss, nats" if any(key.startswith("loss_") for key in records[0]) else ""
-    return html.H3([words(name).capitalize(), html.Span(unit, className="wb-quiet")])
+def _records_title(name: str, records: list[Record]) -> str:
+    unit = ", change of loss in nats" if any(key.startswith("loss_") for key in records[0]) else ""
+    return words(name).capitalize() + unit
 
 
 PAGE = Page(

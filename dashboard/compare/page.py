@@ -26,6 +26,7 @@ from dashboard.components.frame import (
     quiet_link,
     save_search_control,
     stat,
+    verdict,
 )
 from dashboard.components.frame import explain as explain_error
 from dashboard.components.pages import (
@@ -242,7 +243,7 @@ def _side(workspace: Workspace, feature: FeatureOrNeuron) -> list[Part]:
 
 def _pair(workspace: Workspace, a: FeatureOrNeuron, b: FeatureOrNeuron, scheme: str | None) -> html.Section:
     comparison = measure.pair(workspace, a, b)
-    parts: list[Part] = [html.P(html.Strong(comparison.verdict))] if comparison.verdict else []
+    parts: list[Part] = [verdict(comparison.verdict, html.P(_METHOD))] if comparison.verdict else []
     parts += [measures_table(comparison.measures)] if comparison.measures else []
     parts += [html.P(visible(f"Not measured: {sentence}", 400), className="wb-none") for sentence in comparison.missing]
     if comparison.cosines is not None:
@@ -259,12 +260,14 @@ def _pair(workspace: Workspace, a: FeatureOrNeuron, b: FeatureOrNeuron, scheme: 
             link = quiet_link(text, compare_href(a.name, f"{table}:{index}"))
             lines.append(html.Li([link, html.Span(f"{cosine:+.2f}", className="wb-value")]))
         parts += [html.H3(f"Nearest to {a.name} in {table}"), html.Ol(lines, className="wb-lines")]
-    note = (
-        "Random pairs: each of the two with every other latent of the other's dictionary. Vertical line: this pair. "
-        "If a search found the pair, compare it with the nearest neighbours instead. Null: its 95th percentile in "
-        "magnitude, or the expected value. p: the fraction of the null that reaches the value."
-    )
-    return panel("Measures", *parts, more=note)
+    return panel("Measures", *parts)
+
+
+_METHOD = (
+    "Random pairs: each of the two with every other latent of the other's dictionary. Vertical line: this pair. "
+    "If a search found the pair, compare it with the nearest neighbours instead. Null: its 95th percentile in "
+    "magnitude, or the expected value. p: the fraction of the null that reaches the value."
+)
 
 
 def _shared(workspace: Workspace, a: FeatureOrNeuron, b: FeatureOrNeuron) -> html.Section:

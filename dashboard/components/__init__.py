@@ -9,5 +9,6 @@
 - `http_errors`  the answer to every error of a request
 - `glossary`  terms with their meanings, and links to them from the texts of pages
 - `markup`    pieces of a page as HTML for a notebook or a file
+- `modules`   scripts of assets/ in a page that needs no server
 - `tokens`    tokens in a row, coloured by activation; attention between them
 """

@@ -15,7 +15,7 @@ from dash import html
 from dash.development.base_component import Component
 
 from dashboard.answers import is_list, is_object, is_sequence
-from dashboard.components.frame import Still, attrs
+from dashboard.components.frame import Still, attrs, fold
 from dashboard.components.glossary import glossary
 from dashboard.figures.theme import visible
 
@@ -121,9 +121,7 @@ def records_table(records: Sequence[Mapping[str, Any]], *, limit: int = 14) -> h
 
 def as_table(records: Sequence[Mapping[str, Any]], words: str = "These numbers as a table") -> html.Details | None:
     """Return all numbers of a figure as a folded table, for readers who cannot see the figure."""
-    if not records:
-        return None
-    return html.Details([html.Summary(words), records_table(records, limit=len(records))], className="wb-folded")
+    return fold(words, records_table(records, limit=len(records))) if records else None
 
 
 def _same_text(records: Sequence[Mapping[str, Any]]) -> dict[str, str]:
@@ -209,6 +207,8 @@ def _row(name: str, value: str, class_name: str | None = None, term: str | None 
 
 LOWEST = -0.3
 """Base-10 logarithm of the count at the foot of a logarithmic axis, so that the bar of one token is visible."""
+TICK_ROOM = 0.1
+"""Least distance of two ticks, as a share of the axis, so that their numbers do not collide."""
 Tick = tuple[float, str]
 """Position along an axis, 0 to 1, and its text."""
 
@@ -227,7 +227,10 @@ def activation_bars(
     def at(value: float) -> float:
         return float(np.interp(float(np.log10(max(value, 1e-12))), scale, along))
 
-    ticks = [10.0**e * m for e in range(-4, 5) for m in (1, 3) if edges[0] <= 10.0**e * m <= edges[-1]]
+    ticks: list[float] = []
+    for tick in (10.0**e * m for e in range(4, -5, -1) for m in (3, 1)):
+        if edges[0] <= tick <= edges[-1] and (not ticks or at(ticks[-1]) - at(tick) >= TICK_ROOM):
+            ticks.append(tick)
     ticks = ticks or [edges[0], edges[-1]]
     top = max(counts)
     return _plot(

@@ -81,6 +81,25 @@ def _linked(text: Children) -> Children:
     return explained(text) if isinstance(text, str) else text
 
 
+METHOD = "How it was tested"
+
+
+def verdict(sentence: Part, *method: Part, id: str = "") -> html.Div:
+    """Return a verdict, one sentence of at most 25 words with its null, and everything behind it folded under it.
+
+    A test counts the words on every page.
+    """
+    named: dict[str, Any] = {"id": id} if id else {}
+    sentence = visible(sentence, 600) if isinstance(sentence, str) else sentence
+    below = fold(METHOD, *method) if method else None
+    return html.Div([html.P(sentence, className="wb-verdict", dir="auto", **named), below], className="wb-judged")
+
+
+def fold(summary: Children, *parts: Part, **extra: Any) -> html.Details:
+    """Return parts that are shown once their summary is clicked."""
+    return html.Details([html.Summary(summary), *parts], className="wb-folded", **extra)
+
+
 def folded(title: str, *children: Part, note: Children = None, **extra: Any) -> html.Details:
     """Return a panel that is closed until its title is clicked; the number of clicks is that of `fold-` and its id."""
     summary: dict[str, Any] = {"id": f"fold-{extra['id']}", "n_clicks": 0} if "id" in extra else {}

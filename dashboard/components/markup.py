@@ -6,8 +6,12 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
+import flask
 from dash.development.base_component import Component
+
+from dashboard.figures.theme import DARK, LIGHT, visible
 
 STYLE = Path(__file__).parent.parent / "assets" / "style.css"
 _VOID = {"br", "hr", "img", "input"}
@@ -20,6 +24,32 @@ def markup(component: Component, scheme: str) -> str:
     body = "".join(_markup(component))
     classes = set(re.findall(r"\bwb-[\w-]+", body))
     return f'<style>{_rules(frozenset(classes), scheme)}</style><div class="wb-shown wb-{scheme}">{body}</div>'
+
+
+def page_file(title: str, body: Component, *, head: str = "", scripts: str = "", allow: str = "") -> str:
+    """Return a page as one file that opens without a server, in the reader's own scheme.
+
+    Its policy allows no request, and only the scripts of `allow`, a list of sources. `head` and `scripts` are HTML.
+    """
+    policy = f"default-src 'none'; style-src 'unsafe-inline'; {allow} base-uri 'none'; form-action 'none'"
+    style = (
+        f"body {{ margin: 0; background: {LIGHT.surface} }} main {{ max-width: 1080px; margin: 0 auto }} "
+        f"@media (prefers-color-scheme: dark) {{ body {{ background: {DARK.surface} }} }}"
+    )
+    return (
+        f'<!doctype html>\n<html lang=en><head><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
+        '<meta name="viewport" content="width=device-width"><meta name="color-scheme" content="light dark">'
+        f"<title>{escaped(visible(title, 200))}</title><style>{style}</style>{head}</head>\n"
+        f"<body>{markup(body, 'both')}{scripts}</body></html>\n"
+    )
+
+
+def download(text: str, name: str) -> flask.Response:
+    """Return the answer by which a browser saves such a file."""
+    answer = flask.Response(text, 200, mimetype="text/html")
+    answer.headers["Content-Disposition"] = f"attachment; filename*=UTF-8''{quote(name, safe='')}"
+    return answer
 
 
 def _markup(node: Any) -> Iterator[str]:

@@ -132,9 +132,8 @@ def _fill_button(queue: RunQueue, verb: str, options: Mapping[str, object], *, t
     """Return the button that runs the verb; where it needs more than these options, a link to its form."""
     try:
         queue.catalogue.command(verb, options)
-    except WorkbenchError as error:
-        form = runs_href(verb, **options)
-        return [html.P(as_typed(str(error))), dcc.Link(f"Choose and run {verb}", href=form, className="wb-act")]
+    except WorkbenchError:  # an input that only the visitor knows
+        return [dcc.Link(f"Choose and run {verb}", href=runs_href(verb, **options), className="wb-act")]
     of = next((str(value) for value in options.values()), "")
     return [
         html.P("Run this now, in the background; it appears here when it is done:"),
@@ -152,7 +151,9 @@ def first_step(workspace: Workspace, model: str) -> tuple[str, dict[str, object]
     return "record", {"model": model}
 
 
-def run_button(verb: str, options: Mapping[str, object], *, id: str, text: str, then: str = "") -> html.Div:
+def run_button(
+    verb: str, options: Mapping[str, object], *, id: str, text: str, then: str = "", opens: bool = False
+) -> html.Div:
     """Return a button that queues an analysis, and shows its progress and a link to its result in its own position.
 
     Args:
@@ -161,13 +162,14 @@ def run_button(verb: str, options: Mapping[str, object], *, id: str, text: str, 
         id: tells the buttons of one page apart.
         text: words on the button.
         then: address to go to when the run is done; by default a link to each artefact that it made.
+        opens: open what the run makes as soon as it is there.
     """
     queue = _queue()
     if queue is None or queue.problem:
         reason = queue.problem if queue else "This dashboard runs no analyses; start it with `workbench serve`."
         return html.Div(html.P(as_typed(reason)), className="wb-run-here")
     run = next((run for run in queue.active() if run.verb == verb and run.options == options), None)
-    state = {"verb": verb, "options": options, "run": run.id if run else None, "then": then}
+    state = {"verb": verb, "options": options, "run": run.id if run else None, "then": then, "opens": opens}
     return html.Div(
         [
             dcc.Store(id={"type": "run-ask", "of": id}, data=state),
@@ -236,6 +238,10 @@ def register_runs(app: Dash) -> None:
             return no_update, no_update, True, False
         run = queue.get(state["run"])
         lead = run_progress(run, then=state["then"])
+        if state.get("opens") and run.made:
+            lead.append(
+                dcc.Location(id="run-opens", href=artefact_href(current().workspace, run.made[0]), refresh=True)
+            )
         log = [html.Pre(run.log, className="wb-run-log")] if run.state == "failed" else []
         more = [quiet_link("All runs", "/runs")]
         again = not run.active and run.state != "done"

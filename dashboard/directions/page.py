@@ -24,7 +24,7 @@ from dash import ClientsideFunction, Dash, Input, Output, dcc, html
 
 from dashboard.components.evidence import as_table, number, percent, records_table
 from dashboard.components.forms import fields_data
-from dashboard.components.frame import Part, attempt, graph, page, panel
+from dashboard.components.frame import Part, attempt, graph, page, panel, verdict
 from dashboard.components.measures import eigenvalues, evidence, missing_panel, signed
 from dashboard.components.pages import Page, artefact_menu, menu_choices, page_of, register_parts
 from dashboard.data.workspace import notes
@@ -48,7 +48,6 @@ from interp.geometry.probes import DirectionAccuracy, Erasure
 from interp.geometry.separation import ListAlong
 from interp.interventions.conversation import Conversation
 from interp.interventions.intervention import Direction, Intervention
-from interp.models.short_name import short_name
 from interp.notes import Name
 from interp.nulls import WITHIN, null_range
 from saes.acts.writing import CheckChat
@@ -68,8 +67,6 @@ def layout(context: PageSources, name: str | None = None, chat: str = "", **_: o
         attempt(partial(chat_panel, report, chat)),
         html.Div(id="directions-parts"),
         controls=artefact_menu("Direction", choices, page_of(report.href), width=260, key=report.key),
-        lead=f"A direction in {short_name(report.settings.model)}: the effect and the cost of steering along it, "
-        "and its meaning.",
     )
 
 
@@ -95,13 +92,6 @@ def show_direction(name: str, scheme: str | None) -> list[Part]:
     ]
 
 
-_WORKS = {
-    True: "Steering along it works, more than along any random direction.",
-    False: "Steering along it does no more than along random directions.",
-    None: "Steering along it was not measured.",
-}
-
-
 def verdict_panel(report: DirectionGeometry) -> html.Section:
     """Return the verdict on the steering, and every number behind it."""
     origin, choice = report.settings.direction, report.choice
@@ -110,16 +100,9 @@ def verdict_panel(report: DirectionGeometry) -> html.Section:
         rows += _choice_rows(choice)
     return panel(
         html.Span(visible(origin.name, 80), dir="auto"),
-        html.P(_verdict(report), className="wb-verdict"),
-        evidence([*rows, ("classifies examples", accuracy_words(report.accuracy))]),
+        verdict(f"{report.headline()}.", evidence([*rows, ("classifies examples", accuracy_words(report.accuracy))])),
         className="wb-findings",
     )
-
-
-def _verdict(report: DirectionGeometry) -> str:
-    if isinstance(report.choice, SteeringChoice) and report.choice.chosen is None:
-        return "No layer and strength exceeds random directions at an acceptable cost, so none was chosen."
-    return _WORKS[report.moves_output]
 
 
 def _choice_rows(choice: SteeringChoice) -> list[tuple[str, str]]:
@@ -155,7 +138,7 @@ def _choice_rows(choice: SteeringChoice) -> list[tuple[str, str]]:
         ),
         ("moved the wrong way", f"{percent(judged.wrong)} of {judged.n_questions} questions"),
         ("repeats itself", _three(judged, "repetition", percent)),
-        ("loss of fluency", _three(judged, "surprise", number) + " nats a token in the unsteered model"),
+        ("fluency cost", _three(judged, "surprise", number) + " (nats a token in the unsteered model)"),
         *_judgement_rows(judged.judgement),
     ]
 
@@ -358,16 +341,17 @@ def meaning_panel(report: DirectionGeometry) -> html.Section:
     ]
     return panel(
         "What it means",
-        html.P(
-            f"It separates {apart} from the other lists." if apart else "It separates no list of words.",
-            className="wb-verdict",
+        verdict(
+            f"It separates {apart} from the other lists, further than random directions."
+            if apart
+            else "It separates no list of words further than random directions do.",
+            html.P(
+                f"Separated: p at most {number(along.alpha)} (smallest possible {number(along.smallest_p)}); p: share "
+                "of random directions that separate the list at least as far."
+            ),
+            evidence(rows[3:]),
         ),
-        html.P(
-            f"Separated: p at most {number(along.alpha)} (smallest possible {number(along.smallest_p)}); p: share of "
-            "random directions that separate the list at least as far.",
-            className="wb-why",
-        ),
-        evidence(rows),
+        evidence(rows[:3]),
     )
 
 

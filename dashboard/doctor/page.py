@@ -2,7 +2,7 @@
 
 from dash import html
 
-from dashboard.components.frame import Part, page, panel
+from dashboard.components.frame import page, panel, verdict
 from dashboard.components.pages import Page, artefact_menu, menu_choices, page_of
 from dashboard.sources import PageSources, open_artefact
 from interp.doctor.certificate import PARTS, QUESTIONS, Certificate, Check
@@ -25,20 +25,21 @@ def layout(context: PageSources, name: str | None = None, **_: object) -> html.D
     ]
     return page(
         "Doctor",
+        _verdict(certificate),
         *parts,
         controls=artefact_menu("Certificate", choices, page_of(certificate.href), width=260, key=certificate.key),
-        lead=_lead(certificate),
     )
 
 
-def _lead(certificate: Certificate) -> list[Part]:
+def _verdict(certificate: Certificate) -> html.Div:
     of = certificate.settings
     when = certificate.about.created[:16].replace("T", " ")
     what = f"{short_name(of.model)}{f' with {of.dictionary}' if of.dictionary else ''} on {certificate.device} in "
     what += f"{certificate.dtype}, {when}."
-    half = f" Only the quick checks were run: {program()} doctor {of.model} runs all." if of.quick else ""
-    hint = " Each line is an experiment; open it for what was done, and for what a failure means."
-    return [html.Strong(f"{certificate.headline()}. "), what, half, html.Br(), hint]
+    rest = f"{program()} doctor {of.model} runs all checks." if of.quick else "All checks were run."
+    hint = "Each line is an experiment; open it for what was done, and for what a failure means."
+    quick = " Quick checks only." if of.quick else ""
+    return verdict(f"{certificate.headline()}.{quick}", html.P(what), html.P(rest), html.P(hint))
 
 
 def _table(checks: list[Check]) -> html.Div:

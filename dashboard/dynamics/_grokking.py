@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 from dash import html
 
 from dashboard.components.evidence import as_table, number, percent
-from dashboard.components.frame import Part, attempt, graph, guarded, panel, quiet_link, stat
+from dashboard.components.frame import Part, attempt, graph, guarded, panel, quiet_link, stat, verdict
 from dashboard.components.pages import atlas_href
 from dashboard.dynamics import _data as view
 from dashboard.dynamics._data import curve_rows
@@ -30,8 +30,7 @@ def runs(study: Grokking) -> list[view.DynamicsRun]:
     return [view.DynamicsRun(run.seed) for run in study.runs]
 
 
-def lead(study: Grokking) -> str:
-    """Return a sentence on what was trained."""
+def _trained(study: Grokking) -> str:
     c = study.settings
     return (
         f"A small transformer learns to add modulo {c.p} from {percent(c.train_fraction)} of all pairs, with weight "
@@ -65,12 +64,17 @@ def summary_panel(study: Grokking, at: int, actions: Sequence[Part]) -> html.Sec
     ]  # fmt: skip
     return panel(
         f"Seed {run.seed}",
-        html.P(_verdict(phases), className="wb-verdict"),
-        attempt(lambda: html.P(_unseen(study.circuit_forms_unseen(at)), className="wb-why")),
+        verdict(
+            f"{_verdict(phases)} Chance: {percent(1 / study.settings.p)} right.",
+            html.P(_trained(study)),
+            html.P(
+                f"Grokked: accuracy reaches {learned} on training pairs while below {unknown} on all other pairs, and "
+                f"{learned} on those later."
+            ),
+            attempt(lambda: html.P(_unseen(study.circuit_forms_unseen(at)))),
+            as_table(table, "All seeds as a table"),
+        ),
         html.Div(stats, className="wb-stats"),
-        as_table(table, "All seeds as a table"),
-        note=f"grokked: accuracy reaches {learned} on training pairs while below {unknown} on all other pairs, and "
-        f"{learned} on those later",
         actions=actions,
         className="wb-findings",
     )

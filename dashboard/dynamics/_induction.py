@@ -7,7 +7,7 @@ import numpy as np
 from dash import html
 
 from dashboard.components.evidence import as_table
-from dashboard.components.frame import Part, graph, guarded, panel, stat
+from dashboard.components.frame import Part, graph, guarded, panel, stat, verdict
 from dashboard.dynamics import _data as view
 from dashboard.dynamics._data import curve_rows
 from dashboard.figures.studies import training_curves
@@ -43,16 +43,13 @@ def runs(study: InductionOnset) -> list[view.DynamicsRun]:
     return [view.DynamicsRun(run.seed, run.spec) for run in study.runs]
 
 
-def lead(study: InductionOnset) -> str:
-    """Return a sentence on what was trained."""
+def _trained(study: InductionOnset) -> str:
     specs = ", ".join(visible(spec) for spec in study.settings.specs)
     if not study.settings.every:
-        return (
-            f"Do induction heads form suddenly? The checkpoints in {specs.partition(', ')[0]}, against random weights."
-        )
+        return f"The checkpoints in {specs.partition(', ')[0]}, against random weights."
     return (
-        f"Do induction heads form suddenly? Small models trained on random tokens that repeat: {specs or 'not named'}. "
-        "The control sees the same data: a change that only the model shows is not due to the data."
+        f"Small models trained on random tokens that repeat: {specs or 'not named'}. The control sees the same data: "
+        "a change that only the model shows is not due to the data."
     )
 
 
@@ -69,11 +66,7 @@ def summary_panel(study: InductionOnset, at: int, actions: Sequence[Part]) -> ht
     """Return the step at which it begins to copy, the changes at that step, and the same for its control."""
     run = study.runs[at]
     onset, together, control = run.onset, run.together, study.control(run)
-    verdict = (
-        "It does not begin to copy: its accuracy does not change suddenly."
-        if onset is None
-        else f"It begins to copy suddenly at step {onset:,.0f}."
-    )
+    begins = "It does not begin to copy" if onset is None else f"It begins to copy suddenly at step {onset:,.0f}"
     stats = [
         stat("begins to copy", "never" if onset is None else f"{onset:,.0f}",
              "step at which the accuracy has risen by a tenth of its total rise"),
@@ -85,26 +78,27 @@ def summary_panel(study: InductionOnset, at: int, actions: Sequence[Part]) -> ht
     ]
     return panel(
         visible(run.label, 80),
-        html.P(verdict, className="wb-verdict"),
-        html.P(_of_control(control), className="wb-why"),
+        verdict(
+            f"{begins}; {_of_control(control)}.",
+            html.P(_trained(study)),
+            html.P(f"Control: {visible(control.label)}.") if control is not None else None,
+            html.P(as_typed("A simultaneous change is no proof of a cause; `workbench circuit induction` ablates.")),
+            *tables,
+        ),
         html.Div(stats, className="wb-stats"),
-        *tables,
-        note=as_typed("a simultaneous change does not prove a cause; `workbench circuit induction` ablates the heads"),
         actions=actions,
         className="wb-findings",
     )
 
 
 def _of_control(control: InductionRun | None) -> str:
-    if control is not None and control.spec == UNTRAINED:
-        return f"With random weights its induction score is {control.curves['induction'].max():.2g}."
     if control is None:
-        return "No control was trained on the same data, so the effect of the data alone is unknown."
-    if control.onset is not None:
-        does = f"begins to copy at step {control.onset:,.0f}"
-    else:
-        does = f"does not begin to copy; its induction score is at most {control.curves['induction'].max():.2g}"
-    return f"Its control on the same data, {visible(control.label)}, {does}."
+        return "no control was trained on the same data"
+    most = f"(induction score at most {control.curves['induction'].max():.2g})"
+    if control.spec == UNTRAINED:
+        return f"random weights do not {most}"
+    does = "does not" if control.onset is None else f"does at step {control.onset:,.0f}"
+    return f"its control on the same data {does} {most}"
 
 
 def panels(workspace: Workspace, study: InductionOnset, at: int, colours: Theme) -> list[Part]:

@@ -6,7 +6,7 @@ import numpy as np
 from dash import html
 
 from dashboard.components.evidence import as_table, number
-from dashboard.components.frame import Part, graph, guarded, panel, stat
+from dashboard.components.frame import Part, graph, guarded, panel, stat, verdict
 from dashboard.dynamics import _data as view
 from dashboard.dynamics._data import curve_rows
 from dashboard.figures.scaling import loss_over_size
@@ -28,14 +28,6 @@ def runs(study: LanguageScaling) -> list[view.DynamicsRun]:
     return [view.DynamicsRun(seed) for seed in study.seeds]
 
 
-def lead(study: LanguageScaling) -> str:
-    """Return a sentence on what was trained."""
-    return (
-        "Language models of several sizes, trained on the same text, each token once. A law that fits them is valid "
-        "for models trained in the same way, within the measured sizes."
-    )
-
-
 def outcome(study: LanguageScaling, at: int) -> tuple[str, str]:
     """Return the outcome of a seed, in two words and in a line."""
     losses = [run.losses[-1] for run in _of_seed(study, at)]
@@ -54,10 +46,15 @@ def summary_panel(study: LanguageScaling, at: int, actions: Sequence[Part]) -> h
         stats.append(stat(name, f"{number(value)} ({number(low)} to {number(high)})", hint))
     return panel(
         f"Seed {study.seeds[at]}",
-        html.P(_verdict(study), className="wb-verdict"),
-        html.Ul([html.Li(f"{detail[:1].upper()}{detail[1:]}.") for detail in study.details()], className="wb-said"),
+        verdict(
+            f"{_verdict(study)} Against no fall with size: p {number(study.p_size)}.",
+            html.P(
+                "Every size is trained on the same text, each token once; the law is fitted to all seeds together and "
+                "valid for models trained alike, within these sizes."
+            ),
+            html.Ul([html.Li(f"{detail[:1].upper()}{detail[1:]}.") for detail in study.details()], className="wb-said"),
+        ),
         html.Div(stats, className="wb-stats"),
-        note="fitted to all seeds together; 95 % intervals in brackets",
         actions=actions,
         className="wb-findings",
     )

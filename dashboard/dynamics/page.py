@@ -9,7 +9,7 @@ from dashboard.components.frame import ListLine, Part, choice_list, page, previo
 from dashboard.components.pages import Page, artefact_menu, dynamics_href, menu_choices, register_parts, whole_number
 from dashboard.dynamics import _data as view
 from dashboard.dynamics import _grokking, _induction, _scaling
-from dashboard.figures.theme import Theme, theme
+from dashboard.figures.theme import Theme, theme, visible
 from dashboard.sources import PageSources, current, open_artefact
 from interp.artifacts import kinds_of
 from interp.errors import UsageError
@@ -20,7 +20,6 @@ class _Part(Protocol):
     """Functions of the module that shows a kind of study; a run is given by its index."""
 
     def runs(self, study: Any) -> list[view.DynamicsRun]: ...
-    def lead(self, study: Any) -> str: ...
     def outcome(self, study: Any, at: int) -> tuple[str, str]: ...
     def summary_panel(self, study: Any, at: int, actions: Sequence[Part]) -> html.Section: ...
     def panels(self, workspace: Workspace, study: Any, at: int, colours: Theme) -> list[Part]: ...
@@ -58,7 +57,7 @@ def layout(context: PageSources, name: str | None = None, seed: str = "", spec: 
             className="wb-chosen-one",
         ),
         controls=artefact_menu("Study", studies, dynamics_href(key), width=200, key=key),
-        lead=part.lead(study),
+        lead=f"{visible(study.headline(), 300)}.",
     )
 
 

@@ -14,7 +14,7 @@ from dash import Dash, Input, NoUpdate, Output, State, ctx, html, no_update
 from dash.development.base_component import Component
 
 from dashboard.components.evidence import activation_bars
-from dashboard.components.frame import Part, attempt, attrs, explain, panel, still
+from dashboard.components.frame import Part, attempt, attrs, explain, fold, panel, still
 from dashboard.components.tokens import token_strip
 from dashboard.data import features as view
 from dashboard.figures.saes import filled_bins
@@ -87,7 +87,8 @@ def said(feature: view.One, bins: tuple[int, int]) -> str:
     """Return the range of some bins of the histogram, `(first, end)`, and the number of tokens in it."""
     edges = feature.features.histogram_edges
     tokens = sum(feature.row.histogram[bins[0] : bins[1]])
-    return f"{edges[bins[0]]:.3g} to {edges[min(bins[1], len(edges) - 1)]:.3g}: {tokens:,} tokens;"
+    high = min(edges[min(bins[1], len(edges) - 1)], feature.row.max_activation)  # the last bin is wider than its values
+    return f"{edges[bins[0]]:.3g} to {high:.3g}: {tokens:,} tokens;"
 
 
 def examples_panel(feature: view.One, reading: dict[str, str] | None) -> html.Section:
@@ -152,8 +153,8 @@ def listed(
         heading = html.H3([title, html.Span(meaning, className="wb-quiet")])
         sections.append(html.Section([heading, html.Ol(lines) if lines else None]))
     if len(sections) > 1:  # the strongest, and the quarters
-        summary = html.Summary(f"Weaker activations: {sum(len(rows) for _, rows in groups[1:])} examples by quarter")
-        sections[1:] = [html.Details([summary, html.Div(sections[1:])], className="wb-folded")]
+        summary = f"Weaker activations: {sum(len(rows) for _, rows in groups[1:])} examples by quarter"
+        sections[1:] = [fold(summary, html.Div(sections[1:]))]
     return parts + sections
 
 

@@ -14,7 +14,20 @@ from dash.development.base_component import Component
 
 from dashboard.components.evidence import as_table, number
 from dashboard.components.forms import field_input, help_mark
-from dashboard.components.frame import Children, Part, attempt, attrs, graph, loading, notice, panel, quiet_link, stat
+from dashboard.components.frame import (
+    Children,
+    Part,
+    attempt,
+    attrs,
+    fold,
+    graph,
+    loading,
+    notice,
+    panel,
+    quiet_link,
+    stat,
+    verdict,
+)
 from dashboard.components.pages import feature_href, page_of, run_button
 from dashboard.components.tokens import token_strip
 from dashboard.data.features import FeatureState, One, examples
@@ -23,7 +36,7 @@ from dashboard.figures.theme import theme, visible
 from dashboard.sources import current
 from interp.acts import Act, decode
 from interp.directions.study import DirectionGeometry
-from interp.results import Record
+from interp.nulls import DRAWS
 from interp.workspace import Workspace
 from saes.acts.features import Ablate, JudgeSteering, OnFeature, ReadText, Steer, SteeringVerdict
 from saes.acts.session import Session
@@ -51,7 +64,8 @@ def prove_panel(workspace: Workspace, of: One, proof: Proof | None, scheme: str 
         "says whether the words that it reads rise on this prompt. The standard proof tests four claims about these "
         "words: it fires on them, steering makes the model say them, ablating it makes the model say them less, and "
         "its direction says what it reads. Every number has two nulls, measured on the same words: random directions "
-        "of the same norm, and other features of similar density.",
+        "of the same norm, and other features of similar density. That it says what it reads has a third: untrained "
+        "latents, random directions on words of their own, since a direction that reads a token often raises it.",
         className="wb-prove",
         id=PANEL,
     )
@@ -89,7 +103,7 @@ def _stored(workspace: Workspace, of: One, proof: Proof | None, scheme: str | No
         title = html.H3(["Proof", html.Span("not run yet; a few minutes on two cores", className="wb-quiet")])
         return [title, _button(workspace, options, name, index, "Run the standard proof")]
     again, outdated = options | {"overwrite": True}, why_outdated(workspace, proof)
-    verdict, *sentences = proof.lines()
+    judged, *sentences = proof.lines()
     any_direction = "Its own direction chose these words, so any direction may pass."
     stored = [
         f"Stored as {proof.key}, strength {number(proof.strength)}, ",
@@ -97,57 +111,32 @@ def _stored(workspace: Workspace, of: One, proof: Proof | None, scheme: str | No
     ]
     return [
         notice(outdated, tone="warning") if outdated else None,
-        html.P(visible(verdict, 600), className="wb-verdict", id="prove-verdict", dir="auto"),
+        verdict(
+            judged,
+            html.Ul([html.Li(visible(line, 600), dir="auto") for line in sentences], className="wb-proof-lines"),
+            as_table([{_COLUMNS[name]: row[name] for name in _COLUMNS} for row in proof.to_records()], "All measures"),
+            html.P([*stored, *_reports(workspace, of.features, index)], className="wb-note"),
+            id="prove-verdict",
+        ),
         html.P(any_direction, className="wb-note") if proof.words.any_direction_may_pass else None,
-        graph("prove-nulls", figure=proof_nulls(proof, theme(scheme)), height=230, label="The feature and both nulls"),
+        graph("prove-nulls", figure=proof_nulls(proof, theme(scheme)), height=230, label="The feature and its nulls"),
         _continuations(proof),
-        html.Details(
-            [
-                html.Summary("How it was tested"),
-                html.Ul([html.Li(visible(line, 600), dir="auto") for line in sentences], className="wb-proof-lines"),
-                as_table([_row(measure) for measure in proof.to_records()], "All measures as a table"),
-                html.P([*stored, *_reports(workspace, of.features, index)], className="wb-note"),
-            ],
-            className="wb-folded",
-            id="prove-method",
-        ),
-        html.Details(
-            [html.Summary("Run it again"), _button(workspace, again, name, index, "Run the proof again")],
-            className="wb-folded",
-        ),
+        fold("Run it again", _button(workspace, again, name, index, "Run the proof again")),
     ]  # fmt: skip
 
 
 def _button(workspace: Workspace, options: Mapping[str, object], name: str, index: int, text: str) -> html.Div:
     command = f"workbench prove {name} --feature {index}" + (" --overwrite" if options.get("overwrite") else "")
-    return html.Div(
-        [
-            run_button("prove", options, id="prove", text=text, then=feature_href(name, index)),
-            html.Details(
-                [
-                    html.Summary("as a command"),
-                    html.Pre(f"{command} --workspace {workspace.address}", className="wb-command", tabIndex=0),
-                ],
-                className="wb-folded",
-            ),
-        ]
-    )
+    shown = html.Pre(f"{command} --workspace {workspace.address}", className="wb-command", tabIndex=0)
+    button = run_button("prove", options, id="prove", text=text, then=feature_href(name, index))
+    return html.Div([button, fold("as a command", shown)])
 
 
-def _row(measure: Record) -> Record:
-    """Return one line of the table, with short names."""
-    return {
-        "measure": measure["measure"],
-        "value": measure["value"],
-        "low": measure["low"],
-        "high": measure["high"],
-        "unit": measure["unit"],
-        "random": measure["random_mean"],
-        "random 95 %": measure["random_high"],
-        "like density": measure["alike_mean"],
-        "like density 95 %": measure["alike_high"],
-        "p (Holm)": measure["p_holm"],
-    }
+_COLUMNS = {
+    "measure": "measure", "value": "value", "low": "low", "high": "high", "unit": "unit", "random_mean": "random",
+    "random_high": "random 95 %", "alike_mean": "like density", "alike_high": "like density 95 %", "p_holm": "p (Holm)",
+}  # fmt: skip
+"""Measures of the table, with short names."""
 
 
 def _continuations(proof: Proof) -> html.Details:
@@ -157,7 +146,7 @@ def _continuations(proof: Proof) -> html.Details:
                 "like density": row.alike}  # fmt: skip
         lines = [part for words, text in texts.items() for part in (html.Dt(words), _told(text))]
         parts.append(html.Div([html.H3(visible(row.prompt, 200), dir="auto"), html.Dl(lines)]))
-    return html.Details([html.Summary("Continuations side by side"), *parts], className="wb-folded")
+    return fold("Continuations side by side", *parts)
 
 
 def _told(text: str) -> html.Dd:
@@ -173,16 +162,8 @@ def _reports(workspace: Workspace, features: Features, index: int) -> list[dcc.L
 
 
 def _question(title: str, button: str, which: str, note: str, *inputs: Component) -> html.Details:
-    return html.Details(
-        [
-            html.Summary(title),
-            html.P(note, className="wb-note"),
-            *inputs,
-            dmc.Button(button, id=f"prove-{which}-go", size="xs", variant="default"),
-            _answer(which),
-        ],
-        className="wb-folded",
-    )
+    go = dmc.Button(button, id=f"prove-{which}-go", size="xs", variant="default")
+    return fold(title, html.P(note, className="wb-note"), *inputs, go, _answer(which))
 
 
 def _answer(which: str) -> dcc.Loading:
@@ -267,9 +248,9 @@ def answering(act: type[Act[Session, Any]], answer: Callable[[Any], Any], *field
     return respond
 
 
-def verdict_answer(verdict: SteeringVerdict) -> list[html.P]:
+def verdict_answer(judged: SteeringVerdict) -> list[html.P]:
     """Return the verdict on steering: its words in one line, the size of the shift in another."""
-    return [html.P(visible(line, 600), className="wb-note", dir="auto") for line in verdict.lines]
+    return [html.P(visible(line, 600), className="wb-note", dir="auto") for line in judged.lines]
 
 
 def text_answer(firings: TextFirings) -> html.Div:
@@ -303,7 +284,7 @@ def steer_answer(rows: list[SteeredRow]) -> html.Div:
             _told(row.text),
             html.Dd(shift if row.name != "unchanged" else "no shift", className="wb-note", dir="auto"),
         ]
-    words = "Two controls only; Verdict compares with many."
+    words = f"Two controls only; press Verdict for {DRAWS['standard']}."
     return html.Div([html.Dl(parts), html.P(words, className="wb-note")])
 
 

@@ -6,29 +6,20 @@ The file has the parts of the feature's page that need no model. Its policy forb
 text is escaped.
 """
 
-from urllib.parse import quote
-
 import flask
 from dash import Dash, html
 
 from dashboard.components.frame import Part, panel
-from dashboard.components.markup import escaped, markup
+from dashboard.components.markup import download, page_file
 from dashboard.data import features as view
 from dashboard.data.meaning import said_by
 from dashboard.feature import _examples, sections
-from dashboard.figures.theme import DARK, LIGHT, visible
+from dashboard.figures.theme import visible
 from dashboard.sources import current
 from interp.errors import UsageError
 from interp.workspace import Workspace
 from saes.features.proof import newest_proof, why_outdated
 from saes.features.schema import FeatureRow, Features
-
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
-
-_STYLE = (
-    f"body {{ margin: 0; background: {LIGHT.surface} }} main {{ max-width: 980px; margin: 0 auto }} "
-    f"@media (prefers-color-scheme: dark) {{ body {{ background: {DARK.surface} }} }}"
-)
 
 
 def feature_html(workspace: Workspace, name: str, index: int) -> str:
@@ -36,14 +27,8 @@ def feature_html(workspace: Workspace, name: str, index: int) -> str:
     feature = view.one(workspace, name, index)
     named = view.names(workspace, name)
     alias = named.get(index, "")
-    body = markup(html.Main(_parts(workspace, feature, named), className="wb-stack"), "both")
-    title = escaped(visible(f"{name} #{index}: {alias or feature.row.label or 'no label'}", 200))
-    head = (
-        f'<meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
-        '<meta name="viewport" content="width=device-width"><meta name="color-scheme" content="light dark">'
-        f"<title>{title}</title><style>{_STYLE}</style>"
-    )
-    return f"<!doctype html>\n<html lang=en><head>{head}</head>\n<body>{body}</body></html>\n"
+    title = f"{name} #{index}: {alias or feature.row.label or 'no label'}"
+    return page_file(title, html.Main(_parts(workspace, feature, named), className="wb-stack"))
 
 
 def _parts(workspace: Workspace, feature: view.One, named: dict[int, str]) -> list[Part]:
@@ -102,7 +87,4 @@ def _answer() -> flask.Response:
     name, index = flask.request.args.get("features", ""), flask.request.args.get("index", "")
     if not name or not index.isascii() or not index.isdigit() or len(index) > 9:
         raise UsageError("feature.html needs features=NAME and index=NUMBER")
-    text = feature_html(current().workspace, name, int(index))
-    answer = flask.Response(text, 200, mimetype="text/html")
-    answer.headers["Content-Disposition"] = f"attachment; filename*=UTF-8''{quote(f'{name}-{index}.html', safe='')}"
-    return answer
+    return download(feature_html(current().workspace, name, int(index)), f"{name}-{index}.html")

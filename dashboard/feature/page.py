@@ -29,6 +29,7 @@ from dashboard.components.frame import (
     quiet_link,
     save_search_control,
     still,
+    verdict,
 )
 from dashboard.components.pages import (
     Page,
@@ -75,10 +76,11 @@ def detail(
         className="wb-controls",
     )
     lens = said_by(workspace, features, index)
-    says = sections.says_sentence(lens)
+    related = view.relations(features, index)
+    says = sections.says_sentence(row, related, lens)
     parts: list[Part] = [
         html.Div([sections.heading(row, explained, named.get(index, "")), controls], className="wb-feature-top"),
-        html.P(says, className="wb-verdict", dir="auto") if says else None,
+        verdict(says, html.P(sections.LENS_METHOD)) if says else None,
     ]
     if row.n_fired == 0:
         parts.append(
@@ -102,7 +104,6 @@ def detail(
         parts.append(
             html.Div([_examples.examples_panel(feature, reading), beside], className="wb-two wb-even wb-evidence")
         )
-    related = view.relations(features, index)
     parts.append(html.Div(sections.effects(row, related, lens), className="wb-two wb-even"))
     parts.append(sections.numbers(feature))
     if explained:

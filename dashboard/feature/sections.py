@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 from dash import html
 
 from dashboard.components.evidence import logit_bars, number, percent
-from dashboard.components.frame import Part, attrs, folded, notice, panel, quiet_link, stat
+from dashboard.components.frame import Part, attrs, fold, folded, notice, panel, quiet_link, stat
 from dashboard.components.pages import atlas_href, circuit_href, feature_href, graph_href, page_of, runs_href
 from dashboard.components.tokens import feature_line, token_bars
 from dashboard.data import features as view
@@ -172,23 +172,39 @@ class _Side(NamedTuple):
     """Tokens that a direction raises, or lowers, most."""
 
     title: str
-    verb: str
     tokens: list[tuple[str, float]]
     p: float | None
     """fraction of random directions whose largest effect is at least as large"""
 
 
 def _sides(raised: list[tuple[str, float]], lowered: list[tuple[str, float]], p: _Ps) -> tuple[_Side, _Side]:
-    return _Side("Promotes", "promote", raised, p[0]), _Side("Suppresses", "suppress", lowered, p[1])
+    return _Side("Promotes", raised, p[0]), _Side("Suppresses", lowered, p[1])
 
 
-def says_sentence(lens: PromotedWords) -> str:
-    """Return the words that a feature makes the model say, as a sentence; empty where random directions do as much."""
-    saying = lens.saying
-    if saying is None or saying.raised_p > ALPHA:
+LENS_METHOD = (
+    "These are the tokens whose logits a unit step along the feature's direction raises most at the end of the model, "
+    "through the Jacobian lens; without a lens, directly. Null: the strongest token of each random direction of the "
+    "same length."
+)
+"""How the words of `says_sentence` were found."""
+
+
+def says_sentence(row: FeatureRow, related: view.FeatureRelations | None, lens: PromotedWords) -> str:
+    """Return the words that a feature makes the model say, with their null, as a sentence; empty where none is known.
+
+    Through the Jacobian lens where the workspace has one, else by the direct effect.
+    """
+    if lens.saying is not None:
+        does, tokens, p, draws = "It makes the model say", lens.saying.raised, lens.saying.raised_p, lens.draws
+    elif related is not None and related.row.promoted_p is not None:
+        does, tokens = "Its direct effect raises", row.promoted
+        p, draws = related.row.promoted_p, related.scales.draws
+    else:
         return ""
-    words = dict.fromkeys(token.strip() for token, _ in saying.raised if token.strip())
-    return f"It makes the model say {', '.join(list(words)[:SAID_WORDS])}."
+    if p > ALPHA:
+        return f"{does} no word more than random directions do."
+    words = dict.fromkeys(token.strip() for token, _ in tokens if token.strip())
+    return f"{does} {', '.join(list(words)[:SAID_WORDS])}: {_stronger(p, draws)}."
 
 
 def effects(row: FeatureRow, related: view.FeatureRelations | None, lens: PromotedWords) -> list[html.Section]:
@@ -203,9 +219,7 @@ def effects(row: FeatureRow, related: view.FeatureRelations | None, lens: Promot
     draws = 0 if related is None else related.scales.draws
     direct = _sides(row.promoted, row.suppressed, p)
     plain = [
-        html.P(
-            f"direct effect on the next token's logits. {effect_verdict(side.p, side.verb, draws)}", className="wb-note"
-        )
+        html.P(f"direct effect on the next token's logits. {effect_verdict(side.p, draws)}", className="wb-note")
         for side in direct
     ]
     bars = [_bars(side, direct) for side in direct]
@@ -219,16 +233,19 @@ def effects(row: FeatureRow, related: view.FeatureRelations | None, lens: Promot
     through = _sides(list(saying.raised), list(saying.lowered), (saying.raised_p, saying.lowered_p))
     sections: list[html.Section] = []
     for i, side in enumerate(through):
-        folded = html.Details([html.Summary("Direct effect"), plain[i], bars[i]]) if row.promoted else None
-        note = f"standard deviations of all logits. {effect_verdict(side.p, side.verb, lens.draws)}"
-        more = f"Tokens that it makes the model {'say' if i == 0 else 'avoid'}, here or later, by the Jacobian lens."
-        sections.append(panel(side.title, _bars(side, through), folded, note=note, more=more))
+        direct_effect = fold("Direct effect", plain[i], bars[i]) if row.promoted else None
+        note = effect_verdict(side.p, lens.draws)
+        more = (
+            f"Tokens that it makes the model {'say' if i == 0 else 'avoid'}, here or later, by the Jacobian lens, in "
+            "standard deviations of all logits."
+        )
+        sections.append(panel(side.title, _bars(side, through), direct_effect, note=note, more=more))
     return sections
 
 
 def _bars(side: _Side, both: tuple[_Side, _Side]) -> html.Ol:
     largest = max((abs(value) for part in both for _, value in part.tokens), default=0.0)
-    label, signed = f"{side.title} tokens", side.verb == "suppress"
+    label, signed = f"{side.title} tokens", side.title == "Suppresses"
     return token_bars(side.tokens, label=label, signed=signed, maximum=largest, form="{:+.2f}".format)
 
 
@@ -260,12 +277,15 @@ MAX_USES = 12
 """Links shown of each kind."""
 
 
-def effect_verdict(p: float | None, side: str, draws: int) -> str:
-    """Return one sentence on whether a feature promotes (or suppresses) tokens more than random directions do."""
+def effect_verdict(p: float | None, draws: int) -> str:
+    """Return how many random directions have a weaker strongest token on this side; p: the share of all others."""
     if p is None:
         return ""
-    comparison = "More" if p <= ALPHA else "Not clearly more"
-    return f"{comparison} than random directions: {p:.0%} of {draws} {side} some token at least as much."
+    return f"{_stronger(p, draws).capitalize()}{'' if p <= ALPHA else ': not clear'}."
+
+
+def _stronger(p: float, draws: int) -> str:
+    return f"stronger than {draws + 1 - round(p * (draws + 1))} of {draws} random directions"
 
 
 def logit_panel(related: view.FeatureRelations | None) -> html.Section | None:

@@ -14,7 +14,7 @@ from interp.patching.patching_map import JudgedPatch, Patch
 Part = tuple[str, float]
 
 SHOWN = 12
-"""parts with a bar of their own; one bar sums the others"""
+"""parts with a bar of their own; the others are summed"""
 
 
 def diverging(colours: Theme) -> Scale:
@@ -68,10 +68,13 @@ def strongest(parts: list[Part], n: int = SHOWN) -> list[Part]:
 
 
 def share_bars(parts: list[Part], colours: Theme, *, unit: str, n: int = SHOWN) -> go.Figure:
-    """Signed bars, largest first, which add up to the whole."""
+    """Signed bars of the largest parts, largest first; the sum of all others, often larger, under the axis."""
     if not parts:
         return message_figure("no parts to attribute to", colours)
     shown = strongest(parts, n)
+    if len(parts) > n:
+        others, together = shown.pop()
+        unit = f"{unit}; {others} together: {together:+.2f}"
     names = [escape(name, 40) for name, _ in shown]
     values = [value for _, value in shown]
     figure = go.Figure(

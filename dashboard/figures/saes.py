@@ -233,7 +233,7 @@ MEASURES = {
 
 
 def proof_nulls(proof: Proof, colours: Theme, *, height: int = 230) -> go.Figure:
-    """A feature with its two nulls, one line per measure.
+    """A feature with its nulls, one line per measure.
 
     The axis is the distance from the mean of random directions in their standard deviations; marks beyond 12 stay at
     the edge.
@@ -241,7 +241,7 @@ def proof_nulls(proof: Proof, colours: Theme, *, height: int = 230) -> go.Figure
     rows = [measure for measure in proof.measures if measure.name in MEASURES]
     if not rows:
         return message_figure("nothing could be measured", colours, height=height)
-    series: dict[str, list[tuple[float, float, str]]] = {"random": [], "alike": [], "feature": []}
+    series: dict[str, list[tuple[float, float, str]]] = {"random": [], "alike": [], "untrained": [], "feature": []}
     for line, row in enumerate(reversed(rows)):
         mean, spread = (row.random.mean(), row.random.std()) if len(row.random) else (0.0, 0.0)
 
@@ -252,12 +252,14 @@ def proof_nulls(proof: Proof, colours: Theme, *, height: int = 230) -> go.Figure
         nulls["alike"] = [
             (value, f"feature {feature}") for value, feature in zip(row.alike.tolist(), proof.alike, strict=False)
         ]
-        for null, shift in (("random", 0.16), ("alike", -0.16)):
+        nulls["untrained"] = [(value, "untrained latent on its own words") for value in row.untrained.tolist()]
+        for null, shift in (("random", 0.16), ("alike", -0.16), ("untrained", -0.32)):
             series[null] += [(far(value), line + shift, f"{of}: {value:+.3g} {row.unit}") for value, of in nulls[null]]
         series["feature"].append((far(row.value), line, f"this feature: {row.value:+.3g} {row.unit}"))
     marks = {
         "random": ("random directions", {"symbol": "line-ns-open", "size": 9, "color": colours.muted}, 0.55),
         "alike": ("features of like density", {"symbol": "line-ns-open", "size": 9, "color": colours.opposite}, 0.7),
+        "untrained": ("untrained latents", {"symbol": "line-ns-open", "size": 9, "color": colours.text}, 0.4),
         "feature": ("this feature", {"symbol": "diamond", "size": 11, "color": colours.accent}, 1.0),
     }
     figure = go.Figure(
@@ -268,6 +270,7 @@ def proof_nulls(proof: Proof, colours: Theme, *, height: int = 230) -> go.Figure
                 hovertemplate="%{text}<extra></extra>",
             )
             for key, points in series.items()
+            if points
         ]
     )  # fmt: skip
     styled(figure, colours, height=height)

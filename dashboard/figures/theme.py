@@ -92,6 +92,10 @@ DARK = Theme(
 )  # fmt: skip
 
 
+GROUPS = (2, 3, 8, 6)
+"""Categories for groups of a graph: far from the accent and its opposite, which are signs there."""
+
+
 def theme(scheme: str | None) -> Theme:
     """The theme called `"dark"`, else the light one."""
     return DARK if scheme == "dark" else LIGHT
@@ -102,8 +106,9 @@ def canvas_colours(colours: Theme, lines: list[tuple[str, list[int]]]) -> dict[s
 
     `lines` has a colour and a pattern of dashes for each kind of edge: of a positive weight, then of a negative one.
     """
-    names = ("surface", "text", "muted", "grid", "accent", "opposite", "categories")
+    names = ("surface", "text", "muted", "grid", "accent", "opposite")
     return {name: getattr(colours, name) for name in names} | {
+        "groups": [colours.categories[i] for i in GROUPS],
         "lines": lines, "font": FONT, "mono": MONO, "soft": "#e7f0fd" if colours is LIGHT else "#1b2a42",
     }  # fmt: skip
 

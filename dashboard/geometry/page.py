@@ -12,7 +12,7 @@ import numpy as np
 from dash import Dash, dcc, html
 
 from dashboard.components.evidence import as_table, number, percent
-from dashboard.components.frame import ListLine, Part, attempt, choice_list, graph, page, panel, previous_next
+from dashboard.components.frame import ListLine, Part, attempt, choice_list, graph, page, panel, previous_next, verdict
 from dashboard.components.measures import eigenvalues, evidence, missing_panel, signed
 from dashboard.components.pages import Page, artefact_menu, geometry_href, menu_choices, page_of, register_parts
 from dashboard.figures.geometry import (
@@ -35,8 +35,7 @@ from interp.geometry.shapes import ClusterTest, Shape, Verdict
 from interp.geometry.space import SpaceComparison, SpaceReport
 from interp.geometry.sweeps import RotationSweep, StrengthSweep
 from interp.geometry.word_geometry import ConceptGeometry, WordGeometry
-from interp.models.short_name import short_name
-from interp.nulls import BEYOND, null_range
+from interp.nulls import null_range
 from interp.results import Record
 from interp.workspace import Workspace
 
@@ -51,32 +50,25 @@ def layout(context: PageSources, name: str | None = None, **address: Any) -> htm
         chosen = _list(value, address.get("list"))
         choices = _choices_of_lists(value)
         at = [*value.lists].index(chosen.shape.name)
-        verdict = verdict_panel(chosen.shape, previous_next(choices, at))
-        return _page(workspace, value, _with_choices(choices, at, verdict), _lead(value), chosen.shape.name)
-    specs = value.settings.models if isinstance(value, SpaceComparison) else (value.settings.model,)
-    models = " and ".join(map(short_name, specs))
-    verb = "fill their space" if isinstance(value, SpaceReport) else "are alike, on the same tokens"
-    return _page(
-        workspace,
-        value,
-        html.Div(id="geometry-parts"),
-        f"How the representations of {models} {verb}.",
-    )
+        shown = verdict_panel(chosen.shape, previous_next(choices, at))
+        return _page(workspace, value, _with_choices(choices, at, shown), chosen.shape.name)
+    top = verdict(f"{value.headline()}.", html.Ul([html.Li(visible(line, 600)) for line in value.details()]))
+    return _page(workspace, value, html.Div([top, html.Div(id="geometry-parts")]))
 
 
-def _page(workspace: Workspace, value: Artefact, body: html.Div, lead: str, word_list: str | None = None) -> html.Div:
+def _page(workspace: Workspace, value: Artefact, body: html.Div, word_list: str | None = None) -> html.Div:
     menu = artefact_menu(
         "Artefact", menu_choices(workspace, kinds_of("geometry")), page_of(value.href), width=200, key=value.key
     )
     state = {"name": value.key, "list": word_list}
-    return page("Geometry", dcc.Store(id="geometry-state", data=state), body, controls=menu, lead=lead)
+    return page("Geometry", dcc.Store(id="geometry-state", data=state), body, controls=menu)
 
 
-def _with_choices(choices: list[ListLine], at: int, verdict: Part) -> html.Div:
+def _with_choices(choices: list[ListLine], at: int, shown: Part) -> html.Div:
     return html.Div(
         [
             choice_list("Lists", choices, at),
-            html.Div([verdict, html.Div(id="geometry-parts")], className="wb-detail"),
+            html.Div([shown, html.Div(id="geometry-parts")], className="wb-detail"),
         ],
         className="wb-chosen-one",
     )
@@ -100,8 +92,7 @@ def _choices_of_lists(geometry: WordGeometry) -> list[ListLine]:
 
 def _choice_of_list(geometry: WordGeometry, concept: ConceptGeometry) -> ListLine:
     shape = concept.shape
-    p = number(min(shape.order.p_circular, shape.order.p_linear))
-    detail = f"{len(shape.words)} words {_where(shape.hook_point)} · p {p}"
+    detail = f"{len(shape.words)} words {_where(shape.hook_point)} · {_p(shape)}"
     return ListLine(
         shape.name, _OUTCOMES.get(shape.verdict, shape.verdict), detail, geometry_href(geometry.key, list=shape.name)
     )
@@ -110,14 +101,6 @@ def _choice_of_list(geometry: WordGeometry, concept: ConceptGeometry) -> ListLin
 def _where(hook_point: str) -> str:
     shown = short_hook_point(hook_point)
     return "at the embedding" if shown == "embed" else f"after block {shown}" if shown.isdigit() else f"at {shown}"
-
-
-def _lead(geometry: WordGeometry) -> str:
-    n = len(geometry.lists)
-    return (
-        f"The shape of {n} list{'s' * (n > 1)} of words in {short_name(geometry.settings.model)}, each word in "
-        f"{len(geometry.settings.sentences)} sentences: half of them choose the layer and fit the shape, half test it."
-    )
 
 
 def show_geometry(state: dict[str, str], scheme: str | None) -> list[Part]:
@@ -143,12 +126,12 @@ def _row(*panels: Callable[[], html.Section]) -> html.Div:
 
 
 VERDICTS: dict[Verdict, str] = {
-    "circle": "A circle: neighbours in the list are neighbours in the model, and the last word is next to the first.",
-    "line": "A line, straight or bent: neighbours in the list are neighbours in the model, and its ends are far apart.",
-    "ordered": "An order: neighbours in the list are neighbours in the model; the test cannot tell circle from line.",
-    "cluster": "A cluster: its words lie together, separate from those of other lists, without an order.",
-    "nothing": f"No shape: neither an order nor a cluster {BEYOND}.",
-    "undecided": "Undecided: the list is too short for an order to be significant.",
+    "circle": "A circle: list neighbours are neighbours in the model, and the last word is next to the first",
+    "line": "A line: list neighbours are neighbours in the model, and its ends are far apart",
+    "ordered": "An order: list neighbours are neighbours in the model. Circle or open arc? Undecided",
+    "cluster": "A cluster without an order: its words lie together, apart from other lists",
+    "nothing": "No shape: neither an order nor a cluster",
+    "undecided": "Undecided: the list is too short for an order to be significant",
 }
 _JOINED = {
     "closed": "joined in order, last to first too",
@@ -175,15 +158,23 @@ def verdict_panel(shape: Shape, actions: Sequence[Part]) -> html.Section:
     ]  # fmt: skip
     return panel(
         html.Span(visible(shape.name, 80), dir="auto"),
-        html.P(VERDICTS[shape.verdict], className="wb-verdict"),
-        html.P(["Why: ", visible(shape.reason, 400), "."], className="wb-why"),
+        verdict(f"{VERDICTS[shape.verdict]} ({_p(shape)}).", html.P(["Why: ", visible(shape.reason, 400), "."]),
+                html.P(f"Tested at {visible(shape.hook_point, 60)}; half of the sentences chose the layer and fitted "
+                       "the shape, the other half tests it."), evidence(rows)),
         html.Ul([html.Li(visible(word, 60), dir="auto") for word in shape.words], className="wb-words",
                 title="the words, in the order of the list"),
-        evidence(rows),
-        note=f"tested at {visible(shape.hook_point, 60)}, the layer selected on the other half of the sentences",
         actions=actions,
         className="wb-findings",
     )  # fmt: skip
+
+
+def _p(shape: Shape) -> str:
+    """Return the p-value of the verdict with its null: of the cluster for a cluster, else of the order."""
+    order = shape.order
+    if shape.verdict == "cluster" and shape.cluster is not None:
+        return f"words dealt to lists at random: p {number(shape.cluster.p)}"
+    p = {"circle": order.p_circular, "line": order.p_linear}.get(shape.verdict, min(order.p_circular, order.p_linear))
+    return f"shuffled words: p {number(p)}"
 
 
 def plane_panel(shape: Shape, colours: Theme) -> html.Section:
@@ -217,10 +208,10 @@ def spectrum_panel(shape: Shape, colours: Theme) -> html.Section:
         as_table(needed, "Components needed, as a table"),
         as_table(eigenvalues(spectrum), "Eigenvalues as a table"),
         note=f"participation ratio {number(spectrum.participation_ratio)}, isotropic points "
-        f"{number(null.participation_ratio)}; mean cosine of two words {number(spectrum.cosine_raw)}, after centring "
-        f"{number(spectrum.cosine_centred)}. {spectrum.note}",
+        f"{number(null.participation_ratio)}",
         more="Participation ratio: the effective dimension. Null: equally many isotropic points in the same number of "
-        "dimensions.",
+        f"dimensions. Mean cosine of two words {number(spectrum.cosine_raw)}, after centring "
+        f"{number(spectrum.cosine_centred)}. {spectrum.note}",
     )
 
 
@@ -235,8 +226,6 @@ def order_panel(shape: Shape, colours: Theme) -> html.Section:
         "Circle or line?",
         graph("geometry-order", figure=order_over_layers(shape, colours), label=label, height=300),
         as_table(table),
-        note=f"circle p {number(shape.order.p_circular)}, line p {number(shape.order.p_linear)}, smallest possible "
-        f"{number(shape.order.smallest_p)}",
         more="RSA: rank correlation of distances in the model with those on a circle, or a line. One half of the "
         "sentences selects the layer, the other half is drawn. p: permutation test over orderings of the list, each at "
         "its best layer.",
@@ -276,9 +265,6 @@ def steering_panel(concept: ConceptGeometry, colours: Theme) -> html.Section:
     return panel(
         title,
         *steering_body(sweep, colours, "geometry-steering", label, "distances between the means"),
-        note=f"at {visible(sweep.hook_point, 60)}, along the difference in means; strength 1 is its length, "
-        f"{number(sweep.unit)}. Unsteered probability of its words: {number(sweep.baseline)}, mean of "
-        f"{sweep.n_prompts} prompts",
         more="Whiskers: 95 % intervals over prompts and over documents. Random directions have the same length.",
     )
 
@@ -293,20 +279,23 @@ def steering_body(sweep: StrengthSweep, colours: Theme, id: str, label: str, uni
         spans = {name: f"{number(draw[:, at].min().item())} to {number(draw[:, at].max().item())}"
                  for name, draw in draws.items()}  # fmt: skip
         rows.append(_bounded(row) | spans)
-    return [html.P(_judged(sweep)), graph(id, figure=figure, label=label, height=380), as_table(rows)]
+    method = (
+        f"Strength 1 is {number(sweep.unit)} long, along the difference in means. Half of the prompts choose the "
+        "strength with the largest effect that costs at most 0.1 nats of loss; the others judge. Unsteered probability "
+        f"of its words: {number(sweep.baseline)}, mean of {sweep.n_prompts} prompts."
+    )
+    judged = verdict(_judged(sweep), html.P(f"{visible(sweep.sentence(), 600)}."), html.P(method))
+    return [judged, graph(id, figure=figure, label=label, height=380), as_table(rows)]
 
 
 def _judged(sweep: StrengthSweep) -> str:
     """Return the effect of the chosen strength on the prompts that did not choose it, in a sentence."""
     if sweep.chosen is None:
         return "No strength above 0 was chosen: each costs more than 0.1 nats of loss, or too few prompts exist."
-    effect, harm = sweep.judged_effect, sweep.judged_side_effect
+    most, strength = float(sweep.judged_random.max()), number(sweep.strengths[sweep.chosen])
     return (
-        f"Half of the prompts and documents chose strength {number(sweep.strengths[sweep.chosen])}: the largest effect "
-        f"that costs at most 0.1 nats of loss. On the other half ({sweep.n_judging} prompts) it moves "
-        f"the targets by {signed(effect.estimate)} nats ({signed(effect.low)} to {signed(effect.high)}) and costs "
-        f"{signed(harm.estimate)} ({signed(harm.low)} to {signed(harm.high)}); random directions move them by at most "
-        f"{signed(float(sweep.judged_random.max()))}."
+        f"Strength {strength} moves its words by {signed(sweep.judged_effect.estimate)} nats on held-out prompts; "
+        f"random directions by at most {signed(most)}."
     )
 
 
@@ -320,12 +309,17 @@ def rotation_panel(concept: ConceptGeometry, colours: Theme) -> html.Section:
     label = f"Change of the answer when words of {concept.shape.name} are rotated"
     return panel(
         title,
+        verdict(
+            f"Rotating a word {verb} the answer: {signed(overall)} nats; random directions at most "
+            f"{signed(sweep.random_high)}.",
+            html.P(
+                f"At {visible(sweep.hook_point, 60)}, interval {signed(low)} to {signed(high)}. The answer follows at "
+                f"{sweep.n_following} of {len(sweep.steps)} steps; unrotated, {percent(sweep.baseline)} of "
+                f"{sweep.n_prompts} prompts are right, by chance {percent(1 / sweep.n_items)}."
+            ),
+        ),
         graph("geometry-rotation", figure=rotation_figure(sweep, colours), label=label, height=380),
         as_table(_rotation_rows(sweep)),
-        note=f"at {visible(sweep.hook_point, 60)}, rotation {verb} the answer: {signed(overall)} nats ({signed(low)} "
-        f"to {signed(high)}), random directions at most {signed(sweep.random_high)}. The answer follows at "
-        f"{sweep.n_following} of {len(sweep.steps)} steps; unrotated, {percent(sweep.baseline)} of {sweep.n_prompts} "
-        f"prompts are right, by chance {percent(1 / sweep.n_items)}",
     )
 
 

@@ -12,17 +12,20 @@ from dashboard.answers import is_object
 from dashboard.components.pages import feature_href
 from dashboard.data import features
 from dashboard.data.meaning import said_words
+from dashboard.graph._labels import feature_tables, known_labels, neurons_of
+from dashboard.graph.story import story_of
 from dashboard.sources import open_artefact
+from interp.artifacts import as_json
 from interp.artifacts import open_artefact as open_stored
-from interp.errors import ConfigError, CorruptError, UnknownNameError, WorkbenchError
+from interp.errors import ConfigError, CorruptError, UnknownNameError
 from interp.notes import Notes
-from interp.tracing.background import background_nodes, direction
+from interp.tracing.background import direction
 from interp.tracing.graph import KIND, NODE_KINDS, AttributionGraph, GraphNode
 from interp.tracing.interchange import export_graph
 from interp.tracing.part import effects_on, part_of
 from interp.tracing.supernodes import GraphEdits
 from interp.workspace import Workspace
-from saes.features.neurons import NeuronLabels, newest_labels
+from saes.features.neurons import NeuronLabels
 from saes.features.schema import Features
 
 MAX_EXAMPLES = 5
@@ -54,9 +57,8 @@ def content(workspace: Workspace, graph: AttributionGraph) -> dict[str, Any]:
 
     `input` is the sum of the absolute weights of the edges into a node.
     """
-    neurons = neurons_of(workspace, graph)
-    labels = _labels(workspace, graph, neurons)
-    nodes = graph.nodes
+    known = known_labels(workspace, graph)
+    neurons, nodes = known.neurons, graph.nodes
     columns: dict[str, list[float] | list[int] | list[str]] = {
         name: _rounded(np.array([getattr(node, name) for node in nodes], np.float64))
         for name in ("activation", "influence", "probability")
@@ -68,14 +70,17 @@ def content(workspace: Workspace, graph: AttributionGraph) -> dict[str, Any]:
     columns |= {
         "kind": [NODE_KINDS.index(node.kind) for node in nodes],
         "id": [node.id for node in nodes],
-        "label": [labels.get(i, "") for i in range(len(nodes))],
+        "label": [known.texts.get(i, "") for i in range(len(nodes))],
     }
+    errors = [number for number, node in enumerate(nodes) if node.kind == "error"]  # all neurons that are no nodes
     return {
+        "story": as_json(story_of(workspace, graph, known)),
         "unit": "neuron" if graph.dictionary == "neurons" else "latent",
         "n_layers": graph.n_layers,
-        "background": [] if neurons is None else _background(graph, neurons),
+        "background": [] if neurons is None else [*known.background, *errors],
         "prompts": 0 if neurons is None else neurons.settings.prompts,
         "tokens": list(graph.token_texts),
+        "candidates": candidates(graph),
         "opening": OPENING,
         "edge_share": graph.thresholds[1],
         "nodes": columns,
@@ -87,10 +92,14 @@ def content(workspace: Workspace, graph: AttributionGraph) -> dict[str, Any]:
     }
 
 
-def _background(graph: AttributionGraph, neurons: NeuronLabels) -> list[int]:
-    """Return the neurons that lead every prompt, and the errors: all neurons too small to be nodes of their own."""
-    errors = [number for number, node in enumerate(graph.nodes) if node.kind == "error"]
-    return [*background_nodes(graph, neurons.background()), *errors]
+def candidates(graph: AttributionGraph) -> list[dict[str, Any]]:
+    """Return the likeliest next tokens with their probabilities, and the number of the node of those explained."""
+    at = {node.index: number for number, node in enumerate(graph.nodes) if node.kind == "logit"}
+    explained = {target.token: at.get(number) for number, target in enumerate(graph.targets)}
+    return [
+        {"text": one.text, "probability": _rounded(np.array([one.probability]))[0], "node": explained.get(one.token)}
+        for one in (graph.run.candidates if graph.run is not None else ())
+    ]
 
 
 def _rounded(values: np.ndarray) -> list[float]:
@@ -98,57 +107,6 @@ def _rounded(values: np.ndarray) -> list[float]:
     if not np.isfinite(values).all():
         raise CorruptError("the graph has numbers that are not finite; trace it again")
     return [float(f"{value:.{DIGITS}g}") for value in values.tolist()]
-
-
-def neurons_of(workspace: Workspace, graph: AttributionGraph) -> NeuronLabels | None:
-    """Return the newest features table of the neurons of a graph; None without one, or for a dictionary."""
-    return newest_labels(workspace, graph.settings.weight_hash) if graph.dictionary == "neurons" else None
-
-
-def _labels(workspace: Workspace, graph: AttributionGraph, neurons: NeuronLabels | None) -> dict[int, str]:
-    """Return labels by node number: of a token its text, of a target its name, of a latent its own or its table's."""
-    labels = {}
-    if neurons is not None:
-        graph = neurons.named(graph)
-    wanted: dict[int, list[int]] = {}
-    for i, node in enumerate(graph.nodes):
-        if node.kind == "token" and 0 <= node.position < len(graph.token_texts):
-            labels[i] = graph.token_texts[node.position]
-        elif node.kind == "logit" and not node.label and 0 <= node.index < len(graph.targets):
-            labels[i] = graph.targets[node.index].label
-        else:
-            labels[i] = node.label
-        if node.kind == "feature" and not node.label:
-            wanted.setdefault(node.layer, []).append(i)
-    tables = feature_tables(workspace, graph) if wanted else {}
-    for layer, numbers in wanted.items():
-        if layer in tables:
-            known = _table_labels(workspace, tables[layer], sorted({graph.nodes[i].index for i in numbers}))
-            labels |= {i: known.get(graph.nodes[i].index) or "" for i in numbers}
-    return labels
-
-
-def _table_labels(workspace: Workspace, table: str, latents: list[int]) -> dict[int, str]:
-    known: dict[int, str] = {}
-    try:
-        for start in range(0, len(latents), features.MAX_ROWS):
-            known |= features.labels(workspace, table, latents[start : start + features.MAX_ROWS])
-    except WorkbenchError:  # a damaged table: the graph is shown without its labels
-        return known
-    return known
-
-
-def feature_tables(workspace: Workspace, graph: AttributionGraph) -> dict[int, str]:
-    """Return the features artefact that describes the latents of each layer, the newest where there are several.
-
-    For a set of transcoders it is a child of the set; for neurons, one of the neurons of the same model.
-    """
-    tables: dict[int, str] = {}
-    for described in reversed(workspace.values(Features)):
-        layer = features.traced_layer(described, graph.dictionary, graph.model)
-        if layer is not None:
-            tables[layer] = described.name
-    return tables
 
 
 def node(graph: AttributionGraph, number: int) -> GraphNode:
@@ -224,18 +182,19 @@ def part(graph: AttributionGraph, shown: ShownPart) -> dict[str, list[int] | lis
 
 
 def marks(notes: Notes, graph: AttributionGraph) -> dict[str, Any]:
-    """Return the marks of the visitor; before there are any, the groups that were found when the graph was traced."""
+    """Return the marks of the visitor; before there are any, the boxes that held when the graph was traced."""
     edits = notes.graph_edits(graph.key)
     if edits or not graph.groups:
         return edits
-    return {"groups": [[group.name.strip()[:80] or "group", list(group.nodes)] for group in graph.groups]}
+    held = [group for group in graph.groups if group.holds]
+    return {"groups": [[group.name.strip()[:80] or "group", list(group.nodes)] for group in held]}
 
 
 def labels_of(workspace: Workspace, graph: AttributionGraph, nodes: Sequence[str]) -> dict[str, str]:
     """Return the labels of the latents among some nodes by their id. Raises `ConfigError` for an unknown node."""
     if unknown := [node for node in nodes if node not in graph.number]:
         raise ConfigError(f"`nodes` should be node ids of the graph, got {unknown[0][:80]!r}")
-    labels = _labels(workspace, graph, neurons_of(workspace, graph))
+    labels = known_labels(workspace, graph).texts
     latents = [graph.number[node] for node in nodes if graph.node(node).kind == "feature"]
     return {graph.nodes[i].id: labels.get(i) or "" for i in latents}
 
@@ -256,7 +215,7 @@ def exported(workspace: Workspace, graph: AttributionGraph, edits: dict[str, Any
         "sets": {name: factors for name, factors in sets.items() if factors},
     }
     marks = GraphEdits.of_notes(notes)
-    labels = _labels(workspace, graph, neurons_of(workspace, graph))
+    labels = known_labels(workspace, graph).texts
     latents = {node.id: labels[i] for i, node in enumerate(graph.nodes) if node.kind == "feature" and labels.get(i)}
     return export_graph(graph, marks, labels=latents)
 

@@ -1,6 +1,7 @@
 """Attribution graphs to and from files of other programs: the graph, the user's marks, and the latents it shows.
 
     write_export(workspace, "capital", Path("out/capital.json"), features=True)
+    write_export(workspace, "capital", Path("out/capital.html"))     # its story, for people (`_file`)
     take_in(workspace, Path("capital.json"), "capital-2")
 
 The layout of an export with features is that of circuit-tracer's viewer: `graph-metadata.json` lists the graphs of a
@@ -15,6 +16,8 @@ from typing import Any
 from dashboard.answers import is_object
 from dashboard.data.features import viewer_feature
 from dashboard.graph import _data
+from dashboard.graph._file import graph_html
+from dashboard.graph._labels import feature_tables
 from interp.artifacts import read_json, save_artefact, sha256_file, write_json
 from interp.errors import ConfigError, UsageError
 from interp.notes import Notes
@@ -26,13 +29,18 @@ from interp.workspace import Workspace
 
 
 def write_export(workspace: Workspace, name: str, path: Path, *, features: bool = False) -> list[str]:
-    """Write a graph with the user's marks as graph JSON, and return a sentence for each file written.
+    """Write a graph as graph JSON with the user's marks, or as one HTML file, and return a sentence for each file.
 
     `features` also writes the latents that a features table of this workspace describes, and the list of graphs.
-    Raises `ConfigError` for a path that does not end in `.json`.
+    Raises `ConfigError` for a path that ends in neither `.json` nor `.html`.
     """
+    if path.suffix == ".html":
+        text = graph_html(workspace, name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+        return [f"{path}: its story, tests and hashes; opens in any browser"]
     if path.suffix != ".json":
-        raise ConfigError(f"a graph is exported as JSON; {path} should end in .json")
+        raise ConfigError(f"a graph is exported as JSON or HTML; {path} should end in .json or .html")
     graph = _data.choose(workspace, name)
     notes = Notes.open(workspace)
     try:
@@ -47,7 +55,7 @@ def write_export(workspace: Workspace, name: str, path: Path, *, features: bool 
 
 
 def _write_features(workspace: Workspace, graph: AttributionGraph, graph_json: dict[str, Any], folder: Path) -> str:
-    tables = _data.feature_tables(workspace, graph)
+    tables = feature_tables(workspace, graph)
     scan = graph_json["metadata"]["scan"]
     place = folder / "features" / scan
     if not place.resolve().is_relative_to((folder / "features").resolve()):

@@ -13,44 +13,36 @@ from typing import Any
 from urllib.parse import quote
 
 import dash_mantine_components as dmc
+import flask
 from dash import Dash, Input, Output, State, dcc, html
 from dash.exceptions import PreventUpdate
 
 from dashboard.components.evidence import records_table
 from dashboard.components.forms import fields_data, model_choices
-from dashboard.components.frame import attrs, page, panel
-from dashboard.components.pages import Page, artefact_menu, menu_choices, page_of, run_button, runs_href
+from dashboard.components.frame import Part, attrs, page, panel
+from dashboard.components.pages import Page, artefact_menu, graph_href, menu_choices, page_of, run_button, runs_href
 from dashboard.figures.theme import DARK, LIGHT, Theme, canvas_colours, visible
-from dashboard.graph import _data, _routes
+from dashboard.graph import _data, _file, _routes
+from dashboard.graph._checks import about, effects, scores, trust
 from dashboard.sources import NothingYetError, PageSources, current
-from interp.tracing.graph import KIND, AttributionGraph, target_rule
+from interp.tracing.graph import KIND, AttributionGraph
 from interp.workspace import Workspace
 from saes.acts.graphs import ChangeLatents
 
-SHOWN_TARGETS = 5
-"""Targets that the header names."""
+SHOWN_ANSWERS = 4
+"""Other likely words that the header offers to explain."""
 SHOWN_FLOWS = 14
 """Flows between groups of nodes that the table lists."""
 EXAMPLE = "The capital of France is"
-SCORES = {
-    "replacement": (
-        "Replacement score",
-        "share of the influence that starts at tokens and not at errors: how much of the way from tokens to targets "
-        "the latents account for",
-    ),
-    "completeness": (
-        "Completeness",
-        "share of the input of nodes, weighted by their influence, that does not come from errors",
-    ),
-}
 
 
 def layout(context: PageSources, name: str | None = None, trace: str | None = None, **address: str) -> html.Div:
-    """`/graph/<name>?at=<node>&nodes=&edges=&target=&pins=<nodes>&view=list&collapse=1&only=1` (assets/graph/).
+    """`/graph/<name>?view=story&target=&box=&at=<node>&nodes=&edges=&pins=<nodes>&collapse=1` (assets/graph/).
 
-    With `trace`, a prompt, and the options `model`, `set` and `chat` the form that traces another one is open.
+    The view is `story`, `graph` or `list`; `box` is a box of the story whose nodes are shown. With `trace`,
+    a prompt, and options of the verb the form that traces another one is open.
     """
-    preset = {"prompt": trace, **{name: address.get(name) for name in ("model", "set", "chat") if address.get(name)}}
+    preset = {"prompt": trace, **{name: address[name] for name in FIELDS if address.get(name)}}
     try:
         graph = _data.choose(context.workspace, name)
     except NothingYetError:
@@ -67,7 +59,7 @@ def layout(context: PageSources, name: str | None = None, trace: str | None = No
     return page(
         "Graph",
         *trace_form(context, _again(graph) | (preset if trace else {}), opened=bool(trace)),
-        header(graph),
+        header(graph, None if trace else address.get("target")),
         html.Div(id="graph-view", className="wb-graph-view", **attrs(source)),
         *over_words(graph),
         legend(),
@@ -87,24 +79,27 @@ def _typed(graph: AttributionGraph) -> tuple[str, ...]:
     return graph.token_texts[1:] if graph.settings.trace is not None else graph.token_texts
 
 
-def header(graph: AttributionGraph) -> html.Section:
-    """Return a line with the prompt and the target, and folded under it every score with its baselines."""
+def header(graph: AttributionGraph, target: str | None = None) -> html.Section:
+    """Return a line with the prompt and the answers, and folded under it every score with its baselines.
+
+    `target` is the number of the only one of several answers that is explained.
+    """
     tokens = [html.Span(visible(text, 40), className="wb-graph-token") for text in _typed(graph)]
     line = html.H2(
         [
             html.Span(tokens, className="wb-tokens wb-graph-prompt", dir="auto"),
             html.Span(" → ", className="wb-quiet"),
-            html.Strong(_answer(graph), className="wb-graph-answer", dir="auto"),
+            *answers(graph, target),
         ],
         className="wb-graph-title",
     )
     more = html.Details(
         [
-            html.Summary(_trust(graph)),
+            html.Summary(trust(graph)),
             html.Div(
                 [
                     html.Div(
-                        [html.H3("Targets"), targets(graph), html.P(_about(graph), className="wb-note")],
+                        [html.H3("Target"), html.P(about(graph), className="wb-note")],
                         className="wb-graph-cell",
                     ),
                     html.Div([html.H3("Scores"), *scores(graph)], className="wb-graph-cell"),
@@ -115,102 +110,56 @@ def header(graph: AttributionGraph) -> html.Section:
         ],
         className="wb-graph-scores",
     )
-    return html.Section([line, more], className="wb-panel wb-graph-head", **attrs({"aria-label": "Prompt and target"}))
+    parts = [html.Div([line, *other_answers(graph)]), *_untested(graph), more]
+    return html.Section(parts, className="wb-panel wb-graph-head", **attrs({"aria-label": "Prompt and target"}))
 
 
-def _answer(graph: AttributionGraph) -> str:
-    """Return the first target with its probability, and the token that it stands against."""
+def _untested(graph: AttributionGraph) -> list[Part]:
+    """Return the progress of the tests of a first picture, with a link to the whole graph at its end."""
+    if not graph.first_picture:
+        return []
+    queue = current().runs if flask.has_app_context() else None
+    run = None if queue is None else queue.using(graph.key)
+    shown: list[Part] = [html.P("First picture: the strongest causes, not tested yet.", className="wb-note")]
+    if run is not None:
+        shown.append(run_button(run.verb, run.options, id="tests", text="Test it", then=page_of(graph.href)))
+    return [html.Div(shown)]
+
+
+def answers(graph: AttributionGraph, target: str | None) -> list[Part]:
+    """Return the explained answers, of several each as a link that explains it alone."""
     if not graph.targets:
-        return "no target"
-    target, probability = graph.targets[0], graph.probabilities[0]
-    chance = "" if probability is None else f" {probability:.1%}"
-    ours, contrast = target.sides
-    if contrast:
-        return f"“{visible(ours.strip(), 30)}”{chance} rather than “{visible(contrast.strip(), 30)}”"
-    return f"“{visible(target.label.strip() or target.label, 30)}”{chance}"
-
-
-def _trust(graph: AttributionGraph) -> str:
-    """Return how far the model agrees with the graph, in a few words."""
-    if graph.effects is None:
-        return "Scores"
-    value, low, high = graph.effects.spearman
-    return (
-        f"Predicts ablations: {value:.2f} [{low:.2f}, {high:.2f}], by chance up to {graph.effects.chance:.2f}, one run"
-    )
-
-
-def _about(graph: AttributionGraph) -> str:
-    latents = "MLP neurons" if graph.dictionary == "neurons" else f"latents of {graph.dictionary}"
-    frozen = ", ".join(graph.run.frozen) if graph.run else "attention and norms"
-    text = f"{target_rule(graph)} Edges: direct effects between {latents}, with {frozen} held at their clean values."
-    stored = int(graph.edges.kept.sum())
-    if graph.run is not None and (pruned := graph.run.edges_kept) > stored:
-        text += f" Of {pruned:,} edges of the pruned graph, the {stored:,} with the largest scores are stored."
-    return visible(text.strip(), 600)
-
-
-def targets(graph: AttributionGraph) -> html.Ol:
-    """Return the explained outputs with their probabilities; where one is not known, its share of the influence."""
-    known = zip(graph.targets, graph.probabilities, strict=True)
-    shown = [target.weight if chance is None else chance for target, chance in known]
-    rows = [
-        html.Li(
-            [
-                html.Span(visible(target.label, 22), className="wb-token", title=repr(target.label)[:200]),
-                html.Span(
-                    html.Span(style={"width": f"{min(max(chance, 0.0), 1.0):.1%}"}),
-                    className="wb-track", **attrs({"aria-hidden": "true"}),
-                ),
-                html.Span(f"{chance:.1%}", className="wb-value"),
-            ]
-        )
-        for target, chance in zip(graph.targets[:SHOWN_TARGETS], shown, strict=False)
-    ]  # fmt: skip
-    if rest := shown[SHOWN_TARGETS:]:
-        rows.append(
-            html.Li(html.Span(f"{len(rest)} more, together {sum(rest):.1%}", className="wb-quiet wb-graph-more"))
-        )
-    return html.Ol(rows, className="wb-bars", **attrs({"aria-label": "Targets and their probabilities"}))
-
-
-def scores(graph: AttributionGraph) -> list[html.Div | html.P]:
-    """Return each score on a line from 0 to 1, with its baselines on the same line."""
-    if graph.scores is None:
-        return [html.P("No score was computed.", className="wb-none")]
-    shown: list[html.Div | html.P] = []
-    for name, (title, meaning) in SCORES.items():
-        nulls = {"no latent": graph.floor, "untrained": graph.untrained}
-        if graph.dictionary == "neurons":  # which nobody trained for this
-            del nulls["untrained"]
-        marks = {words: float(getattr(null, name)) for words, null in nulls.items() if null is not None}
-        parts = [f"{words} {mark:.2f}" for words, mark in marks.items()]
-        missing = [words for words, null in nulls.items() if null is None]
-        text = ", ".join([*parts, "perfect 1"]) + (f"; not measured: {', '.join(missing)}" if missing else "")
-        shown.append(_strip(title, getattr(graph.scores, name), list(marks.values()), text, meaning))
+        return [html.Strong("no target")]
+    shown: list[Part] = []
+    for number, (explained, probability) in enumerate(zip(graph.targets, graph.probabilities, strict=True)):
+        ours, contrast = (visible(side.strip() or side, 30) for side in explained.sides)
+        text = f"“{ours}”" + ("" if probability is None else f" {probability:.1%}")
+        text += f" rather than “{contrast}”" if contrast else ""
+        if len(graph.targets) == 1:
+            shown.append(html.Strong(text, className="wb-graph-answer", dir="auto"))
+        elif str(number) == target:
+            current = attrs({"aria-current": "true"})
+            shown.append(html.A(text, href="?target=", title="Show all answers", className="wb-chip", **current))
+        else:
+            shown.append(dcc.Link(text, href=f"?target={number}", title="Explain it alone", className="wb-chip"))
     return shown
 
 
-def effects(graph: AttributionGraph) -> list[html.Div | html.P]:
-    """Return how well the graph predicts ablations in the model with nothing frozen, or that this was not measured."""
-    known = graph.effects
-    if known is None:
-        return [
-            html.P("Not measured for this graph: its edges are exact only in the frozen model.", className="wb-none")
-        ]
-    value, low, high = known.spearman
-    direct, edges = known.direct_spearman.estimate, known.edges_spearman.estimate
-    strip = _strip(
-        "Rank correlation", value, [0.0, direct, edges],
-        f"no agreement 0, 95 % of random orders within ±{known.chance:.2f}, along the edges {edges:.2f}, by direct "
-        f"effects alone {direct:.2f}, perfect 1, 95 % interval {low:.2f} to {high:.2f}",
-        "of the predicted and the measured effect of ablating a latent with nothing frozen", bounds=(low, high),
-    )  # fmt: skip
-    texts = (
-        f"{len(known.nodes)} latents were ablated in one run; slope {known.slope:.2f} (1: exact).",
-        f"Along the edges, which hold norms, gates and attention, the slope is {known.edges_slope:.2f}.",
-    )
-    return [strip, *(html.P(text, className="wb-note") for text in texts)]
+def other_answers(graph: AttributionGraph) -> list[html.P]:
+    """Return links to the form that traces other likely words, filled in; nothing where none is known."""
+    others = [one for one in _data.candidates(graph) if one["node"] is None and _typed_again(one["text"])]
+    shown: list[Part] = ["Or explain "]
+    for other in others[:SHOWN_ANSWERS]:
+        word, against = other["text"].strip(), graph.targets[0].sides[0].strip()
+        form = graph_href(graph.name, trace="".join(_typed(graph)).strip(), target=word, contrast=against)
+        text = f"{visible(word, 30)} {100 * other['probability']:.0f} %"
+        shown.append(dcc.Link(text, href=form, title="Trace why it could be this word", className="wb-chip"))
+    return [html.P(shown, className="wb-quiet wb-graph-others")] if others else []
+
+
+def _typed_again(token: str) -> bool:
+    """Return whether the form's field for a word leads to the same token (`asked`)."""
+    return token.strip() != "" and (token[0] == " " or not token[0].isalnum())
 
 
 def over_words(graph: AttributionGraph) -> list[html.Section]:
@@ -234,53 +183,18 @@ def over_words(graph: AttributionGraph) -> list[html.Section]:
     ]
 
 
-def _strip(
-    title: str, value: float, marks: list[float], text: str, meaning: str, *, bounds: tuple[float, float] | None = None
-) -> html.Div:
-    """Return a number with a line from 0 to 1: a bar to the value, a tick for each baseline, a band for an interval."""
-    band = []
-    if bounds is not None:
-        low, high = (min(max(bound, 0.0), 1.0) for bound in bounds)
-        band = [html.I(className="wb-graph-band", style={"left": f"{low:.1%}", "width": f"{high - low:.1%}"})]
-    line = html.Div(
-        [
-            html.I(className="wb-graph-fill", style={"width": f"{min(max(value, 0.0), 1.0):.1%}"}),
-            *band,
-            *(html.I(className="wb-graph-tick", style={"left": f"{min(max(mark, 0.0), 1.0):.1%}"}) for mark in marks),
-        ],
-        className="wb-graph-strip",
-        **attrs({"aria-hidden": "true"}),
-    )
-    head = html.Div([html.Span(title, title=meaning), html.Strong(f"{value:.2f}")], className="wb-graph-score")
-    return html.Div([head, line, html.P(text, className="wb-note")], title=meaning)
-
-
 def legend() -> html.Details:
     """Return the folded panel that says how to read the picture."""
-    signs = [
-        ([html.I(className="wb-line", style={"background": "var(--wb-accent)"})], "positive direct effect"),
-        ([html.I(className="wb-line", style={"background": "var(--wb-opposite)"})], "negative direct effect"),
-        ([html.I(className="wb-graph-sign wb-graph-latent")], "latent: colour and size by its effect on the target"),
-        ([html.I(className="wb-graph-sign wb-graph-error")], "error: part of an MLP's output that no latent explains"),
-        ([html.I(className="wb-graph-sign wb-graph-square")], "token"),
-    ]
-    keys = (
+    texts = (
+        "A circle is a latent, coloured and sized by its effect on the target; a diamond an error, the part of an MLP "
+        "that no latent explains; a square a token. A line is the direct effect of the lower node on the upper "
+        "one, with attention and norms fixed at the values of this prompt, blue above 0 and orange below; its width is "
+        "its share of the upper node's input.",
         "Drag moves the view or a node, the wheel zooms. Keys: x (or Shift-click) marks, p pins, i changes, g groups "
-        "the marked, n names, h hides, Ctrl Z undoes; arrows go to the strongest reader or source, and along a layer."
+        "the marked, n names, h hides, Ctrl Z undoes; arrows go to the strongest reader or source, and along a layer.",
     )
-    note = (
-        "A line is the direct effect of the lower node on the upper one, with attention and norms fixed at the values "
-        "of this prompt. Its width is its share of the upper node's input."
-    )
-    return html.Details(
-        [
-            html.Summary("Reading the graph"),
-            html.P(note, className="wb-note"),
-            html.Div([html.Span([*sign, words]) for sign, words in signs], className="wb-legend"),
-            html.P(keys, className="wb-note"),
-        ],
-        className="wb-folded wb-graph-reading",
-    )
+    shown = [html.Summary("Reading the graph"), *(html.P(text, className="wb-note") for text in texts)]
+    return html.Details(shown, className="wb-folded wb-graph-reading")
 
 
 def _colours(theme: Theme) -> dict[str, Any]:
@@ -345,7 +259,7 @@ def trace_form(context: PageSources, preset: Mapping[str, str | None], *, opened
             className="wb-graph-trace",
         ),
         more,
-        run_button("trace", asked(context.workspace, values), id="trace", text="Trace"),
+        run_button("trace", asked(context.workspace, values), id="trace", text="Trace", opens=True),
     ]
     return [html.Details(parts, className="wb-panel wb-graph-new", open=opened)]
 
@@ -406,6 +320,7 @@ def _first_graph(_: Workspace, model: str) -> tuple[str, dict[str, Any]]:
 def register(app: Dash) -> None:
     """Add the routes and the form; everything else happens in the browser."""
     _routes.register(app.server)
+    _file.register(app.server)
     register_tracing(app)
 
 

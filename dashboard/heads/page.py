@@ -11,7 +11,8 @@ import dash_mantine_components as dmc
 import plotly.graph_objects as go
 from dash import Dash, Input, NoUpdate, Output, State, ctx, dcc, html, no_update
 
-from dashboard.components.frame import Children, Part, attempt, attrs, graph, loading, page, panel, quiet_link
+from dashboard.components.evidence import as_table
+from dashboard.components.frame import Children, Part, attempt, attrs, graph, loading, page, panel, quiet_link, verdict
 from dashboard.components.glossary import glossary
 from dashboard.components.pages import (
     Page,
@@ -25,9 +26,9 @@ from dashboard.components.pages import (
 from dashboard.components.tokens import COLD, WARM, attention_graph
 from dashboard.figures.circuits import MAX_SENDERS, VIAS, ablation_bars, composition_map, senders
 from dashboard.figures.heads import head_scores
-from dashboard.figures.theme import theme
+from dashboard.figures.theme import theme, visible
 from dashboard.sources import PageSources, current, open_artefact
-from interp.circuits.head_scores import HeadScores
+from interp.circuits.head_scores import HeadScores, HeadSettings
 from interp.circuits.induction_circuit import HeadVerdict, InductionCircuit
 from interp.errors import UnknownNameError, program
 from interp.names import HEAD_KINDS, parse_head
@@ -37,29 +38,24 @@ from interp.workspace import Workspace
 def evidence(workspace: Workspace, model: str) -> html.Div:
     """Return verdicts, ablations and composition of the newest circuit; else the command that measures them."""
     circuit = next((circuit for circuit in workspace.values(InductionCircuit) if circuit.settings.model == model), None)
-    store = dcc.Store(id="heads-proof-state", data=circuit and circuit.name)
     if circuit is None:
-        return html.Div(
-            [
-                store,
-                panel(
-                    "Causal evidence",
-                    html.P(
-                        "An attention pattern alone does not show that the model uses the head. This command measures "
-                        "the effect of patching and ablating heads against random heads:"
-                    ),
-                    html.Pre(f"{program()} circuit induction {model}", className="wb-command"),
-                    html.Div([_grid([]), *_unused()], className="wb-hidden"),
-                ),
-            ],
-            className="wb-proof",
+        why = (
+            "An attention pattern alone does not show that the model uses the head. This command measures the effect "
+            "of patching and ablating heads against random heads:"
         )
-    verdicts = attempt(lambda: _grid(_rows(circuit.verdicts)))
-    return html.Div([store, _verdicts(circuit.key, verdicts), _causes(circuit)], className="wb-proof")
+        command = html.Pre(f"{program()} circuit induction {model}", className="wb-command")
+        return html.Div(panel("Causal evidence", html.P(why), command), className="wb-proof")
+    store = dcc.Store(id="heads-proof-state", data=circuit.name)
+    return html.Div([store, attempt(lambda: _judged(circuit)), _causes(circuit)], className="wb-proof")
 
 
 def register_evidence(app: Dash) -> None:
-    """Add the callbacks of the two figures; the table is part of the page."""
+    """Add the callbacks of the two figures, and the choice of a head in the table."""
+    app.callback(
+        Output("heads-chosen", "data", allow_duplicate=True),
+        Input("heads-proof-grid", "cellClicked"),
+        prevent_initial_call=True,
+    )(_row_of)
     app.callback(
         Output("heads-ablation", "figure"),
         Input("heads-proof-state", "data"),
@@ -74,15 +70,32 @@ def register_evidence(app: Dash) -> None:
     )(draw_composition)
 
 
-def _verdicts(key: str, grid: Any) -> html.Section:
+def _judged(circuit: InductionCircuit) -> html.Section:
+    """Return the heads that pass every test, why they are fewer than those that attend alike, and each with numbers."""
+    rows, settings = _rows(circuit.verdicts), circuit.settings
+    proved, tested = sum(row["verdict"] == "induction" for row in rows), sum(row["candidate"] for row in rows)
+    sentence = (
+        f"{proved} of the heads that attend by induction also read an earlier head through their keys, more than "
+        "through queries, values or control heads."
+    )
+    scored = (
+        f"The {tested} heads with the highest induction scores were tested; those above pass. Induction scores here "
+        f"come from {len(settings.seeds) * settings.prompts_per_seed} prompts of {circuit.context_length} tokens, so "
+        "they differ from those of the heat map."
+    )
+    names = {"name": "head", "verdict": "role", "strict": "induction", "tl": "by stripe"}
+    shown = [{names.get(key, key.replace("_", " ")): row[key] for key in _MEASURED} for row in rows if row["candidate"]]
     return panel(
-        "Evidence for each head",
-        grid,
-        more="Attention scores, then the effects of patching and of ablation; a verdict needs all of them. Point at "
-        "the name of a column for its meaning.",
-        actions=[quiet_link("open the circuit", circuit_href(key))],
+        "Causal evidence",
+        verdict(sentence, html.P(scored), html.P(visible(circuit.verdict.rule, 4000)), as_table(shown, "All measures")),
+        _grid(rows),
+        actions=[quiet_link("open the circuit", circuit_href(circuit.key))],
         className="wb-heads-proof",
     )
+
+
+_MEASURED = ("name", "verdict", "strict", "tl", "previous_token", "k_effect", "q_effect", "v_effect", "loss_first_half",
+             "loss_second_half", "ov_eigenvalue", "ov_top1", "p_holm")  # fmt: skip
 
 
 def _causes(circuit: InductionCircuit) -> html.Div:
@@ -107,12 +120,6 @@ def _causes(circuit: InductionCircuit) -> html.Div:
     return html.Div([ablation, composition], className="wb-two wb-even")
 
 
-def _unused() -> list[Part]:
-    """Return empty elements that the callbacks need on a page with nothing to show in them."""
-    via = dmc.SegmentedControl(id="heads-via", data=["k"], value="k")
-    return [dcc.Graph(id="heads-ablation"), dcc.Graph(id="heads-composition"), html.P(id="heads-composition-note"), via]
-
-
 def _grid(rows: list[dict[str, Any]]) -> dag.AgGrid:
     def column(field: str, title: str, form: str, width: int, hint: str) -> dict[str, Any]:
         text = f"params.value == null ? '' : d3.format('{form}')(params.value)"
@@ -121,43 +128,13 @@ def _grid(rows: list[dict[str, Any]]) -> dag.AgGrid:
 
     columns = [
         {"field": "name", "headerName": "head", "width": 84, "pinned": "left"},
-        {"field": "verdict", "headerName": "verdict", "width": 130},
-        column(
-            "strict",
-            "induction",
-            ".3f",
-            98,
-            "attention to the token after an earlier copy; by the definition of Olsson et al.",
-        ),
-        column("tl", "by stripe", ".3f", 92, glossary()["induction score by stripe"].meaning),
-        column("previous_token", "previous", ".3f", 92, "attention to the previous token"),
-        column(
-            "k_effect",
-            "K effect",
-            "+.3f",
-            90,
-            "largest change of the induction score by patching one sender into its key",
-        ),
-        column("q_effect", "Q effect", "+.3f", 90, "the same, patched into its query: a control"),
-        column("v_effect", "V effect", "+.3f", 90, "the same, patched into its value: a control"),
-        {
-            "field": "best_sender",
-            "headerName": "sender",
-            "width": 92,
-            "headerTooltip": "the sender with the largest K effect",
-        },
-        column(
-            "loss_second_half",
-            "loss, 2nd",
-            "+.3f",
-            96,
-            "change of the loss in the second half when the head is ablated, nats",
-        ),
-        column("loss_first_half", "loss, 1st", "+.3f", 92, "the same in the first half, where nothing can be copied"),
-        column("ov_eigenvalue", "OV eigen", "+.2f", 92, glossary()["OV eigenvalue"].meaning),
-        column("ov_top1", "OV top 1", ".2f", 92, "fraction of tokens whose own logit its OV circuit raises most"),
+        {"field": "verdict", "headerName": "role", "width": 130},
+        column("k_effect", "through its key", "+.3f", 130, "fall of the induction score, 0 to 1, by patching its "
+               "strongest sender into its key"),
+        {"field": "best_sender", "headerName": "sender", "width": 92, "headerTooltip": "the sender of that effect"},
+        column("loss_second_half", "loss when ablated", "+.3f", 150, "change of the loss on the repeat, nats"),
         column("p_holm", "p (Holm)", ".2~g", 92, glossary()["Holm correction"].meaning),
-    ]
+    ]  # fmt: skip
     return dag.AgGrid(
         id="heads-proof-grid", columnDefs=columns, rowData=rows, getRowId="params.data.name", className="wb-grid",
         columnSize=None, style={"height": f"{min(310, 38 + 30 * max(1, len(rows)))}px"},
@@ -173,19 +150,14 @@ def _rows(rows: list[HeadVerdict]) -> list[dict[str, Any]]:
     ]
 
 
-def _found(name: str | None) -> InductionCircuit | None:
-    return current().workspace.open(InductionCircuit, name) if name else None
+def _ablation(name: str, scheme: str | None) -> go.Figure:
+    return ablation_bars(current().workspace.open(InductionCircuit, name).ablations.rows(), theme(scheme))
 
 
-def _ablation(name: str | None, scheme: str | None) -> go.Figure:
-    circuit = _found(name)
-    return ablation_bars([] if circuit is None else circuit.ablations.rows(), theme(scheme))
-
-
-def draw_composition(via: str, name: str | None, scheme: str | None) -> tuple[go.Figure, Children]:
+def draw_composition(via: str, name: str, scheme: str | None) -> tuple[go.Figure, Children]:
     """Return the composition scores of senders and readers through Q, K or V as a figure, a table and a note."""
-    circuit = _found(name)
-    rows = [] if circuit is None or circuit.composition is None else circuit.composition.rows()
+    composition = current().workspace.open(InductionCircuit, name).composition
+    rows = [] if composition is None else composition.rows()
     shown, total = senders(rows, via)
     note = f"The {len(shown)} strongest of {total} senders are shown." if total > MAX_SENDERS else ""
     return composition_map(rows, via, theme(scheme)), note
@@ -223,11 +195,22 @@ def layout(
         dcc.Store(id="heads-chosen", data=head or None),
         dcc.Store(id="heads-text-run", data=text or EXAMPLE),
         address_sink("heads"),
+        verdict(html.Span(id="heads-lead"), *_method(scores.settings, kinds)),
         html.Div([_scores_panel(), _table_panel(), _pattern_panel(context, text)], className="wb-heads"),
         evidence(context.workspace, model),
         controls=controls,
-        lead=html.Span(id="heads-lead"),
     )
+
+
+def _method(settings: HeadSettings, kinds: list[str]) -> list[Part]:
+    """Return how the scores were measured, and the meaning of each kind."""
+    drawn = (
+        f"Score: mean share of attention on the tokens of its kind, over {settings.prompts * len(settings.seeds)} "
+        f"prompts of {settings.context_length} random tokens that repeat. Null: the same "
+        "on prompts without repeats; for kinds that need no repeat, an untrained model and uniform attention."
+    )
+    meanings = (f"{kind.replace('_', '-')} head: {HEAD_KINDS[kind]}" for kind in kinds if kind in HEAD_KINDS)
+    return [html.P(drawn), html.Ul([html.Li(meaning) for meaning in meanings])]
 
 
 def register(app: Dash) -> None:
@@ -244,7 +227,6 @@ def register(app: Dash) -> None:
         Output("heads-chosen", "data"),
         Input("heads-map", "clickData"),
         Input("heads-grid", "cellClicked"),
-        Input("heads-proof-grid", "cellClicked"),
         prevent_initial_call=True,
     )(_choose)
     register_evidence(app)
@@ -341,21 +323,23 @@ def draw_scores(kind: str, state: dict[str, str], scheme: str | None) -> tuple[g
         for row in rows
     ]
     heads = sorted((row for row in rows if row.above_null), key=lambda row: -row.score)
-    strongest = ", ".join(row.name for row in heads[:5])
-    article = "An" if kind[0] in "aeiou" else "A"
-    meaning = f"{article} {kind.replace('_', ' ')} head {HEAD_KINDS[kind]}. " if kind in HEAD_KINDS else ""
-    words = f"{meaning}{len(heads)} of {len(rows)} heads score above their null"
+    words = f"{len(heads)} of {len(rows)} heads are above their null as {kind.replace('_', '-')} heads"
+    words += "".join(f": {row.name} most, {row.score:.2f} (null {row.null_high:.2f})" for row in heads[:1])
     height = max(260, 22 * (1 + max(row.layer for row in rows)) + 70)
-    return head_scores(rows, theme(scheme), height=height), table, words + (f": {strongest}." if heads else ".")
+    return head_scores(rows, theme(scheme), height=height), table, f"{words}."
 
 
 def _said(_presses: object, text: str | None) -> str:
     return text or ""
 
 
-def _choose(click: dict[str, Any] | None, cell: dict[str, Any] | None, proof: dict[str, Any] | None) -> str | NoUpdate:
-    if ctx.triggered_id in ("heads-grid", "heads-proof-grid"):
-        return ((cell if ctx.triggered_id == "heads-grid" else proof) or {}).get("rowId", no_update)
+def _row_of(cell: dict[str, Any] | None) -> str | NoUpdate:
+    return (cell or {}).get("rowId", no_update)
+
+
+def _choose(click: dict[str, Any] | None, cell: dict[str, Any] | None) -> str | NoUpdate:
+    if ctx.triggered_id == "heads-grid":
+        return _row_of(cell)
     if not click:
         return no_update
     at = click["points"][0]

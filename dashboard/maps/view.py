@@ -24,6 +24,7 @@ from urllib.parse import quote
 import numpy as np
 from dash.development.base_component import Component, _explicitize_args
 
+from dashboard.components.modules import ASSETS, import_map, inert
 from dashboard.figures.theme import DARK, LIGHT
 from dashboard.maps import columns as data
 from dashboard.maps import data as view
@@ -78,11 +79,9 @@ class AtlasMap(Component):
         super().__init__(**{name: values[name] for name in names if name in _PROPERTIES}, **extra)
 
 
-ASSETS = Path(__file__).parents[1] / "assets"
 MODULES = (*sorted((ASSETS / "atlas").glob("*.mjs")), *(ASSETS / f"{name}.mjs" for name in ("dom", "http", "taken")))
 """Modules of the view, and those shared with other pages."""
 MAX_LABEL = 120
-_IMPORT = re.compile(r"""from "\.{1,2}/(\w+)\.mjs";""")
 
 
 @dataclass(frozen=True)
@@ -107,17 +106,13 @@ class AtlasView:
     def to_html(self, *, scheme: str = "light") -> str:
         """One self-contained page, which makes no requests."""
         page = _PAGE.replace("$SCHEME", "dark" if scheme == "dark" else "light")
-        imports = {
-            f"atlas/{path.stem}": f"data:text/javascript;base64,{base64.b64encode(_bare(path)).decode()}"
-            for path in MODULES
-        }
         css = (ASSETS / "atlas.css").read_text(encoding="utf-8")
         parts = {
             "$TITLE": html.escape(str(self.about["name"])),
-            "$IMPORTS": _inert(json.dumps({"imports": imports})),
+            "$IMPORTS": import_map(MODULES),
             "$CSS": css + _VARIABLES,
-            "$DATA": _inert(json.dumps(self._page(), separators=(",", ":"))),
-            "$STATE": _inert(json.dumps({k: v for k, v in self.state.items() if v is not None})),
+            "$DATA": inert(json.dumps(self._page(), separators=(",", ":"))),
+            "$STATE": inert(json.dumps({k: v for k, v in self.state.items() if v is not None})),
         }
         return re.sub("|".join(map(re.escape, parts)), lambda match: parts[match.group()], page)
 
@@ -211,16 +206,6 @@ def _of_arrays(
     return AtlasView(description, state, height, arrays=arrays, labels=words)
 
 
-def _bare(path: Path) -> bytes:
-    """A module whose imports are names that the import map knows, as a data address cannot be built upon."""
-    return _IMPORT.sub(r'from "atlas/\1";', path.read_text(encoding="utf-8")).encode()
-
-
-def _inert(text: str) -> str:
-    """Escape JSON so that it cannot end the script element around it."""
-    return text.replace("<", "\\u003c")
-
-
 _VARIABLES = """
 html, body { margin: 0; height: 100%; }
 html[data-scheme="dark"] { color-scheme: dark; --wb-surface: #171a1f; --wb-raised: #1e2228; --wb-line: #2f353e;
@@ -236,7 +221,7 @@ _PAGE = """<!doctype html>
 <body><div id="map"></div>
 <script type="application/json" id="data">$DATA</script><script type="application/json" id="state">$STATE</script>
 <script type="module">
-import { AtlasView, EmbeddedSource } from "atlas/view";
+import { AtlasView, EmbeddedSource } from "page/view";
 const read = (id) => JSON.parse(document.getElementById(id).textContent);
 new AtlasView(document.getElementById("map"), new EmbeddedSource(read("data")), read("state"));
 </script></body></html>

@@ -15,7 +15,19 @@ from dash import Dash, Input, NoUpdate, Output, State, ctx, dcc, html, no_update
 
 from dashboard.components.evidence import number
 from dashboard.components.forms import field_input, help_mark
-from dashboard.components.frame import Children, attempt, attrs, folded, graph, loading, panel, select, stat
+from dashboard.components.frame import (
+    Children,
+    attempt,
+    attrs,
+    fold,
+    folded,
+    graph,
+    loading,
+    panel,
+    select,
+    stat,
+    verdict,
+)
 from dashboard.components.tokens import feature_line
 from dashboard.data import features as feature_view
 from dashboard.figures.attribution import pair_map, patching_map, share_bars, share_map, side_bars
@@ -65,18 +77,15 @@ def attribution_panel(answer: str, contrast: str) -> html.Section:
         "Attribution",
         answer_controls(answer, contrast),
         loading(html.Div(id="prompt-shares")),
-        html.Details(
-            [
-                html.Summary("To features"),
-                html.P(
-                    "integrated gradients: each feature's share of the change in the metric when all features and the "
-                    "error are ablated together. Ablating one alone may change less, since others compensate",
-                    className="wb-note",
-                ),
-                dmc.Button("Attribute to features", id="prompt-attribution", size="xs", variant="default"),
-                loading(html.Div(id="prompt-feature-shares")),
-            ],
-            className="wb-folded",
+        fold(
+            "To features",
+            html.P(
+                "integrated gradients: each feature's share of the change in the metric when all features and the "
+                "error are ablated together. Ablating one alone may change less, since others compensate",
+                className="wb-note",
+            ),
+            dmc.Button("Attribute to features", id="prompt-attribution", size="xs", variant="default"),
+            loading(html.Div(id="prompt-feature-shares")),
         ),
         more="Direct effect of each head and MLP on the metric, in logits, through the final norm and the unembedding, "
         "without effects through later layers. The parts add up to the metric.",
@@ -157,13 +166,7 @@ def part_shares(shares: LogitShares, colours: Theme) -> html.Div:
             html.Div(metric(shares, shares.total), className="wb-stats", dir="auto"),
             *([html.P(shares.note, className="wb-note")] if shares.note else []),
             graph("prompt-share-bars", figure=bars, label="Largest direct effects"),
-            html.Details(
-                [
-                    html.Summary("By layer and head"),
-                    graph("prompt-share-map", figure=heat, label="All direct effects"),
-                ],
-                className="wb-folded",
-            ),
+            fold("By layer and head", graph("prompt-share-map", figure=heat, label="All direct effects")),
         ]
     )
 
@@ -413,7 +416,7 @@ def effects(patches: PatchingMap, colours: Theme) -> html.Div:
     ]
     height = min(640, 120 + 16 * (1 + max((row.layer for row in patches.rows), default=0)))
     figure = patching_map(patches.strongest(_SHOWN), colours, tokens=tokens if s.by_position else None, height=height)
-    note = (
+    method = (
         f"{short_name(s.model)}{', in its chat template' if s.task.chat else ''}, {s.what}, {s.direction}, "
         f"{n:,} pair{'s' * (n != 1)} of prompts. A dot marks an effect larger than every "
         f"effect of the null ({patches.null}); the chance of a false one "
@@ -421,8 +424,8 @@ def effects(patches: PatchingMap, colours: Theme) -> html.Div:
     )
     return html.Div(
         [
+            verdict(f"{patches.headline()}.", html.P(method)),
             html.Div(stats, className="wb-stats", dir="auto"),
             html.Div(graph("prompt-patch-map", figure=figure, label="Effects of patches"), className="wb-scroll"),
-            html.P(note, className="wb-note"),
         ]
     )

@@ -17,19 +17,16 @@ import dash_mantine_components as dmc
 from dash import ClientsideFunction, Dash, Input, Output, State, dcc, html
 
 from dashboard.components.forms import fields_data, model_choices
-from dashboard.components.frame import Part, attrs, folded, page, panel, select
-from dashboard.components.pages import Page, address_sink, register_address, trace_href, whole_number
+from dashboard.components.frame import Part, attrs, folded, page, panel, quiet_link, select
+from dashboard.components.pages import Page, address_sink, prompt_href, register_address, trace_href, whole_number
 from dashboard.components.tokens import COLD, WARM
 from dashboard.data import features as feature_view
-from dashboard.figures.theme import DARK, LIGHT, Theme
-from dashboard.prompt._panels import (
-    attribution_panel,
-    patching_panel,
-    reasons_frame,
-    register_patching,
-    register_why,
-)
+from dashboard.figures.theme import DARK, LIGHT, Theme, visible
+from dashboard.prompt._panels import attribution_panel, patching_panel, reasons_frame, register_patching, register_why
 from dashboard.sources import PageSources, current
+from interp.circuits.head_scores import HeadScores
+from interp.names import HeadName
+from interp.tracing.graph import AttributionGraph
 from interp.workspace import Workspace
 from saes.acts.features import JudgeSteering
 from saes.acts.prompt import NextTokens
@@ -75,10 +72,11 @@ def layout(
     chosen = features or (feature_view.choose(workspace, None) if len(sets) > 1 else "")
     why = "" if features or len(sets) < 2 else feature_view.why_chosen(workspace)
     run = {"text": text, "model": model or known[0], "features": chosen, "chat": chat == "1"} if text else None
+    strongest = _strongest_head(workspace, model or known[0])
     selection = {
         "token": whole_number(token),
-        "layer": whole_number(layer, 0),
-        "head": whole_number(head, 0),
+        "layer": whole_number(layer, strongest and strongest.layer),
+        "head": whole_number(head, strongest and strongest.head),
         "feature": whole_number(feature),
         "key": whole_number(key),
     }
@@ -100,6 +98,7 @@ def layout(
             id="prompt-busy", className="wb-busy",
         ),
         html.Div(id="prompt-error", role="alert"),
+        None if run else _prompts_to_try(workspace, model or known[0]),
         html.Div(
             _views(answer, contrast, _trace(workspace, run)), id="prompt-views", className="wb-hidden", **_colours(),
             **FIELDS,
@@ -107,6 +106,19 @@ def layout(
         patching_panel(workspace, patching),
         lead=why or LEAD,
     )  # fmt: skip
+
+
+def _strongest_head(workspace: Workspace, model: str) -> HeadName | None:
+    """Return the head that is shown first, the strongest induction head; None where heads were not scored."""
+    scored = (scores for scores in workspace.values(HeadScores) if scores.settings.model == model)
+    return next((scores.strongest("induction", 1)[0][0] for scores in scored if "induction" in scores.kinds), None)
+
+
+def _prompts_to_try(workspace: Workspace, model: str) -> html.Ul:
+    """Return links that read the example, and the prompts of the newest graphs of the model."""
+    graphs = [graph.prompt for graph in workspace.values(AttributionGraph) if graph.model == model]
+    links = [quiet_link(visible(text, 60), prompt_href(text=text, model=model)) for text in (EXAMPLE, *graphs[:3])]
+    return html.Ul([html.Li(link) for link in links], className="wb-panel wb-lines", **attrs({"aria-label": "Try"}))
 
 
 def register(app: Dash) -> None:

@@ -14,7 +14,7 @@ from dash import ALL, Dash, Input, NoUpdate, Output, State, ctx, dcc, html, no_u
 from dash.development.base_component import Component
 
 from dashboard.components.forms import YES_NO, text_input, text_of
-from dashboard.components.frame import Part, attempt, attrs, explain, notice, page, panel, quiet_link, select
+from dashboard.components.frame import Part, attempt, attrs, explain, fold, notice, page, panel, quiet_link, select
 from dashboard.components.pages import Page, artefact_href, run_progress
 from dashboard.data.workspace import stamp
 from dashboard.queue import QueuedRun, RunQueue, VerbForm
@@ -79,15 +79,14 @@ def _start(queue: RunQueue, verb: str | None, address: dict[str, str]) -> html.S
 def _form(queue: RunQueue, form: VerbForm, values: dict[str, str]) -> list[Part]:
     basic = [_input(queue, form.verb, option, values.get(option.name)) for option in form.fields if not option.advanced]
     advanced = [_input(queue, form.verb, option, values.get(option.name)) for option in form.fields if option.advanced]
-    more = html.Details(
-        [html.Summary(f"{len(advanced)} more settings"), html.Div(advanced, className="wb-fields")],
-        className="wb-folded",
+    more = fold(
+        f"{len(advanced)} more settings",
+        html.Div(advanced, className="wb-fields"),
         open=any(option.name in values for option in form.fields if option.advanced),
     )
     first, _, rest = form.about.partition("\n")
-    details = html.Details([html.Summary(first), html.P(rest.strip(), className="wb-run-about")], className="wb-folded")
     return [
-        details,
+        fold(first, html.P(rest.strip(), className="wb-run-about")),
         html.Div(basic, className="wb-fields"),
         more if advanced else None,
     ]
@@ -280,8 +279,8 @@ def _artefacts(workspace: Workspace) -> html.Section:
     return panel(
         "Artefacts on disk",
         html.Div(table, className="wb-wide-table", tabIndex=0, role="region", **attrs({"aria-label": "Artefacts"})),
-        note=f"{len(rows)} artefacts, {size_text(total)}. One is outdated when an artefact that it was made from has "
-        "changed since; make it again before you compare it with others.",
+        note=f"{len(rows)} artefacts, {size_text(total)}",
+        more="Outdated: an artefact that it was made from has changed since; make it again before you compare it.",
     )
 
 
@@ -334,21 +333,10 @@ def _trash(workspace: Workspace) -> html.Section | None:
         for artefact in trash
     ]
     total = size_text(sum(artefact.n_bytes for artefact in trash))
-    empty = html.Details(
-        [
-            html.Summary("Empty the trash"),
-            html.Button(
-                f"Delete {len(trash)} for good, {total}",
-                id={"type": "store-act", "act": "empty", "of": "all"},
-                className="wb-act",
-                type="button",
-            ),
-        ],
-        className="wb-folded",
-    )
-    return panel(
-        "Trash", html.Ul(lines, className="wb-lines"), empty, note="Deleted artefacts still take up disk space."
-    )
+    empty = html.Button(f"Delete {len(trash)} for good, {total}", className="wb-act", type="button",
+                        id={"type": "store-act", "act": "empty", "of": "all"})  # fmt: skip
+    note = "Deleted artefacts still take up disk space."
+    return panel("Trash", html.Ul(lines, className="wb-lines"), fold("Empty the trash", empty), note=note)
 
 
 def modal() -> list[Part]:

@@ -25,6 +25,7 @@ from dashboard.components.frame import (
     panel,
     quiet_link,
     stat,
+    verdict,
 )
 from dashboard.components.pages import Page, atlas_href, compare_href, feature_href, first_step, sae_href
 from dashboard.figures.saes import HEIGHT, HealthRun, health_figure
@@ -145,6 +146,12 @@ def log_notices(log: Log) -> list[Part]:
     return shown_
 
 
+_METHOD = (
+    "Variance explained and active latents are measured on held-out documents. Baselines: always the mean activation "
+    "explains 0 %; the loss of the model is compared with that under ablation of the hook point."
+)
+
+
 def card(entry: Entry, inside: tuple[InModel, str] | None, made: list[Manifest]) -> html.Section:
     """Return the card of one dictionary: scores, settings and origin, links to its features and maps."""
     quality, run = entry.scores, entry.stored and entry.stored.training
@@ -165,6 +172,7 @@ def card(entry: Entry, inside: tuple[InModel, str] | None, made: list[Manifest])
     ]
     return panel(
         html.Span(entry.name, className="wb-circuit-title"),
+        verdict(f"{entry.stored.headline()}.", html.P(_METHOD)) if entry.stored else None,
         html.Div([part for part in stats if part], className="wb-stats"),
         html.Table(html.Tbody([_row(name, value) for name, value in _facts(entry, inside)]), className="wb-evidence"),
         None if entry.unfinished else _links(made),
@@ -412,8 +420,9 @@ def _density(workspace: Workspace, made: list[Manifest], scheme: str | None) -> 
     return panel(title, graph("sae-density", figure=figure, label="Histogram of density"), note=[*rest, dense])
 
 
-_SETS: dict[Set, str] = {"choose": "used for choosing", "judge": "held out"}
+_SETS: dict[Set, str] = {"judge": "held out", "choose": "used for choosing"}
 _CONCEPTS = (
+    f"Detected: F1 of at least {GOOD_F1}. "
     "Half of the words choose the feature; the other half judge it, among four times as many words of other concepts "
     '(always "yes" has F1 0.33). Baselines and shuffled labels are scored in the same way; the tooltip has the AUROC. '
     "Steering: rise of the log-probability of the concept's words above that by random features, in nats; bold where "
@@ -435,9 +444,9 @@ def _concepts(workspace: Workspace, chosen: view.Entry, made: list[Manifest]) ->
 def _concept_table(scores: ConceptScores, artefact: str, made: list[Manifest]) -> html.Section:
     tables, shares = scores.features or next((m.name for m in made if m.kind == "features"), ""), scores.shares()
     sentences = [
-        f"{part['dictionary']:.0%} of the {len(scores.of_set(name))} {_SETS[name]} (untrained dictionary "
-        f"{part['untrained']:.0%}, shuffled labels {part['null']:.0%})"
-        for name in _SETS
+        f"Features detect {part['dictionary']:.0%} of {len(scores.of_set(name))} concepts {words}; those of an "
+        f"untrained dictionary {part['untrained']:.0%}, with shuffled labels {part['null']:.0%}."
+        for name, words in _SETS.items()
         if (part := {key: share.estimate for key, share in shares.get(name, {}).items()})
     ]
     titles = ["concept", "feature", "F1", "95 %", "AUROC", *BASES[1:], "shuffled", "steering", "search"]
@@ -446,10 +455,9 @@ def _concept_table(scores: ConceptScores, artefact: str, made: list[Manifest]) -
                        className="wb-evidence wb-records")  # fmt: skip
     return panel(
         "Everyday concepts",
-        html.P(f"A feature detects, with F1 of at least {GOOD_F1}: {'; '.join(sentences)}.", className="wb-flush"),
+        verdict(sentences[0], *map(html.P, sentences[1:]), html.P(_CONCEPTS)) if sentences else None,
         html.Div(table, className="wb-scroll wb-concepts", tabIndex="0", **attrs({"aria-label": "Concepts"})),
         note=f"F1 of the best feature of each concept, from the evaluation {artefact}",
-        more=_CONCEPTS,
         className="wb-row",
         id="concepts",
     )

@@ -37,14 +37,7 @@ import numpy as np
 import torch
 
 from interp.artifacts import Table
-from interp.atlas._labels import (
-    Chance,
-    Tree,
-    forms_of_tokens,
-    name_regions,
-    shuffled_evidence,
-    words_of_labels,
-)
+from interp.atlas._labels import Chance, Tree, forms_of_tokens, name_regions, shuffled_evidence, words_of_labels
 from interp.atlas.vector_map import NONE, REST, Naming, Region, whole_map_level
 from interp.nulls import SHUFFLED_MAPS
 

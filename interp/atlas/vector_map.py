@@ -332,7 +332,9 @@ class VectorMap(Artefact, kind="atlas", title="Map"):
         size = f"{self.n_points:,} {what}s" + (f" in {n:,} region{'s' * (n > 1)}" if n else "")
         if self.quality is None:
             return f"{size}, too few to judge the map"
-        return f"{size}; the map preserves {self.quality.recall:.0%} of each point's 15 nearest neighbours"
+        chance = min(100.0, 1500 / (self.n_points - 1))
+        kept = f"{self.quality.recall:.0%} of each point's 15 nearest neighbours"
+        return f"{size}; the map preserves {kept} (by chance {chance:.2g}%)"
 
     def details(self) -> list[str]:
         """Return regions and cells by level, what the build noted, and a line for each of several maps: recall, and

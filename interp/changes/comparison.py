@@ -14,14 +14,7 @@ from itertools import chain
 from typing import Annotated, Literal, get_args
 
 from interp.artifacts import Artefact, DocumentField
-from interp.changes.measured import (
-    MEASURES,
-    HeadChanges,
-    RepresentationChanges,
-    Transplants,
-    WeightChanges,
-    unit_of,
-)
+from interp.changes.measured import MEASURES, HeadChanges, RepresentationChanges, Transplants, WeightChanges, unit_of
 from interp.forms import Measured
 from interp.models.short_name import short_name
 from interp.nulls import BEYOND
@@ -315,8 +308,11 @@ class ModelComparison(Artefact, kind="model_comparison", title="Fine-tuning effe
         return self.table() + "\n\n" + "\n".join(self.sentences())
 
     def headline(self) -> str:
-        """Name the two models."""
-        return f"The effects of fine-tuning {short_name(self.base)} into {short_name(self.tuned)}"
+        """Return one line: how far the predictions moved, beside the null."""
+        return (
+            f"Fine-tuning {short_name(self.base)} into {short_name(self.tuned)} moves predictions by "
+            f"{self.words.kl:.2g} nats a token (null {self.words.kl_null:.2g})"
+        )
 
     def facts(self) -> list[tuple[str, str]]:
         """Return the words of the difference lens, the number of changed matrices, and the parts that carry it."""
@@ -419,6 +415,8 @@ def changes_table(comparison: "ModelComparison") -> str:
 def _weights(comparison: "ModelComparison", part: str) -> list[str]:
     """Return the largest change among the components of a part, its null, and its rank over the random rank."""
     mine = [c for c in comparison.weights.changes if unit_of(c.kind, c.layer) == part]
+    if not mine:
+        return ["-"] * 3
     most = max(mine, key=lambda c: (c.above_null, c.change))
     rank = f"{most.rank:.1f}/{most.random_rank:.1f}" if most.change else "-"
     return [_marked(most.change, most.above_null), f"{most.null_high:.2g}", rank]

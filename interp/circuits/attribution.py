@@ -168,9 +168,13 @@ def attribute(
 ) -> EdgeScores:
     """Score every edge of `graph` (the model's own graph by default) on a task.
 
-    `direction="noise"` runs clean prompts and corrupts one edge; `"denoise"` runs corrupted prompts and restores one
-    edge (resample only). `level="node"` scores sources by their whole output. `only` limits `exact` to some edges; the
-    others get 0. `taus` are the thresholds of `acdc`, in the metric's unit.
+        scores = attribute_edges(model, task, method="eap-ig", steps=5)
+
+    `method` is `exact` patching of each edge, or an estimate: `eap`, `eap-ig` (`steps` gradients between the two
+    prompts, at `points`), or `acdc`. `ablation` says by what an edge is replaced. `direction="noise"` runs clean
+    prompts and corrupts one edge; `"denoise"` runs corrupted prompts and restores one edge (resample only).
+    `level="node"` scores sources by their whole output. `only` limits `exact` to some edges; the others get 0. `taus`
+    are the thresholds of `acdc`, in the metric's unit.
 
     Results do not depend on `batch_size`. Raises `ConfigError` or `UnknownNameError` for invalid or incompatible
     settings, `MismatchError` for the graph of another model. Warns when plain EAP is used with a metric whose gradient

@@ -454,8 +454,9 @@ def find_circuit(
 ) -> EdgeCircuit:
     """Find the circuit of a task and evaluate it on `held_out`, or without it on the task's own prompts.
 
-    `progress(step name)` gives the callback of each step. Raises `ConfigError` when the two tasks share a prompt or
-    have different metrics, and what the steps raise.
+    `config` chooses method, ablation and sizes (default: `FindConfig()`), `graph` the edges (default: all of the
+    model). `progress(step name)` gives the callback of each step. Raises `ConfigError` when the two tasks share a
+    prompt or have different metrics, and what the steps raise.
     """
     config = config or FindConfig()
     if held_out is not None:

@@ -43,10 +43,14 @@ class Verdict:
     reason: str
 
     @property
+    def word(self) -> str:
+        """`Not found: ` where the rule does not hold, else nothing."""
+        return "Not found: " if self.holds is False else ""
+
+    @property
     def line(self) -> str:
-        """The verdict in one line."""
-        prefix = {True: "found: ", False: "not found: ", None: ""}[self.holds]
-        return prefix + self.reason
+        """The numbers behind the verdict, in one line."""
+        return {True: "found: ", False: "not found: ", None: ""}[self.holds] + self.reason
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +62,11 @@ class RandomCircuits:
     low: Measured
     high: Measured
     p: float
+
+
+def null_of(random: RandomCircuits | None) -> str:
+    """Return the upper end of random circuits as the end of a verdict; empty where none were drawn."""
+    return "" if random is None else f"; random circuits at most {random.high:.0%}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -350,11 +359,11 @@ class EdgeCircuit(FoundCircuit, kind="edge_circuit", title="Circuit of heads", m
         return [node.name for node in self.circuit.nodes if parse_node(node.name).kind == "head"]
 
     def headline(self) -> str:
-        """Return one line: the task, the method, the size and the faithfulness."""
+        """Return one line: the task, the size and the faithfulness, beside random circuits."""
         s, e = self.settings, self.evaluation
         return (
-            f"Circuit of {short_name(s.model)} for {s.task.name}, by {s.method}: "
-            f"{e.n_edges:,} of {e.n_edges_of_graph:,} edges; faithfulness {e.faithfulness:.2f}"
+            f"{self.verdict.word}{short_name(s.model)}, {s.task.name}: {e.n_edges:,} of {e.n_edges_of_graph:,} edges "
+            f"keep {e.faithfulness.estimate:.0%} of the behaviour{null_of(e.random_circuits)}"
         )
 
     def facts(self) -> list[tuple[str, str]]:

@@ -248,8 +248,8 @@ class HeadKind(NamedTuple):
     """Only repeats give it targets, so its null is prompts without them, not an untrained model and uniform attention.
     """
     text: DrawText | None = None
-    """Draws its texts, and their controls as its null. None: random tokens that repeat a block. A kind on text takes
-    passes of its own, so it is scored only on request."""
+    """Draws its texts and their controls, which are its null. None: random tokens that repeat a block. A kind on text
+    needs passes of its own, so it is scored only on request."""
 
 
 KINDS: dict[str, HeadKind] = {

@@ -129,10 +129,10 @@ class HeadScores(Artefact, kind="heads"):
         return [{"head": row.name} | {name: getattr(row, name) for name in names} for row in self.rows]
 
     def headline(self) -> str:
-        """Return one line: the number of heads found of each kind."""
+        """Return one line: the number of heads above the null of each kind."""
         counts = [(int(heads.sum()), kind.replace("_", "-")) for kind, heads in self.above_null.items()]
-        text = ", ".join(f"{n} {kind}" for n, kind in counts if n) or "none of the kinds above its null"
-        return f"{self.shape[0] * self.shape[1]} heads of {short_name(self.settings.model)}: {text}"
+        text = ", ".join(f"{n} {kind}" for n, kind in counts if n) or "none"
+        return f"{self.shape[0] * self.shape[1]} heads of {short_name(self.settings.model)}, above their nulls: {text}"
 
     def shown(self) -> list[Record]:
         """Return the two heads with the highest score of each kind."""

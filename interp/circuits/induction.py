@@ -75,7 +75,8 @@ def find_induction_circuit(
 ) -> InductionCircuit:
     """Run all steps of the search (see the module); the circuit has no nodes where it was not found.
 
-    `name` is the model's name in the circuit; progress is out of 100. Raises `ConfigError` when the model's attention
+    `config` has the numbers of prompts and controls (default: `InductionConfig()`). `name` is the model's name in the
+    circuit; progress is out of 100. Raises `ConfigError` when the model's attention
     gives no patterns, or its residual is not a plain sum.
     """
     from interp.models.adapter import logit_cap

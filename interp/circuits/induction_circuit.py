@@ -5,7 +5,7 @@
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Annotated, Literal
+from typing import Annotated
 
 import numpy as np
 from jaxtyping import Float64
@@ -140,9 +140,11 @@ class Redundancy:
     largest_single: float
 
     @property
-    def reading(self) -> Literal["heads are redundant", "effects are additive"]:
-        """Reading of the numbers."""
-        return "heads are redundant" if self.group > 1.5 * self.sum_of_singles else "effects are additive"
+    def sentence(self) -> str:
+        """The two effects compared, in a sentence."""
+        if self.group > 1.5 * self.sum_of_singles:
+            return "Together they do more than the sum of each: they back each other up."
+        return "Together they do about what each does alone, added up."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,14 +223,16 @@ class InductionCircuit(FoundCircuit, kind="induction_circuit", made_by="circuit 
         return self.to_records()
 
     def headline(self) -> str:
-        """Return one line: whether it was found, and the heads of each role."""
-        roles = [row.verdict for row in self.verdicts]
-        summary = (
-            f"{roles.count('induction')} induction heads, {roles.count('previous_token')} previous-token heads"
-            if self.verdict.holds
-            else "the search found none"
+        """Return one line: the induction heads and the effect of ablating them, beside random heads."""
+        model, heads = short_name(self.settings.model), [row for row in self.verdicts if row.verdict == "induction"]
+        if not self.verdict.holds or self.redundancy is None:
+            return f"No induction circuit found in {model}: no heads pass the tests of attention, patching and ablation"
+        random = [row.loss_second_half for row in self.ablations.rows() if row.group.startswith("random heads")]
+        null = f"; random heads at most {max(random):+.2f}" if random else ""
+        return (
+            f"{len(heads)} induction head{'s' * (len(heads) != 1)} in {model}: ablating them changes the loss on "
+            f"repeats by {self.redundancy.group:+.2f} nats{null}"
         )
-        return f"The induction circuit of {short_name(self.settings.model)}: {summary}"
 
     def facts(self) -> list[tuple[str, str]]:
         """Return the induction heads, and the effect of ablating all of them."""
@@ -244,15 +248,17 @@ class InductionCircuit(FoundCircuit, kind="induction_circuit", made_by="circuit 
         lines += [test.line for test in strongest[:8]]
         if (r := self.redundancy) is not None:
             lines.append(
-                f"ablated together {r.group:+.2f} nats after the repeat, singly {r.sum_of_singles:+.2f} in sum: "
-                f"{r.reading}"
+                f"ablated together {r.group:+.2f} nats after the repeat, singly {r.sum_of_singles:+.2f} in sum. "
+                f"{r.sentence}"
             )
         return lines + self.held_fixed
 
     def nulls(self) -> Record:
         """Return the effects of the induction heads together and alone."""
         r = self.redundancy
-        return {} if r is None else {"redundancy": columns_of(r) | {"reading": r.reading}}
+        if r is None:
+            return {}
+        return {"ablated together": r.group, "ablated one by one, sum": r.sum_of_singles, "largest": r.largest_single}
 
     def tables(self) -> dict[str, list[Record]]:
         """Return the losses by path patching and by ablation."""

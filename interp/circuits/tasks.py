@@ -53,7 +53,19 @@ NOUNS = ["war", "siege", "campaign", "trial", "reign", "project", "strike", "dro
 
 
 def make_task(kind: str, model: HookedModel, *, n_prompts: int = 64, seed: int = 0, check_gap: bool = True) -> Task:
-    """Make a task by name: `induction`, `ioi`, `greater-than`. Raises `UnknownNameError`."""
+    """Make a task by name: pairs of prompts, clean and corrupted, with a metric.
+
+        task = make_task("induction", model, n_prompts=8)
+
+    Args:
+        kind: `induction`, `ioi` (indirect objects) or `greater-than`.
+        model: its tokenizer writes the prompts.
+        n_prompts: the number of pairs.
+        seed: of their choice.
+        check_gap: refuse prompts on which the model does not do the task.
+
+    Raises `UnknownNameError`, and `ConfigError` where the metric has no gap.
+    """
     if kind not in TASKS:
         raise UnknownNameError("task", kind, TASKS, "A file of prompts (.jsonl or .csv) is a task too.")
     return TASKS[kind](model, n_prompts=n_prompts, seed=seed, check_gap=check_gap)

@@ -72,7 +72,7 @@ class SampleJudgement:
 
 @dataclass(frozen=True, kw_only=True)
 class JudgedCell:
-    """The chosen cell on the questions held out from its choice."""
+    """Held-out evaluation of the chosen layer and strength."""
 
     effect: Interval[float]
     damage: Interval[float]

@@ -68,7 +68,8 @@ class ContrastPairs:
 def read_examples(source: Path | str, *, chat: bool = False) -> ContrastPairs:
     """Read pairs from a `.jsonl` file: `{"prompt": ..., "towards": ..., "away": ...}` in each line; or a JSON list.
 
-    Without `prompt` both sides are prompts of their own. Raises `MissingError`, and `ConfigError` for a line that is
+    Without `prompt` both sides are prompts of their own. `source` is the file; with `chat` prompts are put into the
+    model's chat template. Raises `MissingError`, and `ConfigError` for a line that is
     not an example (with its number), too few pairs, equal sides, or prompts in some lines only.
     """
     path, lines = _pair_lines(source)

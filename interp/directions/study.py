@@ -127,11 +127,6 @@ class DirectionGeometry(Artefact, kind="direction"):
             accuracy=self.accuracy,
         )
 
-    @property
-    def moves_output(self) -> bool | None:
-        """True if steering moves held-out questions more than every random direction; None if not steered."""
-        return None if isinstance(self.choice, str) else self.choice.works
-
     def intervention(self, strength: float | None = None) -> Intervention:
         """Return the steering as an intervention: as chosen, or at another strength in units of the chosen amount.
 
@@ -154,14 +149,18 @@ class DirectionGeometry(Artefact, kind="direction"):
         return tuple(everywhere(self.intervention(strength), self.n_layers))
 
     def headline(self) -> str:
-        """Return one line: whether it steers the output."""
-        moves = {
-            True: "steers the output",
-            False: "steers the output no more than a random one",
-            None: "was not steered",
-        }
-        of = self.settings
-        return f"The direction {of.direction.name} of {short_name(of.model)} {moves[self.moves_output]}."
+        """Return one line: the held-out effect of steering along it, beside random directions."""
+        name = self.settings.direction.name
+        if isinstance(self.choice, str):
+            return f"Steering along {name} was not measured"
+        if (judged := self.choice.judged) is None:
+            return f"No layer and strength along {name} exceeds random directions at an acceptable cost"
+        works, effect = "works" if judged.works else "is not clearly above random", judged.effect
+        null = f"{len(judged.random_effect)} random directions at most {judged.random_effect.max():+.2f}"
+        return (
+            f"Steering along {name} {works}: {effect.estimate:+.2f} [{effect.low:+.2f}, {effect.high:+.2f}] "
+            f"{self.choice.measured_in}; {null}"
+        )
 
     def details(self) -> list[str]:
         """Return one line for each part that was measured."""

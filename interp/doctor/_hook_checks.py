@@ -9,13 +9,7 @@ from torch import Tensor
 
 from interp.doctor._reference import Reference
 from interp.doctor.trials import Outcome, Setup, Skip, gap, relative, trial, worst
-from interp.models.adapter import (
-    Hook,
-    head_shape,
-    hook_points_by_name,
-    pattern_is_editable,
-    run_with_cache,
-)
+from interp.models.adapter import Hook, head_shape, hook_points_by_name, pattern_is_editable, run_with_cache
 from interp.models.passes import run_from, storing_hook
 from interp.names import parse_hook_point
 

@@ -48,12 +48,12 @@ def ranks(setup: Setup) -> Outcome:
 @trial(
     "model", "finite", cheap=True,
     did="Ran the longest prompt and looked for values that are not finite.",
-    expected="none",
+    expected="no NaN or infinity",
     means="A value overflows, as one large coordinate does in float16: everything after it is void.",
 )  # fmt: skip
 def finite(setup: Setup) -> Outcome:
     n = int((~setup.clean(setup.prompts.rows[-1]).isfinite()).sum())
-    return n == 0, f"{n} of them"
+    return n == 0, f"{n or 'no'} values of NaN or infinity"
 
 
 def _padded(setup: Setup, right: bool) -> float:

@@ -71,7 +71,8 @@ def examine(
 
     The model is held against transformers alone, read anew from the same files, in float32 on the CPU; `plain` is a
     module to take instead, for a model made in memory. Small models of the workbench's own have no such reference:
-    those checks say "not checked". `quick` runs the cheap ones: a few seconds. Nothing is changed in the model.
+    those checks say "not checked". `quick` runs the cheap ones: a few seconds. `lenses` of the
+    model are examined with it. Nothing is changed in the model.
     """
     setup, lenses = set_up(model, seed=seed, quick=quick, plain=plain), list(lenses)
     total = n_checks(quick=quick, n_lenses=len(lenses))

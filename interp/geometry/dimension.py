@@ -185,7 +185,7 @@ def two_nn(points: Float[np.ndarray, "n d"]) -> float:
     tied = float((ratios < TIED).mean())
     if tied > DISCARD:
         raise ConfigError(
-            f"{tied:.0%} of the points have two nearest neighbours equally far, as on a lattice; read local PCA"
+            f"TwoNN needs distinct distances, but {tied:.0%} of points have ties; use the local-PCA estimate"
         )
     keep = max(2, int(len(ratios) * (1 - DISCARD)))
     share = np.arange(1, keep + 1) / len(ratios)

@@ -98,7 +98,11 @@ class SpaceReport(Artefact, kind="space", made_by="geometry space"):
 
     def headline(self) -> str:
         """Return one line about the whole."""
-        return f"How the representations of {short_name(self.settings.model)} fill their space."
+        (name, spectrum), *_ = [*self.spectra.items()][::-1]
+        return (
+            f"{short_name(self.settings.model)} uses about {spectrum.participation_ratio:.0f} of {spectrum.d} "
+            f"directions at {name}; isotropic points {spectrum.isotropic.participation_ratio:.0f}"
+        )
 
     def details(self) -> list[str]:
         """Return one line per space and per relation."""
@@ -166,7 +170,12 @@ class SpaceComparison(Artefact, kind="space_comparison", title="Spaces compared"
 
     def headline(self) -> str:
         """Return one line about the whole."""
-        return f"Layers of {' and '.join(map(short_name, self.settings.models))} compared on the same tokens."
+        away = ~np.eye(len(self.spaces), dtype=bool)
+        i, j = np.unravel_index(np.where(away, self.cka.cka, np.inf).argmin(), self.cka.cka.shape)
+        return (
+            f"Least alike on the same tokens: {self.spaces[i]} and {self.spaces[j]}, CKA {self.cka.cka[i, j]:.2f} "
+            f"(shuffled rows at most {np.abs(self.cka.shuffled[away]).max(initial=0):.2f})"
+        )
 
     def details(self) -> list[str]:
         """Return the CKA of all pairs in one line, then one line per pair compared closely."""

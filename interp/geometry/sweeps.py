@@ -50,11 +50,6 @@ class StrengthSweep(GeometryResult):
     n_tokens: int
     seed: int
 
-    @property
-    def moves_targets(self) -> bool:
-        """True if the chosen strength raises the targets, more than every random direction, on the judging prompts."""
-        return self.chosen is not None and bool(self.judged_effect.low > max(0.0, self.judged_random.max()))
-
     def sentence(self) -> str:
         if max(self.strengths) <= 0:
             return f"nothing was steered along the direction at {self.hook_point}: no strength is above 0"

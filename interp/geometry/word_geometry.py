@@ -80,10 +80,10 @@ class WordGeometry(Artefact, kind="word_geometry", title="Word lists", made_by="
             Finding(
                 kind="ring",
                 title=f"{name.capitalize()} lie {_ORDERS[shape.verdict]} that {short_name(self.settings.model)} uses",
-                sentence=f"Moving a word along it moves the answer to what comes next by "
-                f"{rotation.overall.estimate:.2f} nats.",
-                more=f"At {rotation.n_following} of {len(rotation.steps)} steps; random directions at most "
-                f"{rotation.random_high:.2f}. The order itself has p {shape.order.smallest_p:.2g}.",
+                sentence=f"Rotate {shape.words[0]!r} by one step and the model answers one step later in {name}.",
+                more=f"Mean move {rotation.overall.estimate:.2f} nats, at {rotation.n_following} of "
+                f"{len(rotation.steps)} steps; random directions at most {rotation.random_high:.2f}. "
+                f"The order itself has p {shape.order.smallest_p:.2g}.",
                 value=rotation.overall.estimate,
                 null=max(rotation.random_high, 0.0),
                 about="nats; null: random directions",
@@ -98,8 +98,8 @@ class WordGeometry(Artefact, kind="word_geometry", title="Word lists", made_by="
         shaped = [entry for entry in self.lists.values() if entry.shape.verdict not in ("nothing", "undecided")]
         n = len(self.lists)
         return (
-            f"{n} list{'s' * (n > 1)} of words in {short_name(self.settings.model)}; an order or a cluster was found "
-            f"in {len(shaped)} of them."
+            f"{len(shaped)} of {n} list{'s' * (n > 1)} of words form a circle, line, order or cluster in "
+            f"{short_name(self.settings.model)}, beyond words shuffled"
         )
 
     def facts(self) -> list[tuple[str, str]]:

@@ -192,7 +192,10 @@ def read_words(
     hook_points: Sequence[str] | None = None,
     batch_size: int = 64,
 ) -> WordActivations:
-    """Run every word in every sentence, in batches of one length, so without padding.
+    """Run every word of the list `concept` in every sentence, in batches of one length, so without padding.
+
+    Values are those at `hook_points` (default: the embedding and the residual stream after every block) at the last
+    token of the word.
 
     Raises `ConfigError` for sentences that do not end in `{word}` or are fewer than four, for attention patterns, or a
     model without text; `UnknownNameError` for a hook point that it does not have; `PromptError` for a sentence longer

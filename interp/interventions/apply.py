@@ -35,7 +35,18 @@ Dictionaries = Mapping[str, Dictionary | Mapping[int, Dictionary]]
 def intervened(
     model: HookedModel, steps: Sequence[Intervention], dictionaries: Dictionaries | None = None
 ) -> Iterator[None]:
-    """Intervene in every pass of the model within the block; raises as `hooks_of`."""
+    """Apply the interventions to every pass inside the `with` block.
+
+        with intervened(model, [Intervention(target=Component(name="L1H0"), action="ablate")]):
+            logits = model(tokens)
+
+    Args:
+        model: runs changed within the block, unchanged after it.
+        steps: what is changed, how, and by how much.
+        dictionaries: those of the latents in `steps`, by key (`saes/demo`); not needed for directions and components.
+
+    Raises as `hooks_of` does.
+    """
     with model.hooks(fwd_hooks=hooks_of(model, steps, dictionaries)):
         yield
 
@@ -50,10 +61,20 @@ def hooks_of(
 ) -> Hooks:
     """Return the hooks of interventions, those on latents first, the others in the order given.
 
-    `offset` counts the tokens of earlier, cached passes. `between` are hooks that run after activations are read and
-    before changes are written, such as those that put a dictionary's reconstruction in. Raises `UnknownNameError` for a
-    hook point, component or dictionary that is not there, `ConfigError` for a latent that is not, `MismatchError` for a
-    direction of another width.
+    Only text that is written with a cache needs them; `intervened` is simpler for whole texts.
+
+        logits = run_with_hooks(model, tokens, hooks_of(model, [step]))
+
+    Args:
+        model: the model that will run.
+        steps: what is changed, how, and by how much.
+        dictionaries: those of the latents in `steps`, by key.
+        offset: counts the tokens of earlier, cached passes.
+        between: hooks that run after activations are read and before changes are written, such as those that put a
+            dictionary's reconstruction in.
+
+    Raises `UnknownNameError` for a hook point, component or dictionary that is not there, `ConfigError` for a latent
+    that is not, `MismatchError` for a direction of another width.
     """
     where = _Where(offset or Offset(), int(bos_token_id(model) is not None))
     groups: dict[tuple[str, int | None], list[Intervention]] = {}

@@ -69,13 +69,19 @@ class Component:
 
 @dataclass(frozen=True, kw_only=True)
 class Intervention:
-    """One change of what a model computes."""
+    """One change of what a model computes.
+
+        step = Intervention(target=Latent(dictionary="saes/demo", index=540), action="add", amount=75.0)
+
+    `amount` is a raw activation. Commands, pages and acts take multiples of the feature's largest activation instead:
+    `workbench steer demo --feature 540 --amount 1` adds 75, since that is its maximum.
+    """
 
     target: Latent | Direction | Component
     action: Action = "add"
     amount: float = 0.0
-    """Value to add (in units of the activation or of the direction), factor, or value to set; unused by `ablate`,
-    `replace` and `exchange`."""
+    """Raw value to add or to set, as an activation of the latent or a multiple of the direction's vector; for `scale` a
+    factor. Unused by `ablate`, `replace` and `exchange`."""
     positions: tuple[int, int | None] | None = None
     """First position, and the one after the last (None: to the end, generated tokens included). None: all but BOS."""
     other: tuple[int, ...] = ()

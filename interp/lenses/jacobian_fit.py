@@ -39,14 +39,7 @@ from interp.devices import faster_in_bfloat16, free_memory
 from interp.errors import ConfigError, CorruptError, MismatchError, MissingError, NonFiniteError
 from interp.lenses.jacobian_lens import JacobianLayer, JacobianLens, JacobianLensConfig, JacobianSettings, Products
 from interp.lenses.lens import CHECKPOINT, Lens
-from interp.lenses.lens_training import (
-    N_TEXTS,
-    Reading,
-    autocast,
-    distances,
-    draw_positions,
-    over_texts,
-)
+from interp.lenses.lens_training import N_TEXTS, Reading, autocast, distances, draw_positions, over_texts
 from interp.lenses.vocabulary import read_directions
 from interp.models.adapter import untrained_model, weight_hash
 from interp.models.hooked import HookedModel

@@ -145,9 +145,16 @@ class TokenTrajectory(Result):
 def logit_lens(model: HookedModel, tokens: Int[Tensor, "..."], *, top: int = 5, lens: Lens | None = None) -> LogitLens:
     """Decode the residual of every layer of `tokens [1, pos]`.
 
-    With a `lens` each residual is translated first. The logits of the last layer and of one other are in memory
-    at a time. Raises `PromptError` for anything but one prompt of at least one token that fits the context,
-    `MismatchError` for a lens of other weights.
+        print(logit_lens(model, tokens[:1]))
+
+    Args:
+        model: its final norm and unembedding decode.
+        tokens: one prompt.
+        top: the number of tokens that are kept at each layer and position.
+        lens: translates each residual first: a `TunedLens` or a `JacobianLens` of these weights.
+
+    The logits of the last layer and of one other are in memory at a time. Raises `PromptError` for anything but one
+    prompt of at least one token that fits the context, `MismatchError` for a lens of other weights.
     """
     from interp.models.adapter import token_strings
 
@@ -172,6 +179,10 @@ def follow_token(
     model: HookedModel, tokens: Int[Tensor, "..."], token_id: int, *, lens: Lens | None = None
 ) -> TokenTrajectory:
     """Return the rank and probability of one token at every layer and position of `tokens [1, pos]`.
+
+        print(follow_token(model, tokens[:1], 5))
+
+    `token_id` names the token that is followed; a `lens` translates residuals as in `logit_lens`.
 
     Raises `PromptError` as `logit_lens` does, and for a token outside the vocabulary.
     """

@@ -313,7 +313,20 @@ def run_with_hooks(
     hooks: list[tuple[str, Hook]],
     **options: Unpack[PassOptions],
 ) -> "Float[Tensor, 'batch pos d_vocab']":
-    """Return logits `[batch, pos, d_vocab]` of a run in which hooks read or replace values."""
+    """Return logits `[batch, pos, d_vocab]` of a run in which hooks read or replace values.
+
+        def halve(value, hook):
+            return value / 2
+
+        logits = run_with_hooks(model, tokens, [("blocks.1.hook_attn_out", halve)])
+
+    Args:
+        model: runs once; it is unchanged afterwards.
+        tokens: ids, `[batch, pos]`.
+        hooks: pairs of a hook point and a function of the value there, which returns a new value or None. Hooks of one
+            hook point run in the order given.
+        options: of the pass, such as an attention mask or a cache of keys and values.
+    """
     check_hook_points([name for name, _ in hooks], available_hook_points(model), model.cfg.n_layers)
     named = [(canonical_hook_point(name), hook) for name, hook in hooks]
     return model.run_with_hooks(tokens, fwd_hooks=named, **options)
@@ -342,6 +355,13 @@ def logit_cap(model: HookedModel) -> float | None:
 def to_tokens(model: HookedModel, text: str, prepend_bos: bool = True) -> "Int64[Tensor, '1 pos']":
     """Return the token ids of a prompt, `[1, pos]` int64, with BOS first when the model has one.
 
+        tokens = to_tokens(load_model("small:mlp-2l"), "hello")     # [1, 6]: BOS and five bytes
+
+    Args:
+        model: has the tokenizer; small models of the workbench read bytes.
+        text: the prompt.
+        prepend_bos: False leaves the BOS out, as for the ids of a single word.
+
     Raises `PromptError` when the prompt is empty or longer than the model's context.
     """
     import torch
@@ -368,7 +388,14 @@ def token_text(model: HookedModel, token: int) -> str:
 
 
 def token_strings(model: HookedModel, tokens: "Int[Tensor, '...'] | list[int]") -> list[str]:
-    """Return the text of each token of a flat list."""
+    """Return the text of each token of a flat list or tensor of ids, a leading space kept.
+
+        token_strings(model, tokens[0])
+
+    Args:
+        model: has the tokenizer.
+        tokens: ids, `[n]`.
+    """
     known: dict[int, str] = {}
     ids = tokens if isinstance(tokens, list) else tokens.flatten().tolist()
     for token in ids:

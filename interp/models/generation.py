@@ -99,7 +99,11 @@ def without_idle(model: HookedModel, wrappers: Sequence[Wrapper], hook_points: I
 
 @dataclass
 class Offset:
-    """Tokens before those of the present pass, whose keys and values are cached."""
+    """Tokens before those of the present pass, whose keys and values are cached.
+
+    With a cache, each pass sees the newest token alone. Hooks that share an `Offset` with a `NextToken` still know the
+    position of that token in the whole text, so that the BOS stays unchanged.
+    """
 
     tokens: int = 0
     valid: "Tensor | None" = None
@@ -173,7 +177,13 @@ def generate(
 ) -> "Iterator[Tensor]":
     """Yield the tokens `[rows]` that are written after `tokens [rows, pos]`, one position at a time, up to `n_new`.
 
-    `step` gives the logits of the next token, `choose` picks one (default: the most likely; `sampled` draws).
+        written = [*generate(NextToken(model), tokens, 4)]
+
+    Args:
+        step: gives the logits of the next token after a text; `NextToken` is one.
+        tokens: the texts to continue, `[rows, pos]`.
+        n_new: the number of tokens to write.
+        choose: picks a token from logits (default: the most likely; `sampled` draws).
     """
     import torch
 

@@ -109,7 +109,14 @@ def ablated(
     by_position: bool = False,
     batch_size: int = 16,
 ) -> Iterator[Ablator]:
-    """Ablate components of the model within the block; see `Ablator` for the settings."""
+    """Ablate components of the model within the block; the settings are those of `ablate`.
+
+        with ablated(model, ["L1H0"], kind="zero"):
+            logits = model(tokens)
+
+    Raises `ConfigError` for a `mean` or `resample` without `reference` prompts `[batch, pos]`, which are read
+    `batch_size` at a time, `by_position` or together.
+    """
     ablator = Ablator(model, components, kind=kind, reference=reference, by_position=by_position, batch_size=batch_size)
     with model.hooks(fwd_hooks=ablator.hooks()):
         yield ablator
@@ -178,7 +185,11 @@ def ablate(
 ) -> Ablations:
     """Measure the effect of ablating each group of components on prompts `tokens [batch, pos]`.
 
-    `groups` maps a name to components; a plain list ablates each component by itself. `reference` defaults to the
+        effects = ablate(model, tokens, ["L0H0", "L1H0"], kind="mean")
+
+    `groups` maps a name to components; a plain list ablates each component by itself. `kind` replaces their values by
+    `zero`, by the `mean` over the `reference` prompts (of each position alone with `by_position`), or by those of
+    another reference prompt (`resample`). `reference` defaults to the
     prompts themselves for `mean`, and for `resample` to the prompts rolled by one, so that each gets another prompt.
     `lags` and `start` give the start of each prompt's repeat (`interp.models.passes.repeat_losses`); without lags the
     prompt is split in the middle. A pass begins at the first ablated layer, with at most `batch_size` prompts.

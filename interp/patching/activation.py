@@ -184,6 +184,8 @@ def activation_patching(
 ) -> ActivationPatching:
     """Patch every layer (and head, and position) by itself, and measure the effect on the metric.
 
+        patched = activation_patching(model, task, what="z", by_position=False)     # effect [n_layers, heads]
+
     `task` is a task, or `(clean, corrupt)` tokens, `[batch, pos]` each, with a `metric`. `what` is the value that is
     replaced. `resid_pre`, `resid_post`, `attn_out` and `mlp_out` are whole vectors. `z` (or `heads`) is the output of a
     head before its output weights, `q`, `k`, `v` are its inputs, and `pattern` is its attention by query position.

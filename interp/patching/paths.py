@@ -405,6 +405,8 @@ def path_patch(
 ) -> PathPatching:
     """Patch `sender` (one node, or several together) into `receivers`, on pairs of prompts `[batch, pos]`.
 
+    `between` says what nodes between them do: `frozen` retain their clean values (the direct effect), `receivers` also
+    read what earlier receivers change, `recomputed` gives the total effect. `direction` says which run is changed:
     `metric(logits [batch, pos, d_vocab]) -> [batch]`; if it has `take(rows)`, that gives the metric of each batch.
     `noise` runs the clean prompts and sends the corrupt value; `denoise` runs the corrupt prompts and sends the clean
     value. `normalise` also computes the metric of the other prompts, which `share` needs. Memory: the activations and

@@ -84,6 +84,13 @@ def record(
     the moments of its first tokens are written, and activations are computed whenever they are read (`live`).
 
     Args:
+        model: its activations are recorded.
+        documents: a corpus of `open_corpus`, or documents.
+        folder: where the recording goes, such as `workspace.path("recording", "mine")`.
+        config: number of tokens, context length, dtype of what is stored (default: `RecordConfig()`).
+        hook_points: names of the values to record.
+        budget_bytes: the most that the recording may take on disk.
+        overwrite: replace a recording of that name.
         model_name: the spec written to the manifest (default: what `load_model` was given).
         progress: called after every batch with `(done, total, info)` in real tokens, and `info["tokens_per_second"]`.
         ranks: several processes that share the work, each called with the same arguments on the same file system; the

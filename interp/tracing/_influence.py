@@ -11,6 +11,7 @@ divided by its sum, and `p` the weights of the targets (probabilities of logits;
 The definitions are those of circuit-tracer 0.5, so that the numbers of both tools agree.
 """
 
+from collections.abc import Collection
 from typing import NamedTuple
 
 import numpy as np
@@ -61,25 +62,44 @@ def influence(shares: Float[np.ndarray, "n n"], weights: Float[np.ndarray, " n"]
     raise ConfigError("the graph has a cycle: a direct effect goes from a later node to an earlier one")
 
 
-def link_influence(
-    source: Int[np.ndarray, " m"],
-    target: Int[np.ndarray, " m"],
-    weight: Float[np.ndarray, " m"],
-    layer: Int[np.ndarray, " n"],
-    weights: Float[np.ndarray, " n"],
-) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " m"]]:
-    """Return the influence of each node on the weighted targets, and the score of each link, for a list of links.
+class Walks:
+    """Random walks backward along a list of links, each link chosen by its part of what enters its target.
 
-    Every link leads to a higher `layer`.
+    The probability that a walk from the target of a graph visits a node is the node's influence; that it visits any
+    node of a group, the share of the influence that the group carries. Every link leads to a higher `layer`.
     """
-    n, size = len(weights), np.abs(weight.astype(np.float64))
-    size /= np.maximum(np.bincount(target, size, n)[target], 1e-10)
-    total, scores = np.zeros(n), np.zeros(len(size))
-    for at in sorted(set(layer[target].tolist()), reverse=True):  # what lies above is complete
-        rows = np.flatnonzero(layer[target] == at)
-        scores[rows] = size[rows] * (total + weights)[target[rows]]
-        total += np.bincount(source[rows], scores[rows], n)
-    return total, scores
+
+    def __init__(
+        self,
+        source: Int[np.ndarray, " m"],
+        target: Int[np.ndarray, " m"],
+        weight: Float[np.ndarray, " m"],
+        layer: Int[np.ndarray, " n"],
+    ) -> None:
+        self.source, self.target, self.n = source, target, len(layer)
+        size, into = np.abs(weight.astype(np.float64)), layer[target]
+        self.part = size / np.maximum(np.bincount(target, size, self.n)[target], 1e-10)
+        self.sign = np.sign(weight)
+        self._steps = [np.flatnonzero(into == at) for at in np.unique(into)[::-1]]  # what lies above is complete
+
+    def visits(
+        self,
+        starts: Float[np.ndarray, " n"],
+        ends: Collection[int] = (),
+        signs: Float[np.ndarray, " n"] | None = None,
+    ) -> Float[np.ndarray, " n"]:
+        """Return the probability that walks visit each node, where they end at the first of `ends`.
+
+        `starts` are the probabilities with which they begin at each node. With `signs`, one for each node, a walk
+        counts with the product of the signs of its links and of their targets.
+        """
+        probability, ended = starts.astype(np.float64), np.zeros(self.n, bool)
+        ended[list(ends)] = True
+        part = self.part if signs is None else self.part * self.sign * signs[self.target]
+        part = np.where(ended[self.target], 0.0, part)
+        for rows in self._steps:
+            probability += np.bincount(self.source[rows], part[rows] * probability[self.target[rows]], self.n)
+        return probability
 
 
 def threshold(scores: Float[np.ndarray, "..."], share: float) -> float:

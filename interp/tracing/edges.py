@@ -27,7 +27,7 @@ from torch import Tensor
 from interp.artifacts import disk_errors, read_json, write_json
 from interp.errors import CorruptError, NonFiniteError
 from interp.progress import Progress
-from interp.tracing.frozen import FrozenModel, Starts
+from interp.tracing.frozen import FrozenModel, Starts, dots
 from interp.tracing.replacement import LayerLatents, Replacement
 
 
@@ -134,7 +134,7 @@ class System:
         def visit(layer: int, gradient: Tensor) -> None:
             self.add_effects(effects, layer, gradient)
             constants = frozen.positions if layer < 0 else self._constants[layer]
-            constant[: gradient.shape[1]] += torch.einsum("pbd,pd->b", gradient, constants[: len(gradient)])
+            constant[: gradient.shape[1]] += dots(gradient, constants[: len(gradient)]).sum(0)
 
         constant += frozen.pull_back(starts, visit)
         return ReaderEffects(effects, constant)
@@ -149,7 +149,7 @@ class System:
         seen, reached = gradient.shape[1], len(gradient)
         written = self.frozen.embedding if layer < 0 else self.errors[layer]
         first = self.n_features + (self.n_errors if layer < 0 else layer * self.frozen.n_pos)
-        effects[:seen, first : first + reached] = torch.einsum("pbd,pd->bp", gradient, written[:reached])
+        effects[:seen, first : first + reached] = dots(gradient, written[:reached]).T
         for columns, position, vectors in self._written[layer] if layer >= 0 else []:
             if position < reached:
                 effects[:seen, columns] += gradient[position] @ vectors.T
@@ -261,10 +261,14 @@ class RowStore:
     """numbers of the latents that have a row or are next to get one, in order"""
     done: int = 0
     """rows computed, those of targets included"""
+    residues: Float[np.ndarray, " rows"] = field(init=False)
+    """difference of each row's sum from the clean value of its reader"""
+    sums: Float[np.ndarray, " rows"] = field(init=False)
+    """sums of the absolute effects"""
 
     def __post_init__(self) -> None:
         shape = (self.n_targets + self.limit, self.n_sources)
-        self.residues = np.zeros(shape[0])
+        self.residues, self.sums = np.zeros(shape[0]), np.zeros(shape[0])
         if self.folder is None:
             self.effects = np.zeros(shape, dtype=np.float32)
             return
@@ -282,16 +286,24 @@ class RowStore:
         """Append computed rows, each with the error of its sum against the clean value."""
         end = self.done + len(effects)
         self.effects[self.done : end] = effects.cpu().numpy()
+        self.sums[self.done : end] = effects.abs().sum(1, dtype=torch.float64).cpu().numpy()
         self.residues[self.done : end] = residues.abs().cpu().numpy()
         self.done = end
+        self.save()
+
+    def continue_from(self, other: "RowStore") -> None:
+        """Take the rows of a store of the same system whose limit was lower."""
+        self.chosen, self.done = list(other.chosen), other.done
+        for name in ("effects", "residues", "sums"):
+            getattr(self, name)[: self.done] = getattr(other, name)[: self.done]
         self.save()
 
     def save(self) -> None:
         if self.folder is not None:
             with disk_errors(self.folder / VALUES):
                 self.effects.flush()  # pyright: ignore[reportAttributeAccessIssue] (a memmap)
-            residues = self.residues[: self.done].tolist()
-            write_json(self.folder / INDEX, {"chosen": self.chosen, "done": self.done, "residues": residues})
+            numbers = {name: getattr(self, name)[: self.done].tolist() for name in ("residues", "sums")}
+            write_json(self.folder / INDEX, {"chosen": self.chosen, "done": self.done, **numbers})
 
     def remove(self) -> None:
         """Delete the files: they are not part of the artefact."""
@@ -306,7 +318,7 @@ class RowStore:
         if not path.is_file() or path.stat().st_size != 4 * shape[0] * shape[1]:
             raise CorruptError(f"{path} does not fit {INDEX}; repeat the command with --overwrite")
         self.chosen, self.done = [int(number) for number in index["chosen"]], int(index["done"])
-        self.residues[: self.done] = index["residues"]
+        self.residues[: self.done], self.sums[: self.done] = index["residues"], index["sums"]
 
 
 def compute_rows(
@@ -370,18 +382,14 @@ def _choose(
         readers = np.concatenate([np.full(store.n_targets, -1), store.chosen])
         depth = np.concatenate([targets.layer.cpu().numpy(), layers[store.chosen]])
         aims = np.concatenate([weights, np.zeros(len(store.chosen))])
-        influence = influence_so_far(depth, readers.astype(int), done, _sums(done), aims, system.n_features)
+        influence = influence_so_far(
+            depth, readers.astype(int), done, store.sums[: store.done], aims, system.n_features
+        )
         influence[~free] = 0
         numbers = np.argsort(-influence, kind="stable")[: min(room, BATCHES * batch_size)]
         numbers = numbers[influence[numbers] > 0]
     position = system.position.cpu().numpy()[numbers]
     return numbers[np.lexsort((-layers[numbers], position))].tolist()
-
-
-def _sums(effects: Float[np.ndarray, "rows sources"]) -> Float[np.ndarray, " rows"]:
-    """Return the sums of absolute effects, without a copy of the whole matrix."""
-    parts = np.array_split(effects, max(1, len(effects) // 512))
-    return np.concatenate([np.abs(part).sum(1, dtype=np.float64) for part in parts])
 
 
 def memory_needed(n_rows: int, n_sources: int, n_nodes: int) -> int:

@@ -20,7 +20,7 @@ arrive through them, plus the paths that never leave the position (for a source 
 The score of a head at its key position is explained further by `interp.explain_score`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -34,7 +34,7 @@ from interp.errors import ConfigError, UnknownNameError
 from interp.interventions.edits import adding, change_of, inserting
 from interp.interventions.intervention import Intervention, Latent
 from interp.models.adapter import Hook
-from interp.models.passes import run_from
+from interp.models.passes import past_of, run_from
 from interp.progress import Progress
 from interp.results import Record, Result
 from interp.seeds import make_generator
@@ -45,7 +45,9 @@ from interp.tracing.graph import AttributionGraph, EffectAgreement, GraphNode, T
 from interp.tracing.replacement import LayerLatents
 
 ROWS = 16
-"""Ablated copies of the prompt in one forward pass."""
+"""Changed copies of the prompt in one forward pass."""
+LEAST_PAST = 3
+"""Fewest unchanged positions that are worth a pass of their own."""
 
 Mode = Literal["direct", "range", "attention", "free"]
 MODES: tuple[Mode, ...] = ("direct", "range", "attention", "free")
@@ -193,13 +195,38 @@ def final_states(
     written = [deltas(system, interventions) for interventions in changes]
     if mode == "direct" or (layers is not None and len(layers) == frozen.shape.n_layers):
         return torch.stack([push(frozen, delta).final[-1] for delta in written])
-    parts = [written[first : first + ROWS] for first in range(0, len(written), ROWS)]
-    states = []
-    for part in parts:
-        states.append(_run(frozen, part, mode, layers))
+    states = torch.empty(len(written), frozen.shape.d_model, device=frozen.embedding.device)
+    for rows, first in _passes(frozen, written, mode):
+        states[rows] = _run(frozen, [written[row] for row in rows], mode, layers, first)
         if done:
-            done(len(part) * frozen.n_pos)
-    return torch.cat(states) - final_input(frozen, frozen.resid_post[-1])
+            done(len(rows) * frozen.n_pos)
+    return states - final_input(frozen, frozen.resid_post[-1])
+
+
+def _passes(frozen: FrozenModel, written: list[dict[int, Tensor]], mode: Mode) -> Iterator[tuple[list[int], int]]:
+    """Yield the runs of each pass, and the first position that it computes: earlier ones are not changed.
+
+    A pass has at most the tokens of `ROWS` prompts.
+    """
+    if mode != "free":
+        yield from ((list(range(at, min(at + ROWS, len(written)))), 0) for at in range(0, len(written), ROWS))
+        return
+    changed = [_first_changed(delta) for delta in written]
+    rows: list[int] = []
+    for row in sorted(range(len(written)), key=lambda row: (-changed[row], -min(written[row], default=0))):
+        if rows and (len(rows) + 1) * (frozen.n_pos - changed[row]) > ROWS * frozen.n_pos:
+            yield rows, changed[rows[-1]]
+            rows = []
+        rows.append(row)
+    if rows:
+        yield rows, changed[rows[-1]]
+
+
+def _first_changed(delta: dict[int, Tensor]) -> int:
+    """Return the first position of a prompt that changes write to; 0 for none."""
+    if not delta:
+        return 0
+    return int(torch.stack([*delta.values()]).abs().amax((0, 2)).ne(0).int().argmax())
 
 
 def effect_profiles(
@@ -209,14 +236,16 @@ def effect_profiles(
 
     `functools.partial(effect_profiles, system)` is what `interp.tracing.supernodes.judge_groups` takes.
     """
-    order = sorted(range(len(nodes)), key=lambda i: -nodes[i].layer)  # a run starts at the first layer that is changed
-    changes = [[set_latent(nodes[i].layer, nodes[i].position, nodes[i].index, 0.0)] for i in order]
-    out = np.zeros((len(nodes), system.frozen.shape.d_model), np.float32)
-    for start in range(0, len(order), ROWS):
+    changes = [[set_latent(node.layer, node.position, node.index, 0.0)] for node in nodes]
+    tokens = 0
+
+    def done(n: int) -> None:
+        nonlocal tokens
+        tokens += n
         if progress is not None:
-            progress(start, len(order), {})
-        out[order[start : start + ROWS]] = final_states(system, changes[start : start + ROWS]).cpu().numpy()
-    return out
+            progress(tokens // system.frozen.n_pos, len(nodes), {})
+
+    return final_states(system, changes, done=done).cpu().numpy()
 
 
 def final_input(frozen: FrozenModel, resid: Float[Tensor, "*rows d_model"]) -> Float[Tensor, "*rows d_model"]:
@@ -282,32 +311,40 @@ def push(frozen: FrozenModel, written: dict[int, Tensor], embedding: Tensor | No
     return Pushed(before, inputs, apply_linear(frozen.final, stream))
 
 
-def _run(frozen: FrozenModel, written: list[dict[int, Tensor]], mode: Mode, layers: range | None) -> Tensor:
-    """Return the unembedding's input at the last position, of forward passes with changed MLP outputs."""
+def _run(
+    frozen: FrozenModel, written: list[dict[int, Tensor]], mode: Mode, layers: range | None, unchanged: int
+) -> Tensor:
+    """Return the unembedding's input at the last position, of forward passes with changed MLP outputs.
+
+    Keys and values of the first `unchanged` positions are those of the clean run, where the model can take them.
+    """
     n, touched = len(written), sorted({layer for delta in written for layer in delta})
     starts = [*touched, *([layers.start] if layers else [])]
     first = int(min(starts)) if starts else 0
-    added = {
-        layer: torch.stack([delta.get(layer, torch.zeros_like(frozen.embedding)) for delta in written])
-        for layer in touched
-    }
+    before, past = frozen.blocks[first].before.to(frozen.model.cfg.dtype), None
+    if unchanged >= LEAST_PAST:
+        past = past_of(frozen.model, before[None, :unchanged], first)
+    at = 0 if past is None else unchanged
+    if past is not None:
+        past.batch_repeat_interleave(n)
+    none = torch.zeros_like(frozen.embedding)
     hooks: list[tuple[str, Hook]] = []
     for layer in range(first, frozen.shape.n_layers):
         if mode in ("range", "attention"):
             hooks.append((f"blocks.{layer}.attn.hook_pattern", inserting(frozen.blocks[layer].pattern)))
         clean = frozen.blocks[layer].mlp_out if layers is not None and layer in layers else None
         hooks += [(frozen.mlp_point(layer), inserting(clean))] if clean is not None else []
-        hooks += [(frozen.mlp_point(layer), adding(added[layer]))] if layer in added else []
+        if layer in touched:
+            added = torch.stack([delta.get(layer, none)[at:] for delta in written])
+            hooks.append((frozen.mlp_point(layer), adding(added)))
     store: dict[str, Tensor] = {}
 
     def keep(value: Tensor, hook: object = None) -> None:
         store["resid"] = value[:, -1].detach().float()
 
-    hooks.append((f"blocks.{frozen.shape.n_layers - 1}.hook_resid_post", keep))
-    start = frozen.blocks[first].before[None].expand(n, -1, -1).to(frozen.model.cfg.dtype)
-    run_from(frozen.model, start, hooks, layer=first) if first else run_from(
-        frozen.model, frozen.tokens.expand(n, -1), hooks
-    )
+    last = f"blocks.{frozen.shape.n_layers - 1}.hook_resid_post"
+    start = before[None, at:].expand(n, -1, -1) if first or at else frozen.tokens.expand(n, -1)
+    run_from(frozen.model, start, [*hooks, (last, keep)], layer=first, until=last, past=past)
     return final_input(frozen, store["resid"])
 
 

@@ -23,6 +23,7 @@ from interp.artifacts import Artefact, DocumentField, Dots, Finding, Table
 from interp.artifacts.tables import schema_of
 from interp.errors import ConfigError, CorruptError, MismatchError, UnknownNameError
 from interp.models.short_name import short_name
+from interp.nulls import ALPHA
 from interp.options import Seed
 from interp.results import Record
 from interp.statistics import Interval
@@ -69,7 +70,7 @@ class TraceConfig:
 
 
 KIND = "attribution_graph"
-TARGET_RULE = "No target was named: the likeliest content word is explained against the next likely one."
+TARGET_RULE = "No target was named: the likeliest content word is explained against {}."
 PROMPT_WORDS = 5
 """Words at the end of a prompt that a headline shows."""
 
@@ -146,6 +147,15 @@ class GraphTarget:
         return ours, contrast
 
 
+@dataclass(frozen=True, kw_only=True)
+class LikelyToken:
+    """A token that may be said next."""
+
+    text: str
+    token: int
+    probability: float = 0.0
+
+
 @dataclass(frozen=True)
 class Supernode:
     """Nodes of a graph that are shown as one."""
@@ -153,6 +163,26 @@ class Supernode:
     name: str
     nodes: tuple[str, ...]
     """ids"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgedGroup:
+    """Latents that a story shows as one, and whether they act alike."""
+
+    name: str
+    nodes: tuple[str, ...]
+    """ids"""
+    agreement: float
+    """Mean cosine of two members' measured effects."""
+    chance: float
+    """The same, mean of random groups of the same layers."""
+    p: float
+    """Of the agreement, adjusted for the number of groups."""
+
+    @property
+    def holds(self) -> bool:
+        """True where members agree more than 95 % of random groups."""
+        return self.p <= ALPHA
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -231,6 +261,8 @@ class TraceRun:
     nodes_kept: int
     """Nodes of the graph pruned at the default thresholds, stored or not."""
     edges_kept: int
+    candidates: tuple[LikelyToken, ...] = ()
+    """Likeliest next tokens in descending order: what else the target could have been."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -288,8 +320,8 @@ class AttributionGraph(Artefact, kind="attribution_graph", made_by="trace"):
     edge_table: Table[GraphEdge]
     flows: Table[Flow] | None
     """Flows between groups of nodes; None without a template."""
-    groups: Annotated[tuple[Supernode, ...] | None, DocumentField("groups.json")]
-    """Latents that act alike beyond their null (`supernodes.with_groups`); None where they were not looked for."""
+    groups: Annotated[tuple[JudgedGroup, ...] | None, DocumentField("boxes.json")]
+    """Boxes of the graph's story, judged (`supernodes.with_groups`); None where they were not."""
 
     @property
     def model(self) -> str:
@@ -317,6 +349,11 @@ class AttributionGraph(Artefact, kind="attribution_graph", made_by="trace"):
         usual = self.settings.trace or TraceConfig()
         share = self.settings.imported and self.settings.imported.node_share
         return share or usual.node_share, usual.edge_share
+
+    @property
+    def first_picture(self) -> bool:
+        """True where a trace goes on, or was interrupted: edges into fewer latents, no scores, not tested yet."""
+        return self.settings.trace is not None and self.scores is None
 
     @cached_property
     def nodes(self) -> tuple[GraphNode, ...]:
@@ -418,7 +455,7 @@ class AttributionGraph(Artefact, kind="attribution_graph", made_by="trace"):
         aim = " rather than ".join(repr(side.strip()) for side in sides if side)
         line = f"Why {prompt!r} leads to {aim}" + ("" if chance is None else f" ({chance:.0%})")
         if (known := self.effects) is None:
-            return line
+            return f"{line}; not tested yet" if self.first_picture else line
         return f"{line}; predicts ablations: {known.spearman.estimate:.2f} (chance {known.chance:.2f})"
 
     def _size_sentences(self) -> list[str]:
@@ -517,7 +554,9 @@ class AttributionGraph(Artefact, kind="attribution_graph", made_by="trace"):
 def target_rule(graph: AttributionGraph) -> str:
     """Return the rule by which a target was chosen; empty where it was named, or several are explained at once."""
     named = graph.settings.trace is None or graph.settings.target is not None
-    return "" if named or graph.targets[0].contrast is None else TARGET_RULE
+    against = graph.settings.contrast
+    rule = TARGET_RULE.format("the next likely one" if against is None else f"“{against.strip()}”")
+    return "" if named or graph.targets[0].contrast is None else rule
 
 
 def node_table(nodes: Sequence[GraphNode]) -> Table[GraphNode]:

@@ -15,7 +15,7 @@ from annotated_types import Ge, Interval, MinLen
 
 from interp.errors import CorruptError
 from interp.forms import from_json
-from interp.tracing._influence import cumulative_share, link_influence
+from interp.tracing._influence import Walks, cumulative_share
 from interp.tracing.graph import GraphEdges, GraphNode, GraphTarget, NodeKind, Supernode
 from interp.tracing.supernodes import GraphEdits
 
@@ -262,7 +262,9 @@ def with_influence(nodes: list[GraphNode], links: Links, weights: list[float]) -
     start = np.zeros(n)
     start[n - len(weights) :] = weights if any(weights) else 1 / len(weights)
     layer = np.array([node.layer for node in nodes])
-    total, scores = link_influence(source, target, weight, layer, start)
+    walks = Walks(source, target, weight, layer)
+    visits = walks.visits(start)
+    total, scores = visits - start, walks.part * visits[target]
     shares = cumulative_share(total)
     nodes = [
         replace(

@@ -112,7 +112,19 @@ def intervene(
 ) -> GraphIntervention:
     """Change latents and measure the first target of a graph of the same prompt, with prediction and null.
 
-    `done` is called with the number of tokens of each pass.
+        system = open_system(model, to_tokens(model, graph.prompt), Neurons())
+        print(intervene(system, changes_of(graph, ["3_12_5"], factor=0.0), graph).headline())
+
+    Args:
+        system: the frozen model of the prompt, of `open_system`.
+        changes: of latents, as `changes_of` returns them.
+        graph: of the same prompt; its first target is measured and its prediction compared.
+        mode: what is held at its clean value. `free`: nothing; `attention`: attention patterns; `range`: these, and the
+            MLPs of `layers`; `direct`: everything, so that the effect equals the direct effect of the graph.
+        layers: of `range`.
+        n_random: draws of the null, random latents of the same layers changed by the same amounts.
+        seed: of the null.
+        done: called with the number of tokens of each pass.
 
     Raises `ConfigError` without changes, for a position outside the prompt, or for a graph of another prompt.
     """
@@ -178,6 +190,9 @@ def continuations(
     seed: int = 0,
 ) -> LatentContinuations:
     """Generate the most likely tokens with latents changed, and with random latents of the same layers.
+
+    `system` is of the prompt, `changes` as in `intervene`; `n_tokens` are written with them, and again with each of
+    `n_random` draws of random latents. `mode` is `free`, or `attention`, where patterns are held.
 
     A change with `onwards` acts on generated tokens too: each step encodes the text so far, and moves the latent from
     the activation that it then has. Raises `ConfigError` for modes that need a clean run of the same length.

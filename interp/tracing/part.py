@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from interp.errors import ConfigError
-from interp.tracing._influence import cumulative_share, link_influence
+from interp.tracing._influence import Walks, cumulative_share
 from interp.tracing.graph import AttributionGraph
 
 DIGITS = 5
@@ -98,10 +98,10 @@ def _edge_shares(graph: AttributionGraph, target: int | None) -> Float[np.ndarra
     """Return cumulative shares of the scores of edges: those stored, or for one target those on it alone."""
     if target is None:
         return graph.edges.share.round(DIGITS)
-    weights = np.zeros(len(graph.nodes))
-    weights[target] = 1
     layer = np.array([node.layer for node in graph.nodes])
-    _, scores = link_influence(graph.edges.source, graph.edges.target, graph.edges.weight, layer, weights)
+    walks = Walks(graph.edges.source, graph.edges.target, graph.edges.weight, layer)
+    starts = (np.arange(len(layer)) == target).astype(float)
+    scores = walks.part * walks.visits(starts)[walks.target]
     return cumulative_share(scores)
 
 

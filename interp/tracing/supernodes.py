@@ -1,47 +1,34 @@
-"""Supernodes: latents of a graph that do one thing together, found, judged against the model, and a user's marks.
+"""Supernodes: latents of a graph that do one thing together, judged against the model, and a user's marks.
 
-    found = find_supernodes(graph)                        # a start that people edit
-    measured = partial(effect_profiles, system)           # interp.tracing.effects
-    judged = judge_groups(graph, found.groups, measured)  # against random groups
-    judged = alike_groups(graph, chosen, measured)        # found by measured effects
-    graph = with_groups(graph, measured)                  # and stored with the graph
+    measured = partial(effect_profiles, system)     # interp.tracing.effects
+    judged = judge_groups(graph, groups, measured)  # against random groups
+    judged = alike_groups(graph, chosen, measured)  # found by measured effects
+    graph = with_groups(graph, story, measured)     # the boxes of a story, judged and stored with the graph
 
-Latents are similar when the same nodes feed them, they feed the same nodes, and they write in the same direction. In a
-frozen model every group equals the sum of its edges, so that only effects with nothing frozen can judge a group: those
-of its members agree with each other more than those of random latents of the same layers. Torch-free.
+In a frozen model every group equals the sum of its edges, so that only effects with nothing frozen can judge a group:
+those of its members agree with each other more than those of random latents of the same layers. Torch-free.
 """
 
-import re
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 
 from interp.errors import ConfigError
-from interp.nulls import ALPHA, DRAWS, NUMERIC_DRAWS, holm, p_from_null
+from interp.nulls import ALPHA, NUMERIC_DRAWS, holm, p_from_null
 from interp.results import Record, Result
-from interp.tracing.graph import AttributionGraph, GraphNode, Supernode
-from interp.tracing.part import part_of
+from interp.tracing.graph import AttributionGraph, GraphNode, JudgedGroup, Supernode
+from interp.tracing.story import Story, words_of
 
-COMMON_WORDS = frozenset(
-    ("a", "an", "and", "as", "at", "by", "for", "from", "in", "is", "it", "of", "on", "or", "that", "the", "to", "with")
-)
-"""Words of labels that name no group."""
-OF_RULES = frozenset(
-    ("after", "before", "docs", "fires", "like", "mixed", "near", "no", "often", "reading", "sampled", "word", "words")
-)
-"""The same, of the rules that make labels."""
 MOST_GROUPS = 12
 """Largest number of groups proposed."""
-MOST_GROUPED = 60
-"""Latents among which groups are looked for: each is ablated in the model."""
+MOST_JUDGED = 8
+"""Latents of a box that are ablated to judge it, those of largest influence."""
 ALIKE = 0.4
 """Cosine of measured effects from which latents are put into a group, whose test is on other outcomes."""
-SMALL_CELL = 3
-"""Fewest nodes of a layer at one position that are permuted by themselves; fewer are pooled with other positions."""
 
 
 @dataclass(frozen=True)
@@ -96,174 +83,9 @@ class GraphEdits:
         return {name: value for name, value in marks.items() if value}
 
 
-@dataclass(frozen=True, repr=False)
-class FoundGroups(Result):
-    """Groups of similar latents, and the similarity that latents reach by chance."""
-
-    groups: tuple[Supernode, ...]
-    similarity: tuple[float, ...]
-    """mean similarity of two members, by group"""
-    bound: float
-    """similarity from which permuted graphs have at most 5 % as many pairs; infinite where there is none"""
-    pairs: int
-    """pairs of latents at least that similar"""
-    chance: float
-    """mean number of such pairs in a permuted graph"""
-    n_latents: int
-
-    def to_records(self) -> list[Record]:
-        """Return one row per group, the largest first."""
-        return [
-            {"name": group.name, "latents": len(group.nodes), "similarity": near, "nodes": ", ".join(group.nodes)}
-            for group, near in zip(self.groups, self.similarity, strict=True)
-        ]
-
-    def headline(self) -> str:
-        """Return how many latents are in groups, and what chance explains."""
-        if not self.groups:
-            return f"No groups: none of {self.n_latents} latents are more similar than in permuted graphs."
-        inside = sum(len(group.nodes) for group in self.groups)
-        return (
-            f"{len(self.groups)} groups hold {inside} of {self.n_latents} latents. {self.pairs} pairs have a "
-            f"similarity of {self.bound:.2f} or more; permuted graphs have {self.chance:.1f}."
-        )
-
-
-def find_supernodes(
-    graph: AttributionGraph,
-    directions: Float[np.ndarray, "latents d"] | None = None,
-    *,
-    near_positions: int | None = 0,
-    near_layers: int | None = None,
-    most: int = MOST_GROUPS,
-    n_null: int = DRAWS["standard"],
-    seed: int = 0,
-) -> FoundGroups:
-    """Group the kept latents of a graph by average linkage of their similarities: the `most` groups of most influence.
-
-    Similarity is the smallest of the cosines of in-edges, of out-edges (each as shares of its target's input), and of
-    `directions`, the decoder rows of `latents(graph)`, where they are given. Errors and a latent's own token are left
-    out: all latents of a position share them. Pairs further apart than `near_positions` or `near_layers` are never
-    grouped; None is no limit. The bound of similarity comes from `n_null` graphs in which each latent's edges are
-    permuted among nodes of one layer and position, so that position and depth make no group, and directions among
-    latents of one layer.
-    Raises `ConfigError` where `directions` do not belong to the latents.
-    """
-    nodes = latents(graph)
-    if directions is not None and len(directions) != len(nodes):
-        raise ConfigError(f"expected directions of {len(nodes)} latents, one row each, got {len(directions)}")
-    rng = np.random.default_rng(seed)
-    layer, position = (np.array([getattr(node, name) for node in nodes], int) for name in ("layer", "position"))
-    allowed = ~np.eye(len(nodes), dtype=bool)
-    for where, limit in ((position, near_positions), (layer, near_layers)):
-        if limit is not None:
-            allowed &= np.abs(where[:, None] - where) <= limit
-    pairs = np.triu(allowed)
-    if not pairs.any():
-        return FoundGroups((), (), np.inf, 0, 0.0, len(nodes))
-    profiles, cells = _profiles(graph, nodes), _cells(graph, nodes)
-    cosines = _similarity(profiles, directions)
-    null = []
-    for _ in range(n_null):
-        into, out = (_permuted(*pair, rng) for pair in zip(profiles, cells, strict=True))
-        rows = _within(layer, rng)
-        null.append(_similarity((into, out), None if directions is None else directions[rows])[pairs])
-    bound, above, chance = _bound(cosines[pairs], np.stack(null))
-    clusters = _clusters(cosines, allowed, bound) if above else []
-    influence = np.array([node.influence for node in nodes])
-    chosen = sorted(range(len(clusters)), key=lambda at: -float(influence[clusters[at]].sum()))[:most]
-    clusters = [clusters[at] for at in sorted(chosen)]
-    names = _distinct([_name(graph, [nodes[i] for i in rows]) for rows in clusters])
-    groups = [Supernode(name, tuple(nodes[i].id for i in rows)) for name, rows in zip(names, clusters, strict=True)]
-    inside = [float(cosines[np.ix_(rows, rows)][~np.eye(len(rows), dtype=bool)].mean()) for rows in clusters]
-    return FoundGroups(tuple(groups), tuple(inside), bound, above, chance, len(nodes))
-
-
-def _bound(scores: Float[np.ndarray, " pairs"], null: Float[np.ndarray, "draws pairs"]) -> tuple[float, int, float]:
-    """Return the least similarity from which chance explains few pairs, the pairs there, and those by chance.
-
-    Chance counts one pair more than the permuted graphs have together, so that a single pair is never enough.
-    """
-    ordered, chance = np.sort(scores)[::-1], np.sort(null, axis=None)
-    above = np.arange(1, len(ordered) + 1)
-    expected = (1 + len(chance) - np.searchsorted(chance, ordered - 1e-9)) / len(null)
-    few = np.flatnonzero((expected <= ALPHA * above) & (ordered > 0))
-    if not len(few):
-        return np.inf, 0, 0.0
-    return float(ordered[few[-1]]), int(above[few[-1]]), float(expected[few[-1]] - 1 / len(null))
-
-
 def latents(graph: AttributionGraph) -> list[GraphNode]:
     """Return the kept latents of a graph, in the order of its nodes."""
     return [node for node in graph.nodes if node.kind == "feature" and node.kept]
-
-
-Profiles = tuple[Float[np.ndarray, "latents nodes"], Float[np.ndarray, "latents nodes"]]
-"""In-edges and out-edges of each latent, 0 where there is none."""
-
-
-def _profiles(graph: AttributionGraph, nodes: Sequence[GraphNode]) -> Profiles:
-    """Return edges as signed shares of all input of their target."""
-    n, edges = len(graph.nodes), graph.edges
-    size = np.abs(edges.weight.astype(np.float64))
-    share = edges.weight / np.maximum(np.bincount(edges.target, size, n)[edges.target], 1e-30)
-    row = np.full(n, -1)
-    row[[graph.number[node.id] for node in nodes]] = np.arange(len(nodes))
-    into, out = np.zeros((len(nodes), n)), np.zeros((len(nodes), n))
-    for profile, near_ends, far_ends in ((into, edges.target, edges.source), (out, edges.source, edges.target)):
-        mine = row[near_ends] >= 0
-        profile[row[near_ends[mine]], far_ends[mine]] = share[mine]
-    kinds, position = np.array([node.kind for node in graph.nodes]), np.array([node.position for node in graph.nodes])
-    into[:, kinds == "error"] = 0
-    for i, node in enumerate(nodes):
-        into[i, (kinds == "token") & (position == node.position)] = 0
-    return into, out
-
-
-_PLACE = ("layer", "position")
-Cells = Int[np.ndarray, "latents nodes"]
-"""For each latent, the number of the cell of each node; edges are permuted within cells."""
-
-
-def _cells(graph: AttributionGraph, nodes: Sequence[GraphNode]) -> tuple[Cells, Cells]:
-    """Return cells of the nodes that can feed each latent, and of those that it can feed.
-
-    A cell is a layer at a position. Positions where a layer has few nodes are taken together, and so are tokens. Nodes
-    out of reach are cells of their own.
-    """
-    layer, position = (np.array([getattr(node, name) for node in graph.nodes]) for name in _PLACE)
-    _, at, size = np.unique(np.stack([layer, position]), axis=1, return_inverse=True, return_counts=True)
-    place = np.where((size[at] < SMALL_CELL) | (layer < 0), -1, position)
-    usable = np.array([node.kind != "error" for node in graph.nodes])
-    _, at = np.unique(np.stack([layer, place]), axis=1, return_inverse=True)
-    alone = len(layer) + np.arange(len(layer))
-    own_layer, own_position = (np.array([getattr(node, name) for node in nodes])[:, None] for name in _PLACE)
-    before = usable & (layer < own_layer) & (position <= own_position - (layer < 0))
-    after = usable & (layer > own_layer) & (position >= own_position)
-    return np.where(before, at, alone), np.where(after, at, alone)
-
-
-def _permuted(profile: np.ndarray, cells: Cells, rng: np.random.Generator) -> np.ndarray:
-    """Permute each row within cells."""
-    order, mixed = np.argsort(cells, axis=1, kind="stable"), np.argsort(cells + rng.random(cells.shape), axis=1)
-    out = np.empty_like(profile)
-    np.put_along_axis(out, order, np.take_along_axis(profile, mixed, axis=1), axis=1)
-    return out
-
-
-def _within(layer: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return a random order of rows that exchanges rows of one layer only."""
-    order = np.arange(len(layer))
-    for at in np.unique(layer):
-        rows = np.flatnonzero(layer == at)
-        order[rows] = rng.permutation(rows)
-    return order
-
-
-def _similarity(profiles: Profiles, directions: np.ndarray | None) -> Float[np.ndarray, "latents latents"]:
-    """Return the smallest of the cosines of in-edges, out-edges and directions; 0 for a latent without any."""
-    parts = [*profiles, *([] if directions is None else [directions])]
-    return np.min([_cosines(part) for part in parts], axis=0)
 
 
 def _cosines(rows: np.ndarray) -> np.ndarray:
@@ -288,10 +110,10 @@ def _clusters(similarity: np.ndarray, allowed: Bool[np.ndarray, "n n"], bound: f
 
 def _name(graph: AttributionGraph, members: Sequence[GraphNode]) -> str:
     """Return the words that two labels and a third of them share; else the token and the layers of the members."""
-    words = Counter(word for node in members for word in {*_words(node.label)})
+    words = Counter(word for node in members for word in words_of(node.label).all)
     common = [word for word, n in words.most_common() if n >= max(2, len(members) / 3) or len(words) == 1]
     if common:
-        return " ".join(common[:3])
+        return ", ".join(common[:2])
     places = sorted({node.position for node in members})
     texts = [graph.token_texts[at].strip() or repr(graph.token_texts[at]) for at in places[:2]]
     low, high = min(node.layer for node in members), max(node.layer for node in members)
@@ -304,13 +126,6 @@ def _distinct(names: Sequence[str]) -> list[str]:
     for name in names:
         unique_names.append(name if name not in unique_names else f"{name} ({len(unique_names) + 1})")
     return unique_names
-
-
-def _words(label: str) -> list[str]:
-    """Return the words that a label quotes; else its own, without those of the rule that made it."""
-    if quoted := [text.strip().lower() for text in re.findall(r'"([^"]+)"', label)]:
-        return [word for word in quoted if len(word) > 1]
-    return [word for word in re.findall(r"[^\W\d_]{2,}", label.lower()) if word not in COMMON_WORDS | OF_RULES]
 
 
 EffectProfiles = Callable[[Sequence[GraphNode]], np.ndarray]
@@ -329,6 +144,15 @@ class JudgedGroups(Result):
     """of each group, adjusted for the number of groups (Holm)"""
     p_all: float
     """of the mean over groups"""
+
+    @property
+    def tested(self) -> tuple[JudgedGroup, ...]:
+        """All groups, each with its agreement, that of random groups, and p."""
+        rows = zip(self.groups, self.agreement.tolist(), self.null.T, self.p.tolist(), strict=True)
+        return tuple(
+            JudgedGroup(name=group.name, nodes=group.nodes, agreement=own, chance=float(null.mean()), p=p)
+            for group, own, null, p in rows
+        )
 
     @property
     def held(self) -> tuple[Supernode, ...]:
@@ -395,15 +219,19 @@ def alike_groups(
     return judge_groups(graph, groups, other_half, max_per_layer=max_per_layer, seed=seed)
 
 
-def with_groups(graph: AttributionGraph, profiles: EffectProfiles, *, hidden: Collection[int] = ()) -> AttributionGraph:
-    """Return a graph with those groups of its `MOST_GROUPED` leading latents that pass their test (`alike_groups`).
+def box_groups(graph: AttributionGraph, story: Story | None) -> list[Supernode]:
+    """Return the leading latents of each box of a story that holds several."""
+    groups = []
+    for box in story.boxes if story else ():
+        members = sorted(box.nodes, key=lambda number: -graph.nodes[number].influence)[:MOST_JUDGED]
+        if box.kind in ("concept", "output") and len(members) > 1:
+            groups.append(Supernode(box.name, tuple(graph.nodes[number].id for number in members)))
+    return groups
 
-    `hidden` are numbers of nodes that are left out, such as the background of all prompts.
-    """
-    errors = {number for number, node in enumerate(graph.nodes) if node.kind == "error"}
-    leading = part_of(graph, most=MOST_GROUPED, edges=0, hidden={*hidden, *errors}).nodes
-    chosen = [graph.nodes[i] for i in np.flatnonzero(leading) if graph.nodes[i].kind == "feature"]
-    return replace(graph, groups=alike_groups(graph, chosen, profiles).held)
+
+def with_groups(graph: AttributionGraph, story: Story | None, profiles: EffectProfiles) -> AttributionGraph:
+    """Return a graph with the judged boxes of its story, so that the story has its tests."""
+    return replace(graph, groups=judge_groups(graph, box_groups(graph, story), profiles, max_per_layer=4).tested)
 
 
 def judge_groups(

@@ -2,8 +2,8 @@
 
 Targets are a token, the difference of two, a latent (`feature:LAYER:POSITION:LATENT`), or several of the likeliest
 tokens at once where a config asks for them (`max_logits`). By default it is one difference worth explaining: the
-likeliest content word against the next (`default_contrast`). The likeliest token is often an article, which many
-prompts share, and ten targets at once have no common explanation.
+likeliest content word against the next, or against a stated contrast (`default_contrast`). The likeliest token is often
+an article, which many prompts share, and ten targets at once have no common explanation.
 """
 
 from collections.abc import Sequence
@@ -17,29 +17,16 @@ from interp.errors import ConfigError, PromptError
 from interp.models.adapter import token_strings
 from interp.models.hooked import HookedModel
 from interp.models.identity import tokenizer_of
+from interp.tracing._function_words import content_word
 from interp.tracing.edges import System
 from interp.tracing.effects import final_input
 from interp.tracing.frozen import Starts
-from interp.tracing.graph import GraphTarget, TraceConfig
+from interp.tracing.graph import GraphTarget, LikelyToken, TraceConfig
 
 LOOK = 10
 """Likeliest tokens among which a content word is looked for."""
 LEAST = 0.05
 """A content word with a smaller fraction of the likeliest token's probability is not what the model says."""
-_WORDS = """
-a an the this that these those such each every either neither both all any some no none many much more most few
-less least several enough other another same own what which whose who whom
-i me my mine myself you your yours yourself he him his himself she her hers herself it its itself we us our ours
-they them their theirs themselves one ones there here
-and or but nor so yet if then than because although though while whereas unless until since when where why how
-whether as at by for from in into of off on onto out over to toward towards under up upon with within without about
-above across after against along among around before behind below beneath beside between beyond despite down during
-except inside like near outside past per through throughout via
-am is are was were be been being has have had having do does did doing can could may might must shall should will
-would not also only just very too even still now again ever never always often once quite rather
-"""
-FUNCTION_WORDS = frozenset(_WORDS.split())
-"""English words of closed classes, and adverbs that go with anything; other languages have no such list here."""
 
 
 class Aim(NamedTuple):
@@ -64,22 +51,16 @@ def aim_at(
             raise ConfigError(f"a latent as the target has no contrast; leave --contrast {contrast!r} out")
         return _feature_aim(system, target)
     frozen = system.frozen
-    probabilities = frozen.logits.softmax(-1)
-    if target is None:
-        if contrast is not None:
-            raise ConfigError(f"a contrast needs a target; got contrast {contrast!r} alone, add --target")
-        if config.max_logits == 1:
-            ids = likely_tokens(probabilities, 1.0, LOOK)
-            targets = [default_contrast(ids, token_strings(model, ids), probabilities[ids].tolist())]
-        else:
-            ids = likely_tokens(probabilities, config.logit_share, config.max_logits)
-            targets = [
-                GraphTarget(text, token, weight=float(probabilities[token]))
-                for token, text in zip(ids, token_strings(model, ids), strict=True)
-            ]
+    against = None if contrast is None else _one_token(model, contrast)
+    if target is not None:
+        targets = [_named(_one_token(model, target), against)]
+    elif config.max_logits == 1:
+        targets = [default_contrast(likely_tokens(model, frozen.logits), against)]
+    elif against is not None:
+        raise ConfigError(f"a contrast stands against one target; leave out --max-logits {config.max_logits}")
     else:
-        token, against = _one_token(model, target), None if contrast is None else _one_token(model, contrast)
-        targets = [_named(target, token, contrast, against)]
+        likely = likely_tokens(model, frozen.logits, config.logit_share, config.max_logits)
+        targets = [GraphTarget(one.text, one.token, weight=one.probability) for one in likely]
     unembed = model.W_U.detach().float()  # its bias is part of a logit, but nothing reads it
     reads, values = [], []
     for aim in targets:
@@ -92,34 +73,33 @@ def aim_at(
     return Aim(targets, starts, torch.stack(values))
 
 
-def default_contrast(ids: Sequence[int], texts: Sequence[str], probabilities: Sequence[float]) -> GraphTarget:
-    """Return the likeliest content word against the next one, given the likeliest tokens in descending order.
+def default_contrast(likely: Sequence[LikelyToken], contrast: LikelyToken | None = None) -> GraphTarget:
+    """Return the likeliest content word against `contrast`, given the likeliest tokens in descending order.
 
     Where no content word has `LEAST` of the probability of the likeliest token, the likeliest token is the target. The
-    contrast is the next content word that is not the same word in another spelling, else the next token.
+    contrast is by default the next content word that is not the same word in another spelling, else the next token.
     """
-    words = [n for n, text in enumerate(texts) if content_word(text)]
-    first = words[0] if words and probabilities[words[0]] >= LEAST * probabilities[0] else 0
-    others = [n for n, text in enumerate(texts) if n != first and _spelling(text) != _spelling(texts[first])]
-    if not others:
-        return GraphTarget(texts[first], ids[first])
-    against = next((n for n in others if first in words and n in words), others[0])
-    return _named(texts[first], ids[first], texts[against], ids[against])
+    left = _others(likely, contrast) or list(likely)
+    words = [one for one in left if content_word(one.text)]
+    first = words[0] if words and words[0].probability >= LEAST * left[0].probability else left[0]
+    if contrast is None and (others := _others(left, first)):
+        contrast = next((one for one in others if first in words and one in words), others[0])
+    return _named(first, contrast)
 
 
-def content_word(text: str) -> bool:
-    """Tell whether a token is a word with a meaning of its own: it begins with a space or a capital letter."""
-    word = text.strip()
-    begins = text[:1].isspace() or word[:1].isupper()
-    return begins and word.isalpha() and word.lower() not in FUNCTION_WORDS
+def _others(likely: Sequence[LikelyToken], chosen: LikelyToken | None) -> list[LikelyToken]:
+    """Return the tokens that are not the chosen word in any spelling."""
+    return [one for one in likely if chosen is None or _spelling(one.text) != _spelling(chosen.text)]
 
 
 def _spelling(text: str) -> str:
     return text.strip().casefold()
 
 
-def _named(target: str, token: int, contrast: str | None, against: int | None) -> GraphTarget:
-    return GraphTarget(target if contrast is None else f"{target} - {contrast}", token, against)
+def _named(target: LikelyToken, contrast: LikelyToken | None) -> GraphTarget:
+    if contrast is None:
+        return GraphTarget(target.text, target.token)
+    return GraphTarget(f"{target.text} - {contrast.text}", target.token, contrast.token)
 
 
 def _feature_aim(system: System, name: str) -> Aim:
@@ -135,16 +115,20 @@ def _feature_aim(system: System, name: str) -> Aim:
     return Aim(targets, system.feature_starts(number), system.read_values(number), int(number))
 
 
-def likely_tokens(probabilities: Float[Tensor, " d_vocab"], share: float, limit: int) -> list[int]:
+def likely_tokens(
+    model: HookedModel, logits: Float[Tensor, " d_vocab"], share: float = 1.0, limit: int = LOOK
+) -> list[LikelyToken]:
     """Return the fewest most likely tokens whose probabilities sum to `share`, at most `limit`."""
-    values, tokens = probabilities.topk(min(limit, len(probabilities)))
+    values, tokens = logits.softmax(-1).topk(min(limit, len(logits)))
     n = int((values.cumsum(0) < share).sum()) + 1
-    return tokens[:n].tolist()
+    ids = tokens[:n].tolist()
+    rows = zip(token_strings(model, ids), ids, values.tolist(), strict=False)
+    return [LikelyToken(text=text, token=token, probability=probability) for text, token, probability in rows]
 
 
-def _one_token(model: HookedModel, text: str) -> int:
+def _one_token(model: HookedModel, text: str) -> LikelyToken:
     ids = list(tokenizer_of(model).encode_batch([text])[0])
     if len(ids) != 1:
         pieces = ", ".join(repr(piece) for piece in token_strings(model, ids))
         raise PromptError(f"a target is one token, {text!r} is {len(ids)} ({pieces}); a leading space often matters")
-    return int(ids[0])
+    return LikelyToken(text=text, token=int(ids[0]))

@@ -45,7 +45,7 @@ from interp.tracing._influence import (
     prune,
     score,
 )
-from interp.tracing.edges import Adjacency, RowStore, System, compute_rows, memory_needed, numbers_of
+from interp.tracing.edges import BATCHES, Adjacency, RowStore, System, compute_rows, memory_needed, numbers_of
 from interp.tracing.effects import agreement
 from interp.tracing.frozen import FrozenModel
 from interp.tracing.graph import (
@@ -60,7 +60,7 @@ from interp.tracing.graph import (
     node_table,
 )
 from interp.tracing.replacement import NoReplacement, Replacement
-from interp.tracing.targets import Aim, aim_at
+from interp.tracing.targets import Aim, aim_at, likely_tokens
 
 Labels = Callable[[int, Sequence[int]], list[str]]
 """`labels(layer, latents)`: what each latent means; an empty text where that is not known."""
@@ -96,7 +96,7 @@ def trace(
         prompt if isinstance(prompt, str) else None,
         labels=labels,
         untrained=untrained,
-        folder=folder,
+        folder=None if folder is None else lambda: folder,
         progress=progress,
         report=report,
     )
@@ -146,7 +146,8 @@ def trace_system(
     *,
     labels: Labels | None = None,
     untrained: Replacement | None = None,
-    folder: Path | None = None,
+    show: Callable[[AttributionGraph], None] | None = None,
+    folder: Callable[[], Path] | None = None,
     progress: Progress | None = None,
     report: Callable[[str], None] | None = None,
 ) -> AttributionGraph:
@@ -157,7 +158,8 @@ def trace_system(
             fixed at their values on the prompt, and MLP outputs written as latents plus an error node per position.
         prompt: its text, where that is not the text of its tokens.
         labels: returns what each latent means. untrained: a dictionary whose scores are a null of the graph's.
-        folder: keeps the rows of an interrupted run.
+        show: gets a first picture, with edges into the latents of largest influence only, before scores and tests.
+        folder: makes the folder that keeps the rows of an interrupted run.
         report: gets one line before the long work: the number of active latents, and the memory that is needed.
     """
     frozen, config = system.frozen, settings.trace or TraceConfig()
@@ -166,48 +168,66 @@ def trace_system(
         report(f"{system.n_features} active latents on {frozen.n_pos} tokens; needs {size_text(need)} of memory")
     # "Constructing an Attribution Graph for a Prompt": output nodes, and A[t, s] = a_s w(s -> t), the direct effects
     aim = aim_at(frozen.model, system, config, settings.target, settings.contrast)
-    adjacency = assemble(system, aim, config, folder=folder, progress=progress)
-    # "Validating Attribution Graph Hypotheses with Interventions": ablations in the model with nothing frozen
     measures = aim.feature is None
     effects = first_order_effects(system, aim.starts.read) if measures else None
+    texts = tuple(token_strings(frozen.model, frozen.tokens))
+
+    def drawn(adjacency: Adjacency) -> AttributionGraph:
+        # "Graph Pruning": by influence, the rows of the targets in B = (I - A)^-1 - I with A = |A| over its row sums
+        pruned = prune_adjacency(adjacency, config.node_share, config.edge_share)
+        stored, edges = stored_part(adjacency, pruned, config)
+        return AttributionGraph(
+            settings=settings,
+            prompt="".join(texts) if prompt is None else prompt,
+            token_texts=texts,
+            n_layers=frozen.shape.n_layers,
+            targets=tuple(aim.targets),
+            scores=None,
+            floor=None,
+            untrained=None,
+            run=TraceRun(
+                frozen=tuple(frozen.frozen_parts),
+                active=system.n_features,
+                rows=len(adjacency.features),
+                residue=adjacency.residue,
+                nodes_kept=int(pruned.nodes.sum()),
+                edges_kept=int(pruned.edges.sum()),
+                candidates=tuple(likely_tokens(frozen.model, frozen.logits)),
+            ),
+            effects=None,
+            carried=None,
+            node_table=node_table(stored_nodes(system, adjacency, aim, pruned, stored, effects, labels, texts)),
+            edge_table=edge_table(edges),
+            flows=None,
+            groups=None,
+        )
+
+    begun = None if show is None else _store(system, aim, config, BATCHES * config.batch_size)
+    if show is not None and begun is not None and begun.limit:
+        show(drawn(assemble(system, aim, config, store=begun)))
+    store = _store(system, aim, config, config.max_feature_nodes, None if folder is None else folder())
+    if begun is not None and not store.done:
+        store.continue_from(begun)
+    begun = None
+    adjacency = assemble(system, aim, config, store=store, progress=progress)
+    # "Validating Attribution Graph Hypotheses with Interventions": ablations in the model with nothing frozen
     agreed = None
     if effects is not None and config.effects and system.n_features:
         agreed = agreement(system, adjacency, effects[0], aim.starts.read[0], config)
     # "Attribution Graph Evaluation": replacement score and completeness, and the same without latents or training
     nulls = (NoReplacement(), untrained) if measures and config.nulls else (None, None)
-    null_scores = [None if null is None else _score(assemble(System(frozen, null), aim, config)) for null in nulls]
-    # "Graph Pruning": by influence, the rows of the targets in B = (I - A)^-1 - I with A = |A| over its row sums
-    pruned = prune_adjacency(adjacency, config.node_share, config.edge_share)
-    stored, edges = stored_part(adjacency, pruned, config)
-    texts = tuple(token_strings(frozen.model, frozen.tokens))
-    return AttributionGraph(
-        settings=settings,
-        prompt="".join(texts) if prompt is None else prompt,
-        token_texts=texts,
-        n_layers=frozen.shape.n_layers,
-        targets=tuple(aim.targets),
-        scores=_score(adjacency),
-        floor=null_scores[0],
-        untrained=null_scores[1],
-        run=TraceRun(
-            frozen=tuple(frozen.frozen_parts),
-            active=system.n_features,
-            rows=len(adjacency.features),
-            residue=adjacency.residue,
-            nodes_kept=int(pruned.nodes.sum()),
-            edges_kept=int(pruned.edges.sum()),
-        ),
-        effects=agreed,
-        carried=None,
-        node_table=node_table(stored_nodes(system, adjacency, aim, pruned, stored, effects, labels, texts)),
-        edge_table=edge_table(edges),
-        flows=None,
-        groups=None,
-    )
+    floor, fresh = (None if null is None else _score(assemble(System(frozen, null), aim, config)) for null in nulls)
+    return replace(drawn(adjacency), scores=_score(adjacency), floor=floor, untrained=fresh, effects=agreed)
 
 
 def _score(adjacency: Adjacency) -> GraphScores:
     return score(adjacency.matrix, adjacency.weights, adjacency.kinds)
+
+
+def _store(system: System, aim: Aim, config: TraceConfig, most: int, folder: Path | None = None) -> RowStore:
+    """Return an empty store for the rows of at most `most` latents, or that of an interrupted run."""
+    limit = min(most, config.max_feature_nodes, system.n_features - (aim.feature is not None))
+    return RowStore(len(aim.targets), max(limit, 0), system.n_sources, folder)
 
 
 def assemble(
@@ -215,13 +235,12 @@ def assemble(
     aim: Aim,
     config: TraceConfig,
     *,
-    folder: Path | None = None,
+    store: RowStore | None = None,
     progress: Progress | None = None,
 ) -> Adjacency:
     """Compute the rows and put them into one square matrix."""
+    store = store or _store(system, aim, config, config.max_feature_nodes)
     weights = np.array([target.weight for target in aim.targets])
-    limit = min(config.max_feature_nodes, system.n_features - (aim.feature is not None))
-    store = RowStore(len(aim.targets), max(limit, 0), system.n_sources, folder)
     compute_rows(
         system,
         aim.starts,
@@ -288,7 +307,11 @@ def stored_part(adjacency: Adjacency, pruned: Pruned, config: TraceConfig) -> tu
         first = np.argsort(-np.where(needed, np.inf, pruned.influence), kind="stable")
         stored &= np.argsort(first, kind="stable") < max(STORED_NODES, int(needed.sum()))
     targets, sources = np.nonzero((loose.edges | pruned.edges) & stored[:, None] & stored)
-    order = np.argsort(-loose.edge_score[targets, sources], kind="stable")[:STORED_EDGES]
+    strength = loose.edge_score[targets, sources]
+    if len(strength) > STORED_EDGES:  # only those are put in order
+        strong = np.flatnonzero(strength >= np.partition(strength, -STORED_EDGES)[-STORED_EDGES])
+        targets, sources, strength = targets[strong], sources[strong], strength[strong]
+    order = np.argsort(-strength, kind="stable")[:STORED_EDGES]
     targets, sources = targets[order], sources[order]
     number = np.cumsum(stored) - 1
     edges = GraphEdges(

@@ -85,7 +85,7 @@ class Steer(OnFeature, Act[Session, list[SteeredRow]]):
     text: PromptText
     """The prompt to continue."""
     strength: Strength = 1.0
-    """In units of the feature's largest activation."""
+    """A multiple of the feature's largest activation; `Intervention.amount` is the activation itself."""
 
     @without_gradients
     def measure(self, run: Session) -> list[SteeredRow]:
@@ -178,7 +178,8 @@ class JudgeSteering(OnFeature, Compared[Session, SteeringVerdict]):
 
     @without_gradients
     def measure(self, run: Session) -> SteeringVerdict:
-        from saes.features.measure_proof import next_token_changes, proof_words
+        from saes.features.measure_proof import proof_words
+        from saes.features.passes import next_token_changes
 
         n = DRAWS[self.nulls]
         model, tokens = run.prompt(self.text, self.spec(run), self.chat)
@@ -238,7 +239,7 @@ class Ablate(OnFeature, Compared[Session, list[AblatedExample]]):
     @without_gradients
     def measure(self, run: Session) -> list[AblatedExample]:
         from interp.models.adapter import token_strings
-        from saes.features.measure_proof import ablation_losses, with_bos
+        from saes.features.passes import ablation_losses, with_bos
 
         n = DRAWS[self.nulls]
         model = run.model(self.spec(run))

@@ -164,6 +164,10 @@ def attribute(
 ) -> list[FeatureAttribution]:
     """Measure the effects of each SAE's features on the metric, in the order in which the model computes them.
 
+        [shares] = attribute_features(model, sae, MeasuredPrompts.of_text(model, "Roses are red, violets are", " blue"))
+
+    `config` has the number of steps between the prompt and its baseline (default: `AttributionConfig()`).
+
     Each SAE is measured in the unchanged model, so effects at several sites count the same path more than once.
 
     Raises as `open_sites` does, and `ConfigError` for a metric whose gradient is zero on the prompts themselves.

@@ -8,7 +8,14 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from interp.circuits.config import Ablation
-from interp.circuits.found_circuit import CircuitJudgement, CircuitSettings, FoundCircuit, UntrainedGap, task_unit
+from interp.circuits.found_circuit import (
+    CircuitJudgement,
+    CircuitSettings,
+    FoundCircuit,
+    UntrainedGap,
+    null_of,
+    task_unit,
+)
 from interp.errors import UnknownNameError
 from interp.models.short_name import short_name
 from interp.nulls import DRAWS
@@ -141,12 +148,12 @@ class FeatureCircuit(FoundCircuit, kind="feature_circuit", title="Circuit of fea
         return task_unit(self.settings.task)
 
     def headline(self) -> str:
-        """Return one line: the task, the number of features and the faithfulness."""
+        """Return one line: the task, the number of features and the faithfulness, beside random features."""
         s, e = self.settings, self.evaluation
-        return (
-            f"Circuit of features of {short_name(s.model)} for {s.task.name}: "
-            f"{e.n_features} of {e.n_active:,} active features; faithfulness {e.faithfulness:.2f}"
+        of = (
+            f"{self.verdict.word}{short_name(s.model)}, {s.task.name}: {e.n_features} of {e.n_active:,} active features"
         )
+        return f"{of} keep {e.faithfulness.estimate:.0%} of the behaviour{null_of(e.random_circuits)}"
 
     def facts(self) -> list[tuple[str, str]]:
         """Return the number of features, the faithfulness and that of random features."""

@@ -213,9 +213,9 @@ def _dictionary(share: dict[str, Interval[float]], scores: Sequence[ConceptScore
     yield Finding(
         kind="dictionary",
         title="A dictionary that knows everyday concepts",
-        sentence=f"{ours.estimate:.0%} of {len(scores)} concepts that did not guide its choice have a feature with "
-        f"F1 of at least {GOOD_F1} in {sae} ({ours.low:.0%} to {ours.high:.0%}); {rival:.0%} have such a {name}, "
-        f"{untrained:.0%} such a latent of an untrained dictionary.",
+        sentence=f"{ours.estimate:.0%} of {len(scores)} held-out concepts have a feature in {sae}; {rival:.0%} have a "
+        f"{name}, {untrained:.0%} a latent of an untrained dictionary.",
+        more=f"F1 of at least {GOOD_F1}; 95 % interval {ours.low:.0%} to {ours.high:.0%}",
         value=ours.estimate,
         null=null,
         about="fraction of concepts; null: the best baseline",
@@ -314,7 +314,8 @@ class SAEEvaluation(NamesFeatures, kind="evaluation", made_by="evaluate"):
         line = f"FVU {heldout.fvu:.3f} at L0 {heldout.l0:.1f} on held-out text"
         if inside is None:
             return line
-        return f"{line}; in the model the loss goes from {inside.ce_clean:.2f} to {inside.ce_spliced:.2f} nats"
+        loss = f"{inside.ce_clean:.2f} to {inside.ce_spliced:.2f} nats (mean-ablated {inside.ce_mean:.2f})"
+        return f"{line}; the model's loss goes from {loss}"
 
     def _intervals(self) -> list[str]:
         """Return the scores with their intervals, in sentences."""

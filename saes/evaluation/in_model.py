@@ -305,6 +305,8 @@ def splice(sae: SAE) -> Hook:
 def splice_hooks(sae: SAE, *, first: int = 0, mask: Tensor | None = None) -> list[tuple[str, Hook]]:
     """Return the hooks that splice an SAE or a transcoder into a model, each with its hook point.
 
+        logits = run_with_hooks(model, tokens, splice_hooks(sae))
+
     The `first` positions keep their values, or those where `mask [batch, pos]` is false. Raises
     `ConfigError` for a crosscoder.
     """

@@ -37,16 +37,7 @@ from jaxtyping import Float32
 from safetensors.torch import save_file
 from torch import Tensor
 
-from interp.artifacts import (
-    Draft,
-    as_json,
-    atomic_file,
-    from_json,
-    hash_json,
-    read_json,
-    save_artefact,
-    write_json,
-)
+from interp.artifacts import Draft, as_json, atomic_file, from_json, hash_json, read_json, save_artefact, write_json
 from interp.dictionary import Dictionary
 from interp.errors import ConfigError, MismatchError, UnknownNameError
 from interp.recording.record import recorded

@@ -8,12 +8,14 @@
 - `_views`     what every firing looks like: its token, words, neighbours and surroundings; sets of words near it
 - `lexicon`    classes of words, from WordNet and from `words.toml`
 - `neurons`    the MLP neurons of all layers in words, for attribution graphs
+- `raised_words`      words that latents of a graph raise, where they have no label
 - `describe_neurons`  their labels, words, examples and background, in one pass
 - `sources`    neurons as a dictionary, and dictionaries as sources and readouts of atlases
 - `recipes`    recipes of interventions with the dictionaries of a workspace
 - `case`       settings of a proof, one feature with its text and controls, the words that it reads
 - `proof`      the standard proof of a feature: claims, nulls, verdict
 - `measure_proof`  the proof, measured: what the feature reads and says, compared with random and other directions
+- `passes`  passes of a model with directions added or subtracted, and the words that directions read there
 - `meaning`    words that every feature makes the model say, through the Jacobian lens
 - `_relations` logits, neurons and co-active features of every feature, each with its null
 - `planes`     two-dimensional features

@@ -90,7 +90,7 @@ Relatives = Callable[[str], Sequence[tuple[str, float]]]
 
 @dataclass(frozen=True)
 class Alike:
-    """How far a label is like a query."""
+    """Likeness of a label and a query."""
 
     likeness: float
     """0 at the 95th percentile of the null, 1 for a label that is the query itself."""

@@ -36,7 +36,7 @@ def says_little(kind: str, names: Sequence[str], share: float | None) -> bool:
 
 
 def titled(labels: Sequence[Label], words: Mapping[int, tuple[str, ...]]) -> list[Label]:
-    """Return the labels of all features; `words` of `belonging_together` take the place of those that say little."""
+    """Return the labels of all features; those that say little give way to `words` (`belonging_together`)."""
     every = list(labels)
     for i, said in words.items():
         old = every[i]

@@ -7,7 +7,7 @@ documents that did not choose them. Torch-free.
 
 import math
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -49,6 +49,24 @@ class ProofConfig:
         check_least(self, {"draws": 1, "examples": 1, "others": 1, "before": 0, "after": 1, "new_tokens": 1})
         if self.strength is not None and not (math.isfinite(self.strength) and self.strength > 0):
             raise ConfigError(f"strength must be a number above 0, got {self.strength}; leave it out for the default")
+
+
+def can_be_named(word: str) -> bool:
+    """Return False for white space, parts of characters and what cannot be printed."""
+    return "\ufffd" not in word and any(char.isprintable() for char in word)
+
+
+def first_words(tokens: Iterable[int], n: int, vocabulary: Vocabulary, left_out: Collection[int] = ()) -> list[int]:
+    """Return the first `n` different words among some tokens, each in all its forms."""
+    words: dict[str, dict[int, None]] = {}
+    for token in tokens:
+        word = vocabulary.texts[token].strip()
+        if token in left_out or not can_be_named(word):
+            continue
+        if word.casefold() not in words and len(words) == n:
+            break
+        words.setdefault(word.casefold(), {}).update(dict.fromkeys([token, *vocabulary.spelled(word)]))
+    return [token for forms in words.values() for token in forms]
 
 
 @dataclass(frozen=True)
@@ -137,7 +155,7 @@ class FeatureCase:
         for example in self.halves()[0]:
             token = example.token_ids[example.peak]
             word = vocabulary.texts[token].strip()
-            if token in left_out or "\ufffd" in word or not any(char.isprintable() for char in word):
+            if token in left_out or not can_be_named(word):
                 continue
             counts[word.casefold()] += 1
             forms.setdefault(word.casefold(), {}).update(dict.fromkeys([token, *vocabulary.spelled(word)]))
@@ -192,6 +210,18 @@ def read_case(folder: Path, feature: int, config: ProofConfig, *, seed: int = 0)
         other=tuple(passages),
         alike=tuple(alike.tolist()),
     )
+
+
+def random_passages(folder: Path, n: int, before: int, *, seed: int = 0) -> tuple[Passage, ...]:
+    """Return the strongest example of each of `n` features drawn at random: its peak and `before` tokens."""
+    strongest = [("group_order", "==", 0), ("rank", "==", 0)]
+    rows = read_table(folder / "examples.parquet", ["activation", "document", "token_ids", "peak"], filters=strongest)
+    drawn = np.random.default_rng(derive_seed(seed, "random passages")).permutation(len(rows))[:n]
+    passages = []
+    for row in rows.take(drawn).to_pylist():
+        ids = tuple(row["token_ids"][max(0, row["peak"] - before) : row["peak"] + 1])
+        passages.append(Passage(ids, len(ids) - 1, row["document"], row["activation"]))
+    return tuple(passages)
 
 
 def passages_with(

@@ -191,7 +191,7 @@ def said_by_directions(
 ) -> dict[str, np.ndarray]:
     """Return the arrays of a `Meaning`, of a dictionary whose directions lie in the residual stream."""
     directions = dictionary.decoder_directions.detach().float().cpu()
-    return _measure(directions, lens, _lens_point_of(dictionary, model), vocabulary_of(model), kept)
+    return measure_saying(directions, lens, _lens_point_of(dictionary, model), vocabulary_of(model), kept)
 
 
 def _lens_point_of(dictionary: "Dictionary", model: "HookedModel") -> str:
@@ -208,13 +208,13 @@ def _dictionary(workspace: Workspace, features: Features, model: "HookedModel") 
     return neurons_of(model, features.neurons, sign=features.settings.sign)
 
 
-def _measure(
-    directions: "Tensor", lens: JacobianLens, point: str, vocabulary: Vocabulary, kept: int
+def measure_saying(
+    directions: "Tensor", lens: JacobianLens, point: str, vocabulary: Vocabulary, kept: int, draws: int = N_DIRECTIONS
 ) -> dict[str, np.ndarray]:
     """Return the arrays of a `Meaning`, of directions `[n, d]`."""
     import torch
 
-    drawn = torch.randn(N_DIRECTIONS, directions.shape[1], generator=make_generator(0, "what random directions say"))
+    drawn = torch.randn(draws, directions.shape[1], generator=make_generator(0, "what random directions say"))
     every = torch.cat([directions, drawn])
     every = every / every.norm(dim=1, keepdim=True).clamp_min(1e-12)
     carried = lens.carry(point, every)

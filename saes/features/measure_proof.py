@@ -1,4 +1,4 @@
-"""The proof of a feature, measured: what it reads, what it says, and the same for the directions of both nulls.
+"""The proof of a feature, measured: what it reads, what it says, and the same for the directions of its nulls.
 
 `prove` is the algorithm: words, directions, then the claims of `saes.features.proof`, one part each. In ablation a null
 direction is subtracted in the same amounts as the feature's; in steering, each has the strength that it chose.
@@ -7,7 +7,7 @@ direction is subtracted in the same amounts as the feature's; in steering, each 
 
 import shutil
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,7 +20,7 @@ from interp.artifacts import as_json, from_json, open_artefact, read_json, write
 from interp.artifacts.artefact import is_stored
 from interp.dictionary import Dictionary
 from interp.errors import ConfigError, MismatchError, WorkbenchError
-from interp.interventions.arms import Arms, positions_from, prefix_of, random_directions, read_arms
+from interp.interventions.arms import Arms, random_directions
 from interp.interventions.site import DictionarySite, continuations
 from interp.lenses.jacobian_lens import JacobianLens
 from interp.lenses.lens import lens_point
@@ -31,8 +31,17 @@ from interp.names import canonical_hook_point
 from interp.nulls import DRAWS, can_hold
 from interp.progress import Progress
 from interp.statistics import auroc, auroc_interval, t_interval
-from saes.features.case import FeatureCase, Passage, ProofConfig, ProofWords, passages_with, read_case
+from saes.features.case import (
+    FeatureCase,
+    Passage,
+    ProofConfig,
+    ProofWords,
+    passages_with,
+    random_passages,
+    read_case,
+)
 from saes.features.meaning import KEPT
+from saes.features.passes import ablated_log_p, next_token_changes, with_bos, words_read
 from saes.features.proof import (
     OWN_WORDS,
     TESTS,
@@ -72,6 +81,9 @@ LEAST_SHARE = 0.5
 """Share of the tested words that a list must hold to be tested."""
 LIST_TOKENS = 6000
 """Approximate number of tokens of all lists of words in their sentences."""
+TEXT, BEFORE = 400, 9
+"""Examples in which untrained latents read words of their own, and the tokens before the peak of each. In half of them
+they read too few: an untrained dictionary passes twice as often as it may (docs/log.md)."""
 
 
 Remembered = Callable[[str, Callable[[], ProofPart]], ProofPart]
@@ -229,7 +241,8 @@ class Trial:
         tries = 1 if self.config.strength else len(STRENGTHS)
         steered = sum(tokens.shape[1] * (tries if at < CHOOSING else 1) for at, tokens in enumerate(self.prompts))
         k = len(self.arms) + 1
-        return {"steer": k * steered, "ablate": k * widths, "lists": LIST_TOKENS * (self.word_list is not None)}
+        lists, joined = LIST_TOKENS * (self.word_list is not None), TEXT * (BEFORE + 2)
+        return {"steer": k * steered, "ablate": k * widths, "joined": joined, "lists": lists}
 
     def mean_of(self, name: str, changes: np.ndarray, unit: str, draws: int) -> ProofMeasure:
         """Return the mean of `changes [1 + nulls, prompts or examples]`, with its interval and both nulls."""
@@ -425,15 +438,34 @@ def _ablation_lowers_the_words(trial: Trial) -> ProofPart:
 def _direction_says_the_words(trial: Trial) -> ProofPart:
     """Mean logit that the direction adds to the words through the Jacobian lens (Gurnee et al. 2026).
 
-    It is in standard deviations over the vocabulary (a z-score), so lengths do not matter, and no pass is needed.
+    It is in standard deviations over the vocabulary (a z-score), so lengths do not matter, and no effect is measured.
     """
     if trial.words.chosen_by == "lens":
         raise ConfigError("its direction chose the words")
     vocabulary, carried = vocabulary_of(trial.site.model), _carried(trial.site, trial.arms.vectors, trial.lens)
-    scores = vocabulary.logits(carried, list(trial.words.ids)).mean(1) / vocabulary.scale(carried)
-    scores = scores.astype(np.float64).round(5)  # the last bits of float32 depend on where arrays lie in memory
-    n = len(trial.words.ids)
-    return ProofPart(measures=(measure_of("joined", scores[0], "standard deviations", n, trial.nulls(scores)),))
+    scale, ids = vocabulary.scale(carried), list(trial.words.ids)
+    scores = rounded(vocabulary.logits(carried, ids).mean(1) / scale)
+
+    # An untrained latent writes what it reads: each random direction on as many words that it reads most itself.
+    random, _ = trial.site.null_slices(trial.config.draws)
+    text = random_passages(trial.features, TEXT, BEFORE)
+    own = [
+        vocabulary.logits(written[None], words).mean() / size if words else -np.inf
+        for written, size, words in zip(
+            carried[random],
+            scale[random],
+            words_read(trial.site, text, trial.arms.vectors[random], len(trial.words.texts)),
+            strict=False,
+        )
+    ]
+    measure = measure_of("joined", scores[0], "standard deviations", len(ids), trial.nulls(scores),
+                         untrained=rounded(np.array(own)))  # fmt: skip
+    return ProofPart(measures=(measure,))
+
+
+def rounded(scores: np.ndarray) -> np.ndarray:
+    """Round float32 scores, whose last bits depend on where arrays lie in memory."""
+    return scores.astype(np.float64).round(5)
 
 
 def _direction_separates_the_list(trial: Trial) -> ProofPart:
@@ -458,107 +490,6 @@ def _continuations(trial: Trial, strength: float) -> ProofPart:
         prompt = "".join(token_strings(site.model, tokens[0, site.first :]))
         continued.append(SteeredContinuations(prompt, *continuations(site, tokens, shown, trial.config.new_tokens)))
     return ProofPart(continuations=tuple(continued))
-
-
-def with_bos(model: HookedModel, passages: Sequence[Passage]) -> tuple[Tensor, Tensor]:
-    """Return tokens `[n, pos]` with BOS first where the model has one, and lengths `[n]`.
-
-    Shorter passages are padded at the end, which causal attention does not see.
-    """
-    bos = bos_token_id(model)
-    start = [] if bos is None else [bos]
-    ids = [start + list(passage.token_ids) for passage in passages]
-    width = max(map(len, ids))
-    device = model.cfg.device
-    tokens = torch.tensor([row + [row[-1]] * (width - len(row)) for row in ids], device=device)
-    return tokens, torch.tensor([len(row) for row in ids], device=device)
-
-
-def ablated_log_p(
-    site: DictionarySite,
-    passage: Passage,
-    feature: int,
-    arms: Arms,
-    ids: Sequence[int] = (),
-    done: Callable[[int], None] | None = None,
-    *,
-    start: int = 0,
-    silent: bool = False,
-) -> tuple[Tensor, Tensor]:
-    """Return log-probabilities `[1 + k, n, 2]` when activation times each direction is subtracted, and positions `[n]`.
-
-    They are those of the unchanged model, then of every arm: of the token that follows (at the end of the passage of
-    the last one, which says nothing), and of the tokens `ids` together. Positions are those from the first firing and
-    from `start` on, with `silent` only those where the feature is not active.
-    """
-    tokens, _ = with_bos(site.model, [passage])
-    reading = site.read(tokens)
-    activation = site.activations(reading.x, [feature])[0, :, 0]
-    wanted = (activation > 0).cumsum(0) > 0
-    if silent:
-        wanted &= activation == 0
-    wanted[:start] = False
-    at = wanted.nonzero()[:, 0]
-    if not len(at):
-        return torch.empty(1 + len(arms), 0, 2), at.cpu()
-    following = tokens[0, (at + 1).clamp(max=len(wanted) - 1), None]
-
-    def log_p(logits: Tensor) -> Tensor:
-        logits = logits[:, 0].float()
-        next_token = logits.gather(-1, following.expand(len(logits), -1, 1))
-        together = logits[..., list(ids)].logsumexp(-1, keepdim=True)
-        return torch.cat([next_token, together], -1) - logits.logsumexp(-1, keepdim=True)
-
-    removed = replace(reading.prefix, sizes=reading.prefix.sizes * -activation)
-    return read_arms(site.model, removed, arms, log_p, at=at[None], done=done), at.cpu()
-
-
-def ablation_losses(
-    site: DictionarySite,
-    passage: Passage,
-    feature: int,
-    arms: Arms,
-    done: Callable[[int], None] | None = None,
-    *,
-    start: int = 0,
-) -> Tensor:
-    """Return the rise of the loss `[k, pos - 1]` at each position when activation times each direction is subtracted.
-
-    It is 0 before the feature fires; before the position `start` it is not read and is 0.
-    """
-    log_p, at = ablated_log_p(site, passage, feature, arms, done=done, start=start)
-    rises = torch.zeros(len(arms), len(passage.token_ids) + site.first)
-    rises[:, at] = log_p[:1, :, 0] - log_p[1:, :, 0]
-    return rises[:, :-1]
-
-
-def next_token_changes(
-    site: DictionarySite,
-    prompts: Sequence[Tensor],
-    arms: Arms,
-    ids: Sequence[int],
-    done: Callable[[int], None] | None = None,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Steer each prompt along each direction, and return two changes of the next-token distribution.
-
-    They are changes of log-probability `[k, prompts, ids]` in nats, and `KL(unchanged || steered)`, `[k, prompts]`.
-    """
-    moved, shift = [], []
-    for tokens in prompts:
-        clean: list[Tensor] = []
-
-        def measure(logits: Tensor, clean: list[Tensor] = clean) -> Tensor:
-            last = logits[:, 0, -1].float()
-            total = last.logsumexp(-1, keepdim=True)
-            if not clean:
-                clean.append((last[0] - total[0]).exp())
-            return torch.cat([last[:, list(ids)], (last @ clean[0])[:, None]], dim=1) - total
-
-        prefix, _ = prefix_of(site.model, tokens, arms)
-        changes = read_arms(site.model, prefix, arms, measure, at=positions_from(tokens, -1), done=done).double()
-        moved.append(changes[1:, :-1] - changes[0, :-1])
-        shift.append(changes[0, -1] - changes[1:, -1])
-    return torch.stack(moved, 1).numpy(), torch.stack(shift, 1).numpy()
 
 
 def read_lists(site: DictionarySite, done: Callable[[], None] | None = None) -> "dict[str, WordActivations]":

@@ -18,6 +18,7 @@ from interp.artifacts.tables import Float32, Int8, Int16, Int32
 from interp.models.short_name import short_name
 from interp.tracing.background import direction
 from interp.tracing.graph import AttributionGraph
+from interp.tracing.story import NodeWords, words_of
 
 if TYPE_CHECKING:
     from interp.workspace import Workspace
@@ -44,6 +45,11 @@ class NeuronRow:
     """Mean influence over the graphs of other prompts (`interp/tracing/background.py`)."""
     says: list[str]
     """Tokens that it raises most through the Jacobian lens; none where 5 % of random directions raise one as much."""
+
+    @property
+    def words(self) -> NodeWords:
+        """The words of its label if that holds, and those that it raises."""
+        return words_of(self.label if self.confirmed else "", self.says)
 
     @property
     def name(self) -> str:
@@ -134,14 +140,16 @@ class NeuronLabels(Artefact, kind="neurons"):
         """Return the text around the strongest firings of one direction of a neuron."""
         return self.examples.rows("layer = ? and neuron = ? and sign = ?", layer, neuron, sign)
 
+    def rows_of(self, graph: AttributionGraph) -> dict[int, NeuronRow]:
+        """Return the rows of a graph's neurons by the number of the node; missing ones are left out."""
+        latents = {i: direction(node) for i, node in enumerate(graph.nodes) if node.kind == "feature"}
+        rows = self.of(latents.values())
+        return {i: rows[key] for i, key in latents.items() if key in rows}
+
     def named(self, graph: AttributionGraph) -> AttributionGraph:
         """Return a graph of these neurons with their labels: where one fires, else the words that it raises."""
-        rows = self.of(direction(node) for node in graph.nodes if node.kind == "feature")
-        labels = {key: row.name for key, row in rows.items()}
-        nodes = [
-            replace(node, label=labels.get(direction(node), node.label)) if node.kind == "feature" else node
-            for node in graph.nodes
-        ]
+        rows = self.rows_of(graph)
+        nodes = [replace(node, label=rows[i].name) if i in rows else node for i, node in enumerate(graph.nodes)]
         return graph.with_parts(nodes=nodes)
 
     def headline(self) -> str:

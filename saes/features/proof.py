@@ -1,4 +1,4 @@
-"""Proof of one feature: its claims, each beside two nulls, and the verdict. Torch-free.
+"""Proof of one feature: its claims, each beside its nulls, and the verdict. Torch-free.
 
 `saes.features.measure_proof` measures. The words are those that the feature reads (`saes.features.case`): the tokens on
 which it peaks in one half of its examples. Four claims about them are tests:
@@ -12,9 +12,13 @@ Where the words lie within one list of words, a fifth is that its direction sepa
 *joined* are what Arad et al. 2025 call a feature's input and output side.
 
 Each measure has two nulls, measured on the same words: random directions of the same norm, and features of about the
-same density, scaled to that norm. The p-value is the larger of the two. A test holds when it is at most 0.05 after the
-correction of Holm 1979 over the tests made, and the interval lies above chance (`joined` and `lists` have none). A test
-is undecided where it could not have held: with too few directions in a null, or with one example only.
+same density, scaled to that norm. *joined* has a third, untrained latents: the same random directions, each on as many
+words of its own, those that it reads most in examples of the artefact. For most of a residual is its token, and a
+direction that reads a token raises it, trained or not. The p-value is the largest.
+
+A test holds when p is at most 0.05 after the correction of Holm 1979 over the tests made, and the interval lies above
+chance (`joined` and `lists` have none). A test is undecided where it could not have held: with too few directions in a
+null, or with one example only.
 
 Further measures are no tests: how far steering shifts the next token, what ablation costs, and how much the feature
 raises the words that its own direction says most (any direction raises its own words).
@@ -23,7 +27,7 @@ raises the words that its own direction says most (any direction raises its own 
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 from urllib.parse import quote
 
@@ -41,7 +45,9 @@ from saes.features.schema import Features, described_another
 
 RANDOM: NullKind = "random directions"
 ALIKE: NullKind = "features of like density"
-"""The two nulls."""
+"""The two nulls of every measure."""
+UNTRAINED: NullKind = "untrained latents"
+"""The third null of *joined*."""
 EFFECTS = ("steer", "ablate")
 """Tests that change what the model computes."""
 TESTS = ("fires", *EFFECTS, "joined", "lists")
@@ -92,7 +98,7 @@ class ProofSettings(ProofConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class ProofMeasure(Result):
-    """One measure of a feature, with the same measure for the directions of both nulls."""
+    """One measure of a feature, with the same measure for the directions of its nulls."""
 
     name: str
     """A key of `SENTENCES`, or `own words`."""
@@ -106,6 +112,8 @@ class ProofMeasure(Result):
     random: Float64[np.ndarray, " draws"]
     alike: Float64[np.ndarray, " alike_draws"]
     """the same for each direction of a null"""
+    untrained: Float64[np.ndarray, " draws"] = field(default_factory=lambda: np.empty(0))
+    """*joined*: the same for random directions on words of their own; empty where what reads is wider or narrower"""
     about: str = ""
     """details, such as the name of a list"""
 
@@ -116,8 +124,14 @@ class ProofMeasure(Result):
 
     @property
     def p(self) -> float:
-        """The larger of the two nulls' one-sided p-values; 1 where a null is missing."""
-        return max(p_from_null(self.value, null) for null in (self.random, self.alike))
+        """The largest of the nulls' one-sided p-values; 1 where one of the two of every measure is missing."""
+        return max(p_from_null(self.value, null) for null in self.by_null.values())
+
+    @property
+    def by_null(self) -> dict[NullKind, np.ndarray]:
+        """Null -> the same measure for each of its directions."""
+        third: dict[NullKind, np.ndarray] = {UNTRAINED: self.untrained} if len(self.untrained) else {}
+        return {RANDOM: self.random, ALIKE: self.alike, **third}
 
     @property
     def above_chance(self) -> bool:
@@ -137,19 +151,19 @@ class ProofMeasure(Result):
 
     @property
     def nulls(self) -> NullComparison:
-        """The value beside both nulls."""
-        return NullComparison(self.value, {RANDOM: self.random.tolist(), ALIKE: self.alike.tolist()})
+        """The value beside its nulls."""
+        return NullComparison(self.value, {kind: null.tolist() for kind, null in self.by_null.items()})
 
     def beside(self) -> str:
         """Return the null that it exceeds least in a few words: `99 of 99 features like it`."""
-        alike, random = (int((null < self.value - ROUNDING).sum()) for null in (self.alike, self.random))
-        if len(self.random) and (not len(self.alike) or random / len(self.random) < alike / len(self.alike)):
-            return f"{random} of {len(self.random)} random directions"
-        return f"{alike} of {len(self.alike)} features like it"
+        below = {kind: null < self.value - ROUNDING for kind, null in self.by_null.items() if len(null)}
+        least = min(below, key=lambda kind: (below[kind].mean(), kind != ALIKE), default=ALIKE)
+        n, of = (below[least].sum(), len(below[least])) if below else (0, 0)
+        return f"{n} of {of} {'features like it' if least == ALIKE else least}"
 
     def to_records(self) -> list[Record]:
         nulls = {}
-        for name, null in (("random", self.random), ("alike", self.alike)):
+        for name, null in (("random", self.random), ("alike", self.alike), ("untrained", self.untrained)):
             nulls |= {
                 f"{name}_mean": float(null.mean()) if len(null) else None,
                 f"{name}_high": self.null_high(null) if len(null) else None,
@@ -160,14 +174,22 @@ class ProofMeasure(Result):
 
 
 def measure_of(
-    name: str, interval: Interval[Any] | float, unit: str, n: int, nulls: Sequence[np.ndarray], details: str = ""
+    name: str,
+    interval: Interval[Any] | float,
+    unit: str,
+    n: int,
+    nulls: Sequence[np.ndarray],
+    details: str = "",
+    *,
+    untrained: np.ndarray | None = None,
 ) -> ProofMeasure:
     """Return a measure from its interval and the values of the null directions, random ones first."""
     value, low, high = interval if isinstance(interval, Interval) else (interval, None, None)
     ends = [None if end is None or not math.isfinite(end) else float(end) for end in (low, high)]
     random, alike = (np.asarray(null, dtype=np.float64) for null in nulls)
+    third = np.empty(0) if untrained is None else untrained
     return ProofMeasure(name=name, value=float(value), low=ends[0], high=ends[1], unit=unit, n=n, random=random,
-                        alike=alike, about=details)  # fmt: skip
+                        alike=alike, untrained=third, about=details)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -255,7 +277,7 @@ class Proof(Artefact, kind="proof", made_by="prove"):
             counts: dict[NullKind, int] = {RANDOM: len(test.random), ALIKE: len(test.alike)}
             few = [draws_of(n, kind) for kind, n in counts.items() if n < needed]
             most = max(needed, self.settings.draws)
-            if few and all(can_hold(test.value, null, most) for null in (test.random, test.alike)):
+            if few and all(can_hold(test.value, null, most) for null in test.by_null.values()):
                 only = "only " * (not few[0].startswith("no "))
                 reasons[test.name] = f"{only}{' and '.join(few)}, {needed} are needed"
             elif not test.above_chance and test.low is None:
@@ -269,7 +291,7 @@ class Proof(Artefact, kind="proof", made_by="prove"):
         if reason := self.undecided().get(measure.name):
             return f"undecided: {reason}"
         within = measure.nulls.within()
-        if len(within) == 2:
+        if len(within) == len(measure.nulls.draws) > 1:
             return NO_EFFECT
         fails = [f"not beyond {kind}" for kind in within]
         fails += ["its interval includes chance"] * (not measure.above_chance)

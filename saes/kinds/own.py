@@ -37,8 +37,11 @@ def own_kinds() -> dict[str, Path]:
 def own_config(kind: str, *, d_sae: int | None = None, **settings: object) -> OwnConfig:
     """Return the config of a kind of one's own, by name.
 
-    A setting given as text is converted to the type of its default. Raises `MissingError` (a file that is not there),
-    `ConfigError` (a name that a kind of the workbench has, a setting that the class lacks, or one without a value).
+        config = own_config("log_penalty", d_sae=512, width=0.1)
+
+    `d_sae` is the number of latents; other `settings` are the arguments of the class. A setting given as text is
+    converted to the type of its default. Raises `MissingError` (a file that is not there), `ConfigError` (a name that a
+    kind of the workbench has, a setting that the class lacks, or one without a value).
     """
     made = kind_class(kind)
     known = _settings(made)

@@ -55,7 +55,13 @@ def train_sae(
     spread: Spread = UNSHARED,
     progress: Progress | None = None,
 ) -> SAE:
-    """Train to the end and return the saved SAE. `progress(tokens, total, metrics)` is called at every health line."""
+    """Train to the end and return the saved SAE.
+
+        sae = train_sae(recording, "blocks.9.hook_resid_post", BatchTopKConfig(), TrainConfig(), Path("mine"))
+
+    The arguments, and what is raised, are those of `train`; `progress(tokens, total, metrics)` is called at every
+    health line.
+    """
     lines = train(
         recording, hook_point, sae_config, train_config, folder, overwrite=overwrite, device=device, spread=spread
     )
@@ -77,6 +83,15 @@ def train(
     spread: Spread = UNSHARED,
 ) -> Iterator[Metrics]:
     """Train one dictionary into `folder`, yielding a `Metrics` at every health line; the folder is whole when it ends.
+
+    Args:
+        recording: rows to train on; several for a crosscoder of models.
+        hook_point: the value to reconstruct, among those of the recording; several for a crosscoder.
+        sae_config: the kind of dictionary and its size, such as `BatchTopKConfig(d_sae=4608, k=32)`.
+        train_config: tokens, batches, learning rate.
+        folder: of the dictionary. An interrupted run continues there, with the same arguments, to the same bytes.
+        overwrite: replace a dictionary that is there.
+        spread: how processes share the work.
 
     `device` None takes a CUDA GPU where there is one, else the CPU with its compiled loops.
 

@@ -19,17 +19,7 @@ from torch import Tensor
 from interp.errors import CorruptError, MismatchError
 from saes.kinds.base import SAE, TokenNormSAE, TopK, Weights
 from saes.kinds.l1 import ReLUSAE
-from saes.weights.layout import (
-    Arrays,
-    Axes,
-    Conversion,
-    Format,
-    as_relu_topk,
-    check_arrays,
-    check_k,
-    one_file,
-    read_pt,
-)
+from saes.weights.layout import Arrays, Axes, Conversion, Format, as_relu_topk, check_arrays, check_k, one_file, read_pt
 
 LAYOUT: dict[str, Axes] = {"pre_bias": ("d_in",), "latent_bias": ("d_sae",), "encoder.weight": ("d_sae", "d_in")}
 DECODER: dict[str, Axes] = {"decoder.weight": ("d_in", "d_sae")}

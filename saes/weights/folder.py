@@ -42,7 +42,12 @@ def save_sae(sae: SAE, folder: Path, *, dtype: Literal["float32", "bfloat16"] = 
 
 
 def load_sae(folder: Path) -> SAE:
-    """Load the SAE of a folder.
+    """Load the SAE of a folder that this workbench or SAELens wrote.
+
+    `load_dictionary` reads other formats too. The result encodes `[..., d_in]` into activations `[..., d_sae]`:
+
+        sae = load_sae(Path("workspace/saes/demo"))
+        feature_acts = sae.encode(resid)
 
     Raises `MissingError` (no such folder), `CorruptError` (keys missing, weights that do not fit the config, or that no
     longer give the reconstructions stored with them), `UnknownNameError` (an architecture we do not read),

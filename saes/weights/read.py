@@ -181,6 +181,10 @@ class Loaded:
 def load_dictionary(path: Path | str, format: str | None = None) -> SAE:
     """Load the dictionary at a file or folder of any known format, which is recognised unless it is given.
 
+    Args:
+        path: a file, a folder, or a name on the hub (below).
+        format: name of the format, where the files alone do not tell it.
+
     `hub:OWNER/NAME/FOLDER` and SAELens' names (`gpt2-small-res-jb/blocks.8.hook_resid_pre`) are fetched from the hub.
     Every call compares our numbers with the format's own arithmetic (see the module's docstring).
 

@@ -38,7 +38,7 @@ def found(visit, workspace, live) -> Iterator[Any]:
 
 def test_a_direction_is_drawn_on_its_own_page(found):
     page = found.open("/directions/pushed")
-    page.wait_for_selector(".wb-verdict >> text=more than along any random direction")
+    page.wait_for_selector(".wb-verdict >> text=random directions at most")
     page.wait_for_selector(".wb-verdict >> text=It separates weekdays")
     for figure in ("steering", "grid", "along", "spectrum", "planes", "probe"):
         page.wait_for_selector(f"#direction-{figure} .main-svg")

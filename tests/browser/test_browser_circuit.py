@@ -101,7 +101,7 @@ def test_a_click_on_an_edge_shows_its_evidence_and_its_readers_pattern(visit):
     click(page, "L1H2-k-L5H3")  # the same edge again
     page.wait_for_function("document.querySelector('#circuit-side h2').innerText.includes('→')")
     page.get_by_role("button", name="close", exact=True).click()
-    page.wait_for_function("document.querySelector('#circuit-side h2').innerText === 'What was found'")
+    page.wait_for_function("document.querySelector('#circuit-side h2').innerText === 'Numbers'")
     wait_for_address(page, without="at=")
     assert visit.errors == []
     assert visit.outside == []
@@ -309,7 +309,7 @@ def test_keys_zoom_walk_mark_and_let_go(visit):
     page.locator("body").press("0")
     assert page.evaluate(f"{VIEW}.canvas.camera.zoom") == pytest.approx(level)
     page.locator("body").press("Escape")
-    page.wait_for_function("document.querySelector('#circuit-side h2').innerText === 'What was found'")
+    page.wait_for_function("document.querySelector('#circuit-side h2').innerText === 'Numbers'")
     area = page.locator(".wb-graph-area")
     area.press("Enter")
     wait_for_address(page, "at=L1H2")

@@ -47,10 +47,12 @@ def no_edits(base_workspace: Workspace, graphs):
     notes.close()
 
 
-def open_graph(visit, address: str = "/graph/capital"):
+def open_graph(visit, address: str = "/graph/capital?view=graph"):
     page = visit.open(address)
     page.wait_for_selector("#graph-view[data-ready]")
-    page.wait_for_selector("#graph-view .wb-graph-area[data-edges], #graph-view[data-view=list]")
+    page.wait_for_selector(
+        "#graph-view .wb-graph-area[data-edges], #graph-view:is([data-view=list], [data-view=story])"
+    )
     return page
 
 
@@ -102,12 +104,12 @@ def test_a_graph_opens_on_the_sixty_largest_effects_and_the_slider_shows_more(vi
 
 
 @pytest.mark.parametrize(
-    "address", ["/graph/capital", "/graph/capital?nodes=20&edges=0.5&target=0&pins=feature:9:9:9&background=1"]
+    "query", ["view=graph", "view=story", "nodes=20&edges=0.5&target=0&pins=feature:9:9:9&background=1"]
 )
-def test_the_first_picture_takes_one_request(visit, graphs, address):
+def test_the_first_picture_takes_one_request(visit, graphs, query):
     asked = []
     visit.page.on("request", lambda request: asked.append(request.url.partition("/graph-data/")[2]))
-    page = open_graph(visit, address)
+    page = open_graph(visit, f"/graph/capital?{query}")
     page.wait_for_timeout(500)
     assert [url.partition("?")[0] for url in asked if url] == ["capital/graph.json"]
     page.evaluate(f"{VIEW}.change({{ nodes: 30 }})")
@@ -147,8 +149,10 @@ def test_layer_0_is_at_the_bottom_and_the_target_at_the_top(visit, graphs):
 
 def test_one_target_alone_hides_the_others_and_ranks_by_the_effect_on_it(visit, graphs):
     page, graph = open_graph(visit), graphs["capital"]
-    page.locator("#graph-view").get_by_text("More", exact=True).click()
-    page.get_by_label("Target", exact=True).select_option(index=2)
+    page.get_by_role("link", name="“Lyon”").click()
+    wait_for_address(page, "target=1")
+    page.get_by_role("button", name="Whole graph").click()
+    page.wait_for_selector("#graph-view[data-view=graph]")
     at = next(i for i, node in enumerate(graph.nodes) if node.kind == "logit" and node.index == 1)
     page.wait_for_function(f"{VIEW}.known === {VIEW}.wanted")
     kinds = page.evaluate(f"{VIEW}.scene.items.filter(i => i.kind === 3).map(i => i.node)")
@@ -437,7 +441,7 @@ def test_an_address_of_no_node_says_so(visit, graphs):
     assert "no node feature:9:9:9" in page.locator(".wb-graph-notice").inner_text()
 
 
-@pytest.mark.parametrize("address", ["/graph/hostile", "/graph/hostile?view=list"])
+@pytest.mark.parametrize("address", ["/graph/hostile?view=graph", "/graph/hostile?view=list"])
 def test_both_views_break_no_rule_of_axe(axe_visit, graphs, address):  # noqa: F811
     page = open_graph(axe_visit, address)
     first, second = strongest(graphs["hostile"], 2)

@@ -128,7 +128,7 @@ def test_other_scores_change_map_and_table(visit):
     page = visit.open("/heads/smollm2-135m")
     page.wait_for_selector(".ag-row[row-index='0']")
     page.get_by_text("first token", exact=True).click()
-    page.wait_for_function("document.querySelector('#heads-lead').innerText.includes('first token head')")
+    page.wait_for_function("document.querySelector('#heads-lead').innerText.includes('first-token heads')")
     wait_for_address(page, "kind=first_token")
 
 

@@ -1,5 +1,7 @@
 """On the prompt page: one selection by mouse and by keys, an answer and its features, a lens, a continuation."""
 
+from dataclasses import replace
+
 import pytest
 from make_workspace import N_LAYERS
 
@@ -40,7 +42,7 @@ def test_one_selection_is_shared_by_mouse_and_kept_in_the_address(visit, live):
     page.wait_for_selector("#prompt-pattern canvas")
     page.locator("#prompt-tokens .wb-tok").nth(2).click()
     page.wait_for_function("location.search.includes('token=2')")
-    assert "Token 2, ␣two" in page.inner_text("#prompt-selected")
+    assert page.inner_text("#prompt-selected") == "After “two”"
     page.wait_for_function("document.querySelector('#prompt-next').innerText.includes('after ␣two')")
     fired = page.locator(".wb-fired > li[data-feature]")
     assert fired.evaluate_all("rows => rows.map(row => row.dataset.feature)") == ["10", "11", "12", "13"]
@@ -59,14 +61,24 @@ def test_one_selection_is_shared_by_mouse_and_kept_in_the_address(visit, live):
     address = page.url
     page.goto("about:blank")
     page.goto(address)
-    page.wait_for_function("document.querySelector('#prompt-selected')?.innerText.includes('Token 2')")
-    assert head in page.inner_text("#prompt-selected")
+    page.wait_for_function("document.querySelector('#prompt-selected')?.title === 'token 2'")
+    assert head in page.inner_text("#prompt-pattern-title")
     assert "feature" in page.inner_text("#prompt-selected")
     assert visit.errors == []
 
 
+def test_spellings_of_the_chosen_token_are_folded_below_the_first(visit, live, monkeypatch):
+    whole, labels = live.read_prompt, {10: '"two" in any form (94 %)', 11: "the word 'two'", 13: "two of a kind"}
+    monkeypatch.setattr(live, "read_prompt", lambda act: replace(whole(act), labels=labels))
+    page = visit.open(READ + "&token=2")
+    page.wait_for_selector("summary >> text=1 more of the same word")
+    fired = page.locator("#prompt-token-features > .wb-fired > li[data-feature]")
+    assert fired.evaluate_all("rows => rows.map(row => row.dataset.feature)") == ["10", "12", "13"]
+    assert visit.errors == []
+
+
 def test_one_selection_is_moved_by_keys_and_a_cell_of_attention_is_explained(visit, live):
-    page = visit.open(READ + "&token=1")
+    page = visit.open(READ + "&token=1&layer=0&head=0")
     page.wait_for_selector("#prompt-pattern canvas")
     page.wait_for_function("document.querySelector('#prompt-pattern-words').innerText.includes('move over')")
     page.locator("#prompt-tokens .wb-tok[tabindex='0']").focus()
@@ -163,15 +175,15 @@ def test_patches_between_two_typed_prompts_are_drawn(visit, live):
 
 def test_a_selection_stays_inside_a_prompt_that_lost_its_chat_template(visit):
     page = visit.open(READ + "&chat=1")
-    page.wait_for_function("document.querySelector('#prompt-selected')?.innerText.includes('Token 5')")
+    page.wait_for_function("document.querySelector('#prompt-selected')?.title === 'token 5'")
     page.locator("#prompt-chat").press("Space")
     page.locator("#prompt-go").press("Enter")
-    page.wait_for_function("document.querySelector('#prompt-selected').innerText.includes('Token 3')")
+    page.wait_for_function("document.querySelector('#prompt-selected')?.title === 'token 3'")
     page.wait_for_function("document.querySelectorAll('#prompt-tokens .wb-tok').length === 4")
     assert page.locator("#prompt-error").inner_text() == ""
     page.locator("#prompt-chat").press("Space")
     page.locator("#prompt-go").press("Enter")
-    page.wait_for_function("document.querySelector('#prompt-selected').innerText.includes('Token 5')")  # the last one
+    page.wait_for_function("document.querySelector('#prompt-selected')?.title === 'token 5'")  # the last one
     assert visit.errors == []
 
 

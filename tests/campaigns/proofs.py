@@ -32,7 +32,7 @@ from interp.artifacts import read_table
 from interp.errors import ConfigError
 from interp.models.hooked import HookedModel
 from interp.models.loading import load_model
-from interp.nulls import ALPHA
+from interp.nulls import ALPHA, p_from_null
 from interp.recording.record import RecordConfig, record
 from interp.recording.store import Recording
 from interp.statistics import proportion_interval
@@ -140,6 +140,8 @@ def proofs(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
                 row |= {"words": proof.words.texts, "chosen_by": proof.words.chosen_by, "holds": proof.holds(),
                         "verdict": proof.verdict(),
                         "p": {test.name: test.p for test in proof.measures if test.name in (*TESTS, OWN_WORDS)},
+                        "by_null": {test.name: {kind: p_from_null(test.value, null) for kind, null
+                                                in test.by_null.items()} for test in proof.measures if test.tested},
                         "values": {test.name: test.value for test in proof.measures},
                         "seconds": time.process_time() - began}  # fmt: skip
             except ConfigError as error:

@@ -49,17 +49,20 @@ CARDS = {
         ("toy:induction-2l 0 from step", "200"),
     ),
     "model-comparisons/changes-base-tuned": (
-        *("/changes?name=model-comparisons/changes-base-tuned", "fine-tuning base into tuned"),
+        *("/changes?name=model-comparisons/changes-base-tuned", "Fine-tuning base into tuned moves predictions"),
         ("changed matrices", "2"),
     ),
     "latent-comparisons/difference-pair": (
         *("/changes?name=latent-comparisons/difference-pair", "1 of tuned only, 1 shared"),
         None,
     ),
-    "directions/pushed": ("/directions/pushed", "steers the output", ("separates", "weekdays")),
+    "directions/pushed": (
+        *("/directions/pushed", " works: +1.90 [+1.20, +2.60] nats; 99 random directions at most "),
+        ("separates", "weekdays"),
+    ),
     "word-geometry/shapes": (
         "/geometry?name=word-geometry/shapes",
-        "4 lists of words in smollm2-135m; an order or a cluster was found in 3",
+        "3 of 4 lists of words form a circle, line, order or cluster in smollm2-135m",
         ("digits", "line"),
     ),
     "size-laws/scaling": ("/sae?name=a", "6 ", None),

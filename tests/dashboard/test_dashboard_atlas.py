@@ -17,12 +17,13 @@ from make_series import NAMES, series
 from make_workspace import HOSTILE, build
 from werkzeug.test import Client
 
-from dashboard.atlas.page import naming_sentence, quality_panel
-from dashboard.figures.theme import DARK, LIGHT
+from dashboard.atlas.page import judged, naming_sentence
+from dashboard.components.modules import ASSETS
+from dashboard.figures.theme import DARK, LIGHT, canvas_colours
 from dashboard.maps import data as atlas
 from dashboard.maps.columns import about, array, columns, points_of, region_colours, regions
 from dashboard.maps.data import PointFilter, chosen, inside
-from dashboard.maps.view import ASSETS, atlas_view
+from dashboard.maps.view import atlas_view
 from interp.artifacts import Table, save_artefact
 from interp.atlas.vector_map import MapPoint, Region, VectorMap
 from interp.errors import ConfigError, CorruptError, UnknownNameError, UsageError
@@ -307,6 +308,15 @@ def test_point_colours_differ_for_every_eye(colours, vision):
     assert min(np.linalg.norm(a - b) for a, b in itertools.combinations(seen, 2)) > 18
 
 
+@pytest.mark.parametrize("colours", [LIGHT, DARK])
+def test_groups_of_a_graph_have_no_colour_that_is_a_sign_there(colours):
+    normal = _VISION["normal"]
+    signs = [lab(colour, normal) for colour in (colours.accent, colours.opposite)]
+    groups = [lab(colour, normal) for colour in canvas_colours(colours, [])["groups"]]
+    assert min(np.linalg.norm(group - sign) for group in groups for sign in signs) > 35
+    assert min(np.linalg.norm(a - b) for a, b in itertools.combinations(groups, 2)) > 18
+
+
 @pytest.mark.parametrize("vision", _VISION)
 @pytest.mark.parametrize("colours", [LIGHT, DARK])
 def test_the_scale_runs_one_way_in_lightness_for_every_eye(colours, vision):
@@ -330,7 +340,7 @@ def test_a_page_of_its_own_holds_all_modules_and_no_markup_from_labels(workspace
     for label in HOSTILE[:3]:
         assert label not in page
     imports = json.loads(re.search(r'<script type="importmap">(.*?)</script>', page, re.S)[1])["imports"]
-    assert {f"atlas/{path.stem}" for path in (ASSETS / "atlas").glob("*.mjs")} < set(imports)
+    assert {f"page/{path.stem}" for path in (ASSETS / "atlas").glob("*.mjs")} < set(imports)
     modules = [base64.b64decode(each.partition(",")[2]).decode() for each in imports.values()]
     assert {name for text in modules for name in re.findall(r'from "([^"]+)"', text)} <= set(imports)
     assert not re.search(r"""(src|href)=["']?(https?:)?//""", page)
@@ -349,7 +359,7 @@ def test_the_page_says_what_quality_was_measured_on_and_every_note(workspace):
     cases = ((made.quality, "each point"), (measured, "Measured on 7 random points"), (None, "Read regions"))
     for quality, said in cases:
         notes = ("two <b>parts</b>", "copies")
-        shown = quality_panel(dataclasses.replace(made, quality=quality, notes=notes))
+        shown = judged(dataclasses.replace(made, quality=quality, notes=notes))
         words = json.dumps(shown.to_plotly_json(), default=str)
         assert said in words
         assert "two <b>parts</b>" in words
@@ -394,8 +404,8 @@ def test_the_page_says_how_many_regions_have_names_and_how_many_shuffled_labels_
     made = workspace.open(VectorMap, "embeddings")
     said = naming_sentence(made)
     assert said.startswith("17 of 35 regions")
-    assert "0.05 regions on average" in said
+    assert said.endswith("with shuffled labels 0.05")
     naming = dataclasses.replace(made.naming, per_level=(0, 0, 0))
     none = naming_sentence(dataclasses.replace(made, naming=naming))
-    assert none.startswith("None of the 35 regions on all zoom levels is named.")
+    assert none.startswith("0 of 35 regions are named; most points lie in unnamed ones")
     assert naming_sentence(dataclasses.replace(made, naming=None)) == ""

@@ -40,14 +40,14 @@ def shown(name: str, scheme: str = "light") -> str:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_planted_change_is_named_drawn_and_tabled(own, scheme):
-    told = shown("model-comparisons/fine", scheme)
+    told = shown("model-comparisons/fine", scheme) + text_of(page.layout(PageSources(own, None), name="fine"))
     assert "2 of 6 components moved" in told
     assert all(name in told for name in MOVED)
     assert "output, by its own weights on the same input" in told
     for figure in ("changes-weights", "changes-stream", "changes-transplants"):
         assert figure in told
     assert "wb-notice-error" not in told
-    assert "Effects of fine-tuning base into tuned" in text_of(page.layout(PageSources(own, None), name="fine"))
+    assert "Fine-tuning base into tuned moves predictions by" in told
 
 
 def test_words_for_the_change_are_shown_where_they_are_beyond_the_null(own):
@@ -99,7 +99,7 @@ def test_without_a_name_it_is_the_newest_and_a_wrong_one_is_answered_with_the_ne
     for found in own.newest(*kinds_of("changes")):
         path = own.path(found.kind, found.name) / MANIFEST
         write_json(path, read_json(path) | {"created": created[found.name]})
-    assert "Latents of a crosscoder" in text_of(page.layout(PageSources(own, None)))
+    assert "A latent that decodes into one model only" in text_of(page.layout(PageSources(own, None)))
     with pytest.raises(UnknownNameError, match="fine"):
         page.layout(PageSources(own, None), name="fien")
     with pytest.raises(MissingError):
@@ -147,7 +147,7 @@ def test_a_measured_comparison_is_shown(own):
     tokens = torch.randint(0, 256, (12, 24), generator=torch.Generator().manual_seed(0))
     found = what_changed(base, tuned, {HOSTILE_TEXT: tokens}, names=("base", "tuned"), n_random=3)
     save_artefact(found, own.path("model_comparison", "real"), seed=0)
-    told = shown("model-comparisons/real")
+    told = shown("model-comparisons/real") + text_of(page.layout(PageSources(own, None), name="real"))
     assert "1 of 30 components moved by more than the null" in told
     assert "L1.mlp.out" in told
     assert "wb-notice-error" not in told

@@ -77,16 +77,17 @@ def test_a_circuit_that_did_not_form_as_expected_is_not_called_one(own, monkeypa
 def test_a_toy_is_shown_with_its_control(own):
     told = all_of(own, name="induction")
     assert "It begins to copy suddenly at step 200" in told
-    assert f"Its control on the same data, {SPECS[1]} seed 0, does not begin to copy; its induction score" in told
+    assert "its control on the same data does not (induction score at most" in told
+    assert f"Control: {SPECS[1]} seed 0." in told
     assert f"second copy, {SPECS[1]}" in told
     other = all_of(own, name="induction", spec=SPECS[1], seed="0")
     assert "It does not begin to copy" in other
-    assert f"{SPECS[0]} seed 0, begins to copy at step 200." in other
+    assert "its control on the same data does at step 200" in other
 
 
 def test_a_toy_without_a_control_says_so(own):
     induction(own, "alone", specs=SPECS[:1])
-    assert "the effect of the data alone is unknown" in all_of(own, name="alone")
+    assert "no control was trained on the same data" in all_of(own, name="alone")
 
 
 def test_a_spec_is_text(own):

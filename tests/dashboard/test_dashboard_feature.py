@@ -21,8 +21,8 @@ from saes.features.schema import Features
 
 def test_a_feature_is_compared_with_random_directions(workspace):
     beyond, within = (text_of(detail(workspace, "demo", index, "light")) for index in (0, 1))
-    assert "More than random directions: 1% of 200" in beyond
-    assert "Not clearly more than random directions: 60% of 200" in within
+    assert "Stronger than 199 of 200 random directions." in beyond
+    assert "Stronger than 80 of 200 random directions: not clear." in within
     assert "Effects on all logits" in within
     assert "stays below 0.19" in within
     assert "40 tokens, 2.5 expected by chance" in within
@@ -83,7 +83,7 @@ def test_a_feature_links_to_its_point_on_the_map(workspace):
 
 
 def test_no_verdict_without_a_null():
-    assert effect_verdict(None, "promote", 200) == ""
+    assert effect_verdict(None, 200) == ""
 
 
 def test_next_and_previous_follow_the_filter_and_the_order(workspace):

@@ -13,12 +13,14 @@ import pytest
 import torch
 from make_features import write_features
 from make_tiny import SPEC
+from page_text import text_of
 
 from dashboard.app import create_app
 from dashboard.prompt.page import layout
 from dashboard.sources import PageSources
 from dashboard.turns import Kind, Turns, asking
 from interp.acts import decode
+from interp.circuits.head_scores import HeadScores
 from interp.errors import ConfigError, MismatchError, PromptError, SupersededError, UnknownNameError
 from interp.workspace import Workspace
 from saes.acts.attribution import AttributeAnswer
@@ -54,6 +56,16 @@ def test_a_reading_has_everything_that_is_drawn_at_once(client, live):
     assert all(0 <= below <= 1 for at in found["features"] for *_, below in at)
     assert len(found["random_active"]) == len(found["tokens"]) - 1
     assert live.calls == [("read", "one two three")]
+
+
+def test_the_strongest_induction_head_is_shown_first_and_prompts_can_be_tried(workspace, live):
+    scores = next(scores for scores in workspace.values(HeadScores) if "induction" in scores.kinds)
+    page = layout(PageSources(workspace, live), model=scores.settings.model)
+    chosen = next(part.data for part in page.children if getattr(part, "id", "") == "prompt-selection")
+    best = max(scores.of_kind("induction"), key=lambda row: row.score)
+    assert (chosen["layer"], chosen["head"]) == (best.layer, best.head)
+    assert "/prompt?text=The+capital+of+France" in text_of(page)
+    assert "Try" not in text_of(layout(PageSources(workspace, live), text="a prompt"))
 
 
 def test_a_reading_has_the_labels_of_its_features_and_their_share_of_the_recorded_activations(workspace, live):

@@ -47,7 +47,7 @@ def made_proof() -> Proof:
         measure_of("fires", Interval(0.9, 0.8, 0.95), "AUROC", 12, nulls[0]),
         measure_of("steer", Interval(2.0, 1.0, 3.0), "nats", 5, nulls[2]),
         measure_of("ablate", Interval(0.6, -0.1, 1.3), "nats", 8, nulls[1]),
-        measure_of("joined", 0.05, "standard deviations", 7, nulls[3]),
+        measure_of("joined", 0.05, "standard deviations", 7, nulls[3], untrained=nulls[3][0] + 0.4),
     )
     shown = ProofPart(continuations=(SteeredContinuations(HOSTILE[1], " a", HOSTILE[2], " c", " d"),))
     return Proof(
@@ -97,10 +97,12 @@ def test_a_stored_proof_shows_its_verdict_and_every_number_with_both_nulls(serve
 
 def test_a_verdict_stands_alone_and_the_method_is_folded(server, proved):
     one, proof = feature_view.one(proved, "demo", FEATURE), newest_proof(proved, "demo", FEATURE)
-    shown = {getattr(part, "id", ""): part for part in _prove._stored(proved, one, proof, "light")}
-    assert len(shown["prove-verdict"].children.split()) <= 25
-    assert "Tested: the words on which it peaks" in str(shown["prove-method"])
-    assert "any direction may pass" not in str(shown)
+    parts = _prove._stored(proved, one, proof, "light")
+    judged = next(part for part in parts if getattr(part, "className", "") == "wb-judged")
+    sentence, method = judged.children
+    assert len(sentence.children.split()) <= 25
+    assert "Tested: the words on which it peaks" in str(method)
+    assert "any direction may pass" not in str(parts)
 
 
 def test_words_that_its_own_direction_chose_are_said_to_prove_little(server, small):
@@ -128,11 +130,12 @@ def test_a_proof_of_an_sae_that_was_made_again_says_so(server, remade):
     assert "The SAE demo was made again" in str(panel_of(remade, "light"))
 
 
-def test_the_figure_shows_the_feature_beside_both_nulls():
+def test_the_figure_shows_the_feature_beside_its_nulls():
     proof = made_proof()
     figure = plot(proof)
-    random, alike, own = figure.data
-    assert [len(trace.x) for trace in (random, alike, own)] == [4 * 99, 4 * 99, 4]
+    random, _, untrained, own = figure.data
+    assert [len(trace.x) for trace in figure.data] == [4 * 99, 4 * 99, 99, 4]
+    assert np.mean(untrained.x) > 3, "only the claim that it says what it reads has them"
     assert abs(np.mean(random.x)) < 1e-9, "distances from the mean of random directions"
     by_name = dict(zip(reversed([measure.name for measure in proof.measures]), own.x, strict=True))
     assert by_name["steer"] == 12, "clipped at the edge"

@@ -369,7 +369,7 @@ def test_concepts_stand_beside_baselines_and_lead_to_their_features(tmp_path, li
     evaluated(workspace, "big", name="scored", concepts=found)
     with create_app(workspace, live=live).server.app_context():
         page = text_of(sae.show_dictionary({"name": "big"}, "", "light")[1])
-    assert "100% of the 1 held out (untrained dictionary 0%, shuffled labels 5%)" in page
+    assert "100% of 1 concepts held out; those of an untrained dictionary 0%, with shuffled labels 5%." in page
     wanted = ("months", "/feature/big/17", "0.80 to 1.00", "0.97", "AUROC 0.66", "1.25", "scored")
     assert all(word in page for word in wanted)
     (workspace.path("evaluation", "scored") / "concepts.json").write_text('{"value": {"scores": 3}}')

@@ -5,6 +5,7 @@ import re
 import shutil
 from dataclasses import replace
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 import pytest
@@ -19,17 +20,18 @@ from dashboard.components.pages import artefact_href, graph_href, trace_href
 from dashboard.data import features as features
 from dashboard.graph import _data
 from dashboard.graph import page as tracing
-from dashboard.graph.page import effects, header, over_words, scores
+from dashboard.graph._checks import effects, scores
+from dashboard.graph.page import answers, header, other_answers, over_words
 from dashboard.live import LiveModel
 from dashboard.notes.page import thing_href
-from dashboard.queue import RunQueue
+from dashboard.queue import QueuedRun, RunQueue
 from dashboard.sources import PageSources
 from interp.acts import decode
 from interp.artifacts import Table, read_json, save_artefact, write_json
 from interp.errors import CorruptError, MismatchError, UsageError
 from interp.notes import Notes
 from interp.tracing.background import direction, influences
-from interp.tracing.graph import KIND, AttributionGraph, Flow, GraphNode, Supernode
+from interp.tracing.graph import KIND, AttributionGraph, Flow, GraphNode, JudgedGroup, LikelyToken, TraceRun
 from interp.tracing.interchange import import_graph
 from interp.tracing.part import graph_effects, part_of
 from interp.tracing.trace import Variants
@@ -85,6 +87,20 @@ def test_columns_are_the_graph(visitor, own):
     assert found["edge_share"] == 0.98
     tokens = [label for label, kind in zip(found["nodes"]["label"], found["nodes"]["kind"], strict=True) if kind == 2]
     assert tokens == list(graph.token_texts) == found["tokens"]
+
+
+def test_what_else_could_be_explained_comes_with_its_probability_and_its_node():
+    graph = make_graph()
+    target = next(n for n, node in enumerate(graph.nodes) if node.kind == "logit")
+    explained = graph.targets[graph.nodes[target].index]
+    likely = (LikelyToken(text=" the", token=-1, probability=0.19), LikelyToken(text="x", token=explained.token or 0))
+    run = TraceRun(frozen=(), active=1, rows=1, residue=0.0, nodes_kept=1, edges_kept=1, candidates=likely)
+    traced = replace(graph, run=run)
+    assert _data.candidates(traced) == [
+        {"text": " the", "probability": 0.19, "node": None},
+        {"text": "x", "probability": 0.0, "node": target},
+    ]
+    assert _data.candidates(graph) == []  # of another program
 
 
 def test_neurons_are_named_and_what_leads_every_prompt_is_background(visitor, own):
@@ -146,7 +162,9 @@ def test_every_score_has_its_baselines_beside_it_or_says_that_they_were_not_meas
 def test_the_header_names_the_target_with_its_probability_and_folds_the_scores():
     graph = make_graph()
     said = text_of(header(graph))
-    assert all(part in said for part in ("“Paris” 62.0%", "Predicts ablations: 0.7", "by chance up to 0.29", "20.0%"))
+    assert all(
+        part in said for part in ("“Paris” 62.0%", "matches real ablations (0.71; by chance up to 0.29)", "20.0%")
+    )
     assert "likeliest content word" not in said
     pair = replace(graph.targets[0], label=" Paris -  Rome", contrast=7)
     assert "“Paris” 62.0% rather than “Rome”" in text_of(header(replace(graph, targets=(pair, *graph.targets[1:]))))
@@ -156,7 +174,41 @@ def test_the_header_names_the_target_with_its_probability_and_folds_the_scores()
     whole = named.with_parts(nodes=[replace(each, probability=1.0) for each in named.nodes])
     assert "“Paris”" in text_of(header(whole))
     assert "“Paris” 100.0%" not in text_of(header(whole)), "the weight of a named target is no probability"
-    assert "Predicts" not in text_of(header(replace(graph, effects=None)))
+    assert "Not checked" in text_of(header(replace(graph, effects=None)))
+
+
+@pytest.mark.parametrize("running", [True, False])
+def test_a_first_picture_says_that_it_is_not_tested_and_shows_the_run_that_goes_on(own, monkeypatch, running):
+    first = save_artefact(replace(make_graph(), scores=None, effects=None), own.path(KIND, "first"))
+    run = QueuedRun(id="0001-trace", verb="trace", options={"name": "first"}, state="running", command="", place=1)
+    queue = RunQueue(own, Commands(own))
+    monkeypatch.setattr(queue, "active", lambda: [run] if running else [])
+    with create_app(own, live=FakeLive(), runs=queue).server.app_context():
+        said = text_of(header(first))
+        assert "Not tested yet" not in text_of(header(own.open(AttributionGraph, "capital")))
+    assert "Not tested yet" in said
+    assert "the same command continues it" in said
+    assert ("wb-run-running" in said) == running
+
+
+def test_other_likely_words_lead_to_the_form_that_traces_them(own):
+    graph = own.open(AttributionGraph, "capital")
+    likely = [LikelyToken(text=text, token=-1, probability=0.19) for text in (" the", "ing", "\n", " <b>")]
+    run = TraceRun(frozen=(), active=1, rows=1, residue=0.0, nodes_kept=1, edges_kept=1, candidates=tuple(likely))
+    save_artefact(replace(graph, run=run, targets=graph.targets[:1]), own.path(KIND, "one"))
+    [shown] = other_answers(own.open(AttributionGraph, "one"))
+    links = {part.children: part.href for part in shown.children[1:]}
+    assert [*links] == ["the 19 %", "<b> 19 %"], "the form would put a space before an ending"
+    query = parse_qs(urlsplit(links["the 19 %"]).query)
+    assert (query["target"], query["contrast"]) == (["the"], ["Paris"])
+    assert other_answers(graph) == [], "not known of a graph of another program"
+
+
+def test_one_of_several_answers_is_explained_alone(own):
+    graph = own.open(AttributionGraph, "capital")
+    links = [(part.children, part.href) for part in answers(graph, "1")]
+    assert [href for _, href in links] == ["?target=0", "?target=", "?target=2"]
+    assert links[1][0].startswith("“Lyon”")
 
 
 def test_flows_over_the_words_of_a_template_stand_beside_what_chance_gives(own):
@@ -226,9 +278,15 @@ def test_edits_are_saved_among_the_notes_and_a_conflict_keeps_both(visitor, own)
     assert ERROR not in visitor.open("/notes")
 
 
-def test_groups_of_the_trace_are_the_marks_until_the_visitor_has_some(visitor, own):
+def test_boxes_that_held_are_the_marks_until_the_visitor_has_some(visitor, own):
     latents = [node.id for node in make_graph().nodes if node.kind == "feature"][:3]
-    graph = replace(make_graph(), groups=(Supernode("say a city", tuple(latents)),))
+    graph = replace(
+        make_graph(),
+        groups=tuple(
+            JudgedGroup(name=name, nodes=tuple(latents), agreement=0.5, chance=0.1, p=p)
+            for name, p in (("say a city", 0.01), ("mixed", 0.6))
+        ),
+    )
     save_artefact(graph, own.path(KIND, "grouped"))
     path, traced = "/graph-data/grouped/edits.json", {"groups": [["say a city", latents]]}
     assert edits_of(visitor, "grouped") == traced
@@ -500,3 +558,22 @@ def test_an_intervention_is_refused_in_other_weights(traced, tmp_path):
     live = LiveModel(other)
     with pytest.raises(MismatchError, match="load the model that it belongs to"):
         live.ask(ChangeLatents(graph="tiny", factors={node: 0.0}))
+
+
+def test_the_story_of_a_graph_is_as_the_browser_draws_it(visitor):
+    content = get(visitor, "/graph-data/capital/graph.json").get_json()
+    story, n = content["story"], len(content["nodes"]["kind"])
+    assert set(story) == {"sentence", "boxes", "arrows", "left_out"}
+    assert 0 <= story["left_out"] <= 1
+    assert 0 < len(story["boxes"]) <= 12
+    assert len(story["sentence"].split()) <= 25
+    fields = {"name", "kind", "nodes", "share", "effect", "position", "layer", "reads", "says", "test"}
+    for box in story["boxes"]:
+        assert set(box) == fields
+        assert box["kind"] in ("token", "concept", "output", "general", "answer")
+        assert set(box["nodes"]) <= set(range(n))
+        assert 0 <= box["share"] <= 1
+    assert story["boxes"][-1]["kind"] == "answer"
+    inside = [node for box in story["boxes"] for node in box["nodes"]]
+    assert len(inside) == len(set(inside)), "no node is in two boxes"
+    assert all({arrow["source"], arrow["target"]} <= set(range(len(story["boxes"]))) for arrow in story["arrows"])

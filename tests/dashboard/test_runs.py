@@ -8,6 +8,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -293,8 +295,11 @@ def test_an_empty_page_offers_the_button_that_fills_it(served):
     assert "in a terminal" in shown
 
 
-def called(app, asks: str, inputs: list[Any], state: list[Any], changed: str) -> None:
-    """Call back as a browser does: `asks` is in an input of the callback, `changed` is the property that was."""
+def called(app, asks: str, inputs: list[Any], state: list[Any], changed: str) -> str:
+    """Call back as a browser does: `asks` is in an input of the callback, `changed` is the property that was.
+
+    Return the text of the answer.
+    """
     client = app.server.test_client()
     client.get("/", headers=HERE)  # gives the key of the run
     known = client.get("/_dash-dependencies", headers=HERE).get_json()
@@ -308,18 +313,32 @@ def called(app, asks: str, inputs: list[Any], state: list[Any], changed: str) ->
     answer = client.post("/_dash-update-component", json=body, headers=HERE)
     assert answer.status_code in (200, 204), answer.text
     assert "sideUpdate" not in answer.text, answer.text
+    return answer.text
+
+
+def at(kind: str, name: str, value: Any) -> dict[str, Any]:
+    """Return a property of a part of a run's button, as a browser sends it."""
+    return {"id": {"type": kind, "of": "x"}, "property": name, "value": value}
 
 
 def test_only_its_button_queues_a_cancelled_run_again(served, queue):
-    def at(kind: str, name: str, value: Any) -> dict[str, Any]:
-        return {"id": {"type": kind, "of": "x"}, "property": name, "value": value}
-
     inputs = [at("run-go", "n_clicks", 1), at("run-clock", "n_intervals", 9)]
     state = [at("run-ask", "data", {"verb": "heads", "options": HEADS, "run": None, "then": ""})]
     called(served, "run-clock", inputs, state, '{"of":"x","type":"run-clock"}.n_intervals')
     assert queue.all() == []
     called(served, "run-clock", inputs, state, '{"of":"x","type":"run-go"}.n_clicks')
     assert len(queue.all()) == 1
+
+
+def test_what_a_run_makes_is_opened_as_soon_as_it_is_there_where_the_page_asked_for_that(served, queue, monkeypatch):
+    run = QueuedRun(id="0001-trace", verb="trace", options={}, state="running", command="", place=1)
+    clock = '{"of":"x","type":"run-clock"}.n_intervals'
+    for made, opens in product(([], ["graphs/first"]), (True, False)):
+        monkeypatch.setattr(queue, "get", lambda _, made=made: replace(run, made=made))
+        data = {"verb": "trace", "options": {}, "run": run.id, "then": "", "opens": opens}
+        inputs = [at("run-go", "n_clicks", None), at("run-clock", "n_intervals", 9)]
+        answer = called(served, "run-clock", inputs, [at("run-ask", "data", data)], clock)
+        assert ("run-opens" in answer) == (opens and made != [])
 
 
 def test_emptying_the_trash_removes_what_the_page_listed(served, place):

@@ -155,12 +155,12 @@ def test_a_planted_direction_is_found_read_set_apart_and_moves_the_output(measur
     assert set(measured.reading.raised) <= set(SMALL.words)
     assert measured.reading.raised_logits[0] > measured.reading.random_high
     assert "small letters" in measured.along.set_apart
-    assert measured.moves_output
+    assert measured.choice.works
     assert "'a'" in measured.choice.question, "the words that it leads to"
     at = next(each for each in measured.probes if each.probe.hook_point == PLACE)
     assert at.probe.accuracy.low > 0.5
     assert at.probe.accuracy.estimate > max(at.probe.control, at.random)
-    assert "steers the output" in str(measured)
+    assert " works: +" in str(measured)
     assert any("it raises" in line for line in measured.details())
 
 
@@ -173,7 +173,7 @@ def test_a_random_direction_moves_nothing_and_an_untrained_model_has_none(seed):
     found = measure_direction(
         model, direction, [CAPITALS, SMALL], DirectionConfig(targets=("Q", "Z"), seed=seed), sentences=SENTENCES
     )
-    assert not found.moves_output
+    assert not found.choice.works
     assert found.along.set_apart == ()
 
 
@@ -189,7 +189,7 @@ def test_without_interventions_and_outside_the_residual_stream_it_says_why(plant
     )
     assert "not in it" in str(found.reading)
     assert found.choice == "interventions were left out"
-    assert found.moves_output is None
+    assert isinstance(found.choice, str)
     pushed = measure_direction(model, direction, [CAPITALS, SMALL], sentences=SENTENCES)
     assert "steering needs target tokens" in str(pushed.choice)
 
@@ -225,7 +225,7 @@ def test_a_file_is_read_and_pickles_and_archives_are_not(tmp_path):
 
 
 def test_the_words_that_it_was_made_of_are_a_list_and_do_not_count(measured):
-    assert measured.moves_output is True
+    assert measured.choice.works
     assert measured.direction.towards == SMALL.words[:4]
     assert measured.direction.accuracy == measured.accuracy
     assert [each.name for each in measured.along.lists] == ["capitals", "small letters", "towards", "away"]

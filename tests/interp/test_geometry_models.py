@@ -188,7 +188,6 @@ def test_a_push_along_what_the_unembedding_reads_moves_the_targets_and_random_on
     assert alone.chosen is None
     assert "two prompts and two documents" in str(alone)
     assert np.isnan(alone.judged_effect.estimate)
-    assert not alone.moves_targets
     with pytest.raises(ConfigError, match="direction"):
         sweep_strengths(model, PLACE, direction * 0, unit=1, prompts=["x"], targets=[1], text=["y z"])
 

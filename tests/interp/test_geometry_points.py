@@ -164,7 +164,7 @@ def test_where_distances_tie_an_estimator_is_left_out_with_the_reason(points, mi
     assert {each.estimator for each in found.estimates} == {"TwoNN", "MLE", "local PCA"} - missing
     assert all(np.isfinite([*each.dimension, each.gaussian]).all() for each in found.estimates)
     assert all(f"{name} is left out" in str(found) for name in missing)
-    with pytest.raises(UnknownNameError, match="equally far"):
+    with pytest.raises(UnknownNameError, match="TwoNN needs distinct distances"):
         found["TwoNN"]
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from interp.errors import ConfigError, NonFiniteError, PromptError
+from interp.errors import ConfigError, MissingError, NonFiniteError, PromptError
 from interp.interventions.intervention import Intervention
 from interp.models.hooked import HookedModel
 from interp.tracing._influence import influence, normalise_rows
@@ -263,7 +263,7 @@ def test_targets_can_be_a_latent():
         ({"prompt": torch.tensor([[1]])}, PromptError, "at least one more"),
         ({"prompt": torch.tensor([[1, 99]])}, PromptError, "token ids"),
         ({"target": "feature:1:x:3"}, ConfigError, "LAYER:POSITION:LATENT"),
-        ({"contrast": "b"}, ConfigError, "needs a target"),
+        ({"contrast": "b"}, MissingError, "no tokenizer"),
     ],
 )
 def test_bad_input_is_one_clear_error(options, error, text):

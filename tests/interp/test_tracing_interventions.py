@@ -9,6 +9,7 @@ import torch
 
 from interp.errors import ConfigError
 from interp.models.small import SmallConfig, build_small
+from interp.tracing import effects
 from interp.tracing.edges import System
 from interp.tracing.effects import ablation, final_states, measure, predicted_effects, set_latent
 from interp.tracing.frozen import FrozenModel
@@ -16,7 +17,7 @@ from interp.tracing.interventions import changes_of, continuations, intervene
 from interp.tracing.part import graph_effects
 from interp.tracing.replacement import Neurons
 from interp.tracing.trace import assemble, trace
-from tests.interp.architectures import tiny
+from tests.interp.architectures import ALL_NAMES, tiny
 from tests.interp.tracing_graphs import CONFIG, TOKENS, aim_of, planted, system_of
 
 
@@ -30,6 +31,24 @@ def test_ablating_a_link_of_the_planted_chain_takes_the_whole_logit_and_random_l
     assert found.random_low == found.random_high == 0
     assert found.p == 1 / 20
     assert found.tokens[0]["after"] == pytest.approx(0.1, abs=1e-6)  # all ten tokens are alike again
+
+
+@pytest.mark.parametrize("name", ALL_NAMES)
+def test_ablations_that_reuse_keys_and_values_of_earlier_positions_are_those_of_whole_passes(name, monkeypatch):
+    system, plain, lengths = system_of(name, "neurons"), effects.run_from, []
+    chosen = (system.position >= 3).nonzero().flatten()[::5].tolist()
+    runs = [[ablation(system, i)] for i in chosen] + [[]]
+
+    def noting(model, value, *arguments, **options):
+        lengths.append(value.shape[1])
+        return plain(model, value, *arguments, **options)
+
+    monkeypatch.setattr(effects, "run_from", noting)
+    short, used = final_states(system, runs), min(lengths)
+    monkeypatch.setattr(effects, "LEAST_PAST", 99)
+    whole = final_states(system, runs)
+    torch.testing.assert_close(short, whole, rtol=1e-4, atol=1e-5 * float(whole.abs().max()))
+    assert (used < system.frozen.n_pos) == (not name.startswith("native"))  # which keep no keys and values
 
 
 def test_without_norms_and_with_patterns_frozen_the_prediction_is_the_effect():

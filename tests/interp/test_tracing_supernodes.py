@@ -1,4 +1,4 @@
-"""Supernodes: planted groups are found and permuted graphs have none; measured effects judge a group."""
+"""Supernodes: measured effects find groups and judge them, those of a story among them."""
 
 from dataclasses import replace
 from functools import partial
@@ -11,7 +11,8 @@ from interp.errors import ConfigError, UnknownNameError
 from interp.tracing.effects import effect_profiles
 from interp.tracing.graph import AttributionGraph, GraphEdges, GraphNode, GraphTarget, TraceConfig
 from interp.tracing.replacement import Neurons
-from interp.tracing.supernodes import Supernode, alike_groups, find_supernodes, judge_groups, latents, with_groups
+from interp.tracing.story import NodeWords, tell
+from interp.tracing.supernodes import Supernode, alike_groups, judge_groups, latents, with_groups
 from interp.tracing.trace import open_system, trace
 from tests.interp.architectures import tiny
 from tests.interp.tracing_graphs import small_graph
@@ -35,7 +36,7 @@ def planted(seed: int = 0, *, n_groups: int = N_GROUPS) -> tuple[AttributionGrap
         shared = [rng.choice(ENDS, 5, replace=False) for _ in range(2)]
         weights = [rng.normal(size=5) + np.sign(rng.normal(size=5)) for _ in range(2)]
         for member in range(SIZE):
-            label = f"words of {COLOURS[group]}, {member}"
+            label = f'"{COLOURS[group]}", "{member}" (80 %)'
             middle.append(GraphNode("feature", 1 + member % 3, 2, 100 * group + member, 1.0, label=label))
             ends.append((shared, [each * rng.uniform(0.75, 1.25, 5) for each in weights]))
     for loose in range(LOOSE):
@@ -60,107 +61,6 @@ def planted(seed: int = 0, *, n_groups: int = N_GROUPS) -> tuple[AttributionGrap
         small, n_layers=5, settings=settings, token_texts=("<s>", " the", " sky"), targets=(GraphTarget(" blue", 5),)
     )  # fmt: skip
     return graph, [{node.id for node in middle[SIZE * i : SIZE * (i + 1)]} for i in range(n_groups)]
-
-
-def permuted(graph: AttributionGraph, seed: int) -> AttributionGraph:
-    """Give every edge of the latents between another end of the same layer."""
-    rng, edges = np.random.default_rng(seed), graph.edges
-    layer = np.array([node.layer for node in graph.nodes])
-    source, target = edges.source.copy(), edges.target.copy()
-    for i in np.flatnonzero((layer >= 1) & (layer <= 3)):
-        for own, other, at in ((target, source, 0), (source, target, 4)):
-            rows = np.flatnonzero(own == i)
-            other[rows] = rng.choice(np.flatnonzero(layer == at), len(rows), replace=False)
-    return graph.with_parts(edges=replace(edges, source=source, target=target))
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_planted_groups_are_found_and_nothing_else(seed):
-    graph, groups = planted(seed)
-    found = find_supernodes(graph)
-    assert sorted(sorted(each.nodes) for each in found.groups) == sorted(map(sorted, groups))
-    assert min(found.similarity) > found.bound
-    pairs = N_GROUPS * SIZE * (SIZE - 1) // 2
-    assert pairs <= found.pairs <= 1.05 * pairs  # chance may explain 5 %
-    assert found.chance < 1
-
-
-def test_permuted_graphs_have_no_groups():
-    """Twenty graphs with the same layers, weights and numbers of edges, and other ends."""
-    assert sum(bool(find_supernodes(permuted(planted(seed)[0], seed)).groups) for seed in range(20)) <= 2
-    assert "No groups" in find_supernodes(permuted(planted(0)[0], 0)).headline()
-
-
-def test_a_graph_of_loose_latents_has_no_groups():
-    assert find_supernodes(planted(7, n_groups=0)[0]).groups == ()
-
-
-def test_groups_need_similar_inputs_and_outputs():
-    """With the out-edges alone permuted, in-edges still agree, and nothing is grouped."""
-    graph, _ = planted()
-    half = permuted(graph, 3)
-    half = half.with_parts(edges=replace(half.edges, source=graph.edges.source))
-    assert find_supernodes(half).groups == ()
-
-
-def test_directions_separate_latents_with_the_same_edges():
-    """Two members of each group write elsewhere than the other three."""
-    graph, groups = planted()
-    rng = np.random.default_rng(0)
-    centres = {(group, part): rng.normal(size=256) for group in range(N_GROUPS) for part in range(2)}
-    directions = rng.normal(size=(len(latents(graph)), 256))
-    expected: dict[tuple[int, int], set[str]] = {}
-    for i, node in enumerate(latents(graph)):
-        for group, members in enumerate(groups):
-            if node.id in members:
-                part = group, int(node.index % 100 < 2)
-                directions[i] = centres[part] + 0.2 * rng.normal(size=256)
-                expected.setdefault(part, set()).add(node.id)
-    found = find_supernodes(graph, directions)
-    assert {frozenset(each.nodes) for each in found.groups} == {frozenset(each) for each in expected.values()}
-    with pytest.raises(ConfigError, match="expected directions of 40 latents"):
-        find_supernodes(graph, directions[:-1])
-
-
-def test_latents_that_are_too_far_apart_are_never_grouped():
-    graph, groups = planted()
-    same_layer = find_supernodes(graph, near_layers=0)
-    layers = [{graph.node(name).layer for name in each.nodes} for each in same_layer.groups]
-    assert layers
-    assert all(len(each) == 1 for each in layers)
-    moved = [replace(node, position=1) if node.id in groups[0] and node.layer == 1 else node for node in graph.nodes]
-    apart = graph.with_parts(nodes=moved)
-    for near, largest in ((0, 3), (1, 5), (None, 5)):
-        found = find_supernodes(apart, near_positions=near)
-        assert max(len(each.nodes) for each in found.groups if "red" in each.name) == largest, near
-
-
-def test_names_are_the_words_that_labels_share():
-    graph, groups = planted()
-    names = {frozenset(each.nodes): each.name for each in find_supernodes(graph).groups}
-    for i, members in enumerate(groups):
-        assert set(names[frozenset(members)].split()) == {COLOURS[i]}, "the words of rules name nothing"
-    bare = graph.with_parts(nodes=[replace(node, label="") for node in graph.nodes])
-    names = [each.name for each in find_supernodes(bare).groups]
-    assert names[0] == "sky · layers 1 to 3"
-    assert len(set(names)) == len(names)
-
-
-def test_the_groups_of_most_influence_are_proposed_and_named_by_quoted_words():
-    graph, _ = planted()
-    found = find_supernodes(graph)
-    weight = {each.name: sum(graph.node(name).influence for name in each.nodes) for each in found.groups}
-    [one] = find_supernodes(graph, most=1).groups
-    assert weight[one.name] == max(weight.values())
-    labelled = graph.with_parts(nodes=[replace(node, label='" Oven" in any form (90 %)') for node in graph.nodes])
-    assert find_supernodes(labelled).groups[0].name == "oven"
-
-
-def test_a_graph_of_one_latent_or_none_has_no_groups():
-    graph = small_graph()
-    assert find_supernodes(graph).groups == ()
-    none = graph.with_parts(nodes=[replace(node, kept=node.kind != "feature") for node in graph.nodes])
-    assert find_supernodes(none).n_latents == 0
 
 
 def effects(graph: AttributionGraph, groups: list[set[str]], noise: float):
@@ -216,7 +116,7 @@ def test_groups_are_found_by_effects_and_judged_by_outcomes_that_did_not_make_th
     judged = alike_groups(graph, latents(graph), wide(truth))
     assert {frozenset(each.nodes) for each in judged.held} == {frozenset(each) for each in truth}
     assert len(measured) == len(set(measured)), "no latent is ablated twice"
-    assert {each.name for each in judged.held} == {each.name for each in find_supernodes(graph).groups}
+    assert {each.name for each in judged.held} == set(COLOURS)
     assert len(alike_groups(graph, latents(graph), wide(truth), most=2).groups) == 2
     # With nothing shared there is no group; with few outcomes some are alike by chance, and do not hold.
     assert alike_groups(graph, latents(graph), wide([])).groups == ()
@@ -224,13 +124,21 @@ def test_groups_are_found_by_effects_and_judged_by_outcomes_that_did_not_make_th
     assert min(len(each.groups) for each in found) > 0
     assert sum(len(each.held) for each in found) <= 1
     assert alike_groups(graph, latents(graph)[:1], wide(truth)).held == ()
-    ends = {graph.number[node.id] for node in graph.nodes if not node.kept}
-    stored = with_groups(graph, wide(truth), hidden=ends).groups
-    assert {frozenset(each.nodes) for each in stored} == {frozenset(each) for each in truth}
-    gone = {graph.number[node] for node in truth[0]}
-    without = with_groups(graph, wide(truth), hidden=ends | gone).groups
-    assert {frozenset(each.nodes) for each in without} == {frozenset(each) for each in truth[1:]}
-    assert with_groups(graph, wide([]), hidden=ends).groups == ()
+
+
+def test_boxes_of_a_story_are_judged_and_stored_with_their_null():
+    graph, truth = planted()
+    words = {graph.number[node]: NodeWords((COLOURS[i],)) for i, each in enumerate(truth) for node in each}
+    story = tell(graph, words)
+    assert story is not None
+    assert [box.test for box in story.boxes] == [None] * len(story.boxes)
+    for acting, holds in ((truth, True), ([], False)):
+        known = with_groups(graph, story, effects(graph, acting, 0.3))
+        tested = [box for box in tell(known, words).boxes if box.test is not None]
+        assert {box.name for box in tested} == set(COLOURS)
+        assert {box.test.holds for box in tested} == {holds}
+        assert max(abs(box.test.chance) for box in tested) < 0.4
+    assert with_groups(graph, None, effects(graph, truth, 1)).groups == ()
 
 
 def test_effects_are_measured_once_and_random_groups_have_the_same_layers():

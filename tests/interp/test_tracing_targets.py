@@ -7,15 +7,22 @@ import pytest
 import torch
 
 from interp.tracing._first_order import first_order_effects
+from interp.tracing._function_words import content_word
 from interp.tracing.edges import System
 from interp.tracing.effects import ablation, measure, predicted_effects
 from interp.tracing.frozen import FrozenModel
-from interp.tracing.graph import target_rule
+from interp.tracing.graph import LikelyToken, target_rule
 from interp.tracing.replacement import Neurons
-from interp.tracing.targets import content_word, default_contrast
+from interp.tracing.targets import default_contrast
 from interp.tracing.trace import assemble, trace
 from tests.interp.architectures import NAMES
 from tests.interp.tracing_graphs import CONFIG, aim_of, planted, system_of
+
+
+def likely(texts, shares):
+    """The likeliest tokens, numbered from 100."""
+    rows = enumerate(zip(texts, shares, strict=True), 100)
+    return [LikelyToken(text=text, token=token, probability=share) for token, (text, share) in rows]
 
 
 @pytest.mark.parametrize(
@@ -31,11 +38,17 @@ from tests.interp.tracing_graphs import CONFIG, aim_of, planted, system_of
     ],
 )
 def test_by_default_the_likeliest_content_word_is_explained_against_the_next(texts, shares, chosen):
-    ids = [100 + n for n in range(len(texts))]
-    target = default_contrast(ids, texts, shares)
+    target = default_contrast(likely(texts, shares))
     first, against = chosen
     assert (target.token, target.contrast) == (100 + first, None if against is None else 100 + against)
     assert target.sides == (texts[first], "" if against is None else texts[against])
+
+
+@pytest.mark.parametrize(("against", "target"), [(" Lyon", " Paris"), (" paris", " Rome"), (" the", " Paris")])
+def test_against_a_stated_contrast_the_likeliest_other_content_word_is_explained(against, target):
+    shown = likely([" the", " Paris", "Paris", " Rome"], [0.5, 0.3, 0.1, 0.05])
+    aim = default_contrast(shown, LikelyToken(text=against, token=7))
+    assert (aim.sides, aim.contrast) == ((target, against), 7)
 
 
 def test_words_are_told_from_endings_marks_and_function_words():
@@ -66,6 +79,10 @@ def test_a_traced_prompt_stores_its_contrast_and_others_are_asked_for(says_the):
     assert (target.label, target.token, target.contrast) == (" cold -  warm", 4, 9)
     assert graph.settings.target is None
     assert "likeliest content word" in " ".join(graph.details())
+    assert [one.text for one in graph.run.candidates[:3]] == [" the", " cold", " warm"]
+    chances = [one.probability for one in graph.run.candidates]
+    assert chances == sorted(chances, reverse=True)
+    assert graph.probabilities == (pytest.approx(chances[1]),)
     effects = {node.id: node.effects for node in graph.nodes}
     assert effects["feature:1:2:2"] == pytest.approx([36 * 0.01], rel=1e-5)
     several = trace(says_the, prompt, Neurons(), replace(config, max_logits=2))

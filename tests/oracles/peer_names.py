@@ -1,4 +1,4 @@
-"""Names of other libraries on docs/howto/which-function.md: `peer_names.py LIBRARY ...`, where they are installed.
+"""Names of other libraries on docs/howto/coming-from.md: `peer_names.py LIBRARY ...`, where they are installed.
 
 Each must lead to something. `--freeze` keeps those of the libraries in `peer_names.txt`, against which the fast tests
 check the page. Needs the standard library alone.
@@ -18,7 +18,7 @@ LIBRARIES = {"TransformerLens": "transformer_lens", "SAELens": "sae_lens", "circ
 
 def rows() -> list[tuple[str, str, str]]:
     """Return library, its name and ours, of every row of the page."""
-    text = (ROOT / "docs" / "howto" / "which-function.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "howto" / "coming-from.md").read_text(encoding="utf-8")
     found = []
     for part in text.split("\n## ")[1:]:
         library = LIBRARIES[part.partition("\n")[0]]

@@ -34,7 +34,8 @@ from interp.models.small import SmallConfig
 from saes.acts.features import NEW_TOKENS, Ablate, JudgeSteering, ReadText, SeparateLists, Steer
 from saes.acts.session import Session, TokenPace
 from saes.features.case import Passage, ProofConfig, read_case
-from saes.features.measure_proof import ablated_log_p, ablation_losses, next_token_changes, prove, with_bos
+from saes.features.measure_proof import prove
+from saes.features.passes import ablated_log_p, ablation_losses, next_token_changes, with_bos
 from saes.features.sources import neurons_of
 from saes.kinds.base import SAEMetadata, Weights
 from saes.kinds.l1 import ReLUSAE

@@ -1,6 +1,8 @@
 """Neurons of all layers in words: a planted neuron gets its label, noise gets none, background is common."""
 
+from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +20,7 @@ from interp.text.corpora import Document
 from interp.tracing.background import background_nodes, influences, mean_influences, measure_background
 from interp.tracing.graph import TraceConfig
 from interp.tracing.replacement import Neurons
-from interp.tracing.trace import trace
+from interp.tracing.trace import open_system, trace
 from saes.features.build import N_SAID
 from saes.features.describe_neurons import (
     BLOCK_ROWS,
@@ -31,6 +33,7 @@ from saes.features.describe_neurons import (
 )
 from saes.features.meaning import said_by_directions
 from saes.features.neurons import NeuronLabels
+from saes.features.raised_words import with_raised_words
 from saes.features.sources import neurons_of
 
 SMALL = SmallConfig(n_layers=2, d_model=32, n_heads=2, d_mlp=12, act_fn="silu")
@@ -180,3 +183,27 @@ def test_another_model_and_too_many_examples_are_refused(recorded):
         describe_neurons(load_model(SMALL, seed=5), recording, n_prompts=0)
     with pytest.raises(ConfigError, match="examples"):
         describe_neurons(planted_model(), recording, n_examples=100, n_prompts=0)
+
+
+def test_latents_of_a_graph_without_labels_are_named_by_the_words_that_they_raise(monkeypatch, tmp_path):
+    """Planted neurons of the last layer write one token's direction, and its reverse; the others random ones."""
+    monkeypatch.setenv("INTERP_CACHE", str(tmp_path))
+    model = load_model(SMALL, seed=0)
+    with torch.no_grad():
+        read = model.W_U[:, ord(LETTER)] - model.W_U.mean(1)
+        model.blocks[1].mlp.W_out[PLANTED] = 5 * read / read.norm()
+    tokens, reading = torch.tensor([[5, 9, 7, 3]]), Neurons()
+    lens: Any = SimpleNamespace(carry=lambda _point, directions: directions)
+    graph = trace(model, tokens, reading, TraceConfig(effects=0, nulls=False))
+    named = with_raised_words(graph, open_system(model, tokens, reading), lens)
+    labels = {node.id: node.label for node in named.nodes if node.kind == "feature"}
+    planted = [node for node in named.nodes if node.kind == "feature" and (node.layer, node.index) == (1, PLANTED)]
+    assert planted
+    for node in planted:
+        raised = f'raises "{LETTER}"' in labels[node.id]
+        assert raised == (node.activation > 0)
+    others = [label for node, label in labels.items() if node not in {one.id for one in planted}]
+    assert np.mean([bool(label) for label in others]) < 0.4, "5 % by chance, but for the planted neuron's reverse"
+    kept = [replace(node, label="mine") if node.kind == "feature" else node for node in graph.nodes]
+    again = with_raised_words(graph.with_parts(nodes=kept), open_system(model, tokens, reading), lens)
+    assert {node.label for node in again.nodes if node.kind == "feature"} == {"mine"}

@@ -43,10 +43,12 @@ from interp.lenses.vocabulary import vocabulary_of
 from interp.models.adapter import run_with_cache, weight_hash
 from interp.models.loading import load_model
 from interp.models.small import SmallConfig
+from interp.nulls import ALPHA, p_from_null
 from interp.statistics import Interval, proportion_interval
 from saes.features.case import Passage, ProofConfig, passages_with, read_case
-from saes.features.measure_proof import STRENGTHS, FinishedParts, ablation_losses, own_words, proof_words, prove
-from saes.features.proof import EFFECTS, Proof, ProofSettings
+from saes.features.measure_proof import STRENGTHS, FinishedParts, own_words, proof_words, prove
+from saes.features.passes import ablation_losses
+from saes.features.proof import EFFECTS, RANDOM, UNTRAINED, Proof, ProofMeasure, ProofSettings
 from saes.kinds.base import SAEMetadata, Weights
 from saes.kinds.l1 import ReLUSAE
 
@@ -164,6 +166,28 @@ def test_a_strength_that_is_given_is_not_chosen(model, features):
     proof = prove(model, dictionary(), features, CAUSE, replace(QUICK, strength=1 / largest))
     assert proof.strength == pytest.approx(1.0), "in units of the largest activation"
     assert proof.measure("steer").value == pytest.approx(rise(1.0, proof.words.ids), abs=1e-4)
+
+
+def test_directions_that_say_whatever_they_read_are_untrained_latents_of_a_model_with_tied_embeddings(tmp_path):
+    """Where unembedding is embedding, any direction says what it reads; one that reads a single token says it more."""
+    model, random = planted_model(), range(10, 22)
+    rows = torch.eye(D)
+    rows[list(random)] = torch.randn(len(random), D, generator=torch.Generator().manual_seed(1)) / math.sqrt(D)
+    with torch.no_grad():
+        model.unembed.original_component.weight.copy_(torch.eye(V, D))
+    sae = dictionary(rows, rows.T.contiguous())
+    folder = build(tmp_path, model, sae)
+
+    def joined(feature: int, sae=sae) -> ProofMeasure:
+        return prove(model, sae, folder, feature, QUICK, tests=["joined"]).measure("joined")
+
+    measures = [joined(feature) for feature in random]
+    ps = {kind: [p_from_null(one.value, one.by_null[kind]) for one in measures] for kind in measures[0].by_null}
+    assert np.mean(np.array(ps[RANDOM]) <= ALPHA) > 0.9, "on its words, a random direction says less"
+    assert np.mean(np.array(ps[UNTRAINED]) <= ALPHA) < 0.2, "on its own, as much"
+    assert [joined(token).p for token in (OTHER, 70)] == [0.05] * 2, "the planted ones"
+    shuffled = dictionary(rows.roll(1, 0), rows.T.contiguous())
+    assert min(joined(token, shuffled).p for token in (OTHER, 70)) > ALPHA
 
 
 def with_texts(patch: pytest.MonkeyPatch, model, texts: dict[int, str]) -> None:

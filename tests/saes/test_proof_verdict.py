@@ -2,11 +2,13 @@
 
 from dataclasses import replace
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pytest
 from planted_feature import HOOK
 
+from interp.nulls import NO_EFFECT
 from interp.statistics import Interval, t_interval
 from saes.features.case import ProofWords
 from saes.features.proof import CLAIMS, TESTS, Proof, ProofMeasure, ProofPart, ProofSettings, measure_of
@@ -27,12 +29,14 @@ def test_a_test_needs_both_nulls_and_an_interval_above_zero():
     assert measure(2.0, 1.0, [0] * 99, []).p == 1.0, "a null is missing"
 
 
-def judged(words: ProofWords = WORDS, **measured: tuple[Interval | float, int, int]) -> Proof:
+def judged(words: ProofWords = WORDS, **measured: tuple[Any, ...]) -> Proof:
     """A proof by the interval of each test, and the number of the 99 directions of each null that it exceeds."""
-    measures = tuple(
-        measure_of(name, value, "nats", 4, [np.repeat([-9.0, 9.0], [n, 99 - n]) for n in exceeds])
-        for name, (value, *exceeds) in measured.items()
-    )
+
+    def measure(name: str, value: Interval | float, *exceeds: int) -> ProofMeasure:
+        nulls = [np.repeat([-9.0, 9.0], [n, 99 - n]) for n in exceeds]
+        return measure_of(name, value, "nats", 4, nulls[:2], untrained=nulls[2] if nulls[2:] else None)
+
+    measures = [measure(name, *of) for name, of in measured.items()]
     settings = ProofSettings(features="toy", feature=1, model="toy")
     parts = {measure.name: ProofPart(measures=(measure,)) for measure in measures}
     return Proof(
@@ -57,6 +61,11 @@ NAMES = "“church”, “parish”, “of␣the”"
          f"Without it the model says {NAMES} less (2.0 nats, {MORE}); steering has no clear effect."),
         ({"steer": (AROUND, 50, 50), "fires": (ABOVE, 99, 99), "joined": (5.0, 99, 99)},
          f"It fires on {NAMES} and its direction promotes them (5.0 SD, {MORE}); no effect is proved."),
+        ({"steer": (AROUND, 50, 50), "fires": (ABOVE, 99, 99), "joined": (5.0, 99, 99, 98)},
+         f"It fires on {NAMES} and its direction promotes them (5.0 SD, more than 98 of 99 untrained latents); no "
+         "effect is proved."),
+        ({"joined": (5.0, 99, 99, 60)},
+         f"Nothing is proved: its direction changes {NAMES} by 5.0 SD, more than 60 of 99 untrained latents."),
         ({"steer": (AROUND, 50, 50), "fires": (ABOVE, 99, 99)},
          f"It fires on {NAMES} (AUROC 2.00, {MORE}); no effect on what the model says is proved."),
         ({"steer": (AROUND, 60, 50), "ablate": (AROUND, 50, 50)},
@@ -86,6 +95,18 @@ def test_no_verdict_has_more_than_25_words():
         assert "null" in verdict or " of 99 " in verdict or verdict.startswith(("Undecided", "Nothing")), verdict
         seen.add(verdict.partition(" (")[0])
     assert all(any(claim.partition("{")[0] in start for start in seen) for claim in CLAIMS.values())
+
+
+def test_untrained_latents_decide_joined_alone_and_are_a_null_like_the_others():
+    proof = judged(joined=(5.0, 99, 99, 60), fires=(ABOVE, 99, 99))
+    joined, fires = proof.measure("joined"), proof.measure("fires")
+    assert proof.holds() == ["fires"]
+    assert joined.p == pytest.approx(40 / 100)
+    assert proof.sentence(joined).endswith("it does not hold: not beyond untrained latents.")
+    assert "and 60 of 99 untrained latents" in proof.sentence(joined)
+    assert joined.to_records()[0]["p_untrained"] == pytest.approx(40 / 100)
+    assert fires.to_records()[0]["p_untrained"] is None
+    assert judged(joined=(5.0, 60, 60, 60)).outcome(judged(joined=(5.0, 60, 60, 60)).measures[0]) == NO_EFFECT
 
 
 @pytest.mark.parametrize(

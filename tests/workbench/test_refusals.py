@@ -52,7 +52,7 @@ REFUSED: list[tuple[str | tuple[str, ...], str]] = [
     ("patch planted:induction --task inductoin", "'induction'"),
     ("patch planted:induction --task gone.jsonl", "no file of prompts"),
     ((*TRACE, "--target", "two"), "is 3"),
-    ((*TRACE, "--contrast", "a"), "add --target"),
+    ((*TRACE, "--contrast", "9", "--max-logits", "3"), "leave out --max-logits 3"),
     ((*TRACE, "--set", "none"), "none"),
     ((*TRACE, "--node-share", "0"), "node_share"),
     ((*TRACE, "--target", "feature:0:1:99999"), "not active"),

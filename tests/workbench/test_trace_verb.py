@@ -1,5 +1,7 @@
 """`workbench trace` from the command line."""
 
+from interp.artifacts import verify
+from interp.tracing.edges import BATCHES, VALUES, RowStore
 from interp.tracing.graph import AttributionGraph
 from interp.workspace import Workspace
 
@@ -33,26 +35,52 @@ def test_the_model_is_frozen_once_for_the_graph_its_nulls_and_its_groups(cli, tm
     assert None not in (graph.groups, graph.floor)
 
 
-def test_an_interrupted_trace_goes_on_to_the_same_graph(cli, tmp_path, monkeypatch):
-    import interp.tracing.edges as rows
+def interrupted_at(monkeypatch, add):
+    """Let the process end, as by Ctrl-C, when rows are added to a store for the `add`-th time."""
+    plain, calls = RowStore.add, []
 
-    options = [*PROMPT, "--max-feature-nodes", "300", "--batch-size", "32", "--effects", "0"]
-    cli(tmp_path, *options, "--name", "whole")
-    plain, calls = rows.RowStore.add, []
-
-    def stop(self, *found):
-        plain(self, *found)
+    def stop(self, *rows):
+        plain(self, *rows)
         calls.append(1)
-        if len(calls) == 4:
+        if len(calls) == add:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(rows.RowStore, "add", stop)
-    cli(tmp_path, *options, "--name", "twice", code=130)
-    assert (tmp_path / "graphs" / "twice.partial" / rows.VALUES).exists()
-    monkeypatch.setattr(rows.RowStore, "add", plain)
-    cli(tmp_path, *options, "--name", "twice")
-    whole, twice = (Workspace(tmp_path).manifest("attribution_graph", name) for name in ("whole", "twice"))
-    assert whole.content_hash == twice.content_hash
+    monkeypatch.setattr(RowStore, "add", stop)
+
+
+def test_an_interrupted_trace_leaves_its_first_picture_and_goes_on_to_the_same_graph(cli, tmp_path, monkeypatch):
+    options = [*PROMPT, "--max-feature-nodes", "300", "--batch-size", "32", "--effects", "4"]
+    assert "its tests follow" in cli(tmp_path, *options, "--name", "whole")
+    workspace = Workspace(tmp_path)
+    whole = workspace.open(AttributionGraph, "whole")
+    assert not whole.first_picture
+    with monkeypatch.context() as until:
+        interrupted_at(until, 7)
+        cli(tmp_path, *options, "--name", "twice", code=130)
+    assert (tmp_path / "graphs" / "twice.partial" / VALUES).exists()
+    picture = workspace.open(AttributionGraph, "twice")
+    assert picture.first_picture
+    assert "not tested yet" in picture.headline()
+    assert picture.run.rows == BATCHES * 32 < whole.run.rows == 300
+    assert (picture.targets, picture.scores, picture.effects) == (whole.targets, None, None)
+    nodes = {node.id: node for node in whole.nodes}
+    shared = [node for node in picture.nodes if node.id in nodes]
+    assert len(shared) > 100
+    assert [node.effects for node in shared] == [nodes[node.id].effects for node in shared]
+    assert verify(picture.folder) == []
+    assert "--overwrite" in cli(tmp_path, *options, "--seed", "1", "--name", "twice", code=2), "another trace"
+    assert "its tests follow" not in cli(tmp_path, *options, "--name", "twice")
+    one, other = (workspace.manifest("attribution_graph", name) for name in ("whole", "twice"))
+    assert one.content_hash == other.content_hash
+    assert sorted(path.name for path in (tmp_path / "graphs").iterdir()) == ["twice", "whole"]
+
+
+def test_a_graph_that_is_replaced_stays_until_the_new_one_is_whole(cli, tmp_path, monkeypatch):
+    options = [*PROMPT, "--max-feature-nodes", "200", "--batch-size", "32", "--effects", "4", "--name", "mine"]
+    cli(tmp_path, *options)
+    interrupted_at(monkeypatch, 7)
+    cli(tmp_path, *options, "--overwrite", code=130)
+    assert not Workspace(tmp_path).open(AttributionGraph, "mine").first_picture
 
 
 def test_a_template_gives_intervals_over_its_words(cli, tmp_path):

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from interp.circuits.induction_circuit import InductionCircuit
     from interp.patching.task import Task
     from interp.tracing.graph import AttributionGraph
+    from interp.tracing.story import Story
     from interp.workspace import Workspace
     from saes.circuits.feature_circuit import FeatureCircuit
 
@@ -231,8 +232,9 @@ class Show(InWorkspace, RunsModel):
 
     Example: workbench circuit show capital-of-France --export capital.json --features
 
-    `--export` writes the JSON of Neuronpedia and of circuit-tracer's viewer, with pins, groups and names that were set
-    on the page; `workbench import FILE.json` reads it back.
+    `--export FILE.json` writes the JSON of Neuronpedia and of circuit-tracer's viewer, with pins, groups and names that
+    were set on the page; `workbench import FILE.json` reads it back. `--export FILE.html` writes a page for people,
+    with the graph's story, tests and hashes, which opens without a server.
     """
 
     words: ClassVar[tuple[str, ...]] = ("circuit", "show")
@@ -240,10 +242,10 @@ class Show(InWorkspace, RunsModel):
     circuit: Annotated[str, Argument("CIRCUIT")]
     """Name of a circuit or graph in the workspace, or a path to a circuit."""
     export: Annotated[str, Means("FILE")] | None = None
-    """Write a graph to this file, which ends in .json."""
+    """Write a graph to this file, which ends in .json or .html."""
     groups: bool = False
-    """Propose groups of latents with similar sources and readers, and ablate their members. Within a group the effects
-    on the model should be more alike than those of random latents of the same layers."""
+    """Ablate the members of the boxes of its story. Within a box the effects on the model should be more alike than
+    those of random latents of the same layers."""
     features: bool = False
     """Write the latents of an exported graph too, where a features table describes them."""
 
@@ -277,33 +279,33 @@ class Show(InWorkspace, RunsModel):
             say(f"  {edge_text(edge)}" + ("" if edge.score is None else f"  {edge.score:+.3f}"))
         return None
 
-    def _groups(self, workspace: "Workspace", graph: "AttributionGraph") -> None:
-        """Print proposed groups, judged by the effects of ablating their members."""
+    def _groups(self, workspace: "Workspace", graph: "AttributionGraph", story: "Story | None") -> None:
+        """Print the boxes of a story that hold several latents, judged by the effects of ablating these."""
         from functools import partial
 
         from interp.models.loading import load_model
         from interp.tracing.effects import effect_profiles
-        from interp.tracing.supernodes import find_supernodes, judge_groups
+        from interp.tracing.supernodes import box_groups, judge_groups
         from saes.sets.replacement import system_of
 
-        supernodes = find_supernodes(graph)
-        say(supernodes.headline())
-        if not supernodes.groups:
-            return
-        say("ablating their members, and other latents of the same layers ...")
+        if not (groups := box_groups(graph, story)):
+            return say("No box of the story holds several latents.")
+        say("ablating members of boxes, and other latents of the same layers ...")
         system = system_of(graph, load_model(graph.model, device=self.use_device(), attention="eager"), workspace)
-        say(str(judge_groups(graph, supernodes.groups, partial(effect_profiles, system), max_per_layer=6)))
+        return say(str(judge_groups(graph, groups, partial(effect_profiles, system), max_per_layer=6)))
 
     def _graph(self, workspace: "Workspace", name: str) -> None:
         """Print a graph, or write it."""
         from dashboard.graph.exchange import write_export
+        from dashboard.graph.story import story_of
         from interp.tracing.graph import AttributionGraph
 
         graph = workspace.open(AttributionGraph, name)
+        story = story_of(workspace, graph)
         if self.groups:
-            return self._groups(workspace, graph)
+            return self._groups(workspace, graph, story)
         if self.export is None:
-            return say("\n".join([str(graph), *graph.details()]))
+            return say("\n".join([str(graph), *graph.details(), *([] if story is None else story.lines())]))
         for line in write_export(workspace, name, Path(self.export), features=self.features):
             say(line)
         return None

@@ -267,8 +267,9 @@ class SteerFeatures(InWorkspace, Seeded, AppliesDictionary, Threaded, RunsModel)
     chat: bool = False
     """Put the prompt into the model's chat template, as the message of a user."""
     amount: float | None = None
-    """Amount to add or to set, in units of the feature's largest activation that `workbench features` measured (1 where
-    it is not given). For `scale`, the factor; for a direction, in units of its chosen strength."""
+    """Amount to add or to set, as a multiple of the feature's largest activation that `workbench features` measured (1
+    where it is not given; `--activation`, and `Intervention.amount` in Python, are activations). For `scale`, the
+    factor; for a direction, in units of its chosen strength."""
     activation: float | None = None
     """Activation to add or to set, in place of an amount, for a feature whose largest one was not measured."""
     action: Literal["add", "scale", "set", "ablate"] = "add"
@@ -456,12 +457,12 @@ class Prove(ProofConfig, Seeded, AppliesDictionary, Threaded, RunsModel, Resumab
 
     Example: workbench prove demo --feature 540
 
-    Takes 2 to 4 minutes on one core for a model of 135M parameters; an interrupted command resumes. Its words are the
-    tokens on which it peaks in one half of its examples. Four tests: it fires on them in other documents; steering
-    along it raises them; ablating it on other examples lowers them; and through the Jacobian lens its direction says
-    them, so that it says what it reads. Each is compared with random directions of the same norm and with features of
-    like density, on the same words. Holm's correction covers the tests. The page of the feature in the dashboard shows
-    the result.
+    Takes half a minute to two minutes on one core for a model of 135M parameters; an interrupted command resumes. Its
+    words are the tokens on which it peaks in one half of its examples. Four tests: it fires on them in other documents;
+    steering along it raises them; ablating it on other examples lowers them; and through the Jacobian lens its
+    direction says them, so that it says what it reads. Each is compared with random directions of the same norm and
+    with features of like density, on the same words, the last with untrained latents on their own words, too. Holm's
+    correction covers the tests. The page of the feature in the dashboard shows the result.
     """
 
     makes: ClassVar[str] = "proof"

@@ -4,14 +4,17 @@
 - `workbench attribute SAE --prompt TEXT`: effects of features on one prediction.
 """
 
+import contextlib
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, NamedTuple
 
-from interp.errors import ConfigError, MismatchError, PromptError, UsageError
+from interp.artifacts import open_artefact, partial_path
+from interp.errors import ConfigError, MismatchError, PromptError, UsageError, WorkbenchError
 from interp.models.hooked import HookedModel
 from interp.options import Argument, Derived, ModelName, SAEName
-from interp.tracing.graph import TraceConfig
+from interp.tracing.graph import AttributionGraph, TraceConfig
 from saes.circuits.feature_circuit import AttributionConfig
 from workbench.analysis import AnalysisRun, Resumable
 from workbench.terminal import (
@@ -27,7 +30,6 @@ from workbench.terminal import (
 )
 
 if TYPE_CHECKING:
-    from interp.tracing.graph import AttributionGraph
     from interp.tracing.replacement import Replacement
     from interp.tracing.trace import Labels
     from saes.circuits.attribution import FeatureAttribution
@@ -37,7 +39,7 @@ HEADING = Heading.CIRCUITS
 
 
 @dataclass(frozen=True, kw_only=True)
-class TracePrompt(TraceConfig, AppliesDictionary, Threaded, RunsModel, Resumable["AttributionGraph"]):
+class TracePrompt(TraceConfig, AppliesDictionary, Threaded, RunsModel, Resumable[AttributionGraph]):
     """Trace why a model says what it says: the attribution graph of one prompt.
 
     Example: workbench trace smollm2-135m --prompt "The capital of France is" --target " Paris" --contrast " Rome"
@@ -50,7 +52,7 @@ class TracePrompt(TraceConfig, AppliesDictionary, Threaded, RunsModel, Resumable
     The replacement score is the share of influence that reaches the tokens through latents and not through errors: 1 is
     perfect. Its nulls: the same prompt without latents, and with untrained transcoders. A sample of latents is ablated
     in the model itself, to measure how well effects of nodes, and effects along edges, predict it. Opens on the page
-    *Graph*. Interrupted? The same command resumes.
+    *Graph*, where a first picture is there before the tests. Interrupted? The same command resumes.
     """
 
     words: ClassVar[tuple[str, ...]] = ("trace",)
@@ -65,10 +67,10 @@ class TracePrompt(TraceConfig, AppliesDictionary, Threaded, RunsModel, Resumable
     """Explain this token (one token, often with a leading space), or a latent, feature:LAYER:POSITION:LATENT. Default:
     the likeliest content word against the next likely one; with --max-logits 10 the ten likeliest tokens at once."""
     contrast: str | None = None
-    """Explain the difference between the target and this token, as by default."""
+    """Explain the difference between the target and this token. Default: the next likely word."""
     template: tuple[str, ...] = ()
-    """WORD=TARGET, three or more: also trace the prompt, which contains {}, with every word, and give each flow between
-    groups of nodes an interval over the words. The graph is that of the first word."""
+    """At least three WORD=TARGET pairs; each WORD replaces {} in --prompt. The graph is that of the first; flows
+    between groups of nodes get an interval over the words."""
     chat: bool = False
     """Put the prompt into the model's chat template, as the message of a user."""
 
@@ -91,15 +93,17 @@ class TracePrompt(TraceConfig, AppliesDictionary, Threaded, RunsModel, Resumable
     def default_name(self) -> str:
         return slug(f"{self.prompt}-{self.set or 'neurons'}")
 
-    def measure(self, run: AnalysisRun) -> "AttributionGraph":
+    def measure(self, run: AnalysisRun) -> AttributionGraph:
+        from dashboard.graph.story import story_of
         from interp.artifacts import Table
+        from interp.lenses.vocabulary import vocabulary_of
         from interp.models.generation import prompt_tokens
-        from interp.tracing.background import background_nodes
         from interp.tracing.effects import effect_profiles
         from interp.tracing.graph import Flow
         from interp.tracing.supernodes import with_groups
         from interp.tracing.trace import open_traced, trace_settings, trace_system, trace_variants
         from saes.features.neurons import newest_labels
+        from saes.features.raised_words import with_raised_words
 
         dictionary = self._dictionary(run)
         model, replacement = run.model(self.model), dictionary.replacement
@@ -115,7 +119,16 @@ class TracePrompt(TraceConfig, AppliesDictionary, Threaded, RunsModel, Resumable
             words=words,
         )
         labels = newest_labels(run.workspace, settings.weight_hash) if self.set is None else None
-        draft = run.draft(settings)
+        known = _first_picture(run.folder)
+        run.replaces = known is not None and known.settings == settings
+        if not run.replaces:  # it is that of another trace
+            super().check_free(run.folder)
+        new = not (run.folder.exists() or partial_path(run.folder).exists() or words)
+
+        def show(graph: AttributionGraph) -> None:
+            run.show(graph)
+            say(f"drawn in {run.folder}; its tests follow")
+
         try:
             with run.progress("tracing", "latents") as progress:
                 system = open_traced(model, settings, replacement)
@@ -125,29 +138,37 @@ class TracePrompt(TraceConfig, AppliesDictionary, Threaded, RunsModel, Resumable
                     None if self.chat else prompt,
                     labels=dictionary.labels,
                     untrained=dictionary.untrained,
-                    folder=draft.path,
+                    show=show if new else None,
+                    folder=lambda: run.draft(settings).path,
                     progress=progress,
                     report=say,
                 )
             if labels is not None:
                 run.made_from(labels.about)
                 graph = labels.named(graph)
+            vocabulary_of(model)  # kept, so that pages compare words without the model
+            if (lens := run.jacobian_lens(settings.weight_hash)) is not None:
+                graph = with_raised_words(graph, system, lens)
+            story = story_of(run.workspace, graph)
             if graph.effects is not None:
-                usual = [] if labels is None else background_nodes(graph, labels.background())
-                with run.progress("grouping", "latents") as progress:
-                    measured = partial(effect_profiles, system, progress=progress)
-                    graph = with_groups(graph, measured, hidden=usual)
+                with run.progress("testing the story", "latents") as progress:
+                    graph = with_groups(graph, story, partial(effect_profiles, system, progress=progress))
+            for line in story.lines() if story is not None else ():
+                say(line)
             if not words:
                 return graph
             with run.progress("tracing words", "words") as progress:
                 variants = trace_variants(model, self.prompt, words, replacement, config, progress=progress)
         except (UsageError, MismatchError):  # nothing was computed that could be resumed
-            if not draft.resumed:
-                draft.discard()
+            run.discard()
             raise
         for line in str(variants).splitlines():
             say(f"      {line}")
         return replace(graph, flows=Table.of(Flow, variants.rows()))
+
+    def check_free(self, *folders: Path | None) -> None:
+        """Let the same command continue where the first picture of a trace is there without its tests."""
+        super().check_free(*(folder for folder in folders if folder is not None and _first_picture(folder) is None))
 
     def _dictionary(self, run: AnalysisRun) -> "TracedDictionary":
         """Return the dictionary, its null and its labels."""
@@ -164,6 +185,14 @@ class TracePrompt(TraceConfig, AppliesDictionary, Threaded, RunsModel, Resumable
         null = SetReplacement(fresh, "untrained", as_many_as=transcoders, allow_other_weights=allow)
         replacement = SetReplacement(transcoders, self.set, allow_other_weights=allow)
         return TracedDictionary(replacement, null if self.nulls else None, labels_of(run.workspace, self.set))
+
+
+def _first_picture(folder: Path) -> AttributionGraph | None:
+    """Return the graph in a folder if it is the first picture of a trace that did not end."""
+    with contextlib.suppress(WorkbenchError):
+        graph = open_artefact(AttributionGraph, folder)
+        return graph if graph.first_picture else None
+    return None
 
 
 class TracedDictionary(NamedTuple):

@@ -2,9 +2,10 @@
 // draws (dashboard/circuit): the evidence, the curve, the table.
 
 import { setProps } from "../dash.mjs";
-import { element, under } from "../dom.mjs";
+import { button, element, under } from "../dom.mjs";
 import { messageOf } from "../http.mjs";
-import { act, box, slider, zooms } from "./controls.mjs";
+import { box, slider, zooms } from "./controls.mjs";
+import { savePicture } from "./saving.mjs";
 import { bodyOf, GraphView, search } from "./view.mjs";
 
 const VIAS = ["q: query", "k: key", "v: value", "into an MLP or the logits"];
@@ -24,7 +25,7 @@ export class CircuitView extends GraphView {
   read(query, shown) {
     const { n, paths } = /** @type {ShownCircuit} */ (shown);
     this.state = {
-      ...{ nodes: 0, edges: 1, target: null, only: false, background: true },
+      ...{ nodes: 0, edges: 1, target: null, background: true, box: -1 },
       n,
       paths,
       collapse: query.get("collapse") === "1",
@@ -232,12 +233,12 @@ function controls(view) {
       if (score.value) view.change({ n: Math.max(1, model.weight.filter((w) => Math.abs(w) >= least).length) });
     },
   });
-  const whole = act("As found", "The circuit as it was found", () => view.change({ n: null }));
+  const whole = button("As found", { title: "The circuit as it was found", onclick: () => view.change({ n: null }) });
   const paths = box("only edges on a path from input to output", (on) => view.change({ paths: on }));
   paths.root.hidden = !circuit.has_ends;
   const collapse = box("collapse groups", (on) => view.change({ collapse: on }));
-  const undo = act("Undo", "Ctrl Z", () => view.edits.undo()),
-    redo = act("Redo", "Ctrl Shift Z", () => view.edits.redo());
+  const undo = button("Undo", { title: "Ctrl Z", onclick: () => view.edits.undo() }),
+    redo = button("Redo", { title: "Ctrl Shift Z", onclick: () => view.edits.redo() });
   const file = element(
     "a",
     { class: "wb-act wb-act-quiet", title: "The shown circuit, as `Circuit.load` reads it" },
@@ -255,8 +256,8 @@ function controls(view) {
     undo,
     redo,
     zooms(view),
-    act("PNG", "Save the graph as a PNG", () => view.save("png")),
-    act("SVG", "Save the graph as an SVG", () => view.save("svg")),
+    button("PNG", { title: "Save the graph as a PNG", onclick: () => savePicture(view, "png") }),
+    button("SVG", { title: "Save the graph as an SVG", onclick: () => savePicture(view, "svg") }),
     file,
   );
   function show() {

@@ -1,17 +1,15 @@
 // The line of controls above a graph: view, number of nodes, undo and zoom; under "More" what is rarely changed.
 
-import { count, element, menu } from "../dom.mjs";
+import { button, count, element } from "../dom.mjs";
+import { savePicture } from "./saving.mjs";
 
 const FEWEST = 10; // nodes at the left end of the slider
 
 /** Build the controls of a view; `show()` sets them to its state. @param {GraphView} view */
 export function controls(view) {
   const { model } = view;
-  const tabs = [
-    ["graph", "Graph"],
-    ["list", "List"],
-  ].map(([key, text]) =>
-    element("button", { type: "button", class: "wb-graph-tab", "data-view": key, onclick: () => view.show(key) }, text),
+  const tabs = view.views.map(([key, text]) =>
+    button(text, { class: "wb-graph-tab", "data-view": key, onclick: () => view.show(key) }),
   );
   const nodes = slider("Nodes", "Latents and errors with the largest effect on the target", (value) =>
     view.change({ nodes: countAt(value) }),
@@ -25,23 +23,12 @@ export function controls(view) {
   /** @param {number} nodes */
   const valueAt = (nodes) =>
     Math.log(Math.max(nodes, FEWEST) / FEWEST) / Math.log(Math.max(all(), FEWEST + 1) / FEWEST);
-  const targets = model.targets.map((i) => [
-    String(i),
-    `only ${JSON.stringify(model.label[i])} ${(100 * model.probability[i]).toFixed(0)} %`,
-  ]);
-  const target = menu("Target", [["", "all targets"], ...targets], "", (value) =>
-    view.change({ target: value === "" ? null : Number(value) }),
-  );
   const collapse = box("collapse groups", (on) => view.change({ collapse: on }));
-  const only = box("pinned only", (on) => view.change({ only: on }));
-  const background = box("background", (on) => view.change({ background: on }));
-  background.root.title = `Also neurons that lead other prompts as much (mean of ${model.prompts}), and errors`;
-  background.root.hidden = model.background.size === 0;
-  const undo = act("Undo", "Ctrl Z", () => view.edits.undo()),
-    redo = act("Redo", "Ctrl Shift Z", () => view.edits.redo());
+  const undo = button("Undo", { title: "Ctrl Z", onclick: () => view.edits.undo() }),
+    redo = button("Redo", { title: "Ctrl Shift Z", onclick: () => view.edits.redo() });
   const pictures = [
-    act("PNG", "Save the graph as a PNG", () => view.save("png")),
-    act("SVG", "Save the graph as an SVG", () => view.save("svg")),
+    button("PNG", { title: "Save the graph as a PNG", onclick: () => savePicture(view, "png") }),
+    button("SVG", { title: "Save the graph as an SVG", onclick: () => savePicture(view, "svg") }),
     element(
       "a",
       {
@@ -57,15 +44,7 @@ export function controls(view) {
     "details",
     { class: "wb-graph-more" },
     element("summary", {}, "More"),
-    element(
-      "div",
-      { class: "wb-graph-menu" },
-      edges.root,
-      target,
-      only.root,
-      background.root,
-      element("div", { class: "wb-graph-acts" }, ...pictures),
-    ),
+    element("div", { class: "wb-graph-menu" }, edges.root, element("div", { class: "wb-graph-acts" }, ...pictures)),
   );
   more.addEventListener("keydown", (event) => {
     if (event.key === "Escape") more.open = false;
@@ -80,18 +59,29 @@ export function controls(view) {
     undo,
     redo,
     zooms(view),
+    view.content.story
+      ? element(
+          "a",
+          {
+            class: "wb-act wb-act-quiet",
+            href: `${view.source}/story.html`,
+            download: `${view.file}.html`,
+            title: "The story, its tests and hashes as one HTML file that opens anywhere",
+          },
+          "Save as a file",
+        )
+      : null,
     more,
   );
   function show() {
     const { state, edits } = view;
-    tabs.forEach((tab) => tab.setAttribute("aria-pressed", String((tab.dataset.view === "list") === view.showsList)));
+    tabs.forEach((tab) =>
+      tab.setAttribute("aria-pressed", String(tab.dataset.view === (view.showsList ? "list" : view.view))),
+    );
     nodes.set(valueAt(state.nodes), `${count(Math.min(state.nodes, all()))} of ${count(all())}`);
     edges.set(state.edges, `${Math.round(100 * state.edges)} %`);
-    target.value = state.target === null ? "" : String(state.target);
     collapse.input.checked = state.collapse;
     collapse.root.hidden = !edits.numbers(model).groups.length; // some are of a former graph of this name
-    only.input.checked = state.only;
-    background.input.checked = state.background;
     undo.hidden = !edits.past.length;
     redo.hidden = !edits.future.length;
   }
@@ -115,13 +105,8 @@ export function zooms(view) {
 }
 
 /** @param {string} text @param {string} title @param {() => void} onclick */
-export function act(text, title, onclick) {
-  return element("button", { type: "button", class: "wb-act wb-act-quiet", title, onclick }, text);
-}
-
-/** @param {string} text @param {string} title @param {() => void} onclick */
 function icon(text, title, onclick) {
-  return element("button", { type: "button", class: "wb-icon", title, "aria-label": title, onclick }, text);
+  return button(text, { class: "wb-icon", title, "aria-label": title, onclick });
 }
 
 /** @param {string} text @param {(on: boolean) => void} changed */

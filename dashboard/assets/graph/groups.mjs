@@ -1,8 +1,12 @@
 // The groups of a graph: their names and members, what is marked for another one, and proposals.
 
-import { count, element, under } from "../dom.mjs";
+import { button, count, element, under } from "../dom.mjs";
+import { messageOf } from "../http.mjs";
 import { groupColour, tokenText } from "./marks.mjs";
-import { button, quiet } from "./panel.mjs";
+import { quiet } from "./panel.mjs";
+import { waiting } from "./waiting.mjs";
+
+const MOST_GROUPED = 60; // latents among which groups are looked for: each is ablated in the model
 
 export class Groups {
   /** @param {GraphView} view */
@@ -27,17 +31,10 @@ export class Groups {
           style: `background: ${groupColour(theme, g)}`,
           "aria-hidden": "true",
         }),
-        element(
-          "button",
-          {
-            type: "button",
-            class: "wb-link",
-            dir: "auto",
-            title: "Mark its members",
-            onclick: () => view.mark(members),
-          },
-          tokenText(name, 40),
-        ),
+        button(tokenText(name, 40), {
+          ...{ class: "wb-link", dir: "auto", title: "Mark its members" },
+          onclick: () => view.mark(members),
+        }),
         element("span", { class: "wb-quiet" }, count(members.length)),
         view.panel
           ? button("Change", {
@@ -138,5 +135,25 @@ export class Groups {
     after?.after(form);
     input.focus();
     input.select();
+  }
+}
+
+/** Groups of shown latents that change the model alike; one step of undo takes them back. @param {GraphView} view */
+export async function proposeGroups(view) {
+  const { model, scene } = view,
+    { visitor } = view.panel.intervene;
+  const nodes = scene.ranked.slice(0, MOST_GROUPED).map((k) => model.ids[scene.items[k].node]);
+  view.say(" ");
+  try {
+    const asking = view.ask("groups.json", { nodes, visitor });
+    const found = await waiting(view.notice, visitor, "asking the model", asking);
+    const { groups, headline } = /** @type {Proposed} */ (found);
+    if (groups.length)
+      view.edits.apply((value) => {
+        value.groups = groups.map(([name, ids]) => [name.trim().slice(0, 80) || "group", ids]);
+      });
+    view.say(groups.length ? `${headline} Kept; Undo reverts.` : headline);
+  } catch (error) {
+    view.say(messageOf(error), true);
   }
 }

@@ -1,6 +1,6 @@
 // Why an edge crosses positions: its split by the last head that moves it, each with a link to the head's attention.
 
-import { element, menu, recordsTable, short, signed } from "../dom.mjs";
+import { button, element, menu, recordsTable, short, signed } from "../dom.mjs";
 import { failure, tokenText } from "./marks.mjs";
 
 const CROSSING = 12;
@@ -39,11 +39,7 @@ export class Heads {
       this.source = Number(k);
     };
     const sourceMenu = menu("Source of the edge", choices, String(this.source), choose, { "data-act": "heads-source" });
-    const run = element(
-      "button",
-      { type: "button", class: "wb-act wb-act-quiet", "data-act": "heads", onclick: () => this.run(this.source, i) },
-      "Split by heads",
-    );
+    const run = button("Split by heads", { "data-act": "heads", onclick: () => this.run(this.source, i) });
     const folded = element(
       "details",
       {

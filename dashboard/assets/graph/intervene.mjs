@@ -1,15 +1,12 @@
 // Interventions: sliders that multiply activations of chosen nodes and groups, what that changes in the model beside the
 // graph's prediction and random latents, and the text with and without it. Sets of factors are saved with the edits.
 
-import { element, menu, recordsTable, short, signed } from "../dom.mjs";
+import { button, element, menu, recordsTable, short, signed } from "../dom.mjs";
 import { fieldsOf, menuOf, sliderOf } from "../form.mjs";
 import { json } from "../http.mjs";
 import { failure, tokenText } from "./marks.mjs";
 import { KINDS } from "./model.mjs";
 import { waiting } from "./waiting.mjs";
-
-/** @param {string} text @param {Attributes} given */
-const button = (text, given) => element("button", { type: "button", class: "wb-act wb-act-quiet", ...given }, text);
 
 export class Intervene {
   /** @param {GraphView} view */

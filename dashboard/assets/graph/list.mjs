@@ -1,6 +1,6 @@
 // The list view: every shown node as a row of a table that the keyboard alone can read and edit.
 
-import { element, short, under } from "../dom.mjs";
+import { button, element, short, under } from "../dom.mjs";
 import { tokenText } from "./marks.mjs";
 import { KIND_NAMES, KINDS } from "./model.mjs";
 
@@ -51,8 +51,7 @@ export class List {
       element("thead", {}, this.head),
       this.body,
     );
-    this.more = element("button", {
-      type: "button",
+    this.more = button("", {
       class: "wb-link",
       onclick: () => {
         this.limit += BLOCK;
@@ -126,23 +125,13 @@ export class List {
   heading() {
     this.head.replaceChildren(
       ...COLUMNS.map(([name, text]) => {
-        const button = element(
-          "button",
-          {
-            type: "button",
-            class: "wb-link",
-            onclick: () => {
-              this.sort = name;
-              this.draw();
-            },
-          },
-          text,
-        );
-        return element(
-          "th",
-          { scope: "col", class: `wb-graph-${name}`, "aria-sort": this.sort === name ? "ascending" : null },
-          button,
-        );
+        const sorting = this.sort === name ? "ascending" : null;
+        const sort = () => {
+          this.sort = name;
+          this.draw();
+        };
+        const head = { scope: "col", class: `wb-graph-${name}`, "aria-sort": sorting };
+        return element("th", head, button(text, { class: "wb-link", onclick: sort }));
       }),
     );
   }

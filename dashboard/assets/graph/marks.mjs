@@ -36,9 +36,9 @@ export function radiusOf(item, largest, roomy) {
   return (roomy ? 4.5 : 2.8) + 3.4 * Math.sqrt(Math.min(1, Math.abs(item.size) / largest));
 }
 
-/** The first two colours of the categories are those of signs. @param {GraphTheme} theme @param {number} group */
+/** @param {GraphTheme} theme @param {number} group */
 export function groupColour(theme, group) {
-  return group < 0 ? null : theme.categories[2 + (group % (theme.categories.length - 2))];
+  return group < 0 ? null : theme.groups[group % theme.groups.length];
 }
 
 /** Width and height of an item that is a box; null of others. @param {Item} item */
@@ -68,15 +68,19 @@ export function cornersOf(item, x, y, r) {
   ];
 }
 
-/** Fill, line and text colour of an item. @param {Item} item @param {GraphTheme} theme @param {string | null} group */
+/** Fill, line and text colour of an item: the fill has its sign, the line its group. @param {Item} item @param {GraphTheme} theme @param {string | null} group */
 export function coloursOf(item, theme, group) {
   if (item.kind === KINDS.ERROR) return { fill: theme.surface, line: group ?? theme.muted, text: theme.text };
-  if (item.kind === KINDS.TOKEN) return { fill: group ?? theme.text, line: theme.surface, text: theme.text };
+  if (item.kind === KINDS.TOKEN) return { fill: theme.text, line: group ?? theme.surface, text: theme.text };
   if (item.kind === KINDS.LOGIT) return { fill: theme.soft, line: theme.accent, text: theme.text };
   if (item.node < 0) return { fill: theme.surface, line: group ?? theme.muted, text: theme.text };
   const own = theme.roles ? (theme.roles[item.role] ?? theme.muted) : item.size < 0 ? theme.opposite : theme.accent;
-  return { fill: group ?? own, line: theme.surface, text: theme.text };
+  return { fill: own, line: group ?? theme.surface, text: theme.text };
 }
+
+/** @param {Item} item */
+export const lineWidth = (item) =>
+  item.group >= 0 ? 2.2 : boxOf(item) ? 1.6 : item.kind === KINDS.ERROR || item.pinned ? 1.4 : 0.8;
 
 /**
  * The Bézier curve of a link at a camera: two numbers for each end and control point.
@@ -151,7 +155,8 @@ export function drawMark(context, item, x, y, r, theme, ratio) {
   const { fill, line, text: colour } = coloursOf(item, theme, groupColour(theme, item.group)),
     box = boxOf(item);
   if (!box && item.kind === KINDS.FEATURE) {
-    const { made, half } = stamp(fill, item.pinned ? theme.text : line, r, item.pinned ? 1.4 : 0.8, ratio);
+    const pin = item.pinned && item.group < 0;
+    const { made, half } = stamp(fill, pin ? theme.text : line, r, lineWidth(item), ratio);
     context.drawImage(made, x - half, y - half, made.width / ratio, made.height / ratio);
     return;
   }
@@ -162,7 +167,7 @@ export function drawMark(context, item, x, y, r, theme, ratio) {
   context.fillStyle = fill;
   context.fill();
   context.strokeStyle = item.pinned && !box ? theme.text : line;
-  context.lineWidth = box ? 1.6 : item.kind === KINDS.ERROR || item.pinned ? 1.4 : 0.8;
+  context.lineWidth = lineWidth(item);
   context.stroke();
   if (!box) return;
   context.font = `600 12px ${theme.font}`;

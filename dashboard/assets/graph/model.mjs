@@ -55,6 +55,12 @@ export class Model {
     return this.targets.length === 1 && p === 1 ? "named target" : `probability ${(100 * p).toFixed(1)} %`;
   }
 
+  /** The word of a target, by default of the first, without what it stands against. @param {number | null} target */
+  answer(target) {
+    const label = this.label[target ?? this.targets[0]] ?? "";
+    return label.split(" - ")[0].trim() || label;
+  }
+
   /** Latents and errors that may be shown. @param {boolean} background also those that lead other prompts as much */
   between(background) {
     return this.kind.filter((kind, i) => kind < KINDS.TOKEN && (background || !this.background.has(i))).length;

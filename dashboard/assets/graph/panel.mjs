@@ -1,16 +1,14 @@
 // The side panel: the chosen node with its examples and its edges, or how to read the graph.
 
-import { count, element, short, signed } from "../dom.mjs";
+import { button, count, element, short, signed } from "../dom.mjs";
 import { Heads } from "./heads.mjs";
 import { Intervene } from "./intervene.mjs";
 import { failure, tokenText } from "./marks.mjs";
 import { KIND_NAMES, KINDS } from "./model.mjs";
+import { agreement, emphasised, listed, percent } from "./story.mjs";
 
 const ROWS = 12;
 
-/** @param {string} text @param {Attributes} given */
-export const button = (text, given) =>
-  element("button", { type: "button", class: "wb-act wb-act-quiet", ...given }, text);
 /** @param {string} text */
 export const quiet = (text) => element("p", { class: "wb-note" }, text);
 
@@ -48,8 +46,9 @@ export class Panel {
 
   /** How to read the graph, while nothing is chosen. */
   reading() {
-    const { model, state } = this.view;
+    const { model, state, box } = this.view;
     const { signs, sizes } = model;
+    if (box) return this.unfolded(box);
     const latents = Array.from(sizes.keys()).filter((i) => model.kind[i] === KINDS.FEATURE);
     const strongest = latents
       .filter((i) => state.background || !model.background.has(i))
@@ -61,41 +60,68 @@ export class Panel {
         "h2",
         { tabindex: "-1" },
         signs
-          ? `Largest effects on ${tokenText(model.label[state.target ?? model.targets[0]], 30)}`
+          ? `Largest effects on ${tokenText(model.answer(state.target), 30)}`
           : "Latents with the largest influence",
       ),
       quiet(
         signs
-          ? "In logits, on all paths. Choose a node to see what feeds it."
+          ? `In logits, on all paths; those below 0 argue against ${tokenText(model.answer(state.target), 30)}.`
           : "Influence: the share of all direct effects from the targets back that passes through a node.",
       ),
       strongest.length
-        ? element(
-            "ol",
-            { class: "wb-graph-edges" },
-            ...strongest.map((i) => this.line(i, sizes[i], Math.abs(sizes[i]) / most, true, signs ? signed : short)),
-          )
+        ? element("ol", { class: "wb-graph-edges" }, ...strongest.map((i) => this.effect(i, most)))
         : element("p", { class: "wb-none" }, "This graph has no latent: only errors lie between tokens and targets."),
       this.background(latents),
     ].filter((part) => part !== null);
   }
 
+  /** The nodes of a box of the story, those of largest effect first. @param {StoryBox} box */
+  unfolded({ name, share, effect, reads, says, test, nodes }) {
+    const { model, state } = this.view,
+      { sizes } = model,
+      answer = tokenText(model.answer(state.target), 30),
+      ranked = [...nodes].sort((a, b) => Math.abs(sizes[b]) - Math.abs(sizes[a])),
+      most = Math.abs(sizes[ranked[0]]) || 1;
+    const facts = [
+      `Carries ${percent(share)} of the influence on ${answer}${effect < 0 ? ", and argues against it" : ""}.`,
+      reads.length ? `Reads ${listed(reads)}.` : "",
+      says.length ? `Says ${listed(says)}.` : "",
+      test ? `Its members ${test.holds ? "act as one" : "do not act alike"}: ${agreement(test)}.` : "",
+    ];
+    return [
+      element("h2", { tabindex: "-1", dir: "auto" }, ...emphasised(name)),
+      element("p", { class: "wb-note", dir: "auto" }, facts.filter(Boolean).join(" ")),
+      element("ol", { class: "wb-graph-edges" }, ...ranked.map((i) => this.effect(i, most))),
+      element(
+        "div",
+        { class: "wb-graph-acts" },
+        button("Back to the story", { onclick: () => this.view.change({ box: -1 }, "story") }),
+        button("Show all nodes", { onclick: () => this.view.change({ box: -1 }) }),
+      ),
+    ];
+  }
+
+  /** A node with its effect on the answer. @param {number} i @param {number} most */
+  effect(i, most) {
+    const { model, state } = this.view,
+      size = model.sizes[i],
+      negative = `argues against ${tokenText(model.answer(state.target), 30)}`;
+    return this.line(i, size, Math.abs(size) / most, true, negative);
+  }
+
   /** What is the same on every prompt, in one line. @param {number[]} latents */
   background(latents) {
     const { model, state } = this.view,
-      common = latents.filter((i) => model.background.has(i));
-    if (!common.length) return null;
-    const sum = /** @param {number[]} nodes */ (nodes) => nodes.reduce((all, i) => all + model.influence[i], 0);
-    const share = Math.round((100 * sum(common)) / (sum(latents) || 1));
+      common = latents.filter((i) => model.background.has(i)).length;
+    if (!common) return null;
     return element(
       "p",
-      { class: "wb-note" },
-      `${count(common.length)} nodes (${share} % of the influence) appear on any prompt. `,
-      element(
-        "button",
-        { type: "button", class: "wb-link", onclick: () => this.view.change({ background: !state.background }) },
-        state.background ? "Hide them" : "Show them",
-      ),
+      { class: "wb-note", title: `They lead ${model.prompts} other prompts as much, on average` },
+      `${count(common)} nodes appear on any prompt; ${state.background ? "shown" : "hidden"}. `,
+      button(state.background ? "Hide them" : "Show them", {
+        class: "wb-link",
+        onclick: () => this.view.change({ background: !state.background }),
+      }),
     );
   }
 
@@ -108,7 +134,13 @@ export class Panel {
     /** @type {(string[] | false)[]} */
     const facts = [
       latent && ["activation", short(model.activation[i])],
-      latent && model.signs && ["effect, logits", signed(model.sizes[i])],
+      latent &&
+        model.signs && [
+          model.sizes[i] < 0
+            ? `effect, argues against ${tokenText(model.answer(view.state.target), 20)}`
+            : "effect, logits",
+          signed(model.sizes[i]),
+        ],
       model.kind[i] !== KINDS.LOGIT && ["influence", short(model.influence[i])],
     ];
     const place = element(
@@ -237,19 +269,14 @@ export class Panel {
       element("h3", {}, title, element("span", { class: "wb-quiet" }, `${count(edges.length)} direct effects`)),
       element("ol", { class: "wb-graph-edges" }, ...lines),
       edges.length > ROWS && !open
-        ? element(
-            "button",
-            {
-              type: "button",
-              class: "wb-link",
-              "data-act": `more-${side}`,
-              onclick: () => {
-                this.open.add(side);
-                this.drawNode();
-              },
+        ? button(`Show all ${count(edges.length)}`, {
+            class: "wb-link",
+            "data-act": `more-${side}`,
+            onclick: () => {
+              this.open.add(side);
+              this.drawNode();
             },
-            `Show all ${count(edges.length)}`,
-          )
+          })
         : null,
     ].filter((part) => part !== null);
   }
@@ -257,9 +284,9 @@ export class Panel {
   /**
    * A link to a node with a signed bar.
    * @param {number} i @param {number} weight @param {number} share @param {boolean} seen
-   * @param {(value: number) => string} [plus]
+   * @param {string} [negative] what a bar below 0 means
    */
-  line(i, weight, share, seen, plus = signed) {
+  line(i, weight, share, seen, negative) {
     const { view } = this,
       { model } = view,
       where = model.kind[i] < KINDS.TOKEN ? `L${model.layer[i]} ` : "";
@@ -268,7 +295,7 @@ export class Panel {
       {
         href: view.addressOf({ at: model.ids[i] }),
         class: `wb-graph-line${seen ? "" : " wb-graph-weak"}`,
-        title: seen ? null : "Below the thresholds: not drawn",
+        title: seen ? (weight < 0 ? negative : null) : "Below the thresholds: not drawn",
       },
       element("span", { class: "wb-graph-line-label", dir: "auto" }, tokenText(view.labelOf(i), 60)),
       element(
@@ -277,7 +304,7 @@ export class Panel {
         where,
         element("span", { class: "wb-token" }, tokenText(model.tokens[model.position[i]], 10)),
       ),
-      element("span", { class: "wb-value" }, plus(weight)),
+      element("span", { class: "wb-value" }, (negative === undefined || model.signs ? signed : short)(weight)),
       element("span", {
         class: `wb-graph-bar${weight < 0 ? " wb-graph-negative" : ""}`,
         style: `width: ${(100 * share).toFixed(1)}%`,

@@ -1,24 +1,27 @@
 // The whole graph as an SVG document, and as a PNG drawn from it. Texts are set as text; the browser escapes them.
 
 import { download } from "../atlas/saving.mjs";
-import { contextOf } from "../dom.mjs";
-import { boxOf, coloursOf, cornersOf, curveOf, groupColour, lettersOf, lineOf, tokenText } from "./marks.mjs";
+import { contextOf, svg as node } from "../dom.mjs";
+import { messageOf } from "../http.mjs";
+import {
+  boxOf,
+  coloursOf,
+  cornersOf,
+  curveOf,
+  groupColour,
+  lettersOf,
+  lineOf,
+  lineWidth,
+  tokenText,
+} from "./marks.mjs";
 import { KINDS } from "./model.mjs";
+import { layOut } from "./scene.mjs";
 
 const SPACE = "http://www.w3.org/2000/svg";
 const EDGE = { left: 52, right: 40, top: 24, bottom: 40 };
 
-/** @param {string} tag @param {Record<string, string | number>} given @param {string} [text] */
-function node(tag, given, text) {
-  const made = document.createElementNS(SPACE, tag);
-  for (const [name, value] of Object.entries(given))
-    made.setAttribute(name, typeof value === "number" ? String(Number(value.toFixed(2))) : value);
-  if (text !== undefined) made.textContent = text;
-  return made;
-}
-
 /** The picture as an SVG element. `title` says what it shows. @param {{ scene: Scene, layout: Layout, theme: GraphTheme, tokens: string[], title: string }} given */
-export function toSvg({ scene, layout, theme, tokens, title }) {
+function toSvg({ scene, layout, theme, tokens, title }) {
   const width = Math.ceil(layout.width + EDGE.left + EDGE.right),
     height = Math.ceil(layout.height + EDGE.top + EDGE.bottom);
   const svg = node("svg", {
@@ -75,7 +78,7 @@ function edges(scene, theme) {
 function mark(item, theme) {
   const { fill, line, text } = coloursOf(item, theme, groupColour(theme, item.group)),
     box = boxOf(item),
-    look = { fill, stroke: line };
+    look = { fill, stroke: line, "stroke-width": lineWidth(item) };
   if (box) {
     return [
       node("rect", {
@@ -85,7 +88,6 @@ function mark(item, theme) {
         width: box.width,
         height: box.height,
         rx: 7,
-        "stroke-width": 1.6,
       }),
       node(
         "text",
@@ -120,12 +122,12 @@ function halo(text, x, y, fill, theme) {
 const blobOf = (svg) => new Blob([new XMLSerializer().serializeToString(svg)], { type: "image/svg+xml" });
 
 /** @param {SVGElement} svg @param {string} name */
-export function saveSvg(svg, name) {
+function saveSvg(svg, name) {
   download(URL.createObjectURL(blobOf(svg)), `${name}.svg`);
 }
 
 /** @param {SVGElement} svg @param {string} name */
-export async function savePng(svg, name) {
+async function savePng(svg, name) {
   const [width, height] = ["width", "height"].map((side) => Number(svg.getAttribute(side)));
   const scale = Math.min(2, 8000 / Math.max(width, height)),
     address = URL.createObjectURL(blobOf(svg));
@@ -141,5 +143,25 @@ export async function savePng(svg, name) {
     download(URL.createObjectURL(blob), `${name}.png`);
   } finally {
     URL.revokeObjectURL(address);
+  }
+}
+
+/** Save the whole graph as a picture. @param {GraphView} view @param {"png" | "svg"} kind */
+export async function savePicture(view, kind) {
+  const labelled = {
+    scene: view.scene,
+    layout: view.layout ?? layOut(view.scene, view.model, view.resolved, 1000, 600),
+  };
+  const svg = toSvg({
+    ...labelled,
+    theme: view.canvas.theme,
+    tokens: view.model.tokens,
+    title: document.querySelector(".wb-graph-title")?.textContent || view.name,
+  });
+  try {
+    if (kind === "svg") saveSvg(svg, view.file);
+    else await savePng(svg, view.file);
+  } catch (error) {
+    view.say(`The picture could not be made: ${messageOf(error)}`, true);
   }
 }

@@ -16,11 +16,12 @@ const MANY = 240;
 
 /**
  * @param shown a byte per node and edge: 1 for what is shown
- * @param state collapse, only (pinned nodes and groups alone)
+ * @param state collapse
  * @param edits pins, hidden (Sets of numbers), groups [{name, members}], names, moves (by number)
- * @param {Model} model @param {Shown} shown @param {GraphState} state @param {ResolvedEdits} edits
+ * @param members nodes of a box of the story: of the others, only tokens and targets are shown
+ * @param {Model} model @param {Shown} shown @param {GraphState} state @param {ResolvedEdits} edits @param {number[]} members
  */
-export function makeScene(model, shown, state, edits) {
+export function makeScene(model, shown, state, edits, members) {
   const groupOf = new Int32Array(model.n).fill(-1);
   edits.groups.forEach(({ members }, g) =>
     members.forEach((i) => {
@@ -34,8 +35,9 @@ export function makeScene(model, shown, state, edits) {
   const at = new Int32Array(model.n).fill(-1);
   for (let i = 0; i < model.n; i++) {
     const g = groupOf[i];
-    const wanted = !state.only || edits.pins.has(i) || g >= 0 || model.kind[i] === KINDS.LOGIT;
-    if (!wanted || !(shown.node[i] || (g >= 0 && !edits.hidden.has(i) && (state.collapse || state.only)))) continue;
+    const ends = model.kind[i] === KINDS.LOGIT || (members.length > 0 && model.kind[i] === KINDS.TOKEN),
+      wanted = !members.length || ends || members.includes(i);
+    if (!wanted || !(shown.node[i] || (g >= 0 && !edits.hidden.has(i) && state.collapse))) continue;
     if (state.collapse && g >= 0) {
       const known = ofGroup.get(g);
       at[i] = known ?? items.length;

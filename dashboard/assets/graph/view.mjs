@@ -1,22 +1,21 @@
 // The view of an attribution graph: holds what is chosen and shown, and passes it to canvas, list, panel and address.
 
-import { count, element, short, signed, under } from "../dom.mjs";
+import { button, count, element, short, signed, under } from "../dom.mjs";
 import { json, messageOf } from "../http.mjs";
 import { Canvas, FRAME } from "./canvas.mjs";
 import { controls } from "./controls.mjs";
 import { Edits } from "./edits.mjs";
-import { Groups } from "./groups.mjs";
+import { Groups, proposeGroups } from "./groups.mjs";
 import { List } from "./list.mjs";
 import { tokenText } from "./marks.mjs";
 import { KIND_NAMES, KINDS, Model } from "./model.mjs";
 import { Panel } from "./panel.mjs";
 import { Pointer } from "./pointer.mjs";
-import { savePng, saveSvg, toSvg } from "./saving.mjs";
 import { labelOf, layOut, makeScene } from "./scene.mjs";
-import { waiting } from "./waiting.mjs";
+import { StoryDrawing } from "./story.mjs";
 
 const NARROW = "(max-width: 700px)";
-const MOST_GROUPED = 60; // latents among which groups are looked for: each is ablated in the model
+const FORM = ["trace", "target", "contrast", "model", "set", "chat"]; // of the form that traces another prompt
 
 export class GraphView {
   /** @type {Map<number, Described>} */
@@ -28,9 +27,13 @@ export class GraphView {
   view = "graph";
   scrolls = false; // the wheel moves the page, and zooms with Ctrl alone
   closed = false;
+  /** @type {Record<string, string>} */
+  form = {}; // what the address fills the form with
   /** @type {string | null} */
   problem = null; // of the address
 
+  /** @type {GraphContent} */
+  content;
   /** @type {Model} */
   model;
   /** @type {GraphState} */
@@ -63,6 +66,10 @@ export class GraphView {
   tip;
   /** @type {HTMLElement} */
   listed;
+  /** @type {HTMLElement} */
+  storyRoot;
+  /** @type {StoryDrawing | undefined} */
+  story;
   /** @type {ReturnType<typeof controls>} */
   controls;
   /** @type {Canvas} */
@@ -119,14 +126,30 @@ export class GraphView {
       edges,
       target: target === null ? null : (model.numbers.get(target) ?? null),
       collapse: query.get("collapse") === "1",
-      only: query.get("only") === "1",
       background: query.get("background") === "1",
+      box: Number(query.get("box") ?? -1),
     };
-    this.view = query.get("view") === "list" ? "list" : "graph";
+    const form = query.has("trace") ? FORM : [];
+    this.form = Object.fromEntries(form.map((field) => [field, query.get(field) ?? ""]));
+    const view = query.get("view") ?? "";
+    this.view = this.views.find(([key]) => key === view)?.[0] ?? this.usualView(query);
     const at = query.get("at");
     this.chosen = model.numbers.get(at ?? "") ?? null;
     if (at && this.chosen === null) this.problem = `This graph has no node ${at.slice(0, 60)}.`;
     this.edits.value.pins = pins;
+  }
+
+  /** Views by key, with their names: the story first, where it can be told. */
+  get views() {
+    const story = this.content.story ? [["story", "Story"]] : [];
+    return [...story, ["graph", "Whole graph"], ["list", "List"]];
+  }
+
+  /** The story, unless the address says what to look at in the whole graph. @param {URLSearchParams} query */
+  usualView(query) {
+    const first = this.state.target === null || this.model.index[this.state.target] === 0, // which the story is of
+      inGraph = ["at", "box", "nodes", "edges", "pins", "collapse", "background"].some((key) => query.has(key));
+    return this.content.story && first && !inGraph ? "story" : "graph";
   }
 
   build() {
@@ -134,6 +157,7 @@ export class GraphView {
     this.area = element("div", { class: "wb-graph-area", tabindex: "0", role: "application" });
     this.tip = element("div", { class: "wb-graph-tip", hidden: true, "aria-hidden": "true" });
     this.listed = element("div", { class: "wb-graph-list", hidden: true });
+    this.storyRoot = element("section", { class: "wb-story", "aria-label": "Story", hidden: true });
     this.canvas = new Canvas(this.area, this.themes);
     this.canvas.tokenTexts = this.model.tokens;
     this.canvas.marked = new Set();
@@ -161,6 +185,7 @@ export class GraphView {
     this.root.replaceChildren(
       this.controls.root,
       this.notice,
+      this.storyRoot,
       element(
         "div",
         { class: "wb-graph-body" },
@@ -196,7 +221,7 @@ export class GraphView {
   }
 
   get showsList() {
-    return this.view === "list" || this.media.matches;
+    return this.view === "list" || (this.view === "graph" && this.media.matches);
   }
 
   // From state to pictures
@@ -213,7 +238,8 @@ export class GraphView {
 
   want() {
     const { nodes, edges, target, background } = this.state,
-      { pins, hidden } = this.edits.value,
+      pins = [...this.edits.value.pins, ...this.members.map((i) => this.model.ids[i])],
+      { hidden } = this.edits.value,
       usual = background ? [] : [...this.model.background].map((i) => this.model.ids[i]);
     this.wanted = bodyOf({
       nodes,
@@ -254,12 +280,15 @@ export class GraphView {
 
   draw() {
     this.resolved = this.edits.numbers(this.model);
-    this.scene = makeScene(this.model, this.shown, this.state, this.resolved);
-    const list = this.showsList;
+    this.scene = makeScene(this.model, this.shown, this.state, this.resolved, this.members);
+    const list = this.showsList,
+      story = this.view === "story";
     this.tellChosen();
-    this.area.hidden = list;
+    this.area.hidden = list || story;
     this.listed.hidden = !list;
-    this.root.dataset.view = list ? "list" : "graph";
+    if (this.storyRoot) this.storyRoot.hidden = !story;
+    this.root.dataset.view = list ? "list" : this.view;
+    if (story) this.tellStory();
     if (list)
       this.list.show({
         scene: this.scene,
@@ -273,6 +302,26 @@ export class GraphView {
     this.drawSide();
     this.controls.show();
     this.tell();
+  }
+
+  /** Draw the story once; a click on a box opens its nodes in the whole graph. */
+  tellStory() {
+    if (this.story || !this.content.story) return;
+    const target = this.model.targets.find((i) => this.model.index[i] === 0) ?? null; // which it is told of
+    this.story = new StoryDrawing(this.storyRoot, this.content.story, {
+      answer: this.model.answer(target),
+      chance: target === null ? "" : this.model.chance(target).replace("probability ", ""),
+      opened: (box) => this.change({ box }, "graph"),
+    });
+  }
+
+  /** The box of the story whose nodes are shown alone, if one is. */
+  get box() {
+    return this.content.story?.boxes[this.state.box];
+  }
+
+  get members() {
+    return this.box?.nodes ?? [];
   }
 
   drawSide() {
@@ -304,10 +353,11 @@ export class GraphView {
     return labelOf(this.model, this.resolved, i);
   }
 
-  /** @param {Partial<GraphState>} part */
-  change(part) {
+  /** @param {Partial<GraphState>} part @param {string} [view] */
+  change(part, view = this.view) {
     Object.assign(this.state, part);
-    this.canvas.fitted ||= "collapse" in part || "only" in part;
+    this.view = view;
+    this.canvas.fitted ||= "collapse" in part || "box" in part;
     return this.refresh();
   }
 
@@ -339,6 +389,7 @@ export class GraphView {
   }
 
   tellChosen() {
+    this.root.toggleAttribute("data-box", this.box !== undefined);
     if (this.chosen === null) delete this.root.dataset.chosen;
     else this.root.dataset.chosen = this.model.ids[this.chosen];
   }
@@ -433,6 +484,7 @@ export class GraphView {
       item.kind === KINDS.LOGIT
         ? model.chance(i)
         : `${model.signs ? `effect ${signed(item.size)}` : `influence ${short(item.influence)}`}` +
+          (model.signs && item.size < 0 ? `, argues against ${model.answer(this.state.target)}` : "") +
           (item.kind === KINDS.FEATURE && i >= 0 ? `, activation ${short(model.activation[i])}` : ""),
     ];
   }
@@ -449,10 +501,11 @@ export class GraphView {
       edges: fixed(state.edges, model.edgeShare),
       target: state.target === null ? "" : String(model.index[state.target]),
       pins: edits.value.pins.join(","),
-      view: this.view === "list" ? "list" : "",
+      box: this.box ? String(state.box) : "",
+      view: this.view === "graph" && !this.content.story ? "" : this.view,
       collapse: state.collapse ? "1" : "",
-      only: state.only ? "1" : "",
       background: state.background ? "1" : "",
+      ...this.form,
       ...part,
     };
     return `/graph/${encodeURIComponent(this.name)}${search(query)}`;
@@ -475,27 +528,7 @@ export class GraphView {
     const title =
       "Latents whose ablation changes the model alike, more than random latents do" +
       (this.resolved.groups.length ? "; replaces these groups (Undo reverts)" : "");
-    return this.model.n > 3 ? [["Propose groups", title, () => this.proposeGroups()]] : [];
-  }
-
-  /** Groups of shown latents that change the model alike; one step of undo takes them back. */
-  async proposeGroups() {
-    const { model, scene } = this,
-      { visitor } = this.panel.intervene;
-    const nodes = scene.ranked.slice(0, MOST_GROUPED).map((k) => model.ids[scene.items[k].node]);
-    this.say(" ");
-    try {
-      const asking = this.ask("groups.json", { nodes, visitor });
-      const found = await waiting(this.notice, visitor, "asking the model", asking);
-      const { groups, headline } = /** @type {Proposed} */ (found);
-      if (groups.length)
-        this.edits.apply((value) => {
-          value.groups = groups.map(([name, ids]) => [name.trim().slice(0, 80) || "group", ids]);
-        });
-      this.say(groups.length ? `${headline} Those that hold are shown; Undo takes them back.` : headline);
-    } catch (error) {
-      this.say(messageOf(error), true);
-    }
+    return this.model.n > 3 ? [["Propose groups", title, () => proposeGroups(this)]] : [];
   }
 
   /** The name of a picture's file. */
@@ -503,42 +536,10 @@ export class GraphView {
     return this.name.split("/").at(-1) ?? "graph";
   }
 
-  /** @param {string} kind */
-  async save(kind) {
-    const labelled = {
-      scene: this.scene,
-      layout: this.layout ?? layOut(this.scene, this.model, this.resolved, 1000, 600),
-    };
-    const svg = toSvg({
-      ...labelled,
-      theme: this.canvas.theme,
-      tokens: this.model.tokens,
-      title: document.querySelector(".wb-graph-title")?.textContent || this.name,
-    });
-    try {
-      if (kind === "svg") saveSvg(svg, this.file);
-      else await savePng(svg, this.file);
-    } catch (error) {
-      this.say(`The picture could not be made: ${messageOf(error)}`, true);
-    }
-  }
-
   /** Somebody else saved other edits of this graph meanwhile. @param {Partial<GraphEdits>} theirs */
   differ(theirs) {
     /** @param {string} text @param {() => void} act */
-    const choose = (text, act) =>
-      element(
-        "button",
-        {
-          type: "button",
-          class: "wb-act wb-act-quiet",
-          onclick: () => {
-            this.say("");
-            act();
-          },
-        },
-        text,
-      );
+    const choose = (text, act) => button(text, { onclick: () => [this.say(""), act()] });
     this.say("The edits of this graph were changed elsewhere meanwhile.", true);
     this.notice.append(
       choose("Load theirs", () => this.edits.take(theirs)),
@@ -573,6 +574,7 @@ export class GraphView {
     if (this.media) this.media.onchange = null;
     if (this.hush) document.removeEventListener("keydown", this.hush);
     this.canvas?.close();
+    this.story?.close();
     this.edits?.close();
   }
 }

@@ -99,7 +99,7 @@ function begin(prompt, visitor, found, selection, asked) {
       ...selection,
       token,
       key: key === null || key > token ? null : key,
-      layer: Math.min(selection.layer || 0, found.n_layers - 1),
+      layer: Math.min(selection.layer ?? Math.floor(found.n_layers / 2), found.n_layers - 1),
       head: Math.min(selection.head || 0, found.n_heads - 1),
     },
     asking: () => ({ text: prompt.text, model: prompt.model, chat: Boolean(prompt.chat), visitor }),
@@ -121,10 +121,12 @@ function draw(mine) {
 /** @param {PromptState} mine */
 function show(mine) {
   Object.values(mine.views).forEach((view) => view.select());
-  const { token, layer, head, feature, key } = mine.selection;
-  byId("prompt-selected").textContent =
-    `Token ${token}, ${spaced(mine.reading.tokens[token], 24)} · L${layer}H${head}` +
+  const { token, feature, key } = mine.selection;
+  const title = byId("prompt-selected");
+  title.textContent =
+    `After “${spaced(mine.reading.tokens[token], 24).replace(/^␣(?=.)/, "")}”` +
     (feature === null ? "" : ` · feature ${feature}`);
+  title.title = `token ${token}`;
   byId("prompt-why").hidden = key === null;
 }
 

@@ -137,7 +137,8 @@ export function features(state) {
     mark();
   });
   const null_ = element("p", { class: "wb-note", id: "prompt-feature-null" }, chance(state.reading));
-  holder.replaceChildren(list, null_, fold);
+  const others = element("details", { class: "wb-folded", hidden: true });
+  holder.replaceChildren(list, others, null_, fold);
 
   /** @param {string} token @param {number} i */
   function row(token, i) {
@@ -183,14 +184,27 @@ export function features(state) {
       const here = found[state.selection.token];
       const head = ["", "", "activation", "", "percentile"].map((text) => element("span", {}, text));
       const none = element("li", { class: "wb-none" }, "No feature is active on this token.");
-      list.replaceChildren(
-        ...(here.length
-          ? [element("li", { class: "wb-quiet" }, ...head), ...here.map((fired) => line(fired, here[0][1]))]
-          : [none]),
+      const spelt = here.filter(([feature]) => isWordItself(labels[feature] || "", texts[state.selection.token]));
+      const more = spelt.length > 1 ? spelt.slice(1) : []; // one says it
+      const first = here.filter((fired) => !more.includes(fired)).map((fired) => line(fired, here[0][1]));
+      list.replaceChildren(...(here.length ? [element("li", { class: "wb-quiet" }, ...head), ...first] : [none]));
+      others.hidden = !more.length;
+      others.replaceChildren(
+        element("summary", {}, `${more.length} more of the same word`),
+        element("ol", { class: "wb-fired" }, ...more.map((fired) => line(fired, here[0][1]))),
       );
       mark();
     },
   };
+}
+
+/**
+ * Whether a label says no more than that the feature fires on a token, in this or another spelling.
+ * @param {string} label @param {string} token
+ */
+function isWordItself(label, token) {
+  const said = label.replace(/^(the word|often)/i, "").replace(/in any form|\(\d+ %\)|["'\s]/g, "");
+  return said.toLowerCase() === token.trim().toLowerCase();
 }
 
 /** The null: the activations of the dictionary at random vectors. @param {Reading} given */
@@ -198,10 +212,7 @@ function chance({ active, random_active: count, random_strongest: most }) {
   if (!count.length) return "";
   /** @param {number[]} values */
   const median = (values) => [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)];
-  return (
-    `${median(active)} features active on a token (random vectors: ${median(count)}, ` +
-    `the strongest at ${median(most).toPrecision(2)}).`
-  );
+  return `${median(active)} features active (noise: ${median(count)}, the strongest at ${median(most).toPrecision(2)})`;
 }
 
 /**

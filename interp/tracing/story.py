@@ -1,0 +1,362 @@
+"""Story of a graph: at most twelve boxes from the words of the prompt through concepts to the answer. Torch-free.
+
+    story = tell(graph, words, usual=usual)    # words: number of a latent's node -> `NodeWords`
+    print(story)
+
+Latents at one position whose words are alike are one box: a concept, or where they make the model say those words late
+on the last token, an output ("say ..."). Only words count that are near those of the prompt or the answer. Latents that
+read the word they stand on belong to the box of that word. Nodes on the last token that serve any answer are one box.
+A box carries the share of the influence on the target whose paths lead through it (`Walks`).
+"""
+
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float
+
+from interp.results import Record, Result
+from interp.tracing._function_words import FUNCTION_WORDS
+from interp.tracing._influence import Walks
+from interp.tracing._story_words import NodeWords, Topic, WordVectors, leading_words, stem
+from interp.tracing._story_words import words_of as words_of
+from interp.tracing.background import LIMIT
+from interp.tracing.graph import AttributionGraph
+from interp.tracing.part import graph_effects
+
+BoxKind = Literal["token", "concept", "output", "general", "answer"]
+MOST_BOXES, MOST_TOKENS = 12, 4
+ALIKE = 0.3
+"""Mean likeness of words from which latents at one position are one box."""
+LATE = 0.7
+"""Depth from which latents on the last token are outputs, as a fraction of the layers."""
+OPPOSED = 0.1
+"""A group of outputs is two boxes where its weaker sign has at least this part of the other's effects."""
+SERVING = 0.1
+"""Mean influence over other prompts, as a part of that in the graph, of latents that serve any answer."""
+LEAST_SHARE, LEAST_ALONE = 0.0005, 0.003
+"""Smallest influence of a group that is a box or whose words are the answer's, and of any other single latent."""
+AGAINST = ", against"
+"""Ending of the name of a box whose members act against others of the same words."""
+LEAST_ARROW = 0.03
+"""Smallest arrow, as a part of the influence that its target box carries."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BoxTest:
+    """Agreement of the effects of a box's members, beside random groups of the same layers."""
+
+    agreement: float
+    chance: float
+    holds: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoryBox:
+    """Nodes of a graph that are told as one."""
+
+    name: str
+    kind: BoxKind
+    nodes: tuple[int, ...]
+    """numbers of nodes"""
+    share: float
+    """of the influence on the target, 0 to 1: paths through several boxes count in each, and all in the answer"""
+    effect: float
+    """signed effect on the target, summed over members"""
+    position: int
+    """last of the members"""
+    layer: float
+    """mean of the members"""
+    reads: tuple[str, ...] = ()
+    says: tuple[str, ...] = ()
+    test: BoxTest | None = None
+    """None where it was not tested"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoryArrow:
+    """Influence that goes from one box to another and through no third one; boxes by number."""
+
+    source: int
+    target: int
+    weight: float
+    """share of all influence on the target; below 0 where the source lowers the activations of the target box"""
+
+
+@dataclass(frozen=True, repr=False)
+class Story(Result):
+    """Boxes and arrows of a graph, in the order of reading."""
+
+    sentence: str
+    boxes: tuple[StoryBox, ...]
+    arrows: tuple[StoryArrow, ...]
+    left_out: float
+    """share of the influence whose paths lead through no box, 0 to 1"""
+
+    def to_records(self) -> list[Record]:
+        """Return one row per box."""
+        return [
+            {
+                "box": box.name, "kind": box.kind, "share": box.share, "effect": box.effect, "nodes": len(box.nodes),
+                "to": ", ".join(
+                    f"{'' if arrow.weight > 0 else 'against '}{self.boxes[arrow.target].name}"
+                    for arrow in self.arrows if arrow.source == number
+                ),
+            }
+            for number, box in enumerate(self.boxes)
+        ]  # fmt: skip
+
+    def lines(self) -> list[str]:
+        """Return the story as text: the sentence, then a line for each box with the boxes that it leads to."""
+        rows = [f"{self.sentence} ({self.left_out:.0%} of the influence is in no box)"]
+        for number, box in enumerate(self.boxes):
+            to = [
+                f"{'' if arrow.weight > 0 else 'against '}{self.boxes[arrow.target].name}"
+                for arrow in self.arrows if arrow.source == number
+            ][:3]  # fmt: skip
+            rows.append(f"  {box.kind:8} {box.name:28} {box.share:4.0%} {box.effect:+6.2f}  {' · '.join(to)}".rstrip())
+        return rows
+
+    def headline(self) -> str:
+        """Return the mechanism in a sentence, and the share that is left out."""
+        return f"{self.sentence} {self.left_out:.0%} of the influence is left out."
+
+
+def tell(
+    graph: AttributionGraph,
+    words: Mapping[int, NodeWords],
+    *,
+    usual: Mapping[int, float] | None = None,
+    vectors: WordVectors | None = None,
+) -> Story | None:
+    """Return the story of a graph for its first target; None without targets or without nodes.
+
+    `words` are those of its latents by number; `usual` is the mean influence of latents over other prompts as a part of
+    that in this graph (`usual_parts`). `vectors` tell which words are alike; without them only forms of one word are.
+    """
+    aim = next((i for i, node in enumerate(graph.nodes) if node.kind == "logit" and node.index == 0), None)
+    if aim is None or not graph.targets or len(graph.nodes) < 2:
+        return None
+    return _Telling(graph, words, usual or {}, vectors, aim).story()
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Nodes that are to be one box."""
+
+    name: str
+    kind: BoxKind
+    nodes: list[int]
+
+
+class _Telling:
+    """One graph that is told."""
+
+    def __init__(
+        self, graph: AttributionGraph, words: Mapping[int, NodeWords], usual: Mapping[int, float],
+        vectors: WordVectors | None, aim: int,
+    ) -> None:  # fmt: skip
+        self.graph, self.nodes, self.aim = graph, graph.nodes, aim
+        layer = np.array([node.layer for node in self.nodes])
+        self.walks = Walks(graph.edges.source, graph.edges.target, graph.edges.weight, layer)
+        self.start = (np.arange(len(layer)) == aim).astype(float)
+        self.visits, self.effects = self.walks.visits(self.start), graph_effects(graph)
+        self.last = max(node.position for node in self.nodes)
+        self.answer = [part.strip() or "space" for part in graph.targets[0].sides if part]
+        self.spans = [(run, word) for run, word in _spans(graph.token_texts) if _is_content(word)]
+        positions = {i: node.position for i, node in enumerate(self.nodes)}
+        self.topic = Topic(words, positions, [(run[-1], word) for run, word in self.spans], self.answer, vectors)
+        latents = (i for i, node in enumerate(self.nodes) if node.kind == "feature")
+        self.words = {i: words.get(i, NodeWords()) for i in latents}
+        self.background = {i for i, part in usual.items() if part >= LIMIT}
+        serving = (i for i, part in usual.items() if part >= SERVING and not self.topic.words.get(i))
+        self.general = [i for i in sorted({*serving, *self.background}) if self.nodes[i].position == self.last]
+
+    def story(self) -> Story:
+        tokens, concepts = self._tokens(), [group for group in self._concepts() if self._tells(group)]
+        inside = {i for group in tokens for i in group.nodes}
+        serving = [i for i in self.general if i not in inside]
+        tokens = sorted(tokens, key=self._interest)[-MOST_TOKENS:]
+        room = MOST_BOXES - 1 - bool(serving) - len(tokens)
+        concepts = sorted(concepts, key=self._interest)[-room:]
+        chosen = sorted(tokens, key=self._place) + sorted(concepts, key=self._place)
+        if serving:
+            chosen.append(_Group(f"at *{self._word(self.last)}*: general", "general", serving))
+        chosen.append(_Group(" rather than ".join(self.answer), "answer", [self.aim]))
+        boxes, arrows = tuple(self._box(group) for group in chosen), self._arrows(chosen)
+        left_out = 1 - self._share([i for group in chosen[:-1] for i in group.nodes])
+        return Story(self._sentence(boxes), boxes, arrows, left_out)
+
+    def _place(self, group: _Group) -> tuple[float, int]:
+        layer = 0.0 if group.kind == "token" else float(np.mean([self.nodes[i].layer for i in group.nodes]))
+        return layer, self.nodes[group.nodes[0]].position
+
+    def _word(self, position: int) -> str:
+        """Return the word of the prompt at a position."""
+        text = self.graph.token_texts[position]
+        return next((word for run, word in self.spans if position in run), text.strip() or repr(text))
+
+    def _tells(self, group: _Group) -> bool:
+        """Return whether a group has enough influence to be told, or is about the answer."""
+        words = [word for i in group.nodes for word in self.topic.words[i]]
+        alone = len(group.nodes) == 1 and self.topic.near_answer(words) < 1
+        return bool(self.visits[group.nodes].sum() >= (LEAST_ALONE if alone else LEAST_SHARE))
+
+    def _share(self, members: Collection[int]) -> float:
+        """Return the probability that a walk from the target visits any member."""
+        return float(self.walks.visits(self.start, members)[list(members)].sum())
+
+    def _tokens(self) -> list[_Group]:
+        """Return the group of each word of the prompt with a meaning: its tokens, and latents that read the word."""
+        at = {node.position: i for i, node in enumerate(self.nodes) if node.kind == "token"}
+        groups = []
+        for run, word in self.spans:
+            tokens = [at[position] for position in run if position in at]
+            stems = {stem(self.graph.token_texts[position]) for position in run} | {stem(word)}
+            readers = [
+                i for i, words in self.words.items()
+                if self.nodes[i].position in run and i not in self.background
+                and (self.nodes[i].layer == 0 or stems & {stem(text) for text in words.reads})
+            ]  # fmt: skip
+            if tokens:
+                groups.append(_Group(word, "token", [*tokens, *readers]))
+        return groups
+
+    def _concepts(self) -> list[_Group]:
+        """Return a group for the latents at each position whose words are alike and on the topic."""
+        taken = {i for group in self._tokens() for i in group.nodes}
+        by_position: dict[int, list[int]] = defaultdict(list)
+        for i in self.words:
+            if self.topic.words.get(i) and i not in taken and i not in self.background:
+                by_position[self.nodes[i].position].append(i)
+        groups = []
+        for members in by_position.values():
+            for rows in _clusters(self.topic.likeness(members)):
+                groups += self._sides([members[row] for row in rows])
+        return groups
+
+    def _sides(self, members: list[int]) -> list[_Group]:
+        """Return the group of some latents; two where they are outputs that act against each other."""
+        layer = np.mean([self.nodes[i].layer for i in members])
+        if self.nodes[members[0]].position != self.last or layer < LATE * self.graph.n_layers:
+            return [_Group(self._name(members), "concept", members)]
+        sides = [[i for i in members if (self.effects[i] > 0) == positive] for positive in (True, False)]
+        low, high = sorted(float(np.abs(self.effects[side]).sum()) for side in sides)
+        groups = []
+        for side in sides if low >= OPPOSED * high else [members]:
+            says = 2 * sum(any(word in self.topic.words[i] for word in self.words[i].says) for i in side) >= len(side)
+            against = AGAINST if low >= OPPOSED * high and side is sides[1] else ""
+            name = f"{'say ' * says}{self._name(side, said=says)}{against}"
+            groups.append(_Group(name, "output" if says else "concept", side))
+        return groups
+
+    def _interest(self, group: _Group) -> float:
+        """Return how much a group tells: its influence, more with several members and with words near the answer's."""
+        words = [group.name] if group.kind == "token" else [word for i in group.nodes for word in self.topic.words[i]]
+        near = self.topic.near_answer(words)
+        return float(self.visits[group.nodes].sum()) * (0.5 if len(group.nodes) == 1 else 1.0) * (0.2 + near) ** 2
+
+    def _name(self, members: Sequence[int], *, said: bool = False) -> str:
+        """Return the two leading words of some latents; with `said`, of those that they make the model say."""
+        weights: dict[str, float] = defaultdict(float)
+        for i in members:
+            for word, near in self.topic.words[i].items():
+                if not said or word in self.words[i].says:
+                    weights[word] += near * (self.visits[i] + 1e-6) ** 0.5
+        return ", ".join(leading_words(weights)) if weights else self._name(members)
+
+    def _box(self, group: _Group) -> StoryBox:
+        nodes = sorted(group.nodes)
+        words = [self.words[i] for i in nodes if i in self.words]
+        named = group.kind in ("concept", "output")
+        return StoryBox(
+            name=group.name, kind=group.kind, nodes=tuple(nodes), share=self._share(nodes),
+            effect=float(self.effects[nodes].sum()), layer=float(np.mean([self.nodes[i].layer for i in nodes])),
+            position=max(self.nodes[i].position for i in nodes),
+            reads=self.topic.frequent(part.reads for part in words) if named else (),
+            says=self.topic.frequent(part.says for part in words) if named else (),
+            test=self._test(group) if named else None,
+        )  # fmt: skip
+
+    def _test(self, group: _Group) -> BoxTest | None:
+        """Return the stored test of a box of this name, whose latents are all in it."""
+        inside = {self.nodes[i].id for i in group.nodes}
+        for known in self.graph.groups or ():
+            if known.name == group.name and inside.issuperset(known.nodes):
+                return BoxTest(agreement=known.agreement, chance=known.chance, holds=known.holds)
+        return None
+
+    def _arrows(self, groups: Sequence[_Group]) -> tuple[StoryArrow, ...]:
+        """Return the influence between boxes that goes through no third box."""
+        active = np.array([-1.0 if node.kind == "feature" and node.activation < 0 else 1.0 for node in self.nodes])
+        inside = {i for group in groups for i in group.nodes}
+        arrows = []
+        for number, group in enumerate(groups):
+            starts, ends = np.zeros(len(self.nodes)), inside - set(group.nodes)
+            starts[group.nodes] = self.walks.visits(self.start, group.nodes)[group.nodes]
+            reached, signed = self.walks.visits(starts, ends), self.walks.visits(starts, ends, active)
+            for other, source in enumerate(groups[:-1]):
+                size, net = float(reached[source.nodes].sum()), float(signed[source.nodes].sum())
+                if other != number and size >= LEAST_ARROW * starts.sum() and size > 0:
+                    arrows.append(StoryArrow(source=other, target=number, weight=size if net >= 0 else -size))
+        return tuple(sorted(arrows, key=lambda arrow: -abs(arrow.weight)))
+
+    def _sentence(self, boxes: Sequence[StoryBox]) -> str:
+        """Return the mechanism in at most 25 words: what words call up, and what then speaks for the answer."""
+        repeated = " (repeated)" * any(box.kind == "token" and box.name == self.answer[0] for box in boxes)
+        answer = " rather than ".join([f"*{self.answer[0]}*{repeated}", *(f"*{side}*" for side in self.answer[1:])])
+        parts = [box for box in boxes if box.kind in ("concept", "output")]
+        early: dict[str, str] = {}
+        for box in sorted(parts, key=lambda box: -box.share):
+            word = self._word(box.position)
+            other = next((text for text in _words(box) if stem(text) != stem(word)), None)
+            if box.position != self.last and other and len(early) < 2:
+                early.setdefault(word, other)
+        late = sorted((box for box in parts if box.position == self.last), key=lambda box: -abs(box.effect))
+        ours = list(dict.fromkeys(_words(box)[0] for box in late if box.effect > 0))[:2]
+        theirs = [_words(box)[0] for box in late if box.effect <= 0 and _words(box)[0] not in ours][:1]
+        if not early and not ours:
+            tokens = [f"*{box.name}*" for box in boxes if box.kind == "token"][:3]
+            return f"{_listed(tokens) or 'The prompt'} lead to {answer} through no concept that labels name."
+        first = ", ".join(f"*{word}* calls up “{name}”" for word, name in early.items())
+        verb = "speaks" if len(ours) == 1 else "speak"
+        last = f"{_listed([f'“{name}”' for name in ours])} {verb} for {answer}" if ours else f"the answer is {answer}"
+        text = f"{first}; at" if first else "At"
+        return f"{text} *{self._word(self.last)}*, {last}" + "".join(f"; “{name}” against" for name in theirs) + "."
+
+
+def _words(box: StoryBox) -> list[str]:
+    """Return the words of a box's name."""
+    return box.name.removeprefix("say ").removesuffix(AGAINST).split(", ")
+
+
+def _spans(texts: Sequence[str]) -> list[tuple[range, str]]:
+    """Return the positions and the text of each word: a token that goes on in letters belongs to the one before."""
+    starts = [
+        at for at, text in enumerate(texts)
+        if not (at and text[:1].isalpha() and texts[at - 1][-1:].isalpha())
+    ]  # fmt: skip
+    runs = [range(a, b) for a, b in zip(starts, [*starts[1:], len(texts)], strict=True)]
+    return [(run, "".join(texts[position] for position in run).strip()) for run in runs]
+
+
+def _is_content(word: str) -> bool:
+    special = word.startswith("<") and word.endswith(">")
+    return not special and word.lower() not in FUNCTION_WORDS and word not in {*",.;:!?\"'()"} and bool(word)
+
+
+def _clusters(likeness: Float[np.ndarray, "n n"]) -> list[list[int]]:
+    """Return groups of rows by average linkage of at least `ALIKE`."""
+    from scipy.cluster.hierarchy import fcluster, linkage
+
+    if len(likeness) < 2:
+        return [[row] for row in range(len(likeness))]
+    apart = 1 - likeness[np.triu_indices(len(likeness), 1)]
+    numbers = fcluster(linkage(apart, "average"), 1 - ALIKE, "distance")
+    return [np.flatnonzero(numbers == number).tolist() for number in np.unique(numbers)]
+
+
+def _listed(texts: Sequence[str]) -> str:
+    return " and ".join([", ".join(texts[:-1]), *texts[-1:]]) if len(texts) > 1 else "".join(texts)
