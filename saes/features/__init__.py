@@ -21,7 +21,7 @@
 - `planes`     two-dimensional features
 - `token_index` index of the recorded text: on which tokens and words each feature fires
 - `fired_words`  features that fire on words and phrases, or as a model reads a text
-- `_label_search` features by their labels, names and word classes; words near some words in a model's unembedding
+- `_label_search` features by their labels and names; words near some words in a model's unembedding
 - `_example_texts` the text of the examples: which contain a query, and which one a hit shows
 - `_phrase_vectors` vectors of phrases, by which a query finds labels that share no word with it
 - `find_by_meaning`  one strength of every feature for a text, from these sources

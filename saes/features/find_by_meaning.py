@@ -10,7 +10,7 @@ Sources, each a number per feature:
 - `related_fires`: the same for words related to them (`label_search`);
 - `says`, `related_says`: how far it raises the words, and those related to them, through the Jacobian lens (`meaning`),
   as a robust z-score over all features: the median is 0 and the median distance from it 0.67;
-- `label`, `kind`: its label contains the text, or names the class of its words (`label_search`);
+- `label`: its label contains the text (`_label_search`);
 - `alike`: its written label is like the text and words near it, by the vectors of both (`_phrase_vectors`), and
   `covered`: the share of the words of the text that a word of that label is near;
 - `contains`: its strongest examples contain the text, for phrases and words of several tokens (`_example_texts`);
@@ -46,7 +46,6 @@ from saes.features._example_texts import Containing, ExampleTexts
 from saes.features._label_search import (
     Named,
     RelatedWord,
-    by_class,
     by_label,
     by_own_name,
     by_phrase,
@@ -113,16 +112,15 @@ def _fit(text: str, named: ConceptFeature) -> float:
     return share if share >= LEAST_MATCH and len(words) > 1 else 0.0
 
 
-LEARNT = ("fires", "related_fires", "says", "related_says", "density", "label", "kind", "alike", "covered")
+LEARNT = ("fires", "related_fires", "says", "related_says", "density", "label", "alike", "covered")
 SET = {"phrase": 5.0, "concept": 4.5, "name": 6.0, "contains": 0.8}
 """Weights that the concepts cannot teach: none is a phrase, the concept asked for is left out of its own source, and
 their words of several tokens occur too rarely."""
 WEIGHTS = {
-    True: (0.28, 0.17, 0.90, 0.31, 0.54, 1.58, 0.07, 0.81, 0.37),
-    False: (0.46, 0.0, 0.0, 0.0, 0.61, 1.22, 0.07, 0.54, 0.36),
+    True: (0.28, 0.17, 0.90, 0.31, 0.54, 1.58, 0.81, 0.37),
+    False: (0.46, 0.0, 0.0, 0.0, 0.61, 1.22, 0.54, 0.36),
 }
-"""Weights of `LEARNT`, with and without a lens. The concepts give `kind` none; with 0.07, a feature found by the class
-of its words alone is in the list."""
+"""Weights of `LEARNT`, with and without a lens."""
 OFFSET = {True: -1.02, False: -0.60}
 """Added to the weighted sum, so that its sigmoid is the probability that the hit is right."""
 BELOW_FIRST = 0.999
@@ -223,12 +221,11 @@ def gather(
     evidence = []
     for query in queries:
         labels = by_label(readings, written, query.text, inside)
-        kinds = by_class(readings, [word.word for word in query.sought.words], inside)
         alike = by_phrase(readings, written, query.text, inside, *_relatives(meaning))
         near = examples.features_with(query.in_examples) if examples is not None and query.in_examples else None
         concepts = by_concept(measured, query.text, leave_out=leave_out)
         named = by_own_name(made, query.text, names or {})
-        evidence.append(_evidence(query, firings, meaning, inside, labels, kinds, alike, near, concepts, named))
+        evidence.append(_evidence(query, firings, meaning, inside, labels, alike, near, concepts, named))
     return evidence
 
 
@@ -281,7 +278,7 @@ class _Asked:
 
 def _evidence(
     query: _Asked, firings: WordFirings, meaning: Meaning | None, inside: np.ndarray, labels: dict[int, Named],
-    kinds: dict[int, Named], alike: dict[int, Alike], near: Containing | None,
+    alike: dict[int, Alike], near: Containing | None,
     concepts: dict[int, tuple[str, float]], named: set[int],
 ) -> FeatureEvidence:  # fmt: skip
     """Return the evidence for each feature from the firings read; `inside [n_features]` are those to search."""
@@ -305,7 +302,6 @@ def _evidence(
         tests += [np.ones(n) if related is None else _p_of(n, related)]
         tests += [scores.p for scores in (lens_scores, related_scores) if scores is not None]
     values["label"] = _at(n, {i: label.strength for i, label in labels.items()})
-    values["kind"] = _at(n, {i: kind.strength for i, kind in kinds.items()})
     values["alike"] = _at(n, {i: like.likeness for i, like in alike.items()})
     values["covered"] = _at(n, {i: like.covered for i, like in alike.items()})
     values["contains"] = np.zeros(n)
@@ -316,12 +312,12 @@ def _evidence(
     values["concept"] = _at(n, {i: f1 for i, (_, f1) in concepts.items() if i < n})
     values["name"] = _at(n, dict.fromkeys((i for i in named if i < n), 1.0))
     p = np.minimum(np.min(tests, 0) * TESTS, 1.0) if tests else np.ones(n)
-    for sure in ("label", "kind", "alike", "concept", "name"):  # judged on their own nulls when they were made
+    for sure in ("label", "alike", "concept", "name"):  # judged on their own nulls when they were made
         p = np.where(values[sure] > 0, np.minimum(p, ALPHA), p)
     return FeatureEvidence(
         values=values, p=p, live=inside, with_lens=meaning is not None, sought=sought, firings=firings, fired=fired,
         phrases=phrases, raised=lens_scores, related=query.related, near=query.related_words,
-        labels=kinds | labels, concepts=concepts,
+        labels=labels, concepts=concepts,
     )  # fmt: skip
 
 

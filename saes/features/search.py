@@ -103,7 +103,7 @@ _LIKE = re.compile(r"^like\s+(?:([\w.-]+):)?#?(\d{1,9})$", re.IGNORECASE)
 _NUMBER = re.compile(r"^(?:([A-Za-z][\w.-]*):|#)(\d{1,9})$")
 _BY: dict[str, By] = {
     "fires": "tokens", "related_fires": "related", "says": "says", "related_says": "says", "label": "label",
-    "kind": "label", "alike": "label", "covered": "label", "contains": "examples", "concept": "concept", "name": "name",
+    "alike": "label", "covered": "label", "contains": "examples", "concept": "concept", "name": "name",
 }  # fmt: skip
 
 
