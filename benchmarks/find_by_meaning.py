@@ -123,7 +123,8 @@ def _detectors(
     best = int(np.flatnonzero(ranked.columns == latent)[0])
     good = (chosen >= chosen[best] - WITHIN) & (judged >= judged[best] - WITHIN)
     right = (chosen >= DETECTS) & (judged >= DETECTS) | (ranked.columns == latent)
-    return latent, *(tuple(int(number) for number in ranked.columns[mask]) for mask in (good, right))
+    best_ones, right_ones = (tuple(int(number) for number in ranked.columns[mask]) for mask in (good, right))
+    return latent, best_ones, right_ones
 
 
 @dataclass(frozen=True)
@@ -146,7 +147,7 @@ class Asked:
 def ask(root: Path, concepts: list[Wanted], *, lens: bool = True, shuffled: bool = False) -> list[Asked]:
     """Gather the evidence of both queries of some concepts; `shuffled` deals the directions out anew."""
     from interp.workspace import Workspace
-    from saes.features._example_texts import example_texts
+    from saes.features.example_texts import example_texts
     from saes.features.find_by_meaning import gather
     from saes.features.fired_words import FiringIndex
     from saes.features.found import Filter
@@ -227,10 +228,12 @@ def nonsense_hits(root: Path, n: int = 200) -> list[float]:
     """Return the largest Match of a hit beyond chance for each of `n` nonsense words, the largest first; 0: none."""
     from interp.workspace import Workspace
     from saes.features import search
-    from saes.features._phrase_vectors import nonsense
 
+    rng = np.random.default_rng(40)
+    syllables = [consonant + vowel for consonant in "bcdfgklmnprstvz" for vowel in "aeiou"]
+    words = ["".join(rng.choice(syllables, k)) for k in rng.integers(2, 5, n)]
     search.CONVINCING = 0.0  # pyright: ignore[reportAttributeAccessIssue]
-    found = [search.search_features(Workspace(root), word, features="demo", examples=False) for word in nonsense(n)]
+    found = [search.search_features(Workspace(root), word, features="demo", examples=False) for word in words]
     return sorted(max([h.strength or 0.0 for h in hits.hits if h.convincing], default=0.0) for hits in found)[::-1]
 
 

@@ -2,7 +2,7 @@
 
 The table of `tools.labels` becomes the artefact `labels/demo`, with its scores and answers; the labels that hold are
 taken over by `features/demo`, beside the labels by rule. Where a label by rule says little and the words promoted
-belong together, they become the title (`saes/features/_titles.py`). Then the map of the features is coloured again.
+belong together, they become the title (`saes/features/titles.py`). Then the map of the features is coloured again.
 Features that have taken labels over already only get the titles.
 """
 
@@ -23,10 +23,9 @@ from interp.seeds import derive_seed
 from interp.workspace import Workspace
 from saes.explain.adopt import adopt_labels, replace_labels
 from saes.explain.run import f1_of_answers, mean_scores
-from saes.features._labels import Label
-from saes.features._titles import N_WORDS, belonging_together, says_little
 from saes.features.meaning import lens_for, said_tokens
 from saes.features.schema import NO_LABEL, SAE, SAID, SAYS, SOURCES, Features
+from saes.features.titles import N_WORDS, belonging_together, says_little, title_of
 from saes.features.written_labels import (
     ContextJudgement,
     ExplainConfig,
@@ -105,7 +104,7 @@ def new_titles(features: Features, words: dict[int, tuple[str, ...]]) -> dict[in
     sql = "select feature, label_kind, label_names, label_share, label_heldout from t"
     return {
         row["feature"]: {
-            "label": str(Label(SAYS, said)), "label_source": SAID, "label_kind": SAYS, "label_names": list(said),
+            "label": title_of(said), "label_source": SAID, "label_kind": SAYS, "label_names": list(said),
             "label_heldout": row["label_heldout"] if row["label_kind"] == NO_LABEL else None,
         }
         for row in features.features.query(sql).to_pylist()

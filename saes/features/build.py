@@ -37,7 +37,6 @@ from interp.recording.store import NO_TOKEN, Recording, document_names, read_pas
 from interp.seeds import derive_seed
 from saes.features._labels import Label, label_features
 from saes.features._relations import measure_relations
-from saes.features._titles import belonging_together, titled
 from saes.features.firings import Encoded, FeatureStatistics, collect_together
 from saes.features.meaning import said_tokens
 from saes.features.schema import (
@@ -51,6 +50,7 @@ from saes.features.schema import (
     FeaturesSettings,
 )
 from saes.features.sources import writes_to_residual
+from saes.features.titles import belonging_together, titled
 from saes.features.token_index import FOLDER, KEPT, TokenIndex, spell
 from saes.training.config import DENSE
 

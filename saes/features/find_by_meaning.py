@@ -13,7 +13,7 @@ Sources, each a number per feature:
 - `label`: its label contains the text (`_label_search`);
 - `alike`: its written label is like the text and words near it, by the vectors of both (`_phrase_vectors`), and
   `covered`: the share of the words of the text that a word of that label is near;
-- `contains`: its strongest examples contain the text, for phrases and words of several tokens (`_example_texts`);
+- `contains`: its strongest examples contain the text, for phrases and words of several tokens (`example_texts`);
 - `concept`: it is the best feature of a measured concept of that name or those words;
 - `name`: the user gave it a name that contains the text.
 
@@ -42,7 +42,6 @@ from interp.errors import WorkbenchError
 from interp.lenses.vocabulary import Vocabulary
 from interp.nulls import ALPHA
 from interp.workspace import Workspace
-from saes.features._example_texts import Containing, ExampleTexts
 from saes.features._label_search import (
     Named,
     RelatedWord,
@@ -57,6 +56,7 @@ from saes.features._label_search import (
     written_labels,
 )
 from saes.features._phrase_vectors import Alike, Relatives
+from saes.features.example_texts import Containing, ExampleTexts
 from saes.features.fired_words import Fired, FiringIndex, IndexedWord, Sought, WordFirings
 from saes.features.found import ConceptFeature, Filter, NamesFeatures
 from saes.features.meaning import Meaning

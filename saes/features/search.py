@@ -40,9 +40,9 @@ from interp.errors import ConfigError, CorruptError, MissingError, UnknownNameEr
 from interp.models.short_name import short_name
 from interp.nulls import ALPHA
 from interp.workspace import Workspace
-from saes.features._example_texts import ExampleTexts, example_texts, shown_examples
 from saes.features._label_search import largest, names_of
 from saes.features._phrase_vectors import phrase_vectors
+from saes.features.example_texts import ExampleTexts, example_texts, shown_examples
 from saes.features.find_by_meaning import LEARNT, SET, WEIGHTS, FeatureEvidence, gather
 from saes.features.fired_words import AT_ONCE, Fired, FiringIndex, IndexedWord
 from saes.features.found import By, Example, FeatureHits, Filter, Hit, Kind, columns_of

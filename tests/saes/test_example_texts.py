@@ -7,7 +7,7 @@ from make_features import write_features
 from interp.nulls import ALPHA
 from interp.workspace import Workspace
 from saes import search_features
-from saes.features._example_texts import ExampleTexts, shown_examples
+from saes.features.example_texts import ExampleTexts, shown_examples
 
 N, DOCUMENTS = 60, 6
 

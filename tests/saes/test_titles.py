@@ -5,7 +5,7 @@ import pytest
 
 from interp.lenses.vocabulary import Vocabulary
 from saes.features._labels import Label
-from saes.features._titles import N_WORDS, SHOWN, belonging_together, says_little, titled
+from saes.features.titles import N_WORDS, SHOWN, belonging_together, says_little, titled
 
 D, N_TOPICS, N_OTHER = 48, 5, 400
 LETTERS = "abcdefghijklmnopqrstuvwxyz"

@@ -35,6 +35,15 @@ def says_little(kind: str, names: Sequence[str], share: float | None) -> bool:
     return (kind == "class" and set(names) <= WIDE) or (share is not None and share < MIN_SHARE)
 
 
+def title_of(words: tuple[str, ...]) -> str:
+    """Return the text of a title.
+
+    >>> title_of((" flavorful", " delicious"))
+    'says flavorful, delicious'
+    """
+    return str(Label(SAYS, words))
+
+
 def titled(labels: Sequence[Label], words: Mapping[int, tuple[str, ...]]) -> list[Label]:
     """Return the labels of all features; those that say little give way to `words` (`belonging_together`)."""
     every = list(labels)

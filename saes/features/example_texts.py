@@ -67,7 +67,7 @@ class ExampleTexts:
         strongest = np.flatnonzero(table["group_order"].to_numpy() == 0)
         pairs = np.unique(np.stack([feature[strongest], table["document"].to_numpy()[strongest]]), axis=1)
         tokens = table["tokens"].combine_chunks().take(pa.array(strongest))
-        joined = compute.call_function("binary_join", [tokens, pa.scalar("")])
+        joined = compute.call_function("binary_join", [tokens, pa.array([""])[0]])
         text = compute.call_function("utf8_lower", [joined])
         starts = np.searchsorted(feature, np.arange(n_features + 1))
         return cls(table, starts, strongest, text, np.bincount(pairs[0], minlength=n_features))
