@@ -169,7 +169,7 @@ class NullComparison:
             f"{(np.asarray(null) < self.value - ROUNDING).sum()} of {len(null)} {kind}"
             for kind, null in self.draws.items()
         ]
-        return "more than " + " and ".join(counts)
+        return "more than " + " and ".join([", ".join(counts[:-1])] * (len(counts) > 1) + counts[-1:])
 
 
 def p_from_null(

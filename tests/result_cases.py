@@ -341,6 +341,13 @@ def groups():
     return judge_groups(graph(), made, lambda nodes: rng.standard_normal((len(nodes), 4)), n_random=19)
 
 
+def story():
+    from interp.tracing.story import NodeWords, tell
+
+    words = {i: NodeWords(("word",)) for i, node in enumerate(graph().nodes) if node.kind == "feature"}
+    return tell(graph(), words)
+
+
 def variants():
     from interp.tracing.trace import trace_variants
 
@@ -384,7 +391,10 @@ def proof():
     )  # fmt: skip
 
 
-PROVED = "measure value low high unit n random_mean random_high p_random alike_mean alike_high p_alike tested"
+PROVED = (
+    "measure value low high unit n random_mean random_high p_random alike_mean alike_high p_alike "
+    "untrained_mean untrained_high p_untrained tested"
+)
 
 DICTIONARIES = {
     "evaluation": Case(evaluated, "n_tokens l0 fvu dead_fraction ..."),
@@ -416,6 +426,7 @@ DICTIONARIES = {
     "continuations of a graph": Case(continued, "run text"),
     "edge of a graph": Case(edge_split, "head position token effect attention", figure=True),
     "groups of a graph, judged": Case(groups, "name latents agreement random random_high p"),
+    "story of a graph": Case(story, "box kind share effect nodes to"),
     "template of graphs": Case(variants, "source target mean low high same_sign n"),
     "circuit of features": Case(feature_circuit, "source target via position score"),
     "proof of a feature": Case(proof, PROVED + " p_holm holds", figure=True),

@@ -134,7 +134,8 @@ def _button(workspace: Workspace, options: Mapping[str, object], name: str, inde
 
 _COLUMNS = {
     "measure": "measure", "value": "value", "low": "low", "high": "high", "unit": "unit", "random_mean": "random",
-    "random_high": "random 95 %", "alike_mean": "like density", "alike_high": "like density 95 %", "p_holm": "p (Holm)",
+    "random_high": "random 95 %", "alike_mean": "like density", "alike_high": "like density 95 %",
+    "untrained_high": "untrained 95 %", "p_holm": "p (Holm)",
 }  # fmt: skip
 """Measures of the table, with short names."""
 

@@ -103,7 +103,7 @@ def test_untrained_latents_decide_joined_alone_and_are_a_null_like_the_others():
     assert proof.holds() == ["fires"]
     assert joined.p == pytest.approx(40 / 100)
     assert proof.sentence(joined).endswith("it does not hold: not beyond untrained latents.")
-    assert "and 60 of 99 untrained latents" in proof.sentence(joined)
+    assert "directions, 99 of 99 features of like density and 60 of 99 untrained latents" in proof.sentence(joined)
     assert joined.to_records()[0]["p_untrained"] == pytest.approx(40 / 100)
     assert fires.to_records()[0]["p_untrained"] is None
     assert judged(joined=(5.0, 60, 60, 60)).outcome(judged(joined=(5.0, 60, 60, 60)).measures[0]) == NO_EFFECT
