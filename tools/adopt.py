@@ -1,7 +1,9 @@
 """Labels that readers wrote, given to the dictionary that ships: `python -m tools.adopt`.
 
 The table of `tools.labels` becomes the artefact `labels/demo`, with its scores and answers; the labels that hold are
-taken over by `features/demo`, beside the labels by rule; and the map of the features is coloured by them again.
+taken over by `features/demo`, beside the labels by rule. Where a label by rule says little and the words promoted
+belong together, they become the title (`saes/features/titles.py`). Then the map of the features is coloured again.
+Features that have taken labels over already only get the titles.
 """
 
 import json
@@ -15,11 +17,15 @@ import numpy as np
 
 from interp.artifacts import Table, save_artefact
 from interp.errors import MismatchError, MissingError
+from interp.lenses.vocabulary import vocabulary_of
+from interp.models.loading import load_model
 from interp.seeds import derive_seed
 from interp.workspace import Workspace
-from saes.explain.adopt import adopt_labels
-from saes.explain.run import mean_scores, score_answers
-from saes.features.schema import SAE, SOURCES, Features
+from saes.explain.adopt import adopt_labels, replace_labels
+from saes.explain.run import f1_of_answers, mean_scores
+from saes.features.meaning import lens_for, said_tokens
+from saes.features.schema import NO_LABEL, SAE, SAID, SAYS, SOURCES, Features
+from saes.features.titles import N_WORDS, belonging_together, says_little, title_of
 from saes.features.written_labels import (
     ContextJudgement,
     ExplainConfig,
@@ -30,6 +36,7 @@ from saes.features.written_labels import (
     LabelsSettings,
     ReplyCounts,
 )
+from saes.weights.folder import load_sae
 from tools import run_tool
 from tools.build import pack
 from tools.labels import JUDGED, SHOWN, TABLE
@@ -52,8 +59,26 @@ class AdoptLabels(InWorkspace, Seeded, Threaded, OnDevice):
             raise MissingError(f"no labels at {TABLE}; `python -m tools.labels` collects them")
         workspace = Workspace(self.workspace, create=True)
         unpack(workspace, self.data)
-        head, *rows = [json.loads(line) for line in lzma.decompress(TABLE.read_bytes()).decode("utf-8").splitlines()]
         features = workspace.open(Features, SHIPPED)
+        if features.settings.labels is None:
+            features = self._adopted(workspace, features)
+        model, lens = load_model(features.settings.model), lens_for(workspace, features)
+        if lens is None:
+            raise MissingError(f"no Jacobian lens for {features.folder}; `workbench demo` unpacks one")
+        said = said_tokens(load_sae(workspace.path("sae", SHIPPED)), lens, model, N_WORDS)
+        titles = new_titles(features, belonging_together(*said, vocabulary_of(model)))
+        say(f"{len(titles):,} titles from promoted words")
+        _in_place_of(features, replace_labels(features, titles, workspace.path(Features.kind, f"{SHIPPED}-titled"),
+                                              features.settings, {}))  # fmt: skip
+        shutil.rmtree(workspace.path("atlas", f"{SHIPPED}-features"))
+        atlas = Atlas(source=f"{SAE}{SHIPPED}", name=f"{SHIPPED}-features", workspace=self.workspace, seed=self.seed,
+                      threads=self.threads, device=self.device)  # fmt: skip
+        run_step(workspace, WorkspaceStep("Map the features", "", atlas), "1/1")
+        pack(workspace, [("labels", SHIPPED), ("features", SHIPPED), ("atlas", f"{SHIPPED}-features")], self.data)
+
+    def _adopted(self, workspace: Workspace, features: Features) -> Features:
+        """Return the features with the labels that readers wrote."""
+        head, *rows = [json.loads(line) for line in lzma.decompress(TABLE.read_bytes()).decode("utf-8").splitlines()]
         if head["features"] != features.about.content_hash:
             raise MismatchError(f"{TABLE} was made for other features than {features.folder}; label those again")
         labels = save_artefact(
@@ -62,15 +87,30 @@ class AdoptLabels(InWorkspace, Seeded, Threaded, OnDevice):
         )  # fmt: skip
         say(labels.headline())
         adopted = adopt_labels(labels, features, workspace.path(Features.kind, f"{SHIPPED}-labelled"))
-        shutil.rmtree(features.folder)
-        named = adopted.folder.rename(features.folder)
-        manifest = named / "manifest.json"
-        manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"name": SHIPPED}, indent=1))
-        shutil.rmtree(workspace.path("atlas", f"{SHIPPED}-features"))
-        atlas = Atlas(source=f"{SAE}{SHIPPED}", name=f"{SHIPPED}-features", workspace=self.workspace, seed=self.seed,
-                      threads=self.threads, device=self.device)  # fmt: skip
-        run_step(workspace, WorkspaceStep("Map the features", "", atlas), "1/1")
-        pack(workspace, [("labels", SHIPPED), ("features", SHIPPED), ("atlas", f"{SHIPPED}-features")], self.data)
+        return _in_place_of(features, adopted)
+
+
+def _in_place_of(features: Features, other: Features) -> Features:
+    """Return other features under the name of some, which are removed."""
+    shutil.rmtree(features.folder)
+    folder = other.folder.rename(features.folder)
+    manifest = folder / "manifest.json"
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"name": features.name}, indent=1))
+    return Workspace(folder.parent.parent).open(Features, features.name)
+
+
+def new_titles(features: Features, words: dict[int, tuple[str, ...]]) -> dict[int, dict[str, Any]]:
+    """Return the columns of the features whose label says little, and whose words belong together."""
+    sql = "select feature, label_kind, label_names, label_share, label_heldout from t"
+    return {
+        row["feature"]: {
+            "label": title_of(said), "label_source": SAID, "label_kind": SAYS, "label_names": list(said),
+            "label_heldout": row["label_heldout"] if row["label_kind"] == NO_LABEL else None,
+        }
+        for row in features.features.query(sql).to_pylist()
+        if says_little(row["label_kind"], row["label_names"], row["label_share"])
+        and (said := words.get(row["feature"])) is not None
+    }  # fmt: skip
 
 
 def labels_of(head: dict[str, Any], rows: list[dict[str, Any]], features: Features, seed: int) -> Labels:
@@ -99,14 +139,12 @@ def labels_of(head: dict[str, Any], rows: list[dict[str, Any]], features: Featur
             ]  # fmt: skip
         if "own" in sides:
             own = sides["own"]
-            truth, answers = ([digit == "1" for digit in own[name]] for name in ("truth", "answers"))
-            score = score_answers(truth, answers, generator=generator)
-            assert score is not None
+            truth, answers = (np.array([digit == "1" for digit in own[name]]) for name in ("truth", "answers"))
             scores.append(
                 LabelScore(
                     feature=row["feature"], name="detection", accuracy=own["accuracy"], low=own["low"],
-                    high=own["high"], null=sides["null"]["accuracy"] if "null" in sides else None, f1=score.f1,
-                    n=score.n,
+                    high=own["high"], null=sides["null"]["accuracy"] if "null" in sides else None, n=len(truth),
+                    f1=f1_of_answers(truth, answers),
                 )
             )  # fmt: skip
     config = ExplainConfig(shown=SHOWN, heldout=JUDGED // 2, per_request=JUDGED)

@@ -79,7 +79,7 @@ def detail(
     related = view.relations(features, index)
     says = sections.says_sentence(row, related, lens)
     parts: list[Part] = [
-        html.Div([sections.heading(row, explained), controls], className="wb-feature-top"),
+        html.Div([sections.heading(row, explained, named.get(index, "")), controls], className="wb-feature-top"),
         verdict(says, html.P(sections.LENS_METHOD)) if says else None,
     ]
     if row.n_fired == 0:

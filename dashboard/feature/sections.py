@@ -20,7 +20,7 @@ from dashboard.figures.theme import visible
 from interp.artifacts import address_of
 from interp.nulls import ALPHA
 from interp.workspace import Workspace
-from saes.features.schema import NO_LABEL, SOURCES, FeatureRow, Features
+from saes.features.schema import NO_LABEL, SAYS, SOURCES, FeatureRow, Features
 from saes.features.written_labels import LabelScore, ScoreName
 
 SAID_WORDS = 5
@@ -107,19 +107,26 @@ def summary(workspace: Workspace, feature: view.One) -> html.Div:
     return html.Div([heading(row), numbers(feature), html.Div(shown, className="wb-facets")], className="wb-stack")
 
 
-def heading(row: FeatureRow, explained: Sequence[view.Explained] = ()) -> html.Div:
-    """Return number, label and score of the label; a written label comes first where the rule found none."""
+def heading(row: FeatureRow, explained: Sequence[view.Explained] = (), own: str = "") -> html.Div:
+    """Return number, title and score of the label.
+
+    The title is the user's `own` name, else the label; a written label comes first where the rule found none. What the
+    title replaces stands after it.
+    """
     label = visible(row.label or "", 400) or ("never fires" if row.n_fired == 0 else "no label")
     written = next((entry.label for entry in explained if entry.label.label), None)
+    source, title, fact = row.label_source, label, ""
     if written is not None and row.label_kind == NO_LABEL:
-        label = [html.Span(visible(written.label or "", 300)), html.Span(f" · {label}", className="wb-quiet")]
-        source = written.label_source
-    else:
-        source = row.label_source
+        source, title, fact = written.label_source, visible(written.label or "", 300), label
+    elif row.label_kind == SAYS and row.other_labels:
+        fact = visible(row.other_labels[0], 160)
+    if own:
+        title, fact = visible(own, 300), title
+    shown = [html.Span(title), html.Span(f" · {fact}", className="wb-quiet")] if fact else title
     return html.Div(
         [
             html.Span(f"#{row.feature}", className="wb-feature-id", id="feature-number"),
-            html.H2(label, className="wb-feature-title", dir="auto"),
+            html.H2(shown, className="wb-feature-title", dir="auto"),
             html.Span(f"label from {source}", className="wb-quiet") if row.label else None,
             _score_of_rule(row),
         ],

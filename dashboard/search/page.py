@@ -51,12 +51,11 @@ DENSITIES = ((0.0001, "under 0.01 % of tokens"), (0.001, "under 0.1 % of tokens"
 LEAST_DENSITIES = ((0.0001, "over 0.01 % of tokens"), (0.001, "over 0.1 % of tokens"), (0.01, "over 1 % of tokens"))
 OVER = ">"
 """Start of a smallest density in the address."""
-STRENGTHS = ((0.01, "strength 0.01 or more"), (0.05, "strength 0.05 or more"), (0.1, "strength 0.1 or more"),
-             (0.3, "strength 0.3 or more"))  # fmt: skip
+MATCHES = ((0.25, "match 0.25 or more"), (0.5, "match 0.5 or more"), (0.75, "match 0.75 or more"))
 KINDS: dict[str, Kind] = {"sae": "sae", "neurons": "neurons", "transcoders": "transcoders"}
 FILTERS = ("in", "d", "s", "region", "kind")
 """Names of the filters in the address: artefact or hook point, largest density (or `>` and the smallest), smallest
-strength, region of a map, kind of dictionary."""
+Match, region of a map, kind of dictionary."""
 HOOK = "hook:"
 EXAMPLES = (
     ("a meaning", "cooking", "words on which features fire, or that they make the model say, and related words"),
@@ -84,10 +83,18 @@ def layout(context: PageSources, q: str = "", **address: Any) -> html.Div:
     return page(
         "Search",
         dcc.Store(id="search-state", data={"q": q, **filters}),
-        html.Div(loading(html.Div(id="search-parts", className="wb-search-parts"))),
+        html.Div(loading(html.Div(_skeleton() if q.strip() else None, id="search-parts", className="wb-search-parts"))),
         html.Div(loading(html.Div(id="search-active"))) if q.strip() else None,
         controls=[*_filters(context.workspace, filters), *([save_search_control()] if q.strip() else [])],
         lead=[html.Strong(visible(q, 300), dir="auto"), " "] if q.strip() else None,
+    )
+
+
+def _skeleton() -> html.Section:
+    """Return the outline of a list of hits, shown until the first answer."""
+    lines = [html.Li([html.Div(className="wb-bone wb-bone-short"), html.Div(className="wb-bone")]) for _ in range(4)]
+    return panel(
+        "Features", html.Ol(lines, className="wb-hits", **attrs({"aria-hidden": "true"})), note="Searching ..."
     )
 
 
@@ -101,12 +108,12 @@ def _filters(workspace: Workspace, filters: dict[str, str]) -> list[Part]:
     where += [{"value": f"{HOOK}{h}", "label": f"at {h}"} for h in hook_points] if len(hook_points) > 1 else []
     density = [{"value": "", "label": "Any density"}, *({"value": f"{v:g}", "label": text} for v, text in DENSITIES)]
     density += [{"value": f"{OVER}{v:g}", "label": text} for v, text in LEAST_DENSITIES]
-    strength = [{"value": "", "label": "Any strength"}, *({"value": f"{v:g}", "label": text} for v, text in STRENGTHS)]
+    match = [{"value": "", "label": "Any match"}, *({"value": f"{v:g}", "label": text} for v, text in MATCHES)]
     kinds = [{"value": "", "label": "SAEs and neurons"}, *({"value": kind, "label": f"{kind} only"} for kind in KINDS)]
     menus = [
         ("in", "Dictionary or layer", where, 240),
         ("d", "Density", density, 170),
-        ("s", "Strength", strength, 170),
+        ("s", "Match", match, 170),
     ]
     menus.append(("kind", "Kind of dictionary", kinds, 150))
     regions = _regions(workspace)
@@ -149,7 +156,7 @@ def find(workspace: Workspace, state: dict[str, str]) -> FeatureHits:
     try:
         density, strength = float(state["d"].removeprefix(OVER) or 1), float(state["s"] or 0)
     except ValueError:
-        raise UsageError("density and strength should be numbers from 0 to 1; choose them in the menus") from None
+        raise UsageError("density and match should be numbers from 0 to 1; choose them in the menus") from None
     return search_features(
         workspace,
         state["q"],
@@ -198,13 +205,16 @@ def results(workspace: Workspace, answer: FeatureHits, *, run: bool) -> html.Div
     several = len({hit.features for hit in answer.hits}) > 1
     above = [hit for hit in answer.hits if hit.convincing]
     below = [hit for hit in answer.hits if not hit.convincing]
-    shown: list[Part] = [panel(_title(answer), _list(above, several=several), note=_note(answer))] if above else []
+    shown: list[Part] = []
+    if above:
+        more = "" if _form(answer) in _NOTES else _MATCH
+        shown.append(panel(_title(answer), _list(above, several=several), note=_note(answer), more=more))
     if below and not above:
         shown.append(
             notice(html.Strong("Nothing convincing. "), "No feature fits this well; other words may do better.")
         )
     if below:
-        note = f"Each is the feature asked for with less than {CONVINCING:.0%} probability, or fits as well as chance."
+        note = f"Match below {CONVINCING}, or no better than chance."
         nearest = html.Div(_list(below, several=several), className="wb-below-chance")
         shown.append(folded("What came nearest", nearest, note=note))
     empty = [] if answer.hits else [notice(html.P(_nothing(answer)), *_near(answer))]
@@ -219,7 +229,11 @@ def results(workspace: Workspace, answer: FeatureHits, *, run: bool) -> html.Div
     return html.Div([*empty, *shown, *_remarks(answer), foot])
 
 
-_NOTE = "Best first. Strength, 0 to 1: how likely this is the feature you mean"
+_NOTE = "Match, 0 to 1"
+_MATCH = (
+    "The probability that the feature is right, learnt on 40 everyday concepts. Several features may be right, so the "
+    "list may sum to more than 1. Null: nonsense words; at most one in twenty of them finds a hit."
+)
 _NOTES = {
     "similar": "Cosine similarity of decoder directions (1: identical). Null: the nearest of equally many random "
     "directions. Most latents have a neighbour above it, so compare with the median nearest neighbour too.",
@@ -228,7 +242,7 @@ _NOTES = {
 
 
 def _note(answer: FeatureHits) -> str:
-    both = ". For texts joined by AND: the smallest of their strengths" if " AND " in answer.query else ""
+    both = ". For texts joined by AND: the smallest of theirs" if " AND " in answer.query else ""
     return _NOTES.get(_form(answer), _NOTE + both)
 
 
@@ -245,7 +259,7 @@ def _list(hits: list[Hit], *, several: bool) -> html.Ol:
 
 
 def row(hit: Hit, *, several: bool = False) -> html.Li:
-    """Return one hit: label and number, strength, the reason, an example, and its statistics folded away."""
+    """Return one hit: label and number, Match, the reason with its null, an example, and folded statistics."""
     title = html.Strong(f"{visible(hit.own, 80)} · ") if hit.own else None
     also = html.Span(f" · also: {visible(hit.other, 160)}", className="wb-quiet") if hit.other else None
     name = [title, visible(hit.label, 160) or "no label", also]
@@ -265,11 +279,11 @@ def row(hit: Hit, *, several: bool = False) -> html.Li:
 
 
 def _badge(hit: Hit) -> html.Span | None:
-    """Return the strength of a hit, or nothing if it does not convince."""
+    """Return the Match of a hit, or nothing if it does not convince."""
     if hit.strength is None or not hit.convincing:
         return None
-    level = "strong" if hit.strength >= 0.3 else "fair" if hit.strength >= 0.05 else "weak"
-    unit = "strength " if hit.by not in ("similar", "active") else "cosine " if hit.by == "similar" else "score "
+    level = "strong" if hit.strength >= 0.6 else "fair"
+    unit = "match " if hit.by not in ("similar", "active") else "cosine " if hit.by == "similar" else "score "
     return html.Span([unit, html.Strong(_rounded(hit.strength))], className=f"wb-strength wb-strength-{level}")
 
 
@@ -278,7 +292,8 @@ _REASONS = {
     "tokens": "fires on it",
     "related": "fires on related words",
     "says": "makes the model say it",
-    "label": "its label has it",
+    "label": "its label means it",
+    "examples": "its strongest examples contain it",
     "name": "your name for it",
     "similar": "similar direction",
     "active": "fires as the model reads it",
@@ -292,6 +307,8 @@ def _rounded(value: float) -> str:
 def _why(hit: Hit) -> html.Div | None:
     """Return the reason of a hit, and the texts that match."""
     basis = f"measured for the concept “{visible(hit.concept, 40)}”" if hit.concept else _REASONS.get(hit.by, "")
+    if hit.matches and hit.expected is not None and hit.fired is not None:
+        basis += f"; {hit.fired:,} of {hit.tries:,} tokens, by chance {hit.expected:.2g}"
     reason = html.Span(basis, className="wb-quiet") if basis else None
     words = [html.Span([token_text(match.text, 24), _count(match, hit)], className="wb-match") for match in hit.matches]
     return html.Div([*words, reason], className="wb-matches") if words or reason else None

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 from interp.artifacts import Draft, Table, save_artefact
 from interp.artifacts.artefact import settings_json
 from interp.errors import MismatchError
-from saes.features.schema import LABEL_FIELDS, LABEL_SCORES, WRITTEN, FeatureRow, Features
+from saes.features.schema import LABEL_FIELDS, LABEL_SCORES, WRITTEN, FeatureRow, Features, FeaturesSettings
 from saes.features.written_labels import HOLDS, Labels, LabelScore
 
 _FIELDS = ("label", "label_source", *LABEL_FIELDS, *LABEL_SCORES)
@@ -26,22 +27,33 @@ def adopt_labels(labels: Labels, features: Features, folder: Path, *, overwrite:
     the page of a feature shows both. Raises `MismatchError` when the labels were made for other features,
     `CorruptError` for damaged tables.
     """
+    if labels.settings.features_hash != features.about.content_hash:
+        raise MismatchError(f"{labels.key} was not made for {features.folder} as it is now; explain it again")
+    settings, parents = replace(features.settings, labels=labels.name), {labels.key: labels.about.content_hash}
+    return replace_labels(features, _labels_that_hold(labels), folder, settings, parents, overwrite=overwrite)
+
+
+def replace_labels(
+    features: Features, new: Mapping[int, Mapping[str, Any]], folder: Path, settings: FeaturesSettings,
+    parents: Mapping[str, str], *, overwrite: bool = False,
+) -> Features:  # fmt: skip
+    """Store a copy of features with other labels: of some features, the new columns.
+
+    A label that was scored then stands among the others. `parents` are added to those of the features.
+    """
     import pyarrow as pa
 
     source = features.about
-    if labels.settings.features_hash != source.content_hash:
-        raise MismatchError(f"{labels.key} was not made for {features.folder} as it is now; explain it again")
-    settings = replace(features.settings, labels=labels.name)
     table = features.features.arrow()
     columns = {name: table[name].to_pylist() for name in ("feature", *_FIELDS, *_OTHERS)}
     row_of = {feature: i for i, feature in enumerate(columns["feature"])}
-    for feature, new in _labels_that_hold(labels).items():
+    for feature, values in new.items():
         at = row_of[feature]
         if columns["label_score"][at] is not None:
             for name, old in zip(_OTHERS, ("label", "label_source", "label_score"), strict=True):
                 columns[name][at] = [columns[old][at], *columns[name][at]]
         for name in _FIELDS:
-            columns[name][at] = new.get(name)
+            columns[name][at] = values.get(name)
     for name in (*_FIELDS, *_OTHERS):
         at = table.schema.get_field_index(name)
         table = table.set_column(at, name, pa.array(columns[name], table.schema.field(name).type))
@@ -51,8 +63,8 @@ def adopt_labels(labels: Labels, features: Features, folder: Path, *, overwrite:
     for name in [file for file in source.files if "/" in file]:  # the index of the text
         (draft.path / name).parent.mkdir(parents=True, exist_ok=True)
         _link_or_copy(features.folder / name, draft.path / name)
-    parents = {**source.parents, labels.key: labels.about.content_hash}
-    return save_artefact(adopted, folder, draft=draft, parents=parents, threads=source.threads)
+    every = {**source.parents, **parents}
+    return save_artefact(adopted, folder, draft=draft, parents=every, threads=source.threads)
 
 
 def _labels_that_hold(labels: Labels) -> dict[int, dict[str, Any]]:

@@ -81,12 +81,18 @@ def score_answers(
 ) -> AnswerScore | None:
     """Return the score of the answers; None unless there are positive and negative trials."""
     yes, answered = np.array(truth, bool), np.array(answers, bool)
-    n_yes, n_no, right = int(yes.sum()), int((~yes).sum()), int((answered & yes).sum())
+    n_yes, n_no = int(yes.sum()), int((~yes).sum())
     if not n_yes or not n_no:
         return None
-    interval = balanced_accuracy((right, int((~answered & ~yes).sum())), (n_yes, n_no), generator=generator)
-    f1 = 2 * right / (n_yes + int(answered.sum())) if right else 0.0
-    return AnswerScore(interval, f1, len(yes))
+    right = (int((answered & yes).sum()), int((~answered & ~yes).sum()))
+    interval = balanced_accuracy(right, (n_yes, n_no), generator=generator)
+    return AnswerScore(interval, f1_of_answers(yes, answered), len(yes))
+
+
+def f1_of_answers(truth: np.ndarray, answers: np.ndarray) -> float:
+    """Return F1 of answers, bool arrays `[n]`; 0 where none is right."""
+    right = int((answers & truth).sum())
+    return 2 * right / (int(truth.sum()) + int(answers.sum())) if right else 0.0
 
 
 def mean_over_features(values: Sequence[float], *, generator: np.random.Generator) -> MeanScore | None:

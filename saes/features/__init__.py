@@ -3,6 +3,7 @@
 - `build`      the feature tables: statistics, examples, token labels, promoted and suppressed tokens
 - `firings`    streamed statistics of every latent
 - `_labels`    a label for every feature by rules, with its score on held-out firings
+- `titles`    titles from promoted words, where a label by rule says little
 - `written_labels` labels by a language model, or imported, with their scores
 - `_views`     what every firing looks like: its token, words, neighbours and surroundings; sets of words near it
 - `lexicon`    classes of words, from WordNet and from `words.toml`
@@ -20,7 +21,8 @@
 - `planes`     two-dimensional features
 - `token_index` index of the recorded text: on which tokens and words each feature fires
 - `fired_words`  features that fire on words and phrases, or as a model reads a text
-- `_label_search` features by their labels, names and word classes; words near some words in a model's unembedding
+- `_label_search` features by their labels and names; words near some words in a model's unembedding
+- `example_texts` the text of the examples: which contain a query, and which one a hit shows
 - `_phrase_vectors` vectors of phrases, by which a query finds labels that share no word with it
 - `find_by_meaning`  one strength of every feature for a text, from these sources
 - `telling`    the features to show first

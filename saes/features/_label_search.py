@@ -1,12 +1,9 @@
-"""Features by their labels and names, and by the word classes that labels name. Torch-free.
+"""Features by their labels and names. Torch-free.
 
 Labels and other readings are searched from the beginning of a word, a plural also as its singular: "months" finds
 "calendar month", "sport" not "transport". Their strength is the balanced accuracy of the label above chance, `2 * score
 - 1`, times the share of its letters that the query has: "month" finds a long label less strongly. Labels without a
 score count as a little above chance.
-
-A class of words is found by its words too: "January April August" are calendar months, and so is the label of a feature
-that fires on them.
 
 **Related words** of a model's vocabulary are near some words in its unembedding.
 
@@ -22,7 +19,7 @@ The whitened table is computed once per model (a second) and kept in the user's 
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,8 +32,7 @@ from interp.errors import WorkbenchError, disk_errors
 from interp.lenses.vocabulary import Vocabulary
 from interp.notes import own_names
 from interp.workspace import Workspace
-from saes.features._phrase_vectors import LabelVectors, phrase_vectors
-from saes.features.lexicon import Lexicon
+from saes.features._phrase_vectors import Alike, LabelVectors, Relatives, phrase_vectors
 from saes.features.schema import WRITTEN, Features
 from saes.features.token_index import fold
 from saes.features.written_labels import Labels
@@ -49,17 +45,13 @@ UNJUDGED = 0.05
 """Strength of a label without a score."""
 SAME = 0.95
 """Likeness from which a written label is the query itself."""
-LEAST_COVERED = 0.5
-"""Fraction of the words of a query that a class must have."""
-LEAST_DEPTH = 3
-"""Classes above a class that make it specific enough to name words."""
 NO_LABEL = "no label"
 """Beginning of a label that names no meaning: the tokens that it quotes do not count as one."""
 
 
 @dataclass(frozen=True)
 class Named:
-    """A label that contains a query, or names the class of its words."""
+    """A label that contains a query."""
 
     strength: float
     """0 to 1"""
@@ -98,17 +90,16 @@ def readings_of(workspace: Workspace, made: Features) -> "pa.Table":
 
 @lru_cache(maxsize=32)
 def _readings(path: Path, content_hash: str) -> "pa.Table":
-    """Return `feature, label, score, null, class, own, written, words`.
+    """Return `feature, label, score, null, own, written, words`.
 
     `own` for labels, `written` for those of a reader; `words` are the label's in lower case, after spaces.
     """
     sql = f"""with every as (
               select feature, case when not starts_with(label, '{NO_LABEL}') then label end as label,
                      label_score as score, label_null as "null",
-                     case when label_kind = 'class' then label_names[1] end as class, true as own,
-                     label_kind = '{WRITTEN}' as written from f
+                     true as own, label_kind = '{WRITTEN}' as written from f
               union all
-              select feature, unnest(other_labels), unnest(other_scores), null, null, false, false from f)
+              select feature, unnest(other_labels), unnest(other_scores), null, false, false from f)
               select *, ' ' || regexp_replace(lower(label), '[^\\pL\\pN_]+', ' ', 'g') as words from every"""
     return read(sql, f=path)
 
@@ -168,60 +159,33 @@ def _explained(written: Sequence[Labels], text: str, forms: Sequence[str]) -> di
 
 
 def by_phrase(
-    readings: "pa.Table", written: Sequence[Labels], text: str, inside: np.ndarray
-) -> dict[int, tuple[float, float]]:
-    """Return the features in the mask `inside [n_features]` whose written label is like `text`, with strength and p.
+    readings: "pa.Table", written: Sequence[Labels], text: str, inside: np.ndarray,
+    relatives: Relatives | None = None, name: str = "",
+) -> dict[int, Alike]:  # fmt: skip
+    """Return the features in the mask `inside [n_features]` whose written label is like `text`.
 
-    Strength is the likeness, 0 at the null of nonsense and 1 for the same words (`_phrase_vectors`), times the accuracy
-    of the label above chance; a label that is the text itself counts whole. Empty where the package of the
-    vectors is not installed, or no label was written.
+    Both numbers (`_phrase_vectors`) are multiplied by the accuracy of the label above chance; a label that is the text
+    itself counts whole. `relatives` returns words near a query, and `name` tells the model that knows them. Empty
+    where the package of the vectors is not installed, or no label was written.
     """
     judged = {(row["feature"], row["label"]): row["score"] for row in readings.filter(readings["written"]).to_pylist()}
     for made in written:
         scores = {score.feature: score.accuracy for score in made.scores.rows("name = 'detection'")}
         judged |= {(row.feature, row.label): scores.get(row.feature) for row in made.labels.rows("label is not null")}
     near = _label_vectors(tuple(label for label in judged if label[1])) if judged else None
-    strengths: dict[int, tuple[float, float]] = {}
-    for (feature, label), (likeness, p) in (near.like(text) if near is not None else {}).items():
-        score = judged[feature, label]
-        above = likeness * (1.0 if likeness > SAME else _above_chance(score))
-        if inside[feature] and above > strengths.get(feature, (0.0, p))[0]:
-            strengths[feature] = (above, p)
-    return strengths
+    best: dict[int, Alike] = {}
+    for (feature, label), alike in (near.like(text, relatives, name) if near is not None else {}).items():
+        trust = 1.0 if alike.likeness > SAME else _above_chance(judged[feature, label])
+        above = Alike(alike.likeness * trust, alike.covered * trust)
+        if inside[feature] and above.likeness > (best[feature].likeness if feature in best else 0.0):
+            best[feature] = above
+    return best
 
 
 @lru_cache(maxsize=8)
 def _label_vectors(labels: tuple[tuple[int, str], ...]) -> LabelVectors | None:
     vectors = phrase_vectors()
     return None if vectors is None else LabelVectors.of(vectors, labels)
-
-
-def by_class(readings: "pa.Table", words: Sequence[str], inside: np.ndarray) -> dict[int, Named]:
-    """Return the features whose label names a class of most of the words, by the share of words in it.
-
-    Only those in the mask `inside [n_features]`.
-    """
-    if not words:
-        return {}
-    lexicon = _lexicon()
-    classes = [lexicon.classes_of(word) for word in words]
-    shares = {name: sum(name in names for names in classes) / len(words) for name in set().union(*classes)}
-    named = {n: s for n, s in shares.items() if s >= LEAST_COVERED and lexicon.depth(n) >= LEAST_DEPTH}
-    import pyarrow as pa
-    import pyarrow.compute as compute
-
-    wanted = compute.SetLookupOptions(pa.array(list(named), pa.string()))
-    rows = readings.filter(compute.call_function("is_in", [readings["class"]], wanted)).to_pylist()
-    return {
-        row["feature"]: Named(named[row["class"]] * max(2 * (row["score"] or 0.5) - 1, 0.0), row["score"], row["null"])
-        for row in rows
-        if inside[row["feature"]]
-    }
-
-
-@cache
-def _lexicon() -> Lexicon:
-    return Lexicon()
 
 
 def names_of(workspace: Workspace) -> tuple[dict[str, str], str]:
@@ -343,9 +307,7 @@ def _table(vocabulary: Vocabulary, key: str) -> _Table:
         return _kept(folder, vocabulary.texts)
     except (OSError, ValueError, EOFError):  # not there, or cut short: it is computed again
         pass
-    variance, axes = np.linalg.eigh(vocabulary.spread.astype(np.float64))
-    scale = 1 / np.sqrt(np.maximum(variance, 0) + RIDGE * max(float(variance.mean()), 1e-12))
-    whitening = ((axes * scale) @ axes.T).astype(np.float32)
+    whitening = whitening_of(vocabulary)
     tokens = _whole_words(vocabulary.texts)
     parts = [
         _unit(vocabulary.directions[tokens[at : at + _ROWS]].astype(np.float32) @ whitening)
@@ -358,6 +320,13 @@ def _table(vocabulary: Vocabulary, key: str) -> _Table:
             with atomic_file(folder / f"{name}.npy") as temporary, temporary.open("wb") as file:
                 np.save(file, value, allow_pickle=False)
     return _kept(folder, vocabulary.texts)
+
+
+def whitening_of(vocabulary: Vocabulary) -> np.ndarray:
+    """Return the matrix `[d, d]`, float32, that whitens read directions, with a ridge."""
+    variance, axes = np.linalg.eigh(vocabulary.spread.astype(np.float64))
+    scale = 1 / np.sqrt(np.maximum(variance, 0) + RIDGE * max(float(variance.mean()), 1e-12))
+    return ((axes * scale) @ axes.T).astype(np.float32)
 
 
 def _whole_words(texts: Sequence[str]) -> np.ndarray:

@@ -55,7 +55,7 @@ from interp.nulls import OTHER_LABELS
 from interp.recording.store import Recording
 from saes.features._views import NEAR, OWN, Nearby, Sets, TokenView, Views, read_text
 from saes.features.firings import FeatureStatistics
-from saes.features.schema import MIN_HELDOUT, SAID, SOURCES, STATISTICS
+from saes.features.schema import MIN_HELDOUT, SAID, SAYS, SOURCES, STATISTICS
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -415,6 +415,8 @@ class Label(NamedTuple):
     def __str__(self) -> str:
         if self.kind == "dead":
             return "dead"
+        if self.kind == SAYS:
+            return f"says {', '.join(name.strip() for name in self.names)}"
         percent = "" if self.share is None else f"{self.share * 100:.0f} %"
         if self.kind == "dense":
             return f"dense ({percent} of tokens)"

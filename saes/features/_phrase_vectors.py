@@ -9,9 +9,10 @@ generated nonsense reaches over all labels of the dictionary.
 """
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property, lru_cache
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,6 +34,12 @@ SHA256 = {
 }
 N_NONSENSE = 200
 """Nonsense words of the null."""
+SAME_WORD = 0.65
+"""Cosine from which two words count as one: *cities* and *city*, *colours* and *colors*."""
+_FUNCTION = frozenset(
+    ["a", "an", "and", "as", "at", "before", "after", "by", "for", "from", "in", "not", "of", "on", "or", "the", "to",
+     "used", "also", "often", "with", "such"]
+)  # fmt: skip
 _CONSONANTS, _VOWELS = "bcdfghjklmnpqrstvwxz", "aeiou"
 
 
@@ -77,7 +84,21 @@ def _file(name: str) -> Path | None:
     return next((Path(str(file.locate())) for file in files if str(file) == f"{PACKAGE}/{name}"), None)
 
 
+Relatives = Callable[[str], Sequence[tuple[str, float]]]
+"""Returns words near a query, each with its similarity, 0 to 1."""
+
+
 @dataclass(frozen=True)
+class Alike:
+    """Likeness of a label and a query."""
+
+    likeness: float
+    """0 at the 95th percentile of the null, 1 for a label that is the query itself."""
+    covered: float
+    """Share of the words of the query that a word of the label is as near as `SAME_WORD`, 0 to 1."""
+
+
+@dataclass(frozen=True, eq=False)
 class LabelVectors:
     """Vectors of the labels of one dictionary, with their null."""
 
@@ -86,30 +107,61 @@ class LabelVectors:
     """the feature and the text of each label"""
     labels: np.ndarray
     """`[labels, dimensions]` unit vectors"""
+    words: np.ndarray
+    """the same of each different word in them, `[words, dimensions]`"""
+    words_of: Sequence[Sequence[int]]
+    """rows of `words` in each label"""
+    nulls: dict[str, np.ndarray] = field(default_factory=dict)
+    """by the name of what finds relatives"""
 
     @classmethod
     def of(cls, vectors: PhraseVectors, labels: Sequence[tuple[int, str]]) -> "LabelVectors":
         """Return the vectors of pairs (feature, label)."""
-        return cls(vectors, labels, vectors.of([label for _, label in labels]))
+        numbers: dict[str, int] = {}
+        words_of = [[numbers.setdefault(word, len(numbers)) for word in _content(label.lower())] for _, label in labels]
+        of_labels = vectors.of([label for _, label in labels])
+        return cls(vectors, labels, of_labels, vectors.of(list(numbers)), words_of)
 
-    @cached_property
-    def null(self) -> np.ndarray:
-        """Largest cosine over all labels of each nonsense word, `[N_NONSENSE]`, ascending."""
-        cosines = self.vectors.of(nonsense(N_NONSENSE)) @ self.labels.T
-        return np.sort(cosines.max(1))
+    def null(self, relatives: Relatives | None = None, name: str = "") -> np.ndarray:
+        """Return the largest cosine over all labels of each nonsense word, `[N_NONSENSE]`, ascending.
 
-    def like(self, text: str) -> dict[tuple[int, str], tuple[float, float]]:
-        """Return `(feature, label): (likeness, p)` for the labels beyond the null.
-
-        Likeness is 0 at the 95th percentile of the null and 1 for a label that is the text itself; p is the share of
-        nonsense words with a label at least as near.
+        Each has its `relatives`, as a query has; `name` tells them apart.
         """
-        cosines = self.labels @ self.vectors.of([text])[0]
-        limit = float(np.quantile(self.null, 1 - ALPHA))
+        if name not in self.nulls:
+            asked = np.stack([self._of(word, relatives) for word in nonsense(N_NONSENSE)])
+            self.nulls[name] = np.sort((asked @ self.labels.T).max(1))
+        return self.nulls[name]
+
+    def _of(self, text: str, relatives: Relatives | None) -> np.ndarray:
+        """Return the unit vector of a query and, as much as itself, of the words near it."""
+        own = self.vectors.of([text])[0]
+        near = list(relatives(text)) if relatives is not None and own.any() else []
+        if not near:
+            return own
+        mean = np.array([cosine for _, cosine in near], np.float32) @ self.vectors.of([word for word, _ in near])
+        both = own + mean / max(float(np.linalg.norm(mean)), 1e-12)
+        return both / max(float(np.linalg.norm(both)), 1e-12)
+
+    def like(self, text: str, relatives: Relatives | None = None, name: str = "") -> dict[tuple[int, str], Alike]:
+        """Return `(feature, label)` and how they are like a text, for the labels beyond the null."""
+        words = [word for word in _content(text.lower()) if word.isalpha() and len(word) > 1]
+        if not words:
+            return {}
+        cosines = self.labels @ self._of(text, relatives)
+        limit = float(np.quantile(self.null(relatives, name), 1 - ALPHA))
+        same = np.isin([label.casefold() for _, label in self.names], [text.strip().casefold()])
+        cosines = np.where(same, 1.0, cosines)
         at = np.flatnonzero(cosines > limit)
-        p = (1 + len(self.null) - np.searchsorted(self.null, cosines[at])) / (1 + len(self.null))
-        pairs = zip(((cosines[at] - limit) / (1 - limit)).tolist(), p.tolist(), strict=True)
-        return dict(zip([self.names[i] for i in at.tolist()], pairs, strict=True))
+        likeness = np.clip((cosines[at] - limit) / max(1 - limit, 1e-6), 0.0, 1.0)
+        near = self.vectors.of(words) @ self.words.T >= SAME_WORD
+        covered = [float(near[:, self.words_of[i]].any(1).mean()) if self.words_of[i] else 0.0 for i in at.tolist()]
+        pairs = zip(likeness.tolist(), covered, strict=True)
+        return {self.names[i]: Alike(*numbers) for i, numbers in zip(at.tolist(), pairs, strict=True)}
+
+
+def _content(text: str) -> list[str]:
+    """Return the words of a text that carry a meaning of their own."""
+    return [word for word in re.findall(r"[^\W_]+", text) if word not in _FUNCTION]
 
 
 @lru_cache(maxsize=1)

@@ -29,6 +29,7 @@ from interp.dictionary import Dictionary
 from interp.errors import MismatchError
 from interp.lenses.jacobian_lens import JacobianLens
 from interp.lenses.logit_lens import Effects, logit_effects
+from interp.lenses.vocabulary import vocabulary_of
 from interp.models.hooked import HookedModel
 from interp.names import canonical_hook_point
 from interp.progress import Progress
@@ -49,6 +50,7 @@ from saes.features.schema import (
     FeaturesSettings,
 )
 from saes.features.sources import writes_to_residual
+from saes.features.titles import belonging_together, titled
 from saes.features.token_index import FOLDER, KEPT, TokenIndex, spell
 from saes.training.config import DENSE
 
@@ -339,12 +341,15 @@ def _tables(
     vocabulary = token_strings(model, torch.arange(model.cfg.d_vocab))
     writes = writes_to_residual(dictionary)
     effects = logit_effects(model, directions, N_EFFECTS) if writes else None
-    lens_ids = said_tokens(dictionary, lens, model, N_SAID) if writes and lens is not None else None
+    said = said_tokens(dictionary, lens, model, N_SAID) if writes and lens is not None else None
+    lens_ids = said[0] if said is not None else None
     neighbours = nearest_neighbours(directions, N_NEIGHBOURS)
     promoted = effects.promoted_ids.numpy() if effects is not None else None
     labels = label_features(
         statistics, recording, vocabulary, promoted if lens_ids is None else lens_ids[:, :N_EFFECTS], lens_ids
     )
+    if said is not None:
+        labels = titled(labels, belonging_together(*said, vocabulary_of(model)))
     table = features_table(statistics, directions, labels, effects, neighbours, vocabulary, histogram)
     return table, examples_table(recording, examples, vocabulary, window=statistics.window)
 

@@ -10,16 +10,21 @@ Sources, each a number per feature:
 - `related_fires`: the same for words related to them (`label_search`);
 - `says`, `related_says`: how far it raises the words, and those related to them, through the Jacobian lens (`meaning`),
   as a robust z-score over all features: the median is 0 and the median distance from it 0.67;
-- `label`, `kind`: its label contains the text, or names the class of its words (`label_search`);
-- `alike`: its written label is like the text, by the vectors of both (`_phrase_vectors`);
+- `label`: its label contains the text (`_label_search`);
+- `alike`: its written label is like the text and words near it, by the vectors of both (`_phrase_vectors`), and
+  `covered`: the share of the words of the text that a word of that label is near;
+- `contains`: its strongest examples contain the text, for phrases and words of several tokens (`example_texts`);
 - `concept`: it is the best feature of a measured concept of that name or those words;
 - `name`: the user gave it a name that contains the text.
 
 Logistic weights (`WEIGHTS`) join them, with the logarithm of the density, which counts up to a quantile of the
-dictionary. They are learnt on the 40 concepts that may guide choices, so that a concept's best feature by F1 comes
-first; `python -m benchmarks.find_by_meaning` learns and judges them. Where the workspace has no Jacobian lens, the
-sources without it have weights of their own. **p**: the smallest of the sources' p-values, times their number; 1 where
-no source is above its null.
+dictionary. They are learnt on the 40 concepts that may guide choices, so that right features come first, and scaled
+so that the sigmoid of the sum, the **Match**, is the probability that a hit is right. *Right* is a feature that detects
+the concept's words (F1 of 0.5 in both halves of them; shuffled words 0.33), or that a reader took as an answer. Several
+features may be right, so the Matches of a list may sum to more than 1. `python -m benchmarks.find_by_meaning` learns
+and judges them. Where the workspace has no Jacobian lens, the sources without it have weights of their own.
+
+**p**: the smallest of the sources' p-values, times their number; 1 where no source is above its null.
 
 Features that measured concepts name: the best latent of each by F1, from a dictionary's evaluations. Torch-free.
 
@@ -40,7 +45,6 @@ from interp.workspace import Workspace
 from saes.features._label_search import (
     Named,
     RelatedWord,
-    by_class,
     by_label,
     by_own_name,
     by_phrase,
@@ -51,11 +55,14 @@ from saes.features._label_search import (
     tokens_of,
     written_labels,
 )
+from saes.features._phrase_vectors import Alike, Relatives
+from saes.features.example_texts import Containing, ExampleTexts
 from saes.features.fired_words import Fired, FiringIndex, IndexedWord, Sought, WordFirings
 from saes.features.found import ConceptFeature, Filter, NamesFeatures
 from saes.features.meaning import Meaning
 from saes.features.schema import Features
-from saes.features.token_index import query_words
+from saes.features.token_index import fold, query_words
+from saes.training.config import DENSE
 
 LEAST_MATCH = 0.5
 """Fraction of the words of a query that have to be words of the concept."""
@@ -105,23 +112,27 @@ def _fit(text: str, named: ConceptFeature) -> float:
     return share if share >= LEAST_MATCH and len(words) > 1 else 0.0
 
 
-LEARNT = ("fires", "related_fires", "says", "related_says", "density", "label", "kind")
-SET = {"phrase": 12.0, "concept": 10.0, "name": 14.0, "alike": 12.0}
+LEARNT = ("fires", "related_fires", "says", "related_says", "density", "label", "alike", "covered")
+SET = {"phrase": 5.0, "concept": 4.5, "name": 6.0, "contains": 0.8}
 """Weights that the concepts cannot teach: none is a phrase, the concept asked for is left out of its own source, and
-few have a written label."""
+their words of several tokens occur too rarely."""
 WEIGHTS = {
-    True: (0.31, 1.68, 2.06, 2.06, 2.15, 1.03, 0.45),
-    False: (2.43, 0.0, 0.0, 0.0, 1.93, 1.03, 0.45),
+    True: (0.28, 0.17, 0.90, 0.31, 0.54, 1.58, 0.81, 0.37),
+    False: (0.46, 0.0, 0.0, 0.0, 0.61, 1.22, 0.54, 0.36),
 }
-"""Weights of `LEARNT`, with and without a lens. With one, the concepts give labels no weight; the weight without a lens
-is taken instead, so that a feature found by its label alone is in the list."""
-OFFSET = {True: -4.55, False: -5.3}
-"""Added to the weighted sum, so that the sigmoid of it is the chance that the hit is the concept's best feature."""
-N_RELATED = 25
+"""Weights of `LEARNT`, with and without a lens."""
+OFFSET = {True: -1.02, False: -0.60}
+"""Added to the weighted sum, so that its sigmoid is the probability that the hit is right."""
+BELOW_FIRST = 0.999
+"""Largest Match of a dense feature, as a fraction of the first other one: it is never first."""
+FEW_DENSE = 0.5
+"""Share of dense features up to which that holds: most neurons are dense."""
+N_RELATED, N_RELATIVES = 25, 12
+"""Words near a query on which features may fire or that they may say, and those by which labels are found."""
 FLOOR = 0.02
 """Strength of firing below which differences do not count: sources are compared by `log(1 + strength / FLOOR)`."""
 TESTS = 5
-"""Sources that have a p-value: fires, related_fires, says, related_says, alike."""
+"""Sources that have a p-value: fires, related_fires, says, related_says, contains."""
 DENSITY_QUANTILE = 0.9
 """Quantile of the densities of a dictionary above which density counts no further: the densest fire on any word."""
 _SLICE = 24
@@ -151,6 +162,8 @@ class FeatureEvidence:
     phrases: Fired | None
     raised: RaisedWords | None
     related: tuple[RelatedWord, ...] = ()
+    near: tuple[IndexedWord, ...] = ()
+    """The related words that the index has."""
     labels: dict[int, Named] = field(default_factory=dict)
     concepts: dict[int, tuple[str, float]] = field(default_factory=dict)
 
@@ -167,9 +180,13 @@ class FeatureEvidence:
 
     @cached_property
     def strength(self) -> np.ndarray:
-        """0 to 1: the sigmoid of the weighted sum."""
+        """The Match, 0 to 1: the sigmoid of the weighted sum; of a dense feature, less than the best of the others."""
         with np.errstate(over="ignore"):
-            return 1 / (1 + np.exp(-self.logit))
+            match = 1 / (1 + np.exp(-self.logit))
+        dense = (self.firings.index.columns.density > DENSE) & (self.values["name"] == 0)
+        if dense[self.live].sum() > FEW_DENSE * self.live.sum():
+            return match
+        return np.minimum(match, np.where(dense, match[~dense].max(initial=0.0) * BELOW_FIRST, 1.0))
 
 
 def words_in(text: str) -> list[str]:
@@ -188,6 +205,7 @@ def gather(
     within: Filter,
     *,
     names: Mapping[str, str] | None = None,
+    examples: ExampleTexts | None = None,
     leave_out: str = "",
 ) -> list[FeatureEvidence]:
     """Return the evidence for each feature, for each of some texts; the index is read once for all of them.
@@ -203,12 +221,25 @@ def gather(
     evidence = []
     for query in queries:
         labels = by_label(readings, written, query.text, inside)
-        kinds = by_class(readings, [word.word for word in query.sought.words], inside)
-        alike = by_phrase(readings, written, query.text, inside)
+        alike = by_phrase(readings, written, query.text, inside, *_relatives(meaning))
+        near = examples.features_with(query.in_examples) if examples is not None and query.in_examples else None
         concepts = by_concept(measured, query.text, leave_out=leave_out)
         named = by_own_name(made, query.text, names or {})
-        evidence.append(_evidence(query, firings, meaning, inside, labels, kinds, alike, concepts, named))
+        evidence.append(_evidence(query, firings, meaning, inside, labels, alike, near, concepts, named))
     return evidence
+
+
+def _relatives(meaning: Meaning | None) -> tuple[Relatives | None, str]:
+    """Return what finds words near a query in the vocabulary of the model, and the name of its weights."""
+    if meaning is None:
+        return None, ""
+    vocabulary, key = meaning.vocabulary, meaning.lens.settings.weight_hash
+
+    def relatives(text: str) -> list[tuple[str, float]]:
+        every = related_words(vocabulary, key, words_in(text), N_RELATED)
+        return [(near.word, near.cosine) for near in every[:N_RELATIVES]]
+
+    return relatives, key
 
 
 @dataclass(frozen=True)
@@ -222,6 +253,12 @@ class _Asked:
     related: tuple[RelatedWord, ...]
     related_words: tuple[IndexedWord, ...]
     """Related words that the index has, without the frequent ones."""
+
+    @property
+    def in_examples(self) -> list[str]:
+        """Return what examples are searched for: a phrase, or a word that is no token of the text."""
+        whole = {word.word for word in self.sought.words if word.is_token}
+        return [] if fold(self.text) in whole else [self.text]
 
     @property
     def words(self) -> tuple[IndexedWord, ...]:
@@ -241,8 +278,8 @@ class _Asked:
 
 def _evidence(
     query: _Asked, firings: WordFirings, meaning: Meaning | None, inside: np.ndarray, labels: dict[int, Named],
-    kinds: dict[int, Named], alike: dict[int, tuple[float, float]], concepts: dict[int, tuple[str, float]],
-    named: set[int],
+    alike: dict[int, Alike], near: Containing | None,
+    concepts: dict[int, tuple[str, float]], named: set[int],
 ) -> FeatureEvidence:  # fmt: skip
     """Return the evidence for each feature from the firings read; `inside [n_features]` are those to search."""
     n, sought = len(inside), query.sought
@@ -255,8 +292,8 @@ def _evidence(
     lens_scores = None
     if meaning is not None:
         lens_scores, related_scores = _said(meaning, query.spoken), _related_says(meaning, query.related)
-        near, weights = query.related_words, {neighbour.word: neighbour.cosine for neighbour in query.related}
-        related = firings.fired(near, inside, weights) if near else None
+        known, weights = query.related_words, {neighbour.word: neighbour.cosine for neighbour in query.related}
+        related = firings.fired(known, inside, weights) if known else None
         values |= {
             "says": _positive(lens_scores, n),
             "related_says": _positive(related_scores, n),
@@ -265,17 +302,22 @@ def _evidence(
         tests += [np.ones(n) if related is None else _p_of(n, related)]
         tests += [scores.p for scores in (lens_scores, related_scores) if scores is not None]
     values["label"] = _at(n, {i: label.strength for i, label in labels.items()})
-    values["kind"] = _at(n, {i: kind.strength for i, kind in kinds.items()})
-    values["alike"] = _at(n, {i: likeness for i, (likeness, _) in alike.items()})
-    tests.append(_of_features(n, np.array(list(alike), np.int64), np.array([p for _, p in alike.values()]), 1.0))
+    values["alike"] = _at(n, {i: like.likeness for i, like in alike.items()})
+    values["covered"] = _at(n, {i: like.covered for i, like in alike.items()})
+    values["contains"] = np.zeros(n)
+    if near is not None:
+        lifted = near.p <= ALPHA
+        values["contains"] = _of_features(n, near.feature, np.log1p(np.where(lifted, near.share, 0.0) / FLOOR), 0.0)
+        tests.append(_of_features(n, near.feature, near.p, 1.0))
     values["concept"] = _at(n, {i: f1 for i, (_, f1) in concepts.items() if i < n})
     values["name"] = _at(n, dict.fromkeys((i for i in named if i < n), 1.0))
     p = np.minimum(np.min(tests, 0) * TESTS, 1.0) if tests else np.ones(n)
-    for sure in ("label", "kind", "concept", "name"):  # judged on their own nulls when they were made
+    for sure in ("label", "alike", "concept", "name"):  # judged on their own nulls when they were made
         p = np.where(values[sure] > 0, np.minimum(p, ALPHA), p)
     return FeatureEvidence(
         values=values, p=p, live=inside, with_lens=meaning is not None, sought=sought, firings=firings, fired=fired,
-        phrases=phrases, raised=lens_scores, related=query.related, labels=kinds | labels, concepts=concepts,
+        phrases=phrases, raised=lens_scores, related=query.related, near=query.related_words,
+        labels=labels, concepts=concepts,
     )  # fmt: skip
 
 

@@ -189,6 +189,8 @@ class IndexedWord:
     ranges: tuple[tuple[int, int], ...]
     n: int
     pieces: int
+    is_token: bool
+    """One of its units is a single token."""
 
     @property
     def units(self) -> np.ndarray:
@@ -339,7 +341,9 @@ class FiringIndex:
         for word in dict.fromkeys(words):
             low, high = self.units.span(word, word)
             if n := int(self.units.before[high] - self.units.before[low]):
-                entries[word] = IndexedWord(word, ((low, high - 1),), n, int(self.units.pieces[low:high].max()))
+                pieces = self.units.pieces[low:high]
+                longest, shortest = int(pieces.max()), int(pieces.min())
+                entries[word] = IndexedWord(word, ((low, high - 1),), n, longest, shortest == 1)
         return entries
 
     def _as_written(self, text: str) -> dict[str, IndexedWord]:
@@ -352,7 +356,8 @@ class FiringIndex:
         if not chosen:
             return {}
         ranges, n = tuple((i, i) for i in chosen), sum(counts[i] for i in chosen)
-        return {word: IndexedWord(word, ranges, n, int(units.pieces[chosen].max()))}
+        pieces = units.pieces[chosen]
+        return {word: IndexedWord(word, ranges, n, int(pieces.max()), bool((pieces == 1).any()))}
 
     def _longer_words(self, word: str) -> tuple[tuple[str, int], ...]:
         first, last = self.units.span(word + "\0", word + "\U0010ffff")

@@ -19,10 +19,12 @@ from saes.features.schema import Features
 if TYPE_CHECKING:
     import pyarrow as pa
 
-By = Literal["phrase", "tokens", "related", "says", "label", "concept", "name", "similar", "number", "active"]
+By = Literal[
+    "phrase", "tokens", "related", "says", "label", "examples", "concept", "name", "similar", "number", "active"
+]
 """Main reason for a hit: it fires on the words (in their order, or any), or on related ones; it makes the model say
-them; its label, a measured concept or the user's name for it has them; its direction is similar; it was asked for by
-number; it fires as the model reads the text."""
+them; its label, its strongest examples, a measured concept or the user's name for it has them; its direction is
+similar; it was asked for by number; it fires as the model reads the text."""
 Kind = Literal["sae", "neurons", "transcoders"]
 
 
@@ -83,9 +85,9 @@ class Hit:
     density: float = 0.0
     max_activation: float = 0.0
     strength: float | None = None
-    """0 to 1, by which hits are ordered: of a text, the chance that it is the feature asked for, as learnt on measured
-    concepts (`find_by_meaning`); of texts joined by AND, the smallest of theirs. `similar`: cosine. `active`: strongest
-    activation, as a fraction of the maximum, times the rarity. None for one asked for by number."""
+    """0 to 1, by which hits are ordered: of a text, the Match, which is the probability that the feature is right, as
+    learnt on measured concepts (`find_by_meaning`); of texts joined by AND, the smallest of theirs. `similar`: cosine.
+    `active`: strongest activation, as a fraction of the maximum, times the rarity. None for one asked for by number."""
     convincing: bool = True
     """False where no source is above its null, or the strength of a text is below `CONVINCING`."""
     score: float | None = None
@@ -166,7 +168,7 @@ class FeatureHits(Result):
         """Return one row per hit, its label first."""
         return [
             {"label": (f"{hit.own} · " if hit.own else "") + (hit.label or "no label"), "features": hit.features,
-             "feature": hit.feature, "strength": hit.strength, "by": hit.by, "convincing": hit.convincing,
+             "feature": hit.feature, "match": hit.strength, "by": hit.by, "convincing": hit.convincing,
              "score": hit.score, "null": hit.null, "p": hit.p, "says": hit.says, "share": hit.share,
              "recall": hit.recall, "density": hit.density, "own": hit.own, "concept": hit.concept,
              "matches": ", ".join(f"{match.text!r} {match.n}/{match.seen}" for match in hit.matches)}
@@ -174,10 +176,10 @@ class FeatureHits(Result):
         ]  # fmt: skip
 
     def shown(self) -> list[Record]:
-        """Return the main columns of each hit; those that do not convince have no strength."""
-        names = ("label", "features", "feature", "strength", "by", "density", "matches")
+        """Return the main columns of each hit; those that do not convince have no Match."""
+        names = ("label", "features", "feature", "match", "by", "density", "matches")
         return [
-            {name: row[name] for name in names} | ({} if row["convincing"] else {"strength": UNCONVINCING})
+            {name: row[name] for name in names} | ({} if row["convincing"] else {"match": UNCONVINCING})
             for row in self.to_records()
         ]
 

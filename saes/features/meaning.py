@@ -167,16 +167,23 @@ def _build(
             os.replace(shutil.copytree(draft, Path(draft) / "new"), folder)
 
 
-def said_tokens(dictionary: "Dictionary", lens: JacobianLens, model: "HookedModel", k: int) -> np.ndarray:
-    """Return the `k` tokens that each direction of a dictionary makes the model say, the strongest first, `[n, k]`."""
+def said_tokens(
+    dictionary: "Dictionary", lens: JacobianLens, model: "HookedModel", k: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the `k` tokens that each direction of a dictionary makes the model say, the strongest first, `[n, k]`.
+
+    Beside them those of random directions, `[N_DIRECTIONS, k]`.
+    """
     import torch
 
     vocabulary = vocabulary_of(model)
     read = torch.from_numpy(np.array(vocabulary.directions)).float()
     directions = dictionary.decoder_directions.detach().float().cpu()
-    carried = lens.carry(_lens_point_of(dictionary, model), directions)
+    drawn = torch.randn(N_DIRECTIONS, directions.shape[1], generator=make_generator(0, "what random directions say"))
+    carried = lens.carry(_lens_point_of(dictionary, model), torch.cat([directions, drawn]))
     best = [(block @ read.T).topk(min(k, len(read))).indices.int() for block in carried.split(_AT_ONCE)]
-    return torch.cat(best).numpy()
+    ids = torch.cat(best).numpy()
+    return ids[: len(directions)], ids[len(directions) :]
 
 
 def said_by_directions(

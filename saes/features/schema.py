@@ -46,6 +46,8 @@ MIN_HELDOUT = 5
 """Fewest held-out firings on which such a label is judged."""
 NO_LABEL = "none"
 """Kind of label of a feature for which no candidate holds on held-out text."""
+SAYS = "says"
+"""Kind of a label that is the words which a feature makes the model say (`saes.features.titles`)."""
 WRITTEN = "written"
 """Kind of a label written by a language model or a person: it has a text and no further fields."""
 LABEL_FIELDS = ("label_kind", "label_names", "label_share")

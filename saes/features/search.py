@@ -6,9 +6,9 @@ Torch-free, once what features say is in the cache.
 
 `find_by_meaning` says which sources speak for a feature and how they are weighted, `fired_words` what the statistics of
 a hit are. A query is a word, a list of words, a phrase, a pasted example, or several of them joined by AND and NOT
-(`query`). The strength for texts joined by AND is the smallest of theirs: an upper bound of the chance that the feature
-is the best one of each. A feature that fits a text after NOT better than those before is left out. Hits that no source
-lifts above its null, or weaker than `CONVINCING`, come last, and few of them.
+(`query`). The Match of texts joined by AND is the smallest of theirs: an upper bound of the probability that the
+feature is right for each. A feature that fits a text after NOT better than those before is left out. Hits that no
+source lifts above its null, or weaker than `CONVINCING`, come last, and few of them.
 
 Other forms of a query: `like 12` or `like NAME:12` (nearest decoder directions by cosine similarity; baseline: the
 median over all features of the cosine to the nearest one), and `#12` or `NAME:12` (that feature). `search_vector`
@@ -31,27 +31,25 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from interp.artifacts.tables import query
 from interp.errors import ConfigError, CorruptError, MissingError, UnknownNameError, WorkbenchError, program
 from interp.models.short_name import short_name
 from interp.nulls import ALPHA
 from interp.workspace import Workspace
 from saes.features._label_search import largest, names_of
+from saes.features._phrase_vectors import phrase_vectors
+from saes.features.example_texts import ExampleTexts, example_texts, shown_examples
 from saes.features.find_by_meaning import LEARNT, SET, WEIGHTS, FeatureEvidence, gather
 from saes.features.fired_words import AT_ONCE, Fired, FiringIndex, IndexedWord
 from saes.features.found import By, Example, FeatureHits, Filter, Hit, Kind, columns_of
 from saes.features.meaning import Meaning, lens_for, meaning_of
 from saes.features.schema import Features
-from saes.features.token_index import word_positions
 
 if TYPE_CHECKING:
-    import pyarrow as pa
     from safetensors import safe_open
 
 
@@ -94,22 +92,18 @@ def parse_query(text: str) -> TextQuery:
     return TextQuery(tuple(dict.fromkeys(wanted)), tuple(dict.fromkeys(unwanted)))
 
 
-CONVINCING = 0.05
-"""Least strength of a hit that convinces: the chance that it is the feature asked for. In the dictionary that ships, 3
-of 60 nonsense words have such a hit."""
+CONVINCING = 0.25
+"""Least Match of a hit that convinces: fitted on nonsense words, of which at most a twentieth find such a hit in the
+dictionary that ships (docs/trust.md)."""
 BELOW = 3
 """Hits that do not convince which are shown all the same: what came nearest."""
 MAX_SAID = 4
 """Most dictionaries searched by the words that features make the model say; each takes seconds the first time."""
-IN_MEMORY = 10_000
-"""Features of an artefact up to which its examples are kept in memory, 5 kB each, unless more than `AT_ONCE` are
-searched; reading some takes 0.1 s."""
-_EXAMPLES = "select feature, tokens, activations, peak, document_label from e"
 _LIKE = re.compile(r"^like\s+(?:([\w.-]+):)?#?(\d{1,9})$", re.IGNORECASE)
 _NUMBER = re.compile(r"^(?:([A-Za-z][\w.-]*):|#)(\d{1,9})$")
 _BY: dict[str, By] = {
     "fires": "tokens", "related_fires": "related", "says": "says", "related_says": "says", "label": "label",
-    "kind": "label", "alike": "label", "concept": "concept", "name": "name",
+    "alike": "label", "covered": "label", "contains": "examples", "concept": "concept", "name": "name",
 }  # fmt: skip
 
 
@@ -150,21 +144,25 @@ def search_features(
         made = workspace.open(Features, match[1] or _with_feature(artefacts, number))
         find = similar if _LIKE.match(bare) else numbered
         hits = find(workspace, made, number, within, limit)
-        shown = _with_examples(workspace, [made], hits, {}) if examples else hits
+        shown = _with_examples(workspace, [made], hits, {}, {}) if examples else hits
         return FeatureHits(query=bare, hits=_with_names(shown, names), notes=tuple(notes))
     parts = []
     for number, made in enumerate(artefacts):
         meaning, missing = _meaning(workspace, made, meanings or meaning_of) if number < MAX_SAID else (None, "")
         notes += [missing] if missing else []
         index = FiringIndex.open(workspace, made, keep=len(artefacts) <= AT_ONCE)
-        parts.append(_Part.of(index, meaning, query, within, names, limit, leave_out))
+        texts = example_texts(workspace, made, len(artefacts))
+        parts.append(_Part.of(index, meaning, texts, query, within, names, limit, leave_out))
+    if any(made.settings.labels for made in artefacts) and phrase_vectors() is None:
+        notes.append("Written labels were found by their words alone; pip install '.[search]' finds them by meaning")
     hits = sorted([hit for part in parts for hit in part.hits], key=lambda h: (not h.convincing, -(h.strength or 0)))
     above = [hit for hit in hits if hit.convincing][:limit]
     hits = [*above, *[hit for hit in hits if not hit.convincing][: max(min(BELOW, limit - len(above)), 0)]]
     pieces = {word.word: word.pieces for part in parts for word in part.words}
+    related = {word.word: word.pieces for part in parts for term in part.wanted for word in term.near}
     if bare.isdecimal() and len(bare) < 10 and (name := _with_feature(artefacts, int(bare))):
         hits = [*numbered(workspace, workspace.open(Features, name), int(bare), within, limit), *hits]
-    return _found(query_text(query), parts, hits, pieces, workspace, sets_left_out, names, notes, examples)
+    return _found(query_text(query), parts, hits, pieces, related, workspace, sets_left_out, names, notes, examples)
 
 
 def _with_feature(artefacts: Sequence[Features], number: int) -> str:
@@ -182,8 +180,8 @@ def query_text(query: TextQuery) -> str:
 
 
 def _found(
-    query: str, parts: "list[_Part]", hits: list[Hit], pieces: dict[str, int], workspace: Workspace,
-    sets_left_out: tuple[str, ...], names: Mapping[str, str], notes: list[str], examples: bool,
+    query: str, parts: "list[_Part]", hits: list[Hit], pieces: dict[str, int], related: dict[str, int],
+    workspace: Workspace, sets_left_out: tuple[str, ...], names: Mapping[str, str], notes: list[str], examples: bool,
 ) -> FeatureHits:  # fmt: skip
     sought = [term.sought for part in parts for term in part.wanted]
     first = [[term.sought for term in part.wanted] for part in parts]
@@ -196,7 +194,7 @@ def _found(
 
     return FeatureHits(
         query=query,
-        hits=_with_names(_with_examples(workspace, made, hits, pieces) if examples else hits, names),
+        hits=_with_names(_with_examples(workspace, made, hits, pieces, related) if examples else hits, names),
         words=tuple(dict.fromkeys(word.word for lookup in sought for word in lookup.words)),
         phrases=tuple(dict.fromkeys(word.word for lookup in sought for word in lookup.phrases)),
         missing_phrases=in_all("missing_phrases"),
@@ -249,12 +247,12 @@ class _Part:
 
     @classmethod
     def of(
-        cls, index: FiringIndex, meaning: Meaning | None, query: TextQuery, within: Filter, names: Mapping[str, str],
-        limit: int, leave_out: str,
+        cls, index: FiringIndex, meaning: Meaning | None, examples: ExampleTexts | None, query: TextQuery,
+        within: Filter, names: Mapping[str, str], limit: int, leave_out: str,
     ) -> "_Part":  # fmt: skip
         """Search one artefact."""
-        texts = [*query.wanted, *query.unwanted]
-        every = gather(index, meaning, texts, within, names=names, leave_out=leave_out)
+        asked = [*query.wanted, *query.unwanted]
+        every = gather(index, meaning, asked, within, names=names, examples=examples, leave_out=leave_out)
         wanted, unwanted = every[: len(query.wanted)], every[len(query.wanted) :]
         strength, p = np.min([term.strength for term in wanted], 0), np.max([term.p for term in wanted], 0)
         for term in unwanted:
@@ -354,46 +352,17 @@ def numbered(workspace: Workspace, made: Features, index: int, within: Filter, l
 
 
 def _with_examples(
-    workspace: Workspace, among: Sequence[Features], hits: Sequence[Hit], wanted: dict[str, int]
-) -> list[Hit]:
-    """Return the hits, each with the example in which the wanted words have the largest activation.
-
-    Where it fires on none of them, an example that holds one of them; else its strongest.
-    """
+    workspace: Workspace, among: Sequence[Features], hits: Sequence[Hit], wanted: dict[str, int],
+    related: dict[str, int],
+) -> list[Hit]:  # fmt: skip
+    """Return the hits, each with the example that `shown_examples` chooses."""
     shown: dict[tuple[str, int], Example] = {}
     for made in among:
-        best: dict[int, float] = {}
-        features = [hit.feature for hit in hits if hit.features == made.name]
-        keep = made.n_features <= IN_MEMORY and len(among) <= AT_ONCE
-        for row in _examples(workspace, made, features, keep).to_pylist() if features else ():
-            positions = word_positions(row["tokens"], wanted)
-            marked = [i for i in positions if row["activations"][i] > 0]
-            worth = max((row["activations"][i] for i in marked), default=0.0) + 1e-9 * bool(positions)
-            if worth > best.get(row["feature"], -1.0):
-                best[row["feature"]] = worth
-                marks = marked or [row["peak"]]
-                values = (tuple(row["tokens"]), tuple(row["activations"]), tuple(marks))
-                shown[made.name, row["feature"]] = Example(*values, source=row["document_label"] or "")
+        if features := [hit.feature for hit in hits if hit.features == made.name]:
+            texts = example_texts(workspace, made, len(among))
+            examples = shown_examples(workspace, made, features, texts, wanted, related)
+            shown |= {(made.name, feature): example for feature, example in examples.items()}
     return [replace(hit, example=shown.get((hit.features, hit.feature))) for hit in hits]
-
-
-def _examples(workspace: Workspace, made: Features, features: Sequence[int], keep: bool) -> "pa.Table":
-    """Return the examples of some features, the strongest of each first."""
-    import pyarrow as pa
-
-    path = workspace.table_path("features", made.name, "examples")
-    if not keep:
-        sql = f"{_EXAMPLES} where feature in (select unnest(?::int[])) order by feature, group_order, rank"
-        return workspace.query(sql, list(features), e=path)
-    table, starts = _every_example(path, made.about.content_hash, made.n_features)
-    return pa.concat_tables([table.slice(starts[i], starts[i + 1] - starts[i]) for i in features])
-
-
-@lru_cache(maxsize=AT_ONCE)
-def _every_example(path: Path, content_hash: str, n_features: int) -> "tuple[pa.Table, list[int]]":
-    """Return all examples, sorted by feature, and the row at which those of each feature start, `[n_features + 1]`."""
-    table = query(f"{_EXAMPLES} order by feature, group_order, rank", e=path)
-    return table, np.searchsorted(table["feature"].to_numpy(), np.arange(n_features + 1)).tolist()
 
 
 _ROWS = 8192

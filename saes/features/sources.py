@@ -161,7 +161,7 @@ LABEL_GROUPS = {
     **dict.fromkeys(("token", "any_form", "word"), "one word"),
     "tokens": "several words",
     **dict.fromkeys(("class", "chunk"), "a class of words"),
-    **dict.fromkeys(("said", "said_near"), "words that it makes the model say"),
+    **dict.fromkeys(("said", "said_near", "says"), "words that it makes the model say"),
     **dict.fromkeys(("document", "surroundings"), "a kind of text"),
     **dict.fromkeys(("none", "rare", "dead"), "no label"),
     "dense": "nearly every token",

@@ -21,7 +21,7 @@ def test_a_word_is_found_from_any_page_by_keyboard_alone(visit):
     found(visit)
     page.wait_for_function("location.pathname === '/search' && location.search === '?q=river'")
     assert page.locator(".wb-matches").first.inner_text().strip().startswith("river")
-    assert "strength" in page.locator(".wb-strength").first.inner_text()
+    assert "match" in page.locator(".wb-strength").first.inner_text()
     assert not page.locator(".wb-hit-stats ul").first.is_visible()
     page.locator(".wb-hit-stats summary").first.click()
     assert "a random feature" in page.locator(".wb-hit-stats ul").first.inner_text()  # the null

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 from page_text import text_of
@@ -10,7 +10,7 @@ from page_text import text_of
 from dashboard.data import features as view
 from dashboard.feature.export import feature_html
 from dashboard.feature.page import detail
-from dashboard.feature.sections import effect_verdict
+from dashboard.feature.sections import effect_verdict, heading
 from interp.artifacts import save_artefact, write_table
 from interp.errors import UsageError
 from interp.workspace import Workspace
@@ -26,6 +26,15 @@ def test_a_feature_is_compared_with_random_directions(workspace):
     assert "Effects on all logits" in within
     assert "stays below 0.19" in within
     assert "40 tokens, 2.5 expected by chance" in within
+
+
+def test_the_title_is_the_users_name_and_what_it_replaces_stands_after_it(workspace):
+    row = replace(view.one(workspace, "demo", 0).row, label="says salt, pepper", label_kind="says",
+                  other_labels=["noun (88 %)"])  # fmt: skip
+    by_words, by_user = (text_of(heading(row, (), own)) for own in ("", "my <b>spices</b>"))
+    assert by_words.index("says salt, pepper") < by_words.index("noun (88 %)")
+    assert by_user.index("my <b>spices</b>") < by_user.index("says salt, pepper")
+    assert "noun" not in by_user
 
 
 def test_rows_that_are_kept_are_those_of_the_table_until_it_changes(own):

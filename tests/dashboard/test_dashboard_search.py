@@ -42,7 +42,7 @@ def test_a_search_shows_hits_with_their_nulls_and_matching_tokens(visitor):
     assert ERROR not in said
     assert "/feature/planted/0" in said
     assert "fires on it" in said
-    assert "strength" in said
+    assert "match" in said
     assert " January" in said
     assert "a random feature of the same density" in said  # the null of the first hit
 
@@ -152,8 +152,8 @@ def test_hits_no_better_than_chance_stand_below_a_line_without_a_strength(plante
     said = text_of(results(planted, FeatureHits(query="x", hits=(sure, chance)), run=True))
     before, line, after = said.partition("What came nearest")
     assert line
-    assert "strength" in before
-    assert "strength" not in after
+    assert '"match "' in before
+    assert '"match "' not in after
     assert "1e-12" not in after
     assert "Statistics" in after
 
@@ -172,7 +172,7 @@ def test_a_number_opens_the_feature(planted):
 
 
 def test_a_hit_asked_for_by_number_has_no_strength():
-    assert "strength" not in text_of(row(Hit(features="demo", feature=1, by="number", label="x")))
+    assert "match" not in text_of(row(Hit(features="demo", feature=1, by="number", label="x")))
 
 
 def test_a_page_does_not_wait_for_what_features_say(planted, monkeypatch):

@@ -39,11 +39,9 @@ def test_a_query_finds_the_label_of_its_topic_without_a_word_in_common(planted):
     labels = LabelVectors.of(planted, LABELS)
     near = labels.like("cooking")
     assert set(near) == {LABELS[0]}
-    above, p = near[LABELS[0]]
-    assert above > 0.5
-    assert p == pytest.approx(1 / (1 + _phrase_vectors.N_NONSENSE))
+    assert near[LABELS[0]].likeness > 0.5
     assert set(labels.like("lawsuit")) == {LABELS[2]}
-    assert labels.like("recipes dishes")[LABELS[0]][0] == pytest.approx(1.0, abs=1e-3)
+    assert labels.like("recipes dishes")[LABELS[0]].likeness == pytest.approx(1.0, abs=1e-3)
 
 
 @pytest.mark.parametrize("score", [0.95, 0.5])
@@ -86,7 +84,7 @@ def test_the_installed_table_knows_what_is_alike():
     labels = LabelVectors.of(vectors, list(enumerate(topics)))
     for query, number in (("cooking", 0), ("January", 1), ("lawsuit", 2), ("soccer", 3)):
         near = labels.like(query)
-        assert max(near, key=lambda label: near[label][0])[0] == number
+        assert max(near, key=lambda label: near[label].likeness)[0] == number
     assert labels.like("asdfqwer") == {}
 
 
@@ -98,8 +96,12 @@ def test_another_file_is_refused(monkeypatch):
         phrase_vectors()
 
 
-def test_without_the_package_there_are_none(monkeypatch):
+def test_without_the_package_there_are_none_and_search_says_so(monkeypatch, tmp_path):
     monkeypatch.setattr(_phrase_vectors, "PACKAGE", "no-such-package")
     phrase_vectors.cache_clear()
     assert phrase_vectors() is None
+    workspace = Workspace(tmp_path, create=True)
+    write_features(workspace, "f", [{"feature": 0, "label": "months"}], n_tokens=1000, labels="read")
+    [note] = [note for note in search_features(workspace, "months").notes if "Written labels" in note]
+    assert "pip install" in note
     phrase_vectors.cache_clear()
