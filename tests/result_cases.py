@@ -341,6 +341,13 @@ def groups():
     return judge_groups(graph(), made, lambda nodes: rng.standard_normal((len(nodes), 4)), n_random=19)
 
 
+def story():
+    from interp.tracing.story import NodeWords, tell
+
+    words = {i: NodeWords(("word",)) for i, node in enumerate(graph().nodes) if node.kind == "feature"}
+    return tell(graph(), words)
+
+
 def variants():
     from interp.tracing.trace import trace_variants
 
@@ -419,6 +426,7 @@ DICTIONARIES = {
     "continuations of a graph": Case(continued, "run text"),
     "edge of a graph": Case(edge_split, "head position token effect attention", figure=True),
     "groups of a graph, judged": Case(groups, "name latents agreement random random_high p"),
+    "story of a graph": Case(story, "box kind share effect nodes to"),
     "template of graphs": Case(variants, "source target mean low high same_sign n"),
     "circuit of features": Case(feature_circuit, "source target via position score"),
     "proof of a feature": Case(proof, PROVED + " p_holm holds", figure=True),

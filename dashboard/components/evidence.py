@@ -231,7 +231,7 @@ def activation_bars(
     for tick in (10.0**e * m for e in range(4, -5, -1) for m in (3, 1)):
         if edges[0] <= tick <= edges[-1] and (not ticks or at(ticks[-1]) - at(tick) >= TICK_ROOM):
             ticks.append(tick)
-    ticks = ticks or [edges[0], edges[-1]]
+    ticks = ticks[::-1] or [edges[0], edges[-1]]
     top = max(counts)
     return _plot(
         [n / top for n in counts],

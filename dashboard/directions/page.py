@@ -24,7 +24,7 @@ from dash import ClientsideFunction, Dash, Input, Output, dcc, html
 
 from dashboard.components.evidence import as_table, number, percent, records_table
 from dashboard.components.forms import fields_data
-from dashboard.components.frame import Part, attempt, graph, page, panel, verdict
+from dashboard.components.frame import Part, attempt, graph, page, panel, still, verdict
 from dashboard.components.measures import eigenvalues, evidence, missing_panel, signed
 from dashboard.components.pages import Page, artefact_menu, menu_choices, page_of, register_parts
 from dashboard.data.workspace import notes
@@ -88,7 +88,9 @@ def show_direction(name: str, scheme: str | None) -> list[Part]:
     ]
     drawn = [[part for draw in row if (part := attempt(draw)) is not None] for row in rows]
     return [
-        html.Div(parts, className="wb-two wb-even" if len(parts) > 1 else "wb-two wb-one") for parts in drawn if parts
+        still(html.Div(parts, className="wb-two wb-even" if len(parts) > 1 else "wb-two wb-one"))
+        for parts in drawn
+        if parts
     ]
 
 

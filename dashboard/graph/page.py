@@ -19,7 +19,7 @@ from dash.exceptions import PreventUpdate
 
 from dashboard.components.evidence import records_table
 from dashboard.components.forms import fields_data, model_choices
-from dashboard.components.frame import Part, attrs, page, panel
+from dashboard.components.frame import Part, attrs, page, panel, verdict
 from dashboard.components.pages import Page, artefact_menu, graph_href, menu_choices, page_of, run_button, runs_href
 from dashboard.figures.theme import DARK, LIGHT, Theme, canvas_colours, visible
 from dashboard.graph import _data, _file, _routes
@@ -93,24 +93,14 @@ def header(graph: AttributionGraph, target: str | None = None) -> html.Section:
         ],
         className="wb-graph-title",
     )
-    more = html.Details(
-        [
-            html.Summary(trust(graph)),
-            html.Div(
-                [
-                    html.Div(
-                        [html.H3("Target"), html.P(about(graph), className="wb-note")],
-                        className="wb-graph-cell",
-                    ),
-                    html.Div([html.H3("Scores"), *scores(graph)], className="wb-graph-cell"),
-                    html.Div([html.H3("Against the free model"), *effects(graph)], className="wb-graph-cell"),
-                ],
-                className="wb-graph-trust",
-            ),
-        ],
-        className="wb-graph-scores",
-    )
-    parts = [html.Div([line, *other_answers(graph)]), *_untested(graph), more]
+    cells: dict[str, list[Part]] = {
+        "Target": [html.P(about(graph), className="wb-note")],
+        "Scores": [*scores(graph)],
+        "Against the free model": [*effects(graph)],
+    }
+    shown = [html.Div([html.H3(title), *cell], className="wb-graph-cell") for title, cell in cells.items()]
+    judged = verdict(f"{trust(graph)}.", html.Div(shown, className="wb-graph-trust"))
+    parts = [html.Div([line, *other_answers(graph), *_untested(graph)]), judged]
     return html.Section(parts, className="wb-panel wb-graph-head", **attrs({"aria-label": "Prompt and target"}))
 
 

@@ -11,6 +11,7 @@ the address. The browser draws the tokens, the lens and the attention itself (as
 
 import json
 import secrets
+from collections.abc import Mapping
 from typing import Any
 
 import dash_mantine_components as dmc
@@ -72,6 +73,7 @@ def layout(
     chosen = features or (feature_view.choose(workspace, None) if len(sets) > 1 else "")
     why = "" if features or len(sets) < 2 else feature_view.why_chosen(workspace)
     run = {"text": text, "model": model or known[0], "features": chosen, "chat": chat == "1"} if text else None
+    asked = {"answer": answer, "contrast": contrast}
     strongest = _strongest_head(workspace, model or known[0])
     selection = {
         "token": whole_number(token),
@@ -85,7 +87,7 @@ def layout(
         dcc.Store(id="prompt-visitor", data=secrets.token_hex(8)),
         dcc.Store(id="prompt-run-state", data=run),
         dcc.Store(id="prompt-selection", data=selection),
-        dcc.Store(id="prompt-asked", data={"answer": answer, "contrast": contrast}),
+        dcc.Store(id="prompt-asked", data=asked),
         dcc.Store(id="prompt-read", data=None),
         dcc.Store(id="prompt-token", data=None),
         dcc.Store(id="prompt-cell", data=None),
@@ -100,7 +102,8 @@ def layout(
         html.Div(id="prompt-error", role="alert"),
         None if run else _prompts_to_try(workspace, model or known[0]),
         html.Div(
-            _views(answer, contrast, _trace(workspace, run)), id="prompt-views", className="wb-hidden", **_colours(),
+            _views(answer, contrast, _trace(workspace, run, asked)),
+            id="prompt-views", className="wb-hidden", **_colours(),
             **FIELDS,
         ),
         patching_panel(workspace, patching),
@@ -114,11 +117,11 @@ def _strongest_head(workspace: Workspace, model: str) -> HeadName | None:
     return next((scores.strongest("induction", 1)[0][0] for scores in scored if "induction" in scores.kinds), None)
 
 
-def _prompts_to_try(workspace: Workspace, model: str) -> html.Ul:
+def _prompts_to_try(workspace: Workspace, model: str) -> html.Section:
     """Return links that read the example, and the prompts of the newest graphs of the model."""
     graphs = [graph.prompt for graph in workspace.values(AttributionGraph) if graph.model == model]
     links = [quiet_link(visible(text, 60), prompt_href(text=text, model=model)) for text in (EXAMPLE, *graphs[:3])]
-    return html.Ul([html.Li(link) for link in links], className="wb-panel wb-lines", **attrs({"aria-label": "Try"}))
+    return panel("Prompts to try", html.Ul([html.Li(link) for link in links], className="wb-lines"))
 
 
 def register(app: Dash) -> None:
@@ -148,9 +151,8 @@ def register(app: Dash) -> None:
         State("prompt-asked", "data"),
         prevent_initial_call=True,
     )
-    app.callback(Output("prompt-trace", "href"), Input("prompt-run-state", "data"), prevent_initial_call=True)(
-        _trace_here
-    )
+    inputs = (Input(f"prompt-{part}", "data") for part in ("run-state", "asked"))
+    app.callback(Output("prompt-trace", "href"), *inputs, prevent_initial_call=True)(_trace_here)
     register_why(app)
     register_patching(app)
     register_address(app, "prompt", *(Input(f"prompt-{part}", "data") for part in ("run-state", "selection", "asked")))
@@ -160,17 +162,21 @@ def _run(_: int | None, text: str | None, model: str, features: str | None, chat
     return {"text": text or "", "model": model, "features": features or "", "chat": bool(chat)}
 
 
-def _trace_here(run: dict[str, Any] | None) -> str:
-    return _trace(current().workspace, run)
+def _trace_here(run: dict[str, Any] | None, asked: dict[str, str] | None) -> str:
+    return _trace(current().workspace, run, asked or {})
 
 
-def _trace(workspace: Workspace, run: dict[str, Any] | None) -> str:
-    """Return the address of the form that traces the prompt, by the newest set of transcoders of its model."""
+def _trace(workspace: Workspace, run: dict[str, Any] | None, asked: Mapping[str, str]) -> str:
+    """Return the address of the form that traces the prompt, by the newest set of transcoders of its model.
+
+    The answer and the contrast that were asked for are its target and its contrast.
+    """
     if not run:
         return trace_href()
     sets = workspace.values(StoredSet)
     of_model = next((transcoders.name for transcoders in sets if transcoders.model == run["model"]), None)
-    return trace_href(run["text"], model=run["model"], set=of_model, chat=run["chat"] or None)
+    words = {"target": asked.get("answer"), "contrast": asked.get("contrast")}
+    return trace_href(run["text"], model=run["model"], set=of_model, chat=run["chat"] or None, **words)
 
 
 def _views(answer: str, contrast: str, trace: str) -> list[Part]:

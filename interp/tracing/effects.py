@@ -208,10 +208,7 @@ def _passes(frozen: FrozenModel, written: list[dict[int, Tensor]], mode: Mode) -
 
     A pass has at most the tokens of `ROWS` prompts.
     """
-    if mode != "free":
-        yield from ((list(range(at, min(at + ROWS, len(written)))), 0) for at in range(0, len(written), ROWS))
-        return
-    changed = [_first_changed(delta) for delta in written]
+    changed = [_first_changed(delta) if mode == "free" else 0 for delta in written]
     rows: list[int] = []
     for row in sorted(range(len(written)), key=lambda row: (-changed[row], -min(written[row], default=0))):
         if rows and (len(rows) + 1) * (frozen.n_pos - changed[row]) > ROWS * frozen.n_pos:

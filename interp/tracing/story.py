@@ -82,7 +82,8 @@ class StoryArrow:
     source: int
     target: int
     weight: float
-    """share of all influence on the target; below 0 where the source lowers the activations of the target box"""
+    """share of all influence on the target; below 0 where the source lowers the activations of the target box, or
+    argues against the answer"""
 
 
 @dataclass(frozen=True, repr=False)
@@ -112,12 +113,14 @@ class Story(Result):
         """Return the story as text: the sentence, then a line for each box with the boxes that it leads to."""
         rows = [f"{self.sentence} ({self.left_out:.0%} of the influence is in no box)"]
         for number, box in enumerate(self.boxes):
-            to = [
-                f"{'' if arrow.weight > 0 else 'against '}{self.boxes[arrow.target].name}"
-                for arrow in self.arrows if arrow.source == number
-            ][:3]  # fmt: skip
-            rows.append(f"  {box.kind:8} {box.name:28} {box.share:4.0%} {box.effect:+6.2f}  {' · '.join(to)}".rstrip())
+            leads = [arrow for arrow in self.arrows if arrow.source == number][:3]
+            to = [f"{'' if arrow.weight > 0 else 'against '}{self._end(arrow)}" for arrow in leads]
+            rows.append(f"  {box.kind:8} {box.name:28} {box.share:6.1%} {box.effect:+6.2f}  {' · '.join(to)}".rstrip())
         return rows
+
+    def _end(self, arrow: StoryArrow) -> str:
+        box = self.boxes[arrow.target]
+        return "the answer" if box.kind == "answer" else box.name
 
     def headline(self) -> str:
         """Return the mechanism in a sentence, and the share that is left out."""
@@ -261,10 +264,14 @@ class _Telling:
     def _name(self, members: Sequence[int], *, said: bool = False) -> str:
         """Return the two leading words of some latents; with `said`, of those that they make the model say."""
         weights: dict[str, float] = defaultdict(float)
+        latin = "".join(self.graph.token_texts).isascii()
         for i in members:
             for word, near in self.topic.words[i].items():
                 if not said or word in self.words[i].says:
-                    weights[word] += near * (self.visits[i] + 1e-6) ** 0.5
+                    weight = (
+                        0.3 if latin and not word.isascii() else 1.0
+                    )  # readers of the prompt may not know its script
+                    weights[word] += weight * near * (self.visits[i] + 1e-6) ** 0.5
         return ", ".join(leading_words(weights)) if weights else self._name(members)
 
     def _box(self, group: _Group) -> StoryBox:
@@ -298,7 +305,9 @@ class _Telling:
             starts[group.nodes] = self.walks.visits(self.start, group.nodes)[group.nodes]
             reached, signed = self.walks.visits(starts, ends), self.walks.visits(starts, ends, active)
             for other, source in enumerate(groups[:-1]):
-                size, net = float(reached[source.nodes].sum()), float(signed[source.nodes].sum())
+                to_answer = group.nodes == [self.aim]  # in the model itself, as the effect of the box is
+                size = float(reached[source.nodes].sum())
+                net = float((self.effects if to_answer else signed)[source.nodes].sum())
                 if other != number and size >= LEAST_ARROW * starts.sum() and size > 0:
                     arrows.append(StoryArrow(source=other, target=number, weight=size if net >= 0 else -size))
         return tuple(sorted(arrows, key=lambda arrow: -abs(arrow.weight)))

@@ -231,7 +231,7 @@ def box_groups(graph: AttributionGraph, story: Story | None) -> list[Supernode]:
 
 def with_groups(graph: AttributionGraph, story: Story | None, profiles: EffectProfiles) -> AttributionGraph:
     """Return a graph with the judged boxes of its story, so that the story has its tests."""
-    return replace(graph, groups=judge_groups(graph, box_groups(graph, story), profiles, max_per_layer=4).tested)
+    return replace(graph, groups=judge_groups(graph, box_groups(graph, story), profiles, max_per_layer=8).tested)
 
 
 def judge_groups(

@@ -114,7 +114,7 @@ def test_another_artefact_is_chosen_by_keyboard(found):
     page.locator("#artefact-menu").focus()
     page.keyboard.press("Enter")
     page.get_by_role("option", name="other").click()
-    page.wait_for_selector(".wb-findings >> text=not tested: no other list")
+    page.wait_for_selector(".wb-findings >> text=not tested: no other list", state="attached")  # folded
     wait_for_address(page, end="/geometry?name=word-geometry/other")
     assert found.errors == []
 

@@ -88,7 +88,7 @@ def shown(page) -> dict:
 def test_a_click_on_an_edge_shows_its_evidence_and_its_readers_pattern(visit):
     page = visit.open("/circuit/induction")
     graph_is_drawn(page, 4)
-    assert "Found." in page.locator("#circuit-side").inner_text()
+    assert "induction heads in" in page.locator(".wb-verdict").first.inner_text()
     click(page, "L1H2-k-L5H3")
     page.wait_for_selector(".wb-circuit-chosen")
     said = page.locator(".wb-circuit-chosen").inner_text()

@@ -196,7 +196,7 @@ def test_patching_follows_the_prompt_and_every_number_has_its_null(visit, live):
     page.wait_for_function("document.querySelector('#prompt-patch-clean').value === 'one two'")
     assert page.locator("#prompt-patch-corrupt").input_value() == "one owt"
     assert page.locator("#prompt-patch-wrong").input_value() == " Rome"
-    assert "random vectors" in page.locator("#prompt-feature-null").inner_text()
+    assert "noise: 4" in page.locator("#prompt-feature-null").inner_text()
     assert "%" in page.locator(".wb-fired > li[data-feature]").first.inner_text()
     page.wait_for_function(
         "document.querySelector('#prompt-lens-words').innerText.includes('on top at 1 of 8 other positions')"

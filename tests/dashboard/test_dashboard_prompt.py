@@ -65,7 +65,7 @@ def test_the_strongest_induction_head_is_shown_first_and_prompts_can_be_tried(wo
     best = max(scores.of_kind("induction"), key=lambda row: row.score)
     assert (chosen["layer"], chosen["head"]) == (best.layer, best.head)
     assert "/prompt?text=The+capital+of+France" in text_of(page)
-    assert "Try" not in text_of(layout(PageSources(workspace, live), text="a prompt"))
+    assert "Prompts to try" not in text_of(layout(PageSources(workspace, live), text="a prompt"))
 
 
 def test_a_reading_has_the_labels_of_its_features_and_their_share_of_the_recorded_activations(workspace, live):
@@ -159,6 +159,8 @@ def in_threads(turns: Turns, given: list[tuple[str, Kind]]) -> list[str]:
 def test_an_address_with_a_text_offers_to_trace_it(workspace, live):
     shown = str(layout(PageSources(workspace, live), text="The capital of France is", model="smollm2-135m"))
     assert "/graph?trace=The+capital+of+France+is&model=smollm2-135m" in shown
+    asked = layout(PageSources(workspace, live), text="One is", model="tiny", answer=" two", contrast=" three")
+    assert "/graph?trace=One+is&model=tiny&target=+two&contrast=+three" in str(asked)
 
 
 def test_one_page_with_many_requests_does_not_keep_another_waiting():

@@ -62,6 +62,10 @@ def test_bars_have_the_heights_of_their_counts_and_lines_their_values():
     ]
     assert ticks[0] == ("0.1", "0.0%")
     assert ("1", "50.0%") in ticks
+    wide = activation_bars([1] * 8, np.geomspace(1e-7, 1e3, 9).tolist())
+    placed = [float(at.style["left"][:-1]) for at in elements(wide) if getattr(at, "className", "") == "wb-tick"]
+    assert len(placed) > 3
+    assert np.diff(placed).min() >= 9.9, "numbers do not collide"
 
 
 def test_logits_are_on_a_log_axis_with_the_null_as_a_line_over_the_bars():

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from fake_live import FakeLive
 from make_direction import direction
+from make_graph import write_graph
 from visit import Visitor
 
 from dashboard.app import create_app
@@ -15,7 +16,7 @@ from dashboard.components.pages import find_pages
 from interp.workspace import Workspace
 
 MOST = 25
-RESULTS = ("Features", "Heads", "Circuit", "Geometry", "Directions", "Changes", "Doctor", "Dynamics", "Atlas")
+RESULTS = ("Features", "Graph", "Heads", "Circuit", "Geometry", "Directions", "Changes", "Doctor", "Dynamics", "Atlas")
 """Titles of the pages that open on one result."""
 
 
@@ -63,6 +64,8 @@ def test_the_search_for_verdicts_reads_components_and_still_trees():
 def test_the_page_of_a_result_has_a_verdict_of_at_most_25_words(own, visitor, title):
     if title == "Directions":
         direction(own)
+    if title == "Graph":
+        write_graph(own, "capital")
     address = next(page.path for page in find_pages() if page.title == title)
     found = verdicts(visitor, address)
     assert [text for text in found if text], "heads fill theirs in the browser's first callback"

@@ -152,6 +152,11 @@ def test_members_that_act_against_each_other_on_the_last_token_are_two_boxes():
     ]
     assert sorted(np.sign(box.effect) for box in boxes) == [-1, 1]
     assert [box.name.endswith(", against") for box in boxes] == [box.effect < 0 for box in boxes]
+    story = tell(graph.with_parts(nodes=nodes), words, vectors=vectors)
+    into = {
+        story.boxes[one.source].name: one.weight for one in story.arrows if story.boxes[one.target].kind == "answer"
+    }
+    assert {name.endswith(", against") for name, weight in into.items() if weight < 0} == {True}
 
 
 def test_a_graph_without_targets_has_no_story_and_one_without_latents_has_its_words():

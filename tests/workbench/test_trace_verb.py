@@ -19,7 +19,7 @@ def test_a_graph_is_an_artefact_with_its_scores_beside_their_floor(cli, tmp_path
     assert graph.run.residue < 1e-4
     assert [target.contrast is not None for target in graph.targets] == [True], "one contrast where none was asked for"
     assert sorted(path.name for path in (tmp_path / "graphs" / "mine").iterdir()) == [
-        "edge_table.parquet", "effects.json", "groups.json", "manifest.json", "node_table.parquet",
+        "boxes.json", "edge_table.parquet", "effects.json", "manifest.json", "node_table.parquet",
     ]  # fmt: skip
     assert "--overwrite" in cli(tmp_path, *PROMPT, "--name", "mine", code=2)
 
@@ -99,7 +99,7 @@ def test_a_graph_is_printed_judged_written_and_read_back(cli, tmp_path):
     cli(tmp_path, *PROMPT, "--name", "mine", "--max-feature-nodes", 150, "--effects", 0)
     show = ("circuit", "show", "mine")
     assert "Attribution graph of 'one two one'" in cli(tmp_path, *show)
-    assert "permuted" in cli(tmp_path, *show, "--groups")
+    assert "No box of the story" in cli(tmp_path, *show, "--groups"), "nothing has a label here"
     file = tmp_path / "mine.json"
     cli(tmp_path, *show, "--export", file)
     cli(tmp_path, "import", file, "--name", "back")
