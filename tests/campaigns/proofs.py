@@ -12,7 +12,7 @@ Features of a dictionary, by default the shipped one, are drawn at random from t
 Beside the claims stands the rule before decision 38: steering raises the words that a direction says most itself, more
 than random directions raise theirs and features of like density raise these.
 
-*joined* needs no pass of the model, so `--tests joined` measures it for many more. What was measured is kept in the
+*joined* needs one pass of the model, so `--tests joined` measures it for many more. What was measured is kept in the
 folder, and the same command goes on where it stopped.
 """
 
