@@ -142,7 +142,7 @@ class ProofMeasure(Result):
     @property
     def size(self) -> str:
         """The value with its unit, as short as a verdict has it."""
-        return SIZES.get(self.name, "{:.1f} nats").format(self.value)
+        return SIZES.get(self.name, "{:.2g} nats").format(self.value)
 
     @staticmethod
     def null_high(null: np.ndarray) -> float:
