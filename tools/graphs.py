@@ -6,7 +6,7 @@
    gives the target a probability of at least `LEAST` (`interp.tracing.prompts`) and more than the contrast.
 3. Those whose prediction agrees better with the model than direct effects alone do are ranked by the lower end of the
    interval of that agreement; the first `SHOWN` are traced with their null and reduced to their `NODES` most
-   influential latents.
+   influential latents; the boxes of its story are tested.
 
 Takes an hour and a half on two cores. An interrupted command goes on with the next prompt.
 """
@@ -14,11 +14,13 @@ Takes an hour and a half on two cores. An interrupted command goes on with the n
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from dashboard.graph.story import story_of
 from interp.artifacts import Table, save_artefact
 from interp.tracing.background import background_nodes, direction, mean_influences
 from interp.tracing.graph import KIND as GRAPH
@@ -71,9 +73,21 @@ class Graphs(InWorkspace, Seeded, Threaded, OnDevice):
             if name not in workspace.names(GRAPH):
                 whole = workspace.open(AttributionGraph, f"whole-{name}")
                 folder = workspace.path(GRAPH, name)
-                save_artefact(reduced(whole), folder, parents=whole.about.parents, seed=self.seed)
+                graph = self._tested(workspace, reduced(whole))
+                save_artefact(graph, folder, parents=whole.about.parents, seed=self.seed)
         pack(workspace, [("neurons", MODEL), *((GRAPH, name) for name in shown)], self.data)
         (self.data / "graphs.json").write_text(json.dumps(report(graphs, labels), indent=1))
+
+    def _tested(self, workspace: Workspace, graph: AttributionGraph) -> AttributionGraph:
+        """Return a graph with the boxes of its own story judged: a smaller graph has other boxes."""
+        from interp.models.loading import load_model
+        from interp.tracing.effects import effect_profiles
+        from interp.tracing.supernodes import with_groups
+        from saes.sets.replacement import system_of
+
+        model = load_model(MODEL, device=self.device, attention="eager")
+        system = system_of(graph, model, workspace)
+        return with_groups(graph, story_of(workspace, graph), partial(effect_profiles, system))
 
     def _shared(self) -> dict[str, Any]:
         return {"workspace": self.workspace, "threads": self.threads, "device": self.device}
@@ -194,7 +208,7 @@ def reduced(graph: AttributionGraph, n: int = NODES) -> AttributionGraph:
             kept=edges.kept[inside],
         ),
     )
-    return replace(reduced, groups=tuple(group for group in graph.groups or () if wanted.issuperset(group.nodes)))
+    return replace(reduced, groups=None)
 
 
 if __name__ == "__main__":

@@ -40,6 +40,8 @@ LEAST_SHARE, LEAST_ALONE = 0.0005, 0.003
 """Smallest influence of a group that is a box or whose words are the answer's, and of any other single latent."""
 AGAINST = ", against"
 """Ending of the name of a box whose members act against others of the same words."""
+NAMED_EFFECT = 0.2
+"""Smallest effect of a box that the sentence names beside a stronger one, as a part of the latter's."""
 LEAST_ARROW = 0.03
 """Smallest arrow, as a part of the influence that its target box carries."""
 
@@ -324,7 +326,8 @@ class _Telling:
             if box.position != self.last and other and len(early) < 2:
                 early.setdefault(word, other)
         late = sorted((box for box in parts if box.position == self.last), key=lambda box: -abs(box.effect))
-        ours = list(dict.fromkeys(_words(box)[0] for box in late if box.effect > 0))[:2]
+        least = NAMED_EFFECT * max((box.effect for box in late), default=0.0)
+        ours = list(dict.fromkeys(_words(box)[0] for box in late if box.effect > max(least, 0.0)))[:2]
         theirs = [_words(box)[0] for box in late if box.effect <= 0 and _words(box)[0] not in ours][:1]
         if not early and not ours:
             tokens = [f"*{box.name}*" for box in boxes if box.kind == "token"][:3]

@@ -43,8 +43,8 @@ export class StoryDrawing {
   /** @param {StoryBox} box @param {number} k @param {StoryGiven} given */
   box({ kind, name, share, effect, reads, says, test, nodes }, k, { answer, chance, opened }) {
     const isAnswer = kind === "answer",
-      against = effect < 0 && !isAnswer,
       between = kind !== "token" && !isAnswer,
+      against = effect < 0 && between, // a word's effect is to having no word there, which says neither
       leads = this.story.arrows.filter(({ source }) => source === k).map(({ target }) => this.story.boxes[target].name),
       width = `${(100 * Math.min(1, share)).toFixed(1)}%`;
     /** @param {unknown} wanted @param {string} look @param {Child[]} children @param {Attributes} [more] */
