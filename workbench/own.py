@@ -248,11 +248,11 @@ class Own(OpensDashboard, Seeded, RunsModel):
                 break
         tokens = min(tokens, self.scale.tokens)
         if tokens < FEWEST_TOKENS or documents < FEWEST_DOCUMENTS:
-            other = replace(self, text="docstrings", column=None, tokens=None)
+            shipped = replace(self, text="docstrings", column=None, tokens=None)
             raise ConfigError(
                 f"expected at least {FEWEST_TOKENS:,} tokens of {FEWEST_DOCUMENTS} documents, {self.text} gives "
                 f"{tokens:,} of {documents}; add text, or cut it into more documents (one a line of a .jsonl file; a "
-                f".txt file is cut where paragraphs end). Text that is there: `{command_line(other)}`"
+                f".txt file is cut where paragraphs end). Text that is there: `{command_line(shipped)}`"
             )
         if (share := words[True] / max(words.total(), 1)) < LEAST_ENGLISH:
             say(

@@ -97,8 +97,12 @@ def candidates(graph: AttributionGraph) -> list[dict[str, Any]]:
     at = {node.index: number for number, node in enumerate(graph.nodes) if node.kind == "logit"}
     explained = {target.token: at.get(number) for number, target in enumerate(graph.targets)}
     return [
-        {"text": one.text, "probability": _rounded(np.array([one.probability]))[0], "node": explained.get(one.token)}
-        for one in (graph.run.candidates if graph.run is not None else ())
+        {
+            "text": token.text,
+            "probability": _rounded(np.array([token.probability]))[0],
+            "node": explained.get(token.token),
+        }
+        for token in (graph.run.candidates if graph.run is not None else ())
     ]
 
 

@@ -137,14 +137,14 @@ def answers(graph: AttributionGraph, target: str | None) -> list[Part]:
 
 def other_answers(graph: AttributionGraph) -> list[html.P]:
     """Return links to the form that traces other likely words, filled in; nothing where none is known."""
-    others = [one for one in _data.candidates(graph) if one["node"] is None and _typed_again(one["text"])]
+    answers = [row for row in _data.candidates(graph) if row["node"] is None and _typed_again(row["text"])]
     shown: list[Part] = ["Or explain "]
-    for other in others[:SHOWN_ANSWERS]:
-        word, against = other["text"].strip(), graph.targets[0].sides[0].strip()
+    for answer in answers[:SHOWN_ANSWERS]:
+        word, against = answer["text"].strip(), graph.targets[0].sides[0].strip()
         form = graph_href(graph.name, trace="".join(_typed(graph)).strip(), target=word, contrast=against)
-        text = f"{visible(word, 30)} {100 * other['probability']:.0f} %"
+        text = f"{visible(word, 30)} {100 * answer['probability']:.0f} %"
         shown.append(dcc.Link(text, href=form, title="Trace why it could be this word", className="wb-chip"))
-    return [html.P(shown, className="wb-quiet wb-graph-others")] if others else []
+    return [html.P(shown, className="wb-quiet wb-graph-others")] if answers else []
 
 
 def _typed_again(token: str) -> bool:

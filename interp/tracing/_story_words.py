@@ -49,17 +49,17 @@ def words_of(label: str, says: Iterable[str] = ()) -> NodeWords:
     """
     text = re.sub(r" \(\d+ %\)$", "", label).removeprefix("often ")
     quoted = re.findall(r'"([^"]*)"', text)
-    said = [*quoted] if re.match(r"(before|raises|promotes) ", text) else []
+    promoted = [*quoted] if re.match(r"(before|raises|promotes) ", text) else []
     if text.startswith(("no label", "fires on", "after ", "dense", "rare", "dead")):
         read: list[str] = []
     elif quoted:
-        read = [] if said else quoted
+        read = [] if promoted else quoted
     elif text.startswith("in ") and text.endswith(" docs"):  # a source of one word, such as a language, is a topic
         source = text[3:-5].removeprefix("sampled ")
         read = [] if " " in source else [source]
     else:
         read = [] if text.startswith("before ") else [_topic(text)]
-    return NodeWords(_meaningful(read), _meaningful([*said, *says]))
+    return NodeWords(_meaningful(read), _meaningful([*promoted, *says]))
 
 
 def _topic(label: str) -> str:

@@ -253,7 +253,7 @@ class _Telling:
         for side in sides if low >= OPPOSED * high else [members]:
             says = 2 * sum(any(word in self.topic.words[i] for word in self.words[i].says) for i in side) >= len(side)
             against = AGAINST if low >= OPPOSED * high and side is sides[1] else ""
-            name = f"{'say ' * says}{self._name(side, said=says)}{against}"
+            name = f"{'say ' * says}{self._name(side, spoken=says)}{against}"
             groups.append(_Group(name, "output" if says else "concept", side))
         return groups
 
@@ -263,17 +263,15 @@ class _Telling:
         near = self.topic.near_answer(words)
         return float(self.visits[group.nodes].sum()) * (0.5 if len(group.nodes) == 1 else 1.0) * (0.2 + near) ** 2
 
-    def _name(self, members: Sequence[int], *, said: bool = False) -> str:
-        """Return the two leading words of some latents; with `said`, of those that they make the model say."""
+    def _name(self, members: Sequence[int], *, spoken: bool = False) -> str:
+        """Return the two leading words of some latents; with `spoken`, of those that they make the model say."""
         weights: dict[str, float] = defaultdict(float)
         latin = "".join(self.graph.token_texts).isascii()
         for i in members:
             for word, near in self.topic.words[i].items():
-                if not said or word in self.words[i].says:
-                    weight = (
-                        0.3 if latin and not word.isascii() else 1.0
-                    )  # readers of the prompt may not know its script
-                    weights[word] += weight * near * (self.visits[i] + 1e-6) ** 0.5
+                if not spoken or word in self.words[i].says:
+                    foreign = latin and not word.isascii()  # readers of the prompt may not know its script
+                    weights[word] += (0.3 if foreign else 1.0) * near * (self.visits[i] + 1e-6) ** 0.5
         return ", ".join(leading_words(weights)) if weights else self._name(members)
 
     def _box(self, group: _Group) -> StoryBox:
@@ -306,12 +304,12 @@ class _Telling:
             starts, ends = np.zeros(len(self.nodes)), inside - set(group.nodes)
             starts[group.nodes] = self.walks.visits(self.start, group.nodes)[group.nodes]
             reached, signed = self.walks.visits(starts, ends), self.walks.visits(starts, ends, active)
-            for other, source in enumerate(groups[:-1]):
+            for origin, source in enumerate(groups[:-1]):
                 to_answer = group.nodes == [self.aim]  # in the model itself, as the effect of the box is
                 size = float(reached[source.nodes].sum())
                 net = float((self.effects if to_answer else signed)[source.nodes].sum())
-                if other != number and size >= LEAST_ARROW * starts.sum() and size > 0:
-                    arrows.append(StoryArrow(source=other, target=number, weight=size if net >= 0 else -size))
+                if origin != number and size >= LEAST_ARROW * starts.sum() and size > 0:
+                    arrows.append(StoryArrow(source=origin, target=number, weight=size if net >= 0 else -size))
         return tuple(sorted(arrows, key=lambda arrow: -abs(arrow.weight)))
 
     def _sentence(self, boxes: Sequence[StoryBox]) -> str:
@@ -322,9 +320,9 @@ class _Telling:
         early: dict[str, str] = {}
         for box in sorted(parts, key=lambda box: -box.share):
             word = self._word(box.position)
-            other = next((text for text in _words(box) if stem(text) != stem(word)), None)
-            if box.position != self.last and other and len(early) < 2:
-                early.setdefault(word, other)
+            called = next((text for text in _words(box) if stem(text) != stem(word)), None)
+            if box.position != self.last and called and len(early) < 2:
+                early.setdefault(word, called)
         late = sorted((box for box in parts if box.position == self.last), key=lambda box: -abs(box.effect))
         least = NAMED_EFFECT * max((box.effect for box in late), default=0.0)
         ours = list(dict.fromkeys(_words(box)[0] for box in late if box.effect > max(least, 0.0)))[:2]

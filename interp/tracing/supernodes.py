@@ -150,8 +150,8 @@ class JudgedGroups(Result):
         """All groups, each with its agreement, that of random groups, and p."""
         rows = zip(self.groups, self.agreement.tolist(), self.null.T, self.p.tolist(), strict=True)
         return tuple(
-            JudgedGroup(name=group.name, nodes=group.nodes, agreement=own, chance=float(null.mean()), p=p)
-            for group, own, null, p in rows
+            JudgedGroup(name=group.name, nodes=group.nodes, agreement=agreement, chance=float(null.mean()), p=p)
+            for group, agreement, null, p in rows
         )
 
     @property

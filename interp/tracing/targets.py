@@ -60,7 +60,7 @@ def aim_at(
         raise ConfigError(f"a contrast stands against one target; leave out --max-logits {config.max_logits}")
     else:
         likely = likely_tokens(model, frozen.logits, config.logit_share, config.max_logits)
-        targets = [GraphTarget(one.text, one.token, weight=one.probability) for one in likely]
+        targets = [GraphTarget(token.text, token.token, weight=token.probability) for token in likely]
     unembed = model.W_U.detach().float()  # its bias is part of a logit, but nothing reads it
     reads, values = [], []
     for aim in targets:
@@ -80,16 +80,16 @@ def default_contrast(likely: Sequence[LikelyToken], contrast: LikelyToken | None
     contrast is by default the next content word that is not the same word in another spelling, else the next token.
     """
     left = _others(likely, contrast) or list(likely)
-    words = [one for one in left if content_word(one.text)]
+    words = [token for token in left if content_word(token.text)]
     first = words[0] if words and words[0].probability >= LEAST * left[0].probability else left[0]
     if contrast is None and (others := _others(left, first)):
-        contrast = next((one for one in others if first in words and one in words), others[0])
+        contrast = next((token for token in others if first in words and token in words), others[0])
     return _named(first, contrast)
 
 
 def _others(likely: Sequence[LikelyToken], chosen: LikelyToken | None) -> list[LikelyToken]:
     """Return the tokens that are not the chosen word in any spelling."""
-    return [one for one in likely if chosen is None or _spelling(one.text) != _spelling(chosen.text)]
+    return [token for token in likely if chosen is None or _spelling(token.text) != _spelling(chosen.text)]
 
 
 def _spelling(text: str) -> str:

@@ -107,8 +107,10 @@ def pair_features(mine: ActivationsByWord, theirs: ActivationsByWord, *, seed: i
     shuffled[paired] = counterpart[paired[_cycle(len(paired), seed)]]
     correlation = np.zeros(len(counterpart))
     correlation[paired] = _correlations(mine_judged.values[paired], theirs_judged.values[counterpart[paired]])
-    own, null = (_agreements(mine_judged, theirs_judged, which, seed) for which in (counterpart, shuffled))
-    return WordPairs(counterpart, correlation, usable, own, null)
+    paired_agreements, null = (
+        _agreements(mine_judged, theirs_judged, which, seed) for which in (counterpart, shuffled)
+    )
+    return WordPairs(counterpart, correlation, usable, paired_agreements, null)
 
 
 @dataclass(frozen=True, eq=False)
@@ -253,22 +255,22 @@ def _agreements(
     judged = np.minimum(*(_n_documents(rows, mine.document) for rows in strong)) >= LEAST_DOCUMENTS
     both = _sums(fires[0].multiply(fires[1]))
     counts = []
-    for one, other in ((0, 1), (1, 0)):
-        yes, silent = _sums(strong[one]), len(mine.document) - _sums(fires[one])
+    for giver, reader in ((0, 1), (1, 0)):
+        yes, silent = _sums(strong[giver]), len(mine.document) - _sums(fires[giver])
         counts.append(
-            np.stack([_sums(strong[one].multiply(fires[other])), yes, silent - _sums(fires[other]) + both, silent])
+            np.stack([_sums(strong[giver].multiply(fires[reader])), yes, silent - _sums(fires[reader]) + both, silent])
         )
     hits, yes, quiet, silent = np.stack(counts, 1)
     accuracy = (hits / np.maximum(yes, 1) + quiet / np.maximum(silent, 1)) / 2
     generator = np.random.default_rng(derive_seed(seed, "agreement"))
-    found: dict[int, PairAgreement] = {}
+    agreements: dict[int, PairAgreement] = {}
     for at in np.flatnonzero(judged & (silent.min(0) > 0)):
         way = int(accuracy[:, at].argmin())
         hit, n_yes, right, n_no = (int(part[way, at]) for part in (hits, yes, quiet, silent))
         f1 = 2 * hit / (n_yes + hit + n_no - right) if hit else 0.0
         interval = balanced_accuracy((hit, right), (n_yes, n_no), generator=generator)
-        found[int(features[at])] = PairAgreement(interval, f1, n_yes + n_no)
-    return found
+        agreements[int(features[at])] = PairAgreement(interval, f1, n_yes + n_no)
+    return agreements
 
 
 def _sums(rows: "csr_matrix") -> np.ndarray:
@@ -298,9 +300,9 @@ def counterparts(matched: MatchedDictionaries, first: str, second: str, text: Wo
         "second": (matched.second, matched.back, second),
     }
     for side, (activations, pairs, name) in sides.items():
-        own = [_row(side, activations, pairs, at) for at in np.flatnonzero(pairs.counterpart >= 0).tolist()]
-        shares.append(_share(name, pairs, sum(row.wide for row in own if row.correlation > ALIKE)))
-        rows += own
+        of_side = [_row(side, activations, pairs, at) for at in np.flatnonzero(pairs.counterpart >= 0).tolist()]
+        shares.append(_share(name, pairs, sum(row.wide for row in of_side if row.correlation > ALIKE)))
+        rows += of_side
     shares += [_share(name, pairs, None) for name, pairs in matched.nulls.items()]
     null = matched.nulls[SHUFFLED]
     high = float(np.quantile(null.correlation[null.usable], 0.95)) if null.usable.any() else 0.0

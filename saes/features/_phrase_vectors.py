@@ -128,18 +128,18 @@ class LabelVectors:
         Each has its `relatives`, as a query has; `name` tells them apart.
         """
         if name not in self.nulls:
-            asked = np.stack([self._of(word, relatives) for word in nonsense(N_NONSENSE)])
-            self.nulls[name] = np.sort((asked @ self.labels.T).max(1))
+            queries = np.stack([self._of(word, relatives) for word in nonsense(N_NONSENSE)])
+            self.nulls[name] = np.sort((queries @ self.labels.T).max(1))
         return self.nulls[name]
 
     def _of(self, text: str, relatives: Relatives | None) -> np.ndarray:
         """Return the unit vector of a query and, as much as itself, of the words near it."""
-        own = self.vectors.of([text])[0]
-        near = list(relatives(text)) if relatives is not None and own.any() else []
+        vector = self.vectors.of([text])[0]
+        near = list(relatives(text)) if relatives is not None and vector.any() else []
         if not near:
-            return own
+            return vector
         mean = np.array([cosine for _, cosine in near], np.float32) @ self.vectors.of([word for word, _ in near])
-        both = own + mean / max(float(np.linalg.norm(mean)), 1e-12)
+        both = vector + mean / max(float(np.linalg.norm(mean)), 1e-12)
         return both / max(float(np.linalg.norm(both)), 1e-12)
 
     def like(self, text: str, relatives: Relatives | None = None, name: str = "") -> dict[tuple[int, str], Alike]:

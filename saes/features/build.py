@@ -341,15 +341,15 @@ def _tables(
     vocabulary = token_strings(model, torch.arange(model.cfg.d_vocab))
     writes = writes_to_residual(dictionary)
     effects = logit_effects(model, directions, N_EFFECTS) if writes else None
-    said = said_tokens(dictionary, lens, model, N_SAID) if writes and lens is not None else None
-    lens_ids = said[0] if said is not None else None
+    saying = said_tokens(dictionary, lens, model, N_SAID) if writes and lens is not None else None
+    lens_ids = saying[0] if saying is not None else None
     neighbours = nearest_neighbours(directions, N_NEIGHBOURS)
     promoted = effects.promoted_ids.numpy() if effects is not None else None
     labels = label_features(
         statistics, recording, vocabulary, promoted if lens_ids is None else lens_ids[:, :N_EFFECTS], lens_ids
     )
-    if said is not None:
-        labels = titled(labels, belonging_together(*said, vocabulary_of(model)))
+    if saying is not None:
+        labels = titled(labels, belonging_together(*saying, vocabulary_of(model)))
     table = features_table(statistics, directions, labels, effects, neighbours, vocabulary, histogram)
     return table, examples_table(recording, examples, vocabulary, window=statistics.window)
 

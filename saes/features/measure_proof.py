@@ -325,8 +325,8 @@ def proof_words(site: DictionarySite, case: FeatureCase, lens: JacobianLens | No
     words = case.words(vocabulary, () if bos is None else (bos,))
     if words is not None:
         return words
-    own = own_words(site, site.directions[[case.feature]].cpu(), lens)[0, : KEPT // 2]
-    return ProofWords.of(own.tolist(), vocabulary, "lens")
+    lens_words = own_words(site, site.directions[[case.feature]].cpu(), lens)[0, : KEPT // 2]
+    return ProofWords.of(lens_words.tolist(), vocabulary, "lens")
 
 
 def own_words(site: DictionarySite, directions: Tensor, lens: JacobianLens | None) -> np.ndarray:
@@ -357,8 +357,8 @@ def _fires_on_the_words(trial: Trial) -> ProofPart:
     containing = passages_with(
         trial.features, trial.words.ids, trial.config.others, but=choosing | seen, seed=case.feature
     )
-    other = [passage for passage in case.other if passage.document not in choosing]
-    tokens, lengths = with_bos(site.model, (*case.judging(), *containing, *other))
+    unrelated = [passage for passage in case.other if passage.document not in choosing]
+    tokens, lengths = with_bos(site.model, (*case.judging(), *containing, *unrelated))
     reading = site.read(tokens)
     inside = torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None]
     inside[:, : site.first] = False
@@ -386,9 +386,9 @@ def _steering_raises_the_words(trial: Trial) -> ProofPart:
     residual = writes_to_residual(site.dictionary)
 
     def steered(arms: Arms, draws: int) -> list[np.ndarray]:
-        own = own_words(site, arms.vectors[: 1 + draws], trial.lens) if residual else np.empty((1, 0), int)
-        own = own[[at if at < len(own) else 0 for at in range(len(arms))]]  # features alike: those of the feature
-        ids, at = np.unique(own, return_inverse=True)
+        lens_words = own_words(site, arms.vectors[: 1 + draws], trial.lens) if residual else np.empty((1, 0), int)
+        rows = [at if at < len(lens_words) else 0 for at in range(len(arms))]  # features alike: those of the feature
+        ids, at = np.unique(lens_words[rows], return_inverse=True)
         choosing = np.stack([  # [tries, arms, words and ids]
             next_token_changes(site, trial.prompts[:CHOOSING], arms.times(amount), [*words, *ids], trial.bar.add)[0]
             .mean(1) for amount in tries
@@ -396,14 +396,15 @@ def _steering_raises_the_words(trial: Trial) -> ProofPart:
         strengths = np.array(tries)[choosing[..., : len(words)].mean(-1).argmax(0)]
         steering = arms.times(torch.from_numpy(strengths))
         raised, shift = next_token_changes(site, trial.prompts[CHOOSING:], steering, words, trial.bar.add)
-        said = np.take_along_axis(choosing, len(words) + at.reshape(1, *own.shape), -1).sum(-1).max(0) / KEPT
-        return [raised.mean(-1), shift, strengths, said]
+        at = at.reshape(1, len(arms), -1) + len(words)
+        spoken = np.take_along_axis(choosing, at, -1).sum(-1).max(0) / KEPT
+        return [raised.mean(-1), shift, strengths, spoken]
 
-    (raised, shift, strengths, said), draws = trial.until_decided(steered)
+    (raised, shift, strengths, spoken), draws = trial.until_decided(steered)
     measures = [trial.mean_of("steer", raised, "nats", draws),
                 trial.mean_of("steer shift", shift, "nats of KL divergence", draws)]  # fmt: skip
     if residual:
-        measures.append(measure_of(OWN_WORDS, said[0], "nats", CHOOSING, trial.nulls(said, draws)))
+        measures.append(measure_of(OWN_WORDS, spoken[0], "nats", CHOOSING, trial.nulls(spoken, draws)))
     return ProofPart(measures=tuple(measures), strength=float(strengths[0]))
 
 
@@ -449,7 +450,7 @@ def _direction_says_the_words(trial: Trial) -> ProofPart:
     # An untrained latent writes what it reads: each random direction on as many words that it reads most itself.
     random, _ = trial.site.null_slices(trial.config.draws)
     text = random_passages(trial.features, TEXT, BEFORE)
-    own = [
+    untrained = [
         vocabulary.logits(written[None], words).mean() / size if words else -np.inf
         for written, size, words in zip(
             carried[random],
@@ -459,7 +460,7 @@ def _direction_says_the_words(trial: Trial) -> ProofPart:
         )
     ]
     measure = measure_of("joined", scores[0], "standard deviations", len(ids), trial.nulls(scores),
-                         untrained=rounded(np.array(own)))  # fmt: skip
+                         untrained=rounded(np.array(untrained)))  # fmt: skip
     return ProofPart(measures=(measure,))
 
 

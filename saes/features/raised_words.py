@@ -44,9 +44,9 @@ def with_raised_words(graph: AttributionGraph, system: System, lens: JacobianLen
         signs = torch.tensor([1.0 if node.activation >= 0 else -1.0 for node in nodes])
         written = system.written_by(rows.to(system.layer.device), layer).cpu() * signs[:, None]
         point = lens_point(f"blocks.{layer}.hook_mlp_out", graph.n_layers)
-        said = measure_saying(written, lens, point, vocabulary, SAYS, DRAWS["standard"])
-        beyond = said["raised_strength"][:, 0] > np.quantile(said["null_high"], 1 - ALPHA)
-        for i, tokens, above in zip(numbers, said["raised"].tolist(), beyond.tolist(), strict=True):
+        saying = measure_saying(written, lens, point, vocabulary, SAYS, DRAWS["standard"])
+        beyond = saying["raised_strength"][:, 0] > np.quantile(saying["null_high"], 1 - ALPHA)
+        for i, tokens, above in zip(numbers, saying["raised"].tolist(), beyond.tolist(), strict=True):
             if above:
                 labels[i] = f"raises {', '.join(quoted(vocabulary.texts[token]) for token in tokens)}"
     return graph.with_parts(

@@ -251,8 +251,8 @@ class _Part:
         within: Filter, names: Mapping[str, str], limit: int, leave_out: str,
     ) -> "_Part":  # fmt: skip
         """Search one artefact."""
-        asked = [*query.wanted, *query.unwanted]
-        every = gather(index, meaning, asked, within, names=names, examples=examples, leave_out=leave_out)
+        terms = [*query.wanted, *query.unwanted]
+        every = gather(index, meaning, terms, within, names=names, examples=examples, leave_out=leave_out)
         wanted, unwanted = every[: len(query.wanted)], every[len(query.wanted) :]
         strength, p = np.min([term.strength for term in wanted], 0), np.max([term.p for term in wanted], 0)
         for term in unwanted:
