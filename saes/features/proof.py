@@ -142,7 +142,8 @@ class ProofMeasure(Result):
     @property
     def size(self) -> str:
         """The value with its unit, as short as a verdict has it."""
-        return SIZES.get(self.name, "{:.2g} nats").format(self.value)
+        decimals = 1 if abs(self.value) >= 0.095 else 2
+        return SIZES.get(self.name, f"{{:.{decimals}f}} nats").format(self.value)
 
     @staticmethod
     def null_high(null: np.ndarray) -> float:

@@ -62,7 +62,7 @@ def test_one_selection_is_shared_by_mouse_and_kept_in_the_address(visit, live):
     page.goto("about:blank")
     page.goto(address)
     page.wait_for_function("document.querySelector('#prompt-selected')?.title === 'token 2'")
-    assert head in page.inner_text("#prompt-pattern-title")
+    page.wait_for_function(f"document.querySelector('#prompt-pattern-title').innerText.includes('{head}')")
     assert "feature" in page.inner_text("#prompt-selected")
     assert visit.errors == []
 

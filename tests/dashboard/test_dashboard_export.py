@@ -74,7 +74,7 @@ def test_the_numbers_are_those_of_the_tables(workspace):
     assert "0.81" in feature_html(workspace, "demo", 10)
     assert "[0.52]" in feature_html(workspace, "demo", 10)
     assert workspace.manifest("features", "demo").content_hash in text
-    assert "than random directions: 1% of 200 " in feature_html(workspace, "demo", 0)
+    assert "Stronger than 199 of 200 random directions" in feature_html(workspace, "demo", 0)
     assert "Effects on all logits" not in feature_html(workspace, "neurons", 1)
 
 

@@ -221,10 +221,10 @@ def test_a_dictionary_that_detects_more_concepts_than_every_baseline_is_a_findin
         0.25,
         "/sae?name=dictionary-x#concepts",
     )
-    assert "100% of 20 concepts" in found.sentence
+    assert "100% of 20 held-out concepts" in found.sentence
     assert found.dots.y == (0.9,) * 20
     assert found.dots.x == (0.8,) * 5 + (0.35,) * 15
-    assert "25% have such a neuron, 0% such a latent" in found.sentence
+    assert "25% have a neuron, 0% a latent of an untrained dictionary" in found.sentence
 
 
 def test_untrained_models_and_dictionaries_give_no_finding(tmp_path):

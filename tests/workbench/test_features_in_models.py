@@ -175,7 +175,7 @@ def test_mistakes_are_one_line(cli, folder, words, expected):
 def test_a_feature_is_a_direction_at_the_place_where_it_writes(cli, folder):
     words = ("direction", MODEL, "--lists", "letters", "--no-interventions", *ONE, "--feature")
     told = cli(folder, *words, "mlp:7")
-    assert "The direction mlp 7 of" in told
+    assert "Steering along mlp 7 was not measured" in told
     assert "along the direction at blocks.1.hook_mlp_out" in told
     found = Workspace(folder).open(DirectionGeometry, "direction-mlp-7")
     assert "saes/mlp" in found.about.parents
