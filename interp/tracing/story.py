@@ -5,8 +5,9 @@
 
 Latents at one position whose words are alike are one box: a concept, or where they make the model say those words late
 on the last token, an output ("say ..."). Only words count that are near those of the prompt or the answer. Latents that
-read the word they stand on belong to the box of that word. Nodes on the last token that serve any answer are one box.
-A box carries the share of the influence on the target whose paths lead through it (`Walks`).
+read the word they stand on belong to the box of that word. Nodes on the last token that serve any answer are one box,
+and the other latents on it another. A box carries the share of the influence on the target whose paths lead through it
+(`Walks`); of each box at least the strongest arrow is kept, so a path leads from it to the answer.
 """
 
 from collections import defaultdict
@@ -26,7 +27,7 @@ from interp.tracing.background import LIMIT
 from interp.tracing.graph import AttributionGraph
 from interp.tracing.part import graph_effects
 
-BoxKind = Literal["token", "concept", "output", "general", "answer"]
+BoxKind = Literal["token", "concept", "output", "general", "other", "answer"]
 MOST_BOXES, MOST_TOKENS = 12, 4
 ALIKE = 0.3
 """Mean likeness of words from which latents at one position are one box."""
@@ -40,10 +41,12 @@ LEAST_SHARE, LEAST_ALONE = 0.0005, 0.003
 """Smallest influence of a group that is a box or whose words are the answer's, and of any other single latent."""
 AGAINST = ", against"
 """Ending of the name of a box whose members act against others of the same words."""
+LEAST_OTHER = 0.03
+"""Smallest share of the box of all other latents on the last token."""
 NAMED_EFFECT = 0.2
 """Smallest effect of a box that the sentence names beside a stronger one, as a part of the latter's."""
 LEAST_ARROW = 0.03
-"""Smallest arrow, as a part of the influence that its target box carries."""
+"""Smallest arrow beside the strongest of a box, as a part of the influence that its target box carries."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,19 +183,27 @@ class _Telling:
         self.general = [i for i in sorted({*serving, *self.background}) if self.nodes[i].position == self.last]
 
     def story(self) -> Story:
-        tokens, concepts = self._tokens(), [group for group in self._concepts() if self._tells(group)]
+        tokens, concepts = self._tokens(), self._merged([group for group in self._concepts() if self._tells(group)])
         inside = {i for group in tokens for i in group.nodes}
         serving = [i for i in self.general if i not in inside]
         tokens = sorted(tokens, key=self._interest)[-MOST_TOKENS:]
-        room = MOST_BOXES - 1 - bool(serving) - len(tokens)
+        room = MOST_BOXES - 2 - bool(serving) - len(tokens)
         concepts = sorted(concepts, key=self._interest)[-room:]
         chosen = sorted(tokens, key=self._place) + sorted(concepts, key=self._place)
         if serving:
             chosen.append(_Group(f"at *{self._word(self.last)}*: general", "general", serving))
+        chosen += self._others(chosen)
         chosen.append(_Group(" rather than ".join(self.answer), "answer", [self.aim]))
         boxes, arrows = tuple(self._box(group) for group in chosen), self._arrows(chosen)
         left_out = 1 - self._share([i for group in chosen[:-1] for i in group.nodes])
-        return Story(self._sentence(boxes), boxes, arrows, left_out)
+        return Story(self._sentence(boxes, arrows), boxes, arrows, left_out)
+
+    def _others(self, chosen: Sequence[_Group]) -> list[_Group]:
+        """Return the group of the latents on the last token that are in no other; none where it carries little."""
+        inside = {i for group in chosen for i in group.nodes}
+        rest = [i for i in self.words if self.nodes[i].position == self.last and i not in inside]
+        told = bool(rest) and self._share(rest) >= LEAST_OTHER
+        return [_Group(f"at *{self._word(self.last)}*: other", "other", rest)] if told else []
 
     def _place(self, group: _Group) -> tuple[float, int]:
         layer = 0.0 if group.kind == "token" else float(np.mean([self.nodes[i].layer for i in group.nodes]))
@@ -242,6 +253,13 @@ class _Telling:
                 groups += self._sides([members[row] for row in rows])
         return groups
 
+    def _merged(self, groups: Sequence[_Group]) -> list[_Group]:
+        """Return one group for those of one name before the last token: a concept that several words call up."""
+        nodes: dict[tuple[str, BoxKind, bool], list[int]] = defaultdict(list)
+        for group in groups:
+            nodes[group.name, group.kind, self.nodes[group.nodes[0]].position == self.last] += group.nodes
+        return [_Group(name, kind, members) for (name, kind, _), members in nodes.items()]
+
     def _sides(self, members: list[int]) -> list[_Group]:
         """Return the group of some latents; two where they are outputs that act against each other."""
         layer = np.mean([self.nodes[i].layer for i in members])
@@ -288,18 +306,19 @@ class _Telling:
         )  # fmt: skip
 
     def _test(self, group: _Group) -> BoxTest | None:
-        """Return the stored test of a box of this name, whose latents are all in it."""
+        """Return the stored test of a box of this name and these latents."""
         inside = {self.nodes[i].id for i in group.nodes}
         for known in self.graph.groups or ():
-            if known.name == group.name and inside.issuperset(known.nodes):
+            if known.name == group.name and inside == set(known.nodes):
                 return BoxTest(agreement=known.agreement, chance=known.chance, holds=known.holds)
         return None
 
     def _arrows(self, groups: Sequence[_Group]) -> tuple[StoryArrow, ...]:
-        """Return the influence between boxes that goes through no third box."""
+        """Return the influence between boxes that goes through no third box: the strongest of each, and large ones."""
         active = np.array([-1.0 if node.kind == "feature" and node.activation < 0 else 1.0 for node in self.nodes])
         inside = {i for group in groups for i in group.nodes}
-        arrows = []
+        arrows: list[StoryArrow] = []
+        strongest: dict[int, StoryArrow] = {}
         for number, group in enumerate(groups):
             starts, ends = np.zeros(len(self.nodes)), inside - set(group.nodes)
             starts[group.nodes] = self.walks.visits(self.start, group.nodes)[group.nodes]
@@ -308,33 +327,55 @@ class _Telling:
                 to_answer = group.nodes == [self.aim]  # in the model itself, as the effect of the box is
                 size = float(reached[source.nodes].sum())
                 net = float((self.effects if to_answer else signed)[source.nodes].sum())
-                if origin != number and size >= LEAST_ARROW * starts.sum() and size > 0:
-                    arrows.append(StoryArrow(source=origin, target=number, weight=size if net >= 0 else -size))
+                if origin == number or size == 0:
+                    continue
+                arrow = StoryArrow(source=origin, target=number, weight=size if net >= 0 else -size)
+                if origin not in strongest or size > abs(strongest[origin].weight):
+                    strongest[origin] = arrow
+                if size >= LEAST_ARROW * starts.sum():
+                    arrows.append(arrow)
+        arrows += [arrow for arrow in strongest.values() if arrow not in arrows]
         return tuple(sorted(arrows, key=lambda arrow: -abs(arrow.weight)))
 
-    def _sentence(self, boxes: Sequence[StoryBox]) -> str:
+    def _sentence(self, boxes: Sequence[StoryBox], arrows: Sequence[StoryArrow]) -> str:
         """Return the mechanism in at most 25 words: what words call up, and what then speaks for the answer."""
         repeated = " (repeated)" * any(box.kind == "token" and box.name == self.answer[0] for box in boxes)
         answer = " rather than ".join([f"*{self.answer[0]}*{repeated}", *(f"*{side}*" for side in self.answer[1:])])
-        parts = [box for box in boxes if box.kind in ("concept", "output")]
-        early: dict[str, str] = {}
-        for box in sorted(parts, key=lambda box: -box.share):
-            word = self._word(box.position)
-            called = next((text for text in _words(box) if stem(text) != stem(word)), None)
-            if box.position != self.last and called and len(early) < 2:
-                early.setdefault(word, called)
-        late = sorted((box for box in parts if box.position == self.last), key=lambda box: -abs(box.effect))
+        late = [box for box in boxes[:-1] if box.position == self.last and box.kind != "token"]
+        late = sorted(late, key=lambda box: -abs(box.effect))
         least = NAMED_EFFECT * max((box.effect for box in late), default=0.0)
-        ours = list(dict.fromkeys(_words(box)[0] for box in late if box.effect > max(least, 0.0)))[:2]
-        theirs = [_words(box)[0] for box in late if box.effect <= 0 and _words(box)[0] not in ours][:1]
-        if not early and not ours:
+        ours = list(dict.fromkeys(_called(box) for box in late if box.effect > max(least, 0.0)))[:2]
+        theirs = [_called(box) for box in late if box.effect < -abs(least) and _called(box) not in ours][:1]
+        early = self._called_up(boxes, arrows)
+        if not early and all(box.kind in ("general", "other") for box in late):
             tokens = [f"*{box.name}*" for box in boxes if box.kind == "token"][:3]
             return f"{_listed(tokens) or 'The prompt'} lead to {answer} through no concept that labels name."
         first = ", ".join(f"*{word}* calls up “{name}”" for word, name in early.items())
-        verb = "speaks" if len(ours) == 1 else "speak"
-        last = f"{_listed([f'“{name}”' for name in ours])} {verb} for {answer}" if ours else f"the answer is {answer}"
+        verb = "speaks" if len(ours) == 1 and "latents" not in ours[0] else "speak"
+        last = f"{_listed(ours)} {verb} for {answer}" if ours else f"no box speaks for {answer}"
         text = f"{first}; at" if first else "At"
-        return f"{text} *{self._word(self.last)}*, {last}" + "".join(f"; “{name}” against" for name in theirs) + "."
+        return f"{text} *{self._word(self.last)}*, {last}" + "".join(f"; {name} against" for name in theirs) + "."
+
+    def _called_up(self, boxes: Sequence[StoryBox], arrows: Sequence[StoryArrow]) -> dict[str, str]:
+        """Return two words of the prompt, each with what it calls up: the name of a box that its strongest arrow meets.
+
+        Where no arrow leads from a word to the box, it is the word that the box stands on.
+        """
+        called: dict[str, str] = {}
+        for number, box in sorted(enumerate(boxes), key=lambda row: -row[1].share):
+            if box.kind not in ("concept", "output") or box.position == self.last or len(called) == 2:
+                continue
+            words = [boxes[arrow.source] for arrow in arrows if arrow.target == number]
+            word = next((source.name for source in words if source.kind == "token"), self._word(box.position))
+            if name := next((text for text in _words(box) if stem(text) != stem(word)), None):
+                called.setdefault(word, name)
+        return called
+
+
+def _called(box: StoryBox) -> str:
+    """Return how a sentence calls a box on the last token."""
+    unnamed = {"general": "general latents", "other": "other latents"}
+    return unnamed.get(box.kind) or f"“{_words(box)[0]}”"
 
 
 def _words(box: StoryBox) -> list[str]:

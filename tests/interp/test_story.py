@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from interp.tracing.graph import AttributionGraph, GraphEdges, GraphNode, GraphTarget
-from interp.tracing.story import NodeWords, Story, tell, words_of
+from interp.tracing.story import NodeWords, tell, words_of
 from tests.interp.tracing_graphs import small_graph
 
 CITY, FRENCH = ("city", "town", "cities"), ("French", "Gallic", "Bois")
@@ -112,15 +112,37 @@ def test_shares_are_those_of_paths_through_boxes():
         assert box.share == pytest.approx(MEMBERS / len(into))
         assert box.effect == pytest.approx(MEMBERS)
     errors = sum(node.kind == "error" for node in graph.nodes)
-    beside = sum(
-        node.position == 5 and node.kind == "feature" and i not in covered(story) for i, node in enumerate(graph.nodes)
-    )
-    assert story.left_out == pytest.approx((errors + beside) / len(into))
+    beside = [i for i in words if words[i].reads[0].startswith("thing") and graph.nodes[i].position == 5]
+    [other] = [box for box in story.boxes if box.kind == "other"]
+    assert set(other.nodes) == set(beside)
+    assert other.share == pytest.approx(len(beside) / len(into))
+    assert story.left_out == pytest.approx(errors / len(into))
     assert story.boxes[-1].share == 1
 
 
-def covered(story: Story) -> set[int]:
-    return {i for box in story.boxes for i in box.nodes}
+def test_a_path_leads_from_every_box_to_the_answer():
+    """Concepts of a word carry too little of what the last token's carry for an arrow of their size."""
+    graph, words = planted()
+    for factor in (1.0, 1e-4):
+        early = np.array([graph.nodes[i].position in (2, 4) for i in graph.edges.source])
+        weight = np.where(early, factor, 1).astype(np.float32) * graph.edges.weight
+        story = tell(graph.with_parts(edges=replace(graph.edges, weight=weight)), words, vectors=vectors)
+        reach = {len(story.boxes) - 1}
+        for _ in story.boxes:
+            reach |= {arrow.source for arrow in story.arrows if arrow.target in reach}
+        assert reach == set(range(len(story.boxes)))
+
+
+def test_a_concept_of_several_words_is_one_box():
+    graph, words = planted()
+    same = {
+        i: CITY if graph.nodes[i].position in (2, 4) else () for i in words if words[i].reads[0] in (*CITY, *FRENCH)
+    }
+    story = tell(
+        graph, words | {i: NodeWords(said[:1], said[1:2]) for i, said in same.items() if said}, vectors=vectors
+    )
+    [box] = [box for box in story.boxes if box.kind == "concept" and box.position < 5]
+    assert {graph.nodes[i].position for i in box.nodes} == {2, 4}
 
 
 def test_latents_of_the_last_token_that_lead_other_prompts_are_one_box():

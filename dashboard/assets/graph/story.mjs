@@ -22,7 +22,7 @@ export class StoryDrawing {
     const tests = story.boxes.flatMap(({ test }) => test ?? []),
       hold = tests.filter(({ holds }) => holds).length;
     const left = { title: "Share of the influence on the answer that no box carries" },
-      held = `${hold} of ${tests.length} boxes act as one: their members’ effects agree more than those of random groups.`;
+      held = `${hold} of ${tests.length} concepts act as one; members of the mixed agree no more than random latents. `;
     root.replaceChildren(
       element("p", { class: "wb-story-sentence", dir: "auto" }, ...emphasised(story.sentence)),
       this.field,
@@ -30,9 +30,9 @@ export class StoryDrawing {
         "p",
         { class: "wb-note wb-story-foot" },
         element("strong", left, `left out: ${percent(story.left_out)}`),
-        ` ${tests.length ? held : ""} Blue boxes argue for the answer, blue arrows raise what they lead to, `,
+        `% of the influence on the answer. ${tests.length ? held : ""}Blue raises, `,
         element("span", { class: "wb-story-negative" }, "orange"),
-        " ones argue against it and lower; a wider arrow is more direct influence. Open a box for its nodes.",
+        " lowers.",
       ),
     );
     this.resizer = new ResizeObserver(() => this.field.clientWidth !== this.width && this.lay());

@@ -53,7 +53,7 @@ interface Story {
 
 interface StoryBox {
   name: string;
-  kind: "token" | "concept" | "output" | "general" | "answer";
+  kind: "token" | "concept" | "output" | "general" | "other" | "answer";
   /** numbers of its nodes */
   nodes: number[];
   /** of the influence on the target */
