@@ -64,7 +64,7 @@ def test_a_graph_opens_on_its_story_from_the_prompt_below_to_the_answer_above(vi
     assert page.locator(BOXES).count() == 12
     assert page.locator(".wb-story-sentence").inner_text() == "token 1 leads to Paris."
     assert "left out: 25 %" in page.locator(".wb-story-foot").inner_text()
-    assert "4 of 5 boxes act as one" in page.locator(".wb-story-foot").inner_text()
+    assert "4 of 5 concepts act as one" in page.locator(".wb-story-foot").inner_text()
     at = places(page)
     for i, a in enumerate(at):
         assert not any(overlap(a, b) for b in at[:i])
