@@ -36,8 +36,8 @@ from interp.workspace import Workspace
 from saes.training.stored import StoredSAE
 
 Layout = Callable[..., html.Div]
-Group = Literal["look", "test", "work"]
-"""Groups of pages, from left to right: views, tests, one's own work."""
+Group = Literal["prompts", "features", "circuits", "models", "work"]
+"""Menus of the bar, from left to right; the pages of a menu are about the same thing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,10 +53,12 @@ class Page:
     """Adds the callbacks of the page to the application."""
     templates: tuple[str, ...] = ()
     """Further addresses with names in them, such as `/atlas/<name>`."""
-    group: Group = "test"
-    """Group in the navigation bar."""
+    group: Group = "work"
+    """Menu in the navigation bar."""
     order: int = 1000
-    """Place in its group: the smallest is leftmost, equal ones by title."""
+    """Place in its menu: the smallest is first, equal ones by title."""
+    about: str = ""
+    """What the page is for in a few words, under its title in the menu."""
     listed: bool = True
     """False for a page that is reached otherwise, and not named in the navigation bar."""
     shows: str = ""
