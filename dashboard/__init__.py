@@ -18,6 +18,7 @@
 - `answers`     values in the form that JSON allows
 - `notebook`    what the pages show, in a notebook (`show`)
 - `api`         the reads of the pages as JSON
+- `palette`     what Ctrl K leads to: pages, artefacts, notes
 - `app`         the Dash app, with the frame around every page
 - `serve`       a port for it
 - `security`    who may ask, and for what

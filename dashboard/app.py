@@ -13,6 +13,7 @@ Pages are found by their folder (`components.pages.find_pages`), so a new one is
 every page: the bar with navigation, the switch between light and dark, help, and the error strip.
 """
 
+import contextlib
 import gzip
 import json
 import logging
@@ -29,7 +30,7 @@ import flask
 from dash import ClientsideFunction, Dash, Input, Output, State, dcc, html, set_props
 from dash.exceptions import CallbackException, DependencyException
 
-from dashboard import api
+from dashboard import api, palette
 from dashboard.components import http_errors
 from dashboard.components.frame import attrs, explain, failure
 from dashboard.components.pages import (
@@ -46,6 +47,7 @@ from dashboard.components.pages import (
 from dashboard.data.tour import tour_steps
 from dashboard.data.workspace import stamp
 from dashboard.maps import routes as atlas_routes
+from dashboard.overview import page as overview
 from dashboard.queue import RunQueue
 from dashboard.search.page import box as search_box
 from dashboard.security import READS, Guard, content_security_policy, refuse_callback
@@ -58,6 +60,7 @@ from saes.acts.session import models_to_read
 
 KEYS = [
     ("/", "find features: a word, a text, a label, a number"),
+    ("Ctrl K", "go to a page, an artefact, a note or a feature by its name (Cmd K too)"),
     ("f", "search or filter this page"),
     ("j  k", "next and previous feature (so do the arrow keys), hit, word list or run"),
     ("r", "a random feature"),
@@ -118,29 +121,14 @@ def shell(workspace: Workspace, pages: list[Page]) -> dmc.MantineProvider:
 
 
 def _bar(workspace: Workspace, pages: list[Page]) -> html.Header:
-    listed = [page for page in pages if page.listed]
-    folded = {page.path for page in listed if page.group == "test" and not _filled(workspace, page)}
-    links = [
-        html.Div(
-            [
-                *(_link(page) for page in listed if page.group == group and page.path not in folded),
-                *(_more([page for page in listed if page.path in folded]) if group == "test" else []),
-            ],
-            className="wb-nav-group",
-            role="group",
-            **attrs({"aria-label": group.capitalize()}),
-        )
-        for group in get_args(Group)
-    ]
+    menus = [_menu(workspace, group, [page for page in pages if page.group == group]) for group in get_args(Group)]
+    logo = html.Span(className="wb-logo", **attrs({"aria-hidden": "true"}))
     return html.Header(
         [
-            dcc.Link(
-                [html.Span(className="wb-logo", **attrs({"aria-hidden": "true"})), "interp workbench"],
-                href="/",
-                className="wb-brand",
-            ),
-            html.Nav(links, id="navigation", className="wb-nav", **attrs({"aria-label": "Pages"})),
+            dcc.Link([logo, html.Span("interp workbench")], href="/", className="wb-brand", title="Overview"),
+            html.Nav(menus, id="navigation", className="wb-nav", **attrs({"aria-label": "Pages"})),
             search_box(),
+            html.Button(["Go to", html.Kbd("Ctrl K")], id="palette-open", className="wb-goto", type="button"),
             html.Span(workspace.name, className="wb-where", title=workspace.address),
             html.Button(
                 "?", id="help-open", className="wb-icon", title="Keys (?)", **attrs({"aria-label": "Keyboard help"})
@@ -157,8 +145,15 @@ def _bar(workspace: Workspace, pages: list[Page]) -> html.Header:
     )
 
 
-def _link(which: Page) -> dcc.Link:
-    return dcc.Link(which.title, href=which.path, className="wb-nav-link", id=f"nav-{which.title.lower()}")
+def _menu(workspace: Workspace, group: str, pages: list[Page]) -> html.Details:
+    """Return a menu of the bar; pages with nothing to show yet say so."""
+    links = [_link(page, filled=_filled(workspace, page)) for page in pages if page.listed]
+    return html.Details([html.Summary(group.capitalize()), html.Div(links)], className="wb-menu")
+
+
+def _link(which: Page, *, filled: bool) -> dcc.Link:
+    words = [html.Span(which.title), html.Span(which.about if filled else f"{which.about}: nothing yet")]
+    return dcc.Link(words, href=which.path, className="wb-nav-link", id=f"nav-{which.title.lower()}")
 
 
 def _filled(workspace: Workspace, which: Page) -> bool:
@@ -166,14 +161,9 @@ def _filled(workspace: Workspace, which: Page) -> bool:
 
     True in object storage, where asking costs a request for each kind.
     """
-    kinds = [kind for kind in KINDS if re.split(r"[/?]", own_page(kind))[1:2] == [which.path[1:]]]
+    forms = (f"{which.path}/{{name}}", f"{which.path}?name={{name}}")
+    kinds = [kind for kind in KINDS if own_page(kind).replace("{key}", "{name}") in forms]
     return not kinds or workspace.remote is not None or any(workspace.names(kind) for kind in kinds)
-
-
-def _more(pages: list[Page]) -> list[html.Details]:
-    """Return the menu of the pages with nothing to show yet."""
-    menu = [html.Summary("More", className="wb-nav-link"), html.Div([_link(page) for page in pages])]
-    return [html.Details(menu, className="wb-nav-more")] if pages else []
 
 
 def _error_strip() -> html.Div:
@@ -192,6 +182,8 @@ def _error_strip() -> html.Div:
 def _server_gone(workspace: Workspace) -> html.Div:
     """Return the banner that assets/server.mjs shows while no request succeeds."""
     command = f"{program()} serve --workspace {shlex.quote(workspace.address)}"
+    if flask.has_request_context():  # the port at which this server listens, also behind another one
+        command += f" --port {flask.request.environ['SERVER_PORT']}"
     return html.Div(
         [
             html.Span(
@@ -257,6 +249,7 @@ def create_app(
     attach(app.server, PageSources(workspace, live, runs))
     atlas_routes.register(app.server)
     api.register(app.server)
+    palette.register(app.server)
     pages = find_pages()
     _register_pages(pages)
     app.layout = cast(Any, partial(shell, workspace, pages))  # a function: made anew for every visit, as pages fill
@@ -276,6 +269,12 @@ def create_app(
         run_key=secrets.token_urlsafe(24),
     )
     return app
+
+
+def warm(server: flask.Flask) -> None:
+    """Draw the overview once before somebody opens it: what it reads of the workspace then stays in memory."""
+    with contextlib.suppress(Exception), server.app_context():  # the page itself says what is wrong
+        overview.layout(current())
 
 
 BROWSER = "workbench-browser"

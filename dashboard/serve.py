@@ -5,7 +5,7 @@ import socket
 import webbrowser
 from collections.abc import Callable
 from pathlib import Path
-from threading import Timer
+from threading import Thread, Timer
 from typing import TYPE_CHECKING, cast
 
 from dashboard.queue import RunQueue
@@ -39,6 +39,7 @@ def serve(
     while the server runs. `model_memory` bounds the bytes of the models in memory (default: half of all memory). Raises
     `ResourceError` if the requested port is in use, `ConfigError` if `host` lets other machines in without a token.
     """
+    from dashboard.app import warm
     from dashboard.data.workspace import close_notes
     from dashboard.live import LiveModel
 
@@ -53,6 +54,7 @@ def serve(
         runs.start()
     address = f"http://{_in_address(host)}:{chosen}/" + (f"?token={token}" if token else "")
     say(f"{opened.address} is at {address}   (Ctrl-C stops)")
+    Thread(target=warm, args=(server.app,), daemon=True).start()
     if open_browser:
         Timer(0.3, webbrowser.open, [address]).start()
     try:

@@ -1,9 +1,10 @@
 // The part of a page that its address names (`/sae/demo#concepts`): pages are drawn late, so the browser finds no such
-// part when it opens the address. It is scrolled to once it is there.
+// part when it opens the address. It is scrolled to once it is there, and again while what is above it grows.
 
 import { whenChanged } from "./dom.mjs";
 
-const SETTLED = 600; // ms, in which what stands above it may still grow
+const SETTLED = 5000; // ms, in which figures above it may still be drawn
+const MOVES = ["wheel", "touchmove", "keydown", "pointerdown"]; // of a reader, who scrolls alone from then on
 let shown = "";
 
 function follow() {
@@ -14,7 +15,11 @@ function follow() {
   if (!part) return;
   shown = address;
   part.scrollIntoView();
-  setTimeout(() => location.hash === hash && part.scrollIntoView(), SETTLED);
+  const growth = new ResizeObserver(() => part.scrollIntoView()),
+    stop = () => growth.disconnect();
+  growth.observe(document.body);
+  setTimeout(stop, SETTLED);
+  for (const move of MOVES) window.addEventListener(move, stop, { once: true });
 }
 
 whenChanged(follow, { childList: true });

@@ -8,6 +8,7 @@ import "./brush.mjs";
 import "./graph.mjs";
 import "./later.mjs";
 import "./notes.mjs";
+import "./palette.mjs";
 import "./server.mjs";
 import "./tokens.mjs";
 import "./tour.mjs";

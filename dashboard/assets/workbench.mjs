@@ -33,7 +33,7 @@ export function scheme(clicks) {
 /** @param {string | null} pathname */
 export function navigation(pathname) {
   const page = (pathname || "/").split("/")[1];
-  all(".wb-nav-link").forEach((link) => {
+  all(".wb-nav-link, .wb-brand").forEach((link) => {
     const here = link.getAttribute("href")?.split("/")[1] === page;
     if (here) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
@@ -42,15 +42,17 @@ export function navigation(pathname) {
   return page;
 }
 
-/** Closes the menu of pages with nothing to show yet, but for a click inside. @param {Event} [event] */
+/** Close the menus of the bar, but for a click or a focus inside. @param {Event} [event] */
 function foldPages(event) {
-  all(".wb-nav-more").forEach((menu) => {
+  for (const menu of all(".wb-menu[open]"))
     if (!(event?.target instanceof Node && menu.contains(event.target))) menu.removeAttribute("open");
-  });
 }
 document.addEventListener("click", foldPages);
+document.addEventListener("focusin", foldPages);
 document.addEventListener("keydown", (event) => {
-  if (event.key === "Escape") foldPages();
+  if (event.key !== "Escape") return;
+  if (under(event, ".wb-menu[open]")) all(".wb-menu[open] > summary")[0].focus();
+  foldPages();
 });
 
 // The list marks the feature that is shown, however it was reached: also once its row is loaded.
@@ -96,6 +98,16 @@ export function filterFeatures(text, range) {
 export function promptAddress(run, selection, asked) {
   if (!run || !onPage("prompt")) return none();
   return show("/prompt", { ...run, chat: run.chat ? 1 : "", ...selection, ...asked });
+}
+
+/**
+ * The page that reads the prompt of the overview. The field itself is read: its property lags behind by a key stroke.
+ * @param {number | null} clicks @param {number | null} enters
+ */
+export function ask(clicks, enters) {
+  if (!clicks && !enters) return none(); // the field was only drawn
+  const text = /** @type {HTMLInputElement} */ (byId("ask-text")).value;
+  return `/prompt${text.trim() ? `?${new URLSearchParams({ text })}` : ""}`;
 }
 
 /** @param {string} kind @param {string} head @param {string} text @param {{ name: string } | null} state */

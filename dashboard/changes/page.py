@@ -268,7 +268,9 @@ def _turns(changes: ChangedWords) -> list[Part]:
 PAGE = Page(
     title="Changes",
     path="/changes",
+    group="models",
     order=100,
+    about="What fine-tuning changed",
     layout=layout,
     register=register,
     shows="What fine-tuning changed: words, weights, heads, and the parts that carry the new behaviour, each with its "

@@ -416,8 +416,10 @@ def _records_title(name: str, records: list[Record]) -> str:
 PAGE = Page(
     title="Circuit",
     path="/circuit",
+    group="circuits",
     templates=("/circuit/<name>",),
     order=60,
+    about="The heads and MLPs behind one behaviour",
     layout=layout,
     register=register,
     shows="The heads and MLPs that carry out one behaviour, as a graph whose edges lead from a component to one that "

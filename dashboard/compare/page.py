@@ -312,7 +312,9 @@ def _examples(workspace: Workspace, a: FeatureOrNeuron, b: FeatureOrNeuron) -> h
 PAGE = Page(
     title="Compare",
     path="/compare",
+    group="features",
     order=105,
+    about="Two features side by side",
     layout=layout,
     register=register,
     shows="Two features or neurons compared, every number with its null.",

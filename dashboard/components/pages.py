@@ -36,8 +36,8 @@ from interp.workspace import Workspace
 from saes.training.stored import StoredSAE
 
 Layout = Callable[..., html.Div]
-Group = Literal["look", "test", "work"]
-"""Groups of pages, from left to right: views, tests, one's own work."""
+Group = Literal["prompts", "features", "circuits", "models", "work"]
+"""Menus of the bar, from left to right; the pages of a menu are about the same thing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,10 +53,12 @@ class Page:
     """Adds the callbacks of the page to the application."""
     templates: tuple[str, ...] = ()
     """Further addresses with names in them, such as `/atlas/<name>`."""
-    group: Group = "test"
-    """Group in the navigation bar."""
+    group: Group = "work"
+    """Menu in the navigation bar."""
     order: int = 1000
-    """Place in its group: the smallest is leftmost, equal ones by title."""
+    """Place in its menu: the smallest is first, equal ones by title."""
+    about: str = ""
+    """What the page is for in a few words, under its title in the menu."""
     listed: bool = True
     """False for a page that is reached otherwise, and not named in the navigation bar."""
     shows: str = ""
@@ -81,22 +83,25 @@ def find_pages() -> list[Page]:
 def empty_page(which: Page, workspace: Workspace, model: str) -> html.Div:
     """Return the page of an address that has nothing to show yet: its purpose, and what fills it.
 
-    That is a button where the server runs analyses and the page has one, and always the command.
+    That is a button where the server runs analyses and the page has one; the command is folded below it.
     """
     command = which.command.replace("MODEL", model).replace("workbench", program(), 1)
     full_command = f"{command} --workspace {shlex.quote(workspace.address)}"
     button = []
     if which.fill is not None and (queue := _queue()) is not None and not queue.problem:
         button = _fill_button(queue, *which.fill(workspace, model), then=which.path)
+    in_terminal = [
+        html.Summary("In a terminal"),
+        html.Pre(full_command, className="wb-command"),
+        html.P("The result appears here when it is done."),
+    ]
     return page(
         which.title,
         panel(
             "Nothing to show yet",
             html.P(which.shows),
             *button,
-            html.P("This command in a terminal makes it" + (" too:" if button else ":")),
-            html.Pre(full_command, className="wb-command"),
-            html.P("The result appears here when it is done."),
+            html.Details(in_terminal, className="wb-folded", open=not button),
             className="wb-empty",
         ),
         dcc.Store(id="empty-path", data=which.path),
@@ -130,14 +135,17 @@ def open_again(n: int | None, path: str) -> str | NoUpdate:
 
 def _fill_button(queue: RunQueue, verb: str, options: Mapping[str, object], *, then: str) -> list[Part]:
     """Return the button that runs the verb; where it needs more than these options, a link to its form."""
+    form = queue.catalogue.forms.get(verb)
+    about = [] if form is None else [html.P(form.about.splitlines()[0])]
     try:
         queue.catalogue.command(verb, options)
     except WorkbenchError:  # an input that only the visitor knows
-        return [dcc.Link(f"Choose and run {verb}", href=runs_href(verb, **options), className="wb-act")]
+        return [*about, dcc.Link(f"Choose and run {verb}", href=runs_href(verb, **options), className="wb-act")]
     of = next((str(value) for value in options.values()), "")
     return [
-        html.P("Run this now, in the background; it appears here when it is done:"),
+        *about,
         run_button(verb, options, id="fill", text=f"Run {verb} {of}".strip(), then=then),
+        html.P("It runs in the background; its result appears here.", className="wb-note"),
     ]
 
 

@@ -464,8 +464,10 @@ def _list(word_list: ListAlong) -> str:
 PAGE = Page(
     title="Directions",
     path="/directions",
+    group="models",
     templates=("/directions/<name>",),
     order=82,
+    about="Steer the model, and chat with it steered",
     layout=layout,
     register=register,
     shows="Directions that steer a model: made from pairs of texts, two lists of words, a trait or a feature, at a "

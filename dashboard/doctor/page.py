@@ -65,6 +65,7 @@ PAGE = Page(
     templates=("/doctor/<name>",),
     group="work",
     order=97,
+    about="Experiments that check model and dictionary",
     layout=layout,
     shows="Whether a model, its hook points and a dictionary in it do what they should: experiments with what was "
     "done, expected and found. A number that is wrong without an error shows here first.",

@@ -85,7 +85,9 @@ def _seed(text: str) -> int | None:
 PAGE = Page(
     title="Dynamics",
     path="/dynamics",
+    group="models",
     order=90,
+    about="Small models while they learn",
     layout=layout,
     register=register,
     shows="Small models while they are trained: grokking (memorisation, then generalisation), the step at which "

@@ -320,6 +320,7 @@ def rotation_panel(concept: ConceptGeometry, colours: Theme) -> html.Section:
         ),
         graph("geometry-rotation", figure=rotation_figure(sweep, colours), label=label, height=380),
         as_table(_rotation_rows(sweep)),
+        id="rotation",
     )
 
 
@@ -456,7 +457,9 @@ def _table(head: list[tuple[str, str]], rows: list[list[str]]) -> html.Div:
 PAGE = Page(
     title="Geometry",
     path="/geometry",
+    group="models",
     order=80,
+    about="Circles, lines and clusters of words",
     layout=layout,
     register=register,
     shows="The shape that lists of words have in the residual stream (the weekdays as a circle, numbers as a line, "

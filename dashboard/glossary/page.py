@@ -40,6 +40,7 @@ PAGE = Page(
     group="work",
     order=98,
     listed=False,
+    about="What the words on these pages mean",
     layout=layout,
     shows="One word per idea: what the words on these pages mean.",
     command="workbench demo --no-serve",

@@ -92,6 +92,21 @@ def content(workspace: Workspace, graph: AttributionGraph) -> dict[str, Any]:
     }
 
 
+@lru_cache(maxsize=4)
+def told(workspace: Workspace, name: str, stamp: str) -> dict[str, Any]:
+    """Return the story of a graph alone; it is told again once `stamp` (`data.workspace.stamp`) changes."""
+    graph = choose(workspace, name)
+    return {"story": as_json(story_of(workspace, graph))} | answer_of(graph)
+
+
+def answer_of(graph: AttributionGraph) -> dict[str, str]:
+    """Return the answer that the story is of and its probability as texts; empty without one."""
+    if not graph.targets:
+        return {"answer": "", "chance": ""}
+    chance = graph.probabilities[0]
+    return {"answer": graph.targets[0].sides[0].strip(), "chance": "" if chance is None else f"{100 * chance:.1f} %"}
+
+
 def candidates(graph: AttributionGraph) -> list[dict[str, Any]]:
     """Return the likeliest next tokens with their probabilities, and the number of the node of those explained."""
     at = {node.index: number for number, node in enumerate(graph.nodes) if node.kind == "logit"}

@@ -59,7 +59,6 @@ def _drawn(graph: AttributionGraph, content: dict[str, Any]) -> dict[str, Any]:
     story, columns = content["story"], content["nodes"]
     effect = _data.part(graph, _data.opening(graph, {}, {}, ()))["effects"] or columns["influence"]
     names = ("label", "kind", "layer", "position", "index")
-    chance = graph.probabilities[0]
     return {
         "story": story,
         "nodes": {
@@ -68,8 +67,7 @@ def _drawn(graph: AttributionGraph, content: dict[str, Any]) -> dict[str, Any]:
             for number in box["nodes"]
         },
         "tokens": content["tokens"],
-        "answer": graph.targets[0].sides[0].strip(),
-        "chance": "" if chance is None else f"{100 * chance:.1f} %",
+        **_data.answer_of(graph),
     }
 
 

@@ -2,6 +2,7 @@
 
     GET  /graph-data/<name>/graph.json         all that the first picture needs: nodes and edges as columns, the edits
                                                of the visitor, and the part that an address shows (`?nodes=&pins=...`)
+    GET  /graph-data/<name>/story.json         the story of the graph alone
     POST /graph-data/<name>/part.json          another part (`_data.part`)
     GET  /graph-data/<name>/node.json?n=12     the page and the examples of a latent
     POST /graph-data/<name>/edits.json         replace pins, groups, names, positions and hidden nodes of the visitor:
@@ -19,7 +20,7 @@ import flask
 from annotated_types import Ge, Interval, Len
 
 from dashboard.components.pages import prompt_href
-from dashboard.data.workspace import notes
+from dashboard.data.workspace import notes, stamp
 from dashboard.graph import _data
 from dashboard.requests import RequestFields, add_routes
 from dashboard.sources import current
@@ -37,7 +38,7 @@ MAX_HEADS = 12
 
 def register(server: flask.Flask) -> None:
     """Add the routes to the server."""
-    reads = {"graph": _graph, "node": _node, "export": _export}
+    reads = {"graph": _graph, "story": _story, "node": _node, "export": _export}
     asks = {"part": _part, "edits": _save, "groups": _groups, "split": _split}
     add_routes(server, "/graph-data/<name>", reads, asks, _opened)
 
@@ -52,6 +53,11 @@ def _graph(name: str) -> Answer:
     content, edits = _data.content(workspace, graph), _data.marks(notes(), graph)
     shown = _data.opening(graph, flask.request.args, edits, content["background"])
     return content | {"edits": edits, "shown": as_json(shown), "part": _data.part(graph, shown)}
+
+
+def _story(name: str) -> Answer:
+    workspace = current().workspace
+    return _data.told(workspace, name, stamp(workspace))
 
 
 def _node(name: str) -> _data.DescribedLatent:

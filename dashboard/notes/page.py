@@ -386,6 +386,7 @@ PAGE = Page(
     path="/notes",
     group="work",
     order=95,
+    about="Stars, names, lists and saved searches",
     layout=layout,
     register=register,
     shows="Stars, names, texts, lists, saved searches, recipes and conversations of the workspace.",

@@ -1,4 +1,4 @@
-"""*Overview*: the findings of the workspace as pictures, and its artefacts as a table.
+"""*Overview*: a prompt to ask about, the story of a graph, the findings as pictures, and the artefacts behind a fold.
 
 Findings of a workspace: results of its artefacts, each with its null, chosen by score.
 
@@ -27,13 +27,14 @@ from dash import Dash, Input, Output, State, dcc, html, no_update
 from dashboard.answers import is_object
 from dashboard.components.dots import cells, dots
 from dashboard.components.evidence import number
-from dashboard.components.frame import Part, notice, page, panel, quiet_link
+from dashboard.components.frame import Part, notice, page, panel, quiet_link, still
 from dashboard.components.pages import Page, page_of, run_button, run_state
 from dashboard.components.tokens import token_strip
 from dashboard.data.tour import first_feature
 from dashboard.data.workspace import stamp
 from dashboard.figures.theme import visible
-from dashboard.overview._data import Card, overview
+from dashboard.overview._ask import asking, register_asking
+from dashboard.overview._data import Card, Overview, overview
 from dashboard.sources import PageSources, current
 from interp.artifacts import KINDS, Finding, hash_json
 from interp.circuits.induction_circuit import InductionCircuit
@@ -49,10 +50,11 @@ CLOCK = 2500
 
 
 def layout(context: PageSources, **_: object) -> html.Div:
-    """Return the findings, and every artefact as a row."""
+    """Return the field for a prompt with the story of a graph, the findings, and every artefact as a line."""
     news = _news(context)
     return page(
         "Overview",
+        asking(context.workspace),
         html.Div(news, id="overview-news"),
         html.Div(_cards(context), id="overview-cards"),
         dcc.Interval(id="overview-clock", interval=CLOCK),
@@ -62,6 +64,7 @@ def layout(context: PageSources, **_: object) -> html.Div:
 
 def register(app: Dash) -> None:
     """Let the page follow the workspace: the progress of runs, and artefacts that appear and go."""
+    register_asking(app)
 
     @app.callback(
         Output("overview-news", "children"),
@@ -96,20 +99,32 @@ def _news(context: PageSources) -> list[Part]:
     ]
 
 
+@lru_cache(maxsize=8)
+def _summary(workspace: Workspace, stamp: str) -> Overview:
+    """Return the artefacts; they are read again once `stamp` (`data.workspace.stamp`) changes."""
+    return overview(workspace)
+
+
 def _cards(context: PageSources) -> list[Part]:
-    summary = overview(context.workspace)
+    now = stamp(context.workspace)
+    summary = _summary(context.workspace, now)
     if summary.empty:
         return [_empty(context.workspace.address, runs=context.runs is not None)]
+    return [findings_panel(findings(context.workspace, now)), _made(summary, context.workspace)]
+
+
+def _made(summary: Overview, workspace: Workspace) -> html.Details:
+    """Return the artefacts behind a fold, newest first, a line each."""
+    cards = sorted((card for of_kind in summary.cards.values() for card in of_kind), key=_created, reverse=True)
     made = f", made with {', '.join(map(short_name, summary.models))}" if summary.models else ""
-    cards = [card for of_kind in summary.cards.values() for card in of_kind]
-    return [
-        findings_panel(findings(context.workspace, stamp(context.workspace))),
-        panel(
-            "Artefacts",
-            html.P([f"{len(cards)} in ", html.Code(context.workspace.name), made, "."], className="wb-lead"),
-            html.Div(_table(cards), className="wb-scroll"),
-        ),
-    ]
+    about = [f" {len(cards)} in ", html.Code(workspace.name), f"{made}, newest first"]
+    head = html.Summary([html.H2("Artefacts"), html.Span(about, className="wb-quiet")])
+    lines = html.Ol(list(map(_line, cards)), className="wb-made")
+    return html.Details([head, still(lines)], className="wb-panel wb-fold", id="overview-made")
+
+
+def _created(card: Card) -> str:
+    return card.created
 
 
 def findings_panel(findings: tuple[Finding, ...]) -> html.Section | None:
@@ -151,26 +166,19 @@ def _finding(finding: Finding) -> html.Li:
     )
 
 
-def _table(cards: list[Card]) -> html.Table:
-    """Return a row for each artefact; its kind stands in the first row of the kind."""
-    head = html.Tr([html.Th(name, scope="col") for name in ("Kind", "Name", "Result", "Made from", "When (UTC)")])
-    rows: list[html.Tr] = []
-    before = ""
-    for card in cards:
-        facts = "; ".join(f"{name} {value}" for name, value in card.facts)
-        rows.append(
-            html.Tr(
-                [
-                    html.Td(_title(card.kind) if card.kind != before else ""),
-                    html.Th(quiet_link(card.name, card.href), scope="row"),
-                    html.Td(card.sentence, title=facts or None, dir="auto"),
-                    html.Td(_origin(card.parents)),
-                    html.Td(html.Time(_when(card.created), dateTime=card.created)),
-                ]
-            )
-        )
-        before = card.kind
-    return html.Table([html.Thead(head), html.Tbody(rows)], className="wb-evidence wb-made")
+def _line(card: Card) -> html.Li:
+    """Return an artefact on one line; its numbers and what it was made from are the tip of the line."""
+    origin = _origin(card.parents)
+    tip = "; ".join([*(f"{name} {value}" for name, value in card.facts), *([f"made from {origin}"] if origin else [])])
+    return html.Li(
+        [
+            html.Span(_title(card.kind), className="wb-made-kind"),
+            quiet_link(card.name, card.href),
+            html.Span(card.sentence, className="wb-made-result", dir="auto"),
+            html.Time(f"{_when(card.created)} UTC", dateTime=card.created),
+        ],
+        title=tip or None,
+    )
 
 
 def _origin(parents: list[str]) -> str:
@@ -234,18 +242,21 @@ STEPS = (
 def _empty(root: str, *, runs: bool) -> html.Section:
     first = {"model": "smollm2-135m", "name": "mine"}
     start = [
-        html.P("Or record a model now, in the background; the page Features then offers the next steps:"),
+        html.P("Record what a model computes, in the background; the page Features then offers the next steps:"),
         run_button("record", first, id="first", text="Record smollm2-135m", then="/"),
+    ]
+    commands = [f"{program()} {step} --workspace {shlex.quote(root)}" for step in STEPS]
+    in_terminal = [
+        html.P("One command records a real model, opens a dictionary of its features and maps them, within minutes:"),
+        html.Pre(f"{program()} demo --workspace {shlex.quote(root)}", className="wb-command"),
+        html.P("Or step by step:"),
+        html.Pre("\n".join(commands), className="wb-command"),
     ]
     return panel(
         "Nothing here yet",
-        html.P("Within minutes, one command records a real model, opens a dictionary of its features and maps them:"),
-        html.Pre(f"{program()} demo --workspace {shlex.quote(root)}", className="wb-command"),
+        html.P("This page will show what was found in a model, each finding with its null, and every artefact."),
         *(start if runs else []),
-        html.P("Or step by step:"),
-        html.Pre(
-            "\n".join(f"{program()} {step} --workspace {shlex.quote(root)}" for step in STEPS), className="wb-command"
-        ),
+        html.Details([html.Summary("In a terminal"), *in_terminal], className="wb-folded", open=not runs),
         html.P(["Then ", dcc.Link("look again", href="/", refresh=True, className="wb-link"), "."]),
     )
 
@@ -367,4 +378,12 @@ def _with_example(workspace: Workspace, finding: Finding) -> Finding:
     return replace(finding, example=shown)
 
 
-PAGE = Page(title="Overview", path="/", group="look", order=10, layout=layout, register=register)
+PAGE = Page(
+    title="Overview",
+    path="/",
+    group="work",
+    order=10,
+    about="What was found here, and every artefact",
+    layout=layout,
+    register=register,
+)

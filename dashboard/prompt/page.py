@@ -283,8 +283,9 @@ def _editor(
 PAGE = Page(
     title="Prompt",
     path="/prompt",
-    group="look",
+    group="prompts",
     order=40,
+    about="What the model reads in your text, and says next",
     layout=layout,
     register=register,
     shows="Any text read by a model of the workspace: its tokens and their features, the prediction after every "

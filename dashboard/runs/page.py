@@ -455,6 +455,7 @@ PAGE = Page(
     path="/runs",
     group="work",
     order=900,
+    about="Start an analysis, and follow it",
     layout=layout,
     register=register,
     shows="Analyses started from the page, and the artefacts on disk.",

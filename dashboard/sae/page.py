@@ -557,7 +557,9 @@ def _listed(entries: list[view.Entry]) -> str:
 PAGE = Page(
     title="SAE",
     path="/sae",
+    group="features",
     order=70,
+    about="Dictionaries: training, error and sparsity",
     layout=layout,
     register=register,
     shows="Sparse dictionaries (SAEs): the curves of their training while it runs, their reconstruction error and "

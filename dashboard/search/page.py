@@ -490,6 +490,8 @@ def register(app: Dash) -> None:
 PAGE = Page(
     title="Search",
     path="/search",
+    group="features",
+    about="Features by what they fire on, or by label",
     layout=layout,
     register=register,
     listed=False,

@@ -87,8 +87,8 @@ class WordGeometry(Artefact, kind="word_geometry", title="Word lists", made_by="
                 value=rotation.overall.estimate,
                 null=max(rotation.random_high, 0.0),
                 about="nats; null: random directions",
-                href=f"{self.href}?list={name}",
-                proof="See the list",
+                href=f"{self.href}?list={name}#rotation",
+                proof="See the proof",
                 dots=Dots(x=tuple(across), y=tuple(up), texts=shape.words, alike=True),
             )
         ]

@@ -45,7 +45,6 @@ it holds for every firing and for no other token.
    mean and 95th percentile (of fewer than 19, their largest) are its null.
 """
 
-import json
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -55,7 +54,7 @@ from interp.nulls import OTHER_LABELS
 from interp.recording.store import Recording
 from saes.features._views import NEAR, OWN, Nearby, Sets, TokenView, Views, read_text
 from saes.features.firings import FeatureStatistics
-from saes.features.schema import MIN_HELDOUT, SAID, SAYS, SOURCES, STATISTICS
+from saes.features.schema import MIN_HELDOUT, SAID, SAYS, SOURCES, STATISTICS, quoted
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -382,7 +381,6 @@ NAMES_IN_SET = 3
 LEAST_OF_SET = 0.1
 """Fraction of firings that each token of a set has at least, and two firings."""
 MAX_OTHERS = 4
-LONGEST_TOKEN = 24
 
 QUOTED = ("token", "any_form", "word", "tokens", "before", "after", "promotes", *WORD_SETS)
 """Kinds of readings that name tokens."""
@@ -552,13 +550,3 @@ def choose_label(candidates: Sequence[Label], tokens: np.ndarray, vocabulary: li
 def _family(label: Label) -> str:
     """Return the kind of a label; the token itself, its other forms and its word are one."""
     return "token" if label.kind in ("token", "any_form", "word") else label.kind
-
-
-def quoted(token: str) -> str:
-    """Return a token in double quotes, with line breaks as `\\n`, truncated when very long.
-
-    >>> quoted(" the")
-    '" the"'
-    """
-    short = token if len(token) <= LONGEST_TOKEN else token[: LONGEST_TOKEN - 1] + "…"
-    return json.dumps(short, ensure_ascii=False)

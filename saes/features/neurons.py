@@ -19,6 +19,7 @@ from interp.models.short_name import short_name
 from interp.tracing.background import direction
 from interp.tracing.graph import AttributionGraph
 from interp.tracing.story import NodeWords, words_of
+from saes.features.schema import quoted
 
 if TYPE_CHECKING:
     from interp.workspace import Workspace
@@ -54,8 +55,6 @@ class NeuronRow:
     @property
     def name(self) -> str:
         """Its label if that holds, without its share; else the words that it raises; else what it fires on."""
-        from saes.features._labels import quoted
-
         if self.says and not self.confirmed:
             return f"raises {', '.join(map(quoted, self.says))}"
         return re.sub(r" \(\d+ %\)$", "", self.label).removeprefix("no label; ")

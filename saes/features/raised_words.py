@@ -16,8 +16,8 @@ from interp.lenses.vocabulary import vocabulary_of
 from interp.nulls import ALPHA, DRAWS
 from interp.tracing.edges import System
 from interp.tracing.graph import AttributionGraph
-from saes.features._labels import quoted
 from saes.features.meaning import measure_saying
+from saes.features.schema import quoted
 
 MOST = 400
 """Latents that are read, those of largest influence: with 262,144 tokens each costs 0.3 billion products."""

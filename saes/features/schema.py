@@ -3,6 +3,7 @@
 `labels` looks labels up by number. `saes.features.build` describes the features of a dictionary. Torch-free.
 """
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -396,3 +397,16 @@ def shares_below(features: Features, fired: Sequence[tuple[int, float]]) -> list
         float(np.interp(float(np.log(max(value, 1e-30))), edges, at) / at[-1]) if at is not None and at[-1] else None
         for value, at in ((activation, counts.get(feature)) for feature, activation in fired)
     ]
+
+
+LONGEST_TOKEN = 24
+
+
+def quoted(token: str) -> str:
+    """Return a token in double quotes, with line breaks as `\\n`, truncated when very long.
+
+    >>> quoted(" the")
+    '" the"'
+    """
+    short = token if len(token) <= LONGEST_TOKEN else token[: LONGEST_TOKEN - 1] + "…"
+    return json.dumps(short, ensure_ascii=False)

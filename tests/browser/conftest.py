@@ -205,6 +205,12 @@ def browser() -> Iterator[Any]:
         instance.close()
 
 
+def open_menu_page(page: Any, name: str) -> None:
+    """Open a page by the menu of the bar that has it."""
+    page.locator(f".wb-menu:has(#nav-{name}) > summary").click()
+    page.click(f"#nav-{name}")
+
+
 def new_context(browser: Any, scheme: str) -> Any:
     context = browser.new_context(viewport=VIEWPORT, color_scheme=scheme)
     context.set_default_timeout(TIMEOUT)

@@ -65,7 +65,7 @@ def test_page_breaks_no_rule_of_axe(axe_visit: Visit, name: str):
     assert violations(page) == []
 
 
-def test_help_and_the_tour_break_no_rule_of_axe(axe_visit: Visit):
+def test_help_tour_menu_and_palette_break_no_rule_of_axe(axe_visit: Visit):
     page = axe_visit.open("/notes")
     page.click("#help-open")
     page.wait_for_selector(".wb-keys")
@@ -76,3 +76,8 @@ def test_help_and_the_tour_break_no_rule_of_axe(axe_visit: Visit):
     page.wait_for_selector(".wb-keys", state="hidden")
     assert violations(page) == []
     page.click("#tour-close")
+    page.locator(".wb-menu > summary").first.click()
+    assert violations(page) == []
+    page.click("#palette-open")
+    page.wait_for_function("document.querySelectorAll('.wb-palette li').length > 18")
+    assert violations(page) == []

@@ -4,7 +4,7 @@ import contextlib
 from urllib.parse import urlsplit
 
 import pytest
-from conftest import Visit, new_context, serving, wait_for_address
+from conftest import Visit, new_context, open_menu_page, serving, wait_for_address
 
 pytestmark = pytest.mark.browser
 
@@ -48,12 +48,43 @@ def test_help_lists_every_key_and_starts_the_tour(visit):
     page.locator("body").press("?")
     page.wait_for_selector(".wb-keys")
     listed = " ".join(page.locator(".wb-keys kbd").all_inner_texts()).split()
-    for key in ("/", "f", "j", "k", "r", "s", "t", "?", "Enter", "Tab", "arrows", "Esc", "+", "-", "0"):
+    for key in ("/", "Ctrl", "K", "f", "j", "k", "r", "s", "t", "?", "Enter", "Tab", "arrows", "Esc", "+", "-", "0"):
         assert key in listed, key
     page.click("#help-tour")
     page.wait_for_selector("#tour:not([hidden])")
     page.click("#tour-close")
     page.wait_for_selector("#tour", state="hidden")
+
+
+def test_the_palette_finds_pages_features_artefacts_and_notes_by_keys(visit):
+    page = visit.open("/notes")
+    field, options = page.locator(".wb-palette input"), page.locator(".wb-palette [role=option]")
+
+    def typed(text: str) -> list[str]:
+        field.fill(text)
+        page.wait_for_function(f"document.querySelector('.wb-palette li:last-child').innerText.includes({text!r})")
+        return options.all_inner_texts()
+
+    page.keyboard.press("Control+k")
+    page.wait_for_function("document.querySelectorAll('.wb-palette li').length > 18")
+    assert field.evaluate("input => input === document.activeElement")
+    assert any("embeddings" in each for each in typed("embed"))
+    typed("12")
+    options.filter(has_text="#12").first.wait_for()
+    assert typed("atl")[0].startswith("Atlas")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowUp")
+    assert field.get_attribute("aria-activedescendant") == options.first.get_attribute("id")
+    typed("zzz qqq")
+    page.wait_for_function("document.querySelector('.wb-palette [role=status]').innerText.startsWith('No page')")
+    page.keyboard.press("Escape")
+    page.wait_for_selector(".wb-palette", state="hidden")
+    page.keyboard.press("Control+k")
+    typed("glossary")
+    page.keyboard.press("Enter")
+    page.wait_for_function("location.pathname === '/glossary'")
+    assert page.locator(".wb-palette").is_hidden()
+    assert visit.errors == []
 
 
 def test_tour_is_shown_at_the_first_visit_leads_on_and_stays_dismissed(fresh_visit):
@@ -76,8 +107,10 @@ def test_banner_says_that_the_server_is_gone_and_goes_when_it_is_back(browser, b
         with serving(base_workspace, live) as address:
             page = Visit(context.new_page(), address).open("/")
             assert page.locator("#server-gone").is_hidden()
-        page.click("#nav-changes")
+        open_menu_page(page, "changes")
         page.wait_for_selector("#server-gone:not([hidden])")
-        assert "serve --workspace" in page.locator("#server-gone").inner_text()
+        said = page.locator("#server-gone").inner_text()
+        assert "serve --workspace" in said
+        assert f"--port {urlsplit(address).port}" in said
         with serving(base_workspace, live, port=urlsplit(address).port):
             page.wait_for_selector("#server-gone", state="hidden")

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from conftest import READY, Visit, new_context
+from conftest import READY, Visit, new_context, open_menu_page
 
 pytestmark = pytest.mark.browser
 
@@ -62,9 +62,9 @@ def test_a_feature_needs_no_library_of_figures(first_visit):
 
 def test_a_grid_is_loaded_when_a_page_draws_one(first_visit):
     page = first_visit.open("/")
-    page.click("#nav-features")
+    open_menu_page(page, "features")
     page.wait_for_selector(".ag-row[row-index='0']")
-    page.click("#nav-circuit")
+    open_menu_page(page, "circuit")
     page.wait_for_selector(".wb-circuit-table .ag-row[row-index='0']")
     page.click(".wb-brand")
     page.wait_for_selector(f"{READY} .wb-card")

@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Iterator
 
 import pytest
-from conftest import Visit, list_by_number, new_context, serving
+from conftest import Visit, list_by_number, new_context, open_menu_page, serving
 
 from dashboard.data.features import one
 from interp.interventions.intervention import Intervention, Latent
@@ -58,7 +58,7 @@ def test_a_feature_is_starred_named_and_found_again_by_keyboard(visits, own):
     page.click("#feature-next")
     page.wait_for_function("document.querySelector('#feature-number')?.innerText === '#13'")
     page.wait_for_selector(".wb-star[aria-pressed=false]")
-    page.click("#nav-notes")
+    open_menu_page(page, "notes")
     page.wait_for_selector("h1:has-text('Notes')")
     page.wait_for_selector(".wb-notes a:has-text('months')")
     assert page.evaluate("window.pwned") is None
@@ -107,7 +107,7 @@ def test_typed_text_survives_navigation_theme_and_reload(visits):
     page.wait_for_function("document.querySelector('form textarea')?.value === 'half a thought'")
     page.reload()
     page.wait_for_function("document.querySelector('form textarea')?.value === 'half a thought'")
-    page.click("#nav-prompt")
+    open_menu_page(page, "prompt")
     page.wait_for_function("document.querySelector('#prompt-text')?.value === 'typed, not yet run'")
     page.click("#scheme-toggle")
     page.wait_for_function("document.documentElement.dataset.scheme === 'light'")
@@ -133,7 +133,7 @@ def test_a_recipe_is_saved_deleted_and_undone_and_an_export_taken_in(visits, own
     page.get_by_label("Name of the search").fill("all")
     page.keyboard.press("Enter")
     page.wait_for_selector("text=Saved as “all”")
-    page.click("#nav-notes")
+    open_menu_page(page, "notes")
     page.click("button[aria-label='Delete the recipe up']")
     page.click("#notes-said button:has-text('Undo')")
     page.wait_for_selector("button[aria-label='Delete the recipe up']")

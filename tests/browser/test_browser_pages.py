@@ -4,7 +4,8 @@ import shutil
 from collections.abc import Iterator
 
 import pytest
-from conftest import serving
+from conftest import open_menu_page, serving, wait_for_address
+from make_graph import write_graph
 from make_saes import evaluated
 from make_workspace import build
 
@@ -137,27 +138,67 @@ def test_after_the_demo_every_page_opens_without_an_error(fresh_visit, demo):
         assert page.locator("#error-strip").is_hidden(), each.title
         if page.locator(".wb-empty").count():
             empty.add(each.title)
-            assert page.locator(".wb-empty .wb-command").inner_text().startswith(f"{program()} "), each.title
+            assert page.locator(".wb-empty .wb-command").text_content().startswith(f"{program()} "), each.title
     assert empty == {"Geometry", "Directions", "Dynamics", "Changes", "Doctor", "Graph"}
-    page.click(".wb-nav-more summary")
-    assert page.locator(".wb-nav-more a").all_inner_texts() == ["Geometry", "Directions", "Dynamics", "Changes"]
-    page.click("#nav-changes")
-    page.wait_for_function("location.pathname === '/changes' && !document.querySelector('.wb-nav-more[open]')")
+    page.locator(".wb-menu > summary", has_text="Models").click()
+    words = page.locator(".wb-menu[open] a > :last-child").all_inner_texts()
+    assert len(words) == 4
+    assert all(text.endswith("nothing yet") for text in words)
+    page.locator(".wb-menu > summary", has_text="Features").click()
+    assert page.locator(".wb-menu[open]").count() == 1, "one menu at a time"
+    page.keyboard.press("Escape")
+    assert page.locator(".wb-menu[open]").count() == 0
+    assert page.evaluate("document.activeElement.innerText.trim()") == "Features"
+    open_menu_page(page, "changes")
+    page.wait_for_function("location.pathname === '/changes' && !document.querySelector('.wb-menu[open]')")
     page.wait_for_function("document.querySelector('#nav-changes').ariaCurrent === 'page'")
     assert fresh_visit.errors == []
 
 
 def test_the_overview_and_the_prompt_name_models_and_nothing_else(visit, demo):
     visit.base = demo
-    assert "made with smollm2-135m" in visit.open("/").locator(".wb-lead").inner_text()
+    assert "made with smollm2-135m" in visit.open("/").locator("#overview-made summary").inner_text()
     page = visit.open("/prompt")
     page.click("#prompt-model")
     assert page.get_by_role("option").all_inner_texts() == ["smollm2-135m"]
 
 
-@pytest.mark.parametrize("width", [1280, 1440])
-def test_the_navigation_shows_every_page(visit, width):
+@pytest.mark.parametrize("width", [390, 1280])
+def test_five_menus_have_every_page_and_fit(visit, width):
     visit.page.set_viewport_size({"width": width, "height": 800})
     page = visit.open("/notes")
-    right = "[...document.querySelectorAll('.wb-nav a')].map(link => link.getBoundingClientRect().right)"
-    assert max(page.evaluate(right)) <= page.evaluate("document.querySelector('.wb-find').getBoundingClientRect().left")
+    listed = {each.path for each in find_pages() if each.listed and each.path != "/"}
+    links = page.locator(".wb-menu a").evaluate_all("all => all.map(link => link.getAttribute('href'))")
+    assert listed < {*links}
+    right = page.evaluate(
+        "[...document.querySelectorAll('.wb-menu > summary')].map(e => e.getBoundingClientRect().right)"
+    )
+    end = page.evaluate("document.querySelector('.wb-find').getBoundingClientRect().left") if width > 860 else width
+    assert len(right) == 5
+    assert max(right) <= end
+    page.locator(".wb-menu > summary").last.click()
+    menu = page.locator(".wb-menu[open] > div").bounding_box()
+    assert menu["x"] >= 0
+    assert menu["x"] + menu["width"] <= width
+
+
+def test_the_overview_leads_with_a_prompt_and_its_artefacts_are_lines_behind_a_fold(visit, base_workspace):
+    write_graph(base_workspace, "capital", n_features=60, n_edges=500)
+    try:
+        visit.page.set_viewport_size({"width": 390, "height": 844})
+        page = visit.open("/")
+        page.wait_for_selector("[data-story-source][data-story-drawn]")
+        assert page.evaluate("document.documentElement.scrollHeight") < 4 * 844
+        lines = page.locator(".wb-made > li")
+        assert lines.first.is_hidden()
+        page.locator("#overview-made summary").click()
+        when = lines.locator("time").evaluate_all("all => all.map(time => time.dateTime)")
+        assert when == sorted(when, reverse=True)
+        assert max(line["height"] for line in lines.evaluate_all("all => all.map(e => e.getBoundingClientRect())")) < 60
+        page.fill("#ask-text", "My cat is")
+        page.keyboard.press("Enter")
+        wait_for_address(page, "text=My+cat+is")
+        page.wait_for_selector("#prompt-tokens .wb-tok")
+        assert visit.errors == []
+    finally:
+        shutil.rmtree(base_workspace.root / "graphs" / "capital")

@@ -3,7 +3,7 @@
 from urllib.parse import unquote
 
 import pytest
-from conftest import wait_for_address
+from conftest import open_menu_page, wait_for_address
 
 pytestmark = pytest.mark.browser
 AT = "Math.round(window.scrollY)"
@@ -84,10 +84,10 @@ def test_a_reload_keeps_the_place_and_a_new_visit_starts_at_the_top(visit):
     page.reload()
     page.wait_for_selector("#feature-number")
     page.wait_for_function(f"Math.abs({AT} - 500) < 3")
-    page.locator("#nav-circuit").click()
+    open_menu_page(page, "circuit")
     page.wait_for_selector("#circuit-graph")
     page.wait_for_function(f"{AT} === 0")
-    page.locator("#nav-features").click()
+    open_menu_page(page, "features")
     page.wait_for_selector("#feature-number")
     page.wait_for_timeout(500)
     assert page.evaluate(AT) == 0

@@ -1,6 +1,7 @@
 """Findings on the overview: planted ones with their nulls, in order of strength, and none where nothing is learned."""
 
 import dataclasses
+import shutil
 from pathlib import Path
 
 import make_saes
@@ -15,6 +16,7 @@ from page_text import text_of
 
 from dashboard.components.pages import page_of
 from dashboard.data.workspace import stamp
+from dashboard.overview._ask import asking
 from dashboard.overview.page import MOST, Finding, findings, findings_panel
 from interp.artifacts import Dots, Table, save_artefact
 from interp.circuits.circuit import Circuit, Edge
@@ -24,6 +26,7 @@ from interp.geometry.word_geometry import WordGeometry
 from interp.patching.patching_map import AblationEffect
 from interp.statistics import Interval
 from interp.tracing._influence import GraphScores
+from interp.tracing.graph import AttributionGraph
 from interp.workspace import Workspace
 from saes.evaluation.evaluation import ConceptScore, ConceptScores
 from workbench.demo import DATA
@@ -200,7 +203,7 @@ def test_a_ring_that_the_model_uses_is_a_finding_and_one_that_it_does_not_use_is
     used = dataclasses.replace(ring.rotation, overall=Interval(0.9, 0.7, 1.1), random_high=0.2)
     (found,) = _ring(words, name, used, workspace)
     assert (found.value, found.null) == (0.9, 0.2)
-    assert page_of(found.href).endswith(f"&list={name}")
+    assert page_of(found.href).endswith(f"&list={name}#rotation"), "its proof is scrolled to"
     assert found.dots.texts == ring.shape.words
     idle = dataclasses.replace(ring.rotation, overall=Interval(0.9, 0.1, 1.1), random_high=0.2)
     assert _ring(words, name, idle, workspace) == []
@@ -265,3 +268,18 @@ def test_the_overview_shows_them_and_follows_the_workspace(server, workspace, sm
     assert "Found here" in shown
     assert all(page_of(each.href) in shown and each.proof in shown for each in after)
     assert findings_panel(()) is None
+
+
+def test_the_overview_tells_the_graph_that_answers_paris_else_the_newest_and_nothing_without_one(tmp_path):
+    workspace = Workspace(tmp_path, create=True)
+    assert "data-story-source" not in text_of(asking(workspace))
+    write_graph(workspace, "paris")
+    made = workspace.open(AttributionGraph, "paris")
+    lyon = dataclasses.replace(made.targets[0], label=" Lyon")
+    other = dataclasses.replace(made, targets=(lyon, *made.targets[1:]))
+    save_artefact(other, workspace.path("attribution_graph", "lyon"))
+    shown = text_of(asking(workspace))
+    assert '"data-story-source": "/graph-data/paris/story.json"' in shown
+    assert "/graph/lyon" in shown, "the others are links"
+    shutil.rmtree(workspace.path("attribution_graph", "paris"))
+    assert '"data-story-source": "/graph-data/lyon/story.json"' in text_of(asking(workspace))

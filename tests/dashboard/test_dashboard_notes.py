@@ -8,6 +8,7 @@ from page_text import text_of
 from visit import ERROR, Visitor
 
 from dashboard.app import create_app
+from dashboard.components.pages import find_pages
 from dashboard.data import features as features
 from dashboard.notes.page import thing_href
 from dashboard.search.page import results
@@ -207,3 +208,38 @@ def test_reading_names_makes_no_file(tmp_path):
     workspace = Workspace(tmp_path / "w", create=True)
     assert own_names(workspace) == {}
     assert not (workspace.root / FILE).exists()
+
+
+def test_the_palette_offers_every_page_artefact_and_note_with_an_address_that_opens(visitor, own):
+    post(visitor, "set", key=KEY, title="months", note="cyclic", starred=True, tags=["a list"])
+    post(visitor, "search", name="rivers", address="/search?q=river")
+    answer = visitor.client.get("/api/destinations", headers=HERE).get_json()
+    assert answer["features"] == "demo"
+    destinations = {(each["kind"], each["text"]): each for each in answer["destinations"]}
+    pages = [each for each in find_pages() if each.path != "/artefact"]
+    assert [each["text"] for each in answer["destinations"][: len(pages)]] == [each.title for each in pages]
+    assert all(each["about"] for each in answer["destinations"][: len(pages)])
+    names = {("artefact", manifest.name) for manifest in own.artifacts()}
+    assert names <= {*destinations}
+    assert destinations["note", "months"] == {
+        "kind": "note",
+        "text": "months",
+        "about": "cyclic",
+        "href": "/feature/demo/12",
+    }
+    assert destinations["note", "rivers"]["href"] == "/search?q=river"
+    assert destinations["note", "a list"]["href"] == "/notes"
+    for kind in ("page", "artefact"):
+        shown = next(each for each in reversed(answer["destinations"]) if each["kind"] == kind)
+        assert ERROR not in visitor.open(shown["href"]), shown
+
+
+def test_the_palette_works_with_damaged_notes(own):
+    (own.root / FILE).parent.mkdir(parents=True, exist_ok=True)
+    (own.root / FILE).write_bytes(b"no database")
+    destinations = (
+        Visitor(create_app(own, live=FakeLive()))
+        .client.get("/api/destinations", headers=HERE)
+        .get_json()["destinations"]
+    )
+    assert {each["kind"] for each in destinations} == {"page", "artefact"}

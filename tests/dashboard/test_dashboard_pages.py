@@ -295,7 +295,7 @@ def test_two_apps_in_one_process_keep_their_own_workspace(tmp_path, workspace, l
 
 def test_every_page_has_its_own_title_and_address_and_says_what_it_would_show():
     pages = find_pages()
-    assert [each.title for each in pages][:3] == ["Overview", "Atlas", "Features"]
+    assert [each.title for each in pages][:3] == ["Overview", "Features", "Atlas"]
     addresses = [path for each in pages for path in (each.path, *each.templates)]
     assert len(set(addresses)) == len(addresses)
     assert all(path.startswith("/") for path in addresses)

@@ -564,6 +564,8 @@ def test_the_story_of_a_graph_is_as_the_browser_draws_it(visitor):
     content = get(visitor, "/graph-data/capital/graph.json").get_json()
     story, n = content["story"], len(content["nodes"]["kind"])
     assert set(story) == {"sentence", "boxes", "arrows", "left_out"}
+    alone = get(visitor, "/graph-data/capital/story.json").get_json()
+    assert alone == {"story": story, "answer": "Paris", "chance": "62.0 %"}, "of the overview"
     assert 0 <= story["left_out"] <= 1
     assert 0 < len(story["boxes"]) <= 12
     assert len(story["sentence"].split()) <= 25

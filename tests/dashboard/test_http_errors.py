@@ -35,6 +35,7 @@ NO_NAME = (
     "/api/notes/export",
     "/api/notes/import",
     "/api/openapi.json",
+    "/api/destinations",
     *WHOLE,
 )
 CONFLICT = ConflictError("changed meanwhile", theirs="<b>x", field="note")

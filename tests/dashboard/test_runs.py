@@ -292,7 +292,7 @@ def test_an_empty_page_offers_the_button_that_fills_it(served):
     which = next(each for each in find_pages() if each.title == "Heads")
     shown = text_of(empty_page(which, current().workspace, MODEL))
     assert f"Run heads {MODEL}" in shown
-    assert "in a terminal" in shown
+    assert "In a terminal" in shown
 
 
 def called(app, asks: str, inputs: list[Any], state: list[Any], changed: str) -> str:
