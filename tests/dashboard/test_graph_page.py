@@ -572,7 +572,7 @@ def test_the_story_of_a_graph_is_as_the_browser_draws_it(visitor):
     fields = {"name", "kind", "nodes", "share", "effect", "position", "layer", "reads", "says", "test"}
     for box in story["boxes"]:
         assert set(box) == fields
-        assert box["kind"] in ("token", "concept", "output", "general", "answer")
+        assert box["kind"] in ("token", "concept", "output", "general", "other", "answer")
         assert set(box["nodes"]) <= set(range(n))
         assert 0 <= box["share"] <= 1
     assert story["boxes"][-1]["kind"] == "answer"
