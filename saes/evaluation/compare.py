@@ -142,6 +142,8 @@ def compare(
 ) -> SAEComparison:
     """Compare dictionaries that read and reconstruct the same hook point, on held-out rows of `recording`.
 
+    `saes` are the dictionaries by name; `baselines=False` leaves out PCA, neurons and the rest.
+
     `l0` is the common L0; None takes the smallest L0 among the dictionaries. With `model` and `tokens [n, n_ctx]` (and
     their `documents`) the loss of the model with each dictionary spliced in is measured too. `truth` is the synthetic
     data that the recording was drawn from (`read_synthetic`). `probing` holds the results of sparse probes;
