@@ -71,6 +71,8 @@ def show(
 ) -> Any:
     """Return the content of the pages about `what`: a `Shown`, a plotly figure or a map, which a notebook displays.
 
+        show(([" moved", " to", " July"], [0.0, 0.4, 61.7]), theme="dark")
+
     `theme` is that of colours and figures.
 
     `what` is the name of something in a workspace (`demo:540`, `atlases/demo-features`), `(tokens, values)`, an answer

@@ -86,6 +86,10 @@ def trace(
 ) -> AttributionGraph:
     """Trace one prompt: text, or tokens `[1, pos]` with BOS. The other arguments are those of `trace_system`.
 
+        small = load_model("small:mlp-2l")
+        graph = trace(small, tokens[:, :6], Neurons(), TraceConfig(effects=0, nulls=False))
+        print(graph.headline())
+
     `replacement` is the dictionary that stands for the MLPs: transcoders, or `Neurons()`. `target` is the token to
     explain and `contrast` the one against it. `labels` returns what a latent means; `untrained` is a dictionary whose
     scores are the null; `report` gets a line before the long work.
