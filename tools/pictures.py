@@ -20,7 +20,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from dashboard.queue import RunQueue
 from dashboard.serve import make_server
@@ -30,7 +30,7 @@ from workbench.commands import Commands
 
 IMAGES = Path(__file__).parent.parent / "docs" / "images"
 MANIFEST = IMAGES / "pictures.json"
-THEMES = {"light": "", "dark": "-dark"}
+THEMES: dict[Literal["light", "dark"], str] = {"light": "", "dark": "-dark"}
 QUALITY, SHARPNESS = 82, 1.25
 """Of WebP, 0 to 100; pixels of a picture per pixel of the page."""
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
