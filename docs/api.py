@@ -171,7 +171,7 @@ def entry_page(entry: Entry) -> str:
     """An entry: heading, import, signature and docstring, example, links."""
     used = uses().get(entry.name, [])
     about = [f"(api-{entry.name.lower()})=", f"## {entry.name}", f"`from {entry.package} import {entry.name}`"]
-    usual = [f"`{name}`: {ALIKE[name]}" for name in _unmentioned(entry) if name in ALIKE]
+    usual = [f"`{name}`: {ALIKE[name]}" for name in unmentioned(entry) if name in ALIKE]
     links = {
         "Arguments that mean the same everywhere": usual,
         "See also": [each.link for each in see_also(entry)],
@@ -186,7 +186,7 @@ def entry_page(entry: Entry) -> str:
     )
 
 
-def _unmentioned(entry: Entry) -> list[str]:
+def unmentioned(entry: Entry) -> list[str]:
     """Arguments of a function that its docstring does not mention."""
     if not inspect.isfunction(entry.value):
         return []

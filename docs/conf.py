@@ -22,7 +22,7 @@ html_theme_options = {"footer_icons": []}
 nb_execution_mode = "off"  # the tests execute the notebooks; the site shows what came out
 nb_output_stderr = "remove"
 nb_merge_streams = True
-myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
+myst_enable_extensions = ["attrs_inline", "colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
 myst_links_external_new_tab = False
 suppress_warnings = [
@@ -41,10 +41,11 @@ def setup(app):  # Sphinx calls this
 
 def _link_names(app, docname, source):
     from docs.api import with_links
-    from docs.markdown import with_generated, with_steps
+    from docs.markdown import with_generated, with_steps, with_themes
 
     if not docname.startswith("generated/"):
         source[0] = with_generated(source[0], docname)
+    source[0] = with_themes(source[0])
     if docname.startswith(("concepts/", "howto/", "explanation/")):
         source[0] = with_links(with_steps(source[0]))
 

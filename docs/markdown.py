@@ -46,6 +46,12 @@ def with_steps(page: str) -> str:
     return re.sub(link, lambda found: text_of(skills()[found[1]]), page, flags=re.MULTILINE)
 
 
+def with_themes(page: str) -> str:
+    """A page whose pictures from `make pictures` are those of the theme that the reader chose."""
+    picture = r"!\[([^\]]*)\]\(([^)\s]*images/[\w-]+)\.webp\)"
+    return re.sub(picture, r"![\1](\2.webp){.only-light}\n![\1](\2-dark.webp){.only-dark}", page)
+
+
 def with_generated(page: str, docname: str) -> str:
     """A page whose links to sources lead to the pages of the site that are written from them."""
     folder = posixpath.dirname(f"docs/{docname}")

@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from tests.lock import HOME, entries, name_of
+from tests.lock import HOME, WEIGHTS_FILE, entries, name_of
 
-LOCKS = ("run.txt", "cuda.txt", "dev.txt", "weights.txt")
+LOCKS = ("run.txt", "cuda.txt", "dev.txt", WEIGHTS_FILE)
 
 
 def ask(pinned: Iterable[str]) -> list[dict[str, Any]]:

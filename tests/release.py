@@ -2,7 +2,8 @@
 
 The wheel is built from the last commit, and lands in dist/. It is installed with the pinned versions of lock/ into an
 empty environment, whose Python is PYTHON, in a folder that knows nothing of the repository. Without the packaged
-weights a verb must say how to install them; with them the quick demo runs, and its workspace verifies.
+weights a verb must say how to install them. `workbench demo --yes` installs them itself, its workspace verifies, and
+the pictures of README and docs are drawn from it anew (Chromium is needed).
 """
 
 import argparse
@@ -128,12 +129,15 @@ def try_wheel(wheel: Path, source: Path, python: str, demo: bool, folder: Path) 
     environment.run(
         "workbench", "heads", "small:mlp-2l", "--n-prompts", "4", "--context-length", "41", "--max-lag", "20"
     )
-    environment.install("-r", lock / "weights.txt")
+    unasked = environment.run("workbench", "demo", "--no-serve", code=2)
+    expect("--require-hashes -r", unasked)
     if demo:
-        printed = environment.run("workbench", "demo", "--quick", "--no-serve")
+        printed = environment.run("workbench", "demo", "--no-serve", "--yes")
         expect("Features to start from", printed)
         print(printed.strip().splitlines()[-1], flush=True)
         environment.run("workbench", "verify")
+        draw = [sys.executable, "-m", "tools.pictures", "--workspace", environment.folder / "workspace"]
+        subprocess.run(draw, check=True, cwd=ROOT)
 
 
 def main(arguments: list[str]) -> int:

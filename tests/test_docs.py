@@ -301,6 +301,13 @@ def test_every_public_name_has_one_entry_with_its_subject_an_example_or_relative
     assert "`batch_size`: prompts or rows in memory at a time" in pages["circuits"]
 
 
+def test_every_argument_of_a_public_function_is_named_in_its_docstring_or_means_the_same_everywhere():
+    from docs.api import ALIKE, entries, unmentioned
+
+    missing = {each.name: set(unmentioned(each)) - set(ALIKE) for each in entries()}
+    assert {name: found for name, found in missing.items() if found} == {}
+
+
 def test_examples_of_the_reference_are_code_that_stands_in_notebooks_and_pages():
     from docs.examples import uses
 

@@ -150,7 +150,9 @@ def at_hand() -> dict[str, Any]:
 
 
 RUN = (
-    "interp.circuits.attribution", "interp.circuits.induction", "interp.directions.files",
+    "dashboard.figures.results", "dashboard.notebook", "interp.circuits.attribution", "interp.circuits.head_kinds",
+    "interp.circuits.induction", "interp.recording.record", "interp.text.corpora",
+    "interp.tracing.trace", "interp.directions.files",
     "interp.geometry.dimension", "interp.geometry.probes", "interp.interventions.apply", "interp.lenses.logit_lens",
     "interp.models.adapter", "interp.models.generation", "interp.patching.ablation", "interp.patching.activation",
     "saes.features.search",

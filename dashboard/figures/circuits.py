@@ -29,6 +29,8 @@ _FEW = 10
 def ablation_bars(rows: Iterable[AblationEffect], colours: Theme) -> go.Figure:
     """Change of loss in nats per ablated group, first half and second half of repeated text; 0 is no change.
 
+    `rows` are the groups with their change of loss.
+
     The whisker is the 95 % interval of the second half. Groups come before singles.
     """
     rows = sorted(rows, key=lambda row: (-row.n_heads, -row.loss_second_half))
@@ -183,6 +185,8 @@ def senders(rows: Iterable[ComposedPair], via: str) -> tuple[list[str], int]:
 def composition_map(rows: Iterable[ComposedPair], via: str, colours: Theme) -> go.Figure:
     """Senders down, readers across. A dot: above the null's upper bound; a ring: the reader's strongest sender.
 
+    `rows` are the scored pairs; those into the input `via` (q, k or v) are drawn.
+
     Scores are `||W_A W_B|| / (||W_A|| ||W_B||)`, 0 to 1 (Elhage et al. 2021); the null retains the spectra and rotates.
     """
     rows = [row for row in rows if row.via == via]
@@ -261,6 +265,8 @@ def faithfulness_curve(
     rows: Iterable[FaithfulnessPoint], total: int, colours: Theme, *, current: int | None = None, height: int = 230
 ) -> go.Figure:
     """Faithfulness over number of edges (log): 1 is the whole model, 0 the fully corrupted one.
+
+    `rows` are the points of the curve.
 
     There are `total` edges in the graph; `current` marks the number of edges that is shown. The band is the range of
     random circuits of the same size.

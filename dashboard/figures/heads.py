@@ -138,7 +138,10 @@ PATTERN_LABELLED = 48
 
 
 def attention_pattern(weights: np.ndarray, tokens: list[str], colours: Theme, *, height: int = 460) -> go.Figure:
-    """Heat map of `weights [dest, src]`, 0 to 1; each row sums to 1. The future is left blank."""
+    """Heat map of `weights [dest, src]`, 0 to 1; each row sums to 1. The future is left blank.
+
+    `tokens` are the texts at the axes, one per row.
+    """
     n = len(tokens)
     shown = np.where(np.tril(np.ones((n, n), bool)), weights, np.nan).astype(np.float32)
     names = [escape(token, 16) for token in tokens]

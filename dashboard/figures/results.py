@@ -30,6 +30,10 @@ Draw = Callable[..., go.Figure]
 def plot(result: object, theme: Literal["light", "dark"] | Theme = "light", **options: Any) -> go.Figure:
     """Draw a result of an analysis, or several of one class (a list, or by name) where these are drawn together.
 
+        figure = plot(logit_lens(model, tokens), theme="dark")
+
+    `theme` is "light" or "dark".
+
     `options` go to the figure: `height`, `kind` of head scores, `via` of composition. Raises `ConfigError` for a value
     that has no figure, naming what has one.
     """

@@ -78,6 +78,8 @@ class HealthRun:
 def health_figure(runs: Sequence[HealthRun], colours: Theme, *, height: int = HEIGHT) -> go.Figure:
     """Loss, FVU, L0, threshold, dead and dense features over tokens seen; the first run is the chosen one.
 
+    `runs` are dictionaries with their logs.
+
     Its threshold shows its drift over the last fifth of its log (shaded). A click in the legend hides a run in every
     panel.
     """

@@ -25,6 +25,9 @@ def training_curves(
 ) -> go.Figure:
     """One line per curve `[n]`; NaN is left out.
 
+    `steps [n]` are the horizontal values and `curves` the lines by name; `x_title` and `y_title` stand at the axes.
+    With `log` the vertical axis is logarithmic.
+
     `marks` are vertical lines with a word each (None: left out), `levels` horizontal ones, such as chance.
     """
     known = {name: np.asarray(values, float) for name, values in curves.items()}
@@ -73,7 +76,10 @@ def frequency_shares(
     height: int = 280,
 ) -> go.Figure:
     """Power of every frequency over training: `share [n_steps, n_frequencies]`, 0 none to 1 all; `keys` are named at
-    the right."""
+    the right.
+
+    `steps [n_steps]` are the horizontal values.
+    """
     share = np.asarray(share, float)
     if not np.isfinite(share).any():
         return message_figure("no frequency was measured", colours, height=height)

@@ -97,7 +97,10 @@ GROUPS = (2, 3, 8, 6)
 
 
 def theme(scheme: str | None) -> Theme:
-    """The theme called `"dark"`, else the light one."""
+    """The theme called `"dark"`, else the light one.
+
+    `scheme` is the name; None and unknown names give the light theme.
+    """
     return DARK if scheme == "dark" else LIGHT
 
 

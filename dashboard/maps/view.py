@@ -158,6 +158,8 @@ def atlas_view(
 ) -> AtlasView:
     """A view of the map `name` of a workspace, or of points `xy [n, 2]` with `labels` and columns of numbers.
 
+    `source` is the workspace or the points.
+
     `state` sets what is shown at first: `colour, size, search, filter, selection, point, at, overlays`
     (dashboard/assets/atlas/choice.mjs explains each). Raises `UnknownNameError`, and `ConfigError` for arrays that do
     not fit together.

@@ -58,7 +58,10 @@ def fingerprint(path: Path) -> str:
 
 
 def read_log(path: Path) -> Log:
-    """Read `MAX_LINES` evenly spaced lines of a log, the first and last among them; an absent log is an empty one."""
+    """Read `MAX_LINES` evenly spaced lines of a log, the first and last among them; an absent log is an empty one.
+
+    `path` is the file `log.jsonl` of a dictionary.
+    """
     try:
         lines = path.read_bytes().split(b"\n")
     except OSError:

@@ -251,7 +251,11 @@ def _summary_form(cls: type[Artefact]) -> "type[DataclassInstance]":
 
 
 def open_artefact(cls: type[A], folder: Path) -> A:
-    """Return the artefact in a folder. Raises as `read_manifest`, and `CorruptError` for another kind or form."""
+    """Return the artefact in a folder. Raises what `read_manifest` does, and `CorruptError` where another
+    kind or form is stored.
+
+    `cls` is the class of the kind, such as `HeadScores`; `folder` is that of the artefact.
+    """
     manifest = read_manifest(folder)
     if manifest.kind != cls.kind:
         raise CorruptError(f"{folder} holds a {manifest.kind}, not a {cls.kind}")

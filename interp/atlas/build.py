@@ -201,6 +201,8 @@ def build_atlas(
 ) -> VectorMap:
     """Return a map of a source.
 
+    `settings` are method, neighbours and labels; the default is `MapSettings()`.
+
     The same seed gives the same map; with `umap` and `pca` also on any number of threads. `progress` may raise to stop.
     Raises `ConfigError` (no vectors, lists of other lengths), `NonFiniteError` naming the row with NaN.
     """
@@ -487,6 +489,8 @@ def build_series(
     progress: Progress | None = None,
 ) -> VectorMap:
     """Return one map per source, in one frame.
+
+    `settings` are those of all maps; the default is `MapSettings()`.
 
     The `sources` hold the same points in the same order; `names` name the maps. `strength` (0 to 1) aligns each map
     with the one before. Raises `ConfigError` when the sources hold different points, or the method is not `umap`.

@@ -393,6 +393,8 @@ def place_points(
 ) -> Placed:
     """Place the vectors `new [m, d]` on the map `positions [n, 2]` of `reference [n, d]`.
 
+    `min_dist` is that of the map's layout: 0 packs neighbours closely.
+
     `nearest [n]` is the distance of every point of the map to its nearest other one (`neighbours.distances[:, 0]`).
     `k` is reduced to at most `n`. Raises `ConfigError` when shapes do not match, `NonFiniteError` for NaN or infinity,
     `UnknownNameError` for an unknown metric.

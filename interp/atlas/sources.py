@@ -109,7 +109,10 @@ def joined(first: AtlasSource, second: AtlasSource, *, groups: tuple[str, str]) 
 
 
 def embedding_source(model: HookedModel, name: str, *, weight_hash: str) -> AtlasSource:
-    """Return the token embeddings of a loaded model; the value is the norm of each."""
+    """Return the token embeddings of a loaded model; the value is the norm of each.
+
+    `name` is the short name of the model; `weight_hash`, the hash of its weights, is stored with the map.
+    """
     return token_source(model, model.W_E, f"embeddings:{name}", {f"model:{name}": weight_hash}, ())
 
 

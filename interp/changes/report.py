@@ -344,6 +344,9 @@ def what_changed(
 ) -> ModelComparison:
     """Compare two checkpoints of one architecture; both models are restored when it returns.
 
+    `base` and `tuned` are the models and `names` what the result calls them; `behaviour_name` is what it calls the
+    behaviour.
+
     `texts`: name -> tokens `[n_contexts, pos]`; the effect of fine-tuning is expected on the first. `continuations`:
     three or more models trained further from the base without the fine-tuning, as the null; without them the null is
     rounding to bfloat16. `behaviour(model)` returns a number per prompt; by default it is the mean log-probability of

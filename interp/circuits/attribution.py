@@ -440,6 +440,8 @@ def verify_top_k(
 ) -> Verified:
     """Patch the `k` highest-ranked edges (or nodes) one by one, and compare with their estimates.
 
+    `scores` are the estimates, on the same `task`; `by` ranks them by size or by sign.
+
     Costs `k` runs on the task's prompts. Raises `ConfigError` when `k` is out of range.
     """
     if not 2 <= k <= len(scores):

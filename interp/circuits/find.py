@@ -273,6 +273,8 @@ def evaluate(
 ) -> CircuitEvaluation | RankingEvaluation:
     """Evaluate a circuit, or a ranking of edges, on a task.
 
+    `what` is the circuit, or the scores that rank the edges.
+
     `graph` defaults to that of the scores, or to the model's own; a circuit with positions needs the graph in which it
     was found. With `truth` (a known circuit) scores get an AUROC, and a circuit its precision and recall.
 

@@ -367,6 +367,9 @@ def score_heads(
 ) -> HeadScores:
     """Score every head of a model on `n_prompts` prompts per seed.
 
+        scores = score_heads(model, HeadScoresConfig(n_prompts=4, seeds=(0,), context_length=16, min_lag=4, max_lag=7))
+        print(scores.headline())
+
     `config` defaults to `HeadScoresConfig()`, `model_name` is how the result calls the model. Each seed takes a pass
     over repeated and one over unrepeated prompts, and over the texts of each kind on text and their controls; the first
     seed also one of an untrained model.

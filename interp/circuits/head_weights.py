@@ -262,6 +262,10 @@ def composition(
 ) -> dict[Side, Composition]:
     """Score composition of senders with readers in later layers, by default of all heads.
 
+    `sides` are the inputs of a reader that are scored: q, k, v. `offset` is how many positions a key lies before its
+    query (only models with rotary positions depend on it). `weights` are the heads' weights where they are already
+    loaded.
+
     `n_null` rotations are drawn for the null. The cost is products of width `d_head` for each pair; no `d_model` square
     matrix is formed. Raises `UnknownNameError` for unknown heads, `ConfigError` when no sender comes before any reader.
     """
@@ -409,7 +413,11 @@ def copying(
     seed: int = 0,
     weights: HeadWeights | None = None,
 ) -> Copying:
-    """Score copying by `heads` on `n_tokens` sampled tokens, or on all tokens of a smaller vocabulary."""
+    """Score copying by `heads` on `n_tokens` sampled tokens, or on all tokens of a smaller vocabulary.
+
+    With `through_block_0` a head reads each token's residual after the first block instead of its embedding. `weights`
+    are the heads' weights where they are already loaded.
+    """
     tables = TokenTables(model, n_tokens=n_tokens, through_block_0=through_block_0, seed=seed, weights=weights)
     targets = torch.arange(len(tables.tokens))
     eigenvalue, top1 = {}, {}

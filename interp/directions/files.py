@@ -41,7 +41,7 @@ def write_directions(
     Args:
         recipe: its steps, with the weights they were made for.
         path: the file; its suffix says which form.
-        about: what to keep with it: how the direction was made, chosen and judged.
+        origin: what to keep with it: how the direction was made, chosen and judged.
         hint: architecture of the model for llama.cpp, such as `llama`.
 
     Raises `ConfigError` for a step that the form cannot hold, or another suffix.
@@ -56,6 +56,8 @@ def write_directions(
 
 def read_directions(path: Path | str) -> Recipe:
     """Return the recipe of a file that `write_directions` wrote, or of a GGUF control vector of another tool.
+
+    `path` is the file.
 
     The latter has no weights to compare with, and adds at every token. Raises `MissingError`, or `CorruptError` for a
     file of another form.

@@ -58,6 +58,8 @@ def measure_direction(
 ) -> DirectionGeometry:
     """Measure one direction on the words of some lists; its tokens are read through `lens` where there is one.
 
+    `concepts` are the lists; each word is put into all `sentences`, in place of `{}`.
+
     `config` defaults to `DirectionConfig()`. `model_name` is stored with the result; the default is the model's own
     name. `made` holds the variants and the choice of a direction that was made with them; `judge` is asked about
     samples of any other direction.

@@ -69,6 +69,8 @@ def direction_of_words(
 ) -> NamedDirection:
     """Compute the difference in means from the words `away` to the words `towards`; every second word is held out.
 
+    `name` is stored with the direction; each word is put into all `sentences`, in place of `{}`.
+
     Raises `ConfigError` on fewer than four words on a side or a word on both, otherwise as `read_words` does.
     """
     sides = words_as_sides(model, towards, away, [hook_point], sentences=sentences)

@@ -113,6 +113,9 @@ def intrinsic_dimension(
 ) -> IntrinsicDimension:
     """Estimate the dimension of points `[n, d]` with all three estimators; at most `max_points` are drawn.
 
+    `x` are the points. `k_mle` and `k_pca` count the neighbours of the maximum-likelihood and of the local-PCA
+    estimate.
+
     Cost: all pairwise distances of the points drawn, twice, and local covariances at 60 of them. Raises `ConfigError`
     when there are fewer distinct points than `k_mle + 2` or 20, or when `max_points` is smaller than that.
     """
@@ -295,6 +298,8 @@ class Spectrum(GeometryResult):
 
 def spectrum(x: ArrayLike, *, seed: int = 0) -> Spectrum:
     """Measure the spectrum of points `[n, d]`; `seed` draws the isotropic null. Cost: two products `n d min(n, d)`.
+
+    `x` are the points.
 
     Raises `ConfigError` when all points are the same, `NonFiniteError`.
     """

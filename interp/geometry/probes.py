@@ -497,6 +497,8 @@ def fit_eraser(x: ArrayLike, labels: ArrayLike) -> Eraser:
 def erasure(x: ArrayLike, labels: ArrayLike, heldout: ArrayLike, *, seed: int = 0) -> Erasure:
     """Fit an eraser on the rows where `heldout [n]` is false, and evaluate new probes on both parts.
 
+    `x [n, d]` are the rows, `labels [n]` their classes.
+
     Raises `ConfigError` on rows that are all the same, on one class only, or where labels or `heldout` do not fit.
     """
     points = as_points(x)

@@ -258,7 +258,10 @@ def find_shapes(
     n_deals: int = NUMERIC_DRAWS["quick"],
     seed: int = 0,
 ) -> dict[str, Shape]:
-    """Judge every list by the rule above; a single list has no cluster test.
+    """Judge the shape of every list by the rule in the module's docstring; a single list has no cluster test.
+
+    `lists` are the activations of each word list by its name. `alpha` is the level of significance; `n_deals` counts
+    random assignments of words to lists.
 
     Words are reassigned at least often enough for a significant p-value at this number of lists. Raises `ConfigError`
     for no lists, or one whose words are all the same point; `NonFiniteError` for NaN at any hook point.

@@ -90,7 +90,10 @@ def _listed(layers: Mapping[int, HookPoints]) -> str:
 
 
 def write_recipe(recipe: Recipe, path: Path | str) -> None:
-    """Write a recipe as a JSON file."""
+    """Write a recipe as a JSON file.
+
+    `path` is the file; an existing one is replaced.
+    """
     write_json(Path(path), as_json(recipe))
 
 

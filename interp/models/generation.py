@@ -197,6 +197,8 @@ def generate(
 def sampled(temperature: float, generator: "torch.Generator", *, coupled: int = 0) -> "Callable[[Tensor], Tensor]":
     """Return a `choose` that samples at a temperature; the most likely token at 0.
 
+    `generator` draws the noise.
+
     With `coupled`, rows that many apart share the Gumbel noise by which a token is drawn, so that equal distributions
     give equal tokens: 1 for all rows, n for consecutive copies of n texts. Raises `ConfigError` for a temperature below
     0.

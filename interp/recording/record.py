@@ -80,6 +80,11 @@ def record(
 ) -> Recorded:
     """Record at least `config.tokens` real tokens (BOS and padding not counted; fewer when the text ends).
 
+        small = load_model("small:mlp-2l")
+        pages, config = [Document("A page. " * 99, "a", "mine")], RecordConfig(tokens=200, context_length=16)
+        recorded = record(small, pages, "mine", config, hook_points=["blocks.0.hook_resid_post"])
+        print(recorded.headline())
+
     The model computes in its own dtype; `config.dtype` is how values are stored. With `config.live` only the text and
     the moments of its first tokens are written, and activations are computed whenever they are read (`live`).
 

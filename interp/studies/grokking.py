@@ -411,7 +411,10 @@ CHECKPOINTS = 6
 
 
 def embedding_series(snapshots: list[Snapshot], config: ModularConfig, *, at: int = 0) -> "VectorMap":
-    """Map the number tokens of the seed of index `at` at checkpoints spread over training, in one frame."""
+    """Map the number tokens of the seed of index `at` at checkpoints spread over training, in one frame.
+
+    `snapshots` are those of the training that `config` describes.
+    """
     from interp.atlas.build import build_series
     from interp.atlas.sources import AtlasSource
     from interp.atlas.vector_map import MapSettings

@@ -58,6 +58,9 @@ def follow_induction(
 ) -> InductionRun:
     """Train a toy and measure it every `every` steps.
 
+    `spec` names the toy; `steps` replaces the length of its recipe. Each measurement reads `n_rows` rows of repeated
+    tokens, and the null of a score draws `n_null`.
+
     Weights and data are drawn on the CPU, so they are the same on every `device`. `progress` may raise to stop. `state`
     is a file from which the same call goes on where it was interrupted.
     """

@@ -410,6 +410,8 @@ def train_language_models(
 ) -> Iterator[LanguageRun]:
     """Train every width with every seed, the narrowest first, and yield the runs.
 
+    `recipe` lists the widths, the seeds and the bytes that each model reads.
+
     Weights and the order of the text are drawn on the CPU, so they are the same on every `device`. With a `folder`,
     finished runs are written there, and the same call reads them instead of training them again. Raises `ConfigError`
     where the corpus has too little text.

@@ -445,6 +445,10 @@ def open_corpus(spec: str, *, seed: int = 0, template: ChatTemplate | None = Non
     """Open the corpus that a spec names; `seed` orders the docstrings, other sources have a fixed order. Conversations
     become text by the `template` of a model (`interp.models.loading.chat_template`).
 
+        for document in open_corpus("docstrings"):
+            print(document.id)
+            break
+
     Raises `UnknownNameError` for a spec of no known form, `MissingError` for a file that is not there. Reading may
     raise `CorruptError` (invalid UTF-8, broken JSON) and `ConfigError` (no such column; lists the columns).
     """

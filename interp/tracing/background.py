@@ -80,5 +80,8 @@ def usual_parts(graph: AttributionGraph, usual: dict[Latent, float]) -> dict[int
 
 
 def background_nodes(graph: AttributionGraph, usual: dict[Latent, float]) -> list[int]:
-    """Return the numbers of the nodes of a graph that are background."""
+    """Return the numbers of the nodes of a graph that are background.
+
+    `usual` is the mean influence of each latent on other prompts.
+    """
     return [n for n, part in usual_parts(graph, usual).items() if part >= LIMIT]

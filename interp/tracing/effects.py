@@ -390,6 +390,8 @@ class EdgeSplit(Result):
 def split_edge(system: System, graph: AttributionGraph, source: str, target: str) -> EdgeSplit:
     """Split an edge of a graph, named by the ids of its nodes.
 
+    `system` is what `open_system` returns for the prompt of the graph; `source` and `target` are the nodes.
+
     Raises `UnknownNameError` for a node that is not there, `ConfigError` for a target that reads nothing.
     """
     frozen, start, end = system.frozen, graph.node(source), graph.node(target)

@@ -71,6 +71,8 @@ def effects_on(graph: AttributionGraph, target: int | None = None) -> Float[np.n
 def graph_effects(graph: AttributionGraph, target: int = 0) -> Float[np.ndarray, " nodes"]:
     """Return the total effect of every node's value on one target, signed: in the model itself, to first order.
 
+    `target` is the number of an answer of the `graph`.
+
     In graphs of other programs and for a latent as the target: along the stored edges.
     """
     aim = next((i for i, node in enumerate(graph.nodes) if node.kind == "logit" and node.index == target), None)

@@ -86,6 +86,14 @@ def trace(
 ) -> AttributionGraph:
     """Trace one prompt: text, or tokens `[1, pos]` with BOS. The other arguments are those of `trace_system`.
 
+        small = load_model("small:mlp-2l")
+        graph = trace(small, tokens[:, :6], Neurons(), TraceConfig(effects=0, nulls=False))
+        print(graph.headline())
+
+    `replacement` is the dictionary that stands for the MLPs: transcoders, or `Neurons()`. `target` is the token to
+    explain and `contrast` the one against it. `labels` returns what a latent means; `untrained` is a dictionary whose
+    scores are the null; `report` gets a line before the long work.
+
     Raises `PromptError` for a prompt that is too short or a target that is not one token, `MismatchError` for a
     dictionary of other weights, `ConfigError` for a model that stays nonlinear when attention and norms are frozen.
     """
@@ -128,7 +136,11 @@ def trace_settings(
 def open_system(
     model: HookedModel, tokens: Int[Tensor, "1 pos"], replacement: Replacement, *, skip_positions: int = 1
 ) -> System:
-    """Return the frozen model of a prompt with its latents: what `intervene` and custom readers need."""
+    """Return the frozen model of a prompt with its latents: what `intervene` and custom readers need.
+
+    `tokens` are the prompt's, BOS first; `replacement` is the dictionary that stands for the MLPs. At the first
+    `skip_positions` tokens MLPs are not replaced.
+    """
     reads, writes = replacement.reads_point, replacement.writes_point
     return System(FrozenModel(model, tokens, skip_positions, reads=reads, writes=writes), replacement)
 

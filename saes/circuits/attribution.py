@@ -166,6 +166,8 @@ def attribute(
 
         [shares] = attribute_features(model, sae, MeasuredPrompts.of_text(model, "Roses are red, violets are", " blue"))
 
+    `saes` is one SAE or several; `prompts` has the metric.
+
     `config` has the number of steps between the prompt and its baseline (default: `AttributionConfig()`).
 
     Each SAE is measured in the unchanged model, so effects at several sites count the same path more than once.

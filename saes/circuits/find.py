@@ -205,6 +205,8 @@ def find_feature_circuit(
 ) -> FeatureCircuit:
     """Find and judge the circuit of a task in the features of several SAEs of one model.
 
+    `saes` give the features; `task` gives prompts and metric.
+
     `labels` are labels of features, one list for each SAE, in the order given. `progress(step name)` returns the
     callback of each step. Raises as `measure` does.
     """

@@ -158,6 +158,8 @@ class SAESite:
 def open_sites(model: HookedModel, saes: Sequence[SAE]) -> list[SAESite]:
     """Return the sites of several SAEs of one model, in the order in which the model computes the written values.
 
+    `saes` may read and write at different hook points.
+
     Raises `UnknownNameError` for a hook point that the model lacks, `ConfigError` for a crosscoder and for two SAEs
     that write at one hook point, `MismatchError` for a width that is not the model's.
     """

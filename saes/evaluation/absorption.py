@@ -109,6 +109,8 @@ def measure_absorption(
 ) -> dict[str, Absorption]:
     """Measure feature absorption in SAEs that read and write the hook point of `examples`.
 
+    `saes` are the dictionaries by name.
+
     Each seed splits the groups anew. Returns the absorption by name of the SAE. Raises `MismatchError` for an SAE of
     another width and for a transcoder. Raises `ConfigError` when fewer than `MIN_CLASSES` classes have a linear probe
     of F1 `PROBE_F1`: absorption is then not defined.
@@ -150,6 +152,8 @@ def first_letters(
     config: AbsorptionConfig | None = None,
 ) -> ClassedActivations:
     """Return words of the recorded text, labelled by their first letter, as examples for `measure_absorption`.
+
+    `recording` holds the activations at `hook_point`; `vocabulary` is the text of every token.
 
     A word is a token of a space and at least two letters. At most `n_rows` are drawn, at most `per_word` of each word
     type. The paper prompts the model to spell single words; recorded text needs no run of the model.

@@ -142,11 +142,11 @@ def compare(
 ) -> SAEComparison:
     """Compare dictionaries that read and reconstruct the same hook point, on held-out rows of `recording`.
 
-    `l0` is the common L0; None takes the smallest L0 among the dictionaries. With `model` and `tokens [n, n_ctx]` (and
-    their `documents`) the loss of the model with each dictionary spliced in is measured too. `truth` is the synthetic
-    data that the recording was drawn from (`read_synthetic`). `probing` holds the results of sparse probes;
-    `groups` maps each run to its recipe. Baselines are added for dictionaries that reconstruct the one hook point that
-    they read; their `k` is the common L0.
+    `saes` are the dictionaries by name. `l0` is the common L0; None takes the smallest L0 among the dictionaries. With
+    `model` and `tokens [n, n_ctx]` (and their `documents`) the loss of the model with each dictionary spliced in is
+    measured too. `truth` is the synthetic data that the recording was drawn from (`read_synthetic`). `probing` holds
+    the results of sparse probes; `groups` maps each run to its recipe. `baselines` are added for dictionaries that
+    reconstruct the one hook point that they read; their `k` is the common L0.
 
     Raises `ConfigError` (nothing to compare, an L0 not above 0), `MismatchError` (several hook points).
     """

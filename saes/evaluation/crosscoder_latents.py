@@ -59,6 +59,8 @@ def compare_models(
 ) -> LatentComparison:
     """Classify the latents of a crosscoder, on recordings of the same tokens by the two models it was trained on.
 
+    `name` is the artefact of the crosscoder; it is stored with the result.
+
     Raises `ConfigError` for a crosscoder that does not read two sites, or without tokens in the split. Raises
     `MismatchError` for recordings of other models or widths.
     """

@@ -64,7 +64,11 @@ def evaluate_in_model(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> InModel:
-    """Evaluate one SAE in the model; see `evaluate_all_in_model` for the arguments."""
+    """Evaluate one SAE in the model; see `evaluate_all_in_model` for the arguments.
+
+    `sae` is spliced into `model` on `tokens [n, n_ctx]`. `documents` has the document of each token, and `mean` is the
+    mean activation; both may be left out.
+    """
     losses = evaluate_all_in_model(
         {"sae": sae}, model, tokens, documents=documents, mean=mean, batch_size=batch_size, seed=seed, progress=progress
     )
@@ -289,6 +293,8 @@ def _mean_activation(hook_point: str, model: HookedModel, tokens: Tensor, docume
 
 def splice(sae: SAE) -> Hook:
     """Return a hook that replaces the activation by the SAE's reconstruction.
+
+    `sae` reads and writes one hook point, at which the hook belongs.
 
     Raises `ConfigError` for a transcoder, whose output belongs at another hook point (`splice_hooks` returns both
     hooks), and for a crosscoder.

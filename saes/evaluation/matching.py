@@ -84,6 +84,8 @@ def best_match(
 def match_features(first: Dictionary, second: Dictionary, *, seed: int = 0) -> SharedFeatures:
     """Match the decoder directions of two dictionaries of the same space, and those of the first with a null.
 
+    The `first` may have another number of latents than the `second`; each latent is used once.
+
     Dictionaries trained from one seed share their initial weights and therefore more latents: compare different seeds.
     Raises as `best_match` does.
     """

@@ -303,6 +303,8 @@ def probe(
 ) -> Probing:
     """Probe SAEs that read one hook point of `recording`, and the baselines there.
 
+    `saes` are the dictionaries by name.
+
     `heldout_fraction` is that of the SAEs' training. Memory: the sampled rows and their active latents. Cost: some
     milliseconds for each of `2 tasks * seeds * (1 + dictionaries * ks)` probes, about a second for one of all
     coordinates. Raises `ConfigError` (no SAE, several hook points, too few tokens, no usable task).

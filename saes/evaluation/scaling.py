@@ -434,6 +434,8 @@ def runs_of(
 ) -> list[ScalingRun]:
     """The runs called `names`, or else every finished dictionary of a kind (and recording, hook point, token budget).
 
+    `workspace` holds the dictionaries; `tokens` is the number that each was trained on.
+
     The loss is the FVU on held-out documents. Raises `ConfigError` when there are none, when they were not trained
     alike, or when a kind has no `k`.
     """

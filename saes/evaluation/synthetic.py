@@ -277,6 +277,8 @@ def measure_recovery(
 ) -> Recovery:
     """Score `dictionary` against the true features, on fresh rows from a separate stream (by `seed`).
 
+    `n_rows` fresh rows of `data` are encoded.
+
     Raises `MismatchError` when its width is not that of the data.
     """
     directions = dictionary.decoder_directions.detach().float().cpu()

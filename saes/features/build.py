@@ -184,6 +184,10 @@ def build_features(
 ) -> Features:
     """Describe the features of one dictionary; see `build_together` for the other arguments.
 
+    `dictionary_name` is the name of its artefact, and `parents` further artefacts that are recorded as inputs, key to
+    hash. `window`, `n_top`, `n_per_quantile`, `relations` and `index_units` are explained there; `index=False` leaves
+    out the index of the search; `lens` is the Jacobian lens through which directions say words.
+
     Raises `MismatchError` when dictionary, recording and model do not belong together, `NonFiniteError` on NaN.
     """
     wanted = Described(

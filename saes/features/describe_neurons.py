@@ -146,6 +146,9 @@ def describe_neurons(
 ) -> NeuronLabels:
     """Describe the MLP neurons of a model on the text of a recording of it, whatever hook points that has.
 
+    `lens` is the Jacobian lens through which a neuron says words. `n_examples` examples of each are kept, with `window`
+    tokens on each side. Background is measured on `n_prompts` passages; 0 leaves it out.
+
     `layers` are those described, all where none are named; `tokens` the most that are read. `reader` is the same model
     in another precision, to read the text faster. `report` gets a line when the pass over the text is done.
 

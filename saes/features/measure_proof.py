@@ -108,6 +108,11 @@ def prove(
 ) -> Proof:
     """Run the standard proof of one feature, with the texts and controls of the features artefact in `features`.
 
+        proof = prove(model, load_sae("workspace/saes/demo"), Path("workspace/features/demo"), 540)
+        print(proof.headline())
+
+    `model_name` is stored with the proof. `remembered(name, make)` returns a part of an interrupted run, or makes it.
+
     `lens`: the Jacobian lens through which directions say words; None for their direct effect. `prompts`: neutral
     prompts, more than three; a model without a tokenizer takes passages of other text. `tests`: the claims to test; the
     others, and the continuations with *steer*, are left out. Cost: about `2 * draws` passes

@@ -122,6 +122,9 @@ def feature_planes(
 ) -> FeaturePlanes:
     """Find the planes of the decoder clusters of `sae` on activations `batches`, each `[n, d_in]`.
 
+    Decoder rows whose cosine is at least `threshold` form a cluster; the `max_clusters` largest are examined, each in
+    its first `max_components` principal components.
+
     Memory is that of the sparse activations of all rows. Raises `ConfigError` when no two decoder rows are similar
     enough or when `clusters` name a latent that does not exist, `NonFiniteError` on NaN or infinity.
     """

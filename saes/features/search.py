@@ -124,6 +124,10 @@ def search_features(
 ) -> FeatureHits:
     """Return the features that fit a query, best first; those that do not convince last.
 
+    `workspace` is searched for `text`, words or the number of a feature. Only features are returned whose `density`
+    lies in the range, whose match is at least `min_strength`, and, with `kind`, of dictionaries of that sort; at most
+    `limit` of them.
+
     `features` names one artefact or set of transcoders (default: all but the layers of sets), and `region` a region of
     an atlas, as (name, number). `leave_out` names a measured concept that must not be used. With `examples` every hit
     holds one example, that with the query in it if there is one. `meanings` returns what the features of an artefact

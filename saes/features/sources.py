@@ -73,7 +73,10 @@ class NeuronBasis:
 
 
 def neurons_of(model: HookedModel, hook_point: str, *, sign: int = 1) -> NeuronBasis:
-    """Return the neurons of the MLP at `blocks.N.mlp.hook_post` of a loaded model. Raises `ConfigError` elsewhere."""
+    """Return the neurons of the MLP at `blocks.N.mlp.hook_post` of a loaded model. Raises `ConfigError` elsewhere.
+
+    `sign` 1 takes the activations above 0, -1 those below.
+    """
     point = parse_hook_point(hook_point)
     if point.layer is None or point.suffix != "mlp.hook_post" or point.layer >= model.cfg.n_layers:
         raise ConfigError(

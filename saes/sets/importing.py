@@ -152,6 +152,9 @@ def import_set(
 ) -> StoredSet:
     """Write the transcoders of all layers below `path` into `folder` as one set, and return it as stored.
 
+    `origin` names the model. Where the files have several sparsities, `l0` chooses the nearest; `format` names the tool
+    where the files do not show it.
+
     Raises what `find_layers` and `load_dictionary` do, `MissingError` where a layer between others is missing,
     `ConfigError` where no hook point is known, `MismatchError` where the files name another model or hook point
     (unless `allow_mismatch`), or widths differ from the model's.

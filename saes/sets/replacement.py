@@ -110,6 +110,8 @@ def _first() -> Tensor:
 def untrained_set(sae_set: TranscoderSet, seed: int) -> TranscoderSet:
     """Return a set of the same shape whose directions are random: the null of its graphs.
 
+    `sae_set` gives the shape; `seed` draws the directions.
+
     Every encoder and decoder row keeps its length, biases, thresholds and k stay, a skip connection is 0.
     """
     out, draw = copy.deepcopy(sae_set), make_generator(seed, "untrained set")

@@ -302,6 +302,8 @@ def _check_target(sae_set: TranscoderSet, layer: int, target_layer: int) -> None
 def open_set(workspace: "Workspace", name: str) -> TranscoderSet:
     """Return a set of the workspace, on the CPU.
 
+    `name` is the folder in `sets/`.
+
     Raises `UnknownNameError` with the nearest names, `MissingError` (a layer's file is gone), `CorruptError`,
     `NonFiniteError` (NaN in the weights).
     """

@@ -260,6 +260,10 @@ def train_set(
 ) -> TranscoderSet:
     """Train a set to the end and return it; see `training` for the arguments.
 
+    `recording` holds the activations, `train` tokens and seed. Each layer of `layers` (none: all) predicts what is
+    written at `writes` from what is at `reads`, hook points inside a block; with `skip` a linear map is added. `spread`
+    shares the work over processes.
+
     `progress(tokens, total, metrics)` is called at every health line, with the layer among the metrics.
     """
     from saes.sets.set import read_set

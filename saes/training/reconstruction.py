@@ -35,6 +35,8 @@ def evaluate_on_recording(
 ) -> Reconstruction:
     """Measure reconstruction and sparsity of an SAE on recorded rows, at the hook points that it reads and writes.
 
+    `sae` is evaluated on the rows of `recording` in the part `split`.
+
     A crosscoder of several models takes as many recordings. `seed` draws the bootstrap. Raises `ConfigError` when the
     split is empty, `MismatchError` when the widths differ.
     """

@@ -215,6 +215,8 @@ def import_dictionary(
 ) -> StoredSAE:
     """Write the dictionary at `path` into `folder` with its self-check, and return it as stored.
 
+    `origin` names the model and the hook point. `format` names the tool where the files do not show it.
+
     `measure_widths` returns the model's widths at hook points; without it widths are not compared. `measure_prose`
     returns the scores on the doctor's prose that are stored with it. Raises what `load_dictionary` does, `ConfigError`
     when no hook point is known, `MismatchError` when the files name another model, weights or hook point (unless

@@ -59,6 +59,9 @@ def train_sae(
 
         sae = train_sae(recording, "blocks.9.hook_resid_post", BatchTopKConfig(), TrainConfig(), Path("mine"))
 
+    `sae_config` is the kind with its sizes; `train_config` has tokens, learning rate and seed; `spread` shares the work
+    over processes.
+
     The arguments, and what is raised, are those of `train`; `progress(tokens, total, metrics)` is called at every
     health line.
     """
@@ -120,6 +123,8 @@ def train_many(
     measure_prose: Callable[[SAE], ProseScores | None] | None = None,
 ) -> Generator[tuple[Job, Metrics], None, None]:
     """Train several dictionaries on one stream of batches, yielding health lines as `(job, metrics)`.
+
+    `recording` holds the activations at `hook_point`; `spread` shares the work over processes.
 
     Each has its own folder, checkpoint and log, and ends at the weights that it would have had alone. With
     `resume_sweep`, folders that hold one of these runs, finished, are left as they are, so that an interrupted sweep

@@ -28,6 +28,8 @@ ROWS_AS_USED = frozenset(_saelens.LAYOUTS) - {"abstopk"}
 def save_sae(sae: SAE, folder: Path, *, dtype: Literal["float32", "bfloat16"] = "float32") -> None:
     """Write `cfg.json` and `sae_weights.safetensors` into `folder`, each atomically. Weights must be finite.
 
+    `sae` is written as SAELens reads it, its matrices as `dtype`.
+
     `bfloat16` halves the matrices for shipping, and rounds them (8 bits); vectors (biases, thresholds) stay float32. It
     is read back as float32.
     """

@@ -181,6 +181,8 @@ class Loaded:
 def load_dictionary(path: Path | str, format: str | None = None) -> SAE:
     """Load the dictionary at a file or folder of any known format, which is recognised unless it is given.
 
+        sae = load_dictionary("./peer-sae")
+
     Args:
         path: a file, a folder, or a name on the hub (below).
         format: name of the format, where the files alone do not tell it.
