@@ -209,11 +209,13 @@ def _ranks(points: Points, item_kind: str) -> np.ndarray:
     import pyarrow.compute as compute
 
     labels = points.column("label")
-    told = ~np.isin(points.column("group").fill_null("").to_numpy(zero_copy_only=False), ["no label"])
+    group = points.column("group").fill_null("").to_numpy(zero_copy_only=False)
+    told = ~np.isin(group, ["no label", "nearly every token"])  # groups of features: `saes.features.sources`
     worst = np.full(points.n, 2)
     for level, pattern in reversed(list(enumerate(_READABLE.get(item_kind, ("\\p{L}{3,}",))))):
         fits = compute.call_function("match_substring_regex", [labels], compute.MatchSubstringOptions(pattern))
         worst[compute.fill_null(fits, pa.scalar(False)).to_numpy(zero_copy_only=False).astype(bool) & told] = level
+    worst[(worst == 0) & (item_kind == "feature") & (group != "a written label")] = 1
     within = points.numbers("item") if item_kind == "token" else -points.numbers("density")
     ranks = np.empty(points.n, np.int64)
     ranks[np.lexsort((within, worst))] = np.arange(points.n)

@@ -52,12 +52,15 @@ export class PointNames {
     const best = new Map();
     /** @param {number} id */
     const rank = (id) => (hits.has(id) ? -1 : (ranks?.[id] ?? id));
+    /** @type {number[]} */
+    const found = []; // all of them are named where they glow
     /** @param {number} id */
     const look = (id) => {
       const x = points.xy[2 * id],
         y = points.xy[2 * id + 1];
       if (!(x >= x0 && x <= x1 && y >= y0 && y <= y1) || (kept && !kept[id]) || (vivid && !vivid[id])) return;
-      if (few.length <= FEW) few.push(id);
+      if (hits.has(id)) found.push(id);
+      else if (few.length <= FEW) few.push(id);
       const patch = Math.floor(x / size[0]) * 8192 + Math.floor(y / size[1]),
         other = best.get(patch);
       if (other === undefined || rank(id) < rank(other)) best.set(patch, id);
@@ -66,7 +69,7 @@ export class PointNames {
       for (let k = from; k < to; k++) look(index.order[k]);
     });
     const named = few.length <= FEW ? few : [...best.values()].filter((id) => !ranks || ranks[id] < UNREADABLE);
-    return named.sort((a, b) => rank(a) - rank(b) || a - b);
+    return [...new Set([...found, ...named])].sort((a, b) => rank(a) - rank(b) || a - b);
   }
 
   /** Ask for the names that are not known yet; the marks are drawn again when they are here. @param {number[]} seen */
