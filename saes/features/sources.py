@@ -19,6 +19,7 @@ from interp.dictionary import Dictionary, SparseActs
 from interp.errors import ConfigError, MismatchError
 from interp.models.hooked import HookedModel
 from interp.names import RESIDUAL_SUFFIXES, canonical_hook_point, parse_hook_point
+from interp.workspace import Workspace
 from saes.features.schema import WRITTEN, Features
 
 if TYPE_CHECKING:
@@ -85,6 +86,9 @@ def neurons_of(model: HookedModel, hook_point: str, *, sign: int = 1) -> NeuronB
     return NeuronBasis(len(W_out), str(point), W_out, sign=sign)
 
 
+DENSITY = "log10 firing density"
+
+
 def sae_source(
     sae: "SAE",
     name: str,
@@ -108,7 +112,7 @@ def sae_source(
     all_parents = dict(parents or {})
     if features_folder is not None:
         labels, subjects, groups, values = _read_features(features_folder, len(directions))
-        value_name = "log10 firing density"
+        value_name = DENSITY
         all_parents[f"features/{features_folder.name}"] = read_manifest(features_folder).content_hash
     return AtlasSource(
         vectors=directions,
@@ -123,6 +127,31 @@ def sae_source(
         parents=all_parents,
         features=None if features_folder is None else features_folder.name,
         readout=NearestReadout(f"dictionary:{name}", directions, named(labels)),
+    )
+
+
+def words_source(workspace: Workspace, name: str) -> AtlasSource:
+    """Return the features of an artefact by the words that they read and say (`profiles`) as the source of an atlas."""
+    from saes.features.profiles import word_profiles
+
+    made = workspace.open(Features, name)
+    folder = workspace.path("features", name)
+    labels, subjects, groups, values = _read_features(folder, made.n_features)
+    vectors, says = word_profiles(workspace, made)
+    return AtlasSource(
+        vectors=vectors,
+        source=f"features:{name}",
+        labels=labels,
+        subjects=subjects,
+        groups=groups,
+        items=np.arange(len(vectors), dtype=np.int32),
+        values=values,
+        value_name=DENSITY,
+        item_kind="feature",
+        parents={f"features/{name}": made.about.content_hash},
+        features=name,
+        notes=() if says else ("no lens: by the words that features read alone, without those that they say",),
+        readout=NearestReadout(f"features:{name}", vectors, named(labels)),
     )
 
 
