@@ -195,7 +195,7 @@ def open_atlas_source(
         model, most = open_recording_model(recording, device=device), max_points or 20_000
         return sources.recording_source(recording, model, hook_point=hook_point, max_points=most, seed=seed)
     if kind == "features":
-        from saes.features.sources import words_source
+        from saes.features.profiles import words_source
 
         return words_source(workspace, name)
     if kind in ("sae", "encoder"):

@@ -19,7 +19,6 @@ from interp.dictionary import Dictionary, SparseActs
 from interp.errors import ConfigError, MismatchError
 from interp.models.hooked import HookedModel
 from interp.names import RESIDUAL_SUFFIXES, canonical_hook_point, parse_hook_point
-from interp.workspace import Workspace
 from saes.features.schema import WRITTEN, Features
 
 if TYPE_CHECKING:
@@ -111,7 +110,7 @@ def sae_source(
     subjects, groups = None, None
     all_parents = dict(parents or {})
     if features_folder is not None:
-        labels, subjects, groups, values = _read_features(features_folder, len(directions))
+        labels, subjects, groups, values = read_features(features_folder, len(directions))
         value_name = DENSITY
         all_parents[f"features/{features_folder.name}"] = read_manifest(features_folder).content_hash
     return AtlasSource(
@@ -130,34 +129,9 @@ def sae_source(
     )
 
 
-def words_source(workspace: Workspace, name: str) -> AtlasSource:
-    """Return the features of an artefact by the words that they read and say (`profiles`) as the source of an atlas."""
-    from saes.features.profiles import word_profiles
-
-    made = workspace.open(Features, name)
-    folder = workspace.path("features", name)
-    labels, subjects, groups, values = _read_features(folder, made.n_features)
-    vectors, says = word_profiles(workspace, made)
-    return AtlasSource(
-        vectors=vectors,
-        source=f"features:{name}",
-        labels=labels,
-        subjects=subjects,
-        groups=groups,
-        items=np.arange(len(vectors), dtype=np.int32),
-        values=values,
-        value_name=DENSITY,
-        item_kind="feature",
-        parents={f"features/{name}": made.about.content_hash},
-        features=name,
-        notes=() if says else ("no lens: by the words that features read alone, without those that they say",),
-        readout=NearestReadout(f"features:{name}", vectors, named(labels)),
-    )
-
-
 def dictionary_readout(sae: "SAE", name: str, features_folder: Path | None = None) -> DictionaryReadout:
     """Return a readout by the features of the SAE `name`, shown by label with a features folder, else by number."""
-    labels = None if features_folder is None else named(_read_features(features_folder, sae.d_sae)[0])
+    labels = None if features_folder is None else named(read_features(features_folder, sae.d_sae)[0])
     return DictionaryReadout(name, sae, labels)
 
 
@@ -200,7 +174,7 @@ LABEL_GROUPS = {
 BESIDE = "what stands beside"
 
 
-def _read_features(folder: Path, d_sae: int) -> tuple[list[str], list[str], list[str], np.ndarray]:
+def read_features(folder: Path, d_sae: int) -> tuple[list[str], list[str], list[str], np.ndarray]:
     """Return the labels, their subjects, their groups and `log10 firing density` of all features.
 
     A subject is the tokens that a label names, or else its kind or text.

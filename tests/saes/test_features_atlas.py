@@ -15,9 +15,9 @@ from interp.models.adapter import token_strings, weight_hash
 from interp.models.loading import load_model
 from interp.models.small import SmallConfig
 from saes.features.build import build_features
-from saes.features.profiles import _matrix, _reduced
+from saes.features.profiles import _matrix, _reduced, words_source
 from saes.features.schema import Features
-from saes.features.sources import PromotedReadout, dictionary_readout, sae_source, words_source
+from saes.features.sources import PromotedReadout, dictionary_readout, sae_source
 
 
 @pytest.fixture(scope="module")
