@@ -205,7 +205,6 @@ _READABLE = {"token": ("^ \\p{L}{5,}$", "^ ?\\p{L}{3,}$")}
 def _ranks(points: Points, item_kind: str) -> np.ndarray:
     """Return `[n]` uint16: labels of the best pattern first; of equals tokens by number (frequent ones are low), other
     points by local density."""
-    import pyarrow as pa
     import pyarrow.compute as compute
 
     labels = points.column("label")
@@ -214,7 +213,7 @@ def _ranks(points: Points, item_kind: str) -> np.ndarray:
     worst = np.full(points.n, 2)
     for level, pattern in reversed(list(enumerate(_READABLE.get(item_kind, ("\\p{L}{3,}",))))):
         fits = compute.call_function("match_substring_regex", [labels], compute.MatchSubstringOptions(pattern))
-        worst[compute.fill_null(fits, pa.scalar(False)).to_numpy(zero_copy_only=False).astype(bool) & told] = level
+        worst[compute.fill_null(fits, False).to_numpy(zero_copy_only=False).astype(bool) & told] = level
     worst[(worst == 0) & (item_kind == "feature") & (group != "a written label")] = 1
     within = points.numbers("item") if item_kind == "token" else -points.numbers("density")
     ranks = np.empty(points.n, np.int64)

@@ -327,14 +327,14 @@ def _side(rows: list[Cell]) -> float:
 
 
 def _region_names(workspace: Workspace, name: str, cols: list[Column], at: np.ndarray) -> list[str]:
-    """Return the label of the finest region that each point is in, "" for none; without a label
-    it is told by examples."""
+    """Return the label of the finest region that each point is in, "" for none; one without a
+    label is told by examples."""
     points, known = points_of(workspace, name), regions(workspace, name)
     number = np.full(len(at), -1)
     for column in (c for c in cols if c.kind == "region"):
         numbers = points.numbers(column.name)[at]
         number = np.where(numbers >= 0, numbers, number)
-    return [region_text(known[i]) or NO_NAME if i >= 0 else "" for i in number]
+    return [region_text(known[i]) or NO_NAME if i >= 0 else "" for i in map(int, number)]
 
 
 def _plain(value: Any) -> Any:

@@ -87,17 +87,18 @@ def _said(meaning: Meaning) -> "csr_matrix":
 
 def _matrix(n: int, features: np.ndarray, words: list[str], weights: np.ndarray) -> "csr_matrix":
     """Return rows of unit length: the root of each weight's share in its row, times how rare the word is."""
-    from scipy.sparse import csr_matrix, diags
+    from scipy.sparse import csr_matrix
 
     number = {word: i for i, word in enumerate(dict.fromkeys(words))}
     columns = np.fromiter((number[word] for word in words), np.int64, len(words))
     counted = csr_matrix((np.asarray(weights, np.float64), (features, columns)), shape=(n, max(len(number), 1)))
     counted.sum_duplicates()
-    counted.data = np.sqrt(counted.data)
     seen = np.bincount(counted.indices, minlength=counted.shape[1])
-    rare = counted @ diags(np.log((n + 1) / (seen + 1)))
-    lengths = np.sqrt(np.asarray(rare.multiply(rare).sum(1)).ravel())
-    return csr_matrix(diags(1 / np.maximum(lengths, 1e-12)) @ rare)
+    counted.data = np.sqrt(counted.data) * np.log((n + 1) / (seen + 1))[counted.indices]
+    row = np.repeat(np.arange(n), np.diff(counted.indptr))
+    lengths = np.sqrt(np.bincount(row, counted.data**2, n))
+    counted.data /= np.maximum(lengths, 1e-12)[row]
+    return counted
 
 
 def _reduced(rows: "csr_matrix") -> Float[Tensor, "n d"]:
