@@ -215,6 +215,7 @@ def layout(context: PageSources, name: str | None = None, **address: Any) -> htm
         overlays=_overlays(query["overlays"]),
     )
     side = [
+        attempt(lambda: judged(made)),
         html.Div(point_panel(made.features, point) if point else None, id="atlas-chosen"),
         regions_panel(made, view.largest_regions(workspace, name)),
     ]
@@ -225,7 +226,6 @@ def layout(context: PageSources, name: str | None = None, **address: Any) -> htm
         dcc.Store(id="atlas-state", data={"name": name, "features": made.features, "colour": colour}),
         dcc.Store(id="atlas-narrowing"),
         address_sink("atlas"),
-        attempt(lambda: judged(made)),
         html.Div(
             [html.Div(shown.component("atlas-map"), className="wb-map"), html.Aside(side, className="wb-side")],
             className="wb-atlas",
