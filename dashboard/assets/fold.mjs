@@ -10,7 +10,7 @@ const titleOf = (panel) => panel.querySelector("h2")?.textContent ?? undefined;
 
 /** @param {Element} panel @param {boolean} folded */
 function set(panel, folded) {
-  panel.classList.toggle("wb-folded", folded);
+  panel.classList.toggle("wb-shut", folded);
   panel.querySelector(".wb-fold")?.setAttribute("aria-expanded", String(!folded));
 }
 
@@ -38,11 +38,11 @@ document.addEventListener("click", (event) => {
   const button = event.target instanceof Element ? event.target.closest(".wb-fold") : null,
     panel = button?.closest(".wb-panel");
   if (!panel) return;
-  const folded = !panel.classList.contains("wb-folded");
+  const folded = !panel.classList.contains("wb-shut");
   opened[folded ? "delete" : "add"](titleOf(panel));
   set(panel, folded);
   if (!folded) window.dispatchEvent(new Event("resize")); // figures take their width
 });
 narrow.addEventListener("change", () => {
-  for (const panel of document.querySelectorAll(".wb-folded")) set(panel, false);
+  for (const panel of document.querySelectorAll(".wb-shut")) set(panel, false);
 });
