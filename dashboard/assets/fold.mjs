@@ -11,7 +11,7 @@ const titleOf = (panel) => panel.querySelector("h2")?.textContent ?? undefined;
 /** @param {Element} panel @param {boolean} folded */
 function set(panel, folded) {
   panel.classList.toggle("wb-shut", folded);
-  panel.querySelector(".wb-fold")?.setAttribute("aria-expanded", String(!folded));
+  panel.querySelector(".wb-shutter")?.setAttribute("aria-expanded", String(!folded));
 }
 
 let due = false;
@@ -20,7 +20,7 @@ let due = false;
 function fold() {
   due = false;
   if (!narrow.matches) return;
-  for (const panel of document.querySelectorAll(".wb-panel:has(> .wb-panel-head .wb-fold):not([data-placed])")) {
+  for (const panel of document.querySelectorAll(".wb-panel:has(> .wb-panel-head .wb-shutter):not([data-placed])")) {
     const { top, height } = panel.getBoundingClientRect();
     if (!height) continue; // not shown yet
     panel.setAttribute("data-placed", "");
@@ -35,7 +35,7 @@ new MutationObserver(() => {
 }).observe(document.body, { childList: true, subtree: true });
 
 document.addEventListener("click", (event) => {
-  const button = event.target instanceof Element ? event.target.closest(".wb-fold") : null,
+  const button = event.target instanceof Element ? event.target.closest(".wb-shutter") : null,
     panel = button?.closest(".wb-panel");
   if (!panel) return;
   const folded = !panel.classList.contains("wb-shut");

@@ -63,7 +63,7 @@ def panel(
         [
             html.Div([html.H2(title), question_mark(more) if more else None], className="wb-panel-title"),
             html.Div(actions, className="wb-panel-actions") if actions else None,
-            html.Button(className="wb-fold", type="button", **attrs({"aria-label": "Show or hide the section"})),
+            html.Button(className="wb-shutter", type="button", **attrs({"aria-label": "Show or hide the section"})),
         ],
         className="wb-panel-head",
     )

@@ -121,11 +121,11 @@ def test_on_a_phone_panels_far_down_are_folded_until_pressed(visit: Visit):
     assert page.evaluate("document.documentElement.scrollHeight") < 4 * 844
     first = page.locator(".wb-shut").first
     title = first.locator("h2").inner_text()
-    button = first.locator(".wb-fold")
+    button = first.locator(".wb-shutter")
     assert button.get_attribute("aria-expanded") == "false"
     button.click()
     opened = page.locator(".wb-panel", has=page.locator("h2", has_text=title)).first
-    assert opened.locator(".wb-fold").get_attribute("aria-expanded") == "true"
+    assert opened.locator(".wb-shutter").get_attribute("aria-expanded") == "true"
     assert opened.bounding_box()["height"] > 60
     page.set_viewport_size({"width": 1280, "height": 800})
     page.wait_for_function("!document.querySelector('.wb-shut')")
