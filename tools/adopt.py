@@ -24,7 +24,7 @@ from interp.workspace import Workspace
 from saes.explain.adopt import adopt_labels, replace_labels
 from saes.explain.run import f1_of_answers, mean_scores
 from saes.features.meaning import lens_for, said_tokens
-from saes.features.schema import NO_LABEL, SAE, SAID, SAYS, SOURCES, Features
+from saes.features.schema import NO_LABEL, SAID, SAYS, SOURCES, Features
 from saes.features.titles import N_WORDS, belonging_together, says_little, title_of
 from saes.features.written_labels import (
     ContextJudgement,
@@ -71,8 +71,8 @@ class AdoptLabels(InWorkspace, Seeded, Threaded, OnDevice):
         _in_place_of(features, replace_labels(features, titles, workspace.path(Features.kind, f"{SHIPPED}-titled"),
                                               features.settings, {}))  # fmt: skip
         shutil.rmtree(workspace.path("atlas", f"{SHIPPED}-features"))
-        atlas = Atlas(source=f"{SAE}{SHIPPED}", name=f"{SHIPPED}-features", workspace=self.workspace, seed=self.seed,
-                      threads=self.threads, device=self.device)  # fmt: skip
+        atlas = Atlas(source=f"features:{SHIPPED}", name=f"{SHIPPED}-features", workspace=self.workspace,
+                      seed=self.seed, threads=self.threads, device=self.device)  # fmt: skip
         run_step(workspace, WorkspaceStep("Map the features", "", atlas), "1/1")
         pack(workspace, [("labels", SHIPPED), ("features", SHIPPED), ("atlas", f"{SHIPPED}-features")], self.data)
 

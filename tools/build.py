@@ -209,7 +209,7 @@ class Build(InWorkspace, Seeded, Threaded, OnDevice):
                  DescribeFeatures(dictionary=f"{NEURONS}{MLP}", name=f"{NAME}-neurons", index=False, **few)),
             WorkspaceStep("Score", "On held-out documents, inside the model, and on everyday concepts.",
                  Evaluate(sae=NAME, name=NAME, contexts=self.contexts, concepts=True, **shared)),
-            WorkspaceStep("Map the features", "", Atlas(source=f"sae:{NAME}", name=f"{NAME}-features", **shared)),
+            WorkspaceStep("Map the features", "", Atlas(source=f"features:{NAME}", name=f"{NAME}-features", **shared)),
             WorkspaceStep("Map the vocabulary", "",
                  Atlas(source=f"embeddings:{MODEL}", name=f"{NAME}-tokens", **shared)),
             WorkspaceStep("Score every head", "",

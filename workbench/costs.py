@@ -135,7 +135,7 @@ def costs(sizes: CostSizes, pace: ModelPace) -> dict[str, Cost]:
             pace.load + 7 + 8 * encoded + sizes.d_sae / BATCH * pace.logits,
         ),
         "evaluation": Cost(1e5, pace.memory, pace.load + 5 + contexts * (pace.blocks + scored * pace.logits)),
-        "atlas": Cost(1_000 * sizes.d_sae, pace.memory, 3 + sizes.d_sae / 700),
+        "atlas": Cost(1_000 * sizes.d_sae, pace.memory, 3 + sizes.d_sae / 400),
         "heads": Cost(1e6, twice, pace.load + 6 * pace.blocks),
     }
 

@@ -163,6 +163,7 @@ ATLAS_SOURCES = {
     **dict.fromkeys(("embeddings", "unembeddings", "heads-ov", "heads-qk"), "model"),
     **dict.fromkeys(("sae", "encoder"), "sae"),
     "recording": "recording",
+    "features": "features",
     "heads": "heads",
     "file": "file",
 }
@@ -193,6 +194,10 @@ def open_atlas_source(
         recording = open_recording(workspace, name, device=device)
         model, most = open_recording_model(recording, device=device), max_points or 20_000
         return sources.recording_source(recording, model, hook_point=hook_point, max_points=most, seed=seed)
+    if kind == "features":
+        from saes.features.profiles import words_source
+
+        return words_source(workspace, name)
     if kind in ("sae", "encoder"):
         from saes.features.sources import sae_source
 

@@ -352,8 +352,8 @@ def _of_text(own: Own, facts: OwnFacts) -> Iterator[WorkspaceStep]:
         Evaluate(sae=made, name=made, contexts=own.scale.contexts), needs=("sae",),
     )  # fmt: skip
     yield WorkspaceStep(
-        "Map the features", "Features with similar directions lie close together.",
-        Atlas(source=f"sae:{made}", name=f"{made}-features"), needs=("sae",),
+        "Map the features", "Features that read and say similar words lie close together.",
+        Atlas(source=f"features:{made}", name=f"{made}-features"), needs=("features",),
     )  # fmt: skip
 
 

@@ -5,6 +5,7 @@ import "./theme.mjs";
 import "./anchor.mjs";
 import "./back.mjs";
 import "./brush.mjs";
+import "./fold.mjs";
 import "./graph.mjs";
 import "./later.mjs";
 import "./notes.mjs";

@@ -23,7 +23,7 @@ from dashboard.components.pages import (
 from dashboard.components.tokens import token_text
 from dashboard.figures.theme import visible
 from dashboard.maps import data as view
-from dashboard.maps.columns import columns, default_colour
+from dashboard.maps.columns import columns, default_colour, region_text
 from dashboard.maps.data import PointFilter
 from dashboard.maps.view import atlas_view
 from dashboard.sources import PageSources, current
@@ -57,25 +57,13 @@ def judged(made: VectorMap) -> html.Div:
     return verdict(f"{made.headline()}.", *shown)
 
 
-def naming_sentence(made: VectorMap) -> str:
-    """Return how many regions of a map have a name, and how many on the same map with shuffled labels."""
-    naming = made.naming
-    if naming is None:
-        return ""
-    few = "; most points lie in unnamed ones" if naming.named < made.n_regions / 2 else ""
-    return (
-        f"{naming.named:,} of {made.n_regions:,} regions are named{few}; with shuffled labels "
-        f"{number(naming.when_shuffled)}"
-    )
-
-
 def regions_panel(made: VectorMap, regions: list[dict[str, Any]]) -> html.Section:
     """Return the largest regions by size; a click on one selects its points."""
     rows = [
         html.Li(
             [
                 html.Button(
-                    visible(region["label"], 60) or "no name",
+                    visible(region_text(region), 60) or "no name",
                     **attrs({"data-atlas-region": region["region"], "dir": "auto"}),
                     className="wb-link",
                     type="button",
@@ -86,9 +74,11 @@ def regions_panel(made: VectorMap, regions: list[dict[str, Any]]) -> html.Sectio
         for region in regions
     ]
     body = html.Ol(rows, className="wb-lines") if rows else html.P("No dense region was found.", className="wb-none")
-    return panel("Regions", body, note=naming_sentence(made) or None,
-                 more="Dense parts of the map, by number of points, on all zoom levels; click one to select it. A name "
-                 "is a term more over-represented than any on 95 % of maps with shuffled labels.")  # fmt: skip
+    null = f" With shuffled labels {number(made.naming.when_shuffled)} regions have a name." if made.naming else ""
+    return panel("Regions", body, note=made.naming_sentence() or None,
+                 more="Dense parts of the map, by number of points; click one to select it. A name is a term more "
+                 "over-represented than any on 95 % of maps with shuffled labels; “like” gives examples where there is "
+                 f"none.{null}")  # fmt: skip
 
 
 def point_panel(features: str | None, point: dict[str, Any]) -> html.Section:
@@ -169,10 +159,10 @@ def table_panel(workspace: Workspace, name: str) -> html.Section:
         },
     )  # fmt: skip
     title = html.Span(id="atlas-table-title", **attrs({"aria-live": "polite"}))
-    note = (
-        "Select points with a lasso (Shift-drag on the map) or a rectangle (Alt-drag); click a row to select its point."
+    how = (
+        "Select points with a lasso (Shift-drag on the map) or a rectangle (Alt-drag). Click a row to choose its point."
     )
-    return panel(title, grid, note=note, className="wb-atlas-table")
+    return panel(title, grid, more=how, className="wb-atlas-table")
 
 
 def fill(
@@ -181,7 +171,7 @@ def fill(
     """Return a block of rows of the selected points, and the title of the table with their number."""
     if not request:
         return no_update, no_update
-    sort = (request.get("sortModel") or [{"colId": "", "sort": "asc"}])[0]
+    sort = (request.get("sortModel") or [{"colId": "rank", "sort": "asc"}])[0]
     choice = PointFilter(**(narrowing or {}))
     rows, total = view.rows(
         current().workspace, state["name"], choice, sort=sort["colId"], descending=sort["sort"] == "desc",
@@ -211,7 +201,7 @@ def layout(context: PageSources, name: str | None = None, **address: Any) -> htm
     )  # says here what is malformed
     chosen = whole_number(address.get("point"))
     point = None if chosen is None else view.point(workspace, name, chosen)
-    colour = default_colour(columns(workspace, name))
+    colour = default_colour(columns(workspace, name), made.item_kind)
     shown = atlas_view(
         workspace,
         name,
@@ -225,6 +215,7 @@ def layout(context: PageSources, name: str | None = None, **address: Any) -> htm
         overlays=_overlays(query["overlays"]),
     )
     side = [
+        attempt(lambda: judged(made)),
         html.Div(point_panel(made.features, point) if point else None, id="atlas-chosen"),
         regions_panel(made, view.largest_regions(workspace, name)),
     ]
@@ -235,7 +226,6 @@ def layout(context: PageSources, name: str | None = None, **address: Any) -> htm
         dcc.Store(id="atlas-state", data={"name": name, "features": made.features, "colour": colour}),
         dcc.Store(id="atlas-narrowing"),
         address_sink("atlas"),
-        attempt(lambda: judged(made)),
         html.Div(
             [html.Div(shown.component("atlas-map"), className="wb-map"), html.Aside(side, className="wb-side")],
             className="wb-atlas",

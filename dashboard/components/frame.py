@@ -54,12 +54,16 @@ def panel(
     actions: Children = None,
     **extra: Any,
 ) -> html.Section:
-    """Return a titled box; `note` is a line under the title, `more` explains how to read it, behind a "?"."""
+    """Return a titled box; `note` is a line under the title, `more` explains how to read it, behind a "?".
+
+    On a phone it folds where it begins far down the page (assets/fold.mjs).
+    """
     class_name = " ".join(["wb-panel", extra.pop("className", "")]).strip()
     head = html.Div(
         [
             html.Div([html.H2(title), question_mark(more) if more else None], className="wb-panel-title"),
             html.Div(actions, className="wb-panel-actions") if actions else None,
+            html.Button(className="wb-shutter", type="button", **attrs({"aria-label": "Show or hide the section"})),
         ],
         className="wb-panel-head",
     )

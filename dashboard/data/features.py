@@ -349,7 +349,7 @@ def uses(workspace: Workspace, features: Features, index: int) -> Uses:
     maps = [
         (atlas.name, points[0].point)
         for atlas in workspace.values(VectorMap)
-        if atlas.settings.source in (dictionary, dictionary.replace("sae:", "encoder:", 1))
+        if atlas.settings.source in (f"features:{features.name}", dictionary, dictionary.replace("sae:", "encoder:", 1))
         if (points := atlas.points.rows("item = ?", index))
     ]
     node = _node(features.settings.hook_point, index)

@@ -6,6 +6,8 @@ Columns:
     region     `level_0` ...: 0 for none, else 1 + the region's number
     category   text such as `group`: 0 for none, else 1 + the rank of its text by frequency
     number     `density`, `value` and `kept`, NaN for none
+
+`rank` is the order in which points are named on the map and listed: readable labels first.
 """
 
 from collections.abc import Sequence
@@ -98,6 +100,8 @@ def array(workspace: Workspace, name: str, column: str) -> np.ndarray:
     points, made = points_of(workspace, name), opened(workspace, name)
     if column == "xy":
         return np.stack([points.numbers("x"), points.numbers("y")], axis=1).astype(np.float32)
+    if column == "rank":
+        return _ranks(points, made.item_kind)
     if column in (f"frame_{at}" for at in range(len(made.settings.frames))):
         return made.frame_positions(int(column.removeprefix("frame_")))
     known = {c.name: c for c in columns(workspace, name)}
@@ -121,7 +125,7 @@ def about(workspace: Workspace, name: str) -> dict[str, object]:
         "levels": len(made.regions_per_level),
         "frames": list(made.settings.frames),
         "whole_map_level": made.whole_map_level or 0,
-        "colour": default_colour(cols),
+        "colour": default_colour(cols, made.item_kind),
         "columns": [asdict(column) for column in cols],
         "cells": made.cells is not None,
         "features": made.features,
@@ -129,11 +133,14 @@ def about(workspace: Workspace, name: str) -> dict[str, object]:
     }
 
 
-def default_colour(cols: list[Column]) -> str:
-    """Return the initial colouring: regions if there are some, else groups, else the first column."""
+def default_colour(cols: list[Column], item_kind: str = "") -> str:
+    """Return the initial colouring: regions if there are some, else groups, else the first column.
+
+    Features are never coloured by their group, which is the kind of their label and not what they mean.
+    """
     if any(c.kind == "region" for c in cols):
         return "regions"
-    groups = [c.name for c in cols if c.kind == "category"]
+    groups = [c.name for c in cols if c.kind == "category" and item_kind != "feature"]
     return next(iter([*groups, *(c.name for c in cols)]), "none")
 
 
@@ -157,9 +164,17 @@ def colours_of(theme: Theme) -> dict[str, object]:
 
 
 def regions(workspace: Workspace, name: str) -> list[dict[str, Any]]:
-    """Return the regions by number, each with `colour` (an index of eight) so that neighbouring regions differ."""
+    """Return the regions by number, each with `colour` (an index of eight) so that neighbouring regions differ, and
+    `examples`: up to three of its points with a readable label. They also stand behind a name that is a form."""
     made = opened(workspace, name)
-    return _regions(cast("Path", made.regions.path), made.about.content_hash) if made.regions_per_level else []
+    if not made.regions_per_level:
+        return []
+    return _regions(cast("Path", made.regions.path), points_of(workspace, name), made.item_kind)
+
+
+def region_text(region: dict[str, Any]) -> str:
+    """Return the name of a region, else examples of what lies in it, "" without either."""
+    return region["label"] or (f"like {', '.join(region['examples'])}" if region["examples"] else "")
 
 
 @lru_cache(maxsize=16)
@@ -178,6 +193,33 @@ def _categories(texts: "pa.Array") -> tuple[list[str], list[int]]:
     pairs = [(row["values"], row["counts"]) for row in texts.value_counts().to_pylist() if row["values"]]
     pairs.sort(key=lambda row: (-row[1], row[0]))
     return [name for name, _ in pairs], [count for _, count in pairs]
+
+
+UNREADABLE = 65_535
+"""Rank of a point whose label says nothing, such as a part of a word; many of them may have it."""
+_READABLE = {"token": ("^ \\p{L}{5,}$", "^ ?\\p{L}{3,}$")}
+"""Patterns of labels by what a point is, the best first: of tokens whole words before parts of words."""
+
+
+@lru_cache(maxsize=8)
+def _ranks(points: Points, item_kind: str) -> np.ndarray:
+    """Return `[n]` uint16: labels of the best pattern first; of equals tokens by number (frequent ones are low), other
+    points by local density."""
+    import pyarrow.compute as compute
+
+    labels = points.column("label")
+    group = points.column("group").fill_null("").to_numpy(zero_copy_only=False)
+    told = ~np.isin(group, ["no label", "nearly every token"])  # groups of features: `saes.features.sources`
+    worst = np.full(points.n, 2)
+    for level, pattern in reversed(list(enumerate(_READABLE.get(item_kind, ("\\p{L}{3,}",))))):
+        fits = compute.call_function("match_substring_regex", [labels], compute.MatchSubstringOptions(pattern))
+        worst[compute.fill_null(fits, False).to_numpy(zero_copy_only=False).astype(bool) & told] = level
+    worst[(worst == 0) & (item_kind == "feature") & (group != "a written label")] = 1
+    within = points.numbers("item") if item_kind == "token" else -points.numbers("density")
+    ranks = np.empty(points.n, np.int64)
+    ranks[np.lexsort((within, worst))] = np.arange(points.n)
+    ranks = ranks * (UNREADABLE - 1) // max(points.n - 1, UNREADABLE - 1)
+    return np.where(worst == 2, UNREADABLE, ranks).astype(np.uint16)
 
 
 @lru_cache(maxsize=8)
@@ -213,13 +255,45 @@ def _numbers(points: Points, name: str) -> np.ndarray:
 
 
 @lru_cache(maxsize=4)
-def _regions(path: Path, content_hash: str) -> list[dict[str, Any]]:
-    """Return the regions with their colours; `content_hash` is in the key so that a rebuilt map is read anew."""
+def _regions(path: Path, points: Points, item_kind: str) -> list[dict[str, Any]]:
+    """Return the regions with their colours; `points` has the map's hash, so that a rebuilt map is read anew."""
     rows = Table(Region, path).rows(order="region")
+    examples = _examples(points, item_kind, len(rows))
     return [
-        asdict(row) | {"label": row.label[:300], "contour": [float(f"{v:.5g}") for v in row.contour], "colour": colour}
-        for row, colour in zip(rows, region_colours(rows), strict=True)
+        asdict(row)
+        | {"label": _with_examples(row.label[:300], likes), "contour": [float(f"{v:.5g}") for v in row.contour]}
+        | {"colour": colour, "examples": likes}
+        for row, colour, likes in zip(rows, region_colours(rows), examples, strict=True)
     ]
+
+
+N_EXAMPLES = 3
+
+
+def _examples(points: Points, item_kind: str, n_regions: int) -> list[list[str]]:
+    """Return the readable labels of lowest rank in every region, each in one case only."""
+    ranks = _ranks(points, item_kind)
+    order = np.argsort(ranks, kind="stable")
+    order = order[ranks[order] < UNREADABLE]
+    found: list[list[int]] = [[] for _ in range(n_regions)]
+    for level in range(points.n_levels):
+        region = points.numbers(f"level_{level}")[order]
+        inside = np.flatnonzero(region >= 0)
+        by_region = inside[np.argsort(region[inside], kind="stable")]
+        numbers, starts = np.unique(region[by_region], return_index=True)
+        for number, start, end in zip(numbers, starts, [*starts[1:], len(by_region)], strict=True):
+            found[number] = order[by_region[start : min(end, start + 2 * N_EXAMPLES)]].tolist()
+    texts = points.column("label").take(np.concatenate([np.array(ids, np.int64) for ids in found])).to_pylist()
+    taken = iter(texts)
+    words = [{text.casefold(): text for text in (next(taken).strip() for _ in ids)} for ids in found]
+    return [[text[:40] for text in distinct.values()][:N_EXAMPLES] for distinct in words]
+
+
+def _with_examples(label: str, examples: list[str]) -> str:
+    """Return a name that is a form (`Capitalised: json, http`) with the region's own words as they are written."""
+    form, mark, _ = label.partition(": ")
+    of_words = form.startswith(("Capitalised", "CAPITALS", "lower case", "leading space", "no leading space", "-"))
+    return f"{form}: {', '.join(examples)}" if mark and of_words and examples else label
 
 
 def region_colours(rows: Sequence[Region], n_colours: int = len(LIGHT.points), near: int = 6) -> list[int]:

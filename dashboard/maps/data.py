@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from dashboard.maps.columns import Column, Points, array, columns, opened, points_of, regions
+from dashboard.maps.columns import Column, Points, array, columns, opened, points_of, region_text, regions
 from dashboard.sources import open_artefact
 from interp.atlas.vector_map import Cell, VectorMap
 from interp.errors import UnknownNameError, UsageError
@@ -59,6 +59,18 @@ def matches(workspace: Workspace, name: str, text: str) -> np.ndarray:
     needle = text.strip()
     points = points_of(workspace, name)
     return _matches(points, needle.lower()) if needle else np.zeros(points.n, bool)
+
+
+def neighbours(workspace: Workspace, name: str, found: np.ndarray) -> np.ndarray | None:
+    """Return `[n]` bool: nearest neighbours in the full space of the points `found`; None for none or many points."""
+    at = np.flatnonzero(found)
+    if not 0 < len(at) <= FEW_FOUND:
+        return None
+    rows = opened(workspace, name).neighbours.rows(f"point in ({', '.join(map(str, at.tolist()))})")
+    near = np.zeros(len(found), bool)
+    for row in rows:
+        near[row.neighbours[:MAX_NEIGHBOURS]] = True
+    return near
 
 
 def inside(corners: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -160,6 +172,8 @@ def _lowered(points: Points) -> "pa.Array":
 
 
 MAX_NEIGHBOURS = 15
+FEW_FOUND = 64
+"""points found, at most, whose neighbours are shown too"""
 MAX_TEXTS = 512
 MAX_CONTEXT = 400
 MAX_CELL_TEXTS = 6
@@ -234,8 +248,13 @@ def rows(
 
 
 def ordered(workspace: Workspace, name: str, at: np.ndarray, sort: str, descending: bool) -> np.ndarray:
-    """Sort the points `at` by a column, equal ones by number; by number when `sort` is no column."""
+    """Sort the points `at` by a column, equal ones by number; by number when `sort` is no column.
+
+    `rank` is the order in which points are named on the map: readable labels first.
+    """
     points = points_of(workspace, name)
+    if sort == "rank":
+        return at[np.argsort(array(workspace, name, "rank")[at], kind="stable")]
     if sort not in points.names or sort == "point":
         return at[::-1] if descending and sort == "point" else at
     import pyarrow as pa
@@ -308,13 +327,14 @@ def _side(rows: list[Cell]) -> float:
 
 
 def _region_names(workspace: Workspace, name: str, cols: list[Column], at: np.ndarray) -> list[str]:
-    """Return the label of the finest region that each point is in, "" for none, `NO_NAME` where it has no label."""
+    """Return the label of the finest region that each point is in, "" for none; one without a
+    label is told by examples."""
     points, known = points_of(workspace, name), regions(workspace, name)
     number = np.full(len(at), -1)
     for column in (c for c in cols if c.kind == "region"):
         numbers = points.numbers(column.name)[at]
         number = np.where(numbers >= 0, numbers, number)
-    return [known[i]["label"] or NO_NAME if i >= 0 else "" for i in number]
+    return [region_text(known[i]) or NO_NAME if i >= 0 else "" for i in map(int, number)]
 
 
 def _plain(value: Any) -> Any:

@@ -87,8 +87,10 @@ def _texts(name: str) -> flask.Response:
 
 
 def _search(name: str) -> flask.Response:
-    mask = matches(current().workspace, name, flask.request.args.get("q", ""))
-    bits = np.packbits(mask, bitorder="little").tobytes()
+    workspace = current().workspace
+    mask = matches(workspace, name, flask.request.args.get("q", ""))
+    masks = [mask, *([near] if (near := view.neighbours(workspace, name, mask)) is not None else [])]
+    bits = b"".join(np.packbits(each, bitorder="little").tobytes() for each in masks)
     headers = {"X-Found": str(int(mask.sum())), "Cache-Control": "private, no-cache"}
     return flask.Response(bits, mimetype=_BYTES, headers=headers)
 

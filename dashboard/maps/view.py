@@ -134,7 +134,7 @@ class AtlasView:
         if self.origin is not None:
             workspace, name = self.origin
             frames = [f"frame_{at}" for at in range(len(description["frames"]))]
-            names = ("xy", *frames, *(c["name"] for c in description["columns"]))
+            names = ("xy", "rank", *frames, *(c["name"] for c in description["columns"]))
             arrays = {column: data.array(workspace, name, column) for column in names}
             labels = [text or "" for text in data.points_of(workspace, name).column("label").to_pylist()]
             regions, cells = data.regions(workspace, name), view.cells(workspace, name)

@@ -360,17 +360,25 @@ class VectorMap(Artefact, kind="atlas", title="Map"):
         regions = 0 if level is None else self.regions_per_level[level]
         return [("regions", f"{regions:,}"), *trust, ("source", self.settings.source)]
 
+    def naming_sentence(self) -> str:
+        """Return how many points of the whole map lie in regions with a name, and the number of names; "" for none."""
+        level = self.whole_map_level
+        if self.naming is None or level is None:
+            return ""
+        what = {"token": "words", "index": "points"}.get(self.item_kind, f"{self.item_kind}s")
+        inside = sum(row.size for row in self.region_rows if row.level == level and row.label) / self.n_points
+        n, named = self.naming.named, self.n_regions
+        if n and inside < 0.5:
+            return f"Most {what} lie in unnamed regions; {n:,} small ones have names."
+        return f"{n:,} of {named:,} regions have names; {inside:.0%} of the {what} lie in them."
+
     def findings(self) -> list[Finding]:
         """Return the map where more of its regions have a name than with shuffled labels."""
         naming = self.naming
         if naming is None or naming.named <= max(1, naming.when_shuffled):
             return []
-        level = self.whole_map_level
-        largest = max((row for row in self.region_rows if row.label), key=lambda row: (row.level == level, row.size))
-        sentence = (
-            f"{naming.named:,} of {self.n_regions:,} regions on the map of {self.settings.source} have a name of "
-            f"their own, such as “{' '.join(largest.label.split())[:60]}”."
-        )
+        largest = max((row for row in self.region_rows if row.label), key=lambda row: (tells(row.label), row.size))
+        sentence = f"{self.naming_sentence()[:-1]}, such as “{' '.join(largest.label.split())[:60]}”."
         return [
             Finding(
                 kind="map",
@@ -386,6 +394,12 @@ class VectorMap(Artefact, kind="atlas", title="Map"):
                 ),
             )
         ]
+
+
+def tells(label: str) -> bool:
+    """Return True for a region's name that is three or fewer whole words, and no form such as `Capitalised`."""
+    words = label.split("; ")[0].split(", ")
+    return ":" not in label and all(len(word) > 3 and word.isalpha() for word in words)
 
 
 def levels_of(lists: "pa.ListArray", n_levels: int, where: object) -> Int32[np.ndarray, "n_levels n"]:

@@ -11,6 +11,7 @@
 - `raised_words`      words that latents of a graph raise, where they have no label
 - `describe_neurons`  their labels, words, examples and background, in one pass
 - `sources`    neurons as a dictionary, and dictionaries as sources and readouts of atlases
+- `profiles`   words that features read and say, as the source of an atlas
 - `recipes`    recipes of interventions with the dictionaries of a workspace
 - `case`       settings of a proof, one feature with its text and controls, the words that it reads
 - `proof`      the standard proof of a feature: claims, nulls, verdict

@@ -88,6 +88,9 @@ def neurons_of(model: HookedModel, hook_point: str, *, sign: int = 1) -> NeuronB
     return NeuronBasis(len(W_out), str(point), W_out, sign=sign)
 
 
+DENSITY = "log10 firing density"
+
+
 def sae_source(
     sae: "SAE",
     name: str,
@@ -110,8 +113,8 @@ def sae_source(
     subjects, groups = None, None
     all_parents = dict(parents or {})
     if features_folder is not None:
-        labels, subjects, groups, values = _read_features(features_folder, len(directions))
-        value_name = "log10 firing density"
+        labels, subjects, groups, values = read_features(features_folder, len(directions))
+        value_name = DENSITY
         all_parents[f"features/{features_folder.name}"] = read_manifest(features_folder).content_hash
     return AtlasSource(
         vectors=directions,
@@ -131,7 +134,7 @@ def sae_source(
 
 def dictionary_readout(sae: "SAE", name: str, features_folder: Path | None = None) -> DictionaryReadout:
     """Return a readout by the features of the SAE `name`, shown by label with a features folder, else by number."""
-    labels = None if features_folder is None else named(_read_features(features_folder, sae.d_sae)[0])
+    labels = None if features_folder is None else named(read_features(features_folder, sae.d_sae)[0])
     return DictionaryReadout(name, sae, labels)
 
 
@@ -174,7 +177,7 @@ LABEL_GROUPS = {
 BESIDE = "what stands beside"
 
 
-def _read_features(folder: Path, d_sae: int) -> tuple[list[str], list[str], list[str], np.ndarray]:
+def read_features(folder: Path, d_sae: int) -> tuple[list[str], list[str], list[str], np.ndarray]:
     """Return the labels, their subjects, their groups and `log10 firing density` of all features.
 
     A subject is the tokens that a label names, or else its kind or text.

@@ -206,12 +206,17 @@ def test_search_keeps_matches_bright_and_the_rest_in_sight(visit):
     page.keyboard.type("river")
     page.wait_for_function("document.querySelector('.atlas-found').innerText.includes('found')")
     found = int(page.locator(".atlas-found").inner_text().split()[0])
-    assert page.evaluate(BRIGHT) == found > 0
+    assert page.evaluate(f"{VIEW}.hits.size") == found > 0  # they glow, and their neighbours keep their colour
+    near = page.evaluate(f"{VIEW}.sought.near.reduce((n, v, i) => n + (v && !{VIEW}.sought.found[i]), 0)")
+    assert page.evaluate(BRIGHT) == found + near > found
     page.wait_for_function(f"!{VIEW}.camera.fitted && {SETTLED}")  # it moves to what it found
-    box, at = page.evaluate(f"[{VIEW}.camera.box, [...{VIEW}.matches].flatMap((m, i) => m ? [{VIEW}.place(i)] : [])]")
+    box, at = page.evaluate(
+        f"[{VIEW}.camera.box, [...{VIEW}.sought.found].flatMap((m, i) => m ? [{VIEW}.place(i)] : [])]"
+    )
     assert len(at) == found
     assert all(box[0] <= x <= box[2] and box[1] <= y <= box[3] for x, y in at)
-    page.wait_for_function(f"{VIEW}.names.known.size === {found}")  # few points are named
+    page.wait_for_function(f"{VIEW}.names.seen().every((id) => {VIEW}.names.known.has(id))")
+    assert set(page.evaluate(f"[...{VIEW}.hits]")) <= set(page.evaluate(f"{VIEW}.names.seen()"))  # few points are named
     page.evaluate(f"{VIEW}.camera.fit(), {VIEW}.moved(), {VIEW}.rested()")
     page.wait_for_function(SETTLED)
     assert ink(page) == pytest.approx(whole, rel=0.1)  # dimmed, not hidden
@@ -264,8 +269,9 @@ def test_hostile_labels_are_words_in_the_tip_and_the_table(visit):
         box = page.locator(".atlas-tip").bounding_box()
         assert box["width"] <= 345
         assert page.locator(".atlas-tip img, .atlas-tip script, .atlas-tip b").count() == 0
-    page.wait_for_selector(".wb-atlas-grid .ag-row[row-index='1'] [col-id=label]")
-    assert "<img" in page.locator(".wb-atlas-grid .ag-row[row-index='1'] [col-id=label]").inner_text()
+    page.wait_for_selector(".wb-atlas-grid .ag-row[row-index='1'] [col-id=label]")  # readable labels come first
+    page.click(".wb-atlas-grid .ag-header-cell[col-id=point]")
+    page.locator(".wb-atlas-grid .ag-row[row-index='1'] [col-id=label]", has_text="<img").wait_for()
     assert page.evaluate("window.pwned") is None
     assert visit.errors == []
 

@@ -112,3 +112,21 @@ def test_an_exported_page_opens_offline_in_both_schemes(visit: Visit, browser: A
     assert light == (scheme == "light")
     assert alone.evaluate("document.documentElement.scrollWidth <= innerWidth")
     context.close()
+
+
+def test_on_a_phone_panels_far_down_are_folded_until_pressed(visit: Visit):
+    visit.page.set_viewport_size({"width": 390, "height": 844})
+    page = visit.open("/feature/demo/12")
+    page.wait_for_selector(".wb-shut")
+    assert page.evaluate("document.documentElement.scrollHeight") < 4 * 844
+    first = page.locator(".wb-shut").first
+    title = first.locator("h2").inner_text()
+    button = first.locator(".wb-shutter")
+    assert button.get_attribute("aria-expanded") == "false"
+    button.click()
+    opened = page.locator(".wb-panel", has=page.locator("h2", has_text=title)).first
+    assert opened.locator(".wb-shutter").get_attribute("aria-expanded") == "true"
+    assert opened.bounding_box()["height"] > 60
+    page.set_viewport_size({"width": 1280, "height": 800})
+    page.wait_for_function("!document.querySelector('.wb-shut')")
+    assert visit.errors == []

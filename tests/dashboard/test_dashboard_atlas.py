@@ -8,6 +8,7 @@ import itertools
 import json
 import re
 import shutil
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -17,15 +18,15 @@ from make_series import NAMES, series
 from make_workspace import HOSTILE, build
 from werkzeug.test import Client
 
-from dashboard.atlas.page import judged, naming_sentence
+from dashboard.atlas.page import judged, regions_panel
 from dashboard.components.modules import ASSETS
 from dashboard.figures.theme import DARK, LIGHT, canvas_colours
 from dashboard.maps import data as atlas
-from dashboard.maps.columns import about, array, columns, points_of, region_colours, regions
+from dashboard.maps.columns import UNREADABLE, about, array, columns, points_of, region_colours, regions
 from dashboard.maps.data import PointFilter, chosen, inside
 from dashboard.maps.view import atlas_view
 from interp.artifacts import Table, save_artefact
-from interp.atlas.vector_map import MapPoint, Region, VectorMap
+from interp.atlas.vector_map import MapPoint, Region, VectorMap, tells
 from interp.errors import ConfigError, CorruptError, UnknownNameError, UsageError
 
 HOST = {"Host": "127.0.0.1"}
@@ -105,6 +106,26 @@ def test_search_sends_one_bit_per_point(get, workspace):
     assert bits.astype(bool).tolist() == expected
     assert int(answer.headers["X-Found"]) == sum(expected) > 0
     assert get("embeddings/search.bin?q=%20").headers["X-Found"] == "0"
+
+
+def test_a_search_with_few_hits_sends_their_nearest_neighbours_too(get, workspace):
+    made, n = workspace.open(VectorMap, "embeddings"), len(labels(workspace))
+    word = labels(workspace)[300]
+    bits = np.frombuffer(get(f"embeddings/search.bin?q={quote(word)}").data, np.uint8).reshape(2, -1)
+    found, near = (np.flatnonzero(np.unpackbits(half, bitorder="little")[:n]) for half in bits)
+    assert 300 in found
+    rows = [row for point in found.tolist() for row in made.neighbours.rows("point = ?", point)]
+    assert near.tolist() == sorted({other for row in rows for other in row.neighbours[:15]})
+    many = np.arange(n) < atlas.FEW_FOUND + 1
+    assert atlas.neighbours(workspace, "embeddings", many) is None
+
+
+def test_whole_words_are_named_first_and_parts_of_words_never_on_their_own(workspace):
+    ranks = array(workspace, "embeddings", "rank")
+    words = [bool(re.fullmatch(r" ?[^\W\d_]{3,}", label)) for label in labels(workspace)]
+    assert (ranks == UNREADABLE).tolist() == [not word for word in words]
+    rows, _ = atlas.rows(workspace, "embeddings", PointFilter(), sort="rank", end=5)
+    assert [row["label"].isspace() or row["label"].strip().isalpha() for row in rows] == [True] * 5
 
 
 def test_csv_has_every_column_of_the_chosen_points_and_hostile_labels_survive(get, workspace):
@@ -402,10 +423,15 @@ def test_the_maps_of_a_series_are_served_one_by_one(tmp_path):
 
 def test_the_page_says_how_many_regions_have_names_and_how_many_shuffled_labels_give(workspace):
     made = workspace.open(VectorMap, "embeddings")
-    said = naming_sentence(made)
-    assert said.startswith("17 of 35 regions")
-    assert said.endswith("with shuffled labels 0.05")
+    rows = [row for row in made.region_rows if row.level == made.whole_map_level]
+    inside = sum(row.size for row in rows if row.label) / made.n_points
+    assert f"{inside:.0%} of the words lie in them" in made.naming_sentence() or inside < 0.5
+    assert "With shuffled labels 0.05 regions have a name" in str(regions_panel(made, []))
     naming = dataclasses.replace(made.naming, per_level=(0, 0, 0))
-    none = naming_sentence(dataclasses.replace(made, naming=naming))
-    assert none.startswith("0 of 35 regions are named; most points lie in unnamed ones")
-    assert naming_sentence(dataclasses.replace(made, naming=None)) == ""
+    assert dataclasses.replace(made, naming=naming).naming_sentence().startswith("0 of 35 regions have names")
+    assert dataclasses.replace(made, naming=None).naming_sentence() == ""
+
+
+def test_names_of_regions_that_tell_something_are_whole_words():
+    assert tells("south, east, eastern")
+    assert not any(tells(label) for label in ("Capitalised: json, http", "ma, lo, mo", "punctuation: />", "bytes: !"))

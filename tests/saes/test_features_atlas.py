@@ -4,15 +4,19 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from make_workspace import build
 from planted import HOOK, ReluDictionary, random_recording
 
 from interp.atlas.build import MapSettings, build_atlas
+from interp.atlas.neighbours import nearest_neighbours
 from interp.errors import MismatchError
 from interp.lenses.logit_lens import logit_effects
 from interp.models.adapter import token_strings, weight_hash
 from interp.models.loading import load_model
 from interp.models.small import SmallConfig
 from saes.features.build import build_features
+from saes.features.profiles import _matrix, _reduced, words_source
+from saes.features.schema import Features
 from saes.features.sources import PromotedReadout, dictionary_readout, sae_source
 
 
@@ -84,3 +88,30 @@ def test_features_of_another_dictionary_are_refused(made):
     folder, _, _ = made
     with pytest.raises(MismatchError, match="40 features, the SAE has 7"):
         sae_source(ReluDictionary(12, 7), "other", features_folder=folder / "feat")
+
+
+def test_features_that_read_the_same_words_are_neighbours_and_shuffled_words_make_none():
+    rng = np.random.default_rng(0)
+    group = np.repeat(np.arange(30), 10)  # ten features each read five words of their own, and ten words of all
+    own = rng.integers(0, 5, (300, 4)) + 5 * group[:, None] + 10
+    words = np.hstack([own, rng.integers(0, 10, (300, 6))])
+
+    def agreement(of: np.ndarray) -> float:
+        texts = [f"word {word}" for word in of.ravel()]
+        vectors = _reduced(_matrix(300, np.repeat(np.arange(300), 10), texts, rng.random(3000) + 0.1))
+        assert vectors.norm(dim=1).numpy() == pytest.approx(1, abs=1e-4)
+        near = nearest_neighbours(vectors, 9).indices.numpy()
+        return float((group[near] == group[:, None]).mean())
+
+    assert agreement(words) > 0.9
+    assert agreement(rng.permutation(words)) < 0.1
+
+
+def test_a_map_of_words_has_one_point_for_each_feature(tmp_path):
+    workspace = build(tmp_path)
+    source = words_source(workspace, "demo")
+    made = workspace.open(Features, "demo")
+    assert (len(source.vectors), source.features, source.item_kind) == (made.n_features, "demo", "feature")
+    assert source.parents == {"features/demo": made.about.content_hash}
+    assert "no lens" in source.notes[0]
+    assert build_atlas(source).n_points == made.n_features

@@ -22,6 +22,7 @@ class Atlas(MapSettings, Seeded, Threaded, RunsModel, Analysis["VectorMap"]):
     SOURCE is one of
       embeddings:MODEL, unembeddings:MODEL   tokens
       recording:NAME                         activations, with their text
+      features:NAME                          features, by the words that they read and say
       sae:NAME, encoder:NAME                 features, by decoder or encoder direction
       heads:NAME                             heads of a heads artefact, by their scores
       heads-ov:MODEL, heads-qk:MODEL         heads, by OV or QK circuit

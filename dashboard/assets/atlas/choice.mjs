@@ -93,20 +93,30 @@ export function both(a, b) {
 }
 
 /**
- * Final codes from the plain ones: dimmed where not marked, hidden where filtered out. Gives the number of bright
- * points.
+ * Either of two conditions, the second of which may be null.
+ * @param {Uint8Array} a @param {Uint8Array | null} b
+ */
+export const either = (a, b) => (b ? a.map((value, i) => value | b[i]) : a);
+
+/** Numbers of the points that meet both of two conditions, either of which may be null. @param {number} n
+ * @param {Uint8Array | null} a @param {Uint8Array | null} b
+ */
+export function meeting(n, a, b) {
+  /** @type {number[]} */
+  const ids = [];
+  for (let i = 0; i < n; i++) if ((!a || a[i]) && (!b || b[i])) ids.push(i);
+  return ids;
+}
+
+/**
+ * Final codes from the plain ones: dimmed where not marked, hidden where filtered out.
  * @param {Uint8Array} plain @param {Uint8Array} codes @param {Uint8Array | null} marked
  * @param {Uint8Array | null} kept
  */
 export function applied(plain, codes, marked, kept) {
-  let bright = 0;
   for (let i = 0; i < plain.length; i++) {
     if (kept && !kept[i]) codes[i] = HIDDEN;
     else if (marked && !marked[i]) codes[i] = plain[i] + DIMMED;
-    else {
-      codes[i] = plain[i];
-      bright++;
-    }
+    else codes[i] = plain[i];
   }
-  return bright;
 }

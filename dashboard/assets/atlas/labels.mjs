@@ -2,7 +2,7 @@
 // It starts where the label overlaps none of higher priority (coarser regions first), and ends where its region outgrows
 // the screen and finer regions replace it. Panning changes nothing.
 
-const FONTS = ["600 14px", "500 12px", "400 11px"];
+const FONTS = ["600 14px", "500 12px", "600 11px"];
 const FAMILY = 'system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", Arial, sans-serif';
 const LINE = 1.25,
   WIDEST = 170,

@@ -31,7 +31,7 @@ export class Overlay {
   }
 
   /**
-   * `scene`: theme, labels, contours, outline (world corners), chosen and near (points as [x, y]).
+   * `scene`: theme, labels, contours, outline (world corners), hits, chosen and near (points as [x, y]).
    * @param {MarkedScene} scene
    */
   drawMarks(scene) {
@@ -39,6 +39,7 @@ export class Overlay {
     this.clear(marks);
     if (scene.contours) drawContours(marks, scene.contours, camera, scene.theme);
     if (scene.outline) this.outline(marks, scene.outline, scene.theme);
+    for (const [x, y] of scene.hits) this.glow(x, y, scene.radius, scene.theme);
     if (scene.chosen) this.neighbours(scene.chosen, scene.near, scene.theme);
     if (scene.cells) drawCells(marks, scene.cells, camera, scene.theme);
     this.shown = scene.labels ? shownLabels(scene.labels, camera) : [];
@@ -80,6 +81,14 @@ export class Overlay {
     marks.globalAlpha = 1;
     for (const [x, y] of near) this.ring(marks, x, y, 3, theme.opposite, theme.surface);
     this.ring(marks, ...chosen, 7, theme.opposite);
+  }
+
+  /** A light around a point. @param {number} x @param {number} y @param {number} radius @param {AtlasTheme} theme */
+  glow(x, y, radius, theme) {
+    this.marks.globalAlpha = 0.3;
+    for (const wider of [3, 5, 7, 9, 11]) this.ring(this.marks, x, y, radius + wider, theme.accent); // 2 pixels each
+    this.marks.globalAlpha = 1;
+    this.ring(this.marks, x, y, radius + 2, theme.accent);
   }
 
   /**

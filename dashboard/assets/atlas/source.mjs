@@ -52,15 +52,24 @@ export class RouteSource {
     return this.once(`${encodeURIComponent(name)}.bin`, read);
   }
 
+  ranks() {
+    return this.column({ name: "rank", dtype: "uint16" });
+  }
+
   /** @param {number[]} ids */
   async texts(ids) {
     return (await this.get(`texts.json?${query({ ids: ids.join(",") })}`)).json();
   }
 
-  /** A bit per point, the first point in the lowest bit, and how many there are. @param {string} text */
+  /**
+   * A bit per point, the first point in the lowest bit: those found, and where they are few their nearest neighbours.
+   * @param {string} text
+   */
   async search(text) {
     const answer = await this.get(`search.bin?${query({ q: text })}`);
-    return { bits: new Uint8Array(await answer.arrayBuffer()), found: Number(answer.headers.get("X-Found")) };
+    const both = new Uint8Array(await answer.arrayBuffer()),
+      size = Math.ceil((await this.about()).n / 8);
+    return { bits: both.subarray(0, size), near: both.subarray(size) };
   }
 
   /** @param {Record<string, string>} given */
@@ -108,6 +117,10 @@ export class EmbeddedSource {
     return this.asked.get(name);
   }
 
+  async ranks() {
+    return "rank" in this.page.arrays ? this.array("rank", "uint16") : null;
+  }
+
   /** @param {number[]} ids */
   async texts(ids) {
     const numbers = this.page.about.columns.filter((c) => c.kind === "number");
@@ -122,13 +135,11 @@ export class EmbeddedSource {
   async search(text) {
     const needle = text.trim().toLowerCase();
     const bits = new Uint8Array(Math.ceil(this.page.about.n / 8));
-    let found = 0;
     this.page.labels.forEach((label, i) => {
       if (!label.toLowerCase().includes(needle)) return;
       bits[i >> 3] |= 1 << (i & 7);
-      found++;
     });
-    return { bits, found };
+    return { bits, near: new Uint8Array() };
   }
 
   csv() {

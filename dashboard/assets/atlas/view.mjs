@@ -5,7 +5,7 @@
 
 import { count, element } from "../dom.mjs";
 import { Camera } from "./camera.mjs";
-import { applied, both, cornersOf, filtered, selected, unpacked } from "./choice.mjs";
+import { applied, both, cornersOf, either, filtered, meeting, selected, unpacked } from "./choice.mjs";
 import { coloured, levelAt, sized, thresholds } from "./colouring.mjs";
 import { Controls } from "./controls.mjs";
 import { Density } from "./density.mjs";
@@ -22,6 +22,8 @@ import { Renderer } from "./renderer.mjs";
 import { EmbeddedSource, sourceAt } from "./source.mjs";
 import { Visitor } from "./visitor.mjs";
 
+const GLOWING = 400; // points that a search found, at most, for them to glow
+const AROUND = 0.03; // of the map, at least, is shown around what a search found
 const REST = 130; // milliseconds without moving after which everything is drawn in full
 
 /** @type {AtlasState} */
@@ -46,9 +48,12 @@ const LOADED = {
   filter: ["kept", (view) => filtered(view.state.filter, view)],
   selection: ["chosenPoints", (view) => selected(view.state.selection, view)],
   search: [
-    "matches",
-    async (view) =>
-      view.state.search.trim() ? unpacked((await view.source.search(view.state.search)).bits, view.n) : null,
+    "sought",
+    async (view) => {
+      if (!view.state.search.trim()) return null;
+      const { bits, near } = await view.source.search(view.state.search);
+      return { found: unpacked(bits, view.n), near: near.length ? unpacked(near, view.n) : null };
+    },
   ],
   overlays: ["cellList", (view) => (view.state.overlays.includes("grid") ? view.source.cells() : null)],
 };
@@ -96,12 +101,16 @@ export class AtlasView {
   kept = null;
   /** @type {Uint8Array | null} */
   chosenPoints = null;
-  /** @type {Uint8Array | null} */
-  matches = null;
+  /** @type {{ found: Uint8Array, near: Uint8Array | null } | null} */
+  sought = null;
   /** @type {CellGrid[] | null} */
   cellList = null;
   /** @type {Uint8Array | null} */
-  marked = null;
+  marked = null; // found and selected
+  /** @type {Uint8Array | null} */
+  vivid = null; // these and the neighbours of what was found: they keep their colour
+  /** @type {Set<number>} */
+  hits = new Set(); // found by a search, where they are few: they glow
   /** @type {string | null} */
   asking = null;
 
@@ -201,6 +210,7 @@ export class AtlasView {
     const { size, filter, selection, search, overlays } = this.state;
     const given = Object.entries({ size, filter, selection, search, overlays }).filter(([, value]) => value.length);
     await this.refresh(given.map(([key]) => key));
+    if (!this.state.at) this.showFound();
     setTimeout(() => this.prepare(), 30);
   }
 
@@ -268,6 +278,7 @@ export class AtlasView {
     this.density = new Density(this.points.xy, this.bounds);
     this.contours = this.density.contours();
     this.minimap.show(this.density, this.theme);
+    this.names.rank().catch((error) => this.fail(error));
     this.root.dataset.prepared = String(Math.round(performance.now()));
     this.invalidate("marks");
   }
@@ -344,16 +355,18 @@ export class AtlasView {
 
   /** Move to the points that a search found. */
   showFound() {
-    if (!this.matches || !this.state.search.trim()) return;
+    if (!this.sought || !this.state.search.trim()) return;
     let [x0, y0, x1, y1] = [Infinity, Infinity, -Infinity, -Infinity];
     for (let id = 0; id < this.n; id++) {
-      if (!this.matches[id]) continue;
+      if (!this.sought.found[id]) continue;
       const [x, y] = this.place(id);
       [x0, y0, x1, y1] = [Math.min(x0, x), Math.min(y0, y), Math.max(x1, x), Math.max(y1, y)];
     }
     if (x0 > x1) return;
     const [left, low, right, high] = this.bounds,
-      margin = 0.05 * Math.max(x1 - x0, y1 - y0) + 0.01 * Math.max(right - left, high - low);
+      whole = Math.max(right - left, high - low),
+      wide = Math.max(x1 - x0, y1 - y0),
+      margin = 0.05 * wide + Math.max(0.01 * whole, (AROUND * whole - wide) / 2);
     this.camera.show(x0 - margin, y0 - margin, x1 + margin, y1 + margin);
     this.camera.fitted = false;
     this.moved();
@@ -391,11 +404,16 @@ export class AtlasView {
   }
 
   mark() {
-    this.marked = both(this.matches, this.chosenPoints) ?? null;
+    const { sought, kept } = this;
+    this.marked = both(sought?.found, this.chosenPoints) ?? null;
+    this.vivid = this.marked && either(this.marked, sought?.near ?? null);
     this.points.sizes = this.sizes ?? null;
-    this.bright = applied(this.colouring.codes, this.points.codes, this.marked, this.kept);
+    applied(this.colouring.codes, this.points.codes, this.vivid, kept);
+    const bright = this.marked || kept ? meeting(this.n, this.marked, kept) : null;
+    this.bright = bright?.length ?? this.n;
+    this.hits = new Set(sought && bright && bright.length <= GLOWING ? bright : []);
     this.invalidate("points");
-    if (this.marked || this.kept) this.say(`${count(this.bright)} of ${count(this.n)} points`);
+    if (bright) this.say(`${count(this.bright)} of ${count(this.n)} points`);
   }
 
   /** Set controls and legend to what is shown. */
@@ -481,6 +499,8 @@ export class AtlasView {
       labels: on("labels") && !this.cells && (this.frames?.atLast ?? true) ? this.labels : null,
       contours: on("contours") ? this.contours : null,
       outline: cornersOf(state.selection),
+      hits: Array.from(this.hits, (id) => this.place(id)),
+      radius: plain(this.n, this.camera.zoom / this.camera.whole).radius,
       chosen: valid(state.point) ? this.place(state.point) : null,
       near: (state.neighbours ?? []).filter(valid).map((id) => this.place(id)),
       cells: this.cells,

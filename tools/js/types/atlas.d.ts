@@ -92,8 +92,10 @@ interface Source {
   xy(): Promise<Float32Array>;
   column(column: { name: string; dtype: Column["dtype"] }): Promise<Numbers>;
   texts(ids: number[]): Promise<PointText[]>;
-  search(text: string): Promise<{ bits: Uint8Array; found: number }>;
+  search(text: string): Promise<{ bits: Uint8Array; near: Uint8Array }>;
   csv(given: Record<string, string>): string | null;
+  /** the order in which points are named, 0 first; null where it is that of their numbers */
+  ranks(): Promise<Numbers | null>;
   cells(): Promise<CellGrid[]>;
 }
 
@@ -217,6 +219,10 @@ interface MarkedScene {
   labels: MapLabel[] | null;
   contours: Float32Array[] | null;
   outline: Corners | null;
+  /** points that a search found, where they are few */
+  hits: Point[];
+  /** of a plain point, in pixels */
+  radius: number;
   chosen: Point | null;
   near: Point[];
   cells: CellGrid[] | null;
