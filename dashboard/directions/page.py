@@ -28,6 +28,7 @@ from dashboard.components.frame import Part, attempt, graph, page, panel, still,
 from dashboard.components.measures import eigenvalues, evidence, missing_panel, signed
 from dashboard.components.pages import Page, artefact_menu, menu_choices, page_of, register_parts
 from dashboard.data.workspace import notes
+from dashboard.directions._making import make_panel, register_making
 from dashboard.figures.geometry import (
     along_figure,
     effect_and_damage,
@@ -66,6 +67,7 @@ def layout(context: PageSources, name: str | None = None, chat: str = "", **_: o
         attempt(partial(verdict_panel, report)),
         attempt(partial(chat_panel, report, chat)),
         html.Div(id="directions-parts"),
+        attempt(partial(make_panel, workspace, report.settings.model, opened=False)),
         controls=artefact_menu("Direction", choices, page_of(report.href), width=260, key=report.key),
     )
 
@@ -73,6 +75,7 @@ def layout(context: PageSources, name: str | None = None, chat: str = "", **_: o
 def register(app: Dash) -> None:
     """Add the callback that draws the figures, and the chats."""
     register_chat(app)
+    register_making(app)
     register_parts(app, "directions", show_direction)
 
 
@@ -471,5 +474,5 @@ PAGE = Page(
     shows="Directions that steer a model: made from pairs of texts, two lists of words, a trait or a feature, at a "
     "layer and strength that were chosen on one half of the examples and judged on the other.",
     command="workbench direction MODEL --towards WORDS --away WORDS",
-    fill=lambda _, model: ("direction", {"model": model}),
+    form=make_panel,
 )
