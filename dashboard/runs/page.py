@@ -22,7 +22,7 @@ from dashboard.queue import QueuedRun, RunQueue, VerbForm
 from dashboard.sources import PageSources, current
 from interp.artifacts import FOLDERS, PARTIAL, hash_json, partial_path
 from interp.cache import size_text
-from interp.errors import ConfigError, MissingError, UsageError, WorkbenchError, as_typed
+from interp.errors import ConfigError, MissingError, UsageError, WorkbenchError, as_typed, program
 from interp.options import Option
 from interp.workspace import Workspace, empty_trash, folder_bytes, move_to_trash, outdated, restore, trashed
 
@@ -58,12 +58,12 @@ def layout(context: PageSources, verb: str | None = None, **address: str) -> htm
 def _start(queue: RunQueue, verb: str | None, address: dict[str, str]) -> html.Section:
     forms = queue.catalogue.forms
     chosen = verb if verb in forms else next(iter(forms))
-    address = address if verb == chosen else _usual(queue, forms[chosen])
+    address = _usual(queue, forms[chosen]) | (address if verb == chosen else {})
     data = [{"value": name, "label": name} for name in forms]
     return panel(
         "Start a run",
         html.Ul([_preset(queue, name, *words, chosen) for name, words in PRESETS.items()], className="wb-presets"),
-        html.Div([select("runs-verb", "Analysis", data, chosen, searchable=True), "or any of all analyses"],
+        html.Div([select("runs-verb", "Analysis", data, chosen, searchable=True), "or another analysis"],
                  className="wb-controls wb-quiet"),
         html.Div(_form(queue, forms[chosen], address), id="runs-form"),
         html.P("The same command for a terminal:", className="wb-note wb-flush"),
@@ -77,7 +77,7 @@ def _start(queue: RunQueue, verb: str | None, address: dict[str, str]) -> html.S
         html.P("", id="runs-problem", className="wb-note", role="status"),
         html.Button("Add to the queue", id="runs-add", className="wb-act", type="button", disabled=True),
         html.P(
-            as_typed("All of it for your own model and text, in a terminal: `workbench own MODEL --text FILE`."),
+            ["All of it for your own model and text, in a terminal: ", html.Code(f"{program()} own MODEL --text FILE")],
             className="wb-note",
         ),
         note="Choose what to do; only what is marked with * has to be filled in.",
@@ -86,7 +86,7 @@ def _start(queue: RunQueue, verb: str | None, address: dict[str, str]) -> html.S
 
 PRESETS = {
     "record": ("Record", "a model's activations on text", ("corpus", "tokens")),
-    "train": ("Train", "a dictionary on a recording", ("d_sae", "tokens")),
+    "train": ("Train", "a dictionary on a recording", ("tokens",)),
     "features": ("Describe", "the features of a dictionary", ("dictionary",)),
     "trace": ("Trace", "why a model answers a prompt so", ("target",)),
     "heads": ("Heads", "what each attention head does", ()),
