@@ -102,9 +102,13 @@ def register(app: Dash) -> None:
     app.callback(Output("compare-parts", "children"), Output("compare-rest", "children"), state[0])(show_stored)
     app.callback(Output("compare-measured", "children"), *state)(show_measured)
     for side in ("a", "b"):
-        app.callback(Output(f"compare-{side}", "data"), Input(f"compare-{side}", "value"), prevent_initial_call=True)(
-            lambda text: view.proposals(current().workspace, text or "")
-        )
+        field = f"compare-{side}"
+        app.callback(Output(field, "data"), Input(field, "value"), prevent_initial_call=True)(propose)
+
+
+def propose(text: str | None) -> list[str]:
+    """Return what the menu of a field offers for what was typed in it."""
+    return view.proposals(current().workspace, text or "")
 
 
 def _form(known: list[str], a: str, b: str) -> html.Form:

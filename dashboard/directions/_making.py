@@ -135,16 +135,17 @@ def read_pairs(text: str) -> list[Row]:
 
 
 def _row(line: str, number: int) -> Row:
-    if line.lstrip().startswith("{"):
-        try:
+    sides: list[str] = []
+    try:
+        if line.lstrip().startswith("{"):
             entry = json.loads(line)
             sides = [entry.get("prompt", ""), entry["towards"], entry["away"]]
-        except (ValueError, KeyError):
-            sides = []
-    else:
-        mark = next((mark for mark in "\t|" if mark in line), ",")
-        sides = next(csv.reader(io.StringIO(line), delimiter=mark, skipinitialspace=True), [])
-        sides = [side.strip() for side in ([""] if len(sides) == 2 else []) + sides]
+        else:
+            mark = next((mark for mark in "\t|" if mark in line), ",")
+            [read] = csv.reader(io.StringIO(line), delimiter=mark, skipinitialspace=True)
+            sides = [*([""] if len(read) == 2 else []), *(side.strip() for side in read)]
+    except (ValueError, KeyError, csv.Error):
+        pass
     if len(sides) != len(COLUMNS) or not all(isinstance(side, str) for side in sides):
         raise ConfigError(f"line {number} is no pair: {line[:60]!r}. Write towards | away, or prompt | towards | away")
     return dict(zip(COLUMNS, sides, strict=True))
@@ -204,11 +205,14 @@ def named(workspace: Workspace, options: dict[str, Any], name: str) -> dict[str,
         if name.strip() in known:
             raise ConfigError(f"there is a direction {name.strip()!r} already; type another name")
         return options | {"name": name.strip()}
-    first = json.loads(options["pairs"])[0] if "pairs" in options else {}
-    sides = [options.get("trait"), options.get("instead")] if "trait" in options else (
-        [first["towards"], first["away"]] if first else [options["towards"][0], options["away"][0]]
-    )  # fmt: skip
-    words = [re.sub(r"[^a-z0-9]+", "-", str(side).lower()).strip("-")[:20].strip("-") for side in sides]
+    if "pairs" in options:
+        first: Row = json.loads(options["pairs"])[0]
+        sides = [first["towards"], first["away"]]
+    elif "trait" in options:
+        sides = [options["trait"], options["instead"]]
+    else:
+        sides = [options["towards"][0], options["away"][0]]
+    words = [re.sub(r"[^a-z0-9]+", "-", side.lower()).strip("-")[:20].strip("-") for side in sides]
     base = "-or-".join(filter(None, words)) or "direction"
     numbered = (base if n == 1 else f"{base}-{n}" for n in range(1, len(known) + 2))
     return options | {"name": next(free for free in numbered if free not in known)}

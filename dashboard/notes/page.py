@@ -258,8 +258,8 @@ def _row(workspace: Workspace, note: Note, labels: dict[str, str], buttons: list
     detail = note.key if exists else f"{note.key}, no longer in the workspace"
     if note.title and label:
         detail += f" · {visible(label, 120)}"
-    state = {"title": note.title, "note": note.note, "starred": note.starred, "tags": note.tags}
-    state["features"] = _feature_names(workspace) if note.note else []
+    state = {"title": note.title, "note": note.note, "starred": note.starred, "tags": note.tags,
+             "features": _feature_names(workspace) if note.note else []}  # fmt: skip
     return html.Li(
         [
             quiet_link(name, href) if href and exists else html.Span(name),
