@@ -88,6 +88,7 @@ def _pairs() -> list[Part]:
             "make-paste",
             "Paste pairs, one a line: towards | away, or prompt | towards | away. Tabs, .csv and .jsonl are read too.",
             "I thought the food was | great. | awful.",
+            wait=0,  # a click right after pasting finds the text
         ),
         html.Div([_quiet("make-add", "Add them to the table"), load, _quiet("make-row", "Add a row"),
                   _quiet("make-clear", "Empty the table")], className="wb-controls wb-make-acts"),
@@ -104,9 +105,9 @@ def _quiet(id: str, text: str) -> html.Button:
     return html.Button(text, id=id, type="button", className="wb-act wb-act-quiet")
 
 
-def _text(id: str, label: str, placeholder: str) -> dmc.Textarea:
+def _text(id: str, label: str, placeholder: str, *, wait: int = _WAIT) -> dmc.Textarea:
     return dmc.Textarea(id=id, label=label, placeholder=placeholder, autosize=True, minRows=3, maxRows=8, size="xs",
-                        value="", debounce=_WAIT, className="wb-mono")  # fmt: skip
+                        value="", debounce=wait or False, className="wb-mono")  # fmt: skip
 
 
 def _line(id: str, label: str, placeholder: str) -> dmc.TextInput:

@@ -93,6 +93,8 @@ PRESETS = {
     "direction": ("Direction", "from pairs, lists or a trait", ()),
 }
 """What is done first, by verb: title, what it makes, and the fields that are shown besides the required ones."""
+FIRST_FIELDS = 6
+"""Fields of any other verb that are shown; the rest is folded."""
 
 
 def _preset(queue: RunQueue, verb: str, title: str, about: str, _: tuple[str, ...], chosen: str) -> html.Li:
@@ -104,13 +106,17 @@ def _preset(queue: RunQueue, verb: str, title: str, about: str, _: tuple[str, ..
 
 def _usual(queue: RunQueue, form: VerbForm) -> dict[str, str]:
     """Return the values of a new form: for what it needs, the newest that the workspace has."""
-    needed = [option for option in form.fields if option.menu and (option.required or option.name == "dictionary")]
-    offered = {option.name: queue.catalogue.suggestions(option.menu) for option in needed}
+    needed: dict[str, str] = {}  # by menu: of two models, the second is for the visitor to choose
+    for option in form.fields:
+        if option.menu and (option.required or option.name == "dictionary"):
+            needed.setdefault(option.menu, option.name)
+    offered = {name: queue.catalogue.suggestions(menu) for menu, name in needed.items()}
     return {name: values[0] for name, values in offered.items() if values}
 
 
 def _form(queue: RunQueue, form: VerbForm, values: dict[str, str]) -> list[Part]:
-    first_fields = (*PRESETS[form.verb][2], *values) if form.verb in PRESETS else values
+    usual = [option.name for option in form.fields if not option.advanced][:FIRST_FIELDS]
+    first_fields = {*(PRESETS[form.verb][2] if form.verb in PRESETS else usual), *values}
     basic = [option for option in form.fields if option.required or option.name in first_fields]
     rest = [option for option in form.fields if option not in basic]
 
