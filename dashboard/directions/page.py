@@ -84,8 +84,8 @@ def layout(context: PageSources, name: str | None = None, chat: str = "", featur
         dcc.Store(id="directions-state", data=report.name),
         attempt(partial(verdict_panel, report)),
         attempt(partial(chat_panel, report.name, report.settings.weight_hash, chat)),
-        html.Div(id="directions-parts"),
         attempt(partial(make_panel, workspace, report.settings.model, opened=False)),
+        html.Div(id="directions-parts"),
         controls=artefact_menu("Direction", choices, page_of(report.href), width=260, key=report.key),
     )
 
