@@ -37,6 +37,8 @@ WITHHELD = frozenset({"workspace", "tracker", "share"})
 """Options that write elsewhere, reach the network, or mean something under torchrun only."""
 LONGEST, MOST = 4_000, 200
 """Characters of a text, and values of one option."""
+LONGEST_PAIRS = 100_000
+"""Bytes of the pairs of a direction: systems give one argument of a process 128 KiB."""
 _HELP = {
     "model": "A model that loads by name, or that the workspace was made with.",
     "corpus": "docstrings (prose of the installed packages), or a .txt, .jsonl or .parquet file inside the workspace.",
@@ -137,6 +139,13 @@ class Commands:
     def _one(self, option: Option, value: object) -> object:
         if option.kind not in ("text", "choice"):
             return value_of(option, value)
+        if option.menu == "pairs" and isinstance(value, str) and value.startswith("[") and value.isprintable():
+            if (n_bytes := len(value.encode())) > LONGEST_PAIRS:
+                raise ConfigError(
+                    f"the pairs take {n_bytes:,} bytes, a command at most {LONGEST_PAIRS:,}; put them "
+                    "into a .jsonl file inside the workspace and name that"
+                )
+            return value
         if not isinstance(value, str) or len(value) > LONGEST or not value.isprintable():
             raise ConfigError(
                 f"{option.label} takes one line of text, at most {LONGEST:,} characters, got {value!r:.80}"

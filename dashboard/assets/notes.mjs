@@ -9,7 +9,7 @@ import { json, Refusal } from "./http.mjs";
 const DRAFT = "workbench-note-draft:";
 const GONE = { error: "The server does not answer; what you typed stays here." };
 
-/** @typedef {{ title: string, note: string, starred: boolean, tags: string[], lists: string[] }} Noted */
+/** @typedef {{ title: string, note: string, starred: boolean, tags: string[], lists: string[], features: string[] }} Noted */
 /** @typedef {Partial<Record<"saved" | "theirs" | "added" | "replaced" | "older" | "same", string>>} Told */
 /** @typedef {Partial<Noted> & Told & { error: string, field: "title" | "note", restore: number, keys: string[] }} Answer */
 /**
@@ -56,6 +56,20 @@ function field(label, input) {
   return element("label", {}, element("span", { class: "wb-quiet" }, label), input);
 }
 
+/** A text in which #12 and demo:12 link to the features of the workspace. @param {string} text @param {string[]} known @param {string} own */
+function linked(text, known, own) {
+  const parts = [];
+  let from = 0;
+  for (const match of text.matchAll(/(?<![\w:/#-])(?:([\w.-]+):|#)(\d{1,7})(?![\w.]\w)/g)) {
+    const name = match[1] ?? own;
+    if (!known.includes(name)) continue;
+    const href = `/feature/${encodeURIComponent(name)}/${match[2]}`;
+    parts.push(text.slice(from, match.index), element("a", { class: "wb-link", href }, match[0]));
+    from = match.index + match[0].length;
+  }
+  return [...parts, text.slice(from)];
+}
+
 // One thing: its star, name, note, and the form behind "Note".
 class Controls {
   /** @param {HTMLElement} root @param {string} key */
@@ -63,7 +77,7 @@ class Controls {
     this.root = root;
     this.key = key;
     /** @type {Noted} */
-    this.state = { title: "", note: "", starred: false, tags: [], lists: [] };
+    this.state = { title: "", note: "", starred: false, tags: [], lists: [], features: [] };
     /** @type {HTMLFormElement | null} */
     this.form = null;
     /** @type {HTMLFormElement | null} */
@@ -115,7 +129,8 @@ class Controls {
     this.title.textContent = [this.state.title, this.state.tags.length ? `in ${this.state.tags.join(", ")}` : ""]
       .filter(Boolean)
       .join(" · ");
-    this.text.textContent = this.state.note;
+    const own = this.key.match(/^features\/([^#]+)/)?.[1] ?? this.state.features[0];
+    this.text.replaceChildren(...linked(this.state.note, this.state.features, own));
     this.text.hidden = !this.state.note || Boolean(this.form);
   }
 

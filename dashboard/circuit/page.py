@@ -26,6 +26,7 @@ from interp.artifacts import as_json, kinds_of
 from interp.circuits.circuit import KeyEvidence, NodeEffect
 from interp.circuits.found_circuit import FaithfulnessPoint, FoundCircuit, ScoredNode, open_circuit
 from interp.circuits.head_scores import HeadScores
+from interp.circuits.induction_circuit import InductionCircuit
 from interp.names import parse_node
 from interp.results import Record
 from interp.workspace import Workspace
@@ -117,6 +118,7 @@ def layout(
             html.Ul([html.Li(visible(line, 600)) for line in artefact.details()], className="wb-said"),
             html.P(f"Rule: {visible(artefact.verdict.rule, 4000)}"),
         ),
+        _fewer_than_attend(context.workspace, artefact),
         html.Div(
             [
                 graph_panel(artefact),
@@ -130,6 +132,17 @@ def layout(
         ),
         controls=[artefact_menu("Circuit", choices, circuit_href(artefact.key), width=220, key=artefact.key)],
     )
+
+
+def _fewer_than_attend(workspace: Workspace, artefact: FoundCircuit) -> html.P | None:
+    """Return why an induction circuit has fewer heads than *Heads* counts; None for other circuits."""
+    model = artefact.settings.model
+    scores = next((scores for scores in workspace.values(HeadScores) if scores.settings.model == model), None)
+    if scores is None or not isinstance(artefact, InductionCircuit):
+        return None
+    n = sum(row.above_null for row in scores.of_kind("induction"))
+    link = quiet_link(f"{n} heads attend by induction", heads_href(scores.name))
+    return html.P([link, "; those of a circuit also read an earlier head, tested by patching it."], className="wb-note")
 
 
 def register(app: Dash) -> None:

@@ -24,6 +24,9 @@ from saes.training.stored import StoredSAE
 N_PROPOSED = 40
 """Features of a table that the fields propose."""
 _FIRST = f"select feature, label from f where n_fired > 0 order by {MOST_TELLING} limit ?"
+N_MATCHING = 20
+_MATCHING = f"""select feature, label from f where starts_with(feature::varchar, ?) or contains(lower(label), lower(?))
+                order by {MOST_TELLING} limit ?"""
 N_SAMPLE = 300
 """Features from which a null of shared tokens is drawn."""
 
@@ -165,10 +168,29 @@ def suggestions(workspace: Workspace) -> list[str]:
     return proposed
 
 
-def bare_name(text: str) -> str:
-    """Return the name in a proposal, which its label follows; another text as it is."""
+def bare_name(text: str, default: str = "") -> str:
+    """Return the name in a proposal, which its label follows; a number as one of `default`; another text as it is."""
     name, _, _ = text.strip().partition(" ")
+    if default and text.strip().isdecimal():
+        return f"{default}:{text.strip()}"
     return name if is_name(name) else text
+
+
+def proposals(workspace: Workspace, text: str) -> list[str]:
+    """Return described features of a number, or with a text in their label, each as its name and label.
+
+    Those that say most come first; without a text, the first of every table.
+    """
+    text = bare_name(text).strip()
+    if not text:
+        return suggestions(workspace)
+    found: list[str] = []
+    for made in workspace.newest("features"):
+        path = workspace.table_path("features", made.name, "features")
+        start = text.removeprefix(f"{made.name}:")
+        rows = workspace.query(_MATCHING, start, text, N_MATCHING, f=path).to_pylist()
+        found += [f"{made.name}:{row['feature']} {row['label'] or ''}".strip() for row in rows]
+    return found
 
 
 def partners(workspace: Workspace, feature: FeatureOrNeuron) -> list[tuple[str, str]]:

@@ -41,7 +41,7 @@ from dashboard.components.pages import (
     sae_href,
 )
 from dashboard.components.tokens import token_bars, token_strip, token_text
-from dashboard.data.features import examples
+from dashboard.data.features import choose, examples
 from dashboard.data.meaning import meaning_if_known, said_by
 from dashboard.figures.scaling import cosine_histogram
 from dashboard.figures.theme import theme, visible
@@ -68,7 +68,9 @@ def layout(context: PageSources, a: str = "", b: str = "", pairs: str = "", **_:
     `pairs` names the counterparts of two dictionaries; without it, the newest are shown.
     """
     workspace = context.workspace
-    known, a, b = view.suggestions(workspace), view.bare_name(a), view.bare_name(b)
+    known, described = view.suggestions(workspace), workspace.names("features")
+    first = choose(workspace, None) if described else ""
+    a, b = view.bare_name(a, first), view.bare_name(b, first)
     if not known and not workspace.names("sae"):
         raise NothingYetError(f"there are no features to compare in {workspace.address}")
     form, texts = _form(known, a, b), [text for text in (a, b) if text.strip()]
@@ -99,13 +101,21 @@ def register(app: Dash) -> None:
     state = (Input("compare-state", "data"), State("scheme", "data"))
     app.callback(Output("compare-parts", "children"), Output("compare-rest", "children"), state[0])(show_stored)
     app.callback(Output("compare-measured", "children"), *state)(show_measured)
+    for side in ("a", "b"):
+        field = f"compare-{side}"
+        app.callback(Output(field, "data"), Input(field, "value"), prevent_initial_call=True)(propose)
+
+
+def propose(text: str | None) -> list[str]:
+    """Return what the menu of a field offers for what was typed in it."""
+    return view.proposals(current().workspace, text or "")
 
 
 def _form(known: list[str], a: str, b: str) -> html.Form:
     def field(name: str, label: str, value: str) -> dmc.Autocomplete:
         return dmc.Autocomplete(
             id=f"compare-{name}", name=name, label=label, value=value, data=known, limit=12, size="xs",
-            placeholder="demo:12, or a word that it fires on", className="wb-compare-field",
+            placeholder="a number, or a word of its label", debounce=200, className="wb-compare-field",
         )  # fmt: skip
 
     return html.Form(
@@ -129,11 +139,8 @@ def _begin(known: list[str]) -> html.Section:
             className="wb-lines",
         ),
         note=[
-            "type a name, ",
-            html.Code("demo:12"),
-            " or ",
+            "type a number or a word and choose; a neuron is ",
             html.Code("neurons:blocks.9.mlp.hook_post:12"),
-            ", or a word: features that fire on it are proposed",
         ],
     )
 

@@ -51,9 +51,12 @@ def _slider(option: Option, shared: dict[str, Any]) -> dmc.Slider:
 
 def help_mark(kind: type, *names: str) -> html.Details:
     """Return the texts of some fields behind a "?"."""
-    return question_mark(
-        "\n".join(f"{option.title}: {option.help}" for option in (option_of(kind, name) for name in names))
-    )
+    return help_of([option_of(kind, name) for name in names])
+
+
+def help_of(options: Sequence[Option]) -> html.Details:
+    """Return the texts of options behind a "?"."""
+    return question_mark("\n".join(f"{option.title}: {as_typed(option.help)}" for option in options))
 
 
 def fields_data(**forms: tuple[type, Sequence[str]]) -> dict[str, Any]:
@@ -80,15 +83,13 @@ def model_choices(specs: Sequence[str]) -> list[dict[str, str]]:
 
 
 def text_input(option: Option, id: dict[str, str], offered: list[str], value: str | None) -> Any:
-    """Return the input of an option with its help below it. Every kind has its text in `value`."""
+    """Return the input of an option, its help as a tip. Every kind has its text in `value`."""
     default = option.default
     shared: dict[str, Any] = {
         "id": id,
-        "label": option.title,
-        "description": as_typed(option.help),
+        "label": html.Span(option.title, title=as_typed(option.help)),
         "size": "xs",
         "withAsterisk": option.required,
-        "inputWrapperOrder": ["label", "input", "description", "error"],
     }
     if option.kind == "switch":
         shown = value if value in YES_NO else {True: "yes", False: "no", None: None}[default]

@@ -67,6 +67,8 @@ class Page:
     """The command that fills the page, `workbench VERB ...`; `MODEL` in it becomes a model of the workspace."""
     fill: Callable[[Workspace, str], tuple[str, dict[str, object]]] | None = None
     """`fill(workspace, model)`: the verb and its options by which a button fills the page, or does the first step."""
+    form: Callable[[Workspace, str], Part] | None = None
+    """`form(workspace, model)`: a form that fills the page, where a button would not do; None where nothing runs."""
 
 
 EMPTY_MS = 3000
@@ -87,7 +89,7 @@ def empty_page(which: Page, workspace: Workspace, model: str) -> html.Div:
     """
     command = which.command.replace("MODEL", model).replace("workbench", program(), 1)
     full_command = f"{command} --workspace {shlex.quote(workspace.address)}"
-    button = []
+    button = [form] if which.form is not None and (form := which.form(workspace, model)) is not None else []
     if which.fill is not None and (queue := _queue()) is not None and not queue.problem:
         button = _fill_button(queue, *which.fill(workspace, model), then=which.path)
     in_terminal = [
@@ -467,8 +469,8 @@ CERTIFICATE = Certificate.kind
 def certified(workspace: Workspace, key: str) -> html.A | None:
     """Return a link to the certificate under which the artefact of a key was made, or one that says there was none.
 
-    Of several certificates, of a model and of a dictionary in it, it is the one that has most to say. None for a
-    certificate itself.
+    Of several certificates, of a model and of a dictionary in it, it is the one that has most to say. An artefact made
+    before the examination, or elsewhere, has that of the same weights. None for a certificate itself.
     """
     folder, _, name = key.partition("/")
     kind = kind_in(folder)
@@ -476,14 +478,39 @@ def certified(workspace: Workspace, key: str) -> html.A | None:
         return None
     parents, known = workspace.manifest(kind, name).parents, {cert.key: cert for cert in workspace.values(Certificate)}
     under = {parent: digest for parent, digest in parents.items() if parent.startswith(f"{FOLDERS[CERTIFICATE]}/")}
+    weights = set[str]() if under else _weights(workspace, key)
+    same = [each for each in known.values() if each.settings.weight_hash in weights and not each.settings.dictionary]
+    if same:
+        (_, mark, _), cert = max(
+            ((_standing(each, each.about.content_hash), each) for each in same), key=lambda pair: pair[0]
+        )
+        hint = f"{cert.subject} has the same weights and was examined, though not by the run that made these numbers"
+        return _certificate_link(mark, cert.key, hint)
     if not under:
         hint = (
             f"Model and dictionary were not examined before these numbers were made: {program()} doctor MODEL does it"
         )
         return html.A("no certificate", href="/doctor", title=hint, className="wb-certified")
     (_, mark, hint), shown = max((_standing(known.get(parent), digest), parent) for parent, digest in under.items())
-    address = page_of(address_of(shown))
-    return html.A(mark, href=address, title=hint, className="wb-certified" + " wb-sign-failed" * (" failed" in mark))
+    return _certificate_link(mark, shown, hint)
+
+
+def _certificate_link(mark: str, key: str, hint: str) -> html.A:
+    """Return the mark as a link to the certificate."""
+    failed = " wb-sign-failed" * (" failed" in mark)
+    return html.A(mark, href=page_of(address_of(key)), title=hint, className=f"wb-certified{failed}")
+
+
+def _weights(workspace: Workspace, key: str) -> set[str]:
+    """Return the hashes of the weights that an artefact was made from, itself or through its parents."""
+    known = {workspace.key(manifest): manifest.parents for manifest in workspace.artifacts()}
+    waiting, seen = [key], set[str]()
+    while waiting:
+        parents = known.get(waiting.pop(), {})
+        waiting += [parent for parent in parents if parent in known and parent not in seen]
+        seen |= {*parents}
+    return {digest for parents in [known.get(at, {}) for at in (key, *seen)] for parent, digest in parents.items()
+            if parent.startswith("model:")}  # fmt: skip
 
 
 def _standing(cert: Certificate | None, digest: str) -> tuple[int, str, str]:

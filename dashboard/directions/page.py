@@ -24,10 +24,21 @@ from dash import ClientsideFunction, Dash, Input, Output, dcc, html
 
 from dashboard.components.evidence import as_table, number, percent, records_table
 from dashboard.components.forms import fields_data
-from dashboard.components.frame import Part, attempt, graph, page, panel, still, verdict
+from dashboard.components.frame import Part, attempt, graph, page, panel, quiet_link, still, verdict
 from dashboard.components.measures import eigenvalues, evidence, missing_panel, signed
-from dashboard.components.pages import Page, artefact_menu, menu_choices, page_of, register_parts
+from dashboard.components.pages import (
+    Page,
+    artefact_menu,
+    feature_href,
+    menu_choices,
+    page_of,
+    register_parts,
+    run_button,
+    whole_number,
+)
+from dashboard.data import features
 from dashboard.data.workspace import notes
+from dashboard.directions._making import make_panel, register_making
 from dashboard.figures.geometry import (
     along_figure,
     effect_and_damage,
@@ -43,36 +54,72 @@ from interp.artifacts import as_json
 from interp.directions.chats import NamedChats, NamedStep
 from interp.directions.choice import NOT_JUDGED, JudgedCell, SampleJudgement, SteeringChoice
 from interp.directions.study import DirectionGeometry, TokenReading
-from interp.errors import UnknownNameError, WorkbenchError
+from interp.errors import UnknownNameError, UsageError, WorkbenchError
 from interp.geometry.probes import DirectionAccuracy, Erasure
 from interp.geometry.separation import ListAlong
 from interp.interventions.conversation import Conversation
 from interp.interventions.intervention import Direction, Intervention
 from interp.notes import Name
 from interp.nulls import WITHIN, null_range
+from interp.workspace import Workspace
 from saes.acts.writing import CheckChat
+from saes.features.schema import FeatureRow, Features
+from saes.training.stored import StoredSAE
 
 KIND = "direction"
 
 
-def layout(context: PageSources, name: str | None = None, chat: str = "", **_: object) -> html.Div:
-    """`/directions/<name>`; without a name the newest direction. `chat` names a conversation that was kept."""
+def layout(context: PageSources, name: str | None = None, chat: str = "", feature: str = "", **_: object) -> html.Div:
+    """`/directions/<name>`; without a name the newest direction. `chat` names a conversation that was kept.
+
+    With a `feature`, `demo:12`, the chats are steered along what it writes.
+    """
     workspace = context.workspace
+    if feature:
+        return _of_feature(workspace, feature)
     report = workspace.open(DirectionGeometry, open_artefact(workspace, (KIND,), name).name)
     choices = menu_choices(workspace, (KIND,))
     return page(
         "Directions",
         dcc.Store(id="directions-state", data=report.name),
         attempt(partial(verdict_panel, report)),
-        attempt(partial(chat_panel, report, chat)),
+        attempt(partial(chat_panel, report.name, report.settings.weight_hash, chat)),
+        attempt(partial(make_panel, workspace, report.settings.model, opened=False)),
         html.Div(id="directions-parts"),
         controls=artefact_menu("Direction", choices, page_of(report.href), width=260, key=report.key),
     )
 
 
+def _of_feature(workspace: Workspace, feature: str) -> html.Div:
+    """Return the chats along a feature, and the button that chooses and judges a strength for it."""
+    sae, described, row = _feature(workspace, feature)
+    label = visible(row.label or "no label", 100)
+    options = {"model": described.settings.model, "feature": f"{sae.name}:{row.feature}"}
+    judge = run_button("direction", options, id="judge-feature", text="Choose and judge a strength", opens=True)
+    return page(
+        "Directions",
+        chat_panel(feature, str(getattr(sae.settings, "weight_hash", ""))),
+        panel("Make it a direction", judge, note="tries layers and strengths against random directions"),
+        lead=[
+            "Along what ", quiet_link(f"{feature}, {label}", feature_href(described.name, row.feature)),
+            " writes. Strength 1 is its largest activation.",
+        ],
+    )  # fmt: skip
+
+
+def _feature(workspace: Workspace, feature: str) -> tuple[StoredSAE, Features, FeatureRow]:
+    """Return the dictionary and the row of a feature `NAME:NUMBER`. Raises `UsageError` for a neuron."""
+    name, _, number = feature.rpartition(":")
+    described, row = features.one(workspace, name, whole_number(number, -1) or 0)
+    if described.neurons:
+        raise UsageError(f"{name} describes neurons; a chat is steered along features of an SAE")
+    return workspace.open(StoredSAE, described.dictionary.removeprefix("sae:")), described, row
+
+
 def register(app: Dash) -> None:
     """Add the callback that draws the figures, and the chats."""
     register_chat(app)
+    register_making(app)
     register_parts(app, "directions", show_direction)
 
 
@@ -258,13 +305,13 @@ FURTHEST, FURTHEST_LENGTH = 3.0, 100.0
 """Upper end of the slider, in units of the chosen amount; without one, of the length of the direction."""
 
 
-def chat_panel(report: DirectionGeometry, kept: str = "") -> html.Section:
-    """Return the panel that assets/say/say.mjs fills, begun with a direction or a conversation that was kept."""
+def chat_panel(name: str, weight_hash: str, kept: str = "") -> html.Section:
+    """Return the panel that assets/say/say.mjs fills, begun with a direction, a feature, or a kept conversation."""
     others = [
         direction.name for direction in current().workspace.values(DirectionGeometry)
-        if direction.settings.weight_hash == report.settings.weight_hash
+        if direction.settings.weight_hash == weight_hash
     ]  # fmt: skip
-    state = {"direction": report.name, "directions": others, "kept": kept, "visitor": secrets.token_hex(8)}
+    state = {"direction": name, "directions": others, "kept": kept, "visitor": secrets.token_hex(8)}
     return panel(
         "Say it with the model",
         dcc.Store(id="say-state", data=state),
@@ -290,7 +337,10 @@ def register_chat(app: Dash) -> None:
 
 
 def _direction() -> flask.Response:
-    report = current().workspace.open(DirectionGeometry, flask.request.args.get("name", ""))
+    name = flask.request.args.get("name", "")
+    if ":" in name:
+        return _direction_of_feature(current().workspace, name)
+    report = current().workspace.open(DirectionGeometry, name)
     of, chosen = report.settings, report.amount is not None or report.settings.action == "ablate"
     if chosen:
         step = report.intervention()
@@ -300,6 +350,21 @@ def _direction() -> flask.Response:
     return flask.jsonify(
         {"name": report.name, "step": as_json(NamedStep.of(report, step)), "model": of.model,
          "weight_hash": of.weight_hash, "chosen": chosen, "furthest": FURTHEST if chosen else FURTHEST_LENGTH}
+    )  # fmt: skip
+
+
+def _direction_of_feature(workspace: Workspace, name: str) -> flask.Response:
+    """Return what a feature writes, as an intervention whose amount is its largest activation."""
+    from saes.weights.folder import load_sae
+
+    stored, described, row = _feature(workspace, name)
+    sae = load_sae(workspace.path("sae", stored.name))
+    vector = sae.decoder_directions[row.feature].detach().float().numpy()
+    target = Direction(hook_point=sae.hook_point_out or sae.hook_point, vector=vector, origin=f"feature {name}")
+    step = Intervention(target=target, action="add", amount=row.max_activation)
+    return flask.jsonify(
+        {"name": name, "step": as_json(step), "model": described.settings.model,
+         "weight_hash": sae.metadata.weight_hash, "chosen": True, "furthest": FURTHEST}
     )  # fmt: skip
 
 
@@ -473,5 +538,5 @@ PAGE = Page(
     shows="Directions that steer a model: made from pairs of texts, two lists of words, a trait or a feature, at a "
     "layer and strength that were chosen on one half of the examples and judged on the other.",
     command="workbench direction MODEL --towards WORDS --away WORDS",
-    fill=lambda _, model: ("direction", {"model": model}),
+    form=make_panel,
 )

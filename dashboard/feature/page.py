@@ -36,6 +36,7 @@ from dashboard.components.pages import (
     address_sink,
     artefact_menu,
     compare_href,
+    directions_href,
     feature_href,
     first_step,
     register_address,
@@ -68,11 +69,12 @@ def detail(
     near = {neighbour: view.named(neighbour, label, named) for neighbour, label in near.items()}
     explained = view.explanations(workspace, features, index)
     compare = quiet_link("Compare with…", compare_href(f"{name}:{index}"))
+    chat = None if features.neurons else quiet_link("Chat along it", directions_href("", feature=f"{name}:{index}"))
     proof = newest_proof(workspace, name, index)
     badge = attempt(lambda: _prove.badge(workspace, proof)) if row.n_fired else None
     ask = ask_for(workspace, features, [index], f"{name} {index}") if row.n_fired else None
     controls = html.Div(
-        [note_controls(f"features/{name}#{index}", largest=row.max_activation), badge, compare, ask],
+        [note_controls(f"features/{name}#{index}", largest=row.max_activation), badge, compare, chat, ask],
         className="wb-controls",
     )
     lens = said_by(workspace, features, index)

@@ -79,16 +79,17 @@ def _judged(circuit: InductionCircuit) -> html.Section:
         "through queries, values or control heads."
     )
     scored = (
-        f"The {tested} heads with the highest induction scores were tested; those above pass. Induction scores here "
-        f"come from {len(settings.seeds) * settings.prompts_per_seed} prompts of {circuit.context_length} tokens, so "
-        "they differ from those of the heat map."
+        f"The map scores attention alone; here the {tested} heads with the highest scores were tested for "
+        f"what they do, and {proved} pass. Scores differ a little from the map's: "
+        f"{len(settings.seeds) * settings.prompts_per_seed} prompts of {circuit.context_length} tokens of their own."
     )
     names = {"name": "head", "verdict": "role", "strict": "induction", "tl": "by stripe"}
     shown = [{names.get(key, key.replace("_", " ")): row[key] for key in _MEASURED} for row in rows if row["candidate"]]
     return panel(
         "Causal evidence",
-        verdict(sentence, html.P(scored), html.P(visible(circuit.verdict.rule, 4000)), as_table(shown, "All measures")),
+        verdict(sentence, html.P(visible(circuit.verdict.rule, 4000)), as_table(shown, "All measures")),
         _grid(rows),
+        note=scored,
         actions=[quiet_link("open the circuit", circuit_href(circuit.key))],
         className="wb-heads-proof",
     )

@@ -154,7 +154,13 @@ def _import() -> flask.Response:
 
 def _state(notes: Notes, note: Note) -> dict[str, object]:
     fields = {"key": note.key, "title": note.title, "note": note.note, "starred": note.starred, "tags": note.tags}
-    return {**fields, "lists": [*notes.lists()]}
+    return {**fields, "lists": [*notes.lists()], "features": _feature_names(current().workspace)}
+
+
+def _feature_names(workspace: Workspace) -> list[str]:
+    """Return the features that a text may link to, as `demo:12`; `#12` is one of the first, where it has no own."""
+    names = workspace.names("features")
+    return sorted(names, key=lambda name: name != features.choose(workspace, None)) if names else []
 
 
 def _answer(answer: dict[str, Any]) -> flask.Response:
@@ -252,7 +258,8 @@ def _row(workspace: Workspace, note: Note, labels: dict[str, str], buttons: list
     detail = note.key if exists else f"{note.key}, no longer in the workspace"
     if note.title and label:
         detail += f" · {visible(label, 120)}"
-    state = {"title": note.title, "note": note.note, "starred": note.starred, "tags": note.tags}
+    state = {"title": note.title, "note": note.note, "starred": note.starred, "tags": note.tags,
+             "features": _feature_names(workspace) if note.note else []}  # fmt: skip
     return html.Li(
         [
             quiet_link(name, href) if href and exists else html.Span(name),

@@ -13,15 +13,16 @@ import dash_mantine_components as dmc
 from dash import ALL, Dash, Input, NoUpdate, Output, State, ctx, dcc, html, no_update
 from dash.development.base_component import Component
 
-from dashboard.components.forms import YES_NO, text_input, text_of
+from dashboard.components.forms import YES_NO, help_of, text_input, text_of
 from dashboard.components.frame import Part, attempt, attrs, explain, fold, notice, page, panel, quiet_link, select
-from dashboard.components.pages import Page, artefact_href, run_progress
+from dashboard.components.pages import Page, artefact_href, run_progress, runs_href
 from dashboard.data.workspace import stamp
+from dashboard.figures.theme import visible
 from dashboard.queue import QueuedRun, RunQueue, VerbForm
 from dashboard.sources import PageSources, current
 from interp.artifacts import FOLDERS, PARTIAL, hash_json, partial_path
 from interp.cache import size_text
-from interp.errors import ConfigError, MissingError, UsageError, WorkbenchError, as_typed
+from interp.errors import ConfigError, MissingError, UsageError, WorkbenchError, as_typed, program
 from interp.options import Option
 from interp.workspace import Workspace, empty_trash, folder_bytes, move_to_trash, outdated, restore, trashed
 
@@ -57,11 +58,14 @@ def layout(context: PageSources, verb: str | None = None, **address: str) -> htm
 def _start(queue: RunQueue, verb: str | None, address: dict[str, str]) -> html.Section:
     forms = queue.catalogue.forms
     chosen = verb if verb in forms else next(iter(forms))
+    address = _usual(queue, forms[chosen]) | (address if verb == chosen else {})
     data = [{"value": name, "label": name} for name in forms]
     return panel(
         "Start a run",
-        select("runs-verb", "Analysis", data, chosen, searchable=True),
-        html.Div(_form(queue, forms[chosen], address if verb == chosen else {}), id="runs-form"),
+        html.Ul([_preset(queue, name, *words, chosen) for name, words in PRESETS.items()], className="wb-presets"),
+        html.Div([select("runs-verb", "Analysis", data, chosen, searchable=True), "or another analysis"],
+                 className="wb-controls wb-quiet"),
+        html.Div(_form(queue, forms[chosen], address), id="runs-form"),
         html.P("The same command for a terminal:", className="wb-note wb-flush"),
         html.Div(
             [
@@ -72,23 +76,60 @@ def _start(queue: RunQueue, verb: str | None, address: dict[str, str]) -> html.S
         ),
         html.P("", id="runs-problem", className="wb-note", role="status"),
         html.Button("Add to the queue", id="runs-add", className="wb-act", type="button", disabled=True),
-        note="Fields marked with * are required; the others have defaults.",
-    )
+        html.P(
+            ["All of it for your own model and text, in a terminal: ", html.Code(f"{program()} own MODEL --text FILE")],
+            className="wb-note",
+        ),
+        note="Choose what to do; only what is marked with * has to be filled in.",
+    )  # fmt: skip
+
+
+PRESETS = {
+    "record": ("Record", "a model's activations on text", ("corpus", "tokens")),
+    "train": ("Train", "a dictionary on a recording", ("tokens",)),
+    "features": ("Describe", "the features of a dictionary", ("dictionary",)),
+    "trace": ("Trace", "why a model answers a prompt so", ("target",)),
+    "heads": ("Heads", "what each attention head does", ()),
+    "direction": ("Direction", "from pairs, lists or a trait", ()),
+}
+"""What is done first, by verb: title, what it makes, and the fields that are shown besides the required ones."""
+FIRST_FIELDS = 6
+"""Fields of any other verb that are shown; the rest is folded."""
+
+
+def _preset(queue: RunQueue, verb: str, title: str, about: str, _: tuple[str, ...], chosen: str) -> html.Li:
+    usual = _usual(queue, queue.catalogue.forms[verb])
+    href = "/directions" if verb == "direction" else runs_href(verb, **usual)  # its page has the form with a table
+    current = attrs({"aria-current": "true"} if verb == chosen else {})
+    return html.Li(dcc.Link([html.Strong(title), html.Span(about, className="wb-quiet")], href=href), **current)
+
+
+def _usual(queue: RunQueue, form: VerbForm) -> dict[str, str]:
+    """Return the values of a new form: for what it needs, the newest that the workspace has."""
+    needed: dict[str, str] = {}  # by menu: of two models, the second is for the visitor to choose
+    for option in form.fields:
+        if option.menu and (option.required or option.name == "dictionary"):
+            needed.setdefault(option.menu, option.name)
+    offered = {name: queue.catalogue.suggestions(menu) for menu, name in needed.items()}
+    return {name: values[0] for name, values in offered.items() if values}
 
 
 def _form(queue: RunQueue, form: VerbForm, values: dict[str, str]) -> list[Part]:
-    basic = [_input(queue, form.verb, option, values.get(option.name)) for option in form.fields if not option.advanced]
-    advanced = [_input(queue, form.verb, option, values.get(option.name)) for option in form.fields if option.advanced]
-    more = fold(
-        f"{len(advanced)} more settings",
-        html.Div(advanced, className="wb-fields"),
-        open=any(option.name in values for option in form.fields if option.advanced),
-    )
-    first, _, rest = form.about.partition("\n")
+    usual = [option.name for option in form.fields if not option.advanced][:FIRST_FIELDS]
+    first_fields = {*(PRESETS[form.verb][2] if form.verb in PRESETS else usual), *values}
+    basic = [option for option in form.fields if option.required or option.name in first_fields]
+    rest = [option for option in form.fields if option not in basic]
+
+    def inputs(options: list[Option]) -> html.Div:
+        return html.Div([_input(queue, form.verb, option, values.get(option.name)) for option in options],
+                        className="wb-fields")  # fmt: skip
+
+    first, _, about = form.about.partition("\n")
     return [
-        fold(first, html.P(rest.strip(), className="wb-run-about")),
-        html.Div(basic, className="wb-fields"),
-        more if advanced else None,
+        html.Div([html.H3(first), help_of(form.fields)], className="wb-panel-title"),
+        fold("More about it", html.P(about.strip(), className="wb-run-about")),
+        inputs(basic) if basic else None,
+        fold(f"All {len(rest)} other settings", inputs(rest)) if rest else None,
     ]
 
 
@@ -159,7 +200,7 @@ def _item(run: QueuedRun) -> html.Li:
                 [html.Span(run.id, className="wb-value"), html.Div(buttons, className="wb-panel-actions")],
                 className="wb-panel-head",
             ),
-            html.Code(run.command, className="wb-run-code"),
+            html.Code(visible(run.command, 400), className="wb-run-code"),
             html.Div(run_progress(run), className="wb-run-shown"),
             folded if run.log else None,
         ],
@@ -194,7 +235,8 @@ def _register_form(app: Dash) -> None:
     @app.callback(Output("runs-form", "children"), Input("runs-verb", "value"), prevent_initial_call=True)
     def show(verb: str) -> list[Part]:
         queue = _runs()
-        return _form(queue, queue.catalogue.forms[verb], {})
+        form = queue.catalogue.forms[verb]
+        return _form(queue, form, _usual(queue, form))
 
     @app.callback(
         Output("runs-command", "children"),

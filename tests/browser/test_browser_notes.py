@@ -48,13 +48,15 @@ def test_a_feature_is_starred_named_and_found_again_by_keyboard(visits, own):
     page.wait_for_selector(".wb-star[aria-pressed=true]")
     page.focus("button[aria-label^='Note on']")
     page.keyboard.press("Enter")
-    page.keyboard.type(HOSTILE)
+    page.keyboard.type(f"{HOSTILE} like #13, demo:14, other:15 at 12:30")
     page.keyboard.press("Shift+Tab")
     page.keyboard.type("months")
     page.keyboard.press("Control+Enter")
     page.wait_for_selector("form.wb-note-form", state="detached")
     note = Notes.open(own).get("features/demo#12")
-    assert (note.title, note.note, note.starred) == ("months", HOSTILE, True)
+    assert (note.title, note.note.split(" like")[0], note.starred) == ("months", HOSTILE, True)
+    links = [(link.inner_text(), link.get_attribute("href")) for link in page.locator(".wb-note-text a").all()]
+    assert links == [("#13", "/feature/demo/13"), ("demo:14", "/feature/demo/14")]
     page.click("#feature-next")
     page.wait_for_function("document.querySelector('#feature-number')?.innerText === '#13'")
     page.wait_for_selector(".wb-star[aria-pressed=false]")

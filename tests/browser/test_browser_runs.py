@@ -1,5 +1,6 @@
 """Analyses started in the browser: a map made and opened, a run cancelled and resumed, an artefact deleted and back."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,10 +43,11 @@ def test_a_map_is_made_from_the_page_and_opened(running):
     page = running.open("/runs")
     page.click("#runs-verb")
     page.get_by_role("option", name="atlas", exact=True).click()
-    field(page, "source").wait_for()
+    field(page, "source").fill("")
     page.wait_for_function("document.querySelector('#runs-problem').innerText.includes('Choose ')")
     assert page.locator("#runs-add").is_disabled()
     field(page, "source").fill(f"embeddings:{MODEL}")
+    page.click("#runs-form summary >> text=other settings")
     field(page, "name").fill("mine")
     page.wait_for_function("document.querySelector('#runs-command').innerText.includes('--name mine')")
     assert f"atlas embeddings:{MODEL} --name mine --workspace" in page.locator("#runs-command").inner_text()
@@ -156,4 +158,27 @@ def test_a_page_without_anything_leads_to_the_form_that_fills_it(running, queue,
     page.wait_for_function(
         "document.querySelector('#runs-problem').innerText.includes('Choose your fine-tuned model.')"
     )
+    assert running.errors == []
+
+
+def test_pairs_are_pasted_edited_and_made_a_direction_once(running, queue, tmp_path):
+    for name in queue.workspace.names("direction"):
+        queue.workspace.path("direction", name).rename(tmp_path / name)
+    page = running.open("/directions")
+    page.fill("#make-paste", "The food was | great. | awful.")
+    page.click("#make-add")
+    page.wait_for_selector("#make-run >> text=1 of at least 8 pairs")
+    page.fill("#make-paste", "\n".join(f"Dish {n} was | great. | awful." for n in range(7)))
+    page.click("#make-add")
+    page.wait_for_selector("#make-run button >> text=Make great-or-awful")
+    page.click("#make-grid .ag-row[row-index='0'] .ag-cell[col-id='towards']")
+    page.keyboard.type("tasty.")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#make-run button >> text=Make tasty-or-awful")
+    page.dblclick("#make-run button")
+    page.wait_for_selector("#make-run .wb-run-running, #make-run .wb-run-waiting")
+    [run] = queue.all()
+    assert [pair["towards"] for pair in json.loads(run.options["pairs"])] == [" tasty.", *[" great."] * 7]
+    queue.cancel(run.id)
+    page.wait_for_selector("#make-run .wb-run-cancelled", timeout=60_000)
     assert running.errors == []

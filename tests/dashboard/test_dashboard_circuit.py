@@ -1,5 +1,6 @@
 """The circuit page without a browser: which edges, which groups, where they are drawn, what is said of them."""
 
+import re
 import shutil
 from dataclasses import replace
 
@@ -315,6 +316,7 @@ def test_summary_says_verdict_rule_and_scores(workspace):
     assert "Holm over all heads" in said
     assert "they back each other up" in said
     assert "ablating them changes the loss on repeats by" in said
+    assert re.search(r"\d+ heads attend by induction", said), "why it has fewer heads than the page Heads"
     said = text_of(summary(open_circuit(workspace, "ioi"), DARK))
     assert '"0.87"' in said
     assert "random circuits" in said
@@ -348,6 +350,7 @@ def test_heads_page_shows_the_evidence_or_the_command(small, workspace, live):
     said = text_of(heads.layout(PageSources(workspace, live)))
     assert "/circuit/induction-circuits/induction" in said
     assert '"best_sender": "L1H2"' in said
+    assert "The map scores attention alone" in said
     shutil.rmtree(small.root / "induction-circuits")
     assert "workbench circuit induction smollm2-135m" in text_of(heads.layout(PageSources(small, live)))
 

@@ -12,10 +12,14 @@ from make_recording import recording
 from make_saes import saved
 from page_text import text_of
 from scipy.sparse import csr_matrix
+from visit import unguarded
 
 from dashboard.app import create_app
 from dashboard.compare import _data, measure, page
+from dashboard.data.features import one
+from dashboard.directions import page as directions
 from dashboard.sae import page as sae_page
+from dashboard.sources import current
 from interp.artifacts import save_artefact
 from interp.errors import UnknownNameError, UsageError
 from interp.models.loading import load_model
@@ -26,6 +30,7 @@ from saes.evaluation.matching import random_like, unit
 from saes.evaluation.sae_comparison import SAEComparison
 from saes.kinds.base import SAEMetadata, Weights
 from saes.kinds.topk import TopKSAE
+from saes.weights.folder import load_sae
 from workbench.__main__ import main
 
 MODEL, HOOK, MLP = "small:mlp-2l", "blocks.1.hook_resid_post", "blocks.1.mlp.hook_post"
@@ -140,6 +145,19 @@ def test_the_verdict_follows_both_nulls(place, value, p, closer, expected):
         _data.Measure(measure.CLOSER, closer, None, None, ""),
     ]
     assert measure.verdict(_data.named(place, "one:1"), _data.named(place, "random:2"), measures) == expected
+
+
+def test_a_chat_along_a_feature_adds_what_it_writes(place, live):
+    client = unguarded(place, live)
+    with client.application.app_context():
+        found = client.get("/api/chat/direction?name=permuted:5").get_json()
+        assert found["step"]["amount"] == pytest.approx(one(place, "permuted", 5).row.max_activation)
+        written = load_sae(place.path("sae", "permuted")).decoder_directions[5]
+        assert found["step"]["target"]["vector"] == pytest.approx(written.tolist(), abs=1e-6)
+        text = text_of(directions.layout(current(), feature="permuted:5"))
+        assert "Say it with the model" in text
+        assert "Choose and judge a strength" in text or "runs no analyses" in text
+        assert client.get("/api/chat/direction?name=permuted:999").status_code == 400
 
 
 def test_a_neuron_is_found_by_what_it_writes_and_by_what_it_reads(place):
@@ -279,6 +297,11 @@ def test_a_proposal_is_a_name_with_its_label(models_apart):
     assert "here:3 here 3" in proposed
     assert _data.bare_name("here:3 here 3") == "here:3"
     assert _data.bare_name("river bank") == "river bank"
+    assert _data.bare_name("12", "here") == "here:12"
+    assert _data.proposals(models_apart, "here:3") == _data.proposals(models_apart, "here:3 here 3")
+    assert "here:3 here 3" in _data.proposals(models_apart, "3")
+    assert _data.proposals(models_apart, "HERE 3")[0] == "here:3 here 3", "a word of its label"
+    assert _data.proposals(models_apart, "no such word") == []
 
 
 def test_matched_features_of_two_saes_are_on_the_page_sae(place, order):

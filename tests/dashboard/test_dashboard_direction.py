@@ -15,12 +15,14 @@ from dashboard.app import create_app
 from dashboard.components.evidence import percent
 from dashboard.components.pages import page_of
 from dashboard.directions import page
+from dashboard.directions._making import MOST_PAIRS, named, options_of_form, pairs_option, read_pairs
 from dashboard.figures.geometry import along_figure, in_planes_figure, layers_and_strengths, probe_over_layers
 from dashboard.figures.theme import DARK, LIGHT
 from dashboard.sources import PageSources, current
 from dashboard.turns import answered_in_lines
 from interp.artifacts import as_json
 from interp.directions.study import DirectionGeometry
+from interp.errors import WorkbenchError
 from interp.forms import from_json
 from interp.geometry.separation import WordsAlong
 from interp.interventions.conversation import Conversation
@@ -243,3 +245,56 @@ def test_no_token_is_written_once_the_page_is_closed(chats):
         del lines
     assert made == [0, 1]
     assert ended
+
+
+PAIR = {"prompt": "The food was", "towards": "great.", "away": "awful."}
+LINES = {
+    "bars": "The food was | great. | awful.",
+    "tabs and titles": "prompt\ttowards\taway\n\nThe food was\tgreat.\tawful.",
+    "commas": 'prompt,towards,away\n"The food was", great., awful.',
+    "objects": json.dumps(PAIR),
+    "a list": json.dumps([PAIR]),
+}
+
+
+@pytest.mark.parametrize("text", LINES.values(), ids=LINES)
+def test_pairs_are_read_from_every_form_that_people_paste(text):
+    assert read_pairs(text) == [PAIR]
+    assert read_pairs("great | awful")[0]["prompt"] == ""
+
+
+def test_pairs_become_the_option_of_the_verb():
+    rows = [PAIR | {"prompt": f"Dish {n} was"} for n in range(8)] + [dict.fromkeys(PAIR, "")]
+    made = json.loads(pairs_option(rows))
+    assert [pair["towards"] for pair in made] == [" great."] * 8, "a word follows its prompt after a space"
+    assert "prompt" not in json.loads(pairs_option([{"towards": f"a{n}", "away": "b"} for n in range(8)]))[0]
+
+
+TRAIT = ("trait", [], "", "")
+REFUSED = [
+    (lambda: read_pairs("one side"), "line 1 is no pair"),
+    (lambda: read_pairs('{"towards": 1, "away": "x"}'), "line 1 is no pair"),
+    (lambda: read_pairs("[{"), "not a JSON list"),
+    (lambda: read_pairs("a | b\n" * (MOST_PAIRS + 1)), "the table takes 500"),
+    (lambda: pairs_option([PAIR]), "1 of at least 8 pairs"),
+    (lambda: pairs_option([*[PAIR] * 8, PAIR | {"away": " "}]), "row 9 has one side only"),
+    (lambda: pairs_option([*[PAIR] * 8, PAIR | {"away": "great."}]), "they have to differ"),
+    (lambda: options_of_form("lists", [], "good\nfine", "bad", "", ""), "2 and 1 words"),
+    (lambda: options_of_form("lists", [], "a good day\nfine", "bad", "", ""), "2 and 1 texts"),
+    (lambda: options_of_form(*TRAIT, "cheerful", " "), "a trait and its opposite"),
+]
+
+
+@pytest.mark.parametrize(("make", "message"), REFUSED, ids=[message for _, message in REFUSED])
+def test_what_makes_no_direction_is_said_before_anything_runs(make, message):
+    with pytest.raises(WorkbenchError, match=message):
+        make()
+
+
+def test_a_new_direction_has_a_name_that_none_has(own):
+    options = options_of_form(*TRAIT, "cheerful", "sad")
+    assert named(own, options, "")["name"] == "cheerful-or-sad"
+    direction(own, "cheerful-or-sad", plain=True, model=MODEL)
+    assert named(own, options, "")["name"] == "cheerful-or-sad-2"
+    with pytest.raises(WorkbenchError, match="type another name"):
+        named(own, options, "plain")

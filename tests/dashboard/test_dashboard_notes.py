@@ -33,7 +33,7 @@ def test_what_is_noted_on_a_feature_is_on_its_page_and_on_notes(visitor, own):
     )
     assert answer.get_json() == {
         "key": KEY, "title": "months", "note": "<script>window.pwned=1</script>", "starred": True, "tags": ["a"],
-        "lists": ["a"],
+        "lists": ["a"], "features": ["demo", "neurons"],
     }  # fmt: skip
     assert visitor.client.get("/api/notes?key=features/demo%2312", headers=HERE).get_json() == answer.get_json()
     assert json.dumps(KEY) in visitor.open("/feature/demo/12")

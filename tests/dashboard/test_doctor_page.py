@@ -2,6 +2,7 @@
 
 import shutil
 from dataclasses import replace
+from functools import partial
 
 import pytest
 from make_certificate import certificate
@@ -50,6 +51,22 @@ def test_a_page_says_under_which_certificate_its_numbers_were_made(certified):
     made = certificate(certified, "mine", "smollm2-135m", "0" * 64, "2e-06")  # something else came
     assert made.about.content_hash != certified.manifest("heads", "under").parents["certificates/mine"]
     assert "examined anew since" in menu("under")
+
+
+def test_a_page_names_the_certificate_of_the_same_weights_where_its_numbers_were_made_without_one(certified, workspace):
+    save_artefact(
+        replace(workspace.open(HeadScores, "smollm2-135m")), certified.path("heads", "apart"),
+        parents={"heads/without": "x", "model:smollm2-135m": "1" * 64},
+    )  # fmt: skip
+    menu = partial(artefact_menu, "Model", [], "/heads", key="heads/apart")
+    assert "no certificate" in text_of(menu()), "other weights"
+    save_artefact(
+        replace(workspace.open(HeadScores, "smollm2-135m")), certified.path("heads", "from-apart"),
+        parents={"heads/apart": "x"},
+    )  # fmt: skip
+    certificate(certified, "theirs", "smollm2-135m", "1" * 64)
+    assert "/doctor/theirs" in text_of(menu())
+    assert "not by the run that made these numbers" in text_of(menu(key="heads/from-apart"))
 
 
 @pytest.mark.parametrize(("quick", "mark"), [(False, "certified"), (True, "quick checks passed")])

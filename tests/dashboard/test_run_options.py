@@ -101,6 +101,7 @@ HOSTILE = [
     ("direction", {"model": MODEL, "towards": "'open"}, "close the quotes"),
     ("direction", {"model": MODEL, "vector": "/etc/x.npy"}, "unknown option"),
     ("direction", {"model": MODEL, "pairs": "/etc/x.jsonl"}, "inside the workspace"),
+    ("direction", {"model": MODEL, "pairs": "[" + "x" * 100_000}, "a command at most 100,000"),
     ("patch", {"model": MODEL, "clean": "a\nb", "corrupt": "b", "answer": "c"}, "one line of text"),
     ("patch", {"model": MODEL, "clean": "a\0b", "corrupt": "b", "answer": "c"}, "one line of text"),
     ("patch", {"model": MODEL, "clean": "x" * 5000, "corrupt": "b", "answer": "c"}, "at most 4,000"),
