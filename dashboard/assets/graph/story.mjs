@@ -30,7 +30,7 @@ export class StoryDrawing {
         "p",
         { class: "wb-note wb-story-foot" },
         element("strong", left, `left out: ${percent(story.left_out)}`),
-        `Percentages are shares of the influence on the answer. ${tests.length ? held : ""}Blue raises, `,
+        `Percentages are shares of the influence on the answer, whose own is its probability. ${tests.length ? held : ""}Blue raises, `,
         element("span", { class: "wb-story-negative" }, "orange"),
         " lowers.",
       ),
