@@ -59,6 +59,8 @@ def _markup(node: Any) -> Iterator[str]:
     elif isinstance(node, Component):
         values = node.to_plotly_json()["props"]
         children = values.pop("children", None)
+        if node._type == "Button":
+            return  # does nothing without scripts
         tag = node._type.lower() if node._namespace == "dash_html_components" else "span"  # a link leads nowhere here
         attributes = {
             "class": values.get("className"),

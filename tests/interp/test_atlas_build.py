@@ -63,7 +63,7 @@ def test_planted_clusters_are_kept_apart_and_named(planted):
         assert len(words) == 1, "one planted cluster each"
         assert region.label.startswith(words.pop().strip("<>"))
     assert made.quality.trustworthiness > 0.85
-    assert made.findings()[0].sentence.startswith("5 of 5 regions on the map of file:planted")
+    assert made.findings()[0].sentence.startswith("5 of 5 regions have names; 100% of the points lie in them")
     assert verify(folder) == []
 
 
