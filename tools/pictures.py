@@ -54,8 +54,9 @@ TEXT = """([left, top, width, height]) => {
 NUMBER = re.compile(r"-?\d[\d,]*\.?\d*")
 PASSING = re.compile(
     r"\b\d+(\.\d+)? (seconds?|minutes?|hours?|days?|s|min|h|ms|[kMG]B|tokens/s)\b|\d{4}-\d\d-\d\d(T?[ \d:]*)|\d\d:\d\d"
+    r"|\bno certificate\b|\bcertificate deleted\b|\bexamined anew since\b|\bquick checks passed\b"
 )
-"""Times and sizes, which are others on the next day or machine."""
+"""Times and sizes, which are others on the next day or machine, and whether a workspace was examined."""
 TOLERANCE = 0.02
 PROMPT = "The capital of France is Paris, and the capital of Italy is".replace(" ", "+")
 
@@ -223,6 +224,9 @@ def main(arguments: list[str]) -> int:
         kept = {each.name: (recorded | found).get(each.name) for each in PICTURES}
         MANIFEST.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         return 0
+    if not Workspace(options.workspace).names("certificate"):
+        print("doctor: not compared, this workspace was not examined")
+        found.pop("doctor", None)
     wrong = {name: differences(recorded[name]["text"], now["text"]) for name, now in found.items()}
     for name, lines in wrong.items():
         print(f"{name}: {'as drawn' if not lines else '; '.join(lines)}")

@@ -136,10 +136,9 @@ def test_the_overview_and_the_runs_follow_what_others_start(running, queue):
     page.wait_for_selector("#runs-list .wb-run", timeout=15_000)
     other = page.context.new_page()
     other.goto(running.base + "/")
-    other.wait_for_selector(".wb-made")
+    other.click("#overview-made summary")
     other.evaluate("window.same = true")
-    link = other.locator(".wb-made a", has_text="mine")
-    link.wait_for(timeout=120_000)
+    other.wait_for_selector(".wb-made a:has-text('mine')", state="attached", timeout=120_000)
     page.wait_for_selector("#runs-storage th:has-text('heads/mine')", timeout=60_000)
     assert other.evaluate("window.same")
     assert page.evaluate("window.same"), "neither page was loaded again"
