@@ -19,6 +19,7 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import lru_cache
+from operator import attrgetter
 from typing import Any
 from urllib.parse import quote
 
@@ -115,16 +116,14 @@ def _cards(context: PageSources) -> list[Part]:
 
 def _made(summary: Overview, workspace: Workspace) -> html.Details:
     """Return the artefacts behind a fold, newest first, a line each."""
-    cards = sorted((card for of_kind in summary.cards.values() for card in of_kind), key=_created, reverse=True)
+    cards = sorted(
+        (card for of_kind in summary.cards.values() for card in of_kind), key=attrgetter("created"), reverse=True
+    )
     made = f", made with {', '.join(map(short_name, summary.models))}" if summary.models else ""
     about = [f" {len(cards)} in ", html.Code(workspace.name), f"{made}, newest first"]
     head = html.Summary([html.H2("Artefacts"), html.Span(about, className="wb-quiet")])
     lines = html.Ol(list(map(_line, cards)), className="wb-made")
     return html.Details([head, still(lines)], className="wb-panel wb-fold", id="overview-made")
-
-
-def _created(card: Card) -> str:
-    return card.created
 
 
 def findings_panel(findings: tuple[Finding, ...]) -> html.Section | None:

@@ -183,8 +183,9 @@ class _Telling:
         self.general = [i for i in sorted({*serving, *self.background}) if self.nodes[i].position == self.last]
 
     def story(self) -> Story:
-        tokens, concepts = self._tokens(), self._merged([group for group in self._concepts() if self._tells(group)])
+        tokens = self._tokens()
         inside = {i for group in tokens for i in group.nodes}
+        concepts = self._merged([group for group in self._concepts(inside) if self._tells(group)])
         serving = [i for i in self.general if i not in inside]
         tokens = sorted(tokens, key=self._interest)[-MOST_TOKENS:]
         room = MOST_BOXES - 2 - bool(serving) - len(tokens)
@@ -240,9 +241,8 @@ class _Telling:
                 groups.append(_Group(word, "token", [*tokens, *readers]))
         return groups
 
-    def _concepts(self) -> list[_Group]:
-        """Return a group for the latents at each position whose words are alike and on the topic."""
-        taken = {i for group in self._tokens() for i in group.nodes}
+    def _concepts(self, taken: Collection[int]) -> list[_Group]:
+        """Return a group for the latents at each position, but those taken, whose words are alike and on the topic."""
         by_position: dict[int, list[int]] = defaultdict(list)
         for i in self.words:
             if self.topic.words.get(i) and i not in taken and i not in self.background:
@@ -343,9 +343,9 @@ class _Telling:
         answer = " rather than ".join([f"*{self.answer[0]}*{repeated}", *(f"*{side}*" for side in self.answer[1:])])
         late = [box for box in boxes[:-1] if box.position == self.last and box.kind != "token"]
         late = sorted(late, key=lambda box: -abs(box.effect))
-        least = NAMED_EFFECT * max((box.effect for box in late), default=0.0)
-        ours = list(dict.fromkeys(_called(box) for box in late if box.effect > max(least, 0.0)))[:2]
-        theirs = [_called(box) for box in late if box.effect < -abs(least) and _called(box) not in ours][:1]
+        least = NAMED_EFFECT * max([0.0, *(box.effect for box in late)])
+        ours = list(dict.fromkeys(_called(box) for box in late if box.effect > least))[:2]
+        theirs = [_called(box) for box in late if box.effect < -least and _called(box) not in ours][:1]
         early = self._called_up(boxes, arrows)
         if not early and all(box.kind in ("general", "other") for box in late):
             tokens = [f"*{box.name}*" for box in boxes if box.kind == "token"][:3]
