@@ -11,6 +11,7 @@ import argparse
 import base64
 import contextlib
 import json
+import os
 import re
 import shutil
 import sys
@@ -101,7 +102,9 @@ def _served(workspace: Path) -> Iterator[str]:
         shutil.copytree(
             workspace, Path(folder) / "workspace", ignore=shutil.ignore_patterns("runs", "notes.sqlite*", "*.partial")
         )
-        stack.enter_context(contextlib.chdir(folder))  # so that commands on the pages name no folder of this machine
+        # A command on a page names no folder of this machine: neither that of the workspace nor that of the program.
+        stack.enter_context(contextlib.chdir(folder))
+        os.environ["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
         opened = Workspace(Path("workspace"))
         notes = Notes.open(opened)
         notes.set(
