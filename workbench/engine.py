@@ -4,7 +4,7 @@ import contextlib
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from interp.doctor.certificate import Certificate
 from interp.engines.engine import EngineName
@@ -19,13 +19,22 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
+class OverDevices(Verb):
+    """Option of a verb that needs no weights of layers: its model may be spread over several devices."""
+
+    engine: Literal["bridge", "sharded"] = "bridge"
+    """`sharded` spreads a model that does not fit on one device over the GPUs, the machine's memory and the disk."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class OnEngine(Verb):
     """Options of a verb that runs a model in the workbench itself, or in an inference engine."""
 
     engine: EngineName = "bridge"
-    """Program that runs the model. `bridge` is here and serves every analysis. `vllm` has an environment of its own
-    (`make engine-vllm`, or the Python that WORKBENCH_VLLM_PYTHON names) and gives values of the residual stream,
-    attention and MLPs."""
+    """Program that runs the model. `bridge` is here and serves every analysis. `sharded` is the same, with a model that
+    is spread over the GPUs, the machine's memory and the disk. `vllm` has an environment of its own (`make
+    engine-vllm`, or the Python that WORKBENCH_VLLM_PYTHON names) and gives values of the residual stream, attention and
+    MLPs."""
     tensor_parallel: Annotated[int, Means("PROCESSES")] = 1
     """Processes of vLLM that share every layer, one GPU each; they must divide the attention heads."""
 

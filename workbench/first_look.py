@@ -13,7 +13,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from interp.artifacts import save_artefact
-from interp.doctor.certificate import BRIDGE, Certificate, Check
+from interp.doctor.certificate import BRIDGES, Certificate, Check
 from interp.errors import ConfigError, program
 from workbench.terminal import slug
 
@@ -116,7 +116,7 @@ class FirstLook:
         known = [
             entry
             for entry in self.workspace.values(Certificate)
-            if entry.settings.weight_hash == digest and entry.settings.engine == BRIDGE
+            if entry.settings.weight_hash == digest and entry.settings.engine in BRIDGES
         ]
         basis = next((entry for entry in known if entry.dtype == dtype), None)
         examined = {entry.settings.dictionary_hash for entry in known}

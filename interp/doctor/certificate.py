@@ -35,8 +35,8 @@ QUESTIONS: dict[Part, str] = {
     "dictionary": "Does the dictionary belong to this model, at this hook point and in these units?",
 }
 """Part -> what its checks answer."""
-BRIDGE = "bridge"
-"""The engine of everything but recordings of another: TransformerLens' bridge, in this process."""
+BRIDGES = ("bridge", "sharded")
+"""Engines in this process, whose numbers are the same bits: TransformerLens' bridge, on one device or over several."""
 NAMED = 3
 """Failed checks that a headline names."""
 
@@ -151,13 +151,13 @@ class Certificate(Artefact, kind="certificate", made_by="doctor"):
     def subject(self) -> str:
         """The model, or the dictionary in it, that was examined."""
         of = self.settings
-        named = short_name(of.model) + ("" if of.engine == BRIDGE else f" in {of.engine}")
+        named = short_name(of.model) + ("" if of.engine in BRIDGES else f" in {of.engine}")
         return f"{of.dictionary} in {named}" if of.dictionary else named
 
     def facts(self) -> list[tuple[str, str]]:
         """Return what was examined and the numbers of verdicts."""
         of = [("model", short_name(self.settings.model)), ("dictionary", self.settings.dictionary or "none")]
-        of += [] if self.settings.engine == BRIDGE else [("engine", self.settings.engine)]
+        of += [] if self.settings.engine in BRIDGES else [("engine", self.settings.engine)]
         verdicts: Sequence[Verdict] = ("passed", "failed", "not checked")
         return [*of, *((verdict, str(len(self.with_verdict(verdict)))) for verdict in verdicts)]
 
@@ -191,7 +191,7 @@ def certificates_of(workspace: "Workspace", parents: Mapping[str, str]) -> dict[
     """
     hashes = _origins(workspace, parents)
     known = sorted(
-        (entry for entry in workspace.values(Certificate) if entry.settings.engine == BRIDGE),
+        (entry for entry in workspace.values(Certificate) if entry.settings.engine in BRIDGES),
         key=lambda entry: (entry.settings.quick, entry.settings.dictionary != ""),
     )
     of_weights = {entry.settings.weight_hash: entry for entry in reversed(known)}

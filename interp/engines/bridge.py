@@ -1,4 +1,4 @@
-"""The default engine: a model with TransformerLens' hooks, in this process."""
+"""The default engine: a model with TransformerLens' hooks, in this process, on one device or spread over several."""
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 class Bridge(Engine):
     """`load_model`'s model as an engine."""
 
-    name = "bridge"
     whole_shards = False
 
     def __init__(self, model: HookedModel):
@@ -25,11 +24,12 @@ class Bridge(Engine):
         self.spec = model_spec(model)
         self.precision = str(next(model.original_model.parameters()).dtype).removeprefix("torch.")
         self.attention = cast("Attention", attention_kernel(model))
+        self.name = "sharded" if hasattr(model.original_model, "hf_device_map") else "bridge"
         self.n_layers, self.n_ctx = model.cfg.n_layers, model.cfg.n_ctx
 
     @property
     def about(self) -> str:
-        return "bridge"
+        return self.name
 
     @property
     def weight_hash(self) -> str:

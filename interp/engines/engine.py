@@ -1,11 +1,9 @@
-"""What a recording asks of the program that runs a model, and what each program cannot do."""
+"""What a recording asks of the program that runs a model."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Literal, Protocol
-
-from interp.errors import ConfigError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -13,13 +11,7 @@ if TYPE_CHECKING:
     from interp.models.loading import Attention
     from interp.text.tokens import Tokenizer
 
-EngineName = Literal["bridge", "vllm"]
-Ability = Literal["values", "edits", "gradients", "patterns"]
-ABILITIES: dict[EngineName, frozenset[Ability]] = {
-    "bridge": frozenset({"values", "edits", "gradients", "patterns"}),
-    "vllm": frozenset({"values"}),
-}
-"""What each engine can do: give values of hook points, take edited ones, differentiate, give attention patterns."""
+EngineName = Literal["bridge", "sharded", "vllm"]
 
 
 class Reader(Protocol):
@@ -73,10 +65,3 @@ class Engine(ABC):
     @abstractmethod
     def reading(self, hook_points: Sequence[str]) -> AbstractContextManager[Reader]:
         """Return what reads these hook points within a `with` block."""
-
-
-def require(engine: EngineName, ability: Ability, what: str) -> None:
-    """Raise `ConfigError`, before anything is loaded, where an engine lacks what an analysis needs."""
-    if ability not in ABILITIES[engine]:
-        able = ", ".join(name for name, abilities in ABILITIES.items() if ability in abilities)
-        raise ConfigError(f"{what} needs {ability}, which the engine {engine} does not give; --engine {able} does")

@@ -20,6 +20,7 @@ import io
 import json
 import os
 import shutil
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -28,7 +29,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from interp.artifacts import disk_errors
 from interp.cache import cache_folder, size_text
-from interp.devices import model_dtype, parse_dtype, pick_device
+from interp.devices import model_dtype, model_sharded, parse_dtype, pick_device
 from interp.errors import ConfigError, CorruptError, MissingError, ResourceError, UnknownNameError
 from interp.models._lora import base_of_adapter, described, is_adapter, merged
 from interp.models.hooked import HookedModel, wrap_transformers
@@ -337,6 +338,7 @@ def load_model(
     device: str | None = None,
     attention: Attention = "eager",
     seed: int = 0,
+    sharded: bool | None = None,
 ) -> HookedModel:
     """Load the model that a spec names (a known name, hub id, folder, GGUF file) in evaluation mode on `device`.
 
@@ -344,7 +346,9 @@ def load_model(
 
     `attention="eager"` computes attention patterns, so that they can be read and edited; `"sdpa"` uses torch's fused
     kernel, which is faster and has no patterns. `seed` initialises small models and nothing else. `dtype` is by default
-    that of the running command (`--dtype`), float32 in scripts; hooks see float32 (`adapter.show_float32`).
+    that of the running command (`--dtype`), float32 in scripts; hooks see float32 (`adapter.show_float32`). `sharded`
+    spreads the layers over GPUs, memory and disk (`sharded`), whatever `device`: for a model that does not fit on one
+    (default: as the running command says, `--engine sharded`).
 
     Raises `UnknownNameError` with the nearest known names, `MissingError` when weights are not there or the hub cannot
     be reached, `ConfigError` before weights are read that do not fit into memory, `CorruptError` when they cannot be.
@@ -352,12 +356,18 @@ def load_model(
     if attention not in ("eager", "sdpa"):
         raise UnknownNameError("attention", attention, ["eager", "sdpa"])
     torch_dtype, where = parse_dtype(dtype or model_dtype()), pick_device(device)
+    sharded = model_sharded() if sharded is None else sharded
     if isinstance(spec, SmallConfig):
         return _load_small(spec, torch_dtype, where, attention, seed)
     source = find_source(spec)
     if source.kind in _OURS:
+        if sharded:
+            raise ConfigError(f"{spec} is a small model, which fits on one device; leave --engine sharded out")
         return _load_small(spec, torch_dtype, where, attention, seed, source)
-    model, fresh_hash = _load_transformers(spec, source, torch_dtype, where, attention)
+    if sharded and (source.adapter or attention != "eager"):
+        raise ConfigError(f"{spec} is spread over devices without an adapter and with attention='eager' only")
+    load = _load_sharded if sharded else partial(_load_transformers, device=where, attention=attention)
+    model, fresh_hash = load(spec, source, torch_dtype)
     remember(model, spec, attention, fresh_hash)
     return model
 
@@ -400,8 +410,25 @@ def _build_ours(
     return load_small(Path(source.location), device=device, dtype=dtype)
 
 
+def _load_sharded(spec: str, source: ModelSource, dtype: "torch.dtype") -> tuple[HookedModel, str]:
+    from interp.models.adapter import show_float32
+    from interp.models.sharded import describe_places, read_sharded
+
+    location = location_of(source)
+    with quiet_transformers():
+        try:
+            plain, fresh_hash, device = read_sharded(location, dtype)
+        except (OSError, ValueError, ImportError) as error:
+            raise _loading_error(spec, location, error) from error
+        tokenizer = load_tokenizer(spec)
+        inner = getattr(tokenizer, "tokenizer", None)
+        model = wrap_transformers(plain, location, inner, device=device, dtype=dtype)
+    print(f"{spec}: layers {describe_places(plain)}", file=sys.stderr, flush=True)
+    return show_float32(model), fresh_hash
+
+
 def _load_transformers(
-    spec: str, source: ModelSource, dtype: "torch.dtype", device: str, attention: Attention
+    spec: str, source: ModelSource, dtype: "torch.dtype", *, device: str, attention: Attention
 ) -> tuple[HookedModel, str]:
     from interp.models.adapter import show_float32, use_fused_attention
 

@@ -16,11 +16,13 @@ import torch
 from interp import RecordConfig, record
 from interp.doctor.engine import contexts_of, examine_engine
 from interp.engines import vllm
-from interp.engines.engine import require
 from interp.engines.modules import sites_of
 from interp.engines.vllm import Vllm, start_vllm
 from interp.errors import ConfigError, MissingError, ResourceError, UnknownNameError
+from interp.models.adapter import run_with_hooks
+from interp.models.identity import weight_hash
 from interp.models.loading import load_model, load_tokenizer
+from interp.models.passes import Capture
 from interp.recording.store import Recording
 from interp.text.corpora import Document
 from tests.campaigns.engine import MISTAKES
@@ -153,7 +155,10 @@ def test_the_doctor_names_the_mistake(engine_here, name: str) -> None:
     ("change", "words"),
     [
         (lambda rows, contexts: rows([[0, *context] for context in contexts]), "a BOS token"),
-        (lambda rows, contexts: rows([[0] * (64 - len(c)) + c for c in contexts]), "padding before"),
+        (
+            lambda rows, contexts: rows([[0] * (max(map(len, contexts)) - len(c)) + c for c in contexts]),
+            "padding before",
+        ),
     ],
 )
 def test_the_doctor_names_other_tokens(engine_here, monkeypatch, change, words: str) -> None:
@@ -216,10 +221,49 @@ def test_models_without_files_of_transformers_are_refused(engine_here) -> None:
         pass
 
 
-def test_an_engine_is_asked_for_what_it_gives() -> None:
-    require("bridge", "gradients", "an attribution graph")
-    with pytest.raises(ConfigError, match="needs gradients, which the engine vllm does not give; --engine bridge"):
-        require("vllm", "gradients", "an attribution graph")
+@pytest.fixture
+def spread(llama: str, monkeypatch):
+    """The model with most of its layers on disk."""
+    from interp.models import sharded
+
+    monkeypatch.setattr(sharded, "free_memory", lambda device: 30_000)
+    return load_model(llama, sharded=True)
+
+
+def test_a_model_over_devices_has_the_same_bits(llama: str, spread, tmp_path: Path) -> None:
+    whole = load_model(llama)
+    assert sum(parameter.is_meta for parameter in spread.original_model.parameters()) > 9
+    assert weight_hash(spread) == weight_hash(whole)
+    for name, model in (("spread", spread), ("whole", whole)):
+        record(model, TEXTS, tmp_path / name, SMALL, hook_points=POINTS)
+    ours, theirs = Recording(tmp_path / "spread"), Recording(tmp_path / "whole")
+    assert ours.artefact.settings.text_read.engine == "sharded"
+    for name in POINTS:
+        assert torch.equal(ours.activation_shard(name, 0), theirs.activation_shard(name, 0))
+
+
+def test_edits_and_gradients_cross_the_devices(llama: str, spread) -> None:
+    tokens = torch.arange(20)[None]
+
+    def outcome(model):
+        names = ["blocks.0.hook_resid_post", "blocks.2.hook_resid_post"]
+        with Capture(model, names, gradients=True) as capture:
+            first, last = capture(tokens).values()
+        (gradient,) = torch.autograd.grad(last[0, -1].sum(), first)
+        return gradient, run_with_hooks(model, tokens, [("blocks.1.hook_resid_post", lambda value, hook: 2 * value)])
+
+    for ours, theirs in zip(outcome(spread), outcome(load_model(llama)), strict=True):
+        assert float(theirs.abs().max()) > 0
+        assert torch.equal(ours, theirs)
+
+
+def test_what_is_not_spread_is_refused(llama: str, capsys) -> None:
+    with pytest.raises(ConfigError, match="fits on one device"):
+        load_model("small:mlp-2l", sharded=True)
+    with pytest.raises(ConfigError, match="attention='eager'"):
+        load_model(llama, sharded=True, attention="sdpa")
+    assert main(["heads", llama, "--engine", "sharded"]) == 2
+    assert "only the default engine holds" in capsys.readouterr().err
 
 
 def test_contexts_have_many_lengths(llama: str) -> None:
@@ -235,12 +279,13 @@ def test_record_examines_an_engine_once_and_refuses_a_wrong_one(
     python.write_text(f'#!/bin/sh\nPYTHONPATH="$PYTHONPATH:{FAKE}" exec {sys.executable} "$@"\n')
     python.chmod(0o755)
     monkeypatch.setenv(vllm.PYTHON, str(python))
+    monkeypatch.setenv("WORKBENCH_DOCTOR", "on")
     monkeypatch.chdir(tmp_path)
     Path("text.txt").write_text("\n\n".join(text.text for text in TEXTS))
     asked = ["record", llama, "--engine", "vllm", "--corpus", "text.txt", "--tokens", "100", "--context-length", "16"]
     assert not main([*asked, "--name", "one"])
     assert "5 of 5 checks passed" in capsys.readouterr().out
-    assert "certificates/llama-vllm" in Recording(Path("workspace/recordings/one")).manifest.parents
+    assert any(key.endswith("llama-vllm") for key in Recording(Path("workspace/recordings/one")).manifest.parents)
     assert not main([*asked, "--name", "two"])
     assert "doctor" not in capsys.readouterr().out
     monkeypatch.setattr(vllm, "start_vllm", partial(start_vllm, recorder="faulty.LayerOff"))

@@ -23,7 +23,7 @@ HEADING = Heading.RECORD
 
 
 @dataclass(frozen=True, kw_only=True)
-class Doctor(Seeded, Threaded, RunsModel, OnEngine, Analysis[Certificate]):
+class Doctor(OnEngine, Seeded, Threaded, RunsModel, Analysis[Certificate]):
     """Certify a model, and a dictionary in it, by experiments.
 
     Example: workbench doctor smollm2-135m
@@ -56,7 +56,7 @@ class Doctor(Seeded, Threaded, RunsModel, OnEngine, Analysis[Certificate]):
     """Replace the certificate of this name."""
 
     def default_name(self) -> str:
-        if self.engine != "bridge":
+        if self.engine == "vllm":
             return engine_certificate(self.model, self.engine, self.tensor_parallel)
         return certificate_name(self.model, self.key)
 
@@ -76,7 +76,7 @@ class Doctor(Seeded, Threaded, RunsModel, OnEngine, Analysis[Certificate]):
                 "is a path. To bring a dictionary in: "
                 + as_typed(f"`workbench import {self.dictionary} --model {self.model} --name NAME`, then give NAME")
             )
-        if self.engine != "bridge":
+        if self.engine == "vllm":
             return self._examined_engine(run)
         if self.dictionary:
             run.manifest("sae", self.dictionary)  # a mistake in its name shows before a model is loaded

@@ -63,9 +63,9 @@ class Record(RecordConfig, Threaded, OnDevice, OnEngine, Resumable["Recorded"]):
         with ranks.checked():
             spec = with_column(self.corpus, self.column)
             corpus = open_corpus(spec, seed=self.seed, template=chat_template(self.model))
-            if self.engine == "bridge":
+            if self.engine != "vllm":
                 model = run.model(self.model, dtype=self.compute)
-        if self.engine == "bridge":
+        if self.engine != "vllm":
             return self._record(run, model, corpus, ranks)
         self._check_engine(ranks)
         with self.started(self.model, self.compute, self.context_length) as engine:
