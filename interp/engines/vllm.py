@@ -51,6 +51,7 @@ _SETTINGS = {
     "TOKENIZERS_PARALLELISM": "false",
 }
 _LAST_LINES = 3
+_SECONDS_TO_END = 5  # in which it removes its shared memory
 
 
 def python_of_vllm(given: str | None = None) -> Path:
@@ -195,6 +196,8 @@ class Vllm(Engine):
                 f"({outcome['strange']} rows were of no whole context): it split prompts or left out their beginning; "
                 f"`workbench doctor {self.spec} --engine vllm` says more"
             )
+        if outcome["silent"]:
+            raise ConfigError(f"vLLM does not pass through {outcome['silent'][0]} of {self.spec}; leave it out")
         rows = load_file(path)
         path.unlink()  # the tensors lie in the mapped file, whose room is free once they are gone
         return rows
@@ -265,7 +268,7 @@ class _Process:
             if self._popen.stdin is not None:
                 self._popen.stdin.close()
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self._popen.wait(1)
+            self._popen.wait(_SECONDS_TO_END)
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._popen.pid, signal.SIGKILL)
         self._popen.wait()

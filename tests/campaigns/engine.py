@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from interp.doctor.engine import examine_engine
+from interp.doctor.engine import LONGEST, contexts_of, examine_engine
 from interp.engines.vllm import RECORDER, start_vllm
 from tests.campaigns import report
 
@@ -42,6 +42,8 @@ MISTAKES = {
     ),
     "OneRanksPart": Mistake("one process' part is kept", "the part of process 1 of", {}, ranks=3),
 }
+N_OF_A_MISTAKE = 16
+"""Contexts in which a mistake has to be found; the sound engine is asked for all."""
 REAL = {"FirstPieces": {"max_num_batched_tokens": 24, "max_num_seqs": 4}}
 """Options that only the real engine needs."""
 
@@ -59,7 +61,8 @@ def run(model: str, name: str | None) -> str:
         recorder_folder=RECORDERS,
     ) as engine:
         ready = time.monotonic()
-        found = examine_engine(engine)
+        few = contexts_of(engine.tokenizer, N_OF_A_MISTAKE, LONGEST, seed=0) if mistake else None
+        found = examine_engine(engine, contexts=few)
     failed = found.with_verdict("failed")
     said = next((check.came for check in failed if mistake and mistake.words in check.came), "")
     told = said.rpartition("; ")[2] if said else "; ".join(check.came for check in failed) or found.headline()

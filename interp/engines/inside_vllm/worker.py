@@ -34,6 +34,7 @@ class RowRecorder:
         for handle in getattr(self, "_record_handles", []):
             handle.remove()
         self._record_handles: list[Any] = []
+        self._record_names = [name for name, _, _, _ in sites]
         modules = dict(model.named_modules())
         missing = sorted({path for _, path, _, _ in sites if path not in modules})
         if missing or self.rank != 0:
@@ -61,18 +62,20 @@ class RowRecorder:
     def record_finish(self, path: str) -> dict[str, Any]:
         """Write the rows of all contexts, one after another, as `{name: [n_rows, d]}` into a safetensors file.
 
-        Returns `{"unplaced": contexts without rows, "strange": rows of no whole context}`.
+        Returns `{"unplaced": contexts without rows, "strange": rows of no whole context, "silent": names of modules
+        that were not called}`; nothing is written unless the first and the last are empty.
         """
         if self.rank != 0:
             return {}
         from safetensors.torch import save_file
 
         unplaced = sum(map(len, self._record_waiting.values()))
-        if not unplaced:
+        silent = [name for name in self._record_names if name not in self._record_rows]
+        if not unplaced and not silent:
             save_file(self._record_rows, f"{path}.{os.getpid()}.tmp")
             os.replace(f"{path}.{os.getpid()}.tmp", path)
         self._record_rows = {}
-        return {"unplaced": unplaced, "strange": self._record_strange}
+        return {"unplaced": unplaced, "strange": self._record_strange, "silent": silent}
 
     def _begin_step(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Find the place of every row of this step, -1 for rows of no context."""
