@@ -28,10 +28,10 @@ import numpy as np
 from benchmarks.report import Result, print_table
 from interp.atlas.vector_map import Region
 from interp.workspace import Workspace
+from tools.chromium import FLAGS, chromium
 
 SIZES = (10_000, 100_000, 1_000_000)
 VIEWERS = ("view", "dashboard", "plotly")
-FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
 WIDTH, HEIGHT = 1000, 700
 LIMITS = {
     100_000: {"ready": 1200.0},
@@ -58,7 +58,7 @@ def measure(sizes: tuple[int, ...], viewers: tuple[str, ...] = VIEWERS) -> Itera
         workspace = Workspace(Path(folder) / "workspace", create=True)
         for n in sizes:
             write_map(workspace, f"points-{n}", n)
-        browser = playwright.chromium.launch(executable_path=_chromium(), args=FLAGS)
+        browser = playwright.chromium.launch(executable_path=chromium(), args=FLAGS)
         with _serving(workspace) as base:
             browser.new_page().goto(base)  # the first request of all sets the server up
             for n, viewer in itertools.product(sizes, viewers):
@@ -266,15 +266,6 @@ def _add_pages(app: Any, workspace: Workspace) -> None:
         return inner(environ, start)
 
     app.wsgi_app = outer
-
-
-def _chromium() -> str:
-    import shutil
-
-    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if path is None:
-        raise SystemExit("this benchmark drives the Chromium of the system; none was found")
-    return path
 
 
 def run() -> list[Result]:

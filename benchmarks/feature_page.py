@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks.many_visitors import served
-from benchmarks.prompt_page import FLAGS, chromium, wait_until
+from benchmarks.prompt_page import wait_until
 from benchmarks.report import Result, main
+from tools.chromium import FLAGS, chromium
 
 COPIES = 11
 SERVER_SECONDS, DRAWN_SECONDS, STEPS, WARM = 0.06, 0.6, 40, 5

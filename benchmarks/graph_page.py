@@ -13,18 +13,16 @@ edges   time until all edges are drawn again, which is done in slices between fr
 
 import argparse
 import json
-import shutil
 import sys
 import tempfile
-import threading
 from pathlib import Path
 from typing import Any
 
 from benchmarks.report import Result, print_table
 from interp.workspace import Workspace
+from tools.chromium import FLAGS, chromium, serving
 
 FIXTURES = Path(__file__).parents[1] / "tests" / "fixtures"
-FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
 LIMITS = {"hover": 50.0, "pan": 50.0, "zoom": 50.0}
 """Milliseconds of the 95th percentile of frames."""
 VIEW = "document.querySelector('#graph-view').graphView"
@@ -40,27 +38,16 @@ def measure(nodes: int, edges: int) -> dict[str, float]:
     from make_graph import write_graph
     from playwright.sync_api import sync_playwright
 
-    from dashboard.serve import make_server
-
     with tempfile.TemporaryDirectory() as folder:
         workspace = Workspace(Path(folder) / "workspace", create=True)
         n_layers, n_tokens = 30, 24
         others = n_tokens + n_layers * (n_tokens - 1) // 3 + 3  # tokens, errors, targets
         write_graph(workspace, "large", n_features=nodes - others, n_edges=edges, n_layers=n_layers, n_tokens=n_tokens)
-        server = make_server(workspace)
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        try:
-            with sync_playwright() as playwright:
-                browser = playwright.chromium.launch(executable_path=_chromium(), args=FLAGS)
-                page = browser.new_page(viewport={"width": 1440, "height": 960})
-                base = f"http://127.0.0.1:{server.server_port}"
-                page.goto(base)  # the first request of all sets the server up
-                return _visit(page, f"{base}/graph/large")
-        finally:
-            server.shutdown()
-            server.server_close()
-            thread.join(5)
+        with serving(workspace) as base, sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=chromium(), args=FLAGS)
+            page = browser.new_page(viewport={"width": 1440, "height": 960})
+            page.goto(base)  # the first request of all sets the server up
+            return _visit(page, f"{base}/graph/large")
 
 
 def _visit(page: Any, address: str) -> dict[str, float]:
@@ -124,13 +111,6 @@ def as_results(measures: dict[str, float]) -> list[Result]:
         )
         for name, allowed in LIMITS.items()
     ]
-
-
-def _chromium() -> str:
-    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if path is None:
-        raise SystemExit("this benchmark drives the Chromium of the system; none was found")
-    return path
 
 
 def run() -> list[Result]:

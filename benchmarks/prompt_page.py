@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.report import Result, main
+from tools.chromium import FLAGS, chromium, serving
 
 LIMITS = {62: 1.5, 250: 4.0}
 """Tokens -> seconds until everything is drawn, on a machine whose dense product takes `DENSE_SECONDS`."""
@@ -27,7 +28,6 @@ DENSE_SECONDS = 0.16
 USERS_LIMIT = 4.0
 REPEATS, ROUNDS, ASKING = 3, 20, 2
 MODEL, FEATURES = "smollm2-135m", "neurons"
-FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
 WORDS = "the old house near the river was sold in spring and its garden went wild after many quiet years "
 
 DRAWN = """(last) => {
@@ -47,17 +47,10 @@ def prompt(n: int, number: int) -> str:
 
 def run() -> list[Result]:
     """Measure the seconds until a prompt is drawn, and until a reading for one of many users."""
-    from dashboard.serve import make_server
-
     with tempfile.TemporaryDirectory() as folder:
         workspace = made_workspace(Path(folder) / "workspace")
-        server = make_server(workspace)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        try:
-            return [*_in_the_browser(f"http://127.0.0.1:{server.server_port}"), _many_users(workspace)]
-        finally:
-            server.shutdown()
-            server.server_close()
+        with serving(workspace) as base:
+            return [*_in_the_browser(base), _many_users(workspace)]
 
 
 def _in_the_browser(base: str) -> list[Result]:
@@ -149,15 +142,6 @@ def dense_speed() -> float:
         torch.mm(a, a)
         taken.append(time.perf_counter() - started)
     return median(taken)
-
-
-def chromium() -> str:
-    import shutil
-
-    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if path is None:
-        raise SystemExit("no Chromium on this machine; install chromium")
-    return path
 
 
 def made_workspace(root: Path) -> Any:

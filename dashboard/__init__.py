@@ -34,11 +34,4 @@ if TYPE_CHECKING:
     from dashboard.notebook import show
     from dashboard.sae.data import read_log
 
-_HOMES = {
-    "dashboard.app": "create_app",
-    "dashboard.maps.view": "atlas_view",
-    "dashboard.notebook": "show",
-    "dashboard.sae.data": "read_log",
-}
-
-__getattr__, __all__ = lazily(__name__, _HOMES)  # pyright: ignore[reportUnsupportedDunderAll]
+__getattr__, __all__ = lazily(__name__, __file__)  # pyright: ignore[reportUnsupportedDunderAll]

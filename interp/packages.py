@@ -1,11 +1,13 @@
 """Versions of the installed packages, and packages that import their public names when they are first asked for."""
 
+import ast
 import contextlib
 import importlib
 import platform
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from importlib import metadata
+from pathlib import Path
 
 
 def code_version() -> str:
@@ -24,15 +26,18 @@ def library_versions() -> dict[str, str]:
     return versions
 
 
-def lazily(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], object], list[str]]:
+def lazily(package: str, file: str) -> tuple[Callable[[str], object], list[str]]:
     """Return `__getattr__` and `__all__` of a package that imports its public names when they are first asked for.
 
-    `homes` maps each module to its names, separated by spaces; `attribute:public` renames one.
+    They are those that `file`, its `__init__.py`, imports for type checkers and editors, under `if TYPE_CHECKING:`.
     """
+    blocks = [node for node in ast.parse(Path(file).read_text(encoding="utf-8")).body if isinstance(node, ast.If)]
     exports = {
-        public or attribute: (module, attribute)
-        for module, names in homes.items()
-        for attribute, _, public in (name.partition(":") for name in names.split())
+        alias.asname or alias.name: (line.module or "", alias.name)
+        for block in blocks
+        for line in block.body
+        if isinstance(line, ast.ImportFrom)
+        for alias in line.names
     }
 
     def find(name: str) -> object:

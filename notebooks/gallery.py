@@ -8,7 +8,6 @@ no executed notebooks.
 import argparse
 import base64
 import re
-import shutil
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
@@ -137,19 +136,19 @@ def render(names: list[str]) -> Iterator[Path]:
     """Write the pages of the executed notebooks and the index, and remove pages of notebooks that are gone."""
     from playwright.sync_api import sync_playwright
 
+    from tools.chromium import chromium
+
     sources = {path.stem: path for path in notebooks()}
     ran = {stem: executed(path) for stem, path in sources.items() if not names or any(n in stem for n in names)}
-    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if missing := [stem for stem, notebook in ran.items() if notebook is None]:
         raise SystemExit(f"run `make notebooks` first: no outputs of the present code of {', '.join(missing)}")
-    if chromium is None:
-        raise SystemExit("Chromium is needed to draw pictures")
+    executable = chromium()
     GALLERY.mkdir(parents=True, exist_ok=True)
     for old in GALLERY.glob("[0-9][0-9]_*"):
         if old.stem.rpartition("-")[0] in ran or old.stem.partition("-")[0] not in sources:
             old.unlink()
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--use-gl=angle"])
+        browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox", "--use-gl=angle"])
         painter = Painter(browser.new_context().new_page())
         for stem, notebook in ran.items():
             text, _ = page_of(notebook, stem, painter)

@@ -82,50 +82,6 @@ if TYPE_CHECKING:
     from saes.weights.importing import Origin
     from saes.weights.read import load_dictionary
 
-_HOMES = {
-    "saes.acts.session": "Session",
-    "saes.acts.features": "Steer",
-    "saes.training.config": "TrainConfig",
-    "saes.kinds.config": "TopKConfig BatchTopKConfig MatryoshkaConfig "
-    "JumpReLUConfig GatedConfig ReLUConfig MatchingPursuitConfig TranscoderConfig CrosscoderConfig CrossLayerConfig",
-    "saes.kinds.autograd": "AutogradKind",
-    "saes.kinds.own": "own_config",
-    "saes.training.run": "Job",
-    "saes.training.train": "train train_sae train_many",
-    "saes.kinds.base": "SAE",
-    "saes.sets.set": "TranscoderSet open_set",
-    "saes.sets.train": "train_set",
-    "saes.sets.importing": "SetOrigin import_set",
-    "saes.sets.replacement": "SetReplacement untrained_set system_of:graph_system",
-    "saes.weights.folder": "load_sae save_sae",
-    "saes.weights.read": "load_dictionary",
-    "saes.weights.importing": "Origin",
-    "saes.training.stored": "import_dictionary",
-    "saes.features.build": "build_features",
-    "saes.features.neurons": "NeuronLabels",
-    "saes.features.describe_neurons": "describe_neurons",
-    "saes.features.sources": "neurons_of",
-    "saes.features.recipes": "load_recipe",
-    "saes.features.planes": "feature_planes",
-    "saes.features.case": "ProofConfig",
-    "saes.features.measure_proof": "prove",
-    "saes.features.schema": "Features",
-    "saes.features.search": "search_features",
-    "saes.training.reconstruction": "evaluate_on_recording",
-    "saes.evaluation.in_model": "evaluate_in_model splice splice_hooks",
-    "saes.evaluation.compare": "compare",
-    "saes.evaluation.probing": "ProbingConfig probe text_tasks",
-    "saes.evaluation.absorption": "AbsorptionConfig first_letters measure_absorption",
-    "saes.evaluation.synthetic": "SyntheticConfig SyntheticData measure_recovery",
-    "saes.evaluation.matching": "match_features decoder_cosines",
-    "saes.evaluation.crosscoder_latents": "compare_models",
-    "saes.evaluation.scaling": "fit_scaling runs_of:scaling_runs_of",
-    "saes.circuits.sites": "MeasuredPrompts open_sites",
-    "saes.circuits.attribution": "AttributionConfig attribute:attribute_features",
-    "saes.circuits.feature_circuit": "FeatureCircuitConfig",
-    "saes.circuits.find": "find_feature_circuit",
-}
-
 register(
     Kind("sae", "saes", "saes.training.stored:StoredSAE"),
     Kind("transcoders", "transcoders", "saes.sets.stored:StoredSet"),
@@ -141,4 +97,4 @@ register(
     Kind("counterparts", "counterparts", "saes.evaluation.counterparts:Counterparts"),
 )
 
-__getattr__, __all__ = lazily(__name__, _HOMES)  # pyright: ignore[reportUnsupportedDunderAll]
+__getattr__, __all__ = lazily(__name__, __file__)  # pyright: ignore[reportUnsupportedDunderAll]

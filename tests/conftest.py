@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from jaxtyping import install_import_hook
@@ -30,6 +31,24 @@ if BESIDE > 1:
 
 # A shell that starts the tests in the background leaves Ctrl-C ignored, and children inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+OF_THE_DEMO = (
+    *("tests/test_demo.py", "tests/browser/test_browser_pictures.py"),
+    "tests/test_notebooks.py::test_notebook_runs_and_its_findings_hold[01_",
+)
+"""Begins the names of tests that need `demo_workspace`."""
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give the tests of the demo to one process, as a file is: any other would wait for minutes until it is made."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class ByFile(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "demo" if nodeid.startswith(OF_THE_DEMO) else super()._split_scope(nodeid)
+
+    return ByFile(config, log) if config.getoption("dist") == "loadfile" else None
 
 
 def pytest_collection_finish() -> None:

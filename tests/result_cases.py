@@ -150,9 +150,6 @@ def compared_spaces():
 GEOMETRY = {
     "nearest words": Case(
         lambda: words().nearest("man", k=3), "query word cosine variant random random_high"),
-    "analogy": Case(
-        lambda: words().analogy("man", "woman", "king", expect="queen"),
-        "a b c expect excluded answer rank rank_of_c_alone"),
     "analogies": Case(
         lambda: words().relation([("man", "woman"), ("king", "queen"), ("boy", "girl")]),
         "accuracy c_alone shuffled shuffled_high n seed"),

@@ -11,6 +11,7 @@
 - `labels`    batches for readers who write and judge labels of its features: `python -m tools.labels`
 - `adopt`     those labels, given to the dictionary: `python -m tools.adopt`
 - `graphs`    labels of the MLP neurons, and the graphs of four prompts: `python -m tools.graphs`
+- `chromium`  the browser of the system on a running dashboard, for pictures, tests and benchmarks
 - `pictures`  the pictures of README and docs, from the demo: `python -m tools.pictures`
 - `predictions`  a study: what graphs predict of ablations, with parts frozen: `python -m tools.predictions`
 

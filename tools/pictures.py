@@ -16,7 +16,6 @@ import re
 import shutil
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,9 +23,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dashboard.queue import RunQueue
-from dashboard.serve import make_server
 from interp.notes import Notes
 from interp.workspace import Workspace
+from tools.chromium import FLAGS, READY, chromium, serving, settle
 from workbench.commands import Commands
 
 IMAGES = Path(__file__).parent.parent / "docs" / "images"
@@ -34,10 +33,6 @@ MANIFEST = IMAGES / "pictures.json"
 THEMES: dict[Literal["light", "dark"], str] = {"light": "", "dark": "-dark"}
 QUALITY, SHARPNESS = 82, 1.25
 """Of WebP, 0 to 100; pixels of a picture per pixel of the page."""
-FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
-ASLEEP = """() => document.readyState === "complete" && !!document.querySelector(".wb-page:not(.wb-waiting)")
-    && !document.querySelector("[data-dash-is-loading=true]")"""
-"""Of the browser: whether all is loaded and no part of the page waits for the server."""
 TEXT = """([left, top, width, height]) => {
   const found = [], range = document.createRange(), seen = { checkOpacity: true, checkVisibilityCSS: true };
   const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
@@ -111,24 +106,7 @@ def _served(workspace: Path) -> Iterator[str]:
             "features/demo#2151", title="drinks", starred=True, tags=["food"], note="Does it make the model order one?"
         )
         notes.set("features/demo#9042", title="months", starred=True, tags=["dates"])
-        server = make_server(opened, runs=RunQueue(opened, Commands(opened)))
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
-            thread.join(5)
-
-
-def _settle(page: Any, unanswered: set[Any], seconds: float = 120) -> None:
-    """Wait until every request is answered and no part of the page waits, for half a second."""
-    end, quiet = time.monotonic() + seconds, 0
-    while quiet < 5:
-        page.wait_for_timeout(100)
-        quiet = quiet + 1 if page.evaluate(ASLEEP) and not unanswered else 0
-        if time.monotonic() > end:
-            raise TimeoutError(f"{page.url} does not come to rest in {seconds:g} s")
+        yield stack.enter_context(serving(opened, runs=RunQueue(opened, Commands(opened))))
 
 
 def _requests_of(page: Any) -> set[Any]:
@@ -160,12 +138,9 @@ def visit(workspace: Path, pictures: tuple[Picture, ...], *, draw: bool) -> dict
     """Return the address of every picture and the text in it; draw them in both themes unless told not to."""
     from playwright.sync_api import sync_playwright
 
-    executable = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if executable is None:
-        raise SystemExit("pictures need a Chromium on the path: chromium, chromium-browser or google-chrome")
     found = {}
     with _served(workspace) as base, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable, args=FLAGS)
+        browser = playwright.chromium.launch(executable_path=chromium(), args=FLAGS)
         for theme, ending in list(THEMES.items())[: 2 if draw else 1]:
             page = browser.new_page(color_scheme=theme, reduced_motion="reduce")
             page.set_default_timeout(180_000)
@@ -176,7 +151,8 @@ def visit(workspace: Path, pictures: tuple[Picture, ...], *, draw: bool) -> dict
                 page.set_viewport_size({"width": picture.width, "height": picture.height + 120})
                 page.goto(base + picture.address)
                 page.wait_for_selector(picture.ready)
-                _settle(page, unanswered)
+                page.wait_for_selector(READY)
+                settle(page, unanswered, seconds=120, looks=5, pause=100)
                 rectangle = _rectangle(page, picture)
                 if draw:
                     (IMAGES / f"{picture.name}{ending}.webp").write_bytes(_photograph(page, rectangle))

@@ -32,14 +32,4 @@ if TYPE_CHECKING:
     from dashboard.figures.theme import Theme, styled
     from dashboard.figures.theme import theme as colours_of
 
-_HOMES = {
-    "dashboard.figures.results": "plot",
-    "dashboard.figures.theme": "Theme theme:colours_of styled",
-    "dashboard.figures.heads": "head_scores attention_pattern",
-    "dashboard.figures.attribution": "share_bars",
-    "dashboard.figures.circuits": "ablation_bars composition_map faithfulness_curve",
-    "dashboard.figures.saes": "HealthRun health_figure activation_histogram",
-    "dashboard.figures.studies": "training_curves frequency_shares",
-}
-
-__getattr__, __all__ = lazily(__name__, _HOMES)  # pyright: ignore[reportUnsupportedDunderAll]
+__getattr__, __all__ = lazily(__name__, __file__)  # pyright: ignore[reportUnsupportedDunderAll]

@@ -2,16 +2,15 @@
 
     words = WordVectors.of(model)
     words.nearest(" king", k=5)
-    words.analogy(" man", " king", " woman", expect=" queen")
+    words.relation([(" man", " woman"), (" king", " queen"), (" boy", " girl")])
 
 `b - a + c` is usually closest to `b`, to `c` and to their spelling variants: `King`, ` king`, `KING`. Excluding only
 the three inputs, as is usual, lets the variants win. So a *variant* is any token that is equal up to case and
-surrounding space. Every answer is ranked three times: with nothing excluded, without the inputs, and without variants
-too.
+surrounding space, and no variant of a word that is given counts as an answer.
 
 Vectors are centred by default, because token embeddings share a large mean vector that dominates raw cosines. The null
-of a cosine is the cosine with random words. An analogy has two baselines: the rank that `c` alone gives (Linzen 2016),
-and the ranks with shuffled pairs.
+of a cosine is the cosine with random words. Analogies have two baselines: the accuracy that `c` alone gives (Linzen
+2016), and the accuracy with shuffled pairs.
 """
 
 from collections.abc import Sequence
@@ -69,47 +68,10 @@ class Nearest(GeometryResult):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Analogy(GeometryResult):
-    """Answers to `a : b :: c : ?`."""
-
-    a: str
-    b: str
-    c: str
-    answers: dict[str, tuple[str, ...]]
-    """the first words with `nothing`, `inputs` or `variants` excluded"""
-    expect: str | None
-    ranks: dict[str, int] | None
-    """rank of the expected word, 1 is first; with only `inputs` excluded, its own variants count as wrong"""
-    rank_of_c_alone: int | None
-    """rank of the expected word among the neighbours of `c`, variants excluded: the baseline for the offset"""
-    centred: bool
-
-    def sentence(self) -> str:
-        text = f"{self.a!r} is to {self.b!r} as {self.c!r} is to {self.answers['variants'][0]!r}"
-        text += f" (inputs left out only: {self.answers['inputs'][0]!r}; nothing: {self.answers['nothing'][0]!r})"
-        if self.ranks is not None:
-            text += (
-                f"; {self.expect!r} has rank {self.ranks['variants']}, {self.ranks['inputs']}, {self.ranks['nothing']}"
-                f", and {self.rank_of_c_alone} near {self.c!r} alone"
-            )
-        return text
-
-    def to_records(self) -> list[Record]:
-        """Return one row per set of excluded words: the best answer, the rank of the right one, and its baseline."""
-        ranks = self.ranks or dict.fromkeys(self.answers)
-        words = {"a": self.a, "b": self.b, "c": self.c, "expect": self.expect}
-        return [
-            {**words, "excluded": name, "answer": answers[0] if answers else None, "rank": ranks[name]}
-            | {"rank_of_c_alone": self.rank_of_c_alone}
-            for name, answers in self.answers.items()
-        ]
-
-
-@dataclass(frozen=True, kw_only=True)
 class AnalogySet(GeometryResult):
     """Accuracy of a relation over many pairs: fraction of analogies whose expected word ranks first.
 
-    Variants are excluded from the answers.
+    The answer to `a : b :: c : ?` is the word nearest to `b - a + c` (Mikolov et al. 2013), variants excluded.
     """
 
     accuracy: float
@@ -195,28 +157,6 @@ class WordVectors:
             centred=self.centre,
         )
 
-    def analogy(self, a: str, b: str, c: str, *, expect: str | None = None, k: int = 5) -> Analogy:
-        """Return the words nearest to `b - a + c`; with `expect`, also the rank of the right answer."""
-        numbers = [self.number(word) for word in (a, b, c)]
-        cosines, alone = self.units @ self._offset(*numbers), self.units @ self.units[numbers[2]]
-        nothing = np.zeros(len(self), bool)
-        inputs = nothing.copy()
-        inputs[numbers] = True
-        left_out = {"nothing": nothing, "inputs": inputs, "variants": self.variants(a, b, c)}
-        if left_out["variants"].all():
-            raise ConfigError(f"all {len(self)} words are variants of the three; an answer needs other words")
-        answers = {name: tuple(self.words[i] for i in _order(cosines, out)[:k]) for name, out in left_out.items()}
-        ranks, rank_alone = None, None
-        if expect is not None:
-            right = self.number(expect)
-            if left_out["variants"][right]:
-                raise ConfigError(f"{expect!r} is a variant of one of the three words; expect a different word")
-            ranks = {name: _rank(cosines, out, right) for name, out in left_out.items()}
-            rank_alone = _rank(alone, left_out["variants"], right)
-        return Analogy(
-            a=a, b=b, c=c, answers=answers, expect=expect, ranks=ranks, rank_of_c_alone=rank_alone, centred=self.centre
-        )
-
     def relation(self, pairs: Sequence[tuple[str, str]], *, n_shuffles: int = PER_PART, seed: int = 0) -> AnalogySet:
         """Apply every pair's offset to the first word of every other pair. Raises `ConfigError` below three pairs."""
         if len(pairs) < 3:
@@ -233,10 +173,6 @@ class WordVectors:
             n=len(pairs) * (len(pairs) - 1),
             seed=seed,
         )
-
-    def _offset(self, a: int, b: int, c: int) -> np.ndarray:
-        """Return `b - a + c` of unit vectors (Mikolov et al. 2013)."""
-        return self.units[b] - self.units[a] + self.units[c]
 
     def _share_right(self, first: np.ndarray, second: np.ndarray | None, right: np.ndarray) -> float:
         """Return the fraction of right answers; with `second` None, for the vector of `c` alone.
@@ -265,7 +201,3 @@ def _order(cosines: np.ndarray, left_out: np.ndarray) -> np.ndarray:
     """Return the indices of the words, nearest first."""
     order = np.argsort(-cosines, kind="stable")
     return order[~left_out[order]]
-
-
-def _rank(cosines: np.ndarray, left_out: np.ndarray, right: int) -> int:
-    return int((cosines[~left_out] > cosines[right]).sum()) + 1

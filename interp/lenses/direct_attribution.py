@@ -9,9 +9,8 @@ on the prompt, a logit is linear in that sum. So each component has a contributi
     found.top(5)                 # records, strongest first
 
 In post-norm models (Gemma 2 and 3) the scales of the norms on what attention writes are frozen at their values on the
-prompt as well, which gives every head its share; with `neurons_of`, also that of the norm on what the MLP writes. Where
-the model caps its logits (Gemma 2: `cap * tanh(logit / cap)`), the logit before the cap is split. `settings` and the
-headline name both.
+prompt as well, which gives every head its share. Where the model caps its logits (Gemma 2: `cap * tanh(logit / cap)`),
+the logit before the cap is split. `settings` and the headline name both.
 
 Only direct effects count: the effect of a component through later layers is attributed to those layers. Components are
 named as in circuits, except that the learned position embedding is separate: `embed` is the token embedding,
@@ -38,7 +37,7 @@ from interp.models.adapter import (
     widened,
 )
 from interp.models.hooked import HookedModel
-from interp.models.residual import FrozenNorm, ResidualStream, freeze, norm_of
+from interp.models.residual import FrozenNorm, ResidualStream, freeze
 from interp.results import Record, Result
 
 Target = Literal["logit", "centred_logit", "logit_difference"]
@@ -57,8 +56,6 @@ class LogitAttribution(Result):
     """`[batch]` float64: the value of the model's own forward pass, before a soft cap"""
     n_layers: int
     n_heads: int
-    neurons: Float64[Tensor, "batch d_mlp"] | None = None
-    """`[batch, d_mlp]` float64: with `neurons_of`, the contributions of that MLP's neurons"""
     settings: dict[str, object] = field(default_factory=dict)
     """target, answers, positions; `norm_scale` is always frozen; `frozen` and `logits` where a post-norm is frozen and
     where logits are capped"""
@@ -112,17 +109,6 @@ class LogitAttribution(Result):
             for i in mean.abs().argsort(descending=True, stable=True)[:n].tolist()
         ]
 
-    def top_neurons(self, n: int = 10) -> list[Record]:
-        """Return the neurons of the chosen MLP with the largest mean contribution by size.
-
-        Raises `ConfigError` when no MLP was chosen.
-        """
-        if self.neurons is None:
-            raise ConfigError("the contributions of neurons were not computed; pass neurons_of=LAYER")
-        mean = self.neurons.mean(0)
-        layer, order = self.settings["neurons_of"], mean.abs().argsort(descending=True, stable=True)
-        return [{"part": f"L{layer}N{i}", "neuron": i, "value": float(mean[i])} for i in order[:n].tolist()]
-
     def to_records(self) -> list[Record]:
         """Return one row per component, strongest first: `part, value, low, high, share`, as in `top`."""
         return self.top(len(self.parts))
@@ -146,7 +132,6 @@ def direct_logit_attribution(
     *,
     position: int | Tensor = -1,
     centre: bool = True,
-    neurons_of: int | None = None,
     batch_size: int = 8,
     earlier: Mapping[str, Tensor] | None = None,
 ) -> LogitAttribution:
@@ -155,8 +140,8 @@ def direct_logit_attribution(
     With `wrong`, `logit(answer) - logit(wrong)` is split. Without it, the logit minus its mean over the vocabulary is
     (`centre`), as probabilities depend on differences of logits only; with `centre=False`, the logit itself. `answer`
     and `wrong` are token ids, one for all prompts or one each, or the text of a single token. `position` is also one
-    for all prompts or one each. `neurons_of` also splits the MLP of that layer into its neurons. `earlier` holds the
-    values of a pass over the same tokens at `attribution_points(model)`; with them the model does not run again.
+    for all prompts or one each. `earlier` holds the values of a pass over the same tokens at
+    `attribution_points(model)`; with them the model does not run again.
 
     Raises `ConfigError` when the residual is not a sum of components, or the logits are not linear in its norm;
     `PromptError` for an answer that is not one token of the vocabulary.
@@ -165,14 +150,12 @@ def direct_logit_attribution(
     answers = token_ids(model, answer, len(tokens))
     wrongs = None if wrong is None else token_ids(model, wrong, len(tokens))
     at = _positions(position, tokens)
-    if neurons_of is not None and not (residual.has_mlp and 0 <= neurons_of < residual.shape.n_layers):
-        raise ConfigError(f"neurons_of names a layer with an MLP, 0 .. {residual.shape.n_layers - 1}, got {neurons_of}")
     batches = []
     for rows in torch.arange(len(tokens)).split(batch_size):
         chosen = answers[rows], None if wrongs is None else wrongs[rows]
         known = None if earlier is None else {name: value[rows] for name, value in earlier.items()}
-        batches.append(_attribute(residual, tokens[rows], *chosen, at[rows], centre, neurons_of, known))
-    parts, values, totals, neurons = zip(*batches, strict=True)
+        batches.append(_attribute(residual, tokens[rows], *chosen, at[rows], centre, known))
+    parts, values, totals = zip(*batches, strict=True)
     target: Target = "logit_difference" if wrong is not None else "centred_logit" if centre else "logit"
     settings = {
         "target": target,
@@ -180,7 +163,6 @@ def direct_logit_attribution(
         "wrong": None if wrongs is None else wrongs.tolist(),
         "position": at.tolist(),
         "norm_scale": "frozen",
-        "neurons_of": neurons_of,
         **residual.frozen_settings("on the prompt"),
     }
     if (cap := logit_cap(model)) is not None:
@@ -191,7 +173,6 @@ def direct_logit_attribution(
         torch.cat(totals),
         residual.shape.n_layers,
         residual.shape.n_heads,
-        None if neurons_of is None else torch.cat(neurons),
         settings,
     )
 
@@ -202,7 +183,7 @@ def attribution_points(model: HookedModel) -> list[str]:
     The list is empty where the logits are capped, as they are read before the cap. Raises `ConfigError` when the
     residual is not a sum of components.
     """
-    names = _hook_points(ResidualStream(model), None)
+    names = _hook_points(ResidualStream(model))
     return [] if "hook_unembed" in names else names
 
 
@@ -242,14 +223,13 @@ def _attribute(
     wrongs: Tensor | None,
     at: Tensor,
     centre: bool,
-    neurons_of: int | None,
     known: Mapping[str, Tensor] | None,
-) -> tuple[list[str], Tensor, Tensor, Tensor | None]:
-    """Return names, contributions `[n_parts, batch]`, totals `[batch]` and neurons `[batch, d_mlp]` of one batch."""
+) -> tuple[list[str], Tensor, Tensor]:
+    """Return names, contributions `[n_parts, batch]` and totals `[batch]` of one batch."""
     model, layers = residual.model, range(residual.shape.n_layers)
     rows, last = torch.arange(len(tokens)), f"blocks.{layers[-1]}.hook_resid_post"
     if known is None:
-        whole, cache = run_with_cache(model, tokens, _hook_points(residual, neurons_of))
+        whole, cache = run_with_cache(model, tokens, _hook_points(residual))
         logits, known = cache.pop("hook_unembed", whole)[rows, at], cache
     else:
         logits = final_norm_and_unembed(model, known[last][rows, at])
@@ -275,28 +255,17 @@ def _attribute(
     parts["unembed_bias"] = unembed_bias
     values = torch.stack(list(parts.values())).cpu()
     _check_sum(values, total.cpu())
-    neurons = None
-    if neurons_of is not None:
-        acts, W_out = cache[f"blocks.{neurons_of}.mlp.out.hook_in"], widened(model.blocks[neurons_of].mlp.W_out)
-        norm = norm_of(model.blocks[neurons_of], "ln2_post", residual.shape.d_model)
-        neurons = contribution.per_neuron(acts, W_out if norm is None else norm.linear(W_out)).cpu()
-        if norm is not None:
-            scale = norm.unit_and_scale(cache[f"blocks.{neurons_of}.ln2_post.hook_in"].float())[1]
-            neurons = neurons / scale.double().cpu()
-    return list(parts), values, total.cpu(), neurons
+    return list(parts), values, total.cpu()
 
 
-def _hook_points(residual: ResidualStream, neurons_of: int | None) -> list[str]:
+def _hook_points(residual: ResidualStream) -> list[str]:
     last = residual.shape.n_layers - 1
     names = ["blocks.0.hook_resid_pre", f"blocks.{last}.hook_resid_post"]
     names += [f"blocks.{layer}.attn.hook_z" for layer in range(last + 1)]
     names += [f"blocks.{layer}.hook_mlp_out" for layer in range(last + 1) if residual.has_mlp]
     names += ["hook_pos_embed"] if "hook_pos_embed" in available_hook_points(residual.model) else []
     names += ["hook_unembed"] if logit_cap(residual.model) is not None else []
-    if neurons_of is None:
-        return names
-    post = f"blocks.{neurons_of}.ln2_post.hook_in"
-    return [*names, f"blocks.{neurons_of}.mlp.out.hook_in", *{post} & available_hook_points(residual.model)]
+    return names
 
 
 def _targets(
@@ -330,10 +299,6 @@ class _Contribution:
         """Return contributions `[batch, n_heads]` of `z [batch, n_heads, d_head]`, without the heads' outputs."""
         axes = "batch heads d_head, heads d_head d_model, batch d_model -> batch heads"
         return einsum(z.double(), W_O.double(), self.u, axes)
-
-    def per_neuron(self, acts: Tensor, W_out: Tensor) -> Tensor:
-        """Return contributions `[batch, d_mlp]` of neurons with activations `acts [batch, d_mlp]`."""
-        return acts.double() * (self.u @ W_out.T.double())
 
 
 def _check_sum(values: Tensor, total: Tensor) -> None:

@@ -18,10 +18,4 @@ if TYPE_CHECKING:
     from interp.studies.induction_emerges import follow_induction
     from interp.studies.language_scaling import ScalingRecipe, fit_language_scaling, train_language_models
 
-_HOMES = {
-    "interp.studies.grokking": "ModularConfig train_modular describe_grokking embedding_series",
-    "interp.studies.induction_emerges": "follow_induction",
-    "interp.studies.language_scaling": "ScalingRecipe train_language_models fit_language_scaling",
-}
-
-__getattr__, __all__ = lazily(__name__, _HOMES)  # pyright: ignore[reportUnsupportedDunderAll]
+__getattr__, __all__ = lazily(__name__, __file__)  # pyright: ignore[reportUnsupportedDunderAll]

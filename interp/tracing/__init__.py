@@ -12,7 +12,6 @@
 - `targets`        what a graph explains; by default the likeliest content word against the next
 - `prompts`        prompts whose answers are known, and those that a model answers
 - `trace`          from a prompt to a graph; one template with several words
-- `_first_order`   effects of nodes with nothing frozen, by one backward pass
 - `effects`        effects in the model against predicted ones; an edge between positions, split by heads
 - `interventions`  changes of latents against random ones
 - `background`     latents that lead every prompt alike

@@ -9,6 +9,11 @@ in the frozen model only,
 
 and its direct effect `A[target, s]`.
 
+**The first-order effect** of a node is its value times the gradient of the target with respect to what it writes, in
+the model with nothing frozen. In the frozen model a larger residual is not divided by a larger norm, and no gate or
+attention pattern follows a change; here they do, as far as a small change tells. One backward pass gives the effects of
+all latents, errors and tokens (attribution patching, Syed et al. 2023).
+
 **The split of an edge** between positions (`split_edge`) is by the last head through which its paths change position.
 A path from a source to a reader at a later position can pass through several heads. Each path has one last head that
 brings it to the reader's position; behind it the path stays there. So the edge is the sum over heads of the paths that
@@ -33,7 +38,7 @@ from torch import Tensor
 from interp.errors import ConfigError, UnknownNameError
 from interp.interventions.edits import adding, change_of, inserting
 from interp.interventions.intervention import Intervention, Latent
-from interp.models.adapter import Hook
+from interp.models.adapter import Hook, run_with_hooks
 from interp.models.passes import past_of, run_from
 from interp.progress import Progress
 from interp.results import Record, Result
@@ -488,3 +493,25 @@ def _number(system: System, node: GraphNode) -> Tensor:
     if node.kind != "feature" or not mask.any():
         raise ConfigError(f"{node.id} is not an active latent of this prompt and dictionary")
     return mask.nonzero()[0]
+
+
+def first_order_effects(system: System, reads: Float[Tensor, "targets d_model"]) -> Float[Tensor, "targets sources"]:
+    """Return the effect of every source of a prompt on what each target reads of the unembedding's input.
+
+    Removing a source changes the target by about minus its effect.
+    """
+    frozen = system.frozen
+    n = frozen.shape.n_layers if frozen.shape.d_mlp is not None else 0
+    points = ["blocks.0.hook_resid_pre", *(frozen.mlp_point(layer) for layer in range(n))]
+    probes = [torch.zeros_like(frozen.embedding).requires_grad_() for _ in points]
+    hooks: list[tuple[str, Hook]] = [(point, adding(probe)) for point, probe in zip(points, probes, strict=True)]
+    final: list[Tensor] = []
+    hooks.append((f"blocks.{frozen.shape.n_layers - 1}.hook_resid_post", lambda value, hook: final.append(value)))
+    with torch.enable_grad():
+        run_with_hooks(frozen.model, frozen.tokens, hooks)
+        values = reads @ final_input(frozen, final[0][0, -1].float())
+        gradients = [torch.autograd.grad(value, probes, retain_graph=True) for value in values]
+    effects = reads.new_zeros(len(reads), system.n_sources)
+    for layer, rows in enumerate(zip(*gradients, strict=True), start=-1):
+        system.add_effects(effects, layer, torch.stack(rows, 1))
+    return effects

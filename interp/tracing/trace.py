@@ -35,7 +35,6 @@ from interp.models.identity import model_spec
 from interp.progress import Progress
 from interp.results import Record, Result
 from interp.statistics import t_interval
-from interp.tracing._first_order import first_order_effects
 from interp.tracing._influence import (
     GraphScores,
     Pruned,
@@ -46,7 +45,7 @@ from interp.tracing._influence import (
     score,
 )
 from interp.tracing.edges import BATCHES, Adjacency, RowStore, System, compute_rows, memory_needed, numbers_of
-from interp.tracing.effects import agreement
+from interp.tracing.effects import agreement, first_order_effects
 from interp.tracing.frozen import FrozenModel
 from interp.tracing.graph import (
     AttributionGraph,

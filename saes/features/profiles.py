@@ -21,14 +21,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interp.atlas.cells import NearestReadout
 from interp.atlas.sources import AtlasSource
 from interp.seeds import make_generator
 from interp.workspace import Workspace
 from saes.features.fired_words import FiringIndex
 from saes.features.meaning import Meaning, meaning_of
 from saes.features.schema import Features
-from saes.features.sources import DENSITY, named, read_features
+from saes.features.sources import features_source
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -50,24 +49,10 @@ def word_profiles(workspace: Workspace, made: Features) -> tuple[Float[Tensor, "
 def words_source(workspace: Workspace, name: str) -> AtlasSource:
     """Return the features of an artefact by the words that they read and say as the source of an atlas."""
     made = workspace.open(Features, name)
-    folder = workspace.path("features", name)
-    labels, subjects, groups, values = read_features(folder, made.n_features)
     vectors, says = word_profiles(workspace, made)
-    return AtlasSource(
-        vectors=vectors,
-        source=f"features:{name}",
-        labels=labels,
-        subjects=subjects,
-        groups=groups,
-        items=np.arange(len(vectors), dtype=np.int32),
-        values=values,
-        value_name=DENSITY,
-        item_kind="feature",
-        parents={f"features/{name}": made.about.content_hash},
-        features=name,
-        notes=() if says else ("no lens: by the words that features read alone, without those that they say",),
-        readout=NearestReadout(f"features:{name}", vectors, named(labels)),
-    )
+    notes = () if says else ("no lens: by the words that features read alone, without those that they say",)
+    source = f"features:{name}"
+    return features_source(vectors, source, workspace.path("features", name), shown=source, notes=notes)
 
 
 def _read(workspace: Workspace, made: Features) -> "csr_matrix":

@@ -109,26 +109,44 @@ def sae_source(
 
     directions = (sae.decoder_directions if side == "decoder" else one_layer(sae).W_enc.T).detach().float().cpu()
     directions = directions.contiguous()
-    labels, values, value_name = [str(i) for i in range(len(directions))], directions.norm(dim=1).numpy(), "norm"
+    kind = "sae" if side == "decoder" else "encoder"
+    return features_source(directions, f"{kind}:{name}", features_folder, shown=f"dictionary:{name}", parents=parents)
+
+
+def features_source(
+    vectors: Float[Tensor, "n d"],
+    source: str,
+    features_folder: Path | None,
+    *,
+    shown: str,
+    parents: dict[str, str] | None = None,
+    notes: tuple[str, ...] = (),
+) -> AtlasSource:
+    """Return one vector per feature as the source of an atlas; see `sae_source` for what the folder gives.
+
+    `shown` names the vectors where others are read by them.
+    """
+    labels, values, value_name = [str(i) for i in range(len(vectors))], vectors.norm(dim=1).numpy(), "norm"
     subjects, groups = None, None
     all_parents = dict(parents or {})
     if features_folder is not None:
-        labels, subjects, groups, values = read_features(features_folder, len(directions))
+        labels, subjects, groups, values = read_features(features_folder, len(vectors))
         value_name = DENSITY
         all_parents[f"features/{features_folder.name}"] = read_manifest(features_folder).content_hash
     return AtlasSource(
-        vectors=directions,
-        source=f"{'sae' if side == 'decoder' else 'encoder'}:{name}",
+        vectors=vectors,
+        source=source,
         labels=labels,
         subjects=subjects,
         groups=groups,
-        items=np.arange(len(directions), dtype=np.int32),
+        items=np.arange(len(vectors), dtype=np.int32),
         values=values,
         value_name=value_name,
         item_kind="feature",
         parents=all_parents,
         features=None if features_folder is None else features_folder.name,
-        readout=NearestReadout(f"dictionary:{name}", directions, named(labels)),
+        notes=notes,
+        readout=NearestReadout(shown, vectors, named(labels)),
     )
 
 

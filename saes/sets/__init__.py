@@ -14,6 +14,4 @@ from interp.packages import lazily
 if TYPE_CHECKING:
     from saes.sets.set import CrossLayerSet, LayerFirings, PerLayerSet, TranscoderSet, open_set, read_set
 
-_HOMES = {"saes.sets.set": "TranscoderSet PerLayerSet CrossLayerSet LayerFirings open_set read_set"}
-
-__getattr__, __all__ = lazily(__name__, _HOMES)  # pyright: ignore[reportUnsupportedDunderAll]
+__getattr__, __all__ = lazily(__name__, __file__)  # pyright: ignore[reportUnsupportedDunderAll]

@@ -2,8 +2,6 @@
 
 import contextlib
 import os
-import shutil
-import threading
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -15,20 +13,12 @@ import pytest
 from fake_live import FakeLive
 from make_workspace import build
 
-from dashboard.serve import make_server
 from interp.workspace import Workspace
+from tools import chromium as system
+from tools.chromium import FLAGS, READY
 
-FLAGS = [
-    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
-    *("--disable-background-networking", "--disable-component-update"),
-]
-READY = ".wb-page:not(.wb-waiting)"
 VIEWPORT = {"width": 1280, "height": 800}
 TIMEOUT = 30_000
-LOOKS = 3
-ASLEEP = """() => new Promise((found) => requestAnimationFrame(() => setTimeout(
-    () => found(document.readyState === "complete" && !document.querySelector("[data-dash-is-loading=true]")))))"""
-"""Of the browser: after the next frame, whether all is loaded and no part of the page waits for the server."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -43,13 +33,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def chromium() -> str:
     """The path of the system's Chromium; skips, or fails when WORKBENCH_REQUIRE_BROWSER=1."""
-    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if found is None:
-        reason = "no Chromium on this machine (chromium, chromium-browser, google-chrome were looked for)"
+    try:
+        return system.chromium()
+    except SystemExit as missing:
         if os.environ.get("WORKBENCH_REQUIRE_BROWSER") == "1":
-            pytest.fail(reason + ", and WORKBENCH_REQUIRE_BROWSER=1")
-        pytest.skip(reason)
-    return found
+            pytest.fail(f"{missing}, and WORKBENCH_REQUIRE_BROWSER=1")
+        pytest.skip(str(missing))
 
 
 def wait_until(frame: Any, expression: str, *, arg: Any = None, timeout: float = 30_000) -> None:
@@ -87,23 +76,8 @@ def wait_for_address(page: Any, part: str = "", *, end: str = "", without: str |
 
 
 def settle(page: Any) -> None:
-    """Until every request of the page is answered, no part of it waits, and it stayed so for three looks.
-
-    A look waits for a frame, so that what an answer sets off has begun. Playwright's "networkidle" waits half a second
-    without a request, once per document.
-    """
-    from playwright.sync_api import Error
-
-    end, quiet = time.monotonic() + TIMEOUT / 1000, 0
-    while quiet < LOOKS:
-        asleep = False
-        with contextlib.suppress(Error):  # the page is on its way to another
-            asleep = page.evaluate(ASLEEP) and not page.unanswered
-        quiet = quiet + 1 if asleep else 0
-        if time.monotonic() > end:
-            open_ones = ", ".join(each.url for each in page.unanswered)
-            raise TimeoutError(f"{TIMEOUT} ms passed, and the page waits for {open_ones or 'its parts'}")
-        page.wait_for_timeout(20)
+    """Wait until a page of a visit is at rest, by what it has asked for."""
+    system.settle(page, page.unanswered, seconds=TIMEOUT / 1000)
 
 
 class Visit:
@@ -172,18 +146,9 @@ def base_workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     return build(tmp_path_factory.mktemp("browser") / "workspace")
 
 
-@contextlib.contextmanager
-def serving(workspace: Workspace, live: FakeLive, **options: Any) -> Iterator[str]:
-    """Serve a workspace in a thread, and yield its address."""
-    server = make_server(workspace, live=live, **options)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join(5)
+def serving(workspace: Workspace, live: FakeLive, **options: Any) -> contextlib.AbstractContextManager[str]:
+    """Serve a workspace in a thread; the context is its address."""
+    return system.serving(workspace, live=live, **options)
 
 
 @pytest.fixture(scope="session")

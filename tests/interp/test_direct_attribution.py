@@ -4,11 +4,11 @@ import pytest
 import torch
 from architectures import ALL_NAMES, POST_NORM, gain, tiny
 
-from interp.errors import ConfigError, PromptError
+from interp.errors import PromptError
 from interp.lenses.direct_attribution import attribution_points, direct_logit_attribution, token_ids
 from interp.models.adapter import run_with_cache
 from interp.models.loading import load_model
-from interp.models.residual import freeze, norm_of
+from interp.models.residual import norm_of
 from interp.models.toys import planted_induction
 
 ANSWERS, WRONGS = torch.tensor([3, 7, 7]), torch.tensor([9, 1, 4])
@@ -84,21 +84,6 @@ def test_shares_equal_parts_pushed_through_the_norm_one_by_one(name, tokens):
         torch.testing.assert_close(found["L0MLP"], push(cache[points[2]][:, -1]), rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["native-ln", "gpt2", "llama-gqa", "neox", *POST_NORM])
-def test_neurons_and_their_bias_are_the_mlp(name, tokens):
-    model = tiny(name)
-    found = direct_logit_attribution(model, tokens, 3, 9, neurons_of=1)
-    bias = getattr(model.blocks[1].mlp, "b_out", None)
-    _, cache = run_with_cache(model, tokens, ["blocks.1.hook_resid_post"])
-    norm = freeze(model, "ln_final", cache["blocks.1.hook_resid_post"][:, -1])
-    with torch.no_grad():
-        folded = norm.fold(model.W_U[:, 3] - model.W_U[:, 9])
-        share = 0.0 if bias is None else (bias @ folded / norm.scale[:, 0]).double()
-    torch.testing.assert_close(found.neurons.sum(1) + share, found["L1MLP"], rtol=1e-4, atol=1e-4)
-    best = found.top_neurons(1)[0]
-    assert best["value"] == pytest.approx(float(found.neurons.mean(0)[best["neuron"]]))
-
-
 def test_layers_accumulate_to_the_total_and_batches_do_not_matter(tokens):
     model = tiny("gpt2")
     found = direct_logit_attribution(model, tokens, ANSWERS)
@@ -135,10 +120,6 @@ def test_what_cannot_be_attributed_is_refused(tokens):
         direct_logit_attribution(model, tokens, [1, 2])
     with pytest.raises(PromptError, match="8 tokens"):
         direct_logit_attribution(model, tokens, 1, position=8)
-    with pytest.raises(ConfigError, match="neurons_of"):
-        direct_logit_attribution(model, tokens, 1, neurons_of=2)
-    with pytest.raises(ConfigError, match="neurons_of=LAYER"):
-        direct_logit_attribution(model, tokens, 1).top_neurons()
 
 
 def test_an_answer_of_several_tokens_is_refused():

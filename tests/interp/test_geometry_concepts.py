@@ -267,12 +267,8 @@ def planted_words(seed=0, n_pairs=6, d=40):
     return WordVectors(words, np.array(vectors) + 5)
 
 
-def test_variants_win_where_only_the_inputs_are_left_out():
+def test_variants_of_a_word_are_its_nearest_neighbours_and_left_out_of_the_others():
     words = planted_words()
-    found = words.analogy(" low0", " high0", " low1", expect=" high1")
-    assert found.answers["nothing"][0].strip().casefold() in ("high0", "low1", "high1")
-    assert found.ranks["variants"] <= found.ranks["inputs"] <= found.ranks["nothing"]
-    assert found.answers["variants"][0].strip().casefold() == "high1"
     near = words.nearest(" low0", 5)
     assert {each.word for each in near.neighbours[:2]} == {"low0", " LOW0"}
     assert all(each.variant for each in near.neighbours[:2])
@@ -368,5 +364,3 @@ def test_where_all_words_are_variants_there_is_nothing_near():
     words = WordVectors(["it", " It", "IT"], np.eye(3))
     with pytest.raises(ConfigError, match="variants"):
         words.nearest("it")
-    with pytest.raises(ConfigError, match="variants"):
-        words.analogy("it", " It", "IT")

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from interp.tracing._first_order import first_order_effects
 from interp.tracing._function_words import content_word
 from interp.tracing.edges import System
-from interp.tracing.effects import ablation, measure, predicted_effects
+from interp.tracing.effects import ablation, first_order_effects, measure, predicted_effects
 from interp.tracing.frozen import FrozenModel
 from interp.tracing.graph import LikelyToken, target_rule
 from interp.tracing.replacement import Neurons

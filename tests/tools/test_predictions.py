@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from interp.tracing._first_order import first_order_effects
-from interp.tracing.effects import predicted_effects
+from interp.tracing.effects import first_order_effects, predicted_effects
 from interp.tracing.trace import assemble
 from tests.interp.tracing_graphs import CONFIG, aim_of, system_of
 from tools.predictions import PARTS, ablated, first_order
