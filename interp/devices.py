@@ -252,6 +252,19 @@ def model_dtype() -> str:
     return _chosen_dtype[0]
 
 
+_sharded = [False]
+
+
+def set_sharded(sharded: bool = False) -> None:
+    """Spread models over several devices from now on where nothing is stated (`--engine sharded`)."""
+    _sharded[0] = sharded
+
+
+def model_sharded() -> bool:
+    """Return whether models are spread over several devices where nothing is stated."""
+    return _sharded[0]
+
+
 def parse_dtype(name: str) -> "torch.dtype":
     """Return the torch dtype of a name; only the three in `DTYPES`."""
     import torch

@@ -13,7 +13,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from interp.artifacts import save_artefact
-from interp.doctor.certificate import Certificate, Check
+from interp.doctor.certificate import BRIDGES, Certificate, Check
 from interp.errors import ConfigError, program
 from workbench.terminal import slug
 
@@ -113,7 +113,11 @@ class FirstLook:
         if is_off():
             return
         digest, dtype = weight_hash(self.model), str(self.model.cfg.dtype).removeprefix("torch.")
-        known = [entry for entry in self.workspace.values(Certificate) if entry.settings.weight_hash == digest]
+        known = [
+            entry
+            for entry in self.workspace.values(Certificate)
+            if entry.settings.weight_hash == digest and entry.settings.engine in BRIDGES
+        ]
         basis = next((entry for entry in known if entry.dtype == dtype), None)
         examined = {entry.settings.dictionary_hash for entry in known}
         new = {key: content for key, content in self._fitting(digest).items() if content not in examined}

@@ -213,6 +213,8 @@ def _refusal(verb: type[Verb], left: Sequence[str], command: str) -> ConfigError
         if not option.flags and word == f"--{option.name.replace('_', '-')}":
             without = f"`{command}` takes {option.label} without {word}"
             return ConfigError(f"{without}: `{command} {option.label}`")
+    if word == "--engine":
+        return ConfigError(f"`{command}` reads weights of the model, which only the default engine holds; leave it out")
     if not word.startswith("--"):
         return ConfigError(f"`{command}` does not take {word!r}; `{command} --help` shows what it takes")
     known = [flag for option in options for flag in option.flags]

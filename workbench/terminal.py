@@ -22,7 +22,7 @@ from typing import (
     TypeVar,
 )
 
-from interp.devices import set_model_dtype
+from interp.devices import set_model_dtype, set_sharded
 from interp.errors import ConfigError, OtherRankError, WorkbenchError, as_typed, disk_errors
 from interp.options import BASIC, Argument, ArtefactName, Device, ModelName, Seed
 from interp.progress import Progress, report_made, reported
@@ -214,6 +214,7 @@ class OnDevice(Verb):
     def _choose_device(self, ranks: "Ranks | None", mps: bool, remark: str = "") -> str:
         from interp.devices import pick_device
 
+        set_sharded(getattr(self, "engine", "") == "sharded")
         device = pick_device(self.device if ranks is None else ranks.device(self.device), mps=mps)
         if ranks is None or ranks.first:
             say(f"device: {device}{remark}")
@@ -288,6 +289,7 @@ def exit_code(find: "Callable[[], Verb]") -> int:
         return 0
     finally:
         set_model_dtype()  # what loads models later in this process was not asked for --dtype
+        set_sharded()
 
 
 @contextlib.contextmanager

@@ -16,9 +16,10 @@ if TYPE_CHECKING:
 
 Verdict = Literal["passed", "failed", "not checked", "measured"]
 """`measured`: a number to compare with others, without a right value."""
-Part = Literal["model", "hooks", "edits", "lens", "dictionary"]
+Part = Literal["model", "engine", "hooks", "edits", "lens", "dictionary"]
 PARTS: dict[Part, str] = {
     "model": "The model",
+    "engine": "The engine",
     "hooks": "Hook points",
     "edits": "Steering and patching",
     "lens": "Lens",
@@ -27,12 +28,15 @@ PARTS: dict[Part, str] = {
 """Part -> its heading, in the order of an examination."""
 QUESTIONS: dict[Part, str] = {
     "model": "Is it the model that its authors published, alone, in batches and while it generates?",
+    "engine": "Are the rows that this program gives those of the model, whatever else is in a batch?",
     "hooks": "Does every hook point give the value it is named after, and does an edit there reach the output?",
     "edits": "Does an intervention begin where it should, with the size that is stated?",
     "lens": "Does the lens belong to these weights, and does it read better than none, and than a constant?",
     "dictionary": "Does the dictionary belong to this model, at this hook point and in these units?",
 }
 """Part -> what its checks answer."""
+BRIDGES = ("bridge", "sharded")
+"""Engines in this process, whose numbers are the same bits: TransformerLens' bridge, on one device or over several."""
 NAMED = 3
 """Failed checks that a headline names."""
 
@@ -94,6 +98,8 @@ class ExaminedSetup:
 
     model: str
     weight_hash: str
+    engine: str
+    """Program that was examined with the model in it: `bridge`, or another with its version and devices."""
     dictionary: str
     """Key of the dictionary, such as `saes/demo`; empty where none was examined."""
     dictionary_hash: str
@@ -145,11 +151,13 @@ class Certificate(Artefact, kind="certificate", made_by="doctor"):
     def subject(self) -> str:
         """The model, or the dictionary in it, that was examined."""
         of = self.settings
-        return f"{of.dictionary} in {short_name(of.model)}" if of.dictionary else short_name(of.model)
+        named = short_name(of.model) + ("" if of.engine in BRIDGES else f" in {of.engine}")
+        return f"{of.dictionary} in {named}" if of.dictionary else named
 
     def facts(self) -> list[tuple[str, str]]:
         """Return what was examined and the numbers of verdicts."""
         of = [("model", short_name(self.settings.model)), ("dictionary", self.settings.dictionary or "none")]
+        of += [] if self.settings.engine in BRIDGES else [("engine", self.settings.engine)]
         verdicts: Sequence[Verdict] = ("passed", "failed", "not checked")
         return [*of, *((verdict, str(len(self.with_verdict(verdict)))) for verdict in verdicts)]
 
@@ -183,7 +191,8 @@ def certificates_of(workspace: "Workspace", parents: Mapping[str, str]) -> dict[
     """
     hashes = _origins(workspace, parents)
     known = sorted(
-        workspace.values(Certificate), key=lambda entry: (entry.settings.quick, entry.settings.dictionary != "")
+        (entry for entry in workspace.values(Certificate) if entry.settings.engine in BRIDGES),
+        key=lambda entry: (entry.settings.quick, entry.settings.dictionary != ""),
     )
     of_weights = {entry.settings.weight_hash: entry for entry in reversed(known)}
     of_dictionary = {

@@ -9,6 +9,7 @@ from interp.doctor._prompts import prompts_of
 from interp.doctor._reference import reference_of
 from interp.doctor.certificate import Certificate, Check, ExaminedSetup
 from interp.doctor.trials import Setup, due, run_trials, trials_of
+from interp.engines.bridge import engine_of
 from interp.lenses.jacobian_lens import JacobianLens
 from interp.lenses.tuned_lens import TunedLens
 from interp.models.hooked import HookedModel
@@ -84,6 +85,7 @@ def certificate(setup: Setup, checks: list[Check], *, dictionary: str = "", dict
     settings = ExaminedSetup(
         model=model_spec(setup.model),
         weight_hash=setup.weight_hash,
+        engine=engine_of(setup.model).about,
         dictionary=dictionary,
         dictionary_hash=dictionary_hash,
         quick=setup.quick,

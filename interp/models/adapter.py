@@ -260,14 +260,23 @@ where a norm follows (Gemma 2 and 3; `hook_mlp_out` lies after that norm)."""
 
 def default_hook_point(model: HookedModel) -> str:
     """Return the hook point that is recorded where none is named: the residual stream after a third of the blocks."""
-    return f"blocks.{max(model.cfg.n_layers // 3 - 1, 0)}.hook_resid_post"
+    return after_a_third(model.cfg.n_layers)
+
+
+def after_a_third(n_layers: int) -> str:
+    """Return the residual stream after a third of the blocks."""
+    return f"blocks.{max(n_layers // 3 - 1, 0)}.hook_resid_post"
 
 
 def mlp_hook_points(model: HookedModel) -> list[str]:
     """Return the input of every MLP, after its norm, and its output, before any norm that follows."""
-    have = available_hook_points(model)
-    out = MLP_OUT_BEFORE_NORM if f"blocks.0.{MLP_OUT_BEFORE_NORM}" in have else MLP_OUT
-    return [f"blocks.{layer}.{name}" for layer in range(model.cfg.n_layers) for name in (MLP_IN, out)]
+    return mlps_among(available_hook_points(model), model.cfg.n_layers)
+
+
+def mlps_among(offered: set[str], n_layers: int) -> list[str]:
+    """Return `mlp_hook_points` of a model that offers these hook points."""
+    out = MLP_OUT_BEFORE_NORM if f"blocks.0.{MLP_OUT_BEFORE_NORM}" in offered else MLP_OUT
+    return [f"blocks.{layer}.{name}" for layer in range(n_layers) for name in (MLP_IN, out)]
 
 
 def run_with_cache(

@@ -19,6 +19,8 @@ from interp.models.hooked import HookedModel
 from interp.text.tokens import ByteTokenizer, Tokenizer
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from torch import Tensor, nn
 
 
@@ -95,12 +97,20 @@ def remember(model: HookedModel, spec: str, attention: str, fresh_hash: str) -> 
 def hash_weights(module: "nn.Module") -> str:
     """Return the sha256 over (name, shape, sha256 of the float32 bytes) of every parameter, in name order."""
     parameters = dict(plain_parameters(module))
-    names = sorted(parameters)
-    with ThreadPoolExecutor(2) as pool:  # hashing releases the interpreter lock
-        digests = list(pool.map(lambda name: _tensor_digest(parameters[name]), names))
+    return hash_tensors(sorted(parameters), parameters.__getitem__)
+
+
+def hash_tensors(names: "Sequence[str]", read: "Callable[[str], Tensor]") -> str:
+    """Return the hash of tensors that `read` gives by name, of which two are held at a time."""
+
+    def checked(name: str) -> tuple[tuple[int, ...], str]:
+        tensor = read(name)
+        return tuple(tensor.shape), _tensor_digest(tensor)
+
     digest = hashlib.sha256()
-    for name, checksum in zip(names, digests, strict=True):
-        digest.update(f"{name}\0{tuple(parameters[name].shape)}\0{checksum}\n".encode())
+    with ThreadPoolExecutor(2) as pool:  # hashing releases the interpreter lock
+        for name, (shape, checksum) in zip(names, pool.map(checked, names), strict=True):
+            digest.update(f"{name}\0{shape}\0{checksum}\n".encode())
     return digest.hexdigest()
 
 
@@ -117,8 +127,11 @@ def _tensor_digest(tensor: "Tensor") -> str:
 
 
 def _state(module: "nn.Module") -> State:
-    """Return write counters and fingerprint: writes to `weight.data` leave the counters as they are."""
-    parameters = list(module.parameters())
+    """Return write counters and fingerprint: writes to `weight.data` leave the counters as they are.
+
+    Weights on disk (`sharded`) cannot be written to.
+    """
+    parameters = [parameter for parameter in module.parameters() if not parameter.is_meta]
     return sum(parameter._version for parameter in parameters), sum(_fingerprint(parameter) for parameter in parameters)
 
 

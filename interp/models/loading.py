@@ -12,14 +12,6 @@ Weights are used raw: nothing is folded or centred.
 A GGUF file is converted once, to a folder of fp32 safetensors and a tokenizer in the user's cache: reading GGUF takes
 about 20 s, loading the converted folder one. The folder is named after the file's content, written under a temporary
 name and renamed, so two processes that start together both end with one complete folder.
-
-An estimate of the memory that a Hugging Face model takes, from its config alone, before any weight is read.
-
-    print(estimate("google/gemma-2-2b", "bfloat16"))
-
-Weights are counted exactly: the architecture is built from the config on torch's `meta` device, which holds no values.
-The values of one pass are those of 2,048 tokens, the default batch of a recording. Verbs that need gradients, or keep
-the values of several layers, take more.
 """
 
 import contextlib
@@ -28,6 +20,7 @@ import io
 import json
 import os
 import shutil
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -36,11 +29,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from interp.artifacts import disk_errors
 from interp.cache import cache_folder, size_text
-from interp.devices import free_memory, model_dtype, parse_dtype, pick_device
+from interp.devices import model_dtype, model_sharded, parse_dtype, pick_device
 from interp.errors import ConfigError, CorruptError, MissingError, ResourceError, UnknownNameError
 from interp.models._lora import base_of_adapter, described, is_adapter, merged
 from interp.models.hooked import HookedModel, wrap_transformers
 from interp.models.identity import HubTokenizer, hash_weights, remember, tokenizer_of
+from interp.models.memory import check_memory
 from interp.models.packaged import PACKAGED, sha256_of
 from interp.models.sharing import loaded_once
 from interp.models.small import (
@@ -58,93 +52,6 @@ from interp.text.tokens import Tokenizer
 
 if TYPE_CHECKING:
     import torch
-
-
-PASS_TOKENS, CONTEXT = 2_048, 128
-"""Tokens of the pass that the estimate includes, in contexts of 128."""
-_HASHED_AT_ONCE = 2
-"""Parameters that are copied as float32 at a time while the weights are hashed."""
-
-
-@dataclass(frozen=True)
-class MemoryEstimate:
-    """Bytes that a model takes on its device and, while it is read, in the memory of the machine."""
-
-    n_params: int
-    weights: int
-    """weights on the device"""
-    values: int
-    """values of one pass of `PASS_TOKENS` tokens without gradients: one layer at a time, and the logits"""
-    reading: int
-    """weights in the dtype of their files, with the float32 copies that are hashed: in the memory of the machine"""
-
-    @property
-    def on_device(self) -> int:
-        """Bytes on the device."""
-        return self.weights + self.values
-
-    def __str__(self) -> str:
-        return (
-            f"{size_text(self.on_device)} (weights of {self.n_params / 1e9:,.2f} billion parameters "
-            f"{size_text(self.weights)}, one pass of {PASS_TOKENS:,} tokens {size_text(self.values)})"
-        )
-
-
-def estimate(location: str, dtype: str) -> MemoryEstimate:
-    """Return the memory that the model of a folder or hub id takes in a dtype.
-
-    Raises `OSError` or `ValueError` where there is no config, or none of a known architecture.
-    """
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    local = Path(location).is_dir() or not hub_reachable()
-    config = AutoConfig.from_pretrained(location, local_files_only=local)
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
-    sizes = [parameter.numel() for parameter in model.parameters()]  # tied ones are counted once
-    stored = getattr(config, "dtype", None) or torch.float32
-    width, stored_width = parse_dtype(dtype).itemsize, stored.itemsize
-    hashed = 0 if stored == torch.float32 else _HASHED_AT_ONCE * 4 * max(sizes)
-    values = PASS_TOKENS * (
-        _per_token(config.get_text_config()) * width + config.get_text_config().vocab_size * (width + 4)
-    )
-    return MemoryEstimate(sum(sizes), sum(sizes) * width, values, sum(sizes) * stored_width + hashed)
-
-
-def _per_token(config: Any) -> int:
-    """Return the values per token that exist at a time within a block: residual, heads, patterns and MLP."""
-    d_model, d_mlp = config.hidden_size, getattr(config, "intermediate_size", None) or 4 * config.hidden_size
-    return 8 * d_model + 3 * d_mlp + 2 * getattr(config, "num_attention_heads", 0) * CONTEXT
-
-
-def check_memory(spec: str, location: str, dtype: str, device: str) -> None:
-    """Raise `ConfigError`, before any weight is read, for a model that does not fit into the free memory.
-
-    A model whose config cannot be read is not judged here: reading it reports the reason. Nothing is judged where the
-    system does not tell how much is free.
-    """
-    try:
-        needed = estimate(location, dtype)
-    except Exception:  # transformers raises a dozen unrelated types for a bad config
-        return
-    on_cpu = device == "cpu"
-    if (free := free_memory(device)) is not None and needed.on_device > free:
-        raise ConfigError(
-            f"{spec} needs about {needed} on {device} in {dtype}, and {size_text(free)} are free; {_next_move(dtype)}"
-        )
-    at_once = max(needed.reading, needed.on_device) if on_cpu else needed.reading
-    if (free := free_memory("cpu")) is not None and at_once > free:
-        raise ConfigError(
-            f"reading {spec} takes about {size_text(at_once)} of the machine's memory, and {size_text(free)} are free; "
-            "choose a smaller model, or close other programs"
-        )
-
-
-def _next_move(dtype: str) -> str:
-    if dtype == "float32":
-        return "halve it with --dtype bfloat16, or choose a smaller model or another --device"
-    return "choose a smaller model or another --device, or close other programs"
 
 
 # Hub models worth suggesting: (id, parameters, layers, d_model). Any other hub id works too.
@@ -418,6 +325,11 @@ _OURS = ("small", "planted", "toy", "checkpoint")
 """kinds of source that need no Hugging Face class"""
 
 
+def is_transformers(source: ModelSource) -> bool:
+    """Return whether the model is one of transformers, not a small one of the workbench's own."""
+    return source.kind not in _OURS
+
+
 @loaded_once
 def load_model(
     spec: "str | SmallConfig",
@@ -426,6 +338,7 @@ def load_model(
     device: str | None = None,
     attention: Attention = "eager",
     seed: int = 0,
+    sharded: bool | None = None,
 ) -> HookedModel:
     """Load the model that a spec names (a known name, hub id, folder, GGUF file) in evaluation mode on `device`.
 
@@ -433,7 +346,9 @@ def load_model(
 
     `attention="eager"` computes attention patterns, so that they can be read and edited; `"sdpa"` uses torch's fused
     kernel, which is faster and has no patterns. `seed` initialises small models and nothing else. `dtype` is by default
-    that of the running command (`--dtype`), float32 in scripts; hooks see float32 (`adapter.show_float32`).
+    that of the running command (`--dtype`), float32 in scripts; hooks see float32 (`adapter.show_float32`). `sharded`
+    spreads the layers over GPUs, memory and disk (`sharded`), whatever `device`: for a model that does not fit on one
+    (default: as the running command says, `--engine sharded`).
 
     Raises `UnknownNameError` with the nearest known names, `MissingError` when weights are not there or the hub cannot
     be reached, `ConfigError` before weights are read that do not fit into memory, `CorruptError` when they cannot be.
@@ -441,12 +356,18 @@ def load_model(
     if attention not in ("eager", "sdpa"):
         raise UnknownNameError("attention", attention, ["eager", "sdpa"])
     torch_dtype, where = parse_dtype(dtype or model_dtype()), pick_device(device)
+    sharded = model_sharded() if sharded is None else sharded
     if isinstance(spec, SmallConfig):
         return _load_small(spec, torch_dtype, where, attention, seed)
     source = find_source(spec)
     if source.kind in _OURS:
+        if sharded:
+            raise ConfigError(f"{spec} is a small model, which fits on one device; leave --engine sharded out")
         return _load_small(spec, torch_dtype, where, attention, seed, source)
-    model, fresh_hash = _load_transformers(spec, source, torch_dtype, where, attention)
+    if sharded and (source.adapter or attention != "eager"):
+        raise ConfigError(f"{spec} is spread over devices without an adapter and with attention='eager' only")
+    load = _load_sharded if sharded else partial(_load_transformers, device=where, attention=attention)
+    model, fresh_hash = load(spec, source, torch_dtype)
     remember(model, spec, attention, fresh_hash)
     return model
 
@@ -489,16 +410,33 @@ def _build_ours(
     return load_small(Path(source.location), device=device, dtype=dtype)
 
 
+def _load_sharded(spec: str, source: ModelSource, dtype: "torch.dtype") -> tuple[HookedModel, str]:
+    from interp.models.adapter import show_float32
+    from interp.models.sharded import describe_places, read_sharded
+
+    location = location_of(source)
+    with quiet_transformers():
+        try:
+            plain, fresh_hash, device = read_sharded(location, dtype)
+        except (OSError, ValueError, ImportError) as error:
+            raise _loading_error(spec, location, error) from error
+        tokenizer = load_tokenizer(spec)
+        inner = getattr(tokenizer, "tokenizer", None)
+        model = wrap_transformers(plain, location, inner, device=device, dtype=dtype)
+    print(f"{spec}: layers {describe_places(plain)}", file=sys.stderr, flush=True)
+    return show_float32(model), fresh_hash
+
+
 def _load_transformers(
-    spec: str, source: ModelSource, dtype: "torch.dtype", device: str, attention: Attention
+    spec: str, source: ModelSource, dtype: "torch.dtype", *, device: str, attention: Attention
 ) -> tuple[HookedModel, str]:
     from interp.models.adapter import show_float32, use_fused_attention
 
-    location = _location(source)
+    location = location_of(source)
     with quiet_transformers():
         check_memory(spec, location, str(dtype).removeprefix("torch."), device)
         plain, tokenizer = _read_weights(spec, location, source.adapter)
-        fresh_hash = ("" if source.adapter else _known_hash(location)) or hash_weights(plain)
+        fresh_hash = ("" if source.adapter else known_hash(location)) or hash_weights(plain)
         plain = plain.to(device=device, dtype=dtype).eval()
         model = wrap_transformers(plain, location, tokenizer, device=device, dtype=dtype)
     if attention == "sdpa":
@@ -510,9 +448,9 @@ def read_plain(spec: str) -> tuple[Any, Any] | None:
     """Return the model of transformers that a spec names and its tokenizer, without hooks; None for a small model of
     the workbench's own. Raises as `load_model`."""
     source = find_source(spec)
-    if source.kind in _OURS:
+    if not is_transformers(source):
         return None
-    location = _location(source)
+    location = location_of(source)
     check_memory(spec, location, "float32", "cpu")
     with quiet_transformers():
         return _read_weights(spec, location, source.adapter)
@@ -525,7 +463,7 @@ def load_tokenizer(spec: str) -> Tokenizer:
     source = find_source(spec)
     if source.kind in _OURS:
         return tokenizer_of(load_model(spec))
-    location = _location(source)
+    location = location_of(source)
     try:
         return HubTokenizer(AutoTokenizer.from_pretrained(location, local_files_only=_is_local(location)))
     except Exception as error:
@@ -553,7 +491,7 @@ def chat_template(spec: str) -> ChatTemplate:
     return text_of
 
 
-def _location(source: ModelSource) -> str:
+def location_of(source: ModelSource) -> str:
     """Return the folder or hub id of a model of transformers; a GGUF file is converted first."""
     if source.kind == "packaged":
         return str(packaged_folder(source.location))
@@ -581,7 +519,8 @@ def _read_weights(spec: str, location: str, adapter: str = "") -> tuple[Any, Any
     return merged(plain, adapter, spec) if adapter else plain, tokenizer
 
 
-def _known_hash(location: str) -> str | None:
+def known_hash(location: str) -> str | None:
+    """Return the weight hash that a converted folder keeps; None elsewhere."""
     with contextlib.suppress(OSError):
         return (Path(location) / WEIGHT_HASH_FILE).read_text(encoding="utf-8").strip() or None
     return None

@@ -230,7 +230,7 @@ class Capture:
         try:
             # not inference_mode: a model may cache rotary tables while it runs, and be trained later
             with torch.set_grad_enabled(self._gradients):
-                self.model(tokens, **self._options)
+                self.model(tokens.to(self.model.cfg.device), **self._options)
         except _Seen:
             pass
         missing = [name for name in self.names if name not in self._values]

@@ -6,7 +6,7 @@ from contextvars import ContextVar
 from functools import wraps
 from typing import Any, ParamSpec
 
-from interp.devices import model_dtype, pick_device
+from interp.devices import model_dtype, model_sharded, pick_device
 from interp.models.hooked import HookedModel
 
 _shared: ContextVar[dict[object, HookedModel] | None] = ContextVar("shared models", default=None)
@@ -35,7 +35,14 @@ def loaded_once(load: Callable[P, HookedModel]) -> Callable[P, HookedModel]:
             return load(*spec, **options)
         names: dict[str, Any] = {**options}
         dtype, device = names.get("dtype") or model_dtype(), pick_device(names.get("device"))
-        key = (*spec, dtype, device, names.get("attention", "eager"), names.get("seed", 0))
+        key = (
+            *spec,
+            dtype,
+            device,
+            names.get("attention", "eager"),
+            names.get("seed", 0),
+            names.get("sharded", model_sharded()),
+        )
         if key not in models:
             models[key] = load(*spec, **options)
         return models[key]

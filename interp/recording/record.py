@@ -21,7 +21,6 @@ from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import cast
 
 import torch
 from torch import Tensor
@@ -29,15 +28,14 @@ from torch import Tensor
 from interp.artifacts import Draft, open_artefact, partial_path, save_artefact
 from interp.artifacts.artefact import settings_json
 from interp.cache import size_text
+from interp.engines.bridge import engine_of
+from interp.engines.engine import Engine, Reader
 from interp.errors import ConfigError, ResourceError, WorkbenchError
-from interp.models.adapter import available_hook_points, tokenizer_hash, weight_hash
 from interp.models.hooked import HookedModel
-from interp.models.identity import attention_kernel, model_spec, tokenizer_of
-from interp.models.passes import Capture
 from interp.names import check_hook_points
 from interp.progress import Progress
 from interp.ranks import ALONE, Ranks, open_draft
-from interp.recording.recorded import Attention, RecordConfig, Recorded, RecordedText, RecordingSettings
+from interp.recording.recorded import RecordConfig, Recorded, RecordedText, RecordingSettings
 from interp.recording.rows import load_tensors, memory_dtype, stored_type
 from interp.recording.store import Recording, TokenShard, text_of
 from interp.recording.writer import (
@@ -67,7 +65,7 @@ LIVE_STATS_TOKENS = 65_536
 
 
 def record(
-    model: HookedModel,
+    model: HookedModel | Engine,
     documents: Corpus | Sequence[Document],
     folder: str | Path,
     config: RecordConfig | None = None,
@@ -91,7 +89,7 @@ def record(
     the moments of its first tokens are written, and activations are computed whenever they are read (`live`).
 
     Args:
-        model: its activations are recorded.
+        model: its activations are recorded; or an engine with one in it (`interp.engines`).
         documents: a corpus of `open_corpus`, or documents.
         folder: where the recording goes, such as `workspace.path("recording", "mine")`.
         config: number of tokens, context length, dtype of what is stored (default: `RecordConfig()`).
@@ -110,21 +108,22 @@ def record(
     """
     folder, config = as_path(folder), config or RecordConfig()
     with ranks.checked():
-        settings = recording_settings(model, documents, hook_points, config, model_name)
-        widths = probe_widths(model, settings.hook_points)
+        engine = engine_of(model)
+        settings = recording_settings(engine, documents, hook_points, config, model_name)
+        widths = probe_widths(engine, settings.hook_points)
         if ranks.first:
             needed = bytes_needed({} if config.live else widths, settings.expected_rows, settings.dtype)
             check_space(folder, needed, budget_bytes, already=folder_bytes(partial_path(folder)))
     work = (draft or partial(_open_draft, folder, config.seed, overwrite, ranks))(settings)
     log, meter = ShardLog(work, ranks), _Meter(settings.n_tokens, progress if ranks.first else None, ranks.world)
-    compute_missing_shards(model, cut_text(documents, tokenizer_of(model), settings), settings, log, meter)
+    compute_missing_shards(engine, cut_text(documents, engine.tokenizer, settings), settings, log, meter)
     log.join()
     speed = ranks.total(meter.speed)
     with ranks.checked(patient=True):
         artefact = recorded(settings, log.entries, widths, round(speed, 1), ranks.world)
         if ranks.first:
             if config.live:
-                write_first_stats(model, work.path, log, settings)
+                write_first_stats(engine, work.path, log, settings)
             else:
                 artefact = replace(artefact, rounding=write_stats(work, log, settings.hook_points))
             if draft is None:
@@ -134,26 +133,26 @@ def record(
 
 
 def recording_settings(
-    model: HookedModel,
+    engine: Engine,
     documents: Corpus | Sequence[Document],
     hook_points: Sequence[str],
     config: RecordConfig,
     model_name: str | None = None,
 ) -> RecordingSettings:
     """Return the settings that determine a recording: those asked for, checked against the model, without defaults."""
-    check_policy(tokenizer_of(model), config.context_length, config.bos)
+    check_policy(engine.tokenizer, config.context_length, config.bos)
     if not hook_points:
         raise ConfigError("no hook point was given; name at least one, for example blocks.9.hook_resid_post")
-    if config.context_length > model.cfg.n_ctx:
+    if config.context_length > engine.n_ctx:
         raise ConfigError(
-            f"context_length {config.context_length} is longer than the model's context of {model.cfg.n_ctx}"
+            f"context_length {config.context_length} is longer than the model's context of {engine.n_ctx}"
         )
     contexts = config.shard_contexts or max(1, DEFAULT_SHARD_ROWS // config.context_length)
     corpus, corpus_hash = _corpus_identity(documents)
     return RecordingSettings(
-        model=model_name or model_spec(model),
-        weight_hash=weight_hash(model),
-        hook_points=tuple(check_hook_points(hook_points, available_hook_points(model), model.cfg.n_layers)),
+        model=model_name or engine.spec,
+        weight_hash=engine.weight_hash,
+        hook_points=tuple(check_hook_points(hook_points, engine.hook_points, engine.n_layers)),
         context_length=config.context_length,
         bos=config.bos,
         dtype=stored_type(config.dtype),
@@ -161,9 +160,10 @@ def recording_settings(
         text=RecordedText(
             corpus=corpus,
             corpus_hash=corpus_hash,
-            tokenizer_hash=tokenizer_hash(model),
-            compute_dtype=str(next(model.original_model.parameters()).dtype).removeprefix("torch."),
-            attention=cast("Attention", attention_kernel(model)),
+            tokenizer_hash=engine.tokenizer_hash,
+            engine=engine.about,
+            compute_dtype=engine.precision,
+            attention=engine.attention,
             batch_size=config.batch_size,
             shard_rows=math.ceil(contexts / config.batch_size) * config.batch_size * config.context_length,
             live=config.live,
@@ -198,17 +198,19 @@ def cut_text(documents: Iterable[Document], tokenizer: Tokenizer, settings: Reco
 
 
 def compute_missing_shards(
-    model: HookedModel, texts: Iterator[ShardText], settings: RecordingSettings, log: ShardLog, meter: "_Meter"
+    engine: Engine, texts: Iterator[ShardText], settings: RecordingSettings, log: ShardLog, meter: "_Meter"
 ) -> None:
     """Compute and write every shard that no earlier run has finished, in rounds over all ranks."""
     ranks, live, missing, more = log.ranks, settings.text_read.live, _missing(texts, log, meter), True
-    with ranks.checked(), Capture(model, settings.hook_points) as capture, ShardWriter(log.draft, log) as writer:
+    batch_size = settings.text_read.shard_rows if engine.whole_shards else settings.text_read.batch_size
+    with ranks.checked(), engine.reading(settings.hook_points) as reader, ShardWriter(log.draft, log) as writer:
+        run = partial(_compute, reader, settings=settings, batch_size=batch_size, meter=meter)
         while more:
             with ranks.checked():
                 turn = list(islice(missing, ranks.world))
                 for rank, text in enumerate(turn):
                     if rank == ranks.rank:
-                        writer.put(_text_only(text, meter) if live else _compute(capture, text, settings, meter))
+                        writer.put(_text_only(text, meter) if live else run(text))
                     else:
                         meter.elsewhere(text.n_real)
                 more = len(turn) == ranks.world
@@ -226,12 +228,14 @@ def _missing(texts: Iterator[ShardText], log: ShardLog, meter: "_Meter") -> Iter
             yield text
 
 
-def _compute(capture: Capture, text: ShardText, settings: RecordingSettings, meter: "_Meter") -> ComputedShard:
+def _compute(
+    reader: Reader, text: ShardText, *, settings: RecordingSettings, batch_size: int, meter: "_Meter"
+) -> ComputedShard:
     """Run the model on the contexts of one shard."""
     activations = compute_activations(
-        capture,
+        reader,
         text,
-        batch_size=settings.text_read.batch_size,
+        batch_size=batch_size,
         dtype=memory_dtype(settings.dtype),
         on_pass=lambda n_real: meter.add(n_real, text.number),
     )
@@ -244,7 +248,7 @@ def _text_only(text: ShardText, meter: "_Meter") -> ComputedShard:
 
 
 def compute_activations(
-    capture: Capture,
+    reader: Reader,
     text: ShardText,
     *,
     batch_size: int,
@@ -259,27 +263,27 @@ def compute_activations(
     context_length = text.tokens.shape[1]
     for first in range(0, len(text.tokens), batch_size):
         contexts = slice(first, first + batch_size)
-        tokens = torch.from_numpy(text.tokens[contexts]).long().to(capture.model.cfg.device)
-        for name, values in capture(tokens).items():
+        tokens = torch.from_numpy(text.tokens[contexts]).long()
+        for name, values in reader(tokens).items():
             if name not in stored:
                 stored[name] = torch.empty(text.n_rows, values[0, 0].numel(), dtype=dtype)
             start = first * context_length
             store(values, stored[name][start : start + tokens.numel()], name, text, first)
         if on_pass is not None:
             on_pass(int((text.document[contexts] >= 0).sum()))
-    return {name: stored[name] for name in capture.names}
+    return {name: stored[name] for name in reader.names}
 
 
-def write_first_stats(model: HookedModel, folder: Path, log: ShardLog, settings: RecordingSettings) -> None:
+def write_first_stats(engine: Engine, folder: Path, log: ShardLog, settings: RecordingSettings) -> None:
     """Write the moments of the first `LIVE_STATS_TOKENS` real tokens (whole shards), which training starts from."""
     totals: dict[str, Moments] = {}
     n = 0
-    with Capture(model, settings.hook_points) as capture:
+    with engine.reading(settings.hook_points) as reader:
         for entry in log.entries:
             columns = load_tensors(folder / "tokens" / f"{shard_name(entry['shard'])}.safetensors")
             text = text_of(entry["shard"], TokenShard(**columns), settings.context_length)
             values = compute_activations(
-                capture, text, batch_size=settings.text_read.batch_size, dtype=memory_dtype(settings.dtype)
+                reader, text, batch_size=settings.text_read.batch_size, dtype=memory_dtype(settings.dtype)
             )
             for name, rows in values.items():
                 block = moments(rows, text.document.reshape(-1) >= 0)
@@ -335,7 +339,7 @@ class _Meter:
             self._progress(min(self._done, self._total), self._total, info)
 
 
-def probe_widths(model: HookedModel, hook_points: Sequence[str]) -> dict[str, int]:
+def probe_widths(model: HookedModel | Engine, hook_points: Sequence[str]) -> dict[str, int]:
     """Measure the width at each hook point, from a run on 14 tokens (heads are concatenated).
 
     Raises `ConfigError` for a hook point without one vector per token.
@@ -343,9 +347,9 @@ def probe_widths(model: HookedModel, hook_points: Sequence[str]) -> dict[str, in
     for name in hook_points:
         if name.endswith(_SQUARE):
             raise ConfigError(f"{name} has one number per pair of tokens, a recording needs one vector per token")
-    tokens = torch.zeros(2, 7, dtype=torch.long, device=model.cfg.device)
-    with Capture(model, hook_points) as capture:
-        values = capture(tokens)
+    tokens = torch.zeros(2, 7, dtype=torch.long)
+    with engine_of(model).reading(hook_points) as reader:
+        values = reader(tokens)
     for name, value in values.items():
         if value.shape[:2] != tokens.shape or value.ndim < 3 or not value.is_floating_point():
             raise ConfigError(

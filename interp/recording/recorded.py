@@ -57,6 +57,8 @@ class RecordedText:
     corpus: str
     corpus_hash: str
     tokenizer_hash: str
+    engine: str
+    """Program that ran the model: `bridge`, or another with its version and devices, as `vllm 0.32.0 on 2 x cpu`."""
     compute_dtype: str
     attention: Attention
     batch_size: int
@@ -167,5 +169,6 @@ class Recorded(Artefact, kind="recording", made_by="record"):
             ("documents", f"{self.n_documents:,}"),
             ("context", f"{self.settings.context_length:,}"),
             ("stored as", stored),
+            *([] if self.settings.text is None else [("engine", self.settings.text.engine)]),
             *speed,
         ]

@@ -9,6 +9,7 @@ from interp.errors import ConfigError
 from interp.models.hooked import HookedModel
 from interp.options import FeatureName, HookPoint, Pairs, SAEName, Word
 from workbench.analysis import Analysis, AnalysisRun
+from workbench.engine import OverDevices
 from workbench.terminal import AppliesDictionary, Heading, ModelArgument, RunsModel, Threaded, settings_of, slug
 
 if TYPE_CHECKING:
@@ -24,7 +25,9 @@ HEADING = Heading.FEATURES
 
 
 @dataclass(frozen=True, kw_only=True)
-class MakeDirection(DirectionConfig, AppliesDictionary, Threaded, RunsModel, Analysis["DirectionGeometry"]):
+class MakeDirection(
+    DirectionConfig, OverDevices, AppliesDictionary, Threaded, RunsModel, Analysis["DirectionGeometry"]
+):
     """Make a direction to steer with; choose its layer and strength, and judge them.
 
     Example: workbench direction smollm2-135m --towards good great fine nice --away bad awful poor sad

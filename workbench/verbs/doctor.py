@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 from interp.doctor.certificate import Certificate
 from interp.errors import ConfigError, as_typed
 from workbench.analysis import Analysis, AnalysisRun
+from workbench.engine import OnEngine, engine_certificate
 from workbench.first_look import certificate_name, dictionary_checks
 from workbench.terminal import Heading, ModelArgument, RunsModel, Seeded, Threaded
 
@@ -22,17 +23,20 @@ HEADING = Heading.RECORD
 
 
 @dataclass(frozen=True, kw_only=True)
-class Doctor(Seeded, Threaded, RunsModel, Analysis[Certificate]):
+class Doctor(OnEngine, Seeded, Threaded, RunsModel, Analysis[Certificate]):
     """Certify a model, and a dictionary in it, by experiments.
 
     Example: workbench doctor smollm2-135m
 
     Example: workbench doctor smollm2-135m --dictionary demo
 
+    Example: workbench doctor smollm2-135m --engine vllm
+
     Is any number here silently wrong? The model is compared with plain transformers on the same files: logits of single
     prompts, in padded batches, with a cache, after generating. Every hook point is read and edited. Steering and
     patching must start at the position asked for and have no effect at strength 0. A dictionary is encoded by its
-    formula, and applied at other scales and other hook points. One line per check; the exit code is 0 when all passed,
+    formula, and applied at other scales and other hook points. With --engine vllm the rows of that program are compared
+    with transformers, at every hook point that it offers. One line per check; the exit code is 0 when all passed,
     1 when one failed, 2 when nothing could be run.
     """
 
@@ -52,6 +56,8 @@ class Doctor(Seeded, Threaded, RunsModel, Analysis[Certificate]):
     """Replace the certificate of this name."""
 
     def default_name(self) -> str:
+        if self.engine == "vllm":
+            return engine_certificate(self.model, self.engine, self.tensor_parallel)
         return certificate_name(self.model, self.key)
 
     @property
@@ -70,6 +76,8 @@ class Doctor(Seeded, Threaded, RunsModel, Analysis[Certificate]):
                 "is a path. To bring a dictionary in: "
                 + as_typed(f"`workbench import {self.dictionary} --model {self.model} --name NAME`, then give NAME")
             )
+        if self.engine == "vllm":
+            return self._examined_engine(run)
         if self.dictionary:
             run.manifest("sae", self.dictionary)  # a mistake in its name shows before a model is loaded
         if self.set:
@@ -86,6 +94,16 @@ class Doctor(Seeded, Threaded, RunsModel, Analysis[Certificate]):
         with run.progress("doctor", "checks") as progress:
             checks = counted(every(), self.n_checks(len(lenses)), progress)
         return certificate(setup, checks, dictionary=self.key, dictionary_hash=run.parents.get(self.key, ""))
+
+    def _examined_engine(self, run: AnalysisRun) -> Certificate:
+        """Examine vLLM with the model in it."""
+        from interp.doctor.engine import examine_engine
+
+        if self.key or self.quick:
+            raise ConfigError("an engine is examined as a whole: leave --quick, --dictionary and --set out")
+        with self.started(self.model, self.dtype) as engine, run.progress("engine", "hook points") as progress:
+            run.parents[f"model:{self.model}"] = engine.weight_hash
+            return examine_engine(engine, seed=self.seed, progress=progress)
 
     def n_checks(self, n_lenses: int) -> int:
         """Return how many checks there will be."""

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from interp.options import BASIC, Count, RecordingName
 from workbench.analysis import Analysis, AnalysisRun
+from workbench.engine import OverDevices
 from workbench.terminal import Argument, Heading, RunsModel, Seeded, Threaded
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ HEADING = Heading.CIRCUITS
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entropy(Seeded, Threaded, RunsModel, Analysis["AttentionEntropy"]):
+class Entropy(OverDevices, Seeded, Threaded, RunsModel, Analysis["AttentionEntropy"]):
     """Measure how evenly every head spreads its attention over a recorded text.
 
     0 is attention to one token, 1 the same attention to all earlier tokens: the entropy as a fraction of the largest

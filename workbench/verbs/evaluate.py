@@ -22,6 +22,7 @@ from saes.evaluation.evaluation import (
 from saes.evaluation.scores import LIST, AbsorptionConfig, ConceptList, ProbingConfig, read_concepts
 from saes.training.stored import StoredSAE
 from workbench.analysis import AnalysisRun, Resumable
+from workbench.engine import OverDevices
 from workbench.terminal import AppliesDictionary, Heading, RunsModel, Seeded, Threaded, settings_of
 
 if TYPE_CHECKING:
@@ -134,7 +135,9 @@ class Probes(ProbingConfig, Seeded):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluate(AbsorptionConfig, Probes, AppliesDictionary, Threaded, RunsModel, Resumable["SAEEvaluation"]):
+class Evaluate(
+    AbsorptionConfig, OverDevices, Probes, AppliesDictionary, Threaded, RunsModel, Resumable["SAEEvaluation"]
+):
     """Evaluate an SAE on held-out documents, and spliced into the model.
 
     Example: workbench evaluate demo --probing --absorption

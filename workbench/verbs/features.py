@@ -32,6 +32,7 @@ from saes.features.case import ProofConfig
 from saes.features.proof import ProofSettings
 from saes.features.schema import N_EXAMPLES, NEURONS
 from workbench.analysis import Analysis, AnalysisRun, Resumable
+from workbench.engine import OverDevices
 from workbench.terminal import (
     AppliesDictionary,
     Heading,
@@ -64,7 +65,7 @@ HEADING = Heading.FEATURES
 
 
 @dataclass(frozen=True, kw_only=True)
-class DescribeFeatures(Seeded, AppliesDictionary, Threaded, RunsModel, Analysis[schema.Features]):
+class DescribeFeatures(OverDevices, Seeded, AppliesDictionary, Threaded, RunsModel, Analysis[schema.Features]):
     """Describe every feature: statistics, examples, effects and labels.
 
     Example: workbench features my-sae
@@ -242,7 +243,7 @@ SHOWN = 5
 
 
 @dataclass(frozen=True, kw_only=True)
-class SteerFeatures(InWorkspace, Seeded, AppliesDictionary, Threaded, RunsModel):
+class SteerFeatures(OverDevices, InWorkspace, Seeded, AppliesDictionary, Threaded, RunsModel):
     """Continue a prompt with and without a feature steered, and steered at random.
 
     Example: workbench steer demo --feature 540 --prompt "The walls of the room were"

@@ -9,6 +9,7 @@ from interp.models.short_name import short_name
 from interp.options import TaskName
 from interp.patching.patching_map import PatchingConfig
 from workbench.analysis import AnalysisRun, Resumable
+from workbench.engine import OverDevices
 from workbench.terminal import Heading, ModelArgument, RunsModel, Seeded, Threaded, settings_of, slug
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ HEADING = Heading.CIRCUITS
 
 
 @dataclass(frozen=True, kw_only=True)
-class PatchActivations(PatchingConfig, Seeded, Threaded, RunsModel, Resumable["PatchingMap"]):
+class PatchActivations(PatchingConfig, OverDevices, Seeded, Threaded, RunsModel, Resumable["PatchingMap"]):
     """Patch activations between two prompts, by layer, head and position.
 
     Example: workbench patch smollm2-135m --clean "The capital of France is" --corrupt "The capital of Italy is"

@@ -3,13 +3,19 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
+from interp.errors import ConfigError
 from interp.options import Alias, Corpus, HookPoint, Means
 from interp.recording.recorded import RecordConfig
 from workbench.analysis import AnalysisRun, Resumable
+from workbench.engine import OnEngine, certify
 from workbench.terminal import Heading, ModelArgument, OnDevice, Threaded, Verb, say, settings_of
 
 if TYPE_CHECKING:
+    from interp.engines.engine import Engine
+    from interp.models.hooked import HookedModel
+    from interp.ranks import Ranks
     from interp.recording.recorded import Recorded
+    from interp.text.corpora import Corpus as OpenedCorpus
 
 HEADING = Heading.RECORD
 
@@ -18,13 +24,17 @@ MLPS = "mlps"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Record(RecordConfig, Threaded, OnDevice, Resumable["Recorded"]):
+class Record(RecordConfig, Threaded, OnDevice, OnEngine, Resumable["Recorded"]):
     """Run a model over text and write its activations at chosen hook points.
 
     Example: workbench record smollm2-135m --hook-points blocks.9.hook_resid_post --tokens 300000
 
     An interrupted command resumes when it is repeated, to the same bytes. Several processes or GPUs share the work
     under `torchrun --nproc-per-node 2 -m workbench record ...`, to the same bytes too.
+
+    Example: workbench record smollm2-135m --engine vllm --tokens 300000
+
+    An inference engine is examined before its first recording, and refused where its rows are not those of the model.
     """
 
     makes: ClassVar[str] = "recording"
@@ -45,24 +55,46 @@ class Record(RecordConfig, Threaded, OnDevice, Resumable["Recorded"]):
     """Refuse to write more gigabytes than this."""
 
     def measure(self, run: AnalysisRun) -> "Recorded":
-        from interp.models.adapter import default_hook_point, mlp_hook_points
         from interp.models.loading import chat_template
         from interp.ranks import ALONE
-        from interp.recording.record import record
         from interp.text.corpora import open_corpus, with_column
 
         ranks = run.ranks or ALONE
         with ranks.checked():
             spec = with_column(self.corpus, self.column)
             corpus = open_corpus(spec, seed=self.seed, template=chat_template(self.model))
-            model = run.model(self.model, dtype=self.compute)
-            hook_points = list(self.hook_points) or [default_hook_point(model)]
-            if MLPS in hook_points:
-                at = hook_points.index(MLPS)
-                hook_points[at : at + 1] = mlp_hook_points(model)
+            if self.engine != "vllm":
+                model = run.model(self.model, dtype=self.compute)
+        if self.engine != "vllm":
+            return self._record(run, model, corpus, ranks)
+        self._check_engine(ranks)
+        with self.started(self.model, self.compute, self.context_length) as engine:
+            run.parents[f"model:{self.model}"] = engine.weight_hash
+            certify(run, engine)
+            return self._record(run, engine, corpus, ranks)
+
+    def _check_engine(self, ranks: "Ranks") -> None:
+        """Raise `ConfigError` for what an inference engine does not do."""
+        if ranks.world > 1:
+            raise ConfigError("vLLM starts its own processes: give --tensor-parallel 2, without torchrun")
+        if self.live:
+            raise ConfigError("--live reads activations from the bridge; leave --engine out, or record without --live")
+
+    def _record(
+        self, run: AnalysisRun, model: "HookedModel | Engine", corpus: "OpenedCorpus", ranks: "Ranks"
+    ) -> "Recorded":
+        from interp.engines.bridge import engine_of
+        from interp.models.adapter import after_a_third, mlps_among
+        from interp.recording.record import record
+
+        engine = engine_of(model)
+        hook_points = list(self.hook_points) or [after_a_third(engine.n_layers)]
+        if MLPS in hook_points:
+            at = hook_points.index(MLPS)
+            hook_points[at : at + 1] = mlps_among(engine.hook_points, engine.n_layers)
         with run.progress("recording", "tokens") as progress:
             return record(
-                model,
+                engine,
                 corpus,
                 run.folder,
                 settings_of(self, RecordConfig),

@@ -1,0 +1,58 @@
+"""The default engine: a model with TransformerLens' hooks, in this process, on one device or spread over several."""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, cast
+
+from interp.engines.engine import Engine, Reader
+from interp.models.adapter import available_hook_points, tokenizer_hash
+from interp.models.hooked import HookedModel
+from interp.models.identity import attention_kernel, model_spec, tokenizer_of, weight_hash
+
+if TYPE_CHECKING:
+    from interp.models.loading import Attention
+    from interp.text.tokens import Tokenizer
+
+
+class Bridge(Engine):
+    """`load_model`'s model as an engine."""
+
+    whole_shards = False
+
+    def __init__(self, model: HookedModel):
+        self.model = model
+        self.spec = model_spec(model)
+        self.precision = str(next(model.original_model.parameters()).dtype).removeprefix("torch.")
+        self.attention = cast("Attention", attention_kernel(model))
+        self.name = "sharded" if hasattr(model.original_model, "hf_device_map") else "bridge"
+        self.n_layers, self.n_ctx = model.cfg.n_layers, model.cfg.n_ctx
+
+    @property
+    def about(self) -> str:
+        return self.name
+
+    @property
+    def weight_hash(self) -> str:
+        return weight_hash(self.model)
+
+    @property
+    def tokenizer(self) -> "Tokenizer":
+        return tokenizer_of(self.model)
+
+    @property
+    def tokenizer_hash(self) -> str:
+        return tokenizer_hash(self.model)
+
+    @property
+    def hook_points(self) -> set[str]:
+        return available_hook_points(self.model)
+
+    def reading(self, hook_points: Sequence[str]) -> AbstractContextManager[Reader]:
+        from interp.models.passes import Capture
+
+        return Capture(self.model, hook_points)
+
+
+def engine_of(model: HookedModel | Engine) -> Engine:
+    """Return the engine that a function was given, or that of a model."""
+    return model if isinstance(model, Engine) else Bridge(model)
