@@ -16,7 +16,7 @@ import os
 import re
 import signal
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
@@ -104,6 +104,22 @@ class Ranks:
         with self._in_touch():
             dist.all_gather(parts, tensor.contiguous(), group=self._group(tensor))
         return parts
+
+    def fill(self, whole: "Tensor", starts: Sequence[int]) -> None:
+        """Fill in, in place, the rows of a CPU tensor that other ranks have; rank `r` has those from `starts[r]` to
+        `starts[r + 1]`. Any dtype: bytes are sent.
+        """
+        if self.world == 1 or not whole.numel():
+            return
+        import torch
+        import torch.distributed as dist
+
+        flat = whole.view(len(whole), -1).view(torch.uint8)
+        parts = [(rank, flat[starts[rank] : starts[rank + 1]]) for rank in range(self.world)]
+        with self._in_touch():
+            sent = [dist.broadcast(part, rank, self.group, async_op=True) for rank, part in parts if len(part)]
+            for work in sent:
+                work.wait()  # type: ignore[union-attr]
 
     def collect(self, tensor: "Tensor") -> "Tensor":
         """Concatenate the ranks' rows on the CPU of the first rank. All ranks have the same number; the others get

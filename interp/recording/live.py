@@ -6,7 +6,8 @@ has exactly the numbers that would have been stored. The price is a forward pass
 is seen once, or a disk that is too small.
 
 Training reads activations a group of contexts at a time, and a held-out split those of some documents; the model runs
-only on contexts that hold a requested row.
+only on contexts that hold a requested row. Ranks that train together divide the passes of a group and exchange the rows
+(`read_parts`): the model runs once on each context, whatever the number of ranks.
 """
 
 from functools import cached_property
@@ -15,10 +16,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from interp.devices import parse_dtype
 from interp.errors import MismatchError
 from interp.models.hooked import HookedModel
 from interp.names import canonical_hook_point
+from interp.ranks import ALONE, Ranks
 from interp.recording.recorded import RecordedText
 from interp.recording.store import Recording, text_of
 
@@ -71,10 +72,12 @@ class LiveRecording(Recording):
     def _text(self) -> RecordedText:
         return self.artefact.settings.text_read
 
-    @property
-    def reads_ahead(self) -> bool:
-        """True when the model is not on the CPU; there its pass and the step would only slow each other down."""
-        return str(self._model.cfg.device) != "cpu"
+    def reads_ahead(self, ranks: Ranks = ALONE) -> bool:
+        """Return True when the model is not on the CPU; there its pass and the step would only slow each other down.
+
+        False for several ranks, whose exchanges in the reader and in the step must have one order.
+        """
+        return ranks.world == 1 and str(self._model.cfg.device) != "cpu"
 
     @property
     def loaded_model(self) -> HookedModel:
@@ -95,6 +98,31 @@ class LiveRecording(Recording):
             target.copy_(values[name])
         return out or values
 
+    def read_parts(self, parts: list[tuple[int, Tensor]], out: dict[str, Tensor], ranks: Ranks = ALONE) -> None:
+        """Compute chosen rows of several shards; see `Recording.read_parts`.
+
+        Each rank takes whole passes of the model, the same as one process would run, so the rows are the same bits.
+        """
+        starts, at = self._first_rows(parts, ranks.world), 0
+        with ranks.checked():
+            for shard, local in parts:
+                low, high = (min(max(n - at, 0), len(local)) for n in starts[ranks.rank : ranks.rank + 2])
+                mine = {name: a[at + low : at + high] for name, a in out.items()}
+                self.read_local(list(out), shard, local[low:high], out=mine)
+                at += len(local)
+        for rows in out.values():
+            ranks.fill(rows[:at], starts)
+
+    def _first_rows(self, parts: list[tuple[int, Tensor]], world: int) -> list[int]:
+        """Return the first row of every rank's passes, and the number of rows."""
+        passes, at = [], 0
+        for _, local in parts:
+            _, n_rows = torch.unique_consecutive(local // self.context_length, return_counts=True)
+            first = at + n_rows.cumsum(0) - n_rows
+            passes += first[:: self._text.batch_size].tolist()
+            at += len(local)
+        return [passes[len(passes) * rank // world] if passes else 0 for rank in range(world)] + [at]
+
     def _compute(self, hook_points: list[str], shard: int, local: Tensor) -> dict[str, Tensor]:
         from interp.models.passes import Capture
         from interp.recording.record import compute_activations
@@ -108,7 +136,7 @@ class LiveRecording(Recording):
                 capture,
                 text_of(shard, self.token_shard(shard), length, contexts),
                 batch_size=self._text.batch_size,
-                dtype=parse_dtype(self.dtype),
+                dtype=self.row_dtype,
             )
         whole = len(local) == len(contexts) * length and bool((local.diff() == 1).all())
         if whole:

@@ -17,10 +17,10 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import cast
 
 import torch
 from torch import Tensor
@@ -28,7 +28,6 @@ from torch import Tensor
 from interp.artifacts import Draft, open_artefact, partial_path, save_artefact
 from interp.artifacts.artefact import settings_json
 from interp.cache import size_text
-from interp.devices import parse_dtype
 from interp.engines.bridge import engine_of
 from interp.engines.engine import Engine, Reader
 from interp.errors import ConfigError, ResourceError, WorkbenchError
@@ -36,8 +35,9 @@ from interp.models.hooked import HookedModel
 from interp.names import check_hook_points
 from interp.progress import Progress
 from interp.ranks import ALONE, Ranks, open_draft
-from interp.recording.recorded import RecordConfig, Recorded, RecordedText, RecordingSettings, StoredType
-from interp.recording.store import Recording, TokenShard, load_tensors, text_of
+from interp.recording.recorded import RecordConfig, Recorded, RecordedText, RecordingSettings
+from interp.recording.rows import load_tensors, memory_dtype, stored_type
+from interp.recording.store import Recording, TokenShard, text_of
 from interp.recording.writer import (
     ComputedShard,
     Moments,
@@ -56,7 +56,8 @@ from interp.remote import as_path
 from interp.text.corpora import Corpus, Document, open_corpus
 from interp.text.tokens import ShardText, Tokenizer, check_policy, shard_texts
 
-_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4}
+_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4, "int8": 1}
+_SCALE_BYTES = {"int8": 4}
 _TOKEN_BYTES = 3 * 4  # tokens, document, position
 _SQUARE = ("hook_pattern", "hook_attn_scores")  # dest x src: not one vector a token
 DEFAULT_SHARD_ROWS = 32_768
@@ -124,7 +125,7 @@ def record(
             if config.live:
                 write_first_stats(engine, work.path, log, settings)
             else:
-                write_stats(work, log, settings.hook_points)
+                artefact = replace(artefact, rounding=write_stats(work, log, settings.hook_points))
             if draft is None:
                 parents = {f"model:{settings.model}": settings.weight_hash}
                 save_artefact(artefact, folder, parents=parents, threads=torch.get_num_threads(), draft=work)
@@ -154,7 +155,7 @@ def recording_settings(
         hook_points=tuple(check_hook_points(hook_points, engine.hook_points, engine.n_layers)),
         context_length=config.context_length,
         bos=config.bos,
-        dtype=cast("StoredType", str(parse_dtype(config.dtype)).removeprefix("torch.")),
+        dtype=stored_type(config.dtype),
         n_tokens=config.tokens,
         text=RecordedText(
             corpus=corpus,
@@ -235,7 +236,7 @@ def _compute(
         reader,
         text,
         batch_size=batch_size,
-        dtype=parse_dtype(settings.dtype),
+        dtype=memory_dtype(settings.dtype),
         on_pass=lambda n_real: meter.add(n_real, text.number),
     )
     return ComputedShard(text, activations)
@@ -282,7 +283,7 @@ def write_first_stats(engine: Engine, folder: Path, log: ShardLog, settings: Rec
             columns = load_tensors(folder / "tokens" / f"{shard_name(entry['shard'])}.safetensors")
             text = text_of(entry["shard"], TokenShard(**columns), settings.context_length)
             values = compute_activations(
-                reader, text, batch_size=settings.text_read.batch_size, dtype=parse_dtype(settings.dtype)
+                reader, text, batch_size=settings.text_read.batch_size, dtype=memory_dtype(settings.dtype)
             )
             for name, rows in values.items():
                 block = moments(rows, text.document.reshape(-1) >= 0)
@@ -360,7 +361,8 @@ def probe_widths(model: HookedModel | Engine, hook_points: Sequence[str]) -> dic
 
 def bytes_needed(widths: dict[str, int], n_rows: int, dtype: str) -> int:
     """Return the size in bytes of a recording of `n_rows` rows, without small tables."""
-    return n_rows * (sum(widths.values()) * _BYTES[dtype] + _TOKEN_BYTES)
+    scales = len(widths) * _SCALE_BYTES.get(dtype, 0)
+    return n_rows * (sum(widths.values()) * _BYTES[dtype] + scales + _TOKEN_BYTES)
 
 
 def check_space(folder: Path, needed: int, budget_bytes: int | None, already: int = 0) -> None:

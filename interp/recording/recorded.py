@@ -4,16 +4,16 @@
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from interp.artifacts import Artefact
+from interp.artifacts import Artefact, DocumentField
 from interp.errors import ConfigError
 from interp.models.short_name import short_name
 from interp.options import BASIC, Seed
 
 Bos = Literal["context", "document", "none"]
-StoredType = Literal["float16", "bfloat16", "float32"]
+StoredType = Literal["float16", "bfloat16", "float32", "int8"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +27,7 @@ class RecordConfig:
     bos: Bos = "context"
     """Put a BOS token before each context, before each document, or nowhere."""
     dtype: StoredType = "float16"
-    """Data type of the stored activations."""
+    """Data type of the stored activations. int8 has scales and takes half of float16's bytes; the error is printed."""
     batch_size: int = 16
     """Contexts per forward pass."""
     shard_contexts: int | None = None
@@ -43,6 +43,8 @@ class RecordConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"{name} must be at least 1, got {value}")
+        if self.live and self.dtype == "int8":
+            raise ConfigError("a live recording stores no activations, so int8 saves nothing; leave --dtype int8 out")
 
 
 Attention = Literal["eager", "sdpa"]
@@ -101,6 +103,16 @@ class RecordingSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Rounding:
+    """Cost of storing rows as int8, over the real rows of a hook point."""
+
+    relative_error: float
+    """Root mean squared error, as a fraction of the root mean squared norm."""
+    fvu: float
+    """Squared error as a fraction of the variance; added to the FVU of a dictionary, where rounding is noise to it."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Recorded(Artefact, kind="recording", made_by="record"):
     """A recording: the settings and the size of what was recorded."""
 
@@ -116,6 +128,10 @@ class Recorded(Artefact, kind="recording", made_by="record"):
     """Speed of all processes together; None where no model ran."""
     ranks: int
     """Processes that recorded."""
+    rounding: Annotated[dict[str, Rounding] | None, DocumentField("rounding.json")] = field(
+        default_factory=lambda: None
+    )
+    """Hook point -> cost of int8; None for other types."""
 
     @property
     def live(self) -> bool:
@@ -137,9 +153,13 @@ class Recorded(Artefact, kind="recording", made_by="record"):
         return f"{self.n_real:,} tokens of {corpus} read by {short_name(s.model)}, at {named}"
 
     def details(self) -> list[str]:
-        """Return whether the corpus ended early."""
+        """Return whether the corpus ended early, and what int8 costs."""
         target = self.settings.n_tokens
-        return [f"the corpus ended before {target:,} tokens"] if self.n_real < target else []
+        early = [f"the corpus ended before {target:,} tokens"] if self.n_real < target else []
+        return early + [
+            f"int8 at {name}: relative error {cost.relative_error:.2%}; rounding alone is an FVU of {cost.fvu:.2g}"
+            for name, cost in (self.rounding or {}).items()
+        ]
 
     def facts(self) -> list[tuple[str, str]]:
         """Return the number of documents, the context length, the stored type and the speed."""

@@ -4,7 +4,8 @@
       manifest.json                    model, weight hash, hook points, corpus, BOS policy, dtype, checksums
       tokens/00000.safetensors         tokens, document, position: int32 [n_rows]
       documents/00000.parquet          document (int), id, label: the documents that begin in this shard
-      <hook_point>/00000.safetensors   activations [n_rows, d], and mean, m2, norm_sum (float64) of its real rows
+      <hook_point>/00000.safetensors   activations [n_rows, d], and mean, m2, norm_sum (float64) of its real rows;
+                                       of int8 also row_scale, column_scale (float32) and error (`rows`)
       shards.jsonl                     one line per shard: rows, real rows, documents, files (what a resumed run reads)
       <hook_point>/stats.safetensors   mean, variance: float64 [d]; mean_norm: float64 []; n: int64 []  (real rows only)
 
@@ -21,10 +22,9 @@ dealt singly, because neighbouring contexts of a recording are alike, and batche
 dictionary (`docs/log.md`). The order is planned from tokens alone, so batch 1,000 is found without reading the
 activations of the 999 before it. The next group is read while the current one is used (of a live recording only where
 its model does not run on the CPU that the reader needs). Memory: the rows of two groups, as stored (150 MB of 576
-bfloat16 numbers at the defaults), plus less than one batch carried over from the group before.
+bfloat16 numbers at the defaults; twice that of int8), plus less than one batch carried over from the group before.
 """
 
-import contextlib
 import os
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -36,14 +36,14 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float64, Int, Int32, Int64
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from interp.artifacts import Manifest, open_artefact, read_table, verify
-from interp.devices import parse_dtype
 from interp.errors import CorruptError, UnknownNameError
 from interp.names import canonical_hook_point
+from interp.ranks import ALONE, Ranks
 from interp.recording.recorded import Recorded
+from interp.recording.rows import load_tensors, memory_dtype, read_rows
 from interp.remote import as_path
 from interp.seeds import derive_seed, make_generator
 from interp.text.tokens import ShardText
@@ -106,14 +106,16 @@ def read_plan(
     batch_size: int,
     skip: int,
     dtype: torch.dtype,
+    ranks: Ranks,
 ) -> Iterator["RowBatch"]:
     """Yield the batches of a plan, from batch number `skip` on.
 
     A remainder shorter than a batch is carried into the next group; it is read only when it is needed.
     """
     carried: RowBatch | None = None
-    groups = _read_groups(recording, plan, names, skip * batch_size)
-    for mixed, order in read_ahead(groups) if recording.reads_ahead else groups:
+    spare: list[dict[str, Tensor]] = []
+    groups = _read_groups(recording, plan, names, skip * batch_size, ranks, spare)
+    for mixed, order in read_ahead(groups) if recording.reads_ahead(ranks) else groups:
         for part in _cuts(order, batch_size, first=batch_size - (len(carried.rows) if carried else 0)):
             batch = _take(mixed, part, dtype)
             if carried is not None:
@@ -122,6 +124,7 @@ def read_plan(
                 carried = batch
             else:
                 yield batch
+        spare.append(mixed.activations)  # batches are copies
         del mixed  # free it before the next group but one is read
     if carried is not None:
         yield carried
@@ -141,28 +144,30 @@ def planned_rows(recording: "Recording", plan: Iterator[RowGroup], batch_size: i
 
 
 def _read_groups(
-    recording: "Recording", plan: Iterator[RowGroup], names: list[str], to_skip: int
+    recording: "Recording",
+    plan: Iterator[RowGroup],
+    names: list[str],
+    to_skip: int,
+    ranks: Ranks,
+    spare: list[dict[str, Tensor]],
 ) -> Iterator[tuple["RowBatch", Tensor]]:
-    """Yield the rows of every group with the order in which they are drawn, from row number `to_skip` on."""
+    """Yield the rows of every group with the order in which they are drawn, from row number `to_skip` on.
+
+    Rows are in the order of the group's shards, as stored. They are read into the memory of a group that was used up
+    (`spare`), since the system clears each page of new memory, which takes as long as reading; so more may follow them.
+    """
     for group in plan:
         if to_skip >= len(group.order):
             to_skip -= len(group.order)
             continue
-        yield _read_group(recording, group, names), group.order[to_skip:]
+        parts = list(zip(group.shards, group.local_rows, strict=True))
+        rows = torch.cat([local + int(recording.shard_starts[shard]) for shard, local in parts])
+        acts = spare.pop() if spare else {}
+        if not acts or len(acts[names[0]]) < len(rows):
+            acts = recording.room(names, len(rows) + len(rows) // 16)  # groups are of nearly the same size
+        recording.read_parts(parts, acts, ranks)
+        yield RowBatch(acts, rows), group.order[to_skip:]
         to_skip = 0
-
-
-def _read_group(recording: "Recording", group: RowGroup, names: list[str]) -> "RowBatch":
-    """Read the rows of a group in the order of its shards, as stored; batches are drawn from it one by one."""
-
-    parts = list(zip(group.shards, group.local_rows, strict=True))
-    rows = torch.cat([local + int(recording.shard_starts[shard]) for shard, local in parts])
-    acts, start = recording.room(names, len(rows)), 0
-    for shard, local in parts:
-        stop = start + len(local)
-        recording.read_local(names, shard, local, out={name: a[start:stop] for name, a in acts.items()})
-        start = stop
-    return RowBatch(acts, rows)
 
 
 def _cuts(order: Tensor, size: int, first: int) -> Iterator[Tensor]:
@@ -173,7 +178,8 @@ def _cuts(order: Tensor, size: int, first: int) -> Iterator[Tensor]:
 
 
 def _take(mixed: "RowBatch", where: Tensor, dtype: torch.dtype) -> "RowBatch":
-    return RowBatch({name: a[where].to(dtype) for name, a in mixed.activations.items()}, mixed.rows[where])
+    acts = {name: a.index_select(0, where).to(dtype) for name, a in mixed.activations.items()}
+    return RowBatch(acts, mixed.rows[where])
 
 
 def _join(first: "RowBatch", second: "RowBatch") -> "RowBatch":
@@ -276,10 +282,14 @@ class Recording:
         """True for planted features, which have no text and no model."""
         return self.artefact.settings.text is None
 
-    @property
-    def reads_ahead(self) -> bool:
-        """True when reading takes little of what a step needs: the next group is read while the current one is used."""
+    def reads_ahead(self, ranks: Ranks = ALONE) -> bool:
+        """Return True when reading takes little of what a step needs: the next group is read while one is used."""
         return True
+
+    @property
+    def row_dtype(self) -> torch.dtype:
+        """Dtype of rows as they are read: that in which they are stored, or float32 for int8."""
+        return memory_dtype(self.dtype)
 
     @property
     def n_shards(self) -> int:
@@ -315,13 +325,8 @@ class Recording:
         return TokenShard(**tensors)
 
     def activation_shard(self, hook_point: str, shard: int, rows: slice | None = None) -> Float[Tensor, "n_rows d"]:
-        """Return activations `[n_rows, d]` as stored; with `rows` only that range is read."""
-        path = self.folder / self.check_hook_point(hook_point) / f"{shard:05d}.safetensors"
-        with _open_safetensors(path) as handle, _reading(path):
-            values = handle.get_slice("activations")
-            if values.get_shape()[:1] != [self.shard_rows[shard]]:
-                raise CorruptError(f"{path} should hold {self.shard_rows[shard]:,} rows; `workbench verify` checks it")
-            return handle.get_tensor("activations") if rows is None else values[rows]
+        """Return activations `[n_rows, d]` as stored (int8 as float32); with `rows` only that range is read."""
+        return read_rows(_file_of(self, hook_point, shard), self.shard_rows[shard], rows)
 
     def read_local(
         self,
@@ -338,16 +343,27 @@ class Recording:
         for name in self._names(hook_points):
             start = 0
             for rows in _runs(local):
-                first = int(rows[0])
-                block = self.activation_shard(name, shard, slice(first, int(rows[-1]) + 1))
-                values[name][start : start + len(rows)] = block[rows - first]
+                span, part = slice(int(rows[0]), int(rows[-1]) + 1), values[name][start : start + len(rows)]
+                read_rows(_file_of(self, name, shard), self.shard_rows[shard], span, rows - rows[0], out=part)
                 start += len(rows)
         return values
 
+    def read_parts(
+        self, parts: list[tuple[int, Int64[Tensor, " _"]]], out: dict[str, Float[Tensor, "n _"]], ranks: Ranks = ALONE
+    ) -> None:
+        """Read chosen rows of several shards, `(shard, local rows)` one after the other; see `read_local`.
+
+        `ranks` ask for the same parts: where rows are computed (`live`), each computes some of them and all get all.
+        """
+        start = 0
+        for shard, local in parts:
+            stop = start + len(local)
+            self.read_local(list(out), shard, local, out={name: a[start:stop] for name, a in out.items()})
+            start = stop
+
     def room(self, hook_points: list[str], n: int) -> dict[str, Float[Tensor, "{n} _"]]:
-        """Allocate `[n, d]` by hook point, uninitialised, in the dtype of the recording."""
-        dtype = parse_dtype(self.dtype)
-        return {name: torch.empty(n, self.d(name), dtype=dtype) for name in hook_points}
+        """Allocate `[n, d]` by hook point, uninitialised, in the dtype of the rows."""
+        return {name: torch.empty(n, self.d(name), dtype=self.row_dtype) for name in hook_points}
 
     def real_rows(self, shard: int, split: Split = "all", heldout_fraction: float = 0.1) -> Int64[Tensor, " n"]:
         """Return local row numbers of the real tokens of a split, `[n]` int64.
@@ -393,16 +409,17 @@ class Recording:
         split: Split = "all",
         heldout_fraction: float = 0.1,
         dtype: torch.dtype = torch.float32,
+        ranks: Ranks = ALONE,
     ) -> Iterator[RowBatch]:
         """Yield one epoch in a seeded global shuffle.
 
         Contexts from all over the recording are read in groups of about `group_rows`, which are mixed in memory. Every
         batch is full except the last. Same `(seed, epoch)`, same batches; `skip` starts at that
-        batch number without reading the activations before it.
+        batch number without reading the activations before it. All `ranks` get every row, see `read_parts`.
         """
         names = self._names(hook_points)
         plan = plan_epoch(self, seed=seed, epoch=epoch, group_rows=group_rows, split=split, fraction=heldout_fraction)
-        yield from read_plan(self, plan, names, batch_size=batch_size, skip=skip, dtype=dtype)
+        yield from read_plan(self, plan, names, batch_size=batch_size, skip=skip, dtype=dtype, ranks=ranks)
 
     def documents(self) -> list[SourceDocument]:
         """Return every document of the recording, by number. Raises `CorruptError` naming the damaged file."""
@@ -443,15 +460,6 @@ class Recording:
             out[mine] = self.activation_shard(hook_point, int(shard), slice(low, high))[local - low].to(dtype)
         return out
 
-    def context_tokens(self, row: int) -> tuple[TokenShard, int]:
-        """Return the context that holds a row, and the row's position in it."""
-        shard = int(np.searchsorted(self.shard_starts, row, side="right") - 1)
-        local = row - int(self.shard_starts[shard])
-        start = local - local % self.context_length
-        tokens = self.token_shard(shard)
-        stop = start + self.context_length
-        return TokenShard(*(t[start:stop] for t in tokens)), local - start
-
     def contexts(
         self, *, split: Split = "all", limit: int | None = None, heldout_fraction: float = 0.1
     ) -> Int64[Tensor, "n {self.context_length}"]:
@@ -486,6 +494,20 @@ class Recording:
         return [self.check_hook_point(name) for name in (hook_points or self.hook_points)]
 
 
+def _file_of(recording: Recording, hook_point: str, shard: int) -> Path:
+    return recording.folder / recording.check_hook_point(hook_point) / f"{shard:05d}.safetensors"
+
+
+def context_of(recording: Recording, row: int) -> tuple[TokenShard, int]:
+    """Return the context that holds a row, and the row's position in it."""
+    shard = int(np.searchsorted(recording.shard_starts, row, side="right") - 1)
+    local = row - int(recording.shard_starts[shard])
+    start = local - local % recording.context_length
+    tokens = recording.token_shard(shard)
+    stop = start + recording.context_length
+    return TokenShard(*(t[start:stop] for t in tokens)), local - start
+
+
 def text_of(
     number: int, columns: TokenShard, context_length: int, contexts: Int[Tensor, " n"] | None = None
 ) -> ShardText:
@@ -508,29 +530,6 @@ def _runs(rows: Tensor) -> list[Tensor]:
         return []
     cut = (rows.diff() > _READ_GAP) | (rows[1:] // _READ_ROWS != rows[:-1] // _READ_ROWS)
     return list(rows.tensor_split(cut.nonzero().squeeze(1) + 1))
-
-
-def load_tensors(path: Path, names: list[str] | None = None) -> dict[str, Tensor]:
-    """Load the tensors of a safetensors file, all or those named. Raises `CorruptError` naming the file."""
-    with _open_safetensors(path) as handle, _reading(path):
-        return {name: handle.get_tensor(name) for name in names or handle.keys()}
-
-
-@contextlib.contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except SafetensorError as error:
-        raise CorruptError(f"{path} holds other tensors ({error}); `workbench verify` checks it") from None
-
-
-def _open_safetensors(path: Path) -> safe_open:
-    try:
-        return safe_open(os.fspath(path), framework="pt")
-    except FileNotFoundError:
-        raise CorruptError(f"{path} is missing; `workbench verify` lists what else is") from None
-    except (SafetensorError, OSError) as error:
-        raise CorruptError(f"{path} cannot be read ({error}); it was cut short or edited: record it again") from None
 
 
 NO_TOKEN = -1

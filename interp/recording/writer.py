@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import io
 import json
+import math
 import os
 import queue
 import threading
@@ -23,7 +24,8 @@ from torch import Tensor
 from interp.artifacts import Draft, atomic_file, disk_errors
 from interp.errors import MismatchError, NonFiniteError
 from interp.ranks import ALONE, Ranks
-from interp.recording.store import load_tensors
+from interp.recording.recorded import Rounding
+from interp.recording.rows import INT8, encode, load_tensors, squared_error
 from interp.text.tokens import ShardText
 
 _ROWS_AT_ONCE = 256  # a block in float64 stays in the processor's cache
@@ -54,7 +56,7 @@ class ComputedShard(NamedTuple):
 
     text: ShardText
     activations: dict[str, Tensor]
-    """hook point -> `[n_rows, d]` in the storage dtype"""
+    """hook point -> `[n_rows, d]` in the storage dtype; float32 where that is int8"""
 
 
 class Moments(NamedTuple):
@@ -138,14 +140,19 @@ def text_files(text: ShardText) -> dict[str, bytes]:
     return {f"tokens/{stem}.safetensors": save(columns), f"documents/{stem}.parquet": _documents_table(text)}
 
 
-def activation_file(shard: ComputedShard, hook_point: str) -> tuple[str, bytes]:
-    """Return (relative path, bytes) of one hook point's file."""
+def activation_file(shard: ComputedShard, hook_point: str, *, int8: bool = False) -> tuple[str, bytes]:
+    """Return (relative path, bytes) of one hook point's file; with `int8` as codes (`rows`)."""
     from safetensors.torch import save
 
-    activations = shard.activations[hook_point]
-    stats = moments(activations, shard.text.document.reshape(-1) >= 0)
-    tensors = {
-        "activations": activations,
+    activations, real = shard.activations[hook_point], shard.text.document.reshape(-1) >= 0
+    stored = {"activations": activations}
+    if int8:
+        coded = encode(activations, real)
+        decoded = coded.decode()
+        error = torch.tensor(squared_error(activations, decoded, real), dtype=torch.float64)
+        stored, activations = coded._asdict() | {"error": error}, decoded
+    stats = moments(activations, real)
+    tensors = stored | {
         "mean": torch.from_numpy(stats.mean),
         "m2": torch.from_numpy(stats.m2),
         "norm_sum": torch.tensor(stats.norm_sum, dtype=torch.float64),
@@ -304,7 +311,7 @@ def write_shard(draft: Draft, log: ShardLog, shard: ComputedShard) -> None:
     for relative, content in text_files(shard.text).items():
         files[relative] = _write(draft.path / relative, content)
     for hook_point in shard.activations:
-        relative, content = activation_file(shard, hook_point)
+        relative, content = activation_file(shard, hook_point, int8=draft.config.get("dtype") == INT8)
         files[relative] = _write(draft.path / relative, content)
     text = shard.text
     log.append(
@@ -324,14 +331,26 @@ def _write(path: Path, content: bytes) -> ShardFile:
     return {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
 
 
-def write_stats(draft: Draft, log: ShardLog, hook_points: Sequence[str]) -> None:
-    """Merge the shards' moments, in shard order, into `<hook point>/stats.safetensors`."""
+def write_stats(draft: Draft, log: ShardLog, hook_points: Sequence[str]) -> dict[str, Rounding] | None:
+    """Merge the shards' moments, in shard order, into `<hook point>/stats.safetensors`; return what int8 costs, if so.
+
+    Rounding is compared with the moments of the stored rows, which it hardly moves.
+    """
+    costs = {}
     for name in hook_points:
         total: Moments | None = None
         for part in _shard_moments(draft, log, name):
             total = part if total is None else merge_moments(total, part)
         assert total is not None, "a corpus without text raises before this"
         save_stats(draft.path, name, total)
+        if draft.config.get("dtype") == INT8:
+            error = sum(float(load_tensors(path, ["error"])["error"]) for path in _shard_files(draft, log, name))
+            variance = float(total.m2.sum())
+            power = variance + total.n * float(np.square(total.mean).sum())
+            costs[name] = Rounding(
+                relative_error=math.sqrt(error / power) if power else 0.0, fvu=error / variance if variance else 0.0
+            )
+    return costs or None
 
 
 def save_stats(folder: Path, hook_point: str, total: Moments) -> None:
@@ -350,10 +369,13 @@ def save_stats(folder: Path, hook_point: str, total: Moments) -> None:
 
 
 def _shard_moments(draft: Draft, log: ShardLog, hook_point: str) -> Iterator[Moments]:
-    for entry in log.entries:
-        path = draft.path / hook_point / f"{shard_name(entry['shard'])}.safetensors"
+    for entry, path in zip(log.entries, _shard_files(draft, log, hook_point), strict=True):
         part = load_tensors(path, ["mean", "m2", "norm_sum"])
         yield Moments(entry["real"], part["mean"].numpy(), part["m2"].numpy(), float(part["norm_sum"]))
+
+
+def _shard_files(draft: Draft, log: ShardLog, hook_point: str) -> list[Path]:
+    return [draft.path / hook_point / f"{shard_name(entry['shard'])}.safetensors" for entry in log.entries]
 
 
 class ShardWriter:

@@ -355,10 +355,11 @@ def document_text(
     import torch
 
     from interp.models.adapter import token_strings
+    from interp.recording.store import context_of
 
     if not 0 <= row < recording.n_rows:
         raise UnknownNameError("row of the recording", str(row), [], f"; the last one is {recording.n_rows - 1}")
-    context, at = recording.context_tokens(row)
+    context, at = context_of(recording, row)
     document = int(context.document[at])
     if document < 0:
         raise UnknownNameError("token of a document", str(row), [], "; this row is BOS or padding")

@@ -42,7 +42,8 @@ from interp.dictionary import Dictionary
 from interp.errors import ConfigError, MismatchError, UnknownNameError
 from interp.recording.record import recorded
 from interp.recording.recorded import RecordingSettings
-from interp.recording.store import Recording, load_tensors
+from interp.recording.rows import load_tensors
+from interp.recording.store import Recording
 from interp.recording.writer import ComputedShard, ShardLog, write_shard, write_stats
 from interp.remote import as_path
 from interp.seeds import make_generator

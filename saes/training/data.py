@@ -28,8 +28,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from interp.devices import parse_dtype
 from interp.errors import ConfigError, MismatchError, NonFiniteError
+from interp.ranks import ALONE, Ranks
 from interp.recording.store import GROUP_ROWS, Recording, RowBatch, Split, Stats
 from saes.kernels.state import TrainState
 from saes.kinds.base import RecordedSite, Scales, Weights
@@ -239,17 +239,17 @@ class Together:
             raise ConfigError("dictionaries trained together read the same recordings; train them one by one")
 
     def shuffled(
-        self, batch_size: int, *, seed: int, epoch: int, skip: int, fraction: float
+        self, batch_size: int, *, seed: int, epoch: int, skip: int, fraction: float, ranks: Ranks = ALONE
     ) -> Iterator[list[SourceRows]]:
         """Yield one epoch of training rows, those of every source; see `Recording.shuffled`.
 
         Several sources get values as stored, which take half the memory of float32, and smaller groups are mixed.
         """
-        options: dict[str, Any] = {"seed": seed, "epoch": epoch, "skip": skip, "split": "train"}
+        options: dict[str, Any] = {"seed": seed, "epoch": epoch, "skip": skip, "split": "train", "ranks": ranks}
         several = sum(source.n_layers for source in self.sources) > 1
         streams = []
         for recording in self.recordings:
-            names, stored = self._names(recording), parse_dtype(recording.dtype)
+            names, stored = self._names(recording), recording.row_dtype
             if several:
                 row = sum(recording.d(name) for name in names) * stored.itemsize
                 options |= {"dtype": stored, "group_rows": min(GROUP_ROWS, max(1, GROUP_BYTES // row))}
@@ -307,16 +307,19 @@ def training_batches(
     seed: int,
     start: Position = Position(),  # noqa: B008 (immutable)
     part: slice = slice(None),
+    ranks: Ranks = ALONE,
 ) -> Iterator[list[TrainingBatch]]:
     """Yield full batches of training rows, one for each source, without end.
 
-    Of each batch only the rows `part` are given, where ranks share it. Raises `ConfigError` when the recording has less
+    Of each batch only the rows `part` are given, where ranks share it. All `ranks` read together, so that a live
+    recording runs its model once for all of them. Raises `ConfigError` when the recording has less
     than one batch, `NonFiniteError` (naming row and hook point) on NaN or infinity.
     """
     together, (epoch, first) = Together(sources), start
     while True:
         read = 0
-        for rows in together.shuffled(batch_size, seed=seed, epoch=epoch, skip=first, fraction=heldout_fraction):
+        options: dict[str, Any] = {"seed": seed, "epoch": epoch, "skip": first, "ranks": ranks}
+        for rows in together.shuffled(batch_size, fraction=heldout_fraction, **options):
             if len(rows[0].x) < batch_size:
                 break
             read += 1

@@ -21,7 +21,7 @@ from interp.artifacts import save_artefact
 from interp.artifacts.artefact import settings_json
 from interp.devices import parse_dtype, pick_device
 from interp.errors import ConfigError, MismatchError, NonFiniteError
-from interp.ranks import open_draft
+from interp.ranks import ALONE, open_draft
 from interp.recording.store import read_ahead
 from interp.seeds import make_generator
 from saes.kernels.autograd import AutogradSettings, AutogradStepper
@@ -327,8 +327,12 @@ class TrainingProcess:
 def read_together(
     runs: Sequence[TrainingProcess], start: Position, *, whole: bool = False
 ) -> Iterator[list[TrainingBatch]]:
-    """Yield the batches of runs on one stream, one for each run: this rank's rows of them, or all rows."""
+    """Yield the batches of runs on one stream, one for each run: this rank's rows of them, or all rows.
+
+    This rank's rows are read together with all other ranks; all rows without them.
+    """
     first = runs[0]
+    ranks = ALONE if whole else first.ranks
     keys = [(tuple(run.source.inputs), run.source.target) for run in runs]
     sources = {key: run.source for key, run in zip(keys, runs, strict=True)}
     turn = [list(sources).index(key) for key in keys]
@@ -339,8 +343,9 @@ def read_together(
         seed=first.train_config.seed,
         start=start,
         part=slice(None) if whole else first.rows,
+        ranks=ranks,
     )
-    if all(recording.reads_ahead for recording in first.source.recordings) and not whole:
+    if all(recording.reads_ahead(ranks) for recording in first.source.recordings) and not whole:
         batches = read_ahead(_pinned(batches) if first.device.startswith("cuda") else batches)
     return ([group[number] for number in turn] for group in batches)
 

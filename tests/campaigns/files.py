@@ -107,7 +107,8 @@ def _artefacts(scratch: Path) -> Iterator[Subject]:
 def _read_artefact(folder: Path) -> None:
     """Read an artefact as `ls`, `verify` and the pages do: manifest, hashes, tables, tensors, and its own reader."""
     from interp.artifacts import open_artefact, read_json, verify
-    from interp.recording.store import Recording, document_names, load_tensors
+    from interp.recording.rows import load_tensors
+    from interp.recording.store import Recording, document_names
     from interp.tracing.graph import AttributionGraph
     from interp.workspace import Workspace
     from saes.weights.folder import load_sae

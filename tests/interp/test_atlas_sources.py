@@ -21,7 +21,7 @@ from interp.circuits.head_scores import HeadScore, HeadScores, HeadSettings
 from interp.circuits.head_weights import Factored, HeadWeights
 from interp.models.adapter import token_strings
 from interp.models.loading import load_model
-from interp.recording.store import Recording
+from interp.recording.store import Recording, context_of
 from tests.interp.recorder import SETTINGS, record_all
 
 
@@ -104,7 +104,7 @@ def test_activations_come_with_their_text(model, tmp_path: Path):
     for row, label, context, group in zip(
         source.items.tolist(), source.labels, source.contexts, source.groups, strict=True
     ):
-        columns, at = recording.context_tokens(row)
+        columns, at = context_of(recording, row)
         assert label == token_strings(model, columns.tokens[at : at + 1].long())[0]
         assert label in context
         assert group == labels[int(columns.document[at])]

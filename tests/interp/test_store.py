@@ -12,7 +12,7 @@ from interp.artifacts import MANIFEST
 from interp.errors import CorruptError, UnknownNameError
 from interp.recording.record import record
 from interp.recording.recorded import RecordConfig
-from interp.recording.store import Recording, heldout_mask
+from interp.recording.store import Recording, context_of, heldout_mask
 
 POINT = "blocks.1.hook_resid_post"
 SMALL = RecordConfig(tokens=2500, context_length=32, shard_contexts=16, dtype="float32")
@@ -55,7 +55,7 @@ def test_random_access_by_document_gives_that_document_in_order(folder: Path, te
     recording, everything = Recording(folder), all_rows(Recording(folder))
     for document in (0, 7, recording.artefact.n_documents - 1):
         rows = recording.document_rows(document)
-        contexts = [recording.context_tokens(int(row)) for row in rows]
+        contexts = [context_of(recording, int(row)) for row in rows]
         tokens = [int(context.tokens[place]) for context, place in contexts]
         text = bytes(tokens).decode()
         assert text_documents[document].text.startswith(text)

@@ -176,6 +176,64 @@ def steps(folder: Path, ranks: Ranks) -> None:
     save_steps(folder, "latents plain", take_steps(KINDS["topk"], PlainOps(), sharded), sharded)
 
 
+LIVE = ["train", "live", "--d-sae", "64", "--k", "3", "--tokens", "5120", "--batch-size", "256"]
+
+
+def live_steps(folder: Path, spread: Spread = UNSHARED) -> tuple[TrainState, list, torch.Tensor, int]:
+    """Steps in float64 on a live recording, as `take_steps`; the rows as read, and how many contexts the model ran."""
+    from interp.recording import record
+    from interp.recording.live import LiveRecording
+    from saes.training.data import RowSource, training_batches
+
+    recording, ran, honest = LiveRecording(folder / "recordings" / "live"), [], record.compute_activations
+    record.compute_activations = lambda capture, text, **how: (
+        ran.append(len(text.tokens))
+        or honest(  # type: ignore[assignment]
+            capture, text, **how
+        )
+    )
+    source = RowSource(recording, recording.hook_points[0])
+    state = TrainState.initial(torch.zeros(source.d_in), D_SAE, generator=torch.Generator().manual_seed(1))
+    mine = spread.latents.share(D_SAE, "latents")
+    tensors = {name: t.double() if t.is_floating_point() else t for name, t in state.tensors().items()}
+    held = {name: t[mine].clone() if name.split(".")[0] in BY_LATENT else t for name, t in tensors.items()}
+    state, rows, seen = TrainState.from_tensors(held, 0), [], []
+    stepper = Stepper(SETTINGS, recipe_of(KINDS["batchtopk"], WIDTHS), CompiledOps(), spread)
+    part = spread.tokens.share(256, "rows")
+    batches = training_batches([source], batch_size=256, heldout_fraction=0.1, seed=3, part=part, ranks=spread.ranks)
+    for (batch,) in itertools.islice(batches, 30):  # more than an epoch
+        rows.append(batch.x)
+        # the text repeats itself: of equal values at the cut, one process in float64 takes any
+        apart = 1e-3 * torch.sin(batch.rows.double()[:, None] * torch.arange(1, source.d_in + 1))
+        seen.append(stepper.step(state, source.scales.scaled(batch.x.double()) + apart, 3e-3))
+    record.compute_activations = honest
+    return state, seen, torch.cat(rows), sum(ran)
+
+
+def live(folder: Path, ranks: Ranks) -> dict:
+    """A recording without activations: its steps and rows, with tokens or latents shared; a pass that fails."""
+    from interp.recording.live import LiveRecording
+
+    assert command(folder, *RECORD, "--corpus", str(folder / "text.jsonl"), "--live", "--name", "live") == 0
+    ranks.wait()
+    heard: dict = {}
+    for name, spread in (("tokens", Spread(tokens=ranks)), ("latents", Spread(latents=ranks))):
+        state, seen, rows, heard[f"{name} ran"] = live_steps(folder, spread)
+        save_steps(folder, f"{name} live", (state, seen), spread)
+        save_file({"rows": rows}, folder / f"{name} live {ranks.rank}.safetensors")
+        assert command(folder, *LIVE, "--share", name, "--name", f"live-{name}") == 0
+    honest = LiveRecording._compute
+    if ranks.rank == 1:
+        LiveRecording._compute = fails  # type: ignore[method-assign]
+    heard["failed"] = command(folder, *LIVE, "--name", "live-failed")
+    LiveRecording._compute = honest
+    return heard
+
+
+def fails(*_: object) -> dict:
+    raise WorkbenchError("a pass of the model failed here")
+
+
 def tied_values() -> torch.Tensor:
     """`[24, 16]` float32 of only 12 different values: every cut goes through equal ones."""
     return torch.randint(-6, 6, (24, 16), generator=torch.Generator().manual_seed(5)).float()
@@ -299,6 +357,7 @@ def whole(folder: Path) -> None:
         heard["told between steps"] = told_between_steps(folder, ranks)
         assert command(folder, *RECORD, "--corpus", str(folder / "text.jsonl"), "--name", "two") == 0
         heard["stopped"] = record_until(folder, "stopped", "stops", 1, 9)
+        heard["live"] = live(folder, ranks)
         heard["nan"] = bad_number(folder, ranks)
         heard["no such kind"] = command(folder, *TRAIN, "--name", "x", "--kind", "matryoshka", "--share", "latents")
         heard["threads"] = exchange_threads()

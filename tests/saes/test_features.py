@@ -15,6 +15,7 @@ from interp.lenses.logit_lens import logit_effects
 from interp.models.adapter import final_norm_and_unembed, weight_hash
 from interp.models.loading import load_model
 from interp.models.small import SmallConfig
+from interp.recording.store import context_of
 from saes.features.build import build_features
 from saes.features.schema import GROUPS, ExampleRow, FeatureRow, Features, RelationRow
 
@@ -107,7 +108,7 @@ def test_fewer_examples_and_a_smaller_index_are_a_part_of_the_whole(built, model
 def test_an_example_shows_its_own_text(built):
     _, recording, dictionary, _, _, examples = built
     for row in examples.to_pylist()[::37]:
-        context, place = recording.context_tokens(row["row"])
+        context, place = context_of(recording, row["row"])
         assert context.tokens[place] == row["token_ids"][row["peak"]]
         assert int(context.document[place]) == row["document"]
         assert row["document_id"] == f"doc{row['document']}"

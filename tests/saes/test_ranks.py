@@ -1,5 +1,6 @@
 """Two processes that `torchrun` starts do what one does: the same steps, the same recording; none waits for ever."""
 
+import itertools
 import json
 import os
 import shutil
@@ -21,7 +22,7 @@ from interp.recording.store import Recording
 from saes.kernels._plain import PlainOps
 from saes.kernels.compiled import CompiledOps
 from saes.kernels.spread import Spread
-from saes.kernels.state import BY_LATENT, TrainState
+from saes.kernels.state import BY_LATENT, RunState, TrainState
 from saes.kinds.config import BatchTopKConfig, MatryoshkaConfig, TopKConfig
 from saes.kinds.registry import recipe_of
 from saes.training._checkpoint import Checkpoint, Position, read_checkpoint, write_checkpoint
@@ -97,6 +98,11 @@ def difference(done: Path, name: str, kind: str, ops=CompiledOps) -> float:
     """Largest difference, in weights, moments, counters and numbers of every step, from one process."""
     learned = worker.LEARNED.get(kind)
     state, seen = worker.learn(learned, ops()) if learned else worker.take_steps(worker.KINDS[kind], ops())
+    return steps_apart(done, name, state, seen)
+
+
+def steps_apart(done: Path, name: str, state: RunState, seen: list) -> float:
+    """Largest difference of what two ranks saved under `name` from the steps of one process."""
     theirs = load_file(done / f"{name}.safetensors")
     assert theirs.keys() == state.tensors().keys()
     apart = [float((theirs[n].double() - tensor.double()).abs().max()) for n, tensor in state.tensors().items()]
@@ -273,6 +279,34 @@ def test_what_two_ranks_left_one_process_finishes(done, recording, alone):
     assert parts == {"00000020-0-of-2.safetensors", "00000020-1-of-2.safetensors"}
     train_sae(recording, HOOK, BatchTopKConfig(d_sae=64, k=3), TRAIN, folder)
     assert weights_apart(folder, alone) < 2e-3
+
+
+@pytest.mark.parametrize("shared", ["tokens", "latents"])
+def test_two_ranks_train_on_the_rows_of_one_and_run_the_model_once_for_both(done, shared):
+    """The bits of one process, from half of its passes each; so the steps in float64 are those of one."""
+    state, seen, rows, ran = worker.live_steps(done)
+    theirs = [load_file(done / f"{shared} live {rank}.safetensors")["rows"] for rank in (0, 1)]
+    parts = [part.split(128 if shared == "tokens" else 256) for part in theirs]
+    read = torch.cat(list(itertools.chain(*zip(*parts, strict=True))) if shared == "tokens" else parts[1])
+    assert torch.equal(read, rows)
+    heard = [json.loads((done / f"heard-{rank}.json").read_text())["live"] for rank in (0, 1)]
+    counts = [each[f"{shared} ran"] for each in heard]
+    assert sum(counts) == ran
+    assert max(counts) < 0.55 * ran
+    assert steps_apart(done, f"{shared} live", state, seen) < CLOSE
+    assert abs(seen[-1].loss - seen[0].loss) > 0.01  # the steps do something
+
+
+@pytest.mark.parametrize("shared", ["tokens", "latents"])
+def test_the_command_line_trains_live_on_two_ranks_what_one_process_does(done, shared):
+    if not (done / "saes" / "live-one").exists():
+        assert worker.command(done, *worker.LIVE, "--name", "live-one") == 0
+    assert weights_apart(done / "saes" / f"live-{shared}", done / "saes" / "live-one") < 2e-3
+
+
+def test_a_pass_that_fails_on_one_rank_ends_both_with_one_message(done):
+    assert [json.loads((done / f"heard-{rank}.json").read_text())["live"]["failed"] for rank in (0, 1)] == [2, 2]
+    assert (done / "said.txt").read_text().count("a pass of the model failed here") == 1
 
 
 def manifest_of_text(folder: Path, name: str) -> Manifest:
