@@ -11,6 +11,7 @@ Subjects, one folder each:
 
 - `models`     loading, hooks, norms, the residual sum; small, planted and toy models; training them
 - `text`       documents, packing, tokens
+- `engines`    what runs a model for a recording: TransformerLens' bridge, or vLLM
 - `recording`  activations on disk: written, resumed, read in order or shuffled
 - `lenses`     logit lens, tuned lens, direct logit attribution
 - `interventions` what is changed in a model while it runs, as a value; recipes of it

@@ -10,6 +10,9 @@
 - `_edit_checks` steering and patching: where they start, how large they are, what strength 0 does
 - `_lens_checks` fitted lenses on held-out text
 - `examine`      all of them
+- `engine`       an inference engine held against transformers
+- `_engine_checks` its rows by part of a block, and in other batches
+- `_engine_rows` the rows of transformers, and what wrong rows are instead
 
 Checks of a dictionary are in `saes.evaluation.dictionary_checks`.
 """

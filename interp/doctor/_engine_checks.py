@@ -22,7 +22,7 @@ AT_A_TIME = 500_000_000
 
 
 class GivesRows(Protocol):
-    """What is asked of an engine that is examined: `interp.engines.vllm.Vllm`, for one."""
+    """An engine that can be examined, such as `interp.engines.vllm.Vllm`."""
 
     spec: str
     precision: str

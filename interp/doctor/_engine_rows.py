@@ -1,4 +1,4 @@
-"""The rows that transformers alone computes at the hook points of an engine, and what wrong rows look like."""
+"""The rows that transformers alone computes at the hook points of an engine, and the causes of wrong ones."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -53,7 +53,7 @@ def cause_of(plain: Any, sites: dict[str, Site], name: str, came: Tensor, contex
     `came [n_rows, d]` are the rows of the contexts, NaN where none came.
     """
     expected = _one(plain, sites[name], contexts)
-    if known := _other_places(came, expected) or _missing(came, contexts):
+    if known := _other_contexts(came, expected) or _missing(came, contexts):
         return known
     chosen = sorted(range(len(contexts)), key=lambda number: -len(contexts[number]))[:LOOKED_AT]
     few = [contexts[number] for number in chosen]
@@ -159,8 +159,8 @@ def _one_part(plain: Any, site: Site, contexts: Sequence[list[int]]) -> Iterator
                 yield f"they are the part of process {rank + 1} of {world}, not the sum", part
 
 
-def _other_places(came: Tensor, expected: Tensor) -> str:
-    """Say whether most rows are right but for their place, `[n_rows, d]` both."""
+def _other_contexts(came: Tensor, expected: Tensor) -> str:
+    """Say whether most rows, `[n_rows, d]` both, are right but for the context and position that they stand for."""
     at = (~came.isnan().any(1)).nonzero().flatten()
     if not len(at):
         return ""

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, cast
 
-from interp.engines.engine import Engine, Reader
+from interp.engines.engine import Engine, ReadsRows
 from interp.models.adapter import available_hook_points, tokenizer_hash
 from interp.models.hooked import HookedModel
 from interp.models.identity import attention_kernel, model_spec, tokenizer_of, weight_hash
@@ -47,7 +47,7 @@ class Bridge(Engine):
     def hook_points(self) -> set[str]:
         return available_hook_points(self.model)
 
-    def reading(self, hook_points: Sequence[str]) -> AbstractContextManager[Reader]:
+    def reading(self, hook_points: Sequence[str]) -> AbstractContextManager[ReadsRows]:
         from interp.models.passes import Capture
 
         return Capture(self.model, hook_points)

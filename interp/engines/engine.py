@@ -1,4 +1,4 @@
-"""What a recording asks of the program that runs a model."""
+"""A program that runs a model, as a recording sees it."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 EngineName = Literal["bridge", "sharded", "vllm"]
 
 
-class Reader(Protocol):
+class ReadsRows(Protocol):
     """Gives the values at the hook points `names` for tokens."""
 
     names: list[str]
@@ -63,5 +63,5 @@ class Engine(ABC):
         """The hook points that it offers, by our names."""
 
     @abstractmethod
-    def reading(self, hook_points: Sequence[str]) -> AbstractContextManager[Reader]:
+    def reading(self, hook_points: Sequence[str]) -> AbstractContextManager[ReadsRows]:
         """Return what reads these hook points within a `with` block."""

@@ -1,4 +1,4 @@
-"""Which modules of a model lie at our hook points, for programs that keep the names of transformers' modules.
+"""Modules at our hook points, for programs that keep the names of transformers' modules.
 
 Blocks are `model.layers.N` with the children that Llama, Qwen, Mistral, Gemma and their descendants have in
 transformers and in vLLM. In Gemma 2 and 3 a norm follows attention and MLP, and `hook_attn_out` and `hook_mlp_out` are
@@ -14,7 +14,7 @@ BLOCK = "model.layers.{layer}"
 
 
 class Site(NamedTuple):
-    """Where a value of a hook point is: what a module is given, or what it returns."""
+    """The module whose input or output is the value of a hook point."""
 
     path: str
     """Path of the module in the model."""

@@ -3,8 +3,8 @@
     with start_vllm("smollm2-135m", ranks=1) as engine:
         record(engine, corpus, folder, config, hook_points=["blocks.9.hook_resid_post"])
 
-`inside_vllm.process` is started under the Python of an environment that has vLLM, and the engine's workers have the
-class in `inside_vllm.worker`. Commands and replies are lines of JSON. Rows come as files in a temporary folder, which
+`inside_vllm._process` is started under the Python of an environment that has vLLM, and the engine's workers have the
+class in `inside_vllm._worker`. Commands and replies are lines of JSON. Rows come as files in a temporary folder, which
 `TMPDIR` moves. Nothing is sent to the makers of the engine (`VLLM_NO_USAGE_STATS`).
 
 Every value is what the module at the hook point computes in this engine: other kernels, other rounding.
@@ -42,7 +42,7 @@ FOLDER = ".venv-vllm"
 """Where `make engine-vllm` makes that environment."""
 VERSIONS = ("0.32.",)
 """Beginnings of the versions whose workers were tried."""
-RECORDER = "worker.RowRecorder"
+RECORDER = "_worker.RowRecorder"
 _SETTINGS = {
     "VLLM_NO_USAGE_STATS": "1",
     "DO_NOT_TRACK": "1",
@@ -225,7 +225,7 @@ class _Process:
         environment.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")  # gigabytes, of a CPU alone
         with open(self._log, "wb") as log:
             self._popen = subprocess.Popen(
-                [str(python), str(here / "process.py")], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                [str(python), str(here / "_process.py")], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                 stderr=log, text=True, env=environment, start_new_session=True,
             )  # fmt: skip
 

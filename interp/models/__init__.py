@@ -2,6 +2,9 @@
 
 - `hooked`      the type of a loaded model, and the calls of TransformerLens that make one
 - `loading`     any model by its spec: packaged, hub id, folder, `.gguf` file, or a small model of our own
+- `_memory`     the memory that a model takes, from its config
+- `_sharded`    a model over several devices
+- `files`       config, modules and hash of a model's files, for other programs that read them
 - `packaged`    models whose GGUF file lies in installed packages: SmolLM2-135M, Gemma 3 270M
 - `short_name`  a model's name as pages show it
 - `sharing`     one loaded model for the steps of a pipeline

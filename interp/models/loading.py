@@ -32,9 +32,9 @@ from interp.cache import cache_folder, size_text
 from interp.devices import model_dtype, model_sharded, parse_dtype, pick_device
 from interp.errors import ConfigError, CorruptError, MissingError, ResourceError, UnknownNameError
 from interp.models._lora import base_of_adapter, described, is_adapter, merged
+from interp.models._memory import check_memory
 from interp.models.hooked import HookedModel, wrap_transformers
 from interp.models.identity import HubTokenizer, hash_weights, remember, tokenizer_of
-from interp.models.memory import check_memory
 from interp.models.packaged import PACKAGED, sha256_of
 from interp.models.sharing import loaded_once
 from interp.models.small import (
@@ -411,8 +411,8 @@ def _build_ours(
 
 
 def _load_sharded(spec: str, source: ModelSource, dtype: "torch.dtype") -> tuple[HookedModel, str]:
+    from interp.models._sharded import describe_devices, read_sharded
     from interp.models.adapter import show_float32
-    from interp.models.sharded import describe_places, read_sharded
 
     location = location_of(source)
     with quiet_transformers():
@@ -423,7 +423,7 @@ def _load_sharded(spec: str, source: ModelSource, dtype: "torch.dtype") -> tuple
         tokenizer = load_tokenizer(spec)
         inner = getattr(tokenizer, "tokenizer", None)
         model = wrap_transformers(plain, location, inner, device=device, dtype=dtype)
-    print(f"{spec}: layers {describe_places(plain)}", file=sys.stderr, flush=True)
+    print(f"{spec}: layers {describe_devices(plain)}", file=sys.stderr, flush=True)
     return show_float32(model), fresh_hash
 
 

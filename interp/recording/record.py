@@ -29,7 +29,7 @@ from interp.artifacts import Draft, open_artefact, partial_path, save_artefact
 from interp.artifacts.artefact import settings_json
 from interp.cache import size_text
 from interp.engines.bridge import engine_of
-from interp.engines.engine import Engine, Reader
+from interp.engines.engine import Engine, ReadsRows
 from interp.errors import ConfigError, ResourceError, WorkbenchError
 from interp.models.hooked import HookedModel
 from interp.names import check_hook_points
@@ -229,7 +229,7 @@ def _missing(texts: Iterator[ShardText], log: ShardLog, meter: "_Meter") -> Iter
 
 
 def _compute(
-    reader: Reader, text: ShardText, *, settings: RecordingSettings, batch_size: int, meter: "_Meter"
+    reader: ReadsRows, text: ShardText, *, settings: RecordingSettings, batch_size: int, meter: "_Meter"
 ) -> ComputedShard:
     """Run the model on the contexts of one shard."""
     activations = compute_activations(
@@ -248,7 +248,7 @@ def _text_only(text: ShardText, meter: "_Meter") -> ComputedShard:
 
 
 def compute_activations(
-    reader: Reader,
+    reader: ReadsRows,
     text: ShardText,
     *,
     batch_size: int,

@@ -14,10 +14,10 @@ from interp.circuits.config import HeadScoresConfig
 from interp.circuits.head_kinds import score_heads
 from interp.devices import model_dtype, parse_dtype, set_model_dtype
 from interp.errors import ConfigError, MismatchError, UnknownNameError
-from interp.models import memory
+from interp.models import _memory
+from interp.models._memory import check_memory, estimate
 from interp.models.adapter import run_with_cache, run_with_hooks, show_float32, to_tokens, untrained_model
 from interp.models.loading import load_model
-from interp.models.memory import check_memory, estimate
 from interp.models.passes import run_from
 from interp.models.residual import ResidualStream
 
@@ -164,9 +164,9 @@ def test_the_estimate_counts_the_weights_exactly(tmp_path: Path) -> None:
         wide, half = estimate(folder, "float32"), estimate(folder, "bfloat16")
         assert wide.n_params == half.n_params == each.n_params
         assert wide.weights == 4 * each.n_params == 2 * half.weights
-        logits = memory.PASS_TOKENS * each.d_vocab * 8
+        logits = _memory.PASS_TOKENS * each.d_vocab * 8
         assert (
-            logits < wide.values < logits + memory.PASS_TOKENS * 4 * (8 * each.d_model + 3 * each.d_mlp + 8 * 128 + 1)
+            logits < wide.values < logits + _memory.PASS_TOKENS * 4 * (8 * each.d_model + 3 * each.d_mlp + 8 * 128 + 1)
         )
     assert 6e9 < large.n_params < 7e9
 
@@ -174,18 +174,18 @@ def test_the_estimate_counts_the_weights_exactly(tmp_path: Path) -> None:
 def test_a_model_that_does_not_fit_is_refused_before_it_is_read(tmp_path: Path, monkeypatch) -> None:
     folder = str(Sized().write(tmp_path / "model"))  # without weights: reading it would be another error
     needed = estimate(folder, "float32")
-    monkeypatch.setattr(memory, "free_memory", lambda device: needed.on_device - 1)
+    monkeypatch.setattr(_memory, "free_memory", lambda device: needed.on_device - 1)
     with pytest.raises(ConfigError, match=r"about .* on cpu in float32, and .* are free; halve it with --dtype b"):
         load_model(folder, device="cpu")
     check_memory("it", folder, "bfloat16", "cpu")
     free = {"cuda": estimate(folder, "bfloat16").on_device - 1, "cpu": 10**12}
-    monkeypatch.setattr(memory, "free_memory", lambda device: free[device])
+    monkeypatch.setattr(_memory, "free_memory", lambda device: free[device])
     with pytest.raises(ConfigError, match=r"on cuda in bfloat16.*choose a smaller model or another --device"):
         check_memory("it", folder, "bfloat16", "cuda")
     free.update(cuda=10**12, cpu=needed.reading - 1)
     with pytest.raises(ConfigError, match="reading it takes about"):
         check_memory("it", folder, "bfloat16", "cuda")
-    monkeypatch.setattr(memory, "free_memory", lambda device: None)  # the system does not tell
+    monkeypatch.setattr(_memory, "free_memory", lambda device: None)  # the system does not tell
     check_memory("it", folder, "float32", "cpu")
 
 

@@ -73,7 +73,7 @@ class InThisProcess:
         self.scratch, self.engine = scratch, None
 
     def ask(self, **command: object) -> dict[str, object]:
-        process = importlib.import_module("process")
+        process = importlib.import_module("_process")
         if self.engine is None:
             self.engine, about = process.load(**command)
             return about
@@ -92,7 +92,7 @@ def engine_here(llama: str, tmp_path: Path, monkeypatch):
         return engine
 
     yield make
-    for name in ("vllm", "process", "worker", "faulty"):
+    for name in ("vllm", "_process", "_worker", "faulty"):
         sys.modules.pop(name, None)
 
 
@@ -224,9 +224,9 @@ def test_models_without_files_of_transformers_are_refused(engine_here) -> None:
 @pytest.fixture
 def spread(llama: str, monkeypatch):
     """The model with most of its layers on disk."""
-    from interp.models import sharded
+    from interp.models import _sharded
 
-    monkeypatch.setattr(sharded, "free_memory", lambda device: 30_000)
+    monkeypatch.setattr(_sharded, "free_memory", lambda device: 30_000)
     return load_model(llama, sharded=True)
 
 

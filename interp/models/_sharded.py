@@ -1,6 +1,6 @@
-"""A model over several devices: its layers on the GPUs, what does not fit there in memory, the rest on disk.
+"""A model over several devices: its layers on the GPUs, then in the memory of the machine, then on disk.
 
-accelerate places the layers by the free memory and moves values between them; hooks, edits and gradients work as ever.
+accelerate assigns the layers by the free memory and moves values between them; hooks, edits and gradients work as ever.
 The weights of layers on disk exist only while such a layer runs: analyses that read weights (attention of heads by
 their circuits, graphs, planted truths) are not for such a model. Each pass reads every layer on disk once.
 """
@@ -26,13 +26,12 @@ USED = 0.7
 """Share of the free memory of the machine that weights may take; values of a pass need the rest."""
 
 
-def read_sharded(location: str, dtype: torch.dtype, *, memory: int | None = None) -> tuple[Any, str, str]:
+def read_sharded(location: str, dtype: torch.dtype) -> tuple[Any, str, str]:
     """Return the plain module, spread over the devices, the hash of its weights and the device of its embedding.
 
     Args:
         location: folder or hub id of a model of transformers, with weights in safetensors.
         dtype: of weights and values.
-        memory: bytes of the machine's memory that weights may take (default: `USED` of what is free).
 
     Raises `ConfigError` for weights in another format than safetensors.
     """
@@ -45,15 +44,15 @@ def read_sharded(location: str, dtype: torch.dtype, *, memory: int | None = None
     local = Path(location).is_dir()
     with torch.device("meta"):
         empty = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(location, local_files_only=local))
-    places = places_of(empty, dtype, memory)
+    devices = devices_of(empty, dtype)
     plain = AutoModelForCausalLM.from_pretrained(
-        location, dtype=dtype, attn_implementation="eager", device_map=places, offload_folder=str(folder),
+        location, dtype=dtype, attn_implementation="eager", device_map=devices, offload_folder=str(folder),
         local_files_only=local,
     )  # fmt: skip
-    return plain.eval(), hash_of_files(location, plain), _named(min(places.values(), key=_order))
+    return plain.eval(), hash_of_files(location, plain), _named(min(devices.values(), key=_order))
 
 
-def places_of(empty: Any, dtype: torch.dtype, memory: int | None = None) -> dict[str, int | str]:
+def devices_of(empty: Any, dtype: torch.dtype) -> dict[str, int | str]:
     """Return where each part of a model goes: the number of a GPU, `cpu` or `disk`.
 
     `empty` is the module without values. All but its layers lies on the first device, which every pass begins and ends
@@ -61,7 +60,7 @@ def places_of(empty: Any, dtype: torch.dtype, memory: int | None = None) -> dict
     """
     from accelerate import infer_auto_device_map
 
-    free = memory if memory is not None else int((free_memory("cpu") or 0) * USED)
+    free = int((free_memory("cpu") or 0) * USED)
     limits: dict[int | str, int] = {number: _of_gpu(number) for number in range(torch.cuda.device_count())}
     empty.tie_weights()
     found: dict[str, int | str] = infer_auto_device_map(
@@ -75,11 +74,11 @@ def places_of(empty: Any, dtype: torch.dtype, memory: int | None = None) -> dict
         and not name.startswith(tuple(f"{layer}." for layer in layers))
     ]
     first = min(limits, default="cpu")
-    return {layer: _place(layer, found) for layer in layers} | dict.fromkeys(others, first)
+    return {layer: _device_of(layer, found) for layer in layers} | dict.fromkeys(others, first)
 
 
-def _place(module: str, found: dict[str, int | str]) -> int | str:
-    """Return the place of a module, which may be given for one that it lies in."""
+def _device_of(module: str, found: dict[str, int | str]) -> int | str:
+    """Return the device of a module, which may be given for one that it lies in."""
     while module not in found:
         if not module:
             return "cpu"
@@ -90,23 +89,23 @@ def _place(module: str, found: dict[str, int | str]) -> int | str:
 _LAYER = re.compile(r"\.(layers|h|blocks)\.\d+$")
 
 
-def _named(place: int | str) -> str:
-    return f"cuda:{place}" if isinstance(place, int) else place
+def _named(device: int | str) -> str:
+    return f"cuda:{device}" if isinstance(device, int) else device
 
 
-def _order(place: int | str) -> tuple[bool, str]:
-    return isinstance(place, str), str(place)
+def _order(device: int | str) -> tuple[bool, str]:
+    return isinstance(device, str), str(device)
 
 
 def _of_gpu(number: int) -> int:
     return int((free_memory(f"cuda:{number}") or 0) * 0.9)
 
 
-def describe_places(plain: Any) -> str:
+def describe_devices(plain: Any) -> str:
     """Return how many layers lie where, as `12 on cuda:0, 8 on cpu, 10 on disk`."""
     if not hasattr(plain, "hf_device_map"):
         return "all on one device"
-    counts = Counter(_named(place) for module, place in plain.hf_device_map.items() if _LAYER.search(module))
+    counts = Counter(_named(device) for module, device in plain.hf_device_map.items() if _LAYER.search(module))
     return ", ".join(f"{n} on {name}" for name, n in counts.items())
 
 
@@ -114,9 +113,9 @@ def hash_of_files(location: str, plain: Any) -> str:
     """Return the hash that `identity.hash_weights` would give, tensor by tensor from the safetensors files."""
     folder = Path(location)
     if not folder.is_dir():
-        from huggingface_hub import snapshot_download
+        from transformers.utils.hub import cached_file
 
-        folder = Path(snapshot_download(location, local_files_only=True, allow_patterns=["*.safetensors", "*.json"]))
+        folder = Path(str(cached_file(location, "config.json", local_files_only=True))).parent
     where: dict[str, Path] = {}
     for file in sorted(folder.glob("*.safetensors")):
         with safe_open(file, "pt") as handle:

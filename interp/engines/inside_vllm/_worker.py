@@ -3,7 +3,7 @@
 vLLM makes its worker class inherit `RowRecorder` (`worker_extension_cls`) and calls its methods by name with plain
 values. Hooks read the values of modules in every step of the engine. A step holds the tokens of several requests, one
 after another; the rows of a request are recognised by their tokens and positions, which the model itself is given, so
-no order of requests is assumed. What is not a whole context is not placed, and is counted.
+no order of requests is assumed. What is not a whole context is not stored, and is counted.
 
 Where tensors are parallel, every worker computes the whole residual stream; the first one keeps it.
 """
@@ -27,7 +27,8 @@ class RowRecorder:
     def record_modules(self, sites: list[list[Any]]) -> dict[str, Any]:
         """Hook modules, in place of those hooked before: `[name, path of the module, "in" or "out", summed]` each.
 
-        Of a summed value the engine holds two parts, which are added: what a block wrote last, and the stream before.
+        Of a summed value the engine holds two parts, which are added: what a block wrote last, and the residual stream
+        before.
         Returns the paths that the model lacks, as `{"missing": [...]}`.
         """
         model = self.model_runner.model
@@ -53,7 +54,7 @@ class RowRecorder:
         """Expect the rows of these contexts, given as token ids."""
         self._record_waiting: dict[bytes, deque[int]] = defaultdict(deque)
         self._record_rows: dict[str, Tensor] = {}
-        self._record_places = torch.empty(0, dtype=torch.long)
+        self._record_rows_at = torch.empty(0, dtype=torch.long)
         self._record_n = self._record_strange = 0
         for context in contexts:
             self._record_waiting[_key(context)].append(self._record_n)
@@ -78,30 +79,30 @@ class RowRecorder:
         return {"unplaced": unplaced, "strange": self._record_strange, "silent": silent}
 
     def _begin_step(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Find the place of every row of this step, -1 for rows of no context."""
+        """Find the row of every token of this step, -1 for rows of no context."""
         ids = kwargs["input_ids"].tolist()
         positions = kwargs["positions"].tolist()
-        places: list[int] = []
+        rows_at: list[int] = []
         starts = [at for at in range(len(ids)) if at == 0 or positions[at] != positions[at - 1] + 1] + [len(ids)]
         for start, stop in itertools.pairwise(starts):
             waiting = self._record_waiting.get(_key(ids[start:stop])) if positions[start] == 0 else None
             if waiting:
                 first = waiting.popleft()
-                places += range(first, first + stop - start)
+                rows_at += range(first, first + stop - start)
             else:
                 self._record_strange += stop - start
-                places += [-1] * (stop - start)
-        self._record_places = torch.tensor(places, dtype=torch.long)
+                rows_at += [-1] * (stop - start)
+        self._record_rows_at = torch.tensor(rows_at, dtype=torch.long)
 
     def _keep(self, name: str, value: Tensor) -> None:
         """Copy the rows of a value that belong to contexts; the engine writes over its tensors later."""
-        places = self._record_places
-        value = value.reshape(-1, value.shape[-1])[: len(places)]
+        rows_at = self._record_rows_at
+        value = value.reshape(-1, value.shape[-1])[: len(rows_at)]
         if name not in self._record_rows:
             shape = (self._record_n, value.shape[-1])
             self._record_rows[name] = torch.full(shape, float("nan"), dtype=value.dtype)
-        ours = places >= 0
-        self._record_rows[name][places[ours]] = value[ours.to(value.device)].detach().cpu()
+        ours = rows_at >= 0
+        self._record_rows[name][rows_at[ours]] = value[ours.to(value.device)].detach().cpu()
 
 
 class _Reading:
