@@ -1,8 +1,8 @@
 """CONTRIBUTING's "how to add" list is true: each addition is made in a copy of the tree, in the files that it names.
 
 A path of the list such as `saes/kinds/KIND.py` stands for a new file of any name. After every addition a fresh process
-imports the copy and uses what was added. All additions are made in one copy, where the tests of the source pass at the
-end.
+imports the copy and uses what was added. All additions are made in one copy, where the tests that see them and those of
+the source pass at the end, in one process.
 """
 
 import fnmatch
@@ -35,7 +35,7 @@ class Copy:
         self.folder, self.touched = folder, set[str]()
         folder.mkdir(exist_ok=True)
         self.tests: list[str] = []
-        """Further tests that see the addition."""
+        """Further tests that see an addition, of all so far."""
         large = shutil.ignore_patterns("__pycache__", "*.parquet", "*.png")
         for name in (*PACKAGES, "tests"):
             data = shutil.ignore_patterns(
@@ -65,15 +65,13 @@ class Copy:
         self._done("-c", f"import interp; assert interp.__file__.startswith({str(self.folder)!r})\n{code}")
 
     def check(self, addition: str) -> None:
-        """Hold the files touched against those that the list names, and run the tests that see the addition."""
+        """Hold the files touched against those that the list names, and lint them."""
         check_touched(self, addition)
         self._done("-m", "ruff", "check", "--quiet", *sorted(self.touched))
-        if self.tests:
-            self._done("-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *self.tests)
 
     def red(self) -> set[str]:
-        """Return the tests of the source that fail here."""
-        chosen = [*SOURCE_TESTS, "-k", f"not ({' or '.join(SLOW)})"]
+        """Return the tests of the source, and of the additions, that fail here."""
+        chosen = [*SOURCE_TESTS, *self.tests, "-k", f"not ({' or '.join(SLOW)})"]
         ran = self._python("-m", "pytest", "-q", "-rfE", "--tb=no", "-p", "no:cacheprovider", *chosen)
         found = set(re.findall(r"^(?:FAILED|ERROR) (.*?)(?: - .*)?$", ran.stdout, flags=re.MULTILINE))
         assert ran.returncode == bool(found), (ran.stdout + ran.stderr)[-3000:]
@@ -90,7 +88,7 @@ class Copy:
             env={**os.environ, "PYTHONPATH": str(self.folder)},
             capture_output=True,
             text=True,
-            timeout=500,
+            timeout=1100,
             check=False,
         )
 
@@ -104,7 +102,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Copy:
 @pytest.fixture
 def copy(tree: Copy) -> Copy:
     """Return the copy before an addition."""
-    tree.touched, tree.tests = set(), []
+    tree.touched = set()
     shutil.rmtree(tree.folder / "workspace", ignore_errors=True)  # of the addition before
     return tree
 
@@ -152,7 +150,7 @@ def test_a_head_kind_is_scored_and_can_be_selected(copy: Copy):
         '                "current_token": k == q',
         '                "token_before_last": k == q - 2 and tokens[k] != bos,\n',
     )
-    copy.tests = ["tests/interp/test_patterns.py"]
+    copy.tests += ["tests/interp/test_patterns.py"]
     copy.tests += ["tests/interp/test_heads.py::test_every_kind_of_head_has_a_sentence_about_it"]
     copy.check("a head kind")
     copy.run("""
@@ -249,7 +247,7 @@ class HalfTopKRecipe(TrainingRecipe):
     )
     copy.insert(registry, "    JumpReLUConfig,\n", "    HalfTopKConfig,\n")
     copy.insert(registry, "    GatedConfig: GatedRecipe,\n", "    HalfTopKConfig: HalfTopKRecipe,\n")
-    copy.tests = ["tests/saes/test_config.py", "tests/saes/test_train_many.py"]
+    copy.tests += ["tests/saes/test_config.py", "tests/saes/test_train_many.py"]
     copy.check("an SAE kind")
     copy.run("""
 import json
@@ -336,7 +334,7 @@ acts = (x @ enc.T).relu()
 save_file({"x": x, "feature_acts": acts, "recons": acts @ dec}, folder / "probe.safetensors")
 """)
     peers = "tests/saes/test_weights_peers.py"
-    copy.tests = [f"{peers}::test_every_format_has_a_checkpoint_in_the_tests"]
+    copy.tests += [f"{peers}::test_every_format_has_a_checkpoint_in_the_tests"]
     copy.tests += [f"{peers}::test_a_peers_checkpoint_gives_the_peers_numbers[plain]"]
     copy.tests += [f"{peers}::test_a_format_is_recognised_by_its_files[plain]"]
     copy.tests += [f"{peers}::test_what_was_read_comes_back_from_our_own_folder[plain]"]
@@ -375,7 +373,7 @@ PAGE = Page(
     copy.create("dashboard/sizes/__init__.py", '"""The page `/sizes`.\n\n- `page`  the page\n"""\n')
     copy.insert("dashboard/__init__.py", "- `search` ", "- `sizes`       the number of artefacts\n")
     pages = "tests/dashboard/test_dashboard_pages.py"
-    copy.tests = [f"{pages}::test_an_empty_workspace_is_no_error[Sizes]"]
+    copy.tests += [f"{pages}::test_an_empty_workspace_is_no_error[Sizes]"]
     copy.tests += [f"{pages}::test_every_page_has_its_own_title_and_address_and_says_what_it_would_show"]
     copy.check("a page")
     copy.run("""
@@ -441,7 +439,7 @@ assert Workspace("workspace").open(HeadScores, "small-mlp-2l").settings.prompts 
 """)
     line = "tests/workbench/test_command_line.py"
     about = ("names_every_verb_and_loads_no_torch", "gives_own_options_first_and_every_option_a_meaning")
-    copy.tests = [f"{line}::test_every_verb_has_help[glance]", *(f"{line}::test_help_{each}" for each in about)]
+    copy.tests += [f"{line}::test_every_verb_has_help[glance]", *(f"{line}::test_help_{each}" for each in about)]
     form = "tests/dashboard/test_run_options.py::test_the_form_of_a_verb_has_its_fields_with_help_and_withholds_paths"
     options = "tests/workbench/test_verb_options.py::test_"
     copy.tests += [
@@ -597,7 +595,6 @@ class MeasureToken(Act[Session, TokenLength]):
     )
     copy.insert("saes/acts/__init__.py", "- `graphs`", "- `lengths`      an act on the vocabulary, for this test\n")
     copy.check("an act")
-    copy.tests = []
     copy.run("""
 import asyncio
 import contextlib
@@ -641,6 +638,7 @@ assert catalogue()["measure_token"].schema()["properties"]["token"]["exclusiveMa
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_no_addition_turns_a_test_of_the_source_red(copy: Copy):
     if red := copy.red():
         red -= Copy(copy.folder.with_name("untouched")).red()

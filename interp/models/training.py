@@ -11,7 +11,7 @@ again. The weights are the bridge's own tensors, so gradients reach them.
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -152,8 +152,11 @@ def train_small(
     *,
     measure: Callable[[HookedModel], dict[str, float]] | None = None,
     state: TrainingFile | None = None,
+    at: Collection[int] = (),
 ) -> Iterator[TrainingStep]:
     """Train a model in place, yielding every `log_every` steps; `measure(model)` runs at each of those.
+
+    With steps `at`, it yields after those alone, and after the last one.
 
     `batches(n, generator)` draws `n` rows of tokens, `[n, pos]`.
 
@@ -179,7 +182,7 @@ def train_small(
         batch = batches(config.batch_size, generator).to(model.cfg.device)
         losses.append(_update(forward, optimizer, batch))
         tokens += batch.numel()
-        if step % config.log_every == 0 or step == config.steps:
+        if (step in at if at else step % config.log_every == 0) or step == config.steps:
             loss = float(torch.stack(losses).mean())
             losses.clear()
             if not loss < float("inf"):

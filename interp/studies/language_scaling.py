@@ -497,15 +497,12 @@ def _checkpoint_losses(
     )
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(derive_seed(seed, "order") % 2**63))
     taken = iter(train[order].split(recipe.batch_size))
-    wanted = set(recipe.checkpoints)
     loop = TrainingConfig(
         steps=recipe.steps,
         batch_size=recipe.batch_size,
         lr=recipe.lr * math.sqrt(16 / width),
         warmup_steps=min(50, recipe.steps // 10),
-        log_every=1,
         seed=seed,
     )
-    for state in train_small(model, lambda n, generator: next(taken), loop):
-        if state.step in wanted:
-            yield state.step, float(loss_per_token(model, heldout.to(device), batch_size=recipe.batch_size).mean())
+    for state in train_small(model, lambda n, generator: next(taken), loop, at=recipe.checkpoints):
+        yield state.step, float(loss_per_token(model, heldout.to(device), batch_size=recipe.batch_size).mean())

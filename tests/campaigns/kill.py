@@ -44,7 +44,8 @@ VERBS: dict[str, tuple[str, str, list[str]]] = {
 }
 """Kind and name of the artefact that a verb makes, and its command; each may need those before it."""
 WORDS = ["--towards", "good", "great", "fine", "nice", "--away", "bad", "awful", "poor", "sad"]
-TINY = ["--tokens", "40000", "--widths", "8", "16", "24", "32", "--n-checkpoints", "4", "--batch-size", "32"]
+TINY = ["--tokens", "40000", "--widths", "8", "16", "24", "32", "40", "--seeds", "0", "--n-checkpoints", "4"]
+TINY += ["--batch-size", "32"]
 VERBS |= {
     "shapes": ("word_geometry", "w", ["geometry", "shapes", MODEL, "--name", "w", "--lists", "weekdays", "digits"]),
     "direction": ("direction", "d", ["direction", MODEL, "--name", "d", "--lists", "weekdays", *WORDS]),
