@@ -427,16 +427,26 @@ def load_model(
     attention: Attention = "eager",
     seed: int = 0,
 ) -> HookedModel:
-    """Load the model that a spec names (a known name, hub id, folder, GGUF file) in evaluation mode on `device`.
+    """Load the model that a spec names, in evaluation mode.
 
-        model = load_model("small:mlp-2l")  # small and untrained, for trying things out
+    Args:
+        spec: a known name, an id of the hub, a folder or a GGUF file. `small:mlp-2l` is small and untrained, for trying
+            things out.
+        dtype: by default that of the running command (`--dtype`), float32 in scripts; hooks see float32
+            (`adapter.show_float32`).
+        device: by default a checked GPU or the CPU.
+        attention: "eager" computes attention patterns, so that they can be read and edited; "sdpa" uses torch's fused
+            kernel, which is faster and has no patterns.
+        seed: initialises small models and nothing else.
+    Returns: a model with hook points.
+    Raises:
+        UnknownNameError: no such model; the message has the nearest known names.
+        MissingError: weights are not there, or the hub cannot be reached.
+        ConfigError: weights that do not fit into memory, before they are read.
+        CorruptError: weights that cannot be read.
 
-    `attention="eager"` computes attention patterns, so that they can be read and edited; `"sdpa"` uses torch's fused
-    kernel, which is faster and has no patterns. `seed` initialises small models and nothing else. `dtype` is by default
-    that of the running command (`--dtype`), float32 in scripts; hooks see float32 (`adapter.show_float32`).
-
-    Raises `UnknownNameError` with the nearest known names, `MissingError` when weights are not there or the hub cannot
-    be reached, `ConfigError` before weights are read that do not fit into memory, `CorruptError` when they cannot be.
+    >>> load_model("small:mlp-2l").cfg.n_layers
+    2
     """
     if attention not in ("eager", "sdpa"):
         raise UnknownNameError("attention", attention, ["eager", "sdpa"])
