@@ -179,8 +179,8 @@ def certificates_of(workspace: "Workspace", parents: Mapping[str, str]) -> dict[
     """Return the certificates of what an artefact is made from, as parents: key to content hash.
 
     `parents` are the hashes of what the artefact was made from, by key. Models and dictionaries among them are looked
-    up, and those that these were made from. Of several certificates of one model, a whole one is taken before a quick one,
-    one of the model alone before one with dictionaries, and then the newest.
+    up, and those that these were made from. Of several certificates of one model, a whole one is taken before a quick
+    one, one of the model alone before one with dictionaries, and then the newest.
     """
     hashes = _origins(workspace, parents)
     known = sorted(

@@ -196,7 +196,7 @@ def _padded(prompts: Prompts, what: str) -> tuple[Tensor, Tensor]:
         return prompts.long().cpu(), torch.full((len(prompts),), prompts.shape[1])
     if not prompts or not all(len(row) for row in prompts):
         raise ConfigError(
-            f"{what} prompts: expected at least one, of at least one token each, got {[len(row) for row in prompts]} tokens"
+            f"{what} prompts: expected one or more, none empty, got {[len(row) for row in prompts]} tokens"
         )
     lengths = torch.tensor([len(row) for row in prompts])
     tokens = torch.zeros(len(prompts), int(lengths.max()), dtype=torch.long)
