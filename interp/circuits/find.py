@@ -457,7 +457,6 @@ def find_circuit(
     """Find the circuit of a task, and evaluate it.
 
     Args:
-        model: the model that does the task.
         task: prompts and a metric, such as `make_task` makes.
         config: method, ablation and sizes (default: `FindConfig()`).
         graph: the edges to search (default: all of the model).

@@ -67,16 +67,12 @@ from interp.statistics import t_interval
 
 @torch.no_grad()
 def find_induction_circuit(
-    model: HookedModel,
-    config: InductionConfig | None = None,
-    *,
-    progress: Progress | None = None,
+    model: HookedModel, config: InductionConfig | None = None, *, progress: Progress | None = None,
     name: str | None = None,
-) -> InductionCircuit:
+) -> InductionCircuit:  # fmt: skip
     """Run all steps of the search (see the module).
 
     Args:
-        model: its induction heads are looked for.
         config: numbers of prompts and controls (default: `InductionConfig()`).
         progress: called with the done part of 100.
         name: the model's name in the circuit.

@@ -44,22 +44,13 @@ N_TOKENS = 10
 
 
 def measure_direction(
-    model: HookedModel,
-    direction: NamedDirection,
-    concepts: Sequence[WordList],
-    config: DirectionConfig | None = None,
-    *,
-    sentences: Sequence[str] = SENTENCES,
-    model_name: str = "",
-    lens: JacobianLens | None = None,
-    made: Made | None = None,
-    judge: Judge | None = None,
-    progress: Progress | None = None,
-) -> DirectionGeometry:
+    model: HookedModel, direction: NamedDirection, concepts: Sequence[WordList], config: DirectionConfig | None = None,
+    *, sentences: Sequence[str] = SENTENCES, model_name: str = "", lens: JacobianLens | None = None,
+    made: Made | None = None, judge: Judge | None = None, progress: Progress | None = None,
+) -> DirectionGeometry:  # fmt: skip
     """Measure one direction on the words of some lists.
 
     Args:
-        model: the model that reads the words.
         direction: of `direction_of_words`, or `made.direction` of `make_direction`.
         concepts: the lists of words.
         config: measures and steering (default: `DirectionConfig()`).
@@ -70,15 +61,13 @@ def measure_direction(
         judge: asked about samples of any other direction.
     Returns: what the direction separates, each measure with its null.
     Raises:
-        ConfigError: no lists, or a zero direction.
-        MismatchError: a direction of another width than its hook point.
+        ConfigError, MismatchError: no lists, a zero direction, or one of another width than its hook point.
         NonFiniteError: NaN or infinity in activations.
         UnknownNameError: a hook point that the model does not have.
 
     >>> good, bad = ["good", "great", "fine", "kind"], ["bad", "sad", "poor", "cruel"]
-    >>> direction = direction_of_words(model, good, bad, point, name="good")
-    >>> reading = DirectionConfig(interventions=False)  # no steering
-    >>> measure_direction(model, direction, find_concepts(["weekdays", "months"]), reading).vector.shape
+    >>> along = direction_of_words(model, good, bad, point, name="good")
+    >>> measure_direction(model, along, find_concepts(["months"]), DirectionConfig(interventions=False)).vector.shape
     (64,)
     """
     config = config or DirectionConfig()

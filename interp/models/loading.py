@@ -420,32 +420,24 @@ _OURS = ("small", "planted", "toy", "checkpoint")
 
 @loaded_once
 def load_model(
-    spec: "str | SmallConfig",
-    *,
-    dtype: str | None = None,
-    device: str | None = None,
-    attention: Attention = "eager",
+    spec: "str | SmallConfig", *, dtype: str | None = None, device: str | None = None, attention: Attention = "eager",
     seed: int = 0,
-) -> HookedModel:
+) -> HookedModel:  # fmt: skip
     """Load the model that a spec names, in evaluation mode.
 
     Args:
-        spec: a known name, an id of the hub, a folder or a GGUF file. `small:mlp-2l` is small and untrained, for trying
-            things out.
-        dtype: by default that of the running command (`--dtype`), float32 in scripts; hooks see float32
-            (`adapter.show_float32`).
-        device: by default a checked GPU or the CPU.
-        attention: "eager" computes attention patterns, so that they can be read and edited; "sdpa" uses torch's fused
-            kernel, which is faster and has no patterns.
+        spec: a known name, an id of the hub, a folder or a GGUF file; the module has examples.
+        dtype: default: that of the running command (`--dtype`), float32 in scripts. Hooks see float32.
+        device: default: a checked GPU, or the CPU.
+        attention: "eager" has patterns, which can be read and edited; "sdpa" is a fused kernel, faster and without.
         seed: initialises small models and nothing else.
     Returns: a model with hook points.
     Raises:
         UnknownNameError: no such model; the message has the nearest known names.
         MissingError: weights are not there, or the hub cannot be reached.
-        ConfigError: weights that do not fit into memory, before they are read.
-        CorruptError: weights that cannot be read.
+        ConfigError, CorruptError: weights that do not fit into memory (before they are read), or cannot be read.
 
-    >>> load_model("small:mlp-2l").cfg.n_layers
+    >>> load_model("small:mlp-2l").cfg.n_layers  # small and untrained, for trying things out
     2
     """
     if attention not in ("eager", "sdpa"):

@@ -40,15 +40,9 @@ RUNS = "runs"
 
 
 def measure_map(
-    model: HookedModel,
-    task: Task,
-    config: PatchingConfig,
-    *,
-    seed: int = 0,
-    model_name: str = "",
-    draft: Callable[[PatchingSettings], Draft] | None = None,
-    progress: Progress | None = None,
-) -> PatchingMap:
+    model: HookedModel, task: Task, config: PatchingConfig, *, seed: int = 0, model_name: str = "",
+    draft: Callable[[PatchingSettings], Draft] | None = None, progress: Progress | None = None,
+) -> PatchingMap:  # fmt: skip
     """Measure the map of a task and its null maps.
 
     Args:

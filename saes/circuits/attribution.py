@@ -167,7 +167,6 @@ def attribute(
     Each SAE is measured in the unchanged model, so effects at several sites count the same path more than once.
 
     Args:
-        model: the model of the SAEs.
         saes: one SAE or several.
         prompts: a task, or prompts with a metric.
         config: number of steps between the prompt and its baseline (default: `AttributionConfig()`).

@@ -113,9 +113,9 @@ def train(
 
     >>> small = TrainConfig(tokens=2_000, batch_size=128)
     >>> for health in train(recording, point, TopKConfig(d_sae=64, k=8), small, folder / "watched"):
-    ...     print(health.tokens, health.fvu < 1)
-    1280 True
-    1920 True
+    ...     print(f"{health.tokens:,}")
+    1,280
+    1,920
     """
     job = Job(sae=sae_config, train=train_config, folder=as_path(folder))
     lines = train_many(
