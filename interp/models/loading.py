@@ -428,7 +428,6 @@ def load_model(
     Args:
         spec: a known name, an id of the hub, a folder or a GGUF file; the module has examples.
         dtype: default: that of the running command (`--dtype`), float32 in scripts. Hooks see float32.
-        device: default: a checked GPU, or the CPU.
         attention: "eager" has patterns, which can be read and edited; "sdpa" is a fused kernel, faster and without.
         seed: initialises small models and nothing else.
     Returns: a model with hook points.
