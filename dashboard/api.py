@@ -136,7 +136,9 @@ def vector(workspace: Workspace, features: str, index: Count) -> dict[str, objec
     artefact = one(workspace, features, index).features
     dictionary = artefact.dictionary
     if not artefact.sae:
-        raise ConfigError(f"the vector of {dictionary} is a row of the model's own weights; ask for features of an SAE")
+        raise ConfigError(
+            f"{dictionary} is a part of the model, so no vector is stored for it; name features of an SAE"
+        )
     check_described(workspace, artefact)
     sae, direction = load_direction(workspace.path("sae", artefact.sae), index)
     return {"dictionary": dictionary, "feature": index, "hook_point": sae.hook_point, "direction": lists(direction)}

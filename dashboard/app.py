@@ -224,8 +224,15 @@ def create_app(
 ) -> Dash:
     """Return the application on a workspace.
 
-    `live` answers prompts (without one, models of the workspace, loaded at the first prompt); `hosts` and `token` are
-    those of `security.Guard`; `runs` is the queue of analyses, without which pages only show commands.
+    Args:
+        workspace: the folder that its pages show.
+        live: answers prompts. Default: models of the workspace, loaded at the first prompt.
+        hosts: names under which it may be reached, and `token` what a browser must know: those of `security.Guard`.
+        runs: the queue of analyses; without one, pages only show commands.
+    Returns: a Dash application; `create_app(...).run()` serves it.
+
+    >>> create_app(Workspace(folder / "workspace", create=True)).title
+    'Interp workbench'
     """
     if live is None:
         from dashboard.live import LiveModel

@@ -69,15 +69,22 @@ def show(
     theme: Literal["light", "dark"] = "light",
     **options: Any,
 ) -> Any:
-    """Return the content of the pages about `what`: a `Shown`, a plotly figure or a map, which a notebook displays.
+    """Return the content of the pages about `what`, for a notebook.
 
-        show(([" moved", " to", " July"], [0.0, 0.4, 61.7]), theme="dark")
+    Args:
+        what: the name of something in a workspace (`demo:540`, `atlases/demo-features`), `(tokens, values)`, an
+            answer of a live model, or the result of an analysis.
+        workspace: where names are looked up.
+        theme: of colours and figures.
+        options: of the figure.
+    Returns: a `Shown`, a plotly figure or a map, which a notebook displays.
+    Raises:
+        UnknownNameError: a name that is not there.
+        ConfigError: values that have no figure.
 
-    `theme` is that of colours and figures.
-
-    `what` is the name of something in a workspace (`demo:540`, `atlases/demo-features`), `(tokens, values)`, an answer
-    of a live model, or the result of an analysis; `options` go to its figure. Raises `UnknownNameError` for a name that
-    is not there, `ConfigError` for values that have no figure.
+    >>> shown = show(([" moved", " to", " July"], [0.0, 0.4, 61.7]), theme="dark")
+    >>> "July" in shown.html
+    True
     """
     colours = theme_called(theme)
     drawing = _drawn(what, workspace, colours, options)

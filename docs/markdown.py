@@ -20,6 +20,8 @@ GENERATED = {
 }
 """Source in the repository -> page of the site that is written from it."""
 
+SECTIONS = {"Args": "Parameters", "Returns": "Returns", "Raises": "Raises"}
+"""Section of a docstring -> its title."""
 
 _written: set[Path] = set()
 
@@ -63,10 +65,28 @@ def with_generated(page: str, docname: str) -> str:
     return re.sub(r"\]\(([^)\s#]+)\)", replaced, page)
 
 
-def as_markdown(docstring: str) -> str:
-    """A docstring as Markdown: examples become code blocks, `<` outside of code is text, headings are bold."""
+def with_sections(docstring: str) -> list[str]:
+    """Lines of a docstring whose sections `Args:`, `Returns:` and `Raises:` are titles with a list each."""
     out: list[str] = []
-    lines = docstring.splitlines()
+    inside = False
+    for line in docstring.splitlines():
+        if title := re.fullmatch(r"(Args|Returns|Raises):(?: (.+))?", line):
+            inside = True
+            out += ["", f"**{SECTIONS[title[1]]}**", "", *filter(None, [title[2]])]
+        elif inside and (item := re.fullmatch(r" {4}(\w+(?:, \w+)*): (.*)", line)):
+            out.append(f"- {', '.join(f'`{name}`' for name in item[1].split(', '))}: {item[2]}")
+        elif inside and line.startswith("    "):
+            out.append(f"  {line.strip()}")
+        else:
+            inside = False
+            out.append(line)
+    return out
+
+
+def as_markdown(docstring: str) -> str:
+    """A docstring as Markdown: sections are lists, examples code blocks, `<` outside of code is text."""
+    out: list[str] = []
+    lines = with_sections(docstring)
     fenced = example = False
     for line in lines:
         if line.lstrip().startswith("```"):

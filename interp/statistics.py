@@ -64,11 +64,20 @@ class Interval(NamedTuple, Generic[Values]):
 
 
 def t_interval(values: np.ndarray, confidence: float = 0.95) -> Interval[Any]:
-    """Return mean and two-sided Student t interval over the last axis; NaN entries are excluded.
+    """Return the mean and its two-sided Student t interval over the last axis; NaN entries are excluded.
 
     The interval of a single observation is infinite, as its spread is unknown. (`scipy.stats.ttest_1samp` gives the
     same numbers, but takes a hundred times as long with NaN entries, and has no interval for one observation.) For few
     skewed values it is too narrow: it covers the mean of 8 log-normal ones (skewness 1.75) in 0.92 of samples.
+
+    Args:
+        values: observations, `[..., n]`.
+        confidence: level of the interval.
+    Returns: `estimate`, `low` and `high`, `[...]` each.
+
+    >>> found = t_interval(np.array([1.0, 2.0, 3.0]))
+    >>> float(found.estimate), round(float(found.low), 2), round(float(found.high), 2)
+    (2.0, -0.48, 4.48)
     """
     from scipy.special import stdtrit  # scipy.stats takes half a second to import
 

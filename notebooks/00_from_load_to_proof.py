@@ -20,7 +20,8 @@
 #
 # ## 1. Load
 #
-# A model is named by one word; `workbench models` lists the known ones. Its weights are used as they are.
+# A model is named by one word; `workbench models` lists the known ones. Its weights are used as they are. The two sentences differ in
+# one word, so that their difference is about *red*.
 
 # %%
 import pandas as pd
@@ -52,9 +53,11 @@ print(model.cfg.n_layers, "layers,", model.cfg.n_heads, "heads each,", model.cfg
 print(token_strings(model, tokens[0]))
 
 # %% [markdown]
-# ## 2. Cache
+# ## 2. Read
 #
-# A *hook point* names a value that the model computes. `Capture` reads the ones you name and stops after the last of them.
+# A *hook point* names a value that the model computes. `Capture` reads the ones you name and stops after the last of them. The first
+# below is the *residual stream*: the vector of each token, to which every block adds. The second is how much each token attends to each
+# earlier one, in every head.
 
 # %%
 point = "blocks.9.hook_resid_post"  # the residual stream after block 9
@@ -66,8 +69,10 @@ for name, value in cache.items():
 # %% [markdown]
 # ## 3. Lens
 #
-# A lens decodes the residual stream of a layer into a next token. The Jacobian lens first carries it to the last layer; without
-# `lens=` the call below is the logit lens. From which layer on is the answer read?
+# A lens decodes the residual stream of a layer into a next token: what the model would say if it stopped there. The Jacobian lens first
+# applies what later layers do to it on average; without `lens=` the call below is the logit lens, which leaves them out. In the table *reading*
+# is the most likely token, *entropy* how undecided the lens is, and *kl* how far it is from the model's own prediction (KL divergence;
+# both in nats, 0 where the two agree). From which layer on is the answer read?
 
 # %%
 shipped = Workspace(DATA)
@@ -76,13 +81,13 @@ print(logit_lens(model, tokens, lens=lens))
 
 # %% [markdown]
 # *blue* is read from layer 27 on, a colour (*purple*) from layer 25 on. Up to layer 19 the lens reads words that could begin anything,
-# and its KL divergence says that the output is 5 nats or more away. A feature after block 9 therefore acts through later layers.
+# and is 5 nats or more from the output. A feature after block 9 therefore acts through later layers.
 #
 # ## 4. Attribute
 #
-# A dictionary writes the residual stream at its hook point as a sum of features and a reconstruction error. Attribution estimates how
-# much each feature adds to the log-probability of *blue*. The baseline is the second sentence, where *red* is *old*. In the line that is
-# printed the sum of all features, the effect of the reconstruction error, and a *rest* add up to the difference between the two
+# A dictionary writes the residual stream at its hook point as a sum of features, of which few are active, and a reconstruction error.
+# Attribution estimates how much each feature adds to the log-probability of *blue*. The baseline is the second sentence, where *red* is
+# *old*; `MeasuredPrompts` holds the two sentences and the answer. In the line that is printed the sum of all features, the effect of the reconstruction error, and a *rest* add up to the difference between the two
 # sentences; the rest is what an estimate from gradients misses.
 #
 # In the table *label* says on which tokens a feature is active. One that was made by rule ends in its balanced accuracy on held-out
@@ -102,7 +107,8 @@ pd.DataFrame(shares.top(6), columns=["feature", "effect (nats)"]).join(known, on
 # ## 5. Patch
 #
 # Attribution estimates; patching measures. One value of the first sentence replaces that of the second, layer by layer and position by
-# position. 0: nothing changes. 1: the whole difference between the two sentences comes back.
+# position. What is measured is the logit of *blue* less that of *old*. 0: nothing changes. 1: the whole difference between the two
+# sentences comes back.
 
 # %%
 blue, old = (int(to_tokens(model, word, prepend_bos=False)[0, 0]) for word in (" blue", " old"))
@@ -143,8 +149,9 @@ print("steered:  ", steered)
 #
 # Any direction raises some words, so a list of raised words proves nothing. The proof takes the words that the feature *reads*: the
 # tokens on which it peaks in one half of its examples. The other half, and neutral prompts, judge four claims: it fires on them,
-# steering makes the model say them, ablation makes it say them less, and its direction names them. Each has two nulls on the same
-# words: random directions of the same norm, and other features that are active as often. A test holds where both are exceeded.
+# steering makes the model say them, ablation makes it say them less, and the lens reads them in its direction. Each has two nulls on the same
+# words: random directions of the same norm, and other features that are active as often. A test holds where both are exceeded. The
+# settings below only shorten it: four other features, and eight new tokens in each text.
 
 # %%
 config = ProofConfig(others=4, new_tokens=8)

@@ -431,6 +431,13 @@ def test_docstrings_become_markdown():
 
     text = as_markdown("Return `<name>` of a <thing>.\n\n>>> f(1)\n2\n\nRaises\n------\n# not a heading")
     assert text == "Return `<name>` of a &lt;thing>.\n\n\n```pycon\n>>> f(1)\n2\n```\n\nRaises\n\\# not a heading"
+    parts = as_markdown(
+        "Do.\n\nArgs:\n    x, y: sizes,\n        above 0.\nReturns: a sum.\nRaises:\n    ConfigError: no.\n\n>>> 1\n1"
+    )
+    assert parts.split("\n\n") == [
+        *("Do.", "\n**Parameters**", "- `x`, `y`: sizes,\n  above 0.", "**Returns**", "a sum.", "**Raises**"),
+        *("- `ConfigError`: no.", "\n```pycon\n>>> 1\n1\n```"),
+    ]
 
 
 def test_a_notebook_whose_code_changed_since_it_ran_is_not_shown_as_executed(tmp_path: Path):

@@ -1,13 +1,20 @@
 """The public face is light and complete, notebooks and docs use no more, and package docstrings are maps."""
 
 import ast
+import doctest
 import importlib
+import inspect
 import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
+
+from docs.api import entries
+from docs.examples import uses
+from tests.oracles.peer_names import rows
 
 ROOT = Path(__file__).parent.parent
 PUBLIC = ("interp", "interp.studies", "saes", "dashboard", "dashboard.figures")
@@ -122,3 +129,86 @@ def test_a_package_docstring_names_every_module_of_its_folder_and_no_other(folde
     }
     assert modules - named == set(), "modules that the docstring does not name"
     assert named - modules == set(), "names that are no modules"
+
+
+# Functions that people call first
+
+SIXTY = """
+    load_model to_tokens token_strings run_with_hooks untrained_model generate weight_hash hooks_of intervened
+    logit_lens logit_effects direct_logit_attribution activation_patching measure_map make_task find_circuit
+    score_heads head_composition find_induction_circuit trace open_system intervene changes_of continuations examine
+    open_corpus record open_recording save_artefact open_artefact copy_artefact find_concepts t_interval
+    read_examples make_direction measure_direction read_directions write_directions
+    load_sae save_sae load_dictionary train train_sae train_many own_config open_set evaluate_in_model splice_hooks
+    build_features prove load_recipe attribute_features
+    plot show atlas_view create_app colours_of styled training_curves activation_histogram
+"""
+"""Functions whose docstrings have sections and an example; `called_first()` is among them."""
+FIRST = SIXTY.split()
+REFUSE_NOTHING = """
+    token_strings run_with_hooks untrained_model generate weight_hash logit_effects t_interval examine create_app
+    colours_of styled training_curves activation_histogram
+"""
+DOCTESTED = [
+    path
+    for package in ("interp", "saes", "dashboard", "workbench")
+    for path in sorted((ROOT / package).rglob("*.py"))
+    if "\n    >>> " in path.read_text(encoding="utf-8")
+]
+
+
+def called_first() -> set[str]:
+    """Functions that README, the lesson, a how-to page or two notebooks call, or that the page on other tools names."""
+    known = {each.name for each in entries() if inspect.isfunction(each.value)}
+    found = {ours.rpartition(".")[2] for _, _, ours in rows()}
+    for name, used in uses().items():
+        links = {use.link for use in used if "short-examples" not in use.link}
+        if len(links) > 1 or any("/tutorials/" not in link or "/00_" in link for link in links):
+            found.add(name)
+    return found & known
+
+
+def test_the_functions_that_documents_call_are_among_the_sixty():
+    assert len(FIRST) == len(set(FIRST)) == 60
+    assert called_first() - set(FIRST) == set()
+
+
+@pytest.mark.parametrize("name", FIRST)
+def test_functions_called_first_say_parameters_result_errors_and_an_example(name):
+    from interp import errors
+
+    value = next(each.value for each in entries() if each.name == name)
+    doc = inspect.getdoc(value) or ""
+    first, sections = doc.partition("\n")[0], dict(re.findall(r"^(Args|Returns|Raises):(.*(?:\n    .*)*)", doc, re.M))
+    named = set(re.findall(r"^    (\w+(?:, \w+)*):", sections["Args"], re.M))
+    assert {each for names in named for each in names.split(", ")} <= set(inspect.signature(value).parameters)
+    result = inspect.signature(value).return_annotation
+    assert (
+        result is None or "Iterator[None]" in str(result) or "Returns" in sections or re.search(r"(?i)\breturn", first)
+    )
+    raised = re.findall(r"\b\w+Error\b", sections.get("Raises", ""))
+    assert bool(raised) != (name in REFUSE_NOTHING.split())
+    assert all(issubclass(getattr(errors, each), errors.WorkbenchError) for each in raised)
+    assert re.search(rf"^(>>>|\.\.\.) .*\b{name}\(", doc, re.M)
+
+
+@pytest.fixture(scope="module")
+def at_hand(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
+    """Public names, and what the page Reference makes before the examples."""
+    known = {name: getattr(importlib.import_module(each), name) for each in PUBLIC
+             for name in importlib.import_module(each).__all__}  # fmt: skip
+    [setup] = code_blocks(ROOT / "docs" / "reference.md")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tempfile, "tempdir", str(tmp_path_factory.mktemp("examples")))
+        exec(compile(setup, "reference.md", "exec"), known)
+    return known
+
+
+@pytest.mark.parametrize("path", DOCTESTED, ids=lambda path: str(path.relative_to(ROOT)))
+def test_examples_in_docstrings_run(path: Path, at_hand: dict[str, object], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("WORKBENCH_KINDS", "")  # which an example sets
+    module = importlib.import_module(".".join(path.relative_to(ROOT).with_suffix("").parts))
+    flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+    found = doctest.testmod(module, extraglobs=at_hand, optionflags=flags)
+    assert found.attempted > 0
+    assert found.failed == 0, "the report is above"

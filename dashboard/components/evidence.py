@@ -42,7 +42,7 @@ WORDS = {
     "loss_second_half_q": "loss, second half, patched into queries (nats)",
     "loss_second_half_v": "loss, second half, patched into values (nats)",
     "share_of_score": "fraction of the reader's score",
-    "composition_null_high": "upper bound of the null of the composition",
+    "composition_null_high": "composition of randomly rotated weights (null, upper bound)",
     "composition_is_argmax": "is the strongest sender of this reader",
     "induction_score_tl": "induction score by stripe",
     "ov_top1": "OV top-1 copying (fraction of tokens)",

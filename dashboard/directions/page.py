@@ -318,9 +318,9 @@ def chat_panel(name: str, weight_hash: str, kept: str = "") -> html.Section:
         html.Div(id="say-drawn", hidden=True),
         html.Div(id="say", **fields_data(conversation=(Conversation, ASKED))),
         note="the same messages, steered and not; each chat keeps its own replies",
-        more="Every token of a steered chat is coloured by its shift: its log-probability in the steered model, less "
-        "that in the unsteered model after the same text. The null is a third chat, steered along random directions "
-        "of the same length at the same hook points. Enter sends a message, Shift Enter begins a line, Escape stops.",
+        more="The colour of a token says how much more likely steering made it: its log-probability with "
+        "steering, less that without, after the same text. Null: a third chat, steered along random directions of the "
+        "same length at the same hook points. Enter sends a message, Shift Enter begins a line, Escape stops.",
     )
 
 

@@ -33,7 +33,7 @@ _PARTS = (
     ("attention", "Attention", {"induction": "induction", "previous": "previous token"}, "share of attention",
      "of the strongest head: to the token after an earlier copy (induction), to the previous token"),
     ("composition", "Composition", {"composition": "K-composition"}, "over its null",
-     "strongest K-composition of a head with a later one, over the mean of random weights (1 is chance)"),
+     "strongest K-composition of two heads, divided by that of random weights (1: no more than random)"),
 )  # fmt: skip
 HEIGHT = 290
 

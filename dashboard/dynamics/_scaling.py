@@ -17,8 +17,8 @@ from interp.workspace import Workspace
 
 HEIGHT = 340
 _EXPONENTS = {
-    "alpha": ("exponent of parameters", "the loss above the floor falls as (parameters) to minus this power"),
-    "beta": ("exponent of tokens", "and as (tokens) to minus this power"),
+    "alpha": ("exponent of parameters", "twice the parameters divide their part of the loss by 2 to this power"),
+    "beta": ("exponent of tokens", "twice the tokens divide their part of the loss by 2 to this power"),
     "e": ("floor (nats)", "the irreducible loss: the limit for infinite size and data"),
 }
 

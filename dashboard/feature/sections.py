@@ -321,7 +321,7 @@ def neurons_panel(workspace: Workspace, related: view.FeatureRelations | None) -
     return panel(
         "Neurons",
         html.Ol(lines, className="wb-lines"),
-        note=f"null: the nearest neuron of 95 % of random directions stays below {related.scales.neuron_null:.2f}",
+        note=f"null: for 95 % of random directions, no neuron is above {related.scales.neuron_null:.2f}",
         more="Cosine similarity of the decoder direction with the output weights of MLP neurons.",
     )
 

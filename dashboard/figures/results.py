@@ -30,12 +30,16 @@ Draw = Callable[..., go.Figure]
 def plot(result: object, theme: Literal["light", "dark"] | Theme = "light", **options: Any) -> go.Figure:
     """Draw a result of an analysis, or several of one class (a list, or by name) where these are drawn together.
 
-        figure = plot(logit_lens(model, tokens), theme="dark")
+    Args:
+        result: what an analysis returned.
+        theme: "light" or "dark".
+        options: of the figure: `height`, `kind` of head scores, `via` of composition.
+    Returns: a plotly figure.
+    Raises:
+        ConfigError: a value that has no figure; the message names what has one.
 
-    `theme` is "light" or "dark".
-
-    `options` go to the figure: `height`, `kind` of head scores, `via` of composition. Raises `ConfigError` for a value
-    that has no figure, naming what has one.
+    >>> figure = plot(logit_lens(model, tokens), theme="dark")
+    >>> figure.layout.xaxis.title.text
     """
     colours = theme if isinstance(theme, Theme) else theme_called(theme)
     several = _several(result)

@@ -183,9 +183,18 @@ def _axes(figure: go.Figure, runs: Sequence[HealthRun], colours: Theme) -> None:
 def activation_histogram(
     counts: list[int], edges: list[float], colours: Theme, *, marker: float | None = None, height: int = 200
 ) -> go.Figure:
-    """Active tokens per bin of activation, on a log axis; `marker` draws a line, at the mean for instance.
+    """Active tokens per bin of activation, on a log axis.
 
-    `counts [n]`, `edges [n + 1]`. Bars are drawn in log10 units so that their widths are true.
+    Args:
+        counts: active tokens in each bin, `[n]`.
+        edges: of the bins, `[n + 1]`. Bars are drawn in log10 units so that their widths are true.
+        colours: of the figure, from `colours_of`.
+        marker: activation at which a line is drawn, the mean for instance.
+        height: in pixels.
+    Returns: a plotly figure.
+
+    >>> activation_histogram([90, 9, 1], [0, 1, 2, 3], colours_of("dark"), marker=1.2).layout.height
+    200
     """
     bins, bounds = np.asarray(counts, float), np.asarray(edges, float)
     if bins.sum() == 0:

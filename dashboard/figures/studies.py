@@ -23,12 +23,22 @@ def training_curves(
     levels: Mapping[str, float] | None = None,
     height: int = 280,
 ) -> go.Figure:
-    """One line per curve `[n]`; NaN is left out.
+    """One line per curve; NaN is left out.
 
-    `steps [n]` are the horizontal values and `curves` the lines by name; `x_title` and `y_title` stand at the axes.
-    With `log` the vertical axis is logarithmic.
+    Args:
+        steps: the horizontal values, `[n]`.
+        curves: the lines by name, `[n]` each.
+        colours: of the figure, from `colours_of`.
+        x_title, y_title: texts at the axes.
+        log: whether the vertical axis is logarithmic.
+        marks: vertical lines with a word each (None: left out).
+        levels: horizontal lines, such as chance.
+        height: in pixels.
+    Returns: a plotly figure.
 
-    `marks` are vertical lines with a word each (None: left out), `levels` horizontal ones, such as chance.
+    >>> curve = training_curves([1, 10, 100], {"loss": np.array([4.2, 3.0, 1.1])}, colours_of("light"))
+    >>> [line.name for line in curve.data]
+    ['loss']
     """
     known = {name: np.asarray(values, float) for name, values in curves.items()}
     known = {name: values for name, values in known.items() if np.isfinite(values).any()}

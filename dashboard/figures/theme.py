@@ -97,9 +97,14 @@ GROUPS = (2, 3, 8, 6)
 
 
 def theme(scheme: str | None) -> Theme:
-    """The theme called `"dark"`, else the light one.
+    """The theme of a name.
 
-    `scheme` is the name; None and unknown names give the light theme.
+    Args:
+        scheme: "dark" for the dark theme; any other name, or None, gives the light one.
+    Returns: the colours that figures take.
+
+    >>> colours_of("dark").name
+    'dark'
     """
     return DARK if scheme == "dark" else LIGHT
 
@@ -117,7 +122,18 @@ def canvas_colours(colours: Theme, lines: list[tuple[str, list[int]]]) -> dict[s
 
 
 def styled(figure: go.Figure, colours: Theme, *, height: int | None = None) -> go.Figure:
-    """The figure with our fonts, margins, axes and hover boxes; changes it in place and returns it."""
+    """The figure with our fonts, margins, axes and hover boxes.
+
+    Args:
+        figure: a plotly figure, which is changed in place.
+        colours: of the figure, from `colours_of`.
+        height: in pixels; None keeps it.
+    Returns: the same figure.
+
+    >>> import plotly.graph_objects as go
+    >>> styled(go.Figure(), colours_of("light"), height=300).layout.height
+    300
+    """
     figure.update_layout(**_look(colours, height))
     axis = _axis(colours)
     figure.update_xaxes(**axis)

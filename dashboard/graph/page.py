@@ -323,9 +323,8 @@ PAGE = Page(
     about="An answer, traced back to the words of its prompt",
     layout=layout,
     register=register,
-    shows="An attribution graph explains an answer of a model: it follows the answer's logits back through the "
-    "features of every layer to the tokens of the prompt, each line a direct effect with its sign, and says how far "
-    "the model itself agrees.",
+    shows="An attribution graph explains one answer: it follows the answer back through the features of every layer to "
+    "the words of the prompt. Each line is a direct effect, for or against. Tests say how far the model agrees.",
     command=f'workbench trace MODEL --prompt "{EXAMPLE}"',
     fill=_first_graph,
 )

@@ -275,7 +275,7 @@ def _table_panel() -> html.Section:
             "field": "null",
             "headerName": "null",
             "width": 88,
-            "headerTooltip": "upper bound of the score on text without such tokens to attend to",
+            "headerTooltip": "the same score on text that has no such token to attend to (upper bound)",
             **number,
         },
         {"field": "verdict", "headerName": "verdict", "width": 92},

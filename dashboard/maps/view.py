@@ -156,13 +156,24 @@ def atlas_view(
     height: int = 640,
     **state: Any,
 ) -> AtlasView:
-    """A view of the map `name` of a workspace, or of points `xy [n, 2]` with `labels` and columns of numbers.
+    """A view of a stored map, or of points of one's own.
 
-    `source` is the workspace or the points.
+    Args:
+        source: the workspace of the map, or points `xy [n, 2]`.
+        name: of the map.
+        labels: texts of the points.
+        columns: numbers of the points by name, `[n]` each.
+        height: in pixels.
+        state: what is shown at first: `colour, size, search, filter, selection, point, at, overlays`
+            (dashboard/assets/atlas/choice.mjs explains each).
+    Returns: what a notebook displays.
+    Raises:
+        UnknownNameError: no such map.
+        ConfigError: arrays that do not fit together.
 
-    `state` sets what is shown at first: `colour, size, search, filter, selection, point, at, overlays`
-    (dashboard/assets/atlas/choice.mjs explains each). Raises `UnknownNameError`, and `ConfigError` for arrays that do
-    not fit together.
+    >>> view = atlas_view(np.random.default_rng(0).normal(size=(5, 2)), labels=list("abcde"))
+    >>> view.height
+    640
     """
     unknown = [key for key in state if key not in STATE]
     if unknown:

@@ -251,10 +251,18 @@ def _summary_form(cls: type[Artefact]) -> "type[DataclassInstance]":
 
 
 def open_artefact(cls: type[A], folder: Path) -> A:
-    """Return the artefact in a folder. Raises what `read_manifest` does, and `CorruptError` where another
-    kind or form is stored.
+    """Return the artefact in a folder.
 
-    `cls` is the class of the kind, such as `HeadScores`; `folder` is that of the artefact.
+    Args:
+        cls: the class of the kind, such as `HeadScores`.
+        folder: that of the artefact.
+    Returns: the artefact as it was saved.
+    Raises:
+        MissingError, SchemaError: no artefact is there, or one of another version.
+        CorruptError: another kind or form is stored.
+
+    >>> open_artefact(AttributionGraph, folder / "graph").prompt
+    'abca'
     """
     manifest = read_manifest(folder)
     if manifest.kind != cls.kind:
@@ -342,12 +350,19 @@ def save_artefact(
     """Write an artefact and return it as it was stored.
 
     Args:
-        value: the artefact; its settings are what an unfinished run must share to be resumed. folder: where it goes,
-        `workspace.path(kind, name)`. parents: hashes of what it was made from, by key. seed, threads: of the
-        computation. overwrite: replace an artefact of that name. draft: the work in progress of a resumable analysis,
-        with the files written so far.
+        value: the artefact; its settings are what an unfinished run must share to be resumed.
+        folder: where it goes, `workspace.path(kind, name)`.
+        parents: hashes of what it was made from, by key.
+        seed, threads: of the computation.
+        overwrite: replace an artefact of that name.
+        draft: the work in progress of a resumable analysis, with the files written so far.
+    Returns: the stored artefact.
+    Raises:
+        ConfigError: the name is taken, or a value could not be read again.
 
-    Raises `ConfigError` where the name is taken, or a value could not be read again.
+    >>> stored = save_artefact(graph, folder / "saved", seed=0)
+    >>> (folder / "saved" / "manifest.json").exists()
+    True
     """
     cls, parts = type(value), layout_of(type(value))
     contents = {name: getattr(value, name) for name in parts}

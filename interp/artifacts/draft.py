@@ -163,9 +163,18 @@ def _lock_partial(folder: Path, overwrite: bool) -> FolderLock:
 
 
 def copy_artefact(source: Path, target: Path) -> None:
-    """Copy a finished artefact, to or from object storage too: `target` is the path of a free name in a workspace.
+    """Copy a finished artefact, to or from object storage too.
 
-    Raises `CorruptError` where the source is damaged, `ConfigError` where the name is taken.
+    Args:
+        source: its folder.
+        target: the path of a free name in a workspace.
+    Raises:
+        CorruptError: the source is damaged.
+        ConfigError: the name is taken.
+
+    >>> copy_artefact(folder / "sae", folder / "copied")
+    >>> (folder / "copied" / "manifest.json").exists()
+    True
     """
     if problems := verify(source):
         raise CorruptError(f"{source} is damaged ({problems[0]}); make it or install the package again")

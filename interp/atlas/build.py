@@ -234,8 +234,8 @@ def extend_atlas(new: AtlasSource, old: AtlasSource, onto: VectorMap, *, progres
     settings, seed = onto.settings, onto.about.seed or 0
     if not old.parents.items() <= onto.about.parents.items() or new.vectors.shape[1] != old.vectors.shape[1]:
         raise MismatchError(
-            f"points can join a map of the same kind of vectors only: {onto.name} was made of {onto.about.parents} "
-            f"({onto.d} wide), found {old.parents} and new vectors that are {new.vectors.shape[1]} wide"
+            f"new points must come from what the map was made of: {onto.name} has vectors of {onto.d} numbers from "
+            f"{onto.about.parents}, got vectors of {new.vectors.shape[1]} and {old.parents}; make a map of their own"
         )
     points = old.chosen(choose_points(len(old.vectors), settings.max_points, seed))
     nearest = search(points.vectors, settings, seed, progress).neighbours.distances[:, 0].numpy()

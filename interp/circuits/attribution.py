@@ -356,9 +356,10 @@ DEFAULT_TAUS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
 
 
 def acdc(bench: Bench, tau: float, progress: Progress | None = None) -> tuple[Bool[Tensor, " n_edges"], int]:
-    """Run ACDC at one threshold; return the edges of the circuit, `[n_edges]` bool, and the number of runs.
+    """Run ACDC (Conmy et al. 2023) at one threshold: an edge is cut for good where that lowers the metric by less.
 
-    `tau` is in the metric's unit. Raises `ConfigError` when it is negative.
+    `tau` is the threshold, in the metric's unit. Returns the edges that stay, `[n_edges]` bool, and the number of runs.
+    Raises `ConfigError` when `tau` is negative.
     """
     if tau < 0:
         raise ConfigError(f"tau must be at least 0, got {tau}")

@@ -367,15 +367,22 @@ def score_heads(
 ) -> HeadScores:
     """Score every head of a model on `n_prompts` prompts per seed.
 
-        scores = score_heads(model, HeadScoresConfig(n_prompts=4, seeds=(0,), context_length=16, min_lag=4, max_lag=7))
-        print(scores.headline())
+    Each seed takes a pass over repeated and one over unrepeated prompts, and over the texts of each kind on text and
+    their controls; the first seed also one of an untrained model.
 
-    `config` defaults to `HeadScoresConfig()`, `model_name` is how the result calls the model. Each seed takes a pass
-    over repeated and one over unrepeated prompts, and over the texts of each kind on text and their controls; the first
-    seed also one of an untrained model.
+    Args:
+        model: its heads are scored.
+        config: prompts, seeds, kinds of head (default: `HeadScoresConfig()`).
+        model_name: how the result calls the model.
+    Returns: one score of each kind, head and seed; the fraction of attention to the targets of the kind, 0 to 1.
+    Raises:
+        ConfigError: fewer than two prompts, a prompt beyond the context, lags that leave no repeat, or texts that
+            cannot be made.
+        MissingError: a kind on text, and a model without a tokenizer.
 
-    Raises `ConfigError` for fewer than two prompts, a prompt beyond the context, lags that leave no repeat, and texts
-    that cannot be made; `MissingError` where a kind on text meets a model without a tokenizer.
+    >>> quick = HeadScoresConfig(n_prompts=4, seeds=(0,), context_length=16, min_lag=4, max_lag=7)
+    >>> score_heads(load_model("planted:induction"), quick).headline()
+    '2 heads of the model, above their nulls: 1 previous-token, 1 induction'
     """
     from interp.models.adapter import bos_token_id, ordinary_tokens, untrained_model, weight_hash
 

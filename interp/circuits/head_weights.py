@@ -260,14 +260,25 @@ def composition(
     seed: int = 0,
     weights: HeadWeights | None = None,
 ) -> dict[Side, Composition]:
-    """Score composition of senders with readers in later layers, by default of all heads.
+    """Score composition of senders with readers in later layers.
 
-    `sides` are the inputs of a reader that are scored: q, k, v. `offset` is how many positions a key lies before its
-    query (only models with rotary positions depend on it). `weights` are the heads' weights where they are already
-    loaded.
+    The cost is products of width `d_head` for each pair; no `d_model` square matrix is formed.
 
-    `n_null` rotations are drawn for the null. The cost is products of width `d_head` for each pair; no `d_model` square
-    matrix is formed. Raises `UnknownNameError` for unknown heads, `ConfigError` when no sender comes before any reader.
+    Args:
+        model: has the heads.
+        senders, readers: heads; by default all.
+        sides: the inputs of a reader that are scored: q, k, v.
+        offset: how many positions a key lies before its query (only models with rotary positions depend on it).
+        n_null: rotations that are drawn for the null.
+        weights: the heads' weights where they are already loaded.
+    Returns: scores of all pairs and their null, by side.
+    Raises:
+        UnknownNameError: heads that the model lacks.
+        ConfigError: no sender comes before any reader.
+
+    >>> composed = head_composition(load_model("planted:induction"), n_null=20)
+    >>> [str(head) for head in composed["k"].readers]
+    ['L0H0', 'L1H0']
     """
     weights = weights or HeadWeights(model)
     senders = tuple(senders if senders is not None else weights.residual.all_heads())

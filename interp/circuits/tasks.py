@@ -55,16 +55,19 @@ NOUNS = ["war", "siege", "campaign", "trial", "reign", "project", "strike", "dro
 def make_task(kind: str, model: HookedModel, *, n_prompts: int = 64, seed: int = 0, check_gap: bool = True) -> Task:
     """Make a task by name: pairs of prompts, clean and corrupted, with a metric.
 
-        task = make_task("induction", model, n_prompts=8)
-
     Args:
         kind: `induction`, `ioi` (indirect objects) or `greater-than`.
         model: its tokenizer writes the prompts.
         n_prompts: the number of pairs.
         seed: of their choice.
         check_gap: refuse prompts on which the model does not do the task.
+    Returns: a task for `activation_patching`, `find_circuit` and others.
+    Raises:
+        UnknownNameError: no such task.
+        ConfigError: the metric has no gap between clean and corrupted prompts.
 
-    Raises `UnknownNameError`, and `ConfigError` where the metric has no gap.
+    >>> make_task("induction", load_model("planted:induction"), n_prompts=8).clean.shape
+    torch.Size([8, 32])
     """
     if kind not in TASKS:
         raise UnknownNameError("task", kind, TASKS, "A file of prompts (.jsonl or .csv) is a task too.")

@@ -66,11 +66,21 @@ class ContrastPairs:
 
 
 def read_examples(source: Path | str, *, chat: bool = False) -> ContrastPairs:
-    """Read pairs from a `.jsonl` file: `{"prompt": ..., "towards": ..., "away": ...}` in each line; or a JSON list.
+    r"""Read pairs from a `.jsonl` file: `{"prompt": ..., "towards": ..., "away": ...}` in each line; or a JSON list.
 
-    Without `prompt` both sides are prompts of their own. `source` is the file; with `chat` prompts are put into the
-    model's chat template. Raises `MissingError`, and `ConfigError` for a line that is
-    not an example (with its number), too few pairs, equal sides, or prompts in some lines only.
+    Args:
+        source: the file. Without `prompt`, both sides are prompts of their own.
+        chat: put the prompts into the model's chat template.
+    Returns: the pairs, half of which are held out when a direction is made.
+    Raises:
+        MissingError: no such file.
+        ConfigError: a line that is not an example (with its number), too few pairs, equal sides, or prompts in some
+            lines only.
+
+    >>> lines = [f'{{"prompt": "It is {n}.", "towards": " good", "away": " bad"}}' for n in range(12)]
+    >>> _ = (folder / "pairs.jsonl").write_text("\n".join(lines))
+    >>> len(read_examples(folder / "pairs.jsonl").pairs)
+    12
     """
     path, lines = _pair_lines(source)
     pairs = [_example(line, f"{path}, line {number}") for number, line in enumerate(lines, 1)]

@@ -43,8 +43,14 @@ def write_directions(
         path: the file; its suffix says which form.
         origin: what to keep with it: how the direction was made, chosen and judged.
         hint: architecture of the model for llama.cpp, such as `llama`.
+    Raises:
+        ConfigError: a step that the form cannot hold, or another suffix.
 
-    Raises `ConfigError` for a step that the form cannot hold, or another suffix.
+    >>> along = Direction(hook_point="blocks.1.hook_resid_post", vector=sae.W_dec[0].numpy(), origin="latent 0")
+    >>> recipe = Recipe(name="along", steps=(Intervention(target=along, amount=2.0),))
+    >>> write_directions(recipe, folder / "along.gguf", hint="llama")
+    >>> (folder / "along.gguf").exists()
+    True
     """
     path = Path(path)
     if any(not isinstance(step.target, Direction) or step.partner or step.along for step in recipe.steps):
@@ -57,10 +63,17 @@ def write_directions(
 def read_directions(path: Path | str) -> Recipe:
     """Return the recipe of a file that `write_directions` wrote, or of a GGUF control vector of another tool.
 
-    `path` is the file.
+    Args:
+        path: the file. A control vector has no weights to compare with, and adds at every token.
+    Returns: a recipe, for `hooks_of` and `intervened`.
+    Raises:
+        MissingError: no such file.
+        CorruptError: a file of another form.
 
-    The latter has no weights to compare with, and adds at every token. Raises `MissingError`, or `CorruptError` for a
-    file of another form.
+    >>> up = Intervention(target=Direction(hook_point=point, vector=sae.W_dec[0].numpy(), origin="latent 0"), amount=2)
+    >>> write_directions(Recipe(name="up", steps=(up,)), folder / "up.safetensors")
+    >>> read_directions(folder / "up.safetensors").name
+    'up'
     """
     path = Path(path).expanduser()
     if not path.is_file():

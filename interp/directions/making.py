@@ -67,7 +67,7 @@ def make_direction(
     judge: Judge | None = None,
     progress: Progress | None = None,
 ) -> Made:
-    """Make a direction of the examples that are not held out, choose its layer and strength, and judge them.
+    r"""Make a direction of the examples that are not held out, choose its layer and strength, and judge them.
 
     Args:
         made_from: pairs of texts, or two lists of words.
@@ -79,9 +79,17 @@ def make_direction(
         nuisance: examples of a difference that must not count; its direction is projected out in one variant.
         judge: somebody to ask about samples of the chosen cell.
         progress: called as by `choose_steering`.
+    Returns: the direction, its variants, and the choice with its nulls.
+    Raises:
+        UnknownNameError: another variant.
+        ConfigError: too few examples, prompts without target words, or a model in which both sides are the same.
 
-    Raises `UnknownNameError` for another variant, `ConfigError` for too few examples, prompts without target words, or
-    a model in which both sides are the same.
+    >>> lines = [f'{{"prompt": "It is {n}.", "towards": "good", "away": "bad"}}' for n in range(12)]
+    >>> _ = (folder / "made.jsonl").write_text("\n".join(lines))
+    >>> quick = DirectionConfig(strengths=(1.0,), n_random=1, n_judging=2)
+    >>> made = make_direction(model, read_examples(folder / "made.jsonl"), quick, hook_points=[point])
+    >>> made.direction.hook_point
+    'blocks.0.hook_resid_post'
     """
     config = config or DirectionConfig()
     points = [canonical_hook_point(name) for name in hook_points] or spread_layers(model, config.layers)

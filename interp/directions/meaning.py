@@ -44,28 +44,31 @@ N_TOKENS = 10
 
 
 def measure_direction(
-    model: HookedModel,
-    direction: NamedDirection,
-    concepts: Sequence[WordList],
-    config: DirectionConfig | None = None,
-    *,
-    sentences: Sequence[str] = SENTENCES,
-    model_name: str = "",
-    lens: JacobianLens | None = None,
-    made: Made | None = None,
-    judge: Judge | None = None,
-    progress: Progress | None = None,
-) -> DirectionGeometry:
-    """Measure one direction on the words of some lists; its tokens are read through `lens` where there is one.
+    model: HookedModel, direction: NamedDirection, concepts: Sequence[WordList], config: DirectionConfig | None = None,
+    *, sentences: Sequence[str] = SENTENCES, model_name: str = "", lens: JacobianLens | None = None,
+    made: Made | None = None, judge: Judge | None = None, progress: Progress | None = None,
+) -> DirectionGeometry:  # fmt: skip
+    """Measure one direction on the words of some lists.
 
-    `concepts` are the lists; each word is put into all `sentences`, in place of `{}`.
+    Args:
+        direction: of `direction_of_words`, or `made.direction` of `make_direction`.
+        concepts: the lists of words.
+        config: measures and steering (default: `DirectionConfig()`).
+        sentences: texts into which each word is put, in place of `{word}`.
+        model_name: stored with the result; by default the model's own name.
+        lens: the directions are read as tokens through it.
+        made: variants and choice of a direction that was made with them.
+        judge: asked about samples of any other direction.
+    Returns: what the direction separates, each measure with its null.
+    Raises:
+        ConfigError, MismatchError: no lists, a zero direction, or one of another width than its hook point.
+        NonFiniteError: NaN or infinity in activations.
+        UnknownNameError: a hook point that the model does not have.
 
-    `config` defaults to `DirectionConfig()`. `model_name` is stored with the result; the default is the model's own
-    name. `made` holds the variants and the choice of a direction that was made with them; `judge` is asked about
-    samples of any other direction.
-
-    Raises `ConfigError` without lists or for a zero direction, `MismatchError` on a direction of another width than its
-    hook point, `NonFiniteError`, `UnknownNameError` for a hook point that the model does not have.
+    >>> good, bad = ["good", "great", "fine", "kind"], ["bad", "sad", "poor", "cruel"]
+    >>> along = direction_of_words(model, good, bad, point, name="good")
+    >>> measure_direction(model, along, find_concepts(["months"]), DirectionConfig(interventions=False)).vector.shape
+    (64,)
     """
     config = config or DirectionConfig()
     seed = config.seed

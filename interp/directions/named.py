@@ -69,9 +69,13 @@ def direction_of_words(
 ) -> NamedDirection:
     """Compute the difference in means from the words `away` to the words `towards`; every second word is held out.
 
-    `name` is stored with the direction; each word is put into all `sentences`, in place of `{}`.
+    `name` is stored with the direction; each word is put into all `sentences`, in place of `{word}`.
 
     Raises `ConfigError` on fewer than four words on a side or a word on both, otherwise as `read_words` does.
+
+    >>> good, bad = ["good", "great", "fine", "kind"], ["bad", "sad", "poor", "cruel"]
+    >>> direction_of_words(model, good, bad, "blocks.0.hook_resid_post").source
+    'difference in means, from bad, sad, poor, cruel to good, great, fine, kind'
     """
     sides = words_as_sides(model, towards, away, [hook_point], sentences=sentences)
     [points] = sides.points.values()

@@ -186,8 +186,9 @@ def lines_of(check: Check) -> Iterable[str]:
 def certificates_of(workspace: "Workspace", parents: Mapping[str, str]) -> dict[str, str]:
     """Return the certificates of what an artefact is made from, as parents: key to content hash.
 
-    The search covers models and dictionaries among `parents` (hashes by key), and those that these were made from. Of
-    several certificates a whole one comes before a quick one, then that of the model alone, then the newest.
+    `parents` are the hashes of what the artefact was made from, by key. Models and dictionaries among them are looked
+    up, and those that these were made from. Of several certificates of one model, a whole one is taken before a quick
+    one, one of the model alone before one with dictionaries, and then the newest.
     """
     hashes = _origins(workspace, parents)
     known = sorted(

@@ -237,7 +237,8 @@ def _probe(
 def accuracy_interval(right: Bool[np.ndarray, " n"], document: Shaped[np.ndarray, " n"]) -> Interval[float]:
     """Return the share of right answers, with Student's interval over documents.
 
-    Where all documents have the same share (all answers right, say), it is Wilson's, and a document counts once.
+    Where all documents have the same share (all answers right, say), Student's interval would have no width. Wilson's
+    is returned then, with each document as one observation.
     """
     share = float(right.mean())
     by_document = np.array([right[document == number].mean() for number in np.unique(document)])

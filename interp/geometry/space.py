@@ -311,11 +311,11 @@ def compare_spaces(
 ) -> SpaceComparison:
     """Compare the residual stream after every block (or the `hook_points`) of one model, or of two on the same tokens.
 
-    `first` and `second` are the models. `n_points` tokens are read at each hook point, and `batch` of them make
-    one batch of CKA.
+    `first` and `second` are the models. `n_points` tokens are read at each hook point.
 
-    CKA covers all pairs, in batches. Neighbouring layers of one model are compared in detail. For two models, each
-    layer of the first is compared with the layer of the same name, or else with the one of the largest CKA. Optimal
+    CKA, a similarity from 0 to 1, is computed for all pairs of layers, in batches of `batch` tokens. Other measures are
+    for neighbouring layers of one model; of two models, for a layer of the first and the layer of the same name in the
+    second, or else the one of the largest CKA. Optimal
     transport needs vectors of one width. `model_names` and `corpus`, the name of the text, are stored with the result.
     Raises `MismatchError` for two vocabularies, and as `read_points`.
     """

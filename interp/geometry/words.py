@@ -121,7 +121,16 @@ CONCEPTS: dict[str, WordList] = {
 
 
 def find_concepts(names: Sequence[str]) -> list[WordList]:
-    """Return lists by name, all lists for no names. Raises `UnknownNameError` with the nearest names."""
+    """Return lists of words by name.
+
+    Args:
+        names: of the lists; all lists for no names.
+    Raises:
+        UnknownNameError: no such list; the message has the nearest names.
+
+    >>> find_concepts(["weekdays"])[0].words[:2]
+    ('Monday', 'Tuesday')
+    """
     for name in names:
         if name not in CONCEPTS:
             raise UnknownNameError("list of words", name, CONCEPTS)

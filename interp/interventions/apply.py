@@ -37,15 +37,17 @@ def intervened(
 ) -> Iterator[None]:
     """Apply the interventions to every pass inside the `with` block.
 
-        with intervened(model, [Intervention(target=Component(name="L1H0"), action="ablate")]):
-            logits = model(tokens)
-
     Args:
         model: runs changed within the block, unchanged after it.
         steps: what is changed, how, and by how much.
         dictionaries: those of the latents in `steps`, by key (`saes/demo`); not needed for directions and components.
+    Raises:
+        UnknownNameError, ConfigError, MismatchError: as `hooks_of` does.
 
-    Raises as `hooks_of` does.
+    >>> with intervened(model, [Intervention(target=Component(name="L1H0"), action="ablate")]):
+    ...     ablated_logits = model(tokens)
+    >>> ablated_logits.shape
+    torch.Size([1, 20, 257])
     """
     with model.hooks(fwd_hooks=hooks_of(model, steps, dictionaries)):
         yield
@@ -63,8 +65,6 @@ def hooks_of(
 
     Only text that is written with a cache needs them; `intervened` is simpler for whole texts.
 
-        logits = run_with_hooks(model, tokens, hooks_of(model, [step]))
-
     Args:
         model: the model that will run.
         steps: what is changed, how, and by how much.
@@ -72,9 +72,15 @@ def hooks_of(
         offset: counts the tokens of earlier, cached passes.
         between: hooks that run after activations are read and before changes are written, such as those that put a
             dictionary's reconstruction in.
+    Returns: pairs of a hook point and a function, for `run_with_hooks`.
+    Raises:
+        UnknownNameError: a hook point, component or dictionary that is not there.
+        ConfigError: a latent that is not there.
+        MismatchError: a direction of another width.
 
-    Raises `UnknownNameError` for a hook point, component or dictionary that is not there, `ConfigError` for a latent
-    that is not, `MismatchError` for a direction of another width.
+    >>> hooks = hooks_of(model, [Intervention(target=Component(name="L1H0"), action="ablate")])
+    >>> torch.equal(run_with_hooks(model, tokens, hooks), model(tokens))
+    False
     """
     where = _Where(offset or Offset(), int(bos_token_id(model) is not None))
     groups: dict[tuple[str, int | None], list[Intervention]] = {}

@@ -135,16 +135,24 @@ def direct_logit_attribution(
     batch_size: int = 8,
     earlier: Mapping[str, Tensor] | None = None,
 ) -> LogitAttribution:
-    """Split the logit of `answer` at `position` over components, for prompts `tokens [batch, pos]`.
+    """Split the logit of `answer` over the components of the model.
 
-    With `wrong`, `logit(answer) - logit(wrong)` is split. Without it, the logit minus its mean over the vocabulary is
-    (`centre`), as probabilities depend on differences of logits only; with `centre=False`, the logit itself. `answer`
-    and `wrong` are token ids, one for all prompts or one each, or the text of a single token. `position` is also one
-    for all prompts or one each. `earlier` holds the values of a pass over the same tokens at
-    `attribution_points(model)`; with them the model does not run again.
+    Args:
+        model: runs once, unless `earlier` is given.
+        tokens: the prompts, `[batch, pos]`.
+        answer: token ids, one for all prompts or one each, or the text of a single token.
+        wrong: of the same form. With it, `logit(answer) - logit(wrong)` is split.
+        position: where the logit is read; one for all prompts or one each.
+        centre: without `wrong`, split the logit minus its mean over the vocabulary, as probabilities depend on
+            differences of logits only; False splits the logit itself.
+        earlier: values of a pass over the same tokens at `attribution_points(model)`.
+    Returns: the share of each component in logits; they sum to what was split.
+    Raises:
+        ConfigError: the residual is not a sum of components, or the logits are not linear in its norm.
+        PromptError: an answer that is not one token of the vocabulary.
 
-    Raises `ConfigError` when the residual is not a sum of components, or the logits are not linear in its norm;
-    `PromptError` for an answer that is not one token of the vocabulary.
+    >>> direct_logit_attribution(model, tokens, "a", "b").headline()
+    'Direct logit attribution: ... logits over 16 parts, 1 prompts'
     """
     residual = ResidualStream(model)
     answers = token_ids(model, answer, len(tokens))

@@ -143,18 +143,21 @@ class TokenTrajectory(Result):
 
 @torch.no_grad()
 def logit_lens(model: HookedModel, tokens: Int[Tensor, "..."], *, top: int = 5, lens: Lens | None = None) -> LogitLens:
-    """Decode the residual of every layer of `tokens [1, pos]`.
-
-        print(logit_lens(model, tokens[:1]))
+    """Decode the residual of every layer. The logits of the last layer and of one other are in memory at a time.
 
     Args:
         model: its final norm and unembedding decode.
-        tokens: one prompt.
+        tokens: one prompt, `[1, pos]`.
         top: the number of tokens that are kept at each layer and position.
         lens: translates each residual first: a `TunedLens` or a `JacobianLens` of these weights.
+    Returns: the most likely tokens after each layer, and how far its prediction is from the last one (KL, nats).
+    Raises:
+        PromptError: anything but one prompt of at least one token that fits the context.
+        MismatchError: a lens of other weights.
 
-    The logits of the last layer and of one other are in memory at a time. Raises `PromptError` for anything but one
-    prompt of at least one token that fits the context, `MismatchError` for a lens of other weights.
+    >>> print(logit_lens(model, tokens[:, :3], top=2))
+    Logit lens: next token after 'h', layer by layer (entropy, KL in nats)
+    ...
     """
     from interp.models.adapter import token_strings
 
@@ -239,13 +242,22 @@ class Effects(NamedTuple):
 
 @torch.no_grad()
 def logit_effects(model: HookedModel, directions: Tensor, k: int) -> Effects:
-    """Return the `k` tokens whose logits each of `directions [n, d_model]` raises and lowers most.
+    """Return the tokens whose logits each direction raises and lowers most.
 
     Each direction by itself is used as the final residual. It goes through the model's own final norm (which rescales
     it to root mean square 1, subtracts the mean if the norm does, and applies the gain) and the unembedding. Subtracted
     are the logits of a zero residual (norm and unembedding biases), and the mean over the vocabulary, to which softmax
     is invariant. So values are comparable between directions of any length. They are not the change at an actual token,
     where the norm divides by the whole residual. Effects through later layers are not included.
+
+    Args:
+        model: has the final norm and the unembedding.
+        directions: one or more, `[n, d_model]`.
+        k: tokens at each end.
+    Returns: ids and effects of the promoted and of the suppressed tokens, `[n, k]` each, largest change first.
+
+    >>> logit_effects(model, sae.W_dec[:3], k=5).promoted_ids.shape
+    torch.Size([3, 5])
     """
     parts = []
     for block in directions.split(BLOCK_DIRECTIONS):

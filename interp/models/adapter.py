@@ -322,12 +322,7 @@ def run_with_hooks(
     hooks: list[tuple[str, Hook]],
     **options: Unpack[PassOptions],
 ) -> "Float[Tensor, 'batch pos d_vocab']":
-    """Return logits `[batch, pos, d_vocab]` of a run in which hooks read or replace values.
-
-        def halve(value, hook):
-            return value / 2
-
-        logits = run_with_hooks(model, tokens, [("blocks.1.hook_attn_out", halve)])
+    """Return logits of a run in which hooks read or replace values.
 
     Args:
         model: runs once; it is unchanged afterwards.
@@ -335,6 +330,12 @@ def run_with_hooks(
         hooks: pairs of a hook point and a function of the value there, which returns a new value or None. Hooks of one
             hook point run in the order given.
         options: of the pass, such as an attention mask or a cache of keys and values.
+    Returns: logits `[batch, pos, d_vocab]`.
+
+    >>> def halve(value, hook):
+    ...     return value / 2
+    >>> run_with_hooks(model, tokens, [("blocks.1.hook_attn_out", halve)]).shape
+    torch.Size([1, 20, 257])
     """
     check_hook_points([name for name, _ in hooks], available_hook_points(model), model.cfg.n_layers)
     named = [(canonical_hook_point(name), hook) for name, hook in hooks]
@@ -362,16 +363,18 @@ def logit_cap(model: HookedModel) -> float | None:
 
 
 def to_tokens(model: HookedModel, text: str, prepend_bos: bool = True) -> "Int64[Tensor, '1 pos']":
-    """Return the token ids of a prompt, `[1, pos]` int64, with BOS first when the model has one.
-
-        tokens = to_tokens(load_model("small:mlp-2l"), "hello")     # [1, 6]: BOS and five bytes
+    """Return the token ids of a prompt, with BOS first when the model has one.
 
     Args:
         model: has the tokenizer; small models of the workbench read bytes.
         text: the prompt.
         prepend_bos: False leaves the BOS out, as for the ids of a single word.
+    Returns: int64 ids, `[1, pos]`.
+    Raises:
+        PromptError: the prompt is empty or longer than the model's context.
 
-    Raises `PromptError` when the prompt is empty or longer than the model's context.
+    >>> to_tokens(model, "hello").shape  # BOS and five bytes
+    torch.Size([1, 6])
     """
     import torch
 
@@ -397,13 +400,14 @@ def token_text(model: HookedModel, token: int) -> str:
 
 
 def token_strings(model: HookedModel, tokens: "Int[Tensor, '...'] | list[int]") -> list[str]:
-    """Return the text of each token of a flat list or tensor of ids, a leading space kept.
-
-        token_strings(model, tokens[0])
+    """Return the text of each token, a leading space kept.
 
     Args:
         model: has the tokenizer.
-        tokens: ids, `[n]`.
+        tokens: ids, `[n]`, or a list of them.
+
+    >>> token_strings(model, to_tokens(model, "a b", prepend_bos=False)[0])
+    ['a', ' ', 'b']
     """
     known: dict[int, str] = {}
     ids = tokens if isinstance(tokens, list) else tokens.flatten().tolist()
@@ -449,7 +453,13 @@ def check_token_ids(model: HookedModel, tokens: "Int[Tensor, '...']") -> None:
 def untrained_model(model: HookedModel, seed: int) -> HookedModel:
     """Return a randomly initialised model of the same architecture and tokenizer: the untrained null of an analysis.
 
-    It is in evaluation mode, on the model's device and in its dtype. The same seed gives the same weights.
+    Args:
+        model: the trained one; its device and dtype are kept.
+        seed: the same gives the same weights.
+    Returns: a model in evaluation mode.
+
+    >>> weight_hash(untrained_model(model, seed=1)) == weight_hash(model)
+    False
     """
     plain, cfg = model.original_model, model.cfg
     seed = derive_seed(seed, "untrained twin") % 2**31  # so that an untrained model gets other weights than its own

@@ -175,15 +175,18 @@ def generate(
     n_new: int,
     choose: "Callable[[Tensor], Tensor] | None" = None,
 ) -> "Iterator[Tensor]":
-    """Yield the tokens `[rows]` that are written after `tokens [rows, pos]`, one position at a time, up to `n_new`.
-
-        written = [*generate(NextToken(model), tokens, 4)]
+    """Yield the tokens that are written after a text, one position at a time.
 
     Args:
         step: gives the logits of the next token after a text; `NextToken` is one.
         tokens: the texts to continue, `[rows, pos]`.
         n_new: the number of tokens to write.
         choose: picks a token from logits (default: the most likely; `sampled` draws).
+    Returns: an iterator over at most `n_new` tensors of tokens, `[rows]` each.
+
+    >>> written = [*generate(NextToken(model), tokens, 4)]
+    >>> len(written), written[0].shape
+    (4, torch.Size([1]))
     """
     import torch
 

@@ -44,7 +44,14 @@ class Identity:
 
 
 def weight_hash(model: HookedModel) -> str:
-    """Return the sha256 over the raw weights; one spec has one hash."""
+    """Return the sha256 over the raw weights; one spec has one hash.
+
+    Args:
+        model: its weights are read.
+
+    >>> len(weight_hash(model))
+    64
+    """
     known: Identity | None = getattr(model, _ATTRIBUTE, None)
     if known is None:
         return hash_weights(model.original_model)

@@ -340,18 +340,23 @@ def load_model(
     seed: int = 0,
     sharded: bool | None = None,
 ) -> HookedModel:
-    """Load the model that a spec names (a known name, hub id, folder, GGUF file) in evaluation mode on `device`.
+    """Load the model that a spec names, in evaluation mode.
 
-        model = load_model("small:mlp-2l")  # small and untrained, for trying things out
+    Args:
+        spec: a known name, an id of the hub, a folder or a GGUF file; the module has examples.
+        dtype: default: that of the running command (`--dtype`), float32 in scripts. Hooks see float32.
+        attention: "eager" has patterns, which can be read and edited; "sdpa" is a fused kernel, faster and without.
+        seed: initialises small models and nothing else.
+        sharded: spread the layers over GPUs, memory and disk, whatever `device`, for a model that does not fit on one
+            (default: as the running command says, `--engine sharded`).
+    Returns: a model with hook points.
+    Raises:
+        UnknownNameError: no such model; the message has the nearest known names.
+        MissingError: weights are not there, or the hub cannot be reached.
+        ConfigError, CorruptError: weights that do not fit into memory (before they are read), or cannot be read.
 
-    `attention="eager"` computes attention patterns, so that they can be read and edited; `"sdpa"` uses torch's fused
-    kernel, which is faster and has no patterns. `seed` initialises small models and nothing else. `dtype` is by default
-    that of the running command (`--dtype`), float32 in scripts; hooks see float32 (`adapter.show_float32`). `sharded`
-    spreads the layers over GPUs, memory and disk (`sharded`), whatever `device`: for a model that does not fit on one
-    (default: as the running command says, `--engine sharded`).
-
-    Raises `UnknownNameError` with the nearest known names, `MissingError` when weights are not there or the hub cannot
-    be reached, `ConfigError` before weights are read that do not fit into memory, `CorruptError` when they cannot be.
+    >>> load_model("small:mlp-2l").cfg.n_layers  # small and untrained, for trying things out
+    2
     """
     if attention not in ("eager", "sdpa"):
         raise UnknownNameError("attention", attention, ["eager", "sdpa"])

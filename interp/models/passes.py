@@ -315,7 +315,7 @@ def token_losses(
 def loss_per_token(
     model: HookedModel, tokens: Int[Tensor, "..."], *, batch_size: int = 16
 ) -> Float32[Tensor, "batch targets"]:
-    """`[batch, pos - 1]` float32 nats on the CPU; see `token_losses`.
+    """Return the loss at each token but the first, `[batch, pos - 1]` float32 nats on the CPU.
 
     Logits of `batch_size` prompts exist at a time, of fewer where they would be more than `LOGIT_VALUES` numbers.
 

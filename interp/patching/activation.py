@@ -184,23 +184,33 @@ def activation_patching(
 ) -> ActivationPatching:
     """Patch every layer (and head, and position) by itself, and measure the effect on the metric.
 
-        patched = activation_patching(model, task, what="z", by_position=False)     # effect [n_layers, heads]
-
-    `task` is a task, or `(clean, corrupt)` tokens, `[batch, pos]` each, with a `metric`. `what` is the value that is
-    replaced. `resid_pre`, `resid_post`, `attn_out` and `mlp_out` are whole vectors. `z` (or `heads`) is the output of a
-    head before its output weights, `q`, `k`, `v` are its inputs, and `pattern` is its attention by query position.
-    `effect` is `[n_layers]`; heads add an axis `[n_layers, heads]`, and `by_position` adds a last axis `pos`.
-
     Several patches share a forward pass of at most `batch_size` sequences. The metric needs all prompts together, so
     the logits of `max(batch_size, n_prompts)` sequences are in memory at once (for a task, at the positions that it
     reads). So are the activations of as many layers as fit `STORED_VALUES`, of at least one.
 
-    Two nulls of the same patch have the same unit (`interp.patching.maps`). With `donors [batch, pos]`, values come
-    from these prompts instead of the other run. With `random_change`, a value changes by the same distance as in the
-    true patch, but in a random direction.
+    Args:
+        model: runs on clean and corrupted prompts.
+        task: a task, or `(clean, corrupt)` tokens, `[batch, pos]` each, with a `metric`.
+        metric: a number of the logits; that of the task by default.
+        what: the value that is replaced. `resid_pre`, `resid_post`, `attn_out` and `mlp_out` are whole vectors. `z` (or
+            `heads`) is the output of a head before its output weights, `q`, `k`, `v` are its inputs, and `pattern` is
+            its attention by query position.
+        by_position: patch each position by itself.
+        direction: `denoise` puts clean values into the corrupted run, `noise` the other way round.
+        donors: a null: values come from these prompts `[batch, pos]` instead of the other run.
+        random_change: a null: a value changes by the same distance as in the true patch, but in a random direction.
+    Returns: `effect [n_layers]`, the fraction of the metric's gap that a patch closes (0: none, 1: all). Heads add an
+        axis `[n_layers, heads]`, and `by_position` a last axis `pos`.
+    Raises:
+        PromptError: clean, corrupt and donors differ in shape.
+        ConfigError: the metric has no gap, or heads of a model whose blocks norm their outputs (there, patch
+            `resid_pre`).
 
-    Raises `PromptError` when clean, corrupt and donors differ in shape. Raises `ConfigError` when the metric has no
-    gap, or for heads of a model whose blocks norm their outputs (patch `resid_pre` there).
+    >>> model = load_model("planted:induction")
+    >>> task = make_task("induction", model, n_prompts=4)
+    >>> patched = activation_patching(model, task, what="z", by_position=False)
+    >>> patched.effect.shape
+    (2, 1)
     """
     clean, corrupt, at, metric = _unpack(task, metric)
     _check_names(model, what, direction)

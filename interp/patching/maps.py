@@ -40,15 +40,9 @@ RUNS = "runs"
 
 
 def measure_map(
-    model: HookedModel,
-    task: Task,
-    config: PatchingConfig,
-    *,
-    seed: int = 0,
-    model_name: str = "",
-    draft: Callable[[PatchingSettings], Draft] | None = None,
-    progress: Progress | None = None,
-) -> PatchingMap:
+    model: HookedModel, task: Task, config: PatchingConfig, *, seed: int = 0, model_name: str = "",
+    draft: Callable[[PatchingSettings], Draft] | None = None, progress: Progress | None = None,
+) -> PatchingMap:  # fmt: skip
     """Measure the map of a task and its null maps.
 
     Args:
@@ -59,9 +53,14 @@ def measure_map(
         model_name: name of the model.
         draft: returns the work in progress of some settings, with the maps of an earlier run if there are any.
         progress: called after every layer of every map.
+    Returns: the effects, each beside those of the null maps.
+    Raises:
+        ConfigError: `by_position` is set and prompts differ in length.
+        PromptError: as `activation_patching` does.
 
-    Raises what `activation_patching` and `draft` raise, and `ConfigError` when `by_position` is set and prompts differ
-    in length.
+    >>> model = load_model("planted:induction")
+    >>> measure_map(model, make_task("induction", model, n_prompts=4), PatchingConfig(what="z", draws=3)).headline()
+    'Patching z in a model between prompts of induction: 1 of 2 patches beyond the null'
     """
     from interp.models.adapter import weight_hash
 

@@ -195,7 +195,9 @@ def _padded(prompts: Prompts, what: str) -> tuple[Tensor, Tensor]:
             raise ConfigError(f"{what} prompts must be [n, pos] token ids, got shape {list(prompts.shape)}")
         return prompts.long().cpu(), torch.full((len(prompts),), prompts.shape[1])
     if not prompts or not all(len(row) for row in prompts):
-        raise ConfigError(f"{what}: every prompt needs at least one token, and there must be one prompt")
+        raise ConfigError(
+            f"{what} prompts: expected one or more, none empty, got {[len(row) for row in prompts]} tokens"
+        )
     lengths = torch.tensor([len(row) for row in prompts])
     tokens = torch.zeros(len(prompts), int(lengths.max()), dtype=torch.long)
     for row, ids in zip(tokens, prompts, strict=True):

@@ -25,7 +25,19 @@ from interp.recording.store import Recording, text_of
 
 
 def open_recording(folder: str | Path, *, device: str | None = None) -> Recording:
-    """Open the recording of a folder, live or stored. A live one loads its model on `device` when first read."""
+    """Open the recording of a folder, live or stored.
+
+    Args:
+        folder: that of the recording.
+        device: where a live one loads its model when it is first read.
+    Returns: the recording; its activations are read when they are asked for.
+    Raises:
+        MissingError: no recording is there.
+        CorruptError: another kind, or a manifest that was edited.
+
+    >>> open_recording(folder / "recording").hook_points[0]
+    'blocks.0.hook_resid_post'
+    """
     recording = Recording(folder)
     return LiveRecording(folder, device=device) if recording.live else recording
 

@@ -80,11 +80,6 @@ def record(
 ) -> Recorded:
     """Record at least `config.tokens` real tokens (BOS and padding not counted; fewer when the text ends).
 
-        small = load_model("small:mlp-2l")
-        pages, config = [Document("A page. " * 99, "a", "mine")], RecordConfig(tokens=200, context_length=16)
-        recorded = record(small, pages, "mine", config, hook_points=["blocks.0.hook_resid_post"])
-        print(recorded.headline())
-
     The model computes in its own dtype; `config.dtype` is how values are stored. With `config.live` only the text and
     the moments of its first tokens are written, and activations are computed whenever they are read (`live`).
 
@@ -101,10 +96,18 @@ def record(
         ranks: several processes that share the work, each called with the same arguments on the same file system; the
             first of them reports progress and finishes.
         draft: returns the work in progress of some settings. With it the caller saves what is returned.
+    Returns: what was recorded, without its values; `open_recording(folder)` reads them.
+    Raises:
+        UnknownNameError: a hook point that the model lacks.
+        ConfigError: settings that do not fit the model.
+        ResourceError: no room on the disk.
+        NonFiniteError: NaN, or an overflow of the stored dtype.
+        MismatchError: an unfinished run with other settings or other text is in the way.
+        OtherRankError, LostRankError: another rank failed, or is gone.
 
-    Raises `UnknownNameError` (hook point), `ConfigError`, `ResourceError` (no room), `NonFiniteError` (NaN, overflow),
-    `MismatchError` (an unfinished run with other settings or other text is in the way), `OtherRankError` and
-    `LostRankError` (another rank failed, or is gone).
+    >>> pages, config = [Document("A page. " * 99, "a", "mine")], RecordConfig(tokens=200, context_length=16)
+    >>> record(model, pages, folder / "mine", config, hook_points=[point]).headline()
+    '210 tokens of 1 documents read by small:mlp-2l, at blocks.0.hook_resid_post'
     """
     folder, config = as_path(folder), config or RecordConfig()
     with ranks.checked():

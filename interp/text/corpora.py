@@ -442,15 +442,22 @@ class Corpus:
 
 
 def open_corpus(spec: str, *, seed: int = 0, template: ChatTemplate | None = None) -> Corpus:
-    """Open the corpus that a spec names; `seed` orders the docstrings, other sources have a fixed order. Conversations
-    become text by the `template` of a model (`interp.models.loading.chat_template`).
+    """Open the corpus that a spec names. Reading it may raise `CorruptError` and `ConfigError`.
 
-        for document in open_corpus("docstrings"):
-            print(document.id)
-            break
+    Args:
+        spec: `docstrings`, a folder or a file; the module lists the forms.
+        seed: orders the docstrings; other sources have a fixed order.
+        template: of a model: makes text of conversations (`interp.models.loading.chat_template`).
+    Returns: a corpus, which yields documents.
+    Raises:
+        UnknownNameError: a spec of no known form.
+        MissingError: a file that is not there.
+        CorruptError: invalid UTF-8 or broken JSON, on reading.
+        ConfigError: no such column (lists the columns), on reading.
 
-    Raises `UnknownNameError` for a spec of no known form, `MissingError` for a file that is not there. Reading may
-    raise `CorruptError` (invalid UTF-8, broken JSON) and `ConfigError` (no such column; lists the columns).
+    >>> _ = (folder / "notes.txt").write_text("A first paragraph.")
+    >>> [document.text for document in open_corpus(str(folder / "notes.txt"))]
+    ['A first paragraph.']
     """
     if spec == "docstrings":
         return Corpus(spec, lambda: read_docstrings(seed), lambda: fingerprint_docstrings(seed))

@@ -169,10 +169,10 @@ class FrozenModel:
 
     @torch.no_grad()
     def pull_back(self, starts: Starts, visit: Visit) -> Float[Tensor, " rows"]:
-        """Trace readers back to the embedding, and return the share of each value that is constant.
+        """Trace readers back to the embedding, and return the part of each value that does not depend on the prompt.
 
-        Rows are ordered from high layers to low. The constant share holds biases of attention and of norms; what the
-        caller counts among MLP outputs is up to `visit`.
+        Rows are ordered from high layers to low. That part comes from biases of attention and of norms; `visit` decides
+        what of the MLP outputs belongs to it.
         """
         n_rows, width = starts.read.shape
         order = starts.layer.tolist()

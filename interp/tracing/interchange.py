@@ -77,11 +77,10 @@ def export_graph(
 ) -> dict[str, Any]:
     """Return a graph and the user's marks in the format of Neuronpedia and circuit-tracer, ready for JSON.
 
-    Nodes and edges that the default thresholds drop are left out, but for those of marked nodes, or with `all_nodes`.
-    `labels` describes
-    nodes without a label of their own, for example from a features table. `feature_json_base_url` is the address under
-    which a viewer finds the examples of latents, as `ADDRESS/NUMBER.json` with NUMBER from `cantor`.
-    Raises `UnknownNameError` where the marks name a node that the graph lacks.
+    Nodes and edges below the default thresholds are left out, unless they are marked or `all_nodes` is set. `labels`
+    describes nodes without a label of their own, for example from a features table. Under the
+    address `feature_json_base_url` a viewer finds the examples of latents, as `ADDRESS/NUMBER.json` with NUMBER from
+    `cantor`. Raises `UnknownNameError` where the marks name a node that the graph lacks.
     """
     edits = edits or GraphEdits()
     if unknown := [name for name in [*edits.named(), edits.clicked] if name and name not in graph.number]:

@@ -112,9 +112,6 @@ def intervene(
 ) -> GraphIntervention:
     """Change latents and measure the first target of a graph of the same prompt, with prediction and null.
 
-        system = open_system(model, to_tokens(model, graph.prompt), Neurons())
-        print(intervene(system, changes_of(graph, ["3_12_5"], factor=0.0), graph).headline())
-
     Args:
         system: the frozen model of the prompt, of `open_system`.
         changes: of latents, as `changes_of` returns them.
@@ -125,8 +122,14 @@ def intervene(
         n_random: draws of the null, random latents of the same layers changed by the same amounts.
         seed: of the null.
         done: called with the number of tokens of each pass.
+    Returns: the measured effect (nats or logits, as the graph's target), the predicted one, and the null.
+    Raises:
+        ConfigError: no changes, a position outside the prompt, or a graph of another prompt.
 
-    Raises `ConfigError` without changes, for a position outside the prompt, or for a graph of another prompt.
+    >>> system = open_system(model, to_tokens(model, graph.prompt), Neurons())
+    >>> latent = next(row["node"] for row in graph.to_records() if row["kind"] == "feature")
+    >>> intervene(system, changes_of(graph, [latent]), graph, n_random=3).headline()
+    "One run, 1 latent changed: ... (predicted ...; random latents ...)."
     """
     if not changes:
         raise ConfigError("no latent was chosen; choose at least one")
@@ -191,11 +194,24 @@ def continuations(
 ) -> LatentContinuations:
     """Generate the most likely tokens with latents changed, and with random latents of the same layers.
 
-    `system` is of the prompt, `changes` as in `intervene`; `n_tokens` are written with them, and again with each of
-    `n_random` draws of random latents. `mode` is `free`, or `attention`, where patterns are held.
-
     A change with `onwards` acts on generated tokens too: each step encodes the text so far, and moves the latent from
-    the activation that it then has. Raises `ConfigError` for modes that need a clean run of the same length.
+    the activation that it then has.
+
+    Args:
+        system: the frozen model of the prompt, of `open_system`.
+        changes: of latents, as `changes_of` returns them.
+        n_tokens: the number of tokens to write.
+        n_random: draws of random latents, each written from as well.
+        mode: `free`, or `attention`, where patterns are held.
+        seed: of the draws.
+    Returns: the text without changes, with them, and with each draw.
+    Raises:
+        ConfigError: a mode that needs a clean run of the same length.
+
+    >>> system = open_system(model, to_tokens(model, "abca"), Neurons())
+    >>> latent = next(row["node"] for row in graph.to_records() if row["kind"] == "feature")
+    >>> len(continuations(system, changes_of(graph, [latent]), n_tokens=2, n_random=1).random)
+    1
     """
     if mode not in ("free", "attention"):
         raise ConfigError(f"text is generated in mode free or attention, got {mode}")
@@ -248,9 +264,21 @@ def _generate(system: System, changes: Sequence[Intervention], n_tokens: int, mo
 def changes_of(
     graph: AttributionGraph, nodes: Sequence[str], *, factor: float = 0.0, values: Mapping[str, float] | None = None
 ) -> list[Intervention]:
-    """Return the changes that multiply the activations of some nodes of a graph by `factor`; 0 ablates, 2 doubles.
+    """Return the changes that multiply the activations of some nodes of a graph.
 
-    `values` names activations outright, by node. Raises `UnknownNameError`, or `ConfigError` for nodes without latents.
+    Args:
+        graph: has the nodes.
+        nodes: their names, such as `3_12_5`.
+        factor: 0 ablates, 2 doubles.
+        values: activations to set outright, by node.
+    Returns: interventions, for `intervene` and `continuations`.
+    Raises:
+        UnknownNameError: a node that the graph lacks.
+        ConfigError: nodes without latents.
+
+    >>> latent = next(row["node"] for row in graph.to_records() if row["kind"] == "feature")
+    >>> changes_of(graph, [latent])[0].action
+    'set'
     """
     out = []
     for name in nodes:

@@ -83,18 +83,28 @@ def trace(
     progress: Progress | None = None,
     report: Callable[[str], None] | None = None,
 ) -> AttributionGraph:
-    """Trace one prompt: text, or tokens `[1, pos]` with BOS. The other arguments are those of `trace_system`.
+    """Trace one prompt: find the latents that lead to its next token, and how they act on each other.
 
-        small = load_model("small:mlp-2l")
-        graph = trace(small, tokens[:, :6], Neurons(), TraceConfig(effects=0, nulls=False))
-        print(graph.headline())
+    The arguments that are not listed are those of `trace_system`.
 
-    `replacement` is the dictionary that stands for the MLPs: transcoders, or `Neurons()`. `target` is the token to
-    explain and `contrast` the one against it. `labels` returns what a latent means; `untrained` is a dictionary whose
-    scores are the null; `report` gets a line before the long work.
+    Args:
+        model: the model that is explained.
+        prompt: text, or tokens `[1, pos]` with BOS.
+        replacement: the dictionary that stands for the MLPs: transcoders, or `Neurons()`.
+        config: size of the graph, measured effects, nulls (default: `TraceConfig()`).
+        target, contrast: the token to explain (by default the most likely), and the one against it.
+        labels: returns what latents of a layer mean.
+        untrained: a dictionary whose scores are the null.
+        folder: of the work in progress, from which an interrupted run continues.
+        report: gets a line before the long work.
+    Returns: the graph, with scores that say how much of the answer it explains.
+    Raises:
+        PromptError: a prompt that is too short, or a target that is not one token.
+        MismatchError: a dictionary of other weights.
+        ConfigError: a model that stays nonlinear when attention and norms are frozen.
 
-    Raises `PromptError` for a prompt that is too short or a target that is not one token, `MismatchError` for a
-    dictionary of other weights, `ConfigError` for a model that stays nonlinear when attention and norms are frozen.
+    >>> trace(model, "abca", Neurons(), TraceConfig(effects=0, nulls=False)).headline()
+    "Why 'abca' leads to 'O' rather than '<0x92>' (1%)"
     """
     settings = trace_settings(model, prompt, replacement, config or TraceConfig(), target=target, contrast=contrast)
     return trace_system(
@@ -137,8 +147,16 @@ def open_system(
 ) -> System:
     """Return the frozen model of a prompt with its latents: what `intervene` and custom readers need.
 
-    `tokens` are the prompt's, BOS first; `replacement` is the dictionary that stands for the MLPs. At the first
-    `skip_positions` tokens MLPs are not replaced.
+    Args:
+        model: runs once on the prompt.
+        tokens: the prompt's, BOS first, `[1, pos]`.
+        replacement: the dictionary that stands for the MLPs: transcoders, or `Neurons()`.
+        skip_positions: the number of first tokens at which MLPs are not replaced.
+    Raises:
+        ConfigError: a model that stays nonlinear when attention and norms are frozen.
+
+    >>> len(open_system(model, to_tokens(model, "abca"), Neurons()).activation) > 1000  # active neurons, all positions
+    True
     """
     reads, writes = replacement.reads_point, replacement.writes_point
     return System(FrozenModel(model, tokens, skip_positions, reads=reads, writes=writes), replacement)

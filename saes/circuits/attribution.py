@@ -164,15 +164,21 @@ def attribute(
 ) -> list[FeatureAttribution]:
     """Measure the effects of each SAE's features on the metric, in the order in which the model computes them.
 
-        [shares] = attribute_features(model, sae, MeasuredPrompts.of_text(model, "Roses are red, violets are", " blue"))
-
-    `saes` is one SAE or several; `prompts` has the metric.
-
-    `config` has the number of steps between the prompt and its baseline (default: `AttributionConfig()`).
-
     Each SAE is measured in the unchanged model, so effects at several sites count the same path more than once.
 
-    Raises as `open_sites` does, and `ConfigError` for a metric whose gradient is zero on the prompts themselves.
+    Args:
+        saes: one SAE or several.
+        prompts: a task, or prompts with a metric.
+        config: number of steps between the prompt and its baseline (default: `AttributionConfig()`).
+    Returns: for each SAE the effect of every active feature and of the reconstruction error, in units of the metric.
+    Raises:
+        MismatchError, ConfigError: an SAE that does not fit the model, as `open_sites` does.
+        ConfigError: a metric whose gradient is zero on the prompts themselves.
+
+    >>> roses = MeasuredPrompts.of_text(model, "Roses are red, violets are", "b")
+    >>> [shares] = attribute_features(model, sae, roses, AttributionConfig(steps=2))
+    >>> shares.site.reads, shares.effect.shape == shares.feature.shape
+    ('blocks.0.hook_resid_post', True)
     """
     config = config or AttributionConfig()
     prompts = MeasuredPrompts.of_task(prompts) if isinstance(prompts, Task) else prompts

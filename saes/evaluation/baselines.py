@@ -88,8 +88,9 @@ def random_dictionary_like(sae: SAE, *, k: int, seed: int = 0) -> SAE:
 def pca_of(recording: Recording, hook_point: str, *, k: int, heldout_fraction: float = 0.1) -> TopKSAE:
     """Return the principal components of the training rows as a dictionary, largest variance first.
 
-    Latent `i < d` and its mirror image `d + i` belong to component `i`. One pass over the recording, with sums in
-    float64; memory `[d, d]`. Raises `ConfigError` when `k` exceeds the width.
+    Component `i` has two latents, since activations are not negative: `i` for its positive side, `d + i` for the
+    negative one. One pass over the recording, with sums in float64; memory `[d, d]`. Raises `ConfigError` when `k`
+    exceeds the width.
     """
     name = recording.check_hook_point(hook_point)
     d, mean = recording.d(name), recording.stats(name).mean

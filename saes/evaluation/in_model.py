@@ -64,10 +64,22 @@ def evaluate_in_model(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> InModel:
-    """Evaluate one SAE in the model; see `evaluate_all_in_model` for the arguments.
+    """Evaluate one SAE in the model.
 
-    `sae` is spliced into `model` on `tokens [n, n_ctx]`. `documents` has the document of each token, and `mean` is the
-    mean activation; both may be left out.
+    Args:
+        sae: is spliced into the model.
+        model: the model that it was trained on.
+        tokens: contexts, `[n, n_ctx]`.
+        documents: the document of each token.
+        mean: the mean activation, `[d]`, for which the loss with everything removed is measured.
+        batch_size: contexts in memory at a time.
+        seed: of the intervals, which resample documents.
+    Returns: the loss with the SAE in it, and the share of the loss that it recovers (1: all), with intervals.
+    Raises:
+        ConfigError: a crosscoder, contexts of fewer than three tokens, or `documents` of another shape.
+
+    >>> evaluate_in_model(sae, model, tokens).headline()
+    'Loss of the model with the dictionary spliced in, 18 tokens (nats per token)'
     """
     losses = evaluate_all_in_model(
         {"sae": sae}, model, tokens, documents=documents, mean=mean, batch_size=batch_size, seed=seed, progress=progress
@@ -311,10 +323,16 @@ def splice(sae: SAE) -> Hook:
 def splice_hooks(sae: SAE, *, first: int = 0, mask: Tensor | None = None) -> list[tuple[str, Hook]]:
     """Return the hooks that splice an SAE or a transcoder into a model, each with its hook point.
 
-        logits = run_with_hooks(model, tokens, splice_hooks(sae))
+    Args:
+        sae: its reconstruction replaces the value.
+        first: the number of positions that keep their values.
+        mask: positions that are replaced, `[batch, pos]`; others keep their values.
+    Returns: pairs of a hook point and a function, for `run_with_hooks`.
+    Raises:
+        ConfigError: a crosscoder.
 
-    The `first` positions keep their values, or those where `mask [batch, pos]` is false. Raises
-    `ConfigError` for a crosscoder.
+    >>> run_with_hooks(model, tokens, splice_hooks(sae)).shape
+    torch.Size([1, 20, 257])
     """
     if isinstance(sae, CrosscoderSAE):
         raise ConfigError(f"{sae} reads several hook points at once; splice an SAE or a transcoder of one of them")

@@ -543,8 +543,8 @@ def _one_hook_point(saes: Mapping[str, SAE], recording: Recording) -> str:
     hook_points = {sae.hook_points for sae in saes.values()}
     if len(hook_points) != 1 or len(next(iter(hook_points))) != 1:
         raise ConfigError(
-            f"probes read one hook point, these dictionaries read {sorted(hook_points) or 'none'}; "
-            "choose dictionaries of one"
+            f"all dictionaries must read the same hook point, these read {sorted(hook_points) or 'none'}; "
+            "probe those of one hook point at a time"
         )
     hook_point = recording.check_hook_point(next(iter(hook_points))[0])
     widths = {name: sae.d_in for name, sae in saes.items() if sae.d_in != recording.d(hook_point)}

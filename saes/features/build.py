@@ -182,13 +182,27 @@ def build_features(
     lens: JacobianLens | None = None,
     progress: Progress | None = None,
 ) -> Features:
-    """Describe the features of one dictionary; see `build_together` for the other arguments.
+    """Describe the features of one dictionary. `build_together` explains the arguments that are not listed.
 
-    `dictionary_name` is the name of its artefact, and `parents` further artefacts that are recorded as inputs, key to
-    hash. `window`, `n_top`, `n_per_quantile`, `relations` and `index_units` are explained there; `index=False` leaves
-    out the index of the search; `lens` is the Jacobian lens through which directions say words.
+    Args:
+        dictionary: an SAE, or neurons (`neurons_of`).
+        recording: the text and activations that describe it.
+        model: the model of both.
+        folder: of the artefact, such as `workspace.path("features", "mine")`.
+        dictionary_name: the name of the dictionary's artefact.
+        hook_point: where the recording has several.
+        parents: further artefacts that are recorded as inputs, key to hash.
+        window, n_top, n_per_quantile: tokens of an example, and numbers of examples.
+        relations, index: also find similar features, and index the words for the search (with `index_units` at a time).
+        lens: the Jacobian lens through which directions say words.
+    Returns: the tables of features.
+    Raises:
+        MismatchError: dictionary, recording and model do not belong together.
+        NonFiniteError: NaN in the activations.
 
-    Raises `MismatchError` when dictionary, recording and model do not belong together, `NonFiniteError` on NaN.
+    >>> features = build_features(sae, recording, model, folder / "features", dictionary_name="sae", relations=False)
+    >>> features.headline()
+    '64 of 64 features of a dictionary are active at least once in 2,015 tokens'
     """
     wanted = Described(
         dictionary=dictionary, name=dictionary_name, folder=folder, hook_point=hook_point, parents=parents or {}

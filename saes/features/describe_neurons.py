@@ -103,9 +103,9 @@ def strongest_firings(
     progress: Progress | None,
     most: int | None = None,
 ) -> tuple[list[Strongest], int]:
-    """Return the strongest firings at every hook point in both directions, `SIGNS` of each, and the tokens read.
+    """Return the strongest firings of neurons, above and below 0 (`SIGNS`), and the number of tokens that were read.
 
-    No further text is read once `most` tokens are.
+    The list has `len(SIGNS)` entries for each hook point of `points`. Reading stops after `most` tokens.
     """
     length = text.context_length
     strongest = [Strongest(d_mlp, EVIDENCE, window, length) for _ in points for _ in SIGNS]

@@ -106,19 +106,30 @@ def prove(
     progress: Progress | None = None,
     remembered: Remembered = lambda _, make: make(),
 ) -> Proof:
-    """Run the standard proof of one feature, with the texts and controls of the features artefact in `features`.
+    """Run the standard proof of one feature.
 
-        proof = prove(model, load_sae("workspace/saes/demo"), Path("workspace/features/demo"), 540)
-        print(proof.headline())
+    Cost: about `2 * draws` passes over the examples and twice over the prompts, from the hook point on.
 
-    `model_name` is stored with the proof. `remembered(name, make)` returns a part of an interrupted run, or makes it.
+    Args:
+        model: the model of the dictionary.
+        dictionary: has the feature.
+        features: folder of the features artefact, with its texts and controls.
+        feature: its index.
+        config: sizes of the tests (default: `ProofConfig()`).
+        model_name: stored with the proof.
+        lens: the Jacobian lens through which directions say words; None for their direct effect.
+        prompts: neutral prompts, more than three; a model without a tokenizer takes passages of other text.
+        tests: the claims to test; the others, and the continuations with *steer*, are left out.
+        remembered: `remembered(name, make)` returns a part of an interrupted run, or makes it.
+    Returns: a verdict on each claim, with its null and p-value.
+    Raises:
+        UsageError: a feature that does not exist or never fires.
+        MismatchError: tables of another dictionary, or a lens of other weights.
+        ConfigError: a crosscoder.
 
-    `lens`: the Jacobian lens through which directions say words; None for their direct effect. `prompts`: neutral
-    prompts, more than three; a model without a tokenizer takes passages of other text. `tests`: the claims to test; the
-    others, and the continuations with *steer*, are left out. Cost: about `2 * draws` passes
-    over the examples and twice over the prompts, from the hook point on. Raises `UsageError` for a feature that does
-    not exist or never fires, `MismatchError` for tables of another dictionary or a lens of other weights, `ConfigError`
-    for a crosscoder.
+    >>> _ = build_features(sae, recording, model, folder / "tables", dictionary_name="sae", relations=False)
+    >>> prove(model, sae, folder / "tables", 3, ProofConfig(draws=19, others=19), tests=("fires",)).headline()
+    'Feature 3: no effect beyond the null: it fires on “-o”, “-x”, “-k” with AUROC 0.52'
     """
     config = config or ProofConfig()
     _check(model, dictionary, features, lens)

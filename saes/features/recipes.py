@@ -99,8 +99,20 @@ class LoadedRecipe:
 def load_recipe(workspace: Workspace | Path | str, name: str) -> LoadedRecipe:
     """Return the recipe of this name among the notes of a workspace, or of a file.
 
-    A file is a recipe `NAME.json`, or directions: `NAME.safetensors`, a GGUF control vector `NAME.gguf`. Raises
-    `UnknownNameError`: no such recipe, or no such dictionary any more; `MissingError`; `CorruptError`.
+    Args:
+        workspace: its notes, and the dictionaries that the recipe changes.
+        name: of the recipe, or a file: a recipe `NAME.json`, directions `NAME.safetensors`, or a GGUF control vector
+            `NAME.gguf`.
+    Returns: the recipe with its dictionaries; its `hooks(model)` apply it.
+    Raises:
+        UnknownNameError: no such recipe, or no such dictionary any more.
+        MissingError: no such file.
+        CorruptError: a file of another form.
+
+    >>> down = Intervention(target=Component(name="L1H0"), action="ablate")
+    >>> write_recipe(Recipe(name="down", steps=(down,)), folder / "down.json")
+    >>> load_recipe(Workspace(folder / "notes", create=True), str(folder / "down.json")).recipe.name
+    'down'
     """
     opened = workspace if isinstance(workspace, Workspace) else Workspace(workspace)
     if name.endswith(FILES):

@@ -37,11 +37,25 @@ def own_kinds() -> dict[str, Path]:
 def own_config(kind: str, *, d_sae: int | None = None, **settings: object) -> OwnConfig:
     """Return the config of a kind of one's own, by name.
 
-        config = own_config("log_penalty", d_sae=512, width=0.1)
+    Args:
+        kind: the name of its file, one of those that `WORKBENCH_KINDS` lists.
+        d_sae: the number of latents.
+        settings: arguments of the class. A text is converted to the type of the default.
+    Returns: a config, for `train_sae`.
+    Raises:
+        MissingError: a file that is not there.
+        ConfigError: a name that a kind of the workbench has, a setting that the class lacks, or one without a value.
 
-    `d_sae` is the number of latents; other `settings` are the arguments of the class. A setting given as text is
-    converted to the type of its default. Raises `MissingError` (a file that is not there), `ConfigError` (a name that a
-    kind of the workbench has, a setting that the class lacks, or one without a value).
+    >>> os.environ["WORKBENCH_KINDS"] = str(folder / "plain.py")
+    >>> code = '''from saes import AutogradKind
+    ... class Plain(AutogradKind):
+    ...     def __init__(self, sizes, *, width: float = 0.5): ...
+    ...     def encode(self, x): ...
+    ...     def loss(self, batch, acts, recons): ...
+    ... '''
+    >>> _ = (folder / "plain.py").write_text(code)
+    >>> own_config("plain", d_sae=512, width=0.1).d_sae
+    512
     """
     made = kind_class(kind)
     known = _settings(made)

@@ -302,10 +302,20 @@ def _check_target(sae_set: TranscoderSet, layer: int, target_layer: int) -> None
 def open_set(workspace: "Workspace", name: str) -> TranscoderSet:
     """Return a set of the workspace, on the CPU.
 
-    `name` is the folder in `sets/`.
+    Args:
+        workspace: has the set.
+        name: of its folder in `sets/`.
+    Raises:
+        UnknownNameError: no such set; the message has the nearest names.
+        MissingError: a layer's file is gone.
+        CorruptError: a file that is damaged.
+        NonFiniteError: NaN in the weights.
 
-    Raises `UnknownNameError` with the nearest names, `MissingError` (a layer's file is gone), `CorruptError`,
-    `NonFiniteError` (NaN in the weights).
+    >>> target = Workspace(folder / "sets", create=True)
+    >>> kind, small = TranscoderConfig(d_sae=32, k=4, target="hook_mlp_out"), TrainConfig(tokens=2_000, batch_size=128)
+    >>> trained = train_set(recording, kind, small, target.path("transcoders", "tiny"))
+    >>> open_set(target, "tiny").layers
+    (0, 1)
     """
     workspace.manifest(KIND, name)  # lists the nearest names when it is not there
     return read_set(workspace.path(KIND, name))

@@ -55,15 +55,22 @@ def train_sae(
     spread: Spread = UNSHARED,
     progress: Progress | None = None,
 ) -> SAE:
-    """Train to the end and return the saved SAE.
+    """Train to the end and return the saved SAE. Its arguments, and what is raised, are those of `train`.
 
-        sae = train_sae(recording, "blocks.9.hook_resid_post", BatchTopKConfig(), TrainConfig(), Path("mine"))
+    Args:
+        recording: rows to train on.
+        hook_point: the value to reconstruct.
+        sae_config: the kind of dictionary and its size.
+        train_config: tokens, learning rate and seed.
+        folder: of the dictionary.
+        spread: how processes share the work.
+        progress: called as `progress(tokens, total, metrics)` at every health line.
+    Raises:
+        UnknownNameError, ConfigError, NonFiniteError, MismatchError: as `train` does.
 
-    `sae_config` is the kind with its sizes; `train_config` has tokens, learning rate and seed; `spread` shares the work
-    over processes.
-
-    The arguments, and what is raised, are those of `train`; `progress(tokens, total, metrics)` is called at every
-    health line.
+    >>> small = TrainConfig(tokens=2_000, batch_size=128)
+    >>> train_sae(recording, point, TopKConfig(d_sae=64, k=8), small, folder / "trained").W_dec.shape
+    torch.Size([64, 64])
     """
     lines = train(
         recording, hook_point, sae_config, train_config, folder, overwrite=overwrite, device=device, spread=spread
@@ -85,7 +92,7 @@ def train(
     device: str | None = None,
     spread: Spread = UNSHARED,
 ) -> Iterator[Metrics]:
-    """Train one dictionary into `folder`, yielding a `Metrics` at every health line; the folder is whole when it ends.
+    """Train one dictionary into `folder`; it is whole when the iteration ends.
 
     Args:
         recording: rows to train on; several for a crosscoder of models.
@@ -94,13 +101,21 @@ def train(
         train_config: tokens, batches, learning rate.
         folder: of the dictionary. An interrupted run continues there, with the same arguments, to the same bytes.
         overwrite: replace a dictionary that is there.
+        device: None takes a CUDA GPU where there is one, else the CPU with its compiled loops.
         spread: how processes share the work.
+    Returns: an iterator over `Metrics`, one for every health line.
+    Raises:
+        UnknownNameError: a hook point that was not recorded.
+        ConfigError: too few tokens.
+        NonFiniteError: NaN in the activations, or the loss diverged.
+        MismatchError: an unfinished run with other settings is in the way.
+        OtherRankError, LostRankError: another rank failed, or is gone.
 
-    `device` None takes a CUDA GPU where there is one, else the CPU with its compiled loops.
-
-    Raises `UnknownNameError` (hook point not recorded), `ConfigError` (too few tokens), `NonFiniteError` (NaN in the
-    activations, or the loss diverged), `MismatchError` (an unfinished run with other settings is in the way),
-    `OtherRankError` and `LostRankError` (another rank failed, or is gone).
+    >>> small = TrainConfig(tokens=2_000, batch_size=128)
+    >>> for health in train(recording, point, TopKConfig(d_sae=64, k=8), small, folder / "watched"):
+    ...     print(f"{health.tokens:,}")
+    1,280
+    1,920
     """
     job = Job(sae=sae_config, train=train_config, folder=as_path(folder))
     lines = train_many(
@@ -122,16 +137,28 @@ def train_many(
     spread: Spread = UNSHARED,
     measure_prose: Callable[[SAE], ProseScores | None] | None = None,
 ) -> Generator[tuple[Job, Metrics], None, None]:
-    """Train several dictionaries on one stream of batches, yielding health lines as `(job, metrics)`.
+    """Train several dictionaries on one stream of batches.
 
-    `recording` holds the activations at `hook_point`; `spread` shares the work over processes.
+    Each has its own folder, checkpoint and log, and ends at the weights that it would have had alone. Memory: one state
+    per dictionary (three times its weights) and one batch.
 
-    Each has its own folder, checkpoint and log, and ends at the weights that it would have had alone. With
-    `resume_sweep`, folders that hold one of these runs, finished, are left as they are, so that an interrupted sweep
-    continues; without it they are an error, as for `train`. `measure_prose` returns the scores of a finished
-    dictionary on the doctor's prose, which are stored with it. All jobs must agree on the sites, `tokens`,
-    `batch_size`, `seed` and `heldout_fraction`; `ConfigError` names the difference. Memory: one state per dictionary
-    (three times its weights) and one batch.
+    Args:
+        recording: holds the activations at `hook_point`.
+        jobs: a folder, a kind and a training config each. All must agree on the sites, `tokens`, `batch_size`, `seed`
+            and `heldout_fraction`.
+        resume_sweep: leave folders as they are that hold one of these runs, finished, so that an interrupted sweep
+            continues; without it they are an error, as for `train`.
+        spread: how processes share the work.
+        measure_prose: returns the scores of a finished dictionary on the doctor's prose, which are stored with it.
+    Returns: an iterator over `(job, metrics)`, one for every health line.
+    Raises:
+        ConfigError: jobs that do not agree; the message names the difference.
+        UnknownNameError, NonFiniteError, MismatchError: as `train` does.
+
+    >>> small = TrainConfig(tokens=2_000, batch_size=128)
+    >>> jobs = [Job(sae=TopKConfig(d_sae=64, k=k), train=small, folder=folder / f"k{k}") for k in (4, 8)]
+    >>> sorted({job.folder.name for job, metrics in train_many(recording, point, jobs)})
+    ['k4', 'k8']
     """
     with spread.ranks.checked():
         source = _shared_source(recording, hook_point, jobs)

@@ -26,12 +26,19 @@ ROWS_AS_USED = frozenset(_saelens.LAYOUTS) - {"abstopk"}
 
 
 def save_sae(sae: SAE, folder: Path, *, dtype: Literal["float32", "bfloat16"] = "float32") -> None:
-    """Write `cfg.json` and `sae_weights.safetensors` into `folder`, each atomically. Weights must be finite.
+    """Write `cfg.json` and `sae_weights.safetensors` into a folder, each atomically, as SAELens reads them.
 
-    `sae` is written as SAELens reads it, its matrices as `dtype`.
+    Args:
+        sae: its weights must be finite.
+        folder: where the files go.
+        dtype: `bfloat16` halves the matrices for shipping, and rounds them (8 bits); vectors (biases, thresholds) stay
+            float32. It is read back as float32.
+    Raises:
+        NonFiniteError: NaN or infinity in the weights.
 
-    `bfloat16` halves the matrices for shipping, and rounds them (8 bits); vectors (biases, thresholds) stay float32. It
-    is read back as float32.
+    >>> save_sae(sae, folder / "written")
+    >>> load_sae(folder / "written").d_sae
+    64
     """
     plain = {name: t.detach().cpu().float().contiguous() for name, t in sae.saved_tensors().items()}
     if dtype == "bfloat16":
@@ -44,16 +51,22 @@ def save_sae(sae: SAE, folder: Path, *, dtype: Literal["float32", "bfloat16"] = 
 
 
 def load_sae(folder: Path) -> SAE:
-    """Load the SAE of a folder that this workbench or SAELens wrote.
+    """Load the SAE of a folder that this workbench or SAELens wrote; `load_dictionary` reads other formats too.
 
-    `load_dictionary` reads other formats too. The result encodes `[..., d_in]` into activations `[..., d_sae]`:
+    Args:
+        folder: has `cfg.json` and `sae_weights.safetensors`.
+    Returns: an SAE, which encodes `[..., d_in]` into activations `[..., d_sae]`.
+    Raises:
+        MissingError: no such folder.
+        CorruptError: keys missing, weights that do not fit the config, or that no longer give the reconstructions
+            stored with them.
+        UnknownNameError: an architecture we do not read.
+        MismatchError: a setting we do not apply.
+        NonFiniteError: NaN in the weights.
 
-        sae = load_sae(Path("workspace/saes/demo"))
-        feature_acts = sae.encode(resid)
-
-    Raises `MissingError` (no such folder), `CorruptError` (keys missing, weights that do not fit the config, or that no
-    longer give the reconstructions stored with them), `UnknownNameError` (an architecture we do not read),
-    `MismatchError` (a setting we do not apply), `NonFiniteError`.
+    >>> loaded = load_sae(folder / "sae")
+    >>> loaded.encode(torch.zeros(3, loaded.d_in)).shape
+    torch.Size([3, 64])
     """
     folder = as_path(folder)
     if not (folder / CONFIG).exists():

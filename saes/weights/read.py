@@ -181,18 +181,22 @@ class Loaded:
 def load_dictionary(path: Path | str, format: str | None = None) -> SAE:
     """Load the dictionary at a file or folder of any known format, which is recognised unless it is given.
 
-        sae = load_dictionary("./peer-sae")
-
-    Args:
-        path: a file, a folder, or a name on the hub (below).
-        format: name of the format, where the files alone do not tell it.
-
-    `hub:OWNER/NAME/FOLDER` and SAELens' names (`gpt2-small-res-jb/blocks.8.hook_resid_pre`) are fetched from the hub.
     Every call compares our numbers with the format's own arithmetic (see the module's docstring).
 
-    Raises `MissingError` (nothing there, or nothing recognised), `UnknownNameError` (a format or architecture that is
-    not known), `CorruptError` (keys missing, shapes that do not fit, code in a pickle, numbers that disagree),
-    `MismatchError` (a setting that cannot be expressed), `NonFiniteError`.
+    Args:
+        path: a file, a folder, or a name on the hub: `hub:OWNER/NAME/FOLDER`, or one of SAELens
+            (`gpt2-small-res-jb/blocks.8.hook_resid_pre`).
+        format: name of the format, where the files alone do not tell it.
+    Returns: an SAE of the workbench.
+    Raises:
+        MissingError: nothing there, or nothing recognised.
+        UnknownNameError: a format or architecture that is not known.
+        CorruptError: keys missing, shapes that do not fit, code in a pickle, numbers that disagree.
+        MismatchError: a setting that cannot be expressed.
+        NonFiniteError: NaN in the weights.
+
+    >>> load_dictionary(folder / "sae").d_sae
+    64
     """
     return load_checked(path, format).sae
 
