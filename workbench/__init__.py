@@ -3,6 +3,7 @@
 - `verbs`     one class per verb
 - `opening`   opens models, recordings, dictionaries, tasks and vectors by name
 - `analysis`  the runner of every verb that writes an artefact
+- `engine`     the program that runs a model, and its certificate
 - `first_look` the quick half of the doctor, before the first analysis of a model or dictionary
 - `options`   options read off a verb and off a command, and typed again
 - `serve`     the dashboard, the server for agents, checks of files
