@@ -11,7 +11,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import Final, NamedTuple, cast, get_args
 
 import numpy as np
 import torch
@@ -20,10 +20,10 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from interp.devices import parse_dtype
-from interp.errors import CorruptError
+from interp.errors import CorruptError, UnknownNameError
 from interp.recording.recorded import StoredType
 
-INT8 = "int8"
+INT8: Final = "int8"
 _LEVELS = 127
 _FLOOR = 1e-3
 """Smallest scale of a column, as a share of the mean: one that is 0 in all real rows may not be in a BOS row."""
@@ -75,7 +75,10 @@ def memory_dtype(stored: str) -> torch.dtype:
 
 def stored_type(name: str) -> StoredType:
     """Return the full name of a dtype of stored rows. Raises `UnknownNameError`."""
-    return cast("StoredType", name if name == INT8 else str(parse_dtype(name)).removeprefix("torch."))
+    try:
+        return INT8 if name == INT8 else cast("StoredType", str(parse_dtype(name)).removeprefix("torch."))
+    except UnknownNameError:
+        raise UnknownNameError("dtype", name, get_args(StoredType)) from None
 
 
 def squared_error(rows: Float[Tensor, "n d"], stored: Float[Tensor, "n d"], real: Bool[np.ndarray, " n"]) -> float:

@@ -173,7 +173,7 @@ def test_too_big_for_budget_or_disk_is_refused_before_the_model_runs(
         ({"hook_points": ["embed.hook_in"]}, ConfigError, "one vector per token"),
         ({"context_length": 1000}, ConfigError, "context of 256"),
         ({"bos": "always"}, UnknownNameError, "context"),
-        ({"dtype": "int8"}, UnknownNameError, "bfloat16"),
+        ({"dtype": "int4"}, UnknownNameError, "did you mean .int8"),
         ({"tokens": 0}, ConfigError, "at least 1"),
     ],
 )

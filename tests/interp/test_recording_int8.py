@@ -36,7 +36,7 @@ def fvu(x: torch.Tensor, stored: torch.Tensor) -> torch.Tensor:
 
 
 @settings(deadline=None)
-@given(st.integers(0, 10**6), st.floats(-30, 30), st.sampled_from([0.0, 1.0, 3.0]), st.booleans())
+@given(st.integers(0, 10**6), st.floats(-20, 20), st.sampled_from([0.0, 1.0, 2.0]), st.booleans())
 def test_the_error_is_at_most_half_a_step_and_no_value_leaves_the_codes(seed, power, spread, none_real):
     """Rows and columns of very unequal size, rows of zeros, and shards without text."""
     generator = torch.Generator().manual_seed(seed)
@@ -93,6 +93,7 @@ def test_every_reader_gets_the_same_floating_rows(both):
 def test_the_cost_that_is_printed_is_that_of_the_rows(both):
     exact, coded = both
     artefact = open_artefact(Recorded, coded.folder)
+    assert artefact.rounding is not None
     for name, line in zip(POINTS, artefact.details(), strict=True):
         x, y = (
             torch.cat([r.activation_shard(name, s)[r.real_rows(s)] for s in range(r.n_shards)]).double() for r in both
