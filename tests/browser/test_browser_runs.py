@@ -151,6 +151,14 @@ def test_a_page_without_anything_leads_to_the_form_that_fills_it(running, queue,
         for name in queue.workspace.names(kind):
             queue.workspace.path(kind, name).rename(tmp_path / f"{kind}-{name}")
     page = running.open("/changes")
+    tune = page.get_by_role("button", name="Fine-tune smollm2-135m on documents about volcanoes")
+    tune.dblclick()
+    page.wait_for_selector(".wb-empty .wb-run-running, .wb-empty .wb-run-waiting")
+    assert tune.is_disabled()
+    [run] = queue.all()
+    assert "compare tune topic" in run.command
+    queue.cancel(run.id)
+    page.wait_for_selector(".wb-empty .wb-run-cancelled", timeout=60_000)
     page.click("text=Choose and run compare models")
     page.wait_for_selector("#runs-verb")
     assert page.locator("#runs-verb").input_value() == "compare models"
