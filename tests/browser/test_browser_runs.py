@@ -127,6 +127,15 @@ def test_typed_text_stays_text(running):
     assert running.errors == []
 
 
+@pytest.mark.parametrize(("verb", "asked"), [("prove", "--feature [0-9]+ "), ("direction", "--feature demo:[0-9]+ ")])
+def test_a_feature_is_chosen_by_a_word_of_its_label(running, verb, asked):
+    page = running.open(f"/runs?verb={verb}&feature=")
+    field(page, "feature").fill("river in prose")
+    page.get_by_role("option", name="river in prose").first.click()
+    page.wait_for_function(f"/{asked}/.test(document.querySelector('#runs-command').innerText)")
+    assert running.errors == []
+
+
 @pytest.mark.slow
 def test_the_overview_and_the_runs_follow_what_others_start(running, queue):
     page = running.open("/runs")
