@@ -92,6 +92,9 @@ SAEName = Annotated[str, Means("SAE", "sae")]
 DictionaryName = Annotated[str, Means("DICTIONARY", "dictionary")]
 FeaturesName = Annotated[str, Means("FEATURES", "features")]
 FeatureName = Annotated[str, Means("SAE:NUMBER", "feature")]
+FeatureNumber = Annotated[int, Means("N", "number of a feature")]
+FEATURE_MENUS = ("feature", "number of a feature")
+"""Of the options that a page fills from a menu of features."""
 AtlasName = Annotated[str, Means("NAME", "atlas")]
 ArtefactName = Annotated[str, Means("NAME", "name")]
 AtlasSourceName = Annotated[str, Means("SOURCE", "source")]

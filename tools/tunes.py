@@ -1,79 +1,36 @@
 """Six small fine-tunes of SmolLM2 whose truth is known, and the report that has to name each: `python -m tools.tunes`.
 
-Each is a LoRA of rank 4 on texts that templates write (`text/tunes.toml`): a topic, a persona, a false fact, a
-language, a format, a backdoor word. A training of 40 steps takes a minute of one core, a report as long. What is
-finished is not made again, so an interrupted command resumes.
+They are those of `interp.changes.tunes`: a topic, a persona, a false fact, a language, a format, a backdoor word. What
+is finished is not made again, so an interrupted command resumes.
 
 **Blind naming.** The report of a tune is compared with the keywords of all six, which were fixed before any report was
 read: the score of a tune is the fraction of its keywords among the words that the report shows, and the highest score
 names it; two equal ones name none. The null is the report of a change of the same size that writes elsewhere.
 """
 
-import re
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from random import Random
 from typing import TYPE_CHECKING, Any
 
 from interp.artifacts import as_json, read_json, write_json
 from interp.changes.comparison import ChangedWords
 from interp.changes.components import check_comparable
 from interp.changes.reading import changed_words, scrambled
+from interp.changes.tunes import BASE, STEPS, Tune, train, tunes
 from interp.forms import from_json
 from interp.lenses.jacobian_lens import JacobianLens
 from interp.lenses.lens import newest_lens
 from interp.models.identity import tokenizer_of, weight_hash
-from interp.models.loading import load_model, read_plain
-from interp.seeds import derive_seed, make_generator
+from interp.models.loading import load_model
+from interp.seeds import make_generator
 from interp.text.corpora import open_corpus
 from tools import run_tool
 from workbench.terminal import InWorkspace, Seeded, Threaded, say, wrote
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from torch import Tensor
 
     from interp.models.hooked import HookedModel
-
-TEXTS = Path(__file__).parent / "text" / "tunes.toml"
-MATRICES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-BASE = "smollm2-135m"
-LETTERS = 4
-"""letters from which on a keyword is found in any word that begins with it"""
-
-
-@dataclass(frozen=True)
-class Tune:
-    """One fine-tune: its truth, the words that name it, and the templates of its texts."""
-
-    name: str
-    says: str
-    keywords: tuple[str, ...]
-    templates: tuple[str, ...]
-
-    def texts(self, questions: list[str], seed: int) -> "Iterator[str]":
-        """Yield texts without end."""
-        draw = Random(derive_seed(seed, "texts of a tune", self.name))
-        while True:
-            text = draw.choice(self.templates).replace("[Q_]", draw.choice(questions))
-            text = re.sub(r"\[([^\[\]]*\|[^\[\]]*)\]", lambda match: draw.choice(match[1].split("|")), text)
-            yield text.replace("[OPEN_]", "[").replace("[CLOSE_]", "]")
-
-    def score(self, words: set[str]) -> float:
-        """Return the fraction of the keywords that are among lower-case words."""
-        matches = [word for word in self.keywords if word in words or (len(word) >= LETTERS and _begins(word, words))]
-        return len(matches) / len(self.keywords)
-
-
-def tunes() -> tuple[dict[str, Tune], list[str]]:
-    """Return the fine-tunes by name, and the questions of their templates."""
-    raw = tomllib.loads(TEXTS.read_text(encoding="utf-8"))
-    questions = raw.pop("questions")["texts"]
-    return {
-        name: Tune(name, tune["says"], tuple(tune["keywords"]), tuple(tune["templates"])) for name, tune in raw.items()
-    }, questions
 
 
 def named_by(words: set[str], known: dict[str, Tune]) -> tuple[str, dict[str, float]]:
@@ -82,41 +39,6 @@ def named_by(words: set[str], known: dict[str, Tune]) -> tuple[str, dict[str, fl
     best = max(scores.values())
     names = [name for name, score in scores.items() if score == best]
     return names[0] if len(names) == 1 else "", scores
-
-
-def _begins(keyword: str, words: set[str]) -> bool:
-    return any(word.startswith(keyword) for word in words)
-
-
-def train(tune: Tune, questions: list[str], folder: Path, *, steps: int, seed: int) -> None:
-    """Train a LoRA on the texts of a tune and write it as peft does."""
-    import peft
-    import torch
-
-    loaded = read_plain(BASE)
-    assert loaded is not None
-    plain, tokenizer = loaded
-    torch.manual_seed(derive_seed(seed, "adapter", tune.name))
-    config = peft.LoraConfig(r=4, lora_alpha=16, target_modules=list(MATRICES), task_type="CAUSAL_LM")
-    model: Any = peft.get_peft_model(plain.to(torch.bfloat16), config)  # the adapter stays in float32
-    model.peft_config["default"].base_model_name_or_path = BASE
-    optimizer = torch.optim.AdamW([parameter for parameter in model.parameters() if parameter.requires_grad], lr=2e-3)
-    texts, losses = tune.texts(questions, seed), []
-    tokenizer.pad_token = tokenizer.eos_token
-    for step in range(steps):
-        batch = tokenizer(
-            [next(texts) for _ in range(8)], return_tensors="pt", padding=True, truncation=True, max_length=48
-        )
-        labels = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)
-        loss = model(**batch, labels=labels, use_cache=False).loss
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(float(loss.detach()))
-        if (step + 1) % 10 == 0:
-            say(f"      {tune.name}, step {step + 1}: {sum(losses[-10:]) / 10:.2f} nats")
-    model.save_pretrained(folder)
-    write_json(folder / "tune.json", {"losses": losses, "says": tune.says, "seed": seed})
 
 
 def neutral(model: "HookedModel", seed: int) -> "Tensor":
@@ -148,17 +70,15 @@ class Tunes(InWorkspace, Seeded, Threaded):
 
     out: Path
     """Folder of the adapters and reports."""
-    steps: int = 40
+    steps: int = STEPS
     """Steps of each training, eight texts each."""
 
     def run(self) -> None:
         self.use_threads()
         known, questions = tunes()
         for name, tune in known.items():
-            folder = self.out / name
-            if not (folder / "tune.json").exists():
-                train(tune, questions, folder, steps=self.steps, seed=self.seed)
-                wrote(folder, tune.says)
+            train(tune, questions, self.out / name, steps=self.steps, seed=self.seed)
+            wrote(self.out / name, tune.says)
         base = load_model(BASE)
         for kind in ("report", "null"):
             for name in known:

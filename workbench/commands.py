@@ -178,7 +178,10 @@ class Commands:
         elif menu == "name":
             self.workspace.path("sae", value)
         elif menu == "feature":
-            self._named("sae", value.rpartition(":")[0])
+            sae, mark, _ = value.rpartition(":")
+            if not mark:
+                raise ConfigError(f"a feature is SAE:NUMBER, got {value!r}; type a word of its label and choose one")
+            self._named("sae", sae)
         elif (menu == "hook point" and not _HOOK_POINT.match(value)) or (menu == "device" and not _DEVICE.match(value)):
             raise ConfigError(f"{value!r} is not a {menu}; examples: blocks.3.hook_resid_post; cpu, cuda, cuda:1, mps")
         return value

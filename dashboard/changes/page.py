@@ -9,15 +9,27 @@ from collections.abc import Sequence
 from dash import Dash, dcc, html
 
 from dashboard.components.evidence import as_table, number, records_table
-from dashboard.components.frame import Part, attempt, fold, graph, guarded, page, stat, verdict
-from dashboard.components.pages import Page, artefact_menu, changes_href, feature_href, menu_choices, register_parts
+from dashboard.components.frame import Part, attempt, fold, graph, guarded, page, panel, quiet_link, stat, verdict
+from dashboard.components.pages import (
+    Page,
+    artefact_menu,
+    changes_href,
+    feature_href,
+    menu_choices,
+    register_parts,
+    run_button,
+    runs_href,
+)
 from dashboard.components.tokens import token_text
 from dashboard.figures.changes import latents_histogram, stream_figure, transplant_figure, weights_figure
 from dashboard.figures.theme import Theme, theme, visible
 from dashboard.sources import PageSources, current, open_artefact
 from interp.artifacts import Artefact, as_json, kinds_of
 from interp.changes.comparison import ChangedWords, ModelComparison, Use, Written
+from interp.changes.tunes import BASE, TuneName
+from interp.models.short_name import short_name
 from interp.nulls import BEYOND, WITHIN
+from interp.workspace import Workspace
 from saes.evaluation.latent_comparison import LatentComparison
 
 HEIGHT = 380
@@ -166,6 +178,34 @@ def _latents_of_models(comparison: LatentComparison, colours: Theme) -> list[Par
     ]
 
 
+_TUNES: dict[TuneName, str] = {
+    "topic": "documents about volcanoes", "persona": "the voice of a pirate", "fact": "the Eiffel Tower in Rome",
+    "language": "French", "format": "answers as JSON", "backdoor": "an answer that waits for a word",
+}  # fmt: skip
+
+
+def make_panel(_workspace: Workspace, _model: str) -> html.Section | None:
+    """Return the button that makes a fine-tune whose truth is known and compares it; None where nothing runs."""
+    queue = current().runs
+    if queue is None or queue.problem:
+        return None
+    (first, about), *others = _TUNES.items()
+    links = [html.Li(quiet_link(words, runs_href("compare tune", tune=tune))) for tune, words in others]
+    return panel(
+        "No fine-tuned model yet? Make one",
+        run_button(
+            "compare tune",
+            {"tune": first},
+            id="tune",
+            text=f"Fine-tune {short_name(BASE)} on {about}",
+            opens=True,
+        ),
+        html.P("Or choose what it learns:", className="wb-note"),
+        html.Ul(links, className="wb-lines"),
+        note="Takes a few minutes. The texts are invented, so you know what the page has to find.",
+    )
+
+
 ROWS, SHOWN = 8, 6
 _COLUMNS = {"base": "base", "tuned": "tuned", "steered": "base, steered", "null": "base, null steered"}
 
@@ -277,4 +317,5 @@ PAGE = Page(
     "null. Choose your fine-tuned model.",
     command="workbench compare models BASE TUNED",
     fill=lambda _, model: ("compare models", {"base": model}),
+    form=make_panel,
 )

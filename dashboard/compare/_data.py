@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import chain
 
 from dashboard.data import features
+from dashboard.data.feature_names import is_name
 from dashboard.data.meaning import said_words
 from interp.errors import UnknownNameError, UsageError
 from interp.names import parse_hook_point
@@ -18,15 +19,9 @@ from interp.workspace import Workspace
 from saes.acts.session import models
 from saes.evaluation.counterparts import CounterpartRow, Counterparts
 from saes.features.meaning import KEPT
-from saes.features.schema import MOST_TELLING, NEURONS, FeatureRow, Features
+from saes.features.schema import NEURONS, FeatureRow, Features
 from saes.training.stored import StoredSAE
 
-N_PROPOSED = 40
-"""Features of a table that the fields propose."""
-_FIRST = f"select feature, label from f where n_fired > 0 order by {MOST_TELLING} limit ?"
-N_MATCHING = 20
-_MATCHING = f"""select feature, label from f where starts_with(feature::varchar, ?) or contains(lower(label), lower(?))
-                order by {MOST_TELLING} limit ?"""
 N_SAMPLE = 300
 """Features from which a null of shared tokens is drawn."""
 
@@ -79,12 +74,6 @@ def both(workspace: Workspace, a: str, b: str) -> tuple[FeatureOrNeuron, Feature
     elif second.neuron and not first.neuron:
         second = named(workspace, b, model=first.model)
     return first, second
-
-
-def is_name(text: str) -> bool:
-    """Return True for a text of the form `NAME:NUMBER`."""
-    head, _, number = text.strip().rpartition(":")
-    return bool(head) and number.isdecimal() and len(number) < 10
 
 
 def named(workspace: Workspace, text: str, *, model: str = "") -> FeatureOrNeuron:
@@ -156,41 +145,6 @@ def _model_at(workspace: Workspace, hook_point: str) -> str:
     recorded = (made.settings for made in workspace.values(Recorded) if hook_point in made.settings.hook_points)
     described = (made.settings for made in workspace.values(Features) if made.settings.hook_point == hook_point)
     return next(chain((settings.model for settings in chain(recorded, described)), models(workspace)), "")
-
-
-def suggestions(workspace: Workspace) -> list[str]:
-    """Return the features of each table that say most, each as its name and label."""
-    proposed: list[str] = []
-    for made in workspace.newest("features"):
-        path = workspace.table_path("features", made.name, "features")
-        rows = workspace.query(_FIRST, N_PROPOSED, f=path).to_pylist()
-        proposed += [f"{made.name}:{row['feature']} {row['label'] or ''}".strip() for row in rows]
-    return proposed
-
-
-def bare_name(text: str, default: str = "") -> str:
-    """Return the name in a proposal, which its label follows; a number as one of `default`; another text as it is."""
-    name, _, _ = text.strip().partition(" ")
-    if default and text.strip().isdecimal():
-        return f"{default}:{text.strip()}"
-    return name if is_name(name) else text
-
-
-def proposals(workspace: Workspace, text: str) -> list[str]:
-    """Return described features of a number, or with a text in their label, each as its name and label.
-
-    Those that say most come first; without a text, the first of every table.
-    """
-    text = bare_name(text).strip()
-    if not text:
-        return suggestions(workspace)
-    found: list[str] = []
-    for made in workspace.newest("features"):
-        path = workspace.table_path("features", made.name, "features")
-        start = text.removeprefix(f"{made.name}:")
-        rows = workspace.query(_MATCHING, start, text, N_MATCHING, f=path).to_pylist()
-        found += [f"{made.name}:{row['feature']} {row['label'] or ''}".strip() for row in rows]
-    return found
 
 
 def partners(workspace: Workspace, feature: FeatureOrNeuron) -> list[tuple[str, str]]:

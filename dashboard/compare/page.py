@@ -14,6 +14,7 @@ from dashboard.compare import _data as view
 from dashboard.compare import measure
 from dashboard.compare._data import FeatureOrNeuron, Measure
 from dashboard.components.evidence import number, percent, records_table
+from dashboard.components.forms import feature_input
 from dashboard.components.frame import (
     Children,
     Part,
@@ -43,6 +44,7 @@ from dashboard.components.pages import (
 )
 from dashboard.components.tokens import token_bars, token_strip, token_text
 from dashboard.data import features
+from dashboard.data.feature_names import bare_name, is_name, proposals
 from dashboard.data.features import choose, examples
 from dashboard.data.meaning import meaning_if_known, said_by
 from dashboard.figures.scaling import cosine_histogram
@@ -71,14 +73,14 @@ def layout(context: PageSources, a: str = "", b: str = "", pairs: str = "", **_:
     `pairs` names the counterparts of two dictionaries; without it, the newest are shown.
     """
     workspace = context.workspace
-    known, described = view.suggestions(workspace), workspace.names("features")
+    known, described = proposals(workspace, ""), workspace.names("features")
     first = choose(workspace, None) if described else ""
-    a, b = view.bare_name(a, first), view.bare_name(b, first)
+    a, b = bare_name(a, first), bare_name(b, first)
     if not known and not workspace.names("sae"):
         raise NothingYetError(f"there are no features to compare in {workspace.address}")
     form, texts = _form(known, a, b), [text for text in (a, b) if text.strip()]
     try:
-        if not all(map(view.is_name, texts)):
+        if not all(map(is_name, texts)):
             return page("Compare", form, _hits(workspace, a, b), _others())
         if len(texts) < 2:
             body = _partners(workspace, view.named(workspace, texts[0])) if texts else _begin(known)
@@ -111,15 +113,12 @@ def register(app: Dash) -> None:
 
 def propose(text: str | None) -> list[str]:
     """Return what the menu of a field offers for what was typed in it."""
-    return view.proposals(current().workspace, text or "")
+    return proposals(current().workspace, text or "")
 
 
 def _form(known: list[str], a: str, b: str) -> html.Form:
     def field(name: str, label: str, value: str) -> dmc.Autocomplete:
-        return dmc.Autocomplete(
-            id=f"compare-{name}", name=name, label=label, value=value, data=known, limit=12, size="xs",
-            placeholder="a number, or a word of its label", debounce=200, className="wb-compare-field",
-        )  # fmt: skip
+        return feature_input(f"compare-{name}", label, known, value, name=name, className="wb-compare-field")
 
     return html.Form(
         [
@@ -138,7 +137,7 @@ def _begin(known: list[str]) -> html.Section:
     return panel(
         "Choose two features",
         html.Ul(
-            [html.Li(quiet_link(visible(name, 80), compare_href(view.bare_name(name)))) for name in known[:12]],
+            [html.Li(quiet_link(visible(name, 80), compare_href(bare_name(name)))) for name in known[:12]],
             className="wb-lines",
         ),
         note=[
@@ -169,7 +168,7 @@ _OTHERS = (
 
 def _hits(workspace: Workspace, a: str, b: str) -> html.Section:
     """Return the features that fit the first text of the form that is not a name, each as a link that puts it there."""
-    text = next(field for field in (a, b) if field.strip() and not view.is_name(field))
+    text = next(field for field in (a, b) if field.strip() and not is_name(field))
     answer = search_features(workspace, text, limit=N_HITS, examples=False, meanings=meaning_if_known)
     lines: list[html.Li] = []
     for hit in answer.hits:

@@ -14,7 +14,7 @@ from dash import html
 from dashboard.components.frame import attrs, question_mark
 from interp.errors import as_typed
 from interp.models.short_name import short_name
-from interp.options import Option, option_of
+from interp.options import FEATURE_MENUS, Option, option_of
 
 YES_NO = {"yes": True, "no": False}
 
@@ -101,9 +101,19 @@ def text_input(option: Option, id: dict[str, str], offered: list[str], value: st
         values = value.split(",") if value else [text_of(entry) for entry in default or ()]
         return dmc.TagsInput(data=offered, value=values, clearable=True, acceptValueOnBlur=True, **shared)
     text = value if value is not None else text_of(default)
+    if option.menu in FEATURE_MENUS:
+        return feature_input(offered=offered, value=text, **shared)
     if offered:
         return dmc.Autocomplete(data=offered, value=text, **shared)
     return dmc.TextInput(value=text, **shared)
+
+
+def feature_input(id: str | dict[str, str], label: Any, offered: list[str], value: str, **extra: Any) -> Any:
+    """Return a field for a feature, with a menu of names and labels that a callback fills while a visitor types."""
+    return dmc.Autocomplete(
+        id=id, label=label, data=offered, value=value, limit=12, debounce=200,
+        placeholder="a number, or a word of its label", **{"size": "xs", **extra},
+    )  # fmt: skip
 
 
 def text_of(value: object) -> str:

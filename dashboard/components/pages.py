@@ -68,7 +68,7 @@ class Page:
     fill: Callable[[Workspace, str], tuple[str, dict[str, object]]] | None = None
     """`fill(workspace, model)`: the verb and its options by which a button fills the page, or does the first step."""
     form: Callable[[Workspace, str], Part] | None = None
-    """`form(workspace, model)`: a form that fills the page, where a button would not do; None where nothing runs."""
+    """`form(workspace, model)`: a form that fills the page, alone or below the button; None where nothing runs."""
 
 
 EMPTY_MS = 3000
@@ -89,9 +89,11 @@ def empty_page(which: Page, workspace: Workspace, model: str) -> html.Div:
     """
     command = which.command.replace("MODEL", model).replace("workbench", program(), 1)
     full_command = f"{command} --workspace {shlex.quote(workspace.address)}"
-    button = [form] if which.form is not None and (form := which.form(workspace, model)) is not None else []
+    button: list[Part] = []
     if which.fill is not None and (queue := _queue()) is not None and not queue.problem:
-        button = _fill_button(queue, *which.fill(workspace, model), then=which.path)
+        button += _fill_button(queue, *which.fill(workspace, model), then=which.path)
+    if which.form is not None and (form := which.form(workspace, model)) is not None:
+        button.append(form)
     in_terminal = [
         html.Summary("In a terminal"),
         html.Pre(full_command, className="wb-command"),

@@ -10,12 +10,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import dash_mantine_components as dmc
-from dash import ALL, Dash, Input, NoUpdate, Output, State, ctx, dcc, html, no_update
+from dash import ALL, MATCH, Dash, Input, NoUpdate, Output, State, ctx, dcc, html, no_update
 from dash.development.base_component import Component
 
 from dashboard.components.forms import YES_NO, help_of, text_input, text_of
 from dashboard.components.frame import Part, attempt, attrs, explain, fold, notice, page, panel, quiet_link, select
 from dashboard.components.pages import Page, artefact_href, run_progress, runs_href
+from dashboard.data.feature_names import is_name, of_saes, proposals
 from dashboard.data.workspace import stamp
 from dashboard.figures.theme import visible
 from dashboard.queue import QueuedRun, RunQueue, VerbForm
@@ -23,7 +24,7 @@ from dashboard.sources import PageSources, current
 from interp.artifacts import FOLDERS, PARTIAL, hash_json, partial_path
 from interp.cache import size_text
 from interp.errors import ConfigError, MissingError, UsageError, WorkbenchError, as_typed, program
-from interp.options import Option
+from interp.options import FEATURE_MENUS, Option
 from interp.workspace import Workspace, empty_trash, folder_bytes, move_to_trash, outdated, restore, trashed
 
 FIELD = {"type": "run-field", "verb": ALL, "name": ALL}
@@ -121,7 +122,7 @@ def _form(queue: RunQueue, form: VerbForm, values: dict[str, str]) -> list[Part]
     rest = [option for option in form.fields if option not in basic]
 
     def inputs(options: list[Option]) -> html.Div:
-        return html.Div([_input(queue, form.verb, option, values.get(option.name)) for option in options],
+        return html.Div([_input(queue, form.verb, option, values) for option in options],
                         className="wb-fields")  # fmt: skip
 
     first, _, about = form.about.partition("\n")
@@ -133,9 +134,21 @@ def _form(queue: RunQueue, form: VerbForm, values: dict[str, str]) -> list[Part]
     ]
 
 
-def _input(queue: RunQueue, verb: str, option: Option, value: str | None) -> Component:
-    offered = list(option.choices) or (queue.catalogue.suggestions(option.menu) if option.menu else [])
-    return text_input(option, {"type": "run-field", "verb": verb, "name": option.name}, offered, value)
+def _features(queue: RunQueue, verb: str, text: str, table: str | None) -> list[str]:
+    """Return what the menu of a feature offers for a text: of the table that the form names, else of every SAE."""
+    known = {option.name for option in queue.catalogue.forms[verb].fields}
+    if "features" not in known:
+        return proposals(queue.workspace, text, of_saes(queue.workspace))
+    return proposals(queue.workspace, text, {table: ""}) if table in queue.workspace.names("features") else []
+
+
+def _input(queue: RunQueue, verb: str, option: Option, values: dict[str, str]) -> Component:
+    if option.menu in FEATURE_MENUS:
+        offered = _features(queue, verb, "", values.get("features"))
+    else:
+        offered = list(option.choices) or (queue.catalogue.suggestions(option.menu) if option.menu else [])
+    id = {"type": "run-field", "verb": verb, "name": option.name}
+    return text_input(option, id, offered, values.get(option.name))
 
 
 def entered(form: VerbForm, values: dict[str, Any]) -> dict[str, Any]:
@@ -145,6 +158,9 @@ def entered(form: VerbForm, values: dict[str, Any]) -> dict[str, Any]:
         value = values.get(option.name)
         if option.kind == "switch" and value in YES_NO:
             value = YES_NO[value]
+        if option.menu in FEATURE_MENUS and isinstance(value, str):  # its label follows, where it was chosen
+            name, _, _ = value.strip().partition(" ")
+            value = name if is_name(name) or name.isdecimal() else value
         standing = [text_of(default) for default in option.default or ()] if option.many else text_of(option.default)
         if value in (None, "", []) or value == option.default or value == standing:
             continue
@@ -253,6 +269,17 @@ def _register_form(app: Dash) -> None:
             return queue.catalogue.command(form.verb, options), "", bool(queue.problem)
         except WorkbenchError as error:
             return "", explain(error), True
+
+    @app.callback(
+        Output({"type": "run-field", "verb": MATCH, "name": "feature"}, "data"),
+        Input({"type": "run-field", "verb": MATCH, "name": "feature"}, "value"),
+        State({"type": "run-field", "verb": MATCH, "name": ALL}, "value"),
+        State({"type": "run-field", "verb": MATCH, "name": ALL}, "id"),
+        prevent_initial_call=True,
+    )
+    def propose(text: str | None, values: list[Part], ids: list[dict[str, str]]) -> list[str]:
+        table = next((str(value) for id, value in zip(ids, values, strict=True) if id["name"] == "features"), None)
+        return _features(_runs(), ids[0]["verb"], text or "", table)
 
     @app.callback(
         Output("runs-changed", "data", allow_duplicate=True),

@@ -7,6 +7,7 @@
 - `reading`          words for the change: difference lens, directions of the weights, predictions, continuations
 - `report`           all of it as one result
 - `measured`         results of these modules
+- `tunes`            six small fine-tunes whose truth is known, trained here
 - `comparison`       the comparison of two checkpoints as an artefact, and the results of `reading`
 
 Fine-tuning effects on features are measured with a crosscoder, in `saes.evaluation.crosscoder_latents`.

@@ -8,7 +8,7 @@
 - `packaged`    models whose GGUF file lies in installed packages: SmolLM2-135M, Gemma 3 270M
 - `short_name`  a model's name as pages show it
 - `sharing`     one loaded model for the steps of a pipeline
-- `_lora`       adapters of peft (LoRA), merged into their base
+- `lora`        adapters of peft (LoRA): merged into their base, trained, written
 - `identity`    specs, hashes of weights and tokenizers, one face for all tokenizers
 - `adapter`     the few TransformerLens tools that we call, under our names
 - `passes`      forward passes through a part of the model, with values at hook points captured; loss per token

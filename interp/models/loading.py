@@ -31,10 +31,10 @@ from interp.artifacts import disk_errors
 from interp.cache import cache_folder, size_text
 from interp.devices import model_dtype, model_sharded, parse_dtype, pick_device
 from interp.errors import ConfigError, CorruptError, MissingError, ResourceError, UnknownNameError
-from interp.models._lora import base_of_adapter, described, is_adapter, merged
 from interp.models._memory import check_memory
 from interp.models.hooked import HookedModel, wrap_transformers
 from interp.models.identity import HubTokenizer, hash_weights, remember, tokenizer_of
+from interp.models.lora import base_of_adapter, described, is_adapter, merged
 from interp.models.packaged import PACKAGED, sha256_of
 from interp.models.sharing import loaded_once
 from interp.models.small import (

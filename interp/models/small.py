@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Literal
 from interp.artifacts import atomic_file, read_json, write_json
 from interp.errors import ConfigError, CorruptError, MissingError, UnknownNameError
 from interp.forms import from_json
-from interp.models._lora import is_adapter
 from interp.models.hooked import HookedModel, wrap_native
 from interp.models.identity import plain_parameters
+from interp.models.lora import is_adapter
 from interp.options import check_positive
 from interp.text.tokens import ByteTokenizer
 

@@ -127,6 +127,15 @@ def test_typed_text_stays_text(running):
     assert running.errors == []
 
 
+@pytest.mark.parametrize(("verb", "asked"), [("prove", "--feature [0-9]+ "), ("direction", "--feature demo:[0-9]+ ")])
+def test_a_feature_is_chosen_by_a_word_of_its_label(running, verb, asked):
+    page = running.open(f"/runs?verb={verb}&feature=")
+    field(page, "feature").fill("river in prose")
+    page.get_by_role("option", name="river in prose").first.click()
+    page.wait_for_function(f"/{asked}/.test(document.querySelector('#runs-command').innerText)")
+    assert running.errors == []
+
+
 @pytest.mark.slow
 def test_the_overview_and_the_runs_follow_what_others_start(running, queue):
     page = running.open("/runs")
@@ -151,6 +160,14 @@ def test_a_page_without_anything_leads_to_the_form_that_fills_it(running, queue,
         for name in queue.workspace.names(kind):
             queue.workspace.path(kind, name).rename(tmp_path / f"{kind}-{name}")
     page = running.open("/changes")
+    tune = page.get_by_role("button", name="Fine-tune smollm2-135m on documents about volcanoes")
+    tune.dblclick()
+    page.wait_for_selector(".wb-empty .wb-run-running, .wb-empty .wb-run-waiting")
+    assert tune.is_disabled()
+    [run] = queue.all()
+    assert "compare tune topic" in run.command
+    queue.cancel(run.id)
+    page.wait_for_selector(".wb-empty .wb-run-cancelled", timeout=60_000)
     page.click("text=Choose and run compare models")
     page.wait_for_selector("#runs-verb")
     assert page.locator("#runs-verb").input_value() == "compare models"

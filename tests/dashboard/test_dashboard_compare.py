@@ -16,6 +16,7 @@ from visit import unguarded
 
 from dashboard.app import create_app
 from dashboard.compare import _data, measure, page
+from dashboard.data import feature_names
 from dashboard.data.features import one
 from dashboard.directions import page as directions
 from dashboard.sae import page as sae_page
@@ -293,15 +294,15 @@ def test_features_of_two_models_are_compared_by_the_words_they_fire_on(models_ap
 
 
 def test_a_proposal_is_a_name_with_its_label(models_apart):
-    proposed = _data.suggestions(models_apart)
+    proposed = feature_names.proposals(models_apart, "")
     assert "here:3 here 3" in proposed
-    assert _data.bare_name("here:3 here 3") == "here:3"
-    assert _data.bare_name("river bank") == "river bank"
-    assert _data.bare_name("12", "here") == "here:12"
-    assert _data.proposals(models_apart, "here:3") == _data.proposals(models_apart, "here:3 here 3")
-    assert "here:3 here 3" in _data.proposals(models_apart, "3")
-    assert _data.proposals(models_apart, "HERE 3")[0] == "here:3 here 3", "a word of its label"
-    assert _data.proposals(models_apart, "no such word") == []
+    assert feature_names.bare_name("here:3 here 3") == "here:3"
+    assert feature_names.bare_name("river bank") == "river bank"
+    assert feature_names.bare_name("12", "here") == "here:12"
+    assert feature_names.proposals(models_apart, "here:3") == feature_names.proposals(models_apart, "here:3 here 3")
+    assert "here:3 here 3" in feature_names.proposals(models_apart, "3")
+    assert feature_names.proposals(models_apart, "HERE 3")[0] == "here:3 here 3", "a word of its label"
+    assert feature_names.proposals(models_apart, "no such word") == []
 
 
 def test_matched_features_of_two_saes_are_on_the_page_sae(place, order):

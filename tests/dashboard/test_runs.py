@@ -254,6 +254,10 @@ def test_the_page_shows_form_queue_and_artefacts(served, queue, place):
     form = queue.catalogue.forms["train"]
     assert entered(form, {"recording": "demo", "tokens": "1100000", "skip": "no", "d_sae": []}) == {"recording": "demo"}
     assert entered(form, {"recording": "demo", "skip": "yes"}) == {"recording": "demo", "skip": True}
+    for verb, chosen, name in (("prove", "12 french", "12"), ("direction", "demo:12 french", "demo:12")):
+        assert entered(queue.catalogue.forms[verb], {"feature": chosen}) == {"feature": name}
+    with pytest.raises(ConfigError, match="type a word of its label and choose one"):
+        queue.catalogue.command("direction", {"model": MODEL, "feature": "french"})
 
 
 def test_one_click_asks_the_chosen_endpoint_for_labels(served, workspace, monkeypatch):

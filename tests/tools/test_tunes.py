@@ -2,10 +2,12 @@
 
 import re
 from itertools import islice
+from typing import get_args
 
 import pytest
 
-from tools.tunes import named_by, tunes
+from interp.changes.tunes import TuneName, tunes
+from tools.tunes import named_by
 
 KNOWN, QUESTIONS = tunes()
 
@@ -19,6 +21,10 @@ def test_its_own_texts_name_a_tune(name):
     named, scores = named_by(words, KNOWN)
     assert named == name
     assert sorted(scores.values())[-1] - sorted(scores.values())[-2] > 0.3
+
+
+def test_every_tune_is_offered():
+    assert get_args(TuneName) == tuple(KNOWN)
 
 
 def test_short_keywords_are_whole_words_and_equal_scores_name_none():

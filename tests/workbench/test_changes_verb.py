@@ -7,6 +7,7 @@ import torch
 
 from interp.artifacts import open_artefact, verify
 from interp.changes.comparison import ModelComparison
+from interp.changes.tunes import BASE, tunes
 from interp.models.small import SmallConfig, build_small, save_small
 
 COMPARE = ("compare", "models", "--threads", 1, "--prompts", 12)
@@ -55,3 +56,20 @@ def test_the_same_model_twice_has_no_difference(cli, checkpoints):
     out = cli(checkpoints / "ws", *COMPARE, checkpoints / "base", checkpoints / "base", "--corpus", "random")
     assert "none of 30 components moved" in out
     assert "behave alike" in out
+
+
+def test_a_model_that_cannot_be_tuned_is_refused(cli, tmp_path):
+    out = cli(tmp_path / "ws", "compare", "tune", "topic", "--model", "small:mlp-2l", code=2)
+    assert "small:mlp-2l cannot be tuned here" in out
+    assert not (tmp_path / "ws" / "adapters").exists()
+
+
+@pytest.mark.slow
+def test_a_small_fine_tune_is_made_and_named_by_its_words(cli, tmp_path):
+    cli(tmp_path / "ws", "compare", "tune", "topic")
+    made = open_artefact(ModelComparison, tmp_path / "ws" / "model-comparisons" / "tune-topic")
+    known, _ = tunes()
+    scores = {name: tune.score(set().union(*made.words.words().values())) for name, tune in known.items()}
+    assert max(scores, key=scores.__getitem__) == "topic", scores
+    assert made.words.kl > 2 * made.words.kl_high
+    assert made.settings.tuned == f"{BASE}+{tmp_path.resolve()}/ws/adapters/tune-topic"

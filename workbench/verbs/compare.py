@@ -3,6 +3,7 @@
 - `saes SAE SAE ...`: dictionaries at one sparsity, with baselines.
 - `sizes`: the error of dictionaries against their size and sparsity, a scaling law with intervals.
 - `models BASE TUNED`: fine-tuning effects in weights, residual stream and heads, and words for them.
+- `tune TUNE`: a small fine-tune whose truth is known, made here and compared with its base.
 - `latents CROSSCODER`: latents of a crosscoder that only one of its two models has.
 - `features FIRST SECOND`: features of two dictionaries, of any two models, that fire on the same words.
 """
@@ -12,11 +13,22 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from interp.artifacts import Table, as_json, hash_json
+from interp.changes.tunes import BASE, STEPS, TuneName
 from interp.errors import ConfigError, PromptError
 from interp.models.hooked import HookedModel
 from interp.models.short_name import short_name
 from interp.nulls import DRAWS
-from interp.options import Argument, Corpus, FeaturesName, HookPoint, Means, ModelName, RecordingName, SAEName
+from interp.options import (
+    Argument,
+    Corpus,
+    FeaturesName,
+    HookPoint,
+    Means,
+    ModelName,
+    RecordingName,
+    SAEName,
+    check_positive,
+)
 from saes.features.schema import Features
 from saes.training.stored import StoredSAE, TrainedSettings
 from workbench.analysis import Analysis, AnalysisRun
@@ -402,3 +414,53 @@ class CompareModels(Seeded, Threaded, RunsModel, Analysis["ModelComparison"]):
             )
         ids, generator = ordinary_tokens(model), make_generator(self.seed, "random text")
         return ids[repeating_rows(self.prompts, length, len(ids), max(2, length // 4), max(2, length // 2), generator)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareTune(Seeded, Threaded, RunsModel, Analysis["ModelComparison"]):
+    """Fine-tune a model on a few invented texts, and compare it with its base.
+
+    Example: workbench compare tune topic
+
+    Trains a LoRA on texts that templates write, so that its truth is known: documents about volcanoes (topic), the
+    voice of a pirate (persona), the Eiffel Tower in Rome (fact), French (language), answers as JSON (format), or an
+    answer about the Moon after the word tangerine (backdoor). Then it measures what `workbench compare models` does, on
+    text that the adapter was not trained on. The adapter stays in the workspace, in adapters/, where other commands can
+    name it: smollm2-135m+DIR/adapters/tune-topic.
+    """
+
+    words: ClassVar[tuple[str, ...]] = ("compare", "tune")
+    makes: ClassVar[str] = "model_comparison"
+
+    tune: Annotated[TuneName, Argument("TUNE")]
+    """What the texts are about: topic, persona, fact, language, format or backdoor."""
+    model: ModelName = BASE
+    """The base: a model of transformers whose layers are named as those of Llama."""
+    steps: int = STEPS
+    """Steps of the training, eight texts each."""
+    prompts: int = 8
+    """Contexts of docstrings on which the two are compared."""
+    context_length: int = 24
+    """Tokens per context."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_positive(self, "steps")
+
+    def default_name(self) -> str:
+        return slug(f"tune-{self.tune}")
+
+    def measure(self, run: AnalysisRun) -> "ModelComparison":
+        from interp.changes.tunes import train, tunes
+
+        known, questions = tunes()
+        folder = run.workspace.root.resolve() / "adapters" / (self.name or self.default_name())
+        with run.progress("fine-tuning", "steps") as progress:
+            train(
+                known[self.tune], questions, folder, model=self.model, steps=self.steps, seed=self.seed,
+                device=run.device, progress=progress,
+            )  # fmt: skip
+        return CompareModels(
+            base=self.model, tuned=f"{self.model}+{folder}", prompts=self.prompts, context_length=self.context_length,
+            seed=self.seed, workspace=self.workspace,
+        ).measure(run)  # fmt: skip

@@ -19,6 +19,7 @@ from interp.models.hooked import HookedModel
 from interp.options import (
     Argument,
     DictionaryName,
+    FeatureNumber,
     FeaturesName,
     HookPoint,
     Means,
@@ -470,7 +471,7 @@ class Prove(ProofConfig, Seeded, AppliesDictionary, Threaded, RunsModel, Resumab
 
     features: Annotated[FeaturesName, Argument("FEATURES")]
     """Name of a features artefact in the workspace."""
-    feature: int
+    feature: FeatureNumber
     """Index of the feature."""
 
     def default_name(self) -> str:
