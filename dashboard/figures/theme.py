@@ -5,6 +5,7 @@ zero is quiet in both schemes; `categories` are ten hues of similar lightness; `
 colour-blind readers tell apart too.
 """
 
+import contextlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,6 +102,8 @@ def theme(scheme: str | None) -> Theme:
 
     `scheme` is the name; None and unknown names give the light theme.
     """
+    with contextlib.suppress(ImportError):  # plotly would take the half of it that another thread has loaded
+        import pandas  # noqa: F401
     return DARK if scheme == "dark" else LIGHT
 
 
