@@ -1,4 +1,4 @@
-"""What a server leaves out as it loads its libraries: half of the time until it answers was theirs.
+"""Libraries of a server, loaded without what it does not need: before, that took half of the time until it answered.
 
 Mantine's package makes a class for each of its 160 components, and pages draw fourteen; the others are made when
 somebody names them. Dash loads IPython, where it is installed, in case it runs in a notebook, and pyarrow loads pandas,
