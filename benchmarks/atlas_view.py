@@ -35,7 +35,7 @@ VIEWERS = ("view", "dashboard", "plotly")
 WIDTH, HEIGHT = 1000, 700
 LIMITS = {
     100_000: {"ready": 1200.0},
-    1_000_000: {"ready": 3000.0, "drag": 300.0, "full": 500.0, "hover": 50.0, "heap": 120.0},
+    1_000_000: {"ready": 3000.0, "drag": 50.0, "full": 500.0, "hover": 50.0, "heap": 120.0},
 }
 _UNITS = {"heap": "MB"}
 

@@ -21,6 +21,7 @@
 - `palette`     what Ctrl K leads to: pages, artefacts, notes
 - `app`         the Dash app, with the frame around every page
 - `serve`       a port for it
+- `_startup`    the libraries that it loads, without what a page does not need
 - `security`    who may ask, and for what
 """
 

@@ -46,6 +46,7 @@ from dashboard.components.pages import (
 )
 from dashboard.data.tour import tour_steps
 from dashboard.data.workspace import stamp
+from dashboard.figures.theme import theme
 from dashboard.maps import routes as atlas_routes
 from dashboard.overview import page as overview
 from dashboard.queue import RunQueue
@@ -282,6 +283,8 @@ def warm(server: flask.Flask) -> None:
     """Draw the overview once before somebody opens it: what it reads of the workspace then stays in memory."""
     with contextlib.suppress(Exception), server.app_context():  # the page itself says what is wrong
         overview.layout(current())
+        overview.artefacts(current())
+        theme(None)  # loads what figures need
 
 
 BROWSER = "workbench-browser"

@@ -1,13 +1,14 @@
 """Serve a workspace in the browser, to this machine unless a token says otherwise."""
 
-import contextlib
 import socket
+import sys
 import webbrowser
 from collections.abc import Callable
 from pathlib import Path
 from threading import Thread, Timer
 from typing import TYPE_CHECKING, cast
 
+from dashboard._startup import load_libraries
 from dashboard.queue import RunQueue
 from dashboard.security import check_binding, is_loopback
 from dashboard.sources import Live
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
 DEFAULT_PORT = 8050
 _TRIES = 50
+SWITCH = 0.0005
+"""Seconds after which a busy thread lets another one go on. A page asks for fifty small files while a thread computes,
+and waited 5 ms, Python's default, several times for each."""
 
 
 def serve(
@@ -39,21 +43,23 @@ def serve(
     while the server runs. `model_memory` bounds the bytes of the models in memory (default: half of all memory). Raises
     `ResourceError` if the requested port is in use, `ConfigError` if `host` lets other machines in without a token.
     """
-    from dashboard.app import warm
-    from dashboard.data.workspace import close_notes
-    from dashboard.live import LiveModel
-
     check_binding(host, token)
     opened = workspace if isinstance(workspace, Workspace) else Workspace(workspace)
     chosen = port if port is not None else free_port(host)
     if port is None and chosen != DEFAULT_PORT:
         say(f"port {DEFAULT_PORT} is in use, so this one takes {chosen}")
+    load_libraries()
+    from dashboard.app import warm
+    from dashboard.data.workspace import close_notes
+    from dashboard.live import LiveModel
+
     live = LiveModel(opened, memory=model_memory)
     server = make_server(opened, host=host, port=chosen, token=token, live=live, runs=runs)
     if runs is not None:
         runs.start()
     address = f"http://{_in_address(host)}:{chosen}/" + (f"?token={token}" if token else "")
     say(f"{opened.address} is at {address}   (Ctrl-C stops)")
+    sys.setswitchinterval(SWITCH)
     Thread(target=warm, args=(server.app,), daemon=True).start()
     if open_browser:
         Timer(0.3, webbrowser.open, [address]).start()
@@ -82,10 +88,8 @@ def make_server(
 
     from werkzeug.serving import make_server as bind
 
+    load_libraries()
     from dashboard.app import create_app
-
-    with contextlib.suppress(ImportError):  # pyarrow imports it at the first table, while plotly in another thread
-        import pandas  # noqa: F401 - takes a half imported one for whole and fails
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)  # one line per request says nothing to a reader
     app = create_app(workspace, live=live, token=token, runs=runs, hosts=() if is_loopback(host) else _names(host))

@@ -2,12 +2,12 @@
 
 from collections import Counter
 from contextlib import suppress
-from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import quote
 
 from dashboard.data.features import choose
 from dashboard.data.meaning import known_meaning
+from dashboard.data.workspace import kept
 from interp.errors import WorkbenchError
 from interp.workspace import Workspace
 from saes.features.schema import TOP, Features
@@ -17,12 +17,12 @@ TourStep = tuple[str, ...]
 """Title, what to do there, text of a link, and its address."""
 
 
-@lru_cache(maxsize=8)
+@kept
 def tour_steps(workspace: Workspace, stamp: str) -> tuple[TourStep, ...]:
-    """Return the steps; they are chosen again once `stamp` (`data.workspace.stamp`) changes."""
+    """Return the steps."""
     first, what, word, at = None, "the features", "", ""
     with suppress(WorkbenchError):  # the page that it would lead to says what is wrong
-        first = first_feature(workspace)
+        first = first_feature(workspace, stamp)
     if first is not None:
         what, word, at = "the feature", first.word, f"/{quote(first.features)}/{first.feature}"
     steps = (
@@ -48,7 +48,8 @@ class FirstFeature(NamedTuple):
     says: tuple[str, ...]
 
 
-def first_feature(workspace: Workspace) -> FirstFeature | None:
+@kept
+def first_feature(workspace: Workspace, stamp: str) -> FirstFeature | None:
     """Return the most telling feature that fires on a whole word; None without features or labels beyond the null."""
     if not workspace.names("features"):
         return None

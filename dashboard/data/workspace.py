@@ -2,7 +2,9 @@
 
 import contextlib
 import threading
-from typing import Any
+from collections.abc import Callable
+from functools import lru_cache, wraps
+from typing import Any, TypeVar
 
 import flask
 
@@ -11,6 +13,7 @@ from interp.artifacts import FOLDERS, MANIFEST, STATUS, hash_json
 from interp.notes import Notes
 from interp.workspace import Workspace
 
+A = TypeVar("A")
 _KEY = "workbench-notes"
 _opening = threading.Lock()
 
@@ -26,6 +29,21 @@ def stamp(workspace: Workspace) -> str:
                     entries.append([f"{folder}/{file.parent.name}", stat.st_mtime_ns if name == MANIFEST else 0])
     pointers = workspace.remote.pointers() if workspace.remote else {}
     return hash_json(entries + [[key, pointer and pointer.content] for key, pointer in sorted(pointers.items())])
+
+
+def kept(read: Callable[[Workspace, str], A]) -> Callable[[Workspace, str], A]:
+    """Keep what a function reads of a workspace until its second argument, the `stamp`, changes.
+
+    Threads that ask at once wait for one reading: a page and the start of the server (`app.warm`) ask together.
+    """
+    reading, known = threading.Lock(), lru_cache(maxsize=8)(read)
+
+    @wraps(read)
+    def answer(workspace: Workspace, stamp: str) -> A:
+        with reading:
+            return known(workspace, stamp)
+
+    return answer
 
 
 def notes() -> Notes:

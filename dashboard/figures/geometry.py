@@ -3,7 +3,7 @@
 Every figure draws its null: isotropic points, shuffled labels, or random directions of the same length.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from typing import Any
 
@@ -142,8 +142,8 @@ def along_figure(along: WordsAlong, colours: Theme) -> go.Figure:
             if len(chosen):
                 figure.add_scatter(**_dots(row, chosen, at, counted, colour))
     span = float(np.ptp(np.concatenate([row.places.estimate for row in along.lists])))
-    for at, row in enumerate(along.lists):
-        _written(figure, row, at, span, colours)
+    words = [word for at, row in enumerate(along.lists) for word in _written(row, at, span, colours)]
+    figure.update_layout(annotations=words)  # in one piece: Plotly copies those that are there for each that is added
     _key(figure, along, colours)
     styled(figure, colours, height=110 + _ROW * len(along.lists))
     legend_above(figure)
@@ -173,8 +173,8 @@ def _dots(row: ListAlong, chosen: np.ndarray, at: int, counted: bool, colour: st
     }
 
 
-def _written(figure: go.Figure, row: ListAlong, at: int, span: float, colours: Theme) -> None:
-    """Write the words at both ends of a row above it, as far as they do not overlap."""
+def _written(row: ListAlong, at: int, span: float, colours: Theme) -> Iterator[dict[str, Any]]:
+    """Yield the words at both ends of a row, written above it, as far as they do not overlap."""
     ordered = np.argsort(row.places.estimate, kind="stable")
     half = _LABELLED // 2
     chosen = ordered if len(ordered) <= _LABELLED else np.concatenate([ordered[:half], ordered[-half:]])
@@ -185,9 +185,8 @@ def _written(figure: go.Figure, row: ListAlong, at: int, span: float, colours: T
         if place - reach < free:
             continue
         free = place + reach
-        figure.add_annotation(
-            x=place, y=at, yshift=15, text=text, showarrow=False, font={"size": 11, "color": colours.text}
-        )
+        font = {"size": 11, "color": colours.text}
+        yield {"x": place, "y": at, "yshift": 15, "text": text, "showarrow": False, "font": font}
 
 
 def _key(figure: go.Figure, along: WordsAlong, colours: Theme) -> None:
@@ -501,14 +500,15 @@ def layers_and_strengths(choice: SteeringChoice, colours: Theme, *, height: int 
             colorscale=colours.sequential, hoverinfo="skip", xgap=2, ygap=2,
         )
     )  # fmt: skip
+    written: list[dict[str, Any]] = []
     for i, row in enumerate(texts):
         for j, text in enumerate(row):
             strong = allowed[i, j] and choice.effect[i, j] > 0.5 * top
-            figure.add_annotation(
-                x=j, y=i, text=f"<b>{text}</b>" if choice.chosen == (i, j) else text, showarrow=False,
-                font={"size": 12, "color": colours.on_scale[int(strong)] if allowed[i, j] else colours.muted},
-                hovertext=hover[i][j], captureevents=True,
-            )  # fmt: skip
+            colour = colours.on_scale[int(strong)] if allowed[i, j] else colours.muted
+            bold = f"<b>{text}</b>" if choice.chosen == (i, j) else text
+            written.append({"x": j, "y": i, "text": bold, "showarrow": False, "font": {"size": 12, "color": colour},
+                            "hovertext": hover[i][j], "captureevents": True})  # fmt: skip
+    figure.update_layout(annotations=written)
     if choice.chosen is not None:
         i, j = choice.chosen
         line = {"color": colours.text, "width": 2}

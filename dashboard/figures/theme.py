@@ -5,6 +5,7 @@ zero is quiet in both schemes; `categories` are ten hues of similar lightness; `
 colour-blind readers tell apart too.
 """
 
+import contextlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,6 +107,8 @@ def theme(scheme: str | None) -> Theme:
     >>> colours_of("dark").name
     'dark'
     """
+    with contextlib.suppress(ImportError):  # plotly would take the half of it that another thread has loaded
+        import pandas  # noqa: F401
     return DARK if scheme == "dark" else LIGHT
 
 

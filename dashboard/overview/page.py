@@ -18,7 +18,6 @@ import logging
 import shlex
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import lru_cache
 from operator import attrgetter
 from typing import Any
 from urllib.parse import quote
@@ -32,7 +31,7 @@ from dashboard.components.frame import Part, notice, page, panel, quiet_link, st
 from dashboard.components.pages import Page, page_of, run_button, run_state
 from dashboard.components.tokens import token_strip
 from dashboard.data.tour import first_feature
-from dashboard.data.workspace import stamp
+from dashboard.data.workspace import kept, stamp
 from dashboard.figures.theme import visible
 from dashboard.overview._ask import asking, register_asking
 from dashboard.overview._data import Card, Overview, overview
@@ -57,9 +56,11 @@ def layout(context: PageSources, **_: object) -> html.Div:
         "Overview",
         asking(context.workspace),
         html.Div(news, id="overview-news"),
-        html.Div(_cards(context), id="overview-cards"),
+        html.Div(_findings(context), id="overview-cards"),
+        html.Div(id="overview-artefacts"),
         dcc.Interval(id="overview-clock", interval=CLOCK),
         dcc.Store(id="overview-shown", data=_shown(context, news)),
+        dcc.Store(id="overview-stamp", data=stamp(context.workspace)),
     )
 
 
@@ -71,17 +72,22 @@ def register(app: Dash) -> None:
         Output("overview-news", "children"),
         Output("overview-cards", "children"),
         Output("overview-shown", "data"),
+        Output("overview-stamp", "data"),
         Input("overview-clock", "n_intervals"),
         State("overview-shown", "data"),
         prevent_initial_call=True,
     )
-    def follow(_: int | None, shown: list[str]) -> tuple[Any, Any, Any]:
+    def follow(_: int | None, shown: list[str]) -> tuple[Any, Any, Any, Any]:
         context = current()
         news = _news(context)
         now = _shown(context, news)
         same = [before == after for before, after in zip(shown, now, strict=True)]
-        cards = no_update if same[1] else _cards(context)
-        return no_update if same[0] else news, cards, no_update if all(same) else now
+        cards, artefacts = (no_update, no_update) if same[1] else (_findings(context), now[1])
+        return no_update if same[0] else news, cards, no_update if all(same) else now, artefacts
+
+    @app.callback(Output("overview-artefacts", "children"), Input("overview-stamp", "data"))
+    def list_artefacts(_: str) -> html.Details | None:  # after the findings, as it reads what they leave unread
+        return artefacts(current())
 
 
 def _shown(context: PageSources, news: list[Part]) -> list[str]:
@@ -100,22 +106,25 @@ def _news(context: PageSources) -> list[Part]:
     ]
 
 
-@lru_cache(maxsize=8)
+@kept
 def _summary(workspace: Workspace, stamp: str) -> Overview:
-    """Return the artefacts; they are read again once `stamp` (`data.workspace.stamp`) changes."""
+    """Return the artefacts."""
     return overview(workspace)
 
 
-def _cards(context: PageSources) -> list[Part]:
-    now = stamp(context.workspace)
-    summary = _summary(context.workspace, now)
+def _findings(context: PageSources) -> list[Part]:
+    workspace = context.workspace
+    if not (workspace.artifacts() or workspace.partials() or workspace.broken()):
+        return [_empty(workspace.address, runs=context.runs is not None)]
+    return [findings_panel(findings(workspace, stamp(workspace)))]
+
+
+def artefacts(context: PageSources) -> html.Details | None:
+    """Return the artefacts behind a fold, newest first, a line each; None without any."""
+    workspace = context.workspace
+    summary = _summary(workspace, stamp(workspace))
     if summary.empty:
-        return [_empty(context.workspace.address, runs=context.runs is not None)]
-    return [findings_panel(findings(context.workspace, now)), _made(summary, context.workspace)]
-
-
-def _made(summary: Overview, workspace: Workspace) -> html.Details:
-    """Return the artefacts behind a fold, newest first, a line each."""
+        return None
     cards = sorted(
         (card for of_kind in summary.cards.values() for card in of_kind), key=attrgetter("created"), reverse=True
     )
@@ -270,9 +279,9 @@ TOKENS = 12
 """Tokens of an example on each side of its peak."""
 
 
-@lru_cache(maxsize=8)
+@kept
 def findings(workspace: Workspace, stamp: str) -> tuple[Finding, ...]:
-    """Return the findings to show; they are read again once `stamp` (`data.workspace.stamp`) changes."""
+    """Return the findings to show."""
     by_kind: dict[str, list[Finding]] = {}
     for finding in _found(workspace):
         if finding.strength >= LEAST:
@@ -333,7 +342,7 @@ def _found(workspace: Workspace) -> Iterator[Finding]:
 def _feature(workspace: Workspace) -> Iterator[Finding]:
     """Yield the feature that the tour opens, with its label's score."""
     try:
-        first = first_feature(workspace)
+        first = first_feature(workspace, stamp(workspace))
         if first is None:
             return
         table = workspace.open(Features, first.features).features

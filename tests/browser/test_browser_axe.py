@@ -1,10 +1,15 @@
-"""Every page, light and dark, holds to the rules that axe-core checks: names, roles, contrast, headings, landmarks."""
+"""Every page, light and dark, holds to the rules that axe-core checks: names, roles, contrast, headings, landmarks.
+
+On a phone it is no longer than four screens before a click.
+"""
 
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from conftest import Visit, settle
+
+from dashboard.components.pages import find_pages
 
 pytestmark = pytest.mark.browser
 
@@ -24,6 +29,10 @@ PAGES = {
     "compare a word": ("/compare?a=demo:3&b=river", ".wb-compare-form"),
     "compare nothing": ("/compare", ".wb-compare-form"),
     "artefact": ("/artefact/labels/demo-judge", "#artefact-parts .wb-panel"),
+    "artefact with long tables": ("/artefact/heads/smollm2-135m", "#artefact-parts .wb-panel"),
+    "neuron": ("/feature/neurons/5", "#feature-histogram .wb-bin"),
+    "directions": ("/directions", ".wb-page"),
+    "graph": ("/graph", ".wb-page"),
     "doctor": ("/doctor", ".wb-checks"),
     "runs": ("/runs", ".wb-page"),
     "notes": ("/notes", ".wb-page"),
@@ -31,13 +40,14 @@ PAGES = {
     "glossary": ("/glossary", ".wb-terms"),
     "missing": ("/feature/demp/3", ".wb-notice-error"),
 }
+VIEWPORT, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 
 
 @pytest.fixture(scope="module", params=["light", pytest.param("dark", marks=pytest.mark.slow)])
 def axe_visit(browser: Any, base: str, request: pytest.FixtureRequest) -> Iterator[Visit]:
     """A visitor whose pages take the checker's script, which the policy of our pages would refuse."""
     context = browser.new_context(
-        viewport={"width": 1280, "height": 900}, color_scheme=request.param, bypass_csp=True, reduced_motion="reduce"
+        viewport=VIEWPORT, color_scheme=request.param, bypass_csp=True, reduced_motion="reduce"
     )
     context.set_default_timeout(30_000)
     yield Visit(context.new_page(), base)
@@ -63,6 +73,15 @@ def test_page_breaks_no_rule_of_axe(axe_visit: Visit, name: str):
     page.locator(ready).first.wait_for(state="attached")
     settle(page)
     assert violations(page) == []
+    page.set_viewport_size(PHONE)
+    page.wait_for_function(f"document.documentElement.scrollHeight < {4 * PHONE['height']}", timeout=5000)
+    page.set_viewport_size(VIEWPORT)
+
+
+def test_every_page_is_among_these():
+    assert {page.path.split("/")[1] for page in find_pages()} <= {
+        address.split("/")[1].split("?")[0] for address, _ in PAGES.values()
+    }
 
 
 def test_help_tour_menu_and_palette_break_no_rule_of_axe(axe_visit: Visit):

@@ -21,7 +21,7 @@ from dashboard.figures.results import has_figure, plot
 from dashboard.figures.theme import visible
 from dashboard.notebook import _ARTEFACTS, Shown, show
 from dashboard.overview._data import overview
-from dashboard.overview.page import layout as overview_layout
+from dashboard.overview.page import artefacts
 from dashboard.sources import PageSources
 from interp.artifacts import FOLDERS, KINDS, Artefact, save_artefact
 from interp.artifacts.artefact import layout_of
@@ -122,7 +122,7 @@ def test_the_page_and_a_notebook_show_any_kind(serving, full, key):
 def test_every_name_on_overview_is_a_link(serving, full):
     cards = {f"{FOLDERS[kind]}/{card.name}": card for kind, of in overview(full).cards.items() for card in of}
     assert all(card.href for card in cards.values())
-    assert "/artefact/recordings/demo" in text_of(overview_layout(serving))
+    assert "/artefact/recordings/demo" in text_of(artefacts(serving))
     for key, (href, sentence, fact) in CARDS.items():
         card = cards[key]
         assert (card.href, sentence in card.sentence, fact is None or fact in card.facts) == (href, True, True), card

@@ -162,6 +162,7 @@ def test_a_value_of_another_form_is_said_in_one_sentence(small, damaged):
         page = overview.PAGE if address == "/" else atlas.PAGE
         with server.app_context():
             shown = text_of(safe_layout(page)(scheme="light", **({} if address == "/" else {"name": "demo-features"})))
+        shown += text_of(overview.artefacts(PageSources(small, None))) if address == "/" else ""
     assert expected in shown
     assert "unexpected" not in shown
 

@@ -1,12 +1,16 @@
 // Draws the points by the CPU, as a machine without a graphics card would compute WebGL there too, a microsecond a point.
 // The order of points does not matter. Each adds its weight -ln(1 - alpha), and its colour times that weight, to the
-// pixels that it covers; a pixel shows the mean colour with alpha 1 - exp(-weight). While the view moves, fewer points are
-// drawn when frames get slow; at rest, all of them.
+// pixels that it covers; a pixel shows the mean colour with alpha 1 - exp(-weight). While the view is dragged, the picture
+// is moved and only the strips that come into view are drawn; while it zooms, fewer points are drawn when frames get slow;
+// at rest, all of them.
 
 import { contextOf } from "../dom.mjs";
 import { DIMMED, SIZE_STEPS, sizeFactor } from "./looks.mjs";
 
 /** @typedef {{ offsets: Int32Array, cover: Float32Array, edge: number }} Stamp */
+/** @typedef {[left: number, top: number, right: number, bottom: number]} Part of the picture, in pixels */
+/** @typedef {{ view: number[], inks: Float32Array, stamps: Stamp[], every: number, part: Part }} Frame */
+/** @typedef {{ x: number, y: number, scale: number, every: number }} Shown */
 /**
  * @typedef {object} Scene
  * @property {import("./camera.mjs").Camera} camera
@@ -26,6 +30,8 @@ const ALPHA = Uint8Array.from({ length: STEPS + 1 }, (_, i) =>
 );
 
 export class Renderer {
+  /** The picture: its middle in the world, its scale, and one in how many points it holds. @type {Shown | null} */
+  shown = null;
   /** @type {ImageData} */
   image;
   /** @type {Uint32Array} */
@@ -52,6 +58,7 @@ export class Renderer {
   }
 
   allot() {
+    this.shown = null;
     this.image = new ImageData(this.canvas.width, this.canvas.height);
     this.pixels = new Uint32Array(this.image.data.buffer);
     this.sums = new Float32Array(4 * this.pixels.length);
@@ -61,43 +68,107 @@ export class Renderer {
    * Draw now, with fewer points where `moving` allows it. Returns the fraction of the points that was drawn.
    * @param {MapPoints} points @param {Scene} scene @param {boolean} moving
    */
-  draw(points, { camera, colours, radius, grid, selecting }, moving) {
-    const { width, height } = this.canvas;
-    const ratio = width / camera.width,
-      scale = camera.zoom * ratio;
-    const every = moving && this.wholeCost > SLOW ? Math.min(FEWEST, Math.ceil(this.wholeCost / SLOW)) : 1;
-    const frame = {
-      view: [scale, -scale, width / 2 - camera.x * scale, height / 2 + camera.y * scale],
-      inks: inksOf(colours, every, selecting ? 8 : 1),
-      stamps: this.stampsOf(radius * ratio, points.sizes !== null),
-      every,
-    };
-    const started = performance.now(),
+  draw(points, scene, moving) {
+    const { camera, grid } = scene,
+      { width, height } = this.canvas,
       n = points.codes.length;
+    const every = moving && this.wholeCost > SLOW ? Math.min(FEWEST, Math.ceil(this.wholeCost / SLOW)) : 1;
+    this.shown = { x: camera.x, y: camera.y, scale: (camera.zoom * width) / camera.width, every };
+    const frame = this.framed(points, scene, this.shown, [0, 0, width, height]);
+    const started = performance.now();
     if (grid && grid.count(...camera.box) < NEAR * n) {
       grid.runs(...camera.box, (from, to) => this.add(points, grid.order, from, to, frame));
     } else this.add(points, null, 0, n, frame);
-    this.develop();
+    this.develop(frame.part, 0);
+    this.context.putImageData(this.image, 0, 0);
     this.wholeCost = (performance.now() - started) * every;
     return 1 / every;
   }
 
   /**
+   * Move the picture to where the camera is, to half a pixel, and draw what comes into view. Nothing but the camera may
+   * have changed since it was drawn. Returns whether it could: not at another zoom, nor far away.
+   * @param {MapPoints} points @param {Scene} scene
+   */
+  shift(points, scene) {
+    const { camera, grid } = scene,
+      { shown, pixels } = this,
+      { width, height } = this.canvas;
+    if (!shown || !grid || shown.scale !== (camera.zoom * width) / camera.width) return false;
+    const dx = Math.round((shown.x - camera.x) * shown.scale),
+      dy = Math.round((camera.y - shown.y) * shown.scale);
+    if (Math.abs(dx) > width / 4 || Math.abs(dy) > height / 4) return false;
+    const by = dy * width + dx;
+    if (by > 0) pixels.copyWithin(by, 0, pixels.length - by);
+    else pixels.copyWithin(0, -by);
+    this.shown = { ...shown, x: shown.x - dx / shown.scale, y: shown.y + dy / shown.scale };
+    if (dx) this.strip(points, scene, this.shown, dx > 0 ? [0, 0, dx, height] : [width + dx, 0, width, height]);
+    if (dy) this.strip(points, scene, this.shown, dy > 0 ? [0, 0, width, dy] : [0, height + dy, width, height]);
+    this.context.putImageData(this.image, 0, 0);
+    return true;
+  }
+
+  /** Draw a part of the picture. @param {MapPoints} points @param {Scene} scene @param {Shown} shown @param {Part} given */
+  strip(points, scene, shown, given) {
+    const { width, height } = this.canvas,
+      { edge } = this.stamps[this.stamps.length - 1],
+      more = 2 * edge + 1; // points at the rim of a picture are not drawn
+    const [left, top, right, bottom] = given;
+    const part = /** @type {Part} */ ([
+      Math.max(0, left - more),
+      Math.max(0, top - more),
+      Math.min(width, right + more),
+      Math.min(height, bottom + more),
+    ]);
+    const frame = this.framed(points, scene, shown, part),
+      [, , ox, oy] = frame.view,
+      { grid } = scene;
+    if (!grid) return;
+    const box = /** @type {Box} */ ([
+      (part[0] - edge - ox) / shown.scale,
+      (oy - part[3] - edge) / shown.scale,
+      (part[2] + edge - ox) / shown.scale,
+      (oy - part[1] + edge) / shown.scale,
+    ]);
+    grid.runs(...box, (from, to) => this.add(points, grid.order, from, to, frame));
+    this.develop(part, edge);
+  }
+
+  /**
+   * How a part of the picture is drawn. @param {MapPoints} points @param {Scene} scene @param {Shown} shown
+   * @param {Part} part @returns {Frame}
+   */
+  framed({ sizes }, { camera, colours, radius, selecting }, { x, y, scale, every }, part) {
+    const { width, height } = this.canvas;
+    return {
+      view: [scale, -scale, width / 2 - x * scale, height / 2 + y * scale],
+      inks: inksOf(colours, every, selecting ? 8 : 1),
+      stamps: this.stampsOf((radius * width) / camera.width, sizes !== null),
+      every,
+      part,
+    };
+  }
+
+  /**
    * Add points `from` to `to`, of an order or as they lie.
    * @param {MapPoints} points @param {Uint32Array | null} order @param {number} from @param {number} to
-   * @param {{ view: number[], inks: Float32Array, stamps: Stamp[], every: number }} frame
+   * @param {Frame} frame
    */
-  add({ xy, codes, sizes }, order, from, to, { view, inks, stamps, every }) {
+  add({ xy, codes, sizes }, order, from, to, { view, inks, stamps, every, part }) {
     const { sums } = this,
       { width, height } = this.canvas;
     const [sx, sy, ox, oy] = view,
       plain = stamps[0],
       { edge } = stamps[stamps.length - 1];
+    const left = Math.max(edge, part[0] - edge),
+      top = Math.max(edge, part[1] - edge),
+      right = Math.min(width - edge, part[2] + edge),
+      bottom = Math.min(height - edge, part[3] + edge);
     for (let k = from; k < to; k += every) {
       const i = order ? order[k] : k;
       const px = xy[2 * i] * sx + ox,
         py = xy[2 * i + 1] * sy + oy;
-      if (!(px >= edge && px < width - edge && py >= edge && py < height - edge)) continue;
+      if (!(px >= left && px < right && py >= top && py < bottom)) continue;
       const ink = codes[i] * 4,
         weight = inks[ink + 3];
       if (weight === 0) continue;
@@ -117,22 +188,34 @@ export class Renderer {
     }
   }
 
-  /** Show the sums, which are empty afterwards. */
-  develop() {
+  /**
+   * Turn the sums of a part into pixels. Sums are empty afterwards, also those of points at its rim.
+   * @param {Part} part @param {number} edge
+   */
+  develop([left, top, right, bottom], edge) {
     const { sums, pixels } = this,
-      per = STEPS / HEAVIEST;
-    for (let p = 0, s = 0; p < pixels.length; p++, s += 4) {
-      const weight = sums[s + 3];
-      if (weight === 0) {
-        pixels[p] = 0;
-        continue;
+      { width, height } = this.canvas,
+      per = STEPS / HEAVIEST,
+      around = 2 * edge;
+    for (let y = Math.max(0, top - around); y < Math.min(height, bottom + around); y++) {
+      const end = y * width + Math.min(width, right + around);
+      for (let p = y * width + Math.max(0, left - around); p < end; p++) {
+        const s = 4 * p,
+          weight = sums[s + 3],
+          x = p - y * width,
+          within = x >= left && x < right && y >= top && y < bottom;
+        if (weight === 0) {
+          if (within) pixels[p] = 0;
+          continue;
+        }
+        if (within) {
+          const alpha = ALPHA[weight >= HEAVIEST ? STEPS : (weight * per) | 0],
+            f = 1 / weight;
+          pixels[p] = (alpha << 24) | ((sums[s + 2] * f) << 16) | ((sums[s + 1] * f) << 8) | (sums[s] * f);
+        }
+        sums[s] = sums[s + 1] = sums[s + 2] = sums[s + 3] = 0;
       }
-      const alpha = ALPHA[weight >= HEAVIEST ? STEPS : (weight * per) | 0],
-        f = 1 / weight;
-      pixels[p] = (alpha << 24) | ((sums[s + 2] * f) << 16) | ((sums[s + 1] * f) << 8) | (sums[s] * f);
-      sums[s] = sums[s + 1] = sums[s + 2] = sums[s + 3] = 0;
     }
-    this.context.putImageData(this.image, 0, 0);
   }
 
   /** Pixels that a point covers, per size step. @param {number} radius @param {boolean} sized */

@@ -435,7 +435,7 @@ export class AtlasView {
   moved() {
     this.moving = true;
     this.recoloured();
-    this.invalidate("points", "marks");
+    this.invalidate("camera", "marks");
   }
 
   rested() {
@@ -465,26 +465,25 @@ export class AtlasView {
     /** @param {string} name */
     const due = (name) => all || this.dirty.has(name);
     if (due("points")) this.drawPoints(moving);
+    else if (due("camera")) this.drawPoints(moving, true);
     if (due("marks")) this.drawMarks();
     if (due("live")) this.visitor.drawLive();
     this.dirty.clear();
   }
 
-  /** @param {boolean} moving */
-  drawPoints(moving) {
+  /** @param {boolean} moving @param {boolean} [same] points and colours are those of the last picture */
+  drawPoints(moving, same = false) {
     const { camera } = this;
     const look = plain(this.n, camera.zoom / camera.whole);
-    const share = this.renderer.draw(
-      this.points,
-      {
-        camera,
-        colours: table(this.theme, look.opacity),
-        radius: look.radius,
-        grid: this.index ?? null,
-        selecting: Boolean(this.marked),
-      },
-      moving,
-    );
+    const scene = {
+      camera,
+      colours: table(this.theme, look.opacity),
+      radius: look.radius,
+      grid: this.index ?? null,
+      selecting: Boolean(this.marked),
+    };
+    const shifted = same && moving && this.renderer.shift(this.points, scene);
+    const share = shifted ? 0 : this.renderer.draw(this.points, scene, moving);
     this.root.dataset.detail = share === 1 ? "full" : "thinned";
   }
 
