@@ -87,7 +87,6 @@ PICTURES = (
     Picture(name="notes", address="/notes", height=560),
     Picture(name="sae", address="/sae?name=demo", height=800),
     Picture(name="search", address="/search?q=cooking", height=640),
-    Picture(name="recording", address="/artefact/recordings/demo", height=640),
 )
 
 
