@@ -3,8 +3,8 @@
     make engine-vllm
     python -m tests.campaigns.engine [--model smollm2-135m] [--only NAME ...] [--report]
 
-Every mistake is a recorder of `fixtures/fake_vllm/faulty.py`, which runs in the engine in place of the sound one. The
-same mistakes are tested on a stand-in for vLLM in `tests/interp/test_engines.py`.
+Every mistake is a recorder of `fixtures/vllm_recorders/faulty.py`, which runs in the engine in place of the sound one.
+The same mistakes are tested on a stand-in for vLLM in `tests/interp/test_engines.py`.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from interp.engines.vllm import RECORDER, start_vllm
 from tests.campaigns import report
 
 PAGE = Path(__file__).parents[2] / "docs" / "howto" / "engines.md"
-RECORDERS = Path(__file__).parents[1] / "fixtures" / "fake_vllm"
+RECORDERS = Path(__file__).parents[1] / "fixtures" / "vllm_recorders"
 
 
 class Mistake(NamedTuple):

@@ -29,6 +29,7 @@ from tests.campaigns.engine import MISTAKES
 from workbench.__main__ import main
 
 FAKE = Path(__file__).parents[1] / "fixtures" / "fake_vllm"
+RECORDERS = FAKE.parent / "vllm_recorders"
 POINTS = ["blocks.1.hook_resid_post", "blocks.1.hook_attn_out", "blocks.2.mlp.hook_in"]
 SMALL = RecordConfig(tokens=200, context_length=16, batch_size=4, shard_contexts=4, dtype="float32")
 
@@ -83,7 +84,7 @@ class InThisProcess:
 @pytest.fixture
 def engine_here(llama: str, tmp_path: Path, monkeypatch):
     """Return a function that makes an engine with a recorder and options of its own."""
-    for folder in (FAKE, Path(vllm.__file__).parent / "inside_vllm"):
+    for folder in (FAKE, RECORDERS, Path(vllm.__file__).parent / "inside_vllm"):
         monkeypatch.syspath_prepend(str(folder))
 
     def make(recorder: str = vllm.RECORDER, ranks: int = 1, **options: object) -> Vllm:
@@ -276,7 +277,7 @@ def test_record_examines_an_engine_once_and_refuses_a_wrong_one(
     llama: str, tmp_path: Path, monkeypatch, capsys
 ) -> None:
     python = tmp_path / "python"  # one that finds the stand-in, as an environment with vLLM would
-    python.write_text(f'#!/bin/sh\nPYTHONPATH="$PYTHONPATH:{FAKE}" exec {sys.executable} "$@"\n')
+    python.write_text(f'#!/bin/sh\nPYTHONPATH="$PYTHONPATH:{FAKE}:{RECORDERS}" exec {sys.executable} "$@"\n')
     python.chmod(0o755)
     monkeypatch.setenv(vllm.PYTHON, str(python))
     monkeypatch.setenv("WORKBENCH_DOCTOR", "on")
