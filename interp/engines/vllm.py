@@ -101,7 +101,7 @@ def start_vllm(
     """
     engine = Vllm(spec, ranks, dtype, n_ctx, python_of_vllm(python))
     with tempfile.TemporaryDirectory(prefix="workbench-vllm-") as scratch:
-        process = _Process(engine.python, Path(scratch), recorder_folder)
+        process = _Process(engine.python, Path(scratch), ranks, recorder_folder)
         try:
             engine.attach(process, recorder, options or {})
             yield engine
@@ -217,12 +217,15 @@ class _Rows:
 class _Process:
     """The engine's process, and the processes that it starts."""
 
-    def __init__(self, python: Path, scratch: Path, recorder_folder: Path | None):
+    def __init__(self, python: Path, scratch: Path, ranks: int, recorder_folder: Path | None):
         self.scratch, self._log = scratch, scratch / "log"
         here = Path(__file__).parent / "inside_vllm"
         folders = [str(folder) for folder in (recorder_folder, here) if folder]
         environment = {**os.environ, **_SETTINGS, "PYTHONPATH": os.pathsep.join(folders)}
         environment.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")  # gigabytes, of a CPU alone
+        if ranks > 1:  # read on a CPU alone, where each process would want a memory node of its own
+            cores = "|".join(str(rank % (os.cpu_count() or 1)) for rank in range(ranks))
+            environment.setdefault("VLLM_CPU_OMP_THREADS_BIND", cores)
         with open(self._log, "wb") as log:
             self._popen = subprocess.Popen(
                 [str(python), str(here / "_process.py")], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
