@@ -44,7 +44,7 @@ MISTAKES = {
 }
 N_OF_A_MISTAKE = 16
 """Contexts in which a mistake has to be found; the sound engine is asked for all."""
-REAL = {"FirstPieces": {"max_num_batched_tokens": 24, "max_num_seqs": 4}, "LastPieces": {"block_size": 16}}
+REAL = {"FirstPieces": {"max_num_batched_tokens": 24, "max_num_seqs": 4}, "LastPieces": {"block_size": 32}}
 """Options that only the real engine needs."""
 
 
