@@ -542,7 +542,7 @@ OTHERS = {
     "labels": Case(labels, "feature label label_source statistics_label"),
     "map quality": Case(map_quality, "trustworthiness continuity recall triplets k sample"),
     "atlas": Case(vector_map, "region level parent label size x y"),
-    "recording": Case(recorded, "n_real n_documents tokens_per_second ranks"),
+    "recording": Case(recorded, "n_real n_documents tokens_per_second ranks rounding"),
     "dictionary": Case(
         lambda: make_saes.stored(make_saes.settings(64, 8), fvu=0.2, l0=8.0), "d_in d_sae architecture ..."),
     "set of transcoders": Case(trained_set, "layer fvu l0 dead_fraction dense_fraction"),

@@ -150,12 +150,8 @@ def at_hand() -> dict[str, Any]:
 
 
 RUN = (
-    "dashboard.figures.results", "dashboard.notebook", "interp.circuits.attribution", "interp.circuits.head_kinds",
-    "interp.circuits.induction", "interp.recording.record", "interp.text.corpora",
-    "interp.tracing.trace", "interp.directions.files",
-    "interp.geometry.dimension", "interp.geometry.probes", "interp.interventions.apply", "interp.lenses.logit_lens",
-    "interp.models.adapter", "interp.models.generation", "interp.patching.ablation", "interp.patching.activation",
-    "saes.features.search",
+    "interp.circuits.attribution", "interp.circuits.induction", "interp.directions.files", "interp.geometry.dimension",
+    "interp.geometry.probes", "interp.lenses.logit_lens", "interp.patching.ablation", "saes.features.search",
 )  # fmt: skip
 """Modules with an example that is complete with the names above."""
 

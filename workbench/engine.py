@@ -11,7 +11,7 @@ from interp.engines.engine import EngineName
 from interp.errors import ConfigError, program
 from interp.options import Means
 from workbench.first_look import certificate_name, is_off
-from workbench.terminal import Verb, say
+from workbench.terminal import OnDevice, say
 
 if TYPE_CHECKING:
     from interp.engines.vllm import Vllm
@@ -19,15 +19,18 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class OverDevices(Verb):
+class OverDevices(OnDevice):
     """Option of a verb that needs no weights of layers: its model may be spread over several devices."""
 
     engine: Literal["bridge", "sharded"] = "bridge"
     """`sharded` spreads a model that does not fit on one device over the GPUs, the machine's memory and the disk."""
 
+    def over_devices(self) -> bool:
+        return self.engine == "sharded"
+
 
 @dataclass(frozen=True, kw_only=True)
-class OnEngine(Verb):
+class OnEngine(OnDevice):
     """Options of a verb that runs a model in the workbench itself, or in an inference engine."""
 
     engine: EngineName = "bridge"
@@ -37,6 +40,9 @@ class OnEngine(Verb):
     MLPs."""
     tensor_parallel: Annotated[int, Means("PROCESSES")] = 1
     """Processes of vLLM that share every layer, one GPU each; they must divide the attention heads."""
+
+    def over_devices(self) -> bool:
+        return self.engine == "sharded"
 
     @contextlib.contextmanager
     def started(self, spec: str, dtype: str, n_ctx: int | None = None) -> "Iterator[Vllm]":

@@ -211,10 +211,14 @@ class OnDevice(Verb):
         """
         return self._choose_device(ranks, mps)
 
+    def over_devices(self) -> bool:
+        """Return whether models are spread over several devices."""
+        return False
+
     def _choose_device(self, ranks: "Ranks | None", mps: bool, remark: str = "") -> str:
         from interp.devices import pick_device
 
-        set_sharded(getattr(self, "engine", "") == "sharded")
+        set_sharded(self.over_devices())
         device = pick_device(self.device if ranks is None else ranks.device(self.device), mps=mps)
         if ranks is None or ranks.first:
             say(f"device: {device}{remark}")

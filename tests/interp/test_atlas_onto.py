@@ -60,7 +60,7 @@ def test_points_join_only_the_map_they_can(tmp_path: Path):
     with pytest.raises(MissingError, match="not stored yet"):
         extend_atlas(old, old, onto)
     onto = save_artefact(onto, tmp_path / "old", parents=old.parents)
-    with pytest.raises(MismatchError, match="wide"):
+    with pytest.raises(MismatchError, match="vectors of 12 numbers"):
         extend_atlas(source(torch.ones(3, 5)), old, onto)
     with pytest.raises(MismatchError, match="made of"):
         extend_atlas(old, source(clusters(), "file:other"), onto)

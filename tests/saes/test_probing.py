@@ -315,7 +315,7 @@ def test_what_cannot_be_asked_is_said_or_refused(tmp_path, planted):
         probe({"truth": truth}, recording, [never], config=SMALL)
     with pytest.raises(ConfigError, match="probes need"):
         probe({"truth": truth}, recording, good, config=SMALL, heldout_fraction=1e-9)
-    with pytest.raises(ConfigError, match="read one hook point"):
+    with pytest.raises(ConfigError, match="read the same hook point"):
         probe({}, recording, good)
     with pytest.raises(ConfigError, match="width 40"):
         probe({"other": ReLUSAE(coordinates_as_sae(6).weights, metadata=truth.metadata)}, recording, good)

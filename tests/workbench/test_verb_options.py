@@ -49,7 +49,7 @@ def used(verb: type) -> set[str]:
                 found.add(node.attr)
                 waiting.append(node.attr)
             if of_run(node) & ON_DEVICE:
-                found |= {"device", "dtype", "use_device"}
+                found |= {"device", "dtype", "engine", "use_device"}
             if isinstance(node, ast.Call) and any(isinstance(a, ast.Name) and a.id == "self" for a in node.args):
                 found |= handed_on(method, node)
     return found
@@ -174,7 +174,7 @@ OTHER_DTYPE = {
 @pytest.mark.parametrize("name", VERBS)
 def test_every_verb_that_loads_a_model_takes_its_dtype_and_no_other_does(name):
     openers = {"load_model", "open_saes", "open_recording_model", "open_atlas_source", "open_provider"}
-    openers |= {"run.model", "run.recorded_model", "run.saes", "run.described"}
+    openers |= {"run.model", "run.recorded_model", "run.saes", "run.described", "CompareModels"}
     loads = bool(named(VERBS[name]) & openers)
     assert issubclass(VERBS[name], RunsModel) == (loads and name not in OTHER_DTYPE), name
     assert name != "record" or "compute" in options(VERBS[name])

@@ -8,7 +8,7 @@ from interp.options import Alias, Corpus, HookPoint, Means
 from interp.recording.recorded import RecordConfig
 from workbench.analysis import AnalysisRun, Resumable
 from workbench.engine import OnEngine, certify
-from workbench.terminal import Heading, ModelArgument, OnDevice, Threaded, Verb, say, settings_of
+from workbench.terminal import Heading, ModelArgument, Threaded, Verb, say, settings_of
 
 if TYPE_CHECKING:
     from interp.engines.engine import Engine
@@ -24,7 +24,7 @@ MLPS = "mlps"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Record(RecordConfig, Threaded, OnDevice, OnEngine, Resumable["Recorded"]):
+class Record(RecordConfig, OnEngine, Threaded, Resumable["Recorded"]):
     """Run a model over text and write its activations at chosen hook points.
 
     Example: workbench record smollm2-135m --hook-points blocks.9.hook_resid_post --tokens 300000
