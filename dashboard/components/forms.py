@@ -110,9 +110,10 @@ def text_input(option: Option, id: dict[str, str], offered: list[str], value: st
 
 def feature_input(id: str | dict[str, str], label: Any, offered: list[str], value: str, **extra: Any) -> Any:
     """Return a field for a feature, with a menu of names and labels that a callback fills while a visitor types."""
+    look: dict[str, Any] = {"size": "xs", **extra}
     return dmc.Autocomplete(
         id=id, label=label, data=offered, value=value, limit=12, debounce=200,
-        placeholder="a number, or a word of its label", **{"size": "xs", **extra},
+        placeholder="a number, or a word of its label", **look,
     )  # fmt: skip
 
 

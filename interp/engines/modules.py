@@ -24,7 +24,7 @@ class Site(NamedTuple):
 
 
 _NORM_FOLLOWS = "pre_feedforward_layernorm"
-_PLAIN = {
+_PLAIN: dict[str, tuple[str, Literal["in", "out"], bool]] = {
     "hook_resid_pre": ("", "in", True),
     "hook_attn_out": ("self_attn", "out", False),
     "hook_resid_mid": ("post_attention_layernorm", "in", True),
@@ -32,7 +32,7 @@ _PLAIN = {
     "hook_mlp_out": ("mlp", "out", False),
     "hook_resid_post": ("", "out", True),
 }
-_WITH_NORMS = {
+_WITH_NORMS: dict[str, tuple[str, Literal["in", "out"], bool]] = {
     **_PLAIN,
     "ln1_post.hook_in": ("self_attn", "out", False),
     "hook_attn_out": ("post_attention_layernorm", "out", False),

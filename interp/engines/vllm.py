@@ -22,7 +22,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from interp.engines.engine import Engine
 from interp.engines.modules import Site, sites_of
@@ -113,7 +113,7 @@ class Vllm(Engine):
     """A model in vLLM. `start_vllm` makes it; before `attach` it only knows the model's files."""
 
     name = "vllm"
-    attention: Literal["sdpa"] = "sdpa"
+    attention = "sdpa"
     whole_shards = True
 
     def __init__(self, spec: str, ranks: int, dtype: str, n_ctx: int | None, python: Path):
@@ -139,8 +139,12 @@ class Vllm(Engine):
     def about(self) -> str:
         return f"vllm {self._version} on {f'{self.ranks} x ' if self.ranks > 1 else ''}{self._device}"
 
+    @property
+    def tokenizer(self) -> "Tokenizer":
+        return self._tokenizer
+
     @cached_property
-    def tokenizer(self) -> "Tokenizer":  # pyright: ignore[reportIncompatibleVariableOverride]
+    def _tokenizer(self) -> "Tokenizer":
         return load_tokenizer(self.spec)
 
     @property

@@ -63,7 +63,7 @@ def devices_of(empty: Any, dtype: torch.dtype) -> dict[str, int | str]:
     free = int((free_memory("cpu") or 0) * USED)
     limits: dict[int | str, int] = {number: _of_gpu(number) for number in range(torch.cuda.device_count())}
     empty.tie_weights()
-    found: dict[str, int | str] = infer_auto_device_map(
+    found: Any = infer_auto_device_map(
         empty, max_memory={**limits, "cpu": free}, dtype=dtype, no_split_module_classes=list(empty._no_split_modules)
     )
     layers = [name for name, _ in empty.named_modules() if _LAYER.search(name)]

@@ -63,9 +63,8 @@ class Record(RecordConfig, OnEngine, Threaded, Resumable["Recorded"]):
         with ranks.checked():
             spec = with_column(self.corpus, self.column)
             corpus = open_corpus(spec, seed=self.seed, template=chat_template(self.model))
-            if self.engine != "vllm":
-                model = run.model(self.model, dtype=self.compute)
-        if self.engine != "vllm":
+            model = None if self.engine == "vllm" else run.model(self.model, dtype=self.compute)
+        if model is not None:
             return self._record(run, model, corpus, ranks)
         self._check_engine(ranks)
         with self.started(self.model, self.compute, self.context_length) as engine:

@@ -4,6 +4,7 @@ It imports nothing of ours. vLLM prints what it likes to the error stream, which
 to the output stream that this process was started with. No activation goes through it: the worker writes files.
 """
 
+import importlib
 import json
 import os
 import sys
@@ -36,8 +37,7 @@ def load(
     folder: str, dtype: str, ranks: int, n_ctx: int, recorder: str, options: dict[str, Any]
 ) -> tuple[Any, dict[str, Any]]:
     """Return the engine with a model, and its version."""
-    import vllm
-
+    vllm: Any = importlib.import_module("vllm")
     # Each of these moves, splits or leaves out rows: graphs, cached prefixes, prompts in chunks.
     whole = {"enforce_eager": True, "enable_prefix_caching": False, "enable_chunked_prefill": False}
     usual = {"max_num_batched_tokens": max(n_ctx, 4096), "disable_log_stats": True, **whole, **options}
@@ -50,15 +50,14 @@ def load(
 
 def run(engine: Any, *, sites: list[Any] | None = None, contexts: list[Any] | None = None, path: str = "") -> dict:
     """Hook `sites`, or write the rows of `contexts` into a file."""
-    from vllm import SamplingParams
-
+    vllm: Any = importlib.import_module("vllm")
     if sites is not None:
         return engine.collective_rpc("record_modules", args=(sites,))[0]
     assert contexts is not None
     started = time.perf_counter()
     engine.collective_rpc("record_contexts", args=(contexts,))
     prompts = [{"prompt_token_ids": context} for context in contexts]
-    engine.generate(prompts, SamplingParams(max_tokens=1, detokenize=False, temperature=0), use_tqdm=False)
+    engine.generate(prompts, vllm.SamplingParams(max_tokens=1, detokenize=False, temperature=0), use_tqdm=False)
     outcome = engine.collective_rpc("record_finish", args=(path,))[0]
     return {**outcome, "seconds": time.perf_counter() - started}
 
