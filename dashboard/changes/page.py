@@ -33,6 +33,8 @@ from interp.workspace import Workspace
 from saes.evaluation.latent_comparison import LatentComparison
 
 HEIGHT = 380
+LISTED = 40
+"""Matrices in the table: every cell costs the browser time in every update of the page, and a model has hundreds."""
 _MEASURES = {
     "own_pattern": "attention pattern, by its own weights on the same input",
     "own_output": "output, by its own weights on the same input",
@@ -106,9 +108,11 @@ def _weights(comparison: ModelComparison, colours: Theme) -> list[Part]:
     n_layers = len({row.layer for row in rows})
     figure = weights_figure(rows, colours, height=max(HEIGHT, 120 + 22 * (2 + n_layers)))
     keys = ("name", "change", "null_high", "rank", "random_rank", "above_null")
+    shown = sorted(rows, key=lambda row: (row.above_null, row.change), reverse=True)[:LISTED]
     return [
         graph("changes-weights", figure=figure, label="Relative change of every matrix, by layer"),
-        as_table(as_json([{key: getattr(row, key) for key in keys} for row in rows])),
+        html.P(f"The {len(shown)} that changed most, of {len(rows)}.", className="wb-note"),
+        as_table(as_json([{key: getattr(row, key) for key in keys} for row in shown])),
     ]
 
 

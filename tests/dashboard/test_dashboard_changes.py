@@ -50,6 +50,12 @@ def test_the_planted_change_is_named_drawn_and_tabled(own, scheme):
     assert "Fine-tuning base into tuned moves predictions by" in told
 
 
+def test_the_table_of_matrices_has_an_end(own, monkeypatch):
+    """A model has hundreds, and a browser stood still over a cell for each number of each."""
+    monkeypatch.setattr(page, "LISTED", 2)
+    assert "The 2 that changed most, of 6." in shown("model-comparisons/fine")
+
+
 def test_words_for_the_change_are_shown_where_they_are_beyond_the_null(own):
     told = shown("model-comparisons/fine")
     assert "magma" in told
