@@ -27,7 +27,7 @@ from interp.options import (
     ModelName,
     RecordingName,
     SAEName,
-    check_positive,
+    check_least,
 )
 from saes.features.schema import Features
 from saes.training.stored import StoredSAE, TrainedSettings
@@ -445,7 +445,7 @@ class CompareTune(Seeded, Threaded, RunsModel, Analysis["ModelComparison"]):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_positive(self, "steps")
+        check_least(self, {"steps": 1, "prompts": 8})  # before the training: an interval needs several contexts
 
     def default_name(self) -> str:
         return slug(f"tune-{self.tune}")
