@@ -13,7 +13,7 @@ PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(JOBS) --dist loa
 # Tests that read the source and the pages and run little of them.
 SOURCE := $(addprefix tests/test_,shape_of_code.py language.py dependencies.py supply.py public_face.py docs.py)
 
-.PHONY: help demo serve test test-full test-lowest check check-js lock audit release bench bench-peers notebooks gallery pictures docs oracles clean
+.PHONY: help demo serve test test-full test-lowest check check-js lock audit release bench bench-peers notebooks gallery pictures docs oracles engine-vllm clean
 .DEFAULT_GOAL := help
 
 help:            ## what can be made

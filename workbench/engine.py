@@ -49,6 +49,8 @@ class OnEngine(OnDevice):
         """Run vLLM with a model within the block. Raises as `start_vllm`."""
         from interp.engines.vllm import start_vllm
 
+        if self.device is not None:
+            raise ConfigError("vLLM chooses its devices itself; leave --device out, or --engine vllm")
         began = time.monotonic()
         with start_vllm(spec, ranks=self.tensor_parallel, dtype=dtype, n_ctx=n_ctx) as engine:
             say(f"engine: {engine.about}, {dtype} (started in {time.monotonic() - began:.0f} s)")

@@ -294,5 +294,5 @@ def test_record_examines_an_engine_once_and_refuses_a_wrong_one(
     assert main([*asked, "--name", "three"]) == 2
     assert "a layer off by one" in capsys.readouterr().err
     assert not Path("workspace/recordings/three").exists()
-    for wrong in (["--live"], ["--tensor-parallel", "4"]):
+    for wrong in (["--live"], ["--tensor-parallel", "4"], ["--device", "cpu"]):
         assert main([*asked, "--name", "four", *wrong]) == 2
