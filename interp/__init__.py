@@ -65,8 +65,10 @@ if TYPE_CHECKING:
     from interp.atlas.sources import embedding_source, recording_source
     from interp.changes.report import what_changed
     from interp.changes.transplant import log_prob_of_answers
+    from interp.circuits.aligning import align
     from interp.circuits.attribution import attribute as attribute_edges
     from interp.circuits.attribution import verify_top_k
+    from interp.circuits.causal_programs import CausalProgram
     from interp.circuits.circuit import Circuit
     from interp.circuits.config import EvaluationConfig, FindConfig, HeadScoresConfig, InductionConfig
     from interp.circuits.find import evaluate as evaluate_circuit
@@ -148,6 +150,7 @@ register(
     Kind("induction_circuit", "induction-circuits", "interp.circuits.induction_circuit:InductionCircuit", "circuit"),
     Kind("edge_circuit", "edge-circuits", "interp.circuits.found_circuit:EdgeCircuit", "circuit"),
     Kind("attribution_graph", "graphs", "interp.tracing.graph:AttributionGraph"),
+    Kind("alignment", "alignments", "interp.circuits.alignment:Alignment"),
     Kind("patching", "patching", "interp.patching.patching_map:PatchingMap"),
     Kind("atlas", "atlases", "interp.atlas.vector_map:VectorMap"),
     Kind("word_geometry", "word-geometry", "interp.geometry.word_geometry:WordGeometry", "geometry"),

@@ -146,6 +146,10 @@ def _patching(result: Any, colours: Theme, **options: Any) -> go.Figure:
     return attribution.patching_map(result.rows, colours, **options)
 
 
+def _alignment(result: Any, colours: Theme, **options: Any) -> go.Figure:
+    return attribution.swap_map(result.sites.rows(), colours, **options)
+
+
 def _features(result: Any, colours: Theme, *, n: int = 20, **options: Any) -> go.Figure:
     parts = [(f"feature {feature}", effect) for feature, effect in result.top(n)]
     options.setdefault("unit", "metric")
@@ -190,6 +194,7 @@ FIGURES: dict[str, Draw] = {
     "interp.circuits.find.Curve": _curve,
     "interp.circuits.head_weights.Composition": _composition,
     "interp.circuits.score_explanation.ScoreExplanation": _pairs,
+    "interp.circuits.alignment.Alignment": _alignment,
     "interp.patching.ablation.Ablations": _ablation,
     "interp.patching.activation.ActivationPatching": _patching,
     "interp.patching.patching_map.PatchingMap": _patching,
@@ -217,6 +222,7 @@ FIGURES: dict[str, Draw] = {
 """Class of a result -> the function that draws it with the colours of a theme."""
 
 TOGETHER: dict[str, Draw] = {
+    "interp.circuits.alignment.Alignment": _alignment,
     "interp.patching.ablation.Ablations": _ablations,
     "interp.circuits.head_weights.Composition": _compositions,
     "interp.changes.measured.RepresentationChanges": changes.stream_figure,

@@ -278,7 +278,7 @@ def _task_of_rows(
     origin: Origin, chat: bool = False,
 ) -> Task:  # fmt: skip
     """Make the task of rows, each with its name in error messages."""
-    encode = _encoder_with_bos(model)
+    encode = encoder_with_bos(model)
     clean, corrupt, correct, wrong = [], [], [], []
     for where, row in rows:
         texts = [str(row[field]) for field in ("clean", "corrupt")]
@@ -293,9 +293,9 @@ def _task_of_rows(
             )
         clean.append(pair[0])
         corrupt.append(pair[1])
-        correct.append([_one_token(model, encode, text, where) for text in _as_list(row["correct"])])
+        correct.append([one_token(model, encode, text, where) for text in _as_list(row["correct"])])
         if row.get("wrong"):
-            wrong.append([_one_token(model, encode, text, where) for text in _as_list(row["wrong"])])
+            wrong.append([one_token(model, encode, text, where) for text in _as_list(row["wrong"])])
     if wrong and len(wrong) != len(rows):
         raise CorruptError(
             f"{source}: {len(wrong)} of {len(rows)} lines have a wrong answer; give one everywhere or nowhere"
@@ -334,7 +334,8 @@ def _object(path: Path, line: int, text: str) -> dict[str, Any]:
     return value
 
 
-def _one_token(model: HookedModel, encode: "Encode", text: str, where: str) -> int:
+def one_token(model: HookedModel, encode: "Encode", text: str, where: str) -> int:
+    """Return the token of an answer. Raises `PromptError` for an answer of several, with the tokens."""
     ids = encode(text, bos=False)
     if len(ids) != 1:
         raise PromptError(
@@ -360,7 +361,8 @@ class Encode(Protocol):
     def __call__(self, text: str, bos: bool) -> list[int]: ...
 
 
-def _encoder_with_bos(model: HookedModel) -> Encode:
+def encoder_with_bos(model: HookedModel) -> Encode:
+    """Return what makes tokens of texts; without a tokenizer, of numbers such as `"3 5 7"`."""
     from interp.models.adapter import bos_token_id
     from interp.models.identity import tokenizer_of
 

@@ -49,7 +49,6 @@ def block_after(model: HookedModel, hook_point: str) -> int | None:
     return following if point.suffix == "hook_resid_post" and 0 < following < model.cfg.n_layers else None
 
 
-@torch.no_grad()
 def run_from(
     model: HookedModel,
     value: Tensor,
@@ -58,13 +57,14 @@ def run_from(
     layer: int = 0,
     until: str | None = None,
     past: object = None,
+    gradients: bool = False,
 ) -> Tensor | None:
     """Run the model with hooks from block `layer` on, and return the logits; earlier blocks do not run.
 
     `value` is either integer tokens `[batch, pos]`, with `layer` 0, or the residual before that block,
     `[batch, pos, d_model]`. With `until`, the name of a hook point, the pass ends there and the result is None. `past`
     has keys and values of the positions before the first of `value` (`past_of`), and takes up those of `value`.
-    Hooks run in the order given, also those on one hook point.
+    Hooks run in the order given, also those on one hook point. With `gradients` autograd follows the pass.
     """
     hooks = list(hooks)
     if until is not None:
@@ -72,7 +72,8 @@ def run_from(
     options: PassOptions = without_cache(model) if past is None else {"past_key_values": past, "use_cache": True}
     if value.is_floating_point():
         options["start_at_layer"] = layer
-    with _skipping(model, layer) if value.is_floating_point() else contextlib.nullcontext():
+    skipping = _skipping(model, layer) if value.is_floating_point() else contextlib.nullcontext()
+    with skipping, torch.set_grad_enabled(gradients):
         try:
             return model.run_with_hooks(value, fwd_hooks=hooks, **options)
         except _Seen:

@@ -1,0 +1,401 @@
+"""Alignment of a program's variable with a place of a model: interchange interventions, by site and by basis.
+
+    program = PROGRAMS["agreement"]
+    found = align(model, program, "number", AlignmentConfig())
+    print(found)
+
+The model runs on a base prompt, with its residual stream at one site set to that of a source prompt within a subspace
+of orthonormal basis `B`: `h + (h_source - h) B B^T`. Where the model then answers as the program does with its variable
+set to the source's value, the subspace carries the variable there (Geiger et al. 2021). All of it is TransformerLens'
+`tools.analysis.interchange`; here are the pairs, the split, the sites, the controls and the verdict.
+
+1. Whole vectors are swapped at each layer and position (the map). The best site, of equal ones the one nearest to the
+   middle layer, is used from then on, unless one is given.
+2. At the site, bases are compared: the difference of means between values, a linear probe, the largest principal
+   components, the latents of a dictionary whose mean differs most, and subspaces that are learned by distributed
+   alignment search (DAS; Geiger et al. 2024), whose rank is chosen on pairs that did not train them.
+3. Controls, each of the chosen rank: a random subspace; a placebo, which moves every vector as far as the learned swap
+   but in a random subspace; DAS on arbitrary labels, and on an untrained model. DAS fits both on the pairs that train
+   it (Arora et al. 2024).
+
+Accuracies are over test pairs that neither trained nor chose anything. An answer is the candidate with the largest
+logit, of all answers of all pairs.
+"""
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformer_lens.tools.analysis import interchange
+
+from interp.artifacts import Table
+from interp.circuits.alignment import (
+    LEARNED,
+    WHOLE,
+    Alignment,
+    AlignmentConfig,
+    AlignmentSettings,
+    BasisAccuracy,
+    SiteAccuracy,
+    SwappedPair,
+)
+from interp.circuits.causal_programs import CausalProgram, SwapPair, draw_pairs
+from interp.circuits.tasks import encoder_with_bos, one_token
+from interp.dictionary import Dictionary
+from interp.errors import ConfigError, PromptError
+from interp.models.adapter import token_strings, untrained_model, weight_hash
+from interp.models.hooked import HookedModel
+from interp.models.passes import capture, read_hook, run_from
+from interp.progress import Progress
+from interp.statistics import proportion_interval
+
+ROWS_AT_ONCE = 128
+MAP_PAIRS = 24
+"""pairs of the map; more would only sharpen the picture"""
+N_LATENTS = 16
+LEAST_PAIRS = 16
+
+
+@dataclass(frozen=True)
+class _Prompts:
+    """Tokens of pairs, and the number of the wanted answer among the candidates."""
+
+    pairs: list[SwapPair]
+    base: Int[Tensor, "n pos"]
+    source: Int[Tensor, "n pos"]
+    candidates: list[str]
+    ids: Int[Tensor, " n_candidates"]
+    wanted: Int[Tensor, " n"]
+
+    @classmethod
+    def of(cls, model: HookedModel, pairs: list[SwapPair]) -> "_Prompts":
+        """Tokenise pairs. Raises `PromptError` for an answer of several tokens, or prompts of different length."""
+        encode = encoder_with_bos(model)
+        sides = [[encode(getattr(pair, side), bos=True) for pair in pairs] for side in ("base", "source")]
+        expected = len(sides[0][0])
+        for pair, base, source in zip(pairs, *sides, strict=True):
+            if not len(base) == len(source) == expected:
+                raise PromptError(
+                    f"prompts must have one length, so that positions correspond: {pair.base!r} has {len(base)} tokens "
+                    f"and {pair.source!r} {len(source)}, the first of all {expected}; reword them"
+                )
+        candidates = sorted({answer for pair in pairs for answer in (pair.answer, pair.wanted)})
+        ids = torch.tensor([one_token(model, encode, answer, "the pairs") for answer in candidates])
+        wanted = torch.tensor([candidates.index(pair.wanted) for pair in pairs])
+        return cls(pairs, torch.tensor(sides[0]), torch.tensor(sides[1]), candidates, ids, wanted)
+
+    def take(self, rows: slice) -> "_Prompts":
+        """Return some of the pairs."""
+        return _Prompts(
+            self.pairs[rows], self.base[rows], self.source[rows], self.candidates, self.ids, self.wanted[rows]
+        )
+
+    @property
+    def changes(self) -> np.ndarray:
+        return np.array([pair.changes for pair in self.pairs])
+
+
+class _Site:
+    """One site of one model: swaps there start from the stored residual stream before its layer."""
+
+    def __init__(self, model: HookedModel, prompts: _Prompts, layer: int, position: int):
+        self.model, self.prompts, self.layer, self.position = model, prompts, layer, position
+        self.point = f"blocks.{layer}.hook_resid_pre"
+        self.base, self.source = (
+            torch.cat([capture(model, part, [self.point])[self.point] for part in tokens.split(ROWS_AT_ONCE)])
+            for tokens in (prompts.base, prompts.source)
+        )
+
+    def answers(self, stream: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch n_candidates"]:
+        """Return the logits of the candidates after the last token."""
+        at = torch.full((len(stream), 1), stream.shape[1] - 1)
+        logits = run_from(self.model, stream, [read_hook(at)], layer=self.layer, gradients=torch.is_grad_enabled())
+        assert logits is not None
+        return logits[:, 0, self.prompts.ids.to(logits.device)]
+
+    def positions(self, rows: slice) -> Tensor:
+        return torch.full((len(self.base[rows]),), self.position)
+
+    def swapped(self, swap: interchange.Intervention, rows: slice) -> Int[Tensor, " n"]:
+        """Return the number of the answer of each pair after a swap."""
+        logits = interchange.intervened_logits(
+            self.model,
+            self.point,
+            swap,
+            self.base[rows],
+            self.source[rows, self.position],
+            self.answers,
+            positions=self.positions(rows),
+            batch_size=ROWS_AT_ONCE,
+        )
+        return logits.argmax(1)
+
+    def accuracy(self, swap: interchange.Intervention, rows: slice) -> float:
+        """Return the share of wanted answers after a swap."""
+        return float((self.swapped(swap, rows) == self.prompts.wanted[rows]).double().mean())
+
+    def learned(self, rank: int, targets: Tensor, rows: slice, config: AlignmentConfig) -> Tensor:
+        """Return the basis `[d_model, rank]` that DAS learns on some pairs."""
+        with torch.enable_grad():
+            found = interchange.fit_das(
+                self.model,
+                self.point,
+                self.base[rows],
+                self.source[rows],
+                targets[rows],
+                self.answers,
+                rank=rank,
+                base_positions=self.positions(rows),
+                source_positions=self.positions(rows),
+                epochs=config.epochs,
+                batch_size=32,
+                seed=config.seed,
+            )
+        return found.basis
+
+
+def align(
+    model: HookedModel,
+    program: CausalProgram | list[SwapPair],
+    variable: str = "answer",
+    config: AlignmentConfig | None = None,
+    *,
+    site: tuple[int, int] | None = None,
+    dictionary: Dictionary | None = None,
+    name: str = "pairs",
+    model_name: str = "",
+    progress: Progress | None = None,
+) -> Alignment:
+    """Align a variable of a program with a model's residual stream.
+
+    Args:
+        model: its answers are compared with the program's.
+        program: a causal program, or pairs that were written by hand.
+        variable: the variable that is swapped.
+        config: settings; see `AlignmentConfig`.
+        site: `(layer, position)`: the residual stream before this layer at this token. Default: the best of the map.
+        dictionary: also swap its latents; it must be on the residual stream that the site reads.
+        name: of the program, where pairs are given.
+        model_name: name of the model.
+        progress: called after each step.
+    Returns: the swaps by site and by basis, with their controls.
+    Raises:
+        PromptError: prompts of different length, or an answer of several tokens.
+        ConfigError: a site that the model lacks, fewer than 16 pairs, a variable that never changes the answer.
+
+    >>> model = load_model("planted:induction")
+    >>> align(model, repeats, "value", AlignmentConfig(pairs=64, ranks=(1,))).found
+    """
+    config = config or AlignmentConfig()
+    pairs = _pairs(model, program, variable, config)
+    prompts = _Prompts.of(model, pairs)
+    parts = _Parts.of(len(pairs))
+    told = _Steps(progress, 3 + len(config.ranks))
+    sites = _site_map(model, prompts.take(slice(0, min(MAP_PAIRS, parts.choose.stop))), config.layer_step)
+    layer, position = _check_site(model, prompts, site) if site else _best(sites, model.cfg.n_layers)
+    told("map")
+    place = _Site(model, prompts, layer, position)
+    learned = {}
+    for rank in config.ranks:
+        learned[rank] = place.learned(rank, prompts.wanted, parts.train, config)
+        told(f"rank {rank}")
+    rank = max(learned, key=lambda rank: (place.accuracy(_swap(learned[rank]), parts.choose), -rank))
+    table = _Table(place, parts.test)
+    width = place.base.shape[-1]
+    table.add("no swap", 0, lambda base, source: base)
+    table.add(WHOLE, width, lambda base, source: source.to(base))
+    table.add(LEARNED, rank, _swap(learned[rank]))
+    for basis_name, basis in _fixed_bases(place, parts.train, rank, config.seed, dictionary).items():
+        table.add(basis_name, basis.shape[1], _swap(basis))
+    random = interchange.random_basis(width, rank, config.seed)
+    table.add("random subspace", rank, _swap(random))
+    table.add("placebo of equal norm", rank, interchange.NormMatchedPlacebo(_swap(learned[rank]), random))
+    arbitrary = interchange.arbitrary_targets([pair.source for pair in pairs], len(prompts.candidates), config.seed)
+    table.add("arbitrary labels", rank, _swap(place.learned(rank, arbitrary, parts.train, config)), arbitrary)
+    told("arbitrary labels")
+    other = _Site(untrained_model(model, config.seed), prompts, layer, position)
+    swap = _swap(other.learned(rank, prompts.wanted, parts.train, config))
+    table.rows.append(_row("untrained model", rank, other.swapped(swap, parts.test), prompts.take(parts.test)))
+    told("untrained model")
+    settings = AlignmentSettings(
+        **vars(config),
+        model=model_name,
+        weight_hash=weight_hash(model),
+        program=program.name if isinstance(program, CausalProgram) else name,
+        variable=variable,
+        layer=layer,
+        position=position,
+        rank=rank,
+        site_given=site is not None,
+    )
+    tested = _swapped_pairs(prompts.take(parts.test), table.answers)
+    return Alignment(
+        settings=settings,
+        solved=float(np.mean([row.answer == pair.answer for row, pair in zip(tested, pairs[parts.test], strict=True)])),
+        sites=Table.of(SiteAccuracy, sites),
+        bases=Table.of(BasisAccuracy, table.rows),
+        pairs=Table.of(SwappedPair, tested),
+    )
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """Rows of the pairs that train subspaces, choose the rank, and test."""
+
+    train: slice
+    choose: slice
+    test: slice
+
+    @classmethod
+    def of(cls, n: int) -> "_Parts":
+        return cls(slice(0, n // 2), slice(n // 2, n * 3 // 4), slice(n * 3 // 4, n))
+
+
+class _Table:
+    """Accuracies and answers of swaps at one site."""
+
+    def __init__(self, site: _Site, test: slice):
+        self.site, self.test = site, test
+        self.rows: list[BasisAccuracy] = []
+        self.answers: dict[str, Tensor] = {}
+
+    def add(self, name: str, rank: int, swap: interchange.Intervention, wanted: Tensor | None = None) -> None:
+        """Measure a swap; `wanted` are other answers than those of the program."""
+        prompts = self.site.prompts if wanted is None else replace(self.site.prompts, wanted=wanted)
+        self.answers[name] = self.site.swapped(swap, self.test)
+        self.rows.append(_row(name, rank, self.answers[name], prompts.take(self.test)))
+
+
+def _pairs(
+    model: HookedModel, program: CausalProgram | list[SwapPair], variable: str, config: AlignmentConfig
+) -> list[SwapPair]:
+    pairs = program if isinstance(program, list) else []
+    if isinstance(program, CausalProgram):
+        encode = encoder_with_bos(model)
+        pairs = draw_pairs(
+            program, variable, config.pairs, seed=config.seed, length=lambda text: len(encode(text, bos=True))
+        )
+    if len(pairs) < LEAST_PAIRS:
+        raise ConfigError(
+            f"an alignment trains, chooses and tests on at least {LEAST_PAIRS} pairs, got {len(pairs)}; give more"
+        )
+    return pairs[: config.pairs]
+
+
+class _Steps:
+    """Progress by named steps."""
+
+    def __init__(self, progress: Progress | None, total: int):
+        self.progress, self.total, self.done = progress, total, 0
+
+    def __call__(self, step: str) -> None:
+        self.done += 1
+        if self.progress is not None:
+            self.progress(self.done, self.total, {"step": step})
+
+
+def _swap(basis: Tensor) -> interchange.SubspaceInterchange:
+    return interchange.SubspaceInterchange(basis)
+
+
+def _row(name: str, rank: int, answers: Tensor, prompts: _Prompts) -> BasisAccuracy:
+    right, changes = (answers == prompts.wanted).numpy(), prompts.changes
+    interval = proportion_interval(int(right.sum()), len(right))
+    changed, stayed = (float(right[rows].mean()) if rows.any() else float("nan") for rows in (changes, ~changes))
+    return BasisAccuracy(
+        basis=name,
+        rank=rank,
+        accuracy=float(right.mean()),
+        low=interval.low,
+        high=interval.high,
+        changed=changed,
+        stayed=stayed,
+    )
+
+
+def _site_map(model: HookedModel, prompts: _Prompts, step: int) -> list[SiteAccuracy]:
+    """Return the accuracy of whole swaps at every `step`-th layer, at each position from the first difference on."""
+    differs = (prompts.base != prompts.source).any(0).nonzero()[:, 0]
+    first = int(differs[0]) if len(differs) else 0
+    tokens = token_strings(model, prompts.base[0].tolist())
+    found = []
+    for layer in range(0, model.cfg.n_layers, step):
+        site = _Site(model, prompts, layer, 0)
+        for position in range(first, prompts.base.shape[1]):
+            site.position = position
+            accuracy = site.accuracy(lambda base, source: source.to(base), slice(None))
+            found.append(SiteAccuracy(layer=layer, position=position, token=tokens[position], accuracy=accuracy))
+    return found
+
+
+def _best(sites: Sequence[SiteAccuracy], n_layers: int) -> tuple[int, int]:
+    best = max(sites, key=lambda site: (site.accuracy, -abs(site.layer - n_layers / 2)))
+    return best.layer, best.position
+
+
+def _check_site(model: HookedModel, prompts: _Prompts, site: tuple[int, int]) -> tuple[int, int]:
+    layer, position = site
+    if not (0 <= layer < model.cfg.n_layers and 0 <= position < prompts.base.shape[1]):
+        raise ConfigError(
+            f"the site must be a layer from 0 to {model.cfg.n_layers - 1} and a position from 0 to "
+            f"{prompts.base.shape[1] - 1}, got {layer}:{position}"
+        )
+    return site
+
+
+def _fixed_bases(
+    site: _Site, train: slice, rank: int, seed: int, dictionary: Dictionary | None
+) -> dict[str, Float[Tensor, "d_model rank"]]:
+    """Return bases that are not trained on swaps, from the source's vectors of the training pairs."""
+    x = site.source[train, site.position].float().cpu()
+    values = [pair.value for pair in site.prompts.pairs[train]]
+    if len(set(values)) < 2:
+        return {}
+    made = {
+        "difference of means": lambda: interchange.mean_difference_basis(x, values),
+        "linear probe": lambda: _probe(x, values, seed),
+        "principal components": lambda: interchange.orthonormal_subspace((x - x.mean(0)).T, rank=rank).basis,
+    }
+    bases = {}
+    for name, make in made.items():
+        with contextlib.suppress(ValueError):  # nothing varies along as many dimensions there
+            bases[name] = make()
+    if dictionary is not None:
+        bases["latents"] = _latents(dictionary, x, values)
+    return bases
+
+
+def _probe(x: Tensor, values: Sequence[str], seed: int) -> Tensor:
+    from sklearn.linear_model import LogisticRegression
+
+    scale = x.std(0).clamp_min(1e-6)
+    fitted = LogisticRegression(max_iter=500, random_state=seed).fit(((x - x.mean(0)) / scale).numpy(), values)
+    return interchange.probe_basis(torch.from_numpy(fitted.coef_).float() / scale)
+
+
+def _latents(dictionary: Dictionary, x: Tensor, values: Sequence[str]) -> Tensor:
+    """Return the span of the decoder rows of the latents whose mean differs most between values."""
+    directions = dictionary.decoder_directions.detach().float().cpu()
+    acts = dictionary.encode(x.to(dictionary.decoder_directions)).float().cpu()
+    groups = [acts[[value == each for value in values]].mean(0) for each in sorted(set(values))]
+    top = torch.stack(groups).var(0).topk(N_LATENTS).indices
+    return torch.linalg.qr(directions[top].T)[0]
+
+
+def _swapped_pairs(prompts: _Prompts, answers: dict[str, Tensor]) -> list[SwappedPair]:
+    texts = {name: [prompts.candidates[i] for i in found.tolist()] for name, found in answers.items()}
+    return [
+        SwappedPair(
+            base=pair.base,
+            source=pair.source,
+            wanted=pair.wanted,
+            answer=texts["no swap"][i],
+            after_whole=texts[WHOLE][i],
+            after_learned=texts[LEARNED][i],
+        )
+        for i, pair in enumerate(prompts.pairs)
+    ]

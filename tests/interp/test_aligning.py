@@ -1,0 +1,120 @@
+"""Alignment of a variable: a planted subspace is found, a place that lacks it and untrained models show none."""
+
+import json
+
+import pytest
+import torch
+
+from interp import load_model
+from interp.artifacts import save_artefact
+from interp.circuits.aligning import align
+from interp.circuits.alignment import LEARNED, Alignment, AlignmentConfig
+from interp.circuits.causal_programs import PROGRAMS, CausalProgram, draw_pairs, pairs_from_file
+from interp.errors import ConfigError, CorruptError, MissingError, PromptError, UnknownNameError
+from interp.models.adapter import untrained_model
+from interp.workspace import Workspace
+
+REPEAT = CausalProgram(
+    name="repeat",
+    variables={"value": lambda v: v["value"], "answer": lambda v: v["value"]},
+    prompt="{key} {value} {other} {decoy} {key}",
+    draw=lambda pick: {"key": pick("12"), "value": pick("5678"), "other": pick("34"), "decoy": pick("5678")},
+)
+"""The planted induction model answers with the token that followed the last one before."""
+QUICK = AlignmentConfig(pairs=160, ranks=(1, 4), epochs=20, layer_step=1)
+
+
+@pytest.fixture(scope="module")
+def planted() -> Alignment:
+    return align(load_model("planted:induction"), REPEAT, "value", QUICK, site=(1, 1), model_name="planted:induction")
+
+
+def test_a_planted_subspace_is_found(planted: Alignment) -> None:
+    """Before block 1 the value's position holds its token and its key; a whole swap exchanges both."""
+    learned = planted.of_basis(LEARNED)
+    assert planted.settings.rank == 4
+    assert planted.solved == 1
+    assert min(learned.accuracy, learned.changed, learned.stayed) > 0.85
+    assert planted.found
+    assert (planted.of_basis("no swap").changed, planted.of_basis("no swap").stayed) == (0, 1)
+    right = [row.wanted == row.after_learned for row in planted.pairs.rows()]
+    assert sum(right) / len(right) == learned.accuracy
+
+
+def test_the_map_shows_the_value_where_it_is_read(planted: Alignment) -> None:
+    """The embedding at the value's position carries it, those at the others do not."""
+    shares = {(row.layer, row.position): row.accuracy for row in planted.sites.rows()}
+    assert shares[0, 1] == 1
+    assert shares[0, 3] < 0.7
+    assert shares[1, 0] < 0.7
+
+
+def test_the_negative_control_and_untrained_models_show_nothing() -> None:
+    config = AlignmentConfig(pairs=96, ranks=(4,), epochs=6, layer_step=2)
+    model = load_model("planted:induction")
+    assert not align(model, REPEAT, "value", config, site=(1, 3)).found, "the decoy is not the value"
+    for seed in range(5):
+        untrained = untrained_model(model, seed)
+        assert not align(untrained, REPEAT, "value", AlignmentConfig(**vars(config) | {"seed": seed})).found
+
+
+def test_an_alignment_survives_saving(planted: Alignment, workspace_folder) -> None:
+    workspace = Workspace(workspace_folder)
+    save_artefact(planted, workspace.path("alignment", "planted"))
+    opened = workspace.open(Alignment, "planted")
+    assert opened.headline() == planted.headline()
+    assert opened.findings()[0].null < 0.75
+    assert opened.to_records() == planted.to_records()
+    assert "layer 1 at '" in opened.where
+
+
+def test_programs_say_what_a_swap_should_answer() -> None:
+    agreement, names = PROGRAMS["agreement"], PROGRAMS["indirect-object"]
+    one, many = {"subject": "key", "other": "cars"}, {"subject": "dogs", "other": "car"}
+    assert agreement.run(one) == {"number": "singular", "answer": " is"}
+    assert agreement.interchanged(one, many, "number") == " are"
+    base = {"first": "Mary", "second": "John", "subject": "John", "place": "park", "thing": "ring"}
+    source = {"first": "Tom", "second": "Anna", "subject": "Tom", "place": "park", "thing": "key"}
+    assert names.run(base)["answer"] == " Mary"
+    assert names.interchanged(base, source, "order") == " John", "the order of the source, the names of the base"
+    pairs = draw_pairs(agreement, "number", 40)
+    assert sum(pair.changes for pair in pairs) == 20
+    assert len({(pair.base, pair.source) for pair in pairs}) == 40
+
+
+def test_bad_input_says_what_to_do(tmp_path) -> None:
+    model = load_model("planted:induction")
+    with pytest.raises(UnknownNameError, match="'number', 'answer'"):
+        draw_pairs(PROGRAMS["agreement"], "gender", 8)
+    constant = CausalProgram(
+        name="same", variables={"answer": lambda v: "5"}, prompt="{a}", draw=lambda p: {"a": p("12")}
+    )
+    with pytest.raises(ConfigError, match="always leaves the answer"):
+        draw_pairs(constant, "answer", 8)
+    with pytest.raises(ConfigError, match="the last variable"):
+        CausalProgram(name="none", variables={"number": lambda v: "1"}, prompt="{a}", draw=lambda p: {})
+    with pytest.raises(ConfigError, match="got 9:2"):
+        align(model, REPEAT, "value", QUICK, site=(9, 2))
+    with pytest.raises(MissingError):
+        pairs_from_file(tmp_path / "none.jsonl")
+    file = tmp_path / "pairs.jsonl"
+    row = {"base": "1 2 3 1", "source": "1 5 3 1", "answer": "2", "wanted": "5"}
+    file.write_text(json.dumps(row | {"wanted": 5}))
+    with pytest.raises(CorruptError, match=r"line 1: lacks wanted"):
+        pairs_from_file(file)
+    file.write_text("\n".join(json.dumps(row) for _ in range(3)))
+    with pytest.raises(ConfigError, match="at least 16 pairs"):
+        align(model, pairs_from_file(file))
+    longer = [*pairs_from_file(file) * 8]
+    longer[3] = type(longer[3])(**vars(longer[3]) | {"source": "1 5 3 1 2"})
+    with pytest.raises(PromptError, match="4 tokens and '1 5 3 1 2' 5"):
+        align(model, longer)
+
+
+def test_gradients_reach_only_the_subspace() -> None:
+    """The model's own parameters keep their flags and get no gradient."""
+    model = load_model("planted:induction")
+    before = [p.requires_grad for p in model.parameters()]
+    align(model, REPEAT, "value", AlignmentConfig(pairs=32, ranks=(1,), epochs=1), site=(1, 1))
+    assert [p.requires_grad for p in model.parameters()] == before
+    assert all(p.grad is None or not torch.count_nonzero(p.grad) for p in model.parameters())
