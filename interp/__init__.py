@@ -66,6 +66,7 @@ if TYPE_CHECKING:
     from interp.changes.report import what_changed
     from interp.changes.transplant import log_prob_of_answers
     from interp.circuits.aligning import align
+    from interp.circuits.attack import attack_circuit
     from interp.circuits.attribution import attribute as attribute_edges
     from interp.circuits.attribution import verify_top_k
     from interp.circuits.causal_programs import CausalProgram
@@ -149,6 +150,7 @@ register(
     Kind("attention_entropy", "attention-entropies", "interp.circuits.attention_entropy:AttentionEntropy"),
     Kind("induction_circuit", "induction-circuits", "interp.circuits.induction_circuit:InductionCircuit", "circuit"),
     Kind("edge_circuit", "edge-circuits", "interp.circuits.found_circuit:EdgeCircuit", "circuit"),
+    Kind("worst_case", "worst-cases", "interp.circuits.worst_case:WorstCase"),
     Kind("attribution_graph", "graphs", "interp.tracing.graph:AttributionGraph"),
     Kind("alignment", "alignments", "interp.circuits.alignment:Alignment"),
     Kind("patching", "patching", "interp.patching.patching_map:PatchingMap"),

@@ -24,9 +24,11 @@ from dashboard.figures.theme import DARK, LIGHT, Theme, theme, visible
 from dashboard.sources import PageSources, current, open_artefact
 from interp.artifacts import as_json, kinds_of
 from interp.circuits.circuit import KeyEvidence, NodeEffect
-from interp.circuits.found_circuit import FaithfulnessPoint, FoundCircuit, ScoredNode, open_circuit
+from interp.circuits.found_circuit import EdgeCircuit, FaithfulnessPoint, FoundCircuit, ScoredNode, open_circuit
 from interp.circuits.head_scores import HeadScores
 from interp.circuits.induction_circuit import InductionCircuit
+from interp.circuits.worst_case import attacks_of
+from interp.errors import program
 from interp.names import parse_node
 from interp.results import Record
 from interp.workspace import Workspace
@@ -119,6 +121,7 @@ def layout(
             html.P(f"Rule: {visible(artefact.verdict.rule, 4000)}"),
         ),
         _fewer_than_attend(context.workspace, artefact),
+        _attacked(context.workspace, artefact),
         html.Div(
             [
                 graph_panel(artefact),
@@ -143,6 +146,16 @@ def _fewer_than_attend(workspace: Workspace, artefact: FoundCircuit) -> html.P |
     n = sum(row.above_null for row in scores.of_kind("induction"))
     link = quiet_link(f"{n} heads attend by induction", heads_href(scores.name))
     return html.P([link, "; those of a circuit also read an earlier head, tested by patching it."], className="wb-note")
+
+
+def _attacked(workspace: Workspace, artefact: FoundCircuit) -> html.P:
+    """Return what an attack left of the circuit, with a link to it, or the command that attacks it."""
+    if attacks := attacks_of(workspace, artefact.key):
+        return html.P(["Worst case: ", quiet_link(f"{attacks[0].headline()}.", attacks[0].href)], className="wb-note")
+    if not isinstance(artefact, EdgeCircuit):
+        return html.P(className="wb-none")
+    command = html.Code(f"{program()} circuit attack {artefact.name}")
+    return html.P(["Not attacked yet: helpers and hurters outside may cancel. ", command], className="wb-note")
 
 
 def register(app: Dash) -> None:

@@ -15,12 +15,15 @@
 - `graph`              the edges that a circuit can consist of
 - `_edge_runs`         forward passes in which each edge can carry another run's value
 - `_gradients`         the gradient of a metric at every reader of the residual stream
-- `attribution`        scores of edges and nodes: EAP, EAP-IG, ACDC, exact patching
+- `_relevance`         gradients that follow relevance instead of the local slope
+- `attribution`        scores of edges and nodes: EAP, EAP-IG, RelP, ACDC, exact patching
 - `_edge_scores`       operations on scores: rank, bound, verify, select a circuit
 - `circuit`            the circuit itself: nodes, edges, evidence
 - `found_circuit`      what all circuits have as artefacts: verdict, scores, prompts, attention; the circuit of a task
 - `judging`            shared evaluation of circuits of heads and of features: faithfulness, null, verdict
 - `find`               from a task to an evaluated circuit: faithfulness, completeness and minimality, against random
                        circuits and an untrained model
+- `attack`             an adversary that chooses which edges outside a circuit are replaced
+- `worst_case`         what it leaves, as an artefact
 - `config`             settings of the analyses
 """

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from interp.circuits.found_circuit import EdgeCircuit
+from interp.circuits.worst_case import WorstCase
 from interp.errors import ConfigError
 from interp.workspace import Workspace
 from tests.interp.architectures import tiny
@@ -68,3 +69,15 @@ def test_a_file_is_split_into_prompts_that_find_and_prompts_that_judge(monkeypat
     assert sizes(prompts=32) == (20, None)
     with pytest.raises(ConfigError, match=r"30 held-out prompts were asked for, .* has 14 that differ"):
         sizes(prompts=6, held_out=30)
+
+
+def test_a_circuit_is_attacked_by_its_name(cli, tmp_path):
+    options = ("planted:induction", "--task", "induction", "--prompts", 8, "--n-edges", 4, "--name", "planted")
+    cli(tmp_path, *FIND, *options)
+    words = ("--prompts", 4, "--ablations", "resample", "--exchanges", 2, "--fractions", 0.2, 1.0)
+    printed = cli(tmp_path, "circuit", "attack", "planted", *words)
+    assert "stands: faithfulness 1.00" in printed
+    found = Workspace(tmp_path).open(WorstCase, "planted")
+    assert "edge-circuits/planted" in found.about.parents
+    assert "attacked: " in cli(tmp_path, "circuit", "show", "planted")
+    assert "did you mean 'planted'" in cli(tmp_path, "circuit", "attack", "plnted", code=2)

@@ -39,6 +39,7 @@ SHORT = {
     "own": "--plan",
     "circuit induction": "--prompts-per-seed 3 --seeds 0 1",
     "circuit find": "--prompts 4 --n-random 1 --n-minimality 1 --n-knockouts 1 --fractions 0.5 1 --no-untrained",
+    "circuit attack": "--prompts 4 --ablations resample --exchanges 1 --n-random 1 --fractions 0.5 1",
     "compare models": "--prompts 8 --context-length 16",
     "geometry compare": "--corpus pages.jsonl --points 64 --batch 16 --context-length 16",
 }

@@ -1,0 +1,261 @@
+"""An adversary against a circuit: it chooses which of the other edges are replaced.
+
+    found = attack_circuit(model, task, held_out, circuit)
+    found.mean.left, found.worst.left
+
+Faithfulness replaces all edges outside a circuit. Some of them help the behaviour and some hurt it, so a circuit can be
+faithful because they cancel. The adversary replaces the helpers alone:
+
+1. Edges are scored on `task` (EAP-IG); outside the circuit those with a score above 0 are helpers, below 0 hurters.
+2. The strongest helpers are replaced, a quarter more each time: the number that leaves least is taken.
+3. Exchange: for the nodes with the largest outside scores, one after another, all outside edges of the node are put
+   back, or all are replaced, whichever was not so; a change stays where less is left. This checks the scores: every
+   step is measured.
+4. What was chosen is measured on `held_out`, with each ablation. Nulls: as many random edges outside the circuit, and
+   random circuits of the same size attacked through their own helpers.
+
+An attack gives an upper bound: a stronger adversary may leave less. So "stands" means that this one failed.
+
+The smallest circuit that stands: circuits of the highest-ranked edges by size, each with all other edges replaced and
+with its helpers replaced. Hurters inside the circuit count as part of the mechanism.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from interp.artifacts import Table
+from interp.circuits._edge_runs import Bench
+from interp.circuits._edge_scores import EdgeScores
+from interp.circuits.attribution import attribute
+from interp.circuits.circuit import Circuit
+from interp.circuits.config import Ablation
+from interp.circuits.find import random_circuit
+from interp.circuits.graph import Graph
+from interp.circuits.judging import faithfulness, faithfulness_interval
+from interp.circuits.worst_case import (
+    CHOSEN,
+    EVERYTHING,
+    HALF,
+    HELPERS,
+    HURTERS,
+    RANDOM_CIRCUITS,
+    RANDOM_EDGES,
+    Attack,
+    AttackConfig,
+    AttackSettings,
+    StandingSize,
+    WorstCase,
+)
+from interp.models.hooked import HookedModel
+from interp.patching.task import Task
+from interp.progress import Progress
+from interp.seeds import make_generator
+
+Edges = Bool[Tensor, " n_edges"]
+SHARES = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 3 / 4, 1.0)
+"""Of the helpers, strongest first."""
+
+
+def attack_circuit(
+    model: HookedModel,
+    task: Task,
+    held_out: Task,
+    circuit: Circuit,
+    config: AttackConfig | None = None,
+    graph: Graph | None = None,
+    *,
+    model_name: str = "",
+    name: str = "circuit",
+    progress: Progress | None = None,
+) -> WorstCase:
+    """Attack a circuit, and find the smallest one of the same scores that stands.
+
+    Args:
+        model: the model of the circuit.
+        task: prompts on which the attack is chosen.
+        held_out: other prompts of the task, on which it is judged.
+        circuit: its edges are never replaced.
+        config: settings (default: `AttackConfig()`).
+        graph: all edges (default: those of the model).
+        model_name, name: names in the result.
+        progress: called after each part.
+    Returns: every attack with what it leaves, and faithfulness over size in the mean and in the worst case.
+    Raises:
+        MismatchError: a circuit of other weights.
+        UnknownNameError: an edge that the graph lacks.
+
+    >>> model = load_model("planted:induction")
+    >>> task, held_out = make_task("induction", model, n_prompts=8).split(4)
+    >>> circuit = find_circuit(model, task, FindConfig(verify=0, evaluation=EvaluationConfig(n_random=1))).circuit
+    >>> attack_circuit(model, task, held_out, circuit).stands
+    True
+    """
+    from interp.models.adapter import weight_hash
+
+    config, graph = config or AttackConfig(), graph or Graph.from_model(model)
+    if circuit.weight_hash:
+        circuit.check_model(weight_hash(model))
+    included = graph.members(circuit)
+    done, total = 0, 2 * len(config.ablations) + 1
+
+    def told(part: str) -> None:
+        nonlocal done
+        done += 1
+        if progress is not None:
+            progress(done, total, {"part": part})
+
+    rows, tried, first = [], 0, None
+    for ablation in config.ablations:
+        chooser = _Adversary.of(model, task, graph, ablation, config)
+        removed = chooser.choose(included, config.exchanges)
+        tried += chooser.tried
+        told(f"{ablation}: chosen")
+        judge = _Adversary.of(model, held_out, graph, ablation, config, chooser.scores)
+        rows += _judged(judge, included, removed, config)
+        told(f"{ablation}: judged")
+        first = first or judge
+    assert first is not None
+    sizes = _sizes(first, config)
+    told("sizes")
+    settings = AttackSettings(
+        **vars(config),
+        model=model_name,
+        weight_hash=weight_hash(model),
+        circuit=name,
+        n_edges=int(included.sum()),
+        n_edges_of_graph=graph.n_edges,
+        task=task.settings,
+    )
+    return WorstCase(
+        settings=settings, tried=tried, attacks=Table.of(Attack, rows), sizes=Table.of(StandingSize, sizes)
+    )
+
+
+@dataclass
+class _Adversary:
+    """One ablation on the prompts of a task, with scores of all edges."""
+
+    bench: Bench
+    scores: EdgeScores
+    full: np.ndarray
+    empty: np.ndarray
+    """metric per prompt of the model, and with every edge replaced"""
+    tried: int = 0
+
+    @classmethod
+    def of(
+        cls,
+        model: HookedModel,
+        task: Task,
+        graph: Graph,
+        ablation: Ablation,
+        config: AttackConfig,
+        scores: EdgeScores | None = None,
+    ) -> "_Adversary":
+        bench = Bench(model, graph, task, ablation=ablation, batch_size=config.batch_size)
+        scores = scores or attribute(model, task, graph, ablation=ablation, batch_size=config.batch_size)
+        full, empty = bench.values([bench.everything(True), bench.everything(False)]).numpy()
+        return cls(bench, scores, full, empty)
+
+    def values(self, removed: Sequence[Edges]) -> np.ndarray:
+        """Return the metric with these edges replaced, `[n, n_prompts]`."""
+        return self.bench.values([~edges for edges in removed]).numpy()
+
+    def left(self, removed: Sequence[Edges]) -> np.ndarray:
+        """Return the faithfulness that is left with these edges replaced, `[n]`."""
+        self.tried += len(removed)
+        return faithfulness(self.values(removed), self.empty, self.full)
+
+    def helpers(self, included: Edges, share: float = 1.0) -> Edges:
+        """Return a share of the helpers outside a circuit, strongest first."""
+        values = self.scores.values.masked_fill(included, 0)
+        strongest = values.argsort(descending=True, stable=True)[: round(share * int((values > 0).sum()))]
+        chosen = torch.zeros(len(values), dtype=torch.bool)
+        chosen[strongest] = True
+        return chosen
+
+    def choose(self, included: Edges, exchanges: int) -> Edges:
+        """Return the edges outside a circuit whose replacement leaves least."""
+        options = [self.helpers(included, share) for share in SHARES]
+        values = self.left(options)
+        best = int(values.argmin())
+        removed, least = options[best], float(values[best])
+        source = torch.as_tensor(self.bench.graph.edge_table)[:, 2]
+        weight = torch.zeros(self.bench.graph.n_sources, dtype=torch.float64)
+        weight.index_add_(0, source, self.scores.values.abs().masked_fill(included, 0))
+        for node in weight.argsort(descending=True)[:exchanges].tolist():
+            own = (source == node) & ~included
+            mostly = bool(removed[own].double().mean() > 0.5) if own.any() else False
+            other = removed & ~own if mostly else removed | own
+            value = float(self.left([other])[0])
+            if value < least:
+                removed, least = other, value
+        return removed
+
+
+def _judged(judge: _Adversary, included: Edges, removed: Edges, config: AttackConfig) -> list[Attack]:
+    """Measure the chosen edges beside other sets and the nulls, on prompts that did not choose."""
+    outside, scores = ~included, judge.scores.values
+    generator = make_generator(config.seed, "attack of a circuit")
+
+    def some(n: int) -> Edges:
+        members = outside.nonzero()[:, 0]
+        chosen = torch.zeros_like(outside)
+        chosen[members[torch.randperm(len(members), generator=generator)[:n]]] = True
+        return chosen
+
+    sets = {
+        EVERYTHING: outside,
+        HALF: some(int(outside.sum()) // 2),
+        HURTERS: outside & (scores < 0),
+        HELPERS: judge.helpers(included),
+        CHOSEN: removed,
+    }
+    values = judge.values(list(sets.values()))
+    ends = faithfulness_interval(values, judge.empty, judge.full, seed=config.seed)
+    rows = [
+        Attack(
+            ablation=judge.bench.ablation,
+            what=what,
+            n_removed=int(edges.sum()),
+            left=float(ends.estimate[i]),
+            low=float(ends.low[i]),
+            high=float(ends.high[i]),
+        )
+        for i, (what, edges) in enumerate(sets.items())
+    ]
+    circuits = [random_circuit(judge.bench.graph, int(included.sum()), generator) for _ in range(config.n_random)]
+    nulls = {
+        RANDOM_EDGES: [some(int(removed.sum())) for _ in range(config.n_random)],
+        RANDOM_CIRCUITS: [judge.helpers(other) for other in circuits],
+    }
+    for what, draws in nulls.items():
+        left = judge.left(draws)
+        size = round(float(np.mean([int(edges.sum()) for edges in draws])))
+        rows.append(
+            Attack(
+                ablation=judge.bench.ablation,
+                what=what,
+                n_removed=size,
+                left=float(left.mean()),
+                low=float(left.min()),
+                high=float(left.max()),
+            )
+        )
+    return rows
+
+
+def _sizes(judge: _Adversary, config: AttackConfig) -> list[StandingSize]:
+    """Return mean and worst case of the circuits of the highest-ranked edges."""
+    circuits = [judge.scores.mask(round(fraction * len(judge.scores))) for fraction in config.fractions]
+    sets = [[~kept, judge.helpers(kept), judge.helpers(kept, 0.25)] for kept in circuits]
+    left = judge.left([edges for group in sets for edges in group]).reshape(-1, 3)
+    return [
+        StandingSize(n_edges=int(kept.sum()), mean=float(row[0]), worst=float(row.min()))
+        for kept, row in zip(circuits, left, strict=True)
+    ]

@@ -1,0 +1,189 @@
+"""The worst case of a circuit as an artefact: what is left of its faithfulness when an adversary chooses the ablation.
+
+`interp.circuits.attack` measures it. Torch-free.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+from interp.artifacts import Artefact, Finding, Table
+from interp.circuits.config import Ablation
+from interp.models.short_name import short_name
+from interp.options import BASIC, check_least, check_positive
+from interp.patching.patching_map import TaskSettings
+from interp.results import ROWS, Record, columns_of
+
+if TYPE_CHECKING:
+    from interp.workspace import Workspace
+
+EVERYTHING, HALF, HURTERS, HELPERS, CHOSEN = (
+    "all other edges",
+    "a random half",
+    "the hurters",
+    "all helpers",
+    "the adversary's choice",
+)
+RANDOM_EDGES, RANDOM_CIRCUITS = "as many random edges", "random circuits, their helpers"
+"""Null of the attack, and of the circuit."""
+STANDS = 0.5
+"""Share of its mean faithfulness that a circuit keeps to stand."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttackConfig:
+    """Settings of the attack of a circuit."""
+
+    prompts: Annotated[int, BASIC] = 16
+    """Prompt pairs on which the attack is chosen; as many others judge it."""
+    ablations: tuple[Ablation, ...] = ("resample", "mean")
+    """Values by which the adversary replaces edges; the worst counts."""
+    exchanges: int = 16
+    """Nodes whose edges are put back or taken out as a whole, one after another, where that leaves less."""
+    n_random: int = 3
+    """Draws of each null."""
+    fractions: tuple[float, ...] = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
+    """Sizes of circuits, as fractions of all edges, for the smallest one that stands."""
+    faithfulness: float = 0.8
+    """Faithfulness that decides this size."""
+    batch_size: int = 16
+    """Prompts per forward pass."""
+    seed: int = 0
+    """Draws prompts and nulls."""
+
+    def __post_init__(self) -> None:
+        check_least(self, {"prompts": 2, "exchanges": 0, "n_random": 1, "batch_size": 1})
+        check_positive(self, "faithfulness")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttackSettings(AttackConfig):
+    """Settings that determine an attack."""
+
+    model: str
+    weight_hash: str
+    circuit: str
+    n_edges: int
+    n_edges_of_graph: int
+    task: TaskSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attack:
+    """Faithfulness left when some edges outside the circuit are replaced, on prompts that did not choose them."""
+
+    ablation: str
+    what: str
+    """Edges that are replaced; for the nulls, the mean over draws."""
+    n_removed: int
+    left: float
+    """1 is the whole model, 0 everything replaced; beyond both is possible."""
+    low: float
+    high: float
+    """Ends of the 95 % interval over prompts; of a null the range of its draws."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StandingSize:
+    """Faithfulness of the circuit of the highest-ranked edges, at one size."""
+
+    n_edges: int
+    mean: float
+    """With all other edges replaced."""
+    worst: float
+    """With the helpers among them replaced, all or the strongest quarter, whichever leaves less."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorstCase(Artefact, kind="worst_case", title="Worst case of a circuit", made_by="circuit attack"):
+    """What is left of a circuit's faithfulness under an adversary's ablation of edges outside it."""
+
+    settings: AttackSettings
+    tried: int
+    """Sets of edges among which the adversary chose."""
+    attacks: Table[Attack]
+    sizes: Table[StandingSize]
+
+    def of(self, what: str) -> Attack:
+        """Return the attack of a name that leaves least, over ablations."""
+        return min((row for row in self.attacks.rows() if row.what == what), key=lambda row: row.left)
+
+    @property
+    def mean(self) -> Attack:
+        """What everybody reports: all other edges replaced, with the ablation of the worst case."""
+        worst = self.worst.ablation
+        return next(row for row in self.attacks.rows() if row.what == EVERYTHING and row.ablation == worst)
+
+    @property
+    def worst(self) -> Attack:
+        """The strongest attack found."""
+        return min((self.of(what) for what in (EVERYTHING, HELPERS, CHOSEN)), key=lambda row: row.left)
+
+    @property
+    def stands(self) -> bool:
+        """True where the low end of the worst case is at least half of the mean faithfulness."""
+        return self.mean.left > 0 and self.worst.low >= STANDS * self.mean.left
+
+    def smallest(self, column: str) -> int | None:
+        """Return the edges of the smallest circuit whose `mean` or `worst` reaches the faithfulness; None for none."""
+        enough = [row.n_edges for row in self.sizes.rows() if getattr(row, column) >= self.settings.faithfulness]
+        return min(enough, default=None)
+
+    def headline(self) -> str:
+        """Return one line: mean and worst case."""
+        s = self.settings
+        word = "stands" if self.stands else "breaks"
+        return (
+            f"{short_name(s.model)}, {s.task.name}: the circuit of {s.n_edges:,} edges {word}: faithfulness "
+            f"{self.mean.left:.2f} with all other edges replaced, {self.worst.left:.2f} with {self.worst.n_removed:,} "
+            "of them"
+        )
+
+    def facts(self) -> list[tuple[str, str]]:
+        """Return mean, worst case, and the sizes that each asks for."""
+        wanted = f"edges for {self.settings.faithfulness:g}"
+        sizes = {kind: self.smallest(kind) for kind in ("mean", "worst")}
+        return [
+            ("mean", f"{self.mean.left:.2f}"),
+            ("worst case", f"{self.worst.left:.2f} [{self.worst.low:.2f}, {self.worst.high:.2f}]"),
+            *((f"{wanted} in the {kind}", f"{n:,}" if n else "none measured") for kind, n in sizes.items()),
+            ("sets tried", f"{self.tried:,}"),
+        ]
+
+    def details(self) -> list[str]:
+        """Return every attack."""
+        return [
+            f"{row.ablation}, {row.what} ({row.n_removed:,}): {row.left:.2f} [{row.low:.2f}, {row.high:.2f}]"
+            for row in self.attacks.rows()
+        ]
+
+    def findings(self) -> list[Finding]:
+        """Return the circuit, where it stands."""
+        if not self.stands:
+            return []
+        null = self.of(RANDOM_CIRCUITS)
+        return [
+            Finding(
+                kind="worst case",
+                title="A circuit that stands",
+                sentence=f"Circuit {self.settings.circuit} keeps {self.worst.left:.0%} under the worst ablation found",
+                value=self.worst.left,
+                null=null.left,
+                about=f"faithfulness left; null: {RANDOM_CIRCUITS}",
+                proof="See every attack",
+                href=self.href,
+            )
+        ]
+
+    def to_records(self) -> list[Record]:
+        """Return one row per attack."""
+        return [columns_of(row) for row in self.attacks.rows()]
+
+    def shown(self) -> list[Record]:
+        """Return the attacks."""
+        return self.to_records()[:ROWS]
+
+
+def attacks_of(workspace: "Workspace", key: str) -> list[WorstCase]:
+    """Return the attacks of a circuit in a workspace, newest first."""
+    found = [workspace.open(WorstCase, name) for name in workspace.names("worst_case")]
+    return sorted((one for one in found if key in one.about.parents), key=lambda one: one.about.created, reverse=True)

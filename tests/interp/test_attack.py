@@ -1,0 +1,113 @@
+"""Worst case of a circuit: helpers and hurters that cancel by construction are told from a circuit that stands."""
+
+import pytest
+import torch
+
+from interp.artifacts import save_artefact
+from interp.circuits.attack import attack_circuit
+from interp.circuits.circuit import Circuit
+from interp.circuits.graph import Graph
+from interp.circuits.tasks import make_task
+from interp.circuits.worst_case import CHOSEN, EVERYTHING, HELPERS, HURTERS, RANDOM_CIRCUITS, AttackConfig, WorstCase
+from interp.errors import ConfigError
+from interp.models.toys import _blank, _set, _set_output
+from interp.workspace import Workspace
+
+D_VOCAB, N_CTX, AMOUNT, SHARP = 16, 32, 0.8, 100.0
+CONFIG = AttackConfig(prompts=8, exchanges=4, n_random=2, fractions=(0.1, 0.3, 1.0))
+
+
+def balanced_induction():
+    """Return an induction model with two more induction heads: L1H1 writes 0.8 of what L1H0 does, L1H2 removes it."""
+    d_model = 96
+    model = _blank(d_model, 3, D_VOCAB, N_CTX, "cpu", torch.float32)
+    tok, prev, out = (slice(i * D_VOCAB, (i + 1) * D_VOCAB) for i in range(3))
+    pos = slice(48, 48 + N_CTX)
+    eye, gain, d_head = torch.eye, SHARP * 32**0.5, d_model // 3
+    with torch.no_grad():
+        model.W_E[:, tok], model.W_pos[:, pos] = eye(D_VOCAB), eye(N_CTX)
+        _set(model, 0, "q", pos, slice(0, N_CTX), gain * eye(N_CTX).roll(-1, 1).tril())
+        _set(model, 0, "k", pos, slice(0, N_CTX), eye(N_CTX))
+        _set(model, 0, "v", tok, slice(0, D_VOCAB), eye(D_VOCAB))
+        _set_output(model, 0, slice(0, D_VOCAB), prev, eye(D_VOCAB))
+        for head, amount in enumerate((1.0, AMOUNT, -AMOUNT)):
+            own = slice(head * d_head, head * d_head + D_VOCAB)
+            _set(model, 1, "q", tok, own, gain * eye(D_VOCAB))
+            _set(model, 1, "k", prev, own, eye(D_VOCAB))
+            _set(model, 1, "v", tok, own, eye(D_VOCAB))
+            _set_output(model, 1, own, out, amount * eye(D_VOCAB))
+        model.unembed.original_component.weight[:, out] = SHARP * eye(D_VOCAB)
+    return model
+
+
+def circuit_of(model, heads: list[str]) -> Circuit:
+    """Return all edges among the embedding, the previous-token head, some heads and the logits."""
+    nodes = {"embed", "L0H0", *heads, "logits"}
+    graph = Graph.from_model(model)
+    edges = [graph.edge(i) for i in range(graph.n_edges)]
+    return Circuit.of("balanced", "", [edge for edge in edges if {edge.source, edge.target} <= nodes])
+
+
+@pytest.fixture(scope="module")
+def attacked() -> dict[str, WorstCase]:
+    model = balanced_induction()
+    task, held_out = make_task("induction", model, n_prompts=16).split(8)
+    named = {"one head": ["L1H0"], "all heads": ["L1H0", "L1H1", "L1H2"]}
+    return {
+        name: attack_circuit(model, task, held_out, circuit_of(model, heads), CONFIG, model_name="balanced", name=name)
+        for name, heads in named.items()
+    }
+
+
+def test_a_balance_of_helpers_and_hurters_breaks(attacked: dict[str, WorstCase]) -> None:
+    """All other edges replaced, the two other heads cancel; the helper alone carries 0.8 of the answer."""
+    found = attacked["one head"]
+    assert found.mean.left == pytest.approx(1, abs=0.01)
+    assert found.of(HELPERS).left == pytest.approx(1 - AMOUNT, abs=0.02)
+    assert found.worst.left == pytest.approx(1 - AMOUNT, abs=0.02)
+    assert found.of(HURTERS).left == pytest.approx(1 + AMOUNT, abs=0.02)
+    assert not found.stands
+    assert "breaks: faithfulness 1.00" in found.headline()
+
+
+def test_a_circuit_without_anything_outside_stands(attacked: dict[str, WorstCase]) -> None:
+    found = attacked["all heads"]
+    assert found.stands
+    assert found.worst.left == pytest.approx(1, abs=0.01)
+    assert found.of(RANDOM_CIRCUITS).left < 0.5
+
+
+def test_the_exchange_finds_what_wrong_scores_hide() -> None:
+    """Scores that call the helper's edges hurters leave the first choice empty-handed; measured exchanges do not."""
+    model = balanced_induction()
+    task = make_task("induction", model, n_prompts=8)
+    from interp.circuits.attack import _Adversary
+
+    adversary = _Adversary.of(model, task, Graph.from_model(model), "resample", CONFIG)
+    circuit = adversary.bench.graph.members(circuit_of(model, ["L1H0"]))
+    object.__setattr__(adversary.scores, "values", -adversary.scores.values)
+    alone = adversary.left([adversary.helpers(circuit)])[0]
+    assert alone > 1.5
+    assert adversary.left([adversary.choose(circuit, exchanges=8)])[0] == pytest.approx(1 - AMOUNT, abs=0.05)
+
+
+def test_sizes_say_what_the_mean_and_the_worst_case_ask_for(attacked: dict[str, WorstCase]) -> None:
+    found = attacked["one head"]
+    assert found.smallest("worst") >= found.smallest("mean")
+    assert all(row.worst <= row.mean for row in found.sizes.rows())
+
+
+def test_an_attack_survives_saving(attacked: dict[str, WorstCase], workspace_folder) -> None:
+    workspace = Workspace(workspace_folder)
+    for name, found in attacked.items():
+        save_artefact(found, workspace.path("worst_case", name.replace(" ", "-")))
+    opened = workspace.open(WorstCase, "all-heads")
+    assert opened.headline() == attacked["all heads"].headline()
+    assert opened.findings()[0].null < 0.5
+    assert workspace.open(WorstCase, "one-head").findings() == []
+    assert {row.what for row in opened.attacks.rows()} >= {EVERYTHING, CHOSEN}
+
+
+def test_settings_are_checked() -> None:
+    with pytest.raises(ConfigError, match="prompts"):
+        AttackConfig(prompts=1)
