@@ -250,8 +250,17 @@ class Mirror:
         before = self.version_at(place) if place.version else self._by_name.get(place.key)
         name = f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(8)}"
         content = f"{CONTENT}/{place.key}/{name}"
+        home, sent = self.unfinished(place.key)
+        there, sums = self.store.listing(home), json.loads((draft / MANIFEST).read_bytes())["files"]
+
+        def put(name: str) -> None:
+            if (source := sent + sums[name]["sha256"]) in there:
+                self.store.copy(source, f"{content}/{name}")
+            else:
+                self.store.upload(draft / name, f"{content}/{name}")
+
         with ThreadPoolExecutor(_THREADS) as pool:
-            list(pool.map(lambda name: self.store.upload(draft / name, f"{content}/{name}"), files))
+            list(pool.map(put, files))
         self.store.upload(draft / MANIFEST, f"{content}/{MANIFEST}")
         wanted = {f"{content}/{name}": (draft / name).stat().st_size for name in (*files, MANIFEST)}
         uploaded = {name: listed.n_bytes for name, listed in self.store.listing(content).items()}
@@ -261,8 +270,10 @@ class Mirror:
         try:
             self.store.commit(pointer, before.pointer if before else None)
         except Taken as error:
-            self.store.remove(list(wanted))
+            self.store.remove([*wanted, *there])
             raise ConfigError(f"{error}; choose another --name, or --overwrite to replace it") from None
+        with contextlib.suppress(ResourceError):  # `verify --clean` finds it
+            self.store.remove(list(there))
         version = self.version(pointer)
         if before is not None:
             self.store.write(f"{before.pointer.content}/{REPLACED}", pointer.as_bytes())
@@ -274,6 +285,13 @@ class Mirror:
         os.replace(draft, version.home)
         _CACHE.added(sum(wanted.values()))
         return Path(version.home)
+
+    def unfinished(self, key: str) -> tuple[str, str]:
+        """Return where the work in progress of an artefact lies in the store, and the beginning of the names of its
+        files, which their sha256 follows."""
+        from interp.storage import UNFINISHED
+
+        return f"{UNFINISHED}/{key}", f"{UNFINISHED}/{key}/files/"
 
     def uploaded(self, key: str, draft: Path) -> bool:
         """Return True for a draft whose upload was complete when its process was killed; remove it after an hour."""

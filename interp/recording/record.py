@@ -35,13 +35,12 @@ from interp.models.hooked import HookedModel
 from interp.names import check_hook_points
 from interp.progress import Progress
 from interp.ranks import ALONE, Ranks, open_draft
-from interp.recording.recorded import RecordConfig, Recorded, RecordedText, RecordingSettings
+from interp.recording.recorded import RecordConfig, Recorded, RecordedText, RecordingSettings, ShardEntry
 from interp.recording.rows import load_tensors, memory_dtype, stored_type
 from interp.recording.store import Recording, TokenShard, text_of
 from interp.recording.writer import (
     ComputedShard,
     Moments,
-    ShardEntry,
     ShardLog,
     ShardWriter,
     merge_moments,
