@@ -15,7 +15,9 @@ from s3_server import BUCKET, Server, another_machine, fresh, objects
 
 from interp.artifacts import verify
 from interp.errors import ConfigError, MismatchError, ResourceError
-from interp.recording.recorded import RecordConfig, Recorded
+from interp.models.loading import load_model
+from interp.recording.record import record
+from interp.recording.recorded import Recorded
 from interp.workspace import Workspace
 from workbench.__main__ import main
 
@@ -30,37 +32,26 @@ record_all(Workspace({BUCKET!r}, create=True).path("recording", "r"), 0.2, repla
 """
 
 
-def path(workspace: Workspace) -> Path:
-    return workspace.path("recording", "r")
-
-
 def shards(workspace: Workspace) -> list[str]:
     return [name for name in objects(workspace) if name.startswith("unfinished/recordings/r/shards/")]
 
 
-def stopping(shard: int) -> Callable:
-    """Return a progress that ends a recording in a shard as Ctrl-C does."""
+def run(workspace: Workspace, progress: Callable | None = None, **changed) -> Recorded:
+    overwrite, config = changed.pop("overwrite", False), replace(FEW, **changed)
+    model, where = load_model("small:attn-only-2l", seed=0), workspace.path("recording", "r")
+    how = {"hook_points": recorder.HOOK_POINTS, "overwrite": overwrite, "progress": progress}
+    made = record(model, recorder.documents(), where, config, **how)
+    fresh(workspace)
+    return made
 
+
+def interrupt(workspace: Workspace, shard: int) -> None:
     def stop(done: int, total: int, info: dict) -> None:
         if info["shard"] == shard:
             raise KeyboardInterrupt
 
-    return stop
-
-
-def record(
-    workspace: Workspace, progress: Callable | None = None, config: RecordConfig = FEW, *, overwrite: bool = False
-) -> Recorded:
-    from interp.models.loading import load_model
-    from interp.recording.record import record
-
-    model = load_model("small:attn-only-2l", seed=0)
-    where, points = path(workspace), recorder.HOOK_POINTS
-    made = record(
-        model, recorder.documents(), where, config, hook_points=points, overwrite=overwrite, progress=progress
-    )
-    fresh(workspace)
-    return made
+    with pytest.raises(KeyboardInterrupt):
+        run(workspace, stop)
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +61,7 @@ def whole(one_thread: None, tmp_path_factory: pytest.TempPathFactory) -> dict:
 
 
 def test_killed_on_one_machine_it_goes_on_from_an_empty_folder_on_another(
-    whole: dict, bucket: Workspace, server: Server, tmp_path: Path
+    whole: dict, bucket: Workspace, tmp_path: Path
 ) -> None:
     paths = os.pathsep.join([str(Path(recorder.__file__).parent), *sys.path])
     environment = {**os.environ, "INTERP_CACHE": str(tmp_path / "dying"), "PYTHONPATH": paths}
@@ -83,12 +74,11 @@ def test_killed_on_one_machine_it_goes_on_from_an_empty_folder_on_another(
     assert fresh(bucket).names("recording") == [] == bucket.broken()
     other = another_machine(tmp_path)
     assert not list(other.root.rglob("*.safetensors"))
-    computed: list[int] = []
-    made = record(other, lambda done, total, info: computed.append(info["shard"]))
-    assert set(computed) == {n for n in range(len(made.shard_rows)) if n >= there}
+    computed: set[int] = set()
+    made = run(other, lambda done, total, info: computed.add(info["shard"]))
+    assert computed == set(range(there, len(made.shard_rows)))
     assert made.about.files == whole
-    assert verify(path(other)) == []
-    assert server.asked(r"PUT .*/content/.*tokens/")  # copied there within the store, not sent again
+    assert verify(other.path("recording", "r")) == []
     assert not [name for name in objects(other) if name.startswith("unfinished/")]
 
 
@@ -98,75 +88,52 @@ def test_a_bucket_that_refuses_in_the_middle_is_named_and_what_was_recorded_stay
 ) -> None:
     server.fail(r"PUT .*/unfinished/.*/shards/00002", fault, 1000)
     with pytest.raises(ResourceError, match=rf"{says} .*00002.*run the same command again"):
-        record(bucket)
+        run(bucket)
+    assert ResourceError.exit_code == 2
     assert len(shards(bucket)) == 2
     server.faults.clear()
     server.log.clear()
-    assert record(bucket).about.files == whole
+    assert run(bucket).about.files == whole
     assert not server.asked("GET .*/files/")  # they are here
     assert not server.asked("PUT .*/shards/0000[01]")
-    assert verify(path(another_machine(tmp_path))) == []
-
-
-def test_the_command_ends_with_one_error_and_resumes(
-    bucket: Workspace, server: Server, tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
-    corpus = tmp_path / "text.txt"
-    corpus.write_text("\n\n".join(document.text for document in recorder.documents()))
-    words = [
-        *("record", "small:attn-only-2l", "--name", "r", "--corpus", str(corpus), "--tokens", "1500"),
-        *("--context-length", "32", "--shard-contexts", "8", "--batch-size", "4", "--threads", "1"),
-        *("--workspace", BUCKET),
-    ]
-    server.fail(r"PUT .*/unfinished/.*/shards/00001", "403", 1000)
-    assert main(words) == 2
-    assert capsys.readouterr().err.count("refused writing unfinished/recordings/r/shards/00001.json") == 1
-    server.faults.clear()
-    assert main(words) == 0
+    assert verify(another_machine(tmp_path).path("recording", "r")) == []
 
 
 def test_damage_of_unfinished_work_costs_one_shard(whole: dict, bucket: Workspace, tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt):
-        record(bucket, stopping(4))
+    interrupt(bucket, 4)
     assert bucket.remote
     store, (first, second, *_) = bucket.remote.store, shards(bucket)
     store.write(first, b'{"shard": 0, "files": {"../../out": {"sha')
     store.write(second, store.read(second).replace(b'"sha256": "', b'"sha256": "0'))
     computed: set[int] = set()
-    made = record(another_machine(tmp_path), lambda done, total, info: computed.add(info["shard"]))
+    made = run(another_machine(tmp_path), lambda done, total, info: computed.add(info["shard"]))
     assert {0, 1} < computed
     assert 2 not in computed
     assert made.about.files == whole
 
 
 def test_other_settings_are_refused_or_replace_it(bucket: Workspace, tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt):
-        record(bucket, stopping(2))
-    other, config = another_machine(tmp_path), replace(FEW, dtype="bfloat16")
+    interrupt(bucket, 2)
+    other = another_machine(tmp_path)
     with pytest.raises(
         MismatchError, match=r"s3://.*unfinished/recordings/r holds an .* other settings; .*--overwrite"
     ):
-        record(other, config=config)
-    assert record(other, config=config, overwrite=True).settings.dtype == "bfloat16"
+        run(other, dtype="bfloat16")
+    assert run(other, dtype="bfloat16", overwrite=True).settings.dtype == "bfloat16"
 
 
-def test_of_two_machines_that_record_the_same_the_first_wins(
-    whole: dict, bucket: Workspace, tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
-    with pytest.raises(KeyboardInterrupt):
-        record(bucket, stopping(3))
+def test_of_two_machines_that_record_the_same_the_first_wins(whole: dict, bucket: Workspace, tmp_path: Path) -> None:
+    interrupt(bucket, 3)
 
     def finish_elsewhere(done: int, total: int, info: dict) -> None:
         if info["shard"] == 4 and not (tmp_path / "third").exists():
-            record(another_machine(tmp_path, "third"))
+            run(another_machine(tmp_path, "third"))
 
     with pytest.raises(ConfigError, match="was written by another process"):
-        record(bucket, finish_elsewhere)
+        run(bucket, finish_elsewhere)
     last = another_machine(tmp_path, "last")
     assert last.open(Recorded, "r").about.files == whole
-    assert verify(path(last)) == []
     assert last.remote
-    last.remote.store.write("unfinished/recordings/r/begun.json", b"{}")  # of a machine that began after it
     last.remote.store.write("unfinished/recordings/live/begun.json", b"{}")
     assert main(["verify", "--clean", "--hours", "0", "--workspace", BUCKET]) == 0
     assert "unfinished/recordings/live/begun.json" in objects(last)
