@@ -243,18 +243,18 @@ class Mirror:
         A folder of a version is replaced, a path by name must be free. Raises `ConfigError` where another writer was
         first, and removes what was uploaded.
         """
-        from interp.storage import CONTENT, REPLACED, Pointer, Taken
+        from interp.storage import CONTENT, REPLACED, UNFINISHED, Pointer, Taken
 
         place = folder.place()
         assert place is not None, folder
         before = self.version_at(place) if place.version else self._by_name.get(place.key)
         name = f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(8)}"
         content = f"{CONTENT}/{place.key}/{name}"
-        home, sent = self.unfinished(place.key)
-        there, sums = self.store.listing(home), json.loads((draft / MANIFEST).read_bytes())["files"]
+        sent, sums = f"{UNFINISHED}/{place.key}", json.loads((draft / MANIFEST).read_bytes())["files"]
+        there = self.store.listing(sent)
 
         def put(name: str) -> None:
-            if (source := sent + sums[name]["sha256"]) in there:
+            if (source := f"{sent}/files/{sums[name]['sha256']}") in there:
                 self.store.copy(source, f"{content}/{name}")
             else:
                 self.store.upload(draft / name, f"{content}/{name}")
@@ -285,13 +285,6 @@ class Mirror:
         os.replace(draft, version.home)
         _CACHE.added(sum(wanted.values()))
         return Path(version.home)
-
-    def unfinished(self, key: str) -> tuple[str, str]:
-        """Return where the work in progress of an artefact lies in the store, and the beginning of the names of its
-        files, which their sha256 follows."""
-        from interp.storage import UNFINISHED
-
-        return f"{UNFINISHED}/{key}", f"{UNFINISHED}/{key}/files/"
 
     def uploaded(self, key: str, draft: Path) -> bool:
         """Return True for a draft whose upload was complete when its process was killed; remove it after an hour."""

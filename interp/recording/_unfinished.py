@@ -21,7 +21,6 @@ from interp.errors import CorruptError, MismatchError, MissingError
 from interp.recording.recorded import ShardEntry
 from interp.remote import Mirror, RemotePath, leaves_folder
 
-BEGUN, SHARDS = "begun.json", "shards"
 _AT_ONCE = 8
 
 
@@ -29,9 +28,9 @@ class UnfinishedShards:
     """The shards of one draft in its bucket."""
 
     def __init__(self, draft: Draft, mirror: Mirror, key: str):
-        self._draft, self._store = draft, mirror.store
-        self._home, self._files = mirror.unfinished(key)
-        self._address = f"{mirror.url}/{self._home}"
+        from interp.storage import UNFINISHED
+
+        self._draft, self._store, self._home = draft, mirror.store, f"{UNFINISHED}/{key}"
 
     @classmethod
     def of(cls, draft: Draft) -> "UnfinishedShards | None":
@@ -45,12 +44,12 @@ class UnfinishedShards:
         Raises `MismatchError` where an unfinished recording with other settings is there, unless the draft replaces
         what is there; `ResourceError` where the store fails.
         """
-        there, begun = self._store.listing(self._home), f"{self._home}/{BEGUN}"
+        there, begun = self._store.listing(self._home), f"{self._home}/begun.json"
         if begun in there and _read(self._store.read(begun)) != self._draft.identity:
             if not self._draft.replaces:
                 raise MismatchError(
-                    f"{self._address} holds an unfinished recording with other settings; repeat it with those to "
-                    "resume, --overwrite to discard it, or choose another --name"
+                    f"{self._store.url}/{self._home} holds an unfinished recording with other settings; repeat it with "
+                    "those to resume, --overwrite to discard it, or choose another --name"
                 )
             self._store.remove(list(there))
             there = {}
@@ -59,22 +58,25 @@ class UnfinishedShards:
         for number in here:
             if self._line(number) not in there:
                 self.send(here[number])
-        lines = sorted({name for name in there if name.startswith(f"{self._home}/{SHARDS}/")})
         mine = {self._line(number) for number in here}
-        return [entry for name in lines if name not in mine and (entry := self._fetched(name)) is not None]
+        lines = sorted(name for name in there if name.startswith(f"{self._home}/shards/") and name not in mine)
+        return [entry for name in lines if (entry := self._fetched(name)) is not None]
 
     def send(self, entry: ShardEntry) -> None:
         """Send the files of a shard, then its line. Raises `ResourceError`."""
+
+        def upload(name: str) -> None:
+            self._store.upload(self._draft.path / name, self._file(entry["files"][name]["sha256"]))
+
         with ThreadPoolExecutor(_AT_ONCE) as pool:
-            sent = pool.map(
-                lambda item: self._store.upload(self._draft.path / item[0], self._files + item[1]["sha256"]),
-                entry["files"].items(),
-            )
-            list(sent)
+            list(pool.map(upload, entry["files"]))
         self._store.write(self._line(entry["shard"]), json.dumps(entry).encode())
 
     def _line(self, number: int) -> str:
-        return f"{self._home}/{SHARDS}/{number:05d}.json"
+        return f"{self._home}/shards/{number:05d}.json"
+
+    def _file(self, sha256: str) -> str:
+        return f"{self._home}/files/{sha256}"
 
     def _fetched(self, line: str) -> ShardEntry | None:
         """Return the entry of a shard once its files are here; None where one is lost or damaged."""
@@ -89,7 +91,7 @@ class UnfinishedShards:
     def _fetch(self, relative: str, *, sha256: str, bytes: int) -> None:
         path = self._draft.path / relative
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._store.download(self._files + sha256, path, bytes, sha256)
+        self._store.download(self._file(sha256), path, bytes, sha256)
 
 
 def _read(data: bytes) -> object:

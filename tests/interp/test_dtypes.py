@@ -198,20 +198,15 @@ def test_free_memory_is_that_of_this_machine() -> None:
     assert 10**8 < free <= total
 
 
-@pytest.mark.parametrize(
-    ("own", "at", "names"),
-    [
-        ("0::/job/step", "job", ("max", "current", "inactive_file")),
-        ("9:name=systemd:/\n4:memory:/job", "memory/job", ("limit_in_bytes", "usage_in_bytes", "total_inactive_file")),
-    ],
-)
-def test_free_memory_respects_the_limit_of_a_control_group(tmp_path: Path, own: str, at: str, names: tuple) -> None:
-    (tmp_path / "own").write_text(own)
-    (folder := tmp_path / at).mkdir(parents=True)
-    (folder / f"memory.{names[0]}").write_text("1000")
-    (folder / f"memory.{names[1]}").write_text("700")
-    (folder / "memory.stat").write_text(f"active_file 50\n{names[2]} 150\n")
-    assert list(devices._free_in_groups(tmp_path, tmp_path / "own")) == [450]
+def test_free_memory_respects_the_limit_of_a_control_group(tmp_path: Path) -> None:
+    (tmp_path / "own").write_text("9:name=systemd:/\n4:memory:/job\n0::/job/step")
+    for at, names in (("job", ("max", "current")), ("memory/job", ("limit_in_bytes", "usage_in_bytes"))):
+        (folder := tmp_path / at).mkdir(parents=True)
+        for name, text in zip(
+            (*names, "stat"), ("1000", "700", "inactive_file 150\ntotal_inactive_file 60"), strict=True
+        ):
+            (folder / f"memory.{name}").write_text(text)
+    assert list(devices._free_in_groups(tmp_path, tmp_path / "own")) == [360, 450]
 
 
 def test_float32_stays_float32_and_narrow_sums_are_wide(monkeypatch) -> None:
