@@ -15,7 +15,7 @@ import json
 import os
 import platform
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -213,11 +213,30 @@ def free_memory(device: str) -> int | None:
     with contextlib.suppress(OSError, ValueError, StopIteration):
         lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
         free = int(next(line for line in lines if line.startswith("MemAvailable:")).split()[1]) * 1024
-        with contextlib.suppress(OSError, ValueError):  # "max" where there is no limit
-            limit, used = (int(Path(f"/sys/fs/cgroup/memory.{name}").read_text()) for name in ("max", "current"))
-            free = min(free, limit - used)
-        return free
+        return min([free, *_free_in_groups()])
     return None
+
+
+def _free_in_groups(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> Iterator[int]:
+    """Yield what the limits of this process' control groups (a container, systemd, Slurm) leave of the memory.
+
+    Cached files count as used there, and make way: those that were not read lately count as free here.
+    """
+    for line in own.read_text(encoding="utf-8").splitlines() if own.is_file() else ():
+        _, controllers, path = line.split(":", 2)
+        old = "memory" in controllers.split(",")
+        if controllers and not old:
+            continue
+        names = (
+            ("limit_in_bytes", "usage_in_bytes", "total_inactive_file") if old else ("max", "current", "inactive_file")
+        )
+        top = root / "memory" if old else root
+        group = top / path.lstrip("/")
+        for folder in (group, *(parent for parent in group.parents if parent.is_relative_to(top))):
+            with contextlib.suppress(OSError, ValueError, KeyError):  # "max" where there is no limit
+                limit, used = (int((folder / f"memory.{name}").read_text()) for name in names[:2])
+                cached = dict(each.split() for each in (folder / "memory.stat").read_text().splitlines())[names[2]]
+                yield max(0, limit - used + int(cached))
 
 
 def faster_in_bfloat16(rows: "torch.Tensor") -> bool:

@@ -8,7 +8,7 @@ rules keep ranks together:
 - a rank that is gone (killed, out of memory) is noticed by the next exchange of numbers, which raises `LostRankError`:
   at once where its connection closed, after `TIMEOUT` where it hangs.
 
-What `torchrun` puts into the environment is read in `join` and nowhere else.
+What `torchrun` puts into the environment is read in `join` and `refuse_ranks`, and nowhere else.
 """
 
 import contextlib
@@ -79,7 +79,7 @@ class Ranks:
         if self.world > 1:
             import torch.distributed as dist
 
-            with self._in_touch():
+            with self.in_touch():
                 sums = [dist.all_reduce(t, group=self._group(t), async_op=True) for t in tensors]
                 for work in sums:
                     work.wait()  # type: ignore[union-attr]
@@ -101,7 +101,7 @@ class Ranks:
         import torch.distributed as dist
 
         parts = [torch.empty_like(tensor, memory_format=torch.contiguous_format) for _ in range(self.world)]
-        with self._in_touch():
+        with self.in_touch():
             dist.all_gather(parts, tensor.contiguous(), group=self._group(tensor))
         return parts
 
@@ -116,10 +116,26 @@ class Ranks:
 
         flat = whole.view(len(whole), -1).view(torch.uint8)
         parts = [(rank, flat[starts[rank] : starts[rank + 1]]) for rank in range(self.world)]
-        with self._in_touch():
+        with self.in_touch():
             sent = [dist.broadcast(part, rank, self.group, async_op=True) for rank, part in parts if len(part)]
             for work in sent:
                 work.wait()  # type: ignore[union-attr]
+
+    def first_bytes(self, mine: bytes) -> bytes:
+        """Return the bytes of the first rank, on every rank."""
+        if self.world == 1:
+            return mine
+        import torch
+        import torch.distributed as dist
+
+        with self.in_touch():
+            size = torch.tensor([len(mine)])
+            dist.broadcast(size, 0, group=self.group)
+            content = torch.empty(int(size), dtype=torch.uint8)
+            if self.first:
+                content = torch.frombuffer(bytearray(mine), dtype=torch.uint8)
+            dist.broadcast(content, 0, group=self.group)
+        return content.numpy().tobytes()
 
     def collect(self, tensor: "Tensor") -> "Tensor":
         """Concatenate the ranks' rows on the CPU of the first rank. All ranks have the same number; the others get
@@ -132,13 +148,13 @@ class Ranks:
 
         rows = tensor.cpu().contiguous()
         if not self.first:
-            with self._in_touch():
+            with self.in_touch():
                 dist.send(rows, 0, group=self.group)
             return tensor
         whole = torch.empty(self.world * len(rows), *rows.shape[1:], dtype=rows.dtype)
         parts = whole.split(len(rows))
         parts[0].copy_(rows)
-        with self._in_touch():
+        with self.in_touch():
             for rank in range(1, self.world):
                 dist.recv(parts[rank], rank, group=self.group)
         return whole
@@ -148,7 +164,7 @@ class Ranks:
         if self.world > 1:
             import torch.distributed as dist
 
-            with self._in_touch():
+            with self.in_touch():
                 dist.monitored_barrier(group=self.group, timeout=PATIENCE)
 
     @contextlib.contextmanager
@@ -212,7 +228,8 @@ class Ranks:
         return [bytes(part.numpy()).rstrip(b"\0").decode(errors="replace") for part in parts]
 
     @contextlib.contextmanager
-    def _in_touch(self) -> Iterator[None]:
+    def in_touch(self) -> Iterator[None]:
+        """Raise `LostRankError` where an exchange between ranks fails within the block."""
         try:
             yield
         except RuntimeError as error:  # torch has no narrower class for a closed connection
@@ -249,7 +266,7 @@ def join(timeout: timedelta = TIMEOUT) -> Iterator[Ranks]:
     cuda, outer = torch.cuda.is_available(), dist.is_initialized()
     if cuda:
         torch.cuda.set_device(ranks.local)
-    with ranks._in_touch():
+    with ranks.in_touch():
         if not outer:
             dist.init_process_group("nccl" if cuda else "gloo", timeout=timeout)
         if cuda:
@@ -261,6 +278,14 @@ def join(timeout: timedelta = TIMEOUT) -> Iterator[Ranks]:
         restore({signal.SIGTERM: before})
         if not outer:
             dist.destroy_process_group()
+
+
+def refuse_ranks() -> None:
+    """Raise `ConfigError` in the first of several processes, and end the others: for work that one process does."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        if os.environ.get("RANK", "0") != "0":
+            raise SystemExit(ConfigError.exit_code)
+        raise ConfigError("processes share a model in `record` alone; leave torchrun out")
 
 
 def stay_for_the_end() -> None:

@@ -243,15 +243,24 @@ class Mirror:
         A folder of a version is replaced, a path by name must be free. Raises `ConfigError` where another writer was
         first, and removes what was uploaded.
         """
-        from interp.storage import CONTENT, REPLACED, Pointer, Taken
+        from interp.storage import CONTENT, REPLACED, UNFINISHED, Pointer, Taken
 
         place = folder.place()
         assert place is not None, folder
         before = self.version_at(place) if place.version else self._by_name.get(place.key)
         name = f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(8)}"
         content = f"{CONTENT}/{place.key}/{name}"
+        sent, sums = f"{UNFINISHED}/{place.key}", json.loads((draft / MANIFEST).read_bytes())["files"]
+        there = self.store.listing(sent)
+
+        def put(name: str) -> None:
+            if (source := f"{sent}/files/{sums[name]['sha256']}") in there:
+                self.store.copy(source, f"{content}/{name}")
+            else:
+                self.store.upload(draft / name, f"{content}/{name}")
+
         with ThreadPoolExecutor(_THREADS) as pool:
-            list(pool.map(lambda name: self.store.upload(draft / name, f"{content}/{name}"), files))
+            list(pool.map(put, files))
         self.store.upload(draft / MANIFEST, f"{content}/{MANIFEST}")
         wanted = {f"{content}/{name}": (draft / name).stat().st_size for name in (*files, MANIFEST)}
         uploaded = {name: listed.n_bytes for name, listed in self.store.listing(content).items()}
@@ -261,8 +270,10 @@ class Mirror:
         try:
             self.store.commit(pointer, before.pointer if before else None)
         except Taken as error:
-            self.store.remove(list(wanted))
+            self.store.remove([*wanted, *there])
             raise ConfigError(f"{error}; choose another --name, or --overwrite to replace it") from None
+        with contextlib.suppress(ResourceError):  # `verify --clean` finds it
+            self.store.remove(list(there))
         version = self.version(pointer)
         if before is not None:
             self.store.write(f"{before.pointer.content}/{REPLACED}", pointer.as_bytes())

@@ -4,6 +4,7 @@
       pointers/saes/demo.json            key, prefix of the content, checksum of the manifest: what makes it an artefact
       content/saes/demo/<time>-<random>/ manifest.json and the files of one version; never changed once written
       trash/<time>/saes/demo.json        the pointer of a deleted artefact
+      unfinished/recordings/demo/        finished shards of an unfinished recording (`interp.recording._unfinished`)
 
 A writer puts the content under a prefix of its own. Then it writes the pointer, one small object, on condition that
 none exists (`If-None-Match: *`), or that it is still the one to be replaced (`If-Match`). A reader starts from the
@@ -30,7 +31,7 @@ from fsspec.spec import AbstractBufferedFile, AbstractFileSystem
 
 from interp.errors import ConfigError, CorruptError, MissingError, ResourceError
 
-POINTERS, CONTENT, TRASH = "pointers", "content", "trash"
+POINTERS, CONTENT, TRASH, UNFINISHED = "pointers", "content", "trash", "unfinished"
 REPLACED = "replaced.json"
 """Object in the content of a replaced version; its date starts the time after which that version may be removed."""
 ATTEMPTS, PAUSE = 6, 0.5
@@ -173,6 +174,10 @@ class Store:
         """Write a file as an object."""
         self._ask(f"writing {name}", lambda: self.files.put_file(str(source), self._path(name)))
 
+    def copy(self, source: str, name: str) -> None:
+        """Copy an object within the store."""
+        self._ask(f"copying {source}", lambda: self.files.cp_file(self._path(source), self._path(name)))
+
     def write(self, name: str, data: bytes) -> None:
         """Write an object, whatever is there."""
         self._ask(f"writing {name}", lambda: self.files.pipe_file(self._path(name), data))
@@ -238,27 +243,32 @@ class Store:
             raise Taken(f"{self.url}/{pointer.key} was written by another process meanwhile")
 
     def abandoned(self, hours: float) -> dict[str, list[str]]:
-        """Return the objects of every content that no pointer names and that is older than `hours`, by prefix.
+        """Return the objects of every content that no pointer names, and of unfinished work whose artefact was finished
+        later, by prefix, where they are older than `hours`.
 
         The age is that of its newest object, so that an upload in progress is left alone.
         """
         places: dict[str, dict[str, StoredObject]] = {}
         # Listed before the pointers: content that is written in between is too young to be removed.
-        for name, listed in self.listing(CONTENT).items():
-            places.setdefault("/".join(name.split("/")[:4]), {})[name] = listed
-        named, unknown = set(), []
-        for name, listed in (self.listing(POINTERS) | self.listing(TRASH)).items():
+        for name, listed in (self.listing(CONTENT) | self.listing(UNFINISHED)).items():
+            place = "/".join(name.split("/")[: 4 if name.startswith(f"{CONTENT}/") else 3])
+            places.setdefault(place, {})[name] = listed
+        newest = {place: max(each.modified for each in objects.values()) for place, objects in places.items()}
+        needed, unknown, pointers = set(), [], self.listing(POINTERS)
+        for name, listed in (pointers | self.listing(TRASH)).items():
             try:
-                named.add(read_pointer(self.read(name, listed.n_bytes or None), name).content)
+                needed.add(read_pointer(self.read(name, listed.n_bytes or None), name).content)
             except CorruptError:  # damaged: all versions of that artefact stay
                 unknown.append("/".join([CONTENT, *name.removesuffix(".json").split("/")[-2:], ""]))
+        for place in (place for place in places if place.startswith(f"{UNFINISHED}/")):
+            pointer = pointers.get(f"{POINTERS}{place.removeprefix(UNFINISHED)}.json")
+            if pointer is None or pointer.modified < newest[place]:
+                needed.add(place)
         until = time.time() - 3600 * hours
         return {
             place: sorted(objects)
             for place, objects in places.items()
-            if place not in named
-            and not place.startswith(tuple(unknown))
-            and max(listed.modified for listed in objects.values()) < until
+            if place not in needed and not place.startswith(tuple(unknown)) and newest[place] < until
         }
 
     def _path(self, name: str) -> str:
@@ -284,7 +294,7 @@ class Store:
             except FileNotFoundError:
                 raise MissingError(f"{self.url}: nothing there ({doing})") from None
             except PermissionError as error:
-                advice = "check the credentials and what they allow"
+                advice = "check the credentials and what they allow, then run the same command again"
                 raise ResourceError(f"{self.url} refused {doing}: {_first(error)}; {advice}") from error
             except (TypeError, AttributeError, NameError):
                 raise  # ours

@@ -91,8 +91,11 @@ class AnalysisRun:
 
         Dictionaries that become parents later are examined then.
         """
+        from interp.models.tensor_parallel import split_over
+
         self._examined = model
-        if self._verb.looks_first and (self.ranks is None or self.ranks.first):
+        together = split_over(model.original_model) > 1  # one rank alone can run no pass
+        if self._verb.looks_first and not together and (self.ranks is None or self.ranks.first):
             FirstLook(self.workspace, model, [*self.parents]).run()
         return model
 

@@ -19,18 +19,25 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class OverDevices(OnDevice):
-    """Option of a verb that needs no weights of layers: its model may be spread over several devices."""
+class ChoosesEngine(OnDevice):
+    """Option of a verb that says which program runs the model."""
 
-    engine: Literal["bridge", "sharded"] = "bridge"
-    """`sharded` spreads a model that does not fit on one device over the GPUs, the machine's memory and the disk."""
+    engine: EngineName = "bridge"
 
     def over_devices(self) -> bool:
         return self.engine == "sharded"
 
 
 @dataclass(frozen=True, kw_only=True)
-class OnEngine(OnDevice):
+class OverDevices(ChoosesEngine):
+    """Option of a verb that needs no weights of layers: its model may be spread over several devices."""
+
+    engine: Literal["bridge", "sharded"] = "bridge"
+    """`sharded` spreads a model that does not fit on one device over the GPUs, the machine's memory and the disk."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnEngine(ChoosesEngine):
     """Options of a verb that runs a model in the workbench itself, or in an inference engine."""
 
     engine: EngineName = "bridge"
@@ -40,9 +47,6 @@ class OnEngine(OnDevice):
     MLPs."""
     tensor_parallel: Annotated[int, Means("PROCESSES")] = 1
     """Processes of vLLM that share every layer, one GPU each; they must divide the attention heads."""
-
-    def over_devices(self) -> bool:
-        return self.engine == "sharded"
 
     @contextlib.contextmanager
     def started(self, spec: str, dtype: str, n_ctx: int | None = None) -> "Iterator[Vllm]":

@@ -217,7 +217,10 @@ class OnDevice(Verb):
 
     def _choose_device(self, ranks: "Ranks | None", mps: bool, remark: str = "") -> str:
         from interp.devices import pick_device
+        from interp.ranks import refuse_ranks
 
+        if ranks is None and self.over_devices():
+            refuse_ranks()
         set_sharded(self.over_devices())
         device = pick_device(self.device if ranks is None else ranks.device(self.device), mps=mps)
         if ranks is None or ranks.first:

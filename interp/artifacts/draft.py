@@ -51,8 +51,12 @@ class Draft:
         self, folder: Path, kind: str, config: Mapping[str, object], seed: int | None, before: dict[str, Any] | None
     ):
         self.folder, self.kind, self.config, self.seed, self.resumed = folder, kind, config, seed, before is not None
+        self.replaces = False
+        """True where unfinished work with other settings is discarded."""
+        self.identity = _identity(kind, config, seed)
+        """The settings that two runs must share for one to resume the other."""
         self._status = {
-            **_identity(kind, config, seed),
+            **self.identity,
             "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "state": "running",
             "pid": os.getpid(),
@@ -93,7 +97,7 @@ class Draft:
                 )
         with disk_errors(partial):
             draft = cls(folder, kind, config, seed, before)
-            draft._lock = lock
+            draft._lock, draft.replaces = lock, overwrite
             write_json(partial / STATUS, draft._status)
         return draft
 

@@ -5,9 +5,11 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, cast
 
 from interp.engines.engine import Engine, ReadsRows
+from interp.errors import ConfigError
 from interp.models.adapter import available_hook_points, tokenizer_hash
 from interp.models.hooked import HookedModel
 from interp.models.identity import attention_kernel, model_spec, tokenizer_of, weight_hash
+from interp.models.tensor_parallel import is_part, split_over
 
 if TYPE_CHECKING:
     from interp.models.loading import Attention
@@ -24,12 +26,14 @@ class Bridge(Engine):
         self.spec = model_spec(model)
         self.precision = str(next(model.original_model.parameters()).dtype).removeprefix("torch.")
         self.attention = cast("Attention", attention_kernel(model))
-        self.name = "sharded" if hasattr(model.original_model, "hf_device_map") else "bridge"
+        self.ranks = split_over(model.original_model)
+        self.together = self.ranks > 1
+        self.name = "sharded" if self.together or hasattr(model.original_model, "hf_device_map") else "bridge"
         self.n_layers, self.n_ctx = model.cfg.n_layers, model.cfg.n_ctx
 
     @property
     def about(self) -> str:
-        return self.name
+        return f"{self.name} over {self.ranks} processes" if self.together else self.name
 
     @property
     def weight_hash(self) -> str:
@@ -46,6 +50,15 @@ class Bridge(Engine):
     @property
     def hook_points(self) -> set[str]:
         return available_hook_points(self.model)
+
+    def check(self, hook_points: Sequence[str]) -> tuple[str, ...]:
+        names = super().check(hook_points)
+        if parts := [name for name in names if self.together and is_part(name)]:
+            raise ConfigError(
+                f"{parts[0]} holds the heads or neurons of one of the {self.ranks} processes that share the model; "
+                "record it without torchrun, or record the residual stream and outputs of attention and MLPs"
+            )
+        return names
 
     def reading(self, hook_points: Sequence[str]) -> AbstractContextManager[ReadsRows]:
         from interp.models.passes import Capture

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from interp.names import check_hook_points
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -38,6 +40,8 @@ class Engine(ABC):
     """Tokens of the longest context."""
     whole_shards: bool
     """True for an engine that forms its batches itself: it is given all contexts of a shard at once."""
+    together: bool = False
+    """True where all ranks run every pass together, each with a part of the model."""
 
     @property
     @abstractmethod
@@ -61,6 +65,10 @@ class Engine(ABC):
     @abstractmethod
     def hook_points(self) -> set[str]:
         """The hook points that it offers, by our names."""
+
+    def check(self, hook_points: Sequence[str]) -> tuple[str, ...]:
+        """Return the canonical names. Raises `UnknownNameError`, and `ConfigError` for one that cannot be read here."""
+        return tuple(check_hook_points(hook_points, self.hook_points, self.n_layers))
 
     @abstractmethod
     def reading(self, hook_points: Sequence[str]) -> AbstractContextManager[ReadsRows]:

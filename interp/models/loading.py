@@ -348,7 +348,8 @@ def load_model(
         attention: "eager" has patterns, which can be read and edited; "sdpa" is a fused kernel, faster and without.
         seed: initialises small models and nothing else.
         sharded: spread the layers over GPUs, memory and disk, whatever `device`, for a model that does not fit on one
-            (default: as the running command says, `--engine sharded`).
+            (default: as the running command says, `--engine sharded`). Under `torchrun`, once ranks are joined, the
+            processes share every layer instead.
     Returns: a model with hook points.
     Raises:
         UnknownNameError: no such model; the message has the nearest known names.
@@ -418,17 +419,24 @@ def _build_ours(
 def _load_sharded(spec: str, source: ModelSource, dtype: "torch.dtype") -> tuple[HookedModel, str]:
     from interp.models._sharded import describe_devices, read_sharded
     from interp.models.adapter import show_float32
+    from interp.models.tensor_parallel import mend_unembedding, processes, read_split
 
-    location = location_of(source)
+    location, n = location_of(source), processes()
     with quiet_transformers():
         try:
-            plain, fresh_hash, device = read_sharded(location, dtype)
+            if n == 1:
+                plain, fresh_hash, device = read_sharded(location, dtype)
+            else:
+                plain, fresh_hash, device = read_split(spec, location, dtype, local=_is_local(location))
         except (OSError, ValueError, ImportError) as error:
             raise _loading_error(spec, location, error) from error
         tokenizer = load_tokenizer(spec)
         inner = getattr(tokenizer, "tokenizer", None)
         model = wrap_transformers(plain, location, inner, device=device, dtype=dtype)
-    print(f"{spec}: layers {describe_devices(plain)}", file=sys.stderr, flush=True)
+    if n > 1:
+        mend_unembedding(model)
+    else:
+        print(f"{spec}: layers {describe_devices(plain)}", file=sys.stderr, flush=True)
     return show_float32(model), fresh_hash
 
 

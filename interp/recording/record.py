@@ -6,8 +6,8 @@ Steps of `record`: check the request (`recording_settings`) and the free disk sp
 finished shard; the same call computes the others and ends with the same bytes. At most three shards are in memory,
 whatever the number of tokens.
 
-Several ranks (`interp.ranks`) cut the same text and take its shards in turn, all writing into one folder. The bytes are
-those of one process, and a run may be resumed by another number of ranks.
+Several ranks (`interp.ranks`) take the shards in turn, all writing into one folder; the first cuts the text for
+all. The bytes are those of one process, and a run may be resumed by another number of ranks.
 
 `text_problems` checks the text of a recording: tokens out of order, twice or missing, or other than its corpus gives.
 """
@@ -32,16 +32,14 @@ from interp.engines.bridge import engine_of
 from interp.engines.engine import Engine, ReadsRows
 from interp.errors import ConfigError, ResourceError, WorkbenchError
 from interp.models.hooked import HookedModel
-from interp.names import check_hook_points
 from interp.progress import Progress
 from interp.ranks import ALONE, Ranks, open_draft
-from interp.recording.recorded import RecordConfig, Recorded, RecordedText, RecordingSettings
+from interp.recording.recorded import RecordConfig, Recorded, RecordedText, RecordingSettings, ShardEntry
 from interp.recording.rows import load_tensors, memory_dtype, stored_type
 from interp.recording.store import Recording, TokenShard, text_of
 from interp.recording.writer import (
     ComputedShard,
     Moments,
-    ShardEntry,
     ShardLog,
     ShardWriter,
     merge_moments,
@@ -54,7 +52,7 @@ from interp.recording.writer import (
 )
 from interp.remote import as_path
 from interp.text.corpora import Corpus, Document, open_corpus
-from interp.text.tokens import ShardText, Tokenizer, check_policy, shard_texts
+from interp.text.tokens import ShardText, Tokenizer, as_bytes, check_policy, shard_texts, texts_of
 
 _BYTES = {"float16": 2, "bfloat16": 2, "float32": 4, "int8": 1}
 _SCALE_BYTES = {"int8": 4}
@@ -118,10 +116,11 @@ def record(
             needed = bytes_needed({} if config.live else widths, settings.expected_rows, settings.dtype)
             check_space(folder, needed, budget_bytes, already=folder_bytes(partial_path(folder)))
     work = (draft or partial(_open_draft, folder, config.seed, overwrite, ranks))(settings)
-    log, meter = ShardLog(work, ranks), _Meter(settings.n_tokens, progress if ranks.first else None, ranks.world)
+    world = 1 if engine.together else ranks.world
+    log, meter = ShardLog(work, ranks), _Meter(settings.n_tokens, progress if ranks.first else None, world)
     compute_missing_shards(engine, cut_text(documents, engine.tokenizer, settings), settings, log, meter)
     log.join()
-    speed = ranks.total(meter.speed)
+    speed = meter.speed if engine.together else ranks.total(meter.speed)
     with ranks.checked(patient=True):
         artefact = recorded(settings, log.entries, widths, round(speed, 1), ranks.world)
         if ranks.first:
@@ -144,6 +143,8 @@ def recording_settings(
 ) -> RecordingSettings:
     """Return the settings that determine a recording: those asked for, checked against the model, without defaults."""
     check_policy(engine.tokenizer, config.context_length, config.bos)
+    if config.live and engine.together:
+        raise ConfigError("a live recording is read by one process; leave --live out, or record it without torchrun")
     if not hook_points:
         raise ConfigError("no hook point was given; name at least one, for example blocks.9.hook_resid_post")
     if config.context_length > engine.n_ctx:
@@ -155,7 +156,7 @@ def recording_settings(
     return RecordingSettings(
         model=model_name or engine.spec,
         weight_hash=engine.weight_hash,
-        hook_points=tuple(check_hook_points(hook_points, engine.hook_points, engine.n_layers)),
+        hook_points=engine.check(hook_points),
         context_length=config.context_length,
         bos=config.bos,
         dtype=stored_type(config.dtype),
@@ -203,20 +204,32 @@ def cut_text(documents: Iterable[Document], tokenizer: Tokenizer, settings: Reco
 def compute_missing_shards(
     engine: Engine, texts: Iterator[ShardText], settings: RecordingSettings, log: ShardLog, meter: "_Meter"
 ) -> None:
-    """Compute and write every shard that no earlier run has finished, in rounds over all ranks."""
+    """Compute and write every shard that no earlier run has finished, in rounds over all ranks.
+
+    The first rank cuts the text and sends it to the others. Where ranks run the model together, a round is one shard,
+    which all of them compute and the first writes.
+    """
     ranks, live, missing, more = log.ranks, settings.text_read.live, _missing(texts, log, meter), True
+    n = 1 if engine.together else ranks.world
     batch_size = settings.text_read.shard_rows if engine.whole_shards else settings.text_read.batch_size
     with ranks.checked(), engine.reading(settings.hook_points) as reader, ShardWriter(log.draft, log) as writer:
         run = partial(_compute, reader, settings=settings, batch_size=batch_size, meter=meter)
         while more:
             with ranks.checked():
-                turn = list(islice(missing, ranks.world))
+                with ranks.checked():
+                    cut = list(islice(missing, n)) if ranks.first else []
+                turn = texts_of(ranks.first_bytes(as_bytes(cut))) if ranks.world > 1 else cut
                 for rank, text in enumerate(turn):
-                    if rank == ranks.rank:
+                    if engine.together:
+                        with ranks.in_touch():
+                            shard = run(text)
+                        if ranks.first:
+                            writer.put(shard)
+                    elif rank == ranks.rank:
                         writer.put(_text_only(text, meter) if live else run(text))
                     else:
                         meter.elsewhere(text.n_real)
-                more = len(turn) == ranks.world
+                more = len(turn) == n
             log.tell()
 
 

@@ -5,7 +5,7 @@
 
 import math
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypedDict
 
 from interp.artifacts import Artefact, DocumentField
 from interp.errors import ConfigError
@@ -172,3 +172,23 @@ class Recorded(Artefact, kind="recording", made_by="record"):
             *([] if self.settings.text is None else [("engine", self.settings.text.engine)]),
             *speed,
         ]
+
+
+class ShardFile(TypedDict):
+    """Checksum and size of a file."""
+
+    sha256: str
+    bytes: int
+
+
+class ShardEntry(TypedDict):
+    """Line of the log for a shard whose files are all in place."""
+
+    shard: int
+    rows: int
+    real: int
+    """rows of text: without BOS and padding"""
+    documents: int
+    """documents that begin in it"""
+    files: dict[str, ShardFile]
+    """by path in the recording's folder"""

@@ -15,7 +15,7 @@ import queue
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple, TypedDict
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -24,31 +24,12 @@ from torch import Tensor
 from interp.artifacts import Draft, atomic_file, disk_errors
 from interp.errors import MismatchError, NonFiniteError
 from interp.ranks import ALONE, Ranks
-from interp.recording.recorded import Rounding
+from interp.recording._unfinished import UnfinishedShards
+from interp.recording.recorded import Rounding, ShardEntry, ShardFile
 from interp.recording.rows import INT8, encode, load_tensors, squared_error
 from interp.text.tokens import ShardText
 
 _ROWS_AT_ONCE = 256  # a block in float64 stays in the processor's cache
-
-
-class ShardFile(TypedDict):
-    """Checksum and size of a file."""
-
-    sha256: str
-    bytes: int
-
-
-class ShardEntry(TypedDict):
-    """Line of the log for a shard whose files are all in place."""
-
-    shard: int
-    rows: int
-    real: int
-    """rows of text: without BOS and padding"""
-    documents: int
-    """documents that begin in it"""
-    files: dict[str, ShardFile]
-    """by path in the recording's folder"""
 
 
 class ComputedShard(NamedTuple):
@@ -219,7 +200,13 @@ class ShardLog:
         if ranks.first and not draft.resumed:
             for stale in draft.path.glob("shards*.jsonl"):
                 stale.unlink()
+        self._bucket = UnfinishedShards.of(draft)
         self.join()
+        if self._bucket is not None:
+            with ranks.checked():
+                for entry in self._bucket.begin(self._entries) if ranks.first else ():
+                    self._write(entry)
+            self.join()
         self._before = set(self._entries)
 
     @property
@@ -258,13 +245,18 @@ class ShardLog:
             pass  # no rank writes before all have read
 
     def append(self, entry: ShardEntry) -> None:
-        """Add the line of a shard whose files are all in place."""
+        """Add the line of a shard whose files are all in place; in object storage, send it."""
+        self._write(entry)
+        self._entries[entry["shard"]] = entry
+        self._register(entry)
+        if self._bucket is not None:
+            self._bucket.send(entry)
+
+    def _write(self, entry: ShardEntry) -> None:
         with disk_errors(self.path), open(self.path, "a", encoding="utf-8") as handle:
             handle.write(json.dumps(entry) + "\n")
             handle.flush()
             os.fsync(handle.fileno())
-        self._entries[entry["shard"]] = entry
-        self._register(entry)
 
     def check_text(self, text: ShardText) -> None:
         """Raise `MismatchError` when a finished shard was made from other text than the corpus has now."""

@@ -15,6 +15,7 @@ start of the next, and attention crosses that border. The last context is filled
 A resumed recording gets the same shards, since everything here depends on its arguments alone.
 """
 
+import json
 from collections.abc import Iterable, Iterator
 from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
@@ -312,3 +313,23 @@ def _shard(number: int, contexts: list[Context], registry: Registry, *, last: bo
     tokens, document, position = (np.stack(column) for column in zip(*contexts, strict=True))
     begins = registry.take(document[position == 0].tolist())
     return ShardText(number, tokens, document, position, begins, last)
+
+
+def as_bytes(texts: list[ShardText]) -> bytes:
+    """Return shards of text as bytes, for another process (`texts_of`)."""
+    from safetensors.numpy import save
+
+    facts = json.dumps([[text.number, text.begins, text.last] for text in texts]).encode()
+    columns = {f"{n}.{name}": getattr(text, name) for n, text in enumerate(texts) for name in Context._fields}
+    return save(columns | {"facts": np.frombuffer(facts, np.uint8)})
+
+
+def texts_of(content: bytes) -> list[ShardText]:
+    """Return the shards of `as_bytes`."""
+    from safetensors.numpy import load
+
+    columns = load(content)
+    return [
+        ShardText(number, *(columns[f"{n}.{name}"] for name in Context._fields), [tuple(one) for one in begins], last)
+        for n, (number, begins, last) in enumerate(json.loads(columns["facts"].tobytes()))
+    ]

@@ -198,6 +198,17 @@ def test_free_memory_is_that_of_this_machine() -> None:
     assert 10**8 < free <= total
 
 
+def test_free_memory_respects_the_limit_of_a_control_group(tmp_path: Path) -> None:
+    (tmp_path / "own").write_text("9:name=systemd:/\n4:memory:/job\n0::/job/step")
+    for at, names in (("job", ("max", "current")), ("memory/job", ("limit_in_bytes", "usage_in_bytes"))):
+        (folder := tmp_path / at).mkdir(parents=True)
+        for name, text in zip(
+            (*names, "stat"), ("1000", "700", "inactive_file 150\ntotal_inactive_file 60"), strict=True
+        ):
+            (folder / f"memory.{name}").write_text(text)
+    assert list(devices._free_in_groups(tmp_path, tmp_path / "own")) == [360, 450]
+
+
 def test_float32_stays_float32_and_narrow_sums_are_wide(monkeypatch) -> None:
     cuda = torch.backends.cuda.matmul
     for asked, expected in (("1", True), ("", False)):
