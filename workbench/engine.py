@@ -2,13 +2,14 @@
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from interp.doctor.certificate import Certificate
 from interp.engines.engine import EngineName
 from interp.errors import ConfigError, program
+from interp.names import check_hook_points
 from interp.options import Means
 from workbench.first_look import certificate_name, is_off
 from workbench.terminal import OnDevice, say
@@ -41,6 +42,9 @@ class OnEngine(OnDevice):
     tensor_parallel: Annotated[int, Means("PROCESSES")] = 1
     """Processes of vLLM that share every layer, one GPU each; they must divide the attention heads."""
 
+    def __post_init__(self) -> None:
+        check_processes(self.engine, self.tensor_parallel)
+
     def over_devices(self) -> bool:
         return self.engine == "sharded"
 
@@ -57,6 +61,20 @@ class OnEngine(OnDevice):
             yield engine
 
 
+def check_processes(engine: str, n: int) -> None:
+    """Raise `ConfigError` for processes of another engine than vLLM."""
+    if engine != "vllm" and n != 1:
+        raise ConfigError(f"--tensor-parallel {n} is for vLLM's processes; add --engine vllm, or leave it out")
+
+
+def check_vllm(spec: str, ranks: int, hook_points: Sequence[str]) -> None:
+    """Raise as `start_vllm` and `Engine.reading`, from the model's files alone, for what cannot be read there."""
+    from interp.engines.vllm import Vllm, python_of_vllm
+
+    engine = Vllm(spec, ranks, "float32", None, python_of_vllm())
+    check_hook_points(hook_points, engine.hook_points, engine.n_layers)
+
+
 def certify(run: "AnalysisRun", engine: "Vllm") -> None:
     """Make the engine's certificate a parent, after an examination where there is none of these weights.
 
@@ -71,7 +89,7 @@ def certify(run: "AnalysisRun", engine: "Vllm") -> None:
     if found is None and is_off():
         return
     if found is None:
-        with run.progress("engine", "hook points") as progress:
+        with run.progress("engine", "contexts") as progress:
             made = examine_engine(engine, progress=progress)
         folder = run.workspace.path(Certificate.kind, engine_certificate(engine.spec, engine.name, engine.ranks))
         found = save_artefact(made, folder, seed=made.settings.seed, overwrite=True)

@@ -1,15 +1,17 @@
 """The default engine: a model with TransformerLens' hooks, in this process, on one device or spread over several."""
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, cast
 
 from interp.engines.engine import Engine, ReadsRows
 from interp.models.adapter import available_hook_points, tokenizer_hash
-from interp.models.hooked import HookedModel
+from interp.models.hooked import Hook, HookedModel
 from interp.models.identity import attention_kernel, model_spec, tokenizer_of, weight_hash
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from interp.models.loading import Attention
     from interp.text.tokens import Tokenizer
 
@@ -25,7 +27,7 @@ class Bridge(Engine):
         self.precision = str(next(model.original_model.parameters()).dtype).removeprefix("torch.")
         self.attention = cast("Attention", attention_kernel(model))
         self.name = "sharded" if hasattr(model.original_model, "hf_device_map") else "bridge"
-        self.n_layers, self.n_ctx = model.cfg.n_layers, model.cfg.n_ctx
+        self.n_layers, self.d_model, self.n_ctx = model.cfg.n_layers, model.cfg.d_model, model.cfg.n_ctx
 
     @property
     def about(self) -> str:
@@ -47,10 +49,19 @@ class Bridge(Engine):
     def hook_points(self) -> set[str]:
         return available_hook_points(self.model)
 
-    def reading(self, hook_points: Sequence[str]) -> AbstractContextManager[ReadsRows]:
+    @contextmanager
+    def reading(
+        self, hook_points: Sequence[str], *, adding: "Mapping[str, Tensor] | None" = None
+    ) -> Iterator[ReadsRows]:
         from interp.models.passes import Capture
 
-        return Capture(self.model, hook_points)
+        hooks = [(name, _adds(vector)) for name, vector in self.checked(adding).items()]
+        with self.model.hooks(fwd_hooks=hooks), Capture(self.model, hook_points) as capture:
+            yield capture
+
+
+def _adds(vector: "Tensor") -> Hook:
+    return lambda value, hook: value + vector.to(value)
 
 
 def engine_of(model: HookedModel | Engine) -> Engine:

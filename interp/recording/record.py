@@ -205,7 +205,7 @@ def compute_missing_shards(
 ) -> None:
     """Compute and write every shard that no earlier run has finished, in rounds over all ranks."""
     ranks, live, missing, more = log.ranks, settings.text_read.live, _missing(texts, log, meter), True
-    batch_size = settings.text_read.shard_rows if engine.whole_shards else settings.text_read.batch_size
+    batch_size = _batch_size(engine, settings.text_read)
     with ranks.checked(), engine.reading(settings.hook_points) as reader, ShardWriter(log.draft, log) as writer:
         run = partial(_compute, reader, settings=settings, batch_size=batch_size, meter=meter)
         while more:
@@ -218,6 +218,10 @@ def compute_missing_shards(
                         meter.elsewhere(text.n_real)
                 more = len(turn) == ranks.world
             log.tell()
+
+
+def _batch_size(engine: Engine, text: RecordedText) -> int:
+    return text.shard_rows if engine.whole_shards else text.batch_size
 
 
 def _missing(texts: Iterator[ShardText], log: ShardLog, meter: "_Meter") -> Iterator[ShardText]:
@@ -286,7 +290,7 @@ def write_first_stats(engine: Engine, folder: Path, log: ShardLog, settings: Rec
             columns = load_tensors(folder / "tokens" / f"{shard_name(entry['shard'])}.safetensors")
             text = text_of(entry["shard"], TokenShard(**columns), settings.context_length)
             values = compute_activations(
-                reader, text, batch_size=settings.text_read.batch_size, dtype=memory_dtype(settings.dtype)
+                reader, text, batch_size=_batch_size(engine, settings.text_read), dtype=memory_dtype(settings.dtype)
             )
             for name, rows in values.items():
                 block = moments(rows, text.document.reshape(-1) >= 0)
