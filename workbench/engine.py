@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -12,7 +12,7 @@ from interp.errors import ConfigError, program
 from interp.names import check_hook_points
 from interp.options import Means
 from workbench.first_look import certificate_name, is_off
-from workbench.terminal import OnDevice, say
+from workbench.terminal import OnDevice, Verb, say
 
 if TYPE_CHECKING:
     from interp.engines.vllm import Vllm
@@ -31,7 +31,37 @@ class OverDevices(OnDevice):
 
 
 @dataclass(frozen=True, kw_only=True)
-class OnEngine(OnDevice):
+class _InProcesses(Verb):
+    """Option of a verb that may run a model in vLLM."""
+
+    engine: EngineName = "bridge"
+    tensor_parallel: Annotated[int, Means("PROCESSES")] = 1
+    """Processes of vLLM that share every layer, one GPU each; they must divide the attention heads."""
+
+    def __post_init__(self) -> None:
+        if self.engine != "vllm" and self.tensor_parallel != 1:
+            asked = f"--tensor-parallel {self.tensor_parallel}"
+            raise ConfigError(f"{asked} is for vLLM's processes; add --engine vllm, or leave it out")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordsInEngine(_InProcesses):
+    """Options of a pipeline whose recording may come from vLLM."""
+
+    engine: Literal["bridge", "vllm"] = "bridge"
+    """Program that runs the model for the recording, as in `workbench record`; other steps run it in the workbench."""
+
+    def check_engine(self, spec: str, hook_point: str | None) -> None:
+        """Raise as `start_vllm` and `Engine.reading`, from the model's files alone, for what vLLM cannot read."""
+        from interp.engines.vllm import Vllm, python_of_vllm
+
+        if self.engine == "vllm":
+            engine = Vllm(spec, self.tensor_parallel, "float32", None, python_of_vllm())
+            check_hook_points([hook_point] if hook_point else [], engine.hook_points, engine.n_layers)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnEngine(_InProcesses, OnDevice):
     """Options of a verb that runs a model in the workbench itself, or in an inference engine."""
 
     engine: EngineName = "bridge"
@@ -39,11 +69,6 @@ class OnEngine(OnDevice):
     is spread over the GPUs, the machine's memory and the disk. `vllm` has an environment of its own (`make
     engine-vllm`, or the Python that WORKBENCH_VLLM_PYTHON names) and gives values of the residual stream, attention and
     MLPs."""
-    tensor_parallel: Annotated[int, Means("PROCESSES")] = 1
-    """Processes of vLLM that share every layer, one GPU each; they must divide the attention heads."""
-
-    def __post_init__(self) -> None:
-        check_processes(self.engine, self.tensor_parallel)
 
     def over_devices(self) -> bool:
         return self.engine == "sharded"
@@ -59,20 +84,6 @@ class OnEngine(OnDevice):
         with start_vllm(spec, ranks=self.tensor_parallel, dtype=dtype, n_ctx=n_ctx) as engine:
             say(f"engine: {engine.about}, {dtype} (started in {time.monotonic() - began:.0f} s)")
             yield engine
-
-
-def check_processes(engine: str, n: int) -> None:
-    """Raise `ConfigError` for processes of another engine than vLLM."""
-    if engine != "vllm" and n != 1:
-        raise ConfigError(f"--tensor-parallel {n} is for vLLM's processes; add --engine vllm, or leave it out")
-
-
-def check_vllm(spec: str, ranks: int, hook_points: Sequence[str]) -> None:
-    """Raise as `start_vllm` and `Engine.reading`, from the model's files alone, for what cannot be read there."""
-    from interp.engines.vllm import Vllm, python_of_vllm
-
-    engine = Vllm(spec, ranks, "float32", None, python_of_vllm())
-    check_hook_points(hook_points, engine.hook_points, engine.n_layers)
 
 
 def certify(run: "AnalysisRun", engine: "Vllm") -> None:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from interp.cache import size_text
 from interp.errors import ConfigError, MismatchError, MissingError
@@ -22,7 +22,7 @@ from saes.features.telling import telling
 from saes.training.stored import StoredSAE
 from workbench.costs import CostSizes, check_room, costs, measure_pace
 from workbench.demo import highlights
-from workbench.engine import check_processes, check_vllm
+from workbench.engine import RecordsInEngine
 from workbench.first_look import certificate_name
 from workbench.options import command_line
 from workbench.own_plan import QUICK, WHOLE, OwnFacts, OwnScale, further_costs
@@ -56,7 +56,7 @@ INDUCTION_TOKENS = 41
 
 
 @dataclass(frozen=True, kw_only=True)
-class Own(OpensDashboard, Seeded, RunsModel):
+class Own(OpensDashboard, RecordsInEngine, Seeded, RunsModel):
     """Make a workspace from your own model and text: features, map, heads, graphs, proofs.
 
     Example: workbench own smollm2-135m+./my-lora --text pages.jsonl
@@ -92,10 +92,6 @@ class Own(OpensDashboard, Seeded, RunsModel):
     """A third of the time: less text, fewer rounds, layers, graphs and checks. Everything is named NAME-quick."""
     brief: bool = False
     """Stop after the heads: no neurons, graphs, circuit, geometry of words and proofs."""
-    engine: Literal["bridge", "vllm"] = "bridge"
-    """Program that runs the model for the recording, as in `workbench record`; the other steps read the model here."""
-    tensor_parallel: Annotated[int, Means("PROCESSES")] = 1
-    """Processes of vLLM; they must divide the attention heads."""
     doctor: bool = True
     """Examine the model first, and stop where a check fails."""
     plan: bool = False
@@ -105,7 +101,7 @@ class Own(OpensDashboard, Seeded, RunsModel):
         numbers = (self.scale.tokens, self.k, 1 if self.d_sae is None else self.d_sae)
         if min(numbers) < 1 or self.scale.rounds < 0:
             raise ConfigError("tokens, k and d-sae must be at least 1, and rounds at least 0")
-        check_processes(self.engine, self.tensor_parallel)
+        super().__post_init__()
 
     def run(self) -> int:
         """Measure, print the costs, and run the missing steps; return 1 where one failed."""
@@ -182,8 +178,7 @@ class Own(OpensDashboard, Seeded, RunsModel):
         from interp.text.corpora import open_corpus
 
         open_corpus(self.corpus)  # a mistake in its name shows before a model is loaded
-        if self.engine == "vllm":
-            check_vllm(self.model, self.tensor_parallel, [self.hook_point] if self.hook_point else [])
+        self.check_engine(self.model, self.hook_point)
         device = self.use_device()
         self.use_threads()
         load_tokenizer(self.model)  # converts a GGUF file, which is done once and not timed

@@ -166,7 +166,7 @@ def added_vectors(setup: EngineSetup) -> Outcome:
         raise Skip("not every row came")
     engine, few, last = setup.engine, setup.contexts[:8], setup.last
     layer = ((parse_hook_point(last).layer or 0) + 1) // 2
-    before = reference_rows(setup.plain, {last: engine.sites[last]}, few)[last]
+    before = torch.cat(setup.last_rows[:8])
     vector = torch.randn(before.shape[1], generator=torch.Generator().manual_seed(0)) * before.std()
     points = [f"blocks.{layer}.{name}" for name in ("hook_resid_post", "hook_attn_out", "hook_mlp_out")]
     adding = dict(zip(points, (vector, vector.flip(0), -vector.roll(1)), strict=True))

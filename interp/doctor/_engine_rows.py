@@ -45,14 +45,13 @@ def reference_rows(
     finally:
         for handle in handles:
             handle.remove()
-    places = sorted(range(len(order)), key=lambda place: order[place])
-    return {name: _unfilled(batches, contexts, places) for name, batches in seen.items()}
+    return {name: _unfilled(batches, contexts, order) for name, batches in seen.items()}
 
 
-def _unfilled(batches: list[Tensor], contexts: Sequence[list[int]], places: list[int]) -> Tensor:
-    """Return the rows of contexts one after another, each at its place among the contexts of all batches."""
-    filled = [rows for batch in batches for rows in batch]
-    return torch.cat([filled[place][: len(context)] for context, place in zip(contexts, places, strict=True)])
+def _unfilled(batches: list[Tensor], contexts: Sequence[list[int]], order: list[int]) -> Tensor:
+    """Return the rows of contexts one after another, from batches that had them in another order."""
+    filled = dict(zip(order, (rows for batch in batches for rows in batch), strict=True))
+    return torch.cat([filled[number][: len(context)] for number, context in enumerate(contexts)])
 
 
 def _added(vector: Tensor) -> Any:

@@ -91,7 +91,7 @@ class LiveRecording(Recording):
 
     @cached_property
     def _engine(self) -> Engine:
-        """What computes the rows: the program that the recording names, or the given model."""
+        """The program that computes the rows: the one that the recording names, or the given model."""
         if not self._in_vllm:
             return Bridge(self._model)
         from interp.engines.vllm import ranks_of, start_vllm

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from interp import RecordConfig, record
-from interp.doctor.engine import contexts_of, examine_engine
+from interp.doctor.engine import LONGEST, contexts_of, examine_engine
 from interp.engines import vllm
 from interp.engines.bridge import Bridge
 from interp.engines.modules import sites_of
@@ -32,7 +32,7 @@ from interp.text.corpora import Document
 from saes.kinds.config import BatchTopKConfig
 from saes.training.config import TrainConfig
 from saes.training.train import train_sae
-from tests.campaigns.engine import MISTAKES
+from tests.campaigns.engine import MISTAKES, N_OF_A_MISTAKE
 from workbench.__main__ import main
 
 FAKE = Path(__file__).parents[1] / "fixtures" / "fake_vllm"
@@ -175,6 +175,7 @@ def test_training_reads_a_live_recording_from_the_engine_that_it_names(
     train, sae = TrainConfig(tokens=320, batch_size=32, heldout_fraction=0.1), BatchTopKConfig(d_sae=16, k=4)
     recordings = [open_recording(tmp_path / name) for name in ("live", "bridge")]
     assert [recording.reads_ahead() for recording in recordings] == [True, False]
+    assert recordings[0]._first_rows([(0, torch.arange(9))], 2) == [0, 9, 9], "the first rank has the engine"
     ours, theirs = (train_sae(r, POINTS[0], sae, train, tmp_path / "saes" / r.folder.name) for r in recordings)
     torch.testing.assert_close(ours.W_dec, theirs.W_dec, rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(
@@ -205,7 +206,8 @@ PLANTED = {"FirstPieces": {"chunk": 8}, "LastPieces": {"chunk": 4}}
 def test_the_doctor_names_the_mistake(engine_here, name: str) -> None:
     mistake = MISTAKES[name]
     options = {**mistake.options, **PLANTED.get(name, {})}
-    found = examine_engine(engine_here(f"faulty.{name}", ranks=mistake.ranks, **options))
+    engine = engine_here(f"faulty.{name}", ranks=mistake.ranks, **options)
+    found = examine_engine(engine, contexts=contexts_of(engine.tokenizer, N_OF_A_MISTAKE, LONGEST, seed=0))
     failed = found.with_verdict("failed")
     assert any(mistake.words in check.came for check in failed), [check.came for check in found.checks]
 
