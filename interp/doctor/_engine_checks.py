@@ -50,8 +50,8 @@ class EngineSetup:
     contexts: list[list[int]]
     tolerance: float
     """largest relative error; of a narrow precision measured on transformers itself"""
-    between_runs: float = 0.0
-    """relative difference of two runs of transformers in this precision, with other batches; 0 in float32"""
+    between_runs: float | None = None
+    """relative difference of two runs of transformers in this precision, with other batches; None in float32"""
     whole: str = ""
     """why rows are missing; empty where all came"""
     errors: dict[str, float] = field(default_factory=dict)
@@ -150,7 +150,7 @@ def other_batches(setup: EngineSetup) -> Outcome:
     again = list(reversed(engine.rows(contexts[::-1])[name].split([len(context) for context in contexts[::-1]])))
     alone = [engine.rows([context])[name] for context in contexts[:8]]
     error = max(relative(torch.cat(again), torch.cat(first)), relative(torch.cat(alone), torch.cat(first[:8])))
-    theirs = f"; two runs of transformers differ by {setup.between_runs:.2g}" if setup.between_runs else ""
+    theirs = f"; two runs of transformers differ by {setup.between_runs:.2g}" if setup.between_runs is not None else ""
     return (
         error <= setup.tolerance,
         f"a relative error up to {error:.2g} at {name} ({setup.tolerance:.2g} allowed){theirs}",
