@@ -167,12 +167,12 @@ def test_added_vectors_do_what_they_do_in_the_bridge(engine_here, llama: str) ->
 def test_training_reads_a_live_recording_from_the_engine_that_it_names(
     engine_here, llama: str, tmp_path: Path, monkeypatch
 ) -> None:
-    live = replace(SMALL, tokens=240, live=True)
+    live = replace(SMALL, tokens=310, live=True)
     record(engine_here(), TEXTS, tmp_path / "live", live, hook_points=POINTS[:1])
     record(load_model(llama), TEXTS, tmp_path / "bridge", live, hook_points=POINTS[:1])
     given = {"python": sys.executable, "recorder_folder": FAKE}
     monkeypatch.setattr(vllm, "start_vllm", partial(start_vllm, **given))
-    train, sae = TrainConfig(tokens=320, batch_size=32, heldout_fraction=0.1), BatchTopKConfig(d_sae=16, k=4)
+    train, sae = TrainConfig(tokens=256, batch_size=32, heldout_fraction=0.4), BatchTopKConfig(d_sae=16, k=4)
     recordings = [open_recording(tmp_path / name) for name in ("live", "bridge")]
     assert [recording.reads_ahead() for recording in recordings] == [True, False]
     assert recordings[0]._first_rows([(0, torch.arange(9))], 2) == [0, 9, 9], "the first rank has the engine"
@@ -196,6 +196,16 @@ def test_the_doctor_passes_a_sound_engine(engine_here) -> None:
     assert [check.came.partition(",")[0] for check in found.checks[1:4]] == [
         "9 hook points", "3 hook points", "6 hook points",
     ]  # fmt: skip
+
+
+def test_a_narrow_precision_is_allowed_what_transformers_needs_in_it(engine_here) -> None:
+    engine = engine_here()
+    engine.precision = "bfloat16"
+    found = examine_engine(engine, contexts=contexts_of(engine.tokenizer, 16, 24, seed=0))
+    batches = next(check for check in found.checks if check.name == "other batches")
+    assert not found.failed
+    assert float(batches.came.partition("(")[2].partition(" ")[0]) > 1e-3
+    assert "two runs of transformers differ by" in batches.came
 
 
 CHUNKS = {"enable_chunked_prefill": True}

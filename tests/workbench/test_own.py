@@ -249,7 +249,7 @@ def test_vllm_records_and_the_other_steps_keep_their_device(text: Path, tmp_path
     assert "--engine vllm --tensor-parallel 2" in lines["recording"]
     assert "--device" not in lines["recording"]
     assert "--device cpu" in lines["sae"]
-    assert [kind for kind, line in lines.items() if "vllm" in line] == ["recording"]
+    assert [kind for kind, line in lines.items() if "--engine" in line] == ["recording"]
     with pytest.raises(ConfigError, match="add --engine vllm"):
         replace(own, engine="bridge")
 
