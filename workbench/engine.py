@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from interp.doctor.certificate import Certificate
 from interp.engines.engine import EngineName
 from interp.errors import ConfigError, program
+from interp.names import check_hook_points
 from interp.options import Means
 from workbench.first_look import certificate_name, is_off
-from workbench.terminal import OnDevice, say
+from workbench.terminal import OnDevice, Verb, say
 
 if TYPE_CHECKING:
     from interp.engines.vllm import Vllm
@@ -37,7 +38,37 @@ class OverDevices(ChoosesEngine):
 
 
 @dataclass(frozen=True, kw_only=True)
-class OnEngine(ChoosesEngine):
+class _InProcesses(Verb):
+    """Option of a verb that may run a model in vLLM."""
+
+    engine: EngineName = "bridge"
+    tensor_parallel: Annotated[int, Means("PROCESSES")] = 1
+    """Processes of vLLM that share every layer, one GPU each; they must divide the attention heads."""
+
+    def __post_init__(self) -> None:
+        if self.engine != "vllm" and self.tensor_parallel != 1:
+            asked = f"--tensor-parallel {self.tensor_parallel}"
+            raise ConfigError(f"{asked} is for vLLM's processes; add --engine vllm, or leave it out")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordsInEngine(_InProcesses):
+    """Options of a pipeline whose recording may come from vLLM."""
+
+    engine: Literal["bridge", "vllm"] = "bridge"
+    """Program that runs the model for the recording, as in `workbench record`; other steps run it in the workbench."""
+
+    def check_engine(self, spec: str, hook_point: str | None) -> None:
+        """Raise as `start_vllm` and `Engine.reading`, from the model's files alone, for what vLLM cannot read."""
+        from interp.engines.vllm import Vllm, python_of_vllm
+
+        if self.engine == "vllm":
+            engine = Vllm(spec, self.tensor_parallel, "float32", None, python_of_vllm())
+            check_hook_points([hook_point] if hook_point else [], engine.hook_points, engine.n_layers)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnEngine(_InProcesses, ChoosesEngine):
     """Options of a verb that runs a model in the workbench itself, or in an inference engine."""
 
     engine: EngineName = "bridge"
@@ -45,8 +76,6 @@ class OnEngine(ChoosesEngine):
     is spread over the GPUs, the machine's memory and the disk. `vllm` has an environment of its own (`make
     engine-vllm`, or the Python that WORKBENCH_VLLM_PYTHON names) and gives values of the residual stream, attention and
     MLPs."""
-    tensor_parallel: Annotated[int, Means("PROCESSES")] = 1
-    """Processes of vLLM that share every layer, one GPU each; they must divide the attention heads."""
 
     @contextlib.contextmanager
     def started(self, spec: str, dtype: str, n_ctx: int | None = None) -> "Iterator[Vllm]":
@@ -75,7 +104,7 @@ def certify(run: "AnalysisRun", engine: "Vllm") -> None:
     if found is None and is_off():
         return
     if found is None:
-        with run.progress("engine", "hook points") as progress:
+        with run.progress("engine", "contexts") as progress:
             made = examine_engine(engine, progress=progress)
         folder = run.workspace.path(Certificate.kind, engine_certificate(engine.spec, engine.name, engine.ranks))
         found = save_artefact(made, folder, seed=made.settings.seed, overwrite=True)

@@ -213,6 +213,9 @@ def _refusal(verb: type[Verb], left: Sequence[str], command: str) -> ConfigError
         if not option.flags and word == f"--{option.name.replace('_', '-')}":
             without = f"`{command}` takes {option.label} without {word}"
             return ConfigError(f"{without}: `{command} {option.label}`")
+    if word == "--engine" and command.endswith(" train"):
+        recorded = "a live recording is read by the engine that it was recorded with"
+        return ConfigError(f"{recorded}: leave {word} out here, and give it to `workbench record --live`")
     if word == "--engine":
         return ConfigError(f"`{command}` reads weights of the model, which only the default engine holds; leave it out")
     if not word.startswith("--"):

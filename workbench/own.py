@@ -22,6 +22,7 @@ from saes.features.telling import telling
 from saes.training.stored import StoredSAE
 from workbench.costs import CostSizes, check_room, costs, measure_pace
 from workbench.demo import highlights
+from workbench.engine import RecordsInEngine
 from workbench.first_look import certificate_name
 from workbench.options import command_line
 from workbench.own_plan import QUICK, WHOLE, OwnFacts, OwnScale, further_costs
@@ -55,7 +56,7 @@ INDUCTION_TOKENS = 41
 
 
 @dataclass(frozen=True, kw_only=True)
-class Own(OpensDashboard, Seeded, RunsModel):
+class Own(OpensDashboard, RecordsInEngine, Seeded, RunsModel):
     """Make a workspace from your own model and text: features, map, heads, graphs, proofs.
 
     Example: workbench own smollm2-135m+./my-lora --text pages.jsonl
@@ -100,6 +101,7 @@ class Own(OpensDashboard, Seeded, RunsModel):
         numbers = (self.scale.tokens, self.k, 1 if self.d_sae is None else self.d_sae)
         if min(numbers) < 1 or self.scale.rounds < 0:
             raise ConfigError("tokens, k and d-sae must be at least 1, and rounds at least 0")
+        super().__post_init__()
 
     def run(self) -> int:
         """Measure, print the costs, and run the missing steps; return 1 where one failed."""
@@ -176,6 +178,7 @@ class Own(OpensDashboard, Seeded, RunsModel):
         from interp.text.corpora import open_corpus
 
         open_corpus(self.corpus)  # a mistake in its name shows before a model is loaded
+        self.check_engine(self.model, self.hook_point)
         device = self.use_device()
         self.use_threads()
         load_tokenizer(self.model)  # converts a GGUF file, which is done once and not timed
@@ -328,7 +331,7 @@ def _of_text(own: Own, facts: OwnFacts) -> Iterator[WorkspaceStep]:
         "Record", f"Its activations at {facts.hook_point} are stored.",
         Record(
             model=own.model, name=made, corpus=own.text, column=own.column, hook_points=(facts.hook_point,),
-            tokens=sizes.tokens, compute=own.dtype,
+            tokens=sizes.tokens, compute=own.dtype, engine=own.engine, tensor_parallel=own.tensor_parallel,
         ),
     )  # fmt: skip
     yield WorkspaceStep(

@@ -53,6 +53,8 @@ def sharing(verb: V, pipeline: object) -> V:
     both = {field.name for field in fields(verb)} & {*vars(pipeline)} & {*SHARED}
     if not isinstance(verb, RunsModel):
         both -= {"dtype"}
+    if getattr(verb, "engine", "") == "vllm":
+        both -= {"device"}  # it chooses its own
     return replace(verb, **{name: getattr(pipeline, name) for name in both})
 
 

@@ -1,12 +1,13 @@
 """Checks of an engine: one for each part of a block, one for missing rows, one for the order of requests."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
-from interp.doctor._engine_rows import cause_of, groups_of, reference_rows
+from interp.doctor._engine_rows import cause_of, parts_of, reference_rows
 from interp.doctor.trials import Outcome, Skip, relative, trial
 from interp.engines.modules import Site
 from interp.errors import ResourceError
@@ -35,7 +36,7 @@ class GivesRows(Protocol):
     def weight_hash(self) -> str: ...
     @property
     def tokenizer(self) -> "Tokenizer": ...
-    def hook(self, sites: dict[str, Site]) -> None: ...
+    def hook(self, sites: dict[str, Site], adding: "Mapping[str, Tensor] | None" = None) -> None: ...
     def rows(self, contexts: list[list[int]]) -> "dict[str, Tensor]": ...
 
 
@@ -49,32 +50,37 @@ class EngineSetup:
     contexts: list[list[int]]
     tolerance: float
     """largest relative error; of a narrow precision measured on transformers itself"""
+    between_runs: float | None = None
+    """relative difference of two runs of transformers in this precision, with other batches; None in float32"""
     whole: str = ""
     """why rows are missing; empty where all came"""
     errors: dict[str, float] = field(default_factory=dict)
     """relative error by hook point"""
-    worst: "dict[str, tuple[str, Tensor]]" = field(default_factory=dict)
-    """by kind of hook point: the one with the largest error, and the rows that came"""
+    last_rows: "list[Tensor]" = field(default_factory=list)
+    """rows that came of the last residual, by context"""
+
+    @property
+    def last(self) -> str:
+        """The hook point of the last residual."""
+        return next(reversed([name for name in self.engine.sites if name.endswith("hook_resid_post")]))
 
     def measure(self) -> Iterator[int]:
-        """Compare all hook points, and yield how many are done."""
-        sites = self.engine.sites
-        width = self.plain.get_input_embeddings().weight.shape[1]
-        for group in groups_of(sites, sum(map(len, self.contexts)), width, AT_A_TIME):
-            self.engine.hook(group)
+        """Compare all hook points, and yield how many contexts are done: each runs here and there once."""
+        sites, width = self.engine.sites, self.plain.get_input_embeddings().weight.shape[1]
+        off, size = dict.fromkeys(sites, 0.0), dict.fromkeys(sites, 1e-24)
+        self.engine.hook(sites)
+        for first, part in parts_of(self.contexts, AT_A_TIME // (4 * width * len(sites))):
             try:
-                came = self.engine.rows(self.contexts)
+                came = self.engine.rows(part)
             except ResourceError as error:
                 self.whole = str(error)
                 return
-            expected = reference_rows(self.plain, group, self.contexts)
-            for name in group:
-                error = relative(came[name], expected[name])
-                self.errors[name] = error
-                kind = parse_hook_point(name).suffix
-                if kind not in self.worst or not error <= self.errors[self.worst[kind][0]]:
-                    self.worst[kind] = name, came[name]
-            yield len(self.errors)
+            for name, expected in reference_rows(self.plain, sites, part).items():
+                off[name] += (relative(came[name], expected) * float(expected.norm())) ** 2
+                size[name] += float(expected.norm()) ** 2
+            self.last_rows += came[self.last].split([len(context) for context in part])
+            yield first + len(part)
+        self.errors = {name: math.sqrt(off[name] / size[name]) for name in sites}
 
     def judged(self, *kinds: str) -> Outcome:
         """Return the outcome for the hook points of some kinds."""
@@ -90,12 +96,12 @@ class EngineSetup:
         )
         if error <= self.tolerance:
             return True, came
-        name, rows = self.worst[parse_hook_point(worst).suffix]
-        cause = cause_of(self.plain, self.engine.sites, name, rows, self.contexts)
+        self.engine.hook({worst: self.engine.sites[worst]})
+        cause = cause_of(self.plain, self.engine.sites, worst, self.engine.rows(self.contexts)[worst], self.contexts)
         return False, f"{came}" + (f"; {cause}" if cause else "")
 
 
-_DID = "Ran contexts of different lengths here and, each alone, through transformers."
+_DID = "Ran contexts of different lengths here and through transformers."
 _EXPECTED = "the same rows but for rounding"
 
 
@@ -139,12 +145,35 @@ def mlp(setup: EngineSetup) -> Outcome:
 def other_batches(setup: EngineSetup) -> Outcome:
     if setup.whole:
         raise Skip("not every row came")
-    engine, contexts = setup.engine, setup.contexts
-    name = next(reversed([name for name in engine.sites if name.endswith("hook_resid_post")]))
+    engine, contexts, name, first = setup.engine, setup.contexts, setup.last, setup.last_rows
     engine.hook({name: engine.sites[name]})
-    sizes = [len(context) for context in contexts]
-    first = engine.rows(contexts)[name].split(sizes)
-    again = list(reversed(engine.rows(contexts[::-1])[name].split(sizes[::-1])))
+    again = list(reversed(engine.rows(contexts[::-1])[name].split([len(context) for context in contexts[::-1]])))
     alone = [engine.rows([context])[name] for context in contexts[:8]]
     error = max(relative(torch.cat(again), torch.cat(first)), relative(torch.cat(alone), torch.cat(first[:8])))
-    return error <= setup.tolerance, f"a relative error up to {error:.2g} at {name} ({setup.tolerance:.2g} allowed)"
+    theirs = f"; two runs of transformers differ by {setup.between_runs:.2g}" if setup.between_runs is not None else ""
+    return (
+        error <= setup.tolerance,
+        f"a relative error up to {error:.2g} at {name} ({setup.tolerance:.2g} allowed){theirs}",
+    )
+
+
+@trial(
+    "engine", "added vectors", did="Added a vector after the middle block, attention and MLP; compared the last block.",
+    expected=_EXPECTED, means="Steering in this engine is not what it is in the model.",
+)  # fmt: skip
+def added_vectors(setup: EngineSetup) -> Outcome:
+    if setup.whole:
+        raise Skip("not every row came")
+    engine, few, last = setup.engine, setup.contexts[:8], setup.last
+    layer = ((parse_hook_point(last).layer or 0) + 1) // 2
+    before = torch.cat(setup.last_rows[:8])
+    vector = torch.randn(before.shape[1], generator=torch.Generator().manual_seed(0)) * before.std()
+    points = [f"blocks.{layer}.{name}" for name in ("hook_resid_post", "hook_attn_out", "hook_mlp_out")]
+    adding = dict(zip(points, (vector, vector.flip(0), -vector.roll(1)), strict=True))
+    engine.hook({last: engine.sites[last]}, adding)
+    came = engine.rows(few)[last]
+    paths = {engine.sites[name].path: vector for name, vector in adding.items()}
+    expected = reference_rows(setup.plain, {last: engine.sites[last]}, few, paths)[last]
+    error, moved = relative(came, expected), relative(before, expected)
+    came = f"a relative error of {error:.2g} at {last} ({setup.tolerance:.2g} allowed), which they moved by {moved:.2g}"
+    return error <= setup.tolerance < moved, came

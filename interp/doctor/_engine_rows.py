@@ -1,6 +1,6 @@
 """The rows that transformers alone computes at the hook points of an engine, and the causes of wrong ones."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -12,33 +12,59 @@ from interp.names import parse_hook_point
 
 LOOKED_AT = 6
 """Contexts in which the cause of a difference is looked for."""
+AT_ONCE = 8
+"""Contexts of a pass of transformers."""
 _ALIKE = 1e-3
 _MOST = 0.7
 
 
 @torch.no_grad()
-def reference_rows(plain: Any, sites: dict[str, Site], contexts: Sequence[list[int]]) -> dict[str, Tensor]:
-    """Return `[n_rows, d]` by hook point: each context alone through a model of transformers, one after another."""
+def reference_rows(
+    plain: Any,
+    sites: dict[str, Site],
+    contexts: Sequence[list[int]],
+    adding: dict[str, Tensor] | None = None,
+    at_once: int = AT_ONCE,
+) -> dict[str, Tensor]:
+    """Return `[n_rows, d]` by hook point: contexts of like length together through a model of transformers.
+
+    Shorter ones are filled up behind their end, where no token looks; the unembedding is left out. `adding` gives
+    vectors `[d]` by the path of the module after which they are added.
+    """
     seen: dict[str, list[Tensor]] = {name: [] for name in sites}
-    modules, handles = dict(plain.named_modules()), []
+    modules = dict(plain.named_modules())
+    handles = [modules[path].register_forward_hook(_added(vector)) for path, vector in (adding or {}).items()]
     for name, site in sites.items():
         handles.append(_hooked(modules[site.path], site.side, seen[name]))
+    order = sorted(range(len(contexts)), key=lambda number: len(contexts[number]))
     try:
-        for context in contexts:
-            plain(input_ids=torch.tensor([context]), use_cache=False)
+        for first in range(0, len(order), at_once):
+            together = [contexts[number] for number in order[first : first + at_once]]
+            filled = [context + [0] * (len(together[-1]) - len(context)) for context in together]
+            plain.base_model(input_ids=torch.tensor(filled), use_cache=False)
     finally:
         for handle in handles:
             handle.remove()
-    return {name: torch.cat(rows) for name, rows in seen.items()}
+    return {name: _unfilled(batches, contexts, order) for name, batches in seen.items()}
 
 
-def _hooked(module: Any, side: str, rows: list[Tensor]) -> Any:
+def _unfilled(batches: list[Tensor], contexts: Sequence[list[int]], order: list[int]) -> Tensor:
+    """Return the rows of contexts one after another, from batches that had them in another order."""
+    filled = dict(zip(order, (rows for batch in batches for rows in batch), strict=True))
+    return torch.cat([filled[number][: len(context)] for number, context in enumerate(contexts)])
+
+
+def _added(vector: Tensor) -> Any:
+    return lambda module, args, out: (out[0] + vector, *out[1:]) if isinstance(out, tuple) else out + vector
+
+
+def _hooked(module: Any, side: str, batches: list[Tensor]) -> Any:
     def before(module: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         values = (*args, *kwargs.values())
-        rows.append(next(v for v in values if isinstance(v, Tensor) and v.is_floating_point())[0].clone())
+        batches.append(next(v for v in values if isinstance(v, Tensor) and v.is_floating_point()).clone())
 
     def after(module: object, args: object, out: Any) -> None:
-        rows.append((out[0] if isinstance(out, tuple) else out)[0].clone())
+        batches.append((out[0] if isinstance(out, tuple) else out).clone())
 
     return (
         module.register_forward_pre_hook(before, with_kwargs=True)
@@ -173,9 +199,12 @@ def _other_contexts(came: Tensor, expected: Tensor) -> str:
     return ""
 
 
-def groups_of(sites: dict[str, Site], n_rows: int, d: int, limit: int) -> Iterable[dict[str, Site]]:
-    """Cut sites into groups whose rows fill at most `limit` bytes."""
-    size = max(1, limit // max(1, n_rows * d * 4))
-    names = list(sites)
-    for first in range(0, len(names), size):
-        yield {name: sites[name] for name in names[first : first + size]}
+def parts_of(contexts: Sequence[list[int]], n_rows: int) -> Iterator[tuple[int, list[list[int]]]]:
+    """Cut contexts into parts of `n_rows` tokens, or of one context, each with the number of its first."""
+    first, room = 0, n_rows
+    for number, context in enumerate(contexts):
+        if number > first and room < len(context):
+            yield first, list(contexts[first:number])
+            first, room = number, n_rows
+        room -= len(context)
+    yield first, list(contexts[first:])

@@ -1,9 +1,9 @@
 """Examine an engine: are the rows that it gives those of the model?
 
-Contexts of different lengths go through the engine, and each alone through plain transformers in float32. Every hook
-point that the engine offers is compared. In float32 the rows have to be the same but for rounding, a relative error of
-1e-5. In a narrower precision they have to be as near to float32 as transformers itself comes in that precision, within
-a factor of two.
+Contexts of different lengths go through the engine, and eight at a time through plain transformers in float32. Every
+hook point that the engine offers is compared. In float32 the rows have to be the same but for rounding, a relative
+error of 1e-5. In a narrower precision they have to be as near to float32 as transformers itself comes in that
+precision, within a factor of two.
 """
 
 import random
@@ -62,10 +62,10 @@ def examine_engine(
     assert plain is not None, "an engine runs models of transformers"
     given = list(contexts or contexts_of(engine.tokenizer, N_CONTEXTS, min(LONGEST, engine.n_ctx), seed))
     reference = plain[0].float().eval()
-    setup = EngineSetup(engine, reference, given, tolerance_of(reference, engine, given))
+    setup = EngineSetup(engine, reference, given, *tolerance_of(reference, engine, given))
     for done in setup.measure():
         if progress is not None:
-            progress(done, len(engine.sites), {})
+            progress(done, len(given), {})
     checks = list(run_trials(TRIALS, setup))
     settings = ExaminedSetup(
         model=engine.spec,
@@ -79,13 +79,18 @@ def examine_engine(
     return Certificate(settings=settings, device=engine.about.rpartition(" ")[2], dtype=engine.precision, checks=checks)
 
 
-def tolerance_of(plain: Any, engine: GivesRows, contexts: Sequence[list[int]]) -> float:
-    """Return the largest relative error that is allowed: twice that of transformers itself in a narrow precision."""
+def tolerance_of(plain: Any, engine: GivesRows, contexts: Sequence[list[int]]) -> tuple[float, float | None]:
+    """Return the largest relative error that is allowed: twice that of transformers itself in a narrow precision.
+
+    Then how much two runs of transformers in that precision differ, of contexts alone and of eight together.
+    """
     if engine.precision == "float32":
-        return TOLERANCE
+        return TOLERANCE, None
     few = list(contexts[:8])
     name = next(reversed([name for name in engine.sites if name.endswith("hook_resid_post")]))
     sites = {each: engine.sites[each] for each in (name, name.replace("hook_resid_post", "hook_mlp_out"))}
     narrow = deepcopy(plain).to(getattr(torch, engine.precision))
-    theirs, exact = reference_rows(narrow, sites, few), reference_rows(plain, sites, few)
-    return 2 * max(relative(theirs[each], exact[each]) for each in sites)
+    together, exact = reference_rows(narrow, sites, few), reference_rows(plain, sites, few)
+    alone = reference_rows(narrow, sites, few, at_once=1)
+    largest = max(relative(run[each], exact[each]) for run in (together, alone) for each in sites)
+    return 2 * largest, max(relative(alone[each], together[each]) for each in sites)

@@ -1,17 +1,19 @@
 """The default engine: a model with TransformerLens' hooks, in this process, on one device or spread over several."""
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, cast
 
 from interp.engines.engine import Engine, ReadsRows
 from interp.errors import ConfigError
 from interp.models.adapter import available_hook_points, tokenizer_hash
-from interp.models.hooked import HookedModel
+from interp.models.hooked import Hook, HookedModel
 from interp.models.identity import attention_kernel, model_spec, tokenizer_of, weight_hash
 from interp.models.tensor_parallel import is_part, split_over
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from interp.models.loading import Attention
     from interp.text.tokens import Tokenizer
 
@@ -29,7 +31,7 @@ class Bridge(Engine):
         self.ranks = split_over(model.original_model)
         self.together = self.ranks > 1
         self.name = "sharded" if self.together or hasattr(model.original_model, "hf_device_map") else "bridge"
-        self.n_layers, self.n_ctx = model.cfg.n_layers, model.cfg.n_ctx
+        self.n_layers, self.d_model, self.n_ctx = model.cfg.n_layers, model.cfg.d_model, model.cfg.n_ctx
 
     @property
     def about(self) -> str:
@@ -60,10 +62,19 @@ class Bridge(Engine):
             )
         return names
 
-    def reading(self, hook_points: Sequence[str]) -> AbstractContextManager[ReadsRows]:
+    @contextmanager
+    def reading(
+        self, hook_points: Sequence[str], *, adding: "Mapping[str, Tensor] | None" = None
+    ) -> Iterator[ReadsRows]:
         from interp.models.passes import Capture
 
-        return Capture(self.model, hook_points)
+        hooks = [(name, _adds(vector)) for name, vector in self.checked(adding).items()]
+        with self.model.hooks(fwd_hooks=hooks), Capture(self.model, hook_points) as capture:
+            yield capture
+
+
+def _adds(vector: "Tensor") -> Hook:
+    return lambda value, hook: value + vector.to(value)
 
 
 def engine_of(model: HookedModel | Engine) -> Engine:

@@ -43,6 +43,8 @@ FOLDER = ".venv-vllm"
 VERSIONS = ("0.32.",)
 """Beginnings of the versions whose workers were tried."""
 RECORDER = "_worker.RowRecorder"
+CONTEXT = 1024
+"""Tokens of the longest context unless more are asked for: keys and values of 32,768 tokens of Gemma 3 take 1.1 GB."""
 _SETTINGS = {
     "VLLM_NO_USAGE_STATS": "1",
     "DO_NOT_TRACK": "1",
@@ -72,6 +74,16 @@ def python_of_vllm(given: str | None = None) -> Path:
     )
 
 
+def ranks_of(about: str) -> int:
+    """Return the number of processes of an engine from what it says of itself.
+
+    >>> ranks_of("vllm 0.32.0 on 2 x cpu"), ranks_of("vllm 0.32.0 on cpu")
+    (2, 1)
+    """
+    number = about.rpartition(" on ")[2].partition(" x ")[0]
+    return int(number) if number.isdigit() else 1
+
+
 @contextlib.contextmanager
 def start_vllm(
     spec: str,
@@ -90,7 +102,7 @@ def start_vllm(
         spec: a model of transformers, as `load_model` takes it; no adapter.
         ranks: processes that share every layer (tensor parallel); they must divide the attention heads.
         dtype: precision of weights and computation.
-        n_ctx: tokens of the longest context (default: the model's, less one).
+        n_ctx: tokens of the longest context (default: `CONTEXT`). The engine keeps room for the keys and values of one.
         python: Python of an environment with vLLM (`python_of_vllm`).
         options: arguments of vLLM's `LLM`, such as `{"gpu_memory_utilization": 0.5}`.
         recorder: class that the engine's workers inherit, as `module.Class`.
@@ -120,8 +132,8 @@ class Vllm(Engine):
         self.files = files_of(spec, "the engine vllm")
         self.spec, self.precision, self.ranks, self.python = spec, dtype, ranks, python
         config = self.files.config
-        self.n_layers = config.num_hidden_layers
-        self.n_ctx = min(n_ctx or sys.maxsize, config.max_position_embeddings - 1)
+        self.n_layers, self.d_model = config.num_hidden_layers, config.hidden_size
+        self.n_ctx = min(n_ctx or CONTEXT, config.max_position_embeddings - 1)
         heads = config.num_attention_heads
         if ranks < 1 or heads % ranks:
             able = [str(n) for n in range(1, heads + 1) if heads % n == 0]
@@ -170,15 +182,16 @@ class Vllm(Engine):
             )
 
     @contextlib.contextmanager
-    def reading(self, hook_points: Sequence[str]) -> Iterator["_Rows"]:
-        """Read these hook points; the engine computes whole passes all the same."""
+    def reading(self, hook_points: Sequence[str], *, adding: "Mapping[str, Tensor] | None" = None) -> Iterator["_Rows"]:
+        """Read these hook points; the engine computes whole passes all the same. Raises as `Engine.reading`."""
         names = check_hook_points(hook_points, self.hook_points, self.n_layers)
-        self.hook({name: self.sites[name] for name in names})
+        self.hook({name: self.sites[name] for name in names}, self.checked(adding))
         yield _Rows(self, list(names))
 
-    def hook(self, sites: dict[str, Site]) -> None:
+    def hook(self, sites: dict[str, Site], adding: "Mapping[str, Tensor] | None" = None) -> None:
         """Hook the modules of some sites, by name. Raises `ConfigError` for modules that the engine's model lacks."""
-        outcome = self._process.ask(sites=[[name, *site] for name, site in sites.items()])
+        vectors = [[self.sites[name].path, vector.tolist()] for name, vector in (adding or {}).items()]
+        outcome = self._process.ask(sites=[[name, *site] for name, site in sites.items()], vectors=vectors)
         if outcome["missing"]:
             raise ConfigError(
                 f"{self.spec} has no {outcome['missing'][0]} in vLLM, so these values cannot be read there; record it "

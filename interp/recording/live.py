@@ -8,14 +8,22 @@ is seen once, or a disk that is too small.
 Training reads activations a group of contexts at a time, and a held-out split those of some documents; the model runs
 only on contexts that hold a requested row. Ranks that train together divide the passes of a group and exchange the rows
 (`read_parts`): the model runs once on each context, whatever the number of ranks.
+
+A recording that was made with vLLM is read by vLLM, in the same version and on as many processes: it starts when rows
+are first read, and ends with the recording. The next group is computed while training uses the last. Under several
+ranks the first one has the engine.
 """
 
+import contextlib
+import weakref
 from functools import cached_property
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from interp.engines.bridge import Bridge
+from interp.engines.engine import Engine
 from interp.errors import MismatchError
 from interp.models.hooked import HookedModel
 from interp.names import canonical_hook_point
@@ -59,6 +67,7 @@ class LiveRecording(Recording):
         """
         super().__init__(folder)
         self._device, self._widths = device, widths
+        self._in_vllm = model is None and self._text.engine.startswith("vllm ")
         if model is not None:
             self._model = self._checked(model)
 
@@ -80,6 +89,26 @@ class LiveRecording(Recording):
         model = load_model(self.model, dtype=text.compute_dtype, attention=text.attention, device=self._device)
         return self._checked(model)
 
+    @cached_property
+    def _engine(self) -> Engine:
+        """The program that computes the rows: the one that the recording names, or the given model."""
+        if not self._in_vllm:
+            return Bridge(self._model)
+        from interp.engines.vllm import ranks_of, start_vllm
+
+        with contextlib.ExitStack() as stack:
+            about = self._text.engine
+            engine = stack.enter_context(
+                start_vllm(self.model, ranks=ranks_of(about), dtype=self._text.compute_dtype, n_ctx=self.context_length)
+            )
+            if (engine.about, engine.weight_hash) != (about, self.weight_hash):
+                raise MismatchError(
+                    f"{self.folder} was recorded with {about}, here is {engine.about}; or its model has other weights "
+                    "now; record it again"
+                )
+            weakref.finalize(self, stack.pop_all().close)
+        return engine
+
     @property
     def _text(self) -> RecordedText:
         return self.artefact.settings.text_read
@@ -89,7 +118,7 @@ class LiveRecording(Recording):
 
         False for several ranks, whose exchanges in the reader and in the step must have one order.
         """
-        return ranks.world == 1 and str(self._model.cfg.device) != "cpu"
+        return ranks.world == 1 and (self._in_vllm or str(self._model.cfg.device) != "cpu")
 
     @property
     def loaded_model(self) -> HookedModel:
@@ -127,6 +156,8 @@ class LiveRecording(Recording):
 
     def _first_rows(self, parts: list[tuple[int, Tensor]], world: int) -> list[int]:
         """Return the first row of every rank's passes, and the number of rows."""
+        if self._in_vllm:
+            return [0] + [sum(len(local) for _, local in parts)] * world
         passes, at = [], 0
         for _, local in parts:
             _, n_rows = torch.unique_consecutive(local // self.context_length, return_counts=True)
@@ -136,18 +167,17 @@ class LiveRecording(Recording):
         return [passes[len(passes) * rank // world] if passes else 0 for rank in range(world)] + [at]
 
     def _compute(self, hook_points: list[str], shard: int, local: Tensor) -> dict[str, Tensor]:
-        from interp.models.passes import Capture
         from interp.recording.record import compute_activations
 
         if not len(local):
             return self.room(hook_points, 0)
         length = self.context_length
         contexts = torch.div(local, length, rounding_mode="floor").unique()
-        with Capture(self._model, hook_points) as capture:
+        with self._engine.reading(hook_points) as reader:
             values = compute_activations(
-                capture,
+                reader,
                 text_of(shard, self.token_shard(shard), length, contexts),
-                batch_size=self._text.batch_size,
+                batch_size=len(contexts) if self._engine.whole_shards else self._text.batch_size,
                 dtype=self.row_dtype,
             )
         whole = len(local) == len(contexts) * length and bool((local.diff() == 1).all())

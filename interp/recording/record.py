@@ -211,7 +211,7 @@ def compute_missing_shards(
     """
     ranks, live, missing, more = log.ranks, settings.text_read.live, _missing(texts, log, meter), True
     n = 1 if engine.together else ranks.world
-    batch_size = settings.text_read.shard_rows if engine.whole_shards else settings.text_read.batch_size
+    batch_size = _batch_size(engine, settings.text_read)
     with ranks.checked(), engine.reading(settings.hook_points) as reader, ShardWriter(log.draft, log) as writer:
         run = partial(_compute, reader, settings=settings, batch_size=batch_size, meter=meter)
         while more:
@@ -231,6 +231,10 @@ def compute_missing_shards(
                         meter.elsewhere(text.n_real)
                 more = len(turn) == n
             log.tell()
+
+
+def _batch_size(engine: Engine, text: RecordedText) -> int:
+    return text.shard_rows if engine.whole_shards else text.batch_size
 
 
 def _missing(texts: Iterator[ShardText], log: ShardLog, meter: "_Meter") -> Iterator[ShardText]:
@@ -299,7 +303,7 @@ def write_first_stats(engine: Engine, folder: Path, log: ShardLog, settings: Rec
             columns = load_tensors(folder / "tokens" / f"{shard_name(entry['shard'])}.safetensors")
             text = text_of(entry["shard"], TokenShard(**columns), settings.context_length)
             values = compute_activations(
-                reader, text, batch_size=settings.text_read.batch_size, dtype=memory_dtype(settings.dtype)
+                reader, text, batch_size=_batch_size(engine, settings.text_read), dtype=memory_dtype(settings.dtype)
             )
             for name, rows in values.items():
                 block = moments(rows, text.document.reshape(-1) >= 0)

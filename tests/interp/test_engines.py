@@ -3,10 +3,12 @@
 vLLM is stood for by `fixtures/fake_vllm`, in a process as the real one; `tests.campaigns.engine` asks the real one.
 """
 
+import gc
 import importlib
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -14,18 +16,23 @@ import pytest
 import torch
 
 from interp import RecordConfig, record
-from interp.doctor.engine import contexts_of, examine_engine
+from interp.doctor.engine import LONGEST, contexts_of, examine_engine
 from interp.engines import vllm
+from interp.engines.bridge import Bridge
 from interp.engines.modules import sites_of
 from interp.engines.vllm import Vllm, start_vllm
-from interp.errors import ConfigError, MissingError, ResourceError, UnknownNameError
+from interp.errors import ConfigError, MismatchError, MissingError, ResourceError, UnknownNameError
 from interp.models.adapter import run_with_hooks
 from interp.models.identity import weight_hash
 from interp.models.loading import load_model, load_tokenizer
 from interp.models.passes import Capture
+from interp.recording.live import open_recording
 from interp.recording.store import Recording
 from interp.text.corpora import Document
-from tests.campaigns.engine import MISTAKES
+from saes.kinds.config import BatchTopKConfig
+from saes.training.config import TrainConfig
+from saes.training.train import train_sae
+from tests.campaigns.engine import MISTAKES, N_OF_A_MISTAKE
 from workbench.__main__ import main
 
 FAKE = Path(__file__).parents[1] / "fixtures" / "fake_vllm"
@@ -131,12 +138,74 @@ def test_a_dead_engine_leaves_finished_shards_and_the_next_run_goes_on(llama: st
     assert Recording(tmp_path / "cut").manifest.content_hash == Recording(tmp_path / "whole").manifest.content_hash
 
 
+def test_added_vectors_do_what_they_do_in_the_bridge(engine_here, llama: str) -> None:
+    tokens, vector = torch.arange(20).reshape(2, 10), torch.randn(24, generator=torch.Generator().manual_seed(1))
+    names = ["blocks.1.hook_resid_post", "blocks.2.hook_resid_post"]
+    engine, bridge = engine_here(), Bridge(load_model(llama))
+
+    def rows(one, adding):
+        with one.reading(names, adding=adding) as reader:
+            return reader(tokens)
+
+    before = rows(engine, None)
+    for point in ("blocks.1.hook_resid_post", "blocks.2.hook_mlp_out"):
+        ours, theirs = rows(engine, {point: vector}), rows(bridge, {point: vector})
+        for name in names:
+            torch.testing.assert_close(ours[name], theirs[name], rtol=1e-4, atol=1e-4)
+        assert not torch.allclose(before[names[1]], ours[names[1]], atol=0.1)
+    torch.testing.assert_close(rows(engine, None), before)  # they are gone with their block
+    for one in (engine, bridge):
+        with pytest.raises(UnknownNameError), one.reading(names, adding={"blocks.1.hook_resid_mid": vector}):
+            pass
+        with (
+            pytest.raises(ConfigError, match=r"24 values, .* \(7,\)"),
+            one.reading(names, adding={names[0]: vector[:7]}),
+        ):
+            pass
+
+
+def test_training_reads_a_live_recording_from_the_engine_that_it_names(
+    engine_here, llama: str, tmp_path: Path, monkeypatch
+) -> None:
+    live = replace(SMALL, tokens=310, live=True)
+    record(engine_here(), TEXTS, tmp_path / "live", live, hook_points=POINTS[:1])
+    record(load_model(llama), TEXTS, tmp_path / "bridge", live, hook_points=POINTS[:1])
+    given = {"python": sys.executable, "recorder_folder": FAKE}
+    monkeypatch.setattr(vllm, "start_vllm", partial(start_vllm, **given))
+    train, sae = TrainConfig(tokens=256, batch_size=32, heldout_fraction=0.4), BatchTopKConfig(d_sae=16, k=4)
+    recordings = [open_recording(tmp_path / name) for name in ("live", "bridge")]
+    assert [recording.reads_ahead() for recording in recordings] == [True, False]
+    assert recordings[0]._first_rows([(0, torch.arange(9))], 2) == [0, 9, 9], "the first rank has the engine"
+    ours, theirs = (train_sae(r, POINTS[0], sae, train, tmp_path / "saes" / r.folder.name) for r in recordings)
+    torch.testing.assert_close(ours.W_dec, theirs.W_dec, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(
+        recordings[0].activation_shard(POINTS[0], 1), recordings[1].activation_shard(POINTS[0], 1), rtol=1e-4, atol=1e-4
+    )
+    process = recordings[0]._engine._process._popen
+    del recordings
+    gc.collect()
+    assert process.poll() is not None, "it ends with the recording"
+    monkeypatch.setenv("FAKE_VLLM_VERSION", "0.32.7")
+    with pytest.raises(MismatchError, match=r"recorded with vllm 0\.32\.0 on cpu, here is vllm 0\.32\.7"):
+        open_recording(tmp_path / "live").activation_shard(POINTS[0], 0)
+
+
 def test_the_doctor_passes_a_sound_engine(engine_here) -> None:
     found = examine_engine(engine_here())
-    assert [check.verdict for check in found.checks] == ["passed"] * 5
+    assert [check.verdict for check in found.checks] == ["passed"] * 6
     assert [check.came.partition(",")[0] for check in found.checks[1:4]] == [
         "9 hook points", "3 hook points", "6 hook points",
     ]  # fmt: skip
+
+
+def test_a_narrow_precision_is_allowed_what_transformers_needs_in_it(engine_here) -> None:
+    engine = engine_here()
+    engine.precision = "bfloat16"
+    found = examine_engine(engine, contexts=contexts_of(engine.tokenizer, 16, 24, seed=0))
+    batches = next(check for check in found.checks if check.name == "other batches")
+    assert not found.failed
+    assert float(batches.came.partition("(")[2].partition(" ")[0]) > 1e-3
+    assert "two runs of transformers differ by" in batches.came
 
 
 CHUNKS = {"enable_chunked_prefill": True}
@@ -147,7 +216,8 @@ PLANTED = {"FirstPieces": {"chunk": 8}, "LastPieces": {"chunk": 4}}
 def test_the_doctor_names_the_mistake(engine_here, name: str) -> None:
     mistake = MISTAKES[name]
     options = {**mistake.options, **PLANTED.get(name, {})}
-    found = examine_engine(engine_here(f"faulty.{name}", ranks=mistake.ranks, **options))
+    engine = engine_here(f"faulty.{name}", ranks=mistake.ranks, **options)
+    found = examine_engine(engine, contexts=contexts_of(engine.tokenizer, N_OF_A_MISTAKE, LONGEST, seed=0))
     failed = found.with_verdict("failed")
     assert any(mistake.words in check.came for check in failed), [check.came for check in found.checks]
 
@@ -285,7 +355,7 @@ def test_record_examines_an_engine_once_and_refuses_a_wrong_one(
     Path("text.txt").write_text("\n\n".join(text.text for text in TEXTS))
     asked = ["record", llama, "--engine", "vllm", "--corpus", "text.txt", "--tokens", "100", "--context-length", "16"]
     assert not main([*asked, "--name", "one"])
-    assert "5 of 5 checks passed" in capsys.readouterr().out
+    assert "6 of 6 checks passed" in capsys.readouterr().out
     assert any(key.endswith("llama-vllm") for key in Recording(Path("workspace/recordings/one")).manifest.parents)
     assert not main([*asked, "--name", "two"])
     assert "doctor" not in capsys.readouterr().out
@@ -294,5 +364,20 @@ def test_record_examines_an_engine_once_and_refuses_a_wrong_one(
     assert main([*asked, "--name", "three"]) == 2
     assert "a layer off by one" in capsys.readouterr().err
     assert not Path("workspace/recordings/three").exists()
-    for wrong in (["--live"], ["--tensor-parallel", "4"], ["--device", "cpu"]):
+    for wrong in (["--tensor-parallel", "4"], ["--device", "cpu"]):
         assert main([*asked, "--name", "four", *wrong]) == 2
+
+
+def test_options_that_another_engine_lacks_are_refused_before_anything_loads(llama: str, monkeypatch, capsys) -> None:
+    monkeypatch.setattr("interp.models.loading.load_model", lambda *_, **__: pytest.fail("a model was loaded"))
+    monkeypatch.setenv(vllm.PYTHON, sys.executable)
+    for wrong, words in {
+        f"record {llama} --tensor-parallel 2": "add --engine vllm",
+        f"doctor {llama} --engine sharded --tensor-parallel 2": "add --engine vllm",
+        f"own {llama} --text docstrings --tensor-parallel 2": "add --engine vllm",
+        f"own {llama} --text docstrings --engine vllm --tensor-parallel 4": "6 attention heads",
+        f"own {llama} --text docstrings --engine vllm --hook-point blocks.1.mlp.hook_post": "hook point",
+        "train demo --engine vllm": "give it to `workbench record --live`",
+    }.items():
+        assert main(wrong.split()) == 2
+        assert words in capsys.readouterr().err

@@ -241,6 +241,19 @@ def test_memory_for_the_model_but_not_for_the_lens_names_the_next_command(tmp_pa
         check_room(steps, tmp_path, "cpu", lambda **changes: f"own {changes}")
 
 
+def test_vllm_records_and_the_other_steps_keep_their_device(text: Path, tmp_path: Path) -> None:
+    given = {"engine": "vllm", "tensor_parallel": 2, "device": "cpu", "workspace": tmp_path}
+    own = Own(model="small:mlp-2l", text=str(text), **given)
+    facts = OwnFacts(CostSizes(8_000, 40_000, 64, 128, 3), "blocks.0.hook_resid_post", 2, 128, (), 64)
+    lines = {step.kind: command_line(step.verb) for step in own.steps(facts)}
+    assert "--engine vllm --tensor-parallel 2" in lines["recording"]
+    assert "--device" not in lines["recording"]
+    assert "--device cpu" in lines["sae"]
+    assert [kind for kind, line in lines.items() if "--engine" in line] == ["recording"]
+    with pytest.raises(ConfigError, match="add --engine vllm"):
+        replace(own, engine="bridge")
+
+
 def test_settings_out_of_range_are_refused(text: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="must be at least 1"):
         parse(words(text, tmp_path / "ws", "--k", "0"))

@@ -101,7 +101,7 @@ class Doctor(OnEngine, Seeded, Threaded, RunsModel, Analysis[Certificate]):
 
         if self.key or self.quick:
             raise ConfigError("an engine is examined as a whole: leave --quick, --dictionary and --set out")
-        with self.started(self.model, self.dtype) as engine, run.progress("engine", "hook points") as progress:
+        with self.started(self.model, self.dtype) as engine, run.progress("engine", "contexts") as progress:
             run.parents[f"model:{self.model}"] = engine.weight_hash
             return examine_engine(engine, seed=self.seed, progress=progress)
 

@@ -35,6 +35,7 @@ class Record(RecordConfig, OnEngine, Threaded, Resumable["Recorded"]):
     Example: workbench record smollm2-135m --engine vllm --tokens 300000
 
     An inference engine is examined before its first recording, and refused where its rows are not those of the model.
+    With --live it feeds `workbench train`.
     """
 
     makes: ClassVar[str] = "recording"
@@ -53,6 +54,10 @@ class Record(RecordConfig, OnEngine, Threaded, Resumable["Recorded"]):
     """Data type of the model's computation, --dtype of other verbs; here --dtype is that of the stored activations."""
     budget_gb: float | None = None
     """Refuse to write more gigabytes than this."""
+
+    def __post_init__(self) -> None:
+        RecordConfig.__post_init__(self)
+        OnEngine.__post_init__(self)
 
     def measure(self, run: AnalysisRun) -> "Recorded":
         from interp.models.loading import chat_template
@@ -76,8 +81,6 @@ class Record(RecordConfig, OnEngine, Threaded, Resumable["Recorded"]):
         """Raise `ConfigError` for what an inference engine does not do."""
         if ranks.world > 1:
             raise ConfigError("vLLM starts its own processes: give --tensor-parallel 2, without torchrun")
-        if self.live:
-            raise ConfigError("--live reads activations from the bridge; leave --engine out, or record without --live")
 
     def _record(
         self, run: AnalysisRun, model: "HookedModel | Engine", corpus: "OpenedCorpus", ranks: "Ranks"

@@ -48,11 +48,19 @@ def load(
     return engine, {"version": vllm.__version__, "device": vllm.platforms.current_platform.device_type}
 
 
-def run(engine: Any, *, sites: list[Any] | None = None, contexts: list[Any] | None = None, path: str = "") -> dict:
-    """Hook `sites`, or write the rows of `contexts` into a file."""
+def run(
+    engine: Any,
+    *,
+    sites: list[Any] | None = None,
+    vectors: list[Any] | None = None,
+    contexts: list[Any] | None = None,
+    path: str = "",
+) -> dict:
+    """Hook `sites` and add `vectors` in the model, or write the rows of `contexts` into a file."""
     vllm: Any = importlib.import_module("vllm")
     if sites is not None:
-        return engine.collective_rpc("record_modules", args=(sites,))[0]
+        unknown = engine.collective_rpc("add_vectors", args=(vectors,))[0]  # first, so that rows are read after them
+        return {"missing": unknown + engine.collective_rpc("record_modules", args=(sites,))[0]["missing"]}
     assert contexts is not None
     started = time.perf_counter()
     engine.collective_rpc("record_contexts", args=(contexts,))

@@ -24,6 +24,19 @@ class RowRecorder:
     rank: int
     model_runner: Any
 
+    def add_vectors(self, vectors: list[list[Any]]) -> list[str]:
+        """Add vectors to what modules return, in place of those before: `[path of the module, values]` each.
+
+        Of the two parts that a block returns it is added to the first. Every worker adds it, since each has the whole
+        residual stream. Returns the paths that the model lacks.
+        """
+        modules = dict(self.model_runner.model.named_modules())
+        for handle in getattr(self, "_adding_handles", []):
+            handle.remove()
+        known = [(modules[path], values) for path, values in vectors if path in modules]
+        self._adding_handles: list[Any] = [module.register_forward_hook(_Adding(values)) for module, values in known]
+        return sorted({path for path, _ in vectors} - modules.keys())
+
     def record_modules(self, sites: list[list[Any]]) -> dict[str, Any]:
         """Hook modules, in place of those hooked before: `[name, path of the module, "in" or "out", summed]` each.
 
@@ -121,6 +134,18 @@ class _Reading:
         parts = [value for value in values if isinstance(value, Tensor) and value.is_floating_point()]
         value = parts[0] + parts[1] if self.summed and len(parts) > 1 else parts[0]
         self.recorder._keep(self.name, value)
+
+
+class _Adding:
+    """A hook that adds a vector to the value after a module."""
+
+    def __init__(self, values: list[float]):
+        self.vector = torch.tensor(values)
+
+    def __call__(self, module: Any, args: tuple[Any, ...], out: Any) -> Any:
+        first = out[0] if isinstance(out, tuple) else out
+        changed = first + self.vector.to(first)
+        return (changed, *out[1:]) if isinstance(out, tuple) else changed
 
 
 def _key(ids: list[int]) -> bytes:
