@@ -144,7 +144,7 @@ register(
     Kind("lens", "lenses", "interp.lenses.tuned_lens:TunedLens"),
     Kind("jacobian_lens", "jacobian-lenses", "interp.lenses.jacobian_lens:JacobianLens"),
     Kind("heads", "heads", "interp.circuits.head_scores:HeadScores"),
-    Kind("attention_entropy", "attention-entropies", "interp.circuits.attention_entropy:AttentionEntropy"),
+    Kind("heads_in_text", "heads-in-text", "interp.circuits.heads_in_text:HeadsInText"),
     Kind("induction_circuit", "induction-circuits", "interp.circuits.induction_circuit:InductionCircuit", "circuit"),
     Kind("edge_circuit", "edge-circuits", "interp.circuits.found_circuit:EdgeCircuit", "circuit"),
     Kind("attribution_graph", "graphs", "interp.tracing.graph:AttributionGraph"),
