@@ -27,8 +27,10 @@ from dashboard.components.tokens import COLD, WARM, attention_graph
 from dashboard.figures.circuits import MAX_SENDERS, VIAS, ablation_bars, composition_map, senders
 from dashboard.figures.heads import head_scores
 from dashboard.figures.theme import theme, visible
+from dashboard.heads._browser import browser, register_browser
 from dashboard.sources import PageSources, current, open_artefact
 from interp.circuits.head_scores import HeadScores, HeadSettings
+from interp.circuits.heads_in_text import HeadsInText
 from interp.circuits.induction_circuit import HeadVerdict, InductionCircuit
 from interp.errors import UnknownNameError, program
 from interp.names import HEAD_KINDS, parse_head
@@ -174,9 +176,28 @@ EXAMPLE = "The small cat sat on the wide mat. The small cat sat on the wide mat.
 
 
 def layout(
-    context: PageSources, name: str | None = None, kind: str = "induction", head: str = "", text: str = "", **_: object
+    context: PageSources,
+    name: str | None = None,
+    kind: str = "induction",
+    head: str = "",
+    text: str = "",
+    texts: str = "",
+    **_: object,
 ) -> html.Div:
-    """`/heads/<name>?kind=<score>&head=L5H1&text=<prompt>`; a head in the address is shown at once."""
+    """`/heads/<name>?kind=<score>&head=L5H1&text=<prompt>`; a head in the address is shown at once.
+
+    Heads over a text come first where there are any: those named by `texts`, else the newest of the same model.
+    """
+    read = context.workspace.values(HeadsInText)
+    if texts:
+        read = [context.workspace.open(HeadsInText, texts)]
+    if texts or (read and not name and not context.workspace.newest("heads")):
+        same = [
+            scores for scores in context.workspace.values(HeadScores) if scores.settings.model == read[0].settings.model
+        ]
+        if not same:
+            return page("Heads", browser(context.workspace, read[0]))
+        name = same[0].name
     scores = context.workspace.open(HeadScores, open_artefact(context.workspace, ("heads",), name).name)
     kinds = kinds_of(scores)
     if kind not in kinds:
@@ -190,12 +211,14 @@ def layout(
         dmc.SegmentedControl(id="heads-kind", data=choices, value=kind, size="xs"),
     ]
     model = scores.settings.model
+    mine = next((found for found in read if found.settings.model == model), None)
     return page(
         "Heads",
         dcc.Store(id="heads-state", data={"name": scores.name, "model": model}),
         dcc.Store(id="heads-chosen", data=head or None),
         dcc.Store(id="heads-text-run", data=text or EXAMPLE),
         address_sink("heads"),
+        *([browser(context.workspace, mine)] if mine is not None else []),
         verdict(html.Span(id="heads-lead"), *_method(scores.settings, kinds)),
         html.Div([_scores_panel(), _table_panel(), _pattern_panel(context, text)], className="wb-heads"),
         evidence(context.workspace, model),
@@ -231,6 +254,7 @@ def register(app: Dash) -> None:
         prevent_initial_call=True,
     )(_choose)
     register_evidence(app)
+    register_browser(app)
     app.callback(
         Output("heads-text-run", "data"),
         Input("heads-go", "n_clicks"),

@@ -41,11 +41,10 @@ ORDERED = tuple(dict.fromkeys([*PREVIOUS, *PREVIOUS.values()]))
 
 
 class TextKind(NamedTuple):
-    """Targets of a kind on text, its condition on what a head writes, and its behaviour in a sentence."""
+    """Targets of a kind on text, and its condition on what a head writes."""
 
     targets: Callable[[HeadPrompts], Targets]
     writes: Writes = ""
-    about: str = ""
 
 
 def keys_where(prompts: HeadPrompts, wanted: Callable[[str], bool]) -> Targets:
@@ -116,20 +115,20 @@ def last_number(prompts: HeadPrompts) -> Targets:
 
 _NUMBERS = frozenset(word.lower() for word in NUMBER_WORDS)
 TEXT_KINDS: dict[str, TextKind] = {
-    "sink": TextKind(first_token, about="attend to the first position, which is usually BOS"),
-    "current_token": TextKind(current_token, about="attend to the current token"),
-    "previous_token": TextKind(previous_token, about="attend to the token just before"),
-    "same_token": TextKind(duplicate_token, about="attend to an earlier copy of the current token"),
-    "induction": TextKind(induction, about="attend to the token after an earlier copy of the current one"),
-    "delimiter": TextKind(delimiter, about="attend to punctuation and line ends"),
-    "duplicate_name": TextKind(duplicate_name, about="attend, at a name, to its earlier mentions"),
-    "name_mover": TextKind(name_mover, "copies", "attend to earlier names and write them: copy names"),
-    "s_inhibition": TextKind(s_inhibition, "other", "attend to repeated names and do not write them"),
-    "last_number": TextKind(last_number, about="attend to the last number before"),
-    "copy_suppression": TextKind(any_key, "suppresses", "lower the logit of the tokens they attend to"),
-    "successor": TextKind(ordered_word, "succeeds", "write the next word of an order: Tuesday for Monday"),
+    "sink": TextKind(first_token),
+    "current_token": TextKind(current_token),
+    "previous_token": TextKind(previous_token),
+    "same_token": TextKind(duplicate_token),
+    "induction": TextKind(induction),
+    "delimiter": TextKind(delimiter),
+    "duplicate_name": TextKind(duplicate_name),
+    "name_mover": TextKind(name_mover, "copies"),
+    "s_inhibition": TextKind(s_inhibition, "other"),
+    "last_number": TextKind(last_number),
+    "copy_suppression": TextKind(any_key, "suppresses"),
+    "successor": TextKind(ordered_word, "succeeds"),
 }
-"""Kinds that are looked for by default."""
+"""Kinds that are looked for by default; `interp.names.TEXT_HEAD_KINDS` has a sentence about each."""
 
 
 def sink_positions(is_bos: Bool[Tensor, "batch pos"]) -> Bool[Tensor, "batch pos"]:
