@@ -11,7 +11,6 @@ from dashboard.components.frame import Children, attempt, notice, page, panel, q
 from dashboard.components.markup import download, page_file
 from dashboard.components.pages import (
     Page,
-    address_of,
     artefact_href,
     artefact_menu,
     head_href,
@@ -21,6 +20,7 @@ from dashboard.components.pages import (
 from dashboard.data.heads import HeadReport, mentions, report_of
 from dashboard.head import _sections
 from dashboard.sources import PageSources, current, open_artefact
+from interp.artifacts import address_of
 from interp.circuits.heads_in_text import HeadsInText
 from interp.errors import UsageError
 from interp.names import HeadName, parse_head

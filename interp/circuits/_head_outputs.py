@@ -72,8 +72,9 @@ class HeadOutputs:
 
     def about_next_word(self) -> tuple[np.ndarray, np.ndarray]:
         """Return how much heads raise the next word of an order, among the words of all orders, and the bound under
-        permuted words, `[n_heads]` each; NaN where fewer than four words are one token."""
-        encoded = tokenizer_of(self.model).encode_batch([f" {word}" for word in ORDERED])
+        permuted words, `[n_heads]` each; NaN where fewer than four pairs of words are tokens."""
+        tokenizer = tokenizer_of(self.model, required=False)
+        encoded = [[]] * len(ORDERED) if tokenizer is None else tokenizer.encode_batch([f" {word}" for word in ORDERED])
         known = {word: ids[0] for word, ids in zip(ORDERED, encoded, strict=True) if len(ids) == 1}
         pairs = [(known[word], known[after]) for after, word in PREVIOUS.items() if word in known and after in known]
         if len(pairs) < 4:

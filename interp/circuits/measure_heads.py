@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from interp.lenses.jacobian_lens import JacobianLens
 
 LEAST_DOCUMENTS, LEAST_CONTEXTS = 4, 8
+"""Of a text with fewer documents each context counts as one."""
 SMALLEST_FOUND = 0.1
 """Least score above shuffled keys."""
 SAVE_SECONDS = 60
@@ -69,7 +70,7 @@ def measure_heads(
     """Measure every head over a text.
 
     Args:
-        model: its heads are measured; it needs a tokenizer.
+        model: its heads are measured; kinds of words need a tokenizer.
         tokens: contexts of the text, BOS first where the model has one.
         documents: the document of each token, -1 for BOS and padding.
         config: the sample of the untrained model; the text is already cut.
@@ -82,8 +83,7 @@ def measure_heads(
         progress: called with (contexts done, all, facts).
     Returns: statistics, kinds, words and examples of every head.
     Raises:
-        ConfigError: too few contexts or documents, or a model without patterns.
-        MissingError: a model without a tokenizer.
+        ConfigError: too few contexts, or a model without patterns.
 
     >>> found = measure_heads(model, tokens, documents)
     """
@@ -91,11 +91,13 @@ def measure_heads(
 
     config, kinds = config or HeadsInTextConfig(), TEXT_KINDS if kinds is None else kinds
     n_documents = len(documents[documents >= 0].unique())
-    if n_documents < LEAST_DOCUMENTS or len(tokens) < LEAST_CONTEXTS:
+    if len(tokens) < LEAST_CONTEXTS:
         raise ConfigError(
-            f"statistics of heads need at least {LEAST_CONTEXTS} contexts of {LEAST_DOCUMENTS} documents, this "
-            f"text has {len(tokens)} of {n_documents}; take a longer text or a smaller --text-context"
+            f"statistics of heads need at least {LEAST_CONTEXTS} contexts, this text has {len(tokens)} of "
+            f"{tokens.shape[1]} tokens; take a longer text or a smaller --text-context"
         )
+    if n_documents < LEAST_DOCUMENTS:
+        documents = torch.arange(len(tokens))[:, None].where(documents >= 0, -1)
     ids = tokens.unique().tolist()
     text_of = dict(zip(ids, token_strings(model, ids), strict=True))
     settings = HeadsInTextSettings(

@@ -14,7 +14,7 @@ from test_head_texts import WordTokenizer
 from interp.artifacts import save_artefact
 from interp.circuits._text_sums import TextRead, TextSums
 from interp.circuits.head_kinds import NAMES, NOUNS, PREVIOUS, HeadPrompts
-from interp.circuits.heads_in_text import PER_DOCUMENT, HeadsInTextConfig
+from interp.circuits.heads_in_text import PER_DOCUMENT, HeadsInText, HeadsInTextConfig
 from interp.circuits.measure_heads import SMALLEST_FOUND, measure_heads
 from interp.circuits.text_kinds import TEXT_KINDS, TextKind, keys_where
 from interp.errors import ConfigError, UnknownNameError
@@ -22,6 +22,7 @@ from interp.models.adapter import token_strings, untrained_model
 from interp.models.passes import capture
 from interp.names import HeadName
 from interp.workspace import Workspace
+from workbench.__main__ import main
 
 KINDS = tuple(TEXT_KINDS)
 LENGTH = 48
@@ -247,7 +248,31 @@ def test_an_interrupted_run_continues_to_the_same_numbers(tmp_path):
 
 def test_a_short_text_is_refused():
     tokens, documents = text()
-    with pytest.raises(ConfigError, match="8 contexts of 4 documents, this text has 3 of 3"):
+    with pytest.raises(ConfigError, match="at least 8 contexts, this text has 3 of 48 tokens"):
         measure_heads(untrained(0), tokens[:3], documents[:3])
     with pytest.raises(ConfigError, match="at least 8 tokens"):
         HeadsInTextConfig(text_context=4)
+
+
+def test_the_verb_reads_a_file_and_a_recording_and_refuses_both(tmp_path, capsys):
+    words = ("Anna", "met", "Tom", "in", "1984", "and", "left,", "then", "Anna", "came.")
+    draw = Random(1)
+    (tmp_path / "text.txt").write_text("\n\n".join(" ".join(draw.choices(words, k=60)) for _ in range(12)))
+    options = ["small:attn-only-1l", "--workspace", str(tmp_path / "w"), "--text-context", "32"]
+    file = ["--text", str(tmp_path / "text.txt")]
+    assert main(["heads", *options, *file, "--text-tokens", "1500"]) == 0
+    result = Workspace(tmp_path / "w").open(HeadsInText, "small-attn-only-1l")
+    assert result.settings.contexts == 47
+    assert result.settings.documents == 1, "each context counts as a document then"
+    assert result.row(HeadName(0, 0)).entropy < 1
+    assert "heads of small:attn-only-1l on 47 contexts" in capsys.readouterr().out
+    assert main(["record", "small:attn-only-1l", *options[1:3], "--tokens", "2000", "--context-length", "32",
+                 "--hook-points", "blocks.0.hook_resid_post", "--name", "mine"]) == 0  # fmt: skip
+    assert main(["heads", *options, "--recording", "mine", "--text-tokens", "1500", "--name", "recorded"]) == 0
+    assert Workspace(tmp_path / "w").open(HeadsInText, "recorded").settings.source == "recordings/mine"
+    for wrong, says in (
+        ([*file, "--recording", "mine"], "give one of them"),
+        ([*file, "--text-tokens", "100", "--name", "short"], "take a longer text"),
+    ):
+        assert main(["heads", *options, *wrong]) != 0
+        assert says in capsys.readouterr().err
