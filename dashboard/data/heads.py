@@ -219,8 +219,8 @@ def mentions(workspace: Workspace, model: str, head: HeadName) -> list[Mention]:
     said = []
     for circuit in workspace.values(InductionCircuit):
         row = next((row for row in circuit.verdicts if row.name == head), None)
-        if circuit.settings.model == model and row is not None and row.candidate:
-            role = (row.verdict or "not an induction head").replace("_", " ")
+        if circuit.settings.model == model and row is not None and (row.candidate or row.verdict):
+            role = f"{(row.verdict or 'no induction').replace('_', ' ')} head"
             said.append(Mention(circuit.key, f"tested for the induction circuit: {role}"))
     return said + [
         Mention(circuit.key, f"in the circuit of {circuit.settings.task.name}")

@@ -102,7 +102,7 @@ def _table(lines: list[HeadLine], name: str, ranked: bool) -> html.Div:
     titles = ("head", "score", "shuffled", "kinds", "attends to", "writes", "entropy", "distance")
     head = html.Tr([html.Th(title, scope="col") for title in titles])
     return html.Div(
-        html.Table([html.Thead(head), html.Tbody([_row(line, name) for line in lines])]), className="wb-scroll"
+        html.Table([html.Thead(head), html.Tbody([_row(line, name) for line in lines])]), className="wb-scroll wb-heads-list"
     )
 
 

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp.circuits.head_kinds import PREVIOUS
-from interp.circuits.head_weights import HeadWeights, embeddings
+from interp.circuits.head_weights import Factored, HeadWeights, embeddings
 from interp.circuits.heads_in_text import HeadWord
 from interp.circuits.text_kinds import ORDERED
 from interp.models.adapter import token_strings
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 DRAWS = 19
 """Permutations of the tokens whose logits are read, the null of what a head writes."""
-N_WORDS = 8
+N_WORDS, N_SHORT = 8, 4
 
 
 @dataclass
@@ -42,7 +42,7 @@ class HeadOutputs:
 
     def __post_init__(self) -> None:
         self.weights = HeadWeights(self.model)
-        self.unembedding = self.weights.unembedding()
+        self.unembedding = self.weights.unembedding().float().cpu()
         self.heads = self.weights.residual.all_heads()
 
     @cached_property
@@ -51,7 +51,7 @@ class HeadOutputs:
 
     def _read(self, tokens: Tensor, through_block_0: bool) -> Tensor:
         rows = embeddings(self.model, tokens, through_block_0=through_block_0).cpu()
-        return rows / rows.square().mean(1, keepdim=True).sqrt().clamp_min(1e-12)
+        return (rows / rows.square().mean(1, keepdim=True).sqrt().clamp_min(1e-12)).float()
 
     def inputs(self, head: HeadName) -> Float[Tensor, "n d_model"]:
         return self._inputs[head.layer > 0]
@@ -65,8 +65,9 @@ class HeadOutputs:
         raised = self.unembedding[:, self.tokens]
         values = np.zeros((len(self.heads), 1 + DRAWS, attention.shape[2]))
         for i, head in enumerate(self.heads):
-            z = _own(self.inputs(head) @ self.weights.ov(head).left, self.weights.ov(head).right @ raised, orders)
-            share = attention[:, i].double()
+            reads, writes = self._factors(self.weights.ov(head))
+            z = _own(self.inputs(head) @ reads, writes @ raised, orders)
+            share = attention[:, i]
             values[i] = (z @ share / share.sum(0).clamp_min(1e-12)).numpy()
         return values[:, 0], _bound(values[:, 1:])
 
@@ -83,52 +84,69 @@ class HeadOutputs:
         generator = make_generator(self.seed, "permuted words")
         n = len(pairs)
         orders = [torch.arange(n), *(torch.randperm(n, generator=generator) for _ in range(DRAWS))]
-        inputs = self._read(before, False), self._read(before, True)
+        inputs, raised = (self._read(before, False), self._read(before, True)), self.unembedding[:, after]
         values = np.zeros((len(self.heads), 1 + DRAWS, 1))
         for i, head in enumerate(self.heads):
-            ov = self.weights.ov(head)
-            values[i, :, 0] = _own(
-                inputs[head.layer > 0] @ ov.left, ov.right @ self.unembedding[:, after], orders
-            ).mean(1)
+            reads, writes = self._factors(self.weights.ov(head))
+            values[i, :, 0] = _own(inputs[head.layer > 0] @ reads, writes @ raised, orders).mean(1)
         return values[:, 0, 0], _bound(values[:, 1:])[:, 0]
 
     def written(
         self, attention: Float[Tensor, "n n_heads"], expected: Float[Tensor, "n n_heads"], lens: "JacobianLens | None"
     ) -> list[HeadWord]:
         """Return the tokens that each head raises when it reads what it attends to, against what shuffled keys read."""
-        lines = []
-        for i, head in enumerate(self.heads):
-            share, chance = (x[:, i].double() / x[:, i].double().sum().clamp_min(1e-12) for x in (attention, expected))
-            ov = self.weights.ov(head)
-            direction = ((share - chance) @ self.inputs(head) @ ov.left) @ ov.right
-            read = {"writes": direction}
-            if lens is not None:
-                read["lens"] = lens.carry(f"blocks.{head.layer}.hook_resid_post", direction)
-            for side, vector in read.items():
-                effects = vector @ self.unembedding
-                effects /= effects.std().clamp_min(1e-12)
-                top = effects.topk(min(N_WORDS, len(effects)))
-                texts = token_strings(self.model, top.indices)
-                lines += [_line(head, side, *pair) for pair in zip(texts, top.values.tolist(), strict=True)]
+        share, chance = (x / x.sum(0).clamp_min(1e-12) for x in (attention, expected))
+        directions = torch.stack([
+            self._write(head, (share - chance)[:, i] @ self.inputs(head)) for i, head in enumerate(self.heads)
+        ])  # fmt: skip
+        read = {"writes": directions}
+        if lens is not None:
+            pairs = zip(self.heads, directions, strict=True)
+            read["lens"] = torch.stack([lens.carry(f"blocks.{h.layer}.hook_resid_post", row) for h, row in pairs])
+        return [
+            _line(head, side, text, value)
+            for side, rows in read.items()
+            for head, tops in zip(self.heads, self._raised(rows, N_WORDS), strict=True)
+            for text, value in tops
+        ]
+
+    def circuits(self, keys: list[tuple[HeadName, int]], queries: list[tuple[HeadName, int]]) -> list[HeadWord]:
+        """Return what heads write for key tokens, and which key tokens they look for from query tokens.
+
+        `keys` and `queries` are heads with an index of `tokens`.
+        """
+        texts, lines = token_strings(self.model, self.tokens), []
+        rows = [self._write(head, self.inputs(head)[at]) for head, at in keys]
+        for (head, at), tops in zip(keys, self._raised(torch.stack(rows), N_SHORT) if rows else [], strict=True):
+            lines.append(_line(head, "ov", texts[at], tops[0][1], tokens=[text for text, _ in tops]))
+        for head, at in queries:
+            asks, holds = self._factors(self.weights.qk(head, offset=1))
+            inputs = self.inputs(head)
+            scores = (inputs[at] @ asks) @ holds @ inputs.T
+            top = scores.topk(min(N_SHORT, len(scores)))
+            value = float((top.values[0] - scores.mean()) / scores.std().clamp_min(1e-12))
+            lines.append(_line(head, "qk", texts[at], value, tokens=[texts[i] for i in top.indices.tolist()]))
         return lines
 
-    def circuits(self, head: HeadName, keys: list[int], queries: list[int]) -> list[HeadWord]:
-        """Return what a head writes for key tokens, and which key tokens it looks for from query tokens; `keys` and
-        `queries` are indices of `tokens`."""
-        ov, qk = self.weights.ov(head), self.weights.qk(head, offset=min(1, self.weights.shape.n_ctx - 1))
-        inputs, lines = self.inputs(head), []
-        texts = token_strings(self.model, self.tokens)
-        for key in keys:
-            effects = (inputs[key] @ ov.left) @ ov.right @ self.unembedding
-            top = effects.topk(min(4, len(effects)))
-            lines.append(_line(head, "ov", texts[key], float(top.values[0] / effects.std()), 0,
-                               token_strings(self.model, top.indices)))  # fmt: skip
-        for query in queries:
-            scores = (inputs[query] @ qk.left) @ (qk.right @ inputs.T)
-            top = scores.topk(min(4, len(scores)))
-            value = float((top.values[0] - scores.mean()) / scores.std().clamp_min(1e-12))
-            lines.append(_line(head, "qk", texts[query], value, 0, [texts[i] for i in top.indices.tolist()]))
-        return lines
+    def _write(self, head: HeadName, reads: Float[Tensor, " d_model"]) -> Float[Tensor, " d_model"]:
+        left, right = self._factors(self.weights.ov(head))
+        return (reads @ left) @ right
+
+    @staticmethod
+    def _factors(product: Factored) -> tuple[Tensor, Tensor]:
+        return product.left.float().cpu(), product.right.float().cpu()
+
+    def _raised(self, directions: Float[Tensor, "n d_model"], k: int) -> list[list[tuple[str, float]]]:
+        """Return the tokens that each direction raises most, in standard deviations over the vocabulary."""
+        found = []
+        for rows in directions.split(128):
+            effects = rows @ self.unembedding
+            effects /= effects.std(1, keepdim=True).clamp_min(1e-12)
+            top = effects.topk(min(k, effects.shape[1]))
+            texts = token_strings(self.model, top.indices)
+            found += list(zip(*[iter(zip(texts, top.values.flatten().tolist(), strict=True))] * top.indices.shape[1],
+                              strict=True))  # fmt: skip
+        return found
 
 
 def _line(

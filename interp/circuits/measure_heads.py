@@ -257,8 +257,10 @@ def _words(sums: TextSums, outputs: HeadOutputs, received: Tensor, lens: "Jacobi
                 ]  # fmt: skip
     for line in outputs.written(received[..., 0], received[..., 1], lens):
         lines[HeadName(line.layer, line.head)].append(line)
-    for head, mine in lines.items():
-        mine += outputs.circuits(head, tops[head, "key token"][:5], tops[head, "query token"][:4])
+    keys = [(head, at) for head in outputs.heads for at in tops[head, "key token"][:5]]
+    queries = [(head, at) for head in outputs.heads for at in tops[head, "query token"][:4]]
+    for line in outputs.circuits(keys, queries):
+        lines[HeadName(line.layer, line.head)].append(line)
     return [line for head in outputs.heads for line in lines[head]]
 
 

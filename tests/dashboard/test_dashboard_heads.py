@@ -53,7 +53,7 @@ def test_the_page_of_a_head_has_its_kinds_words_examples_and_circuits(workspace,
         assert text in said, text
     assert "attends to nothing else" in text_of(head.layout(PageSources(workspace, live), MODEL, "L0H0"))
     found = {mention.key: mention.text for mention in mentions(workspace, MODEL, HeadName(4, 1))}
-    assert found["induction-circuits/induction"] == "tested for the induction circuit: induction"
+    assert found["induction-circuits/induction"] == "tested for the induction circuit: induction head"
     with server.app_context(), pytest.raises(UnknownNameError, match="unknown head"):
         head.layout(PageSources(workspace, live), MODEL, "L99H0")
 
