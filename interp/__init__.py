@@ -75,9 +75,12 @@ if TYPE_CHECKING:
     from interp.circuits.head_kinds import score_heads
     from interp.circuits.head_weights import composition as head_composition
     from interp.circuits.head_weights import copying as head_copying
+    from interp.circuits.heads_in_text import HeadsInTextConfig
     from interp.circuits.induction import find_induction_circuit
+    from interp.circuits.measure_heads import measure_heads
     from interp.circuits.score_explanation import explain_score
     from interp.circuits.tasks import make_task
+    from interp.circuits.text_kinds import TEXT_KINDS, TextKind, keys_where
     from interp.directions.config import DirectionConfig
     from interp.directions.examples import read_examples
     from interp.directions.files import read_directions, write_directions

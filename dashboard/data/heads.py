@@ -150,7 +150,7 @@ def choose(found: HeadsInText, query: HeadQuery) -> list[HeadLine]:
     reads, writes = _texts(found, "key word", "key token"), _texts(found, "lens", "writes")
     ranks = _ranks(found, query.kind)
     kinds: dict[HeadName, tuple[str, ...]] = {}
-    for row in sorted(found.scores, key=lambda row: -row.score):
+    for row in sorted(found.scores, key=lambda row: (row.kind == "sink", row.shuffled - row.score)):
         if row.found:
             kinds[row.name] = (*kinds.get(row.name, ()), row.kind)
     lines = []
@@ -179,8 +179,8 @@ def _ranks(found: HeadsInText, kind: str) -> dict[HeadName, tuple[float, float]]
         return {row.name: (1 - row.outside, float("nan")) for row in found.rows if row.outside < SILENT}
     best = {row.name: (0.0, float("nan")) for row in found.rows}
     for row in found.scores:
-        if row.found and row.score - row.shuffled > best[row.name][0] and row.kind != "sink":
-            best[row.name] = (row.score - row.shuffled, row.shuffled)
+        if row.found and row.score > best[row.name][0] and row.kind != "sink":
+            best[row.name] = (row.score, row.shuffled)
     return best
 
 

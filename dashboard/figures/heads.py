@@ -67,7 +67,7 @@ def head_multiples(rows: Sequence[HeadKindInText], titles: Mapping[str, str], co
     """Small maps of layers (upwards) and heads, one for each kind on text; a dot marks a head that was found.
 
     `titles` has the kinds in order. The maps are tiles of one heat map, whose cells have the names of their heads as
-    custom data; hover gives score and nulls.
+    custom data; hover gives score and nulls. A kind that says what a head writes shows found heads alone.
     """
     layers, heads = 1 + max(row.layer for row in rows), 1 + max(row.head for row in rows)
     across = min(4, len(titles))
@@ -78,7 +78,8 @@ def head_multiples(rows: Sequence[HeadKindInText], titles: Mapping[str, str], co
     hover, names = np.full(score.shape, "", object), np.full(score.shape, "", object)
     for row in rows:
         y, x = corner[row.kind][0] + row.layer, corner[row.kind][1] + row.head
-        score[y, x], names[y, x] = row.score, str(row.name)
+        score[y, x] = row.score if row.found or not np.isfinite(row.writes) else 0
+        names[y, x] = str(row.name)
         hover[y, x] = (
             f"<b>{row.name}</b> {escape(titles[row.kind], 40)} {row.score:.3f} · {null_verdict(row.found)}<br>"
             f"shuffled keys {row.shuffled:.3f}"
@@ -100,7 +101,7 @@ def head_multiples(rows: Sequence[HeadKindInText], titles: Mapping[str, str], co
     styled(figure, colours, height=max(110, 5 * tall) * down + 40)
     figure.update_layout(annotations=titled, margin={"l": 8, "t": 24, "b": 8})
     figure.update_xaxes(visible=False, range=[-0.5, across * wide - 1.5])
-    figure.update_yaxes(visible=False, range=[-0.5, down * tall + 0.5])
+    figure.update_yaxes(visible=False, range=[-0.5, (down - 1) * tall + layers + 2])
     return figure
 
 

@@ -17,7 +17,7 @@ OPEN_EXAMPLES = 8
 SIDES = {
     "key word": ("Attends to words", "attention over what shuffled keys give"),
     "query word": ("Attends from words", "attention outside BOS over the mean of all words"),
-    "writes": ("Writes", "tokens raised by what it reads from its keys, in standard deviations"),
+    "writes": ("Writes", "tokens it raises, in standard deviations; only those beyond chance"),
     "lens": ("Writes, through later layers", "the same through the Jacobian lens"),
 }
 
@@ -48,8 +48,8 @@ def kinds_panel(report: HeadReport) -> html.Section:
     """Return the scores of the head, found ones first, each with its nulls."""
     rows = [
         {
-            "kind": row.kind.replace("_", " "), "score": row.score, "low": row.low, "high": row.high,
-            "shuffled keys": row.shuffled, "found": row.found,
+            "kind": row.kind.replace("_", " "), "attention": f"{row.score:.2f} ({row.low:.2f} to {row.high:.2f})",
+            "shuffled": f"{row.shuffled:.2f}", "found": row.found,
         }
         for row in sorted(report.kinds, key=lambda row: (not row.found, -row.score))
     ]  # fmt: skip
@@ -59,7 +59,10 @@ def kinds_panel(report: HeadReport) -> html.Section:
         "token that they attend to; copy suppression lowers it; successors raise the next word of an order."
     )
     return panel(
-        "Kinds", records_table(rows, limit=len(rows)), note="mean attention on the targets of each kind", more=more
+        "Kinds",
+        records_table(rows, limit=len(rows)),
+        note="mean attention on the targets, with its 95 % interval",
+        more=more,
     )
 
 
@@ -85,8 +88,11 @@ def words_panels(report: HeadReport) -> list[html.Div | html.Section]:
 
 
 def _lines(words: Sequence[HeadWord], joint: str) -> html.Ul:
-    lines = [[token_text(word.text), f" {joint} ", *map(token_text, word.tokens)] for word in words]
-    return html.Ul([html.Li(line) for line in lines], className="wb-said")
+    def line(word: HeadWord) -> html.Li:
+        shown = [part for token in word.tokens for part in (", ", token_text(token))][1:]
+        return html.Li([token_text(word.text), f" {joint} ", *shown])
+
+    return html.Ul([line(word) for word in words], className="wb-said")
 
 
 def examples_panel(report: HeadReport) -> html.Section:
@@ -101,7 +107,7 @@ def examples_panel(report: HeadReport) -> html.Section:
         ]
     return panel(
         "Examples", html.Ol(shown[:OPEN_EXAMPLES], className="wb-head-examples"), *rest,
-        note="shade: attention of the query; outlined: its strongest key",
+        note="shade: attention of the query, which is in brackets; outlined: its strongest key",
         more="The strongest queries of the text, at most two of a document. Attention to BOS is left out.",
     )  # fmt: skip
 

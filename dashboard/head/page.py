@@ -1,4 +1,4 @@
-"""*Head*: one attention head over a text: its kinds, its words, its examples, its place, and its proof.
+"""*Head*: one attention head over a text: its kinds, its words, its examples, its circuits, and its proof.
 
 `/api/head.html?name=NAME&head=L5H1` is the page as one HTML file, `/api/head?name=NAME&head=L5H1` its numbers as JSON;
 `/api/openapi.json` has the schema.
@@ -7,7 +7,7 @@
 import flask
 from dash import Dash, Input, Output, State, dcc, html
 
-from dashboard.components.frame import Children, attempt, notice, page, panel, quiet_link
+from dashboard.components.frame import Children, attempt, notice, page, panel, quiet_link, still
 from dashboard.components.markup import download, page_file
 from dashboard.components.pages import (
     Page,
@@ -46,12 +46,12 @@ def layout(context: PageSources, name: str | None = None, head: str = "L0H0", **
         html.P([*_beside(found, which), *files], className="wb-head-links"),
         html.Div(
             [
-                html.Div([_sections.examples_panel(report), _proof(context)]),
-                html.Div([_sections.kinds_panel(report), _place(context, report)]),
+                html.Div([still(_sections.examples_panel(report)), _proof(context)], className="wb-stack"),
+                html.Div([_sections.kinds_panel(report), _place(context, report)], className="wb-stack"),
             ],
             className="wb-two",
         ),
-        *_sections.words_panels(report),
+        *map(still, _sections.words_panels(report)),
         _sections.provenance(report),
         controls=artefact_menu("Model", names, head_href(found.name, head), width=200, key=found.key),
     )

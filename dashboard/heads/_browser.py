@@ -38,17 +38,26 @@ def browser(workspace: Workspace, found: HeadsInText) -> html.Div:
     return html.Div(
         [
             dcc.Store(id="heads-text-state", data=found.name),
-            verdict(found.headline() + ".", html.P(_METHOD)),
+            verdict(_lead(found), html.P(f"{found.headline()}."), html.P(_METHOD)),
             panel(
                 "Heads in a text",
                 html.Div(graph("heads-multiples", label="Score of every head for every kind on text"),
                          className="wb-scroll wb-head-maps", tabIndex=0),
                 note="dot: above shuffled keys and an untrained model; click a cell to open its head",
+                more="Kinds that say what a head writes show found heads alone.",
                 actions=[artefact_menu("Text", names, shown, width=180, key=found.key)],
             ),
             panel("Find heads", filters, html.Div(id="heads-found")),
         ]
     )  # fmt: skip
+
+
+def _lead(found: HeadsInText) -> str:
+    n = len({row.name for row in found.scores if row.found and row.kind != "sink"})
+    return (
+        f"{n} of {len(found.rows)} heads attend to more than the first position in a way that shuffled keys and an "
+        "untrained model do not."
+    )
 
 
 _METHOD = (
@@ -102,7 +111,8 @@ def _table(lines: list[HeadLine], name: str, ranked: bool) -> html.Div:
     titles = ("head", "score", "shuffled", "kinds", "attends to", "writes", "entropy", "distance")
     head = html.Tr([html.Th(title, scope="col") for title in titles])
     return html.Div(
-        html.Table([html.Thead(head), html.Tbody([_row(line, name) for line in lines])]), className="wb-scroll wb-heads-list"
+        html.Table([html.Thead(head), html.Tbody([_row(line, name) for line in lines])]),
+        className="wb-scroll wb-heads-list",
     )
 
 

@@ -1,4 +1,4 @@
-"""What heads write about the tokens that they attend to, from weights and the attention that tokens received.
+"""Outputs of heads for the tokens that they attend to, from weights and the attention that tokens received.
 
 The input of a head at a token is the token's residual after block 0, run on the token alone (its embedding for heads of
 layer 0), normed. Values are in standard deviations over the tokens of the text, so that scales of norms drop out.
@@ -94,7 +94,11 @@ class HeadOutputs:
     def written(
         self, attention: Float[Tensor, "n n_heads"], expected: Float[Tensor, "n n_heads"], lens: "JacobianLens | None"
     ) -> list[HeadWord]:
-        """Return the tokens that each head raises when it reads what it attends to, against what shuffled keys read."""
+        """Return the tokens that each head raises when it reads what it attends to, against what shuffled keys read.
+
+        Only those beyond the largest of as many normal draws as the vocabulary has tokens.
+        """
+        chance_of_any = (2 * np.log(self.unembedding.shape[1])) ** 0.5
         share, chance = (x / x.sum(0).clamp_min(1e-12) for x in (attention, expected))
         directions = torch.stack([
             self._write(head, (share - chance)[:, i] @ self.inputs(head)) for i, head in enumerate(self.heads)
@@ -108,15 +112,17 @@ class HeadOutputs:
             for side, rows in read.items()
             for head, tops in zip(self.heads, self._raised(rows, N_WORDS), strict=True)
             for text, value in tops
+            if value > chance_of_any
         ]
 
     def circuits(self, keys: list[tuple[HeadName, int]], queries: list[tuple[HeadName, int]]) -> list[HeadWord]:
-        """Return what heads write for key tokens, and which key tokens they look for from query tokens.
+        """Return what heads write for key tokens, beyond what they write for all, and the key tokens that they look for
+        from query tokens.
 
         `keys` and `queries` are heads with an index of `tokens`.
         """
         texts, lines = token_strings(self.model, self.tokens), []
-        rows = [self._write(head, self.inputs(head)[at]) for head, at in keys]
+        rows = [self._write(head, self.inputs(head)[at] - self.inputs(head).mean(0)) for head, at in keys]
         for (head, at), tops in zip(keys, self._raised(torch.stack(rows), N_SHORT) if rows else [], strict=True):
             lines.append(_line(head, "ov", texts[at], tops[0][1], tokens=[text for text, _ in tops]))
         for head, at in queries:

@@ -151,7 +151,7 @@ class HeadExample:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Passage:
+class HeadPassage:
     """Tokens of a context that has examples."""
 
     context: int
@@ -174,7 +174,7 @@ class HeadsInText(Artefact, kind="heads_in_text", title="Heads in a text", made_
     """Rows by layer, head and side, strongest first."""
     examples: Table[HeadExample]
     """Rows by layer, head and rank."""
-    passages: Table[Passage]
+    passages: Table[HeadPassage]
     attention: Annotated[Float16[np.ndarray, "n_examples 2 pos"], ARRAY]
     """Of each example the attention of the query to every position, and of every position to the key."""
 
@@ -200,9 +200,9 @@ class HeadsInText(Artefact, kind="heads_in_text", title="Heads in a text", made_
         return sorted((row for row in self.scores if row.kind == kind), key=lambda row: -np.nan_to_num(row.score))
 
     def found(self, head: HeadName) -> list[str]:
-        """Return the kinds found in a head, strongest first."""
+        """Return the kinds found in a head, strongest first; attention to the first position, which is common, last."""
         rows = [row for row in self.scores if row.found and row.name == head]
-        return [row.kind for row in sorted(rows, key=lambda row: -row.score)]
+        return [row.kind for row in sorted(rows, key=lambda row: (row.kind == "sink", row.shuffled - row.score))]
 
     def row(self, head: HeadName) -> HeadInText:
         """Return the statistics of a head. Raises `UnknownNameError` for one that the model lacks."""
@@ -215,7 +215,7 @@ class HeadsInText(Artefact, kind="heads_in_text", title="Heads in a text", made_
         """Return what is known of a head in words."""
         return self.words.rows("layer = ? and head = ?", head.layer, head.head)
 
-    def examples_of(self, head: HeadName) -> list[tuple[HeadExample, Passage, np.ndarray]]:
+    def examples_of(self, head: HeadName) -> list[tuple[HeadExample, HeadPassage, np.ndarray]]:
         """Return the examples of a head, strongest first, with their passages and `attention [2, pos]`."""
         self.row(head)
         first = int(self.examples.query(

@@ -28,11 +28,11 @@ from interp.circuits.heads_in_text import (
     HeadExample,
     HeadInText,
     HeadKindInText,
+    HeadPassage,
     HeadsInText,
     HeadsInTextConfig,
     HeadsInTextSettings,
     HeadWord,
-    Passage,
 )
 from interp.circuits.text_kinds import TEXT_KINDS, TextKind
 from interp.errors import ConfigError
@@ -85,7 +85,10 @@ def measure_heads(
     Raises:
         ConfigError: too few contexts, or a model without patterns.
 
-    >>> found = measure_heads(model, tokens, documents)
+    >>> tokens, documents = torch.randint(1, 8, (8, 24)), torch.arange(8)[:, None].expand(-1, 24)
+    >>> found = measure_heads(load_model("planted:induction"), tokens, documents)
+    >>> found.shape
+    (2, 1)
     """
     from interp.models.adapter import token_strings, untrained_model, weight_hash
 
@@ -122,8 +125,8 @@ def measure_heads(
         kinds=Table.of(HeadKindInText, scores),
         words=Table.of(HeadWord, _words(sums, outputs, received, lens)),
         examples=Table.of(HeadExample, [example for example, _ in chosen]),
-        passages=Table.of(Passage, [
-            Passage(context=at, ids=tokens[at].tolist(), pieces=[text_of[token] for token in tokens[at].tolist()])
+        passages=Table.of(HeadPassage, [
+            HeadPassage(context=at, ids=tokens[at].tolist(), pieces=[text_of[token] for token in tokens[at].tolist()])
             for at in sorted({example.context for example, _ in chosen})
         ]),
         attention=np.stack([attention for _, attention in chosen])

@@ -48,7 +48,16 @@ class TextKind(NamedTuple):
 
 
 def keys_where(prompts: HeadPrompts, wanted: Callable[[str], bool]) -> Targets:
-    """Return as targets of every query the earlier tokens, and its own, whose text is wanted."""
+    """Return as targets of every query the earlier tokens, and its own, whose text is wanted.
+
+    Args:
+        prompts: have the texts of tokens.
+        wanted: says of a token's text whether it is a target.
+
+    >>> prompts = HeadPrompts(torch.arange(3)[None], torch.zeros(1, 3, dtype=torch.bool), [["a", "?", "b"]])
+    >>> keys_where(prompts, lambda piece: piece == "?")[0].sum(0).tolist()
+    [0, 2, 0]
+    """
     known = {piece: wanted(piece) for pieces in prompts.pieces for piece in set(pieces)}
     rows = torch.tensor([[known[piece] for piece in pieces] for pieces in prompts.pieces])
     return _earlier(rows & ~sink_positions(prompts.is_bos), 0)

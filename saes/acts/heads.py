@@ -5,7 +5,7 @@ from random import Random
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from interp.acts import Compared, Price
-from interp.circuits.heads_in_text import HeadExample, HeadsInText, Passage
+from interp.circuits.heads_in_text import HeadExample, HeadPassage, HeadsInText
 from interp.errors import MismatchError, PromptError
 from interp.names import HeadName, parse_head
 from interp.nulls import DRAWS, NullComparison
@@ -75,7 +75,7 @@ class AblateHead(Compared[Session, AblatedHead]):
         tokens = sum(example.query + 1 for example, _ in self.examples(run))
         return Price({"unchanged": 1, "the head": 1, "random heads": n - 1}, tokens, found.settings.model, self.verb)
 
-    def examples(self, run: Session) -> list[tuple[HeadExample, Passage]]:
+    def examples(self, run: Session) -> list[tuple[HeadExample, HeadPassage]]:
         """Return the strongest examples."""
         found = [pair[:2] for pair in self.found(run).examples_of(parse_head(self.head))[:ABLATED]]
         if not found:

@@ -48,14 +48,18 @@ class Heads(HeadScoresConfig, HeadsInTextConfig, Threaded, RunsModel, Resumable[
     text: Annotated[Corpus | None, BASIC] = None
     """Text that is read: `docstrings`, a .txt, .jsonl or .parquet file, or hub:NAME."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        settings_of(self, HeadsInTextConfig)  # its checks
+        if self.recording and self.text:
+            raise ConfigError("--recording and --text each name a text; give one of them")
+
     def writes(self) -> str:
         return "heads_in_text" if self.recording or self.text else "heads"
 
     def measure(self, run: AnalysisRun) -> "HeadScores | HeadsInText":
         from interp.circuits.head_kinds import score_heads
 
-        if self.recording and self.text:
-            raise ConfigError("--recording and --text each name a text; give one of them")
         if self.text:
             from interp.text.corpora import open_corpus
 
