@@ -98,7 +98,7 @@ CASES = {
             model(), torch.arange(96).view(8, 12) % 8, torch.arange(96).view(8, 12) // 12,
             kinds={"copy_suppression": TEXT_KINDS["copy_suppression"]},
         ),
-        "head entropy distance outside strongest copies copies_null kinds copy_suppression"),
+        "head entropy distance outside strongest copies copies_null kinds copy_suppression", figure=True),
     "induction evidence": Case(evidence, "head strict stripe sender by_keys by_queries p_holm induction", figure=True),
     "circuit": Case(lambda: evidence().circuit, "source target via position score", figure=True),
     "ablations": Case(ablations, "group kind loss_first_half loss_second_half low high n_heads", figure=True),

@@ -1,6 +1,6 @@
 """Figures of attention heads and lenses: scores of all heads, an attention pattern, the logit lens."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 
 from dashboard.figures.theme import MONO, Theme, colour_bar, escape, styled, visible
 from interp.circuits.head_scores import HeadScore
-from interp.circuits.heads_in_text import HeadKindInText
+from interp.circuits.heads_in_text import HeadsInText
 from interp.nulls import null_verdict
 
 
@@ -63,13 +63,14 @@ def _head_hover(row: HeadScore) -> str:
     )
 
 
-def head_multiples(rows: Sequence[HeadKindInText], titles: Mapping[str, str], colours: Theme) -> go.Figure:
+def head_multiples(found: HeadsInText, colours: Theme) -> go.Figure:
     """Small maps of layers (upwards) and heads, one for each kind on text; a dot marks a head that was found.
 
-    `titles` has the kinds in order. The maps are tiles of one heat map, whose cells have the names of their heads as
+    The maps are tiles of one heat map, whose cells have the names of their heads as
     custom data; hover gives score and nulls. A kind that says what a head writes shows found heads alone.
     """
-    layers, heads = 1 + max(row.layer for row in rows), 1 + max(row.head for row in rows)
+    (layers, heads), rows = found.shape, found.scores
+    titles = {kind: kind.replace("_", " ") for kind in found.settings.kinds}
     across = min(4, len(titles))
     down = -(-len(titles) // across)
     tall, wide = layers + max(2, layers // 4), heads + 1

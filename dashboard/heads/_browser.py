@@ -88,9 +88,7 @@ def register_browser(app: Dash) -> None:
 
 def draw_multiples(name: str, scheme: str | None) -> go.Figure:
     """Return the small maps of all kinds."""
-    found = current().workspace.open(HeadsInText, name)
-    titles = {kind: kind.replace("_", " ") for kind in found.settings.kinds}
-    return head_multiples(found.scores, titles, theme(scheme))
+    return head_multiples(current().workspace.open(HeadsInText, name), theme(scheme))
 
 
 def list_heads(way: str | None, layer: str | None, word: str | None, name: str) -> Children:

@@ -73,6 +73,8 @@ def test_the_maps_and_the_list_are_drawn(server, workspace):
         assert names == {"", *(f"L{layer}H{at}" for layer in range(N_LAYERS) for at in range(N_HEADS))}
         assert len(figure.data[1].x) == N_LAYERS * N_HEADS
         assert "L0H1" in text_of(heads.list_heads("current_token", "", "", MODEL))
+        said = text_of(head.prove(1, {"name": MODEL, "head": "L0H1"}))
+    assert "by 0.3000 nats, a random head by 0.0100: more than 19 of 19 random heads (p 0.05)" in said
     assert heads._open({"points": [{"customdata": "L0H1"}]}, MODEL) == f"/head/{MODEL}/L0H1"
 
 

@@ -28,7 +28,7 @@ HEADING = Heading.CIRCUITS
 
 @dataclass(frozen=True, kw_only=True)
 class Heads(HeadScoresConfig, HeadsInTextConfig, Threaded, RunsModel, Resumable["HeadScores | HeadsInText"]):
-    """Score every head by kind in repeated random tokens, or measure it over a text with --recording or --text.
+    """Score every head by kind, in repeated random tokens or over a text (--recording, --text).
 
     Example: workbench heads smollm2-135m
 
