@@ -1,8 +1,8 @@
 """Pages over a workspace, served to this machine. The names below are public.
 
-- `overview`, `atlas`, `feature`, `prompt`, `heads`, `circuit`, `graph`, `sae`, `geometry`, `directions`, `dynamics`,
-  `changes`, `compare`, `doctor`, `notes`, `glossary`: one folder per page (`page` the page, `data` what it reads from
-  the workspace); no page imports another
+- `overview`, `atlas`, `feature`, `prompt`, `heads`, `head`, `circuit`, `graph`, `sae`, `geometry`, `directions`,
+  `dynamics`, `changes`, `compare`, `doctor`, `notes`, `glossary`: one folder per page (`page` the page, `data` what it
+  reads from the workspace); no page imports another
 - `artefact`    the page of any artefact, from its class: of kinds that have no page of their own
 - `search`      the box in the bar of every page, and the features that it finds
 - `runs`        the page of the queue of analyses

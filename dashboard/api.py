@@ -16,15 +16,16 @@ offers the same, and pages ask the same. An answer holds at most `MOST_ROWS` row
 import inspect
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, is_dataclass
 from functools import cache, partial
-from typing import Annotated, Any
+from typing import Annotated, Any, get_type_hints
 
 import flask
 from annotated_types import Interval
 
 from dashboard.answers import MOST_ROWS, finite_json, lists, plain
 from dashboard.components.pages import own_page, page_of
+from dashboard.data.heads import HeadLine, HeadQuery, HeadReport, choose, report_of
 from dashboard.queue import RunQueue
 from dashboard.requests import RequestFields, answered, asked_by, form_of
 from dashboard.sources import Live, current
@@ -32,8 +33,9 @@ from dashboard.turns import answered_in_lines, asking
 from interp.acts import Act, Compared, PriceOf, decode, is_streamed, question_schema, typed
 from interp.artifacts import KINDS, as_json
 from interp.artifacts.describe import as_record, schema_of_kind
+from interp.circuits.heads_in_text import HeadsInText
 from interp.errors import ConfigError, UnknownNameError
-from interp.forms import from_json
+from interp.forms import from_json, json_schema
 from interp.options import Count
 from interp.workspace import Workspace
 from saes.acts import catalogue
@@ -79,6 +81,19 @@ def search(
     where: dict[str, Any] = {"features": features or None, "hook_point": hook_point or None}
     answer = search_features(workspace, query, limit=limit, meanings=meaning_if_known, **where)
     return {"headline": answer.headline(), **asdict(answer)}
+
+
+def head(workspace: Workspace, name: str, head: str) -> HeadReport:
+    """Return all about one head over a text: statistics, kinds with their nulls, words, examples with attention.
+
+    `name` is that of `heads-in-text/NAME`, `head` one such as L5H1.
+    """
+    return report_of(workspace.open(HeadsInText, name), head)
+
+
+def heads(workspace: Workspace, name: str, kind: str = "", text: str = "", limit: Limit = 50) -> list[HeadLine]:
+    """Return the heads over a text that are of a kind, or attend to or from a word; strongest first."""
+    return choose(workspace.open(HeadsInText, name), HeadQuery(kind=kind, text=text))[:limit]
 
 
 def features(
@@ -218,6 +233,8 @@ READS: dict[str, Callable[..., Any]] = {
             features,
             feature,
             examples,
+            heads,
+            head,
             vector,
             uses,
             sae_dashboard,
@@ -329,6 +346,11 @@ def openapi() -> dict[str, object]:
             for key, kind in form["properties"].items()
         ]
         operation = {"operationId": name, "summary": text.splitlines()[0], "description": text, "responses": answers}
+        if is_dataclass(answer := get_type_hints(read)["return"]):
+            described = json_schema(answer)
+            forms |= described.pop("$defs", {})
+            content = {"content": {"application/json": {"schema": described}}}
+            operation["responses"] = answers | {"200": answers["200"] | content}
         paths[f"/api/{name}"] = {"get": operation | {"parameters": query}}
     for name, act in catalogue().items():
         text = act.about()

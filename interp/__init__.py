@@ -78,9 +78,12 @@ if TYPE_CHECKING:
     from interp.circuits.head_kinds import score_heads
     from interp.circuits.head_weights import composition as head_composition
     from interp.circuits.head_weights import copying as head_copying
+    from interp.circuits.heads_in_text import HeadsInTextConfig
     from interp.circuits.induction import find_induction_circuit
+    from interp.circuits.measure_heads import measure_heads
     from interp.circuits.score_explanation import explain_score
     from interp.circuits.tasks import make_task
+    from interp.circuits.text_kinds import TEXT_KINDS, TextKind, keys_where
     from interp.directions.config import DirectionConfig
     from interp.directions.examples import read_examples
     from interp.directions.files import read_directions, write_directions
@@ -148,7 +151,7 @@ register(
     Kind("lens", "lenses", "interp.lenses.tuned_lens:TunedLens"),
     Kind("jacobian_lens", "jacobian-lenses", "interp.lenses.jacobian_lens:JacobianLens"),
     Kind("heads", "heads", "interp.circuits.head_scores:HeadScores"),
-    Kind("attention_entropy", "attention-entropies", "interp.circuits.attention_entropy:AttentionEntropy"),
+    Kind("heads_in_text", "heads-in-text", "interp.circuits.heads_in_text:HeadsInText"),
     Kind("induction_circuit", "induction-circuits", "interp.circuits.induction_circuit:InductionCircuit", "circuit"),
     Kind("edge_circuit", "edge-circuits", "interp.circuits.found_circuit:EdgeCircuit", "circuit"),
     Kind("worst_case", "worst-cases", "interp.circuits.worst_case:WorstCase"),

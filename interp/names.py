@@ -61,6 +61,21 @@ HEAD_KINDS = {
     "predecessor": "attends, where the next word of an order is due, to the one before it: before Tuesday to Monday",
 }
 """Kind of head -> its behaviour, a sentence without its subject; `interp.circuits.head_kinds` measures each."""
+TEXT_HEAD_KINDS = {
+    "sink": "attend to the first position, which is usually BOS",
+    "current_token": "attend to the current token",
+    "previous_token": "attend to the token just before",
+    "same_token": "attend to an earlier copy of the current token",
+    "induction": "attend to the token after an earlier copy of the current one",
+    "delimiter": "attend to punctuation and line ends",
+    "duplicate_name": "attend, at a name, to its earlier mentions",
+    "name_mover": "copy names: attend to earlier names and write them",
+    "s_inhibition": "attend to repeated names and do not write them",
+    "last_number": "read the last number before",
+    "copy_suppression": "suppress the tokens they attend to",
+    "successor": "write the next word of an order: Tuesday for Monday",
+}
+"""Kind of head on text -> what such heads do; `interp.circuits.text_kinds` has the targets of each."""
 _BLOCK = re.compile(r"^blocks\.(\d+)\.(.+)$")
 _HEAD = re.compile(r"^L(\d+)H(\d+)$")
 _MLP = re.compile(r"^L(\d+)MLP$")

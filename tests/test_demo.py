@@ -63,7 +63,8 @@ def check_whole(folder: Path, expected: set[tuple[str, str]]) -> None:
 
 
 def test_the_demo_unpacks_what_ships_and_adds_a_recording_and_a_proof(demo_workspace):
-    made = {("recording", "demo"), ("induction_circuit", "induction-smollm2-135m")}
+    made = {("recording", "demo"), ("heads_in_text", "smollm2-135m")}
+    made |= {("induction_circuit", "induction-smollm2-135m")}
     check_whole(demo_workspace, SHIPPED | made)
 
 

@@ -17,7 +17,8 @@ import interp.studies as studies
 import saes
 from dashboard.figures import plot
 from interp.artifacts import KINDS, Artefact, Table, as_json, open_artefact, save_artefact, verify
-from interp.circuits.attention_entropy import measure_entropy
+from interp.circuits.measure_heads import measure_heads
+from interp.circuits.text_kinds import TEXT_KINDS
 from interp.errors import ConfigError, CorruptError
 from interp.names import HeadName
 from interp.results import Result, table_lines
@@ -92,9 +93,12 @@ CASES = {
         ),
         "head layer kind score low high null null_high above_null",
         figure=True),
-    "attention entropy": Case(
-        lambda: measure_entropy(model(), torch.arange(24).view(2, 12) % 8, torch.arange(24).view(2, 12) // 6),
-        "head layer entropy low high sharp"),
+    "heads in a text": Case(
+        lambda: measure_heads(
+            model(), torch.arange(96).view(8, 12) % 8, torch.arange(96).view(8, 12) // 12,
+            kinds={"copy_suppression": TEXT_KINDS["copy_suppression"]},
+        ),
+        "head entropy distance outside strongest copies copies_null kinds copy_suppression", figure=True),
     "induction evidence": Case(evidence, "head strict stripe sender by_keys by_queries p_holm induction", figure=True),
     "circuit": Case(lambda: evidence().circuit, "source target via position score", figure=True),
     "ablations": Case(ablations, "group kind loss_first_half loss_second_half low high n_heads", figure=True),

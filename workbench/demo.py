@@ -22,6 +22,7 @@ from workbench.serve import OpensDashboard
 from workbench.steps import WorkspaceStep, run_step, sharing
 from workbench.terminal import OnDevice, Seeded, say
 from workbench.verbs.circuit import Induction
+from workbench.verbs.heads import Heads
 from workbench.verbs.record import Record
 from workbench.weights import ensure_weights
 
@@ -107,6 +108,11 @@ class Demo(OpensDashboard, Seeded, OnDevice):
                     hook_points=(RESID, MLP),
                     tokens=tokens,
                 ),
+            ),
+            WorkspaceStep(
+                "Look at every head",
+                "What does each of the 270 heads attend to in this text, and what does it write?",
+                Heads(model=MODEL, recording=SHIPPED, text_tokens=4_096, untrained_contexts=8),
             ),
             WorkspaceStep(
                 "Test the induction circuit",

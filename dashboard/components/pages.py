@@ -280,6 +280,7 @@ OWN_PAGES = {
     "features": "/feature/{name}",
     "atlas": "/atlas/{name}",
     "heads": "/heads/{name}",
+    "heads_in_text": "/heads?texts={name}",
     "circuit": "/circuit/{key}",
     "attribution_graph": "/graph/{name}",
     "patching": "/prompt?patching={name}",
@@ -395,6 +396,11 @@ def atlas_href(name: str, **query: object) -> str:
 def heads_href(name: str, **query: object) -> str:
     """Address of the scores of attention heads."""
     return f"/heads/{quote(name)}" + _query(query)
+
+
+def head_href(name: str, head: str) -> str:
+    """Address of one head over a text, by the name of the artefact."""
+    return f"/head/{quote(name)}/{quote(head)}"
 
 
 def circuit_href(name: str, **query: object) -> str:

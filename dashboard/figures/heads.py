@@ -8,6 +8,7 @@ import plotly.graph_objects as go
 
 from dashboard.figures.theme import MONO, Theme, colour_bar, escape, styled, visible
 from interp.circuits.head_scores import HeadScore
+from interp.circuits.heads_in_text import HeadsInText
 from interp.nulls import null_verdict
 
 
@@ -60,6 +61,49 @@ def _head_hover(row: HeadScore) -> str:
         f"<b>{row.name}</b> {row.score:.3f} · {null_verdict(row.above_null)}<br>"
         f"95 % interval {row.low:.3f} to {row.high:.3f}<br>null {row.null:.3f}, at most {row.null_high:.3f}"
     )
+
+
+def head_multiples(found: HeadsInText, colours: Theme) -> go.Figure:
+    """Small maps of layers (upwards) and heads, one for each kind on text; a dot marks a head that was found.
+
+    The maps are tiles of one heat map, whose cells have the names of their heads as
+    custom data; hover gives score and nulls. A kind that says what a head writes shows found heads alone.
+    """
+    (layers, heads), rows = found.shape, found.scores
+    titles = {kind: kind.replace("_", " ") for kind in found.settings.kinds}
+    across = min(4, len(titles))
+    down = -(-len(titles) // across)
+    tall, wide = layers + max(2, layers // 4), heads + 1
+    corner = {kind: ((down - 1 - at // across) * tall, at % across * wide) for at, kind in enumerate(titles)}
+    score = np.full((down * tall, across * wide), np.nan, np.float32)
+    hover, names = np.full(score.shape, "", object), np.full(score.shape, "", object)
+    for row in rows:
+        y, x = corner[row.kind][0] + row.layer, corner[row.kind][1] + row.head
+        score[y, x] = row.score if row.found or not np.isfinite(row.writes) else 0
+        names[y, x] = str(row.name)
+        hover[y, x] = (
+            f"<b>{row.name}</b> {escape(titles[row.kind], 40)} {row.score:.3f} · {null_verdict(row.found)}<br>"
+            f"shuffled keys {row.shuffled:.3f}"
+        )
+    figure = go.Figure(go.Heatmap(
+        z=score, customdata=names, zmin=0, zmax=1, colorscale=colours.sequential, hovertext=hover, hoverinfo="text",
+        xgap=1, ygap=1, hoverongaps=False, colorbar=colour_bar(colours, "score (fraction of attention)"),
+    ))  # fmt: skip
+    hits = [(corner[row.kind][1] + row.head, corner[row.kind][0] + row.layer) for row in rows if row.found]
+    figure.add_scatter(
+        x=[x for x, _ in hits], y=[y for _, y in hits], mode="markers", hoverinfo="skip",
+        marker={"size": 4, "color": colours.opposite},
+    )  # fmt: skip
+    titled = [
+        {"x": x + (heads - 1) / 2, "y": y + layers - 0.5, "text": escape(titles[kind], 40), "showarrow": False,
+         "yanchor": "bottom", "font": {"size": 12, "color": colours.text}}
+        for kind, (y, x) in corner.items()
+    ]  # fmt: skip
+    styled(figure, colours, height=max(110, 5 * tall) * down + 40)
+    figure.update_layout(annotations=titled, margin={"l": 8, "t": 24, "b": 8})
+    figure.update_xaxes(visible=False, range=[-0.5, across * wide - 1.5])
+    figure.update_yaxes(visible=False, range=[-0.5, (down - 1) * tall + layers + 2])
+    return figure
 
 
 Predictions = list[list[list[tuple[str, float]]]]

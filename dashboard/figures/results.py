@@ -187,6 +187,7 @@ def _induction_run(result: InductionRun, colours: Theme, **options: Any) -> go.F
 
 FIGURES: dict[str, Draw] = {
     "interp.circuits.head_scores.HeadScores": _heads,
+    "interp.circuits.heads_in_text.HeadsInText": heads.head_multiples,
     "interp.circuits.circuit.Circuit": _circuit,
     "interp.circuits.found_circuit.FoundCircuit": _circuit,
     "interp.tracing.graph.AttributionGraph": _graph,

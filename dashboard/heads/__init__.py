@@ -1,4 +1,5 @@
 """The page `/heads/<name>`: scores of every attention head.
 
-- `page`  the page: heat map and table
+- `page`      the page: every head over a text, scores on random tokens as a heat map and table
+- `_browser`  heads over a text: a small map for each kind, filters, and a list
 """

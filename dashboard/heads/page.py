@@ -19,7 +19,9 @@ from dashboard.components.pages import (
     address_sink,
     artefact_menu,
     circuit_href,
+    head_href,
     heads_href,
+    page_of,
     prompt_href,
     register_address,
 )
@@ -27,8 +29,11 @@ from dashboard.components.tokens import COLD, WARM, attention_graph
 from dashboard.figures.circuits import MAX_SENDERS, VIAS, ablation_bars, composition_map, senders
 from dashboard.figures.heads import head_scores
 from dashboard.figures.theme import theme, visible
+from dashboard.heads._browser import browser, register_browser
 from dashboard.sources import PageSources, current, open_artefact
+from interp.artifacts import address_of
 from interp.circuits.head_scores import HeadScores, HeadSettings
+from interp.circuits.heads_in_text import HeadsInText
 from interp.circuits.induction_circuit import HeadVerdict, InductionCircuit
 from interp.errors import UnknownNameError, program
 from interp.names import HEAD_KINDS, parse_head
@@ -174,9 +179,25 @@ EXAMPLE = "The small cat sat on the wide mat. The small cat sat on the wide mat.
 
 
 def layout(
-    context: PageSources, name: str | None = None, kind: str = "induction", head: str = "", text: str = "", **_: object
+    context: PageSources,
+    name: str | None = None,
+    kind: str = "",
+    head: str = "",
+    text: str = "",
+    texts: str = "",
+    **_: object,
 ) -> html.Div:
-    """`/heads/<name>?kind=<score>&head=L5H1&text=<prompt>`; a head in the address is shown at once."""
+    """`/heads?texts=<name>`: every head over a text, by default the newest; `/heads/<name>`: scores on random tokens.
+
+    `/heads/<name>?kind=<score>&head=L5H1&text=<prompt>`: a head in the address is shown at once.
+    """
+    if texts and head:
+        return html.Div(dcc.Location(id="heads-leads-on", href=head_href(texts, head), refresh=True))
+    read = context.workspace.newest("heads_in_text")
+    if texts or (read and not (name or kind or head or text)):
+        found = context.workspace.open(HeadsInText, texts or read[0].name)
+        return page("Heads", *_other(context, "heads", found.settings.model), browser(context.workspace, found))
+    kind = kind or "induction"
     scores = context.workspace.open(HeadScores, open_artefact(context.workspace, ("heads",), name).name)
     kinds = kinds_of(scores)
     if kind not in kinds:
@@ -196,11 +217,22 @@ def layout(
         dcc.Store(id="heads-chosen", data=head or None),
         dcc.Store(id="heads-text-run", data=text or EXAMPLE),
         address_sink("heads"),
+        *_other(context, "heads_in_text", model),
         verdict(html.Span(id="heads-lead"), *_method(scores.settings, kinds)),
         html.Div([_scores_panel(), _table_panel(), _pattern_panel(context, text)], className="wb-heads"),
         evidence(context.workspace, model),
         controls=controls,
     )
+
+
+def _other(context: PageSources, kind: str, model: str) -> list[html.P]:
+    """Return a link to the newest measurement of the other kind on the same model, if there is one."""
+    words = {
+        "heads": "Scores on repeated random tokens, and causal evidence",
+        "heads_in_text": "Every head over a text",
+    }
+    same = [manifest for manifest in context.workspace.newest(kind) if manifest.model == model][:1]
+    return [html.P(quiet_link(words[kind], page_of(address_of(manifest.key)))) for manifest in same]
 
 
 def _method(settings: HeadSettings, kinds: list[str]) -> list[Part]:
@@ -231,6 +263,7 @@ def register(app: Dash) -> None:
         prevent_initial_call=True,
     )(_choose)
     register_evidence(app)
+    register_browser(app)
     app.callback(
         Output("heads-text-run", "data"),
         Input("heads-go", "n_clicks"),

@@ -2,7 +2,11 @@
 
 - `head_kinds`         scores of every head as a previous-token, induction head and other kinds, on prompts and on texts
 - `head_scores`        scores of heads as an artefact
-- `attention_entropy`  entropy of every head's attention over a recorded text, and its artefact
+- `measure_heads`      every head over a text: kinds, words, outputs and examples, in one pass that resumes
+- `_text_sums`         its sums over attention, and the examples that stay
+- `_head_outputs`      what heads write about the tokens that they attend to
+- `text_kinds`         kinds of head on any text: what they attend to and write
+- `heads_in_text`      heads over a text as an artefact
 - `head_weights`       QK and OV circuits as factored matrices; composition of heads, copying
 - `induction`          the induction circuit, from attention pattern to causal evidence
 - `_induction_measure` its prompts and measurements, and the rule that decides which heads are induction heads

@@ -18,6 +18,8 @@ PAGES = {
     "atlas": ("/atlas/embeddings?q=the&point=14", ".atlas"),
     "features": ("/feature/demo/12", "#feature-histogram .wb-bin"),
     "prompt": ("/prompt?text=hello+world&model=smollm2-135m&features=demo", "#prompt-tokens .wb-tok"),
+    "heads in a text": ("/heads?texts=smollm2-135m", "#heads-found td"),
+    "head": ("/head/smollm2-135m/L0H1", ".wb-head-examples mark"),
     "heads": ("/heads/smollm2-135m?kind=previous_token&head=L3H1", ".js-plotly-plot .main-svg"),
     "circuit": ("/circuit/induction?at=L1H2-k-L4H1", "#circuit-graph[data-ready]"),
     "sae": ("/sae?name=demo", ".js-plotly-plot .main-svg"),

@@ -26,6 +26,8 @@ ADDRESSES = {
     "feature": "/feature/demo/1",
     "prompt": "/prompt?text=%3Cscript%3Ewindow.pwned%3D1%3C%2Fscript%3E+hello+world",
     "heads": "/heads/smollm2-135m?kind=previous_token&head=L3H1",
+    "heads in a text": "/heads?texts=smollm2-135m",
+    "head": "/head/smollm2-135m/L0H1",
     "sae": "/sae?name=demo",
     "geometry": "/geometry?list=%3Cimg+src%3Dx+onerror%3D%27window.pwned%3D1%27%3E",
     "dynamics": "/dynamics?name=grok",

@@ -106,7 +106,7 @@ def test_an_artefact_goes_to_the_trash_after_its_name_is_typed_and_comes_back(ru
 
 
 def test_what_a_page_lacks_is_run_where_it_stands(running, queue, tmp_path):
-    for kind in ("heads",):
+    for kind in ("heads", "heads_in_text"):
         for name in queue.workspace.names(kind):
             queue.workspace.path(kind, name).rename(tmp_path / name)
     page = running.open("/heads")

@@ -28,6 +28,8 @@ GOOD = {
     "uses": {"features": "demo", "index": "3"},
     "sae_dashboard": {"features": "demo", "index": "3"},
     "regions": {"atlas": "demo-features"},
+    "heads": {"name": "smollm2-135m", "kind": "name_mover", "limit": "2"},
+    "head": {"name": "smollm2-135m", "head": "L0H1"},
     "circuit": {"name": "ioi"},
     "compare": {"a": "demo:3", "b": "demo:6"},
 }
@@ -202,6 +204,7 @@ def test_every_act_of_an_agent_answers_with_its_control(live):
         "continue_prompt": on_prompt | on_feature | {"n_new": 2},
         "say": {"direction": "praise", "message": "Hello"}, "suggest_pair": on_prompt, "patch": pair,
         "read_text": on_feature | {"text": "to July"}, "steer": on_feature | {"text": "to July"}, "ablate": on_feature,
+        "ablate_head": {"heads": "smollm2-135m", "head": "L0H1"},
         "judge_steering": on_feature | {"text": "to July"}, "separate_lists": on_feature,
         "documents": on_feature | {"rows": [0, 1]}, "change_latents": on_graph, "continue_graph": on_graph,
         "group_latents": {"graph": "capital", "labels": {"a": "x"}},
@@ -218,6 +221,7 @@ def test_every_act_of_an_agent_answers_with_its_control(live):
     assert found["read_text"]["alike"]
     assert found["ablate"][0]["random"]
     assert found["ablate"][0]["alike"]
+    assert len(found["ablate_head"]["compared"]["draws"]["random heads"]) == 19
     assert any("random" in row["name"] for row in found["steer"])
     assert found["judge_steering"]["raised"]["draws"]["random directions"]
     assert "39 of 39 random directions" in found["judge_steering"]["headline"]

@@ -33,7 +33,7 @@ KEYS = [
     *("model-comparisons/changes-base-tuned", "latent-comparisons/difference-pair", "edge-circuits/ioi"),
     *("induction-circuits/induction", "labels/demo-judge", "word-geometry/shapes", "certificates/smollm2-135m"),
     *("evaluations/demo", "sae-comparisons/compare-demo", "size-laws/scaling", "directions/pushed", "graphs/traced"),
-    *("lenses/identity", "induction-onsets/induction"),
+    *("lenses/identity", "induction-onsets/induction", "heads-in-text/smollm2-135m"),
 ]
 """One artefact of every kind that the fixtures make."""
 CARDS = {

@@ -347,12 +347,12 @@ def test_the_number_of_edges_in_an_address_is_within_what_there_is(ioi):
 def test_heads_page_shows_the_evidence_or_the_command(small, workspace, live):
     from dashboard.heads import page as heads
 
-    said = text_of(heads.layout(PageSources(workspace, live)))
+    said = text_of(heads.layout(PageSources(workspace, live), "smollm2-135m"))
     assert "/circuit/induction-circuits/induction" in said
     assert '"best_sender": "L1H2"' in said
     assert "The map scores attention alone" in said
     shutil.rmtree(small.root / "induction-circuits")
-    assert "workbench circuit induction smollm2-135m" in text_of(heads.layout(PageSources(small, live)))
+    assert "workbench circuit induction smollm2-135m" in text_of(heads.layout(PageSources(small, live), "smollm2-135m"))
 
 
 # --- circuits of several kinds under one name ---

@@ -97,7 +97,8 @@ def test_overview_has_every_artefact_the_unfinished_and_the_broken(small):
     (small.root / "saes" / "demo" / "manifest.json").write_text("{")
     found = overview.overview(small)
     assert {kind: len(cards) for kind, cards in found.cards.items() if cards} == {
-        "recording": 1, "features": 2, "atlas": 2, "heads": 1, "model_comparison": 1, "latent_comparison": 1,
+        "recording": 1, "features": 2, "atlas": 2, "heads": 1, "heads_in_text": 1, "model_comparison": 1,
+        "latent_comparison": 1,
         "induction_circuit": 1, "edge_circuit": 1, "labels": 1, "word_geometry": 1, "grokking": 1, "certificate": 1,
     }  # fmt: skip
     assert [(b.kind, b.name) for b in found.broken] == [("sae", "demo")]

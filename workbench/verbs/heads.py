@@ -5,42 +5,89 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from interp.circuits.config import HeadScoresConfig
+from interp.circuits.heads_in_text import HeadsInTextConfig
 from interp.errors import ConfigError
 from interp.lenses.jacobian_lens import JacobianLensConfig
 from interp.lenses.tuned_lens import TunedLensConfig
 from interp.options import BASIC, Corpus, Means, RecordingName
-from workbench.analysis import Analysis, AnalysisRun, Resumable
+from workbench.analysis import AnalysisRun, Resumable
 from workbench.terminal import Heading, ModelArgument, RunsModel, Threaded, say, settings_of
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from interp.circuits.head_scores import HeadScores
+    from interp.circuits.heads_in_text import HeadsInText
     from interp.lenses.jacobian_lens import JacobianLens
     from interp.lenses.tuned_lens import TunedLens
     from interp.models.hooked import HookedModel
+    from interp.recording.store import Recording
 
 HEADING = Heading.CIRCUITS
 
 
 @dataclass(frozen=True, kw_only=True)
-class Heads(HeadScoresConfig, Threaded, RunsModel, Analysis["HeadScores"]):
-    """Score every head as previous-token, duplicate-token, induction and other kinds.
+class Heads(HeadScoresConfig, HeadsInTextConfig, Threaded, RunsModel, Resumable["HeadScores | HeadsInText"]):
+    """Score every head by kind, in repeated random tokens or over a text (--recording, --text).
 
-    A score is the fraction of attention, 0 to 1, on the tokens of that kind, in repeated random tokens (predecessor: in
-    texts). A head counts as found when its interval lies above its null, corrected for testing all heads.
+    Example: workbench heads smollm2-135m
+
+    Example: workbench heads smollm2-135m --recording demo --text-tokens 20000
+
+    In random tokens a score is the fraction of attention, 0 to 1, on the tokens of a kind (predecessor: in texts). A
+    head counts as found when its interval lies above its null, corrected for testing all heads. Over a text every head
+    has its kinds, the words that it reads and writes, and twenty examples, beside shuffled keys and an untrained model;
+    an interrupted command continues when it is repeated.
     """
 
     makes: ClassVar[str] = "heads"
 
     model: ModelArgument
+    recording: Annotated[RecordingName | None, BASIC] = None
+    """Recording whose text is read."""
+    text: Annotated[Corpus | None, BASIC] = None
+    """Text that is read: `docstrings`, a .txt, .jsonl or .parquet file, or hub:NAME."""
 
-    def measure(self, run: AnalysisRun) -> "HeadScores":
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        settings_of(self, HeadsInTextConfig)  # its checks
+        if self.recording and self.text:
+            raise ConfigError("--recording and --text each name a text; give one of them")
+
+    def writes(self) -> str:
+        return "heads_in_text" if self.recording or self.text else "heads"
+
+    def measure(self, run: AnalysisRun) -> "HeadScores | HeadsInText":
         from interp.circuits.head_kinds import score_heads
 
+        if self.text:
+            from interp.text.corpora import open_corpus
+
+            open_corpus(self.text)  # a mistake in its name shows before a model is loaded
         config, model = settings_of(self, HeadScoresConfig), run.model(self.model)
+        if self.writes() == "heads_in_text":
+            return self.measure_text(run, model)
         with run.progress("head scores", "batches") as progress:
             return score_heads(model, config, model_name=self.model, progress=progress)
+
+    def measure_text(self, run: AnalysisRun, model: "HookedModel") -> "HeadsInText":
+        """Measure every head over a text."""
+        from interp.circuits.measure_heads import measure_heads
+
+        length = min(self.text_context, model.cfg.n_ctx)
+        n = -(-self.text_tokens // length)
+        if self.text:
+            source, (tokens, documents) = f"corpus:{self.text}", packed(model, self.text, n, length, self.seeds[0])
+        else:
+            recording = recording_of(run, self.recording or "", self.model)
+            source, read = recording.key, recording.contexts_and_documents(limit=n)
+            tokens, documents = (part[:, :length] for part in read)
+        with run.progress("heads in a text", "contexts") as progress:
+            return measure_heads(
+                model, tokens, documents, settings_of(self, HeadsInTextConfig), model_name=self.model, source=source,
+                lens=run.jacobian_lens(run.weight_hash(self.model)), batch_size=self.batch_size, seed=self.seeds[0],
+                draft=run.draft, progress=progress,
+            )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,20 +193,31 @@ class FitLens(TunedLensConfig, JacobianLensConfig, Threaded, RunsModel, Resumabl
             contexts = corpus_contexts(model, self.corpus, n, length, self.seed)
             n_heldout = max(1, len(contexts) // 10)
             return contexts[:-n_heldout], contexts[-n_heldout:], f"corpus:{self.corpus}"
-        from interp.errors import MismatchError
-
-        recording = run.recording(self.recording)
-        if recording.weight_hash != run.weight_hash(self.model):
-            raise MismatchError(
-                f"recording {self.recording} was made with {recording.model}, other weights than {self.model}; "
-                "name that model, or leave --recording out"
-            )
+        recording = recording_of(run, self.recording, self.model)
         train, heldout = (recording.contexts(split=split)[:, :length] for split in ("train", "heldout"))
         return train, heldout, recording.key
 
 
+def recording_of(run: AnalysisRun, name: str, model: str) -> "Recording":
+    """Return a recording of a model that is loaded. Raises `MismatchError` for one of other weights."""
+    from interp.errors import MismatchError
+
+    recording = run.recording(name)
+    if recording.weight_hash != run.weight_hash(model):
+        raise MismatchError(
+            f"recording {name} was made with {recording.model}, other weights than {model}; "
+            "name that model, or leave --recording out"
+        )
+    return recording
+
+
 def corpus_contexts(model: "HookedModel", corpus: str, n: int, length: int, seed: int) -> "Tensor":
     """Return the tokens of whole contexts `[n, length]`, BOS first when the model has one."""
+    return packed(model, corpus, n, length, seed)[0]
+
+
+def packed(model: "HookedModel", corpus: str, n: int, length: int, seed: int) -> "tuple[Tensor, Tensor]":
+    """Return whole contexts and the document of each token, `[n, length]` both; -1 for BOS."""
     import itertools
 
     import numpy as np
@@ -172,5 +230,6 @@ def corpus_contexts(model: "HookedModel", corpus: str, n: int, length: int, seed
     tokenizer = tokenizer_of(model)
     bos = "none" if tokenizer.bos_token_id is None else "context"
     contexts = itertools.islice(pack(open_corpus(corpus, seed=seed), tokenizer, length, bos), n)
-    whole = [context.tokens for context in contexts if context.document[-1] >= 0]
-    return torch.from_numpy(np.stack(whole)).long() if whole else torch.zeros(0, length, dtype=torch.long)
+    whole = [np.stack([context.tokens, context.document]) for context in contexts if context.document[-1] >= 0]
+    both = torch.from_numpy(np.stack(whole, 1)).long() if whole else torch.zeros(2, 0, length, dtype=torch.long)
+    return both[0], both[1]

@@ -1,0 +1,153 @@
+"""*Head*: one attention head over a text: its kinds, its words, its examples, its circuits, and its proof.
+
+`/api/head.html?name=NAME&head=L5H1` is the page as one HTML file, `/api/head?name=NAME&head=L5H1` its numbers as JSON;
+`/api/openapi.json` has the schema.
+"""
+
+import flask
+from dash import Dash, Input, Output, State, dcc, html
+
+from dashboard.components.frame import Children, attempt, notice, page, panel, quiet_link, still
+from dashboard.components.markup import download, page_file
+from dashboard.components.pages import (
+    Page,
+    artefact_href,
+    artefact_menu,
+    head_href,
+    page_of,
+    prompt_href,
+)
+from dashboard.data.heads import HeadReport, mentions, report_of
+from dashboard.head import _sections
+from dashboard.sources import PageSources, current, open_artefact
+from interp.artifacts import address_of
+from interp.circuits.heads_in_text import HeadsInText
+from interp.errors import UsageError
+from interp.names import HeadName, parse_head
+from saes.acts.heads import AblateHead
+
+
+def layout(context: PageSources, name: str | None = None, head: str = "L0H0", **_: object) -> html.Div:
+    """`/head/<name>/<head>`."""
+    found = context.workspace.open(HeadsInText, open_artefact(context.workspace, ("heads_in_text",), name).name)
+    report = report_of(found, head)
+    names = [(m.name, head_href(m.name, head)) for m in context.workspace.newest("heads_in_text")]
+    which = parse_head(head)
+    silent = found.silent(which)
+    files = [
+        html.A("HTML", href=f"/api/head.html?name={found.name}&head={which}", className="wb-link", download=""),
+        html.A("JSON", href=f"/api/head?name={found.name}&head={which}", className="wb-link", target="_blank"),
+    ]
+    return page(
+        f"Head {which}",
+        dcc.Store(id="head-state", data={"name": found.name, "head": str(which)}),
+        notice(silent) if silent else None,
+        _sections.summary(report),
+        html.P([*_beside(found, which), *files], className="wb-head-links"),
+        html.Div(
+            [
+                html.Div([still(_sections.examples_panel(report)), _proof(context)], className="wb-stack"),
+                html.Div([_sections.kinds_panel(report), _place(context, report)], className="wb-stack"),
+            ],
+            className="wb-two",
+        ),
+        *map(still, _sections.words_panels(report)),
+        _sections.provenance(report),
+        controls=artefact_menu("Model", names, head_href(found.name, head), width=200, key=found.key),
+    )
+
+
+def _beside(found: HeadsInText, head: HeadName) -> list[dcc.Link]:
+    """Return links to all heads and to the heads before and after this one."""
+    layers, heads = found.shape
+    at = head.layer * heads + head.head
+    near = [HeadName(*divmod(i, heads)) for i in (at - 1, at + 1) if 0 <= i < layers * heads]
+    links = [quiet_link("All heads", page_of(address_of(found.key)))]
+    return [*links, *(quiet_link(str(name), head_href(found.name, str(name))) for name in near)]
+
+
+def _place(context: PageSources, report: HeadReport) -> html.Section:
+    """Return links to the circuits that name the head, and to its attention on its strongest example."""
+    head = parse_head(report.head)
+    said = mentions(context.workspace, report.model, head)
+    lines = [
+        html.Li([quiet_link(mention.key, artefact_href(context.workspace, mention.key)), f": {mention.text}"])
+        for mention in said
+    ]
+    text = "".join(report.examples[0].segments[-1].pieces) if report.examples else ""
+    prompt = prompt_href(text=text.strip(), model=report.model, layer=head.layer, head=head.head)
+    return panel(
+        "Its place",
+        html.Ul(lines) if lines else html.P("No circuit of this workspace names it.", className="wb-none"),
+        html.P(quiet_link("Its strongest example on Prompt: why it looks there", prompt)) if text else None,
+    )
+
+
+def _proof(context: PageSources) -> html.Section:
+    return panel(
+        "Does the model need it?",
+        html.P("The model reads ten of the examples, with the output of this head replaced by its mean and then with "
+               "that of 19 random heads: a minute for a small model."),
+        html.Button("Ablate it on its examples", id="head-ablate", className="wb-act", type="button"),
+        html.Div(id="head-proof", role="status"),
+        html.Div("Loading the model" if context.live.state == "cold" else "Ablating", id="head-busy",
+                 className="wb-busy"),
+        note="change of the prediction at the query, in nats, beside random heads",
+    )  # fmt: skip
+
+
+def register(app: Dash) -> None:
+    """Add the button of the proof, and the address of the file."""
+    app.callback(
+        Output("head-proof", "children"),
+        Input("head-ablate", "n_clicks"),
+        State("head-state", "data"),
+        running=[
+            (Output("head-busy", "className"), "wb-busy wb-busy-on", "wb-busy"),
+            (Output("head-ablate", "disabled"), True, False),
+        ],
+        prevent_initial_call=True,
+    )(prove)
+    app.server.add_url_rule("/api/head.html", "head_html", _answer, methods=["GET"])
+
+
+def prove(_: int | None, state: dict[str, str]) -> Children:
+    """Return what ablating the head does, in words, or the reason why it could not be measured."""
+
+    def body() -> Children:
+        answer = current().live.ask(AblateHead(heads=state["name"], head=state["head"], nulls="standard"))
+        return [html.P(answer.headline()), html.P(answer.details(), className="wb-note")]
+
+    return attempt(body)
+
+
+def head_html(found: HeadsInText, head: str) -> str:
+    """Return the page of one head as one HTML file."""
+    report = report_of(found, head)
+    parts = [
+        html.H1(f"Head {report.head} of {report.model}"), _sections.summary(report), _sections.kinds_panel(report),
+        *_sections.words_panels(report), _sections.examples_panel(report), _sections.provenance(report),
+    ]  # fmt: skip
+    return page_file(f"Head {report.head} of {report.model}", html.Main(parts, className="wb-stack"))
+
+
+def _answer() -> flask.Response:
+    name, head = flask.request.args.get("name", ""), flask.request.args.get("head", "")
+    if not name or not head:
+        raise UsageError("head.html needs name=NAME and head=L5H1")
+    return download(head_html(current().workspace.open(HeadsInText, name), head), f"{name}-{head}.html")
+
+
+PAGE = Page(
+    title="Head",
+    path="/head",
+    templates=("/head/<name>/<head>",),
+    group="circuits",
+    order=51,
+    listed=False,
+    layout=layout,
+    register=register,
+    shows="One attention head over a text: its kinds, the words it reads and writes, and its strongest examples.",
+    command="workbench heads MODEL --text docstrings",
+    fill=lambda _, model: ("heads", {"model": model, "text": "docstrings", "text_tokens": 20_000}),
+)

@@ -1,0 +1,114 @@
+"""An act on one attention head: ablated on its own examples, beside random heads. Torch-free until it is measured."""
+
+from dataclasses import dataclass
+from random import Random
+from typing import TYPE_CHECKING, Annotated, ClassVar
+
+from interp.acts import Compared, Price
+from interp.circuits.heads_in_text import HeadExample, HeadPassage, HeadsInText
+from interp.errors import MismatchError, PromptError
+from interp.names import HeadName, parse_head
+from interp.nulls import DRAWS, NullComparison
+from interp.options import ArtefactName, Means
+from interp.seeds import derive_seed
+from saes.acts.session import Session, without_gradients
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+ABLATED = 10
+"""Examples that the model reads, the strongest first."""
+
+
+@dataclass(frozen=True)
+class AblatedHead:
+    """Change of the prediction at the queries of a head's examples when it is ablated, in nats."""
+
+    head: str
+    compared: NullComparison
+    """KL of the ablated prediction from the unchanged one, mean over examples; of random heads the same"""
+    by_example: list[float]
+    tokens: list[str]
+    """query token of each example"""
+
+    def headline(self) -> str:
+        """Return the verdict in a sentence."""
+        null = self.compared.draws["random heads"]
+        return (
+            f"Ablating {self.head} changes the prediction after its queries by {self.compared.value:.4f} nats, a "
+            f"random head by {sum(null) / len(null):.4f}: {self.compared.exceeds()} (p {self.compared.p:.2f})."
+        )
+
+    def details(self) -> str:
+        """Return the query tokens with the largest change."""
+        pairs = sorted(zip(self.by_example, self.tokens, strict=True), reverse=True)[:3]
+        return "Most after " + ", ".join(f"{token.strip() or token!r} ({change:.3f})" for change, token in pairs) + "."
+
+
+@dataclass(frozen=True, kw_only=True)
+class AblateHead(Compared[Session, AblatedHead]):
+    """Ablate a head on its own examples: the change of the prediction at each query, beside random heads.
+
+    The output of a head becomes its mean over the texts of the examples. Raises `UnknownNameError` for an unknown head,
+    `PromptError` for one without examples, `MismatchError` for a model with other weights.
+    """
+
+    verb: ClassVar[str] = "ablate_head"
+    heads: ArtefactName
+    """Heads in a text: an artefact of `workbench heads MODEL --text FILE`."""
+    head: Annotated[str, Means("L5H1")]
+    """The head, such as L5H1."""
+
+    def found(self, run: Session) -> HeadsInText:
+        """Return the artefact."""
+        return run.workspace.open(HeadsInText, self.heads)
+
+    def arms(self, run: Session) -> list[HeadName]:
+        """Return the head, then random others of the model."""
+        found, head = self.found(run), parse_head(self.head)
+        others = [row.name for row in found.rows if row.name != head]
+        n = min(DRAWS[self.nulls], len(others))
+        return [found.row(head).name, *Random(derive_seed(0, "random heads", self.head)).sample(others, n)]
+
+    def price(self, run: Session) -> Price:
+        n, found = len(self.arms(run)), self.found(run)
+        tokens = sum(example.query + 1 for example, _ in self.examples(run))
+        return Price({"unchanged": 1, "the head": 1, "random heads": n - 1}, tokens, found.settings.model, self.verb)
+
+    def examples(self, run: Session) -> list[tuple[HeadExample, HeadPassage]]:
+        """Return the strongest examples."""
+        found = [pair[:2] for pair in self.found(run).examples_of(parse_head(self.head))[:ABLATED]]
+        if not found:
+            raise PromptError(f"{self.head} has no examples: it attends to BOS alone on this text; choose another head")
+        return found
+
+    @without_gradients
+    def measure(self, run: Session) -> AblatedHead:
+        import torch
+
+        from interp.models.adapter import weight_hash
+        from interp.patching.ablation import ablated
+
+        found, examples, arms = self.found(run), self.examples(run), self.arms(run)
+        model = run.model(found.settings.model)
+        if weight_hash(model) != found.settings.weight_hash:
+            raise MismatchError(
+                f"{found.key} was measured on {found.settings.model} with other weights; run `workbench heads` again"
+            )
+        texts = [torch.tensor([passage.ids[: example.query + 1]]) for example, passage in examples]
+        reference = torch.tensor([passage.ids for _, passage in examples])
+        done = run.counted(self.price(run))
+
+        def predictions() -> "list[Tensor]":
+            read = [model(text.to(model.cfg.device))[0, -1].float().log_softmax(0) for text in texts]
+            done(sum(text.shape[1] for text in texts))
+            return read
+
+        base, changes = predictions(), list[list[float]]()
+        for arm in arms:
+            with ablated(model, [str(arm)], kind="mean", reference=reference):
+                pairs = zip(base, predictions(), strict=True)
+                changes.append([float((before.exp() * (before - after)).sum()) for before, after in pairs])
+        means = [sum(values) / len(values) for values in changes]
+        tokens = [passage.pieces[example.query] for example, passage in examples]
+        return AblatedHead(str(arms[0]), NullComparison(means[0], {"random heads": means[1:]}), changes[0], tokens)
