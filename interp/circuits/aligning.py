@@ -30,7 +30,6 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from transformer_lens.tools.analysis import interchange
 
 from interp.artifacts import Table
 from interp.circuits.alignment import (
@@ -47,6 +46,7 @@ from interp.circuits.causal_programs import CausalProgram, SwapPair, draw_pairs
 from interp.circuits.tasks import encoder_with_bos, one_token
 from interp.dictionary import Dictionary
 from interp.errors import ConfigError, PromptError
+from interp.models import interchange
 from interp.models.adapter import token_strings, untrained_model, weight_hash
 from interp.models.hooked import HookedModel
 from interp.models.passes import capture, read_hook, run_from

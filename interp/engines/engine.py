@@ -72,6 +72,7 @@ class Engine(ABC):
     def check(self, hook_points: Sequence[str]) -> tuple[str, ...]:
         """Return the canonical names. Raises `UnknownNameError`, and `ConfigError` for one that cannot be read here."""
         return tuple(check_hook_points(hook_points, self.hook_points, self.n_layers))
+
     @property
     def editable(self) -> set[str]:
         """The hook points where it adds vectors: what attention, MLP and block give."""

@@ -5,6 +5,7 @@
 - `_memory`     the memory that a model takes, from its config
 - `_sharded`    a model over several devices
 - `tensor_parallel`  a model that the processes of `torchrun` share
+- `interchange` TransformerLens' swaps within subspaces
 - `files`       config, modules and hash of a model's files, for other programs that read them
 - `packaged`    models whose GGUF file lies in installed packages: SmolLM2-135M, Gemma 3 270M
 - `short_name`  a model's name as pages show it
