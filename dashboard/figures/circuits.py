@@ -306,7 +306,7 @@ def faithfulness_curve(
 
 def worst_case_curve(found: WorstCase, colours: Theme, *, height: int = 230) -> go.Figure:
     """Faithfulness over number of edges (log), in the mean and in the worst case, and the circuit that was attacked."""
-    rows = found.sizes.rows()
+    rows = [row for row in found.sizes.rows() if row.n_edges]
     figure = go.Figure()
     for name, colour in (("mean", colours.muted), ("worst", colours.accent)):
         figure.add_scatter(
@@ -328,7 +328,7 @@ def worst_case_curve(found: WorstCase, colours: Theme, *, height: int = 230) -> 
         marker={"color": colours.opposite, "size": 9, "symbol": "diamond"},
         hovertemplate="this circuit, %{x:,} edges: %{y:.2f}<extra></extra>",
     )  # fmt: skip
-    styled(legend_above(figure), colours, height=height)
+    legend_above(styled(figure, colours, height=height))
     for level in (0.0, 1.0):
         figure.add_hline(y=level, line={"color": colours.grid, "width": 1}, layer="below")
     figure.update_xaxes(type="log", title_text="edges", showgrid=False)

@@ -36,7 +36,7 @@ class AttackConfig:
     prompts: Annotated[int, BASIC] = 16
     """Prompt pairs on which the attack is chosen; as many others judge it."""
     ablations: tuple[Ablation, ...] = ("resample", "mean")
-    """Values by which the adversary replaces edges; the worst counts."""
+    """Values by which the adversary replaces edges; the worst counts, beside the mean of the first."""
     exchanges: int = 16
     """Nodes whose edges are put back or taken out as a whole, one after another, where that leaves less."""
     n_random: int = 3
@@ -109,9 +109,9 @@ class WorstCase(Artefact, kind="worst_case", title="Worst case of a circuit", ma
 
     @property
     def mean(self) -> Attack:
-        """What everybody reports: all other edges replaced, with the ablation of the worst case."""
-        worst = self.worst.ablation
-        return next(row for row in self.attacks.rows() if row.what == EVERYTHING and row.ablation == worst)
+        """What everybody reports: all other edges replaced, with the first ablation."""
+        first = self.settings.ablations[0]
+        return next(row for row in self.attacks.rows() if row.what == EVERYTHING and row.ablation == first)
 
     @property
     def worst(self) -> Attack:
@@ -134,8 +134,7 @@ class WorstCase(Artefact, kind="worst_case", title="Worst case of a circuit", ma
         word = "stands" if self.stands else "breaks"
         return (
             f"{short_name(s.model)}, {s.task.name}: the circuit of {s.n_edges:,} edges {word}: faithfulness "
-            f"{self.mean.left:.2f} with all other edges replaced, {self.worst.left:.2f} with {self.worst.n_removed:,} "
-            "of them"
+            f"{self.mean.left:.2f} with all other edges replaced, {self.worst.left:.2f} in the worst case"
         )
 
     def facts(self) -> list[tuple[str, str]]:
@@ -145,6 +144,7 @@ class WorstCase(Artefact, kind="worst_case", title="Worst case of a circuit", ma
         return [
             ("mean", f"{self.mean.left:.2f}"),
             ("worst case", f"{self.worst.left:.2f} [{self.worst.low:.2f}, {self.worst.high:.2f}]"),
+            ("replaced there", f"{self.worst.what} ({self.worst.n_removed:,}), {self.worst.ablation}"),
             *((f"{wanted} in the {kind}", f"{n:,}" if n else "none measured") for kind, n in sizes.items()),
             ("sets tried", f"{self.tried:,}"),
         ]

@@ -199,7 +199,8 @@ class AttackCircuit(AttackConfig, Threaded, RunsModel, Analysis["WorstCase"]):
 
     Faithfulness replaces all edges outside a circuit, and helpers and hurters among them may cancel. The adversary
     replaces helpers alone, on prompts that are not among those that judge it. The nulls are as many random edges, and
-    random circuits of the same size attacked in the same way. It also says how many edges a circuit needs to stand. Of
+    random circuits of the same size attacked in the same way. Values that replace edges are those of the circuit's own
+    ablation and of --ablations. It also says how many edges a circuit needs to stand. Of
     SmolLM2 it takes about five minutes on two cores.
     """
 
@@ -232,7 +233,9 @@ class AttackCircuit(AttackConfig, Threaded, RunsModel, Analysis["WorstCase"]):
             prompts = prompts.measured_by(model, metric_by_name(of.task.metric, prompts.metric))
         task, rest = prompts.split(self.prompts)
         held_out = rest.take(range(min(self.prompts, rest.n_prompts)))
-        config = settings_of(self, AttackConfig)
+        own = found.evaluation.settings.ablation
+        others = (each for each in self.ablations if each != own)
+        config = settings_of(self, AttackConfig, ablations=(own, *others))
         with run.progress("attack", "parts") as progress:
             return attack_circuit(
                 model, task, held_out, found.circuit, config, model_name=of.model, name=found.name, progress=progress
