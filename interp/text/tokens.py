@@ -328,8 +328,8 @@ def texts_of(content: bytes) -> list[ShardText]:
     """Return the shards of `as_bytes`."""
     from safetensors.numpy import load
 
-    columns = load(content)
-    return [
-        ShardText(number, *(columns[f"{n}.{name}"] for name in Context._fields), [tuple(one) for one in begins], last)
-        for n, (number, begins, last) in enumerate(json.loads(columns["facts"].tobytes()))
-    ]
+    columns, texts = load(content), []
+    for n, (number, begins, last) in enumerate(json.loads(columns["facts"].tobytes())):
+        tokens, document, position = (columns[f"{n}.{name}"] for name in Context._fields)
+        texts.append(ShardText(number, tokens, document, position, [tuple(each) for each in begins], last))
+    return texts
