@@ -15,6 +15,7 @@ ranks the first one has the engine.
 """
 
 import contextlib
+import threading
 import weakref
 from functools import cached_property
 from pathlib import Path
@@ -66,7 +67,7 @@ class LiveRecording(Recording):
         `widths` are hook points of the model to be read in place of the recorded ones, each with its width.
         """
         super().__init__(folder)
-        self._device, self._widths = device, widths
+        self._device, self._widths, self._one_at_a_time = device, widths, threading.Lock()
         self._in_vllm = model is None and self._text.engine.startswith("vllm ")
         if model is not None:
             self._model = self._checked(model)
@@ -173,7 +174,7 @@ class LiveRecording(Recording):
             return self.room(hook_points, 0)
         length = self.context_length
         contexts = torch.div(local, length, rounding_mode="floor").unique()
-        with self._engine.reading(hook_points) as reader:
+        with self._one_at_a_time, self._engine.reading(hook_points) as reader:
             values = compute_activations(
                 reader,
                 text_of(shard, self.token_shard(shard), length, contexts),
