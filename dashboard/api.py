@@ -345,7 +345,8 @@ def openapi() -> dict[str, object]:
             {"name": key, "in": "query", "required": key in form.get("required", []), "schema": kind}
             for key, kind in form["properties"].items()
         ]
-        operation = {"operationId": name, "summary": text.splitlines()[0], "description": text, "responses": answers}
+        operation: dict[str, Any] = {"operationId": name, "summary": text.splitlines()[0], "description": text}
+        operation["responses"] = answers
         if is_dataclass(answer := get_type_hints(read)["return"]):
             described = json_schema(answer)
             forms |= described.pop("$defs", {})

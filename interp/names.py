@@ -70,7 +70,7 @@ TEXT_HEAD_KINDS = {
     "delimiter": "attend to punctuation and line ends",
     "duplicate_name": "attend, at a name, to its earlier mentions",
     "name_mover": "copy names: attend to earlier names and write them",
-    "s_inhibition": "attend to repeated names and do not write them",
+    "s_inhibition": "attend to repeated names, and neither write nor suppress them",
     "last_number": "read the last number before",
     "copy_suppression": "suppress the tokens they attend to",
     "successor": "write the next word of an order: Tuesday for Monday",

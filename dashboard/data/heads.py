@@ -114,7 +114,7 @@ def report_of(found: HeadsInText, name: str, examples: int = 20) -> HeadReport:
 
 
 def _examples(found: HeadsInText, head: HeadName) -> list[ExampleText]:
-    texts = []
+    texts: list[ExampleText] = []
     for example, passage, attention in found.examples_of(head):
         pieces, last = passage.pieces, min(len(passage.pieces), example.query + AFTER + 1)
         first = max(1, example.query - BEFORE)
@@ -153,7 +153,7 @@ def choose(found: HeadsInText, query: HeadQuery) -> list[HeadLine]:
     for row in sorted(found.scores, key=lambda row: (row.kind == "sink", row.shuffled - row.score)):
         if row.found:
             kinds[row.name] = (*kinds.get(row.name, ()), row.kind)
-    lines = []
+    lines: list[HeadLine] = []
     for row in found.rows:
         name = row.name
         outside = query.layer is not None and row.layer != query.layer
@@ -216,7 +216,7 @@ class Mention:
 
 def mentions(workspace: Workspace, model: str, head: HeadName) -> list[Mention]:
     """Return the circuits of a model that a head is in, or was tested for."""
-    said = []
+    said: list[Mention] = []
     for circuit in workspace.values(InductionCircuit):
         row = next((row for row in circuit.verdicts if row.name == head), None)
         if circuit.settings.model == model and row is not None and (row.candidate or row.verdict):

@@ -68,7 +68,7 @@ def kinds_panel(report: HeadReport) -> html.Section:
 
 def words_panels(report: HeadReport) -> list[html.Div | html.Section]:
     """Return what the head reads and writes in words, and its circuits on single tokens."""
-    shown = []
+    shown: list[html.Section] = []
     for side, (title, note) in SIDES.items():
         lines = [word for word in report.words if word.side == side]
         token_side = side.replace("word", "token")
@@ -126,7 +126,7 @@ def _example(example: ExampleText) -> html.Li:
 
 def _strips(example: ExampleText, which: str, peak: int, other: int) -> list[html.Div]:
     """Return the segments of an example, shaded by attention; `peak` is outlined and `other` underlined."""
-    strips = []
+    strips: list[html.Div] = []
     values = [getattr(segment, which) for segment in example.segments]
     top = max([example.strength, *(max(value, default=0.0) for value in values)])
     for segment, value in zip(example.segments, values, strict=True):

@@ -86,7 +86,7 @@ def _place(context: PageSources, report: HeadReport) -> html.Section:
 def _proof(context: PageSources) -> html.Section:
     return panel(
         "Does the model need it?",
-        html.P("The model reads ten of the examples, with the output of this head replaced by its mean and then with "
+        html.P("The model reads eight of the examples, with the output of this head replaced by its mean and then with "
                "that of 19 random heads: a minute for a small model."),
         html.Button("Ablate it on its examples", id="head-ablate", className="wb-act", type="button"),
         html.Div(id="head-proof", role="status"),

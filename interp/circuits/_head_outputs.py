@@ -79,7 +79,8 @@ class HeadOutputs:
         known = {word: ids[0] for word, ids in zip(ORDERED, encoded, strict=True) if len(ids) == 1}
         pairs = [(known[word], known[after]) for after, word in PREVIOUS.items() if word in known and after in known]
         if len(pairs) < 4:
-            return (np.full(len(self.heads), np.nan),) * 2
+            unknown = np.full(len(self.heads), np.nan)
+            return unknown, unknown
         before, after = torch.tensor(pairs).T
         generator = make_generator(self.seed, "permuted words")
         n = len(pairs)

@@ -183,7 +183,6 @@ class _Batch:
         on_sink = targets.sum(2) - on_text
         n_sink = (causal.sum(1) - keys.sum(2)).clamp_min(1)
         has = (targets.any(2) & self.counted[:, :, None]).float()
-        self.has = has
         distance = (torch.arange(n)[:, None] - torch.arange(n)).float() * keys
         self.reads = torch.cat([targets * has[:, :, None], keys[..., None], distance[..., None]], 3).float()
         self.shuffled = on_text / n_keys[..., None] * has

@@ -129,7 +129,7 @@ class HeadWord:
     value: float
     """Lift over what is expected; of `writes` and `lens` standard deviations over the vocabulary."""
     count: int
-    """Occurrences in the text."""
+    """Tokens of it in the text."""
     tokens: list[str]
     """Of `ov` and `qk`."""
 

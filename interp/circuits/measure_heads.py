@@ -220,7 +220,7 @@ def _writes(kind: TextKind, value: float, limit: float) -> bool:
     """Return True where a head writes what its kind does."""
     limit = max(limit, LEAST_WRITTEN)
     return {"": True, "copies": value > limit, "succeeds": value > limit, "suppresses": value < -limit,
-            "other": value <= limit}[kind.writes]  # fmt: skip
+            "other": abs(value) <= limit}[kind.writes]  # fmt: skip
 
 
 def _untrained_bound(null: TextSums) -> np.ndarray:

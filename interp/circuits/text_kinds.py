@@ -4,7 +4,7 @@
     measure_heads(model, tokens, documents, kinds=kinds)
 
 A kind is a function of tokens and words (`HeadPrompts`) that returns its targets; `writes` adds a condition on the
-head's OV circuit: it must raise (`copies`) or lower (`suppresses`) the logit of the token it attends to, not raise it
+head's OV circuit: it must raise (`copies`) or lower (`suppresses`) the logit of the token it attends to, do neither
 (`other`), or raise the next word of an order (`succeeds`).
 
 Names are capitalised words; one that only ever opens a sentence is none, nor is a day or a month. So the kinds of names

@@ -16,8 +16,8 @@ from saes.acts.session import Session, without_gradients
 if TYPE_CHECKING:
     from torch import Tensor
 
-ABLATED = 10
-"""Examples that the model reads, the strongest first."""
+ABLATED, MEAN_OVER = 8, 4
+"""Examples that the model reads, the strongest first, and texts that the mean output of a head is over."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class AblatedHead:
 class AblateHead(Compared[Session, AblatedHead]):
     """Ablate a head on its own examples: the change of the prediction at each query, beside random heads.
 
-    The output of a head becomes its mean over the texts of the examples. Raises `UnknownNameError` for an unknown head,
+    The output of a head becomes its mean over texts of the examples. Raises `UnknownNameError` for an unknown head,
     `PromptError` for one without examples, `MismatchError` for a model with other weights.
     """
 
@@ -72,7 +72,9 @@ class AblateHead(Compared[Session, AblatedHead]):
 
     def price(self, run: Session) -> Price:
         n, found = len(self.arms(run)), self.found(run)
-        tokens = sum(example.query + 1 for example, _ in self.examples(run))
+        examples = self.examples(run)
+        tokens = sum(example.query + 1 for example, _ in examples)
+        tokens += sum(len(passage.ids) for _, passage in examples[:MEAN_OVER])
         return Price({"unchanged": 1, "the head": 1, "random heads": n - 1}, tokens, found.settings.model, self.verb)
 
     def examples(self, run: Session) -> list[tuple[HeadExample, HeadPassage]]:
@@ -96,12 +98,13 @@ class AblateHead(Compared[Session, AblatedHead]):
                 f"{found.key} was measured on {found.settings.model} with other weights; run `workbench heads` again"
             )
         texts = [torch.tensor([passage.ids[: example.query + 1]]) for example, passage in examples]
-        reference = torch.tensor([passage.ids for _, passage in examples])
-        done = run.counted(self.price(run))
+        reference = torch.tensor([passage.ids for _, passage in examples[:MEAN_OVER]])
+        price = self.price(run)
+        done = run.counted(price)
 
         def predictions() -> "list[Tensor]":
             read = [model(text.to(model.cfg.device))[0, -1].float().log_softmax(0) for text in texts]
-            done(sum(text.shape[1] for text in texts))
+            done(price.tokens)
             return read
 
         base, changes = predictions(), list[list[float]]()

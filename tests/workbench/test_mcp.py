@@ -155,7 +155,7 @@ def test_an_agent_runs_an_analysis_follows_it_and_reads_what_it_made(conversatio
     listed, described, refused, run, ended, artefact, kinds, runs = (each.content[0].text for each in answers)
     assert {
         "verb": "heads",
-        "about": "Score every head by kind, in repeated random tokens or over a text (--recording, --text).",
+        "about": "Score every head by kind, in repeated random tokens or over a text.",
     } in json.loads(listed)
     assert {"n_prompts", "seeds"} <= {each["name"] for each in json.loads(described)["options"]}
     assert answers[2].is_error
