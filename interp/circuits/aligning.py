@@ -1,4 +1,4 @@
-"""Alignment of a program's variable with a place of a model: interchange interventions, by site and by basis.
+"""Alignment of a program's variable with a model: interchange interventions, by site and by basis.
 
     program = PROGRAMS["agreement"]
     found = align(model, program, "number", AlignmentConfig())
@@ -198,24 +198,20 @@ def align(
     sites = _site_map(model, prompts.take(slice(0, min(MAP_PAIRS, parts.choose.stop))), config.layer_step)
     layer, position = _check_site(model, prompts, site) if site else _best(sites, model.cfg.n_layers)
     told("map")
-    place = _Site(model, prompts, layer, position)
+    at_site = _Site(model, prompts, layer, position)
     learned = {}
     for rank in config.ranks:
-        learned[rank] = place.learned(rank, prompts.wanted, parts.train, config)
+        learned[rank] = at_site.learned(rank, prompts.wanted, parts.train, config)
         told(f"rank {rank}")
-    rank = max(learned, key=lambda rank: (place.accuracy(_swap(learned[rank]), parts.choose), -rank))
-    table = _Table(place, parts.test)
-    width = place.base.shape[-1]
+    rank = max(learned, key=lambda rank: (at_site.accuracy(_swap(learned[rank]), parts.choose), -rank))
+    table = _Table(at_site, parts.test)
+    width = at_site.base.shape[-1]
     table.add("no swap", 0, lambda base, source: base)
     table.add(WHOLE, width, lambda base, source: source.to(base))
     table.add(LEARNED, rank, _swap(learned[rank]))
-    for basis_name, basis in _fixed_bases(place, parts.train, rank, config.seed, dictionary).items():
+    for basis_name, basis in _fixed_bases(at_site, parts.train, rank, config.seed, dictionary).items():
         table.add(basis_name, basis.shape[1], _swap(basis))
-    random = interchange.random_basis(width, rank, config.seed)
-    table.add("random subspace", rank, _swap(random))
-    table.add("placebo of equal norm", rank, interchange.NormMatchedPlacebo(_swap(learned[rank]), random))
-    arbitrary = interchange.arbitrary_targets([pair.source for pair in pairs], len(prompts.candidates), config.seed)
-    table.add("arbitrary labels", rank, _swap(place.learned(rank, arbitrary, parts.train, config)), arbitrary)
+    _add_controls(table, learned[rank], rank, parts, config)
     told("arbitrary labels")
     other = _Site(untrained_model(model, config.seed), prompts, layer, position)
     swap = _swap(other.learned(rank, prompts.wanted, parts.train, config))
@@ -268,6 +264,17 @@ class _Table:
         prompts = self.site.prompts if wanted is None else replace(self.site.prompts, wanted=wanted)
         self.answers[name] = self.site.swapped(swap, self.test)
         self.rows.append(_row(name, rank, self.answers[name], prompts.take(self.test)))
+
+
+def _add_controls(table: "_Table", learned: Tensor, rank: int, parts: "_Parts", config: AlignmentConfig) -> None:
+    """Measure what the learned subspace has to exceed in the same model."""
+    site, prompts = table.site, table.site.prompts
+    random = interchange.random_basis(len(learned), rank, config.seed)
+    table.add("random subspace", rank, _swap(random))
+    table.add("placebo of equal norm", rank, interchange.NormMatchedPlacebo(_swap(learned), random))
+    sources = [pair.source for pair in prompts.pairs]
+    arbitrary = interchange.arbitrary_targets(sources, len(prompts.candidates), config.seed)
+    table.add("arbitrary labels", rank, _swap(site.learned(rank, arbitrary, parts.train, config)), arbitrary)
 
 
 def _pairs(

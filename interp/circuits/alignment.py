@@ -1,4 +1,4 @@
-"""Where a model keeps a variable of a causal program: swaps by site and basis, as an artefact. Torch-free.
+"""Alignment of a causal program's variable with a model: swaps by site and basis, as an artefact. Torch-free.
 
 `interp.circuits.aligning` measures it and says what the controls are.
 """

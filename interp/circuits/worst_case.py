@@ -95,7 +95,7 @@ class StandingSize:
 
 @dataclass(frozen=True, kw_only=True)
 class WorstCase(Artefact, kind="worst_case", title="Worst case of a circuit", made_by="circuit attack"):
-    """What is left of a circuit's faithfulness under an adversary's ablation of edges outside it."""
+    """Faithfulness of a circuit under an adversary's ablation of edges outside it."""
 
     settings: AttackSettings
     tried: int
@@ -109,7 +109,7 @@ class WorstCase(Artefact, kind="worst_case", title="Worst case of a circuit", ma
 
     @property
     def mean(self) -> Attack:
-        """What everybody reports: all other edges replaced, with the first ablation."""
+        """Faithfulness as everybody reports it: all other edges replaced, with the first ablation."""
         first = self.settings.ablations[0]
         return next(row for row in self.attacks.rows() if row.what == EVERYTHING and row.ablation == first)
 

@@ -25,7 +25,7 @@ class Align(AlignmentConfig, Threaded, RunsModel, Analysis["Alignment"]):
 
     A causal program says what the model should answer after a swap. Programs: `agreement` (variable `number` of the
     subject), `indirect-object` (variable `order` of the two names), or a .jsonl file of pairs with the columns base,
-    source, answer and wanted. Whole vectors are swapped at each layer and position; at the best place subspaces are
+    source, answer and wanted. Whole vectors are swapped at each layer and position; at the best site subspaces are
     compared with a random one, a placebo of equal norm, arbitrary labels and an untrained model.
     """
 
@@ -43,9 +43,9 @@ class Align(AlignmentConfig, Threaded, RunsModel, Analysis["Alignment"]):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.place()
+        self.layer_and_position()
 
-    def place(self) -> tuple[int, int] | None:
+    def layer_and_position(self) -> tuple[int, int] | None:
         """Return layer and position of the site. Raises `ConfigError` for another form."""
         if self.site is None:
             return None
@@ -73,7 +73,7 @@ class Align(AlignmentConfig, Threaded, RunsModel, Analysis["Alignment"]):
                 program,
                 variable,
                 settings_of(self, AlignmentConfig),
-                site=self.place(),
+                site=self.layer_and_position(),
                 dictionary=dictionary,
                 name="pairs" if file is None else file.stem,
                 model_name=self.model,
