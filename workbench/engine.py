@@ -42,10 +42,9 @@ class OnEngine(ChoosesEngine):
 
     engine: EngineName = "bridge"
     """Program that runs the model. `bridge` is here and serves every analysis. `sharded` is the same, with a model that
-    is spread over the GPUs, the machine's memory and the disk; under `torchrun` its processes share every layer (`record`
-    alone). `vllm` has an environment of its own (`make
-    engine-vllm`, or the Python that WORKBENCH_VLLM_PYTHON names) and gives values of the residual stream, attention and
-    MLPs."""
+    is spread over the GPUs, the machine's memory and the disk; in `record` under `torchrun` its processes share every
+    layer. `vllm` has an environment of its own (`make engine-vllm`, or the Python that WORKBENCH_VLLM_PYTHON names) and
+    gives values of the residual stream, attention and MLPs."""
     tensor_parallel: Annotated[int, Means("PROCESSES")] = 1
     """Processes of vLLM that share every layer, one GPU each; they must divide the attention heads."""
 
