@@ -73,9 +73,9 @@ class OnEngine(_InProcesses, ChoosesEngine):
 
     engine: EngineName = "bridge"
     """Program that runs the model. `bridge` is here and serves every analysis. `sharded` is the same, with a model that
-    is spread over the GPUs, the machine's memory and the disk. `vllm` has an environment of its own (`make
-    engine-vllm`, or the Python that WORKBENCH_VLLM_PYTHON names) and gives values of the residual stream, attention and
-    MLPs."""
+    is spread over the GPUs, the machine's memory and the disk; in `record` under `torchrun` its processes share every
+    layer. `vllm` has an environment of its own (`make engine-vllm`, or the Python that WORKBENCH_VLLM_PYTHON names) and
+    gives values of the residual stream, attention and MLPs."""
 
     @contextlib.contextmanager
     def started(self, spec: str, dtype: str, n_ctx: int | None = None) -> "Iterator[Vllm]":
