@@ -143,7 +143,10 @@ def choices(found: HeadsInText) -> dict[str, str]:
 
 
 def choose(found: HeadsInText, query: HeadQuery) -> list[HeadLine]:
-    """Return the heads of a query, the strongest first. Raises `UnknownNameError` for an unknown kind."""
+    """Return the heads of a query, the strongest of its kind first; without a kind, the farthest above a null.
+
+    Raises `UnknownNameError` for an unknown kind.
+    """
     if query.kind and query.kind not in choices(found):
         raise UnknownNameError("kind of head", query.kind, choices(found))
     named = _heads_with(found, query.text.strip().lower()) if query.text.strip() else None
@@ -164,7 +167,9 @@ def choose(found: HeadsInText, query: HeadQuery) -> list[HeadLine]:
             head=str(name), kinds=kinds.get(name, ()), value=value, null=null, row=row, reads=reads.get(name, ()),
             writes=writes.get(name, ()),
         ))  # fmt: skip
-    return sorted(lines, key=lambda line: -line.value)
+    if query.kind:
+        return sorted(lines, key=lambda line: -line.value)
+    return sorted(lines, key=lambda line: line.null - line.value if line.value else 0.0)
 
 
 def _ranks(found: HeadsInText, kind: str) -> dict[HeadName, tuple[float, float]]:

@@ -40,7 +40,7 @@ def browser(workspace: Workspace, found: HeadsInText) -> html.Div:
             dcc.Store(id="heads-text-state", data=found.name),
             verdict(_lead(found), html.P(f"{found.headline()}."), html.P(_METHOD)),
             panel(
-                "Heads in a text",
+                "By kind",
                 html.Div(graph("heads-multiples", label="Score of every head for every kind on text"),
                          className="wb-scroll wb-head-maps", tabIndex=0),
                 note="dot: above shuffled keys and an untrained model; click a cell to open its head",

@@ -196,7 +196,9 @@ def layout(
     read = context.workspace.newest("heads_in_text")
     if texts or (read and not (name or kind or head or text)):
         found = context.workspace.open(HeadsInText, texts or read[0].name)
-        return page("Heads", *_other(context, "heads", found.settings.model), browser(context.workspace, found))
+        return page(
+            "Heads in a text", *_other(context, "heads", found.settings.model), browser(context.workspace, found)
+        )
     kind = kind or "induction"
     scores = context.workspace.open(HeadScores, open_artefact(context.workspace, ("heads",), name).name)
     kinds = kinds_of(scores)

@@ -108,7 +108,7 @@ def test_an_artefact_goes_to_the_trash_after_its_name_is_typed_and_comes_back(ru
 def test_what_a_page_lacks_is_run_where_it_stands(running, queue, tmp_path):
     for kind in ("heads", "heads_in_text"):
         for name in queue.workspace.names(kind):
-            queue.workspace.path(kind, name).rename(tmp_path / name)
+            queue.workspace.path(kind, name).rename(tmp_path / f"{kind} {name}")
     page = running.open("/heads")
     page.click("text=Run heads smollm2-135m")
     page.wait_for_selector(".wb-empty .wb-run-running, .wb-empty .wb-run-waiting")
