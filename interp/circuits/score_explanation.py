@@ -41,6 +41,7 @@ from interp.models.adapter import available_hook_points, run_with_cache, token_s
 from interp.models.head_score import (
     HeadSide,
     capped,
+    check_scores,
     mask_hook_points,
     read_side,
     relative_scores,
@@ -205,10 +206,10 @@ class ScoreExplanation(Result):
 
     def headline(self) -> str:
         """Return one line: the score, the range of the other keys, and the attention."""
-        low, high = (self.other_keys.min(), self.other_keys.max()) if len(self.other_keys) else (0, 0)
+        null = self.other_keys if len(self.other_keys) else torch.zeros(1)
         return (
             f"Attention score of {self.head}: {self.score:.2f}, {self.relative_score:+.2f} against the mean of other "
-            f"keys ({low:+.2f} to {high:+.2f} for these); attention {self.attention:.0%}"
+            f"keys ({null.min():+.2f} to {null.max():+.2f} for these); attention {self.attention:.0%}"
         )
 
 
@@ -245,7 +246,7 @@ def explain_score(
     cap, visible = score_cap(model, layer), visible_keys(layer, cache, n_pos, tokens.device)
     scores, slopes, constants = capped(k_parts.sum(0) @ q_parts.sum(0), cap)
     attention = cache[pattern][0, head.head, query, : query + 1]
-    _check_scores(scores, attention, model)
+    check_scores(scores, attention, model)
     compared = visible[query, : query + 1] & (keys != key)
 
     def table(weights: Tensor) -> Tensor:
@@ -306,20 +307,3 @@ def _check_request(model: HookedModel, tokens: Tensor, query: int, key: int) -> 
         )
     if "blocks.0.attn.hook_pattern" not in available_hook_points(model):
         raise ConfigError('attention patterns are not computed by this kernel; load the model with attention="eager"')
-
-
-def _check_scores(scores: Tensor, attention: Tensor, model: HookedModel) -> None:
-    """Raise `ConfigError` unless the softmax of the scores is the model's own attention.
-
-    Only keys with attention above 0 are compared.
-    """
-    seen = attention > 0
-    ours = scores[seen].softmax(0)
-    tolerance = 1e-3 if attention.dtype == torch.float32 else 3e-2
-    error = float((ours - attention[seen]).abs().max())
-    if error > tolerance:
-        raise ConfigError(
-            f"the scores of {getattr(model.cfg, 'architecture', None) or 'this model'} are not products of projected "
-            f"and normed residuals (attention differs by {error:.2g}): it changes queries, keys or scores in another "
-            "way, such as by a bias, which this analysis cannot decompose; use a model without it"
-        )

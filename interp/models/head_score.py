@@ -162,3 +162,20 @@ def relative_scores(
     others = (visible.sum(-1, keepdim=True) - 1).clamp_min(1)
     means = (seen.sum(-1, keepdim=True) - seen) / others
     return torch.where(visible, scores - means, torch.nan)
+
+
+def check_scores(scores: Float64[Tensor, " key"], attention: Float[Tensor, " key"], model: HookedModel) -> None:
+    """Raise `ConfigError` unless the softmax of the scores is the model's own attention.
+
+    Only keys with attention above 0 are compared.
+    """
+    seen = attention > 0
+    ours = scores[seen].softmax(0)
+    tolerance = 1e-3 if model.cfg.dtype == torch.float32 else 3e-2
+    error = float((ours - attention[seen]).abs().max())
+    if error > tolerance:
+        raise ConfigError(
+            f"the scores of {getattr(model.cfg, 'architecture', None) or 'this model'} are not products of projected "
+            f"and normed residuals (attention differs by {error:.2g}): it changes queries, keys or scores in another "
+            "way, such as by a bias, which this analysis cannot decompose; use a model without it"
+        )

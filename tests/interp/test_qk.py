@@ -7,7 +7,7 @@ import pytest
 import torch
 from architectures import ALL_NAMES, NORMED_KEYS, gain, tiny
 
-from interp.circuits.score_explanation import explain_score, hook_points_of_parts, parts_of_input
+from interp.circuits.score_explanation import explain_score, hook_points_of_parts
 from interp.dictionary import SparseActs
 from interp.errors import ConfigError, PromptError, UnknownNameError
 from interp.models.adapter import run_with_cache, untrained_model
@@ -81,16 +81,6 @@ def test_pairs_sum_to_the_models_own_score(name, hook_point, tokens):
         assert any(part.startswith("F") for part in found.key_parts)
         assert {"error", "dictionary_bias"} <= set(found.query_parts)
         assert ("L0H1" in found.key_parts) == (hook_point == "blocks.0.hook_resid_pre")
-
-
-def test_rotated_parts_sum_to_the_models_rotated_query(tokens):
-    model, head, positions = tiny("llama-gqa"), HeadName(1, 1), torch.arange(9)
-    residual = ResidualStream(model)
-    points = [*hook_points_of_parts(residual, 1), *rotary_hook_points(model, 1), "blocks.1.attn.hook_rot_q"]
-    _, cache = run_with_cache(model, tokens, points)
-    parts = parts_of_input(residual, cache, head, "q", positions)
-    ours = parts.values.sum(0)
-    torch.testing.assert_close(ours.float(), cache["blocks.1.attn.hook_rot_q"][0, :, 1], rtol=1e-4, atol=1e-4)
 
 
 def frozen_score(name, cache, query, key, head=3):
