@@ -141,7 +141,9 @@ if TYPE_CHECKING:
     from interp.tracing.effects import split_edge
     from interp.tracing.graph import AttributionGraph, TraceConfig
     from interp.tracing.interventions import changes_of, continuations, intervene
+    from interp.tracing.loadings import head_loadings
     from interp.tracing.part import graph_effects
+    from interp.tracing.reasons import attention_reasons
     from interp.tracing.replacement import Neurons
     from interp.tracing.trace import open_system, trace
     from interp.workspace import Workspace

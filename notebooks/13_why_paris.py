@@ -174,7 +174,7 @@ assert group_changed.measured < 0 and group_changed.p <= 0.05
 #
 # ## What a graph does not say
 #
-# Why attention looks where it looks is frozen, not explained: `interp.explain_score` takes a head's attention apart. Neurons are
+# Attention is frozen in the graph; `interp.attention_reasons` says which of its nodes made a head look there. Neurons are
 # many, and much of the influence runs through some without a label. `workbench train --set NAME` makes a set of transcoders, whose
 # latents are fewer (an hour on two cores); `workbench trace --set NAME` holds its graph against an untrained set. The page *Graph*
 # of the dashboard draws a graph with everything it links to.

@@ -329,6 +329,16 @@ def edge_split():
     return interp.split_edge(system, graph(), crossing["source"], crossing["target"])
 
 
+def reasons():
+    system = interp.open_system(small(), interp.to_tokens(small(), "abca"), interp.Neurons())
+    return interp.attention_reasons(system, graph(), "L1H0", query=3, key=1)
+
+
+def loadings():
+    system = interp.open_system(small(), interp.to_tokens(small(), "abca"), interp.Neurons())
+    return interp.head_loadings(system, graph())
+
+
 @cache
 def groups():
     from interp.tracing.supernodes import Supernode, judge_groups, latents
@@ -423,6 +433,8 @@ DICTIONARIES = {
     "intervention on a graph": Case(intervention, "token before after"),
     "continuations of a graph": Case(continued, "run text"),
     "edge of a graph": Case(edge_split, "head position token effect attention", figure=True),
+    "head loadings of a graph": Case(loadings, "head loading"),
+    "reasons of a head": Case(reasons, "query_node key_node relative"),
     "groups of a graph, judged": Case(groups, "name latents agreement random random_high p"),
     "story of a graph": Case(story, "box kind share effect nodes to"),
     "template of graphs": Case(variants, "source target mean low high same_sign n"),

@@ -10,10 +10,13 @@
     POST /graph-data/<name>/groups.json        groups of latents that act alike, of those in `{"nodes": [...]}`
     GET  /graph-data/<name>/export.json        the graph with its edits as graph JSON, for other viewers
     POST /graph-data/<name>/split.json         split an edge by heads: `{"source": "...", "target": "..."}`
+    POST /graph-data/<name>/loadings.json      share of the influence that passes through each head
+    POST /graph-data/<name>/reasons.json       why a head attended: `{"layer": 1, "head": 0, "query": 8, "key": 3}`
 
 Edits are stored among the notes of the workspace (`interp.notes`), so that an export carries them.
 """
 
+from itertools import islice
 from typing import Annotated, Any
 
 import flask
@@ -29,17 +32,26 @@ from interp.errors import ConfigError
 from interp.notes import GraphMarks
 from interp.results import Record
 from interp.tracing.graph import AttributionGraph
-from saes.acts.graphs import GroupLatents, SplitEdge
+from saes.acts.graphs import ExplainHead, GroupLatents, LoadHeads, SplitEdge
 
 Answer = dict[str, Any]
 MAX_HEADS = 12
 """Heads that the split of an edge names."""
+MAX_REASONS, MAX_PAIRS = 6, 10
+"""Nodes of the query and of the key, and pairs of them, that the reasons for an attention name."""
 
 
 def register(server: flask.Flask) -> None:
     """Add the routes to the server."""
     reads = {"graph": _graph, "story": _story, "node": _node, "export": _export}
-    asks = {"part": _part, "edits": _save, "groups": _groups, "split": _split}
+    asks = {
+        "part": _part,
+        "edits": _save,
+        "groups": _groups,
+        "split": _split,
+        "reasons": _reasons,
+        "loadings": _loadings,
+    }
     add_routes(server, "/graph-data/<name>", reads, asks, _opened)
 
 
@@ -74,6 +86,7 @@ def _export(name: str) -> Answer:
     return _data.exported(workspace, graph, _data.marks(notes(), graph))
 
 
+Number = Annotated[int, Ge(0)]
 Nodes = Annotated[tuple[str, ...], Len(1, _data.MAX_GROUPED)]
 
 
@@ -112,5 +125,23 @@ def _split(request: RequestFields, graph: AttributionGraph, *, source: str, targ
         href = prompt_href(
             text=graph.prompt, model=graph.model, layer=layer, head=head, token=position, key=row["position"]
         )
-        heads.append(row | {"href": href})
+        heads.append(row | {"href": href, "layer": int(layer), "number": int(head), "query": position})
     return {"total": split.total, "stays": split.stays, "heads": heads, "headline": split.headline()}
+
+
+def _reasons(
+    request: RequestFields, graph: AttributionGraph, *, layer: Number, head: Number, query: Number, key: Number
+) -> Answer:
+    act = ExplainHead(graph=graph.name, layer=layer, head=head, query=query, key=key)
+    found = current().live.ask(act)
+    rows = (row for row in found.to_records() if {row["query_node"], row["key_node"]} <= graph.number.keys())
+    pairs = list(islice(rows, MAX_PAIRS))
+    rest = found.relative_score - sum(row["relative"] for row in pairs)
+    answer = {"headline": found.headline(), "pairs": pairs, "rest": rest}
+    sides = {"query_side": found.query_side, "key_side": found.key_side}
+    return answer | {name: [share._asdict() for share in side[:MAX_REASONS]] for name, side in sides.items()}
+
+
+def _loadings(request: RequestFields, graph: AttributionGraph) -> Answer:
+    found = current().live.ask(LoadHeads(graph=graph.name))
+    return {"shares": found.shares.round(5).tolist(), "headline": found.headline()}

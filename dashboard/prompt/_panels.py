@@ -233,14 +233,22 @@ def reasons_panel(reasons: ScoreReasons, colours: Theme) -> html.Div:
             _signed(reasons.relative),
             "before the softmax, minus the mean of the other keys",
         ),
+        *(
+            stat(name, f"{_signed(min(values))} to {_signed(max(values))}", f"null: the same score of {meaning}")
+            for name, values, meaning in (
+                ("other keys", reasons.other_keys, "every other key of this query"),
+                ("other queries", reasons.other_queries, "this key for every other query"),
+            )
+            if values
+        ),
     ]
     where = f"{spaced(reasons.query_token)} ({reasons.query}) attends to {spaced(reasons.key_token)} ({reasons.key})"
     return html.Div(
         [
             html.H3(html.Span(where, dir="auto", className="wb-token")),
             html.P(
-                "Queries and keys are sums over earlier components, and so is the score. All bars of a colour add up "
-                "to it.",
+                "Queries and keys are sums over earlier components, norms held fixed, and so is the score. All bars of "
+                "a colour add up to it.",
                 className="wb-note",
             ),
             html.Div(numbers, className="wb-stats"),

@@ -33,6 +33,7 @@ from saes.acts.features import JudgeSteering
 from saes.acts.prompt import NextTokens
 from saes.acts.session import models_to_read
 from saes.acts.writing import ContinuePrompt, Exchange
+from saes.features.schema import Features
 from saes.sets.stored import StoredSet
 
 EXAMPLE = "The capital of France is Paris, and the capital of Italy is"
@@ -71,6 +72,8 @@ def layout(
     known = models_to_read(workspace)
     sets = [{"value": "", "label": "no features"}, *feature_view.choices(workspace)]
     chosen = features or (feature_view.choose(workspace, None) if len(sets) > 1 else "")
+    if model and chosen and not features and workspace.open(Features, chosen).settings.model != model:
+        chosen = ""
     why = "" if features or len(sets) < 2 else feature_view.why_chosen(workspace)
     run = {"text": text, "model": model or known[0], "features": chosen, "chat": chat == "1"} if text else None
     asked = {"answer": answer, "contrast": contrast}

@@ -1,8 +1,9 @@
 """Exact decomposition of one attention score over pairs of components, one at the query and one at the key.
 
-A score is `scale * rotate(q) . rotate(k)`, where q and k are linear in the residual once the norm's scale is frozen at
-its value on the prompt. The residual is a sum of the outputs of earlier components. So the score is exactly a sum over
-pairs of components (the 14 x 14 table of Elhage et al. 2021, with rotary positions and norms):
+A score is `scale * rotate(q) . rotate(k)`, where q and k are linear in the residual once the scales of norms are frozen
+at their values on the prompt: those of the block's norm, and of norms on queries and keys where a model has them
+(`interp.models.head_score`). The residual is a sum of the outputs of earlier components. So the score is exactly a sum
+over pairs of components (the 14 x 14 table of Elhage et al. 2021, with rotary positions and norms):
 
     found = explain_score(model, tokens, "L1H0", query=20, key=5)
     found.score                  # before the softmax, = found.matrix.sum()
@@ -13,14 +14,17 @@ therefore subtracts from each pair its mean over the other keys that the query m
 window those inside it), and `top` ranks by it.
 
 Components: `embed`, `pos_embed` (learned positions), heads `L0H3`, `L0MLP`, `L0bias` (an attention output bias), and
-`bias` (of the norm and the projection). With a dictionary on the residual stream, the components before its hook point
-are replaced by its active latents `F12`, its reconstruction `error` and `dictionary_bias`.
+`bias` (of norms and the projection). A soft cap is linearised at the score: contributions are multiplied by its slope
+there, and the pair (`cap`, `cap`) is the constant. With a dictionary on the residual stream, the components before its
+hook point are replaced by its active latents `F12`, its reconstruction `error` and `dictionary_bias`.
 
 Queries and keys are split by `parts_of_input`: with the norm's scale frozen, each earlier component has a contribution
 in the head's `d_head` dimensions, and these sum to the query. Outputs of width `d_model` are never computed: z of an
 earlier head is multiplied by the product of `W_O`, the norm's gain and `W_Q`.
 
-Not included: the effect of components on the norm's scale, and indirect effects through earlier components.
+Two nulls: the relative scores of the other keys of this query, and of this key for other queries.
+
+Not included: the effect of components on scales of norms, and indirect effects through earlier components.
 """
 
 from dataclasses import dataclass, field
@@ -33,9 +37,20 @@ from torch import Tensor
 
 from interp.dictionary import Dictionary
 from interp.errors import ConfigError, PromptError
-from interp.models.adapter import MASKED_SCORE, available_hook_points, run_with_cache, token_strings
+from interp.models.adapter import available_hook_points, run_with_cache, token_strings
+from interp.models.head_score import (
+    HeadSide,
+    capped,
+    check_scores,
+    mask_hook_points,
+    read_side,
+    relative_scores,
+    score_cap,
+    score_scale,
+    visible_keys,
+)
 from interp.models.hooked import HookedModel
-from interp.models.residual import ResidualStream, Rotation, Side, freeze, read_rotation, rotary_hook_points
+from interp.models.residual import ResidualStream, Side, read_rotation, rotary_hook_points
 from interp.names import HeadName, canonical_hook_point, parse_head, parse_hook_point
 from interp.results import Record, Result
 
@@ -45,7 +60,7 @@ class HeadContributions(NamedTuple):
 
     names: tuple[str, ...]
     values: Float64[Tensor, "n_parts n_positions d_head"]
-    """`[n_parts, n_positions, d_head]` float64, before rotation"""
+    """`[n_parts, n_positions, d_head]` float64, after norms and rotation, before the score is scaled"""
 
 
 def hook_points_of_parts(residual: ResidualStream, layer: int, dictionary: Dictionary | None = None) -> list[str]:
@@ -71,18 +86,20 @@ def parts_of_input(
 ) -> HeadContributions:
     """Split the query, key or value of a head over components, at `positions [n]` of the first prompt in `cache`.
 
-    Without a dictionary the components are the same for every prompt. With one, they include every latent that is
-    active at any of the positions.
+    `cache` also holds the `rotary_hook_points` of a layer that has them. Without a dictionary the components are the
+    same for every prompt. With one, they include every latent that is active at any of the positions.
     """
-    read = _Projection(residual, cache[f"blocks.{head.layer}.hook_resid_pre"][0, positions], head, side)
+    rotation = read_rotation(residual.model, head.layer, cache)
+    resid = cache[f"blocks.{head.layer}.hook_resid_pre"][0, positions]
+    read = read_side(residual, head, side, resid, rotation, positions)
     values = {name: cache[name][0, positions] for name in hook_points_of_parts(residual, head.layer, dictionary)}
     first = _first_layer(dictionary, head.layer)
     parts = _embeddings(read, values) if dictionary is None else _latents(read, values, dictionary)
     for layer in range(first, head.layer):
         z, weight = values[f"blocks.{layer}.attn.hook_z"], residual.W_write(layer).double() @ read.weight
         scale = residual.write_scale(layer, z)
-        per_head = einsum(z.double(), weight, "pos head d_head, head d_head d_read -> head pos d_read") / read.scale
-        per_head = per_head if scale is None else per_head / scale.double()
+        per_head = einsum(z.double(), weight, "pos head d_head, head d_head d_read -> head pos d_read")
+        per_head = read.finish(per_head if scale is None else per_head / scale.double())
         parts |= {f"L{layer}H{i}": value for i, value in enumerate(per_head)}
         if (bias := residual.write_bias(layer, scale)) is not None:
             parts[f"L{layer}bias"] = read(bias.expand(len(positions), -1))
@@ -92,28 +109,7 @@ def parts_of_input(
     return HeadContributions(tuple(parts), torch.stack(list(parts.values())))
 
 
-class _Projection:
-    """Projection of the residual to the query, key or value of one head, at fixed positions, with frozen norm."""
-
-    def __init__(self, residual: ResidualStream, resid: Tensor, head: HeadName, side: Side):
-        index = head.head if side == "q" else residual.kv_head(head.head)
-        weight = residual.W(head.layer, side)[index].double()  # [d_model, d_head]
-        norm = freeze(residual.model.blocks[head.layer], "ln1", resid)
-        self.weight = norm.fold(weight.T).T
-        """`[d_model, d_head]`, the norm's gain and centring folded in"""
-        self.scale = norm.scale.double()
-        """`[n_positions, 1]`, frozen"""
-        bias = residual.b(head.layer, side)
-        constant = norm.bias.double() @ weight + (0 if bias is None else bias[index].double())
-        self.bias = constant.expand(len(resid), -1)
-        """`[n_positions, d_head]`: constant, from the biases of norm and projection"""
-
-    def __call__(self, part: Tensor) -> Tensor:
-        """Return the contribution `[n_positions, d_head]` of `part [n_positions, d_model]`."""
-        return part.double() @ self.weight / self.scale
-
-
-def _embeddings(read: _Projection, values: dict[str, Tensor]) -> dict[str, Tensor]:
+def _embeddings(read: HeadSide, values: dict[str, Tensor]) -> dict[str, Tensor]:
     embed = read(values["blocks.0.hook_resid_pre"])
     if "hook_pos_embed" not in values:
         return {"embed": embed}
@@ -121,7 +117,7 @@ def _embeddings(read: _Projection, values: dict[str, Tensor]) -> dict[str, Tenso
     return {"embed": embed - positions, "pos_embed": positions}
 
 
-def _latents(read: _Projection, values: dict[str, Tensor], dictionary: Dictionary) -> dict[str, Tensor]:
+def _latents(read: HeadSide, values: dict[str, Tensor], dictionary: Dictionary) -> dict[str, Tensor]:
     """Split the residual at the dictionary's hook point into active latents, bias and reconstruction error."""
     x = values[canonical_hook_point(dictionary.hook_point)]
     acts = dictionary.encode(x.float()).double()
@@ -129,7 +125,7 @@ def _latents(read: _Projection, values: dict[str, Tensor], dictionary: Dictionar
     directions = dictionary.decoder_directions[active].double().to(x.device)
     bias = dictionary.decode(torch.zeros_like(acts[:1]).float())[0].double()
     projected = directions @ read.weight
-    parts = {f"F{f}": acts[:, f, None] * projected[i] / read.scale for i, f in enumerate(active.tolist())}
+    parts = {f"F{f}": read.finish(acts[:, f, None] * projected[i]) for i, f in enumerate(active.tolist())}
     parts["dictionary_bias"] = read(bias.expand_as(x))
     parts["error"] = read(x.double() - acts[:, active] @ directions - bias)
     return parts
@@ -166,6 +162,10 @@ class ScoreExplanation(Result):
     """the score minus the mean score of the other keys"""
     attention: float
     """attention of the query to this key after the softmax, 0 to 1"""
+    other_keys: Float64[Tensor, " n_other_keys"]
+    """null: relative score of each other key that the query may attend to"""
+    other_queries: Float64[Tensor, " n_other_queries"]
+    """null: relative score of this key for each other query that may attend to it"""
     settings: dict[str, object] = field(default_factory=dict)
     """query, key, their tokens, dictionary, norm_scale (always frozen), keys compared with, number averaged"""
 
@@ -205,10 +205,11 @@ class ScoreExplanation(Result):
         return sorted(rows, key=lambda row: -abs(row["relative"]))
 
     def headline(self) -> str:
-        """Return one line: the score and the attention."""
+        """Return one line: the score, the range of the other keys, and the attention."""
+        null = self.other_keys if len(self.other_keys) else torch.zeros(1)
         return (
             f"Attention score of {self.head}: {self.score:.2f}, {self.relative_score:+.2f} against the mean of other "
-            f"keys; attention {self.attention:.0%}"
+            f"keys ({null.min():+.2f} to {null.max():+.2f} for these); attention {self.attention:.0%}"
         )
 
 
@@ -227,32 +228,36 @@ def explain_score(
     Under grouped-query attention the key is that of the head's group. The hook point of a `dictionary` must be on the
     residual stream at or before the head's layer.
 
-    Raises `PromptError` when the key is after the query or outside the prompt. Raises `ConfigError` when the model's
-    scores are not a plain product of projected residuals (norms on queries and keys, soft caps), when attention
-    patterns are not computed, or for a dictionary at another hook point.
+    Raises `PromptError` when the key is after the query or outside the prompt. Raises `ConfigError` when attention
+    patterns are not computed, for a dictionary at another hook point, and for a model whose scores are something else.
     """
     residual = ResidualStream(model)
     head = residual.check_head(parse_head(head) if isinstance(head, str) else head)
     _check_request(model, tokens, query, key)
-    pattern = f"blocks.{head.layer}.attn.hook_pattern"
-    masked = f"blocks.{head.layer}.attn.hook_attn_scores"
-    points = [*hook_points_of_parts(residual, head.layer, dictionary), *rotary_hook_points(model, head.layer), pattern]
-    points += [masked] if masked in available_hook_points(model) else []
-    _, cache = run_with_cache(model, tokens, points, stop_at_layer=head.layer + 1)
-    rotation = read_rotation(model, head.layer, cache)
-    keys = torch.arange(query + 1, device=tokens.device)
-    q = _rotated(parts_of_input(residual, cache, head, "q", keys[-1:], dictionary), rotation, keys[-1:])
-    k = _rotated(parts_of_input(residual, cache, head, "k", keys, dictionary), rotation, keys)
-    q_parts, k_parts = q.values[:, 0] * _scale(model, head.layer), k.values  # [n, d_head], [n, keys, d_head]
-    scores = k_parts.sum(0) @ q_parts.sum(0)
+    layer, n_pos = head.layer, tokens.shape[1]
+    pattern = f"blocks.{layer}.attn.hook_pattern"
+    points = [*hook_points_of_parts(residual, layer, dictionary), *rotary_hook_points(model, layer), pattern]
+    _, cache = run_with_cache(model, tokens, points + mask_hook_points(model, layer), stop_at_layer=layer + 1)
+    positions = torch.arange(n_pos, device=tokens.device)
+    keys = positions[: query + 1]
+    q = parts_of_input(residual, cache, head, "q", keys[-1:], dictionary)
+    k = parts_of_input(residual, cache, head, "k", keys, dictionary)
+    q_parts, k_parts = q.values[:, 0] * score_scale(model, layer), k.values  # [n, d_head], [n, keys, d_head]
+    cap, visible = score_cap(model, layer), visible_keys(layer, cache, n_pos, tokens.device)
+    scores, slopes, constants = capped(k_parts.sum(0) @ q_parts.sum(0), cap)
     attention = cache[pattern][0, head.head, query, : query + 1]
-    _check_scores(scores, attention, model, head.layer)
-    compared = keys != key
-    if masked in cache:  # models without it have no sliding window
-        compared &= cache[masked][0, head.head, query, : query + 1] > MASKED_SCORE
-    matrix = q_parts @ k_parts[:, key].T
-    mean_key = k_parts[:, compared].mean(1) if compared.any() else torch.zeros_like(k_parts[:, 0])
-    relative = q_parts @ (k_parts[:, key] - mean_key).T
+    check_scores(scores, attention, model)
+    compared = visible[query, : query + 1] & (keys != key)
+
+    def table(weights: Tensor) -> Tensor:
+        """Return the pairs of all keys, each key with a weight; the constant of a cap is a part of its own."""
+        pairs = q_parts @ (k_parts * (weights * slopes)[:, None]).sum(1).T
+        return pairs if cap is None else torch.block_diag(pairs, (weights * constants).sum())
+
+    one, others = (keys == key).double(), compared.double() / compared.sum().clamp_min(1)
+    matrix, relative = table(one), table(one - others)
+    everywhere = _relative_everywhere(residual, head, cache, visible)
+    seen_from = visible[:, key] & (positions != query)
     text = token_strings(model, tokens[0])
     settings: dict[str, object] = {
         "query": query,
@@ -263,20 +268,34 @@ def explain_score(
         "dictionary": None if dictionary is None else str(dictionary.hook_point),
         "norm_scale": "frozen",
         "n_averaged": 1,
+        **({} if cap is None else {"cap": f"{cap:g}, linearised at the score"}),
         **residual.frozen_settings("on the prompt"),
     }
-    totals = float(matrix.sum()), float(relative.sum()), float(attention[key])
-    return ScoreExplanation(head, q.names, k.names, matrix.cpu(), relative.cpu(), *totals, settings)
+    return ScoreExplanation(
+        head=head,
+        query_parts=(*q.names, *(["cap"] if cap else [])),
+        key_parts=(*k.names, *(["cap"] if cap else [])),
+        matrix=matrix.cpu(),
+        relative=relative.cpu(),
+        score=float(matrix.sum()),
+        relative_score=float(relative.sum()),
+        attention=float(attention[key]),
+        other_keys=everywhere[query, : query + 1][compared].cpu(),
+        other_queries=everywhere[seen_from, key].cpu(),
+        settings=settings,
+    )
 
 
-def _rotated(parts: HeadContributions, rotation: Rotation | None, positions: Tensor) -> HeadContributions:
-    return parts if rotation is None else HeadContributions(parts.names, rotation(parts.values, positions))
-
-
-def _scale(model: HookedModel, layer: int) -> float:
-    """Return the factor of the product of query and key: the layer's own scaling, else `1/sqrt(d_head)`."""
-    scaling = getattr(model.blocks[layer].attn.original_component, "scaling", None)
-    return model.cfg.d_head**-0.5 if scaling is None else float(scaling)
+def _relative_everywhere(
+    residual: ResidualStream, head: HeadName, cache: dict[str, Tensor], visible: Tensor
+) -> Float64[Tensor, "query key"]:
+    """Return the relative score of every pair of positions, NaN where the query may not attend to the key."""
+    model, layer = residual.model, head.layer
+    resid, rotation = cache[f"blocks.{layer}.hook_resid_pre"][0], read_rotation(model, layer, cache)
+    positions = torch.arange(len(resid), device=resid.device)
+    sides = (read_side(residual, head, side, resid, rotation, positions) for side in ("q", "k"))
+    queries, keys = (side(resid) + side.bias for side in sides)
+    return relative_scores(capped(queries @ keys.T * score_scale(model, layer), score_cap(model, layer))[0], visible)
 
 
 def _check_request(model: HookedModel, tokens: Tensor, query: int, key: int) -> None:
@@ -288,28 +307,3 @@ def _check_request(model: HookedModel, tokens: Tensor, query: int, key: int) -> 
         )
     if "blocks.0.attn.hook_pattern" not in available_hook_points(model):
         raise ConfigError('attention patterns are not computed by this kernel; load the model with attention="eager"')
-
-
-def _check_scores(scores: Tensor, attention: Tensor, model: HookedModel, layer: int) -> None:
-    """Raise `ConfigError` unless the softmax of the scores is the model's own attention.
-
-    Only keys with attention above 0 are compared.
-    """
-    visible = attention > 0
-    ours = scores[visible].softmax(0)
-    tolerance = 1e-3 if attention.dtype == torch.float32 else 3e-2
-    error = float((ours - attention[visible]).abs().max())
-    if error > tolerance:
-        raise ConfigError(
-            f"the scores of {getattr(model.cfg, 'architecture', None) or 'this model'} are not the scaled product of "
-            f"projected residuals (attention differs by {error:.2g}): {_departure(model, layer)}, which this analysis "
-            "cannot decompose; use a model without it"
-        )
-
-
-def _departure(model: HookedModel, layer: int) -> str:
-    """Return how attention of a layer departs from a product of projections, as far as its module shows it."""
-    attention = model.blocks[layer].attn.original_component
-    ways = ["it norms queries and keys"] if getattr(attention, "q_norm", None) is not None else []
-    ways += ["it caps scores"] if getattr(attention, "attn_logit_softcapping", None) else []
-    return " and ".join(ways) or "it changes queries, keys or scores in another way, such as by a bias"

@@ -14,6 +14,7 @@
 - `identity`    specs, hashes of weights and tokenizers, one face for all tokenizers
 - `adapter`     the few TransformerLens tools that we call, under our names
 - `passes`      forward passes through a part of the model, with values at hook points captured; loss per token
+- `head_score`  attention scores of a head as products of maps of the residual stream, norms frozen
 - `residual`    a transformer as a sum: parts that write to the residual stream, parts that read it, norms taken apart
 - `generation`  the one loop that writes text; chats, with a template or without
 - `small`       small transformers from a config, and their folder; the checkpoints of a training run

@@ -13,6 +13,8 @@
 - `prompts`        prompts whose answers are known, and those that a model answers
 - `trace`          from a prompt to a graph; one template with several words
 - `effects`        effects in the model against predicted ones; an edge between positions, split by heads
+- `reasons`        why a head attended where it did, in nodes of a graph
+- `loadings`       share of a graph's influence that passes through each head
 - `interventions`  changes of latents against random ones
 - `background`     latents that lead every prompt alike
 - `supernodes`     groups of nodes, found and judged, and a user's marks

@@ -14,10 +14,12 @@ far. In a file the computed rows survive an interruption, and the choice of the 
 
 import os
 import time
+from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -25,10 +27,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp.artifacts import disk_errors, read_json, write_json
-from interp.errors import CorruptError, NonFiniteError
+from interp.errors import ConfigError, CorruptError, NonFiniteError
 from interp.progress import Progress
-from interp.tracing.frozen import FrozenModel, Starts, dots
+from interp.tracing.frozen import FrozenModel, Starts, Visit, dots
 from interp.tracing.replacement import LayerLatents, Replacement
+
+if TYPE_CHECKING:
+    from interp.tracing.graph import GraphNode
 
 
 class ReaderEffects(NamedTuple):
@@ -37,6 +42,8 @@ class ReaderEffects(NamedTuple):
     effects: Float[Tensor, "rows sources"]
     constant: Float[Tensor, " rows"]
     """share of each value that belongs to no source: biases, MLPs of the first positions, position embeddings"""
+    positions: Float[Tensor, " rows"]
+    """that of position embeddings alone"""
 
 
 class _Writes(NamedTuple):
@@ -91,6 +98,23 @@ class System:
         """Number of latents, error nodes and tokens."""
         return self.n_features + self.n_errors + self.frozen.n_pos
 
+    @cached_property
+    def _number(self) -> dict[tuple[int, int, int], int]:
+        """Map layer, position and latent to the number of each active latent."""
+        columns = (self.layer, self.position, self.latent)
+        return {key: at for at, key in enumerate(zip(*(column.tolist() for column in columns), strict=True))}
+
+    def source_numbers(self, nodes: "Sequence[GraphNode]") -> Int[Tensor, " nodes"]:
+        """Return the numbers of nodes of a graph as sources. Raises `ConfigError` for a latent that is not active."""
+        n, n_pos, found = self.n_features, self.frozen.n_pos, []
+        for node in nodes:
+            latent = self._number.get((node.layer, node.position, node.index)) if node.kind == "feature" else -1
+            if latent is None:
+                raise ConfigError(f"{node.id} is not an active latent of this prompt and dictionary")
+            error = n + node.layer * n_pos + node.position
+            found.append({"error": error, "token": n + self.n_errors + node.position}.get(node.kind, latent))
+        return torch.tensor(found, dtype=torch.long)
+
     def feature_starts(self, numbers: Int[Tensor, " rows"]) -> Starts:
         """Return readers for some latents, given by number, which must be ordered from high layers to low."""
         parts = []
@@ -123,21 +147,37 @@ class System:
                 out[rows] = self.replacement.writes(layer, active, target)
         return out
 
+    def written_at(self, target: int, factors: Float[Tensor, "rows sources"]) -> Float[Tensor, "rows pos d_model"]:
+        """Return what the latents write to the output of MLP `target`, each multiplied by its factor in a row."""
+        out = factors.new_zeros(len(factors), self.frozen.n_pos, self.frozen.shape.d_model)
+        for columns, position, vectors in self._written[target]:
+            out[:, position] += factors[:, columns] @ vectors
+        return out
+
     @torch.no_grad()
     def rows(self, starts: Starts) -> ReaderEffects:
         """Return the direct effect of every source on each reader."""
+        return self._collected(len(starts.layer), lambda visit: self.frozen.pull_back(starts, visit))
+
+    @torch.no_grad()
+    def stream_rows(self, layer: int, gradient: Float[Tensor, "pos rows d_model"]) -> ReaderEffects:
+        """Return the direct effect of every source on directions in the residual stream before a block."""
+        pull = self.frozen.pull_stream
+        return self._collected(gradient.shape[1], lambda visit: pull(layer, gradient, visit))
+
+    def _collected(self, n_rows: int, pull: Callable[[Visit], Tensor]) -> ReaderEffects:
+        """Return the effects on rows of readers that `pull` traces back."""
         frozen = self.frozen
-        n_rows = len(starts.layer)
-        effects = starts.read.new_zeros(n_rows, self.n_sources)
-        constant = starts.read.new_zeros(n_rows)
+        effects = frozen.embedding.new_zeros(n_rows, self.n_sources)
+        constant, positions = (frozen.embedding.new_zeros(n_rows) for _ in range(2))
 
         def visit(layer: int, gradient: Tensor) -> None:
             self.add_effects(effects, layer, gradient)
-            constants = frozen.positions if layer < 0 else self._constants[layer]
-            constant[: gradient.shape[1]] += dots(gradient, constants[: len(gradient)]).sum(0)
+            known, into = (frozen.positions, positions) if layer < 0 else (self._constants[layer], constant)
+            into[: gradient.shape[1]] += dots(gradient, known[: len(gradient)]).sum(0)
 
-        constant += frozen.pull_back(starts, visit)
-        return ReaderEffects(effects, constant)
+        constant += pull(visit) + positions
+        return ReaderEffects(effects, constant, positions)
 
     def add_effects(
         self, effects: Float[Tensor, "rows sources"], layer: int, gradient: Float[Tensor, "pos active d_model"]

@@ -22,7 +22,7 @@ arrive through them, plus the paths that never leave the position (for a source 
     split = split_edge(system, graph, "token:4:4649", "feature:13:5:1033")
     print(split)                        # heads, with the key positions that they read
 
-The score of a head at its key position is explained further by `interp.explain_score`.
+Why a head attended to its key position is explained by `interp.attention_reasons`.
 """
 
 from collections.abc import Callable, Iterator, Sequence

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from interp.errors import ConfigError, NonFiniteError
 from interp.models.adapter import available_hook_points, head_shape, logit_cap, run_with_cache
 from interp.models.hooked import HookedModel
-from interp.models.residual import FrozenNorm, freeze
+from interp.models.residual import FrozenNorm, Rotation, freeze, read_rotation, rotary_hook_points
 
 MLP_INPUT, NORMALISED, RESIDUAL = "mlp.hook_in", "ln2.hook_normalized", "hook_resid_mid"
 READS = {MLP_INPUT: MLP_INPUT, "ln2.hook_out": MLP_INPUT, NORMALISED: NORMALISED, RESIDUAL: RESIDUAL}
@@ -61,25 +61,39 @@ class FrozenBlock:
     """what dictionaries read: by default the input of the MLP, after its norm"""
     mlp_out: Float[Tensor, "pos d_model"]
     """what dictionaries predict: by default the output of the MLP, before a post-norm"""
+    rotation: Rotation | None
+    """of queries and keys"""
     n_kv_heads: int
 
     def pull_attention(self, gradient: Float[Tensor, "pos rows d_model"]) -> Float[Tensor, "pos rows d_model"]:
         """Return the gradient with respect to the block's input, through attention only."""
+        return self.pull_values(self.pull_heads(gradient))
+
+    def pull_heads(self, gradient: Float[Tensor, "pos rows d_model"]) -> Float[Tensor, "pos rows heads_width"]:
+        """Return the gradient with respect to z, the output of every head, given that of what attention writes."""
         n_pos, n_rows, _ = gradient.shape
         if self.post1 is not None:
             gradient = fold_rows(self.post1, gradient)
-        out = (gradient.reshape(n_pos * n_rows, -1) @ self.W_O.T).view(n_pos, n_rows, -1)
+        return (gradient.reshape(n_pos * n_rows, -1) @ self.W_O.T).view(n_pos, n_rows, -1)
+
+    def pull_values(self, out: Float[Tensor, "pos rows heads_width"]) -> Float[Tensor, "pos rows d_model"]:
+        """Return the gradient with respect to the block's input, given that of z."""
+        n_pos, n_rows, _ = out.shape
         heads = rearrange(out, "q b (kv g e) -> kv (g q) (b e)", kv=self.n_kv_heads, g=self._group)
         keys = torch.bmm(self._back(n_pos), heads)
         values = rearrange(keys, "kv k (b e) -> (k b) (kv e)", b=n_rows)
         return (values @ self.W_V.T).view(n_pos, n_rows, -1) / self.norm1.scale[:n_pos, None]
 
-    def push_attention(self, resid: Float[Tensor, "pos d_model"]) -> Float[Tensor, "pos d_model"]:
+    def push_attention(self, resid: Float[Tensor, "*rows pos d_model"]) -> Float[Tensor, "*rows pos d_model"]:
         """Return the linear part of what attention writes for a residual stream: the adjoint of `pull_attention`."""
-        values = rearrange(resid / self.norm1.scale @ self.W_V, "k (kv e) -> kv k e", kv=self.n_kv_heads)
-        values = values.repeat_interleave(self._group, 0)
-        out = rearrange(self.pattern @ values, "h q e -> q (h e)") @ self.W_O
+        out = self.push_values(resid) @ self.W_O
         return out if self.post1 is None else apply_linear(self.post1, out)
+
+    def push_values(self, resid: Float[Tensor, "*rows pos d_model"]) -> Float[Tensor, "*rows pos heads_width"]:
+        """Return the linear part of z, the output of every head, for a residual stream."""
+        values = rearrange(resid / self.norm1.scale @ self.W_V, "... k (kv e) -> ... kv k e", kv=self.n_kv_heads)
+        values = values.repeat_interleave(self._group, -3)
+        return rearrange(self.pattern @ values, "... h q e -> ... q (h e)")
 
     def pull_mlp_out(self, gradient: Float[Tensor, "pos rows d_model"]) -> Float[Tensor, "pos rows d_model"]:
         """Return the gradient with respect to the MLP's output before its post-norm."""
@@ -168,11 +182,11 @@ class FrozenModel:
         ]
 
     @torch.no_grad()
-    def pull_back(self, starts: Starts, visit: Visit) -> Float[Tensor, " rows"]:
+    def pull_back(self, starts: Starts, visit: Visit, heads: Visit | None = None) -> Float[Tensor, " rows"]:
         """Trace readers back to the embedding, and return the part of each value that does not depend on the prompt.
 
         Rows are ordered from high layers to low. That part comes from biases of attention and of norms; `visit` decides
-        what of the MLP outputs belongs to it.
+        what of the MLP outputs belongs to it. `heads` gets the gradient with respect to z of a block.
         """
         n_rows, width = starts.read.shape
         order = starts.layer.tolist()
@@ -183,22 +197,45 @@ class FrozenModel:
         gradient = starts.read.new_zeros(n_pos, 0, width)
         gradient = self._join(gradient, starts, self.shape.n_layers, constant)
         for layer in reversed(range(self.shape.n_layers)):
-            block = self.blocks[layer]
-            out = block.pull_mlp_out(gradient)
-            if gradient.shape[1]:
-                visit(layer, out)
-                self._add_post_bias(block.post2, gradient, constant)
-            after = self._through_skip(layer, gradient, out, constant)
+            after = self._through_mlp(layer, gradient, visit, constant)
             if not self.parallel:
                 after = self._join(after, starts, layer, constant)
-            if after.shape[1]:
-                source = gradient if self.parallel else after
-                if source.shape[1]:
-                    constant[: source.shape[1]] += dots(source, block.attn_constant[:n_pos]).sum(0)
-                    after = after + block.pull_attention(source)
+            after = self._through_attention(layer, after, gradient if self.parallel else after, constant, heads)
             gradient = self._join(after, starts, layer, constant) if self.parallel else after
         visit(-1, gradient)
         return constant
+
+    @torch.no_grad()
+    def pull_stream(self, layer: int, gradient: Float[Tensor, "pos rows d_model"], visit: Visit) -> Tensor:
+        """Trace directions in the residual stream before a block back to the embedding, as `pull_back` does."""
+        constant = gradient.new_zeros(gradient.shape[1])
+        for below in reversed(range(layer)):
+            after = self._through_mlp(below, gradient, visit, constant)
+            gradient = self._through_attention(below, after, gradient if self.parallel else after, constant)
+        visit(-1, gradient)
+        return constant
+
+    def _through_mlp(self, layer: int, gradient: Tensor, visit: Visit, constant: Tensor) -> Tensor:
+        """Visit what an MLP writes, and return the gradient before it."""
+        block = self.blocks[layer]
+        out = block.pull_mlp_out(gradient)
+        if gradient.shape[1]:
+            visit(layer, out)
+            self._add_post_bias(block.post2, gradient, constant)
+        return self._through_skip(layer, gradient, out, constant)
+
+    def _through_attention(
+        self, layer: int, after: Tensor, source: Tensor, constant: Tensor, heads: Visit | None = None
+    ) -> Tensor:
+        """Add to `after` the gradient through attention, of the rows of `source`."""
+        if not source.shape[1]:
+            return after
+        block = self.blocks[layer]
+        constant[: source.shape[1]] += dots(source, block.attn_constant[: len(source)]).sum(0)
+        out = block.pull_heads(source)
+        if heads is not None:
+            heads(layer, out)
+        return after + block.pull_values(out)
 
     def _through_skip(self, layer: int, gradient: Tensor, out: Tensor, constant: Tensor) -> Tensor:
         """Return the gradient before the MLP of a layer, whose only linear path is its skip connection."""
@@ -236,6 +273,7 @@ class FrozenModel:
         parts += ["hook_mlp_out"] if self.shape.d_mlp is not None else []
         parts += [part for part in ("ln1_post.hook_in", "ln2_post.hook_in") if f"blocks.0.{part}" in points]
         names = [f"blocks.{layer}.{part}" for layer in range(n) for part in parts]
+        names += [name for layer in range(n) for name in rotary_hook_points(self.model, layer)]
         names += [f"blocks.{n - 1}.hook_resid_post", *(["hook_pos_embed"] if "hook_pos_embed" in points else [])]
         logits, cache = run_with_cache(self.model, self.tokens, names)
         if not logits.isfinite().all():
@@ -283,6 +321,7 @@ class FrozenModel:
             resid_mid=mid,
             mlp_in=mlp_in,
             mlp_out=mlp_out,
+            rotation=read_rotation(self.model, layer, value),
             n_kv_heads=self.shape.n_kv_heads,
         )
 
@@ -334,7 +373,7 @@ def fold_rows(norm: FrozenNorm, gradient: Float[Tensor, "pos rows d_model"]) -> 
     return norm.fold(gradient) / norm.scale[: len(gradient), None]
 
 
-def apply_linear(norm: FrozenNorm, value: Float[Tensor, "pos d_model"]) -> Float[Tensor, "pos d_model"]:
+def apply_linear(norm: FrozenNorm, value: Float[Tensor, "*rows pos d_model"]) -> Float[Tensor, "*rows pos d_model"]:
     """Return a frozen norm's output without its bias: its linear part, the adjoint of `fold_rows`."""
     if norm.norm is None:
         return value

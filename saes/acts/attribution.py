@@ -202,6 +202,10 @@ class ScoreReasons:
     """`[n_query_parts, n_key_parts]`, summing to `relative`"""
     query_parts: list[str]
     key_parts: list[str]
+    other_keys: list[float]
+    """null: the same for every other key of this query"""
+    other_queries: list[float]
+    """null: the same for this key and every other query"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -241,4 +245,6 @@ class ExplainAttention(OnPrompt, Act[Session, ScoreReasons]):
             matrix=score.relative.numpy(),
             query_parts=list(score.query_parts),
             key_parts=list(score.key_parts),
+            other_keys=score.other_keys.tolist(),
+            other_queries=score.other_queries.tolist(),
         )

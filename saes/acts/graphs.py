@@ -1,4 +1,4 @@
-"""Acts on an attribution graph: latents changed, the text that follows, groups that act alike, an edge by heads.
+"""Acts on a graph: latents changed, text that follows, groups that act alike, an edge by heads, and reasons for these.
 
 Torch-free until an act is measured.
 """
@@ -11,7 +11,7 @@ from annotated_types import Interval, Len
 
 from interp.acts import Act, Compared, Price
 from interp.nulls import DRAWS, Level
-from interp.options import ArtefactName, ChoiceWords, Slider
+from interp.options import ArtefactName, ChoiceWords, Count, Slider
 from interp.tracing.graph import AttributionGraph
 from saes.acts.session import Session
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from interp.interventions.intervention import Intervention
     from interp.tracing.effects import EdgeSplit
     from interp.tracing.interventions import GraphIntervention, LatentContinuations
+    from interp.tracing.loadings import HeadLoadings
+    from interp.tracing.reasons import AttentionReasons
     from interp.tracing.supernodes import JudgedGroups
 
 Factor = Annotated[float, Interval(ge=-100, le=100), Slider(-2, 2, 0.1)]
@@ -153,3 +155,51 @@ class SplitEdge(OnGraph, Act[Session, "EdgeSplit"]):
         graph = self.opened(run)
         run.check("reading the prompt of the graph")
         return split_edge(run.traced(graph), graph, self.source, self.target)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExplainHead(OnGraph, Act[Session, "AttentionReasons"]):
+    """Explain why a head attended to a position of a graph's prompt, by pairs of the graph's nodes.
+
+    Raises `MismatchError` (other weights), `UnknownNameError` (no such head), `PromptError` (no such key).
+    """
+
+    verb: ClassVar[str] = "explain_head"
+    layer: Count
+    """Number of the layer, from 0."""
+    head: Count
+    """Number of the head in it, from 0."""
+    query: Count
+    """Position that attends."""
+    key: Count
+    """Position that it attends to."""
+
+    def measure(self, run: Session) -> "AttentionReasons":
+        from interp.names import HeadName
+        from interp.tracing.reasons import attention_reasons
+
+        graph = self.opened(run)
+        run.check("reading the prompt of the graph")
+        head = HeadName(self.layer, self.head)
+        return attention_reasons(run.traced(graph), graph, head, query=self.query, key=self.key)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadHeads(OnGraph, Act[Session, "HeadLoadings"]):
+    """Measure the share of a graph's influence that passes through each attention head.
+
+    Raises `MismatchError` (other weights).
+    """
+
+    verb: ClassVar[str] = "head_loadings"
+
+    def measure(self, run: Session) -> "HeadLoadings":
+        from interp.tracing.loadings import head_loadings
+
+        graph = self.opened(run)
+        run.check("reading the prompt of the graph")
+
+        def progress(done: int, total: int, _: object) -> None:
+            run.check(f"splitting edges by heads: {done} of {total} nodes")
+
+        return head_loadings(run.traced(graph), graph, progress=progress)

@@ -21,6 +21,18 @@ from interp.workspace import Workspace
 pytestmark = pytest.mark.browser
 
 VIEW = "document.querySelector('#graph-view').graphView"
+CROSSING_LINE = """(view) => {
+  const { canvas, scene, model } = view, { items, links } = scene;
+  for (let y = 20; y < canvas.height - 20; y += 3)
+    for (let x = 60; x < canvas.width - 20; x += 3) {
+      const link = canvas.hit(x, y) < 0 ? canvas.linkAt(x, y) : -1;
+      if (link < 0) continue;
+      const [a, b] = [links.from[link], links.to[link]].map((k) => items[k].node);
+      if (a >= 0 && b >= 0 && model.position[a] !== model.position[b])
+        return { x, y, source: model.ids[a], target: model.ids[b] };
+    }
+}"""
+"""A point on a line between two positions, with the ids of its ends."""
 
 
 @pytest.fixture(scope="module")
@@ -357,6 +369,24 @@ def test_an_edge_from_another_token_is_split_by_heads_that_lead_to_their_attenti
     assert "head=0" in link.get_attribute("href")
     assert "+0.75" in page.locator(".wb-graph-chosen table").inner_text()
     assert any(call == "split" and text.endswith(node) for call, text in live.calls)
+    page.get_by_role("button", name="Why L1H0 attends").click()
+    page.get_by_text("Pairs of query and key").wait_for()
+    why = page.locator(".wb-graph-why").inner_text()
+    assert "+3.00 above the mean of other keys" in why
+    assert "not in this graph, on" in why
+    assert ("reasons", f"capital: L1H0 {position[node]} -> 1") in live.calls
+    page.evaluate(f"{VIEW}.choose(null)")
+    spot = page.evaluate(f"({CROSSING_LINE})({VIEW})")
+    box = page.locator(".wb-graph-area").bounding_box()
+    page.mouse.click(box["x"] + spot["x"], box["y"] + spot["y"])
+    page.wait_for_function(f"{VIEW}.root.dataset.chosen === {json.dumps(spot['target'])}")
+    page.get_by_role("button", name="Why L1H0 attends").wait_for()
+    assert live.calls[-1] == ("split", f"capital: {spot['source']} -> {spot['target']}")
+    page.get_by_text("Heads of the whole graph", exact=True).click()
+    page.get_by_role("button", name="Measure", exact=True).click()
+    loads = page.get_by_role("region", name="Heads of the whole graph")
+    loads.get_by_role("img", name="Share of influence by layer and head").wait_for()
+    assert "L1H1 carries 50.0% of the graph's influence, the mean head 17.5%" in loads.inner_text()
     assert page.evaluate("window.pwned") is None
     assert visit.errors == []
 

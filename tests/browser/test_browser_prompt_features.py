@@ -96,6 +96,7 @@ def test_one_selection_is_moved_by_keys_and_a_cell_of_attention_is_explained(vis
     assert "␣three (3) attends to ␣two (2)" in page.inner_text("#prompt-pattern-words")
     assert "evenly spread" in page.inner_text("#prompt-pattern-words")
     page.wait_for_function("document.querySelector('#prompt-reasons').innerText.includes('score above the other keys')")
+    assert "-0.75 to 0.25" in page.locator("#prompt-reasons").inner_text().replace("−", "-").replace("+", "")
     assert ("reasons", "L1H1 3 2") in live.calls
     page.keyboard.press("Escape")
     page.wait_for_function("!location.search.includes('key=')")

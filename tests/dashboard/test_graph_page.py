@@ -34,9 +34,10 @@ from interp.tracing.background import direction, influences
 from interp.tracing.graph import KIND, AttributionGraph, Flow, GraphNode, JudgedGroup, LikelyToken, TraceRun
 from interp.tracing.interchange import import_graph
 from interp.tracing.part import graph_effects, part_of
+from interp.tracing.reasons import LOOSE
 from interp.tracing.trace import Variants
 from interp.workspace import Workspace
-from saes.acts.graphs import ChangeLatents, ContinueGraph, GroupLatents, SplitEdge
+from saes.acts.graphs import ChangeLatents, ContinueGraph, ExplainHead, GroupLatents, LoadHeads, SplitEdge
 from saes.features.neurons import NeuronExample, NeuronLabels, NeuronRow, NeuronSettings
 from saes.features.schema import Features
 from workbench.commands import Commands
@@ -544,6 +545,16 @@ def test_the_split_of_an_edge_by_heads_sums_to_the_stored_edge(traced):
     rows = [row for row in graph.edge_records() if position[row["source"]] != position[row["target"]]]
     found = live.ask(SplitEdge(graph="tiny", source=rows[0]["source"], target=rows[0]["target"]))
     assert found.heads.sum() == pytest.approx(rows[0]["weight"], rel=1e-3, abs=1e-6)
+    query, key = position[rows[0]["target"]], position[rows[0]["source"]]
+    why = live.ask(ExplainHead(graph="tiny", layer=0, head=1, query=query, key=key))
+    assert sum(share.value for share in why.key_side) == pytest.approx(why.relative_score, rel=1e-4, abs=1e-5)
+    loads = live.ask(LoadHeads(graph="tiny"))
+    assert np.abs(loads.shares).max() > 0
+    assert {row["key_node"] for row in why.to_records()} <= {
+        *graph.number,
+        *LOOSE,
+        *(f"other:{at}" for at in range(len(graph.tokens))),
+    }
     with pytest.raises(UsageError):
         live.ask(SplitEdge(graph="tiny", source="token:0:99999", target=rows[0]["target"]))
 

@@ -82,6 +82,8 @@ def graph_bodies(own: Workspace) -> dict[str, Any]:
         "edits": {"edits": edits, "was": {}},
         "groups": {"nodes": ids, "visitor": "v"},
         "split": {"source": ids[0], "target": ids[1], "visitor": "v"},
+        "loadings": {"visitor": "v"},
+        "reasons": {"layer": 1, "head": 0, "query": 2, "key": 1, "visitor": "v"},
     }
     return {f"/graph-data/capital/{path}.json": body for path, body in found.items()}
 

@@ -11,6 +11,8 @@ from interp.models.small import SmallConfig, build_small
 NAMES = ("native-ln", "native-rms", "native-raw", "gpt2", "llama-gqa", "neox")
 POST_NORM = ("gemma-2", "gemma-3")
 ALL_NAMES = (*NAMES, *POST_NORM)
+NORMED_KEYS = ("qwen-3", "olmo-2")
+"""Norms of queries and keys: of every head, and of all heads together after the projection."""
 
 
 @cache
@@ -106,6 +108,9 @@ def _from_transformers(name: str) -> HookedModel:
     caps = {"attn_logit_softcapping": 5.0, "final_logit_softcapping": 10.0}
     made["gemma-2"] = ("Gemma2ForCausalLM", transformers.Gemma2Config, {**gemma, **caps})
     made["gemma-3"] = ("Gemma3ForCausalLM", transformers.Gemma3TextConfig, gemma)
+    normed = {**common, "num_key_value_heads": 2, "head_dim": 8, "pad_token_id": 0}
+    made["qwen-3"] = ("Qwen3ForCausalLM", transformers.Qwen3Config, normed)
+    made["olmo-2"] = ("Olmo2ForCausalLM", transformers.Olmo2Config, normed)
     architecture, config_class, options = made[name]
     config = config_class(**{**sizes, **options}, attn_implementation="eager")
     plain = getattr(transformers, architecture)(config).eval()

@@ -9,7 +9,6 @@ from interp.circuits.config import HeadScoresConfig
 from interp.circuits.head_kinds import score_heads
 from interp.circuits.score_explanation import explain_score
 from interp.doctor.examine import examine
-from interp.errors import ConfigError
 from interp.lenses.direct_attribution import direct_logit_attribution
 from interp.models.adapter import final_norm_and_unembed, run_with_cache, run_with_hooks, to_tokens, token_strings
 from interp.models.loading import read_plain
@@ -115,9 +114,19 @@ def test_contributions_of_all_heads_and_mlps_sum_to_the_logit(gemma) -> None:
     assert effects.total.item() > 1
 
 
-def test_scores_of_heads_with_norms_of_queries_and_keys_are_refused(gemma) -> None:
-    with pytest.raises(ConfigError, match="quer"):
-        explain_score(gemma, to_tokens(gemma, PARIS), "L5H1", query=5, key=4)
+def test_scores_are_sums_over_pairs_of_components(gemma) -> None:
+    tokens = to_tokens(gemma, PARIS)
+    generator = torch.Generator().manual_seed(0)
+    layers = torch.randint(1, 18, (10,), generator=generator).tolist()
+    points = [f"blocks.{layer}.attn.hook_attn_scores" for layer in set(layers)]
+    _, cache = run_with_cache(gemma, tokens, points)
+    for number, layer in enumerate(layers):
+        head, query, key = number % 4, 5 - number % 2, number % 5
+        found = explain_score(gemma, tokens, f"L{layer}H{head}", query=query, key=key)
+        own = cache[f"blocks.{layer}.attn.hook_attn_scores"][0, head, query]
+        assert float(found.matrix.sum()) == pytest.approx(float(own[key]), rel=1e-4, abs=1e-4)
+        others = [float(own[other]) for other in range(query + 1) if other != key]
+        assert found.relative_score == pytest.approx(float(own[key]) - sum(others) / len(others), rel=1e-4, abs=1e-4)
 
 
 def test_a_recording_holds_what_the_model_computes(gemma, text_documents, tmp_path: Path) -> None:

@@ -294,13 +294,9 @@ def test_an_untrained_post_norm_model_shows_no_discoveries(name):
     assert find_circuit(model, random_task(model), config).verdict.holds is False
 
 
-def test_scores_of_attention_are_split_without_caps_and_refused_with_them(tokens):
-    model = new_tiny("gemma-2")
-    with pytest.raises(ConfigError, match=r"it caps scores, which this"):
-        explain_score(model, tokens[:1], "L1H2", query=8, key=3)
-    for block in model.blocks:
-        block.attn.original_component.attn_logit_softcapping = None
-        block.attn.config.attn_logit_softcapping = None
+@pytest.mark.parametrize("name", POST_NORM)
+def test_scores_of_attention_are_split_within_the_window(name, tokens):
+    model = tiny(name)
     found = explain_score(model, tokens[:1], "L1H2", query=8, key=3)
     assert {"L0H0", "L0H3", "L0MLP", "embed"} <= set(found.query_parts)
     assert found.settings["frozen"].startswith(FROZEN)

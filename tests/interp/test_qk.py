@@ -1,17 +1,17 @@
 """QK attribution: pairs that sum to the model's own score; the previous-token head as the reason for induction."""
 
+import math
 from dataclasses import replace
 
 import pytest
 import torch
-from architectures import NAMES, tiny
+from architectures import ALL_NAMES, NORMED_KEYS, gain, tiny
 
-from interp.circuits.score_explanation import explain_score, hook_points_of_parts, parts_of_input
+from interp.circuits.score_explanation import explain_score, hook_points_of_parts
 from interp.dictionary import SparseActs
 from interp.errors import ConfigError, PromptError, UnknownNameError
 from interp.models.adapter import run_with_cache, untrained_model
-from interp.models.hooked import wrap_in_memory
-from interp.models.residual import ResidualStream, read_rotation, rotary_hook_points
+from interp.models.residual import ResidualStream, rotary_hook_points
 from interp.models.toys import planted_induction, repeating_rows
 from interp.names import HeadName
 
@@ -61,7 +61,7 @@ def complex_rotation(x, positions):
     return torch.view_as_real(turned).flatten(-2)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*ALL_NAMES, *NORMED_KEYS])
 @pytest.mark.parametrize(
     "hook_point", [None, "blocks.1.hook_resid_pre", "blocks.0.hook_resid_post", "blocks.0.hook_resid_pre"]
 )
@@ -83,52 +83,81 @@ def test_pairs_sum_to_the_models_own_score(name, hook_point, tokens):
         assert ("L0H1" in found.key_parts) == (hook_point == "blocks.0.hook_resid_pre")
 
 
-def test_rotated_parts_sum_to_the_models_rotated_query(tokens):
-    model, head, positions = tiny("llama-gqa"), HeadName(1, 1), torch.arange(9)
+def frozen_score(name, cache, query, key, head=3):
+    """The score as a function of both residuals, written out in float64, with the scales of norms at clean values."""
+    attn, block = tiny(name).blocks[1].attn, tiny(name).blocks[1]
+    kv = head * attn.W_K.shape[0] // 4
+    plain = attn.original_component
+
+    def normed(x, clean, module):
+        if module is None or isinstance(module, torch.nn.Identity):
+            return x
+        eps = next(getattr(module, key) for key in ("eps", "variance_epsilon") if hasattr(module, key))
+        centred = getattr(module, "bias", None) is not None
+        x, clean = (value - centred * value.mean() for value in (x, clean))
+        y = x / (clean.pow(2).mean() + eps).sqrt() * gain(name, module).double()
+        return y + module.bias.double() if centred else y
+
+    def side(position, weight, bias, index, norm):
+        clean = cache["blocks.1.hook_resid_pre"][0, position].double()
+
+        def raw(x):
+            x = normed(x, clean, getattr(getattr(block, "ln1", None), "original_component", None))
+            all_heads = torch.einsum("d,hde->he", x, weight.double()) + (0 if bias is None else bias.double())
+            return all_heads.flatten() if name == "olmo-2" else all_heads[index]
+
+        def vector(x):
+            out = normed(raw(x), raw(clean), norm)
+            out = out.view(-1, 8)[index] if name == "olmo-2" else out
+            if name == "native-rms":
+                return complex_rotation(out[None].float(), torch.tensor([position]))[0].double()
+            tables = (
+                [cache[f"blocks.1.attn.hook_{part}"][0, position].double() for part in ("cos", "sin")]
+                if ("blocks.1.attn.hook_cos" in cache)
+                else []
+            )
+            if not tables:
+                return out
+            half = len(tables[0]) // 2
+            turned = torch.complex(out[:half], out[half : 2 * half]) * torch.complex(*(t[:half] for t in tables))
+            return torch.cat([turned.real, turned.imag, out[2 * half :]])
+
+        return vector
+
+    q = side(query, attn.W_Q, getattr(attn, "b_Q", None), head, getattr(plain, "q_norm", None))
+    k = side(key, attn.W_K, getattr(attn, "b_K", None), kv, getattr(plain, "k_norm", None))
+    return lambda x, y: float(q(x) @ k(y)) / 8**0.5
+
+
+@pytest.mark.parametrize("name", [*ALL_NAMES, *NORMED_KEYS])
+def test_contributions_are_what_the_score_loses_without_a_part(name, tokens):
+    """Every component is removed at the query, at the key, and at both; a cap multiplies by its slope at the score."""
+    model, query, key = tiny(name), 6, 4
+    found = explain_score(model, tokens, "L1H3", query=query, key=key)
     residual = ResidualStream(model)
-    points = [*hook_points_of_parts(residual, 1), *rotary_hook_points(model, 1), "blocks.1.attn.hook_rot_q"]
+    points = [*hook_points_of_parts(residual, 1), *rotary_hook_points(model, 1)]
     _, cache = run_with_cache(model, tokens, points)
-    parts = parts_of_input(residual, cache, head, "q", positions)
-    ours = read_rotation(model, 1, cache)(parts.values, positions).sum(0)
-    torch.testing.assert_close(ours.float(), cache["blocks.1.attn.hook_rot_q"][0, :, 1], rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.parametrize("name", ["native-ln", "llama-gqa"])
-def test_one_pair_equals_the_product_of_its_two_parts(name, tokens):
-    """One cell of the table, written out: head L0H2 at the key, the embedding at the query."""
-    model = tiny(name)
-    found = explain_score(model, tokens, "L1H3", query=6, key=4)
-    points = ["blocks.0.hook_resid_pre", "blocks.1.hook_resid_pre", "blocks.0.attn.hook_z"]
-    _, cache = run_with_cache(model, tokens, points)
-    attn, kv = model.blocks[1].attn, 1 if name == "llama-gqa" else 3
     with torch.no_grad():
-        head = cache[points[2]][0, 4, 2] @ model.blocks[0].attn.W_O[2]
-        embed = cache[points[0]][0, 6]
-        if name == "native-ln":
-            _, positions = run_with_cache(model, tokens, ["hook_pos_embed"])
-            embed = embed - positions["hook_pos_embed"][0, 6]
-
-        def share(part, position, weight):
-            x = cache[points[1]][0, position]
-            x = x - x.mean() if name == "native-ln" else x
-            scale = (x.pow(2).mean() + (1e-5 if name == "native-ln" else 1e-6)).sqrt()
-            part = part - part.mean() if name == "native-ln" else part
-            return part / scale * model.blocks[1].ln1.original_component.weight @ weight
-
-        q, k = share(embed, 6, attn.W_Q[3]), share(head, 4, attn.W_K[kv])
-        if name == "llama-gqa":  # rotary by complex numbers
-            _, tables = run_with_cache(model, tokens, rotary_hook_points(model, 1))
-            cos, sin = (table[0].double() for table in tables.values())
-            angle = torch.atan2(sin, cos)[:, :4]
-
-            def turn(x, position):
-                pairs = torch.complex(x[:4].double(), x[4:].double()) * torch.polar(
-                    torch.ones(4).double(), angle[position]
-                )
-                return torch.cat([pairs.real, pairs.imag])
-
-            q, k = turn(q, 6), turn(k, 4)
-    assert found.pair("embed", "L0H2", relative=False) == pytest.approx(float(q @ k) / 8**0.5, rel=1e-3, abs=1e-4)
+        score = frozen_score(name, cache, query, key)
+        first = cache["blocks.0.hook_resid_pre"][0]
+        parts = {"embed": first - cache["hook_pos_embed"][0] if "hook_pos_embed" in cache else first}
+        parts |= {"L0MLP": cache["blocks.0.hook_mlp_out"][0]} if residual.has_mlp else {}
+        heads = residual.head_output(0, cache["blocks.0.attn.hook_z"])[0]
+        parts |= {f"L0H{head}": heads[:, head] for head in range(4)}
+        x, y = (cache["blocks.1.hook_resid_pre"][0, at].double() for at in (query, key))
+        whole, slope = score(x, y), 1.0
+        if name == "gemma-2":
+            slope = 1 - math.tanh(whole / 5) ** 2
+            assert found.score == pytest.approx(5 * math.tanh(whole / 5), rel=1e-5)
+            assert found.pair("cap", "cap", relative=False) == pytest.approx(found.score - slope * whole, rel=1e-4)
+        for q_name, q_part in parts.items():
+            at = found.query_parts.index(q_name)
+            without = x - q_part[query].double()
+            assert float(found.matrix[at].sum()) == pytest.approx(slope * (whole - score(without, y)), abs=1e-5)
+            for k_name, k_part in parts.items():
+                other = y - k_part[key].double()
+                both = whole - score(without, y) - score(x, other) + score(without, other)
+                assert found.pair(q_name, k_name, relative=False) == pytest.approx(slope * both, abs=1e-5)
 
 
 def induction_pairs(rows, period):
@@ -200,20 +229,3 @@ def test_requests_that_mean_nothing_are_refused(tokens):
         explain_score(model, tokens, "L9H0", query=3, key=2)
     with pytest.raises(ConfigError, match="residual stream before layer 0"):
         explain_score(model, tokens, "L0H0", query=3, key=2, dictionary=Planes("blocks.0.hook_resid_post"))
-
-
-def test_attention_that_is_no_plain_product_is_refused(tokens):
-    import transformers
-
-    config = transformers.Qwen3Config(
-        hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, head_dim=8,
-        intermediate_size=64, vocab_size=50, attn_implementation="eager", tie_word_embeddings=False,
-    )  # fmt: skip
-    plain = transformers.Qwen3ForCausalLM(config).eval()
-    with torch.no_grad():
-        for parameter in plain.parameters():
-            parameter.add_(0.3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)))
-    model = wrap_in_memory(plain)
-    with pytest.raises(ConfigError, match="norms queries and keys, which this") as refused:
-        explain_score(model, tokens, "L1H0", query=7, key=2)
-    assert "caps" not in str(refused.value)

@@ -394,11 +394,13 @@ export class Canvas {
     return best;
   }
 
-  /** The link at a position of the screen, or -1: of a circuit, whose edges can be chosen. @param {number} x @param {number} y */
+  /** The line at a position of the screen, or -1: of a chosen node only its own. @param {number} x @param {number} y */
   linkAt(x, y) {
     let best = -1,
       nearest = REACH;
-    for (let e = 0; this.scene?.isCircuit && e < this.scene.links.from.length; e++) {
+    for (let e = 0; this.scene && e < this.scene.links.from.length; e++) {
+      const { isCircuit, links } = this.scene;
+      if (!isCircuit && this.chosen >= 0 && links.from[e] !== this.chosen && links.to[e] !== this.chosen) continue;
       const curve = curveOf(this.scene, e, this.camera),
         [ax, ay, bx, by, cx, cy, dx, dy] = curve;
       if (x < Math.min(ax, bx, cx, dx) - REACH || x > Math.max(ax, bx, cx, dx) + REACH) continue;
@@ -410,6 +412,13 @@ export class Canvas {
       }
     }
     return best;
+  }
+
+  /** The items that the line at a position joins; none where there is no line. @param {number} x @param {number} y */
+  endsAt(x, y) {
+    const { items, links } = this.scene,
+      link = this.linkAt(x, y);
+    return link < 0 ? [] : [items[links.from[link]], items[links.to[link]]];
   }
 
   /** @param {number} hovered @param {number} chosen @param {number} [pointed] a link @param {number} [link] the chosen one */

@@ -1,9 +1,13 @@
-// Why an edge crosses positions: its split by the last head that moves it, each with a link to the head's attention.
+// Why an edge crosses positions: its split by the last head that moves it, each with a link to the head's attention and
+// the reasons for it, pairs of nodes that its query and its key read.
 
 import { button, element, menu, recordsTable, short, signed } from "../dom.mjs";
 import { failure, tokenText } from "./marks.mjs";
+import { KINDS } from "./model.mjs";
 
 const CROSSING = 12;
+/** Parts of a score that are no node. @type {Record<string, string>} */
+const LOOSE = { pos_embed: "position", bias: "biases", cap: "cap of the score" };
 
 export class Heads {
   /** @param {GraphView} view */
@@ -12,6 +16,7 @@ export class Heads {
     this.visitor = Math.random().toString(36).slice(2);
     this.ticket = 0;
     this.source = -1;
+    this.asked = -1; // the source of the edge that was clicked
     this.drawnFor = -1;
     this.opened = false;
     this.answer = element("div", { role: "status" });
@@ -27,7 +32,10 @@ export class Heads {
       .map((e) => model.source[e])
       .filter((k) => model.position[k] !== model.position[i])
       .slice(0, CROSSING);
+    if (model.into[i].some((e) => model.source[e] === this.asked) && !sources.includes(this.asked))
+      if (model.position[this.asked] !== model.position[i]) sources.unshift(this.asked);
     if (!sources.length) return null;
+    if (sources.includes(this.asked)) this.source = this.asked;
     if (this.drawnFor !== i) this.answer.replaceChildren();
     this.drawnFor = i;
     if (!sources.includes(this.source)) [this.source] = sources;
@@ -36,7 +44,7 @@ export class Heads {
       `${tokenText(this.view.labelOf(k), 24)} on ${tokenText(model.tokens[model.position[k]], 12)}`,
     ]);
     const choose = (/** @type {string} */ k) => {
-      this.source = Number(k);
+      this.asked = this.source = Number(k);
     };
     const sourceMenu = menu("Source of the edge", choices, String(this.source), choose, { "data-act": "heads-source" });
     const run = button("Split by heads", { "data-act": "heads", onclick: () => this.run(this.source, i) });
@@ -61,31 +69,107 @@ export class Heads {
     return folded;
   }
 
+  /** Split an edge that was clicked. @param {number} source @param {number} target */
+  open(source, target) {
+    const { model } = this.view,
+      crosses = model.position[source] !== model.position[target];
+    this.asked = crosses ? source : -1;
+    this.opened ||= crosses;
+    this.view.choose(target);
+    if (crosses) this.run(source, target);
+  }
+
   /** @param {number} source @param {number} target */
-  async run(source, target) {
-    const { view } = this,
-      ticket = ++this.ticket,
-      [from, to] = [source, target].map((k) => view.model.ids[k]);
-    this.answer.replaceChildren(element("p", { class: "wb-note" }, "Following the edge through the model…"));
+  run(source, target) {
+    const [from, to] = [source, target].map((k) => this.view.model.ids[k]);
+    return this.ask(this.answer, "split.json", { source: from, target: to }, (found) =>
+      this.shares(/** @type {Split} */ (found)),
+    );
+  }
+
+  /**
+   * Show the answer of the server in an element, unless something else was asked meanwhile.
+   * @param {HTMLElement} into @param {string} file @param {object} body @param {(found: unknown) => HTMLElement[]} shown
+   */
+  async ask(into, file, body, shown) {
+    const ticket = ++this.ticket;
+    into.replaceChildren(element("p", { class: "wb-note" }, "Following the edge through the model…"));
     try {
-      const found = await view.ask("split.json", { source: from, target: to, visitor: this.visitor });
-      if (ticket === this.ticket) this.answer.replaceChildren(...shares(/** @type {Split} */ (found)));
+      const found = await this.view.ask(file, { ...body, visitor: this.visitor });
+      if (ticket === this.ticket) into.replaceChildren(...shown(found));
     } catch (error) {
-      if (ticket === this.ticket) this.answer.replaceChildren(failure(error));
+      if (ticket === this.ticket) into.replaceChildren(failure(error));
     }
   }
-}
 
-/** @param {Split} given */
-function shares({ total, heads }) {
-  const rows = heads.map((row) => [
-    element("a", { class: "wb-link", href: row.href }, row.head),
-    element("span", { class: "wb-token" }, tokenText(row.token, 14)),
-    signed(row.effect),
-    short(row.attention),
-  ]);
-  return [
-    element("p", { class: "wb-note" }, `The edge: ${signed(total)}. Its largest shares:`),
-    recordsTable(["head", "reads", "share", "attention"], rows),
-  ];
+  /** @param {Split} given */
+  shares({ total, heads }) {
+    const why = element("div", { class: "wb-graph-why" });
+    const rows = heads.map((row) => [
+      element("a", { class: "wb-link", href: row.href }, row.head),
+      element("span", { class: "wb-token" }, tokenText(row.token, 14)),
+      signed(row.effect),
+      short(row.attention),
+      button("why", {
+        class: "wb-link",
+        "data-act": "reasons",
+        "aria-label": `Why ${row.head} attends to ${tokenText(row.token, 14)}`,
+        onclick: () => {
+          const { layer, number: head, query, position: key } = row;
+          this.ask(why, "reasons.json", { layer, head, query, key }, (found) =>
+            this.reasons(/** @type {Reasons} */ (found)),
+          );
+        },
+      }),
+    ]);
+    return [
+      element("p", { class: "wb-note" }, `The edge: ${signed(total)}. Its largest shares:`),
+      recordsTable(["head", "reads", "share", "attention", ""], rows),
+      why,
+    ];
+  }
+
+  /** @param {Reasons} given */
+  reasons({ headline, query_side: query, key_side: key, pairs, rest }) {
+    const line = (/** @type {NodeShare} */ { node, value, low, high }) => [
+      this.name(node),
+      value < low || value > high ? element("strong", {}, signed(value)) : signed(value),
+      element("span", { class: "wb-quiet" }, `${signed(low)} to ${signed(high)}`),
+    ];
+    const side = (/** @type {NodeShare[]} */ shares) => recordsTable(["node", "score", "null"], shares.map(line));
+    const rows = pairs.map((row) => [this.name(row.query_node), this.name(row.key_node), signed(row.relative)]);
+    rows.push([element("span", { class: "wb-quiet" }, "all other pairs"), element("span"), signed(rest)]);
+    return [
+      element("p", {}, headline),
+      element("h4", {}, "The query comes from"),
+      side(query),
+      element("p", { class: "wb-note" }, "Null: the same node with every other key."),
+      element("h4", {}, "The key comes from"),
+      side(key),
+      element("p", { class: "wb-note" }, "Null: the strongest node at every other key. Bold: outside of it."),
+      element("h4", {}, "Pairs of query and key"),
+      element("div", { class: "wb-graph-pairs" }, recordsTable(["query", "key", "score"], rows)),
+    ];
+  }
+
+  /** A node with its token, or a part of the score that is no node. @param {string} id */
+  name(id) {
+    const { model } = this.view,
+      k = model.numbers.get(id),
+      on = (/** @type {number} */ position) => tokenText(model.tokens[position] ?? "", 12),
+      [, left] = id.match(/^other:(\d+)$/) ?? [];
+    if (k === undefined)
+      return element(
+        "span",
+        { class: "wb-quiet" },
+        left ? `not in this graph, on ${on(Number(left))}` : (LOOSE[id] ?? id),
+      );
+    const label = tokenText(this.view.labelOf(k), 24),
+      text = model.kind[k] === KINDS.TOKEN ? `token ${label}` : `${label} on ${on(model.position[k])}`;
+    return button(text, {
+      class: "wb-link",
+      title: `layer ${model.layer[k]}`,
+      onclick: () => this.view.choose(k, true),
+    });
+  }
 }

@@ -3,6 +3,7 @@
 import { button, count, element, short, signed } from "../dom.mjs";
 import { Heads } from "./heads.mjs";
 import { Intervene } from "./intervene.mjs";
+import { Loadings } from "./loadings.mjs";
 import { failure, tokenText } from "./marks.mjs";
 import { KIND_NAMES, KINDS } from "./model.mjs";
 import { agreement, emphasised, listed, percent } from "./story.mjs";
@@ -24,7 +25,8 @@ export class Panel {
     /** @type {string | null} */
     this.drawnFor = null;
     this.node = element("section", { class: "wb-panel wb-graph-chosen", "aria-label": "Chosen node" });
-    root.replaceChildren(this.node, this.intervene.root, view.groups.root);
+    this.loadings = new Loadings(view, this.intervene.visitor);
+    root.replaceChildren(this.node, this.intervene.root, view.groups.root, this.loadings.root);
   }
 
   draw() {

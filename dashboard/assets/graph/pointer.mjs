@@ -5,6 +5,7 @@ import { KINDS } from "./model.mjs";
 
 const CLICK = 4;
 const STEP = 60;
+const FEW = 1000; // lines that are compared with the pointer as it moves
 
 export class Pointer {
   /** @param {GraphView} view */
@@ -39,9 +40,10 @@ export class Pointer {
 
   /** @param {number} k @param {number} [x] @param {number} [y] */
   hover(k, x = 0, y = 0) {
-    const link = k < 0 && x ? this.canvas.linkAt(x, y) : -1;
-    this.canvas.light(k, this.canvas.chosen, link);
-    this.view.area.style.cursor = k >= 0 || link >= 0 ? "pointer" : "";
+    const { links, isCircuit } = this.view.scene,
+      near = k < 0 && x && links.from.length <= FEW ? this.canvas.linkAt(x, y) : -1;
+    this.canvas.light(k, this.canvas.chosen, isCircuit ? near : -1);
+    this.view.area.style.cursor = k >= 0 || near >= 0 ? "pointer" : "";
     this.view.tipFor(k >= 0 ? this.view.scene.items[k] : null, x, y);
   }
 

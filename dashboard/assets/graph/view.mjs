@@ -363,13 +363,15 @@ export class GraphView {
 
   /** @param {string} view */
   show(view) {
-    this.view = view;
-    this.refresh();
+    this.change({}, view);
   }
 
-  /** The pointer pressed an item, or beside all. @param {Item | null} item @param {number} _x @param {number} _y */
-  pressed(item, _x, _y) {
-    this.choose(item ? (item.strongest ?? item.members[0]) : null);
+  /** The pointer pressed an item, an edge, or beside all. @param {Item | null} item @param {number} x @param {number} y */
+  pressed(item, x, y) {
+    const ends = item ? [item] : this.canvas.endsAt(x, y),
+      [from = null, to] = ends.map((each) => each.strongest ?? each.members[0]);
+    if (from === null || to === undefined) this.choose(from);
+    else this.panel.heads.open(from, to);
   }
 
   /**

@@ -366,7 +366,41 @@ interface WrittenTexts {
 /** split.json */
 interface Split {
   total: number;
-  heads: { head: string; token: string; effect: number; attention: number; href: string }[];
+  heads: SplitHead[];
+}
+
+interface SplitHead {
+  head: string;
+  layer: number;
+  number: number;
+  query: number;
+  position: number;
+  token: string;
+  effect: number;
+  attention: number;
+  href: string;
+}
+
+/** loadings.json: by layer and head */
+interface LoadingsAnswer {
+  headline: string;
+  shares: number[][];
+}
+
+/** reasons.json */
+interface Reasons {
+  headline: string;
+  query_side: NodeShare[];
+  key_side: NodeShare[];
+  pairs: { query_node: string; key_node: string; relative: number }[];
+  rest: number;
+}
+
+interface NodeShare {
+  node: string;
+  value: number;
+  low: number;
+  high: number;
 }
 
 type Model = import("../../../dashboard/assets/graph/model.mjs").Model;
