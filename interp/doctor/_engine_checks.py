@@ -151,10 +151,11 @@ def other_batches(setup: EngineSetup) -> Outcome:
     alone = [engine.rows([context])[name] for context in contexts[:8]]
     error = max(relative(torch.cat(again), torch.cat(first)), relative(torch.cat(alone), torch.cat(first[:8])))
     theirs = f"; two runs of transformers differ by {setup.between_runs:.2g}" if setup.between_runs is not None else ""
-    return (
-        error <= setup.tolerance,
-        f"a relative error up to {error:.2g} at {name} ({setup.tolerance:.2g} allowed){theirs}",
-    )
+    came = f"a relative error up to {error:.2g} at {name} ({setup.tolerance:.2g} allowed){theirs}"
+    if error <= setup.tolerance:
+        return True, came
+    cause = cause_of(setup.plain, engine.sites, name, torch.cat(again), contexts)
+    return False, f"{came}; {cause}" if cause else came
 
 
 @trial(
