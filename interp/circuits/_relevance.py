@@ -60,9 +60,8 @@ def _mlp_hooks(mlp: str, points: set[str]) -> list[tuple[str, Hook]]:
 
     def leave(value: Tensor, hook: object) -> Tensor:
         factors = [seen.pop() for _ in inputs]
-        slopes = [(value / torch.where(x.abs() < SMALLEST, SMALLEST, x)).detach() for x in factors]
-        linear = sum(x * slope for x, slope in zip(factors, slopes, strict=True))
-        return _with_gradient_of(linear / len(inputs), value)
+        shares = [x * (value / torch.where(x.abs() < SMALLEST, SMALLEST, x)).detach() for x in factors]
+        return _with_gradient_of(torch.stack(shares).mean(0), value)
 
     return [*((name, enter) for name in inputs), (f"{mlp}.hook_post", leave)]
 
