@@ -233,6 +233,8 @@ class Ranks:
         try:
             yield
         except RuntimeError as error:  # torch has no narrower class for a closed connection
+            if type(error).__name__ == "OutOfMemoryError" or isinstance(error, NotImplementedError):
+                raise
             stay_for_the_end()
             raise LostRankError(
                 f"rank {self.rank} of {self.world} lost another rank ({_reason(error)}); what was written is kept, and "

@@ -255,9 +255,9 @@ class Mirror:
 
         def put(name: str) -> None:
             if (source := f"{sent}/files/{sums[name]['sha256']}") in there:
-                self.store.copy(source, f"{content}/{name}")
-            else:
-                self.store.upload(draft / name, f"{content}/{name}")
+                with contextlib.suppress(MissingError):  # another writer was first, and has removed it
+                    return self.store.copy(source, f"{content}/{name}")
+            return self.store.upload(draft / name, f"{content}/{name}")
 
         with ThreadPoolExecutor(_THREADS) as pool:
             list(pool.map(put, files))

@@ -262,7 +262,8 @@ class Store:
                 unknown.append("/".join([CONTENT, *name.removesuffix(".json").split("/")[-2:], ""]))
         for place in (place for place in places if place.startswith(f"{UNFINISHED}/")):
             pointer = pointers.get(f"{POINTERS}{place.removeprefix(UNFINISHED)}.json")
-            if pointer is None or pointer.modified < newest[place]:
+            begun = places[place].get(f"{place}/begun.json")  # written first, and removed once it is finished
+            if begun and (pointer is None or pointer.modified < begun.modified):
                 needed.add(place)
         until = time.time() - 3600 * hours
         return {

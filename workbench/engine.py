@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from interp.doctor.certificate import Certificate
 from interp.engines.engine import EngineName
 from interp.errors import ConfigError, program
-from interp.names import check_hook_points
 from interp.options import Means
 from workbench.first_look import certificate_name, is_off
 from workbench.terminal import OnDevice, Verb, say
@@ -64,7 +63,7 @@ class RecordsInEngine(_InProcesses):
 
         if self.engine == "vllm":
             engine = Vllm(spec, self.tensor_parallel, "float32", None, python_of_vllm())
-            check_hook_points([hook_point] if hook_point else [], engine.hook_points, engine.n_layers)
+            engine.check([hook_point] if hook_point else [])
 
 
 @dataclass(frozen=True, kw_only=True)

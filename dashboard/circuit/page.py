@@ -148,12 +148,13 @@ def _fewer_than_attend(workspace: Workspace, artefact: FoundCircuit) -> html.P |
     return html.P([link, "; those of a circuit also read an earlier head, tested by patching it."], className="wb-note")
 
 
-def _attacked(workspace: Workspace, artefact: FoundCircuit) -> html.P:
-    """Return what an attack left of the circuit, with a link to it, or the command that attacks it."""
+def _attacked(workspace: Workspace, artefact: FoundCircuit) -> html.P | None:
+    """Return what an attack left of a circuit, with a link to it, or the command that attacks it; None for kinds that
+    have no attack."""
     if attacks := attacks_of(workspace, artefact.key):
         return html.P(["Worst case: ", quiet_link(f"{attacks[0].headline()}.", attacks[0].href)], className="wb-note")
     if not isinstance(artefact, EdgeCircuit):
-        return html.P(className="wb-none")
+        return None
     command = html.Code(f"{program()} circuit attack {artefact.name}")
     return html.P(["Not attacked yet: helpers and hurters outside may cancel. ", command], className="wb-note")
 

@@ -153,9 +153,9 @@ def choose(found: HeadsInText, query: HeadQuery) -> list[HeadLine]:
     reads, writes = _texts(found, "key word", "key token"), _texts(found, "lens", "writes")
     ranks = _ranks(found, query.kind)
     kinds: dict[HeadName, tuple[str, ...]] = {}
-    for row in sorted(found.scores, key=lambda row: (row.kind == "sink", row.shuffled - row.score)):
-        if row.found:
-            kinds[row.name] = (*kinds.get(row.name, ()), row.kind)
+    of_kind = (row for row in found.scores if row.found)  # scores of the others may be NaN
+    for row in sorted(of_kind, key=lambda row: (row.kind == "sink", row.shuffled - row.score)):
+        kinds[row.name] = (*kinds.get(row.name, ()), row.kind)
     lines: list[HeadLine] = []
     for row in found.rows:
         name = row.name

@@ -16,8 +16,11 @@ OPEN_EXAMPLES = 8
 """Examples that are shown at once; the others are folded."""
 SIDES = {
     "key word": ("Attends to words", "attention over what shuffled keys give"),
-    "query word": ("Attends from words", "attention outside BOS over the mean of all words"),
-    "writes": ("Writes", "tokens it raises, in standard deviations; only those beyond chance"),
+    "query word": ("Attends from words", "attention outside BOS over the mean of all tokens"),
+    "writes": (
+        "Writes",
+        "tokens it raises, in standard deviations; only those beyond the largest of as many normal draws",
+    ),
     "lens": ("Writes, through later layers", "the same through the Jacobian lens"),
 }
 

@@ -23,6 +23,7 @@ from interp.models.identity import tokenizer_of
 from interp.names import HeadName
 from interp.nulls import prediction_bound
 from interp.seeds import make_generator
+from interp.text.corpora import MONTHS, NUMBER_WORDS, ORDINALS, WEEKDAYS
 
 if TYPE_CHECKING:
     from interp.lenses.jacobian_lens import JacobianLens
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 DRAWS = 19
 """Permutations of the tokens whose logits are read, the null of what a head writes."""
 N_WORDS, N_SHORT = 8, 4
+LEAST_PAIRS = 4
 
 
 @dataclass
@@ -72,24 +74,29 @@ class HeadOutputs:
         return values[:, 0], _bound(values[:, 1:])
 
     def about_next_word(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return how much heads raise the next word of an order, among the words of all orders, and the bound under
-        permuted words, `[n_heads]` each; NaN where fewer than four pairs of words are tokens."""
+        """Return how much heads raise the next word of an order, among the words of that order, and the bound under
+        permuted words, `[n_heads]` each; NaN where no order has four pairs of words that are tokens."""
         tokenizer = tokenizer_of(self.model, required=False)
         encoded = [[]] * len(ORDERED) if tokenizer is None else tokenizer.encode_batch([f" {word}" for word in ORDERED])
         known = {word: ids[0] for word, ids in zip(ORDERED, encoded, strict=True) if len(ids) == 1}
-        pairs = [(known[word], known[after]) for after, word in PREVIOUS.items() if word in known and after in known]
-        if len(pairs) < 4:
+        generator, groups = make_generator(self.seed, "permuted words"), []
+        for order in (WEEKDAYS, MONTHS, NUMBER_WORDS, ORDINALS):
+            pairs = [
+                (known[PREVIOUS[word]], known[word]) for word in order if {word, PREVIOUS.get(word)} <= known.keys()
+            ]
+            if (n := len(pairs)) >= LEAST_PAIRS:
+                before, after = torch.tensor(pairs).T
+                draws = [torch.arange(n), *(torch.randperm(n, generator=generator) for _ in range(DRAWS))]
+                inputs = self._read(before, False), self._read(before, True)
+                groups.append((inputs, self.unembedding[:, after], draws))
+        if not groups:
             unknown = np.full(len(self.heads), np.nan)
             return unknown, unknown
-        before, after = torch.tensor(pairs).T
-        generator = make_generator(self.seed, "permuted words")
-        n = len(pairs)
-        orders = [torch.arange(n), *(torch.randperm(n, generator=generator) for _ in range(DRAWS))]
-        inputs, raised = (self._read(before, False), self._read(before, True)), self.unembedding[:, after]
         values = np.zeros((len(self.heads), 1 + DRAWS, 1))
         for i, head in enumerate(self.heads):
             reads, writes = self._factors(self.weights.ov(head))
-            values[i, :, 0] = _own(inputs[head.layer > 0] @ reads, writes @ raised, orders).mean(1)
+            own = [_own(read[head.layer > 0] @ reads, writes @ raised, draws) for read, raised, draws in groups]
+            values[i, :, 0] = torch.cat(own, 1).mean(1)
         return values[:, 0, 0], _bound(values[:, 1:])[:, 0]
 
     def written(

@@ -62,10 +62,11 @@ class TextRead:
 
     def prompts(self, rows: slice) -> HeadPrompts:
         tokens, documents = self.tokens[rows], self.documents[rows]
-        is_bos = documents < 0
+        is_bos, opens = documents < 0, torch.zeros_like(documents, dtype=torch.bool)
+        opens[:, 1:] = documents[:, 1:] != documents[:, :-1]  # no word runs across documents, which follow at once
         pieces = [
-            ["" if hidden else self.text_of[token] for token, hidden in zip(*pair, strict=True)]
-            for pair in zip(tokens.tolist(), is_bos.tolist(), strict=True)
+            ["" if hidden else "\n" * opened + self.text_of[token] for token, hidden, opened in zip(*row, strict=True)]
+            for row in zip(tokens.tolist(), is_bos.tolist(), opens.tolist(), strict=True)
         ]
         return HeadPrompts(tokens, is_bos, pieces)
 

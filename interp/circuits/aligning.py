@@ -15,8 +15,8 @@ set to the source's value, the subspace carries the variable there (Geiger et al
    components, the latents of a dictionary whose mean differs most, and subspaces that are learned by distributed
    alignment search (DAS; Geiger et al. 2024), whose rank is chosen on pairs that did not train them.
 3. Controls, each of the chosen rank: a random subspace; a placebo, which moves every vector as far as the learned swap
-   but in a random subspace; DAS on arbitrary labels, and on an untrained model. DAS fits both on the pairs that train
-   it (Arora et al. 2024).
+   but in a random subspace; DAS on an untrained model. DAS fits untrained models and labels at random on the pairs that
+   train it (Arora et al. 2024): so the learned subspace is also compared with arbitrary labels on those pairs.
 
 Accuracies are over test pairs that neither trained nor chose anything. An answer is the candidate with the largest
 logit, of all answers of all pairs.
@@ -33,7 +33,9 @@ from torch import Tensor
 
 from interp.artifacts import Table
 from interp.circuits.alignment import (
+    ARBITRARY,
     LEARNED,
+    OWN_PAIRS,
     WHOLE,
     Alignment,
     AlignmentConfig,
@@ -50,7 +52,9 @@ from interp.models import interchange
 from interp.models.adapter import token_strings, untrained_model, weight_hash
 from interp.models.hooked import HookedModel
 from interp.models.passes import capture, read_hook, run_from
+from interp.names import canonical_hook_point
 from interp.progress import Progress
+from interp.seeds import make_generator
 from interp.statistics import proportion_interval
 
 ROWS_AT_ONCE = 128
@@ -193,10 +197,17 @@ def align(
     config = config or AlignmentConfig()
     pairs = _pairs(model, program, variable, config)
     prompts = _Prompts.of(model, pairs)
+    if site is not None:
+        _check_site(model, prompts, site)
+    if max(config.ranks) > model.cfg.d_model:
+        raise ConfigError(
+            f"a subspace of {model.cfg.d_model} dimensions has no rank {max(config.ranks)}; lower --ranks"
+        )
     parts = _Parts.of(len(pairs))
     told = _Steps(progress, 3 + len(config.ranks))
     sites = _site_map(model, prompts.take(slice(0, min(MAP_PAIRS, parts.choose.stop))), config.layer_step)
-    layer, position = _check_site(model, prompts, site) if site else _best(sites, model.cfg.n_layers)
+    layer, position = site or _best(sites, model.cfg.n_layers)
+    _check_dictionary(dictionary, layer)
     told("map")
     at_site = _Site(model, prompts, layer, position)
     learned = {}
@@ -259,11 +270,20 @@ class _Table:
         self.rows: list[BasisAccuracy] = []
         self.answers: dict[str, Tensor] = {}
 
-    def add(self, name: str, rank: int, swap: interchange.Intervention, wanted: Tensor | None = None) -> None:
-        """Measure a swap; `wanted` are other answers than those of the program."""
+    def add(
+        self,
+        name: str,
+        rank: int,
+        swap: interchange.Intervention,
+        *,
+        wanted: Tensor | None = None,
+        on: slice | None = None,
+    ) -> None:
+        """Measure a swap; `wanted` are other answers than those of the program, `on` other pairs than the test's."""
+        rows = self.test if on is None else on
         prompts = self.site.prompts if wanted is None else replace(self.site.prompts, wanted=wanted)
-        self.answers[name] = self.site.swapped(swap, self.test)
-        self.rows.append(_row(name, rank, self.answers[name], prompts.take(self.test)))
+        self.answers[name] = self.site.swapped(swap, rows)
+        self.rows.append(_row(name, rank, self.answers[name], prompts.take(rows)))
 
 
 def _add_controls(table: "_Table", learned: Tensor, rank: int, parts: "_Parts", config: AlignmentConfig) -> None:
@@ -274,7 +294,9 @@ def _add_controls(table: "_Table", learned: Tensor, rank: int, parts: "_Parts", 
     table.add("placebo of equal norm", rank, interchange.NormMatchedPlacebo(_swap(learned), random))
     sources = [pair.source for pair in prompts.pairs]
     arbitrary = interchange.arbitrary_targets(sources, len(prompts.candidates), config.seed)
-    table.add("arbitrary labels", rank, _swap(site.learned(rank, arbitrary, parts.train, config)), arbitrary)
+    table.add(OWN_PAIRS, rank, _swap(learned), on=parts.train)
+    swap = _swap(site.learned(rank, arbitrary, parts.train, config))
+    table.add(ARBITRARY, rank, swap, wanted=arbitrary, on=parts.train)
 
 
 def _pairs(
@@ -290,7 +312,9 @@ def _pairs(
         raise ConfigError(
             f"an alignment trains, chooses and tests on at least {LEAST_PAIRS} pairs, got {len(pairs)}; give more"
         )
-    return pairs[: config.pairs]
+    pairs = list(dict.fromkeys(pairs))
+    order = torch.randperm(len(pairs), generator=make_generator(config.seed, "order of pairs"))
+    return [pairs[i] for i in order[: config.pairs].tolist()]
 
 
 class _Steps:
@@ -326,8 +350,7 @@ def _row(name: str, rank: int, answers: Tensor, prompts: _Prompts) -> BasisAccur
 
 def _site_map(model: HookedModel, prompts: _Prompts, step: int) -> list[SiteAccuracy]:
     """Return the accuracy of whole swaps at every `step`-th layer, at each position from the first difference on."""
-    differs = (prompts.base != prompts.source).any(0).nonzero()[:, 0]
-    first = int(differs[0]) if len(differs) else 0
+    first = _first_difference(prompts)
     tokens = token_strings(model, prompts.base[0].tolist())
     found = []
     for layer in range(0, model.cfg.n_layers, step):
@@ -344,14 +367,25 @@ def _best(sites: Sequence[SiteAccuracy], n_layers: int) -> tuple[int, int]:
     return best.layer, best.position
 
 
-def _check_site(model: HookedModel, prompts: _Prompts, site: tuple[int, int]) -> tuple[int, int]:
-    layer, position = site
-    if not (0 <= layer < model.cfg.n_layers and 0 <= position < prompts.base.shape[1]):
+def _check_dictionary(dictionary: Dictionary | None, layer: int) -> None:
+    allowed = {f"blocks.{layer}.hook_resid_pre", f"blocks.{layer - 1}.hook_resid_post"}
+    if dictionary is not None and canonical_hook_point(dictionary.hook_point) not in allowed:
         raise ConfigError(
-            f"the site must be a layer from 0 to {model.cfg.n_layers - 1} and a position from 0 to "
-            f"{prompts.base.shape[1] - 1}, got {layer}:{position}"
+            f"the SAE reads {dictionary.hook_point}, not the residual stream before layer {layer}; give --site"
         )
-    return site
+
+
+def _check_site(model: HookedModel, prompts: _Prompts, site: tuple[int, int]) -> None:
+    (layer, position), first = site, _first_difference(prompts)
+    if not (0 <= layer < model.cfg.n_layers and first <= position < prompts.base.shape[1]):
+        raise ConfigError(
+            f"the site must be a layer from 0 to {model.cfg.n_layers - 1} and a position from {first}, where prompts "
+            f"begin to differ, to {prompts.base.shape[1] - 1}, got {layer}:{position}"
+        )
+
+
+def _first_difference(prompts: _Prompts) -> int:
+    return int((prompts.base != prompts.source).any(0).int().argmax())
 
 
 def _fixed_bases(
@@ -389,7 +423,7 @@ def _latents(dictionary: Dictionary, x: Tensor, values: Sequence[str]) -> Tensor
     directions = dictionary.decoder_directions.detach().float().cpu()
     acts = dictionary.encode(x.to(dictionary.decoder_directions)).float().cpu()
     groups = [acts[[value == each for value in values]].mean(0) for each in sorted(set(values))]
-    top = torch.stack(groups).var(0).topk(N_LATENTS).indices
+    top = torch.stack(groups).var(0).topk(min(N_LATENTS, acts.shape[1])).indices
     return torch.linalg.qr(directions[top].T)[0]
 
 

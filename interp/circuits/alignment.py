@@ -12,9 +12,11 @@ from interp.models.short_name import short_name
 from interp.options import BASIC, check_least
 from interp.results import ROWS, Record, columns_of
 
-CONTROLS = ("random subspace", "placebo of equal norm", "arbitrary labels", "untrained model")
+CONTROLS = ("no swap", "random subspace", "placebo of equal norm", "untrained model")
 """Rows that the learned subspace has to exceed."""
 LEARNED = "learned (DAS)"
+OWN_PAIRS, ARBITRARY = "learned, on the pairs that trained it", "arbitrary labels, on the pairs that trained them"
+"""Labels at random say nothing of other pairs; how well DAS fits them shows what it can fit."""
 WHOLE = "whole vector"
 
 
@@ -122,8 +124,10 @@ class Alignment(Artefact, kind="alignment", made_by="align"):
 
     @property
     def found(self) -> bool:
-        """True where the learned subspace's interval lies above that of every control and of no swap at all."""
-        return self.of_basis(LEARNED).low > max(row.high for row in map(self.of_basis, (*CONTROLS, "no swap")))
+        """True where the learned subspace's interval lies above that of every control, and on its own pairs above that
+        of arbitrary labels."""
+        beyond_chance = self.of_basis(OWN_PAIRS).low > self.of_basis(ARBITRARY).high
+        return beyond_chance and self.of_basis(LEARNED).low > max(self.of_basis(name).high for name in CONTROLS)
 
     @property
     def where(self) -> str:

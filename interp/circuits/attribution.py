@@ -253,10 +253,10 @@ class _Plan:
             )
         if self.method == "acdc" and self.level == "node":
             raise ConfigError("acdc removes edges; use level='edge'")
-        if self.method == "eap" and self.direction == "noise" and task.metric.flat_at_clean:
+        if self.method in ("eap", "relp") and self.direction == "noise" and task.metric.flat_at_clean:
             warnings.warn(
-                f"{task.metric.name} is at its maximum on the clean prompts: its gradient there is zero and plain EAP "
-                "scores nothing; use method='eap-ig', or direction='denoise'",
+                f"{task.metric.name} is at its maximum on the clean prompts: its gradient there is zero and "
+                f"{self.method} scores nothing; use method='eap-ig', or direction='denoise'",
                 stacklevel=3,
             )
 

@@ -12,7 +12,8 @@ variable of a base to its value in a source, and the program says what the model
                   draw=lambda pick: {"word": pick(words)})
 
 Half of the pairs of `draw_pairs` change the answer when the variable is set. In the other half the variable has the
-same value and the rest of the source differs, so the answer must stay: whatever carries everything fails there.
+same value and something else of the source differs, so the answer must stay. Where the answer depends on more than the
+variable, a swap of everything fails there.
 """
 
 import json

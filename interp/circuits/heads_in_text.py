@@ -101,14 +101,15 @@ class HeadKindInText:
     high: Measured
     """Ends of its 95 % interval over groups of documents."""
     shuffled: Measured
-    """The same with the keys outside BOS permuted, in expectation."""
+    """The same with the keys outside BOS permuted, in expectation; at the first position uniform attention."""
     untrained: Measured
     """Bound of the difference between the two for a head of an untrained model, corrected for all heads."""
     writes: Measured
     """What it writes about the token it attends to, in standard deviations; NaN for a kind of attention alone."""
     writes_null: Measured
     found: bool
-    """Score above both nulls by 0.1, and it writes what the kind does."""
+    """Above shuffled keys by 0.1 and above the untrained bound, and it writes what the kind does. Copy suppression: 0.1 of
+    the attention on earlier tokens outside BOS."""
 
     @property
     def name(self) -> HeadName:

@@ -34,7 +34,7 @@ from interp.circuits.heads_in_text import (
     HeadsInTextSettings,
     HeadWord,
 )
-from interp.circuits.text_kinds import TEXT_KINDS, TextKind
+from interp.circuits.text_kinds import TEXT_KINDS, TextKind, any_key
 from interp.errors import ConfigError
 from interp.models.hooked import HookedModel
 from interp.names import HeadName
@@ -180,6 +180,7 @@ def _scores(
         warnings.simplefilter("ignore", RuntimeWarning)  # a kind that has no target in the text
         mean = {name: np.nanmean(others[:, i], 1) for i, name in enumerate(VALUES)}
         excess = t_interval(score - shuffled, 1 - 2 * ALPHA / len(names))
+        certain = t_interval(score, 1 - 2 * ALPHA / len(names))
         interval, control = t_interval(score).clip(0, 1), np.nanmean(shuffled, 2)
         bound = _untrained_bound(null)
     share = sums.state["on_kind"][1 : 1 + len(received)] / sums.state["counts"][1 : 1 + len(received), None]
@@ -201,8 +202,8 @@ def _scores(
         for i, head in enumerate(names):
             value, limit = (float(x[i]) if kind.writes else float("nan") for x in ends)
             attends = excess.low[i, k] >= SMALLEST_FOUND and excess.low[i, k] > bound[k]
-            if kind.writes == "suppresses":  # of any token: there is nothing to shuffle
-                attends = interval.low[i, k] >= SMALLEST_FOUND
+            if kind.targets is any_key:  # there is nothing to shuffle
+                attends = certain.low[i, k] >= SMALLEST_FOUND
             rows.append(HeadKindInText(
                 layer=head.layer, head=head.head, kind=name, score=float(interval.estimate[i, k]),
                 low=float(interval.low[i, k]), high=float(interval.high[i, k]), shuffled=float(control[i, k]),
@@ -227,7 +228,7 @@ def _untrained_bound(null: TextSums) -> np.ndarray:
     """Return the bound by kind of the score above shuffled keys that one untrained head of all reaches."""
     score, shuffled, _ = _by_group(null)
     heads = np.nanmean(score - shuffled, 2)
-    bound = np.nan_to_num(heads.max(0))
+    bound = heads.max(0)  # NaN where its text has no target: nothing is found then
     if len(heads) > 1:
         bound = np.fmax(bound, prediction_bound(heads.mean(0), heads.std(0, ddof=1), len(heads), n_tests=len(heads)))
     return bound

@@ -157,7 +157,7 @@ class ScoreExplanation(Result):
     relative: Float64[Tensor, "n_query_parts n_key_parts"]
     """the same minus its mean over the other keys, summing to `relative_score`"""
     score: float
-    """before the softmax, scaled by `1/sqrt(d_head)`; the log of the attention up to a constant, in nats"""
+    """before the softmax, scaled as the model does; the log of the attention up to a constant, in nats"""
     relative_score: float
     """the score minus the mean score of the other keys"""
     attention: float

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from interp.artifacts import Artefact, Finding, Table
 from interp.circuits.config import Ablation
+from interp.errors import ConfigError
 from interp.models.short_name import short_name
 from interp.options import BASIC, check_least, check_positive
 from interp.patching.patching_map import TaskSettings
@@ -53,6 +54,8 @@ class AttackConfig:
     def __post_init__(self) -> None:
         check_least(self, {"prompts": 2, "exchanges": 0, "n_random": 1, "batch_size": 1})
         check_positive(self, "faithfulness")
+        if not self.ablations:
+            raise ConfigError("an adversary needs an ablation: resample, mean or zero")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,8 +123,10 @@ class WorstCase(Artefact, kind="worst_case", title="Worst case of a circuit", ma
 
     @property
     def stands(self) -> bool:
-        """True where the low end of the worst case is at least half of the mean faithfulness."""
-        return self.mean.left > 0 and self.worst.low >= STANDS * self.mean.left
+        """True where the low end of the worst case is at least half of the mean faithfulness, and above random circuits
+        that are attacked in the same way."""
+        null = max(row.high for row in self.attacks.rows() if row.what == RANDOM_CIRCUITS)
+        return self.mean.left > 0 and self.worst.low >= STANDS * self.mean.left and self.worst.low > null
 
     def smallest(self, column: str) -> int | None:
         """Return the edges of the smallest circuit whose `mean` or `worst` reaches the faithfulness; None for none."""
@@ -185,5 +190,4 @@ class WorstCase(Artefact, kind="worst_case", title="Worst case of a circuit", ma
 
 def attacks_of(workspace: "Workspace", key: str) -> list[WorstCase]:
     """Return the attacks of a circuit in a workspace, newest first."""
-    found = [workspace.open(WorstCase, name) for name in workspace.names("worst_case")]
-    return sorted((one for one in found if key in one.about.parents), key=lambda one: one.about.created, reverse=True)
+    return [found for found in workspace.values(WorstCase) if key in found.about.parents]

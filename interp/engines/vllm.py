@@ -29,7 +29,6 @@ from interp.engines.modules import Site, sites_of
 from interp.errors import ConfigError, MissingError, ResourceError
 from interp.models.files import files_of, weight_hash_of
 from interp.models.loading import load_tokenizer
-from interp.names import check_hook_points
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -184,7 +183,7 @@ class Vllm(Engine):
     @contextlib.contextmanager
     def reading(self, hook_points: Sequence[str], *, adding: "Mapping[str, Tensor] | None" = None) -> Iterator["_Rows"]:
         """Read these hook points; the engine computes whole passes all the same. Raises as `Engine.reading`."""
-        names = check_hook_points(hook_points, self.hook_points, self.n_layers)
+        names = self.check(hook_points)
         self.hook({name: self.sites[name] for name in names}, self.checked(adding))
         yield _Rows(self, list(names))
 

@@ -3,7 +3,7 @@
     PREFIX/unfinished/recordings/demo/
       begun.json           the settings that a resume must share
       files/<sha256>       a file of a finished shard, named by its content: two machines cannot spoil each other's
-      shards/00003.json    the shard's line of the log, written after its files
+      shards/<settings>/00003.json   the shard's line of the log, written after its files; a hash of the settings
 
 A recording is still made in a folder of this machine. `begin` makes folder and bucket equal: shards that only one of
 them has are fetched or sent. `send` adds a shard. `Mirror.publish` copies the files, within the store, to where the
@@ -11,8 +11,9 @@ finished recording lies, and removes all this once the pointer is written.
 """
 
 import contextlib
+import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import cast
 
@@ -31,6 +32,8 @@ class UnfinishedShards:
         from interp.storage import UNFINISHED
 
         self._draft, self._store, self._home = draft, mirror.store, f"{UNFINISHED}/{key}"
+        settings = json.dumps(draft.identity, sort_keys=True).encode()
+        self._lines = f"{self._home}/shards/{hashlib.sha256(settings).hexdigest()[:16]}"
 
     @classmethod
     def of(cls, draft: Draft) -> "UnfinishedShards | None":
@@ -38,8 +41,8 @@ class UnfinishedShards:
         place = draft.folder.place() if isinstance(draft.folder, RemotePath) else None
         return cls(draft, place.mirror, place.key) if place else None
 
-    def begin(self, here: Mapping[int, ShardEntry]) -> list[ShardEntry]:
-        """Send the shards that only this machine has, and return those that only the bucket has, fetched.
+    def begin(self, here: Mapping[int, ShardEntry]) -> Iterator[ShardEntry]:
+        """Send the shards that only this machine has, and yield those that only the bucket has, each once it is here.
 
         Raises `MismatchError` where an unfinished recording with other settings is there, unless the draft replaces
         what is there; `ResourceError` where the store fails.
@@ -47,6 +50,8 @@ class UnfinishedShards:
         there, begun = self._store.listing(self._home), f"{self._home}/begun.json"
         if begun in there and _read(self._store.read(begun)) != self._draft.identity:
             if not self._draft.replaces:
+                if not self._draft.resumed:
+                    self._draft.discard()
                 raise MismatchError(
                     f"{self._store.url}/{self._home} holds an unfinished recording with other settings; repeat it with "
                     "those to resume, --overwrite to discard it, or choose another --name"
@@ -59,8 +64,8 @@ class UnfinishedShards:
             if self._line(number) not in there:
                 self.send(here[number])
         mine = {self._line(number) for number in here}
-        lines = sorted(name for name in there if name.startswith(f"{self._home}/shards/") and name not in mine)
-        return [entry for name in lines if (entry := self._fetched(name)) is not None]
+        lines = sorted(name for name in there if name.startswith(f"{self._lines}/") and name not in mine)
+        yield from (entry for name in lines if (entry := self._fetched(name)) is not None)
 
     def send(self, entry: ShardEntry) -> None:
         """Send the files of a shard, then its line. Raises `ResourceError`."""
@@ -73,7 +78,7 @@ class UnfinishedShards:
         self._store.write(self._line(entry["shard"]), json.dumps(entry).encode())
 
     def _line(self, number: int) -> str:
-        return f"{self._home}/shards/{number:05d}.json"
+        return f"{self._lines}/{number:05d}.json"
 
     def _file(self, sha256: str) -> str:
         return f"{self._home}/files/{sha256}"

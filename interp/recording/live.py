@@ -168,7 +168,7 @@ class LiveRecording(Recording):
         return [passes[len(passes) * rank // world] if passes else 0 for rank in range(world)] + [at]
 
     def _compute(self, hook_points: list[str], shard: int, local: Tensor) -> dict[str, Tensor]:
-        from interp.recording.record import compute_activations
+        from interp.recording.record import batch_size_of, compute_activations
 
         if not len(local):
             return self.room(hook_points, 0)
@@ -178,7 +178,7 @@ class LiveRecording(Recording):
             values = compute_activations(
                 reader,
                 text_of(shard, self.token_shard(shard), length, contexts),
-                batch_size=len(contexts) if self._engine.whole_shards else self._text.batch_size,
+                batch_size=batch_size_of(self._engine, self._text),
                 dtype=self.row_dtype,
             )
         whole = len(local) == len(contexts) * length and bool((local.diff() == 1).all())

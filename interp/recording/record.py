@@ -149,7 +149,7 @@ def recording_settings(
         raise ConfigError("no hook point was given; name at least one, for example blocks.9.hook_resid_post")
     if config.context_length > engine.n_ctx:
         raise ConfigError(
-            f"context_length {config.context_length} is longer than the model's context of {engine.n_ctx}"
+            f"context_length {config.context_length} is longer than the {engine.n_ctx} tokens that {engine.about} takes"
         )
     contexts = config.shard_contexts or max(1, DEFAULT_SHARD_ROWS // config.context_length)
     corpus, corpus_hash = _corpus_identity(documents)
@@ -211,12 +211,12 @@ def compute_missing_shards(
     """
     ranks, live, missing, more = log.ranks, settings.text_read.live, _missing(texts, log, meter), True
     n = 1 if engine.together else ranks.world
-    batch_size = _batch_size(engine, settings.text_read)
+    batch_size = batch_size_of(engine, settings.text_read)
     with ranks.checked(), engine.reading(settings.hook_points) as reader, ShardWriter(log.draft, log) as writer:
         run = partial(_compute, reader, settings=settings, batch_size=batch_size, meter=meter)
         while more:
             with ranks.checked():
-                with ranks.checked():
+                with ranks.checked(patient=True):  # a resumed run cuts all text again
                     cut = list(islice(missing, n)) if ranks.first else []
                 turn = texts_of(ranks.first_bytes(as_bytes(cut))) if ranks.world > 1 else cut
                 for rank, text in enumerate(turn):
@@ -233,7 +233,7 @@ def compute_missing_shards(
             log.tell()
 
 
-def _batch_size(engine: Engine, text: RecordedText) -> int:
+def batch_size_of(engine: Engine, text: RecordedText) -> int:
     return text.shard_rows if engine.whole_shards else text.batch_size
 
 
@@ -303,7 +303,7 @@ def write_first_stats(engine: Engine, folder: Path, log: ShardLog, settings: Rec
             columns = load_tensors(folder / "tokens" / f"{shard_name(entry['shard'])}.safetensors")
             text = text_of(entry["shard"], TokenShard(**columns), settings.context_length)
             values = compute_activations(
-                reader, text, batch_size=_batch_size(engine, settings.text_read), dtype=memory_dtype(settings.dtype)
+                reader, text, batch_size=batch_size_of(engine, settings.text_read), dtype=memory_dtype(settings.dtype)
             )
             for name, rows in values.items():
                 block = moments(rows, text.document.reshape(-1) >= 0)

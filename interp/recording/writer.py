@@ -203,7 +203,7 @@ class ShardLog:
         self._bucket = UnfinishedShards.of(draft)
         self.join()
         if self._bucket is not None:
-            with ranks.checked():
+            with ranks.checked(patient=True):
                 for entry in self._bucket.begin(self._entries) if ranks.first else ():
                     self._write(entry)
             self.join()

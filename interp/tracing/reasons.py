@@ -56,7 +56,7 @@ class NodeShare(NamedTuple):
     """its id, `other:POSITION`, or one of `LOOSE`"""
     value: float
     low: float
-    """least of the null: its share with other keys; of a node behind the key, that of any node behind other keys"""
+    """least of the null: of any node or position, its share with other keys"""
     high: float
 
     @property
@@ -149,11 +149,12 @@ def attention_reasons(
     of_query, of_keys = at.weights @ shares
     others = [row for row in range(len(at.keys)) if row != at.row]
     ranges = [(side[others] if others else side * 0).aminmax(dim=0) for side in (of_query, of_keys)]
-    n_nodes = len(names) - len(LOOSE) - system.frozen.n_pos
-    query_side = _ranked(names, of_query[at.row], *ranges[0])
-    low, high = ranges[1]
-    low[:n_nodes], high[:n_nodes] = low[:n_nodes].min(), high[:n_nodes].max()
-    key_side = _ranked(names, of_keys[at.row], low, high)
+    n_pooled = len(names) - len(LOOSE)
+    n_nodes = n_pooled - system.frozen.n_pos
+    for low, high in ranges:
+        low[:n_pooled], high[:n_pooled] = low[:n_pooled].min(), high[:n_pooled].max()
+    sides = zip((of_query, of_keys), ranges, strict=True)
+    query_side, key_side = (_ranked(names, shares[at.row], *ends) for shares, ends in sides)
     ranked = [names.index(share.node) for share in query_side if share.node != "cap"]
     parts = [part for part in ranked if part < n_nodes][:paired] + [part for part in ranked if part >= n_nodes]
     pairs = at.pairs(parts, column, len(names))[:, [names.index(share.node) for share in key_side]]
@@ -215,9 +216,9 @@ class _Attention:
 
     def query_gradients(self) -> Float64[Tensor, "pos n_keys d_model"]:
         """Return the directions at the query that read its score with each key."""
-        directions = self.toward[:, None].expand(-1, len(self.query.positions), -1)
-        out = torch.zeros_like(self.query.pull(directions)).transpose(0, 1)
-        out[self.at] = self.query.pull(directions)[:, self.at]
+        pulled = self.query.pull(self.toward[:, None].expand(-1, len(self.query.positions), -1)).transpose(0, 1)
+        out = torch.zeros_like(pulled)
+        out[self.at] = pulled[self.at]
         return out[: self.at + 1]
 
     def key_gradients(self, vectors: Float64[Tensor, "n d_head"]) -> Float64[Tensor, "pos rows d_model"]:
@@ -257,7 +258,9 @@ class _Attention:
         chosen = [rest if part == bias else vector for part, vector in zip(parts, vectors, strict=True)]
         queries = torch.stack(chosen) if chosen else self.from_query[:0]
         weights, each = self.weights[self.row], (len(parts), len(self.keys))
-        gradients = torch.einsum("pnkd,k->pnd", self.key_gradients(queries).unflatten(1, each), weights)
+        pulled = self.key.pull(queries[:, None].expand(-1, len(self.key.positions), -1))[:, self.keys]
+        gradients = pulled.new_zeros(self.at + 1, len(parts), pulled.shape[-1])
+        gradients[self.keys] = (self.slopes * weights)[:, None, None] * pulled.transpose(0, 1)
         return self.split(gradients, self.key_bias(queries).view(each) @ weights, column, n)
 
 

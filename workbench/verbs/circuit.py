@@ -227,8 +227,10 @@ class AttackCircuit(AttackConfig, Threaded, RunsModel, Analysis["WorstCase"]):
         if of.task.origin.get("file") and self.task is None:
             raise ConfigError(f"the prompts of {self.circuit} came from {of.task.origin['file']}; give it as --task")
         model = run.model(of.model)
-        n = 2 * self.prompts + self.prompts // 4 + 4  # some may coincide
-        prompts = open_task(model, self.task or of.task.name, n, seed=self.seed)
+        seed, n_scored = of.task.origin.get("seed"), of.task.n_prompts
+        n = n_scored + 2 * self.prompts + self.prompts // 4 + 4  # some may coincide
+        prompts = open_task(model, self.task or of.task.name, n, seed=seed if isinstance(seed, int) else self.seed)
+        prompts = prompts.split(n_scored)[1]  # none of those that scored the edges
         if prompts.metric.name != of.task.metric:
             prompts = prompts.measured_by(model, metric_by_name(of.task.metric, prompts.metric))
         task, rest = prompts.split(self.prompts)

@@ -80,6 +80,8 @@ class Heads(HeadScoresConfig, HeadsInTextConfig, Threaded, RunsModel, Resumable[
             source, (tokens, documents) = f"corpus:{self.text}", packed(model, self.text, n, length, self.seeds[0])
         else:
             recording = recording_of(run, self.recording or "", self.model)
+            length = min(length, recording.context_length)
+            n = -(-self.text_tokens // length)
             source, read = recording.key, recording.contexts_and_documents(limit=n)
             tokens, documents = (part[:, :length] for part in read)
         with run.progress("heads in a text", "contexts") as progress:

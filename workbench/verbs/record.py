@@ -71,16 +71,12 @@ class Record(RecordConfig, OnEngine, Threaded, Resumable["Recorded"]):
             model = None if self.engine == "vllm" else run.model(self.model, dtype=self.compute)
         if model is not None:
             return self._record(run, model, corpus, ranks)
-        self._check_engine(ranks)
+        if ranks.world > 1:
+            raise ConfigError("vLLM starts its own processes: give --tensor-parallel 2, without torchrun")
         with self.started(self.model, self.compute, self.context_length) as engine:
             run.parents[f"model:{self.model}"] = engine.weight_hash
             certify(run, engine)
             return self._record(run, engine, corpus, ranks)
-
-    def _check_engine(self, ranks: "Ranks") -> None:
-        """Raise `ConfigError` for what an inference engine does not do."""
-        if ranks.world > 1:
-            raise ConfigError("vLLM starts its own processes: give --tensor-parallel 2, without torchrun")
 
     def _record(
         self, run: AnalysisRun, model: "HookedModel | Engine", corpus: "OpenedCorpus", ranks: "Ranks"
