@@ -108,8 +108,8 @@ class HeadKindInText:
     """What it writes about the token it attends to, in standard deviations; NaN for a kind of attention alone."""
     writes_null: Measured
     found: bool
-    """Above shuffled keys by 0.1 and above the untrained bound, and it writes what the kind does. Copy suppression: 0.1 of
-    the attention on earlier tokens outside BOS."""
+    """Above shuffled keys by 0.1 and above the untrained bound, and it writes what the kind does. Copy suppression: a
+    tenth of the attention on earlier tokens outside BOS."""
 
     @property
     def name(self) -> HeadName:

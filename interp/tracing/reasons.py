@@ -45,6 +45,8 @@ from interp.tracing.loadings import push_sources
 
 PAIRED = 8
 """Nodes of the query whose pairs are computed."""
+LEAST_KEYS = 3
+"""With fewer other keys the null has the key itself too, so that nothing lies outside of it."""
 LOOSE = ("pos_embed", "bias", "cap")
 """Parts of a score that no node has: position embeddings, biases, and the constant of a cap."""
 
@@ -148,7 +150,8 @@ def attention_reasons(
     shares[..., -1] = at.constants
     of_query, of_keys = at.weights @ shares
     others = [row for row in range(len(at.keys)) if row != at.row]
-    ranges = [(side[others] if others else side * 0).aminmax(dim=0) for side in (of_query, of_keys)]
+    enough = others if len(others) >= LEAST_KEYS else slice(None)
+    ranges = [side[enough].aminmax(dim=0) for side in (of_query, of_keys)]
     n_pooled = len(names) - len(LOOSE)
     n_nodes = n_pooled - system.frozen.n_pos
     for low, high in ranges:
