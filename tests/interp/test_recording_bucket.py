@@ -119,7 +119,18 @@ def test_other_settings_are_refused_or_replace_it(bucket: Workspace, tmp_path: P
         MismatchError, match=r"s3://.*unfinished/recordings/r holds an .* other settings; .*--overwrite"
     ):
         run(other, dtype="bfloat16")
+    assert not list(other.root.rglob("*.partial"))  # or the settings it asks for would be refused there
     assert run(other, dtype="bfloat16", overwrite=True).settings.dtype == "bfloat16"
+
+
+def test_shards_of_other_settings_are_never_taken_over(bucket: Workspace, tmp_path: Path) -> None:
+    """A removal that was cut off leaves shards behind, and no word of their settings."""
+    interrupt(bucket, 2)
+    assert bucket.remote
+    bucket.remote.store.remove(["unfinished/recordings/r/begun.json"])
+    computed: set[int] = set()
+    made = run(another_machine(tmp_path), lambda d, n, info: computed.add(info["shard"]), dtype="bfloat16")
+    assert computed == set(range(len(made.shard_rows)))
 
 
 def test_of_two_machines_that_record_the_same_the_first_wins(whole: dict, bucket: Workspace, tmp_path: Path) -> None:
