@@ -83,7 +83,7 @@ if TYPE_CHECKING:
     from interp.circuits.measure_heads import measure_heads
     from interp.circuits.score_explanation import explain_score
     from interp.circuits.tasks import make_task
-    from interp.circuits.text_kinds import TEXT_KINDS, TextKind, keys_where
+    from interp.circuits.text_kinds import TextKind, keys_where
     from interp.directions.config import DirectionConfig
     from interp.directions.examples import read_examples
     from interp.directions.files import read_directions, write_directions
@@ -92,7 +92,6 @@ if TYPE_CHECKING:
     from interp.directions.named import direction_of_words
     from interp.doctor.certificate import Certificate
     from interp.doctor.examine import examine
-    from interp.engines.vllm import start_vllm
     from interp.errors import ArtifactError, UsageError, WorkbenchError
     from interp.geometry.analogies import WordVectors
     from interp.geometry.circles import circle_test

@@ -17,13 +17,16 @@ import interp.studies as studies
 import saes
 from dashboard.figures import plot
 from interp.artifacts import KINDS, Artefact, Table, as_json, open_artefact, save_artefact, verify
+from interp.circuits.alignment import AlignmentConfig
 from interp.circuits.measure_heads import measure_heads
 from interp.circuits.text_kinds import TEXT_KINDS
+from interp.circuits.worst_case import AttackConfig
 from interp.errors import ConfigError, CorruptError
 from interp.names import HeadName
 from interp.results import Result, table_lines
 from interp.workspace import Workspace
 from saes.features.search import FeatureHits, Hit
+from tests.interp.circuit_tasks import planted_circuit
 from workbench.demo import DATA
 
 
@@ -154,10 +157,28 @@ CASES = {
     "patching map": Case(
         lambda: interp.measure_map(model(), task(), interp.PatchingConfig(what="z", draws=1)),
         "layer head effect stderr ...", figure=True),
+    "alignment": Case(lambda: aligned(), "basis rank accuracy low high changed stayed", figure=True),
+    "worst case": Case(lambda: attacked(), "ablation what n_removed left low high", figure=True),
     **GEOMETRY,
     **DICTIONARIES,
     **OTHERS,
 }  # fmt: skip
+
+
+def aligned():
+    program = interp.CausalProgram(
+        name="repeat",
+        variables={"answer": lambda v: v["value"]},
+        prompt="{key} {value} {other} {key}",
+        draw=lambda pick: {"key": pick("12"), "value": pick("5678"), "other": pick("34")},
+    )
+    config = AlignmentConfig(pairs=32, ranks=(1,), epochs=1, layer_step=1)
+    return interp.align(model(), program, "answer", config, model_name="planted:induction")
+
+
+def attacked():
+    few = AttackConfig(prompts=2, ablations=("resample",), exchanges=1, n_random=1, fractions=(0.5, 1.0))
+    return interp.attack_circuit(model(), *task().split(2), planted_circuit(), few, model_name="planted:induction")
 
 
 def onset():

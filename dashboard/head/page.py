@@ -147,6 +147,7 @@ PAGE = Page(
     listed=False,
     layout=layout,
     register=register,
+    about="One head over a text",
     shows="One attention head over a text: its kinds, the words it reads and writes, and its strongest examples.",
     command="workbench heads MODEL --text docstrings",
     fill=lambda _, model: ("heads", {"model": model, "text": "docstrings", "text_tokens": 20_000}),

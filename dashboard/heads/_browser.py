@@ -38,7 +38,7 @@ def browser(workspace: Workspace, found: HeadsInText) -> html.Div:
     return html.Div(
         [
             dcc.Store(id="heads-text-state", data=found.name),
-            verdict(_lead(found), html.P(f"{found.headline()}."), html.P(_METHOD)),
+            verdict(_lead(found), html.P(f"{found.details()[0]}."), html.P(_METHOD)),
             panel(
                 "By kind",
                 html.Div(graph("heads-multiples", label="Score of every head for every kind on text"),

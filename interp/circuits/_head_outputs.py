@@ -21,14 +21,14 @@ from interp.models.adapter import token_strings
 from interp.models.hooked import HookedModel
 from interp.models.identity import tokenizer_of
 from interp.names import HeadName
-from interp.nulls import prediction_bound
+from interp.nulls import DRAWS, prediction_bound
 from interp.seeds import make_generator
 from interp.text.corpora import MONTHS, NUMBER_WORDS, ORDINALS, WEEKDAYS
 
 if TYPE_CHECKING:
     from interp.lenses.jacobian_lens import JacobianLens
 
-DRAWS = 19
+PERMUTATIONS = DRAWS["standard"]
 """Permutations of the tokens whose logits are read, the null of what a head writes."""
 N_WORDS, N_SHORT = 8, 4
 LEAST_PAIRS = 4
@@ -63,9 +63,9 @@ class HeadOutputs:
         tokens, `[n_heads, n_kinds]` each."""
         n = len(self.tokens)
         generator = make_generator(self.seed, "permuted tokens")
-        orders = [torch.arange(n), *(torch.randperm(n, generator=generator) for _ in range(DRAWS))]
+        orders = [torch.arange(n), *(torch.randperm(n, generator=generator) for _ in range(PERMUTATIONS))]
         raised = self.unembedding[:, self.tokens]
-        values = np.zeros((len(self.heads), 1 + DRAWS, attention.shape[2]))
+        values = np.zeros((len(self.heads), 1 + PERMUTATIONS, attention.shape[2]))
         for i, head in enumerate(self.heads):
             reads, writes = self._factors(self.weights.ov(head))
             z = _own(self.inputs(head) @ reads, writes @ raised, orders)
@@ -86,13 +86,13 @@ class HeadOutputs:
             ]
             if (n := len(pairs)) >= LEAST_PAIRS:
                 before, after = torch.tensor(pairs).T
-                draws = [torch.arange(n), *(torch.randperm(n, generator=generator) for _ in range(DRAWS))]
+                draws = [torch.arange(n), *(torch.randperm(n, generator=generator) for _ in range(PERMUTATIONS))]
                 inputs = self._read(before, False), self._read(before, True)
                 groups.append((inputs, self.unembedding[:, after], draws))
         if not groups:
             unknown = np.full(len(self.heads), np.nan)
             return unknown, unknown
-        values = np.zeros((len(self.heads), 1 + DRAWS, 1))
+        values = np.zeros((len(self.heads), 1 + PERMUTATIONS, 1))
         for i, head in enumerate(self.heads):
             reads, writes = self._factors(self.weights.ov(head))
             own = [_own(read[head.layer > 0] @ reads, writes @ raised, draws) for read, raised, draws in groups]

@@ -191,8 +191,12 @@ def align(
         PromptError: prompts of different length, or an answer of several tokens.
         ConfigError: a site that the model lacks, fewer than 16 pairs, a variable that never changes the answer.
 
-    >>> model = load_model("planted:induction")
-    >>> align(model, repeats, "value", AlignmentConfig(pairs=64, ranks=(1,))).found
+    >>> inputs = lambda pick: {"key": pick("12"), "value": pick("5678"), "other": pick("34")}
+    >>> variables = {"answer": lambda v: v["value"]}
+    >>> repeats = CausalProgram(name="repeat", variables=variables, prompt="{key} {value} {other} {key}", draw=inputs)
+    >>> few = AlignmentConfig(pairs=64, ranks=(4,), layer_step=1)
+    >>> align(load_model("planted:induction"), repeats, "answer", few, site=(0, 1)).of_basis("whole vector").accuracy
+    1.0
     """
     config = config or AlignmentConfig()
     pairs = _pairs(model, program, variable, config)

@@ -139,10 +139,10 @@ class Alignment(Artefact, kind="alignment", made_by="align"):
     def headline(self) -> str:
         """Return one line: whether the variable is found, where, and the best control."""
         s, learned, control = self.settings, self.of_basis(LEARNED), self.best_control
-        verb = "carries" if self.found else "was not shown to carry"
+        verb = "carry" if self.found else "were not shown to carry"
         return (
-            f"A subspace of rank {s.rank} of {short_name(s.model)} {verb} {s.variable} ({s.program}): swaps give the "
-            f"wanted answer in {learned.accuracy:.0%}, {control.basis} in {control.accuracy:.0%}"
+            f"{s.rank} dimensions of {short_name(s.model)} {verb} {s.variable} ({s.program}): {learned.accuracy:.0%} wanted "
+            f"answers, {control.basis} {control.accuracy:.0%}"
         )
 
     def facts(self) -> list[tuple[str, str]]:

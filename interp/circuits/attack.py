@@ -92,7 +92,7 @@ def attack_circuit(
     >>> model = load_model("planted:induction")
     >>> task, held_out = make_task("induction", model, n_prompts=8).split(4)
     >>> circuit = find_circuit(model, task, FindConfig(verify=0, evaluation=EvaluationConfig(n_random=1))).circuit
-    >>> attack_circuit(model, task, held_out, circuit).stands
+    >>> attack_circuit(model, task, held_out, circuit, AttackConfig(ablations=("resample",))).stands
     True
     """
     from interp.models.adapter import weight_hash

@@ -260,10 +260,15 @@ class HeadsInText(Artefact, kind="heads_in_text", title="Heads in a text", made_
         return counts
 
     def headline(self) -> str:
-        """Return one line: the number of heads of each kind."""
+        """Return one line: the number of heads of a kind other than the sink."""
+        found = {row.name for row in self.scores if row.found and row.kind != "sink"}
+        of = f"{len(found)} of {len(self.rows)} heads of {short_name(self.settings.model)}"
+        return f"{of} attend in a way that shuffled keys and an untrained model do not"
+
+    def details(self) -> list[str]:
+        """Return the number of heads of each kind."""
         counts = ", ".join(f"{n} {kind.replace('_', ' ')}" for kind, n in self.counts().items() if n) or "none"
-        of = f"{len(self.rows)} heads of {short_name(self.settings.model)}"
-        return f"{of} on {self.settings.contexts:,} contexts, above shuffled keys and an untrained model: {counts}"
+        return [f"{self.settings.contexts:,} contexts; heads by kind: {counts}"]
 
     def shown(self) -> list[Record]:
         """Return the two strongest heads of each kind."""

@@ -10,6 +10,7 @@ from interp.artifacts import Artefact, Finding, Table
 from interp.circuits.config import Ablation
 from interp.errors import ConfigError
 from interp.models.short_name import short_name
+from interp.nulls import DRAWS
 from interp.options import BASIC, check_least, check_positive
 from interp.patching.patching_map import TaskSettings
 from interp.results import ROWS, Record, columns_of
@@ -40,7 +41,7 @@ class AttackConfig:
     """Values by which the adversary replaces edges; the worst counts, beside the mean of the first."""
     exchanges: int = 16
     """Nodes whose edges are put back or taken out as a whole, one after another, where that leaves less."""
-    n_random: int = 3
+    n_random: int = DRAWS["quick"]
     """Draws of each null."""
     fractions: tuple[float, ...] = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
     """Sizes of circuits, as fractions of all edges, for the smallest one that stands."""

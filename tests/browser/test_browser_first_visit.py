@@ -39,7 +39,7 @@ def test_first_page_stays_far_below_two_megabytes(first_visit):
     assert first_visit.errors == []
 
 
-@pytest.mark.parametrize("address", ["/heads", "/circuit/ioi"])
+@pytest.mark.parametrize("address", ["/heads/smollm2-135m", "/circuit/ioi"])
 def test_a_page_with_figures_and_a_grid_stays_below_two_megabytes(first_visit, address):
     sizes = transferred(first_visit)
     page = first_visit.open(address)

@@ -112,7 +112,7 @@ def test_a_wrong_address_explains_itself_and_leads_back(visit, address, says):
     assert [error for error in visit.errors if not error.startswith(of_the_page)] == []
 
 
-DEMO_KINDS = {"recording", "sae", "features", "atlas", "heads", "induction_circuit", "evaluation"}
+DEMO_KINDS = {"recording", "sae", "features", "atlas", "heads", "heads_in_text", "induction_circuit", "evaluation"}
 """Kinds of artefacts that `workbench demo` leaves in a workspace."""
 
 

@@ -25,6 +25,7 @@ HERE = {"Host": "127.0.0.1:8050"}
 DATA = ("/api/", "/atlas-data/", "/circuit-data/", "/graph-data/")
 QUERIES = {
     "/api/notes": "key=nothing/here", "/api/feature.html": "features=nothing&index=0",
+    "/api/head.html": "name=nothing&head=L0H0",
     "/graph-data/nothing/node.json": "n=0", "/api/chat/direction": "name=nothing", "/api/chat/kept": "name=nothing",
 }  # fmt: skip
 WHOLE = ("/api/act/answer_chats", *(f"/api/chat/{what}" for what in ("check", "keep", "file", "open")))

@@ -16,7 +16,7 @@ def test_a_file_of_pairs_is_aligned_and_a_bad_site_is_refused(cli, tmp_path):
     ]
     file.write_text("\n".join(map(json.dumps, pairs)))
     words = ("align", "planted:induction", "--program", file, "--ranks", 4, "--epochs", 20, "--layer-step", 1)
-    assert "carries answer (copy)" in cli(tmp_path, *words, "--site", "0:1", "--name", "mine")
+    assert "carry answer (copy)" in cli(tmp_path, *words, "--site", "0:1", "--name", "mine")
     found = Workspace(tmp_path).open(Alignment, "mine")
     assert found.about.parents == {"model:planted:induction": found.settings.weight_hash}
     assert (found.settings.program, found.settings.site_given, len(found.pairs)) == ("copy", True, 33)

@@ -19,7 +19,7 @@ HEADING = Heading.CIRCUITS
 
 @dataclass(frozen=True, kw_only=True)
 class Align(AlignmentConfig, Threaded, RunsModel, Analysis["Alignment"]):
-    """Find the subspace that holds a variable: swap it between two prompts, and see whether the answer follows.
+    """Find the subspace that holds a variable, by swapping it between two prompts.
 
     Example: workbench align smollm2-135m --program agreement --variable number
 

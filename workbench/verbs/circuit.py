@@ -193,7 +193,7 @@ class Find(FindConfig, EvaluationConfig, Threaded, RunsModel, Analysis["EdgeCirc
 
 @dataclass(frozen=True, kw_only=True)
 class AttackCircuit(AttackConfig, Threaded, RunsModel, Analysis["WorstCase"]):
-    """Attack a circuit: what is left of its faithfulness when an adversary chooses which other edges are replaced.
+    """Attack a circuit: an adversary chooses which other edges are replaced.
 
     Example: workbench circuit attack ioi-smollm2-135m
 
