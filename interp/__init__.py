@@ -92,6 +92,7 @@ if TYPE_CHECKING:
     from interp.directions.named import direction_of_words
     from interp.doctor.certificate import Certificate
     from interp.doctor.examine import examine
+    from interp.engines.vllm import start_vllm
     from interp.errors import ArtifactError, UsageError, WorkbenchError
     from interp.geometry.analogies import WordVectors
     from interp.geometry.circles import circle_test

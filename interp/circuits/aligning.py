@@ -201,12 +201,7 @@ def align(
     config = config or AlignmentConfig()
     pairs = _pairs(model, program, variable, config)
     prompts = _Prompts.of(model, pairs)
-    if site is not None:
-        _check_site(model, prompts, site)
-    if max(config.ranks) > model.cfg.d_model:
-        raise ConfigError(
-            f"a subspace of {model.cfg.d_model} dimensions has no rank {max(config.ranks)}; lower --ranks"
-        )
+    _check(model, prompts, config, site)
     parts = _Parts.of(len(pairs))
     told = _Steps(progress, 3 + len(config.ranks))
     sites = _site_map(model, prompts.take(slice(0, min(MAP_PAIRS, parts.choose.stop))), config.layer_step)
@@ -214,19 +209,15 @@ def align(
     _check_dictionary(dictionary, layer)
     told("map")
     at_site = _Site(model, prompts, layer, position)
-    learned = {}
-    for rank in config.ranks:
-        learned[rank] = at_site.learned(rank, prompts.wanted, parts.train, config)
-        told(f"rank {rank}")
-    rank = max(learned, key=lambda rank: (at_site.accuracy(_swap(learned[rank]), parts.choose), -rank))
+    learned, rank = _learned(at_site, parts, config, told)
     table = _Table(at_site, parts.test)
     width = at_site.base.shape[-1]
     table.add("no swap", 0, lambda base, source: base)
     table.add(WHOLE, width, lambda base, source: source.to(base))
-    table.add(LEARNED, rank, _swap(learned[rank]))
+    table.add(LEARNED, rank, _swap(learned))
     for basis_name, basis in _fixed_bases(at_site, parts.train, rank, config.seed, dictionary).items():
         table.add(basis_name, basis.shape[1], _swap(basis))
-    _add_controls(table, learned[rank], rank, parts, config)
+    _add_controls(table, learned, rank, parts, config)
     told("arbitrary labels")
     other = _Site(untrained_model(model, config.seed), prompts, layer, position)
     swap = _swap(other.learned(rank, prompts.wanted, parts.train, config))
@@ -288,6 +279,16 @@ class _Table:
         prompts = self.site.prompts if wanted is None else replace(self.site.prompts, wanted=wanted)
         self.answers[name] = self.site.swapped(swap, rows)
         self.rows.append(_row(name, rank, self.answers[name], prompts.take(rows)))
+
+
+def _learned(site: _Site, parts: "_Parts", config: AlignmentConfig, told: "_Steps") -> tuple[Tensor, int]:
+    """Return the subspace of the best rank, on pairs that did not train it, and that rank."""
+    bases = {}
+    for rank in config.ranks:
+        bases[rank] = site.learned(rank, site.prompts.wanted, parts.train, config)
+        told(f"rank {rank}")
+    best = max(bases, key=lambda rank: (site.accuracy(_swap(bases[rank]), parts.choose), -rank))
+    return bases[best], best
 
 
 def _add_controls(table: "_Table", learned: Tensor, rank: int, parts: "_Parts", config: AlignmentConfig) -> None:
@@ -379,7 +380,13 @@ def _check_dictionary(dictionary: Dictionary | None, layer: int) -> None:
         )
 
 
-def _check_site(model: HookedModel, prompts: _Prompts, site: tuple[int, int]) -> None:
+def _check(model: HookedModel, prompts: _Prompts, config: AlignmentConfig, site: tuple[int, int] | None) -> None:
+    if max(config.ranks) > model.cfg.d_model:
+        raise ConfigError(
+            f"a subspace of {model.cfg.d_model} dimensions has no rank {max(config.ranks)}; lower --ranks"
+        )
+    if site is None:
+        return
     (layer, position), first = site, _first_difference(prompts)
     if not (0 <= layer < model.cfg.n_layers and first <= position < prompts.base.shape[1]):
         raise ConfigError(

@@ -141,8 +141,8 @@ class Alignment(Artefact, kind="alignment", made_by="align"):
         s, learned, control = self.settings, self.of_basis(LEARNED), self.best_control
         verb = "carry" if self.found else "were not shown to carry"
         return (
-            f"{s.rank} dimensions of {short_name(s.model)} {verb} {s.variable} ({s.program}): {learned.accuracy:.0%} wanted "
-            f"answers, {control.basis} {control.accuracy:.0%}"
+            f"{s.rank} dimensions of {short_name(s.model)} {verb} {s.variable} ({s.program}): {learned.accuracy:.0%} "
+            f"wanted answers, {control.basis} {control.accuracy:.0%}"
         )
 
     def facts(self) -> list[tuple[str, str]]:

@@ -106,9 +106,15 @@ def start_vllm(
         options: arguments of vLLM's `LLM`, such as `{"gpu_memory_utilization": 0.5}`.
         recorder: class that the engine's workers inherit, as `module.Class`.
         recorder_folder: folder of that module.
+    Returns: the engine; `engine.reading(hook_points)` reads rows, and `adding` vectors there changes them.
+    Raises:
+        MissingError: no engine there.
+        ConfigError: another version, a model that it cannot run, ranks that do not divide the heads.
+        ResourceError: it ended.
 
-    Raises `MissingError` (no engine there), `ConfigError` (another version, a model that it cannot run, ranks that do
-    not divide the heads), `ResourceError` (it ended).
+    >>> with start_vllm("smollm2-135m") as engine:  # doctest: +SKIP
+    ...     print(engine.about)
+    vllm 0.32.0 on cpu
     """
     engine = Vllm(spec, ranks, dtype, n_ctx, python_of_vllm(python))
     with tempfile.TemporaryDirectory(prefix="workbench-vllm-") as scratch:
