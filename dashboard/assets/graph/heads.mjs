@@ -146,7 +146,11 @@ export class Heads {
       element("p", { class: "wb-note" }, "Null: any node with every other key."),
       element("h4", {}, "The key comes from"),
       side(key),
-      element("p", { class: "wb-note" }, "Null: any node at every other key. Bold: outside of it; never with fewer than three other keys."),
+      element(
+        "p",
+        { class: "wb-note" },
+        "Null: any node at every other key. Bold: outside of it; never with fewer than three other keys.",
+      ),
       element("h4", {}, "Pairs of query and key"),
       element("div", { class: "wb-graph-pairs" }, recordsTable(["query", "key", "score"], rows)),
     ];
