@@ -101,21 +101,21 @@ class HeadReport:
 FORMAT = "interp-workbench-head/1"
 
 
-def report_of(found: HeadsInText, name: str, examples: int = 20) -> HeadReport:
+def report_of(text_heads: HeadsInText, name: str, examples: int = 20) -> HeadReport:
     """Return all about one head. Raises `UnknownNameError` for one that the model lacks."""
-    head, of = parse_head(name), found.settings
-    row = found.row(head)
-    kinds = tuple(row for row in found.scores if row.name == head)
+    head, of = parse_head(name), text_heads.settings
+    row = text_heads.row(head)
+    kinds = tuple(row for row in text_heads.scores if row.name == head)
     return HeadReport(
         format=FORMAT, head=str(head), model=of.model, weight_hash=of.weight_hash, source=of.source,
-        contexts=of.contexts, documents=of.documents, found=tuple(found.found(head)), statistics=row, kinds=kinds,
-        words=tuple(found.words_of(head)), examples=tuple(_examples(found, head)[:examples]),
+        contexts=of.contexts, documents=of.documents, found=tuple(text_heads.found(head)), statistics=row, kinds=kinds,
+        words=tuple(text_heads.words_of(head)), examples=tuple(_examples(text_heads, head)[:examples]),
     )  # fmt: skip
 
 
-def _examples(found: HeadsInText, head: HeadName) -> list[ExampleText]:
+def _examples(text_heads: HeadsInText, head: HeadName) -> list[ExampleText]:
     texts: list[ExampleText] = []
-    for example, passage, attention in found.examples_of(head):
+    for example, passage, attention in text_heads.examples_of(head):
         pieces, last = passage.pieces, min(len(passage.pieces), example.query + AFTER + 1)
         first = max(1, example.query - BEFORE)
         spans = [(first, last)]
@@ -136,28 +136,28 @@ def _examples(found: HeadsInText, head: HeadName) -> list[ExampleText]:
     return texts
 
 
-def choices(found: HeadsInText) -> dict[str, str]:
+def choices(text_heads: HeadsInText) -> dict[str, str]:
     """Return what heads can be chosen by, with what such heads do; kinds without a sentence by their name."""
-    names = found.settings.kinds
+    names = text_heads.settings.kinds
     return {name: TEXT_HEAD_KINDS.get(name, f"are of the kind {name.replace('_', ' ')}") for name in names} | STATISTICS
 
 
-def choose(found: HeadsInText, query: HeadQuery) -> list[HeadLine]:
+def choose(text_heads: HeadsInText, query: HeadQuery) -> list[HeadLine]:
     """Return the heads of a query, the strongest of its kind first; without a kind, the farthest above a null.
 
     Raises `UnknownNameError` for an unknown kind.
     """
-    if query.kind and query.kind not in choices(found):
-        raise UnknownNameError("kind of head", query.kind, choices(found))
-    named = _heads_with(found, query.text.strip().lower()) if query.text.strip() else None
-    reads, writes = _texts(found, "key word", "key token"), _texts(found, "lens", "writes")
-    ranks = _ranks(found, query.kind)
+    if query.kind and query.kind not in choices(text_heads):
+        raise UnknownNameError("kind of head", query.kind, choices(text_heads))
+    named = _heads_with(text_heads, query.text.strip().lower()) if query.text.strip() else None
+    reads, writes = _texts(text_heads, "key word", "key token"), _texts(text_heads, "lens", "writes")
+    ranks = _ranks(text_heads, query.kind)
     kinds: dict[HeadName, tuple[str, ...]] = {}
-    of_kind = (row for row in found.scores if row.found)  # scores of the others may be NaN
+    of_kind = (row for row in text_heads.scores if row.found)  # scores of the others may be NaN
     for row in sorted(of_kind, key=lambda row: (row.kind == "sink", row.shuffled - row.score)):
         kinds[row.name] = (*kinds.get(row.name, ()), row.kind)
     lines: list[HeadLine] = []
-    for row in found.rows:
+    for row in text_heads.rows:
         name = row.name
         outside = query.layer is not None and row.layer != query.layer
         if outside or name not in ranks or (named is not None and name not in named):
@@ -172,35 +172,37 @@ def choose(found: HeadsInText, query: HeadQuery) -> list[HeadLine]:
     return sorted(lines, key=lambda line: line.null - line.value if line.value else 0.0)
 
 
-def _ranks(found: HeadsInText, kind: str) -> dict[HeadName, tuple[float, float]]:
+def _ranks(text_heads: HeadsInText, kind: str) -> dict[HeadName, tuple[float, float]]:
     """Return the value of every head that is of a kind, with its null; of all heads their best score above one."""
-    if kind in found.settings.kinds:
-        return {row.name: (row.score, row.shuffled) for row in found.scores if row.kind == kind and row.found}
+    if kind in text_heads.settings.kinds:
+        return {row.name: (row.score, row.shuffled) for row in text_heads.scores if row.kind == kind and row.found}
     if kind == "copies":
-        return {row.name: (row.copies, row.copies_null) for row in found.rows if row.copies > max(row.copies_null, 1)}
+        return {
+            row.name: (row.copies, row.copies_null) for row in text_heads.rows if row.copies > max(row.copies_null, 1)
+        }
     if kind == "sharp":
-        return {row.name: (1 - row.entropy, float("nan")) for row in found.rows if row.entropy < 0.2}
+        return {row.name: (1 - row.entropy, float("nan")) for row in text_heads.rows if row.entropy < 0.2}
     if kind == "silent":
-        return {row.name: (1 - row.outside, float("nan")) for row in found.rows if row.outside < SILENT}
-    best = {row.name: (0.0, float("nan")) for row in found.rows}
-    for row in found.scores:
+        return {row.name: (1 - row.outside, float("nan")) for row in text_heads.rows if row.outside < SILENT}
+    best = {row.name: (0.0, float("nan")) for row in text_heads.rows}
+    for row in text_heads.scores:
         if row.found and row.score > best[row.name][0] and row.kind != "sink":
             best[row.name] = (row.score, row.shuffled)
     return best
 
 
-def _heads_with(found: HeadsInText, text: str) -> set[HeadName]:
+def _heads_with(text_heads: HeadsInText, text: str) -> set[HeadName]:
     sides = "side like 'key%' or side like 'query%'"
-    rows = found.words.query(
+    rows = text_heads.words.query(
         f"select distinct layer, head from t where trim(lower(text)) = ? and ({sides})", text
     ).to_pylist()
     return {HeadName(row["layer"], row["head"]) for row in rows}
 
 
-def _texts(found: HeadsInText, *sides: str) -> dict[HeadName, tuple[str, ...]]:
+def _texts(text_heads: HeadsInText, *sides: str) -> dict[HeadName, tuple[str, ...]]:
     """Return the four strongest texts of each head on the first of these sides that it has."""
     marks = ", ".join("?" * len(sides))
-    rows = found.words.query(f"select layer, head, side, text from t where side in ({marks})", *sides).to_pylist()
+    rows = text_heads.words.query(f"select layer, head, side, text from t where side in ({marks})", *sides).to_pylist()
     texts: dict[HeadName, dict[str, list[str]]] = {}
     for row in rows:
         texts.setdefault(HeadName(row["layer"], row["head"]), {}).setdefault(row["side"], []).append(row["text"])
@@ -221,13 +223,13 @@ class Mention:
 
 def mentions(workspace: Workspace, model: str, head: HeadName) -> list[Mention]:
     """Return the circuits of a model that a head is in, or was tested for."""
-    said: list[Mention] = []
+    words: list[Mention] = []
     for circuit in workspace.values(InductionCircuit):
         row = next((row for row in circuit.verdicts if row.name == head), None)
         if circuit.settings.model == model and row is not None and (row.candidate or row.verdict):
             role = f"{(row.verdict or 'no induction').replace('_', ' ')} head"
-            said.append(Mention(circuit.key, f"tested for the induction circuit: {role}"))
-    return said + [
+            words.append(Mention(circuit.key, f"tested for the induction circuit: {role}"))
+    return words + [
         Mention(circuit.key, f"in the circuit of {circuit.settings.task.name}")
         for circuit in workspace.values(EdgeCircuit)
         if circuit.settings.model == model and str(head) in circuit.heads

@@ -304,9 +304,9 @@ def faithfulness_curve(
     return figure
 
 
-def worst_case_curve(found: WorstCase, colours: Theme, *, height: int = 230) -> go.Figure:
+def worst_case_curve(worst_case: WorstCase, colours: Theme, *, height: int = 230) -> go.Figure:
     """Faithfulness over number of edges (log), in the mean and in the worst case, and the circuit that was attacked."""
-    rows = [row for row in found.sizes.rows() if row.n_edges]
+    rows = [row for row in worst_case.sizes.rows() if row.n_edges]
     figure = go.Figure()
     for name, colour in (("mean", colours.muted), ("worst", colours.accent)):
         figure.add_scatter(
@@ -317,9 +317,9 @@ def worst_case_curve(found: WorstCase, colours: Theme, *, height: int = 230) -> 
             line={"color": colour, "width": 2},
             hovertemplate="%{x:,} edges: %{y:.2f}<extra>%{fullData.name}</extra>",
         )
-    worst = found.worst
+    worst = worst_case.worst
     figure.add_scatter(
-        x=[found.settings.n_edges],
+        x=[worst_case.settings.n_edges],
         y=[worst.left],
         error_y={"type": "data", "symmetric": False, "array": [worst.high - worst.left],
                  "arrayminus": [worst.left - worst.low]},

@@ -63,14 +63,14 @@ def _head_hover(row: HeadScore) -> str:
     )
 
 
-def head_multiples(found: HeadsInText, colours: Theme) -> go.Figure:
+def head_multiples(text_heads: HeadsInText, colours: Theme) -> go.Figure:
     """Small maps of layers (upwards) and heads, one for each kind on text; a dot marks a head that was found.
 
     The maps are tiles of one heat map, whose cells have the names of their heads as
     custom data; hover gives score and nulls. A kind that says what a head writes shows found heads alone.
     """
-    (layers, heads), rows = found.shape, found.scores
-    titles = {kind: kind.replace("_", " ") for kind in found.settings.kinds}
+    (layers, heads), rows = text_heads.shape, text_heads.scores
+    titles = {kind: kind.replace("_", " ") for kind in text_heads.settings.kinds}
     across = min(4, len(titles))
     down = -(-len(titles) // across)
     tall, wide = layers + max(2, layers // 4), heads + 1

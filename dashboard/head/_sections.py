@@ -29,10 +29,10 @@ def summary(report: HeadReport) -> html.Div:
     """Return what kind of head it is, in a sentence, with its numbers."""
     row, best = report.statistics, next((kind for kind in report.kinds if kind.kind in report.found[:1]), None)
     if best is None:
-        said = f"{report.head} is of no kind that is measured, beyond shuffled keys and an untrained model."
+        sentence = f"{report.head} is of no kind that is measured, beyond shuffled keys and an untrained model."
     else:
         does = TEXT_HEAD_KINDS.get(best.kind, best.kind.replace("_", " ")).partition(":")[0]
-        said = (
+        sentence = (
             f"{report.head} is one of the heads that {does}: score {best.score:.2f}, shuffled keys {best.shuffled:.2f}."
         )
     others = [kind.replace("_", " ") for kind in report.found[1:]]
@@ -44,7 +44,7 @@ def summary(report: HeadReport) -> html.Div:
         stat("copies", f"{row.copies:+.1f}", f"raises the attended token, in standard deviations; by permuted tokens "
              f"{row.copies_null:.1f}"),
     ]  # fmt: skip
-    return html.Div([verdict(said, also), html.Div(numbers, className="wb-stats")])
+    return html.Div([verdict(sentence, also), html.Div(numbers, className="wb-stats")])
 
 
 def kinds_panel(report: HeadReport) -> html.Section:
@@ -127,7 +127,7 @@ def _example(example: ExampleText) -> html.Li:
     ])  # fmt: skip
 
 
-def _strips(example: ExampleText, which: str, peak: int, other: int) -> list[html.Div]:
+def _strips(example: ExampleText, which: str, peak: int, row_of_other: int) -> list[html.Div]:
     """Return the segments of an example, shaded by attention; `peak` is outlined and `other` underlined."""
     strips: list[html.Div] = []
     values = [getattr(segment, which) for segment in example.segments]
@@ -136,7 +136,7 @@ def _strips(example: ExampleText, which: str, peak: int, other: int) -> list[htm
         at = peak - segment.first
         inside = 0 <= at < len(segment.pieces)
         pieces = list(segment.pieces)
-        if 0 <= (mark := other - segment.first) < len(pieces):
+        if 0 <= (mark := row_of_other - segment.first) < len(pieces):
             pieces[mark] = _marked(pieces[mark])
         strips.append(token_strip(pieces, list(value), maximum=top, peak=at if inside else None, unit="attention"))
     return strips

@@ -29,21 +29,21 @@ from saes.acts.heads import AblateHead
 
 def layout(context: PageSources, name: str | None = None, head: str = "L0H0", **_: object) -> html.Div:
     """`/head/<name>/<head>`."""
-    found = context.workspace.open(HeadsInText, open_artefact(context.workspace, ("heads_in_text",), name).name)
-    report = report_of(found, head)
+    text_heads = context.workspace.open(HeadsInText, open_artefact(context.workspace, ("heads_in_text",), name).name)
+    report = report_of(text_heads, head)
     names = [(m.name, head_href(m.name, head)) for m in context.workspace.newest("heads_in_text")]
     which = parse_head(head)
-    silent = found.silent(which)
+    silent = text_heads.silent(which)
     files = [
-        html.A("HTML", href=f"/api/head.html?name={found.name}&head={which}", className="wb-link", download=""),
-        html.A("JSON", href=f"/api/head?name={found.name}&head={which}", className="wb-link", target="_blank"),
+        html.A("HTML", href=f"/api/head.html?name={text_heads.name}&head={which}", className="wb-link", download=""),
+        html.A("JSON", href=f"/api/head?name={text_heads.name}&head={which}", className="wb-link", target="_blank"),
     ]
     return page(
         f"Head {which}",
-        dcc.Store(id="head-state", data={"name": found.name, "head": str(which)}),
+        dcc.Store(id="head-state", data={"name": text_heads.name, "head": str(which)}),
         notice(silent) if silent else None,
         _sections.summary(report),
-        html.P([*_beside(found, which), *files], className="wb-head-links"),
+        html.P([*_beside(text_heads, which), *files], className="wb-head-links"),
         html.Div(
             [
                 html.Div([still(_sections.examples_panel(report)), _proof(context)], className="wb-stack"),
@@ -53,26 +53,26 @@ def layout(context: PageSources, name: str | None = None, head: str = "L0H0", **
         ),
         *map(still, _sections.words_panels(report)),
         _sections.provenance(report),
-        controls=artefact_menu("Model", names, head_href(found.name, head), width=200, key=found.key),
+        controls=artefact_menu("Model", names, head_href(text_heads.name, head), width=200, key=text_heads.key),
     )
 
 
-def _beside(found: HeadsInText, head: HeadName) -> list[dcc.Link]:
+def _beside(text_heads: HeadsInText, head: HeadName) -> list[dcc.Link]:
     """Return links to all heads and to the heads before and after this one."""
-    layers, heads = found.shape
+    layers, heads = text_heads.shape
     at = head.layer * heads + head.head
     near = [HeadName(*divmod(i, heads)) for i in (at - 1, at + 1) if 0 <= i < layers * heads]
-    links = [quiet_link("All heads", page_of(address_of(found.key)))]
-    return [*links, *(quiet_link(str(name), head_href(found.name, str(name))) for name in near)]
+    links = [quiet_link("All heads", page_of(address_of(text_heads.key)))]
+    return [*links, *(quiet_link(str(name), head_href(text_heads.name, str(name))) for name in near)]
 
 
 def _place(context: PageSources, report: HeadReport) -> html.Section:
     """Return links to the circuits that name the head, and to its attention on its strongest example."""
     head = parse_head(report.head)
-    said = mentions(context.workspace, report.model, head)
+    places = mentions(context.workspace, report.model, head)
     lines = [
         html.Li([quiet_link(mention.key, artefact_href(context.workspace, mention.key)), f": {mention.text}"])
-        for mention in said
+        for mention in places
     ]
     text = "".join(report.examples[0].segments[-1].pieces) if report.examples else ""
     prompt = prompt_href(text=text.strip(), model=report.model, layer=head.layer, head=head.head)
@@ -121,9 +121,9 @@ def prove(_: int | None, state: dict[str, str]) -> Children:
     return attempt(body)
 
 
-def head_html(found: HeadsInText, head: str) -> str:
+def head_html(text_heads: HeadsInText, head: str) -> str:
     """Return the page of one head as one HTML file."""
-    report = report_of(found, head)
+    report = report_of(text_heads, head)
     parts = [
         html.H1(f"Head {report.head} of {report.model}"), _sections.summary(report), _sections.kinds_panel(report),
         *_sections.words_panels(report), _sections.examples_panel(report), _sections.provenance(report),

@@ -19,11 +19,14 @@ SHOWN = 40
 """Heads in the list; a filter finds the others."""
 
 
-def browser(workspace: Workspace, found: HeadsInText) -> html.Div:
+def browser(workspace: Workspace, text_heads: HeadsInText) -> html.Div:
     """Return the browser of one artefact."""
-    ways = [{"value": "", "label": "of any kind"}, *({"value": k, "label": v} for k, v in choices(found).items())]
+    ways = [
+        {"value": "", "label": "of any kind"},
+        *({"value": k, "label": v} for k, v in choices(text_heads).items()),
+    ]
     layers = [{"value": "", "label": "all layers"}]
-    layers += [{"value": str(layer), "label": f"layer {layer}"} for layer in range(found.shape[0])]
+    layers += [{"value": str(layer), "label": f"layer {layer}"} for layer in range(text_heads.shape[0])]
     filters = html.Div(
         [
             select("heads-way", "Heads that", ways, "", width=330),
@@ -34,29 +37,29 @@ def browser(workspace: Workspace, found: HeadsInText) -> html.Div:
         className="wb-controls",
     )  # fmt: skip
     names = menu_choices(workspace, ("heads_in_text",))
-    shown = next((address for text, address in names if text == found.name), "")
+    shown = next((address for text, address in names if text == text_heads.name), "")
     return html.Div(
         [
-            dcc.Store(id="heads-text-state", data=found.name),
-            verdict(_lead(found), html.P(f"{found.details()[0]}."), html.P(_METHOD)),
+            dcc.Store(id="heads-text-state", data=text_heads.name),
+            verdict(_lead(text_heads), html.P(f"{text_heads.details()[0]}."), html.P(_METHOD)),
             panel(
                 "By kind",
                 html.Div(graph("heads-multiples", label="Score of every head for every kind on text"),
                          className="wb-scroll wb-head-maps", tabIndex=0),
                 note="dot: above shuffled keys and an untrained model; click a cell to open its head",
                 more="Kinds that say what a head writes show found heads alone.",
-                actions=[artefact_menu("Text", names, shown, width=180, key=found.key)],
+                actions=[artefact_menu("Text", names, shown, width=180, key=text_heads.key)],
             ),
             panel("Find heads", filters, html.Div(id="heads-found")),
         ]
     )  # fmt: skip
 
 
-def _lead(found: HeadsInText) -> str:
-    n = len({row.name for row in found.scores if row.found and row.kind != "sink"})
+def _lead(text_heads: HeadsInText) -> str:
+    n = len({row.name for row in text_heads.scores if row.found and row.kind != "sink"})
     return (
-        f"{n} of {len(found.rows)} heads attend to more than the first position in a way that shuffled keys and an "
-        "untrained model do not."
+        f"{n} of {len(text_heads.rows)} heads attend to more than the first position in a way that shuffled keys and "
+        "an untrained model do not."
     )
 
 
@@ -95,10 +98,10 @@ def list_heads(way: str | None, layer: str | None, word: str | None, name: str) 
     """Return the heads that the filters leave, as a table of links."""
 
     def body() -> Children:
-        found = current().workspace.open(HeadsInText, name)
+        text_heads = current().workspace.open(HeadsInText, name)
         query = HeadQuery(kind=way or "", layer=int(layer) if layer else None, text=word or "")
-        lines = choose(found, query)
-        n = f"{len(lines)} of {len(found.rows)} heads"
+        lines = choose(text_heads, query)
+        n = f"{len(lines)} of {len(text_heads.rows)} heads"
         note = f"{n}; the first {SHOWN} are shown" if len(lines) > SHOWN else n
         return [html.P(f"{note}.", className="wb-note"), still(_table(lines[:SHOWN], name, bool(way)))]
 

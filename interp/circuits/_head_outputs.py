@@ -95,8 +95,8 @@ class HeadOutputs:
         values = np.zeros((len(self.heads), 1 + PERMUTATIONS, 1))
         for i, head in enumerate(self.heads):
             reads, writes = self._factors(self.weights.ov(head))
-            own = [_own(read[head.layer > 0] @ reads, writes @ raised, draws) for read, raised, draws in groups]
-            values[i, :, 0] = torch.cat(own, 1).mean(1)
+            values_of = [_own(read[head.layer > 0] @ reads, writes @ raised, draws) for read, raised, draws in groups]
+            values[i, :, 0] = torch.cat(values_of, 1).mean(1)
         return values[:, 0, 0], _bound(values[:, 1:])[:, 0]
 
     def written(
@@ -152,15 +152,15 @@ class HeadOutputs:
 
     def _raised(self, directions: Float[Tensor, "n d_model"], k: int) -> list[list[tuple[str, float]]]:
         """Return the tokens that each direction raises most, in standard deviations over the vocabulary."""
-        found = []
+        raised = []
         for rows in directions.split(128):
             effects = rows @ self.unembedding
             effects /= effects.std(1, keepdim=True).clamp_min(1e-12)
             top = effects.topk(min(k, effects.shape[1]))
             texts = token_strings(self.model, top.indices)
-            found += list(zip(*[iter(zip(texts, top.values.flatten().tolist(), strict=True))] * top.indices.shape[1],
+            raised += list(zip(*[iter(zip(texts, top.values.flatten().tolist(), strict=True))] * top.indices.shape[1],
                               strict=True))  # fmt: skip
-        return found
+        return raised
 
 
 def _line(

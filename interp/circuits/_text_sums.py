@@ -79,8 +79,8 @@ class TextRead:
     def rows_of(self, rows: slice, prompts: HeadPrompts) -> Int[Tensor, "2 batch pos"]:
         """Return the item rows of each position's token and of its word; 0 for a rare one or no word."""
         words = torch.zeros_like(prompts.tokens)
-        for at, found in enumerate(prompts.words):
-            for word in found:
+        for at, line in enumerate(prompts.words):
+            for word in line:
                 words[at, word.first : word.last + 1] = self._word_row.get(word.text, 0)
         return torch.stack([self._row_of[prompts.tokens], words])
 
@@ -124,19 +124,20 @@ class TextSums:
         """Read a batch of contexts. Raises `ConfigError` where a layer gave no pattern."""
         prompts, group = self.text.prompts(rows), self.text.groups(rows)
         batch = _Batch(prompts, group, self.text, rows)
-        found: dict[int, tuple[Tensor, ...]] = {}
+        reduced: dict[int, tuple[Tensor, ...]] = {}
         device = self.model.cfg.device
 
         def reduce(pattern: Tensor, hook: object, layer: int) -> None:
-            found[layer] = batch.reduce(pattern.float().cpu())
+            reduced[layer] = batch.reduce(pattern.float().cpu())
 
         hooks = [(pattern_point(layer), partial(reduce, layer=layer)) for layer in range(self.n_layers)]
         run_from(self.model, prompts.tokens.to(device), hooks, until=hooks[-1][0])
-        if len(found) != self.n_layers:
+        if len(reduced) != self.n_layers:
             raise ConfigError(
-                f"{len(found)} of {self.n_layers} layers gave attention patterns; load the model with attention='eager'"
+                f"{len(reduced)} of {self.n_layers} layers gave attention patterns; load the model with "
+                "attention='eager'"
             )
-        layers = [found[layer] for layer in range(self.n_layers)]
+        layers = [reduced[layer] for layer in range(self.n_layers)]
         values, items, strength, query, key, attention = (torch.cat(parts, 1) for parts in zip(*layers, strict=True))
         state = self.state
         state["values"] += values

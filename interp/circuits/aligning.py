@@ -145,7 +145,7 @@ class _Site:
     def learned(self, rank: int, targets: Tensor, rows: slice, config: AlignmentConfig) -> Tensor:
         """Return the basis `[d_model, rank]` that DAS learns on some pairs."""
         with torch.enable_grad():
-            found = interchange.fit_das(
+            trained = interchange.fit_das(
                 self.model,
                 self.point,
                 self.base[rows],
@@ -159,7 +159,7 @@ class _Site:
                 batch_size=32,
                 seed=config.seed,
             )
-        return found.basis
+        return trained.basis
 
 
 def align(
@@ -203,13 +203,13 @@ def align(
     prompts = _Prompts.of(model, pairs)
     _check(model, prompts, config, site)
     parts = _Parts.of(len(pairs))
-    told = _Steps(progress, 3 + len(config.ranks))
+    tell = _Steps(progress, 3 + len(config.ranks))
     sites = _site_map(model, prompts.take(slice(0, min(MAP_PAIRS, parts.choose.stop))), config.layer_step)
     layer, position = site or _best(sites, model.cfg.n_layers)
     _check_dictionary(dictionary, layer)
-    told("map")
+    tell("map")
     at_site = _Site(model, prompts, layer, position)
-    learned, rank = _learned(at_site, parts, config, told)
+    learned, rank = _learned(at_site, parts, config, tell)
     table = _Table(at_site, parts.test)
     width = at_site.base.shape[-1]
     table.add("no swap", 0, lambda base, source: base)
@@ -218,11 +218,11 @@ def align(
     for basis_name, basis in _fixed_bases(at_site, parts.train, rank, config.seed, dictionary).items():
         table.add(basis_name, basis.shape[1], _swap(basis))
     _add_controls(table, learned, rank, parts, config)
-    told("arbitrary labels")
-    other = _Site(untrained_model(model, config.seed), prompts, layer, position)
-    swap = _swap(other.learned(rank, prompts.wanted, parts.train, config))
-    table.rows.append(_row("untrained model", rank, other.swapped(swap, parts.test), prompts.take(parts.test)))
-    told("untrained model")
+    tell("arbitrary labels")
+    untrained_site = _Site(untrained_model(model, config.seed), prompts, layer, position)
+    swap = _swap(untrained_site.learned(rank, prompts.wanted, parts.train, config))
+    table.rows.append(_row("untrained model", rank, untrained_site.swapped(swap, parts.test), prompts.take(parts.test)))
+    tell("untrained model")
     settings = AlignmentSettings(
         **vars(config),
         model=model_name,
@@ -281,12 +281,12 @@ class _Table:
         self.rows.append(_row(name, rank, self.answers[name], prompts.take(rows)))
 
 
-def _learned(site: _Site, parts: "_Parts", config: AlignmentConfig, told: "_Steps") -> tuple[Tensor, int]:
+def _learned(site: _Site, parts: "_Parts", config: AlignmentConfig, tell: "_Steps") -> tuple[Tensor, int]:
     """Return the subspace of the best rank, on pairs that did not train it, and that rank."""
     bases = {}
     for rank in config.ranks:
         bases[rank] = site.learned(rank, site.prompts.wanted, parts.train, config)
-        told(f"rank {rank}")
+        tell(f"rank {rank}")
     best = max(bases, key=lambda rank: (site.accuracy(_swap(bases[rank]), parts.choose), -rank))
     return bases[best], best
 
@@ -357,14 +357,14 @@ def _site_map(model: HookedModel, prompts: _Prompts, step: int) -> list[SiteAccu
     """Return the accuracy of whole swaps at every `step`-th layer, at each position from the first difference on."""
     first = _first_difference(prompts)
     tokens = token_strings(model, prompts.base[0].tolist())
-    found = []
+    sites_found = []
     for layer in range(0, model.cfg.n_layers, step):
         site = _Site(model, prompts, layer, 0)
         for position in range(first, prompts.base.shape[1]):
             site.position = position
             accuracy = site.accuracy(lambda base, source: source.to(base), slice(None))
-            found.append(SiteAccuracy(layer=layer, position=position, token=tokens[position], accuracy=accuracy))
-    return found
+            sites_found.append(SiteAccuracy(layer=layer, position=position, token=tokens[position], accuracy=accuracy))
+    return sites_found
 
 
 def _best(sites: Sequence[SiteAccuracy], n_layers: int) -> tuple[int, int]:
@@ -439,7 +439,7 @@ def _latents(dictionary: Dictionary, x: Tensor, values: Sequence[str]) -> Tensor
 
 
 def _swapped_pairs(prompts: _Prompts, answers: dict[str, Tensor]) -> list[SwappedPair]:
-    texts = {name: [prompts.candidates[i] for i in found.tolist()] for name, found in answers.items()}
+    texts = {name: [prompts.candidates[i] for i in numbers.tolist()] for name, numbers in answers.items()}
     return [
         SwappedPair(
             base=pair.base,

@@ -189,12 +189,12 @@ class _Adversary:
         weight = torch.zeros(self.bench.graph.n_sources, dtype=torch.float64)
         weight.index_add_(0, source, self.scores.values.abs().masked_fill(included, 0))
         for node in weight.argsort(descending=True)[:exchanges].tolist():
-            own = (source == node) & ~included
-            mostly = bool(removed[own].double().mean() > 0.5) if own.any() else False
-            other = removed & ~own if mostly else removed | own
-            value = float(self.left([other])[0])
+            of_node = (source == node) & ~included
+            mostly = bool(removed[of_node].double().mean() > 0.5) if of_node.any() else False
+            candidate = removed & ~of_node if mostly else removed | of_node
+            value = float(self.left([candidate])[0])
             if value < least:
-                removed, least = other, value
+                removed, least = candidate, value
         return removed
 
 
@@ -232,7 +232,7 @@ def _judged(judge: _Adversary, included: Edges, removed: Edges, config: AttackCo
     circuits = [random_circuit(judge.bench.graph, int(included.sum()), generator) for _ in range(config.n_random)]
     nulls = {
         RANDOM_EDGES: [some(int(removed.sum())) for _ in range(config.n_random)],
-        RANDOM_CIRCUITS: [judge.helpers(other) for other in circuits],
+        RANDOM_CIRCUITS: [judge.helpers(circuit) for circuit in circuits],
     }
     for what, draws in nulls.items():
         left = judge.left(draws)

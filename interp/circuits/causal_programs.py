@@ -106,14 +106,14 @@ def draw_pairs(
         return options[int(torch.randint(len(options), (1,), generator=generator))]
 
     usual = mode(length(program.prompt.format(**program.draw(pick))) for _ in range(64))
-    found: dict[bool, dict[tuple[str, str], SwapPair]] = {True: {}, False: {}}
+    pairs_of: dict[bool, dict[tuple[str, str], SwapPair]] = {True: {}, False: {}}
     for _ in range(TRIES):
         base, source = program.draw(pick), program.draw(pick)
-        before, other = program.run(base), program.run(source)
+        before, after = program.run(base), program.run(source)
         pair = SwapPair(
             base=program.prompt.format(**base),
             source=program.prompt.format(**source),
-            value=other[variable],
+            value=after[variable],
             base_value=before[variable],
             answer=before[ANSWER],
             wanted=program.interchanged(base, source, variable),
@@ -121,17 +121,17 @@ def draw_pairs(
         stays = pair.value == pair.base_value and base != source
         if not length(pair.base) == length(pair.source) == usual:
             continue
-        if (pair.changes or stays) and len(found[pair.changes]) < n // 2:
-            found[pair.changes].setdefault((pair.base, pair.source), pair)
-        if all(len(pairs) == n // 2 for pairs in found.values()):
+        if (pair.changes or stays) and len(pairs_of[pair.changes]) < n // 2:
+            pairs_of[pair.changes].setdefault((pair.base, pair.source), pair)
+        if all(len(pairs) == n // 2 for pairs in pairs_of.values()):
             break
-    for changes, pairs in found.items():
+    for changes, pairs in pairs_of.items():
         if not pairs:
             kept = "leaves" if changes else "changes"
             raise ConfigError(
                 f"setting {variable!r} always {kept} the answer of {program.name}; choose another variable"
             )
-    pairs = [pair for both in zip(*(side.values() for side in found.values()), strict=False) for pair in both]
+    pairs = [pair for both in zip(*(side.values() for side in pairs_of.values()), strict=False) for pair in both]
     order = torch.randperm(len(pairs), generator=generator)
     return [pairs[i] for i in order.tolist()]
 

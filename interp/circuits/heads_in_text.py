@@ -261,8 +261,8 @@ class HeadsInText(Artefact, kind="heads_in_text", title="Heads in a text", made_
 
     def headline(self) -> str:
         """Return one line: the number of heads of a kind other than the sink."""
-        found = {row.name for row in self.scores if row.found and row.kind != "sink"}
-        of = f"{len(found)} of {len(self.rows)} heads of {short_name(self.settings.model)}"
+        kinds_found = {row.name for row in self.scores if row.found and row.kind != "sink"}
+        of = f"{len(kinds_found)} of {len(self.rows)} heads of {short_name(self.settings.model)}"
         return f"{of} attend in a way that shuffled keys and an untrained model do not"
 
     def details(self) -> list[str]:
@@ -288,13 +288,13 @@ class HeadsInText(Artefact, kind="heads_in_text", title="Heads in a text", made_
 
     def findings(self) -> list[Finding]:
         """Return the strongest head of each kind that reads words, next to shuffled keys."""
-        found = []
+        findings = []
         for kind, does in _FINDINGS.items():
             rows = [row for row in self.scores if row.kind == kind]
             if not any(row.found for row in rows):
                 continue
             best = max((row for row in rows if row.found), key=lambda row: row.low)
-            found.append(Finding(
+            findings.append(Finding(
                 kind="head in text", title=f"A head for {does[0]}",
                 sentence=f"Head {best.name} of {short_name(self.settings.model)} gives {best.score:.0%} of its "
                 f"attention to {does[1]} (shuffled keys: {best.shuffled:.1%}).",
@@ -305,7 +305,7 @@ class HeadsInText(Artefact, kind="heads_in_text", title="Heads in a text", made_
                     for layer in range(self.shape[0])
                 ),
             ))  # fmt: skip
-        return found
+        return findings
 
 
 _FINDINGS = {

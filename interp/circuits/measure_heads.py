@@ -185,20 +185,20 @@ def _scores(
         bound = _untrained_bound(null)
     share = sums.state["on_kind"][1 : 1 + len(received)] / sums.state["counts"][1 : 1 + len(received), None]
     weights = torch.cat([torch.ones(len(share), 1), share], 1)
-    own, own_null = outputs.about_own_token(received[..., 0, None] * weights[:, None])
+    copied, own_null = outputs.about_own_token(received[..., 0, None] * weights[:, None])
     following, following_null = outputs.about_next_word() if any(kind.writes == "succeeds" for kind in kinds.values()) \
-        else (own[:, 0], own_null[:, 0])  # fmt: skip
+        else (copied[:, 0], own_null[:, 0])  # fmt: skip
     heads = [
         HeadInText(
             layer=head.layer, head=head.head, entropy=float(mean["entropy"][i]), strongest=float(mean["strongest"][i]),
             distance=float(mean["distance"][i] / mean["outside"][i]) if mean["outside"][i] > 1e-6 else float("nan"),
-            outside=float(mean["outside"][i]), copies=float(own[i, 0]), copies_null=float(own_null[i, 0]),
+            outside=float(mean["outside"][i]), copies=float(copied[i, 0]), copies_null=float(own_null[i, 0]),
         )
         for i, head in enumerate(names)
     ]  # fmt: skip
     rows = []
     for k, (name, kind) in enumerate(kinds.items()):
-        ends = (following, following_null) if kind.writes == "succeeds" else (own[:, k + 1], own_null[:, k + 1])
+        ends = (following, following_null) if kind.writes == "succeeds" else (copied[:, k + 1], own_null[:, k + 1])
         for i, head in enumerate(names):
             value, limit = (float(x[i]) if kind.writes else float("nan") for x in ends)
             attends = excess.low[i, k] >= SMALLEST_FOUND and excess.low[i, k] > bound[k]
@@ -270,7 +270,7 @@ def _words(sums: TextSums, outputs: HeadOutputs, received: Tensor, lens: "Jacobi
 
 def _examples(sums: TextSums) -> list[tuple[HeadExample, np.ndarray]]:
     """Return the examples of all heads with their attention, strongest first."""
-    found = []
+    examples = []
     for i in range(sums.n_layers * sums.n_heads):
         layer, head = divmod(i, sums.n_heads)
         for rank, strength in enumerate(sums.state["strength"][i].tolist()):
@@ -281,5 +281,5 @@ def _examples(sums: TextSums) -> list[tuple[HeadExample, np.ndarray]]:
                 layer=layer, head=head, rank=rank, context=context, document=document, query=query, key=key,
                 strength=strength,
             )  # fmt: skip
-            found.append((example, sums.state["attention"][i, rank].numpy()))
-    return found
+            examples.append((example, sums.state["attention"][i, rank].numpy()))
+    return examples

@@ -73,8 +73,8 @@ def names(words: list[PromptWord], pieces: "list[str] | tuple[str, ...]") -> lis
 
 def _opens_sentence(pieces: "list[str] | tuple[str, ...]", word: PromptWord) -> bool:
     before = "".join(pieces[max(0, word.first - 3) : word.first]).rstrip(" \"'([*#>-")
-    own = pieces[word.first].split(word.text[:1])[0]
-    return not before or before[-1] in ".!?:\n" or "\n" in own
+    current = pieces[word.first].split(word.text[:1])[0]
+    return not before or before[-1] in ".!?:\n" or "\n" in current
 
 
 def delimiter(prompts: HeadPrompts) -> Targets:
@@ -157,9 +157,9 @@ def _by_words(prompts: HeadPrompts, pairs: Callable[[list[PromptWord], list[str]
     """Return the targets of (query, key) pairs."""
     target = torch.zeros(*prompts.tokens.shape, prompts.tokens.shape[1], dtype=torch.bool)
     for prompt, words in enumerate(prompts.words):
-        found = pairs(words, list(prompts.pieces[prompt]))
-        if found:
-            target[prompt, *torch.tensor(found).T] = True
+        pairs_of = pairs(words, list(prompts.pieces[prompt]))
+        if pairs_of:
+            target[prompt, *torch.tensor(pairs_of).T] = True
     return target
 
 

@@ -191,4 +191,4 @@ class WorstCase(Artefact, kind="worst_case", title="Worst case of a circuit", ma
 
 def attacks_of(workspace: "Workspace", key: str) -> list[WorstCase]:
     """Return the attacks of a circuit in a workspace, newest first."""
-    return [found for found in workspace.values(WorstCase) if key in found.about.parents]
+    return [attack for attack in workspace.values(WorstCase) if key in attack.about.parents]

@@ -41,14 +41,14 @@ class UnfinishedShards:
         place = draft.folder.place() if isinstance(draft.folder, RemotePath) else None
         return cls(draft, place.mirror, place.key) if place else None
 
-    def begin(self, here: Mapping[int, ShardEntry]) -> Iterator[ShardEntry]:
+    def begin(self, local: Mapping[int, ShardEntry]) -> Iterator[ShardEntry]:
         """Send the shards that only this machine has, and yield those that only the bucket has, each once it is here.
 
         Raises `MismatchError` where an unfinished recording with other settings is there, unless the draft replaces
         what is there; `ResourceError` where the store fails.
         """
-        there, begun = self._store.listing(self._home), f"{self._home}/begun.json"
-        if begun in there and _read(self._store.read(begun)) != self._draft.identity:
+        stored, begun = self._store.listing(self._home), f"{self._home}/begun.json"
+        if begun in stored and _read(self._store.read(begun)) != self._draft.identity:
             if not self._draft.replaces:
                 if not self._draft.resumed:
                     self._draft.discard()
@@ -56,15 +56,15 @@ class UnfinishedShards:
                     f"{self._store.url}/{self._home} holds an unfinished recording with other settings; repeat it with "
                     "those to resume, --overwrite to discard it, or choose another --name"
                 )
-            self._store.remove(list(there))
-            there = {}
-        if begun not in there:
+            self._store.remove(list(stored))
+            stored = {}
+        if begun not in stored:
             self._store.write(begun, json.dumps(self._draft.identity).encode())
-        for number in here:
-            if self._line(number) not in there:
-                self.send(here[number])
-        mine = {self._line(number) for number in here}
-        lines = sorted(name for name in there if name.startswith(f"{self._lines}/") and name not in mine)
+        for number in local:
+            if self._line(number) not in stored:
+                self.send(local[number])
+        mine = {self._line(number) for number in local}
+        lines = sorted(name for name in stored if name.startswith(f"{self._lines}/") and name not in mine)
         yield from (entry for name in lines if (entry := self._fetched(name)) is not None)
 
     def send(self, entry: ShardEntry) -> None:

@@ -120,16 +120,16 @@ def _through_heads(system: System, starts: Starts, signs: Tensor, scale: Tensor)
     frozen = system.frozen
     streams = push_sources(system, signs, int(starts.layer[0]))
     outputs = [block.push_values(stream) for block, stream in zip(frozen.blocks, streams, strict=False)]
-    found = torch.zeros(frozen.shape.n_layers, frozen.shape.n_heads, dtype=torch.float64, device=scale.device)
+    loadings = torch.zeros(frozen.shape.n_layers, frozen.shape.n_heads, dtype=torch.float64, device=scale.device)
 
     def heads(layer: int, gradient: Tensor) -> None:
         reached, seen = gradient.shape[:2]
         product = rearrange(outputs[layer][:seen, :reached], "b q w -> q b w") * gradient
         per_head = product.sum(0).unflatten(-1, (frozen.shape.n_heads, -1)).sum(-1)
-        found[layer] = scale[:seen] @ per_head.double()
+        loadings[layer] = scale[:seen] @ per_head.double()
 
     frozen.pull_back(starts, lambda layer, gradient: None, heads)
-    return found
+    return loadings
 
 
 def push_sources(

@@ -213,8 +213,8 @@ class _Attention:
         """`[n_keys, d_head]`: product with a query is its share of each score"""
         self.from_query = queries[query][None]
         n = len(self.keys)
-        one = torch.eye(n, dtype=torch.float64, device=plain.device)
-        self.weights = one - (1 - one) / max(n - 1, 1)
+        identity = torch.eye(n, dtype=torch.float64, device=plain.device)
+        self.weights = identity - (1 - identity) / max(n - 1, 1)
         """`[n_keys, n_keys]`: from scores to relative scores"""
 
     def query_gradients(self) -> Float64[Tensor, "pos n_keys d_model"]:
@@ -260,11 +260,11 @@ class _Attention:
         rest = self.from_query[0] - whole
         chosen = [rest if part == bias else vector for part, vector in zip(parts, vectors, strict=True)]
         queries = torch.stack(chosen) if chosen else self.from_query[:0]
-        weights, each = self.weights[self.row], (len(parts), len(self.keys))
+        weights, shape = self.weights[self.row], (len(parts), len(self.keys))
         pulled = self.key.pull(queries[:, None].expand(-1, len(self.key.positions), -1))[:, self.keys]
         gradients = pulled.new_zeros(self.at + 1, len(parts), pulled.shape[-1])
         gradients[self.keys] = (self.slopes * weights)[:, None, None] * pulled.transpose(0, 1)
-        return self.split(gradients, self.key_bias(queries).view(each) @ weights, column, n)
+        return self.split(gradients, self.key_bias(queries).view(shape) @ weights, column, n)
 
 
 def _named(system: System, graph: AttributionGraph) -> tuple[list[str], Tensor]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from interp.acts import Compared, Price
 from interp.circuits.heads_in_text import HeadExample, HeadPassage, HeadsInText
-from interp.errors import MismatchError, PromptError
+from interp.errors import ConfigError, MismatchError, PromptError
 from interp.names import HeadName, parse_head
 from interp.nulls import DRAWS, NullComparison
 from interp.options import ArtefactName, Means
@@ -65,24 +65,28 @@ class AblateHead(Compared[Session, AblatedHead]):
 
     def arms(self, run: Session) -> list[HeadName]:
         """Return the head, then random others of the model."""
-        found, head = self.found(run), parse_head(self.head)
-        others = [row.name for row in found.rows if row.name != head]
+        text_heads, head = self.found(run), parse_head(self.head)
+        others = [row.name for row in text_heads.rows if row.name != head]
+        if not others:
+            raise ConfigError("this model has no other head to compare with")
         n = min(DRAWS[self.nulls], len(others))
-        return [found.row(head).name, *Random(derive_seed(0, "random heads", self.head)).sample(others, n)]
+        return [text_heads.row(head).name, *Random(derive_seed(0, "random heads", self.head)).sample(others, n)]
 
     def price(self, run: Session) -> Price:
-        n, found = len(self.arms(run)), self.found(run)
+        n, text_heads = len(self.arms(run)), self.found(run)
         examples = self.examples(run)
         tokens = sum(example.query + 1 for example, _ in examples)
         tokens += sum(len(passage.ids) for _, passage in examples[:MEAN_OVER])
-        return Price({"unchanged": 1, "the head": 1, "random heads": n - 1}, tokens, found.settings.model, self.verb)
+        return Price(
+            {"unchanged": 1, "the head": 1, "random heads": n - 1}, tokens, text_heads.settings.model, self.verb
+        )
 
     def examples(self, run: Session) -> list[tuple[HeadExample, HeadPassage]]:
         """Return the strongest examples."""
-        found = [pair[:2] for pair in self.found(run).examples_of(parse_head(self.head))[:ABLATED]]
-        if not found:
+        examples = [pair[:2] for pair in self.found(run).examples_of(parse_head(self.head))[:ABLATED]]
+        if not examples:
             raise PromptError(f"{self.head} has no examples: it attends to BOS alone on this text; choose another head")
-        return found
+        return examples
 
     @without_gradients
     def measure(self, run: Session) -> AblatedHead:
@@ -91,11 +95,12 @@ class AblateHead(Compared[Session, AblatedHead]):
         from interp.models.adapter import weight_hash
         from interp.patching.ablation import ablated
 
-        found, examples, arms = self.found(run), self.examples(run), self.arms(run)
-        model = run.model(found.settings.model)
-        if weight_hash(model) != found.settings.weight_hash:
+        text_heads, examples, arms = self.found(run), self.examples(run), self.arms(run)
+        model = run.model(text_heads.settings.model)
+        if weight_hash(model) != text_heads.settings.weight_hash:
             raise MismatchError(
-                f"{found.key} was measured on {found.settings.model} with other weights; run `workbench heads` again"
+                f"{text_heads.key} was measured on {text_heads.settings.model} with other weights; run `workbench "
+                "heads` again"
             )
         texts = [torch.tensor([passage.ids[: example.query + 1]]) for example, passage in examples]
         reference = torch.tensor([passage.ids for _, passage in examples[:MEAN_OVER]])

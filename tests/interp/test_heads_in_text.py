@@ -265,7 +265,7 @@ def test_the_verb_reads_a_file_and_a_recording_and_refuses_both(tmp_path, capsys
     assert result.settings.contexts == 47
     assert result.settings.documents == 1, "each context counts as a document then"
     assert result.row(HeadName(0, 0)).entropy < 1
-    assert "heads of small:attn-only-1l on 47 contexts" in capsys.readouterr().out
+    assert "47 contexts; heads by kind: " in capsys.readouterr().out
     assert main(["record", "small:attn-only-1l", *options[1:3], "--tokens", "2000", "--context-length", "32",
                  "--hook-points", "blocks.0.hook_resid_post", "--name", "mine"]) == 0  # fmt: skip
     assert main(["heads", *options, "--recording", "mine", "--text-tokens", "1500", "--name", "recorded"]) == 0

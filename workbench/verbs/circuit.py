@@ -221,9 +221,9 @@ class AttackCircuit(AttackConfig, Threaded, RunsModel, Analysis["WorstCase"]):
         from interp.patching.metrics import metric_by_name
         from workbench.opening import open_task
 
-        found = run.workspace.open(EdgeCircuit, self.circuit)
-        run.parents[found.key] = found.about.content_hash
-        of = found.settings
+        circuit = run.workspace.open(EdgeCircuit, self.circuit)
+        run.parents[circuit.key] = circuit.about.content_hash
+        of = circuit.settings
         if of.task.origin.get("file") and self.task is None:
             raise ConfigError(f"the prompts of {self.circuit} came from {of.task.origin['file']}; give it as --task")
         model = run.model(of.model)
@@ -235,12 +235,19 @@ class AttackCircuit(AttackConfig, Threaded, RunsModel, Analysis["WorstCase"]):
             prompts = prompts.measured_by(model, metric_by_name(of.task.metric, prompts.metric))
         task, rest = prompts.split(self.prompts)
         held_out = rest.take(range(min(self.prompts, rest.n_prompts)))
-        own = found.evaluation.settings.ablation
-        others = (each for each in self.ablations if each != own)
-        config = settings_of(self, AttackConfig, ablations=(own, *others))
+        ablation = circuit.evaluation.settings.ablation
+        others = (name for name in self.ablations if name != ablation)
+        config = settings_of(self, AttackConfig, ablations=(ablation, *others))
         with run.progress("attack", "parts") as progress:
             return attack_circuit(
-                model, task, held_out, found.circuit, config, model_name=of.model, name=found.name, progress=progress
+                model,
+                task,
+                held_out,
+                circuit.circuit,
+                config,
+                model_name=of.model,
+                name=circuit.name,
+                progress=progress,
             )
 
 
@@ -340,7 +347,7 @@ class Show(InWorkspace, RunsModel):
         from interp.circuits.worst_case import attacks_of
         from interp.workspace import Workspace
 
-        return [f"attacked: {found.headline()}" for found in attacks_of(Workspace(self.workspace), artefact.key)]
+        return [f"attacked: {circuit.headline()}" for circuit in attacks_of(Workspace(self.workspace), artefact.key)]
 
     def _groups(self, workspace: "Workspace", graph: "AttributionGraph", story: "Story | None") -> None:
         """Print the boxes of a story that hold several latents, judged by the effects of ablating these."""
