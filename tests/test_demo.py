@@ -176,7 +176,7 @@ def test_smollm2_has_previous_token_and_induction_heads(trained_workspace):
         assert max(row.score for row in found) > 0.5
 
 
-@pytest.mark.parametrize(("words", "name", "n_found"), [(("demo",), "demo", 2), (OWN, "trained", len(TRAINED))])
+@pytest.mark.parametrize(("words", "name", "n_found"), [(("demo",), "demo", 3), (OWN, "trained", len(TRAINED))])
 def test_a_second_run_finds_everything(words, name, n_found, request):
     folder = request.getfixturevalue(f"{name}_workspace")
     again = workbench(*words, "--no-serve", "--workspace", folder)
