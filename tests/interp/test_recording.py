@@ -171,7 +171,7 @@ def test_too_big_for_budget_or_disk_is_refused_before_the_model_runs(
         ({"hook_points": []}, ConfigError, "no hook point"),
         ({"hook_points": ["blocks.0.attn.hook_pattern"]}, ConfigError, "pair of tokens"),
         ({"hook_points": ["embed.hook_in"]}, ConfigError, "one vector per token"),
-        ({"context_length": 1000}, ConfigError, "context of 256"),
+        ({"context_length": 1000}, ConfigError, "longer than the 256 tokens"),
         ({"bos": "always"}, UnknownNameError, "context"),
         ({"dtype": "int4"}, UnknownNameError, "did you mean .int8"),
         ({"tokens": 0}, ConfigError, "at least 1"),
