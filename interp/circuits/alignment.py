@@ -4,13 +4,14 @@
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Annotated
 
 from interp.artifacts import Artefact, Finding, Table
 from interp.errors import ConfigError
 from interp.models.short_name import short_name
 from interp.options import BASIC, check_least
-from interp.results import ROWS, Record, columns_of
+from interp.results import Record, columns_of
 
 CONTROLS = ("no swap", "random subspace", "placebo of equal norm", "untrained model")
 """Rows that the learned subspace has to exceed."""
@@ -113,9 +114,14 @@ class Alignment(Artefact, kind="alignment", made_by="align"):
     pairs: Table[SwappedPair]
     """Of the test."""
 
+    @cached_property
+    def rows(self) -> list[BasisAccuracy]:
+        """All bases and controls in memory."""
+        return self.bases.rows()
+
     def of_basis(self, name: str) -> BasisAccuracy:
         """Return the accuracy of one basis by its name."""
-        return next(row for row in self.bases.rows() if row.basis == name)
+        return next(row for row in self.rows if row.basis == name)
 
     @property
     def best_control(self) -> BasisAccuracy:
@@ -159,7 +165,7 @@ class Alignment(Artefact, kind="alignment", made_by="align"):
         return [
             f"{row.basis} (rank {row.rank}): {row.accuracy:.0%} [{row.low:.0%}, {row.high:.0%}], "
             f"changed {row.changed:.0%}, stayed {row.stayed:.0%}"
-            for row in self.bases.rows()
+            for row in self.rows
         ]
 
     def findings(self) -> list[Finding]:
@@ -185,8 +191,4 @@ class Alignment(Artefact, kind="alignment", made_by="align"):
 
     def to_records(self) -> list[Record]:
         """Return one row per basis and control."""
-        return [columns_of(row) for row in self.bases.rows()]
-
-    def shown(self) -> list[Record]:
-        """Return the bases and controls."""
-        return self.to_records()[:ROWS]
+        return [columns_of(row) for row in self.rows]

@@ -7,7 +7,7 @@ Faithfulness replaces all edges outside a circuit. Some of them help the behavio
 faithful because they cancel. The adversary replaces the helpers alone:
 
 1. Edges are scored on `task` (EAP-IG); outside the circuit those with a score above 0 are helpers, below 0 hurters.
-2. The strongest helpers are replaced, a quarter more each time: the number that leaves least is taken.
+2. The strongest helpers are replaced, from 1 in 32 to all of them: the share that leaves least is taken.
 3. Exchange: for the nodes with the largest outside scores, one after another, all outside edges of the node are put
    back, or all are replaced, whichever was not so; a change stays where less is left. This checks the scores: every
    step is measured.

@@ -4,6 +4,7 @@
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Annotated
 
 from interp.artifacts import Artefact, Finding, Table
@@ -107,15 +108,20 @@ class WorstCase(Artefact, kind="worst_case", title="Worst case of a circuit", ma
     attacks: Table[Attack]
     sizes: Table[StandingSize]
 
+    @cached_property
+    def rows(self) -> list[Attack]:
+        """All attacks in memory."""
+        return self.attacks.rows()
+
     def of(self, what: str) -> Attack:
         """Return the attack of a name that leaves least, over ablations."""
-        return min((row for row in self.attacks.rows() if row.what == what), key=lambda row: row.left)
+        return min((row for row in self.rows if row.what == what), key=lambda row: row.left)
 
     @property
     def mean(self) -> Attack:
         """Faithfulness as everybody reports it: all other edges replaced, with the first ablation."""
         first = self.settings.ablations[0]
-        return next(row for row in self.attacks.rows() if row.what == EVERYTHING and row.ablation == first)
+        return next(row for row in self.rows if row.what == EVERYTHING and row.ablation == first)
 
     @property
     def worst(self) -> Attack:
@@ -126,7 +132,7 @@ class WorstCase(Artefact, kind="worst_case", title="Worst case of a circuit", ma
     def stands(self) -> bool:
         """True where the low end of the worst case is at least half of the mean faithfulness, and above random circuits
         that are attacked in the same way."""
-        null = max(row.high for row in self.attacks.rows() if row.what == RANDOM_CIRCUITS)
+        null = max(row.high for row in self.rows if row.what == RANDOM_CIRCUITS)
         return self.mean.left > 0 and self.worst.low >= STANDS * self.mean.left and self.worst.low > null
 
     def smallest(self, column: str) -> int | None:
@@ -159,7 +165,7 @@ class WorstCase(Artefact, kind="worst_case", title="Worst case of a circuit", ma
         """Return every attack."""
         return [
             f"{row.ablation}, {row.what} ({row.n_removed:,}): {row.left:.2f} [{row.low:.2f}, {row.high:.2f}]"
-            for row in self.attacks.rows()
+            for row in self.rows
         ]
 
     def findings(self) -> list[Finding]:
@@ -182,7 +188,7 @@ class WorstCase(Artefact, kind="worst_case", title="Worst case of a circuit", ma
 
     def to_records(self) -> list[Record]:
         """Return one row per attack."""
-        return [columns_of(row) for row in self.attacks.rows()]
+        return [columns_of(row) for row in self.rows]
 
     def shown(self) -> list[Record]:
         """Return the attacks."""
