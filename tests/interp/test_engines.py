@@ -377,7 +377,7 @@ def test_options_that_another_engine_lacks_are_refused_before_anything_loads(lla
         f"own {llama} --text docstrings --tensor-parallel 2": "add --engine vllm",
         f"own {llama} --text docstrings --engine vllm --tensor-parallel 4": "6 attention heads",
         f"own {llama} --text docstrings --engine vllm --hook-point blocks.1.mlp.hook_post": "hook point",
-        "train demo --engine vllm": "give it to `workbench record --live`",
+        "train demo --engine vllm": "record --live`",
     }.items():
         assert main(wrong.split()) == 2
         assert words in capsys.readouterr().err
