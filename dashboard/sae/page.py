@@ -4,6 +4,7 @@ The list of dictionaries is at the left. The chosen one is shown by a card (sett
 of its training log, and its scores among other dictionaries: error against sparsity, firing density, scaling law.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import dash_mantine_components as dmc
@@ -39,7 +40,7 @@ from interp.errors import WorkbenchError, as_typed
 from interp.models.short_name import short_name
 from interp.progress import duration
 from interp.workspace import Workspace
-from saes.evaluation.evaluation import BASES, ConceptScore, ConceptScores
+from saes.evaluation.evaluation import ConceptScore, ConceptScores
 from saes.evaluation.sae_comparison import MatchedPair
 from saes.evaluation.scores import GOOD_F1, InModel, Set
 from saes.training.stored import Reconstruction
@@ -65,7 +66,18 @@ HINTS = {
 MAX_LISTED = 200
 N_MATCHES = 12
 """Closest pairs of matched features that are shown."""
-_SETTINGS = ("k", "l1_coefficient", "sparsity", "prefixes", "target", "batch_size", "lr", "aux_coefficient", "seed")
+_SETTINGS = (
+    "k",
+    "l1_coefficient",
+    "sparsity",
+    "prefixes",
+    "target",
+    "batch_size",
+    "lr",
+    "aux_coefficient",
+    "null",
+    "seed",
+)
 _STATES = {
     "training": "in training",
     "finishing": "being scored and written",
@@ -208,7 +220,7 @@ def _facts(entry: Entry, inside: tuple[InModel, str] | None) -> list[tuple[str, 
         loss, artefact = inside
         facts.append(("loss in the model", f"{_short(loss.ce_clean)} → {_short(loss.ce_spliced)} nats"))
         facts.append(("from evaluation", artefact))
-    return [(name, shown(value)) for name, value in facts if value is not None and value != ""]
+    return [(name, shown(value)) for name, value in facts if value not in (None, "", "none")]
 
 
 def _links(made: list[Manifest]) -> html.P:
@@ -358,6 +370,7 @@ def show_dictionary(state: dict[str, str], _status: str, scheme: str | None) -> 
     return card(chosen, inside, made), [
         html.Div(boxes, className="wb-two wb-even"),
         None if chosen.unfinished else _compared(workspace, chosen),
+        None if chosen.unfinished else _nulls(workspace, chosen),
         None if chosen.unfinished else _concepts(workspace, chosen, made),
         _scaling(workspace, chosen, scheme),
     ]
@@ -441,6 +454,29 @@ def _concepts(workspace: Workspace, chosen: view.Entry, made: list[Manifest]) ->
     return None
 
 
+_NULLS = (
+    "A dictionary of this kind and size was trained whole (trained alike), and again with a decoder or an encoder that "
+    "stays as drawn at random, and on rows whose coordinates come from different tokens. A score counts where the 95 % "
+    "interval of the whole one lies on the better side of every null."
+)
+
+
+def _nulls(workspace: Workspace, chosen: view.Entry) -> html.Section | None:
+    """Return every score of a dictionary trained alike, beside those of null dictionaries."""
+    for evaluation in view.evaluations(workspace, chosen.name):
+        if (found := evaluation.against_nulls()) is not None:
+            words = f"{found.headline()}; each was trained on {evaluation.settings.null_tokens:,} tokens."
+            return panel(
+                "Beside null dictionaries",
+                verdict(words, html.P(_NULLS)),
+                records_table(found.to_records()),
+                note=f"from the evaluation {evaluation.name}",
+                className="wb-row",
+                id="nulls",
+            )
+    return None
+
+
 def _concept_table(scores: ConceptScores, artefact: str, made: list[Manifest]) -> html.Section:
     tables, shares = scores.features or next((m.name for m in made if m.kind == "features"), ""), scores.shares()
     sentences = [
@@ -449,9 +485,9 @@ def _concept_table(scores: ConceptScores, artefact: str, made: list[Manifest]) -
         for name, words in _SETS.items()
         if (part := {key: share.estimate for key, share in shares.get(name, {}).items()})
     ]
-    titles = ["concept", "feature", "F1", "95 %", "AUROC", *BASES[1:], "shuffled", "steering", "search"]
+    titles = ["concept", "feature", "F1", "95 %", "AUROC", *scores.rivals, "shuffled", "steering", "search"]
     head = html.Thead(html.Tr([html.Th(title, scope="col") for title in titles]))
-    table = html.Table([head, html.Tbody([_concept(score, tables) for score in scores.ranked()])],
+    table = html.Table([head, html.Tbody([_concept(score, scores.rivals, tables) for score in scores.ranked()])],
                        className="wb-evidence wb-records")  # fmt: skip
     return panel(
         "Everyday concepts",
@@ -463,9 +499,9 @@ def _concept_table(scores: ConceptScores, artefact: str, made: list[Manifest]) -
     )
 
 
-def _concept(score: ConceptScore, tables: str) -> html.Tr:
+def _concept(score: ConceptScore, bases: Sequence[str], tables: str) -> html.Tr:
     concept, best, null, gain = score.concept, score.own, score.null, _two(score.steering)
-    rivals = [(basis, score.detectors.get(basis)) for basis in BASES[1:]]
+    rivals = [(basis, score.detectors.get(basis)) for basis in bases]
     f1 = _two(best.f1.estimate)
     others = [
         html.Td(_two(at.f1.estimate), title=f"{basis} {at.unit}, AUROC {_two(at.auroc.estimate)}") if at else html.Td()

@@ -61,10 +61,13 @@ def measure_concepts(
     heldout: "Tensor",
     listed: ConceptList | None = None,
     *,
+    others: "Mapping[str, SAE] | None" = None,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> ConceptScores:
     """Score a dictionary, and the baselines at its hook point, on concepts: by default all that ship.
+
+    `others` are further dictionaries of the hook point, by name, which are scored as baselines are.
 
     `heldout [n, d_in]` are activations of held-out documents, for components, densities and the sparsity of the
     untrained dictionary. Raises `ConfigError` for a dictionary of several hook points, `MissingError` for a model that
@@ -94,6 +97,7 @@ def measure_concepts(
     on_text = sparse_columns(sae, heldout)
     density = np.asarray((on_text > 0).mean(axis=0)).ravel()
     bases = _bases(sae, values[site.reads], heldout, max(1, round(on_text.nnz / len(heldout))), seed)
+    bases |= {name: sparse_columns(other, values[site.reads]) for name, other in (others or {}).items()}
     if neurons in values:
         bases["neuron"] = values[neurons].numpy()
     peaks = {name: peaks_of(basis, starts) for name, basis in bases.items()}

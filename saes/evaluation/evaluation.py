@@ -6,8 +6,8 @@ that may guide choices, and of those that judge once. Its interval is Wilson's, 
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from math import comb
+from dataclasses import dataclass, field
+from math import comb, nan
 from typing import Annotated, Literal
 
 from interp.artifacts import DocumentField, Dots, Finding
@@ -16,7 +16,9 @@ from interp.forms import Measured
 from interp.nulls import ALPHA
 from interp.results import Record, Result, whole_table
 from interp.statistics import Interval, proportion_interval
+from saes.evaluation.nulls import TWIN, AgainstNulls, NullComparison, NullScore, reconstruction_scores
 from saes.evaluation.scores import (
+    ALL,
     CAVEAT,
     GOOD_F1,
     Absorption,
@@ -30,10 +32,11 @@ from saes.evaluation.scores import (
     absorption_table,
 )
 from saes.features.found import ConceptFeature, NamesFeatures
+from saes.training.config import NULLS
 from saes.training.stored import Reconstruction
 
 BASES = ("dictionary", "neuron", "component", "coordinate", "untrained")
-"""Bases whose units detect concepts: the dictionary and the baselines."""
+"""Bases whose units detect concepts: the dictionary and the baselines. Null dictionaries may join them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +82,9 @@ class ConceptScore:
         row: Record = {"concept": self.concept.name, "set": self.concept.set, "class": self.concept.kind}
         row |= {"feature": self.own.unit, "threshold": self.own.threshold}
         row |= {**self.own.f1.columns("f1"), **self.own.auroc.columns("auroc")}
-        for basis in BASES[1:]:
+        for basis in dict.fromkeys((*BASES, *self.detectors)):
+            if basis == "dictionary":
+                continue
             best = self.detectors.get(basis)
             row |= {basis: best and best.unit, f"{basis}_sign": best and best.sign}
             row |= {f"{basis}_f1": best and best.f1.estimate, f"{basis}_auroc": best and best.auroc.estimate}
@@ -98,13 +103,19 @@ class ConceptScores(Result):
     features: str = ""
     """features artefact that was searched; empty when none was"""
 
+    @property
+    def rivals(self) -> tuple[str, ...]:
+        """Every basis but the dictionary: baselines, then null dictionaries where they were trained."""
+        names = dict.fromkeys(BASES) | dict.fromkeys(name for score in self.scores for name in score.detectors)
+        return tuple(name for name in names if name != "dictionary")
+
     def to_records(self) -> list[Record]:
         """Return one row per concept: `ConceptScore.to_record`."""
         return [score.to_record() for score in self.scores]
 
     def shown(self) -> list[Record]:
         """Return the main columns, the best detected concepts first."""
-        names = ("concept", "feature", "f1", "auroc", *(f"{basis}_f1" for basis in BASES[1:]), "null_f1")
+        names = ("concept", "feature", "f1", "auroc", *(f"{basis}_f1" for basis in self.rivals), "null_f1")
         return [{name: score.to_record()[name] for name in names} for score in self.ranked()]
 
     def ranked(self) -> list[ConceptScore]:
@@ -127,15 +138,15 @@ class ConceptScores(Result):
     def shares(self) -> dict[Set, dict[str, Interval[float]]]:
         """Return, by set, shares of concepts with their intervals over concepts.
 
-        Keys: every basis and `null`, those with F1 of at least `GOOD_F1`; `steered` (p of at most 0.05); `found` by a
-        search. The interval of the null is over shuffles.
+        Keys: every basis, null dictionaries among them, and `null`: those with F1 of at least `GOOD_F1`; `steered` (p
+        of at most 0.05); `found` by a search. The interval of the null is over shuffles.
         """
         shares = {}
         for name, null in self.null.items():
             scores = self.of_set(name)
             good = {
                 basis: [score.detectors[basis].f1.estimate >= GOOD_F1 for score in scores]
-                for basis in BASES
+                for basis in ("dictionary", *self.rivals)
                 if all(basis in score.detectors for score in scores)
             }
             if all(score.steering_p is not None for score in scores):
@@ -149,7 +160,10 @@ class ConceptScores(Result):
     def table(self) -> str:
         """Return a plain-text table of the shares, one column per set."""
         shares = self.shares()
-        names = {key: key for key in (*BASES, "null")} | {"steered": "steering raises its words", "found": "search hit"}
+        names = {key: key for key in ("dictionary", *self.rivals, "null")} | {
+            "steered": "steering raises its words",
+            "found": "search hit",
+        }
         rows = [
             {f"concepts with F1 of at least {GOOD_F1}": words}
             | {f"{name} ({len(self.of_set(name))})": format(share[key], ".0%") for name, share in shares.items()}
@@ -162,7 +176,11 @@ class ConceptScores(Result):
         """Yield what a dictionary detects better than every baseline: single concepts, and the share of them."""
         if self._p_untrained() <= ALPHA:
             for score in self.scores:
-                others = [detector.f1.estimate for detector in score.detectors.values() if detector is not score.own]
+                others = [
+                    detector.f1.estimate
+                    for name, detector in score.detectors.items()
+                    if name not in ("dictionary", TWIN)
+                ]
                 null = max([score.null.high, *others])
                 if others and score.own.f1.estimate >= GOOD_F1 and score.own.f1.low > null:
                     yield self._concept(score, null, sae)
@@ -204,17 +222,18 @@ class ConceptScores(Result):
 def _dictionary(share: dict[str, Interval[float]], scores: Sequence[ConceptScore], sae: str) -> Iterator[Finding]:
     """Yield the share of concepts that a dictionary detects, where its interval lies above every baseline."""
     ours, untrained = share["dictionary"], share["untrained"].estimate
-    best = {name: share[name].estimate for name in ("neuron", "component", "coordinate") if name in share}
+    best = {name: share[name].estimate for name in ("neuron", "component", "coordinate", *NULLS) if name in share}
     null = max(untrained, share["null"].estimate, *best.values())
     if ours.low <= null:
         return
     name, rival = max(best.items(), key=lambda pair: pair[1])
+    unit = f"latent of the {name} null" if name in NULLS else name
     by_concept = [{way: detector.f1.estimate for way, detector in score.detectors.items()} for score in scores]
     yield Finding(
         kind="dictionary",
         title="A dictionary that knows everyday concepts",
         sentence=f"{ours.estimate:.0%} of {len(scores)} held-out concepts have a feature in {sae}; {rival:.0%} have a "
-        f"{name}, {untrained:.0%} a latent of an untrained dictionary.",
+        f"{unit}, {untrained:.0%} a latent of an untrained dictionary.",
         more=f"F1 of at least {GOOD_F1}; 95 % interval {ours.low:.0%} to {ours.high:.0%}",
         value=ours.estimate,
         null=null,
@@ -222,7 +241,7 @@ def _dictionary(share: dict[str, Interval[float]], scores: Sequence[ConceptScore
         href=f"{address_of(f'saes/{sae}')}#concepts",
         proof="See the table",
         dots=Dots(
-            x=tuple(max(f1 for way, f1 in f1s.items() if way != "dictionary") for f1s in by_concept),
+            x=tuple(max(f1 for way, f1 in f1s.items() if way not in ("dictionary", TWIN)) for f1s in by_concept),
             y=tuple(f1s["dictionary"] for f1s in by_concept),
             across="F1 of the best baseline",
             up="F1 of the best feature, by concept",
@@ -266,6 +285,8 @@ class DictionaryEvaluationSettings:
     probing: ProbeSettings | None
     absorption: AbsorptionConfig | None
     concepts: ConceptSettings | None
+    null_tokens: int | None = None
+    """Tokens that null dictionaries were trained on; None without them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -279,13 +300,42 @@ class SAEEvaluation(NamesFeatures, kind="evaluation", made_by="evaluate"):
     """None for planted features, for several hook points, and without whole held-out contexts."""
     probing: Annotated[Probing | str | None, DocumentField("probing.json")]
     absorption: Annotated[dict[str, Absorption] | str | None, DocumentField("absorption.json")]
-    """Of the dictionary, by its name, and of an `untrained` one of its size."""
+    """Of the dictionary, by its name, of an `untrained` one of its size, and of null dictionaries."""
     concepts: Annotated[ConceptScores | str | None, DocumentField("concepts.json")]
+    nulls: Annotated[dict[str, NullScore] | str | None, DocumentField("nulls.json")] = field(
+        default_factory=lambda: None
+    )
+    """Scores of null dictionaries and of the twin, by name. The other parts have theirs among their own scores."""
 
     @property
     def concept_scores(self) -> ConceptScores | None:
         """Scores of everyday concepts; None where they were not measured."""
         return self.concepts if isinstance(self.concepts, ConceptScores) else None
+
+    def against_nulls(self) -> NullComparison | None:
+        """Return every score of the twin beside its nulls; None where none were trained."""
+        if not isinstance(self.nulls, dict):
+            return None
+        return NullComparison(scores=(*reconstruction_scores(self.nulls), *self._more_against_nulls()))
+
+    def _more_against_nulls(self) -> Iterator[AgainstNulls]:
+        """Yield the scores of those parts that were measured."""
+        if self.concept_scores:
+            for name, shares in self.concept_scores.shares().items():
+                rivals = {rival: shares[rival].estimate for rival in self.concept_scores.rivals if rival in shares}
+                if TWIN in rivals:
+                    del rivals[TWIN]
+                    yield AgainstNulls(score=f"concepts detected ({name})", twin=shares[TWIN], nulls=rivals)
+        if isinstance(self.probing, Probing):
+            k = min(score.k for score in self.probing.means)
+            means = {score.dictionary: score for score in self.probing.means if score.k == k}
+            rivals = {n: m.accuracy.estimate for n, m in means.items() if n not in (TWIN, self.settings.sae, ALL)}
+            if TWIN in means:
+                yield AgainstNulls(score=f"probing, {k} latent", twin=means[TWIN].accuracy, nulls=rivals)
+        if isinstance(self.absorption, dict) and TWIN in self.absorption:
+            f1 = {name: score.main_f1 for name, score in self.absorption.items() if name != self.settings.sae}
+            own = f1.pop(TWIN)
+            yield AgainstNulls(score="first letters, F1", twin=Interval(own, nan, nan), nulls=f1)
 
     def named(self) -> tuple[ConceptFeature, ...]:
         """Return the best latent of each concept that was measured."""
@@ -341,13 +391,14 @@ class SAEEvaluation(NamesFeatures, kind="evaluation", made_by="evaluate"):
     def details(self) -> list[str]:
         """Return the intervals, and the tables of probing, absorption and concepts, or why they are missing."""
         parts = {"probing": self.probing, "absorption": self.absorption, "concepts": self.concepts}
+        parts |= {"null dictionaries": self.nulls if isinstance(self.nulls, str) else self.against_nulls()}
         lines = self._intervals()
         for name, part in parts.items():
             if isinstance(part, str):
                 lines.append(f"{name} was not measured: {part}")
             elif isinstance(part, Probing):
                 lines.append(f"probing, balanced accuracy on {part.n_documents} held-out documents:\n{part.table()}")
-            elif isinstance(part, ConceptScores):
+            elif isinstance(part, ConceptScores | NullComparison):
                 lines.append(part.table())
             elif part:
                 lines.append(f"absorption of first letters ({CAVEAT}):\n{absorption_table(part)}")

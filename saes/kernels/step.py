@@ -153,6 +153,8 @@ class StepSettings:
     encoder_dtype: torch.dtype = torch.float32
     sparsity_warmup_steps: int = 0
     """Steps over which the rule's penalty rises to its full weight."""
+    frozen: tuple[str, ...] = ()
+    """Parameters that keep their initial values."""
 
 
 class StepResult(NamedTuple):
@@ -314,6 +316,8 @@ class Stepper:
 
     def _apply(self, state: TrainState, gradients: Gradients, lr: float) -> None:
         blocks = self.rule.blocks
+        for name in self.settings.frozen:  # with moments of 0, Adam leaves them as they are
+            gradients.by_name()[name].zero_()
         if blocks:
             norm = math.sqrt(project_blocks(gradients, state.W_dec, blocks))
         else:

@@ -13,6 +13,9 @@ from saes.kinds.config import check_setting
 
 MIN_STEPS = 250
 """Below this many steps an SAE does not converge at any learning rate: shrink the batch first."""
+Null = Literal["none", "frozen-decoder", "frozen-encoder", "shuffled"]
+NULLS: tuple[Null, ...] = ("frozen-decoder", "frozen-encoder", "shuffled")
+"""What a null dictionary lacks: a half that learned, or rows with structure between their coordinates."""
 DENSE = 0.1
 """A latent that fires on more than this fraction of tokens counts as dense."""
 
@@ -67,6 +70,10 @@ class TrainConfig:
 
     seed: Seed = 0
     """Seed of the initial weights and of the order of tokens."""
+
+    null: Null = "none"
+    """Train a null dictionary: frozen-decoder and frozen-encoder leave that half as drawn at random (Korznikov et al.
+    2026, arXiv 2602.14111); shuffled learns from rows whose coordinates come from different tokens of the batch."""
 
     def __post_init__(self) -> None:
         check_setting(self.tokens >= 1, "tokens", "at least 1", self.tokens)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from interp.artifacts import save_artefact
@@ -33,7 +34,7 @@ from saes.kinds.base import SAE, Finished, SAEMetadata, Trained, TrainingRecipe
 from saes.kinds.config import SAEConfig
 from saes.kinds.registry import autograd_of, recipe_of
 from saes.training._checkpoint import Checkpoint, read_checkpoint, remove_checkpoint, write_checkpoint
-from saes.training.config import TrainConfig, TrainingPlan, plan
+from saes.training.config import Null, TrainConfig, TrainingPlan, plan
 from saes.training.data import Position, RowSource, TrainingBatch, check_stats, fold, training_batches
 from saes.training.health import Metrics, append_line, measure, truncate_log
 from saes.training.log_checks import row_sum
@@ -67,6 +68,19 @@ def initial_state(
 
 
 THRESHOLD_BATCHES = 16
+FROZEN: dict[Null, tuple[str, ...]] = {"frozen-decoder": ("W_dec",), "frozen-encoder": ("W_enc", "b_enc")}
+"""Null -> parameters that keep their initial values."""
+
+
+def shuffled(x: Float[Tensor, "n d"], seed: int, step: int) -> Float[Tensor, "n d"]:
+    """Return rows whose coordinates come from different rows: each column is rotated by an amount of its own.
+
+    The distribution of each coordinate remains, whatever they have in common is gone. Drawn from the seed and the step,
+    so that a resumed run takes the same steps.
+    """
+    n, d = x.shape
+    turns = torch.randint(n, (d,), generator=make_generator(seed, "shuffled", step)).to(x.device)
+    return x.gather(0, (torch.arange(n, device=x.device)[:, None] + turns) % n)
 
 
 class Steps(Protocol):
@@ -111,6 +125,11 @@ class TrainingProcess:
                 check_stats(site.recording, site.hook_point)
             self.plan = plan(job.train, d_in=source.d_in, d_sae=job.sae.d_sae)
             self.recipe = autograd_of(job.sae) or recipe_of(job.sae, source.widths)
+            if job.train.null != "none" and isinstance(self.recipe, AutogradRecipe):
+                raise ConfigError(
+                    f"a null of a {job.sae.kind} dictionary cannot be trained: its loss names its own parameters; "
+                    "choose a kind with one encoder and one decoder, such as batchtopk"
+                )
             self.rows, self._latents = shares(spread, self.recipe, self.config, self.plan)
         self.settings = settings_of(source, job.sae, job.train)
         config = settings_json(self.settings)
@@ -142,6 +161,8 @@ class TrainingProcess:
         x = self.source.scales.scaled(batch.x.to(self.device, torch.float32, non_blocking=True))
         target = None if batch.target is None else batch.target.to(self.device, torch.float32, non_blocking=True)
         target = None if target is None else target * self._output
+        if self.train_config.null == "shuffled":
+            x = shuffled(x, self.train_config.seed, self.state.step)
         result = self._stepper.step(self.state, x, lr, target)
         self.position = batch.next
         if not isfinite(result.loss):
@@ -250,6 +271,7 @@ class TrainingProcess:
             clip_norm=self.train_config.clip_norm,
             encoder_dtype=parse_dtype(self.train_config.encoder_dtype),
             sparsity_warmup_steps=self.plan.sparsity_warmup_steps,
+            frozen=FROZEN.get(self.train_config.null, ()),
         )
 
     def start(self, first_batch: Callable[[], TrainingBatch] | None = None) -> Checkpoint:

@@ -167,7 +167,8 @@ class StoredSAE(Artefact, kind="sae", title="Dictionary", made_by="train"):
             line = f"{self.d_sae:,} latents at {self.hook_point} ({self.architecture}, from {self.settings.format})"
             error = None if self.self_check is None else self.self_check.largest_error
             return line if error is None else f"{line}; it agrees with the source's forward pass to {error:.0e}"
-        line = f"{self.d_sae:,} latents"
+        null = self.settings.train.null
+        line = f"{self.d_sae:,} latents" + (f" of a null dictionary ({null})" if null != "none" else "")
         if self.training is not None:
             line += f" trained on {self.training.tokens_seen:,} tokens"
         score = self.heldout

@@ -7,9 +7,10 @@ from interp.artifacts import partial_path, verify
 from interp.recording.store import Recording
 from interp.workspace import Workspace
 from saes.evaluation.evaluation import BASES, ConceptSettings, SAEEvaluation
+from saes.evaluation.nulls import TWIN
 from saes.evaluation.scores import ALL, Probing
 from saes.kinds.config import TopKConfig, TranscoderConfig
-from saes.training.config import TrainConfig
+from saes.training.config import NULLS, TrainConfig
 from saes.training.reconstruction import evaluate_on_recording
 from saes.training.train import train_sae
 from saes.weights.folder import load_sae
@@ -161,3 +162,27 @@ def test_concepts_are_scored_by_set_with_their_baselines(cli, root, tmp_path):
 def test_what_no_probe_can_read_is_refused_before_anything_is_measured(cli, root, arguments, expected):
     assert expected in cli(root, *EVALUATE, "one", "--name", "refused", "--contexts", 0, *arguments, code=2)
     assert not partial_path(root / "evaluations" / "refused").exists()
+
+
+def test_null_dictionaries_are_scored_in_every_part(cli, root, tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text(CONCEPTS.replace("OTHERS", ", ".join(f'"{x}"' for x in "abcdefghijklmnopqrstuvwxyzABCDEF")))
+    options = ("--contexts", 8, "--probing", "--probe-seeds", 1, "--concepts", "--concept-list", str(path))
+    out = cli(root, *EVALUATE, "one", "--name", "nulls", "--nulls", "--null-tokens", 4096, *options)
+    made = opened(root, "nulls")
+    found = made.against_nulls()
+    assert found is not None
+    assert isinstance(made.nulls, dict)
+    assert made.nulls.keys() == {TWIN, *NULLS, "pca", "coordinates"}
+    assert {score.score.split()[0] for score in found.scores} == {"FVU", "loss", "concepts", "probing,"}
+    assert all(score.nulls.keys() >= set(NULLS) for score in found.scores)
+    assert made.concept_scores is not None
+    assert made.concept_scores.scores[0].detectors.keys() == {*BASES, TWIN, *NULLS}
+    assert made.settings.null_tokens == 4096
+    assert all(line in out for line in found.table().splitlines())
+    assert made.about.files.keys() == {"probing.json", "concepts.json", "nulls.json"}  # no weights of nulls remain
+
+
+def test_nulls_of_a_transcoder_are_refused_in_a_sentence(cli, root):
+    out = cli(root, *EVALUATE, "across", "--name", "none", "--contexts", 0, "--nulls")
+    assert "null dictionaries was not measured: null dictionaries are autoencoders" in out

@@ -20,7 +20,8 @@ from saes.evaluation.evaluation import (
     SAEEvaluation,
 )
 from saes.evaluation.scores import LIST, AbsorptionConfig, ConceptList, ProbingConfig, read_concepts
-from saes.training.stored import StoredSAE
+from saes.training.config import TrainConfig
+from saes.training.stored import StoredSAE, TrainedSettings
 from workbench.analysis import AnalysisRun, Resumable
 from workbench.engine import OverDevices
 from workbench.terminal import AppliesDictionary, Heading, RunsModel, Seeded, Threaded, settings_of
@@ -28,6 +29,7 @@ from workbench.terminal import AppliesDictionary, Heading, RunsModel, Seeded, Th
 if TYPE_CHECKING:
     from interp.recording.store import Recording
     from saes.evaluation.evaluation import ConceptScores
+    from saes.evaluation.nulls import NullScore
     from saes.evaluation.scores import Absorption, InModel, Probing
     from saes.kinds.base import SAE
     from saes.training.stored import Reconstruction
@@ -75,18 +77,19 @@ def run_probes(
 
 
 def run_absorption(
-    sae: "SAE", name: str, recording: "Recording", config: AbsorptionConfig, progress: Progress
+    saes: "dict[str, SAE]", recording: "Recording", config: AbsorptionConfig, progress: Progress
 ) -> "dict[str, Absorption] | str":
-    """Return absorption of first letters in the SAE and in an untrained one of its size, or the reason for none."""
+    """Return absorption of first letters in SAEs and in an untrained one of the first's size, or why there is none."""
     from saes.evaluation.absorption import first_letters, measure_absorption
     from saes.evaluation.baselines import untrained_like
 
     vocabulary = vocabulary_of(recording)
     if vocabulary is None:
         return "the recording holds planted features, not words; its trees are scored by recovery"
+    sae = next(iter(saes.values()))
     examples = first_letters(recording, sae.hook_point, vocabulary, config)
-    saes = {name: sae, "untrained": untrained_like(sae, recording, examples.x, seed=config.seeds[0])}
-    return measure_absorption(saes, examples, config, progress=progress)
+    untrained = untrained_like(sae, recording, examples.x, seed=config.seeds[0])
+    return measure_absorption({**saes, "untrained": untrained}, examples, config, progress=progress)
 
 
 def given_file(path: Path) -> GivenFile:
@@ -168,12 +171,19 @@ class Evaluate(
     concept_set: Literal["all", "choose", "judge"] = "all"
     """Concepts to measure. While you choose among dictionaries, measure `choose` only; `judge` scores the chosen one
     once."""
+    nulls: bool = False
+    """Null dictionaries: the same kind trained with a random decoder or encoder that stays as drawn, and on shuffled
+    coordinates, beside one trained whole. Every score that is asked for is taken of them too."""
+    null_tokens: int = TrainConfig.tokens
+    """Tokens that each of the four is trained on."""
 
     def __post_init__(self) -> None:
         AbsorptionConfig.__post_init__(self)
         Probes.__post_init__(self)
         if self.contexts < 0:
             raise ConfigError(f"contexts must be at least 0, got {self.contexts}")
+        if self.null_tokens < 1:
+            raise ConfigError(f"null_tokens must be at least 1, got {self.null_tokens}")
         if (self.concept_list is not None or self.concept_set != "all") and not self.concepts:
             raise ConfigError("--concept-list and --concept-set are about concepts; add --concepts")
 
@@ -189,21 +199,65 @@ class Evaluate(
             probing=self.probe_settings(recording),
             absorption=self.absorption_config() if self.absorption else None,
             concepts=self.concept_settings() if self.concepts else None,
+            null_tokens=self.null_tokens if self.nulls else None,
         )
-        fraction = run.workspace.open(StoredSAE, self.sae).heldout_fraction
+        stored = run.workspace.open(StoredSAE, self.sae)
+        fraction = stored.heldout_fraction
 
         def part(name: str, measure: Callable[[], T]) -> T:
             return run.part(settings, SAEEvaluation, name, measure)
 
+        heldout = part("heldout", lambda: self.reconstruct(run, sae, recording, fraction))
+        others: dict[str, SAE] | str = {}
+        if self.nulls:
+            others = self.trained_nulls(run, run.training(settings) / "nulls", sae, recording, stored, heldout.l0)
+        nulls = others if isinstance(others, dict) else {}
         return SAEEvaluation(
             settings=settings,
-            heldout=part("heldout", lambda: self.reconstruct(run, sae, recording, fraction)),
+            heldout=heldout,
             decoder=part("decoder", lambda: decoder_cosines(sae.decoder_directions, seed=self.seed)),
             in_model=part("in_model", lambda: self.inside(run, sae, recording, fraction)),
-            probing=part("probing", lambda: self.probes(run, sae, recording, fraction)),
-            absorption=part("absorption", lambda: self.absorbed(run, sae, recording)),
-            concepts=part("concepts", lambda: self.detected(run, sae, recording, fraction)),
+            probing=part("probing", lambda: self.probes(run, {self.sae: sae, **nulls}, recording, fraction)),
+            absorption=part("absorption", lambda: self.absorbed(run, {self.sae: sae, **nulls}, recording)),
+            concepts=part("concepts", lambda: self.detected(run, sae, nulls, recording, fraction)),
+            nulls=part("nulls", lambda: self.null_scores(run, others, recording, fraction, heldout.l0)),
         )
+
+    def trained_nulls(
+        self, run: AnalysisRun, folder: Path, sae: "SAE", recording: "Recording", stored: StoredSAE, l0: float
+    ) -> "dict[str, SAE] | str":
+        """Return the null dictionaries and the twin, trained or read again; or the reason for none."""
+        from saes.evaluation.nulls import null_config, train_nulls
+
+        known = stored.settings.sae if isinstance(stored.settings, TrainedSettings) else None
+        train = TrainConfig(tokens=self.null_tokens, seed=self.seed, heldout_fraction=stored.heldout_fraction)
+        try:
+            config = null_config(sae, known, l0)
+            with run.progress("training null dictionaries", "tokens") as progress:
+                return train_nulls(sae, recording, folder, config, train, device=run.device, progress=progress)
+        except ConfigError as error:
+            return str(error)
+
+    def null_scores(
+        self, run: AnalysisRun, others: "dict[str, SAE] | str", recording: "Recording", fraction: float, l0: float
+    ) -> "dict[str, NullScore] | str | None":
+        """Return the scores of nulls, of principal components and of coordinates; or the reason for none."""
+        from saes.evaluation.baselines import coordinates_of, pca_of
+        from saes.evaluation.nulls import NullScore
+
+        if not others or isinstance(others, str):
+            return others or None
+        hook_point = next(iter(others.values())).hook_point
+        k = max(1, min(round(l0), recording.d(hook_point)))
+        saes = {**others, "pca": pca_of(recording, hook_point, k=k, heldout_fraction=fraction)}
+        saes["coordinates"] = coordinates_of(recording, hook_point, k=k)
+        inside = self.inside_each(run, saes, recording, fraction)
+        return {
+            name: NullScore(
+                heldout=self.reconstruct(run, sae, recording, fraction), in_model=inside.get(name) if inside else None
+            )
+            for name, sae in saes.items()
+        }
 
     def reconstruct(self, run: AnalysisRun, sae: "SAE", recording: "Recording", fraction: float) -> "Reconstruction":
         """Return the scores on held-out rows."""
@@ -214,9 +268,16 @@ class Evaluate(
 
     def inside(self, run: AnalysisRun, sae: "SAE", recording: "Recording", fraction: float) -> "InModel | None":
         """Return the model's loss with the reconstruction spliced in; None where it cannot be, or was not asked for."""
-        from saes.evaluation.in_model import can_splice, evaluate_in_model
+        found = self.inside_each(run, {self.sae: sae}, recording, fraction)
+        return None if found is None else found[self.sae]
 
-        if not self.contexts or not can_splice(sae) or recording.planted:
+    def inside_each(
+        self, run: AnalysisRun, saes: "dict[str, SAE]", recording: "Recording", fraction: float
+    ) -> "dict[str, InModel] | None":
+        """Return the model's loss with each SAE spliced in; None as for `inside`."""
+        from saes.evaluation.in_model import can_splice, evaluate_all_in_model
+
+        if not self.contexts or not all(map(can_splice, saes.values())) or recording.planted:
             return None
         tokens, documents = recording.contexts_and_documents(
             split="heldout", limit=self.contexts, heldout_fraction=fraction
@@ -224,33 +285,37 @@ class Evaluate(
         if not len(tokens):
             return None
         model = run.recorded_model(recording)
-        sae = deepcopy(sae).to(model.cfg.device)
+        saes = {name: deepcopy(sae).to(model.cfg.device) for name, sae in saes.items()}
         with run.progress("inside the model", "contexts") as progress:
-            return evaluate_in_model(sae, model, tokens, documents=documents, seed=self.seed, progress=progress)
+            return evaluate_all_in_model(saes, model, tokens, documents=documents, seed=self.seed, progress=progress)
 
-    def probes(self, run: AnalysisRun, sae: "SAE", recording: "Recording", fraction: float) -> "Probing | str | None":
+    def probes(
+        self, run: AnalysisRun, saes: "dict[str, SAE]", recording: "Recording", fraction: float
+    ) -> "Probing | str | None":
         """Return the probes, or the reason for none."""
         if not self.probing:
             return None
         try:
             with run.progress("probing", "tasks") as progress:
                 arguments = (self.probing_config(), self.labels, fraction, progress)
-                return run_probes({self.sae: sae}, recording, *arguments)
+                return run_probes(saes, recording, *arguments)
         except ConfigError as error:
             return str(error)
 
-    def absorbed(self, run: AnalysisRun, sae: "SAE", recording: "Recording") -> "dict[str, Absorption] | str | None":
+    def absorbed(
+        self, run: AnalysisRun, saes: "dict[str, SAE]", recording: "Recording"
+    ) -> "dict[str, Absorption] | str | None":
         """Return absorption by dictionary, or the reason for none."""
         if not self.absorption:
             return None
         try:
             with run.progress("absorption", "splits") as progress:
-                return run_absorption(sae, self.sae, recording, self.absorption_config(), progress)
+                return run_absorption(saes, recording, self.absorption_config(), progress)
         except (ConfigError, MismatchError) as error:
             return str(error)
 
     def detected(
-        self, run: AnalysisRun, sae: "SAE", recording: "Recording", fraction: float
+        self, run: AnalysisRun, sae: "SAE", nulls: "dict[str, SAE]", recording: "Recording", fraction: float
     ) -> "ConceptScores | str | None":
         """Return scores of everyday concepts, searched in the dictionary's feature tables where there are any.
 
@@ -266,8 +331,9 @@ class Evaluate(
             model = run.recorded_model(recording)
             rows = sample_rows(recording, CONCEPT_ROWS, split="heldout", fraction=fraction, seed=self.seed)
             x, sae = recording.read_rows(sae.hook_point, rows), deepcopy(sae).to(model.cfg.device)
+            listed = self.listed_concepts()
             with run.progress("concepts", "sentences") as progress:
-                scores = measure_concepts(sae, model, x, self.listed_concepts(), seed=self.seed, progress=progress)
+                scores = measure_concepts(sae, model, x, listed, others=nulls, seed=self.seed, progress=progress)
             folder = features_folder(run.workspace, self.sae)
             return scores if folder is None else search_concepts(run.workspace, folder.name, scores)
         except WorkbenchError as error:

@@ -92,7 +92,10 @@ class Train(TrainConfig, Threaded, OnDevice, Resumable["StoredSAE | StoredSet"])
         return "transcoders" if self.set else "sae"
 
     def default_name(self) -> str:
-        return self.set or self.recording
+        return self.set or self._base()
+
+    def _base(self) -> str:
+        return self.recording if self.null == "none" else f"{self.recording}-{self.null}"
 
     def check_free(self, *folders: Path | None) -> None:
         """Raise `ConfigError` as for every verb; a sweep skips its finished dictionaries."""
@@ -232,7 +235,7 @@ class Train(TrainConfig, Threaded, OnDevice, Resumable["StoredSAE | StoredSet"])
 
     def folder_names(self, configs: list[SAEConfig]) -> list[str]:
         """Return one name per config, with the values that vary in a sweep: `demo-d4608-k16`."""
-        base = self.name or self.recording
+        base = self.name or self._base()
         varied = {name: short for name, short in SWEPT.items() if len(getattr(self, name)) > 1}
         settings = [{**vars(config), **getattr(config, "settings", {})} for config in configs]
         return ["-".join([base, *(f"{s}{values[n]:g}" for n, s in varied.items())]) for values in settings]

@@ -1,0 +1,183 @@
+"""Null dictionaries: trained like the dictionary that is judged, but without one half of what learning should give.
+
+    dictionaries = train_nulls(sae, recording, folder, NullConfig(tokens=1_000_000))
+    scores = {name: NullScore(heldout=..., in_model=...) for name, null in dictionaries.items()}
+
+A dictionary whose decoder or encoder stays random reconstructs, labels and probes nearly as well as a trained one
+(Korznikov et al. 2026, arXiv 2602.14111). What such a half reaches is no evidence of features. So the same kind of
+dictionary, of the same size, is trained four times on the same batches: whole (`TWIN`), and once for every null of
+`saes.training.config.NULLS`. Principal components and coordinates, cut at the same L0, stand beside them.
+
+The twin is what nulls are compared with, since the dictionary itself may have seen more tokens. Torch-free but for
+`train_nulls`.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from math import isnan, nan
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from interp.errors import ConfigError
+from interp.progress import Progress
+from interp.results import Record, Result, whole_table
+from interp.statistics import Interval
+from saes.evaluation.scores import InModel
+from saes.kinds.config import BatchTopKConfig, SAEConfig
+from saes.training.config import NULLS, TrainConfig
+from saes.training.stored import Reconstruction
+
+if TYPE_CHECKING:
+    from interp.recording.store import Recording
+    from saes.kinds.base import SAE
+
+TWIN = "trained alike"
+"""Name of the dictionary that is trained whole, on the same batches as its nulls."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NullScore:
+    """Scores of a null, or of the twin, on the held-out documents of the dictionary that is judged."""
+
+    heldout: Reconstruction
+    in_model: InModel | None
+    """None where the dictionary itself was not spliced into the model"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AgainstNulls:
+    """One score of the twin beside those of its nulls."""
+
+    score: str
+    twin: Interval[float]
+    """over documents or concepts; its ends are NaN where there is no interval, as with few documents"""
+    nulls: dict[str, float]
+    more_is_better: bool = True
+
+    @property
+    def best(self) -> str:
+        """Name of the best null."""
+        return self.best_of(self.nulls)
+
+    def best_of(self, names: Iterable[str]) -> str:
+        """Return the name of the best of some nulls."""
+        return (max if self.more_is_better else min)(names, key=self.nulls.__getitem__)
+
+    @property
+    def above(self) -> bool:
+        """True where the twin's interval lies on the better side of every null."""
+        best = self.nulls[self.best]
+        return self.twin.low > best if self.more_is_better else self.twin.high < best
+
+    @property
+    def verdict(self) -> str:
+        """What the score says about features."""
+        if self.above:
+            return "better than every null"
+        best, own = self.nulls[self.best], self.twin.estimate
+        if isnan(self.twin.low) and (best < own if self.more_is_better else best > own):
+            return "better, but without an interval: undecided"
+        return f"says nothing about features: {self.best} reaches it"
+
+
+@dataclass(frozen=True, kw_only=True)
+class NullComparison(Result):
+    """Every score of a dictionary's twin beside its nulls."""
+
+    scores: tuple[AgainstNulls, ...]
+
+    def headline(self) -> str:
+        """Report how many scores no null reaches."""
+        n = sum(score.above for score in self.scores)
+        return f"{n} of {len(self.scores)} scores are better than those of every null dictionary"
+
+    def to_records(self) -> list[Record]:
+        """Return one row per score: the twin, its nulls, the best of the other baselines with its name, the verdict."""
+        return [self._record(score) for score in self.scores]
+
+    def _record(self, score: AgainstNulls) -> Record:
+        row: Record = {"score": score.score, **score.twin.columns(TWIN, "low", "high")}
+        row |= {name: score.nulls.get(name) for name in NULLS}
+        if others := [name for name in score.nulls if name not in NULLS]:
+            best = score.best_of(others)
+            row |= {"best baseline": f"{score.nulls[best]:.3g} ({best})"}
+        return row | {"verdict": score.verdict}
+
+    def table(self) -> str:
+        """Return a plain-text table, one line per score."""
+        return "\n".join(whole_table(self.to_records()))
+
+
+def reconstruction_scores(scores: Mapping[str, NullScore]) -> Iterator[AgainstNulls]:
+    """Yield FVU and the loss that is recovered, for the result of `train_nulls` and the baselines, `TWIN` among them.
+
+    A loss that a null does not have (zero ablation costs nothing) is left out.
+    """
+    twin, nulls = scores[TWIN], {name: score for name, score in scores.items() if name != TWIN}
+    yield AgainstNulls(
+        score="FVU (0 is perfect)",
+        twin=_interval(twin.heldout.fvu, twin.heldout.intervals.get("fvu")),
+        nulls={name: score.heldout.fvu for name, score in nulls.items()},
+        more_is_better=False,
+    )
+    for field, words in {
+        "ce_recovered": "loss recovered, against zeros",
+        "ce_recovered_from_mean": "loss recovered, against the mean",
+    }.items():
+        found = {name: getattr(score.in_model, field, None) for name, score in scores.items()}
+        if twin.in_model is not None and all(value is not None for value in found.values()):
+            ends = twin.in_model.intervals.get(field)
+            yield AgainstNulls(score=words, twin=_interval(found.pop(TWIN), ends), nulls=found)
+
+
+def _interval(estimate: float, ends: tuple[float, float] | None) -> Interval[float]:
+    return Interval(estimate, *(ends or (nan, nan)))
+
+
+def null_config(sae: "SAE", stored: SAEConfig | None, l0: float) -> SAEConfig:
+    """Return the kind to train: that of the dictionary, or BatchTopK of its size and L0 where its kind is not known.
+
+    Raises `ConfigError` for a dictionary of several hook points.
+    """
+    if len(sae.hook_points) > 1:
+        raise ConfigError("null dictionaries are trained at one hook point; this one has several")
+    if sae.hook_point_out:
+        raise ConfigError("null dictionaries are autoencoders; this one reconstructs another hook point")
+    return stored or BatchTopKConfig(d_sae=sae.d_sae, k=max(1, min(round(l0), sae.d_sae)))
+
+
+def train_nulls(
+    sae: "SAE",
+    recording: "Recording",
+    folder: Path,
+    config: SAEConfig,
+    train: TrainConfig,
+    *,
+    device: str | None = None,
+    progress: Progress | None = None,
+) -> "dict[str, SAE]":
+    """Train the twin and the nulls of a dictionary on one stream of batches, and return them by name.
+
+    Args:
+        sae: the dictionary that is judged; its hook point is read.
+        recording: rows to train on.
+        folder: of their checkpoints and weights. An interrupted call continues there.
+        config: kind and size (`null_config`).
+        train: tokens, seed and held-out share of all of them.
+        device: as for `saes.training.train.train`.
+        progress: called with tokens of those that all have seen.
+    Raises:
+        ConfigError: a kind that is given by its loss, which has no halves to freeze.
+    """
+    from saes.training.run import Job
+    from saes.training.train import train_many
+    from saes.weights.folder import load_sae
+
+    jobs = {TWIN: Job(sae=config, train=replace(train, null="none"), folder=folder / "twin")}
+    jobs |= {null: Job(sae=config, train=replace(train, null=null), folder=folder / null) for null in NULLS}
+    reached = dict.fromkeys((job.folder for job in jobs.values()), 0)
+    for job, metrics in train_many(recording, sae.hook_point, list(jobs.values()), device=device):
+        reached[job.folder] = metrics.tokens
+        if progress:
+            progress(min(reached.values()), train.tokens, {"fvu": metrics.fvu, "null": job.train.null})
+    return {name: load_sae(job.folder).to(sae.device) for name, job in jobs.items()}
