@@ -4,7 +4,6 @@ The list of dictionaries is at the left. The chosen one is shown by a card (sett
 of its training log, and its scores among other dictionaries: error against sparsity, firing density, scaling law.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import dash_mantine_components as dmc
@@ -28,21 +27,21 @@ from dashboard.components.frame import (
     stat,
     verdict,
 )
-from dashboard.components.pages import Page, atlas_href, compare_href, feature_href, first_step, sae_href
+from dashboard.components.pages import Page, atlas_href, compare_href, first_step, sae_href
 from dashboard.figures.saes import HEIGHT, HealthRun, health_figure
 from dashboard.figures.scaling import density_histogram, pareto_plane, scaling_curves
 from dashboard.figures.theme import message_figure, number, theme
 from dashboard.sae import data as view
+from dashboard.sae._evidence import concept_panel, null_panel
 from dashboard.sae.data import Entry, Log, fingerprint, first_not_finite, read_log
 from dashboard.sources import PageSources, current
 from interp.artifacts import Manifest, hash_json
-from interp.errors import WorkbenchError, as_typed
+from interp.errors import as_typed
 from interp.models.short_name import short_name
 from interp.progress import duration
 from interp.workspace import Workspace
-from saes.evaluation.evaluation import ConceptScore, ConceptScores
 from saes.evaluation.sae_comparison import MatchedPair
-from saes.evaluation.scores import GOOD_F1, InModel, Set
+from saes.evaluation.scores import InModel
 from saes.training.stored import Reconstruction
 from saes.weights.imported import ImportedSettings
 
@@ -370,8 +369,8 @@ def show_dictionary(state: dict[str, str], _status: str, scheme: str | None) -> 
     return card(chosen, inside, made), [
         html.Div(boxes, className="wb-two wb-even"),
         None if chosen.unfinished else _compared(workspace, chosen),
-        None if chosen.unfinished else _nulls(workspace, chosen),
-        None if chosen.unfinished else _concepts(workspace, chosen, made),
+        None if chosen.unfinished else null_panel(workspace, chosen),
+        None if chosen.unfinished else concept_panel(workspace, chosen, made),
         _scaling(workspace, chosen, scheme),
     ]
 
@@ -431,97 +430,6 @@ def _density(workspace: Workspace, made: list[Manifest], scheme: str | None) -> 
     dense = quiet_link("dense", f"/feature/{tables}/?d=-1,0", title="fire on more than a tenth of the tokens")
     figure = density_histogram(densities, theme(scheme))
     return panel(title, graph("sae-density", figure=figure, label="Histogram of density"), note=[*rest, dense])
-
-
-_SETS: dict[Set, str] = {"judge": "held out", "choose": "used for choosing"}
-_CONCEPTS = (
-    f"Detected: F1 of at least {GOOD_F1}. "
-    "Half of the words choose the feature; the other half judge it, among four times as many words of other concepts "
-    '(always "yes" has F1 0.33). Baselines and shuffled labels are scored in the same way; the tooltip has the AUROC. '
-    "Steering: rise of the log-probability of the concept's words above that by random features, in nats; bold where "
-    "p is at most 0.05. Search: the rank of the feature in a search for the concept's name or words."
-)
-
-
-def _concepts(workspace: Workspace, chosen: view.Entry, made: list[Manifest]) -> html.Section | None:
-    """Return the table of everyday concepts: the best feature of each, beside baselines and the null."""
-    for evaluation in view.evaluations(workspace, chosen.name):
-        try:
-            if (scores := evaluation.concept_scores) is not None:
-                return _concept_table(scores, evaluation.name, made)
-        except WorkbenchError as error:
-            return panel("Everyday concepts", notice(explain(error), tone="error"))
-    return None
-
-
-_NULLS = (
-    "A dictionary of this kind and size was trained whole (trained alike), and again with a decoder or an encoder that "
-    "stays as drawn at random, and on rows whose coordinates come from different tokens. A score counts where the 95 % "
-    "interval of the whole one lies on the better side of every null."
-)
-
-
-def _nulls(workspace: Workspace, chosen: view.Entry) -> html.Section | None:
-    """Return every score of a dictionary trained alike, beside those of null dictionaries."""
-    for evaluation in view.evaluations(workspace, chosen.name):
-        if (found := evaluation.against_nulls()) is not None:
-            words = f"{found.headline()}; each was trained on {evaluation.settings.null_tokens:,} tokens."
-            return panel(
-                "Beside null dictionaries",
-                verdict(words, html.P(_NULLS)),
-                records_table(found.to_records()),
-                note=f"from the evaluation {evaluation.name}",
-                className="wb-row",
-                id="nulls",
-            )
-    return None
-
-
-def _concept_table(scores: ConceptScores, artefact: str, made: list[Manifest]) -> html.Section:
-    tables, shares = scores.features or next((m.name for m in made if m.kind == "features"), ""), scores.shares()
-    sentences = [
-        f"Features detect {part['dictionary']:.0%} of {len(scores.of_set(name))} concepts {words}; those of an "
-        f"untrained dictionary {part['untrained']:.0%}, with shuffled labels {part['null']:.0%}."
-        for name, words in _SETS.items()
-        if (part := {key: share.estimate for key, share in shares.get(name, {}).items()})
-    ]
-    titles = ["concept", "feature", "F1", "95 %", "AUROC", *scores.rivals, "shuffled", "steering", "search"]
-    head = html.Thead(html.Tr([html.Th(title, scope="col") for title in titles]))
-    table = html.Table([head, html.Tbody([_concept(score, scores.rivals, tables) for score in scores.ranked()])],
-                       className="wb-evidence wb-records")  # fmt: skip
-    return panel(
-        "Everyday concepts",
-        verdict(sentences[0], *map(html.P, sentences[1:]), html.P(_CONCEPTS)) if sentences else None,
-        html.Div(table, className="wb-scroll wb-concepts", tabIndex="0", **attrs({"aria-label": "Concepts"})),
-        note=f"F1 of the best feature of each concept, from the evaluation {artefact}",
-        className="wb-row",
-        id="concepts",
-    )
-
-
-def _concept(score: ConceptScore, bases: Sequence[str], tables: str) -> html.Tr:
-    concept, best, null, gain = score.concept, score.own, score.null, _two(score.steering)
-    rivals = [(basis, score.detectors.get(basis)) for basis in bases]
-    f1 = _two(best.f1.estimate)
-    others = [
-        html.Td(_two(at.f1.estimate), title=f"{basis} {at.unit}, AUROC {_two(at.auroc.estimate)}") if at else html.Td()
-        for basis, at in rivals
-    ]
-    return html.Tr([
-        html.Th(concept.name, scope="row", title=f"set: {concept.set}; class of words: {concept.kind}"),
-        html.Td(quiet_link(str(best.unit), feature_href(tables, best.unit)) if tables else str(best.unit)),
-        html.Td(html.Strong(f1) if best.f1.estimate >= GOOD_F1 else f1),
-        html.Td(f"{_two(best.f1.low)} to {_two(best.f1.high)}"),
-        html.Td(_two(best.auroc.estimate)),
-        *others,
-        html.Td(_two(null.estimate), title=f"95 %: {_two(null.low)} to {_two(null.high)}"),
-        html.Td(html.Strong(gain) if score.steers else gain),
-        html.Td(str(score.search_rank or "")),
-    ])  # fmt: skip
-
-
-def _two(value: Any) -> str:
-    return "" if (scalar := number(value)) is None else f"{scalar:.2f}"
 
 
 def _scaling(workspace: Workspace, chosen: view.Entry, scheme: str | None) -> html.Section | None:

@@ -4,6 +4,7 @@
 - `scores`              its parts: in the model, decoder cosines, probing, absorption; their settings; lists of concepts
 - `in_model`            loss of the model with the reconstruction spliced in for the activation
 - `baselines`           untrained dictionaries, principal components, coordinates
+- `nulls`               null dictionaries: a half that stays random, shuffled rows; every score beside theirs
 - `dictionary_checks`   the doctor's experiments on a dictionary in a model
 - `probing`             yes-or-no questions about tokens, and sparse probes that read k latents
 - `absorption`          parent latents that stop firing because a more specific latent absorbed their direction

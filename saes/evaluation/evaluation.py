@@ -16,7 +16,7 @@ from interp.forms import Measured
 from interp.nulls import ALPHA
 from interp.results import Record, Result, whole_table
 from interp.statistics import Interval, proportion_interval
-from saes.evaluation.nulls import TWIN, AgainstNulls, NullComparison, NullScore, reconstruction_scores
+from saes.evaluation.nulls import WHOLE, AgainstNulls, DictionaryAgainstNulls, NullScore, reconstruction_scores
 from saes.evaluation.scores import (
     ALL,
     CAVEAT,
@@ -179,7 +179,7 @@ class ConceptScores(Result):
                 others = [
                     detector.f1.estimate
                     for name, detector in score.detectors.items()
-                    if name not in ("dictionary", TWIN)
+                    if name not in ("dictionary", WHOLE)
                 ]
                 null = max([score.null.high, *others])
                 if others and score.own.f1.estimate >= GOOD_F1 and score.own.f1.low > null:
@@ -241,7 +241,7 @@ def _dictionary(share: dict[str, Interval[float]], scores: Sequence[ConceptScore
         href=f"{address_of(f'saes/{sae}')}#concepts",
         proof="See the table",
         dots=Dots(
-            x=tuple(max(f1 for way, f1 in f1s.items() if way not in ("dictionary", TWIN)) for f1s in by_concept),
+            x=tuple(max(f1 for way, f1 in f1s.items() if way not in ("dictionary", WHOLE)) for f1s in by_concept),
             y=tuple(f1s["dictionary"] for f1s in by_concept),
             across="F1 of the best baseline",
             up="F1 of the best feature, by concept",
@@ -305,37 +305,37 @@ class SAEEvaluation(NamesFeatures, kind="evaluation", made_by="evaluate"):
     nulls: Annotated[dict[str, NullScore] | str | None, DocumentField("nulls.json")] = field(
         default_factory=lambda: None
     )
-    """Scores of null dictionaries and of the twin, by name. The other parts have theirs among their own scores."""
+    """Scores of null dictionaries and of the whole one, by name. The other parts have theirs among their own scores."""
 
     @property
     def concept_scores(self) -> ConceptScores | None:
         """Scores of everyday concepts; None where they were not measured."""
         return self.concepts if isinstance(self.concepts, ConceptScores) else None
 
-    def against_nulls(self) -> NullComparison | None:
-        """Return every score of the twin beside its nulls; None where none were trained."""
+    def against_nulls(self) -> DictionaryAgainstNulls | None:
+        """Return every score of the whole one beside its nulls; None where none were trained."""
         if not isinstance(self.nulls, dict):
             return None
-        return NullComparison(scores=(*reconstruction_scores(self.nulls), *self._more_against_nulls()))
+        return DictionaryAgainstNulls(scores=(*reconstruction_scores(self.nulls), *self._more_against_nulls()))
 
     def _more_against_nulls(self) -> Iterator[AgainstNulls]:
         """Yield the scores of those parts that were measured."""
         if self.concept_scores:
             for name, shares in self.concept_scores.shares().items():
                 rivals = {rival: shares[rival].estimate for rival in self.concept_scores.rivals if rival in shares}
-                if TWIN in rivals:
-                    del rivals[TWIN]
-                    yield AgainstNulls(score=f"concepts detected ({name})", twin=shares[TWIN], nulls=rivals)
+                if WHOLE in rivals:
+                    del rivals[WHOLE]
+                    yield AgainstNulls(score=f"concepts detected ({name})", whole=shares[WHOLE], nulls=rivals)
         if isinstance(self.probing, Probing):
             k = min(score.k for score in self.probing.means)
             means = {score.dictionary: score for score in self.probing.means if score.k == k}
-            rivals = {n: m.accuracy.estimate for n, m in means.items() if n not in (TWIN, self.settings.sae, ALL)}
-            if TWIN in means:
-                yield AgainstNulls(score=f"probing, {k} latent", twin=means[TWIN].accuracy, nulls=rivals)
-        if isinstance(self.absorption, dict) and TWIN in self.absorption:
+            rivals = {n: m.accuracy.estimate for n, m in means.items() if n not in (WHOLE, self.settings.sae, ALL)}
+            if WHOLE in means:
+                yield AgainstNulls(score=f"probing, {k} latent", whole=means[WHOLE].accuracy, nulls=rivals)
+        if isinstance(self.absorption, dict) and WHOLE in self.absorption:
             f1 = {name: score.main_f1 for name, score in self.absorption.items() if name != self.settings.sae}
-            own = f1.pop(TWIN)
-            yield AgainstNulls(score="first letters, F1", twin=Interval(own, nan, nan), nulls=f1)
+            own = f1.pop(WHOLE)
+            yield AgainstNulls(score="first letters, F1", whole=Interval(own, nan, nan), nulls=f1)
 
     def named(self) -> tuple[ConceptFeature, ...]:
         """Return the best latent of each concept that was measured."""
@@ -398,7 +398,7 @@ class SAEEvaluation(NamesFeatures, kind="evaluation", made_by="evaluate"):
                 lines.append(f"{name} was not measured: {part}")
             elif isinstance(part, Probing):
                 lines.append(f"probing, balanced accuracy on {part.n_documents} held-out documents:\n{part.table()}")
-            elif isinstance(part, ConceptScores | NullComparison):
+            elif isinstance(part, ConceptScores | DictionaryAgainstNulls):
                 lines.append(part.table())
             elif part:
                 lines.append(f"absorption of first letters ({CAVEAT}):\n{absorption_table(part)}")

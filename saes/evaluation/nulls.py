@@ -1,14 +1,14 @@
 """Null dictionaries: trained like the dictionary that is judged, but without one half of what learning should give.
 
-    dictionaries = train_nulls(sae, recording, folder, NullConfig(tokens=1_000_000))
-    scores = {name: NullScore(heldout=..., in_model=...) for name, null in dictionaries.items()}
+    dictionaries = train_nulls(sae, recording, folder, BatchTopKConfig(d_sae=4608, k=32), TrainConfig())
+    scores = {name: NullScore(heldout=..., in_model=...) for name in dictionaries}
 
 A dictionary whose decoder or encoder stays random reconstructs, labels and probes nearly as well as a trained one
 (Korznikov et al. 2026, arXiv 2602.14111). What such a half reaches is no evidence of features. So the same kind of
-dictionary, of the same size, is trained four times on the same batches: whole (`TWIN`), and once for every null of
+dictionary, of the same size, is trained four times on the same batches: whole (`WHOLE`), and once for every null of
 `saes.training.config.NULLS`. Principal components and coordinates, cut at the same L0, stand beside them.
 
-The twin is what nulls are compared with, since the dictionary itself may have seen more tokens. Torch-free but for
+The whole one is what nulls are compared with, since the dictionary itself may have seen more tokens. Torch-free but for
 `train_nulls`.
 """
 
@@ -31,13 +31,13 @@ if TYPE_CHECKING:
     from interp.recording.store import Recording
     from saes.kinds.base import SAE
 
-TWIN = "trained alike"
+WHOLE = "trained alike"
 """Name of the dictionary that is trained whole, on the same batches as its nulls."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class NullScore:
-    """Scores of a null, or of the twin, on the held-out documents of the dictionary that is judged."""
+    """Scores of a null, or of the whole one, on the held-out documents of the dictionary that is judged."""
 
     heldout: Reconstruction
     in_model: InModel | None
@@ -46,10 +46,10 @@ class NullScore:
 
 @dataclass(frozen=True, kw_only=True)
 class AgainstNulls:
-    """One score of the twin beside those of its nulls."""
+    """One score of the whole one beside those of its nulls."""
 
     score: str
-    twin: Interval[float]
+    whole: Interval[float]
     """over documents or concepts; its ends are NaN where there is no interval, as with few documents"""
     nulls: dict[str, float]
     more_is_better: bool = True
@@ -65,24 +65,24 @@ class AgainstNulls:
 
     @property
     def above(self) -> bool:
-        """True where the twin's interval lies on the better side of every null."""
+        """True where the whole one's interval lies on the better side of every null."""
         best = self.nulls[self.best]
-        return self.twin.low > best if self.more_is_better else self.twin.high < best
+        return self.whole.low > best if self.more_is_better else self.whole.high < best
 
     @property
     def verdict(self) -> str:
-        """What the score says about features."""
+        """The judgement of the score: does it say anything about features?"""
         if self.above:
             return "better than every null"
-        best, own = self.nulls[self.best], self.twin.estimate
-        if isnan(self.twin.low) and (best < own if self.more_is_better else best > own):
+        best, own = self.nulls[self.best], self.whole.estimate
+        if isnan(self.whole.low) and (best < own if self.more_is_better else best > own):
             return "better, but without an interval: undecided"
         return f"says nothing about features: {self.best} reaches it"
 
 
 @dataclass(frozen=True, kw_only=True)
-class NullComparison(Result):
-    """Every score of a dictionary's twin beside its nulls."""
+class DictionaryAgainstNulls(Result):
+    """Every score of a dictionary's whole one beside its nulls."""
 
     scores: tuple[AgainstNulls, ...]
 
@@ -92,11 +92,11 @@ class NullComparison(Result):
         return f"{n} of {len(self.scores)} scores are better than those of every null dictionary"
 
     def to_records(self) -> list[Record]:
-        """Return one row per score: the twin, its nulls, the best of the other baselines with its name, the verdict."""
+        """Return one row per score: the whole one, its nulls, the best of the other baselines, and the verdict."""
         return [self._record(score) for score in self.scores]
 
     def _record(self, score: AgainstNulls) -> Record:
-        row: Record = {"score": score.score, **score.twin.columns(TWIN, "low", "high")}
+        row: Record = {"score": score.score, **score.whole.columns(WHOLE, "low", "high")}
         row |= {name: score.nulls.get(name) for name in NULLS}
         if others := [name for name in score.nulls if name not in NULLS]:
             best = score.best_of(others)
@@ -109,14 +109,14 @@ class NullComparison(Result):
 
 
 def reconstruction_scores(scores: Mapping[str, NullScore]) -> Iterator[AgainstNulls]:
-    """Yield FVU and the loss that is recovered, for the result of `train_nulls` and the baselines, `TWIN` among them.
+    """Yield FVU and the loss that is recovered, for the result of `train_nulls` and the baselines, `WHOLE` among them.
 
     A loss that a null does not have (zero ablation costs nothing) is left out.
     """
-    twin, nulls = scores[TWIN], {name: score for name, score in scores.items() if name != TWIN}
+    whole, nulls = scores[WHOLE], {name: score for name, score in scores.items() if name != WHOLE}
     yield AgainstNulls(
         score="FVU (0 is perfect)",
-        twin=_interval(twin.heldout.fvu, twin.heldout.intervals.get("fvu")),
+        whole=_interval(whole.heldout.fvu, whole.heldout.intervals.get("fvu")),
         nulls={name: score.heldout.fvu for name, score in nulls.items()},
         more_is_better=False,
     )
@@ -125,9 +125,9 @@ def reconstruction_scores(scores: Mapping[str, NullScore]) -> Iterator[AgainstNu
         "ce_recovered_from_mean": "loss recovered, against the mean",
     }.items():
         found = {name: getattr(score.in_model, field, None) for name, score in scores.items()}
-        if twin.in_model is not None and all(value is not None for value in found.values()):
-            ends = twin.in_model.intervals.get(field)
-            yield AgainstNulls(score=words, twin=_interval(found.pop(TWIN), ends), nulls=found)
+        if whole.in_model is not None and all(value is not None for value in found.values()):
+            ends = whole.in_model.intervals.get(field)
+            yield AgainstNulls(score=words, whole=_interval(found.pop(WHOLE), ends), nulls=found)
 
 
 def _interval(estimate: float, ends: tuple[float, float] | None) -> Interval[float]:
@@ -156,7 +156,7 @@ def train_nulls(
     device: str | None = None,
     progress: Progress | None = None,
 ) -> "dict[str, SAE]":
-    """Train the twin and the nulls of a dictionary on one stream of batches, and return them by name.
+    """Train the whole one and the nulls of a dictionary on one stream of batches, and return them by name.
 
     Args:
         sae: the dictionary that is judged; its hook point is read.
@@ -173,7 +173,7 @@ def train_nulls(
     from saes.training.train import train_many
     from saes.weights.folder import load_sae
 
-    jobs = {TWIN: Job(sae=config, train=replace(train, null="none"), folder=folder / "twin")}
+    jobs = {WHOLE: Job(sae=config, train=replace(train, null="none"), folder=folder / "whole")}
     jobs |= {null: Job(sae=config, train=replace(train, null=null), folder=folder / null) for null in NULLS}
     reached = dict.fromkeys((job.folder for job in jobs.values()), 0)
     for job, metrics in train_many(recording, sae.hook_point, list(jobs.values()), device=device):

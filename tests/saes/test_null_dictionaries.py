@@ -10,9 +10,9 @@ from test_train_kinds import planted
 from interp.errors import ConfigError
 from interp.statistics import Interval
 from saes.evaluation.nulls import (
-    TWIN,
+    WHOLE,
     AgainstNulls,
-    NullComparison,
+    DictionaryAgainstNulls,
     NullScore,
     null_config,
     reconstruction_scores,
@@ -64,17 +64,17 @@ def test_a_dictionary_beats_its_nulls_where_features_are_planted_and_only_there(
 def test_the_frozen_half_stays_as_drawn_and_a_repeated_call_trains_nothing(tmp_path):
     recording = planted(tmp_path / "planted")
     found = trained(recording, tmp_path, 0)
-    assert found.keys() == {TWIN, *NULLS}
+    assert found.keys() == {WHOLE, *NULLS}
     rows = {name: (sae.W_dec, sae.W_enc.T) for name, sae in found.items()}
     drawn = rows["frozen-decoder"][0]  # the encoder begins as the decoder's copy, up to the scale of the rows
     kept = {name: [float(torch.cosine_similarity(half, drawn).min()) for half in pair] for name, pair in rows.items()}
     assert kept["frozen-encoder"][1] == pytest.approx(1, abs=1e-4)
     assert kept["frozen-encoder"][0] < 0.999
     assert kept["frozen-decoder"][1] < 0.999
-    assert max(kept[TWIN] + kept["shuffled"]) < 0.999
-    weights = tmp_path / "nulls" / "twin" / "sae_weights.safetensors"
+    assert max(kept[WHOLE] + kept["shuffled"]) < 0.999
+    weights = tmp_path / "nulls" / "whole" / "sae_weights.safetensors"
     before = weights.stat().st_mtime_ns
-    train_nulls(found[TWIN], recording, tmp_path / "nulls", CONFIG, TRAIN)
+    train_nulls(found[WHOLE], recording, tmp_path / "nulls", CONFIG, TRAIN)
     assert weights.stat().st_mtime_ns == before
 
 
@@ -91,11 +91,11 @@ def test_a_score_counts_only_where_its_interval_lies_beyond_every_null():
     nulls = {"pca": 0.6, "shuffled": 0.7}
     cases = {(0.9, 0.8, 1.0): "better than every null", (0.9, 0.65, 1.0): "says nothing about features: shuffled",
              (0.9, nan, nan): "better, but without an interval", (0.5, nan, nan): "says nothing"}  # fmt: skip
-    scores = [AgainstNulls(score="F1", twin=Interval(*ends), nulls=nulls) for ends in cases]
+    scores = [AgainstNulls(score="F1", whole=Interval(*ends), nulls=nulls) for ends in cases]
     assert all(score.verdict.startswith(words) for score, words in zip(scores, cases.values(), strict=True))
-    less = AgainstNulls(score="FVU", twin=Interval(0.5, 0.4, 0.55), nulls=nulls, more_is_better=False)
+    less = AgainstNulls(score="FVU", whole=Interval(0.5, 0.4, 0.55), nulls=nulls, more_is_better=False)
     assert (less.best, less.above) == ("pca", True)
-    assert NullComparison(scores=(*scores, less)).headline().startswith("2 of 5 scores")
+    assert DictionaryAgainstNulls(scores=(*scores, less)).headline().startswith("2 of 5 scores")
 
 
 def test_a_kind_that_is_given_by_its_loss_has_no_half_to_freeze(tmp_path):

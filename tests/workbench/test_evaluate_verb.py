@@ -7,7 +7,7 @@ from interp.artifacts import partial_path, verify
 from interp.recording.store import Recording
 from interp.workspace import Workspace
 from saes.evaluation.evaluation import BASES, ConceptSettings, SAEEvaluation
-from saes.evaluation.nulls import TWIN
+from saes.evaluation.nulls import WHOLE
 from saes.evaluation.scores import ALL, Probing
 from saes.kinds.config import TopKConfig, TranscoderConfig
 from saes.training.config import NULLS, TrainConfig
@@ -173,11 +173,11 @@ def test_null_dictionaries_are_scored_in_every_part(cli, root, tmp_path):
     found = made.against_nulls()
     assert found is not None
     assert isinstance(made.nulls, dict)
-    assert made.nulls.keys() == {TWIN, *NULLS, "pca", "coordinates"}
+    assert made.nulls.keys() == {WHOLE, *NULLS, "pca", "coordinates"}
     assert {score.score.split()[0] for score in found.scores} == {"FVU", "loss", "concepts", "probing,"}
     assert all(score.nulls.keys() >= set(NULLS) for score in found.scores)
     assert made.concept_scores is not None
-    assert made.concept_scores.scores[0].detectors.keys() == {*BASES, TWIN, *NULLS}
+    assert made.concept_scores.scores[0].detectors.keys() == {*BASES, WHOLE, *NULLS}
     assert made.settings.null_tokens == 4096
     assert all(line in out for line in found.table().splitlines())
     assert made.about.files.keys() == {"probing.json", "concepts.json", "nulls.json"}  # no weights of nulls remain

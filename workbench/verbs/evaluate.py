@@ -226,7 +226,7 @@ class Evaluate(
     def trained_nulls(
         self, run: AnalysisRun, folder: Path, sae: "SAE", recording: "Recording", stored: StoredSAE, l0: float
     ) -> "dict[str, SAE] | str":
-        """Return the null dictionaries and the twin, trained or read again; or the reason for none."""
+        """Return the null dictionaries and the whole one, trained or read again; or the reason for none."""
         from saes.evaluation.nulls import null_config, train_nulls
 
         known = stored.settings.sae if isinstance(stored.settings, TrainedSettings) else None
