@@ -43,6 +43,7 @@ Foundations, without any analysis:
 - `progress`    the type of progress callbacks, and reports to the process that started this one
 - `statistics`  intervals, tests, correlations
 - `scaling_law` sums of power laws, fitted
+- `claims`      a claim as a file: its number, nulls, variations and the rule of its verdict
 - `nulls`       kinds of null, their counts by level, p-values, Holm's correction, words of a verdict
 - `acts`        the base of acts: a question to a model, as a value
 - `results`     the base of results: table, data frame
@@ -157,6 +158,7 @@ register(
     Kind("induction_circuit", "induction-circuits", "interp.circuits.induction_circuit:InductionCircuit", "circuit"),
     Kind("edge_circuit", "edge-circuits", "interp.circuits.found_circuit:EdgeCircuit", "circuit"),
     Kind("worst_case", "worst-cases", "interp.circuits.worst_case:WorstCase"),
+    Kind("claim", "claims", "interp.claims:Claim"),
     Kind("attribution_graph", "graphs", "interp.tracing.graph:AttributionGraph"),
     Kind("alignment", "alignments", "interp.circuits.alignment:Alignment"),
     Kind("patching", "patching", "interp.patching.patching_map:PatchingMap"),

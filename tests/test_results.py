@@ -1,7 +1,9 @@
 """Results print as short tables, show themselves in notebooks, become data frames, and have figures."""
 
+import dataclasses
 import importlib
 import inspect
+import math
 import pkgutil
 from dataclasses import fields
 from functools import cache
@@ -159,6 +161,7 @@ CASES = {
         "layer head effect stderr ...", figure=True),
     "alignment": Case(lambda: aligned(), "basis rank accuracy low high changed stayed", figure=True),
     "worst case": Case(lambda: attacked(), "ablation what n_removed left low high", figure=True),
+    "claim": Case(lambda: claimed(), "changed value low high null outcome seconds", figure=True),
     **GEOMETRY,
     **DICTIONARIES,
     **OTHERS,
@@ -179,6 +182,16 @@ def aligned():
 def attacked():
     few = AttackConfig(prompts=2, ablations=("resample",), exchanges=1, n_random=1, fractions=(0.5, 1.0))
     return interp.attack_circuit(model(), *task().split(2), planted_circuit(), few, model_name="planted:induction")
+
+
+def claimed():
+    from interp.claims import Claim, ClaimFile, VariationResult
+
+    row = VariationResult(changed="seed 1", value=0.9, low=0.8, high=1.0, null=0.2, outcome="supported", seconds=1.0)
+    file = ClaimFile(sentence="It copies", subject="circuit", analysis="prove", settings={}, number="steer",
+                     formula="rise", unit="nats", nulls=("5 random heads",), inputs={}, variations=({},))  # fmt: skip
+    other = dataclasses.replace(row, changed="seed 2", null=math.nan, outcome="undecided", low=None, high=None)
+    return Claim(settings=file, variations=(row, other), changed_inputs=(), machine={"threads": "1"})
 
 
 def onset():

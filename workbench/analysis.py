@@ -70,6 +70,12 @@ class AnalysisRun:
         self._examined: HookedModel | None = None
         self._draft: Draft | None = None
 
+    def of_another(self, verb: "Analysis[Any]", folder: Path) -> "AnalysisRun":
+        """Return the run of another analysis in this workspace, with the models that are loaded here."""
+        run = AnalysisRun(verb, self.workspace, folder, self.ranks)
+        run._models, run.parents = self._models, {k: h for k, h in self.parents.items() if k.startswith("model:")}
+        return run
+
     @cached_property
     def device(self) -> str | None:
         """The device, picked and printed when it is first asked for; None for a verb without one."""

@@ -122,6 +122,8 @@ def _stored(workspace: Workspace, of: One, proof: Proof | None, scheme: str | No
         graph("prove-nulls", figure=proof_nulls(proof, theme(scheme)), height=230, label="The feature and its nulls"),
         _continuations(proof),
         fold("Run it again", _button(workspace, again, name, index, "Run the proof again")),
+        fold("State this as a claim", html.Pre(f"workbench claim {proof.key}\nworkbench check claim.json --harder",
+                                               className="wb-command", tabIndex=0)),
     ]  # fmt: skip
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from dashboard.figures import attribution, changes, circuits, geometry, heads, saes, scaling, studies
+from dashboard.figures._claims import claim_variations
 from dashboard.figures.theme import Theme
 from dashboard.figures.theme import theme as theme_called
 from interp.changes.comparison import ModelComparison
@@ -193,6 +194,7 @@ FIGURES: dict[str, Draw] = {
     "interp.tracing.graph.AttributionGraph": _graph,
     "interp.tracing.effects.EdgeSplit": circuits.split_figure,
     "interp.circuits.worst_case.WorstCase": circuits.worst_case_curve,
+    "interp.claims.Claim": claim_variations,
     "interp.circuits.find.Curve": _curve,
     "interp.circuits.head_weights.Composition": _composition,
     "interp.circuits.score_explanation.ScoreExplanation": _pairs,

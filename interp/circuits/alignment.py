@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Annotated
 
 from interp.artifacts import Artefact, Finding, Table
+from interp.claims import StatedNumber
 from interp.errors import ConfigError
 from interp.models.short_name import short_name
 from interp.options import BASIC, check_least
@@ -150,6 +151,24 @@ class Alignment(Artefact, kind="alignment", made_by="align"):
             f"{s.rank} dimensions of {short_name(s.model)} {verb} {s.variable} ({s.program}): {learned.accuracy:.0%} "
             f"wanted answers, {control.basis} {control.accuracy:.0%}"
         )
+
+    def stated(self) -> dict[str, StatedNumber]:
+        """Return what a claim may say: the wanted answers by the learned subspace, beside the best control."""
+        s, learned, control = self.settings, self.of_basis(LEARNED), self.best_control
+        return {
+            "subspace": StatedNumber(
+                sentence=f"{s.rank} dimensions of {short_name(s.model)} {self.where} carry {s.variable} ({s.program})",
+                subject="direction",
+                formula="share of test pairs with the wanted answer after the learned subspace is swapped",
+                unit="share, 0 to 1",
+                value=learned.accuracy,
+                low=learned.low,
+                high=learned.high,
+                null=control.accuracy,
+                nulls=CONTROLS,
+                outcome="supported" if self.found else "not supported",
+            )
+        }
 
     def facts(self) -> list[tuple[str, str]]:
         """Return the site, the rank and the size of the test."""

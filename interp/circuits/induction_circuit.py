@@ -5,6 +5,7 @@
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from math import nan
 from typing import Annotated
 
 import numpy as np
@@ -14,6 +15,7 @@ from interp.artifacts import ARRAY, DocumentField, Dots, Finding, Measured, Tabl
 from interp.circuits.circuit import KeyEvidence
 from interp.circuits.config import InductionConfig
 from interp.circuits.found_circuit import CircuitSettings, FoundCircuit
+from interp.claims import Outcome, StatedNumber
 from interp.models.short_name import short_name
 from interp.names import HeadName
 from interp.patching.patching_map import AblationEffect
@@ -233,6 +235,28 @@ class InductionCircuit(FoundCircuit, kind="induction_circuit", made_by="circuit 
             f"{len(heads)} induction head{'s' * (len(heads) != 1)} in {model}: ablating them changes the loss on "
             f"repeats by {self.redundancy.group:+.2f} nats{null}"
         )
+
+    def stated(self) -> dict[str, StatedNumber]:
+        """Return what a claim may say: the loss by ablating the induction heads together, beside random heads."""
+        groups = {row.group: row for row in self.ablations.rows()}
+        random = [row.loss_second_half for name, row in groups.items() if name.startswith("random heads")]
+        heads = groups.get("induction heads")
+        outcomes: dict[bool | None, Outcome] = {True: "supported", False: "not supported", None: "undecided"}
+        return {
+            "ablation": StatedNumber(
+                sentence=f"Induction heads of {short_name(self.settings.model)}, which read an earlier head through "
+                "their keys, copy in repeated text",
+                subject="circuit",
+                formula="rise of the loss after the start of the repeat when all induction heads are ablated",
+                unit="nats per token",
+                value=heads.loss_second_half if heads else 0.0,
+                low=heads.low if heads else None,
+                high=heads.high if heads else None,
+                null=max(random, default=nan),
+                nulls=(f"{len(random)} groups of random heads",),
+                outcome=outcomes[self.verdict.holds],
+            )
+        }
 
     def facts(self) -> list[tuple[str, str]]:
         """Return the induction heads, and the effect of ablating all of them."""

@@ -35,6 +35,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from interp.artifacts import Artefact, DocumentField, Dots, Finding
+from interp.claims import StatedNumber
 from interp.nulls import ALPHA, NO_EFFECT, ROUNDING, NullComparison, NullKind, can_hold, draws_of, holm, p_from_null
 from interp.results import Record, Result, cell
 from interp.statistics import Interval
@@ -362,6 +363,27 @@ class Proof(Artefact, kind="proof", made_by="prove"):
         return (
             "Words are said by direct effect, as there was no Jacobian lens of these weights; "
             f"`workbench lens {self.settings.model} --kind jacobian` fits one."
+        )
+
+    def stated(self) -> dict[str, StatedNumber]:
+        """Return what a claim may say: each test, beside the largest value of its nulls."""
+        words = ", ".join(repr(word) for word in self.words.texts[:NAMED])
+        return {test.name: self._stated(test, words) for test in self.measures if test.tested}
+
+    def _stated(self, test: ProofMeasure, words: str) -> StatedNumber:
+        claim = CLAIMS[test.name].format(words=test.about or words)
+        undecided = test.name in self.undecided()
+        return StatedNumber(
+            sentence=f"Feature {self.settings.feature} of {self.settings.features}: {claim[0].lower()}{claim[1:]}",
+            subject="feature",
+            formula=SENTENCES[test.name].partition(" {")[0].removesuffix(" by").removesuffix(" of"),
+            unit=test.unit,
+            value=test.value,
+            low=test.low,
+            high=test.high,
+            null=max((float(null.max()) for null in test.by_null.values() if len(null)), default=math.nan),
+            nulls=tuple(draws_of(len(null), kind) for kind, null in test.by_null.items()),
+            outcome="undecided" if undecided else "supported" if test.name in self.holds() else "not supported",
         )
 
     def sentence(self, measure: ProofMeasure) -> str:
