@@ -5,7 +5,7 @@
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from math import nan
+from math import isnan, nan
 from typing import Annotated
 
 import numpy as np
@@ -20,7 +20,7 @@ from interp.models.short_name import short_name
 from interp.names import HeadName
 from interp.patching.patching_map import AblationEffect
 from interp.results import Record, columns_of
-from interp.statistics import p_above, t_interval
+from interp.statistics import Interval, p_above, t_interval
 
 SHOWN = 8
 """Key edges in the picture of a finding."""
@@ -237,26 +237,52 @@ class InductionCircuit(FoundCircuit, kind="induction_circuit", made_by="circuit 
         )
 
     def stated(self) -> dict[str, StatedNumber]:
-        """Return what a claim may say: the loss by ablating the induction heads together, beside random heads."""
+        """Return what a claim may say: the strongest key edge, and the loss by ablating the induction heads together.
+
+        Both hold where the circuit does. A number without a draw of its null is undecided.
+        """
         groups = {row.group: row for row in self.ablations.rows()}
         random = [row.loss_second_half for name, row in groups.items() if name.startswith("random heads")]
-        heads = groups.get("induction heads")
-        outcomes: dict[bool | None, Outcome] = {True: "supported", False: "not supported", None: "undecided"}
+        heads, model = groups.get("induction heads"), short_name(self.settings.model)
+        edges = [edge for edge in self.circuit.edges if isinstance(edge.evidence, KeyEvidence)]
+        best = min(edges, key=lambda edge: edge.evidence.effect, default=None)
+        evidence = best.evidence if best is not None else None
         return {
-            "ablation": StatedNumber(
-                sentence=f"Induction heads of {short_name(self.settings.model)}, which read an earlier head through "
-                "their keys, copy in repeated text",
-                subject="circuit",
-                formula="rise of the loss after the start of the repeat when all induction heads are ablated",
-                unit="nats per token",
-                value=heads.loss_second_half if heads else 0.0,
-                low=heads.low if heads else None,
-                high=heads.high if heads else None,
-                null=max(random, default=nan),
-                nulls=(f"{len(random)} groups of random heads",),
-                outcome=outcomes[self.verdict.holds],
-            )
+            "path": self._stated(
+                f"A head of {model} tells an induction head which token came before each one, through its keys",
+                "fall of the induction score when the strongest key edge is cut",
+                "share of attention, 0 to 1",
+                None if evidence is None else Interval(-evidence.effect, -evidence.high, -evidence.low),
+                nan if evidence is None else evidence.null_high,
+                "paths from random heads",
+            ),
+            "ablation": self._stated(
+                f"Induction heads of {model} copy in repeated text",
+                "rise of the loss after the start of the repeat when all induction heads are ablated",
+                "nats per token",
+                None if heads is None else Interval(heads.loss_second_half, heads.low, heads.high),
+                max(random, default=nan),
+                f"{len(random)} groups of random heads",
+            ),
         }
+
+    def _stated(
+        self, sentence: str, formula: str, unit: str, number: Interval[float] | None, null: float, nulls: str
+    ) -> StatedNumber:
+        holds = None if self.verdict.holds and isnan(null) else self.verdict.holds
+        outcomes: dict[bool | None, Outcome] = {True: "supported", False: "not supported", None: "undecided"}
+        return StatedNumber(
+            sentence=sentence,
+            subject="circuit",
+            formula=formula,
+            unit=unit,
+            value=number.estimate if number else 0.0,
+            low=number.low if number and not isnan(number.low) else None,
+            high=number.high if number and not isnan(number.high) else None,
+            null=null,
+            nulls=(nulls,),
+            outcome=outcomes[holds],
+        )
 
     def facts(self) -> list[tuple[str, str]]:
         """Return the induction heads, and the effect of ablating all of them."""

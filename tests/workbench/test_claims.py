@@ -34,7 +34,7 @@ def edited(root, path, **changes):
 
 def test_a_planted_claim_is_supported_in_every_variation_and_gives_the_same_bits(cli, planted, tmp_path):
     claim = from_json(ClaimFile, json.loads((planted / "claim.json").read_text()), "claim.json")
-    assert (claim.subject, claim.analysis, claim.number) == ("circuit", "circuit induction", "ablation")
+    assert (claim.subject, claim.analysis, claim.number) == ("circuit", "circuit induction", "path")
     assert claim.variations == ({}, {"seeds": [3, 4, 5]})
     out = cli(planted, *CHECK, planted / "claim.json", "--name", "mine", "--out", tmp_path / "measured.json")
     assert "Supported: it holds in 2 of 2 variations" in out
