@@ -13,7 +13,6 @@
 - `graphs`    labels of the MLP neurons, and the graphs of four prompts: `python -m tools.graphs`
 - `chromium`  the browser of the system on a running dashboard, for pictures, tests and benchmarks
 - `pictures`  the pictures of README and docs, from the demo: `python -m tools.pictures`
-- `predictions`  a study: what graphs predict of ablations, with parts frozen: `python -m tools.predictions`
 
 What they make lies in `workbench/shipped/data/`, `saes/features/` and `docs/images/`. Nothing of the product
 imports them.
