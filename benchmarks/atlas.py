@@ -168,8 +168,7 @@ def clusters(n: int, d: int) -> np.ndarray:
     rng = np.random.default_rng(0)
     size = 1 / np.arange(1, 401)
     which = rng.choice(400, n, p=size / size.sum())
-    centres = rng.normal(size=(400, d)).astype(np.float32)
-    return centres[which] + rng.normal(size=(n, d)).astype(np.float32)
+    return rng.normal(size=(400, d)).astype(np.float32)[which] + rng.normal(size=(n, d)).astype(np.float32)
 
 
 def token_embeddings() -> np.ndarray:

@@ -77,8 +77,7 @@ def files_of(spec: str, reader: str) -> ModelFiles:
             module = AutoModelForCausalLM.from_config(config)
     except Exception as error:  # transformers raises a dozen unrelated types for a bad config
         raise CorruptError(f"the config of {location} cannot be read ({str(error).splitlines()[0]})") from error
-    modules = frozenset(name for name, _ in module.named_modules())
-    return ModelFiles(location, config.get_text_config(), modules)
+    return ModelFiles(location, config.get_text_config(), frozenset(name for name, _ in module.named_modules()))
 
 
 @cache
