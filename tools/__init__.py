@@ -5,7 +5,6 @@
 - `sources`   that and other texts, each from a package of a registry, as documents
 - `lexicon`   classes of words for labels, from WordNet: `python -m tools.lexicon`
 - `releases`  SAELens' names of dictionaries, from its wheel: `python -m tools.releases`
-- `tunes`     small fine-tunes whose truth is known, named blind: `python -m tools.tunes`
 - `build`     the dictionary, from the text it was trained on to its folders: `python -m tools.build`
 - `lens`      the Jacobian lens: `python -m tools.lens`
 - `labels`    batches for readers who write and judge labels of its features: `python -m tools.labels`
