@@ -52,8 +52,8 @@ import numpy as np
 
 from interp.nulls import OTHER_LABELS
 from interp.recording.store import Recording
+from saes.features._firings import FeatureStatistics
 from saes.features._views import NEAR, OWN, Nearby, Sets, TokenView, Views, read_text
-from saes.features.firings import FeatureStatistics
 from saes.features.schema import MIN_HELDOUT, SAID, SAYS, SOURCES, STATISTICS, quoted
 
 if TYPE_CHECKING:
