@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
-from benchmarks.report import Result, main
+from benchmarks.report import Result, at_least, at_most, main
 from interp.models.hooked import HookedModel
 
 LENGTH, BATCH = 16, 32
@@ -74,15 +74,8 @@ def _results(model: HookedModel, clean: Any, corrupt: Any, what: Literal["z", "r
     n = len(layers) * len(slots)
     detail = f"{n} patches: {mine:.1f} s of CPU; from the tokens {whole:.1f} s, plain passes {baseline:.1f} s"
     question = f"patches of {what}"
-    yield Result(question=question, ratio=whole / mine, target=1.6, against="from the tokens", detail=detail)
-    yield Result(
-        question=question,
-        ratio=mine / baseline,
-        target=0.7,
-        against="plain passes",
-        lower_is_better=True,
-        detail=detail,
-    )
+    yield at_least(question, whole / mine, 1.6, "from the tokens", detail)
+    yield at_most(question, mine / baseline, 0.7, "plain passes", detail)
 
 
 def _seconds(f: Callable[[], object]) -> float:

@@ -17,7 +17,7 @@ from statistics import mean
 
 import numpy as np
 
-from benchmarks.report import Result, main
+from benchmarks.report import Result, at_least, at_most, main
 
 SEEDS = (0, 1, 2)
 TIMES_FASTER, SMALL_TIMES_FASTER, QUALITY_LOSS, MEMORY_GB = 4.0, 8.0, 0.003, 1.5
@@ -84,18 +84,16 @@ def race(folder: Path, name: str, target: float) -> list[Result]:
     wall, cpu = ([spread([run[at] for run in runs]) for runs in (ours, theirs)] for at in (0, 1))
     detail = f"wall {wall[0]} s against {wall[1]} s; CPU {cpu[0]} against {cpu[1]}; ratios {spread(faster)}"
     rival = "umap-learn, cold"
-    results = [
-        Result(question=f"whole map of {what}, cold", ratio=mean(faster), target=target, against=rival, detail=detail)
-    ]
+    results = [at_least(f"whole map of {what}, cold", mean(faster), target, rival, detail)]
     for at, score in enumerate(("recall@15", "trustworthiness")):
         mine, peer = ([pair[side][at] for pair in kept] for side in (0, 1))
         results.append(
-            Result(
-                question=f"{score} of {what}, less umap-learn's",
-                ratio=mean(mine) - mean(peer),
-                target=-QUALITY_LOSS,
-                against="umap-learn",
-                detail=f"{spread(mine, 4)} against {spread(peer, 4)}, three seeds",
+            at_least(
+                f"{score} of {what}, less umap-learn's",
+                mean(mine) - mean(peer),
+                -QUALITY_LOSS,
+                "umap-learn",
+                f"{spread(mine, 4)} against {spread(peer, 4)}, three seeds",
             )
         )
     return results
@@ -106,10 +104,13 @@ def large(folder: Path) -> Result:
     np.save(folder / "large.npy", clusters(200_000, 256))
     wall, cpu, peak = cold(OURS, folder / "large.npy", folder / "large", 0)
     above = peak - 200_000 * 256 * 4 / 2**30
-    return Result(
-        question="memory of 200,000 x 256 above its data, GB", ratio=above, target=MEMORY_GB, against="1.5 GB allowed",
-        lower_is_better=True, detail=f"wall {wall:.0f} s, CPU {cpu:.0f} s, peak {peak:.2f} GB",
-    )  # fmt: skip
+    return at_most(
+        "memory of 200,000 x 256 above its data, GB",
+        above,
+        MEMORY_GB,
+        "1.5 GB allowed",
+        f"wall {wall:.0f} s, CPU {cpu:.0f} s, peak {peak:.2f} GB",
+    )
 
 
 def regions() -> Result:
@@ -125,11 +126,13 @@ def regions() -> Result:
         start = time.perf_counter()
         find_regions(positions[:n], labels[:n])
         seconds.append(time.perf_counter() - start)
-    return Result(
-        question="regions of 1,000,000 points, times those of 250,000", ratio=seconds[2] / seconds[1],
-        target=REGION_GROWTH, against="a quarter of the points", lower_is_better=True,
-        detail=f"{seconds[2]:.0f} s against {seconds[1]:.0f} s",
-    )  # fmt: skip
+    return at_most(
+        "regions of 1,000,000 points, times those of 250,000",
+        seconds[2] / seconds[1],
+        REGION_GROWTH,
+        "a quarter of the points",
+        f"{seconds[2]:.0f} s against {seconds[1]:.0f} s",
+    )
 
 
 def cold(program: str, data: Path, out: Path, seed: int) -> list[float]:
@@ -165,8 +168,7 @@ def clusters(n: int, d: int) -> np.ndarray:
     rng = np.random.default_rng(0)
     size = 1 / np.arange(1, 401)
     which = rng.choice(400, n, p=size / size.sum())
-    centres = rng.normal(size=(400, d)).astype(np.float32)
-    return centres[which] + rng.normal(size=(n, d)).astype(np.float32)
+    return rng.normal(size=(400, d)).astype(np.float32)[which] + rng.normal(size=(n, d)).astype(np.float32)
 
 
 def token_embeddings() -> np.ndarray:

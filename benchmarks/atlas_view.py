@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.report import Result, print_table
+from benchmarks.report import Result, at_most, print_table
 from interp.atlas.vector_map import Region
 from interp.workspace import Workspace
 from tools.chromium import FLAGS, chromium
@@ -162,13 +162,12 @@ def as_results(records: list[dict[str, Any]]) -> list[Result]:
             unit = _UNITS.get(key, "ms")
             beside = f"; plotly {theirs[key]:,.0f} {unit}" if key in theirs else ""
             results.append(
-                Result(
-                    question=f"atlas {key}, {n:,} points",
-                    ratio=ours[key] / allowed,
-                    target=1.0,
-                    against=f"{allowed:g} {unit}",
-                    lower_is_better=True,
-                    detail=f"{ours[key]:,.0f} {unit}{beside}",
+                at_most(
+                    f"atlas {key}, {n:,} points",
+                    ours[key] / allowed,
+                    1.0,
+                    f"{allowed:g} {unit}",
+                    f"{ours[key]:,.0f} {unit}{beside}",
                 )
             )
     return results

@@ -9,7 +9,7 @@ batch, and computes logits where they are read. The rival runs a tenth of the ce
 
 import time
 
-from benchmarks.report import Result, main
+from benchmarks.report import Result, at_least, main
 
 NEW = 40
 """Tokens that a chat writes."""
@@ -70,9 +70,10 @@ def _chats(model) -> list[Result]:
             f"{1000 * first:.0f} ms, {1000 * first_alone:.0f} ms alone, {tokens.shape[1]} tokens read"
         )
         results.append(
-            Result(question=f"chats side by side: {names}", ratio=rates[1] / rates[0], target=0.5,
-                   against="generate of transformers, one reply", detail=detail)
-        )  # fmt: skip
+            at_least(
+                f"chats side by side: {names}", rates[1] / rates[0], 0.5, "transformers' generate, one reply", detail
+            )
+        )
     return results
 
 
@@ -106,8 +107,7 @@ def _choice(model) -> Result:
     gap = _one_by_one(model, layers, examples, choice.effect)
     rival = 10 * (time.perf_counter() - started)
     detail = f"{mine:.1f} s for 48 cells with damage; one by one {rival:.0f} s without; largest difference {gap:.1e}"
-    return Result(question="layers and strengths of a direction", ratio=rival / mine, target=2.0,
-                  against="a pass for every cell", detail=detail)  # fmt: skip
+    return at_least("layers and strengths of a direction", rival / mine, 2.0, "a pass for every cell", detail)
 
 
 def _one_by_one(model, layers, examples, effect) -> float:

@@ -16,7 +16,7 @@ import numpy as np
 
 from benchmarks.many_visitors import served
 from benchmarks.prompt_page import wait_until
-from benchmarks.report import Result, main
+from benchmarks.report import Result, at_most, main
 from tools.chromium import FLAGS, chromium
 
 COPIES = 11
@@ -95,14 +95,7 @@ def _note(request: Any, answers: list[float]) -> None:
 def _result(question: str, seconds: list[float], limit: float) -> Result:
     p95 = float(np.quantile(seconds, 0.95))
     detail = f"p95 {1e3 * p95:.0f} ms, median {1e3 * float(np.median(seconds)):.0f} ms, {len(seconds)} times"
-    return Result(
-        question=question,
-        ratio=p95 / limit,
-        target=1.0,
-        against=f"{1e3 * limit:g} ms",
-        lower_is_better=True,
-        detail=detail,
-    )
+    return at_most(question, p95 / limit, 1.0, f"{1e3 * limit:g} ms", detail)
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.prompt_page import MODEL, USERS_LIMIT, as_result, dense_speed, made_workspace, prompt
-from benchmarks.report import Result, as_record, print_table
+from benchmarks.report import Result, as_record, at_most, print_table
 
 VISITORS, ASKING = 20, 2
 PAUSE = 1.5
@@ -211,15 +211,28 @@ def run(seconds: float = 120) -> list[Result]:
         print(f"{times} x {problem}", file=sys.stderr)
     slow, reads = float(np.quantile(clicks.of(), 0.99)), prompts.of("read")
     return [
-        Result(question="errors while 20 visitors act", ratio=problems.total(), target=0, against="no error",
-               lower_is_better=True, detail=f"{len(clicks.seconds)} clicks, then {len(prompts.seconds)}"),
+        at_most(
+            "errors while 20 visitors act",
+            problems.total(),
+            0,
+            "no error",
+            f"{len(clicks.seconds)} clicks, then {len(prompts.seconds)}",
+        ),
         as_result("20 visitors click: 99th percentile", [slow], dense, CLICK_LIMIT),
-        Result(question="20 visitors click: memory of the server", ratio=last / first, target=GROWTH_LIMIT,
-               against="its memory after a minute", lower_is_better=True,
-               detail=f"{first:.0f} MB, then {last:.0f} MB; {most:.0f} MB with the model"),
-        as_result("20 visitors, a tenth of whom prompt: 95th percentile of a reading",
-                [float(np.quantile(reads, 0.95))], dense, USERS_LIMIT),
-    ]  # fmt: skip
+        at_most(
+            "20 visitors click: memory of the server",
+            last / first,
+            GROWTH_LIMIT,
+            "its memory after a minute",
+            f"{first:.0f} MB, then {last:.0f} MB; {most:.0f} MB with the model",
+        ),
+        as_result(
+            "20 visitors, a tenth of whom prompt: 95th percentile of a reading",
+            [float(np.quantile(reads, 0.95))],
+            dense,
+            USERS_LIMIT,
+        ),
+    ]
 
 
 def main() -> None:

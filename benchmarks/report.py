@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Result:
     """One ratio, measured within one process."""
 
@@ -22,14 +22,24 @@ class Result:
     target: float
     against: str
     """Baseline of the ratio."""
-    lower_is_better: bool = False
-    detail: str = ""
+    detail: str
     """Absolute numbers and settings, for the reader of the table."""
+    lower_is_better: bool
 
     @property
     def met(self) -> bool:
         """Return whether the ratio meets the target."""
         return self.ratio <= self.target if self.lower_is_better else self.ratio >= self.target
+
+
+def at_least(question: str, ratio: float, target: float, against: str, detail: str = "") -> Result:
+    """Return a ratio of which a higher one is better."""
+    return Result(question, ratio, target, against, detail, lower_is_better=False)
+
+
+def at_most(question: str, ratio: float, target: float, against: str, detail: str = "") -> Result:
+    """Return a ratio of which a lower one is better."""
+    return Result(question, ratio, target, against, detail, lower_is_better=True)
 
 
 def main(run: Callable[[], list[Result]]) -> None:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from benchmarks.report import Result, interleaved, main, median_ratio
+from benchmarks.report import Result, at_most, interleaved, main, median_ratio
 from saes.kernels.autograd import AutogradSettings, AutogradStepper, LossInputs
 from saes.kernels.state import Rule, RunState, TrainState
 from saes.kernels.step import Stepper, StepSettings, choose_ops
@@ -56,19 +56,18 @@ def run() -> list[Result]:
         result("JumpReLU step at its target L0, float32 encoder", jump, 4.0, detail),
         against_sparse("a TopK step by autograd, CPU seconds", topk, 8.0),
         against_sparse(f"a ReLU step by autograd at L0 {relu.l0:.0f}, CPU seconds", relu, 8.0),
-        Result(
-            question=f"loss after {QUALITY_STEPS} steps, bfloat16 encoder",
-            ratio=loss,
-            target=1.01,
-            against="the same run in float32",
-            lower_is_better=True,
-            detail="sparse sums of 1,024 directions, d_in 128, d_sae 1,024, k 16, batch 1,024",
+        at_most(
+            f"loss after {QUALITY_STEPS} steps, bfloat16 encoder",
+            loss,
+            1.01,
+            "the same run in float32",
+            "sparse sums of 1,024 directions, d_in 128, d_sae 1,024, k 16, batch 1,024",
         ),
     ]
 
 
 def result(question: str, ratio: float, target: float, detail: str) -> Result:
-    return Result(question=question, ratio=ratio, target=target, against=AGAINST, lower_is_better=True, detail=detail)
+    return at_most(question, ratio, target, AGAINST, detail)
 
 
 def make_stepper(d_in: int, rule: Rule, encoder: torch.dtype) -> Stepper:
@@ -181,13 +180,12 @@ def by_autograd(x: Tensor, kind: str) -> Compared:
 
 def against_sparse(question: str, comparison: Compared, target: float) -> Result:
     medians = statistics.median(comparison.autograd), statistics.median(comparison.sparse)
-    return Result(
-        question=question,
-        ratio=median_ratio(comparison.autograd, comparison.sparse),
-        target=target,
-        against="the same kind in the sparse step",
-        lower_is_better=True,
-        detail=f"{medians[0]:.2f} and {medians[1]:.2f} CPU s at L0 {comparison.l0:.0f}",
+    return at_most(
+        question,
+        median_ratio(comparison.autograd, comparison.sparse),
+        target,
+        "the same kind in the sparse step",
+        f"{medians[0]:.2f} and {medians[1]:.2f} CPU s at L0 {comparison.l0:.0f}",
     )
 
 

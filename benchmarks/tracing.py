@@ -12,7 +12,7 @@ import sys
 import time
 from typing import Any
 
-from benchmarks.report import Result, main
+from benchmarks.report import Result, at_most, main
 
 PROMPT = (
     "In 1889 the Eiffel Tower was opened in Paris, the capital of France. Visitors climbed it, and "
@@ -29,29 +29,16 @@ def run() -> list[Result]:
     first, whole = _tested()
     detail = f"{n_rows} rows, {ours:.1f} s, {ours / max(n_rows, 1) * 1e3:.2f} ms a row; rival {rival:.1f} s"
     return [
-        Result(
-            question="attribution graph: time over a frozen backward",
-            ratio=ours / rival,
-            target=1.5,
-            against="hand-written frozen backward",
-            lower_is_better=True,
-            detail=detail,
+        at_most(
+            "attribution graph: time over a frozen backward", ours / rival, 1.5, "hand-written frozen backward", detail
         ),
-        Result(
-            question="attribution graph: peak memory in GB",
-            ratio=peak,
-            target=4.0,
-            against="4 GB",
-            lower_is_better=True,
-            detail="whole process, model included",
-        ),
-        Result(
-            question="attribution graph of 14 tokens: first picture, as a fraction of the tested graph",
-            ratio=first / whole,
-            target=0.5,
-            against="the whole trace with its tests, model loaded",
-            lower_is_better=True,
-            detail=f"first picture {first:.1f} s, whole {whole:.1f} s",
+        at_most("attribution graph: peak memory in GB", peak, 4.0, "4 GB", "whole process, model included"),
+        at_most(
+            "attribution graph of 14 tokens: first picture, as a fraction of the tested graph",
+            first / whole,
+            0.5,
+            "the whole trace with its tests, model loaded",
+            f"first picture {first:.1f} s, whole {whole:.1f} s",
         ),
     ]
 

@@ -4,7 +4,7 @@
       pointers/saes/demo.json            key, prefix of the content, checksum of the manifest: what makes it an artefact
       content/saes/demo/<time>-<random>/ manifest.json and the files of one version; never changed once written
       trash/<time>/saes/demo.json        the pointer of a deleted artefact
-      unfinished/recordings/demo/        finished shards of an unfinished recording (`interp.recording._unfinished`)
+      unfinished/recordings/demo/        finished shards of an unfinished recording (`interp.recording.writer`)
 
 A writer puts the content under a prefix of its own. Then it writes the pointer, one small object, on condition that
 none exists (`If-None-Match: *`), or that it is still the one to be replaced (`If-Match`). A reader starts from the

@@ -24,10 +24,6 @@ NOT_IMPORTED = {
     "wordllama": "its files are read, its code is not run",
 }
 """Declared for what another package does with it."""
-COMMANDS = {
-    *("ruff", "pyright", "import-linter", "pytest-timeout", "pytest-xdist", "ipykernel"),
-}
-"""Development tools that are run, not imported."""
 OTHER_ENVIRONMENTS = {"sae-lens", "dictionary-learning", "sparsify", "eai-sparsify", "circuit-tracer"}
 """Peers that oracles and benchmarks import in an environment of their own."""
 

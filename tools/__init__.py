@@ -5,7 +5,6 @@
 - `sources`   that and other texts, each from a package of a registry, as documents
 - `lexicon`   classes of words for labels, from WordNet: `python -m tools.lexicon`
 - `releases`  SAELens' names of dictionaries, from its wheel: `python -m tools.releases`
-- `tunes`     small fine-tunes whose truth is known, named blind: `python -m tools.tunes`
 - `build`     the dictionary, from the text it was trained on to its folders: `python -m tools.build`
 - `lens`      the Jacobian lens: `python -m tools.lens`
 - `labels`    batches for readers who write and judge labels of its features: `python -m tools.labels`
@@ -13,7 +12,6 @@
 - `graphs`    labels of the MLP neurons, and the graphs of four prompts: `python -m tools.graphs`
 - `chromium`  the browser of the system on a running dashboard, for pictures, tests and benchmarks
 - `pictures`  the pictures of README and docs, from the demo: `python -m tools.pictures`
-- `predictions`  a study: what graphs predict of ablations, with parts frozen: `python -m tools.predictions`
 
 What they make lies in `workbench/shipped/data/`, `saes/features/` and `docs/images/`. Nothing of the product
 imports them.

@@ -24,7 +24,7 @@ from interp.workspace import Workspace
 from saes.explain.adopt import adopt_labels, replace_labels
 from saes.explain.run import f1_of_answers, mean_scores
 from saes.features.meaning import lens_for, said_tokens
-from saes.features.schema import NO_LABEL, SAID, SAYS, SOURCES, Features
+from saes.features.schema import NO_LABEL, SAID, SAYS, Features
 from saes.features.titles import N_WORDS, belonging_together, says_little, title_of
 from saes.features.written_labels import (
     ContextJudgement,
@@ -115,8 +115,7 @@ def new_titles(features: Features, words: dict[int, tuple[str, ...]]) -> dict[in
 
 def labels_of(head: dict[str, Any], rows: list[dict[str, Any]], features: Features, seed: int) -> Labels:
     """Return the table as an artefact. Passages lie outside the recording of the features: their row is -1."""
-    by_rule = features.features.query("select feature, label, label_source from t").to_pylist()
-    rule = {row["feature"]: row["label"] for row in by_rule if row["label_source"] in SOURCES}
+    rule = features.labels_by_rule()
     generator = np.random.default_rng(derive_seed(seed, "label scores"))
     labels, scores, trials = [], [], []
     for row in rows:
@@ -126,7 +125,6 @@ def labels_of(head: dict[str, Any], rows: list[dict[str, Any]], features: Featur
                 feature=row["feature"], label=None if row["label"] == "-" else row["label"],
                 label_source=head["writer"], statistics_label=rule.get(row["feature"], ""),
                 null_feature=sides["null"]["label_of"] if "null" in sides else None, unanswered=0.0,
-                shown_rows=[], heldout_rows=[], given_names=[], given_scores=[],
             )
         )  # fmt: skip
         for side in sides.values():
@@ -155,8 +153,8 @@ def labels_of(head: dict[str, Any], rows: list[dict[str, Any]], features: Featur
     )  # fmt: skip
     return Labels(
         settings=settings, labels=Table.of(FeatureLabel, labels), scores=Table.of(LabelScore, scores),
-        trials=Table.of(ContextJudgement, trials), means=mean_scores(scores, generator=generator), skipped={},
-        replies=ReplyCounts(requests=0, tokens_in=0, tokens_out=0, cut=0), n_read=None,
+        trials=Table.of(ContextJudgement, trials), means=mean_scores(scores, generator=generator),
+        replies=ReplyCounts(requests=0, tokens_in=0, tokens_out=0, cut=0),
     )  # fmt: skip
 
 

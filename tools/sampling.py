@@ -210,8 +210,7 @@ class _Batch:
         values, ids = logits.topk(min(self.config.top_k, logits.shape[1]))
         p = (values / temperature[:, None]).softmax(-1)
         p = p * (p.cumsum(-1) - p < self.config.top_p)
-        chosen = ids.gather(1, torch.multinomial(p, 1, generator=self.generator))
-        return chosen[:, 0].tolist()
+        return ids.gather(1, torch.multinomial(p, 1, generator=self.generator))[:, 0].tolist()
 
     def _ended(self, row: _Row) -> Iterator[Sampled]:
         written = row.sampled[:-1] if row.sampled[-1] in self.ends else row.sampled

@@ -12,9 +12,7 @@
 - `terminal`  options, help, lines of output, progress bar
 - `skills`    the steps of a journey for an agent, and the verb that prints them
 - `demo`      the verb `demo`: the whole pipeline on a real model
-- `weights`   installs the weights of the demo's model, pinned, after a yes
 - `own`       the verb `own`: the same for your own model and text
-- `own_plan`  settings of `own`, whole or quick, and what its further steps cost
 - `steps`     steps of a pipeline, each a verb that could be typed by hand
 - `costs`     disk, memory and time of the steps on this machine
 """

@@ -101,8 +101,7 @@ class Commands:
         return typed(self._words(verb, options, self.workspace.address))
 
     def _words(self, verb: str, options: Mapping[str, object], workspace: str) -> list[str]:
-        values = self.checked(verb, options)
-        return [*words_of(self.verbs[verb], values), "--workspace", workspace]
+        return [*words_of(self.verbs[verb], self.checked(verb, options)), "--workspace", workspace]
 
     def checked(self, verb: str, options: Mapping[str, object]) -> dict[str, object]:
         """Return the options with the types of the verb's fields. Raises as `arguments` does."""

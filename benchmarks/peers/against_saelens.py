@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.report import Result, main
+from benchmarks.report import Result, at_least, at_most, main
 from interp.errors import MissingError
 
 ROOT = Path(__file__).parents[2]
@@ -58,21 +58,14 @@ def _race(scratch: Path) -> list[Result]:
     speed = (ours["tokens"] / ours["cpu"]) / (peer["tokens"] / peer["cpu"])
     against = "SAELens 6.54, TopK"
     return [
-        Result(question="tokens per CPU second", ratio=speed, target=4.5, against=against, detail=detail),
-        Result(
-            question="held-out FVU",
-            ratio=ours["fvu"] / peer["fvu"],
-            target=1.0,
-            against=against,
-            lower_is_better=True,
-        ),
-        Result(
-            question="peak memory above what was there before",
-            ratio=ours["memory_mb"] / peer["memory_mb"],
-            target=0.5,
-            against=against,
-            lower_is_better=True,
-            detail=f"{ours['memory_mb']:.0f} MB and {peer['memory_mb']:.0f} MB",
+        at_least("tokens per CPU second", speed, 4.5, against, detail),
+        at_most("held-out FVU", ours["fvu"] / peer["fvu"], 1.0, against),
+        at_most(
+            "peak memory above what was there before",
+            ours["memory_mb"] / peer["memory_mb"],
+            0.5,
+            against,
+            f"{ours['memory_mb']:.0f} MB and {peer['memory_mb']:.0f} MB",
         ),
     ]
 

@@ -263,8 +263,7 @@ def _said(changes: ChangedWords, ways: Sequence[str]) -> list[Part]:
         html.Div(html.Table(part, className="wb-evidence wb-records"), className="wb-scroll")
         for part in (rows[: 1 + ROWS], [rows[0], *rows[1 + ROWS :]])
     )
-    more = fold(f"{len(beyond) - ROWS} more {BEYOND}", rest)
-    return [first, more] if len(beyond) > ROWS else [first]
+    return [first, fold(f"{len(beyond) - ROWS} more {BEYOND}", rest)] if len(beyond) > ROWS else [first]
 
 
 def _used(uses: Sequence[Use], kind: str) -> list[Part]:

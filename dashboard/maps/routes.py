@@ -104,8 +104,7 @@ def _csv(name: str) -> flask.Response:
     workspace, choice = current().workspace, _choice()
     chosen(workspace, name, choice)  # raises on a malformed choice, before the first line is sent
     headers = {"Content-Disposition": f'attachment; filename="{name}.csv"', "Cache-Control": "private, no-cache"}
-    lines = view.csv_lines(workspace, name, choice)
-    return flask.Response(lines, mimetype="text/csv", headers=headers)
+    return flask.Response(view.csv_lines(workspace, name, choice), mimetype="text/csv", headers=headers)
 
 
 MODULES = sorted(path.name for path in (Path(__file__).parents[1] / "assets" / "atlas").glob("*.mjs"))

@@ -424,8 +424,7 @@ class Regions(NamedTuple):
     @property
     def per_level(self) -> tuple[int, ...]:
         """Number of regions of each level."""
-        counts = np.bincount([region.level for region in self.table], minlength=len(self.levels))
-        return tuple(counts.tolist())
+        return tuple(np.bincount([region.level for region in self.table], minlength=len(self.levels)).tolist())
 
 
 def find_regions(

@@ -1,14 +1,14 @@
 """Effects of fine-tuning: a comparison of two checkpoints of one architecture, layer by layer.
 
-- `components`       components of a model by canonical name, as views into its weights; the null (further training,
+- `_components`      components of a model by canonical name, as views into its weights; the null (further training,
                      rounding)
 - `_representations` changes of the residual stream, on target text and on control text
 - `transplant`       the causal test: put a component of one model into the other and measure the behaviour
-- `reading`          words for the change: difference lens, directions of the weights, predictions, continuations
+- `_reading`         words for the change: difference lens, directions of the weights, predictions, continuations
 - `report`           all of it as one result
 - `measured`         results of these modules
 - `tunes`            six small fine-tunes whose truth is known, trained here
-- `comparison`       the comparison of two checkpoints as an artefact, and the results of `reading`
+- `comparison`       the comparison of two checkpoints as an artefact, and the results of `_reading`
 
 Fine-tuning effects on features are measured with a crosscoder, in `saes.evaluation.crosscoder_latents`.
 """

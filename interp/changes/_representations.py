@@ -9,7 +9,7 @@ text. Two further measures per layer:
   0 for unrelated ones. It is nearly blind to a shift common to all tokens; `change` is not.
 - The main direction of the differences `x_tuned - x_base`: estimated on half of the contexts, and scored by the
   fraction of the squared difference along it on the other half. 1: all tokens moved along one line. With it goes the
-  fraction of the base's variance along that direction. What differences say as words: `reading`.
+  fraction of the base's variance along that direction. What differences say as words: `_reading`.
 
 One context is one observation. Intervals come from a bootstrap over contexts for `change`, and from a jackknife for CKA
 (in a bootstrap a context drawn twice would be its own neighbour). The first positions are omitted: in most models their
@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from interp.changes.components import SMALLEST, check_comparable, describe_null, null_models, upper_bound
+from interp.changes._components import SMALLEST, check_comparable, describe_null, null_models, upper_bound
 from interp.changes.measured import LayerChange, RepresentationChanges
 from interp.errors import ConfigError, NonFiniteError
 from interp.geometry.similarity import hsic

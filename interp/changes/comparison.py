@@ -3,8 +3,8 @@
 `interp.changes.report` measures it. The table in plain text has one row per part of the model, and an asterisk marks
 values beyond their null. Torch-free.
 
-`interp.changes.reading` measures the words: what a fine-tune made more likely, what its changes say through a lens, and
-texts of both models. The null of every number there is the same number for the base with a change of equal
+`interp.changes._reading` measures the words: what a fine-tune made more likely, what its changes say through a lens,
+and texts of both models. The null of every number there is the same number for the base with a change of equal
 size that writes elsewhere. Torch-free.
 """
 

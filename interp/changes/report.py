@@ -8,7 +8,7 @@ The effect of fine-tuning is expected on the first text; the others are controls
 
 Changes of attention heads, separated into effects of a head's own weights and of its input.
 
-There are five measures of every head, each compared with the same measure of null models (`components`):
+There are five measures of every head, each compared with the same measure of null models (`_components`):
 
 - `pattern`: total variation `1/2 sum |a - b|` of the attention of both models on the same text, mean over queries. 0:
   the same; 1: disjoint. It also changes in heads downstream of the edit, since their input changed.
@@ -42,9 +42,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from interp.changes._representations import check_tokens, representation_changes
-from interp.changes.comparison import CheckpointComparisonSettings, ModelComparison
-from interp.changes.components import (
+from interp.changes._components import (
     SMALLEST,
     WeightComponent,
     check_comparable,
@@ -54,8 +52,10 @@ from interp.changes.components import (
     same,
     upper_bound,
 )
+from interp.changes._reading import changed_words
+from interp.changes._representations import check_tokens, representation_changes
+from interp.changes.comparison import CheckpointComparisonSettings, ModelComparison
 from interp.changes.measured import ON_TEXT, SCORES, HeadChanges, HeadMeasure, Measure, WeightChange, WeightChanges
-from interp.changes.reading import changed_words
 from interp.changes.transplant import Behaviour, log_prob_of, transplants
 from interp.circuits.head_kinds import draw_prompts, pattern_scores, target_masks, target_weights
 from interp.dictionary import Dictionary

@@ -24,7 +24,7 @@ import torch
 from jaxtyping import Shaped
 from torch import Tensor
 
-from interp.changes.components import (
+from interp.changes._components import (
     WeightComponent,
     check_comparable,
     head_units,

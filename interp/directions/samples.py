@@ -170,8 +170,7 @@ def text_of(model: HookedModel, ids: Int[Tensor, " new"]) -> str:
     if model.tokenizer is None:  # a small model of bytes
         return "".join(token_strings(model, ids))
     ends, row = end_tokens(model), ids.tolist()
-    cut = next((at for at, token in enumerate(row) if token in ends), len(row))
-    return model.tokenizer.decode(row[:cut])
+    return model.tokenizer.decode(row[: next((at for at, token in enumerate(row) if token in ends), len(row))])
 
 
 @dataclass(frozen=True)

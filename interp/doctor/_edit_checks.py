@@ -79,8 +79,7 @@ def size(setup: Setup) -> Outcome:
 def nothing(setup: Setup) -> Outcome:
     plain = setup.clean(setup.prompts.rows[1])
     scaled = Intervention(target=Component(name="L0H0"), action="scale", amount=1.0)
-    difference = max(gap(_steered(setup, step), plain) for step in (_step(setup, 0.0), scaled))
-    return setup.alike(difference)
+    return setup.alike(max(gap(_steered(setup, step), plain) for step in (_step(setup, 0.0), scaled)))
 
 
 @trial(
@@ -130,8 +129,7 @@ def generated_steered(setup: Setup) -> Outcome:
     written = torch.stack(list(generate(watched, row, 3)), 1)
     with intervened(setup.model, [step]):
         whole = setup.logits(torch.cat([row, written.to(row)], 1))
-    difference = gap(torch.cat(seen).cpu(), whole[0, row.shape[1] - 1 : -1])
-    return setup.alike(difference)
+    return setup.alike(gap(torch.cat(seen).cpu(), whole[0, row.shape[1] - 1 : -1]))
 
 
 @trial(
@@ -146,8 +144,7 @@ def patched_with_itself(setup: Setup) -> Outcome:
     steps = [Intervention(target=to, action="replace", other=other, positions=(0, None)) for to in targets]
     with intervened(setup.model, steps):
         patched = setup.logits(row)
-    difference = gap(patched, setup.clean(row))
-    return setup.alike(difference)
+    return setup.alike(gap(patched, setup.clean(row)))
 
 
 @trial(
@@ -162,8 +159,7 @@ def patched_whole(setup: Setup) -> Outcome:
     value = capture(setup.model, clean, [point])[point]
     with setup.model.hooks(fwd_hooks=[(point, inserting(value))]):
         patched = setup.logits(corrupt)
-    difference = gap(patched, setup.logits(clean))
-    return setup.alike(difference)
+    return setup.alike(gap(patched, setup.logits(clean)))
 
 
 @trial(

@@ -67,8 +67,7 @@ def _is_sound(name: str, value: Tensor) -> bool:
 def same_value(setup: Setup) -> Outcome:
     row = edited_prompt(setup)
     hooks: list[tuple[str, Hook]] = [(name, lambda value, hook: value.clone()) for name in editable_points(setup)]
-    difference = gap(logits_of(setup, row, hooks), setup.logits(row))
-    return setup.alike(difference)
+    return setup.alike(gap(logits_of(setup, row, hooks), setup.logits(row)))
 
 
 def logits_of(setup: Setup, value: Tensor, hooks: list[tuple[str, Hook]], layer: int = 0) -> Tensor:

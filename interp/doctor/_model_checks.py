@@ -25,8 +25,7 @@ NATS = 0.25
     "or norm, weights that were edited or badly converted, or a hook that was left attached.",
 )  # fmt: skip
 def logits_alone(setup: Setup) -> Outcome:
-    difference = worst(gap(setup.clean(row), setup.expected(row)) for row in setup.prompts.rows)
-    return setup.alike(difference)
+    return setup.alike(worst(gap(setup.clean(row), setup.expected(row)) for row in setup.prompts.rows))
 
 
 @trial(
@@ -77,8 +76,7 @@ def _padded(setup: Setup, right: bool) -> float:
     means="Padding leaks into the text: numbers of batches differ from those of single prompts.",
 )  # fmt: skip
 def padded_right(setup: Setup) -> Outcome:
-    difference = _padded(setup, right=True)
-    return setup.alike(difference)
+    return setup.alike(_padded(setup, right=True))
 
 
 @trial(
@@ -88,8 +86,7 @@ def padded_right(setup: Setup) -> Outcome:
     means="Positions count the padding, or attention sees it: short prompts of a batch are computed as if shifted.",
 )  # fmt: skip
 def padded_left(setup: Setup) -> Outcome:
-    difference = _padded(setup, right=False)
-    return setup.alike(difference)
+    return setup.alike(_padded(setup, right=False))
 
 
 @trial(
@@ -119,8 +116,7 @@ def later_tokens(setup: Setup) -> Outcome:
     changed = row.clone()
     changed[:, start:] = row[:, start:].roll(1, 1)
     changed[:, -1] = row[0, 0]
-    difference = gap(setup.logits(changed)[:, :start], setup.clean(row)[:, :start])
-    return setup.alike(difference)
+    return setup.alike(gap(setup.logits(changed)[:, :start], setup.clean(row)[:, :start]))
 
 
 def _stepwise(setup: Setup, row: Tensor) -> Tensor:
@@ -137,8 +133,7 @@ def _stepwise(setup: Setup, row: Tensor) -> Tensor:
 )  # fmt: skip
 def cache(setup: Setup) -> Outcome:
     row = setup.prompts.rows[1]
-    difference = gap(_stepwise(setup, row), setup.clean(row)[0, 2:])
-    return setup.alike(difference)
+    return setup.alike(gap(_stepwise(setup, row), setup.clean(row)[0, 2:]))
 
 
 @trial(

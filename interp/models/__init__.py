@@ -6,7 +6,6 @@
 - `_sharded`    a model over several devices
 - `tensor_parallel`  a model that the processes of `torchrun` share
 - `interchange` TransformerLens' swaps within subspaces
-- `files`       config, modules and hash of a model's files, for other programs that read them
 - `packaged`    models whose GGUF file lies in installed packages: SmolLM2-135M, Gemma 3 270M
 - `short_name`  a model's name as pages show it
 - `sharing`     one loaded model for the steps of a pipeline

@@ -311,8 +311,7 @@ def _enough(contexts: Iterator[Context], n_tokens: int) -> Iterator[Context]:
 
 def _shard(number: int, contexts: list[Context], registry: Registry, *, last: bool) -> ShardText:
     tokens, document, position = (np.stack(column) for column in zip(*contexts, strict=True))
-    begins = registry.take(document[position == 0].tolist())
-    return ShardText(number, tokens, document, position, begins, last)
+    return ShardText(number, tokens, document, position, registry.take(document[position == 0].tolist()), last)
 
 
 def as_bytes(texts: list[ShardText]) -> bytes:

@@ -8,8 +8,7 @@
 - `part`           the part of a graph at other thresholds, or for one target
 - `_function_words` words without a meaning of their own
 - `story`          a graph as at most twelve boxes from the prompt's words through concepts to the answer
-- `_story_words`   words of latents, how alike they are, names of boxes
-- `targets`        what a graph explains; by default the likeliest content word against the next
+- `_targets`       what a graph explains; by default the likeliest content word against the next
 - `prompts`        prompts whose answers are known, and those that a model answers
 - `trace`          from a prompt to a graph; one template with several words
 - `effects`        effects in the model against predicted ones; an edge between positions, split by heads

@@ -65,10 +65,6 @@ class FrozenBlock:
     """of queries and keys"""
     n_kv_heads: int
 
-    def pull_attention(self, gradient: Float[Tensor, "pos rows d_model"]) -> Float[Tensor, "pos rows d_model"]:
-        """Return the gradient with respect to the block's input, through attention only."""
-        return self.pull_values(self.pull_heads(gradient))
-
     def pull_heads(self, gradient: Float[Tensor, "pos rows d_model"]) -> Float[Tensor, "pos rows heads_width"]:
         """Return the gradient with respect to z, the output of every head, given that of what attention writes."""
         n_pos, n_rows, _ = gradient.shape
@@ -85,7 +81,7 @@ class FrozenBlock:
         return (values @ self.W_V.T).view(n_pos, n_rows, -1) / self.norm1.scale[:n_pos, None]
 
     def push_attention(self, resid: Float[Tensor, "*rows pos d_model"]) -> Float[Tensor, "*rows pos d_model"]:
-        """Return the linear part of what attention writes for a residual stream: the adjoint of `pull_attention`."""
+        """Return the linear part of what attention writes for a residual stream: the adjoint of both pulls above."""
         out = self.push_values(resid) @ self.W_O
         return out if self.post1 is None else apply_linear(self.post1, out)
 

@@ -103,8 +103,7 @@ def _edge_shares(graph: AttributionGraph, target: int | None) -> Float[np.ndarra
     layer = np.array([node.layer for node in graph.nodes])
     walks = Walks(graph.edges.source, graph.edges.target, graph.edges.weight, layer)
     starts = (np.arange(len(layer)) == target).astype(float)
-    scores = walks.part * walks.visits(starts)[walks.target]
-    return cumulative_share(scores)
+    return cumulative_share(walks.part * walks.visits(starts)[walks.target])
 
 
 def _within(shares: Float[np.ndarray, " n"], share: float) -> Bool[np.ndarray, " n"]:

@@ -3,8 +3,8 @@
     graph = trace(model, "The capital of France is", Neurons())
     graph = trace(model, prompt, transcoders, target=" Paris", contrast=" London")
 
-`trace_system` is the algorithm, its steps in order. The graph explains the last position; `interp.tracing.targets` says
-what of it. Every score comes with that of the same prompt without any latent (the floor) and with an untrained
+`trace_system` is the algorithm, its steps in order. The graph explains the last position; `interp.tracing._targets`
+says what of it. Every score comes with that of the same prompt without any latent (the floor) and with an untrained
 dictionary; predicted effects come with measured ones.
 
 **Variants** are one template with several words: a distribution for every edge of the grouped graph.
@@ -44,6 +44,7 @@ from interp.tracing._influence import (
     prune,
     score,
 )
+from interp.tracing._targets import Aim, aim_at, likely_tokens
 from interp.tracing.edges import BATCHES, Adjacency, RowStore, System, compute_rows, memory_needed, numbers_of
 from interp.tracing.effects import agreement, first_order_effects
 from interp.tracing.frozen import FrozenModel
@@ -59,7 +60,6 @@ from interp.tracing.graph import (
     node_table,
 )
 from interp.tracing.replacement import NoReplacement, Replacement
-from interp.tracing.targets import Aim, aim_at, likely_tokens
 
 Labels = Callable[[int, Sequence[int]], list[str]]
 """`labels(layer, latents)`: what each latent means; an empty text where that is not known."""

@@ -25,7 +25,7 @@ from saes.evaluation.match_by_word import (
     match_dictionaries,
 )
 from saes.explain.run import mean_scores
-from saes.features.schema import SOURCES, WRITTEN, Features
+from saes.features.schema import WRITTEN, Features
 from saes.features.written_labels import (
     HOLDS,
     CarriedLabels,
@@ -69,9 +69,7 @@ def _labels(
     target: Features, giver: Features, written: dict[int, dict[str, Any]], kept: np.ndarray,
     matched: MatchedDictionaries, text: WordText, seed: int,
 ) -> Labels:  # fmt: skip
-    by_rule = target.features.query("select feature, label, label_source from t").to_pylist()
-    rule = {row["feature"]: row["label"] for row in by_rule if row["label_source"] in SOURCES}
-    pairs = matched.pairs
+    rule, pairs = target.labels_by_rule(), matched.pairs
     judged, nulls = sorted(pairs.agreements), matched.nulls.items()
     labels, scores = [], []
     for feature in judged:
@@ -80,8 +78,8 @@ def _labels(
             FeatureLabel(
                 feature=feature, label=counterpart["label"],
                 label_source=f"{counterpart['label_source']}, carried from {giver.name}",
-                statistics_label=rule.get(feature, ""), null_feature=None, unanswered=0.0, shown_rows=[],
-                heldout_rows=[], given_names=[f"correlation with #{counterpart['feature']}"],
+                statistics_label=rule.get(feature, ""), unanswered=0.0,
+                given_names=[f"correlation with #{counterpart['feature']}"],
                 given_scores=[float(pairs.correlation[feature])],
             )
         )  # fmt: skip
@@ -106,5 +104,4 @@ def _labels(
         settings=settings, labels=Table.of(FeatureLabel, labels), scores=Table.of(LabelScore, scores),
         trials=Table.of(ContextJudgement, []),
         means=mean_scores(scores, generator=np.random.default_rng(derive_seed(seed, "bootstrap"))),
-        skipped={}, replies=None, n_read=None,
     )  # fmt: skip

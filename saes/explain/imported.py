@@ -26,7 +26,7 @@ from interp.errors import ConfigError, CorruptError, MissingError
 from interp.forms import from_json, matches
 from interp.names import parse_hook_point
 from interp.workspace import Workspace
-from saes.features.schema import SOURCES, Features
+from saes.features.schema import Features
 from saes.features.written_labels import ContextJudgement, FeatureLabel, Imported, Labels, LabelScore, LabelsSettings
 
 MAX_BYTES = 1_000_000_000
@@ -98,9 +98,6 @@ def read_labels(workspace: Workspace, features: str, path: Path, *, model: str |
         labels=Table.of(FeatureLabel, rows),
         scores=Table.of(LabelScore, []),
         trials=Table.of(ContextJudgement, []),
-        means={},
-        skipped={},
-        replies=None,
         n_read=n_read,
     )
 
@@ -175,10 +172,6 @@ def _row(explanation: ImportedExplanation) -> FeatureLabel:
         label=" ".join(explanation.description.split())[:MAX_LABEL],
         label_source=f"neuronpedia: {by}" if by else "neuronpedia",
         statistics_label="",
-        null_feature=None,
-        unanswered=None,
-        shown_rows=[],
-        heldout_rows=[],
         given_names=[" by ".join(filter(None, scorer)) or "score" for scorer in scorers],
         given_scores=[score.value for score in explanation.scores or ()],
     )
@@ -201,10 +194,7 @@ def _check_place(where: str, explanation: ImportedExplanation, n_features: int, 
 
 def _with_statistics(features: Features, rows: list[FeatureLabel]) -> list[FeatureLabel]:
     """Return the rows with the labels made by rule, for comparison."""
-    sql = """select feature, label from t where list_contains(?::int[], feature)
-             and list_contains(?::varchar[], label_source)"""
-    records = features.features.query(sql, [row.feature for row in rows], list(SOURCES)).to_pylist()
-    labels = {row["feature"]: row["label"] for row in records}
+    labels = features.labels_by_rule()
     return [replace(row, statistics_label=labels.get(row.feature, "")) for row in rows]
 
 

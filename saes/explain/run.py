@@ -167,8 +167,6 @@ def score_labels(
                 unanswered=float(np.mean([a.answer is None for a in answers])) if answers else None,
                 shown_rows=[context.row for context in case.shown],
                 heldout_rows=sorted({t.context.row for request in case.detection for t in request if t.truth}),
-                given_names=[],
-                given_scores=[],
             )
         )
         for name in SCORES:
@@ -352,7 +350,6 @@ def explain(
             tokens_out=sum(reply.tokens_out for reply in answers),
             cut=sum(reply.cut for reply in answers),
         ),
-        n_read=None,
     )
 
 

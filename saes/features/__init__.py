@@ -1,7 +1,7 @@
 """Features of a dictionary: their firing statistics, the text they fire on, and their effect on the model.
 
 - `build`      the feature tables: statistics, examples, token labels, promoted and suppressed tokens
-- `firings`    streamed statistics of every latent
+- `_firings`   streamed statistics of every latent
 - `_labels`    a label for every feature by rules, with its score on held-out firings
 - `titles`    titles from promoted words, where a label by rule says little
 - `written_labels` labels by a language model, or imported, with their scores

@@ -52,8 +52,8 @@ import numpy as np
 
 from interp.nulls import OTHER_LABELS
 from interp.recording.store import Recording
+from saes.features._firings import FeatureStatistics
 from saes.features._views import NEAR, OWN, Nearby, Sets, TokenView, Views, read_text
-from saes.features.firings import FeatureStatistics
 from saes.features.schema import MIN_HELDOUT, SAID, SAYS, SOURCES, STATISTICS, quoted
 
 if TYPE_CHECKING:
@@ -541,8 +541,7 @@ def choose_label(candidates: Sequence[Label], tokens: np.ndarray, vocabulary: li
         return Label("dense", share=density)
     if best is not None:
         kinds = {_family(label): label for label in reversed(candidates) if _family(label) != _family(best)}
-        others = sorted(kinds.values(), key=candidates.index)[:MAX_OTHERS]
-        return best._replace(others=tuple(others))
+        return best._replace(others=tuple(sorted(kinds.values(), key=candidates.index)[:MAX_OTHERS]))
     ids, counts = np.unique(tokens, return_counts=True)
     return Label("none", tuple(vocabulary[i] for i in ids[np.argsort(-counts, kind="stable")[:NAMES_IN_SET]]))
 

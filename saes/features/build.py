@@ -1,6 +1,6 @@
 """The features artefact: statistics, labels and example texts of every latent of a dictionary over a recording.
 
-1. One streaming pass collects statistics, the strongest firings and a sample of firings (`saes/features/firings.py`),
+1. One streaming pass collects statistics, the strongest firings and a sample of firings (`saes/features/_firings.py`),
    and an index of the tokens and words on which features fire (`saes/features/token_index.py`), for search.
 2. The decoder alone gives promoted and suppressed tokens, and nearest neighbours by cosine similarity. Tokens are only
    given for a dictionary that writes to the residual stream, where its directions can be read as next-token logits.
@@ -35,9 +35,9 @@ from interp.names import canonical_hook_point
 from interp.progress import Progress
 from interp.recording.store import NO_TOKEN, Recording, document_names, read_passages
 from interp.seeds import derive_seed
+from saes.features._firings import Encoded, FeatureStatistics, collect_together
 from saes.features._labels import Label, label_features
 from saes.features._relations import measure_relations
-from saes.features.firings import Encoded, FeatureStatistics, collect_together
 from saes.features.meaning import said_tokens
 from saes.features.schema import (
     GROUPS,

@@ -27,9 +27,9 @@ from interp.recording.live import LiveRecording
 from interp.recording.store import Recording
 from interp.tracing.background import measure_background
 from interp.tracing.replacement import Neurons
+from saes.features._firings import FeatureStatistics
 from saes.features._labels import Label, label_features
 from saes.features.build import EVIDENCE, N_SAID, choose_examples, examples_table
-from saes.features.firings import FeatureStatistics
 from saes.features.neurons import NeuronExample, NeuronLabels, NeuronRow, NeuronSettings
 from saes.features.schema import N_EFFECTS
 from saes.features.sources import NeuronBasis, neurons_of

@@ -95,5 +95,4 @@ def _reduced(rows: "csr_matrix") -> Float[Tensor, "n d"]:
         return torch.from_numpy(rows.toarray()).float()
     start = torch.randn(min(rows.shape), generator=make_generator(0, "profiles"), dtype=torch.float64).numpy()
     left, scale, _ = svds(rows, k=k, v0=start)
-    values = torch.from_numpy(np.ascontiguousarray(left * scale)).float()
-    return torch.nn.functional.normalize(values, dim=1)
+    return torch.nn.functional.normalize(torch.from_numpy(np.ascontiguousarray(left * scale)).float(), dim=1)

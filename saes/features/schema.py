@@ -312,6 +312,11 @@ class Features(Artefact, kind="features"):
         kind, _, name = self.dictionary.partition(":")
         return name.rpartition(":")[0] if kind == "transcoders" else ""
 
+    def labels_by_rule(self) -> dict[int, str]:
+        """Return the labels that were made by rule, by feature."""
+        rows = self.features.query("select feature, label, label_source from t").to_pylist()
+        return {row["feature"]: row["label"] for row in rows if row["label_source"] in SOURCES}
+
     def headline(self) -> str:
         """Return how many features fire, of how many, on how many tokens."""
         what = "neurons of the model" if self.neurons else "features of a dictionary"

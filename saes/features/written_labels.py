@@ -4,7 +4,7 @@
 `saes.explain.carried` carries those of another dictionary. Torch-free.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 from urllib.parse import quote
 
@@ -121,17 +121,17 @@ class FeatureLabel:
     """Who wrote it: the model, or `token statistics`."""
     statistics_label: str
     """The label made by rule, for comparison."""
-    null_feature: int | None
+    null_feature: int | None = None
     """The feature whose label served as the null."""
-    unanswered: float | None
+    unanswered: float | None = None
     """Share of its judgements that could not be read, 0 to 1; they count as no."""
-    shown_rows: list[int]
+    shown_rows: list[int] = field(default_factory=list)
     """Rows of the recording at the middle of the contexts that the explainer saw."""
-    heldout_rows: list[int]
+    heldout_rows: list[int] = field(default_factory=list)
     """The same of the contexts that the judge saw; the two share no text."""
-    given_names: list[str]
+    given_names: list[str] = field(default_factory=list)
     """Who gave the scores that came with an imported label."""
-    given_scores: list[float]
+    given_scores: list[float] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,13 +212,13 @@ class Labels(Artefact, kind="labels", title="Written labels", made_by="explain")
     """Rows by feature and name, where there were trials."""
     trials: Table[ContextJudgement]
     """All judgements; every score can be computed again from them."""
-    means: dict[ScoreName, MeanScores]
+    means: dict[ScoreName, MeanScores] = field(default_factory=dict)
     """Means over features by score."""
-    skipped: dict[int, str]
+    skipped: dict[int, str] = field(default_factory=dict)
     """Features that could not be explained, and the reason."""
-    replies: ReplyCounts | None
+    replies: ReplyCounts | None = None
     """None for imported labels."""
-    n_read: int | None
+    n_read: int | None = None
     """Explanations in the imported file."""
 
     def to_records(self) -> list[Record]:

@@ -6,8 +6,6 @@
 - `run`         one dictionary in training: opened or resumed, advanced by a batch, finished
 - `health`      the lines of `log.jsonl`: loss, FVU, L0, dead latents, speed
 - `tracker`     the same lines, sent to an experiment tracker
-- `_interrupts` Ctrl-C between two steps
-- `_checkpoint` the state of a run on disk
 - `log_checks`  problems that the log of a training shows: begun anew, tokens counted twice, other rows than planned
 - `reconstruction`  FVU, L0 and dead latents on held-out rows
 - `stored`      a dictionary in a workspace, as an artefact, the class of these scores, and a peer's dictionary into it

@@ -19,25 +19,58 @@ or the latents of the dictionary. Every rank calls with the same arguments and g
 """
 
 import contextlib
+import signal
+import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from types import FrameType
 
 from interp.artifacts import open_artefact, partial_path
 from interp.errors import ConfigError, LostRankError
 from interp.progress import Progress
+from interp.ranks import restore
 from interp.recording.store import Recording
 from interp.remote import as_path
 from saes.kernels.spread import UNSHARED, Spread
 from saes.kinds.base import SAE
 from saes.kinds.config import CrosscoderConfig, SAEConfig
-from saes.training._interrupts import DelayedStop
 from saes.training.config import TrainConfig, plan
 from saes.training.data import RowSource
 from saes.training.health import Metrics
 from saes.training.run import Job, TrainingProcess, read_together, settings_of
 from saes.training.stored import ProseScores, StoredSAE
 from saes.weights.folder import load_sae
+
+
+class DelayedStop:
+    """Delay Ctrl-C and SIGTERM until a step is complete: a checkpoint of half a step could not be resumed exactly.
+
+    With several ranks the request waits for the next batch, when all of them learn of it and stop at the same step. It
+    is delayed between steps too, as the others would wait for the numbers of a rank that left alone.
+    """
+
+    def __init__(self) -> None:
+        self._asked = False
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            restore(before)
+
+    def raise_if_asked(self) -> None:
+        if self._asked:
+            raise KeyboardInterrupt
+
+    def _ask(self, _number: int, _frame: FrameType | None) -> None:
+        self._asked = True
+
 
 Recordings = Recording | Sequence[Recording]
 """one recording, or several of the same tokens (for a crosscoder)"""

@@ -211,7 +211,7 @@ def parts(n_tests: int, prompts: int) -> Any:
 
 def null_models(n_null: int) -> Any:
     """Return a drawer of changes of one more null model; told if any of 30 components passes the bound."""
-    from interp.changes.components import upper_bound
+    from interp.changes._components import upper_bound
 
     def draw(rng: Rng) -> float:
         sizes = np.exp(rng.normal(size=30) + rng.normal(0, 0.3, (n_null + 1, 30)))

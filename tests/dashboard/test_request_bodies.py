@@ -19,7 +19,6 @@ from interp.workspace import Workspace
 CASES = 30
 """Damaged bodies of each route."""
 KEY = "features/demo#12"
-PROMPT = {"text": "one two three", "model": "m", "features": "demo", "chat": False, "visitor": "v"}
 MISSING = object()
 JUNK = [
     MISSING,

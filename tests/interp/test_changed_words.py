@@ -6,8 +6,8 @@ import pytest
 import torch
 from tuned_pair import CONFIG, contexts, copy_of
 
-from interp.changes.components import check_comparable
-from interp.changes.reading import changed_words, scrambled
+from interp.changes._components import check_comparable
+from interp.changes._reading import changed_words, scrambled
 from interp.errors import ConfigError
 from interp.lenses.vocabulary import read_directions
 from interp.models.small import build_small

@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from interp.tracing._function_words import content_word
+from interp.tracing._targets import default_contrast
 from interp.tracing.edges import System
 from interp.tracing.effects import ablation, first_order_effects, measure, predicted_effects
 from interp.tracing.frozen import FrozenModel
 from interp.tracing.graph import LikelyToken, target_rule
 from interp.tracing.replacement import Neurons
-from interp.tracing.targets import default_contrast
 from interp.tracing.trace import assemble, trace
 from tests.interp.architectures import NAMES
 from tests.interp.tracing_graphs import CONFIG, aim_of, planted, system_of
@@ -63,7 +63,7 @@ def says_the(monkeypatch):
     def strings(_, ids):
         return [texts.get(int(token), f"-{int(token)}") for token in torch.as_tensor(ids).flatten()]
 
-    monkeypatch.setattr("interp.tracing.targets.token_strings", strings)
+    monkeypatch.setattr("interp.tracing._targets.token_strings", strings)
     model = planted()
     with torch.no_grad():
         for token, weight in ((7, 0.1), (4, 0.09), (9, 0.08)):

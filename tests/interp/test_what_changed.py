@@ -20,8 +20,8 @@ from tuned_pair import (
     trained,
 )
 
+from interp.changes._components import check_comparable, components, head_units, rounded, units, upper_bound, written
 from interp.changes._representations import hsic_left_out, representation_changes, stream
-from interp.changes.components import check_comparable, components, head_units, rounded, units, upper_bound, written
 from interp.changes.report import (
     directions_for,
     head_changes,

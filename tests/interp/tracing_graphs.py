@@ -8,6 +8,7 @@ import torch
 from architectures import blank
 
 from interp.tracing._influence import GraphScores
+from interp.tracing._targets import Aim
 from interp.tracing.edges import System
 from interp.tracing.frozen import FrozenModel, Starts
 from interp.tracing.graph import (
@@ -21,7 +22,6 @@ from interp.tracing.graph import (
     node_table,
 )
 from interp.tracing.replacement import LayerLatents, Neurons, NoReplacement
-from interp.tracing.targets import Aim
 from tests.interp.architectures import tiny
 
 TOKENS = torch.tensor([[1, 5, 9, 5, 2, 7, 9]])

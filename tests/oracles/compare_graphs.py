@@ -20,9 +20,9 @@ sys.path.insert(0, str(Path(__file__).parent.parent.parent))
 
 from interp.models.loading import load_model
 from interp.tracing._influence import cumulative_share, influence, normalise_rows, prune, score
+from interp.tracing._targets import aim_at
 from interp.tracing.graph import TraceConfig
 from interp.tracing.interchange import export_graph, import_graph, read_graph_json, write_graph_json
-from interp.tracing.targets import aim_at
 from interp.tracing.trace import assemble, open_system
 from saes.sets.replacement import SetReplacement
 from saes.sets.set import read_set

@@ -10,6 +10,7 @@ from planted import HOOK, TableDictionary, write_recording
 from scipy.sparse import csr_array
 
 from interp.artifacts.tables import query
+from saes.features._firings import Encoded, collect_together
 from saes.features._labels import (
     FiringCounts,
     Label,
@@ -24,7 +25,6 @@ from saes.features._labels import (
     usual_shares,
 )
 from saes.features._views import TokenView, Views, Windows, read_text
-from saes.features.firings import Encoded, collect_together
 from saes.features.schema import MOST_TELLING
 
 MONTHS = " January February March April May June July August September October November December".replace(" ", "; ")

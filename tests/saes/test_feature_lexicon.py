@@ -7,8 +7,8 @@ import pytest
 import torch
 from planted import HOOK, TableDictionary, write_recording
 
+from saes.features._firings import Encoded, collect_together
 from saes.features._labels import Label, label_features
-from saes.features.firings import Encoded, collect_together
 from saes.features.lexicon import LEXICON, Lexicon, spelling_of_chunk
 
 MONTHS = ["January", "February", "March", "April", "June", "July", "August", "September", "October"]

@@ -7,9 +7,9 @@ import pytest
 import torch
 from planted import HOOK, TableDictionary, write_recording
 
+from saes.features._firings import Encoded, collect_together
 from saes.features._labels import Label, label_features
 from saes.features._views import NEAR, OWN, REACH, Nearby, Windows, windows_at
-from saes.features.firings import Encoded, collect_together
 
 CONTEXT = 40
 N_WORDS = 200

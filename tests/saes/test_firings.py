@@ -11,7 +11,7 @@ from planted import HOOK, ReluDictionary, TableDictionary, random_recording, wri
 
 from interp.dictionary import SparseActs
 from interp.errors import ConfigError, MismatchError, NonFiniteError
-from saes.features.firings import Encoded, FeatureStatistics, collect_together
+from saes.features._firings import Encoded, FeatureStatistics, collect_together
 
 WINDOW, N_TOP = 4, 5
 

@@ -21,7 +21,7 @@ from saes.evaluation.probing import ProbingConfig, planted_tasks, probe
 from saes.evaluation.scores import AbsorptionConfig
 from saes.evaluation.synthetic import HOOK_POINT, SyntheticConfig, SyntheticData, measure_recovery, write_synthetic
 from saes.explain._contexts import window_maxima
-from saes.features.firings import Encoded, collect_together
+from saes.features._firings import Encoded, collect_together
 from saes.features.sources import NeuronBasis
 from saes.kinds.base import SAEMetadata, TopK, Weights
 from saes.kinds.jumprelu import JumpReLUSAE

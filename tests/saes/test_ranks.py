@@ -25,10 +25,9 @@ from saes.kernels.spread import Spread
 from saes.kernels.state import BY_LATENT, RunState, TrainState
 from saes.kinds.config import BatchTopKConfig, MatryoshkaConfig, TopKConfig
 from saes.kinds.registry import recipe_of
-from saes.training._checkpoint import Checkpoint, Position, read_checkpoint, write_checkpoint
 from saes.training.config import TrainConfig, plan
 from saes.training.log_checks import row_problems
-from saes.training.run import shares
+from saes.training.run import Checkpoint, Position, read_checkpoint, shares, write_checkpoint
 from saes.training.stored import StoredSAE
 from saes.training.train import train_sae
 from saes.weights.folder import WEIGHTS, load_sae

@@ -1,7 +1,6 @@
 """The folder on disk: SAELens' numbers, our round trip, and everything that is refused."""
 
 import json
-from pathlib import Path
 
 import pytest
 import torch
@@ -13,8 +12,6 @@ from saes.kinds.base import SAEMetadata, Weights
 from saes.kinds.crosscoder import CrosscoderSAE
 from saes.kinds.jumprelu import JumpReLUSAE
 from saes.weights.folder import CONFIG, WEIGHTS, check_model, load_direction, load_sae, save_sae
-
-FIXTURES = Path(__file__).parent.parent / "fixtures"
 
 
 @pytest.fixture(params=[0, 1], ids=["topk", "jumprelu"])

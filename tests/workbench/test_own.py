@@ -18,8 +18,7 @@ from workbench import costs
 from workbench.__main__ import main, parse
 from workbench.costs import Cost, CostSizes, ModelPace, check_room
 from workbench.options import command_line
-from workbench.own import WHOLE, Own
-from workbench.own_plan import OwnFacts
+from workbench.own import WHOLE, Own, OwnFacts
 
 MODEL = "small:mlp-2l"
 MADE = (

@@ -1,12 +1,4 @@
-"""`workbench compare ...`: dictionaries or models compared.
-
-- `saes SAE SAE ...`: dictionaries at one sparsity, with baselines.
-- `sizes`: the error of dictionaries against their size and sparsity, a scaling law with intervals.
-- `models BASE TUNED`: fine-tuning effects in weights, residual stream and heads, and words for them.
-- `tune TUNE`: a small fine-tune whose truth is known, made here and compared with its base.
-- `latents CROSSCODER`: latents of a crosscoder that only one of its two models has.
-- `features FIRST SECOND`: features of two dictionaries, of any two models, that fire on the same words.
-"""
+"""`workbench compare ...`: dictionaries or models compared, a class for each verb."""
 
 from dataclasses import dataclass, replace
 from itertools import combinations

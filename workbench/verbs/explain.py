@@ -102,9 +102,7 @@ class Explain(ExplainConfig, Seeded, AppliesDictionary, Threaded, RunsModel, Res
     def measure(self, run: AnalysisRun) -> "list[Labels | Features]":
         target = run.workspace.path("features", self.into) if self.into else None
         self.check_free(target)  # before anything is paid for
-        labels = (
-            self._ask(run, self.provider) if self.provider else self._carry(run) if self.like else self._import(run)
-        )
+        labels = self._ask(run, self.provider) if self.provider else self._taken(run)
         if labels is None:
             return []
         labels = run.save(labels)

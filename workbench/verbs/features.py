@@ -1,11 +1,4 @@
-"""Features of a dictionary: described, searched, steered with, proved.
-
-- `workbench features DICTIONARY`: statistics, examples, effects and labels of every feature.
-- `workbench neurons RECORDING`: labels and examples of the MLP neurons of all layers or some, for attribution graphs.
-- `workbench search TEXT`: features that fire on a word or a text.
-- `workbench prove FEATURES --feature N`: effects of a feature, compared with random directions and other features.
-- `workbench steer SAE --feature N --amount X --prompt TEXT`: continuations with and without a feature changed.
-"""
+"""Features of a dictionary: described, searched, steered with, proved."""
 
 import math
 from dataclasses import dataclass

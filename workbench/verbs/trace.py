@@ -1,8 +1,4 @@
-"""Attribution of a prediction.
-
-- `workbench trace MODEL --prompt TEXT`: the attribution graph of one prompt, with scores and their nulls.
-- `workbench attribute SAE --prompt TEXT`: effects of features on one prediction.
-"""
+"""Attribution of a prediction: the graph of one prompt, and effects of features of SAEs."""
 
 import contextlib
 from dataclasses import dataclass, replace

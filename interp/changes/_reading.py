@@ -22,9 +22,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from interp.changes._components import WeightComponent, check_comparable, same, upper_bound, written
 from interp.changes._representations import check_tokens
 from interp.changes.comparison import N_WORDS, ChangedWords, DirectionTokens, Disagreement, Use, Way, Written
-from interp.changes.components import WeightComponent, check_comparable, same, upper_bound, written
 from interp.dictionary import Dictionary
 from interp.errors import ConfigError
 from interp.interventions.apply import hooks_of

@@ -111,8 +111,7 @@ def _feature_aim(system: System, name: str) -> Aim:
     if not mask.any():
         raise ConfigError(f"latent {latent} of layer {layer} is not active at position {position} of this prompt")
     number = mask.nonzero()[0]
-    targets = [GraphTarget(name)]
-    return Aim(targets, system.feature_starts(number), system.read_values(number), int(number))
+    return Aim([GraphTarget(name)], system.feature_starts(number), system.read_values(number), int(number))
 
 
 def likely_tokens(
