@@ -48,7 +48,6 @@ if TYPE_CHECKING:
     from saes.features.describe_neurons import describe_neurons
     from saes.features.measure_proof import prove
     from saes.features.neurons import NeuronLabels
-    from saes.features.planes import feature_planes
     from saes.features.recipes import load_recipe
     from saes.features.schema import Features
     from saes.features.search import search_features

@@ -130,12 +130,6 @@ def dimension():
     return interp.intrinsic_dimension(cloud())
 
 
-def reducible():
-    from interp.geometry.circles import reducibility
-
-    return reducibility(cloud(300, 2))
-
-
 def clouds():
     from interp.geometry.similarity import compare_clouds
 
@@ -159,7 +153,6 @@ GEOMETRY = {
         lambda: interp.spectrum(cloud()),
         "n d cosine_raw cosine_centred mean_share participation_ratio note seed components.50 components.90 "
         "components.99 isotropic.participation_ratio ...", figure=True),
-    "reducibility": Case(reducible, "separability separability_gaussian mixture mixture_gaussian n seed"),
     "similarity": Case(
         lambda: interp.cka(cloud(), cloud() ** 2, n_shuffles=19), "measure value null p n n_shuffles seed"),
     "distance of clouds": Case(clouds, "between floor excess p size n_splits seed"),
@@ -372,20 +365,6 @@ def feature_circuit():
 
 
 @cache
-def planes():
-    """Return the planes of a dictionary with eight latents around a circle."""
-    from saes.kinds.base import SAEMetadata, Weights
-    from saes.kinds.l1 import ReLUSAE
-
-    angles = np.arange(8) * np.pi / 4
-    rows = torch.zeros(20, 14)
-    rows[:8, :2] = torch.from_numpy(np.stack([np.cos(angles), np.sin(angles)], 1)).float()
-    rows[8:, 2:] = torch.eye(12)
-    sae = ReLUSAE(Weights(rows.T.contiguous(), torch.zeros(20), rows, torch.zeros(14)), metadata=SAEMetadata())
-    return saes.feature_planes(sae, [torch.from_numpy(cloud(400, 14)).float()], threshold=0.6, n_random=2)
-
-
-@cache
 def proof():
     from saes.features.case import ProofWords
     from saes.features.proof import Proof, ProofPart, ProofSettings, measure_of
@@ -441,8 +420,6 @@ DICTIONARIES = {
     "circuit of features": Case(feature_circuit, "source target via position score"),
     "proof of a feature": Case(proof, PROVED + " p_holm holds", figure=True),
     "measure of a feature": Case(lambda: proof().measures[0], PROVED),
-    "planes of features": Case(planes, "..."),
-    "plane of features": Case(lambda: planes().planes[0], "score n_rows ..."),
 }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Circular order of items, and two-dimensional features that do not reduce to one-dimensional ones.
+"""Circular order of items.
 
     circle_test(points)          # row i is item i of the order: Monday, Tuesday, ...
 
@@ -16,19 +16,6 @@ the circle that fits best. 1 is a perfect circle, or a perfect line. The test ha
    decision harder. Only simulated sets whose order is about as clean as the observed one are compared; cleanness is
    `quality`, the larger of the two correlations. Where the data fit neither curve, or both, the verdict says so. Seven
    items decide only when they are almost without noise.
-
-**Reducibility of a two-dimensional feature** (`reducibility`; Engels et al. 2024, 2405.14860). A feature is reducible
-if its distribution splits into two lower-dimensional parts, in one of two ways:
-
-- *separable*: the two coordinates are independent after some rotation. `separability` is the smallest mutual
-  information over all rotations, in bits: 0 for independent coordinates, large for a circle, where one coordinate
-  nearly determines the other;
-- *mixture*: some of the points lie on a line and the others elsewhere. `mixture` is the largest fraction of points
-  within a narrow strip (a tenth of the spread across it): 0.1 for a Gaussian, 0.2 for a circle (along its rim), at
-  least 0.5 where half of the points lie on one line.
-
-An irreducible feature has a high separability index and a low mixture index. The baseline of both is Gaussian points of
-the same covariance, which are separable and no mixture.
 """
 
 from dataclasses import dataclass
@@ -41,7 +28,6 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 
-from interp.errors import ConfigError
 from interp.geometry.points import GeometryResult, as_points, centred, check_count
 from interp.geometry.similarity import centred_ranks, ranked_distances
 from interp.nulls import ALPHA, CURVES, CURVES_ALIKE, NUMERIC_DRAWS, p_from_null, smallest_p
@@ -299,98 +285,3 @@ def _model_ranks(model: np.ndarray) -> np.ndarray:
 
     ranks = squareform(centred_ranks(squareform(model.astype(float), checks=False)))
     return ranks / max(np.linalg.norm(ranks), 1e-300)
-
-
-BINS, ANGLES, EPSILON = 10, 90, 0.1
-SEPARABLE_BELOW, MIXTURE_ABOVE = 3.0, 1 / 3
-"""multiple of the Gaussian baseline's separability; fraction of points"""
-MIN_POINTS = 200
-"""fewest points for a meaningful mutual information from a histogram of a hundred cells"""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Reducibility(GeometryResult):
-    """Separability and mixture index of points on a plane, with their Gaussian baselines."""
-
-    separability: float
-    """bits: 0 for a separable distribution, large otherwise"""
-    separability_gaussian: float
-    """the same for Gaussian points of the same covariance; above 0 in finite samples"""
-    mixture: float
-    """fraction of points in the fullest strip, 0 to 1: 1 is a mixture"""
-    mixture_gaussian: float
-    n: int
-    seed: int
-
-    @property
-    def irreducible(self) -> bool:
-        """True if separability exceeds three times the Gaussian baseline and less than a third lies in one strip."""
-        return self.separability > SEPARABLE_BELOW * self.separability_gaussian and self.mixture < MIXTURE_ABOVE
-
-    def sentence(self) -> str:
-        word = "irreducible" if self.irreducible else "reducible"
-        return (
-            f"{word}: separability index {self.separability:.3f} bits (Gaussian {self.separability_gaussian:.3f}), "
-            f"mixture index {self.mixture:.3f} (Gaussian {self.mixture_gaussian:.3f}), {self.n} points"
-        )
-
-
-def reducibility(x: ArrayLike, *, max_points: int = 5000, seed: int = 0) -> Reducibility:
-    """Compute both indices for `x [n, 2]` and for Gaussian points of the same covariance.
-
-    Raises `ConfigError` with fewer than 200 points, `max_points` below 200, or points on one line.
-    """
-    check_count("max_points", max_points, MIN_POINTS, "both indices need that many")
-    points = as_points(x, at_least=MIN_POINTS)
-    if points.shape[1] != 2:
-        raise ConfigError(f"expected points on a plane, [n, 2], got {list(points.shape)}; see shapes.fit_plane")
-    rng = np.random.default_rng(derive_seed(seed, "reducibility"))
-    points = centred(points[np.sort(rng.permutation(len(points))[:max_points])])
-    variances = np.linalg.eigvalsh(points.T @ points)
-    if variances[0] <= 1e-9 * variances[1]:
-        raise ConfigError("the points lie on one line; a one-dimensional feature has no second part")
-    gaussian = rng.standard_normal(points.shape) @ np.linalg.cholesky(np.cov(points.T)).T
-    return Reducibility(
-        separability=separability_index(points),
-        separability_gaussian=separability_index(gaussian),
-        mixture=mixture_index(points),
-        mixture_gaussian=mixture_index(gaussian),
-        n=len(points),
-        seed=seed,
-    )
-
-
-def separability_index(points: Float[np.ndarray, "n 2"]) -> float:
-    """Return the smallest mutual information (bits) of the coordinates of `points [n, 2]` up to 90-degree rotations."""
-    return min(mutual_information(turned) for _, turned in _turns(points))
-
-
-def mutual_information(points: Float[np.ndarray, "n 2"]) -> float:
-    """Return the mutual information in bits of `points [n, 2]`, from a histogram of 10 by 10 cells."""
-    joint = np.histogram2d(points[:, 0], points[:, 1], bins=BINS)[0] / len(points)
-    apart = joint.sum(1, keepdims=True) * joint.sum(0, keepdims=True)
-    seen = joint > 0
-    return float((joint[seen] * np.log2(joint[seen] / apart[seen])).sum())
-
-
-def mixture_index(points: Float[np.ndarray, "n 2"]) -> float:
-    """Return the largest fraction of `points [n, 2]` in a strip `|v.f + c| < 0.1 sqrt(E (v.f + c)^2)`.
-
-    The maximum is over directions `v` and offsets `c`. The strip is narrow compared with the root mean square distance
-    of the points from its middle line.
-    """
-    best = 0.0
-    for _, turned in _turns(points):
-        for along in turned.T:
-            values = np.sort(along)
-            offsets = np.linspace(values[0], values[-1], 60)
-            width = EPSILON * np.sqrt(values.var() + (values.mean() - offsets) ** 2)
-            inside = np.searchsorted(values, offsets + width) - np.searchsorted(values, offsets - width)
-            best = max(best, float(inside.max()) / len(values))
-    return best
-
-
-def _turns(points: np.ndarray) -> list[tuple[float, np.ndarray]]:
-    """Return the points in axes rotated by 0 to 90 degrees; larger angles only swap the axes."""
-    angles = np.arange(ANGLES) * (np.pi / 2 / ANGLES)
-    return [(a, points @ np.array([[np.cos(a), -np.sin(a)], [np.sin(a), np.cos(a)]])) for a in angles]

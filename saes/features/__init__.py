@@ -19,7 +19,6 @@
 - `passes`  passes of a model with directions added or subtracted, and the words that directions read there
 - `meaning`    words that every feature makes the model say, through the Jacobian lens
 - `_relations` logits, neurons and co-active features of every feature, each with its null
-- `planes`     two-dimensional features
 - `token_index` index of the recorded text: on which tokens and words each feature fires
 - `fired_words`  features that fire on words and phrases, or as a model reads a text
 - `_label_search` features by their labels and names; words near some words in a model's unembedding

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from interp.errors import ConfigError, MismatchError, NonFiniteError
-from interp.geometry.circles import circle_test, orderings, reducibility
+from interp.geometry.circles import circle_test, orderings
 from interp.geometry.shapes import fit_plane
 
 SEEDS = range(6)
@@ -169,32 +169,3 @@ def ring(n, seed, noise=0.05):
     rng = np.random.default_rng(seed)
     angles = rng.uniform(0, 2 * np.pi, n)
     return np.stack([np.cos(angles), np.sin(angles)], axis=1) + noise * rng.standard_normal((n, 2))
-
-
-@pytest.mark.parametrize("seed", [0, 1, 2])
-def test_a_ring_is_irreducible_and_sums_and_mixtures_are_not(seed):
-    rng = np.random.default_rng(seed)
-    circle = reducibility(ring(1500, seed))
-    assert circle.irreducible
-    assert circle.separability > 1
-    independent = reducibility(rng.uniform(-1, 1, (1500, 2)) @ ring(2, 5)[:, [0, 1]].T)
-    gaussian = reducibility(rng.standard_normal((1500, 2)) * [2, 1])
-    strengths, which = rng.exponential(1, 1500), rng.random(1500) < 0.5
-    mixture = reducibility(
-        np.where(which[:, None], [1, 0], [0, 1]) * strengths[:, None] + 0.03 * rng.standard_normal(2)
-    )
-    assert not (gaussian.irreducible)
-    assert not (mixture.irreducible)
-    assert gaussian.separability < 0.08
-    assert mixture.mixture > 0.45 > 0.3 > circle.mixture
-    assert independent.mixture < 0.3
-
-
-def test_points_on_a_line_or_too_few_have_no_second_part():
-    with pytest.raises(ConfigError, match="one line"):
-        reducibility(np.outer(np.arange(300), [1.0, 2.0]))
-    with pytest.raises(ConfigError, match="200"):
-        reducibility(ring(50, 0))
-    for most in (10, 0):
-        with pytest.raises(ConfigError, match="max_points must be a whole number of at least"):
-            reducibility(ring(300, 0), max_points=most)
