@@ -24,6 +24,9 @@ from interp.circuits.measure_heads import measure_heads
 from interp.circuits.text_kinds import TEXT_KINDS
 from interp.circuits.worst_case import AttackConfig
 from interp.errors import ConfigError, CorruptError
+from interp.lenses.judge_readings import ReadingKind, judge_readings
+from interp.lenses.judged_readings import ReadingsConfig
+from interp.lenses.reading_positions import ReadPositions
 from interp.names import HeadName
 from interp.results import Result, table_lines
 from interp.workspace import Workspace
@@ -160,6 +163,8 @@ CASES = {
         lambda: interp.measure_map(model(), task(), interp.PatchingConfig(what="z", draws=1)),
         "layer head effect stderr ...", figure=True),
     "alignment": Case(lambda: aligned(), "basis rank accuracy low high changed stayed", figure=True),
+    "judged readings": Case(
+        lambda: readings(), "kind hook_point cosine low high shuffled empty prompt with_prompt ..."),
     "worst case": Case(lambda: attacked(), "ablation what n_removed left low high", figure=True),
     "claim": Case(lambda: claimed(), "changed value low high null outcome seconds", figure=True),
     **GEOMETRY,
@@ -177,6 +182,14 @@ def aligned():
     )
     config = AlignmentConfig(pairs=32, ranks=(1,), epochs=1, layer_step=1)
     return interp.align(model(), program, "answer", config, model_name="planted:induction")
+
+
+def readings():
+    tokens = torch.randint(97, 122, (40, 8), generator=torch.Generator().manual_seed(0))
+    positions = ReadPositions("corpus:letters", tokens.tolist(), torch.arange(40), torch.full((40,), 7))
+    own = ReadingKind("letters", lambda point, rows, done: [chr(97 + i % 7) for i in range(len(rows))])
+    config = ReadingsConfig(repeats=1)
+    return judge_readings(interp.load_model("small:mlp-1l"), positions, [own], ["blocks.0.hook_resid_post"], config)
 
 
 def attacked():

@@ -4,6 +4,7 @@ All but the first draw on its reading, which stays in memory. Torch-free until a
 """
 
 from dataclasses import dataclass, replace
+from random import Random
 from typing import Annotated, ClassVar
 
 import numpy as np
@@ -11,9 +12,13 @@ from annotated_types import Interval
 
 from interp.acts import Act
 from interp.errors import PromptError, UnknownNameError
+from interp.lenses.judged_readings import TARGETS, JudgedReadings, patchscope_name
+from interp.lenses.lens import newest_lens
+from interp.names import lens_hook_points
 from interp.options import Count, FeaturesName, ModelName, PromptText, Slider
-from saes.acts.readings import LensCells, NextTokenGuesses, PromptResult
-from saes.acts.session import Session
+from interp.seeds import derive_seed
+from saes.acts.readings import LensCells, NextTokenGuesses, PromptResult, WrittenReading
+from saes.acts.session import Session, without_gradients
 from saes.features.schema import labels, shares_below
 
 
@@ -93,7 +98,64 @@ class ReadLayers(OnPrompt, Act[Session, LensCells]):
             )
         model, translators = run.model(self.model), run.lens(self.model, self.lens)
         followed = token_at_end(model, reading, self.token) if self.token else None
-        return lens_cells(model, reading, self.start, self.stop, translators, followed, run.check)
+        cells = lens_cells(model, reading, self.start, self.stop, translators, followed, run.check)
+        kind = "Jacobian lens" if self.lens == "jacobian" else f"{self.lens} lens"
+        points = lens_hook_points(len(cells.cells) - 1)
+        return replace(cells, said=[judgement(run, self.model, kind, point)[1] for point in points])
+
+
+def judgement(run: Session, spec: str, kind: str, hook_point: str) -> tuple[bool | None, str]:
+    """Return whether a kind of reading of a model is above its nulls at a hook point, also in a sentence.
+
+    None and an empty sentence where the workspace has not judged it.
+    """
+    from interp.models.adapter import weight_hash
+
+    judged = newest_lens(run.workspace, JudgedReadings, weight_hash(run.model(spec)))
+    row = judged and judged.score(kind, hook_point)
+    return (row.shown, judged.said(kind, hook_point)) if judged and row else (None, "")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Patchscope(OnPrompt, Act[Session, WrittenReading]):
+    """Let the model write about one activation, which is set into another prompt, beside three controls.
+
+    The controls are the activation of another position, none at all, and the token itself. Raises
+    `PromptError` for a target prompt without `{}`.
+    """
+
+    verb: ClassVar[str] = "patchscope"
+    later: ClassVar[bool] = True
+    after: Count | None = None
+    """Position of the activation; by default the last."""
+    layer: Count
+    """Block after which the residual stream is read, from 0."""
+    target: PromptText = TARGETS["identity"]
+    """Prompt into which the activation is put, at `{}`."""
+    n_new: Annotated[int, Interval(ge=1, le=40)] = 8
+    """New tokens."""
+
+    @without_gradients
+    def measure(self, run: Session) -> WrittenReading:
+        from interp.lenses.patchscope import patchscope
+        from saes.acts._reading import position
+
+        reading, model = run.reading(self.text, self.model, self.chat), run.model(self.model)
+        points, at = lens_hook_points(model.cfg.n_layers)[1:], position(reading.tokens, self.after)
+        if self.layer >= len(points):
+            raise UnknownNameError("layer", str(self.layer), [], f"of {self.model}; the last one is {len(points) - 1}")
+        tokens = reading.result.tokens
+        others = [i for i in range(1, len(tokens)) if i != at] or [0]
+        other = Random(derive_seed(0, "other position", str(at))).choice(others)
+        point, rows = points[self.layer], reading.residuals[self.layer + 1][[at, other]].float()
+        run.check("writing about the activation and its controls")
+        own, shuffled = patchscope(model, rows, point, self.target, n_new=self.n_new)
+        empty, word = (
+            patchscope(model, None, point, self.target, n_new=self.n_new, filled=filled)[0]
+            for filled in ("?", tokens[at].strip() or "?")
+        )
+        judged, said = judgement(run, self.model, patchscope_name(self.target), point)
+        return WrittenReading(tokens[at], point, own, shuffled, tokens[other], empty, word, judged, said)
 
 
 @dataclass(frozen=True, kw_only=True)

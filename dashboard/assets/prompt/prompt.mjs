@@ -6,13 +6,14 @@ import { json, messageOf, stageOf } from "../http.mjs";
 import { heads, pattern } from "./attention.mjs";
 import { ask, failed, settled, spaced } from "./draw.mjs";
 import { lens } from "./lens.mjs";
+import { patchscope } from "./patchscope.mjs";
 import { steer } from "./steer.mjs";
 import { features, next, tokens } from "./tokens.mjs";
 
 /** @param {string} id @param {unknown} value */
 const set = (id, value) => setProps(id, { data: value });
 /** @type {Record<string, (state: PromptState) => PromptView>} */
-const VIEWS = { tokens, features, next, lens, heads, pattern, steer };
+const VIEWS = { tokens, features, next, lens, heads, pattern, patchscope, steer };
 /** @type {PromptState | null} */
 let state = null;
 /** @type {AbortController | null} */
