@@ -19,6 +19,7 @@ from dashboard.figures import plot
 from interp.artifacts import KINDS, Artefact, Table, as_json, open_artefact, save_artefact, verify
 from interp.circuits.alignment import AlignmentConfig
 from interp.circuits.measure_heads import measure_heads
+from interp.circuits.neuron_circuit import NeuronCircuitConfig
 from interp.circuits.text_kinds import TEXT_KINDS
 from interp.circuits.worst_case import AttackConfig
 from interp.errors import ConfigError, CorruptError
@@ -158,6 +159,7 @@ CASES = {
         lambda: interp.measure_map(model(), task(), interp.PatchingConfig(what="z", draws=1)),
         "layer head effect stderr ...", figure=True),
     "alignment": Case(lambda: aligned(), "basis rank accuracy low high changed stayed", figure=True),
+    "neuron circuit": Case(lambda: neurons(), "neuron score"),
     "worst case": Case(lambda: attacked(), "ablation what n_removed left low high", figure=True),
     **GEOMETRY,
     **DICTIONARIES,
@@ -174,6 +176,14 @@ def aligned():
     )
     config = AlignmentConfig(pairs=32, ranks=(1,), epochs=1, layer_step=1)
     return interp.align(model(), program, "answer", config, model_name="planted:induction")
+
+
+def neurons():
+    from interp.circuits.neurons import find_neurons
+    from tests.interp.test_neuron_circuit import planted_task
+
+    config = NeuronCircuitConfig(n_neurons=3, verify=3, n_random=2)
+    return find_neurons(*planted_task("gpt2", 0), config, model_name="tiny")
 
 
 def attacked():
