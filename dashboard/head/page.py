@@ -122,7 +122,7 @@ def in_graphs(_: int | None, state: dict[str, str]) -> Children:
             loadings = _loadings(graph.name, graph.about.content_hash)
             share = float(loadings.shares[head.layer, head.head])
             rank = int((abs(loadings.shares) > abs(share)).sum()) + 1
-            rows.append((share, graph.name, f": {share:.1%}, number {rank} of {loadings.shares.size} heads"))
+            rows.append((share, graph.name, f": {share:.2%}, number {rank} of {loadings.shares.size} heads"))
         rows.sort(key=lambda row: -abs(row[0]))
         return [
             html.P("Share of each graph's influence on paths through this head:", className="wb-note"),

@@ -86,7 +86,7 @@ def test_its_share_in_the_graphs_of_the_model_leads_to_them(server, tmp_path, mo
     monkeypatch.setattr(head, "_graphs", lambda *_: graphs)
     with server.app_context():
         shares = text_of(head.in_graphs(1, {"name": MODEL, "head": "L0H0"}))
-    assert ": 25.0%, number 2 of 4 heads" in shares
+    assert ": 25.00%, number 2 of 4 heads" in shares
     assert "/graph/capital" in shares
 
 
