@@ -158,6 +158,7 @@ register(
     Kind("heads_in_text", "heads-in-text", "interp.circuits.heads_in_text:HeadsInText"),
     Kind("induction_circuit", "induction-circuits", "interp.circuits.induction_circuit:InductionCircuit", "circuit"),
     Kind("edge_circuit", "edge-circuits", "interp.circuits.found_circuit:EdgeCircuit", "circuit"),
+    Kind("neuron_circuit", "neuron-circuits", "interp.circuits.neuron_circuit:NeuronCircuit"),
     Kind("worst_case", "worst-cases", "interp.circuits.worst_case:WorstCase"),
     Kind("claim", "claims", "interp.claims:Claim"),
     Kind("attribution_graph", "graphs", "interp.tracing.graph:AttributionGraph"),

@@ -74,6 +74,7 @@ TEXT_HEAD_KINDS = {
     "last_number": "read the last number before",
     "copy_suppression": "suppress the tokens they attend to",
     "successor": "write the next word of an order: Tuesday for Monday",
+    "verb_subject": "attend from verbs to their subject, a pronoun two tokens before",
 }
 """Kind of head on text -> what such heads do; `interp.circuits.text_kinds` has the targets of each."""
 _BLOCK = re.compile(r"^blocks\.(\d+)\.(.+)$")

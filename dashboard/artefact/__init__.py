@@ -2,4 +2,5 @@
 
 - `page`      the page
 - `sections`  its panels, for the page and notebooks
+- `_swapped`  the test pairs of an alignment, and their runs
 """

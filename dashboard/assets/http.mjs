@@ -56,3 +56,14 @@ export async function* messages(answer) {
     for (const line of found.filter(Boolean)) yield/** @type {unknown} */ (JSON.parse(line));
   }
 }
+
+/** The body of a request for a part, its fields in one order. @param {object} part */
+export const bodyOf = (part) => JSON.stringify(part, Object.keys(part).sort());
+
+/** The query of an address, without what is empty. @param {Record<string, string>} query */
+export function search(query) {
+  /** @param {string} value */
+  const plain = (value) => encodeURIComponent(value).replace(/%3A/g, ":").replace(/%2C/g, ",");
+  const given = Object.entries(query).filter(([, value]) => value !== "");
+  return given.length ? `?${given.map(([key, value]) => `${key}=${plain(value)}`).join("&")}` : "";
+}

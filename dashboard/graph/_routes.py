@@ -137,7 +137,7 @@ def _reasons(
     rows = (row for row in found.to_records() if {row["query_node"], row["key_node"]} <= graph.number.keys())
     pairs = list(islice(rows, MAX_PAIRS))
     rest = found.relative_score - sum(row["relative"] for row in pairs)
-    answer = {"headline": found.headline(), "pairs": pairs, "rest": rest}
+    answer = {"headline": found.headline(), "pairs": pairs, "rest": rest, "left_out": found.left_out}
     sides = {"query_side": found.query_side, "key_side": found.key_side}
     return answer | {name: [share._asdict() for share in side[:MAX_REASONS]] for name, side in sides.items()}
 

@@ -179,7 +179,8 @@ def legend() -> html.Details:
         "A circle is a latent, coloured and sized by its effect on the target; a diamond an error, the part of an MLP "
         "that no latent explains; a square a token. A line is the direct effect of the lower node on the upper "
         "one, with attention and norms fixed at the values of this prompt, blue above 0 and orange below; its width is "
-        "its share of the upper node's input.",
+        "its share of the upper node's input. Dashed, after why beside a head: a large part of its query or key; a "
+        "node with dashed lines alone matters through them alone.",
         "Drag moves the view or a node, the wheel zooms. Keys: x (or Shift-click) marks, p pins, i changes, g groups "
         "the marked, n names, h hides, Ctrl Z undoes; arrows go to the strongest reader or source, and along a layer.",
     )
@@ -188,7 +189,7 @@ def legend() -> html.Details:
 
 
 def _colours(theme: Theme) -> dict[str, Any]:
-    return canvas_colours(theme, [(theme.accent, []), (theme.opposite, [])])
+    return canvas_colours(theme, [(theme.accent, []), (theme.opposite, []), (theme.text, [4, 3])])  # the last: reasons
 
 
 SIZES: dict[str, dict[str, int]] = {

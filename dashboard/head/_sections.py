@@ -1,6 +1,7 @@
 """Panels about one head over a text: kinds, words, and examples with the attention on their tokens."""
 
 from collections.abc import Sequence
+from math import isnan
 
 from dash import html
 
@@ -52,14 +53,16 @@ def kinds_panel(report: HeadReport) -> html.Section:
     rows = [
         {
             "kind": row.kind.replace("_", " "), "attention": f"{row.score:.2f} ({row.low:.2f} to {row.high:.2f})",
-            "shuffled": f"{row.shuffled:.2f}", "found": row.found,
+            "shuffled": f"{row.shuffled:.2f}" + ("" if isnan(row.elsewhere) else f" / {row.elsewhere:.2f}"),
+            "found": row.found,
         }
         for row in sorted(report.kinds, key=lambda row: (not row.found, -row.score))
     ]  # fmt: skip
     more = (
         "Score: mean attention to the targets of a kind, 0 to 1, over queries that have one. Found: above shuffled "
         "keys by 0.1 and above an untrained model's heads, corrected for all heads. Name movers must also raise the "
-        "token that they attend to; copy suppression lowers it; successors raise the next word of an order."
+        "token that they attend to; copy suppression lowers it; successors raise the next word of an order. After /: "
+        "the score from words that are no verbs, which a head for verbs and subjects must exceed too."
     )
     return panel(
         "Kinds",

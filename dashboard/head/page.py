@@ -4,6 +4,9 @@
 `/api/openapi.json` has the schema.
 """
 
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
 import flask
 from dash import Dash, Input, Output, State, dcc, html
 
@@ -13,6 +16,7 @@ from dashboard.components.pages import (
     Page,
     artefact_href,
     artefact_menu,
+    graph_href,
     head_href,
     page_of,
     prompt_href,
@@ -24,7 +28,16 @@ from interp.artifacts import address_of
 from interp.circuits.heads_in_text import HeadsInText
 from interp.errors import UsageError
 from interp.names import HeadName, parse_head
+from interp.tracing.graph import AttributionGraph
+from interp.workspace import Workspace
+from saes.acts.graphs import LoadHeads
 from saes.acts.heads import AblateHead
+
+if TYPE_CHECKING:
+    from interp.tracing.loadings import HeadLoadings
+
+MOST_GRAPHS = 8
+"""Newest graphs of the model that are split by heads."""
 
 
 def layout(context: PageSources, name: str | None = None, head: str = "L0H0", **_: object) -> html.Div:
@@ -76,11 +89,47 @@ def _place(context: PageSources, report: HeadReport) -> html.Section:
     ]
     text = "".join(report.examples[0].segments[-1].pieces) if report.examples else ""
     prompt = prompt_href(text=text.strip(), model=report.model, layer=head.layer, head=head.head)
+    graphs = html.Button("Its share in the graphs", id="head-graphs", className="wb-act", type="button",
+                         hidden=not _graphs(context.workspace, report.model))  # fmt: skip
     return panel(
         "Its place",
         html.Ul(lines) if lines else html.P("No circuit of this workspace names it.", className="wb-none"),
         html.P(quiet_link("Its strongest example on Prompt: why it looks there", prompt)) if text else None,
+        graphs,
+        html.Div(id="head-in-graphs", role="status"),
+        html.Div("Splitting graphs by heads", id="head-graphs-busy", className="wb-busy"),
     )
+
+
+def _graphs(workspace: Workspace, model: str) -> list[AttributionGraph]:
+    """Return the newest graphs of a model."""
+    return [graph for graph in workspace.values(AttributionGraph) if graph.model == model][:MOST_GRAPHS]
+
+
+@lru_cache(maxsize=64)
+def _loadings(graph: str, version: str) -> "HeadLoadings":
+    del version  # the content hash: a graph made again under its name is another
+    return current().live.ask(LoadHeads(graph=graph))
+
+
+def in_graphs(_: int | None, state: dict[str, str]) -> Children:
+    """Return links to the graphs of the model, those first in which the head carries most of the influence."""
+
+    def body() -> Children:
+        workspace, head = current().workspace, parse_head(state["head"])
+        rows: list[tuple[float, str, str]] = []
+        for graph in _graphs(workspace, workspace.open(HeadsInText, state["name"]).settings.model):
+            loadings = _loadings(graph.name, graph.about.content_hash)
+            share = float(loadings.shares[head.layer, head.head])
+            rank = int((abs(loadings.shares) > abs(share)).sum()) + 1
+            rows.append((share, graph.name, f": {share:.2%}, number {rank} of {loadings.shares.size} heads"))
+        rows.sort(key=lambda row: -abs(row[0]))
+        return [
+            html.P("Share of each graph's influence on paths through this head:", className="wb-note"),
+            html.Ul([html.Li([quiet_link(name, graph_href(name)), said]) for _, name, said in rows]),
+        ]
+
+    return attempt(body)
 
 
 def _proof(context: PageSources) -> html.Section:
@@ -97,7 +146,17 @@ def _proof(context: PageSources) -> html.Section:
 
 
 def register(app: Dash) -> None:
-    """Add the button of the proof, and the address of the file."""
+    """Add the buttons of the proof and of the graphs, and the address of the file."""
+    app.callback(
+        Output("head-in-graphs", "children"),
+        Input("head-graphs", "n_clicks"),
+        State("head-state", "data"),
+        running=[
+            (Output("head-graphs-busy", "className"), "wb-busy wb-busy-on", "wb-busy"),
+            (Output("head-graphs", "disabled"), True, False),
+        ],
+        prevent_initial_call=True,
+    )(in_graphs)
     app.callback(
         Output("head-proof", "children"),
         Input("head-ablate", "n_clicks"),

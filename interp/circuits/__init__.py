@@ -27,6 +27,8 @@
 - `judging`            shared evaluation of circuits of heads and of features: faithfulness, null, verdict
 - `find`               from a task to an evaluated circuit: faithfulness, completeness and minimality, against random
                        circuits and an untrained model
+- `neurons`            the circuit of a task in MLP neurons, by relevance, against random neurons
+- `neuron_circuit`     the same as an artefact
 - `attack`             an adversary that chooses which edges outside a circuit are replaced
 - `worst_case`         what it leaves, as an artefact
 - `config`             settings of the analyses

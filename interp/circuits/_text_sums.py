@@ -42,6 +42,9 @@ class TextRead:
     kinds: Mapping[str, TextKind]
 
     def __post_init__(self) -> None:
+        controls = {name: kind.control for name, kind in self.kinds.items() if kind.control is not None}
+        self.columns = [*(kind.targets for kind in self.kinds.values()), *controls.values()]
+        self.control_of = {name: len(self.kinds) + i for i, name in enumerate(controls)}  # number of its column
         self._known = self.documents[self.documents >= 0].unique()
         self.n_documents = len(self._known)
         ids, counts = self.tokens[self.documents >= 0].unique(return_counts=True)
@@ -95,11 +98,12 @@ class TextSums:
     def __init__(self, model: HookedModel, text: TextRead):
         self.model, self.text = model, text
         self.n_layers, self.n_heads = model.cfg.n_layers, model.cfg.n_heads
-        n, k, length = self.n_layers * self.n_heads, len(text.kinds), text.tokens.shape[1]
+        n, k, length = self.n_layers * self.n_heads, len(text.columns), text.tokens.shape[1]
         self.state = {
             "done": torch.zeros((), dtype=torch.int64),
             "queries": torch.zeros(GROUPS, k + 1, dtype=torch.float64),
             "values": torch.zeros(GROUPS, n, 2 * k + len(VALUES), dtype=torch.float64),
+            "targets": torch.zeros(len(text.tokens), k),
             "counts": torch.zeros(text.n_items),
             "on_kind": torch.zeros(text.n_items, k),
             "items": torch.zeros(text.n_items, n, 3),
@@ -142,6 +146,7 @@ class TextSums:
         state = self.state
         state["values"] += values
         state["queries"] += batch.queries
+        state["targets"][rows] = batch.targets
         for row in batch.item_rows.flatten(1):
             state["items"].index_add_(0, row, items)
             state["counts"].index_add_(0, row, batch.counted.flatten().float())
@@ -178,13 +183,14 @@ class _Batch:
         self.keep = (~sink).float()
         causal = torch.ones(n, n).tril()
         keys = causal * self.keep[:, None, :]
-        masks = [kind.targets(prompts) & ~prompts.is_bos[:, :, None] & causal.bool() for kind in text.kinds.values()]
+        masks = [targets(prompts) & ~prompts.is_bos[:, :, None] & causal.bool() for targets in text.columns]
         targets = torch.stack(masks, 3)
         n_keys = keys.sum(2).clamp_min(1)
         on_text = (targets * self.keep[:, None, :, None]).sum(2)
         on_sink = targets.sum(2) - on_text
         n_sink = (causal.sum(1) - keys.sum(2)).clamp_min(1)
         has = (targets.any(2) & self.counted[:, :, None]).float()
+        self.targets = has.sum(1)  # queries of each context that have one
         distance = (torch.arange(n)[:, None] - torch.arange(n)).float() * keys
         self.reads = torch.cat([targets * has[:, :, None], keys[..., None], distance[..., None]], 3).float()
         self.shuffled = on_text / n_keys[..., None] * has

@@ -12,8 +12,9 @@ set to the source's value, the subspace carries the variable there (Geiger et al
 1. Whole vectors are swapped at each layer and position (the map). The best site, of equal ones the one nearest to the
    middle layer, is used from then on, unless one is given.
 2. At the site, bases are compared: the difference of means between values, a linear probe, the largest principal
-   components, the latents of a dictionary whose mean differs most, and subspaces that are learned by distributed
-   alignment search (DAS; Geiger et al. 2024), whose rank is chosen on pairs that did not train them.
+   components, the outputs of the MLP neurons, in all layers before the site, whose mean output differs most, and of the
+   latents of a dictionary, and subspaces that are learned by distributed alignment search (DAS; Geiger et al. 2024),
+   whose rank is chosen on pairs that did not train them. All but the first two have that rank.
 3. Controls, each of the chosen rank: a random subspace; a placebo, which moves every vector as far as the learned swap
    but in a random subspace; DAS on an untrained model. DAS fits untrained models and labels at random on the pairs that
    train it (Arora et al. 2024): so the learned subspace is also compared with arbitrary labels on those pairs.
@@ -43,15 +44,18 @@ from interp.circuits.alignment import (
     BasisAccuracy,
     SiteAccuracy,
     SwappedPair,
+    SwappedRun,
+    SwappedToken,
 )
 from interp.circuits.causal_programs import CausalProgram, SwapPair, draw_pairs
 from interp.circuits.tasks import encoder_with_bos, one_token
 from interp.dictionary import Dictionary
-from interp.errors import ConfigError, PromptError
+from interp.errors import ConfigError, MismatchError, PromptError
 from interp.models import interchange
-from interp.models.adapter import token_strings, untrained_model, weight_hash
+from interp.models.adapter import available_hook_points, token_strings, untrained_model, weight_hash
 from interp.models.hooked import HookedModel
 from interp.models.passes import capture, read_hook, run_from
+from interp.models.residual import norm_of
 from interp.names import canonical_hook_point
 from interp.progress import Progress
 from interp.seeds import make_generator
@@ -60,7 +64,6 @@ from interp.statistics import proportion_interval
 ROWS_AT_ONCE = 128
 MAP_PAIRS = 24
 """pairs of the map; more would only sharpen the picture"""
-N_LATENTS = 16
 LEAST_PAIRS = 16
 
 
@@ -126,7 +129,11 @@ class _Site:
 
     def swapped(self, swap: interchange.Intervention, rows: slice) -> Int[Tensor, " n"]:
         """Return the number of the answer of each pair after a swap."""
-        logits = interchange.intervened_logits(
+        return self.logits(swap, rows).argmax(1)
+
+    def logits(self, swap: interchange.Intervention, rows: slice) -> Float[Tensor, "n n_candidates"]:
+        """Return the logits of the candidates for each pair after a swap."""
+        return interchange.intervened_logits(
             self.model,
             self.point,
             swap,
@@ -136,7 +143,6 @@ class _Site:
             positions=self.positions(rows),
             batch_size=ROWS_AT_ONCE,
         )
-        return logits.argmax(1)
 
     def accuracy(self, swap: interchange.Intervention, rows: slice) -> float:
         """Return the share of wanted answers after a swap."""
@@ -198,8 +204,7 @@ def align(
     >>> align(load_model("planted:induction"), repeats, "answer", few, site=(0, 1)).of_basis("whole vector").accuracy
     1.0
     """
-    config = config or AlignmentConfig()
-    pairs = _pairs(model, program, variable, config)
+    pairs = _pairs(model, program, variable, config := config or AlignmentConfig())
     prompts = _Prompts.of(model, pairs)
     _check(model, prompts, config, site)
     parts = _Parts.of(len(pairs))
@@ -241,7 +246,44 @@ def align(
         sites=Table.of(SiteAccuracy, sites),
         bases=Table.of(BasisAccuracy, table.rows),
         pairs=Table.of(SwappedPair, tested),
+        basis=learned.detach().float().cpu().numpy(),
     )
+
+
+SHOWN = 3
+"""Tokens of each run, the most probable ones."""
+
+
+@torch.no_grad()
+def swapped_run(model: HookedModel, alignment: Alignment, number: int) -> SwappedRun:
+    """Run one test pair of an alignment again, with and without the swaps, and return the predictions.
+
+    Raises `ConfigError` for a number that no pair has, `MismatchError` for other weights.
+    """
+    rows, of = alignment.pairs.rows(), alignment.settings
+    if not 0 <= number < len(rows):
+        raise ConfigError(f"the alignment has pairs 0 to {len(rows) - 1}, got {number}")
+    if weight_hash(model) != of.weight_hash:
+        raise MismatchError(f"the alignment was measured in other weights of {of.model}; run `workbench align` again")
+    row = rows[number]
+    pair = SwapPair(base=row.base, source=row.source, value="", base_value="", answer=row.wanted, wanted=row.wanted)
+    prompts = _Prompts.of(model, [pair])
+    site = _Site(model, replace(prompts, ids=torch.arange(model.cfg.d_vocab)), of.layer, of.position)
+    basis = torch.from_numpy(alignment.basis)
+    runs = {
+        "base": site.logits(lambda base, source: base, slice(None)),
+        "source": model(prompts.source.to(model.cfg.device))[:, -1],
+        "whole": site.logits(lambda base, source: source.to(base), slice(None)),
+        "learned": site.logits(_swap(basis), slice(None)),
+    }
+    shares = {name: logits[0].float().softmax(0).cpu() for name, logits in runs.items()}
+    shown = torch.cat([*(share.topk(SHOWN).indices for share in shares.values()), prompts.ids]).unique()
+    ids = sorted(shown.tolist(), key=lambda token: -float(shares["learned"][token]))
+    tokens = [
+        SwappedToken(token=text, **{name: float(share[token]) for name, share in shares.items()})
+        for token, text in zip(ids, token_strings(model, ids), strict=True)
+    ]
+    return SwappedRun(row, alignment.where, tokens)
 
 
 @dataclass(frozen=True)
@@ -417,8 +459,11 @@ def _fixed_bases(
         with contextlib.suppress(ValueError):  # nothing varies along as many dimensions there
             bases[name] = make()
     if dictionary is not None:
-        bases["latents"] = _latents(dictionary, x, values)
-    return bases
+        directions = dictionary.decoder_directions.detach().float().cpu()
+        acts = dictionary.encode(x.to(dictionary.decoder_directions)).float().cpu()
+        bases["latents"] = _span([(acts, directions)], values, rank)
+    written = _neurons(site, train)
+    return bases | ({"neurons": _span(written, values, rank)} if written else {})
 
 
 def _probe(x: Tensor, values: Sequence[str], seed: int) -> Tensor:
@@ -429,13 +474,30 @@ def _probe(x: Tensor, values: Sequence[str], seed: int) -> Tensor:
     return interchange.probe_basis(torch.from_numpy(fitted.coef_).float() / scale)
 
 
-def _latents(dictionary: Dictionary, x: Tensor, values: Sequence[str]) -> Tensor:
-    """Return the span of the decoder rows of the latents whose mean differs most between values."""
-    directions = dictionary.decoder_directions.detach().float().cpu()
-    acts = dictionary.encode(x.to(dictionary.decoder_directions)).float().cpu()
-    groups = [acts[[value == each for value in values]].mean(0) for each in sorted(set(values))]
-    top = torch.stack(groups).var(0).topk(min(N_LATENTS, acts.shape[1])).indices
-    return torch.linalg.qr(directions[top].T)[0]
+def _neurons(site: _Site, rows: slice) -> list[tuple[Tensor, Tensor]]:
+    """Return activations `[n, d_mlp]` and directions `[d_mlp, d_model]` of the neurons of each layer before a site."""
+    model, tokens, written = site.model, site.prompts.source[rows], []
+    points = {layer: f"blocks.{layer}.mlp.hook_post" for layer in range(site.layer)}
+    if not set(points.values()) <= available_hook_points(model):
+        return []
+    for layer, point in points.items():
+        acts = torch.cat(
+            [capture(model, part, [point])[point][:, site.position] for part in tokens.split(ROWS_AT_ONCE)]
+        )
+        post = norm_of(model.blocks[layer], "ln2_post", model.cfg.d_model)
+        directions = model.blocks[layer].mlp.W_out.detach().float().cpu()
+        written.append((acts.float().cpu(), directions if post is None else post.linear(directions).cpu()))
+    return written
+
+
+def _span(parts: Sequence[tuple[Tensor, Tensor]], values: Sequence[str], rank: int) -> Float[Tensor, "d_model rank"]:
+    """Return the span of the directions of the parts whose mean output differs most between values."""
+    spread = []
+    for acts, directions in parts:
+        groups = [acts[[value == each for value in values]].mean(0) for each in sorted(set(values))]
+        spread.append(torch.stack(groups).std(0) * directions.norm(dim=1))
+    top = torch.cat(spread).topk(min(rank, sum(len(each) for each in spread))).indices
+    return torch.linalg.qr(torch.cat([directions for _, directions in parts])[top].T)[0]
 
 
 def _swapped_pairs(prompts: _Prompts, answers: dict[str, Tensor]) -> list[SwappedPair]:

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated
 
-from interp.artifacts import Artefact, Finding, Table
+import numpy as np
+from jaxtyping import Float32
+
+from interp.artifacts import ARRAY, Artefact, Finding, Table
 from interp.claims import StatedNumber
 from interp.errors import ConfigError
 from interp.models.short_name import short_name
@@ -103,6 +106,37 @@ class SwappedPair:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SwappedToken:
+    """Probability of one next token in the runs of a pair."""
+
+    token: str
+    base: float
+    source: float
+    whole: float
+    """In the base, with the whole vector of the source at the site."""
+    learned: float
+    """In the base, with the source's coordinates in the learned subspace."""
+
+
+@dataclass(frozen=True)
+class SwappedRun:
+    """Predictions for one test pair: base, source, and the base after both swaps."""
+
+    pair: SwappedPair
+    where: str
+    tokens: list[SwappedToken]
+    """The three most probable tokens of each run, and the wanted one; most probable after the learned swap first."""
+
+    def headline(self) -> str:
+        """Return what the swap should give, and what it gives."""
+        best = {name: max(self.tokens, key=lambda row: getattr(row, name)).token for name in ("base", "learned")}
+        return (
+            f"Swapped {self.where}: {best['learned']!r} instead of {best['base']!r}; the program wants "
+            f"{self.pair.wanted!r}."
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Alignment(Artefact, kind="alignment", made_by="align"):
     """A variable of a causal program in a model: swaps by layer and position, and by basis at one site."""
 
@@ -114,6 +148,8 @@ class Alignment(Artefact, kind="alignment", made_by="align"):
     """Bases first, then the controls."""
     pairs: Table[SwappedPair]
     """Of the test."""
+    basis: Annotated[Float32[np.ndarray, "d_model rank"], ARRAY]
+    """The learned subspace, orthonormal."""
 
     @cached_property
     def rows(self) -> list[BasisAccuracy]:

@@ -40,7 +40,7 @@ class HeadsInTextConfig:
     text_context: int = 128
     """Tokens per context of the text, BOS included; of a recording the first ones of each context."""
     untrained_contexts: int = 32
-    """Contexts that the untrained model reads, spread over the text."""
+    """Contexts that the untrained model reads, spread over the text; it also reads those with most targets."""
 
     def __post_init__(self) -> None:
         check_positive(self, "text_tokens", "untrained_contexts")
@@ -102,14 +102,16 @@ class HeadKindInText:
     """Ends of its 95 % interval over groups of documents."""
     shuffled: Measured
     """The same with the keys outside BOS permuted, in expectation; at the first position uniform attention."""
+    elsewhere: Measured
+    """Attention to such keys from other queries, of a kind that has such a control; NaN for others."""
     untrained: Measured
     """Bound of the difference between the two for a head of an untrained model, corrected for all heads."""
     writes: Measured
     """What it writes about the token it attends to, in standard deviations; NaN for a kind of attention alone."""
     writes_null: Measured
     found: bool
-    """Above shuffled keys by 0.1 and above the untrained bound, and it writes what the kind does. Copy suppression: a
-    tenth of the attention on earlier tokens outside BOS."""
+    """Above shuffled keys and `elsewhere` by 0.1 and above the untrained bound, and it writes what the kind does. Copy
+    suppression: a tenth of the attention on earlier tokens outside BOS."""
 
     @property
     def name(self) -> HeadName:

@@ -49,6 +49,8 @@ LEAST_DOCUMENTS, LEAST_CONTEXTS = 4, 8
 """Of a text with fewer documents each context counts as one."""
 SMALLEST_FOUND = 0.1
 """Least score above shuffled keys."""
+RARE = 3
+"""Contexts with most targets of each kind, which the untrained model reads besides: some kinds are rare."""
 SAVE_SECONDS = 60
 
 
@@ -93,13 +95,12 @@ def measure_heads(
     from interp.models.adapter import token_strings, untrained_model, weight_hash
 
     config, kinds = config or HeadsInTextConfig(), TEXT_KINDS if kinds is None else kinds
-    n_documents = len(documents[documents >= 0].unique())
     if len(tokens) < LEAST_CONTEXTS:
         raise ConfigError(
             f"statistics of heads need at least {LEAST_CONTEXTS} contexts, this text has {len(tokens)} of "
             f"{tokens.shape[1]} tokens; take a longer text or a smaller --text-context"
         )
-    if n_documents < LEAST_DOCUMENTS:
+    if (n_documents := len(documents[documents >= 0].unique())) < LEAST_DOCUMENTS:
         documents = torch.arange(len(tokens))[:, None].where(documents >= 0, -1)
     ids = tokens.unique().tolist()
     text_of = dict(zip(ids, token_strings(model, ids), strict=True))
@@ -108,13 +109,13 @@ def measure_heads(
         model=model_name, weight_hash=weight_hash(model), source=source, contexts=len(tokens), documents=n_documents,
         kinds=tuple(kinds), lens="" if lens is None else lens.about.content_hash, seed=seed,
     )  # fmt: skip
-    sample = torch.linspace(0, len(tokens) - 1, min(config.untrained_contexts, len(tokens))).long()
-    total = len(tokens) + len(sample)
+    total = len(tokens) + min(config.untrained_contexts, len(tokens))
     text = TextRead(tokens, documents, text_of, kinds)
     sums = TextSums(model, text)
     _read(sums, batch_size, None if draft is None else draft(settings), _from(progress, 0, total, "model"))
+    sample = _untrained_sample(sums, config.untrained_contexts)
     null = TextSums(untrained_model(model, seed), TextRead(tokens[sample], documents[sample], text_of, kinds))
-    _read(null, batch_size, None, _from(progress, len(tokens), total, "untrained model"))
+    _read(null, batch_size, None, _from(progress, len(tokens), len(tokens) + len(sample), "untrained model"))
     outputs = HeadOutputs(model, text.token_ids, seed)
     received = sums.state["items"][1 : 1 + len(text.token_ids)]
     heads, scores = _scores(sums, null, outputs, received)
@@ -132,6 +133,12 @@ def measure_heads(
         attention=np.stack([attention for _, attention in chosen])
         if chosen else np.zeros((0, 2, tokens.shape[1]), np.float16),
     )  # fmt: skip
+
+
+def _untrained_sample(sums: TextSums, least: int) -> Int[Tensor, " n_sample"]:
+    n = len(sums.text.tokens)
+    spread = torch.linspace(0, n - 1, min(least, n)).long()
+    return torch.cat([spread, sums.state["targets"].topk(min(RARE, n), dim=0).indices.flatten()]).unique()
 
 
 def _from(progress: Progress | None, done: int, total: int, name: str) -> Progress | None:
@@ -160,8 +167,8 @@ def _read(sums: TextSums, batch_size: int, draft: Draft | None, progress: Progre
 
 
 def _by_group(sums: TextSums) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return scores, shuffled scores `[n_heads, n_kinds, group]` and other values `[n_heads, value, group]`."""
-    k = len(sums.text.kinds)
+    """Return scores, shuffled scores `[n_heads, column, group]` and other values `[n_heads, value, group]`."""
+    k = len(sums.text.columns)
     values, queries = (sums.state[name].numpy() for name in ("values", "queries"))
     with np.errstate(invalid="ignore", divide="ignore"):
         kinds = [values[:, :, at : at + k] / queries[:, None, :k] for at in (0, k)]
@@ -199,14 +206,18 @@ def _scores(
     rows = []
     for k, (name, kind) in enumerate(kinds.items()):
         ends = (following, following_null) if kind.writes == "succeeds" else (copied[:, k + 1], own_null[:, k + 1])
+        other = sums.text.control_of.get(name)
         for i, head in enumerate(names):
             value, limit = (float(x[i]) if kind.writes else float("nan") for x in ends)
             attends = excess.low[i, k] >= SMALLEST_FOUND and excess.low[i, k] > bound[k]
             if kind.targets is any_key:  # there is nothing to shuffle
                 attends = certain.low[i, k] >= SMALLEST_FOUND
+            if other is not None:
+                attends &= certain.low[i, k] - certain.high[i, other] >= SMALLEST_FOUND
             rows.append(HeadKindInText(
                 layer=head.layer, head=head.head, kind=name, score=float(interval.estimate[i, k]),
                 low=float(interval.low[i, k]), high=float(interval.high[i, k]), shuffled=float(control[i, k]),
+                elsewhere=float("nan" if other is None else interval.estimate[i, other]),
                 untrained=float(bound[k]), writes=value, writes_null=limit,
                 found=bool(attends and _writes(kind, value, limit)),
             ))  # fmt: skip

@@ -16,7 +16,9 @@ mean of the same over the other keys that the query may attend to. A cap on scor
 **Nulls.** Shuffled keys: the same query with every other key in turn; a node of the query has its share there, and of
 the nodes that a key reads, the strongest one counts. Another position: this key's relative score for other queries.
 
-Nodes that the graph left out are summed by position, `other:POSITION`; `pos_embed`, `bias` and `cap` are no nodes.
+A graph holds what reaches its targets through values, so a node that matters through a query or key alone may not be
+in it: the largest of those left out are named too (`left_out`), the others summed by position, `other:POSITION`.
+`pos_embed`, `bias` and `cap` are no nodes.
 """
 
 from dataclasses import dataclass
@@ -39,12 +41,14 @@ from interp.models.head_score import (
 from interp.models.residual import ResidualStream
 from interp.names import HeadName, parse_head
 from interp.results import Record, Result
-from interp.tracing.edges import System
-from interp.tracing.graph import AttributionGraph
+from interp.tracing.edges import ReaderEffects, System
+from interp.tracing.graph import AttributionGraph, GraphNode
 from interp.tracing.loadings import push_sources
 
 PAIRED = 8
 """Nodes of the query whose pairs are computed."""
+LEFT_OUT = 4
+"""Nodes that the graph left out that are named for query and for key, those of largest share."""
 LEAST_KEYS = 3
 """With fewer other keys the null has the key itself too, so that nothing lies outside of it."""
 LOOSE = ("pos_embed", "bias", "cap")
@@ -84,6 +88,8 @@ class AttentionReasons(Result):
     """largest first"""
     key_side: tuple[NodeShare, ...]
     """largest first"""
+    left_out: tuple[str, ...]
+    """parts of both sides that are nodes which the graph left out"""
     paired: tuple[str, ...]
     """parts of the query that have a row in `pairs`"""
     pairs: Float[np.ndarray, "n_query n_key"]
@@ -143,19 +149,24 @@ def attention_reasons(
     if list(graph.tokens) != system.frozen.tokens[0].tolist():
         raise ConfigError(f"the graph belongs to another prompt, {graph.prompt[:60]!r}; open its own")
     at = _Attention(system, head, query, key)
-    names, column = _named(system, graph)
+    others = [row for row in range(len(at.keys)) if row != at.row]
+    enough = others if len(others) >= LEAST_KEYS else [*range(len(at.keys))]
     gradients = torch.cat([at.query_gradients(), at.key_gradients(at.from_query)], 1)
     biases = torch.cat([at.query.bias[query] @ at.toward.T, at.key_bias(at.from_query)])
-    shares = at.split(gradients, biases, column, len(names)).unflatten(0, (2, -1))  # [side, n_keys, parts]
+    rows = system.stream_rows(at.head.layer, gradients.float())
+    known = system.source_numbers([node for node in graph.nodes if node.kind != "logit"])
+    chosen, singles = zip(*(at.left_out(side, known, enough) for side in rows.effects.chunk(2)), strict=True)
+    added = torch.cat(chosen).unique()
+    names, column = _named(system, graph, known, added)
+    shares = _by_part(rows, biases, column, len(names)).unflatten(0, (2, -1))  # [side, n_keys, parts]
     shares[..., -1] = at.constants
     of_query, of_keys = at.weights @ shares
-    others = [row for row in range(len(at.keys)) if row != at.row]
-    enough = others if len(others) >= LEAST_KEYS else slice(None)
     ranges = [side[enough].aminmax(dim=0) for side in (of_query, of_keys)]
     n_pooled = len(names) - len(LOOSE)
     n_nodes = n_pooled - system.frozen.n_pos
-    for low, high in ranges:
-        low[:n_pooled], high[:n_pooled] = low[:n_pooled].min(), high[:n_pooled].max()
+    for (low, high), (least, most) in zip(ranges, singles, strict=True):
+        low[:n_pooled] = low[:n_pooled].min().clamp_max(least)
+        high[:n_pooled] = high[:n_pooled].max().clamp_min(most)
     sides = zip((of_query, of_keys), ranges, strict=True)
     query_side, key_side = (_ranked(names, shares[at.row], *ends) for shares, ends in sides)
     ranked = [names.index(share.node) for share in query_side if share.node != "cap"]
@@ -172,6 +183,7 @@ def attention_reasons(
         relative_score=float(at.relative[query, key]),
         query_side=query_side,
         key_side=key_side,
+        left_out=tuple(names[n_nodes - len(added) : n_nodes]),
         paired=tuple(names[part] for part in parts),
         pairs=pairs.cpu().numpy(),
         other_keys=at.relative[query, at.keys[others]].cpu().numpy(),
@@ -237,16 +249,20 @@ class _Attention:
         """Return the share of the biases of the keys, in the order of `key_gradients`."""
         return (vectors @ (self.slopes[:, None] * self.key.bias[self.keys]).T).flatten()
 
-    def split(
-        self, gradients: Float64[Tensor, "pos rows d_model"], bias: Float64[Tensor, " rows"], column: Tensor, n: int
-    ) -> Float64[Tensor, "rows columns"]:
-        """Return what each named node and part contributes to each row, the constant of a cap left out."""
-        rows = self.system.stream_rows(self.head.layer, gradients.float())
-        out = bias.new_zeros(len(bias), n)
-        out.index_add_(1, column, rows.effects.double())
-        constant, positions = rows.constant.double(), rows.positions.double()
-        out[:, -3:-1] = torch.stack([positions, constant - positions + bias], 1)
-        return out
+    def left_out(
+        self, effects: Float[Tensor, "n_keys sources"], known: Tensor, null: list[int]
+    ) -> tuple[Tensor, tuple[float, float]]:
+        """Return the sources of largest relative share that a graph lacks, and the range of all of those over keys."""
+
+        def relative(row: int) -> Tensor:
+            shares = self.weights[row].float() @ effects
+            shares[known.to(shares.device)] = 0
+            return shares
+
+        here, elsewhere = relative(self.row), [relative(row).aminmax() for row in null]
+        chosen = here.abs().topk(min(LEFT_OUT, len(here))).indices
+        ends = min(float(low) for low, _ in elsewhere), max(float(high) for _, high in elsewhere)
+        return chosen[here[chosen] != 0].cpu(), ends
 
     def pairs(self, parts: list[int], column: Tensor, n: int) -> Float64[Tensor, "n_parts columns"]:
         """Return the relative contributions of parts of the query, given by number, with every part of the key."""
@@ -264,19 +280,46 @@ class _Attention:
         pulled = self.key.pull(queries[:, None].expand(-1, len(self.key.positions), -1))[:, self.keys]
         gradients = pulled.new_zeros(self.at + 1, len(parts), pulled.shape[-1])
         gradients[self.keys] = (self.slopes * weights)[:, None, None] * pulled.transpose(0, 1)
-        return self.split(gradients, self.key_bias(queries).view(shape) @ weights, column, n)
+        rows = self.system.stream_rows(self.head.layer, gradients.float())
+        return _by_part(rows, self.key_bias(queries).view(shape) @ weights, column, n)
 
 
-def _named(system: System, graph: AttributionGraph) -> tuple[list[str], Tensor]:
-    """Return the names of all parts, and the number of the part that each source belongs to."""
-    sources = [node for node in graph.nodes if node.kind != "logit"]
+def _by_part(rows: ReaderEffects, bias: Float64[Tensor, " rows"], column: Tensor, n: int) -> Float64[Tensor, "rows n"]:
+    """Return what each named node and part contributes to each row, the constant of a cap left out."""
+    out = bias.new_zeros(len(bias), n)
+    out.index_add_(1, column, rows.effects.double())
+    constant, positions = rows.constant.double(), rows.positions.double()
+    out[:, -3:-1] = torch.stack([positions, constant - positions + bias], 1)
+    return out
+
+
+def _named(system: System, graph: AttributionGraph, known: Tensor, added: Tensor) -> tuple[list[str], Tensor]:
+    """Return the names of all parts, and the number of the part that each source belongs to.
+
+    Nodes of their own are the graph's, whose sources are `known`, and the sources `added`.
+    """
     n_pos = system.frozen.n_pos
     every = torch.arange(n_pos)
     at = torch.cat([system.position.cpu(), every.repeat(system.errors.shape[0]), every])
-    column = len(sources) + at
-    column[system.source_numbers(sources)] = torch.arange(len(sources))
-    others = [f"other:{position}" for position in range(n_pos)]
-    return [*(node.id for node in sources), *others, *LOOSE], column.to(system.frozen.embedding.device)
+    nodes = torch.cat([known, added])
+    column = len(nodes) + at
+    column[nodes] = torch.arange(len(nodes))
+    names = [node.id for node in graph.nodes if node.kind != "logit"]
+    names += [_id(system, number) for number in added.tolist()]
+    names += [f"other:{position}" for position in range(n_pos)]
+    return [*names, *LOOSE], column.to(system.frozen.embedding.device)
+
+
+def _id(system: System, number: int) -> str:
+    """Return the id that a source has as a node of a graph."""
+    rest, n_pos = number - system.n_features, system.frozen.n_pos
+    if rest < 0:
+        layer, position, latent = (int(part[number]) for part in (system.layer, system.position, system.latent))
+        return GraphNode("feature", layer, position, latent).id
+    if rest < system.n_errors:
+        return GraphNode("error", rest // n_pos, rest % n_pos, -1).id
+    position = rest - system.n_errors
+    return GraphNode("token", -1, position, int(system.frozen.tokens[0, position])).id
 
 
 def _ranked(names: list[str], values: Tensor, low: Tensor, high: Tensor) -> tuple[NodeShare, ...]:

@@ -374,8 +374,13 @@ def test_an_edge_from_another_token_is_split_by_heads_that_lead_to_their_attenti
     why = page.locator(".wb-graph-why").inner_text()
     assert "+3.00 above the mean of other keys" in why
     assert "not in this graph, on" in why
+    assert "9999 on" in why
+    assert "by query and key alone" in why
+    dashed = f"[...{VIEW}.scene.links.via].filter((via) => via === 1).length"
+    assert page.evaluate(dashed) == 1, "from the node that the graph left out"
     assert ("reasons", f"capital: L1H0 {position[node]} -> 1") in live.calls
     page.evaluate(f"{VIEW}.choose(null)")
+    assert page.evaluate(dashed) == 0
     spot = page.evaluate(f"({CROSSING_LINE})({VIEW})")
     box = page.locator(".wb-graph-area").bounding_box()
     page.mouse.click(box["x"] + spot["x"], box["y"] + spot["y"])

@@ -5,6 +5,7 @@ from dataclasses import replace
 import jsonschema
 import pytest
 import torch
+from make_graph import write_graph
 from make_workspace import HOSTILE, MODEL, N_HEADS, N_LAYERS
 from page_text import text_of
 from test_dashboard_export import KNOWN
@@ -20,7 +21,7 @@ from interp.circuits.heads_in_text import HeadsInText, HeadsInTextConfig
 from interp.circuits.measure_heads import measure_heads
 from interp.errors import MismatchError, PromptError, UnknownNameError
 from interp.models.loading import load_model
-from interp.names import HeadName
+from interp.names import TEXT_HEAD_KINDS, HeadName
 from interp.workspace import Workspace
 from saes.acts.heads import AblateHead
 from saes.acts.session import Session
@@ -35,7 +36,9 @@ def test_heads_are_chosen_by_kind_layer_statistic_and_word(found):
     n = N_LAYERS * N_HEADS
     assert len(choose(found, HeadQuery())) == n
     movers = choose(found, HeadQuery(kind="name_mover"))
-    assert {line.head for line in movers} == {f"L{at // N_HEADS}H{at % N_HEADS}" for at in range(n) if at % 12 == 7}
+    assert {line.head for line in movers} == {
+        f"L{at // N_HEADS}H{at % N_HEADS}" for at in range(n) if at % len(TEXT_HEAD_KINDS) == 7
+    }
     assert all(line.value == pytest.approx(0.8) and line.null == pytest.approx(0.04) for line in movers)
     assert {line.row.layer for line in choose(found, HeadQuery(layer=1))} == {1}
     assert [line.head for line in choose(found, HeadQuery(text=" WORD5 "))] == [f"L{5 // N_HEADS}H{5 % N_HEADS}"]
@@ -76,6 +79,15 @@ def test_the_maps_and_the_list_are_drawn(server, workspace):
         said = text_of(head.prove(1, {"name": MODEL, "head": "L0H1"}))
     assert "by 0.3000 nats, a random head by 0.0100: more than 19 of 19 random heads (p 0.05)" in said
     assert heads._open({"points": [{"customdata": "L0H1"}]}, MODEL) == f"/head/{MODEL}/L0H1"
+
+
+def test_its_share_in_the_graphs_of_the_model_leads_to_them(server, tmp_path, monkeypatch):
+    graphs = [write_graph(Workspace(tmp_path, create=True), "capital")]
+    monkeypatch.setattr(head, "_graphs", lambda *_: graphs)
+    with server.app_context():
+        shares = text_of(head.in_graphs(1, {"name": MODEL, "head": "L0H0"}))
+    assert ": 25.00%, number 2 of 4 heads" in shares
+    assert "/graph/capital" in shares
 
 
 def test_a_head_is_exported_as_one_file_and_as_json_by_its_schema(server, found):

@@ -7,12 +7,14 @@ import torch
 
 from interp import load_model
 from interp.artifacts import save_artefact
-from interp.circuits.aligning import align
+from interp.circuits.aligning import _neurons, _Prompts, _Site, _span, align, swapped_run
 from interp.circuits.alignment import LEARNED, Alignment, AlignmentConfig
 from interp.circuits.causal_programs import PROGRAMS, CausalProgram, draw_pairs, pairs_from_file
-from interp.errors import ConfigError, CorruptError, MissingError, PromptError, UnknownNameError
+from interp.errors import ConfigError, CorruptError, MismatchError, MissingError, PromptError, UnknownNameError
 from interp.models.adapter import untrained_model
+from interp.models.passes import capture
 from interp.workspace import Workspace
+from tests.interp.architectures import tiny
 
 REPEAT = CausalProgram(
     name="repeat",
@@ -66,6 +68,39 @@ def test_an_alignment_survives_saving(planted: Alignment, workspace_folder) -> N
     assert opened.findings()[0].null < 0.75
     assert opened.to_records() == planted.to_records()
     assert "layer 1 at '" in opened.where
+
+
+def test_a_pair_is_run_again_with_its_swaps(planted: Alignment) -> None:
+    model = load_model("planted:induction")
+    for number, pair in enumerate(planted.pairs.rows()[:4]):
+        run = swapped_run(model, planted, number)
+        rows = {row.token: row for row in run.tokens if row.token in "5678"}  # the answers that the map chooses among
+        for name, token in (("base", pair.answer), ("whole", pair.after_whole), ("learned", pair.after_learned)):
+            if token in rows:
+                assert getattr(rows[token], name) == pytest.approx(max(getattr(row, name) for row in rows.values()))
+        assert rows[pair.wanted].source > 0.4
+        assert pair.wanted in run.headline()
+    with pytest.raises(ConfigError, match=r"pairs 0 to 39, got 40"):
+        swapped_run(model, planted, 40)
+    with pytest.raises(MismatchError, match="other weights"):
+        swapped_run(untrained_model(model, 0), planted, 0)
+
+
+@pytest.mark.parametrize("name", ["llama-gqa", "gemma-2"])
+def test_neurons_before_a_site_are_what_its_mlps_write(name: str) -> None:
+    model, tokens = tiny(name), torch.arange(1, 13).view(3, 4)
+    prompts = _Prompts([], tokens, tokens, [], torch.zeros(1), torch.zeros(3))
+    written = _neurons(_Site(model, prompts, 2, 3), slice(None))
+    assert len(written) == 2
+    for layer, (acts, directions) in enumerate(written):
+        point = f"blocks.{layer}.hook_mlp_out"
+        true = capture(model, tokens, [point])[point][:, 3].float()
+        parallel = torch.cosine_similarity(acts @ directions, true)
+        torch.testing.assert_close(parallel, torch.ones(3), rtol=0, atol=1e-4)
+    acts, directions = torch.zeros(4, 6), torch.eye(6, 8)
+    acts[:2, 4], acts[:, 1] = 3, 9
+    basis = _span([(acts[:, :3], directions[:3]), (acts[:, 3:], directions[3:])], ["a", "a", "b", "b"], 1)
+    assert basis[:, 0].abs().tolist() == directions[4].tolist(), "of those that differ, not those that are large"
 
 
 def test_programs_say_what_a_swap_should_answer() -> None:

@@ -50,6 +50,9 @@ def test_the_targets_of_each_kind_on_text():
         ("and3", "122"), ("seven4", "122"), ("or5", "seven4"), ("so6", "seven4")
     }  # fmt: skip
     assert {key for _, key in targets("successor", " on Monday we ran")} == {"Monday2"}
+    assert targets("verb_subject", " Often he really was seen, then they, would be that I saw it, she and had") == {
+        ("was4", "he2")
+    }, "a comma and a clause stand between"
     assert not targets("duplicate_name", " He left. She left. He ran. I sat on Monday. Monday"), "openers and days"
 
 
@@ -62,7 +65,8 @@ def text() -> tuple[torch.Tensor, torch.Tensor]:
         a, b = draw.sample(NAMES, 2)
         days = draw.sample([*PREVIOUS], 3)
         nouns = draw.choices(NOUNS, k=4)
-        story = f" then {a} met {b} on {days[0]}, {nouns[0]} {draw.randint(2, 9)} {nouns[1]}. and {a} saw {nouns[2]} "
+        story = f" then {a} met {b} on {days[0]}, he often was {nouns[0]} "
+        story += f"{draw.randint(2, 9)} {nouns[1]}. and {a} they saw the {nouns[2]} "
         story += f"{days[1]}, {b} then {nouns[3]} and {draw.randint(2, 9)} then {days[2]}. {a} met {nouns[0]} of {b}"
         rows.append([0, *words([story * 2])["input_ids"][0][: LENGTH - 1]])
         if len(words.known) > 250:
@@ -79,9 +83,9 @@ _PIECES: dict[str, int] = {}
 
 @cache
 def planted():
-    """One layer with a head of each kind by its pattern and its OV circuit, and one that attends to all alike."""
+    """One layer: a head of each kind by its pattern and its OV circuit, one that attends to all, and one two back."""
     text()
-    n, d, vocab = len(KINDS) + 1, 64, 256
+    n, d, vocab = len(KINDS) + 2, 64, 256
     model = blank(n_layers=1, d_model=n * d, n_heads=n, d_vocab=vocab, n_ctx=LENGTH)
     words = WordTokenizer()
     words.known = dict(_PIECES) | {f"other {i}": i for i in range(len(_PIECES), 256)}
@@ -116,6 +120,7 @@ def planted():
         prompts = HeadPrompts(batch, is_bos, [["", *(texts[i] for i in row[1:])] for row in batch.tolist()])
         masks = [kind.targets(prompts) & ~is_bos[:, :, None] for kind in TEXT_KINDS.values()]
         masks.append(torch.ones(LENGTH, LENGTH, dtype=torch.bool).tril().expand(len(batch), -1, -1))
+        masks.append(torch.ones(LENGTH - 2, dtype=torch.bool).diag(-2).expand(len(batch), -1, -1))
         weights = torch.stack(masks, 1).float()
         weights[..., 0] += 1e-3  # to BOS where there is no target
         return weights / weights.sum(-1, keepdim=True)
@@ -139,6 +144,9 @@ def test_planted_heads_of_every_kind_are_found():
     for head, kind in enumerate(KINDS):
         assert kind in found().found(HeadName(0, head)), kind
     assert found().found(HeadName(0, len(KINDS))) == [], "a head that attends to all alike"
+    two_back = next(row for row in found().of_kind("verb_subject") if row.head == len(KINDS) + 1)
+    assert min(two_back.low - two_back.shuffled, two_back.elsewhere) > 0.9
+    assert not two_back.found, "its control scores as much"
 
 
 def test_a_kind_that_writes_is_not_found_by_attention_alone():

@@ -87,6 +87,22 @@ def test_the_planted_induction_head_attends_for_the_token_before_its_key_and_an_
     assert max(abs(null.relative_score) for null in nulls) < 0.05 * found.relative_score
 
 
+def test_the_largest_nodes_that_a_graph_left_out_are_named_with_their_own_share():
+    model = tiny("llama-gqa")
+    system = open_system(model, TOKENS, Neurons())
+    graphs = [trace(model, TOKENS, Neurons(), replace(QUICK, max_feature_nodes=n, node_share=1.0)) for n in (6, 1000)]
+    small, whole = (attention_reasons(system, graph, "L1H1", query=6, key=4) for graph in graphs)
+    assert not set(small.left_out) & set(graphs[0].number)
+    nodes = set(graphs[1].number) | set(whole.left_out)
+    for side, true in ((small.query_side, whole.query_side), (small.key_side, whole.key_side)):
+        value = {share.node: share.value for share in true}
+        for share in side:
+            if share.node in nodes.intersection(small.left_out):
+                assert share.value == pytest.approx(value[share.node], abs=1e-6)
+        missing = [share.node for share in true if share.node in nodes.difference(graphs[0].number)]
+        assert set(missing[:3]) <= set(small.left_out), "the largest are named"
+
+
 def test_requests_that_mean_nothing_are_refused():
     model = tiny("gemma-3")
     graph, system = trace(model, TOKENS, Neurons(), QUICK), open_system(model, TOKENS, Neurons())

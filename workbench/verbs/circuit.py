@@ -2,6 +2,7 @@
 
 - `features SAE SAE --task ioi`: the circuit of a task in the features of several SAEs.
 - `find MODEL --task ioi`: the circuit of a task in heads and MLPs, with its faithfulness.
+- `neurons MODEL --task ioi`: the circuit of a task in MLP neurons.
 - `attack CIRCUIT`: what is left of it when an adversary chooses the ablation.
 - `induction MODEL`: the induction circuit, with the evidence for and against every head.
 - `show CIRCUIT`: a circuit or a graph that was found, in text; a graph as JSON for other programs.
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from interp.circuits.config import EvaluationConfig, FindConfig, InductionConfig
+from interp.circuits.neuron_circuit import NeuronCircuitConfig
 from interp.circuits.worst_case import AttackConfig
 from interp.errors import ConfigError
 from interp.models.hooked import HookedModel
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
 
     from interp.circuits.found_circuit import EdgeCircuit, FoundCircuit
     from interp.circuits.induction_circuit import InductionCircuit
+    from interp.circuits.neuron_circuit import NeuronCircuit
     from interp.circuits.worst_case import WorstCase
     from interp.patching.task import Task
     from interp.tracing.graph import AttributionGraph
@@ -124,6 +127,44 @@ def step_bars() -> "Iterator[Callable[[str], Progress]]":
             return stack.enter_context(bar(name))
 
         yield start
+
+
+@dataclass(frozen=True, kw_only=True)
+class FindNeurons(NeuronCircuitConfig, Threaded, RunsModel, Analysis["NeuronCircuit"]):
+    """Find a task's circuit of MLP neurons.
+
+    Example: workbench circuit neurons smollm2-135m --task greater-than
+
+    Neurons are scored by one backward pass that follows relevance. On other prompts all neurons but the best are
+    replaced by their values on corrupted prompts; the null are random neurons, as many in each layer.
+    """
+
+    words: ClassVar[tuple[str, ...]] = ("circuit", "neurons")
+    makes: ClassVar[str] = "neuron_circuit"
+
+    model: ModelArgument
+    task: TaskName = "greater-than"
+    """Name of a task, or a file of prompts."""
+    prompts: int = 32
+    """Prompt pairs that score neurons, and as many others that judge them."""
+
+    def default_name(self) -> str:
+        from workbench.opening import task_name
+
+        return slug(f"{task_name(self.task)}-{short_name(self.model)}")
+
+    def measure(self, run: AnalysisRun) -> "NeuronCircuit":
+        from interp.circuits.neurons import find_neurons
+        from workbench.opening import open_task
+
+        model = run.model(self.model)
+        n = 2 * self.prompts + self.prompts // 4 + 4  # some may coincide
+        task, rest = open_task(model, self.task, n, seed=self.seed).split(self.prompts)
+        say_task(task)
+        held_out = rest.take(range(min(self.prompts, rest.n_prompts)))
+        with run.progress("neuron circuit", "runs") as progress:
+            config = settings_of(self, NeuronCircuitConfig)
+            return find_neurons(model, task, held_out, config, model_name=self.model, progress=progress)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -315,23 +356,24 @@ class Show(InWorkspace, RunsModel):
     def run(self) -> None:
         from interp.artifacts import kinds_of
         from interp.circuits.circuit import Circuit, edge_text
-        from interp.circuits.found_circuit import open_circuit
+        from interp.circuits.found_circuit import FoundCircuit
         from interp.tracing.graph import KIND
         from interp.workspace import Workspace
 
         path, artefact = Path(self.circuit), None
         if not path.exists():
             workspace = Workspace(self.workspace)
-            manifest = workspace.find(self.circuit, *kinds_of("circuit"), KIND)
+            manifest = workspace.find(self.circuit, *kinds_of("circuit"), "neuron_circuit", KIND)
             if manifest.kind == KIND:
                 return self._graph(workspace, manifest.name)
-            artefact = open_circuit(workspace, manifest.key)
+            artefact = workspace.value(manifest)
+            assert isinstance(artefact, FoundCircuit)
         if self.export is not None:
             raise ConfigError(
                 "--export writes attribution graphs; a circuit is JSON already: circuit.json in its folder"
             )
         circuit = Circuit.load(path) if artefact is None else artefact.circuit
-        say(circuit.headline())
+        say(circuit.headline() if artefact is None or circuit.edges else artefact.headline())
         for line in () if artefact is None else (artefact.verdict.line, *artefact.held_fixed, *self._attacks(artefact)):
             say(line)
         for node in circuit.nodes:

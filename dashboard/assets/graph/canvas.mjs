@@ -418,7 +418,9 @@ export class Canvas {
   endsAt(x, y) {
     const { items, links } = this.scene,
       link = this.linkAt(x, y);
-    return link < 0 ? [] : [items[links.from[link]], items[links.to[link]]];
+    return link < 0 || (links.via[link] && !this.scene.isCircuit)
+      ? []
+      : [items[links.from[link]], items[links.to[link]]];
   }
 
   /** @param {number} hovered @param {number} chosen @param {number} [pointed] a link @param {number} [link] the chosen one */

@@ -3,10 +3,10 @@
 
 import { setProps } from "../dash.mjs";
 import { button, element, under } from "../dom.mjs";
-import { messageOf } from "../http.mjs";
+import { bodyOf, messageOf, search } from "../http.mjs";
 import { box, slider, zooms } from "./controls.mjs";
 import { savePicture } from "./saving.mjs";
-import { bodyOf, GraphView, search } from "./view.mjs";
+import { GraphView } from "./view.mjs";
 
 const VIAS = ["q: query", "k: key", "v: value", "into an MLP or the logits"];
 const FIELDS = "input, textarea, select, [contenteditable], [role=slider], .ag-root";

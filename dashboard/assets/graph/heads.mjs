@@ -18,6 +18,8 @@ export class Heads {
     this.source = -1;
     this.asked = -1; // the source of the edge that was clicked
     this.drawnFor = -1;
+    this.reader = -1; // the target of the edge that was split
+    this.behind = new Set(); // nodes from which edges lead to it
     this.opened = false;
     this.answer = element("div", { role: "status" });
   }
@@ -81,6 +83,8 @@ export class Heads {
 
   /** @param {number} source @param {number} target */
   run(source, target) {
+    this.reader = target;
+    if (this.view.reasons.reader >= 0) this.view.tellReasons(-1, []);
     const [from, to] = [source, target].map((k) => this.view.model.ids[k]);
     return this.ask(this.answer, "split.json", { source: from, target: to }, (found) =>
       this.shares(/** @type {Split} */ (found)),
@@ -130,7 +134,16 @@ export class Heads {
   }
 
   /** @param {Reasons} given */
-  reasons({ headline, query_side: query, key_side: key, pairs, rest }) {
+  reasons({ headline, query_side: query, key_side: key, pairs, rest, left_out: left }) {
+    const { model } = this.view,
+      parts = new Set([...query, ...key].map(({ node }) => node));
+    for (const id of left) if (parts.has(id) && !model.numbers.has(id)) model.add(id);
+    const read = [...parts].flatMap((id) => model.numbers.get(id) ?? []);
+    this.behind = model.behind(this.reader);
+    this.view.tellReasons(
+      this.reader,
+      read.filter((k) => k !== this.reader),
+    );
     const line = (/** @type {NodeShare} */ { node, value, low, high }) => [
       this.name(node),
       value < low || value > high ? element("strong", {}, signed(value)) : signed(value),
@@ -169,7 +182,8 @@ export class Heads {
         left ? `not in this graph, on ${on(Number(left))}` : (LOOSE[id] ?? id),
       );
     const label = tokenText(this.view.labelOf(k), 24),
-      text = model.kind[k] === KINDS.TOKEN ? `token ${label}` : `${label} on ${on(model.position[k])}`;
+      alone = this.behind.has(k) ? "" : ", by query and key alone",
+      text = `${model.kind[k] === KINDS.TOKEN ? `token ${label}` : `${label} on ${on(model.position[k])}`}${alone}`;
     return button(text, {
       class: "wb-link",
       title: `layer ${model.layer[k]}`,

@@ -29,7 +29,7 @@ export class Model {
     this.sizes = influence; // effects on the target, by which nodes are ranked, where there are any
     this.probability = probability;
     this.input = input;
-    this.n = id.length;
+    this.n = this.stored = id.length; // without those that `add` adds
     this.source = edges.source;
     this.target = edges.target;
     this.weight = edges.weight;
@@ -46,7 +46,32 @@ export class Model {
   /** @param {number[] | null} effects */
   rank(effects) {
     this.signs = effects !== null;
-    this.sizes = effects ?? this.influence;
+    this.sizes = effects ? [...effects, ...new Array(this.n - effects.length).fill(0)] : this.influence;
+  }
+
+  /** Add a node that the graph left out, by its id. @param {string} id */
+  add(id) {
+    const [kind, ...at] = id.split(":"),
+      [layer, position, index = -1] = (kind === "token" ? [-1, ...at] : at).map(Number);
+    const zeros = new Set([this.activation, this.influence, this.probability, this.input, this.sizes]);
+    for (const column of zeros) column.push(0);
+    this.ids.push(id);
+    this.kind.push(kind === "feature" ? KINDS.FEATURE : kind === "error" ? KINDS.ERROR : KINDS.TOKEN);
+    this.layer.push(layer);
+    this.position.push(position);
+    this.index.push(index);
+    this.label.push("");
+    this.into.push([]);
+    this.from.push([]);
+    this.numbers.set(id, this.n);
+    this.n += 1;
+  }
+
+  /** Nodes from which edges lead to a node, and itself. @param {number} i */
+  behind(i) {
+    const found = new Set([i]); // which grows while it is read
+    for (const k of found) for (const e of this.into[k]) found.add(this.source[e]);
+    return found;
   }
 
   /** Probability of a target in words; one that was named has its weight, 1, in its stead. @param {number} i */

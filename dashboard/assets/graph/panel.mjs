@@ -170,7 +170,7 @@ export class Panel {
           ),
       ),
       this.acts(i),
-      latent ? this.examples(i) : null,
+      latent && i < model.stored ? this.examples(i) : null,
       ...this.edges("Feeds it", model.into[i], model.source, i, "in"),
       this.heads.draw(i),
       ...this.edges("It feeds", model.from[i], model.target, i, "out"),

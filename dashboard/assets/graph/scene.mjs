@@ -9,7 +9,9 @@ const ROOMY = { pitch: 150, row: 21, column: 96, gap: 12 };
 const NOWHERE = { x: 0, y: 0, r: 4, wide: 0 };
 const UNPLACED = { ...NOWHERE, layer: 0, position: 0, influence: 0, size: 0, role: -1, pinned: false, label: "" };
 const TARGET = { width: 118, height: 46 };
+const REASON = 1; // the input of a line to what a query or key reads, in a graph
 const JOINED = 4; // the input of a line that is no edge: it joins the positions of one head
+const THIN = 0.2; // strength of the line of a reason
 const BESIDE = [0, 26, -26]; // pixels between lines with the same ends
 const CLEAR = 30; // from an item that a line passes
 const MANY = 240;
@@ -58,6 +60,22 @@ export function makeScene(model, shown, state, edits, members) {
     .filter((k) => items[k].kind === KINDS.FEATURE && items[k].node >= 0)
     .sort((a, b) => Number(items[b].pinned) - Number(items[a].pinned) || size(items[b]) - size(items[a]));
   return { items, links, at, shown, roomy, ranked, groupOf, isCircuit: model.via !== undefined };
+}
+
+/**
+ * What is shown, with the parts of a head's query and key and a line from each to the reader of the edge.
+ * @param {Model} model @param {Shown} shown @param {{ reader: number, read: number[] }} reasons
+ */
+export function withReasons(model, shown, { reader, read }) {
+  if (!read.length) return shown;
+  const node = marks(model.n, [reader, ...read]);
+  shown.node.forEach((yes, i) => {
+    node[i] ||= yes;
+  });
+  /** @type {Shown["joined"]} */
+  const joined = [...shown.joined];
+  for (const k of read) joined.push([k, reader, REASON]);
+  return { ...shown, node, joined };
 }
 
 /** @param {Item} item */
@@ -147,13 +165,16 @@ function gather(model, edits, shown, at, items, state) {
     const ends = Math.floor(key / items.length);
     if (seen.has(key)) add(ends % items.length, key % items.length, sum, Math.floor(ends / items.length));
   }
-  for (const [a, b] of shown.joined) if (at[a] >= 0 && at[b] >= 0 && at[a] !== at[b]) add(at[a], at[b], 0, JOINED);
+  for (const [a, b, input = JOINED] of shown.joined)
+    if (at[a] >= 0 && at[b] >= 0 && at[a] !== at[b]) add(at[a], at[b], 0, input);
   const row = Float64Array.from(items, (item) => item.members.reduce((sum, i) => sum + model.input[i], 0));
   const part = weight.map((w, e) => Math.abs(w) / (row[to[e]] || 1)),
     sorted = [...part].sort((a, b) => a - b);
   const few = sorted.length <= 200 && !model.via,
     large = few ? sorted[Math.floor(0.98 * (sorted.length - 1))] || 1 : 1; // few edges: the strongest in full
-  const strength = part.map((share) => Math.min(1, share / large) ** (model.via ? 2 : 1)); // widths go by the root
+  const strength = part.map((share, e) =>
+    via[e] === REASON && !model.via ? THIN : Math.min(1, share / large) ** (model.via ? 2 : 1),
+  ); // widths go by the root
   const order = weight.map((_, e) => e).sort((a, b) => strength[a] - strength[b]);
   /** @type {Links} */
   const links = {
@@ -331,4 +352,11 @@ function starts(sizes) {
     at += size;
     return at - size;
   });
+}
+
+/** A byte per entry: 1 for those in a list. @param {number} n @param {number[]} numbers */
+export function marks(n, numbers) {
+  const found = new Uint8Array(n);
+  for (const i of numbers) found[i] = 1;
+  return found;
 }

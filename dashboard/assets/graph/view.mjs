@@ -1,7 +1,7 @@
 // The view of an attribution graph: holds what is chosen and shown, and passes it to canvas, list, panel and address.
 
 import { button, count, element, short, signed, under } from "../dom.mjs";
-import { json, messageOf } from "../http.mjs";
+import { bodyOf, json, messageOf, search } from "../http.mjs";
 import { Canvas, FRAME } from "./canvas.mjs";
 import { controls } from "./controls.mjs";
 import { Edits } from "./edits.mjs";
@@ -11,7 +11,7 @@ import { tokenText } from "./marks.mjs";
 import { KIND_NAMES, KINDS, Model } from "./model.mjs";
 import { Panel } from "./panel.mjs";
 import { Pointer } from "./pointer.mjs";
-import { labelOf, layOut, makeScene } from "./scene.mjs";
+import { labelOf, layOut, makeScene, marks, withReasons } from "./scene.mjs";
 import { StoryDrawing } from "./story.mjs";
 
 const NARROW = "(max-width: 700px)";
@@ -88,6 +88,7 @@ export class GraphView {
   /** @param {HTMLElement & { graphView?: GraphView }} root */
   constructor(root) {
     this.root = root;
+    this.reasons = { reader: -1, read: /** @type {number[]} */ ([]) };
     this.source = root.dataset.graphSource ?? "";
     this.name = root.dataset.graphName ?? "";
     /** @type {Record<string, GraphTheme>} */
@@ -280,7 +281,7 @@ export class GraphView {
 
   draw() {
     this.resolved = this.edits.numbers(this.model);
-    this.scene = makeScene(this.model, this.shown, this.state, this.resolved, this.members);
+    this.stage();
     const list = this.showsList,
       story = this.view === "story";
     this.tellChosen();
@@ -301,6 +302,19 @@ export class GraphView {
     this.lay();
     this.drawSide();
     this.controls.show();
+    this.tell();
+  }
+
+  stage() {
+    const { model, state, resolved, members } = this;
+    this.scene = makeScene(model, withReasons(model, this.shown, this.reasons), state, resolved, members);
+  }
+
+  /** Draw a dashed line from nodes that the query and key of a head read to the reader of the edge. @param {number} reader @param {number[]} read */
+  tellReasons(reader, read) {
+    this.reasons = { reader, read };
+    this.stage();
+    this.lay();
     this.tell();
   }
 
@@ -380,6 +394,7 @@ export class GraphView {
    */
   choose(i, reveal = false, focus = false) {
     this.chosen = i;
+    if (i === null && this.reasons.reader >= 0) this.tellReasons(-1, []);
     const at = i === null ? -1 : this.scene.at[i];
     this.canvas.light(-1, at);
     if (reveal && at >= 0 && !this.showsList) this.canvas.reveal(this.scene.items[at]);
@@ -579,22 +594,4 @@ export class GraphView {
     this.story?.close();
     this.edits?.close();
   }
-}
-
-/** The body of a request for a part, its fields in one order. @param {object} part */
-export const bodyOf = (part) => JSON.stringify(part, Object.keys(part).sort());
-
-/** The query of an address, without what is empty. @param {Record<string, string>} query */
-export function search(query) {
-  /** @param {string} value */
-  const plain = (value) => encodeURIComponent(value).replace(/%3A/g, ":").replace(/%2C/g, ",");
-  const given = Object.entries(query).filter(([, value]) => value !== "");
-  return given.length ? `?${given.map(([key, value]) => `${key}=${plain(value)}`).join("&")}` : "";
-}
-
-/** A byte per entry: 1 for those in a list. @param {number} n @param {number[]} numbers */
-function marks(n, numbers) {
-  const found = new Uint8Array(n);
-  for (const i of numbers) found[i] = 1;
-  return found;
 }

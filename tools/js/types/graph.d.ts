@@ -185,7 +185,8 @@ interface GraphState {
 interface Shown {
   node: Uint8Array;
   edge: Uint8Array;
-  joined: [number, number][];
+  /** two nodes, and the number of the input that the line between them enters */
+  joined: [number, number, number?][];
 }
 
 /** A mark of the picture: a node, or a collapsed group. */
@@ -394,6 +395,8 @@ interface Reasons {
   key_side: NodeShare[];
   pairs: { query_node: string; key_node: string; relative: number }[];
   rest: number;
+  /** ids of nodes that the graph left out */
+  left_out: string[];
 }
 
 interface NodeShare {
