@@ -12,11 +12,13 @@ from annotated_types import Interval, MaxLen
 
 from interp.acts import Act, Streamed
 from interp.directions.chats import NamedChats, NamedStep
+from interp.directions.monitor import Monitor
 from interp.directions.study import DirectionGeometry
 from interp.errors import PromptError
 from interp.interventions.conversation import ChatReply, MovedToken, random_vector
 from interp.interventions.intervention import Direction, Intervention
 from interp.options import ArtefactName, Count, FieldLabel, Strength, Temperature
+from saes.acts.monitors import scorer_of
 from saes.acts.prompt import OnPrompt
 from saes.acts.readings import Guess
 from saes.acts.session import Session
@@ -198,6 +200,8 @@ class ChatStep:
 
     said: list[MovedToken | None]
     """None for a chat that has ended"""
+    scores: list[float | None] = field(default_factory=list)
+    """by a monitor, of the last token that it read in each chat; empty without one"""
     replies: dict[str, ChatReply] = field(default_factory=dict)
 
 
@@ -215,19 +219,22 @@ class AnswerChats(Streamed[Session, ChatStep]):
     """The chats so far, and their steering."""
     message: str
     """The next message of the user."""
+    monitor: ArtefactName = ""
+    """A monitor of the workspace, which scores every token of every chat."""
 
     def measure(self, run: Session) -> Iterator[ChatStep]:
         from interp.interventions.chat import reply_to
 
         conversation = self.conversation.read(run.workspace)
-        spec, steering = conversation.recipe.model, conversation.steering
+        spec, steering = conversation.recipe.model, conversation.steering + self.monitor
         kept = run.take_chats(spec, steering)
         try:
-            replies = reply_to(run.model(spec), conversation, self.message, kept)
+            watch = None if not self.monitor else scorer_of(run, run.workspace.open(Monitor, self.monitor))
+            replies = reply_to(run.model(spec), conversation, self.message, kept, watch and (watch.hook_point, watch))
             kept = replies.chats
             for tokens in replies:
-                yield ChatStep(tokens)
-            yield ChatStep([], replies.finished())
+                yield ChatStep(tokens, [scores[-1] if scores else None for scores in replies.scores] if watch else [])
+            yield ChatStep([], replies=replies.finished())
         finally:  # also after an empty message, and where nobody waits any more
             if kept is not None:
                 run.put_chats(spec, steering, kept)
