@@ -3,6 +3,7 @@
 from dash import Dash, dcc, html
 from dash.development.base_component import Component
 
+from dashboard.artefact._monitor import monitor_panel, register_monitor
 from dashboard.artefact.sections import panels, summary
 from dashboard.components.frame import attempt, graph, page, panel, quiet_link, still
 from dashboard.components.pages import Page, artefact_menu, menu_choices, page_of, register_parts
@@ -10,6 +11,7 @@ from dashboard.figures.results import has_figure, plot
 from dashboard.figures.theme import theme
 from dashboard.sources import PageSources, current, open_artefact
 from interp.artifacts import KINDS, address_of
+from interp.directions.monitor import Monitor
 
 
 def layout(context: PageSources, name: str | None = None, **_: object) -> html.Div:
@@ -21,6 +23,7 @@ def layout(context: PageSources, name: str | None = None, **_: object) -> html.D
     return page(
         PAGE.title,
         panel(f"{title} {value.name}", attempt(lambda: summary(value)), *links),
+        *([monitor_panel(value.name)] if isinstance(value, Monitor) else []),
         dcc.Store(id="artefact-state", data={"key": value.key}),
         html.Div(id="artefact-parts", style={"marginTop": "12px"}),
         controls=artefact_menu(title, menu_choices(workspace, (value.kind,), address_of), address, key=value.key),
@@ -28,7 +31,8 @@ def layout(context: PageSources, name: str | None = None, **_: object) -> html.D
 
 
 def register(app: Dash) -> None:
-    """Add the callback that draws the figure and the panels."""
+    """Add the callbacks that draw the figure and the panels, and run a monitor."""
+    register_monitor(app)
     register_parts(app, "artefact", show_artefact)
 
 

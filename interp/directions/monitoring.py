@@ -7,7 +7,8 @@
 2. A text is the mean of its tokens after the first, which attends to nothing else. The probe is the logistic regression
    of `interp.geometry.probes`. As it is linear, the score of a text is the mean of those of its tokens.
 3. On the groups that choose, the hook point and the coordinates with the largest AUROC are taken (of equal ones that
-   with the largest difference of means over spread), and the lowest threshold at which at most `false_alarms` of the negative texts fire.
+   with the largest difference of means over spread), and the lowest threshold at which at most `false_alarms` of the
+   negative texts fire.
 4. The rates are those of the groups that test, with intervals over groups. The same is done with texts split one by
    one: that number is *leaky*, as it also counts what the texts of a group share.
 
