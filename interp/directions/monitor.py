@@ -14,7 +14,7 @@ from jaxtyping import Float64
 from interp.artifacts import ARRAY, Artefact, Finding, Table
 from interp.geometry.points import GeometryResult
 from interp.models.short_name import short_name
-from interp.nulls import NullComparison
+from interp.nulls import DRAWS, NullComparison
 from interp.options import BASIC, Seed, check_least, check_limits
 from interp.results import Record, columns_of
 
@@ -25,7 +25,8 @@ BY_GROUP, BY_TEXT = "by group", "by text"
 """Splits: of whole groups, or of single texts, which leaks what the texts of a group share."""
 LABELS, CONTROL = "labels", "control labels"
 """Control labels are one random class for each group: a probe that finds them has memorised groups."""
-MONITOR, UNTRAINED = "the monitor", "untrained model"
+N_UNTRAINED = DRAWS["quick"]
+MONITOR, UNTRAINED = "the monitor", f"best of {N_UNTRAINED} untrained models"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,8 +35,8 @@ class MonitorConfig:
 
     basis: Annotated[Basis | None, BASIC] = None
     """Coordinates that it reads. Default: those with the largest AUROC on the groups that choose the threshold."""
-    layers: int = 4
-    """Layers to try, from a sixth to three quarters of the depth."""
+    layers: int = 6
+    """Layers to try, from a sixth of the depth to the last."""
     false_alarms: Annotated[float, Between(ge=0, lt=0.5), BASIC] = 0.05
     """Largest share of negative texts that may fire where the threshold is chosen."""
     seed: Seed = 0
@@ -144,7 +145,7 @@ class Monitor(Artefact, kind="monitor"):
 
     @property
     def works(self) -> bool:
-        """True if its separation lies beyond all nulls, and its interval above that of an untrained model."""
+        """True if its separation lies beyond all nulls, and its interval above those of untrained models."""
         untrained = self.row(UNTRAINED).separation
         return not self.compared.within() and self.row(MONITOR).separation[1] > max(0.0, untrained[2])
 
@@ -152,7 +153,7 @@ class Monitor(Artefact, kind="monitor"):
         """Return one line: the rates on held-out groups, and the strongest null."""
         mine, untrained = self.row(MONITOR), self.row(UNTRAINED)
         verdict = "A monitor that works" if self.works else "No monitor"
-        nulls = f"an untrained model catches {untrained.caught:.0%}"
+        nulls = f"the best of {N_UNTRAINED} untrained models {untrained.caught:.0%} at {untrained.alarms:.0%}"
         if within := self.compared.within():
             nulls = f"not beyond {' or '.join(within)}"
         return f"{verdict}: it catches {mine.caught:.0%} at {mine.alarms:.0%} false alarms; {nulls}"
@@ -161,7 +162,7 @@ class Monitor(Artefact, kind="monitor"):
         """Return the leaky number, the nulls, every probe with its intervals, and the drift."""
         leaky, settings = self.leaky, self.settings
         gaps = ["{:+.2f} [{:+.2f}, {:+.2f}]".format(*self.row(name).separation) for name in (MONITOR, UNTRAINED)]
-        lines = [f"caught less false alarms {gaps[0]}, an untrained model {gaps[1]}: {self.compared.exceeds()}"]
+        lines = [f"caught less false alarms {gaps[0]}, {UNTRAINED} {gaps[1]}: {self.compared.exceeds()}"]
         if leaky is None:
             lines.append("the examples name no groups, so the rates may be leaky: give each line a group")
         else:
@@ -195,12 +196,12 @@ class Monitor(Artefact, kind="monitor"):
             Finding(
                 kind="monitor",
                 title="A monitor of a text",
-                sentence=f"{self.name} fires on {mine.caught:.0%} of positive texts and {mine.alarms:.0%} of others, "
+                sentence=f"A monitor fires on {mine.caught:.0%} of positive texts and {mine.alarms:.0%} of others, "
                 "on groups that it was not made of",
                 value=mine.separation[0],
                 null=max(untrained.separation[0], *map(max, self.compared.draws.values())),
-                about="share caught less false alarms; null: the largest of an untrained model, shuffled labels and "
-                "random directions",
+                about="share caught less false alarms; null: the largest of all untrained models, shuffled labels "
+                "and random directions",
                 proof="See its rates",
                 href=self.href,
             )

@@ -13,12 +13,12 @@
    one: that number is *leaky*, as it also counts what the texts of a group share.
 
 Nulls, each by the whole of steps 2 to 4: labels shuffled within each part (among the texts of groups with both labels,
-and among whole groups with one); random directions at the chosen hook point; an untrained model, which still sees the
-words. *Control labels* are a random class for each group (Hewitt and Liang 2019): on the leaky split a probe that finds
-them has memorised groups.
+and among whole groups with one); random directions at the chosen hook point; five untrained models, which still see
+the words. *Control labels* are a random class for each group (Hewitt and Liang 2019): on the leaky split a probe that
+finds them has memorised groups.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -37,6 +37,7 @@ from interp.directions.monitor import (
     CONTROL,
     LABELS,
     MONITOR,
+    N_UNTRAINED,
     UNTRAINED,
     Basis,
     Drift,
@@ -50,7 +51,7 @@ from interp.directions.named import base_of
 from interp.directions.sides import Encode, span_means
 from interp.errors import ConfigError, MismatchError, NonFiniteError, PromptError
 from interp.geometry.probes import accuracy_interval, control_classes, fit_linear, split_by_document
-from interp.models.adapter import to_tokens, token_strings, untrained_model, weight_hash
+from interp.models.adapter import available_hook_points, to_tokens, token_strings, untrained_model, weight_hash
 from interp.models.hooked import HookedModel
 from interp.models.passes import capture
 from interp.names import canonical_hook_point
@@ -119,8 +120,19 @@ def train_monitor(
     spans = [[_span(model, text) for text in source.texts] for source in (examples, *others)]
     yes, group = np.array(examples.yes), np.array(examples.group)
     split_groups(group, yes, config.seed)  # errors before the passes
-    means, blank = (_means(reads, spans[0], columns) for reads in (model, untrained_model(model, config.seed)))
-    judged = judge_probes(means, blank, yes, group, config, grouped=examples.grouped, progress=progress)
+    tell, total = progress or (lambda done, total, facts: None), 1 + N_UNTRAINED + DRAWS["standard"]
+    blank = []
+    for draw in range(N_UNTRAINED):
+        tell(draw, total, {"step": "untrained models"})
+        other = untrained_model(model, derive_seed(config.seed, "untrained", draw))
+        blank.append(_means(other, spans[0], columns))
+    tell(N_UNTRAINED, total, {"step": "the model"})
+    means = _means(model, spans[0], columns)
+
+    def shuffling(done: int) -> None:
+        tell(1 + N_UNTRAINED + done, total, {"step": "shuffled labels"})
+
+    judged = judge_probes(means, blank, yes, group, config, grouped=examples.grouped, progress=shuffling)
     basis, hook_point = judged.probe.at
     settings = MonitorSettings(
         **vars(base_of(config, MonitorConfig)), model=model_name, weight_hash=weight_hash(model),
@@ -156,35 +168,36 @@ class JudgedProbe:
 
 def judge_probes(
     means: Means,
-    untrained: Means,
+    untrained: Sequence[Means],
     yes: Bool[np.ndarray, " n"],
     group: Shaped[np.ndarray, " n"],
     config: MonitorConfig | None = None,
     *,
     grouped: bool = True,
-    progress: Progress | None = None,
+    progress: Callable[[int], None] | None = None,
 ) -> JudgedProbe:
     """Choose a probe and judge it: steps 1 to 4, and the nulls.
 
-    `means` has the texts' means by coordinates and hook point, `untrained` those of an untrained model; `grouped` is
+    `means` has the texts' means by coordinates and hook point, `untrained` those of untrained models; `grouped` is
     false where each text is a group, so that no split leaks. Raises `ConfigError` for labels that cannot be split.
     """
     config, n_draws = config or MonitorConfig(), DRAWS["standard"]
-    tell = progress or (lambda done, total, facts: None)
     parts = split_groups(group, yes, config.seed)
-    probe, other = (_search(read, yes, parts, config) for read in (means, untrained))
-    rates = [_rates(MONITOR, probe, means, yes, group, parts), _rates(UNTRAINED, other, untrained, yes, group, parts)]
+    probe = _search(means, yes, parts, config)
+    blank = [_rates(UNTRAINED, _search(read, yes, parts, config), read, yes, group, parts) for read in untrained]
+    rates = [_rates(MONITOR, probe, means, yes, group, parts), max(blank, key=lambda row: row.separation[2])]
     rates += _by_basis(means, yes, group, parts, config)
     if grouped:
         rates += _leaky(means, yes, group, config)
     shuffled = []
     for draw in range(n_draws):
-        tell(draw, n_draws, {"step": "shuffled labels"})
+        if progress:
+            progress(draw)
         labels = shuffled_labels(yes, group, parts, np.random.default_rng(derive_seed(config.seed, "shuffled", draw)))
         found = _search(means, labels, parts, config)
-        shuffled.append(_rates("", found, means, labels, group, parts).separation[0])
-    random = _random_directions(means, probe, yes, group, parts, config)
-    tell(n_draws, n_draws, {"step": "shuffled labels"})
+        scores = means[found.at] @ found.weights[:, None]
+        shuffled.append(float(_separation(scores, labels, parts, config)[0]))
+    random = _random_directions(means[probe.at], yes, parts, config).tolist()
     train, choose, test = (len(np.unique(group[part])) for part in (parts.train, parts.choose, parts.test))
     compared = NullComparison(rates[0].separation[0], {"shuffled labels": shuffled, "random directions": random})
     return JudgedProbe(probe, rates, compared, (train, choose, test), np.flatnonzero(parts.test & ~yes))
@@ -259,16 +272,16 @@ def _columns(
     model: HookedModel, config: MonitorConfig, dictionary: Dictionary | None
 ) -> dict[tuple[Basis, str], tuple[str, Encode | None]]:
     """Return the candidates: coordinates and hook point, with what encodes them."""
-    layers = spread_layers(model, config.layers)
+    layers, known = spread_layers(model, config.layers, until=1), available_hook_points(model)
     columns: dict[tuple[Basis, str], tuple[str, Encode | None]] = {("residual", at): (at, None) for at in layers}
-    for at in layers:
-        neurons = at.replace("hook_resid_post", "mlp.hook_post")
-        columns["neurons", neurons] = (neurons, None)
+    for at in (at.replace("hook_resid_post", "mlp.hook_post") for at in layers):
+        if at in known:  # some models have no MLPs
+            columns["neurons", at] = (at, None)
     if dictionary is not None:
         at = canonical_hook_point(dictionary.hook_point)
         columns["latents", at] = (at, _encoder("latents", dictionary))
     if not any(config.basis in (None, basis) for basis, _ in columns):
-        raise ConfigError("a monitor of latents needs an SAE: name one with --sae")
+        raise ConfigError(f"there is nothing to read for {config.basis}: latents need --sae, neurons a model with MLPs")
     return columns
 
 
@@ -310,20 +323,27 @@ def _search(means: Means, yes: np.ndarray, parts: Parts, config: MonitorConfig, 
     for at, x in means.items():
         if wanted in (None, at[0]):
             weights = fit_linear(x[parts.train], yes[parts.train]).weights[0]
-            probes.append(_with_threshold(at, x, weights, yes, parts, config))
+            scores, labels = x[parts.choose] @ weights, yes[parts.choose]
+            within = max(float(np.hypot(scores[labels].std(), scores[~labels].std())), ROUNDING)
+            gap = float(scores[labels].mean() - scores[~labels].mean()) / within
+            bias = -float(_threshold(x @ weights, yes, parts, config))
+            probes.append(Probe(at, weights, bias, auroc(scores, labels), gap))
     return max(probes, key=lambda probe: (probe.auroc, probe.gap))
 
 
-def _with_threshold(
-    at: tuple[Basis, str], x: np.ndarray, weights: np.ndarray, yes: np.ndarray, parts: Parts, config: MonitorConfig
-) -> Probe:
-    """Return a probe that fires on at most the allowed share of negative texts that choose."""
-    scores, labels = x[parts.choose] @ weights, yes[parts.choose]
-    negatives = np.sort(scores[~labels])[::-1]
-    threshold = negatives[int(config.false_alarms * len(negatives))]
-    within = max(float(np.hypot(scores[labels].std(), scores[~labels].std())), 1e-12)
-    gap = float(scores[labels].mean() - scores[~labels].mean()) / within
-    return Probe(at, weights, -float(threshold), auroc(scores, labels), gap)
+def _threshold(scores: np.ndarray, yes: np.ndarray, parts: Parts, config: MonitorConfig) -> np.ndarray:
+    """Return the threshold, above which at most the allowed share of the negative texts that choose lies.
+
+    `scores [n, ...]`; returns `[...]`.
+    """
+    negatives = np.sort(scores[parts.choose & ~yes], axis=0)[::-1]
+    return negatives[int(config.false_alarms * len(negatives))]
+
+
+def _separation(scores: np.ndarray, yes: np.ndarray, parts: Parts, config: MonitorConfig) -> np.ndarray:
+    """Return the share caught less that of false alarms, with the threshold of each column: `[n, m]` to `[m]`."""
+    fires = scores - _threshold(scores, yes, parts, config) > ROUNDING
+    return fires[parts.test & yes].mean(0) - fires[parts.test & ~yes].mean(0)
 
 
 def _rates(
@@ -367,19 +387,15 @@ def _leaky(means: Means, yes: np.ndarray, group: np.ndarray, config: MonitorConf
 
 
 def _random_directions(
-    means: Means, probe: Probe, yes: np.ndarray, group: np.ndarray, parts: Parts, config: MonitorConfig
-) -> list[float]:
-    """Return the separation of random directions where the monitor reads, each towards the positive training texts."""
-    rng, x = np.random.default_rng(derive_seed(config.seed, "random directions")), means[probe.at]
+    x: np.ndarray, yes: np.ndarray, parts: Parts, config: MonitorConfig
+) -> Float64[np.ndarray, " draws"]:
+    """Return the separation of random directions at a hook point, each towards the positive training texts."""
+    rng = np.random.default_rng(derive_seed(config.seed, "random directions"))
     scale = x[parts.train].std(0)
     inverse = np.divide(1, scale, out=np.zeros_like(scale), where=scale > 0)  # the probe's inputs are standardised too
+    drawn = rng.standard_normal((NUMERIC_DRAWS["quick"], len(scale))) * inverse
     gap = x[parts.train & yes].mean(0) - x[parts.train & ~yes].mean(0)
-    found = []
-    for _ in range(NUMERIC_DRAWS["quick"]):
-        weights = rng.standard_normal(x.shape[1]) * inverse
-        drawn = _with_threshold(probe.at, x, weights * np.sign(weights @ gap), yes, parts, config)
-        found.append(_rates("", drawn, means, yes, group, parts).separation[0])
-    return found
+    return _separation(x @ (drawn * np.sign(drawn @ gap)[:, None]).T, yes, parts, config)
 
 
 def _drift(score: Scorer, sources: Sequence[tuple[str, Sequence[tuple[list[int], int]], np.ndarray]]) -> list[Drift]:
