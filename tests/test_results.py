@@ -7,6 +7,7 @@ from dataclasses import fields
 from functools import cache
 from typing import Any
 
+import make_monitor
 import numpy as np
 import pytest
 import torch
@@ -158,6 +159,7 @@ CASES = {
         lambda: interp.measure_map(model(), task(), interp.PatchingConfig(what="z", draws=1)),
         "layer head effect stderr ...", figure=True),
     "alignment": Case(lambda: aligned(), "basis rank accuracy low high changed stayed", figure=True),
+    "monitor": Case(make_monitor.monitor, "name split labels hook_point auroc caught ...", figure=True),
     "worst case": Case(lambda: attacked(), "ablation what n_removed left low high", figure=True),
     **GEOMETRY,
     **DICTIONARIES,

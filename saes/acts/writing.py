@@ -200,9 +200,9 @@ class ChatStep:
 
     said: list[MovedToken | None]
     """None for a chat that has ended"""
+    replies: dict[str, ChatReply] = field(default_factory=dict)
     scores: list[float | None] = field(default_factory=list)
     """by a monitor, of the last token that it read in each chat; empty without one"""
-    replies: dict[str, ChatReply] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,8 +233,9 @@ class AnswerChats(Streamed[Session, ChatStep]):
             replies = reply_to(run.model(spec), conversation, self.message, kept, watch and (watch.hook_point, watch))
             kept = replies.chats
             for tokens in replies:
-                yield ChatStep(tokens, [scores[-1] if scores else None for scores in replies.scores] if watch else [])
-            yield ChatStep([], replies=replies.finished())
+                scores = [each[-1] if each else None for each in replies.scores] if watch else []
+                yield ChatStep(tokens, scores=scores)
+            yield ChatStep([], replies.finished())
         finally:  # also after an empty message, and where nobody waits any more
             if kept is not None:
                 run.put_chats(spec, steering, kept)
