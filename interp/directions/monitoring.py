@@ -76,7 +76,7 @@ class Parts:
 
 
 @dataclass(frozen=True)
-class Probe:
+class TextProbe:
     """A linear score of texts at one hook point, above 0 where it fires."""
 
     at: tuple[Basis, str]
@@ -158,7 +158,7 @@ def train_monitor(
 class JudgedProbe:
     """The chosen probe, and everything that is said of it but drift."""
 
-    probe: Probe
+    probe: TextProbe
     rates: list[MonitorRates]
     compared: NullComparison
     n_groups: tuple[int, int, int]
@@ -317,9 +317,9 @@ def _means(
     return {key: means[f"{key[0]} {key[1]}"] for key in columns}
 
 
-def _search(means: Means, yes: np.ndarray, parts: Parts, config: MonitorConfig, only: Basis | None = None) -> Probe:
+def _search(means: Means, yes: np.ndarray, parts: Parts, config: MonitorConfig, only: Basis | None = None) -> TextProbe:
     """Return the probe with the largest AUROC on the groups that choose, with its threshold."""
-    wanted, probes = only or config.basis, list[Probe]()
+    wanted, probes = only or config.basis, list[TextProbe]()
     for at, x in means.items():
         if wanted in (None, at[0]):
             weights = fit_linear(x[parts.train], yes[parts.train]).weights[0]
@@ -327,7 +327,7 @@ def _search(means: Means, yes: np.ndarray, parts: Parts, config: MonitorConfig, 
             within = max(float(np.hypot(scores[labels].std(), scores[~labels].std())), ROUNDING)
             gap = float(scores[labels].mean() - scores[~labels].mean()) / within
             bias = -float(_threshold(x @ weights, yes, parts, config))
-            probes.append(Probe(at, weights, bias, auroc(scores, labels), gap))
+            probes.append(TextProbe(at, weights, bias, auroc(scores, labels), gap))
     return max(probes, key=lambda probe: (probe.auroc, probe.gap))
 
 
@@ -347,7 +347,7 @@ def _separation(scores: np.ndarray, yes: np.ndarray, parts: Parts, config: Monit
 
 
 def _rates(
-    name: str, probe: Probe, means: Means, yes: np.ndarray, group: np.ndarray, parts: Parts,
+    name: str, probe: TextProbe, means: Means, yes: np.ndarray, group: np.ndarray, parts: Parts,
     *, split: str = BY_GROUP, labels: str = LABELS,
 ) -> MonitorRates:  # fmt: skip
     """Return the rates on the part that tests; intervals over its groups."""

@@ -38,6 +38,7 @@ class RunMonitor(Act[Session, MonitoredText]):
 def scorer_of(run: Session, monitor: Monitor) -> "Scorer":
     """Return what scores tokens. Raises `MismatchError` for other weights, or an SAE that was made again since."""
     from interp.directions.monitoring import Scorer
+    from saes.weights.folder import load_sae
 
     sae, model = monitor.settings.dictionary, run.model(monitor.settings.model)
     if not sae:
@@ -45,4 +46,4 @@ def scorer_of(run: Session, monitor: Monitor) -> "Scorer":
     made_from, now = monitor.about.parents.get(f"sae:{sae}"), run.workspace.manifest("sae", sae).content_hash
     if made_from != now:
         raise MismatchError(f"the SAE {sae} was made again since the monitor {monitor.name}; make the monitor again")
-    return Scorer(model, monitor, run.stored_sae(monitor.settings.model, sae))
+    return Scorer(model, monitor, load_sae(run.workspace.path("sae", sae)).to(model.cfg.device))

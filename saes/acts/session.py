@@ -282,13 +282,6 @@ class Session:
             raise ConfigError(f"this needs the features of an SAE, which {features} are not; choose another dictionary")
         return dictionary
 
-    def stored_sae(self, spec: str, name: str) -> "SAE":
-        """Return an SAE of the workspace on the device of a model; the caller checks what it was made for."""
-        from saes.weights.folder import load_sae
-
-        key = (spec, self.workspace.manifest("sae", name).content_hash)
-        return self._keep(key, lambda: load_sae(self.workspace.path("sae", name)).to(self.model(spec).cfg.device))
-
     def feature(self, features: str, feature: int, model: HookedModel) -> "tuple[DictionarySite, FeatureCase]":
         """Return the hook points of a dictionary in a model, and one of its features with its text and controls."""
         from interp.interventions.site import DictionarySite
