@@ -13,7 +13,6 @@ from jaxtyping import Float64
 
 from interp.artifacts import ARRAY, Artefact, Finding, Table
 from interp.geometry.points import GeometryResult
-from interp.models.short_name import short_name
 from interp.nulls import DRAWS, NullComparison
 from interp.options import BASIC, Seed, check_least, check_limits
 from interp.results import Record, columns_of
@@ -174,18 +173,9 @@ class Monitor(Artefact, kind="monitor"):
                 f"fire, {row.per_thousand:.0f} of 1,000 tokens; scores above those of the test's negatives with "
                 f"probability {row.shift:.2f} [{row.shift_low:.2f}, {row.shift_high:.2f}]"
             )
-        return [*lines, f"read at {settings.hook_point} ({settings.read})"]
-
-    def facts(self) -> list[tuple[str, str]]:
-        """Return where it reads, and how the groups were split."""
-        train, choose, test = self.settings.n_groups
-        groups = "groups" if self.settings.grouped else "texts (no groups were given)"
-        return [
-            ("model", short_name(self.settings.model)),
-            ("reads", f"{self.settings.read} at {self.settings.hook_point}"),
-            ("examples", self.settings.source),
-            ("split", f"{train} {groups} train, {choose} choose the threshold, {test} test"),
-        ]
+        train, choose, test = settings.n_groups
+        split = f"{train} {'groups' if settings.grouped else 'texts'} train, {choose} choose, {test} test"
+        return [*lines, f"{settings.source}: {split}; it reads {settings.read} at {settings.hook_point}"]
 
     def findings(self) -> list[Finding]:
         """Return the monitor, where it works."""

@@ -253,14 +253,16 @@ class Scorer:
         return read @ self._weights + self._bias
 
     def tokens(self, ids: Sequence[int]) -> Float[np.ndarray, " n"]:
-        """Return the scores of a text's tokens after the first, `[n - 1]`."""
+        """Return the scores of a text's tokens after the first, `[n - 1]`. Raises `PromptError` where there is none."""
+        if len(ids) <= FIRST:
+            raise PromptError("the text has one token, and the first is not read; write more")
         tokens = torch.tensor([list(ids)], device=self.model.cfg.device)
         [values] = capture(self.model, tokens, [self.hook_point]).values()
-        return self(values.flatten(2)[0, FIRST:]).numpy()
+        return finite(self(values.flatten(2)[0, FIRST:]).numpy(), f"scores at {self.hook_point}")
 
     def watch(self, ids: Sequence[int]) -> MonitoredText:
-        """Return the tokens of a text with their scores. Raises `PromptError` for one token."""
-        scores = self.tokens(check_length(list(ids)))
+        """Return the tokens of a text with their scores. Raises as `tokens`."""
+        scores = self.tokens(ids)
         return MonitoredText(
             tokens=tuple(token_strings(self.model, list(ids))),
             scores=(None, *scores.tolist()),
@@ -294,15 +296,14 @@ def _encoder(basis: Basis, dictionary: Dictionary | None) -> Encode | None:
 
 
 def _span(model: HookedModel, text: str) -> tuple[list[int], int]:
-    """Return the token ids of a text, and the first that is read. Raises `PromptError` for one token, or too many."""
-    return check_length(to_tokens(model, text)[0].tolist()), FIRST
-
-
-def check_length(ids: list[int]) -> list[int]:
-    """Return the token ids of a text. Raises `PromptError` where none is read."""
+    """Return the token ids of a text, and the first that is read. Raises `PromptError`, which quotes the text."""
+    try:
+        ids = to_tokens(model, text)[0].tolist()
+    except PromptError as error:
+        raise PromptError(f"the text {text[:40]!r} cannot be read: {error}") from None
     if len(ids) <= FIRST:
-        raise PromptError("a text of one token cannot be monitored, as the first is not read; write more")
-    return ids
+        raise PromptError(f"the text {text[:40]!r} has one token, and the first is not read; write more")
+    return ids, FIRST
 
 
 def _means(
@@ -311,10 +312,14 @@ def _means(
     columns: Mapping[tuple[Basis, str], tuple[str, Encode | None]],
 ) -> Means:
     means = span_means(model, spans, {f"{basis} {at}": column for (basis, at), column in columns.items()})
-    for name, x in means.items():
-        if not np.isfinite(x).all():
-            raise NonFiniteError(f"activations of {name} are not finite; try --dtype float32, or another text")
-    return {key: means[f"{key[0]} {key[1]}"] for key in columns}
+    return {key: finite(means[f"{key[0]} {key[1]}"], f"activations at {key[1]}") for key in columns}
+
+
+def finite(x: np.ndarray, what: str) -> np.ndarray:
+    """Return an array. Raises `NonFiniteError` for NaN or infinity in it."""
+    if not np.isfinite(x).all():
+        raise NonFiniteError(f"{what} are not finite; try --dtype float32, or another text")
+    return x
 
 
 def _search(means: Means, yes: np.ndarray, parts: Parts, config: MonitorConfig, only: Basis | None = None) -> TextProbe:

@@ -32,15 +32,15 @@ class RunMonitor(Act[Session, MonitoredText]):
     def measure(self, run: Session) -> MonitoredText:
         monitor = run.workspace.open(Monitor, self.monitor)
         _, tokens = run.prompt(self.text, monitor.settings.model)
-        return scorer_of(run, monitor).watch(tokens[0].tolist())
+        return scorer_of(run, monitor, monitor.settings.model).watch(tokens[0].tolist())
 
 
-def scorer_of(run: Session, monitor: Monitor) -> "Scorer":
-    """Return what scores tokens. Raises `MismatchError` for other weights, or an SAE that was made again since."""
+def scorer_of(run: Session, monitor: Monitor, spec: str) -> "Scorer":
+    """Return what scores tokens of a model. Raises `MismatchError` for other weights, or an SAE made again since."""
     from interp.directions.monitoring import Scorer
     from saes.weights.folder import load_sae
 
-    sae, model = monitor.settings.dictionary, run.model(monitor.settings.model)
+    sae, model = monitor.settings.dictionary, run.model(spec)
     if not sae:
         return Scorer(model, monitor)
     made_from, now = monitor.about.parents.get(f"sae:{sae}"), run.workspace.manifest("sae", sae).content_hash

@@ -226,10 +226,13 @@ class AnswerChats(Streamed[Session, ChatStep]):
         from interp.interventions.chat import reply_to
 
         conversation = self.conversation.read(run.workspace)
-        spec, steering = conversation.recipe.model, conversation.steering + self.monitor
+        spec, steering = conversation.recipe.model, conversation.steering
+        watch = None
+        if self.monitor:
+            monitor = run.workspace.open(Monitor, self.monitor)
+            watch, steering = scorer_of(run, monitor, spec), steering + monitor.about.content_hash
         kept = run.take_chats(spec, steering)
         try:
-            watch = None if not self.monitor else scorer_of(run, run.workspace.open(Monitor, self.monitor))
             replies = reply_to(run.model(spec), conversation, self.message, kept, watch and (watch.hook_point, watch))
             kept = replies.chats
             for tokens in replies:

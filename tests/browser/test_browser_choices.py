@@ -12,6 +12,7 @@ from make_geometry import LISTS, geometry
 from make_series import series
 from make_workspace import build
 
+from interp.artifacts import save_artefact
 from interp.directions.study import DirectionGeometry
 from interp.workspace import Workspace
 
@@ -29,7 +30,8 @@ def workspace(tmp_path_factory) -> Workspace:
     geometry(found, "other", lists={"weekdays": LISTS["weekdays"]})
     direction(found, model="smollm2-135m")
     [pushed] = found.values(DirectionGeometry)
-    make_monitor.stored(found, model="smollm2-135m", weight_hash=pushed.settings.weight_hash)
+    watched = make_monitor.monitor("smollm2-135m", pushed.settings.weight_hash)
+    save_artefact(watched, found.path("monitor", "watched"))
     return found
 
 
