@@ -12,7 +12,6 @@ from annotated_types import Interval as Between
 from jaxtyping import Float64
 
 from interp.artifacts import ARRAY, Artefact, Finding, Table
-from interp.geometry.points import GeometryResult
 from interp.nulls import DRAWS, NullComparison
 from interp.options import BASIC, Seed, check_least, check_limits
 from interp.results import Record, columns_of
@@ -203,7 +202,7 @@ class Monitor(Artefact, kind="monitor"):
 
 
 @dataclass(frozen=True, kw_only=True)
-class MonitoredText(GeometryResult):
+class MonitoredText:
     """A text under a monitor, token by token."""
 
     tokens: tuple[str, ...]
@@ -213,6 +212,7 @@ class MonitoredText(GeometryResult):
     """Mean over the tokens: the text fires above 0."""
 
     def sentence(self) -> str:
+        """Return whether it fires, and how many tokens lie above the threshold."""
         above = sum(score is not None and score > 0 for score in self.scores)
         verb = "fires" if self.score > 0 else "does not fire"
         return f"The monitor {verb}: mean score {self.score:+.2f}, {above} of {len(self.tokens)} tokens above 0"
