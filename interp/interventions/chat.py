@@ -78,9 +78,10 @@ class Chats:
         if watch is not None:
             self._hooks.append((watch[0], self._see))
 
-    def _see(self, value: Tensor, hook: object = None) -> None:
+    def _see(self, value: Tensor, hook: object = None) -> Tensor:
         """Keep the activations of the newest token, after the interventions: `[rows, d]`."""
         self._last = value[:, -1].flatten(1)
+        return value
 
     def _rows_of(self, at: int) -> Callable[[Tensor], Tensor]:
         return lambda value: (self._steered == at)[:, None].to(value.device)
@@ -201,20 +202,23 @@ class Replies(Iterator[list[MovedToken | None]]):
         self._said, self._ends = tokens, end_tokens(model)
         self._ids: list[list[int]] = [[] for _ in names]
         self._tokens: list[list[MovedToken]] = [[] for _ in names]
-        self.scores: list[list[float]] = [[] for _ in names]
-        """of the tokens of each chat but the last, by a monitor"""
+        self._scores: list[list[float]] = [[] for _ in names]
+        self.newest: list[float | None] = []
+        """by a monitor, of the token before the newest one, in each chat that goes on or has just ended"""
         self._ended = [False] * len(names)
 
     def __next__(self) -> list[MovedToken | None]:
         if all(self._ended):
             raise StopIteration
-        return [self._take(at, token) for at, token in enumerate(next(self._said))]
+        said, self.newest = next(self._said), [None] * len(self.names)
+        return [self._take(at, token) for at, token in enumerate(said)]
 
     def _take(self, at: int, written: ChatToken) -> MovedToken | None:
         if self._ended[at]:
             return None
         if self._tokens[at] and written.score_before is not None:
-            self.scores[at].append(written.score_before)
+            self.newest[at] = written.score_before
+            self._scores[at].append(written.score_before)
         if written.token in self._ends:
             self._ended[at] = True
             return None
@@ -237,5 +241,5 @@ class Replies(Iterator[list[MovedToken | None]]):
             text = text.partition(NEXT_USER)[0]
             while tokens and len("".join(token.text for token in tokens)) > len(text):
                 tokens = tokens[:-1]
-        scores = tuple(self.scores[at][: len(tokens)])
+        scores = tuple(self._scores[at][: len(tokens)])
         return ChatReply(text=text, tokens=tuple(tokens), cut=not self._ended[at], scores=scores)

@@ -202,7 +202,7 @@ class ChatStep:
     """None for a chat that has ended"""
     replies: dict[str, ChatReply] = field(default_factory=dict)
     scores: list[float | None] = field(default_factory=list)
-    """by a monitor, of the last token that it read in each chat; empty without one"""
+    """by a monitor, of the token before this one in each chat, None where it read none; empty without one"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -236,8 +236,7 @@ class AnswerChats(Streamed[Session, ChatStep]):
             replies = reply_to(run.model(spec), conversation, self.message, kept, watch and (watch.hook_point, watch))
             kept = replies.chats
             for tokens in replies:
-                scores = [each[-1] if each else None for each in replies.scores] if watch else []
-                yield ChatStep(tokens, scores=scores)
+                yield ChatStep(tokens, scores=replies.newest if watch else [])
             yield ChatStep([], replies.finished())
         finally:  # also after an empty message, and where nobody waits any more
             if kept is not None:

@@ -249,7 +249,7 @@ function panel(holder, given) {
     read();
     const strengths = Object.fromEntries(talk.names.map((each, at) => [each, talk.strengths[at]]));
     const names = ["unsteered", ...STEERED.slice(0, talk.random ? 2 : 1)];
-    const empty = () => ({ text: "", tokens: [], cut: true });
+    const empty = () => ({ text: "", tokens: [], cut: true, scores: [] });
     /** @type {ChatTurn} */
     const turn = { message: text, strengths, replies: Object.fromEntries(names.map((each) => [each, empty()])) };
     const shown = drawn(turn);
@@ -269,7 +269,11 @@ function panel(holder, given) {
         }
         step.said.forEach((token, at) => {
           const score = step.scores[at]; // of the token before
-          if (score != null) shown.score(names[at], turn.replies[names[at]].tokens.length - 1, score);
+          const reply = turn.replies[names[at]];
+          if (score != null) {
+            reply.scores?.push(score);
+            shown.score(names[at], reply.tokens.length - 1, score);
+          }
           if (!token) return;
           turn.replies[names[at]].tokens.push(token);
           shown.add(names[at], token);
