@@ -101,7 +101,7 @@ def test_chats_are_steered_side_by_side_stopped_kept_and_opened_again(found, tmp
     turn.locator("[data-chat=unsteered] >> text=monitor fires, mean score +1.5").wait_for()
     tips = turn.locator("[data-chat=unsteered] .wb-mark").evaluate_all("all => all.map(each => each.dataset.tip)")
     assert tips == ["score +4", "score −1"]
-    found.open("/artefact/monitors/watched")
+    page = found.open("/artefact/monitors/watched")
     page.wait_for_selector(".wb-verdict >> text=A monitor that works: it catches 90% at 5% false alarms")
     page.wait_for_selector("#artefact-figure .main-svg")
     page.fill("#monitor-text", "two words")
