@@ -35,10 +35,10 @@ class MonitorConfig:
     """Coordinates that it reads. Default: those with the largest AUROC on the groups that choose the threshold."""
     layers: int = 6
     """Layers to try, from a sixth of the depth to the last."""
-    false_alarms: Annotated[float, Between(ge=0, lt=0.5), BASIC] = 0.05
+    false_alarms: Annotated[float, Between(ge=0, le=0.5), BASIC] = 0.05
     """Largest share of negative texts that may fire where the threshold is chosen."""
     seed: Seed = 0
-    """Draws the split, the nulls and the untrained model."""
+    """Draws the split, the nulls and the untrained models."""
 
     def __post_init__(self) -> None:
         check_limits(self)
