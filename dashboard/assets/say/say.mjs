@@ -252,7 +252,7 @@ function panel(holder, given) {
     const empty = () => ({ text: "", tokens: [], cut: true, scores: [] });
     /** @type {ChatTurn} */
     const turn = { message: text, strengths, replies: Object.fromEntries(names.map((each) => [each, empty()])) };
-    const shown = drawn(turn);
+    const shown = drawn(turn, Boolean(watch.value));
     log.append(shown.item);
     message.value = "";
     busy(true);
@@ -310,8 +310,8 @@ function panel(holder, given) {
     stop.hidden = !on;
   }
 
-  /** A message, and a column for every reply. @param {ChatTurn} turn */
-  function drawn(turn) {
+  /** A message, and a column for every reply: its colours are a monitor's scores, or shifts. @param {ChatTurn} turn @param {boolean} [watched] */
+  function drawn(turn, watched = Object.values(turn.replies).some((each) => each.scores?.length)) {
     const how = Object.entries(turn.strengths).map(([direction, strength]) => `${direction} × ${short(strength)}`);
     const columns = element("div", { class: "wb-say-replies", style: { "--n": Object.keys(turn.replies).length } });
     /** @type {Record<string, HTMLElement>} */
@@ -320,7 +320,7 @@ function panel(holder, given) {
       texts[chat] = element("p", { class: "wb-say-text wb-tokens", dir: "auto" });
       const facts = element("span", { class: "wb-quiet" }, factsOf(chat, reply));
       columns.append(element("div", { "data-chat": chat }, element("h3", {}, chat, facts), texts[chat]));
-      for (const token of reply.tokens) put(texts[chat], chat, token);
+      for (const token of reply.tokens) put(texts[chat], watched ? "" : chat, token);
       reply.scores?.forEach((score, at) => {
         mark(texts[chat], at, score);
       });
@@ -334,7 +334,8 @@ function panel(holder, given) {
     );
     return {
       item,
-      add: (/** @type {string} */ chat, /** @type {MovedToken} */ token) => put(texts[chat], chat, token),
+      add: (/** @type {string} */ chat, /** @type {MovedToken} */ token) =>
+        put(texts[chat], watched ? "" : chat, token),
       score: (/** @type {string} */ chat, /** @type {number} */ at, /** @type {number} */ score) =>
         mark(texts[chat], at, score),
     };
@@ -422,7 +423,7 @@ function legend() {
     "Colour of a token: its probability was ",
     swatch("", "raised by steering"),
     swatch("wb-lowered", "lowered"),
-    ` (full from ${FULL} nats of log-probability)`,
+    ` (full from ${FULL} nats of log-probability); with a monitor, its score above the threshold`,
   );
 }
 
