@@ -540,4 +540,4 @@ def monitor_rates(rows: Sequence[MonitorRates], colours: Theme, *, height: int |
         )  # fmt: skip
     figure.update_xaxes(title="share of texts that fire (95 % over groups)", range=[-0.03, 1.03], tickformat=".0%")
     figure.update_yaxes(autorange="reversed")
-    return styled(legend_above(figure), colours, height=height or 120 + 30 * len(rows))
+    return legend_above(styled(figure, colours, height=height or 120 + 30 * len(rows)))
