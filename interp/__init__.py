@@ -169,6 +169,7 @@ register(
     Kind("space", "spaces", "interp.geometry.space:SpaceReport", "geometry"),
     Kind("space_comparison", "space-comparisons", "interp.geometry.space:SpaceComparison", "geometry"),
     Kind("direction", "directions", "interp.directions.study:DirectionGeometry"),
+    Kind("monitor", "monitors", "interp.directions.monitor:Monitor"),
     Kind("grokking", "grokking", "interp.studies.grokking_phases:Grokking", "study"),
     Kind("induction_onset", "induction-onsets", "interp.studies.induction_onset:InductionOnset", "study"),
     Kind("language_scaling", "language-scaling", "interp.studies.language_scaling:LanguageScaling", "study"),

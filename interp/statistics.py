@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 
-from interp.errors import ConfigError
+from interp.errors import ConfigError, NonFiniteError
 from interp.forms import NAN_IS_NULL
 from interp.seeds import derive_seed
 
@@ -223,12 +223,14 @@ def auroc(scores: np.ndarray, truth: np.ndarray) -> float:
 
     `scores [n]`, `truth [n]` bool. Raises `ConfigError` when all are positive, or none.
     """
-    from sklearn.metrics import roc_auc_score
-
-    truth = np.asarray(truth, dtype=bool)
+    truth, scores = np.asarray(truth, dtype=bool), np.asarray(scores, dtype=float)
     if truth.all() or not truth.any():
         raise ConfigError(f"AUROC needs true and false cases, got {truth.sum()} true of {len(truth)}")
-    return float(roc_auc_score(truth, np.asarray(scores, dtype=float)))
+    if not np.isfinite(scores).all():
+        raise NonFiniteError("scores are NaN or infinite, so they have no order; look at the input's values")
+    others = np.sort(scores[~truth])
+    wins = sum(np.searchsorted(others, scores[truth], side=side) for side in ("left", "right"))
+    return float(np.mean(wins) / (2 * len(others)))
 
 
 def auroc_interval(wins: np.ndarray, confidence: float = 0.95) -> Interval[float]:

@@ -9,6 +9,7 @@ from dataclasses import fields
 from functools import cache
 from typing import Any
 
+import make_monitor
 import numpy as np
 import pytest
 import torch
@@ -167,6 +168,7 @@ CASES = {
     "judged readings": Case(
         lambda: readings(), "kind hook_point cosine low high shuffled empty prompt with_prompt ..."),
     "neuron circuit": Case(lambda: neurons(), "neuron score"),
+    "monitor": Case(make_monitor.monitor, "name split labels hook_point auroc caught ...", figure=True),
     "worst case": Case(lambda: attacked(), "ablation what n_removed left low high", figure=True),
     "claim": Case(lambda: claimed(), "changed value low high null outcome seconds", figure=True),
     **GEOMETRY,

@@ -3,6 +3,7 @@
 from dash import Dash, dcc, html
 from dash.development.base_component import Component
 
+from dashboard.artefact._monitor import monitor_panel, register_monitor
 from dashboard.artefact._swapped import pairs_panel
 from dashboard.artefact.sections import panels, summary
 from dashboard.components.frame import attempt, graph, page, panel, quiet_link, still
@@ -12,6 +13,7 @@ from dashboard.figures.theme import theme
 from dashboard.sources import PageSources, current, open_artefact
 from interp.artifacts import KINDS, address_of
 from interp.circuits.alignment import Alignment
+from interp.directions.monitor import Monitor
 
 
 def layout(context: PageSources, name: str | None = None, pair: str = "", **_: object) -> html.Div:
@@ -23,6 +25,7 @@ def layout(context: PageSources, name: str | None = None, pair: str = "", **_: o
     return page(
         PAGE.title,
         panel(f"{title} {value.name}", attempt(lambda: summary(value)), *links),
+        *([monitor_panel(value.name)] if isinstance(value, Monitor) else []),
         dcc.Store(id="artefact-state", data={"key": value.key}),
         *(
             [dcc.Store(id="swapped-state", data={"key": value.key, "pair": pair}), html.Div(id="swapped-parts")]
@@ -35,7 +38,8 @@ def layout(context: PageSources, name: str | None = None, pair: str = "", **_: o
 
 
 def register(app: Dash) -> None:
-    """Add the callbacks that draw the figure, the panels, and the pairs of an alignment."""
+    """Add the callbacks that draw the figure, the panels and the pairs of an alignment, and that run a monitor."""
+    register_monitor(app)
     register_parts(app, "artefact", show_artefact)
     register_parts(app, "swapped", show_swapped)
 

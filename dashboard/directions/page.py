@@ -7,7 +7,7 @@ The browser draws them (assets/say/) and keeps the conversation, which has the f
 
     GET  /api/chat/direction?name=praise   a direction as an intervention, with the weights it was made for
     GET  /api/chat/kept[?name=]            names of the conversations of the workspace; one of them
-    POST /api/act/answer_chats             `conversation`, `message`, `visitor`: a line of JSON per token
+    POST /api/act/answer_chats             `conversation`, `message`, `monitor`, `visitor`: a line of JSON per token
     POST /api/chat/check                   `conversation`: refused for other weights; whether the model has a template
     POST /api/chat/keep                    `name`, `conversation`
     POST /api/chat/file                    `conversation`: as the file that is downloaded, with the vectors
@@ -53,6 +53,7 @@ from dashboard.sources import PageSources, current, open_artefact
 from interp.artifacts import as_json
 from interp.directions.chats import NamedChats, NamedStep
 from interp.directions.choice import NOT_JUDGED, JudgedCell, SampleJudgement, SteeringChoice
+from interp.directions.monitor import Monitor
 from interp.directions.study import DirectionGeometry, TokenReading
 from interp.errors import UnknownNameError, UsageError, WorkbenchError
 from interp.geometry.probes import DirectionAccuracy, Erasure
@@ -311,7 +312,9 @@ def chat_panel(name: str, weight_hash: str, kept: str = "") -> html.Section:
         direction.name for direction in current().workspace.values(DirectionGeometry)
         if direction.settings.weight_hash == weight_hash
     ]  # fmt: skip
-    state = {"direction": name, "directions": others, "kept": kept, "visitor": secrets.token_hex(8)}
+    monitors = [each.name for each in current().workspace.values(Monitor) if each.settings.weight_hash == weight_hash]
+    state = {"direction": name, "directions": others, "monitors": monitors, "kept": kept,
+             "visitor": secrets.token_hex(8)}  # fmt: skip
     return panel(
         "Say it with the model",
         dcc.Store(id="say-state", data=state),
@@ -320,7 +323,8 @@ def chat_panel(name: str, weight_hash: str, kept: str = "") -> html.Section:
         note="the same messages, steered and not; each chat keeps its own replies",
         more="The colour of a token says how much more likely steering made it: its log-probability with "
         "steering, less that without, after the same text. Null: a third chat, steered along random directions of the "
-        "same length at the same hook points. Enter sends a message, Shift Enter begins a line, Escape stops.",
+        "same length at the same hook points. A monitor (`workbench monitor`) colours instead tokens above "
+        "its threshold, in every chat as it runs. Enter sends a message, Shift Enter begins a line, Escape stops.",
     )
 
 

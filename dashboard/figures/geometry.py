@@ -14,6 +14,7 @@ from plotly.subplots import make_subplots
 
 from dashboard.figures.theme import Theme, colour_bar, escape, faint, legend_above, styled
 from interp.directions.choice import SteeringChoice
+from interp.directions.monitor import LABELS, MonitorRates
 from interp.directions.study import DirectionProbe
 from interp.geometry.dimension import Spectrum
 from interp.geometry.probes import ProbeResult
@@ -523,3 +524,20 @@ def layers_and_strengths(choice: SteeringChoice, colours: Theme, *, height: int 
     return figure.update_yaxes(
         title_text="after block", tickvals=up, ticktext=layers, showgrid=False, range=[-0.5, len(up) - 0.5]
     )
+
+
+def monitor_rates(rows: Sequence[MonitorRates], colours: Theme, *, height: int | None = None) -> go.Figure:
+    """Draw the share that each probe catches and its false alarms, with intervals: splits by text are hollow."""
+    names = [row.name + ("" if row.labels == LABELS else f", {row.labels}") + f", {row.split}" for row in rows]
+    open_or_not = ["circle" if row.split == rows[0].split else "circle-open" for row in rows]
+    figure = go.Figure()
+    for name, title, colour in (("caught", "caught", colours.accent), ("alarms", "false alarms", colours.opposite)):
+        value, low, high = (np.array([getattr(row, f"{name}{end}") for row in rows]) for end in ("", "_low", "_high"))
+        error = {"type": "data", "symmetric": False, "array": high - value, "arrayminus": value - low, "color": colour}
+        figure.add_scatter(
+            x=value, y=names, name=title, mode="markers", error_x=error | {"thickness": 1.2, "width": 3},
+            marker={"size": 9, "color": colour, "symbol": open_or_not},
+        )  # fmt: skip
+    figure.update_xaxes(title="share of texts that fire (95 % over groups)", range=[-0.03, 1.03], tickformat=".0%")
+    figure.update_yaxes(autorange="reversed")
+    return legend_above(styled(figure, colours, height=height or 120 + 30 * len(rows)))

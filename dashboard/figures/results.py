@@ -20,6 +20,7 @@ from dashboard.figures.theme import theme as theme_called
 from interp.changes.comparison import ModelComparison
 from interp.changes.measured import Transplants, WeightChanges
 from interp.circuits.head_scores import HeadScores
+from interp.directions.monitor import Monitor
 from interp.directions.study import DirectionGeometry
 from interp.errors import ConfigError
 from interp.studies.grokking_phases import Grokking
@@ -151,6 +152,10 @@ def _alignment(result: Any, colours: Theme, **options: Any) -> go.Figure:
     return attribution.swap_map(result.sites.rows(), colours, **options)
 
 
+def _monitor(result: Monitor, colours: Theme, **options: Any) -> go.Figure:
+    return geometry.monitor_rates(result.rows, colours, **options)
+
+
 def _features(result: Any, colours: Theme, *, n: int = 20, **options: Any) -> go.Figure:
     parts = [(f"feature {feature}", effect) for feature, effect in result.top(n)]
     options.setdefault("unit", "metric")
@@ -199,6 +204,7 @@ FIGURES: dict[str, Draw] = {
     "interp.circuits.head_weights.Composition": _composition,
     "interp.circuits.score_explanation.ScoreExplanation": _pairs,
     "interp.circuits.alignment.Alignment": _alignment,
+    "interp.directions.monitor.Monitor": _monitor,
     "interp.patching.ablation.Ablations": _ablation,
     "interp.patching.activation.ActivationPatching": _patching,
     "interp.patching.patching_map.PatchingMap": _patching,

@@ -15,6 +15,8 @@
 - `choosing`   layers and strengths tried on one half of the questions, judged on the other
 - `choice`     the result of it. Torch-free
 - `making`     from examples or words to a direction: layers, variants, choice
+- `monitoring` a monitor: a probe with a threshold, trained and judged on groups of texts
+- `monitor`    the same as an artefact. Torch-free
 - `study`      all measures of one direction as an artefact. Torch-free
 - `meaning`    the tokens that it raises, the words along it, probes and erasure
 - `chats`      chats whose directions a page names; their vectors are read where they are answered. Torch-free

@@ -77,12 +77,12 @@ def candidate(sides: Sides, hook_point: str, find: Callable[[np.ndarray, np.ndar
     return Candidate(hook_point, vector, unit, float(along[~yes].mean()))
 
 
-def spread_layers(model: HookedModel, n: int = 6) -> list[str]:
-    """Return up to `n` hook points after blocks, evenly spread from a sixth to three quarters of the depth.
+def spread_layers(model: HookedModel, n: int = 6, *, until: float = 0.75) -> list[str]:
+    """Return up to `n` hook points after blocks, evenly spread from a sixth of the depth until some fraction of it.
 
     A direction that is added in the last quarter mostly raises tokens, whatever the text is about.
     """
-    first, last = model.cfg.n_layers // 6, max(0, 3 * model.cfg.n_layers // 4 - 1)
+    first, last = model.cfg.n_layers // 6, max(0, int(until * model.cfg.n_layers) - 1)
     layers = np.unique(np.linspace(first, last, n).round().astype(int)) if n > 1 else [(first + last) // 2]
     return [f"blocks.{layer}.hook_resid_post" for layer in layers]
 

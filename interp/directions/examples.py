@@ -104,6 +104,85 @@ def _pair_lines(source: Path | str) -> tuple[Path | str, list[str]]:
     return path, _lines(path)
 
 
+LEAST_GROUPS = 4
+"""Fewest groups that hold a text of a label: every part of the split needs both."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelledTexts:
+    """Texts with a yes-or-no label and the group of each: its document, template or entity."""
+
+    texts: tuple[str, ...]
+    yes: tuple[bool, ...]
+    group: tuple[str, ...]
+    """Without groups a group is one text, so that equal texts are not split."""
+    grouped: bool
+    source: str
+    """Origin of the texts, in words."""
+
+
+def read_labelled(path: Path, *, judged: bool = True) -> LabelledTexts:
+    """Read texts from lines `{"text": ..., "label": true, "group": ...}` of a `.jsonl` file; `group` may be left out.
+
+    With `judged` false, labels may be left out too (all are false), and a `.txt` file or a folder of them is read.
+    Raises `MissingError`, `CorruptError`, and `ConfigError` with the line that is wrong, or for labels that no split
+    by group can hold out.
+    """
+    path = path.expanduser()
+    if not judged and path.suffix != ".jsonl":
+        lines = [json.dumps({"text": text}) for text in _texts(path)]
+    elif path.is_file():
+        lines = _lines(path)
+    else:
+        raise MissingError(
+            f'no file at {path}; it holds a line {{"text": "...", "label": true, "group": "..."}} a text'
+        )
+    entries = [_labelled(line, f"{path}, line {number}", judged) for number, line in enumerate(lines, 1)]
+    if not entries:
+        raise ConfigError(f"{path} has no text; write one a line")
+    texts, yes, given = zip(*entries, strict=True)
+    without = given.count("")
+    if without not in (0, len(given)):
+        raise ConfigError(f"{without} of {len(given)} lines of {path} have no group; give all of them one, or none")
+    group = texts if without else given
+    if judged:
+        _check_groups(path, yes, group, "different texts" if without else "groups")
+    return LabelledTexts(
+        texts=texts, yes=yes, group=group, grouped=not without, source=f"{len(texts)} texts of {path.name}"
+    )
+
+
+def _check_groups(path: Path, yes: Sequence[bool], group: Sequence[str], what: str) -> None:
+    """Raise `ConfigError` where too few groups hold a label: such a probe would be judged on what it has seen."""
+    if len(set(group)) < 2 * LEAST_GROUPS:
+        raise ConfigError(
+            f"{path}: {len(set(group))} {what}; {2 * LEAST_GROUPS} are needed, as whole groups test: write more"
+        )
+    for label in (True, False):
+        holding = len({each for each, of in zip(group, yes, strict=True) if of is label})
+        if holding < LEAST_GROUPS:
+            raise ConfigError(
+                f"{path}: {holding} {what} hold a text labelled {str(label).lower()}, {LEAST_GROUPS} are needed, as "
+                "whole groups train, choose and test; write more"
+            )
+
+
+def _labelled(line: str, where: str, judged: bool) -> tuple[str, bool, str]:
+    """Return text, label and group of one line. Raises `ConfigError` that names it."""
+    try:
+        value = json.loads(line)
+        text, label, group = (
+            value["text"],
+            value["label"] if judged else value.get("label", False),
+            value.get("group", ""),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError):
+        text, label, group = "", None, ""
+    if not isinstance(text, str) or not text.strip() or label not in (True, False) or not isinstance(group, str | int):
+        raise ConfigError(f'{where} is no example; a line is {{"text": "...", "label": true or false, "group": "..."}}')
+    return text, bool(label), str(group)
+
+
 def examples_of_texts(towards: Path | str, away: Path | str) -> ContrastPairs:
     """Pair the texts of two sources: `.txt` files with one text a line, or folders of `.txt` files.
 

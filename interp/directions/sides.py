@@ -1,7 +1,8 @@
 """Activations of the two sides of a direction, at several layers."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Bool, Float64
@@ -10,6 +11,9 @@ from interp.directions.examples import ContrastPair, ContrastPairs
 from interp.errors import ConfigError, PromptError
 from interp.geometry.words import SENTENCES, WordList, read_words
 from interp.models.hooked import HookedModel
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 TEXT_TOKENS = 64
 """Tokens that are read of a text."""
@@ -68,36 +72,59 @@ def read_sides(
 ) -> Sides:
     """Run both sides of every example: the mean over a reply's or text's tokens, or a prompt's last token.
 
-    Rows are padded at their end, where nothing that is read attends. Raises `UnknownNameError` for a hook point that
-    the model does not have, `PromptError` for a text that is too long.
+    Raises `UnknownNameError` for a hook point that the model does not have, `PromptError` for a text that is too long.
     """
-    import torch
-
     from interp.models.adapter import available_hook_points
-    from interp.models.passes import Capture
     from interp.names import check_hook_points
 
-    names = check_hook_points(list(hook_points), available_hook_points(model), model.cfg.n_layers)
     encoded = [encode_sides(model, pair, examples) for pair in examples.pairs]
-    rows = [(pair[side], start) for side in (0, 1) for *pair, start in encoded]
-    rows_at: dict[str, list[np.ndarray]] = {name: [np.empty(0)] * len(rows) for name in names}
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i][0]))
-    with Capture(model, names) as capture:
-        for at in range(0, len(order), batch_size):
-            group = order[at : at + batch_size]
-            tokens = torch.tensor(padded([rows[i][0] for i in group]), device=model.cfg.device)
-            for name, value in capture(tokens).items():
-                for row, i in zip(value.flatten(2).double().cpu().numpy(), group, strict=True):
-                    ids, start = rows[i]
-                    read = slice(len(ids) - 1, len(ids)) if examples.kind == "prompts" else slice(start, len(ids))
-                    rows_at[name][i] = row[read].mean(0)
+    spans = [(pair[side], start) for side in (0, 1) for *pair, start in encoded]
+    if examples.kind == "prompts":
+        spans = [(ids, len(ids) - 1) for ids, _ in spans]
+    names = check_hook_points(list(hook_points), available_hook_points(model), model.cfg.n_layers)
+    points = span_means(model, spans, {name: (name, None) for name in names}, batch_size=batch_size)
     n = len(encoded)
     return Sides(
-        points={name: np.stack(values) for name, values in rows_at.items()},
+        points=points,
         yes=np.repeat([True, False], n),
         heldout=np.tile(np.arange(n) % 2 == 1, 2),
         paired=True,
     )
+
+
+Encode = Callable[["Tensor"], "Tensor"]
+"""Maps activations `[n, d]` of a hook point to other coordinates `[n, m]`."""
+
+
+def span_means(
+    model: HookedModel,
+    spans: Sequence[tuple[list[int], int]],
+    columns: Mapping[str, tuple[str, Encode | None]],
+    *,
+    batch_size: int = 16,
+) -> dict[str, Float64[np.ndarray, "n d"]]:
+    """Return the mean of activations over each text from a position on, `[n, d]` by name of `columns`.
+
+    `spans` are the token ids of a text and the first position that is read; `columns` has for each name a hook point
+    and what encodes its rows before the mean. Texts are padded at their end, where nothing that is read attends.
+    """
+    import torch
+
+    from interp.models.passes import Capture
+
+    rows: dict[str, list[np.ndarray]] = {name: [np.empty(0)] * len(spans) for name in columns}
+    order = sorted(range(len(spans)), key=lambda i: len(spans[i][0]))
+    with Capture(model, sorted({point for point, _ in columns.values()})) as capture, torch.no_grad():
+        for at in range(0, len(order), batch_size):
+            group = order[at : at + batch_size]
+            tokens = torch.tensor(padded([spans[i][0] for i in group]), device=model.cfg.device)
+            values = {point: value.flatten(2) for point, value in capture(tokens).items()}
+            for name, (point, encode) in columns.items():
+                for row, i in zip(values[point], group, strict=True):
+                    ids, start = spans[i]
+                    read = row[start : len(ids)] if encode is None else encode(row[start : len(ids)])
+                    rows[name][i] = read.double().cpu().numpy().mean(0)
+    return {name: np.stack(values) for name, values in rows.items()}
 
 
 def encode_sides(

@@ -125,7 +125,10 @@ def probe_layers(
 def split_by_document(
     document: Shaped[np.ndarray, " n"], labels: Shaped[np.ndarray, " n"], *, heldout: float, seed: int
 ) -> Bool[np.ndarray, " n"]:
-    """Return the rows of training documents, `[n]` bool. Raises `ConfigError` if a class would be missing from them."""
+    """Return the rows of training documents, `[n]` bool: the same share of the documents that hold each set of classes.
+
+    Raises `ConfigError` if a class would be missing from them.
+    """
     if not 0 < heldout < 1:
         raise ConfigError(f"the fraction of held-out documents must lie between 0 and 1, got {heldout}")
     classes, documents = np.unique(labels), np.unique(document)
@@ -134,9 +137,16 @@ def split_by_document(
     if len(documents) < 4:
         raise ConfigError(f"{len(documents)} documents; at least four are needed to hold some out: give more")
     rng = np.random.default_rng(derive_seed(seed, "held-out documents"))
-    n_test = min(max(2, round(heldout * len(documents))), len(documents) - 2)
+    n, codes = len(documents), np.unique(labels, return_inverse=True)[1]
+    n_test = min(max(2, round(heldout * n)), n - 2)
+    held: dict[Any, list[int]] = {}
+    for at, code in {*zip(document.tolist(), codes.tolist(), strict=True)}:
+        held.setdefault(at, []).append(code)
+    kinds = np.unique([str(sorted(held[at])) for at in documents.tolist()], return_inverse=True)[1]
+    spread = np.diff(np.arange(n + 1) * n_test // n) > 0  # every second one, say
     for _ in range(20):
-        train = ~np.isin(document, rng.permutation(documents)[:n_test])
+        order = rng.permutation(n)
+        train = ~np.isin(document, documents[order[np.argsort(kinds[order], kind="stable")]][spread])
         if len(np.unique(labels[train])) == len(classes) and len(np.unique(labels[~train])) > 1:
             return train
     raise ConfigError(

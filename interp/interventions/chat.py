@@ -34,6 +34,9 @@ from interp.models.hooked import HookedModel
 from interp.models.identity import model_spec, weight_hash
 from interp.seeds import make_generator
 
+Watch = tuple[str, Callable[[Tensor], Tensor]]
+"""A hook point, and what scores its activations `[n, d]`: a monitor of the chats."""
+
 
 class ChatToken(NamedTuple):
     """One more token of a chat."""
@@ -41,6 +44,8 @@ class ChatToken(NamedTuple):
     token: int
     shift: float
     """nats: its log-probability with the interventions, less that without; 0 in a chat without any"""
+    score_before: float | None = None
+    """score of the token before it by a monitor, which reads a token when the next one is written"""
 
 
 class Chats:
@@ -49,8 +54,11 @@ class Chats:
     Keys and values of earlier text stay in memory, so that only new messages are read.
     """
 
-    def __init__(self, model: HookedModel, steps: Sequence[Sequence[Intervention]]):
-        """Set up chats with the interventions of each, none for an unsteered one. Raises as `hooks_of`."""
+    def __init__(self, model: HookedModel, steps: Sequence[Sequence[Intervention]], watch: Watch | None = None):
+        """Set up chats with the interventions of each, none for an unsteered one; `watch` reads them as they run.
+
+        Raises as `hooks_of`.
+        """
         self.model, self._steps = model, steps
         rows = [(at, on) for at, mine in enumerate(steps) for on in ([True, False] if mine else [False])]
         self._chat_of = torch.tensor([at for at, _ in rows])
@@ -66,6 +74,14 @@ class Chats:
             for at, mine in enumerate(steps)
             for name, hook in hooks_of(model, mine, offset=self._offset)
         ]
+        self._watch, self._last = watch, torch.zeros(0)
+        if watch is not None:
+            self._hooks.append((watch[0], self._see))
+
+    def _see(self, value: Tensor, hook: object = None) -> Tensor:
+        """Keep the activations of the newest token, after the interventions: `[rows, d]`."""
+        self._last = value[:, -1].flatten(1)
+        return value
 
     def _rows_of(self, at: int) -> Callable[[Tensor], Tensor]:
         return lambda value: (self._steered == at)[:, None].to(value.device)
@@ -95,10 +111,11 @@ class Chats:
             return first.pop() if first else self._step(tokens)
 
         for ids in generate(step, self._tokens.to(self.model.cfg.device), n_new, pick):
-            log_p, chosen = taken.pop().tolist(), ids.tolist()
+            log_p, chosen, leaders = taken.pop().tolist(), ids.tolist(), self._leader.tolist()
+            before = [None] * len(leaders) if self._watch is None else self._watch[1](self._last[leaders]).tolist()
             yield [
-                ChatToken(chosen[row], log_p[row] - log_p[row + 1] if self._steps[at] else 0.0)
-                for at, row in enumerate(self._leader.tolist())
+                ChatToken(chosen[row], log_p[row] - log_p[row + 1] if self._steps[at] else 0.0, before[at])
+                for at, row in enumerate(leaders)
             ]
 
     def _begin(self, rows: list[list[int]]) -> Tensor:
@@ -113,6 +130,8 @@ class Chats:
         self._step = NextToken(self.model, self._hooks, offset=self._offset)
         logits = self._step(tokens.to(device))
         self._step.select(whole.to(device))
+        if self._watch is not None:
+            self._last = self._last[whole.to(device)]
         self._steered, self._tokens = self._all, tokens[whole]
         return logits[whole.to(device)]
 
@@ -148,9 +167,11 @@ def _padded(texts: list[list[int]]) -> tuple[Tensor, Tensor]:
     return tokens, torch.tensor([[False] * (width - len(text)) + [True] * len(text) for text in texts])
 
 
-def reply_to(model: HookedModel, talk: Conversation, message: str, kept: Chats | None = None) -> "Replies":
-    """Return the replies to a message, which are written as they are asked for; `held` are the chats of an earlier
-    message with the same interventions.
+def reply_to(
+    model: HookedModel, talk: Conversation, message: str, kept: Chats | None = None, watch: Watch | None = None
+) -> "Replies":
+    """Return the replies to a message, which are written as they are asked for; `kept` are the chats of an earlier
+    message with the same interventions and the same `watch`, which scores every token.
 
     Raises `PromptError` for an empty message or a full context, `MismatchError` for other weights, `ConfigError` for a
     model that cannot chat.
@@ -168,7 +189,7 @@ def reply_to(model: HookedModel, talk: Conversation, message: str, kept: Chats |
         )
     generator = make_generator(talk.seed + len(talk.turns), "chat")
     choose = sampled(talk.temperature, generator, coupled=1)
-    chats = kept or Chats(model, [talk.steps(name, n_layers) for name in names])
+    chats = kept or Chats(model, [talk.steps(name, n_layers) for name in names], watch)
     return Replies(chats, names, chats.write(texts, talk.n_new, choose))
 
 
@@ -181,15 +202,24 @@ class Replies(Iterator[list[MovedToken | None]]):
         self._said, self._ends = tokens, end_tokens(model)
         self._ids: list[list[int]] = [[] for _ in names]
         self._tokens: list[list[MovedToken]] = [[] for _ in names]
+        self._scores: list[list[float]] = [[] for _ in names]
+        self.newest: list[float | None] = []
+        """by a monitor, of the token before the newest one, in each chat that goes on or has just ended"""
         self._ended = [False] * len(names)
 
     def __next__(self) -> list[MovedToken | None]:
         if all(self._ended):
             raise StopIteration
-        return [self._take(at, token) for at, token in enumerate(next(self._said))]
+        said, self.newest = next(self._said), [None] * len(self.names)
+        return [self._take(at, token) for at, token in enumerate(said)]
 
     def _take(self, at: int, written: ChatToken) -> MovedToken | None:
-        if self._ended[at] or written.token in self._ends:
+        if self._ended[at]:
+            return None
+        if self._tokens[at] and written.score_before is not None:
+            self.newest[at] = written.score_before
+            self._scores[at].append(written.score_before)
+        if written.token in self._ends:
             self._ended[at] = True
             return None
         self._ids[at].append(written.token)
@@ -211,4 +241,5 @@ class Replies(Iterator[list[MovedToken | None]]):
             text = text.partition(NEXT_USER)[0]
             while tokens and len("".join(token.text for token in tokens)) > len(text):
                 tokens = tokens[:-1]
-        return ChatReply(text=text, tokens=tuple(tokens), cut=not self._ended[at])
+        scores = tuple(self._scores[at][: len(tokens)])
+        return ChatReply(text=text, tokens=tuple(tokens), cut=not self._ended[at], scores=scores)

@@ -37,6 +37,8 @@ class ChatReply:
     tokens: tuple[MovedToken, ...]
     cut: bool
     """it was cut at the limit, or stopped"""
+    scores: tuple[float, ...] = ()
+    """log-odds above the threshold of a monitor, of each token that it read; empty without one"""
 
 
 @dataclass(frozen=True, kw_only=True)

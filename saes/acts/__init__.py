@@ -10,6 +10,7 @@
 - `features`     one feature: on a text, steered, ablated, its direction, its documents
 - `heads`        one attention head, ablated on its own examples
 - `alignments`   one pair of an alignment, swapped
+- `monitors`     a text under a monitor
 - `graphs`       an attribution graph: latents changed, groups, edges by heads
 
 The page *Prompt* and others, `workbench ask`, `/api/`, agents and notebooks have every act from its class

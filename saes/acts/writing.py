@@ -12,11 +12,13 @@ from annotated_types import Interval, MaxLen
 
 from interp.acts import Act, Streamed
 from interp.directions.chats import NamedChats, NamedStep
+from interp.directions.monitor import Monitor
 from interp.directions.study import DirectionGeometry
 from interp.errors import PromptError
 from interp.interventions.conversation import ChatReply, MovedToken, random_vector
 from interp.interventions.intervention import Direction, Intervention
 from interp.options import ArtefactName, Count, FieldLabel, Strength, Temperature
+from saes.acts.monitors import scorer_of
 from saes.acts.prompt import OnPrompt
 from saes.acts.readings import Guess
 from saes.acts.session import Session
@@ -199,6 +201,8 @@ class ChatStep:
     said: list[MovedToken | None]
     """None for a chat that has ended"""
     replies: dict[str, ChatReply] = field(default_factory=dict)
+    scores: list[float | None] = field(default_factory=list)
+    """by a monitor, of the token before this one in each chat, None where it read none; empty without one"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,18 +219,24 @@ class AnswerChats(Streamed[Session, ChatStep]):
     """The chats so far, and their steering."""
     message: str
     """The next message of the user."""
+    monitor: ArtefactName = ""
+    """A monitor of the workspace, which scores every token of every chat."""
 
     def measure(self, run: Session) -> Iterator[ChatStep]:
         from interp.interventions.chat import reply_to
 
         conversation = self.conversation.read(run.workspace)
         spec, steering = conversation.recipe.model, conversation.steering
+        watch = None
+        if self.monitor:
+            monitor = run.workspace.open(Monitor, self.monitor)
+            watch, steering = scorer_of(run, monitor, spec), steering + monitor.about.content_hash
         kept = run.take_chats(spec, steering)
         try:
-            replies = reply_to(run.model(spec), conversation, self.message, kept)
+            replies = reply_to(run.model(spec), conversation, self.message, kept, watch and (watch.hook_point, watch))
             kept = replies.chats
             for tokens in replies:
-                yield ChatStep(tokens)
+                yield ChatStep(tokens, scores=replies.newest if watch else [])
             yield ChatStep([], replies.finished())
         finally:  # also after an empty message, and where nobody waits any more
             if kept is not None:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+import make_monitor
 import pytest
 from conftest import serving, wait_for_address
 from make_direction import direction
@@ -11,6 +12,8 @@ from make_geometry import LISTS, geometry
 from make_series import series
 from make_workspace import build
 
+from interp.artifacts import save_artefact
+from interp.directions.study import DirectionGeometry
 from interp.workspace import Workspace
 
 pytestmark = pytest.mark.browser
@@ -26,6 +29,9 @@ def workspace(tmp_path_factory) -> Workspace:
     induction(found)
     geometry(found, "other", lists={"weekdays": LISTS["weekdays"]})
     direction(found, model="smollm2-135m")
+    [pushed] = found.values(DirectionGeometry)
+    watched = make_monitor.monitor("smollm2-135m", pushed.settings.weight_hash)
+    save_artefact(watched, found.path("monitor", "watched"))
     return found
 
 
@@ -88,6 +94,21 @@ def test_chats_are_steered_side_by_side_stopped_kept_and_opened_again(found, tmp
     page.set_input_files("#say-file", file)
     page.wait_for_selector("#say-status >> text=was made for smollm2-135m with weights 1111")
     assert page.locator("#say-log .wb-say-turn").count() == 2, "the conversation before it stays"
+    page.select_option("#say-monitor", "watched")
+    page.fill("#say-message", "again")
+    page.keyboard.press("Enter")
+    turn = page.locator("#say-log .wb-say-turn:nth-child(3)")
+    turn.locator("[data-chat=unsteered] >> text=monitor fires, mean score +1.5").wait_for()
+    tips = turn.locator("[data-chat=unsteered] .wb-mark").evaluate_all("all => all.map(each => each.dataset.tip)")
+    assert tips == ["score +4", "score −1"]
+    page = found.open("/artefact/monitors/watched")
+    page.wait_for_selector(".wb-verdict >> text=A monitor that works: it catches 90% at 5% false alarms")
+    page.wait_for_selector("#artefact-figure .main-svg")
+    page.fill("#monitor-text", "two words")
+    page.click("#monitor-run")
+    page.wait_for_selector("#monitor-drawn >> text=The monitor fires: mean score +2.50")
+    assert page.locator("#monitor-drawn .wb-mark").count() == 2
+    assert page.evaluate("window.pwned") is None
 
 
 def test_choosing_a_list_changes_the_picture_and_the_address(found):

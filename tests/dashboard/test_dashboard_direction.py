@@ -168,7 +168,7 @@ def test_every_chat_says_a_token_a_line_and_then_its_reply(chats, live):
 
 def test_a_conversation_is_kept_and_opened_as_it_was(chats):
     talk = conversation(chats, system="Be kind.")
-    reply = {"text": "Hi", "tokens": [["Hi", 0.5]], "cut": False}
+    reply = {"text": "Hi", "tokens": [["Hi", 0.5]], "cut": False, "scores": [1.5]}
     talk["turns"] = [{"message": "Hello", "strengths": {"pushed": 1.5}, "replies": {"steered": reply}}]
     assert chats.post("/api/chat/keep", json={"name": "one", "conversation": talk}).get_json() == {"kept": "one"}
     assert chats.get("/api/chat/kept").get_json() == {"names": ["one"]}

@@ -61,7 +61,8 @@ def test_every_shift_is_recomputed_from_whole_passes_where_texts_have_different_
     drawn = torch.Generator().manual_seed(2)
     texts = [torch.randint(1, 50, (1, n), generator=drawn) for n in (3, 2, 4)]
     steps = everywhere(along(32, 20.0, action=action), 2)
-    chats, read = Chats(model, steps := [(), steps, [along(32, -2.0)]]), list[int]()
+    steps = [(), steps, [along(32, -2.0)]]
+    chats, read = Chats(model, steps, (POINT, lambda x: x[:, 0])), list[int]()
     for turn in range(2):  # the second message goes on with what the first one read
         read.clear()
         with model.hooks(fwd_hooks=[(POINT, lambda value, hook: read.append(value.shape[1]))]):
@@ -73,6 +74,10 @@ def test_every_shift_is_recomputed_from_whole_passes_where_texts_have_different_
                     run_with_hooks(model, tokens, hooks_of(model, mine))[0, -1].log_softmax(-1)
                     for mine in (steps[at], [])
                 )
+                seen: list[float] = []
+                look = (POINT, lambda value, hook, seen=seen: seen.append(value[0, -1, 0].item()))
+                run_with_hooks(model, tokens, [*hooks_of(model, steps[at]), look])
+                assert each.score_before == pytest.approx(seen[0], abs=1e-4), "a monitor reads the steered model"
                 assert each.token == int(with_it.argmax())
                 assert each.shift == pytest.approx((with_it - without)[each.token].item(), abs=1e-4)
                 if number < 2 - at:  # the replies are cut at different lengths

@@ -7,6 +7,7 @@ import { json, messageOf, messages, request } from "../http.mjs";
 
 const STEERED = ["steered", "random direction"];
 const FULL = 3; // nats of the full colour
+const FULL_SCORE = 8; // log-odds above the threshold of a monitor
 
 /** Called once the panel is on the page. @param {SayState | null} given */
 export function begin(given) {
@@ -39,6 +40,10 @@ function panel(holder, given) {
     "aria-label": "Add a direction",
     onchange: add,
   });
+  const watch = element("select", { class: "wb-native", id: "say-monitor", "aria-label": "Monitor" });
+  const monitors = given.monitors.map((each) => element("option", { value: each }, `Monitor: ${visible(each, 60)}`));
+  watch.append(element("option", { value: "" }, "No monitor"), ...monitors);
+  watch.hidden = !monitors.length;
   const log = element("div", { class: "wb-say-log", id: "say-log", role: "log", "aria-label": "Conversation" });
   const said = element("p", { class: "wb-note", id: "say-status", role: "status" });
   const layout = element("p", { class: "wb-note", id: "say-layout" });
@@ -61,7 +66,7 @@ function panel(holder, given) {
   const file = element("input", { type: "file", accept: ".json", hidden: true, id: "say-file", onchange: openFile });
 
   holder.replaceChildren(
-    element("div", { class: "wb-controls" }, sliders, more),
+    element("div", { class: "wb-controls" }, sliders, more, watch),
     legend(),
     layout,
     log,
@@ -244,16 +249,16 @@ function panel(holder, given) {
     read();
     const strengths = Object.fromEntries(talk.names.map((each, at) => [each, talk.strengths[at]]));
     const names = ["unsteered", ...STEERED.slice(0, talk.random ? 2 : 1)];
-    const empty = () => ({ text: "", tokens: [], cut: true });
+    const empty = () => ({ text: "", tokens: [], cut: true, scores: [] });
     /** @type {ChatTurn} */
     const turn = { message: text, strengths, replies: Object.fromEntries(names.map((each) => [each, empty()])) };
-    const shown = drawn(turn);
+    const shown = drawn(turn, Boolean(watch.value));
     log.append(shown.item);
     message.value = "";
     busy(true);
     said.textContent = "reading the message …";
     const ended = await safely(async () => {
-      const body = { conversation: talk, message: text, visitor: given.visitor };
+      const body = { conversation: talk, message: text, monitor: watch.value, visitor: given.visitor };
       for await (const line of messages(await request("/api/act/answer_chats", body, { signal: mine.signal }))) {
         if (!holder.isConnected) mine.abort();
         const step = /** @type {ChatLine} */ (line);
@@ -263,6 +268,12 @@ function panel(holder, given) {
           return true;
         }
         step.said.forEach((token, at) => {
+          const score = step.scores[at]; // of the token before
+          const reply = turn.replies[names[at]];
+          if (score != null) {
+            reply.scores?.push(score);
+            shown.score(names[at], reply.tokens.length - 1, score);
+          }
           if (!token) return;
           turn.replies[names[at]].tokens.push(token);
           shown.add(names[at], token);
@@ -299,8 +310,8 @@ function panel(holder, given) {
     stop.hidden = !on;
   }
 
-  /** A message, and a column for every reply. @param {ChatTurn} turn */
-  function drawn(turn) {
+  /** A message, and a column for every reply: its colours are a monitor's scores, or shifts. @param {ChatTurn} turn @param {boolean} [watched] */
+  function drawn(turn, watched = Object.values(turn.replies).some((each) => each.scores?.length)) {
     const how = Object.entries(turn.strengths).map(([direction, strength]) => `${direction} × ${short(strength)}`);
     const columns = element("div", { class: "wb-say-replies", style: { "--n": Object.keys(turn.replies).length } });
     /** @type {Record<string, HTMLElement>} */
@@ -309,7 +320,10 @@ function panel(holder, given) {
       texts[chat] = element("p", { class: "wb-say-text wb-tokens", dir: "auto" });
       const facts = element("span", { class: "wb-quiet" }, factsOf(chat, reply));
       columns.append(element("div", { "data-chat": chat }, element("h3", {}, chat, facts), texts[chat]));
-      for (const token of reply.tokens) put(texts[chat], chat, token);
+      for (const token of reply.tokens) put(texts[chat], watched ? "" : chat, token);
+      reply.scores?.forEach((score, at) => {
+        mark(texts[chat], at, score);
+      });
     }
     const item = element(
       "div",
@@ -320,7 +334,10 @@ function panel(holder, given) {
     );
     return {
       item,
-      add: (/** @type {string} */ chat, /** @type {MovedToken} */ token) => put(texts[chat], chat, token),
+      add: (/** @type {string} */ chat, /** @type {MovedToken} */ token) =>
+        put(texts[chat], watched ? "" : chat, token),
+      score: (/** @type {string} */ chat, /** @type {number} */ at, /** @type {number} */ score) =>
+        mark(texts[chat], at, score),
     };
   }
 
@@ -406,7 +423,7 @@ function legend() {
     "Colour of a token: its probability was ",
     swatch("", "raised by steering"),
     swatch("wb-lowered", "lowered"),
-    ` (full from ${FULL} nats of log-probability)`,
+    ` (full from ${FULL} nats of log-probability); with a monitor, its score above the threshold`,
   );
 }
 
@@ -415,6 +432,11 @@ function factsOf(chat, reply) {
   const n = reply.tokens.length,
     size = reply.tokens.reduce((sum, [, shift]) => sum + Math.abs(shift), 0) / n;
   const facts = STEERED.includes(chat) && n ? [`mean shift ${short(Number(size.toFixed(2)))} nats a token`] : [];
+  const scores = reply.scores ?? [];
+  if (scores.length) {
+    const mean = scores.reduce((sum, score) => sum + score, 0) / scores.length;
+    facts.push(`monitor ${mean > 0 ? "fires" : "silent"}, mean score ${signed(Number(mean.toFixed(2)))}`);
+  }
   return [...facts, ...(reply.cut && n ? ["cut"] : [])].join(", ");
 }
 
@@ -433,4 +455,17 @@ function put(text, chat, [token, shift]) {
     token,
   );
   text.append(span);
+}
+
+/** Colour a token by its score under a monitor: none below the threshold. @param {HTMLElement} text @param {number} at @param {number} score */
+function mark(text, at, score) {
+  const span = text.children[at];
+  if (!(span instanceof HTMLElement)) return;
+  const told = `score ${signed(Number(score.toFixed(2)))}`;
+  span.className = "wb-mark";
+  span.style.setProperty("--a", score <= 0 ? "0" : (0.12 + 0.5 * Math.min(1, score / FULL_SCORE)).toFixed(3));
+  span.dataset.tip = told;
+  span.role = "note";
+  span.tabIndex = at ? -1 : 0;
+  span.ariaLabel = `${span.textContent}, ${told}`;
 }

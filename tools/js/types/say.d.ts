@@ -7,6 +7,8 @@ interface ChatReply {
   text: string;
   tokens: MovedToken[];
   cut: boolean;
+  /** of each token that a monitor read, log-odds above its threshold; none without one */
+  scores?: number[];
 }
 
 interface ChatTurn {
@@ -44,6 +46,7 @@ type Defaults = Pick<Conversation, "random" | "n_new" | "temperature" | "seed" |
 interface SayState {
   direction: string;
   directions: string[];
+  monitors: string[];
   kept: string;
   visitor: string;
 }
@@ -66,5 +69,6 @@ interface CheckedChat {
 interface ChatLine {
   error?: string;
   said: (MovedToken | null)[];
+  scores: (number | null)[];
   replies: Record<string, ChatReply>;
 }
