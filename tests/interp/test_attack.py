@@ -1,7 +1,6 @@
 """Worst case of a circuit: helpers and hurters that cancel by construction are told from a circuit that stands."""
 
 import pytest
-import torch
 
 from interp.artifacts import save_artefact
 from interp.circuits.attack import attack_circuit
@@ -10,34 +9,16 @@ from interp.circuits.graph import Graph
 from interp.circuits.tasks import make_task
 from interp.circuits.worst_case import CHOSEN, EVERYTHING, HELPERS, HURTERS, RANDOM_CIRCUITS, AttackConfig, WorstCase
 from interp.errors import ConfigError
-from interp.models.toys import _blank, _set, _set_output
 from interp.workspace import Workspace
+from tests.interp.circuit_tasks import several_inductions
 
-D_VOCAB, N_CTX, AMOUNT, SHARP = 16, 32, 0.8, 100.0
+AMOUNT = 0.8
 CONFIG = AttackConfig(prompts=8, exchanges=4, n_random=2, fractions=(0.1, 0.3, 1.0))
 
 
 def balanced_induction():
     """Return an induction model with two more induction heads: L1H1 writes 0.8 of what L1H0 does, L1H2 removes it."""
-    d_model = 96
-    model = _blank(d_model, 3, D_VOCAB, N_CTX, "cpu", torch.float32)
-    tok, prev, out = (slice(i * D_VOCAB, (i + 1) * D_VOCAB) for i in range(3))
-    pos = slice(48, 48 + N_CTX)
-    eye, gain, d_head = torch.eye, SHARP * 32**0.5, d_model // 3
-    with torch.no_grad():
-        model.W_E[:, tok], model.W_pos[:, pos] = eye(D_VOCAB), eye(N_CTX)
-        _set(model, 0, "q", pos, slice(0, N_CTX), gain * eye(N_CTX).roll(-1, 1).tril())
-        _set(model, 0, "k", pos, slice(0, N_CTX), eye(N_CTX))
-        _set(model, 0, "v", tok, slice(0, D_VOCAB), eye(D_VOCAB))
-        _set_output(model, 0, slice(0, D_VOCAB), prev, eye(D_VOCAB))
-        for head, amount in enumerate((1.0, AMOUNT, -AMOUNT)):
-            own = slice(head * d_head, head * d_head + D_VOCAB)
-            _set(model, 1, "q", tok, own, gain * eye(D_VOCAB))
-            _set(model, 1, "k", prev, own, eye(D_VOCAB))
-            _set(model, 1, "v", tok, own, eye(D_VOCAB))
-            _set_output(model, 1, own, out, amount * eye(D_VOCAB))
-        model.unembed.original_component.weight[:, out] = SHARP * eye(D_VOCAB)
-    return model
+    return several_inductions([(0, 1.0), (0, AMOUNT), (0, -AMOUNT)])
 
 
 def circuit_of(model, heads: list[str]) -> Circuit:
