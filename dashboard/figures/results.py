@@ -192,6 +192,7 @@ FIGURES: dict[str, Draw] = {
     "interp.circuits.found_circuit.FoundCircuit": _circuit,
     "interp.tracing.graph.AttributionGraph": _graph,
     "interp.tracing.effects.EdgeSplit": circuits.split_figure,
+    "interp.circuits.core.Core": circuits.two_circuits,
     "interp.circuits.worst_case.WorstCase": circuits.worst_case_curve,
     "interp.circuits.find.Curve": _curve,
     "interp.circuits.head_weights.Composition": _composition,

@@ -187,6 +187,10 @@ class Core(Artefact, kind="core", title="Core of a circuit", made_by="circuit co
         """Edges of equally good circuits, by source, target, input and position."""
         return {edge.key: edge for edge in self.edges.rows()}
 
+    def share(self, key: tuple[str, str, str | None, int | None]) -> float:
+        """Return the share of equally good circuits in which an edge returns; 0 where it is in none."""
+        return self.shares[key].share if key in self.shares else 0.0
+
     @property
     def holds(self) -> bool:
         """True where there are more core edges than by chance, and an untrained model lacks the behaviour."""

@@ -9,15 +9,17 @@
    reaches the threshold, they stay out. Where it does not, as many (then twice as many) of the next edges of the
    ranking come in; where that reaches it, these are substitutes, and the circuit goes on with them.
 3. All circuits are judged on `held_out`. Those at most `within` below the lowest threshold are equally good.
-4. A circuit is searched among all edges outside the smallest of them, then outside its part that is not in the core,
-   then outside a random half of that part: the first one found joins the others.
+4. Against the core so far: its nodes are taken out of the smallest circuit in the same way, and circuits are searched
+   outside the smallest circuit, outside the core, each half of it, and what else the smallest has (`OUTSIDE`). Those
+   that are found are judged and join the others.
 5. The core is what all equally good circuits share. Null: for each of them a random circuit with as many edges into
    each input. More searches can only make a core smaller.
 """
 
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 
@@ -57,6 +59,16 @@ from interp.statistics import Interval, percentile_interval, proportion_interval
 
 Edges = Bool[Tensor, " n_edges"]
 Order = Int64[Tensor, " n_ranked"]
+OUTSIDE: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+    "the smallest circuit": lambda smallest, core, half: smallest,
+    "the core": lambda smallest, core, half: core,
+    "half of the core": lambda smallest, core, half: core & half,
+    "the other half of the core": lambda smallest, core, half: core & ~half,
+    "what else the smallest has": lambda smallest, core, half: smallest & ~core,
+}
+"""Edges that a circuit is searched without, from the smallest circuit, the core so far and a random half of all."""
+CORE_EXCHANGES = 5
+"""Times as many nodes of the core are tried as of each circuit."""
 HALVINGS = 3
 """Bisection steps between the last size that is too small and the first that suffices."""
 
@@ -127,19 +139,16 @@ def find_core(
         say(_price(config, (perf_counter() - started) / 2))
     search = _Search(model, graph, draw, chooser, settings, None if resume is None else resume(settings))
     own = _Found(origin=OWN, threshold=config.thresholds[0], edges=_numbers(graph.members(circuit)))
-    found, total = [own], config.circuits + 2
+    found, total = [own], config.circuits + len(OUTSIDE) + 2
     for number in range(1, config.circuits + 1):
         found.append(search.varied(number, len(own.edges)))
         if progress is not None:
             progress(number, total, {"edges": len(found[-1].edges), "found by": found[-1].origin})
     judge = _Runs(model, graph, held_out, settings)
     values = [judge.values(_mask(graph, each.edges)) for each in found]
-    other = search.avoiding(found, values, judge)
-    if other is not None:
-        found.append(other[0])
-        values.append(other[1])
-    if progress is not None:
-        progress(total - 1, total, {"part": "a circuit that avoids another"})
+    for done, part in enumerate(search.avoiding(found, values, judge), start=config.circuits + 1):
+        if progress is not None:
+            progress(done, total, {"outside": part})
     gap = untrained_gap(model, task, config.seed) if untrained else None
     core = _compare(settings, graph, judge, found, np.stack(values), gap)
     if progress is not None:
@@ -210,36 +219,39 @@ class _Search:
 
         return self._once(f"search-{number}", search)
 
-    def avoiding(self, found: list[_Found], values: list[np.ndarray], judge: _Runs) -> tuple[_Found, np.ndarray] | None:
-        """Return an equally good circuit outside the smallest one, or outside a part of it, with its metric."""
-        good = [(i, each) for i, each in enumerate(found) if _is_good(values[i], judge, self.settings)]
-        if not good:
-            return None
-        number, smallest = min(good, key=lambda pair: len(pair[1].edges))
-        whole = _mask(self.graph, smallest.edges)
-        rest = whole & ~torch.stack([_mask(self.graph, each.edges) for _, each in good]).all(0)
-        generator = make_generator(self.settings.seed, "half of a circuit")
-        half = rest & (torch.rand(len(rest), generator=generator) < 0.5)
-        threshold = self.settings.thresholds[0]
-        for part, left_out in (("", whole), ("what is not in the core of ", rest), ("half of the rest of ", half)):
-
-            def search(part: str = part, left_out: Edges = left_out) -> _Found:
-                origin = f"outside {part}circuit {number}"
-                if not bool(left_out.any()) or self.runs.faithful(~left_out) < threshold:
-                    return _Found(origin=origin, threshold=threshold, edges=())
-                order = self.ranking(self.runs.bench.task, self.settings.methods[0])
-                order = order[~left_out[order]]
-                kept = self.smallest(order, threshold, len(smallest.edges))
-                if kept is None:
-                    return _Found(origin=origin, threshold=threshold, edges=())
-                return self.exchanged(len(found), origin, threshold, order, kept)
-
-            other = self._once(f"avoiding-{part.replace(' ', '-')}circuit", search)
+    def avoiding(self, found: list[_Found], values: list[np.ndarray], judge: _Runs) -> Iterator[str]:
+        """Search outside parts of what was found, and add circuits with their metric; yield each part when done."""
+        half = torch.rand(self.graph.n_edges, generator=make_generator(self.settings.seed, "halves of a core")) < 0.5
+        for part, edges_of in {"nodes": None, **OUTSIDE}.items():
+            good = [each for each, row in zip(found, values, strict=True) if _is_good(row, judge, self.settings)]
+            masks = torch.stack([_mask(self.graph, each.edges) for each in good or found])
+            smallest, core = masks[masks.sum(1).argmin()], masks.all(0)
+            if edges_of is None:
+                search = partial(self._without_nodes, smallest, core)
+            else:
+                search = partial(self._outside, part, edges_of(smallest, core, half))
+            other = self._once(f"outside-{part.replace(' ', '-')}", search)
             if other.edges:
-                measured = judge.values(_mask(self.graph, other.edges))
-                if _is_good(measured, judge, self.settings):
-                    return other, measured
-        return None
+                rows = tuple(replace(row, circuit=len(found)) for row in other.substitutes)
+                found.append(replace(other, substitutes=rows))
+                values.append(judge.values(_mask(self.graph, other.edges)))
+            yield part
+
+    def _without_nodes(self, smallest: Edges, core: Edges) -> _Found:
+        """Return the smallest circuit with nodes of the core taken out where the rest or other edges do as well."""
+        order = self.ranking(self.runs.bench.task, self.settings.methods[0])
+        origin = "the smallest, nodes of the core exchanged"
+        found = self.exchanged(0, origin, self.settings.thresholds[0], order, smallest, core, CORE_EXCHANGES)
+        return found if found.edges != _numbers(smallest) else replace(found, edges=())
+
+    def _outside(self, part: str, left_out: Edges) -> _Found:
+        """Return the smallest circuit of all other edges; an empty one where they do not reach the first threshold."""
+        threshold, edges = self.settings.thresholds[0], ()
+        if bool(left_out.any()) and self.runs.faithful(~left_out) >= threshold:
+            order = self.ranking(self.runs.bench.task, self.settings.methods[0])
+            kept = self.smallest(order[~left_out[order]], threshold, int(left_out.sum()))
+            edges = () if kept is None else _numbers(kept)
+        return _Found(origin=f"outside {part}", threshold=threshold, edges=edges)
 
     def ranking(self, prompts: Task, method: Method) -> Order:
         """Return all edges, highest score first."""
@@ -276,24 +288,39 @@ class _Search:
             too_few, enough = (too_few, middle) if reaches(middle) else (middle, enough)
         return self.pruned(order[:enough])
 
-    def exchanged(self, number: int, origin: str, threshold: float, order: Order, kept: Edges) -> _Found:
-        """Return a circuit whose nodes were taken out one after another: left out, replaced, or put back."""
+    def exchanged(
+        self,
+        number: int,
+        origin: str,
+        threshold: float,
+        order: Order,
+        kept: Edges,
+        core: Edges | None = None,
+        turns: int = 1,
+    ) -> _Found:
+        """Return a circuit whose nodes were taken out one after another: left out, replaced, or put back.
+
+        With a `core` its nodes are taken out, and none of their edges comes back as a substitute.
+        """
         source = self.graph.edge_table[:, 2]
         generator = make_generator(self.settings.seed, f"exchanges of circuit {number}")
-        nodes = source[kept].unique()
+        nodes = source[kept if core is None else core].unique()
         nodes = nodes[nodes > 0]  # without the embedding nothing is left
+        barred, before = torch.zeros_like(kept), self.runs.faithful(kept)
         substitutes: list[Substitute] = []
-        for node in nodes[torch.randperm(len(nodes), generator=generator)][: self.settings.exchanges].tolist():
+        for node in nodes[torch.randperm(len(nodes), generator=generator)][: turns * self.settings.exchanges].tolist():
             touching = self._touching(node)
             if not bool((kept & touching).any()):
                 continue
             rest = prune_edges(self.graph, kept & ~touching, self.runs.length)
             left = self.runs.faithful(rest)
+            if core is not None:
+                barred |= touching
             if left >= threshold:
-                kept = rest
+                kept, before = rest, left
                 continue
             out = kept & ~rest
-            others = order[~(rest | out | touching)[order]]
+            others = order[~(rest | out | touching | barred)[order]]
             for n in (int(out.sum()), 2 * int(out.sum())):
                 tried = prune_edges(self.graph, rest | _mask(self.graph, others[:n]), self.runs.length)
                 after = self.runs.faithful(tried)
@@ -305,12 +332,12 @@ class _Search:
                         instead=self._names(new),
                         n_out=int(out.sum()),
                         n_instead=int(new.sum()),
-                        before=self.runs.faithful(kept),
+                        before=before,
                         without=left,
                         after=after,
                     )
                     substitutes.append(row)
-                    kept = tried
+                    kept, before = tried, after
                     break
         return _Found(origin=origin, threshold=threshold, edges=_numbers(kept), substitutes=tuple(substitutes))
 
