@@ -159,6 +159,7 @@ CASES = {
         "layer head effect stderr ...", figure=True),
     "alignment": Case(lambda: aligned(), "basis rank accuracy low high changed stayed", figure=True),
     "worst case": Case(lambda: attacked(), "ablation what n_removed left low high", figure=True),
+    "core": Case(lambda: searched(), "number origin threshold n_edges faithfulness low high equally_good", figure=True),
     **GEOMETRY,
     **DICTIONARIES,
     **OTHERS,
@@ -179,6 +180,15 @@ def aligned():
 def attacked():
     few = AttackConfig(prompts=2, ablations=("resample",), exchanges=1, n_random=1, fractions=(0.5, 1.0))
     return interp.attack_circuit(model(), *task().split(2), planted_circuit(), few, model_name="planted:induction")
+
+
+def searched():
+    few = interp.CoreConfig(circuits=2, prompts=2, judging=2, exchanges=1, n_random=1, methods=("eap-ig",))
+
+    def prompts(number: int):
+        return interp.make_task("induction", model(), n_prompts=2, seed=number)
+
+    return interp.find_core(model(), prompts, *task().split(2), planted_circuit(), few, model_name="planted:induction")
 
 
 def onset():

@@ -65,7 +65,7 @@ def curve_panel(present: bool) -> html.Section:
     )
 
 
-def table_panel(unit: str, *, returns: bool) -> html.Section:
+def table_panel(unit: str, *, returns: bool = False) -> html.Section:
     """Return the edges as a table; `unit` says what their score is. With a core, `returns` shows their share."""
     signed = {"function": "params.value == null ? '' : d3.format('+.3~g')(params.value)"}
     number = {"valueFormatter": signed, "type": "rightAligned"}
@@ -79,12 +79,9 @@ def table_panel(unit: str, *, returns: bool) -> html.Section:
         {"field": "interval", "headerName": "95 % interval", "flex": 1.3, "minWidth": 120, "sortable": False},
         {"field": "member", "headerName": "in circuit", "width": 92},
         {
-            "field": "returns",
-            "headerName": "returns",
-            "width": 92,
-            "headerTooltip": "share of equally good circuits",
-            "hide": not returns,
-            **number,
+            **{"field": "returns", "headerName": "returns", "width": 92, "hide": not returns, **number},
+            "headerTooltip": "share of equally good circuits that have this edge",
+            "valueFormatter": {"function": "params.value == null ? '' : d3.format('.0%')(params.value)"},
         },
     ]
     grid = dag.AgGrid(

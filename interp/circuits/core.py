@@ -34,7 +34,7 @@ class CoreConfig:
     """Searches, each with prompts of its own; methods, templates of the task and thresholds take turns."""
     prompts: int = 8
     """Prompt pairs on which each search scores edges."""
-    judging: int = 16
+    judging: int = 8
     """Prompt pairs, the same for all, on which sizes are chosen; as many others judge all circuits."""
     methods: tuple[Method, ...] = ("eap-ig", "eap", "relp")
     """Scores of edges, in turn."""

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from interp.circuits.core import Core
 from interp.circuits.found_circuit import EdgeCircuit
 from interp.circuits.worst_case import WorstCase
 from interp.errors import ConfigError
@@ -81,3 +82,14 @@ def test_a_circuit_is_attacked_by_its_name(cli, tmp_path):
     assert "edge-circuits/planted" in found.about.parents
     assert "attacked: " in cli(tmp_path, "circuit", "show", "planted")
     assert "did you mean 'planted'" in cli(tmp_path, "circuit", "attack", "plnted", code=2)
+    words = ("--circuits", 3, "--judging", 4, "--prompts", 4, "--n-random", 19)
+    printed = cli(tmp_path, "circuit", "core", "planted", *words)
+    assert "3 searches of about" in printed, "the price first"
+    assert "are in all 4 circuits" in printed
+    core = Workspace(tmp_path).open(Core, "planted")
+    assert [circuit.origin for circuit in core.good] == [
+        "circuit find",
+        *(f"{method}, seed {seed}" for seed, method in enumerate(("eap-ig", "eap", "relp"), start=1)),
+    ]
+    shown = cli(tmp_path, "circuit", "show", "planted")
+    assert f"keep 100% (random 0%); 100% in the worst case; {core.core_edges} are in all 4 circuits" in shown
