@@ -4,8 +4,8 @@
     bench.values([mask, other_mask])      # [n_masks, n_prompts]: the metric with only those edges in the circuit
 
 `Bench` runs a model on a task with a graph, batch by batch, for attribution and evaluation. An edge outside the circuit
-carries its source's output on the corrupted prompt (`resample`), its mean over the corrupted prompts at that position
-(`mean`), or zero (`zero`).
+carries its source's output on the corrupted prompt (`resample`), on the next corrupted prompt of the same length
+(`other`), its mean over the corrupted prompts at that position (`mean`), or zero (`zero`).
 
 A reader's input is the residual stream of this run, minus the outputs of its replaced sources, plus their outputs in
 the other run. Sources are recomputed from their own inputs, so an early replacement affects everything after it:
@@ -261,6 +261,15 @@ class Bench:
         count = (position < self.task.lengths[:, None]).sum(0).clamp_min(1).to(self.residual.device)
         return {point: total / count.view(-1, *[1] * (total.ndim - 2)) for point, total in sums.items()}
 
+    @cached_property
+    def others(self) -> Tensor:
+        """The next prompt of the same length for every prompt, `[n_prompts]`; itself where it is the only one."""
+        next_row = torch.arange(self.task.n_prompts)
+        for length in self.task.lengths.unique():
+            rows = (self.task.lengths == length).nonzero()[:, 0]
+            next_row[rows] = rows.roll(-1)
+        return next_row
+
     def replacement(self, batch: PromptBatch) -> SourceValues | None:
         """Return the values on edges outside a circuit for these prompts; None for zero ablation."""
         if self.ablation == "zero":
@@ -268,7 +277,8 @@ class Bench:
         if self.ablation == "mean":
             n = len(batch.clean)
             return {point: value.expand(n, *value.shape[1:]) for point, value in self.means.items()}
-        return collect(batch.residual, self.graph, batch.corrupt, batch.at)[0]
+        corrupt = self.task.corrupt[self.others[batch.rows]] if self.ablation == "other" else batch.corrupt
+        return collect(batch.residual, self.graph, corrupt, batch.at)[0]
 
     def metric_with(self, batch: PromptBatch, included: Tensor, replacement: SourceValues | None) -> Tensor:
         """Return the metric of a run on clean prompts with the circuit `included [n_edges]`, `[batch]` float64."""

@@ -49,6 +49,7 @@ from interp.circuits.worst_case import (
     AttackConfig,
     AttackSettings,
     StandingSize,
+    Strength,
     WorstCase,
 )
 from interp.models.hooked import HookedModel
@@ -109,14 +110,19 @@ def attack_circuit(
         if progress is not None:
             progress(done, total, {"part": part})
 
-    rows, tried, first = [], 0, None
+    rows, strength, tried, complete, first = [], [], 0, True, None
     for ablation in config.ablations:
         chooser = _Adversary.of(model, task, graph, ablation, config)
-        removed = chooser.choose(included, config.exchanges)
-        tried += chooser.tried
+        removed = chooser.choose(included, config.exchanges, config.budget)
+        tried, complete = tried + chooser.tried, complete and chooser.complete
         told(f"{ablation}: chosen")
         judge = _Adversary.of(model, held_out, graph, ablation, config, chooser.scores)
         rows += _judged(judge, included, removed, config)
+        parts = [judge.helpers(included, share) for share in SHARES]
+        strength += [
+            Strength(ablation=ablation, n_removed=int(part.sum()), left=left)
+            for part, left in zip(parts, judge.left(parts).tolist(), strict=True)
+        ]
         told(f"{ablation}: judged")
         first = first or judge
     assert first is not None
@@ -132,7 +138,12 @@ def attack_circuit(
         task=task.settings,
     )
     return WorstCase(
-        settings=settings, tried=tried, attacks=Table.of(Attack, rows), sizes=Table.of(StandingSize, sizes)
+        settings=settings,
+        tried=tried,
+        complete=complete,
+        attacks=Table.of(Attack, rows),
+        strength=Table.of(Strength, strength),
+        sizes=Table.of(StandingSize, sizes),
     )
 
 
@@ -146,6 +157,7 @@ class _Adversary:
     empty: np.ndarray
     """metric per prompt of the model, and with every edge replaced"""
     tried: int = 0
+    complete: bool = True
 
     @classmethod
     def of(
@@ -179,16 +191,18 @@ class _Adversary:
         chosen[strongest] = True
         return chosen
 
-    def choose(self, included: Edges, exchanges: int) -> Edges:
-        """Return the edges outside a circuit whose replacement leaves least."""
-        options = [self.helpers(included, share) for share in SHARES]
+    def choose(self, included: Edges, exchanges: int, budget: int | None = None) -> Edges:
+        """Return the edges outside a circuit whose replacement leaves least, of at most `budget` sets."""
+        options = [self.helpers(included, share) for share in reversed(SHARES)][:budget]
+        self.complete = budget is None or budget >= len(SHARES) + exchanges
         values = self.left(options)
         best = int(values.argmin())
         removed, least = options[best], float(values[best])
         source = torch.as_tensor(self.bench.graph.edge_table)[:, 2]
         weight = torch.zeros(self.bench.graph.n_sources, dtype=torch.float64)
         weight.index_add_(0, source, self.scores.values.abs().masked_fill(included, 0))
-        for node in weight.argsort(descending=True)[:exchanges].tolist():
+        tries = exchanges if budget is None else min(exchanges, budget - len(options))
+        for node in weight.argsort(descending=True)[:tries].tolist():
             of_node = (source == node) & ~included
             mostly = bool(removed[of_node].double().mean() > 0.5) if of_node.any() else False
             candidate = removed & ~of_node if mostly else removed | of_node
@@ -226,6 +240,7 @@ def _judged(judge: _Adversary, included: Edges, removed: Edges, config: AttackCo
             left=float(ends.estimate[i]),
             low=float(ends.low[i]),
             high=float(ends.high[i]),
+            lost=float((values[i] < (judge.empty + judge.full) / 2)[judge.full > judge.empty].mean()),
         )
         for i, (what, edges) in enumerate(sets.items())
     ]
@@ -245,6 +260,7 @@ def _judged(judge: _Adversary, included: Edges, removed: Edges, config: AttackCo
                 left=float(left.mean()),
                 low=float(left.min()),
                 high=float(left.max()),
+                lost=float("nan"),
             )
         )
     return rows

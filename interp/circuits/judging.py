@@ -32,7 +32,7 @@ FULL, EMPTY, RANDOM = "full", "empty", "random"
 
 
 def check_ablation(ablation: str) -> Ablation:
-    """Return the ablation if it exists: `resample`, `mean` or `zero`. Raises `UnknownNameError`."""
+    """Return the ablation if it exists: `resample`, `other`, `mean` or `zero`. Raises `UnknownNameError`."""
     if ablation not in get_args(Ablation):
         raise UnknownNameError("ablation", str(ablation), get_args(Ablation))
     return ablation  # pyright: ignore[reportReturnType]

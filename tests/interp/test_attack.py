@@ -1,5 +1,7 @@
 """Worst case of a circuit: helpers and hurters that cancel by construction are told from a circuit that stands."""
 
+from dataclasses import replace
+
 import pytest
 
 from interp.artifacts import save_artefact
@@ -87,6 +89,46 @@ def test_an_attack_survives_saving(attacked: dict[str, WorstCase], workspace_fol
     assert opened.findings()[0].null < 0.5
     assert workspace.open(WorstCase, "one-head").findings() == []
     assert {row.what for row in opened.attacks.rows()} >= {EVERYTHING, CHOSEN}
+
+
+def test_one_choice_of_ablation_breaks_a_circuit_that_the_mean_confirms() -> None:
+    """L0H0 finds the token before by positions, which are the same on corrupted prompts: only zero takes them away."""
+    model = several_inductions([(0, 1.0)])
+    task, held_out = make_task("induction", model, n_prompts=16).split(8)
+    graph = Graph.from_model(model)
+    edges = [edge for edge in map(graph.edge, range(graph.n_edges)) if (edge.target, edge.via) not in POSITIONS]
+    circuit = Circuit.of("planted", "", edges)
+    few = {"n_random": 1, "exchanges": 2, "fractions": (0.1, 1.0)}
+    found = {
+        name: attack_circuit(model, task, held_out, circuit, AttackConfig(ablations=ablations, **few))
+        for name, ablations in {"both": ("resample", "other"), "zero too": ("resample", "other", "zero")}.items()
+    }
+    assert found["both"].worst.left == pytest.approx(1, abs=0.01)
+    assert found["both"].worst.lost == 0
+    assert found["zero too"].mean.left == pytest.approx(1, abs=0.01)
+    assert found["zero too"].breaks
+    assert (found["zero too"].worst.ablation, found["zero too"].worst.lost) == ("zero", 1)
+
+
+POSITIONS = {("L0H0", "q"), ("L0H0", "k")}
+
+
+def test_an_attack_that_ends_early_never_stands(attacked: dict[str, WorstCase]) -> None:
+    model = balanced_induction()
+    task, held_out = make_task("induction", model, n_prompts=16).split(8)
+    circuit = circuit_of(model, ["L1H0", "L1H1", "L1H2"])
+    found = attack_circuit(model, task, held_out, circuit, replace(CONFIG, budget=3, ablations=("resample",)))
+    assert not found.stands
+    assert not found.breaks
+    assert "is undecided after 3 tries" in found.headline()
+    assert found.findings() == []
+    assert attacked["all heads"].complete
+
+
+def test_strength_falls_as_helpers_are_replaced(attacked: dict[str, WorstCase]) -> None:
+    rows = attacked["one head"].strength.rows("ablation = 'resample'", order="n_removed")
+    assert rows[-1].left == pytest.approx(1 - AMOUNT, abs=0.02)
+    assert rows[-1].left <= rows[0].left
 
 
 def test_settings_are_checked() -> None:
