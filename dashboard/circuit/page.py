@@ -18,7 +18,14 @@ from dashboard.components.evidence import evidence_table, number, records_table,
 from dashboard.components.frame import Children, Part, attrs, fold, graph, page, panel, quiet_link, stat, verdict
 from dashboard.components.glossary import glossary
 from dashboard.components.pages import Page, artefact_menu, circuit_href, heads_href, menu_choices, prompt_href
-from dashboard.figures.circuits import agreement, faithfulness_at, faithfulness_curve, two_circuits, via_colours
+from dashboard.figures.circuits import (
+    agreement,
+    attack_strength,
+    faithfulness_at,
+    faithfulness_curve,
+    two_circuits,
+    via_colours,
+)
 from dashboard.figures.heads import attention_pattern
 from dashboard.figures.theme import DARK, LIGHT, Theme, theme, visible
 from dashboard.sources import PageSources, current, open_artefact
@@ -28,7 +35,7 @@ from interp.circuits.core import Core, cores_of, three_numbers
 from interp.circuits.found_circuit import EdgeCircuit, FaithfulnessPoint, FoundCircuit, ScoredNode, open_circuit
 from interp.circuits.head_scores import HeadScores
 from interp.circuits.induction_circuit import InductionCircuit
-from interp.circuits.worst_case import attacks_of
+from interp.circuits.worst_case import WorstCase, attacks_of
 from interp.errors import program
 from interp.names import parse_node
 from interp.results import Record
@@ -140,7 +147,7 @@ def layout(
             ],
             className="wb-circuit",
         ),
-        html.Div(id="circuit-core"),
+        html.Div(id="circuit-tests"),
         controls=[artefact_menu("Circuit", choices, circuit_href(artefact.key), width=220, key=artefact.key)],
     )
 
@@ -173,10 +180,22 @@ def _tested(workspace: Workspace, artefact: FoundCircuit) -> list[html.P]:
     return notes
 
 
-def show_core(name: str, scheme: str | None) -> html.Section | None:
-    """Return the panel of the core of a circuit; None where none was searched."""
-    cores = cores_of(current().workspace, name)
-    return _core_panel(cores[0], theme(scheme)) if cores else None
+def show_tests(name: str, scheme: str | None) -> list[html.Section]:
+    """Return the panels of the newest attack and of the newest core of a circuit, where there are any."""
+    workspace, colours = current().workspace, theme(scheme)
+    panels = [_attack_panel(attack, colours) for attack in attacks_of(workspace, name)[:1]]
+    return panels + [_core_panel(core, colours) for core in cores_of(workspace, name)[:1]]
+
+
+def _attack_panel(attack: WorstCase, colours: Theme) -> html.Section:
+    """Return what is left over the number of edges attacked."""
+    return panel(
+        "Under attack",
+        graph("circuit-attack", figure=attack_strength(attack, colours), label="Faithfulness under attack", height=230),
+        note=f"In the worst case {attack.worst.lost:.0%} of prompts lose more than half of the behaviour.",
+        more="Helpers are edges outside the circuit that raise the metric. Lines: the strongest of them replaced, by "
+        "values of the corrupted prompt (resample), of another one (other), their mean, or zero.",
+    )
 
 
 def _core_panel(core: Core, colours: Theme) -> html.Section:
@@ -219,7 +238,9 @@ def register(app: Dash) -> None:
         State("circuit-name", "data"),
         State("scheme", "data"),
     )(show_evidence)
-    app.callback(Output("circuit-core", "children"), Input("circuit-name", "data"), State("scheme", "data"))(show_core)
+    app.callback(Output("circuit-tests", "children"), Input("circuit-name", "data"), State("scheme", "data"))(
+        show_tests
+    )
 
 
 def draw_circuit(

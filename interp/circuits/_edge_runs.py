@@ -158,6 +158,58 @@ class _EdgeRun:
         return inputs
 
 
+class _SoftRun(_EdgeRun):
+    """One run in which each edge is replaced in part, differentiable by these parts."""
+
+    def __init__(self, residual: ResidualStream, graph: Graph, parts: Tensor, replacement: SourceValues | None):
+        super().__init__(residual, graph, torch.zeros_like(graph.slot_mask(parts > 2)), replacement)
+        position, reader, source = graph.edge_table.unbind(1)
+        empty = parts.new_zeros(graph.n_positions, len(graph.readers), graph.n_sources)
+        by_reader = empty.index_put((position, reader, source), parts)
+        self.parts = by_reader[0, graph.reader_of_slot].to(residual.device)
+        self.differences: list[tuple[slice, Tensor]] = []
+
+    def store_difference(self, value: Tensor, hook: object, *, point: str) -> None:
+        delta = value if self.other is None else value - self.other[point]
+        if delta.ndim == 3:
+            written = delta[None]
+        else:
+            layer = parse_hook_point(point).layer or 0
+            written = torch.bmm(delta.flatten(0, 1).transpose(0, 1), self.residual.W_write(layer))
+            written = written.unflatten(1, delta.shape[:2])
+            scale = self.residual.held_scale(layer)
+            written = written if scale is None else written / scale
+        self.differences.append((self.graph.source_points[point], written))
+
+    def _inputs(self, stream: Tensor, slots: list[int], n_seen: int) -> Tensor:
+        seen = stream.reshape(1, -1)
+        for sources, written in self.differences:
+            if sources.start < n_seen:
+                seen = seen - self.parts[slots, sources] @ written.flatten(1)
+        return seen.unflatten(1, stream.shape)
+
+
+def metric_and_gradient(
+    batch: "PromptBatch", graph: Graph, parts: Tensor, reference: SourceValues | None
+) -> tuple[float, Tensor]:
+    """Return the summed metric with each edge replaced by its part `[n_edges]`, 0 to 1, and its gradient by these.
+
+    Raises `ConfigError` for a graph with positions.
+    """
+    if graph.positions is not None:
+        raise ConfigError("parts of edges have no gradient in a graph with positions; use one without")
+    leaf = parts.detach().to(batch.residual.W_write(0).dtype).requires_grad_()
+    with torch.enable_grad():
+        run = _SoftRun(batch.residual, graph, leaf, reference)
+        hooks: list[tuple[str, Hook]] = [
+            (point, partial(run.store_difference, point=point)) for point in graph.source_points
+        ]
+        hooks += reading_hooks(batch.residual, run.changed, run.reads)
+        value = batch.metric(_run(batch.residual, batch.clean, hooks, batch.at)).sum()
+        (gradient,) = torch.autograd.grad(value, [leaf])
+    return float(value.detach()), gradient.cpu()
+
+
 @torch.no_grad()
 def run_with_single_edges(
     residual: ResidualStream, graph: Graph, tokens: Tensor, diff: Tensor, edges: list[int], at: Tensor

@@ -42,6 +42,8 @@ class AttackConfig:
     """Values by which the adversary replaces edges; the worst counts, beside the mean of the first."""
     exchanges: int = 16
     """Nodes whose edges are put back or taken out as a whole, one after another, where that leaves less."""
+    gradient_steps: int = 4
+    """Steps of the second adversary, which follows the gradient of the metric by how far each edge is replaced."""
     budget: int | None = None
     """Sets of edges that the adversary measures at most with each ablation. An attack that ends early says so."""
     n_random: int = DRAWS["quick"]
@@ -56,7 +58,7 @@ class AttackConfig:
     """Draws prompts and nulls."""
 
     def __post_init__(self) -> None:
-        check_least(self, {"prompts": 2, "exchanges": 0, "n_random": 1, "batch_size": 1})
+        check_least(self, {"prompts": 2, "exchanges": 0, "gradient_steps": 0, "n_random": 1, "batch_size": 1})
         check_positive(self, "faithfulness")
         if self.budget is not None:
             check_least(self, {"budget": 1})

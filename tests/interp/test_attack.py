@@ -3,16 +3,19 @@
 from dataclasses import replace
 
 import pytest
+import torch
 
 from interp.artifacts import save_artefact
-from interp.circuits.attack import attack_circuit
+from interp.circuits._edge_runs import Bench, metric_and_gradient
+from interp.circuits.attack import _Adversary, attack_circuit
 from interp.circuits.circuit import Circuit
 from interp.circuits.graph import Graph
 from interp.circuits.tasks import make_task
 from interp.circuits.worst_case import CHOSEN, EVERYTHING, HELPERS, HURTERS, RANDOM_CIRCUITS, AttackConfig, WorstCase
 from interp.errors import ConfigError
 from interp.workspace import Workspace
-from tests.interp.circuit_tasks import several_inductions
+from tests.interp.architectures import tiny
+from tests.interp.circuit_tasks import random_task, several_inductions
 
 AMOUNT = 0.8
 CONFIG = AttackConfig(prompts=8, exchanges=4, n_random=2, fractions=(0.1, 0.3, 1.0))
@@ -64,14 +67,39 @@ def test_the_exchange_finds_what_wrong_scores_hide() -> None:
     """Scores that call the helper's edges hurters leave the first choice empty-handed; measured exchanges do not."""
     model = balanced_induction()
     task = make_task("induction", model, n_prompts=8)
-    from interp.circuits.attack import _Adversary
-
     adversary = _Adversary.of(model, task, Graph.from_model(model), "resample", CONFIG)
     circuit = adversary.bench.graph.members(circuit_of(model, ["L1H0"]))
     object.__setattr__(adversary.scores, "values", -adversary.scores.values)
     alone = adversary.left([adversary.helpers(circuit)])[0]
     assert alone > 1.5
     assert adversary.left([adversary.choose(circuit, exchanges=8)])[0] == pytest.approx(1 - AMOUNT, abs=0.05)
+
+
+@pytest.mark.parametrize("name", ["llama-gqa", "neox", "gemma-2"])
+def test_the_gradient_by_parts_is_that_of_runs_between_whole_edges(name: str) -> None:
+    model = tiny(name)
+    task, graph = random_task(model), Graph.from_model(model)
+    bench = Bench(model, graph, task)
+    batch = next(bench.batches())
+    other, generator = bench.replacement(batch), torch.Generator().manual_seed(0)
+    whole = torch.rand(graph.n_edges, generator=generator) < 0.5
+    value, _ = metric_and_gradient(batch, graph, whole.double(), other)
+    assert value == pytest.approx(float(bench.values([~whole]).sum()), abs=1e-4)
+    parts, way = (torch.rand(graph.n_edges, generator=generator, dtype=torch.float64) for _ in range(2))
+    gradient = metric_and_gradient(batch, graph, parts, other)[1].double()
+    ahead, behind = (metric_and_gradient(batch, graph, parts + step * way, other)[0] for step in (1e-2, -1e-2))
+    assert float(gradient @ way) == pytest.approx((ahead - behind) / 2e-2, rel=0.02)
+
+
+def test_the_gradient_finds_what_wrong_scores_hide() -> None:
+    model = balanced_induction()
+    adversary = _Adversary.of(
+        model, make_task("induction", model, n_prompts=8), Graph.from_model(model), "resample", CONFIG
+    )
+    circuit = adversary.bench.graph.members(circuit_of(model, ["L1H0"]))
+    found = list(adversary.descend(circuit, torch.zeros_like(circuit), 4))
+    assert not any(bool((each & circuit).any()) for each in found)
+    assert adversary.left(found).min() == pytest.approx(1 - AMOUNT, abs=0.05)
 
 
 def test_sizes_say_what_the_mean_and_the_worst_case_ask_for(attacked: dict[str, WorstCase]) -> None:
