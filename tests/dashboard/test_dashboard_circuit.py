@@ -16,7 +16,7 @@ from dashboard.circuit import page
 from dashboard.circuit._drawing import CircuitView, content, part
 from dashboard.circuit.page import details, summary
 from dashboard.components.evidence import evidence_table, number
-from dashboard.figures.circuits import two_circuits
+from dashboard.figures.circuit_tests import two_circuits
 from dashboard.figures.theme import DARK, LIGHT
 from dashboard.sources import PageSources
 from interp.artifacts import ARRAYS, FOLDERS, MANIFEST, Table, as_json, kinds_of, read_json, save_artefact, write_json
