@@ -18,14 +18,8 @@ from dashboard.components.evidence import evidence_table, number, records_table,
 from dashboard.components.frame import Children, Part, attrs, fold, graph, page, panel, quiet_link, stat, verdict
 from dashboard.components.glossary import glossary
 from dashboard.components.pages import Page, artefact_menu, circuit_href, heads_href, menu_choices, prompt_href
-from dashboard.figures.circuits import (
-    agreement,
-    attack_strength,
-    faithfulness_at,
-    faithfulness_curve,
-    two_circuits,
-    via_colours,
-)
+from dashboard.figures.circuit_tests import attack_strength, two_circuits
+from dashboard.figures.circuits import agreement, faithfulness_at, faithfulness_curve, via_colours
 from dashboard.figures.heads import attention_pattern
 from dashboard.figures.theme import DARK, LIGHT, Theme, theme, visible
 from dashboard.sources import PageSources, current, open_artefact
@@ -199,7 +193,7 @@ def _attack_panel(attack: WorstCase, colours: Theme) -> html.Section:
 
 
 def _core_panel(core: Core, colours: Theme) -> html.Section:
-    """Return two equally good circuits that share least, and edges that can stand in for each other."""
+    """Return two equally good circuits that share least, and edges that can replace each other."""
     if (pair := core.pair) is None:
         return panel("Core", note=f"{core.said}.")
     rows = core.substitutes.rows(order="before - without desc", limit=_LISTED)

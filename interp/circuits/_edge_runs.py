@@ -73,23 +73,21 @@ def outputs(residual: ResidualStream, graph: Graph, values: SourceValues, out: T
     if out is None:
         out = values[EMBED].new_empty(graph.n_sources, *values[EMBED].shape)
     for point, sources in graph.source_points.items():
-        _write(residual, point, values[point], out[sources])
+        out[sources] = _written(residual, point, values[point])
     return out
 
 
-def _write(residual: ResidualStream, point: str, value: Tensor, out: Tensor) -> None:
-    """Write the outputs of the sources at one hook point into `out [n, batch, pos, d_model]`.
+def _written(residual: ResidualStream, point: str, value: Tensor) -> Tensor:
+    """Return the outputs of the sources at one hook point, `[n, batch, pos, d_model]`.
 
     `value` may be a difference. Raises `ConfigError` for heads of a model with post-norms unless `residual` is frozen.
     """
     if value.ndim == 3:
-        out[0] = value
-        return
+        return value[None]
     layer = parse_hook_point(point).layer or 0
     scale = residual.held_scale(layer)
-    torch.bmm(value.flatten(0, 1).transpose(0, 1), residual.W_write(layer), out=out.flatten(1, 2))
-    if scale is not None:
-        out /= scale
+    out = torch.bmm(value.flatten(0, 1).transpose(0, 1), residual.W_write(layer)).unflatten(1, value.shape[:2])
+    return out if scale is None else out / scale
 
 
 @torch.no_grad()
@@ -131,8 +129,11 @@ class _EdgeRun:
         """Store the difference of the sources at one hook point from their other outputs."""
         if point == EMBED:
             self.diff = value.new_empty(self.graph.n_sources, *value.shape)
-        delta = value if self.other is None else value - self.other[point]
-        _write(self.residual, point, delta, self.diff[self.graph.source_points[point]])
+        self.diff[self.graph.source_points[point]] = self.written(value, point)
+
+    def written(self, value: Tensor, point: str) -> Tensor:
+        """Return what the sources at one hook point write, less what the other run does."""
+        return _written(self.residual, point, value if self.other is None else value - self.other[point])
 
     def reads(self, readers: list[Reader], stream: Tensor) -> Iterator[Read]:
         """Yield the streams that the slots at one hook point read: replaced sources are subtracted."""
@@ -170,16 +171,7 @@ class _SoftRun(_EdgeRun):
         self.differences: list[tuple[slice, Tensor]] = []
 
     def store_difference(self, value: Tensor, hook: object, *, point: str) -> None:
-        delta = value if self.other is None else value - self.other[point]
-        if delta.ndim == 3:
-            written = delta[None]
-        else:
-            layer = parse_hook_point(point).layer or 0
-            written = torch.bmm(delta.flatten(0, 1).transpose(0, 1), self.residual.W_write(layer))
-            written = written.unflatten(1, delta.shape[:2])
-            scale = self.residual.held_scale(layer)
-            written = written if scale is None else written / scale
-        self.differences.append((self.graph.source_points[point], written))
+        self.differences.append((self.graph.source_points[point], self.written(value, point)))
 
     def _inputs(self, stream: Tensor, slots: list[int], n_seen: int) -> Tensor:
         seen = stream.reshape(1, -1)

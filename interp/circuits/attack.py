@@ -131,22 +131,13 @@ def attack_circuit(
     sizes = _sizes(first, config)
     told("sizes")
     settings = AttackSettings(
-        **vars(config),
-        model=model_name,
-        weight_hash=weight_hash(model),
-        circuit=name,
-        n_edges=int(included.sum()),
-        n_edges_of_graph=graph.n_edges,
-        task=task.settings,
-    )
+        **vars(config), model=model_name, weight_hash=weight_hash(model), circuit=name, n_edges=int(included.sum()),
+        n_edges_of_graph=graph.n_edges, task=task.settings,
+    )  # fmt: skip
     return WorstCase(
-        settings=settings,
-        tried=tried,
-        complete=complete,
-        attacks=Table.of(Attack, rows),
-        strength=Table.of(Strength, strength),
-        sizes=Table.of(StandingSize, sizes),
-    )
+        settings=settings, tried=tried, complete=complete, attacks=Table.of(Attack, rows),
+        strength=Table.of(Strength, strength), sizes=Table.of(StandingSize, sizes),
+    )  # fmt: skip
 
 
 @dataclass

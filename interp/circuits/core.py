@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated
 
-from interp.artifacts import Artefact, Finding, Table
+from interp.artifacts import Artefact, Table
 from interp.circuits.config import Ablation, By, Method
 from interp.circuits.found_circuit import EdgeCircuit, FoundCircuit, UntrainedGap
 from interp.circuits.worst_case import attacks_of
@@ -154,7 +154,7 @@ class ChanceCore:
 
 @dataclass(frozen=True, kw_only=True)
 class Core(Artefact, kind="core", title="Core of a circuit", made_by="circuit core"):
-    """Edges that are in all equally good circuits of a task, and those that can stand in for each other."""
+    """Edges that are in all equally good circuits of a task, and those that can replace each other."""
 
     settings: CoreSettings
     circuits: Table[CircuitOfCore]
@@ -175,7 +175,7 @@ class Core(Artefact, kind="core", title="Core of a circuit", made_by="circuit co
     over_prompts: Interval[float] | None
     """The same, with its 95 % interval over prompts."""
     pair: Pair | None
-    untrained: UntrainedGap | None
+    untrained: UntrainedGap
 
     @cached_property
     def good(self) -> list[CircuitOfCore]:
@@ -194,8 +194,7 @@ class Core(Artefact, kind="core", title="Core of a circuit", made_by="circuit co
     @property
     def holds(self) -> bool:
         """True where there are more core edges than by chance, and an untrained model lacks the behaviour."""
-        beyond = self.chance is not None and self.core_edges > self.chance.most
-        return beyond and (self.untrained is None or self.untrained.learned)
+        return self.chance is not None and self.core_edges > self.chance.most and self.untrained.learned
 
     @property
     def sizes(self) -> tuple[int, int]:
@@ -215,10 +214,8 @@ class Core(Artefact, kind="core", title="Core of a circuit", made_by="circuit co
         name, (low, high) = f"{short_name(self.settings.model)}, {self.settings.task.name}", self.sizes
         if self.chance is None:
             return f"{name}: {self.said}"
-        return (
-            f"{name}: {self.core_edges:,} edges are in all {self.n_good} circuits of {low:,} to {high:,} edges; "
-            f"by chance at most {self.chance.most:,}"
-        )
+        circuits = f"{self.n_good} circuits of {low:,} to {high:,} edges"
+        return f"{name}: {self.core_edges:,} edges are in all {circuits}; by chance at most {self.chance.most:,}"
 
     def facts(self) -> list[tuple[str, str]]:
         """Return the core alone, what is left without it, and both intervals."""
@@ -248,24 +245,6 @@ class Core(Artefact, kind="core", title="Core of a circuit", made_by="circuit co
         ]
         left = len(self.circuits) - self.n_good
         return [*lines, f"{left} of {len(self.circuits)} circuits are less good on other prompts"] if left else lines
-
-    def findings(self) -> list[Finding]:
-        """Return the core, where it is larger than by chance."""
-        if not self.holds or self.chance is None:
-            return []
-        smallest = max(1, self.sizes[0])
-        return [
-            Finding(
-                kind="core",
-                title="Core of a circuit",
-                sentence=f"{self.core_edges:,} edges are in all {self.n_good} circuits of {self.settings.task.name}",
-                value=self.core_edges / smallest,
-                null=self.chance.most / smallest,
-                about="share of the smallest circuit; null: random circuits with as many edges into each input",
-                proof="See every circuit",
-                href=self.href,
-            )
-        ]
 
     def to_records(self) -> list[Record]:
         """Return one row per circuit."""

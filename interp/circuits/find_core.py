@@ -1,4 +1,4 @@
-"""Search of many circuits that do one task equally well: what they share, and what can stand in for what.
+"""Search of many circuits that do one task equally well: what they share, and what can replace what.
 
     found = find_core(model, draw, task, held_out, circuit)
     found.core_edges, found.chance.most, found.pair
@@ -85,7 +85,6 @@ def find_core(
     by: By = "abs",
     model_name: str = "",
     name: str = "circuit",
-    untrained: bool = True,
     resume: Callable[[CoreSettings], Path] | None = None,
     say: Callable[[str], None] | None = None,
     progress: Progress | None = None,
@@ -101,7 +100,6 @@ def find_core(
         config: settings (default: `CoreConfig()`).
         ablation, by: values on edges outside a circuit, and how edges are ranked.
         model_name, name: names in the result.
-        untrained: also measure the gap of an untrained model.
         resume: returns a folder for the searches that are done, from which an interrupted run continues.
         say: is told the price before the search.
         progress: called after each search.
@@ -124,15 +122,9 @@ def find_core(
     if circuit.weight_hash:
         circuit.check_model(weight_hash(model))
     settings = CoreSettings(
-        **vars(config),
-        model=model_name,
-        weight_hash=weight_hash(model),
-        circuit=name,
-        n_edges_of_graph=graph.n_edges,
-        ablation=ablation,
-        by=by,
-        task=task.settings,
-    )
+        **vars(config), model=model_name, weight_hash=weight_hash(model), circuit=name, task=task.settings,
+        n_edges_of_graph=graph.n_edges, ablation=ablation, by=by,
+    )  # fmt: skip
     started = perf_counter()
     chooser = _Runs(model, graph, task, settings)
     if say is not None:
@@ -149,10 +141,9 @@ def find_core(
     for done, part in enumerate(search.avoiding(found, values, judge), start=config.circuits + 1):
         if progress is not None:
             progress(done, total, {"outside": part})
-    gap = untrained_gap(model, task, config.seed) if untrained else None
-    core = _compare(settings, graph, judge, found, np.stack(values), gap)
+    core = _compare(settings, graph, judge, found, np.stack(values), untrained_gap(model, task, config.seed))
     if progress is not None:
-        progress(total, total, {"part": "comparison"})
+        progress(total, total, {"core": core.core_edges})
     return core
 
 
@@ -289,15 +280,9 @@ class _Search:
         return self.pruned(order[:enough])
 
     def exchanged(
-        self,
-        number: int,
-        origin: str,
-        threshold: float,
-        order: Order,
-        kept: Edges,
-        core: Edges | None = None,
+        self, number: int, origin: str, threshold: float, order: Order, kept: Edges, core: Edges | None = None,
         turns: int = 1,
-    ) -> _Found:
+    ) -> _Found:  # fmt: skip
         """Return a circuit whose nodes were taken out one after another: left out, replaced, or put back.
 
         With a `core` its nodes are taken out, and none of their edges comes back as a substitute.
@@ -326,17 +311,12 @@ class _Search:
                 after = self.runs.faithful(tried)
                 if after >= threshold:
                     new = tried & ~rest
-                    row = Substitute(
-                        circuit=number,
-                        out=self._names(out),
-                        instead=self._names(new),
-                        n_out=int(out.sum()),
-                        n_instead=int(new.sum()),
-                        before=before,
-                        without=left,
-                        after=after,
-                    )
-                    substitutes.append(row)
+                    substitutes.append(
+                        Substitute(
+                            circuit=number, out=self._names(out), instead=self._names(new), n_out=int(out.sum()),
+                            n_instead=int(new.sum()), before=before, without=left, after=after,
+                        )
+                    )  # fmt: skip
                     kept, before = tried, after
                     break
         return _Found(origin=origin, threshold=threshold, edges=_numbers(kept), substitutes=tuple(substitutes))
@@ -384,32 +364,27 @@ def _is_good(values: np.ndarray, judge: _Runs, settings: CoreSettings) -> bool:
 
 
 def _compare(
-    settings: CoreSettings,
-    graph: Graph,
-    judge: _Runs,
-    found: list[_Found],
-    values: Float64[np.ndarray, "n n_prompts"],
-    untrained: UntrainedGap | None,
-) -> Core:
+    settings: CoreSettings, graph: Graph, judge: _Runs, found: list[_Found],
+    values: Float64[np.ndarray, "n n_prompts"], untrained: UntrainedGap,
+) -> Core:  # fmt: skip
     """Return the core and all that is said of it, from the circuits and their metric on held-out prompts."""
     ends = faithfulness_interval(values, judge.empty, judge.full, seed=settings.seed)
     good = [i for i, row in enumerate(values) if _is_good(row, judge, settings)]
     masks = torch.stack([_mask(graph, each.edges) for each in found])[good]
-    shared = masks.all(0) if len(good) > 1 else torch.zeros(graph.n_edges, dtype=torch.bool)
-    pair, in_pair = _pair(masks, good, judge)
+    several, estimates = len(good) > 1, ends.estimate[good]
+    shared = masks.all(0) if several else torch.zeros(graph.n_edges, dtype=torch.bool)
+    pair, in_pair = _pair(masks, good, judge) if several else (None, torch.zeros(2, graph.n_edges, dtype=torch.bool))
     circuits = [
         CircuitOfCore(
-            number=i,
-            origin=each.origin,
-            threshold=each.threshold,
-            n_edges=len(each.edges),
-            faithfulness=float(ends.estimate[i]),
-            low=float(ends.low[i]),
-            high=float(ends.high[i]),
-            equally_good=i in good,
-        )
-        for i, each in enumerate(found)
-    ]
+            number=i, origin=each.origin, threshold=each.threshold, n_edges=len(each.edges), equally_good=i in good,
+            faithfulness=float(ends.estimate[i]), low=float(ends.low[i]), high=float(ends.high[i]),
+        ) for i, each in enumerate(found)
+    ]  # fmt: skip
+    over_circuits = over_prompts = None
+    if several:
+        over_circuits = Interval(*map(float, percentile_interval(estimates.mean(), estimates)))
+        mean = values[good].mean(0)[None]
+        over_prompts = faithfulness_interval(mean, judge.empty, judge.full, seed=settings.seed).at(0)
     return Core(
         settings=settings,
         circuits=Table.of(CircuitOfCore, circuits),
@@ -417,66 +392,41 @@ def _compare(
         substitutes=Table.of(Substitute, [row for each in found for row in each.substitutes]),
         n_good=len(good),
         core_edges=int(shared.sum()),
-        chance=_chance(graph, masks, int(shared.sum()), settings) if len(good) > 1 else None,
+        chance=_chance(graph, masks, int(shared.sum()), settings) if several else None,
         core_alone=judge.faithful(prune_edges(graph, shared, judge.length)),
         core_removed=judge.faithful(~shared),
-        over_circuits=_over_circuits(ends.estimate[good]),
-        over_prompts=_over_prompts(values[good], judge, settings.seed),
+        over_circuits=over_circuits,
+        over_prompts=over_prompts,
         pair=pair,
         untrained=untrained,
     )
 
 
-def _over_circuits(good: np.ndarray) -> Interval[float] | None:
-    return Interval(*map(float, percentile_interval(good.mean(), good))) if len(good) > 1 else None
-
-
-def _over_prompts(values: np.ndarray, judge: _Runs, seed: int) -> Interval[float] | None:
-    if len(values) < 2:
-        return None
-    return faithfulness_interval(values.mean(0)[None], judge.empty, judge.full, seed=seed).at(0)
-
-
-def _pair(masks: Bool[Tensor, "n_good n_edges"], good: list[int], judge: _Runs) -> tuple[Pair | None, Tensor]:
+def _pair(masks: Bool[Tensor, "n_good n_edges"], good: list[int], judge: _Runs) -> tuple[Pair, Tensor]:
     """Return the two circuits that share the smallest part of the smaller one, and both as `[2, n_edges]`."""
-    if len(good) < 2:
-        return None, torch.zeros(2, masks.shape[1], dtype=torch.bool)
     sizes = masks.sum(1).double()
     part = (masks.double() @ masks.double().T) / torch.minimum(sizes[:, None], sizes)
-    part.fill_diagonal_(2)
-    i, j = sorted(divmod(int(part.argmin()), len(good)))
+    i, j = sorted(divmod(int(part.fill_diagonal_(2).argmin()), len(good)))
     both = masks[i] & masks[j]
-    pair = Pair(
-        first=good[i],
-        second=good[j],
-        shared=int(both.sum()),
-        only_first=int((masks[i] & ~both).sum()),
-        only_second=int((masks[j] & ~both).sum()),
-        shared_faithfulness=judge.faithful(prune_edges(judge.bench.graph, both, judge.length)),
-    )
+    n_shared, alone = int(both.sum()), judge.faithful(prune_edges(judge.bench.graph, both, judge.length))
+    only = (int(sizes[each]) - n_shared for each in (i, j))
+    names = ("first", "second", "shared", "only_first", "only_second")
+    pair = Pair(**dict(zip(names, (good[i], good[j], n_shared, *only), strict=True)), shared_faithfulness=alone)
     return pair, masks[[i, j]]
 
 
 def _returning(graph: Graph, masks: Bool[Tensor, "n_good n_edges"], pair: Tensor) -> list[ReturningEdge]:
-    counts = masks.sum(0)
-    rows = []
-    for i in counts.nonzero()[:, 0].tolist():
+    """Return the edges of the circuits, those that return most first."""
+    counts, rows = masks.sum(0), []
+    for i in counts.argsort(descending=True, stable=True)[: int((counts > 0).sum())].tolist():
         edge, share = graph.edge(i), proportion_interval(int(counts[i]), len(masks))
         rows.append(
             ReturningEdge(
-                source=edge.source,
-                target=edge.target,
-                via=edge.via,
-                position=edge.position,
-                n_circuits=int(counts[i]),
-                share=share.estimate,
-                low=share.low,
-                high=share.high,
-                first=bool(pair[0, i]),
-                second=bool(pair[1, i]),
+                source=edge.source, target=edge.target, via=edge.via, position=edge.position, n_circuits=int(counts[i]),
+                share=share.estimate, low=share.low, high=share.high, first=bool(pair[0, i]), second=bool(pair[1, i]),
             )
-        )
-    return sorted(rows, key=lambda row: -row.n_circuits)
+        )  # fmt: skip
+    return rows
 
 
 def _chance(graph: Graph, masks: Bool[Tensor, "n_good n_edges"], core: int, settings: CoreSettings) -> ChanceCore:

@@ -13,30 +13,16 @@ from page_text import text_of
 from dashboard.app import create_app
 from dashboard.circuit import _data as view
 from dashboard.circuit import page
-from dashboard.circuit._drawing import CircuitView, content, part
+from dashboard.circuit._drawing import CircuitView, part
 from dashboard.circuit.page import details, summary
 from dashboard.components.evidence import evidence_table, number
-from dashboard.figures.circuit_tests import two_circuits
 from dashboard.figures.theme import DARK, LIGHT
 from dashboard.sources import PageSources
-from interp.artifacts import ARRAYS, FOLDERS, MANIFEST, Table, as_json, kinds_of, read_json, save_artefact, write_json
+from interp.artifacts import ARRAYS, FOLDERS, MANIFEST, as_json, kinds_of, read_json, save_artefact, write_json
 from interp.circuits.circuit import Circuit, Edge
-from interp.circuits.core import (
-    ChanceCore,
-    CircuitOfCore,
-    Core,
-    CoreSettings,
-    Pair,
-    ReturningEdge,
-    Substitute,
-    cores_of,
-    three_numbers,
-)
 from interp.circuits.found_circuit import Verdict, open_circuit
 from interp.errors import CorruptError
 from interp.names import parse_node
-from interp.patching.patching_map import TaskSettings
-from interp.statistics import Interval
 from interp.workspace import Workspace
 
 HERE = {"Host": "127.0.0.1:8050"}
@@ -117,64 +103,6 @@ def test_only_paths_keeps_exactly_the_edges_between_embedding_and_logits(ioi, n)
     alive = reach(rows, "embed", True) & reach(rows, "logits", False)
     expected = {row.id for row in rows if row.source in alive and row.target in alive}
     assert {row.id for row in ioi[1].strongest(n, paths=True)} == expected
-
-
-def test_a_core_widens_edges_and_names_two_circuits(tmp_path):
-    """The first five edges return in all circuits, the others in one of two each."""
-    workspace = Workspace(tmp_path, create=True)
-    found = discovered(workspace, "ioi", "smollm2-135m", 6, 4, ["a", "b"])
-    assert "returns" not in content(found)["edges"]
-    assert three_numbers(workspace, found).endswith("(random 11%); worst case not measured; one run")
-    edges = list(found.circuit.edges)
-    save_artefact(a_core(edges), workspace.path("core", "ioi"), parents={found.key: "h"})
-    core = cores_of(workspace, found.key)[0]
-    assert three_numbers(workspace, found).endswith("; 5 are in all 2 circuits (by chance 1)")
-    drawn = content(found, core)
-    shares = dict(zip(drawn["edges"]["id"], drawn["edges"]["returns"], strict=True))
-    ids = [view.edge_id(*edge.key) for edge in edges]
-    assert [shares[name] for name in ids] == [1.0] * 5 + [0.5] * (len(edges) - 5)
-    assert {share for name, share in shares.items() if name not in ids} == {0.0}
-    assert drawn["widths"] == "width: share of 2 circuits"
-    assert page.table_row(view.scored(found).rows[0], core)["returns"] == 1.0
-    said = text_of(page._core_panel(core, LIGHT))
-    assert "They share 5 edges, which alone reach 0.30; 9 and 10 edges are in one alone" in said
-    assert "L1H0" in said
-    figure = two_circuits(core, DARK)
-    assert sum(len(trace.x) for trace in figure.data) == len(touched(edges))
-
-
-def touched(edges: list[Edge]) -> set[str]:
-    return {end for edge in edges for end in (edge.source, edge.target)} - {"embed", "logits"}
-
-
-def a_core(edges: list[Edge]) -> Core:
-    """Return the core of two circuits that share the first five edges, and have every second one of the others."""
-    rows = [
-        ReturningEdge(
-            source=edge.source, target=edge.target, via=edge.via, position=None, n_circuits=2 if i < 5 else 1,
-            share=1.0 if i < 5 else 0.5, low=0.1, high=1.0, first=i < 5 or i % 2 == 0, second=i < 5 or i % 2 == 1,
-        ) for i, edge in enumerate(edges)
-    ]  # fmt: skip
-    circuits = [
-        CircuitOfCore(
-            number=i, origin="eap", threshold=0.8, n_edges=14 + i, faithfulness=0.8, low=0.7, high=0.9,
-            equally_good=True,
-        ) for i in range(2)
-    ]  # fmt: skip
-    exchanged = Substitute(
-        circuit=1, out="L1H0", instead="L1H1", n_out=3, n_instead=4, before=0.8, without=0.5, after=0.81
-    )
-    settings = CoreSettings(
-        model="smollm2-135m", weight_hash="h", circuit="ioi", n_edges_of_graph=1108, ablation="resample", by="abs",
-        task=TaskSettings(name="ioi", metric="logit difference", n_prompts=8, origin={}),
-    )  # fmt: skip
-    return Core(
-        settings=settings, circuits=Table.of(CircuitOfCore, circuits), edges=Table.of(ReturningEdge, rows),
-        substitutes=Table.of(Substitute, [exchanged]), n_good=2, core_edges=5,
-        chance=ChanceCore(n=99, mean=0.2, most=1, p=0.01), core_alone=0.3, core_removed=0.2,
-        over_circuits=Interval(0.8, 0.7, 0.9), over_prompts=Interval(0.8, 0.6, 1.0),
-        pair=Pair(first=0, second=1, shared=5, only_first=9, only_second=10, shared_faithfulness=0.3), untrained=None,
-    )  # fmt: skip
 
 
 @pytest.mark.parametrize("file", [ARRAYS, "prompts.json", "circuit.json", "edge_scores.parquet"])

@@ -42,9 +42,7 @@ class Planted:
         return self.prompts(100 + number)
 
     def core(self, config: CoreConfig = CONFIG, **options) -> Core:
-        return find_core(
-            self.model, self.draw, self.task, self.held_out, self.circuit, config, untrained=False, **options
-        )
+        return find_core(self.model, self.draw, self.task, self.held_out, self.circuit, config, **options)
 
 
 @pytest.fixture(scope="module")
@@ -151,8 +149,6 @@ def test_a_core_survives_saving(cores: dict[str, Core], workspace_folder) -> Non
         save_artefact(core, workspace.path("core", name.replace(" ", "-")))
     opened = workspace.open(Core, "one-circuit")
     assert opened.headline() == cores["one circuit"].headline()
-    assert opened.findings()[0].null < opened.findings()[0].value == 1
-    assert workspace.open(Core, "disjoint").findings() == []
     assert "4 edges are in all 5 circuits of 4 to 4 edges" in opened.headline()
     assert opened.share(next(iter(opened.shares))) == 1.0
     assert opened.share(("L9H9", "logits", None, None)) == 0.0

@@ -4,7 +4,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from page_text import text_of
 
+from dashboard.circuit import page
+from dashboard.circuit._data import edge_id, scored
+from dashboard.circuit._drawing import content
+from dashboard.figures.theme import LIGHT
 from interp.circuits.core import Core
 from interp.circuits.found_circuit import EdgeCircuit
 from interp.circuits.worst_case import WorstCase
@@ -93,3 +98,14 @@ def test_a_circuit_is_attacked_by_its_name(cli, tmp_path):
     ]
     shown = cli(tmp_path, "circuit", "show", "planted")
     assert f"keep 100% (random 0%); 100% in the worst case; {core.core_edges} are in all 4 circuits" in shown
+    circuit = Workspace(tmp_path).open(EdgeCircuit, "planted")
+    drawn = content(circuit, core)
+    in_core = {edge_id(*edge.key) for edge in core.edges.rows("share = 1")}
+    assert {
+        name for name, share in zip(drawn["edges"]["id"], drawn["edges"]["returns"], strict=True) if share == 1
+    } == (in_core)
+    assert drawn["widths"] == "width: share of 4 circuits"
+    assert content(circuit)["widths"] == "width: score, from one run"
+    assert f"They share {core.pair.shared} edges" in text_of(page._core_panel(core, LIGHT))
+    assert "0% of prompts lose more than half" in text_of(page._attack_panel(found, LIGHT))
+    assert {row["returns"] for row in (page.table_row(row, core) for row in scored(circuit).rows)} >= {1.0}

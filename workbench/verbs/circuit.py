@@ -196,7 +196,21 @@ class Find(FindConfig, EvaluationConfig, Threaded, RunsModel, Analysis["EdgeCirc
 
 
 @dataclass(frozen=True, kw_only=True)
-class AttackCircuit(AttackConfig, Threaded, RunsModel, Analysis["WorstCase"]):
+class OfCircuit(Threaded, RunsModel):
+    """Options of what is measured on a circuit that was found."""
+
+    circuit: Annotated[str, Argument("CIRCUIT")]
+    """Name of a circuit that `circuit find` made."""
+    task: TaskName | None = None
+    """File of prompts, where the circuit's task came from one. Default: the circuit's task by its name."""
+
+    def default_name(self) -> str:
+        """Return the name of the circuit."""
+        return slug(self.circuit)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttackCircuit(AttackConfig, OfCircuit, Analysis["WorstCase"]):
     """Attack a circuit: an adversary chooses which other edges are replaced.
 
     Example: workbench circuit attack ioi-smollm2-135m
@@ -210,14 +224,6 @@ class AttackCircuit(AttackConfig, Threaded, RunsModel, Analysis["WorstCase"]):
 
     words: ClassVar[tuple[str, ...]] = ("circuit", "attack")
     makes: ClassVar[str] = "worst_case"
-
-    circuit: Annotated[str, Argument("CIRCUIT")]
-    """Name of a circuit that `circuit find` made."""
-    task: TaskName | None = None
-    """File of prompts, where the circuit's task came from one. Default: the circuit's task by its name."""
-
-    def default_name(self) -> str:
-        return slug(self.circuit)
 
     def measure(self, run: AnalysisRun) -> "WorstCase":
         from interp.circuits.attack import attack_circuit
@@ -242,8 +248,8 @@ class AttackCircuit(AttackConfig, Threaded, RunsModel, Analysis["WorstCase"]):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FindCore(CoreConfig, Threaded, RunsModel, Resumable["Core"]):
-    """Search many circuits that do a task equally well: what all share, and what can stand in for what.
+class FindCore(CoreConfig, OfCircuit, Resumable["Core"]):
+    """Search many circuits that do a task equally well: what all share, and what can replace what.
 
     Example: workbench circuit core ioi-smollm2-135m
 
@@ -255,14 +261,6 @@ class FindCore(CoreConfig, Threaded, RunsModel, Resumable["Core"]):
 
     words: ClassVar[tuple[str, ...]] = ("circuit", "core")
     makes: ClassVar[str] = "core"
-
-    circuit: Annotated[str, Argument("CIRCUIT")]
-    """Name of a circuit that `circuit find` made."""
-    task: TaskName | None = None
-    """File of prompts, where the circuit's task came from one. Default: the circuit's task by its name."""
-
-    def default_name(self) -> str:
-        return slug(self.circuit)
 
     def measure(self, run: AnalysisRun) -> "Core":
         from interp.circuits.find_core import find_core
