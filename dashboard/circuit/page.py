@@ -161,17 +161,17 @@ def _tested(workspace: Workspace, artefact: FoundCircuit) -> list[html.P]:
     """Return what an attack left of a circuit and what its core is, with links, or the commands that measure them."""
     if not isinstance(artefact, EdgeCircuit):
         return []
-    found = {
-        "attack": ("Worst case: ", "Not attacked yet: helpers and hurters outside may cancel. ", attacks_of),
-        "core": ("Core: ", "One run: other prompts and methods may find other edges. ", cores_of),
-    }
-    notes = []
-    for verb, (known, unknown, of) in found.items():
-        results = of(workspace, artefact.key)
-        link = quiet_link(f"{results[0].headline()}.", results[0].href) if results else None
-        command = html.Code(f"{program()} circuit {verb} {artefact.name}")
-        notes.append(html.P([unknown, command] if link is None else [known, link], className="wb-note"))
-    return notes
+    attacks, cores = attacks_of(workspace, artefact.key), cores_of(workspace, artefact.key)
+    tests: list[tuple[str, WorstCase | Core | None, str, str]] = [
+        ("Worst case: ", next(iter(attacks), None), "attack", "Not attacked yet: helpers and hurters may cancel. "),
+        ("Core: ", next(iter(cores), None), "core", "One run: other prompts and methods may find other edges. "),
+    ]
+    return [
+        html.P([unknown, html.Code(f"{program()} circuit {verb} {artefact.name}")], className="wb-note")
+        if found is None
+        else html.P([known, quiet_link(f"{found.headline()}.", found.href)], className="wb-note")
+        for known, found, verb, unknown in tests
+    ]
 
 
 def show_tests(name: str, scheme: str | None) -> list[html.Section]:

@@ -320,10 +320,9 @@ def _other_prompts(
             order = torch.randperm(spare.n_prompts, generator=make_generator(seed, f"prompts {number}"))
             return replace(spare.take(order[:n_prompts]), origin={"seed": number})
         turn = (number - 1) % (1 + N_TEMPLATES.get(name, 0))
-        wording = {"template": turn - 1} if turn else {}
         make = partial(make_task, name, model, n_prompts=n_prompts + n_prompts // 4 + 2, seed=1000 * seed + number)
         try:
-            more = make(**wording)
+            more = make(template=turn - 1 if turn else None)
         except ConfigError:  # the model does not do the task in this wording
             more = make()
         more = measured(more.other_than(task, held_out))
