@@ -141,7 +141,7 @@ def layout(
             ],
             className="wb-circuit",
         ),
-        html.Div(id="circuit-tests"),
+        html.Div(id="circuit-tests", style={"marginTop": "14px"}),
         controls=[artefact_menu("Circuit", choices, circuit_href(artefact.key), width=220, key=artefact.key)],
     )
 

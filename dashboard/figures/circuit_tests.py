@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 
 from dashboard.figures.theme import Theme, legend_above, message_figure, styled
 from interp.circuits.core import Core
-from interp.circuits.worst_case import RANDOM_EDGES, Attack, WorstCase
+from interp.circuits.worst_case import CHOSEN, RANDOM_EDGES, Attack, WorstCase
 from interp.names import parse_node
 
 
@@ -30,9 +30,9 @@ def attack_strength(worst_case: WorstCase, colours: Theme, *, height: int = 230)
     for ablation, dash in zip(worst_case.settings.ablations, ("solid", "dash", "dot", "dashdot"), strict=False):
         rows = worst_case.strength.rows("ablation = ? and n_removed > 0", ablation, order="n_removed")
         _line_of(figure, ablation, [(row.n_removed, row.left) for row in rows], colours.accent, dash)
-    worst = worst_case.worst
-    null = next(row for row in worst_case.rows if row.what == RANDOM_EDGES and row.ablation == worst.ablation)
-    _attacked(figure, worst.n_removed, worst, colours, "worst case")
+    chosen = worst_case.of(CHOSEN)
+    null = next(row for row in worst_case.rows if row.what == RANDOM_EDGES and row.ablation == chosen.ablation)
+    _attacked(figure, chosen.n_removed, chosen, colours, CHOSEN)
     _attacked(figure, null.n_removed, null, colours, RANDOM_EDGES, colour=colours.muted, symbol="square")
     return _left(figure, "edges attacked", colours, height)
 
@@ -107,5 +107,6 @@ def two_circuits(core: Core, colours: Theme, *, height: int = 360) -> go.Figure:
     legend_above(styled(figure, colours, height=height))
     ticks = list(range(last + 1))
     figure.update_xaxes(title_text="head", showgrid=False, tickvals=ticks, ticktext=[*map(str, ticks[:-1]), "MLP"])
-    figure.update_yaxes(title_text="layer", showgrid=False, zeroline=False)
+    step = max(1, max(node.layer or 0 for node in nodes.values()) // 10)
+    figure.update_yaxes(title_text="layer", showgrid=False, zeroline=False, dtick=step)
     return figure

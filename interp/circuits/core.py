@@ -130,7 +130,7 @@ class Substitute:
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    """The two equally good circuits that share the smallest part of the smaller one."""
+    """The two equally good circuits that share the smallest part of the smaller one; None where all are the same."""
 
     first: int
     second: int

@@ -402,8 +402,8 @@ def _compare(
     )
 
 
-def _pair(masks: Bool[Tensor, "n_good n_edges"], good: list[int], judge: _Runs) -> tuple[Pair, Tensor]:
-    """Return the two circuits that share the smallest part of the smaller one, and both as `[2, n_edges]`."""
+def _pair(masks: Bool[Tensor, "n_good n_edges"], good: list[int], judge: _Runs) -> tuple[Pair | None, Tensor]:
+    """Return the two circuits that share least, None where all are the same, and their edges, `[2, n_edges]`."""
     sizes = masks.sum(1).double()
     part = (masks.double() @ masks.double().T) / torch.minimum(sizes[:, None], sizes)
     i, j = sorted(divmod(int(part.fill_diagonal_(2).argmin()), len(good)))
@@ -412,7 +412,7 @@ def _pair(masks: Bool[Tensor, "n_good n_edges"], good: list[int], judge: _Runs) 
     only = (int(sizes[each]) - n_shared for each in (i, j))
     names = ("first", "second", "shared", "only_first", "only_second")
     pair = Pair(**dict(zip(names, (good[i], good[j], n_shared, *only), strict=True)), shared_faithfulness=alone)
-    return pair, masks[[i, j]]
+    return pair if pair.only_first or pair.only_second else None, masks[[i, j]]
 
 
 def _returning(graph: Graph, masks: Bool[Tensor, "n_good n_edges"], pair: Tensor) -> list[ReturningEdge]:

@@ -1,5 +1,6 @@
 """`workbench circuit find`: from a task to a folder, and what it says when it cannot."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,7 +11,7 @@ from dashboard.circuit import page
 from dashboard.circuit._data import edge_id, scored
 from dashboard.circuit._drawing import content
 from dashboard.figures.theme import LIGHT
-from interp.circuits.core import Core
+from interp.circuits.core import Core, Pair
 from interp.circuits.found_circuit import EdgeCircuit
 from interp.circuits.worst_case import WorstCase
 from interp.errors import ConfigError
@@ -106,6 +107,9 @@ def test_a_circuit_is_attacked_by_its_name(cli, tmp_path):
     } == (in_core)
     assert drawn["widths"] == "width: share of 4 circuits"
     assert content(circuit)["widths"] == "width: score, from one run"
-    assert f"They share {core.pair.shared} edges" in text_of(page._core_panel(core, LIGHT))
+    assert core.pair is None, "all are the same"
+    assert f"{core.core_edges} are in all 4 circuits" in text_of(page._core_panel(core, LIGHT))
+    two = replace(core, pair=Pair(first=0, second=1, shared=2, only_first=2, only_second=1, shared_faithfulness=0.3))
+    assert "They share 2 edges, which alone reach 0.30" in text_of(page._core_panel(two, LIGHT))
     assert "0% of prompts lose more than half" in text_of(page._attack_panel(found, LIGHT))
     assert {row["returns"] for row in (page.table_row(row, core) for row in scored(circuit).rows)} >= {1.0}
