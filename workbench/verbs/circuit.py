@@ -216,7 +216,7 @@ class AttackCircuit(AttackConfig, OfCircuit, Analysis["WorstCase"]):
     Example: workbench circuit attack ioi-smollm2-135m
 
     Faithfulness replaces all edges outside a circuit, and helpers and hurters among them may cancel. The adversary
-    replaces helpers alone, on prompts that are not among those that judge it. The nulls are as many random edges, and
+    replaces helpers alone, then follows a gradient, on prompts that are not among those that judge it. The nulls are as many random edges, and
     random circuits of the same size attacked in the same way. Values that replace edges are those of the circuit's own
     ablation and of --ablations. It also says how many edges a circuit needs to stand. Of
     SmolLM2 it takes about five minutes on two cores.
@@ -436,8 +436,6 @@ class Show(InWorkspace, RunsModel):
 
     def _groups(self, workspace: "Workspace", graph: "AttributionGraph", story: "Story | None") -> None:
         """Print the boxes of a story that hold several latents, judged by the effects of ablating these."""
-        from functools import partial
-
         from interp.models.loading import load_model
         from interp.tracing.effects import effect_profiles
         from interp.tracing.supernodes import box_groups, judge_groups
