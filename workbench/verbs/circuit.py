@@ -216,10 +216,10 @@ class AttackCircuit(AttackConfig, OfCircuit, Analysis["WorstCase"]):
     Example: workbench circuit attack ioi-smollm2-135m
 
     Faithfulness replaces all edges outside a circuit, and helpers and hurters among them may cancel. The adversary
-    replaces helpers alone, then follows a gradient, on prompts that are not among those that judge it. The nulls are as many random edges, and
-    random circuits of the same size attacked in the same way. Values that replace edges are those of the circuit's own
-    ablation and of --ablations. It also says how many edges a circuit needs to stand. Of
-    SmolLM2 it takes about five minutes on two cores.
+    replaces helpers alone, then follows a gradient, on prompts that are not among those that judge it. The nulls are as
+    many random edges, and random circuits of the same size attacked through their helpers. Values that replace edges
+    are those of the circuit's own ablation and of --ablations. It also says how many edges a circuit needs to stand. Of
+    SmolLM2 it takes some minutes for each ablation on two cores.
     """
 
     words: ClassVar[tuple[str, ...]] = ("circuit", "attack")
