@@ -83,6 +83,7 @@ def test_the_gradient_by_parts_is_that_of_runs_between_whole_edges(name: str) ->
     batch = next(bench.batches())
     other, generator = bench.replacement(batch), torch.Generator().manual_seed(0)
     whole = torch.rand(graph.n_edges, generator=generator) < 0.5
+    assert sorted(bench.others.tolist()) == [*range(task.n_prompts)] != bench.others.tolist()
     value, _ = metric_and_gradient(batch, graph, whole.double(), other)
     assert value == pytest.approx(float(bench.values([~whole]).sum()), abs=1e-4)
     parts, way = (torch.rand(graph.n_edges, generator=generator, dtype=torch.float64) for _ in range(2))
