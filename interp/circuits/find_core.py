@@ -113,7 +113,7 @@ def find_core(
     >>> circuit = find_circuit(model, task, FindConfig(verify=0, evaluation=EvaluationConfig(n_random=1))).circuit
     >>> prompts = lambda number: make_task("induction", model, n_prompts=4, seed=number)
     >>> find_core(model, prompts, task, held_out, circuit, CoreConfig(circuits=3)).headline()
-    ': 7 edges are in all 4 circuits of 7 to 7 edges; by chance at most ...'
+    ', induction: 4 edges are in all 4 circuits of 4 to 4 edges; by chance at most ...'
     """
     from interp.models.adapter import weight_hash
 
