@@ -199,7 +199,7 @@ def _core_panel(core: Core, colours: Theme) -> html.Section:
     rows = core.substitutes.rows(order="before - without desc", limit=_LISTED)
     records = [
         {"circuit": s.circuit, "edges of": s.out, "or": s.instead}
-        | {"with": f"{s.before:.2f}", "without": f"{s.without:.2f}", "instead": f"{s.after:.2f}"}
+        | {"faithfulness": f"{s.before:.2f}; without {s.without:.2f}; instead {s.after:.2f}"}
         for s in rows
     ]
     return panel(
