@@ -171,6 +171,7 @@ CASES = {
     "monitor": Case(make_monitor.monitor, "name split labels hook_point auroc caught ...", figure=True),
     "worst case": Case(lambda: attacked(), "ablation what n_removed left low high", figure=True),
     "claim": Case(lambda: claimed(), "changed value low high null outcome seconds", figure=True),
+    "core": Case(lambda: searched(), "number origin threshold n_edges faithfulness low high equally_good", figure=True),
     **GEOMETRY,
     **DICTIONARIES,
     **OTHERS,
@@ -217,6 +218,15 @@ def claimed():
                      formula="rise", unit="nats", nulls=("5 random heads",), inputs={}, variations=({},))  # fmt: skip
     other = dataclasses.replace(row, changed="seed 2", null=math.nan, outcome="undecided", low=None, high=None)
     return Claim(settings=file, variations=(row, other), changed_inputs=(), machine={"threads": "1"})
+
+
+def searched():
+    few = interp.CoreConfig(circuits=2, prompts=2, judging=2, exchanges=1, n_random=1, methods=("eap-ig",))
+
+    def prompts(number: int):
+        return interp.make_task("induction", model(), n_prompts=2, seed=number)
+
+    return interp.find_core(model(), prompts, *task().split(2), planted_circuit(), few, model_name="planted:induction")
 
 
 def onset():

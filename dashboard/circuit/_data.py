@@ -40,6 +40,11 @@ class EdgeRow:
         return edge_id(self.source, self.target, self.via, self.position)
 
     @property
+    def key(self) -> tuple[str, str, str | None, int | None]:
+        """Source, target, input and position."""
+        return self.source, self.target, self.via, self.position
+
+    @property
     def ends(self) -> tuple[str, str]:
         """Names of both nodes."""
         return self.source, self.target
@@ -202,7 +207,7 @@ def export(artefact: FoundCircuit, rows: list[EdgeRow], shown: dict[str, Any], *
 
     The verdict and evaluation apply to the circuit as found, and are left out when other edges are shown.
     """
-    keys = {(row.source, row.target, row.via, row.position) for row in rows}
+    keys = {row.key for row in rows}
     provenance: dict[str, Any] = {"settings": artefact.settings, "shown": shown, "verdict": None, "evaluation": None}
     if keys == {edge.key for edge in artefact.circuit.edges}:
         provenance["verdict"] = artefact.verdict

@@ -11,11 +11,10 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from dashboard.figures.theme import Theme, colour_bar, escape, faint, legend_above, message_figure, styled, visible
+from dashboard.figures.theme import Theme, colour_bar, escape, faint, message_figure, styled, visible
 from interp.circuits.circuit import Circuit, Edge, edge_text
 from interp.circuits.found_circuit import FaithfulnessPoint, ScoredEdge
 from interp.circuits.induction_circuit import ComposedPair
-from interp.circuits.worst_case import WorstCase
 from interp.models.short_name import short_name
 from interp.names import NodeName, parse_node
 from interp.patching.patching_map import AblationEffect
@@ -301,38 +300,6 @@ def faithfulness_curve(
     figure.update_xaxes(ticktext=[f"{t:,}" for t in ticks])
     figure.update_yaxes(title_text="faithfulness", nticks=5, showgrid=False)
     _mark(figure, rows, total, current, colours)
-    return figure
-
-
-def worst_case_curve(worst_case: WorstCase, colours: Theme, *, height: int = 230) -> go.Figure:
-    """Faithfulness over number of edges (log), in the mean and in the worst case, and the circuit that was attacked."""
-    rows = [row for row in worst_case.sizes.rows() if row.n_edges]
-    figure = go.Figure()
-    for name, colour in (("mean", colours.muted), ("worst", colours.accent)):
-        figure.add_scatter(
-            x=[row.n_edges for row in rows],
-            y=[getattr(row, name) for row in rows],
-            name={"mean": "all other edges replaced", "worst": "helpers replaced"}[name],
-            mode="lines+markers",
-            line={"color": colour, "width": 2},
-            hovertemplate="%{x:,} edges: %{y:.2f}<extra>%{fullData.name}</extra>",
-        )
-    worst = worst_case.worst
-    figure.add_scatter(
-        x=[worst_case.settings.n_edges],
-        y=[worst.left],
-        error_y={"type": "data", "symmetric": False, "array": [worst.high - worst.left],
-                 "arrayminus": [worst.left - worst.low]},
-        name="this circuit",
-        mode="markers",
-        marker={"color": colours.opposite, "size": 9, "symbol": "diamond"},
-        hovertemplate="this circuit, %{x:,} edges: %{y:.2f}<extra></extra>",
-    )  # fmt: skip
-    legend_above(styled(figure, colours, height=height))
-    for level in (0.0, 1.0):
-        figure.add_hline(y=level, line={"color": colours.grid, "width": 1}, layer="below")
-    figure.update_xaxes(type="log", title_text="edges", showgrid=False)
-    figure.update_yaxes(title_text="faithfulness left", nticks=5, showgrid=False)
     return figure
 
 

@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeGuard
 import numpy as np
 import plotly.graph_objects as go
 
-from dashboard.figures import attribution, changes, circuits, geometry, heads, saes, scaling, studies
+from dashboard.figures import attribution, changes, circuit_tests, circuits, geometry, heads, saes, scaling, studies
 from dashboard.figures._claims import claim_variations
 from dashboard.figures.theme import Theme
 from dashboard.figures.theme import theme as theme_called
@@ -198,7 +198,8 @@ FIGURES: dict[str, Draw] = {
     "interp.circuits.found_circuit.FoundCircuit": _circuit,
     "interp.tracing.graph.AttributionGraph": _graph,
     "interp.tracing.effects.EdgeSplit": circuits.split_figure,
-    "interp.circuits.worst_case.WorstCase": circuits.worst_case_curve,
+    "interp.circuits.core.Core": circuit_tests.two_circuits,
+    "interp.circuits.worst_case.WorstCase": circuit_tests.worst_case_curve,
     "interp.claims.Claim": claim_variations,
     "interp.circuits.find.Curve": _curve,
     "interp.circuits.head_weights.Composition": _composition,

@@ -4,8 +4,8 @@
     bench.values([mask, other_mask])      # [n_masks, n_prompts]: the metric with only those edges in the circuit
 
 `Bench` runs a model on a task with a graph, batch by batch, for attribution and evaluation. An edge outside the circuit
-carries its source's output on the corrupted prompt (`resample`), its mean over the corrupted prompts at that position
-(`mean`), or zero (`zero`).
+carries its source's output on the corrupted prompt (`resample`), on the next corrupted prompt of the same length
+(`other`), its mean over the corrupted prompts at that position (`mean`), or zero (`zero`).
 
 A reader's input is the residual stream of this run, minus the outputs of its replaced sources, plus their outputs in
 the other run. Sources are recomputed from their own inputs, so an early replacement affects everything after it:
@@ -73,23 +73,21 @@ def outputs(residual: ResidualStream, graph: Graph, values: SourceValues, out: T
     if out is None:
         out = values[EMBED].new_empty(graph.n_sources, *values[EMBED].shape)
     for point, sources in graph.source_points.items():
-        _write(residual, point, values[point], out[sources])
+        out[sources] = _written(residual, point, values[point])
     return out
 
 
-def _write(residual: ResidualStream, point: str, value: Tensor, out: Tensor) -> None:
-    """Write the outputs of the sources at one hook point into `out [n, batch, pos, d_model]`.
+def _written(residual: ResidualStream, point: str, value: Tensor) -> Tensor:
+    """Return the outputs of the sources at one hook point, `[n, batch, pos, d_model]`.
 
     `value` may be a difference. Raises `ConfigError` for heads of a model with post-norms unless `residual` is frozen.
     """
     if value.ndim == 3:
-        out[0] = value
-        return
+        return value[None]
     layer = parse_hook_point(point).layer or 0
     scale = residual.held_scale(layer)
-    torch.bmm(value.flatten(0, 1).transpose(0, 1), residual.W_write(layer), out=out.flatten(1, 2))
-    if scale is not None:
-        out /= scale
+    out = torch.bmm(value.flatten(0, 1).transpose(0, 1), residual.W_write(layer)).unflatten(1, value.shape[:2])
+    return out if scale is None else out / scale
 
 
 @torch.no_grad()
@@ -131,8 +129,11 @@ class _EdgeRun:
         """Store the difference of the sources at one hook point from their other outputs."""
         if point == EMBED:
             self.diff = value.new_empty(self.graph.n_sources, *value.shape)
-        delta = value if self.other is None else value - self.other[point]
-        _write(self.residual, point, delta, self.diff[self.graph.source_points[point]])
+        self.diff[self.graph.source_points[point]] = self.written(value, point)
+
+    def written(self, value: Tensor, point: str) -> Tensor:
+        """Return what the sources at one hook point write, less what the other run does."""
+        return _written(self.residual, point, value if self.other is None else value - self.other[point])
 
     def reads(self, readers: list[Reader], stream: Tensor) -> Iterator[Read]:
         """Yield the streams that the slots at one hook point read: replaced sources are subtracted."""
@@ -156,6 +157,49 @@ class _EdgeRun:
             weights, diff[:, :, positions], "pos slot source, source batch pos d_model -> slot batch pos d_model"
         )
         return inputs
+
+
+class _SoftRun(_EdgeRun):
+    """One run in which each edge is replaced in part, differentiable by these parts."""
+
+    def __init__(self, residual: ResidualStream, graph: Graph, parts: Tensor, replacement: SourceValues | None):
+        super().__init__(residual, graph, torch.zeros_like(graph.slot_mask(parts > 2)), replacement)
+        position, reader, source = graph.edge_table.unbind(1)
+        empty = parts.new_zeros(graph.n_positions, len(graph.readers), graph.n_sources)
+        by_reader = empty.index_put((position, reader, source), parts)
+        self.parts = by_reader[0, graph.reader_of_slot].to(residual.device)
+        self.differences: list[tuple[slice, Tensor]] = []
+
+    def store_difference(self, value: Tensor, hook: object, *, point: str) -> None:
+        self.differences.append((self.graph.source_points[point], self.written(value, point)))
+
+    def _inputs(self, stream: Tensor, slots: list[int], n_seen: int) -> Tensor:
+        seen = stream.reshape(1, -1)
+        for sources, written in self.differences:
+            if sources.start < n_seen:
+                seen = seen - self.parts[slots, sources] @ written.flatten(1)
+        return seen.unflatten(1, stream.shape)
+
+
+def metric_and_gradient(
+    batch: "PromptBatch", graph: Graph, parts: Tensor, reference: SourceValues | None
+) -> tuple[float, Tensor]:
+    """Return the summed metric with each edge replaced by its part `[n_edges]`, 0 to 1, and its gradient by these.
+
+    Raises `ConfigError` for a graph with positions.
+    """
+    if graph.positions is not None:
+        raise ConfigError("parts of edges have no gradient in a graph with positions; use one without")
+    leaf = parts.detach().to(batch.residual.W_write(0).dtype).requires_grad_()
+    with torch.enable_grad():
+        run = _SoftRun(batch.residual, graph, leaf, reference)
+        hooks: list[tuple[str, Hook]] = [
+            (point, partial(run.store_difference, point=point)) for point in graph.source_points
+        ]
+        hooks += reading_hooks(batch.residual, run.changed, run.reads)
+        value = batch.metric(_run(batch.residual, batch.clean, hooks, batch.at)).sum()
+        (gradient,) = torch.autograd.grad(value, [leaf])
+    return float(value.detach()), gradient.cpu()
 
 
 @torch.no_grad()
@@ -261,6 +305,15 @@ class Bench:
         count = (position < self.task.lengths[:, None]).sum(0).clamp_min(1).to(self.residual.device)
         return {point: total / count.view(-1, *[1] * (total.ndim - 2)) for point, total in sums.items()}
 
+    @cached_property
+    def others(self) -> Tensor:
+        """The next prompt of the same length for every prompt, `[n_prompts]`; itself where it is the only one."""
+        next_row = torch.arange(self.task.n_prompts)
+        for length in self.task.lengths.unique():
+            rows = (self.task.lengths == length).nonzero()[:, 0]
+            next_row[rows] = rows.roll(-1)
+        return next_row
+
     def replacement(self, batch: PromptBatch) -> SourceValues | None:
         """Return the values on edges outside a circuit for these prompts; None for zero ablation."""
         if self.ablation == "zero":
@@ -268,7 +321,8 @@ class Bench:
         if self.ablation == "mean":
             n = len(batch.clean)
             return {point: value.expand(n, *value.shape[1:]) for point, value in self.means.items()}
-        return collect(batch.residual, self.graph, batch.corrupt, batch.at)[0]
+        corrupt = self.task.corrupt[self.others[batch.rows]] if self.ablation == "other" else batch.corrupt
+        return collect(batch.residual, self.graph, corrupt, batch.at)[0]
 
     def metric_with(self, batch: PromptBatch, included: Tensor, replacement: SourceValues | None) -> Tensor:
         """Return the metric of a run on clean prompts with the circuit `included [n_edges]`, `[batch]` float64."""

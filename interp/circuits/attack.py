@@ -8,10 +8,12 @@ faithful because they cancel. The adversary replaces the helpers alone:
 
 1. Edges are scored on `task` (EAP-IG); outside the circuit those with a score above 0 are helpers, below 0 hurters.
 2. The strongest helpers are replaced, from 1 in 32 to all of them: the share that leaves least is taken.
-3. Exchange: for the nodes with the largest outside scores, one after another, all outside edges of the node are put
+3. Gradient: from there, each edge outside is replaced in part, and the parts follow the gradient of the metric; after
+   each step the edges with a part above 1/2 are replaced as a whole, and that is kept where less is left.
+4. Exchange: for the nodes with the largest outside scores, one after another, all outside edges of the node are put
    back, or all are replaced, whichever was not so; a change stays where less is left. This checks the scores: every
    step is measured.
-4. What was chosen is measured on `held_out`, with each ablation. Nulls: as many random edges outside the circuit, and
+5. What was chosen is measured on `held_out`, with each ablation. Nulls: as many random edges outside the circuit, and
    random circuits of the same size attacked through their own helpers.
 
 An attack gives an upper bound: a stronger adversary may leave less. So "stands" means that this one failed.
@@ -20,7 +22,7 @@ The smallest circuit that stands: circuits of the highest-ranked edges by size, 
 with its helpers replaced. Hurters inside the circuit count as part of the mechanism.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,7 +31,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from interp.artifacts import Table
-from interp.circuits._edge_runs import Bench
+from interp.circuits._edge_runs import Bench, metric_and_gradient
 from interp.circuits._edge_scores import EdgeScores
 from interp.circuits.attribution import attribute
 from interp.circuits.circuit import Circuit
@@ -49,6 +51,7 @@ from interp.circuits.worst_case import (
     AttackConfig,
     AttackSettings,
     StandingSize,
+    Strength,
     WorstCase,
 )
 from interp.models.hooked import HookedModel
@@ -109,31 +112,32 @@ def attack_circuit(
         if progress is not None:
             progress(done, total, {"part": part})
 
-    rows, tried, first = [], 0, None
+    rows, strength, tried, complete, first = [], [], 0, True, None
     for ablation in config.ablations:
         chooser = _Adversary.of(model, task, graph, ablation, config)
-        removed = chooser.choose(included, config.exchanges)
-        tried += chooser.tried
+        removed = chooser.choose(included, config.exchanges, config.budget, config.gradient_steps)
+        tried, complete = tried + chooser.tried, complete and chooser.complete
         told(f"{ablation}: chosen")
         judge = _Adversary.of(model, held_out, graph, ablation, config, chooser.scores)
         rows += _judged(judge, included, removed, config)
+        parts = [judge.helpers(included, share) for share in SHARES]
+        strength += [
+            Strength(ablation=ablation, n_removed=int(part.sum()), left=left)
+            for part, left in zip(parts, judge.left(parts).tolist(), strict=True)
+        ]
         told(f"{ablation}: judged")
         first = first or judge
     assert first is not None
     sizes = _sizes(first, config)
     told("sizes")
     settings = AttackSettings(
-        **vars(config),
-        model=model_name,
-        weight_hash=weight_hash(model),
-        circuit=name,
-        n_edges=int(included.sum()),
-        n_edges_of_graph=graph.n_edges,
-        task=task.settings,
-    )
+        **vars(config), model=model_name, weight_hash=weight_hash(model), circuit=name, n_edges=int(included.sum()),
+        n_edges_of_graph=graph.n_edges, task=task.settings,
+    )  # fmt: skip
     return WorstCase(
-        settings=settings, tried=tried, attacks=Table.of(Attack, rows), sizes=Table.of(StandingSize, sizes)
-    )
+        settings=settings, tried=tried, complete=complete, attacks=Table.of(Attack, rows),
+        strength=Table.of(Strength, strength), sizes=Table.of(StandingSize, sizes),
+    )  # fmt: skip
 
 
 @dataclass
@@ -146,6 +150,7 @@ class _Adversary:
     empty: np.ndarray
     """metric per prompt of the model, and with every edge replaced"""
     tried: int = 0
+    complete: bool = True
 
     @classmethod
     def of(
@@ -179,16 +184,21 @@ class _Adversary:
         chosen[strongest] = True
         return chosen
 
-    def choose(self, included: Edges, exchanges: int) -> Edges:
-        """Return the edges outside a circuit whose replacement leaves least."""
-        options = [self.helpers(included, share) for share in SHARES]
+    def choose(self, included: Edges, exchanges: int, budget: int | None = None, gradient_steps: int = 0) -> Edges:
+        """Return the edges outside a circuit whose replacement leaves least, of at most `budget` sets."""
+        options = [self.helpers(included, share) for share in reversed(SHARES)][:budget]
+        self.complete = budget is None or budget >= len(SHARES) + gradient_steps + exchanges
         values = self.left(options)
         best = int(values.argmin())
         removed, least = options[best], float(values[best])
+        for candidate in self.descend(included, removed, self._within(budget, gradient_steps)):
+            value = float(self.left([candidate])[0])
+            if value < least:
+                removed, least = candidate, value
         source = torch.as_tensor(self.bench.graph.edge_table)[:, 2]
         weight = torch.zeros(self.bench.graph.n_sources, dtype=torch.float64)
         weight.index_add_(0, source, self.scores.values.abs().masked_fill(included, 0))
-        for node in weight.argsort(descending=True)[:exchanges].tolist():
+        for node in weight.argsort(descending=True)[: self._within(budget, exchanges)].tolist():
             of_node = (source == node) & ~included
             mostly = bool(removed[of_node].double().mean() > 0.5) if of_node.any() else False
             candidate = removed & ~of_node if mostly else removed | of_node
@@ -196,6 +206,24 @@ class _Adversary:
             if value < least:
                 removed, least = candidate, value
         return removed
+
+    def _within(self, budget: int | None, n: int) -> int:
+        """Return how many of `n` tries are left in the budget."""
+        return n if budget is None else min(n, budget - self.tried)
+
+    def descend(self, included: Edges, start: Edges, steps: int) -> Iterator[Edges]:
+        """Yield edges outside a circuit that steps down the gradient replace by more than half.
+
+        Parts start at 0.8 of `start` and 0.2 of the other edges; a step moves each by 0.4 against its gradient.
+        """
+        parts = 0.2 + 0.6 * start.double()
+        for _ in range(steps):
+            gradient = torch.zeros_like(parts)
+            for batch in self.bench.batches():
+                other = self.bench.replacement(batch)
+                gradient += metric_and_gradient(batch, self.bench.graph, parts.masked_fill(included, 0), other)[1]
+            parts = (parts - 0.4 * gradient.sign()).clamp(0, 1)
+            yield (parts > 0.5) & ~included
 
 
 def _judged(judge: _Adversary, included: Edges, removed: Edges, config: AttackConfig) -> list[Attack]:
@@ -226,6 +254,7 @@ def _judged(judge: _Adversary, included: Edges, removed: Edges, config: AttackCo
             left=float(ends.estimate[i]),
             low=float(ends.low[i]),
             high=float(ends.high[i]),
+            lost=float((values[i] < (judge.empty + judge.full) / 2)[judge.full > judge.empty].mean()),
         )
         for i, (what, edges) in enumerate(sets.items())
     ]
@@ -245,6 +274,7 @@ def _judged(judge: _Adversary, included: Edges, removed: Edges, config: AttackCo
                 left=float(left.mean()),
                 low=float(left.min()),
                 high=float(left.max()),
+                lost=float("nan"),
             )
         )
     return rows

@@ -9,7 +9,7 @@ from interp.nulls import PER_PART
 from interp.options import BASIC, Seed, check_least, check_positive
 
 Method = Literal["exact", "eap", "eap-ig", "relp", "acdc"]
-Ablation = Literal["resample", "mean", "zero"]
+Ablation = Literal["resample", "other", "mean", "zero"]
 By = Literal["abs", "signed"]
 Level = Literal["edge", "node"]
 FRACTIONS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
@@ -122,7 +122,8 @@ class FindConfig:
     steps: int = 5
     """Gradients per prompt, for eap-ig."""
     ablation: Ablation = "resample"
-    """Values on edges outside the circuit: of the corrupted prompt (resample), their mean over prompts, or zero."""
+    """Values on edges outside the circuit: of the corrupted prompt (resample), of another corrupted prompt of the same
+    length (other), their mean over prompts, or zero."""
     by: By = "abs"
     """Rank edges by absolute score (abs), or by signed score."""
     level: Level = "edge"

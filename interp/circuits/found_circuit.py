@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from interp.workspace import Workspace
 
 
+LEARNED = 0.1
+"""The gap of an untrained model must be below this fraction of the trained model's."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class CircuitSettings:
     """Settings that every kind of circuit has."""
@@ -76,6 +80,11 @@ class UntrainedGap:
     gap: float
     gap_error: float
     gap_of_model: float
+
+    @property
+    def learned(self) -> bool:
+        """True where this gap is below a tenth of the trained model's."""
+        return abs(self.gap) < LEARNED * self.gap_of_model
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,12 +29,10 @@ if TYPE_CHECKING:
 
 FULL, EMPTY, RANDOM = "full", "empty", "random"
 """Names of the runs that `judge` needs (the first two) or uses as the null (the last)."""
-LEARNED = 0.1
-"""The gap of an untrained model must be below this fraction of the trained model's."""
 
 
 def check_ablation(ablation: str) -> Ablation:
-    """Return the ablation if it exists: `resample`, `mean` or `zero`. Raises `UnknownNameError`."""
+    """Return the ablation if it exists: `resample`, `other`, `mean` or `zero`. Raises `UnknownNameError`."""
     if ablation not in get_args(Ablation):
         raise UnknownNameError("ablation", str(ablation), get_args(Ablation))
     return ablation  # pyright: ignore[reportReturnType]
@@ -136,10 +134,7 @@ def null_summary(values: Float64[np.ndarray, " n"], estimate: float) -> RandomCi
 
 
 def untrained_gap(model: HookedModel, task: "Task", seed: int) -> UntrainedGap:
-    """Measure the task's gap in an untrained model, with its standard error.
-
-    The behaviour was learned where this gap lies below `LEARNED` of the trained model's (`verdict`).
-    """
+    """Measure the task's gap in an untrained model, with its standard error."""
     from interp.models.adapter import untrained_model
 
     untrained = task.on(untrained_model(model, seed))
@@ -150,8 +145,7 @@ def verdict(rule: str, reason: str, beats_null: bool | None, untrained: Untraine
     """Return the verdict on a circuit; `found` is None without a null."""
     if beats_null is None or untrained is None:
         return Verdict(holds=None, rule=rule, reason=reason)
-    learned = abs(untrained.gap) < LEARNED * untrained.gap_of_model
-    return Verdict(holds=bool(beats_null and learned), rule=rule, reason=reason)
+    return Verdict(holds=bool(beats_null and untrained.learned), rule=rule, reason=reason)
 
 
 PROMPTS_SHOWN = 8

@@ -49,10 +49,24 @@ TEMPLATES = (
     "Then {first} and {second} met at the {place}. {subject} handed a {thing} to",
     "After {first} and {second} came back from the {place}, {subject} passed a {thing} to",
 )
+SPANS = (
+    "The {noun} lasted from the year {start} to the year {century}",
+    "The {noun} began in the year {start} and ended in the year {century}",
+    "In the year {start} came the {noun}, which went on until the year {century}",
+)
+"""Greater-than; the first is that of the paper."""
 NOUNS = ["war", "siege", "campaign", "trial", "reign", "project", "strike", "drought", "voyage", "famine"]
 
 
-def make_task(kind: str, model: HookedModel, *, n_prompts: int = 64, seed: int = 0, check_gap: bool = True) -> Task:
+def make_task(
+    kind: str,
+    model: HookedModel,
+    *,
+    n_prompts: int = 64,
+    seed: int = 0,
+    check_gap: bool = True,
+    template: int | None = None,
+) -> Task:
     """Make a task by name: pairs of prompts, clean and corrupted, with a metric.
 
     Args:
@@ -61,6 +75,7 @@ def make_task(kind: str, model: HookedModel, *, n_prompts: int = 64, seed: int =
         n_prompts: the number of pairs.
         seed: of their choice.
         check_gap: refuse prompts on which the model does not do the task.
+        template: the wording by its number, of a task in `N_TEMPLATES` (default: the task's own).
     Returns: a task for `activation_patching`, `find_circuit` and others.
     Raises:
         UnknownNameError: no such task.
@@ -71,7 +86,8 @@ def make_task(kind: str, model: HookedModel, *, n_prompts: int = 64, seed: int =
     """
     if kind not in TASKS:
         raise UnknownNameError("task", kind, TASKS, "A file of prompts (.jsonl or .csv) is a task too.")
-    return TASKS[kind](model, n_prompts=n_prompts, seed=seed, check_gap=check_gap)
+    wording = {} if template is None else {"template": template % N_TEMPLATES[kind]}
+    return TASKS[kind](model, n_prompts=n_prompts, seed=seed, check_gap=check_gap, **wording)
 
 
 def induction_task(
@@ -122,12 +138,14 @@ def induction_task(
     )
 
 
-def ioi_task(model: HookedModel, *, n_prompts: int = 64, seed: int = 0, check_gap: bool = True) -> Task:
+def ioi_task(
+    model: HookedModel, *, n_prompts: int = 64, seed: int = 0, check_gap: bool = True, template: int | None = None
+) -> Task:
     """Make the task of indirect object identification: of two names, the one that occurs once comes next.
 
     Half of the prompts have the subject first (BABA), half second (ABBA). In the corrupted prompt a third name replaces
-    the subject's second mention, so that neither answer is favoured. Raises `ConfigError` when fewer than three names
-    are single tokens.
+    the subject's second mention, so that neither answer is favoured. Templates take turns unless one is named. Raises
+    `ConfigError` when fewer than three names are single tokens.
     """
     encode = _encoder(model)
     names = [name for name in NAMES if len(encode(f" {name}")) == 1]
@@ -143,9 +161,9 @@ def ioi_task(model: HookedModel, *, n_prompts: int = 64, seed: int = 0, check_ga
         io, subject, third = _draw(names, 3, generator)
         place, thing = _draw(places, 1, generator)[0], _draw(things, 1, generator)[0]
         first, second = (subject, io) if i % 2 else (io, subject)
-        template = TEMPLATES[i // 2 % len(TEMPLATES)]
+        wording = TEMPLATES[i // 2 % len(TEMPLATES) if template is None else template]
         for rows, who in ((clean, subject), (corrupt, third)):
-            text = template.format(first=first, second=second, subject=who, place=place, thing=thing)
+            text = wording.format(first=first, second=second, subject=who, place=place, thing=thing)
             rows.append(_with_bos(model, encode(text)))
         correct += encode(f" {io}")
         wrong += encode(f" {subject}")
@@ -156,11 +174,13 @@ def ioi_task(model: HookedModel, *, n_prompts: int = 64, seed: int = 0, check_ga
         LogitDiff(correct=correct, wrong=wrong),
         name="ioi",
         check_gap=check_gap,
-        origin={"seed": seed, "names": len(names)},
+        origin=_origin(seed, template) | {"names": len(names)},
     )
 
 
-def greater_than_task(model: HookedModel, *, n_prompts: int = 64, seed: int = 0, check_gap: bool = True) -> Task:
+def greater_than_task(
+    model: HookedModel, *, n_prompts: int = 64, seed: int = 0, check_gap: bool = True, template: int | None = None
+) -> Task:
     """Make the greater-than task: a span of years must end after its start.
 
     The corrupted prompt starts in year 01, after which every end is possible. Where two digits are one token, the
@@ -183,7 +203,7 @@ def greater_than_task(model: HookedModel, *, n_prompts: int = 64, seed: int = 0,
         century = int(torch.randint(11, 18, (1,), generator=generator))
         year = int(torch.randint(11, 89, (1,), generator=generator))
         for rows, start in ((clean, year), (corrupt, 1)):
-            text = f"The {noun} lasted from the year {century}{start:02d} to the year {century}"
+            text = SPANS[template or 0].format(noun=noun, start=f"{century}{start:02d}", century=century)
             rows.append(_with_bos(model, encode(text)))
         above, not_above = answers(year)
         correct.append(above)
@@ -195,8 +215,12 @@ def greater_than_task(model: HookedModel, *, n_prompts: int = 64, seed: int = 0,
         ProbDiff(correct=correct, wrong=wrong),
         name="greater-than",
         check_gap=check_gap,
-        origin={"seed": seed, "years": "two digits" if whole else "tens digit"},
+        origin=_origin(seed, template) | {"years": "two digits" if whole else "tens digit"},
     )
+
+
+def _origin(seed: int, template: int | None) -> Origin:
+    return {"seed": seed} if template is None else {"seed": seed, "template": template}
 
 
 TASKS: dict[str, Callable[..., Task]] = {
@@ -204,6 +228,8 @@ TASKS: dict[str, Callable[..., Task]] = {
     "ioi": ioi_task,
     "greater-than": greater_than_task,
 }
+N_TEMPLATES = {"ioi": len(TEMPLATES), "greater-than": len(SPANS)}
+"""Wordings of the tasks that have several."""
 
 
 def _year_answers(encode: Callable[[str], list[int]]) -> Callable[[int], tuple[list[int], list[int]]]:

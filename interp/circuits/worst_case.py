@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated
 
-from interp.artifacts import Artefact, Finding, Table
+from interp.artifacts import Artefact, Finding, Measured, Table
 from interp.circuits.config import Ablation
 from interp.errors import ConfigError
 from interp.models.short_name import short_name
@@ -38,10 +38,14 @@ class AttackConfig:
 
     prompts: Annotated[int, BASIC] = 16
     """Prompt pairs on which the attack is chosen; as many others judge it."""
-    ablations: tuple[Ablation, ...] = ("resample", "mean")
+    ablations: tuple[Ablation, ...] = ("resample", "other", "mean")
     """Values by which the adversary replaces edges; the worst counts, beside the mean of the first."""
     exchanges: int = 16
     """Nodes whose edges are put back or taken out as a whole, one after another, where that leaves less."""
+    gradient_steps: int = 4
+    """Steps of the second adversary, which follows the gradient of the metric by how far each edge is replaced."""
+    budget: int | None = None
+    """Sets of edges that the adversary measures at most with each ablation. An attack that ends early says so."""
     n_random: int = DRAWS["quick"]
     """Draws of each null."""
     fractions: tuple[float, ...] = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
@@ -54,10 +58,12 @@ class AttackConfig:
     """Draws prompts and nulls."""
 
     def __post_init__(self) -> None:
-        check_least(self, {"prompts": 2, "exchanges": 0, "n_random": 1, "batch_size": 1})
+        check_least(self, {"prompts": 2, "exchanges": 0, "gradient_steps": 0, "n_random": 1, "batch_size": 1})
         check_positive(self, "faithfulness")
+        if self.budget is not None:
+            check_least(self, {"budget": 1})
         if not self.ablations:
-            raise ConfigError("an adversary needs an ablation: resample, mean or zero")
+            raise ConfigError("an adversary needs an ablation: resample, other, mean or zero")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +91,17 @@ class Attack:
     low: float
     high: float
     """Ends of the 95 % interval over prompts; of a null the range of its draws."""
+    lost: Measured
+    """Share of prompts on which less than half of the gap is left; not measured for nulls."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Strength:
+    """Faithfulness left when the strongest helpers are replaced, on prompts that did not choose them."""
+
+    ablation: str
+    n_removed: int
+    left: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +122,10 @@ class WorstCase(Artefact, kind="worst_case", title="Worst case of a circuit", ma
     settings: AttackSettings
     tried: int
     """Sets of edges among which the adversary chose."""
+    complete: bool
+    """False where the budget ended before the adversary had tried all that it knows."""
     attacks: Table[Attack]
+    strength: Table[Strength]
     sizes: Table[StandingSize]
 
     @cached_property
@@ -130,10 +150,15 @@ class WorstCase(Artefact, kind="worst_case", title="Worst case of a circuit", ma
 
     @property
     def stands(self) -> bool:
-        """True where the low end of the worst case is at least half of the mean faithfulness, and above random circuits
-        that are attacked in the same way."""
+        """True where a whole attack failed to break it."""
+        return self.complete and not self.breaks
+
+    @property
+    def breaks(self) -> bool:
+        """True unless the low end of the worst case is at least half of the mean faithfulness, and above random
+        circuits that are attacked in the same way."""
         null = max(row.high for row in self.rows if row.what == RANDOM_CIRCUITS)
-        return self.mean.left > 0 and self.worst.low >= STANDS * self.mean.left and self.worst.low > null
+        return not (self.mean.left > 0 and self.worst.low >= STANDS * self.mean.left and self.worst.low > null)
 
     def smallest(self, column: str) -> int | None:
         """Return the edges of the smallest circuit whose `mean` or `worst` reaches the faithfulness; None for none."""
@@ -143,7 +168,7 @@ class WorstCase(Artefact, kind="worst_case", title="Worst case of a circuit", ma
     def headline(self) -> str:
         """Return one line: mean and worst case."""
         s = self.settings
-        word = "stands" if self.stands else "breaks"
+        word = "stands" if self.stands else "breaks" if self.breaks else f"is undecided after {self.tried:,} tries"
         return (
             f"{short_name(s.model)}, {s.task.name}: the circuit of {s.n_edges:,} edges {word}: faithfulness "
             f"{self.mean.left:.2f} with all other edges replaced, {self.worst.left:.2f} in the worst case"
@@ -158,7 +183,8 @@ class WorstCase(Artefact, kind="worst_case", title="Worst case of a circuit", ma
             ("worst case", f"{self.worst.left:.2f} [{self.worst.low:.2f}, {self.worst.high:.2f}]"),
             ("replaced there", f"{self.worst.what} ({self.worst.n_removed:,}), {self.worst.ablation}"),
             *((f"{wanted} in the {kind}", f"{n:,}" if n else "none measured") for kind, n in sizes.items()),
-            ("sets tried", f"{self.tried:,}"),
+            ("prompts lost there", f"{self.worst.lost:.0%}"),
+            ("sets tried", f"{self.tried:,}" + ("" if self.complete else ", until the budget ended")),
         ]
 
     def details(self) -> list[str]:

@@ -148,7 +148,7 @@ class Task:
 
     def take(self, rows: Tensor | Sequence[int]) -> "Task":
         """Return the task of some prompts, in that order."""
-        rows = torch.as_tensor(rows)
+        rows = rows if isinstance(rows, Tensor) else torch.tensor(list(rows), dtype=torch.long)
         tensors = ("clean", "corrupt", "lengths", "at", "clean_value", "corrupt_value")
         return replace(self, metric=self.metric.take(rows), **{name: getattr(self, name)[rows] for name in tensors})
 
@@ -157,14 +157,21 @@ class Task:
 
         Raises `ConfigError` when a side is empty.
         """
-        first = self.take(torch.arange(min(n, self.n_prompts)))
-        seen = {tuple(row) for row in first.clean.tolist()}
-        rest = [row for row in range(n, self.n_prompts) if tuple(self.clean[row].tolist()) not in seen]
-        if n < 1 or not rest:
+        first, rest = self.take(range(min(n, self.n_prompts))), self.take(range(n, self.n_prompts))
+        rest = rest.other_than(first)
+        if n < 1 or not rest.n_prompts:
             raise ConfigError(
                 f"{self.n_prompts} prompts cannot be split into {n} and others that differ from them; give more prompts"
             )
-        return first, self.take(rest)
+        return first, rest
+
+    def other_than(self, *others: "Task") -> "Task":
+        """Return the prompts that are in none of the other tasks; padding does not count."""
+        seen = {row for task in others for row in task._unpadded()}
+        return self.take([i for i, row in enumerate(self._unpadded()) if row not in seen])
+
+    def _unpadded(self) -> list[tuple[int, ...]]:
+        return [tuple(row[:n]) for row, n in zip(self.clean.tolist(), self.lengths.tolist(), strict=True)]
 
     @property
     def settings(self) -> TaskSettings:

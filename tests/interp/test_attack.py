@@ -1,43 +1,29 @@
 """Worst case of a circuit: helpers and hurters that cancel by construction are told from a circuit that stands."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from interp.artifacts import save_artefact
-from interp.circuits.attack import attack_circuit
+from interp.circuits._edge_runs import Bench, metric_and_gradient
+from interp.circuits.attack import _Adversary, attack_circuit
 from interp.circuits.circuit import Circuit
 from interp.circuits.graph import Graph
 from interp.circuits.tasks import make_task
 from interp.circuits.worst_case import CHOSEN, EVERYTHING, HELPERS, HURTERS, RANDOM_CIRCUITS, AttackConfig, WorstCase
 from interp.errors import ConfigError
-from interp.models.toys import _blank, _set, _set_output
 from interp.workspace import Workspace
+from tests.interp.architectures import tiny
+from tests.interp.circuit_tasks import random_task, several_inductions
 
-D_VOCAB, N_CTX, AMOUNT, SHARP = 16, 32, 0.8, 100.0
+AMOUNT = 0.8
 CONFIG = AttackConfig(prompts=8, exchanges=4, n_random=2, fractions=(0.1, 0.3, 1.0))
 
 
 def balanced_induction():
     """Return an induction model with two more induction heads: L1H1 writes 0.8 of what L1H0 does, L1H2 removes it."""
-    d_model = 96
-    model = _blank(d_model, 3, D_VOCAB, N_CTX, "cpu", torch.float32)
-    tok, prev, out = (slice(i * D_VOCAB, (i + 1) * D_VOCAB) for i in range(3))
-    pos = slice(48, 48 + N_CTX)
-    eye, gain, d_head = torch.eye, SHARP * 32**0.5, d_model // 3
-    with torch.no_grad():
-        model.W_E[:, tok], model.W_pos[:, pos] = eye(D_VOCAB), eye(N_CTX)
-        _set(model, 0, "q", pos, slice(0, N_CTX), gain * eye(N_CTX).roll(-1, 1).tril())
-        _set(model, 0, "k", pos, slice(0, N_CTX), eye(N_CTX))
-        _set(model, 0, "v", tok, slice(0, D_VOCAB), eye(D_VOCAB))
-        _set_output(model, 0, slice(0, D_VOCAB), prev, eye(D_VOCAB))
-        for head, amount in enumerate((1.0, AMOUNT, -AMOUNT)):
-            own = slice(head * d_head, head * d_head + D_VOCAB)
-            _set(model, 1, "q", tok, own, gain * eye(D_VOCAB))
-            _set(model, 1, "k", prev, own, eye(D_VOCAB))
-            _set(model, 1, "v", tok, own, eye(D_VOCAB))
-            _set_output(model, 1, own, out, amount * eye(D_VOCAB))
-        model.unembed.original_component.weight[:, out] = SHARP * eye(D_VOCAB)
-    return model
+    return several_inductions([(0, 1.0), (0, AMOUNT), (0, -AMOUNT)])
 
 
 def circuit_of(model, heads: list[str]) -> Circuit:
@@ -81,14 +67,40 @@ def test_the_exchange_finds_what_wrong_scores_hide() -> None:
     """Scores that call the helper's edges hurters leave the first choice empty-handed; measured exchanges do not."""
     model = balanced_induction()
     task = make_task("induction", model, n_prompts=8)
-    from interp.circuits.attack import _Adversary
-
     adversary = _Adversary.of(model, task, Graph.from_model(model), "resample", CONFIG)
     circuit = adversary.bench.graph.members(circuit_of(model, ["L1H0"]))
     object.__setattr__(adversary.scores, "values", -adversary.scores.values)
     alone = adversary.left([adversary.helpers(circuit)])[0]
     assert alone > 1.5
     assert adversary.left([adversary.choose(circuit, exchanges=8)])[0] == pytest.approx(1 - AMOUNT, abs=0.05)
+
+
+@pytest.mark.parametrize("name", ["llama-gqa", "neox", "gemma-2"])
+def test_the_gradient_by_parts_is_that_of_runs_between_whole_edges(name: str) -> None:
+    model = tiny(name)
+    task, graph = random_task(model), Graph.from_model(model)
+    bench = Bench(model, graph, task)
+    batch = next(bench.batches())
+    other, generator = bench.replacement(batch), torch.Generator().manual_seed(0)
+    whole = torch.rand(graph.n_edges, generator=generator) < 0.5
+    assert sorted(bench.others.tolist()) == [*range(task.n_prompts)] != bench.others.tolist()
+    value, _ = metric_and_gradient(batch, graph, whole.double(), other)
+    assert value == pytest.approx(float(bench.values([~whole]).sum()), abs=1e-4)
+    parts, way = (torch.rand(graph.n_edges, generator=generator, dtype=torch.float64) for _ in range(2))
+    gradient = metric_and_gradient(batch, graph, parts, other)[1].double()
+    ahead, behind = (metric_and_gradient(batch, graph, parts + step * way, other)[0] for step in (1e-2, -1e-2))
+    assert float(gradient @ way) == pytest.approx((ahead - behind) / 2e-2, rel=0.02)
+
+
+def test_the_gradient_finds_what_wrong_scores_hide() -> None:
+    model = balanced_induction()
+    adversary = _Adversary.of(
+        model, make_task("induction", model, n_prompts=8), Graph.from_model(model), "resample", CONFIG
+    )
+    circuit = adversary.bench.graph.members(circuit_of(model, ["L1H0"]))
+    found = list(adversary.descend(circuit, torch.zeros_like(circuit), 4))
+    assert not any(bool((each & circuit).any()) for each in found)
+    assert adversary.left(found).min() == pytest.approx(1 - AMOUNT, abs=0.05)
 
 
 def test_sizes_say_what_the_mean_and_the_worst_case_ask_for(attacked: dict[str, WorstCase]) -> None:
@@ -106,6 +118,46 @@ def test_an_attack_survives_saving(attacked: dict[str, WorstCase], workspace_fol
     assert opened.findings()[0].null < 0.5
     assert workspace.open(WorstCase, "one-head").findings() == []
     assert {row.what for row in opened.attacks.rows()} >= {EVERYTHING, CHOSEN}
+
+
+def test_one_choice_of_ablation_breaks_a_circuit_that_the_mean_confirms() -> None:
+    """L0H0 finds the token before by positions, which are the same on corrupted prompts: only zero takes them away."""
+    model = several_inductions([(0, 1.0)])
+    task, held_out = make_task("induction", model, n_prompts=16).split(8)
+    graph = Graph.from_model(model)
+    edges = [edge for edge in map(graph.edge, range(graph.n_edges)) if (edge.target, edge.via) not in POSITIONS]
+    circuit = Circuit.of("planted", "", edges)
+    few = {"n_random": 1, "exchanges": 2, "fractions": (0.1, 1.0)}
+    found = {
+        name: attack_circuit(model, task, held_out, circuit, AttackConfig(ablations=ablations, **few))
+        for name, ablations in {"both": ("resample", "other"), "zero too": ("resample", "other", "zero")}.items()
+    }
+    assert found["both"].worst.left == pytest.approx(1, abs=0.01)
+    assert found["both"].worst.lost == 0
+    assert found["zero too"].mean.left == pytest.approx(1, abs=0.01)
+    assert found["zero too"].breaks
+    assert (found["zero too"].worst.ablation, found["zero too"].worst.lost) == ("zero", 1)
+
+
+POSITIONS = {("L0H0", "q"), ("L0H0", "k")}
+
+
+def test_an_attack_that_ends_early_never_stands(attacked: dict[str, WorstCase]) -> None:
+    model = balanced_induction()
+    task, held_out = make_task("induction", model, n_prompts=16).split(8)
+    circuit = circuit_of(model, ["L1H0", "L1H1", "L1H2"])
+    found = attack_circuit(model, task, held_out, circuit, replace(CONFIG, budget=3, ablations=("resample",)))
+    assert not found.stands
+    assert not found.breaks
+    assert "is undecided after 3 tries" in found.headline()
+    assert found.findings() == []
+    assert attacked["all heads"].complete
+
+
+def test_strength_falls_as_helpers_are_replaced(attacked: dict[str, WorstCase]) -> None:
+    rows = attacked["one head"].strength.rows("ablation = 'resample'", order="n_removed")
+    assert rows[-1].left == pytest.approx(1 - AMOUNT, abs=0.02)
+    assert rows[-1].left <= rows[0].left
 
 
 def test_settings_are_checked() -> None:

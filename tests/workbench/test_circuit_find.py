@@ -1,10 +1,17 @@
 """`workbench circuit find`: from a task to a folder, and what it says when it cannot."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from page_text import text_of
 
+from dashboard.circuit import page
+from dashboard.circuit._data import edge_id, scored
+from dashboard.circuit._drawing import content
+from dashboard.figures.theme import LIGHT
+from interp.circuits.core import Core, Pair
 from interp.circuits.found_circuit import EdgeCircuit
 from interp.circuits.worst_case import WorstCase
 from interp.errors import ConfigError
@@ -81,3 +88,28 @@ def test_a_circuit_is_attacked_by_its_name(cli, tmp_path):
     assert "edge-circuits/planted" in found.about.parents
     assert "attacked: " in cli(tmp_path, "circuit", "show", "planted")
     assert "did you mean 'planted'" in cli(tmp_path, "circuit", "attack", "plnted", code=2)
+    words = ("--circuits", 3, "--judging", 4, "--prompts", 4, "--n-random", 19)
+    printed = cli(tmp_path, "circuit", "core", "planted", *words)
+    assert "3 searches of about" in printed, "the price first"
+    assert "are in all 4 circuits" in printed
+    core = Workspace(tmp_path).open(Core, "planted")
+    assert [circuit.origin for circuit in core.good] == [
+        "circuit find",
+        *(f"{method}, seed {seed}" for seed, method in enumerate(("eap-ig", "eap", "relp"), start=1)),
+    ]
+    shown = cli(tmp_path, "circuit", "show", "planted")
+    assert f"keep 100% (random 0%); 100% in the worst case; {core.core_edges} are in all 4 circuits" in shown
+    circuit = Workspace(tmp_path).open(EdgeCircuit, "planted")
+    drawn = content(circuit, core)
+    in_core = {edge_id(*edge.key) for edge in core.edges.rows("share = 1")}
+    assert {
+        name for name, share in zip(drawn["edges"]["id"], drawn["edges"]["returns"], strict=True) if share == 1
+    } == (in_core)
+    assert drawn["widths"] == "width: share of 4 circuits"
+    assert content(circuit)["widths"] == "width: score, from one run"
+    assert core.pair is None, "all are the same"
+    assert f"{core.core_edges} are in all 4 circuits" in text_of(page._core_panel(core, LIGHT))
+    two = replace(core, pair=Pair(first=0, second=1, shared=2, only_first=2, only_second=1, shared_faithfulness=0.3))
+    assert "They share 2 edges, which alone reach 0.30" in text_of(page._core_panel(two, LIGHT))
+    assert "0% of prompts lose more than half" in text_of(page._attack_panel(found, LIGHT))
+    assert {row["returns"] for row in (page.table_row(row, core) for row in scored(circuit).rows)} >= {1.0}

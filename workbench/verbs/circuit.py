@@ -4,16 +4,19 @@
 - `find MODEL --task ioi`: the circuit of a task in heads and MLPs, with its faithfulness.
 - `neurons MODEL --task ioi`: the circuit of a task in MLP neurons.
 - `attack CIRCUIT`: what is left of it when an adversary chooses the ablation.
+- `core CIRCUIT`: what all circuits that do its task equally well share.
 - `induction MODEL`: the induction circuit, with the evidence for and against every head.
 - `show CIRCUIT`: a circuit or a graph that was found, in text; a graph as JSON for other programs.
 """
 
 import contextlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from interp.circuits.config import EvaluationConfig, FindConfig, InductionConfig
+from interp.circuits.core import CoreConfig
 from interp.circuits.neuron_circuit import NeuronCircuitConfig
 from interp.circuits.worst_case import AttackConfig
 from interp.errors import ConfigError
@@ -24,7 +27,7 @@ from interp.options import Argument, Derived, Means, ModelName, SAEName, TaskNam
 from interp.patching.patching_map import MetricName
 from interp.progress import Progress, reported
 from saes.circuits.feature_circuit import AttributionConfig, FeatureCircuitConfig
-from workbench.analysis import Analysis, AnalysisRun
+from workbench.analysis import Analysis, AnalysisRun, Resumable
 from workbench.terminal import (
     AppliesDictionary,
     Heading,
@@ -41,6 +44,7 @@ from workbench.terminal import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from interp.circuits.core import Core
     from interp.circuits.found_circuit import EdgeCircuit, FoundCircuit
     from interp.circuits.induction_circuit import InductionCircuit
     from interp.circuits.neuron_circuit import NeuronCircuit
@@ -233,20 +237,8 @@ class Find(FindConfig, EvaluationConfig, Threaded, RunsModel, Analysis["EdgeCirc
 
 
 @dataclass(frozen=True, kw_only=True)
-class AttackCircuit(AttackConfig, Threaded, RunsModel, Analysis["WorstCase"]):
-    """Attack a circuit: an adversary chooses which other edges are replaced.
-
-    Example: workbench circuit attack ioi-smollm2-135m
-
-    Faithfulness replaces all edges outside a circuit, and helpers and hurters among them may cancel. The adversary
-    replaces helpers alone, on prompts that are not among those that judge it. The nulls are as many random edges, and
-    random circuits of the same size attacked in the same way. Values that replace edges are those of the circuit's own
-    ablation and of --ablations. It also says how many edges a circuit needs to stand. Of
-    SmolLM2 it takes about five minutes on two cores.
-    """
-
-    words: ClassVar[tuple[str, ...]] = ("circuit", "attack")
-    makes: ClassVar[str] = "worst_case"
+class OfCircuit(Threaded, RunsModel):
+    """Options of what is measured on a circuit that was found."""
 
     circuit: Annotated[str, Argument("CIRCUIT")]
     """Name of a circuit that `circuit find` made."""
@@ -254,28 +246,32 @@ class AttackCircuit(AttackConfig, Threaded, RunsModel, Analysis["WorstCase"]):
     """File of prompts, where the circuit's task came from one. Default: the circuit's task by its name."""
 
     def default_name(self) -> str:
+        """Return the name of the circuit."""
         return slug(self.circuit)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttackCircuit(AttackConfig, OfCircuit, Analysis["WorstCase"]):
+    """Attack a circuit: an adversary chooses which other edges are replaced.
+
+    Example: workbench circuit attack ioi-smollm2-135m
+
+    Faithfulness replaces all edges outside a circuit, and helpers and hurters among them may cancel. The adversary
+    replaces helpers alone, then follows a gradient, on prompts that are not among those that judge it. The nulls are as
+    many random edges, and random circuits of the same size attacked through their helpers. Values that replace edges
+    are those of the circuit's own ablation and of --ablations. It also says how many edges a circuit needs to stand. Of
+    SmolLM2 it takes some minutes for each ablation on two cores.
+    """
+
+    words: ClassVar[tuple[str, ...]] = ("circuit", "attack")
+    makes: ClassVar[str] = "worst_case"
 
     def measure(self, run: AnalysisRun) -> "WorstCase":
         from interp.circuits.attack import attack_circuit
         from interp.circuits.found_circuit import EdgeCircuit
-        from interp.patching.metrics import metric_by_name
-        from workbench.opening import open_task
 
-        circuit = run.workspace.open(EdgeCircuit, self.circuit)
-        run.parents[circuit.key] = circuit.about.content_hash
-        of = circuit.settings
-        if of.task.origin.get("file") and self.task is None:
-            raise ConfigError(f"the prompts of {self.circuit} came from {of.task.origin['file']}; give it as --task")
-        model = run.model(of.model)
-        seed, n_scored = of.task.origin.get("seed"), of.task.n_prompts
-        n = n_scored + 2 * self.prompts + self.prompts // 4 + 4  # some may coincide
-        prompts = open_task(model, self.task or of.task.name, n, seed=seed if isinstance(seed, int) else self.seed)
-        prompts = prompts.split(n_scored)[1]  # none of those that scored the edges
-        if prompts.metric.name != of.task.metric:
-            prompts = prompts.measured_by(model, metric_by_name(of.task.metric, prompts.metric))
-        task, rest = prompts.split(self.prompts)
-        held_out = rest.take(range(min(self.prompts, rest.n_prompts)))
+        circuit = run.open(EdgeCircuit, self.circuit)
+        model, task, held_out, _ = _other_prompts(run, circuit, self.task, self.prompts, self.seed)
         ablation = circuit.evaluation.settings.ablation
         others = (name for name in self.ablations if name != ablation)
         config = settings_of(self, AttackConfig, ablations=(ablation, *others))
@@ -286,10 +282,94 @@ class AttackCircuit(AttackConfig, Threaded, RunsModel, Analysis["WorstCase"]):
                 held_out,
                 circuit.circuit,
                 config,
-                model_name=of.model,
+                model_name=circuit.settings.model,
                 name=circuit.name,
                 progress=progress,
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FindCore(CoreConfig, OfCircuit, Resumable["Core"]):
+    """Search many circuits that do a task equally well: what all share, and what can replace what.
+
+    Example: workbench circuit core ioi-smollm2-135m
+
+    Prompts, wordings of the task, thresholds and methods vary; nodes are taken out and replaced by the next edges of
+    the ranking, with exact evaluation; a circuit is searched outside the smallest one. The null is random circuits with
+    as many edges into each input. Of SmolLM2 it takes about ten minutes on two cores; the price is said first.
+    Interrupted? The same command resumes.
+    """
+
+    words: ClassVar[tuple[str, ...]] = ("circuit", "core")
+    makes: ClassVar[str] = "core"
+
+    def measure(self, run: AnalysisRun) -> "Core":
+        from interp.circuits.find_core import find_core
+        from interp.circuits.found_circuit import EdgeCircuit
+
+        circuit = run.open(EdgeCircuit, self.circuit)
+        model, task, held_out, draw = _other_prompts(run, circuit, self.task, self.judging, self.seed)
+        with run.progress("core", "circuits") as progress:
+            return find_core(
+                model,
+                lambda number: draw(number, self.prompts),
+                task,
+                held_out,
+                circuit.circuit,
+                settings_of(self, CoreConfig),
+                ablation=circuit.evaluation.settings.ablation,
+                by=circuit.settings.by,
+                model_name=circuit.settings.model,
+                name=circuit.name,
+                resume=run.training,
+                say=say,
+                progress=progress,
+            )
+
+
+def _other_prompts(
+    run: AnalysisRun, circuit: "EdgeCircuit", given: str | None, n: int, seed: int
+) -> "tuple[HookedModel, Task, Task, Callable[[int, int], Task]]":
+    """Return the model of a circuit, `n` prompts of its task and as many held-out ones, none of them among those that
+    scored its edges, and what draws further prompts by a number: the wordings of the task take turns."""
+    import torch
+
+    from interp.circuits.tasks import N_TEMPLATES, make_task
+    from interp.patching.metrics import metric_by_name
+    from interp.seeds import make_generator
+    from workbench.opening import open_task
+
+    of = circuit.settings
+    if of.task.origin.get("file") and given is None:
+        raise ConfigError(f"the prompts of {circuit.name} came from {of.task.origin['file']}; give it as --task")
+    name, model = given or of.task.name, run.model(of.model)
+
+    def measured(prompts: "Task") -> "Task":
+        if prompts.metric.name == of.task.metric:
+            return prompts
+        return prompts.measured_by(model, metric_by_name(of.task.metric, prompts.metric))
+
+    drawn, n_scored = of.task.origin.get("seed"), of.task.n_prompts
+    count = n_scored + 2 * n + n // 4 + 4  # some may coincide
+    prompts = measured(open_task(model, name, count, seed=drawn if isinstance(drawn, int) else seed))
+    task, rest = prompts.split(n_scored)[1].split(n)
+    held_out = rest.take(range(min(n, rest.n_prompts)))
+
+    def draw(number: int, n_prompts: int) -> "Task":
+        if Path(name).suffix:  # a file has few prompts: a random part of those that neither choose nor judge
+            spare = measured(open_task(model, name, None, seed=seed)).other_than(task, held_out)
+            order = torch.randperm(spare.n_prompts, generator=make_generator(seed, f"prompts {number}"))
+            return replace(spare.take(order[:n_prompts]), origin={"seed": number})
+        turn = (number - 1) % (1 + N_TEMPLATES.get(name, 0))
+        make = partial(make_task, name, model, n_prompts=n_prompts + n_prompts // 4 + 2, seed=1000 * seed + number)
+        try:
+            more = make(template=turn - 1 if turn else None)
+        except ConfigError:  # the model does not do the task in this wording
+            more = make()
+        more = measured(more.other_than(task, held_out))
+        return more.take(range(min(n_prompts, more.n_prompts)))
+
+    return model, task, held_out, draw
 
 
 def _bars() -> "Callable[[str], Progress]":
@@ -374,7 +454,7 @@ class Show(InWorkspace, RunsModel):
             )
         circuit = Circuit.load(path) if artefact is None else artefact.circuit
         say(circuit.headline() if artefact is None or circuit.edges else artefact.headline())
-        for line in () if artefact is None else (artefact.verdict.line, *artefact.held_fixed, *self._attacks(artefact)):
+        for line in () if artefact is None else (artefact.verdict.line, *artefact.held_fixed, *self._tested(artefact)):
             say(line)
         for node in circuit.nodes:
             effect = node.effect if node.role in (None, "error") else None
@@ -384,17 +464,20 @@ class Show(InWorkspace, RunsModel):
             say(f"  {edge_text(edge)}" + ("" if edge.score is None else f"  {edge.score:+.3f}"))
         return None
 
-    def _attacks(self, artefact: "FoundCircuit") -> list[str]:
-        """Return a line for each attack of the circuit in the workspace."""
+    def _tested(self, artefact: "FoundCircuit") -> list[str]:
+        """Return mean, worst case and core of a circuit, and a line for each attack and core in the workspace."""
+        from interp.circuits.core import cores_of, three_numbers
         from interp.circuits.worst_case import attacks_of
         from interp.workspace import Workspace
 
-        return [f"attacked: {circuit.headline()}" for circuit in attacks_of(Workspace(self.workspace), artefact.key)]
+        workspace = Workspace(self.workspace)
+        attacks, cores = attacks_of(workspace, artefact.key), cores_of(workspace, artefact.key)
+        lines = [f"attacked: {attack.headline()}" for attack in attacks]
+        lines += [f"core: {line}" for core in cores for line in (core.headline(), *core.details())]
+        return [*filter(None, [three_numbers(workspace, artefact)]), *lines]
 
     def _groups(self, workspace: "Workspace", graph: "AttributionGraph", story: "Story | None") -> None:
         """Print the boxes of a story that hold several latents, judged by the effects of ablating these."""
-        from functools import partial
-
         from interp.models.loading import load_model
         from interp.tracing.effects import effect_profiles
         from interp.tracing.supernodes import box_groups, judge_groups

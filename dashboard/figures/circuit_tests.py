@@ -1,0 +1,112 @@
+"""A circuit under test: what an adversary leaves of it, and two circuits that do as well."""
+
+import math
+from collections import defaultdict
+
+import plotly.graph_objects as go
+
+from dashboard.figures.theme import Theme, legend_above, message_figure, styled
+from interp.circuits.core import Core
+from interp.circuits.worst_case import CHOSEN, RANDOM_EDGES, Attack, WorstCase
+from interp.names import parse_node
+
+
+def worst_case_curve(worst_case: WorstCase, colours: Theme, *, height: int = 230) -> go.Figure:
+    """Faithfulness over number of edges (log), in the mean and in the worst case, and the circuit that was attacked."""
+    rows, figure = [row for row in worst_case.sizes.rows() if row.n_edges], go.Figure()
+    for name, colour in (("mean", colours.muted), ("worst", colours.accent)):
+        words = {"mean": "all other edges replaced", "worst": "helpers replaced"}[name]
+        _line_of(figure, words, [(row.n_edges, getattr(row, name)) for row in rows], colour)
+    _attacked(figure, worst_case.settings.n_edges, worst_case.worst, colours, "this circuit")
+    return _left(figure, "edges", colours, height)
+
+
+def attack_strength(worst_case: WorstCase, colours: Theme, *, height: int = 230) -> go.Figure:
+    """Faithfulness left over number of edges attacked (log), strongest helpers first, by what replaces them.
+
+    The diamond is the adversary's choice that leaves least, the square as many random edges, with their range.
+    """
+    figure = go.Figure()
+    for ablation, dash in zip(worst_case.settings.ablations, ("solid", "dash", "dot", "dashdot"), strict=False):
+        rows = worst_case.strength.rows("ablation = ? and n_removed > 0", ablation, order="n_removed")
+        _line_of(figure, ablation, [(row.n_removed, row.left) for row in rows], colours.accent, dash)
+    chosen = worst_case.of(CHOSEN)
+    null = next(row for row in worst_case.rows if row.what == RANDOM_EDGES and row.ablation == chosen.ablation)
+    _attacked(figure, chosen.n_removed, chosen, colours, CHOSEN)
+    _attacked(figure, null.n_removed, null, colours, RANDOM_EDGES, colour=colours.muted, symbol="square")
+    return _left(figure, "edges attacked", colours, height)
+
+
+def _line_of(figure: go.Figure, name: str, points: list[tuple[int, float]], colour: str, dash: str = "solid") -> None:
+    figure.add_scatter(
+        x=[x for x, _ in points],
+        y=[y for _, y in points],
+        name=name,
+        mode="lines+markers",
+        line={"color": colour, "width": 2, "dash": dash},
+        hovertemplate="%{x:,} edges: %{y:.2f}<extra>%{fullData.name}</extra>",
+    )
+
+
+def _attacked(
+    figure: go.Figure, x: int, row: Attack, colours: Theme, name: str, colour: str = "", symbol: str = "diamond"
+) -> None:
+    bars = {"type": "data", "symmetric": False, "array": [row.high - row.left], "arrayminus": [row.left - row.low]}
+    figure.add_scatter(
+        x=[x],
+        y=[row.left],
+        error_y=bars,
+        name=name,
+        mode="markers",
+        marker={"color": colour or colours.opposite, "size": 9, "symbol": symbol},
+        hovertemplate=f"{name}, %{{x:,}} edges: %{{y:.2f}}<extra></extra>",
+    )
+
+
+def _left(figure: go.Figure, x: str, colours: Theme, height: int) -> go.Figure:
+    legend_above(styled(figure, colours, height=height))
+    for level in (0.0, 1.0):
+        figure.add_hline(y=level, line={"color": colours.grid, "width": 1}, layer="below")
+    figure.update_xaxes(type="log", title_text=x, showgrid=False)
+    figure.update_yaxes(title_text="faithfulness left", nticks=5, showgrid=False)
+    return figure
+
+
+def two_circuits(core: Core, colours: Theme, *, height: int = 360) -> go.Figure:
+    """Heads and MLPs by the edges that touch them in two equally good circuits that share least.
+
+    A node is in both where an edge of each touches it; its size is the number of edges.
+    """
+    counts: dict[str, list[int]] = defaultdict(lambda: [0, 0])
+    for edge in core.edges.rows("first or second"):
+        for end in (edge.source, edge.target):
+            if parse_node(end).layer is not None:
+                counts[end][0] += edge.first
+                counts[end][1] += edge.second
+    if core.pair is None or not counts:
+        return message_figure("fewer than two circuits are equally good", colours, height=height)
+    nodes = {name: parse_node(name) for name in counts}
+    last = 1 + max((node.head or 0 for node in nodes.values()), default=0)
+    names = {
+        "in both": (colours.muted, "circle", lambda n: n[0] and n[1]),
+        f"circuit {core.pair.first} alone": (colours.accent, "diamond", lambda n: n[0] and not n[1]),
+        f"circuit {core.pair.second} alone": (colours.opposite, "square", lambda n: n[1] and not n[0]),
+    }
+    figure = go.Figure()
+    for name, (colour, symbol, chosen) in names.items():
+        rows = [(nodes[at], at, n) for at, n in counts.items() if chosen(n)]
+        figure.add_scatter(
+            x=[last if node.kind == "mlp" else node.head for node, *_ in rows],
+            y=[node.layer for node, *_ in rows],
+            name=f"{name}: {len(rows)}",
+            mode="markers",
+            marker={"color": colour, "symbol": symbol, "size": [6 + 2 * math.log2(max(n)) for *_, n in rows]},
+            hovertext=[f"<b>{at}</b><br>edges: {n[0]:,} and {n[1]:,}" for _, at, n in rows],
+            hoverinfo="text",
+        )
+    legend_above(styled(figure, colours, height=height))
+    ticks = list(range(last + 1))
+    figure.update_xaxes(title_text="head", showgrid=False, tickvals=ticks, ticktext=[*map(str, ticks[:-1]), "MLP"])
+    step = max(1, max(node.layer or 0 for node in nodes.values()) // 10)
+    figure.update_yaxes(title_text="layer", showgrid=False, zeroline=False, dtick=step)
+    return figure
