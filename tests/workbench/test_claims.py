@@ -70,6 +70,12 @@ def test_an_interrupted_check_measures_only_what_is_missing(cli, planted, monkey
         with pytest.raises(KeyboardInterrupt):
             verb.CheckClaim(file=planted / "claim.json", name="cut", workspace=planted, threads=1).run()
     assert partial_path(planted / "claims" / "cut").is_dir()
+    kept = partial_path(planted / "claims" / "cut") / "resume" / "variation-0.json"
+    done = kept.read_text()
+    kept.write_text(done.replace('"model:planted:induction": "', '"model:planted:induction": "00'))
+    assert "changed since this check began" in cli(planted, *CHECK, planted / "claim.json", "--name", "cut", code=2)
+    kept.write_text(done)
+    (kept.parent / "variation-1.json").unlink()
     calls = []
     with monkeypatch.context() as patch:
         patch.setattr(verb.CheckClaim, "_vary", lambda *given: calls.append(given[3]) or vary(*given))

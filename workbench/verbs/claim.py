@@ -25,7 +25,7 @@ from interp.claims import (
     StatedNumber,
     VariationResult,
 )
-from interp.errors import ConfigError, UnknownNameError
+from interp.errors import ConfigError, MismatchError, UnknownNameError
 from interp.forms import from_json
 from interp.options import Argument, Means, Option
 from workbench.analysis import Analysis, AnalysisRun, Resumable
@@ -186,6 +186,8 @@ class CheckClaim(Threaded, RunsModel, Resumable["Claim"]):
                 say(f"variation {number + 1} of {len(claim.variations)}: {words_of_settings(settings)}")
                 done = self._vary(run, claim, settings, run.training(claim) / f"run-{number}")
                 write_json(kept, as_json(done))
+            if others := [key for key, digest in done.parents.items() if run.parents.get(key, digest) != digest]:
+                raise MismatchError(f"{', '.join(others)} changed since this check began; start over with --overwrite")
             run.parents |= done.parents
             results.append(done.result(words_of_settings(settings)))
             if first is None:
