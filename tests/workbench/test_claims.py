@@ -116,6 +116,7 @@ def test_other_inputs_are_said_first_and_a_missing_file_has_a_next_step(cli, pla
     out = cli(planted, *CHECK, path, "--name", "hash")
     assert out.index("other inputs than in the file: model:planted:induction") < out.index("Supported")
     assert "`workbench claim`" in cli(planted, *CHECK, tmp_path / "none.json", code=2).replace(".venv/bin/", "")
+    assert "seeds" in cli(planted, "claim", "claims/hash", "--seeds", 64, code=2)
     assert "states nothing that can be checked" in cli(planted, "claim", "claims/hash", code=2)
 
 

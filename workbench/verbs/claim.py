@@ -27,7 +27,7 @@ from interp.claims import (
 )
 from interp.errors import ConfigError, MismatchError, UnknownNameError
 from interp.forms import from_json
-from interp.options import Argument, Means, Option
+from interp.options import Argument, Means, Option, check_limits
 from workbench.analysis import Analysis, AnalysisRun, Resumable
 from workbench.options import made, options_of, value_of
 from workbench.terminal import Heading, InWorkspace, RunsModel, Threaded, say, slug
@@ -77,6 +77,9 @@ class StateClaim(InWorkspace):
     """Variations: further seeds."""
     out: Path = Path("claim.json")
     """File to write."""
+
+    def __post_init__(self) -> None:
+        check_limits(self)
 
     def run(self) -> None:
         artefact = self.open_workspace().open_key(self.key)
