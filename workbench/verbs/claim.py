@@ -73,7 +73,7 @@ class StateClaim(InWorkspace):
     """Artefact whose result is stated: FOLDER/NAME, as `workbench verify` lists it."""
     number: Annotated[str, Means("NAME")] = ""
     """The number that is claimed. Default: the first that is supported."""
-    seeds: Annotated[int, Between(ge=0, lt=MAX_VARIATIONS)] = SEEDS
+    seeds: Annotated[int, Between(ge=0, le=MAX_VARIATIONS - 1)] = SEEDS
     """Variations: further seeds."""
     out: Path = Path("claim.json")
     """File to write."""
