@@ -13,12 +13,12 @@ A file from elsewhere is data: `workbench check` runs analyses that it knows, wi
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from math import isnan
+from dataclasses import dataclass, field, replace
+from math import inf, isnan
 from typing import Annotated, Literal
 
 from annotated_types import Interval as Within
-from annotated_types import MaxLen
+from annotated_types import MaxLen, MinLen
 
 from interp.artifacts import Artefact
 from interp.forms import Measured
@@ -31,8 +31,8 @@ Outcome = Literal["supported", "not supported", "undecided"]
 Setting = str | int | float | bool | None
 Settings = dict[Annotated[str, MaxLen(60)], Setting | list[Setting]]
 RULE = (
-    "Supported: supported in every variation. Not supported: in less than half of them. Undecided: anything else. A "
-    "variation is judged by the rule of its analysis."
+    "Supported: supported in every variation. Not supported: supported in less than half of those that are decided. "
+    "Undecided: anything else. A variation is judged by the rule of its analysis."
 )
 """Rule of the verdict."""
 
@@ -46,7 +46,8 @@ class StatedNumber:
     formula: str
     """Definition of the number, in words."""
     unit: str
-    value: float
+    value: Measured
+    """NaN where it was not measured"""
     low: float | None
     high: float | None
     """95 % interval; None where nothing varies"""
@@ -64,12 +65,17 @@ class VariationResult:
 
     changed: str
     """Settings that differ from those of the claim, such as `seed 3`; `as stated` where none do."""
-    value: float
+    value: Measured
     low: float | None
     high: float | None
     null: Measured
     outcome: Outcome
     seconds: float
+
+    @property
+    def margin(self) -> float:
+        """The value above its null; -inf where one of them was not measured."""
+        return -inf if isnan(self.value - self.null) else self.value - self.null
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +97,7 @@ class ClaimFile:
     inputs: dict[str, str]
     """Hash of everything that is read, by key: `model:NAME`, `features/NAME`. Texts are part of these artefacts."""
     rule: Annotated[str, MaxLen(2 * MAX_TEXT)] = RULE
-    variations: Annotated[tuple[Settings, ...], MaxLen(MAX_VARIATIONS)]
+    variations: Annotated[tuple[Settings, ...], MinLen(1), MaxLen(MAX_VARIATIONS)]
     """Settings that each variation changes; the claim as stated is the first, and changes none."""
     results: Annotated[tuple[VariationResult, ...], MaxLen(MAX_VARIATIONS)] = ()
     """Of the same variations, where they were measured."""
@@ -104,9 +110,11 @@ class Claim(Artefact, kind="claim", made_by="check"):
     """A claim that was measured here, variation by variation."""
 
     settings: ClaimFile
+    stated: StatedNumber
+    """The claim as stated, as it was measured here: its words are those of the analysis, not of the file."""
     variations: tuple[VariationResult, ...]
     changed_inputs: tuple[str, ...]
-    """Keys whose hash differs from that of the file."""
+    """Keys whose hash differs from that of the file, or that only one of both has."""
     machine: dict[str, str]
 
     @property
@@ -128,23 +136,23 @@ class Claim(Artefact, kind="claim", made_by="check"):
 
     def facts(self) -> list[tuple[str, str]]:
         """Return what is claimed, how it was measured, and the worst case."""
-        claim, rows = self.settings, self.variations
-        worst = min(rows, key=lambda row: row.value - (0.0 if isnan(row.null) else row.null))
+        stated, worst = self.stated, min(self.variations, key=lambda row: row.margin)
+        other = [("the file says", said)] if (said := self.settings.sentence) != stated.sentence else []
         return [
-            ("claim", claim.sentence),
-            ("number", f"{claim.formula} ({claim.unit})"),
-            ("nulls", ", ".join(claim.nulls)),
-            ("worst variation", f"{worst.changed}: {worst.value:.3g}, null at most {worst.null:.3g}"),
-            ("rule", claim.rule),
+            ("claim", stated.sentence),
+            *other,
+            ("number", f"{stated.formula} ({stated.unit})"),
+            ("nulls", ", ".join(stated.nulls)),
+            ("worst variation", f"{worst.changed}: {_numbers(worst)}"),
+            ("rule", RULE),
         ]
 
     def details(self) -> list[str]:
         """Return what differs from the file, and every variation."""
         lines = [f"other inputs than in the file: {', '.join(self.changed_inputs)}"] if self.changed_inputs else []
-        lines += [
-            f"{row.changed}: {row.value:.4g}{_ends(row)}, null at most {row.null:.4g}: {row.outcome}"
-            for row in self.variations
-        ]
+        if self.settings.sentence != self.stated.sentence:
+            lines.append(f"measured: {self.stated.sentence}; the file says {self.settings.sentence!r}")
+        lines += [f"{row.changed}: {_numbers(row)}: {row.outcome}" for row in self.variations]
         return [*lines, *self.against_file()]
 
     def against_file(self) -> list[str]:
@@ -153,9 +161,11 @@ class Claim(Artefact, kind="claim", made_by="check"):
         if not before:
             return []
         pairs = [(old, new) for old in before for new in now if old.changed == new.changed]
-        if all((old.value, old.null, old.outcome) == (new.value, new.null, new.outcome) for old, new in pairs):
+        if not pairs:
+            return ["the results in the file are of other variations"]
+        if all(repr(replace(old, seconds=0.0)) == repr(replace(new, seconds=0.0)) for old, new in pairs):  # NaN too
             return [f"the same bits as in the file in {len(pairs)} variations"]
-        far = max(abs(old.value - new.value) for old, new in pairs)
+        far = max((d for old, new in pairs if not isnan(d := abs(old.value - new.value))), default=0.0)
         same = verdict_of([old for old, _ in pairs]) == verdict_of([new for _, new in pairs])
         there = ", ".join(f"{name} {value}" for name, value in self.settings.machine.items())
         here = ", ".join(f"{name} {value}" for name, value in self.machine.items())
@@ -165,8 +175,10 @@ class Claim(Artefact, kind="claim", made_by="check"):
         ]
 
 
-def _ends(row: VariationResult) -> str:
-    return "" if row.low is None or row.high is None else f" [{row.low:.4g}, {row.high:.4g}]"
+def _numbers(row: VariationResult) -> str:
+    ends = "" if row.low is None or row.high is None else f" [{row.low:.4g}, {row.high:.4g}]"
+    value = "not measured" if isnan(row.value) else f"{row.value:.4g}{ends}"
+    return f"{value}, " + ("without a null" if isnan(row.null) else f"null at most {row.null:.4g}")
 
 
 def verdict_of(results: Sequence[VariationResult]) -> Outcome:

@@ -211,13 +211,15 @@ def attacked():
 
 
 def claimed():
-    from interp.claims import Claim, ClaimFile, VariationResult
+    from interp.claims import Claim, ClaimFile, StatedNumber, VariationResult
 
     row = VariationResult(changed="seed 1", value=0.9, low=0.8, high=1.0, null=0.2, outcome="supported", seconds=1.0)
     file = ClaimFile(sentence="It copies", subject="circuit", analysis="prove", settings={}, number="steer",
                      formula="rise", unit="nats", nulls=("5 random heads",), inputs={}, variations=({},))  # fmt: skip
     other = dataclasses.replace(row, changed="seed 2", null=math.nan, outcome="undecided", low=None, high=None)
-    return Claim(settings=file, variations=(row, other), changed_inputs=(), machine={"threads": "1"})
+    stated = StatedNumber(sentence="It copies", subject="circuit", formula="rise", unit="nats", value=0.9, low=0.8,
+                          high=1.0, null=0.2, nulls=("5 random heads",), outcome="supported")  # fmt: skip
+    return Claim(settings=file, stated=stated, variations=(row, other), changed_inputs=(), machine={"threads": "1"})
 
 
 def searched():

@@ -15,7 +15,7 @@ def claim_variations(claim: Claim, colours: Theme, *, height: int | None = None)
     looks: dict[Outcome, str] = {
         "supported": colours.accent, "undecided": colours.muted, "not supported": colours.opposite
     }  # fmt: skip
-    low = min([0.0, *(row.null for row in rows if not isnan(row.null)), *(row.value for row in rows)])
+    low = min([0.0, *(x for row in rows for x in (row.null, row.value) if not isnan(x))])
     figure.add_bar(
         y=names,
         x=[None if isnan(row.null) else row.null - low for row in rows],
@@ -23,7 +23,8 @@ def claim_variations(claim: Claim, colours: Theme, *, height: int | None = None)
         orientation="h",
         name="nulls, up to the largest",
         marker={"color": colours.grid, "line": {"width": 0}},
-        hovertemplate="null at most %{x:.3g}<extra></extra>",
+        customdata=[row.null for row in rows],
+        hovertemplate="null at most %{customdata:.3g}<extra></extra>",
     )
     for outcome, colour in looks.items():
         some = [(name, row) for name, row in zip(names, rows, strict=True) if row.outcome == outcome]
@@ -45,7 +46,9 @@ def claim_variations(claim: Claim, colours: Theme, *, height: int | None = None)
             hovertemplate="%{y}: %{x:.3g}<extra>%{fullData.name}</extra>",
         )
     legend_above(styled(figure, colours, height=height or 120 + 28 * len(rows)))
-    figure.add_vline(x=min(row.value for row in rows), line={"color": colours.opposite, "width": 1, "dash": "dot"})
-    figure.update_xaxes(title_text=f"{claim.settings.unit} (dotted: the worst variation)")
+    worst = min(rows, key=lambda row: row.margin)
+    if not isnan(worst.value):
+        figure.add_vline(x=worst.value, line={"color": colours.opposite, "width": 1, "dash": "dot"})
+    figure.update_xaxes(title_text=f"{claim.stated.unit} (dotted: the variation least above its null)")
     figure.update_yaxes(autorange="reversed", showgrid=False)
     return figure

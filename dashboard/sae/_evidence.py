@@ -40,15 +40,19 @@ def concept_panel(workspace: Workspace, chosen: view.Entry, made: list[Manifest]
 _NULLS = (
     "A dictionary of this kind and size was trained whole (trained alike), and again with a decoder or an encoder that "
     "stays as drawn at random, and on rows whose coordinates come from different tokens. A score counts where the 95 % "
-    "interval of the whole one lies on the better side of every null."
+    "interval of the whole one lies on the better side of every null and baseline."
 )
 
 
 def null_panel(workspace: Workspace, chosen: view.Entry) -> html.Section | None:
     """Return every score of a dictionary trained alike, beside those of null dictionaries."""
     for evaluation in view.evaluations(workspace, chosen.name):
-        if (found := evaluation.against_nulls()) is not None:
-            words = f"{found.headline()}; each was trained on {evaluation.settings.null_tokens:,} tokens."
+        try:
+            found = evaluation.against_nulls()
+        except WorkbenchError as error:
+            return panel("Beside null dictionaries", notice(explain(error), tone="error"))
+        if found is not None:
+            words = f"{found.headline()}; each null was trained on {evaluation.settings.null_tokens:,} tokens."
             return panel(
                 "Beside null dictionaries",
                 verdict(words, html.P(_NULLS)),

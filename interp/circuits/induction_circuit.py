@@ -239,14 +239,14 @@ class InductionCircuit(FoundCircuit, kind="induction_circuit", made_by="circuit 
     def stated(self) -> dict[str, StatedNumber]:
         """Return what a claim may say: the strongest key edge, and the loss by ablating the induction heads together.
 
-        Both hold where the circuit does. A number without a draw of its null is undecided.
+        Both hold where the circuit does and their intervals lie above the null. A number that was not measured, or has
+        no draw of its null, is undecided where the circuit is found.
         """
         groups = {row.group: row for row in self.ablations.rows()}
         random = [row.loss_second_half for name, row in groups.items() if name.startswith("random heads")]
         heads, model = groups.get("induction heads"), short_name(self.settings.model)
-        edges = [edge for edge in self.circuit.edges if isinstance(edge.evidence, KeyEvidence)]
-        best = min(edges, key=lambda edge: edge.evidence.effect, default=None)
-        evidence = best.evidence if best is not None else None
+        tests = [edge.evidence for edge in self.circuit.edges if isinstance(edge.evidence, KeyEvidence)]
+        evidence = min(tests, key=lambda test: test.effect, default=None)
         return {
             "path": self._stated(
                 f"A head of {model} tells an induction head which token came before each one, through its keys",
@@ -269,14 +269,16 @@ class InductionCircuit(FoundCircuit, kind="induction_circuit", made_by="circuit 
     def _stated(
         self, sentence: str, formula: str, unit: str, number: Interval[float] | None, null: float, nulls: str
     ) -> StatedNumber:
-        holds = None if self.verdict.holds and isnan(null) else self.verdict.holds
+        holds = self.verdict.holds
+        if holds:
+            holds = None if number is None or isnan(number.low - null) else bool(number.low > null)
         outcomes: dict[bool | None, Outcome] = {True: "supported", False: "not supported", None: "undecided"}
         return StatedNumber(
             sentence=sentence,
             subject="circuit",
             formula=formula,
             unit=unit,
-            value=number.estimate if number else 0.0,
+            value=number.estimate if number else nan,
             low=number.low if number and not isnan(number.low) else None,
             high=number.high if number and not isnan(number.high) else None,
             null=null,

@@ -189,7 +189,7 @@ class Monitor(Artefact, kind="monitor"):
                 "on groups that it was not made of",
                 value=mine.separation[0],
                 null=max(untrained.separation[0], *map(max, self.compared.draws.values())),
-                about="share caught less false alarms; null: the largest of all untrained models, shuffled labels "
+                about="share caught less false alarms; null: the largest of the best untrained model, shuffled labels "
                 "and random directions",
                 proof="See its rates",
                 href=self.href,

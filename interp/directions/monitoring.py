@@ -18,6 +18,7 @@ the words. *Control labels* are a random class for each group (Hewitt and Liang 
 finds them has memorised groups.
 """
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -249,7 +250,7 @@ class Scorer:
     def __call__(self, x: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
         """Return the log-odds of each row above the threshold."""
         with torch.no_grad():
-            read = (x if self._encode is None else self._encode(x)).double().cpu()
+            read = (x if self._encode is None else self._encode(x)).cpu().double()
         return read @ self._weights + self._bias
 
     def tokens(self, ids: Sequence[int]) -> Float[np.ndarray, " n"]:
@@ -375,20 +376,28 @@ def _by_basis(
 
 
 def _leaky(means: Means, yes: np.ndarray, group: np.ndarray, config: MonitorConfig) -> list[MonitorRates]:
-    """Return the rates on a split by text, and those of control labels on both splits."""
+    """Return the rates on a split by text, and those of control labels on both splits where these can be split."""
     single, rows = np.arange(len(yes)), list[MonitorRates]()
-    control = control_classes(group, yes, seed=config.seed)
-    for split, of, wanted, labels in (
-        (BY_TEXT, single, yes, LABELS),
-        (BY_GROUP, group, control, CONTROL),
-        (BY_TEXT, single, control, CONTROL),
-    ):
+    cases = [(BY_TEXT, single, yes, LABELS)]
+    if (control := _control_labels(yes, group, config.seed)) is not None:
+        cases += [(BY_GROUP, group, control, CONTROL), (BY_TEXT, single, control, CONTROL)]
+    for split, of, wanted, labels in cases:
         parts = split_groups(of, wanted, config.seed)
         probe = _search(means, wanted, parts, config)
         rows.append(_rates(MONITOR, probe, means, wanted, of, parts, split=split, labels=labels))
         if labels == LABELS:
             rows += _by_basis(means, wanted, of, parts, config, split)
     return rows
+
+
+def _control_labels(yes: np.ndarray, group: np.ndarray, seed: int) -> np.ndarray | None:
+    """Return a random class for each group; None where of 20 draws no split has both in every part."""
+    for draw in range(20):
+        control = control_classes(group, yes, seed=seed + draw)
+        with contextlib.suppress(ConfigError):
+            split_groups(group, control, seed)
+            return control
+    return None
 
 
 def _random_directions(

@@ -123,7 +123,7 @@ def span_means(
                 for row, i in zip(values[point], group, strict=True):
                     ids, start = spans[i]
                     read = row[start : len(ids)] if encode is None else encode(row[start : len(ids)])
-                    rows[name][i] = read.double().cpu().numpy().mean(0)
+                    rows[name][i] = read.cpu().double().numpy().mean(0)
     return {name: np.stack(values) for name, values in rows.items()}
 
 

@@ -43,7 +43,7 @@ def scorer_of(run: Session, monitor: Monitor, spec: str) -> "Scorer":
     sae, model = monitor.settings.dictionary, run.model(spec)
     if not sae:
         return Scorer(model, monitor)
-    made_from, now = monitor.about.parents.get(f"sae:{sae}"), run.workspace.manifest("sae", sae).content_hash
-    if made_from != now:
+    now = run.workspace.manifest("sae", sae)
+    if monitor.about.parents.get(now.key) != now.content_hash:
         raise MismatchError(f"the SAE {sae} was made again since the monitor {monitor.name}; make the monitor again")
     return Scorer(model, monitor, load_sae(run.workspace.path("sae", sae)).to(model.cfg.device))

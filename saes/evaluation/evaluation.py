@@ -303,7 +303,7 @@ class SAEEvaluation(NamesFeatures, kind="evaluation", made_by="evaluate"):
     """Of the dictionary, by its name, of an `untrained` one of its size, and of null dictionaries."""
     concepts: Annotated[ConceptScores | str | None, DocumentField("concepts.json")]
     nulls: Annotated[dict[str, NullScore] | str | None, DocumentField("nulls.json")] = field(
-        default_factory=lambda: None
+        default_factory=lambda: None  # a plain None would be a class attribute, where documents are read lazily
     )
     """Scores of null dictionaries and of the whole one, by name. The other parts have theirs among their own scores."""
 

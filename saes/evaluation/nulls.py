@@ -63,21 +63,27 @@ class AgainstNulls:
         """Return the name of the best of some nulls."""
         return (max if self.more_is_better else min)(names, key=self.nulls.__getitem__)
 
+    def reaching(self) -> list[str]:
+        """Return the nulls and baselines that the interval reaches, or the value where it has no interval."""
+        estimate, *ends = self.whole
+        low, high = (estimate if isnan(end) else end for end in ends)
+        return [name for name, null in self.nulls.items() if not (low > null if self.more_is_better else high < null)]
+
     @property
     def above(self) -> bool:
-        """True where the whole one's interval lies on the better side of every null."""
-        best = self.nulls[self.best]
-        return self.whole.low > best if self.more_is_better else self.whole.high < best
+        """True where the whole one's interval lies on the better side of every null and baseline."""
+        return bool(self.nulls) and not isnan(self.whole.low) and not self.reaching()
 
     @property
     def verdict(self) -> str:
         """The judgement of the score: does it say anything about features?"""
         if self.above:
-            return "better than every null"
-        best, own = self.nulls[self.best], self.whole.estimate
-        if isnan(self.whole.low) and (best < own if self.more_is_better else best > own):
+            return "better than every null and baseline"
+        if not (reaching := self.reaching()):
             return "better, but without an interval: undecided"
-        return f"says nothing about features: {self.best} reaches it"
+        if without_features := [name for name in reaching if name in (*NULLS, "untrained")]:
+            return f"says nothing about features: {self.best_of(without_features)} reaches it"
+        return f"no better than {self.best_of(reaching)}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,9 +93,9 @@ class DictionaryAgainstNulls(Result):
     scores: tuple[AgainstNulls, ...]
 
     def headline(self) -> str:
-        """Report how many scores no null reaches."""
+        """Report how many scores no null or baseline reaches."""
         n = sum(score.above for score in self.scores)
-        return f"{n} of {len(self.scores)} scores are better than those of every null dictionary"
+        return f"{n} of {len(self.scores)} scores are better than those of every null and baseline"
 
     def to_records(self) -> list[Record]:
         """Return one row per score: the whole one, its nulls, the best of the other baselines, and the verdict."""
@@ -124,8 +130,9 @@ def reconstruction_scores(scores: Mapping[str, NullScore]) -> Iterator[AgainstNu
         "ce_recovered": "loss recovered, against zeros",
         "ce_recovered_from_mean": "loss recovered, against the mean",
     }.items():
-        found = {name: getattr(score.in_model, field, None) for name, score in scores.items()}
-        if whole.in_model is not None and all(value is not None for value in found.values()):
+        values = {name: getattr(score.in_model, field, None) for name, score in scores.items()}
+        found = {name: value for name, value in values.items() if value is not None}
+        if whole.in_model is not None and len(found) == len(scores):
             ends = whole.in_model.intervals.get(field)
             yield AgainstNulls(score=words, whole=_interval(found.pop(WHOLE), ends), nulls=found)
 

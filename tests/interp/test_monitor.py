@@ -123,6 +123,16 @@ def test_a_label_of_the_group_alone_is_chance_on_other_groups_and_leaks_by_text(
     assert np.mean(control) > 0.3, "control labels on the leaky split show that groups are memorised"
 
 
+@pytest.mark.parametrize("seed", SEEDS)
+def test_few_groups_are_judged_whatever_their_control_labels_are(seed: int) -> None:
+    group = np.repeat(np.arange(8), 4)
+    x = np.random.default_rng(seed).standard_normal((32, 12))
+    for yes in (group < 4, (group < 4) & (np.arange(32) % 4 == 0)):
+        found, gaps = judged(x, x, yes, group, seed)
+        assert (MONITOR, BY_TEXT, "labels") in gaps
+        assert found.compared.value == found.rates[0].separation[0]
+
+
 def test_shuffled_labels_and_a_planted_coordinate_differ() -> None:
     for seed in SEEDS:
         x, group, yes = rows(seed, 80)

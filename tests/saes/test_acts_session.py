@@ -1,22 +1,25 @@
 """A session puts dictionaries where the model is, and prices an answer by the pace of others like it."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 
+import numpy as np
 import pytest
 import torch
 from make_features import write_features
+from make_monitor import monitor
 from make_saes import saved
 from other_device import DEVICE, other_device
 
 from interp.acts import Price
 from interp.artifacts import Table, save_artefact
-from interp.errors import PromptError, UnknownNameError
+from interp.errors import MismatchError, PromptError, UnknownNameError
 from interp.lenses.judged_readings import JudgedReadings, ReadingExample, ReadingScore, ReadingsSettings
 from interp.lenses.patchscope import patchscope
 from interp.models.adapter import weight_hash
 from interp.models.loading import load_model
 from interp.workspace import Workspace
 from saes.acts import session
+from saes.acts.monitors import RunMonitor
 from saes.acts.prompt import Patchscope, ReadLayers
 from saes.acts.session import Session, TokenPace
 from saes.kinds.base import SAEMetadata, Weights
@@ -85,6 +88,20 @@ def test_a_patchscope_says_whether_such_readings_come_from_the_activation(worksp
         Patchscope(text="one two three", model=MODEL, layer=2).measure(run)
     with pytest.raises(PromptError, match=r"has one \{\}"):
         Patchscope(text="one two three", model=MODEL, layer=1, target="none").measure(run)
+
+
+def test_a_monitor_of_latents_runs_until_its_dictionary_is_made_again(workspace):
+    made, sae = monitor(MODEL, weight_hash(load_model(MODEL))), workspace.manifest("sae", "demo")
+    settings = replace(made.settings, read="latents", hook_point=HOOK, dictionary="demo")
+    made = replace(made, settings=settings, weights=np.ones(D_SAE))
+    run = Session(workspace, any_model=True)
+    for name, digest in (("mine", sae.content_hash), ("old", "0" * 64)):
+        save_artefact(made, workspace.path("monitor", name), parents={sae.key: digest})
+    watched = RunMonitor(monitor="mine", text="one").measure(run)
+    acts = run.sae(MODEL, "demo").encode(run.reading("one", MODEL, False).residuals[2].float())
+    assert watched.scores[1:] == pytest.approx((acts.sum(1) - 1)[1:].tolist(), abs=1e-4)
+    with pytest.raises(MismatchError, match="was made again"):
+        RunMonitor(monitor="old", text="one").measure(run)
 
 
 def test_each_model_and_kind_of_pass_has_its_own_pace(monkeypatch):

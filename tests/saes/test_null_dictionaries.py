@@ -93,6 +93,8 @@ def test_a_score_counts_only_where_its_interval_lies_beyond_every_null():
              (0.9, nan, nan): "better, but without an interval", (0.5, nan, nan): "says nothing"}  # fmt: skip
     scores = [AgainstNulls(score="F1", whole=Interval(*ends), nulls=nulls) for ends in cases]
     assert all(score.verdict.startswith(words) for score, words in zip(scores, cases.values(), strict=True))
+    assert AgainstNulls(score="F1", whole=Interval(0.6, 0.5, 0.8), nulls={"pca": 0.6}).verdict == "no better than pca"
+    assert not AgainstNulls(score="F1", whole=Interval(0.6, 0.5, 0.8), nulls={}).above
     less = AgainstNulls(score="FVU", whole=Interval(0.5, 0.4, 0.55), nulls=nulls, more_is_better=False)
     assert (less.best, less.above) == ("pca", True)
     assert DictionaryAgainstNulls(scores=(*scores, less)).headline().startswith("2 of 5 scores")

@@ -50,6 +50,10 @@ def test_a_claim_about_a_model_without_the_circuit_is_not_supported(cli, planted
     settings = json.loads((planted / "claim.json").read_text())["settings"] | {"model": "planted:copying"}
     out = cli(planted, *CHECK, edited(planted, tmp_path / "other.json", settings=settings), "--name", "copying")
     assert "Not supported: it holds in 0 of 2 variations" in out
+    made = Workspace(planted).open(Claim, "copying")
+    assert made.changed_inputs == ("model:planted:copying", "model:planted:induction")
+    assert "planted:copying" in made.facts()[0][1], "what was measured, not what the file says"
+    assert "planted:induction" in made.facts()[1][1]
 
 
 def test_an_interrupted_check_measures_only_what_is_missing(cli, planted, monkeypatch):
@@ -66,11 +70,18 @@ def test_an_interrupted_check_measures_only_what_is_missing(cli, planted, monkey
         with pytest.raises(KeyboardInterrupt):
             verb.CheckClaim(file=planted / "claim.json", name="cut", workspace=planted, threads=1).run()
     assert partial_path(planted / "claims" / "cut").is_dir()
+    kept = partial_path(planted / "claims" / "cut") / "resume" / "variation-0.json"
+    done = kept.read_text()
+    kept.write_text(done.replace('"model:planted:induction": "', '"model:planted:induction": "00'))
+    assert "changed since this check began" in cli(planted, *CHECK, planted / "claim.json", "--name", "cut", code=2)
+    kept.write_text(done)
+    (kept.parent / "variation-1.json").unlink()
     calls = []
     with monkeypatch.context() as patch:
         patch.setattr(verb.CheckClaim, "_vary", lambda *given: calls.append(given[3]) or vary(*given))
         cli(planted, *CHECK, planted / "claim.json", "--name", "cut")
     assert list(calls) == [{"seeds": [3, 4, 5]}]
+    assert "model:planted:induction" in Workspace(planted).open(Claim, "cut").about.parents
 
 
 @pytest.mark.parametrize(
@@ -83,6 +94,17 @@ def test_an_interrupted_check_measures_only_what_is_missing(cli, planted, monkey
         ({"sentence": "x" * 1000}, "sentence"),
         ({"code": "print()"}, "code"),
         ({"number": "faith"}, "'faith'"),
+        ({"rule": "Supported: always."}, "the rule of a claim"),
+        ({"variations": []}, "variations"),
+        ({"variations": [{}, {"seeds": [3]}, {"seeds": [3]}]}, "no two are the same"),
+        ({"variations": [{"seeds": [3]}]}, "the first changes nothing"),
+        ({"settings": {"model": ["planted:induction"]}}, "takes one value"),
+        ({"settings": {"model": "planted:induction", "seeds": [0] * 999}}, "a list of 1 to 64"),
+        ({"settings": {"model": "planted:induction", "seeds": ["1"]}}, "seeds of a claim is a whole number"),
+        ({"settings": {"model": "planted:induction", "copying_tokens": 10**12}}, "at most 20,480"),
+        ({"settings": {"model": "planted:induction", "context_length": 10**9}}, "at most 10,000"),
+        ({"analysis": "align", "settings": {"model": "small:mlp-1l", "program": "/etc/pairs"}}, "program of a claim"),
+        ({"analysis": "prove", "settings": {"allow_other_weights": True}}, "setting of prove"),
     ],
 )
 def test_a_file_from_elsewhere_is_data(cli, planted, tmp_path, changes, words):
@@ -94,6 +116,7 @@ def test_other_inputs_are_said_first_and_a_missing_file_has_a_next_step(cli, pla
     out = cli(planted, *CHECK, path, "--name", "hash")
     assert out.index("other inputs than in the file: model:planted:induction") < out.index("Supported")
     assert "`workbench claim`" in cli(planted, *CHECK, tmp_path / "none.json", code=2).replace(".venv/bin/", "")
+    assert "seeds" in cli(planted, "claim", "claims/hash", "--seeds", 64, code=2)
     assert "states nothing that can be checked" in cli(planted, "claim", "claims/hash", code=2)
 
 

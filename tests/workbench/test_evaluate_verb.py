@@ -157,6 +157,7 @@ def test_concepts_are_scored_by_set_with_their_baselines(cli, root, tmp_path):
         (["--labels", "x.csv"], "add --probing"),
         (["--labels", "x.csv", "--probing"], "no file at x.csv"),
         (["--probing", "--probe-seeds", "0"], "probe_seeds must be at least 1"),
+        (["--null-tokens", "9"], "add --nulls"),
     ],
 )
 def test_what_no_probe_can_read_is_refused_before_anything_is_measured(cli, root, arguments, expected):

@@ -11,11 +11,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
+from annotated_types import Interval as Between
+
 from interp.artifacts import Artefact, as_json, read_json, write_json
-from interp.claims import Claim, ClaimFile, Setting, Settings, StatedNumber, VariationResult
-from interp.errors import ConfigError, UnknownNameError
+from interp.circuits.alignment import Alignment
+from interp.claims import (
+    MAX_VARIATIONS,
+    RULE,
+    Claim,
+    ClaimFile,
+    Setting,
+    Settings,
+    StatedNumber,
+    VariationResult,
+)
+from interp.errors import ConfigError, MismatchError, UnknownNameError
 from interp.forms import from_json
-from interp.options import Argument, Means
+from interp.options import Argument, Means, Option, check_limits
 from workbench.analysis import Analysis, AnalysisRun, Resumable
 from workbench.options import made, options_of, value_of
 from workbench.terminal import Heading, InWorkspace, RunsModel, Threaded, say, slug
@@ -28,6 +40,12 @@ CHECKED: dict[str, type[Analysis[Any]]] = {" ".join(verb.typed_words()): verb fo
 """Analyses whose results state numbers (`stated`), by the words of the verb."""
 SEEDS = 4
 """Further seeds that a new claim asks for."""
+MAX_BYTES = 1_000_000
+"""Largest file of a claim."""
+FREE = ("seed", "seeds", "feature")
+"""Whole numbers that name something; others are sizes, which cost time and memory."""
+LARGER, LARGEST = 10, 10_000
+"""A size is at most so many times its default, or at most this where it has none."""
 
 
 def stated_by(artefact: Artefact) -> dict[str, StatedNumber]:
@@ -55,10 +73,13 @@ class StateClaim(InWorkspace):
     """Artefact whose result is stated: FOLDER/NAME, as `workbench verify` lists it."""
     number: Annotated[str, Means("NAME")] = ""
     """The number that is claimed. Default: the first that is supported."""
-    seeds: int = SEEDS
+    seeds: Annotated[int, Between(ge=0, le=MAX_VARIATIONS - 1)] = SEEDS
     """Variations: further seeds."""
     out: Path = Path("claim.json")
     """File to write."""
+
+    def __post_init__(self) -> None:
+        check_limits(self)
 
     def run(self) -> None:
         artefact = self.open_workspace().open_key(self.key)
@@ -69,6 +90,7 @@ class StateClaim(InWorkspace):
                 raise ConfigError(f"nothing in {self.key} is supported; name one: --number {' or '.join(numbers)}")
             raise UnknownNameError("number", name, numbers)
         claim = claim_of(artefact, name, numbers[name], self.seeds)
+        check_settings(claim)
         write_json(self.out, as_json(claim))
         say(f"wrote {self.out}: {claim.sentence}")
         say(f"      next: `workbench check {self.out}` measures it in {len(claim.variations)} variations")
@@ -96,6 +118,8 @@ def claim_of(artefact: Artefact, name: str, number: StatedNumber, seeds: int) ->
 def own_settings(verb: type[Analysis[Any]], artefact: Artefact) -> Settings:
     """Return the options of a verb that are settings of its artefact, and its seed."""
     known = as_json(artefact.settings)  # pyright: ignore[reportAttributeAccessIssue]
+    if isinstance(artefact, Alignment):  # the sentence names the site, so all variations are measured there
+        known["site"] = f"{artefact.settings.layer}:{artefact.settings.position}"
     found = {option.name: known[option.name] for option in checkable(verb) if option.name in known}
     if artefact.about.seed is not None and "seeds" not in found:
         found["seed"] = artefact.about.seed
@@ -103,8 +127,9 @@ def own_settings(verb: type[Analysis[Any]], artefact: Artefact) -> Settings:
 
 
 def checkable(verb: type[Analysis[Any]]) -> "list[Any]":
-    """Return the options that a claim may set: not those about files, workspaces and devices."""
-    return [o for o in options_of(verb) if o.name == "seed" or not (o.shared or o.kind == "path")]
+    """Return the options that a claim may set: not those about files, workspaces, devices and other weights."""
+    others = [option for option in options_of(verb) if not (option.shared and option.name != "seed")]
+    return [option for option in others if option.kind != "path" and option.name != "allow_other_weights"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,101 +160,146 @@ class CheckClaim(Threaded, RunsModel, Resumable["Claim"]):
     def claim(self) -> ClaimFile:
         """Return the claim in the file, with further seeds under `--harder`.
 
-        Raises `CorruptError` with the path of what is wrong, `UnknownNameError` for an analysis that is not known.
+        Raises `ConfigError` with the path of what is wrong, `UnknownNameError` for an analysis that is not known.
         """
         if not self.file.is_file():
             raise ConfigError(f"no claim at {self.file}; `workbench claim` writes one")
-        claim = from_json(ClaimFile, read_json(self.file), self.file)
-        if claim.analysis not in CHECKED:
-            raise UnknownNameError("analysis", claim.analysis, CHECKED)
-        for settings in (claim.settings, *claim.variations):
-            refuse_unknown(claim.analysis, settings)
+        if self.file.stat().st_size > MAX_BYTES:
+            raise ConfigError(f"{self.file} is larger than {MAX_BYTES:,} bytes, which no claim is")
+        claim = from_json(ClaimFile, read_json(self.file), self.file, "asked")
+        check_settings(claim)
         if not self.harder:
             return claim
         n = len(claim.variations)
+        if 2 * n > MAX_VARIATIONS:
+            raise ConfigError(f"--harder would make {2 * n} variations, and a claim has at most {MAX_VARIATIONS}")
         more = further_seeds(claim.settings, n, after=n - 1)
         return replace(claim, variations=(*claim.variations, *more))
 
     def measure(self, run: AnalysisRun) -> Claim:
-        claim = self.claim()
+        claim, machine = self.claim(), machine_of()
         results: list[VariationResult] = []
-        machine = machine_of()
         changed: tuple[str, ...] = ()
+        first: StatedNumber | None = None
         for number, settings in enumerate(claim.variations):
             kept = run.training(claim) / f"variation-{number}.json"
             if kept.exists():
-                results.append(from_json(VariationResult, read_json(kept), kept))
-                continue
-            say(f"variation {number + 1} of {len(claim.variations)}: {words_of_settings(settings)}")
-            inner, result = self._vary(run, claim, settings, run.training(claim) / f"run-{number}")
-            run.parents |= inner.parents
-            changed = tuple(
-                sorted(key for key in claim.inputs if inner.parents.get(key) not in (None, claim.inputs[key]))
-            )
-            if changed and not number:
-                say(f"      other inputs than in the file: {', '.join(changed)}")
-            write_json(kept, as_json(result))
-            results.append(result)
+                done = from_json(_Variation, read_json(kept), kept)
+            else:
+                say(f"variation {number + 1} of {len(claim.variations)}: {words_of_settings(settings)}")
+                done = self._vary(run, claim, settings, run.training(claim) / f"run-{number}")
+                write_json(kept, as_json(done))
+            if others := [key for key, digest in done.parents.items() if run.parents.get(key, digest) != digest]:
+                raise MismatchError(f"{', '.join(others)} changed since this check began; start over with --overwrite")
+            run.parents |= done.parents
+            results.append(done.result(words_of_settings(settings)))
+            if first is None:
+                first, changed = done.stated, other_inputs(claim.inputs, done.parents)
+                if changed:
+                    say(f"      other inputs than in the file: {', '.join(changed)}")
+                if first.sentence != claim.sentence:
+                    say(f"      measured: {first.sentence}; the file says {claim.sentence!r}")
+        assert first is not None, "a claim has a variation"
         if self.out is not None:
             write_json(self.out, as_json(replace(claim, results=tuple(results), machine=machine)))
-        return Claim(settings=claim, variations=tuple(results), changed_inputs=changed, machine=machine)
+        return Claim(settings=claim, stated=first, variations=tuple(results), changed_inputs=changed, machine=machine)
 
-    def _vary(
-        self, run: AnalysisRun, claim: ClaimFile, settings: Settings, folder: Path
-    ) -> tuple[AnalysisRun, VariationResult]:
-        """Return one variation as it was measured here, and its run."""
+    def _vary(self, run: AnalysisRun, claim: ClaimFile, settings: Settings, folder: Path) -> "_Variation":
+        """Return one variation as it was measured here."""
         verb = CHECKED[claim.analysis]
         options = {option.name: option for option in checkable(verb)}
         values = {
-            name: None if value is None and options[name].optional else value_of(options[name], value)
+            name: None if value is None else value_of(options[name], value)
             for name, value in (claim.settings | settings).items()
         }
-        analysis = made(verb, values | {"workspace": self.workspace, "threads": self.threads})
+        own = {name: getattr(self, name) for name in ("workspace", "threads", "device", "dtype")}
+        analysis = made(verb, values | own)
         inner, started = run.of_another(analysis, folder), time.perf_counter()
-        numbers = stated_by(analysis.measure(inner))
+        artefact = analysis.measure(inner)
+        assert isinstance(artefact, Artefact)
+        numbers = stated_by(artefact)
         inner.discard()
         if claim.number not in numbers:
             raise UnknownNameError(f"number of {claim.analysis}", claim.number, numbers)
-        stated = numbers[claim.number]
-        return inner, VariationResult(
-            changed=words_of_settings(settings),
-            value=stated.value,
-            low=stated.low,
-            high=stated.high,
-            null=stated.null,
-            outcome=stated.outcome,
-            seconds=round(time.perf_counter() - started, 1),
+        return _Variation(
+            stated=numbers[claim.number], seconds=round(time.perf_counter() - started, 1), parents=inner.parents
         )
 
 
-def refuse_unknown(analysis: str, settings: Settings) -> None:
-    """Raise `UnknownNameError` for a setting that the analysis lacks, and for a model that has no name here.
+@dataclass(frozen=True, kw_only=True)
+class _Variation:
+    """A variation that an interrupted check keeps."""
 
-    A model is named by `workbench models`; a path or an address of another's choice is not followed.
+    stated: StatedNumber
+    seconds: float
+    parents: dict[str, str]
+
+    def result(self, changed: str) -> VariationResult:
+        """Return its row in the claim."""
+        names = ("value", "low", "high", "null", "outcome")
+        return VariationResult(
+            changed=changed, seconds=self.seconds, **{name: getattr(self.stated, name) for name in names}
+        )
+
+
+def other_inputs(file: Mapping[str, str], here: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the keys whose hash is another here, or that one of both lacks; certificates say nothing of a claim."""
+    keys = sorted(key for key in file.keys() | here.keys() if not key.startswith("certificates/"))
+    return tuple(key for key in keys if file.get(key) != here.get(key))
+
+
+def check_settings(claim: ClaimFile) -> None:
+    """Raise for what this workbench does not measure: another analysis, rule, setting, type or size.
+
+    A model is named by `workbench models`, a program by `workbench align`; a path or an address of another's choice is
+    not followed.
     """
-    allowed = [option.name for option in checkable(CHECKED[analysis])]
-    for name, value in settings.items():
-        if name not in allowed:
-            raise UnknownNameError(f"setting of {analysis}", name, allowed)
-        if name == "model":
-            from interp.models.loading import known_names
+    if claim.analysis not in CHECKED:
+        raise UnknownNameError("analysis", claim.analysis, CHECKED)
+    if claim.rule != RULE:
+        raise ConfigError(f"the rule of a claim is {RULE!r}, the file has {claim.rule!r}")
+    if claim.variations[0] or any(row in claim.variations[:at] for at, row in enumerate(claim.variations)):
+        raise ConfigError("variations: the first changes nothing, and no two are the same; edit the file")
+    options = {option.name: option for option in checkable(CHECKED[claim.analysis])}
+    for settings in (claim.settings, *claim.variations):
+        for name, value in settings.items():
+            if name not in options:
+                raise UnknownNameError(f"setting of {claim.analysis}", name, options)
+            _check_setting(options[name], value)
 
-            if value not in (names := known_names()):
-                raise UnknownNameError("model of a claim", str(value), names)
-        elif isinstance(value, str) and Path(value).suffix:
-            raise ConfigError(f"a claim names no files, and {name} is {value[:80]!r}; import what it needs first")
+
+def _check_setting(option: Option, value: Setting | list[Setting]) -> None:
+    """Raise for a value of another type, a name that is not known here, or a size that would take the machine."""
+    if value is None and option.optional:
+        return
+    if isinstance(value, list) != option.many or (isinstance(value, list) and not 0 < len(value) <= MAX_VARIATIONS):
+        some = f"a list of 1 to {MAX_VARIATIONS} values" if option.many else "one value"
+        raise ConfigError(f"{option.name} of a claim takes {some}, got {str(value)[:80]!r}")
+    from interp.circuits.causal_programs import PROGRAMS
+    from interp.models.loading import known_names
+
+    default = option.default if option.many else (option.default or 0,)
+    most = LARGER * max(default) if option.kind == "whole" and any(default) else LARGEST
+    for each in value if isinstance(value, list) else [value]:
+        if option.kind == "text":
+            known = {"model": known_names(), "program": [*PROGRAMS]}.get(option.name, [each])
+            if not isinstance(each, str) or not each.isprintable() or each not in known:
+                raise UnknownNameError(f"{option.name} of a claim", str(each), [*map(str, known)])
+        elif option.kind != "whole":
+            value_of(option, each)
+        elif not isinstance(each, int) or isinstance(each, bool) or (option.name not in FREE and each > most):
+            raise ConfigError(f"{option.name} of a claim is a whole number, at most {most:,}, got {str(each)[:80]!r}")
 
 
 def further_seeds(settings: Settings, n: int, *, after: int = 0) -> Iterator[Settings]:
     """Yield `n` variations by further seeds than those of the settings, the first `after` left out."""
-    seeds = settings.get("seeds")
-    if isinstance(seeds, list):
-        whole = [seed for seed in seeds if isinstance(seed, int)]
-        steps = range(after + 1, after + n + 1)
-        yield from ({"seeds": [seed + step * (max(whole) - min(whole) + 1) for seed in whole]} for step in steps)
-        return
-    first = settings.get("seed", 0)
-    yield from ({"seed": (first if isinstance(first, int) else 0) + after + step + 1} for step in range(n))
+    seed, seeds = settings.get("seed"), settings.get("seeds")
+    for step in range(after + 1, after + n + 1):
+        if isinstance(seeds, list):
+            whole = [each for each in seeds if isinstance(each, int)]
+            yield {"seeds": [each + step * (max(whole) - min(whole) + 1) for each in whole]}
+        else:
+            yield {"seed": (seed if isinstance(seed, int) else 0) + step}
 
 
 def words_of_settings(settings: Mapping[str, Setting | list[Setting]]) -> str:

@@ -184,6 +184,8 @@ class Evaluate(
             raise ConfigError(f"contexts must be at least 0, got {self.contexts}")
         if self.null_tokens < 1:
             raise ConfigError(f"null_tokens must be at least 1, got {self.null_tokens}")
+        if self.null_tokens != TrainConfig.tokens and not self.nulls:
+            raise ConfigError("--null-tokens is about null dictionaries; add --nulls")
         if (self.concept_list is not None or self.concept_set != "all") and not self.concepts:
             raise ConfigError("--concept-list and --concept-set are about concepts; add --concepts")
 
@@ -245,8 +247,10 @@ class Evaluate(
         from saes.evaluation.baselines import coordinates_of, pca_of
         from saes.evaluation.nulls import NullScore
 
-        if not others or isinstance(others, str):
-            return others or None
+        if not others:
+            return None
+        if isinstance(others, str):
+            return others
         hook_point = next(iter(others.values())).hook_point
         k = max(1, min(round(l0), recording.d(hook_point)))
         saes = {**others, "pca": pca_of(recording, hook_point, k=k, heldout_fraction=fraction)}
