@@ -316,9 +316,9 @@ class Agreement:
     """Correlation of the scores of the highest-ranked edges or nodes with their exact effects by patching."""
 
     n: int
-    spearman_abs: float
-    """Rank correlation of the absolute values, -1 to 1."""
-    pearson: float
+    spearman_abs: Measured
+    """Rank correlation of the absolute values, -1 to 1; NaN where all are equal."""
+    pearson: Measured
     """Of the signed values."""
 
 

@@ -74,10 +74,13 @@ class NeuronCircuit(FoundCircuit, kind="neuron_circuit", title="Circuit of neuro
         )
 
     def details(self) -> list[str]:
-        """Return the verdict, the agreement of scores with replacing neurons alone, and the strongest neurons."""
+        """Return the verdict, what is left without the neurons, how well scores agree with effects, the strongest."""
         strongest = ", ".join(f"{row['neuron']} {row['score']:+.3f}" for row in self.shown()[:8])
         agree = f"best {self.verified.n} neurons replaced alone: rank agreement {self.verified.spearman_abs:.2f}"
-        return [self.verdict.reason, agree, f"strongest: {strongest}"]
+        without = (
+            f"with these neurons replaced and all others kept: {self.evaluation.completeness:.0%} of the behaviour"
+        )
+        return [self.verdict.reason, without, agree, f"strongest: {strongest}"]
 
     def nulls(self) -> Record:
         """Return random neurons, the neurons that change most, the untrained model, and the agreement."""

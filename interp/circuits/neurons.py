@@ -36,6 +36,8 @@ from interp.seeds import make_generator
 from interp.statistics import rank_correlation
 
 Mask = Bool[Tensor, "n_layers d_mlp"]
+LEAST_PROMPTS = 4
+"""Held-out prompts; an interval over fewer has no width to speak of."""
 RULE = "faithfulness is above that of random neurons (both intervals), and an untrained model lacks the behaviour"
 
 
@@ -59,7 +61,7 @@ def find_neurons(
         progress: called with the number of runs done, of those on held-out prompts.
     Returns: the neurons with their scores and faithfulness, random neurons as null.
     Raises:
-        ConfigError: a model without neurons, or a task that does not depend on them.
+        ConfigError: a model without neurons, too few held-out prompts, or a task that does not depend on neurons.
     """
     config = config or NeuronCircuitConfig()
     scores, change = _scores(model, task, config.batch_size)
@@ -182,8 +184,10 @@ def _values(
 
 
 def _check(gaps: Float64[np.ndarray, " n_prompts"], task: Task) -> None:
-    """Raise `ConfigError` where replacing all neurons does not lower the metric beyond chance."""
-    error = gaps.std(ddof=1) / len(gaps) ** 0.5 if len(gaps) > 1 else 0.0
+    """Raise `ConfigError` where replacing all neurons does not lower the metric beyond chance, or few prompts judge."""
+    if len(gaps) < LEAST_PROMPTS:
+        raise ConfigError(f"{len(gaps)} prompts are left to judge, {LEAST_PROMPTS} are needed; give more prompts")
+    error = gaps.std(ddof=1) / len(gaps) ** 0.5
     if not gaps.mean() > 2 * error:
         raise ConfigError(
             f"replacing all neurons lowers the {task.metric.name} by {gaps.mean():.3g} (standard error {error:.2g}): "
