@@ -61,6 +61,8 @@ class NeuronCircuit(FoundCircuit, kind="neuron_circuit", title="Circuit of neuro
     """Full: the model; empty: all its neurons replaced, and attention recomputed."""
     by_change: float
     """Baseline: faithfulness of as many neurons, those whose output changes most from corrupted to clean prompts."""
+    without_random: float
+    """Null of completeness: mean faithfulness with random neurons alone replaced, as many in each layer."""
     verified: Agreement
     untrained: UntrainedGap
 
@@ -77,8 +79,9 @@ class NeuronCircuit(FoundCircuit, kind="neuron_circuit", title="Circuit of neuro
         """Return the verdict, what is left without the neurons, how well scores agree with effects, the strongest."""
         strongest = ", ".join(f"{row['neuron']} {row['score']:+.3f}" for row in self.shown()[:8])
         agree = f"best {self.verified.n} neurons replaced alone: rank agreement {self.verified.spearman_abs:.2f}"
+        left, random = self.evaluation.completeness, self.without_random
         without = (
-            f"with these neurons replaced and all others kept: {self.evaluation.completeness:.0%} of the behaviour"
+            f"with these neurons alone replaced {left:.0%} of the behaviour is left, with random ones {random:.0%}"
         )
         return [self.verdict.reason, without, agree, f"strongest: {strongest}"]
 
@@ -87,6 +90,7 @@ class NeuronCircuit(FoundCircuit, kind="neuron_circuit", title="Circuit of neuro
         return {
             "random_neurons": self.evaluation.random_circuits,
             "by_change": self.by_change,
+            "without_random": self.without_random,
             "untrained": self.untrained,
             "verified": self.verified,
         }

@@ -74,7 +74,8 @@ def find_neurons(
         "circuit": [circuit],
         "complement": [~circuit],
         "by change": [_largest(change, n)],
-        RANDOM: [_random(circuit, generator) for _ in range(config.n_random)],
+        RANDOM: (random := [_random(circuit, generator) for _ in range(config.n_random)]),
+        "random complement": [~mask for mask in random],
     }
     every = [mask for group in masks.values() for mask in group]
     values = _values(model, held_out, every, config.batch_size, progress)
@@ -98,6 +99,7 @@ def find_neurons(
         n_neurons_of_model=len(flat),
         evaluation=judged.judgement,
         by_change=float(judged.f["by change"][0]),
+        without_random=float(judged.f["random complement"].mean()),
         verified=_agreement(flat[best].numpy(), exact),
         untrained=untrained,
     )

@@ -42,7 +42,8 @@ def test_planted_neurons_are_found_and_random_ones_do_not_suffice(name: str, tmp
     assert found.evaluation.completeness == pytest.approx(0, abs=1e-4)
     assert found.evaluation.random_circuits.mean < 0.5
     assert found.verified.spearman_abs > 0.4
-    assert "0% of the behaviour" in found.details()[1]
+    assert found.without_random > 0.4
+    assert "0% of the behaviour is left" in found.details()[1]
     stored = save_artefact(found, Workspace(tmp_path).path("neuron_circuit", "mine"))
     assert Workspace(tmp_path).open(NeuronCircuit, "mine").headline() == stored.headline()
     assert "3 of" in stored.headline()
