@@ -66,7 +66,7 @@ class RandomCircuits:
 
 def null_of(random: RandomCircuits | None) -> str:
     """Return the upper end of random circuits as the end of a verdict; empty where none were drawn."""
-    return "" if random is None else f"; random circuits at most {random.high:.0%}"
+    return "" if random is None else f"; random circuits at most {round(random.high, 2) + 0:.0%}"  # no -0%
 
 
 @dataclass(frozen=True, kw_only=True)

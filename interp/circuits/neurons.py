@@ -38,7 +38,10 @@ from interp.statistics import rank_correlation
 Mask = Bool[Tensor, "n_layers d_mlp"]
 LEAST_PROMPTS = 4
 """Held-out prompts; an interval over fewer has no width to speak of."""
-RULE = "faithfulness is above that of random neurons (both intervals), and an untrained model lacks the behaviour"
+RULE = (
+    "faithfulness is above that of random neurons (both intervals) and not below that of the neurons that change most, "
+    "and an untrained model lacks the behaviour"
+)
 
 
 def find_neurons(
@@ -112,13 +115,14 @@ def _agreement(scores: np.ndarray, exact: np.ndarray) -> Agreement:
 
 def _verdict(judged: JudgedRuns, untrained: UntrainedGap, held_out: Task) -> Verdict:
     faithful, random = judged.judgement.faithfulness, judged.judgement.random_circuits
+    changed = float(judged.f["by change"][0])
     assert random is not None
     reason = (
         f"faithfulness {faithful:.2f}, random neurons {random.mean:.2f} ({random.low:.2f} to {random.high:.2f}), those "
-        f"that change most {judged.f['by change'][0]:.2f}; gap of an untrained model {untrained.gap:.3g}, of this one "
+        f"that change most {changed:.2f}; gap of an untrained model {untrained.gap:.3g}, of this one "
         f"{untrained.gap_of_model:.3g}; judged on {held_out.n_prompts} other prompts"
     )
-    return verdict(RULE, reason, faithful.low > random.high, untrained)
+    return verdict(RULE, reason, faithful.low > random.high and faithful.estimate >= changed, untrained)
 
 
 def _points(model: HookedModel) -> list[str]:
