@@ -26,7 +26,7 @@ def pairs_panel(alignment: Alignment, pair: int | None) -> html.Section:
         "Swapped runs",
         run,
         html.Ol(lines, className="wb-said"),
-        note="test pairs; a click runs one again in the model",
+        note="test pairs, and which of the program's answers follows; a click runs one again, over all tokens",
     )
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import flask
 from dash import Dash, Input, Output, State, dcc, html
 
-from dashboard.components.frame import Children, attempt, notice, page, panel, quiet_link, still
+from dashboard.components.frame import Children, attempt, explain, notice, page, panel, quiet_link, still
 from dashboard.components.markup import download, page_file
 from dashboard.components.pages import (
     Page,
@@ -26,7 +26,7 @@ from dashboard.head import _sections
 from dashboard.sources import PageSources, current, open_artefact
 from interp.artifacts import address_of
 from interp.circuits.heads_in_text import HeadsInText
-from interp.errors import UsageError
+from interp.errors import UsageError, WorkbenchError
 from interp.names import HeadName, parse_head
 from interp.tracing.graph import AttributionGraph
 from interp.workspace import Workspace
@@ -119,7 +119,11 @@ def in_graphs(_: int | None, state: dict[str, str]) -> Children:
         workspace, head = current().workspace, parse_head(state["head"])
         rows: list[tuple[float, str, str]] = []
         for graph in _graphs(workspace, workspace.open(HeadsInText, state["name"]).settings.model):
-            loadings = _loadings(graph.name, graph.about.content_hash)
+            try:
+                loadings = _loadings(graph.name, graph.about.content_hash)
+            except WorkbenchError as error:
+                rows.append((0.0, graph.name, f": {explain(error)}"))
+                continue
             share = float(loadings.shares[head.layer, head.head])
             rank = int((abs(loadings.shares) > abs(share)).sum()) + 1
             rows.append((share, graph.name, f": {share:.2%}, number {rank} of {loadings.shares.size} heads"))

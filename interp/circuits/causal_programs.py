@@ -16,7 +16,6 @@ same value and something else of the source differs, so the answer must stay. Wh
 variable, a swap of everything fails there.
 """
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,8 +24,9 @@ from typing import Any
 
 import torch
 
+from interp.artifacts import json_lines
 from interp.circuits.tasks import NAMES, OBJECTS, PLACES
-from interp.errors import ConfigError, CorruptError, MissingError, UnknownNameError
+from interp.errors import ConfigError, CorruptError, UnknownNameError
 from interp.seeds import make_generator
 
 Values = dict[str, str]
@@ -142,22 +142,13 @@ def pairs_from_file(path: Path) -> list[SwapPair]:
     Without values, the variable is the answer itself: that of the source is the wanted one. Raises `MissingError`, and
     `CorruptError` that names the line.
     """
-    if not path.is_file():
-        raise MissingError(f"no file of pairs at {path}")
-    pairs = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        if line.strip():
-            pairs.append(_pair_of(line, f"{path}, line {number}"))
+    pairs = [_pair_of(row, where) for where, row in json_lines(path, "write a line of JSON for each pair")]
     if not pairs:
         raise CorruptError(f"{path} holds no pairs")
     return pairs
 
 
-def _pair_of(line: str, where: str) -> SwapPair:
-    try:
-        row: Any = json.loads(line)
-    except ValueError as error:
-        raise CorruptError(f"{where}: not JSON ({error})") from None
+def _pair_of(row: Any, where: str) -> SwapPair:
     needed = ("base", "source", "answer", "wanted")
     lacking = [name for name in needed if not isinstance(row, dict) or not isinstance(row.get(name), str)]
     if lacking:

@@ -70,7 +70,7 @@ class RandomCircuits:
 
 def null_of(random: RandomCircuits | None) -> str:
     """Return the upper end of random circuits as the end of a verdict; empty where none were drawn."""
-    return "" if random is None else f"; random circuits at most {random.high:.0%}"
+    return "" if random is None else f"; random circuits at most {round(random.high, 2) + 0:.0%}"  # no -0%
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -325,9 +325,9 @@ class Agreement:
     """Correlation of the scores of the highest-ranked edges or nodes with their exact effects by patching."""
 
     n: int
-    spearman_abs: float
-    """Rank correlation of the absolute values, -1 to 1."""
-    pearson: float
+    spearman_abs: Measured
+    """Rank correlation of the absolute values, -1 to 1; NaN where all are equal."""
+    pearson: Measured
     """Of the signed values."""
 
 

@@ -61,6 +61,8 @@ class NeuronCircuit(FoundCircuit, kind="neuron_circuit", title="Circuit of neuro
     """Full: the model; empty: all its neurons replaced, and attention recomputed."""
     by_change: float
     """Baseline: faithfulness of as many neurons, those whose output changes most from corrupted to clean prompts."""
+    without_random: float
+    """Null of completeness: mean faithfulness with random neurons alone replaced, as many in each layer."""
     verified: Agreement
     untrained: UntrainedGap
 
@@ -74,16 +76,21 @@ class NeuronCircuit(FoundCircuit, kind="neuron_circuit", title="Circuit of neuro
         )
 
     def details(self) -> list[str]:
-        """Return the verdict, the agreement of scores with replacing neurons alone, and the strongest neurons."""
+        """Return the verdict, what is left without the neurons, how well scores agree with effects, the strongest."""
         strongest = ", ".join(f"{row['neuron']} {row['score']:+.3f}" for row in self.shown()[:8])
         agree = f"best {self.verified.n} neurons replaced alone: rank agreement {self.verified.spearman_abs:.2f}"
-        return [self.verdict.reason, agree, f"strongest: {strongest}"]
+        left, random = self.evaluation.completeness, self.without_random
+        without = (
+            f"with these neurons alone replaced {left:.0%} of the behaviour is left, with random ones {random:.0%}"
+        )
+        return [self.verdict.reason, without, agree, f"strongest: {strongest}"]
 
     def nulls(self) -> Record:
         """Return random neurons, the neurons that change most, the untrained model, and the agreement."""
         return {
             "random_neurons": self.evaluation.random_circuits,
             "by_change": self.by_change,
+            "without_random": self.without_random,
             "untrained": self.untrained,
             "verified": self.verified,
         }

@@ -36,7 +36,12 @@ from interp.seeds import make_generator
 from interp.statistics import rank_correlation
 
 Mask = Bool[Tensor, "n_layers d_mlp"]
-RULE = "faithfulness is above that of random neurons (both intervals), and an untrained model lacks the behaviour"
+LEAST_PROMPTS = 4
+"""Held-out prompts; an interval over fewer has no width to speak of."""
+RULE = (
+    "faithfulness is above that of random neurons (both intervals) and not below that of the neurons that change most, "
+    "and an untrained model lacks the behaviour"
+)
 
 
 def find_neurons(
@@ -59,7 +64,7 @@ def find_neurons(
         progress: called with the number of runs done, of those on held-out prompts.
     Returns: the neurons with their scores and faithfulness, random neurons as null.
     Raises:
-        ConfigError: a model without neurons, or a task that does not depend on them.
+        ConfigError: a model without neurons, too few held-out prompts, or a task that does not depend on neurons.
     """
     config = config or NeuronCircuitConfig()
     scores, change = _scores(model, task, config.batch_size)
@@ -72,7 +77,8 @@ def find_neurons(
         "circuit": [circuit],
         "complement": [~circuit],
         "by change": [_largest(change, n)],
-        RANDOM: [_random(circuit, generator) for _ in range(config.n_random)],
+        RANDOM: (random := [_random(circuit, generator) for _ in range(config.n_random)]),
+        "random complement": [~mask for mask in random],
     }
     every = [mask for group in masks.values() for mask in group]
     values = _values(model, held_out, every, config.batch_size, progress)
@@ -96,6 +102,7 @@ def find_neurons(
         n_neurons_of_model=len(flat),
         evaluation=judged.judgement,
         by_change=float(judged.f["by change"][0]),
+        without_random=float(judged.f["random complement"].mean()),
         verified=_agreement(flat[best].numpy(), exact),
         untrained=untrained,
     )
@@ -108,13 +115,14 @@ def _agreement(scores: np.ndarray, exact: np.ndarray) -> Agreement:
 
 def _verdict(judged: JudgedRuns, untrained: UntrainedGap, held_out: Task) -> Verdict:
     faithful, random = judged.judgement.faithfulness, judged.judgement.random_circuits
+    changed = float(judged.f["by change"][0])
     assert random is not None
     reason = (
         f"faithfulness {faithful:.2f}, random neurons {random.mean:.2f} ({random.low:.2f} to {random.high:.2f}), those "
-        f"that change most {judged.f['by change'][0]:.2f}; gap of an untrained model {untrained.gap:.3g}, of this one "
+        f"that change most {changed:.2f}; gap of an untrained model {untrained.gap:.3g}, of this one "
         f"{untrained.gap_of_model:.3g}; judged on {held_out.n_prompts} other prompts"
     )
-    return verdict(RULE, reason, faithful.low > random.high, untrained)
+    return verdict(RULE, reason, faithful.low > random.high and faithful.estimate >= changed, untrained)
 
 
 def _points(model: HookedModel) -> list[str]:
@@ -182,8 +190,10 @@ def _values(
 
 
 def _check(gaps: Float64[np.ndarray, " n_prompts"], task: Task) -> None:
-    """Raise `ConfigError` where replacing all neurons does not lower the metric beyond chance."""
-    error = gaps.std(ddof=1) / len(gaps) ** 0.5 if len(gaps) > 1 else 0.0
+    """Raise `ConfigError` where replacing all neurons does not lower the metric beyond chance, or few prompts judge."""
+    if len(gaps) < LEAST_PROMPTS:
+        raise ConfigError(f"{len(gaps)} prompts are left to judge, {LEAST_PROMPTS} are needed; give more prompts")
+    error = gaps.std(ddof=1) / len(gaps) ** 0.5
     if not gaps.mean() > 2 * error:
         raise ConfigError(
             f"replacing all neurons lowers the {task.metric.name} by {gaps.mean():.3g} (standard error {error:.2g}): "

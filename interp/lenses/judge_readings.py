@@ -128,14 +128,14 @@ def judge_readings(
         model: its activations are read.
         positions: which activations.
         kinds: how they are read; `reading_kinds` has those of the model itself.
-        hook_points: where, values of the width of the residual stream.
+        hook_points: where, values with one vector for each token.
         config: what is drawn; the default has the settings of the command.
         model_name: the name in the result.
         draft: returns the work in progress of some settings; readings of a kind at a hook point are kept there.
         progress: called with (readings done, all, facts).
     Raises:
         UnknownNameError: a hook point that the model lacks.
-        ConfigError: a kind that exists at other hook points alone.
+        ConfigError: a kind that exists at other hook points alone, or a value that is not a vector for each token.
     """
     config = config or ReadingsConfig()
     hook_points = check_hook_points(list(hook_points), available_hook_points(model), model.cfg.n_layers)

@@ -147,8 +147,8 @@ class JudgedReadings(Artefact, kind="readings", title="Readings of activations",
         if row.shown:
             return f"Comes from the activation: {on} it adds {row.adds:.3f} to the prompt's cosine, above every null."
         return (
-            f"Not shown as a reading: {on} it predicts at {row.cosine:.3f} (null {null:.3f}) and adds "
-            f"{row.adds:.3f} to the prompt."
+            f"Not shown as a reading: {on} its cosine is {row.cosine:.3f} (null {null:.3f}), and with the prompt "
+            f"{row.with_prompt:.3f} (null {max(row.prompt, row.with_shuffled):.3f})."
         )
 
     @cached_property

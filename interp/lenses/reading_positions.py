@@ -10,7 +10,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from interp.errors import ConfigError, CorruptError, MissingError
+from interp.artifacts import json_lines
+from interp.errors import ConfigError, CorruptError, PromptError
 from interp.forms import from_json
 from interp.lenses.judged_readings import ReadingsConfig
 from interp.models.adapter import bos_token_id, to_tokens, token_strings
@@ -51,12 +52,17 @@ class ReadPositions:
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
     def activations(self, model: HookedModel, hook_points: Sequence[str]) -> Mapping[str, Float[Tensor, "n d"]]:
-        """Return the activations of all positions by hook point, float32."""
+        """Return the activations of all positions by hook point, float32.
+
+        Raises `ConfigError` for a hook point whose value is not one vector for each token.
+        """
         rows: dict[str, Tensor] = {}
         for number, tokens in enumerate(self.texts):
             mine = self.text == number
             values = capture(model, torch.tensor([tokens], device=model.cfg.device), hook_points)
             for name, value in values.items():
+                if value.ndim != 3:
+                    raise ConfigError(f"{name} is not one vector for each token; read blocks.0.hook_resid_post or such")
                 if name not in rows:
                     rows[name] = torch.empty(len(self.text), value.shape[-1])
                 rows[name][mine] = value[0, self.at[mine]].float().cpu()
@@ -102,25 +108,19 @@ def positions_of_file(model: HookedModel, path: Path) -> ReadPositions:
     """Return the positions of a file of explanations.
 
     JSON lines with `text`, `explanation` and `position`, the index of a token, BOS counted as 0 where the model has
-    one; without it the last token. Raises `MissingError`, and `CorruptError` that names the line.
+    one; without it the last token. Raises `MissingError`, and `CorruptError` or `PromptError` that name the line.
     """
-    if not path.is_file():
-        raise MissingError(f"no file of explanations at {path}; write JSON lines with text, position and explanation")
     texts: dict[str, list[int]] = {}
     positions: list[tuple[int, int]] = []
     explanations: list[str] = []
     first = int(bos_token_id(model) is not None)
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        if not line.strip():
-            continue
-        where = f"{path}, line {number}"
-        try:
-            raw = json.loads(line)
-        except ValueError as error:
-            raise CorruptError(f"{where}: not JSON ({error})") from None
+    for where, raw in json_lines(path, "write JSON lines with text, position and explanation"):
         row = from_json(Explanation, raw, where, "foreign")
         if row.text not in texts:
-            texts[row.text] = to_tokens(model, row.text)[0].tolist()
+            try:
+                texts[row.text] = to_tokens(model, row.text)[0].tolist()
+            except PromptError as error:  # longer than the context
+                raise PromptError(f"{where}: {error}") from None
         length = len(texts[row.text])
         at = length - 1 if row.position is None else row.position
         if not first <= at < length:

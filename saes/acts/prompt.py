@@ -3,6 +3,7 @@
 All but the first draw on its reading, which stays in memory. Torch-free until an act is measured.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from random import Random
 from typing import Annotated, ClassVar
@@ -13,7 +14,6 @@ from annotated_types import Interval
 from interp.acts import Act
 from interp.errors import PromptError, UnknownNameError
 from interp.lenses.judged_readings import TARGETS, JudgedReadings, patchscope_name
-from interp.lenses.lens import newest_lens
 from interp.names import lens_hook_points
 from interp.options import Count, FeaturesName, ModelName, PromptText, Slider
 from interp.seeds import derive_seed
@@ -100,20 +100,33 @@ class ReadLayers(OnPrompt, Act[Session, LensCells]):
         followed = token_at_end(model, reading, self.token) if self.token else None
         cells = lens_cells(model, reading, self.start, self.stop, translators, followed, run.check)
         kind = "Jacobian lens" if self.lens == "jacobian" else f"{self.lens} lens"
-        points = lens_hook_points(len(cells.cells) - 1)
-        return replace(cells, said=[judgement(run, self.model, kind, point)[1] for point in points])
+        points, version = lens_hook_points(len(cells.cells) - 1), getattr(translators, "about", None)
+        judged = judgements(run, self.model, kind, points, version=version.content_hash if version else "")
+        return replace(cells, said=[said for _, said in judged])
 
 
-def judgement(run: Session, spec: str, kind: str, hook_point: str) -> tuple[bool | None, str]:
-    """Return whether a kind of reading of a model is above its nulls at a hook point, also in a sentence.
+def judgements(
+    run: Session, spec: str, kind: str, hook_points: Sequence[str], *, version: str = "", n_new: int | None = None
+) -> list[tuple[bool | None, str]]:
+    """Return by hook point whether a kind of reading of a model is above its nulls, also in a sentence.
 
-    None and an empty sentence where the workspace has not judged it.
+    The newest judgement of a hook point counts, of the same lens (`version`) and as many tokens written (`n_new`). None
+    and an empty sentence where the workspace has none.
     """
     from interp.models.adapter import weight_hash
 
-    judged = newest_lens(run.workspace, JudgedReadings, weight_hash(run.model(spec)))
-    row = judged and judged.score(kind, hook_point)
-    return (row.shown, judged.said(kind, hook_point)) if judged and row else (None, "")
+    digest = weight_hash(run.model(spec))
+    judged = [
+        each
+        for each in run.workspace.values(JudgedReadings)
+        if each.settings.weight_hash == digest
+        and each.settings.kinds.get(kind) == version
+        and n_new in (None, each.settings.new_tokens)
+    ]
+    found = (
+        [(row.shown, each.said(kind, at)) for each in judged if (row := each.score(kind, at))] for at in hook_points
+    )
+    return [rows[0] if rows else (None, "") for rows in found]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,7 +167,7 @@ class Patchscope(OnPrompt, Act[Session, WrittenReading]):
             patchscope(model, None, point, self.target, n_new=self.n_new, filled=filled)[0]
             for filled in ("?", tokens[at].strip() or "?")
         )
-        judged, said = judgement(run, self.model, patchscope_name(self.target), point)
+        [(judged, said)] = judgements(run, self.model, patchscope_name(self.target), [point], n_new=self.n_new)
         return WrittenReading(tokens[at], point, own, shuffled, tokens[other], empty, word, judged, said)
 
 

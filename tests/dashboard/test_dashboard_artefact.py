@@ -161,7 +161,7 @@ def test_a_document_shows_a_row_for_each_part_and_folds_the_lists_inside_one(ser
     parts = text_of(show_artefact({"key": heads.key}, None))
     assert "wb-folded" in parts
     evaluation = full.open_key("evaluations/demo")
-    absent = [name for name in ("probing", "absorption", "concepts") if getattr(evaluation, name) is None]
+    absent = [name for name in ("probing", "absorption", "concepts", "nulls") if getattr(evaluation, name) is None]
     assert text_of(show_artefact({"key": evaluation.key}, None)).count("This artefact lacks it.") == len(absent)
 
 

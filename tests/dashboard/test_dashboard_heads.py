@@ -19,7 +19,7 @@ from dashboard.sources import PageSources
 from interp.artifacts import save_artefact
 from interp.circuits.heads_in_text import HeadsInText, HeadsInTextConfig
 from interp.circuits.measure_heads import measure_heads
-from interp.errors import MismatchError, PromptError, UnknownNameError
+from interp.errors import ConfigError, MismatchError, PromptError, UnknownNameError
 from interp.models.loading import load_model
 from interp.names import TEXT_HEAD_KINDS, HeadName
 from interp.workspace import Workspace
@@ -82,12 +82,21 @@ def test_the_maps_and_the_list_are_drawn(server, workspace):
 
 
 def test_its_share_in_the_graphs_of_the_model_leads_to_them(server, tmp_path, monkeypatch):
-    graphs = [write_graph(Workspace(tmp_path, create=True), "capital")]
+    workspace, asked = Workspace(tmp_path, create=True), head._loadings
+
+    def loadings(graph: str, version: str) -> object:
+        if graph == "empty":
+            raise ConfigError("the graph has no edges")
+        return asked(graph, version)
+
+    graphs = [write_graph(workspace, name) for name in ("empty", "capital")]
     monkeypatch.setattr(head, "_graphs", lambda *_: graphs)
+    monkeypatch.setattr(head, "_loadings", loadings)
     with server.app_context():
         shares = text_of(head.in_graphs(1, {"name": MODEL, "head": "L0H0"}))
     assert ": 25.00%, number 2 of 4 heads" in shares
     assert "/graph/capital" in shares
+    assert "the graph has no edges" in shares, "the others are told"
 
 
 def test_a_head_is_exported_as_one_file_and_as_json_by_its_schema(server, found):

@@ -90,8 +90,8 @@ def test_a_pair_is_run_again_with_its_swaps(planted: Alignment) -> None:
 def test_neurons_before_a_site_are_what_its_mlps_write(name: str) -> None:
     model, tokens = tiny(name), torch.arange(1, 13).view(3, 4)
     prompts = _Prompts([], tokens, tokens, [], torch.zeros(1), torch.zeros(3))
-    written = _neurons(_Site(model, prompts, 2, 3), slice(None))
-    assert len(written) == 2
+    written = _neurons(_Site(model, prompts, model.cfg.n_layers - 1, 3), slice(None))
+    assert len(written) == model.cfg.n_layers - 1
     for layer, (acts, directions) in enumerate(written):
         point = f"blocks.{layer}.hook_mlp_out"
         true = capture(model, tokens, [point])[point][:, 3].float()

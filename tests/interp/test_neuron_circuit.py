@@ -42,6 +42,8 @@ def test_planted_neurons_are_found_and_random_ones_do_not_suffice(name: str, tmp
     assert found.evaluation.completeness == pytest.approx(0, abs=1e-4)
     assert found.evaluation.random_circuits.mean < 0.5
     assert found.verified.spearman_abs > 0.4
+    assert found.without_random > 0.4
+    assert "0% of the behaviour is left" in found.details()[1]
     stored = save_artefact(found, Workspace(tmp_path).path("neuron_circuit", "mine"))
     assert Workspace(tmp_path).open(NeuronCircuit, "mine").headline() == stored.headline()
     assert "3 of" in stored.headline()
@@ -68,5 +70,7 @@ def test_a_model_without_neurons_and_a_task_without_them_are_refused(tmp_path, c
     with torch.no_grad():
         for block in silent.blocks:
             block.mlp.out.weight.data.zero_()
+    with pytest.raises(ConfigError, match="1 prompts are left to judge"):
+        find_neurons(silent, task, held_out.take(range(1)), NeuronCircuitConfig(n_neurons=2, verify=2))
     with pytest.raises(ConfigError, match="does not depend on neurons"):
         find_neurons(silent, task, held_out, NeuronCircuitConfig(n_neurons=2, verify=2))

@@ -179,7 +179,13 @@ def test_files_and_corpora_give_positions(tmp_path) -> None:
         with pytest.raises(CorruptError, match=why) as error:
             positions_of_file(model, file)
         assert "line 2" in str(error.value)
-    file.write_text(json.dumps(rows[0]))
+    file.write_text(json.dumps({"text": "x" * 100, "explanation": ""}))
+    with pytest.raises(PromptError, match=r"line 1: .*10[01] tokens"):
+        positions_of_file(model, file)
+    file.write_bytes(b'{"text": "\xe9"}')
+    with pytest.raises(CorruptError, match="not UTF-8"):
+        positions_of_file(model, file)
+    file.write_text(json.dumps({"text": "two\u2028lines", "explanation": ""}, ensure_ascii=False), encoding="utf-8")
     with pytest.raises(ConfigError, match="a score needs 32"):
         positions_of_file(model, file)
     texts = tmp_path / "texts.jsonl"
@@ -202,6 +208,8 @@ def test_bad_input_says_what_to_do(model: HookedModel) -> None:
         patchscope(model, rows, LAST, "{}", n_new=60)
     with pytest.raises(UnknownNameError):
         judge_readings(model, prompts(), reading_kinds(model, CONFIG), ["blocks.9.hook_resid_post"], CONFIG)
+    with pytest.raises(ConfigError, match="hook_z is not one vector"):
+        judge_readings(model, prompts(), reading_kinds(model, CONFIG), ["blocks.0.attn.hook_z"], CONFIG)
     with pytest.raises(ConfigError, match="labels exist at blocks"):
         judge_readings(model, prompts(), [ReadingKind("labels", never, (COPY,))], [LAST], CONFIG)
     with pytest.raises(ConfigError, match=r"one \{\}"):

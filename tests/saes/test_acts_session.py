@@ -20,12 +20,13 @@ from interp.models.loading import load_model
 from interp.workspace import Workspace
 from saes.acts import session
 from saes.acts.monitors import RunMonitor
-from saes.acts.prompt import Patchscope, ReadLayers
+from saes.acts.prompt import Patchscope, ReadLayers, judgements
 from saes.acts.session import Session, TokenPace
 from saes.kinds.base import SAEMetadata, Weights
 from saes.kinds.topk import TopKSAE
 
 MODEL, HOOK = "small:mlp-2l", "blocks.1.hook_resid_post"
+OTHER = "blocks.0.hook_resid_post"
 D_SAE = 40
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -71,19 +72,26 @@ def test_a_patchscope_says_whether_such_readings_come_from_the_activation(worksp
     numbers = dict.fromkeys([f.name for f in fields(ReadingScore)[2:-1]], 0.25)
     scores = [
         ReadingScore(kind=kind, hook_point=HOOK, **numbers, shown=shown)
-        for kind, shown in (("patchscope identity", True), ("logit lens", False))
+        for kind, shown in (("patchscope identity", True), ("logit lens", False), ("Jacobian lens", True))
     ]
+    kinds = {"patchscope identity": "", "logit lens": "", "Jacobian lens": "of another lens"}
     settings = ReadingsSettings(
-        model=MODEL, weight_hash=digest, source="corpus:x", source_hash="", hook_points=(HOOK,), kinds={}
-    )
+        model=MODEL, weight_hash=digest, source="corpus:x", source_hash="", hook_points=(HOOK,), kinds=kinds,
+        new_tokens=4,
+    )  # fmt: skip
     table, none = Table.of(ReadingScore, scores), Table.of(ReadingExample, [])
     judged = JudgedReadings(settings=settings, documents=9, scores=table, examples=none)
     save_artefact(judged, workspace.path("readings", "mine"))
+    elsewhere = replace(settings, hook_points=(OTHER,))
+    newer = JudgedReadings(settings=elsewhere, documents=9, scores=Table.of(ReadingScore, []), examples=none)
+    save_artefact(newer, workspace.path("readings", "newer"))
     again = asked.measure(run)
     assert again.judged
     assert again.said.startswith("Comes from the activation: on 9 documents it adds 0.250")
     lens = ReadLayers(text="one two three", model=MODEL, start=1, stop=2).measure(run)
     assert [words[:9] for words in lens.said] == ["", "", "Not shown"]
+    assert replace(asked, n_new=5).measure(run).judged is None, "five tokens were not judged"
+    assert judgements(run, MODEL, "Jacobian lens", [HOOK], version="of this lens") == [(None, "")]
     with pytest.raises(UnknownNameError, match="the last one is 1"):
         Patchscope(text="one two three", model=MODEL, layer=2).measure(run)
     with pytest.raises(PromptError, match=r"has one \{\}"):

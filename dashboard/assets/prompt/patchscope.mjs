@@ -59,7 +59,7 @@ export function patchscope(state) {
       ? " Here a control says the same."
       : "";
     said.textContent =
-      (found.said || "Not judged on this model and layer yet: `workbench readings` does. Not a reading until then.") +
+      (found.said || "Not judged for this model and layer: run `workbench readings`. Until then it is no reading.") +
       same;
     lines.replaceChildren(
       found.judged === true
