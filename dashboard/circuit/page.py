@@ -175,7 +175,7 @@ def _tested(workspace: Workspace, artefact: FoundCircuit) -> list[html.P]:
 
 
 def show_tests(name: str, scheme: str | None) -> list[html.Section]:
-    """Return the panels of the newest attack and of the newest core of a circuit, where there are any."""
+    """Return the panels of the strongest attack and of the newest core of a circuit, where there are any."""
     workspace, colours = current().workspace, theme(scheme)
     panels = [_attack_panel(attack, colours) for attack in attacks_of(workspace, name)[:1]]
     return panels + [_core_panel(core, colours) for core in cores_of(workspace, name)[:1]]
@@ -186,7 +186,7 @@ def _attack_panel(attack: WorstCase, colours: Theme) -> html.Section:
     return panel(
         "Under attack",
         graph("circuit-attack", figure=attack_strength(attack, colours), label="Faithfulness under attack", height=230),
-        note=f"In the worst case {attack.worst.lost:.0%} of prompts lose more than half of the behaviour.",
+        note=f"Of prompts with the behaviour, {attack.worst.lost:.0%} lose more than half of it in the worst case.",
         more="Helpers are edges outside the circuit that raise the metric. Lines: the strongest of them replaced, by "
         "values of the corrupted prompt (resample), of another one (other), their mean, or zero.",
     )

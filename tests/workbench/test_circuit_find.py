@@ -111,5 +111,5 @@ def test_a_circuit_is_attacked_by_its_name(cli, tmp_path):
     assert f"{core.core_edges} are in all 4 circuits" in text_of(page._core_panel(core, LIGHT))
     two = replace(core, pair=Pair(first=0, second=1, shared=2, only_first=2, only_second=1, shared_faithfulness=0.3))
     assert "They share 2 edges, which alone reach 0.30" in text_of(page._core_panel(two, LIGHT))
-    assert "0% of prompts lose more than half" in text_of(page._attack_panel(found, LIGHT))
+    assert "behaviour, 0% lose more than half" in text_of(page._attack_panel(found, LIGHT))
     assert {row["returns"] for row in (page.table_row(row, core) for row in scored(circuit).rows)} >= {1.0}
