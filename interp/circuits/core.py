@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from interp.artifacts import Artefact, Measured, Table
 from interp.circuits.config import Ablation, By, Method
 from interp.circuits.found_circuit import EdgeCircuit, FoundCircuit, UntrainedGap
-from interp.circuits.worst_case import WorstCase, attacks_of
+from interp.circuits.worst_case import WorstCase
 from interp.errors import ConfigError
 from interp.models.short_name import short_name
 from interp.nulls import DRAWS
@@ -280,11 +280,14 @@ def _worst(attack: WorstCase) -> str:
     return f"{kept} in the worst " + ("case" if attack.complete else f"of {attack.tried:,} tries")
 
 
-def three_numbers(workspace: "Workspace", circuit: FoundCircuit) -> str | None:
-    """Return mean, worst case and core of a task's circuit in one sentence; None for other kinds of circuit."""
+def three_numbers(circuit: FoundCircuit, attacks: list[WorstCase], cores: list[Core]) -> str | None:
+    """Return mean, worst case and core of a task's circuit in one sentence; None for other kinds of circuit.
+
+    Of its attacks and cores the first is said.
+    """
     if not isinstance(circuit, EdgeCircuit):
         return None
-    e, attacks, cores = circuit.evaluation, attacks_of(workspace, circuit.key), cores_of(workspace, circuit.key)
+    e = circuit.evaluation
     null = "" if e.random_circuits is None else f" (random {e.random_circuits.high:.0%})"
     parts = [
         f"{e.n_edges:,} edges keep {e.faithfulness.estimate:.0%}{null}",

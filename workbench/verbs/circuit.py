@@ -480,7 +480,7 @@ class Show(InWorkspace, RunsModel):
         attacks, cores = attacks_of(workspace, artefact.key), cores_of(workspace, artefact.key)
         lines = [f"attacked: {attack.headline()}" for attack in attacks]
         lines += [f"core: {line}" for core in cores for line in (core.headline(), *core.details())]
-        return [*filter(None, [three_numbers(workspace, artefact)]), *lines]
+        return [*filter(None, [three_numbers(artefact, attacks, cores)]), *lines]
 
     def _groups(self, workspace: "Workspace", graph: "AttributionGraph", story: "Story | None") -> None:
         """Print the boxes of a story that hold several latents, judged by the effects of ablating these."""
