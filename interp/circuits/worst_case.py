@@ -153,6 +153,11 @@ class WorstCase(Artefact, kind="worst_case", title="Worst case of a circuit", ma
         return min((self.of(what) for what in ATTACKS), key=lambda row: row.left)
 
     @property
+    def null(self) -> float:
+        """The most that is left of a random circuit without its helpers, with any ablation."""
+        return max(row.high for row in self.rows if row.what == RANDOM_CIRCUITS)
+
+    @property
     def stands(self) -> bool:
         """True where a whole attack failed: every low end is good enough."""
         return self.complete and self._enough(min(row.low for row in self.rows if row.what in ATTACKS))
@@ -164,8 +169,7 @@ class WorstCase(Artefact, kind="worst_case", title="Worst case of a circuit", ma
 
     def _enough(self, left: float) -> bool:
         """Return whether it is at least half of the mean faithfulness, and above random circuits without helpers."""
-        null = max(row.high for row in self.rows if row.what == RANDOM_CIRCUITS)
-        return self.mean.left > 0 and left >= STANDS * self.mean.left and left > null
+        return self.mean.left > 0 and left >= STANDS * self.mean.left and left > self.null
 
     def smallest(self, column: str) -> int | None:
         """Return the edges of the smallest circuit whose `mean` or `worst` reaches the faithfulness; None for none."""
@@ -205,15 +209,14 @@ class WorstCase(Artefact, kind="worst_case", title="Worst case of a circuit", ma
         """Return the circuit, where it stands."""
         if not self.stands:
             return []
-        null = self.of(RANDOM_CIRCUITS)
         return [
             Finding(
                 kind="worst case",
                 title="A circuit that stands",
                 sentence=f"Circuit {self.settings.circuit} keeps {self.worst.left:.0%} under the worst ablation found",
                 value=self.worst.left,
-                null=null.left,
-                about=f"faithfulness left; null: {RANDOM_CIRCUITS}",
+                null=self.null,
+                about=f"faithfulness left; null: the best of {RANDOM_CIRCUITS}",
                 proof="See every attack",
                 href=self.href,
             )
