@@ -120,9 +120,7 @@ def attack_circuit(
     for ablation in config.ablations:
         chooser = _Adversary.of(model, task, graph, ablation, config)
         if say is not None and first is None:
-            started = perf_counter()
-            chooser.values([~included])
-            say(_price(config, perf_counter() - started))
+            say(_price(config, chooser, included))
         removed = chooser.choose(included, config.exchanges, config.budget, config.gradient_steps)
         tried, complete = tried + chooser.tried, complete and chooser.complete
         told(f"{ablation}: chosen")
@@ -148,8 +146,11 @@ def attack_circuit(
     )  # fmt: skip
 
 
-def _price(config: AttackConfig, seconds: float) -> str:
+def _price(config: AttackConfig, chooser: "_Adversary", included: Edges) -> str:
     """Return how long the attack takes, from the seconds of one run; a step down the gradient takes about three."""
+    started = perf_counter()
+    chooser.values([~included])
+    seconds = perf_counter() - started
     chosen = min(config.budget or 10**9, len(SHARES) + 3 * config.gradient_steps + config.exchanges)
     runs = len(config.ablations) * (chosen + len(SHARES) + 5 + 2 * config.n_random) + 3 * len(config.fractions)
     return f"about {runs} runs, {seconds:.1f} s each: about {max(1, round(runs * seconds / 60))} min"
