@@ -118,18 +118,19 @@ def layout(
     for chosen in filter(None, at.split(",")):
         view.check_chosen(chosen, edges, artefact)
     choices = menu_choices(context.workspace, kinds_of("circuit"))
+    attacks, cores = attacks_of(context.workspace, artefact.key), cores_of(context.workspace, artefact.key)
     return page(
         "Circuit",
         dcc.Store(id="circuit-name", data=artefact.key),
         dcc.Store(id="circuit-view", data={"n": edges.number(n), "paths": paths == "1"}),
         dcc.Store(id="circuit-chosen", data=at or None),
         verdict(
-            f"{three_numbers(context.workspace, artefact) or artefact.headline()}.",
+            f"{three_numbers(artefact, attacks, cores) or artefact.headline()}.",
             html.Ul([html.Li(visible(line, 600)) for line in artefact.details()], className="wb-said"),
             html.P(f"Rule: {visible(artefact.verdict.rule, 4000)}"),
         ),
         _fewer_than_attend(context.workspace, artefact),
-        *_tested(context.workspace, artefact),
+        *_tested(artefact, attacks, cores),
         html.Div(
             [
                 graph_panel(artefact),
@@ -137,7 +138,7 @@ def layout(
                     [curve_panel(artefact.curve is not None), html.Div(id="circuit-side", tabIndex=-1)],
                     className="wb-circuit-side",
                 ),
-                table_panel(artefact.unit, returns=bool(cores_of(context.workspace, artefact.key))),
+                table_panel(artefact.unit, returns=bool(cores)),
             ],
             className="wb-circuit",
         ),
@@ -157,11 +158,10 @@ def _fewer_than_attend(workspace: Workspace, artefact: FoundCircuit) -> html.P |
     return html.P([link, "; those of a circuit also read an earlier head, tested by patching it."], className="wb-note")
 
 
-def _tested(workspace: Workspace, artefact: FoundCircuit) -> list[html.P]:
+def _tested(artefact: FoundCircuit, attacks: list[WorstCase], cores: list[Core]) -> list[html.P]:
     """Return what an attack left of a circuit and what its core is, with links, or the commands that measure them."""
     if not isinstance(artefact, EdgeCircuit):
         return []
-    attacks, cores = attacks_of(workspace, artefact.key), cores_of(workspace, artefact.key)
     tests: list[tuple[str, WorstCase | Core | None, str, str]] = [
         ("Worst case: ", next(iter(attacks), None), "attack", "Not attacked yet: helpers and hurters may cancel. "),
         ("Core: ", next(iter(cores), None), "core", "One run: other prompts and methods may find other edges. "),
@@ -175,7 +175,7 @@ def _tested(workspace: Workspace, artefact: FoundCircuit) -> list[html.P]:
 
 
 def show_tests(name: str, scheme: str | None) -> list[html.Section]:
-    """Return the panels of the newest attack and of the newest core of a circuit, where there are any."""
+    """Return the panels of the strongest attack and of the newest core of a circuit, where there are any."""
     workspace, colours = current().workspace, theme(scheme)
     panels = [_attack_panel(attack, colours) for attack in attacks_of(workspace, name)[:1]]
     return panels + [_core_panel(core, colours) for core in cores_of(workspace, name)[:1]]
@@ -186,7 +186,7 @@ def _attack_panel(attack: WorstCase, colours: Theme) -> html.Section:
     return panel(
         "Under attack",
         graph("circuit-attack", figure=attack_strength(attack, colours), label="Faithfulness under attack", height=230),
-        note=f"In the worst case {attack.worst.lost:.0%} of prompts lose more than half of the behaviour.",
+        note=f"Of prompts with the behaviour, {attack.worst.lost:.0%} lose more than half of it in the worst case.",
         more="Helpers are edges outside the circuit that raise the metric. Lines: the strongest of them replaced, by "
         "values of the corrupted prompt (resample), of another one (other), their mean, or zero.",
     )

@@ -18,12 +18,13 @@ faithful because they cancel. The adversary replaces the helpers alone:
 
 An attack gives an upper bound: a stronger adversary may leave less. So "stands" means that this one failed.
 
-The smallest circuit that stands: circuits of the highest-ranked edges by size, each with all other edges replaced and
-with its helpers replaced. Hurters inside the circuit count as part of the mechanism.
+Sizes: circuits of the highest-ranked edges, each with all other edges replaced and with its helpers replaced, an attack
+by scores alone (steps 1 and 2). Hurters inside the circuit count as part of the mechanism.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from time import perf_counter
 
 import numpy as np
 import torch
@@ -38,7 +39,7 @@ from interp.circuits.circuit import Circuit
 from interp.circuits.config import Ablation
 from interp.circuits.find import random_circuit
 from interp.circuits.graph import Graph
-from interp.circuits.judging import faithfulness, faithfulness_interval
+from interp.circuits.judging import check_ends, faithfulness, faithfulness_interval
 from interp.circuits.worst_case import (
     CHOSEN,
     EVERYTHING,
@@ -74,6 +75,7 @@ def attack_circuit(
     *,
     model_name: str = "",
     name: str = "circuit",
+    say: Callable[[str], None] | None = None,
     progress: Progress | None = None,
 ) -> WorstCase:
     """Attack a circuit, and find the smallest one of the same scores that stands.
@@ -86,9 +88,11 @@ def attack_circuit(
         config: settings (default: `AttackConfig()`).
         graph: all edges (default: those of the model).
         model_name, name: names in the result.
+        say: is told the price before the attack.
         progress: called after each part.
     Returns: every attack with what it leaves, and faithfulness over size in the mean and in the worst case.
     Raises:
+        ConfigError: with an ablation, the whole model does no better than with every edge replaced.
         MismatchError: a circuit of other weights.
         UnknownNameError: an edge that the graph lacks.
 
@@ -115,6 +119,8 @@ def attack_circuit(
     rows, strength, tried, complete, first = [], [], 0, True, None
     for ablation in config.ablations:
         chooser = _Adversary.of(model, task, graph, ablation, config)
+        if say is not None and first is None:
+            say(_price(config, chooser, included))
         removed = chooser.choose(included, config.exchanges, config.budget, config.gradient_steps)
         tried, complete = tried + chooser.tried, complete and chooser.complete
         told(f"{ablation}: chosen")
@@ -138,6 +144,16 @@ def attack_circuit(
         settings=settings, tried=tried, complete=complete, attacks=Table.of(Attack, rows),
         strength=Table.of(Strength, strength), sizes=Table.of(StandingSize, sizes),
     )  # fmt: skip
+
+
+def _price(config: AttackConfig, chooser: "_Adversary", included: Edges) -> str:
+    """Return how long the attack takes, from the seconds of one run; a step down the gradient takes about three."""
+    started = perf_counter()
+    chooser.values([~included])
+    seconds = perf_counter() - started
+    chosen = min(config.budget or 10**9, len(SHARES) + 3 * config.gradient_steps + config.exchanges)
+    runs = len(config.ablations) * (chosen + len(SHARES) + 5 + 2 * config.n_random) + 3 * len(config.fractions)
+    return f"about {runs} runs, {seconds:.1f} s each: about {max(1, round(runs * seconds / 60))} min"
 
 
 @dataclass
@@ -165,6 +181,7 @@ class _Adversary:
         bench = Bench(model, graph, task, ablation=ablation, batch_size=config.batch_size)
         scores = scores or attribute(model, task, graph, ablation=ablation, batch_size=config.batch_size)
         full, empty = bench.values([bench.everything(True), bench.everything(False)]).numpy()
+        check_ends(full, empty, ablation)
         return cls(bench, scores, full, empty)
 
     def values(self, removed: Sequence[Edges]) -> np.ndarray:
@@ -187,7 +204,8 @@ class _Adversary:
     def choose(self, included: Edges, exchanges: int, budget: int | None = None, gradient_steps: int = 0) -> Edges:
         """Return the edges outside a circuit whose replacement leaves least, of at most `budget` sets."""
         options = [self.helpers(included, share) for share in reversed(SHARES)][:budget]
-        self.complete = budget is None or budget >= len(SHARES) + gradient_steps + exchanges
+        whole = exchanges > 0 and gradient_steps > 0
+        self.complete = whole and (budget is None or budget >= len(SHARES) + gradient_steps + exchanges)
         values = self.left(options)
         best = int(values.argmin())
         removed, least = options[best], float(values[best])

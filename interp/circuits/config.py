@@ -90,7 +90,7 @@ class EvaluationConfig:
     """Settings of a circuit's evaluation. Every random circuit, half and edge costs a run on all prompts."""
 
     ablation: Ablation | None = None
-    """Values on edges outside the circuit: resample, mean or zero. Default: as in the circuit's settings."""
+    """Values on edges outside the circuit: resample, other, mean or zero. Default: as in the circuit's settings."""
     n_random: int = PER_PART
     """Number of random circuits of the same size, the null distribution (for a curve: per size)."""
     n_knockouts: int = 4

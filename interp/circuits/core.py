@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated
 
-from interp.artifacts import Artefact, Table
+from interp.artifacts import Artefact, Measured, Table
 from interp.circuits.config import Ablation, By, Method
 from interp.circuits.found_circuit import EdgeCircuit, FoundCircuit, UntrainedGap
-from interp.circuits.worst_case import attacks_of
+from interp.circuits.worst_case import WorstCase
 from interp.errors import ConfigError
 from interp.models.short_name import short_name
 from interp.nulls import DRAWS
@@ -56,6 +56,8 @@ class CoreConfig:
         check_least(self, {"circuits": 2, "prompts": 2, "judging": 2, "exchanges": 0, "n_random": 1, "batch_size": 1})
         if not self.methods or not self.thresholds or not all(0 < each <= 1 for each in self.thresholds):
             raise ConfigError("a core needs at least one method, and thresholds above 0 and at most 1")
+        if not 0 <= self.within < min(self.thresholds):
+            raise ConfigError(f"within must be at least 0 and below the lowest threshold, got {self.within:g}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,8 +81,8 @@ class CircuitOfCore:
     number: int
     origin: str
     """Method and prompts, the circuit that it avoids, or `circuit find`."""
-    threshold: float
-    """Faithfulness at which its size was chosen."""
+    threshold: Measured
+    """Faithfulness at which its size was chosen; missing for that of `circuit find`."""
     n_edges: int
     faithfulness: float
     low: float
@@ -171,7 +173,8 @@ class Core(Artefact, kind="core", title="Core of a circuit", made_by="circuit co
     core_removed: float
     """Faithfulness of all edges but the core."""
     over_circuits: Interval[float] | None
-    """Mean faithfulness of the equally good circuits, with its 95 % range over circuits."""
+    """Mean faithfulness of the equally good circuits, with its 95 % range over circuits. What fell short on these
+    prompts is not among them."""
     over_prompts: Interval[float] | None
     """The same, with its 95 % interval over prompts."""
     pair: Pair | None
@@ -183,13 +186,15 @@ class Core(Artefact, kind="core", title="Core of a circuit", made_by="circuit co
         return self.circuits.rows("equally_good", order="number")
 
     @cached_property
-    def shares(self) -> dict[tuple[str, str, str | None, int | None], ReturningEdge]:
-        """Edges of equally good circuits, by source, target, input and position."""
-        return {edge.key: edge for edge in self.edges.rows()}
+    def shares(self) -> dict[tuple[str, str, str | None, int | None], float]:
+        """Share of equally good circuits in which an edge returns, by source, target, input and position."""
+        columns = self.edges.query("select source, target, via, position, share from t").to_pydict()
+        *keys, shares = columns.values()
+        return dict(zip(zip(*keys, strict=True), shares, strict=True))
 
     def share(self, key: tuple[str, str, str | None, int | None]) -> float:
         """Return the share of equally good circuits in which an edge returns; 0 where it is in none."""
-        return self.shares[key].share if key in self.shares else 0.0
+        return self.shares.get(key, 0.0)
 
     @property
     def holds(self) -> bool:
@@ -220,10 +225,12 @@ class Core(Artefact, kind="core", title="Core of a circuit", made_by="circuit co
     def facts(self) -> list[tuple[str, str]]:
         """Return the core alone, what is left without it, and both intervals."""
         facts = [
-            ("core alone", f"{self.core_alone:.2f}"),
-            ("all edges but the core", f"{self.core_removed:.2f}"),
             ("substitutes", f"{len(self.substitutes):,}"),
+            ("gap of an untrained model", f"{self.untrained.gap:.2g} (of the model {self.untrained.gap_of_model:.2g})"),
         ]
+        if self.core_edges:
+            facts.append(("core alone", f"{self.core_alone:.2f}"))
+            facts.append(("all edges but the core", f"{self.core_removed:.2f}"))
         for name, interval in (("circuits", self.over_circuits), ("prompts", self.over_prompts)):
             if interval is not None:
                 text = f"{interval.estimate:.2f} [{interval.low:.2f}, {interval.high:.2f}]"
@@ -239,8 +246,8 @@ class Core(Artefact, kind="core", title="Core of a circuit", made_by="circuit co
                 f"{p.shared_faithfulness:.2f}; {p.only_first:,} and {p.only_second:,} are in one alone"
             )
         lines += [
-            f"circuit {s.circuit}: {s.out} ({s.n_out} edges), or {s.instead} ({s.n_instead}): {s.before:.2f}, "
-            f"{s.without:.2f} without, {s.after:.2f} instead"
+            f"circuit {s.circuit}, {s.before:.2f}: without {s.out} ({s.n_out} edges) {s.without:.2f}, "
+            f"with {s.instead} ({s.n_instead}) instead {s.after:.2f}"
             for s in self.substitutes.rows(order="before - without desc", limit=6)
         ]
         left = len(self.circuits) - self.n_good
@@ -266,15 +273,25 @@ def names_of(counts: dict[str, int]) -> str:
     return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
 
 
-def three_numbers(workspace: "Workspace", circuit: FoundCircuit) -> str | None:
-    """Return mean, worst case and core of a task's circuit in one sentence; None for other kinds of circuit."""
+def _worst(attack: WorstCase) -> str:
+    """Return the worst case as a part of a sentence, with what the attack covered where that is not all."""
+    left = attack.worst.left
+    kept = "below 0%" if left < 0 else f"{left:.0%}"
+    return f"{kept} in the worst " + ("case" if attack.complete else f"of {attack.tried:,} tries")
+
+
+def three_numbers(circuit: FoundCircuit, attacks: list[WorstCase], cores: list[Core]) -> str | None:
+    """Return mean, worst case and core of a task's circuit in one sentence; None for other kinds of circuit.
+
+    Of its attacks and cores the first is said.
+    """
     if not isinstance(circuit, EdgeCircuit):
         return None
-    e, attacks, cores = circuit.evaluation, attacks_of(workspace, circuit.key), cores_of(workspace, circuit.key)
+    e = circuit.evaluation
     null = "" if e.random_circuits is None else f" (random {e.random_circuits.high:.0%})"
     parts = [
         f"{e.n_edges:,} edges keep {e.faithfulness.estimate:.0%}{null}",
-        f"{attacks[0].worst.left:.0%} in the worst case" if attacks else "worst case not measured",
+        _worst(attacks[0]) if attacks else "worst case not measured",
         cores[0].said if cores else "one run",
     ]
     name = f"{circuit.verdict.word}{short_name(circuit.settings.model)}, {circuit.settings.task.name}"

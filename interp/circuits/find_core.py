@@ -7,7 +7,8 @@
    highest-ranked edges that reaches a threshold on `task`, the same prompts for all (doubling, then bisection).
 2. Exchange, with exact evaluation: the edges of one node after another, in random order, are taken out. Where the rest
    reaches the threshold, they stay out. Where it does not, as many (then twice as many) of the next edges of the
-   ranking come in; where that reaches it, these are substitutes, and the circuit goes on with them.
+   ranking come in; where that reaches it, the circuit goes on with them. They are substitutes where the edges were
+   missed by at least `MISSED`.
 3. All circuits are judged on `held_out`. Those at most `within` below the lowest threshold are equally good.
 4. Against the core so far: its nodes are taken out of the smallest circuit in the same way, and circuits are searched
    outside the smallest circuit, outside the core, each half of it, and what else the smallest has (`OUTSIDE`). Those
@@ -28,7 +29,7 @@ import torch
 from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
 
-from interp.artifacts import Table, as_json, read_json, write_json
+from interp.artifacts import Measured, Table, as_json, read_json, write_json
 from interp.circuits._edge_runs import Bench
 from interp.circuits._edge_scores import prune_edges
 from interp.circuits.attribution import attribute
@@ -48,7 +49,8 @@ from interp.circuits.core import (
 )
 from interp.circuits.found_circuit import UntrainedGap
 from interp.circuits.graph import Graph
-from interp.circuits.judging import faithfulness, faithfulness_interval, untrained_gap
+from interp.circuits.judging import check_ends, faithfulness, faithfulness_interval, untrained_gap
+from interp.errors import MismatchError
 from interp.forms import from_json
 from interp.models.hooked import HookedModel
 from interp.nulls import p_from_null
@@ -69,6 +71,8 @@ OUTSIDE: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
 """Edges that a circuit is searched without, from the smallest circuit, the core so far and a random half of all."""
 CORE_EXCHANGES = 5
 """Times as many nodes of the core are tried as of each circuit."""
+MISSED = 0.05
+"""Fall of faithfulness from which edges count as missed, and others as their substitutes."""
 HALVINGS = 3
 """Bisection steps between the last size that is too small and the first that suffices."""
 
@@ -106,7 +110,7 @@ def find_core(
     Returns: the core, the share of circuits in which each edge returns, substitutes, and two circuits that differ most.
     Raises:
         ConfigError: the model does not do the task.
-        MismatchError: a circuit of other weights.
+        MismatchError: a circuit of other weights, or another one than that of the interrupted search.
 
     >>> model = load_model("planted:induction")
     >>> task, held_out = make_task("induction", model, n_prompts=8).split(4)
@@ -126,17 +130,18 @@ def find_core(
         n_edges_of_graph=graph.n_edges, ablation=ablation, by=by,
     )  # fmt: skip
     started = perf_counter()
-    chooser = _Runs(model, graph, task, settings)
+    chooser, judge = (_Runs(model, graph, prompts, settings) for prompts in (task, held_out))
     if say is not None:
-        say(_price(config, (perf_counter() - started) / 2))
+        say(_price(config, (perf_counter() - started) / 4))
     search = _Search(model, graph, draw, chooser, settings, None if resume is None else resume(settings))
-    own = _Found(origin=OWN, threshold=config.thresholds[0], edges=_numbers(graph.members(circuit)))
+    own = _Found(origin=OWN, threshold=float("nan"), edges=_numbers(graph.members(circuit)))
+    if search.once("own", lambda: own).edges != own.edges:
+        raise MismatchError(f"{name} is another circuit than when the search was interrupted; start it anew")
     found, total = [own], config.circuits + len(OUTSIDE) + 2
     for number in range(1, config.circuits + 1):
         found.append(search.varied(number, len(own.edges)))
         if progress is not None:
             progress(number, total, {"edges": len(found[-1].edges), "found by": found[-1].origin})
-    judge = _Runs(model, graph, held_out, settings)
     values = [judge.values(_mask(graph, each.edges)) for each in found]
     for done, part in enumerate(search.avoiding(found, values, judge), start=config.circuits + 1):
         if progress is not None:
@@ -148,11 +153,12 @@ def find_core(
 
 
 def _price(config: CoreConfig, seconds: float) -> str:
-    """Return how long the search takes at most, from the seconds of one run on the prompts that choose sizes."""
-    runs = 10 + 3 * config.exchanges
-    minutes = config.circuits * (runs + 3) * seconds / 60
-    each = f"{config.circuits} searches of about {runs} runs, {seconds:.1f} s each"
-    return f"{each}: about {max(1, round(minutes))} min, often less"
+    """Return about how long the search takes, from the seconds of one run; scores of edges cost as much as three."""
+    runs = 13 + 3 * config.exchanges
+    against = 13 * len(OUTSIDE) + 3 * CORE_EXCHANGES * config.exchanges
+    minutes = max(1, round((config.circuits * runs + against) * seconds / 60))
+    searches = f"{config.circuits} searches of about {runs} runs, and {against} against the core"
+    return f"{searches}, {seconds:.1f} s each: about {minutes} min, often less"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,7 +166,7 @@ class _Found:
     """A circuit as numbers of edges."""
 
     origin: str
-    threshold: float
+    threshold: Measured
     edges: tuple[int, ...]
     substitutes: tuple[Substitute, ...] = ()
 
@@ -173,6 +179,7 @@ class _Runs:
         self.length = task.clean.shape[1]
         self._parts = [(batch, self.bench.replacement(batch)) for batch in self.bench.batches()]
         self.full, self.empty = (self.values(self.bench.everything(whole)) for whole in (True, False))
+        check_ends(self.full, self.empty, settings.ablation)
 
     def values(self, included: Edges) -> Float64[np.ndarray, " n_prompts"]:
         """Return the metric of a circuit."""
@@ -208,7 +215,7 @@ class _Search:
             origin = ", ".join([method, *(f"{k} {v}" for k, v in prompts.origin.items() if k in ("seed", "template"))])
             return self.exchanged(number, origin, threshold, order, kept)
 
-        return self._once(f"search-{number}", search)
+        return self.once(f"search-{number}", search)
 
     def avoiding(self, found: list[_Found], values: list[np.ndarray], judge: _Runs) -> Iterator[str]:
         """Search outside parts of what was found, and add circuits with their metric; yield each part when done."""
@@ -221,7 +228,7 @@ class _Search:
                 search = partial(self._without_nodes, smallest, core)
             else:
                 search = partial(self._outside, part, edges_of(smallest, core, half))
-            other = self._once(f"outside-{part.replace(' ', '-')}", search)
+            other = self.once(f"outside-{part.replace(' ', '-')}", search)
             if other.edges:
                 rows = tuple(replace(row, circuit=len(found)) for row in other.substitutes)
                 found.append(replace(other, substitutes=rows))
@@ -311,12 +318,11 @@ class _Search:
                 after = self.runs.faithful(tried)
                 if after >= threshold:
                     new = tried & ~rest
-                    substitutes.append(
-                        Substitute(
-                            circuit=number, out=self._names(out), instead=self._names(new), n_out=int(out.sum()),
-                            n_instead=int(new.sum()), before=before, without=left, after=after,
-                        )
+                    row = Substitute(
+                        circuit=number, out=self._names(out), instead=self._names(new), n_out=int(out.sum()),
+                        n_instead=int(new.sum()), before=before, without=left, after=after,
                     )  # fmt: skip
+                    substitutes += [row] if before - left >= MISSED else []
                     kept, before = tried, after
                     break
         return _Found(origin=origin, threshold=threshold, edges=_numbers(kept), substitutes=tuple(substitutes))
@@ -337,7 +343,7 @@ class _Search:
         ends = [end for edge in chosen for end in (edge.source, edge.target)]
         return names_of(Counter(end for end in ends if end not in ("embed", "logits")) or Counter(ends))
 
-    def _once(self, name: str, search: Callable[[], _Found]) -> _Found:
+    def once(self, name: str, search: Callable[[], _Found]) -> _Found:
         """Return what a search found, from its file where an earlier run has done it."""
         path = None if self.folder is None else self.folder / f"{name}.json"
         if path is not None and path.exists():
@@ -440,6 +446,8 @@ def _chance(graph: Graph, masks: Bool[Tensor, "n_good n_edges"], core: int, sett
     for _ in range(settings.n_random):
         shared = np.ones(len(into), bool)
         for n in wanted:
+            if not shared.any():
+                break
             rank = np.empty(len(into), int)
             rank[np.argsort(into + rng.random(len(into)))] = np.arange(len(into))
             shared &= rank - first < n

@@ -53,6 +53,15 @@ def faithfulness(values: np.ndarray, empty: np.ndarray, full: np.ndarray, axis: 
     return (values.mean(axis) - nothing) / (full.mean(axis) - nothing)
 
 
+def check_ends(full: np.ndarray, empty: np.ndarray, ablation: str) -> None:
+    """Raise `ConfigError` where replacing every edge leaves as much as the model has: faithfulness has no scale."""
+    if not full.mean() > empty.mean():
+        raise ConfigError(
+            f"the metric of the model is {full.mean():.4g} on these prompts, and {empty.mean():.4g} with every edge "
+            f"replaced ({ablation}), so there is nothing to keep; choose other prompts or another ablation"
+        )
+
+
 def faithfulness_interval(
     values: Float[np.ndarray, "*runs n_prompts"],
     empty: Float[np.ndarray, " n_prompts"],

@@ -75,7 +75,7 @@ def make_task(
         n_prompts: the number of pairs.
         seed: of their choice.
         check_gap: refuse prompts on which the model does not do the task.
-        template: the wording by its number, of a task in `N_TEMPLATES` (default: the task's own).
+        template: the wording by its number from 0, of a task in `N_TEMPLATES` (default: the task's own).
     Returns: a task for `activation_patching`, `find_circuit` and others.
     Raises:
         UnknownNameError: no such task.
@@ -86,7 +86,9 @@ def make_task(
     """
     if kind not in TASKS:
         raise UnknownNameError("task", kind, TASKS, "A file of prompts (.jsonl or .csv) is a task too.")
-    wording = {} if template is None else {"template": template % N_TEMPLATES[kind]}
+    wording = {} if template is None else {"template": template}
+    if template is not None and template not in range(N_TEMPLATES.get(kind, 0)):
+        raise ConfigError(f"{kind} has {N_TEMPLATES.get(kind, 0)} templates, numbered from 0; got {template}")
     return TASKS[kind](model, n_prompts=n_prompts, seed=seed, check_gap=check_gap, **wording)
 
 

@@ -26,6 +26,7 @@ EVERYTHING, HALF, HURTERS, HELPERS, CHOSEN = (
     "all helpers",
     "the adversary's choice",
 )
+ATTACKS = (EVERYTHING, HELPERS, CHOSEN)
 RANDOM_EDGES, RANDOM_CIRCUITS = "as many random edges", "random circuits, their helpers"
 """Null of the attack, and of the circuit."""
 STANDS = 0.5
@@ -49,9 +50,9 @@ class AttackConfig:
     n_random: int = DRAWS["quick"]
     """Draws of each null."""
     fractions: tuple[float, ...] = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
-    """Sizes of circuits, as fractions of all edges, for the smallest one that stands."""
+    """Sizes of circuits, as fractions of all edges, each with helpers replaced by their scores alone."""
     faithfulness: float = 0.8
-    """Faithfulness that decides this size."""
+    """Faithfulness from which a size is large enough."""
     batch_size: int = 16
     """Prompts per forward pass."""
     seed: int = 0
@@ -64,6 +65,8 @@ class AttackConfig:
             check_least(self, {"budget": 1})
         if not self.ablations:
             raise ConfigError("an adversary needs an ablation: resample, other, mean or zero")
+        if not self.fractions or not all(0 < each <= 1 for each in self.fractions):
+            raise ConfigError(f"fractions of edges lie above 0 and are at most 1, got {self.fractions}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +95,7 @@ class Attack:
     high: float
     """Ends of the 95 % interval over prompts; of a null the range of its draws."""
     lost: Measured
-    """Share of prompts on which less than half of the gap is left; not measured for nulls."""
+    """Of prompts with a gap, the share on which less than half of it is left; not measured for nulls."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +126,8 @@ class WorstCase(Artefact, kind="worst_case", title="Worst case of a circuit", ma
     tried: int
     """Sets of edges among which the adversary chose."""
     complete: bool
-    """False where the budget ended before the adversary had tried all that it knows."""
+    """False where the budget ended before the adversary had tried all that it knows, or where the settings leave out
+    the gradient or the exchanges."""
     attacks: Table[Attack]
     strength: Table[Strength]
     sizes: Table[StandingSize]
@@ -146,19 +150,26 @@ class WorstCase(Artefact, kind="worst_case", title="Worst case of a circuit", ma
     @property
     def worst(self) -> Attack:
         """The strongest attack found."""
-        return min((self.of(what) for what in (EVERYTHING, HELPERS, CHOSEN)), key=lambda row: row.left)
+        return min((self.of(what) for what in ATTACKS), key=lambda row: row.left)
+
+    @property
+    def null(self) -> float:
+        """The most that is left of a random circuit without its helpers, with any ablation."""
+        return max(row.high for row in self.rows if row.what == RANDOM_CIRCUITS)
 
     @property
     def stands(self) -> bool:
-        """True where a whole attack failed to break it."""
-        return self.complete and not self.breaks
+        """True where a whole attack failed: every low end is good enough."""
+        return self.complete and self._enough(min(row.low for row in self.rows if row.what in ATTACKS))
 
     @property
     def breaks(self) -> bool:
-        """True unless the low end of the worst case is at least half of the mean faithfulness, and above random
-        circuits that are attacked in the same way."""
-        null = max(row.high for row in self.rows if row.what == RANDOM_CIRCUITS)
-        return not (self.mean.left > 0 and self.worst.low >= STANDS * self.mean.left and self.worst.low > null)
+        """True where the strongest attack leaves too little; neither stands nor breaks is undecided."""
+        return not self._enough(self.worst.left)
+
+    def _enough(self, left: float) -> bool:
+        """Return whether it is at least half of the mean faithfulness, and above random circuits without helpers."""
+        return self.mean.left > 0 and left >= STANDS * self.mean.left and left > self.null
 
     def smallest(self, column: str) -> int | None:
         """Return the edges of the smallest circuit whose `mean` or `worst` reaches the faithfulness; None for none."""
@@ -177,14 +188,14 @@ class WorstCase(Artefact, kind="worst_case", title="Worst case of a circuit", ma
     def facts(self) -> list[tuple[str, str]]:
         """Return mean, worst case, and the sizes that each asks for."""
         wanted = f"edges for {self.settings.faithfulness:g}"
-        sizes = {kind: self.smallest(kind) for kind in ("mean", "worst")}
+        sizes = {"all others replaced": self.smallest("mean"), "helpers replaced": self.smallest("worst")}
         return [
             ("mean", f"{self.mean.left:.2f}"),
             ("worst case", f"{self.worst.left:.2f} [{self.worst.low:.2f}, {self.worst.high:.2f}]"),
             ("replaced there", f"{self.worst.what} ({self.worst.n_removed:,}), {self.worst.ablation}"),
-            *((f"{wanted} in the {kind}", f"{n:,}" if n else "none measured") for kind, n in sizes.items()),
+            *((f"{wanted}, {what}", f"{n:,}" if n else "none measured") for what, n in sizes.items()),
             ("prompts lost there", f"{self.worst.lost:.0%}"),
-            ("sets tried", f"{self.tried:,}" + ("" if self.complete else ", until the budget ended")),
+            ("sets tried", f"{self.tried:,}" + ("" if self.complete else ", not all that the adversary knows")),
         ]
 
     def details(self) -> list[str]:
@@ -198,15 +209,14 @@ class WorstCase(Artefact, kind="worst_case", title="Worst case of a circuit", ma
         """Return the circuit, where it stands."""
         if not self.stands:
             return []
-        null = self.of(RANDOM_CIRCUITS)
         return [
             Finding(
                 kind="worst case",
                 title="A circuit that stands",
                 sentence=f"Circuit {self.settings.circuit} keeps {self.worst.left:.0%} under the worst ablation found",
                 value=self.worst.left,
-                null=null.left,
-                about=f"faithfulness left; null: {RANDOM_CIRCUITS}",
+                null=self.null,
+                about=f"faithfulness left; null: the best of {RANDOM_CIRCUITS}",
                 proof="See every attack",
                 href=self.href,
             )
@@ -222,5 +232,6 @@ class WorstCase(Artefact, kind="worst_case", title="Worst case of a circuit", ma
 
 
 def attacks_of(workspace: "Workspace", key: str) -> list[WorstCase]:
-    """Return the attacks of a circuit in a workspace, newest first."""
-    return [attack for attack in workspace.values(WorstCase) if key in attack.about.parents]
+    """Return the attacks of a circuit in a workspace, strongest first: each gives an upper bound."""
+    attacks = [attack for attack in workspace.values(WorstCase) if key in attack.about.parents]
+    return sorted(attacks, key=lambda attack: attack.worst.left)

@@ -5,13 +5,23 @@ from dataclasses import replace
 import pytest
 import torch
 
-from interp.artifacts import save_artefact
+from interp.artifacts import Table, save_artefact
 from interp.circuits._edge_runs import Bench, metric_and_gradient
 from interp.circuits.attack import _Adversary, attack_circuit
 from interp.circuits.circuit import Circuit
+from interp.circuits.core import _worst
 from interp.circuits.graph import Graph
 from interp.circuits.tasks import make_task
-from interp.circuits.worst_case import CHOSEN, EVERYTHING, HELPERS, HURTERS, RANDOM_CIRCUITS, AttackConfig, WorstCase
+from interp.circuits.worst_case import (
+    CHOSEN,
+    EVERYTHING,
+    HELPERS,
+    HURTERS,
+    RANDOM_CIRCUITS,
+    Attack,
+    AttackConfig,
+    WorstCase,
+)
 from interp.errors import ConfigError
 from interp.workspace import Workspace
 from tests.interp.architectures import tiny
@@ -152,6 +162,17 @@ def test_an_attack_that_ends_early_never_stands(attacked: dict[str, WorstCase]) 
     assert "is undecided after 3 tries" in found.headline()
     assert found.findings() == []
     assert attacked["all heads"].complete
+    by_scores = attack_circuit(model, task, held_out, circuit, replace(CONFIG, gradient_steps=0))
+    assert not by_scores.stands, "an adversary without its gradient"
+    assert not by_scores.breaks
+
+
+def test_an_attack_without_a_gap_is_refused() -> None:
+    model = balanced_induction()
+    task = make_task("induction", model, n_prompts=8)
+    swapped = replace(task, clean=task.corrupt, corrupt=task.clean)
+    with pytest.raises(ConfigError, match="nothing to keep"):
+        attack_circuit(model, swapped, swapped, circuit_of(model, ["L1H0"]), CONFIG)
 
 
 def test_strength_falls_as_helpers_are_replaced(attacked: dict[str, WorstCase]) -> None:
@@ -163,3 +184,22 @@ def test_strength_falls_as_helpers_are_replaced(attacked: dict[str, WorstCase]) 
 def test_settings_are_checked() -> None:
     with pytest.raises(ConfigError, match="prompts"):
         AttackConfig(prompts=1)
+    with pytest.raises(ConfigError, match="fractions"):
+        AttackConfig(fractions=(0.1, 2.0))
+
+
+def test_the_worst_case_is_that_of_the_strongest_attack_and_says_what_it_covered(
+    attacked: dict[str, WorstCase],
+) -> None:
+    whole = attacked["one head"]
+    assert _worst(whole) == "20% in the worst case"
+    assert _worst(replace(whole, complete=False, tried=3)) == "20% in the worst of 3 tries"
+    below = [replace(row, left=-2.0, low=-3.0) if row.what == CHOSEN else row for row in whole.rows]
+    assert _worst(replace(whole, attacks=Table.of(Attack, below))) == "below 0% in the worst case"
+    stood = attacked["all heads"]
+    wide = [replace(row, low=0.1) if row.what == HELPERS else row for row in stood.rows]
+    assert stood.stands
+    undecided = replace(stood, attacks=Table.of(Attack, wide))
+    assert not undecided.stands, "every attack counts with its low end"
+    assert not undecided.breaks
+    assert "is undecided" in undecided.headline()

@@ -13,7 +13,7 @@ from interp.circuits.find import EvaluationConfig, FindConfig, find_circuit
 from interp.circuits.find_core import _chance, find_core
 from interp.circuits.graph import Graph
 from interp.circuits.tasks import make_task
-from interp.errors import ConfigError
+from interp.errors import ConfigError, MismatchError
 from interp.models.adapter import untrained_model
 from interp.patching.metrics import metric_by_name
 from interp.patching.task import Task
@@ -130,7 +130,11 @@ def test_an_interrupted_search_continues_to_the_same_core(planted: dict[str, Pla
     case.drawn.clear()
     core = case.core(resume=lambda settings: tmp_path)
     assert case.drawn == [3, 4]
-    assert core.circuits.rows() == case.core().circuits.rows()
+    assert core.edges.rows() == case.core().edges.rows()
+    case.circuit, whole = replace(case.circuit, edges=case.circuit.edges[:1]), case.circuit
+    with pytest.raises(MismatchError, match="another circuit"):
+        case.core(resume=lambda settings: tmp_path)
+    case.circuit = whole
 
 
 def test_chance_keeps_the_number_of_edges_into_each_input() -> None:
@@ -160,3 +164,7 @@ def test_settings_are_checked() -> None:
         CoreConfig(circuits=1)
     with pytest.raises(ConfigError, match="thresholds"):
         CoreConfig(thresholds=(0.8, 1.5))
+    with pytest.raises(ConfigError, match="within"):
+        CoreConfig(thresholds=(0.1,))
+    with pytest.raises(ConfigError, match="numbered from 0"):
+        make_task("induction", several_inductions([(0, 1.0)]), template=0)

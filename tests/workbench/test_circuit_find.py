@@ -18,7 +18,7 @@ from interp.errors import ConfigError
 from interp.workspace import Workspace
 from tests.interp.architectures import tiny
 from tests.interp.circuit_tasks import planted_circuit, random_task
-from workbench.verbs.circuit import Find
+from workbench.verbs.circuit import Find, _other_prompts
 
 FIND = ("circuit", "find", "--n-random", 2)
 
@@ -78,6 +78,23 @@ def test_a_file_is_split_into_prompts_that_find_and_prompts_that_judge(monkeypat
         sizes(prompts=6, held_out=30)
 
 
+def test_prompts_that_choose_and_judge_are_none_that_scored_edges(monkeypatch):
+    model = tiny("native-ln")
+    whole = random_task(model, n=20)
+    monkeypatch.setattr(
+        "interp.circuits.tasks.task_from_file", lambda model, path, n_prompts: whole.take(range(20)[:n_prompts])
+    )
+    run: Any = SimpleNamespace(model=lambda spec: model)
+    settings = SimpleNamespace(model="m", task=replace(whole.settings, n_prompts=8))
+    circuit: Any = SimpleNamespace(name="mine", settings=settings)
+    _, task, held_out, draw = _other_prompts(run, circuit, "mine.jsonl", 4, 0)
+    assert task.clean.equal(whole.clean[8:12])
+    assert held_out.clean.equal(whole.clean[12:16])
+    assert draw(1, 20).other_than(task, held_out).n_prompts == 12
+    with pytest.raises(ConfigError, match=r"14 prompts are needed .* mine.jsonl has 12: ask for fewer"):
+        _other_prompts(run, circuit, "mine.jsonl", 7, 0)
+
+
 def test_a_circuit_is_attacked_by_its_name(cli, tmp_path):
     options = ("planted:induction", "--task", "induction", "--prompts", 8, "--n-edges", 4, "--name", "planted")
     cli(tmp_path, *FIND, *options)
@@ -111,5 +128,5 @@ def test_a_circuit_is_attacked_by_its_name(cli, tmp_path):
     assert f"{core.core_edges} are in all 4 circuits" in text_of(page._core_panel(core, LIGHT))
     two = replace(core, pair=Pair(first=0, second=1, shared=2, only_first=2, only_second=1, shared_faithfulness=0.3))
     assert "They share 2 edges, which alone reach 0.30" in text_of(page._core_panel(two, LIGHT))
-    assert "0% of prompts lose more than half" in text_of(page._attack_panel(found, LIGHT))
+    assert "behaviour, 0% lose more than half" in text_of(page._attack_panel(found, LIGHT))
     assert {row["returns"] for row in (page.table_row(row, core) for row in scored(circuit).rows)} >= {1.0}

@@ -259,8 +259,8 @@ class AttackCircuit(AttackConfig, OfCircuit, Analysis["WorstCase"]):
     Faithfulness replaces all edges outside a circuit, and helpers and hurters among them may cancel. The adversary
     replaces helpers alone, then follows a gradient, on prompts that are not among those that judge it. The nulls are as
     many random edges, and random circuits of the same size attacked through their helpers. Values that replace edges
-    are those of the circuit's own ablation and of --ablations. It also says how many edges a circuit needs to stand. Of
-    SmolLM2 it takes some minutes for each ablation on two cores.
+    are those of the circuit's own ablation and of --ablations. It also says how many edges a circuit needs where
+    helpers are replaced. Of SmolLM2 it takes some minutes for each ablation on two cores; the price is said first.
     """
 
     words: ClassVar[tuple[str, ...]] = ("circuit", "attack")
@@ -284,6 +284,7 @@ class AttackCircuit(AttackConfig, OfCircuit, Analysis["WorstCase"]):
                 config,
                 model_name=circuit.settings.model,
                 name=circuit.name,
+                say=say,
                 progress=progress,
             )
 
@@ -353,7 +354,12 @@ def _other_prompts(
     count = n_scored + 2 * n + n // 4 + 4  # some may coincide
     prompts = measured(open_task(model, name, count, seed=drawn if isinstance(drawn, int) else seed))
     task, rest = prompts.split(n_scored)[1].split(n)
-    held_out = rest.take(range(min(n, rest.n_prompts)))
+    if rest.n_prompts < n:
+        raise ConfigError(
+            f"{2 * n} prompts are needed that did not score edges of {circuit.name}, half to choose and half to judge; "
+            f"{name} has {task.n_prompts + rest.n_prompts}: ask for fewer"
+        )
+    held_out = rest.take(range(n))
 
     def draw(number: int, n_prompts: int) -> "Task":
         if Path(name).suffix:  # a file has few prompts: a random part of those that neither choose nor judge
@@ -474,7 +480,7 @@ class Show(InWorkspace, RunsModel):
         attacks, cores = attacks_of(workspace, artefact.key), cores_of(workspace, artefact.key)
         lines = [f"attacked: {attack.headline()}" for attack in attacks]
         lines += [f"core: {line}" for core in cores for line in (core.headline(), *core.details())]
-        return [*filter(None, [three_numbers(workspace, artefact)]), *lines]
+        return [*filter(None, [three_numbers(artefact, attacks, cores)]), *lines]
 
     def _groups(self, workspace: "Workspace", graph: "AttributionGraph", story: "Story | None") -> None:
         """Print the boxes of a story that hold several latents, judged by the effects of ablating these."""
