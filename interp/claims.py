@@ -5,8 +5,8 @@
 
 A claim is an analysis with its settings, and the name of one number of its result (`StatedNumber`). A **variation** is
 the same analysis with some settings changed (the seed draws other prompts, directions and heads). The verdict follows
-from all variations by a rule that is fixed before any of them is measured (`verdict_of`). One behaviour may have several
-explanations that pass the same tests (Méloux et al. 2025, arXiv 2502.20914), so one run says little.
+from all variations by a rule that is fixed before any of them is measured (`verdict_of`). One behaviour may have
+several explanations that pass the same tests (Méloux et al. 2025, arXiv 2502.20914), so one run says little.
 
 A file from elsewhere is data: `workbench check` runs analyses that it knows, with settings that they check. Torch-free.
 """
