@@ -225,6 +225,14 @@ def evaluated_in_model():
     return saes.evaluate_in_model(dictionary, model, planted_task(model, n=12).clean)
 
 
+def against_nulls():
+    from saes.evaluation.nulls import WHOLE, DictionaryAgainstNulls, NullScore, reconstruction_scores
+    from saes.training.config import NULLS
+
+    scores = {name: NullScore(heldout=evaluated(), in_model=None) for name in (WHOLE, *NULLS, "pca")}
+    return DictionaryAgainstNulls(scores=tuple(reconstruction_scores(scores)))
+
+
 def probing():
     from saes.evaluation.probing import planted_tasks
 
@@ -389,6 +397,7 @@ DICTIONARIES = {
     "dictionaries compared": Case(
         lambda: saes.compare(untrained_pair(), synthetic()[1], truth=synthetic()[0]),
         "name architecture d_sae baseline L0 FVU ..."),
+    "against nulls": Case(lambda: against_nulls(), "score trained-alike ..."),
     "recovery": Case(
         lambda: saes.measure_recovery(untrained_pair()["one"], synthetic()[0], n_rows=500),
         "n_rows mcc mcc_random ..."),

@@ -38,7 +38,7 @@ def concept_panel(workspace: Workspace, chosen: view.Entry, made: list[Manifest]
 
 
 _NULLS = (
-    "A dictionary of this kind and size was trained whole (trained alike), and again with a decoder or an encoder that "
+    "A dictionary of this kind and size was trained whole (trained-alike), and again with a decoder or an encoder that "
     "stays as drawn at random, and on rows whose coordinates come from different tokens. A score counts where the 95 % "
     "interval of the whole one lies on the better side of every null and baseline."
 )

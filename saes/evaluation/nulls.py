@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from interp.recording.store import Recording
     from saes.kinds.base import SAE
 
-WHOLE = "trained alike"
+WHOLE = "trained-alike"
 """Name of the dictionary that is trained whole, on the same batches as its nulls."""
 
 
