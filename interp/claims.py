@@ -1,7 +1,8 @@
 """Claims as files: what is said, how it is measured, its nulls and variations, and the rule of the verdict.
 
     stated = proof.stated()                              # what an artefact claims: a number beside its null, by name
-    claim = ClaimFile(...)                               # `workbench claim`; `workbench check FILE` measures it anew
+
+`workbench claim` writes one of them as a `ClaimFile`; `workbench check FILE` measures it anew.
 
 A claim is an analysis with its settings, and the name of one number of its result (`StatedNumber`). A **variation** is
 the same analysis with some settings changed (the seed draws other prompts, directions and heads). The verdict follows

@@ -101,7 +101,8 @@ class Commands:
         return typed(self._words(verb, options, self.workspace.address))
 
     def _words(self, verb: str, options: Mapping[str, object], workspace: str) -> list[str]:
-        return [*words_of(self.verbs[verb], self.checked(verb, options)), "--workspace", workspace]
+        checked = self.checked(verb, options)  # refuses an unknown verb
+        return [*words_of(self.verbs[verb], checked), "--workspace", workspace]
 
     def checked(self, verb: str, options: Mapping[str, object]) -> dict[str, object]:
         """Return the options with the types of the verb's fields. Raises as `arguments` does."""

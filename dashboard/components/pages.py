@@ -96,7 +96,7 @@ def empty_page(which: Page, workspace: Workspace, model: str) -> html.Div:
         button.append(form)
     in_terminal = [
         html.Summary("In a terminal"),
-        html.Pre(full_command, className="wb-command"),
+        html.Pre(full_command, className="wb-command", tabIndex=0),
         html.P("The result appears here when it is done."),
     ]
     return page(

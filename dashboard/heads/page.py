@@ -48,7 +48,7 @@ def evidence(workspace: Workspace, model: str) -> html.Div:
             "An attention pattern alone does not show that the model uses the head. This command measures the effect "
             "of patching and ablating heads against random heads:"
         )
-        command = html.Pre(f"{program()} circuit induction {model}", className="wb-command")
+        command = html.Pre(f"{program()} circuit induction {model}", className="wb-command", tabIndex=0)
         return html.Div(panel("Causal evidence", html.P(why), command), className="wb-proof")
     store = dcc.Store(id="heads-proof-state", data=circuit.name)
     return html.Div([store, attempt(lambda: _judged(circuit)), _causes(circuit)], className="wb-proof")

@@ -290,7 +290,7 @@ def _recipes(workspace: Workspace, notes: Notes) -> list[Part]:
     if not rows:
         return [html.P("None yet: “Recipe” next to the title of a feature adds one.", className="wb-none")]
     code = "from saes import load_recipe\nhooks = load_recipe(WORKSPACE, NAME).hooks(model)"
-    return [html.Ol(rows, className="wb-notes"), html.Pre(code, className="wb-command")]
+    return [html.Ol(rows, className="wb-notes"), html.Pre(code, className="wb-command", tabIndex=0)]
 
 
 def _recipe(workspace: Workspace, recipe: Recipe) -> html.Li:

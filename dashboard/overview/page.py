@@ -256,9 +256,9 @@ def _empty(root: str, *, runs: bool) -> html.Section:
     commands = [f"{program()} {step} --workspace {shlex.quote(root)}" for step in STEPS]
     in_terminal = [
         html.P("One command records a real model, opens a dictionary of its features and maps them, within minutes:"),
-        html.Pre(f"{program()} demo --workspace {shlex.quote(root)}", className="wb-command"),
+        html.Pre(f"{program()} demo --workspace {shlex.quote(root)}", className="wb-command", tabIndex=0),
         html.P("Or step by step:"),
-        html.Pre("\n".join(commands), className="wb-command"),
+        html.Pre("\n".join(commands), className="wb-command", tabIndex=0),
     ]
     return panel(
         "Nothing here yet",

@@ -64,10 +64,8 @@ def patchscope(
         PromptError: a prompt without `{}`, or too long.
         UnknownNameError: a hook point that the model lacks.
 
-    >>> tokens = to_tokens(model, "abc")
-    >>> rows = capture(model, tokens, ["blocks.0.hook_resid_post"])["blocks.0.hook_resid_post"][0]
-    >>> len(patchscope(model, rows, "blocks.0.hook_resid_post", "a a b b {}", n_new=2)) == tokens.shape[1]
-    True
+    >>> len(patchscope(model, model.W_E[:2].detach(), "blocks.0.hook_resid_post", "a a b b {}", n_new=2))
+    2
     """
     check_hook_points([hook_point], available_hook_points(model), model.cfg.n_layers)
     tokens, at = target_tokens(model, prompt, filled)

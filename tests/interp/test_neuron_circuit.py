@@ -10,7 +10,7 @@ from interp.errors import ConfigError
 from interp.patching.metrics import LogitDiff
 from interp.patching.task import Task
 from interp.workspace import Workspace
-from tests.interp.architectures import tiny
+from tests.interp.architectures import new_tiny
 from workbench.__main__ import main
 
 PLANTED = {0: [3, 11], 1: [7]}
@@ -18,8 +18,8 @@ PLANTED = {0: [3, 11], 1: [7]}
 
 
 def planted_task(name: str, seed: int) -> tuple:
-    """Return a model of which three neurons write, and prompts whose answers they decide."""
-    model, generator = tiny(name), torch.Generator().manual_seed(seed)
+    """Return a new model of which three neurons write (tests share the other), and prompts whose answers they decide."""
+    model, generator = new_tiny(name), torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for layer, block in enumerate(model.blocks):
             mlp = block.mlp

@@ -65,7 +65,6 @@ def test_a_file_is_split_into_prompts_that_find_and_prompts_that_judge(monkeypat
         "interp.circuits.find.find_circuit",
         lambda model, task, config, *, held_out, progress: (task.n_prompts, held_out and held_out.n_prompts),
     )
-    run: Any = SimpleNamespace(model=lambda spec: model)
 
     def sizes(**options):
         return Find(model="m", task="mine.jsonl", **options).measure(run)
@@ -84,15 +83,14 @@ def test_prompts_that_choose_and_judge_are_none_that_scored_edges(monkeypatch):
     monkeypatch.setattr(
         "interp.circuits.tasks.task_from_file", lambda model, path, n_prompts: whole.take(range(20)[:n_prompts])
     )
-    run: Any = SimpleNamespace(model=lambda spec: model)
     settings = SimpleNamespace(model="m", task=replace(whole.settings, n_prompts=8))
     circuit: Any = SimpleNamespace(name="mine", settings=settings)
-    _, task, held_out, draw = _other_prompts(run, circuit, "mine.jsonl", 4, 0)
+    task, held_out, draw = _other_prompts(model, circuit, "mine.jsonl", 4, 0)
     assert task.clean.equal(whole.clean[8:12])
     assert held_out.clean.equal(whole.clean[12:16])
     assert draw(1, 20).other_than(task, held_out).n_prompts == 12
     with pytest.raises(ConfigError, match=r"14 prompts are needed .* mine.jsonl has 12: ask for fewer"):
-        _other_prompts(run, circuit, "mine.jsonl", 7, 0)
+        _other_prompts(model, circuit, "mine.jsonl", 7, 0)
 
 
 def test_a_circuit_is_attacked_by_its_name(cli, tmp_path):

@@ -26,7 +26,7 @@ def options(verb: type) -> set[str]:
 
 BY_RUNNER = {"workspace", "name", "overwrite", "threads"}
 """Options that `Analysis.run` and `AnalysisRun` use for every analysis."""
-ON_DEVICE = {"device", "model", "recording", "recorded_model", "sae", "saes", "dictionary", "described"}
+ON_DEVICE = {"device", "model", "recording", "recorded_model", "sae", "saes", "dictionary", "described", "of_another"}
 """Members of an `AnalysisRun` that pick the device and the dtype."""
 
 
@@ -174,7 +174,7 @@ OTHER_DTYPE = {
 @pytest.mark.parametrize("name", VERBS)
 def test_every_verb_that_loads_a_model_takes_its_dtype_and_no_other_does(name):
     openers = {"load_model", "open_saes", "open_recording_model", "open_atlas_source", "open_provider"}
-    openers |= {"run.model", "run.recorded_model", "run.saes", "run.described", "CompareModels"}
+    openers |= {"run.model", "run.recorded_model", "run.saes", "run.described", "run.of_another", "CompareModels"}
     loads = bool(named(VERBS[name]) & openers)
     assert issubclass(VERBS[name], RunsModel) == (loads and name not in OTHER_DTYPE), name
     assert name != "record" or "compute" in options(VERBS[name])

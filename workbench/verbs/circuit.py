@@ -271,7 +271,8 @@ class AttackCircuit(AttackConfig, OfCircuit, Analysis["WorstCase"]):
         from interp.circuits.found_circuit import EdgeCircuit
 
         circuit = run.open(EdgeCircuit, self.circuit)
-        model, task, held_out, _ = _other_prompts(run, circuit, self.task, self.prompts, self.seed)
+        model = run.model(circuit.settings.model)
+        task, held_out, _ = _other_prompts(model, circuit, self.task, self.prompts, self.seed)
         ablation = circuit.evaluation.settings.ablation
         others = (name for name in self.ablations if name != ablation)
         config = settings_of(self, AttackConfig, ablations=(ablation, *others))
@@ -309,7 +310,8 @@ class FindCore(CoreConfig, OfCircuit, Resumable["Core"]):
         from interp.circuits.found_circuit import EdgeCircuit
 
         circuit = run.open(EdgeCircuit, self.circuit)
-        model, task, held_out, draw = _other_prompts(run, circuit, self.task, self.judging, self.seed)
+        model = run.model(circuit.settings.model)
+        task, held_out, draw = _other_prompts(model, circuit, self.task, self.judging, self.seed)
         with run.progress("core", "circuits") as progress:
             return find_core(
                 model,
@@ -329,10 +331,10 @@ class FindCore(CoreConfig, OfCircuit, Resumable["Core"]):
 
 
 def _other_prompts(
-    run: AnalysisRun, circuit: "EdgeCircuit", given: str | None, n: int, seed: int
-) -> "tuple[HookedModel, Task, Task, Callable[[int, int], Task]]":
-    """Return the model of a circuit, `n` prompts of its task and as many held-out ones, none of them among those that
-    scored its edges, and what draws further prompts by a number: the wordings of the task take turns."""
+    model: "HookedModel", circuit: "EdgeCircuit", given: str | None, n: int, seed: int
+) -> "tuple[Task, Task, Callable[[int, int], Task]]":
+    """Return `n` prompts of a circuit's task and as many held-out ones, none of them among those that scored its edges,
+    and what draws further prompts by a number: the wordings of the task take turns."""
     import torch
 
     from interp.circuits.tasks import N_TEMPLATES, make_task
@@ -343,7 +345,7 @@ def _other_prompts(
     of = circuit.settings
     if of.task.origin.get("file") and given is None:
         raise ConfigError(f"the prompts of {circuit.name} came from {of.task.origin['file']}; give it as --task")
-    name, model = given or of.task.name, run.model(of.model)
+    name = given or of.task.name
 
     def measured(prompts: "Task") -> "Task":
         if prompts.metric.name == of.task.metric:
@@ -375,7 +377,7 @@ def _other_prompts(
         more = measured(more.other_than(task, held_out))
         return more.take(range(min(n_prompts, more.n_prompts)))
 
-    return model, task, held_out, draw
+    return task, held_out, draw
 
 
 def _bars() -> "Callable[[str], Progress]":

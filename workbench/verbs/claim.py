@@ -212,7 +212,7 @@ class CheckClaim(Threaded, RunsModel, Resumable["Claim"]):
             name: None if value is None else value_of(options[name], value)
             for name, value in (claim.settings | settings).items()
         }
-        own = {name: getattr(self, name) for name in ("workspace", "threads", "device", "dtype")}
+        own = {"workspace": self.workspace, "threads": self.threads, "device": self.device, "dtype": self.dtype}
         analysis = made(verb, values | own)
         inner, started = run.of_another(analysis, folder), time.perf_counter()
         artefact = analysis.measure(inner)
