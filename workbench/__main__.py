@@ -26,7 +26,7 @@ GROUPS: dict[str, tuple[type[Verb], ...]] = {"start": (Demo, Own, Serve, Mcp, Sk
 """Every verb, under the heading that `workbench --help` gives it."""
 
 FAMILIES = {
-    "circuit": "Find and test circuits of heads or features",
+    "circuit": "Find and test circuits",
     "geometry": "Measure the geometry of representations",
     "compare": "Compare dictionaries or models",
     "dynamics": "Train small models and follow what they learn",

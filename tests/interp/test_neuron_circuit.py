@@ -18,7 +18,7 @@ PLANTED = {0: [3, 11], 1: [7]}
 
 
 def planted_task(name: str, seed: int) -> tuple:
-    """Return a new model of which three neurons write (tests share the other), and prompts whose answers they decide."""
+    """Return a new model of which three neurons write (tests share another), and prompts that they decide."""
     model, generator = new_tiny(name), torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for layer, block in enumerate(model.blocks):

@@ -65,6 +65,7 @@ def test_a_file_is_split_into_prompts_that_find_and_prompts_that_judge(monkeypat
         "interp.circuits.find.find_circuit",
         lambda model, task, config, *, held_out, progress: (task.n_prompts, held_out and held_out.n_prompts),
     )
+    run: Any = SimpleNamespace(model=lambda spec: model)
 
     def sizes(**options):
         return Find(model="m", task="mine.jsonl", **options).measure(run)

@@ -292,7 +292,7 @@ class AttackCircuit(AttackConfig, OfCircuit, Analysis["WorstCase"]):
 
 @dataclass(frozen=True, kw_only=True)
 class FindCore(CoreConfig, OfCircuit, Resumable["Core"]):
-    """Search many circuits that do a task equally well: what all share, and what can replace what.
+    """Search many circuits that do a task equally well, and what all of them share.
 
     Example: workbench circuit core ioi-smollm2-135m
 

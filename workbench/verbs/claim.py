@@ -59,7 +59,7 @@ def stated_by(artefact: Artefact) -> dict[str, StatedNumber]:
 
 @dataclass(frozen=True, kw_only=True)
 class StateClaim(InWorkspace):
-    """Write a result as a claim: what was measured, its nulls, and the variations that would refute it.
+    """Write a result as a claim, with variations that would refute it.
 
     Example: workbench claim proofs/demo-540 --number steer
 
@@ -134,7 +134,7 @@ def checkable(verb: type[Analysis[Any]]) -> "list[Any]":
 
 @dataclass(frozen=True, kw_only=True)
 class CheckClaim(Threaded, RunsModel, Resumable["Claim"]):
-    """Measure a claim anew, in every variation that it names, and judge it by the rule that it states.
+    """Measure a claim in every variation that it names, and judge it by its rule.
 
     Example: workbench check claim.json
 

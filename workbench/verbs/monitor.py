@@ -18,7 +18,7 @@ HEADING = Heading.FEATURES
 
 @dataclass(frozen=True, kw_only=True)
 class TrainMonitor(MonitorConfig, AppliesDictionary, Threaded, RunsModel, Analysis["Monitor"]):
-    """Train a monitor of texts: a probe with a threshold, judged on groups that it was not made of.
+    """Train a monitor of texts: a probe with a threshold, judged on groups left out.
 
     Example: workbench monitor smollm2-135m --examples questions.jsonl --other letters.txt
 
