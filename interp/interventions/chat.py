@@ -210,7 +210,8 @@ class Replies(Iterator[list[MovedToken | None]]):
     def __next__(self) -> list[MovedToken | None]:
         if all(self._ended):
             raise StopIteration
-        said, self.newest = next(self._said), [None] * len(self.names)
+        said = next(self._said)
+        self.newest = [None for _ in self.names]
         return [self._take(at, token) for at, token in enumerate(said)]
 
     def _take(self, at: int, written: ChatToken) -> MovedToken | None:
