@@ -145,7 +145,6 @@ class Claim(Artefact, kind="claim", made_by="check"):
             ("number", f"{stated.formula} ({stated.unit})"),
             ("nulls", ", ".join(stated.nulls)),
             ("worst variation", f"{worst.changed}: {_numbers(worst)}"),
-            ("rule", RULE),
         ]
 
     def details(self) -> list[str]:
