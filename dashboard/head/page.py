@@ -151,26 +151,20 @@ def _proof(context: PageSources) -> html.Section:
 
 def register(app: Dash) -> None:
     """Add the buttons of the proof and of the graphs, and the address of the file."""
-    app.callback(
-        Output("head-in-graphs", "children"),
-        Input("head-graphs", "n_clicks"),
-        State("head-state", "data"),
-        running=[
-            (Output("head-graphs-busy", "className"), "wb-busy wb-busy-on", "wb-busy"),
-            (Output("head-graphs", "disabled"), True, False),
-        ],
-        prevent_initial_call=True,
-    )(in_graphs)
-    app.callback(
-        Output("head-proof", "children"),
-        Input("head-ablate", "n_clicks"),
-        State("head-state", "data"),
-        running=[
-            (Output("head-busy", "className"), "wb-busy wb-busy-on", "wb-busy"),
-            (Output("head-ablate", "disabled"), True, False),
-        ],
-        prevent_initial_call=True,
-    )(prove)
+    for output, button, busy, answer in (
+        ("head-in-graphs", "head-graphs", "head-graphs-busy", in_graphs),
+        ("head-proof", "head-ablate", "head-busy", prove),
+    ):
+        app.callback(
+            Output(output, "children"),
+            Input(button, "n_clicks"),
+            State("head-state", "data"),
+            running=[
+                (Output(busy, "className"), "wb-busy wb-busy-on", "wb-busy"),
+                (Output(button, "disabled"), True, False),
+            ],
+            prevent_initial_call=True,
+        )(answer)
     app.server.add_url_rule("/api/head.html", "head_html", _answer, methods=["GET"])
 
 
