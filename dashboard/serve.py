@@ -60,7 +60,8 @@ def serve(
     address = f"http://{_in_address(host)}:{chosen}/" + (f"?token={token}" if token else "")
     say(f"{opened.address} is at {address}   (Ctrl-C stops)")
     sys.setswitchinterval(SWITCH)
-    Thread(target=warm, args=(server.app,), daemon=True).start()
+    warming = Thread(target=warm, args=(server.app,), daemon=True)
+    warming.start()
     if open_browser:
         Timer(0.3, webbrowser.open, [address]).start()
     try:
@@ -72,6 +73,7 @@ def serve(
         close_notes(cast("flask.Flask", server.app))
         if runs is not None:
             runs.stop()
+        warming.join(timeout=10)  # a thread inside pyarrow while Python ends would abort the process
 
 
 def make_server(
