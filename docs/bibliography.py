@@ -81,7 +81,8 @@ def cited_by() -> dict[str, list[str]]:
     for path in sorted(file for package in PACKAGES for file in (ROOT / package).rglob("*.py")):
         for key in dict.fromkeys(key for text in docstrings(path) for key in citations(text)):
             found[key].append(path.relative_to(ROOT).as_posix())
-    pages = [*ROOT.glob("docs/explanation/*.md"), *ROOT.glob("docs/howto/*.md"), *ROOT.glob("notebooks/[0-9]*.py")]
+    folders = ("explanation", "findings", "howto")
+    pages = [file for each in folders for file in ROOT.glob(f"docs/{each}/*.md")] + [*ROOT.glob("notebooks/[0-9]*.py")]
     for path in sorted(pages):
         text = re.sub(r"^# ?", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
         for key in dict.fromkeys(citations(text)):

@@ -46,7 +46,7 @@ def _link_names(app, docname, source):
     if not docname.startswith("generated/"):
         source[0] = with_generated(source[0], docname)
     source[0] = with_themes(source[0])
-    if docname.startswith(("concepts/", "howto/", "explanation/")):
+    if docname.startswith(("concepts/", "howto/", "explanation/", "findings/")):
         source[0] = with_links(with_steps(source[0]))
 
 

@@ -42,7 +42,6 @@ Foundations, without any analysis:
 - `ranks`       several processes
 - `progress`    the type of progress callbacks, and reports to the process that started this one
 - `statistics`  intervals, tests, correlations
-- `scaling_law` sums of power laws, fitted
 - `claims`      a claim as a file: its number, nulls, variations and the rule of its verdict
 - `nulls`       kinds of null, their counts by level, p-values, Holm's correction, words of a verdict
 - `acts`        the base of acts: a question to a model, as a value
@@ -74,6 +73,7 @@ if TYPE_CHECKING:
     from interp.circuits.circuit import Circuit
     from interp.circuits.config import EvaluationConfig, FindConfig, HeadScoresConfig, InductionConfig
     from interp.circuits.core import CoreConfig
+    from interp.circuits.edge_effect import measure_edge
     from interp.circuits.find import evaluate as evaluate_circuit
     from interp.circuits.find import find_circuit
     from interp.circuits.find_core import find_core
@@ -175,7 +175,6 @@ register(
     Kind("monitor", "monitors", "interp.directions.monitor:Monitor"),
     Kind("grokking", "grokking", "interp.studies.grokking_phases:Grokking", "study"),
     Kind("induction_onset", "induction-onsets", "interp.studies.induction_onset:InductionOnset", "study"),
-    Kind("language_scaling", "language-scaling", "interp.studies.language_scaling:LanguageScaling", "study"),
     Kind("model_comparison", "model-comparisons", "interp.changes.comparison:ModelComparison", "changes"),
     Kind("certificate", "certificates", "interp.doctor.certificate:Certificate"),
 )

@@ -9,20 +9,27 @@ the same analysis with some settings changed (the seed draws other prompts, dire
 from all variations by a rule that is fixed before any of them is measured (`verdict_of`). One behaviour may have
 several explanations that pass the same tests (Méloux et al. 2025, arXiv 2502.20914), so one run says little.
 
+An analysis may read a text of the user's own (`OwnText`): prompts, or pairs. A claim names it by its hash and carries
+it where it is short.
+
 A file from elsewhere is data: `workbench check` runs analyses that it knows, with settings that they check. Torch-free.
 """
 
+import hashlib
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from math import inf, isnan
+from pathlib import Path
 from typing import Annotated, Literal
 
 from annotated_types import Interval as Within
 from annotated_types import MaxLen, MinLen
 
-from interp.artifacts import Artefact
-from interp.forms import Measured
+from interp.artifacts import Artefact, DocumentField
+from interp.errors import MissingError
+from interp.forms import Measured, matches
 from interp.results import Record
 
 FORMAT: Literal["workbench-claim"] = "workbench-claim"
@@ -36,6 +43,44 @@ RULE = (
     "Undecided: anything else. A variation is judged by the rule of its analysis."
 )
 """Rule of the verdict."""
+NUMBERS = ("value", "low", "high", "null")
+MEANING = {
+    "seed": "other random numbers: prompts, directions, nulls",
+    "judged template": "another wording of the task",
+    "attacked": "an adversary chooses which other edges are replaced",
+}
+"""Meaning of the settings that variations change."""
+MAX_OWN_TEXT, MAX_OWN_TEXTS = 64_000, 4
+"""Longest text in characters that an artefact or a claim carries, and the most of a claim; of longer ones the hash."""
+TEXT_NAME = r"[^/\\\x00-\x1f\x7f]{1,60}\.\w{1,10}"
+TextName = Annotated[str, matches(TEXT_NAME, "the name of a file, without its folder")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnText:
+    """A file of the user's own that an analysis read."""
+
+    name: TextName
+    sha256: str
+    text: Annotated[str, MaxLen(MAX_OWN_TEXT)] | None
+    """None where it is longer."""
+
+    @classmethod
+    def of(cls, path: Path) -> "OwnText":
+        """Read a file. Raises `MissingError`."""
+        try:
+            content = path.read_bytes()
+        except OSError:
+            raise MissingError(f"no file at {path}") from None
+        text = content.decode("utf-8", "replace")
+        short = len(text) <= MAX_OWN_TEXT and text.encode() == content
+        name = re.sub(r"[/\\\x00-\x1f\x7f]", "_", path.stem)[:60] + path.suffix
+        return cls(name=name, sha256=hashlib.sha256(content).hexdigest(), text=text if short else None)
+
+    @property
+    def key(self) -> str:
+        """Its key among the inputs of an artefact."""
+        return f"text:{self.name}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,8 +125,8 @@ class VariationResult:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClaimFile:
-    """A claim as JSON (`claim.json`)."""
+class ClaimSettings:
+    """A claim without the texts that it carries."""
 
     format: Literal["workbench-claim"] = FORMAT
     version: Annotated[int, Within(ge=1, le=1)] = 1
@@ -96,7 +141,7 @@ class ClaimFile:
     unit: Annotated[str, MaxLen(60)]
     nulls: Annotated[tuple[str, ...], MaxLen(20)]
     inputs: dict[str, str]
-    """Hash of everything that is read, by key: `model:NAME`, `features/NAME`. Texts are part of these artefacts."""
+    """Hash of everything that is read, by key: `model:NAME`, `features/NAME`, `text:FILE`."""
     rule: Annotated[str, MaxLen(2 * MAX_TEXT)] = RULE
     variations: Annotated[tuple[Settings, ...], MinLen(1), MaxLen(MAX_VARIATIONS)]
     """Settings that each variation changes; the claim as stated is the first, and changes none."""
@@ -107,16 +152,28 @@ class ClaimFile:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ClaimFile(ClaimSettings):
+    """A claim as JSON (`claim.json`)."""
+
+    texts: Annotated[dict[TextName, Annotated[str, MaxLen(MAX_OWN_TEXT)]], MaxLen(MAX_OWN_TEXTS)] = field(
+        default_factory=dict
+    )
+    """Short texts that the analysis reads, by name; of longer ones `inputs` has the hash alone."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Claim(Artefact, kind="claim", made_by="check"):
     """A claim that was measured here, variation by variation."""
 
-    settings: ClaimFile
+    settings: ClaimSettings
     stated: StatedNumber
     """The claim as stated, as it was measured here: its words are those of the analysis, not of the file."""
     variations: tuple[VariationResult, ...]
     changed_inputs: tuple[str, ...]
     """Keys whose hash differs from that of the file, or that only one of both has."""
     machine: dict[str, str]
+    texts: Annotated[dict[str, str] | None, DocumentField("texts.json")] = field(default_factory=lambda: None)
+    """Texts that the claim carries, by name."""
 
     @property
     def outcome(self) -> Outcome:
@@ -136,24 +193,52 @@ class Claim(Artefact, kind="claim", made_by="check"):
         return self.to_records()
 
     def facts(self) -> list[tuple[str, str]]:
-        """Return what is claimed, how it was measured, and the worst case."""
-        stated, worst = self.stated, min(self.variations, key=lambda row: row.margin)
+        """Return what is claimed, what was tested, what would refute it, and the worst case, each in a sentence."""
+        stated, rows = self.stated, self.variations
+        worst, counts = min(rows, key=lambda row: row.margin), Counter(row.outcome for row in rows)
         other = [("the file says", said)] if (said := self.settings.sentence) != stated.sentence else []
+        carried = [("its own texts", ", ".join(self.texts))] if self.texts else []
         return [
             ("claim", stated.sentence),
             *other,
-            ("number", f"{stated.formula} ({stated.unit})"),
-            ("nulls", ", ".join(stated.nulls)),
+            ("measured", f"{stated.formula} ({stated.unit})"),
+            ("compared with", ", ".join(stated.nulls)),
+            *carried,
+            ("variations", "; ".join(_meaning(row.changed) for row in rows)),
+            (
+                "would refute it",
+                f"more than half of the variations failing by the rule of {self.settings.analysis}; fewer failures "
+                f"leave it undecided. Here {counts['not supported']} of {len(rows)} fail, "
+                f"{counts['undecided']} are undecided.",
+            ),
             ("worst variation", f"{worst.changed}: {_numbers(worst)}"),
         ]
 
     def details(self) -> list[str]:
         """Return what differs from the file, and every variation."""
         lines = [f"other inputs than in the file: {', '.join(self.changed_inputs)}"] if self.changed_inputs else []
-        if self.settings.sentence != self.stated.sentence:
-            lines.append(f"measured: {self.stated.sentence}; the file says {self.settings.sentence!r}")
         lines += [f"{row.changed}: {_numbers(row)}: {row.outcome}" for row in self.variations]
-        return [*lines, *self.against_file()]
+        return [*lines, *self.against_file(), *self.kinds_of_validity()]
+
+    def kinds_of_validity(self) -> list[str]:
+        """Return what was tested of each kind of validity, in the terms of Tower 2026, and what was not."""
+        rows, counts = self.variations, Counter(row.outcome for row in self.variations)
+        intervals = sum(row.low is not None for row in rows)
+
+        def held(word: str) -> str:
+            some = rows if word in self.settings.settings and word != "seed" else [r for r in rows if word in r.changed]
+            return f"{sum(row.outcome == 'supported' for row in some)} of {len(some)} hold" if some else "not tested"
+
+        nulls, times = ", ".join(self.stated.nulls), "twice" if self.settings.results else "once"
+        return [
+            f"construct validity (could it fail?): by a rule fixed before, {counts['not supported']} of {len(rows)} "
+            f"variations fail, {counts['undecided']} are undecided",
+            f"internal validity (is it the cause?): beside {nulls}; under attack {held('attacked')}",
+            f"external validity (does it hold elsewhere?): other seeds {held('seed')}, other wordings "
+            f"{held('template')}, other models not tested",
+            f"measurement validity (is it stable?): {intervals} of {len(rows)} have an interval; measured {times}",
+            "is it the only story? not tested; other explanations may pass the same tests",
+        ]
 
     def against_file(self) -> list[str]:
         """Compare with the results in the file: nothing without any, the same bits, or how far they differ."""
@@ -165,14 +250,22 @@ class Claim(Artefact, kind="claim", made_by="check"):
             return ["the results in the file are of other variations"]
         if all(repr(replace(old, seconds=0.0)) == repr(replace(new, seconds=0.0)) for old, new in pairs):  # NaN too
             return [f"the same bits as in the file in {len(pairs)} variations"]
-        far = max((d for old, new in pairs if not isnan(d := abs(old.value - new.value))), default=0.0)
+        both = [(getattr(old, name), getattr(new, name)) for old, new in pairs for name in NUMBERS]
+        gaps: list[float] = [abs(a - b) for a, b in both if None not in (a, b)]
+        far = max((gap for gap in gaps if not isnan(gap)), default=0.0)
         same = verdict_of([old for old, _ in pairs]) == verdict_of([new for _, new in pairs])
         there = ", ".join(f"{name} {value}" for name, value in self.settings.machine.items())
         here = ", ".join(f"{name} {value}" for name, value in self.machine.items())
         return [
-            f"{'the same verdict' if same else 'ANOTHER VERDICT'} as in the file; values differ by at most {far:.2g} "
-            f"(there: {there}; here: {here})"
+            f"{'the same verdict' if same else 'ANOTHER VERDICT'} as in the file; numbers and nulls differ by "
+            f"at most {far:.2g} (there: {there}; here: {here})"
         ]
+
+
+def _meaning(changed: str) -> str:
+    """Return what a variation changes, with what that means."""
+    means = [meaning for word, meaning in MEANING.items() if word in changed]
+    return f"{changed} ({', '.join(means)})" if means else changed
 
 
 def _numbers(row: VariationResult) -> str:

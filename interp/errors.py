@@ -54,6 +54,10 @@ class ConfigError(UsageError):
     """A setting out of range, or settings that contradict each other."""
 
 
+class NoGapError(ConfigError):
+    """A metric without a gap between clean and corrupted prompts: the model does not do the task."""
+
+
 class ConflictError(UsageError):
     """A text that another writer changed meanwhile: `theirs` is the one stored now, `field` names it."""
 

@@ -18,7 +18,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields
 from functools import cache
 from types import GenericAlias
 from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, TypeVar, cast, get_type_hints, overload
@@ -137,6 +137,10 @@ def _adapter(form: object, unknown: Literal["forbid", "ignore"] = "forbid") -> "
     return TypeAdapter(wrapped, config=config)  # pyright: ignore[reportArgumentType] - a generic alias is a type
 
 
+EDITED = "; it was edited or cut short, `workbench verify` checks it"
+"""Advice on stored JSON that has another form."""
+
+
 @overload
 def from_json(form: type[T], raw: object, where: object, origin: Origin = "stored") -> T: ...
 @overload
@@ -144,23 +148,20 @@ def from_json(form: object, raw: object, where: object, origin: Origin = "stored
 def from_json(form: object, raw: object, where: object, origin: Origin = "stored") -> object:
     """Return plain JSON values as a value of `form`.
 
-    Of `stored` JSON, fields with a default have to be there too; of `foreign` JSON, unknown fields are ignored. Raises
-    `CorruptError`, or `ConfigError` for what is `asked`, which names `where` the values come from and the path of the
-    first wrong one.
+    A field with a default may be missing: an earlier version did not write it (decision 41). Of `foreign` JSON, unknown
+    fields are ignored. Raises `CorruptError`, or `ConfigError` for what is `asked`, which names `where` the values come
+    from and the path of the first wrong one.
     """
     from pydantic import ValidationError
 
     kind = ConfigError if origin == "asked" else CorruptError
-    advice = "; it was edited or cut short, `workbench verify` checks it" if origin == "stored" else ""
+    advice = EDITED if origin == "stored" else ""
     try:
-        value = _adapter(form, "ignore" if origin == "foreign" else "forbid").validate_json(json.dumps([raw]))[0]
+        return _adapter(form, "ignore" if origin == "foreign" else "forbid").validate_json(json.dumps([raw]))[0]
     except ValidationError as error:
         raise kind(f"{where}: {_first_problem(error.errors(include_url=False), raw)}{advice}") from None
     except (WorkbenchError, ValueError, RecursionError) as error:  # of a value that checks itself
         raise kind(f"{where} holds an invalid value: {error}{advice}") from None
-    if origin == "stored" and (lacking := _lacking(value, raw, "")):
-        raise CorruptError(f"{where} lacks {lacking}{advice}")
-    return value
 
 
 def check_fields(value: "DataclassInstance", where: object) -> None:
@@ -233,23 +234,6 @@ def _parts(loc: tuple[int | str, ...], raw: Any, *, missing: bool) -> list[str]:
         elif missing and at == len(loc) - 1:
             names.append(str(part))
     return names
-
-
-def _lacking(value: object, raw: object, path: str) -> str:
-    """Return the path of the first field with a default that the JSON leaves out: files have every field."""
-    if is_dataclass(value) and isinstance(raw, Mapping):
-        pairs = [(field.name, getattr(value, field.name), raw.get(field.name)) for field in fields(value) if field.init]
-        if missing := [name for name, _, _ in pairs if name not in raw]:
-            return f"{path}{missing[0]}"
-    elif isinstance(value, Mapping) and isinstance(raw, Mapping):
-        pairs = [(key, part, raw.get(str(key))) for key, part in value.items()]
-    elif isinstance(value, tuple | list) and isinstance(raw, list):
-        pairs = list(zip(range(len(raw)), value, raw, strict=False))
-        if pairs and not isinstance(raw[0], dict | list):
-            return ""
-    else:
-        return ""
-    return next((lacking for key, content, part in pairs if (lacking := _lacking(content, part, f"{path}{key}."))), "")
 
 
 def json_schema(form: object) -> dict[str, Any]:

@@ -135,7 +135,7 @@ moves = (
 )
 print(
     f"SmolLM2 keeps the order of the days (p {weekdays.order.p_circular:.4f}, the smallest possible is {weekdays.order.smallest_p:.4f}), "
-    f"{closed}, {moves}: {turned.overall.estimate:+.2f} nats [{turned.overall.low:+.2f}, {turned.overall.high:+.2f}], random directions at most "
+    f"{closed}, {moves}: {turned.overall.estimate:+.2f} nats [{turned.overall.low:+.2f}, {turned.overall.high:+.2f}], random directions or the other sense at most "
     f"{turned.random_high:+.2f}, of {turned.swapped.mean():+.2f} that this place can do, but only at {turned.n_following} of {len(turned.steps)} steps. Numbers are a line, colours a "
     f"{colours.verdict}; an untrained model has none of it."
 )

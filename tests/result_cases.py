@@ -16,7 +16,6 @@ from planted import HOOK, write_recording
 from planted_pair import perfect_dictionaries, planted_pair, planted_task
 
 import interp
-import interp.studies as studies
 import saes
 
 SENTENCES = ("x {word}", "so {word}", "and {word}", "it is {word}")
@@ -491,19 +490,6 @@ def jacobian_lens():
     return interp.fit_jacobian_lens(small(), text(), text()[:8], config)
 
 
-def language_scaling():
-    from interp.studies.language_scaling import LanguageLaw, LanguageRun
-
-    law = LanguageLaw(e=1.2, a=12.0, b=300.0, alpha=0.35, beta=0.5)
-    tokens = (200_000, 400_000, 800_000, 1_600_000, 3_200_000)
-    runs = [
-        LanguageRun(n_params=n, seed=seed, tokens=tokens, losses=tuple(law.loss(n, d) for d in tokens))
-        for n in (1_000, 3_000, 10_000, 30_000, 100_000)
-        for seed in (0, 1)
-    ]
-    return studies.fit_language_scaling(runs, n_bootstrap=2, n_permutations=199)
-
-
 @cache
 def described():
     """Return a workspace with features and their labels."""
@@ -552,5 +538,4 @@ OTHERS = {
     "manifest": Case(
         lambda: synthetic()[1].manifest,
         "kind name created seconds seed content_hash ..."),
-    "language scaling": Case(language_scaling, "name n_params seed tokens loss"),
 }  # fmt: skip

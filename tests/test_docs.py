@@ -120,7 +120,8 @@ def commands(path: Path) -> list[str]:
     """Every `workbench` command of a page: lines of its code blocks, and code spans that begin with it."""
     text = path.read_text(encoding="utf-8")
     lines = [line for _, code in blocks(text, "console", "", "bash", "sh") for line in code.splitlines()]
-    lines += re.findall(r"`((?:\$ )?workbench [^`]+)`", prose(text))
+    # a span may be broken over two lines
+    lines += [" ".join(span.split()) for span in re.findall(r"`((?:\$ )?workbench [^`]+)`", prose(text))]
     found = []
     for line in lines:
         command = line.removeprefix("$ ").partition("  #")[0].strip()

@@ -31,6 +31,7 @@ from interp.lenses.judged_readings import ReadingsConfig
 from interp.lenses.reading_positions import ReadPositions
 from interp.names import HeadName
 from interp.results import Result, table_lines
+from interp.tracing.returning import Returning
 from interp.workspace import Workspace
 from saes.features.search import FeatureHits, Hit
 from tests.interp.circuit_tasks import planted_circuit
@@ -120,11 +121,17 @@ CASES = {
     "ranking": Case(ranking, "fraction n_edges faithfulness low high random"),
     "curve": Case(lambda: ranking().curve, "fraction n_edges faithfulness low high random", figure=True),
     "verified": Case(lambda: interp.verify_top_k(scores(), model(), task(), 4), "edge estimated exact"),
+    "edge effect": Case(
+        lambda: interp.measure_edge(model(), task(), found().circuit.edges[0], draws=2),
+        "source target via share low high null p matters"),
     "circuit evaluation": Case(
         lambda: interp.evaluate_circuit(
             model(), task(), found().circuit,
             config=interp.EvaluationConfig(n_random=3, n_minimality=2, n_knockouts=2, untrained=False)),
         "full empty faithfulness ..."),
+    "returning latents": Case(
+        lambda: Returning(("feature:0:1:3",), (), *map(np.ones, ((1, 2), (1, 1), (0, 2), (0, 1)))),
+        "latent same other"),
     "logit lens": Case(
         lambda: interp.logit_lens(model(), task().clean[:1]),
         "layer position token reading probability entropy kl", figure=True),
@@ -169,7 +176,7 @@ CASES = {
         lambda: readings(), "kind hook_point cosine low high shuffled empty prompt with_prompt ..."),
     "neuron circuit": Case(lambda: neurons(), "neuron score"),
     "monitor": Case(make_monitor.monitor, "name split labels hook_point auroc caught ...", figure=True),
-    "worst case": Case(lambda: attacked(), "ablation what n_removed left low high lost", figure=True),
+    "worst case": Case(lambda: attacked(), "ablation wording what n_removed left low high lost", figure=True),
     "claim": Case(lambda: claimed(), "changed value low high null outcome seconds", figure=True),
     "core": Case(lambda: searched(), "number origin threshold n_edges faithfulness low high equally_good", figure=True),
     **GEOMETRY,
@@ -211,10 +218,10 @@ def attacked():
 
 
 def claimed():
-    from interp.claims import Claim, ClaimFile, StatedNumber, VariationResult
+    from interp.claims import Claim, ClaimSettings, StatedNumber, VariationResult
 
     row = VariationResult(changed="seed 1", value=0.9, low=0.8, high=1.0, null=0.2, outcome="supported", seconds=1.0)
-    file = ClaimFile(sentence="It copies", subject="circuit", analysis="prove", settings={}, number="steer",
+    file = ClaimSettings(sentence="It copies", subject="circuit", analysis="prove", settings={}, number="steer",
                      formula="rise", unit="nats", nulls=("5 random heads",), inputs={}, variations=({},))  # fmt: skip
     other = dataclasses.replace(row, changed="seed 2", null=math.nan, outcome="undecided", low=None, high=None)
     stated = StatedNumber(sentence="It copies", subject="circuit", formula="rise", unit="nats", value=0.9, low=0.8,

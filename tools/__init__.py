@@ -12,9 +12,11 @@
 - `graphs`    labels of the MLP neurons, and the graphs of four prompts: `python -m tools.graphs`
 - `chromium`  the browser of the system on a running dashboard, for pictures, tests and benchmarks
 - `pictures`  the pictures of README and docs, from the demo: `python -m tools.pictures`
+- `findings`  the pictures of docs/findings, from the workspace that its commands fill: `python -m tools.findings`
+- `sinks`     attention on what stands first, and the loss without it: `python -m tools.sinks MODEL`
 
-What they make lies in `workbench/shipped/data/`, `saes/features/` and `docs/images/`. Nothing of the product
-imports them.
+What they make lies in `workbench/shipped/data/`, `saes/features/`, `docs/images/` and `docs/findings/`. Nothing of the
+product imports them.
 """
 
 import sys

@@ -38,7 +38,8 @@ TEXT = """([left, top, width, height]) => {
   const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
   while (walk.nextNode()) {
     const words = walk.currentNode.textContent.trim(), owner = walk.currentNode.parentElement;
-    if (!words || owner.closest("script, style, .ag-overlay") || !owner.checkVisibility(seen)) continue;
+    if (!words || !owner.checkVisibility(seen)) continue;
+    if (owner.closest("script, style, .ag-overlay, .ag-aria-description-container")) continue;
     range.selectNodeContents(walk.currentNode);
     const box = range.getBoundingClientRect();
     const x = box.x + box.width / 2 + scrollX, y = box.y + box.height / 2 + scrollY;

@@ -39,6 +39,7 @@ from workbench.options import options_of
 from workbench.terminal import OnDevice, Threaded, Writes, first_bar, joined_ranks, say, slug, wrote
 
 if TYPE_CHECKING:
+    from interp.claims import OwnText
     from interp.lenses.jacobian_lens import JacobianLens
     from interp.models.hooked import HookedModel
     from interp.ranks import Ranks
@@ -126,6 +127,14 @@ class AnalysisRun:
         if manifest.key.startswith(DICTIONARIES) and self._examined is not None:
             self.examine(self._examined)
         return manifest
+
+    def text(self, path: Path) -> "OwnText":
+        """Return a file of the user's own; its hash becomes a parent."""
+        from interp.claims import OwnText
+
+        text = OwnText.of(path)
+        self.parents[text.key] = text.sha256
+        return text
 
     def recording(self, name: str) -> "Recording":
         """Return a recording; it becomes a parent."""

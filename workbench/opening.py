@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from interp.atlas.cells import Readout
     from interp.atlas.sources import AtlasSource
     from interp.atlas.vector_map import VectorMap
+    from interp.claims import OwnText
     from interp.dictionary import Dictionary
     from interp.patching.task import Task
     from interp.recording.store import Recording
@@ -141,17 +142,24 @@ def open_sae(workspace: "Workspace", name: str, *, device: str | None = None) ->
     return sae if device in (None, "cpu", "mps") else sae.to(device)
 
 
-def open_task(model: HookedModel, task: str, n_prompts: int | None, *, seed: int) -> "Task":
-    """Return prompts of a task by its name, or from a `.jsonl` or `.csv` file; None takes the whole file."""
+def open_task(
+    model: HookedModel, task: "str | OwnText", n_prompts: int | None, *, seed: int, template: int | None = None
+) -> "Task":
+    """Return prompts of a task by its name, or from a `.jsonl` or `.csv` file; None takes the whole file.
+
+    With seed 0 those of a file have its order, with another a random one.
+
+    Raises `ConfigError` for a `template` (a wording by its number) that the task lacks; a file has none.
+    """
     from interp.circuits.tasks import make_task, task_from_file
 
-    if Path(task).suffix:
-        return task_from_file(model, task, n_prompts=n_prompts)
-    return (
-        make_task(task, model, seed=seed)
-        if n_prompts is None
-        else make_task(task, model, n_prompts=n_prompts, seed=seed)
-    )
+    if not isinstance(task, str) or Path(task).suffix:
+        if template is not None:
+            raise ConfigError(f"{task} is a file, whose prompts have one wording; name a task to choose a wording")
+        return task_from_file(model, task, n_prompts=n_prompts, seed=seed)
+    if n_prompts is None:
+        return make_task(task, model, seed=seed, template=template)
+    return make_task(task, model, n_prompts=n_prompts, seed=seed, template=template)
 
 
 def task_name(task: str) -> str:

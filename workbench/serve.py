@@ -8,21 +8,19 @@
 import asyncio
 import contextlib
 import inspect
-import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from interp.errors import ConfigError, MissingError, WorkbenchError
+from interp.errors import ConfigError, WorkbenchError
 from interp.options import Argument, Means
 from workbench.options import command_line
+from workbench.protocol import Tool, check_protocol, offer
 from workbench.terminal import InWorkspace, Threaded, say
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from mcp.server.lowlevel import Server
 
     from dashboard.queue import RunQueue
     from dashboard.sources import Live
@@ -124,12 +122,7 @@ class Mcp(InWorkspace, Threaded):
     def run(self) -> None:
         from dashboard.live import LiveModel
 
-        try:
-            import mcp  # noqa: F401 - the error below is clearer than one from within
-        except ImportError:
-            raise MissingError(
-                "this verb needs the package of the Model Context Protocol; install it with pip install 'mcp>=2,<3'"
-            ) from None
+        check_protocol()
         workspace = self.open_workspace()
         self.use_threads()
         live, runs = LiveModel(workspace), None
@@ -148,59 +141,26 @@ class Mcp(InWorkspace, Threaded):
 
 
 async def converse(workspace: "Workspace", live: "Live", runs: "RunQueue | None" = None) -> None:
-    """Answer an agent until it closes the connection."""
-    from mcp.server.stdio import stdio_server
-
-    server = mcp_server(workspace, live, runs)
-    async with stdio_server() as (read, write):
-        sys.stdout = sys.stderr  # the protocol holds standard output now; whatever prints must not join it
-        await server.run(read, write, server.create_initialization_options())
-
-
-def mcp_server(workspace: "Workspace", live: "Live", runs: "RunQueue | None" = None) -> "Server":
-    """Return a server of the Model Context Protocol: reads and acts of a workspace, and with `runs` its analyses."""
-    from mcp import types
-    from mcp.server.lowlevel import Server
-
+    """Answer an agent with the reads and acts of a workspace, and with `runs` its analyses, until it leaves."""
     from dashboard import api
     from saes.acts import catalogue
 
     groups = [(workspace, api.READS), *([(runs, api.RUNS)] if runs is not None else [])]
     reads = {name: (source, group) for source, group in groups for name in group}
     acts = {name: act for name, act in catalogue().items() if act.offered}
-    forms = {name: (inspect.getdoc(group[name]), api.schema(group[name])) for name, (_, group) in reads.items()}
-    forms |= {name: (act.about(), act.schema()) for name, act in acts.items()}
     tools = [
-        types.Tool(
-            name=name,
-            description=description,
-            input_schema=form,
-            annotations=types.ToolAnnotations(
-                read_only_hint=name not in ("start", "cancel"), destructive_hint=False, open_world_hint=False
-            ),
-        )
-        for name, (description, form) in forms.items()
+        Tool(name, inspect.getdoc(group[name]) or "", api.schema(group[name]), name in ("start", "cancel"))
+        for name, (_, group) in reads.items()
     ]
+    tools += [Tool(name, act.about(), act.schema()) for name, act in acts.items()]
 
-    def answer(name: str, arguments: dict[str, object]) -> tuple[str, bool]:
-        try:
-            if name in acts:
-                reply = api.ask(live, name, arguments)
-            else:
-                source, group = reads.get(name, (workspace, api.READS))
-                reply = api.call(source, name, arguments, group)
-            return json.dumps(reply, ensure_ascii=False), False
-        except WorkbenchError as error:
-            return str(error), True
+    def answer(name: str, arguments: dict[str, object]) -> object:
+        if name in acts:
+            return api.ask(live, name, arguments)
+        source, group = reads.get(name, (workspace, api.READS))
+        return api.call(source, name, arguments, group)
 
-    async def list_tools(_context: object, _params: object) -> types.ListToolsResult:
-        return types.ListToolsResult(tools=tools)
-
-    async def call_tool(_context: object, params: types.CallToolRequestParams) -> types.CallToolResult:
-        text, failed = await asyncio.to_thread(answer, params.name, params.arguments or {})
-        return types.CallToolResult(content=[types.TextContent(type="text", text=text)], is_error=failed)
-
-    return Server("interp-workbench", instructions=_INSTRUCTIONS, on_list_tools=list_tools, on_call_tool=call_tool)
+    await offer("interp-workbench", _INSTRUCTIONS, tools, answer)
 
 
 PROBE = "selfcheck.safetensors"

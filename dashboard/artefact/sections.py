@@ -9,30 +9,38 @@ from urllib.parse import quote
 from dash import html
 
 from dashboard.answers import MOST_ROWS, is_object, is_sequence
-from dashboard.components.evidence import as_table, evidence_table, flattened, number, records_table, words
-from dashboard.components.frame import attempt, panel, quiet_link, stat, verdict
+from dashboard.components.evidence import as_table, claim_fold, evidence_table, flattened, number, records_table, words
+from dashboard.components.frame import attempt, fold, panel, quiet_link, stat, verdict
 from dashboard.components.pages import artefact_href
 from dashboard.figures.theme import visible
 from interp.artifacts import Artefact, Manifest, Table, as_json
 from interp.artifacts.artefact import layout_of
 from interp.artifacts.tables import schema_of
 from interp.cache import size_text
+from interp.claims import Claim, OwnText
 from interp.errors import program
 from interp.nulls import BEYOND
 from interp.workspace import Workspace
 
 CELLS = {"bool", "int8", "int16", "int32", "int64", "float", "double", "string"}
 """Types of the columns that fit in one cell."""
+MAX_SHOWN = 20_000
+"""Most characters of a text."""
 PLACES = ("document", "table")
 """Places of the fields that have a panel of their own."""
 
 
 def summary(value: Artefact) -> html.Div:
     """Return the headline of an artefact, and the numbers that are asked for first."""
-    facts = [stat(name, visible(str(fact), 160)) for name, fact in value.facts() if fact]
+    facts = html.Div(
+        [stat(name, visible(str(fact), 160)) for name, fact in value.facts() if fact], className="wb-stats"
+    )
+    if isinstance(value, Claim):  # its facts are sentences
+        said = ([html.Strong(name), ": ", html.Span(visible(fact, 600), dir="auto")] for name, fact in value.facts())
+        facts = html.Ul([html.Li(part) for part in said], className="wb-said")
     lines = [html.Li(visible(line, 600), dir="auto") for line in value.details()]
     judged = verdict(value.headline(), *([html.Ul(lines, className="wb-said")] if lines else []))
-    return html.Div([judged, html.Div(facts, className="wb-stats") if facts else None])
+    return html.Div([judged, facts if facts.children else None, claim_fold(value)])
 
 
 def panels(workspace: Workspace, value: Artefact) -> list[html.Section | html.Div]:
@@ -70,6 +78,10 @@ def _document(value: Artefact, name: str) -> html.Div | html.P | html.Table:
     document = getattr(value, name)
     if document is None or isinstance(document, str):  # the reason for which it is not there
         return html.P(visible(document or "This artefact lacks it.", 600), className="wb-none", dir="auto")
+    if isinstance(document, OwnText):
+        return html.Div(_text(document.name, document.text or f"too long to be kept, SHA-256 {document.sha256}"))
+    if isinstance(value, Claim) and is_object(document):
+        return html.Div([_text(str(name), str(text)) for name, text in document.items()])
     if rows := _parts(document):
         return records_table(rows, limit=MOST_ROWS)
     if not is_dataclass(document):
@@ -77,6 +89,15 @@ def _document(value: Artefact, name: str) -> html.Div | html.P | html.Table:
     lists = {field.name: parts for field in fields(document) if (parts := _parts(getattr(document, field.name)))}
     folded = [as_table(parts[:MOST_ROWS], words(name)) for name, parts in lists.items()]
     return html.Div([evidence_table(as_json(document), skip=tuple(lists)), *folded])
+
+
+def _text(name: str, text: str) -> html.Details:
+    """Return a text as it is written, folded under its name."""
+    shown = text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}\n... {len(text) - MAX_SHOWN:,} characters more"
+    return fold(
+        f"{visible(name, 80)}, {len(text):,} characters",
+        html.Pre(shown, className="wb-command", tabIndex=0, dir="auto"),
+    )
 
 
 def _parts(value: object) -> list[dict[str, Any]]:

@@ -33,7 +33,6 @@ from interp.artifacts import FOLDERS, as_json, kinds_of
 from interp.circuits.core import Core, cores_of
 from interp.circuits.found_circuit import FoundCircuit, open_circuit
 from interp.errors import UnknownNameError
-from interp.names import NodeName
 from interp.notes import GraphMarks
 
 VIAS = ("q", "k", "v", "other")
@@ -176,12 +175,10 @@ def _columns(nodes: list[str]) -> list[list[str]]:
         if by_position:
             columns.setdefault(_position(name), []).append(name)
         elif node_of(name).layer is not None:
-            columns.setdefault(_head_column(node_of(name)), []).append(name)
+            node = node_of(name)
+            at = float("inf") if node.kind in ("mlp", "error") else float(node.head or 0)
+            columns.setdefault(at, []).append(name)
     return [columns[at] for at in sorted(columns)] or [["embed"]]
-
-
-def _head_column(name: NodeName) -> float:
-    return float("inf") if name.kind in ("mlp", "error") else float(name.head or 0)
 
 
 def _index(parts: list[list[str]], name: str, otherwise: int) -> int:

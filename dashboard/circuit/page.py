@@ -14,7 +14,7 @@ from dash import Dash, Input, Output, State, dcc, html
 from dashboard.circuit import _data as view
 from dashboard.circuit import _drawing
 from dashboard.circuit._drawing import CircuitView, colours
-from dashboard.components.evidence import evidence_table, number, records_table, words
+from dashboard.components.evidence import claim_fold, evidence_table, number, records_table, words
 from dashboard.components.frame import Children, Part, attrs, fold, graph, page, panel, quiet_link, stat, verdict
 from dashboard.components.glossary import glossary
 from dashboard.components.pages import Page, artefact_menu, circuit_href, heads_href, menu_choices, prompt_href
@@ -131,6 +131,7 @@ def layout(
         ),
         _fewer_than_attend(context.workspace, artefact),
         *_tested(artefact, attacks, cores),
+        claim_fold(artefact),
         html.Div(
             [
                 graph_panel(artefact),
@@ -161,7 +162,8 @@ def _fewer_than_attend(workspace: Workspace, artefact: FoundCircuit) -> html.P |
 def _tested(artefact: FoundCircuit, attacks: list[WorstCase], cores: list[Core]) -> list[html.P]:
     """Return what an attack left of a circuit and what its core is, with links, or the commands that measure them."""
     if not isinstance(artefact, EdgeCircuit):
-        return []
+        lines = [visible(f"{line[0].upper()}{line[1:]}.", 600) for line in artefact.under_attack()]
+        return [html.P(line, className="wb-note") for line in lines]
     tests: list[tuple[str, WorstCase | Core | None, str, str]] = [
         ("Worst case: ", next(iter(attacks), None), "attack", "Not attacked yet: helpers and hurters may cancel. "),
         ("Core: ", next(iter(cores), None), "core", "One run: other prompts and methods may find other edges. "),
@@ -194,8 +196,9 @@ def _attack_panel(attack: WorstCase, colours: Theme) -> html.Section:
 
 def _core_panel(core: Core, colours: Theme) -> html.Section:
     """Return two equally good circuits that share least, and edges that can replace each other."""
+    null = "" if core.chance is None else f"By chance: {core.null_said}."
     if (pair := core.pair) is None:
-        return panel("Core", note=f"{core.said}.")
+        return panel("Core", note=f"{core.said}.", more=null)
     rows = core.substitutes.rows(order="before - without desc", limit=_LISTED)
     records = [
         {"circuit": s.circuit, "edges of": s.out, "or": s.instead}
@@ -208,8 +211,9 @@ def _core_panel(core: Core, colours: Theme) -> html.Section:
         *([html.H3("Substitutes"), records_table(records)] if records else []),
         note=f"They share {pair.shared:,} edges, which alone reach {pair.shared_faithfulness:.2f}; {pair.only_first:,} "
         f"and {pair.only_second:,} edges are in one alone.",
-        more="Of the circuits that are equally good on prompts that judge, the two that share the smallest part of the "
-        "smaller one. Substitutes: edges that were missed when taken out, and others that do as well.",
+        more="Of the circuits that are equally good on prompts that admit, the two that share the smallest part of the "
+        "smaller one; other prompts state the numbers. Substitutes: edges that were missed when taken out, and others "
+        f"that do as well. {null}",
     )
 
 

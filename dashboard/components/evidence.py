@@ -18,6 +18,9 @@ from dashboard.answers import is_list, is_object, is_sequence
 from dashboard.components.frame import Still, attrs, fold
 from dashboard.components.glossary import glossary
 from dashboard.figures.theme import visible
+from interp.artifacts import Artefact
+from interp.claims import StatedNumber
+from interp.errors import program
 
 WORDS = {
     "score": "estimated effect on the metric",
@@ -327,3 +330,26 @@ def _round_counts(top: int) -> list[int]:
     """Return a few round counts from 0 to `top`."""
     step = max(1, int(_step(top, 4)))
     return list(range(0, top + 1, step))
+
+
+def claim_fold(artefact: Artefact) -> html.Details | None:
+    """Return the commands that state each number of an artefact as a claim; None for a kind that states none."""
+    stated = getattr(artefact, "stated", None)
+    if not callable(stated):  # a measured claim has a field of this name
+        return None
+    numbers: dict[str, StatedNumber] = stated()  # pyright: ignore[reportAssignmentType]
+    lines = [f"{program()} claim {artefact.key} --number {name} --out {name}.json" for name in numbers]
+    said = [
+        html.Li(visible(f"{name}: {number.sentence} ({number.outcome} here)", 400)) for name, number in numbers.items()
+    ]
+    return fold(
+        "State this as a claim",
+        html.Ul(said, className="wb-said"),
+        html.Pre(
+            "\n".join([*lines, f"{program()} check {next(iter(numbers))}.json --harder"]),
+            className="wb-command",
+            tabIndex=0,
+        ),
+        html.P("A claim names what would refute it: other seeds, wordings and attacks.", className="wb-note"),
+        id="claim",
+    )

@@ -4,5 +4,4 @@
 - `_data`      runs, curves, shares of frequencies and series of maps of an artefact
 - `_grokking`  the panels of modular addition
 - `_induction` the panels of a toy that learns induction
-- `_scaling`   the panels of language models of several sizes
 """

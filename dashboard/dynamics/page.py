@@ -8,7 +8,7 @@ from dash import Dash, dcc, html
 from dashboard.components.frame import ListLine, Part, choice_list, page, previous_next
 from dashboard.components.pages import Page, artefact_menu, dynamics_href, menu_choices, register_parts, whole_number
 from dashboard.dynamics import _data as view
-from dashboard.dynamics import _grokking, _induction, _scaling
+from dashboard.dynamics import _grokking, _induction
 from dashboard.figures.theme import Theme, theme, visible
 from dashboard.sources import PageSources, current, open_artefact
 from interp.artifacts import kinds_of
@@ -25,7 +25,7 @@ class _Part(Protocol):
     def panels(self, workspace: Workspace, study: Any, at: int, colours: Theme) -> list[Part]: ...
 
 
-_PARTS: dict[str, _Part] = {"grokking": _grokking, "induction_onset": _induction, "language_scaling": _scaling}
+_PARTS: dict[str, _Part] = {"grokking": _grokking, "induction_onset": _induction}
 
 
 def layout(context: PageSources, name: str | None = None, seed: str = "", spec: str = "", **_: object) -> html.Div:

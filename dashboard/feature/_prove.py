@@ -12,7 +12,7 @@ import numpy as np
 from dash import Dash, Input, NoUpdate, Output, State, dcc, html, no_update
 from dash.development.base_component import Component
 
-from dashboard.components.evidence import as_table, number
+from dashboard.components.evidence import as_table, claim_fold, number
 from dashboard.components.forms import field_input, help_mark
 from dashboard.components.frame import (
     Children,
@@ -122,8 +122,7 @@ def _stored(workspace: Workspace, of: One, proof: Proof | None, scheme: str | No
         graph("prove-nulls", figure=proof_nulls(proof, theme(scheme)), height=230, label="The feature and its nulls"),
         _continuations(proof),
         fold("Run it again", _button(workspace, again, name, index, "Run the proof again")),
-        fold("State this as a claim", html.Pre(f"workbench claim {proof.key}\nworkbench check claim.json --harder",
-                                               className="wb-command", tabIndex=0)),
+        claim_fold(proof),
     ]  # fmt: skip
 
 

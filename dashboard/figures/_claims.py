@@ -4,7 +4,7 @@ from math import isnan
 
 import plotly.graph_objects as go
 
-from dashboard.figures.theme import Theme, legend_above, styled
+from dashboard.figures.theme import Theme, legend_above, styled, whiskers
 from interp.claims import Claim, Outcome
 
 
@@ -33,13 +33,7 @@ def claim_variations(claim: Claim, colours: Theme, *, height: int | None = None)
         figure.add_scatter(
             y=[name for name, _ in some],
             x=[row.value for _, row in some],
-            error_x={
-                "type": "data",
-                "symmetric": False,
-                "array": [0 if row.high is None else row.high - row.value for _, row in some],
-                "arrayminus": [0 if row.low is None else row.value - row.low for _, row in some],
-                "thickness": 1.2,
-            },
+            error_x=whiskers(*zip(*((row.value, row.low, row.high) for _, row in some), strict=True), thickness=1.2),
             mode="markers",
             name=outcome,
             marker={"color": colour, "size": 10},
@@ -49,6 +43,6 @@ def claim_variations(claim: Claim, colours: Theme, *, height: int | None = None)
     worst = min(rows, key=lambda row: row.margin)
     if not isnan(worst.value):
         figure.add_vline(x=worst.value, line={"color": colours.opposite, "width": 1, "dash": "dot"})
-    figure.update_xaxes(title_text=f"{claim.stated.unit} (dotted: the variation least above its null)")
+    figure.update_xaxes(title_text=f"{claim.stated.unit}<br>dotted: the variation least above its null")
     figure.update_yaxes(autorange="reversed", showgrid=False)
     return figure

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from dashboard.figures.theme import MONO, Scale, Theme, colour_bar, escape, message_figure, styled
+from dashboard.figures.theme import MONO, Theme, escape, heat_map, message_figure, styled
 from interp.circuits.alignment import SiteAccuracy
 from interp.patching.patching_map import JudgedPatch, Patch
 
@@ -16,11 +16,6 @@ Part = tuple[str, float]
 
 SHOWN = 12
 """parts with a bar of their own; the others are summed"""
-
-
-def diverging(colours: Theme) -> Scale:
-    """From the opposite through the page's own background to the accent: zero is quiet."""
-    return [(0.0, colours.opposite), (0.5, colours.sequential[0][1]), (1.0, colours.accent)]
 
 
 def share_map(heads: list[list[float]], mlps: list[float], colours: Theme) -> go.Figure:
@@ -36,20 +31,10 @@ def share_map(heads: list[list[float]], mlps: list[float], colours: Theme) -> go
         names += ["", "MLP"]
     top = float(np.nanmax(np.abs(values))) or 1.0
     labels = [[_cell(layer, name) for name in names] for layer in range(len(values))]
-    figure = go.Figure(
-        go.Heatmap(
-            z=values,
-            zmin=-top,
-            zmax=top,
-            colorscale=diverging(colours),
-            xgap=1,
-            ygap=1,
-            customdata=labels,
-            hovertemplate="<b>%{customdata}</b> %{z:+.3f}<extra></extra>",
-            hoverongaps=False,
-            colorbar=colour_bar(colours, "logits"),
-        )
-    )
+    figure = heat_map(
+        values, colours, "logits", top=top, signed=True, customdata=labels, hoverongaps=False,
+        hovertemplate="<b>%{customdata}</b> %{z:+.3f}<extra></extra>",
+    )  # fmt: skip
     styled(figure, colours, height=max(240, 15 * len(values) + 90))
     figure.update_xaxes(tickvals=list(range(len(names))), ticktext=names, side="top", showgrid=False, title_text="head")
     figure.update_yaxes(title_text="layer", dtick=1 if len(values) <= 12 else 5, showgrid=False)
@@ -111,20 +96,11 @@ def pair_map(
     rows, columns = _largest(np.abs(matrix).sum(1), n), _largest(np.abs(matrix).sum(0), n)
     shown = matrix[np.ix_(rows, columns)]
     top = float(np.abs(shown).max()) or 1.0
-    figure = go.Figure(
-        go.Heatmap(
-            z=shown.astype(np.float32),
-            zmin=-top,
-            zmax=top,
-            colorscale=diverging(colours),
-            xgap=1,
-            ygap=1,
-            x=[escape(key_parts[i], 20) for i in columns],
-            y=[escape(query_parts[i], 20) for i in rows],
-            hovertemplate="query <b>%{y}</b><br>key <b>%{x}</b><br>%{z:+.3f}<extra></extra>",
-            colorbar=colour_bar(colours, "score"),
-        )
-    )
+    figure = heat_map(
+        shown.astype(np.float32), colours, "score", top=top, signed=True,
+        x=[escape(key_parts[i], 20) for i in columns], y=[escape(query_parts[i], 20) for i in rows],
+        hovertemplate="query <b>%{y}</b><br>key <b>%{x}</b><br>%{z:+.3f}<extra></extra>",
+    )  # fmt: skip
     styled(figure, colours, height=22 * len(rows) + 120)
     ticks: dict[str, Any] = {"showgrid": False, "tickfont": {"family": MONO, "size": 11}, "type": "category"}
     figure.update_xaxes(title_text="part read at the key", side="top", tickangle=-60, **ticks)
@@ -196,12 +172,7 @@ def patching_map(
         effect[at], hover[at] = row.effect, _hover(row)
     limit = max(1e-6, float(np.abs(effect).max()))
     beyond = sorted({at for at, row in by_cell if isinstance(row, JudgedPatch) and row.beyond})
-    figure = go.Figure(
-        go.Heatmap(
-            z=effect, zmin=-limit, zmax=limit, colorscale=diverging(colours), xgap=1, ygap=1, hovertext=hover,
-            hoverinfo="text", colorbar=colour_bar(colours, "share of the gap"),
-        )
-    )  # fmt: skip
+    figure = heat_map(effect, colours, "share of the gap", top=limit, signed=True, hovertext=hover)
     if beyond:
         dots = {"color": colours.text, "size": 5, "line": {"color": colours.surface, "width": 1}}
         layers, columns = ([cell[i] for cell in beyond] for i in (0, 1))
@@ -225,19 +196,12 @@ def swap_map(rows: Sequence[SiteAccuracy], colours: Theme) -> go.Figure:
     positions = sorted({row.position for row in rows})
     names = {row.position: escape(row.token, 28) for row in rows}
     shares = {(row.layer, row.position): row.accuracy for row in rows}
-    figure = go.Figure(
-        go.Heatmap(
-            z=np.array([[shares[layer, position] for position in positions] for layer in layers], np.float32),
-            zmin=0,
-            zmax=1,
-            colorscale=colours.sequential,
-            xgap=1,
-            ygap=1,
-            customdata=[[[layer, names[position]] for position in positions] for layer in layers],
-            hovertemplate="before layer %{customdata[0]}, <b>%{customdata[1]}</b>: %{z:.0%}<extra></extra>",
-            colorbar=colour_bar(colours, "wanted answers"),
-        )
-    )
+    figure = heat_map(
+        np.array([[shares[layer, position] for position in positions] for layer in layers], np.float32),
+        colours, "wanted answers",
+        customdata=[[[layer, names[position]] for position in positions] for layer in layers],
+        hovertemplate="before layer %{customdata[0]}, <b>%{customdata[1]}</b>: %{z:.0%}<extra></extra>",
+    )  # fmt: skip
     styled(figure, colours, height=26 * len(layers) + 150)
     figure.update_xaxes(title_text="position", side="top", showgrid=False)
     figure.update_xaxes(tickvals=list(range(len(positions))), ticktext=[names[position] for position in positions])

@@ -1,12 +1,11 @@
 """Fine-tuning effects: changes of weights and of the residual stream, transplanted parts, latents of a crosscoder."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
 
-from dashboard.figures.theme import Theme, colour_bar, escape, message_figure, styled
+from dashboard.figures.theme import Theme, escape, heat_map, message_figure, styled, whiskers
 from interp.changes.measured import RepresentationChanges, Transplant, WeightChange
 from interp.nulls import null_verdict
 from saes.evaluation.latent_comparison import LatentComparison
@@ -39,24 +38,13 @@ def weights_figure(rows: Sequence[WeightChange], colours: Theme, *, height: int 
                 f"{escape(row.name)}: {row.change:.3g}, null up to {row.null_high:.2g}<br>"
                 f"rank of the change {_number(row.rank)} (random {_number(row.random_rank)})"
             )
-    figure = go.Figure(
-        go.Heatmap(
-            z=z,
-            x=kinds,
-            y=names,
-            text=text,
-            texttemplate="%{text}",
-            customdata=hover,
-            xgap=2,
-            ygap=2,
-            hovertemplate="%{customdata}<extra></extra>",
-            hoverongaps=False,
-            colorscale=colours.sequential,
-            zmin=0,
-            zmax=max(1.0, float(np.nanmax(z))),
-            colorbar=_times(colours, float(np.nanmax(z))),
-        )
-    )
+    top = max(1.0, float(np.nanmax(z)))
+    figure = heat_map(
+        z, colours, "change, in multiples of the null", top=top, gap=2, x=kinds, y=names, text=text,
+        texttemplate="%{text}", customdata=hover, hovertemplate="%{customdata}<extra></extra>", hoverongaps=False,
+    )  # fmt: skip
+    ticks = list(range(int(top) + 1))
+    figure.update_traces(colorbar={"tickvals": ticks, "ticktext": [f"{10**tick:,}" for tick in ticks]})
     styled(figure, colours, height=height or 120 + 34 * len(names))
     figure.update_yaxes(title_text="layer", showgrid=False)
     figure.update_xaxes(title_text="matrix (the head that changed most)", showgrid=False)
@@ -75,13 +63,10 @@ def stream_figure(texts: Mapping[str, RepresentationChanges], colours: Theme, *,
         label, rows = escape(name), changes.layers
         x = [row.name for row in rows]
         y, low, high = np.maximum(np.array([row.change for row in rows], float).T, floor)
-        error = {
-            "type": "data", "symmetric": False, "array": np.subtract(high, y), "arrayminus": np.subtract(y, low),
-            "thickness": 1.5, "width": 4,
-        }  # fmt: skip
         marks = ["circle" if row.above_null else "circle-open" for row in rows]
         figure.add_scatter(
-            x=x, y=y, error_y=error, name=label, mode="lines+markers", line={"color": colour},
+            x=x, y=y, error_y=whiskers(y, low, high, thickness=1.5, width=4), name=label, mode="lines+markers",
+            line={"color": colour},
             marker={"size": 8, "symbol": marks}, customdata=[row.cka.estimate for row in rows],
             hovertemplate="after %{x}: %{y:.3g} of its variance, CKA %{customdata:.4f}<extra>" + label + "</extra>",
         )  # fmt: skip
@@ -110,10 +95,10 @@ def transplant_figure(rows: Sequence[Transplant], colours: Theme, *, height: int
         ("removed", "reverted in the tuned model: behaviour lost", colours.opposite),
     ):
         value, low, high = np.array([getattr(row, direction) for row in rows], float).T
-        error = {"type": "data", "symmetric": False, "array": high - value, "arrayminus": value - low, "width": 3}
+        error = whiskers(value, low, high, width=3, thickness=1.2, color=colours.muted)
         verdicts = [null_verdict(getattr(row, f"{direction}_found")) for row in rows]
         figure.add_bar(
-            x=value, y=names, orientation="h", name=label, error_x={**error, "thickness": 1.2, "color": colours.muted},
+            x=value, y=names, orientation="h", name=label, error_x=error,
             marker={"color": colour}, customdata=verdicts, offsetgroup=direction,
             hovertemplate="%{y}: %{x:.0%}, %{customdata}<extra></extra>",
         )  # fmt: skip
@@ -137,13 +122,6 @@ def transplant_figure(rows: Sequence[Transplant], colours: Theme, *, height: int
 
 def _number(value: float) -> str:
     return f"{value:.1f}" if np.isfinite(value) else "-"
-
-
-def _times(colours: Theme, top: float) -> dict[str, Any]:
-    """A colour bar in multiples of the null."""
-    ticks = list(range(int(max(1.0, top)) + 1))
-    bar = colour_bar(colours, "change, in multiples of the null")
-    return bar | {"tickvals": ticks, "ticktext": [f"{10**tick:,}" for tick in ticks]}
 
 
 BINS = 40

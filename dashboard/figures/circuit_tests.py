@@ -5,7 +5,7 @@ from collections import defaultdict
 
 import plotly.graph_objects as go
 
-from dashboard.figures.theme import Theme, legend_above, message_figure, styled
+from dashboard.figures.theme import Theme, legend_above, message_figure, styled, whiskers
 from interp.circuits.core import Core
 from interp.circuits.worst_case import CHOSEN, RANDOM_EDGES, Attack, WorstCase
 from interp.names import parse_node
@@ -31,7 +31,8 @@ def attack_strength(worst_case: WorstCase, colours: Theme, *, height: int = 230)
         rows = worst_case.strength.rows("ablation = ? and n_removed > 0", ablation, order="n_removed")
         _line_of(figure, ablation, [(row.n_removed, row.left) for row in rows], colours.accent, dash)
     chosen = worst_case.of(CHOSEN)
-    null = next(row for row in worst_case.rows if row.what == RANDOM_EDGES and row.ablation == chosen.ablation)
+    of = (RANDOM_EDGES, chosen.ablation, chosen.wording)
+    null = next(row for row in worst_case.rows if (row.what, row.ablation, row.wording) == of)
     _attacked(figure, chosen.n_removed, chosen, colours, CHOSEN)
     _attacked(figure, null.n_removed, null, colours, RANDOM_EDGES, colour=colours.muted, symbol="square")
     return _left(figure, "edges attacked", colours, height)
@@ -51,11 +52,10 @@ def _line_of(figure: go.Figure, name: str, points: list[tuple[int, float]], colo
 def _attacked(
     figure: go.Figure, x: int, row: Attack, colours: Theme, name: str, colour: str = "", symbol: str = "diamond"
 ) -> None:
-    bars = {"type": "data", "symmetric": False, "array": [row.high - row.left], "arrayminus": [row.left - row.low]}
     figure.add_scatter(
         x=[x],
         y=[row.left],
-        error_y=bars,
+        error_y=whiskers([row.left], [row.low], [row.high]),
         name=name,
         mode="markers",
         marker={"color": colour or colours.opposite, "size": 9, "symbol": symbol},

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from dashboard.figures.theme import Theme, colour_bar, escape, faint, message_figure, styled, visible
+from dashboard.figures.theme import Theme, escape, faint, heat_map, message_figure, styled, visible, whiskers
 from interp.circuits.circuit import Circuit, Edge, edge_text
 from interp.circuits.found_circuit import FaithfulnessPoint, ScoredEdge
 from interp.circuits.induction_circuit import ComposedPair
@@ -37,6 +37,7 @@ def ablation_bars(rows: Iterable[AblationEffect], colours: Theme) -> go.Figure:
     if not rows:
         return message_figure("no ablation was measured", colours)
     names = [_name(row) for row in rows]
+    ends = zip(*((row.loss_second_half, row.low, row.high) for row in rows), strict=True)
     figure = go.Figure()
     figure.add_bar(
         y=names,
@@ -53,15 +54,7 @@ def ablation_bars(rows: Iterable[AblationEffect], colours: Theme) -> go.Figure:
         orientation="h",
         name="second half",
         marker={"color": colours.accent},
-        error_x={
-            "type": "data",
-            "symmetric": False,
-            "array": [_reach(row.high, row.loss_second_half) for row in rows],
-            "arrayminus": [_reach(row.loss_second_half, row.low) for row in rows],
-            "color": colours.text,
-            "thickness": 1,
-            "width": 3,
-        },
+        error_x=whiskers(*ends, color=colours.text, thickness=1, width=3),
         hovertext=[_ablation_hover(row) for row in rows],
         hoverinfo="text",
     )
@@ -77,11 +70,6 @@ def ablation_bars(rows: Iterable[AblationEffect], colours: Theme) -> go.Figure:
 def _name(row: AblationEffect) -> str:
     heads = f", {row.n_heads} heads" if row.n_heads > 1 and "heads" not in row.group else ""
     return f"{escape(row.group, 36)}{heads} · {escape(row.kind, 12)}"
-
-
-def _reach(high: float, low: float) -> float:
-    """Return the length of a whisker; 0 if its end is unknown."""
-    return max(0.0, high - low) if math.isfinite(high - low) else 0.0
 
 
 def _ablation_hover(row: AblationEffect) -> str:
@@ -120,7 +108,8 @@ def circuit_plot(circuit: Circuit, colours: Theme, *, max_edges: int = 60, heigh
         showlegend=False,
     )  # fmt: skip
     rows = sorted({y for _, y in spots.values()})
-    figure.update_xaxes(visible=False, range=[min(x for x, _ in spots.values()) - 1, _right(spots) + 1])
+    columns = [x for x, _ in spots.values()]
+    figure.update_xaxes(visible=False, range=[min(columns) - 1, max(columns) + 1])
     figure.update_yaxes(visible=False, range=[rows[0] - 0.7, rows[-1] + 0.7])
     more = f"the {max_edges} strongest of {len(circuit.edges)} edges of " if len(circuit.edges) > max_edges else ""
     figure.update_layout(title={"text": f"{more}{short_name(circuit.model)}", "font": {"size": 13}}, margin={"t": 36})
@@ -149,10 +138,6 @@ def _spots(names: list[str]) -> dict[str, tuple[float, float]]:
 def _level(node: NodeName) -> float:
     """One row per layer; where a layer has several dictionaries, one for each."""
     return node.order[0] if node.point else float(node.layer or 0)
-
-
-def _right(spots: dict[str, tuple[float, float]]) -> float:
-    return max(x for x, _ in spots.values())
 
 
 def _arrow(figure: go.Figure, edge: Edge, spots: dict[str, tuple[float, float]], colour: str, strength: float) -> None:
@@ -200,19 +185,7 @@ def composition_map(rows: Iterable[ComposedPair], via: str, colours: Theme) -> g
     for row in shown:
         at = names.index(row.source), readers.index(row.target)
         score[at], hover[at] = row.score, _composition_hover(row)
-    figure = go.Figure(
-        go.Heatmap(
-            z=score,
-            zmin=0,
-            zmax=float(np.nanmax(score)),
-            colorscale=colours.sequential,
-            xgap=2,
-            ygap=2,
-            hovertext=hover,
-            hoverinfo="text",
-            colorbar=colour_bar(colours, "composition"),
-        )
-    )
+    figure = heat_map(score, colours, "composition", top=float(np.nanmax(score)), gap=2, hovertext=hover)
     above = [row for row in shown if row.score > row.null_high]
     crowded = score.size > _CROWDED
     dot = {"symbol": "circle", "size": 3 if crowded else 6, "color": colours.opposite, "line": {"width": 0}}

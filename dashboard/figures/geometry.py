@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 from jaxtyping import Float
 from plotly.subplots import make_subplots
 
-from dashboard.figures.theme import Theme, colour_bar, escape, faint, legend_above, styled
+from dashboard.figures.theme import Theme, escape, faint, heat_map, legend_above, styled, whiskers
 from interp.directions.choice import SteeringChoice
 from interp.directions.monitor import LABELS, MonitorRates
 from interp.directions.study import DirectionProbe
@@ -164,7 +164,7 @@ def _dots(row: ListAlong, chosen: np.ndarray, at: int, counted: bool, colour: st
         "y": [at] * len(chosen),
         "mode": "markers",
         "marker": {"size": 8, "color": colour, "opacity": 0.8, "symbol": "circle" if counted else "circle-open"},
-        "error_x": _whiskers(places, colour) | {"thickness": 0.8, "width": 0},
+        "error_x": _whiskers(places, colour, thickness=0.8, width=0),
         "hovertext": [
             f"<b>{escape(row.words[i], 60)}</b>, {escape(row.name, 40)}<br>at {row.places.estimate[i]:+.3g}{made}"
             for i in map(int, chosen)
@@ -376,7 +376,8 @@ def steering_figure(
 def rotation_figure(sweep: RotationSweep, colours: Theme, *, height: int = 380) -> go.Figure:
     """Effect of rotating a word by some items on the answer, with the interval over prompts, in nats.
 
-    The band is the range of random directions, diamonds are the whole activation replaced.
+    The band is the range of the nulls (random directions, and the other sense), diamonds are the whole activation
+    replaced.
     """
     steps = list(sweep.steps)
     low, high = sweep.random.min(0).tolist(), sweep.random.max(0).tolist()
@@ -384,7 +385,7 @@ def rotation_figure(sweep: RotationSweep, colours: Theme, *, height: int = 380) 
     figure.add_scatter(x=steps + steps[::-1], y=high + low[::-1], fill="toself", mode="lines",
                        fillcolor=faint(colours.muted, 0.28), hoverinfo="skip",
                        line={"color": colours.muted, "width": 1, "dash": "dot"},
-                       name=f"random directions ({len(sweep.random)})")  # fmt: skip
+                       name="random directions, other sense")  # fmt: skip
     figure.add_scatter(
         x=steps, y=sweep.swapped, mode="markers", name="whole activation swapped", cliponaxis=False,
         marker={"size": 9, "symbol": "diamond-open", "color": colours.opposite, "line": {"width": 1.8}},
@@ -402,12 +403,8 @@ def rotation_figure(sweep: RotationSweep, colours: Theme, *, height: int = 380) 
     return figure.update_yaxes(title_text="change towards the rotated answer (nats)", nticks=6)
 
 
-def _whiskers(values: Interval[np.ndarray], colour: str) -> dict[str, Any]:
-    """Return the whiskers of an interval; none without a bound."""
-    reaches = [np.nan_to_num(reach, nan=0.0, posinf=0.0).clip(min=0)
-               for reach in (values.high - values.estimate, values.estimate - values.low)]  # fmt: skip
-    return {"type": "data", "symmetric": False, "color": colour, "thickness": 1.4, "width": 4,
-            "array": reaches[0], "arrayminus": reaches[1]}  # fmt: skip
+def _whiskers(values: Interval[np.ndarray], colour: str, *, thickness: float = 1.4, width: int = 4) -> dict[str, Any]:
+    return whiskers(*values, color=colour, thickness=thickness, width=width)
 
 
 def _turn(sweep: RotationSweep, at: int) -> str:
@@ -422,9 +419,8 @@ def similarity_map(similarity: LayerSimilarity, colours: Theme) -> go.Figure:
     """Draw the CKA of all spaces with all, 0 to 1."""
     n = range(len(similarity.hook_points))
     hover = [[_similarity_hover(similarity, i, j) for j in n] for i in n]
-    scale = {"zmin": 0, "zmax": 1, "colorscale": colours.sequential, "colorbar": colour_bar(colours, "CKA")}
-    heat = go.Heatmap(z=similarity.cka, hovertext=hover, hoverinfo="text", **scale)
-    figure = styled(go.Figure(heat), colours, height=max(280, min(640, 18 * len(n) + 140)))
+    heat = heat_map(similarity.cka, colours, "CKA", gap=0, hovertext=hover)
+    figure = styled(heat, colours, height=max(280, min(640, 18 * len(n) + 140)))
     short = [escape(name.replace(".hook_", " ").replace("blocks.", ""), 24) for name in similarity.hook_points]
     ticks: dict[str, Any] = {"tickvals": list(n), "ticktext": short, "showgrid": False}
     figure.update_xaxes(tickangle=-60, **ticks)
@@ -495,12 +491,8 @@ def layers_and_strengths(choice: SteeringChoice, colours: Theme, *, height: int 
         for i, point in enumerate(choice.hook_points)
     ]
     across, up = list(range(len(choice.strengths))), list(range(len(choice.hook_points)))
-    figure = go.Figure(
-        go.Heatmap(
-            z=np.where(allowed, choice.effect, np.nan), x=across, y=up, zmin=0, zmax=top, showscale=False,
-            colorscale=colours.sequential, hoverinfo="skip", xgap=2, ygap=2,
-        )
-    )  # fmt: skip
+    shown = np.where(allowed, choice.effect, np.nan)
+    figure = heat_map(shown, colours, "", top=top, gap=2, x=across, y=up, showscale=False, hoverinfo="skip")
     written: list[dict[str, Any]] = []
     for i, row in enumerate(texts):
         for j, text in enumerate(row):
@@ -532,10 +524,10 @@ def monitor_rates(rows: Sequence[MonitorRates], colours: Theme, *, height: int |
     open_or_not = ["circle" if row.split == rows[0].split else "circle-open" for row in rows]
     figure = go.Figure()
     for name, title, colour in (("caught", "caught", colours.accent), ("alarms", "false alarms", colours.opposite)):
-        value, low, high = (np.array([getattr(row, f"{name}{end}") for row in rows]) for end in ("", "_low", "_high"))
-        error = {"type": "data", "symmetric": False, "array": high - value, "arrayminus": value - low, "color": colour}
+        value, low, high = ([getattr(row, f"{name}{end}") for row in rows] for end in ("", "_low", "_high"))
         figure.add_scatter(
-            x=value, y=names, name=title, mode="markers", error_x=error | {"thickness": 1.2, "width": 3},
+            x=value, y=names, name=title, mode="markers",
+            error_x=whiskers(value, low, high, color=colour, thickness=1.2, width=3),
             marker={"size": 9, "color": colour, "symbol": open_or_not},
         )  # fmt: skip
     figure.update_xaxes(title="share of texts that fire (95 % over groups)", range=[-0.03, 1.03], tickformat=".0%")

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from dashboard.figures.theme import MONO, Theme, colour_bar, escape, styled, visible
+from dashboard.figures.theme import MONO, Theme, escape, heat_map, styled, visible
 from interp.circuits.head_scores import HeadScore
 from interp.circuits.heads_in_text import HeadsInText
 from interp.nulls import null_verdict
@@ -24,31 +24,11 @@ def head_scores(rows: Sequence[HeadScore], colours: Theme, *, height: int = 560)
     for row in rows:
         score[row.layer, row.head] = row.score
         hover[row.layer, row.head] = _head_hover(row)
-    figure = go.Figure(
-        go.Heatmap(
-            z=score,
-            zmin=0,
-            zmax=1,
-            colorscale=colours.sequential,
-            xgap=2,
-            ygap=2,
-            hovertext=hover,
-            hoverinfo="text",
-            colorbar=colour_bar(colours, "score (fraction of attention)"),
-        )
-    )
+    figure = heat_map(score, colours, "score (fraction of attention)", gap=2, hovertext=hover)
     hits = [row for row in rows if row.above_null]
+    marker = {"symbol": "circle", "size": 7, "color": colours.opposite, "line": {"width": 1, "color": colours.surface}}
     figure.add_scatter(
-        x=[row.head for row in hits],
-        y=[row.layer for row in hits],
-        mode="markers",
-        marker={
-            "symbol": "circle",
-            "size": 7,
-            "color": colours.opposite,
-            "line": {"width": 1, "color": colours.surface},
-        },
-        hoverinfo="skip",
+        x=[row.head for row in hits], y=[row.layer for row in hits], mode="markers", marker=marker, hoverinfo="skip"
     )
     styled(figure, colours, height=height)
     figure.update_xaxes(title_text="head", dtick=1, showgrid=False, range=[-0.5, heads - 0.5])
@@ -85,10 +65,9 @@ def head_multiples(text_heads: HeadsInText, colours: Theme) -> go.Figure:
             f"<b>{row.name}</b> {escape(titles[row.kind], 40)} {row.score:.3f} · {null_verdict(row.found)}<br>"
             f"shuffled keys {row.shuffled:.3f}"
         )
-    figure = go.Figure(go.Heatmap(
-        z=score, customdata=names, zmin=0, zmax=1, colorscale=colours.sequential, hovertext=hover, hoverinfo="text",
-        xgap=1, ygap=1, hoverongaps=False, colorbar=colour_bar(colours, "score (fraction of attention)"),
-    ))  # fmt: skip
+    figure = heat_map(
+        score, colours, "score (fraction of attention)", customdata=names, hovertext=hover, hoverongaps=False
+    )
     hits = [(corner[row.kind][1] + row.head, corner[row.kind][0] + row.layer) for row in rows if row.found]
     figure.add_scatter(
         x=[x for x, _ in hits], y=[y for _, y in hits], mode="markers", hoverinfo="skip",
@@ -124,22 +103,10 @@ def logit_lens(predictions: Predictions, layers: list[str], tokens: list[str], c
     n = len(tokens)
     probability = np.array([[cell[0][1] for cell in row] for row in predictions], np.float32)
     labelled = n <= LENS_LABELLED
-    figure = go.Figure(
-        go.Heatmap(
-            z=probability,
-            zmin=0,
-            zmax=1,
-            colorscale=colours.sequential,
-            hovertext=[
-                [_lens_hover(cell, layers[i], tokens[j]) for j, cell in enumerate(row)]
-                for i, row in enumerate(predictions)
-            ],
-            hoverinfo="text",
-            xgap=1,
-            ygap=1,
-            colorbar=colour_bar(colours, "probability of the top token"),
-        )
-    )
+    hover = [
+        [_lens_hover(cell, layers[i], tokens[j]) for j, cell in enumerate(row)] for i, row in enumerate(predictions)
+    ]
+    figure = heat_map(probability, colours, "probability of the top token", hovertext=hover)
     styled(figure, colours, height=_ROW * len(layers) + 90)
     if labelled:
         _write_tokens(figure, predictions, colours)
@@ -189,19 +156,8 @@ def attention_pattern(weights: np.ndarray, tokens: list[str], colours: Theme, *,
     n = len(tokens)
     shown = np.where(np.tril(np.ones((n, n), bool)), weights, np.nan).astype(np.float32)
     names = [escape(token, 16) for token in tokens]
-    figure = go.Figure(
-        go.Heatmap(
-            z=shown,
-            zmin=0,
-            zmax=1,
-            colorscale=colours.sequential,
-            hovertext=_pattern_hover(shown, names),
-            hoverinfo="text",
-            xgap=1 if n <= PATTERN_LABELLED else 0,
-            ygap=1 if n <= PATTERN_LABELLED else 0,
-            colorbar=colour_bar(colours, "attention"),
-        )
-    )
+    hover = [_pattern_hover(shown[dest], dest, names) for dest in range(n)]
+    figure = heat_map(shown, colours, "attention", gap=1 if n <= PATTERN_LABELLED else 0, hovertext=hover)
     styled(figure, colours, height=height)
     ticks: dict[str, Any] = {"tickfont": {"family": MONO, "size": 11, "color": colours.text}, "showgrid": False}
     if n <= PATTERN_LABELLED:
@@ -212,10 +168,6 @@ def attention_pattern(weights: np.ndarray, tokens: list[str], colours: Theme, *,
     return figure
 
 
-def _pattern_hover(weights: np.ndarray, names: list[str]) -> list[list[str]]:
-    return [_pattern_hover_row(weights[dest], dest, names) for dest in range(len(names))]
-
-
-def _pattern_hover_row(row: np.ndarray, dest: int, names: list[str]) -> list[str]:
+def _pattern_hover(row: np.ndarray, dest: int, names: list[str]) -> list[str]:
     past = [f"<b>{names[dest]}</b> → <b>{names[src]}</b><br>{row[src]:.3f}" for src in range(dest + 1)]
     return past + [""] * (len(names) - dest - 1)

@@ -8,7 +8,7 @@ drawn. Classes are written as text, so that the analyses are not imported before
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, TypeGuard
+from typing import Any, Literal, cast
 
 import numpy as np
 import plotly.graph_objects as go
@@ -17,11 +17,7 @@ from dashboard.figures import attribution, changes, circuit_tests, circuits, geo
 from dashboard.figures._claims import claim_variations
 from dashboard.figures.theme import Theme
 from dashboard.figures.theme import theme as theme_called
-from interp.changes.comparison import ModelComparison
-from interp.changes.measured import Transplants, WeightChanges
 from interp.circuits.head_scores import HeadScores
-from interp.directions.monitor import Monitor
-from interp.directions.study import DirectionGeometry
 from interp.errors import ConfigError
 from interp.studies.grokking_phases import Grokking
 from interp.studies.induction_onset import InductionRun
@@ -68,23 +64,20 @@ def _drawn_by(result: object, table: Mapping[str, Draw]) -> Draw | None:
 
 def _several(result: object) -> Mapping[Any, Any] | None:
     """Several results by name or by number; None for a single result."""
-    if _is_sequence(result):
-        return dict(enumerate(result))
+    if isinstance(result, list | tuple):
+        return dict(enumerate(cast(Sequence[Any], result)))
     return result if isinstance(result, Mapping) else None
 
 
-def _is_sequence(value: object) -> TypeGuard[Sequence[Any]]:
-    return isinstance(value, list | tuple)
+def _part(read: Callable[[Any], Any], draw: Draw) -> Draw:
+    """Return what draws a part of a result."""
+    return lambda result, colours, **options: draw(read(result), colours, **options)
 
 
 def _heads(result: HeadScores, colours: Theme, *, kind: str = "induction", **options: Any) -> go.Figure:
     if kind not in result.kinds:
         raise ConfigError(f"no head was scored for {kind!r}; there are {', '.join(result.kinds)}")
     return heads.head_scores(result.of_kind(kind), colours, **options)
-
-
-def _circuit(result: Any, colours: Theme, **options: Any) -> go.Figure:
-    return circuits.circuit_plot(getattr(result, "circuit", result), colours, **options)
 
 
 def _curve(result: Any, colours: Theme, *, total: int | None = None, **options: Any) -> go.Figure:
@@ -99,10 +92,6 @@ def _composition(result: Any, colours: Theme, **options: Any) -> go.Figure:
 def _ablations(results: Mapping[str, Any], colours: Theme, **options: Any) -> go.Figure:
     rows = [row for result in results.values() for row in result.rows()]
     return circuits.ablation_bars(rows, colours, **options)
-
-
-def _ablation(result: Any, colours: Theme, **options: Any) -> go.Figure:
-    return circuits.ablation_bars(result.rows(), colours, **options)
 
 
 def _compositions(results: Mapping[str, Any], colours: Theme, *, via: str = "k", **options: Any) -> go.Figure:
@@ -148,34 +137,10 @@ def _patching(result: Any, colours: Theme, **options: Any) -> go.Figure:
     return attribution.patching_map(result.rows, colours, **options)
 
 
-def _alignment(result: Any, colours: Theme, **options: Any) -> go.Figure:
-    return attribution.swap_map(result.sites.rows(), colours, **options)
-
-
-def _monitor(result: Monitor, colours: Theme, **options: Any) -> go.Figure:
-    return geometry.monitor_rates(result.rows, colours, **options)
-
-
 def _features(result: Any, colours: Theme, *, n: int = 20, **options: Any) -> go.Figure:
     parts = [(f"feature {feature}", effect) for feature, effect in result.top(n)]
     options.setdefault("unit", "metric")
     return attribution.share_bars([*parts, ("error", result.error_effect)], colours, **options)
-
-
-def _along(result: DirectionGeometry, colours: Theme, **options: Any) -> go.Figure:
-    return geometry.along_figure(result.along, colours, **options)
-
-
-def _weights(result: WeightChanges, colours: Theme, **options: Any) -> go.Figure:
-    return changes.weights_figure(result.changes, colours, **options)
-
-
-def _transplants(result: Transplants, colours: Theme, **options: Any) -> go.Figure:
-    return changes.transplant_figure(result.transplants, colours, **options)
-
-
-def _model_comparison(result: ModelComparison, colours: Theme, **options: Any) -> go.Figure:
-    return changes.stream_figure(result.representations, colours, **options)
 
 
 def _grokking(result: Grokking, colours: Theme, *, seed: int = 0, **options: Any) -> go.Figure:
@@ -194,8 +159,8 @@ def _induction_run(result: InductionRun, colours: Theme, **options: Any) -> go.F
 FIGURES: dict[str, Draw] = {
     "interp.circuits.head_scores.HeadScores": _heads,
     "interp.circuits.heads_in_text.HeadsInText": heads.head_multiples,
-    "interp.circuits.circuit.Circuit": _circuit,
-    "interp.circuits.found_circuit.FoundCircuit": _circuit,
+    "interp.circuits.circuit.Circuit": circuits.circuit_plot,
+    "interp.circuits.found_circuit.FoundCircuit": _part(lambda found: found.circuit, circuits.circuit_plot),
     "interp.tracing.graph.AttributionGraph": _graph,
     "interp.tracing.effects.EdgeSplit": circuits.split_figure,
     "interp.circuits.core.Core": circuit_tests.two_circuits,
@@ -204,9 +169,9 @@ FIGURES: dict[str, Draw] = {
     "interp.circuits.find.Curve": _curve,
     "interp.circuits.head_weights.Composition": _composition,
     "interp.circuits.score_explanation.ScoreExplanation": _pairs,
-    "interp.circuits.alignment.Alignment": _alignment,
-    "interp.directions.monitor.Monitor": _monitor,
-    "interp.patching.ablation.Ablations": _ablation,
+    "interp.circuits.alignment.Alignment": _part(lambda alignment: alignment.sites.rows(), attribution.swap_map),
+    "interp.directions.monitor.Monitor": _part(lambda monitor: monitor.rows, geometry.monitor_rates),
+    "interp.patching.ablation.Ablations": _part(lambda ablations: ablations.rows(), circuits.ablation_bars),
     "interp.patching.activation.ActivationPatching": _patching,
     "interp.patching.patching_map.PatchingMap": _patching,
     "interp.lenses.logit_lens.LogitLens": _lens,
@@ -218,22 +183,22 @@ FIGURES: dict[str, Draw] = {
     "interp.geometry.similarity.LayerSimilarity": geometry.similarity_map,
     "interp.geometry.sweeps.StrengthSweep": geometry.steering_figure,
     "interp.geometry.sweeps.RotationSweep": geometry.rotation_figure,
-    "interp.directions.study.DirectionGeometry": _along,
+    "interp.directions.study.DirectionGeometry": _part(lambda study: study.along, geometry.along_figure),
     "interp.geometry.separation.WordsAlong": geometry.along_figure,
-    "interp.changes.measured.WeightChanges": _weights,
-    "interp.changes.measured.Transplants": _transplants,
-    "interp.changes.comparison.ModelComparison": _model_comparison,
+    "interp.changes.measured.WeightChanges": _part(lambda weights: weights.changes, changes.weights_figure),
+    "interp.changes.measured.Transplants": _part(lambda parts: parts.transplants, changes.transplant_figure),
+    "interp.changes.comparison.ModelComparison": _part(
+        lambda compared: compared.representations, changes.stream_figure
+    ),
     "saes.features.proof.Proof": saes.proof_nulls,
     "saes.evaluation.latent_comparison.LatentComparison": changes.latents_histogram,
     "saes.evaluation.scaling.SizeLaw": scaling.scaling_curves,
-    "interp.studies.language_scaling.LanguageScaling": scaling.loss_over_size,
     "interp.studies.grokking_phases.Grokking": _grokking,
     "interp.studies.induction_onset.InductionRun": _induction_run,
 }
 """Class of a result -> the function that draws it with the colours of a theme."""
 
 TOGETHER: dict[str, Draw] = {
-    "interp.circuits.alignment.Alignment": _alignment,
     "interp.patching.ablation.Ablations": _ablations,
     "interp.circuits.head_weights.Composition": _compositions,
     "interp.changes.measured.RepresentationChanges": changes.stream_figure,

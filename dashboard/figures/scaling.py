@@ -1,4 +1,4 @@
-"""Figures that compare models or dictionaries: laws of size, error against sparsity, density of features.
+"""Figures that compare dictionaries: laws of size, error against sparsity, density of features.
 
 A law of size is drawn with the runs that it was fitted to, its band, and its prediction for the largest one.
 """
@@ -10,7 +10,6 @@ import numpy as np
 import plotly.graph_objects as go
 
 from dashboard.figures.theme import Theme, escape, faint, legend_above, message_figure, styled
-from interp.studies.language_scaling import LanguageRun, LanguageScaling
 from saes.evaluation.scaling import ScalingRun, SizeLaw
 
 
@@ -93,51 +92,6 @@ def scaling_curves(law: SizeLaw, colours: Theme, *, chosen: str = "", height: in
 def _run_hover(run: ScalingRun) -> str:
     name = f"<b>{escape(run.name, 64)}</b><br>" if run.name else ""
     return f"{name}{run.n:,} latents, k {run.k}<br>FVU {run.loss:.4f}"
-
-
-def loss_over_size(scaling: LanguageScaling, colours: Theme, *, height: int = 340) -> go.Figure:
-    """Held-out loss at the end over parameters (log), one mark per model.
-
-    The line is the law at the tokens that all have seen, the cross the prediction for the largest size from the smaller
-    ones, the dotted line the irreducible loss.
-    """
-    runs, law, sizes = scaling.runs, scaling.law, sorted({run.n_params for run in scaling.runs})
-    if not runs:
-        return message_figure("no model was trained", colours, height=height)
-    figure = go.Figure()
-    if law:
-        x = np.geomspace(sizes[0], sizes[-1], 60)
-        y = law.e + law.a / x**law.alpha + law.b / np.float64(runs[0].tokens[-1]) ** law.beta
-        figure.add_scatter(x=x.tolist(), y=y.tolist(), mode="lines", name="fitted law", hoverinfo="skip",
-                           line={"color": colours.accent, "width": 1.8})  # fmt: skip
-    figure.add_scatter(
-        x=[run.n_params for run in runs], y=[run.losses[-1] for run in runs], mode="markers", name="models",
-        marker={"size": 8, "color": colours.accent, "line": {"width": 1, "color": colours.surface}},
-        hovertext=[_size_hover(run) for run in runs], hoverinfo="text",
-    )  # fmt: skip
-    left = scaling.left_out
-    if left:
-        figure.add_scatter(
-            x=[left.n_params], y=[left.predicted], mode="markers", name="predicted from the smaller",
-            marker={"size": 10, "symbol": "x-thin", "line": {"width": 2, "color": colours.opposite}},
-            hovertemplate="predicted from the smaller sizes: %{y:.4f} nats<extra></extra>",
-        )  # fmt: skip
-    styled(figure, colours, height=height)
-    legend_above(figure)
-    if law:
-        figure.add_hline(y=law.e, line={"color": colours.muted, "width": 1, "dash": "dot"}, annotation_text="floor",
-                         annotation_font={"size": 10.5, "color": colours.muted})  # fmt: skip
-    every = max(1, len(sizes) // 5)
-    figure.update_xaxes(
-        type="log", title_text="parameters, without embeddings", tickvals=sizes[::every], showgrid=False
-    )
-    figure.update_xaxes(ticktext=[f"{size:,}" for size in sizes[::every]])
-    return figure.update_yaxes(title_text="held-out loss (nats per token)", nticks=6)
-
-
-def _size_hover(run: LanguageRun) -> str:
-    name = f"<b>{escape(run.name)}</b><br>" if run.name else ""
-    return f"{name}{run.n_params:,} parameters, seed {run.seed}<br>{run.losses[-1]:.4f} nats"
 
 
 SAME_L0 = 0.01

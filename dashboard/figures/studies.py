@@ -5,10 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import plotly.graph_objects as go
 
-from dashboard.figures.theme import Theme, colour_bar, escape, message_figure, styled
-
-DASHES = ("solid", "dash", "dot", "dashdot")
-"""Dashes, since colour alone must not identify a curve."""
+from dashboard.figures.theme import DASHES, Theme, escape, heat_map, message_figure, styled
 
 
 def training_curves(
@@ -93,12 +90,9 @@ def frequency_shares(
     share = np.asarray(share, float)
     if not np.isfinite(share).any():
         return message_figure("no frequency was measured", colours, height=height)
-    figure = go.Figure(
-        go.Heatmap(
-            x=list(steps), y=np.arange(1, share.shape[1] + 1), z=share.T, zmin=0, zmax=float(np.nanmax(share)),
-            colorscale=colours.sequential, colorbar=colour_bar(colours, "share of the power"),
-            hovertemplate="frequency %{y}, epoch %{x}: %{z:.1%}<extra></extra>",
-        )
+    figure = heat_map(
+        share.T, colours, "share of the power", top=float(np.nanmax(share)), gap=0, x=list(steps),
+        y=np.arange(1, share.shape[1] + 1), hovertemplate="frequency %{y}, epoch %{x}: %{z:.1%}<extra></extra>",
     )  # fmt: skip
     styled(figure, colours, height=height)
     figure.update_xaxes(title_text="epoch", showgrid=False)

@@ -9,10 +9,14 @@ import contextlib
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import plotly.graph_objects as go
 
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 MONO = "ui-monospace, SFMono-Regular, Menlo, Consolas, 'DejaVu Sans Mono', monospace"
+
+DASHES = ("solid", "dash", "dot", "dashdot")
+"""Dashes, since colour alone must not identify a curve."""
 
 Scale = list[tuple[float, str]]
 
@@ -172,6 +176,32 @@ def _axis(colours: Theme) -> dict[str, Any]:
         "title": {"font": {"size": 11, "color": colours.muted}, "standoff": 8},
         "automargin": True,
     }
+
+
+def diverging(colours: Theme) -> Scale:
+    """From the opposite through the page's own background to the accent: zero is quiet."""
+    return [(0.0, colours.opposite), (0.5, colours.sequential[0][1]), (1.0, colours.accent)]
+
+
+def heat_map(
+    values: Any, colours: Theme, title: str, *, top: float = 1.0, signed: bool = False, gap: int = 1, **cells: Any
+) -> go.Figure:
+    """Cells of `values [rows, columns]`, coloured from 0 to `top`, or from -`top` to `top` where they are `signed`.
+
+    `title` is that of the scale; `gap` counts pixels between cells; `cells` are other fields of Plotly's heat map.
+    """
+    scale = diverging(colours) if signed else colours.sequential
+    looks: dict[str, Any] = {"colorscale": scale, "xgap": gap, "ygap": gap, "colorbar": colour_bar(colours, title)}
+    if "hovertext" in cells:
+        looks["hoverinfo"] = "text"
+    return go.Figure(go.Heatmap(z=values, zmin=-top if signed else 0, zmax=top, **looks | cells))
+
+
+def whiskers(value: Any, low: Any, high: Any, **looks: Any) -> dict[str, Any]:
+    """Whiskers of points from `low [n]` to `high [n]`; none where an end is not finite. `looks` are other fields."""
+    value, low, high = (np.asarray(part, float) for part in (value, low, high))
+    up, down = (np.nan_to_num(reach, nan=0.0, posinf=0.0).clip(min=0) for reach in (high - value, value - low))
+    return {"type": "data", "symmetric": False, "array": up.tolist(), "arrayminus": down.tolist(), **looks}
 
 
 def colour_bar(colours: Theme, title: str) -> dict[str, Any]:

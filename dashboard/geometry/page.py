@@ -48,7 +48,7 @@ def layout(context: PageSources, name: str | None = None, **address: Any) -> htm
     value = workspace.value(open_artefact(workspace, kinds_of("geometry"), name))
     if isinstance(value, WordGeometry):
         chosen = _list(value, address.get("list"))
-        choices = _choices_of_lists(value)
+        choices = [_choice_of_list(value, concept) for concept in value.lists.values()]
         at = [*value.lists].index(chosen.shape.name)
         shown = verdict_panel(chosen.shape, previous_next(choices, at))
         return _page(workspace, value, _with_choices(choices, at, shown), chosen.shape.name)
@@ -84,10 +84,6 @@ def _list(geometry: WordGeometry, name: str | None) -> ConceptGeometry:
     if name and name not in geometry.lists:
         raise UnknownNameError("list of words", name, geometry.lists)
     return geometry.lists[name or next(iter(geometry.lists))]
-
-
-def _choices_of_lists(geometry: WordGeometry) -> list[ListLine]:
-    return [_choice_of_list(geometry, concept) for concept in geometry.lists.values()]
 
 
 def _choice_of_list(geometry: WordGeometry, concept: ConceptGeometry) -> ListLine:
@@ -310,8 +306,8 @@ def rotation_panel(concept: ConceptGeometry, colours: Theme) -> html.Section:
     return panel(
         title,
         verdict(
-            f"Rotating a word {verb} the answer: {signed(overall)} nats; random directions at most "
-            f"{signed(sweep.random_high)}.",
+            f"Rotating a word {verb} the answer: {signed(overall)} nats; in random directions or the other sense at "
+            f"most {signed(sweep.random_high)}.",
             html.P(
                 f"At {visible(sweep.hook_point, 60)}, interval {signed(low)} to {signed(high)}. The answer follows at "
                 f"{sweep.n_following} of {len(sweep.steps)} steps; unrotated, {percent(sweep.baseline)} of "
@@ -325,7 +321,7 @@ def rotation_panel(concept: ConceptGeometry, colours: Theme) -> html.Section:
 
 
 def _rotation_rows(sweep: RotationSweep) -> list[Record]:
-    names = {"step": "rotated by", "effect": "moved", "low": "low", "high": "high", "random_high": "random, most"}
+    names = {"step": "rotated by", "effect": "moved", "low": "low", "high": "high", "random_high": "nulls, most"}
     names |= {"swapped": "swapped", "followed": "followed"}
     return [_bounded({new: row[old] for old, new in names.items()}) for row in sweep.to_records()]
 

@@ -52,7 +52,8 @@ def scores(graph: AttributionGraph) -> list[html.Div | html.P]:
         missing = [words for words, null in nulls.items() if null is None]
         text = ", ".join([*parts, "perfect 1"]) + (f"; not measured: {', '.join(missing)}" if missing else "")
         shown.append(_strip(title, getattr(graph.scores, name), list(marks.values()), text, meaning))
-    return shown
+    held = graph.sufficiency.lines() if graph.sufficiency is not None else ()
+    return shown + [html.P(line, className="wb-note") for line in held]
 
 
 def effects(graph: AttributionGraph) -> list[html.Div | html.P]:

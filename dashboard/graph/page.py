@@ -7,7 +7,7 @@ nodes are stored among the notes of the workspace (`routes`).
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 from urllib.parse import quote
@@ -24,6 +24,7 @@ from dashboard.components.pages import Page, artefact_menu, graph_href, menu_cho
 from dashboard.figures.theme import DARK, LIGHT, Theme, canvas_colours, visible
 from dashboard.graph import _data, _file, _routes
 from dashboard.graph._checks import about, effects, scores, trust
+from dashboard.graph.story import returning_in
 from dashboard.sources import NothingYetError, PageSources, current
 from interp.tracing.graph import KIND, AttributionGraph
 from interp.workspace import Workspace
@@ -59,7 +60,7 @@ def layout(context: PageSources, name: str | None = None, trace: str | None = No
     return page(
         "Graph",
         *trace_form(context, _again(graph) | (preset if trace else {}), opened=bool(trace)),
-        header(graph, None if trace else address.get("target")),
+        header(graph, None if trace else address.get("target"), returning_in(context.workspace, graph).lines()),
         html.Div(id="graph-view", className="wb-graph-view", **attrs(source)),
         *over_words(graph),
         legend(),
@@ -79,10 +80,11 @@ def _typed(graph: AttributionGraph) -> tuple[str, ...]:
     return graph.token_texts[1:] if graph.settings.trace is not None else graph.token_texts
 
 
-def header(graph: AttributionGraph, target: str | None = None) -> html.Section:
+def header(graph: AttributionGraph, target: str | None = None, returns: Sequence[str] = ()) -> html.Section:
     """Return a line with the prompt and the answers, and folded under it every score with its baselines.
 
-    `target` is the number of the only one of several answers that is explained.
+    `target` is the number of the only one of several answers that is explained; `returns` says how often its latents
+    return in graphs of other wordings.
     """
     tokens = [html.Span(visible(text, 40), className="wb-graph-token") for text in _typed(graph)]
     line = html.H2(
@@ -97,6 +99,7 @@ def header(graph: AttributionGraph, target: str | None = None) -> html.Section:
         "Target": [html.P(about(graph), className="wb-note")],
         "Scores": [*scores(graph)],
         "Against the free model": [*effects(graph)],
+        "Other wordings": [html.P(f"{visible(line, 400)}.", className="wb-note", dir="auto") for line in returns],
     }
     shown = [html.Div([html.H3(title), *cell], className="wb-graph-cell") for title, cell in cells.items()]
     judged = verdict(f"{trust(graph)}.", html.Div(shown, className="wb-graph-trust"))

@@ -4,6 +4,7 @@ from dashboard.data.meaning import said_words
 from dashboard.graph._labels import KnownLabels, feature_tables, known_labels
 from interp.lenses.vocabulary import open_vocabulary
 from interp.tracing.graph import AttributionGraph
+from interp.tracing.returning import Returning, returning
 from interp.tracing.story import NodeWords, Story, tell, words_of
 from interp.workspace import Workspace
 from saes.features.schema import Features
@@ -18,6 +19,15 @@ def story_of(workspace: Workspace, graph: AttributionGraph, known: KnownLabels |
     words = known.words | (_with_said(workspace, graph, known) if known.neurons is None else {})
     vocabulary = open_vocabulary(graph.weight_hash)
     return tell(graph, words, usual=known.usual, vectors=None if vocabulary is None else vocabulary.word_vectors)
+
+
+def returning_in(workspace: Workspace, graph: AttributionGraph, story: Story | None = None) -> Returning:
+    """Compare a graph with those of other wordings in the workspace; boxes are those of its story, or those judged."""
+    if story is None:
+        boxes = {group.name: [graph.number[name] for name in group.nodes] for group in graph.groups or ()}
+    else:
+        boxes = {box.name: box.nodes for box in story.boxes}
+    return returning(graph, workspace.values(AttributionGraph), boxes)
 
 
 def _with_said(workspace: Workspace, graph: AttributionGraph, known: KnownLabels) -> dict[int, NodeWords]:

@@ -193,7 +193,7 @@ def _origin(parents: list[str]) -> str:
     """`recordings/demo` -> `Recording demo`; certificates, which say that it could be made, are left out."""
     named: list[str] = []
     for parent in parents:
-        folder, _, name = parent.replace("model:", "model/").partition("/")
+        folder, _, name = parent.replace("model:", "model/").replace("text:", "text/").partition("/")
         kind = kind_in(folder)
         if kind == Certificate.kind:
             continue

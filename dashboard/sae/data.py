@@ -368,10 +368,13 @@ def evaluations(workspace: Workspace, name: str) -> list[SAEEvaluation]:
 
 
 def in_the_model(workspace: Workspace, name: str) -> tuple[InModel, str] | None:
-    """Return the scores inside the model, and the name of the newest artefact that has them; None without one."""
-    for evaluation in evaluations(workspace, name):
-        if evaluation.in_model is not None:
-            return evaluation.in_model, evaluation.name
+    """Return the scores inside the model on most tokens, and the name of the artefact that has them; None without one.
+
+    Among as many tokens the newest evaluation counts; comparisons do where no evaluation has such scores.
+    """
+    scored = [(each.in_model, each.name) for each in evaluations(workspace, name) if each.in_model is not None]
+    if scored:
+        return max(scored, key=lambda pair: pair[0].n_tokens)
     for comparison in comparisons(workspace):
         row = comparison.of(name)
         if row is not None and row.model is not None:

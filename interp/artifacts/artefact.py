@@ -43,7 +43,7 @@ from interp.artifacts.files import as_json, read_json, write_json, write_table
 from interp.artifacts.manifest import Manifest, read_manifest
 from interp.artifacts.tables import Table
 from interp.errors import ConfigError, CorruptError, MissingError, WorkbenchError
-from interp.forms import from_json
+from interp.forms import EDITED, from_json
 from interp.registry import check_kind
 from interp.remote import MANIFEST
 from interp.results import Result
@@ -276,8 +276,15 @@ def value_of(cls: type[A], manifest: Manifest, folder: Path) -> A:
     inside = value.__dict__
     inside |= {"_folder": folder, "_manifest": manifest}
     settings = layout_of(cls)["settings"].form
-    inside["settings"] = from_json(settings, manifest.config, f"{folder / MANIFEST}, config")
-    summary = from_json(_summary_form(cls), manifest.summary, f"{folder / MANIFEST}, summary")
+    try:
+        inside["settings"] = from_json(settings, manifest.config, f"{folder / MANIFEST}, config")
+        summary = from_json(_summary_form(cls), manifest.summary, f"{folder / MANIFEST}, summary")
+    except CorruptError as error:
+        again = f"`workbench {cls.made_by}` makes it again"
+        fault = str(error).removesuffix(EDITED)
+        raise CorruptError(
+            f"{fault}; an earlier version of the workbench wrote it, or it was edited: {again}"
+        ) from None
     inside |= {field.name: getattr(summary, field.name) for field in fields(summary)}
     return value
 

@@ -4,7 +4,7 @@ The content hash leaves out the manifest and the training log, whose speeds diff
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,14 @@ from interp.registry import KINDS
 from interp.remote import MANIFEST, RemotePath, leaves_folder
 from interp.results import Record, Result, flat
 
-SCHEMA_VERSION = 3
+Raw = dict[str, Any]
+"""A manifest as JSON."""
+FIRST_VERSION = 4
+"""Schema of version 1.0: what it wrote opens in every 1.x (decision 41)."""
+UPGRADES: tuple[Callable[[Raw], Raw], ...] = ()
+"""For each schema since the first, in order: its manifest as one of the next. A change of it that a default cannot
+express (a field renamed, or of another form) adds one function here."""
+SCHEMA_VERSION = FIRST_VERSION + len(UPGRADES)
 STATUS = "status.json"
 PARTIAL = ".partial"
 LOG = "log.jsonl"
@@ -91,8 +98,10 @@ def read_manifest(folder: Path) -> Manifest:
     version = raw.get("schema_version")
     if type(version) is not int:
         raise CorruptError(f"{path}: schema_version is missing; the manifest was edited or cut short")
-    if version != SCHEMA_VERSION:
+    if not FIRST_VERSION <= version <= SCHEMA_VERSION:
         raise SchemaError(_other_version(path, version, raw.get("kind")))
+    for upgrade in UPGRADES[version - FIRST_VERSION :]:
+        raw = upgrade(raw)
     if missing := {"kind", "name", "config", "files", "content_hash"} - raw.keys():
         raise CorruptError(f"{path}: lacks {', '.join(sorted(missing))}; the manifest was edited or cut short")
     if unknown := raw.keys() - Manifest.__dataclass_fields__:

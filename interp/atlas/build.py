@@ -302,23 +302,13 @@ def finish(
         regions_per_level=regions.per_level,
         naming=naming_of(regions),
         outside=outside_of(regions),
-        frames=frames.frames,
-        frame_quality=frames.frame_quality,
-        moved_null=frames.moved_null,
+        **frames._asdict(),
     )
 
 
 def settings_of_map(settings: MapSettings, source: AtlasSource) -> VectorMapSettings:
     """Return the settings of the map of a source."""
-    return VectorMapSettings(
-        metric=settings.metric,
-        method=settings.method,
-        n_neighbors=settings.n_neighbors,
-        min_dist=settings.min_dist,
-        max_points=settings.max_points,
-        source=source.source,
-        hook_point=source.hook_point,
-    )
+    return VectorMapSettings(**vars(settings), source=source.source, hook_point=source.hook_point)
 
 
 def search(vectors: Tensor, settings: MapSettings, seed: int, progress: Progress | None) -> NeighbourSearch:

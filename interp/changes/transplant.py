@@ -25,6 +25,7 @@ from jaxtyping import Shaped
 from torch import Tensor
 
 from interp.changes._components import (
+    ROUNDING_MARGIN,
     WeightComponent,
     check_comparable,
     head_units,
@@ -39,7 +40,7 @@ from interp.errors import ConfigError, NonFiniteError, UnknownNameError
 from interp.models.adapter import check_token_ids
 from interp.models.hooked import HookedModel
 from interp.models.passes import capture, loss_per_token, run_from, token_losses
-from interp.nulls import ALPHA, DRAWS
+from interp.nulls import ALPHA, DRAWS, prediction_bound
 from interp.progress import Progress
 from interp.seeds import make_generator
 from interp.statistics import Interval, ratio_interval, t_interval
@@ -191,8 +192,8 @@ class _Run:
         gaps = []
         for null in nulls:
             with null as model:
-                gaps.append(abs(float((self._behave(model) - self.base).mean())))
-        self.gap_bound = float(upper_bound(np.array(gaps), n_tests=1))
+                gaps.append(float((self._behave(model) - self.base).mean()))
+        self.gap_bound = bound_of_gap(np.array(gaps))
         _, low, high = t_interval(self.tuned - self.base)
         self.differ = bool(max(float(low), -float(high)) > max(self.gap_bound, 1e-9))
 
@@ -305,6 +306,17 @@ class _Run:
             )
         self.n_prompts = len(values)
         return values
+
+
+def bound_of_gap(gaps: Shaped[np.ndarray, " n_null"]) -> float:
+    """Return the bound of the absolute gap of one more null, at 5 %, from the signed gaps of the nulls.
+
+    They spread around 0. (A bound of the logarithms of their sizes, as components have, explodes where one of three is
+    near 0 by luck: it hid planted differences of 2 nats behind a bound of 200.) That of a single null is twice its gap.
+    """
+    spread = float(np.sqrt((gaps**2).mean()))
+    n = len(gaps)
+    return ROUNDING_MARGIN * spread if n == 1 else float(prediction_bound(0.0, spread, n, n_tests=2, df=n))
 
 
 def _may_be_found(moved: dict[str, tuple[Interval[float], float]]) -> list[str]:

@@ -21,6 +21,7 @@
 - `_gradients`         the gradient of a metric at every reader of the residual stream
 - `_relevance`         gradients that follow relevance instead of the local slope
 - `attribution`        scores of edges and nodes: EAP, EAP-IG, RelP, ACDC, exact patching
+- `edge_effect`        effect of one edge by exact patching, beside random rotations of what it carries
 - `_edge_scores`       operations on scores: rank, bound, verify, select a circuit
 - `circuit`            the circuit itself: nodes, edges, evidence
 - `found_circuit`      what all circuits have as artefacts: verdict, scores, prompts, attention; the circuit of a task

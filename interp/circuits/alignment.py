@@ -3,15 +3,15 @@
 `interp.circuits.aligning` measures it and says what the controls are.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Annotated
 
 import numpy as np
 from jaxtyping import Float32
 
-from interp.artifacts import ARRAY, Artefact, Finding, Table
-from interp.claims import StatedNumber
+from interp.artifacts import ARRAY, Artefact, DocumentField, Finding, Table
+from interp.claims import OwnText, StatedNumber
 from interp.errors import ConfigError
 from interp.models.short_name import short_name
 from interp.options import BASIC, check_least
@@ -150,6 +150,8 @@ class Alignment(Artefact, kind="alignment", made_by="align"):
     """Of the test."""
     basis: Annotated[Float32[np.ndarray, "d_model rank"], ARRAY]
     """The learned subspace, orthonormal."""
+    file: Annotated[OwnText | None, DocumentField("file.json")] = field(default_factory=lambda: None)
+    """File of the pairs, where they came from one."""
 
     @cached_property
     def rows(self) -> list[BasisAccuracy]:

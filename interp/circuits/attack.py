@@ -7,28 +7,31 @@ Faithfulness replaces all edges outside a circuit. Some of them help the behavio
 faithful because they cancel. The adversary replaces the helpers alone:
 
 1. Edges are scored on `task` (EAP-IG); outside the circuit those with a score above 0 are helpers, below 0 hurters.
-2. The strongest helpers are replaced, from 1 in 32 to all of them: the share that leaves least is taken.
+2. The strongest helpers are replaced, from 1 in 32 to all of them; and all outside edges into one input alone, for the
+   inputs with the largest outside scores: a head that attends where it did and copies something else does more harm
+   than one that is replaced whole. What leaves least is taken.
 3. Gradient: from there, each edge outside is replaced in part, and the parts follow the gradient of the metric; after
    each step the edges with a part above 1/2 are replaced as a whole, and that is kept where less is left.
 4. Exchange: for the nodes with the largest outside scores, one after another, all outside edges of the node are put
    back, or all are replaced, whichever was not so; a change stays where less is left. This checks the scores: every
    step is measured.
 5. What was chosen is measured on `held_out`, with each ablation. Nulls: as many random edges outside the circuit, and
-   random circuits of the same size attacked through their own helpers.
+   random circuits of the same size attacked through their own helpers. With the first ablation all of this is also
+   measured on paraphrases; scores and choice stay those of `task`.
 
 An attack gives an upper bound: a stronger adversary may leave less. So "stands" means that this one failed.
 
 Sizes: circuits of the highest-ranked edges, each with all other edges replaced and with its helpers replaced, an attack
-by scores alone (steps 1 and 2). Hurters inside the circuit count as part of the mechanism.
+by scores alone (step 1, all helpers or a quarter). Hurters inside the circuit count as part of the mechanism.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from time import perf_counter
 
 import numpy as np
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Int64
 from torch import Tensor
 
 from interp.artifacts import Table
@@ -55,6 +58,7 @@ from interp.circuits.worst_case import (
     Strength,
     WorstCase,
 )
+from interp.errors import NoGapError
 from interp.models.hooked import HookedModel
 from interp.patching.task import Task
 from interp.progress import Progress
@@ -75,6 +79,7 @@ def attack_circuit(
     *,
     model_name: str = "",
     name: str = "circuit",
+    wordings: Mapping[str, Task] | None = None,
     say: Callable[[str], None] | None = None,
     progress: Progress | None = None,
 ) -> WorstCase:
@@ -88,8 +93,8 @@ def attack_circuit(
         config: settings (default: `AttackConfig()`).
         graph: all edges (default: those of the model).
         model_name, name: names in the result.
-        say: is told the price before the attack.
-        progress: called after each part.
+        wordings: paraphrases by name, on which the attack is judged too; one that the model does not do is left out.
+        say, progress: are called with the price before the attack, and after each part.
     Returns: every attack with what it leaves, and faithfulness over size in the mean and in the worst case.
     Raises:
         ConfigError: with an ablation, the whole model does no better than with every edge replaced.
@@ -120,17 +125,17 @@ def attack_circuit(
     for ablation in config.ablations:
         chooser = _Adversary.of(model, task, graph, ablation, config)
         if say is not None and first is None:
-            say(_price(config, chooser, included))
+            say(_price(config, chooser, included, len(wordings or {})))
         removed = chooser.choose(included, config.exchanges, config.budget, config.gradient_steps)
         tried, complete = tried + chooser.tried, complete and chooser.complete
         told(f"{ablation}: chosen")
         judge = _Adversary.of(model, held_out, graph, ablation, config, chooser.scores)
         rows += _judged(judge, included, removed, config)
+        if first is None:
+            rows += _on_wordings(wordings or {}, model, chooser, included, removed, config, say)
         parts = [judge.helpers(included, share) for share in SHARES]
-        strength += [
-            Strength(ablation=ablation, n_removed=int(part.sum()), left=left)
-            for part, left in zip(parts, judge.left(parts).tolist(), strict=True)
-        ]
+        for part, left in zip(parts, judge.left(parts).tolist(), strict=True):
+            strength.append(Strength(ablation=ablation, n_removed=int(part.sum()), left=left))
         told(f"{ablation}: judged")
         first = first or judge
     assert first is not None
@@ -146,13 +151,36 @@ def attack_circuit(
     )  # fmt: skip
 
 
-def _price(config: AttackConfig, chooser: "_Adversary", included: Edges) -> str:
+def _on_wordings(
+    wordings: Mapping[str, Task],
+    model: HookedModel,
+    chooser: "_Adversary",
+    included: Edges,
+    removed: Edges,
+    config: AttackConfig,
+    say: Callable[[str], None] | None,
+) -> list[Attack]:
+    """Judge what was chosen on paraphrases; one that the model does not do is left out, and said."""
+    rows, bench = [], chooser.bench
+    for wording, prompts in wordings.items():
+        try:
+            judge = _Adversary.of(model, prompts, bench.graph, bench.ablation, config, chooser.scores)
+        except NoGapError as error:
+            if say is not None:
+                say(f"{wording} is left out: {error}")
+            continue
+        rows += [replace(row, wording=wording) for row in _judged(judge, included, removed, config)]
+    return rows
+
+
+def _price(config: AttackConfig, chooser: "_Adversary", included: Edges, n_wordings: int) -> str:
     """Return how long the attack takes, from the seconds of one run; a step down the gradient takes about three."""
     started = perf_counter()
     chooser.values([~included])
     seconds = perf_counter() - started
-    chosen = min(config.budget or 10**9, len(SHARES) + 3 * config.gradient_steps + config.exchanges)
-    runs = len(config.ablations) * (chosen + len(SHARES) + 5 + 2 * config.n_random) + 3 * len(config.fractions)
+    chosen = min(config.budget or 10**9, len(SHARES) + 3 * config.gradient_steps + 2 * config.exchanges)
+    judged = 5 + 2 * config.n_random
+    runs = len(config.ablations) * (chosen + len(SHARES) + judged) + n_wordings * judged + 3 * len(config.fractions)
     return f"about {runs} runs, {seconds:.1f} s each: about {max(1, round(runs * seconds / 60))} min"
 
 
@@ -203,9 +231,12 @@ class _Adversary:
 
     def choose(self, included: Edges, exchanges: int, budget: int | None = None, gradient_steps: int = 0) -> Edges:
         """Return the edges outside a circuit whose replacement leaves least, of at most `budget` sets."""
-        options = [self.helpers(included, share) for share in reversed(SHARES)][:budget]
+        source, reader = (torch.as_tensor(self.bench.graph.edge_table)[:, at] for at in (2, 1))
+        options = [self.helpers(included, share) for share in reversed(SHARES)]
+        options += [(reader == one) & ~included for one in self._heaviest(reader, included)[:exchanges]]
         whole = exchanges > 0 and gradient_steps > 0
-        self.complete = whole and (budget is None or budget >= len(SHARES) + gradient_steps + exchanges)
+        self.complete = whole and (budget is None or budget >= len(options) + gradient_steps + exchanges)
+        options = options[:budget]
         values = self.left(options)
         best = int(values.argmin())
         removed, least = options[best], float(values[best])
@@ -213,10 +244,7 @@ class _Adversary:
             value = float(self.left([candidate])[0])
             if value < least:
                 removed, least = candidate, value
-        source = torch.as_tensor(self.bench.graph.edge_table)[:, 2]
-        weight = torch.zeros(self.bench.graph.n_sources, dtype=torch.float64)
-        weight.index_add_(0, source, self.scores.values.abs().masked_fill(included, 0))
-        for node in weight.argsort(descending=True)[: self._within(budget, exchanges)].tolist():
+        for node in self._heaviest(source, included)[: self._within(budget, exchanges)]:
             of_node = (source == node) & ~included
             mostly = bool(removed[of_node].double().mean() > 0.5) if of_node.any() else False
             candidate = removed & ~of_node if mostly else removed | of_node
@@ -224,6 +252,12 @@ class _Adversary:
             if value < least:
                 removed, least = candidate, value
         return removed
+
+    def _heaviest(self, end: Int64[Tensor, " n_edges"], included: Edges) -> list[int]:
+        """Return one end of the edges, sources or readers, by the sum of their outside scores, the largest first."""
+        weight = torch.zeros(int(end.max()) + 1, dtype=torch.float64)
+        weight.index_add_(0, end, self.scores.values.abs().masked_fill(included, 0))
+        return weight.argsort(descending=True).tolist()
 
     def _within(self, budget: int | None, n: int) -> int:
         """Return how many of `n` tries are left in the budget."""
@@ -267,6 +301,7 @@ def _judged(judge: _Adversary, included: Edges, removed: Edges, config: AttackCo
     rows = [
         Attack(
             ablation=judge.bench.ablation,
+            wording="",
             what=what,
             n_removed=int(edges.sum()),
             left=float(ends.estimate[i]),
@@ -287,6 +322,7 @@ def _judged(judge: _Adversary, included: Edges, removed: Edges, config: AttackCo
         rows.append(
             Attack(
                 ablation=judge.bench.ablation,
+                wording="",
                 what=what,
                 n_removed=size,
                 left=float(left.mean()),

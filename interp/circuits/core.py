@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated
 
-from interp.artifacts import Artefact, Measured, Table
+from interp.artifacts import Artefact, DocumentField, Measured, Table
 from interp.circuits.config import Ablation, By, Method
 from interp.circuits.found_circuit import EdgeCircuit, FoundCircuit, UntrainedGap
 from interp.circuits.worst_case import WorstCase
@@ -35,18 +35,19 @@ class CoreConfig:
     prompts: int = 8
     """Prompt pairs on which each search scores edges."""
     judging: int = 8
-    """Prompt pairs, the same for all, on which sizes are chosen; as many others judge all circuits."""
+    """Prompt pairs, the same for all, on which sizes are chosen; as many others admit equally good circuits, and yet
+    others state their numbers."""
     methods: tuple[Method, ...] = ("eap-ig", "eap", "relp")
     """Scores of edges, in turn."""
     thresholds: tuple[float, ...] = (0.8, 0.85, 0.9)
     """Faithfulness that decides the size of a circuit, in turn."""
     within: float = 0.1
     """A circuit is equally good where it is at most this much less faithful than the lowest threshold, on the prompts
-    that judge."""
+    that admit."""
     exchanges: int = 4
     """Nodes of each circuit that are taken out and, where missed, replaced by the next edges of the ranking."""
     n_random: int = DRAWS["thorough"]
-    """Draws of the null: circuits of random edges, as many into each input."""
+    """Draws of the null: circuits of the same nodes wired at random, with as many edges into each input."""
     batch_size: int = 16
     """Prompts per forward pass."""
     seed: Seed = 0
@@ -76,7 +77,7 @@ class CoreSettings(CoreConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class CircuitOfCore:
-    """One of the circuits that were compared, judged on prompts that chose nothing."""
+    """One of the circuits that were compared, judged on prompts that neither chose nor admitted it."""
 
     number: int
     origin: str
@@ -146,7 +147,10 @@ class Pair:
 
 @dataclass(frozen=True, kw_only=True)
 class ChanceCore:
-    """Edges that random circuits share, with as many edges into each input as each equally good circuit."""
+    """Edges that random circuits share: the nodes of each equally good circuit, wired at random.
+
+    Each has as many edges into each input, from sources drawn in proportion to the circuit's edges out of them.
+    """
 
     n: int
     mean: float
@@ -173,12 +177,13 @@ class Core(Artefact, kind="core", title="Core of a circuit", made_by="circuit co
     core_removed: float
     """Faithfulness of all edges but the core."""
     over_circuits: Interval[float] | None
-    """Mean faithfulness of the equally good circuits, with its 95 % range over circuits. What fell short on these
-    prompts is not among them."""
+    """Mean faithfulness of the equally good circuits, on prompts that admitted none; its 95 % range over circuits."""
     over_prompts: Interval[float] | None
     """The same, with its 95 % interval over prompts."""
     pair: Pair | None
     untrained: UntrainedGap
+    null: Annotated[str | None, DocumentField("null.json")]
+    """Circuits of the null, in words; None in cores from before they kept the nodes of each circuit."""
 
     @cached_property
     def good(self) -> list[CircuitOfCore]:
@@ -206,6 +211,11 @@ class Core(Artefact, kind="core", title="Core of a circuit", made_by="circuit co
         """Smallest and largest number of edges of the equally good circuits."""
         sizes = [circuit.n_edges for circuit in self.good]
         return min(sizes, default=0), max(sizes, default=0)
+
+    @property
+    def null_said(self) -> str:
+        """Circuits of the null, in words."""
+        return self.null or "random edges, as many into each input"
 
     @property
     def said(self) -> str:
@@ -251,6 +261,7 @@ class Core(Artefact, kind="core", title="Core of a circuit", made_by="circuit co
             for s in self.substitutes.rows(order="before - without desc", limit=6)
         ]
         left = len(self.circuits) - self.n_good
+        lines += [f"by chance: {self.null_said}"] if self.chance is not None else []
         return [*lines, f"{left} of {len(self.circuits)} circuits are less good on other prompts"] if left else lines
 
     def to_records(self) -> list[Record]:
@@ -287,11 +298,11 @@ def three_numbers(circuit: FoundCircuit, attacks: list[WorstCase], cores: list[C
     """
     if not isinstance(circuit, EdgeCircuit):
         return None
-    e = circuit.evaluation
+    e, own = circuit.evaluation, circuit.attacked
     null = "" if e.random_circuits is None else f" (random {e.random_circuits.high:.0%})"
     parts = [
         f"{e.n_edges:,} edges keep {e.faithfulness.estimate:.0%}{null}",
-        _worst(attacks[0]) if attacks else "worst case not measured",
+        _worst(attacks[0]) if attacks else f"{own.left:.0%} under attack" if own else "worst case not measured",
         cores[0].said if cores else "one run",
     ]
     name = f"{circuit.verdict.word}{short_name(circuit.settings.model)}, {circuit.settings.task.name}"

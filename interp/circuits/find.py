@@ -334,7 +334,7 @@ def _evaluate_circuit(
 ) -> CircuitEvaluation:
     size = int(included.sum())
     generator = make_generator(config.seed, "evaluation")
-    halves = [_half(included, generator) for _ in range(config.n_knockouts)]
+    halves = [included & (torch.rand(len(included), generator=generator) < 0.5) for _ in range(config.n_knockouts)]
     members = included.nonzero()[:, 0]
     removed = members[torch.randperm(size, generator=generator)[: config.n_minimality]].tolist()
     randoms = [random_circuit(bench.graph, size, generator) for _ in range(config.n_random)]
@@ -426,10 +426,6 @@ def overlap(selection: Bool[Tensor, " edges"], truth: Bool[Tensor, " edges"]) ->
     return Overlap(precision=both / max(1.0, float(selection.sum())), recall=both / max(1.0, float(truth.sum())))
 
 
-def _half(included: Bool[Tensor, " edges"], generator: torch.Generator) -> Bool[Tensor, " edges"]:
-    return included & (torch.rand(len(included), generator=generator) < 0.5)
-
-
 def _without(included: Bool[Tensor, " edges"], edge: int) -> Bool[Tensor, " edges"]:
     included = included.clone()
     included[edge] = False
@@ -484,16 +480,7 @@ def find_circuit(
     heads = [parse_head(node.name) for node in circuit.nodes if parse_node(node.name).kind == "head"]
     pattern_heads, patterns = head_patterns(model, task.clean[:1, : int(task.lengths[0])], heads)
     settings = EdgeCircuitSettings(
-        method=config.method,
-        steps=config.steps,
-        ablation=config.ablation,
-        by=config.by,
-        level=config.level,
-        n_edges=config.n_edges,
-        faithfulness=config.faithfulness,
-        verify=config.verify,
-        node_scores=config.node_scores,
-        evaluation=config.evaluation,
+        **vars(config),
         model=circuit.model,
         weight_hash=circuit.weight_hash,
         frozen=scores.settings.frozen,

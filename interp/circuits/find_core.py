@@ -9,12 +9,14 @@
    reaches the threshold, they stay out. Where it does not, as many (then twice as many) of the next edges of the
    ranking come in; where that reaches it, the circuit goes on with them. They are substitutes where the edges were
    missed by at least `MISSED`.
-3. All circuits are judged on `held_out`. Those at most `within` below the lowest threshold are equally good.
+3. Those at most `within` below the lowest threshold on the first half of `held_out` are equally good. Every number that
+   is stated of them is measured on the other half, which admitted none of them.
 4. Against the core so far: its nodes are taken out of the smallest circuit in the same way, and circuits are searched
    outside the smallest circuit, outside the core, each half of it, and what else the smallest has (`OUTSIDE`). Those
    that are found are judged and join the others.
-5. The core is what all equally good circuits share. Null: for each of them a random circuit with as many edges into
-   each input. More searches can only make a core smaller.
+5. The core is what all equally good circuits share. Null: for each of them a random circuit of as many edges into each
+   input, whose sources are drawn in proportion to the edges that the circuit has out of them: the same nodes, wired at
+   random. More searches can only make a core smaller.
 """
 
 from collections import Counter
@@ -73,6 +75,7 @@ CORE_EXCHANGES = 5
 """Times as many nodes of the core are tried as of each circuit."""
 MISSED = 0.05
 """Fall of faithfulness from which edges count as missed, and others as their substitutes."""
+NULL = "the nodes of each circuit wired at random, as many edges into each input"
 HALVINGS = 3
 """Bisection steps between the last size that is too small and the first that suffices."""
 
@@ -99,7 +102,7 @@ def find_core(
         model: the model of the circuit.
         draw: returns the prompts of a search by its number, from 1; none of them in `task` or `held_out`.
         task: prompts on which sizes are chosen.
-        held_out: other prompts, which judge all circuits.
+        held_out: other prompts, at least two: the first half admits circuits, the other half states their numbers.
         circuit: the one that was found; it is compared with the others.
         config: settings (default: `CoreConfig()`).
         ablation, by: values on edges outside a circuit, and how edges are ranked.
@@ -109,11 +112,11 @@ def find_core(
         progress: called after each search.
     Returns: the core, the share of circuits in which each edge returns, substitutes, and two circuits that differ most.
     Raises:
-        ConfigError: the model does not do the task.
+        ConfigError: the model does not do the task, or fewer than two held-out prompts.
         MismatchError: a circuit of other weights, or another one than that of the interrupted search.
 
     >>> model = load_model("planted:induction")
-    >>> task, held_out = make_task("induction", model, n_prompts=8).split(4)
+    >>> task, held_out = make_task("induction", model, n_prompts=12).split(4)
     >>> circuit = find_circuit(model, task, FindConfig(verify=0, evaluation=EvaluationConfig(n_random=1))).circuit
     >>> prompts = lambda number: make_task("induction", model, n_prompts=4, seed=number)
     >>> find_core(model, prompts, task, held_out, circuit, CoreConfig(circuits=3)).headline()
@@ -130,9 +133,10 @@ def find_core(
         n_edges_of_graph=graph.n_edges, ablation=ablation, by=by,
     )  # fmt: skip
     started = perf_counter()
-    chooser, judge = (_Runs(model, graph, prompts, settings) for prompts in (task, held_out))
+    chooser = _Runs(model, graph, task, settings)
     if say is not None:
-        say(_price(config, (perf_counter() - started) / 4))
+        say(_price(config, (perf_counter() - started) / 2))
+    admit, judge = (_Runs(model, graph, half, settings) for half in held_out.split(held_out.n_prompts // 2))
     search = _Search(model, graph, draw, chooser, settings, None if resume is None else resume(settings))
     own = _Found(origin=OWN, threshold=float("nan"), edges=_numbers(graph.members(circuit)))
     if search.once("own", lambda: own).edges != own.edges:
@@ -142,11 +146,11 @@ def find_core(
         found.append(search.varied(number, len(own.edges)))
         if progress is not None:
             progress(number, total, {"edges": len(found[-1].edges), "found by": found[-1].origin})
-    values = [judge.values(_mask(graph, each.edges)) for each in found]
-    for done, part in enumerate(search.avoiding(found, values, judge), start=config.circuits + 1):
+    for done, part in enumerate(search.avoiding(found, admit), start=config.circuits + 1):
         if progress is not None:
             progress(done, total, {"outside": part})
-    core = _compare(settings, graph, judge, found, np.stack(values), untrained_gap(model, task, config.seed))
+    good = [i for i, each in enumerate(found) if admit.admits(each)]
+    core = _compare(settings, graph, judge, found, good, untrained_gap(model, task, config.seed))
     if progress is not None:
         progress(total, total, {"core": core.core_edges})
     return core
@@ -176,7 +180,8 @@ class _Runs:
 
     def __init__(self, model: HookedModel, graph: Graph, task: Task, settings: CoreSettings):
         self.bench = Bench(model, graph, task, ablation=settings.ablation, batch_size=settings.batch_size)
-        self.length = task.clean.shape[1]
+        self.length, self.settings = task.clean.shape[1], settings
+        self._admitted: dict[tuple[int, ...], bool] = {}
         self._parts = [(batch, self.bench.replacement(batch)) for batch in self.bench.batches()]
         self.full, self.empty = (self.values(self.bench.everything(whole)) for whole in (True, False))
         check_ends(self.full, self.empty, settings.ablation)
@@ -188,6 +193,13 @@ class _Runs:
     def faithful(self, included: Edges) -> float:
         """Return the faithfulness of a circuit."""
         return float(faithfulness(self.values(included), self.empty, self.full))
+
+    def admits(self, found: "_Found") -> bool:
+        """Return whether a circuit is equally good on these prompts."""
+        if found.edges not in self._admitted:
+            kept, s = self.faithful(_mask(self.bench.graph, found.edges)), self.settings
+            self._admitted[found.edges] = kept >= min(s.thresholds) - s.within
+        return self._admitted[found.edges]
 
 
 @dataclass(frozen=True)
@@ -217,11 +229,11 @@ class _Search:
 
         return self.once(f"search-{number}", search)
 
-    def avoiding(self, found: list[_Found], values: list[np.ndarray], judge: _Runs) -> Iterator[str]:
-        """Search outside parts of what was found, and add circuits with their metric; yield each part when done."""
+    def avoiding(self, found: list[_Found], admit: _Runs) -> Iterator[str]:
+        """Search outside parts of what was found, and add circuits; yield each part when done."""
         half = torch.rand(self.graph.n_edges, generator=make_generator(self.settings.seed, "halves of a core")) < 0.5
         for part, edges_of in {"nodes": None, **OUTSIDE}.items():
-            good = [each for each, row in zip(found, values, strict=True) if _is_good(row, judge, self.settings)]
+            good = [each for each in found if admit.admits(each)]
             masks = torch.stack([_mask(self.graph, each.edges) for each in good or found])
             smallest, core = masks[masks.sum(1).argmin()], masks.all(0)
             if edges_of is None:
@@ -232,7 +244,6 @@ class _Search:
             if other.edges:
                 rows = tuple(replace(row, circuit=len(found)) for row in other.substitutes)
                 found.append(replace(other, substitutes=rows))
-                values.append(judge.values(_mask(self.graph, other.edges)))
             yield part
 
     def _without_nodes(self, smallest: Edges, core: Edges) -> _Found:
@@ -364,18 +375,12 @@ def _numbers(edges: Edges) -> tuple[int, ...]:
     return tuple(edges.nonzero()[:, 0].tolist())
 
 
-def _is_good(values: np.ndarray, judge: _Runs, settings: CoreSettings) -> bool:
-    """Return whether a circuit is equally good on the prompts that judge."""
-    return float(faithfulness(values, judge.empty, judge.full)) >= min(settings.thresholds) - settings.within
-
-
 def _compare(
-    settings: CoreSettings, graph: Graph, judge: _Runs, found: list[_Found],
-    values: Float64[np.ndarray, "n n_prompts"], untrained: UntrainedGap,
-) -> Core:  # fmt: skip
-    """Return the core and all that is said of it, from the circuits and their metric on held-out prompts."""
+    settings: CoreSettings, graph: Graph, judge: _Runs, found: list[_Found], good: list[int], untrained: UntrainedGap
+) -> Core:
+    """Return the core and all that is said of it, on prompts that neither chose circuits nor admitted the `good`."""
+    values = np.stack([judge.values(_mask(graph, each.edges)) for each in found])
     ends = faithfulness_interval(values, judge.empty, judge.full, seed=settings.seed)
-    good = [i for i, row in enumerate(values) if _is_good(row, judge, settings)]
     masks = torch.stack([_mask(graph, each.edges) for each in found])[good]
     several, estimates = len(good) > 1, ends.estimate[good]
     shared = masks.all(0) if several else torch.zeros(graph.n_edges, dtype=torch.bool)
@@ -405,6 +410,7 @@ def _compare(
         over_prompts=over_prompts,
         pair=pair,
         untrained=untrained,
+        null=NULL,
     )
 
 
@@ -436,20 +442,30 @@ def _returning(graph: Graph, masks: Bool[Tensor, "n_good n_edges"], pair: Tensor
 
 
 def _chance(graph: Graph, masks: Bool[Tensor, "n_good n_edges"], core: int, settings: CoreSettings) -> ChanceCore:
-    """Return the core of random circuits with as many edges into each input, over draws."""
-    position, reader, _ = graph.edge_table.unbind(1)
+    """Return the core of random circuits over draws: as many edges into each input as each circuit has.
+
+    The sources of an input are drawn in proportion to the edges that the circuit has out of them at their position.
+    """
+    position, reader, source = graph.edge_table.unbind(1)
     into = (position * len(graph.readers) + reader).numpy()  # edges are in this order
+    out_of = (position * len(graph.sources) + source).numpy()
     first = np.searchsorted(into, into)
-    wanted = [np.bincount(into[mask.numpy()], minlength=int(into.max()) + 1)[into] for mask in masks]
+    wanted, uses = (
+        [np.bincount(ends[mask.numpy()], minlength=int(ends.max()) + 1)[ends] for mask in masks]
+        for ends in (into, out_of)
+    )
     rng = np.random.default_rng(settings.seed)
     draws = []
     for _ in range(settings.n_random):
         shared = np.ones(len(into), bool)
-        for n in wanted:
+        for n, used in zip(wanted, uses, strict=True):
             if not shared.any():
                 break
+            # the first of exponential clocks whose rates are the weights: a draw without replacement
+            with np.errstate(divide="ignore"):
+                clock = rng.exponential(size=len(into)) / used
             rank = np.empty(len(into), int)
-            rank[np.argsort(into + rng.random(len(into)))] = np.arange(len(into))
+            rank[np.lexsort((clock, into))] = np.arange(len(into))
             shared &= rank - first < n
         draws.append(int(shared.sum()))
     return ChanceCore(n=len(draws), mean=float(np.mean(draws)), most=max(draws), p=float(p_from_null(core, draws)))

@@ -6,6 +6,7 @@ circuit of a task in heads and MLPs, stands here; `interp.circuits.find` finds a
 
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass, field
+from math import nan
 from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
@@ -14,9 +15,10 @@ from jaxtyping import Float32
 from interp.artifacts import ARRAY, Artefact, DocumentField, Measured, Table, kinds_of
 from interp.circuits.circuit import FILE, Circuit, edge_text
 from interp.circuits.config import Ablation, FindConfig, Level
+from interp.claims import Outcome, OwnText, StatedNumber
 from interp.models.short_name import short_name
 from interp.names import parse_node
-from interp.patching.patching_map import PromptPair, TaskSettings
+from interp.patching.patching_map import METRIC_OF, PromptPair, TaskSettings
 from interp.results import Record, Result, columns_of, flat
 from interp.statistics import Interval
 
@@ -195,6 +197,10 @@ class FoundCircuit(Artefact, ABC):
     def nulls(self) -> Record:
         """Return the nulls and controls of the circuit, by name."""
 
+    def under_attack(self) -> list[str]:
+        """Return the worst case as lines, for kinds that measure it with the circuit."""
+        return []
+
     def measures(self) -> list[tuple[str, float]]:
         """Return the scores of the whole circuit, as (name, value)."""
         return []
@@ -332,6 +338,20 @@ class Agreement:
 
 
 @dataclass(frozen=True, kw_only=True)
+class UnderAttack:
+    """Faithfulness left where an adversary chose which edges are replaced, on the prompts that judge the circuit."""
+
+    left: float
+    low: float
+    high: float
+    """Ends of the 95 % interval over prompts."""
+    null: float
+    """The most that is left of a random circuit of the same size without its helpers."""
+    stands: bool | None
+    """By the rule of `circuit attack`; None: neither stands nor breaks."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class EdgeCircuitSettings(FindConfig, CircuitSettings):
     """Settings that determine the circuit of a task."""
 
@@ -351,6 +371,10 @@ class EdgeCircuit(FoundCircuit, kind="edge_circuit", title="Circuit of heads", m
     evaluation: CircuitEvaluation
     ranking: Ranking
     verified: Agreement | None
+    attacked: Annotated[UnderAttack | None, DocumentField("attack.json")] = field(default_factory=lambda: None)
+    """Worst case, where it was asked for."""
+    file: Annotated[OwnText | None, DocumentField("file.json")] = field(default_factory=lambda: None)
+    """File of the prompts, where they came from one."""
 
     @property
     def unit(self) -> str:
@@ -375,6 +399,44 @@ class EdgeCircuit(FoundCircuit, kind="edge_circuit", title="Circuit of heads", m
             f"keep {e.faithfulness.estimate:.0%} of the behaviour{null_of(e.random_circuits)}"
         )
 
+    def stated(self) -> dict[str, StatedNumber]:
+        """Return what a claim may say: faithfulness beside random circuits; in the worst case where it was attacked."""
+        s, e, attack, holds = self.settings, self.evaluation, self.attacked, self.verdict.holds
+        faithful, null = e.faithfulness, e.random_circuits
+        value = faithful if attack is None else Interval(attack.left, attack.low, attack.high)
+        if holds and attack is not None:
+            holds = attack.stands
+        outcomes: dict[bool | None, Outcome] = {True: "supported", False: "not supported", None: "undecided"}
+        on = "prompts that found it" if s.held_out is None else "other prompts than those that found it"
+        replaced = "all edges outside the circuit are" if attack is None else "edges that an adversary chooses are"
+        drawn = 0 if null is None else null.n
+        randoms = f"{drawn} random circuits of as many edges" + (", their helpers replaced" if attack else "")
+        return {
+            "faithfulness": StatedNumber(
+                sentence=f"A circuit of {short_name(s.model)} does {s.task.name} by itself, on {on}",
+                subject="circuit",
+                formula=f"share of the gap of the metric that is left when {replaced} replaced ({e.settings.ablation})",
+                unit="share, 1 is the whole model",
+                value=value.estimate,
+                low=value.low,
+                high=value.high,
+                null=nan if null is None else null.high if attack is None else attack.null,
+                nulls=(randoms, "an untrained model"),
+                outcome=outcomes[holds],
+            )
+        }
+
+    def as_options(self) -> Record:
+        """Return the settings as the options of `circuit find` that made it."""
+        s = self.settings
+        tried = {} if self.attacked is None else {"attacked": True}
+        held_out = {"held_out": 0} if s.held_out is None else {"held_out": s.held_out.n_prompts}
+        if s.held_out is not None and "template" in s.held_out.origin:
+            held_out["judged_template"] = int(s.held_out.origin["template"] or 0)
+        name = s.task.name if self.file is None else self.file.name
+        task = {"task": name, "prompts": s.task.n_prompts, "metric": METRIC_OF[s.task.metric]}
+        return {**asdict(s.evaluation), **asdict(s), **task, **held_out, **tried}
+
     def facts(self) -> list[tuple[str, str]]:
         """Return the size, the faithfulness and that of random circuits."""
         e = self.evaluation
@@ -384,6 +446,9 @@ class EdgeCircuit(FoundCircuit, kind="edge_circuit", title="Circuit of heads", m
     def details(self) -> list[str]:
         """Return the verdict, the agreement of scores with patching, and the strongest edges."""
         lines, level = [self.verdict.reason], self.settings.level
+        if (attack := self.attacked) is not None:
+            word = {True: "stands", False: "breaks", None: "undecided"}[attack.stands]
+            lines.append(f"under attack {attack.left:.2f}, random circuits at most {attack.null:.2f}: {word}")
         if self.verified is not None:
             lines.append(f"best {self.verified.n} {level}s patched: rank agreement {self.verified.spearman_abs:.2f}")
         scored = {edge_text(edge): edge.score for edge in self.circuit.edges}

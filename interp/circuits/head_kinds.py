@@ -13,7 +13,7 @@ position 0, which is usually BOS. To add a kind, add a function here, its line t
 3. Measure nulls. For induction and duplicate tokens: the same targets on prompts without repeats. For kinds on text:
    the same targets on the controls. For the others: a head with uniform attention, and the heads of an untrained model.
 4. A kind is *found* in a head when the low end of its 95 % interval is above the null's upper bound, corrected for all
-   heads, and above 0.1; on text, where many heads attend to the control as well, above that bound by 0.1.
+   heads, by 0.1: a head with random weights can attend to one position a little more than uniformly, on every prompt.
 
 One prompt is one observation: the intervals are Student t over all prompts of all seeds. `head_patterns` returns the
 attention of a few heads on one prompt, which circuits store so that a page can show it without the model.
@@ -356,6 +356,7 @@ def head_patterns(
 
 CONFIDENCE = 0.95
 SMALLEST_FOUND = 0.1
+"""Least score above the null's bound, or over a text above shuffled keys."""
 
 
 def score_heads(
@@ -543,7 +544,7 @@ def summarise_scores(
             bounds = untrained_bounds(untrained[:, :, i], float(uniform[:, i].mean()), n_all_heads)
             null, null_high = (np.full(values.shape[:2], bound) for bound in bounds)
         score, low, high = (grid[:, :, i] for grid in whole)
-        verdicts = low > (null_high + SMALLEST_FOUND if KINDS[kind].text else np.maximum(null_high, SMALLEST_FOUND))
+        verdicts = low > null_high + SMALLEST_FOUND
         of_kind = {"layer": layer, "head": head, "kind": np.full(layer.shape, kind, object), "score": score}
         of_kind |= {"low": low, "high": high, "null": null, "null_high": null_high, "above_null": verdicts}
         for name, column in of_kind.items():

@@ -51,7 +51,7 @@ class HeadScore:
     null_high: float
     """95 % upper bound of the null, corrected for all heads."""
     above_null: bool
-    """The interval lies above the null: the head is of this kind."""
+    """The interval lies 0.1 above the null: the head is of this kind."""
 
     @property
     def name(self) -> str:

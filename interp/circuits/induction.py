@@ -113,18 +113,7 @@ def find_induction_circuit(
         model=circuit.model,
         weight_hash=circuit.weight_hash,
         frozen=residual.frozen_settings().get("frozen"),
-        seeds=config.seeds,
-        prompts_per_seed=config.prompts_per_seed,
-        context_length=config.context_length,
-        min_lag=config.min_lag,
-        max_lag=config.max_lag,
-        batch_size=config.batch_size,
-        n_controls=config.n_controls,
-        max_candidates=config.max_candidates,
-        max_loss_senders=config.max_loss_senders,
-        screening_prompts=config.screening_prompts,
-        max_singles=config.max_singles,
-        copying_tokens=config.copying_tokens,
+        **vars(config),
     )
     pattern_heads, patterns = head_patterns(model, draws[0].tokens[:1], _heads_to_show(verdicts, circuit))
     cap = logit_cap(model)

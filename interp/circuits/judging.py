@@ -18,7 +18,7 @@ from jaxtyping import Float, Float64
 
 from interp.circuits.config import Ablation
 from interp.circuits.found_circuit import CircuitJudgement, RandomCircuits, TaskPrompt, UntrainedGap, Verdict
-from interp.errors import ConfigError, UnknownNameError
+from interp.errors import ConfigError, NoGapError, UnknownNameError
 from interp.models.hooked import HookedModel
 from interp.nulls import p_from_null
 from interp.seeds import derive_seed
@@ -54,9 +54,9 @@ def faithfulness(values: np.ndarray, empty: np.ndarray, full: np.ndarray, axis: 
 
 
 def check_ends(full: np.ndarray, empty: np.ndarray, ablation: str) -> None:
-    """Raise `ConfigError` where replacing every edge leaves as much as the model has: faithfulness has no scale."""
+    """Raise `NoGapError` where replacing every edge leaves as much as the model has: faithfulness has no scale."""
     if not full.mean() > empty.mean():
-        raise ConfigError(
+        raise NoGapError(
             f"the metric of the model is {full.mean():.4g} on these prompts, and {empty.mean():.4g} with every edge "
             f"replaced ({ablation}), so there is nothing to keep; choose other prompts or another ablation"
         )

@@ -24,6 +24,7 @@ from interp.artifacts import Draft, Table
 from interp.artifacts.draft import RESUME
 from interp.circuits._head_outputs import N_WORDS, HeadOutputs
 from interp.circuits._text_sums import VALUES, TextRead, TextSums
+from interp.circuits.head_kinds import SMALLEST_FOUND
 from interp.circuits.heads_in_text import (
     HeadExample,
     HeadInText,
@@ -47,8 +48,6 @@ if TYPE_CHECKING:
 
 LEAST_DOCUMENTS, LEAST_CONTEXTS = 4, 8
 """Of a text with fewer documents each context counts as one."""
-SMALLEST_FOUND = 0.1
-"""Least score above shuffled keys."""
 RARE = 3
 """Contexts with most targets of each kind, which the untrained model reads besides: some kinds are rare."""
 SAVE_SECONDS = 60

@@ -28,6 +28,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from interp.claims import OwnText
 from interp.errors import ConfigError, CorruptError, MissingError, PromptError, UnknownNameError
 from interp.models.generation import prompt_tokens
 from interp.models.hooked import HookedModel
@@ -268,16 +269,30 @@ FIELDS = ("clean", "corrupt", "correct", "wrong")
 
 
 def task_from_file(
-    model: HookedModel, path: Path | str, *, n_prompts: int | None = None, check_gap: bool = True
+    model: HookedModel,
+    path: Path | str | OwnText,
+    *,
+    n_prompts: int | None = None,
+    seed: int = 0,
+    check_gap: bool = True,
 ) -> Task:
     """Read the task of a .jsonl or .csv file with `clean, corrupt, correct` and optionally `wrong`.
+
+    Its first `n_prompts` lines, with another `seed` than 0 random ones.
 
     Raises `MissingError`, `CorruptError` (names the line), `PromptError` for an answer of several tokens (lists them)
     or a pair of different length (lists both), `ConfigError` without a gap between clean and corrupted prompts.
     """
+    text = None
+    if isinstance(path, OwnText):
+        path, text = path.name, path.text
     path = Path(path)
-    rows = [(f"{path.name}, line {line}", row) for line, row in _read(path)[:n_prompts]]
-    return _task_of_rows(model, rows, str(path), name=path.stem, check_gap=check_gap, origin={"file": path.name})
+    rows = [(f"{path.name}, line {line}", row) for line, row in _read(path, text)]
+    origin: Origin = {"file": path.name}
+    if seed:
+        order = torch.randperm(len(rows), generator=make_generator(seed, "lines of a file"))
+        rows, origin = [rows[i] for i in order.tolist()], origin | {"seed": seed}
+    return _task_of_rows(model, rows[:n_prompts], str(path), name=path.stem, check_gap=check_gap, origin=origin)
 
 
 def pair_task(
@@ -332,17 +347,20 @@ def _task_of_rows(
     return Task.of(model, clean, corrupt, metric, name=name, check_gap=check_gap, origin=origin)
 
 
-def _read(path: Path) -> list[tuple[int, dict[str, Any]]]:
-    """Return line number and fields of every prompt pair."""
-    if not path.is_file():
+def _read(path: Path, text: str | None) -> list[tuple[int, dict[str, Any]]]:
+    """Return line number and fields of every prompt pair, of a file or of its text."""
+    if text is None and not path.is_file():
         raise MissingError(f"no file of prompts at {path}")
     if path.suffix not in (".jsonl", ".json", ".csv"):
         raise ConfigError(f"{path.name}: prompts are read from .jsonl or .csv files")
-    text = path.read_text(encoding="utf-8")
+    try:
+        text = path.read_text(encoding="utf-8") if text is None else text
+    except UnicodeDecodeError as error:
+        raise CorruptError(f"{path} is not UTF-8 text: {error}") from None
     if path.suffix == ".csv":
         rows = [(i, dict(row)) for i, row in enumerate(csv.DictReader(text.splitlines()), start=2)]
     else:
-        rows = [(i, _object(path, i, line)) for i, line in enumerate(text.splitlines(), start=1) if line.strip()]
+        rows = [(i, _object(path, i, line)) for i, line in enumerate(text.split("\n"), start=1) if line.strip()]
     if not rows:
         raise CorruptError(f"{path} holds no prompts")
     for line, row in rows:
@@ -355,7 +373,7 @@ def _read(path: Path) -> list[tuple[int, dict[str, Any]]]:
 def _object(path: Path, line: int, text: str) -> dict[str, Any]:
     try:
         value = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CorruptError(f"{path}, line {line}: not JSON ({error})") from None
     if not isinstance(value, dict):
         raise CorruptError(f"{path}, line {line}: expected a JSON object")

@@ -42,7 +42,8 @@ class AttackConfig:
     ablations: tuple[Ablation, ...] = ("resample", "other", "mean")
     """Values by which the adversary replaces edges; the worst counts, beside the mean of the first."""
     exchanges: int = 16
-    """Nodes whose edges are put back or taken out as a whole, one after another, where that leaves less."""
+    """Inputs whose outside edges are replaced alone, as a start; and nodes whose edges are put back or taken out as a
+    whole, one after another, where that leaves less."""
     gradient_steps: int = 4
     """Steps of the second adversary, which follows the gradient of the metric by how far each edge is replaced."""
     budget: int | None = None
@@ -86,6 +87,8 @@ class Attack:
     """Faithfulness left when some edges outside the circuit are replaced, on prompts that did not choose them."""
 
     ablation: str
+    wording: str
+    """Paraphrase of the prompts that judge, such as `template 1`; empty: the task's own prompts."""
     what: str
     """Edges that are replaced; for the nulls, the mean over draws."""
     n_removed: int
@@ -145,7 +148,7 @@ class WorstCase(Artefact, kind="worst_case", title="Worst case of a circuit", ma
     def mean(self) -> Attack:
         """Faithfulness as everybody reports it: all other edges replaced, with the first ablation."""
         first = self.settings.ablations[0]
-        return next(row for row in self.rows if row.what == EVERYTHING and row.ablation == first)
+        return next(row for row in self.rows if (row.what, row.ablation, row.wording) == (EVERYTHING, first, ""))
 
     @property
     def worst(self) -> Attack:
@@ -153,14 +156,19 @@ class WorstCase(Artefact, kind="worst_case", title="Worst case of a circuit", ma
         return min((self.of(what) for what in ATTACKS), key=lambda row: row.left)
 
     @property
+    def wordings(self) -> list[str]:
+        """Paraphrases on which the circuit was judged."""
+        return [*dict.fromkeys(row.wording for row in self.rows if row.wording)]
+
+    @property
     def null(self) -> float:
-        """The most that is left of a random circuit without its helpers, with any ablation."""
+        """The most that is left of a random circuit without its helpers, with any ablation and wording."""
         return max(row.high for row in self.rows if row.what == RANDOM_CIRCUITS)
 
     @property
     def stands(self) -> bool:
-        """True where a whole attack failed: every low end is good enough."""
-        return self.complete and self._enough(min(row.low for row in self.rows if row.what in ATTACKS))
+        """True where a whole attack failed: every low end is good enough, and every draw of random edges."""
+        return self.complete and self._enough(min(row.low for row in self.rows if row.what in (*ATTACKS, RANDOM_EDGES)))
 
     @property
     def breaks(self) -> bool:
@@ -192,7 +200,8 @@ class WorstCase(Artefact, kind="worst_case", title="Worst case of a circuit", ma
         return [
             ("mean", f"{self.mean.left:.2f}"),
             ("worst case", f"{self.worst.left:.2f} [{self.worst.low:.2f}, {self.worst.high:.2f}]"),
-            ("replaced there", f"{self.worst.what} ({self.worst.n_removed:,}), {self.worst.ablation}"),
+            ("replaced there", f"{self.worst.what} ({self.worst.n_removed:,}), {_where(self.worst)}"),
+            ("wordings", ", ".join(["the task's own", *self.wordings])),
             *((f"{wanted}, {what}", f"{n:,}" if n else "none measured") for what, n in sizes.items()),
             ("prompts lost there", f"{self.worst.lost:.0%}"),
             ("sets tried", f"{self.tried:,}" + ("" if self.complete else ", not all that the adversary knows")),
@@ -201,7 +210,7 @@ class WorstCase(Artefact, kind="worst_case", title="Worst case of a circuit", ma
     def details(self) -> list[str]:
         """Return every attack."""
         return [
-            f"{row.ablation}, {row.what} ({row.n_removed:,}): {row.left:.2f} [{row.low:.2f}, {row.high:.2f}]"
+            f"{_where(row)}, {row.what} ({row.n_removed:,}): {row.left:.2f} [{row.low:.2f}, {row.high:.2f}]"
             for row in self.rows
         ]
 
@@ -229,6 +238,10 @@ class WorstCase(Artefact, kind="worst_case", title="Worst case of a circuit", ma
     def shown(self) -> list[Record]:
         """Return the attacks."""
         return self.to_records()[:ROWS]
+
+
+def _where(row: Attack) -> str:
+    return f"{row.ablation}, {row.wording}" if row.wording else row.ablation
 
 
 def attacks_of(workspace: "Workspace", key: str) -> list[WorstCase]:

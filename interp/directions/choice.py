@@ -12,7 +12,7 @@ from interp.errors import ConfigError
 from interp.geometry.points import GeometryResult
 from interp.geometry.sweeps import HARMLESS
 from interp.interventions.intervention import Action
-from interp.nulls import p_from_null
+from interp.nulls import ALPHA, p_from_null
 from interp.results import Record
 from interp.statistics import Interval
 
@@ -100,8 +100,13 @@ class JudgedCell:
 
     @property
     def works(self) -> bool:
-        """True if the effect lies above 0 and above that of every random direction and placebo."""
-        return bool(self.effect.low > max(0.0, self.random_effect.max(), *self.placebo_effect))
+        """True if its interval lies above 0, and the effect above that of every random direction and placebo.
+
+        Fewer than 19 random directions cannot show that: p has to reach 0.05, too. The interval is over questions,
+        which the directions share: it is no uncertainty of their order.
+        """
+        others = max([*self.random_effect, *self.placebo_effect])
+        return bool(self.effect.low > 0 and self.effect.estimate > others and self.p <= ALPHA)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -50,7 +50,7 @@ class DirectionConfig:
     n_random: int | None = None
     """Random directions as the null of every layer and strength. Default: 9, 5 with a rule."""
     n_judging: int | None = None
-    """Random directions as the null of the chosen one. Default: 99, 19 with a rule."""
+    """Random directions as the null of the chosen one. Default: 99, 19 with a rule; fewer than 19 show no effect."""
     seed: Seed = 0
     """Determines every random number."""
 

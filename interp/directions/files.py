@@ -90,7 +90,7 @@ def read_vector(path: Path | str, hook_point: str = "") -> tuple[Float64[np.ndar
     path = Path(path).expanduser()
     if not path.is_file():
         raise MissingError(f"no file at {path}; numpy.save(path, vector) writes one")
-    if path.suffix == ".gguf" or (path.suffix == ".safetensors" and _is_ours(path)):
+    if path.suffix == ".gguf" or (path.suffix == ".safetensors" and "recipe" in _opened(path)[1]):
         recipe = read_directions(path)
         directions = {
             step.target.hook_point: step.target.vector for step in recipe.steps if isinstance(step.target, Direction)
@@ -170,10 +170,6 @@ def _write_safetensors(recipe: Recipe, path: Path, origin: Mapping[str, object],
     metadata = {"format": FORMAT, "recipe": json.dumps(_without_vectors(recipe)), "about": json.dumps(origin)}
     with atomic_file(path) as temporary:
         save_file(tensors, temporary, metadata=metadata)
-
-
-def _is_ours(path: Path) -> bool:
-    return "recipe" in _opened(path)[1]
 
 
 def _opened(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:

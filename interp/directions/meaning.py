@@ -97,17 +97,7 @@ def measure_direction(
         direction=replace(direction.origin, hook_point=hook_point),
         lists=tuple(concepts),
         sentences=tuple(sentences),
-        targets=config.targets,
-        rule=config.rule,
-        n_samples=config.n_samples,
-        interventions=config.interventions,
-        action=config.action,
-        strengths=config.strengths,
-        layers=config.layers,
-        harmless=config.harmless,
-        n_random=config.n_random,
-        n_judging=config.n_judging,
-        seed=config.seed,
+        **vars(config),
     )
     return DirectionGeometry(
         settings=about_direction,

@@ -117,15 +117,7 @@ class DirectionGeometry(Artefact, kind="direction"):
     def direction(self) -> NamedDirection:
         """The direction with its name and origin."""
         origin = self.settings.direction
-        return NamedDirection(
-            name=origin.name,
-            source=origin.source,
-            hook_point=origin.hook_point,
-            towards=origin.towards,
-            away=origin.away,
-            vector=self.vector,
-            accuracy=self.accuracy,
-        )
+        return NamedDirection(**vars(origin), vector=self.vector, accuracy=self.accuracy)
 
     def intervention(self, strength: float | None = None) -> Intervention:
         """Return the steering as an intervention: as chosen, or at another strength in units of the chosen amount.

@@ -340,19 +340,7 @@ def concept_directions(x: ArrayLike, labels: ArrayLike, heldout: ArrayLike, *, s
     for method in METHODS:
         find = partial(find_direction, method=method)
         direction, accuracy = scored_direction(method, find, points, yes=yes, heldout=heldout, seed=seed)
-        directions.append(
-            ConceptDirection(
-                method=accuracy.method,
-                distance=accuracy.distance,
-                accuracy=accuracy.accuracy,
-                shuffled=accuracy.shuffled,
-                shuffled_high=accuracy.shuffled_high,
-                n_train=accuracy.n_train,
-                n_heldout=accuracy.n_heldout,
-                seed=accuracy.seed,
-                direction=direction,
-            )
-        )
+        directions.append(ConceptDirection(**vars(accuracy), direction=direction))
     pairs = [(a, b) for i, a in enumerate(directions) for b in directions[i + 1 :]]
     cosines = {f"{a.method}, {b.method}": float(a.direction @ b.direction) for a, b in pairs}
     return Directions(directions=tuple(directions), cosines=cosines, random_cosine=points.shape[1] ** -0.5)

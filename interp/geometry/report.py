@@ -67,6 +67,9 @@ def rotate_words(
 ) -> RotationSweep:
     """Rotate every word of a list by every number of items, in every prompt (by default the list's `successors`).
 
+    The nulls are moves as long in random directions, and the same rotation the other way: a rotation that only blurs
+    which word it was raises answers that were far behind, in both senses alike.
+
     `plane`: fitted to `acts.points(hook_point, half=0)`. Raises `ConfigError` where the list has no prompts, items of
     several tokens, or two items with the same token; `MismatchError` when the words or the plane come from another
     model; `UnknownNameError` for a hook point that the model does not have; `PromptError` for a prompt longer than its
@@ -87,17 +90,19 @@ def rotate_words(
     prompted = _Prompts.of(model, acts, prompts)
     n, starts = len(items), prompted.starts(model, hook_point, batch_size)
     generator = make_generator(seed, "random directions")
-    rotated, swapped, random = [], [], [[] for _ in range(n_random)]
+    rotated, swapped, back, random = [], [], [], [[] for _ in range(n_random)]
     clean = _logits(model, starts, layer, None, items)
     steps = sorted({round(step) for step in np.linspace(1, n - 1, min(n - 1, MAX_STEPS))})
     for step in steps:
         turn = torch.from_numpy(plane.turn(direction * step * 360 / n))
         moves = (torch.from_numpy(fitted - plane.centre) @ turn).norm(dim=1)
         rotated.append(_logits(model, starts, layer, _rotator(plane, turn), items))
+        other = turn if 2 * step == n else torch.from_numpy(plane.turn(-direction * step * 360 / n))
+        back.append(rotated[-1] if other is turn else _logits(model, starts, layer, _rotator(plane, other), items))
         swapped.append(_logits(model, starts, layer, _swapper(np.roll(fitted, -step, axis=0)), items))
         for draw in random:
             draw.append(_logits(model, starts, layer, _mover(moves, fitted.shape[1], generator), items))
-    return _summary(acts, hook_point, steps, prompted.word, clean, rotated, swapped, random, seed)
+    return _summary(acts, hook_point, steps, prompted.word, clean, rotated, swapped, [*random, back], seed)
 
 
 def layer_after(hook_point: str) -> int:

@@ -91,8 +91,9 @@ class RotationSweep(GeometryResult):
     steps: tuple[int, ...]
     moved: Interval[np.ndarray] = field(metadata=ends("low", "high"))
     """`[n_steps]` nats: mean over words and prompts; above 0 where the answer follows the rotation"""
-    random: Float[np.ndarray, "n_random n_steps"]
-    """`[n_random, n_steps]` nats: moved as far in random directions"""
+    random: Float[np.ndarray, "n_nulls n_steps"]
+    """`[n_random + 1, n_steps]` nats: moved as far in random directions; last, rotated as far the other way, which at
+    half a turn is the rotation itself"""
     swapped: Float[np.ndarray, " n_steps"]
     """`[n_steps]` nats: the whole activation replaced"""
     followed: Float[np.ndarray, " n_steps"]
@@ -102,19 +103,19 @@ class RotationSweep(GeometryResult):
     overall: Interval[float]
     """mean of `moved` over all steps, with its interval over prompts"""
     random_high: float
-    """largest mean over all steps of a random draw"""
+    """largest mean over all steps of a null"""
     n_items: int
     n_prompts: int
     seed: int
 
     @property
     def moves_output(self) -> bool:
-        """True if the interval lies above 0 and above every random draw."""
+        """True if the interval lies above 0 and above every null."""
         return self.overall.low > max(0.0, self.random_high)
 
     @property
     def n_following(self) -> int:
-        """Number of steps whose own interval lies above 0 and above every random draw."""
+        """Number of steps whose own interval lies above 0 and above every null."""
         return int((self.moved.low > np.maximum(0.0, self.random.max(0))).sum())
 
     def sentence(self) -> str:
@@ -122,10 +123,10 @@ class RotationSweep(GeometryResult):
         overall, low, high = self.overall
         return (
             f"rotating {self.name} at {self.hook_point} {word} the answer: {overall:+.2f} nats "
-            f"[{low:+.2f}, {high:+.2f}] towards the rotated word's, random directions at most "
-            f"{self.random_high:+.2f}, whole activation swapped {self.swapped.mean():+.2f}; it follows at "
-            f"{self.n_following} of {len(self.steps)} steps; without rotation {self.baseline:.0%} of {self.n_prompts} "
-            f"prompts are answered right (chance {1 / self.n_items:.0%})"
+            f"[{low:+.2f}, {high:+.2f}] towards the rotated word's, random directions or the "
+            f"other sense at most {self.random_high:+.2f}, whole activation swapped {self.swapped.mean():+.2f}; it "
+            f"follows at {self.n_following} of {len(self.steps)} steps; without rotation {self.baseline:.0%} of "
+            f"{self.n_prompts} prompts are answered right (chance {1 / self.n_items:.0%})"
         )
 
     def to_records(self) -> list[Record]:

@@ -68,7 +68,7 @@ class WordGeometry(Artefact, kind="word_geometry", title="Word lists", made_by="
     """By name, in the order of the settings."""
 
     def findings(self) -> list[Finding]:
-        """Return the list along whose order a move changes the answers furthest above random directions."""
+        """Return the list along whose order a move changes the answers furthest above its nulls."""
         turned = [(name, geometry.shape, geometry.rotation) for name, geometry in self.lists.items()
                   if isinstance(geometry.rotation, RotationSweep) and geometry.rotation.moves_output]  # fmt: skip
         ordered = [candidate for candidate in turned if candidate[1].verdict in _ORDERS]
@@ -80,13 +80,13 @@ class WordGeometry(Artefact, kind="word_geometry", title="Word lists", made_by="
             Finding(
                 kind="ring",
                 title=f"{name.capitalize()} lie {_ORDERS[shape.verdict]} that {short_name(self.settings.model)} uses",
-                sentence=f"Rotate {shape.words[0]!r} by one step and the model answers one step later in {name}.",
+                sentence=f"Rotate the {name} on their plane and the model's answers move with them.",
                 more=f"Mean move {rotation.overall.estimate:.2f} nats, at {rotation.n_following} of "
-                f"{len(rotation.steps)} steps; random directions at most {rotation.random_high:.2f}. "
-                f"The order itself has p {shape.order.smallest_p:.2g}.",
+                f"{len(rotation.steps)} steps; random directions or the other way at most {rotation.random_high:.2f}. "
+                f"The order itself has p {min(shape.order.p_circular, shape.order.p_linear):.2g}.",
                 value=rotation.overall.estimate,
                 null=max(rotation.random_high, 0.0),
-                about="nats; null: random directions",
+                about="nats; null: random directions, and the other sense",
                 href=f"{self.href}?list={name}#rotation",
                 proof="See the proof",
                 dots=Dots(x=tuple(across), y=tuple(up), texts=shape.words, alike=True),

@@ -61,7 +61,8 @@ def devices_of(empty: Any, dtype: torch.dtype) -> dict[str, int | str]:
     from accelerate import infer_auto_device_map
 
     free = int((free_memory("cpu") or 0) * USED)
-    limits: dict[int | str, int] = {number: _of_gpu(number) for number in range(torch.cuda.device_count())}
+    gpus = range(torch.cuda.device_count())
+    limits: dict[int | str, int] = {number: int((free_memory(f"cuda:{number}") or 0) * 0.9) for number in gpus}
     empty.tie_weights()
     found: Any = infer_auto_device_map(
         empty, max_memory={**limits, "cpu": free}, dtype=dtype, no_split_module_classes=list(empty._no_split_modules)
@@ -95,10 +96,6 @@ def _named(device: int | str) -> str:
 
 def _order(device: int | str) -> tuple[bool, str]:
     return isinstance(device, str), str(device)
-
-
-def _of_gpu(number: int) -> int:
-    return int((free_memory(f"cuda:{number}") or 0) * 0.9)
 
 
 def describe_devices(plain: Any) -> str:

@@ -436,7 +436,7 @@ def ordinary_tokens(model: HookedModel) -> "Int64[Tensor, ' n']":
 
 
 def check_token_ids(model: HookedModel, tokens: "Int[Tensor, '...']") -> None:
-    """Raise `PromptError` unless all entries are token ids of the model."""
+    """Raise `PromptError` unless all entries are token ids of the model, and its context holds rows `[..., pos]`."""
     import torch
 
     if not isinstance(tokens, torch.Tensor) or tokens.dtype not in (torch.int64, torch.int32) or not tokens.numel():
@@ -448,6 +448,8 @@ def check_token_ids(model: HookedModel, tokens: "Int[Tensor, '...']") -> None:
     low, high, n = int(tokens.min()), int(tokens.max()), model.cfg.d_vocab
     if low < 0 or high >= n:
         raise PromptError(f"expected token ids from 0 to {n - 1}, got {low} to {high}; use the model's own tokenizer")
+    if tokens.ndim > 1 and tokens.shape[-1] > model.cfg.n_ctx:
+        raise PromptError(f"the model's context holds {model.cfg.n_ctx} tokens, got rows of {tokens.shape[-1]}")
 
 
 def untrained_model(model: HookedModel, seed: int) -> HookedModel:

@@ -112,14 +112,11 @@ def train_toy(
 def cached_toy(spec: str, folder: Path, *, seed: int, device: str, dtype: "torch.dtype") -> HookedModel:
     """Return the toy of a spec, trained first when `folder` has none by this recipe and seed."""
     toy = find_toy(spec)
-    path = folder / f"{spec.removeprefix(TOY_PREFIX)}-seed{seed}-{_recipe_hash(toy)}"
+    recipe = hashlib.sha256(repr(toy).encode()).hexdigest()[:12]
+    path = folder / f"{spec.removeprefix(TOY_PREFIX)}-seed{seed}-{recipe}"
     if not is_small_folder(path):
         save_small(train_toy(toy, seed=seed), toy.model, path)
     return load_small(path, device=device, dtype=dtype)
-
-
-def _recipe_hash(toy: Toy) -> str:
-    return hashlib.sha256(repr(toy).encode()).hexdigest()[:12]
 
 
 def repeating_rows(

@@ -69,11 +69,7 @@ def measure_map(
         model=model_name,
         weight_hash=weight_hash(model),
         task=task.settings,
-        what=config.what,
-        direction=config.direction,
-        by_position=config.by_position,
-        draws=config.draws,
-        batch_size=config.batch_size,
+        **vars(config),
     )
     work = None if draft is None else draft(settings)
     runs = None if work is None else work.path / RUNS
@@ -95,12 +91,7 @@ def measure_map(
     bounds = zip(null.mean(0).tolist(), null.min(0).tolist(), null.max(0).tolist(), strict=True)
     rows = [
         JudgedPatch(
-            layer=row.layer,
-            head=row.head,
-            position=row.position,
-            token=row.token,
-            effect=row.effect,
-            stderr=row.stderr,
+            **vars(row),
             null=mean,
             null_low=low,
             null_high=high,

@@ -21,6 +21,15 @@ HeadKind = Literal["query", "key-value"]
 """Heads that a patch counts: under grouped-query attention, k and v belong to a group of query heads."""
 MetricName = Literal["logit-diff", "prob-diff", "log-prob", "kl", "l2"]
 """Names of `metrics.METRICS`."""
+METRIC_OF: dict[str, MetricName] = {
+    "logit difference": "logit-diff",
+    "logit above the mean": "logit-diff",
+    "probability difference": "prob-diff",
+    "log-probability": "log-prob",
+    "minus KL to clean (nats)": "kl",
+    "minus squared distance to clean": "l2",
+}
+"""Name of a metric by the words in the settings of a task."""
 Origin = dict[str, str | int | bool | None]
 """Origin of the prompts of a task: a seed, a file, the texts of a pair."""
 

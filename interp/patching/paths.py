@@ -454,14 +454,6 @@ def path_patch(
     )
 
 
-def into_all(model: HookedModel, side: Side, *, after: str) -> list[Receiver]:
-    """Return the queries, keys or values of every head in every layer after a node, as receivers for `path_patch`."""
-    if side not in SIDES:
-        raise UnknownNameError("side", side, SIDES)
-    layer = parse_node(after).layer
-    return [(block, None, side) for block in range(0 if layer is None else layer + 1, model.cfg.n_layers)]
-
-
 def _measure(metric: Callable[[Tensor], Tensor], rows: Tensor, n: int) -> Callable[[Any], np.ndarray]:
     taken = metric.take(rows) if hasattr(metric, "take") and len(rows) < n else metric  # pyright: ignore
 

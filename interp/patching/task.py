@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Int, Int64
 from torch import Tensor
 
-from interp.errors import ConfigError
+from interp.errors import ConfigError, NoGapError
 from interp.models.adapter import run_with_hooks
 from interp.models.hooked import HookedModel
 from interp.models.passes import read_hook
@@ -136,10 +136,10 @@ class Task:
         return float((self.clean_value - self.corrupt_value).std() / self.n_prompts**0.5)
 
     def check_gap(self) -> None:
-        """Raise `ConfigError` when the metric does not separate clean from corrupted prompts."""
+        """Raise `NoGapError` when the metric does not separate clean from corrupted prompts."""
         smallest = max(2 * self.gap_error, 1e-6 * float(self.clean_value.abs().mean()), 1e-9)
         if not self.gap > smallest:
-            raise ConfigError(
+            raise NoGapError(
                 f"the metric ({self.metric.name}) is {float(self.clean_value.mean()):.4g} on the clean prompts and "
                 f"{float(self.corrupt_value.mean()):.4g} on the corrupted ones, no gap beyond chance (standard error "
                 f"{self.gap_error:.2g}): the model does not do this task, or the corruption leaves the answer; choose "

@@ -5,7 +5,6 @@
 - `induction_emerges`       a toy trained until induction heads form, with a one-layer model as the control
 - `induction_onset`         its curves, and the step at which copying begins
 - `_transitions`            sudden transitions of a curve
-- `language_scaling`        small language models of several sizes, and the scaling law of their loss
 
 """
 
@@ -16,6 +15,5 @@ from interp.packages import lazily
 if TYPE_CHECKING:
     from interp.studies.grokking import ModularConfig, describe_grokking, embedding_series, train_modular
     from interp.studies.induction_emerges import follow_induction
-    from interp.studies.language_scaling import ScalingRecipe, fit_language_scaling, train_language_models
 
 __getattr__, __all__ = lazily(__name__, __file__)  # pyright: ignore[reportUnsupportedDunderAll]

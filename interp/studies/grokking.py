@@ -22,7 +22,9 @@ weights and optimiser moments.
 | excluded loss | on training pairs, from the logits without that part: the loss of memorisation alone | |
 | Gini | of the Fourier norms of `W_E` | 0 all equal, near 1 few dominate |
 
-Embedding and logits are analysed independently, so their agreement on the frequencies is evidence.
+Embedding and logits are analysed independently, so their agreement on the frequencies is evidence. The cause is tested
+by `ablate_frequencies`: the network runs without the key frequencies in its embedding, with them alone, and without as
+many others.
 
 Phases are found by `interp.studies.grokking_phases`.
 """
@@ -40,7 +42,15 @@ from torch import Tensor
 from interp.errors import ConfigError, MismatchError, NonFiniteError
 from interp.models.training import TrainingFile
 from interp.seeds import make_generator
-from interp.studies.grokking_phases import CURVES, LEARNED, Grokking, ModularConfig, SeedRun, find_phases
+from interp.studies.grokking_phases import (
+    CURVES,
+    LEARNED,
+    FrequencyAblation,
+    Grokking,
+    ModularConfig,
+    SeedRun,
+    find_phases,
+)
 from interp.threads import one_thread
 
 if TYPE_CHECKING:
@@ -111,7 +121,7 @@ def train_modular(config: ModularConfig, *, device: str = "cpu", state: Path | N
                 raise NonFiniteError(f"a loss is {float(loss)} at epoch {epoch}; use a lower lr (it is {config.lr})")
             snapshot = _snapshot(epoch, parameters, training, config)
             if file:
-                file.add(epoch, _as_tensors(snapshot))
+                file.add(epoch, {name: getattr(snapshot, name) for name in _MEASURES} | snapshot.parameters)
                 file.save(parameters, optimizer, generators, epoch)
             yield snapshot
             best_accuracy, last_epoch = _ending(best_accuracy, last_epoch, snapshot, config)
@@ -125,10 +135,6 @@ def _ending(best: Tensor, last: int, snapshot: Snapshot, config: ModularConfig) 
     if config.settle is None or bool((best > LEARNED).all()) or not bool((now > LEARNED).all()):
         return now, last
     return now, snapshot.epoch + config.settle
-
-
-def _as_tensors(snapshot: Snapshot) -> Parameters:
-    return {name: getattr(snapshot, name) for name in _MEASURES} | snapshot.parameters
 
 
 def _shuffled(train: Tensor, order: list[torch.Generator]) -> Tensor:
@@ -369,6 +375,61 @@ def _at(logits: Tensor, pairs: Tensor) -> Tensor:
     return logits.gather(1, pairs[..., None].expand(-1, -1, logits.shape[-1]))
 
 
+N_OTHERS = 20
+"""Draws of frequencies that are not key, for the null of an ablation."""
+
+
+@torch.no_grad()
+def ablate_frequencies(
+    parameters: Parameters, config: ModularConfig, keys: list[list[int]]
+) -> list[FrequencyAblation | None]:
+    """Remove frequencies from the embedding of the numbers and run the network; None for a seed without keys.
+
+    The mean of the embedding over numbers, the position and the token `=` stay. Draws are the same in every call.
+    Raises as `measure_progress` does.
+    """
+    _check(parameters, config, keys)
+    everything = list(range(1, (config.p - 1) // 2 + 1))
+    generator = make_generator(0, "other frequencies")
+    others = [[k for k in everything if k not in mine] for mine in keys]
+    draws = [
+        [
+            [rest[i] for i in torch.randperm(len(rest), generator=generator)[: len(mine)].tolist()]
+            for _ in range(N_OTHERS)
+        ]
+        for mine, rest in zip(keys, others, strict=True)
+    ]
+    null = torch.stack([_accuracy_without(parameters, config, list(drawn)) for drawn in zip(*draws, strict=True)])
+    whole, alone, without = (
+        _accuracy_without(parameters, config, removed).tolist() for removed in ([[]] * len(keys), others, keys)
+    )
+    return [
+        FrequencyAblation(
+            whole=whole[seed],
+            keys_alone=alone[seed],
+            without_keys=without[seed],
+            without_others=tuple(null[:, seed].tolist()) if len(others[seed]) >= len(mine) else (),
+        )
+        if mine
+        else None
+        for seed, mine in enumerate(keys)
+    ]
+
+
+def _accuracy_without(
+    parameters: Parameters, config: ModularConfig, removed: list[list[int]]
+) -> Float64[Tensor, " n_seeds"]:
+    """Return the accuracy on test pairs of each seed, with its frequencies removed from the embedding."""
+    W_E, waves = parameters["W_E"].double(), token_waves(config.p)
+    for seed, frequencies in enumerate(removed):
+        basis = waves[[k - 1 for k in frequencies]].flatten(0, 1)
+        W_E[seed, :-1] -= basis.T @ (basis @ W_E[seed, :-1])
+    logits = all_logits({**parameters, "W_E": W_E.to(parameters["W_E"].dtype)}, config)
+    right = (logits.argmax(-1) == answers(config, None, len(logits))).double()
+    test = torch.ones_like(right).scatter_(1, training_pairs(config), 0)
+    return (right * test).sum(1) / test.sum(1)
+
+
 @torch.no_grad()
 def describe_grokking(snapshots: list[Snapshot], config: ModularConfig) -> Grokking:
     """Return curves, key frequencies and phases of the snapshots of `train_modular`.
@@ -379,6 +440,7 @@ def describe_grokking(snapshots: list[Snapshot], config: ModularConfig) -> Grokk
         raise ConfigError("expected at least one snapshot, got none; give it list(train_modular(config))")
     logit_share, embedding_share = shares(snapshots[-1].parameters, config)
     keys, embedding_keys = key_frequencies(logit_share), embedding_frequencies(embedding_share)
+    ablations = ablate_frequencies(snapshots[-1].parameters, config, keys)
     measured = [measure_progress(snapshot.parameters, config, keys) for snapshot in snapshots]
     values = [_curve(snapshots if name in _MEASURES else measured, name) for name in CURVES]
     epochs = np.array([snapshot.epoch for snapshot in snapshots])
@@ -389,6 +451,7 @@ def describe_grokking(snapshots: list[Snapshot], config: ModularConfig) -> Grokk
             phases=find_phases(epochs, train[:, at], test[:, at]),
             keys=tuple(keys[at]),
             embedding_keys=tuple(embedding_keys[at]),
+            ablation=ablations[at],
         )
         for at, seed in enumerate(config.seeds)
     ]

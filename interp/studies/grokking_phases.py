@@ -113,6 +113,22 @@ class Phases:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FrequencyAblation:
+    """Accuracy on test pairs (0 to 1; chance is `1 / p`) at the end of training, with frequencies removed from `W_E`.
+
+    All that follows the embedding runs on what is left, so this says what the network uses, not what its logits hold.
+    """
+
+    whole: float
+    """nothing removed"""
+    keys_alone: float
+    """all other frequencies removed"""
+    without_keys: float
+    without_others: tuple[float, ...]
+    """the null: as many frequencies that are not key removed, one accuracy per random draw; empty without so many"""
+
+
+@dataclass(frozen=True, kw_only=True)
 class SeedRun:
     """Phases and key frequencies of one seed."""
 
@@ -122,6 +138,8 @@ class SeedRun:
     """key frequencies of the logits"""
     embedding_keys: tuple[int, ...]
     """key frequencies of the embedding, found independently"""
+    ablation: FrequencyAblation | None = None
+    """None without key frequencies, and in files that were written before it was measured"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,8 +227,19 @@ class Grokking(Artefact, kind="grokking", made_by="dynamics grok"):
         return (
             f"seed {run.seed}: memorised at epoch {phases.memorised:.0f}, test above 0.3 at {phases.generalising:.0f}, "
             f"above 0.99 at {phases.generalised:.0f}; in between restricted loss {restricted:+.2f}, excluded "
-            f"{excluded:+.2f} nats; frequencies {', '.join(map(str, run.keys))}"
+            f"{excluded:+.2f} nats; frequencies {', '.join(map(str, run.keys))}{_ablated(run.ablation)}"
         )
+
+
+def _ablated(found: FrequencyAblation | None) -> str:
+    if found is None:
+        return ""
+    others = found.without_others
+    null = f", without as many others at least {min(others):.2f} in {len(others)} draws" if others else ""
+    return (
+        f"; test accuracy {found.whole:.2f}, with these alone in the embedding {found.keys_alone:.2f}, without them "
+        f"{found.without_keys:.2f}{null}"
+    )
 
 
 def find_phases(epochs: np.ndarray, train_accuracy: np.ndarray, test_accuracy: np.ndarray) -> Phases:

@@ -16,6 +16,8 @@
 - `loadings`       share of a graph's influence that passes through each head
 - `interventions`  changes of latents against random ones
 - `background`     latents that lead every prompt alike
+- `_sufficiency`   what the pruned graph holds of the answer, in the mean and in the worst case
+- `returning`      latents that return in graphs of paraphrases
 - `supernodes`     groups of nodes, found and judged, and a user's marks
 - `interchange`    the JSON of Neuronpedia and circuit-tracer, written and read
 - `graph_json`     the parts of that JSON, checked

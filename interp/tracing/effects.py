@@ -32,7 +32,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import torch
 from einops import rearrange
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from interp.errors import ConfigError, UnknownNameError
@@ -40,10 +40,12 @@ from interp.interventions.edits import adding, change_of, inserting
 from interp.interventions.intervention import Intervention, Latent
 from interp.models.adapter import Hook, run_with_hooks
 from interp.models.passes import past_of, run_from
+from interp.nulls import DRAWS
 from interp.progress import Progress
 from interp.results import Record, Result
 from interp.seeds import make_generator
 from interp.statistics import Interval, rank_correlation_interval
+from interp.tracing._sufficiency import Sufficiency
 from interp.tracing.edges import Adjacency, System
 from interp.tracing.frozen import FrozenModel, Starts, apply_linear
 from interp.tracing.graph import AttributionGraph, EffectAgreement, GraphNode, TraceConfig
@@ -153,6 +155,69 @@ def agreement(
         predicted=predicted[sample],
         measured=measured,
     )
+
+
+@torch.no_grad()
+def measure_sufficiency(
+    system: System,
+    inside: Bool[Tensor, " features"],
+    effects: Float[Tensor, " features"],
+    read: Float[Tensor, " d_model"],
+    seed: int,
+    n_random: int = DRAWS["quick"],
+) -> Sufficiency:
+    """Take out all active latents outside a pruned graph at once, those that help alone, and as many random ones.
+
+    `inside` marks the latents of the pruned graph, `effects` are those on the target that `read` reads, to first order.
+    """
+    frozen, rng = system.frozen, np.random.default_rng(seed)
+    groups, kept = (system.layer * frozen.n_pos + system.position).cpu().numpy(), inside.cpu().numpy()
+    helpers, every = ~kept & (effects > 0).cpu().numpy(), np.ones_like(kept)
+    sets = [every, ~kept, helpers]
+    sets += [~_like(every, kept, groups, rng) for _ in range(n_random)]
+    sets += [_like(~kept, helpers, groups, rng) for _ in range(n_random)]
+    empty, alone, worst, *null = [float(_without(system, torch.from_numpy(each)) @ read) for each in sets]
+    kept_random, helping_random = null[:n_random], null[n_random:]
+    return Sufficiency(
+        whole=float(final_input(frozen, frozen.resid_post[-1]) @ read), empty=empty, alone=alone,
+        alone_random=(min(kept_random), max(kept_random)), n_outside=int((~kept).sum()), worst=worst,
+        worst_random=(min(helping_random), max(helping_random)), n_helpers=int(helpers.sum()), n_random=n_random,
+    )  # fmt: skip
+
+
+def _without(system: System, out: Bool[Tensor, " features"]) -> Float[Tensor, " d_model"]:
+    """Return the unembedding's input where latents write nothing, whatever their activation in this run is."""
+    frozen, out = system.frozen, out.to(system.activation.device)
+    factors, hooks, final = torch.zeros_like(system.activation), [], []
+
+    def hooks_of(layer: int) -> list[tuple[str, Hook]]:
+        point, activations = system.replacement.watch(layer)
+        mine = system.layer == layer
+
+        def watch(value: Tensor, hook: object = None) -> None:
+            now = activations(value[0].float())
+            factors[mine] = torch.where(out[mine], -now / system.activation[mine], 0)
+
+        write = adding(lambda value: system.written_at(layer, factors[None])[0])
+        return [(f"blocks.{layer}.{point}", watch), (frozen.mlp_point(layer), write)]
+
+    for layer in range(frozen.shape.n_layers):
+        hooks += hooks_of(layer)
+    last = f"blocks.{frozen.shape.n_layers - 1}.hook_resid_post"
+    run_with_hooks(
+        frozen.model, frozen.tokens, [*hooks, (last, lambda value, hook: final.append(value[0, -1].float()))]
+    )
+    return final_input(frozen, final[0])
+
+
+def _like(pool: np.ndarray, chosen: np.ndarray, groups: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return a mask of random latents of a pool, as many in each layer and position as are `chosen`."""
+    order = np.lexsort((rng.random(len(pool)), ~pool, groups))
+    ordered = groups[order]
+    rank = np.arange(len(order)) - np.searchsorted(ordered, ordered)
+    drawn = np.empty_like(pool)
+    drawn[order] = rank < np.bincount(groups[chosen], minlength=int(groups.max()) + 1)[ordered]
+    return drawn
 
 
 def ablation(system: System, number: int) -> Intervention:

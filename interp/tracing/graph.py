@@ -28,6 +28,7 @@ from interp.options import Seed
 from interp.results import Record
 from interp.statistics import Interval
 from interp.tracing._influence import GraphScores
+from interp.tracing._sufficiency import Sufficiency
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -322,6 +323,8 @@ class AttributionGraph(Artefact, kind="attribution_graph", made_by="trace"):
     """Flows between groups of nodes; None without a template."""
     groups: Annotated[tuple[JudgedGroup, ...] | None, DocumentField("boxes.json")]
     """Boxes of the graph's story, judged (`supernodes.with_groups`); None where they were not."""
+    sufficiency: Annotated[Sufficiency | None, DocumentField("sufficiency.json")]
+    """What the pruned graph holds of the answer; None where it was not measured."""
 
     @property
     def model(self) -> str:
@@ -492,6 +495,7 @@ class AttributionGraph(Artefact, kind="attribution_graph", made_by="trace"):
         lines = [*self._size_sentences(), *self._score_sentences()]
         if self.run is not None:
             lines.append(f"{self.run.rows} of {self.run.active} active latents have their edges")
+        lines += self.sufficiency.lines() if self.sufficiency is not None else ()
         for row in [row for row in self.to_records() if row["kind"] == "feature" and row["kept"]][:8]:
             first = next(iter(self.edges_from(row["node"])), None)
             leads = f" -> {first['node']} {first['weight']:+.3g}" if first else ""
@@ -513,11 +517,8 @@ class AttributionGraph(Artefact, kind="attribution_graph", made_by="trace"):
         value, chance = effects.spearman.estimate, effects.chance
         if effects.spearman.low <= chance or value <= effects.direct_spearman.estimate:
             return []
-        if (
-            self.untrained is not None
-            and self.scores is not None
-            and self.untrained.replacement > self.scores.replacement
-        ):
+        null, own = self.untrained, self.scores
+        if null is not None and own is not None and null.replacement > own.replacement:
             return []
         target, contrast = self.targets[0].sides
         question = f"“{target.strip()[:30]}”" + (f" rather than “{contrast.strip()[:30]}”" if contrast else "")

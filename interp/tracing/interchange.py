@@ -319,6 +319,7 @@ def import_graph(data: Mapping[str, Any]) -> tuple[AttributionGraph, GraphEdits]
         edge_table=edge_table(edges),
         flows=None,
         groups=None,
+        sufficiency=None,
     )
     return graph, read_edits(file.qParams or Parameters(), marks, nodes, ids)
 

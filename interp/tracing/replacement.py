@@ -9,6 +9,7 @@ Neurons need no training, so that every model has a graph. With its slope frozen
     gated    a = act(gate) * (x @ W_up + b_up)                      act(gate) frozen
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -56,6 +57,10 @@ class Replacement(Protocol):
         """Return what one unit of each latent adds to the output of MLP `target`, before a post-norm."""
         ...
 
+    def watch(self, layer: int) -> tuple[str, Callable[[Tensor], Float[Tensor, " n"]]]:
+        """Return a hook point of a block, and what gives the activations of `active` for its value in another run."""
+        ...
+
     def output_bias(self, layer: int) -> Float[Tensor, " d_model"] | None:
         """Return what is added to the output of MLP `layer` whatever is active; None for nothing."""
         ...
@@ -90,6 +95,9 @@ class NoReplacement:
 
     def writes(self, layer: int, active: LayerLatents, target: int) -> Tensor:
         return self._like.new_zeros(0, self._width)
+
+    def watch(self, layer: int) -> tuple[str, Callable[[Tensor], Tensor]]:
+        return self.reads_point, lambda value: value.new_zeros(0)
 
     def output_bias(self, layer: int) -> Tensor | None:
         return None
@@ -146,6 +154,10 @@ class Neurons:
 
     def writes(self, layer: int, active: LayerLatents, target: int) -> Tensor:
         return self._weights[layer].out[active.latent]
+
+    def watch(self, layer: int) -> tuple[str, Callable[[Tensor], Tensor]]:
+        position, latent, _ = self._active[layer]
+        return "mlp.hook_post", lambda value: value[position, latent]
 
     def output_bias(self, layer: int) -> Tensor | None:
         return self._weights[layer].out_bias

@@ -29,7 +29,7 @@ from torch import Tensor
 
 from interp.cache import size_text
 from interp.errors import ConfigError, PromptError
-from interp.models.adapter import check_token_ids, to_tokens, token_strings, weight_hash
+from interp.models.adapter import available_hook_points, check_token_ids, to_tokens, token_strings, weight_hash
 from interp.models.hooked import HookedModel
 from interp.models.identity import model_spec
 from interp.progress import Progress
@@ -46,7 +46,7 @@ from interp.tracing._influence import (
 )
 from interp.tracing._targets import Aim, aim_at, likely_tokens
 from interp.tracing.edges import BATCHES, Adjacency, RowStore, System, compute_rows, memory_needed, numbers_of
-from interp.tracing.effects import agreement, first_order_effects
+from interp.tracing.effects import agreement, first_order_effects, measure_sufficiency
 from interp.tracing.frozen import FrozenModel
 from interp.tracing.graph import (
     AttributionGraph,
@@ -229,6 +229,7 @@ def trace_system(
             edge_table=edge_table(edges),
             flows=None,
             groups=None,
+            sufficiency=None,
         )
 
     begun = None if show is None else _store(system, aim, config, BATCHES * config.batch_size)
@@ -240,13 +241,29 @@ def trace_system(
     begun = None
     adjacency = assemble(system, aim, config, store=store, progress=progress)
     # "Validating Attribution Graph Hypotheses with Interventions": ablations in the model with nothing frozen
-    agreed = None
+    graph = drawn(adjacency)
     if effects is not None and config.effects and system.n_features:
-        agreed = agreement(system, adjacency, effects[0], aim.starts.read[0], config)
+        graph = _tested(graph, system, adjacency, effects[0], aim.starts.read[0], config)
     # "Attribution Graph Evaluation": replacement score and completeness, and the same without latents or training
     nulls = (NoReplacement(), untrained) if measures and config.nulls else (None, None)
     floor, fresh = (None if null is None else _score(assemble(System(frozen, null), aim, config)) for null in nulls)
-    return replace(drawn(adjacency), scores=_score(adjacency), floor=floor, untrained=fresh, effects=agreed)
+    return replace(graph, scores=_score(adjacency), floor=floor, untrained=fresh)
+
+
+def _tested(
+    graph: AttributionGraph, system: System, adjacency: Adjacency, effects: Tensor, read: Tensor, config: TraceConfig
+) -> AttributionGraph:
+    """Return a graph with its effects beside measured ones, and with what its pruned part holds of the first target.
+
+    The latter is not measured where another run does not show the activations of latents (`Replacement.watch`).
+    """
+    graph = replace(graph, effects=agreement(system, adjacency, effects, read, config))
+    if f"blocks.0.{system.replacement.watch(0)[0]}" not in available_hook_points(system.frozen.model):
+        return graph
+    inside = torch.zeros(system.n_features, dtype=torch.bool)
+    inside[system.source_numbers([node for node in graph.nodes if node.kind == "feature" and node.kept])] = True
+    held = measure_sufficiency(system, inside, effects[: system.n_features], read, config.seed)
+    return replace(graph, sufficiency=held)
 
 
 def _score(adjacency: Adjacency) -> GraphScores:

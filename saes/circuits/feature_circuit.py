@@ -7,6 +7,7 @@ import math
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Annotated, Literal
 
+from interp.artifacts import DocumentField
 from interp.circuits.config import Ablation
 from interp.circuits.found_circuit import (
     CircuitJudgement,
@@ -16,11 +17,13 @@ from interp.circuits.found_circuit import (
     null_of,
     task_unit,
 )
+from interp.circuits.worst_case import STANDS
 from interp.errors import UnknownNameError
 from interp.models.short_name import short_name
 from interp.nulls import DRAWS
 from interp.options import BASIC, Seed, check_least
 from interp.patching.patching_map import TaskSettings
+from interp.results import Record
 from interp.statistics import Interval
 
 if TYPE_CHECKING:
@@ -108,6 +111,37 @@ class NodesEvaluation(CircuitJudgement):
 
 
 @dataclass(frozen=True, kw_only=True)
+class HelpersReplaced:
+    """Faithfulness left when the strongest helpers outside the circuit are replaced and all else stays."""
+
+    n: int
+    left: Interval[float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeaturesAttacked:
+    """Faithfulness of a feature circuit where an adversary replaces only outside features that help the metric.
+
+    Helpers are features with an attributed effect above 0 on the prompts that also found and judge the circuit.
+    """
+
+    n_outside: int
+    """Active features outside the circuit."""
+    n_helpers: int
+    strengths: tuple[HelpersReplaced, ...]
+    """The strongest helpers replaced, fewest first, all of them last; empty where there are none."""
+    random_circuits: tuple[float, ...]
+    """The same adversary's strongest attack on circuits of as many random active features at each site."""
+    random_outsiders: tuple[float, ...]
+    """Left when as many random features outside the circuit are replaced as in its strongest attack."""
+
+    @property
+    def worst(self) -> HelpersReplaced | None:
+        """The strength that leaves least; None without helpers."""
+        return min(self.strengths, key=lambda each: each.left.estimate, default=None)
+
+
+@dataclass(frozen=True, kw_only=True)
 class EdgeAgreement:
     """Scores of the strongest edges against their exact effects by patching, and those of random edges."""
 
@@ -141,6 +175,8 @@ class FeatureCircuit(FoundCircuit, kind="feature_circuit", title="Circuit of fea
     """None where no edge was patched."""
     untrained_saes: UntrainedDictionaries | None
     untrained: UntrainedGap | None
+    attacked: Annotated[FeaturesAttacked | None, DocumentField("attack.json")] = field(default_factory=lambda: None)
+    """Worst case; None for circuits found before it was measured, and where the model has no gap to keep."""
 
     @property
     def unit(self) -> str:
@@ -155,6 +191,39 @@ class FeatureCircuit(FoundCircuit, kind="feature_circuit", title="Circuit of fea
         )
         return f"{of} keep {e.faithfulness.estimate:.0%} of the behaviour{null_of(e.random_circuits)}"
 
+    @property
+    def stands(self) -> bool | None:
+        """True where it stands against its adversary by the rule of `circuit attack`; None: undecided, or no attack."""
+        attack = self.attacked
+        if attack is None or attack.worst is None:
+            return None
+        faithful, null = self.evaluation.faithfulness, max(attack.random_circuits)
+
+        def enough(left: float) -> bool:
+            return faithful.estimate > 0 and left >= STANDS * faithful.estimate and left > null
+
+        ends = [faithful.low, *(each.left.low for each in attack.strengths), *attack.random_outsiders]
+        if enough(min(ends)):
+            return True
+        return None if enough(min(attack.worst.left.estimate, faithful.estimate)) else False
+
+    def under_attack(self) -> list[str]:
+        """Return the worst case beside the mean and the nulls, or why there is none."""
+        attack, mean = self.attacked, self.evaluation.faithfulness.estimate
+        if attack is None:
+            gap = self.evaluation.full > self.evaluation.empty
+            return ["worst case not measured: " + ("found before it was" if gap else "the model has no gap to keep")]
+        if (worst := attack.worst) is None:
+            return [f"worst case: none of the {attack.n_outside:,} features outside helps, so nothing was attacked"]
+        word = {True: "it stands", False: "it breaks", None: "undecided"}[self.stands]
+        strongest = "all" if worst.n == attack.n_helpers else f"the {worst.n:,} strongest of"
+        return [
+            f"worst case {worst.left:.2f}, {strongest} {attack.n_helpers:,} helpers outside replaced; "
+            f"all {attack.n_outside:,} features outside replaced {mean:.2f}; random circuits under such an attack at "
+            f"most {max(attack.random_circuits):.2f}; as many random features outside replaced at least "
+            f"{min(attack.random_outsiders):.2f}: {word}"
+        ]
+
     def facts(self) -> list[tuple[str, str]]:
         """Return the number of features, the faithfulness and that of random features."""
         e = self.evaluation
@@ -163,7 +232,7 @@ class FeatureCircuit(FoundCircuit, kind="feature_circuit", title="Circuit of fea
 
     def details(self) -> list[str]:
         """Return the verdict, the agreement of edge scores with patching, and the strongest nodes and edges."""
-        lines, a, null = [self.verdict.reason], self.agreement, self.untrained_saes
+        lines, a, null = [self.verdict.reason, *self.under_attack()], self.agreement, self.untrained_saes
         if a is not None and not math.isnan(a.spearman.estimate):
             lines.append(
                 f"best {a.n} edges patched: rank agreement {a.spearman:.2f}, mean size {a.mean_abs_exact:.3g}, of "
@@ -194,6 +263,12 @@ class FeatureCircuit(FoundCircuit, kind="feature_circuit", title="Circuit of fea
             "untrained": self.untrained,
         }
         return {name: asdict(null) for name, null in nulls.items() if null is not None}
+
+    def tables(self) -> dict[str, list[Record]]:
+        """Return what is left over the number of helpers replaced."""
+        rows = [] if self.attacked is None else self.attacked.strengths
+        found = [{"helpers replaced": row.n, **row.left.columns("left", "low", "high")} for row in rows]
+        return {"worst case": found} if found else {}
 
     def numbers(self) -> dict[str, object]:
         """Return all other numbers of the evaluation."""

@@ -9,6 +9,8 @@
 3. Patching: the strongest edges and the same number of random ones are patched one by one, which tests the scores.
 4. Ablation: faithfulness of the nodes is measured with everything else ablated, with and without error nodes. The nulls
    are random active features, untrained SAEs of the same size, and an untrained model.
+5. Worst case: features outside may help and hurt, and cancel. An adversary replaces only those with an effect above 0,
+   the strongest of them or all; the error nodes and the hurters stay. Random circuits are attacked in the same way.
 
 **Ablation of all but a set** (`FeatureBench`). At every site the SAE reads the residual stream of this run. Features in
 the set have the activation that the SAE then gives them; all others have a replacement. The error node has its value in
@@ -20,7 +22,7 @@ this run, or its replacement. With every feature and error in the set, the run e
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -37,6 +39,8 @@ from interp.circuits.judging import (
     FULL,
     RANDOM,
     check_ablation,
+    faithfulness,
+    faithfulness_interval,
     judge,
     pick,
     prompt_texts,
@@ -48,6 +52,7 @@ from interp.errors import ConfigError
 from interp.models.adapter import weight_hash
 from interp.models.hooked import HookedModel
 from interp.models.identity import model_spec
+from interp.nulls import DRAWS
 from interp.patching.task import Task
 from interp.progress import Progress
 from interp.seeds import derive_seed, make_generator
@@ -58,6 +63,8 @@ from saes.circuits.feature_circuit import (
     FeatureCircuit,
     FeatureCircuitConfig,
     FeatureCircuitSettings,
+    FeaturesAttacked,
+    HelpersReplaced,
     NodesEvaluation,
     UntrainedDictionaries,
 )
@@ -230,14 +237,7 @@ def find_feature_circuit(
     )
     return FeatureCircuit(
         settings=FeatureCircuitSettings(
-            attribution=config.attribution,
-            n_features=config.n_features,
-            n_edges=config.n_edges,
-            ablation=config.ablation,
-            verify=config.verify,
-            n_random=config.n_random,
-            nulls=config.nulls,
-            seed=config.seed,
+            **vars(config),
             model=circuit.model,
             weight_hash=circuit.weight_hash,
             frozen=None,
@@ -250,6 +250,7 @@ def find_feature_circuit(
         agreement=agreement,
         untrained_saes=untrained_saes,
         untrained=untrained,
+        attacked=attack_nodes(network, nodes, config),
         prompts=prompt_texts(model, task),
         edge_scores=_edge_table(network, scores, exact),
         node_scores=_node_table(network),
@@ -297,6 +298,65 @@ def evaluate_nodes(network: Network, nodes: Sequence[FeatureNode], config: Featu
     )
 
 
+STRENGTHS = (1 / 16, 1 / 4, 1.0)
+"""Shares of the helpers that are replaced, strongest first."""
+
+
+def attack_nodes(
+    network: Network, nodes: Sequence[FeatureNode], config: FeatureCircuitConfig
+) -> FeaturesAttacked | None:
+    """Measure the faithfulness that is left when only helpers outside a set of features are replaced.
+
+    The numbers mean what they mean in `evaluate_nodes`. None where the whole model does no better than with everything
+    ablated. Cost: a run for each strength, of the circuit and of five random ones, and seven others.
+    """
+    bench = FeatureBench(network, config.ablation)
+    full, empty = (bench.values(ends).numpy() for ends in (bench.all_features(errors=True), bench.nodes([])))
+    if not full.mean() > empty.mean():
+        return None
+    features = [node for node in nodes if node.feature is not None]
+    generator = make_generator(config.seed, "attack of features")
+
+    def values(replaced: Sequence[Sequence[FeatureNode]]) -> np.ndarray:
+        kept = [bench.complement(bench.nodes(some)) for some in replaced]
+        return np.stack([bench.values(nodes).numpy() for nodes in kept])
+
+    helpers, strengths = _helpers(network, features), ()
+    drawn, circuits, outsiders = min(config.n_random, DRAWS["quick"]), [], []
+    if helpers:
+        attacks = _strongest(helpers)
+        ends = faithfulness_interval(values(attacks), empty, full, seed=config.seed)
+        strengths = tuple(HelpersReplaced(n=len(some), left=ends.at(i)) for i, some in enumerate(attacks))
+        for _ in range(drawn):
+            others = _strongest(_helpers(network, _random_like(network, features, generator)))
+            circuits.append(float(faithfulness(values(others or [[]]), empty, full).min()))
+        removed = attacks[int(np.argmin(ends.estimate))]
+        random = [_random_like(network, removed, generator, but=features) for _ in range(drawn)]
+        outsiders = faithfulness(values(random), empty, full).tolist()
+    return FeaturesAttacked(
+        n_outside=sum(map(len, network.active)) - len(features),
+        n_helpers=len(helpers),
+        strengths=strengths,
+        random_circuits=tuple(circuits),
+        random_outsiders=tuple(outsiders),
+    )
+
+
+def _helpers(network: Network, features: Collection[FeatureNode]) -> list[FeatureNode]:
+    """Return features outside a set that help the metric, the strongest first."""
+    inside = set(features)
+    every = [
+        FeatureNode(i, at) for i, effects in enumerate(network.effects) for at in (effects > 0).nonzero()[:, 0].tolist()
+    ]
+    return sorted((node for node in every if node not in inside), key=lambda node: -network.effect(node))
+
+
+def _strongest(helpers: list[FeatureNode]) -> list[list[FeatureNode]]:
+    """Return the strongest helpers, for each of the shares that names a different number of them."""
+    sizes = {math.ceil(share * len(helpers)) for share in STRENGTHS} - {0}
+    return [helpers[:n] for n in sorted(sizes)]
+
+
 def _check_edges(
     network: Network, scores: Edges, strongest: list[Ends], config: FeatureCircuitConfig, progress: Progress | None
 ) -> tuple[dict[Ends, float], EdgeAgreement | None]:
@@ -340,11 +400,15 @@ def _random_feature(network: Network, site: int, generator: torch.Generator) -> 
     return FeatureNode(site, int(active[pick(len(active), generator)]))
 
 
-def _random_like(network: Network, nodes: list[FeatureNode], generator: torch.Generator) -> list[FeatureNode]:
-    """Draw active features at random, the same number at each site as in `nodes`."""
+def _random_like(
+    network: Network, nodes: list[FeatureNode], generator: torch.Generator, but: Collection[FeatureNode] = ()
+) -> list[FeatureNode]:
+    """Draw active features at random, the same number at each site as in `nodes`, none of `but`."""
     chosen = []
     for i, active in enumerate(network.active):
         n = sum(node.site == i for node in nodes)
+        others = [node.feature for node in but if node.site == i and node.feature is not None]
+        active = active[~torch.isin(active, torch.tensor(others, dtype=active.dtype))]
         order = torch.randperm(len(active), generator=generator)[:n]
         chosen += [FeatureNode(i, int(feature)) for feature in active[order]]
     return chosen

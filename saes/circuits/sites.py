@@ -13,7 +13,6 @@ be replaced alone. Activations are sparse, `[n_tokens, k_max]`: nothing here is 
 
     MeasuredPrompts.of_task(task)                                         # clean and corrupted pairs
     MeasuredPrompts.of_text(model, "The capital of France is", " Paris")  # one prompt, the log-probability of one token
-    MeasuredPrompts.of_loss(tokens)                                       # the loss on every token
 
 **Traces**: values at every site on the prompts and in the baseline, decomposed. The baseline is the corrupted prompt,
 or without one the SAE with all features and its error set to zero. Attribution, feature circuits and their ablations
@@ -305,21 +304,6 @@ class MeasuredPrompts:
         metric = LogProb([right]) if wrong is None else LogitDiff([right], [_one_token(model, wrong)])
         lengths = torch.tensor([tokens.shape[1]])
         return cls(name=text, tokens=tokens, lengths=lengths, at=lengths[:, None] - 1, metric=metric, corrupt=base)
-
-    @classmethod
-    def of_loss(cls, tokens: Int[Tensor, "..."]) -> "MeasuredPrompts":
-        """Return `tokens [n, pos]` with minus the loss as the metric: mean log-probability of next tokens, nats.
-
-        Raises `PromptError` below two positions.
-        """
-        if tokens.ndim != 2 or tokens.shape[1] < 2:
-            raise PromptError(
-                f"a loss needs tokens [n, pos] with at least 2 positions, got {list(tokens.shape)}; give a longer text"
-            )
-        n, pos = tokens.shape
-        metric = LogProb(tokens[:, 1:, None])
-        at = torch.arange(pos - 1).expand(n, -1)
-        return cls(name="loss", tokens=tokens, lengths=torch.full((n,), pos), at=at, metric=metric)
 
     def take(self, rows: Int[Tensor, " n_taken"]) -> "MeasuredPrompts":
         """Return some of the prompts."""

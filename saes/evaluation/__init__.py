@@ -13,7 +13,7 @@
 - `matching`            latents that two dictionaries share, by one-to-one matching
 - `compare`             several dictionaries at the same L0
 - `sae_comparison`      the same as an artefact
-- `scaling`             the law by which the error falls with size and sparsity; the runs that belong to one
+- `scaling`, `_scaling_law`  how the error falls with size and sparsity, the runs that belong to one law; its fit
 - `crosscoder_latents`  latents of a crosscoder that only one of its two models has
 - `latent_comparison`   the same as an artefact
 - `counterparts`        features of two dictionaries, of any models, that fire on the same words: the artefact

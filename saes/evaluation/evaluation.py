@@ -16,7 +16,14 @@ from interp.forms import Measured
 from interp.nulls import ALPHA
 from interp.results import Record, Result, whole_table
 from interp.statistics import Interval, proportion_interval
-from saes.evaluation.nulls import WHOLE, AgainstNulls, DictionaryAgainstNulls, NullScore, reconstruction_scores
+from saes.evaluation.nulls import (
+    WHOLE,
+    AgainstNulls,
+    DictionaryAgainstNulls,
+    NullScore,
+    label_scores,
+    reconstruction_scores,
+)
 from saes.evaluation.scores import (
     ALL,
     CAVEAT,
@@ -316,7 +323,8 @@ class SAEEvaluation(NamesFeatures, kind="evaluation", made_by="evaluate"):
         """Return every score of the whole one beside its nulls; None where none were trained."""
         if not isinstance(self.nulls, dict):
             return None
-        return DictionaryAgainstNulls(scores=(*reconstruction_scores(self.nulls), *self._more_against_nulls()))
+        scores = (*reconstruction_scores(self.nulls), *label_scores(self.nulls), *self._more_against_nulls())
+        return DictionaryAgainstNulls(scores=scores)
 
     def _more_against_nulls(self) -> Iterator[AgainstNulls]:
         """Yield the scores of those parts that were measured."""

@@ -23,6 +23,7 @@ from interp.progress import Progress
 from interp.results import Record, Result, whole_table
 from interp.statistics import Interval
 from saes.evaluation.scores import InModel
+from saes.features.label_shares import LabelShare
 from saes.kinds.config import BatchTopKConfig, SAEConfig
 from saes.training.config import NULLS, TrainConfig
 from saes.training.stored import Reconstruction
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from interp.recording.store import Recording
     from saes.kinds.base import SAE
 
+FEWEST_LABELLED = 20
+"""Fewest labelled features of a null whose mean score is compared: a few good labels say little."""
 WHOLE = "trained-alike"
 """Name of the dictionary that is trained whole, on the same batches as its nulls."""
 
@@ -42,6 +45,8 @@ class NullScore:
     heldout: Reconstruction
     in_model: InModel | None
     """None where the dictionary itself was not spliced into the model"""
+    labels: LabelShare | None = None
+    """None for planted rows"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,12 +82,14 @@ class AgainstNulls:
     @property
     def verdict(self) -> str:
         """The judgement of the score: does it say anything about features?"""
+        if not self.nulls:
+            return "no null was measured"
         if self.above:
-            return "better than every null and baseline"
+            return "better than all"
         if not (reaching := self.reaching()):
-            return "better, but without an interval: undecided"
+            return "better, no interval: undecided"
         if without_features := [name for name in reaching if name in (*NULLS, "untrained")]:
-            return f"says nothing about features: {self.best_of(without_features)} reaches it"
+            return f"says nothing: {self.best_of(without_features)} reaches it"
         return f"no better than {self.best_of(reaching)}"
 
 
@@ -135,6 +142,20 @@ def reconstruction_scores(scores: Mapping[str, NullScore]) -> Iterator[AgainstNu
         if whole.in_model is not None and len(found) == len(scores):
             ends = whole.in_model.intervals.get(field)
             yield AgainstNulls(score=words, whole=_interval(found.pop(WHOLE), ends), nulls=found)
+
+
+def label_scores(scores: Mapping[str, NullScore]) -> Iterator[AgainstNulls]:
+    """Yield the share of features with a label and the mean score of labels, without nulls that have few labels."""
+    labels = {name: score.labels for name, score in scores.items() if score.labels is not None}
+    if WHOLE not in labels:
+        return
+    for words, field in {"features with a label": "labelled", "labels, held-out accuracy": "score"}.items():
+        found: dict[str, Interval[float]] = {name: getattr(share, field) for name, share in labels.items()}
+        whole = found.pop(WHOLE)
+        few = {name for name, share in labels.items() if field == "score" and share.n_labelled < FEWEST_LABELLED}
+        nulls = {name: value.estimate for name, value in found.items() if name not in few}
+        if not isnan(whole.estimate):
+            yield AgainstNulls(score=words, whole=whole, nulls=nulls)
 
 
 def _interval(estimate: float, ends: tuple[float, float] | None) -> Interval[float]:

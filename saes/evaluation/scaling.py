@@ -9,7 +9,7 @@ exponent of `n` is `beta_n + gamma log k`: one for every `k`.
 2. both laws, with and without the second term, are fitted to log losses (Huber, several starts); the term is kept when
    an F test tells it from zero (`FLOOR_P`); otherwise exponents are those of the whole loss, and those above the term
    are given too;
-3. intervals: the law is fitted again to losses with redrawn residuals (`interp.scaling_law`);
+3. intervals: the law is fitted again to losses with redrawn residuals (`saes.evaluation._scaling_law`);
 4. the check: the largest `n` is left out and predicted; the baseline is no change from the next smaller size.
 
 Of `loss` only ratios matter for exponents; from a workspace it is the FVU on held-out documents, the paper's normalised
@@ -28,9 +28,9 @@ import numpy as np
 from interp.artifacts import Artefact, DocumentField, address_of, as_json, hash_json
 from interp.errors import ConfigError, NonFiniteError
 from interp.results import Record
-from interp.scaling_law import LOWEST, Bounds, Fit, LossPrediction, fit_law, geometric_mean, refits
 from interp.statistics import Interval, percentile_interval
 from interp.workspace import Workspace
+from saes.evaluation._scaling_law import LOWEST, Bounds, Fit, LossPrediction, fit_law, geometric_mean, refits
 from saes.kinds.config import KConfig
 from saes.training.stored import StoredSAE, TrainedSettings
 

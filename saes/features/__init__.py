@@ -3,6 +3,7 @@
 - `build`      the feature tables: statistics, examples, token labels, promoted and suppressed tokens
 - `_firings`   streamed statistics of every latent
 - `_labels`    a label for every feature by rules, with its score on held-out firings
+- `label_shares` how many features of some dictionaries carry such a label, and its mean score
 - `titles`    titles from promoted words, where a label by rule says little
 - `written_labels` labels by a language model, or imported, with their scores
 - `_views`     what every firing looks like: its token, words, neighbours and surroundings; sets of words near it

@@ -76,8 +76,8 @@ class ProofWords:
     ids: tuple[int, ...]
     texts: tuple[str, ...]
     """of each word once, the most frequent first, with escapes"""
-    chosen_by: Literal["firings", "lens"] = "firings"
-    """`lens`: it fires on nothing that can be named, so these are words that its direction raises"""
+    chosen_by: Literal["firings", "lens", "claim"] = "firings"
+    """`lens`: it fires on nothing that can be named, so these are words that its direction raises; `claim`: given"""
 
     @property
     def any_direction_may_pass(self) -> bool:
@@ -85,7 +85,9 @@ class ProofWords:
         return self.chosen_by == "lens"
 
     @classmethod
-    def of(cls, ids: Collection[int], vocabulary: Vocabulary, chosen_by: Literal["firings", "lens"]) -> "ProofWords":
+    def of(
+        cls, ids: Collection[int], vocabulary: Vocabulary, chosen_by: Literal["firings", "lens", "claim"]
+    ) -> "ProofWords":
         """Return some tokens with their texts; a part of words, which no token has after a space, begins with -."""
         words: dict[str, str] = {}
         for token in ids:

@@ -45,6 +45,7 @@ from saes.features.passes import ablated_log_p, next_token_changes, with_bos, wo
 from saes.features.proof import (
     OWN_WORDS,
     TESTS,
+    NearDirections,
     Proof,
     ProofMeasure,
     ProofPart,
@@ -81,6 +82,8 @@ LEAST_SHARE = 0.5
 """Share of the tested words that a list must hold to be tested."""
 LIST_TOKENS = 6000
 """Approximate number of tokens of all lists of words in their sentences."""
+COSINES, NEAR_DRAWS = (0.9, 0.7), DRAWS["quick"]
+"""Cosines of the directions near the feature's that are ablated instead of it, and how many at each."""
 TEXT, BEFORE = 400, 9
 """Examples in which untrained latents read words of their own, and the tokens before the peak of each. In half of them
 they read too few: an untrained dictionary passes twice as often as it may (docs/log.md)."""
@@ -101,6 +104,7 @@ def prove(
     model_name: str = "",
     lens: JacobianLens | None = None,
     prompts: Sequence[str] = PROMPTS,
+    words: Sequence[int] = (),
     tests: Collection[str] = TESTS,
     seed: int = 0,
     progress: Progress | None = None,
@@ -111,14 +115,13 @@ def prove(
     Cost: about `2 * draws` passes over the examples and twice over the prompts, from the hook point on.
 
     Args:
-        model: the model of the dictionary.
-        dictionary: has the feature.
-        features: folder of the features artefact, with its texts and controls.
-        feature: its index.
+        model, dictionary: a model, and its dictionary that has the feature.
+        features, feature: folder of the features artefact, with its texts and controls, and the index of the feature.
         config: sizes of the tests (default: `ProofConfig()`).
         model_name: stored with the proof.
         lens: the Jacobian lens through which directions say words; None for their direct effect.
         prompts: neutral prompts, more than three; a model without a tokenizer takes passages of other text.
+        words: tokens that somebody claims the feature is about. Default: those that it reads.
         tests: the claims to test; the others, and the continuations with *steer*, are left out.
         remembered: `remembered(name, make)` returns a part of an interrupted run, or makes it.
     Returns: a verdict on each claim, with its null and p-value.
@@ -136,10 +139,10 @@ def prove(
     site = DictionarySite.of(model, dictionary)
     case = read_case(features, feature, config, seed=seed)
 
-    # The words that it reads, by one half of its examples, and the directions that are all measured on them.
-    words = proof_words(site, case, lens)
+    # The words that are claimed, or that it reads in one half of its examples; all directions are measured on them.
+    tested = ProofWords.of(words, vocabulary_of(model), "claim") if words else proof_words(site, case, lens)
     arms = site.arms(feature, case.alike, config.draws, seed)
-    trial = Trial(site, features, case, config, words, arms, _prompts(model, prompts, case), lens, _Bar(progress))
+    trial = Trial(site, features, case, config, tested, arms, _prompts(model, prompts, case), lens, _Bar(progress))
 
     # The claims, on other documents and prompts: its input side, two effects, its output side (Arad et al. 2025).
     parts = _Parts(trial, remembered)
@@ -164,7 +167,7 @@ def prove(
             **vars(config), features=case.features, feature=feature, model=model_name or "the model"
         ),
         label=case.label,
-        words=words,
+        words=tested,
         hook_point=site.writes,
         strength=strength,
         lens="" if lens is None else lens.key if is_stored(lens) else lens.settings.source,
@@ -258,7 +261,8 @@ class Trial:
         steered = sum(tokens.shape[1] * (tries if at < CHOOSING else 1) for at, tokens in enumerate(self.prompts))
         k = len(self.arms) + 1
         lists, joined = LIST_TOKENS * (self.word_list is not None), TEXT * (BEFORE + 2)
-        return {"steer": k * steered, "ablate": k * widths, "joined": joined, "lists": lists}
+        near = len(COSINES) * (1 + NEAR_DRAWS) + 1
+        return {"steer": k * steered, "ablate": (k + near) * widths, "joined": joined, "lists": lists}
 
     def mean_of(self, name: str, changes: np.ndarray, unit: str, draws: int) -> ProofMeasure:
         """Return the mean of `changes [1 + nulls, prompts or examples]`, with its interval and both nulls."""
@@ -430,7 +434,8 @@ def _ablation_lowers_the_words(trial: Trial) -> ProofPart:
     The words are counted as the model expects them: the sum of their probabilities over the positions from the first
     firing on, and its fall in log units. Positions on which the feature is active do not count: it is active on the
     words themselves, and a word just read is seldom next, with the feature or without. As in Bricken et al. 2023,
-    activation times direction is subtracted; null directions are subtracted in the same amounts.
+    activation times direction is subtracted; null directions are subtracted in the same amounts. Where there is a fall,
+    so are directions near the feature's.
     """
     site, case, words = trial.site, trial.case, list(trial.words.ids)
 
@@ -448,8 +453,27 @@ def _ablation_lowers_the_words(trial: Trial) -> ProofPart:
         return [torch.stack(falls, 1).numpy(), torch.stack(losses, 1).numpy()]
 
     (fallen, losses), draws = trial.until_decided(ablated)
-    return ProofPart(measures=(trial.mean_of("ablate", fallen, "nats", draws),
-                               trial.mean_of("ablate loss", losses, "nats per token", draws)))  # fmt: skip
+    measure, near = trial.mean_of("ablate", fallen, "nats", draws), tuple[NearDirections, ...]()
+    if measure.above_chance and draws == trial.config.draws:  # else there is no effect to have a share of
+        shares = np.split(ablated(near_directions(trial), 0)[0].mean(1) / measure.value, len(COSINES))
+        near = tuple(
+            NearDirections(cosine=cosine, part=float(part), shares=tuple(map(float, others)))
+            for cosine, (part, *others) in zip(COSINES, shares, strict=True)
+        )
+    return ProofPart(measures=(measure, trial.mean_of("ablate loss", losses, "nats per token", draws)), near=near)
+
+
+def near_directions(trial: Trial) -> Arms:
+    """Return for each cosine the part along the feature's direction alone, and directions of its norm with that part.
+
+    Their rest is the part of a random direction of the null that is orthogonal to the feature's.
+    """
+    own, norm = trial.arms.vectors[0], trial.arms.vectors[0].norm()
+    random = trial.arms.vectors[trial.site.null_slices(trial.config.draws)[0]][:NEAR_DRAWS]
+    rest = random - (random @ own)[:, None] * own / norm**2
+    rest = rest * (norm / rest.norm(dim=1, keepdim=True))
+    rests = torch.cat([torch.zeros_like(rest[:1]), rest])
+    return trial.site.adding(torch.cat([cosine * own + (1 - cosine**2) ** 0.5 * rests for cosine in COSINES]))
 
 
 def _direction_says_the_words(trial: Trial) -> ProofPart:

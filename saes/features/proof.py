@@ -20,8 +20,9 @@ A test holds when p is at most 0.05 after the correction of Holm 1979 over the t
 chance (`joined` and `lists` have none). A test is undecided where it could not have held: with too few directions in a
 null, or with one example only.
 
-Further measures are no tests: how far steering shifts the next token, what ablation costs, and how much the feature
-raises the words that its own direction says most (any direction raises its own words).
+Further measures are no tests: how far steering shifts the next token, what ablation costs, what share of the fall by
+ablation directions near the feature's have (how specific it is to this direction), and how much the feature raises the
+words that its own direction says most (any direction raises its own words).
 """
 
 import math
@@ -206,6 +207,25 @@ class SteeredContinuations:
 
 
 @dataclass(frozen=True, kw_only=True)
+class NearDirections:
+    """Share of a feature's effect that directions near its own have."""
+
+    cosine: float
+    """To the feature's direction; the rest is a random direction orthogonal to it."""
+    part: float
+    """The same for the part along the feature's direction alone, without the rest: what the cosine alone would give."""
+    shares: tuple[float, ...]
+    """One for each direction; 1 is the effect of the feature itself, in the same amounts."""
+
+    @property
+    def text(self) -> str:
+        """The mean share and its range, in words."""
+        ends = f"{min(self.shares):.0%} to {max(self.shares):.0%}, {len(self.shares)} draws"
+        along = f"their part along it alone {self.part:.0%}"
+        return f"at cosine {self.cosine:g} by {np.mean(self.shares):.0%} as much ({ends}; {along})"
+
+
+@dataclass(frozen=True, kw_only=True)
 class ProofPart:
     """One part of a proof: its measures, what they show, and the reason where it could not be made."""
 
@@ -214,6 +234,8 @@ class ProofPart:
     strength: float | None = None
     """activation that the first prompts chose"""
     missing: str = ""
+    near: tuple[NearDirections, ...] = ()
+    """*ablate*: directions near the feature's; empty where it has no effect that they could have a share of"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -345,13 +367,24 @@ class Proof(Artefact, kind="proof", made_by="prove"):
     def lines(self) -> list[str]:
         """Return the verdict, and how it was tested: the words, a sentence on each measure, and the lens."""
         others = [self.sentence(measure) for measure in self.measures if measure.name in (*SENTENCES, OWN_WORDS)]
-        return [self.verdict(), self._about_words(), *others, *self._not_measured(), self._about_lens()]
+        found = (self.verdict(), self._about_words(), *others, *self._about_near())
+        return [*found, *self._not_measured(), self._about_lens()]
+
+    def _about_near(self) -> list[str]:
+        """Return the share of the fall by ablation that directions near the feature's have, beside random ones."""
+        measure, near = self.measure("ablate"), self.parts["ablate"].near if "ablate" in self.parts else ()
+        if measure is None or not near:
+            return []
+        shares, random = ", ".join(each.text for each in near), measure.random.mean() / measure.value
+        return [f"Ablated instead of it, directions near it lower them {shares}; random directions by {random:.0%}."]
 
     def _about_words(self) -> str:
         words = ", ".join(self.words.texts)
         if self.words.any_direction_may_pass:
             start = "It peaks on nothing that can be named. Tested: words that its direction says"
             return f"{start} ({words}), which any direction may raise."
+        if self.words.chosen_by == "claim":
+            return f"Tested: the words of the claim ({words})."
         return f"Tested: the words on which it peaks in one half of its examples, in every form ({words})."
 
     def _not_measured(self) -> list[str]:
@@ -434,11 +467,17 @@ class Proof(Artefact, kind="proof", made_by="prove"):
 
     def to_records(self) -> list[Record]:
         p = self.p_holm()
-        return [
+        rows = [
             record | {"p_holm": p.get(measure.name), "holds": measure.name in self.holds() if measure.tested else None}
             for measure in self.measures
             for record in measure.to_records()
         ]
+        for each in (each for part in self.parts.values() for each in part.near):
+            name, unit = f"ablate, at cosine {each.cosine:g}", "share of ablate (range of draws)"
+            value, low, high = float(np.mean(each.shares)), min(each.shares), max(each.shares)
+            row = {"measure": name, "value": value, "low": low, "high": high, "unit": unit, "n": len(each.shares)}
+            rows.append(dict.fromkeys(rows[0]) | row | {"tested": False})
+        return rows
 
 
 def _own_words(measure: ProofMeasure) -> str:

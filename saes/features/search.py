@@ -485,7 +485,7 @@ def similar(workspace: Workspace, made: Features, index: int, within: Filter, li
         raise UnknownNameError("feature", str(index), [f"0 to {made.n_features - 1}"])
     usual, path = rows[0]["usual"], _weights(workspace, made)
     if path is not None:
-        direction = _decoder_row(path, index)
+        direction = next(_blocks(path, index, index + 1))[0].astype(np.float64)
         return _nearest(workspace, made, path, direction, within, limit, leave_out=index, null=usual)
     cosines = dict(zip(rows[0]["neighbours"], rows[0]["neighbour_cosines"], strict=True))
     columns = columns_of(workspace, made)
@@ -522,11 +522,6 @@ def _opened(path: Path, kind: str) -> Iterator["safe_open"]:
 def _width(path: Path) -> int:
     with _opened(path, "numpy") as file:
         return int(file.get_slice("W_dec").get_shape()[1])
-
-
-def _decoder_row(path: Path, index: int) -> np.ndarray:
-    """Return one decoder direction, `[d]`."""
-    return next(_blocks(path, index, index + 1))[0].astype(np.float64)
 
 
 def _blocks(path: Path, start: int = 0, stop: int | None = None) -> Iterator[np.ndarray]:

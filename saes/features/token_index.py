@@ -336,7 +336,7 @@ class TokenIndex:
         if self._n_runs:
             _write_firings(self.folder, folder / "firings.parquet", numbers, totals, self.kept)
         else:
-            write_table(folder / "firings.parquet", _no_firings())
+            write_table(folder / "firings.parquet", index_schema("firings").empty_table())
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _unit_table(self, spelling: Spelling) -> tuple["pa.Table", np.ndarray]:
@@ -368,10 +368,6 @@ def index_schema(table: str) -> "pa.Schema":
         "features": (("feature", pa.int32()), ("n_tokens", pa.int64()), ("n_fired", pa.int64())),
     }  # fmt: skip
     return pa.schema(columns[table])
-
-
-def _no_firings() -> "pa.Table":
-    return index_schema("firings").empty_table()
 
 
 def _write_firings(runs: Path, path: Path, numbers: "pa.Table", totals: "pa.Table", kept: int) -> None:

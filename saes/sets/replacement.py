@@ -72,6 +72,17 @@ class SetReplacement:
     def writes(self, layer: int, active: LayerLatents, target: int) -> Float[Tensor, "n d_model"]:
         return self.set.decoder_rows(layer, active.latent, target).float()
 
+    def watch(self, layer: int) -> tuple[str, Callable[[Tensor], Tensor]]:
+        position, latent, _ = self._active[layer]
+
+        def activations(value: Tensor) -> Tensor:
+            firings = self.set.encode(layer, value)
+            now = value.new_zeros(len(value), self.set.d_sae(layer))
+            now[firings.positions, firings.latents] = firings.values.to(now)
+            return now[position, latent]
+
+        return self.reads_point, activations
+
     def output_bias(self, layer: int) -> Float[Tensor, " d_model"]:
         return self.set.output_bias(layer).float()
 

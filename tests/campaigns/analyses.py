@@ -127,24 +127,6 @@ def labels(features: int) -> Any:
     return each(covers)
 
 
-def language_laws() -> Any:
-    """Return a drawer of intervals of the exponent of size, from 8 language models with 6 checkpoints each."""
-    from interp.studies.language_scaling import LanguageLaw, LanguageRun, fit_language_scaling
-
-    law, tokens = LanguageLaw(e=1.5, a=20.0, b=400.0, alpha=0.4, beta=0.5), tuple(2**i * 10**5 for i in range(6))
-
-    def covers(rng: Rng) -> bool:
-        runs = []
-        for n in (2**i * 10**4 for i in range(8)):
-            noise = np.exp(rng.normal(0, 0.01) + rng.normal(0, 0.003, len(tokens)))
-            losses = tuple(law.loss(n, d) * float(e) for d, e in zip(tokens, noise, strict=True))
-            runs.append(LanguageRun(n_params=n, seed=0, tokens=tokens, losses=losses))
-        found = fit_language_scaling(runs, n_bootstrap=100, n_permutations=999, seed=draw_seed(rng))
-        return bool(found.intervals) and bool(holds(found.intervals["alpha"], law.alpha))
-
-    return each(covers)
-
-
 def cases() -> Iterator[Case]:
     """Return the cases of intervals."""
     for size in (4, 8, 16):
@@ -162,7 +144,6 @@ def cases() -> Iterator[Case]:
     for size in (16, 32):
         yield Case("steering, judged on other prompts", f"{size} prompts, best of 8 strengths", steered(size))
     yield Case("mean score of labels, bootstrap", "12 features", labels(12))
-    yield Case("exponent of a language model's law", "8 sizes, noise of 1 % a run", language_laws(), 0.05)
 
 
 def told(value: Any, p: float = 0.05) -> np.ndarray:
@@ -285,19 +266,6 @@ def hits(rng: Rng) -> float:
     return float(chance_of_firings(rng.binomial(40, rate).astype(float), np.full(50, 40.0), rate, 50).min())
 
 
-def language_losses(walks: bool) -> Any:
-    """Return a drawer of p-values of a loss that falls with tokens: white noise, or random walks."""
-    from interp.studies.language_scaling import _Observations, _permuted
-
-    def draw(rng: Rng) -> float:
-        noise = rng.normal(size=(4, 6))
-        losses = noise.cumsum(1) if walks else noise
-        data = _Observations(n=np.arange(4.0), d=np.arange(6.0), y=losses, origin=(0.0, 0.0))
-        return _permuted(data, rng, 199, within_runs=True)
-
-    return each(draw)
-
-
 def nulls() -> Iterator[Null]:
     """Return the kinds of p-values, and tests that say only whether something was found (.05 or 1)."""
     for size in (5, 12, 60):
@@ -317,5 +285,3 @@ def nulls() -> Iterator[Null]:
     yield Null("CKA against shuffled rows", "12 unrelated rows", each(alike))
     yield Null("neighbours by cosine, Holm", "smallest of 50 random directions", each(cosines))
     yield Null("search of features, Holm", "smallest of 50 features that fire at random", each(hits))
-    yield Null("loss of language models falls", "4 runs of 6 checkpoints, white noise", language_losses(False))
-    yield Null("loss of language models falls", "4 runs of 6 checkpoints, random walks", language_losses(True))

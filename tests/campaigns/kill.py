@@ -57,7 +57,6 @@ VERBS |= {
     ),
     "grok": ("grokking", "k", ["dynamics", "grok", "--name", "k", "--p", "13", "--epochs", "200", "--log-every", "20"]),
     "induction": ("induction_onset", "i", ["dynamics", "induction", "--name", "i", "--steps", "40", "--every", "4"]),
-    "scaling": ("language_scaling", "l", ["dynamics", "scaling", "--name", "l", "--context-length", "32", *TINY]),
 }
 OUTCOMES = ("same content", "refused", "other content", "half an artefact", "failed again")
 

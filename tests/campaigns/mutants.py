@@ -52,7 +52,7 @@ TESTS: dict[str, list[str]] = {
     "saes/kernels/spread.py": ["tests/saes/test_kernels.py", "tests/saes/test_ranks.py"],
     "saes/kernels/compiled.py": ["tests/saes/test_kernels.py"],
     "saes/kernels/_selection.py": ["tests/saes/test_kernels.py"],
-    "interp/scaling_law.py": ["tests/interp/test_scaling_law.py"],
+    "saes/evaluation/_scaling_law.py": ["tests/saes/test_scaling_law.py"],
     "saes/features/_labels.py": ["tests/saes/test_feature_labels.py", "tests/saes/test_feature_lexicon.py"],
     "saes/explain/run.py": ["tests/saes/test_explain_parsing.py", "tests/saes/test_explain_run.py"],
 }

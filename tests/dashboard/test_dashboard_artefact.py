@@ -215,7 +215,9 @@ def test_a_pair_of_an_alignment_is_run_again_on_its_page(tmp_path):
     workspace, live = Workspace(tmp_path, create=True), FakeLive()
     key = save_artefact(alignment, workspace.path("alignment", "number")).key
     with create_app(workspace, live=live).server.app_context():
-        assert "swapped-parts" in text_of(PAGE.layout(PageSources(workspace, live), name=key, pair="1"))
+        said = text_of(PAGE.layout(PageSources(workspace, live), name=key, pair="1"))
+        assert "swapped-parts" in said
+        assert f"claim {key} --number subspace" in said
         assert "/artefact/alignments/number?pair=2" in text_of(show_swapped({"key": key, "pair": ""}, None))
         assert live.calls == []
         shown = text_of(show_swapped({"key": key, "pair": "1"}, None))

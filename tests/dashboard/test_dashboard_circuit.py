@@ -317,6 +317,7 @@ def test_summary_says_verdict_rule_and_scores(workspace):
     assert "they back each other up" in said
     assert "ablating them changes the loss on repeats by" in said
     assert re.search(r"\d+ heads attend by induction", said), "why it has fewer heads than the page Heads"
+    assert "claim induction-circuits/induction --number path" in said
     said = text_of(summary(open_circuit(workspace, "ioi"), DARK))
     assert '"0.87"' in said
     assert "random circuits" in said

@@ -19,7 +19,6 @@ from dashboard.dynamics import page
 from dashboard.dynamics._data import MAX_TABLE_ROWS, curve_rows
 from dashboard.figures.studies import frequency_shares, training_curves
 from dashboard.figures.theme import DARK, LIGHT
-from dashboard.overview._data import overview
 from dashboard.sources import PageSources
 from interp.artifacts import ARRAYS, save_artefact
 from interp.errors import CorruptError, UnknownNameError, UsageError
@@ -212,38 +211,3 @@ def test_a_table_of_curves_has_both_ends_and_a_limit():
     assert len(rows) == MAX_TABLE_ROWS
     assert (rows[0]["epoch"], rows[-1]["epoch"]) == (0, 999)
     assert rows[0]["a"] is None
-
-
-def test_sizes_are_shown_with_their_law_and_without_one(tmp_path, live):
-    from interp.studies.language_scaling import LanguageRun, fit_language_scaling
-
-    workspace, rng = Workspace(tmp_path, create=True), np.random.default_rng(0)
-    tokens = (200_000, 400_000, 800_000, 1_600_000)
-    for name, slope, leap in (("law", 0.35, 1.0), ("flat", 0.0, 1.0), ("leap", 0.01, 0.6)):
-        runs = [
-            LanguageRun(
-                n_params=24 * width**2, seed=seed, tokens=tokens, name=f"width {width}",
-                losses=tuple(float((1.2 + 9 / (24 * width**2) ** slope + 60 / t**0.42) * np.exp(rng.normal(0, 0.004)))
-                             * (leap if width * t > 5e7 else 1) for t in tokens),
-            )
-            for width in (8, 12, 24, 48, 64) for seed in (0, 1)
-        ]  # fmt: skip
-        found = fit_language_scaling(runs, n_bootstrap=4, n_permutations=999)
-        save_artefact(found, workspace.path("language_scaling", name), seed=0)
-    with create_app(workspace, live=live).server.app_context():
-        told = all_of(workspace, name="law", seed="1")
-        assert "The loss falls by a scaling law." in told
-        assert "predicted from the smaller" in told
-        assert told.index("width 8") < told.index("width 64")
-        assert "seed 1" in told
-        flat = all_of(workspace, name="flat")
-        assert "No scaling law fits the losses." in flat
-        assert "the null that larger models have no lower loss is not rejected" in flat
-        assert "the fitted law does not predict the largest model" in all_of(workspace, name="leap")
-    cards = {card.name: card for card in overview(workspace).cards["language_scaling"]}
-    assert "5 sizes on one text: a law fits their loss" in cards["law"].sentence
-    assert "no law fits their loss" in cards["flat"].sentence
-    assert "misses the largest model" in cards["leap"].sentence
-    (workspace.path("language_scaling", "law") / "runs.json").unlink()
-    with pytest.raises(CorruptError, match=r"runs\.json is missing"):
-        page.layout(PageSources(workspace, None), name="law")

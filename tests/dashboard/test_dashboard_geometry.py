@@ -75,7 +75,7 @@ def test_an_order_that_may_close_is_joined_with_a_doubt(workspace):
 def test_no_number_stands_without_its_null(inside):
     told = text_of(page.layout(PageSources(inside, None), list="weekdays")) + shown("shapes", "weekdays")
     for words in ("smallest possible", "null: words dealt to lists at random", "the best plane of isotropic points has",
-                  "isotropic points in the same number of dimensions", "random directions at most", "by chance 14.3%",
+                  "isotropic points in the same number of dimensions", "or the other sense at most", "by chance 14.3%",
                   "Base rate", "control labels", "of simulated arcs"):  # fmt: skip
         assert words in told, words
 

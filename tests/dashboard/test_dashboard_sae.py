@@ -22,6 +22,7 @@ from make_saes import (
     described,
     dictionaries,
     evaluated,
+    evaluation,
     finished,
     health_lines,
     imported,
@@ -47,7 +48,7 @@ from dashboard.sae import data as view
 from dashboard.sae import page as sae
 from dashboard.sae.data import MAX_LINES, first_not_finite, read_log
 from dashboard.sources import PageSources
-from interp.artifacts import STATUS, partial_path
+from interp.artifacts import STATUS, partial_path, save_artefact
 from interp.statistics import Interval
 from interp.workspace import Workspace
 from saes.evaluation.evaluation import ConceptScores
@@ -228,6 +229,11 @@ def test_an_imported_dictionary_takes_its_scores_from_an_evaluation(tmp_path):
     assert (point.l0, point.fvu) == (33.0, 0.14)
     inside = view.in_the_model(workspace, "peer")
     assert (inside[0].ce_recovered, inside[1]) == (0.991, "peer")
+    fewer = replace(inside[0], n_tokens=inside[0].n_tokens // 2)
+    newer = replace(evaluation("peer"), in_model=fewer)
+    save_artefact(newer, workspace.path("evaluation", "newer"), parents={}, seed=0)
+    assert [each.name for each in view.evaluations(workspace, "peer")] == ["newer", "peer"]
+    assert view.in_the_model(workspace, "peer") == inside, "more tokens count before the newest"
 
 
 @settings(max_examples=60, deadline=None)

@@ -30,6 +30,7 @@ from interp.acts import decode
 from interp.artifacts import Table, read_json, save_artefact, write_json
 from interp.errors import CorruptError, MismatchError, UsageError
 from interp.notes import Notes
+from interp.tracing._sufficiency import Sufficiency
 from interp.tracing.background import direction, influences
 from interp.tracing.graph import KIND, AttributionGraph, Flow, GraphNode, JudgedGroup, LikelyToken, TraceRun
 from interp.tracing.interchange import import_graph
@@ -176,6 +177,12 @@ def test_the_header_names_the_target_with_its_probability_and_folds_the_scores()
     assert "“Paris”" in text_of(header(whole))
     assert "“Paris” 100.0%" not in text_of(header(whole)), "the weight of a named target is no probability"
     assert "Not checked" in text_of(header(replace(graph, effects=None)))
+    assert "alone keeps" not in said, "not measured"
+    held = Sufficiency(whole=5, empty=0.5, alone=3, alone_random=(1, 2), n_outside=9, worst=-1, worst_random=(2, 4),
+                       n_helpers=4, n_random=5)  # fmt: skip
+    said = text_of(header(replace(graph, sufficiency=held)))
+    assert "alone keeps 3.00 of 5.00 logits (as many random latents 1.00 to 2.00, none 0.50)" in said
+    assert "without the 4 of 9 other latents that help: -1.00 (without as many random others 2.00 to 4.00)" in said
 
 
 @pytest.mark.parametrize("running", [True, False])

@@ -140,11 +140,14 @@ def test_a_manifest_of_another_form_is_refused(stored: Path, path: tuple[str, ..
     else:
         place[path[-1]] = value
     (stored / MANIFEST).write_text(json.dumps(raw))
-    with pytest.raises(CorruptError, match=message):
+    with pytest.raises(CorruptError, match=message) as error:
         open_artefact(Sample, stored)
+    assert str(error.value).endswith(
+        "an earlier version of the workbench wrote it, or it was edited: `workbench space` makes it again"
+    )
 
 
-def test_a_field_with_a_default_must_be_in_the_file() -> None:
+def test_a_field_that_an_earlier_version_did_not_write_has_its_default() -> None:
     from interp.forms import from_json
 
     @dataclass(frozen=True)
@@ -152,8 +155,9 @@ def test_a_field_with_a_default_must_be_in_the_file() -> None:
         a: int
         b: int = 2
 
-    with pytest.raises(CorruptError, match=r"f\.json lacks b"):
-        from_json(WithDefault, {"a": 1}, "f.json")
+    assert from_json(WithDefault, {"a": 1}, "f.json") == WithDefault(1, 2)
+    with pytest.raises(CorruptError, match=r"f\.json: .*a"):
+        from_json(WithDefault, {"b": 1}, "f.json")
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+import interp.circuits.find_core as find_core_module
 from interp.artifacts import save_artefact
 from interp.circuits.core import Core, CoreConfig
 from interp.circuits.find import EvaluationConfig, FindConfig, find_circuit
@@ -137,14 +138,39 @@ def test_an_interrupted_search_continues_to_the_same_core(planted: dict[str, Pla
     case.circuit = whole
 
 
-def test_chance_keeps_the_number_of_edges_into_each_input() -> None:
+def test_prompts_that_admit_circuits_do_not_state_their_numbers(planted: dict[str, Planted], monkeypatch) -> None:
+    """Only what the first half admits is equally good; the other half says how faithful that is."""
+    asked, case = [], planted["disjoint"]
+
+    def admits(runs: Any, found: Any) -> bool:
+        asked.append(runs.bench.task)
+        return found.origin.startswith("eap-ig") and "seed 101" not in found.origin
+
+    monkeypatch.setattr(find_core_module._Runs, "admits", admits)
+    core = case.core(replace(CONFIG, exchanges=0))
+    assert [circuit.number for circuit in core.good] == [2, 3, 4]
+    admit, judge = case.held_out.split(3)
+    assert all(torch.equal(task.clean, admit.clean) for task in asked)
+    runs = find_core_module._Runs(case.model, Graph.from_model(case.model), judge, core.settings)
+    assert core.core_removed == runs.faithful(~find_core_module._mask(runs.bench.graph, core_numbers(core, runs)))
+
+
+def core_numbers(core: Core, runs: Any) -> tuple[int, ...]:
+    graph, kept = runs.bench.graph, {key for key, share in core.shares.items() if share == 1}
+    edges = (graph.edge(i) for i in range(graph.n_edges))
+    return tuple(i for i, e in enumerate(edges) if (e.source, e.target, e.via, e.position) in kept)
+
+
+def test_chance_wires_the_nodes_of_a_circuit_at_random() -> None:
+    """As many edges into each input, from sources in proportion to the circuit's edges out of them."""
     graph = Graph(n_layers=2, n_heads=2, n_kv_heads=2, has_mlp=True)
-    whole, few = torch.ones(graph.n_edges, dtype=torch.bool), torch.zeros(graph.n_edges, dtype=torch.bool)
-    few[-3:] = True  # three of the edges into the logits
-    settings: Any = SimpleNamespace(seed=0, n_random=50)
+    edges = [(edge.source, edge.target) for edge in map(graph.edge, range(graph.n_edges))]
+    kept = [(source, "L1H0") for source in ("embed", "L0H0")] + [("embed", "logits")]
+    whole, few = torch.ones(graph.n_edges, dtype=torch.bool), torch.tensor([edge in kept for edge in edges])
+    settings: Any = SimpleNamespace(seed=0, n_random=400)
     assert _chance(graph, torch.stack([whole, whole]), graph.n_edges, settings).mean == graph.n_edges
-    into_logits = sum(name == "logits" for name in (graph.edge(i).target for i in range(graph.n_edges)))
-    assert _chance(graph, torch.stack([few, few]), 3, settings).mean == pytest.approx(9 / into_logits, abs=0.3)
+    assert int(few.sum()) == 7  # three inputs of the head; the embedding writes 4 of them, L0H0 3
+    assert _chance(graph, torch.stack([few, few]), 7, settings).mean == pytest.approx(6 + (16 + 9) / 49, abs=0.1)
 
 
 def test_a_core_survives_saving(cores: dict[str, Core], workspace_folder) -> None:

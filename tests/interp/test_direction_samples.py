@@ -123,7 +123,7 @@ def test_a_judge_sees_prompt_and_text_alone_and_its_answers_are_counted(planted)
      (lambda samples, _: [None] * len(samples), "answered neither yes nor no to 100% of the samples")],
 )  # fmt: skip
 def test_a_judge_that_fails_loses_nothing(planted, answers, reason):
-    config = DirectionConfig(strengths=(1.0,), n_random=3, n_judging=5)
+    config = DirectionConfig(strengths=(1.0,), n_random=3, n_judging=19)
     choice = make_direction(planted, REPLIES, config, judge=Judge("Good?", "somebody", answers)).choice
     assert choice.works
     assert reason in choice.judged.judgement

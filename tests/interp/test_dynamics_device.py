@@ -11,13 +11,8 @@ from interp.studies import induction_emerges
 from interp.studies.grokking import describe_grokking, train_modular
 from interp.studies.grokking_phases import ModularConfig
 from interp.studies.induction_emerges import follow_induction
-from interp.studies.language_scaling import ScalingRecipe, train_language_models
-from interp.text.corpora import open_corpus
 
 MODULAR = ModularConfig(p=11, d_model=16, n_heads=2, d_mlp=24, epochs=6, log_every=3, seeds=(0, 1))
-SCALING = ScalingRecipe(
-    widths=(8, 16), tokens=17_000, n_checkpoints=2, context_length=32, batch_size=32, heldout_contexts=16, seeds=(0,)
-)  # fmt: skip
 
 
 def test_grokking():
@@ -53,17 +48,3 @@ def test_composition_of_weights_elsewhere():
         found = composition_scores(moved[:2], moved[2:], before, blocks)
     for one, other in zip(expected, found, strict=True):
         assert np.allclose(one, other)
-
-
-def test_language_models(tmp_path):
-    rng = np.random.default_rng(0)
-    words = rng.integers(97, 123, (400, 40, 4), dtype=np.uint8)
-    text = "\n\n".join(" ".join(bytes(word).decode() for word in document) for document in words)
-    path = tmp_path / "text.txt"
-    path.write_text(text)
-    corpus = open_corpus(str(path))
-    here = [run.losses for run in train_language_models(corpus, SCALING)]
-    with other_device():
-        there = [run.losses for run in train_language_models(corpus, SCALING, device=str(DEVICE))]
-    for one, other in zip(here, there, strict=True):
-        assert other == pytest.approx(one, rel=1e-4)

@@ -9,6 +9,7 @@ import torch
 from interp.errors import ConfigError, MismatchError, NonFiniteError
 from interp.studies.grokking import (
     ModularConfig,
+    ablate_frequencies,
     all_logits,
     answers,
     describe_grokking,
@@ -94,6 +95,37 @@ def test_planted_frequencies_are_read_off_the_logits(monkeypatch: pytest.MonkeyP
     assert found.restricted_loss < half.restricted_loss < half.excluded_loss + 5
 
 
+def test_planted_frequencies_are_what_the_network_needs(monkeypatch: pytest.MonkeyPatch):
+    config = ModularConfig(p=13, d_model=16, n_heads=2, seeds=(0, 1))
+    waves = token_waves(13) * (13 / 2) ** 0.5  # cosine and sine of 6 frequencies, which are columns of the embedding
+    kept = torch.tensor([0.0, 1, 0, 0, 1, 0])  # 2 and 5 carry the sum
+    parameters = initial_parameters(config)
+    parameters["W_E"][:, :-1] = 0
+    parameters["W_E"][:, :-1, :12] = (waves * kept[:, None, None]).flatten(0, 1).T.float()
+
+    def adds_by_rotation(parameters, config, pairs=None):
+        parts = parameters["W_E"][:, :-1, :12].unflatten(-1, (6, 2)).double()
+        turned = torch.complex(*parts.unbind(-1))
+        both = torch.einsum("sak,sbk->sabk", turned, turned)
+        return torch.einsum("sabk,kc->sabc", both, torch.complex(waves[:, 0], -waves[:, 1])).real.flatten(1, 2)
+
+    monkeypatch.setattr("interp.studies.grokking.all_logits", adds_by_rotation)
+    right, wrong = ablate_frequencies(parameters, config, [[2, 5], [1, 3]])
+    assert right is not None
+    assert wrong is not None
+    assert (right.whole, right.keys_alone) == (1, 1)
+    assert right.without_keys < 0.2, "chance is 1 / 13"
+    assert min(right.without_others) == 1
+    assert len(right.without_others) == 20
+    assert wrong.keys_alone < 0.2
+    assert wrong.without_keys == 1
+    assert min(wrong.without_others) < 0.2, "a draw removes both 2 and 5"
+    assert ablate_frequencies(parameters, config, [[], [1, 2, 3, 4]])[0] is None
+    few = ablate_frequencies(parameters, config, [[], [1, 2, 3, 4]])[1]
+    assert few is not None
+    assert few.without_others == (), "two others are fewer than four"
+
+
 def test_random_logits_have_no_key_frequencies():
     config = ModularConfig(seeds=(0, 1, 2))
     logit_share, embedding_share = shares(initial_parameters(config), config)
@@ -170,6 +202,8 @@ def test_three_seeds_grok_by_frequencies_that_embedding_and_logits_agree_on():
         assert found.logit_share[-1, seed].sum() > 0.8
         assert found.curves["restricted_loss"][-1, seed] < 0.2
         assert found.curves["excluded_loss"][-1, seed] > 2
+        assert run.ablation is not None
+        assert run.ablation.without_keys < 0.2 < 0.8 < min(run.ablation.without_others)
         assert found.curves["gini"][-1, seed] > 2 * found.curves["gini"][0, seed]
 
 

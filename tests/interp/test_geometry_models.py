@@ -66,6 +66,8 @@ def test_turning_a_planted_circle_turns_the_answer(on_a_circle):
     assert found.moves_output
     assert np.allclose(found.moved.estimate, found.swapped, atol=0.3), "the circle is all that there is"
     assert found.random_high < 0.3 * found.overall.estimate
+    assert found.random.shape == (3 + 1, 6)
+    assert np.all(found.random[-1, [0, 1, 4, 5]] < -0.3), "near half a turn both senses lead to neighbours"
     assert "moves" in str(found)
 
 

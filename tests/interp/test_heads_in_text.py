@@ -13,9 +13,9 @@ from test_head_texts import WordTokenizer
 
 from interp.artifacts import save_artefact
 from interp.circuits._text_sums import TextRead, TextSums
-from interp.circuits.head_kinds import NAMES, NOUNS, PREVIOUS, HeadPrompts
+from interp.circuits.head_kinds import NAMES, NOUNS, PREVIOUS, SMALLEST_FOUND, HeadPrompts
 from interp.circuits.heads_in_text import PER_DOCUMENT, HeadsInText, HeadsInTextConfig
-from interp.circuits.measure_heads import SMALLEST_FOUND, measure_heads
+from interp.circuits.measure_heads import measure_heads
 from interp.circuits.text_kinds import TEXT_KINDS, TextKind, keys_where
 from interp.errors import ConfigError, UnknownNameError
 from interp.models.adapter import token_strings, untrained_model

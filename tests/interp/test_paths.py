@@ -7,7 +7,7 @@ import torch
 from interp.errors import ConfigError, PromptError, UnknownNameError
 from interp.models.adapter import available_hook_points, run_with_cache, run_with_hooks
 from interp.models.toys import planted_induction
-from interp.patching.paths import into_all, path_patch
+from interp.patching.paths import path_patch
 from tests.interp.architectures import ALL_NAMES, hold_post_norm, tiny
 
 
@@ -131,8 +131,8 @@ def test_planted_previous_token_head_reaches_the_induction_head_by_its_keys_alon
 
 def test_embed_into_everything_with_readers_recomputed_is_the_corrupt_run():
     model = tiny("llama-gqa")
-    everyone = [*into_all(model, "q", after="embed"), *into_all(model, "k", after="embed")]
-    everyone += [*into_all(model, "v", after="embed"), "L0MLP", "L1MLP", "logits"]
+    everyone = [(layer, None, side) for layer in range(model.cfg.n_layers) for side in ("q", "k", "v")]
+    everyone += ["L0MLP", "L1MLP", "logits"]
     found = path_patch(
         model, CLEAN, CORRUPT, metric, sender="embed", receivers=everyone, between="receivers", normalise=True
     )

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from interp.errors import ConfigError
+from interp.models.adapter import available_hook_points
 from interp.models.small import SmallConfig, build_small
 from interp.tracing import effects
 from interp.tracing.edges import System
@@ -17,8 +18,8 @@ from interp.tracing.interventions import changes_of, continuations, intervene
 from interp.tracing.part import graph_effects
 from interp.tracing.replacement import Neurons
 from interp.tracing.trace import assemble, trace
-from tests.interp.architectures import ALL_NAMES, tiny
-from tests.interp.tracing_graphs import CONFIG, TOKENS, aim_of, planted, system_of
+from tests.interp.architectures import ALL_NAMES, NAMES, tiny
+from tests.interp.tracing_graphs import CONFIG, DICTIONARIES, TOKENS, aim_of, planted, system_of
 
 
 def test_ablating_a_link_of_the_planted_chain_takes_the_whole_logit_and_random_latents_nothing():
@@ -31,6 +32,46 @@ def test_ablating_a_link_of_the_planted_chain_takes_the_whole_logit_and_random_l
     assert found.random_low == found.random_high == 0
     assert found.p == 1 / 20
     assert found.tokens[0]["after"] == pytest.approx(0.1, abs=1e-6)  # all ten tokens are alike again
+
+
+def test_the_planted_graph_alone_keeps_the_answer_and_without_its_helper_outside_less():
+    """Outside the chain a neuron adds 10 and another one takes 10 away: the mean is whole, the worst case is not."""
+    model, tokens = planted(), torch.tensor([[0, 3, 5]])
+    with torch.no_grad():
+        for neuron, out in ((5, 10.0), (6, -10.0)):
+            model.blocks[1].mlp.W_in[0, neuron] = 1.0
+            model.blocks[1].mlp.W_out[neuron, 2] = out
+    graph = trace(model, tokens, Neurons(), CONFIG)
+    system = System(FrozenModel(model, tokens), Neurons())
+    read = effects.read_of(system, graph)
+    first_order = effects.first_order_effects(system, read[None])[0, : system.n_features]
+    found = effects.measure_sufficiency(system, system.latent == 2, first_order, read, seed=0, n_random=8)
+    assert (found.n_outside, found.n_helpers) == (2, 1)
+    assert [found.whole, found.alone, found.worst, found.empty] == pytest.approx([32.4, 32.4, 23.4, 0], abs=1e-4)
+    assert found.worst_random == pytest.approx((23.4, 41.4))  # one of the two, of the same layer and position
+    assert found.alone_random[0] < 32
+    assert "keeps 32.40 of 32.40 logits" in found.lines()[0]
+    assert (
+        "the 1 of 2 other latents that help: 23.40 (without as many random others 23.40 to 41.40)" in found.lines()[1]
+    )
+    assert graph.sufficiency is not None
+    assert graph.sufficiency.lines()[0] in graph.details()
+    assert (graph.sufficiency.whole, graph.sufficiency.empty) == pytest.approx((32.4, 0), abs=1e-4)
+
+
+@pytest.mark.parametrize("dictionary", DICTIONARIES)
+@pytest.mark.parametrize("name", NAMES)
+def test_a_run_without_latents_takes_out_what_they_write_in_this_run(name, dictionary):
+    """With those of one layer alone nothing before them changes, so that their clean writes are taken out."""
+    system = system_of(name, dictionary)
+    clean = effects.final_input(system.frozen, system.frozen.resid_post[-1])
+    point = f"blocks.0.{system.replacement.watch(0)[0]}"
+    if not system.n_features or point not in available_hook_points(system.frozen.model):
+        return
+    for layer in range(2):
+        out = system.layer == layer
+        expected = final_states(system, [[ablation(system, i) for i in out.nonzero()[:, 0].tolist()]])[0]
+        torch.testing.assert_close(effects._without(system, out) - clean, expected, atol=2e-5, rtol=1e-3)
 
 
 @pytest.mark.parametrize("name", ALL_NAMES)

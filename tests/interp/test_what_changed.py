@@ -30,7 +30,7 @@ from interp.changes.report import (
     weight_changes,
     what_changed,
 )
-from interp.changes.transplant import log_prob_of, log_prob_of_answers, transplants
+from interp.changes.transplant import bound_of_gap, log_prob_of, log_prob_of_answers, transplants
 from interp.errors import MismatchError, NonFiniteError, UnknownNameError, UsageError
 from interp.geometry.similarity import cka, hsic
 from interp.models.small import SmallConfig, build_small
@@ -464,3 +464,12 @@ def test_the_value_prints_and_names_what_it_found(mlp_taught):
     assert len(found.weights.changes) == len(components(base_model()))
     assert [d for d, _ in steps] == sorted(d for d, _ in steps)
     assert all(d <= n for d, n in steps)
+
+
+def test_the_bound_of_a_gap_holds_and_one_null_near_zero_does_not_widen_it():
+    gaps = np.random.default_rng(0).normal(size=(2000, 4))
+    bounds = np.array([bound_of_gap(row[:3]) for row in gaps])
+    assert (np.abs(gaps[:, 3]) > bounds).mean() <= 0.05
+    assert np.quantile(bounds, 0.95) < 8  # 250 with a bound of log sizes
+    assert bound_of_gap(np.array([0.3, -0.2, 1e-5])) < 1
+    assert bound_of_gap(np.array([-0.2])) == pytest.approx(0.4)

@@ -75,6 +75,7 @@ def small_graph() -> AttributionGraph:
         edge_table=edge_table(edges),
         flows=None,
         groups=None,
+        sufficiency=None,
     )
 
 
@@ -101,12 +102,19 @@ class RandomTranscoders:
         self.b_dec, self.W_skip = torch.randn(n, d, generator=draw) / d, torch.randn(n, d, d, generator=draw) / d
         self._active = []
         for layer, block in enumerate(frozen.blocks):
-            pre = block.mlp_in @ self.W_enc[layer].T + self.b_enc[layer]
-            bound = 0.3 if self.k is None else pre.topk(self.k, -1).values[:, -1:]
-            acts = torch.where(pre >= bound, pre, 0).relu()
+            acts = self.encode(layer, block.mlp_in)
             acts[: frozen.skip_from] = 0
             position, latent = acts.nonzero(as_tuple=True)
             self._active.append(LayerLatents(position, latent, acts[position, latent]))
+
+    def encode(self, layer: int, x: torch.Tensor) -> torch.Tensor:
+        pre = x @ self.W_enc[layer].T + self.b_enc[layer]
+        bound = 0.3 if self.k is None else pre.topk(self.k, -1).values[:, -1:]
+        return torch.where(pre >= bound, pre, 0).relu()
+
+    def watch(self, layer: int) -> Any:
+        position, latent, _ = self._active[layer]
+        return self.reads_point, lambda value: self.encode(layer, value)[position, latent]
 
     def active(self, layer: int) -> LayerLatents:
         return self._active[layer]

@@ -1,9 +1,11 @@
 """Circuits of features: the planted one is found, judged and saved; nothing is claimed where nothing is."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from placed import random_sae, random_task, tiny
-from planted_pair import SCORE, A, B, perfect_dictionaries, planted_pair, planted_task
+from planted_pair import ANSWER, SCORE, STRENGTH, A, B, perfect_dictionaries, planted_pair, planted_task
 
 from interp.artifacts import open_artefact, save_artefact
 from interp.circuits.circuit import Circuit
@@ -45,6 +47,49 @@ def test_the_planted_circuit_does_all_of_the_task_and_nothing_else_any_of_it(pla
     assert evaluation.all_features == pytest.approx(1)
     assert evaluation.random_circuits.mean < 0.5
     assert planted[1].verdict.holds, planted[1].verdict.reason
+
+
+def with_others(**reads: float):
+    """Return the planted pair, in whose A-token lie further directions that the answer's logit reads so much."""
+    model = planted_pair()
+    with torch.no_grad():
+        for direction, read in enumerate(reads.values(), 24):
+            model.W_E[A, direction] = STRENGTH
+            model.unembed.original_component.weight[ANSWER, direction] = read
+    return model
+
+
+def attacked(model) -> FeatureCircuit:
+    config = FeatureCircuitConfig(attribution=AttributionConfig(steps=3), n_features=1, verify=0, nulls=False)
+    return find_feature_circuit(model, perfect_dictionaries(), planted_task(model), config)
+
+
+def test_a_helper_and_a_hurter_that_cancel_are_faithful_in_the_mean_and_break_under_attack():
+    found = attacked(with_others(helps=3.0, hurts=-3.0))
+    assert found.evaluation.faithfulness.estimate == pytest.approx(1)
+    assert found.attacked.n_helpers == 2, "the direction at both hook points"
+    assert found.attacked.worst.left.estimate == pytest.approx(1 - STRENGTH * 3 / SCORE)
+    assert found.stands is False
+    assert found.under_attack()[0].endswith("it breaks")
+    assert found.under_attack()[0] in found.details()
+
+
+def test_a_circuit_that_does_nearly_all_stands_and_its_random_rivals_do_not():
+    found = attacked(with_others(helps=0.1))
+    assert found.attacked.worst.left.estimate == pytest.approx(1 - 0.2 / (SCORE + 0.2))
+    assert max(found.attacked.random_circuits) < 0.1, "their helpers are the circuit"
+    assert min(found.attacked.random_outsiders) > 0.9
+    assert found.stands is True
+
+
+def test_an_attack_without_helpers_says_so_and_the_circuit_does_not_stand():
+    found = attacked(planted_pair())
+    assert (found.attacked.n_helpers, found.attacked.worst, found.stands) == (0, None, None)
+    assert found.under_attack() == [f"worst case: none of the {found.attacked.n_outside} features outside helps, so "
+                                    "nothing was attacked"]  # fmt: skip
+    unmeasured = replace(found, attacked=None)
+    assert unmeasured.stands is None
+    assert "found before it was" in unmeasured.under_attack()[0]
 
 
 @pytest.mark.parametrize("ablation", ["resample", "mean", "zero"])
@@ -127,6 +172,7 @@ def test_strong_edges_rank_as_patching_them_does_and_random_ones_are_weak(seed):
 def test_a_circuit_is_read_back_as_it_was_found(planted, tmp_path):
     save_artefact(planted[1], tmp_path / "c")
     again = open_artefact(FeatureCircuit, tmp_path / "c")
+    assert again.attacked == planted[1].attacked is not None
     assert Circuit.load(tmp_path / "c") == again.circuit == planted[1].circuit
     best = again.edge_scores.rows()[0]
     assert (best.source, best.target) in {(f"L0resid.{A}", f"L1resid.{B}"), (f"L1resid.{B}", "logits")}

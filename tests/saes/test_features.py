@@ -17,6 +17,7 @@ from interp.models.loading import load_model
 from interp.models.small import SmallConfig
 from interp.recording.store import context_of
 from saes.features.build import build_features
+from saes.features.label_shares import label_shares
 from saes.features.schema import GROUPS, ExampleRow, FeatureRow, Features, RelationRow
 
 D = 12
@@ -85,6 +86,18 @@ def pq_equal(table, feature: int):
     import pyarrow.compute as pc
 
     return pc.equal(table["feature"], feature)
+
+
+def test_label_shares_count_the_features_that_fire_on_something(model, tmp_path: Path):
+    generator = torch.Generator().manual_seed(0)
+    letters = torch.tensor(list(b"abcdefghijkl"))[torch.randint(D, (4000,), generator=generator)]
+    fires = torch.nn.functional.one_hot(letters - ord("a"), D).float()
+    fires[:, 6:] = (torch.rand(4000, 6, generator=generator) < 0.08).float()  # six on a letter, six on anything
+    at = {"context_length": 10, "shard_contexts": 400, "weight_hash": weight_hash(model)}
+    recording = write_recording(tmp_path / "rec", fires, letters, torch.arange(4000) // 100, **at)
+    share = label_shares({"toy": TableDictionary(D)}, recording, model)["toy"]
+    assert (share.n_fired, share.labelled.estimate) == (D, 0.5)
+    assert share.score.estimate == pytest.approx(1 - 1 / 24, abs=3e-3)  # each letter is a twelfth of all tokens
 
 
 def test_fewer_examples_and_a_smaller_index_are_a_part_of_the_whole(built, model, tmp_path: Path):

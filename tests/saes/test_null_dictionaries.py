@@ -89,8 +89,8 @@ def test_shuffled_rows_keep_each_coordinate_and_lose_what_they_share():
 
 def test_a_score_counts_only_where_its_interval_lies_beyond_every_null():
     nulls = {"pca": 0.6, "shuffled": 0.7}
-    cases = {(0.9, 0.8, 1.0): "better than every null", (0.9, 0.65, 1.0): "says nothing about features: shuffled",
-             (0.9, nan, nan): "better, but without an interval", (0.5, nan, nan): "says nothing"}  # fmt: skip
+    cases = {(0.9, 0.8, 1.0): "better than all", (0.9, 0.65, 1.0): "says nothing: shuffled",
+             (0.9, nan, nan): "better, no interval", (0.5, nan, nan): "says nothing"}  # fmt: skip
     scores = [AgainstNulls(score="F1", whole=Interval(*ends), nulls=nulls) for ends in cases]
     assert all(score.verdict.startswith(words) for score, words in zip(scores, cases.values(), strict=True))
     assert AgainstNulls(score="F1", whole=Interval(0.6, 0.5, 0.8), nulls={"pca": 0.6}).verdict == "no better than pca"

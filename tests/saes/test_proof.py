@@ -46,7 +46,7 @@ from interp.models.small import SmallConfig
 from interp.nulls import ALPHA, p_from_null
 from interp.statistics import Interval, proportion_interval
 from saes.features.case import Passage, ProofConfig, passages_with, read_case
-from saes.features.measure_proof import STRENGTHS, FinishedParts, own_words, proof_words, prove
+from saes.features.measure_proof import COSINES, STRENGTHS, FinishedParts, own_words, proof_words, prove
 from saes.features.passes import ablation_losses
 from saes.features.proof import EFFECTS, RANDOM, UNTRAINED, Proof, ProofMeasure, ProofSettings
 from saes.kinds.base import SAEMetadata, Weights
@@ -99,17 +99,25 @@ def test_a_feature_that_says_what_it_reads_passes_all_four_tests(features):
     assert proof.verdict().endswith("; ablating it lowers them.")
     assert "direct effect" in proof.lines()[-1]
     assert not proof.missing, "the words are in no list"
-    case, falls = read_case(features, CAUSE, proof.settings), []
+    removed, case, falls = torch.tensor([0, 1, *COSINES]), read_case(features, CAUSE, proof.settings), []
     for passage in case.strongest(case.judging(), proof.settings.examples):
         firing = np.isin(passage.token_ids, WORDS)
         read = weight * STRENGTH * firing.cumsum() / np.arange(1, len(firing) + 1)
         silent = ~firing & firing.cumsum().astype(bool)
-        logits = torch.zeros(2, int(silent.sum()), V)
+        logits = torch.zeros(len(removed), int(silent.sum()), V)
         logits[:, np.array(passage.token_ids)[silent] == OTHER, ELSEWHERE[0] : ELSEWHERE[-1] + 1] = STRENGTH * READ
-        logits[0, :, list(RAISED)] += torch.from_numpy(read[silent, None]) * READ[: len(RAISED)]
+        left = (1 - removed)[:, None, None] * torch.from_numpy(read[silent, None])
+        logits[..., list(RAISED)] += left * READ[: len(RAISED)]
         expected = logits.softmax(-1)[..., list(proof.words.ids)].sum((1, 2)).log()
-        falls.append(float(expected[0] - expected[1]))
-    assert proof.measure("ablate").value == pytest.approx(np.mean(falls), abs=1e-3)
+        falls.append((expected[0] - expected[1:]).numpy())
+    fall, *near_falls = np.mean(falls, axis=0)
+    assert proof.measure("ablate").value == pytest.approx(fall, abs=1e-3)
+    for each, cosine, near_fall in zip(proof.parts["ablate"].near, COSINES, near_falls, strict=True):
+        assert each.cosine == cosine
+        assert [each.part, *each.shares] == pytest.approx([near_fall / fall] * 6, abs=1e-3), "nothing reads the rest"
+    assert 0.3 < near_falls[1] < near_falls[0] < 0.95 * fall
+    assert f"at cosine 0.9 by {near_falls[0] / fall:.0%} as much" in proof.lines()[-2]
+    assert [row["measure"] for row in proof.to_records()][-2:] == ["ablate, at cosine 0.9", "ablate, at cosine 0.7"]
 
 
 def test_a_test_that_can_no_longer_hold_is_given_up_and_says_what_all_draws_would(model, features, monkeypatch):
@@ -144,6 +152,7 @@ def test_a_feature_without_effect_is_not_proved(model, features):
     assert set(proof.holds()) <= {"fires"}
     assert proof.measure("fires").value == 1
     assert proof.measure("ablate").value == proof.measure("steer").value == 0
+    assert proof.parts["ablate"].near == (), "no effect to have a share of"
 
 
 def test_shuffled_decoder_rows_leave_the_words_without_effect(model, features):

@@ -58,14 +58,14 @@ def test_a_file_is_split_into_prompts_that_find_and_prompts_that_judge(monkeypat
     model = tiny("native-ln")
     whole = random_task(model, n=20)
     monkeypatch.setattr(
-        "interp.circuits.tasks.task_from_file", lambda model, path, n_prompts: whole.take(range(20)[:n_prompts])
+        "interp.circuits.tasks.task_from_file", lambda model, path, n_prompts, seed: whole.take(range(20)[:n_prompts])
     )
 
     monkeypatch.setattr(
         "interp.circuits.find.find_circuit",
         lambda model, task, config, *, held_out, progress: (task.n_prompts, held_out and held_out.n_prompts),
     )
-    run: Any = SimpleNamespace(model=lambda spec: model)
+    run: Any = SimpleNamespace(model=lambda spec: model, text=lambda path: None)
 
     def sizes(**options):
         return Find(model="m", task="mine.jsonl", **options).measure(run)
@@ -78,20 +78,53 @@ def test_a_file_is_split_into_prompts_that_find_and_prompts_that_judge(monkeypat
         sizes(prompts=6, held_out=30)
 
 
+def test_an_attack_is_chosen_on_prompts_that_neither_find_nor_judge(monkeypatch):
+    model = tiny("native-ln")
+    whole = random_task(model, n=20)
+    monkeypatch.setattr("workbench.opening.open_task", lambda model, task, n, **_: whole.take(range(20)[:n]))
+
+    def tasks(**options):
+        return Find(model="m", prompts=6, **options)._make_tasks(model)
+
+    for options, n_held_out in (({"task": "mine.jsonl"}, 8), ({"held_out": 5}, 5)):
+        found, held_out, further = tasks(attacked=True, **options)
+        sizes = [task.n_prompts for task in (found, held_out, further)]
+        assert sizes == [6, n_held_out, 6]
+        assert further.other_than(found, held_out).n_prompts == 6
+    assert tasks()[2] is None
+    for wrong in ({"held_out": 0}, {"task": "mine.jsonl", "held_out": 9}):
+        with pytest.raises(ConfigError, match="held-out prompts"):
+            tasks(attacked=True, **wrong)
+
+
+def test_the_held_out_prompts_are_in_the_wording_that_is_asked_for(monkeypatch):
+    model, asked = tiny("native-ln"), []
+    whole = random_task(model, n=60)
+
+    def opened(model, task, n, *, seed, template=None):
+        asked.append((seed, template))
+        return whole.take(range(30, 60) if template else range(n))
+
+    monkeypatch.setattr("workbench.opening.open_task", opened)
+    _, held_out, _ = Find(model="m", prompts=6, judged_template=2, seed=3)._make_tasks(model)
+    assert asked == [(3, None), (3001, 2)]
+    assert held_out.clean.equal(whole.clean[30:36])
+
+
 def test_prompts_that_choose_and_judge_are_none_that_scored_edges(monkeypatch):
     model = tiny("native-ln")
     whole = random_task(model, n=20)
     monkeypatch.setattr(
-        "interp.circuits.tasks.task_from_file", lambda model, path, n_prompts: whole.take(range(20)[:n_prompts])
+        "interp.circuits.tasks.task_from_file", lambda model, path, n_prompts, seed: whole.take(range(20)[:n_prompts])
     )
     settings = SimpleNamespace(model="m", task=replace(whole.settings, n_prompts=8))
     circuit: Any = SimpleNamespace(name="mine", settings=settings)
-    task, held_out, draw = _other_prompts(model, circuit, "mine.jsonl", 4, 0)
+    task, held_out, draw = _other_prompts(model, circuit, "mine.jsonl", 4, 0, 4)
     assert task.clean.equal(whole.clean[8:12])
     assert held_out.clean.equal(whole.clean[12:16])
     assert draw(1, 20).other_than(task, held_out).n_prompts == 12
     with pytest.raises(ConfigError, match=r"14 prompts are needed .* mine.jsonl has 12: ask for fewer"):
-        _other_prompts(model, circuit, "mine.jsonl", 7, 0)
+        _other_prompts(model, circuit, "mine.jsonl", 7, 0, 7)
 
 
 def test_a_circuit_is_attacked_by_its_name(cli, tmp_path):
@@ -127,5 +160,6 @@ def test_a_circuit_is_attacked_by_its_name(cli, tmp_path):
     assert f"{core.core_edges} are in all 4 circuits" in text_of(page._core_panel(core, LIGHT))
     two = replace(core, pair=Pair(first=0, second=1, shared=2, only_first=2, only_second=1, shared_faithfulness=0.3))
     assert "They share 2 edges, which alone reach 0.30" in text_of(page._core_panel(two, LIGHT))
+    assert "by chance: the nodes of each circuit wired at random, as many edges into each input" in shown
     assert "behaviour, 0% lose more than half" in text_of(page._attack_panel(found, LIGHT))
     assert {row["returns"] for row in (page.table_row(row, core) for row in scored(circuit).rows)} >= {1.0}

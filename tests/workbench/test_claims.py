@@ -1,12 +1,26 @@
 """`workbench claim` and `workbench check`: a planted claim, one that fails, and files that say too much."""
 
+import hashlib
 import json
+import math
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from functools import partial
 
 import pytest
+from page_text import text_of
 
+from dashboard.artefact.sections import panels, summary
 from interp.artifacts import partial_path, write_json
+from interp.circuits.core import three_numbers
+from interp.circuits.found_circuit import EdgeCircuit, UnderAttack
+from interp.circuits.tasks import induction_task, task_from_file
 from interp.claims import Claim, ClaimFile, VariationResult, verdict_of
+from interp.errors import NoGapError
 from interp.forms import from_json
+from interp.models.loading import load_model
 from interp.workspace import Workspace
 from workbench.verbs import claim as verb
 
@@ -44,6 +58,25 @@ def test_a_planted_claim_is_supported_in_every_variation_and_gives_the_same_bits
     assert all(row.value > row.null for row in made.variations)
     again = cli(planted, *CHECK, tmp_path / "measured.json", "--name", "again")
     assert "the same bits as in the file in 2 variations" in again
+    assert "other seeds 1 of 1 hold, other wordings not tested, other models not tested" in again
+
+
+@pytest.mark.slow
+def test_other_instructions_and_threads_give_the_same_verdict(cli, tmp_path):
+    cli(tmp_path, "circuit", "induction", "toy:induction-2l", "--prompts-per-seed", 4, "--name", "toy")
+    file, at = tmp_path / "claim.json", ("--workspace", str(tmp_path))
+    cli(tmp_path, "claim", "induction-circuits/toy", "--seeds", 0, "--out", file)
+    cli(tmp_path, *CHECK, file, "--name", "here", "--out", file)
+    for name, threads, capability in (("plain", "1", {"ATEN_CPU_CAPABILITY": "default"}), ("two", "2", {})):
+        command = [sys.executable, "-m", "workbench", "check", str(file), "--name", name, "--threads", threads, *at]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ | capability)
+        made = Workspace(tmp_path).open(Claim, name)
+        assert made.outcome == "supported"
+        assert made.machine["threads"] == threads
+        assert made.machine["instructions"] == capability.get("ATEN_CPU_CAPABILITY", made.machine["instructions"])
+        said = made.against_file()[0]
+        assert said.startswith(("the same bits", "the same verdict as in the file; numbers and nulls"))
+        assert said in done.stdout
 
 
 def test_a_claim_about_a_model_without_the_circuit_is_not_supported(cli, planted, tmp_path):
@@ -52,18 +85,20 @@ def test_a_claim_about_a_model_without_the_circuit_is_not_supported(cli, planted
     assert "Not supported: it holds in 0 of 2 variations" in out
     made = Workspace(planted).open(Claim, "copying")
     assert made.changed_inputs == ("model:planted:copying", "model:planted:induction")
-    assert "planted:copying" in made.facts()[0][1], "what was measured, not what the file says"
-    assert "planted:induction" in made.facts()[1][1]
+    said = dict(made.facts())
+    assert "planted:copying" in said["claim"], "what was measured, not what the file says"
+    assert "planted:induction" in said["the file says"]
+    assert said["would refute it"].endswith("Here 2 of 2 fail, 0 are undecided.")
 
 
 def test_an_interrupted_check_measures_only_what_is_missing(cli, planted, monkeypatch):
     measured, vary = [], verb.CheckClaim._vary
 
-    def once(self, run, claim, settings, folder):
+    def once(self, run, claim, settings, *rest):
         if measured:
             raise KeyboardInterrupt
         measured.append(settings)
-        return vary(self, run, claim, settings, folder)
+        return vary(self, run, claim, settings, *rest)
 
     with monkeypatch.context() as patch:
         patch.setattr(verb.CheckClaim, "_vary", once)
@@ -75,7 +110,7 @@ def test_an_interrupted_check_measures_only_what_is_missing(cli, planted, monkey
     kept.write_text(done.replace('"model:planted:induction": "', '"model:planted:induction": "00'))
     assert "changed since this check began" in cli(planted, *CHECK, planted / "claim.json", "--name", "cut", code=2)
     kept.write_text(done)
-    (kept.parent / "variation-1.json").unlink()
+    (kept.parent / "variation-1.json").unlink(missing_ok=True)
     calls = []
     with monkeypatch.context() as patch:
         patch.setattr(verb.CheckClaim, "_vary", lambda *given: calls.append(given[3]) or vary(*given))
@@ -88,7 +123,7 @@ def test_an_interrupted_check_measures_only_what_is_missing(cli, planted, monkey
     ("changes", "words"),
     [
         ({"analysis": "record"}, "'record'"),
-        ({"settings": {"model": "someone/elses"}}, "model of a claim"),
+        ({"settings": {"model": "someone/elses"}}, "settings.model"),
         ({"settings": {"model": "planted:induction", "workspace": "/"}}, "setting of circuit induction"),
         ({"settings": {"model": "planted:induction", "program": "x.jsonl"}}, "setting of circuit induction"),
         ({"sentence": "x" * 1000}, "sentence"),
@@ -100,11 +135,20 @@ def test_an_interrupted_check_measures_only_what_is_missing(cli, planted, monkey
         ({"variations": [{"seeds": [3]}]}, "the first changes nothing"),
         ({"settings": {"model": ["planted:induction"]}}, "takes one value"),
         ({"settings": {"model": "planted:induction", "seeds": [0] * 999}}, "a list of 1 to 64"),
-        ({"settings": {"model": "planted:induction", "seeds": ["1"]}}, "seeds of a claim is a whole number"),
+        ({"settings": {"model": "planted:induction", "seeds": ["1"]}}, "settings.seeds is a whole number"),
         ({"settings": {"model": "planted:induction", "copying_tokens": 10**12}}, "at most 20,480"),
         ({"settings": {"model": "planted:induction", "context_length": 10**9}}, "at most 10,000"),
-        ({"analysis": "align", "settings": {"model": "small:mlp-1l", "program": "/etc/pairs"}}, "program of a claim"),
+        ({"analysis": "align", "settings": {"model": "small:mlp-1l", "program": "/etc/pairs"}}, "settings.program"),
         ({"analysis": "prove", "settings": {"allow_other_weights": True}}, "setting of prove"),
+        ({"variations": [{}, {"seeds": [3, 4]}, {"copying_tokens": 10**12}]}, "variations.2.copying_tokens is a whole"),
+        ({"variations": [{}, {"prompts_per_seed": 0}]}, "variations.1: prompts_per_seed must be at least 3"),
+        ({"inputs": {"text:../x.jsonl": "00"}}, "is not the name of a file"),
+        ({"inputs": {"text:x.jsonl": "00"}}, "give the file: --text x.jsonl"),
+        ({"inputs": {"text:x.jsonl": "00"}, "texts": {"x.jsonl": "a"}}, "texts.x.jsonl has the hash"),
+        ({"texts": {"x.jsonl": "a"}}, "'x.jsonl' has no hash"),
+        ({"texts": {"x.jsonl": "a" * 70_000}}, "texts.x.jsonl"),
+        ({"texts": {"../x.jsonl": "a"}}, "without its folder"),
+        ({"machine": {"torch": "\x1b[2J"}}, "names in one line"),
     ],
 )
 def test_a_file_from_elsewhere_is_data(cli, planted, tmp_path, changes, words):
@@ -127,3 +171,124 @@ def test_the_verdict_follows_from_all_variations():
     yes, no, open_ = row("supported"), row("not supported"), row("undecided")
     assert [verdict_of(rows) for rows in ([yes, yes], [yes, no], [yes, no, no], [yes, open_], [open_], [], [no])] == [
         "supported", "undecided", "not supported", "undecided", "undecided", "undecided", "not supported"]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def circuit(planted):
+    """The workspace, with a circuit of the planted model that `circuit find` found."""
+    from workbench.__main__ import main
+
+    words = "circuit find planted:induction --task induction --prompts 4 --n-random 3 --verify 0 --n-minimality 1"
+    assert main([*words.split(), "--fractions", "0.2", "0.5", "--name", "ind", "--workspace", str(planted)]) == 0
+    return planted
+
+
+def test_a_circuit_that_was_found_is_claimed_with_an_attack_among_its_variations(cli, circuit, tmp_path):
+    cli(circuit, "claim", "edge-circuits/ind", "--seeds", 1, "--out", tmp_path / "claim.json")
+    claim = from_json(ClaimFile, json.loads((tmp_path / "claim.json").read_text()), "claim.json")
+    assert claim.variations == ({}, {"seed": 1}, {"attacked": True})
+    cli(circuit, *CHECK, tmp_path / "claim.json", "--name", "ind")
+    made = Workspace(circuit).open(Claim, "ind")
+    assert made.outcome == "supported"
+    assert [row.changed for row in made.variations] == ["as stated", "seed 1", "attacked"]
+    assert all(row.value == pytest.approx(1) and row.null < 0.5 for row in made.variations)
+    assert "under attack 1 of 1 hold" in (page := text_of(summary(made)))
+    assert "State this as a claim" not in page
+    assert made.variations[0].value == Workspace(circuit).open(EdgeCircuit, "ind").evaluation.faithfulness.estimate
+    harder = verb.CheckClaim(file=tmp_path / "claim.json", harder=True).claim().variations[3:]
+    assert harder == ({"seed": 3}, {"seed": 4}, {"attacked": True, "seed": 5})
+
+
+@pytest.fixture(scope="module")
+def on_file(planted):
+    """The workspace with a circuit of prompts from a file, and the file, which has text that looks like a page."""
+    from workbench.__main__ import main
+
+    model = load_model("planted:induction")
+    task, file = induction_task(model, n_prompts=16), planted / "ioi <b>.jsonl"
+    pairs = [(clean.tolist(), corrupt.tolist()) for clean, corrupt in zip(task.clean, task.corrupt, strict=True)]
+    rows = [
+        {
+            "clean": words_of(clean[:-1]),
+            "corrupt": words_of(corrupt[:-1]),
+            "correct": str(clean[-1]),
+            "note": "<script>",
+        }
+        for clean, corrupt in pairs
+    ]
+    file.write_text("\n".join(map(json.dumps, rows)))
+    words = "--prompts 4 --n-random 3 --verify 0 --n-minimality 1 --fractions 0.2 0.5 --name own"
+    task = ["--task", str(file), "--workspace", str(planted)]
+    assert main(["circuit", "find", "planted:induction", *words.split(), *task]) == 0
+    return file
+
+
+def words_of(tokens):
+    return " ".join(map(str, tokens))
+
+
+def test_a_circuit_of_prompts_from_a_file_is_checked_where_the_file_is_not(cli, planted, on_file, tmp_path):
+    text = on_file.read_text()
+    cli(planted, "claim", "edge-circuits/own", "--seeds", 1, "--out", tmp_path / "claim.json")
+    claim = from_json(ClaimFile, json.loads((tmp_path / "claim.json").read_text()), "claim.json")
+    assert claim.texts == {on_file.name: text}
+    assert claim.inputs[f"text:{on_file.name}"] == hashlib.sha256(text.encode()).hexdigest()
+    assert claim.variations == ({}, {"seed": 1}, {"attacked": True, "held_out": 8})
+    on_file.rename(tmp_path / "elsewhere.jsonl")
+    assert "ioi <b>" in cli(planted, "circuit", "attack", "own", "--prompts", 2, "--n-random", 2, "--gradient-steps", 0)
+    out = cli(tmp_path / "empty", *CHECK, tmp_path / "claim.json", "--name", "own")
+    made, found = Workspace(tmp_path / "empty").open(Claim, "own"), Workspace(planted).open(EdgeCircuit, "own")
+    assert "other inputs" not in out
+    assert (made.outcome, made.changed_inputs) == ("supported", ())
+    assert made.variations[0].value == found.evaluation.faithfulness.estimate
+    (tmp_path / "elsewhere.jsonl").rename(on_file)
+    model = load_model("planted:induction")
+    read = partial(task_from_file, model, on_file, n_prompts=4, check_gap=False)
+    first, other, same = (read(seed=seed).clean.tolist() for seed in (0, 1, 1))
+    assert first != other == same, "another seed takes the lines in another order"
+    page = "".join(map(text_of, panels(Workspace(tmp_path / "empty"), made)))
+    assert "Document texts" in page
+    assert json.dumps(text)[1:-1] in page, "as it is written, in one text"
+
+
+def test_a_text_that_is_too_long_is_named_by_its_hash_and_given(cli, planted, on_file, tmp_path):
+    cli(planted, "claim", "edge-circuits/own", "--seeds", 0, "--out", tmp_path / "claim.json")
+    document = json.loads((tmp_path / "claim.json").read_text())
+    write_json(tmp_path / "claim.json", document | {"texts": {}, "variations": [{}]})
+    (tmp_path / "other.jsonl").write_text("")
+    said = cli(planted, *CHECK, tmp_path / "claim.json", "--text", tmp_path / "other.jsonl", "--name", "long", code=2)
+    assert f"the claim reads {on_file.name} with the SHA-256 hash" in said
+    assert "other.jsonl has" in said
+    cli(planted, *CHECK, tmp_path / "claim.json", "--text", on_file, "--name", "long")
+    assert Workspace(planted).open(Claim, "long").outcome == "supported"
+
+
+def test_a_circuit_that_an_adversary_breaks_is_no_supported_claim(circuit):
+    found = Workspace(circuit).open(EdgeCircuit, "ind")
+    outcomes = {True: "supported", False: "not supported", None: "undecided"}
+    for stands, outcome in outcomes.items():
+        attack = UnderAttack(left=0.3, low=0.2, high=0.4, null=0.1, stands=stands)
+        stated = replace(found, attacked=attack).stated()["faithfulness"]
+        assert (stated.value, stated.null, stated.outcome) == (0.3, 0.1, outcome)
+    unfound = replace(found, verdict=replace(found.verdict, holds=False), attacked=attack)
+    assert unfound.stated()["faithfulness"].outcome == "not supported"
+    assert replace(found, attacked=attack).as_options()["attacked"] is True
+    settings = {"held_out": 4, "prompts": 4, "task": "ioi", "judged_template": 1, "attacked": True}
+    assert [*verb.other_prompts(verb.Find, settings)] == [{"judged_template": 0}, {"judged_template": 2}]
+    assert three_numbers(replace(found, attacked=attack), [], []).endswith("; 30% under attack; one run")
+
+
+def test_a_task_that_the_model_lacks_in_a_variation_leaves_it_undecided(cli, circuit, tmp_path, monkeypatch):
+    cli(circuit, "claim", "edge-circuits/ind", "--seeds", 0, "--out", tmp_path / "claim.json")
+    measure = verb.Find.measure
+
+    def lacks(self, run):
+        if self.attacked:
+            raise NoGapError("no gap")
+        return measure(self, run)
+
+    monkeypatch.setattr(verb.Find, "measure", lacks)
+    assert "not measured: no gap" in cli(circuit, *CHECK, tmp_path / "claim.json", "--name", "lacks")
+    made = Workspace(circuit).open(Claim, "lacks")
+    assert [row.outcome for row in made.variations] == ["supported", "undecided"]
+    assert (made.outcome, math.isnan(made.variations[1].value)) == ("undecided", True)

@@ -175,8 +175,15 @@ def test_null_dictionaries_are_scored_in_every_part(cli, root, tmp_path):
     assert found is not None
     assert isinstance(made.nulls, dict)
     assert made.nulls.keys() == {WHOLE, *NULLS, "pca", "coordinates"}
-    assert {score.score.split()[0] for score in found.scores} == {"FVU", "loss", "concepts", "probing,"}
-    assert all(score.nulls.keys() >= set(NULLS) for score in found.scores)
+    assert {score.score.split()[0] for score in found.scores} == {
+        "FVU",
+        "loss",
+        "features",
+        "labels,",
+        "concepts",
+        "probing,",
+    }
+    assert all(score.nulls.keys() >= set(NULLS) for score in found.scores if not score.score.startswith("labels"))
     assert made.concept_scores is not None
     assert made.concept_scores.scores[0].detectors.keys() == {*BASES, WHOLE, *NULLS}
     assert made.settings.null_tokens == 4096

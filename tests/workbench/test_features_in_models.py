@@ -124,7 +124,10 @@ def test_a_circuit_of_features_is_found_saved_and_shown(cli, folder, tmp_path):
     assert {node.name for node in found.circuit.nodes} >= {"L0resid.error", "L1resid.error"}
     assert "rank agreement" in printed
     assert set(found.about.parents) >= {"saes/early", "saes/late"}
-    assert "L0resid.error" in cli(folder, "circuit", "show", "pairs")
+    shown, [worst] = cli(folder, "circuit", "show", "pairs"), found.under_attack()
+    assert "L0resid.error" in shown
+    assert worst in shown
+    assert worst in printed
     assert "already there" in cli(
         folder, "circuit", "features", "late", "--task", str(pairs), "--name", "pairs", *ONE, code=2
     )

@@ -38,3 +38,5 @@ def test_explanations_that_repeat_the_prompt_are_not_shown(
     assert found.settings.source == "file:copy.jsonl"
     assert "has one {}" in cli(tmp_path, *words, "--target-prompts", "a", code=2)
     assert "features" in cli(tmp_path, *words, "--features", "none", code=2)
+    both = cli(tmp_path, *words, "--text", "docstrings", "--positions", 64, code=2)
+    assert "leave out --positions" in both

@@ -29,6 +29,7 @@ def test_what_ships_is_whole():
     assert {(kind, name) for kind, name in found} == {
         ("sae", "demo"),
         ("evaluation", "demo"),
+        ("evaluation", "nulls"),
         ("features", "demo"),
         ("features", "demo-neurons"),
         ("labels", "demo"),

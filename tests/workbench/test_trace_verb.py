@@ -13,6 +13,7 @@ def test_a_graph_is_an_artefact_with_its_scores_beside_their_floor(cli, tmp_path
     shown = cli(tmp_path, *PROMPT, "--name", "mine", "--max-feature-nodes", 200, "--effects", 6)
     assert "feature:0:" in shown
     assert "without any latent" in shown
+    assert "The pruned graph alone keeps" in shown
     assert "200 of" in shown
     graph = Workspace(tmp_path).open(AttributionGraph, "mine")
     assert graph.about.parents == {"model:small:mlp-2l": graph.weight_hash}
@@ -20,6 +21,7 @@ def test_a_graph_is_an_artefact_with_its_scores_beside_their_floor(cli, tmp_path
     assert [target.contrast is not None for target in graph.targets] == [True], "one contrast where none was asked for"
     assert sorted(path.name for path in (tmp_path / "graphs" / "mine").iterdir()) == [
         "boxes.json", "edge_table.parquet", "effects.json", "manifest.json", "node_table.parquet",
+        "sufficiency.json",
     ]  # fmt: skip
     assert "--overwrite" in cli(tmp_path, *PROMPT, "--name", "mine", code=2)
 
@@ -81,6 +83,27 @@ def test_a_graph_that_is_replaced_stays_until_the_new_one_is_whole(cli, tmp_path
     interrupted_at(monkeypatch, 7)
     cli(tmp_path, *options, "--overwrite", code=130)
     assert not Workspace(tmp_path).open(AttributionGraph, "mine").first_picture
+
+
+def test_paraphrases_are_traced_for_the_same_answer_and_say_which_latents_return(cli, tmp_path, monkeypatch):
+    few = ["--max-feature-nodes", 100, "--batch-size", 32, "--effects", 0, "--no-nulls", "--name", "mine"]
+    options = [*PROMPT, *few, "--contrast", "o", "--paraphrase", "two one one", "one one two one"]
+    with monkeypatch.context() as until:
+        interrupted_at(until, 6)  # in the second graph
+        assert "3 graphs, one after another" in cli(tmp_path, *options, code=130)
+    workspace = Workspace(tmp_path)
+    first = workspace.open(AttributionGraph, "mine")
+    assert not first.first_picture
+    said = cli(tmp_path, *options)
+    assert "has this graph already" in said
+    assert "Of 2 other graphs of the same answer a latent returns in" in said
+    graphs = [workspace.open(AttributionGraph, name) for name in ("mine", "mine-2", "mine-3")]
+    assert graphs[0].about.content_hash == first.about.content_hash
+    assert [graph.prompt for graph in graphs] == ["one two one", "two one one", "one one two one"]
+    assert {graph.targets[0] for graph in graphs} == {first.targets[0]}, "the answer that the first prompt chose"
+    assert "--overwrite" in cli(tmp_path, *options, "--seed", 1, code=2), "other graphs have these names"
+    assert "two of the wordings" in cli(tmp_path, *PROMPT, "--paraphrase", "one two one", code=2)
+    assert "one token to explain" in cli(tmp_path, *options, "--max-logits", 3, code=2)
 
 
 def test_a_template_gives_intervals_over_its_words(cli, tmp_path):

@@ -105,7 +105,6 @@ def test_a_dictionary_opens_on_the_device_asked_for(root):
         ["compare", "latents", "pair"],
         ["dynamics", "grok"],
         ["dynamics", "induction"],
-        ["dynamics", "scaling"],
     ],
 )
 def test_a_missing_cuda_device_is_named_before_the_work(verb, root, tmp_path, capsys, monkeypatch):

@@ -1,6 +1,6 @@
 """`workbench align MODEL`: where a model keeps a variable of a causal program, by interchange interventions."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
@@ -63,12 +63,13 @@ class Align(AlignmentConfig, Threaded, RunsModel, Analysis["Alignment"]):
         from interp.circuits.causal_programs import pairs_from_file, program_called
 
         file = Path(self.program) if Path(self.program).suffix else None
+        text = None if file is None else run.text(file)
         program = program_called(self.program) if file is None else pairs_from_file(file)
         variable = self.variable or ("answer" if isinstance(program, list) else next(iter(program.variables)))
         dictionary = None if self.sae is None else run.sae(self.sae)
         model = run.model(self.model)
         with run.progress("alignment", "steps") as progress:
-            return align(
+            found = align(
                 model,
                 program,
                 variable,
@@ -79,3 +80,4 @@ class Align(AlignmentConfig, Threaded, RunsModel, Analysis["Alignment"]):
                 model_name=self.model,
                 progress=progress,
             )
+        return replace(found, file=text)

@@ -19,12 +19,12 @@ from interp.circuits.config import EvaluationConfig, FindConfig, InductionConfig
 from interp.circuits.core import CoreConfig
 from interp.circuits.neuron_circuit import NeuronCircuitConfig
 from interp.circuits.worst_case import AttackConfig
-from interp.errors import ConfigError
+from interp.errors import ConfigError, NoGapError
 from interp.models.hooked import HookedModel
 from interp.models.short_name import short_name
 from interp.nulls import DRAWS
 from interp.options import Argument, Derived, Means, ModelName, SAEName, TaskName
-from interp.patching.patching_map import MetricName
+from interp.patching.patching_map import METRIC_OF, MetricName
 from interp.progress import Progress, reported
 from saes.circuits.feature_circuit import AttributionConfig, FeatureCircuitConfig
 from workbench.analysis import Analysis, AnalysisRun, Resumable
@@ -45,10 +45,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from interp.circuits.core import Core
-    from interp.circuits.found_circuit import EdgeCircuit, FoundCircuit
+    from interp.circuits.found_circuit import EdgeCircuit, FoundCircuit, UnderAttack
     from interp.circuits.induction_circuit import InductionCircuit
     from interp.circuits.neuron_circuit import NeuronCircuit
     from interp.circuits.worst_case import WorstCase
+    from interp.claims import OwnText
     from interp.patching.task import Task
     from interp.tracing.graph import AttributionGraph
     from interp.tracing.story import Story
@@ -68,7 +69,8 @@ class FindFeatureCircuit(
 
     Effects of features on later features are integrated gradients from the corrupted to the clean prompts; the
     reconstruction error of each SAE is a node too. The strongest edges are patched one by one, and faithfulness is
-    compared with random features, untrained SAEs and an untrained model.
+    compared with random features, untrained SAEs and an untrained model. In its worst case only those of the other
+    features that help are replaced.
     """
 
     words: ClassVar[tuple[str, ...]] = ("circuit", "features")
@@ -179,7 +181,7 @@ class Find(FindConfig, EvaluationConfig, Threaded, RunsModel, Analysis["EdgeCirc
 
     Every edge is scored, the best are retained, and the faithfulness of the circuit is compared with random circuits of
     the same size. Tasks: `induction`, `ioi` (indirect object identification), `greater-than`, or a .jsonl or .csv file
-    with the columns clean, corrupt, correct and wrong.
+    with the columns clean, corrupt, correct and wrong; another --seed than 0 takes its lines in a random order.
     """
 
     words: ClassVar[tuple[str, ...]] = ("circuit", "find")
@@ -195,6 +197,10 @@ class Find(FindConfig, EvaluationConfig, Threaded, RunsModel, Analysis["EdgeCirc
     number of --prompts, or the rest of the file."""
     metric: Literal["task", MetricName] = "task"
     """Metric of the answer: the task's own, the distance of the output from the clean one (kl, l2), or another."""
+    judged_template: int | None = None
+    """Wording of held-out prompts, by its number from 0: ioi and greater-than have three. Default: as --prompts."""
+    attacked: bool = False
+    """Also attack the circuit, with its own ablation: an adversary chooses the edges, on --prompts further pairs."""
     n_random: int = DRAWS["quick"]
     """Random circuits of the same size (per size, for the curve), as the null."""
     evaluation: Derived[EvaluationConfig] = field(default_factory=EvaluationConfig)
@@ -208,32 +214,60 @@ class Find(FindConfig, EvaluationConfig, Threaded, RunsModel, Analysis["EdgeCirc
         from interp.circuits.find import find_circuit
 
         config = settings_of(self, FindConfig, evaluation=settings_of(self, EvaluationConfig, ablation=None))
+        file = run.text(Path(self.task)) if Path(self.task).suffix else None
         model = run.model(self.model)
-        task, held_out = self._make_tasks(model)
+        task, held_out, further = self._make_tasks(model)
         say_task(task)
-        return find_circuit(model, task, config, held_out=held_out, progress=_bars())
+        circuit = find_circuit(model, task, config, held_out=held_out, progress=_bars())
+        if file is not None:
+            circuit = replace(circuit, file=file)
+        if further is None or held_out is None:
+            return circuit
+        return replace(circuit, attacked=self._attack(model, circuit, further, held_out))
 
-    def _make_tasks(self, model: HookedModel) -> "tuple[Task, Task | None]":
-        """Return the prompts on which edges are scored, and held-out ones."""
-        from interp.patching.metrics import metric_by_name
+    def _attack(self, model: HookedModel, circuit: "EdgeCircuit", task: "Task", held_out: "Task") -> "UnderAttack":
+        """Return the worst case of a circuit, chosen on one task and judged on the other."""
+        from interp.circuits.attack import attack_circuit
+        from interp.circuits.found_circuit import UnderAttack
+
+        ablation = circuit.evaluation.settings.ablation
+        config = AttackConfig(
+            prompts=max(2, task.n_prompts), ablations=(ablation,), fractions=(0.5,), n_random=max(1, self.n_random),
+            batch_size=self.batch_size, seed=self.seed,
+        )  # fmt: skip
+        found = attack_circuit(model, task, held_out, circuit.circuit, config, model_name=self.model, say=say)
+        worst, stands = found.worst, True if found.stands else False if found.breaks else None
+        return UnderAttack(left=worst.left, low=worst.low, high=worst.high, null=found.null, stands=stands)
+
+    def _make_tasks(self, model: HookedModel) -> "tuple[Task, Task | None, Task | None]":
+        """Return the prompts on which edges are scored, held-out ones, and further ones that choose an attack."""
         from workbench.opening import open_task
 
         is_file = bool(Path(self.task).suffix)
         n_held_out = self.prompts if self.held_out is None and not is_file else self.held_out
-        n = None if n_held_out is None else self.prompts + n_held_out
+        n_attack = self.prompts if self.attacked else 0
+        n = None if n_held_out is None else self.prompts + n_held_out + n_attack
         n_drawn = n if is_file or not n_held_out or n is None else n + n // 8 + 4  # some may coincide
-        all_prompts = open_task(model, self.task, n_drawn if is_file else n_drawn or self.prompts, seed=self.seed)
-        if self.metric != "task":
-            all_prompts = all_prompts.measured_by(model, metric_by_name(self.metric, all_prompts.metric))
+        all_prompts = _measured(model, self.metric, open_task(model, self.task, n_drawn, seed=self.seed))
         if n_held_out == 0 or (n_held_out is None and all_prompts.n_prompts <= self.prompts):
-            return all_prompts, None
+            if self.attacked or self.judged_template is not None:
+                raise ConfigError("--attacked and --judged-template need held-out prompts; lower --prompts")
+            return all_prompts, None, None
         task, rest = all_prompts.split(self.prompts)
-        if n_held_out is not None and rest.n_prompts < n_held_out:
+        n_rest = rest.n_prompts - n_attack
+        if n_rest < (n_held_out or 1):
             raise ConfigError(
-                f"{n_held_out} held-out prompts were asked for, {self.task} has {rest.n_prompts} that differ from the "
-                f"first {self.prompts}; lower --prompts or --held-out"
+                f"{n_held_out or 1} held-out prompts were asked for{f', and {n_attack} to attack' * self.attacked}, "
+                f"{self.task} has {rest.n_prompts} that differ from the first {self.prompts}; lower --prompts or "
+                "--held-out"
             )
-        return task, rest.take(range(n_held_out or rest.n_prompts))
+        held_out, further = rest.take(range(n_held_out or n_rest)), rest.take(range(n_rest, rest.n_prompts))
+        if self.judged_template is not None:  # other prompts in that wording
+            held_out = _drawn(
+                model, self.task, held_out.n_prompts, self.metric, task, further,
+                seed=1000 * self.seed + 1, template=self.judged_template,
+            )  # fmt: skip
+        return task, held_out, further if self.attacked else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -243,7 +277,7 @@ class OfCircuit(Threaded, RunsModel):
     circuit: Annotated[str, Argument("CIRCUIT")]
     """Name of a circuit that `circuit find` made."""
     task: TaskName | None = None
-    """File of prompts, where the circuit's task came from one. Default: the circuit's task by its name."""
+    """File of prompts, where the circuit's came from one that is too large to be kept. Default: the circuit's task."""
 
     def default_name(self) -> str:
         """Return the name of the circuit."""
@@ -259,8 +293,9 @@ class AttackCircuit(AttackConfig, OfCircuit, Analysis["WorstCase"]):
     Faithfulness replaces all edges outside a circuit, and helpers and hurters among them may cancel. The adversary
     replaces helpers alone, then follows a gradient, on prompts that are not among those that judge it. The nulls are as
     many random edges, and random circuits of the same size attacked through their helpers. Values that replace edges
-    are those of the circuit's own ablation and of --ablations. It also says how many edges a circuit needs where
-    helpers are replaced. Of SmolLM2 it takes some minutes for each ablation on two cores; the price is said first.
+    are those of the circuit's own ablation and of --ablations; with the first, each wording of ioi and greater-than
+    judges too. It also says how many edges a circuit needs where helpers are replaced. Of SmolLM2 it takes some minutes
+    for each ablation on two cores; the price is said first.
     """
 
     words: ClassVar[tuple[str, ...]] = ("circuit", "attack")
@@ -272,7 +307,7 @@ class AttackCircuit(AttackConfig, OfCircuit, Analysis["WorstCase"]):
 
         circuit = run.open(EdgeCircuit, self.circuit)
         model = run.model(circuit.settings.model)
-        task, held_out, _ = _other_prompts(model, circuit, self.task, self.prompts, self.seed)
+        task, held_out, _ = _other_prompts(model, circuit, self.task, self.prompts, self.seed, self.prompts)
         ablation = circuit.evaluation.settings.ablation
         others = (name for name in self.ablations if name != ablation)
         config = settings_of(self, AttackConfig, ablations=(ablation, *others))
@@ -285,6 +320,7 @@ class AttackCircuit(AttackConfig, OfCircuit, Analysis["WorstCase"]):
                 config,
                 model_name=circuit.settings.model,
                 name=circuit.name,
+                wordings=_wordings(model, circuit, self.prompts, self.seed, task, held_out),
                 say=say,
                 progress=progress,
             )
@@ -297,9 +333,10 @@ class FindCore(CoreConfig, OfCircuit, Resumable["Core"]):
     Example: workbench circuit core ioi-smollm2-135m
 
     Prompts, wordings of the task, thresholds and methods vary; nodes are taken out and replaced by the next edges of
-    the ranking, with exact evaluation; a circuit is searched outside the smallest one. The null is random circuits with
-    as many edges into each input. Of SmolLM2 it takes about ten minutes on two cores; the price is said first.
-    Interrupted? The same command resumes.
+    the ranking, with exact evaluation; a circuit is searched outside the smallest one. Some held-out prompts admit the
+    equally good circuits, others state their numbers. The null is the same nodes wired at random, with as many edges
+    into each input. Of SmolLM2 it takes about ten minutes on two cores; the price is said first. Interrupted? The same
+    command resumes.
     """
 
     words: ClassVar[tuple[str, ...]] = ("circuit", "core")
@@ -311,7 +348,7 @@ class FindCore(CoreConfig, OfCircuit, Resumable["Core"]):
 
         circuit = run.open(EdgeCircuit, self.circuit)
         model = run.model(circuit.settings.model)
-        task, held_out, draw = _other_prompts(model, circuit, self.task, self.judging, self.seed)
+        task, held_out, draw = _other_prompts(model, circuit, self.task, self.judging, self.seed, 2 * self.judging)
         with run.progress("core", "circuits") as progress:
             return find_core(
                 model,
@@ -330,52 +367,76 @@ class FindCore(CoreConfig, OfCircuit, Resumable["Core"]):
             )
 
 
-def _other_prompts(
-    model: "HookedModel", circuit: "EdgeCircuit", given: str | None, n: int, seed: int
-) -> "tuple[Task, Task, Callable[[int, int], Task]]":
-    """Return `n` prompts of a circuit's task and as many held-out ones, none of them among those that scored its edges,
-    and what draws further prompts by a number: the wordings of the task take turns."""
-    import torch
-
-    from interp.circuits.tasks import N_TEMPLATES, make_task
+def _measured(model: "HookedModel", metric: str, prompts: "Task") -> "Task":
+    """Return prompts in a metric by its name, `task` for their own."""
     from interp.patching.metrics import metric_by_name
-    from interp.seeds import make_generator
+
+    if metric in ("task", METRIC_OF[prompts.metric.name]):
+        return prompts
+    return prompts.measured_by(model, metric_by_name(metric, prompts.metric))
+
+
+def _drawn(
+    model: "HookedModel", task: "str | OwnText", n: int, metric: str, *without: "Task",
+    seed: int, template: int | None = None,
+) -> "Task":  # fmt: skip
+    """Return at most `n` prompts of a task in a metric, none of them among those of other tasks."""
     from workbench.opening import open_task
 
-    of = circuit.settings
-    if of.task.origin.get("file") and given is None:
-        raise ConfigError(f"the prompts of {circuit.name} came from {of.task.origin['file']}; give it as --task")
-    name = given or of.task.name
+    count = n + n // 4 + 4 if isinstance(task, str) and not Path(task).suffix else None  # some may coincide
+    drawn = _measured(model, metric, open_task(model, task, count, seed=seed, template=template)).other_than(*without)
+    return drawn.take(range(min(n, drawn.n_prompts)))
 
-    def measured(prompts: "Task") -> "Task":
-        if prompts.metric.name == of.task.metric:
-            return prompts
-        return prompts.measured_by(model, metric_by_name(of.task.metric, prompts.metric))
 
-    drawn, n_scored = of.task.origin.get("seed"), of.task.n_prompts
-    count = n_scored + 2 * n + n // 4 + 4  # some may coincide
-    prompts = measured(open_task(model, name, count, seed=drawn if isinstance(drawn, int) else seed))
+def _wordings(model: "HookedModel", circuit: "EdgeCircuit", n: int, seed: int, *others: "Task") -> "dict[str, Task]":
+    """Return `n` prompts in each wording of a circuit's task that the model does, none of them among `others`."""
+    from interp.circuits.tasks import N_TEMPLATES
+
+    of, found = circuit.settings.task, {}
+    draw = partial(_drawn, model, of.name, n, METRIC_OF[of.metric], *others, seed=1000 * seed + 999)
+    for template in () if of.origin.get("file") else range(N_TEMPLATES.get(of.name, 0)):
+        try:
+            found[f"template {template}"] = draw(template=template)
+        except NoGapError:
+            say(f"template {template} is left out: the model does not do {of.name} in this wording")
+    return found
+
+
+def _other_prompts(
+    model: "HookedModel", circuit: "EdgeCircuit", given: str | None, n: int, seed: int, n_held_out: int
+) -> "tuple[Task, Task, Callable[[int, int], Task]]":
+    """Return `n` prompts of a circuit's task and held-out ones, none of them among those that scored its edges.
+
+    And what draws further prompts by a number: the wordings of the task take turns.
+    """
+    from interp.circuits.tasks import N_TEMPLATES
+    from workbench.opening import open_task
+
+    of, name, metric = circuit.settings.task, circuit.settings.task.name, METRIC_OF[circuit.settings.task.metric]
+    source, is_file = given or name, bool(of.origin.get("file") or Path(given or "").suffix)
+    if is_file and given is None:
+        if circuit.file is None or circuit.file.text is None:
+            raise ConfigError(f"the prompts of {circuit.name} came from {of.origin['file']}; give it as --task")
+        source = circuit.file
+
+    drawn, n_scored = of.origin.get("seed", 0 if is_file else seed), of.n_prompts
+    count = n_scored + n + n_held_out + n // 4 + 4  # some may coincide
+    prompts = _measured(model, metric, open_task(model, source, count, seed=int(drawn or 0)))
     task, rest = prompts.split(n_scored)[1].split(n)
-    if rest.n_prompts < n:
+    if rest.n_prompts < n_held_out:
         raise ConfigError(
-            f"{2 * n} prompts are needed that did not score edges of {circuit.name}, half to choose and half to judge; "
-            f"{name} has {task.n_prompts + rest.n_prompts}: ask for fewer"
+            f"{n + n_held_out} prompts are needed that did not score edges of {circuit.name}, {n} to choose and "
+            f"{n_held_out} to judge; {given or name} has {task.n_prompts + rest.n_prompts}: ask for fewer"
         )
-    held_out = rest.take(range(n))
+    held_out = rest.take(range(n_held_out))
 
     def draw(number: int, n_prompts: int) -> "Task":
-        if Path(name).suffix:  # a file has few prompts: a random part of those that neither choose nor judge
-            spare = measured(open_task(model, name, None, seed=seed)).other_than(task, held_out)
-            order = torch.randperm(spare.n_prompts, generator=make_generator(seed, f"prompts {number}"))
-            return replace(spare.take(order[:n_prompts]), origin={"seed": number})
-        turn = (number - 1) % (1 + N_TEMPLATES.get(name, 0))
-        make = partial(make_task, name, model, n_prompts=n_prompts + n_prompts // 4 + 2, seed=1000 * seed + number)
+        turn = (number - 1) % (1 + (0 if is_file else N_TEMPLATES.get(name, 0)))
+        make = partial(_drawn, model, source, n_prompts, metric, task, held_out, seed=1000 * seed + number)
         try:
-            more = make(template=turn - 1 if turn else None)
+            return make(template=turn - 1 if turn else None)
         except ConfigError:  # the model does not do the task in this wording
-            more = make()
-        more = measured(more.other_than(task, held_out))
-        return more.take(range(min(n_prompts, more.n_prompts)))
+            return make()
 
     return task, held_out, draw
 
@@ -482,7 +543,7 @@ class Show(InWorkspace, RunsModel):
         attacks, cores = attacks_of(workspace, artefact.key), cores_of(workspace, artefact.key)
         lines = [f"attacked: {attack.headline()}" for attack in attacks]
         lines += [f"core: {line}" for core in cores for line in (core.headline(), *core.details())]
-        return [*filter(None, [three_numbers(artefact, attacks, cores)]), *lines]
+        return [*filter(None, [three_numbers(artefact, attacks, cores)]), *artefact.under_attack(), *lines]
 
     def _groups(self, workspace: "Workspace", graph: "AttributionGraph", story: "Story | None") -> None:
         """Print the boxes of a story that hold several latents, judged by the effects of ablating these."""
@@ -500,7 +561,7 @@ class Show(InWorkspace, RunsModel):
     def _graph(self, workspace: "Workspace", name: str) -> None:
         """Print a graph, or write it."""
         from dashboard.graph.exchange import write_export
-        from dashboard.graph.story import story_of
+        from dashboard.graph.story import returning_in, story_of
         from interp.tracing.graph import AttributionGraph
 
         graph = workspace.open(AttributionGraph, name)
@@ -508,7 +569,8 @@ class Show(InWorkspace, RunsModel):
         if self.groups:
             return self._groups(workspace, graph, story)
         if self.export is None:
-            return say("\n".join([str(graph), *graph.details(), *([] if story is None else story.lines())]))
+            returns = returning_in(workspace, graph, story).lines()
+            return say("\n".join([str(graph), *graph.details(), *([] if story is None else story.lines()), *returns]))
         for line in write_export(workspace, name, Path(self.export), features=self.features):
             say(line)
         return None

@@ -1,13 +1,16 @@
 """`workbench claim KEY`: a result as a claim that anyone can refute. `workbench check FILE`: such a claim, measured.
 
 A claim is an analysis with its settings, so checking one runs verbs of this workbench, and nothing else that a file
-could name.
+could name. Prompts and pairs of the user's own travel in the file, where they are short.
 """
 
+import hashlib
 import os
+import re
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from math import nan
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -15,35 +18,45 @@ from annotated_types import Interval as Between
 
 from interp.artifacts import Artefact, as_json, read_json, write_json
 from interp.circuits.alignment import Alignment
+from interp.circuits.found_circuit import EdgeCircuit
 from interp.claims import (
+    MAX_TEXT,
     MAX_VARIATIONS,
+    NUMBERS,
     RULE,
+    TEXT_NAME,
     Claim,
     ClaimFile,
+    ClaimSettings,
+    OwnText,
     Setting,
     Settings,
     StatedNumber,
     VariationResult,
 )
-from interp.errors import ConfigError, MismatchError, UnknownNameError
+from interp.errors import ConfigError, MismatchError, MissingError, NoGapError, UnknownNameError, UsageError
 from interp.forms import from_json
 from interp.options import Argument, Means, Option, check_limits
 from workbench.analysis import Analysis, AnalysisRun, Resumable
 from workbench.options import made, options_of, value_of
 from workbench.terminal import Heading, InWorkspace, RunsModel, Threaded, say, slug
 from workbench.verbs.align import Align
-from workbench.verbs.circuit import Induction
+from workbench.verbs.circuit import Find, Induction
 from workbench.verbs.features import Prove
 
 HEADING = Heading.STUDIES
-CHECKED: dict[str, type[Analysis[Any]]] = {" ".join(verb.typed_words()): verb for verb in (Prove, Align, Induction)}
+CHECKED: dict[str, type[Analysis[Any]]] = {
+    " ".join(verb.typed_words()): verb for verb in (Prove, Align, Induction, Find)
+}
 """Analyses whose results state numbers (`stated`), by the words of the verb."""
 SEEDS = 4
 """Further seeds that a new claim asks for."""
 MAX_BYTES = 1_000_000
 """Largest file of a claim."""
-FREE = ("seed", "seeds", "feature")
-"""Whole numbers that name something; others are sizes, which cost time and memory."""
+FREE = ("seed", "seeds", "feature", "n_edges")
+"""Whole numbers that name something, or cost nothing; others are sizes, which cost time and memory."""
+FILES = ("task", "program")
+"""Settings that name a text of the claim, or something that is known here."""
 LARGER, LARGEST = 10, 10_000
 """A size is at most so many times its default, or at most this where it has none."""
 
@@ -97,9 +110,9 @@ class StateClaim(InWorkspace):
 
 
 def claim_of(artefact: Artefact, name: str, number: StatedNumber, seeds: int) -> ClaimFile:
-    """Return a result as a claim, with further seeds as its variations."""
+    """Return a result as a claim, with further seeds, other wordings of its task and an attack as its variations."""
     words = type(artefact).made_by
-    verb = CHECKED[words]
+    verb, own = CHECKED[words], own_text(artefact)
     settings = own_settings(verb, artefact)
     return ClaimFile(
         sentence=number.sentence,
@@ -111,8 +124,39 @@ def claim_of(artefact: Artefact, name: str, number: StatedNumber, seeds: int) ->
         unit=number.unit,
         nulls=number.nulls,
         inputs=dict(artefact.about.parents),
-        variations=({}, *further_seeds(settings, seeds)),
+        variations=({}, *further_seeds(settings, seeds), *other_prompts(verb, settings, own)),
+        texts={} if own is None or own.text is None else {own.name: own.text},
     )
+
+
+def own_text(artefact: Artefact) -> OwnText | None:
+    """Return the file of prompts or pairs of an artefact; None where it read none.
+
+    Raises `ConfigError` where the artefact did not keep it.
+    """
+    if isinstance(artefact, EdgeCircuit) and artefact.file is None and "file" in artefact.settings.task.origin:
+        name = artefact.settings.task.origin["file"]
+        raise ConfigError(f"{artefact.key} did not keep {name}; make it again with `workbench circuit find`")
+    return artefact.file if isinstance(artefact, EdgeCircuit | Alignment) else None
+
+
+def other_prompts(verb: type[Analysis[Any]], settings: Settings, own: OwnText | None = None) -> Iterator[Settings]:
+    """Yield variations of a task's circuit: judged on each wording of its task, and under attack.
+
+    Prompts of a file that choose the attack are among those that are neither scored nor, where these lack, held out.
+    """
+    from interp.circuits.tasks import N_TEMPLATES
+
+    held_out, scored, task = settings.get("held_out"), settings.get("prompts"), str(settings.get("task"))
+    if verb is Find and isinstance(held_out, int) and isinstance(scored, int) and held_out:
+        attack: Settings = {"attacked": True}
+        if Path(task).suffix:
+            lines = {line for line in (own.text or "").splitlines() if line.strip()} if own else set()
+            known = max(scored + held_out, len(lines) - task.endswith(".csv"))
+            attack["held_out"] = held_out = min(held_out, known - 2 * scored)
+        more: list[Settings] = [{"judged_template": template} for template in range(N_TEMPLATES.get(task, 0))]
+        more += [attack] if held_out > 1 or not Path(task).suffix else []
+        yield from (row for row in more if not row.items() <= settings.items())
 
 
 def own_settings(verb: type[Analysis[Any]], artefact: Artefact) -> Settings:
@@ -120,6 +164,9 @@ def own_settings(verb: type[Analysis[Any]], artefact: Artefact) -> Settings:
     known = as_json(artefact.settings)  # pyright: ignore[reportAttributeAccessIssue]
     if isinstance(artefact, Alignment):  # the sentence names the site, so all variations are measured there
         known["site"] = f"{artefact.settings.layer}:{artefact.settings.position}"
+        known["program"] = artefact.settings.program if artefact.file is None else artefact.file.name
+    if isinstance(artefact, EdgeCircuit):
+        known = as_json(artefact.as_options())
     found = {option.name: known[option.name] for option in checkable(verb) if option.name in known}
     if artefact.about.seed is not None and "seeds" not in found:
         found["seed"] = artefact.about.seed
@@ -139,8 +186,8 @@ class CheckClaim(Threaded, RunsModel, Resumable["Claim"]):
     Example: workbench check claim.json
 
     A file from elsewhere is data: only analyses of this workbench run, with settings that they check. What differs from
-    the hashes in the file is said first. `--out` writes the claim with the results, so that another machine can
-    compare.
+    the hashes in the file is said first. Prompts of its own are in it, or named by hash: give them with `--text`.
+    `--out` writes the claim with the results, so that another machine can compare.
     """
 
     words: ClassVar[tuple[str, ...]] = ("check",)
@@ -150,7 +197,9 @@ class CheckClaim(Threaded, RunsModel, Resumable["Claim"]):
     file: Annotated[Path, Argument("FILE")]
     """A claim, as `workbench claim` writes it."""
     harder: bool = False
-    """Twice as many variations: further seeds."""
+    """Twice as many variations: each again with a further seed."""
+    text: tuple[Path, ...] = ()
+    """Texts that the claim names by hash alone, as they are too long to be part of it."""
     out: Path | None = None
     """Write the claim with these results here."""
 
@@ -173,21 +222,32 @@ class CheckClaim(Threaded, RunsModel, Resumable["Claim"]):
         n = len(claim.variations)
         if 2 * n > MAX_VARIATIONS:
             raise ConfigError(f"--harder would make {2 * n} variations, and a claim has at most {MAX_VARIATIONS}")
-        more = further_seeds(claim.settings, n, after=n - 1)
+        seeds = further_seeds(claim.settings, n, after=n - 1)
+        more = (row | seed for row, seed in zip(claim.variations, seeds, strict=True))
         return replace(claim, variations=(*claim.variations, *more))
 
     def measure(self, run: AnalysisRun) -> Claim:
         claim, machine = self.claim(), machine_of()
+        own = texts_of(claim, self.text)
+        said, missing = compared(run, claim)
+        settings_of_claim = ClaimSettings(**{field.name: getattr(claim, field.name) for field in fields(ClaimSettings)})
+        folder = run.training(settings_of_claim)
+        (folder / "texts").mkdir(exist_ok=True)
+        paths = {name: folder / "texts" / name for name in own}
+        for name, content in own.items():
+            paths[name].write_bytes(content)
         results: list[VariationResult] = []
-        changed: tuple[str, ...] = ()
-        first: StatedNumber | None = None
+        first, changed = None, said
         for number, settings in enumerate(claim.variations):
-            kept = run.training(claim) / f"variation-{number}.json"
+            kept = folder / f"variation-{number}.json"
             if kept.exists():
                 done = from_json(_Variation, read_json(kept), kept)
             else:
                 say(f"variation {number + 1} of {len(claim.variations)}: {words_of_settings(settings)}")
-                done = self._vary(run, claim, settings, run.training(claim) / f"run-{number}")
+                try:
+                    done = self._vary(run, claim, settings, folder / f"run-{number}", first, paths)
+                except UsageError as error:
+                    raise ConfigError(f"variations.{number}: {error}{missing}") from None
                 write_json(kept, as_json(done))
             if others := [key for key, digest in done.parents.items() if run.parents.get(key, digest) != digest]:
                 raise MismatchError(f"{', '.join(others)} changed since this check began; start over with --overwrite")
@@ -195,27 +255,42 @@ class CheckClaim(Threaded, RunsModel, Resumable["Claim"]):
             results.append(done.result(words_of_settings(settings)))
             if first is None:
                 first, changed = done.stated, other_inputs(claim.inputs, done.parents)
-                if changed:
+                if changed and changed != said:
                     say(f"      other inputs than in the file: {', '.join(changed)}")
                 if first.sentence != claim.sentence:
                     say(f"      measured: {first.sentence}; the file says {claim.sentence!r}")
         assert first is not None, "a claim has a variation"
         if self.out is not None:
             write_json(self.out, as_json(replace(claim, results=tuple(results), machine=machine)))
-        return Claim(settings=claim, stated=first, variations=tuple(results), changed_inputs=changed, machine=machine)
+        return Claim(
+            settings=settings_of_claim, stated=first, variations=tuple(results), changed_inputs=changed,
+            machine=machine, texts=claim.texts or None,
+        )  # fmt: skip
 
-    def _vary(self, run: AnalysisRun, claim: ClaimFile, settings: Settings, folder: Path) -> "_Variation":
-        """Return one variation as it was measured here."""
+    def _vary(
+        self, run: AnalysisRun, claim: ClaimFile, settings: Settings, folder: Path, first: StatedNumber | None,
+        paths: Mapping[str, Path],
+    ) -> "_Variation":  # fmt: skip
+        """Return one variation as it was measured here; undecided where the model does not do the task as varied."""
         verb = CHECKED[claim.analysis]
         options = {option.name: option for option in checkable(verb)}
         values = {
             name: None if value is None else value_of(options[name], value)
             for name, value in (claim.settings | settings).items()
         }
+        values |= {name: str(paths[str(values[name])]) for name in FILES if values.get(name) in paths}
         own = {"workspace": self.workspace, "threads": self.threads, "device": self.device, "dtype": self.dtype}
         analysis = made(verb, values | own)
         inner, started = run.of_another(analysis, folder), time.perf_counter()
-        artefact = analysis.measure(inner)
+        try:
+            artefact = analysis.measure(inner)
+        except NoGapError as error:
+            if first is None:
+                raise
+            say(f"      not measured: {error}")
+            inner.discard()
+            none = replace(first, value=nan, low=None, high=None, null=nan, outcome="undecided")
+            return _Variation(stated=none, seconds=round(time.perf_counter() - started, 1), parents=inner.parents)
         assert isinstance(artefact, Artefact)
         numbers = stated_by(artefact)
         inner.discard()
@@ -236,10 +311,48 @@ class _Variation:
 
     def result(self, changed: str) -> VariationResult:
         """Return its row in the claim."""
-        names = ("value", "low", "high", "null", "outcome")
-        return VariationResult(
-            changed=changed, seconds=self.seconds, **{name: getattr(self.stated, name) for name in names}
-        )
+        numbers = {name: getattr(self.stated, name) for name in (*NUMBERS, "outcome")}
+        return VariationResult(changed=changed, seconds=self.seconds, **numbers)
+
+
+def texts_of(claim: ClaimFile, given: Sequence[Path]) -> dict[str, bytes]:
+    """Return the texts that a claim reads, by name, each with the hash that the file says.
+
+    Raises `MissingError` with the name and hash of one that is not given, `MismatchError` for another hash.
+    """
+    wanted = {key.removeprefix("text:"): digest for key, digest in claim.inputs.items() if key.startswith("text:")}
+    if others := ", ".join(repr(name) for name in claim.texts if name not in wanted):
+        raise ConfigError(f"texts: {others} has no hash among the inputs")
+    files = {OwnText.of(path).sha256: path for path in given}
+    found: dict[str, bytes] = {}
+    for name, digest in wanted.items():
+        if name in claim.texts:
+            found[name] = claim.texts[name].encode()
+            if (here := hashlib.sha256(found[name]).hexdigest()) != digest:
+                raise MismatchError(f"texts.{name} has the hash {here[:12]}, inputs say {digest[:12]}; it was edited")
+        elif digest in files:
+            found[name] = files[digest].read_bytes()
+        else:
+            others = ", ".join(f"{path.name} has {here[:12]}" for here, path in files.items())
+            raise MissingError(
+                f"the claim reads {name} with the SHA-256 hash {digest[:12]}, too long to be part of it"
+                f"{others and f' ({others})'}; give the file: --text {name}"
+            )
+    return found
+
+
+def compared(run: AnalysisRun, claim: ClaimFile) -> tuple[tuple[str, ...], str]:
+    """Print and return the inputs that are other ones here, and what to do about artefacts that are not here."""
+    there = {manifest.key: manifest.content_hash for manifest in run.workspace.artifacts()}
+    here = {key: there.get(key, "") for key in claim.inputs if ":" not in key}
+    if (spec := claim.settings.get("model")) is not None and f"model:{spec}" in claim.inputs:
+        here[f"model:{spec}"] = run.weight_hash(str(spec))
+    changed = other_inputs({key: claim.inputs[key] for key in here}, here)
+    if changed:
+        say(f"other inputs than in the file: {', '.join(changed)}")
+    absent = ", ".join(f"{key} ({claim.inputs[key][:12]})" for key in changed if not here[key])
+    next_step = f"; not in this workspace: {absent}. Copy these folders from the one where the claim was made"
+    return changed, next_step if absent else ""
 
 
 def other_inputs(file: Mapping[str, str], here: Mapping[str, str]) -> tuple[str, ...]:
@@ -260,35 +373,55 @@ def check_settings(claim: ClaimFile) -> None:
         raise ConfigError(f"the rule of a claim is {RULE!r}, the file has {claim.rule!r}")
     if claim.variations[0] or any(row in claim.variations[:at] for at, row in enumerate(claim.variations)):
         raise ConfigError("variations: the first changes nothing, and no two are the same; edit the file")
+    own = [key.removeprefix("text:") for key in claim.inputs if key.startswith("text:")]
+    shown = [word for pairs in (claim.inputs, claim.machine) for pair in pairs.items() for word in pair]
+    if others := [text for text in shown if len(text) > MAX_TEXT or not text.isprintable()]:
+        raise ConfigError(f"inputs and machine have names in one line, got {others[0][:80]!r}")
+    if others := [name for name in own if not re.fullmatch(TEXT_NAME, name)]:
+        raise ConfigError(f"inputs: {others[0]!r} is not the name of a file, without its folder")
     options = {option.name: option for option in checkable(CHECKED[claim.analysis])}
-    for settings in (claim.settings, *claim.variations):
-        for name, value in settings.items():
+    for number, row in enumerate((claim.settings, *claim.variations)):
+        path = f"variations.{number - 1}" if number else "settings"
+        for name, value in row.items():
             if name not in options:
                 raise UnknownNameError(f"setting of {claim.analysis}", name, options)
-            _check_setting(options[name], value)
+            _check_setting(options[name], value, f"{path}.{name}", own)
+        values = {
+            name: value_of(options[name], value) for name, value in (claim.settings | row).items() if value is not None
+        }
+        try:
+            made(CHECKED[claim.analysis], values)
+        except UsageError as error:
+            raise ConfigError(f"{path}: {error}") from None
 
 
-def _check_setting(option: Option, value: Setting | list[Setting]) -> None:
-    """Raise for a value of another type, a name that is not known here, or a size that would take the machine."""
+def _check_setting(option: Option, value: Setting | list[Setting], path: str, own: Sequence[str]) -> None:
+    """Raise for a value of another type, a name that is not known here, or a size that would take the machine.
+
+    `path` is where the file has it, `own` are the texts of the claim.
+    """
     if value is None and option.optional:
         return
     if isinstance(value, list) != option.many or (isinstance(value, list) and not 0 < len(value) <= MAX_VARIATIONS):
         some = f"a list of 1 to {MAX_VARIATIONS} values" if option.many else "one value"
-        raise ConfigError(f"{option.name} of a claim takes {some}, got {str(value)[:80]!r}")
+        raise ConfigError(f"{path} takes {some}, got {str(value)[:80]!r}")
     from interp.circuits.causal_programs import PROGRAMS
+    from interp.circuits.tasks import TASKS
     from interp.models.loading import known_names
 
     default = option.default if option.many else (option.default or 0,)
     most = LARGER * max(default) if option.kind == "whole" and any(default) else LARGEST
     for each in value if isinstance(value, list) else [value]:
         if option.kind == "text":
-            known = {"model": known_names(), "program": [*PROGRAMS]}.get(option.name, [each])
-            if not isinstance(each, str) or not each.isprintable() or each not in known:
-                raise UnknownNameError(f"{option.name} of a claim", str(each), [*map(str, known)])
+            known = {"model": known_names(), "program": [*PROGRAMS, *own], "task": [*TASKS, *own]}.get(
+                option.name, [each]
+            )
+            if not isinstance(each, str) or not each.isprintable() or len(each) > MAX_TEXT or each not in known:
+                raise UnknownNameError(path, str(each)[:80], [*map(str, known)])
         elif option.kind != "whole":
             value_of(option, each)
         elif not isinstance(each, int) or isinstance(each, bool) or (option.name not in FREE and each > most):
-            raise ConfigError(f"{option.name} of a claim is a whole number, at most {most:,}, got {str(each)[:80]!r}")
+            raise ConfigError(f"{path} is a whole number, at most {most:,}, got {str(each)[:80]!r}")
 
 
 def further_seeds(settings: Settings, n: int, *, after: int = 0) -> Iterator[Settings]:
@@ -304,7 +437,8 @@ def further_seeds(settings: Settings, n: int, *, after: int = 0) -> Iterator[Set
 
 def words_of_settings(settings: Mapping[str, Setting | list[Setting]]) -> str:
     """Return what a variation changes, such as `seed 3`."""
-    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in settings.items()) or "as stated"
+    words = (f"{name.replace('_', ' ')}{'' if value is True else f' {value}'}" for name, value in settings.items())
+    return ", ".join(words) or "as stated"
 
 
 def machine_of() -> dict[str, str]:

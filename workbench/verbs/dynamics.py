@@ -2,7 +2,6 @@
 
 - `grok`: addition modulo a prime, from memorising to generalising.
 - `induction`: induction heads in a two-layer model, with a one-layer control, or in your own checkpoints.
-- `scaling`: the loss of language models against parameters and tokens.
 """
 
 from dataclasses import dataclass
@@ -12,7 +11,6 @@ from typing import TYPE_CHECKING, ClassVar
 from interp.artifacts import partial_path
 from interp.options import check_least
 from interp.studies.grokking_phases import ModularConfig
-from interp.studies.language_scaling import ScalingRecipe
 from workbench.analysis import AnalysisRun, Resumable
 from workbench.terminal import Heading, OnDevice, Seeded, Threaded, settings_of, slug
 
@@ -20,7 +18,6 @@ if TYPE_CHECKING:
     from interp.atlas.vector_map import VectorMap
     from interp.studies.grokking_phases import Grokking
     from interp.studies.induction_onset import InductionOnset
-    from interp.studies.language_scaling import LanguageScaling
 
 HEADING = Heading.STUDIES
 
@@ -125,34 +122,3 @@ class FollowInduction(Seeded, Threaded, OnDevice, Resumable["InductionOnset"]):
         with run.progress("checkpoints", "models") as progress:
             runs = follow_checkpoints(folder, seed=self.seed, device=run.device, finished=finished, progress=progress)
         return InductionOnset(settings=settings, runs=runs)
-
-
-@dataclass(frozen=True, kw_only=True)
-class FitLanguageScaling(ScalingRecipe, Threaded, OnDevice, Resumable["LanguageScaling"]):
-    """Fit a scaling law to language models of several sizes trained here.
-
-    The models read bytes of the same documents, each once. The law is L = E + A / N^alpha + B / D^beta over parameters
-    N and tokens D (Hoffmann et al. 2022, arXiv 2203.15556), with intervals and the largest size predicted from the
-    smaller ones. Takes four minutes on two cores.
-    """
-
-    words: ClassVar[tuple[str, ...]] = ("dynamics", "scaling")
-    makes: ClassVar[str] = "language_scaling"
-
-    corpus: str = "docstrings"
-    """Text to train on, as for `workbench record`."""
-
-    def default_name(self) -> str:
-        return "scaling"
-
-    def measure(self, run: AnalysisRun) -> "LanguageScaling":
-        from interp.studies.language_scaling import ScalingSettings, fit_language_scaling, train_language_models
-        from interp.text.corpora import open_corpus
-
-        run.seed = self.seeds[0]
-        recipe, corpus = settings_of(self, ScalingRecipe), open_corpus(self.corpus, seed=run.seed)
-        settings = ScalingSettings(recipe=recipe, corpus_hash=corpus.hash)
-        device, training = self.use_device(mps=False), run.training(settings)
-        with run.progress("models", "steps") as progress:
-            runs = list(train_language_models(corpus, recipe, device=device, progress=progress, folder=training))
-        return fit_language_scaling(runs, settings=settings, seed=run.seed)

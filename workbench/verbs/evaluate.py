@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from saes.evaluation.evaluation import ConceptScores
     from saes.evaluation.nulls import NullScore
     from saes.evaluation.scores import Absorption, InModel, Probing
+    from saes.features.label_shares import LabelShare
     from saes.kinds.base import SAE
     from saes.training.stored import Reconstruction
 
@@ -255,13 +256,26 @@ class Evaluate(
         k = max(1, min(round(l0), recording.d(hook_point)))
         saes = {**others, "pca": pca_of(recording, hook_point, k=k, heldout_fraction=fraction)}
         saes["coordinates"] = coordinates_of(recording, hook_point, k=k)
-        inside = self.inside_each(run, saes, recording, fraction)
+        inside = self.inside_each(run, saes, recording, fraction) or {}
+        labels = self.labelled(run, saes, recording)
         return {
             name: NullScore(
-                heldout=self.reconstruct(run, sae, recording, fraction), in_model=inside.get(name) if inside else None
+                heldout=self.reconstruct(run, sae, recording, fraction),
+                in_model=inside.get(name),
+                labels=labels.get(name),
             )
             for name, sae in saes.items()
         }
+
+    def labelled(self, run: AnalysisRun, saes: "dict[str, SAE]", recording: "Recording") -> "dict[str, LabelShare]":
+        """Return how many features of each carry a label; none of planted rows."""
+        from saes.features.label_shares import label_shares
+
+        if recording.planted:
+            return {}
+        model = run.recorded_model(recording)
+        with run.progress("labels", "tokens") as progress:
+            return label_shares(saes, recording, model, seed=self.seed, progress=progress)
 
     def reconstruct(self, run: AnalysisRun, sae: "SAE", recording: "Recording", fraction: float) -> "Reconstruction":
         """Return the scores on held-out rows."""

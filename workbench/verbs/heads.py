@@ -35,7 +35,7 @@ class Heads(HeadScoresConfig, HeadsInTextConfig, Threaded, RunsModel, Resumable[
     Example: workbench heads smollm2-135m --recording demo --text-tokens 20000
 
     In random tokens a score is the fraction of attention, 0 to 1, on the tokens of a kind (predecessor: in texts). A
-    head counts as found when its interval lies above its null, corrected for testing all heads. Over a text
+    head counts as found when its interval lies 0.1 above its null, corrected for testing all heads. Over a text
     (--recording, --text) every head has its kinds, the words that it reads and writes, and twenty examples, beside
     shuffled keys and an untrained model; an interrupted command continues when it is repeated.
     """

@@ -1,11 +1,11 @@
 """`workbench readings MODEL`: texts about activations, scored by what they let one predict, beside their nulls."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
-from interp.errors import MismatchError
+from interp.errors import ConfigError, MismatchError
 from interp.lenses.judged_readings import JudgedReadings, ReadingsConfig
 from interp.names import canonical_hook_point
 from interp.options import BASIC, Corpus, FeaturesName, HookPoint, Means
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from interp.workspace import Workspace
 
 HEADING = Heading.CIRCUITS
+OF_TEXT = ("text", "positions", "per_document", "context_length")
+"""Options of the text that is read, which a file of explanations replaces."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +51,13 @@ class Readings(ReadingsConfig, Threaded, RunsModel, Resumable[JudgedReadings]):
     """Default: after a third, two thirds and all but one of the layers, and that of --features."""
     features: FeaturesName = ""
     """Described features, whose labels are read at their hook point."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        of_text = [option for option in fields(self) if option.name in OF_TEXT]
+        if self.explanations and (given := [f for f in of_text if getattr(self, f.name) != f.default]):
+            names = ", ".join(f"--{f.name.replace('_', '-')}" for f in given)
+            raise ConfigError(f"--explanations has texts and positions of its own; leave out {names}")
 
     def measure(self, run: AnalysisRun) -> JudgedReadings:
         from interp.lenses.judge_readings import judge_readings, reading_kinds

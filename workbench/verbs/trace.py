@@ -1,16 +1,18 @@
 """Attribution of a prediction: the graph of one prompt, and effects of features of SAEs."""
 
 import contextlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from time import perf_counter
 from typing import TYPE_CHECKING, Annotated, ClassVar, NamedTuple
 
 from interp.artifacts import open_artefact, partial_path
 from interp.errors import ConfigError, MismatchError, PromptError, UsageError, WorkbenchError
 from interp.models.hooked import HookedModel
 from interp.options import Argument, Derived, ModelName, SAEName
-from interp.tracing.graph import AttributionGraph, TraceConfig
+from interp.tracing.graph import AttributionGraph, GraphSettings, TraceConfig
 from saes.circuits.feature_circuit import AttributionConfig
 from workbench.analysis import AnalysisRun, Resumable
 from workbench.terminal import (
@@ -67,11 +69,19 @@ class TracePrompt(TraceConfig, AppliesDictionary, Threaded, RunsModel, Resumable
     template: tuple[str, ...] = ()
     """At least three WORD=TARGET pairs; each WORD replaces {} in --prompt. The graph is that of the first; flows
     between groups of nodes get an interval over the words."""
+    paraphrase: tuple[str, ...] = ()
+    """Other wordings, traced with the same target and contrast as NAME-2, NAME-3 and on. Says which latents return."""
     chat: bool = False
     """Put the prompt into the model's chat template, as the message of a user."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.paraphrase and (self.template or self.max_logits > 1 or (self.target or "").startswith("feature:")):
+            raise ConfigError(
+                "--paraphrase needs one token to explain; leave out --template, --max-logits and a latent"
+            )
+        if len({self.prompt, *self.paraphrase}) <= len(self.paraphrase):
+            raise ConfigError("two of the wordings are the same; give each once")
         if self.template and (self.chat or self.target is not None or self.contrast is not None):
             raise ConfigError("--template names the targets itself; leave out --target, --contrast and --chat")
         if self.template and "{}" not in self.prompt:
@@ -89,31 +99,72 @@ class TracePrompt(TraceConfig, AppliesDictionary, Threaded, RunsModel, Resumable
     def default_name(self) -> str:
         return slug(f"{self.prompt}-{self.set or 'neurons'}")
 
-    def measure(self, run: AnalysisRun) -> AttributionGraph:
+    def measure(self, run: AnalysisRun) -> AttributionGraph | Sequence[AttributionGraph]:
+        return self._wordings(run) if self.paraphrase else self._traced(run)
+
+    def _wordings(self, run: AnalysisRun) -> list[AttributionGraph]:
+        """Trace the prompt and its paraphrases, and print which latents return; graphs that are stored are kept."""
+        from dashboard.graph.story import returning_in, story_of
+
+        prompts, started = (self.prompt, *self.paraphrase), perf_counter()
+        say(f"{len(prompts)} graphs, one after another: {len(prompts)} times the time and the disk of one")
+        graphs = [replace(self, paraphrase=())._traced_once(run)]
+        if (seconds := perf_counter() - started) > 1:
+            say(f"the first took {seconds:.0f} s; about {seconds * len(self.paraphrase) / 60:.1f} min for the others")
+        target, contrast = graphs[0].targets[0].sides
+        for number, prompt in enumerate(self.paraphrase, start=2):
+            verb = replace(
+                self, prompt=prompt, paraphrase=(), name=f"{run.folder.name}-{number}",
+                target=self.target or target, contrast=self.contrast or contrast or None,
+            )  # fmt: skip
+            graphs.append(verb._traced_once(run.of_another(verb, run.folder.with_name(str(verb.name)))))
+        for line in returning_in(run.workspace, graphs[0], story_of(run.workspace, graphs[0])).lines():
+            say(line)
+        return graphs
+
+    def _traced_once(self, run: AnalysisRun) -> AttributionGraph:
+        """Return the graph of these settings in the run's folder, traced and stored where it is not there yet."""
+        dictionary = self._dictionary(run)
+        known = None if self.overwrite else _stored(run.folder)
+        if known is None or known.first_picture or known.settings != self._settings(run, dictionary):
+            return run.save(self._traced(run))
+        say(f"{run.folder} has this graph already")
+        return known
+
+    def _settings(self, run: AnalysisRun, dictionary: "TracedDictionary") -> GraphSettings:
+        """Return what determines the graph of the prompt, of a template that of its first word."""
+        from interp.models.generation import prompt_tokens
+        from interp.tracing.trace import trace_settings
+
+        model, words = run.model(self.model), self.targets()
+        return trace_settings(
+            model,
+            prompt_tokens(model, self._first_prompt(), chat=self.chat),
+            dictionary.replacement,
+            settings_of(self, TraceConfig),
+            target=next(iter(words.values()), self.target),
+            contrast=self.contrast,
+            words=words,
+        )
+
+    def _first_prompt(self) -> str:
+        return self.prompt.replace("{}", next(iter(words))) if (words := self.targets()) else self.prompt
+
+    def _traced(self, run: AnalysisRun) -> AttributionGraph:
         from dashboard.graph.story import story_of
         from interp.artifacts import Table
         from interp.lenses.vocabulary import vocabulary_of
-        from interp.models.generation import prompt_tokens
         from interp.tracing.effects import effect_profiles
         from interp.tracing.graph import Flow
         from interp.tracing.supernodes import with_groups
-        from interp.tracing.trace import open_traced, trace_settings, trace_system, trace_variants
+        from interp.tracing.trace import open_traced, trace_system, trace_variants
         from saes.features.neurons import newest_labels
         from saes.features.raised_words import with_raised_words
 
         dictionary = self._dictionary(run)
         model, replacement = run.model(self.model), dictionary.replacement
         words, config = self.targets(), settings_of(self, TraceConfig)
-        prompt = self.prompt.replace("{}", next(iter(words))) if words else self.prompt
-        settings = trace_settings(
-            model,
-            prompt_tokens(model, prompt, chat=self.chat),
-            replacement,
-            config,
-            target=next(iter(words.values()), self.target),
-            contrast=self.contrast,
-            words=words,
-        )
+        settings = self._settings(run, dictionary)
         labels = newest_labels(run.workspace, settings.weight_hash) if self.set is None else None
         known = _first_picture(run.folder)
         run.replaces = known is not None and known.settings == settings
@@ -131,7 +182,7 @@ class TracePrompt(TraceConfig, AppliesDictionary, Threaded, RunsModel, Resumable
                 graph = trace_system(
                     system,
                     settings,
-                    None if self.chat else prompt,
+                    None if self.chat else self._first_prompt(),
                     labels=dictionary.labels,
                     untrained=dictionary.untrained,
                     show=show if new else None,
@@ -164,7 +215,8 @@ class TracePrompt(TraceConfig, AppliesDictionary, Threaded, RunsModel, Resumable
 
     def check_free(self, *folders: Path | None) -> None:
         """Let the same command continue where the first picture of a trace is there without its tests."""
-        super().check_free(*(folder for folder in folders if folder is not None and _first_picture(folder) is None))
+        taken = (folder for folder in folders if folder is not None and _first_picture(folder) is None)
+        super().check_free(*(() if self.paraphrase else taken))  # each wording is checked when its turn comes
 
     def _dictionary(self, run: AnalysisRun) -> "TracedDictionary":
         """Return the dictionary, its null and its labels."""
@@ -185,9 +237,13 @@ class TracePrompt(TraceConfig, AppliesDictionary, Threaded, RunsModel, Resumable
 
 def _first_picture(folder: Path) -> AttributionGraph | None:
     """Return the graph in a folder if it is the first picture of a trace that did not end."""
+    return graph if (graph := _stored(folder)) is not None and graph.first_picture else None
+
+
+def _stored(folder: Path) -> AttributionGraph | None:
+    """Return the graph in a folder; None without one."""
     with contextlib.suppress(WorkbenchError):
-        graph = open_artefact(AttributionGraph, folder)
-        return graph if graph.first_picture else None
+        return open_artefact(AttributionGraph, folder)
     return None
 
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from interp.scaling_law import Fit, LossPrediction, fit_law, geometric_mean, predict, refits
 from interp.statistics import percentile_interval
+from saes.evaluation._scaling_law import Fit, LossPrediction, fit_law, geometric_mean, predict, refits
 
 SIZES = np.log(np.geomspace(1e3, 1e6, 12))
 CENTRED = SIZES - SIZES.mean()

@@ -2,9 +2,8 @@
 
     loss = sum_j exp(X_j @ theta_j)        columns of X_j: 1 and logarithms, so that exp(X_j @ theta_j) is a power law
 
-A term whose only column is 1 is an irreducible loss. Two laws are fitted with it: of language models in parameters and
-tokens (`interp.studies.language_scaling`), and of sparse dictionaries in latents and sparsity
-(`saes.evaluation.scaling`).
+A term whose only column is 1 is an irreducible loss. The law of sparse dictionaries in latents and sparsity
+(`saes.evaluation.scaling`) is fitted with it.
 
 1. `fit_law` fits log losses with the Huber loss, so that one failed run does not bend the law, from several starts. It
    uses `scipy.optimize.least_squares`; `curve_fit` calls the same, but does not return the cost that compares starts.

@@ -1,0 +1,149 @@
+"""Cases of differences: two tiny models behave differently, and one part is claimed to be what differs.
+
+In the tuned model one part is trained until answers are `GAIN` nats more probable after their prompts; `effect` is the
+share of that change that is kept. Another part is changed by the same fraction of its norm, and every weight moves at
+random, as it would in training. Three continuations of the base move alike without either change. The planted claim is
+about the part that is trained on its answers, that of controls about the other: trained on other prompts and answers
+(near miss; so is it where the claim is planted), changed at random (untrained), or changed by what training on the same
+answers gives, shuffled within each matrix (shuffled). Judged by transplants of parts, as `workbench compare models`
+does.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from interp.changes.measured import Transplant
+from interp.changes.transplant import log_prob_of_answers, transplants
+from interp.errors import ConfigError, UnknownNameError
+from interp.models.hooked import HookedModel
+from interp.models.identity import plain_parameters
+from interp.models.small import SmallConfig, build_small, load_small, save_small
+from interp.seeds import make_generator
+from workbench.referee.cases import Answer, CaseWords, Control, KindOfCase, RefereeCase
+
+CONFIG = SmallConfig(n_layers=2, d_model=32, n_heads=2, d_mlp=64, d_vocab=32, n_ctx=8)
+PARTS = {"L0.attn": "layers.0.attn.", "L0.mlp": "layers.0.mlp.", "L1.attn": "layers.1.attn.", "L1.mlp": "layers.1.mlp."}
+"""Parts that may differ, in the order of the model, and how their weights' names begin."""
+N_PROMPTS, N_CONTINUATIONS = 16, 3
+GAIN, STEPS, RATE = 1.0, 60, 1e-3
+DRIFT = 0.02
+"""Size of the random change of every weight matrix, as a fraction of its own norm."""
+
+
+def write(folder: Path, control: Control, effect: float, seed: int) -> CaseWords:
+    """Write a base, a tuned model and continuations of the base, and say which part makes the difference."""
+    generator = make_generator(seed, "difference")
+    right, other = [[*PARTS][at] for at in torch.randperm(len(PARTS), generator=generator)[:2]]
+    asked, elsewhere = _draw(generator), _draw(generator)
+    base, tuned = (build_small(CONFIG, seed=seed, device="cpu", dtype=torch.float32) for _ in range(2))
+    change = _trained(seed, right, *asked)
+    beside = _trained(seed, other, *(asked if control == "shuffled" else elsewhere))
+    if control == "untrained":
+        beside = [torch.randn(value.shape, generator=generator) for value in beside]
+    if control == "shuffled":
+        beside = [
+            value.flatten()[torch.randperm(value.numel(), generator=generator)].view_as(value) for value in beside
+        ]
+    with torch.no_grad():
+        mine, others = _weights(tuned, right), _weights(tuned, other)
+        far = _norm(change) / _norm(mine) * _norm(others) / _norm(beside)
+        for values, moved, by in ((mine, change, 1.0), (others, beside, far)):
+            for value, step in zip(values, moved, strict=True):
+                value += (effect if control == "planted" else 1.0) * by * step
+    _drift(tuned, generator)
+    save_small(base, CONFIG, folder / "base")
+    save_small(tuned, CONFIG, folder / "tuned")
+    for number in range(N_CONTINUATIONS):
+        again = build_small(CONFIG, seed=seed, device="cpu", dtype=torch.float32)
+        _drift(again, generator)
+        save_small(again, CONFIG, folder / f"continuation-{number}")
+    name, (prompts, answers) = right if control == "planted" else other, asked
+    return CaseWords(
+        claim=f"Between `base` and `tuned` it is {name} that changes the answers to these prompts",
+        details={"part": name, "prompts": prompts.tolist(), "answers": answers.tolist()},
+    )
+
+
+def _draw(generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    """Draw prompts `[n_prompts, pos]`, and an answer to each."""
+    prompts = torch.randint(CONFIG.d_vocab, (N_PROMPTS, CONFIG.n_ctx), generator=generator)
+    return prompts, torch.randint(CONFIG.d_vocab, (N_PROMPTS,), generator=generator)
+
+
+def _weights(model: HookedModel, part: str) -> list[torch.Tensor]:
+    return [value for name, value in plain_parameters(model.original_model) if name.startswith(PARTS[part])]
+
+
+def _norm(values: list[torch.Tensor]) -> float:
+    return float(torch.cat([value.detach().flatten() for value in values]).norm())
+
+
+def _trained(seed: int, part: str, prompts: torch.Tensor, answers: torch.Tensor) -> list[torch.Tensor]:
+    """Return the change of each weight of a part that makes the answers `GAIN` nats more probable."""
+    model = build_small(CONFIG, seed=seed, device="cpu", dtype=torch.float32)
+    values = _weights(model, part)
+    before = [value.detach().clone() for value in values]
+    optimiser, first = torch.optim.Adam(values, lr=RATE), None
+    with torch.enable_grad():
+        for _ in range(STEPS):
+            optimiser.zero_grad()
+            loss = torch.nn.functional.cross_entropy(model(prompts)[:, -1], answers)
+            first = loss.item() if first is None else first
+            if first - loss.item() >= GAIN:
+                break
+            loss.backward()
+            optimiser.step()
+    return [value.detach() - old for value, old in zip(values, before, strict=True)]
+
+
+@torch.no_grad()
+def _drift(model: HookedModel, generator: torch.Generator) -> None:
+    """Add noise to every weight, `DRIFT` of the norm of each matrix."""
+    for _, value in plain_parameters(model.original_model):
+        noise = torch.randn(value.shape, generator=generator)
+        value += DRIFT * value.norm() * noise / noise.norm()
+
+
+def answer(folder: Path, case: RefereeCase) -> Answer:
+    """Transplant every part in both directions; supported where the claimed one is found in both."""
+    part, prompts, answers = _details(case)
+    base, tuned = load_small(folder / "base"), load_small(folder / "tuned")
+    others = [load_small(path) for path in sorted(folder.glob("continuation-*"))]
+    found = transplants(
+        base, tuned, log_prob_of_answers(prompts, answers), continuations=others, heads="none", name="answers"
+    )
+    if not found.differ:
+        why = f"the models differ by {found.tuned - found.base:.3g} nats, continuations by up to {found.gap_bound:.3g}"
+        return Answer(outcome="not supported", value=abs(found.tuned - found.base), null=found.gap_bound, why=why)
+    return judged(found[part])
+
+
+def judged(part: Transplant) -> Answer:
+    """Return the verdict on a part from its transplants: found in both directions, in one, or in none."""
+    directions = part.carried_found + part.removed_found
+    outcome = ("not supported", "undecided", "supported")[directions]
+    why = (
+        f"{part.name} carries {part.carried.estimate:.2f} (null up to {part.carried_bound:.2f}) and removes "
+        f"{part.removed.estimate:.2f} (null up to {part.removed_bound:.2f}) of the difference"
+    )
+    return Answer(
+        outcome=outcome, value=min(part.carried.estimate, part.removed.estimate),
+        null=float(np.fmax(part.carried_bound, part.removed_bound)), why=why,
+    )  # fmt: skip
+
+
+def _details(case: RefereeCase) -> tuple[str, torch.Tensor, torch.Tensor]:
+    """Return the part, the prompts and the answers. Raises `ConfigError` for details that are not of a difference."""
+    part = str(case.details.get("part"))
+    if part not in PARTS:
+        raise UnknownNameError(f"part of {case.name}", part, PARTS)
+    try:
+        prompts, answers = (torch.tensor(case.details[name]) for name in ("prompts", "answers"))
+    except (KeyError, TypeError, ValueError, RuntimeError):
+        raise ConfigError(f"prompts and answers of {case.name} are lists of whole numbers") from None
+    return part, prompts, answers
+
+
+KIND = KindOfCase(write=write, answer=answer)
