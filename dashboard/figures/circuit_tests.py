@@ -12,11 +12,20 @@ from interp.names import parse_node
 
 
 def worst_case_curve(worst_case: WorstCase, colours: Theme, *, height: int = 230) -> go.Figure:
-    """Faithfulness over number of edges (log), in the mean and in the worst case, and the circuit that was attacked."""
+    """Faithfulness over number of edges (log), in the mean and in the worst case, and the circuit that was attacked.
+
+    Where a circuit that stands was searched, its growth under the whole attack is dashed, beside highest-ranked edges.
+    """
     rows, figure = [row for row in worst_case.sizes.rows() if row.n_edges], go.Figure()
     for name, colour in (("mean", colours.muted), ("worst", colours.accent)):
         words = {"mean": "all other edges replaced", "worst": "helpers replaced"}[name]
         _line_of(figure, words, [(row.n_edges, getattr(row, name)) for row in rows], colour)
+    for name, words, colour in (
+        ("worst", "grown, attacked", colours.opposite),
+        ("ranked", "highest-ranked, attacked", colours.muted),
+    ):
+        if worst_case.grown:
+            _line_of(figure, words, [(row.n_edges, getattr(row, name)) for row in worst_case.grown], colour, "dash")
     _attacked(figure, worst_case.settings.n_edges, worst_case.worst, colours, "this circuit")
     return _left(figure, "edges", colours, height)
 

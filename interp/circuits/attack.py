@@ -23,6 +23,10 @@ An attack gives an upper bound: a stronger adversary may leave less. So "stands"
 
 Sizes: circuits of the highest-ranked edges, each with all other edges replaced and with its helpers replaced, an attack
 by scores alone (step 1, all helpers or a quarter). Hurters inside the circuit count as part of the mechanism.
+
+Search (`grow`): the adversary attacks the circuit; of the edges that it replaces, those are added whose
+return raises the metric most, by the gradient on the way to the attacked run; and again, until it leaves enough on
+`task`. Each circuit is judged on `held_out`, beside as many highest-ranked edges that are attacked in the same way.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -54,6 +58,7 @@ from interp.circuits.worst_case import (
     Attack,
     AttackConfig,
     AttackSettings,
+    Grown,
     StandingSize,
     Strength,
     WorstCase,
@@ -67,6 +72,8 @@ from interp.seeds import make_generator
 Edges = Bool[Tensor, " n_edges"]
 SHARES = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 3 / 4, 1.0)
 """Of the helpers, strongest first."""
+PATH = (1 / 3, 2 / 3, 1.0)
+"""Parts of the replacement at which the gradient says which edges the circuit lacks."""
 
 
 def attack_circuit(
@@ -113,7 +120,7 @@ def attack_circuit(
     if circuit.weight_hash:
         circuit.check_model(weight_hash(model))
     included = graph.members(circuit)
-    done, total = 0, 2 * len(config.ablations) + 1
+    done, total = 0, 2 * len(config.ablations) + 1 + bool(config.grow)
 
     def told(part: str) -> None:
         nonlocal done
@@ -137,17 +144,21 @@ def attack_circuit(
         for part, left in zip(parts, judge.left(parts).tolist(), strict=True):
             strength.append(Strength(ablation=ablation, n_removed=int(part.sum()), left=left))
         told(f"{ablation}: judged")
-        first = first or judge
+        first = first or (chooser, judge)
     assert first is not None
-    sizes = _sizes(first, config)
+    sizes = _sizes(first[1], config)
     told("sizes")
+    grown, standing = _grow(*first, included, config)
+    if config.grow:
+        told("search")
     settings = AttackSettings(
         **vars(config), model=model_name, weight_hash=weight_hash(model), circuit=name, n_edges=int(included.sum()),
         n_edges_of_graph=graph.n_edges, task=task.settings,
     )  # fmt: skip
     return WorstCase(
         settings=settings, tried=tried, complete=complete, attacks=Table.of(Attack, rows),
-        strength=Table.of(Strength, strength), sizes=Table.of(StandingSize, sizes),
+        strength=Table.of(Strength, strength), sizes=Table.of(StandingSize, sizes), grown=grown,
+        standing=None if standing is None else first[0].scores.circuit(standing),
     )  # fmt: skip
 
 
@@ -181,6 +192,7 @@ def _price(config: AttackConfig, chooser: "_Adversary", included: Edges, n_wordi
     chosen = min(config.budget or 10**9, len(SHARES) + 3 * config.gradient_steps + 2 * config.exchanges)
     judged = 5 + 2 * config.n_random
     runs = len(config.ablations) * (chosen + len(SHARES) + judged) + n_wordings * judged + 3 * len(config.fractions)
+    runs += config.grow * (2 * chosen + 3 * len(PATH) + 5)
     return f"about {runs} runs, {seconds:.1f} s each: about {max(1, round(runs * seconds / 60))} min"
 
 
@@ -278,6 +290,18 @@ class _Adversary:
             yield (parts > 0.5) & ~included
 
 
+    def lacked(self, removed: Edges, n: int) -> Edges:
+        """Return the `n` of the replaced edges whose return raises the metric most, by the gradient along `PATH`."""
+        slope = torch.zeros(len(removed), dtype=torch.float64)
+        for batch in self.bench.batches():
+            other = self.bench.replacement(batch)
+            for part in PATH:
+                slope += metric_and_gradient(batch, self.bench.graph, part * removed.double(), other)[1]
+        chosen = torch.zeros_like(removed)
+        chosen[slope.masked_fill(~removed, torch.inf).argsort(stable=True)[: min(n, int(removed.sum()))]] = True
+        return chosen
+
+
 def _judged(judge: _Adversary, included: Edges, removed: Edges, config: AttackConfig) -> list[Attack]:
     """Measure the chosen edges beside other sets and the nulls, on prompts that did not choose."""
     outside, scores = ~included, judge.scores.values
@@ -343,3 +367,30 @@ def _sizes(judge: _Adversary, config: AttackConfig) -> list[StandingSize]:
         StandingSize(n_edges=int(kept.sum()), mean=float(row[0]), worst=float(row.min()))
         for kept, row in zip(circuits, left, strict=True)
     ]
+
+
+def _grow(
+    chooser: _Adversary, judge: _Adversary, included: Edges, config: AttackConfig
+) -> tuple[tuple[Grown, ...], Edges | None]:
+    """Add edges that the adversary replaces until it leaves enough; return every circuit, and the one that stands."""
+    rows, kept = [], included
+    for _ in range(config.grow):
+        removed = chooser.choose(kept, config.exchanges, None, config.gradient_steps)
+        stands = chooser.left([removed, ~kept]).min() >= config.faithfulness
+        rows.append(_grown(chooser, judge, kept, removed, config))
+        if stands:
+            return tuple(rows), kept
+        kept = kept | chooser.lacked(removed, max(1, int(kept.sum()) // 2))
+    return tuple(rows), None
+
+
+def _grown(chooser: _Adversary, judge: _Adversary, kept: Edges, removed: Edges, config: AttackConfig) -> Grown:
+    """Judge a circuit of the search, and as many highest-ranked edges, on prompts that did not choose them."""
+    ranked = chooser.scores.mask(int(kept.sum()))
+    baseline = chooser.choose(ranked, config.exchanges, None, config.gradient_steps)
+    values = judge.values([removed, ~kept, baseline])
+    ends = faithfulness_interval(values, judge.empty, judge.full, seed=config.seed)
+    return Grown(
+        n_edges=int(kept.sum()), mean=float(ends.estimate[1]), worst=float(ends.estimate[0]), low=float(ends.low[0]),
+        high=float(ends.high[0]), ranked=float(ends.estimate[2]),
+    )  # fmt: skip

@@ -3,11 +3,12 @@
 `interp.circuits.attack` measures it. Torch-free.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated
 
-from interp.artifacts import Artefact, Finding, Measured, Table
+from interp.artifacts import Artefact, DocumentField, Finding, Measured, Table
+from interp.circuits.circuit import Circuit
 from interp.circuits.config import Ablation
 from interp.errors import ConfigError
 from interp.models.short_name import short_name
@@ -54,13 +55,15 @@ class AttackConfig:
     """Sizes of circuits, as fractions of all edges, each with helpers replaced by their scores alone."""
     faithfulness: float = 0.8
     """Faithfulness from which a size is large enough."""
+    grow: int = 0
+    """Rounds that search a circuit that stands: edges that the adversary replaces are added, half as many as it has."""
     batch_size: int = 16
     """Prompts per forward pass."""
     seed: int = 0
     """Draws prompts and nulls."""
 
     def __post_init__(self) -> None:
-        check_least(self, {"prompts": 2, "exchanges": 0, "gradient_steps": 0, "n_random": 1, "batch_size": 1})
+        check_least(self, {"prompts": 2, "exchanges": 0, "gradient_steps": 0, "grow": 0, "n_random": 1, "batch_size": 1})
         check_positive(self, "faithfulness")
         if self.budget is not None:
             check_least(self, {"budget": 1})
@@ -122,6 +125,22 @@ class StandingSize:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Grown:
+    """A circuit of the search for one that stands, on prompts that did not choose its edges."""
+
+    n_edges: int
+    mean: float
+    """Faithfulness with all other edges replaced."""
+    worst: float
+    """With those edges replaced that the adversary chose against this circuit."""
+    low: float
+    high: float
+    """Ends of the 95 % interval of the worst case over prompts."""
+    ranked: float
+    """Baseline: the worst case of the circuit of as many highest-ranked edges, attacked in the same way."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class WorstCase(Artefact, kind="worst_case", title="Worst case of a circuit", made_by="circuit attack"):
     """Faithfulness of a circuit under an adversary's ablation of edges outside it."""
 
@@ -134,6 +153,10 @@ class WorstCase(Artefact, kind="worst_case", title="Worst case of a circuit", ma
     attacks: Table[Attack]
     strength: Table[Strength]
     sizes: Table[StandingSize]
+    grown: tuple[Grown, ...] = ()
+    """Circuits of the search for one that stands, smallest first."""
+    standing: Annotated[Circuit | None, DocumentField("standing.json")] = field(default_factory=lambda: None)
+    """The last of them, where the adversary leaves enough of it."""
 
     @cached_property
     def rows(self) -> list[Attack]:
@@ -184,6 +207,13 @@ class WorstCase(Artefact, kind="worst_case", title="Worst case of a circuit", ma
         enough = [row.n_edges for row in self.sizes.rows() if getattr(row, column) >= self.settings.faithfulness]
         return min(enough, default=None)
 
+    @property
+    def searched(self) -> str:
+        """Result of the search for a circuit that stands, in words."""
+        last = self.grown[-1]
+        size = f"{last.n_edges:,}" if self.standing else f"more than {last.n_edges:,}"
+        return f"{size} ({last.worst:.2f} left on other prompts; the highest-ranked as many: {last.ranked:.2f})"
+
     def headline(self) -> str:
         """Return one line: mean and worst case."""
         s = self.settings
@@ -203,6 +233,7 @@ class WorstCase(Artefact, kind="worst_case", title="Worst case of a circuit", ma
             ("replaced there", f"{self.worst.what} ({self.worst.n_removed:,}), {_where(self.worst)}"),
             ("wordings", ", ".join(["the task's own", *self.wordings])),
             *((f"{wanted}, {what}", f"{n:,}" if n else "none measured") for what, n in sizes.items()),
+            *([("edges until the attack fails", self.searched)] if self.grown else []),
             ("prompts lost there", f"{self.worst.lost:.0%}"),
             ("sets tried", f"{self.tried:,}" + ("" if self.complete else ", not all that the adversary knows")),
         ]

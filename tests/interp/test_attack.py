@@ -122,6 +122,27 @@ def test_sizes_say_what_the_mean_and_the_worst_case_ask_for(attacked: dict[str, 
     assert all(row.worst <= row.mean for row in found.sizes.rows())
 
 
+def test_the_search_adds_what_the_attack_takes_and_ends(workspace_folder) -> None:
+    """With both other heads inside nothing is left to attack; the search finds that from the one head alone."""
+    model = balanced_induction()
+    task, held_out = make_task("induction", model, n_prompts=16).split(8)
+    circuit = circuit_of(model, ["L1H0"])
+    found = attack_circuit(model, task, held_out, circuit, replace(CONFIG, ablations=("resample",), grow=6))
+    first, last = found.grown[0], found.grown[-1]
+    assert first.worst == pytest.approx(1 - AMOUNT, abs=0.05)
+    assert last.worst > CONFIG.faithfulness
+    assert found.standing is not None
+    assert {*circuit.edges} < {*found.standing.edges}
+    assert {"L1H1", "L1H2"} & {node.name for node in found.standing.nodes}
+    assert "edges until the attack fails" in dict(found.facts())
+    save_artefact(found, Workspace(workspace_folder).path("worst_case", "grown"))
+    opened = Workspace(workspace_folder).open(WorstCase, "grown")
+    assert (opened.grown, opened.standing) == (found.grown, found.standing)
+    one = attack_circuit(model, task, held_out, circuit, replace(CONFIG, ablations=("resample",), grow=1))
+    assert one.standing is None
+    assert "more than" in one.searched
+
+
 def test_an_attack_survives_saving(attacked: dict[str, WorstCase], workspace_folder) -> None:
     workspace = Workspace(workspace_folder)
     for name, found in attacked.items():
