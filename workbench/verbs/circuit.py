@@ -294,8 +294,9 @@ class AttackCircuit(AttackConfig, OfCircuit, Analysis["WorstCase"]):
     replaces helpers alone, then follows a gradient, on prompts that are not among those that judge it. The nulls are as
     many random edges, and random circuits of the same size attacked through their helpers. Values that replace edges
     are those of the circuit's own ablation and of --ablations; with the first, each wording of ioi and greater-than
-    judges too. It also says how many edges a circuit needs where helpers are replaced. Of SmolLM2 it takes some minutes
-    for each ablation on two cores; the price is said first.
+    judges too. It also says how many edges a circuit needs where helpers are replaced. `--grow 12` searches a circuit
+    that stands: edges that the adversary replaces are added until it fails, in 12 rounds at most. Of SmolLM2 it takes
+    some minutes for each ablation on two cores; the price is said first.
     """
 
     words: ClassVar[tuple[str, ...]] = ("circuit", "attack")
