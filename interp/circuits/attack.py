@@ -63,7 +63,7 @@ from interp.circuits.worst_case import (
     Strength,
     WorstCase,
 )
-from interp.errors import NoGapError
+from interp.errors import ConfigError
 from interp.models.hooked import HookedModel
 from interp.patching.task import Task
 from interp.progress import Progress
@@ -100,11 +100,13 @@ def attack_circuit(
         config: settings (default: `AttackConfig()`).
         graph: all edges (default: those of the model).
         model_name, name: names in the result.
-        wordings: paraphrases by name, on which the attack is judged too; one that the model does not do is left out.
+        wordings: paraphrases by name, on which the attack is judged too; one that the model does not do, or of fewer
+            than two prompts, is left out.
         say, progress: are called with the price before the attack, and after each part.
     Returns: every attack with what it leaves, and faithfulness over size in the mean and in the worst case.
     Raises:
-        ConfigError: with an ablation, the whole model does no better than with every edge replaced.
+        ConfigError: with an ablation, the whole model does no better than with every edge replaced; or fewer than two
+            held-out prompts, of which no interval says how far they vary.
         MismatchError: a circuit of other weights.
         UnknownNameError: an edge that the graph lacks.
 
@@ -117,6 +119,7 @@ def attack_circuit(
     from interp.models.adapter import weight_hash
 
     config, graph = config or AttackConfig(), graph or Graph.from_model(model)
+    _check_several(held_out)
     if circuit.weight_hash:
         circuit.check_model(weight_hash(model))
     included = graph.members(circuit)
@@ -162,6 +165,11 @@ def attack_circuit(
     )  # fmt: skip
 
 
+def _check_several(judging: Task) -> None:
+    if judging.n_prompts < 2:
+        raise ConfigError(f"an attack is judged on at least 2 other prompts, got {judging.n_prompts}; give it more")
+
+
 def _on_wordings(
     wordings: Mapping[str, Task],
     model: HookedModel,
@@ -171,12 +179,13 @@ def _on_wordings(
     config: AttackConfig,
     say: Callable[[str], None] | None,
 ) -> list[Attack]:
-    """Judge what was chosen on paraphrases; one that the model does not do is left out, and said."""
+    """Judge what was chosen on paraphrases; one that cannot judge is left out, and said."""
     rows, bench = [], chooser.bench
     for wording, prompts in wordings.items():
         try:
+            _check_several(prompts)
             judge = _Adversary.of(model, prompts, bench.graph, bench.ablation, config, chooser.scores)
-        except NoGapError as error:
+        except ConfigError as error:
             if say is not None:
                 say(f"{wording} is left out: {error}")
             continue
@@ -246,8 +255,9 @@ class _Adversary:
         source, reader = (torch.as_tensor(self.bench.graph.edge_table)[:, at] for at in (2, 1))
         options = [self.helpers(included, share) for share in reversed(SHARES)]
         options += [(reader == one) & ~included for one in self._heaviest(reader, included)[:exchanges]]
+        nodes = self._heaviest(source, included)[:exchanges]
         whole = exchanges > 0 and gradient_steps > 0
-        self.complete = whole and (budget is None or budget >= len(options) + gradient_steps + exchanges)
+        self.complete = whole and (budget is None or budget >= len(options) + gradient_steps + len(nodes))
         options = options[:budget]
         values = self.left(options)
         best = int(values.argmin())
@@ -256,7 +266,7 @@ class _Adversary:
             value = float(self.left([candidate])[0])
             if value < least:
                 removed, least = candidate, value
-        for node in self._heaviest(source, included)[: self._within(budget, exchanges)]:
+        for node in nodes[: self._within(budget, len(nodes))]:
             of_node = (source == node) & ~included
             mostly = bool(removed[of_node].double().mean() > 0.5) if of_node.any() else False
             candidate = removed & ~of_node if mostly else removed | of_node
@@ -288,7 +298,6 @@ class _Adversary:
                 gradient += metric_and_gradient(batch, self.bench.graph, parts.masked_fill(included, 0), other)[1]
             parts = (parts - 0.4 * gradient.sign()).clamp(0, 1)
             yield (parts > 0.5) & ~included
-
 
     def lacked(self, removed: Edges, n: int) -> Edges:
         """Return the `n` of the replaced edges whose return raises the metric most, by the gradient along `PATH`."""
