@@ -43,9 +43,8 @@ from torch import Tensor
 from interp.circuits.circuit import Circuit, Edge, HeadEvidence, KeyEvidence, Node, OutputEvidence
 from interp.circuits.config import InductionConfig
 from interp.circuits.found_circuit import Verdict
-from interp.circuits.head_weights import haar_frame
 from interp.circuits.head_kinds import draw_prompts, pattern_point, scoring_hooks, target_masks, target_weights
-from interp.circuits.head_weights import Composition, Copying
+from interp.circuits.head_weights import Composition, Copying, haar_frame
 from interp.circuits.induction_circuit import HeadVerdict, Redundancy, SenderTest
 from interp.errors import ConfigError
 from interp.models.adapter import Hook, widened
