@@ -93,20 +93,16 @@ def attack_circuit(
     """Attack a circuit, and find the smallest one of the same scores that stands.
 
     Args:
-        model: the model of the circuit.
-        task: prompts on which the attack is chosen.
-        held_out: other prompts of the task, on which it is judged.
-        circuit: its edges are never replaced.
+        model, circuit: a model, and its circuit, whose edges are never replaced.
+        task, held_out: prompts on which the attack is chosen, and others of the task, on which it is judged.
         config: settings (default: `AttackConfig()`).
         graph: all edges (default: those of the model).
         model_name, name: names in the result.
-        wordings: paraphrases by name, on which the attack is judged too; one that the model does not do, or of fewer
-            than two prompts, is left out.
+        wordings: paraphrases by name, on which the attack is judged too; one that the model does not do is left out.
         say, progress: are called with the price before the attack, and after each part.
     Returns: every attack with what it leaves, and faithfulness over size in the mean and in the worst case.
     Raises:
-        ConfigError: with an ablation, the whole model does no better than with every edge replaced; or fewer than two
-            held-out prompts, of which no interval says how far they vary.
+        ConfigError: fewer than two prompts; with an ablation, the model does no better than with every edge replaced.
         MismatchError: a circuit of other weights.
         UnknownNameError: an edge that the graph lacks.
 
@@ -119,7 +115,6 @@ def attack_circuit(
     from interp.models.adapter import weight_hash
 
     config, graph = config or AttackConfig(), graph or Graph.from_model(model)
-    _check_several(held_out)
     if circuit.weight_hash:
         circuit.check_model(weight_hash(model))
     included = graph.members(circuit)
@@ -143,9 +138,7 @@ def attack_circuit(
         rows += _judged(judge, included, removed, config)
         if first is None:
             rows += _on_wordings(wordings or {}, model, chooser, included, removed, config, say)
-        parts = [judge.helpers(included, share) for share in SHARES]
-        for part, left in zip(parts, judge.left(parts).tolist(), strict=True):
-            strength.append(Strength(ablation=ablation, n_removed=int(part.sum()), left=left))
+        strength += _strengths(judge, included)
         told(f"{ablation}: judged")
         first = first or (chooser, judge)
     assert first is not None
@@ -165,11 +158,6 @@ def attack_circuit(
     )  # fmt: skip
 
 
-def _check_several(judging: Task) -> None:
-    if judging.n_prompts < 2:
-        raise ConfigError(f"an attack is judged on at least 2 other prompts, got {judging.n_prompts}; give it more")
-
-
 def _on_wordings(
     wordings: Mapping[str, Task],
     model: HookedModel,
@@ -183,7 +171,6 @@ def _on_wordings(
     rows, bench = [], chooser.bench
     for wording, prompts in wordings.items():
         try:
-            _check_several(prompts)
             judge = _Adversary.of(model, prompts, bench.graph, bench.ablation, config, chooser.scores)
         except ConfigError as error:
             if say is not None:
@@ -227,6 +214,8 @@ class _Adversary:
         config: AttackConfig,
         scores: EdgeScores | None = None,
     ) -> "_Adversary":
+        if task.n_prompts < 2:
+            raise ConfigError(f"an attack needs at least 2 prompts for its intervals, got {task.n_prompts}; give more")
         bench = Bench(model, graph, task, ablation=ablation, batch_size=config.batch_size)
         scores = scores or attribute(model, task, graph, ablation=ablation, batch_size=config.batch_size)
         full, empty = bench.values([bench.everything(True), bench.everything(False)]).numpy()
@@ -365,6 +354,15 @@ def _judged(judge: _Adversary, included: Edges, removed: Edges, config: AttackCo
             )
         )
     return rows
+
+
+def _strengths(judge: _Adversary, included: Edges) -> list[Strength]:
+    """Return what is left when the strongest helpers are replaced, from few to all."""
+    parts = [judge.helpers(included, share) for share in SHARES]
+    return [
+        Strength(ablation=judge.bench.ablation, n_removed=int(part.sum()), left=left)
+        for part, left in zip(parts, judge.left(parts).tolist(), strict=True)
+    ]
 
 
 def _sizes(judge: _Adversary, config: AttackConfig) -> list[StandingSize]:

@@ -201,7 +201,7 @@ def test_an_attack_without_a_gap_is_refused() -> None:
     with pytest.raises(ConfigError, match="nothing to keep"):
         attack_circuit(model, swapped, swapped, circuit_of(model, ["L1H0"]), CONFIG)
     for n in (0, 1):
-        with pytest.raises(ConfigError, match=f"at least 2 other prompts, got {n}"):
+        with pytest.raises(ConfigError, match=f"at least 2 prompts for its intervals, got {n}"):
             attack_circuit(model, task, task.take(range(n)), circuit_of(model, ["L1H0"]), CONFIG)
 
 

@@ -121,8 +121,8 @@ def labels(n_fired, n_labelled, score, *ends):
 
 
 def test_labels_are_compared_with_nulls_that_have_some():
-    scores = {WHOLE: labels(100, 50, 0.8, 0.75, 0.85), "shuffled": labels(0, 0, nan), "frozen-decoder": labels(90, 19, 0.9),
-              "untrained": labels(90, 27, 0.6)}  # fmt: skip
+    scores = {WHOLE: labels(100, 50, 0.8, 0.75, 0.85), "shuffled": labels(0, 0, nan)}
+    scores |= {"frozen-decoder": labels(90, 19, 0.9), "untrained": labels(90, 27, 0.6)}
     share, score = label_scores(scores)
     assert share.nulls == {"frozen-decoder": 19 / 90, "untrained": 0.3}
     assert score.nulls == {"untrained": 0.6}, "nineteen labels say little"
