@@ -44,7 +44,7 @@ from interp.circuits.circuit import Circuit, Edge, HeadEvidence, KeyEvidence, No
 from interp.circuits.config import InductionConfig
 from interp.circuits.found_circuit import Verdict
 from interp.circuits.head_kinds import draw_prompts, pattern_point, scoring_hooks, target_masks, target_weights
-from interp.circuits.head_weights import Composition, Copying
+from interp.circuits.head_weights import Composition, Copying, haar_frame
 from interp.circuits.induction_circuit import HeadVerdict, Redundancy, SenderTest
 from interp.errors import ConfigError
 from interp.models.adapter import Hook, widened
@@ -192,8 +192,8 @@ class DirectEdges:
     def rotated(self, sender: HeadName, seed: int) -> Tensor:
         """Return the sender's difference under a random rotation: the same norms in another direction."""
         delta = self.difference(sender)
-        gaussian = torch.randn(delta.shape[-1], delta.shape[-1], generator=make_generator(seed, "turned writes"))
-        return delta @ torch.linalg.qr(gaussian).Q.to(delta)
+        size = delta.shape[-1]
+        return delta @ haar_frame(size, size, make_generator(seed, "turned writes")).to(delta)
 
     def scores(self, layer: int, side: Side, differences: Sequence[Tensor]) -> Tensor:
         """Return strict scores of a layer's heads for each difference, `[n_differences, n_heads, batch]`."""

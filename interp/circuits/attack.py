@@ -63,7 +63,7 @@ from interp.circuits.worst_case import (
     Strength,
     WorstCase,
 )
-from interp.errors import NoGapError
+from interp.errors import ConfigError
 from interp.models.hooked import HookedModel
 from interp.patching.task import Task
 from interp.progress import Progress
@@ -93,10 +93,8 @@ def attack_circuit(
     """Attack a circuit, and find the smallest one of the same scores that stands.
 
     Args:
-        model: the model of the circuit.
-        task: prompts on which the attack is chosen.
-        held_out: other prompts of the task, on which it is judged.
-        circuit: its edges are never replaced.
+        model, circuit: a model, and its circuit, whose edges are never replaced.
+        task, held_out: prompts on which the attack is chosen, and others of the task, on which it is judged.
         config: settings (default: `AttackConfig()`).
         graph: all edges (default: those of the model).
         model_name, name: names in the result.
@@ -104,7 +102,7 @@ def attack_circuit(
         say, progress: are called with the price before the attack, and after each part.
     Returns: every attack with what it leaves, and faithfulness over size in the mean and in the worst case.
     Raises:
-        ConfigError: with an ablation, the whole model does no better than with every edge replaced.
+        ConfigError: fewer than two prompts; with an ablation, the model does no better than with every edge replaced.
         MismatchError: a circuit of other weights.
         UnknownNameError: an edge that the graph lacks.
 
@@ -140,9 +138,7 @@ def attack_circuit(
         rows += _judged(judge, included, removed, config)
         if first is None:
             rows += _on_wordings(wordings or {}, model, chooser, included, removed, config, say)
-        parts = [judge.helpers(included, share) for share in SHARES]
-        for part, left in zip(parts, judge.left(parts).tolist(), strict=True):
-            strength.append(Strength(ablation=ablation, n_removed=int(part.sum()), left=left))
+        strength += _strengths(judge, included)
         told(f"{ablation}: judged")
         first = first or (chooser, judge)
     assert first is not None
@@ -171,12 +167,12 @@ def _on_wordings(
     config: AttackConfig,
     say: Callable[[str], None] | None,
 ) -> list[Attack]:
-    """Judge what was chosen on paraphrases; one that the model does not do is left out, and said."""
+    """Judge what was chosen on paraphrases; one that cannot judge is left out, and said."""
     rows, bench = [], chooser.bench
     for wording, prompts in wordings.items():
         try:
             judge = _Adversary.of(model, prompts, bench.graph, bench.ablation, config, chooser.scores)
-        except NoGapError as error:
+        except ConfigError as error:
             if say is not None:
                 say(f"{wording} is left out: {error}")
             continue
@@ -218,6 +214,8 @@ class _Adversary:
         config: AttackConfig,
         scores: EdgeScores | None = None,
     ) -> "_Adversary":
+        if task.n_prompts < 2:
+            raise ConfigError(f"an attack needs at least 2 prompts for its intervals, got {task.n_prompts}; give more")
         bench = Bench(model, graph, task, ablation=ablation, batch_size=config.batch_size)
         scores = scores or attribute(model, task, graph, ablation=ablation, batch_size=config.batch_size)
         full, empty = bench.values([bench.everything(True), bench.everything(False)]).numpy()
@@ -246,8 +244,9 @@ class _Adversary:
         source, reader = (torch.as_tensor(self.bench.graph.edge_table)[:, at] for at in (2, 1))
         options = [self.helpers(included, share) for share in reversed(SHARES)]
         options += [(reader == one) & ~included for one in self._heaviest(reader, included)[:exchanges]]
+        nodes = self._heaviest(source, included)[:exchanges]
         whole = exchanges > 0 and gradient_steps > 0
-        self.complete = whole and (budget is None or budget >= len(options) + gradient_steps + exchanges)
+        self.complete = whole and (budget is None or budget >= len(options) + gradient_steps + len(nodes))
         options = options[:budget]
         values = self.left(options)
         best = int(values.argmin())
@@ -256,7 +255,7 @@ class _Adversary:
             value = float(self.left([candidate])[0])
             if value < least:
                 removed, least = candidate, value
-        for node in self._heaviest(source, included)[: self._within(budget, exchanges)]:
+        for node in nodes[: self._within(budget, len(nodes))]:
             of_node = (source == node) & ~included
             mostly = bool(removed[of_node].double().mean() > 0.5) if of_node.any() else False
             candidate = removed & ~of_node if mostly else removed | of_node
@@ -288,7 +287,6 @@ class _Adversary:
                 gradient += metric_and_gradient(batch, self.bench.graph, parts.masked_fill(included, 0), other)[1]
             parts = (parts - 0.4 * gradient.sign()).clamp(0, 1)
             yield (parts > 0.5) & ~included
-
 
     def lacked(self, removed: Edges, n: int) -> Edges:
         """Return the `n` of the replaced edges whose return raises the metric most, by the gradient along `PATH`."""
@@ -356,6 +354,15 @@ def _judged(judge: _Adversary, included: Edges, removed: Edges, config: AttackCo
             )
         )
     return rows
+
+
+def _strengths(judge: _Adversary, included: Edges) -> list[Strength]:
+    """Return what is left when the strongest helpers are replaced, from few to all."""
+    parts = [judge.helpers(included, share) for share in SHARES]
+    return [
+        Strength(ablation=judge.bench.ablation, n_removed=int(part.sum()), left=left)
+        for part, left in zip(parts, judge.left(parts).tolist(), strict=True)
+    ]
 
 
 def _sizes(judge: _Adversary, config: AttackConfig) -> list[StandingSize]:

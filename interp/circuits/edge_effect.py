@@ -15,6 +15,8 @@ from interp.circuits._edge_runs import Bench, collect, minus, outputs, run_with_
 from interp.circuits.circuit import Edge, edge_text
 from interp.circuits.config import Ablation
 from interp.circuits.graph import Graph
+from interp.circuits.head_weights import haar_frame
+from interp.errors import ConfigError
 from interp.models.hooked import HookedModel
 from interp.nulls import ALPHA, DRAWS, p_from_null
 from interp.patching.task import Task
@@ -84,20 +86,22 @@ def measure_edge(
         seed: draws the rotations.
     Returns: the share of the gap that is lost, beside the null.
     Raises:
-        ConfigError: the task has no gap.
+        ConfigError: the task has no gap, or no rotation is drawn.
         UnknownNameError: an edge that the graph lacks.
 
     >>> model = load_model("planted:induction")
     >>> measure_edge(model, make_task("induction", model, n_prompts=8), Edge("L0H0", "L1H0", "k")).matters
     True
     """
+    if draws < 1:
+        raise ConfigError(f"the null of an edge needs a random rotation, got {draws} draws")
     task.check_gap()
     bench = Bench(model, graph or Graph.from_model(model), task, ablation=ablation, batch_size=batch_size)
     at = bench.graph.index(edge)
     source = int(bench.graph.edge_table[at, 2])
     generator = make_generator(seed, "rotations of an edge")
     size = int(model.cfg.d_model)
-    turns = [torch.linalg.qr(torch.randn(size, size, generator=generator)).Q for _ in range(draws)]
+    turns = [haar_frame(size, size, generator) for _ in range(draws)]
     parts = []
     for batch in bench.batches():
         clean, logits = collect(batch.residual, bench.graph, batch.clean, batch.at)

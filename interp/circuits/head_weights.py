@@ -317,12 +317,16 @@ def haar_blocks(d_model: int, d_head: int, n: int, seed: int) -> Float64[Tensor,
     if n < 2:
         raise ConfigError(f"a null needs at least 2 draws, got {n}")
     generator = make_generator(seed, "Haar rotations")
-    blocks = []
-    for _ in range(n):
-        gaussian = torch.randn(d_model, d_head, generator=generator, dtype=torch.float64)
-        q, r = torch.linalg.qr(gaussian)
-        blocks.append((q * r.diagonal().sign())[:d_head])
-    return torch.stack(blocks)
+    return torch.stack([haar_frame(d_model, d_head, generator)[:d_head] for _ in range(n)])
+
+
+def haar_frame(rows: int, columns: int, generator: torch.Generator) -> Float64[Tensor, "rows columns"]:
+    """Draw orthonormal columns of a Haar-random rotation.
+
+    The signs of R are moved to Q. Without that, Q turns a vector away from itself: the mean cosine is below 0.
+    """
+    q, r = torch.linalg.qr(torch.randn(rows, columns, generator=generator, dtype=torch.float64))
+    return q * r.diagonal().sign()
 
 
 def _reads(weights: HeadWeights, head: HeadName, side: Side, offset: int) -> Factored:

@@ -63,7 +63,9 @@ class AttackConfig:
     """Draws prompts and nulls."""
 
     def __post_init__(self) -> None:
-        check_least(self, {"prompts": 2, "exchanges": 0, "gradient_steps": 0, "grow": 0, "n_random": 1, "batch_size": 1})
+        check_least(
+            self, {"prompts": 2, "exchanges": 0, "gradient_steps": 0, "grow": 0, "n_random": 1, "batch_size": 1}
+        )
         check_positive(self, "faithfulness")
         if self.budget is not None:
             check_least(self, {"budget": 1})

@@ -420,7 +420,7 @@ def _accuracy_without(
     parameters: Parameters, config: ModularConfig, removed: list[list[int]]
 ) -> Float64[Tensor, " n_seeds"]:
     """Return the accuracy on test pairs of each seed, with its frequencies removed from the embedding."""
-    W_E, waves = parameters["W_E"].double(), token_waves(config.p)
+    W_E, waves = parameters["W_E"].to(torch.float64, copy=True), token_waves(config.p)
     for seed, frequencies in enumerate(removed):
         basis = waves[[k - 1 for k in frequencies]].flatten(0, 1)
         W_E[seed, :-1] -= basis.T @ (basis @ W_E[seed, :-1])

@@ -85,18 +85,19 @@ def returning(
 
     Args:
         graph: of one prompt.
-        graphs: any others; those of other weights, another dictionary or the same prompt are left out.
+        graphs: any others; those of other weights, another dictionary or the same prompt are left out, and of several
+            with one prompt and answer all but the first.
         boxes: numbers of the nodes of each box, by its name.
     Returns: the share of graphs in which each latent and box returns, of the same answer and of others.
     """
     own = _shares(graph)
     kept = {latent: share for latent, share in own.items() if share <= SHARES[-1]}
-    same: list[AttributionGraph] = []
-    other: list[AttributionGraph] = []
+    alike: dict[tuple[object, object], AttributionGraph] = {}  # a prompt that was traced twice is one wording
     for each in graphs:
-        if (each.weight_hash, each.dictionary) != (graph.weight_hash, graph.dictionary) or each.tokens == graph.tokens:
-            continue
-        (same if _answer(each) == _answer(graph) else other).append(each)
+        if (each.weight_hash, each.dictionary) == (graph.weight_hash, graph.dictionary) and each.tokens != graph.tokens:
+            alike.setdefault((_answer(each), each.tokens), each)
+    same = [each for (answer, _), each in alike.items() if answer == _answer(graph)]
+    other = [each for (answer, _), each in alike.items() if answer != _answer(graph)]
     other = other[:MOST_OTHERS] if same else []  # their nodes are read only where there is something to compare
     members = {
         name: {direction(node) for n in numbers if (node := graph.nodes[n]).kind == "feature"} & kept.keys()

@@ -195,7 +195,7 @@ class FeatureCircuit(FoundCircuit, kind="feature_circuit", title="Circuit of fea
     def stands(self) -> bool | None:
         """True where it stands against its adversary by the rule of `circuit attack`; None: undecided, or no attack."""
         attack = self.attacked
-        if attack is None or attack.worst is None:
+        if attack is None or attack.worst is None or self.settings.task.n_prompts < 2:  # one has no interval
             return None
         faithful, null = self.evaluation.faithfulness, max(attack.random_circuits)
 

@@ -1,4 +1,4 @@
-"""Scaling laws: a loss as a sum of powers of size, tokens or sparsity, fitted in logarithms.
+"""Scaling laws: a loss as a sum of powers of size and sparsity, fitted in logarithms.
 
     loss = sum_j exp(X_j @ theta_j)        columns of X_j: 1 and logarithms, so that exp(X_j @ theta_j) is a power law
 
@@ -8,14 +8,12 @@ A term whose only column is 1 is an irreducible loss. The law of sparse dictiona
 1. `fit_law` fits log losses with the Huber loss, so that one failed run does not bend the law, from several starts. It
    uses `scipy.optimize.least_squares`; `curve_fit` calls the same, but does not return the cost that compares starts.
 2. `refits` repeats the fit on resampled losses, for the intervals of `interp.statistics.percentile_interval`.
-3. `LossPrediction` is the validation: the largest size is left out and predicted. The baseline predicts that size has
-   no further effect.
 """
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
@@ -109,47 +107,26 @@ def refits(
     n: int,
     rng: np.random.Generator,
     *,
-    n_groups: int,
-    free: int,
     bounds: Callable[[np.ndarray], Bounds] | None = None,
     max_nfev: int = 200,
 ) -> list[np.ndarray]:
-    """Return the coefficients of `n` fits to resampled losses: residuals of whole groups, with random signs.
+    """Return the coefficients of `n` fits to resampled losses: residuals with random signs.
 
-    Observations come in `n_groups` blocks of one size with correlated errors: the checkpoints of one run, or a single
-    observation. Residuals are scaled up for the coefficients that the groups determine (`free` degrees of freedom
-    remain). They are also scaled for the uncertainty of their spread, so that intervals have Student's coverage.
+    Residuals are scaled up for the coefficients that are fitted. They are also scaled for the uncertainty of their
+    spread, so that intervals have Student's coverage.
     """
-    left = fitted.residuals.reshape(n_groups, -1) * math.sqrt(n_groups / free)
+    n_observations, df = len(fitted.y), fitted.df
+    left = fitted.residuals * math.sqrt(n_observations / df)
     rows = []
     for _ in range(n):
-        scale = math.sqrt(free / max(rng.chisquare(free), 1e-3))
-        signs = scale * rng.choice((-1.0, 1.0), n_groups)[:, None]
-        y = fitted.expected + (signs * left[rng.integers(n_groups, size=n_groups)]).ravel()
+        scale = math.sqrt(df / max(rng.chisquare(df), 1e-3))
+        signs = scale * rng.choice((-1.0, 1.0), n_observations)
+        y = fitted.expected + signs * left[rng.integers(n_observations, size=n_observations)]
         around = None if bounds is None else bounds(y)
         rows.append(
             fit_law(fitted.terms, y, [fitted.theta], huber=fitted.huber, bounds=around, max_nfev=max_nfev).theta
         )
     return rows
-
-
-@dataclass(frozen=True, kw_only=True)
-class LossPrediction:
-    """Loss of the largest size, predicted from the smaller ones. Errors are fractions of the observed loss."""
-
-    loss: float
-    predicted: float
-    error: float
-    unchanged: float
-    """error of the baseline, which predicts the loss of the next smaller size"""
-
-    @classmethod
-    def of(cls, loss: float, predicted: float, before: float, **size: int) -> Self:
-        """Create a prediction from the observed loss, the predicted one, and that of the next smaller size.
-
-        `size` are fields of a subclass.
-        """
-        return cls(loss=loss, predicted=predicted, error=predicted / loss - 1, unchanged=before / loss - 1, **size)
 
 
 def geometric_mean(losses: Sequence[float]) -> float:

@@ -145,7 +145,10 @@ def reconstruction_scores(scores: Mapping[str, NullScore]) -> Iterator[AgainstNu
 
 
 def label_scores(scores: Mapping[str, NullScore]) -> Iterator[AgainstNulls]:
-    """Yield the share of features with a label and the mean score of labels, without nulls that have few labels."""
+    """Yield the share of features with a label and the mean score of labels.
+
+    Without nulls that have few labels, or in the share no feature that fired.
+    """
     labels = {name: score.labels for name, score in scores.items() if score.labels is not None}
     if WHOLE not in labels:
         return
@@ -153,6 +156,7 @@ def label_scores(scores: Mapping[str, NullScore]) -> Iterator[AgainstNulls]:
         found: dict[str, Interval[float]] = {name: getattr(share, field) for name, share in labels.items()}
         whole = found.pop(WHOLE)
         few = {name for name, share in labels.items() if field == "score" and share.n_labelled < FEWEST_LABELLED}
+        few |= {name for name, value in found.items() if isnan(value.estimate)}
         nulls = {name: value.estimate for name, value in found.items() if name not in few}
         if not isnan(whole.estimate):
             yield AgainstNulls(score=words, whole=whole, nulls=nulls)

@@ -30,7 +30,7 @@ from interp.errors import ConfigError, NonFiniteError
 from interp.results import Record
 from interp.statistics import Interval, percentile_interval
 from interp.workspace import Workspace
-from saes.evaluation._scaling_law import LOWEST, Bounds, Fit, LossPrediction, fit_law, geometric_mean, refits
+from saes.evaluation._scaling_law import LOWEST, Bounds, Fit, fit_law, geometric_mean, refits
 from saes.kinds.config import KConfig
 from saes.training.stored import StoredSAE, TrainedSettings
 
@@ -88,9 +88,14 @@ class Law:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DictionaryPrediction(LossPrediction):
-    """A run of the largest size at one k, predicted from the smaller sizes."""
+class DictionaryPrediction:
+    """A run of the largest size at one k, predicted from the smaller sizes. Errors are fractions of its loss."""
 
+    loss: float
+    predicted: float
+    error: float
+    unchanged: float
+    """error of the baseline, which predicts the loss of the next smaller size"""
     n: int
     k: int
 
@@ -305,7 +310,7 @@ def _floor_p(plain: Fit, whole: Fit) -> float:
 def _bootstrap(fitted: Fit, data: _Observations, n: int, generator: np.random.Generator) -> list[Law]:
     """`n` laws fitted to losses with resampled residuals, independent for each combination."""
     bounds = _bounds if len(fitted.theta) > 4 else None
-    thetas = refits(fitted, n, generator, n_groups=len(data.y), free=fitted.df, bounds=bounds, max_nfev=40)
+    thetas = refits(fitted, n, generator, bounds=bounds, max_nfev=40)
     return [_law(theta, data.origin) for theta in thetas]
 
 
@@ -338,8 +343,13 @@ def _leave_out(runs: Sequence[ScalingRun], sizes: list[int]) -> list[DictionaryP
         return [run.loss for run in runs if (run.n, run.k) == (n, k)]
 
     return [
-        DictionaryPrediction.of(
-            geometric_mean(last), law.loss(largest, k), geometric_mean(losses(before, k)), n=largest, k=k
+        DictionaryPrediction(
+            loss=(loss := geometric_mean(last)),
+            predicted=(predicted := law.loss(largest, k)),
+            error=predicted / loss - 1,
+            unchanged=geometric_mean(losses(before, k)) / loss - 1,
+            n=largest,
+            k=k,
         )
         for k in sorted({run.k for run in runs if run.n == largest})
         if (last := losses(largest, k)) and losses(before, k)

@@ -25,7 +25,7 @@ from interp.interventions.site import DictionarySite, continuations
 from interp.lenses.jacobian_lens import JacobianLens
 from interp.lenses.lens import lens_point
 from interp.lenses.vocabulary import vocabulary_of
-from interp.models.adapter import bos_token_id, to_tokens, token_strings
+from interp.models.adapter import bos_token_id, check_token_ids, to_tokens, token_strings
 from interp.models.hooked import HookedModel
 from interp.names import canonical_hook_point
 from interp.nulls import DRAWS, can_hold
@@ -126,7 +126,7 @@ def prove(
         remembered: `remembered(name, make)` returns a part of an interrupted run, or makes it.
     Returns: a verdict on each claim, with its null and p-value.
     Raises:
-        UsageError: a feature that does not exist or never fires.
+        UsageError: a feature that does not exist or never fires, or words that are no tokens of the model.
         MismatchError: tables of another dictionary, or a lens of other weights.
         ConfigError: a crosscoder.
 
@@ -135,7 +135,7 @@ def prove(
     'Feature 3: no effect beyond the null: it fires on “-o”, “-x”, “-k” with AUROC 0.52'
     """
     config = config or ProofConfig()
-    _check(model, dictionary, features, lens)
+    _check(model, dictionary, features, lens, words)
     site = DictionarySite.of(model, dictionary)
     case = read_case(features, feature, config, seed=seed)
 
@@ -309,9 +309,13 @@ class FinishedParts:
         return from_json(ProofPart, read_json(path), path)
 
 
-def _check(model: HookedModel, dictionary: Dictionary, folder: Path, lens: JacobianLens | None) -> None:
+def _check(
+    model: HookedModel, dictionary: Dictionary, folder: Path, lens: JacobianLens | None, words: Sequence[int]
+) -> None:
     if lens is not None:
         lens.check_model(model)
+    if words:
+        check_token_ids(model, torch.tensor(words))
     described = open_artefact(Features, folder)
     n, at = described.n_features, canonical_hook_point(described.settings.hook_point)
     reads = canonical_hook_point(dictionary.hook_point)
@@ -384,7 +388,7 @@ def _fires_on_the_words(trial: Trial) -> ProofPart:
     inside[:, : site.first] = False
     truth = torch.isin(tokens, torch.tensor(trial.words.ids, device=tokens.device))[inside].cpu().numpy()
     if min(truth.sum(), (~truth).sum()) < LEAST:
-        raise ConfigError("the words on which it peaks in one half of its examples are too rare in other documents")
+        raise ConfigError("the words are too rare in other documents, or nearly all of their tokens")
     acts = site.activations(reading.x, [case.feature, *case.alike])[inside].cpu().numpy()
     drawn = random_directions(reading.x.shape[-1], trial.config.draws, case.feature, "reads")
     random = reading.x[inside].cpu().double().numpy() @ drawn.T

@@ -186,6 +186,9 @@ def test_an_attack_that_ends_early_never_stands(attacked: dict[str, WorstCase]) 
     assert "is undecided after 3 tries" in found.headline()
     assert found.findings() == []
     assert attacked["all heads"].complete
+    enough = attack_circuit(model, task, held_out, circuit, replace(CONFIG, exchanges=99, ablations=("resample",)))
+    ample = replace(CONFIG, exchanges=99, budget=enough.tried, ablations=("resample",))
+    assert attack_circuit(model, task, held_out, circuit, ample).complete, "the model has fewer nodes than exchanges"
     by_scores = attack_circuit(model, task, held_out, circuit, replace(CONFIG, gradient_steps=0))
     assert not by_scores.stands, "an adversary without its gradient"
     assert not by_scores.breaks
@@ -197,6 +200,9 @@ def test_an_attack_without_a_gap_is_refused() -> None:
     swapped = replace(task, clean=task.corrupt, corrupt=task.clean)
     with pytest.raises(ConfigError, match="nothing to keep"):
         attack_circuit(model, swapped, swapped, circuit_of(model, ["L1H0"]), CONFIG)
+    for n in (0, 1):
+        with pytest.raises(ConfigError, match=f"at least 2 prompts for its intervals, got {n}"):
+            attack_circuit(model, task, task.take(range(n)), circuit_of(model, ["L1H0"]), CONFIG)
 
 
 def test_strength_falls_as_helpers_are_replaced(attacked: dict[str, WorstCase]) -> None:
@@ -252,6 +258,7 @@ def test_a_paraphrase_breaks_a_circuit_that_the_tasks_own_prompts_confirm() -> N
     other, circuit = repeats(model, range(half, 2 * half)), circuit_of(model, ["L1H0"])
     said: list[str] = []
     wordings = {"template 0": held_out, "template 1": other, "template 2": replace(other, corrupt=other.clean)}
+    wordings |= {"template 3": other.take([0])}
     config = replace(CONFIG, ablations=("resample",))
     alone = attack_circuit(model, task, held_out, circuit, config)
     found = attack_circuit(model, task, held_out, circuit, config, wordings=wordings, say=said.append)
@@ -261,5 +268,5 @@ def test_a_paraphrase_breaks_a_circuit_that_the_tasks_own_prompts_confirm() -> N
     assert found.worst.wording == "template 1"
     assert found.worst.left == pytest.approx(0, abs=0.05)
     assert (alone.stands, found.stands, found.breaks) == (True, False, True)
-    assert any("template 2 is left out" in line for line in said)
+    assert all(any(f"template {n} is left out" in line for line in said) for n in (2, 3))
     assert any("resample, template 1, all other edges" in line for line in found.details())

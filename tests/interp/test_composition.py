@@ -12,6 +12,7 @@ from interp.circuits.head_weights import (
     copying,
     eigenvalue_score,
     haar_blocks,
+    haar_frame,
 )
 from interp.errors import ConfigError, UnknownNameError
 from interp.models.adapter import run_with_cache
@@ -78,6 +79,16 @@ def test_null_is_the_score_of_matrices_turned_at_random():
     assert np.mean(cheap) == pytest.approx(np.mean(full), rel=0.02)
     assert np.std(cheap) == pytest.approx(np.std(full), rel=0.2)
     assert np.mean(np.square(full)) == pytest.approx(1 / 24, rel=0.05)  # the baseline 1 / sqrt(d_model)
+
+
+def test_a_random_rotation_prefers_no_direction():
+    """QR as it comes has a negative first entry always, and turns vectors away from themselves."""
+    generator = torch.Generator().manual_seed(0)
+    vector = torch.nn.functional.normalize(torch.randn(8, generator=generator).double(), dim=0)
+    turns = torch.stack([haar_frame(8, 8, generator) for _ in range(1000)])
+    assert (turns @ turns.mT - torch.eye(8)).abs().max() < 1e-12
+    assert float((vector @ turns @ vector).mean()) == pytest.approx(0, abs=4 / (8 * 1000) ** 0.5)
+    assert float((turns[:, 0, 0] > 0).double().mean()) == pytest.approx(0.5, abs=0.07)
 
 
 def test_untrained_heads_stay_within_the_null():

@@ -124,6 +124,10 @@ def test_planted_frequencies_are_what_the_network_needs(monkeypatch: pytest.Monk
     few = ablate_frequencies(parameters, config, [[], [1, 2, 3, 4]])[1]
     assert few is not None
     assert few.without_others == (), "two others are fewer than four"
+    doubled = {name: values.double() for name, values in parameters.items()}
+    before = doubled["W_E"].clone()
+    assert ablate_frequencies(doubled, config, [[2, 5], [1, 3]]) == [right, wrong]
+    assert torch.equal(doubled["W_E"], before), "the parameters stay as they were"
 
 
 def test_random_logits_have_no_key_frequencies():

@@ -32,7 +32,7 @@ def of(*graphs, boxes=None):
 
 
 def test_the_share_of_graphs_is_counted_at_the_thresholds_that_its_own_graph_reaches():
-    found = of(wording(0.1, 0.1), wording(0.9, 0.65), wording(0.75, 0.9, token=12))
+    found = of(wording(0.1, 0.1), wording(0.9, 0.65, tokens=(2, 8)), wording(0.75, 0.9, token=12))
     assert found.latents == LATENTS
     assert found.same.tolist() == [[1, 0], [1, pytest.approx(2 / 3)]]
     assert found.other.tolist() == [[1], [0]]
@@ -40,6 +40,14 @@ def test_the_share_of_graphs_is_counted_at_the_thresholds_that_its_own_graph_rea
         "Of 2 other graphs of the same answer a latent returns in 67%, of 1 of other answers in 50%; "
         "0 of 2 return in all"
     )
+
+
+def test_a_paraphrase_that_was_traced_twice_counts_once():
+    again = wording(0.9, 0.9), wording(0.75, 0.9, token=12), wording(0.1, 0.1, token=12)
+    assert [found.shape for found in (of(wording(0.1, 0.1), *again).same, of(wording(0.1, 0.1), *again).other)] == [
+        (2, 1),
+        (2, 1),
+    ]
 
 
 def test_a_latent_of_the_other_sign_or_another_dictionary_does_not_return():
@@ -58,7 +66,8 @@ def test_without_another_wording_it_is_one_run():
 
 def test_a_box_returns_at_the_shares_where_half_of_its_latents_do():
     boxes = {"both": (2, 4), "one": (4,), "weak": (5,), "tokens": (0, 1)}
-    found = of(wording(0.1, 0.9), wording(0.9, 0.65), wording(0.1, 0.1, token=12), boxes=boxes)
+    others = wording(0.9, 0.65, tokens=(2, 8)), wording(0.1, 0.1, token=12)
+    found = of(wording(0.1, 0.9), *others, boxes=boxes)
     assert found.boxes == ("both", "one")
     # at 0.6 and 0.7 its own graph has the second latent alone, at 0.8 both
     assert np.allclose(found.boxes_same, [[1 / 3, 2 / 3], [0, 2 / 3]])

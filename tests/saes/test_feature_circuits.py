@@ -59,9 +59,9 @@ def with_others(**reads: float):
     return model
 
 
-def attacked(model) -> FeatureCircuit:
+def attacked(model, n_prompts: int = 6) -> FeatureCircuit:
     config = FeatureCircuitConfig(attribution=AttributionConfig(steps=3), n_features=1, verify=0, nulls=False)
-    return find_feature_circuit(model, perfect_dictionaries(), planted_task(model), config)
+    return find_feature_circuit(model, perfect_dictionaries(), planted_task(model, n_prompts), config)
 
 
 def test_a_helper_and_a_hurter_that_cancel_are_faithful_in_the_mean_and_break_under_attack():
@@ -80,6 +80,9 @@ def test_a_circuit_that_does_nearly_all_stands_and_its_random_rivals_do_not():
     assert max(found.attacked.random_circuits) < 0.1, "their helpers are the circuit"
     assert min(found.attacked.random_outsiders) > 0.9
     assert found.stands is True
+    one = attacked(with_others(helps=0.1), n_prompts=1)
+    assert one.stands is None, "one prompt does not say how far prompts differ"
+    assert one.under_attack()[0].endswith("undecided")
 
 
 def test_an_attack_without_helpers_says_so_and_the_circuit_does_not_stand():

@@ -14,10 +14,12 @@ from saes.evaluation.nulls import (
     AgainstNulls,
     DictionaryAgainstNulls,
     NullScore,
+    label_scores,
     null_config,
     reconstruction_scores,
     train_nulls,
 )
+from saes.features.label_shares import LabelShare
 from saes.kinds.config import BatchTopKConfig, MatchingPursuitConfig
 from saes.training.config import NULLS, TrainConfig
 from saes.training.reconstruction import evaluate_on_recording
@@ -108,3 +110,25 @@ def test_a_kind_that_is_given_by_its_loss_has_no_half_to_freeze(tmp_path):
     assert null_config(sae, None, 2.6) == BatchTopKConfig(d_sae=64, k=3)
     with pytest.raises(ConfigError, match="names its own parameters"):
         train_nulls(sae, recording, tmp_path / "nulls", MatchingPursuitConfig(d_sae=64, k=3), TRAIN)
+
+
+def labels(n_fired, n_labelled, score, *ends):
+    """Return the score of a dictionary with these labels; its share of them has an interval of no width."""
+    share = n_labelled / n_fired if n_fired else nan
+    of_labels = LabelShare(n_fired=n_fired, n_labelled=n_labelled, labelled=Interval(share, share, share),
+                           score=Interval(score, *(ends or (nan, nan))))  # fmt: skip
+    return NullScore(heldout=None, in_model=None, labels=of_labels)  # pyright: ignore[reportArgumentType]
+
+
+def test_labels_are_compared_with_nulls_that_have_some():
+    scores = {WHOLE: labels(100, 50, 0.8, 0.75, 0.85), "shuffled": labels(0, 0, nan)}
+    scores |= {"frozen-decoder": labels(90, 19, 0.9), "untrained": labels(90, 27, 0.6)}
+    share, score = label_scores(scores)
+    assert share.nulls == {"frozen-decoder": 19 / 90, "untrained": 0.3}
+    assert score.nulls == {"untrained": 0.6}, "nineteen labels say little"
+    assert (share.verdict, score.verdict) == ("better than all", "better than all")
+    assert list(label_scores({WHOLE: labels(0, 0, nan), "untrained": labels(90, 27, 0.6)})) == []
+    (alone,) = (
+        s for s in label_scores({WHOLE: scores[WHOLE], "shuffled": scores["shuffled"]}) if s.score.startswith("f")
+    )
+    assert alone.verdict == "no null was measured"

@@ -450,6 +450,9 @@ def test_wrong_requests_say_what_to_do(model, features):
         prove(model, dictionary(), features, 999, QUICK)
     with pytest.raises(UsageError, match="never fires"):
         prove(model, dictionary(), features, D - 1, QUICK)
+    for word in (V, -1):
+        with pytest.raises(UsageError, match=f"got {word} to {word}"):
+            prove(model, dictionary(), features, CAUSE, QUICK, words=[word])
     eye = torch.eye(D)
     elsewhere = SAEMetadata(model="tiny", hook_point="blocks.0.hook_resid_pre")
     other = ReLUSAE(Weights(eye, torch.zeros(D), eye, torch.zeros(D)), metadata=elsewhere)

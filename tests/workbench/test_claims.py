@@ -89,6 +89,12 @@ def test_a_claim_about_a_model_without_the_circuit_is_not_supported(cli, planted
     assert "planted:copying" in said["claim"], "what was measured, not what the file says"
     assert "planted:induction" in said["the file says"]
     assert said["would refute it"].endswith("Here 2 of 2 fail, 0 are undecided.")
+    failed, undecided = made.variations[0], replace(made.variations[0], outcome="undecided")
+    mostly_open = replace(made, variations=(failed, undecided, undecided))
+    assert mostly_open.outcome == "not supported"
+    assert "half of the decided variations failing" in dict(mostly_open.facts())["would refute it"]
+    unattacked = replace(made, settings=replace(made.settings, settings=settings | {"attacked": False}))
+    assert any("under attack not tested" in line for line in unattacked.kinds_of_validity())
 
 
 def test_an_interrupted_check_measures_only_what_is_missing(cli, planted, monkeypatch):
