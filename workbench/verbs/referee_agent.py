@@ -108,8 +108,9 @@ class RefereeAgent(_Asks):
         server += [] if self.threads is None else ["--threads", str(self.threads)]
         settings = {"mcpServers": {"referee": {"command": server[0], "args": server[1:]}}}
         with contextlib.redirect_stdout(sys.stderr) if self.json else contextlib.nullcontext():
-            if self.baseline:
+            if self.baseline or self.command:
                 check_protocol()
+            if self.baseline:
                 asyncio.run(_solve(server))
             elif self.command:
                 self._start(settings)
