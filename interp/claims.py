@@ -207,8 +207,8 @@ class Claim(Artefact, kind="claim", made_by="check"):
             ("variations", "; ".join(_meaning(row.changed) for row in rows)),
             (
                 "would refute it",
-                f"more than half of the variations failing by the rule of {self.settings.analysis}; fewer failures "
-                f"leave it undecided. Here {counts['not supported']} of {len(rows)} fail, "
+                f"more than half of the decided variations failing by the rule of {self.settings.analysis}; fewer "
+                f"failures leave it undecided. Here {counts['not supported']} of {len(rows)} fail, "
                 f"{counts['undecided']} are undecided.",
             ),
             ("worst variation", f"{worst.changed}: {_numbers(worst)}"),
@@ -226,7 +226,8 @@ class Claim(Artefact, kind="claim", made_by="check"):
         intervals = sum(row.low is not None for row in rows)
 
         def held(word: str) -> str:
-            some = rows if word in self.settings.settings and word != "seed" else [r for r in rows if word in r.changed]
+            stated = word != "seed" and self.settings.settings.get(word)
+            some = rows if stated else [row for row in rows if word in row.changed]
             return f"{sum(row.outcome == 'supported' for row in some)} of {len(some)} hold" if some else "not tested"
 
         nulls, times = ", ".join(self.stated.nulls), "twice" if self.settings.results else "once"

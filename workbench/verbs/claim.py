@@ -371,7 +371,8 @@ def check_settings(claim: ClaimFile) -> None:
         raise UnknownNameError("analysis", claim.analysis, CHECKED)
     if claim.rule != RULE:
         raise ConfigError(f"the rule of a claim is {RULE!r}, the file has {claim.rule!r}")
-    if claim.variations[0] or any(row in claim.variations[:at] for at, row in enumerate(claim.variations)):
+    whole = [claim.settings | row for row in claim.variations]
+    if claim.variations[0] or any(row in whole[:at] for at, row in enumerate(whole)):
         raise ConfigError("variations: the first changes nothing, and no two are the same; edit the file")
     own = [key.removeprefix("text:") for key in claim.inputs if key.startswith("text:")]
     shown = [word for pairs in (claim.inputs, claim.machine) for pair in pairs.items() for word in pair]
