@@ -12,6 +12,7 @@ from typing import Annotated, ClassVar
 from annotated_types import Interval as Between
 from annotated_types import MaxLen
 
+from interp.artifacts import atomic_file
 from interp.claims import Subject
 from interp.errors import ConfigError
 from interp.options import Argument, Means, check_limits
@@ -169,5 +170,6 @@ class RefereeScore(_Referee):
             from dashboard.figures.referee import power_curves
             from dashboard.figures.theme import LIGHT
 
-            self.plot.write_text(power_curves(score.powers(), LIGHT).to_html(), encoding="utf-8")
+            with atomic_file(self.plot) as temporary:
+                temporary.write_text(power_curves(score.powers(), LIGHT).to_html(), encoding="utf-8")
             print(f"wrote {self.plot}", file=sys.stderr)
