@@ -226,8 +226,8 @@ class Claim(Artefact, kind="claim", made_by="check"):
         intervals = sum(row.low is not None for row in rows)
 
         def held(word: str) -> str:
-            stated = word != "seed" and self.settings.settings.get(word)
-            some = rows if stated else [row for row in rows if word in row.changed]
+            always = word != "seed" and self.settings.settings.get(word)
+            some = rows if always else [row for row in rows if word in row.changed]
             return f"{sum(row.outcome == 'supported' for row in some)} of {len(some)} hold" if some else "not tested"
 
         nulls, times = ", ".join(self.stated.nulls), "twice" if self.settings.results else "once"
