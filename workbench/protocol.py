@@ -85,7 +85,8 @@ async def calling(command: Sequence[str]) -> "AsyncIterator[Callable[..., Awaita
     from mcp.types import TextContent
 
     program = StdioServerParameters(command=command[0], args=list(command[1:]), env=dict(os.environ))
-    async with stdio_client(program) as (read, write), ClientSession(read, write) as session:
+    streams = stdio_client(program, errlog=sys.stderr)  # its default is the stream when the package was imported
+    async with streams as (read, write), ClientSession(read, write) as session:
         await session.initialize()
 
         async def call(tool: str, **arguments: object) -> Any:

@@ -35,8 +35,8 @@ class CoreConfig:
     prompts: int = 8
     """Prompt pairs on which each search scores edges."""
     judging: int = 8
-    """Prompt pairs, the same for all, on which sizes are chosen; as many others admit equally good circuits, and yet
-    others state their numbers."""
+    """Prompt pairs, the same for all searches, on which sizes are chosen. As many others admit equally good circuits,
+    and as many again state their numbers."""
     methods: tuple[Method, ...] = ("eap-ig", "eap", "relp")
     """Scores of edges, in turn."""
     thresholds: tuple[float, ...] = (0.8, 0.85, 0.9)

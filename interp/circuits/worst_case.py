@@ -41,10 +41,10 @@ class AttackConfig:
     prompts: Annotated[int, BASIC] = 16
     """Prompt pairs on which the attack is chosen; as many others judge it."""
     ablations: tuple[Ablation, ...] = ("resample", "other", "mean")
-    """Values by which the adversary replaces edges; the worst counts, beside the mean of the first."""
+    """Values that replace edges. The worst of them counts, beside all other edges replaced by the first."""
     exchanges: int = 16
-    """Inputs whose outside edges are replaced alone, as a start; and nodes whose edges are put back or taken out as a
-    whole, one after another, where that leaves less."""
+    """Inputs whose outside edges alone are replaced, as starts of the attack. Also nodes whose edges are then replaced
+    or put back as a whole, one after another, where that leaves less of the answer."""
     gradient_steps: int = 4
     """Steps of the second adversary, which follows the gradient of the metric by how far each edge is replaced."""
     budget: int | None = None

@@ -201,7 +201,7 @@ class _Latents:
 
 def check_latent(dictionary: Dictionary, index: int) -> None:
     """Raise `ConfigError` for a latent that a dictionary does not have."""
-    if index >= dictionary.d_sae:
+    if not 0 <= index < dictionary.d_sae:
         raise ConfigError(
             f"feature {index} does not exist; choose one of the SAE's features 0 to {dictionary.d_sae - 1}"
         )

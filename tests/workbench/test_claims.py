@@ -138,6 +138,7 @@ def test_an_interrupted_check_measures_only_what_is_missing(cli, planted, monkey
         ({"rule": "Supported: always."}, "the rule of a claim"),
         ({"variations": []}, "variations"),
         ({"variations": [{}, {"seeds": [3]}, {"seeds": [3]}]}, "no two are the same"),
+        ({"variations": [{}, {"model": "planted:induction"}]}, "no two are the same"),
         ({"variations": [{"seeds": [3]}]}, "the first changes nothing"),
         ({"settings": {"model": ["planted:induction"]}}, "takes one value"),
         ({"settings": {"model": "planted:induction", "seeds": [0] * 999}}, "a list of 1 to 64"),

@@ -117,7 +117,7 @@ def test_scores_are_those_of_a_count_by_hand(folder, capsys):
     }
     assert cells["mine", "head", "planted", 1.0].share == proportion_interval(1, 2)
     assert cells["other", "head", "near miss", 0.0].share == proportion_interval(1, 2), "of those that are refused"
-    assert main(["referee", "score", str(folder), "--plot", str(folder / "power.html")]) == 0
+    assert main(["referee", "score", str(folder), "--plot", str(folder / "new" / "power.html")]) == 0
     out = capsys.readouterr().out
     assert "mine meets 0 of 2 aims; other meets 1 of 3 aims" in out
     missed = r"1 of 2 \(0.09 to 0.91\), missed"
@@ -126,7 +126,7 @@ def test_scores_are_those_of_a_count_by_hand(folder, capsys):
     head, _, *rows = table([folder])
     assert head.startswith("| kind | tool | planted (at least 90%) | untrained (at most 5%) | shuffled (at most 5%) |")
     assert [row.split(" | ")[:2] for row in rows] == [["| head", "mine"], ["| head", "other"], ["| edge", "other"]]
-    assert "strength of what was planted" in (folder / "power.html").read_text()
+    assert "strength of what was planted" in (folder / "new" / "power.html").read_text()
     assert main(["referee", "score", str(folder), "--json", "--kinds", "edge"]) == 0
     (row,) = json.loads(capsys.readouterr().out)
     assert (row["tool"], row["share"], row["low"], row["meets"]) == ("other", 0.0, 0.0, True)

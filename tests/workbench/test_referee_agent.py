@@ -49,7 +49,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def exam_of(folder: Path, n: int = 18, seed: int = 0) -> Exam:
+def exam_of(folder: Path, n: int = 12, seed: int = 0) -> Exam:
     return Exam(questions_of(folder, n, seed), folder / "agents" / f"{seed}.jsonl")
 
 
@@ -86,9 +86,11 @@ def test_half_of_the_questions_of_each_sort_are_about_what_is_there(folder):
         assert q.sort == "is it there" or truths[q.case.name].control != "near miss"
     assert {sort: (sum(there), len(there)) for sort, there in by_sort.items()} == dict.fromkeys(by_sort, (2, 4))
     assert set(by_sort) == {"which head", "what does it do", "is it there"}
-    with pytest.raises(ConfigError, match="24 of 99 questions"):
-        questions_of(folder, 99, 0)
-    weak = questions_of(folder, 4, 0, strength=0.4)
+    most = questions_of(folder, 12, 0)
+    with pytest.raises(ConfigError, match="12 of 13 questions, in half of which nothing is there"):
+        questions_of(folder, 13, 0)  # six are planted in full
+    assert sum(q.key(truths[q.case.name]) in ("nothing", "no") for q in most) == 6
+    weak = questions_of(folder, 2, 0, strength=0.4)
     assert {truths[q.case.name].effect for q in weak} == {0, 0.4}
     with pytest.raises(ConfigError, match=r"nothing planted at strength 0.3; it has \[0.4, 1.0\]"):
         questions_of(folder, 4, 0, strength=0.3)
@@ -105,18 +107,22 @@ def test_an_agent_that_tests_first_is_scored_without_false_explanations(folder, 
     (folder / "hidden").rename(folder / "truth.json")
     score = score_agent(folder, exam_of(folder), "a")  # from the log
     there = sum(q.key(truths[q.case.name]) not in ("nothing", "no") for q in exam.questions.values())
-    assert score.counts("none")["precision"] == (there, 18)
+    assert score.counts("none")["precision"] == (there, 12)
     assert score.counts("only supported") | {"invented": 0} == {
-        "precision": (there, there), "recall": (there, there), "false explanations": (0, 18), "invented": 0
+        "precision": (there, there), "recall": (there, there), "false explanations": (0, 12), "invented": 0
     }  # fmt: skip
     agent = f"{sys.executable} -c 'import json, sys; json.load(open(sys.argv[1])); sys.exit(3)' {{config}}"
-    assert main(["referee", "agent", str(folder), "--n", "18", "--command", agent, "--json"]) == 0
+    assert main(["referee", "agent", str(folder), "--n", "12", "--command", agent, "--json"]) == 0
     told = capsys.readouterr()
     assert "exit code 3" in told.err
     assert json.loads(told.out)[0]["recall of"] == 0, "of what it answered"
-    assert main(["referee", "agent", str(folder), "--n", "18", "--command", "agent '{config}"]) == 2
+    assert main(["referee", "agent", str(folder), "--n", "12", "--command", "agent '{config}"]) == 2
     assert "No closing quotation" in capsys.readouterr().err
-    assert main(["referee", "agent", str(folder), "--n", "18", "--out", "0"]) == 0, "the log of the agent above"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "mcp", None)  # not installed
+        assert main(["referee", "agent", str(folder), "--n", "12", "--command", agent]) == 2
+    assert "pip install 'mcp>=2,<3'" in capsys.readouterr().err, "before an agent starts that could call nothing"
+    assert main(["referee", "agent", str(folder), "--n", "12", "--out", "0"]) == 0, "the log of the agent above"
     printed = capsys.readouterr().out
     assert '"mcpServers"' in printed
     assert f"{there} of {there} (" in printed
@@ -199,7 +205,7 @@ def test_reads_of_two_models_a_direction_and_embeddings_show_what_is_planted(tmp
 
 
 def test_the_baseline_answers_over_the_protocol_and_nothing_is_given_away(tmp_path):
-    assert main(["referee", "write", str(tmp_path), "--n", "1", "--kinds", "head"]) == 0
+    assert main(["referee", "write", str(tmp_path), "--n", "2", "--kinds", "head"]) == 0
     server = [sys.executable, "-m", "workbench", "referee", "mcp", str(tmp_path), "--n", "4"]
     replies: list[str] = []
 
@@ -227,6 +233,6 @@ def test_the_baseline_answers_over_the_protocol_and_nothing_is_given_away(tmp_pa
         assert secret not in text
     score = score_agent(tmp_path, Exam(questions_of(tmp_path, 4, 0), tmp_path / "agents" / "agent.jsonl"), "baseline")
     assert score.tests == 4
-    assert score.counts("none")["recall"] == (1, 1), "what is planted stands out"
-    assert score.counts("none")["false explanations"] == (3, 4)
+    assert score.counts("none")["recall"] == (2, 2), "what is planted stands out"
+    assert score.counts("none")["false explanations"] == (2, 4)
     assert {tool.name for tool in offered() if tool.writes} == {"submit"}

@@ -13,12 +13,13 @@ from interp.models.loading import load_model
 from interp.statistics import Interval
 from saes.weights.folder import load_sae
 from workbench.referee import direction, feature
-from workbench.referee._small_models import claimed_words, read_texts, setting_of
+from workbench.referee._small_models import Texts, claimed_words, read_texts, setting_of, write_texts
 from workbench.referee.baselines import METHODS
 from workbench.referee.cases import Answer, CaseWords, RefereeCase
 from workbench.referee.direction import ACTIVE, VECTOR
 from workbench.referee.feature import CARRIED, D_SAE, READ
 from workbench.referee.kinds import how_of
+from workbench.referee.run import answer_case
 
 SEEDS = (11, 12, 13)
 """Odd and even: both near misses of a feature, and both ways in which a direction is read."""
@@ -49,6 +50,16 @@ def test_what_is_planted_is_supported_and_no_control_is(kind, control, seeds, tm
             assert reads.outcome == ("not supported" if wrong_words else "supported"), (seed, reads)
         if control == "planted":
             assert given.value > given.null
+
+
+def test_the_strongest_activations_of_a_short_text_are_read_and_a_latent_that_is_not_there_is_refused(tmp_path):
+    said = written("feature", folder := tmp_path / "case", "planted", 12)
+    case = RefereeCase(name="case", kind="feature", claim=said.claim, details=said.details)
+    short = "".join(said.details["words"])
+    write_texts(folder, Texts(documents=(short,), prompts=(short,)))
+    assert answer_case(folder, case, "activations").value == 1, "fewer tokens than the method reads"
+    given = answer_case(folder, replace(case, details=case.details | {"latent": -1}), "activations")
+    assert (given.outcome, given.why[:25]) == ("undecided", "feature -1 does not exist")
 
 
 def test_a_feature_is_written_carried_and_raised_by_as_much_as_its_strength_says(tmp_path):

@@ -106,7 +106,7 @@ def by_activations(folder: Path, case: RefereeCase) -> Answer:
     sae, latent = load_sae(folder), detail(case, "latent", int)
     check_latent(sae, latent)
     x, tokens = residuals(load_model(str(folder)), detail(case, "hook_point", str), read_texts(folder))
-    top = sae.encode(x.flatten(0, 1))[:, latent].topk(N_TOP).indices
+    top = sae.encode(x.flatten(0, 1))[:, latent].topk(min(N_TOP, tokens.numel())).indices
     words = torch.tensor(tokens_of(claimed_words(case)))
     return _at_least(ON_WORDS, float(torch.isin(tokens.flatten()[top], words).double().mean()))
 

@@ -21,12 +21,18 @@ from interp.circuits.config import EvaluationConfig, FindConfig
 from interp.circuits.find import evaluate
 from interp.circuits.judging import pick
 from interp.circuits.worst_case import AttackConfig
-from interp.errors import ConfigError
 from interp.models.small import load_small
 from interp.names import parse_head
 from interp.seeds import make_generator
 from workbench.referee.cases import Answer, CaseWords, Control, KindOfCase, RefereeCase, detail
-from workbench.referee.planted_models import PlantedModel, copying_rows, parse_edge, read_rows, write_rows
+from workbench.referee.planted_models import (
+    PlantedModel,
+    copying_rows,
+    parse_edge,
+    read_rows,
+    without_gap,
+    write_rows,
+)
 
 N_PROMPTS = 32
 """The first half chooses the attack, the second judges it."""
@@ -86,10 +92,8 @@ def answer(folder: Path, case: RefereeCase) -> Answer:
     """Evaluate the circuit in the mean and in the worst case."""
     model = load_small(folder)
     task = read_rows(folder).task(model, check_gap=False)
-    try:
-        task.check_gap()
-    except ConfigError as error:
-        return Answer(outcome="not supported", value=task.gap, null=2 * task.gap_error, why=str(error)[:400])
+    if (lacking := without_gap(task)) is not None:
+        return lacking
     circuit = Circuit.of("", "", claimed_edges(case))
     choose, judge = task.split(task.n_prompts // 2)
     mean = evaluate(model, judge, circuit, config=EVALUATION)

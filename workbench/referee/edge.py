@@ -18,7 +18,6 @@ from pathlib import Path
 from interp.circuits.circuit import Edge, edge_text
 from interp.circuits.edge_effect import measure_edge
 from interp.circuits.judging import pick
-from interp.errors import ConfigError
 from interp.models.small import load_small
 from interp.seeds import make_generator
 from workbench.referee.cases import Answer, CaseWords, Control, KindOfCase, RefereeCase, detail
@@ -28,6 +27,7 @@ from workbench.referee.planted_models import (
     copying_rows,
     parse_edge,
     read_rows,
+    without_gap,
     write_rows,
 )
 
@@ -74,10 +74,8 @@ def answer(folder: Path, case: RefereeCase) -> Answer:
     """Patch the edge, beside random changes of the same size."""
     model, edge = load_small(folder), parse_edge(detail(case, "edge", str))
     task = read_rows(folder).task(model, check_gap=False)
-    try:
-        task.check_gap()
-    except ConfigError as error:
-        return Answer(outcome="not supported", value=task.gap, null=2 * task.gap_error, why=str(error)[:400])
+    if (lacking := without_gap(task)) is not None:
+        return lacking
     found = measure_edge(model, task, edge)
     return Answer(
         outcome="supported" if found.matters else "not supported",

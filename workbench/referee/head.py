@@ -9,8 +9,10 @@ from pathlib import Path
 
 from interp.circuits.config import HeadScoresConfig
 from interp.circuits.head_kinds import score_heads
+from interp.circuits.head_scores import HeadScores
 from interp.circuits.judging import pick
 from interp.errors import UnknownNameError
+from interp.models.hooked import HookedModel
 from interp.models.small import load_small
 from interp.names import HEAD_KINDS, parse_head
 from interp.seeds import make_generator
@@ -52,19 +54,21 @@ def write(folder: Path, control: Control, effect: float, seed: int) -> CaseWords
     )
 
 
+def scores_of(model: HookedModel) -> HeadScores:
+    """Score all heads of a case's model on prompts that fill its context."""
+    length = model.cfg.n_ctx
+    config = HeadScoresConfig(n_prompts=8, context_length=length, min_lag=length // 4, max_lag=length // 2)
+    return score_heads(model, config)
+
+
 def answer(folder: Path, case: RefereeCase) -> Answer:
     """Score all heads, and return the verdict on the claimed one."""
     head, kind = parse_head(detail(case, "head", str)), detail(case, "head_kind", str)
     if kind not in ALIKE:
         raise UnknownNameError("kind of head", kind, ALIKE)
-    model = load_small(folder)
-    length = model.cfg.n_ctx
-    scores = score_heads(
-        model, HeadScoresConfig(n_prompts=8, context_length=length, min_lag=length // 4, max_lag=length // 2)
-    )
-    row = {row.name: row for row in scores.of_kind(kind)}.get(str(head))
-    if row is None:
-        raise UnknownNameError("head", str(head), [row.name for row in scores.of_kind(kind)])
+    rows = {row.name: row for row in scores_of(load_small(folder)).of_kind(kind)}
+    if (row := rows.get(str(head))) is None:
+        raise UnknownNameError("head", str(head), rows)
     return Answer(
         outcome="supported" if row.above_null else "not supported",
         value=row.score,

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from interp.artifacts import read_json, write_json
 from interp.circuits.circuit import Edge
-from interp.errors import ConfigError
+from interp.errors import ConfigError, NoGapError
 from interp.forms import from_json
 from interp.models.hooked import HookedModel
 from interp.models.small import SmallConfig, build_small, save_small
@@ -30,7 +30,7 @@ from interp.names import parse_head
 from interp.patching.metrics import METRICS
 from interp.patching.task import Task
 from workbench.referee._small_models import shuffle_weights
-from workbench.referee.cases import Control
+from workbench.referee.cases import Answer, Control
 
 TASK_FILE = "task.json"
 LOGIT_SCALE = 10.0
@@ -255,6 +255,15 @@ def write_rows(folder: Path, rows: TaskRows) -> None:
 def read_rows(folder: Path) -> TaskRows:
     """Read the prompts of a case. Raises `MissingError`, or `ConfigError` that names what is wrong."""
     return from_json(TaskRows, read_json(folder / TASK_FILE), folder / TASK_FILE, "asked")
+
+
+def without_gap(task: Task) -> Answer | None:
+    """Refuse a claim where the model does not do the task; None where it does."""
+    try:
+        task.check_gap()
+    except NoGapError as error:
+        return Answer(outcome="not supported", value=task.gap, null=2 * task.gap_error, why=str(error)[:400])
+    return None
 
 
 _EDGE = re.compile(r"(?P<source>\w+) -(?:(?P<via>[qkv])-)?> (?P<target>\w+)")

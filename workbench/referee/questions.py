@@ -11,9 +11,8 @@ weights), or the claim is a near miss, of which only *is it there* is asked. All
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, replace
-from itertools import cycle
 from pathlib import Path
 from typing import Any, Literal
 
@@ -116,6 +115,9 @@ class AgentQuestion:
         return str(self.case.details[self.detail]) if self.detail else "yes"
 
 
+_Entry = tuple[int, Path, RefereeCase, OpenDetail | None]
+
+
 def questions_of(folder: Path, n: int, seed: int, strength: float = 1.0) -> list[AgentQuestion]:
     """Draw questions about the cases of a folder, as many of each sort as there are cases for, no case twice.
 
@@ -127,7 +129,7 @@ def questions_of(folder: Path, n: int, seed: int, strength: float = 1.0) -> list
     if strength not in strengths:
         raise ConfigError(f"{folder} has nothing planted at strength {strength:g}; it has {strengths}")
     found = [(where, case) for where, case in cases_of(folder) if truths[case.name].effect in (0, strength)]
-    pools: dict[tuple[str, bool], list[tuple[int, Path, RefereeCase, OpenDetail | None]]] = defaultdict(list)
+    pools: dict[tuple[str, bool], list[_Entry]] = defaultdict(list)
     seen: dict[tuple[str, str, str], int] = defaultdict(int)
     for at in rng.permutation(len(found)):
         where, case = found[at]
@@ -140,18 +142,28 @@ def questions_of(folder: Path, n: int, seed: int, strength: float = 1.0) -> list
     for pool in pools.values():  # so that kinds and controls take turns
         pool.sort(key=lambda entry: -entry[0])
     drawn: dict[str, AgentQuestion] = {}
-    for key in cycle(sorted(pools)):
-        if len(drawn) == n or not any(pools.values()):
-            break
-        while pools[key]:
-            _, where, case, form = pools[key].pop()
-            if case.name not in drawn:
-                drawn[case.name] = _asked(where, case, form)
-                break
+    sorts = sorted({sort for sort, _ in pools})
+    while sorts and len(drawn) < n:
+        sort = sorts.pop(0)
+        pair = [_next(pools[sort, there], drawn) for there in (False, True)]
+        if None not in pair:  # else the sort has ended: one more of it alone would not be half
+            sorts.append(sort)
+            drawn |= {each[2].name: _asked(*each[1:]) for each in pair[: n - len(drawn)] if each is not None}
     if len(drawn) < n:
-        raise ConfigError(f"{folder} has cases for {len(drawn)} of {n} questions; write more, or ask fewer with --n")
+        raise ConfigError(
+            f"{folder} has cases for {len(drawn)} of {n} questions, in half of which nothing is there; write more, or "
+            "ask fewer with --n"
+        )
     shuffled = [list(drawn.values())[at] for at in rng.permutation(n)]
     return [replace(question, name=f"q{number:02d}") for number, question in enumerate(shuffled, 1)]
+
+
+def _next(pool: list[_Entry], drawn: Container[str]) -> _Entry | None:
+    """Take the next case of a pool that is not drawn yet; None without one."""
+    while pool:
+        if (entry := pool.pop())[2].name not in drawn:
+            return entry
+    return None
 
 
 def _asked(where: Path, case: RefereeCase, form: OpenDetail | None) -> AgentQuestion:

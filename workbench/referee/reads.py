@@ -14,18 +14,18 @@ from torch import Tensor
 from interp.artifacts import read_json
 from interp.circuits.attribution import attribute
 from interp.circuits.circuit import edge_text
-from interp.circuits.config import HeadScoresConfig
-from interp.circuits.head_kinds import head_patterns, score_heads
+from interp.circuits.head_kinds import head_patterns
 from interp.directions.files import read_vector
 from interp.errors import MissingError, UnknownNameError
 from interp.interventions.edits import adding
-from interp.models.adapter import Hook, bos_token_id, check_token_ids, run_with_cache, run_with_hooks
+from interp.models.adapter import Hook, check_token_ids, run_with_hooks
 from interp.models.small import CONFIG_FILE, load_small
 from interp.names import parse_head
 from interp.patching.ablation import ablated
 from saes.weights.folder import load_sae
+from workbench.referee._small_models import read_texts, residuals
 from workbench.referee.direction import VECTOR
-from workbench.referee.head import ALIKE
+from workbench.referee.head import ALIKE, scores_of
 from workbench.referee.planted_models import TASK_FILE, read_rows
 
 if TYPE_CHECKING:
@@ -110,9 +110,7 @@ def head_scores(where: Path) -> list[dict[str, object]]:
 
     `null` is the highest share that is expected of a head that is not of the kind.
     """
-    length = _model(where).cfg.n_ctx
-    config = HeadScoresConfig(n_prompts=8, context_length=length, min_lag=length // 4, max_lag=length // 2)
-    scores = score_heads(_model(where), config)
+    scores = scores_of(_model(where))
     rows = [row for kind in ALIKE for row in scores.of_kind(kind)]
     return [{"head": str(row.name), "kind": row.kind, "score": row.score, "null": row.null_high} for row in rows]
 
@@ -141,11 +139,9 @@ def latents(where: Path) -> list[dict[str, object]]:
     """
     _needs(where, "cfg.json")
     model, sae = _model(where), load_sae(where)
-    bos = bos_token_id(model)
-    documents = [list(text.encode()) for text in read_json(where / "texts.json")["documents"]]
     with torch.inference_mode():
-        _, values = run_with_cache(model, torch.tensor([[bos, *ids] for ids in documents]), [sae.hook_point])
-        acts, ids = sae.encode(values[sae.hook_point])[:, 1:].flatten(0, 1), torch.tensor(documents).flatten()
+        x, tokens = residuals(model, sae.hook_point, read_texts(where))
+        acts, ids = sae.encode(x.flatten(0, 1)), tokens.flatten()
         fires = torch.stack([acts[ids == token].mean(0) for token in ids.unique()]).topk(LISTED, 0)
         raises = (sae.W_dec @ model.W_U).topk(LISTED)
     columns = (ids.unique()[fires.indices.T], fires.values.T, raises.indices, raises.values)

@@ -277,7 +277,7 @@ class OfCircuit(Threaded, RunsModel):
     circuit: Annotated[str, Argument("CIRCUIT")]
     """Name of a circuit that `circuit find` made."""
     task: TaskName | None = None
-    """File of prompts, where the circuit's came from one that is too large to be kept. Default: the circuit's task."""
+    """File of prompts; needed where the circuit's own file was too large to be kept. Default: the circuit's task."""
 
     def default_name(self) -> str:
         """Return the name of the circuit."""
@@ -290,13 +290,15 @@ class AttackCircuit(AttackConfig, OfCircuit, Analysis["WorstCase"]):
 
     Example: workbench circuit attack ioi-smollm2-135m
 
-    Faithfulness replaces all edges outside a circuit, and helpers and hurters among them may cancel. The adversary
-    replaces helpers alone, then follows a gradient, on prompts that are not among those that judge it. The nulls are as
-    many random edges, and random circuits of the same size attacked through their helpers. Values that replace edges
-    are those of the circuit's own ablation and of --ablations; with the first, each wording of ioi and greater-than
-    judges too. It also says how many edges a circuit needs where helpers are replaced. `--grow 12` searches a circuit
-    that stands: edges that the adversary replaces are added until it fails, in 12 rounds at most. Of SmolLM2 it takes
-    some minutes for each ablation on two cores; the price is said first.
+    Faithfulness replaces all edges outside a circuit. Some of them help the answer, others hurt it, and both may
+    cancel. The adversary replaces helpers alone, then follows a gradient. Other prompts judge what it chose. Nulls: as
+    many random edges replaced, and random circuits of the same size with their helpers replaced.
+
+    Replaced edges get the values of the circuit's own ablation, then those of --ablations; the worst counts. Each
+    wording of ioi and greater-than judges the first, too. The attack also says how many edges a circuit needs where
+    helpers are replaced. `--grow 12` searches a circuit that stands: edges that the adversary replaces are added until
+    it fails, in 12 rounds at most. On SmolLM2 the attack takes some minutes for each ablation on two cores; the price
+    is said first.
     """
 
     words: ClassVar[tuple[str, ...]] = ("circuit", "attack")
@@ -333,11 +335,11 @@ class FindCore(CoreConfig, OfCircuit, Resumable["Core"]):
 
     Example: workbench circuit core ioi-smollm2-135m
 
-    Prompts, wordings of the task, thresholds and methods vary; nodes are taken out and replaced by the next edges of
-    the ranking, with exact evaluation; a circuit is searched outside the smallest one. Some held-out prompts admit the
-    equally good circuits, others state their numbers. The null is the same nodes wired at random, with as many edges
-    into each input. Of SmolLM2 it takes about ten minutes on two cores; the price is said first. Interrupted? The same
-    command resumes.
+    The searches differ in prompts, wordings of the task, thresholds and methods. From each circuit nodes are taken out,
+    and replaced by the next edges of the ranking. Further circuits are searched outside the smallest one. Some held-out
+    prompts admit the equally good circuits, others state their numbers. The null is circuits of the same nodes wired at
+    random, with as many edges into each input. On SmolLM2 it takes about ten minutes on two cores; the price is said
+    first.
     """
 
     words: ClassVar[tuple[str, ...]] = ("circuit", "core")

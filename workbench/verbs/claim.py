@@ -76,18 +76,19 @@ class StateClaim(InWorkspace):
 
     Example: workbench claim proofs/demo-540 --number steer
 
-    The file is JSON, with the hashes of everything that was read. `workbench check FILE` measures it, here or
-    elsewhere.
+    A variation is the same analysis with another seed. Of a circuit it is also another wording of the task, or an
+    attack. The file is JSON, with the hashes of everything that was read. `workbench check FILE` measures all
+    variations, here or elsewhere.
     """
 
     words: ClassVar[tuple[str, ...]] = ("claim",)
 
     key: Annotated[str, Argument("KEY")]
-    """Artefact whose result is stated: FOLDER/NAME, as `workbench verify` lists it."""
+    """Proof, alignment or circuit whose result is stated: FOLDER/NAME, as `workbench verify` lists it."""
     number: Annotated[str, Means("NAME")] = ""
     """The number that is claimed. Default: the first that is supported."""
     seeds: Annotated[int, Between(ge=0, le=MAX_VARIATIONS - 1)] = SEEDS
-    """Variations: further seeds."""
+    """Variations by further seeds."""
     out: Path = Path("claim.json")
     """File to write."""
 
@@ -185,9 +186,10 @@ class CheckClaim(Threaded, RunsModel, Resumable["Claim"]):
 
     Example: workbench check claim.json
 
-    A file from elsewhere is data: only analyses of this workbench run, with settings that they check. What differs from
-    the hashes in the file is said first. Prompts of its own are in it, or named by hash: give them with `--text`.
-    `--out` writes the claim with the results, so that another machine can compare.
+    Supported: every variation supports it. Not supported: less than half of the decided ones do. Else undecided. A file
+    from elsewhere is data: only analyses of this workbench run, with settings that they check. Inputs with another hash
+    than in the file are named first. Prompts of the claim are in the file, or named by hash: give those with `--text`.
+    `--out` writes the claim with its results, so that another machine can compare.
     """
 
     words: ClassVar[tuple[str, ...]] = ("check",)
@@ -371,7 +373,8 @@ def check_settings(claim: ClaimFile) -> None:
         raise UnknownNameError("analysis", claim.analysis, CHECKED)
     if claim.rule != RULE:
         raise ConfigError(f"the rule of a claim is {RULE!r}, the file has {claim.rule!r}")
-    if claim.variations[0] or any(row in claim.variations[:at] for at, row in enumerate(claim.variations)):
+    whole = [claim.settings | row for row in claim.variations]
+    if claim.variations[0] or any(row in whole[:at] for at, row in enumerate(whole)):
         raise ConfigError("variations: the first changes nothing, and no two are the same; edit the file")
     own = [key.removeprefix("text:") for key in claim.inputs if key.startswith("text:")]
     shown = [word for pairs in (claim.inputs, claim.machine) for pair in pairs.items() for word in pair]

@@ -12,6 +12,7 @@ from typing import Annotated, ClassVar
 from annotated_types import Interval as Between
 from annotated_types import MaxLen
 
+from interp.artifacts import atomic_file
 from interp.claims import Subject
 from interp.errors import ConfigError
 from interp.options import Argument, Means, check_limits
@@ -62,9 +63,9 @@ class RefereeWrite(Seeded, _Working):
 
     Example: workbench referee write referee
 
-    A case is a claim about tiny models beside it. `truth.json` says how each was made; whoever answers does not read
-    it. Controls: untrained weights, shuffled weights, and near misses. For power a quarter of `--n` is planted at each
-    of some smaller strengths. The same command writes what is missing.
+    A case is a claim about tiny models that lie beside it. Planted claims are true. Controls are false: claims about
+    untrained or shuffled weights, and near misses. `truth.json` says how each case was made; the tool that answers does
+    not read it. To measure power, a quarter of --n is also planted at each of some smaller strengths.
     """
 
     words: ClassVar[tuple[str, ...]] = ("referee", "write")
@@ -143,8 +144,8 @@ class RefereeScore(_Referee):
     Example: workbench referee score referee
 
     A file of answers names its tool and gives for each case: supported, not supported or undecided. A case without an
-    answer is undecided. Shares have Wilson's 95 % intervals. Aims: 90 % of the planted supported, at most 5 % of the
-    untrained and of the shuffled, and 80 % of the near misses answered with not supported.
+    answer is undecided. Shares have Wilson's 95 % intervals. Aims: at least 90 % of the planted claims supported, at
+    most 5 % of the untrained and of the shuffled. At least 80 % of the near misses are to be refused: not supported.
     """
 
     words: ClassVar[tuple[str, ...]] = ("referee", "score")
@@ -169,5 +170,6 @@ class RefereeScore(_Referee):
             from dashboard.figures.referee import power_curves
             from dashboard.figures.theme import LIGHT
 
-            self.plot.write_text(power_curves(score.powers(), LIGHT).to_html(), encoding="utf-8")
+            with atomic_file(self.plot) as temporary:
+                temporary.write_text(power_curves(score.powers(), LIGHT).to_html(), encoding="utf-8")
             print(f"wrote {self.plot}", file=sys.stderr)

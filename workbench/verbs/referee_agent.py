@@ -35,7 +35,7 @@ class _Asks(Seeded, Threaded):
     n: Annotated[int, Between(ge=1, le=1_000)] = 40
     """Questions."""
     strength: Annotated[float, Between(gt=0, le=1)] = 1.0
-    """Strength of what is planted: 1, or one of 0.05, 0.1, 0.2, 0.4 and 0.7, which make finding it harder."""
+    """Strength of what is planted: 1, or a weaker one that the folder has (0.05, 0.1, 0.2, 0.4, 0.7)."""
     out: Annotated[str, Means("NAME"), MaxLen(60)] = "agent"
     """Name of the agent: what it does is written to `agents/NAME.jsonl` in the folder."""
 
@@ -108,8 +108,9 @@ class RefereeAgent(_Asks):
         server += [] if self.threads is None else ["--threads", str(self.threads)]
         settings = {"mcpServers": {"referee": {"command": server[0], "args": server[1:]}}}
         with contextlib.redirect_stdout(sys.stderr) if self.json else contextlib.nullcontext():
-            if self.baseline:
+            if self.baseline or self.command:
                 check_protocol()
+            if self.baseline:
                 asyncio.run(_solve(server))
             elif self.command:
                 self._start(settings)
