@@ -118,7 +118,7 @@ def attack_circuit(
     if circuit.weight_hash:
         circuit.check_model(weight_hash(model))
     included = graph.members(circuit)
-    done, total = 0, 2 * len(config.ablations) + 1 + bool(config.grow)
+    done, total = 0, 2 * len(config.ablations) + 1 + config.grow
 
     def told(part: str) -> None:
         nonlocal done
@@ -144,9 +144,7 @@ def attack_circuit(
     assert first is not None
     sizes = _sizes(first[1], config)
     told("sizes")
-    grown, standing = _grow(*first, included, config)
-    if config.grow:
-        told("search")
+    grown, standing = _grow(*first, included, config, told)
     settings = AttackSettings(
         **vars(config), model=model_name, weight_hash=weight_hash(model), circuit=name, n_edges=int(included.sum()),
         n_edges_of_graph=graph.n_edges, task=task.settings,
@@ -377,7 +375,7 @@ def _sizes(judge: _Adversary, config: AttackConfig) -> list[StandingSize]:
 
 
 def _grow(
-    chooser: _Adversary, judge: _Adversary, included: Edges, config: AttackConfig
+    chooser: _Adversary, judge: _Adversary, included: Edges, config: AttackConfig, told: Callable[[str], None]
 ) -> tuple[tuple[Grown, ...], Edges | None]:
     """Add edges that the adversary replaces until it leaves enough; return every circuit, and the one that stands."""
     rows, kept = [], included
@@ -385,6 +383,7 @@ def _grow(
         removed = chooser.choose(kept, config.exchanges, None, config.gradient_steps)
         stands = chooser.left([removed, ~kept]).min() >= config.faithfulness
         rows.append(_grown(chooser, judge, kept, removed, config))
+        told(f"search: {rows[-1].n_edges:,} edges")
         if stands:
             return tuple(rows), kept
         kept = kept | chooser.lacked(removed, max(1, int(kept.sum()) // 2))
