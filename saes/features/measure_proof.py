@@ -27,6 +27,7 @@ from interp.lenses.lens import lens_point
 from interp.lenses.vocabulary import vocabulary_of
 from interp.models.adapter import bos_token_id, to_tokens, token_strings
 from interp.models.hooked import HookedModel
+from interp.models.identity import tokenizer_of
 from interp.names import canonical_hook_point
 from interp.nulls import DRAWS, can_hold
 from interp.progress import Progress
@@ -324,8 +325,6 @@ def _check(model: HookedModel, dictionary: Dictionary, folder: Path, lens: Jacob
 
 def _prompts(model: HookedModel, prompts: Sequence[str], case: FeatureCase) -> list[Tensor]:
     """Return the tokens `[1, pos]` of each prompt; beginnings of other text where the model has no tokenizer."""
-    from interp.models.identity import tokenizer_of
-
     if len(prompts) <= CHOOSING:
         raise ConfigError(f"more than {CHOOSING} prompts are needed: these choose the strength, the others judge")
     if tokenizer_of(model, required=False) is not None:

@@ -17,6 +17,7 @@ from interp.atlas.cells import DictionaryReadout, NearestReadout, VectorReadings
 from interp.atlas.sources import AtlasSource
 from interp.dictionary import Dictionary, SparseActs
 from interp.errors import ConfigError, MismatchError
+from interp.models.adapter import widened
 from interp.models.hooked import HookedModel
 from interp.names import RESIDUAL_SUFFIXES, canonical_hook_point, parse_hook_point
 from saes.features.schema import WRITTEN, Features
@@ -82,8 +83,6 @@ def neurons_of(model: HookedModel, hook_point: str, *, sign: int = 1) -> NeuronB
         raise ConfigError(
             f"neurons live at blocks.N.mlp.hook_post with N below {model.cfg.n_layers}, got {hook_point!r}"
         )
-    from interp.models.adapter import widened
-
     W_out = widened(model.blocks[point.layer].mlp.W_out)
     return NeuronBasis(len(W_out), str(point), W_out, sign=sign)
 
