@@ -11,6 +11,7 @@ from interp.errors import ConfigError
 from interp.models.adapter import available_hook_points, tokenizer_hash
 from interp.models.hooked import Hook, HookedModel
 from interp.models.identity import attention_kernel, model_spec, tokenizer_of, weight_hash
+from interp.models.passes import Capture
 from interp.models.tensor_parallel import is_part, split_over
 from interp.text.tokens import Tokenizer
 
@@ -64,8 +65,6 @@ class Bridge(Engine):
 
     @contextmanager
     def reading(self, hook_points: Sequence[str], *, adding: Mapping[str, Tensor] | None = None) -> Iterator[ReadsRows]:
-        from interp.models.passes import Capture
-
         hooks = [(name, _adds(vector)) for name, vector in self.checked(adding).items()]
         with self.model.hooks(fwd_hooks=hooks), Capture(self.model, hook_points) as capture:
             yield capture

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from interp.errors import ConfigError, PromptError
+from interp.models.adapter import hook_points_by_name, key_value_cache, run_with_hooks, to_tokens
 from interp.models.hooked import Hook, HookedModel, PassOptions
 from interp.models.identity import model_spec
 from interp.names import canonical_hook_point
@@ -78,8 +79,6 @@ def without_idle(model: HookedModel, wrappers: Sequence[Wrapper], hook_points: I
 
     No other pass of the model may run meanwhile.
     """
-    from interp.models.adapter import hook_points_by_name
-
     known = hook_points_by_name(model) if wrappers else {}
     hooked = {id(known.get(canonical_hook_point(name))) for name in hook_points}
     idle = [
@@ -126,8 +125,6 @@ class NextToken:
     """
 
     def __init__(self, model: HookedModel, hooks: Sequence[tuple[str, Hook]] = (), *, offset: Offset | None = None):
-        from interp.models.adapter import key_value_cache
-
         self.model, self.hooks, self.offset = model, [*hooks, ("unembed.hook_in", _last)], offset or Offset()
         self._names = [name for name, _ in self.hooks]
         self._cache = key_value_cache(model) if offset is not None or not hooks else None
@@ -138,8 +135,6 @@ class NextToken:
 
     def __call__(self, tokens: Tensor) -> Tensor:
         """Return the logits `[rows, d_vocab]` float32 after `tokens [rows, pos]`, the text of the last call longer."""
-        from interp.models.adapter import run_with_hooks
-
         new = tokens if self._cache is None else tokens[:, self.offset.tokens :]
         options: PassOptions = self.options
         if (valid := self.offset.valid) is not None:
@@ -286,8 +281,6 @@ def prompt_tokens(model: HookedModel, text: str, *, chat: bool = False) -> Tenso
 
     Raises `PromptError` for an empty prompt, one that is too long, or a model without a chat template.
     """
-    from interp.models.adapter import to_tokens
-
     if not chat:
         return to_tokens(model, text)
     if not getattr(model.tokenizer, "chat_template", None):

@@ -34,6 +34,7 @@ from interp.cache import cache_folder, size_text
 from interp.devices import model_dtype, model_sharded, parse_dtype, pick_device
 from interp.errors import ConfigError, CorruptError, MissingError, ResourceError, UnknownNameError
 from interp.models._memory import check_memory
+from interp.models.adapter import show_float32, use_fused_attention
 from interp.models.hooked import HookedModel, wrap_transformers
 from interp.models.identity import HubTokenizer, hash_weights, remember, tokenizer_of
 from interp.models.lora import base_of_adapter, described, is_adapter, merged
@@ -387,8 +388,6 @@ def _load_small(
     if attention != "eager":
         raise ConfigError(f"small models compute attention eagerly; attention={attention!r} is for Hugging Face models")
     name = spec if isinstance(spec, str) else f"{SMALL_PREFIX}{spec}"
-    from interp.models.adapter import show_float32
-
     build = partial(_build_ours, spec, source, seed, device)
     model = build(torch.float32)
     fresh_hash = hash_weights(model.original_model)
@@ -413,7 +412,6 @@ def _build_ours(
 
 def _load_sharded(spec: str, source: ModelSource, dtype: torch.dtype) -> tuple[HookedModel, str]:
     from interp.models._sharded import describe_devices, read_sharded
-    from interp.models.adapter import show_float32
     from interp.models.tensor_parallel import mend_unembedding, processes, read_split
 
     location, n = location_of(source), processes()
@@ -438,8 +436,6 @@ def _load_sharded(spec: str, source: ModelSource, dtype: torch.dtype) -> tuple[H
 def _load_transformers(
     spec: str, source: ModelSource, dtype: torch.dtype, *, device: str, attention: Attention
 ) -> tuple[HookedModel, str]:
-    from interp.models.adapter import show_float32, use_fused_attention
-
     location = location_of(source)
     with quiet_transformers():
         check_memory(spec, location, str(dtype).removeprefix("torch."), device)

@@ -30,6 +30,7 @@ from torch import Tensor
 from interp.dictionary import SparseActs
 from interp.errors import ConfigError, MismatchError, PromptError
 from interp.models.adapter import Hook, available_hook_points, run_with_hooks
+from interp.models.generation import prompt_tokens
 from interp.models.hooked import HookedModel
 from interp.models.identity import tokenizer_of
 from interp.models.passes import read_hook
@@ -291,7 +292,6 @@ class MeasuredPrompts:
         differ in length.
         """
         from interp.models.adapter import token_strings
-        from interp.models.generation import prompt_tokens
 
         tokens = prompt_tokens(model, text, chat=chat).cpu()
         base = None if corrupt is None else prompt_tokens(model, corrupt, chat=chat).cpu()

@@ -2,7 +2,6 @@
 
 import copy
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
@@ -12,15 +11,13 @@ from interp.errors import ConfigError
 from interp.models.adapter import weight_hash
 from interp.models.hooked import HookedModel
 from interp.seeds import make_generator
+from interp.tracing.edges import System
 from interp.tracing.frozen import FrozenModel
+from interp.tracing.graph import AttributionGraph, TraceConfig
 from interp.tracing.replacement import LayerLatents, Neurons
 from interp.workspace import Workspace
 from saes.features.schema import labels
 from saes.sets.set import CrossLayerSet, PerLayerSet, TranscoderSet, open_set
-
-if TYPE_CHECKING:
-    from interp.tracing.edges import System
-    from interp.tracing.graph import AttributionGraph
 
 
 class SetReplacement:
@@ -95,12 +92,11 @@ class SetReplacement:
         return self.set.d_sae(layer)
 
 
-def system_of(graph: "AttributionGraph", model: HookedModel, workspace: Workspace) -> "System":
+def system_of(graph: AttributionGraph, model: HookedModel, workspace: Workspace) -> System:
     """Return the frozen model of a graph's prompt with its latents, as `interp.intervene` and `split_edge` take it.
 
     Raises `MismatchError` for a graph of other weights, `UnknownNameError` for a set that is not in the workspace.
     """
-    from interp.tracing.graph import TraceConfig
     from interp.tracing.trace import open_traced
 
     graph.check_model(weight_hash(model))
