@@ -33,12 +33,14 @@ from dashboard.turns import answered_in_lines, asking
 from interp.acts import Act, Compared, PriceOf, decode, is_streamed, question_schema, typed
 from interp.artifacts import KINDS, as_json
 from interp.artifacts.describe import as_record, schema_of_kind
+from interp.circuits.found_circuit import open_circuit
 from interp.circuits.heads_in_text import HeadsInText
 from interp.errors import ConfigError, UnknownNameError
 from interp.forms import from_json, json_schema
 from interp.options import Count
 from interp.workspace import Workspace
 from saes.acts import catalogue
+from saes.features.schema import Features, check_described, described_another
 
 Limit = Annotated[int, Interval(ge=1, le=MOST_ROWS)]
 """Rows of an answer."""
@@ -123,7 +125,6 @@ def feature(workspace: Workspace, features: str, index: Count) -> dict[str, Any]
     `outdated` says that the SAE was made again since, and all of this describes another direction; else it is empty.
     """
     from dashboard.data.features import explanations, one, relations
-    from saes.features.schema import described_another
 
     record = one(workspace, features, index)
     related = relations(record.features, index)
@@ -137,7 +138,6 @@ def feature(workspace: Workspace, features: str, index: Count) -> dict[str, Any]
 def examples(workspace: Workspace, features: str, index: Count) -> list[dict[str, object]]:
     """Return windows of text with the feature's activation on each token, by group, strongest first."""
     from dashboard.data import features as data
-    from saes.features.schema import Features
 
     return [asdict(example) for example in data.examples(workspace.open(Features, features), index)]
 
@@ -145,7 +145,6 @@ def examples(workspace: Workspace, features: str, index: Count) -> list[dict[str
 def vector(workspace: Workspace, features: str, index: Count) -> dict[str, object]:
     """Return the decoder direction of one feature of an SAE, in the units of the model's activations."""
     from dashboard.data.features import one
-    from saes.features.schema import check_described
     from saes.weights.folder import load_direction
 
     artefact = one(workspace, features, index).features
@@ -166,7 +165,6 @@ def uses(workspace: Workspace, features: str, index: Count) -> dict[str, object]
     """
     from dashboard.data import features as data
     from saes.features.proof import Proof, why_outdated
-    from saes.features.schema import Features
 
     references = data.uses(workspace, workspace.open(Features, features), index)
     proofs = [
@@ -194,8 +192,6 @@ def regions(workspace: Workspace, atlas: str, limit: Limit = 50) -> list[dict[st
 
 def circuit(workspace: Workspace, name: str) -> dict[str, object]:
     """Return a circuit: its nodes, its strongest edges, and the evidence for each, with the nulls and the verdict."""
-    from interp.circuits.found_circuit import open_circuit
-
     artefact = open_circuit(workspace, name)
     edges = sorted(artefact.circuit.edges, key=lambda edge: -abs(edge.score or 0))
     return {

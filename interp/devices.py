@@ -14,6 +14,7 @@ import functools
 import json
 import os
 import platform
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -244,7 +245,6 @@ def faster_in_bfloat16(rows: "torch.Tensor") -> bool:
 
     Processors with bfloat16 units are several times as fast in it, others slower. One thread, the best of three.
     """
-    import time
 
     def seconds(some: "torch.Tensor") -> float:
         times = []

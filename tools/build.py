@@ -22,7 +22,8 @@ from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
 
-from interp.artifacts import FOLDERS, as_json, atomic_file
+from interp.artifacts import FOLDERS, Draft, as_json, atomic_file, save_artefact
+from interp.artifacts.artefact import settings_json
 from interp.recording.recorded import Recorded
 from interp.seeds import derive_seed
 from interp.text import corpora
@@ -226,8 +227,6 @@ class Build(InWorkspace, Seeded, Threaded, OnDevice):
 
 def round_dictionary(workspace: Workspace, seed: int) -> StoredSAE:
     """Write `demo` from `shipped-exact`: weights rounded to bfloat16, biases and thresholds unchanged, new scores."""
-    from interp.artifacts import Draft, save_artefact
-    from interp.artifacts.artefact import settings_json
     from interp.models.loading import load_model
     from interp.recording.store import Recording
     from saes.evaluation.dictionary_checks import scores_on_prose

@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any, Literal
 
@@ -171,8 +172,6 @@ def differences(recorded: str, current: str) -> list[str]:
     >>> differences("F1 0.910 of 40 tokens, 3 minutes ago", "F1 0.905 of 80 tokens, 5 minutes ago")
     ['40 -> 80']
     """
-    from difflib import SequenceMatcher
-
     old, new = (PASSING.sub("", text).split() for text in (recorded, current))
     matched = SequenceMatcher(a=old, b=new, autojunk=False)
     found = []

@@ -14,6 +14,7 @@ concatenated, query heads that share a key are multiplied with it together inste
 found among the `top_k` largest logits instead of by sorting all.
 """
 
+import contextlib
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -236,8 +237,6 @@ def grouped_attention(
 
 def _grouped(plain: Any) -> Any:
     """Use `grouped_attention` within the block."""
-    import contextlib
-
     from transformers import AttentionInterface, AttentionMaskInterface
 
     AttentionInterface.register(GROUPED, grouped_attention)

@@ -33,7 +33,7 @@ from interp.errors import ConfigError, MismatchError
 from interp.forms import from_json
 from interp.models.short_name import short_name
 from interp.progress import Progress, report_made
-from interp.ranks import ALONE, open_draft
+from interp.ranks import ALONE, Ranks, open_draft
 from workbench.first_look import DICTIONARIES, FirstLook
 from workbench.options import options_of
 from workbench.terminal import OnDevice, Threaded, Writes, first_bar, joined_ranks, say, slug, wrote
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from interp.claims import OwnText
     from interp.lenses.jacobian_lens import JacobianLens
     from interp.models.hooked import HookedModel
-    from interp.ranks import Ranks
     from interp.recording.store import Recording
     from interp.workspace import Workspace
     from saes.evaluation.match_by_word import DictionaryIn
@@ -58,7 +57,7 @@ T = TypeVar("T")
 class AnalysisRun:
     """One run of an analysis: its workspace, device and models, and the parents of what it makes."""
 
-    def __init__(self, verb: "Analysis[Any]", workspace: "Workspace", folder: Path, ranks: "Ranks | None" = None):
+    def __init__(self, verb: "Analysis[Any]", workspace: "Workspace", folder: Path, ranks: Ranks | None = None):
         self.workspace, self.folder, self.ranks = workspace, folder, ranks
         self.parents: dict[str, str] = {}
         """Hash of what the artefact is made from, by key."""

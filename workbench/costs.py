@@ -6,20 +6,18 @@ blocks, logits with their sum, a backward pass, and a matrix product. What is co
 
 import shutil
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from interp.cache import size_text
 from interp.devices import free_memory
 from interp.errors import ResourceError
+from interp.lenses.jacobian_lens import JacobianLensConfig, JacobianSettings
+from interp.models.hooked import HookedModel
+from interp.names import lens_hook_points
 from interp.progress import duration
 from workbench.verbs.evaluate import Evaluate
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from pathlib import Path
-
-    from interp.models.hooked import HookedModel
 
 BATCH, SAMPLE = 2_048, 512
 """Tokens that seconds are given for, and tokens of the passes that are timed."""
@@ -103,7 +101,6 @@ class Cost:
 def costs(sizes: CostSizes, pace: ModelPace) -> dict[str, Cost]:
     """Return the cost of each step, by the kind of artefact that it makes."""
     from interp.lenses.jacobian_fit import CLOSER, GAINS, N_GAIN, N_MEANS
-    from interp.lenses.jacobian_lens import JacobianLensConfig
     from interp.lenses.lens_training import N_TEXTS
     from saes.evaluation.in_model import CONTEXT_VALUES
 
@@ -140,16 +137,14 @@ def costs(sizes: CostSizes, pace: ModelPace) -> dict[str, Cost]:
     }
 
 
-def measure_pace(model: "HookedModel", hook_point: str, load: float) -> ModelPace:
+def measure_pace(model: HookedModel, hook_point: str, load: float) -> ModelPace:
     """Time passes of `SAMPLE` tokens and a matrix product, the second of two runs each."""
     import torch
 
     from interp.lenses.jacobian_fit import memory_of, products_of, run_texts
-    from interp.lenses.jacobian_lens import JacobianLensConfig, JacobianSettings
     from interp.lenses.lens_training import autocast, rows_at_once
     from interp.models.adapter import available_hook_points, final_norm_and_unembed
     from interp.models.passes import Capture
-    from interp.names import lens_hook_points
     from saes.evaluation.in_model import LOGIT_VALUES
 
     cfg, length = model.cfg, min(CONTEXT, model.cfg.n_ctx)
@@ -195,7 +190,7 @@ def measure_pace(model: "HookedModel", hook_point: str, load: float) -> ModelPac
     )
 
 
-def check_room(steps: "Sequence[tuple[str, Cost]]", folder: "Path", device: str, command: "Callable[..., str]") -> None:
+def check_room(steps: "Sequence[tuple[str, Cost]]", folder: Path, device: str, command: Callable[..., str]) -> None:
     """Raise `ResourceError` before the long work where steps, with their titles, need more disk or memory than is free.
 
     `command(**options)` is the command with other options, which the message names.
@@ -221,7 +216,7 @@ def check_room(steps: "Sequence[tuple[str, Cost]]", folder: "Path", device: str,
         )
 
 
-def _seconds(run: "Callable[[], object]") -> float:
+def _seconds(run: Callable[[], object]) -> float:
     run()
     started = time.perf_counter()
     run()

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
+from interp.artifacts import save_artefact
 from interp.doctor.certificate import Certificate
 from interp.engines.engine import EngineName
 from interp.errors import ConfigError, program
@@ -94,7 +95,6 @@ def certify(run: "AnalysisRun", engine: "Vllm") -> None:
 
     Raises `ConfigError` where a check failed: what would be recorded is not what the model computes.
     """
-    from interp.artifacts import save_artefact
     from interp.doctor.engine import examine_engine
 
     known = (entry for entry in run.workspace.values(Certificate) if entry.settings.engine == engine.about)

@@ -11,6 +11,7 @@ SAEs applied inside it or to a recording, run on `device`; None takes the fastes
 for an SAE alone.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,12 +19,11 @@ from typing import TYPE_CHECKING, Any
 
 from interp.errors import ConfigError, MismatchError, UnknownNameError
 from interp.models.hooked import HookedModel
+from interp.workspace import Workspace
 from saes.features.schema import NEURONS
 from saes.training.stored import StoredSAE
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from interp.atlas.cells import Readout
     from interp.atlas.sources import AtlasSource
     from interp.atlas.vector_map import VectorMap
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from interp.dictionary import Dictionary
     from interp.patching.task import Task
     from interp.recording.store import Recording
-    from interp.workspace import Workspace
     from saes.kinds.base import SAE
 
 
@@ -39,7 +38,7 @@ if TYPE_CHECKING:
 class ChosenDictionary:
     """An SAE of the workspace or the neurons of a layer, with the recording whose activations it encodes."""
 
-    workspace: "Workspace"
+    workspace: Workspace
     source: str
     recording: "Recording"
     device: str | None = None
@@ -85,7 +84,7 @@ class ChosenDictionary:
 
 
 def open_dictionary(
-    workspace: "Workspace", source: str, recording: str | None, *, device: str | None = None
+    workspace: Workspace, source: str, recording: str | None, *, device: str | None = None
 ) -> ChosenDictionary:
     """Return an SAE of the workspace, or `neurons:HOOK_POINT`, with a recording: by default the SAE's own.
 
@@ -106,7 +105,7 @@ def open_dictionary(
     )
 
 
-def open_recording(workspace: "Workspace", name: str, *, device: str | None = None) -> "Recording":
+def open_recording(workspace: Workspace, name: str, *, device: str | None = None) -> "Recording":
     """Return a recording, stored or live; a live one runs its model on `device`."""
     from interp.recording import live
 
@@ -130,7 +129,7 @@ def open_recording_model(recording: "Recording", *, device: str | None = None) -
     return model
 
 
-def open_sae(workspace: "Workspace", name: str, *, device: str | None = None) -> "SAE":
+def open_sae(workspace: Workspace, name: str, *, device: str | None = None) -> "SAE":
     """Return an SAE of the workspace, by default on the CPU.
 
     On mps it stays on the CPU too, since operations of the sparse step are missing there.
@@ -179,7 +178,7 @@ ATLAS_SOURCES = {
 
 
 def open_atlas_source(
-    workspace: "Workspace",
+    workspace: Workspace,
     source: str,
     hook_point: str | None,
     max_points: int | None,
@@ -229,7 +228,7 @@ def open_atlas_source(
     return openers[kind](model, name, weight_hash=weight_hash(model))
 
 
-def open_mapped_source(workspace: "Workspace", atlas: "VectorMap", *, device: str | None = None) -> "AtlasSource":
+def open_mapped_source(workspace: Workspace, atlas: "VectorMap", *, device: str | None = None) -> "AtlasSource":
     """Return the vectors that an atlas of this workspace was made from."""
     of = atlas.settings
     if of.onto or of.frames:
@@ -242,7 +241,7 @@ AUTO, NONE, UNEMBEDDING = "auto", "none", "unembedding"
 
 
 def with_readout(
-    workspace: "Workspace", source: "AtlasSource", cells: str = AUTO, *, device: str | None = None
+    workspace: Workspace, source: "AtlasSource", cells: str = AUTO, *, device: str | None = None
 ) -> "AtlasSource":
     """Return the source with its cells labelled by `auto`, `none`, `unembedding` or an SAE of the workspace.
 
@@ -269,7 +268,7 @@ def with_readout(
     return _by_sae(workspace, source, sae)
 
 
-def _by_own_sae(workspace: "Workspace", source: "AtlasSource", recording: str) -> "AtlasSource":
+def _by_own_sae(workspace: Workspace, source: "AtlasSource", recording: str) -> "AtlasSource":
     """Label cells by an SAE of this recording and hook point, if possible one with a features artefact."""
     made = [workspace.open(StoredSAE, m.name) for m in workspace.children("recording", recording) if m.kind == "sae"]
     fitting = [sae for sae in made if sae.hook_point == source.hook_point]
@@ -279,20 +278,20 @@ def _by_own_sae(workspace: "Workspace", source: "AtlasSource", recording: str) -
     return _by_sae(workspace, source, described)
 
 
-def _by_sae(workspace: "Workspace", source: "AtlasSource", sae: StoredSAE) -> "AtlasSource":
+def _by_sae(workspace: Workspace, source: "AtlasSource", sae: StoredSAE) -> "AtlasSource":
     from saes.features.sources import dictionary_readout
 
     readout = dictionary_readout(open_sae(workspace, sae.name), sae.name, features_folder(workspace, sae.name))
     return replace(source, readout=readout, parents={**source.parents, sae.key: sae.about.content_hash})
 
 
-def features_folder(workspace: "Workspace", sae: str) -> Path | None:
+def features_folder(workspace: Workspace, sae: str) -> Path | None:
     """Return the features artefact of an SAE, the one of the same name first; None when there is none."""
     names = [m.name for m in workspace.children("sae", sae) if m.kind == "features"]
     return workspace.path("features", sae if sae in names else names[0]) if names else None
 
 
-def _unembedding(workspace: "Workspace", source: "AtlasSource", kind: str, name: str, device: str | None) -> "Readout":
+def _unembedding(workspace: Workspace, source: "AtlasSource", kind: str, name: str, device: str | None) -> "Readout":
     """Return final norm and unembedding of the model that the vectors belong to."""
     from interp.atlas.cells import UnembeddingReadout
 
@@ -315,8 +314,8 @@ def _unembedding(workspace: "Workspace", source: "AtlasSource", kind: str, name:
 
 
 def open_saes(
-    workspace: "Workspace",
-    names: "Sequence[str]",
+    workspace: Workspace,
+    names: Sequence[str],
     *,
     model: str | None = None,
     allow_other_weights: bool = False,
@@ -344,7 +343,7 @@ def open_saes(
     return loaded, [sae.to(loaded.cfg.device) for sae in saes]
 
 
-def feature_table(workspace: "Workspace", sae: str) -> dict[int, dict[str, Any]]:
+def feature_table(workspace: Workspace, sae: str) -> dict[int, dict[str, Any]]:
     """Return `feature -> {feature, label, max_activation}` from the features artefact of an SAE; empty without one."""
     folder = features_folder(workspace, sae)
     if folder is None:

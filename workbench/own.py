@@ -10,17 +10,19 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import Annotated, ClassVar
 
 from interp.cache import size_text
 from interp.errors import ConfigError, MismatchError, MissingError
 from interp.geometry.words import CONCEPTS
+from interp.models.hooked import HookedModel
 from interp.models.short_name import short_name
 from interp.options import BASIC, ArtefactName, Corpus, HookPoint, Means
 from interp.progress import duration
 from interp.recording.recorded import Recorded
+from interp.text.corpora import open_corpus, with_column
 from interp.tracing.graph import TraceConfig
-from interp.tracing.prompts import AnsweredPrompt
+from interp.tracing.prompts import AnsweredPrompt, answered_facts
 from interp.workspace import Workspace
 from saes.features.case import ProofConfig
 from saes.features.meaning import meaning_of
@@ -45,9 +47,6 @@ from workbench.verbs.heads import FitLens, Heads
 from workbench.verbs.record import Record
 from workbench.verbs.trace import TracePrompt
 from workbench.verbs.train import Train
-
-if TYPE_CHECKING:
-    from interp.models.hooked import HookedModel
 
 LOGITS = 10 * 4 * 8 * 41
 """Bytes of the logits of the prompts of the induction circuit that are in memory together, for each token."""
@@ -257,8 +256,6 @@ class Own(OpensDashboard, RecordsInEngine, Seeded, RunsModel):
     @property
     def corpus(self) -> str:
         """Spec of the text, with its column."""
-        from interp.text.corpora import with_column
-
         return with_column(self.text, self.column)
 
     @cached_property
@@ -275,7 +272,6 @@ class Own(OpensDashboard, RecordsInEngine, Seeded, RunsModel):
         workspace has something else of this name.
         """
         from interp.models.loading import adapter_of, load_model, load_tokenizer
-        from interp.text.corpora import open_corpus
 
         open_corpus(self.corpus)  # a mistake in its name shows before a model is loaded
         self.check_engine(self.model, self.hook_point)
@@ -312,11 +308,10 @@ class Own(OpensDashboard, RecordsInEngine, Seeded, RunsModel):
             return self.scale.proofs
         return sum(not step.is_there(workspace) for step in self.proofs(workspace))
 
-    def facts_of(self, model: "HookedModel") -> tuple[OwnFacts, int]:
+    def facts_of(self, model: HookedModel) -> tuple[OwnFacts, int]:
         """Return facts of the model and the text, and the number of documents. Raises `ConfigError` as `text_of`."""
         from interp.models.adapter import default_hook_point
         from interp.recording.record import probe_widths
-        from interp.tracing.prompts import answered_facts
 
         hook_point = self.hook_point or default_hook_point(model)
         documents, tokens = self.text_of(model)
@@ -332,14 +327,13 @@ class Own(OpensDashboard, RecordsInEngine, Seeded, RunsModel):
         )
         return facts, documents
 
-    def text_of(self, model: "HookedModel") -> tuple[int, int]:
+    def text_of(self, model: HookedModel) -> tuple[int, int]:
         """Return documents and tokens of the text, as far as it is read; say where it does not look like English.
 
         Raises `ConfigError` for too little.
         """
         from interp.models.identity import tokenizer_of
         from interp.models.loading import chat_template
-        from interp.text.corpora import open_corpus
 
         tokenizer, documents, tokens = tokenizer_of(model), 0, 0
         words: Counter[bool] = Counter()
@@ -365,7 +359,7 @@ class Own(OpensDashboard, RecordsInEngine, Seeded, RunsModel):
             )
         return documents, tokens
 
-    def check_same(self, model: "HookedModel", facts: OwnFacts) -> None:
+    def check_same(self, model: HookedModel, facts: OwnFacts) -> None:
         """Raise `MismatchError` where the workspace has another recording or dictionary of this name."""
         from interp.models.identity import weight_hash
 

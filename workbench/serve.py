@@ -8,23 +8,24 @@
 import asyncio
 import contextlib
 import inspect
+import os
+import secrets
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from interp.errors import ConfigError, WorkbenchError
+from interp.errors import ConfigError, UnknownNameError, WorkbenchError
 from interp.options import Argument, Means
+from interp.remote import Mirror
 from workbench.options import command_line
 from workbench.protocol import Tool, check_protocol, offer
 from workbench.terminal import InWorkspace, Threaded, say
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from dashboard.queue import RunQueue
     from dashboard.sources import Live
-    from interp.remote import Mirror
     from interp.workspace import Workspace
 
 
@@ -56,9 +57,6 @@ class Serve(Threaded):
             raise ConfigError(f"model-memory is a number of gigabytes above 0, got {self.model_memory}")
 
     def run(self) -> None:
-        import os
-        import secrets
-
         from dashboard.queue import RunQueue
         from dashboard.security import is_loopback
         from dashboard.serve import serve
@@ -189,7 +187,6 @@ class Verify(InWorkspace):
 
     def run(self) -> int:
         from interp.artifacts import FOLDERS, verify
-        from interp.errors import UnknownNameError
         from interp.recording.record import text_problems
         from interp.recording.recorded import Recorded
         from interp.recording.store import Recording
@@ -224,7 +221,7 @@ class Verify(InWorkspace):
             self._clean(workspace.remote)
         return 1 if damaged else 0
 
-    def _clean(self, remote: "Mirror") -> None:
+    def _clean(self, remote: Mirror) -> None:
         uploads = remote.store.abandoned(self.hours)
         for place in sorted(uploads) if self.clean else ():
             remote.store.remove(uploads[place])
@@ -255,7 +252,7 @@ def _check_logs(workspace: "Workspace", key: str) -> tuple[list[str], str]:
     logs = [stored.folder / name for name in names]
     seen = None if stored.training is None else stored.training.tokens_seen
 
-    def problems_of(check: "Callable[[Path], list[str]]") -> list[str]:
+    def problems_of(check: Callable[[Path], list[str]]) -> list[str]:
         return [f"{log.parent.relative_to(stored.folder)}/{problem}".removeprefix("./")
                 for log in logs for problem in check(log.parent)]  # fmt: skip
 

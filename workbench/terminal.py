@@ -26,6 +26,7 @@ from interp.devices import set_model_dtype, set_sharded
 from interp.errors import ConfigError, OtherRankError, WorkbenchError, as_typed, disk_errors
 from interp.options import BASIC, Argument, ArtefactName, Device, ModelName, Seed
 from interp.progress import Progress, report_made, reported
+from interp.threads import set_threads
 
 if TYPE_CHECKING:
     from interp.ranks import Ranks
@@ -190,8 +191,6 @@ class Threaded(Verb):
 
     def use_threads(self) -> int:
         """Set the thread count; return the number in use."""
-        from interp.threads import set_threads
-
         return set_threads(self.threads)
 
 

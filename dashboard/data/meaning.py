@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from interp.errors import ResourceError
+from interp.lenses.jacobian_lens import JacobianLens
 from interp.nulls import ALPHA
 from interp.workspace import Workspace
 from saes.features.meaning import N_DIRECTIONS, Meaning, Saying, is_computed, lens_for, meaning_of
@@ -13,7 +14,6 @@ from saes.features.schema import Features
 
 if TYPE_CHECKING:
     from interp.dictionary import Dictionary
-    from interp.lenses.jacobian_lens import JacobianLens
     from interp.models.hooked import HookedModel
 
 State = Literal["read", "no lens", "computing", "failed", "elsewhere"]
@@ -88,7 +88,7 @@ def said_words(
     }
 
 
-def _begun(workspace: Workspace, features: Features, lens: "JacobianLens") -> str:
+def _begun(workspace: Workspace, features: Features, lens: JacobianLens) -> str:
     """Compute what the features say in the background, once; return why that failed, empty while it runs."""
     key = f"{features.about.content_hash} {lens.about.content_hash}"
     if key not in _computing:

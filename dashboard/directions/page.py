@@ -53,6 +53,7 @@ from dashboard.sources import PageSources, current, open_artefact
 from interp.artifacts import as_json
 from interp.directions.chats import NamedChats, NamedStep
 from interp.directions.choice import NOT_JUDGED, JudgedCell, SampleJudgement, SteeringChoice
+from interp.directions.files import transformers_code
 from interp.directions.monitor import Monitor
 from interp.directions.study import DirectionGeometry, TokenReading
 from interp.errors import UnknownNameError, UsageError, WorkbenchError
@@ -60,6 +61,8 @@ from interp.geometry.probes import DirectionAccuracy, Erasure
 from interp.geometry.separation import ListAlong
 from interp.interventions.conversation import Conversation
 from interp.interventions.intervention import Direction, Intervention
+from interp.interventions.recipe import Recipe
+from interp.models.packaged import PACKAGED
 from interp.notes import Name
 from interp.nulls import WITHIN, null_range
 from interp.workspace import Workspace
@@ -277,10 +280,6 @@ def samples_panel(report: DirectionGeometry) -> html.Section | None:
 
 def apply_panel(report: DirectionGeometry) -> html.Section:
     """Return the commands that steer with it and write it to files, and lines of plain transformers."""
-    from interp.directions.files import transformers_code
-    from interp.interventions.recipe import Recipe
-    from interp.models.packaged import PACKAGED
-
     name, of = report.name, report.settings
     command = f'workbench steer directions/{name} --prompt "..."'
     lines = [command, f"{command} --write {name}.safetensors", f"{command} --write {name}.gguf"]

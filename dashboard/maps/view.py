@@ -15,10 +15,10 @@ import base64
 import html
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote
 
 import numpy as np
@@ -31,10 +31,6 @@ from dashboard.maps import data as view
 from dashboard.maps.columns import Column
 from interp.errors import ConfigError, UnknownNameError
 from interp.workspace import Workspace
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
 
 STATE = ("colour", "size", "search", "filter", "selection", "point", "at", "overlays")
 """Properties that an address can set; dashboard/assets/atlas/view.mjs explains each."""
@@ -93,7 +89,7 @@ class AtlasView:
     height: int
     origin: tuple[Workspace, str] | None = None
     """workspace and name of a served map"""
-    arrays: "Mapping[str, np.ndarray]" = field(default_factory=dict)
+    arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
     labels: Sequence[str] = ()
 
     def component(self, id: str) -> AtlasMap:
@@ -152,7 +148,7 @@ def atlas_view(
     name: str = "map",
     *,
     labels: Sequence[str] | None = None,
-    columns: "Mapping[str, np.ndarray] | None" = None,
+    columns: Mapping[str, np.ndarray] | None = None,
     height: int = 640,
     **state: Any,
 ) -> AtlasView:
@@ -187,7 +183,7 @@ def _of_arrays(
     xy: np.ndarray,
     name: str,
     labels: Sequence[str] | None,
-    numbers: "Mapping[str, np.ndarray]",
+    numbers: Mapping[str, np.ndarray],
     state: dict[str, Any],
     height: int,
 ) -> AtlasView:

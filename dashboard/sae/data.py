@@ -14,6 +14,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from dashboard.answers import is_object
 from dashboard.figures.scaling import Densities, DictionaryPoint
 from dashboard.figures.theme import number
@@ -29,7 +31,7 @@ from saes.evaluation.scores import InModel
 from saes.features.schema import Features
 from saes.kinds.config import KConfig, SAEConfig
 from saes.sets.stored import LayerScores, StoredSet, TrainedSetSettings
-from saes.training.config import TrainConfig
+from saes.training.config import DENSE, TrainConfig
 from saes.training.stored import Reconstruction, StoredSAE, TrainedSettings, kind_of
 from saes.weights.imported import ImportedSettings
 
@@ -390,10 +392,6 @@ def described(workspace: Workspace, name: str) -> list[Manifest]:
 
 def densities(workspace: Workspace, features: str) -> Densities:
     """Count features per fifth of a decade of firing density."""
-    import numpy as np
-
-    from saes.training.config import DENSE
-
     path = workspace.table_path("features", features, "features")
     sql = """select floor(log10(density) * ?)::int as bin, count(*)::int as n
              from f where density > 0 group by 1 order by 1"""

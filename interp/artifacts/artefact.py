@@ -39,7 +39,7 @@ from urllib.parse import quote
 import numpy as np
 
 from interp.artifacts.draft import Draft
-from interp.artifacts.files import as_json, read_json, write_json, write_table
+from interp.artifacts.files import as_json, atomic_file, read_json, write_json, write_table
 from interp.artifacts.manifest import Manifest, read_manifest
 from interp.artifacts.tables import Table
 from interp.errors import ConfigError, CorruptError, MissingError, WorkbenchError
@@ -401,8 +401,6 @@ def save_artefact(
             arrays[name] = contents[name]
     if arrays:
         from safetensors.numpy import save_file
-
-        from interp.artifacts.files import atomic_file
 
         with atomic_file(draft.path / ARRAYS) as temporary:
             save_file(arrays, temporary)

@@ -70,7 +70,7 @@ from interp.atlas.vector_map import METHODS, Method
 from interp.errors import ConfigError, UnknownNameError
 from interp.progress import Progress
 from interp.seeds import make_generator
-from interp.threads import in_blocks, one_thread
+from interp.threads import in_blocks, one_thread, run_compiled
 
 
 class FuzzyGraph(NamedTuple):
@@ -93,7 +93,6 @@ def fuzzy_graph(neighbours: Neighbours) -> FuzzyGraph:
     import scipy.sparse as sparse
 
     from interp.atlas._kernels import memberships
-    from interp.threads import run_compiled
 
     distances = np.ascontiguousarray(rescaled(neighbours.distances).numpy())
     n, k = distances.shape
@@ -146,7 +145,6 @@ class Mover:
     def run(self, first: int, last: int) -> None:
         """Run epochs `first` to `last`, the latter excluded."""
         from interp.atlas._kernels import run_epochs
-        from interp.threads import run_compiled
 
         steps = (first, last, self.n_epochs, RATE, self._seed, TURNS)
         run_compiled(run_epochs, self._ordered, self._buffer, *self._fixed, *steps, at_most=self._threads)
@@ -400,7 +398,6 @@ def place_points(
     `UnknownNameError` for an unknown metric.
     """
     from interp.atlas._kernels import memberships, strongest_attraction
-    from interp.threads import run_compiled
 
     if metric not in METRICS:
         raise UnknownNameError("metric", metric, METRICS)
@@ -427,7 +424,6 @@ def nearest_of_map(new: Float[Tensor, "m d"], reference: Float[Tensor, "n d"], k
     Candidates come from matrix products, their distances from a loop over the coordinates in float64.
     """
     from interp.atlas._kernels import nearest_candidates
-    from interp.threads import run_compiled
 
     cosine = metric == "cosine"
     scale = 1.0 if cosine else scale_of(reference)

@@ -34,7 +34,7 @@ from interp.atlas.vector_map import METRICS, Quality, Search
 from interp.devices import faster_in_bfloat16
 from interp.errors import NonFiniteError, UnknownNameError
 from interp.progress import Progress
-from interp.threads import in_blocks, one_thread
+from interp.threads import in_blocks, one_thread, run_compiled
 
 BLOCK = 1024
 """points per side of a block of pairs: 4 MB, which fits into a core's cache"""
@@ -375,7 +375,6 @@ def search_neighbours_of_neighbours(
 ) -> tuple[Tensor, Tensor]:
     """Return the best `k` of every point's neighbours and their neighbours: one round of NN-descent."""
     from interp.atlas._kernels import neighbours_of_neighbours
-    from interp.threads import run_compiled
 
     nearest, closest = torch.empty_like(indices), torch.empty_like(values)
     squares = points.square().sum(1) if metric == "euclidean" else torch.zeros(len(points))

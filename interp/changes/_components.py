@@ -33,8 +33,9 @@ from torch import Tensor
 
 from interp.changes.measured import unit_of
 from interp.errors import ConfigError, MismatchError, NonFiniteError
-from interp.models.adapter import HeadShape
+from interp.models.adapter import HeadShape, head_shape, tokenizer_hash
 from interp.models.hooked import HookedModel
+from interp.models.identity import plain_parameters
 from interp.nulls import prediction_bound
 
 SIDE_NAMES = (("q", "W_Q"), ("k", "W_K"), ("v", "W_V"))
@@ -65,8 +66,6 @@ def components(model: HookedModel) -> list[WeightComponent]:
 
     Raises `ConfigError` where attention has no separate query, key, value and output weights.
     """
-    from interp.models.adapter import head_shape
-
     shape = head_shape(model)
     parts = [*_module(model, "embed", "embed"), *_module(model, "pos_embed", "pos_embed")]
     for layer in range(shape.n_layers):
@@ -89,8 +88,6 @@ def check_comparable(base: HookedModel, tuned: HookedModel) -> tuple[list[Weight
     Raises `MismatchError` when the models differ in architecture or vocabulary, `NonFiniteError` naming the component
     that holds NaN or infinity.
     """
-    from interp.models.adapter import head_shape, tokenizer_hash
-
     base_shape, tuned_shape = head_shape(base), head_shape(tuned)
     for size in base_shape._fields:
         if getattr(base_shape, size) != getattr(tuned_shape, size):
@@ -233,8 +230,6 @@ def _shares(tensor: Tensor, parts: Sequence[WeightComponent]) -> bool:
 
 def _others(model: HookedModel, parts: list[WeightComponent]) -> list[WeightComponent]:
     """Return parameters of which no component is a view, without the bridge's unsplit copies of joint weights."""
-    from interp.models.identity import plain_parameters
-
     seen = {t.untyped_storage().data_ptr() for part in parts for t in part.tensors}
     return [
         WeightComponent(name=f"other:{name}", kind="other", tensors=(value,))

@@ -28,6 +28,7 @@ from interp.errors import ConfigError, NonFiniteError
 from interp.geometry.similarity import hsic
 from interp.models.adapter import check_token_ids
 from interp.models.hooked import HookedModel
+from interp.models.passes import capture
 from interp.nulls import ALPHA
 from interp.progress import Progress
 from interp.seeds import derive_seed
@@ -102,8 +103,6 @@ def stream(model: HookedModel, tokens: Tensor, skip: int, batch_size: int) -> Te
 
     The shape is `[n_layers + 1, n_contexts, pos - skip, d_model]`.
     """
-    from interp.models.passes import capture
-
     if batch_size < 1:
         raise ConfigError(f"a batch needs at least one context, got batch_size {batch_size}; 8 is the default")
     names = ["blocks.0.hook_resid_pre", *(f"blocks.{i}.hook_resid_post" for i in range(model.cfg.n_layers))]

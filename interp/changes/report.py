@@ -61,8 +61,9 @@ from interp.circuits.head_kinds import draw_prompts, pattern_scores, target_mask
 from interp.dictionary import Dictionary
 from interp.errors import ConfigError
 from interp.lenses.jacobian_lens import JacobianLens
-from interp.models.adapter import weight_hash
+from interp.models.adapter import bos_token_id, ordinary_tokens, weight_hash
 from interp.models.hooked import HookedModel
+from interp.models.passes import capture
 from interp.models.residual import ResidualStream
 from interp.nulls import ALPHA, DRAWS
 from interp.progress import Progress
@@ -227,8 +228,6 @@ class _Reference:
 
 
 def _references(base: HookedModel, tokens: Tensor, batch_size: int) -> Iterator[_Reference]:
-    from interp.models.passes import capture
-
     residual = ResidualStream(base)
     layers = range(base.cfg.n_layers)
     for rows in tokens.to(base.cfg.device).split(batch_size):
@@ -249,8 +248,6 @@ def _written(residual: ResidualStream, layer: int, z: Tensor) -> Tensor:
 
 def _on_text(model: HookedModel, reference: list[_Reference]) -> dict[Measure, np.ndarray]:
     """Return `pattern`, `own_pattern`, `own_output` of a model against the base, `[n_layers, n_heads, n_contexts]`."""
-    from interp.models.passes import capture
-
     residual, layers = ResidualStream(model), range(model.cfg.n_layers)
     parts: dict[Measure, list[Tensor]] = {measure: [] for measure in ON_TEXT}
     for batch in reference:
@@ -303,8 +300,6 @@ class _Prompts:
 
     @classmethod
     def draw(cls, model: HookedModel, n_prompts: int, seed: int) -> "_Prompts":
-        from interp.models.adapter import bos_token_id, ordinary_tokens
-
         bos, ids = bos_token_id(model), ordinary_tokens(model)
         length = min(101, model.cfg.n_ctx, len(ids) + (bos is not None))
         longest = min(50, (length - 1) // 2)

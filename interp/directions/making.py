@@ -24,6 +24,7 @@ from interp.errors import ConfigError, UnknownNameError
 from interp.geometry.report import PROMPTS, TEXT
 from interp.models.adapter import token_strings, untrained_model
 from interp.models.hooked import HookedModel
+from interp.models.identity import tokenizer_of
 from interp.names import canonical_hook_point
 from interp.nulls import PER_PART
 from interp.progress import Progress
@@ -124,8 +125,6 @@ def make_direction(
 
 def target_ids(model: HookedModel, words: Sequence[str]) -> list[int]:
     """Return the last token of each word, with a space before it."""
-    from interp.models.identity import tokenizer_of
-
     if not words:
         return []
     return sorted({ids[-1] for ids in map(list, tokenizer_of(model).encode_batch([f" {word}" for word in words]))})

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+import torch
 
 from interp.directions.choice import SteeringChoice
 from interp.directions.choosing import Candidate, choose_steering
@@ -129,8 +130,6 @@ def read_tokens(
 
     Raises `ConfigError` at a hook point outside the residual stream, as the unembedding does not read its values.
     """
-    import torch
-
     if parse_hook_point(hook_point).suffix not in RESIDUAL_SUFFIXES:
         raise ConfigError(f"the unembedding reads the residual stream, and {hook_point} is not in it")
     rng = np.random.default_rng(derive_seed(seed, "random readings"))

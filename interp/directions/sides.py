@@ -11,6 +11,7 @@ from interp.directions.examples import ContrastPair, ContrastPairs
 from interp.errors import ConfigError, PromptError
 from interp.geometry.words import SENTENCES, WordList, read_words
 from interp.models.hooked import HookedModel
+from interp.names import check_hook_points
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -75,7 +76,6 @@ def read_sides(
     Raises `UnknownNameError` for a hook point that the model does not have, `PromptError` for a text that is too long.
     """
     from interp.models.adapter import available_hook_points
-    from interp.names import check_hook_points
 
     encoded = [encode_sides(model, pair, examples) for pair in examples.pairs]
     spans = [(pair[side], start) for side in (0, 1) for *pair, start in encoded]

@@ -4,20 +4,17 @@ import contextlib
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import torch
+from torch import Tensor
 
 from interp.doctor._engine_rows import cause_of, parts_of, reference_rows
 from interp.doctor.trials import Outcome, Skip, relative, trial
 from interp.engines.modules import Site
 from interp.errors import ResourceError
 from interp.names import parse_hook_point
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from interp.text.tokens import Tokenizer
+from interp.text.tokens import Tokenizer
 
 AT_A_TIME = 500_000_000
 """Bytes of rows that are compared at a time."""
@@ -36,9 +33,9 @@ class GivesRows(Protocol):
     @property
     def weight_hash(self) -> str: ...
     @property
-    def tokenizer(self) -> "Tokenizer": ...
-    def hook(self, sites: dict[str, Site], adding: "Mapping[str, Tensor] | None" = None) -> None: ...
-    def rows(self, contexts: list[list[int]]) -> "dict[str, Tensor]": ...
+    def tokenizer(self) -> Tokenizer: ...
+    def hook(self, sites: dict[str, Site], adding: Mapping[str, Tensor] | None = None) -> None: ...
+    def rows(self, contexts: list[list[int]]) -> dict[str, Tensor]: ...
 
 
 @dataclass
@@ -57,7 +54,7 @@ class EngineSetup:
     """why rows are missing; empty where all came"""
     errors: dict[str, float] = field(default_factory=dict)
     """relative error by hook point"""
-    last_rows: "list[Tensor]" = field(default_factory=list)
+    last_rows: list[Tensor] = field(default_factory=list)
     """rows that came of the last residual, by context"""
 
     @property
@@ -99,7 +96,7 @@ class EngineSetup:
             return True, came
         return False, came + self.cause(worst)
 
-    def cause(self, name: str, rows: "Tensor | None" = None) -> str:
+    def cause(self, name: str, rows: Tensor | None = None) -> str:
         """Return what may be wrong, or nothing: a search that fails leaves the verdict as it is."""
         with contextlib.suppress(Exception):
             if rows is None:

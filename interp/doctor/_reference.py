@@ -1,18 +1,14 @@
 """Transformers alone: the same files read once more, without hooks, in float32 on the CPU."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from interp.errors import UnknownNameError, WorkbenchError
+from interp.models.hooked import HookedModel
 from interp.models.identity import model_spec
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from interp.models.hooked import HookedModel
 
 
 @dataclass(frozen=True)
@@ -43,7 +39,7 @@ class Reference:
         return written[0, tokens.shape[1] :].tolist()
 
 
-def reference_of(model: "HookedModel", plain: "nn.Module | None" = None) -> tuple[Reference | None, str]:
+def reference_of(model: HookedModel, plain: nn.Module | None = None) -> tuple[Reference | None, str]:
     """Return the reference of a model, or None with the reason. `plain` is a module to take instead of its files."""
     if plain is not None:
         return Reference(plain.eval(), None), ""

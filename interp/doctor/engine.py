@@ -9,7 +9,7 @@ precision, within a factor of two.
 import random
 from collections.abc import Sequence
 from copy import deepcopy
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -21,9 +21,7 @@ from interp.doctor.certificate import Certificate, ExaminedSetup
 from interp.doctor.trials import relative, run_trials, trials_of
 from interp.models.loading import read_plain
 from interp.progress import Progress
-
-if TYPE_CHECKING:
-    from interp.text.tokens import Tokenizer
+from interp.text.tokens import Tokenizer
 
 N_CONTEXTS, LONGEST = 64, 64
 TOLERANCE = 1e-5
@@ -32,7 +30,7 @@ TOLERANCE = 1e-5
 TRIALS = trials_of(_engine_checks)
 
 
-def contexts_of(tokenizer: "Tokenizer", n: int, longest: int, seed: int) -> list[list[int]]:
+def contexts_of(tokenizer: Tokenizer, n: int, longest: int, seed: int) -> list[list[int]]:
     """Return `n` contexts of prose, of 1 to `longest` tokens, BOS first in every other one where there is one."""
     draw, passages = random.Random(seed), tokenizer.encode_batch(list(PASSAGES))
     contexts = []

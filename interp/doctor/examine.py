@@ -1,7 +1,8 @@
 """Examine a model: every check of the model, its hook points, and what is done to it."""
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+
+from torch import nn
 
 from interp.doctor import _edit_checks, _hook_checks, _lens_checks, _model_checks, _response_checks
 from interp.doctor._lens_checks import FittedLens
@@ -16,9 +17,6 @@ from interp.models.hooked import HookedModel
 from interp.models.identity import model_spec
 from interp.progress import Progress
 
-if TYPE_CHECKING:
-    from torch import nn
-
 MODEL_TRIALS = [
     trial for module in (_model_checks, _hook_checks, _response_checks, _edit_checks) for trial in trials_of(module)
 ]
@@ -26,7 +24,7 @@ LENS_TRIALS = trials_of(_lens_checks)
 
 
 def set_up(
-    model: HookedModel, *, seed: int = 0, quick: bool = False, plain: "nn.Module | None" = None, referred: bool = True
+    model: HookedModel, *, seed: int = 0, quick: bool = False, plain: nn.Module | None = None, referred: bool = True
 ) -> Setup:
     """Return a model with its prompts and its reference, which is read anew from the model's files.
 
@@ -65,7 +63,7 @@ def examine(
     lenses: Iterable[TunedLens | JacobianLens] = (),
     quick: bool = False,
     seed: int = 0,
-    plain: "nn.Module | None" = None,
+    plain: nn.Module | None = None,
     progress: Progress | None = None,
 ) -> Certificate:
     """Examine a model by experiments. Nothing is changed in the model.

@@ -4,18 +4,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, cast
 
+from torch import Tensor
+
 from interp.engines.engine import Engine, ReadsRows
 from interp.errors import ConfigError
 from interp.models.adapter import available_hook_points, tokenizer_hash
 from interp.models.hooked import Hook, HookedModel
 from interp.models.identity import attention_kernel, model_spec, tokenizer_of, weight_hash
+from interp.models.passes import Capture
 from interp.models.tensor_parallel import is_part, split_over
+from interp.text.tokens import Tokenizer
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from interp.models.loading import Attention
-    from interp.text.tokens import Tokenizer
 
 
 class Bridge(Engine):
@@ -42,7 +43,7 @@ class Bridge(Engine):
         return weight_hash(self.model)
 
     @property
-    def tokenizer(self) -> "Tokenizer":
+    def tokenizer(self) -> Tokenizer:
         return tokenizer_of(self.model)
 
     @property
@@ -63,17 +64,13 @@ class Bridge(Engine):
         return names
 
     @contextmanager
-    def reading(
-        self, hook_points: Sequence[str], *, adding: "Mapping[str, Tensor] | None" = None
-    ) -> Iterator[ReadsRows]:
-        from interp.models.passes import Capture
-
+    def reading(self, hook_points: Sequence[str], *, adding: Mapping[str, Tensor] | None = None) -> Iterator[ReadsRows]:
         hooks = [(name, _adds(vector)) for name, vector in self.checked(adding).items()]
         with self.model.hooks(fwd_hooks=hooks), Capture(self.model, hook_points) as capture:
             yield capture
 
 
-def _adds(vector: "Tensor") -> Hook:
+def _adds(vector: Tensor) -> Hook:
     return lambda value, hook: value + vector.to(value)
 
 

@@ -23,12 +23,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from torch import Tensor
 
 from interp.engines.engine import Engine
 from interp.engines.modules import Site, sites_of
 from interp.errors import ConfigError, CorruptError, MissingError, ResourceError
-from interp.models.identity import hash_weights
+from interp.models.identity import hash_weights, vocabulary_hash
 from interp.models.loading import (
     find_source,
     is_transformers,
@@ -38,11 +41,7 @@ from interp.models.loading import (
     quiet_transformers,
     read_plain,
 )
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from interp.text.tokens import Tokenizer
+from interp.text.tokens import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,6 @@ def files_of(spec: str, reader: str) -> ModelFiles:
 
     Raises `ConfigError` for models that have none of their own: small ones, and those with an adapter.
     """
-    import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
     source = find_source(spec)
@@ -216,17 +214,15 @@ class Vllm(Engine):
         return f"vllm {self._version} on {f'{self.ranks} x ' if self.ranks > 1 else ''}{self._device}"
 
     @property
-    def tokenizer(self) -> "Tokenizer":
+    def tokenizer(self) -> Tokenizer:
         return self._tokenizer
 
     @cached_property
-    def _tokenizer(self) -> "Tokenizer":
+    def _tokenizer(self) -> Tokenizer:
         return load_tokenizer(self.spec)
 
     @property
     def tokenizer_hash(self) -> str:
-        from interp.models.identity import vocabulary_hash
-
         return vocabulary_hash(self.tokenizer)
 
     @property
@@ -246,13 +242,13 @@ class Vllm(Engine):
             )
 
     @contextlib.contextmanager
-    def reading(self, hook_points: Sequence[str], *, adding: "Mapping[str, Tensor] | None" = None) -> Iterator["_Rows"]:
+    def reading(self, hook_points: Sequence[str], *, adding: Mapping[str, Tensor] | None = None) -> Iterator["_Rows"]:
         """Read these hook points; the engine computes whole passes all the same. Raises as `Engine.reading`."""
         names = self.check(hook_points)
         self.hook({name: self.sites[name] for name in names}, self.checked(adding))
         yield _Rows(self, list(names))
 
-    def hook(self, sites: dict[str, Site], adding: "Mapping[str, Tensor] | None" = None) -> None:
+    def hook(self, sites: dict[str, Site], adding: Mapping[str, Tensor] | None = None) -> None:
         """Hook the modules of some sites, by name. Raises `ConfigError` for modules that the engine's model lacks."""
         vectors = [[self.sites[name].path, vector.tolist()] for name, vector in (adding or {}).items()]
         outcome = self._process.ask(sites=[[name, *site] for name, site in sites.items()], vectors=vectors)
@@ -262,7 +258,7 @@ class Vllm(Engine):
                 "with --engine bridge"
             )
 
-    def rows(self, contexts: list[list[int]]) -> "dict[str, Tensor]":
+    def rows(self, contexts: list[list[int]]) -> dict[str, Tensor]:
         """Return the rows of contexts, one after another, by hook point `[n_rows, d]`.
 
         Raises `ResourceError` where the engine gave no row for a context.
@@ -290,7 +286,7 @@ class _Rows:
     def __init__(self, engine: Vllm, names: list[str]):
         self._engine, self.names = engine, names
 
-    def __call__(self, tokens: "Tensor") -> "dict[str, Tensor]":
+    def __call__(self, tokens: Tensor) -> dict[str, Tensor]:
         rows = self._engine.rows(tokens.tolist())
         return {name: rows[name].reshape(*tokens.shape, -1) for name in self.names}
 

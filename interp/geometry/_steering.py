@@ -26,6 +26,7 @@ from interp.errors import ConfigError, MismatchError, NonFiniteError, PromptErro
 from interp.geometry.points import as_array, as_numbers, check_count, unit_vector
 from interp.geometry.sweeps import HARMLESS, StrengthSweep
 from interp.interventions.arms import Arms, positions_from, prefix_of, random_directions, read_arms
+from interp.models.adapter import bos_token_id, to_tokens
 from interp.models.hooked import HookedModel
 from interp.models.passes import token_losses
 from interp.nulls import SHOWN
@@ -53,8 +54,6 @@ def sweep_strengths(
     `MismatchError` on a direction of another width than the hook point; `UnknownNameError` for a hook point that the
     model does not have; `PromptError`.
     """
-    from interp.models.adapter import bos_token_id, to_tokens
-
     strengths = _strengths(strengths, unit)
     if isinstance(prompts, str) or isinstance(text, str) or not (len(prompts) and len(text)):
         raise ConfigError("expected a list of prompts and one of text, got a single string or an empty list")

@@ -40,6 +40,7 @@ from interp.geometry.shapes import Plane, find_shapes, fit_plane
 from interp.geometry.sweeps import RotationSweep, StrengthSweep
 from interp.geometry.word_geometry import ConceptGeometry, ShapesSettings, WordGeometry
 from interp.geometry.words import SENTENCES, WordActivations, WordList, by_length, encode, read_words, with_word
+from interp.models.adapter import available_hook_points, final_norm_and_unembed
 from interp.models.hooked import HookedModel
 from interp.models.identity import model_spec, weight_hash
 from interp.models.passes import capture
@@ -75,8 +76,6 @@ def rotate_words(
     model; `UnknownNameError` for a hook point that the model does not have; `PromptError` for a prompt longer than its
     context.
     """
-    from interp.models.adapter import available_hook_points
-
     check_count("n_random", n_random, 1, "random directions are the control of a rotation")
     [hook_point] = check_hook_points([hook_point], available_hook_points(model), model.cfg.n_layers)
     layer, fitted = layer_after(hook_point), acts.points(hook_point, half=0)
@@ -182,8 +181,6 @@ def _logits(model: HookedModel, starts: list[_Start], layer: int, edit: _Edit | 
 
     The blocks up to the hook point do not run again, and only the last position is unembedded.
     """
-    from interp.models.adapter import final_norm_and_unembed
-
     last = f"blocks.{model.cfg.n_layers - 1}.hook_resid_post"
     out = np.empty((sum(len(start.group) for start in starts), len(items)))
     for group, value, at, word in starts:

@@ -33,7 +33,7 @@ from numpy.typing import ArrayLike
 
 from interp.errors import ConfigError, NonFiniteError
 from interp.geometry.circles import CircleTest, judge_layer, order_correlations, order_models
-from interp.geometry.dimension import Spectrum, spectrum
+from interp.geometry.dimension import Spectrum, covariance_spectrum, isotropic_like, spectrum
 from interp.geometry.points import GeometryResult, as_points, centred, check_count
 from interp.geometry.similarity import ranked_distances
 from interp.geometry.words import WordActivations, WordList, read_words
@@ -178,8 +178,6 @@ def fit_plane(x: ArrayLike, *, components: tuple[int, int] = (0, 1), seed: int =
 
     Raises `ConfigError` when there are not that many components.
     """
-    from interp.geometry.dimension import covariance_spectrum, isotropic_like
-
     points = as_points(x, at_least=3)
     away = centred(points)
     _, singular, directions = np.linalg.svd(away, full_matrices=False)

@@ -18,7 +18,7 @@ from jaxtyping import Float32, Float64
 from interp.errors import ConfigError, PromptError, UnknownNameError
 from interp.geometry.points import check_count
 from interp.models.hooked import HookedModel
-from interp.names import canonical_hook_point
+from interp.names import canonical_hook_point, check_hook_points
 from interp.text.corpora import MONTHS, NUMBER_WORDS, WEEKDAYS
 
 
@@ -215,7 +215,6 @@ def read_words(
     from interp.models.adapter import available_hook_points
     from interp.models.identity import tokenizer_of
     from interp.models.passes import Capture
-    from interp.names import check_hook_points
 
     if len(sentences) < 4 or not all(sentence.endswith(" {word}") for sentence in sentences):
         raise ConfigError("expected four or more sentences that end in ' {word}': half fit, half test")

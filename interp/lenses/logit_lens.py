@@ -21,7 +21,9 @@ from interp.errors import PromptError
 from interp.lenses.jacobian_lens import JacobianLens
 from interp.lenses.lens import Lens, newest_lens
 from interp.lenses.tuned_lens import TunedLens
+from interp.models.adapter import final_norm_and_unembed
 from interp.models.hooked import HookedModel
+from interp.models.passes import Capture
 from interp.names import lens_hook_points
 from interp.results import ROWS, Record, Result
 from interp.workspace import Workspace
@@ -203,9 +205,6 @@ def reversed_readings(
     model: HookedModel, tokens: Int[Tensor, "..."], lens: Lens | None = None
 ) -> Iterator[Float32[Tensor, "pos d_vocab"]]:
     """Yield the logits `[pos, d_vocab]` float32 of every layer of one prompt, the last layer first."""
-    from interp.models.adapter import final_norm_and_unembed
-    from interp.models.passes import Capture
-
     if tokens.ndim != 2 or len(tokens) != 1 or tokens.shape[1] == 0:
         raise PromptError(f"the lens reads one prompt as [1, pos] with at least one token, got {list(tokens.shape)}")
     if tokens.shape[1] > model.cfg.n_ctx:
@@ -270,8 +269,6 @@ def logit_effects(model: HookedModel, directions: Tensor, k: int) -> Effects:
 @torch.no_grad()
 def all_logit_effects(model: HookedModel, directions: Tensor) -> Tensor:
     """Return the direct effects `[n, d_vocab]` of `directions [n, d_model]` on all logits, as in `logit_effects`."""
-    from interp.models.adapter import final_norm_and_unembed
-
     device = next(model.parameters()).device
     zero = final_norm_and_unembed(model, torch.zeros(1, 1, directions.shape[1], device=device))[0, 0].float()
     logits = final_norm_and_unembed(model, directions[None].to(device, torch.float32))[0].float().sub_(zero)

@@ -18,28 +18,28 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import torch
+from torch import Tensor, nn
+
 from interp.errors import ConfigError, PromptError
-from interp.models.hooked import HookedModel, PassOptions
+from interp.models.adapter import hook_points_by_name, key_value_cache, run_with_hooks, to_tokens
+from interp.models.hooked import Hook, HookedModel, PassOptions
 from interp.models.identity import model_spec
 from interp.names import canonical_hook_point
 
 if TYPE_CHECKING:
-    import torch
-    from torch import Tensor, nn
     from transformer_lens.hook_points import HookPoint
-
-    from interp.models.hooked import Hook
 
 
 class Wrapper(NamedTuple):
     """A wrapped module of a model."""
 
-    parent: "nn.Module"
+    parent: nn.Module
     name: str
     """name among the children of `parent`"""
-    inner: "nn.Module"
+    inner: nn.Module
     """the module of transformers"""
-    wrapper: "nn.Module"
+    wrapper: nn.Module
     points: "list[HookPoint]"
     """hook points of the wrapper itself"""
 
@@ -55,7 +55,7 @@ def wrappers_of(model: HookedModel) -> list[Wrapper]:
 
     wrappers: list[Wrapper] = []
 
-    def search(parent: "nn.Module") -> None:
+    def search(parent: nn.Module) -> None:
         for name, child in parent.named_children():
             inner: nn.Module | None = child
             if isinstance(child, GeneralizedComponent):
@@ -79,8 +79,6 @@ def without_idle(model: HookedModel, wrappers: Sequence[Wrapper], hook_points: I
 
     No other pass of the model may run meanwhile.
     """
-    from interp.models.adapter import hook_points_by_name
-
     known = hook_points_by_name(model) if wrappers else {}
     hooked = {id(known.get(canonical_hook_point(name))) for name in hook_points}
     idle = [
@@ -106,14 +104,12 @@ class Offset:
     """
 
     tokens: int = 0
-    valid: "Tensor | None" = None
+    valid: Tensor | None = None
     """`[rows, pos]` bool: columns that belong to the text of each row; None: all. Rows of different lengths are padded
     in front."""
 
-    def positions(self, n: int) -> "Tensor":
+    def positions(self, n: int) -> Tensor:
         """Return the positions in the text of the `n` tokens of a pass, `[rows or 1, n]`; -1 for padding."""
-        import torch
-
         if self.valid is None:
             return torch.arange(n)[None] + self.tokens
         counted = torch.where(self.valid, self.valid.cumsum(1) - 1, -1)
@@ -128,9 +124,7 @@ class NextToken:
     TransformerLens' own do not, and take no rows of different lengths (`ConfigError`).
     """
 
-    def __init__(self, model: HookedModel, hooks: "Sequence[tuple[str, Hook]]" = (), *, offset: Offset | None = None):
-        from interp.models.adapter import key_value_cache
-
+    def __init__(self, model: HookedModel, hooks: Sequence[tuple[str, Hook]] = (), *, offset: Offset | None = None):
         self.model, self.hooks, self.offset = model, [*hooks, ("unembed.hook_in", _last)], offset or Offset()
         self._names = [name for name, _ in self.hooks]
         self._cache = key_value_cache(model) if offset is not None or not hooks else None
@@ -139,12 +133,8 @@ class NextToken:
         if self._cache is None and self.offset.valid is not None:
             raise ConfigError(f"{model_spec(model)} writes to texts of one length only; choose a Hugging Face model")
 
-    def __call__(self, tokens: "Tensor") -> "Tensor":
+    def __call__(self, tokens: Tensor) -> Tensor:
         """Return the logits `[rows, d_vocab]` float32 after `tokens [rows, pos]`, the text of the last call longer."""
-        import torch
-
-        from interp.models.adapter import run_with_hooks
-
         new = tokens if self._cache is None else tokens[:, self.offset.tokens :]
         options: PassOptions = self.options
         if (valid := self.offset.valid) is not None:
@@ -157,7 +147,7 @@ class NextToken:
             self.offset.tokens = tokens.shape[1]
         return logits
 
-    def select(self, rows: "Tensor") -> None:
+    def select(self, rows: Tensor) -> None:
         """Go on with some rows of the batch, `[n]` int64: a row may be taken several times."""
         if self._cache is not None:
             self._cache.batch_select_indices(rows)
@@ -165,16 +155,16 @@ class NextToken:
             self.offset.valid = self.offset.valid[rows]
 
 
-def _last(value: "Tensor", hook: object) -> "Tensor":
+def _last(value: Tensor, hook: object) -> Tensor:
     return value[:, -1:]
 
 
 def generate(
-    step: "Callable[[Tensor], Tensor]",
-    tokens: "Tensor",
+    step: Callable[[Tensor], Tensor],
+    tokens: Tensor,
     n_new: int,
-    choose: "Callable[[Tensor], Tensor] | None" = None,
-) -> "Iterator[Tensor]":
+    choose: Callable[[Tensor], Tensor] | None = None,
+) -> Iterator[Tensor]:
     """Yield the tokens that are written after a text, one position at a time.
 
     Args:
@@ -188,8 +178,6 @@ def generate(
     >>> len(written), written[0].shape
     (4, torch.Size([1]))
     """
-    import torch
-
     for _ in range(n_new):
         logits = step(tokens)
         chosen = logits.argmax(-1) if choose is None else choose(logits)
@@ -197,7 +185,7 @@ def generate(
         yield tokens[:, -1]
 
 
-def sampled(temperature: float, generator: "torch.Generator", *, coupled: int = 0) -> "Callable[[Tensor], Tensor]":
+def sampled(temperature: float, generator: torch.Generator, *, coupled: int = 0) -> Callable[[Tensor], Tensor]:
     """Return a `choose` that samples at a temperature; the most likely token at 0.
 
     `generator` draws the noise.
@@ -209,9 +197,7 @@ def sampled(temperature: float, generator: "torch.Generator", *, coupled: int = 
     if temperature < 0:
         raise ConfigError(f"temperature must be at least 0, got {temperature}")
 
-    def choose(logits: "Tensor") -> "Tensor":
-        import torch
-
+    def choose(logits: Tensor) -> Tensor:
         if not temperature:
             return logits.argmax(-1)
         warm = logits.cpu() / temperature
@@ -223,7 +209,7 @@ def sampled(temperature: float, generator: "torch.Generator", *, coupled: int = 
     return choose
 
 
-def check_room(model: HookedModel, tokens: "Tensor", n_new: int) -> None:
+def check_room(model: HookedModel, tokens: Tensor, n_new: int) -> None:
     """Raise `PromptError` where `tokens [rows, pos]` and `n_new` more do not fit the context."""
     if tokens.shape[1] + n_new > model.cfg.n_ctx:
         raise PromptError(
@@ -255,7 +241,7 @@ def has_template(model: HookedModel) -> bool:
     return bool(model.tokenizer.chat_template)
 
 
-def chat_tokens(model: HookedModel, content: str | Sequence[Message], start: str = "") -> "Tensor":
+def chat_tokens(model: HookedModel, content: str | Sequence[Message], start: str = "") -> Tensor:
     """Return one user message, or a conversation, in the model's chat template, `[1, pos]` int64, up to the answer,
     which begins with `start`.
 
@@ -290,13 +276,11 @@ def end_tokens(model: HookedModel) -> set[int]:
     return {token for token in (*ids, model.tokenizer.eos_token_id) if token is not None}
 
 
-def prompt_tokens(model: HookedModel, text: str, *, chat: bool = False) -> "Tensor":
+def prompt_tokens(model: HookedModel, text: str, *, chat: bool = False) -> Tensor:
     """Return the tokens of a prompt, `[1, pos]` int64: the text, or with `chat` the model's chat template around it.
 
     Raises `PromptError` for an empty prompt, one that is too long, or a model without a chat template.
     """
-    from interp.models.adapter import to_tokens
-
     if not chat:
         return to_tokens(model, text)
     if not getattr(model.tokenizer, "chat_template", None):
@@ -323,8 +307,6 @@ def complete_chat(
 
     Raises `PromptError` when message and reply do not fit its context.
     """
-    import torch
-
     tokens = chat_tokens(model, content, start).to(model.cfg.device)
     n, most = tokens.shape[1], 2 * bits or max_tokens
     if n + most > model.cfg.n_ctx:
@@ -345,12 +327,12 @@ def complete_chat(
     return Completion(start + text, n, len(reply), not ended and len(reply) == most)
 
 
-def _only_bits(tokenizer: Any, bits: int, choose: "Callable[[Tensor], Tensor]") -> "Callable[[Tensor], Tensor]":
+def _only_bits(tokenizer: Any, bits: int, choose: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
     """Return a `choose` among the tokens allowed next, so that the answer is a JSON list of 0s and 1s."""
     zero, one, comma, close = (tokenizer(c, add_special_tokens=False)["input_ids"][-1] for c in "01,]")
     left = [choices for n in range(bits) for choices in ([zero, one], [close if n == bits - 1 else comma])]
 
-    def allowed(logits: "Tensor") -> "Tensor":
+    def allowed(logits: Tensor) -> Tensor:
         masked = logits.new_full(logits.shape, float("-inf"))
         ids = left.pop(0)
         masked[:, ids] = logits[:, ids]

@@ -9,25 +9,23 @@ Tokenizers of all models share one interface: Hugging Face's, or bytes for small
 
 import hashlib
 import json
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import Any, Literal, overload
 from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
 
 from interp.errors import MissingError
 from interp.models.hooked import HookedModel
 from interp.text.tokens import ByteTokenizer, Tokenizer
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from torch import Tensor, nn
-
-
 State = tuple[int, float]
 """Sum of the parameters' write counters, and a fingerprint of their values."""
 _ATTRIBUTE = "_interp_identity"
-_vocabulary_hashes: "WeakKeyDictionary[object, tuple[int, str]]" = WeakKeyDictionary()
+_vocabulary_hashes: WeakKeyDictionary[object, tuple[int, str]] = WeakKeyDictionary()
 
 
 @dataclass
@@ -101,13 +99,13 @@ def remember(model: HookedModel, spec: str, attention: str, fresh_hash: str) -> 
     object.__setattr__(model, _ATTRIBUTE, identity)
 
 
-def hash_weights(module: "nn.Module") -> str:
+def hash_weights(module: nn.Module) -> str:
     """Return the sha256 over (name, shape, sha256 of the float32 bytes) of every parameter, in name order."""
     parameters = dict(plain_parameters(module))
     return hash_tensors(sorted(parameters), parameters.__getitem__)
 
 
-def hash_tensors(names: "Sequence[str]", read: "Callable[[str], Tensor]") -> str:
+def hash_tensors(names: Sequence[str], read: Callable[[str], Tensor]) -> str:
     """Return the hash of tensors that `read` gives by name, of which two are held at a time."""
 
     def checked(name: str) -> tuple[tuple[int, ...], str]:
@@ -121,19 +119,17 @@ def hash_tensors(names: "Sequence[str]", read: "Callable[[str], Tensor]") -> str
     return digest.hexdigest()
 
 
-def plain_parameters(module: "nn.Module") -> "list[tuple[str, nn.Parameter]]":
+def plain_parameters(module: nn.Module) -> list[tuple[str, nn.Parameter]]:
     """Return parameters by the names of the unwrapped module, without those of the bridge's wrappers."""
     return [(name.replace("_original_component.", ""), value) for name, value in module.named_parameters()]
 
 
-def _tensor_digest(tensor: "Tensor") -> str:
-    import torch
-
+def _tensor_digest(tensor: Tensor) -> str:
     flat = tensor.detach().to("cpu", torch.float32).contiguous().view(-1)
     return hashlib.sha256(flat.numpy().data).hexdigest()
 
 
-def _state(module: "nn.Module") -> State:
+def _state(module: nn.Module) -> State:
     """Return write counters and fingerprint: writes to `weight.data` leave the counters as they are.
 
     Weights on disk (`sharded`) cannot be written to.
@@ -142,10 +138,8 @@ def _state(module: "nn.Module") -> State:
     return sum(parameter._version for parameter in parameters), sum(_fingerprint(parameter) for parameter in parameters)
 
 
-def _fingerprint(tensor: "Tensor") -> float:
+def _fingerprint(tensor: Tensor) -> float:
     """Return a number that changes with every value and its position: a weighted sum, read in one pass."""
-    import torch
-
     if not tensor.numel():
         return 0.0
     tensor = getattr(tensor, "to_local", lambda: tensor)()  # of a model that several processes share, our part

@@ -25,13 +25,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
+
+import torch
 
 from interp.artifacts import disk_errors
 from interp.cache import cache_folder, size_text
 from interp.devices import model_dtype, model_sharded, parse_dtype, pick_device
 from interp.errors import ConfigError, CorruptError, MissingError, ResourceError, UnknownNameError
 from interp.models._memory import check_memory
+from interp.models.adapter import show_float32, use_fused_attention
 from interp.models.hooked import HookedModel, wrap_transformers
 from interp.models.identity import HubTokenizer, hash_weights, remember, tokenizer_of
 from interp.models.lora import base_of_adapter, described, is_adapter, merged
@@ -49,10 +52,6 @@ from interp.models.small import (
 from interp.models.toys import PLANTED_NAMES, PLANTED_PREFIX, TOY_PREFIX, TOYS, build_planted, cached_toy
 from interp.text.corpora import ChatTemplate, Message, hub_reachable
 from interp.text.tokens import Tokenizer
-
-if TYPE_CHECKING:
-    import torch
-
 
 # Hub models worth suggesting: (id, parameters, layers, d_model). Any other hub id works too.
 _HUB = (
@@ -284,7 +283,6 @@ def _joined(parts: Sequence[Path], folder: Path) -> Path:
 
 
 def _convert(gguf: Path, target: Path) -> None:
-    import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     with quiet_transformers():
@@ -332,7 +330,7 @@ def is_transformers(source: ModelSource) -> bool:
 
 @loaded_once
 def load_model(
-    spec: "str | SmallConfig",
+    spec: str | SmallConfig,
     *,
     dtype: str | None = None,
     device: str | None = None,
@@ -380,7 +378,7 @@ def load_model(
 
 def _load_small(
     spec: str | SmallConfig,
-    dtype: "torch.dtype",
+    dtype: torch.dtype,
     device: str,
     attention: str,
     seed: int,
@@ -390,10 +388,6 @@ def _load_small(
     if attention != "eager":
         raise ConfigError(f"small models compute attention eagerly; attention={attention!r} is for Hugging Face models")
     name = spec if isinstance(spec, str) else f"{SMALL_PREFIX}{spec}"
-    import torch
-
-    from interp.models.adapter import show_float32
-
     build = partial(_build_ours, spec, source, seed, device)
     model = build(torch.float32)
     fresh_hash = hash_weights(model.original_model)
@@ -404,7 +398,7 @@ def _load_small(
 
 
 def _build_ours(
-    spec: str | SmallConfig, source: ModelSource | None, seed: int, device: str, dtype: "torch.dtype"
+    spec: str | SmallConfig, source: ModelSource | None, seed: int, device: str, dtype: torch.dtype
 ) -> HookedModel:
     if isinstance(spec, SmallConfig) or source is None or source.kind == "small":
         config = spec if isinstance(spec, SmallConfig) else small_config(spec)
@@ -416,9 +410,8 @@ def _build_ours(
     return load_small(Path(source.location), device=device, dtype=dtype)
 
 
-def _load_sharded(spec: str, source: ModelSource, dtype: "torch.dtype") -> tuple[HookedModel, str]:
+def _load_sharded(spec: str, source: ModelSource, dtype: torch.dtype) -> tuple[HookedModel, str]:
     from interp.models._sharded import describe_devices, read_sharded
-    from interp.models.adapter import show_float32
     from interp.models.tensor_parallel import mend_unembedding, processes, read_split
 
     location, n = location_of(source), processes()
@@ -441,10 +434,8 @@ def _load_sharded(spec: str, source: ModelSource, dtype: "torch.dtype") -> tuple
 
 
 def _load_transformers(
-    spec: str, source: ModelSource, dtype: "torch.dtype", *, device: str, attention: Attention
+    spec: str, source: ModelSource, dtype: torch.dtype, *, device: str, attention: Attention
 ) -> tuple[HookedModel, str]:
-    from interp.models.adapter import show_float32, use_fused_attention
-
     location = location_of(source)
     with quiet_transformers():
         check_memory(spec, location, str(dtype).removeprefix("torch."), device)

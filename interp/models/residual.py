@@ -45,7 +45,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from interp.errors import ConfigError, UnknownNameError
-from interp.models.adapter import applied, widened
+from interp.models.adapter import applied, available_hook_points, final_norm_and_unembed, head_shape, widened
 from interp.models.hooked import Hook, HookedModel
 from interp.names import HeadName
 
@@ -173,8 +173,6 @@ def rotary_hook_points(model: HookedModel, layer: int) -> list[str]:
     """Return the hook points that `read_rotation` needs in its cache; none for other kinds of positions or small
     models.
     """
-    from interp.models.adapter import available_hook_points
-
     names = [f"blocks.{layer}.attn.hook_{table}" for table in ("cos", "sin")]
     return names if set(names) <= available_hook_points(model) else []
 
@@ -197,7 +195,7 @@ def read_rotation(model: HookedModel, layer: int, cache: dict[str, Tensor]) -> R
 
 Side = Literal["q", "k", "v"]
 SIDES: tuple[Side, ...] = ("q", "k", "v")
-_ADDITIVE: "WeakSet[HookedModel]" = WeakSet()
+_ADDITIVE: WeakSet[HookedModel] = WeakSet()
 FROZEN = "the scale of the norm on what attention writes, at its value"
 """Quantity held fixed in a model with post-norms, so that each head has a share of the residual stream."""
 
@@ -209,12 +207,10 @@ class ResidualStream:
     undefined: residual multipliers (Granite).
     """
 
-    scales: "dict[int, Float[Tensor, 'batch pos 1']] | None" = None
+    scales: dict[int, Float[Tensor, "batch pos 1"]] | None = None
     """scales of the post-norms of attention by layer, once frozen (`frozen_at`)"""
 
     def __init__(self, model: HookedModel):
-        from interp.models.adapter import head_shape
-
         self.model = model
         self.shape = head_shape(model)
         self.parallel = bool(getattr(model.cfg, "parallel_attn_mlp", False))
@@ -400,8 +396,6 @@ class ResidualStream:
 
     def logits(self, resid: Float[Tensor, "*rows d_model"]) -> Float[Tensor, "*rows d_vocab"]:
         """Return logits of a final residual, through the final norm."""
-        from interp.models.adapter import final_norm_and_unembed
-
         return final_norm_and_unembed(self.model, resid)
 
     def mlp_reads(self, layer: int) -> str:

@@ -9,7 +9,10 @@ opens such a folder by its path, like any other model folder.
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
+
+import torch
+from torch import Tensor
 
 from interp.artifacts import atomic_file, read_json, write_json
 from interp.errors import ConfigError, CorruptError, MissingError, UnknownNameError
@@ -19,10 +22,6 @@ from interp.models.identity import plain_parameters
 from interp.models.lora import is_adapter
 from interp.options import check_positive
 from interp.text.tokens import ByteTokenizer
-
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
 
 SMALL_PREFIX = "small:"
 
@@ -82,7 +81,7 @@ def small_config(spec: str) -> SmallConfig:
     return PRESETS[name]
 
 
-def build_small(config: SmallConfig, *, seed: int, device: str, dtype: "torch.dtype") -> HookedModel:
+def build_small(config: SmallConfig, *, seed: int, device: str, dtype: torch.dtype) -> HookedModel:
     """Build a randomly initialised model; the same seed gives the same weights on every device."""
     from transformer_lens import TransformerBridgeConfig
 
@@ -122,9 +121,8 @@ def is_small_folder(folder: Path) -> bool:
     return (folder / CONFIG_FILE).is_file()
 
 
-def load_small(folder: Path, *, device: str = "cpu", dtype: "torch.dtype | None" = None) -> HookedModel:
+def load_small(folder: Path, *, device: str = "cpu", dtype: torch.dtype | None = None) -> HookedModel:
     """Load a model written by `save_small`. Raises `CorruptError` when the files do not fit each other."""
-    import torch
     from safetensors.torch import load_file
 
     config = from_json(SmallConfig, read_json(folder / CONFIG_FILE), folder / CONFIG_FILE)
@@ -137,9 +135,7 @@ def load_small(folder: Path, *, device: str = "cpu", dtype: "torch.dtype | None"
     return model
 
 
-def _copy_weights(model: HookedModel, weights: "dict[str, Tensor]", folder: Path) -> None:
-    import torch
-
+def _copy_weights(model: HookedModel, weights: dict[str, Tensor], folder: Path) -> None:
     parameters = dict(plain_parameters(model.original_model))
     wrong = sorted(set(parameters) ^ set(weights)) + [
         n for n in parameters if n in weights and parameters[n].shape != weights[n].shape

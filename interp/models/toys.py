@@ -38,21 +38,18 @@ takes a head that matters together with one that does not. The circuit is the sa
 """
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
 
 from interp.errors import ConfigError, UnknownNameError
 from interp.models.hooked import HookedModel, wrap_in_memory
 from interp.models.small import SmallConfig, build_small, is_small_folder, load_small, save_small
 from interp.models.training import TrainingConfig, TrainingStep, train_small
 from interp.threads import one_thread
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    import torch
-    from torch import Tensor
 
 TOY_PREFIX = "toy:"
 
@@ -67,7 +64,7 @@ class Toy:
     max_period: int
     """each row repeats with a period drawn evenly from these"""
 
-    def batches(self, n: int, generator: "torch.Generator") -> "Tensor":
+    def batches(self, n: int, generator: torch.Generator) -> Tensor:
         """Draw `[n, n_ctx]` tokens, each row random and repeating with its own period."""
         return repeating_rows(n, self.model.n_ctx, self.model.d_vocab, self.min_period, self.max_period, generator)
 
@@ -94,11 +91,9 @@ def find_toy(spec: str) -> Toy:
 
 
 def train_toy(
-    spec: "str | Toy", *, seed: int = 0, progress: "Callable[[TrainingStep, int], None] | None" = None
+    spec: "str | Toy", *, seed: int = 0, progress: Callable[[TrainingStep, int], None] | None = None
 ) -> HookedModel:
     """Train a toy, and return it in evaluation mode. `seed` determines both the weights and the data."""
-    import torch
-
     toy = find_toy(spec) if isinstance(spec, str) else spec
     model = build_small(toy.model, seed=seed, device="cpu", dtype=torch.float32)
     training = replace(toy.training, seed=seed)
@@ -109,7 +104,7 @@ def train_toy(
     return model
 
 
-def cached_toy(spec: str, folder: Path, *, seed: int, device: str, dtype: "torch.dtype") -> HookedModel:
+def cached_toy(spec: str, folder: Path, *, seed: int, device: str, dtype: torch.dtype) -> HookedModel:
     """Return the toy of a spec, trained first when `folder` has none by this recipe and seed."""
     toy = find_toy(spec)
     recipe = hashlib.sha256(repr(toy).encode()).hexdigest()[:12]
@@ -120,11 +115,9 @@ def cached_toy(spec: str, folder: Path, *, seed: int, device: str, dtype: "torch
 
 
 def repeating_rows(
-    n: int, length: int, d_vocab: int, min_period: int, max_period: int, generator: "torch.Generator"
-) -> "Tensor":
+    n: int, length: int, d_vocab: int, min_period: int, max_period: int, generator: torch.Generator
+) -> Tensor:
     """Draw `[n, length]` random tokens; row i repeats with a period drawn uniformly from `min_period .. max_period`."""
-    import torch
-
     tokens = torch.randint(d_vocab, (n, max_period), generator=generator)
     periods = torch.randint(min_period, max_period + 1, (n, 1), generator=generator)
     return tokens.gather(1, torch.arange(length)[None] % periods)
@@ -141,15 +134,13 @@ def planted_induction(
     n_ctx: int = 32,
     sharpness: float = 100.0,
     device: str = "cpu",
-    dtype: "torch.dtype | None" = None,
+    dtype: torch.dtype | None = None,
 ) -> HookedModel:
     """Build the planted induction transformer, `d_model = 3 * d_vocab + n_ctx`.
 
     `sharpness` is the attention score of a match (of no match: 0), and the logit of the predicted token: at 100 the
     softmax is exact in float32. Raises `ConfigError` when there is nothing to repeat.
     """
-    import torch
-
     _check_sizes(d_vocab, n_ctx)
     d_model = 3 * d_vocab + n_ctx
     model = _blank(d_model, 1, d_vocab, n_ctx, device, dtype)
@@ -176,7 +167,7 @@ def planted_copying(
     n_ctx: int = 32,
     sharpness: float = 100.0,
     device: str = "cpu",
-    dtype: "torch.dtype | None" = None,
+    dtype: torch.dtype | None = None,
 ) -> HookedModel:
     """Build the negative control: it copies the token that followed before, without attending to it. Two heads a layer.
 
@@ -184,8 +175,6 @@ def planted_copying(
     key prev2, value prev; `L1H1` is zero. Its induction scores are 0 up to the uniform attention of queries without
     match.
     """
-    import torch
-
     _check_sizes(d_vocab, n_ctx)
     d_model = 4 * d_vocab + n_ctx + (n_ctx % 2)
     model = _blank(d_model, 2, d_vocab, n_ctx, device, dtype)
@@ -211,15 +200,13 @@ def planted_copying(
 
 
 def planted_post_norm(
-    *, d_vocab: int = 16, n_ctx: int = 32, device: str = "cpu", dtype: "torch.dtype | None" = None
+    *, d_vocab: int = 16, n_ctx: int = 32, device: str = "cpu", dtype: torch.dtype | None = None
 ) -> HookedModel:
     """Build the planted induction transformer in a Gemma 2, whose blocks norm what they write.
 
     `d_model = 4 * d_vocab + 2`: tok, prev, out, a subspace that nothing reads, a constant, and one unused dimension.
     Raises `ConfigError` when there is nothing to repeat.
     """
-    import torch
-
     _check_sizes(d_vocab, n_ctx)
     d_model = 4 * d_vocab + 2
     model = _blank_gemma(d_model, d_vocab, n_ctx, device, dtype or torch.float32)
@@ -246,16 +233,16 @@ def planted_post_norm(
     return model
 
 
-def _set(model: HookedModel, layer: int, side: str, read: slice, head: slice, value: "Tensor") -> None:
+def _set(model: HookedModel, layer: int, side: str, read: slice, head: slice, value: Tensor) -> None:
     """Set a weight so that head dimensions `head` get `x[read] @ value`; torch stores linear weights as [out, in]."""
     getattr(model.blocks[layer].attn, side).original_component.weight[head, read] = value.T.to(model.W_E)
 
 
-def _set_output(model: HookedModel, layer: int, head: slice, write: slice, value: "Tensor") -> None:
+def _set_output(model: HookedModel, layer: int, head: slice, write: slice, value: Tensor) -> None:
     model.blocks[layer].attn.o.original_component.weight[write, head] = value.T.to(model.W_E)
 
 
-def build_planted(spec: str, *, device: str, dtype: "torch.dtype") -> HookedModel:
+def build_planted(spec: str, *, device: str, dtype: torch.dtype) -> HookedModel:
     """Build `"planted:induction"`, `"planted:copying"` or `"planted:post-norm"`. Raises `UnknownNameError`."""
     known = {"induction": planted_induction, "copying": planted_copying, "post-norm": planted_post_norm}
     build = known.get(spec.removeprefix(PLANTED_PREFIX))
@@ -269,12 +256,8 @@ def _check_sizes(d_vocab: int, n_ctx: int) -> None:
         raise ConfigError(f"a planted circuit needs 2 tokens and 4 positions, got {d_vocab} and {n_ctx}")
 
 
-def _blank(
-    d_model: int, n_heads: int, d_vocab: int, n_ctx: int, device: str, dtype: "torch.dtype | None"
-) -> HookedModel:
+def _blank(d_model: int, n_heads: int, d_vocab: int, n_ctx: int, device: str, dtype: torch.dtype | None) -> HookedModel:
     """Return two layers of zeros, without norms."""
-    import torch
-
     config = SmallConfig(n_layers=2, d_model=d_model, n_heads=n_heads, d_vocab=d_vocab, n_ctx=n_ctx, normalization=None)
     model = build_small(config, seed=0, device=device, dtype=dtype or torch.float32)
     with torch.no_grad():
@@ -283,9 +266,8 @@ def _blank(
     return model
 
 
-def _blank_gemma(d_model: int, d_vocab: int, n_ctx: int, device: str, dtype: "torch.dtype") -> HookedModel:
+def _blank_gemma(d_model: int, d_vocab: int, n_ctx: int, device: str, dtype: torch.dtype) -> HookedModel:
     """Return a Gemma 2 of two layers of zeros; its norms have gain 1, those after attention 0.15."""
-    import torch
     from transformers import Gemma2Config, Gemma2ForCausalLM
 
     config = Gemma2Config(

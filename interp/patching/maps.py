@@ -28,6 +28,7 @@ from torch import Tensor
 from interp.artifacts import Draft, Table, read_json, save_json
 from interp.errors import ConfigError
 from interp.forms import from_json
+from interp.models.adapter import bos_token_id, ordinary_tokens, weight_hash
 from interp.models.hooked import HookedModel
 from interp.patching.activation import ActivationPatching, activation_patching
 from interp.patching.patching_map import JudgedPatch, PatchingConfig, PatchingMap, PatchingSettings
@@ -62,8 +63,6 @@ def measure_map(
     >>> measure_map(model, make_task("induction", model, n_prompts=4), PatchingConfig(what="z", draws=3)).headline()
     'Patching z in a model between prompts of induction: 1 of 2 patches beyond the null'
     """
-    from interp.models.adapter import weight_hash
-
     config = _resolved(task, config)
     settings = PatchingSettings(
         model=model_name,
@@ -169,8 +168,6 @@ def unrelated_prompts(
 
     Raises `ConfigError` for a vocabulary of fewer than three ordinary tokens.
     """
-    from interp.models.adapter import bos_token_id, ordinary_tokens
-
     ids, bos = ordinary_tokens(model), bos_token_id(model)
     if len(ids) < 3:
         raise ConfigError(f"the null draws other tokens than those of the prompts; the vocabulary has {len(ids)}")
@@ -182,7 +179,7 @@ def unrelated_prompts(
     return drawn
 
 
-def _resolved(task: "Task", config: PatchingConfig) -> PatchingConfig:
+def _resolved(task: Task, config: PatchingConfig) -> PatchingConfig:
     """Return the settings with the default of `by_position` filled in."""
     lengths = set(task.lengths.tolist())
     wanted = task.n_prompts == 1 if config.by_position is None else config.by_position

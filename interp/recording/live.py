@@ -26,6 +26,7 @@ from torch import Tensor
 from interp.engines.bridge import Bridge
 from interp.engines.engine import Engine
 from interp.errors import MismatchError
+from interp.models.adapter import weight_hash
 from interp.models.hooked import HookedModel
 from interp.names import canonical_hook_point
 from interp.ranks import ALONE, Ranks
@@ -190,8 +191,6 @@ class LiveRecording(Recording):
         return {name: value[computed] for name, value in values.items()}
 
     def _checked(self, model: HookedModel) -> HookedModel:
-        from interp.models.adapter import weight_hash
-
         if weight_hash(model) != self.weight_hash:
             raise MismatchError(
                 f"{self.folder} belongs to {self.model!r} with other weights than the model has now; record it again"

@@ -32,6 +32,7 @@ from interp.engines.bridge import engine_of
 from interp.engines.engine import Engine, ReadsRows
 from interp.errors import ConfigError, ResourceError, WorkbenchError
 from interp.models.hooked import HookedModel
+from interp.models.identity import vocabulary_hash
 from interp.progress import Progress
 from interp.ranks import ALONE, Ranks, open_draft
 from interp.recording.recorded import RecordConfig, Recorded, RecordedText, RecordingSettings, ShardEntry
@@ -445,7 +446,6 @@ def corpus_problems(recording: Recording, corpus: Corpus, tokenizer: Tokenizer) 
 
 def source_of_text(recording: Recording) -> tuple[Corpus, Tokenizer] | str:
     """Return the corpus and tokenizer that a recording was made with, or why it cannot be compared with them."""
-    from interp.models.identity import vocabulary_hash
     from interp.models.loading import chat_template, load_tokenizer
 
     text, settings = recording.artefact.settings.text, recording.artefact.settings

@@ -32,13 +32,14 @@ Phases are found by `interp.studies.grokking_phases`.
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Float, Float64, Int, Int64
 from torch import Tensor
 
+from interp.atlas.vector_map import MapSettings, VectorMap
 from interp.errors import ConfigError, MismatchError, NonFiniteError
 from interp.models.training import TrainingFile
 from interp.seeds import make_generator
@@ -52,9 +53,6 @@ from interp.studies.grokking_phases import (
     find_phases,
 )
 from interp.threads import one_thread
-
-if TYPE_CHECKING:
-    from interp.atlas.vector_map import VectorMap
 
 Parameters = dict[str, Tensor]
 _MEASURES = CURVES[:4]
@@ -473,14 +471,13 @@ CHECKPOINTS = 6
 """number of maps in the series of an embedding"""
 
 
-def embedding_series(snapshots: list[Snapshot], config: ModularConfig, *, at: int = 0) -> "VectorMap":
+def embedding_series(snapshots: list[Snapshot], config: ModularConfig, *, at: int = 0) -> VectorMap:
     """Map the number tokens of the seed of index `at` at checkpoints spread over training, in one frame.
 
     `snapshots` are those of the training that `config` describes.
     """
     from interp.atlas.build import build_series
     from interp.atlas.sources import AtlasSource
-    from interp.atlas.vector_map import MapSettings
 
     p = config.p
     chosen = [snapshots[i] for i in np.unique(np.linspace(0, len(snapshots) - 1, CHECKPOINTS).round().astype(int))]

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from interp.artifacts import read_json, write_json
 from interp.circuits.head_kinds import pattern_scores, target_masks, target_weights
+from interp.circuits.head_weights import composition
 from interp.models.adapter import ordinary_tokens, untrained_model
 from interp.models.hooked import HookedModel
 from interp.models.loading import load_model
@@ -45,7 +46,7 @@ _ALL_HEADS = 64
 
 
 def follow_induction(
-    spec: "str | Toy" = "toy:induction-2l",
+    spec: str | Toy = "toy:induction-2l",
     *,
     seed: int = 0,
     steps: int | None = None,
@@ -182,8 +183,6 @@ def strongest_composition(
     model: HookedModel, n_null: int, senders: list[HeadName] | None = None, readers: list[HeadName] | None = None
 ) -> float:
     """Return the K-composition of the strongest pair over the mean of its null; 1 (chance) where no pair is."""
-    from interp.circuits.head_weights import composition
-
     in_order = not (senders and readers) or min(head.layer for head in senders) < max(head.layer for head in readers)
     if model.cfg.n_layers < 2 or not in_order:
         return 1.0

@@ -22,6 +22,7 @@ from interp.errors import ConfigError, PromptError, UnknownNameError
 from interp.lenses.lens import Lens
 from interp.models.adapter import bos_token_id, final_norm_and_unembed, head_shape, token_strings
 from interp.models.hooked import HookedModel
+from interp.models.passes import Capture
 from interp.names import lens_hook_points
 from interp.seeds import make_generator
 from saes.acts.readings import ActiveFeature, LensCells, NextTokenGuesses, PromptResult
@@ -71,7 +72,6 @@ def read(
     check: Check,
 ) -> PromptReading:
     """Run the model once over `tokens [1, n]` and keep the values for the views; `lenses` are those to choose from."""
-    from interp.models.passes import Capture
     from saes.features.sources import NeuronBasis
 
     check("running the model")

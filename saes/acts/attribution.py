@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from interp.acts import Act
+from interp.models.hooked import HookedModel
 from interp.options import Count, FeaturesName
 from saes.acts.prompt import OnPrompt
 from saes.acts.session import Session
 
 if TYPE_CHECKING:
-    from interp.models.hooked import HookedModel
     from saes.acts._reading import PromptReading
 
 TOP_SHARES, SHARE_STEPS = 16, 8

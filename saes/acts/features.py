@@ -12,9 +12,11 @@ from annotated_types import Len
 
 from interp.acts import Act, Compared, Price
 from interp.errors import MismatchError, MissingError, UnknownNameError
+from interp.models.hooked import HookedModel
 from interp.nulls import DRAWS, Level, NullComparison
 from interp.options import Count, FeaturesName, PromptText, Strength
 from saes.acts.session import AFTER, MOST_TOKENS, Session, without_gradients
+from saes.features.case import FeatureCase
 from saes.features.proof import AblatedExample, ListsApart, SteeredRow, TextFirings
 
 if TYPE_CHECKING:
@@ -23,9 +25,7 @@ if TYPE_CHECKING:
     from interp.dictionary import Dictionary
     from interp.interventions.arms import Arms
     from interp.interventions.site import DictionarySite
-    from interp.models.hooked import HookedModel
     from interp.recording.store import Recording
-    from saes.features.case import FeatureCase
 
 EXAMPLES, MOVED, NEW_TOKENS = 4, 5, 16
 """Examples and tokens shown, and tokens of each continuation."""
@@ -44,7 +44,7 @@ class OnFeature:
         """Return the model of the features."""
         return run.described(self.features).settings.model
 
-    def case(self, run: Session, model: "HookedModel") -> "tuple[DictionarySite, FeatureCase]":
+    def case(self, run: Session, model: HookedModel) -> "tuple[DictionarySite, FeatureCase]":
         """Return the site of the dictionary, and the feature with its text and controls."""
         return run.feature(self.features, self.feature, model)
 
@@ -195,7 +195,7 @@ class JudgeSteering(OnFeature, Compared[Session, SteeringVerdict]):
         return SteeringVerdict(case.feature, self.strength, amount, list(words.texts), *compared)
 
 
-def _arms(level: Level, site: "DictionarySite", case: "FeatureCase", amount: float = 1.0) -> "Arms":
+def _arms(level: Level, site: "DictionarySite", case: FeatureCase, amount: float = 1.0) -> "Arms":
     """Return the arms of a feature: along it, and along as many directions of each null as a level has draws."""
     n = DRAWS[level]
     return site.arms(case.feature, case.alike[:n], n, 0, amount)
@@ -232,7 +232,7 @@ class Ablate(OnFeature, Compared[Session, list[AblatedExample]]):
         site, case = self.case(run, run.model(self.spec(run)))
         return self._priced(run, site, case, len(_arms(self.nulls, site, case)))
 
-    def _priced(self, run: Session, site: "DictionarySite", case: "FeatureCase", n_arms: int) -> Price:
+    def _priced(self, run: Session, site: "DictionarySite", case: FeatureCase, n_arms: int) -> Price:
         tokens = sum(len(passage.token_ids) + site.first for passage in case.strongest(case.examples, EXAMPLES))
         return _price(self, run, n_arms, tokens)
 
@@ -345,7 +345,7 @@ def described_recording(run: Session, features: str) -> "Recording":
 
 
 def document_text(
-    model: "HookedModel", dictionary: "Dictionary", recording: "Recording", row: int, feature: int, limit: int
+    model: HookedModel, dictionary: "Dictionary", recording: "Recording", row: int, feature: int, limit: int
 ) -> DocumentText:
     """Return the document that contains a row of the recording, at most `limit` tokens of it around that row.
 

@@ -10,18 +10,17 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from interp.acts import Act, Compared, Price
 from interp.errors import PromptError
+from interp.models.hooked import HookedModel
 from interp.nulls import DRAWS
 from interp.options import ChoiceWords, FieldLabel, ModelName, PromptText
-from interp.patching.patching_map import Direction, What
+from interp.patching.patching_map import Direction, PatchingConfig, PatchingMap, What
 from saes.acts.prompt import OnPrompt
 from saes.acts.session import Session
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from interp.models.hooked import HookedModel
     from interp.patching.maps import MapArm
-    from interp.patching.patching_map import PatchingConfig, PatchingMap
     from interp.patching.task import Task
 
 PATCH_TOKENS = 64
@@ -77,7 +76,7 @@ class PatchPrompts(Compared[Session, "PatchingMap"]):
     def price(self, run: Session) -> Price:
         return self._priced(*self.asked(run))
 
-    def measure(self, run: Session) -> "PatchingMap":
+    def measure(self, run: Session) -> PatchingMap:
         from interp.patching.maps import measure_map
 
         model, task, config = self.asked(run)
@@ -92,7 +91,6 @@ class PatchPrompts(Compared[Session, "PatchingMap"]):
     def asked(self, run: Session) -> "tuple[HookedModel, Task, PatchingConfig]":
         """Return the model, the pair of prompts with its metric, and the settings of the map."""
         from interp.circuits.tasks import pair_task
-        from interp.patching.patching_map import PatchingConfig
 
         run.check("reading the two prompts")
         model, tokens = run.prompt(self.clean, self.model, self.chat)
@@ -111,7 +109,7 @@ class PatchPrompts(Compared[Session, "PatchingMap"]):
             what=self.what, direction=self.direction, by_position=by_position, draws=DRAWS[self.nulls]
         )  # fmt: skip
 
-    def _priced(self, model: "HookedModel", task: "Task", config: "PatchingConfig") -> Price:
+    def _priced(self, model: HookedModel, task: "Task", config: PatchingConfig) -> Price:
         """Return the price of a map: each patch is a pass over the prompt."""
         from interp.models.adapter import head_shape
 
@@ -121,7 +119,7 @@ class PatchPrompts(Compared[Session, "PatchingMap"]):
         return Price(arms, patches * pos, self.model, f"{self.verb} {self.what}")
 
 
-def _answer_text(model: "HookedModel", tokens: "Tensor", text: str) -> str:
+def _answer_text(model: HookedModel, tokens: "Tensor", text: str) -> str:
     """Return the text of the one token that an answer denotes after `tokens [1, n]`."""
     from interp.models.adapter import run_with_cache, token_text
     from saes.acts._reading import single_token
@@ -180,7 +178,7 @@ class SuggestPair(OnPrompt, Act[Session, PatchPair]):
         return PatchPair(self.text, "", likeliest, "")
 
 
-def nearest_word(model: "HookedModel", word: str) -> str | None:
+def nearest_word(model: HookedModel, word: str) -> str | None:
     """Return the word, one token with its leading space, whose embedding is nearest to that of `word`."""
     from interp.lenses.direct_attribution import token_ids
     from interp.models.adapter import token_strings

@@ -13,6 +13,7 @@ import gc
 import os
 import time
 from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from interp.acts import Price
@@ -70,8 +71,6 @@ def half_of_memory() -> int:
 
 def model_bytes(model: HookedModel) -> int:
     """Return the bytes of a model's parameters and buffers, shared ones once."""
-    from itertools import chain
-
     sizes = {tensor.data_ptr(): tensor.nbytes for tensor in chain(model.parameters(), model.buffers())}
     return sum(sizes.values())
 

@@ -30,7 +30,9 @@ from torch import Tensor
 from interp.dictionary import SparseActs
 from interp.errors import ConfigError, MismatchError, PromptError
 from interp.models.adapter import Hook, available_hook_points, run_with_hooks
+from interp.models.generation import prompt_tokens
 from interp.models.hooked import HookedModel
+from interp.models.identity import tokenizer_of
 from interp.models.passes import read_hook
 from interp.names import canonical_hook_point, check_hook_points
 from interp.patching.metrics import LogitDiff, LogProb, Metric
@@ -290,7 +292,6 @@ class MeasuredPrompts:
         differ in length.
         """
         from interp.models.adapter import token_strings
-        from interp.models.generation import prompt_tokens
 
         tokens = prompt_tokens(model, text, chat=chat).cpu()
         base = None if corrupt is None else prompt_tokens(model, corrupt, chat=chat).cpu()
@@ -328,7 +329,6 @@ class MeasuredPrompts:
 
 def _one_token(model: HookedModel, text: str) -> int:
     from interp.models.adapter import token_strings
-    from interp.models.identity import tokenizer_of
 
     ids = list(tokenizer_of(model).encode_batch([text])[0])
     if len(ids) != 1:

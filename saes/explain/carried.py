@@ -9,12 +9,13 @@ the agreement is the score of the label. No language model is asked, and no read
 neurons in place of the own one: how many labels would hold of each is stored with the labels.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from interp.artifacts import Table
 from interp.errors import ConfigError
+from interp.progress import Progress
 from interp.seeds import derive_seed
 from saes.evaluation.by_word import WordText
 from saes.evaluation.counterparts import ONE_WORD
@@ -36,9 +37,6 @@ from saes.features.written_labels import (
     LabelsSettings,
 )
 
-if TYPE_CHECKING:
-    from interp.progress import Progress
-
 
 def written_labels(giver: Features) -> dict[int, dict[str, Any]]:
     """Return the written labels of some features, with their sources. Raises `ConfigError` where there are none."""
@@ -53,7 +51,7 @@ def written_labels(giver: Features) -> dict[int, dict[str, Any]]:
 
 def carry_labels(
     target: Features, giver: Features, own: DictionaryIn, other: DictionaryIn, text: WordText, *,
-    seed: int = 0, progress: "Progress | None" = None,
+    seed: int = 0, progress: Progress | None = None,
 ) -> Labels:  # fmt: skip
     """Return the written labels of `giver` for the features of `target` that fire on the same words, with their scores.
 

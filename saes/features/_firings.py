@@ -13,7 +13,7 @@ Memory does not grow with the number of tokens. It is `d_sae * ((n_top + n_sampl
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -24,9 +24,7 @@ from interp.dictionary import Dictionary, SparseActs
 from interp.errors import ConfigError, MismatchError, NonFiniteError
 from interp.progress import Progress
 from interp.recording.store import Recording, TokenShard
-
-if TYPE_CHECKING:
-    from saes.features.token_index import Spelling, TokenIndex
+from saes.features.token_index import Spelling, TokenIndex
 
 N_SAMPLE = 64
 """Firings sampled per feature; quarters of activation and labels are estimated from them."""
@@ -115,7 +113,7 @@ class Encoded(NamedTuple):
     dictionary: Dictionary
     hook_point: str
     """the hook point that it reads, among those of the recording"""
-    words: "tuple[TokenIndex, Spelling] | None" = None
+    words: tuple[TokenIndex, Spelling] | None = None
     """collects in the same pass on which tokens each feature fires"""
 
 
@@ -172,7 +170,7 @@ def collect_together(
 
 
 def _add_to_index(
-    index: "tuple[TokenIndex, Spelling]", acts: SparseActs, tokens: TokenShard, at: np.ndarray, context_length: int
+    index: tuple[TokenIndex, Spelling], acts: SparseActs, tokens: TokenShard, at: np.ndarray, context_length: int
 ) -> None:
     """Add the firings on the tokens `at [n]` of a shard. Words begin anew after BOS or padding, and in another text."""
     document = tokens.document.numpy()[at]

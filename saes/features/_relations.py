@@ -22,6 +22,7 @@ from torch import Tensor
 from interp.artifacts import Table
 from interp.artifacts.tables import schema_of
 from interp.dictionary import Dictionary
+from interp.lenses.logit_lens import BLOCK_DIRECTIONS, all_logit_effects
 from interp.models.hooked import HookedModel
 from interp.names import parse_hook_point
 from interp.nulls import NUMERIC_DRAWS, p_from_null
@@ -87,8 +88,6 @@ def logit_relations(model: HookedModel, directions: Float[Tensor, "n d_model"], 
 
 def _logits(model: HookedModel, directions: Tensor) -> Iterator[Tensor]:
     """Yield the centred effects `[<= BLOCK_DIRECTIONS, d_vocab]` of blocks of directions on the CPU."""
-    from interp.lenses.logit_lens import BLOCK_DIRECTIONS, all_logit_effects
-
     for block in directions.split(BLOCK_DIRECTIONS):
         yield all_logit_effects(model, block).cpu()
 

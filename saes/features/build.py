@@ -30,6 +30,7 @@ from interp.errors import MismatchError
 from interp.lenses.jacobian_lens import JacobianLens
 from interp.lenses.logit_lens import Effects, logit_effects
 from interp.lenses.vocabulary import vocabulary_of
+from interp.models.adapter import weight_hash
 from interp.models.hooked import HookedModel
 from interp.names import canonical_hook_point
 from interp.progress import Progress
@@ -325,8 +326,6 @@ def _settings(
 
 def check_parents(dictionary: Dictionary, recording: Recording, model: HookedModel, hook_point: str) -> None:
     """Raise `MismatchError` unless the dictionary reads this hook point and its directions fit the model."""
-    from interp.models.adapter import weight_hash
-
     if weight_hash(model) != recording.weight_hash:
         raise MismatchError(
             f"{recording.folder} was recorded from other weights than the model given; load {recording.model!r}"

@@ -21,6 +21,7 @@ from interp.artifacts import Table
 from interp.artifacts.tables import schema_of
 from interp.errors import ConfigError
 from interp.lenses.jacobian_lens import JacobianLens
+from interp.lenses.logit_lens import logit_effects
 from interp.models.hooked import HookedModel
 from interp.progress import Progress
 from interp.recording.live import LiveRecording
@@ -30,6 +31,7 @@ from interp.tracing.replacement import Neurons
 from saes.features._firings import FeatureStatistics
 from saes.features._labels import Label, label_features
 from saes.features.build import EVIDENCE, N_SAID, choose_examples, examples_table
+from saes.features.meaning import said_by_directions
 from saes.features.neurons import NeuronExample, NeuronLabels, NeuronRow, NeuronSettings
 from saes.features.schema import N_EFFECTS
 from saes.features.sources import NeuronBasis, neurons_of
@@ -223,10 +225,8 @@ def first_passages(recording: Recording, model: HookedModel, n: int) -> list[Ten
 
 def _readouts(
     group: Sequence[SignedNeurons], lens: JacobianLens, model: HookedModel
-) -> "list[dict[str, np.ndarray] | None]":
+) -> list[dict[str, np.ndarray] | None]:
     """Return the words that each part raises; the negative direction of a neuron raises those that it lowers."""
-    from saes.features.meaning import said_by_directions
-
     readouts: list[dict[str, np.ndarray] | None] = []
     for part in group[:: len(SIGNS)]:
         readout = said_by_directions(part.basis, lens, model, N_SAID)
@@ -240,11 +240,9 @@ def _labels(
     recording: Recording,
     model: HookedModel,
     vocabulary: list[str],
-    readouts: "Sequence[dict[str, np.ndarray] | None]",
+    readouts: Sequence[dict[str, np.ndarray] | None],
 ) -> list[Label]:
     """Return the labels of some layers' neurons, each the null of the others."""
-    from interp.lenses.logit_lens import logit_effects
-
     words = None if None in readouts else np.concatenate([entry["raised"] for entry in readouts if entry is not None])
     if words is None:
         effects = [logit_effects(model, part.basis.decoder_directions, N_EFFECTS) for part in group[:: len(SIGNS)]]
@@ -257,7 +255,7 @@ def _labels(
     return label_features(joined, recording, vocabulary, promoted, words, dense=False)
 
 
-def _says(readout: "dict[str, np.ndarray] | None", vocabulary: list[str], d_mlp: int) -> list[list[str]]:
+def _says(readout: dict[str, np.ndarray] | None, vocabulary: list[str], d_mlp: int) -> list[list[str]]:
     """Return the tokens that each neuron raises most, where fewer than 5 % of random directions raise one as much."""
     if readout is None:
         return [[] for _ in range(d_mlp)]

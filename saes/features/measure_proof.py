@@ -10,7 +10,6 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -20,6 +19,8 @@ from interp.artifacts import as_json, from_json, open_artefact, read_json, write
 from interp.artifacts.artefact import is_stored
 from interp.dictionary import Dictionary
 from interp.errors import ConfigError, MismatchError, WorkbenchError
+from interp.geometry.separation import separations
+from interp.geometry.words import WordActivations, WordList, find_concepts, read_words
 from interp.interventions.arms import Arms, random_directions
 from interp.interventions.site import DictionarySite, continuations
 from interp.lenses.jacobian_lens import JacobianLens
@@ -27,6 +28,7 @@ from interp.lenses.lens import lens_point
 from interp.lenses.vocabulary import vocabulary_of
 from interp.models.adapter import bos_token_id, check_token_ids, to_tokens, token_strings
 from interp.models.hooked import HookedModel
+from interp.models.identity import tokenizer_of
 from interp.names import canonical_hook_point
 from interp.nulls import DRAWS, can_hold
 from interp.progress import Progress
@@ -55,9 +57,6 @@ from saes.features.proof import (
 )
 from saes.features.schema import Features
 from saes.features.sources import writes_to_residual
-
-if TYPE_CHECKING:
-    from interp.geometry.words import WordActivations, WordList
 
 PROMPTS = (
     "The meeting was moved to",
@@ -217,14 +216,12 @@ class Trial:
         return self.case.strongest(self.case.judging(), self.config.examples)
 
     @property
-    def word_list(self) -> "WordList | None":
+    def word_list(self) -> WordList | None:
         """List of words that holds at least half of the tested tokens."""
-        from interp.geometry.words import find_concepts
-
         texts = vocabulary_of(self.site.model).texts
         words = [texts[token].strip().casefold() for token in self.words.ids]
 
-        def share(concept: "WordList") -> float:
+        def share(concept: WordList) -> float:
             return float(np.isin(words, [word.casefold() for word in concept.words]).mean())
 
         best = max(find_concepts([]), key=share)
@@ -328,8 +325,6 @@ def _check(
 
 def _prompts(model: HookedModel, prompts: Sequence[str], case: FeatureCase) -> list[Tensor]:
     """Return the tokens `[1, pos]` of each prompt; beginnings of other text where the model has no tokenizer."""
-    from interp.models.identity import tokenizer_of
-
     if len(prompts) <= CHOOSING:
         raise ConfigError(f"more than {CHOOSING} prompts are needed: these choose the strength, the others judge")
     if tokenizer_of(model, required=False) is not None:
@@ -515,8 +510,6 @@ def rounded(scores: np.ndarray) -> np.ndarray:
 
 def _direction_separates_the_list(trial: Trial) -> ProofPart:
     """Separation of the words' list along the direction, in standard deviations over random directions."""
-    from interp.geometry.separation import separations
-
     assert trial.word_list is not None
     site, name = trial.site, trial.word_list.name
     lists = read_lists(site, lambda: trial.bar.add(LIST_TOKENS // 7))
@@ -537,10 +530,8 @@ def _continuations(trial: Trial, strength: float) -> ProofPart:
     return ProofPart(continuations=tuple(continued))
 
 
-def read_lists(site: DictionarySite, done: Callable[[], None] | None = None) -> "dict[str, WordActivations]":
+def read_lists(site: DictionarySite, done: Callable[[], None] | None = None) -> dict[str, WordActivations]:
     """Return the activations of every list of words where a direction of the site lies; `done` is called after each."""
-    from interp.geometry.words import find_concepts, read_words
-
     lists = {}
     for concept in find_concepts([]):
         lists[concept.name] = read_words(site.model, concept, hook_points=[site.stream])

@@ -11,7 +11,6 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 from interp.artifacts import Artefact, Table
 from interp.artifacts.tables import Float32, Int8, Int16, Int32
@@ -19,10 +18,8 @@ from interp.models.short_name import short_name
 from interp.tracing.background import direction
 from interp.tracing.graph import AttributionGraph
 from interp.tracing.story import NodeWords, words_of
+from interp.workspace import Workspace
 from saes.features.schema import quoted
-
-if TYPE_CHECKING:
-    from interp.workspace import Workspace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,6 +164,6 @@ class NeuronLabels(Artefact, kind="neurons"):
                 ("labels that hold", f"{self.n_confirmed:,}")]  # fmt: skip
 
 
-def newest_labels(workspace: "Workspace", weight_hash: str) -> NeuronLabels | None:
+def newest_labels(workspace: Workspace, weight_hash: str) -> NeuronLabels | None:
     """Return the newest description of the neurons of a model; None without one."""
     return next((table for table in workspace.values(NeuronLabels) if table.settings.weight_hash == weight_hash), None)

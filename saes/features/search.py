@@ -38,7 +38,7 @@ import numpy as np
 
 from interp.errors import ConfigError, CorruptError, MissingError, UnknownNameError, WorkbenchError, program
 from interp.models.short_name import short_name
-from interp.nulls import ALPHA
+from interp.nulls import ALPHA, holm
 from interp.workspace import Workspace
 from saes.features._label_search import largest, names_of
 from saes.features._phrase_vectors import phrase_vectors
@@ -461,8 +461,6 @@ def chance_of_cosine(cosines: np.ndarray, d: int, n: int) -> np.ndarray:
     with a fixed one is distributed as `2 B - 1`, `B ~ Beta((d - 1) / 2, (d - 1) / 2)`.
     """
     from scipy.special import betainc
-
-    from interp.nulls import holm
 
     if d < 2:
         return np.ones(len(cosines))

@@ -5,7 +5,7 @@ readout, it gives the features that are active in each cell of any atlas.
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -17,12 +17,12 @@ from interp.atlas.cells import DictionaryReadout, NearestReadout, VectorReadings
 from interp.atlas.sources import AtlasSource
 from interp.dictionary import Dictionary, SparseActs
 from interp.errors import ConfigError, MismatchError
+from interp.lenses.logit_lens import logit_effects
+from interp.models.adapter import widened
 from interp.models.hooked import HookedModel
 from interp.names import RESIDUAL_SUFFIXES, canonical_hook_point, parse_hook_point
 from saes.features.schema import WRITTEN, Features
-
-if TYPE_CHECKING:
-    from saes.kinds.base import SAE
+from saes.kinds.base import SAE, one_layer
 
 
 def writes_to_residual(dictionary: Dictionary) -> bool:
@@ -82,8 +82,6 @@ def neurons_of(model: HookedModel, hook_point: str, *, sign: int = 1) -> NeuronB
         raise ConfigError(
             f"neurons live at blocks.N.mlp.hook_post with N below {model.cfg.n_layers}, got {hook_point!r}"
         )
-    from interp.models.adapter import widened
-
     W_out = widened(model.blocks[point.layer].mlp.W_out)
     return NeuronBasis(len(W_out), str(point), W_out, sign=sign)
 
@@ -92,7 +90,7 @@ DENSITY = "log10 firing density"
 
 
 def sae_source(
-    sae: "SAE",
+    sae: SAE,
     name: str,
     *,
     side: Literal["decoder", "encoder"] = "decoder",
@@ -105,8 +103,6 @@ def sae_source(
     never fired gets the density of half a token, so that the logarithm exists. Without a folder, labels are feature
     numbers and the value is the norm of the direction. Raises `MismatchError` when the folder is another SAE's.
     """
-    from saes.kinds.base import one_layer
-
     directions = (sae.decoder_directions if side == "decoder" else one_layer(sae).W_enc.T).detach().float().cpu()
     directions = directions.contiguous()
     kind = "sae" if side == "decoder" else "encoder"
@@ -150,7 +146,7 @@ def features_source(
     )
 
 
-def dictionary_readout(sae: "SAE", name: str, features_folder: Path | None = None) -> DictionaryReadout:
+def dictionary_readout(sae: SAE, name: str, features_folder: Path | None = None) -> DictionaryReadout:
     """Return a readout by the features of the SAE `name`, shown by label with a features folder, else by number."""
     labels = None if features_folder is None else named(read_features(features_folder, sae.d_sae)[0])
     return DictionaryReadout(name, sae, labels)
@@ -168,7 +164,6 @@ class PromotedReadout:
         self.model = model
 
     def read(self, vectors: Tensor, top: int) -> VectorReadings:
-        from interp.lenses.logit_lens import logit_effects
         from interp.models.adapter import token_strings
 
         effects = logit_effects(self.model, vectors, top)

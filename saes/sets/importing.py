@@ -23,6 +23,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from interp.artifacts import Draft, save_artefact
@@ -105,8 +106,6 @@ def _is_dictionary(path: Path) -> bool:
 
 def _writes_to_layers(path: Path) -> bool:
     """Return whether a file, or the parameters in a folder, are a layer of Gemma Scope 2's cross-layer transcoders."""
-    from safetensors import SafetensorError, safe_open
-
     file = path / "params.safetensors" if path.is_dir() else path
     if file.suffix != ".safetensors" or not file.is_file():
         return False
@@ -393,8 +392,6 @@ def _check_widths(folder: Path, source: LayerLocations, model: HookedModel, read
             f"the set has a layer {max(source.layers)}, the model has {n_layers} layers; give its model"
         )
     files = [folder / (f"W_enc_{n}.safetensors" if source.across else f"layer_{n}.safetensors") for n in source.layers]
-    from safetensors import safe_open
-
     for layer, file in zip(source.layers, files, strict=True):
         with safe_open(str(file), framework="pt") as handle:
             width = handle.get_slice(f"W_enc_{layer}" if source.across else "W_enc").get_shape()[1]

@@ -2,24 +2,22 @@
 
 import copy
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from interp.errors import ConfigError
+from interp.models.adapter import weight_hash
 from interp.models.hooked import HookedModel
 from interp.seeds import make_generator
+from interp.tracing.edges import System
 from interp.tracing.frozen import FrozenModel
-from interp.tracing.replacement import LayerLatents
+from interp.tracing.graph import AttributionGraph, TraceConfig
+from interp.tracing.replacement import LayerLatents, Neurons
+from interp.workspace import Workspace
 from saes.features.schema import labels
-from saes.sets.set import CrossLayerSet, PerLayerSet, TranscoderSet
-
-if TYPE_CHECKING:
-    from interp.tracing.edges import System
-    from interp.tracing.graph import AttributionGraph
-    from interp.workspace import Workspace
+from saes.sets.set import CrossLayerSet, PerLayerSet, TranscoderSet, open_set
 
 
 class SetReplacement:
@@ -94,16 +92,12 @@ class SetReplacement:
         return self.set.d_sae(layer)
 
 
-def system_of(graph: "AttributionGraph", model: HookedModel, workspace: "Workspace") -> "System":
+def system_of(graph: AttributionGraph, model: HookedModel, workspace: Workspace) -> System:
     """Return the frozen model of a graph's prompt with its latents, as `interp.intervene` and `split_edge` take it.
 
     Raises `MismatchError` for a graph of other weights, `UnknownNameError` for a set that is not in the workspace.
     """
-    from interp.models.adapter import weight_hash
-    from interp.tracing.graph import TraceConfig
-    from interp.tracing.replacement import Neurons
     from interp.tracing.trace import open_traced
-    from saes.sets.set import open_set
 
     graph.check_model(weight_hash(model))
     config = graph.settings.trace or TraceConfig()
@@ -148,7 +142,7 @@ def untrained_set(sae_set: TranscoderSet, seed: int) -> TranscoderSet:
     return out
 
 
-def labels_of(workspace: "Workspace", name: str) -> Callable[[int, Sequence[int]], list[str]]:
+def labels_of(workspace: Workspace, name: str) -> Callable[[int, Sequence[int]], list[str]]:
     """Return a function from a layer and latents to labels, from the feature tables of a set where there are some."""
     described = set(workspace.names("features"))
 

@@ -26,7 +26,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, final
+from typing import NamedTuple, final
 
 import torch
 from jaxtyping import Float, Int64
@@ -36,8 +36,10 @@ from torch import Tensor, nn
 from interp.artifacts import atomic_file
 from interp.dictionary import Dictionary, SparseActs
 from interp.errors import ConfigError, CorruptError, MismatchError, MissingError, UnknownNameError
+from interp.models.adapter import weight_hash
 from interp.models.hooked import HookedModel
 from interp.remote import as_path
+from interp.workspace import Workspace
 from saes.features.schema import NEURONS
 from saes.features.sources import neurons_of
 from saes.kernels.state import Active
@@ -47,10 +49,6 @@ from saes.kinds.transcoder import Transcoder
 from saes.weights import circuit_tracer
 from saes.weights.folder import check_weights
 from saes.weights.layout import check_finite, text
-
-if TYPE_CHECKING:
-    from interp.workspace import Workspace
-
 
 KIND = "transcoders"
 """Kind of the artefact."""
@@ -100,8 +98,6 @@ class TranscoderSet(nn.Module, ABC):
 
     def check_model(self, model: HookedModel, *, all_layers: bool = True, allow_other_weights: bool = False) -> None:
         """Raise `MismatchError` unless the set belongs to these weights and, with `all_layers`, covers every layer."""
-        from interp.models.adapter import weight_hash
-
         check_weights(self.about, weight_hash(model), "set", allow_other_weights=allow_other_weights)
         n_layers = int(model.cfg.n_layers)
         missing = sorted(set(range(n_layers)) - set(self.layers))
@@ -299,7 +295,7 @@ def _check_target(sae_set: TranscoderSet, layer: int, target_layer: int) -> None
         raise UnknownNameError(f"layer that latents of layer {layer} write to", str(target_layer), known)
 
 
-def open_set(workspace: "Workspace", name: str) -> TranscoderSet:
+def open_set(workspace: Workspace, name: str) -> TranscoderSet:
     """Return a set of the workspace, on the CPU.
 
     Args:
@@ -321,7 +317,7 @@ def open_set(workspace: "Workspace", name: str) -> TranscoderSet:
     return read_set(workspace.path(KIND, name))
 
 
-def open_layer(workspace: "Workspace", name: str) -> LayerDictionary:
+def open_layer(workspace: Workspace, name: str) -> LayerDictionary:
     """Return the latents of one layer of a set, named `SET:LAYER` as in feature tables. See `open_set` for errors."""
     of, _, layer = name.rpartition(":")
     workspace.manifest(KIND, of)
@@ -329,7 +325,7 @@ def open_layer(workspace: "Workspace", name: str) -> LayerDictionary:
 
 
 def open_described(
-    workspace: "Workspace", described: str, model: HookedModel, *, sign: int = 1, allow_other_weights: bool = False
+    workspace: Workspace, described: str, model: HookedModel, *, sign: int = 1, allow_other_weights: bool = False
 ) -> tuple[Dictionary, dict[str, str]]:
     """Return the dictionary that a feature table of no SAE describes, on the model's device, and its parents.
 

@@ -37,7 +37,7 @@ from interp.artifacts import LOG, Draft, atomic_file, save_artefact
 from interp.artifacts.artefact import settings_json
 from interp.errors import ConfigError, MissingError
 from interp.interventions.edits import at_mask, inserting
-from interp.models.adapter import MLP_IN, MLP_OUT, MLP_OUT_BEFORE_NORM, available_hook_points
+from interp.models.adapter import MLP_IN, MLP_OUT, MLP_OUT_BEFORE_NORM, available_hook_points, weight_hash
 from interp.models.hooked import HookedModel
 from interp.names import parse_hook_point
 from interp.progress import Progress
@@ -59,6 +59,7 @@ from saes.sets.set import (
     PerLayerSet,
     SetConfig,
     TranscoderSet,
+    read_set,
     write_config,
     write_cross_layer,
     write_layer,
@@ -266,8 +267,6 @@ def train_set(
 
     `progress(tokens, total, metrics)` is called at every health line, with the layer among the metrics.
     """
-    from saes.sets.set import read_set
-
     lines = training(
         recording,
         config,
@@ -443,7 +442,6 @@ class _Training:
 
     def _model(self) -> HookedModel:
         """Return the recording's model: that of a live recording is loaded already."""
-        from interp.models.adapter import weight_hash
         from interp.models.loading import load_model
         from interp.recording.live import LiveRecording
 

@@ -6,21 +6,21 @@ transposed matrix or a forgotten bias cannot pass.
 """
 
 import os
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVarTuple
+from typing import TypeVarTuple
 
+import numpy as np
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from interp.errors import ConfigError, CorruptError, MissingError, NonFiniteError
 from saes.kinds.base import SAE
-
-if TYPE_CHECKING:
-    from safetensors import safe_open
 
 Settings = TypeVarTuple("Settings")
 
@@ -95,8 +95,6 @@ def read_row(path: Path, name: str, row: int) -> Tensor:
 
 @contextmanager
 def _safetensors(path: Path) -> Iterator["safe_open"]:
-    from safetensors import SafetensorError, safe_open
-
     try:
         with safe_open(os.fspath(path), framework="pt") as file:
             yield file
@@ -108,10 +106,6 @@ def _safetensors(path: Path) -> Iterator["safe_open"]:
 
 def read_npz(path: Path) -> dict[str, Tensor]:
     """Read the arrays of a numpy archive; objects (which can hold code) are refused."""
-    import zipfile
-
-    import numpy as np
-
     try:
         with np.load(path, allow_pickle=False) as archive:
             return {name: torch.from_numpy(archive[name]) for name in archive.files}

@@ -2,17 +2,14 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import Annotated, ClassVar
 
-from interp.circuits.alignment import AlignmentConfig
+from interp.circuits.alignment import Alignment, AlignmentConfig
 from interp.errors import ConfigError
 from interp.models.short_name import short_name
 from interp.options import BASIC, Means
 from workbench.analysis import Analysis, AnalysisRun
 from workbench.terminal import Heading, ModelArgument, RunsModel, Threaded, settings_of, slug
-
-if TYPE_CHECKING:
-    from interp.circuits.alignment import Alignment
 
 HEADING = Heading.CIRCUITS
 
@@ -58,7 +55,7 @@ class Align(AlignmentConfig, Threaded, RunsModel, Analysis["Alignment"]):
         called = Path(self.program).stem if Path(self.program).suffix else self.program
         return slug(f"{called}-{self.variable or 'first'}-{short_name(self.model)}")
 
-    def measure(self, run: AnalysisRun) -> "Alignment":
+    def measure(self, run: AnalysisRun) -> Alignment:
         from interp.circuits.aligning import align
         from interp.circuits.causal_programs import pairs_from_file, program_called
 

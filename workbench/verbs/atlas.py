@@ -1,16 +1,13 @@
 """`workbench atlas SOURCE`: a map of vectors in the plane, with measures of how far it can be trusted."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import Annotated, ClassVar
 
-from interp.atlas.vector_map import MapSettings
+from interp.atlas.vector_map import MapSettings, VectorMap
 from interp.errors import ConfigError
 from interp.options import Argument, AtlasName, AtlasSourceName, Cells, HookPoint
 from workbench.analysis import Analysis, AnalysisRun
 from workbench.terminal import Heading, RunsModel, Seeded, Threaded, settings_of, slug
-
-if TYPE_CHECKING:
-    from interp.atlas.vector_map import VectorMap
 
 HEADING = Heading.MAPS
 
@@ -54,9 +51,8 @@ class Atlas(MapSettings, Seeded, Threaded, RunsModel, Analysis["VectorMap"]):
     def default_name(self) -> str:
         return f"{slug(self.source)}-on-{self.onto}" if self.onto else slug(self.source)
 
-    def measure(self, run: AnalysisRun) -> "VectorMap":
+    def measure(self, run: AnalysisRun) -> VectorMap:
         from interp.atlas.build import build_atlas, build_series, extend_atlas
-        from interp.atlas.vector_map import VectorMap
         from workbench.opening import open_atlas_source, open_mapped_source, with_readout
 
         workspace, device = run.workspace, run.device

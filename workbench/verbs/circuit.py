@@ -10,15 +10,20 @@
 """
 
 import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
+from interp.artifacts import kinds_of
+from interp.circuits.circuit import Circuit, edge_text
 from interp.circuits.config import EvaluationConfig, FindConfig, InductionConfig
-from interp.circuits.core import CoreConfig
-from interp.circuits.neuron_circuit import NeuronCircuitConfig
-from interp.circuits.worst_case import AttackConfig
+from interp.circuits.core import Core, CoreConfig, cores_of, three_numbers
+from interp.circuits.found_circuit import EdgeCircuit, FoundCircuit, UnderAttack
+from interp.circuits.neuron_circuit import NeuronCircuit, NeuronCircuitConfig
+from interp.circuits.worst_case import AttackConfig, WorstCase, attacks_of
+from interp.claims import OwnText
 from interp.errors import ConfigError, NoGapError
 from interp.models.hooked import HookedModel
 from interp.models.short_name import short_name
@@ -26,7 +31,9 @@ from interp.nulls import DRAWS
 from interp.options import Argument, Derived, Means, ModelName, SAEName, TaskName
 from interp.patching.patching_map import METRIC_OF, MetricName
 from interp.progress import Progress, reported
-from saes.circuits.feature_circuit import AttributionConfig, FeatureCircuitConfig
+from interp.tracing.graph import KIND, AttributionGraph
+from interp.workspace import Workspace
+from saes.circuits.feature_circuit import AttributionConfig, FeatureCircuit, FeatureCircuitConfig
 from workbench.analysis import Analysis, AnalysisRun, Resumable
 from workbench.terminal import (
     AppliesDictionary,
@@ -42,19 +49,9 @@ from workbench.terminal import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from interp.circuits.core import Core
-    from interp.circuits.found_circuit import EdgeCircuit, FoundCircuit, UnderAttack
     from interp.circuits.induction_circuit import InductionCircuit
-    from interp.circuits.neuron_circuit import NeuronCircuit
-    from interp.circuits.worst_case import WorstCase
-    from interp.claims import OwnText
     from interp.patching.task import Task
-    from interp.tracing.graph import AttributionGraph
     from interp.tracing.story import Story
-    from interp.workspace import Workspace
-    from saes.circuits.feature_circuit import FeatureCircuit
 
 HEADING = Heading.CIRCUITS
 
@@ -96,7 +93,7 @@ class FindFeatureCircuit(
 
         return slug(f"{task_name(self.task)}-features-{'-'.join(self.saes)}")
 
-    def measure(self, run: AnalysisRun) -> "FeatureCircuit":
+    def measure(self, run: AnalysisRun) -> FeatureCircuit:
         from saes.circuits.find import find_feature_circuit
         from workbench.opening import feature_table, open_task, unseen_positions
 
@@ -124,7 +121,7 @@ def say_task(task: "Task") -> None:
 
 
 @contextlib.contextmanager
-def step_bars() -> "Iterator[Callable[[str], Progress]]":
+def step_bars() -> Iterator[Callable[[str], Progress]]:
     """Show a progress bar for each step of the work; the next one replaces it."""
     with contextlib.ExitStack() as stack:
 
@@ -159,7 +156,7 @@ class FindNeurons(NeuronCircuitConfig, Threaded, RunsModel, Analysis["NeuronCirc
 
         return slug(f"{task_name(self.task)}-{short_name(self.model)}")
 
-    def measure(self, run: AnalysisRun) -> "NeuronCircuit":
+    def measure(self, run: AnalysisRun) -> NeuronCircuit:
         from interp.circuits.neurons import find_neurons
         from workbench.opening import open_task
 
@@ -210,7 +207,7 @@ class Find(FindConfig, EvaluationConfig, Threaded, RunsModel, Analysis["EdgeCirc
 
         return slug(f"{task_name(self.task)}-{short_name(self.model)}")
 
-    def measure(self, run: AnalysisRun) -> "EdgeCircuit":
+    def measure(self, run: AnalysisRun) -> EdgeCircuit:
         from interp.circuits.find import find_circuit
 
         config = settings_of(self, FindConfig, evaluation=settings_of(self, EvaluationConfig, ablation=None))
@@ -225,10 +222,9 @@ class Find(FindConfig, EvaluationConfig, Threaded, RunsModel, Analysis["EdgeCirc
             return circuit
         return replace(circuit, attacked=self._attack(model, circuit, further, held_out))
 
-    def _attack(self, model: HookedModel, circuit: "EdgeCircuit", task: "Task", held_out: "Task") -> "UnderAttack":
+    def _attack(self, model: HookedModel, circuit: EdgeCircuit, task: "Task", held_out: "Task") -> UnderAttack:
         """Return the worst case of a circuit, chosen on one task and judged on the other."""
         from interp.circuits.attack import attack_circuit
-        from interp.circuits.found_circuit import UnderAttack
 
         ablation = circuit.evaluation.settings.ablation
         config = AttackConfig(
@@ -304,9 +300,8 @@ class AttackCircuit(AttackConfig, OfCircuit, Analysis["WorstCase"]):
     words: ClassVar[tuple[str, ...]] = ("circuit", "attack")
     makes: ClassVar[str] = "worst_case"
 
-    def measure(self, run: AnalysisRun) -> "WorstCase":
+    def measure(self, run: AnalysisRun) -> WorstCase:
         from interp.circuits.attack import attack_circuit
-        from interp.circuits.found_circuit import EdgeCircuit
 
         circuit = run.open(EdgeCircuit, self.circuit)
         model = run.model(circuit.settings.model)
@@ -345,9 +340,8 @@ class FindCore(CoreConfig, OfCircuit, Resumable["Core"]):
     words: ClassVar[tuple[str, ...]] = ("circuit", "core")
     makes: ClassVar[str] = "core"
 
-    def measure(self, run: AnalysisRun) -> "Core":
+    def measure(self, run: AnalysisRun) -> Core:
         from interp.circuits.find_core import find_core
-        from interp.circuits.found_circuit import EdgeCircuit
 
         circuit = run.open(EdgeCircuit, self.circuit)
         model = run.model(circuit.settings.model)
@@ -370,7 +364,7 @@ class FindCore(CoreConfig, OfCircuit, Resumable["Core"]):
             )
 
 
-def _measured(model: "HookedModel", metric: str, prompts: "Task") -> "Task":
+def _measured(model: HookedModel, metric: str, prompts: "Task") -> "Task":
     """Return prompts in a metric by its name, `task` for their own."""
     from interp.patching.metrics import metric_by_name
 
@@ -380,7 +374,7 @@ def _measured(model: "HookedModel", metric: str, prompts: "Task") -> "Task":
 
 
 def _drawn(
-    model: "HookedModel", task: "str | OwnText", n: int, metric: str, *without: "Task",
+    model: HookedModel, task: str | OwnText, n: int, metric: str, *without: "Task",
     seed: int, template: int | None = None,
 ) -> "Task":  # fmt: skip
     """Return at most `n` prompts of a task in a metric, none of them among those of other tasks."""
@@ -391,7 +385,7 @@ def _drawn(
     return drawn.take(range(min(n, drawn.n_prompts)))
 
 
-def _wordings(model: "HookedModel", circuit: "EdgeCircuit", n: int, seed: int, *others: "Task") -> "dict[str, Task]":
+def _wordings(model: HookedModel, circuit: EdgeCircuit, n: int, seed: int, *others: "Task") -> "dict[str, Task]":
     """Return `n` prompts in each wording of a circuit's task that the model does, none of them among `others`."""
     from interp.circuits.tasks import N_TEMPLATES
 
@@ -406,7 +400,7 @@ def _wordings(model: "HookedModel", circuit: "EdgeCircuit", n: int, seed: int, *
 
 
 def _other_prompts(
-    model: "HookedModel", circuit: "EdgeCircuit", given: str | None, n: int, seed: int, n_held_out: int
+    model: HookedModel, circuit: EdgeCircuit, given: str | None, n: int, seed: int, n_held_out: int
 ) -> "tuple[Task, Task, Callable[[int, int], Task]]":
     """Return `n` prompts of a circuit's task and held-out ones, none of them among those that scored its edges.
 
@@ -444,7 +438,7 @@ def _other_prompts(
     return task, held_out, draw
 
 
-def _bars() -> "Callable[[str], Progress]":
+def _bars() -> Callable[[str], Progress]:
     """Return a callback that prints a line when a step is done."""
 
     def start(name: str) -> Progress:
@@ -506,12 +500,6 @@ class Show(InWorkspace, RunsModel):
     """Write the latents of an exported graph too, where a features table describes them."""
 
     def run(self) -> None:
-        from interp.artifacts import kinds_of
-        from interp.circuits.circuit import Circuit, edge_text
-        from interp.circuits.found_circuit import FoundCircuit
-        from interp.tracing.graph import KIND
-        from interp.workspace import Workspace
-
         path, artefact = Path(self.circuit), None
         if not path.exists():
             workspace = Workspace(self.workspace)
@@ -536,19 +524,15 @@ class Show(InWorkspace, RunsModel):
             say(f"  {edge_text(edge)}" + ("" if edge.score is None else f"  {edge.score:+.3f}"))
         return None
 
-    def _tested(self, artefact: "FoundCircuit") -> list[str]:
+    def _tested(self, artefact: FoundCircuit) -> list[str]:
         """Return mean, worst case and core of a circuit, and a line for each attack and core in the workspace."""
-        from interp.circuits.core import cores_of, three_numbers
-        from interp.circuits.worst_case import attacks_of
-        from interp.workspace import Workspace
-
         workspace = Workspace(self.workspace)
         attacks, cores = attacks_of(workspace, artefact.key), cores_of(workspace, artefact.key)
         lines = [f"attacked: {attack.headline()}" for attack in attacks]
         lines += [f"core: {line}" for core in cores for line in (core.headline(), *core.details())]
         return [*filter(None, [three_numbers(artefact, attacks, cores)]), *artefact.under_attack(), *lines]
 
-    def _groups(self, workspace: "Workspace", graph: "AttributionGraph", story: "Story | None") -> None:
+    def _groups(self, workspace: Workspace, graph: AttributionGraph, story: "Story | None") -> None:
         """Print the boxes of a story that hold several latents, judged by the effects of ablating these."""
         from interp.models.loading import load_model
         from interp.tracing.effects import effect_profiles
@@ -561,11 +545,10 @@ class Show(InWorkspace, RunsModel):
         system = system_of(graph, load_model(graph.model, device=self.use_device(), attention="eager"), workspace)
         return say(str(judge_groups(graph, groups, partial(effect_profiles, system), max_per_layer=6)))
 
-    def _graph(self, workspace: "Workspace", name: str) -> None:
+    def _graph(self, workspace: Workspace, name: str) -> None:
         """Print a graph, or write it."""
         from dashboard.graph.exchange import write_export
         from dashboard.graph.story import returning_in, story_of
-        from interp.tracing.graph import AttributionGraph
 
         graph = workspace.open(AttributionGraph, name)
         story = story_of(workspace, graph)

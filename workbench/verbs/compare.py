@@ -4,8 +4,10 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
+import numpy as np
+
 from interp.artifacts import Table, as_json, hash_json
-from interp.changes.tunes import BASE, STEPS, TuneName
+from interp.changes.tunes import BASE, STEPS, TuneName, train, tunes
 from interp.errors import ConfigError, PromptError
 from interp.models.hooked import HookedModel
 from interp.models.short_name import short_name
@@ -21,6 +23,8 @@ from interp.options import (
     SAEName,
     check_least,
 )
+from interp.seeds import make_generator
+from interp.workspace import Workspace
 from saes.features.schema import Features
 from saes.training.stored import StoredSAE, TrainedSettings
 from workbench.analysis import Analysis, AnalysisRun
@@ -32,7 +36,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from interp.changes.comparison import ModelComparison
-    from interp.workspace import Workspace
     from saes.evaluation.counterparts import Counterparts
     from saes.evaluation.latent_comparison import LatentComparison
     from saes.evaluation.matching import SharedFeatures
@@ -138,7 +141,7 @@ class CompareSAEs(Probes, AppliesDictionary, Threaded, RunsModel, Analysis["SAEC
                 overlaps[f"{first}, {second}"] = match_features(saes[first], saes[second], seed=self.seed)
         return overlaps
 
-    def groups(self, workspace: "Workspace") -> dict[str, str]:
+    def groups(self, workspace: Workspace) -> dict[str, str]:
         """Return, for each SAE, the first one whose settings differ in the seed at most."""
         firsts: dict[str, str] = {}
         groups = {}
@@ -204,8 +207,6 @@ class CompareSizes(Seeded, Analysis["SizeLaw"]):
         return slug("-".join(["sizes", *filter(None, (self.recording, self.hook_point)), self.kind]))
 
     def measure(self, run: AnalysisRun) -> "SizeLaw":
-        import numpy as np
-
         from saes.evaluation.scaling import fit_scaling, runs_of
 
         runs = runs_of(
@@ -388,7 +389,6 @@ class CompareModels(Seeded, Threaded, RunsModel, Analysis["ModelComparison"]):
         from interp.models.adapter import ordinary_tokens
         from interp.models.identity import tokenizer_of
         from interp.models.toys import repeating_rows
-        from interp.seeds import make_generator
         from interp.text.corpora import open_corpus
 
         length = min(self.context_length, model.cfg.n_ctx)
@@ -443,8 +443,6 @@ class CompareTune(Seeded, Threaded, RunsModel, Analysis["ModelComparison"]):
         return slug(f"tune-{self.tune}")
 
     def measure(self, run: AnalysisRun) -> "ModelComparison":
-        from interp.changes.tunes import train, tunes
-
         known, questions = tunes()
         folder = run.workspace.root.resolve() / "adapters" / (self.name or self.default_name())
         with run.progress("fine-tuning", "steps") as progress:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from interp.directions.config import DirectionConfig
 from interp.errors import ConfigError
+from interp.geometry.points import unit_vector
 from interp.models.hooked import HookedModel
 from interp.options import FeatureName, HookPoint, Pairs, SAEName, Word
 from workbench.analysis import Analysis, AnalysisRun
@@ -212,7 +213,6 @@ class MakeDirection(
     def _of_feature(self, run: AnalysisRun, feature: str) -> "NamedDirection":
         """Return the decoder direction of a feature, with its label where there is one."""
         from interp.directions.named import NamedDirection
-        from interp.geometry.points import unit_vector
         from saes.weights.folder import check_model
         from workbench.opening import feature_table
 

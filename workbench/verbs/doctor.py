@@ -5,19 +5,16 @@ import json
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
-from interp.doctor.certificate import Certificate
+from interp.doctor.certificate import Certificate, Check
 from interp.errors import ConfigError, as_typed
+from interp.lenses.jacobian_lens import JacobianLens
+from interp.lenses.tuned_lens import TunedLens
 from workbench.analysis import Analysis, AnalysisRun
 from workbench.engine import OnEngine, engine_certificate
 from workbench.first_look import certificate_name, dictionary_checks
 from workbench.terminal import Heading, ModelArgument, RunsModel, Seeded, Threaded
-
-if TYPE_CHECKING:
-    from interp.doctor.certificate import Check
-    from interp.lenses.jacobian_lens import JacobianLens
-    from interp.lenses.tuned_lens import TunedLens
 
 HEADING = Heading.RECORD
 
@@ -86,7 +83,7 @@ class Doctor(OnEngine, Seeded, Threaded, RunsModel, Analysis[Certificate]):
         setup = set_up(model, seed=self.seed, quick=self.quick)
         lenses = list(self.lenses(run))
 
-        def every() -> "Iterator[Check]":
+        def every() -> Iterator[Check]:
             yield from checks_of(setup, lenses)
             if self.key:
                 yield from dictionary_checks(run.workspace, self.key, setup)
@@ -115,11 +112,8 @@ class Doctor(OnEngine, Seeded, Threaded, RunsModel, Analysis[Certificate]):
         of_model = n_checks(quick=self.quick, n_lenses=n_lenses)
         return of_model + layers * len(due(TRIALS, quick=self.quick))
 
-    def lenses(self, run: AnalysisRun) -> "Iterator[TunedLens | JacobianLens]":
+    def lenses(self, run: AnalysisRun) -> Iterator[TunedLens | JacobianLens]:
         """Yield the newest lens of each kind that was fitted on this model, by its name."""
-        from interp.lenses.jacobian_lens import JacobianLens
-        from interp.lenses.tuned_lens import TunedLens
-
         for form in (TunedLens, JacobianLens):
             lenses = (lens for lens in run.workspace.values(form) if lens.settings.model == self.model)
             yield from list(lenses)[:1]

@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from interp.artifacts import partial_path
+from interp.atlas.vector_map import VectorMap
 from interp.options import check_least
-from interp.studies.grokking_phases import ModularConfig
+from interp.studies.grokking_phases import Grokking, ModularConfig
 from workbench.analysis import AnalysisRun, Resumable
 from workbench.terminal import Heading, OnDevice, Seeded, Threaded, settings_of, slug
 
 if TYPE_CHECKING:
-    from interp.atlas.vector_map import VectorMap
-    from interp.studies.grokking_phases import Grokking
     from interp.studies.induction_onset import InductionOnset
 
 HEADING = Heading.STUDIES
@@ -37,7 +36,7 @@ class Grok(ModularConfig, Threaded, OnDevice, Resumable["VectorMap | Grokking"])
     def default_name(self) -> str:
         return f"grok-{self.p}"
 
-    def measure(self, run: AnalysisRun) -> "list[VectorMap | Grokking]":
+    def measure(self, run: AnalysisRun) -> list[VectorMap | Grokking]:
         from interp.studies.grokking import describe_grokking, embedding_series, train_modular
 
         config, maps = settings_of(self, ModularConfig), run.workspace.path("atlas", run.folder.name)

@@ -9,31 +9,39 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, TypeVar
 
+from interp.artifacts import sha256_file
 from interp.errors import ConfigError, MismatchError, WorkbenchError
 from interp.options import BASIC, Argument, Derived, RecordingName, SAEName
 from interp.progress import Progress
 from saes.evaluation.evaluation import (
+    ConceptScores,
     ConceptSettings,
     DictionaryEvaluationSettings,
     GivenFile,
     ProbeSettings,
     SAEEvaluation,
 )
-from saes.evaluation.scores import LIST, AbsorptionConfig, ConceptList, ProbingConfig, read_concepts
+from saes.evaluation.nulls import NullScore, null_config, train_nulls
+from saes.evaluation.scores import (
+    LIST,
+    Absorption,
+    AbsorptionConfig,
+    ConceptList,
+    InModel,
+    Probing,
+    ProbingConfig,
+    read_concepts,
+)
+from saes.features.label_shares import LabelShare, label_shares
 from saes.training.config import TrainConfig
-from saes.training.stored import StoredSAE, TrainedSettings
+from saes.training.stored import Reconstruction, StoredSAE, TrainedSettings
 from workbench.analysis import AnalysisRun, Resumable
 from workbench.engine import OverDevices
 from workbench.terminal import AppliesDictionary, Heading, RunsModel, Seeded, Threaded, settings_of
 
 if TYPE_CHECKING:
     from interp.recording.store import Recording
-    from saes.evaluation.evaluation import ConceptScores
-    from saes.evaluation.nulls import NullScore
-    from saes.evaluation.scores import Absorption, InModel, Probing
-    from saes.features.label_shares import LabelShare
     from saes.kinds.base import SAE
-    from saes.training.stored import Reconstruction
 
 T = TypeVar("T")
 
@@ -63,7 +71,7 @@ def run_probes(
     labels: Path | None,
     fraction: float,
     progress: Progress,
-) -> "Probing":
+) -> Probing:
     """Probe the SAEs on all tasks that the recording offers, and on those of a file.
 
     Raises as `saes.evaluation.probing.probe` does.
@@ -79,7 +87,7 @@ def run_probes(
 
 def run_absorption(
     saes: "dict[str, SAE]", recording: "Recording", config: AbsorptionConfig, progress: Progress
-) -> "dict[str, Absorption] | str":
+) -> dict[str, Absorption] | str:
     """Return absorption of first letters in SAEs and in an untrained one of the first's size, or why there is none."""
     from saes.evaluation.absorption import first_letters, measure_absorption
     from saes.evaluation.baselines import untrained_like
@@ -95,8 +103,6 @@ def run_absorption(
 
 def given_file(path: Path) -> GivenFile:
     """Return name and hash of a file."""
-    from interp.artifacts import sha256_file
-
     return GivenFile(file=path.name, sha256=sha256_file(path))
 
 
@@ -190,7 +196,7 @@ class Evaluate(
         if (self.concept_list is not None or self.concept_set != "all") and not self.concepts:
             raise ConfigError("--concept-list and --concept-set are about concepts; add --concepts")
 
-    def measure(self, run: AnalysisRun) -> "SAEEvaluation":
+    def measure(self, run: AnalysisRun) -> SAEEvaluation:
         from saes.evaluation.matching import decoder_cosines
 
         chosen = run.dictionary(self.sae, self.recording)
@@ -230,8 +236,6 @@ class Evaluate(
         self, run: AnalysisRun, folder: Path, sae: "SAE", recording: "Recording", stored: StoredSAE, l0: float
     ) -> "dict[str, SAE] | str":
         """Return the null dictionaries and the whole one, trained or read again; or the reason for none."""
-        from saes.evaluation.nulls import null_config, train_nulls
-
         known = stored.settings.sae if isinstance(stored.settings, TrainedSettings) else None
         train = TrainConfig(tokens=self.null_tokens, seed=self.seed, heldout_fraction=stored.heldout_fraction)
         try:
@@ -243,10 +247,9 @@ class Evaluate(
 
     def null_scores(
         self, run: AnalysisRun, others: "dict[str, SAE] | str", recording: "Recording", fraction: float, l0: float
-    ) -> "dict[str, NullScore] | str | None":
+    ) -> dict[str, NullScore] | str | None:
         """Return the scores of nulls, of principal components and of coordinates; or the reason for none."""
         from saes.evaluation.baselines import coordinates_of, pca_of
-        from saes.evaluation.nulls import NullScore
 
         if not others:
             return None
@@ -267,31 +270,29 @@ class Evaluate(
             for name, sae in saes.items()
         }
 
-    def labelled(self, run: AnalysisRun, saes: "dict[str, SAE]", recording: "Recording") -> "dict[str, LabelShare]":
+    def labelled(self, run: AnalysisRun, saes: "dict[str, SAE]", recording: "Recording") -> dict[str, LabelShare]:
         """Return how many features of each carry a label; none of planted rows."""
-        from saes.features.label_shares import label_shares
-
         if recording.planted:
             return {}
         model = run.recorded_model(recording)
         with run.progress("labels", "tokens") as progress:
             return label_shares(saes, recording, model, seed=self.seed, progress=progress)
 
-    def reconstruct(self, run: AnalysisRun, sae: "SAE", recording: "Recording", fraction: float) -> "Reconstruction":
+    def reconstruct(self, run: AnalysisRun, sae: "SAE", recording: "Recording", fraction: float) -> Reconstruction:
         """Return the scores on held-out rows."""
         from saes.training.reconstruction import evaluate_on_recording
 
         with run.progress("held-out tokens", "tokens") as progress:
             return evaluate_on_recording(sae, recording, heldout_fraction=fraction, seed=self.seed, progress=progress)
 
-    def inside(self, run: AnalysisRun, sae: "SAE", recording: "Recording", fraction: float) -> "InModel | None":
+    def inside(self, run: AnalysisRun, sae: "SAE", recording: "Recording", fraction: float) -> InModel | None:
         """Return the model's loss with the reconstruction spliced in; None where it cannot be, or was not asked for."""
         found = self.inside_each(run, {self.sae: sae}, recording, fraction)
         return None if found is None else found[self.sae]
 
     def inside_each(
         self, run: AnalysisRun, saes: "dict[str, SAE]", recording: "Recording", fraction: float
-    ) -> "dict[str, InModel] | None":
+    ) -> dict[str, InModel] | None:
         """Return the model's loss with each SAE spliced in; None as for `inside`."""
         from saes.evaluation.in_model import can_splice, evaluate_all_in_model
 
@@ -309,7 +310,7 @@ class Evaluate(
 
     def probes(
         self, run: AnalysisRun, saes: "dict[str, SAE]", recording: "Recording", fraction: float
-    ) -> "Probing | str | None":
+    ) -> Probing | str | None:
         """Return the probes, or the reason for none."""
         if not self.probing:
             return None
@@ -322,7 +323,7 @@ class Evaluate(
 
     def absorbed(
         self, run: AnalysisRun, saes: "dict[str, SAE]", recording: "Recording"
-    ) -> "dict[str, Absorption] | str | None":
+    ) -> dict[str, Absorption] | str | None:
         """Return absorption by dictionary, or the reason for none."""
         if not self.absorption:
             return None
@@ -334,7 +335,7 @@ class Evaluate(
 
     def detected(
         self, run: AnalysisRun, sae: "SAE", nulls: "dict[str, SAE]", recording: "Recording", fraction: float
-    ) -> "ConceptScores | str | None":
+    ) -> ConceptScores | str | None:
         """Return scores of everyday concepts, searched in the dictionary's feature tables where there are any.
 
         A text where the model reads no text, or the dictionary has several hook points: the reason.

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from interp.errors import ConfigError
 from interp.options import Argument, ArtefactName, Corpus, FeaturesName, Means, ModelName
+from interp.recording.recorded import Recorded
 from saes.features.schema import Features
-from saes.features.written_labels import ExplainConfig
+from saes.features.written_labels import ExplainConfig, Labels
 from workbench.analysis import AnalysisRun, Resumable
 from workbench.terminal import AppliesDictionary, Heading, RunsModel, Seeded, Threaded, say, settings_of, slug
 
 if TYPE_CHECKING:
     from saes.explain.asking import Provider, RequestPlan
     from saes.explain.run import ExplanationRun
-    from saes.features.written_labels import Labels
 
 HEADING = Heading.FEATURES
 
@@ -99,7 +99,7 @@ class Explain(ExplainConfig, Seeded, AppliesDictionary, Threaded, RunsModel, Res
         if not self.dry_run:
             super().check_free(*folders)
 
-    def measure(self, run: AnalysisRun) -> "list[Labels | Features]":
+    def measure(self, run: AnalysisRun) -> list[Labels | Features]:
         target = run.workspace.path("features", self.into) if self.into else None
         self.check_free(target)  # before anything is paid for
         labels = self._ask(run, self.provider) if self.provider else self._taken(run)
@@ -113,10 +113,10 @@ class Explain(ExplainConfig, Seeded, AppliesDictionary, Threaded, RunsModel, Res
             return [labels, adopt_labels(labels, source, target, overwrite=self.overwrite)]
         return [labels]
 
-    def _taken(self, run: AnalysisRun) -> "Labels":
+    def _taken(self, run: AnalysisRun) -> Labels:
         return self._carry(run) if self.like else self._import(run)
 
-    def _import(self, run: AnalysisRun) -> "Labels":
+    def _import(self, run: AnalysisRun) -> Labels:
         """Return the labels of an export."""
         from saes.explain.imported import read_labels
 
@@ -124,7 +124,7 @@ class Explain(ExplainConfig, Seeded, AppliesDictionary, Threaded, RunsModel, Res
         run.open(Features, self.source)
         return read_labels(run.workspace, self.source, self.neuronpedia, model=self.model)
 
-    def _carry(self, run: AnalysisRun) -> "Labels":
+    def _carry(self, run: AnalysisRun) -> Labels:
         """Return the labels of the features that fire on the same words."""
         from saes.evaluation.by_word import words_in
         from saes.explain.carried import carry_labels, written_labels
@@ -137,7 +137,7 @@ class Explain(ExplainConfig, Seeded, AppliesDictionary, Threaded, RunsModel, Res
         with run.progress("reading words", "contexts") as progress:
             return carry_labels(own, giver, mine, other, text, seed=self.seed, progress=progress)
 
-    def _ask(self, run: AnalysisRun, where: str) -> "Labels | None":
+    def _ask(self, run: AnalysisRun, where: str) -> Labels | None:
         """Ask a model for labels, and score them; None where only the requests were to be counted."""
         from saes.explain.asking import REPLIES
         from saes.explain.providers import open_provider
@@ -229,7 +229,7 @@ class WriteLabels(Seeded, Threaded, Resumable["Labels | Features"]):
         more = f"-and-{len(self.features) - 1}-more" if len(self.features) > 1 else ""
         return slug(f"{self.source}-{self.features[0] if self.features else 'none'}{more}")
 
-    def measure(self, run: AnalysisRun) -> "list[Labels | Features]":
+    def measure(self, run: AnalysisRun) -> list[Labels | Features]:
         from saes.explain.providers import required_endpoint
 
         where, model = required_endpoint()
@@ -241,8 +241,6 @@ class WriteLabels(Seeded, Threaded, Resumable["Labels | Features"]):
 
 def recorded_text(run: AnalysisRun, features: Features) -> str:
     """Return the corpus that features were described on. Raises `ConfigError` where it is not known here."""
-    from interp.recording.recorded import Recorded
-
     if features.settings.recording in run.workspace.names("recording"):
         recorded = run.workspace.open(Recorded, features.settings.recording).settings.text
         if recorded is not None:

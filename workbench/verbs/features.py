@@ -1,13 +1,18 @@
 """Features of a dictionary: described, searched, steered with, proved."""
 
 import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
+from interp.artifacts import as_json
 from interp.errors import ConfigError, WorkbenchError
-from interp.interventions.recipe import FILES
+from interp.interventions.intervention import Intervention, Latent
+from interp.interventions.recipe import FILES, write_recipe
+from interp.lenses.jacobian_lens import JacobianLens
+from interp.lenses.lens import newest_lens
 from interp.models.hooked import HookedModel
 from interp.options import (
     Argument,
@@ -21,9 +26,12 @@ from interp.options import (
     SAEName,
     check_least,
 )
+from interp.progress import Progress
+from interp.seeds import make_generator
+from interp.workspace import Workspace
 from saes.features import schema
 from saes.features.case import ProofConfig
-from saes.features.proof import ProofSettings
+from saes.features.proof import Proof, ProofSettings
 from saes.features.schema import N_EXAMPLES, NEURONS
 from workbench.analysis import Analysis, AnalysisRun, Resumable
 from workbench.engine import OverDevices
@@ -40,19 +48,14 @@ from workbench.terminal import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
     from torch import Tensor
 
     from interp.dictionary import Dictionary
     from interp.interventions.apply import Hooks
     from interp.models.generation import Offset
-    from interp.progress import Progress
     from interp.recording.store import Recording
-    from interp.workspace import Workspace
     from saes.features.build import Described
     from saes.features.neurons import NeuronLabels
-    from saes.features.proof import Proof
     from saes.features.recipes import LoadedRecipe
 
 HEADING = Heading.FEATURES
@@ -146,13 +149,11 @@ class DescribeFeatures(OverDevices, Seeded, AppliesDictionary, Threaded, RunsMod
         described: "Sequence[Described]",
         recording: "Recording",
         model: HookedModel,
-        progress: "Progress",
+        progress: Progress,
         *,
         relations: bool = True,
     ) -> list[schema.Features]:
         """Describe and store the features of each dictionary, in one pass."""
-        from interp.lenses.jacobian_lens import JacobianLens
-        from interp.lenses.lens import newest_lens
         from interp.models.adapter import weight_hash
         from saes.features.build import build_together
 
@@ -326,7 +327,7 @@ class SteerFeatures(OverDevices, InWorkspace, Seeded, AppliesDictionary, Threade
     def _hooks(self, recipe: "LoadedRecipe", model: HookedModel, between: "Hooks | None", offset: "Offset") -> "Hooks":
         return recipe.hooks(model, allow_other_weights=self.allow_other_weights, offset=offset, between=between)
 
-    def _recipe(self, workspace: "Workspace") -> "tuple[HookedModel, LoadedRecipe, Hooks | None, str]":
+    def _recipe(self, workspace: Workspace) -> "tuple[HookedModel, LoadedRecipe, Hooks | None, str]":
         """Return the model, a recipe, no hooks between its reading and writing, and a description."""
         from interp.models.loading import load_model
 
@@ -342,9 +343,8 @@ class SteerFeatures(OverDevices, InWorkspace, Seeded, AppliesDictionary, Threade
             say(f"overridden: {mismatch}")
         return model, loaded, None, f"recipe {loaded.recipe.name}: {len(loaded.recipe.steps)} interventions"
 
-    def _loaded(self, workspace: "Workspace") -> "tuple[LoadedRecipe, dict[str, object]]":
+    def _loaded(self, workspace: Workspace) -> "tuple[LoadedRecipe, dict[str, object]]":
         """Return a recipe, of a direction where one is named, and what to keep with it in a file."""
-        from interp.artifacts import as_json
         from interp.directions.study import DirectionGeometry
         from saes.features.recipes import load_recipe, recipe_of_direction
 
@@ -354,10 +354,8 @@ class SteerFeatures(OverDevices, InWorkspace, Seeded, AppliesDictionary, Threade
         kept = {"direction": geometry.settings.direction, "choice": geometry.choice, "made": geometry.about.created}
         return recipe_of_direction(geometry, self.amount), as_json(kept)
 
-    def _feature(self, workspace: "Workspace") -> "tuple[HookedModel, LoadedRecipe, Hooks | None, str]":
+    def _feature(self, workspace: Workspace) -> "tuple[HookedModel, LoadedRecipe, Hooks | None, str]":
         """Return the model, a recipe of one feature, hooks that put the reconstruction in, and a description."""
-        from interp.interventions.intervention import Intervention, Latent
-        from interp.interventions.recipe import write_recipe
         from saes.evaluation.in_model import splice_hooks
         from saes.features.recipes import LoadedRecipe, recipe_for
         from workbench.opening import feature_table, open_saes, unseen_positions
@@ -407,12 +405,11 @@ class SteerFeatures(OverDevices, InWorkspace, Seeded, AppliesDictionary, Threade
 
     def _continuations(
         self, model: HookedModel, tokens: "Tensor", runs: "dict[str, Callable[[Offset], Hooks]]"
-    ) -> "Iterator[str]":
+    ) -> Iterator[str]:
         import torch
 
         from interp.models.adapter import token_strings
         from interp.models.generation import NextToken, Offset, check_room, generate, sampled
-        from interp.seeds import make_generator
 
         check_room(model, tokens, self.new_tokens)
         for number in range(1 + self.samples):
@@ -470,7 +467,7 @@ class Prove(ProofConfig, Seeded, AppliesDictionary, Threaded, RunsModel, Resumab
     def default_name(self) -> str:
         return slug(f"{self.features}-{self.feature}")
 
-    def measure(self, run: AnalysisRun) -> "Proof":
+    def measure(self, run: AnalysisRun) -> Proof:
         from saes.features.measure_proof import FinishedParts, prove
 
         features = run.open(schema.Features, self.features)

@@ -17,6 +17,7 @@ from interp.models.short_name import short_name
 from interp.options import Argument, Corpus, HookPoint, ModelName, Word
 from workbench.analysis import Analysis, AnalysisRun
 from workbench.terminal import Heading, ModelArgument, RunsModel, Seeded, Threaded, settings_of, slug
+from workbench.verbs.heads import corpus_contexts
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -163,8 +164,6 @@ class CompareSpaces(Seeded, Threaded, RunsModel, Analysis["SpaceComparison"]):
 
 def _text(model: HookedModel, corpus: str, n_points: int, length: int, seed: int) -> "Tensor":
     """Return enough contexts `[n, length]` of the corpus for the points asked for."""
-    from workbench.verbs.heads import corpus_contexts
-
     for name, number, least in (("context_length", length, 2), ("points", n_points, 4)):
         if number < least:
             raise ConfigError(f"{name} must be at least {least}, got {number}")

@@ -1,14 +1,19 @@
 """`workbench heads MODEL`: scores of every attention head. `workbench lens MODEL`: a lens that reads every layer."""
 
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
+import numpy as np
+
 from interp.circuits.config import HeadScoresConfig
-from interp.circuits.heads_in_text import HeadsInTextConfig
-from interp.errors import ConfigError
-from interp.lenses.jacobian_lens import JacobianLensConfig
-from interp.lenses.tuned_lens import TunedLensConfig
+from interp.circuits.heads_in_text import HeadsInText, HeadsInTextConfig
+from interp.errors import ConfigError, MismatchError
+from interp.lenses.jacobian_lens import JacobianLens, JacobianLensConfig
+from interp.lenses.lens import newest_lens
+from interp.lenses.tuned_lens import TunedLens, TunedLensConfig
+from interp.models.hooked import HookedModel
 from interp.options import BASIC, Corpus, Means, RecordingName
 from workbench.analysis import AnalysisRun, Resumable
 from workbench.terminal import Heading, ModelArgument, RunsModel, Threaded, say, settings_of
@@ -17,10 +22,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from interp.circuits.head_scores import HeadScores
-    from interp.circuits.heads_in_text import HeadsInText
-    from interp.lenses.jacobian_lens import JacobianLens
-    from interp.lenses.tuned_lens import TunedLens
-    from interp.models.hooked import HookedModel
     from interp.recording.store import Recording
 
 HEADING = Heading.CIRCUITS
@@ -70,7 +71,7 @@ class Heads(HeadScoresConfig, HeadsInTextConfig, Threaded, RunsModel, Resumable[
         with run.progress("head scores", "batches") as progress:
             return score_heads(model, config, model_name=self.model, progress=progress)
 
-    def measure_text(self, run: AnalysisRun, model: "HookedModel") -> "HeadsInText":
+    def measure_text(self, run: AnalysisRun, model: HookedModel) -> HeadsInText:
         """Measure every head over a text."""
         from interp.circuits.measure_heads import measure_heads
 
@@ -131,7 +132,7 @@ class FitLens(TunedLensConfig, JacobianLensConfig, Threaded, RunsModel, Resumabl
     def writes(self) -> str:
         return "jacobian_lens" if self.kind == "jacobian" else "lens"
 
-    def measure(self, run: AnalysisRun) -> "TunedLens | JacobianLens":
+    def measure(self, run: AnalysisRun) -> TunedLens | JacobianLens:
         from interp.text.corpora import open_corpus
 
         if self.recording is None:
@@ -157,11 +158,9 @@ class FitLens(TunedLensConfig, JacobianLensConfig, Threaded, RunsModel, Resumabl
                 progress=progress,
             )
 
-    def measure_jacobian(self, run: AnalysisRun) -> "JacobianLens":
+    def measure_jacobian(self, run: AnalysisRun) -> JacobianLens:
         """Fit a Jacobian lens, or take a published one, and measure it."""
         from interp.lenses.jacobian_fit import fit_jacobian_lens, import_jacobian_lens, write_published
-        from interp.lenses.lens import newest_lens
-        from interp.lenses.tuned_lens import TunedLens
 
         model, config = run.model(self.model), settings_of(self, JacobianLensConfig)
         contexts, heldout, source = self.tokens(run, model)
@@ -187,7 +186,7 @@ class FitLens(TunedLensConfig, JacobianLensConfig, Threaded, RunsModel, Resumabl
             say(f"wrote {self.export}")
         return lens
 
-    def tokens(self, run: AnalysisRun, model: "HookedModel") -> "tuple[Tensor, Tensor, str]":
+    def tokens(self, run: AnalysisRun, model: HookedModel) -> "tuple[Tensor, Tensor, str]":
         """Return contexts to train on, held-out contexts, and their source."""
         n, length = (1600, 48) if self.kind == "jacobian" else (400, 128)
         n, length = self.n_contexts or n, self.context_length or length
@@ -202,8 +201,6 @@ class FitLens(TunedLensConfig, JacobianLensConfig, Threaded, RunsModel, Resumabl
 
 def recording_of(run: AnalysisRun, name: str, model: str) -> "Recording":
     """Return a recording of a model that is loaded. Raises `MismatchError` for one of other weights."""
-    from interp.errors import MismatchError
-
     recording = run.recording(name)
     if recording.weight_hash != run.weight_hash(model):
         raise MismatchError(
@@ -213,16 +210,13 @@ def recording_of(run: AnalysisRun, name: str, model: str) -> "Recording":
     return recording
 
 
-def corpus_contexts(model: "HookedModel", corpus: str, n: int, length: int, seed: int) -> "Tensor":
+def corpus_contexts(model: HookedModel, corpus: str, n: int, length: int, seed: int) -> "Tensor":
     """Return the tokens of whole contexts `[n, length]`, BOS first when the model has one."""
     return packed(model, corpus, n, length, seed)[0]
 
 
-def packed(model: "HookedModel", corpus: str, n: int, length: int, seed: int) -> "tuple[Tensor, Tensor]":
+def packed(model: HookedModel, corpus: str, n: int, length: int, seed: int) -> "tuple[Tensor, Tensor]":
     """Return whole contexts and the document of each token, `[n, length]` both; -1 for BOS."""
-    import itertools
-
-    import numpy as np
     import torch
 
     from interp.models.identity import tokenizer_of

@@ -2,16 +2,13 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import Annotated, ClassVar
 
-from interp.directions.monitor import MonitorConfig
+from interp.directions.monitor import Monitor, MonitorConfig
 from interp.models.short_name import short_name
 from interp.options import BASIC, SAEName
 from workbench.analysis import Analysis, AnalysisRun
 from workbench.terminal import AppliesDictionary, Heading, ModelArgument, RunsModel, Threaded, settings_of, slug
-
-if TYPE_CHECKING:
-    from interp.directions.monitor import Monitor
 
 HEADING = Heading.FEATURES
 
@@ -42,7 +39,7 @@ class TrainMonitor(MonitorConfig, AppliesDictionary, Threaded, RunsModel, Analys
     def default_name(self) -> str:
         return slug(f"{self.examples.stem}-{short_name(self.model)}")
 
-    def measure(self, run: AnalysisRun) -> "Monitor":
+    def measure(self, run: AnalysisRun) -> Monitor:
         from interp.directions.examples import read_labelled
         from interp.directions.monitoring import train_monitor
         from saes.weights.folder import check_model

@@ -7,13 +7,12 @@ from interp.errors import ConfigError
 from interp.models.hooked import HookedModel
 from interp.models.short_name import short_name
 from interp.options import TaskName
-from interp.patching.patching_map import PatchingConfig
+from interp.patching.patching_map import PatchingConfig, PatchingMap
 from workbench.analysis import AnalysisRun, Resumable
 from workbench.engine import OverDevices
 from workbench.terminal import Heading, ModelArgument, RunsModel, Seeded, Threaded, settings_of, slug
 
 if TYPE_CHECKING:
-    from interp.patching.patching_map import PatchingMap
     from interp.patching.task import Task
 
 HEADING = Heading.CIRCUITS
@@ -70,7 +69,7 @@ class PatchActivations(PatchingConfig, OverDevices, Seeded, Threaded, RunsModel,
         called = (self.answer or "").strip() if self.task is None else task_name(self.task)
         return slug(f"{called}-{self.what}-{short_name(self.model)}")
 
-    def measure(self, run: AnalysisRun) -> "PatchingMap":
+    def measure(self, run: AnalysisRun) -> PatchingMap:
         from interp.patching.maps import measure_map
 
         model, config = run.model(self.model), settings_of(self, PatchingConfig)

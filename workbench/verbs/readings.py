@@ -1,5 +1,6 @@
 """`workbench readings MODEL`: texts about activations, scored by what they let one predict, beside their nulls."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
@@ -9,17 +10,16 @@ from interp.errors import ConfigError, MismatchError
 from interp.lenses.judged_readings import JudgedReadings, ReadingsConfig
 from interp.names import canonical_hook_point
 from interp.options import BASIC, Corpus, FeaturesName, HookPoint, Means
+from interp.workspace import Workspace
+from saes.features.schema import Features, check_described, labels
 from workbench.analysis import AnalysisRun, Resumable
 from workbench.terminal import Heading, ModelArgument, RunsModel, Threaded, settings_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from torch import Tensor
 
     from interp.dictionary import Dictionary
     from interp.lenses.judge_readings import ReadingKind
-    from interp.workspace import Workspace
 
 HEADING = Heading.CIRCUITS
 OF_TEXT = ("text", "positions", "per_document", "context_length")
@@ -89,7 +89,6 @@ class Readings(ReadingsConfig, Threaded, RunsModel, Resumable[JudgedReadings]):
         Raises `MismatchError` for features of another model.
         """
         from interp.lenses.judge_readings import ReadingKind
-        from saes.features.schema import Features, check_described
         from saes.sets.set import open_described
         from saes.weights.folder import check_model
 
@@ -111,18 +110,16 @@ class Readings(ReadingsConfig, Threaded, RunsModel, Resumable[JudgedReadings]):
 
 
 def _labels(
-    workspace: "Workspace",
+    workspace: Workspace,
     features: str,
     dictionary: "Dictionary",
     k: int,
     point: str,
     rows: "Tensor",
-    done: "Callable[[int], None]",
+    done: Callable[[int], None],
 ) -> list[str]:
     """Return the labels of the `k` most active features of each activation."""
     import torch
-
-    from saes.features.schema import labels
 
     strongest = []
     with torch.no_grad():

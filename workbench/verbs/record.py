@@ -3,18 +3,17 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
+from interp.engines.engine import Engine
 from interp.errors import ConfigError
+from interp.models.hooked import HookedModel
 from interp.options import Alias, Corpus, HookPoint, Means
-from interp.recording.recorded import RecordConfig
+from interp.ranks import ALONE, Ranks
+from interp.recording.recorded import RecordConfig, Recorded
 from workbench.analysis import AnalysisRun, Resumable
 from workbench.engine import OnEngine, certify
 from workbench.terminal import Heading, ModelArgument, Threaded, Verb, say, settings_of
 
 if TYPE_CHECKING:
-    from interp.engines.engine import Engine
-    from interp.models.hooked import HookedModel
-    from interp.ranks import Ranks
-    from interp.recording.recorded import Recorded
     from interp.text.corpora import Corpus as OpenedCorpus
 
 HEADING = Heading.RECORD
@@ -59,9 +58,8 @@ class Record(RecordConfig, OnEngine, Threaded, Resumable["Recorded"]):
         RecordConfig.__post_init__(self)
         OnEngine.__post_init__(self)
 
-    def measure(self, run: AnalysisRun) -> "Recorded":
+    def measure(self, run: AnalysisRun) -> Recorded:
         from interp.models.loading import chat_template
-        from interp.ranks import ALONE
         from interp.text.corpora import open_corpus, with_column
 
         ranks = run.ranks or ALONE
@@ -78,9 +76,7 @@ class Record(RecordConfig, OnEngine, Threaded, Resumable["Recorded"]):
             certify(run, engine)
             return self._record(run, engine, corpus, ranks)
 
-    def _record(
-        self, run: AnalysisRun, model: "HookedModel | Engine", corpus: "OpenedCorpus", ranks: "Ranks"
-    ) -> "Recorded":
+    def _record(self, run: AnalysisRun, model: HookedModel | Engine, corpus: "OpenedCorpus", ranks: Ranks) -> Recorded:
         from interp.engines.bridge import engine_of
         from interp.models.adapter import after_a_third, mlps_among
         from interp.recording.record import record

@@ -8,11 +8,11 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Annotated, ClassVar, NamedTuple
 
-from interp.artifacts import open_artefact, partial_path
+from interp.artifacts import Table, open_artefact, partial_path
 from interp.errors import ConfigError, MismatchError, PromptError, UsageError, WorkbenchError
 from interp.models.hooked import HookedModel
 from interp.options import Argument, Derived, ModelName, SAEName
-from interp.tracing.graph import AttributionGraph, GraphSettings, TraceConfig
+from interp.tracing.graph import AttributionGraph, Flow, GraphSettings, TraceConfig
 from saes.circuits.feature_circuit import AttributionConfig
 from workbench.analysis import AnalysisRun, Resumable
 from workbench.terminal import (
@@ -152,10 +152,8 @@ class TracePrompt(TraceConfig, AppliesDictionary, Threaded, RunsModel, Resumable
 
     def _traced(self, run: AnalysisRun) -> AttributionGraph:
         from dashboard.graph.story import story_of
-        from interp.artifacts import Table
         from interp.lenses.vocabulary import vocabulary_of
         from interp.tracing.effects import effect_profiles
-        from interp.tracing.graph import Flow
         from interp.tracing.supernodes import with_groups
         from interp.tracing.trace import open_traced, trace_system, trace_variants
         from saes.features.neurons import newest_labels
