@@ -1,5 +1,7 @@
 """The page `/artefact/<folder>/<name>`: any artefact, from its class.
 
-- `page`      the page, a text under a monitor, and the test pairs of an alignment with their runs
+- `page`      the page
+- `_monitor`  a text under a monitor
 - `sections`  its panels, for the page and notebooks
+- `_swapped`  the test pairs of an alignment, and their runs
 """

@@ -17,170 +17,36 @@ none.
 import logging
 import shlex
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from operator import attrgetter
 from typing import Any
 from urllib.parse import quote
 
-import dash_mantine_components as dmc
-from dash import ClientsideFunction, Dash, Input, Output, State, dcc, html, no_update
+from dash import Dash, Input, Output, State, dcc, html, no_update
 
 from dashboard.answers import is_object
 from dashboard.components.dots import cells, dots
 from dashboard.components.evidence import number
-from dashboard.components.frame import Part, attrs, notice, page, panel, quiet_link, still
-from dashboard.components.pages import Page, graph_href, kinds_by_page, page_of, run_button, run_state
+from dashboard.components.frame import Part, notice, page, panel, quiet_link, still
+from dashboard.components.pages import Page, page_of, run_button, run_state
 from dashboard.components.tokens import token_strip
 from dashboard.data.tour import first_feature
 from dashboard.data.workspace import kept, stamp
 from dashboard.figures.theme import visible
+from dashboard.overview._ask import asking, register_asking
+from dashboard.overview._data import Card, Overview, overview
 from dashboard.sources import PageSources, current
-from interp.artifacts import KINDS, Finding, Manifest, address_of, hash_json
+from interp.artifacts import KINDS, Finding, hash_json
 from interp.circuits.induction_circuit import InductionCircuit
 from interp.doctor.certificate import Certificate
-from interp.errors import CorruptError, WorkbenchError, as_typed, program
+from interp.errors import WorkbenchError, as_typed, program
 from interp.models.short_name import short_name
 from interp.registry import kind_in
-from interp.tracing.graph import AttributionGraph
 from interp.workspace import Broken, Partial, Workspace, outdated
-from saes.acts.session import models, models_to_read
 from saes.features.schema import NO_LABEL, Features
 
 CLOCK = 2500
 """Milliseconds between two checks of the workspace."""
-
-
-MAX_CARDS = 60
-"""Cards per kind, for the newest artefacts."""
-
-
-FIRST_ANSWER = "Paris"
-"""Answer of the graph that is told where the workspace has it."""
-OTHERS = 3
-"""Other graphs that are named."""
-
-
-def asking(workspace: Workspace) -> html.Div:
-    """Return the field for a prompt and, where the workspace has a graph, its story below it."""
-    graphs = [graph for graph in workspace.values(AttributionGraph) if graph.targets and not graph.first_picture]
-    told = next((graph for graph in graphs if _answer(graph) == FIRST_ANSWER), next(iter(graphs), None))
-    others = [graph for graph in graphs if graph is not told][:OTHERS]
-    return html.Div([_question(workspace, told, others), *([_story(told)] if told else [])], className="wb-asking")
-
-
-def _question(workspace: Workspace, told: AttributionGraph | None, others: list[AttributionGraph]) -> html.Section:
-    model = short_name(models_to_read(workspace)[0])
-    prompt = told.prompt.strip() if told else "The capital of France is"
-    links = [
-        quiet_link(f"{visible(graph.prompt.strip(), 48)} → {_leading(graph)}", page_of(graph.href)) for graph in others
-    ]
-    return panel(
-        "Ask the model why",
-        html.Div(
-            [
-                dmc.TextInput(id="ask-text", value=prompt, className="wb-search", **attrs({"aria-label": "Prompt"})),
-                dmc.Button("Ask", id="ask-go"),
-            ],
-            className="wb-ask-line",
-        ),
-        html.P(f"{model} reads your text: what it says next, the features of each word, and the words that caused it."),
-        html.P(["Told already: ", *links], className="wb-note wb-ask-others") if links else None,
-    )
-
-
-def _story(graph: AttributionGraph) -> html.Section:
-    """Return the element that assets/graph.mjs fills with the story."""
-    source = {"data-story-source": f"/graph-data/{graph.name}/story.json", "data-story-href": graph_href(graph.name)}
-    return panel(
-        ["Why it says ", html.Em(_leading(graph)), " after ", html.Q(visible(graph.prompt.strip(), 80), dir="auto")],
-        html.Div(html.P("Reading the graph…", className="wb-none"), className="wb-story", **attrs(source)),
-        actions=quiet_link("Open the graph", page_of(graph.href)),
-        className="wb-told",
-    )
-
-
-def _answer(graph: AttributionGraph) -> str:
-    return graph.targets[0].sides[0].strip()
-
-
-def _leading(graph: AttributionGraph) -> str:
-    return visible(_answer(graph), 30)
-
-
-def register_asking(app: Dash) -> None:
-    """Let the button, and Enter in the field, open the page *Prompt* on the text."""
-    app.clientside_callback(
-        ClientsideFunction("workbench", "ask"),
-        Output("nav", "href", allow_duplicate=True),
-        Input("ask-go", "n_clicks"),
-        Input("ask-text", "n_submit"),
-        prevent_initial_call=True,
-    )
-
-
-@dataclass(frozen=True)
-class Card:
-    """One artefact on the overview."""
-
-    kind: str
-    name: str
-    sentence: str
-    facts: list[tuple[str, str]]
-    parents: list[str]
-    created: str
-    href: str
-
-
-@dataclass(frozen=True)
-class Overview:
-    """Everything in the workspace."""
-
-    cards: dict[str, list[Card]]
-    partials: list[Partial]
-    broken: list[Broken]
-    models: list[str] = field(default_factory=list)
-
-    @property
-    def empty(self) -> bool:
-        return not (any(self.cards.values()) or self.partials or self.broken)
-
-
-def overview(workspace: Workspace) -> Overview:
-    """Return the cards by kind, and unfinished and unreadable artefacts.
-
-    Kinds with a page of their own come first; of a kind the newest, and layers of sets last.
-    """
-    manifests = workspace.artifacts()
-    cards: dict[str, list[Card]] = {kind: [] for kind in kinds_by_page()}
-    described: set[str] = set()
-    newest = sorted(manifests, key=lambda m: m.created, reverse=True)
-    sets = {features.key: features.set_name for features in workspace.values(Features) if features.set_name}
-    for manifest in sorted(newest, key=lambda m: m.key in sets):  # layers of a set after other features
-        if of := sets.get(manifest.key):  # one card for the tables of all layers
-            if of in described:
-                continue
-            described.add(of)
-        if len(cards[manifest.kind]) < MAX_CARDS:
-            cards[manifest.kind].append(card(workspace, manifest))
-    return Overview(cards, workspace.partials(), workspace.broken(), models(workspace))
-
-
-def card(workspace: Workspace, manifest: Manifest) -> Card:
-    """Describe one artefact by its sentence and a few numbers; where it cannot be read, the sentence says why."""
-    try:
-        value = workspace.value(manifest)
-        sentence, facts, href = value.headline(), value.facts(), page_of(value.href)
-    except CorruptError as error:
-        sentence, facts, href = as_typed(str(error)), [], page_of(address_of(manifest.key))
-    return Card(
-        kind=manifest.kind,
-        name=manifest.name,
-        sentence=sentence,
-        facts=[(name, str(value)) for name, value in facts if value],
-        parents=sorted(manifest.parents),
-        created=manifest.created,
-        href=href,
-    )
 
 
 def layout(context: PageSources, **_: object) -> html.Div:

@@ -21,7 +21,8 @@ from dashboard.components.pages import page_of
 from dashboard.figures.results import has_figure, plot
 from dashboard.figures.theme import visible
 from dashboard.notebook import _ARTEFACTS, Shown, show
-from dashboard.overview.page import artefacts, overview
+from dashboard.overview._data import overview
+from dashboard.overview.page import artefacts
 from dashboard.sources import PageSources
 from interp.artifacts import FOLDERS, KINDS, Artefact, Table, save_artefact
 from interp.artifacts.artefact import layout_of

@@ -16,7 +16,8 @@ from page_text import text_of
 
 from dashboard.components.pages import page_of
 from dashboard.data.workspace import stamp
-from dashboard.overview.page import MOST, Finding, asking, findings, findings_panel
+from dashboard.overview._ask import asking
+from dashboard.overview.page import MOST, Finding, findings, findings_panel
 from interp.artifacts import Dots, Table, save_artefact
 from interp.circuits.circuit import Circuit, Edge
 from interp.circuits.head_scores import HeadScore, HeadScores, HeadSettings

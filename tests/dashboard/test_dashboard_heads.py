@@ -14,7 +14,7 @@ from visit import HEADERS
 
 from dashboard.data.heads import HeadQuery, choose, mentions, report_of
 from dashboard.head import page as head
-from dashboard.heads import page as heads
+from dashboard.heads import _browser as heads
 from dashboard.sources import PageSources
 from interp.artifacts import save_artefact
 from interp.circuits.heads_in_text import HeadsInText, HeadsInTextConfig

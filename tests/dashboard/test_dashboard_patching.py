@@ -12,7 +12,7 @@ from page_text import text_of
 from dashboard.app import create_app
 from dashboard.figures.attribution import patching_map
 from dashboard.figures.theme import theme
-from dashboard.overview import page as overview
+from dashboard.overview import _data as overview
 from dashboard.prompt import _panels as patching
 from interp.artifacts import save_artefact
 from interp.patching.patching_map import Patch, PatchingMap

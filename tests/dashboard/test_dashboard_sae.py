@@ -43,7 +43,7 @@ from dashboard.figures.scaling import (
     scaling_curves,
 )
 from dashboard.figures.theme import DARK, LIGHT
-from dashboard.overview.page import card
+from dashboard.overview._data import card
 from dashboard.sae import data as view
 from dashboard.sae import page as sae
 from dashboard.sae.data import MAX_LINES, first_not_finite, read_log

@@ -8,7 +8,7 @@ from dashboard.app import create_app
 from dashboard.figures.geometry import similarity_map
 from dashboard.figures.theme import theme
 from dashboard.geometry import page
-from dashboard.overview import page as overview
+from dashboard.overview import _data as overview
 from interp.geometry.space import SpaceComparison
 from interp.workspace import Workspace
 from workbench.__main__ import main

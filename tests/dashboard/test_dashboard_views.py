@@ -12,7 +12,7 @@ from dashboard.components.pages import page_of
 from dashboard.data import features as features
 from dashboard.heads import page as heads
 from dashboard.maps import data as atlas
-from dashboard.overview import page as overview
+from dashboard.overview import _data as overview
 from interp.artifacts import KINDS, Table, address_of, save_artefact
 from interp.atlas.vector_map import VectorMap
 from interp.circuits.head_scores import HeadScore, HeadScores
