@@ -246,7 +246,12 @@ def _part(name: str, hint: object) -> FieldFile:
 @cache
 def _summary_form(cls: type[Artefact]) -> "type[DataclassInstance]":
     """Return a dataclass of the fields in the manifest's summary."""
-    members = [(name, part.form, field()) for name, part in layout_of(cls).items() if part.place == "summary"]
+    layout = layout_of(cls)
+    members = [
+        (each.name, layout[each.name].form, field(default=each.default, default_factory=each.default_factory))
+        for each in fields(cls)  # pyright: ignore[reportArgumentType]
+        if layout[each.name].place == "summary"
+    ]  # what was written before a field was added lacks it, and has its default (decision 41)
     return make_dataclass(f"{cls.__name__}Summary", members, kw_only=True)
 
 

@@ -15,17 +15,16 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
 from weakref import WeakKeyDictionary
 
-import torch
-from jaxtyping import Float, Int, Int64, Shaped
-from torch import Tensor, nn
-
 from interp.errors import ConfigError, PromptError
 from interp.models.hooked import Hook, HookedModel, PassOptions, wrap_in_memory, wrap_native, wrap_transformers
 from interp.models.identity import attention_kernel, tokenizer_hash, tokenizer_of, weight_hash
 from interp.names import canonical_hook_point, check_hook_points
 from interp.seeds import derive_seed
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # torch is loaded by the first run of a model, so shapes are strings, which no test checks
+    import torch
+    from jaxtyping import Float, Int, Int64, Shaped
+    from torch import Tensor, nn
     from transformer_lens.hook_points import HookPoint, LensHandle
 
 # hook points of the step-by-step computation
@@ -76,6 +75,7 @@ def show_float32(model: HookedModel) -> HookedModel:
     Weights, products and the values between layers keep the model's dtype. A hook is given the value as float32, and
     what it returns is rounded to the model's dtype; so are residuals that a pass starts from. Logits are float32.
     """
+    import torch
     from transformer_lens.hook_points import HookPoint
 
     if model.cfg.dtype in (torch.bfloat16, torch.float16):
@@ -93,6 +93,8 @@ class _Float32Forward:
         self.model = model
 
     def __call__(self, value: object, *args: object, **kwargs: object) -> object:
+        import torch
+
         out = type(self.model).forward(self.model, _cast(value, self.model.cfg.dtype), *args, **kwargs)
         if isinstance(out, tuple):
             return tuple(_cast(part, torch.float32) for part in out)
@@ -110,8 +112,10 @@ class _Float32Hooks:
         return type(self.point).add_hook(self.point, shown, *args, **kwargs)
 
 
-def _call_in_float32(function: Hook, tensor: Float[Tensor, "..."], *, hook: object) -> Any:
+def _call_in_float32(function: Hook, tensor: "Float[Tensor, '...']", *, hook: object) -> Any:
     """Call a hook with a value as float32. The value it saw is passed on in any case, so that gradients reach it."""
+    import torch
+
     if not isinstance(tensor, torch.Tensor) or not tensor.is_floating_point():
         return function(tensor, hook=hook)
     seen = tensor.float()
@@ -119,18 +123,20 @@ def _call_in_float32(function: Hook, tensor: Float[Tensor, "..."], *, hook: obje
     return _cast(seen if out is None else out, tensor.dtype)
 
 
-def widened(weight: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+def widened(weight: "Float[Tensor, '...']") -> "Float[Tensor, '...']":
     """Return a tensor of a narrow dtype as float32, others unchanged: analyses compute with weights in 32 bits."""
     return weight.float() if weight.dtype.itemsize < 4 else weight
 
 
-def applied(module: nn.Module, value: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+def applied(module: "nn.Module", value: "Float[Tensor, '...']") -> "Float[Tensor, '...']":
     """Return the output of a model's module for a value, computed in the model's dtype, in the dtype of the value."""
     dtype = next((parameter.dtype for parameter in module.parameters()), value.dtype)
     return module(value.to(dtype)).to(value.dtype) if dtype.itemsize < 4 else module(value)
 
 
-def _cast(value: object, dtype: torch.dtype) -> object:
+def _cast(value: object, dtype: "torch.dtype") -> object:
+    import torch
+
     return value.to(dtype) if isinstance(value, torch.Tensor) and value.is_floating_point() else value
 
 
@@ -275,16 +281,18 @@ def mlps_among(offered: set[str], n_layers: int) -> list[str]:
 
 def run_with_cache(
     model: HookedModel,
-    tokens: Int[Tensor, "batch pos"],
+    tokens: "Int[Tensor, 'batch pos']",
     hook_points: list[str],
     *,
     stop_at_layer: int | None = None,
-) -> tuple[Float[Tensor, "batch ..."], dict[str, Shaped[Tensor, "batch ..."]]]:
+) -> "tuple[Float[Tensor, 'batch ...'], dict[str, Shaped[Tensor, 'batch ...']]]":
     """Return logits, and values by hook point, for `tokens [batch, pos]`; without gradients.
 
     With `stop_at_layer` below the number of layers the first value is the residual before that layer.
     Raises `UnknownNameError` for a hook point that the model does not have.
     """
+    import torch
+
     names = check_hook_points(hook_points, available_hook_points(model), model.cfg.n_layers)
     with torch.no_grad():
         out, cache = model.run_with_cache(
@@ -310,10 +318,10 @@ def key_value_cache(model: HookedModel) -> Any:
 
 def run_with_hooks(
     model: HookedModel,
-    tokens: Int[Tensor, "batch pos"],
+    tokens: "Int[Tensor, 'batch pos']",
     hooks: list[tuple[str, Hook]],
     **options: Unpack[PassOptions],
-) -> Float[Tensor, "batch pos d_vocab"]:
+) -> "Float[Tensor, 'batch pos d_vocab']":
     """Return logits of a run in which hooks read or replace values.
 
     Args:
@@ -335,8 +343,8 @@ def run_with_hooks(
 
 
 def final_norm_and_unembed(
-    model: HookedModel, resid: Float[Tensor, "*batch d_model"]
-) -> Float[Tensor, "*batch d_vocab"]:
+    model: HookedModel, resid: "Float[Tensor, '*batch d_model']"
+) -> "Float[Tensor, '*batch d_vocab']":
     """Return logits `[..., d_vocab]` of residual values `[..., d_model]`: the final norm, unembedding and soft cap."""
     flat = resid.reshape(1, -1, resid.shape[-1])
     narrow = model.cfg.dtype.itemsize < 4
@@ -354,7 +362,7 @@ def logit_cap(model: HookedModel) -> float | None:
     return float(cap) if cap is not None and cap > 0 else None
 
 
-def to_tokens(model: HookedModel, text: str, prepend_bos: bool = True) -> Int64[Tensor, "1 pos"]:
+def to_tokens(model: HookedModel, text: str, prepend_bos: bool = True) -> "Int64[Tensor, '1 pos']":
     """Return the token ids of a prompt, with BOS first when the model has one.
 
     Args:
@@ -368,6 +376,8 @@ def to_tokens(model: HookedModel, text: str, prepend_bos: bool = True) -> Int64[
     >>> to_tokens(model, "hello").shape  # BOS and five bytes
     torch.Size([1, 6])
     """
+    import torch
+
     if not text:
         raise PromptError("the prompt is empty; type some text")
     tokenizer = tokenizer_of(model)
@@ -389,7 +399,7 @@ def token_text(model: HookedModel, token: int) -> str:
     return str(token) if tokenizer is None else tokenizer.token_text(int(token))
 
 
-def token_strings(model: HookedModel, tokens: Int[Tensor, "..."] | list[int]) -> list[str]:
+def token_strings(model: HookedModel, tokens: "Int[Tensor, '...'] | list[int]") -> list[str]:
     """Return the text of each token, a leading space kept.
 
     Args:
@@ -413,8 +423,10 @@ def bos_token_id(model: HookedModel) -> int | None:
     return None if tokenizer is None else tokenizer.bos_token_id
 
 
-def ordinary_tokens(model: HookedModel) -> Int64[Tensor, " n"]:
+def ordinary_tokens(model: HookedModel) -> "Int64[Tensor, ' n']":
     """Return all token ids, `[n]` int64, except special ones (BOS, padding, chat markers, unused embedding rows)."""
+    import torch
+
     d_vocab = int(model.cfg.d_vocab)
     special = {bos_token_id(model)}
     if model.tokenizer is not None:
@@ -423,8 +435,10 @@ def ordinary_tokens(model: HookedModel) -> Int64[Tensor, " n"]:
     return torch.tensor([token for token in range(d_vocab) if token not in special])
 
 
-def check_token_ids(model: HookedModel, tokens: Int[Tensor, "..."]) -> None:
+def check_token_ids(model: HookedModel, tokens: "Int[Tensor, '...']") -> None:
     """Raise `PromptError` unless all entries are token ids of the model, and its context holds rows `[..., pos]`."""
+    import torch
+
     if not isinstance(tokens, torch.Tensor) or tokens.dtype not in (torch.int64, torch.int32) or not tokens.numel():
         came = getattr(tokens, "dtype", ""), list(getattr(tokens, "shape", []))
         raise PromptError(
@@ -467,6 +481,8 @@ def untrained_model(model: HookedModel, seed: int) -> HookedModel:
 @contextlib.contextmanager
 def _seeded(seed: int) -> Iterator[None]:
     """Seed torch's global generator within the block, and restore it afterwards: initialisers use no other."""
+    import torch
+
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         yield
