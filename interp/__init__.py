@@ -28,6 +28,7 @@ Subjects, one folder each:
 Foundations, without any analysis:
 
 - `errors`      one tree of exceptions
+- `departed`    names that left before 1.0, and what serves instead
 - `names`       heads, nodes and hook points, parsed and written
 - `workspace`   the folder of folders that scripts, notebooks and the dashboard share
 - `artifacts`   one folder per result: manifest, hashes, work in progress

@@ -31,6 +31,8 @@ from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 from pathlib import Path
 
+from interp.departed import departed
+
 
 class WorkbenchError(Exception):
     """Base class of every exception that is raised on purpose."""
@@ -43,11 +45,12 @@ class UsageError(WorkbenchError):
 
 
 class UnknownNameError(UsageError):
-    """An unknown name; the message lists the nearest known ones."""
+    """An unknown name; the message lists the nearest known ones, or says what serves instead of one that is gone."""
 
     def __init__(self, what: str, name: str, known: Iterable[str], hint: str = ""):
         self.what, self.name, self.known = what, name, sorted(known)
-        super().__init__(f"unknown {what} {name!r}; {nearest(name, self.known)}" + (f" {hint}" if hint else ""))
+        unknown = f"unknown {what} {name!r}; {nearest(name, self.known)}" + (f" {hint}" if hint else "")
+        super().__init__(departed(what, name) or unknown)
 
 
 class ConfigError(UsageError):
