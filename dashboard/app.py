@@ -130,7 +130,7 @@ def _bar(workspace: Workspace, pages: list[Page]) -> html.Header:
             html.Nav(menus, id="navigation", className="wb-nav", **attrs({"aria-label": "Pages"})),
             search_box(),
             html.Button(["Go to", html.Kbd("Ctrl K")], id="palette-open", className="wb-goto", type="button"),
-            html.Span(workspace.name, className="wb-where", title=workspace.address),
+            html.Span(workspace.name, className="wb-where", title=str(workspace.root)),
             html.Button(
                 "?", id="help-open", className="wb-icon", title="Keys (?)", **attrs({"aria-label": "Keyboard help"})
             ),
@@ -158,13 +158,10 @@ def _link(which: Page, *, filled: bool) -> dcc.Link:
 
 
 def _filled(workspace: Workspace, which: Page) -> bool:
-    """Return False for a page of kinds of artefact of which the workspace has none.
-
-    True in object storage, where asking costs a request for each kind.
-    """
+    """Return False for a page of kinds of artefact of which the workspace has none."""
     forms = (f"{which.path}/{{name}}", f"{which.path}?name={{name}}")
     kinds = [kind for kind in KINDS if own_page(kind).replace("{key}", "{name}") in forms]
-    return not kinds or workspace.remote is not None or any(workspace.names(kind) for kind in kinds)
+    return not kinds or any(workspace.names(kind) for kind in kinds)
 
 
 def _error_strip() -> html.Div:
@@ -182,7 +179,7 @@ def _error_strip() -> html.Div:
 
 def _server_gone(workspace: Workspace) -> html.Div:
     """Return the banner that assets/server.mjs shows while no request succeeds."""
-    command = f"{program()} serve --workspace {shlex.quote(workspace.address)}"
+    command = f"{program()} serve --workspace {shlex.quote(str(workspace.root))}"
     if flask.has_request_context():  # the port at which this server listens, also behind another one
         command += f" --port {flask.request.environ['SERVER_PORT']}"
     return html.Div(

@@ -58,7 +58,7 @@ def serve(
     if runs is not None:
         runs.start()
     address = f"http://{_in_address(host)}:{chosen}/" + (f"?token={token}" if token else "")
-    say(f"{opened.address} is at {address}   (Ctrl-C stops)")
+    say(f"{opened.root} is at {address}   (Ctrl-C stops)")
     sys.setswitchinterval(SWITCH)
     warming = Thread(target=warm, args=(server.app,), daemon=True)
     warming.start()

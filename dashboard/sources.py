@@ -82,6 +82,6 @@ def open_artefact(
     if not name:
         manifest = workspace.default(*kinds, prefer=prefer)
         if manifest is None:
-            raise NothingYetError(f"no artefact of kind {' or '.join(kinds)} was found in {workspace.address}")
+            raise NothingYetError(f"no artefact of kind {' or '.join(kinds)} was found in {workspace.root}")
         return manifest
     return workspace.find(name, *kinds)

@@ -33,8 +33,6 @@ Foundations, without any analysis:
 - `workspace`   the folder of folders that scripts, notebooks and the dashboard share
 - `artifacts`   one folder per result: manifest, hashes, work in progress
 - `registry`    kinds of artefact, each registered by its package, below
-- `remote`      a workspace in object storage, as paths that fetch what is opened
-- `storage`     its objects: checked reads, commits by a pointer
 - `devices`     device, dtype and memory
 - `threads`     CPU threads of torch and numba, blocks of work on them
 - `seeds`       one seed, a generator for each stream of randomness

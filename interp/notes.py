@@ -10,7 +10,7 @@ value is one entry (`interp.entries`, which also defines the format of an export
 method returns. A text that was replaced or deleted, or was the older one at an import, can be restored.
 `set(..., was=...)` refuses to replace a text that another writer has changed meanwhile (`ConflictError` has theirs).
 
-The file is `notes.sqlite` in the workspace. Where that cannot be written, as in object storage, it lies in the user's
+The file is `notes.sqlite` in the workspace. Where that cannot be written, it lies in the user's
 data folder (`$XDG_DATA_HOME/interp-workbench/notes`), named by a hash of the workspace's absolute path. Torch-free.
 """
 
@@ -77,10 +77,10 @@ def _places(workspace: Workspace) -> tuple[Path, Path | None]:
     path = workspace.root / FILE
     if path.is_symlink():
         raise ConfigError(f"{path} is a link; put the file itself there: links may lead out of the workspace")
-    if not workspace.remote and os.access(workspace.root, os.W_OK) and (not path.exists() or os.access(path, os.W_OK)):
+    if os.access(workspace.root, os.W_OK) and (not path.exists() or os.access(path, os.W_OK)):
         return path, None
     data = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
-    name = hashlib.sha256(workspace.absolute.encode()).hexdigest()[:32]
+    name = hashlib.sha256(str(workspace.root.resolve()).encode()).hexdigest()[:32]
     return path, data / "interp-workbench" / "notes" / f"{name}.sqlite"
 
 

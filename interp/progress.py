@@ -17,8 +17,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from interp.remote import RemotePath
-
 Progress = Callable[[int, int, dict], None]
 
 RUN_FILE = "WORKBENCH_RUN_FILE"
@@ -51,7 +49,7 @@ class RunFile:
 
     def made(self, path: Path) -> None:
         """Report an artefact that was written."""
-        self._made.append(str(path.by_name() if isinstance(path, RemotePath) else path))
+        self._made.append(str(path))
         self._write()
 
     def _write(self) -> None:

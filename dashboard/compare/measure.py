@@ -99,7 +99,7 @@ def pair(workspace: Workspace, a: FeatureOrNeuron, b: FeatureOrNeuron) -> Measur
     A part that cannot be measured is a sentence in `missing`.
     """
     try:
-        measured = _pair(workspace.address, a, b, _version(workspace, a), _version(workspace, b))
+        measured = _pair(str(workspace.root), a, b, _version(workspace, a), _version(workspace, b))
     except WorkbenchError as error:
         measured = MeasuredPair(missing=[_reason(error)])
     stored = stored_pair(workspace, a, b)

@@ -77,7 +77,7 @@ def layout(context: PageSources, a: str = "", b: str = "", pairs: str = "", **_:
     first = choose(workspace, None) if described else ""
     a, b = bare_name(a, first), bare_name(b, first)
     if not known and not workspace.names("sae"):
-        raise NothingYetError(f"there are no features to compare in {workspace.address}")
+        raise NothingYetError(f"there are no features to compare in {workspace.root}")
     form, texts = _form(known, a, b), [text for text in (a, b) if text.strip()]
     try:
         if not all(map(is_name, texts)):

@@ -88,7 +88,7 @@ def empty_page(which: Page, workspace: Workspace, model: str) -> html.Div:
     That is a button where the server runs analyses and the page has one; the command is folded below it.
     """
     command = which.command.replace("MODEL", model).replace("workbench", program(), 1)
-    full_command = f"{command} --workspace {shlex.quote(workspace.address)}"
+    full_command = f"{command} --workspace {shlex.quote(str(workspace.root))}"
     button: list[Part] = []
     if which.fill is not None and (queue := _queue()) is not None and not queue.problem:
         button += _fill_button(queue, *which.fill(workspace, model), then=which.path)

@@ -128,7 +128,7 @@ def _stored(workspace: Workspace, of: One, proof: Proof | None, scheme: str | No
 
 def _button(workspace: Workspace, options: Mapping[str, object], name: str, index: int, text: str) -> html.Div:
     command = f"workbench prove {name} --feature {index}" + (" --overwrite" if options.get("overwrite") else "")
-    shown = html.Pre(f"{command} --workspace {workspace.address}", className="wb-command", tabIndex=0)
+    shown = html.Pre(f"{command} --workspace {workspace.root}", className="wb-command", tabIndex=0)
     button = run_button("prove", options, id="prove", text=text, then=feature_href(name, index))
     return html.Div([button, fold("as a command", shown)])
 

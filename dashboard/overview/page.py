@@ -115,7 +115,7 @@ def _summary(workspace: Workspace, stamp: str) -> Overview:
 def _findings(context: PageSources) -> list[Part]:
     workspace = context.workspace
     if not (workspace.artifacts() or workspace.partials() or workspace.broken()):
-        return [_empty(workspace.address, runs=context.runs is not None)]
+        return [_empty(str(workspace.root), runs=context.runs is not None)]
     return [findings_panel(findings(workspace, stamp(workspace)))]
 
 

@@ -209,7 +209,7 @@ def choose(workspace: Workspace, name: str | None, entries: list[Entry]) -> Entr
         workspace.path("sae", name)  # refuses what is no name
         match = next((entry for entry in entries if entry.name == name), None)
         if match is None:
-            raise UnknownNameError("SAE", name, [entry.name for entry in entries], f"(workspace {workspace.address})")
+            raise UnknownNameError("SAE", name, [entry.name for entry in entries], f"(workspace {workspace.root})")
         return match
     if not entries:
         raise NothingYetError("no dictionary was trained or imported in this workspace yet")

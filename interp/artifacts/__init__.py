@@ -18,7 +18,7 @@ from interp.artifacts.artefact import (
     open_artefact,
     save_artefact,
 )
-from interp.artifacts.draft import Draft, copy_artefact, put_in_place
+from interp.artifacts.draft import Draft, copy_artefact
 from interp.artifacts.files import (
     as_json,
     atomic_file,
@@ -36,6 +36,7 @@ from interp.artifacts.files import (
 )
 from interp.artifacts.manifest import (
     LOG,
+    MANIFEST,
     PARTIAL,
     SCHEMA_VERSION,
     STATUS,
@@ -50,4 +51,3 @@ from interp.artifacts.tables import Table, query
 from interp.errors import disk_errors
 from interp.forms import Measured, from_json, json_schema
 from interp.registry import FOLDERS, KINDS, kinds_of
-from interp.remote import MANIFEST

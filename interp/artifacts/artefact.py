@@ -40,12 +40,11 @@ import numpy as np
 
 from interp.artifacts.draft import Draft
 from interp.artifacts.files import as_json, atomic_file, read_json, write_json, write_table
-from interp.artifacts.manifest import Manifest, read_manifest
+from interp.artifacts.manifest import MANIFEST, Manifest, read_manifest
 from interp.artifacts.tables import Table
 from interp.errors import ConfigError, CorruptError, MissingError, WorkbenchError
 from interp.forms import EDITED, from_json
 from interp.registry import check_kind
-from interp.remote import MANIFEST
 from interp.results import Result
 
 if TYPE_CHECKING:

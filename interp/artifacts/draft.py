@@ -3,8 +3,8 @@
 1. `Draft.open(folder, kind=, config=)` makes `<folder>.partial/` with `status.json`, or resumes an existing one with
    the same config.
 2. The verb writes files into `draft.path` (each atomically) and reports with `draft.update(...)`.
-3. `draft.finish(...)` hashes every file, writes the manifest and renames the folder, or uploads it (`interp.remote`).
-   Only complete artefacts have a manifest.
+3. `draft.finish(...)` hashes every file, writes the manifest and renames the folder. Only complete artefacts have a
+   manifest.
 """
 
 import contextlib
@@ -19,13 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from interp.artifacts.files import FileSum, dump_json, file_entry, read_json, write_json
-from interp.artifacts.manifest import STATUS, Manifest, hash_files, partial_path, read_manifest, verify
+from interp.artifacts.manifest import MANIFEST, STATUS, Manifest, hash_files, partial_path, verify
 from interp.cache import FolderLock
 from interp.devices import model_dtype
 from interp.errors import ConfigError, CorruptError, MismatchError, disk_errors
 from interp.packages import code_version, library_versions
 from interp.registry import check_kind
-from interp.remote import MANIFEST, RemotePath
 
 RESUME = "resume"
 """Folder in a draft with what an interrupted run continues from. It is not part of the artefact."""
@@ -51,12 +50,8 @@ class Draft:
         self, folder: Path, kind: str, config: Mapping[str, object], seed: int | None, before: dict[str, Any] | None
     ):
         self.folder, self.kind, self.config, self.seed, self.resumed = folder, kind, config, seed, before is not None
-        self.replaces = False
-        """True where unfinished work with other settings is discarded."""
-        self.identity = _identity(kind, config, seed)
-        """The settings that two runs must share for one to resume the other."""
         self._status = {
-            **self.identity,
+            **_identity(kind, config, seed),
             "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "state": "running",
             "pid": os.getpid(),
@@ -97,7 +92,7 @@ class Draft:
                 )
         with disk_errors(partial):
             draft = cls(folder, kind, config, seed, before)
-            draft._lock, draft.replaces = lock, overwrite
+            draft._lock = lock
             write_json(partial / STATUS, draft._status)
         return draft
 
@@ -143,9 +138,9 @@ class Draft:
         )
         write_json(self.path / MANIFEST, asdict(manifest))
         with disk_errors(self.folder):
-            made = put_in_place(self.path, self.folder, list(files))
-        shutil.rmtree(made / RESUME, ignore_errors=True)  # not before: until here a crash loses nothing of it
-        (made / STATUS).unlink(missing_ok=True)  # last: until then it marks the partial folder as resumable
+            _put_in_place(self.path, self.folder)
+        shutil.rmtree(self.folder / RESUME, ignore_errors=True)  # not before: until here a crash loses nothing of it
+        (self.folder / STATUS).unlink(missing_ok=True)  # last: until then it marks the partial folder as resumable
         return manifest
 
     def discard(self) -> None:
@@ -167,7 +162,7 @@ def _lock_partial(folder: Path, overwrite: bool) -> FolderLock:
 
 
 def copy_artefact(source: Path, target: Path) -> None:
-    """Copy a finished artefact, to or from object storage too.
+    """Copy a finished artefact.
 
     Args:
         source: its folder.
@@ -188,23 +183,17 @@ def copy_artefact(source: Path, target: Path) -> None:
     with disk_errors(target):
         shutil.rmtree(copy, ignore_errors=True)
         shutil.copytree(source, copy)
-        put_in_place(copy, target, list(read_manifest(copy).files))
+        _put_in_place(copy, target)
 
 
-def put_in_place(source: Path, target: Path, files: list[str]) -> Path:
-    """Rename a folder to `target`, or upload its files there; return the folder on this machine.
-
-    An old one is moved aside first, so that a crash leaves one of the two complete.
-    """
-    if isinstance(target, RemotePath) and (place := target.place()) and not place.relative:
-        return place.mirror.publish(target, source, files)
+def _put_in_place(source: Path, target: Path) -> None:
+    """Rename a folder to `target`. An old one is moved aside first, so that a crash leaves one of the two complete."""
     old = target.with_name(target.name + ".old")
     if target.exists():
         shutil.rmtree(old, ignore_errors=True)
         os.replace(target, old)
     os.replace(source, target)
     shutil.rmtree(old, ignore_errors=True)
-    return target
 
 
 def _identity(kind: str, config: Mapping[str, object], seed: int | None) -> dict[str, Any]:

@@ -12,7 +12,6 @@ from typing import Any
 from interp.artifacts.files import FileSum, read_json, sha256_file
 from interp.errors import CorruptError, MissingError, SchemaError
 from interp.registry import KINDS
-from interp.remote import MANIFEST, RemotePath, leaves_folder
 from interp.results import Record, Result, flat
 
 Raw = dict[str, Any]
@@ -23,6 +22,7 @@ UPGRADES: tuple[Callable[[Raw], Raw], ...] = ()
 """For each schema since the first, in order: its manifest as one of the next. A change of it that a default cannot
 express (a field renamed, or of another form) adds one function here."""
 SCHEMA_VERSION = FIRST_VERSION + len(UPGRADES)
+MANIFEST = "manifest.json"
 STATUS = "status.json"
 PARTIAL = ".partial"
 LOG = "log.jsonl"
@@ -80,7 +80,6 @@ class Manifest(Result):
 
 def partial_path(folder: Path) -> Path:
     """Return the folder of an artefact until it is complete: `<folder>.partial`."""
-    folder = folder.by_name() if isinstance(folder, RemotePath) else folder
     return folder.with_name(folder.name + PARTIAL)
 
 
@@ -120,6 +119,11 @@ def _other_version(path: Path, version: int, kind: object) -> str:
     return f"{message}; make it again with `workbench {made_by} ... --overwrite`"
 
 
+def leaves_folder(name: str) -> bool:
+    """Return whether the name of a file in a manifest could lie outside the artefact's folder."""
+    return name.startswith("/") or ".." in name.split("/") or "\\" in name
+
+
 def _wrong_fields(raw: dict[str, Any]) -> list[str]:
     """Return the fields that are not of their form; files must lie inside the folder."""
     forms = dict.fromkeys(("kind", "name", "content_hash", "created", "model_dtype", "code_version"), str)
@@ -134,13 +138,10 @@ def _wrong_fields(raw: dict[str, Any]) -> list[str]:
 def verify(folder: Path) -> list[str]:
     """Return every difference between the files and the manifest, one line each; empty when there is none."""
     manifest = read_manifest(folder)
-    location = folder.found() if isinstance(folder, RemotePath) else None
     problems = []
     for relative, entry in manifest.files.items():
         path = folder / relative
-        if location is not None:  # what is in the store, whatever the cache holds
-            problem = location[0].problem(relative)
-        elif not path.exists():
+        if not path.exists():
             problem = "missing"
         elif path.stat().st_size != entry["bytes"]:
             problem = f"{path.stat().st_size} bytes, the manifest says {entry['bytes']}"

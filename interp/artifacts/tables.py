@@ -22,7 +22,6 @@ import numpy as np
 from interp.artifacts.files import read_table
 from interp.errors import ConfigError, CorruptError
 from interp.forms import NAN_IS_NULL
-from interp.remote import RemotePath, reading_failed, tables
 
 if TYPE_CHECKING:
     import duckdb
@@ -126,12 +125,10 @@ def query(sql: str, *parameters: object, **sources: "Path | pa.Table") -> "pa.Ta
             if not isinstance(source, Path):
                 connection.register(alias, source)
                 continue
-            quoted = _address(connection, source).replace("'", "''")
+            quoted = str(source).replace("'", "''")
             connection.execute(f"create temp view {alias} as select * from read_parquet('{quoted}')")
         return connection.sql(sql, params=list(parameters)).to_arrow_table()
     except (duckdb.Error, RuntimeError, UnicodeDecodeError) as error:  # the last two: texts that are no UTF-8
-        if any(isinstance(source, RemotePath) for source in sources.values()) and (failed := reading_failed()):
-            raise failed from None
         if isinstance(error, duckdb.ParserException | duckdb.CatalogException):
             raise  # the query is wrong, not the file
         files = ", ".join(f"{path}" for path in sources.values() if isinstance(path, Path))
@@ -140,16 +137,6 @@ def query(sql: str, *parameters: object, **sources: "Path | pa.Table") -> "pa.Ta
         ) from error
     finally:
         connection.close()
-
-
-def _address(connection: "duckdb.DuckDBPyConnection", path: Path) -> str:
-    """Return the path or address of a table in a query."""
-    if not isinstance(path, RemotePath):
-        return str(path)
-    address = path.in_place()
-    if "://" in address and not connection.filesystem_is_registered("workbench"):
-        connection.register_filesystem(tables())
-    return address
 
 
 @lru_cache(maxsize=1)

@@ -21,7 +21,6 @@ from interp.errors import MismatchError
 from interp.forms import from_json
 from interp.models.short_name import short_name
 from interp.names import parse_node
-from interp.remote import as_path
 from interp.results import Record, Result
 
 if TYPE_CHECKING:
@@ -255,7 +254,7 @@ class Circuit(Result):
 
         Raises `MissingError` or `CorruptError`.
         """
-        path = as_path(path)
+        path = Path(path)
         path = path / FILE if path.is_dir() else path
         return from_json(cls, {key: value for key, value in read_json(path).items() if key != ABOUT}, path)
 

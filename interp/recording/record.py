@@ -51,7 +51,6 @@ from interp.recording.writer import (
     text_files,
     write_stats,
 )
-from interp.remote import as_path
 from interp.text.corpora import Corpus, Document, open_corpus
 from interp.text.tokens import ShardText, Tokenizer, as_bytes, check_policy, shard_texts, texts_of
 
@@ -108,7 +107,7 @@ def record(
     >>> record(model, pages, folder / "mine", config, hook_points=[point]).headline()
     '210 tokens of 1 documents read by small:mlp-2l, at blocks.0.hook_resid_post'
     """
-    folder, config = as_path(folder), config or RecordConfig()
+    folder, config = Path(folder), config or RecordConfig()
     with ranks.checked():
         engine = engine_of(model)
         settings = recording_settings(engine, documents, hook_points, config, model_name)

@@ -25,7 +25,6 @@ its model does not run on the CPU that the reader needs). Memory: the rows of tw
 bfloat16 numbers at the defaults; twice that of int8), plus less than one batch carried over from the group before.
 """
 
-import os
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -44,7 +43,6 @@ from interp.names import canonical_hook_point
 from interp.ranks import ALONE, Ranks
 from interp.recording.recorded import Recorded
 from interp.recording.rows import load_tensors, memory_dtype, read_rows
-from interp.remote import as_path
 from interp.seeds import derive_seed, make_generator
 from interp.text.tokens import ShardText
 
@@ -247,7 +245,7 @@ class Recording:
     """Read-only view of a recording folder; opening it reads the manifest only."""
 
     def __init__(self, folder: str | Path):
-        self.folder = as_path(folder)
+        self.folder = Path(folder)
         self.artefact = open_artefact(Recorded, self.folder)
         """Content and origin of the recording."""
         settings = self.artefact.settings
@@ -424,7 +422,6 @@ class Recording:
     def documents(self) -> list[SourceDocument]:
         """Return every document of the recording, by number. Raises `CorruptError` naming the damaged file."""
         folder, documents = self.folder / "documents", []
-        os.fspath(folder)  # in object storage: fetches all files at once, not one after another
         files = sorted(folder.glob("*.parquet"))
         if not files:
             raise CorruptError(f"{folder} holds no tables; `workbench verify` lists what is missing")

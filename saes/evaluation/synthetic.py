@@ -45,7 +45,6 @@ from interp.recording.recorded import RecordingSettings
 from interp.recording.rows import load_tensors
 from interp.recording.store import Recording
 from interp.recording.writer import ComputedShard, ShardLog, write_shard, write_stats
-from interp.remote import as_path
 from interp.seeds import make_generator
 from interp.text.tokens import ShardText
 from saes.evaluation.matching import LatentPairs, best_match, unit
@@ -380,7 +379,7 @@ def write_synthetic(
     """
     if n_rows < 1:
         raise ConfigError(f"n_rows must be at least 1, got {n_rows}")
-    folder, name, contexts = as_path(folder), HOOK_POINT, -(-n_rows // CONTEXT)
+    folder, name, contexts = Path(folder), HOOK_POINT, -(-n_rows // CONTEXT)
     settings = RecordingSettings(
         model=MODEL,
         weight_hash=_hash(data),

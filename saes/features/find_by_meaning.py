@@ -88,7 +88,9 @@ def measured_concepts(workspace: Workspace, made: Features) -> list[ConceptFeatu
     parent = f"saes/{made.sae}"
     newest = workspace.newest("evaluation") if made.sae else []
     same = [manifest for manifest in newest if manifest.parents.get(parent, "") == made.about.parents.get(parent)]
-    return [row for manifest in same for row in _named(workspace.absolute, manifest.name, manifest.content_hash)]
+    return [
+        row for manifest in same for row in _named(str(workspace.root.resolve()), manifest.name, manifest.content_hash)
+    ]
 
 
 @lru_cache(maxsize=16)

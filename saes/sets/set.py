@@ -38,7 +38,6 @@ from interp.dictionary import Dictionary, SparseActs
 from interp.errors import ConfigError, CorruptError, MismatchError, MissingError, UnknownNameError
 from interp.models.adapter import weight_hash
 from interp.models.hooked import HookedModel
-from interp.remote import as_path
 from interp.workspace import Workspace
 from saes.features.schema import NEURONS
 from saes.features.sources import neurons_of
@@ -350,7 +349,7 @@ def read_set(folder: Path | str, *, only: int | None = None) -> TranscoderSet:
 
     `only`: the layer to read of a per-layer set; the layers of a cross-layer transcoder belong together.
     """
-    folder = as_path(folder)
+    folder = Path(folder)
     config = read_config(folder)
     reads, writes, about = config.reads, config.writes, config.about
     if config.cross_layer:

@@ -43,7 +43,6 @@ from interp.names import parse_hook_point
 from interp.progress import Progress
 from interp.ranks import open_draft
 from interp.recording.store import Recording
-from interp.remote import as_path
 from saes.evaluation.in_model import LOGIT_VALUES, Hooks, Losses, check_documents, logits_of, replace_by
 from saes.evaluation.scores import InModel
 from saes.kernels.spread import UNSHARED, Spread
@@ -307,7 +306,7 @@ def training(
     which lines of all layers together are yielded as layer -1. `layers` default to all that were recorded at `reads`
     and `writes`. `report` gets a line between the last step and the scores. Raises as `saes.training.train.train` does.
     """
-    folder = as_path(folder)
+    folder = Path(folder)
     with spread.ranks.checked():
         writes = writes or default_writes(recording)
         recorded = recorded_layers(recording, reads, writes)

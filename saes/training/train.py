@@ -31,7 +31,6 @@ from interp.errors import ConfigError, LostRankError
 from interp.progress import Progress
 from interp.ranks import restore
 from interp.recording.store import Recording
-from interp.remote import as_path
 from saes.kernels.spread import UNSHARED, Spread
 from saes.kinds.base import SAE
 from saes.kinds.config import CrosscoderConfig, SAEConfig
@@ -111,7 +110,7 @@ def train_sae(
     for metrics in lines:
         if progress:
             progress(metrics.tokens, train_config.tokens, asdict(metrics))
-    return load_sae(as_path(folder))
+    return load_sae(Path(folder))
 
 
 def train(
@@ -150,7 +149,7 @@ def train(
     1,280
     1,920
     """
-    job = Job(sae=sae_config, train=train_config, folder=as_path(folder))
+    job = Job(sae=sae_config, train=train_config, folder=Path(folder))
     lines = train_many(
         recording, hook_point, [job], overwrite=overwrite, resume_sweep=False, device=device, spread=spread
     )

@@ -14,7 +14,6 @@ from torch import Tensor
 from interp.artifacts import atomic_file, read_json, write_json
 from interp.errors import MismatchError, MissingError
 from interp.packages import code_version
-from interp.remote import as_path
 from saes.kinds.base import SAE, SAEMetadata
 from saes.weights import _saelens
 from saes.weights._saelens import CONFIG, WEIGHTS
@@ -68,7 +67,7 @@ def load_sae(folder: Path) -> SAE:
     >>> loaded.encode(torch.zeros(3, loaded.d_in)).shape
     torch.Size([3, 64])
     """
-    folder = as_path(folder)
+    folder = Path(folder)
     if not (folder / CONFIG).exists():
         raise MissingError(f"no SAE at {folder} ({CONFIG} is missing); `workbench train` writes one")
     sae = _saelens.read(folder).sae

@@ -157,7 +157,7 @@ class Conditions:
 
     def clock(self, verb: str, rng: random.Random) -> tuple[str, str]:
         """Kill a verb, date its files tomorrow, and go on with a clock that runs backwards."""
-        workspace = self.campaign.prepared(verb, 0)
+        workspace = self.campaign.prepared(verb)
         pid = in_fork(lambda: self.campaign.run(verb, workspace), self.campaign.said)
         time.sleep(rng.uniform(0, 0.9 * self.campaign.seconds[verb]))
         os.kill(pid, signal.SIGKILL)
@@ -171,7 +171,7 @@ class Conditions:
 
     def two(self, verb: str, rng: random.Random) -> tuple[str, str]:
         """Let two processes write one name: one must win, and the other be refused."""
-        workspace = self.campaign.prepared(verb, 0)
+        workspace = self.campaign.prepared(verb)
         others = [[], ["--seed", "1"]] if verb in SEEDED else [[]]
         said = [self.scratch / "first", self.scratch / "second"]
         pids = [in_fork(lambda: self.campaign.run(verb, workspace), said[0])]
@@ -316,7 +316,7 @@ def main() -> None:
         trial.remove()
         disks = "mounted in memory" if trial.mounted else "injected, as this process may not mount"
         print(f"disks: {disks}", flush=True)
-        campaign = Campaign(Path(scratch), bucket=False, verbs=options.verbs)
+        campaign = Campaign(Path(scratch), options.verbs)
         print(json.dumps({name: round(s, 1) for name, s in campaign.seconds.items()}), flush=True)
         conditions = Conditions(campaign)
         for number in range(options.n):

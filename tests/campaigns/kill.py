@@ -1,17 +1,14 @@
 """Kill verbs at random moments, and run them again.
 
-    python -m tests.campaigns.kill --n 200 --seed 0 [--store bucket]
+    python -m tests.campaigns.kill --n 200 --seed 0
 
 A verb runs on tiny models in a fork of this process, and is killed (`kill -9`) at a moment drawn from its duration.
 Then its artefact must be absent or whole. The same command runs again: it must give the content of a run that nobody
-killed, or refuse with exit code 2 and its reason. `--store bucket` does so in object storage, on a local S3 server.
+killed, or refuse with exit code 2 and its reason.
 """
 
 import argparse
-import contextlib
 import json
-import logging
-import multiprocessing
 import os
 import random
 import shutil
@@ -21,13 +18,12 @@ import tempfile
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import saes  # noqa: F401 (registers its kinds of artefact)
 from tests.campaigns import report
 
-FIXTURES = Path(__file__).parents[1] / "fixtures"
 MODEL, HOOK = "small:mlp-2l", "blocks.1.hook_resid_post"
 SIZES = ["--d-sae", "40", "--k", "4", "--batch-size", "256", "--checkpoint-every", "5", "--heldout-fraction", "0.4"]
 TEXT = ["--tokens", "12000", "--context-length", "32", "--shard-contexts", "40"]
@@ -101,8 +97,8 @@ def code_of(pid: int) -> int:
 class Campaign:
     """The verbs, the state that each begins from, and what it makes when nobody kills it."""
 
-    def __init__(self, scratch: Path, bucket: bool, verbs: Collection[str] = VERBS):
-        self.scratch, self.bucket = scratch, bucket
+    def __init__(self, scratch: Path, verbs: Collection[str] = VERBS):
+        self.scratch = scratch
         self.said = scratch / "said"
         base, tuned = checkpoints(scratch)
         words = {"BASE": base, "TUNED": tuned}
@@ -146,7 +142,7 @@ class Campaign:
         """Kill one verb once, and run it again; return its outcome and details."""
         rng = random.Random(f"{seed} {number}")
         name = list(self.commands)[number % len(self.commands)]
-        workspace = self.prepared(name, number)
+        workspace = self.prepared(name)
         pid = in_fork(lambda: self.run(name, workspace), self.said)
         moment = rng.uniform(0, 1.1 * self.seconds[name])
         time.sleep(moment)
@@ -167,27 +163,12 @@ class Campaign:
         now = self.looked(name, workspace)
         return ("same content", "") if now == self.wanted[name] else ("other content", f"{about}: {now}")
 
-    def prepared(self, name: str, number: int) -> str:
+    def prepared(self, name: str) -> str:
         """Return a workspace as it is before the verb."""
         folder = self.scratch / "case"
         shutil.rmtree(folder, ignore_errors=True)
-        if not self.bucket:
-            shutil.copytree(self.scratch / f"before-{name}", folder)
-            return str(folder)
-        address = f"s3://bucket/case-{number}"
-        os.environ["INTERP_CACHE"] = str(folder / "cache")
-        code = code_of(in_fork(lambda: self._upload(self.scratch / f"before-{name}", address), self.said))
-        assert code == 0, self.said.read_text()
-        return address
-
-    def _upload(self, folder: Path, address: str) -> int:
-        from interp.artifacts import copy_artefact
-        from interp.workspace import Workspace
-
-        here, there = Workspace(folder), Workspace(address, create=True)
-        for each in here.artifacts():
-            copy_artefact(here.path(each.kind, each.name), there.path(each.kind, each.name))
-        return 0
+        shutil.copytree(self.scratch / f"before-{name}", folder)
+        return str(folder)
 
     def looked(self, name: str, workspace: str) -> str:
         """Return the hash of the artefact in a workspace, as another process sees it; nothing where there is none."""
@@ -205,36 +186,10 @@ class Campaign:
         return answer.read_text()
 
 
-def _serve(told: "multiprocessing.Queue[dict[str, str]]") -> None:
-    sys.path.insert(0, str(FIXTURES))
-    from s3_server import ENVIRONMENT, running  # pyright: ignore[reportMissingImports]
-
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-
-    with running() as server:
-        told.put(ENVIRONMENT | {"AWS_ENDPOINT_URL": server.url})
-        time.sleep(1 << 20)
-
-
-@contextlib.contextmanager
-def s3_server() -> Iterator[None]:
-    """Run an S3 server in a process of its own, since this one forks."""
-    context = multiprocessing.get_context("spawn")
-    told: multiprocessing.Queue[dict[str, str]] = context.Queue()
-    process = context.Process(target=_serve, args=(told,), daemon=True)
-    process.start()
-    os.environ |= told.get(timeout=60)
-    try:
-        yield
-    finally:
-        process.terminate()
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--n", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--store", choices=("disk", "bucket"), default="disk")
     parser.add_argument("--verbs", nargs="+", choices=VERBS, default=list(VERBS), help="with those that each needs")
     parser.add_argument("--no-report", action="store_true", help="leave docs/trust.md as it is, as with --verbs")
     options = parser.parse_args()
@@ -243,9 +198,8 @@ def main() -> None:
     torch.set_num_threads(1)
     options.verbs = [name for name in VERBS if name in options.verbs]
     outcomes: dict[str, Counter[str]] = {name: Counter() for name in options.verbs}
-    bucket = options.store == "bucket"
-    with s3_server() if bucket else contextlib.nullcontext(), tempfile.TemporaryDirectory() as scratch:
-        campaign = Campaign(Path(scratch), bucket, options.verbs)
+    with tempfile.TemporaryDirectory() as scratch:
+        campaign = Campaign(Path(scratch), options.verbs)
         print(json.dumps({name: round(s, 1) for name, s in campaign.seconds.items()}), flush=True)
         for number in range(options.n):
             outcome, details = campaign.case(number, options.seed)
@@ -253,12 +207,12 @@ def main() -> None:
             if details:
                 print(f"{outcome}: {details}", flush=True)
     some = "" if len(options.verbs) == len(VERBS) else f" --verbs {' '.join(options.verbs)}"
-    command = f"`python -m tests.campaigns.kill --n {options.n} --seed {options.seed} --store {options.store}{some}`"
+    command = f"`python -m tests.campaigns.kill --n {options.n} --seed {options.seed}{some}`"
     rows = [f"| {name} | {' | '.join(str(each[outcome]) for outcome in OUTCOMES)} |" for name, each in outcomes.items()]
     table = ["", f"{command}:", "", f"| verb | {' | '.join(OUTCOMES)} |", "|---" * (len(OUTCOMES) + 1) + "|", *rows]
     print("\n".join(table))
     if not options.no_report and not some:  # a table of some verbs would replace that of all
-        report.put(f"kill {options.store}", table)
+        report.put("kill", table)
 
 
 if __name__ == "__main__":

@@ -267,6 +267,10 @@ def test_a_checksum_edited_to_fit_is_found(tmp_path: Path) -> None:
         ({"schema_version": None}, CorruptError, "schema_version is missing"),
         ({"files": ...}, CorruptError, "lacks files"),
         ({"unknown_field": 1}, CorruptError, "unknown_field is not part of a manifest"),
+        *(
+            ({"files": {name: {"sha256": "0" * 64, "bytes": 1}}}, CorruptError, "files has another form")
+            for name in ("../../out", "/etc/passwd", "tables\\..\\out")
+        ),
     ],
 )
 def test_manifests_that_cannot_be_trusted_are_refused(

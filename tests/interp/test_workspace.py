@@ -74,14 +74,14 @@ def test_a_missing_workspace_says_how_to_make_one(tmp_path: Path) -> None:
     assert Workspace(tmp_path / "new", create=True).artifacts() == []
 
 
-@pytest.mark.parametrize("url", ["memory:", "memory://demo", "s3://", "file:///tmp/x", "http:", "https://host/w"])
+@pytest.mark.parametrize("url", ["memory:", "memory://demo", "s3://bucket/team", "file:///tmp/x", "https://host/w"])
 @pytest.mark.parametrize("kind", [str, Path])
 @pytest.mark.parametrize("create", [True, False])
 def test_a_url_is_no_folder_of_that_name(
     url: str, kind: type, create: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ConfigError, match=r"a folder, or a place in object storage.*, got '.*give the path of a local"):
+    with pytest.raises(ConfigError, match=r"a workspace is a folder, got .*aws s3 sync.*workbench verify"):
         Workspace(kind(url), create=create)
     assert not list(tmp_path.iterdir())
 

@@ -69,7 +69,7 @@ class Doctor(OnEngine, Seeded, Threaded, RunsModel, Analysis[Certificate]):
             raise ConfigError("give --dictionary or --set, not both; examine one after the other")
         if self.dictionary and "/" in self.dictionary:
             raise ConfigError(
-                f"--dictionary takes the name of an SAE, a folder in {run.workspace.address}/saes; {self.dictionary} "
+                f"--dictionary takes the name of an SAE, a folder in {run.workspace.root}/saes; {self.dictionary} "
                 "is a path. To bring a dictionary in: "
                 + as_typed(f"`workbench import {self.dictionary} --model {self.model} --name NAME`, then give NAME")
             )
