@@ -19,7 +19,7 @@ DEPARTED: dict[str, dict[str, str]] = {
     },
     "value": {"relp": "eap-ig has the better order of edges"},
     "act": {},
-    "folder": {},
+    "folder": {"cores": "`workbench circuit attack` says the worst case of a circuit"},
 }
 """Each name that is gone, and what serves instead, by the first word of what was asked for."""
 

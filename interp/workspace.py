@@ -11,7 +11,6 @@ import os
 import re
 import shutil
 import time
-import warnings
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +34,8 @@ from interp.registry import FOLDERS, KINDS, check_kind, discover, kind_in
 if TYPE_CHECKING:
     import pyarrow as pa
 
+NOT_OF_THIS_VERSION = "not of this version, and no installed package has its kind; it is left as it is"
+"""Said of an artefact that `Workspace.foreign` lists."""
 A = TypeVar("A", bound=Artefact)
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
 _ENTRY = re.compile(r"^\d{8}-\d{6}(-\d+)?$")
@@ -179,6 +180,8 @@ class Workspace:
         for kind in kinds:
             check_kind(kind)
         parent, _, bare = name.rpartition("/")
+        if _NAME.match(parent) and not kind_in(parent):
+            raise UnknownNameError("folder of artefacts", parent, FOLDERS.values())
         meant = [kind for kind in kinds if parent in ("", FOLDERS[kind])]
         paths = {kind: self.path(kind, bare if meant else name) for kind in meant or kinds}  # raises on unusable names
         existing = [kind for kind, path in paths.items() if _there(path)]
@@ -210,6 +213,11 @@ class Workspace:
     def broken(self) -> list[Broken]:
         """Return every artefact that cannot be read, with the reason."""
         return [b for b in self._scan(None) if isinstance(b, Broken)]
+
+    def foreign(self) -> list[str]:
+        """Return the keys, `folder/name`, of artefacts whose kind is not of this version, or of no imported package."""
+        folders = [manifest.parent for manifest in sorted(self.root.glob(f"*/*/{MANIFEST}"))]
+        return [f"{path.parent.name}/{path.name}" for path in folders if not kind_in(path.parent.name)]
 
     def partials(self) -> list[Partial]:
         """Return the artefacts that are in progress, or interrupted and resumable."""
@@ -254,20 +262,7 @@ class Workspace:
                     entries.append(self.manifest(folder_kind, name))
                 except WorkbenchError as error:
                     entries.append(Broken(folder_kind, name, str(error), f"{FOLDERS[folder_kind]}/{name}"))
-        if kind is None:
-            self._warn_of_other_kinds()
         return entries
-
-    def _warn_of_other_kinds(self) -> None:
-        """Warn of artefacts whose package was not imported, and so did not register their kind."""
-        known = set(FOLDERS.values())
-        folders = [folder for folder in self.root.iterdir() if folder.is_dir() and folder.name not in known]
-        if others := sorted(folder.name for folder in folders if any(folder.glob(f"*/{MANIFEST}"))):
-            warnings.warn(
-                f"{', '.join(others)} of this workspace hold artefacts of kinds that no imported package registers, so "
-                "they are not listed; import the package that owns them, or install it",
-                stacklevel=4,
-            )
 
 
 TRASH = "trash"

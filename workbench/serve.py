@@ -181,6 +181,7 @@ class Verify(InWorkspace):
         from interp.recording.record import text_problems
         from interp.recording.recorded import Recorded
         from interp.recording.store import Recording
+        from interp.workspace import NOT_OF_THIS_VERSION
         from saes.sets.stored import StoredSet
         from saes.training.stored import StoredSAE
 
@@ -207,6 +208,8 @@ class Verify(InWorkspace):
             say(f"{'DAMAGED' if problems else 'ok':<8} {key}" + (f" (not compared: {remark})" if remark else ""))
             for problem in problems:
                 say(f"         {problem}")
+        for key in workspace.foreign() if not self.names else []:
+            say(f"left out {key}: {NOT_OF_THIS_VERSION}")
         say(f"{len(chosen)} artefacts checked, {damaged} damaged")
         return 1 if damaged else 0
 

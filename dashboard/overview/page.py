@@ -42,7 +42,7 @@ from interp.doctor.certificate import Certificate
 from interp.errors import WorkbenchError, as_typed, program
 from interp.models.short_name import short_name
 from interp.registry import kind_in
-from interp.workspace import Broken, Partial, Workspace, outdated
+from interp.workspace import NOT_OF_THIS_VERSION, Broken, Partial, Workspace, outdated
 from saes.features.schema import NO_LABEL, Features
 
 CLOCK = 2500
@@ -103,6 +103,7 @@ def _news(context: PageSources) -> list[Part]:
         *(notice(html.Strong(quiet_link(f"Run {run.id}", "/runs")), f" {run_state(run)}") for run in runs),
         *map(_partial, workspace.partials()),
         *map(_broken, workspace.broken()),
+        *(notice(html.Strong(f"{key}: "), f"{NOT_OF_THIS_VERSION}.") for key in workspace.foreign()),
     ]
 
 

@@ -333,12 +333,13 @@ def test_every_kind_has_a_section_in_the_formats_and_a_folder_of_its_own() -> No
     assert len(set(FOLDERS.values())) == len(KINDS)
 
 
-def test_artefacts_of_kinds_that_nobody_registered_are_warned_of(tmp_path):
+def test_artefacts_of_kinds_that_are_not_of_this_version_are_listed_and_left(tmp_path):
     workspace = Workspace(tmp_path, create=True)
-    assert workspace.artifacts() == []
-    (tmp_path / "potions" / "one").mkdir(parents=True)
+    (tmp_path / "cores" / "one").mkdir(parents=True)
     (tmp_path / "notes").mkdir()
-    assert workspace.artifacts() == []
-    (tmp_path / "potions" / "one" / "manifest.json").write_text("{}")
-    with pytest.warns(UserWarning, match="^potions of this workspace hold artefacts of kinds that no imported package"):
-        assert workspace.artifacts() == []
+    assert workspace.foreign() == []
+    (tmp_path / "cores" / "one" / "manifest.json").write_text("{}")
+    assert workspace.foreign() == ["cores/one"]
+    assert workspace.artifacts() == workspace.broken() == []
+    with pytest.raises(UnknownNameError, match="not of this version"):
+        workspace.find("cores/one", *KINDS)
