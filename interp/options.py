@@ -82,7 +82,7 @@ class _Mark:
 BASIC = _Mark()
 """Marks an inherited setting that a form shows at once; others are folded."""
 DERIVED = _Mark()
-"""Marks a setting that follows from others and is no option."""
+"""Marks a setting that is no option: it follows from others, or its default serves whoever types a command."""
 
 T = TypeVar("T")
 Derived = Annotated[T, DERIVED]

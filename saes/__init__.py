@@ -60,7 +60,6 @@ if TYPE_CHECKING:
         CrossLayerConfig,
         GatedConfig,
         JumpReLUConfig,
-        MatchingPursuitConfig,
         MatryoshkaConfig,
         ReLUConfig,
         TopKConfig,

@@ -175,7 +175,7 @@ CASES = {
     "judged readings": Case(
         lambda: readings(), "kind hook_point cosine low high shuffled empty prompt with_prompt ..."),
     "neuron circuit": Case(lambda: neurons(), "neuron score"),
-    "monitor": Case(make_monitor.monitor, "name split labels hook_point auroc caught ...", figure=True),
+    "monitor": Case(make_monitor.monitor, "name split auroc caught ...", figure=True),
     "worst case": Case(lambda: attacked(), "ablation wording what n_removed left low high lost", figure=True),
     "claim": Case(lambda: claimed(), "changed value low high null outcome seconds", figure=True),
     "core": Case(lambda: searched(), "number origin threshold n_edges faithfulness low high equally_good", figure=True),

@@ -2,8 +2,8 @@
 
 A form is made from the verb's own dataclass, so nothing is stated twice. More people may reach a page than a terminal,
 so a page accepts less. Artefacts must be those of the workspace, and models must load by name or be those that it was
-made with. Files must lie inside the workspace. Options that write elsewhere or reach the network (`--workspace`,
-`--tracker`, a corpus of the hub) are not offered, and neither is `explain`, which may send text to another machine.
+made with. Files must lie inside the workspace. Options that write elsewhere or reach the network (`--workspace`, a
+corpus of the hub) are not offered, and neither is `explain`, which may send text to another machine.
 Torch-free.
 """
 
@@ -33,7 +33,7 @@ KNOWN_MODELS = (
 )
 """Names of `interp.models.loading.known_models`, here because a page loads without torch."""
 TASKS = ("induction", "ioi", "greater-than")
-WITHHELD = frozenset({"workspace", "tracker", "share"})
+WITHHELD = frozenset({"workspace", "share"})
 """Options that write elsewhere, reach the network, or mean something under torchrun only."""
 LONGEST, MOST = 4_000, 200
 """Characters of a text, and values of one option."""

@@ -14,7 +14,7 @@ from plotly.subplots import make_subplots
 
 from dashboard.figures.theme import Theme, escape, faint, heat_map, legend_above, styled, whiskers
 from interp.directions.choice import SteeringChoice
-from interp.directions.monitor import LABELS, MonitorRates
+from interp.directions.monitor import MonitorRates
 from interp.directions.study import DirectionProbe
 from interp.geometry.dimension import Spectrum
 from interp.geometry.probes import ProbeResult
@@ -520,7 +520,7 @@ def layers_and_strengths(choice: SteeringChoice, colours: Theme, *, height: int 
 
 def monitor_rates(rows: Sequence[MonitorRates], colours: Theme, *, height: int | None = None) -> go.Figure:
     """Draw the share that each probe catches and its false alarms, with intervals: splits by text are hollow."""
-    names = [row.name + ("" if row.labels == LABELS else f", {row.labels}") + f", {row.split}" for row in rows]
+    names = [f"{row.name}, {row.split}" for row in rows]
     open_or_not = ["circle" if row.split == rows[0].split else "circle-open" for row in rows]
     figure = go.Figure()
     for name, title, colour in (("caught", "caught", colours.accent), ("alarms", "false alarms", colours.opposite)):

@@ -115,67 +115,47 @@ class LabelledTexts:
     texts: tuple[str, ...]
     yes: tuple[bool, ...]
     group: tuple[str, ...]
-    """Without groups a group is one text, so that equal texts are not split."""
-    grouped: bool
     source: str
     """Origin of the texts, in words."""
 
 
-def read_labelled(path: Path, *, judged: bool = True) -> LabelledTexts:
-    """Read texts from lines `{"text": ..., "label": true, "group": ...}` of a `.jsonl` file; `group` may be left out.
+def read_labelled(path: Path) -> LabelledTexts:
+    """Read texts from lines `{"text": ..., "label": true, "group": ...}` of a `.jsonl` file.
 
-    With `judged` false, labels may be left out too (all are false), and a `.txt` file or a folder of them is read.
     Raises `MissingError`, `CorruptError`, and `ConfigError` with the line that is wrong, or for labels that no split
     by group can hold out.
     """
     path = path.expanduser()
-    if not judged and path.suffix != ".jsonl":
-        lines = [json.dumps({"text": text}) for text in _texts(path)]
-    elif path.is_file():
-        lines = _lines(path)
-    else:
+    if not path.is_file():
         raise MissingError(
             f'no file at {path}; it holds a line {{"text": "...", "label": true, "group": "..."}} a text'
         )
-    entries = [_labelled(line, f"{path}, line {number}", judged) for number, line in enumerate(lines, 1)]
-    if not entries:
-        raise ConfigError(f"{path} has no text; write one a line")
-    texts, yes, given = zip(*entries, strict=True)
-    without = given.count("")
-    if without not in (0, len(given)):
-        raise ConfigError(f"{without} of {len(given)} lines of {path} have no group; give all of them one, or none")
-    group = texts if without else given
-    if judged:
-        _check_groups(path, yes, group, "different texts" if without else "groups")
-    return LabelledTexts(
-        texts=texts, yes=yes, group=group, grouped=not without, source=f"{len(texts)} texts of {path.name}"
-    )
+    entries = [_labelled(line, f"{path}, line {number}") for number, line in enumerate(_lines(path), 1)]
+    texts, yes, group = zip(*entries, strict=True) if entries else ((), (), ())
+    _check_groups(path, yes, group)
+    return LabelledTexts(texts=texts, yes=yes, group=group, source=f"{len(texts)} texts of {path.name}")
 
 
-def _check_groups(path: Path, yes: Sequence[bool], group: Sequence[str], what: str) -> None:
+def _check_groups(path: Path, yes: Sequence[bool], group: Sequence[str]) -> None:
     """Raise `ConfigError` where too few groups hold a label: such a probe would be judged on what it has seen."""
     if len(set(group)) < 2 * LEAST_GROUPS:
         raise ConfigError(
-            f"{path}: {len(set(group))} {what}; {2 * LEAST_GROUPS} are needed, as whole groups test: write more"
+            f"{path}: {len(set(group))} groups; {2 * LEAST_GROUPS} are needed, as whole groups test: write more"
         )
     for label in (True, False):
         holding = len({each for each, of in zip(group, yes, strict=True) if of is label})
         if holding < LEAST_GROUPS:
             raise ConfigError(
-                f"{path}: {holding} {what} hold a text labelled {str(label).lower()}, {LEAST_GROUPS} are needed, as "
+                f"{path}: {holding} groups hold a text labelled {str(label).lower()}, {LEAST_GROUPS} are needed, as "
                 "whole groups train, choose and test; write more"
             )
 
 
-def _labelled(line: str, where: str, judged: bool) -> tuple[str, bool, str]:
+def _labelled(line: str, where: str) -> tuple[str, bool, str]:
     """Return text, label and group of one line. Raises `ConfigError` that names it."""
     try:
         value = json.loads(line)
-        text, label, group = (
-            value["text"],
-            value["label"] if judged else value.get("label", False),
-            value.get("group", ""),
-        )
+        text, label, group = value["text"], value["label"], value["group"]
     except (ValueError, KeyError, TypeError, AttributeError):
         text, label, group = "", None, ""
     if not isinstance(text, str) or not text.strip() or label not in (True, False) or not isinstance(group, str | int):
@@ -188,7 +168,7 @@ def examples_of_texts(towards: Path | str, away: Path | str) -> ContrastPairs:
 
     The longer source is cut to the length of the shorter. Raises `MissingError` and `ConfigError`.
     """
-    sides = [_texts(Path(path).expanduser()) for path in (towards, away)]
+    sides = [read_texts(Path(path)) for path in (towards, away)]
     pairs = [ContrastPair(towards=yes, away=no) for yes, no in zip(*sides, strict=False)]
     names = [Path(path).name for path in (towards, away)]
     return ContrastPairs(
@@ -234,14 +214,21 @@ def _written(model: HookedModel, trait: str, starts: Sequence[str]) -> list[str]
     return texts
 
 
-def _texts(path: Path) -> list[str]:
+def read_texts(path: Path) -> list[str]:
+    """Return the texts of a `.txt` file, one a line, or of a folder of them, one a file.
+
+    Raises `MissingError`, `CorruptError`, and `ConfigError` where there is no text.
+    """
+    path = path.expanduser()
     if path.is_dir():
         texts = [file.read_text(encoding="utf-8") for file in sorted(path.glob("*.txt"))]
     elif path.is_file():
         texts = _lines(path)
     else:
         raise MissingError(f"no file or folder at {path}; give a .txt file with one text a line, or a folder of them")
-    return [text for text in texts if text.strip()]
+    if not (texts := [text for text in texts if text.strip()]):
+        raise ConfigError(f"{path} has no text; write one a line")
+    return texts
 
 
 def _example(line: str, where: str) -> ContrastPair:

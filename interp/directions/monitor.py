@@ -5,7 +5,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated, Literal
+from typing import Annotated
 
 import numpy as np
 from annotated_types import Interval as Between
@@ -13,28 +13,20 @@ from jaxtyping import Float64
 
 from interp.artifacts import ARRAY, Artefact, Finding, Table
 from interp.nulls import DRAWS, NullComparison
-from interp.options import BASIC, Seed, check_least, check_limits
+from interp.options import BASIC, Seed, check_limits
 from interp.results import Record, columns_of
 
-Basis = Literal["residual", "neurons", "latents"]
-BASES: tuple[Basis, ...] = ("residual", "neurons", "latents")
-"""Coordinates that a probe reads: of the residual stream, of `mlp.hook_post`, or the latents of an SAE."""
-BY_GROUP, BY_TEXT = "by group", "by text"
+BY_GROUP, BY_TEXT = "by group", "by text (leaky)"
 """Splits: of whole groups, or of single texts, which leaks what the texts of a group share."""
-LABELS, CONTROL = "labels", "control labels"
-"""Control labels are one random class for each group: a probe that finds them has memorised groups."""
 N_UNTRAINED = DRAWS["quick"]
-MONITOR, UNTRAINED = "the monitor", f"best of {N_UNTRAINED} untrained models"
+MONITOR, UNTRAINED, CONTROL = "the monitor", f"best of {N_UNTRAINED} untrained models", "control labels"
+"""Control labels are one random class for each group: a probe that finds them has memorised groups."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MonitorConfig:
     """Settings of a monitor."""
 
-    basis: Annotated[Basis | None, BASIC] = None
-    """Coordinates that it reads. Default: those with the largest AUROC on the groups that choose the threshold."""
-    layers: int = 6
-    """Layers to try, from a sixth of the depth to the last."""
     false_alarms: Annotated[float, Between(ge=0, le=0.5), BASIC] = 0.05
     """Largest share of negative texts that may fire where the threshold is chosen."""
     seed: Seed = 0
@@ -42,7 +34,6 @@ class MonitorConfig:
 
     def __post_init__(self) -> None:
         check_limits(self)
-        check_least(self, {"layers": 1})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,15 +44,10 @@ class MonitorSettings(MonitorConfig):
     weight_hash: str
     source: str
     """Origin of the examples, in words."""
-    grouped: bool
-    """False where the examples name no groups: texts are then split one by one."""
     n_groups: tuple[int, int, int]
     """Groups that train the probe, choose its threshold, and state its rates."""
-    read: Basis
-    """Coordinates that the monitor reads."""
     hook_point: str
-    dictionary: str
-    """SAE of the workspace whose latents it reads; empty for others."""
+    """Point of the residual stream that it reads."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,10 +55,8 @@ class MonitorRates:
     """Rates of one probe on texts that neither trained it nor chose its threshold."""
 
     name: str
-    """The monitor, a basis, or a control."""
+    """The monitor, or a control."""
     split: str
-    labels: str
-    hook_point: str
     auroc: float
     """Probability that a positive text outranks a negative one; chance 0.5."""
     caught: float
@@ -99,17 +83,12 @@ class Drift:
 
     source: str
     n_texts: int
-    n_tokens: int
     fires: float
     fires_low: float
     fires_high: float
     """Share of texts that fire, with its 95 % interval over groups."""
     per_thousand: float
     """Tokens above the threshold, of 1,000."""
-    shift: float
-    shift_low: float
-    shift_high: float
-    """Probability that a text of this source scores above one of the first: 0.5 where scores do not shift."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,11 +97,11 @@ class Monitor(Artefact, kind="monitor"):
 
     settings: MonitorSettings
     weights: Annotated[Float64[np.ndarray, " d"], ARRAY]
-    """Of the coordinates that it reads."""
+    """Of the residual stream at its hook point."""
     bias: float
     """Added to the weighted sum, the threshold subtracted: a score above 0 fires. Unit: log-odds."""
     rates: Table[MonitorRates]
-    """The monitor, every basis, their leaky splits, and the controls."""
+    """The monitor and the best untrained model; the leaky split, and control labels on it."""
     compared: NullComparison
     """`caught - alarms` of the monitor, and of the same search with shuffled labels or random directions."""
     drift: Table[Drift]
@@ -132,14 +111,9 @@ class Monitor(Artefact, kind="monitor"):
         """All rates in memory."""
         return self.rates.rows()
 
-    def row(self, name: str, split: str = BY_GROUP, labels: str = LABELS) -> MonitorRates:
+    def row(self, name: str, split: str = BY_GROUP) -> MonitorRates:
         """Return the rates of one probe by its name."""
-        return next(row for row in self.rows if (row.name, row.split, row.labels) == (name, split, labels))
-
-    @property
-    def leaky(self) -> MonitorRates | None:
-        """The monitor on a split by text; None without groups."""
-        return self.row(MONITOR, BY_TEXT) if self.settings.grouped else None
+        return next(row for row in self.rows if (row.name, row.split) == (name, split))
 
     @property
     def works(self) -> bool:
@@ -158,23 +132,17 @@ class Monitor(Artefact, kind="monitor"):
 
     def details(self) -> list[str]:
         """Return the leaky number, the nulls, every probe with its intervals, and the drift."""
-        leaky, settings = self.leaky, self.settings
         gaps = ["{:+.2f} [{:+.2f}, {:+.2f}]".format(*self.row(name).separation) for name in (MONITOR, UNTRAINED)]
         lines = [f"caught less false alarms {gaps[0]}, {UNTRAINED} {gaps[1]}: {self.compared.exceeds()}"]
-        if leaky is None:
-            lines.append("the examples name no groups, so the rates may be leaky: give each line a group")
-        else:
-            lines.append(f"split by text instead of group (leaky): {_rates(leaky)}")
-        lines += [f"{row.name}, {row.split}, {row.labels}: {_rates(row)}" for row in self.rows]
-        for row in self.drift.rows():
-            lines.append(
-                f"{row.source}: {row.fires:.0%} [{row.fires_low:.0%}, {row.fires_high:.0%}] of {row.n_texts} texts "
-                f"fire, {row.per_thousand:.0f} of 1,000 tokens; scores above those of the test's negatives with "
-                f"probability {row.shift:.2f} [{row.shift_low:.2f}, {row.shift_high:.2f}]"
-            )
-        train, choose, test = settings.n_groups
-        split = f"{train} {'groups' if settings.grouped else 'texts'} train, {choose} choose, {test} test"
-        return [*lines, f"{settings.source}: {split}; it reads {settings.read} at {settings.hook_point}"]
+        lines += [f"{row.name}, {row.split}: {_rates(row)}" for row in self.rows]
+        lines += [
+            f"{row.source}: {row.fires:.0%} [{row.fires_low:.0%}, {row.fires_high:.0%}] of {row.n_texts} texts fire, "
+            f"{row.per_thousand:.0f} of 1,000 tokens"
+            for row in self.drift.rows()
+        ]
+        train, choose, test = self.settings.n_groups
+        split = f"{train} groups train, {choose} choose, {test} test"
+        return [*lines, f"{self.settings.source}: {split}; it reads {self.settings.hook_point}"]
 
     def findings(self) -> list[Finding]:
         """Return the monitor, where it works."""
@@ -197,7 +165,7 @@ class Monitor(Artefact, kind="monitor"):
         ]
 
     def to_records(self) -> list[Record]:
-        """Return one row per probe, split and labels."""
+        """Return one row per probe and split."""
         return [columns_of(row) for row in self.rows]
 
 

@@ -1,8 +1,7 @@
 """Activations of the two sides of a direction, at several layers."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Bool, Float64
@@ -12,9 +11,6 @@ from interp.errors import ConfigError, PromptError
 from interp.geometry.words import SENTENCES, WordList, read_words
 from interp.models.hooked import HookedModel
 from interp.names import check_hook_points
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 TEXT_TOKENS = 64
 """Tokens that are read of a text."""
@@ -82,7 +78,7 @@ def read_sides(
     if examples.kind == "prompts":
         spans = [(ids, len(ids) - 1) for ids, _ in spans]
     names = check_hook_points(list(hook_points), available_hook_points(model), model.cfg.n_layers)
-    points = span_means(model, spans, {name: (name, None) for name in names}, batch_size=batch_size)
+    points = span_means(model, spans, names, batch_size=batch_size)
     n = len(encoded)
     return Sides(
         points=points,
@@ -92,39 +88,34 @@ def read_sides(
     )
 
 
-Encode = Callable[["Tensor"], "Tensor"]
-"""Maps activations `[n, d]` of a hook point to other coordinates `[n, m]`."""
-
-
 def span_means(
     model: HookedModel,
     spans: Sequence[tuple[list[int], int]],
-    columns: Mapping[str, tuple[str, Encode | None]],
+    hook_points: Sequence[str],
     *,
     batch_size: int = 16,
 ) -> dict[str, Float64[np.ndarray, "n d"]]:
-    """Return the mean of activations over each text from a position on, `[n, d]` by name of `columns`.
+    """Return the mean of activations over each text from a position on, `[n, d]` by hook point.
 
-    `spans` are the token ids of a text and the first position that is read; `columns` has for each name a hook point
-    and what encodes its rows before the mean. Texts are padded at their end, where nothing that is read attends.
+    `spans` are the token ids of a text and the first position that is read. Texts are padded at their end, where
+    nothing that is read attends.
     """
     import torch
 
     from interp.models.passes import Capture
 
-    rows: dict[str, list[np.ndarray]] = {name: [np.empty(0)] * len(spans) for name in columns}
+    rows: dict[str, list[np.ndarray]] = {point: [np.empty(0)] * len(spans) for point in hook_points}
     order = sorted(range(len(spans)), key=lambda i: len(spans[i][0]))
-    with Capture(model, sorted({point for point, _ in columns.values()})) as capture, torch.no_grad():
+    with Capture(model, hook_points) as capture, torch.no_grad():
         for at in range(0, len(order), batch_size):
             group = order[at : at + batch_size]
             tokens = torch.tensor(padded([spans[i][0] for i in group]), device=model.cfg.device)
             values = {point: value.flatten(2) for point, value in capture(tokens).items()}
-            for name, (point, encode) in columns.items():
+            for point in hook_points:
                 for row, i in zip(values[point], group, strict=True):
                     ids, start = spans[i]
-                    read = row[start : len(ids)] if encode is None else encode(row[start : len(ids)])
-                    rows[name][i] = read.cpu().double().numpy().mean(0)
-    return {name: np.stack(values) for name, values in rows.items()}
+                    rows[point][i] = row[start : len(ids)].cpu().double().numpy().mean(0)
+    return {point: np.stack(values) for point, values in rows.items()}
 
 
 def encode_sides(

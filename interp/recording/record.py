@@ -70,7 +70,6 @@ def record(
     *,
     hook_points: Sequence[str],
     model_name: str | None = None,
-    budget_bytes: int | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
     ranks: Ranks = ALONE,
@@ -87,7 +86,6 @@ def record(
         folder: where the recording goes, such as `workspace.path("recording", "mine")`.
         config: number of tokens, context length, dtype of what is stored (default: `RecordConfig()`).
         hook_points: names of the values to record.
-        budget_bytes: the most that the recording may take on disk.
         overwrite: replace a recording of that name.
         model_name: the spec written to the manifest (default: what `load_model` was given).
         progress: called after every batch with `(done, total, info)` in real tokens, and `info["tokens_per_second"]`.
@@ -114,7 +112,7 @@ def record(
         widths = probe_widths(engine, settings.hook_points)
         if ranks.first:
             needed = bytes_needed({} if config.live else widths, settings.expected_rows, settings.dtype)
-            check_space(folder, needed, budget_bytes, already=folder_bytes(partial_path(folder)))
+            check_space(folder, needed, already=folder_bytes(partial_path(folder)))
     work = (draft or partial(_open_draft, folder, config.seed, overwrite, ranks))(settings)
     world = 1 if engine.together else ranks.world
     log, meter = ShardLog(work, ranks), _Meter(settings.n_tokens, progress if ranks.first else None, world)
@@ -385,18 +383,13 @@ def bytes_needed(widths: dict[str, int], n_rows: int, dtype: str) -> int:
     return n_rows * (sum(widths.values()) * _BYTES[dtype] + scales + _TOKEN_BYTES)
 
 
-def check_space(folder: Path, needed: int, budget_bytes: int | None, already: int = 0) -> None:
-    """Raise `ResourceError` when the recording exceeds the budget or the free disk (minus what exists already)."""
-    smaller = "record fewer tokens or hook points, or in a narrower --dtype"
-    if budget_bytes is not None and needed > budget_bytes:
-        raise ResourceError(
-            f"the recording needs {size_text(needed)}, the budget is {size_text(budget_bytes)}; {smaller}"
-        )
+def check_space(folder: Path, needed: int, already: int = 0) -> None:
+    """Raise `ResourceError` when the recording exceeds the free disk (minus what exists already)."""
     free = shutil.disk_usage(existing_parent(folder)).free
     if needed - already > free:
         raise ResourceError(
-            f"the recording needs {size_text(needed - already)} at {folder}, {size_text(free)} are free; {smaller}, "
-            "or choose another --workspace"
+            f"the recording needs {size_text(needed - already)} at {folder}, {size_text(free)} are free; record fewer "
+            "tokens or hook points, or in a narrower --dtype, or choose another --workspace"
         )
 
 

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, ClassVar
 
 from interp.acts import Act
 from interp.directions.monitor import Monitor, MonitoredText
-from interp.errors import MismatchError
 from interp.options import ArtefactName, PromptText
 from saes.acts.session import Session, without_gradients
 
@@ -18,8 +17,7 @@ class RunMonitor(Act[Session, MonitoredText]):
     """Run a monitor on a text: the score of every token, and whether the text fires.
 
     A score is the log-odds above the threshold; the text fires where the mean over its tokens is above 0. Raises
-    `MismatchError` for a model with other weights or an SAE that was made again, `PromptError` for a text that is too
-    long.
+    `MismatchError` for a model with other weights, `PromptError` for a text that is too long.
     """
 
     verb: ClassVar[str] = "run_monitor"
@@ -36,14 +34,7 @@ class RunMonitor(Act[Session, MonitoredText]):
 
 
 def scorer_of(run: Session, monitor: Monitor, spec: str) -> "Scorer":
-    """Return what scores tokens of a model. Raises `MismatchError` for other weights, or an SAE made again since."""
+    """Return what scores tokens of a model. Raises `MismatchError` for other weights."""
     from interp.directions.monitoring import Scorer
-    from saes.weights.folder import load_sae
 
-    sae, model = monitor.settings.dictionary, run.model(spec)
-    if not sae:
-        return Scorer(model, monitor)
-    now = run.workspace.manifest("sae", sae)
-    if monitor.about.parents.get(now.key) != now.content_hash:
-        raise MismatchError(f"the SAE {sae} was made again since the monitor {monitor.name}; make the monitor again")
-    return Scorer(model, monitor, load_sae(run.workspace.path("sae", sae)).to(model.cfg.device))
+    return Scorer(run.model(spec), monitor)

@@ -11,7 +11,6 @@
 - `jumprelu`    one learned threshold per latent; BatchTopK and Matryoshka end in this class as well
 - `l1`          ReLU with an L1 penalty; gated: a gate and a magnitude for each latent, the penalty on the gate
 - `transcoder`  from one hook point to another
-- `matching_pursuit`  one latent after another, by the remaining error; a kind with a loss
 - `clt`         cross-layer transcoders, trained here or read from other tools; a kind with a loss
 - `crosscoder`  one set of latents for several hook points or models
 """

@@ -165,13 +165,6 @@ class TranscoderConfig(KConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class MatchingPursuitConfig(KConfig):
-    """`k` latents of every token, one by one, each by the remaining error (Costa et al. 2025, arXiv 2506.03093)."""
-
-    kind: Literal["matching_pursuit"] = "matching_pursuit"
-
-
-@dataclass(frozen=True, kw_only=True)
 class OwnConfig(SAEConfig):
     """A kind in a file of one's own (`saes.kinds.own.own_config` makes the config)."""
 
@@ -252,7 +245,6 @@ class CrosscoderConfig(KConfig):
 
 _KINDS: tuple[type[SAEConfig], ...] = (
     *SELECTIONS.values(),
-    MatchingPursuitConfig,
     TranscoderConfig,
     CrosscoderConfig,
 )

@@ -11,7 +11,6 @@ from saes.kinds.config import (
     CrossLayerConfig,
     GatedConfig,
     JumpReLUConfig,
-    MatchingPursuitConfig,
     MatryoshkaConfig,
     OwnConfig,
     ReLUConfig,
@@ -22,7 +21,6 @@ from saes.kinds.config import (
 from saes.kinds.crosscoder import CrosscoderRecipe
 from saes.kinds.jumprelu import JumpReLURecipe
 from saes.kinds.l1 import GatedRecipe, ReLURecipe
-from saes.kinds.matching_pursuit import MatchingPursuit
 from saes.kinds.own import own_recipe
 from saes.kinds.topk import BatchTopKRecipe, TopKRecipe, matryoshka_recipe
 from saes.kinds.transcoder import TranscoderRecipe
@@ -35,10 +33,7 @@ RECIPES: dict[type[SAEConfig], Callable[..., TrainingRecipe]] = {
     ReLUConfig: ReLURecipe,
     GatedConfig: GatedRecipe,
 }
-LEARNED: dict[type[SAEConfig], Callable[..., AutogradKind]] = {
-    MatchingPursuitConfig: MatchingPursuit,
-    CrossLayerConfig: CrossLayer,
-}
+LEARNED: dict[type[SAEConfig], Callable[..., AutogradKind]] = {CrossLayerConfig: CrossLayer}
 """Kinds that have a loss instead of a recipe with its gradients."""
 
 

@@ -5,7 +5,6 @@
 - `train`       the algorithm, from rows to a saved dictionary; read it first
 - `run`         one dictionary in training: opened or resumed, advanced by a batch, finished
 - `health`      the lines of `log.jsonl`: loss, FVU, L0, dead latents, speed
-- `tracker`     the same lines, sent to an experiment tracker
 - `log_checks`  problems that the log of a training shows: begun anew, tokens counted twice, other rows than planned
 - `reconstruction`  FVU, L0 and dead latents on held-out rows
 - `stored`      a dictionary in a workspace, as an artefact, the class of these scores, and a peer's dictionary into it

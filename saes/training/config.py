@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from interp.errors import ConfigError, UnknownNameError
-from interp.options import BASIC, Seed
+from interp.options import BASIC, Derived, Seed
 from saes.kinds.config import check_setting
 
 MIN_STEPS = 250
@@ -37,23 +37,23 @@ class TrainConfig:
     warmup_steps: int = 20
     """Steps of linear warm-up from 0, at most a tenth of the run."""
 
-    decay_fraction: float = 0.2
+    decay_fraction: Derived[float] = 0.2
     """Share of the run, at its end, over which the learning rate falls linearly to 0."""
 
-    aux_coefficient: float = 1 / 32
+    aux_coefficient: Derived[float] = 1 / 32
     """Weight of the AuxK loss, by which dead latents learn to predict the reconstruction error; 0: no AuxK."""
 
-    k_aux: int | None = None
+    k_aux: Derived[int | None] = None
     """Dead latents used per token in AuxK. Default: the power of two nearest d_in / 2 (Gao et al. 2024, A.2)."""
 
-    dead_window: int | None = None
+    dead_window: Derived[int | None] = None
     """A latent is dead when it has not fired for this many tokens. Default: a tenth of the run, at most 10 million."""
 
-    sparsity_warmup: float = 0.05
+    sparsity_warmup: Derived[float] = 0.05
     """Share of the run, at its start, over which a sparsity penalty (JumpReLU, ReLU, Gated) rises to its full weight.
     """
 
-    clip_norm: float = 1.0
+    clip_norm: Derived[float] = 1.0
     """Maximum norm of the gradient of all parameters together; longer ones are rescaled to it."""
 
     heldout_fraction: float = 0.1

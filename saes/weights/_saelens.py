@@ -12,13 +12,12 @@
 | gated | b_gate, b_mag, r_mag, no b_enc | `1[p + b_gate > 0] * relu(p * exp(r_mag) + b_mag)` with `p = pre - b_enc` |
 | transcoder, jumprelu_transcoder | (threshold) | from `x`: nothing is subtracted |
 | skip_transcoder, jumprelu_skip_transcoder | W_skip [d_out, d_in] (threshold) | `+ x @ W_skip.T` |
-| matching_pursuit | W_dec and b_dec only | a search with the rows of W_dec (`saes.kinds.matching_pursuit`) |
 
 `apply_b_dec_to_input = false` is folded into the bias: `x @ W = (x - b_dec) @ W + b_dec @ W`. `layer_norm` and
 `constant_norm_rescale` are applied token by token. `expected_average_only_in` and `covariance_whitening` need numbers
-that the folder does not hold, and are refused, as is `temporal`, which reads other tokens. Transcoders with TopK, which
-SAELens has no name for, are written as `topk_transcoder` and `topk_skip_transcoder`, and crosscoders as `crosscoder`.
-`hook_z` has its heads concatenated, as in recordings.
+that the folder does not hold, and are refused, as are `temporal`, which reads other tokens, and `matching_pursuit`,
+which searches. Transcoders with TopK, which SAELens has no name for, are written as `topk_transcoder` and
+`topk_skip_transcoder`, and crosscoders as `crosscoder`. `hook_z` has its heads concatenated, as in recordings.
 
 **Before version 6** `cfg.json` is flat and holds training settings as well (format `saelens_flat`):
 
@@ -74,7 +73,6 @@ from saes.kinds.base import (
 from saes.kinds.crosscoder import CrosscoderSAE, CrosscoderSite
 from saes.kinds.jumprelu import JumpReLUSAE
 from saes.kinds.l1 import GatedSAE, ReLUSAE
-from saes.kinds.matching_pursuit import MatchingPursuitSAE
 from saes.kinds.own import own_kind
 from saes.kinds.topk import TopKSAE
 from saes.kinds.transcoder import Transcoder
@@ -118,7 +116,6 @@ LAYOUTS: dict[str, dict[str, Axes]] = {
     "jumprelu_skip_transcoder": {**ENCODER, **DECODER, **THRESHOLD, **SKIP},
     "topk_transcoder": {**ENCODER, **DECODER},
     "topk_skip_transcoder": {**ENCODER, **DECODER, **SKIP},
-    "matching_pursuit": DECODER,
     CROSSCODER: {**ENCODER, **DECODER, **THRESHOLD, "scales": ("n_places",)},
 }
 
@@ -127,6 +124,7 @@ NOT_READ = {
     "batchtopk": TRAINING,
     "matryoshka_batchtopk": TRAINING,
     "temporal": "encoded from the tokens before, not from one vector",
+    "matching_pursuit": "a search that selects one latent after another, which only SAELens runs",
 }
 
 
@@ -154,8 +152,6 @@ def convert(config: Mapping[str, object], tensors: Mapping[str, Tensor], config_
     _check_settings(config, architecture, config_path)
     if architecture == CROSSCODER:
         sizes["n_places"] = len(_check_sites(config.get("places"), sizes["d_in"], config_path))
-    if architecture == "matching_pursuit":
-        return _pursuit(config, check_arrays(tensors, DECODER, path, sizes=sizes), meta, config_path)
     arrays = check_arrays(tensors, LAYOUTS[architecture], path, sizes=sizes, what=f"a {architecture} SAE")
     return Conversion(sae=_build(config, arrays, meta, path), forward=_forward(config, arrays, path))
 
@@ -177,7 +173,7 @@ def _check_settings(config: Mapping[str, object], architecture: str, path: Path)
     transcoder = architecture.endswith("transcoder")
     known: dict[str, tuple[object, ...]] = {
         "normalize_activations": ("none", None)
-        if transcoder or architecture in ("gated", "matching_pursuit", CROSSCODER)
+        if transcoder or architecture in ("gated", CROSSCODER)
         else ("none", None, *TOKEN_NORMS),
         "reshape_activations": ("none", "hook_z", None),
         "apply_b_dec_to_input": (False, None) if transcoder else (True, False, None),
@@ -264,43 +260,6 @@ def both_signs(weights: Weights) -> Weights:
     """Return weights of twice the latents, the second half the negatives of the first."""
     W_enc, b_enc, W_dec, b_dec = weights
     return Weights(torch.cat([W_enc, -W_enc], 1), torch.cat([b_enc, -b_enc]), torch.cat([W_dec, -W_dec]), b_dec)
-
-
-def _pursuit(config: Mapping[str, object], arrays: Arrays, meta: SAEMetadata, path: Path) -> Conversion:
-    """Return a matching pursuit. Without `apply_b_dec_to_input` SAELens leaves `b_dec` out altogether."""
-    threshold, steps = config.get("residual_threshold", 1e-2), config.get("max_iterations")
-    if not isinstance(threshold, int | float) or threshold < 0:
-        raise CorruptError(f"{path}: residual_threshold should be a number of at least 0, found {threshold!r}")
-    stop_on_duplicate = flag(config, "stop_on_duplicate_support", path, default=True)
-    steps = arrays.sizes["d_out"] if steps is None else check_size(steps, "max_iterations", path)
-    W_dec, b_dec = arrays["W_dec"], arrays["b_dec"]
-    if config.get("apply_b_dec_to_input") is False:
-        b_dec = torch.zeros_like(b_dec)
-
-    def forward(x: Tensor) -> tuple[Tensor, Tensor]:
-        rows, bias = W_dec.double(), b_dec.double()
-        acts = torch.zeros(len(x), len(rows), dtype=x.dtype)
-        for token, start in enumerate(x - bias):
-            residual = start
-            for _ in range(steps):
-                values = (rows @ residual).clamp_min(0)
-                chosen = int(values.argmax())
-                again = bool(acts[token, chosen] > 0) or not bool(values[chosen] > 0)
-                acts[token, chosen] += values[chosen]
-                residual = residual - values[chosen] * rows[chosen]
-                if (stop_on_duplicate and again) or (threshold and residual.norm() < threshold):
-                    break
-        return acts, acts @ rows + bias
-
-    sae = MatchingPursuitSAE(
-        W_dec,
-        b_dec,
-        steps=steps,
-        residual_threshold=float(threshold),
-        stop_on_duplicate=stop_on_duplicate,
-        metadata=meta,
-    )
-    return Conversion(sae=sae, forward=forward)
 
 
 def _forward(config: Mapping[str, object], arrays: Arrays, path: Path) -> Forward:

@@ -25,16 +25,13 @@ def test_the_form_of_a_verb_has_its_fields_with_help_and_withholds_paths(place, 
     ]
     names = [field.name for field in form.fields]
     assert "name" in names
-    assert not {"workspace", "tracker", "labels", "vector"} & set(names)
+    assert not {"workspace", "labels", "vector"} & set(names)
     assert [field.advanced for field in form.fields] == sorted(field.advanced for field in form.fields)
 
 
 CASES = [
     ("heads", {"model": MODEL, "n_prompts": "4", "seeds": "0 7", "name": "a.b-c"}),
-    (
-        "record",
-        {"model": MODEL, "hook_points": ["blocks.0.hook_resid_post", "hook_embed"], "live": True, "budget_gb": 0.5},
-    ),
+    ("record", {"model": MODEL, "hook_points": ["blocks.0.hook_resid_post", "hook_embed"], "live": True}),
     ("train", {"recording": "rec", "d_sae": ["64", 128], "k": "4 8", "skip": False, "kind": "topk", "lr": "1e-3"}),
     ("atlas", {"source": "sae:dict", "then": ["sae:dict"], "cells": "dict", "n_neighbors": 5}),
     ("features", {"dictionary": "neurons:blocks.0.mlp.hook_post", "recording": "rec"}),
@@ -91,7 +88,7 @@ HOSTILE = [
     ("record", {"model": MODEL, "dtype": "float8"}, "unknown value"),
     ("train", {"recording": "nothing"}, "unknown recording"),
     ("train", {"recording": "../x"}, "not a usable name"),
-    ("train", {"recording": "rec", "tracker": "wandb:x"}, "unknown option"),
+    ("train", {"recording": "rec", "clip_norm": 2}, "unknown option"),
     ("train", {"recording": "rec", "k": [1] * 500}, "at most 200 values"),
     ("train", {"recording": "rec", "lr": "inf"}, "takes a finite number"),
     ("atlas", {"source": "file:/etc/passwd"}, "inside the workspace"),

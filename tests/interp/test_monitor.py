@@ -9,8 +9,8 @@ import torch
 
 from interp.artifacts import save_artefact
 from interp.directions.examples import LabelledTexts, read_labelled
-from interp.directions.monitor import BY_TEXT, CONTROL, MONITOR, UNTRAINED, Monitor, MonitorConfig
-from interp.directions.monitoring import Scorer, judge_probes, shuffled_labels, split_groups, train_monitor
+from interp.directions.monitor import BY_GROUP, BY_TEXT, CONTROL, MONITOR, UNTRAINED, Monitor, MonitorConfig
+from interp.directions.monitoring import Scorer, find_probe, judge_probe, shuffled_labels, split_groups, train_monitor
 from interp.directions.sides import span_means
 from interp.errors import ConfigError, MismatchError, MissingError, PromptError
 from interp.models.adapter import to_tokens, untrained_model
@@ -18,7 +18,6 @@ from interp.models.loading import load_model
 from interp.workspace import Workspace
 
 SEEDS = range(5)
-QUICK = {"layers": 2}
 
 
 def letters(seed: int = 0) -> LabelledTexts:
@@ -30,7 +29,7 @@ def letters(seed: int = 0) -> LabelledTexts:
         for _ in range(3)
     ]
     texts, yes, group = zip(*rows, strict=True)
-    return LabelledTexts(texts=texts, yes=yes, group=group, grouped=True, source="letters")
+    return LabelledTexts(texts=texts, yes=yes, group=group, source="letters")
 
 
 @pytest.fixture(scope="module")
@@ -45,21 +44,20 @@ def capitals():
 
 @pytest.fixture(scope="module")
 def trained(capitals) -> Monitor:
-    others = LabelledTexts(texts=("12345", "1W2W"), yes=(False, True), group=("a", "b"), grouped=True, source="other")
-    return train_monitor(capitals, letters(), MonitorConfig(**QUICK), others=[others], model_name="small:mlp-2l")
+    others = {"digits": ["12345"], "capitals": ["1W2W"]}
+    return train_monitor(capitals, letters(), others=others, model_name="small:mlp-2l")
 
 
 def test_a_planted_direction_is_found_on_letters_that_it_was_not_made_of(trained: Monitor) -> None:
     assert trained.works, trained.details()
     assert trained.row(MONITOR).caught > 0.9
     assert trained.row(UNTRAINED).separation[0] < 0.5
-    assert {row.name for row in trained.rows} == {MONITOR, UNTRAINED, "residual", "neurons"}
+    assert {row.name for row in trained.rows} == {MONITOR, UNTRAINED, CONTROL}
     assert sum(trained.settings.n_groups) == 24
     own, no, yes = trained.drift.rows()
-    assert own.shift == 0.5
+    assert own.fires == trained.row(MONITOR).alarms
     assert (no.fires, yes.fires) == (0, 1)
     assert no.per_thousand < yes.per_thousand
-    assert yes.n_tokens == 4
 
 
 def test_the_score_of_a_text_is_that_of_its_mean_and_survives_saving(trained, capitals, workspace_folder) -> None:
@@ -67,11 +65,11 @@ def test_the_score_of_a_text_is_that_of_its_mean_and_survives_saving(trained, ca
     save_artefact(trained, workspace.path("monitor", "capitals"))
     opened = workspace.open(Monitor, "capitals")
     assert (opened.headline(), opened.to_records()) == (trained.headline(), trained.to_records())
-    assert opened.findings()[0].null < opened.findings()[0].value
+    assert opened.findings()[0].null <= opened.findings()[0].value
     ids = to_tokens(capitals, "1A2b3C")[0].tolist()
     watched = Scorer(capitals, opened).watch(ids)
     at = opened.settings.hook_point
-    mean = span_means(capitals, [(ids, 1)], {at: (at, None)})[at][0]
+    mean = span_means(capitals, [(ids, 1)], [at])[at][0]
     assert watched.score == pytest.approx(mean @ trained.weights + trained.bias, abs=1e-5)
     assert watched.scores[0] is None
     assert watched.scores[2] > max(watched.scores[1], watched.scores[4])
@@ -83,16 +81,8 @@ def test_the_score_of_a_text_is_that_of_its_mean_and_survives_saving(trained, ca
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_an_untrained_model_gives_no_monitor(capitals, seed: int) -> None:
-    """Also where the words are enough: texts split one by one have the same letters on both sides."""
-    untrained, examples = untrained_model(capitals, 10 + seed), letters(seed)
-    found = train_monitor(untrained, examples, MonitorConfig(seed=seed, layers=1))
+    found = train_monitor(untrained_model(capitals, 10 + seed), letters(seed), MonitorConfig(seed=seed))
     assert not found.works, found.details()
-    if seed:
-        return
-    alone = LabelledTexts(**{**vars(examples), "group": examples.texts, "grouped": False})
-    words = train_monitor(untrained, alone, MonitorConfig(seed=seed, **QUICK))
-    assert words.leaky is None
-    assert not words.works, words.details()
 
 
 def rows(seed: int, n_groups: int = 40, d: int = 48):
@@ -104,20 +94,21 @@ def rows(seed: int, n_groups: int = 40, d: int = 48):
 
 
 def judged(x: np.ndarray, blank: np.ndarray, yes: np.ndarray, group: np.ndarray, seed: int):
-    at = ("residual", "blocks.0.hook_resid_post")
-    found = judge_probes({at: x}, [{at: blank}], yes, group, MonitorConfig(seed=seed))
-    return found, {(row.name, row.split, row.labels): row.separation[0] for row in found.rates}
+    at, config, parts = "blocks.0.hook_resid_post", MonitorConfig(seed=seed), split_groups(group, yes, seed)
+    probe = find_probe({at: x}, yes, parts, config)
+    rates, compared = judge_probe(probe, {at: x}, [{at: blank}], yes, group, parts, config)
+    return rates, compared, {(row.name, row.split): row.separation[0] for row in rates}
 
 
 def test_a_label_of_the_group_alone_is_chance_on_other_groups_and_leaks_by_text() -> None:
     by_group, by_text, control = [], [], []
     for seed in SEEDS:
         x, group, _ = rows(seed)
-        found, gaps = judged(x, x, group % 2 == 0, group, seed)
-        assert found.rates[0].separation[1] < 0.1
-        by_group.append(gaps[MONITOR, "by group", "labels"])
-        by_text.append(gaps[MONITOR, BY_TEXT, "labels"])
-        control.append(gaps[MONITOR, BY_TEXT, CONTROL])
+        rates, _, gaps = judged(x, x, group % 2 == 0, group, seed)
+        assert rates[0].separation[1] < 0.1
+        by_group.append(gaps[MONITOR, BY_GROUP])
+        by_text.append(gaps[MONITOR, BY_TEXT])
+        control.append(gaps[CONTROL, BY_TEXT])
     assert abs(np.mean(by_group)) < 0.2
     assert np.mean(by_text) > 0.4
     assert np.mean(control) > 0.3, "control labels on the leaky split show that groups are memorised"
@@ -128,21 +119,21 @@ def test_few_groups_are_judged_whatever_their_control_labels_are(seed: int) -> N
     group = np.repeat(np.arange(8), 4)
     x = np.random.default_rng(seed).standard_normal((32, 12))
     for yes in (group < 4, (group < 4) & (np.arange(32) % 4 == 0)):
-        found, gaps = judged(x, x, yes, group, seed)
-        assert (MONITOR, BY_TEXT, "labels") in gaps
-        assert found.compared.value == found.rates[0].separation[0]
+        rates, compared, gaps = judged(x, x, yes, group, seed)
+        assert (MONITOR, BY_TEXT) in gaps
+        assert compared.value == rates[0].separation[0]
 
 
 def test_shuffled_labels_and_a_planted_coordinate_differ() -> None:
     for seed in SEEDS:
         x, group, yes = rows(seed, 80)
-        found, _ = judged(x, x, yes, group, seed)
-        assert found.rates[0].separation[1] < 0.1
+        rates, _, _ = judged(x, x, yes, group, seed)
+        assert rates[0].separation[1] < 0.1
         planted = x.copy()
         planted[:, :8] += 4 * yes[:, None]
-        found, _ = judged(planted, x, yes, group, seed)
-        assert found.compared.p == 1 / 20
-        assert found.rates[0].separation[1] > found.rates[1].separation[2]
+        rates, compared, _ = judged(planted, x, yes, group, seed)
+        assert compared.p == 1 / 20
+        assert rates[0].separation[1] > rates[1].separation[2]
 
 
 def test_shuffling_keeps_the_labels_of_a_part_and_of_groups() -> None:
@@ -165,24 +156,20 @@ def test_examples_that_no_split_can_hold_out_are_refused(tmp_path) -> None:
         file.write_text("\n".join(json.dumps(line) for line in lines))
 
     def line(label: object, group: object = None, text: str = "") -> dict[str, object]:
-        known = {} if group is None else {"group": group}
-        return {"text": text or f"{label} {group}", "label": label, **known}
+        return {"text": text or f"{label} {group}", "label": label, "group": group}
 
     for lines, words in (
         ([line(True, n) for n in range(12)], "0 groups hold a text labelled false"),
         ([line(n > 3, "all" if n > 3 else n) for n in range(12)], "5 groups; 8 are needed"),
         ([line(n > 8, "all" if n > 8 else n) for n in range(12)], "1 groups hold a text labelled true"),
-        ([line(n % 2 == 0, n if n else None) for n in range(12)], "1 of 12 lines"),
+        ([line(n % 2 == 0, n if n else None) for n in range(12)], "line 1 is no example"),
         ([line("yes", n) for n in range(12)], "line 1 is no example"),
         ([line(True, 1, " ")], "line 1 is no example"),
-        ([line(n % 2 == 0, text="the same") for n in range(12)], "1 different texts"),
     ):
         write(*lines)
         with pytest.raises(ConfigError, match=words):
             read_labelled(file)
-    write(*(line(n % 2 == 0, text=f"text {n}") for n in range(16)))
-    found = read_labelled(file)
-    assert (found.grouped, found.group) == (False, found.texts)
-    assert not any(read_labelled(file.rename(tmp_path / "plain.txt"), judged=False).yes)
+    write(*(line(n % 2 == 0, n) for n in range(16)))
+    assert read_labelled(file).group[:2] == ("0", "1")
     with pytest.raises(MissingError, match="no file at"):
-        read_labelled(file)
+        read_labelled(file.with_name("none.jsonl"))

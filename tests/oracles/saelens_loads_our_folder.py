@@ -31,7 +31,6 @@ from saes.kinds.base import (  # noqa: E402
 )
 from saes.kinds.jumprelu import JumpReLUSAE  # noqa: E402
 from saes.kinds.l1 import GatedSAE, ReLUSAE  # noqa: E402
-from saes.kinds.matching_pursuit import MatchingPursuitSAE  # noqa: E402
 from saes.kinds.topk import TopKSAE  # noqa: E402
 from saes.kinds.transcoder import Transcoder  # noqa: E402
 from saes.weights.folder import load_sae, save_sae  # noqa: E402
@@ -104,7 +103,6 @@ def our_saes() -> dict:
         "skip_transcoder": Transcoder(narrow, W_skip=W_skip, **rest),
         "jumprelu_transcoder": Transcoder(narrow, activation=jump, **rest),
         "jumprelu_skip_transcoder": Transcoder(narrow, activation=jump, W_skip=W_skip, **rest),
-        "matching_pursuit": MatchingPursuitSAE(unit_rows(weights.W_dec), weights.b_dec, steps=K, **rest),
         "layer_norm_topk": TokenNormSAE(weights, activation=TopK(K), norm="layer_norm", **rest),
         "layer_norm_relu": TokenNormSAE(weights, activation=ReLU(), norm="layer_norm", **rest),
         "rescaled_jumprelu": TokenNormSAE(weights, activation=jump, norm="constant_norm_rescale", **rest),
@@ -125,13 +123,6 @@ def their_saes() -> dict:
         "abstopk": ("abstopk", {**centred, **k}),
         "layer_norm": ("standard", {**centred, "normalize_activations": "layer_norm"}),
         **{name: (name, {"apply_b_dec_to_input": False, "d_out": D_OUT}) for name in TRANSCODERS},
-        "matching_pursuit": ("matching_pursuit", centred),
-        "matching_pursuit_steps": ("matching_pursuit", {**centred, "max_iterations": K, "residual_threshold": 0.5}),
-        "matching_pursuit_uncentred": ("matching_pursuit", {"apply_b_dec_to_input": False, "max_iterations": K}),
-        "matching_pursuit_repeated": (
-            "matching_pursuit",
-            {**centred, "max_iterations": 3 * K, "residual_threshold": 0.0, "stop_on_duplicate_support": False},
-        ),
     }
     return {name: random_sae(*plan, seed) for seed, (name, plan) in enumerate(plans.items(), 2)}
 
@@ -144,13 +135,8 @@ def random_sae(architecture: str, settings: dict, seed: int):
         value = weights.get(name)
         if value is None:
             value = torch.rand(parameter.shape, generator=generator) * 0.7
-        parameter.data.copy_(unit_rows(value) if (architecture, name) == ("matching_pursuit", "W_dec") else value)
+        parameter.data.copy_(value)
     return sae
-
-
-def unit_rows(W_dec: torch.Tensor) -> torch.Tensor:
-    """A pursuit with longer rows need not converge."""
-    return W_dec / W_dec.norm(dim=1, keepdim=True)
 
 
 def random_weights(generator: torch.Generator, d_out: int = D_IN) -> Weights:

@@ -36,7 +36,6 @@ from saes.kinds.config import (
     CrossLayerConfig,
     GatedConfig,
     JumpReLUConfig,
-    MatchingPursuitConfig,
     MatryoshkaConfig,
     ReLUConfig,
     SAEConfig,
@@ -60,7 +59,6 @@ KINDS: dict[str, SAEConfig] = {
     "crosscoder": CrosscoderConfig(d_sae=D_SAE, k=K),
 }
 LEARNED: dict[str, SAEConfig] = {
-    "matching pursuit": MatchingPursuitConfig(d_sae=D_SAE, k=K),
     "across, jumprelu": CrossLayerConfig(d_sae=D_SAE, k=K, dead_coefficient=0.01, threshold=0.3),
     "across, batchtopk": CrossLayerConfig(d_sae=D_SAE, k=K, selection="batchtopk", skip=True),
 }

@@ -98,18 +98,18 @@ def test_a_patchscope_says_whether_such_readings_come_from_the_activation(worksp
         Patchscope(text="one two three", model=MODEL, layer=1, target="none").measure(run)
 
 
-def test_a_monitor_of_latents_runs_until_its_dictionary_is_made_again(workspace):
-    made, sae = monitor(MODEL, weight_hash(load_model(MODEL))), workspace.manifest("sae", "demo")
-    settings = replace(made.settings, read="latents", hook_point=HOOK, dictionary="demo")
-    made = replace(made, settings=settings, weights=np.ones(D_SAE))
+def test_a_monitor_scores_the_residual_stream_of_its_own_weights(workspace):
+    model = load_model(MODEL)
+    made = replace(monitor(MODEL, weight_hash(model)), weights=np.ones(model.cfg.d_model))
+    made = replace(made, settings=replace(made.settings, hook_point=HOOK))
     run = Session(workspace, any_model=True)
-    for name, digest in (("mine", sae.content_hash), ("old", "0" * 64)):
-        save_artefact(made, workspace.path("monitor", name), parents={sae.key: digest})
+    save_artefact(made, workspace.path("monitor", "mine"))
+    save_artefact(monitor(MODEL, "0" * 64), workspace.path("monitor", "other"))
     watched = RunMonitor(monitor="mine", text="one").measure(run)
-    acts = run.sae(MODEL, "demo").encode(run.reading("one", MODEL, False).residuals[2].float())
-    assert watched.scores[1:] == pytest.approx((acts.sum(1) - 1)[1:].tolist(), abs=1e-4)
-    with pytest.raises(MismatchError, match="was made again"):
-        RunMonitor(monitor="old", text="one").measure(run)
+    read = run.reading("one", MODEL, False).residuals[2].double()
+    assert watched.scores[1:] == pytest.approx((read.sum(1) - 1)[1:].tolist(), abs=1e-4)
+    with pytest.raises(MismatchError, match="make the monitor again"):
+        RunMonitor(monitor="other", text="one").measure(run)
 
 
 def test_each_model_and_kind_of_pass_has_its_own_pace(monkeypatch):

@@ -5,19 +5,15 @@ import torch
 from placed import RESID, random_sae, random_task, tiny
 from planted_pair import SCORE, A, B, perfect_dictionaries, planted_pair, planted_task
 
-from interp.errors import ConfigError
 from saes.circuits.attribution import (
     AttributionConfig,
     FeatureNode,
-    attribute,
     edge_scores,
     exact_edges,
     exact_effects,
     measure,
 )
 from saes.circuits.sites import MeasuredPrompts
-from saes.kinds.base import SAEMetadata
-from saes.kinds.matching_pursuit import MatchingPursuitSAE
 
 GRADIENT = AttributionConfig(method="gradient", batch_size=3)
 
@@ -103,19 +99,6 @@ def test_edges_into_a_node_add_up_to_its_effect_where_all_is_linear():
     for node in later:
         into = sum(score for (_, target), score in scores.items() if target == node)
         assert into == pytest.approx(network.effect(node), abs=1e-5), network.name(node)
-
-
-def test_edges_need_encoders_of_one_layer_and_effects_do_not():
-    """The gradient into a latent of a matching pursuit would pass through the latents selected before it."""
-    model, task = tiny("native-rms"), random_task(tiny("native-rms"))
-    rows = torch.nn.functional.normalize(random_sae("topk", 0).W_dec.detach(), dim=1)
-    pursuit = MatchingPursuitSAE(
-        rows, torch.zeros(rows.shape[1]), steps=6, metadata=SAEMetadata(model="tiny", hook_point=RESID.format(0))
-    )
-    with pytest.raises(ConfigError, match="matching_pursuit dictionary is not encoded by one layer"):
-        measure(model, [pursuit, random_sae("relu", 1)], MeasuredPrompts.of_task(task), GRADIENT)
-    (found,) = attribute(model, pursuit, task, GRADIENT)
-    assert found.by_feature.abs().max() > 0.01
 
 
 def test_batches_change_no_edge():

@@ -20,7 +20,8 @@ from saes.evaluation.nulls import (
     train_nulls,
 )
 from saes.features.label_shares import LabelShare
-from saes.kinds.config import BatchTopKConfig, MatchingPursuitConfig
+from saes.kinds.config import BatchTopKConfig
+from saes.kinds.own import own_config
 from saes.training.config import NULLS, TrainConfig
 from saes.training.reconstruction import evaluate_on_recording
 from saes.training.run import shuffled
@@ -102,14 +103,29 @@ def test_a_score_counts_only_where_its_interval_lies_beyond_every_null():
     assert DictionaryAgainstNulls(scores=(*scores, less)).headline().startswith("2 of 5 scores")
 
 
-def test_a_kind_that_is_given_by_its_loss_has_no_half_to_freeze(tmp_path):
+BY_ITS_LOSS = """
+from saes import AutogradKind
+
+
+class Plain(AutogradKind):
+    def encode(self, x):
+        return (x @ self.W_dec.T).relu()
+
+    def loss(self, batch, acts, recons):
+        return (recons - batch.target).square().mean()
+"""
+
+
+def test_a_kind_that_is_given_by_its_loss_has_no_half_to_freeze(tmp_path, monkeypatch):
     recording = planted(tmp_path / "planted", n=4000)
     sae = train_sae(
         recording, recording.hook_points[0], CONFIG, TrainConfig(tokens=512, batch_size=256), tmp_path / "o"
     )
     assert null_config(sae, None, 2.6) == BatchTopKConfig(d_sae=64, k=3)
+    (tmp_path / "plain.py").write_text(BY_ITS_LOSS)
+    monkeypatch.setenv("WORKBENCH_KINDS", str(tmp_path / "plain.py"))
     with pytest.raises(ConfigError, match="names its own parameters"):
-        train_nulls(sae, recording, tmp_path / "nulls", MatchingPursuitConfig(d_sae=64, k=3), TRAIN)
+        train_nulls(sae, recording, tmp_path / "nulls", own_config("plain", d_sae=64), TRAIN)
 
 
 def labels(n_fired, n_labelled, score, *ends):

@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import sys
-import types
 from pathlib import Path
 
 import pytest
@@ -11,7 +9,7 @@ from planted import assert_same_weights
 from test_train_kinds import HOOK, OUT, planted
 
 from interp.artifacts import partial_path, read_manifest
-from interp.errors import ConfigError, MissingError, UnknownNameError
+from interp.errors import ConfigError
 from interp.recording.store import Recording
 from saes.kinds.config import (
     CONFIGS,
@@ -23,9 +21,7 @@ from saes.kinds.config import (
     TranscoderConfig,
 )
 from saes.training.config import TrainConfig
-from saes.training.health import Metrics
 from saes.training.run import Job
-from saes.training.tracker import open_tracker
 from saes.training.train import train_many, train_sae
 from saes.weights.folder import load_sae
 from workbench.verbs.train import Train
@@ -135,48 +131,3 @@ def test_the_command_line_knows_every_kind_and_sweeps(recording, tmp_path, capsy
     assert load_sae(tmp_path / "saes" / "across").hook_point_out == OUT
     with pytest.raises(ConfigError, match="a relu SAE has no k"):
         Train(**given, name="no", kind="relu", k=(3,)).run()
-
-
-METRICS = Metrics(
-    step=10, tokens=100, loss=0.5, fvu=0.4, l0=3.0, dead=0.0, dense=0.1, aux=0.0, penalty=0.1, threshold=None, lr=1e-3,
-    tokens_per_second=1e4,
-)  # fmt: skip
-
-
-def test_trackers_get_every_number_under_the_dictionarys_name(monkeypatch):
-    calls = []
-    run = types.SimpleNamespace(log=calls.append, finish=lambda: calls.append("finish"))
-    monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(init=lambda project: run))
-    tracker = open_tracker("wandb:features")
-    tracker.log("demo", METRICS)
-    tracker.close()
-    assert calls[0]["demo/fvu"] == 0.4
-    assert "demo/threshold" not in calls[0]
-    assert calls[1] == "finish"
-
-    class Writer:
-        def __init__(self, folder):
-            calls.append(folder)
-
-        def add_scalar(self, name, value, step):
-            calls.append((name, value, step))
-
-        def close(self):
-            calls.append("closed")
-
-    calls.clear()
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", types.SimpleNamespace(SummaryWriter=Writer))
-    tracker = open_tracker("tensorboard:runs")
-    tracker.log("demo", METRICS)
-    tracker.close()
-    assert calls[0] == "runs/demo"
-    assert ("l0", 3.0, 10) in calls
-    assert calls[-1] == "closed"
-
-
-def test_a_tracker_that_is_not_there_says_what_to_do(monkeypatch):
-    with pytest.raises(UnknownNameError, match="wandb:PROJECT"):
-        open_tracker("mlflow:x")
-    monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.raises(MissingError, match="pip install wandb"):
-        open_tracker("wandb:x")

@@ -206,6 +206,7 @@ def edited(name: str, tmp_path: Path, **changes) -> Path:
         ("saelens_topk", {"k": 25}, CorruptError, "k = 25 active features do not fit 24"),
         ("saelens_topk", {"k": True}, CorruptError, "k must be a whole number"),
         ("saelens_gated", {"architecture": "temporal"}, MismatchError, "not from one vector"),
+        ("saelens_gated", {"architecture": "matching_pursuit"}, MismatchError, "one latent after another"),
         ("saelens_gated", {"architecture": "batchtopk"}, MismatchError, "save_inference_model"),
         ("saelens_gated", {"architecture": "gate"}, UnknownNameError, "did you mean 'gated'"),
         ("saelens_gated", {"normalize_activations": "layer_norm"}, MismatchError, "'layer_norm' is not supp"),

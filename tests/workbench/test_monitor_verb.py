@@ -15,15 +15,14 @@ def test_a_monitor_is_trained_run_on_a_text_and_bad_examples_are_refused(cli, tm
     ]
     file.write_text("\n".join(map(json.dumps, rows)))
     other.write_text("some text\nanother text\n")
-    words = ("monitor", "small:mlp-1l", "--examples", file, "--layers", 1, "--other", other)
+    words = ("monitor", "small:mlp-1l", "--examples", file, "--other", other)
     printed = cli(tmp_path, *words, "--name", "mine")
-    assert "split by text instead of group (leaky): caught" in printed
+    assert "the monitor, by text (leaky): caught" in printed
     assert "of 2 texts fire" in printed
     found = Workspace(tmp_path).open(Monitor, "mine")
     assert found.about.parents == {"model:small:mlp-1l": found.settings.weight_hash}
     asked = json.loads(cli(tmp_path, "ask", "run-monitor", "--monitor", "mine", "--text", "A1A"))
     assert (asked["tokens"], asked["scores"][0]) == (["<bos>", "A", "1", "A"], None)
-    assert "latents need --sae" in cli(tmp_path, *words, "--basis", "latents", code=2)
     other.write_text("long " * 400)
     assert "the text 'long long" in cli(tmp_path, *words, code=2)
     file.write_text(json.dumps(rows[0] | {"label": "maybe"}))

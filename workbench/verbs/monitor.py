@@ -6,22 +6,22 @@ from typing import Annotated, ClassVar
 
 from interp.directions.monitor import Monitor, MonitorConfig
 from interp.models.short_name import short_name
-from interp.options import BASIC, SAEName
+from interp.options import BASIC
 from workbench.analysis import Analysis, AnalysisRun
-from workbench.terminal import AppliesDictionary, Heading, ModelArgument, RunsModel, Threaded, settings_of, slug
+from workbench.terminal import Heading, ModelArgument, RunsModel, Threaded, settings_of, slug
 
 HEADING = Heading.FEATURES
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainMonitor(MonitorConfig, AppliesDictionary, Threaded, RunsModel, Analysis["Monitor"]):
+class TrainMonitor(MonitorConfig, Threaded, RunsModel, Analysis["Monitor"]):
     """Train a monitor of texts: a probe with a threshold, judged on groups left out.
 
     Example: workbench monitor smollm2-135m --examples questions.jsonl --other letters.txt
 
     A line of --examples is {"text": "...", "label": true, "group": "..."}; the group is the document, template or
     entity that texts share. Half of the groups train the probe, a quarter chooses its threshold, a quarter states its
-    rates, next to those of the leaky split by text, shuffled labels, random directions and an untrained model. Run it:
+    rates, next to those of the leaky split by text, shuffled labels, random directions and untrained models. Run it:
     workbench ask run-monitor --monitor NAME --text TEXT.
     """
 
@@ -30,28 +30,22 @@ class TrainMonitor(MonitorConfig, AppliesDictionary, Threaded, RunsModel, Analys
 
     model: ModelArgument
     examples: Annotated[Path, BASIC]
-    """A .jsonl file of texts with labels and groups. Without groups, texts are split one by one, which may leak."""
+    """A .jsonl file of texts with labels and groups."""
     other: tuple[Path, ...] = ()
-    """Other texts, for drift: .txt files with one a line, folders of .txt files, or .jsonl files as of --examples."""
-    sae: Annotated[SAEName | None, BASIC] = None
-    """An SAE of the workspace, whose latents are one more choice of coordinates."""
+    """Other texts, for drift: .txt files with one a line, or folders of .txt files."""
 
     def default_name(self) -> str:
         return slug(f"{self.examples.stem}-{short_name(self.model)}")
 
     def measure(self, run: AnalysisRun) -> Monitor:
-        from interp.directions.examples import read_labelled
+        from interp.directions.examples import read_labelled, read_texts
         from interp.directions.monitoring import train_monitor
-        from saes.weights.folder import check_model
 
         examples = read_labelled(self.examples)
-        others = [read_labelled(path, judged=False) for path in self.other]
-        dictionary = None if self.sae is None else run.sae(self.sae)
+        others = {path.name: read_texts(path) for path in self.other}
         model = run.model(self.model)
-        if dictionary is not None:
-            check_model(dictionary, run.weight_hash(self.model), allow_other_weights=self.allow_other_weights)
         with run.progress("monitor", "steps") as progress:
             return train_monitor(
-                model, examples, settings_of(self, MonitorConfig), dictionary=dictionary,
-                dictionary_name=self.sae or "", others=others, model_name=self.model, progress=progress,
+                model, examples, settings_of(self, MonitorConfig), others=others, model_name=self.model,
+                progress=progress,
             )  # fmt: skip

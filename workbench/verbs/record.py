@@ -51,8 +51,6 @@ class Record(RecordConfig, OnEngine, Threaded, Resumable["Recorded"]):
     template. Default: text."""
     compute: Literal["float32", "bfloat16", "float16"] = "float32"
     """Data type of the model's computation, --dtype of other verbs; here --dtype is that of the stored activations."""
-    budget_gb: float | None = None
-    """Refuse to write more gigabytes than this."""
 
     def __post_init__(self) -> None:
         RecordConfig.__post_init__(self)
@@ -94,7 +92,6 @@ class Record(RecordConfig, OnEngine, Threaded, Resumable["Recorded"]):
                 settings_of(self, RecordConfig),
                 hook_points=hook_points,
                 model_name=self.model,
-                budget_bytes=None if self.budget_gb is None else int(self.budget_gb * 1e9),
                 progress=progress,
                 ranks=ranks,
                 draft=run.draft,

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from saes.kernels.spread import Spread
     from saes.sets.stored import StoredSet
     from saes.training.stored import StoredSAE
-    from saes.training.tracker import Tracker
 
 
 if TYPE_CHECKING:
@@ -56,23 +55,19 @@ class Train(TrainConfig, Threaded, OnDevice, Resumable["StoredSAE | StoredSet"])
     """Hook point of the recording; a crosscoder takes several. Default: its first, or all of them for a crosscoder."""
     kind: Kind = "batchtopk"
     """topk: exactly k latents per token; batchtopk: k on average, hard tokens get more; matryoshka: the same, general
-    latents first; jumprelu: a threshold per latent; relu, gated: an L1 penalty; matching_pursuit: one latent after
-    another, by the remaining error; transcoder: from one hook point to another; crosscoder: one set of latents for
-    several hook points. Kinds of your own are in files that WORKBENCH_KINDS names."""
+    latents first; jumprelu: a threshold per latent; relu, gated: an L1 penalty; transcoder: from one hook point to
+    another; crosscoder: one set of latents for several hook points. Kinds of your own are in files that WORKBENCH_KINDS
+    names."""
     d_sae: tuple[int, ...] = ()
     """Number of latents. Default: 4,608."""
     k: tuple[int, ...] = ()
     """Latents active per token (all kinds but relu and gated). Default: 32."""
     l1_coefficient: tuple[float, ...] = ()
-    """Weight of the L1 penalty (relu, gated, crosscoder with --sparsity l1). Default: 0.1."""
+    """Weight of the L1 penalty (relu, gated). Default: 0.1."""
     target: HookPoint | None = None
     """Hook point that a transcoder reconstructs."""
     skip: bool = False
     """Give a transcoder a linear skip connection."""
-    sparsity: Literal["quadratic", "tanh", "batchtopk", "l1"] | None = None
-    """Sparsity penalty of jumprelu: quadratic (default) or tanh; of a crosscoder: batchtopk (default) or l1."""
-    prefixes: tuple[float, ...] = ()
-    """Nested prefixes of a matryoshka dictionary, as fractions of its size. Default: 1/16, 1/8, 1/4, 1/2."""
     setting: Annotated[tuple[str, ...], Means("NAME=VALUE")] = ()
     """Settings of a kind of your own."""
     share: Literal["tokens", "latents"] = "tokens"
@@ -85,8 +80,6 @@ class Train(TrainConfig, Threaded, OnDevice, Resumable["StoredSAE | StoredSet"])
     """Layers of a set. Default: all that were recorded."""
     cross_layer: bool = False
     """Let latents of a set write to all later layers too (jumprelu or batchtopk; small models)."""
-    tracker: Annotated[str, Means("TRACKER")] | None = None
-    """Log training metrics to tensorboard:FOLDER or wandb:PROJECT as well."""
 
     def writes(self) -> str:
         return "transcoders" if self.set else "sae"
@@ -111,21 +104,17 @@ class Train(TrainConfig, Threaded, OnDevice, Resumable["StoredSAE | StoredSet"])
         from saes.kernels.spread import Spread
         from saes.sets.stored import StoredSet
         from saes.training.stored import StoredSAE
-        from saes.training.tracker import open_tracker
 
         ranks = run.ranks or ALONE
         with ranks.checked():
             configs = self.configs()
             recordings = [run.recording(name) for name in (self.recording, *self.others)]
             folders = [run.workspace.path("sae", name) for name in self.folder_names(configs)]
-            tracker = open_tracker(self.tracker) if self.tracker and ranks.first else None
         spread = Spread(latents=ranks) if self.share == "latents" else Spread(tokens=ranks)
         if self.set:
-            self._train_set(recordings[0], configs[0], run, tracker, spread)
+            self._train_set(recordings[0], configs[0], run, spread)
         else:
-            self._train(recordings, configs, folders, tracker, spread, run.device)
-        if tracker:
-            tracker.close()
+            self._train(recordings, configs, folders, spread, run.device)
         if not ranks.first:
             return []
         if self.set:
@@ -137,7 +126,6 @@ class Train(TrainConfig, Threaded, OnDevice, Resumable["StoredSAE | StoredSet"])
         recordings: list["Recording"],
         configs: list[SAEConfig],
         folders: list[Path],
-        tracker: "Tracker | None",
         spread: "Spread",
         device: str | None,
     ) -> None:
@@ -163,12 +151,8 @@ class Train(TrainConfig, Threaded, OnDevice, Resumable["StoredSAE | StoredSet"])
                 reached[job.folder] = metrics.tokens
                 health = {"fvu": metrics.fvu, "l0": metrics.l0, "dead": metrics.dead, "dense": metrics.dense}
                 progress(min(reached.values()), self.tokens, health)
-                if tracker:
-                    tracker.log(job.folder.name, metrics)
 
-    def _train_set(
-        self, recording: "Recording", config: SAEConfig, run: AnalysisRun, tracker: "Tracker | None", spread: "Spread"
-    ) -> None:
+    def _train_set(self, recording: "Recording", config: SAEConfig, run: AnalysisRun, spread: "Spread") -> None:
         from saes.sets.train import training
 
         steps = training(
@@ -188,8 +172,6 @@ class Train(TrainConfig, Threaded, OnDevice, Resumable["StoredSAE | StoredSet"])
             for layer, metrics in steps:
                 health = {"layer": layer, "fvu": metrics.fvu, "l0": metrics.l0, "dead": metrics.dead}
                 progress(metrics.tokens, self.tokens, {k: v for k, v in health.items() if layer >= 0 or k != "layer"})
-                if tracker:
-                    tracker.log(f"{self.set}-{layer}" if layer >= 0 else str(self.set), metrics)
 
     def configs(self) -> list[SAEConfig]:
         """Return the settings of every dictionary, or those of a set's latents. Raises as the two functions do."""
@@ -218,12 +200,14 @@ class Train(TrainConfig, Threaded, OnDevice, Resumable["StoredSAE | StoredSet"])
 
     def sae_configs(self) -> list[SAEConfig]:
         """Return one config per combination of values. Raises `ConfigError` for a setting that the kind lacks."""
-        same: dict[str, object] = {"target": self.target, "skip": self.skip or None, "sparsity": self.sparsity}
-        same["prefixes"] = self.prefixes or None
-        settings = {name: value for name, value in same.items() if value is not None}
+        settings: dict[str, object] = {"target": self.target} if self.target else {}
+        settings |= {"skip": True} if self.skip else {}
         swept = {"d_sae": self.d_sae, "k": self.k, "l1_coefficient": self.l1_coefficient}
         several = {name: values for name, values in swept.items() if values}
-        make = partial(own_config if self.kind in own_kinds() else make_config, self.kind)
+        own = self.kind in own_kinds()
+        if self.setting and not own:
+            raise ConfigError(f"--setting is for a kind of your own, and {self.kind} is none; leave it out")
+        make = partial(own_config if own else make_config, self.kind)
         settings |= dict(self._setting(assignment) for assignment in self.setting)
         return [make(**settings, **dict(zip(several, values, strict=True))) for values in product(*several.values())]
 
