@@ -160,7 +160,6 @@ register(
     Kind("heads_in_text", "heads-in-text", "interp.circuits.heads_in_text:HeadsInText"),
     Kind("induction_circuit", "induction-circuits", "interp.circuits.induction_circuit:InductionCircuit", "circuit"),
     Kind("edge_circuit", "edge-circuits", "interp.circuits.found_circuit:EdgeCircuit", "circuit"),
-    Kind("neuron_circuit", "neuron-circuits", "interp.circuits.neuron_circuit:NeuronCircuit"),
     Kind("core", "cores", "interp.circuits.core:Core"),
     Kind("worst_case", "worst-cases", "interp.circuits.worst_case:WorstCase"),
     Kind("claim", "claims", "interp.claims:Claim"),

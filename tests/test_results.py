@@ -22,7 +22,6 @@ from dashboard.figures import plot
 from interp.artifacts import KINDS, Artefact, Table, as_json, open_artefact, save_artefact, verify
 from interp.circuits.alignment import AlignmentConfig
 from interp.circuits.measure_heads import measure_heads
-from interp.circuits.neuron_circuit import NeuronCircuitConfig
 from interp.circuits.text_kinds import TEXT_KINDS
 from interp.circuits.worst_case import AttackConfig
 from interp.errors import ConfigError, CorruptError
@@ -174,7 +173,6 @@ CASES = {
     "alignment": Case(lambda: aligned(), "basis rank accuracy low high changed stayed", figure=True),
     "judged readings": Case(
         lambda: readings(), "kind hook_point cosine low high shuffled empty prompt with_prompt ..."),
-    "neuron circuit": Case(lambda: neurons(), "neuron score"),
     "monitor": Case(make_monitor.monitor, "name split labels hook_point auroc caught ...", figure=True),
     "worst case": Case(lambda: attacked(), "ablation wording what n_removed left low high lost", figure=True),
     "claim": Case(lambda: claimed(), "changed value low high null outcome seconds", figure=True),
@@ -202,14 +200,6 @@ def readings():
     own = ReadingKind("letters", lambda point, rows, done: [chr(97 + i % 7) for i in range(len(rows))])
     config = ReadingsConfig(repeats=1)
     return judge_readings(interp.load_model("small:mlp-1l"), positions, [own], ["blocks.0.hook_resid_post"], config)
-
-
-def neurons():
-    from interp.circuits.neurons import find_neurons
-    from tests.interp.test_neuron_circuit import planted_task
-
-    config = NeuronCircuitConfig(n_neurons=3, verify=3, n_random=2)
-    return find_neurons(*planted_task("gpt2", 0), config, model_name="tiny")
 
 
 def attacked():

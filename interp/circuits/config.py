@@ -8,7 +8,7 @@ from interp.names import HEAD_KINDS
 from interp.nulls import PER_PART
 from interp.options import BASIC, Seed, check_least, check_positive
 
-Method = Literal["exact", "eap", "eap-ig", "relp", "acdc"]
+Method = Literal["exact", "eap", "eap-ig", "acdc"]
 Ablation = Literal["resample", "other", "mean", "zero"]
 By = Literal["abs", "signed"]
 Level = Literal["edge", "node"]
@@ -117,8 +117,8 @@ class FindConfig:
     """Settings of the search for a task's circuit."""
 
     method: Annotated[Method, BASIC] = "eap-ig"
-    """Scores of edges: integrated gradients (eap-ig), one gradient (eap), one that follows relevance (relp), or one
-    forward pass per edge (exact, acdc)."""
+    """Scores of edges: integrated gradients (eap-ig), one gradient (eap), or one forward pass per edge (exact,
+    acdc)."""
     steps: int = 5
     """Gradients per prompt, for eap-ig."""
     ablation: Ablation = "resample"

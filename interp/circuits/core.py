@@ -37,7 +37,7 @@ class CoreConfig:
     judging: int = 8
     """Prompt pairs, the same for all searches, on which sizes are chosen. As many others admit equally good circuits,
     and as many again state their numbers."""
-    methods: tuple[Method, ...] = ("eap-ig", "eap", "relp")
+    methods: tuple[Method, ...] = ("eap-ig", "eap")
     """Scores of edges, in turn."""
     thresholds: tuple[float, ...] = (0.8, 0.85, 0.9)
     """Faithfulness that decides the size of a circuit, in turn."""

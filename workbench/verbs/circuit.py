@@ -2,7 +2,6 @@
 
 - `features SAE SAE --task ioi`: the circuit of a task in the features of several SAEs.
 - `find MODEL --task ioi`: the circuit of a task in heads and MLPs, with its faithfulness.
-- `neurons MODEL --task ioi`: the circuit of a task in MLP neurons.
 - `attack CIRCUIT`: what is left of it when an adversary chooses the ablation.
 - `core CIRCUIT`: what all circuits that do its task equally well share.
 - `induction MODEL`: the induction circuit, with the evidence for and against every head.
@@ -21,7 +20,6 @@ from interp.circuits.circuit import Circuit, edge_text
 from interp.circuits.config import EvaluationConfig, FindConfig, InductionConfig
 from interp.circuits.core import Core, CoreConfig, cores_of, three_numbers
 from interp.circuits.found_circuit import EdgeCircuit, FoundCircuit, UnderAttack
-from interp.circuits.neuron_circuit import NeuronCircuit, NeuronCircuitConfig
 from interp.circuits.worst_case import AttackConfig, WorstCase, attacks_of
 from interp.claims import OwnText
 from interp.errors import ConfigError, NoGapError
@@ -130,44 +128,6 @@ def step_bars() -> Iterator[Callable[[str], Progress]]:
             return stack.enter_context(bar(name))
 
         yield start
-
-
-@dataclass(frozen=True, kw_only=True)
-class FindNeurons(NeuronCircuitConfig, Threaded, RunsModel, Analysis["NeuronCircuit"]):
-    """Find a task's circuit of MLP neurons.
-
-    Example: workbench circuit neurons smollm2-135m --task greater-than
-
-    Neurons are scored by one backward pass that follows relevance. On other prompts all neurons but the best are
-    replaced by their values on corrupted prompts; the null are random neurons, as many in each layer.
-    """
-
-    words: ClassVar[tuple[str, ...]] = ("circuit", "neurons")
-    makes: ClassVar[str] = "neuron_circuit"
-
-    model: ModelArgument
-    task: TaskName = "greater-than"
-    """Name of a task, or a file of prompts."""
-    prompts: int = 32
-    """Prompt pairs that score neurons, and as many others that judge them."""
-
-    def default_name(self) -> str:
-        from workbench.opening import task_name
-
-        return slug(f"{task_name(self.task)}-{short_name(self.model)}")
-
-    def measure(self, run: AnalysisRun) -> NeuronCircuit:
-        from interp.circuits.neurons import find_neurons
-        from workbench.opening import open_task
-
-        model = run.model(self.model)
-        n = 2 * self.prompts + self.prompts // 4 + 4  # some may coincide
-        task, rest = open_task(model, self.task, n, seed=self.seed).split(self.prompts)
-        say_task(task)
-        held_out = rest.take(range(min(self.prompts, rest.n_prompts)))
-        with run.progress("neuron circuit", "runs") as progress:
-            config = settings_of(self, NeuronCircuitConfig)
-            return find_neurons(model, task, held_out, config, model_name=self.model, progress=progress)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -503,7 +463,7 @@ class Show(InWorkspace, RunsModel):
         path, artefact = Path(self.circuit), None
         if not path.exists():
             workspace = Workspace(self.workspace)
-            manifest = workspace.find(self.circuit, *kinds_of("circuit"), "neuron_circuit", KIND)
+            manifest = workspace.find(self.circuit, *kinds_of("circuit"), KIND)
             if manifest.kind == KIND:
                 return self._graph(workspace, manifest.name)
             artefact = workspace.value(manifest)
@@ -513,7 +473,7 @@ class Show(InWorkspace, RunsModel):
                 "--export writes attribution graphs; a circuit is JSON already: circuit.json in its folder"
             )
         circuit = Circuit.load(path) if artefact is None else artefact.circuit
-        say(circuit.headline() if artefact is None or circuit.edges else artefact.headline())
+        say(circuit.headline())
         for line in () if artefact is None else (artefact.verdict.line, *artefact.held_fixed, *self._tested(artefact)):
             say(line)
         for node in circuit.nodes:
