@@ -37,7 +37,7 @@ from interp.notes import GraphMarks
 
 VIAS = ("q", "k", "v", "other")
 """Inputs that an edge enters, in the order of the browser's lines; `other` is an MLP or the logits."""
-KINDS = {"error": 1, "embed": 2, "logits": 3}
+KINDS = {"embed": 2, "logits": 3}
 """Marks of the browser (assets/graph/model.mjs); any other node is 0, a circle."""
 
 
@@ -92,7 +92,7 @@ def content(artefact: FoundCircuit, core: Core | None = None) -> dict[str, Any]:
     top = max((row.size for row in whole.rows), default=0.0)
     return {
         "tokens": [_title(members[0], tokens(artefact)) for members in columns],
-        "rows": ["embed", *(_level(members[0]) for members in layers)],
+        "rows": ["embed", *(f"L{node_of(members[0]).layer}" for members in layers)],
         "n_layers": len(layers),
         "roles": [role.replace("_", " ") for role in known],
         "proposals": PROPOSALS,
@@ -168,7 +168,7 @@ def _layers(nodes: list[str]) -> list[list[str]]:
 
 
 def _columns(nodes: list[str]) -> list[list[str]]:
-    """Return the nodes of each column that is used: by position, else by head; MLPs and error nodes are rightmost."""
+    """Return the nodes of each column that is used: by position, else by head; MLPs are rightmost."""
     by_position = any(_position(name) >= 0 for name in nodes)
     columns: dict[float, list[str]] = {}
     for name in nodes:
@@ -176,7 +176,7 @@ def _columns(nodes: list[str]) -> list[list[str]]:
             columns.setdefault(_position(name), []).append(name)
         elif node_of(name).layer is not None:
             node = node_of(name)
-            at = float("inf") if node.kind in ("mlp", "error") else float(node.head or 0)
+            at = float("inf") if node.kind == "mlp" else float(node.head or 0)
             columns.setdefault(at, []).append(name)
     return [columns[at] for at in sorted(columns)] or [["embed"]]
 
@@ -185,16 +185,11 @@ def _index(parts: list[list[str]], name: str, otherwise: int) -> int:
     return next((i for i, members in enumerate(parts) if name in members), otherwise)
 
 
-def _level(member: str) -> str:
-    name = node_of(member)
-    return f"L{name.layer} {name.point}".rstrip()
-
-
 def _title(member: str, texts: list[str]) -> str:
     position, name = _position(member), node_of(member)
     if position >= 0:
         return f"{position} {visible(texts[position], 12)}" if position < len(texts) else f"position {position}"
-    titles = {"mlp": "MLP", "feature": "features", "error": "errors", "embed": ""}
+    titles = {"mlp": "MLP", "embed": ""}
     return titles.get(name.kind, f"head {name.head}")
 
 

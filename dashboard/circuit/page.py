@@ -162,8 +162,7 @@ def _fewer_than_attend(workspace: Workspace, artefact: FoundCircuit) -> html.P |
 def _tested(artefact: FoundCircuit, attacks: list[WorstCase], cores: list[Core]) -> list[html.P]:
     """Return what an attack left of a circuit and what its core is, with links, or the commands that measure them."""
     if not isinstance(artefact, EdgeCircuit):
-        lines = [visible(f"{line[0].upper()}{line[1:]}.", 600) for line in artefact.under_attack()]
-        return [html.P(line, className="wb-note") for line in lines]
+        return []
     tests: list[tuple[str, WorstCase | Core | None, str, str]] = [
         ("Worst case: ", next(iter(attacks), None), "attack", "Not attacked yet: helpers and hurters may cancel. "),
         ("Core: ", next(iter(cores), None), "core", "One run: other prompts and methods may find other edges. "),
@@ -283,8 +282,6 @@ _KINDS = {
     "mlp": "an MLP",
     "embed": "the embedding",
     "logits": "the output",
-    "feature": "a feature of a sparse dictionary",
-    "error": "the reconstruction error of a sparse dictionary",
 }
 _DROPS = {
     "q_effect": "the same, through its query",

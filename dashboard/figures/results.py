@@ -177,7 +177,7 @@ FIGURES: dict[str, Draw] = {
     "interp.lenses.logit_lens.LogitLens": _lens,
     "interp.lenses.jacobian_lens.JacobianLens": _distances,
     "interp.lenses.direct_attribution.LogitAttribution": _shares,
-    "saes.circuits.attribution.FeatureAttribution": _features,
+    "saes.attribution.attribution.FeatureAttribution": _features,
     "interp.geometry.shapes.Shape": geometry.plane_figure,
     "interp.geometry.dimension.Spectrum": geometry.spectrum_figure,
     "interp.geometry.similarity.LayerSimilarity": geometry.similarity_map,

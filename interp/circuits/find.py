@@ -64,14 +64,11 @@ from interp.circuits.found_circuit import (
 from interp.circuits.graph import Graph
 from interp.circuits.head_kinds import head_patterns
 from interp.circuits.judging import (
-    EMPTY,
-    FULL,
-    RANDOM,
     cmd,
     cpr,
     faithfulness,
     faithfulness_interval,
-    judge,
+    null_summary,
     pick,
     prompt_texts,
     untrained_gap,
@@ -339,32 +336,35 @@ def _evaluate_circuit(
     removed = members[torch.randperm(size, generator=generator)[: config.n_minimality]].tolist()
     randoms = [random_circuit(bench.graph, size, generator) for _ in range(config.n_random)]
     masks = {
-        FULL: [bench.everything(True)],
-        EMPTY: [bench.everything(False)],
+        "full": [bench.everything(True)],
+        "empty": [bench.everything(False)],
         "circuit": [included],
         "complement": [~included],
         "halved": [included & ~half for half in halves],
         "model_halved": [~half for half in halves],
         "without": [_without(included, edge) for edge in removed],
-        RANDOM: randoms,
+        "random": randoms,
     }
     values = bench.values([mask for group in masks.values() for mask in group], progress).numpy()
     cuts = np.cumsum([len(group) for group in masks.values()])[:-1]
-    judged = judge(dict(zip(masks, np.split(values, cuts), strict=True)), complement="complement", seed=config.seed)
+    runs = dict(zip(masks, np.split(values, cuts), strict=True))
+    [full], [empty] = runs["full"], runs["empty"]
+    f = {name: faithfulness(metric, empty, full) for name, metric in runs.items()}
+    ends = faithfulness_interval(runs["circuit"], empty, full, seed=config.seed).at(0)
     incompleteness = minimality = corrupt_frozen = None
     if halves:
-        incompleteness = float(np.abs(judged.f["halved"] - judged.f["model_halved"]).mean())
+        incompleteness = float(np.abs(f["halved"] - f["model_halved"]).mean())
     if removed:
-        drops = np.abs(judged.judgement.faithfulness.estimate - judged.f["without"])
+        drops = np.abs(f["circuit"] - f["without"])
         minimality = Minimality(n_tried=len(removed), median=float(np.median(drops)), least=float(drops.min()))
     if bench.frozen is not None:
         corrupt_frozen = float(bench.values([bench.everything(False)]).mean())
     return CircuitEvaluation(
-        full=judged.judgement.full,
-        empty=judged.judgement.empty,
-        faithfulness=judged.judgement.faithfulness,
-        completeness=judged.judgement.completeness,
-        random_circuits=judged.judgement.random_circuits,
+        full=float(full.mean()),
+        empty=float(empty.mean()),
+        faithfulness=ends._replace(estimate=float(f["circuit"][0])),
+        completeness=float(f["complement"][0]),
+        random_circuits=null_summary(f["random"], float(f["circuit"][0])) if randoms else None,
         settings=settings,
         n_edges=size,
         n_edges_of_graph=bench.graph.n_edges,

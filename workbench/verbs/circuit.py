@@ -1,6 +1,5 @@
 """`workbench circuit ...`: circuits found, tested and printed.
 
-- `features SAE SAE --task ioi`: the circuit of a task in the features of several SAEs.
 - `find MODEL --task ioi`: the circuit of a task in heads and MLPs, with its faithfulness.
 - `attack CIRCUIT`: what is left of it when an adversary chooses the ablation.
 - `core CIRCUIT`: what all circuits that do its task equally well share.
@@ -8,8 +7,7 @@
 - `show CIRCUIT`: a circuit or a graph that was found, in text; a graph as JSON for other programs.
 """
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -26,21 +24,18 @@ from interp.errors import ConfigError, NoGapError
 from interp.models.hooked import HookedModel
 from interp.models.short_name import short_name
 from interp.nulls import DRAWS
-from interp.options import Argument, Derived, Means, ModelName, SAEName, TaskName
+from interp.options import Argument, Derived, Means, TaskName
 from interp.patching.patching_map import METRIC_OF, MetricName
 from interp.progress import Progress, reported
 from interp.tracing.graph import KIND, AttributionGraph
 from interp.workspace import Workspace
-from saes.circuits.feature_circuit import AttributionConfig, FeatureCircuit, FeatureCircuitConfig
 from workbench.analysis import Analysis, AnalysisRun, Resumable
 from workbench.terminal import (
-    AppliesDictionary,
     Heading,
     InWorkspace,
     ModelArgument,
     RunsModel,
     Threaded,
-    bar,
     say,
     settings_of,
     slug,
@@ -54,80 +49,10 @@ if TYPE_CHECKING:
 HEADING = Heading.CIRCUITS
 
 
-@dataclass(frozen=True, kw_only=True)
-class FindFeatureCircuit(
-    FeatureCircuitConfig, AttributionConfig, AppliesDictionary, Threaded, RunsModel, Analysis["FeatureCircuit"]
-):
-    """Find a task's circuit in the features of several SAEs.
-
-    Example: workbench circuit features sae-9 sae-15 --task ioi
-
-    Effects of features on later features are integrated gradients from the corrupted to the clean prompts; the
-    reconstruction error of each SAE is a node too. The strongest edges are patched one by one, and faithfulness is
-    compared with random features, untrained SAEs and an untrained model. In its worst case only those of the other
-    features that help are replaced.
-    """
-
-    words: ClassVar[tuple[str, ...]] = ("circuit", "features")
-    makes: ClassVar[str] = "feature_circuit"
-
-    saes: Annotated[tuple[SAEName, ...], Argument("SAE")]
-    """Names of SAEs or transcoders in the workspace, all of one model, at different hook points."""
-    task: TaskName = "ioi"
-    """induction, ioi, greater-than, or a .jsonl or .csv file with the columns clean, corrupt, correct and wrong."""
-    prompts: int = 16
-    """Prompt pairs."""
-    steps: int = 8
-    """Gradients per prompt, for ig."""
-    attribution: Derived[AttributionConfig] = field(default_factory=AttributionConfig)
-    first: Derived[int] = 0
-    include_bos: bool = False
-    """Attribute to features at the BOS position too. SAEs do not see it in training."""
-    model: ModelName | None = None
-    """Model to run. Default: the one that the SAEs belong to."""
-
-    def default_name(self) -> str:
-        from workbench.opening import task_name
-
-        return slug(f"{task_name(self.task)}-features-{'-'.join(self.saes)}")
-
-    def measure(self, run: AnalysisRun) -> FeatureCircuit:
-        from saes.circuits.find import find_feature_circuit
-        from workbench.opening import feature_table, open_task, unseen_positions
-
-        model, saes = run.saes(self.saes, self.model, allow_other_weights=self.allow_other_weights)
-        task = open_task(model, self.task, self.prompts, seed=self.seed)
-        say_task(task)
-        tables = [feature_table(run.workspace, name) for name in self.saes]
-        labels = [
-            [str(table.get(feature, {}).get("label", "")) for feature in range(sae.d_sae)]
-            for sae, table in zip(saes, tables, strict=True)
-        ]
-        labelled = labels if any(tables) else None
-        first = unseen_positions(model, include_bos=self.include_bos)
-        attribution = settings_of(self, AttributionConfig, first=first)
-        config = settings_of(self, FeatureCircuitConfig, attribution=attribution)
-        with step_bars() as progress:
-            circuit = find_feature_circuit(model, saes, task, config, labels=labelled, progress=progress)
-        return circuit
-
-
 def say_task(task: "Task") -> None:
     """Print the metric on both sides of a task."""
     clean, corrupt = float(task.clean_value.mean()), float(task.corrupt_value.mean())
     say(f"{task.name}: {task.metric.name} {clean:.3g} on clean prompts, {corrupt:.3g} on corrupted ones")
-
-
-@contextlib.contextmanager
-def step_bars() -> Iterator[Callable[[str], Progress]]:
-    """Show a progress bar for each step of the work; the next one replaces it."""
-    with contextlib.ExitStack() as stack:
-
-        def start(name: str) -> Progress:
-            stack.close()
-            return stack.enter_context(bar(name))
-
-        yield start
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -477,8 +402,7 @@ class Show(InWorkspace, RunsModel):
         for line in () if artefact is None else (artefact.verdict.line, *artefact.held_fixed, *self._tested(artefact)):
             say(line)
         for node in circuit.nodes:
-            effect = node.effect if node.role in (None, "error") else None
-            shown = [node.role, None if effect is None else f"{effect:+.3f}", node.label]
+            shown = [node.role, None if node.role or node.effect is None else f"{node.effect:+.3f}"]
             say(f"  {node.name:8} {'  '.join(str(part) for part in shown if part)}".rstrip())
         for edge in circuit.edges:
             say(f"  {edge_text(edge)}" + ("" if edge.score is None else f"  {edge.score:+.3f}"))
@@ -490,7 +414,7 @@ class Show(InWorkspace, RunsModel):
         attacks, cores = attacks_of(workspace, artefact.key), cores_of(workspace, artefact.key)
         lines = [f"attacked: {attack.headline()}" for attack in attacks]
         lines += [f"core: {line}" for core in cores for line in (core.headline(), *core.details())]
-        return [*filter(None, [three_numbers(artefact, attacks, cores)]), *artefact.under_attack(), *lines]
+        return [*filter(None, [three_numbers(artefact, attacks, cores)]), *lines]
 
     def _groups(self, workspace: Workspace, graph: AttributionGraph, story: "Story | None") -> None:
         """Print the boxes of a story that hold several latents, judged by the effects of ablating these."""

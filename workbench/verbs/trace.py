@@ -13,7 +13,7 @@ from interp.errors import ConfigError, MismatchError, PromptError, UsageError, W
 from interp.models.hooked import HookedModel
 from interp.options import Argument, Derived, ModelName, SAEName
 from interp.tracing.graph import AttributionGraph, Flow, GraphSettings, TraceConfig
-from saes.circuits.feature_circuit import AttributionConfig
+from saes.attribution.config import AttributionConfig
 from workbench.analysis import AnalysisRun, Resumable
 from workbench.terminal import (
     AppliesDictionary,
@@ -30,8 +30,8 @@ from workbench.terminal import (
 if TYPE_CHECKING:
     from interp.tracing.replacement import Replacement
     from interp.tracing.trace import Labels
-    from saes.circuits.attribution import FeatureAttribution
-    from saes.circuits.sites import MeasuredPrompts
+    from saes.attribution.attribution import FeatureAttribution
+    from saes.attribution.sites import MeasuredPrompts
 
 HEADING = Heading.CIRCUITS
 
@@ -295,7 +295,7 @@ class Attribute(AttributionConfig, InWorkspace, AppliesDictionary, Threaded, Run
             raise ConfigError(f"top must be at least 1, got {self.top}")
 
     def run(self) -> None:
-        from saes.circuits.attribution import attribute, exact_effects
+        from saes.attribution.attribution import attribute, exact_effects
         from workbench.opening import feature_table, open_saes, unseen_positions
 
         workspace = self.open_workspace()
@@ -324,7 +324,7 @@ class Attribute(AttributionConfig, InWorkspace, AppliesDictionary, Threaded, Run
         """Return the prompt with its answer, and print both before the long work."""
         from interp.models.adapter import token_text
         from interp.models.generation import NextToken, prompt_tokens
-        from saes.circuits.sites import MeasuredPrompts
+        from saes.attribution.sites import MeasuredPrompts
 
         target = self.target
         if target is None:
