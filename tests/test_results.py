@@ -176,7 +176,6 @@ CASES = {
     "monitor": Case(make_monitor.monitor, "name split labels hook_point auroc caught ...", figure=True),
     "worst case": Case(lambda: attacked(), "ablation wording what n_removed left low high lost", figure=True),
     "claim": Case(lambda: claimed(), "changed value low high null outcome seconds", figure=True),
-    "core": Case(lambda: searched(), "number origin threshold n_edges faithfulness low high equally_good", figure=True),
     **GEOMETRY,
     **DICTIONARIES,
     **OTHERS,
@@ -217,15 +216,6 @@ def claimed():
     stated = StatedNumber(sentence="It copies", subject="circuit", formula="rise", unit="nats", value=0.9, low=0.8,
                           high=1.0, null=0.2, nulls=("5 random heads",), outcome="supported")  # fmt: skip
     return Claim(settings=file, stated=stated, variations=(row, other), changed_inputs=(), machine={"threads": "1"})
-
-
-def searched():
-    few = interp.CoreConfig(circuits=2, prompts=2, judging=2, exchanges=1, n_random=1, methods=("eap-ig",))
-
-    def prompts(number: int):
-        return interp.make_task("induction", model(), n_prompts=2, seed=number)
-
-    return interp.find_core(model(), prompts, *task().split(2), planted_circuit(), few, model_name="planted:induction")
 
 
 def onset():

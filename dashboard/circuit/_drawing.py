@@ -30,7 +30,6 @@ from dashboard.figures.theme import LIGHT, Theme, canvas_colours, visible
 from dashboard.requests import RequestFields, add_routes
 from dashboard.sources import current
 from interp.artifacts import FOLDERS, as_json, kinds_of
-from interp.circuits.core import Core, cores_of
 from interp.circuits.found_circuit import FoundCircuit, open_circuit
 from interp.errors import UnknownNameError
 from interp.notes import GraphMarks
@@ -74,11 +73,10 @@ class _Whole:
         return cls(edges, rows, sorted(ids, key=lambda name: (node_of(name).order, _position(name))))
 
 
-def content(artefact: FoundCircuit, core: Core | None = None) -> dict[str, Any]:
+def content(artefact: FoundCircuit) -> dict[str, Any]:
     """Return all that may be drawn as columns: nodes with their row, column and role, edges with their input.
 
-    `input` is the largest score of all: without a core the width of a line is its share of that, with one the share of
-    equally good circuits in which the edge returns.
+    `input` is the largest score of all: the width of a line is its share of that.
     """
     whole = _Whole.of(artefact)
     roles = {node.name: node.role for node in artefact.circuit.nodes if node.role}
@@ -115,9 +113,7 @@ def content(artefact: FoundCircuit, core: Core | None = None) -> dict[str, Any]:
             "weight": [_short(row.score or 0.0) for row in whole.rows],
             "via": [VIAS.index(row.via or "other") for row in whole.rows],
             "id": [row.id for row in whole.rows],
-        }
-        | ({} if core is None else {"returns": [core.share(row.key) for row in whole.rows]}),
-        "widths": "width: score, from one run" if core is None else f"width: share of {core.n_good} circuits",
+        },
     }
 
 
@@ -237,8 +233,7 @@ def _open(folder: str, name: str) -> FoundCircuit:
 
 def _graph(folder: str, name: str) -> dict[str, Any]:
     artefact, query = _open(folder, name), flask.request.args
-    core = next(iter(cores_of(current().workspace, artefact.key)), None)
-    whole, n = content(artefact, core), whole_number(query.get("n", ""))
+    whole, n = content(artefact), whole_number(query.get("n", ""))
     view = CircuitView(n if n is None else max(1, min(n, whole["limit"])), query.get("paths") == "1")
     edits = notes().graph_edits(artefact.key)
     return whole | {"edits": edits, "shown": as_json(view), "part": part(artefact, view)}

@@ -163,7 +163,6 @@ FIGURES: dict[str, Draw] = {
     "interp.circuits.found_circuit.FoundCircuit": _part(lambda found: found.circuit, circuits.circuit_plot),
     "interp.tracing.graph.AttributionGraph": _graph,
     "interp.tracing.effects.EdgeSplit": circuits.split_figure,
-    "interp.circuits.core.Core": circuit_tests.two_circuits,
     "interp.circuits.worst_case.WorstCase": circuit_tests.worst_case_curve,
     "interp.claims.Claim": claim_variations,
     "interp.circuits.find.Curve": _curve,

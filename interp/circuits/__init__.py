@@ -29,7 +29,5 @@
                        circuits and an untrained model
 - `attack`             an adversary that chooses which edges outside a circuit are replaced
 - `worst_case`         what it leaves, as an artefact
-- `find_core`          many circuits that do one task equally well: what they share, and substitutes
-- `core`               the same as an artefact
 - `config`             settings of the analyses
 """

@@ -14,9 +14,9 @@ from page_text import text_of
 
 from dashboard.artefact.sections import panels, summary
 from interp.artifacts import partial_path, write_json
-from interp.circuits.core import three_numbers
 from interp.circuits.found_circuit import EdgeCircuit, UnderAttack
 from interp.circuits.tasks import induction_task, task_from_file
+from interp.circuits.worst_case import mean_and_worst
 from interp.claims import Claim, ClaimFile, VariationResult, verdict_of
 from interp.errors import NoGapError
 from interp.forms import from_json
@@ -282,7 +282,7 @@ def test_a_circuit_that_an_adversary_breaks_is_no_supported_claim(circuit):
     assert replace(found, attacked=attack).as_options()["attacked"] is True
     settings = {"held_out": 4, "prompts": 4, "task": "ioi", "judged_template": 1, "attacked": True}
     assert [*verb.other_prompts(verb.Find, settings)] == [{"judged_template": 0}, {"judged_template": 2}]
-    assert three_numbers(replace(found, attacked=attack), [], []).endswith("; 30% under attack; one run")
+    assert mean_and_worst(replace(found, attacked=attack), []).endswith("; 30% under attack")
 
 
 def test_a_task_that_the_model_lacks_in_a_variation_leaves_it_undecided(cli, circuit, tmp_path, monkeypatch):

@@ -2,7 +2,6 @@
 
 - `find MODEL --task ioi`: the circuit of a task in heads and MLPs, with its faithfulness.
 - `attack CIRCUIT`: what is left of it when an adversary chooses the ablation.
-- `core CIRCUIT`: what all circuits that do its task equally well share.
 - `induction MODEL`: the induction circuit, with the evidence for and against every head.
 - `show CIRCUIT`: a circuit or a graph that was found, in text; a graph as JSON for other programs.
 """
@@ -16,9 +15,8 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from interp.artifacts import kinds_of
 from interp.circuits.circuit import Circuit, edge_text
 from interp.circuits.config import EvaluationConfig, FindConfig, InductionConfig
-from interp.circuits.core import Core, CoreConfig, cores_of, three_numbers
 from interp.circuits.found_circuit import EdgeCircuit, FoundCircuit, UnderAttack
-from interp.circuits.worst_case import AttackConfig, WorstCase, attacks_of
+from interp.circuits.worst_case import AttackConfig, WorstCase, attacks_of, mean_and_worst
 from interp.claims import OwnText
 from interp.errors import ConfigError, NoGapError
 from interp.models.hooked import HookedModel
@@ -29,7 +27,7 @@ from interp.patching.patching_map import METRIC_OF, MetricName
 from interp.progress import Progress, reported
 from interp.tracing.graph import KIND, AttributionGraph
 from interp.workspace import Workspace
-from workbench.analysis import Analysis, AnalysisRun, Resumable
+from workbench.analysis import Analysis, AnalysisRun
 from workbench.terminal import (
     Heading,
     InWorkspace,
@@ -152,21 +150,7 @@ class Find(FindConfig, EvaluationConfig, Threaded, RunsModel, Analysis["EdgeCirc
 
 
 @dataclass(frozen=True, kw_only=True)
-class OfCircuit(Threaded, RunsModel):
-    """Options of what is measured on a circuit that was found."""
-
-    circuit: Annotated[str, Argument("CIRCUIT")]
-    """Name of a circuit that `circuit find` made."""
-    task: TaskName | None = None
-    """File of prompts; needed where the circuit's own file was too large to be kept. Default: the circuit's task."""
-
-    def default_name(self) -> str:
-        """Return the name of the circuit."""
-        return slug(self.circuit)
-
-
-@dataclass(frozen=True, kw_only=True)
-class AttackCircuit(AttackConfig, OfCircuit, Analysis["WorstCase"]):
+class AttackCircuit(AttackConfig, Threaded, RunsModel, Analysis["WorstCase"]):
     """Attack a circuit: an adversary chooses which other edges are replaced.
 
     Example: workbench circuit attack ioi-smollm2-135m
@@ -185,12 +169,20 @@ class AttackCircuit(AttackConfig, OfCircuit, Analysis["WorstCase"]):
     words: ClassVar[tuple[str, ...]] = ("circuit", "attack")
     makes: ClassVar[str] = "worst_case"
 
+    circuit: Annotated[str, Argument("CIRCUIT")]
+    """Name of a circuit that `circuit find` made."""
+    task: TaskName | None = None
+    """File of prompts; needed where the circuit's own file was too large to be kept. Default: the circuit's task."""
+
+    def default_name(self) -> str:
+        return slug(self.circuit)
+
     def measure(self, run: AnalysisRun) -> WorstCase:
         from interp.circuits.attack import attack_circuit
 
         circuit = run.open(EdgeCircuit, self.circuit)
         model = run.model(circuit.settings.model)
-        task, held_out, _ = _other_prompts(model, circuit, self.task, self.prompts, self.seed, self.prompts)
+        task, held_out = _other_prompts(model, circuit, self.task, self.prompts, self.seed)
         ablation = circuit.evaluation.settings.ablation
         others = (name for name in self.ablations if name != ablation)
         config = settings_of(self, AttackConfig, ablations=(ablation, *others))
@@ -204,46 +196,6 @@ class AttackCircuit(AttackConfig, OfCircuit, Analysis["WorstCase"]):
                 model_name=circuit.settings.model,
                 name=circuit.name,
                 wordings=_wordings(model, circuit, self.prompts, self.seed, task, held_out),
-                say=say,
-                progress=progress,
-            )
-
-
-@dataclass(frozen=True, kw_only=True)
-class FindCore(CoreConfig, OfCircuit, Resumable["Core"]):
-    """Search many circuits that do a task equally well, and what all of them share.
-
-    Example: workbench circuit core ioi-smollm2-135m
-
-    The searches differ in prompts, wordings of the task, thresholds and methods. From each circuit nodes are taken out,
-    and replaced by the next edges of the ranking. Further circuits are searched outside the smallest one. Some held-out
-    prompts admit the equally good circuits, others state their numbers. The null is circuits of the same nodes wired at
-    random, with as many edges into each input. On SmolLM2 it takes about ten minutes on two cores; the price is said
-    first.
-    """
-
-    words: ClassVar[tuple[str, ...]] = ("circuit", "core")
-    makes: ClassVar[str] = "core"
-
-    def measure(self, run: AnalysisRun) -> Core:
-        from interp.circuits.find_core import find_core
-
-        circuit = run.open(EdgeCircuit, self.circuit)
-        model = run.model(circuit.settings.model)
-        task, held_out, draw = _other_prompts(model, circuit, self.task, self.judging, self.seed, 2 * self.judging)
-        with run.progress("core", "circuits") as progress:
-            return find_core(
-                model,
-                lambda number: draw(number, self.prompts),
-                task,
-                held_out,
-                circuit.circuit,
-                settings_of(self, CoreConfig),
-                ablation=circuit.evaluation.settings.ablation,
-                by=circuit.settings.by,
-                model_name=circuit.settings.model,
-                name=circuit.name,
-                resume=run.training,
                 say=say,
                 progress=progress,
             )
@@ -285,13 +237,9 @@ def _wordings(model: HookedModel, circuit: EdgeCircuit, n: int, seed: int, *othe
 
 
 def _other_prompts(
-    model: HookedModel, circuit: EdgeCircuit, given: str | None, n: int, seed: int, n_held_out: int
-) -> "tuple[Task, Task, Callable[[int, int], Task]]":
-    """Return `n` prompts of a circuit's task and held-out ones, none of them among those that scored its edges.
-
-    And what draws further prompts by a number: the wordings of the task take turns.
-    """
-    from interp.circuits.tasks import N_TEMPLATES
+    model: HookedModel, circuit: EdgeCircuit, given: str | None, n: int, seed: int
+) -> "tuple[Task, Task]":
+    """Return `n` prompts of a circuit's task and as many held-out ones, none of them among those that scored edges."""
     from workbench.opening import open_task
 
     of, name, metric = circuit.settings.task, circuit.settings.task.name, METRIC_OF[circuit.settings.task.metric]
@@ -302,25 +250,15 @@ def _other_prompts(
         source = circuit.file
 
     drawn, n_scored = of.origin.get("seed", 0 if is_file else seed), of.n_prompts
-    count = n_scored + n + n_held_out + n // 4 + 4  # some may coincide
+    count = n_scored + 2 * n + n // 4 + 4  # some may coincide
     prompts = _measured(model, metric, open_task(model, source, count, seed=int(drawn or 0)))
     task, rest = prompts.split(n_scored)[1].split(n)
-    if rest.n_prompts < n_held_out:
+    if rest.n_prompts < n:
         raise ConfigError(
-            f"{n + n_held_out} prompts are needed that did not score edges of {circuit.name}, {n} to choose and "
-            f"{n_held_out} to judge; {given or name} has {task.n_prompts + rest.n_prompts}: ask for fewer"
+            f"{2 * n} prompts are needed that did not score edges of {circuit.name}, {n} to choose and {n} "
+            f"to judge; {given or name} has {task.n_prompts + rest.n_prompts}: ask for fewer"
         )
-    held_out = rest.take(range(n_held_out))
-
-    def draw(number: int, n_prompts: int) -> "Task":
-        turn = (number - 1) % (1 + (0 if is_file else N_TEMPLATES.get(name, 0)))
-        make = partial(_drawn, model, source, n_prompts, metric, task, held_out, seed=1000 * seed + number)
-        try:
-            return make(template=turn - 1 if turn else None)
-        except ConfigError:  # the model does not do the task in this wording
-            return make()
-
-    return task, held_out, draw
+    return task, rest.take(range(n))
 
 
 def _bars() -> Callable[[str], Progress]:
@@ -409,12 +347,10 @@ class Show(InWorkspace, RunsModel):
         return None
 
     def _tested(self, artefact: FoundCircuit) -> list[str]:
-        """Return mean, worst case and core of a circuit, and a line for each attack and core in the workspace."""
-        workspace = Workspace(self.workspace)
-        attacks, cores = attacks_of(workspace, artefact.key), cores_of(workspace, artefact.key)
+        """Return mean and worst case of a circuit, and a line for each attack in the workspace."""
+        attacks = attacks_of(Workspace(self.workspace), artefact.key)
         lines = [f"attacked: {attack.headline()}" for attack in attacks]
-        lines += [f"core: {line}" for core in cores for line in (core.headline(), *core.details())]
-        return [*filter(None, [three_numbers(artefact, attacks, cores)]), *lines]
+        return [*filter(None, [mean_and_worst(artefact, attacks)]), *lines]
 
     def _groups(self, workspace: Workspace, graph: AttributionGraph, story: "Story | None") -> None:
         """Print the boxes of a story that hold several latents, judged by the effects of ablating these."""
