@@ -497,7 +497,7 @@ def find_circuit(
         verified=None if verified is None else verified.agreement(),
         prompts=prompt_texts(model, task),
         edge_scores=edge_table(scores, verified) if scores.level == "edge" else None,
-        node_scores=None if nodes is None else node_table(nodes, verified if nodes is scores else None),
+        node_scores=node_table(nodes, verified if nodes is scores else None),
         curve=Table.of(FaithfulnessPoint, ranking.curve.points(ranking.signed)),
         pattern_heads=pattern_heads,
         patterns=patterns,
@@ -516,25 +516,22 @@ def _check_apart(task: Task, held_out: Task) -> None:
 
 def _score(
     model: HookedModel, task: Task, config: FindConfig, graph: Graph | None, step: StepProgress
-) -> tuple[EdgeScores, EdgeScores | None, Verified | None]:
+) -> tuple[EdgeScores, EdgeScores, Verified | None]:
     """Return scores at the chosen level, scores of nodes, and the highest-ranked ones patched one by one."""
     size = config.evaluation.batch_size
     score = partial(attribute, model, task, ablation=config.ablation, batch_size=size, steps=config.steps)
     scores = score(graph, method=config.method, level=config.level, progress=step(f"scoring {config.level}s"))
-    nodes = scores if config.level == "node" else None
-    if config.node_scores and nodes is None:
-        gradient = "eap-ig" if config.method == "acdc" else config.method
-        nodes = score(method=gradient, level="node")
+    nodes = scores
+    if config.level == "edge":
+        nodes = score(method="eap-ig" if config.method == "acdc" else config.method, level="node")
     verified = None
     if config.verify:
         verified = verify_top_k(scores, model, task, min(config.verify, len(scores)), by=config.by, batch_size=size)
     return scores, nodes, verified
 
 
-def _with_effects(circuit: Circuit, nodes: EdgeScores | None) -> Circuit:
+def _with_effects(circuit: Circuit, nodes: EdgeScores) -> Circuit:
     """Return the circuit with each node's own score and its interval over prompts."""
-    if nodes is None:
-        return circuit
     interval = nodes.interval()
     number = {name: i for i, name in enumerate(nodes.graph.sources)}
 

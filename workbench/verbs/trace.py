@@ -284,8 +284,6 @@ class Attribute(AttributionConfig, InWorkspace, AppliesDictionary, Threaded, Run
     batch_size: Derived[int] = 8
     top: int = 15
     """Features to show for each SAE."""
-    include_bos: bool = False
-    """Attribute to features at the BOS position too. SAEs do not see it in training."""
     model: ModelName | None = None
     """Model to run. Default: the one that the SAE belongs to."""
 
@@ -308,7 +306,7 @@ class Attribute(AttributionConfig, InWorkspace, AppliesDictionary, Threaded, Run
             device=self.use_device(),
         )
         prompts = self._prompts(model)
-        first = unseen_positions(model, include_bos=self.include_bos)
+        first = unseen_positions(model)
         config = settings_of(self, AttributionConfig, first=first)
         attributions = attribute(model, saes, prompts, config)
         names = {id(sae): name for sae, name in zip(saes, self.saes, strict=True)}
