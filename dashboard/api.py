@@ -159,7 +159,7 @@ def vector(workspace: Workspace, features: str, index: Count) -> dict[str, objec
 
 
 def uses(workspace: Workspace, features: str, index: Count) -> dict[str, object]:
-    """Return the maps, circuits and direction reports that contain one feature, and its stored proofs.
+    """Return the maps, direction reports and graphs that contain one feature, and its stored proofs.
 
     `outdated` of a proof says why it no longer applies to the features as they are now; else it is empty.
     """

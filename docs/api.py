@@ -39,7 +39,7 @@ SUBJECTS = {
     "training": ("Dictionaries: training and files", "saes.training saes.kinds saes.weights"),
     "features": ("Features", "saes.features"),
     "evaluation": ("Evaluation of dictionaries", "saes.evaluation"),
-    "feature-circuits": ("Attribution to features, and their circuits", "saes.circuits"),
+    "attribution": ("Attribution to features", "saes.attribution"),
     "sets": ("Transcoders of every layer", "saes.sets"),
     "studies": ("Small models that each show one thing", "interp.studies"),
     "acts": ("Acts: questions to a model", "saes.acts"),

@@ -71,11 +71,9 @@ if TYPE_CHECKING:
     from interp.circuits.causal_programs import CausalProgram
     from interp.circuits.circuit import Circuit
     from interp.circuits.config import EvaluationConfig, FindConfig, HeadScoresConfig, InductionConfig
-    from interp.circuits.core import CoreConfig
     from interp.circuits.edge_effect import measure_edge
     from interp.circuits.find import evaluate as evaluate_circuit
     from interp.circuits.find import find_circuit
-    from interp.circuits.find_core import find_core
     from interp.circuits.graph import Graph
     from interp.circuits.head_kinds import score_heads
     from interp.circuits.head_weights import composition as head_composition
@@ -159,8 +157,6 @@ register(
     Kind("heads_in_text", "heads-in-text", "interp.circuits.heads_in_text:HeadsInText"),
     Kind("induction_circuit", "induction-circuits", "interp.circuits.induction_circuit:InductionCircuit", "circuit"),
     Kind("edge_circuit", "edge-circuits", "interp.circuits.found_circuit:EdgeCircuit", "circuit"),
-    Kind("neuron_circuit", "neuron-circuits", "interp.circuits.neuron_circuit:NeuronCircuit"),
-    Kind("core", "cores", "interp.circuits.core:Core"),
     Kind("worst_case", "worst-cases", "interp.circuits.worst_case:WorstCase"),
     Kind("claim", "claims", "interp.claims:Claim"),
     Kind("attribution_graph", "graphs", "interp.tracing.graph:AttributionGraph"),

@@ -80,18 +80,6 @@ TEXT_HEAD_KINDS = {
 _BLOCK = re.compile(r"^blocks\.(\d+)\.(.+)$")
 _HEAD = re.compile(r"^L(\d+)H(\d+)$")
 _MLP = re.compile(r"^L(\d+)MLP$")
-_FEATURE = re.compile(r"^L(\d+)([a-z]+)\.(\d+|error)$")
-
-# Hook points of dictionaries in a block, in the order of computation: short name, suffix, rank among the block's nodes.
-_FEATURE_POINTS = {
-    "pre": ("hook_resid_pre", -0.1),
-    "z": ("attn.hook_z", 0.1),
-    "attn": ("hook_attn_out", 0.2),
-    "mid": ("hook_resid_mid", 0.3),
-    "neurons": ("mlp.hook_post", 0.4),
-    "mlp": ("hook_mlp_out", 0.5),
-    "resid": ("hook_resid_post", 0.6),
-}
 
 
 @dataclass(frozen=True, order=True)
@@ -126,25 +114,16 @@ def parse_head(text: str) -> HeadName:
 
 @dataclass(frozen=True)
 class NodeName:
-    """One node of a circuit: `embed`, a head `L5H1`, an MLP `L5MLP`, or `logits`.
-
-    In circuits of sparse features it is also a latent `L5resid.123` of the dictionary at a hook point, or the error
-    node `L5resid.error` of that dictionary.
-    """
+    """One node of a circuit: `embed`, a head `L5H1`, an MLP `L5MLP`, or `logits`."""
 
     kind: str
-    """One of `embed`, `head`, `mlp`, `logits`, `feature` and `error`."""
+    """One of `embed`, `head`, `mlp` and `logits`."""
     layer: int | None = None
     head: int | None = None
-    point: str = ""
-    """Short name of the hook point of a feature or error: one of `pre z attn mid neurons mlp resid`."""
-    feature: int | None = None
 
     def __str__(self) -> str:
         if self.kind == "head":
             return f"L{self.layer}H{self.head}"
-        if self.point:
-            return f"L{self.layer}{self.point}.{'error' if self.feature is None else self.feature}"
         return f"L{self.layer}MLP" if self.kind == "mlp" else self.kind
 
     @property
@@ -152,8 +131,6 @@ class NodeName:
         """Sort key in the order of computation: embed, then the heads and the MLP of each layer, then logits."""
         if self.layer is None:
             return (-1.0 if self.kind == "embed" else float("inf"), 0, 0)
-        if self.point:
-            return (self.layer + _FEATURE_POINTS[self.point][1], int(self.kind == "error"), self.feature or 0)
         return (float(self.layer), int(self.kind == "mlp"), self.head or 0)
 
 
@@ -165,27 +142,7 @@ def parse_node(text: str) -> NodeName:
         return NodeName("head", int(match[1]), int(match[2]))
     if match := _MLP.match(text):
         return NodeName("mlp", int(match[1]))
-    if (match := _FEATURE.match(text)) and match[2] in _FEATURE_POINTS:
-        if match[3] == "error":
-            return NodeName("error", int(match[1]), point=match[2])
-        return NodeName("feature", int(match[1]), point=match[2], feature=int(match[3]))
-    raise UnknownNameError("node", text, ["embed", "L5H1", "L5MLP", "logits", "L5resid.123", "L5resid.error"])
-
-
-def feature_node(hook_point: str, feature: int | None) -> NodeName:
-    """Return the node of a latent of the dictionary at a hook point; with `feature` None, its error node.
-
-    Raises `UnknownNameError` for a hook point that features in circuits cannot have.
-
-    >>> str(feature_node("blocks.9.hook_resid_post", 123))
-    'L9resid.123'
-    """
-    parsed = parse_hook_point(hook_point)
-    short = next((name for name, (suffix, _) in _FEATURE_POINTS.items() if suffix == parsed.suffix), None)
-    if parsed.layer is None or short is None:
-        known = [f"blocks.N.{suffix}" for suffix, _ in _FEATURE_POINTS.values()]
-        raise UnknownNameError("hook point of features", hook_point, known)
-    return NodeName("error" if feature is None else "feature", parsed.layer, point=short, feature=feature)
+    raise UnknownNameError("node", text, ["embed", "L5H1", "L5MLP", "logits"])
 
 
 def parse_hook_point(text: str) -> HookPoint:

@@ -1,4 +1,4 @@
-"""Sparse features of activations: train them, score them, read them, find their circuits.
+"""Sparse features of activations: train them, score them, read them, see their effects.
 
     from saes import load_sae, compare
 
@@ -16,7 +16,7 @@ Subjects, one folder each:
 - `weights`     our folder, and one file per foreign format
 - `features`    statistics, examples and labels of features, by rule; interventions with them
 - `evaluation`  in the model, probing, absorption, recovery, comparison, scaling
-- `circuits`    attribution to features, circuits of features
+- `attribution` effects of features on an answer
 - `explain`     labels by a language model
 - `acts`        questions to a model and about features, each a class
 """
@@ -29,11 +29,9 @@ from interp.registry import Kind, register
 if TYPE_CHECKING:
     from saes.acts.features import Steer
     from saes.acts.session import Session
-    from saes.circuits.attribution import AttributionConfig
-    from saes.circuits.attribution import attribute as attribute_features
-    from saes.circuits.feature_circuit import FeatureCircuitConfig
-    from saes.circuits.find import find_feature_circuit
-    from saes.circuits.sites import MeasuredPrompts, open_sites
+    from saes.attribution.attribution import attribute as attribute_features
+    from saes.attribution.config import AttributionConfig
+    from saes.attribution.sites import MeasuredPrompts, open_sites
     from saes.evaluation.absorption import AbsorptionConfig, first_letters, measure_absorption
     from saes.evaluation.compare import compare
     from saes.evaluation.crosscoder_latents import compare_models
@@ -87,7 +85,6 @@ register(
     Kind("neurons", "neurons", "saes.features.neurons:NeuronLabels"),
     Kind("labels", "labels", "saes.features.written_labels:Labels"),
     Kind("proof", "proofs", "saes.features.proof:Proof"),
-    Kind("feature_circuit", "feature-circuits", "saes.circuits.feature_circuit:FeatureCircuit", "circuit"),
     Kind("evaluation", "evaluations", "saes.evaluation.evaluation:SAEEvaluation"),
     Kind("sae_comparison", "sae-comparisons", "saes.evaluation.sae_comparison:SAEComparison"),
     Kind("size_law", "size-laws", "saes.evaluation.scaling:SizeLaw"),

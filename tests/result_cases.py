@@ -363,14 +363,6 @@ def variants():
     return trace_variants(small(), "say {}", words, interp.Neurons(), interp.TraceConfig(max_feature_nodes=32))
 
 
-def feature_circuit():
-    config = saes.FeatureCircuitConfig(
-        attribution=saes.AttributionConfig(steps=2), n_features=2, verify=1, n_random=2, nulls=False
-    )
-    model = planted_pair()
-    return saes.find_feature_circuit(model, perfect_dictionaries(), planted_task(model), config)
-
-
 @cache
 def proof():
     from saes.features.case import ProofWords
@@ -425,7 +417,6 @@ DICTIONARIES = {
     "groups of a graph, judged": Case(groups, "name latents agreement random random_high p"),
     "story of a graph": Case(story, "box kind share effect nodes to"),
     "template of graphs": Case(variants, "source target mean low high same_sign n"),
-    "circuit of features": Case(feature_circuit, "source target via position score"),
     "proof of a feature": Case(proof, PROVED + " p_holm holds", figure=True),
     "measure of a feature": Case(lambda: proof().measures[0], PROVED),
 }  # fmt: skip

@@ -22,7 +22,6 @@ from dashboard.figures import plot
 from interp.artifacts import KINDS, Artefact, Table, as_json, open_artefact, save_artefact, verify
 from interp.circuits.alignment import AlignmentConfig
 from interp.circuits.measure_heads import measure_heads
-from interp.circuits.neuron_circuit import NeuronCircuitConfig
 from interp.circuits.text_kinds import TEXT_KINDS
 from interp.circuits.worst_case import AttackConfig
 from interp.errors import ConfigError, CorruptError
@@ -174,11 +173,9 @@ CASES = {
     "alignment": Case(lambda: aligned(), "basis rank accuracy low high changed stayed", figure=True),
     "judged readings": Case(
         lambda: readings(), "kind hook_point cosine low high shuffled empty prompt with_prompt ..."),
-    "neuron circuit": Case(lambda: neurons(), "neuron score"),
     "monitor": Case(make_monitor.monitor, "name split auroc caught ...", figure=True),
     "worst case": Case(lambda: attacked(), "ablation wording what n_removed left low high lost", figure=True),
     "claim": Case(lambda: claimed(), "changed value low high null outcome seconds", figure=True),
-    "core": Case(lambda: searched(), "number origin threshold n_edges faithfulness low high equally_good", figure=True),
     **GEOMETRY,
     **DICTIONARIES,
     **OTHERS,
@@ -204,14 +201,6 @@ def readings():
     return judge_readings(interp.load_model("small:mlp-1l"), positions, [own], ["blocks.0.hook_resid_post"], config)
 
 
-def neurons():
-    from interp.circuits.neurons import find_neurons
-    from tests.interp.test_neuron_circuit import planted_task
-
-    config = NeuronCircuitConfig(n_neurons=3, verify=3, n_random=2)
-    return find_neurons(*planted_task("gpt2", 0), config, model_name="tiny")
-
-
 def attacked():
     few = AttackConfig(prompts=2, ablations=("resample",), exchanges=1, n_random=1, fractions=(0.5, 1.0))
     return interp.attack_circuit(model(), *task().split(2), planted_circuit(), few, model_name="planted:induction")
@@ -227,15 +216,6 @@ def claimed():
     stated = StatedNumber(sentence="It copies", subject="circuit", formula="rise", unit="nats", value=0.9, low=0.8,
                           high=1.0, null=0.2, nulls=("5 random heads",), outcome="supported")  # fmt: skip
     return Claim(settings=file, stated=stated, variations=(row, other), changed_inputs=(), machine={"threads": "1"})
-
-
-def searched():
-    few = interp.CoreConfig(circuits=2, prompts=2, judging=2, exchanges=1, n_random=1, methods=("eap-ig",))
-
-    def prompts(number: int):
-        return interp.make_task("induction", model(), n_prompts=2, seed=number)
-
-    return interp.find_core(model(), prompts, *task().split(2), planted_circuit(), few, model_name="planted:induction")
 
 
 def onset():

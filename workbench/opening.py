@@ -353,9 +353,9 @@ def feature_table(workspace: Workspace, sae: str) -> dict[int, dict[str, Any]]:
     return {row["feature"]: row for row in rows}
 
 
-def unseen_positions(model: HookedModel, *, include_bos: bool) -> int:
+def unseen_positions(model: HookedModel) -> int:
     """Return the number of positions at the start to leave out: 1 where the model has a BOS token, which SAEs do not
-    see in training, since its residual differs from all others; 0 with `include_bos`."""
+    see in training, since its residual differs from all others."""
     from interp.models.adapter import bos_token_id
 
-    return int(bos_token_id(model) is not None and not include_bos)
+    return int(bos_token_id(model) is not None)

@@ -30,14 +30,13 @@ from dashboard.figures.theme import LIGHT, Theme, canvas_colours, visible
 from dashboard.requests import RequestFields, add_routes
 from dashboard.sources import current
 from interp.artifacts import FOLDERS, as_json, kinds_of
-from interp.circuits.core import Core, cores_of
 from interp.circuits.found_circuit import FoundCircuit, open_circuit
 from interp.errors import UnknownNameError
 from interp.notes import GraphMarks
 
 VIAS = ("q", "k", "v", "other")
 """Inputs that an edge enters, in the order of the browser's lines; `other` is an MLP or the logits."""
-KINDS = {"error": 1, "embed": 2, "logits": 3}
+KINDS = {"embed": 2, "logits": 3}
 """Marks of the browser (assets/graph/model.mjs); any other node is 0, a circle."""
 
 
@@ -74,11 +73,10 @@ class _Whole:
         return cls(edges, rows, sorted(ids, key=lambda name: (node_of(name).order, _position(name))))
 
 
-def content(artefact: FoundCircuit, core: Core | None = None) -> dict[str, Any]:
+def content(artefact: FoundCircuit) -> dict[str, Any]:
     """Return all that may be drawn as columns: nodes with their row, column and role, edges with their input.
 
-    `input` is the largest score of all: without a core the width of a line is its share of that, with one the share of
-    equally good circuits in which the edge returns.
+    `input` is the largest score of all: the width of a line is its share of that.
     """
     whole = _Whole.of(artefact)
     roles = {node.name: node.role for node in artefact.circuit.nodes if node.role}
@@ -92,7 +90,7 @@ def content(artefact: FoundCircuit, core: Core | None = None) -> dict[str, Any]:
     top = max((row.size for row in whole.rows), default=0.0)
     return {
         "tokens": [_title(members[0], tokens(artefact)) for members in columns],
-        "rows": ["embed", *(_level(members[0]) for members in layers)],
+        "rows": ["embed", *(f"L{node_of(members[0]).layer}" for members in layers)],
         "n_layers": len(layers),
         "roles": [role.replace("_", " ") for role in known],
         "proposals": PROPOSALS,
@@ -115,9 +113,7 @@ def content(artefact: FoundCircuit, core: Core | None = None) -> dict[str, Any]:
             "weight": [_short(row.score or 0.0) for row in whole.rows],
             "via": [VIAS.index(row.via or "other") for row in whole.rows],
             "id": [row.id for row in whole.rows],
-        }
-        | ({} if core is None else {"returns": [core.share(row.key) for row in whole.rows]}),
-        "widths": "width: score, from one run" if core is None else f"width: share of {core.n_good} circuits",
+        },
     }
 
 
@@ -168,7 +164,7 @@ def _layers(nodes: list[str]) -> list[list[str]]:
 
 
 def _columns(nodes: list[str]) -> list[list[str]]:
-    """Return the nodes of each column that is used: by position, else by head; MLPs and error nodes are rightmost."""
+    """Return the nodes of each column that is used: by position, else by head; MLPs are rightmost."""
     by_position = any(_position(name) >= 0 for name in nodes)
     columns: dict[float, list[str]] = {}
     for name in nodes:
@@ -176,7 +172,7 @@ def _columns(nodes: list[str]) -> list[list[str]]:
             columns.setdefault(_position(name), []).append(name)
         elif node_of(name).layer is not None:
             node = node_of(name)
-            at = float("inf") if node.kind in ("mlp", "error") else float(node.head or 0)
+            at = float("inf") if node.kind == "mlp" else float(node.head or 0)
             columns.setdefault(at, []).append(name)
     return [columns[at] for at in sorted(columns)] or [["embed"]]
 
@@ -185,16 +181,11 @@ def _index(parts: list[list[str]], name: str, otherwise: int) -> int:
     return next((i for i, members in enumerate(parts) if name in members), otherwise)
 
 
-def _level(member: str) -> str:
-    name = node_of(member)
-    return f"L{name.layer} {name.point}".rstrip()
-
-
 def _title(member: str, texts: list[str]) -> str:
     position, name = _position(member), node_of(member)
     if position >= 0:
         return f"{position} {visible(texts[position], 12)}" if position < len(texts) else f"position {position}"
-    titles = {"mlp": "MLP", "feature": "features", "error": "errors", "embed": ""}
+    titles = {"mlp": "MLP", "embed": ""}
     return titles.get(name.kind, f"head {name.head}")
 
 
@@ -242,8 +233,7 @@ def _open(folder: str, name: str) -> FoundCircuit:
 
 def _graph(folder: str, name: str) -> dict[str, Any]:
     artefact, query = _open(folder, name), flask.request.args
-    core = next(iter(cores_of(current().workspace, artefact.key)), None)
-    whole, n = content(artefact, core), whole_number(query.get("n", ""))
+    whole, n = content(artefact), whole_number(query.get("n", ""))
     view = CircuitView(n if n is None else max(1, min(n, whole["limit"])), query.get("paths") == "1")
     edits = notes().graph_edits(artefact.key)
     return whole | {"edits": edits, "shown": as_json(view), "part": part(artefact, view)}

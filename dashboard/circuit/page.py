@@ -18,18 +18,17 @@ from dashboard.components.evidence import claim_fold, evidence_table, number, re
 from dashboard.components.frame import Children, Part, attrs, fold, graph, page, panel, quiet_link, stat, verdict
 from dashboard.components.glossary import glossary
 from dashboard.components.pages import Page, artefact_menu, circuit_href, heads_href, menu_choices, prompt_href
-from dashboard.figures.circuit_tests import attack_strength, two_circuits
+from dashboard.figures.circuit_tests import attack_strength
 from dashboard.figures.circuits import agreement, faithfulness_at, faithfulness_curve, via_colours
 from dashboard.figures.heads import attention_pattern
 from dashboard.figures.theme import DARK, LIGHT, Theme, theme, visible
 from dashboard.sources import PageSources, current, open_artefact
 from interp.artifacts import as_json, kinds_of
 from interp.circuits.circuit import KeyEvidence, NodeEffect
-from interp.circuits.core import Core, cores_of, three_numbers
 from interp.circuits.found_circuit import EdgeCircuit, FaithfulnessPoint, FoundCircuit, ScoredNode, open_circuit
 from interp.circuits.head_scores import HeadScores
 from interp.circuits.induction_circuit import InductionCircuit
-from interp.circuits.worst_case import WorstCase, attacks_of
+from interp.circuits.worst_case import WorstCase, attacks_of, mean_and_worst
 from interp.errors import program
 from interp.names import parse_node
 from interp.results import Record
@@ -66,8 +65,8 @@ def curve_panel(present: bool) -> html.Section:
     )
 
 
-def table_panel(unit: str, *, returns: bool = False) -> html.Section:
-    """Return the edges as a table; `unit` says what their score is. With a core, `returns` shows their share."""
+def table_panel(unit: str) -> html.Section:
+    """Return the edges as a table; `unit` says what their score is."""
     signed = {"function": "params.value == null ? '' : d3.format('+.3~g')(params.value)"}
     number = {"valueFormatter": signed, "type": "rightAligned"}
     columns = [
@@ -79,11 +78,6 @@ def table_panel(unit: str, *, returns: bool = False) -> html.Section:
         {"field": "exact", "headerName": "exact", "width": 96, **number},
         {"field": "interval", "headerName": "95 % interval", "flex": 1.3, "minWidth": 120, "sortable": False},
         {"field": "member", "headerName": "in circuit", "width": 92},
-        {
-            **{"field": "returns", "headerName": "returns", "width": 92, "hide": not returns, **number},
-            "headerTooltip": "share of equally good circuits that have this edge",
-            "valueFormatter": {"function": "params.value == null ? '' : d3.format('.0%')(params.value)"},
-        },
     ]
     grid = dag.AgGrid(
         id="circuit-grid", columnDefs=columns, getRowId="params.data.id", className="wb-grid", columnSize=None,
@@ -94,7 +88,7 @@ def table_panel(unit: str, *, returns: bool = False) -> html.Section:
     )
 
 
-def table_row(row: view.EdgeRow, core: Core | None = None) -> dict[str, Any]:
+def table_row(row: view.EdgeRow) -> dict[str, Any]:
     """Return one row of the table."""
     interval = "" if row.low is None or row.high is None else f"{row.low:.3g} to {row.high:.3g}".replace("-", "−")
     return {
@@ -102,7 +96,6 @@ def table_row(row: view.EdgeRow, core: Core | None = None) -> dict[str, Any]:
         "via": VIA_WORDS[row.via] if row.via else "",
         "interval": interval,
         "member": "yes" if row.member else "",
-        "returns": None if core is None else core.share(row.key),
     }
 
 
@@ -118,19 +111,19 @@ def layout(
     for chosen in filter(None, at.split(",")):
         view.check_chosen(chosen, edges, artefact)
     choices = menu_choices(context.workspace, kinds_of("circuit"))
-    attacks, cores = attacks_of(context.workspace, artefact.key), cores_of(context.workspace, artefact.key)
+    attacks = attacks_of(context.workspace, artefact.key)
     return page(
         "Circuit",
         dcc.Store(id="circuit-name", data=artefact.key),
         dcc.Store(id="circuit-view", data={"n": edges.number(n), "paths": paths == "1"}),
         dcc.Store(id="circuit-chosen", data=at or None),
         verdict(
-            f"{three_numbers(artefact, attacks, cores) or artefact.headline()}.",
+            f"{mean_and_worst(artefact, attacks) or artefact.headline()}.",
             html.Ul([html.Li(visible(line, 600)) for line in artefact.details()], className="wb-said"),
             html.P(f"Rule: {visible(artefact.verdict.rule, 4000)}"),
         ),
         _fewer_than_attend(context.workspace, artefact),
-        *_tested(artefact, attacks, cores),
+        _tested(artefact, attacks),
         claim_fold(artefact),
         html.Div(
             [
@@ -139,7 +132,7 @@ def layout(
                     [curve_panel(artefact.curve is not None), html.Div(id="circuit-side", tabIndex=-1)],
                     className="wb-circuit-side",
                 ),
-                table_panel(artefact.unit, returns=bool(cores)),
+                table_panel(artefact.unit),
             ],
             className="wb-circuit",
         ),
@@ -159,28 +152,19 @@ def _fewer_than_attend(workspace: Workspace, artefact: FoundCircuit) -> html.P |
     return html.P([link, "; those of a circuit also read an earlier head, tested by patching it."], className="wb-note")
 
 
-def _tested(artefact: FoundCircuit, attacks: list[WorstCase], cores: list[Core]) -> list[html.P]:
-    """Return what an attack left of a circuit and what its core is, with links, or the commands that measure them."""
+def _tested(artefact: FoundCircuit, attacks: list[WorstCase]) -> html.P | None:
+    """Return what an attack left of a task's circuit, with a link, or the command that measures it."""
     if not isinstance(artefact, EdgeCircuit):
-        lines = [visible(f"{line[0].upper()}{line[1:]}.", 600) for line in artefact.under_attack()]
-        return [html.P(line, className="wb-note") for line in lines]
-    tests: list[tuple[str, WorstCase | Core | None, str, str]] = [
-        ("Worst case: ", next(iter(attacks), None), "attack", "Not attacked yet: helpers and hurters may cancel. "),
-        ("Core: ", next(iter(cores), None), "core", "One run: other prompts and methods may find other edges. "),
-    ]
-    return [
-        html.P([unknown, html.Code(f"{program()} circuit {verb} {artefact.name}")], className="wb-note")
-        if found is None
-        else html.P([known, quiet_link(f"{found.headline()}.", found.href)], className="wb-note")
-        for known, found, verb, unknown in tests
-    ]
+        return None
+    if not attacks:
+        command = html.Code(f"{program()} circuit attack {artefact.name}")
+        return html.P(["Not attacked yet: helpers and hurters may cancel. ", command], className="wb-note")
+    return html.P(["Worst case: ", quiet_link(f"{attacks[0].headline()}.", attacks[0].href)], className="wb-note")
 
 
 def show_tests(name: str, scheme: str | None) -> list[html.Section]:
-    """Return the panels of the strongest attack and of the newest core of a circuit, where there are any."""
-    workspace, colours = current().workspace, theme(scheme)
-    panels = [_attack_panel(attack, colours) for attack in attacks_of(workspace, name)[:1]]
-    return panels + [_core_panel(core, colours) for core in cores_of(workspace, name)[:1]]
+    """Return the panel of the strongest attack of a circuit, where there is one."""
+    return [_attack_panel(attack, theme(scheme)) for attack in attacks_of(current().workspace, name)[:1]]
 
 
 def _attack_panel(attack: WorstCase, colours: Theme) -> html.Section:
@@ -191,29 +175,6 @@ def _attack_panel(attack: WorstCase, colours: Theme) -> html.Section:
         note=f"Of prompts with the behaviour, {attack.worst.lost:.0%} lose more than half of it in the worst case.",
         more="Helpers are edges outside the circuit that raise the metric. Lines: the strongest of them replaced, by "
         "values of the corrupted prompt (resample), of another one (other), their mean, or zero.",
-    )
-
-
-def _core_panel(core: Core, colours: Theme) -> html.Section:
-    """Return two equally good circuits that share least, and edges that can replace each other."""
-    null = "" if core.chance is None else f"By chance: {core.null_said}."
-    if (pair := core.pair) is None:
-        return panel("Core", note=f"{core.said}.", more=null)
-    rows = core.substitutes.rows(order="before - without desc", limit=_LISTED)
-    records = [
-        {"circuit": s.circuit, "edges of": s.out, "or": s.instead}
-        | {"faithfulness": f"{s.before:.2f}; without {s.without:.2f}; instead {s.after:.2f}"}
-        for s in rows
-    ]
-    return panel(
-        "Two circuits that do it equally well",
-        graph("circuit-pair", figure=two_circuits(core, colours), label="Nodes of two circuits", height=360),
-        *([html.H3("Substitutes"), records_table(records)] if records else []),
-        note=f"They share {pair.shared:,} edges, which alone reach {pair.shared_faithfulness:.2f}; {pair.only_first:,} "
-        f"and {pair.only_second:,} edges are in one alone.",
-        more="Of the circuits that are equally good on prompts that admit, the two that share the smallest part of the "
-        "smaller one; other prompts state the numbers. Substitutes: edges that were missed when taken out, and others "
-        f"that do as well. {null}",
     )
 
 
@@ -252,8 +213,7 @@ def draw_circuit(
     size = shown["n"] or artefact.size
     figure = faithfulness_curve(curve, edges.total, theme(scheme), current=size, height=200)
     height = {"height": f"{min(360, 36 + 30 * max(1, len(rows)))}px"}
-    core = next(iter(cores_of(current().workspace, name)), None)
-    return [table_row(row, core) for row in rows], height, _faithful(curve, size, edges.total), figure
+    return [table_row(row) for row in rows], height, _faithful(curve, size, edges.total), figure
 
 
 def show_evidence(chosen: str | None, shown: dict[str, Any], name: str, scheme: str | None) -> Children:
@@ -283,8 +243,6 @@ _KINDS = {
     "mlp": "an MLP",
     "embed": "the embedding",
     "logits": "the output",
-    "feature": "a feature of a sparse dictionary",
-    "error": "the reconstruction error of a sparse dictionary",
 }
 _DROPS = {
     "q_effect": "the same, through its query",

@@ -14,11 +14,10 @@ from interp.artifacts.files import file_version
 from interp.atlas.vector_map import VectorMap
 from interp.directions.study import DirectionGeometry
 from interp.errors import UnknownNameError, UsageError, WorkbenchError
-from interp.names import feature_node, parse_hook_point
+from interp.names import parse_hook_point
 from interp.notes import own_names
 from interp.tracing.graph import AttributionGraph
 from interp.workspace import Workspace
-from saes.circuits.feature_circuit import FeatureCircuit
 from saes.features.schema import MOST_TELLING, NO_LABEL, ExampleRow, FeatureRow, Features, RelationRow, RelationScales
 from saes.features.schema import labels as labels
 from saes.features.written_labels import FeatureLabel, Labels, LabelScore, ScoreName
@@ -322,8 +321,6 @@ class Uses(NamedTuple):
 
     maps: list[tuple[str, int]]
     """(name of the atlas, its point)"""
-    circuits: list[tuple[str, float]]
-    """(key of the circuit, effect of the feature on its metric)"""
     directions: list[str]
     """keys of reports on the feature's direction"""
     graphs: list[tuple[str, str]]
@@ -344,19 +341,13 @@ def traced_layer(features: Features, dictionary: str, model: str) -> int | None:
 
 
 def uses(workspace: Workspace, features: Features, index: int) -> Uses:
-    """Return the maps, circuits, direction reports and graphs of this workspace that contain a feature."""
+    """Return the maps, direction reports and graphs of this workspace that contain a feature."""
     dictionary, key = features.dictionary, f"saes/{features.sae}" if features.sae else None
     maps = [
         (atlas.name, points[0].point)
         for atlas in workspace.values(VectorMap)
         if atlas.settings.source in (f"features:{features.name}", dictionary, dictionary.replace("sae:", "encoder:", 1))
         if (points := atlas.points.rows("item = ?", index))
-    ]
-    node = _node(features.settings.hook_point, index)
-    circuits = [
-        (circuit.key, effect)
-        for circuit in workspace.values(FeatureCircuit)
-        if key in circuit.about.parents and (effect := _effect(circuit, node)) is not None
     ]
     source = f"feature {index} of the SAE {dictionary.removeprefix('sae:')}"
     directions = [
@@ -369,7 +360,7 @@ def uses(workspace: Workspace, features: Features, index: int) -> Uses:
         for graph in workspace.values(AttributionGraph)
         if (node := _graph_node(graph, features, index)) is not None
     ]
-    return Uses(maps, circuits, directions, graphs)
+    return Uses(maps, directions, graphs)
 
 
 def _graph_node(graph: AttributionGraph, features: Features, index: int) -> str | None:
@@ -380,19 +371,6 @@ def _graph_node(graph: AttributionGraph, features: Features, index: int) -> str 
     where = "kind = 'feature' and kept and layer = ? and \"index\" = ?"
     nodes = graph.node_table.rows(where, layer, index, order="influence desc", limit=1)
     return nodes[0].id if nodes else None
-
-
-def _node(hook_point: str, index: int) -> str:
-    """Return the name of a feature's node in circuits, or "" for a hook point that none can have."""
-    try:
-        return str(feature_node(hook_point, index))
-    except UnknownNameError:
-        return ""
-
-
-def _effect(artefact: FeatureCircuit, node: str) -> float | None:
-    """Return the effect of a node that belongs to the circuit, not of one that was only scored."""
-    return next((member.effect for member in artefact.circuit.nodes if member.name == node), None)
 
 
 def dashboard_batch(workspace: Workspace, name: str, index: int) -> dict[str, object]:

@@ -12,7 +12,7 @@ from dash import html
 
 from dashboard.components.evidence import logit_bars, number, percent
 from dashboard.components.frame import Part, attrs, fold, folded, notice, panel, quiet_link, stat
-from dashboard.components.pages import atlas_href, circuit_href, feature_href, graph_href, page_of, runs_href
+from dashboard.components.pages import atlas_href, feature_href, graph_href, page_of, runs_href
 from dashboard.components.tokens import feature_line, token_bars
 from dashboard.data import features as view
 from dashboard.data.meaning import PromotedWords, said_by, said_words
@@ -352,23 +352,17 @@ def companions_panel(name: str, related: view.FeatureRelations | None, labels: d
 
 
 def uses_panel(workspace: Workspace, features: Features, index: int) -> html.Section:
-    """Return links to the maps, circuits, directions and graphs that contain this feature."""
+    """Return links to the maps, directions and graphs that contain this feature."""
     uses = view.uses(workspace, features, index)
     lines = [html.Li(quiet_link(f"on the map {atlas}", atlas_href(atlas, point=point))) for atlas, point in uses.maps]
-    lines += [
-        html.Li(
-            [quiet_link(f"in the circuit {key}", circuit_href(key)), html.Span(f"{effect:+.3g}", className="wb-value")]
-        )
-        for key, effect in uses.circuits
-    ]
     lines += [html.Li(quiet_link(f"as the direction {key}", page_of(address_of(key)))) for key in uses.directions]
     lines += [html.Li(quiet_link(f"in the graph {graph}", graph_href(graph, at=node))) for graph, node in uses.graphs]
     body = (
         html.Ol(lines[:MAX_USES], className="wb-lines")
         if lines
-        else html.P("No map, circuit, direction or graph of this workspace contains it yet.", className="wb-none")
+        else html.P("No map, direction or graph of this workspace contains it yet.", className="wb-none")
     )
-    return panel("Where it appears", body, more="In circuits: effect of the feature on the circuit's metric.")
+    return panel("Where it appears", body)
 
 
 def downloads_panel(name: str, index: int) -> html.Details:

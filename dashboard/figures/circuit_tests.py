@@ -1,14 +1,9 @@
-"""A circuit under test: what an adversary leaves of it, and two circuits that do as well."""
-
-import math
-from collections import defaultdict
+"""A circuit under attack: what an adversary leaves of it."""
 
 import plotly.graph_objects as go
 
-from dashboard.figures.theme import Theme, legend_above, message_figure, styled, whiskers
-from interp.circuits.core import Core
+from dashboard.figures.theme import Theme, legend_above, styled, whiskers
 from interp.circuits.worst_case import CHOSEN, RANDOM_EDGES, Attack, WorstCase
-from interp.names import parse_node
 
 
 def worst_case_curve(worst_case: WorstCase, colours: Theme, *, height: int = 230) -> go.Figure:
@@ -78,44 +73,4 @@ def _left(figure: go.Figure, x: str, colours: Theme, height: int) -> go.Figure:
         figure.add_hline(y=level, line={"color": colours.grid, "width": 1}, layer="below")
     figure.update_xaxes(type="log", title_text=x, showgrid=False)
     figure.update_yaxes(title_text="faithfulness left", nticks=5, showgrid=False)
-    return figure
-
-
-def two_circuits(core: Core, colours: Theme, *, height: int = 360) -> go.Figure:
-    """Heads and MLPs by the edges that touch them in two equally good circuits that share least.
-
-    A node is in both where an edge of each touches it; its size is the number of edges.
-    """
-    counts: dict[str, list[int]] = defaultdict(lambda: [0, 0])
-    for edge in core.edges.rows("first or second"):
-        for end in (edge.source, edge.target):
-            if parse_node(end).layer is not None:
-                counts[end][0] += edge.first
-                counts[end][1] += edge.second
-    if core.pair is None or not counts:
-        return message_figure("fewer than two circuits are equally good", colours, height=height)
-    nodes = {name: parse_node(name) for name in counts}
-    last = 1 + max((node.head or 0 for node in nodes.values()), default=0)
-    names = {
-        "in both": (colours.muted, "circle", lambda n: n[0] and n[1]),
-        f"circuit {core.pair.first} alone": (colours.accent, "diamond", lambda n: n[0] and not n[1]),
-        f"circuit {core.pair.second} alone": (colours.opposite, "square", lambda n: n[1] and not n[0]),
-    }
-    figure = go.Figure()
-    for name, (colour, symbol, chosen) in names.items():
-        rows = [(nodes[at], at, n) for at, n in counts.items() if chosen(n)]
-        figure.add_scatter(
-            x=[last if node.kind == "mlp" else node.head for node, *_ in rows],
-            y=[node.layer for node, *_ in rows],
-            name=f"{name}: {len(rows)}",
-            mode="markers",
-            marker={"color": colour, "symbol": symbol, "size": [6 + 2 * math.log2(max(n)) for *_, n in rows]},
-            hovertext=[f"<b>{at}</b><br>edges: {n[0]:,} and {n[1]:,}" for _, at, n in rows],
-            hoverinfo="text",
-        )
-    legend_above(styled(figure, colours, height=height))
-    ticks = list(range(last + 1))
-    figure.update_xaxes(title_text="head", showgrid=False, tickvals=ticks, ticktext=[*map(str, ticks[:-1]), "MLP"])
-    step = max(1, max(node.layer or 0 for node in nodes.values()) // 10)
-    figure.update_yaxes(title_text="layer", showgrid=False, zeroline=False, dtick=step)
     return figure

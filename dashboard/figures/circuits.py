@@ -16,7 +16,7 @@ from interp.circuits.circuit import Circuit, Edge, edge_text
 from interp.circuits.found_circuit import FaithfulnessPoint, ScoredEdge
 from interp.circuits.induction_circuit import ComposedPair
 from interp.models.short_name import short_name
-from interp.names import NodeName, parse_node
+from interp.names import parse_node
 from interp.patching.patching_map import AblationEffect
 from interp.tracing.graph import AttributionGraph, GraphNode
 
@@ -123,21 +123,13 @@ def _spots(names: list[str]) -> dict[str, tuple[float, float]]:
     columns = {head: float(i) for i, head in enumerate(sorted(set(heads)))}
     right = float(len(columns))
     middle = (right if any(node.kind == "mlp" for node in nodes.values()) else right - 1) / 2
-    levels = sorted({_ENDS.get(name, _level(nodes[name])) for name in names})
+    rows = {name: _ENDS.get(name, float(node.layer or 0)) for name, node in nodes.items()}
+    levels = sorted(set(rows.values()))
     spots: dict[str, tuple[float, float]] = {}
     for name, node in nodes.items():
         x = middle if name in _ENDS else right if node.head is None else columns[node.head]
-        spots[name] = (x, float(levels.index(_ENDS.get(name, _level(node)))))
-    for level in range(len(levels)):  # features have no column of their own: side by side, errors last
-        features = [name for name, (_, y) in spots.items() if nodes[name].point and y == level]
-        for x, name in enumerate(sorted(features, key=lambda n: (nodes[n].kind == "error", nodes[n].order))):
-            spots[name] = (float(x), float(level))
+        spots[name] = (x, float(levels.index(rows[name])))
     return spots
-
-
-def _level(node: NodeName) -> float:
-    """One row per layer; where a layer has several dictionaries, one for each."""
-    return node.order[0] if node.point else float(node.layer or 0)
 
 
 def _arrow(figure: go.Figure, edge: Edge, spots: dict[str, tuple[float, float]], colour: str, strength: float) -> None:

@@ -19,8 +19,7 @@
 - `graph`              the edges that a circuit can consist of
 - `_edge_runs`         forward passes in which each edge can carry another run's value
 - `_gradients`         the gradient of a metric at every reader of the residual stream
-- `_relevance`         gradients that follow relevance instead of the local slope
-- `attribution`        scores of edges and nodes: EAP, EAP-IG, RelP, ACDC, exact patching
+- `attribution`        scores of edges and nodes: EAP, EAP-IG, ACDC, exact patching
 - `edge_effect`        effect of one edge by exact patching, beside random rotations of what it carries
 - `_edge_scores`       operations on scores: rank, bound, verify, select a circuit
 - `circuit`            the circuit itself: nodes, edges, evidence
@@ -28,11 +27,7 @@
 - `judging`            shared evaluation of circuits of heads and of features: faithfulness, null, verdict
 - `find`               from a task to an evaluated circuit: faithfulness, completeness and minimality, against random
                        circuits and an untrained model
-- `neurons`            the circuit of a task in MLP neurons, by relevance, against random neurons
-- `neuron_circuit`     the same as an artefact
 - `attack`             an adversary that chooses which edges outside a circuit are replaced
 - `worst_case`         what it leaves, as an artefact
-- `find_core`          many circuits that do one task equally well: what they share, and substitutes
-- `core`               the same as an artefact
 - `config`             settings of the analyses
 """

@@ -24,7 +24,6 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from interp.circuits._relevance import relevance_hooks
 from interp.circuits.graph import Graph
 from interp.models.adapter import Hook, run_with_hooks
 from interp.models.passes import gather_positions, read_hook, storing_hook
@@ -50,10 +49,10 @@ class _Sums:
 
 
 class GradientReader:
-    """Gradients at the readers of a model, with norms read and weights folded once; with `relevance` they follow it."""
+    """Gradients at the readers of a model, with norms read and weights folded once."""
 
-    def __init__(self, residual: ResidualStream, graph: Graph, relevance: bool = False):
-        self.residual, self.graph, self.relevance = residual, graph, relevance
+    def __init__(self, residual: ResidualStream, graph: Graph):
+        self.residual, self.graph = residual, graph
         model, d_model = residual.model, residual.shape.d_model
         self.norm1 = [norm_of(block, "ln1", d_model) for block in model.blocks]
         self.norm2 = [norm_of(block, "ln2", d_model) for block in model.blocks] if graph.has_mlp else []
@@ -146,16 +145,15 @@ class GradientReader:
             if norm is not None:
                 unit, scale = norm.unit_and_scale(resid.flatten(0, 1))
                 at_heads = at_heads / scale[..., None]
-                if not self.relevance:
-                    moving = torch.cat([values.pop(name) for name in names], 2).flatten(0, 1) - self.constants[layer]
-                    along = torch.linalg.vecdot(at_heads, moving).T[..., None] / unit.shape[-1]
-                    sums.along.setdefault(layer, []).append((unit, along))
+                moving = torch.cat([values.pop(name) for name in names], 2).flatten(0, 1) - self.constants[layer]
+                along = torch.linalg.vecdot(at_heads, moving).T[..., None] / unit.shape[-1]
+                sums.along.setdefault(layer, []).append((unit, along))
             _add(sums.heads, layer, at_heads)
             if self.graph.has_mlp:
                 gradient, stream = read.pop(f"{block}.mlp.hook_in"), streams.pop(f"{block}.mlp")
-                _add(sums.mlp, layer, pull_back(self.norm2[layer], gradient, stream, held=self.relevance))
+                _add(sums.mlp, layer, pull_back(self.norm2[layer], gradient, stream))
         final = gather_positions(streams.pop("final"), at)
-        _add(sums.final, None, pull_back(self.norm_final, read.pop("unembed.hook_in"), final, held=self.relevance))
+        _add(sums.final, None, pull_back(self.norm_final, read.pop("unembed.hook_in"), final))
 
     def _backward(
         self, tokens: Tensor, embed: Tensor, metric: Metric, at: Tensor, frozen: Sequence[tuple[str, Hook]]
@@ -173,8 +171,7 @@ class GradientReader:
             return hook
 
         final = storing_hook(streams, "final")
-        hooks = relevance_hooks(self.residual) if self.relevance else []
-        hooks += [*frozen, (final_point(self.residual.model), final), read_hook(at)]
+        hooks = [*frozen, (final_point(self.residual.model), final), read_hook(at)]
         hooks += [(name, record(name)) for name in self.points]
         hooks += self._stream_hooks(streams, leaf)
         with torch.enable_grad():
@@ -207,16 +204,11 @@ def _add(sums: dict[Key, Tensor], key: Key, value: Tensor) -> None:
     sums[key] = sums[key] + value if key in sums else value
 
 
-def pull_back(norm: Norm | None, gradient: Tensor, resid: Tensor, *, held: bool = False) -> Tensor:
-    """Return the gradient at the norm's input `resid [..., d_model]`, given the one at its output.
-
-    With `held` the norm keeps its scale, and is linear.
-    """
+def pull_back(norm: Norm | None, gradient: Tensor, resid: Tensor) -> Tensor:
+    """Return the gradient at the norm's input `resid [..., d_model]`, given the one at its output."""
     if norm is None:
         return gradient
     unit, scale = norm.unit_and_scale(resid)
     folded = norm.fold_vector(gradient)
-    if held:
-        return folded / scale
     along = torch.linalg.vecdot(folded, unit)[..., None] / unit.shape[-1]
     return (folded - along * unit) / scale

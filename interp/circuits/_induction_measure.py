@@ -139,9 +139,10 @@ def prompt_sizes(model: HookedModel, config: InductionConfig, n_ids: int, bos: i
     length = config.context_length or min(int(model.cfg.n_ctx), 65)
     if length > model.cfg.n_ctx:
         raise ConfigError(f"context_length {length} exceeds the model's context of {model.cfg.n_ctx}")
-    high = config.max_lag or min((length - (bos is not None)) // 2, n_ids)
-    low = config.min_lag or max(high // 2, 2)
-    return length, min(low, high), high
+    if config.lag is not None:
+        return length, config.lag, config.lag
+    high = min((length - (bos is not None)) // 2, n_ids)
+    return length, min(max(high // 2, 2), high), high
 
 
 def measure_weights(tokens: Tensor, lags: Tensor, bos: int | None) -> Tensor:

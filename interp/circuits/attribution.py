@@ -8,7 +8,6 @@
 | exact  | change of the metric when this edge alone is replaced, all after it recomputed | one run per edge, batched |
 | eap    | (change of the source) . (gradient at the reader), at the clean input        | 2 forward, 1 backward     |
 | eap-ig | the same, gradients averaged over `steps` points from corrupted to clean     | 2 forward, `steps` back   |
-| relp   | as eap, with gradients that follow relevance (`interp.circuits._relevance`)    | 2 forward, 1 backward     |
 | acdc   | the largest tau at which greedy removal retains the edge                     | about E runs per tau      |
 
 EAP (edge attribution patching): Syed et al. 2023. EAP-IG: Hanna et al. 2024. The points of EAP-IG are between the two
@@ -59,7 +58,6 @@ from interp.circuits._edge_runs import (
 )
 from interp.circuits._edge_scores import EdgeScores, ScoreSettings, Verified
 from interp.circuits._gradients import GradientReader
-from interp.circuits._relevance import relevance_hooks
 from interp.circuits.config import Ablation, By, Level, Method
 from interp.circuits.graph import Graph
 from interp.errors import ConfigError, UnknownNameError
@@ -78,18 +76,16 @@ def node_scores(
     clean: SourceValues,
     replacement: SourceValues | None,
     alphas: list[float],
-    relevance: bool = False,
 ) -> Float[Tensor, "batch n_sources"]:
     """Return node scores `[batch, n_sources]`: <clean minus replacement, mean gradient at the source's output>.
 
-    The mean is over points `alphas` between the replacement's embedding (0) and the clean one (1). With `relevance` the
-    gradients follow it.
+    The mean is over points `alphas` between the replacement's embedding (0) and the clean one (1).
     """
     diff = minus(clean, replacement)
     start = torch.zeros_like(clean[EMBED]) if replacement is None else replacement[EMBED]
     scores = torch.zeros(len(batch.rows), bench.graph.n_sources)
     for alpha in alphas:
-        gradients = _gradients(bench, batch, torch.lerp(start, clean[EMBED], alpha), relevance)
+        gradients = _gradients(bench, batch, torch.lerp(start, clean[EMBED], alpha))
         for point, sources in bench.graph.source_points.items():
             product = diff[point] * gradients[point]
             summed = product.sum((1, 3)) if product.ndim == 4 else product.sum((1, 2))[:, None]
@@ -97,7 +93,7 @@ def node_scores(
     return scores / len(alphas)
 
 
-def _gradients(bench: Bench, batch: PromptBatch, embed: Tensor, relevance: bool) -> SourceValues:
+def _gradients(bench: Bench, batch: PromptBatch, embed: Tensor) -> SourceValues:
     """Return the gradient of the metric at every source's value."""
     values: SourceValues = {}
     leaf = embed.detach().requires_grad_()
@@ -106,8 +102,7 @@ def _gradients(bench: Bench, batch: PromptBatch, embed: Tensor, relevance: bool)
         values[point] = leaf if point == EMBED else value
         return values[point]
 
-    hooks: list[tuple[str, Hook]] = relevance_hooks(bench.residual) if relevance else []
-    hooks += [(point, partial(record, point=point)) for point in bench.graph.source_points]
+    hooks: list[tuple[str, Hook]] = [(point, partial(record, point=point)) for point in bench.graph.source_points]
     with torch.enable_grad():
         logits = run_with_hooks(bench.model, batch.clean.to(bench.residual.device), [*hooks, read_hook(batch.at)])
         gradients = torch.autograd.grad(batch.metric(logits).sum(), list(values.values()))
@@ -149,7 +144,7 @@ def _replace(bench: Bench, source: int, new: SourceValues | None) -> tuple[str, 
     return point, inserting(0.0 if new is None else new[point], [(slice(None), slot)])
 
 
-METHODS: tuple[Method, ...] = ("exact", "eap", "eap-ig", "relp", "acdc")
+METHODS: tuple[Method, ...] = ("exact", "eap", "eap-ig", "acdc")
 Direction = Literal["noise", "denoise"]
 KEEP_PER_PROMPT = 50_000_000
 """largest number of per-prompt scores that are stored"""
@@ -180,7 +175,7 @@ def attribute(
         scores = attribute_edges(model, task, method="eap-ig", steps=5)
 
     `method` is `exact` patching of each edge, or an estimate: `eap`, `eap-ig` (`steps` gradients between the two
-    prompts, at `points`), `relp` (one gradient that follows relevance), or `acdc`. `ablation` says by what an edge is
+    prompts, at `points`), or `acdc`. `ablation` says by what an edge is
     replaced. `direction="noise"` runs clean prompts and corrupts one edge; `"denoise"` runs corrupted prompts and
     restores one edge (resample only). `level="node"` scores sources by their whole output. `only` limits `exact` to
     some edges; the others get 0. `taus` are the thresholds of `acdc`, in the metric's unit.
@@ -253,17 +248,17 @@ class _Plan:
             )
         if self.method == "acdc" and self.level == "node":
             raise ConfigError("acdc removes edges; use level='edge'")
-        if self.method in ("eap", "relp") and self.direction == "noise" and task.metric.flat_at_clean:
+        if self.method == "eap" and self.direction == "noise" and task.metric.flat_at_clean:
             warnings.warn(
                 f"{task.metric.name} is at its maximum on the clean prompts: its gradient there is zero and "
-                f"{self.method} scores nothing; use method='eap-ig', or direction='denoise'",
+                "eap scores nothing; use method='eap-ig', or direction='denoise'",
                 stacklevel=3,
             )
 
     @property
     def alphas(self) -> list[float]:
         """Points at which gradients are taken: 0 is the replaced embedding, 1 the clean one."""
-        if self.method in ("eap", "relp"):
+        if self.method == "eap":
             return [1.0 if self.direction == "noise" else 0.0]
         shift = 0.5 if self.points == "midpoint" else 0.0
         return [(step + shift) / self.steps for step in range(self.steps)]
@@ -272,7 +267,7 @@ class _Plan:
 def _scored(bench: Bench, plan: _Plan, only: Sequence[int] | None) -> Iterator[Tensor]:
     """Yield the scores of each batch, `[batch, n]`."""
     exact = plan.method == "exact"
-    reader = None if exact else GradientReader(bench.residual, bench.graph, relevance=plan.method == "relp")
+    reader = None if exact else GradientReader(bench.residual, bench.graph)
     buffer: Tensor | None = None
     for batch in bench.batches():
         clean, clean_logits = collect(batch.residual, bench.graph, batch.clean, batch.at)
@@ -281,7 +276,7 @@ def _scored(bench: Bench, plan: _Plan, only: Sequence[int] | None) -> Iterator[T
             if exact:
                 yield exact_node_scores(bench, batch, clean, replacement, plan.direction, only)
             else:
-                yield node_scores(bench, batch, clean, replacement, plan.alphas, plan.method == "relp")
+                yield node_scores(bench, batch, clean, replacement, plan.alphas)
             continue
         if buffer is not None and len(batch.rows) != buffer.shape[1]:
             buffer = None

@@ -4,8 +4,8 @@
     circuit & other, circuit | other, circuit - other       # by node and edge names
     circuit.to_networkx()
 
-Node names: `embed` (token and position embedding: the first block's input), `L5H1` (a head), `L5MLP`, `logits`,
-`L9resid.123` (a feature), `L9resid.error` (its dictionary's reconstruction error). The `via` of an edge is the input of
+Node names: `embed` (token and position embedding: the first block's input), `L5H1` (a head), `L5MLP`, `logits`.
+The `via` of an edge is the input of
 a head that it enters: q, k or v; None for an MLP or the logits. Under grouped-query attention the heads of a group
 share k and v, so an edge into `L5H1` via k is an edge into every head of its group. With positions, `position` is the
 token position of a node, and of the reader of an edge; None means all positions. Torch-free.
@@ -38,8 +38,6 @@ class NodeEffect:
     effect: float
     low: float | None = None
     high: float | None = None
-    label: str | None = None
-    """Of a feature."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,11 +128,6 @@ class Node:
     def effect(self) -> float | None:
         """Effect on the metric of all that it writes; None where it was not measured."""
         return self.evidence.effect if isinstance(self.evidence, NodeEffect) else None
-
-    @property
-    def label(self) -> str | None:
-        """Label of a feature."""
-        return self.evidence.label if isinstance(self.evidence, NodeEffect) else None
 
 
 @dataclass(frozen=True)

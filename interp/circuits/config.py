@@ -6,9 +6,9 @@ from typing import Annotated, Literal
 from interp.errors import ConfigError, UnknownNameError
 from interp.names import HEAD_KINDS
 from interp.nulls import PER_PART
-from interp.options import BASIC, Seed, check_least, check_positive
+from interp.options import BASIC, Derived, Seed, check_least, check_positive
 
-Method = Literal["exact", "eap", "eap-ig", "relp", "acdc"]
+Method = Literal["exact", "eap", "eap-ig", "acdc"]
 Ablation = Literal["resample", "other", "mean", "zero"]
 By = Literal["abs", "signed"]
 Level = Literal["edge", "node"]
@@ -58,31 +58,21 @@ class InductionConfig:
     """Prompts of each draw."""
     context_length: int | None = None
     """Tokens per prompt, BOS included. Default: 65, or the model's context when that is shorter."""
-    min_lag: int | None = None
-    """Shortest block that repeats. Default: a quarter of the prompt."""
-    max_lag: int | None = None
-    """Longest block that repeats. Default: half of the prompt."""
+    lag: Derived[int | None] = None
+    """Length of the block that repeats. Default: each length from a quarter to half of the prompt."""
     batch_size: int = 8
     """Prompts per forward pass."""
-    n_controls: int = 6
-    """Control senders for each chosen sender: half are other heads, half random rotations of its own output."""
     max_candidates: int = 24
     """Largest number of heads tested for a sender, highest induction scores first."""
-    max_loss_senders: int = 2
-    """Senders whose paths into keys, queries and values are also measured in loss, those of most candidates first."""
     screening_prompts: int = 4
     """Prompts of the first draw on which every earlier head is tested as a sender."""
-    max_singles: int = 48
-    """In models of at most this many heads, every head is also ablated by itself."""
-    copying_tokens: int = 2048
-    """Tokens sampled for the OV copying score."""
 
     def __post_init__(self) -> None:
         if len(self.seeds) < 2 or len(set(self.seeds)) < len(self.seeds):
             raise ConfigError(
                 f"at least two different seeds are needed, one to choose senders and one to test them, got {self.seeds}"
             )
-        check_least(self, {"prompts_per_seed": 3, "n_controls": 2, "batch_size": 1, "max_candidates": 1})
+        check_least(self, {"prompts_per_seed": 3, "batch_size": 1, "max_candidates": 1})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,8 +107,8 @@ class FindConfig:
     """Settings of the search for a task's circuit."""
 
     method: Annotated[Method, BASIC] = "eap-ig"
-    """Scores of edges: integrated gradients (eap-ig), one gradient (eap), one that follows relevance (relp), or one
-    forward pass per edge (exact, acdc)."""
+    """Scores of edges: integrated gradients (eap-ig), one gradient (eap), or one forward pass per edge (exact,
+    acdc)."""
     steps: int = 5
     """Gradients per prompt, for eap-ig."""
     ablation: Ablation = "resample"
@@ -135,8 +125,6 @@ class FindConfig:
     """Faithfulness that decides the size: 0 is the corrupted value of the metric, 1 the clean one."""
     verify: int = 20
     """Number of highest-ranked edges that are patched one by one to check the scores; 0 for none."""
-    node_scores: bool = True
-    """Also score whole heads and MLPs."""
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
 
     def __post_init__(self) -> None:

@@ -64,14 +64,11 @@ from interp.circuits.found_circuit import (
 from interp.circuits.graph import Graph
 from interp.circuits.head_kinds import head_patterns
 from interp.circuits.judging import (
-    EMPTY,
-    FULL,
-    RANDOM,
     cmd,
     cpr,
     faithfulness,
     faithfulness_interval,
-    judge,
+    null_summary,
     pick,
     prompt_texts,
     untrained_gap,
@@ -339,32 +336,35 @@ def _evaluate_circuit(
     removed = members[torch.randperm(size, generator=generator)[: config.n_minimality]].tolist()
     randoms = [random_circuit(bench.graph, size, generator) for _ in range(config.n_random)]
     masks = {
-        FULL: [bench.everything(True)],
-        EMPTY: [bench.everything(False)],
+        "full": [bench.everything(True)],
+        "empty": [bench.everything(False)],
         "circuit": [included],
         "complement": [~included],
         "halved": [included & ~half for half in halves],
         "model_halved": [~half for half in halves],
         "without": [_without(included, edge) for edge in removed],
-        RANDOM: randoms,
+        "random": randoms,
     }
     values = bench.values([mask for group in masks.values() for mask in group], progress).numpy()
     cuts = np.cumsum([len(group) for group in masks.values()])[:-1]
-    judged = judge(dict(zip(masks, np.split(values, cuts), strict=True)), complement="complement", seed=config.seed)
+    runs = dict(zip(masks, np.split(values, cuts), strict=True))
+    [full], [empty] = runs["full"], runs["empty"]
+    f = {name: faithfulness(metric, empty, full) for name, metric in runs.items()}
+    ends = faithfulness_interval(runs["circuit"], empty, full, seed=config.seed).at(0)
     incompleteness = minimality = corrupt_frozen = None
     if halves:
-        incompleteness = float(np.abs(judged.f["halved"] - judged.f["model_halved"]).mean())
+        incompleteness = float(np.abs(f["halved"] - f["model_halved"]).mean())
     if removed:
-        drops = np.abs(judged.judgement.faithfulness.estimate - judged.f["without"])
+        drops = np.abs(f["circuit"] - f["without"])
         minimality = Minimality(n_tried=len(removed), median=float(np.median(drops)), least=float(drops.min()))
     if bench.frozen is not None:
         corrupt_frozen = float(bench.values([bench.everything(False)]).mean())
     return CircuitEvaluation(
-        full=judged.judgement.full,
-        empty=judged.judgement.empty,
-        faithfulness=judged.judgement.faithfulness,
-        completeness=judged.judgement.completeness,
-        random_circuits=judged.judgement.random_circuits,
+        full=float(full.mean()),
+        empty=float(empty.mean()),
+        faithfulness=ends._replace(estimate=float(f["circuit"][0])),
+        completeness=float(f["complement"][0]),
+        random_circuits=null_summary(f["random"], float(f["circuit"][0])) if randoms else None,
         settings=settings,
         n_edges=size,
         n_edges_of_graph=bench.graph.n_edges,
@@ -497,7 +497,7 @@ def find_circuit(
         verified=None if verified is None else verified.agreement(),
         prompts=prompt_texts(model, task),
         edge_scores=edge_table(scores, verified) if scores.level == "edge" else None,
-        node_scores=None if nodes is None else node_table(nodes, verified if nodes is scores else None),
+        node_scores=node_table(nodes, verified if nodes is scores else None),
         curve=Table.of(FaithfulnessPoint, ranking.curve.points(ranking.signed)),
         pattern_heads=pattern_heads,
         patterns=patterns,
@@ -516,25 +516,22 @@ def _check_apart(task: Task, held_out: Task) -> None:
 
 def _score(
     model: HookedModel, task: Task, config: FindConfig, graph: Graph | None, step: StepProgress
-) -> tuple[EdgeScores, EdgeScores | None, Verified | None]:
+) -> tuple[EdgeScores, EdgeScores, Verified | None]:
     """Return scores at the chosen level, scores of nodes, and the highest-ranked ones patched one by one."""
     size = config.evaluation.batch_size
     score = partial(attribute, model, task, ablation=config.ablation, batch_size=size, steps=config.steps)
     scores = score(graph, method=config.method, level=config.level, progress=step(f"scoring {config.level}s"))
-    nodes = scores if config.level == "node" else None
-    if config.node_scores and nodes is None:
-        gradient = "eap-ig" if config.method == "acdc" else config.method
-        nodes = score(method=gradient, level="node")
+    nodes = scores
+    if config.level == "edge":
+        nodes = score(method="eap-ig" if config.method == "acdc" else config.method, level="node")
     verified = None
     if config.verify:
         verified = verify_top_k(scores, model, task, min(config.verify, len(scores)), by=config.by, batch_size=size)
     return scores, nodes, verified
 
 
-def _with_effects(circuit: Circuit, nodes: EdgeScores | None) -> Circuit:
+def _with_effects(circuit: Circuit, nodes: EdgeScores) -> Circuit:
     """Return the circuit with each node's own score and its interval over prompts."""
-    if nodes is None:
-        return circuit
     interval = nodes.interval()
     number = {name: i for i, name in enumerate(nodes.graph.sources)}
 

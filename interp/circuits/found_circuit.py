@@ -1,7 +1,7 @@
-"""A circuit that was found, as an artefact: what the three kinds of circuit share. Torch-free.
+"""A circuit that was found, as an artefact: what both kinds of circuit share. Torch-free.
 
-`InductionCircuit`, `EdgeCircuit` and `saes.circuits.feature_circuit.FeatureCircuit` are the kinds. `EdgeCircuit`, the
-circuit of a task in heads and MLPs, stands here; `interp.circuits.find` finds and evaluates it.
+`InductionCircuit` and `EdgeCircuit` are the kinds. `EdgeCircuit`, the circuit of a task in heads and MLPs, stands here;
+`interp.circuits.find` finds and evaluates it.
 """
 
 from abc import ABC, abstractmethod
@@ -70,11 +70,6 @@ class RandomCircuits:
     p: float
 
 
-def null_of(random: RandomCircuits | None) -> str:
-    """Return the upper end of random circuits as the end of a verdict; empty where none were drawn."""
-    return "" if random is None else f"; random circuits at most {round(random.high, 2) + 0:.0%}"  # no -0%
-
-
 @dataclass(frozen=True, kw_only=True)
 class UntrainedGap:
     """The task's gap in an untrained model, next to that of the model."""
@@ -87,19 +82,6 @@ class UntrainedGap:
     def learned(self) -> bool:
         """True where this gap is below a tenth of the trained model's."""
         return abs(self.gap) < LEARNED * self.gap_of_model
-
-
-@dataclass(frozen=True, kw_only=True)
-class CircuitJudgement:
-    """Metric of a circuit, compared with the full model, the empty circuit and random circuits."""
-
-    full: float
-    empty: float
-    """Mean metric of the full model, and of the empty circuit in which everything is replaced."""
-    faithfulness: Interval[float]
-    completeness: float
-    """Faithfulness of everything outside the circuit: 0 when nothing else contributes to the task."""
-    random_circuits: RandomCircuits | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,10 +179,6 @@ class FoundCircuit(Artefact, ABC):
     def nulls(self) -> Record:
         """Return the nulls and controls of the circuit, by name."""
 
-    def under_attack(self) -> list[str]:
-        """Return the worst case as lines, for kinds that measure it with the circuit."""
-        return []
-
     def measures(self) -> list[tuple[str, float]]:
         """Return the scores of the whole circuit, as (name, value)."""
         return []
@@ -227,11 +205,6 @@ def open_circuit(workspace: "Workspace", name: str) -> FoundCircuit:
     circuit = workspace.value(workspace.find(name, *kinds_of("circuit")))
     assert isinstance(circuit, FoundCircuit)
     return circuit
-
-
-def task_unit(task: TaskSettings) -> str:
-    """Return the unit of the scores of a task's edges, in words."""
-    return f"estimated effect on the metric, in units of the {task.metric}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -270,10 +243,17 @@ class Overlap:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CircuitEvaluation(CircuitJudgement, Result):
+class CircuitEvaluation(Result):
     """Faithfulness, completeness and minimality of a circuit, with their nulls."""
 
     settings: CircuitEvaluationSettings
+    full: float
+    empty: float
+    """Mean metric of the full model, and of the empty circuit in which everything is replaced."""
+    faithfulness: Interval[float]
+    completeness: float
+    """Faithfulness of everything outside the circuit: 0 when nothing else contributes to the task."""
+    random_circuits: RandomCircuits | None
     n_edges: int
     n_edges_of_graph: int
     incompleteness_of_halves: float | None
@@ -379,7 +359,7 @@ class EdgeCircuit(FoundCircuit, kind="edge_circuit", title="Circuit of heads", m
     @property
     def unit(self) -> str:
         """Unit of the score of an edge, in words."""
-        return task_unit(self.settings.task)
+        return f"estimated effect on the metric, in units of the {self.settings.task.metric}"
 
     @property
     def size(self) -> int:
@@ -394,9 +374,12 @@ class EdgeCircuit(FoundCircuit, kind="edge_circuit", title="Circuit of heads", m
     def headline(self) -> str:
         """Return one line: the task, the size and the faithfulness, beside random circuits."""
         s, e = self.settings, self.evaluation
+        null = ""
+        if e.random_circuits is not None:
+            null = f"; random circuits at most {round(e.random_circuits.high, 2) + 0:.0%}"  # no -0%
         return (
             f"{self.verdict.word}{short_name(s.model)}, {s.task.name}: {e.n_edges:,} of {e.n_edges_of_graph:,} edges "
-            f"keep {e.faithfulness.estimate:.0%} of the behaviour{null_of(e.random_circuits)}"
+            f"keep {e.faithfulness.estimate:.0%} of the behaviour{null}"
         )
 
     def stated(self) -> dict[str, StatedNumber]:

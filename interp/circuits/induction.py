@@ -64,6 +64,15 @@ from interp.progress import Progress
 from interp.seeds import make_generator
 from interp.statistics import t_interval
 
+N_CONTROLS = 6
+"""Control senders for each chosen sender: half are other heads, half random rotations of its own output."""
+MAX_LOSS_SENDERS = 2
+"""Senders whose paths into keys, queries and values are also measured in loss, those of most candidates first."""
+MAX_SINGLES = 48
+"""In models of at most this many heads, every head is also ablated by itself."""
+COPYING_TOKENS = 2048
+"""Tokens sampled for the OV copying score."""
+
 
 @torch.no_grad()
 def find_induction_circuit(
@@ -80,7 +89,7 @@ def find_induction_circuit(
     Raises:
         ConfigError: the model's attention gives no patterns, or its residual is not a plain sum.
 
-    >>> quick = InductionConfig(prompts_per_seed=4, n_controls=2, screening_prompts=2)
+    >>> quick = InductionConfig(prompts_per_seed=4, screening_prompts=2)
     >>> find_induction_circuit(load_model("planted:induction"), quick).headline()
     '1 induction head in planted:induction: ablating them changes the loss on repeats by ... nats'
     """
@@ -100,11 +109,11 @@ def find_induction_circuit(
     outputs = direct_outputs(model, draws[1:], sorted(verdicts.induction), config.batch_size)
     weights = HeadWeights(model)
     compositions = _compose(model, weights, verdicts, candidates, config)
-    heads = residual.all_heads() if len(residual.all_heads()) <= config.max_singles else list(candidates)
-    copies = copying(model, heads, n_tokens=config.copying_tokens, weights=weights) if heads else None
+    heads = residual.all_heads() if len(residual.all_heads()) <= MAX_SINGLES else list(candidates)
+    copies = copying(model, heads, n_tokens=COPYING_TOKENS, weights=weights) if heads else None
     deep = None
     if heads and residual.shape.n_layers > 2:
-        deep = copying(model, heads, n_tokens=config.copying_tokens, weights=weights, through_block_0=True)
+        deep = copying(model, heads, n_tokens=COPYING_TOKENS, weights=weights, through_block_0=True)
     steps.at(100, "judged")
     measured = Measurements(verdicts, tests, effects, ablations, outputs, compositions, (copies, deep))
     verdict, redundancy = circuit_verdict(measured)
@@ -239,7 +248,7 @@ def _test(
     layers = sorted({head.layer for head in candidates})
     controls = {head: _control_senders(model, senders[head], chosen, config) for head in candidates}
     per_batch: dict[HeadName, list[dict[str, Tensor]]] = {head: [] for head in candidates}
-    popular = sorted(chosen, key=lambda sender: -list(senders.values()).count(sender))[: config.max_loss_senders]
+    popular = sorted(chosen, key=lambda sender: -list(senders.values()).count(sender))[:MAX_LOSS_SENDERS]
     group: dict[tuple[HeadName, Side], list[GroupRun]] = {
         (s, side): [] for s in chosen for side in SIDES if s in popular or side == "v"
     }
@@ -302,8 +311,8 @@ def _control_senders(
     ]
     generator = make_generator(config.seeds[0], "control senders", str(sender))
     order = torch.randperm(len(pool), generator=generator).tolist()
-    n_rotations = config.n_controls - len(order[: config.n_controls // 2])
-    return [pool[i] for i in order[: config.n_controls // 2]] + list(range(n_rotations))
+    n_rotations = N_CONTROLS - len(order[: N_CONTROLS // 2])
+    return [pool[i] for i in order[: N_CONTROLS // 2]] + list(range(n_rotations))
 
 
 def _ablate(
@@ -317,7 +326,7 @@ def _ablate(
     residual = ResidualStream(model)
     every = residual.all_heads()
     heads, senders = sorted(verdicts.induction), sorted(proved_senders(verdicts))
-    singles = every if len(every) <= config.max_singles else sorted({*heads, *senders})
+    singles = every if len(every) <= MAX_SINGLES else sorted({*heads, *senders})
     groups = {str(head): [str(head)] for head in singles}
     if heads:
         groups["induction heads"] = [str(head) for head in heads]
@@ -364,7 +373,7 @@ def _compose(
 ) -> dict[Side, Composition]:
     """Score composition of all pairs; in a large model, of senders and previous-token heads with candidates."""
     every = weights.residual.all_heads()
-    if len(every) <= config.max_singles:
+    if len(every) <= MAX_SINGLES:
         senders, readers = every, every
     else:
         strong = np.argsort(-verdicts.previous_token, axis=None)[:16]

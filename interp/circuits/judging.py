@@ -1,15 +1,11 @@
-"""Evaluation shared by all circuits, with heads and MLPs or with dictionary features as nodes.
+"""Faithfulness of circuits (Mechanistic Interpretability Benchmark, Mueller et al. 2025), its nulls, and the verdict.
 
-1. Measure the metric in named runs of the model (`runs`): the full model, the empty circuit in which everything is
-   replaced, the circuit, its complement, random circuits of its size, and others.
-2. `judge` converts each into faithfulness (Mechanistic Interpretability Benchmark, Mueller et al. 2025), with a
-   bootstrap interval over prompts and the null distribution of random circuits.
-3. `verdict` applies a stated rule: the circuit must exceed its null, and an untrained model must lack the behaviour.
-
+The metric is measured in runs of the model: the full model, the empty circuit in which everything is replaced, and
+circuits between them. `verdict` applies a stated rule: the circuit must exceed its null, and an untrained model must
+lack the behaviour.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
@@ -17,7 +13,7 @@ import torch
 from jaxtyping import Float, Float64
 
 from interp.circuits.config import Ablation
-from interp.circuits.found_circuit import CircuitJudgement, RandomCircuits, TaskPrompt, UntrainedGap, Verdict
+from interp.circuits.found_circuit import RandomCircuits, TaskPrompt, UntrainedGap, Verdict
 from interp.errors import ConfigError, NoGapError, UnknownNameError
 from interp.models.hooked import HookedModel
 from interp.nulls import p_from_null
@@ -26,9 +22,6 @@ from interp.statistics import Interval, bootstrap_interval, percentile_interval
 
 if TYPE_CHECKING:
     from interp.patching.task import Task
-
-FULL, EMPTY, RANDOM = "full", "empty", "random"
-"""Names of the runs that `judge` needs (the first two) or uses as the null (the last)."""
 
 
 def check_ablation(ablation: str) -> Ablation:
@@ -94,45 +87,6 @@ def cpr(fractions: Sequence[float], f: Sequence[float]) -> float:
 def cmd(fractions: Sequence[float], f: Sequence[float]) -> float:
     """Return the circuit-model distance: the area of |1 - f(k)|; 0 is best. Edges are ranked by absolute score."""
     return area(fractions, np.abs(1 - np.asarray(f, dtype=float)).tolist())
-
-
-@dataclass(frozen=True, eq=False)
-class JudgedRuns:
-    """Faithfulness of every run."""
-
-    f: dict[str, Float64[np.ndarray, " _"]]
-    """run -> `[n_variants]`"""
-    intervals: Interval[Any]
-    """`[n]` of `circuit` and `also`, in order"""
-    judgement: CircuitJudgement
-
-
-def judge(
-    runs: Mapping[str, Float[np.ndarray, "_ n_prompts"]],
-    circuit: str = "circuit",
-    *,
-    complement: str,
-    also: Sequence[str] = (),
-    seed: int,
-) -> JudgedRuns:
-    """Evaluate a circuit from the metric in each run, `[n_variants, n_prompts]` by name.
-
-    `circuit` names the run of the circuit and `complement` that of everything else; completeness is 0 when nothing
-    outside the circuit contributes to the task. `also` names further runs that get an interval. Runs `full` and `empty`
-    are required; `random` is the null.
-    """
-    full, empty = runs[FULL][0], runs[EMPTY][0]
-    f = {name: faithfulness(values, empty, full) for name, values in runs.items()}
-    ends = faithfulness_interval(np.stack([runs[name][0] for name in (circuit, *also)]), empty, full, seed=seed)
-    estimate = float(f[circuit][0])
-    judgement = CircuitJudgement(
-        full=float(full.mean()),
-        empty=float(empty.mean()),
-        faithfulness=ends.at(0)._replace(estimate=estimate),
-        completeness=float(f[complement][0]),
-        random_circuits=null_summary(f[RANDOM], estimate) if len(runs.get(RANDOM, ())) else None,
-    )
-    return JudgedRuns(f, ends, judgement)
 
 
 def null_summary(values: Float64[np.ndarray, " n"], estimate: float) -> RandomCircuits:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from interp.artifacts import Artefact, DocumentField, Finding, Measured, Table
 from interp.circuits.circuit import Circuit
 from interp.circuits.config import Ablation
+from interp.circuits.found_circuit import EdgeCircuit, FoundCircuit
 from interp.errors import ConfigError
 from interp.models.short_name import short_name
 from interp.nulls import DRAWS
@@ -281,3 +282,24 @@ def attacks_of(workspace: "Workspace", key: str) -> list[WorstCase]:
     """Return the attacks of a circuit in a workspace, strongest first: each gives an upper bound."""
     attacks = [attack for attack in workspace.values(WorstCase) if key in attack.about.parents]
     return sorted(attacks, key=lambda attack: attack.worst.left)
+
+
+def _worst(attack: WorstCase) -> str:
+    """Return the worst case as a part of a sentence, with what the attack covered where that is not all."""
+    left = attack.worst.left
+    kept = "below 0%" if left < 0 else f"{left:.0%}"
+    return f"{kept} in the worst " + ("case" if attack.complete else f"of {attack.tried:,} tries")
+
+
+def mean_and_worst(circuit: FoundCircuit, attacks: list[WorstCase]) -> str | None:
+    """Return mean and worst case of a task's circuit in one sentence; None for other kinds of circuit.
+
+    Of its attacks the first is said.
+    """
+    if not isinstance(circuit, EdgeCircuit):
+        return None
+    e, own = circuit.evaluation, circuit.attacked
+    null = "" if e.random_circuits is None else f" (random {e.random_circuits.high:.0%})"
+    worst = _worst(attacks[0]) if attacks else f"{own.left:.0%} under attack" if own else "worst case not measured"
+    name = f"{circuit.verdict.word}{short_name(circuit.settings.model)}, {circuit.settings.task.name}"
+    return f"{name}: {e.n_edges:,} edges keep {e.faithfulness.estimate:.0%}{null}; {worst}"

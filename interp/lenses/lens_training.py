@@ -46,6 +46,8 @@ from interp.statistics import Interval, t_interval
 
 LOGITS, COMPARED = 2**24, 2**18
 """logits of one reading in memory at a time, and of them those compared at a time, so that they stay in the cache"""
+WARMUP = 10
+"""Steps over which the learning rate rises."""
 N_TEXTS = 64
 """held-out texts that a lens is measured on"""
 
@@ -241,7 +243,7 @@ class _Run:
         mean = sum(losses) / len(losses)
         if mean != mean or mean == float("inf"):
             raise NonFiniteError(f"the loss is not finite at step {self.done + 1}; lower lr (now {self.config.lr:g})")
-        rise = min(1.0, (self.done + 1) / max(1, self.config.warmup))
+        rise = min(1.0, (self.done + 1) / WARMUP)
         self.optimizer.param_groups[0]["lr"] = self.config.lr * rise * (1 - self.done / self.config.steps)
         self.whole = False
         self.optimizer.step()

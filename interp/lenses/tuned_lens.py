@@ -43,9 +43,7 @@ class TunedLensConfig:
     contexts: int = 4
     """Tuned lens: contexts per step that the positions are drawn from; the model runs over all of them."""
     lr: float = 1e-3
-    """Tuned lens: peak learning rate; it rises over `warmup` steps, then falls linearly to 0."""
-    warmup: int = 10
-    """Tuned lens: steps over which the learning rate rises."""
+    """Tuned lens: peak learning rate; it rises over ten steps, then falls linearly to 0."""
     layers: tuple[int, ...] | None = None
     """Layers that get a translator: 0 is the embedding, i the residual stream after block i - 1. Default: all but the
     last, which is read without one."""
@@ -59,7 +57,7 @@ class TunedLensConfig:
 
     def __post_init__(self) -> None:
         counts = (self.steps, self.positions, self.contexts, self.heldout_positions, self.checkpoint_every)
-        if min(counts) < 1 or self.warmup < 0 or not self.lr > 0:
+        if min(counts) < 1 or not self.lr > 0:
             raise ConfigError("steps, positions, contexts, heldout_positions, checkpoint_every and lr must be above 0")
 
     def hook_points(self, n_layers: int) -> list[str]:

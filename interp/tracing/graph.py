@@ -24,7 +24,7 @@ from interp.artifacts.tables import schema_of
 from interp.errors import ConfigError, CorruptError, MismatchError, UnknownNameError
 from interp.models.short_name import short_name
 from interp.nulls import ALPHA
-from interp.options import Seed
+from interp.options import Derived, Seed
 from interp.results import Record
 from interp.statistics import Interval
 from interp.tracing._influence import GraphScores
@@ -40,16 +40,16 @@ class TraceConfig:
     max_logits: int = 1
     """Next tokens that are explained at once where no target is named. 1: the likeliest content word against the next;
     more: the likeliest tokens, at most as many."""
-    logit_share: float = 0.95
+    logit_share: Derived[float] = 0.95
     """Of several targets: the fewest next tokens whose probabilities sum to this."""
-    node_share: float = 0.8
+    node_share: Derived[float] = 0.8
     """Nodes that hold this share of all influence are kept in the pruned graph."""
     edge_share: float = 0.98
     """Edges that hold this share of the scores between kept nodes are kept."""
-    max_neurons: int = 30_000
+    max_neurons: Derived[int] = 30_000
     """With MLP neurons as the dictionary: the largest number of neurons that become nodes, by activation times length
     of the output weights. The others of a layer and position are part of its error node."""
-    skip_positions: int = 1
+    skip_positions: Derived[int] = 1
     """First positions without latents and errors: BOS, whose activations are outliers. Gemma 3 instruct: 4."""
     batch_size: int = 256
     """Rows that are computed together."""

@@ -148,8 +148,8 @@ class AttributeToFeatures(OnAnswer, Act[Session, FeatureShares]):
     def measure(self, run: Session) -> FeatureShares:
         from interp.models.adapter import bos_token_id, token_strings
         from interp.patching.metrics import LogitDiff
-        from saes.circuits.attribution import AttributionConfig, attribute
-        from saes.circuits.sites import MeasuredPrompts
+        from saes.attribution.attribution import AttributionConfig, attribute
+        from saes.attribution.sites import MeasuredPrompts
 
         model, reading, at, right, wrong = self.tokens_at(run)
         sae = run.sae(self.model, self.features)

@@ -46,7 +46,7 @@ TESTS: dict[str, list[str]] = {
     "saes/evaluation/matching.py": ["tests/saes/test_recovery.py", "-k", UNTRAINED],
     "saes/training/reconstruction.py": ["tests/saes/test_evaluate.py"],
     "saes/evaluation/synthetic.py": ["tests/saes/test_synthetic.py", "tests/saes/test_recovery.py", "-k", UNTRAINED],
-    "saes/circuits/attribution.py": ["tests/saes/test_feature_attribution.py"],
+    "saes/attribution/attribution.py": ["tests/saes/test_feature_attribution.py"],
     "saes/kernels/_plain.py": ["tests/saes/test_kernels.py"],
     "saes/kernels/step.py": ["tests/saes/test_kind_gradients.py", "tests/saes/test_kernels.py"],
     "saes/kernels/spread.py": ["tests/saes/test_kernels.py", "tests/saes/test_ranks.py"],

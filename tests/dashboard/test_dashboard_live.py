@@ -191,7 +191,7 @@ def test_the_chat_template_goes_around_the_text(real):
 def test_pairs_and_attributions_take_the_chat_template(smollm2):
     from interp.circuits.tasks import pair_task
     from interp.models.generation import chat_tokens
-    from saes.circuits.sites import MeasuredPrompts
+    from saes.attribution.sites import MeasuredPrompts
 
     texts = "Name the capital of France.", "Name the capital of Italy."
     task = pair_task(smollm2, *texts, "Paris", "Rome", check_gap=False, chat=True)

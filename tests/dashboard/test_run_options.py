@@ -40,7 +40,6 @@ CASES = [
         {"model": MODEL, "clean": "--clean=x", "corrupt": "a 'b' \"c\"", "answer": " Paris", "by_position": False},
     ),
     ("patch", {"model": MODEL, "task": "ioi", "by_position": True}),
-    ("circuit features", {"saes": ["dict"], "task": "induction", "nulls": False}),
     ("circuit find", {"model": MODEL, "fractions": [0.1, "0.5"], "untrained": False, "metric": "kl"}),
     (
         "direction",

@@ -9,7 +9,6 @@ from interp.artifacts import Table, save_artefact
 from interp.circuits._edge_runs import Bench, metric_and_gradient
 from interp.circuits.attack import _Adversary, attack_circuit
 from interp.circuits.circuit import Circuit
-from interp.circuits.core import _worst
 from interp.circuits.graph import Graph
 from interp.circuits.tasks import make_task
 from interp.circuits.worst_case import (
@@ -21,6 +20,7 @@ from interp.circuits.worst_case import (
     Attack,
     AttackConfig,
     WorstCase,
+    _worst,
 )
 from interp.errors import ConfigError
 from interp.patching.metrics import LogitDiff

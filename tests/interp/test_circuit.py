@@ -151,7 +151,7 @@ def test_a_damaged_circuit_is_refused_with_the_path_inside(found, tmp_path, path
 def test_a_circuit_is_judged_on_prompts_that_did_not_find_it(induction_toy):
     task, held_out = induction_task(induction_toy, n_prompts=14).split(8)
     quiet = EvaluationConfig(n_random=2, n_minimality=0, n_knockouts=0, untrained=False)
-    config = FindConfig(n_edges=30, verify=0, node_scores=False, evaluation=quiet)
+    config = FindConfig(n_edges=30, verify=0, evaluation=quiet)
     fair = find_circuit(induction_toy, task, config, held_out=held_out)
     own = find_circuit(induction_toy, task, config)
     assert fair.circuit == own.circuit, "the circuit is found on the same prompts"

@@ -25,7 +25,7 @@ QUICK = InductionConfig(prompts_per_seed=6)
 
 @pytest.fixture(scope="module")
 def planted():
-    config = InductionConfig(min_lag=16, max_lag=16, prompts_per_seed=4)
+    config = InductionConfig(lag=16, prompts_per_seed=4)
     return find_induction_circuit(planted_induction(), config, name="planted:induction")
 
 
@@ -101,7 +101,7 @@ def test_one_layer_twin_has_none(one_layer_toy):
     nothing(one_layer_toy)
 
 
-@pytest.mark.parametrize("lags", [{}, {"min_lag": 16, "max_lag": 16}])
+@pytest.mark.parametrize("lags", [{}, {"lag": 16}])
 def test_copying_by_position_is_no_induction_at_any_lag(fixed_period_toy, lags):
     nothing(fixed_period_toy, **lags)
 
@@ -165,7 +165,7 @@ def test_direct_outputs_are_those_of_path_patching(name):
 @torch.no_grad()
 def test_all_that_the_planted_model_says_is_what_its_head_writes():
     """Nothing else writes to the logits: with its direct path replaced the model says what it says of that prompt."""
-    model, config = planted_induction(), InductionConfig(min_lag=16, max_lag=16, prompts_per_seed=4)
+    model, config = planted_induction(), InductionConfig(lag=16, prompts_per_seed=4)
     prompts = draw_induction_prompts(model, config, 1)
     found = direct_logit_changes(model, prompts, [1])[0, 0]
     for row, tokens in enumerate(prompts.tokens):

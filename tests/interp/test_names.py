@@ -13,10 +13,8 @@ from interp.names import (
     HookPoint,
     canonical_hook_point,
     check_hook_points,
-    feature_node,
     parse_head,
     parse_hook_point,
-    parse_node,
 )
 from interp.seeds import derive_seed, make_generator
 
@@ -101,21 +99,3 @@ def test_dtypes_and_devices_are_checked() -> None:
     if not torch.cuda.is_available():
         with pytest.raises(ConfigError, match="--device cpu"):
             pick_device("cuda")
-
-
-def test_features_and_errors_are_nodes_by_place_and_number() -> None:
-    for hook_point, feature, text in [
-        ("blocks.9.hook_resid_post", 123, "L9resid.123"),
-        ("blocks.9.hook_out", None, "L9resid.error"),
-        ("blocks.0.hook_mlp_out", 0, "L0mlp.0"),
-    ]:
-        node = feature_node(hook_point, feature)
-        assert str(node) == text
-        assert parse_node(text) == node
-    order = ["embed", "L1pre.3", "L1H0", "L1attn.5", "L1mlp.2", "L1mlp.error", "L1resid.7", "L2pre.0", "logits"]
-    assert sorted(set(order), key=lambda name: parse_node(name).order) == order
-    for wrong in ("L1nowhere.3", "L1resid.", "L1resid.x", "resid.3"):
-        with pytest.raises(UnknownNameError, match="L5resid"):
-            parse_node(wrong)
-    with pytest.raises(UnknownNameError, match="hook point of features"):
-        feature_node("hook_embed", 3)

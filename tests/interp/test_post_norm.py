@@ -288,9 +288,7 @@ def test_an_untrained_post_norm_model_shows_no_discoveries(name):
     assert not any(heads.any() for heads in found.above_null.values())
     with pytest.raises(ConfigError, match="gap"):
         induction_task(model, n_prompts=16, block=7)
-    config = FindConfig(
-        n_edges=10, verify=0, node_scores=False, evaluation=EvaluationConfig(n_random=10, fractions=(0.1, 0.5))
-    )
+    config = FindConfig(n_edges=10, verify=0, evaluation=EvaluationConfig(n_random=10, fractions=(0.1, 0.5)))
     assert find_circuit(model, random_task(model), config).verdict.holds is False
 
 

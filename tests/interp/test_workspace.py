@@ -174,8 +174,8 @@ def test_work_in_progress_is_listed_apart(root: Path) -> None:
 
 def test_a_finished_artefact_is_found_beside_an_unfinished_one_of_its_name(root: Path) -> None:
     make(root, "edge_circuit", "ioi")
-    Draft.open(Workspace(root).path("feature_circuit", "ioi"), kind="feature_circuit", config={})
-    assert Workspace(root).find("ioi", "feature_circuit", "edge_circuit").kind == "edge_circuit"
+    Draft.open(Workspace(root).path("induction_circuit", "ioi"), kind="induction_circuit", config={})
+    assert Workspace(root).find("ioi", "induction_circuit", "edge_circuit").kind == "edge_circuit"
 
 
 def test_tables_are_queried_in_place(root: Path) -> None:

@@ -7,8 +7,8 @@ from scipy.stats import spearmanr
 
 from interp.errors import ConfigError, MismatchError, PromptError, UnknownNameError
 from interp.patching.metrics import KLToClean, LogProb
-from saes.circuits.attribution import AttributionConfig, attribute, exact_effects
-from saes.circuits.sites import MeasuredPrompts
+from saes.attribution.attribution import AttributionConfig, attribute, exact_effects
+from saes.attribution.sites import MeasuredPrompts
 from saes.kinds.base import SAE, SAEMetadata, Weights
 from saes.kinds.crosscoder import CrosscoderSAE
 from saes.kinds.topk import TopKSAE

@@ -14,9 +14,9 @@ from page_text import text_of
 
 from dashboard.artefact.sections import panels, summary
 from interp.artifacts import partial_path, write_json
-from interp.circuits.core import three_numbers
 from interp.circuits.found_circuit import EdgeCircuit, UnderAttack
 from interp.circuits.tasks import induction_task, task_from_file
+from interp.circuits.worst_case import mean_and_worst
 from interp.claims import Claim, ClaimFile, VariationResult, verdict_of
 from interp.errors import NoGapError
 from interp.forms import from_json
@@ -143,11 +143,11 @@ def test_an_interrupted_check_measures_only_what_is_missing(cli, planted, monkey
         ({"settings": {"model": ["planted:induction"]}}, "takes one value"),
         ({"settings": {"model": "planted:induction", "seeds": [0] * 999}}, "a list of 1 to 64"),
         ({"settings": {"model": "planted:induction", "seeds": ["1"]}}, "settings.seeds is a whole number"),
-        ({"settings": {"model": "planted:induction", "copying_tokens": 10**12}}, "at most 20,480"),
+        ({"settings": {"model": "planted:induction", "max_candidates": 10**12}}, "at most 240"),
         ({"settings": {"model": "planted:induction", "context_length": 10**9}}, "at most 10,000"),
         ({"analysis": "align", "settings": {"model": "small:mlp-1l", "program": "/etc/pairs"}}, "settings.program"),
         ({"analysis": "prove", "settings": {"allow_other_weights": True}}, "setting of prove"),
-        ({"variations": [{}, {"seeds": [3, 4]}, {"copying_tokens": 10**12}]}, "variations.2.copying_tokens is a whole"),
+        ({"variations": [{}, {"seeds": [3, 4]}, {"max_candidates": 10**12}]}, "variations.2.max_candidates is a whole"),
         ({"variations": [{}, {"prompts_per_seed": 0}]}, "variations.1: prompts_per_seed must be at least 3"),
         ({"inputs": {"text:../x.jsonl": "00"}}, "is not the name of a file"),
         ({"inputs": {"text:x.jsonl": "00"}}, "give the file: --text x.jsonl"),
@@ -282,7 +282,7 @@ def test_a_circuit_that_an_adversary_breaks_is_no_supported_claim(circuit):
     assert replace(found, attacked=attack).as_options()["attacked"] is True
     settings = {"held_out": 4, "prompts": 4, "task": "ioi", "judged_template": 1, "attacked": True}
     assert [*verb.other_prompts(verb.Find, settings)] == [{"judged_template": 0}, {"judged_template": 2}]
-    assert three_numbers(replace(found, attacked=attack), [], []).endswith("; 30% under attack; one run")
+    assert mean_and_worst(replace(found, attacked=attack), []).endswith("; 30% under attack")
 
 
 def test_a_task_that_the_model_lacks_in_a_variation_leaves_it_undecided(cli, circuit, tmp_path, monkeypatch):

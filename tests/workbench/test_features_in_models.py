@@ -1,6 +1,5 @@
-"""`attribute`, `steer` and `circuit features`: what features do inside a model, from the command line."""
+"""`attribute` and `steer`: what features do inside a model, from the command line."""
 
-import json
 import sys
 from pathlib import Path
 
@@ -11,7 +10,6 @@ from make_saes import saved
 from interp.directions.study import DirectionGeometry
 from interp.models.adapter import weight_hash
 from interp.workspace import Workspace
-from saes.circuits.feature_circuit import FeatureCircuit
 from saes.evaluation.latent_comparison import LatentComparison
 from saes.kinds.base import SAEMetadata, Weights
 from saes.kinds.topk import TopKSAE
@@ -113,26 +111,6 @@ def test_a_transcoder_is_steered_where_it_writes(cli, folder):
     assert "set to 30" in cli(folder, *words, "--action", "set", "--activation", "30", *ONE)
 
 
-def test_a_circuit_of_features_is_found_saved_and_shown(cli, folder, tmp_path):
-    pairs = tmp_path / "pairs.jsonl"
-    lines = [{"clean": f"a{x}", "corrupt": f"b{x}", "correct": "a", "wrong": "b"} for x in "cdefgh"]
-    pairs.write_text("\n".join(map(json.dumps, lines)))
-    options = ("--n-features", "4", "--n-edges", "9", "--steps", "2", "--verify", "4", "--n-random", "3")
-    printed = cli(folder, "circuit", "features", "late", "early", "--task", pairs, *options, "--name", "pairs", *ONE)
-    found = Workspace(folder).open(FeatureCircuit, "pairs")
-    assert found.settings.hook_points == ("blocks.0.hook_resid_post", "blocks.1.hook_resid_post")
-    assert {node.name for node in found.circuit.nodes} >= {"L0resid.error", "L1resid.error"}
-    assert "rank agreement" in printed
-    assert set(found.about.parents) >= {"saes/early", "saes/late"}
-    shown, [worst] = cli(folder, "circuit", "show", "pairs"), found.under_attack()
-    assert "L0resid.error" in shown
-    assert worst in shown
-    assert worst in printed
-    assert "already there" in cli(
-        folder, "circuit", "features", "late", "--task", str(pairs), "--name", "pairs", *ONE, code=2
-    )
-
-
 def test_two_models_are_told_apart_from_the_command_line(cli, tmp_path):
     """Base and tuned: recordings of the same tokens, a crosscoder of both, and a folder of its latents."""
     generator, d, n = torch.Generator().manual_seed(1), 12, 4000
@@ -166,7 +144,6 @@ def test_two_models_are_told_apart_from_the_command_line(cli, tmp_path):
         (("steer", "early", "--prompt", "x", "--feature", "100", "--activation", "1"), "features 0 to 99"),
         (("steer", "early", "--prompt", "x", "--feature", "1", "--activation", "1", "--new-tokens", "999"), "context"),
         (("steer", "early", "--prompt", "x", "--feature", "1", "--temperature", "0"), "temperature must be above 0"),
-        (("circuit", "features", "early", "--task", "iio"), "did you mean 'ioi'"),
         (("compare", "latents", "early"), "early is not a crosscoder"),
         (("compare", "latents", "nothing"), "unknown sae 'nothing'"),
     ],

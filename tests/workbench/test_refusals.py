@@ -54,7 +54,7 @@ REFUSED: list[tuple[str | tuple[str, ...], str]] = [
     ((*TRACE, "--target", "two"), "is 3"),
     ((*TRACE, "--contrast", "9", "--max-logits", "3"), "leave out --max-logits 3"),
     ((*TRACE, "--set", "none"), "none"),
-    ((*TRACE, "--node-share", "0"), "node_share"),
+    ((*TRACE, "--edge-share", "0"), "edge_share"),
     ((*TRACE, "--target", "feature:0:1:99999"), "not active"),
     ((*TRACE, "--template", "a=b"), "where the words go"),
     ((*TRACE[:3], "say {}", "--template", "a"), "WORD=TARGET"),

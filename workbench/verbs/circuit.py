@@ -1,16 +1,12 @@
 """`workbench circuit ...`: circuits found, tested and printed.
 
-- `features SAE SAE --task ioi`: the circuit of a task in the features of several SAEs.
 - `find MODEL --task ioi`: the circuit of a task in heads and MLPs, with its faithfulness.
-- `neurons MODEL --task ioi`: the circuit of a task in MLP neurons.
 - `attack CIRCUIT`: what is left of it when an adversary chooses the ablation.
-- `core CIRCUIT`: what all circuits that do its task equally well share.
 - `induction MODEL`: the induction circuit, with the evidence for and against every head.
 - `show CIRCUIT`: a circuit or a graph that was found, in text; a graph as JSON for other programs.
 """
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -19,30 +15,25 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from interp.artifacts import kinds_of
 from interp.circuits.circuit import Circuit, edge_text
 from interp.circuits.config import EvaluationConfig, FindConfig, InductionConfig
-from interp.circuits.core import Core, CoreConfig, cores_of, three_numbers
 from interp.circuits.found_circuit import EdgeCircuit, FoundCircuit, UnderAttack
-from interp.circuits.neuron_circuit import NeuronCircuit, NeuronCircuitConfig
-from interp.circuits.worst_case import AttackConfig, WorstCase, attacks_of
+from interp.circuits.worst_case import AttackConfig, WorstCase, attacks_of, mean_and_worst
 from interp.claims import OwnText
 from interp.errors import ConfigError, NoGapError
 from interp.models.hooked import HookedModel
 from interp.models.short_name import short_name
 from interp.nulls import DRAWS
-from interp.options import Argument, Derived, Means, ModelName, SAEName, TaskName
+from interp.options import Argument, Derived, Means, TaskName
 from interp.patching.patching_map import METRIC_OF, MetricName
 from interp.progress import Progress, reported
 from interp.tracing.graph import KIND, AttributionGraph
 from interp.workspace import Workspace
-from saes.circuits.feature_circuit import AttributionConfig, FeatureCircuit, FeatureCircuitConfig
-from workbench.analysis import Analysis, AnalysisRun, Resumable
+from workbench.analysis import Analysis, AnalysisRun
 from workbench.terminal import (
-    AppliesDictionary,
     Heading,
     InWorkspace,
     ModelArgument,
     RunsModel,
     Threaded,
-    bar,
     say,
     settings_of,
     slug,
@@ -56,118 +47,10 @@ if TYPE_CHECKING:
 HEADING = Heading.CIRCUITS
 
 
-@dataclass(frozen=True, kw_only=True)
-class FindFeatureCircuit(
-    FeatureCircuitConfig, AttributionConfig, AppliesDictionary, Threaded, RunsModel, Analysis["FeatureCircuit"]
-):
-    """Find a task's circuit in the features of several SAEs.
-
-    Example: workbench circuit features sae-9 sae-15 --task ioi
-
-    Effects of features on later features are integrated gradients from the corrupted to the clean prompts; the
-    reconstruction error of each SAE is a node too. The strongest edges are patched one by one, and faithfulness is
-    compared with random features, untrained SAEs and an untrained model. In its worst case only those of the other
-    features that help are replaced.
-    """
-
-    words: ClassVar[tuple[str, ...]] = ("circuit", "features")
-    makes: ClassVar[str] = "feature_circuit"
-
-    saes: Annotated[tuple[SAEName, ...], Argument("SAE")]
-    """Names of SAEs or transcoders in the workspace, all of one model, at different hook points."""
-    task: TaskName = "ioi"
-    """induction, ioi, greater-than, or a .jsonl or .csv file with the columns clean, corrupt, correct and wrong."""
-    prompts: int = 16
-    """Prompt pairs."""
-    steps: int = 8
-    """Gradients per prompt, for ig."""
-    attribution: Derived[AttributionConfig] = field(default_factory=AttributionConfig)
-    first: Derived[int] = 0
-    include_bos: bool = False
-    """Attribute to features at the BOS position too. SAEs do not see it in training."""
-    model: ModelName | None = None
-    """Model to run. Default: the one that the SAEs belong to."""
-
-    def default_name(self) -> str:
-        from workbench.opening import task_name
-
-        return slug(f"{task_name(self.task)}-features-{'-'.join(self.saes)}")
-
-    def measure(self, run: AnalysisRun) -> FeatureCircuit:
-        from saes.circuits.find import find_feature_circuit
-        from workbench.opening import feature_table, open_task, unseen_positions
-
-        model, saes = run.saes(self.saes, self.model, allow_other_weights=self.allow_other_weights)
-        task = open_task(model, self.task, self.prompts, seed=self.seed)
-        say_task(task)
-        tables = [feature_table(run.workspace, name) for name in self.saes]
-        labels = [
-            [str(table.get(feature, {}).get("label", "")) for feature in range(sae.d_sae)]
-            for sae, table in zip(saes, tables, strict=True)
-        ]
-        labelled = labels if any(tables) else None
-        first = unseen_positions(model, include_bos=self.include_bos)
-        attribution = settings_of(self, AttributionConfig, first=first)
-        config = settings_of(self, FeatureCircuitConfig, attribution=attribution)
-        with step_bars() as progress:
-            circuit = find_feature_circuit(model, saes, task, config, labels=labelled, progress=progress)
-        return circuit
-
-
 def say_task(task: "Task") -> None:
     """Print the metric on both sides of a task."""
     clean, corrupt = float(task.clean_value.mean()), float(task.corrupt_value.mean())
     say(f"{task.name}: {task.metric.name} {clean:.3g} on clean prompts, {corrupt:.3g} on corrupted ones")
-
-
-@contextlib.contextmanager
-def step_bars() -> Iterator[Callable[[str], Progress]]:
-    """Show a progress bar for each step of the work; the next one replaces it."""
-    with contextlib.ExitStack() as stack:
-
-        def start(name: str) -> Progress:
-            stack.close()
-            return stack.enter_context(bar(name))
-
-        yield start
-
-
-@dataclass(frozen=True, kw_only=True)
-class FindNeurons(NeuronCircuitConfig, Threaded, RunsModel, Analysis["NeuronCircuit"]):
-    """Find a task's circuit of MLP neurons.
-
-    Example: workbench circuit neurons smollm2-135m --task greater-than
-
-    Neurons are scored by one backward pass that follows relevance. On other prompts all neurons but the best are
-    replaced by their values on corrupted prompts; the null are random neurons, as many in each layer.
-    """
-
-    words: ClassVar[tuple[str, ...]] = ("circuit", "neurons")
-    makes: ClassVar[str] = "neuron_circuit"
-
-    model: ModelArgument
-    task: TaskName = "greater-than"
-    """Name of a task, or a file of prompts."""
-    prompts: int = 32
-    """Prompt pairs that score neurons, and as many others that judge them."""
-
-    def default_name(self) -> str:
-        from workbench.opening import task_name
-
-        return slug(f"{task_name(self.task)}-{short_name(self.model)}")
-
-    def measure(self, run: AnalysisRun) -> NeuronCircuit:
-        from interp.circuits.neurons import find_neurons
-        from workbench.opening import open_task
-
-        model = run.model(self.model)
-        n = 2 * self.prompts + self.prompts // 4 + 4  # some may coincide
-        task, rest = open_task(model, self.task, n, seed=self.seed).split(self.prompts)
-        say_task(task)
-        held_out = rest.take(range(min(self.prompts, rest.n_prompts)))
-        with run.progress("neuron circuit", "runs") as progress:
-            config = settings_of(self, NeuronCircuitConfig)
-            return find_neurons(model, task, held_out, config, model_name=self.model, progress=progress)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -267,21 +150,7 @@ class Find(FindConfig, EvaluationConfig, Threaded, RunsModel, Analysis["EdgeCirc
 
 
 @dataclass(frozen=True, kw_only=True)
-class OfCircuit(Threaded, RunsModel):
-    """Options of what is measured on a circuit that was found."""
-
-    circuit: Annotated[str, Argument("CIRCUIT")]
-    """Name of a circuit that `circuit find` made."""
-    task: TaskName | None = None
-    """File of prompts; needed where the circuit's own file was too large to be kept. Default: the circuit's task."""
-
-    def default_name(self) -> str:
-        """Return the name of the circuit."""
-        return slug(self.circuit)
-
-
-@dataclass(frozen=True, kw_only=True)
-class AttackCircuit(AttackConfig, OfCircuit, Analysis["WorstCase"]):
+class AttackCircuit(AttackConfig, Threaded, RunsModel, Analysis["WorstCase"]):
     """Attack a circuit: an adversary chooses which other edges are replaced.
 
     Example: workbench circuit attack ioi-smollm2-135m
@@ -300,12 +169,20 @@ class AttackCircuit(AttackConfig, OfCircuit, Analysis["WorstCase"]):
     words: ClassVar[tuple[str, ...]] = ("circuit", "attack")
     makes: ClassVar[str] = "worst_case"
 
+    circuit: Annotated[str, Argument("CIRCUIT")]
+    """Name of a circuit that `circuit find` made."""
+    task: TaskName | None = None
+    """File of prompts; needed where the circuit's own file was too large to be kept. Default: the circuit's task."""
+
+    def default_name(self) -> str:
+        return slug(self.circuit)
+
     def measure(self, run: AnalysisRun) -> WorstCase:
         from interp.circuits.attack import attack_circuit
 
         circuit = run.open(EdgeCircuit, self.circuit)
         model = run.model(circuit.settings.model)
-        task, held_out, _ = _other_prompts(model, circuit, self.task, self.prompts, self.seed, self.prompts)
+        task, held_out = _other_prompts(model, circuit, self.task, self.prompts, self.seed)
         ablation = circuit.evaluation.settings.ablation
         others = (name for name in self.ablations if name != ablation)
         config = settings_of(self, AttackConfig, ablations=(ablation, *others))
@@ -319,46 +196,6 @@ class AttackCircuit(AttackConfig, OfCircuit, Analysis["WorstCase"]):
                 model_name=circuit.settings.model,
                 name=circuit.name,
                 wordings=_wordings(model, circuit, self.prompts, self.seed, task, held_out),
-                say=say,
-                progress=progress,
-            )
-
-
-@dataclass(frozen=True, kw_only=True)
-class FindCore(CoreConfig, OfCircuit, Resumable["Core"]):
-    """Search many circuits that do a task equally well, and what all of them share.
-
-    Example: workbench circuit core ioi-smollm2-135m
-
-    The searches differ in prompts, wordings of the task, thresholds and methods. From each circuit nodes are taken out,
-    and replaced by the next edges of the ranking. Further circuits are searched outside the smallest one. Some held-out
-    prompts admit the equally good circuits, others state their numbers. The null is circuits of the same nodes wired at
-    random, with as many edges into each input. On SmolLM2 it takes about ten minutes on two cores; the price is said
-    first.
-    """
-
-    words: ClassVar[tuple[str, ...]] = ("circuit", "core")
-    makes: ClassVar[str] = "core"
-
-    def measure(self, run: AnalysisRun) -> Core:
-        from interp.circuits.find_core import find_core
-
-        circuit = run.open(EdgeCircuit, self.circuit)
-        model = run.model(circuit.settings.model)
-        task, held_out, draw = _other_prompts(model, circuit, self.task, self.judging, self.seed, 2 * self.judging)
-        with run.progress("core", "circuits") as progress:
-            return find_core(
-                model,
-                lambda number: draw(number, self.prompts),
-                task,
-                held_out,
-                circuit.circuit,
-                settings_of(self, CoreConfig),
-                ablation=circuit.evaluation.settings.ablation,
-                by=circuit.settings.by,
-                model_name=circuit.settings.model,
-                name=circuit.name,
-                resume=run.training,
                 say=say,
                 progress=progress,
             )
@@ -400,13 +237,9 @@ def _wordings(model: HookedModel, circuit: EdgeCircuit, n: int, seed: int, *othe
 
 
 def _other_prompts(
-    model: HookedModel, circuit: EdgeCircuit, given: str | None, n: int, seed: int, n_held_out: int
-) -> "tuple[Task, Task, Callable[[int, int], Task]]":
-    """Return `n` prompts of a circuit's task and held-out ones, none of them among those that scored its edges.
-
-    And what draws further prompts by a number: the wordings of the task take turns.
-    """
-    from interp.circuits.tasks import N_TEMPLATES
+    model: HookedModel, circuit: EdgeCircuit, given: str | None, n: int, seed: int
+) -> "tuple[Task, Task]":
+    """Return `n` prompts of a circuit's task and as many held-out ones, none of them among those that scored edges."""
     from workbench.opening import open_task
 
     of, name, metric = circuit.settings.task, circuit.settings.task.name, METRIC_OF[circuit.settings.task.metric]
@@ -417,25 +250,15 @@ def _other_prompts(
         source = circuit.file
 
     drawn, n_scored = of.origin.get("seed", 0 if is_file else seed), of.n_prompts
-    count = n_scored + n + n_held_out + n // 4 + 4  # some may coincide
+    count = n_scored + 2 * n + n // 4 + 4  # some may coincide
     prompts = _measured(model, metric, open_task(model, source, count, seed=int(drawn or 0)))
     task, rest = prompts.split(n_scored)[1].split(n)
-    if rest.n_prompts < n_held_out:
+    if rest.n_prompts < n:
         raise ConfigError(
-            f"{n + n_held_out} prompts are needed that did not score edges of {circuit.name}, {n} to choose and "
-            f"{n_held_out} to judge; {given or name} has {task.n_prompts + rest.n_prompts}: ask for fewer"
+            f"{2 * n} prompts are needed that did not score edges of {circuit.name}, {n} to choose and {n} "
+            f"to judge; {given or name} has {task.n_prompts + rest.n_prompts}: ask for fewer"
         )
-    held_out = rest.take(range(n_held_out))
-
-    def draw(number: int, n_prompts: int) -> "Task":
-        turn = (number - 1) % (1 + (0 if is_file else N_TEMPLATES.get(name, 0)))
-        make = partial(_drawn, model, source, n_prompts, metric, task, held_out, seed=1000 * seed + number)
-        try:
-            return make(template=turn - 1 if turn else None)
-        except ConfigError:  # the model does not do the task in this wording
-            return make()
-
-    return task, held_out, draw
+    return task, rest.take(range(n))
 
 
 def _bars() -> Callable[[str], Progress]:
@@ -503,7 +326,7 @@ class Show(InWorkspace, RunsModel):
         path, artefact = Path(self.circuit), None
         if not path.exists():
             workspace = Workspace(self.workspace)
-            manifest = workspace.find(self.circuit, *kinds_of("circuit"), "neuron_circuit", KIND)
+            manifest = workspace.find(self.circuit, *kinds_of("circuit"), KIND)
             if manifest.kind == KIND:
                 return self._graph(workspace, manifest.name)
             artefact = workspace.value(manifest)
@@ -513,24 +336,21 @@ class Show(InWorkspace, RunsModel):
                 "--export writes attribution graphs; a circuit is JSON already: circuit.json in its folder"
             )
         circuit = Circuit.load(path) if artefact is None else artefact.circuit
-        say(circuit.headline() if artefact is None or circuit.edges else artefact.headline())
+        say(circuit.headline())
         for line in () if artefact is None else (artefact.verdict.line, *artefact.held_fixed, *self._tested(artefact)):
             say(line)
         for node in circuit.nodes:
-            effect = node.effect if node.role in (None, "error") else None
-            shown = [node.role, None if effect is None else f"{effect:+.3f}", node.label]
+            shown = [node.role, None if node.role or node.effect is None else f"{node.effect:+.3f}"]
             say(f"  {node.name:8} {'  '.join(str(part) for part in shown if part)}".rstrip())
         for edge in circuit.edges:
             say(f"  {edge_text(edge)}" + ("" if edge.score is None else f"  {edge.score:+.3f}"))
         return None
 
     def _tested(self, artefact: FoundCircuit) -> list[str]:
-        """Return mean, worst case and core of a circuit, and a line for each attack and core in the workspace."""
-        workspace = Workspace(self.workspace)
-        attacks, cores = attacks_of(workspace, artefact.key), cores_of(workspace, artefact.key)
+        """Return mean and worst case of a circuit, and a line for each attack in the workspace."""
+        attacks = attacks_of(Workspace(self.workspace), artefact.key)
         lines = [f"attacked: {attack.headline()}" for attack in attacks]
-        lines += [f"core: {line}" for core in cores for line in (core.headline(), *core.details())]
-        return [*filter(None, [three_numbers(artefact, attacks, cores)]), *artefact.under_attack(), *lines]
+        return [*filter(None, [mean_and_worst(artefact, attacks)]), *lines]
 
     def _groups(self, workspace: Workspace, graph: AttributionGraph, story: "Story | None") -> None:
         """Print the boxes of a story that hold several latents, judged by the effects of ablating these."""

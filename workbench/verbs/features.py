@@ -369,7 +369,7 @@ class SteerFeatures(OverDevices, InWorkspace, Seeded, AppliesDictionary, Threade
         )
         assert self.feature is not None  # checked above
         known = feature_table(workspace, self.sae).get(self.feature, {})
-        key, first = f"saes/{self.sae}", unseen_positions(model, include_bos=False)
+        key, first = f"saes/{self.sae}", unseen_positions(model)
         target = Latent(dictionary=key, index=self.feature)
         step = Intervention(target=target, action=self.action, amount=self._value(known.get("max_activation")))
         recipe = recipe_for(model, f"{self.sae} {self.feature} {self.action}", [step], {key: sae}, self.prompt)

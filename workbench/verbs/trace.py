@@ -13,7 +13,7 @@ from interp.errors import ConfigError, MismatchError, PromptError, UsageError, W
 from interp.models.hooked import HookedModel
 from interp.options import Argument, Derived, ModelName, SAEName
 from interp.tracing.graph import AttributionGraph, Flow, GraphSettings, TraceConfig
-from saes.circuits.feature_circuit import AttributionConfig
+from saes.attribution.config import AttributionConfig
 from workbench.analysis import AnalysisRun, Resumable
 from workbench.terminal import (
     AppliesDictionary,
@@ -30,8 +30,8 @@ from workbench.terminal import (
 if TYPE_CHECKING:
     from interp.tracing.replacement import Replacement
     from interp.tracing.trace import Labels
-    from saes.circuits.attribution import FeatureAttribution
-    from saes.circuits.sites import MeasuredPrompts
+    from saes.attribution.attribution import FeatureAttribution
+    from saes.attribution.sites import MeasuredPrompts
 
 HEADING = Heading.CIRCUITS
 
@@ -284,8 +284,6 @@ class Attribute(AttributionConfig, InWorkspace, AppliesDictionary, Threaded, Run
     batch_size: Derived[int] = 8
     top: int = 15
     """Features to show for each SAE."""
-    include_bos: bool = False
-    """Attribute to features at the BOS position too. SAEs do not see it in training."""
     model: ModelName | None = None
     """Model to run. Default: the one that the SAE belongs to."""
 
@@ -295,7 +293,7 @@ class Attribute(AttributionConfig, InWorkspace, AppliesDictionary, Threaded, Run
             raise ConfigError(f"top must be at least 1, got {self.top}")
 
     def run(self) -> None:
-        from saes.circuits.attribution import attribute, exact_effects
+        from saes.attribution.attribution import attribute, exact_effects
         from workbench.opening import feature_table, open_saes, unseen_positions
 
         workspace = self.open_workspace()
@@ -308,7 +306,7 @@ class Attribute(AttributionConfig, InWorkspace, AppliesDictionary, Threaded, Run
             device=self.use_device(),
         )
         prompts = self._prompts(model)
-        first = unseen_positions(model, include_bos=self.include_bos)
+        first = unseen_positions(model)
         config = settings_of(self, AttributionConfig, first=first)
         attributions = attribute(model, saes, prompts, config)
         names = {id(sae): name for sae, name in zip(saes, self.saes, strict=True)}
@@ -324,7 +322,7 @@ class Attribute(AttributionConfig, InWorkspace, AppliesDictionary, Threaded, Run
         """Return the prompt with its answer, and print both before the long work."""
         from interp.models.adapter import token_text
         from interp.models.generation import NextToken, prompt_tokens
-        from saes.circuits.sites import MeasuredPrompts
+        from saes.attribution.sites import MeasuredPrompts
 
         target = self.target
         if target is None:

@@ -88,7 +88,7 @@ export class CircuitView extends GraphView {
     this.legend?.replaceChildren(
       ...VIAS.flatMap((text, i) => (used.has(i) ? [key("wb-line", { background: lines[2 * i][0] }, text)] : [])),
       ...(weight.some((w) => w < 0) ? [key("wb-line wb-line-dashed", {}, "negative score")] : []),
-      key("", {}, this.circuit.widths),
+      key("", {}, "width: score"),
       ...(this.part.joined?.length ? [key("wb-line wb-line-dotted", {}, "one head, from position to position")] : []),
       ...this.circuit.roles.flatMap((text, i) =>
         role.includes(i) ? [key("wb-box wb-box-full", { background: roles[i] }, text)] : [],

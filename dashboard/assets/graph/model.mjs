@@ -35,7 +35,6 @@ export class Model {
     this.weight = edges.weight;
     this.role = nodes.role; // of a circuit: number of its colour, or -1
     this.via = edges.via; // of a circuit: number of the input that it enters
-    this.returns = edges.returns; // of a circuit with a core: share of equally good circuits that have the edge
     this.edgeIds = edges.id ?? []; // of a circuit: its edges can be chosen
     this.m = edges.weight.length;
     this.numbers = new Map(id.map((name, i) => [name, i]));

@@ -140,39 +140,35 @@ function gather(model, edits, shown, at, items, state) {
   const sums = new Map(),
     seen = new Set(),
     single = !state.collapse || !edits.groups.length;
-  /** @type {{ from: number[], to: number[], weight: number[], via: number[], returns: number[] }} */
-  const { from, to, weight, via, returns } = { from: [], to: [], weight: [], via: [], returns: [] };
-  /** @param {number} a @param {number} b @param {number} w @param {number} input @param {number} [share] */
-  const add = (a, b, w, input, share = 0) => {
+  /** @type {{ from: number[], to: number[], weight: number[], via: number[] }} */
+  const { from, to, weight, via } = { from: [], to: [], weight: [], via: [] };
+  /** @param {number} a @param {number} b @param {number} w @param {number} input */
+  const add = (a, b, w, input) => {
     from.push(a);
     to.push(b);
     weight.push(w);
     via.push(input);
-    returns.push(share);
   };
-  const most = new Map(); // of a line between groups, the share of the edge that returns most
   for (let e = 0; e < model.m; e++) {
     const a = at[model.source[e]],
       b = at[model.target[e]];
     if (a < 0 || b < 0 || a === b) continue;
     if (single) {
-      if (shown.edge[e]) add(a, b, model.weight[e], model.via?.[e] ?? 0, model.returns?.[e]);
+      if (shown.edge[e]) add(a, b, model.weight[e], model.via?.[e] ?? 0);
     } else if (shown.edge[e] || !model.via) {
       const key = ((model.via?.[e] ?? 0) * items.length + a) * items.length + b;
       sums.set(key, (sums.get(key) || 0) + model.weight[e]);
-      most.set(key, Math.max(most.get(key) ?? 0, model.returns?.[e] ?? 0));
       if (shown.edge[e]) seen.add(key);
     }
   }
   for (const [key, sum] of sums) {
     const ends = Math.floor(key / items.length);
-    if (seen.has(key))
-      add(ends % items.length, key % items.length, sum, Math.floor(ends / items.length), most.get(key));
+    if (seen.has(key)) add(ends % items.length, key % items.length, sum, Math.floor(ends / items.length));
   }
   for (const [a, b, input = JOINED] of shown.joined)
     if (at[a] >= 0 && at[b] >= 0 && at[a] !== at[b]) add(at[a], at[b], 0, input);
   const row = Float64Array.from(items, (item) => item.members.reduce((sum, i) => sum + model.input[i], 0));
-  const part = model.returns ? returns : weight.map((w, e) => Math.abs(w) / (row[to[e]] || 1)),
+  const part = weight.map((w, e) => Math.abs(w) / (row[to[e]] || 1)),
     sorted = [...part].sort((a, b) => a - b);
   const few = sorted.length <= 200 && !model.via,
     large = few ? sorted[Math.floor(0.98 * (sorted.length - 1))] || 1 : 1; // few edges: the strongest in full

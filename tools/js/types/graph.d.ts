@@ -33,7 +33,7 @@ interface GraphContent {
     role?: number[];
   };
   /** of a circuit also ids, and the number of the input that each enters */
-  edges: { source: number[]; target: number[]; weight: number[]; id?: string[]; via?: number[]; returns?: number[] };
+  edges: { source: number[]; target: number[]; weight: number[]; id?: string[]; via?: number[] };
   edits: Partial<GraphEdits>;
   /** what the address of the page shows, as part.json is asked for it, and the answer */
   shown: ShownPart | ShownCircuit;
@@ -132,8 +132,6 @@ interface CircuitContent extends GraphContent {
   /** edges that can be shown, and those of the circuit as it was found */
   limit: number;
   found: number;
-  /** what the width of a line says */
-  widths: string;
   /** it reaches from the embedding to the logits */
   has_ends: boolean;
 }

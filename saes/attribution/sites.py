@@ -15,8 +15,8 @@ be replaced alone. Activations are sparse, `[n_tokens, k_max]`: nothing here is 
     MeasuredPrompts.of_text(model, "The capital of France is", " Paris")  # one prompt, the log-probability of one token
 
 **Traces**: values at every site on the prompts and in the baseline, decomposed. The baseline is the corrupted prompt,
-or without one the SAE with all features and its error set to zero. Attribution, feature circuits and their ablations
-all start from these traces.
+or without one the SAE with all features and its error set to zero. Attribution
+starts from these traces.
 """
 
 from collections.abc import Callable, Sequence
@@ -37,7 +37,7 @@ from interp.models.passes import read_hook
 from interp.names import canonical_hook_point, check_hook_points
 from interp.patching.metrics import LogitDiff, LogProb, Metric
 from interp.patching.task import Task
-from saes.kinds.base import CHUNK_VALUES, SAE, one_layer
+from saes.kinds.base import CHUNK_VALUES, SAE
 
 Replace = Callable[[Tensor, Tensor], Tensor]
 """Replacement at a site: `replace(x, value)` returns the new value, given those that it reads and would write."""
@@ -69,10 +69,6 @@ class NonzeroActivations(NamedTuple):
         """Return the nonzero activations."""
         row, slot = acts.values.nonzero(as_tuple=True)
         return cls(row, acts.indices[row, slot], acts.values[row, slot])
-
-    def take(self, chosen: Tensor) -> "NonzeroActivations":
-        """Return some of the entries, by mask or by index."""
-        return NonzeroActivations(*(column[chosen] for column in self))
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,23 +133,6 @@ class SAESite:
             directions = self.sae.W_dec[entries.feature[part]]
             gradient[part] = torch.linalg.vecdot(directions, pulled[entries.row[part]].to(directions.dtype))
         return gradient
-
-    def slopes(self, x: Float[Tensor, "n d_in"], entries: NonzeroActivations) -> Float[Tensor, " m"]:
-        """Return the derivative of each activation by its pre-activation, `[m]`, with the selection of latents fixed.
-
-        `x [n, d_in]` is the input of the SAE, and entries are sorted by row. The derivative is 1 except for gated SAEs.
-        """
-        derivative = torch.zeros_like(entries.value)
-        for rows in _chunks(len(x), self.sae.d_sae):
-            start, stop = torch.searchsorted(
-                entries.row, torch.tensor([rows.start, rows.stop], device=x.device)
-            ).tolist()
-            with torch.enable_grad():
-                sae = one_layer(self.sae)
-                pre = sae.pre_activations(x[rows].detach()).detach().requires_grad_()
-                slope = torch.autograd.grad(sae.activate(pre).sum(), pre)[0]
-            derivative[start:stop] = slope[entries.row[start:stop] - rows.start, entries.feature[start:stop]]
-        return derivative
 
 
 def open_sites(model: HookedModel, saes: Sequence[SAE]) -> list[SAESite]:
