@@ -72,7 +72,6 @@ def test_a_report_replaces_what_stands_between_its_markers(tmp_path):
 def test_the_page_has_a_place_for_every_campaign(tmp_path):
     for campaign in (
         "intervals",
-        "referee",
         "proofs",
         "proofs of g",
         "mutants",

@@ -154,7 +154,7 @@ def f():
     }  # fmt: skip
 
 
-FOUND_BY_THEIR_FILES = ("workbench.verbs.", "workbench.referee.", "saes.acts.")
+FOUND_BY_THEIR_FILES = ("workbench.verbs.", "saes.acts.")
 
 
 def test_every_module_is_reached_from_a_command_a_page_or_a_public_name():
@@ -317,11 +317,7 @@ def test_a_module_that_only_its_own_folder_uses_begins_with_an_underscore_and_no
     wrong = []
     for name in (name for name in parsed if name.count(".") > 1 and not (ROOT / name.replace(".", "/")).is_dir()):
         folder, _, own = name.rpartition(".")
-        found_by_itself = (
-            own == "page"
-            or folder in ("workbench.verbs", "workbench.referee", "saes.acts", "saes.kinds")
-            or own == "__main__"
-        )
+        found_by_itself = own == "page" or folder in ("workbench.verbs", "saes.acts", "saes.kinds") or own == "__main__"
         if own.startswith("_") and own != "__main__" and not users[name] <= {folder}:
             wrong.append(f"{name} is used by {users[name] - {folder}}: drop the underscore")
         if not own.startswith("_") and users[name] <= {folder} and name not in public and not found_by_itself:

@@ -11,7 +11,7 @@
    into `workbench/shipped/data/` with a card.
 
 An interrupted command resumes when it is repeated. The text that was sampled from the model is in this repository
-(`sampled`); the installed packages depend on the environment, so the hash of the text is part of the card.
+(`tools/text/`); the installed packages depend on the environment, so the hash of the text is part of the card.
 """
 
 import json
@@ -33,7 +33,6 @@ from saes.evaluation.evaluation import SAEEvaluation
 from saes.features.schema import NEURONS
 from saes.training.stored import StoredSAE, TrainedSettings
 from tools import run_tool
-from tools.sampled import SAMPLED
 from tools.sources import (
     BIBLE,
     BROWN,
@@ -98,7 +97,7 @@ def gather(downloads: Path, seed: int) -> dict[str, Iterable[Document]]:
     defined = list(glosses(downloads))
     Random(derive_seed(seed, "glosses")).shuffle(defined)
     return {
-        "sampled": sampled(SAMPLED),
+        "sampled": sampled(),
         "collected": collected(downloads),
         "Brown": brown(downloads),
         "glosses": defined,

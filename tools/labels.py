@@ -44,8 +44,7 @@ from saes.features.written_labels import HOLDS
 from saes.weights.folder import load_sae
 from tools import run_tool
 from tools.build import write_corpus
-from tools.sampled import SAMPLED
-from tools.sources import sampled
+from tools.sources import SAMPLED, sampled
 from workbench.demo import MODEL, RESID, SHIPPED, unpack
 from workbench.steps import WorkspaceStep, run_step
 from workbench.terminal import InWorkspace, OnDevice, Seeded, Threaded, bar, say, wrote
@@ -126,7 +125,7 @@ class ReadLabels(InWorkspace, Seeded, Threaded, OnDevice):
         """Record the text that passages are taken from."""
         corpus = workspace.root / f"{TEXT}.jsonl"
         if not corpus.exists():
-            write_corpus(corpus, {"sampled": sampled(SAMPLED)}, chars=46_000_000, seed=derive_seed(self.seed, TEXT))
+            write_corpus(corpus, {"sampled": sampled()}, chars=46_000_000, seed=derive_seed(self.seed, TEXT))
         verb = Record(
             model=MODEL, name=TEXT, corpus=str(corpus), hook_points=(RESID,), tokens=self.tokens, seed=self.seed,
             context_length=RecordConfig.context_length, workspace=self.workspace, threads=self.threads,

@@ -1,6 +1,6 @@
 """The Jacobian lens that ships: `python -m tools.lens`, a quarter of an hour on two cores.
 
-It is fitted on text sampled from the model itself (`tools.sampled`), in a seeded order, and replaces the one in
+It is fitted on text sampled from the model itself (`tools/text/`), in a seeded order, and replaces the one in
 `workbench/shipped/data/`. An interrupted command resumes when it is repeated.
 """
 
@@ -10,7 +10,6 @@ from pathlib import Path
 from interp.workspace import Workspace
 from tools import run_tool
 from tools.build import KINDS, pack, write_corpus
-from tools.sampled import SAMPLED
 from tools.sources import sampled
 from workbench.demo import DATA, MODEL
 from workbench.steps import WorkspaceStep, run_step
@@ -38,7 +37,7 @@ class ShippedLens(InWorkspace, Seeded, Threaded, OnDevice):
         corpus = workspace.root / CORPUS
         if not corpus.exists():
             assert KINDS["sampled"].ships
-            write_corpus(corpus, {"sampled": sampled(SAMPLED)}, chars=self.chars, seed=self.seed)
+            write_corpus(corpus, {"sampled": sampled()}, chars=self.chars, seed=self.seed)
         options = {"workspace": self.workspace, "threads": self.threads, "device": self.device, "seed": self.seed}
         lens = FitLens(model=MODEL, name=MODEL, kind="jacobian", corpus=str(corpus), rounds=self.rounds,
                        heldout_positions=self.heldout_positions, **options)  # fmt: skip

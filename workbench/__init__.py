@@ -1,14 +1,13 @@
 """The command line, `workbench VERB`.
 
 - `verbs`     one class per verb
-- `referee`   planted claims and their controls, and the score of whatever judges them
 - `opening`   opens models, recordings, dictionaries, tasks and vectors by name
 - `analysis`  the runner of every verb that writes an artefact
 - `engine`     the program that runs a model, and its certificate
 - `first_look` the quick half of the doctor, before the first analysis of a model or dictionary
 - `options`   options read off a verb and off a command, and typed again
 - `serve`     the dashboard, the server for agents, checks of files
-- `protocol`  the Model Context Protocol: tools that are offered, and calls
+- `_protocol`  the Model Context Protocol: tools that are offered
 - `ask`       acts as commands
 - `commands`  the verbs that the dashboard runs: a form and checks for each
 - `terminal`  options, help, lines of output, progress bar

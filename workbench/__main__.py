@@ -30,7 +30,6 @@ FAMILIES = {
     "geometry": "Measure the geometry of representations",
     "compare": "Compare dictionaries or models",
     "dynamics": "Train small models and follow what they learn",
-    "referee": "Measure how often a tool is wrong on planted claims",
 }
 """First words that several verbs share."""
 

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from interp.errors import ConfigError, UnknownNameError, WorkbenchError
 from interp.options import Argument, Means
+from workbench._protocol import Tool, check_protocol, offer
 from workbench.options import command_line
-from workbench.protocol import Tool, check_protocol, offer
 from workbench.terminal import InWorkspace, Threaded, say
 
 if TYPE_CHECKING:

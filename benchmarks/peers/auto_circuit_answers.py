@@ -5,13 +5,12 @@
 
 Scores, patches and metric are all its own, and this file reads the cases by hand. `auto-circuit eap` is its gradient of
 the masks on edges, `auto-circuit ig` that gradient integrated over the masks. The rule is that of our `eap` and
-`eap-ig` (`workbench/referee/baselines.py`): the fewest highest-ranked edges that keep 0.8 of the gap.
+`eap-ig` (`benchmarks/referee/baselines.py`): the fewest highest-ranked edges that keep 0.8 of the gap.
 """
 
 import json
 import math
 import sys
-import time
 from pathlib import Path
 
 import torch
@@ -95,7 +94,7 @@ def found_circuit(model: HookedTransformer, rows: dict, method: dict) -> set[str
 def main(folder: Path) -> None:
     """Write `answers/TOOL.json` for both tools."""
     for tool, method in TOOLS.items():
-        answers, start = {}, time.perf_counter()
+        answers = {}
         for path in sorted(folder.glob("cases/*/case.json")):
             case = json.loads(path.read_text())
             if case["kind"] not in ("edge", "circuit"):
@@ -104,10 +103,8 @@ def main(folder: Path) -> None:
             claim = case["details"]
             holds = claim["edge"] in found if case["kind"] == "edge" else bool(found) and found <= {*claim["edges"]}
             outcome = "supported" if holds else "not supported"
-            why = ", ".join(sorted(found))[:400]
-            answers[case["name"]] = {"outcome": outcome, "value": len(found), "null": None, "why": why}
-        made = {"format": "workbench-referee-answers", "version": 1, "tool": tool, "answers": answers}
-        made["seconds"] = round(time.perf_counter() - start, 1)
+            answers[case["name"]] = {"outcome": outcome, "why": ", ".join(sorted(found))}
+        made = {"tool": tool, "answers": answers}
         (folder / "answers" / f"{tool.replace(' ', '-')}.json").write_text(json.dumps(made, indent=1))
 
 

@@ -17,7 +17,6 @@ The names below are public.
 - `changes`      what fine-tuning moved: weights, residual stream, transplants, latents
 - `saes`         health of a training run, activations of a feature, a feature with the nulls of its proof
 - `scaling`      loss over size, FVU over L0, density of features, cosines of pairs
-- `referee`      power of a tool over the strength of what was planted
 - `studies`      training curves, grokking
 """
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from architectures import blank
+from make_direction import made_up_choice
 
 from interp.directions._variants import methods
 from interp.directions.choice import chosen_cell
@@ -26,6 +27,7 @@ from interp.interventions.recipe import Recipe
 from interp.models.adapter import to_tokens
 from interp.models.loading import load_model
 from interp.models.small import SmallConfig
+from interp.statistics import Interval
 
 POINT = "blocks.0.hook_resid_post"
 D = 24
@@ -183,6 +185,24 @@ def test_a_cell_is_chosen_among_the_harmless_ones_beyond_chance():
     assert chosen_cell(effect, damage, random) == (0, 0)
     assert chosen_cell(effect, np.ones((2, 2)), random) is None
     assert chosen_cell(effect, damage, np.full((2, 2, 3), np.nan)) is None
+
+
+@pytest.mark.parametrize(
+    ("effect", "random", "placebo", "works"),
+    [
+        (Interval(1.9, 1.2, 2.6), 1.5, 1.5, True),  # its interval is over questions, on which they were drawn alike
+        (Interval(1.9, -0.1, 3.9), 0.5, 0.5, False),
+        (Interval(1.9, 1.2, 2.6), 2.0, 0.5, False),
+        (Interval(1.9, 1.2, 2.6), 0.5, 2.0, False),
+    ],
+)
+def test_a_direction_works_whose_interval_lies_above_zero_and_whose_effect_none_of_the_null_has(
+    effect, random, placebo, works
+):
+    judged = made_up_choice(np.random.default_rng(0)).judged
+    null = {"random_effect": np.array([0.1] * 18 + [random]), "placebo_effect": np.array([placebo])}
+    assert replace(judged, effect=effect, **null).works is works
+    assert not replace(judged, effect=effect, random_effect=null["random_effect"][1:]).works, "18 cannot reach p = 0.05"
 
 
 def test_words_make_a_direction_at_a_layer_that_is_chosen(planted):

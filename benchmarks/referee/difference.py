@@ -11,17 +11,15 @@ does.
 
 from pathlib import Path
 
-import numpy as np
 import torch
 
-from interp.changes.measured import Transplant
+from benchmarks.referee.cases import Answer, Control, Details
+from benchmarks.referee.small_models import shuffled
 from interp.changes.transplant import log_prob_of_answers, transplants
-from interp.errors import ConfigError, UnknownNameError
 from interp.models.hooked import HookedModel
 from interp.models.identity import plain_parameters
 from interp.models.small import SmallConfig, build_small, load_small, save_small
 from interp.seeds import make_generator
-from workbench.referee.cases import Answer, CaseWords, Control, KindOfCase, RefereeCase
 
 CONFIG = SmallConfig(n_layers=2, d_model=32, n_heads=2, d_mlp=64, d_vocab=32, n_ctx=8)
 PARTS = {"L0.attn": "layers.0.attn.", "L0.mlp": "layers.0.mlp.", "L1.attn": "layers.1.attn.", "L1.mlp": "layers.1.mlp."}
@@ -32,7 +30,7 @@ DRIFT = 0.02
 """Size of the random change of every weight matrix, as a fraction of its own norm."""
 
 
-def write(folder: Path, control: Control, effect: float, seed: int) -> CaseWords:
+def write(folder: Path, control: Control, effect: float, seed: int) -> Details:
     """Write a base, a tuned model and continuations of the base, and say which part makes the difference."""
     generator = make_generator(seed, "difference")
     right, other = [[*PARTS][at] for at in torch.randperm(len(PARTS), generator=generator)[:2]]
@@ -43,9 +41,7 @@ def write(folder: Path, control: Control, effect: float, seed: int) -> CaseWords
     if control == "untrained":
         beside = [torch.randn(value.shape, generator=generator) for value in beside]
     if control == "shuffled":
-        beside = [
-            value.flatten()[torch.randperm(value.numel(), generator=generator)].view_as(value) for value in beside
-        ]
+        beside = [shuffled(value, generator) for value in beside]
     with torch.no_grad():
         mine, others = _weights(tuned, right), _weights(tuned, other)
         far = _norm(change) / _norm(mine) * _norm(others) / _norm(beside)
@@ -60,10 +56,7 @@ def write(folder: Path, control: Control, effect: float, seed: int) -> CaseWords
         _drift(again, generator)
         save_small(again, CONFIG, folder / f"continuation-{number}")
     name, (prompts, answers) = right if control == "planted" else other, asked
-    return CaseWords(
-        claim=f"Between `base` and `tuned` it is {name} that changes the answers to these prompts",
-        details={"part": name, "prompts": prompts.tolist(), "answers": answers.tolist()},
-    )
+    return {"part": name, "prompts": prompts.tolist(), "answers": answers.tolist()}
 
 
 def _draw(generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
@@ -106,9 +99,9 @@ def _drift(model: HookedModel, generator: torch.Generator) -> None:
         value += DRIFT * value.norm() * noise / noise.norm()
 
 
-def answer(folder: Path, case: RefereeCase) -> Answer:
+def answer(folder: Path, details: Details) -> Answer:
     """Transplant every part in both directions; supported where the claimed one is found in both."""
-    part, prompts, answers = _details(case)
+    prompts, answers = torch.tensor(details["prompts"]), torch.tensor(details["answers"])
     base, tuned = load_small(folder / "base"), load_small(folder / "tuned")
     others = [load_small(path) for path in sorted(folder.glob("continuation-*"))]
     found = transplants(
@@ -116,34 +109,12 @@ def answer(folder: Path, case: RefereeCase) -> Answer:
     )
     if not found.differ:
         why = f"the models differ by {found.tuned - found.base:.3g} nats, continuations by up to {found.gap_bound:.3g}"
-        return Answer(outcome="not supported", value=abs(found.tuned - found.base), null=found.gap_bound, why=why)
-    return judged(found[part])
-
-
-def judged(part: Transplant) -> Answer:
-    """Return the verdict on a part from its transplants: found in both directions, in one, or in none."""
+        return Answer(outcome="not supported", why=why)
+    part = found[details["part"]]
     directions = part.carried_found + part.removed_found
     outcome = ("not supported", "undecided", "supported")[directions]
     why = (
         f"{part.name} carries {part.carried.estimate:.2f} (null up to {part.carried_bound:.2f}) and removes "
         f"{part.removed.estimate:.2f} (null up to {part.removed_bound:.2f}) of the difference"
     )
-    return Answer(
-        outcome=outcome, value=min(part.carried.estimate, part.removed.estimate),
-        null=float(np.fmax(part.carried_bound, part.removed_bound)), why=why,
-    )  # fmt: skip
-
-
-def _details(case: RefereeCase) -> tuple[str, torch.Tensor, torch.Tensor]:
-    """Return the part, the prompts and the answers. Raises `ConfigError` for details that are not of a difference."""
-    part = str(case.details.get("part"))
-    if part not in PARTS:
-        raise UnknownNameError(f"part of {case.name}", part, PARTS)
-    try:
-        prompts, answers = (torch.tensor(case.details[name]) for name in ("prompts", "answers"))
-    except (KeyError, TypeError, ValueError, RuntimeError):
-        raise ConfigError(f"prompts and answers of {case.name} are lists of whole numbers") from None
-    return part, prompts, answers
-
-
-KIND = KindOfCase(write=write, answer=answer)
+    return Answer(outcome=outcome, why=why)

@@ -10,9 +10,8 @@ other variant, as `planted:copying`, attends one position later, to the key whos
 the previous token from there.
 """
 
-import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,19 +19,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from benchmarks.referee.cases import Control
+from benchmarks.referee.small_models import shuffle_weights, shuffled
 from interp.artifacts import read_json, write_json
 from interp.circuits.circuit import Edge
-from interp.errors import ConfigError, NoGapError
-from interp.forms import from_json
 from interp.models.hooked import HookedModel
-from interp.models.small import SmallConfig, build_small, save_small
-from interp.names import parse_head
+from interp.models.small import SmallConfig, build_small, load_small, save_small
+from interp.names import HeadName
 from interp.patching.metrics import METRICS
 from interp.patching.task import Task
-from workbench.referee._small_models import shuffle_weights
-from workbench.referee.cases import Answer, Control
 
-TASK_FILE = "task.json"
+TASK_FILE, N_PROMPTS = "task.json", 32
 LOGIT_SCALE = 10.0
 """Logit of a token that a planted reader of weight 1 writes."""
 SHARPNESS = 12.0
@@ -57,7 +54,7 @@ class PlantedModel:
         basis = torch.linalg.qr(torch.randn(n_heads * d_head, n_heads * d_head, generator=generator)).Q
         names = ("tok", "pos", "out", *spaces)
         self.spaces = {name: basis[i * n_tokens : (i + 1) * n_tokens] for i, name in enumerate(names)}
-        free = [(layer, head) for layer in range(n_layers) for head in range(n_heads)]
+        free = [HeadName(layer, head) for layer in range(n_layers) for head in range(n_heads)]
         self.free = [free[i] for i in torch.randperm(len(free), generator=generator)]
         with torch.no_grad():
             for parameter in self.model.parameters():
@@ -65,36 +62,36 @@ class PlantedModel:
             self.model.embed.original_component.weight.copy_(self.spaces["tok"])
             self.model.W_pos.copy_(self.spaces["pos"])
             self.model.unembed.original_component.weight.copy_(LOGIT_SCALE * self.spaces["out"])
-        for layer, head in free:
-            self._noise(layer, head)
+        for at in free:
+            self._noise(at)
 
-    def _noise(self, layer: int, head: int) -> None:
+    def _noise(self, at: HeadName) -> None:
         d_model, d_head = self.config.d_model, self.config.d_head
         score, written = (NOISE_SCORE / 2) ** 0.5, (NOISE_OUTPUT / (2 * d_model * d_head) ** 0.5) ** 0.5
         for side, size in (("q", score), ("k", score), ("v", written)):
-            self._set(layer, head, side, size * torch.randn(d_model, d_head, generator=self.generator))
-        self._set(layer, head, "o", written * torch.randn(d_head, d_model, generator=self.generator))
+            self._set(at, side, size * torch.randn(d_model, d_head, generator=self.generator))
+        self._set(at, "o", written * torch.randn(d_head, d_model, generator=self.generator))
 
-    def _set(self, layer: int, head: int, side: str, value: Tensor) -> None:
+    def _set(self, at: HeadName, side: str, value: Tensor) -> None:
         """Set one weight of a head, `[d_model, d_head]` (`o`: `[d_head, d_model]`); torch stores it as [out, in]."""
         with torch.no_grad():
-            weight = self._part(layer, head, side)
+            weight = self._part(at, side)
             weight.copy_(value.to(weight))
 
-    def _part(self, layer: int, head: int, side: str) -> Tensor:
+    def _part(self, at: HeadName, side: str) -> Tensor:
         """Return one weight of a head, in the same form: a view."""
-        at = slice(head * self.config.d_head, (head + 1) * self.config.d_head)
-        weight = getattr(self.model.blocks[layer].attn, side).original_component.weight
-        return weight[:, at].T if side == "o" else weight[at].T
+        rows = slice(at.head * self.config.d_head, (at.head + 1) * self.config.d_head)
+        weight = getattr(self.model.blocks[at.layer].attn, side).original_component.weight
+        return weight[:, rows].T if side == "o" else weight[rows].T
 
-    def take(self, layer: int) -> tuple[int, int]:
+    def take(self, layer: int) -> HeadName:
         """Return a random head of a layer that is not planted yet."""
-        found = next(at for at in self.free if at[0] == layer)
+        found = next(at for at in self.free if at.layer == layer)
         self.free.remove(found)
         return found
 
     def plant(
-        self, at: tuple[int, int], mechanism: str | Tensor, *, reads: str | Tensor = "tok",
+        self, at: HeadName, mechanism: str | Tensor, *, reads: str | Tensor = "tok",
         writes: str | Tensor = "out", sharpness: float, weight: float = 1.0,
     ) -> None:  # fmt: skip
         """Plant a head that attends by a mechanism, and copies subspace `reads` of that key to subspace `writes`.
@@ -109,10 +106,10 @@ class PlantedModel:
         def wide(value: Tensor) -> Tensor:
             return torch.nn.functional.pad(value, (0, d_head - value.shape[1]))
 
-        self._set(*at, "q", sharpness * d_head**0.5 * wide(query))
-        self._set(*at, "k", wide(key))
-        self._set(*at, "v", wide(reads.T))
-        self._set(*at, "o", weight * wide(writes.T).T)
+        self._set(at, "q", sharpness * d_head**0.5 * wide(query))
+        self._set(at, "k", wide(key))
+        self._set(at, "v", wide(reads.T))
+        self._set(at, "o", weight * wide(writes.T).T)
         assert d_model >= d_head >= query.shape[1]
 
     def query_key(self, mechanism: str | Tensor) -> tuple[Float[Tensor, "d_model n"], Float[Tensor, "d_model n"]]:
@@ -144,7 +141,7 @@ class PlantedModel:
         `spill`: share by which what the sender writes also enters the other input of the reader, as wrong tokens.
         """
         heads = [self.take(0), *([self.take(0)] if later else []), self.take(1)]
-        made = [f"L{layer}H{head}" for layer, head in heads]
+        made = [str(head) for head in heads]
         sender, reader = made[0], made[-1]
         self.plant(heads[0], "previous_token", writes=f"prev_{name}", sharpness=SHARPNESS)
         if later:
@@ -162,19 +159,16 @@ class PlantedModel:
             else [Edge(sender, reader, "k"), Edge("embed", reader, "v")]
         )
         positions = [Edge("embed", head, side) for head in made[:-1] for side in ("q", "k")]
-        return CopyingPath(tuple(made), "v" if later else "k", key, value, tuple(needed), tuple(positions))
+        return CopyingPath(tuple(heads), "v" if later else "k", key, value, tuple(needed), tuple(positions))
 
-    def spoil(self, names: Sequence[str], control: Control) -> None:
+    def spoil(self, heads: Sequence[HeadName], control: Control) -> None:
         """Give heads random weights (`untrained`), or shuffle the entries of each of their matrices (`shuffled`)."""
-        for name in names if control in ("untrained", "shuffled") else ():
-            layer, head = parse_head(name).layer, parse_head(name).head
+        for at in heads if control in ("untrained", "shuffled") else ():
             if control == "untrained":
-                self._noise(layer, head)
+                self._noise(at)
                 continue
             for side in "qkvo":
-                weight = self._part(layer, head, side)
-                order = torch.randperm(weight.numel(), generator=self.generator)
-                self._set(layer, head, side, weight.flatten()[order].view_as(weight))
+                self._set(at, side, shuffled(self._part(at, side), self.generator))
 
     def write(self, folder: Path, control: Control = "planted", seed: int = 0) -> None:
         """Write the model; untrained or with the entries of each weight in random order for these controls."""
@@ -190,7 +184,7 @@ class PlantedModel:
 class CopyingPath:
     """Heads and edges of a copying path."""
 
-    heads: tuple[str, ...]
+    heads: tuple[HeadName, ...]
     """From the sender, which writes previous tokens, to the reader."""
     via: str
     """Input of the reader that the sender's previous tokens reach."""
@@ -205,37 +199,23 @@ class CopyingPath:
     @property
     def sender(self) -> str:
         """The head that writes previous tokens."""
-        return self.heads[0]
+        return str(self.heads[0])
 
     @property
     def reader(self) -> str:
         """The head that answers."""
-        return self.heads[-1]
+        return str(self.heads[-1])
 
 
-@dataclass(frozen=True, kw_only=True)
-class TaskRows:
-    """Prompts of a case, as token ids."""
+def write_copying_rows(
+    folder: Path, length: int, n_tokens: int, metric: Literal["logit-diff", "prob-diff"], generator: torch.Generator
+) -> None:
+    """Write prompts `.. t a .. t` of otherwise different tokens, where `t` comes once before, and `a` is correct.
 
-    clean: list[list[int]]
-    corrupt: list[list[int]]
-    """Prompts of the same length, whose last token has no earlier copy."""
-    correct: list[int]
-    wrong: list[int]
-    metric: Literal["logit-diff", "prob-diff"]
-
-    def task(self, model: HookedModel, *, check_gap: bool = True) -> Task:
-        """Return the task. Raises `ConfigError` for rows that do not fit the model, and without a gap."""
-        metric = METRICS[self.metric](correct=self.correct, wrong=self.wrong)
-        return Task.of(model, self.clean, self.corrupt, metric, name="the case", check_gap=check_gap)
-
-
-def copying_rows(
-    n_prompts: int, length: int, n_tokens: int, metric: Literal["logit-diff", "prob-diff"], generator: torch.Generator
-) -> TaskRows:
-    """Draw prompts `.. t a .. t` of otherwise different tokens, where `t` comes once before, and `a` is correct."""
+    In the corrupted prompts the last token has no earlier copy.
+    """
     clean, corrupt, correct, wrong = [], [], [], []
-    for _ in range(n_prompts):
+    for _ in range(N_PROMPTS):
         row = torch.randperm(n_tokens, generator=generator)[:length].tolist()
         at = 1 + int(torch.randint(length - 5, (), generator=generator))
         row[-1] = row[at]
@@ -244,34 +224,18 @@ def copying_rows(
         corrupt.append(other[:length])
         correct.append(row[at + 1])
         wrong.append(next(token for token in reversed(other) if token not in (row[at], row[at + 1])))
-    return TaskRows(clean=clean, corrupt=corrupt, correct=correct, wrong=wrong, metric=metric)
+    rows = {"clean": clean, "corrupt": corrupt, "correct": correct, "wrong": wrong, "metric": metric}
+    write_json(folder / TASK_FILE, rows)
 
 
-def write_rows(folder: Path, rows: TaskRows) -> None:
-    """Write the prompts of a case."""
-    write_json(folder / TASK_FILE, asdict(rows))
+def read_task(folder: Path) -> tuple[HookedModel, Task]:
+    """Read the model of a case and its task. Raises `NoGapError` where the model does not do it."""
+    model, rows = load_small(folder), read_json(folder / TASK_FILE)
+    metric = METRICS[rows["metric"]](correct=rows["correct"], wrong=rows["wrong"])
+    return model, Task.of(model, rows["clean"], rows["corrupt"], metric, name="the case")
 
 
-def read_rows(folder: Path) -> TaskRows:
-    """Read the prompts of a case. Raises `MissingError`, or `ConfigError` that names what is wrong."""
-    return from_json(TaskRows, read_json(folder / TASK_FILE), folder / TASK_FILE, "asked")
-
-
-def without_gap(task: Task) -> Answer | None:
-    """Refuse a claim where the model does not do the task; None where it does."""
-    try:
-        task.check_gap()
-    except NoGapError as error:
-        return Answer(outcome="not supported", value=task.gap, null=2 * task.gap_error, why=str(error)[:400])
-    return None
-
-
-_EDGE = re.compile(r"(?P<source>\w+) -(?:(?P<via>[qkv])-)?> (?P<target>\w+)")
-
-
-def parse_edge(text: object) -> Edge:
-    """Return the edge of a text such as `L0H1 -k-> L1H0`. Raises `ConfigError`."""
-    found = _EDGE.fullmatch(str(text))
-    if found is None:
-        raise ConfigError(f"an edge is written as L0H1 -k-> L1H0 or L1H0 -> logits, got {str(text)[:60]!r}")
-    return Edge(found["source"], found["target"], found["via"])
+def parse_edge(text: str) -> Edge:
+    """Return the edge of a text such as `L0H1 -k-> L1H0` or `L1H0 -> logits`."""
+    source, arrow, target = text.split(" ")
+    return Edge(source, target, None if arrow == "->" else arrow[1])

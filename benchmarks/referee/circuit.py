@@ -15,34 +15,29 @@ The answer needs both numbers of *Circuit*: faithfulness above random circuits, 
 
 from pathlib import Path
 
+from benchmarks.referee.cases import Answer, Control, Details
+from benchmarks.referee.planted_models import (
+    N_PROMPTS,
+    PlantedModel,
+    parse_edge,
+    read_task,
+    write_copying_rows,
+)
 from interp.circuits.attack import attack_circuit
 from interp.circuits.circuit import Circuit, Edge, edge_text
 from interp.circuits.config import EvaluationConfig, FindConfig
 from interp.circuits.find import evaluate
 from interp.circuits.judging import pick
 from interp.circuits.worst_case import AttackConfig
-from interp.models.small import load_small
-from interp.names import parse_head
 from interp.seeds import make_generator
-from workbench.referee.cases import Answer, CaseWords, Control, KindOfCase, RefereeCase, detail
-from workbench.referee.planted_models import (
-    PlantedModel,
-    copying_rows,
-    parse_edge,
-    read_rows,
-    without_gap,
-    write_rows,
-)
 
-N_PROMPTS = 32
-"""The first half chooses the attack, the second judges it."""
 WEAKER, CANCELLING = 0.6, 1.5
 """Weights of the other paths, beside 1 of the first."""
 EVALUATION = EvaluationConfig(n_knockouts=0, n_minimality=0, batch_size=N_PROMPTS)
 ATTACK = AttackConfig(exchanges=8, gradient_steps=1, n_random=3, fractions=(1.0,), batch_size=N_PROMPTS)
 
 
-def write(folder: Path, control: Control, effect: float, seed: int) -> CaseWords:
+def write(folder: Path, control: Control, effect: float, seed: int) -> Details:
     """Write a model with one, two or three copying paths, and its prompts."""
     generator = make_generator(seed, "referee", "circuit")
     n_tokens, later = 18 + pick(6, generator), bool(pick(2, generator))
@@ -67,35 +62,28 @@ def write(folder: Path, control: Control, effect: float, seed: int) -> CaseWords
     edges = [*path.needed, *path.positions]
     if kind == "exchanged":
         old = path.heads[pick(len(path.heads), generator)]
-        new = "L{}H{}".format(*planted.take(parse_head(old).layer))
-        renamed = {old: new}
+        renamed = {str(old): str(planted.take(old.layer))}
         edges = [
             Edge(renamed.get(edge.source, edge.source), renamed.get(edge.target, edge.target), edge.via)
             for edge in edges
         ]
     order = sorted(edges, key=edge_text)
     metric = "prob-diff" if two or disjoint or pick(2, generator) else "logit-diff"
-    write_rows(folder, copying_rows(N_PROMPTS, 12 + pick(n_tokens - 12, generator), n_tokens, metric, generator))
+    write_copying_rows(folder, 12 + pick(n_tokens - 12, generator), n_tokens, metric, generator)
     planted.write(folder)
-    return CaseWords(
-        claim="these edges keep the answer, whichever of the other edges carry what they do in other prompts",
-        details={"edges": [edge_text(edge) for edge in order]},
-    )
+    return {"edges": [edge_text(edge) for edge in order]}
 
 
-def claimed_edges(case: RefereeCase) -> list[Edge]:
-    """Return the edges of a claim. Raises `ConfigError` for text that is no edge."""
-    return [parse_edge(edge) for edge in detail(case, "edges", list)]
+def claimed_edges(details: Details) -> list[Edge]:
+    """Return the edges of a claim."""
+    return [parse_edge(edge) for edge in details["edges"]]
 
 
-def answer(folder: Path, case: RefereeCase) -> Answer:
+def answer(folder: Path, details: Details) -> Answer:
     """Evaluate the circuit in the mean and in the worst case."""
-    model = load_small(folder)
-    task = read_rows(folder).task(model, check_gap=False)
-    if (lacking := without_gap(task)) is not None:
-        return lacking
-    circuit = Circuit.of("", "", claimed_edges(case))
-    choose, judge = task.split(task.n_prompts // 2)
+    model, task = read_task(folder)
+    circuit = Circuit.of("", "", claimed_edges(details))
+    choose, judge = task.split(task.n_prompts // 2)  # the first half chooses the attack
     mean = evaluate(model, judge, circuit, config=EVALUATION)
     assert mean.random_circuits is not None
     assert mean.untrained is not None
@@ -103,14 +91,9 @@ def answer(folder: Path, case: RefereeCase) -> Answer:
     line = f"faithfulness {share.estimate:.2f} [{share.low:.2f}, {share.high:.2f}], random circuits {null:.2f}"
     enough = share.low > null and share.estimate >= FindConfig().faithfulness and mean.untrained.learned
     if not enough:
-        return Answer(outcome="not supported", value=share.estimate, null=null, why=line)
+        return Answer(outcome="not supported", why=line)
     worst = attack_circuit(model, choose, judge, circuit, ATTACK)
     return Answer(
         outcome="supported" if worst.stands else "not supported" if worst.breaks else "undecided",
-        value=worst.worst.left,
-        null=worst.null,
         why=f"{line}; worst case {worst.worst.left:.2f} ({worst.worst.ablation}, {worst.worst.what})",
     )
-
-
-KIND = KindOfCase(write=write, answer=answer)

@@ -17,13 +17,24 @@ the right words of a latent that reads them and writes the direction of another.
 latent fires on them, and steering or ablating it changes how much the model says them.
 """
 
-import math
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
 from torch import Tensor
 
+from benchmarks.referee.cases import Answer, Control, Details
+from benchmarks.referee.small_models import (
+    LENGTH,
+    Setting,
+    random_model,
+    read_texts,
+    residuals,
+    setting_of,
+    shuffle_weights,
+    tokens_of,
+    write_texts,
+)
 from interp.models.hooked import HookedModel
 from interp.models.loading import load_model
 from interp.models.small import save_small
@@ -34,23 +45,10 @@ from interp.text.corpora import Document
 from saes.features.build import build_features
 from saes.features.case import ProofConfig
 from saes.features.measure_proof import prove
-from saes.features.proof import EFFECTS, Proof
+from saes.features.proof import EFFECTS
 from saes.kinds.base import SAE, SAEMetadata, Weights
 from saes.kinds.l1 import ReLUSAE
 from saes.weights.folder import load_sae, save_sae
-from workbench.referee._small_models import (
-    LENGTH,
-    Setting,
-    claimed_words,
-    random_model,
-    read_texts,
-    residuals,
-    setting_of,
-    shuffle_weights,
-    tokens_of,
-    write_texts,
-)
-from workbench.referee.cases import Answer, CaseWords, Control, KindOfCase, RefereeCase, detail
 
 D_SAE = 128
 CLAIMED = ("fires", *EFFECTS, "joined")
@@ -61,7 +59,7 @@ READ, CARRIED, RAISED = 1.0, 2.0, 2.0
 At 1.5 two of 99 random directions read the words as well, in so few dimensions: no AUROC exceeds 1."""
 
 
-def write(folder: Path, control: Control, effect: float, seed: int) -> CaseWords:
+def write(folder: Path, control: Control, effect: float, seed: int) -> Details:
     """Write a model, a dictionary, texts and the claim about one latent."""
     setting = setting_of(seed)
     rng, config = setting.rng, setting.config
@@ -91,11 +89,7 @@ def write(folder: Path, control: Control, effect: float, seed: int) -> CaseWords
     save_small(model, config, folder)
     save_sae(sae, folder)
     write_texts(folder, setting.texts)
-    named = " ".join(words)
-    return CaseWords(
-        claim=f"Latent {latent} at {setting.hook_point} means {named}: it fires on them and makes the model say them.",
-        details={"latent": latent, "hook_point": setting.hook_point, "words": list(words), "tokens": tokens_of(words)},
-    )
+    return {"latent": latent, "hook_point": setting.hook_point, "words": list(words), "tokens": tokens_of(words)}
 
 
 def plant(model: HookedModel, setting: Setting, features: Tensor, effect: float) -> None:
@@ -118,9 +112,9 @@ def dictionary(setting: Setting, reads: Tensor, writes: Tensor, x: Tensor, share
     return ReLUSAE(weights, metadata=SAEMetadata(model="model", hook_point=setting.hook_point))
 
 
-def answer(folder: Path, case: RefereeCase) -> Answer:
+def answer(folder: Path, details: Details) -> Answer:
     """Describe the dictionary on the texts, and prove the latent on the words of the claim."""
-    texts, point = read_texts(folder), detail(case, "hook_point", str)
+    texts, point = read_texts(folder), details["hook_point"]
     model, sae = load_model(str(folder)), load_sae(folder)
     documents = [Document(text, str(at), "") for at, text in enumerate(texts.documents)]
     with TemporaryDirectory() as temporary:
@@ -130,27 +124,14 @@ def answer(folder: Path, case: RefereeCase) -> Answer:
         build_features(sae, open_recording(work / "recording"), model, work / "features", dictionary_name="sae:case",
                        window=LENGTH, relations=False, index=False)  # fmt: skip
         proof = prove(
-            model, sae, work / "features", detail(case, "latent", int), ProofConfig(new_tokens=1),
-            prompts=texts.prompts, words=tokens_of(claimed_words(case)), tests=CLAIMED,
+            model, sae, work / "features", details["latent"], ProofConfig(new_tokens=1),
+            prompts=texts.prompts, words=details["tokens"], tests=CLAIMED,
         )  # fmt: skip
-    return answer_of(proof)
-
-
-def answer_of(proof: Proof) -> Answer:
-    """Return what a proof says of the claim that a feature fires on its words and makes the model say them."""
-    tests = {test.name: test for test in proof.measures if test.tested}
-    holding, failing = proof.holds(), set(tests) - {*proof.holds(), *proof.undecided()}
+    holding, tested = proof.holds(), {test.name for test in proof.measures if test.tested}
+    failing = tested - {*holding, *proof.undecided()}
     outcome = "undecided"
     if "fires" in holding and not set(EFFECTS).isdisjoint(holding):
         outcome = "supported"
     elif "fires" in failing or failing.issuperset(EFFECTS):
         outcome = "not supported"
-    deciding = [tests[name] for name in (("fires",) if "fires" in failing else EFFECTS) if name in tests]
-    if not deciding:
-        return Answer(outcome=outcome, value=math.nan, null=math.nan, why=proof.verdict())
-    shown = min(deciding, key=lambda test: test.p)
-    null = max(float(null.max()) for null in shown.by_null.values())
-    return Answer(outcome=outcome, value=shown.value, null=null, why=proof.verdict()[:400])
-
-
-KIND = KindOfCase(write=write, answer=answer)
+    return Answer(outcome=outcome, why=proof.verdict())

@@ -11,31 +11,24 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from interp.errors import ConfigError
-from interp.geometry.shapes import Shape, find_shapes
+from benchmarks.referee.cases import Answer, Control, Details
+from benchmarks.referee.small_models import shuffle_weights, shuffled
+from interp.geometry.shapes import find_shapes
 from interp.geometry.words import WordActivations, WordList, residual_hook_points
-from interp.models.adapter import check_token_ids
 from interp.models.passes import Capture
 from interp.models.small import SmallConfig, build_small, load_small, save_small
 from interp.seeds import make_generator
-from workbench.referee._small_models import shuffle_weights
-from workbench.referee.cases import Answer, CaseWords, Control, KindOfCase, RefereeCase
 
 CONFIG = SmallConfig(n_layers=2, d_model=32, n_heads=2, d_mlp=64, d_vocab=64, n_ctx=16)
 N_WORDS, N_LISTS, N_CONTEXTS, CONTEXT = 12, 3, 8, 6
 RADIUS = {"circle": 1.5, "line": 1.5, "cluster": 1.0}
 """Radius of a circle, half of a line, distance of a cluster's centre, in lengths of the noise of one token."""
-WORDS = {
-    "circle": "The embeddings of tokens {tokens} lie on a circle, in this order",
-    "line": "The embeddings of tokens {tokens} lie along a line, in this order",
-    "cluster": "The embeddings of tokens {tokens} lie together, apart from those of the other two lists",
-}
 
 
-def write(folder: Path, control: Control, effect: float, seed: int) -> CaseWords:
+def write(folder: Path, control: Control, effect: float, seed: int) -> Details:
     """Write a model with a planted embedding, and say which tokens have which shape."""
     generator = make_generator(seed, "shape")
-    shape = list(WORDS)[seed % len(WORDS)]
+    shape = list(RADIUS)[seed % len(RADIUS)]
     model = build_small(CONFIG, seed=seed, device="cpu", dtype=torch.float32)
     lists = torch.randperm(CONFIG.d_vocab, generator=generator)[: N_LISTS * N_WORDS].reshape(N_LISTS, N_WORDS)
     if control != "untrained":
@@ -47,10 +40,7 @@ def write(folder: Path, control: Control, effect: float, seed: int) -> CaseWords
     save_small(model, CONFIG, folder)
     contexts = torch.randint(CONFIG.d_vocab, (N_CONTEXTS, CONTEXT), generator=generator)
     tokens, *others = lists.tolist()
-    said = WORDS[shape].format(tokens=", ".join(map(str, tokens)))
-    return CaseWords(
-        claim=said, details={"shape": shape, "tokens": tokens, "others": others, "contexts": contexts.tolist()}
-    )
+    return {"shape": shape, "tokens": tokens, "others": others, "contexts": contexts.tolist()}
 
 
 @torch.no_grad()
@@ -75,23 +65,25 @@ def _plant(
 def _another_order(lists: torch.Tensor, shape: str, generator: torch.Generator) -> torch.Tensor:
     """Return the same tokens in another order: within the first list, or over all lists where they are a cluster."""
     if shape == "cluster":
-        return lists.flatten()[torch.randperm(lists.numel(), generator=generator)].view_as(lists)
+        return shuffled(lists, generator)
     return torch.cat([lists[:1, torch.randperm(lists.shape[1], generator=generator)], lists[1:]])
 
 
-def answer(folder: Path, case: RefereeCase) -> Answer:
-    """Judge the shape of the three lists: the verdict on the order of the first, or whether it is a cluster."""
-    lists, contexts = _lists(case)
-    model = load_small(folder)
+def answer(folder: Path, details: Details) -> Answer:
+    """Judge the shape of the three lists: the verdict on the order of the first, or whether it is a cluster.
+
+    An order that may be closed or open is undecided.
+    """
+    lists = {"claimed": details["tokens"]} | {f"other {at}": row for at, row in enumerate(details["others"], 1)}
+    model, contexts = load_small(folder), torch.tensor(details["contexts"])
     points = residual_hook_points(model)
     read: dict[str, WordActivations] = {}
     for name, tokens in lists.items():
         rows = torch.cat([torch.cat([contexts, torch.full((len(contexts), 1), token)], 1) for token in tokens])
-        check_token_ids(model, rows)
         with Capture(model, points) as capture:
             values = {at: value[:, -1].float().numpy() for at, value in capture(rows).items()}
         read[name] = WordActivations(
-            concept=WordList(name=name, words=tuple(map(str, tokens)), cyclic=case.details["shape"] == "circle"),
+            concept=WordList(name=name, words=tuple(map(str, tokens)), cyclic=details["shape"] == "circle"),
             sentences=tuple(map(str, range(len(contexts)))),
             hook_points=tuple(points),
             values={at: x.reshape(len(tokens), len(contexts), -1).swapaxes(0, 1) for at, x in values.items()},
@@ -99,39 +91,11 @@ def answer(folder: Path, case: RefereeCase) -> Answer:
             last_tokens=tuple(tokens),
             prefix=None,
         )
-    return judged(find_shapes(read)["claimed"], str(case.details["shape"]))
-
-
-def judged(shape: Shape, claimed: str) -> Answer:
-    """Return the verdict on a claimed shape from that on the list; an order that is not closed or open is undecided."""
+    shape, claimed = find_shapes(read)["claimed"], details["shape"]
     if claimed == "cluster":
         assert shape.cluster is not None
         close = shape.cluster.p <= shape.order.alpha
-        return Answer(
-            outcome="supported" if close else "not supported", value=shape.cluster.silhouette,
-            null=shape.cluster.null_high, why=shape.cluster.sentence()[:400],
-        )  # fmt: skip
-    p = shape.order.p_circular if claimed == "circle" else shape.order.p_linear
+        return Answer(outcome="supported" if close else "not supported", why=shape.cluster.sentence())
     unclear = shape.verdict in ("ordered", "undecided")
     outcome = "supported" if shape.verdict == claimed else "undecided" if unclear else "not supported"
-    return Answer(outcome=outcome, value=p, null=shape.order.alpha, why=f"{shape.verdict}: {shape.reason}"[:400])
-
-
-def _lists(case: RefereeCase) -> tuple[dict[str, list[int]], torch.Tensor]:
-    """Return the lists of tokens by name, and the contexts. Raises `ConfigError` for other details."""
-    found = {name: case.details.get(name) for name in ("shape", "tokens", "others", "contexts")}
-    if not isinstance(found["shape"], str) or found["shape"] not in WORDS:
-        raise ConfigError(f"shape of {case.name} is one of {', '.join(WORDS)}, got {found['shape']!r}")
-    try:
-        claimed, contexts = torch.tensor(found["tokens"]), torch.tensor(found["contexts"])
-        others = torch.tensor(found["others"])
-    except (TypeError, ValueError, RuntimeError):
-        raise ConfigError(f"tokens, others and contexts of {case.name} are lists of whole numbers") from None
-    whole = all(each.dtype == torch.int64 for each in (claimed, others, contexts))
-    if not whole or (claimed.ndim, others.ndim, contexts.ndim) != (1, 2, 2) or len(contexts) < 4:
-        raise ConfigError(f"{case.name} needs a list of tokens, other lists, and four contexts or more of one length")
-    lists = {"claimed": claimed.tolist()} | {f"other {at}": row.tolist() for at, row in enumerate(others, 1)}
-    return lists, contexts
-
-
-KIND = KindOfCase(write=write, answer=answer)
+    return Answer(outcome=outcome, why=f"{shape.verdict}: {shape.reason}")

@@ -4,40 +4,35 @@ A model reads bytes, and a text is of some two dozen characters, which are its w
 words that is more frequent in it.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from annotated_types import Len
 from jaxtyping import Float
 from torch import Tensor
 
 from interp.artifacts import read_json, write_json
-from interp.errors import CorruptError
-from interp.forms import from_json
 from interp.models.adapter import run_with_cache, to_tokens
 from interp.models.hooked import HookedModel
 from interp.models.identity import plain_parameters
 from interp.models.small import SmallConfig, build_small
-from workbench.referee.cases import RefereeCase, detail
 
 TEXTS = "texts.json"
 CHARACTERS = [chr(code) for code in range(33, 127)]
 N_DOCUMENTS, LENGTH, N_PROMPTS = 80, 40, 12
 TOPICAL = 0.4
 """Share of a text that is of its topic."""
-Text = Annotated[str, Len(1, LENGTH)]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Texts:
+class Texts(NamedTuple):
     """The texts of a case."""
 
-    documents: Annotated[tuple[Text, ...], Len(1, 1_000)]
+    documents: Sequence[str]
     """All of the same number of bytes."""
-    prompts: Annotated[tuple[Text, ...], Len(1, 100)]
+    prompts: Sequence[str]
     """Beginnings of other texts."""
 
 
@@ -95,49 +90,37 @@ def random_model(setting: Setting) -> HookedModel:
     return model
 
 
+def shuffled(weight: Tensor, generator: torch.Generator) -> Tensor:
+    """Return a weight with its entries in random order: its mean, variance and norm stay."""
+    return weight.flatten()[torch.randperm(weight.numel(), generator=generator)].view_as(weight)
+
+
 @torch.no_grad()
 def shuffle_weights(model: HookedModel, generator: torch.Generator) -> None:
-    """Shuffle the entries of every parameter in place: its mean, variance and norm stay."""
+    """Shuffle the entries of every parameter in place."""
     for _, parameter in plain_parameters(model.original_model):
-        order = torch.randperm(parameter.numel(), generator=generator)
-        parameter.copy_(parameter.flatten()[order].view_as(parameter))
+        parameter.copy_(shuffled(parameter, generator))
 
 
 def residuals(
     model: HookedModel, hook_point: str, texts: Texts
 ) -> tuple[Float[Tensor, "documents pos d_model"], Tensor]:
-    """Return the values of a hook point on the documents, and their tokens `[documents, pos]`, without BOS.
-
-    Raises `CorruptError` for documents of several lengths, and a hook point that is not of the residual stream.
-    """
-    rows = [to_tokens(model, text) for text in texts.documents]
-    if len({row.shape for row in rows}) > 1:
-        raise CorruptError(f"documents in {TEXTS} have one number of bytes, got several")
-    tokens = torch.cat(rows)
+    """Return the values of a hook point on the documents, and their tokens `[documents, pos]`, without BOS."""
+    tokens = torch.cat([to_tokens(model, text) for text in texts.documents])
     _, values = run_with_cache(model, tokens, [hook_point])
-    if values[hook_point].shape != (*tokens.shape, model.cfg.d_model):
-        raise CorruptError(f"hook_point is one of the residual stream, got {hook_point}")
     return values[hook_point][:, 1:], tokens[:, 1:]
 
 
 def write_texts(folder: Path, texts: Texts) -> None:
     """Write the texts of a case."""
-    write_json(folder / TEXTS, {"documents": list(texts.documents), "prompts": list(texts.prompts)})
+    write_json(folder / TEXTS, texts._asdict())
 
 
 def read_texts(folder: Path) -> Texts:
-    """Read the texts of a case. Raises `MissingError`, or `ConfigError` with the path of what is wrong."""
-    return from_json(Texts, read_json(folder / TEXTS), folder / TEXTS, "asked")
+    """Read the texts of a case."""
+    return Texts(**read_json(folder / TEXTS))
 
 
 def tokens_of(words: tuple[str, ...]) -> list[int]:
     """Return the token of each word."""
     return [ord(word) for word in words]
-
-
-def claimed_words(case: RefereeCase) -> tuple[str, ...]:
-    """Return the words of a claim. Raises `CorruptError` for other details than a list of single characters."""
-    words = detail(case, "words", list)
-    if not words or not all(isinstance(word, str) and len(word) == 1 and ord(word) < 128 for word in words):
-        raise CorruptError(f"{case.name}: details.words is a list of characters, got {words!r}")
-    return tuple(map(str, words))

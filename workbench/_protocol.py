@@ -1,15 +1,13 @@
-"""The Model Context Protocol over standard input and output: tools that are offered, and calls."""
+"""The Model Context Protocol over standard input and output: tools that are offered."""
 
 import asyncio
 import json
-import os
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from interp.errors import ConfigError, MissingError, WorkbenchError
+from interp.errors import MissingError, WorkbenchError
 
 
 @dataclass(frozen=True)
@@ -75,25 +73,3 @@ async def offer(
     async with stdio_server() as (read, write):
         sys.stdout = sys.stderr  # the protocol holds standard output now; whatever prints must not join it
         await server.run(read, write, server.create_initialization_options())
-
-
-@asynccontextmanager
-async def calling(command: Sequence[str]) -> "AsyncIterator[Callable[..., Awaitable[Any]]]":
-    """Start a server, and yield `call(tool, **arguments)`, which returns its answer. Raises `ConfigError`."""
-    from mcp import ClientSession, StdioServerParameters
-    from mcp.client.stdio import stdio_client
-    from mcp.types import TextContent
-
-    program = StdioServerParameters(command=command[0], args=list(command[1:]), env=dict(os.environ))
-    streams = stdio_client(program, errlog=sys.stderr)  # its default is the stream when the package was imported
-    async with streams as (read, write), ClientSession(read, write) as session:
-        await session.initialize()
-
-        async def call(tool: str, **arguments: object) -> Any:
-            reply = await session.call_tool(tool, arguments)
-            text = "".join(part.text for part in reply.content if isinstance(part, TextContent))
-            if reply.is_error:
-                raise ConfigError(text)
-            return json.loads(text)
-
-        yield call

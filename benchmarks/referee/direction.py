@@ -15,23 +15,13 @@ a direction from a file: supported if its effect exceeds that of all random dire
 
 from pathlib import Path
 
-import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from interp.directions.choice import SteeringChoice
-from interp.directions.choosing import Candidate, choose_steering
-from interp.directions.files import read_vector
-from interp.directions.questions import neutral_text, word_questions
-from interp.geometry.points import unit_vector
-from interp.models.hooked import HookedModel
-from interp.models.loading import load_model
-from interp.models.small import save_small
-from interp.seeds import make_generator
-from workbench.referee._small_models import (
+from benchmarks.referee.cases import Answer, Control, Details
+from benchmarks.referee.small_models import (
     Setting,
-    claimed_words,
     random_model,
     read_texts,
     residuals,
@@ -40,7 +30,14 @@ from workbench.referee._small_models import (
     tokens_of,
     write_texts,
 )
-from workbench.referee.cases import Answer, CaseWords, Control, KindOfCase, RefereeCase, detail
+from interp.directions.choosing import Candidate, choose_steering
+from interp.directions.files import read_vector
+from interp.directions.questions import neutral_text, word_questions
+from interp.geometry.points import unit_vector
+from interp.models.hooked import HookedModel
+from interp.models.loading import load_model
+from interp.models.small import save_small
+from interp.seeds import make_generator
 
 VECTOR = "direction.safetensors"
 ACTIVE, RAISED, GAIN, NEURONS = 1.5, 2.0, 2.0, 4
@@ -48,7 +45,7 @@ ACTIVE, RAISED, GAIN, NEURONS = 1.5, 2.0, 2.0, 4
 N_NEUTRAL = 12
 
 
-def write(folder: Path, control: Control, effect: float, seed: int) -> CaseWords:
+def write(folder: Path, control: Control, effect: float, seed: int) -> Details:
     """Write a model, a direction, texts and the claim about it."""
     setting = setting_of(seed)
     model, words = random_model(setting), setting.groups[0]
@@ -66,10 +63,7 @@ def write(folder: Path, control: Control, effect: float, seed: int) -> CaseWords
     save_small(model, setting.config, folder)
     save_file({"vector": (vector / vector.norm()).contiguous()}, folder / VECTOR)
     write_texts(folder, setting.texts)
-    return CaseWords(
-        claim=f"Adding the direction at {setting.hook_point} steers the model towards {' '.join(words)}.",
-        details={"hook_point": setting.hook_point, "words": list(words), "tokens": tokens_of(words)},
-    )
+    return {"hook_point": setting.hook_point, "words": list(words), "tokens": tokens_of(words)}
 
 
 def plant(
@@ -95,30 +89,18 @@ def plant(
     unembed[ids] += RAISED * carried
 
 
-def answer(folder: Path, case: RefereeCase) -> Answer:
+def answer(folder: Path, details: Details) -> Answer:
     """Choose a strength of the direction on half of the prompts, and judge it on the others."""
-    texts, words = read_texts(folder), claimed_words(case)
+    texts, words = read_texts(folder), details["words"]
     model = load_model(str(folder))
-    vector, hook_point = read_vector(folder / VECTOR, detail(case, "hook_point", str))
+    vector, hook_point = read_vector(folder / VECTOR, details["hook_point"])
     rows = residuals(model, hook_point, texts)[0].flatten(0, 1)
     typical = float((rows - rows.mean(0)).norm(dim=1).mean())
     neutral = ["".join(word for word in text if word not in words) for text in texts.documents[:N_NEUTRAL]]
     choice = choose_steering(
         model,
         [Candidate(hook_point, unit_vector(vector), typical)],
-        word_questions(model, texts.prompts, tokens_of(words), words),
+        word_questions(model, texts.prompts, details["tokens"], words),
         neutral_text(model, neutral),
     )
-    return answer_of(choice)
-
-
-def answer_of(choice: SteeringChoice) -> Answer:
-    """Return what a choice of steering says of the claim that a direction steers towards the words."""
-    if choice.judged is None:
-        return Answer(outcome="not supported", value=np.nan, null=np.nan, why=choice.sentence()[:400])
-    null = float(max(choice.judged.random_effect))
-    outcome = "supported" if choice.works else "not supported"
-    return Answer(outcome=outcome, value=float(choice.judged.effect.estimate), null=null, why=choice.sentence()[:400])
-
-
-KIND = KindOfCase(write=write, answer=answer)
+    return Answer(outcome="supported" if choice.works else "not supported", why=choice.sentence())
