@@ -155,7 +155,6 @@ register(
     Kind("recording", "recordings", "interp.recording.recorded:Recorded"),
     Kind("lens", "lenses", "interp.lenses.tuned_lens:TunedLens"),
     Kind("jacobian_lens", "jacobian-lenses", "interp.lenses.jacobian_lens:JacobianLens"),
-    Kind("readings", "readings", "interp.lenses.judged_readings:JudgedReadings"),
     Kind("heads", "heads", "interp.circuits.head_scores:HeadScores"),
     Kind("heads_in_text", "heads-in-text", "interp.circuits.heads_in_text:HeadsInText"),
     Kind("induction_circuit", "induction-circuits", "interp.circuits.induction_circuit:InductionCircuit", "circuit"),

@@ -26,9 +26,6 @@ from interp.circuits.neuron_circuit import NeuronCircuitConfig
 from interp.circuits.text_kinds import TEXT_KINDS
 from interp.circuits.worst_case import AttackConfig
 from interp.errors import ConfigError, CorruptError
-from interp.lenses.judge_readings import ReadingKind, judge_readings
-from interp.lenses.judged_readings import ReadingsConfig
-from interp.lenses.reading_positions import ReadPositions
 from interp.names import HeadName
 from interp.results import Result, table_lines
 from interp.tracing.returning import Returning
@@ -172,8 +169,6 @@ CASES = {
         lambda: interp.measure_map(model(), task(), interp.PatchingConfig(what="z", draws=1)),
         "layer head effect stderr ...", figure=True),
     "alignment": Case(lambda: aligned(), "basis rank accuracy low high changed stayed", figure=True),
-    "judged readings": Case(
-        lambda: readings(), "kind hook_point cosine low high shuffled empty prompt with_prompt ..."),
     "neuron circuit": Case(lambda: neurons(), "neuron score"),
     "monitor": Case(make_monitor.monitor, "name split labels hook_point auroc caught ...", figure=True),
     "worst case": Case(lambda: attacked(), "ablation wording what n_removed left low high lost", figure=True),
@@ -194,14 +189,6 @@ def aligned():
     )
     config = AlignmentConfig(pairs=32, ranks=(1,), epochs=1, layer_step=1)
     return interp.align(model(), program, "answer", config, model_name="planted:induction")
-
-
-def readings():
-    tokens = torch.randint(97, 122, (40, 8), generator=torch.Generator().manual_seed(0))
-    positions = ReadPositions("corpus:letters", tokens.tolist(), torch.arange(40), torch.full((40,), 7))
-    own = ReadingKind("letters", lambda point, rows, done: [chr(97 + i % 7) for i in range(len(rows))])
-    config = ReadingsConfig(repeats=1)
-    return judge_readings(interp.load_model("small:mlp-1l"), positions, [own], ["blocks.0.hook_resid_post"], config)
 
 
 def neurons():
