@@ -65,11 +65,9 @@ if TYPE_CHECKING:
     from interp.atlas.sources import embedding_source, recording_source
     from interp.changes.report import what_changed
     from interp.changes.transplant import log_prob_of_answers
-    from interp.circuits.aligning import align
     from interp.circuits.attack import attack_circuit
     from interp.circuits.attribution import attribute as attribute_edges
     from interp.circuits.attribution import verify_top_k
-    from interp.circuits.causal_programs import CausalProgram
     from interp.circuits.circuit import Circuit
     from interp.circuits.config import EvaluationConfig, FindConfig, HeadScoresConfig, InductionConfig
     from interp.circuits.core import CoreConfig
@@ -164,7 +162,6 @@ register(
     Kind("worst_case", "worst-cases", "interp.circuits.worst_case:WorstCase"),
     Kind("claim", "claims", "interp.claims:Claim"),
     Kind("attribution_graph", "graphs", "interp.tracing.graph:AttributionGraph"),
-    Kind("alignment", "alignments", "interp.circuits.alignment:Alignment"),
     Kind("patching", "patching", "interp.patching.patching_map:PatchingMap"),
     Kind("atlas", "atlases", "interp.atlas.vector_map:VectorMap"),
     Kind("word_geometry", "word-geometry", "interp.geometry.word_geometry:WordGeometry", "geometry"),

@@ -20,7 +20,6 @@ import interp.studies as studies
 import saes
 from dashboard.figures import plot
 from interp.artifacts import KINDS, Artefact, Table, as_json, open_artefact, save_artefact, verify
-from interp.circuits.alignment import AlignmentConfig
 from interp.circuits.measure_heads import measure_heads
 from interp.circuits.neuron_circuit import NeuronCircuitConfig
 from interp.circuits.text_kinds import TEXT_KINDS
@@ -168,7 +167,6 @@ CASES = {
     "patching map": Case(
         lambda: interp.measure_map(model(), task(), interp.PatchingConfig(what="z", draws=1)),
         "layer head effect stderr ...", figure=True),
-    "alignment": Case(lambda: aligned(), "basis rank accuracy low high changed stayed", figure=True),
     "neuron circuit": Case(lambda: neurons(), "neuron score"),
     "monitor": Case(make_monitor.monitor, "name split labels hook_point auroc caught ...", figure=True),
     "worst case": Case(lambda: attacked(), "ablation wording what n_removed left low high lost", figure=True),
@@ -178,17 +176,6 @@ CASES = {
     **DICTIONARIES,
     **OTHERS,
 }  # fmt: skip
-
-
-def aligned():
-    program = interp.CausalProgram(
-        name="repeat",
-        variables={"answer": lambda v: v["value"]},
-        prompt="{key} {value} {other} {key}",
-        draw=lambda pick: {"key": pick("12"), "value": pick("5678"), "other": pick("34")},
-    )
-    config = AlignmentConfig(pairs=32, ranks=(1,), epochs=1, layer_step=1)
-    return interp.align(model(), program, "answer", config, model_name="planted:induction")
 
 
 def neurons():

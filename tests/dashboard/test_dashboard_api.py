@@ -210,7 +210,7 @@ def test_every_act_of_an_agent_answers_with_its_control(live):
         "documents": on_feature | {"rows": [0, 1]}, "change_latents": on_graph, "continue_graph": on_graph,
         "group_latents": {"graph": "capital", "labels": {"a": "x"}},
         "split_edge": {"graph": "capital", "source": "a", "target": "b"},
-        "head_loadings": {"graph": "capital"}, "swap_pair": {"alignment": "number", "pair": 1},
+        "head_loadings": {"graph": "capital"},
         "explain_head": {"graph": "capital", "layer": 1, "head": 0, "query": 2, "key": 1},
     }  # fmt: skip
     assert set(asked) == {name for name, act in catalogue().items() if act.offered}
