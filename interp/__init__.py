@@ -64,11 +64,9 @@ if TYPE_CHECKING:
     from interp.atlas.sources import embedding_source, recording_source
     from interp.changes.report import what_changed
     from interp.changes.transplant import log_prob_of_answers
-    from interp.circuits.aligning import align
     from interp.circuits.attack import attack_circuit
     from interp.circuits.attribution import attribute as attribute_edges
     from interp.circuits.attribution import verify_top_k
-    from interp.circuits.causal_programs import CausalProgram
     from interp.circuits.circuit import Circuit
     from interp.circuits.config import EvaluationConfig, FindConfig, HeadScoresConfig, InductionConfig
     from interp.circuits.edge_effect import measure_edge
@@ -152,7 +150,6 @@ register(
     Kind("recording", "recordings", "interp.recording.recorded:Recorded"),
     Kind("lens", "lenses", "interp.lenses.tuned_lens:TunedLens"),
     Kind("jacobian_lens", "jacobian-lenses", "interp.lenses.jacobian_lens:JacobianLens"),
-    Kind("readings", "readings", "interp.lenses.judged_readings:JudgedReadings"),
     Kind("heads", "heads", "interp.circuits.head_scores:HeadScores"),
     Kind("heads_in_text", "heads-in-text", "interp.circuits.heads_in_text:HeadsInText"),
     Kind("induction_circuit", "induction-circuits", "interp.circuits.induction_circuit:InductionCircuit", "circuit"),
@@ -160,7 +157,6 @@ register(
     Kind("worst_case", "worst-cases", "interp.circuits.worst_case:WorstCase"),
     Kind("claim", "claims", "interp.claims:Claim"),
     Kind("attribution_graph", "graphs", "interp.tracing.graph:AttributionGraph"),
-    Kind("alignment", "alignments", "interp.circuits.alignment:Alignment"),
     Kind("patching", "patching", "interp.patching.patching_map:PatchingMap"),
     Kind("atlas", "atlases", "interp.atlas.vector_map:VectorMap"),
     Kind("word_geometry", "word-geometry", "interp.geometry.word_geometry:WordGeometry", "geometry"),

@@ -9,7 +9,7 @@ the same analysis with some settings changed (the seed draws other prompts, dire
 from all variations by a rule that is fixed before any of them is measured (`verdict_of`). One behaviour may have
 several explanations that pass the same tests (Méloux et al. 2025, arXiv 2502.20914), so one run says little.
 
-An analysis may read a text of the user's own (`OwnText`): prompts, or pairs. A claim names it by its hash and carries
+An analysis may read a text of the user's own (`OwnText`), such as prompts. A claim names it by its hash and carries
 it where it is short.
 
 A file from elsewhere is data: `workbench check` runs analyses that it knows, with settings that they check. Torch-free.

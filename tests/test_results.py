@@ -20,14 +20,10 @@ import interp.studies as studies
 import saes
 from dashboard.figures import plot
 from interp.artifacts import KINDS, Artefact, Table, as_json, open_artefact, save_artefact, verify
-from interp.circuits.alignment import AlignmentConfig
 from interp.circuits.measure_heads import measure_heads
 from interp.circuits.text_kinds import TEXT_KINDS
 from interp.circuits.worst_case import AttackConfig
 from interp.errors import ConfigError, CorruptError
-from interp.lenses.judge_readings import ReadingKind, judge_readings
-from interp.lenses.judged_readings import ReadingsConfig
-from interp.lenses.reading_positions import ReadPositions
 from interp.names import HeadName
 from interp.results import Result, table_lines
 from interp.tracing.returning import Returning
@@ -170,9 +166,6 @@ CASES = {
     "patching map": Case(
         lambda: interp.measure_map(model(), task(), interp.PatchingConfig(what="z", draws=1)),
         "layer head effect stderr ...", figure=True),
-    "alignment": Case(lambda: aligned(), "basis rank accuracy low high changed stayed", figure=True),
-    "judged readings": Case(
-        lambda: readings(), "kind hook_point cosine low high shuffled empty prompt with_prompt ..."),
     "monitor": Case(make_monitor.monitor, "name split auroc caught ...", figure=True),
     "worst case": Case(lambda: attacked(), "ablation wording what n_removed left low high lost", figure=True),
     "claim": Case(lambda: claimed(), "changed value low high null outcome seconds", figure=True),
@@ -182,23 +175,6 @@ CASES = {
 }  # fmt: skip
 
 
-def aligned():
-    program = interp.CausalProgram(
-        name="repeat",
-        variables={"answer": lambda v: v["value"]},
-        prompt="{key} {value} {other} {key}",
-        draw=lambda pick: {"key": pick("12"), "value": pick("5678"), "other": pick("34")},
-    )
-    config = AlignmentConfig(pairs=32, ranks=(1,), epochs=1, layer_step=1)
-    return interp.align(model(), program, "answer", config, model_name="planted:induction")
-
-
-def readings():
-    tokens = torch.randint(97, 122, (40, 8), generator=torch.Generator().manual_seed(0))
-    positions = ReadPositions("corpus:letters", tokens.tolist(), torch.arange(40), torch.full((40,), 7))
-    own = ReadingKind("letters", lambda point, rows, done: [chr(97 + i % 7) for i in range(len(rows))])
-    config = ReadingsConfig(repeats=1)
-    return judge_readings(interp.load_model("small:mlp-1l"), positions, [own], ["blocks.0.hook_resid_post"], config)
 
 
 def attacked():

@@ -3,5 +3,4 @@
 - `page`      the page
 - `_monitor`  a text under a monitor
 - `sections`  its panels, for the page and notebooks
-- `_swapped`  the test pairs of an alignment, and their runs
 """

@@ -4,7 +4,6 @@ from dash import Dash, dcc, html
 from dash.development.base_component import Component
 
 from dashboard.artefact._monitor import monitor_panel, register_monitor
-from dashboard.artefact._swapped import pairs_panel
 from dashboard.artefact.sections import panels, summary
 from dashboard.components.frame import attempt, graph, page, panel, quiet_link, still
 from dashboard.components.pages import Page, artefact_menu, menu_choices, page_of, register_parts
@@ -12,12 +11,11 @@ from dashboard.figures.results import has_figure, plot
 from dashboard.figures.theme import theme
 from dashboard.sources import PageSources, current, open_artefact
 from interp.artifacts import KINDS, address_of
-from interp.circuits.alignment import Alignment
 from interp.directions.monitor import Monitor
 
 
-def layout(context: PageSources, name: str | None = None, pair: str = "", **_: object) -> html.Div:
-    """`/artefact/<folder>/<name>`; without a name the newest artefact. `pair` is a pair of an alignment."""
+def layout(context: PageSources, name: str | None = None, **_: object) -> html.Div:
+    """`/artefact/<folder>/<name>`; without a name the newest artefact."""
     workspace = context.workspace
     value = workspace.value(open_artefact(workspace, tuple(KINDS), name))
     title, address, own_page = value.title, address_of(value.key), page_of(value.href)
@@ -27,28 +25,15 @@ def layout(context: PageSources, name: str | None = None, pair: str = "", **_: o
         panel(f"{title} {value.name}", attempt(lambda: summary(value)), *links),
         *([monitor_panel(value.name)] if isinstance(value, Monitor) else []),
         dcc.Store(id="artefact-state", data={"key": value.key}),
-        *(
-            [dcc.Store(id="swapped-state", data={"key": value.key, "pair": pair}), html.Div(id="swapped-parts")]
-            if isinstance(value, Alignment)
-            else []
-        ),
         html.Div(id="artefact-parts", style={"marginTop": "12px"}),
         controls=artefact_menu(title, menu_choices(workspace, (value.kind,), address_of), address, key=value.key),
     )
 
 
 def register(app: Dash) -> None:
-    """Add the callbacks that draw the figure, the panels and the pairs of an alignment, and that run a monitor."""
+    """Add the callbacks that draw the figure and the panels, and that run a monitor."""
     register_monitor(app)
     register_parts(app, "artefact", show_artefact)
-    register_parts(app, "swapped", show_swapped)
-
-
-def show_swapped(state: dict[str, str], scheme: str | None) -> Component:
-    """Return the pairs of an alignment, with the runs of the one that `state` names."""
-    alignment = current().workspace.open_key(state["key"])
-    assert isinstance(alignment, Alignment)
-    return still(pairs_panel(alignment, int(state["pair"]) if state["pair"].isdecimal() else None))
 
 
 def show_artefact(state: dict[str, str], scheme: str | None) -> Component:

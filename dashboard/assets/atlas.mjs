@@ -6,7 +6,7 @@ import { under } from "./dom.mjs";
 import { show } from "./workbench.mjs";
 
 const { createElement, useEffect, useRef } = window.React;
-const KEYS = ["colour", "size", "search", "filter", "selection", "point", "at", "overlays", "neighbours"];
+const KEYS = ["colour", "search", "filter", "selection", "point", "at", "overlays", "neighbours"];
 
 /** @param {AtlasState & { id: string, source: string, setProps(part: Properties): void }} props */
 export function AtlasMap(props) {
@@ -43,16 +43,15 @@ export function AtlasMap(props) {
 
 /**
  * The address follows the view; values equal to the defaults are omitted.
- * @param {string} colour @param {string} size @param {string} search @param {string} filter @param {string} selection
+ * @param {string} colour @param {string} search @param {string} filter @param {string} selection
  * @param {number | null} point @param {string} at @param {string[] | null} overlays
  * @param {{ name: string, colour: string } | null} state
  */
-export function atlasAddress(colour, size, search, filter, selection, point, at, overlays, state) {
+export function atlasAddress(colour, search, filter, selection, point, at, overlays, state) {
   if (!state || location.pathname.split("/")[1] !== "atlas") return none();
-  const plain = (overlays || []).join(",") === "labels,contours,minimap";
+  const plain = (overlays || []).join(",") === "labels";
   const query = {
     colour: colour === state.colour ? "" : colour,
-    size,
     q: search,
     filter,
     selection,

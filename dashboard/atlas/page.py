@@ -189,12 +189,10 @@ NARROWING = ("search", "filter", "selection")
 
 
 def layout(context: PageSources, name: str | None = None, **address: Any) -> html.Div:
-    """`/atlas/<name>?colour=&size=&q=&filter=&selection=&point=&at=x,y,span&overlays=` (`dashboard.maps.view`)."""
+    """`/atlas/<name>?colour=&q=&filter=&selection=&point=&at=x,y,span&overlays=` (`dashboard.maps.view`)."""
     workspace, made = context.workspace, view.choose(context.workspace, name)
     name = made.name
-    query = {
-        key: str(address.get(key) or "") for key in ("colour", "size", "q", "filter", "selection", "at", "overlays")
-    }
+    query = {key: str(address.get(key) or "") for key in ("colour", "q", "filter", "selection", "at", "overlays")}
     view.check_colour(workspace, name, query["colour"])
     view.chosen(
         workspace, name, PointFilter(query["q"], query["selection"], query["filter"])
@@ -206,7 +204,6 @@ def layout(context: PageSources, name: str | None = None, **address: Any) -> htm
         workspace,
         name,
         colour=query["colour"] or colour,
-        size=query["size"],
         search=query["q"],
         filter=query["filter"],
         selection=query["selection"],
@@ -260,7 +257,7 @@ def register(app: Dash) -> None:
 
 
 def _register_browser(app: Dash) -> None:
-    shown = ("colour", "size", "search", "filter", "selection", "point", "at", "overlays")
+    shown = ("colour", "search", "filter", "selection", "point", "at", "overlays")
     register_address(app, "atlas", *_inputs(*shown), State("atlas-state", "data"), script="atlas")
     browser = [
         ("narrowing", Output("atlas-narrowing", "data"), _inputs(*NARROWING), {}),
@@ -279,7 +276,7 @@ def _overlays(text: str) -> list[str] | None:
     """`"labels,grid"` -> `["labels", "grid"]`; `"none"` -> `[]`; nothing given -> the usual ones."""
     if not text:
         return None
-    return [part for part in text.split(",") if part in ("labels", "contours", "minimap", "grid")]
+    return [part for part in text.split(",") if part in ("labels", "grid")]
 
 
 def show_point(index: int | None, state: dict[str, str]) -> tuple[html.Section | None, list[int]]:

@@ -4,10 +4,10 @@
 are those of inputs, dashed for a negative score, and of the roles of nodes. The browser asks, outside Dash, for a
 circuit by its key `<folder>/<name>`:
 
-    GET  /circuit-data/<folder>/<name>/graph.json    all that may be drawn, as columns, the groups and positions of the
-                                                     visitor, and what an address shows of it: `?n=24&paths=1`
+    GET  /circuit-data/<folder>/<name>/graph.json    all that may be drawn, as columns, the groups of the visitor,
+                                                     and what an address shows of it: `?n=24&paths=1`
     POST /circuit-data/<folder>/<name>/part.json     what else is shown of it: `{"n": 24, "paths": false}`
-    POST /circuit-data/<folder>/<name>/edits.json    replace groups and positions: `{"edits": {...}, "was": {...}}`
+    POST /circuit-data/<folder>/<name>/edits.json    replace the groups: `{"edits": {...}, "was": {...}}`
     POST /circuit-data/<folder>/<name>/groups.json   groups of the shown nodes: `{"by": "role", "n": 24, ...}`
     GET  /circuit-data/<folder>/<name>/export.json   the circuit as shown, which `Circuit.load` reads: `?n=24&paths=1`
 

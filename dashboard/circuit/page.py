@@ -50,7 +50,7 @@ def graph_panel(artefact: FoundCircuit) -> html.Section:
         "Graph",
         html.Div(id="circuit-graph", className="wb-graph-view", **attrs(source)),
         more="Along an edge the upper node reads the output of the lower one; input at the bottom, output at the top. "
-        "Click for the evidence; Shift-click or x marks nodes, g groups them.",
+        "Click for the evidence.",
     )
 
 

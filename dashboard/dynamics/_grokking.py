@@ -162,7 +162,7 @@ def _maps(workspace: Workspace, name: str) -> list[Part]:
     made = view.series(workspace, name)
     if made is None:
         return [html.P("No atlas of the same name maps the embedding at checkpoints.", className="wb-none")]
-    shown = atlas_view(workspace, name, colour="value", overlays=["labels", "minimap"]).component("dynamics-map")
+    shown = atlas_view(workspace, name, colour="value").component("dynamics-map")
     frames = [
         {"map": checkpoint, "trustworthiness": frame.quality and frame.quality.trustworthiness, "moved": frame.moved,
          "true neighbours that stayed": frame.stayed}

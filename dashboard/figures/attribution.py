@@ -9,7 +9,6 @@ import numpy as np
 import plotly.graph_objects as go
 
 from dashboard.figures.theme import MONO, Theme, escape, heat_map, message_figure, styled
-from interp.circuits.alignment import SiteAccuracy
 from interp.patching.patching_map import JudgedPatch, Patch
 
 Part = tuple[str, float]
@@ -187,26 +186,6 @@ def patching_map(
         figure.update_xaxes(tickvals=list(range(len(tokens))), ticktext=[escape(t, 28) for t in tokens])
     if not named:
         figure.update_xaxes(showticklabels=False)
-    return figure
-
-
-def swap_map(rows: Sequence[SiteAccuracy], colours: Theme) -> go.Figure:
-    """Layers up, positions across: the share of pairs in which a swap gives the wanted answer, 0 to 1."""
-    layers = sorted({row.layer for row in rows})
-    positions = sorted({row.position for row in rows})
-    names = {row.position: escape(row.token, 28) for row in rows}
-    shares = {(row.layer, row.position): row.accuracy for row in rows}
-    figure = heat_map(
-        np.array([[shares[layer, position] for position in positions] for layer in layers], np.float32),
-        colours, "wanted answers",
-        customdata=[[[layer, names[position]] for position in positions] for layer in layers],
-        hovertemplate="before layer %{customdata[0]}, <b>%{customdata[1]}</b>: %{z:.0%}<extra></extra>",
-    )  # fmt: skip
-    styled(figure, colours, height=26 * len(layers) + 150)
-    figure.update_xaxes(title_text="position", side="top", showgrid=False)
-    figure.update_xaxes(tickvals=list(range(len(positions))), ticktext=[names[position] for position in positions])
-    figure.update_yaxes(title_text="layer", showgrid=False)
-    figure.update_yaxes(tickvals=list(range(len(layers))), ticktext=[str(layer) for layer in layers])
     return figure
 
 

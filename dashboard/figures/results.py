@@ -168,7 +168,6 @@ FIGURES: dict[str, Draw] = {
     "interp.circuits.find.Curve": _curve,
     "interp.circuits.head_weights.Composition": _composition,
     "interp.circuits.score_explanation.ScoreExplanation": _pairs,
-    "interp.circuits.alignment.Alignment": _part(lambda alignment: alignment.sites.rows(), attribution.swap_map),
     "interp.directions.monitor.Monitor": _part(lambda monitor: monitor.rows, geometry.monitor_rates),
     "interp.patching.ablation.Ablations": _part(lambda ablations: ablations.rows(), circuits.ablation_bars),
     "interp.patching.activation.ActivationPatching": _patching,

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from dashboard.answers import is_object
 from dashboard.components.pages import feature_href
 from dashboard.data import features
 from dashboard.data.meaning import said_words
@@ -162,7 +161,7 @@ def opening(
         edges=_within(address.get("edges"), 1, graph.thresholds[1]),
         target=targets.get(address.get("target", "")),
         pins=tuple(pins),
-        hidden=(*edits.get("hidden", []), *(node for node in usual if node not in pins)),
+        hidden=tuple(node for node in usual if node not in pins),
     )
 
 
@@ -221,19 +220,18 @@ def labels_of(workspace: Workspace, graph: AttributionGraph, nodes: Sequence[str
 def exported(workspace: Workspace, graph: AttributionGraph, edits: dict[str, Any]) -> dict[str, Any]:
     """Return the graph as graph JSON with the visitor's edits; those of nodes that it lacks are left out."""
 
-    def known(value: Any) -> Any:
-        if is_object(value):
-            return {node: mark for node, mark in value.items() if node in graph.number}
-        return [node for node in value if node in graph.number]
+    def known(nodes: Sequence[str]) -> list[str]:
+        return [node for node in nodes if node in graph.number]
 
-    notes = {name: known(value) for name, value in edits.items() if name not in ("groups", "sets")}
-    groups = [[name, known(nodes)] for name, nodes in edits.get("groups", [])]
-    sets = {name: known(factors) for name, factors in edits.get("sets", {}).items()}
-    notes |= {
-        "groups": [group for group in groups if group[1]],
-        "sets": {name: factors for name, factors in sets.items() if factors},
-    }
-    marks = GraphEdits.of_notes(notes)
+    groups = [(name, known(nodes)) for name, nodes in edits.get("groups", [])]
+    names = edits.get("names", {})
+    marks = GraphEdits.of_notes(
+        {
+            "pins": known(edits.get("pins", [])),
+            "names": {node: names[node] for node in known(names)},
+            "groups": [group for group in groups if group[1]],
+        }
+    )
     labels = known_labels(workspace, graph).texts
     latents = {node.id: labels[i] for i, node in enumerate(graph.nodes) if node.kind == "feature" and labels.get(i)}
     return export_graph(graph, marks, labels=latents)

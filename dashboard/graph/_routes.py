@@ -5,7 +5,7 @@
     GET  /graph-data/<name>/story.json         the story of the graph alone
     POST /graph-data/<name>/part.json          another part (`_data.part`)
     GET  /graph-data/<name>/node.json?n=12     the page and the examples of a latent
-    POST /graph-data/<name>/edits.json         replace pins, groups, names, positions and hidden nodes of the visitor:
+    POST /graph-data/<name>/edits.json         replace pins, groups and names of the visitor:
                                                `{"edits": {...}, "was": {...}}`
     POST /graph-data/<name>/groups.json        groups of latents that act alike, of those in `{"nodes": [...]}`
     GET  /graph-data/<name>/export.json        the graph with its edits as graph JSON, for other viewers

@@ -1,8 +1,8 @@
-"""*Graph*: one attribution graph with scores and baselines, to read, edit and save as a picture.
+"""*Graph*: one attribution graph with scores and baselines.
 
 The browser draws the graph itself (assets/graph/): tokens below, targets above, a column per position, a row per layer.
-The address has the chosen node, both thresholds, the target and the pins; pins, groups, names, positions and hidden
-nodes are stored among the notes of the workspace (`routes`).
+The address has the chosen node, both thresholds, the target and the pins; pins, groups and names
+are stored among the notes of the workspace (`routes`).
 """
 
 import json
@@ -184,8 +184,8 @@ def legend() -> html.Details:
         "one, with attention and norms fixed at the values of this prompt, blue above 0 and orange below; its width is "
         "its share of the upper node's input. Dashed, after why beside a head: a large part of its query or key; a "
         "node with dashed lines alone matters through them alone.",
-        "Drag moves the view or a node, the wheel zooms. Keys: x (or Shift-click) marks, p pins, i changes, g groups "
-        "the marked, n names, h hides, Ctrl Z undoes; arrows go to the strongest reader or source, and along a layer.",
+        "Drag moves the view, the wheel zooms. Keys: p pins, i changes, n names; arrows go to the strongest reader or "
+        "source, and along a layer.",
     )
     shown = [html.Summary("Reading the graph"), *(html.P(text, className="wb-note") for text in texts)]
     return html.Details(shown, className="wb-folded wb-graph-reading")

@@ -32,7 +32,7 @@ from dashboard.maps.columns import Column
 from interp.errors import ConfigError, UnknownNameError
 from interp.workspace import Workspace
 
-STATE = ("colour", "size", "search", "filter", "selection", "point", "at", "overlays")
+STATE = ("colour", "search", "filter", "selection", "point", "at", "overlays")
 """Properties that an address can set; dashboard/assets/atlas/view.mjs explains each."""
 _PROPERTIES = ["id", "source", *STATE, "neighbours", "opened"]
 
@@ -59,7 +59,6 @@ class AtlasMap(Component):
         id: Any = None,
         source: str = "",
         colour: str = "",
-        size: str = "",
         search: str = "",
         filter: str = "",
         selection: str = "",
@@ -160,7 +159,7 @@ def atlas_view(
         labels: texts of the points.
         columns: numbers of the points by name, `[n]` each.
         height: in pixels.
-        state: what is shown at first: `colour, size, search, filter, selection, point, at, overlays`
+        state: what is shown at first: `colour, search, filter, selection, point, at, overlays`
             (dashboard/assets/atlas/choice.mjs explains each).
     Returns: what a notebook displays.
     Raises:

@@ -30,7 +30,7 @@ from interp.names import HeadName
 from interp.tracing.graph import AttributionGraph
 from interp.workspace import Workspace
 from saes.acts.features import JudgeSteering
-from saes.acts.prompt import NextTokens, Patchscope
+from saes.acts.prompt import NextTokens
 from saes.acts.session import models_to_read
 from saes.acts.writing import ContinuePrompt, Exchange
 from saes.features.schema import Features
@@ -42,7 +42,6 @@ FIELDS = fields_data(
     judge_steering=(JudgeSteering, ("nulls",)),
     exchange=(Exchange, ("word", "other", "layer")),
     next_tokens=(NextTokens, ("temperature",)),
-    patchscope=(Patchscope, ("target",)),
 )
 LEAD = "A text as the model reads it: the active features of every token, the next token, and its causes."
 
@@ -240,12 +239,6 @@ def _views(answer: str, contrast: str, trace: str) -> list[Part]:
             className="wb-layers",
         ),
         reasons_frame(),
-        folded(
-            "Patchscope",
-            html.Div(id="prompt-patchscope"),
-            note="What the model writes when the chosen activation is set into another prompt. Controls: another "
-            "position, no activation, the word alone.",
-        ),
         folded(
             "Continuation under steering",
             html.Div(id="prompt-steer"),

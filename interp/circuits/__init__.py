@@ -13,9 +13,6 @@
 - `induction_circuit`  the induction circuit as an artefact
 - `score_explanation`  one attention score as a sum over pairs of components, at the query and at the key
 - `tasks`              tasks for a model: induction, indirect objects, greater-than, or from a file
-- `causal_programs`    programs with named variables, and pairs of prompts whose answer a swap should change, or leave
-- `aligning`           where a model keeps such a variable: swaps in subspaces, with their controls
-- `alignment`          the same as an artefact
 - `graph`              the edges that a circuit can consist of
 - `_edge_runs`         forward passes in which each edge can carry another run's value
 - `_gradients`         the gradient of a metric at every reader of the residual stream

@@ -7,11 +7,6 @@
 - `jacobian_lens`       the mean derivative of the last residual in each layer's, with means and gains, as an artefact
 - `jacobian_fit`        its estimator, and the form in which such lenses are published
 - `vocabulary`          the direction of the last residual that raises each token
-- `patchscope`         what a model writes about an activation that is set into another prompt
-- `judge_readings`     texts about activations, scored by what they let one predict, beside shuffled and empty ones and
-                       the prompt alone
-- `judged_readings`    the same as an artefact
-- `reading_positions`  the activations: positions drawn from a corpus, or named by a file of explanations
 - `direct_attribution`  exact split of a token's logit over heads, MLPs and the embedding
 
 """

@@ -5,7 +5,6 @@
 - `_memory`     the memory that a model takes, from its config
 - `_sharded`    a model over several devices
 - `tensor_parallel`  a model that the processes of `torchrun` share
-- `interchange` TransformerLens' swaps within subspaces
 - `packaged`    models whose GGUF file lies in installed packages: SmolLM2-135M, Gemma 3 270M
 - `short_name`  a model's name as pages show it
 - `sharing`     one loaded model for the steps of a pipeline

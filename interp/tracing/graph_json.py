@@ -104,10 +104,6 @@ class Marks:
 
     pins: tuple[str, ...] | None = None
     labels: tuple[tuple[str, str], ...] = ()
-    hidden: tuple[str, ...] = ()
-    moves: tuple[tuple[str, float, float], ...] = ()
-    sets: tuple[tuple[str, str, float], ...] = ()
-    """Name of an intervention, node and factor."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -290,9 +286,6 @@ def read_edits(params: Parameters, marks: Marks, nodes: list[GraphNode], ids: Nu
     ]
     labels = _labels_by_number(params, nodes)
     labels |= {names([name], "marks: labels")[0]: label for name, label in marks.labels}
-    sets: dict[str, dict[str, float]] = {}
-    for key, name, factor in marks.sets:
-        sets.setdefault(key, {})[names([name], "marks: sets")[0]] = factor
     pins = names(params.pinnedIds or (), "qParams.pinnedIds")
     if marks.pins is not None:  # members of groups are pinned for viewers
         own_pins = names(marks.pins, "marks: pins")
@@ -302,9 +295,6 @@ def read_edits(params: Parameters, marks: Marks, nodes: list[GraphNode], ids: Nu
         pins=pins,
         supernodes=tuple(groups),
         labels=labels,
-        hidden=names(marks.hidden, "marks: hidden"),
-        moves={names([name], "marks: moves")[0]: [x, y] for name, x, y in marks.moves},
-        sets=sets,
         clicked=nodes[ids[clicked][0]].id if (clicked := params.clickedId or "") in ids else "",
         layout=params.sg_pos or "",
         link_type=params.linkType or "both",

@@ -110,9 +110,6 @@ def export_graph(
     marks = {
         "pins": [name[node] for node in edits.pins],
         "labels": sorted([name[node], label] for node, label in edits.labels.items()),
-        "hidden": [name[node] for node in edits.hidden],
-        "moves": sorted([name[node], *move] for node, move in edits.moves.items()),
-        "sets": sorted([key, name[node], factor] for key, row in edits.sets.items() for node, factor in row.items()),
     }
     carried = graph.carried or Carried(top={}, metadata={}, parameters={})
     params |= _parsed(carried.parameters)

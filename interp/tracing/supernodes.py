@@ -39,11 +39,6 @@ class GraphEdits:
     supernodes: tuple[Supernode, ...] = ()
     labels: dict[str, str] = field(default_factory=dict)
     """node -> the user's own label"""
-    hidden: tuple[str, ...] = ()
-    moves: dict[str, list[float]] = field(default_factory=dict)
-    """node -> x and y, pixels from its automatic position on our page"""
-    sets: dict[str, dict[str, float]] = field(default_factory=dict)
-    """name of an intervention -> latent -> factor of its activation"""
     clicked: str = ""
     layout: str = ""
     """positions in the viewer, in its own notation (`sg_pos`)"""
@@ -51,8 +46,7 @@ class GraphEdits:
 
     def named(self) -> list[str]:
         """Return every node that a mark names."""
-        changed = [node for factors in self.sets.values() for node in factors]
-        return list(dict.fromkeys([*self.pins, *self.grouped(), *self.labels, *self.hidden, *self.moves, *changed]))
+        return list(dict.fromkeys([*self.pins, *self.grouped(), *self.labels]))
 
     def grouped(self) -> list[str]:
         """Return the members of all supernodes."""
@@ -65,9 +59,6 @@ class GraphEdits:
             pins=tuple(marks.get("pins", ())),
             supernodes=tuple(Supernode(name, tuple(nodes)) for name, nodes in marks.get("groups", ())),
             labels=dict(marks.get("names", {})),
-            hidden=tuple(marks.get("hidden", ())),
-            moves={node: list(move) for node, move in marks.get("moves", {}).items()},
-            sets={name: dict(factors) for name, factors in marks.get("sets", {}).items()},
         )
 
     def to_notes(self) -> dict[str, Any]:
@@ -76,9 +67,6 @@ class GraphEdits:
             "pins": list(self.pins),
             "groups": [[group.name, list(group.nodes)] for group in self.supernodes],
             "names": self.labels,
-            "hidden": list(self.hidden),
-            "moves": self.moves,
-            "sets": self.sets,
         }
         return {name: value for name, value in marks.items() if value}
 

@@ -9,7 +9,6 @@
 - `patching`     activation patching between two prompts
 - `features`     one feature: on a text, steered, ablated, its direction, its documents
 - `heads`        one attention head, ablated on its own examples
-- `alignments`   one pair of an alignment, swapped
 - `monitors`     a text under a monitor
 - `graphs`       an attribution graph: latents changed, groups, edges by heads
 

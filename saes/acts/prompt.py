@@ -3,9 +3,7 @@
 All but the first draw on its reading, which stays in memory. Torch-free until an act is measured.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from random import Random
 from typing import Annotated, ClassVar
 
 import numpy as np
@@ -13,12 +11,9 @@ from annotated_types import Interval
 
 from interp.acts import Act
 from interp.errors import PromptError, UnknownNameError
-from interp.lenses.judged_readings import TARGETS, JudgedReadings, patchscope_name
-from interp.names import lens_hook_points
 from interp.options import Count, FeaturesName, ModelName, PromptText, Slider
-from interp.seeds import derive_seed
-from saes.acts.readings import LensCells, NextTokenGuesses, PromptResult, WrittenReading
-from saes.acts.session import Session, without_gradients
+from saes.acts.readings import LensCells, NextTokenGuesses, PromptResult
+from saes.acts.session import Session
 from saes.features.schema import labels, shares_below
 
 
@@ -98,77 +93,7 @@ class ReadLayers(OnPrompt, Act[Session, LensCells]):
             )
         model, translators = run.model(self.model), run.lens(self.model, self.lens)
         followed = token_at_end(model, reading, self.token) if self.token else None
-        cells = lens_cells(model, reading, self.start, self.stop, translators, followed, run.check)
-        kind = "Jacobian lens" if self.lens == "jacobian" else f"{self.lens} lens"
-        points, version = lens_hook_points(len(cells.cells) - 1), getattr(translators, "about", None)
-        judged = judgements(run, self.model, kind, points, version=version.content_hash if version else "")
-        return replace(cells, said=[said for _, said in judged])
-
-
-def judgements(
-    run: Session, spec: str, kind: str, hook_points: Sequence[str], *, version: str = "", n_new: int | None = None
-) -> list[tuple[bool | None, str]]:
-    """Return by hook point whether a kind of reading of a model is above its nulls, also in a sentence.
-
-    The newest judgement of a hook point counts, of the same lens (`version`) and as many tokens written (`n_new`). None
-    and an empty sentence where the workspace has none.
-    """
-    from interp.models.adapter import weight_hash
-
-    digest = weight_hash(run.model(spec))
-    judged = [
-        each
-        for each in run.workspace.values(JudgedReadings)
-        if each.settings.weight_hash == digest
-        and each.settings.kinds.get(kind) == version
-        and n_new in (None, each.settings.new_tokens)
-    ]
-    found = (
-        [(row.shown, each.said(kind, at)) for each in judged if (row := each.score(kind, at))] for at in hook_points
-    )
-    return [rows[0] if rows else (None, "") for rows in found]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Patchscope(OnPrompt, Act[Session, WrittenReading]):
-    """Let the model write about one activation, which is set into another prompt, beside three controls.
-
-    The controls are the activation of another position, none at all, and the token itself. Raises
-    `PromptError` for a target prompt without `{}`.
-    """
-
-    verb: ClassVar[str] = "patchscope"
-    later: ClassVar[bool] = True
-    after: Count | None = None
-    """Position of the activation; by default the last."""
-    layer: Count
-    """Block after which the residual stream is read, from 0."""
-    target: PromptText = TARGETS["identity"]
-    """Prompt into which the activation is put, at `{}`."""
-    n_new: Annotated[int, Interval(ge=1, le=40)] = 8
-    """New tokens."""
-
-    @without_gradients
-    def measure(self, run: Session) -> WrittenReading:
-        from interp.lenses.patchscope import patchscope
-        from saes.acts._reading import position
-
-        reading, model = run.reading(self.text, self.model, self.chat), run.model(self.model)
-        points, at = lens_hook_points(model.cfg.n_layers)[1:], position(reading.tokens, self.after)
-        if self.layer >= len(points):
-            raise UnknownNameError("layer", str(self.layer), [], f"of {self.model}; the last one is {len(points) - 1}")
-        tokens = reading.result.tokens
-        others = [i for i in range(1, len(tokens)) if i != at] or [0]
-        other = Random(derive_seed(0, "other position", str(at))).choice(others)
-        point, rows = points[self.layer], reading.residuals[self.layer + 1][[at, other]].float()
-        run.check("writing about the activation and its controls")
-        own, shuffled = patchscope(model, rows, point, self.target, n_new=self.n_new)
-        empty, word = (
-            patchscope(model, None, point, self.target, n_new=self.n_new, filled=filled)[0]
-            for filled in ("?", tokens[at].strip() or "?")
-        )
-        [(judged, said)] = judgements(run, self.model, patchscope_name(self.target), [point], n_new=self.n_new)
-        return WrittenReading(tokens[at], point, own, shuffled, tokens[other], empty, word, judged, said)
+        return lens_cells(model, reading, self.start, self.stop, translators, followed, run.check)
 
 
 @dataclass(frozen=True, kw_only=True)

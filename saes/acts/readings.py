@@ -69,29 +69,6 @@ class LensCells:
     """layer -> position -> number of them at which the token of this cell is also the most probable one"""
     rank_elsewhere: list[list[float]] = field(default_factory=list)
     """layer -> position -> median rank, at them, of the token that is followed"""
-    said: list[str] = field(default_factory=list)
-    """layer -> whether its words come from the activation, in a sentence; empty where that was not measured"""
-
-
-@dataclass(frozen=True)
-class WrittenReading:
-    """Text that a patchscope writes about one activation, with its controls."""
-
-    token: str
-    hook_point: str
-    reading: str
-    shuffled: str
-    """about the activation of another position"""
-    other: str
-    """the token at that position"""
-    empty: str
-    """after the target prompt as it is, without an activation"""
-    prompt: str
-    """after the target prompt with the token written into it: the word alone"""
-    judged: bool | None
-    """whether such readings are above their nulls on many documents; None where that was not measured"""
-    said: str
-    """the same in a sentence"""
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,7 @@ DRAW = """async () => { const {Renderer} = await import('/assets/atlas/renderer.
         renderer.wholeCost = 180;
         const xy = Float32Array.from(given.flatMap(([x, y]) => [x, y])), codes = Uint8Array.from(given, (p) => p[2]);
         const camera = {x: 0, y: 0, zoom: 1, width: 40, height: 20};
-        renderer.draw({xy, codes, sizes: null}, {camera, colours, radius: 0.5, grid: null, selecting}, moving);
+        renderer.draw({xy, codes}, {camera, colours, radius: 0.5, grid: null, selecting}, moving);
         return [...canvas.getContext('2d').getImageData(0, 0, 40, 20).data]; }; }"""
 ZOOMED = f"""() => {{ const v = {VIEW}, {{camera, labels}} = v, found = []; let overlaps = 0;
     const clash = (a, b) => Math.abs(a.x - b.x) * camera.zoom < (a.width + b.width) / 2
@@ -225,16 +225,13 @@ def test_search_keeps_matches_bright_and_the_rest_in_sight(visit):
 
 
 @pytest.mark.slow
-def test_an_address_restores_colour_size_place_and_filter(visit):
-    page = open_map(
-        visit, "/atlas/embeddings?colour=kept&size=density&at=1%2C2%2C9&filter=kept%3A0.5%2C1&overlays=none"
-    )
+def test_an_address_restores_colour_place_and_filter(visit):
+    page = open_map(visit, "/atlas/embeddings?colour=kept&at=1%2C2%2C9&filter=kept%3A0.5%2C1&overlays=none")
     page.wait_for_function(f"{BRIGHT} === 200")
     assert page.locator(".atlas-choice select").first.input_value() == "kept"
     camera = page.evaluate(CAMERA)
     assert (camera["x"], camera["y"]) == (1, 2)
-    state = page.evaluate(STATE)
-    assert (state["size"], state["overlays"]) == ("density", [])
+    assert page.evaluate(STATE)["overlays"] == []
     page.get_by_text("show all").click()
     page.wait_for_function(f"{BRIGHT} === 400")
     wait_for_address(page, without="filter")
@@ -372,6 +369,7 @@ def test_a_notebooks_page_works_from_one_file_and_asks_nobody(visit, tmp_path):
         inner.fill(".atlas-search", "word 29")
         visit.until(inner, "document.querySelector('.atlas-found').innerText.startsWith('110 found')")
         assert {url.split(":")[0] for url in visit.requests} <= {"file", "data", "blob", "about"}
+        assert inner.locator("[data-atlas=table]").count() == 0, "no server writes the table"
         assert inner.evaluate("window.pwned") is None
     assert visit.errors == []
 

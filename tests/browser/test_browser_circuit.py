@@ -1,10 +1,9 @@
-"""A circuit in the browser: thin it, ask an edge, group nodes, come back by the address, take it along."""
+"""A circuit in the browser: thin it, ask an edge, fold groups, come back by the address, take it along."""
 
 import contextlib
 import json
 import re
 import struct
-import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 
 import pytest
@@ -191,18 +190,11 @@ def test_a_line_bends_round_a_node_in_its_way_and_no_two_nodes_lie_on_each_other
     assert free > 0
 
 
-def test_nodes_are_grouped_folded_and_found_again_by_the_address(visit):
+def test_groups_are_folded_and_found_again_by_the_address(visit):
     page = visit.open("/circuit/ioi?n=40")
     graph_is_drawn(page, 40)
     first, second = "L0H0", "L1H0"
-    click(page, first)
-    page.keyboard.down("Shift")
-    click(page, first)
-    click(page, second)
-    page.keyboard.up("Shift")
-    page.get_by_role("button", name="Group 2 marked…").click()
-    page.fill(".wb-graph-form input", "early; <b>one</b>")
-    page.keyboard.press("Enter")
+    page.evaluate(f"{VIEW}.edits.regroup([['early; <b>one</b>', ['{first}', '{second}']]])")
     page.wait_for_selector(".wb-graph-group-list li")
     assert "early; <b>one</b>" in page.locator(".wb-graph-group-list li").inner_text()
     before = page.evaluate(f"{VIEW}.scene.links.weight.reduce((a, b) => a + b, 0)")
@@ -221,10 +213,8 @@ def test_nodes_are_grouped_folded_and_found_again_by_the_address(visit):
     graph_is_drawn(page)
     page.wait_for_selector(".wb-members")
     assert shown(page) == before
-    page.get_by_role("button", name="Ungroup early").click()
+    page.get_by_role("button", name="Ungroup all").click()
     page.wait_for_selector(".wb-graph-group-list", state="detached")
-    page.get_by_role("button", name="Undo", exact=True).click()
-    page.wait_for_selector(".wb-graph-group-list")
     assert visit.errors == []
 
 
@@ -248,8 +238,6 @@ def test_proposals_group_by_themselves(visit):
     graph_is_drawn(page, 24)
     page.get_by_role("button", name="Group by band of layers").click()
     page.wait_for_function(f"{VIEW}.scene.items.filter((item) => item.node < 0).length === 3")
-    page.get_by_role("button", name="Ungroup").first.click()
-    page.wait_for_function(f"{VIEW}.scene.items.filter((item) => item.node < 0).length === 2")
     page.get_by_role("button", name="Group by role").click()
     page.wait_for_selector(".wb-graph-notice:has-text('No two of the shown nodes')")
 
@@ -268,24 +256,23 @@ def test_roles_have_their_colour_and_the_legend_names_it(visit):
     assert page.evaluate(f"{VIEW}.canvas.named.length") == 4, "every head has its name"
 
 
-def test_json_and_pictures_hold_what_is_shown(visit, tmp_path):
+def test_json_and_picture_hold_what_is_shown(visit, tmp_path):
     page = visit.open("/circuit/ioi?n=9")
     graph_is_drawn(page, 9)
     files = {}
-    for kind in ("JSON", "PNG", "SVG"):
+    for kind in ("JSON", "PNG"):
         with page.expect_download() as found:
             page.locator(".wb-graph-tools .wb-act", has_text=kind).click()
         files[kind] = tmp_path / found.value.suggested_filename
         found.value.save_as(files[kind])
-    assert [file.name for file in files.values()] == ["ioi-9-edges.json", "ioi.png", "ioi.svg"]
+    assert [file.name for file in files.values()] == ["ioi-9-edges.json", "ioi.png"]
     assert len(json.loads(files["JSON"].read_text())["edges"]) == 9
     picture = files["PNG"].read_bytes()
     assert picture.startswith(b"\x89PNG")
     width, height = struct.unpack(">II", picture[16:24])
     assert width > 300
     assert height > 300
-    drawn = ET.fromstring(files["SVG"].read_text())
-    assert len(drawn.findall(".//{*}path")) == 9
+    assert len(picture) > 5000
     assert visit.errors == []
 
 
@@ -300,7 +287,7 @@ def test_the_table_is_a_way_in_without_the_graph(visit):
     assert page.evaluate(f"{VIEW}.canvas.link") >= 0, "and it lights in the graph"
 
 
-def test_keys_zoom_walk_mark_and_let_go(visit):
+def test_keys_zoom_walk_and_let_go(visit):
     page = visit.open("/circuit/induction?at=L4H1")
     graph_is_drawn(page, 4)
     level = page.evaluate(f"{VIEW}.canvas.camera.zoom")
@@ -318,8 +305,6 @@ def test_keys_zoom_walk_mark_and_let_go(visit):
     page.wait_for_function("document.querySelector('#circuit-side h2').innerText === 'L4H1'")
     area.press("Enter")
     assert page.evaluate("document.activeElement.id") == "circuit-side"
-    area.press("x")
-    page.get_by_role("button", name="Group 1 marked…").wait_for()
 
 
 def test_the_wheel_moves_the_page_and_zooms_with_ctrl(visit):

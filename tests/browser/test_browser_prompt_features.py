@@ -151,23 +151,6 @@ def test_a_continuation_shows_steering_beside_its_control(visit, live):
     assert visit.errors == []
 
 
-def test_a_patchscope_that_is_no_reading_is_folded_away(visit, live):
-    """Layer by layer: not judged, not above its nulls, above them; a control that says the same is named."""
-    page, said = visit.open(f"{READ}&layer=0&token=1"), "#prompt-patchscope-said"
-    page.click("summary:has-text('Patchscope')")
-    for layer, words, folded in ((0, "Not judged", True), (1, "Not shown", True), (2, "Comes from", False)):
-        page.goto(page.url.replace(f"layer={max(0, layer - 1)}", f"layer={layer}"))
-        page.click("summary:has-text('Patchscope')")
-        page.click("#prompt-patchscope-go")
-        page.wait_for_function(f"document.querySelector('{said}').innerText.includes('{words}')")
-        assert "a control says the same" in page.inner_text(said)
-        assert page.locator("#prompt-patchscope .wb-arms").is_visible() != folded
-        assert live.calls[-1] == ("patchscope", f"1 {layer}")
-    assert page.locator("#prompt-patchscope .wb-arms > li").count() == 4
-    assert page.evaluate("window.pwned") is None
-    assert visit.errors == []
-
-
 def test_the_next_token_distribution_follows_the_temperature(visit, live):
     page = visit.open(READ)
     page.wait_for_selector("#prompt-next li")

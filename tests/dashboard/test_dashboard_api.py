@@ -204,13 +204,13 @@ def test_every_act_of_an_agent_answers_with_its_control(live):
         "continue_prompt": on_prompt | on_feature | {"n_new": 2},
         "say": {"direction": "praise", "message": "Hello"}, "suggest_pair": on_prompt, "patch": pair,
         "read_text": on_feature | {"text": "to July"}, "steer": on_feature | {"text": "to July"}, "ablate": on_feature,
-        "patchscope": on_prompt | {"layer": 0, "after": 1}, "run_monitor": {"monitor": "praise", "text": "to July"},
+        "run_monitor": {"monitor": "praise", "text": "to July"},
         "ablate_head": {"heads": "smollm2-135m", "head": "L0H1"},
         "judge_steering": on_feature | {"text": "to July"}, "separate_lists": on_feature,
         "documents": on_feature | {"rows": [0, 1]}, "change_latents": on_graph, "continue_graph": on_graph,
         "group_latents": {"graph": "capital", "labels": {"a": "x"}},
         "split_edge": {"graph": "capital", "source": "a", "target": "b"},
-        "head_loadings": {"graph": "capital"}, "swap_pair": {"alignment": "number", "pair": 1},
+        "head_loadings": {"graph": "capital"},
         "explain_head": {"graph": "capital", "layer": 1, "head": 0, "query": 2, "key": 1},
     }  # fmt: skip
     assert set(asked) == {name for name, act in catalogue().items() if act.offered}

@@ -5,7 +5,6 @@ import re
 import make_direction
 import make_graph
 import make_saes
-import numpy as np
 import pytest
 from fake_live import FakeLive
 from make_changes import HOSTILE_TEXT
@@ -15,7 +14,7 @@ from make_workspace import HOSTILE, build
 from page_text import text_of
 
 from dashboard.app import create_app
-from dashboard.artefact.page import PAGE, show_artefact, show_swapped
+from dashboard.artefact.page import PAGE, show_artefact
 from dashboard.components.evidence import MAX_ROWS, evidence_table, number
 from dashboard.components.pages import page_of
 from dashboard.figures.results import has_figure, plot
@@ -24,19 +23,8 @@ from dashboard.notebook import _ARTEFACTS, Shown, show
 from dashboard.overview._data import overview
 from dashboard.overview.page import artefacts
 from dashboard.sources import PageSources
-from interp.artifacts import FOLDERS, KINDS, Artefact, Table, save_artefact
+from interp.artifacts import FOLDERS, KINDS, Artefact, save_artefact
 from interp.artifacts.artefact import layout_of
-from interp.circuits.alignment import (
-    ARBITRARY,
-    CONTROLS,
-    LEARNED,
-    OWN_PAIRS,
-    Alignment,
-    AlignmentSettings,
-    BasisAccuracy,
-    SiteAccuracy,
-    SwappedPair,
-)
 from interp.errors import CorruptError, UnknownNameError
 from interp.workspace import Workspace
 
@@ -199,27 +187,3 @@ def test_a_long_table_of_values_says_how_many_it_leaves_out():
     shown = text_of(evidence_table({f"value {n}": n for n in range(MAX_ROWS + 3)}))
     assert '"and 3 more"' in shown
     assert "more" not in text_of(evidence_table({f"value {n}": n for n in range(MAX_ROWS)}))
-
-
-def test_a_pair_of_an_alignment_is_run_again_on_its_page(tmp_path):
-    settings = AlignmentSettings(model="m", weight_hash="0" * 64, program="agreement", variable="number", layer=1,
-                                 position=0, rank=1, site_given=False)  # fmt: skip
-    score = {"rank": 1, "accuracy": 0.5, "low": 0.4, "high": 0.6, "changed": 0.5, "stayed": 0.5}
-    bases = [BasisAccuracy(basis=name, **score) for name in (LEARNED, OWN_PAIRS, ARBITRARY, *CONTROLS)]
-    answers = {"wanted": " a", "answer": " b", "after_whole": " a", "after_learned": " b"}
-    alignment = Alignment(
-        settings=settings, solved=1.0, bases=Table.of(BasisAccuracy, bases), basis=np.ones((4, 1), np.float32),
-        sites=Table.of(SiteAccuracy, [SiteAccuracy(layer=1, position=0, token="x", accuracy=1.0)]),
-        pairs=Table.of(SwappedPair, [SwappedPair(base=f"base {i}", source="other", **answers) for i in range(3)]),
-    )  # fmt: skip
-    workspace, live = Workspace(tmp_path, create=True), FakeLive()
-    key = save_artefact(alignment, workspace.path("alignment", "number")).key
-    with create_app(workspace, live=live).server.app_context():
-        said = text_of(PAGE.layout(PageSources(workspace, live), name=key, pair="1"))
-        assert "swapped-parts" in said
-        assert f"claim {key} --number subspace" in said
-        assert "/artefact/alignments/number?pair=2" in text_of(show_swapped({"key": key, "pair": ""}, None))
-        assert live.calls == []
-        shown = text_of(show_swapped({"key": key, "pair": "1"}, None))
-    assert live.calls == [("swap_pair", "number 1")]
-    assert all(text in shown for text in ("Swapped before layer 1", "10.0%", "70.0%"))

@@ -332,15 +332,15 @@ def test_the_part_that_an_address_shows_comes_with_the_graph(visitor, own):
     graph = own.open(AttributionGraph, "capital")
     latents = [node.id for node in graph.nodes if node.kind == "feature"]
     target = next(node for node in graph.nodes if node.kind == "logit")
-    stored = {"pins": latents[:1], "hidden": latents[1:3]}
+    stored = {"pins": latents[:1]}
     visitor.client.post("/graph-data/capital/edits.json", json={"edits": stored, "was": {}}, headers=HERE)
     opened = get(visitor, "/graph-data/capital/graph.json").get_json()
-    shown = {"nodes": 60, "edges": 0.98, "target": None, **stored}
+    shown = {"nodes": 60, "edges": 0.98, "target": None, "hidden": [], **stored}
     assert (opened["shown"], opened["opening"]) == (shown, 60)
     assert opened["part"] == ask_part(visitor, **shown).get_json()
     address = f"?nodes=20&edges=0.5&target={target.index}&pins={latents[4]},feature:9:9:9"
     other = get(visitor, f"/graph-data/capital/graph.json{address}").get_json()
-    asked = {"nodes": 20, "edges": 0.5, "target": target.id, "pins": latents[4:5], "hidden": latents[1:3]}
+    asked = {"nodes": 20, "edges": 0.5, "target": target.id, "pins": latents[4:5], "hidden": []}
     assert other["shown"] == asked
     assert other["part"] == ask_part(visitor, **asked).get_json() != opened["part"]
     for wrong in ("?nodes=x&edges=2", "?nodes=-1&edges=nan&target=99"):
@@ -443,14 +443,12 @@ def test_the_fields_of_the_form_are_options_that_the_verb_takes(own, queue):
 
 
 def test_the_exported_graph_reads_back_with_the_edits(visitor, own):
-    latent = next(node.id for node in own.open(AttributionGraph, "capital").nodes if node.kind == "feature")
-    edits = EDITS | {"hidden": ["token:5:5"], "moves": {"token:3:3": [4.0, -2.0]}, "sets": {"off": {latent: 0.0}}}
     get(visitor, "/graph")
     former = "feature:1:1:999999"  # the graph was traced again since
-    gone = {"pins": [*edits["pins"], former], "sets": {"off": {latent: 0.0, former: 2.0}, "former": {former: 0.0}}}
-    visitor.client.post("/graph-data/capital/edits.json", json={"edits": edits | gone, "was": {}}, headers=HERE)
+    gone = {"pins": [*EDITS["pins"], former], "groups": [*EDITS["groups"], ["former", [former]]]}
+    visitor.client.post("/graph-data/capital/edits.json", json={"edits": EDITS | gone, "was": {}}, headers=HERE)
     graph, marks = import_graph(get(visitor, "/graph-data/capital/export.json").get_json())
-    assert marks.to_notes() == edits
+    assert marks.to_notes() == EDITS
     kept = {node.id for node in own.open(AttributionGraph, "capital").nodes if node.kept}
     assert kept <= set(graph.number)
 

@@ -68,14 +68,7 @@ def site(workspace: Workspace, tmp_path_factory: pytest.TempPathFactory) -> tupl
 
 def graph_bodies(own: Workspace) -> dict[str, Any]:
     ids = [node.id for node in own.open(AttributionGraph, "capital").nodes if node.kind == "feature"][:6]
-    edits = {
-        "pins": ids[:1],
-        "groups": [["a", ids]],
-        "names": {ids[0]: "x"},
-        "moves": {ids[0]: [1, 2.5]},
-        "sets": {"off": {ids[0]: 0}},
-        "hidden": [],
-    }
+    edits = {"pins": ids[:1], "groups": [["a", ids]], "names": {ids[0]: "x"}}
     found = {
         "part": {"nodes": 20, "edges": 0.9, "target": None, "pins": ids[:1], "hidden": ids[1:2]},
         "edits": {"edits": edits, "was": {}},
@@ -89,7 +82,7 @@ def graph_bodies(own: Workspace) -> dict[str, Any]:
 
 def circuit_bodies() -> dict[str, Any]:
     """Return bodies of the requests about a circuit of the shared workspace."""
-    edits = {"groups": [["a", ["L0H1", "L2H3"]]], "moves": {"L0H1": [1, 2]}}
+    edits = {"groups": [["a", ["L0H1", "L2H3"]]]}
     found = {"part": {"n": 4, "paths": True}, "edits": {"edits": edits, "was": {}}, "groups": {"by": "band", "n": 4}}
     return {f"/circuit-data/edge-circuits/ioi/{path}.json": body for path, body in found.items()}
 

@@ -26,9 +26,6 @@ EDITS = GraphEdits(
     pins=("feature:1:1:4", "token:1:7"),
     supernodes=(Supernode("say “Paris”", ("feature:0:1:3", "feature:1:1:0")), Supernode("empty", ())),
     labels={"feature:1:1:0": 'my "own"\nlabel', "logit:1:1": "the wrong capital", "error:0:1": "?"},
-    hidden=("token:0:1",),
-    moves={"feature:0:1:3": [12.5, -3.0], "error:0:1": [0.0, 1.0]},
-    sets={"no capital": {"feature:0:1:3": 0.0, "feature:1:1:0": -1.5}},
     clicked="feature:0:1:3",
     layout="0.5 0.25",
 )
@@ -351,9 +348,6 @@ LIES = {
     "marks: pins names node 'b'": ((*MARKS, "pins"), ["b"]),
     "marks: labels.0.1 is missing": ((*MARKS, "labels"), [["0_3_1"]]),
     "marks: labels names node 'b'": ((*MARKS, "labels"), [["b", "a"]]),
-    "marks: moves.0 should be a valid array, found 3": ((*MARKS, "moves"), [3]),
-    "marks: moves.0.2 should be a valid number, found 'a'": ((*MARKS, "moves"), [["0_3_1", 1, "a"]]),
-    "marks: hidden names node 'b'": ((*MARKS, "hidden"), ["b"]),
 }
 
 

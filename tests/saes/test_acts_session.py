@@ -1,6 +1,6 @@
 """A session puts dictionaries where the model is, and prices an answer by the pace of others like it."""
 
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,22 +11,18 @@ from make_saes import saved
 from other_device import DEVICE, other_device
 
 from interp.acts import Price
-from interp.artifacts import Table, save_artefact
-from interp.errors import MismatchError, PromptError, UnknownNameError
-from interp.lenses.judged_readings import JudgedReadings, ReadingExample, ReadingScore, ReadingsSettings
-from interp.lenses.patchscope import patchscope
+from interp.artifacts import save_artefact
+from interp.errors import MismatchError
 from interp.models.adapter import weight_hash
 from interp.models.loading import load_model
 from interp.workspace import Workspace
 from saes.acts import session
 from saes.acts.monitors import RunMonitor
-from saes.acts.prompt import Patchscope, ReadLayers, judgements
 from saes.acts.session import Session, TokenPace
 from saes.kinds.base import SAEMetadata, Weights
 from saes.kinds.topk import TopKSAE
 
 MODEL, HOOK = "small:mlp-2l", "blocks.1.hook_resid_post"
-OTHER = "blocks.0.hook_resid_post"
 D_SAE = 40
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -55,47 +51,6 @@ def test_a_dictionary_is_where_the_model_is(workspace, monkeypatch):
         assert there.device == next(run.model(MODEL).parameters()).device == DEVICE
         acts = there.encode(x.to(device)).cpu()
     assert torch.allclose(acts, here.encode(x), atol=1e-5)
-
-
-def test_a_patchscope_says_whether_such_readings_come_from_the_activation(workspace):
-    """The controls are its own texts; what was judged at this layer of these weights is said, also of the lens."""
-    run, digest = Session(workspace, any_model=True), weight_hash(load_model(MODEL))
-    asked = Patchscope(text="one two three", model=MODEL, layer=1, after=3, n_new=4)
-    found = asked.measure(run)
-    assert (found.token, found.hook_point, found.judged, found.said) == ("e", HOOK, None, "")
-    assert found.other in "one two three"
-    model = run.model(MODEL)
-    assert found.empty == patchscope(model, None, HOOK, n_new=4)[0]
-    assert found.prompt == patchscope(model, None, HOOK, n_new=4, filled="e")[0]
-    row = run.reading("one two three", MODEL, False).residuals[2][3:4]
-    assert found.reading == patchscope(model, row, HOOK, n_new=4)[0]
-    numbers = dict.fromkeys([f.name for f in fields(ReadingScore)[2:-1]], 0.25)
-    scores = [
-        ReadingScore(kind=kind, hook_point=HOOK, **numbers, shown=shown)
-        for kind, shown in (("patchscope identity", True), ("logit lens", False), ("Jacobian lens", True))
-    ]
-    kinds = {"patchscope identity": "", "logit lens": "", "Jacobian lens": "of another lens"}
-    settings = ReadingsSettings(
-        model=MODEL, weight_hash=digest, source="corpus:x", source_hash="", hook_points=(HOOK,), kinds=kinds,
-        new_tokens=4,
-    )  # fmt: skip
-    table, none = Table.of(ReadingScore, scores), Table.of(ReadingExample, [])
-    judged = JudgedReadings(settings=settings, documents=9, scores=table, examples=none)
-    save_artefact(judged, workspace.path("readings", "mine"))
-    elsewhere = replace(settings, hook_points=(OTHER,))
-    newer = JudgedReadings(settings=elsewhere, documents=9, scores=Table.of(ReadingScore, []), examples=none)
-    save_artefact(newer, workspace.path("readings", "newer"))
-    again = asked.measure(run)
-    assert again.judged
-    assert again.said.startswith("Comes from the activation: on 9 documents it adds 0.250")
-    lens = ReadLayers(text="one two three", model=MODEL, start=1, stop=2).measure(run)
-    assert [words[:9] for words in lens.said] == ["", "", "Not shown"]
-    assert replace(asked, n_new=5).measure(run).judged is None, "five tokens were not judged"
-    assert judgements(run, MODEL, "Jacobian lens", [HOOK], version="of this lens") == [(None, "")]
-    with pytest.raises(UnknownNameError, match="the last one is 1"):
-        Patchscope(text="one two three", model=MODEL, layer=2).measure(run)
-    with pytest.raises(PromptError, match=r"has one \{\}"):
-        Patchscope(text="one two three", model=MODEL, layer=1, target="none").measure(run)
 
 
 def test_a_monitor_scores_the_residual_stream_of_its_own_weights(workspace):

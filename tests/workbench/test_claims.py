@@ -145,7 +145,6 @@ def test_an_interrupted_check_measures_only_what_is_missing(cli, planted, monkey
         ({"settings": {"model": "planted:induction", "seeds": ["1"]}}, "settings.seeds is a whole number"),
         ({"settings": {"model": "planted:induction", "max_candidates": 10**12}}, "at most 240"),
         ({"settings": {"model": "planted:induction", "context_length": 10**9}}, "at most 10,000"),
-        ({"analysis": "align", "settings": {"model": "small:mlp-1l", "program": "/etc/pairs"}}, "settings.program"),
         ({"analysis": "prove", "settings": {"allow_other_weights": True}}, "setting of prove"),
         ({"variations": [{}, {"seeds": [3, 4]}, {"max_candidates": 10**12}]}, "variations.2.max_candidates is a whole"),
         ({"variations": [{}, {"prompts_per_seed": 0}]}, "variations.1: prompts_per_seed must be at least 3"),

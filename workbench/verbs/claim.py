@@ -1,7 +1,7 @@
 """`workbench claim KEY`: a result as a claim that anyone can refute. `workbench check FILE`: such a claim, measured.
 
 A claim is an analysis with its settings, so checking one runs verbs of this workbench, and nothing else that a file
-could name. Prompts and pairs of the user's own travel in the file, where they are short.
+could name. Prompts of the user's own travel in the file, where they are short.
 """
 
 import hashlib
@@ -17,7 +17,6 @@ from typing import Annotated, Any, ClassVar
 from annotated_types import Interval as Between
 
 from interp.artifacts import Artefact, as_json, read_json, write_json
-from interp.circuits.alignment import Alignment
 from interp.circuits.found_circuit import EdgeCircuit
 from interp.claims import (
     MAX_TEXT,
@@ -40,14 +39,11 @@ from interp.options import Argument, Means, Option, check_limits
 from workbench.analysis import Analysis, AnalysisRun, Resumable
 from workbench.options import made, options_of, value_of
 from workbench.terminal import Heading, InWorkspace, RunsModel, Threaded, say, slug
-from workbench.verbs.align import Align
 from workbench.verbs.circuit import Find, Induction
 from workbench.verbs.features import Prove
 
 HEADING = Heading.STUDIES
-CHECKED: dict[str, type[Analysis[Any]]] = {
-    " ".join(verb.typed_words()): verb for verb in (Prove, Align, Induction, Find)
-}
+CHECKED: dict[str, type[Analysis[Any]]] = {" ".join(verb.typed_words()): verb for verb in (Prove, Induction, Find)}
 """Analyses whose results state numbers (`stated`), by the words of the verb."""
 SEEDS = 4
 """Further seeds that a new claim asks for."""
@@ -55,8 +51,6 @@ MAX_BYTES = 1_000_000
 """Largest file of a claim."""
 FREE = ("seed", "seeds", "feature", "n_edges")
 """Whole numbers that name something, or cost nothing; others are sizes, which cost time and memory."""
-FILES = ("task", "program")
-"""Settings that name a text of the claim, or something that is known here."""
 LARGER, LARGEST = 10, 10_000
 """A size is at most so many times its default, or at most this where it has none."""
 
@@ -84,7 +78,7 @@ class StateClaim(InWorkspace):
     words: ClassVar[tuple[str, ...]] = ("claim",)
 
     key: Annotated[str, Argument("KEY")]
-    """Proof, alignment or circuit whose result is stated: FOLDER/NAME, as `workbench verify` lists it."""
+    """Proof or circuit whose result is stated: FOLDER/NAME, as `workbench verify` lists it."""
     number: Annotated[str, Means("NAME")] = ""
     """The number that is claimed. Default: the first that is supported."""
     seeds: Annotated[int, Between(ge=0, le=MAX_VARIATIONS - 1)] = SEEDS
@@ -131,14 +125,14 @@ def claim_of(artefact: Artefact, name: str, number: StatedNumber, seeds: int) ->
 
 
 def own_text(artefact: Artefact) -> OwnText | None:
-    """Return the file of prompts or pairs of an artefact; None where it read none.
+    """Return the file of prompts of an artefact; None where it read none.
 
     Raises `ConfigError` where the artefact did not keep it.
     """
     if isinstance(artefact, EdgeCircuit) and artefact.file is None and "file" in artefact.settings.task.origin:
         name = artefact.settings.task.origin["file"]
         raise ConfigError(f"{artefact.key} did not keep {name}; make it again with `workbench circuit find`")
-    return artefact.file if isinstance(artefact, EdgeCircuit | Alignment) else None
+    return artefact.file if isinstance(artefact, EdgeCircuit) else None
 
 
 def other_prompts(verb: type[Analysis[Any]], settings: Settings, own: OwnText | None = None) -> Iterator[Settings]:
@@ -163,9 +157,6 @@ def other_prompts(verb: type[Analysis[Any]], settings: Settings, own: OwnText | 
 def own_settings(verb: type[Analysis[Any]], artefact: Artefact) -> Settings:
     """Return the options of a verb that are settings of its artefact, and its seed."""
     known = as_json(artefact.settings)  # pyright: ignore[reportAttributeAccessIssue]
-    if isinstance(artefact, Alignment):  # the sentence names the site, so all variations are measured there
-        known["site"] = f"{artefact.settings.layer}:{artefact.settings.position}"
-        known["program"] = artefact.settings.program if artefact.file is None else artefact.file.name
     if isinstance(artefact, EdgeCircuit):
         known = as_json(artefact.as_options())
     found = {option.name: known[option.name] for option in checkable(verb) if option.name in known}
@@ -280,7 +271,8 @@ class CheckClaim(Threaded, RunsModel, Resumable["Claim"]):
             name: None if value is None else value_of(options[name], value)
             for name, value in (claim.settings | settings).items()
         }
-        values |= {name: str(paths[str(values[name])]) for name in FILES if values.get(name) in paths}
+        if (task := values.get("task")) in paths:
+            values["task"] = str(paths[str(task)])
         own = {"workspace": self.workspace, "threads": self.threads, "device": self.device, "dtype": self.dtype}
         analysis = made(verb, values | own)
         inner, started = run.of_another(analysis, folder), time.perf_counter()
@@ -366,8 +358,7 @@ def other_inputs(file: Mapping[str, str], here: Mapping[str, str]) -> tuple[str,
 def check_settings(claim: ClaimFile) -> None:
     """Raise for what this workbench does not measure: another analysis, rule, setting, type or size.
 
-    A model is named by `workbench models`, a program by `workbench align`; a path or an address of another's choice is
-    not followed.
+    A model is named by `workbench models`; a path or an address of another's choice is not followed.
     """
     if claim.analysis not in CHECKED:
         raise UnknownNameError("analysis", claim.analysis, CHECKED)
@@ -408,7 +399,6 @@ def _check_setting(option: Option, value: Setting | list[Setting], path: str, ow
     if isinstance(value, list) != option.many or (isinstance(value, list) and not 0 < len(value) <= MAX_VARIATIONS):
         some = f"a list of 1 to {MAX_VARIATIONS} values" if option.many else "one value"
         raise ConfigError(f"{path} takes {some}, got {str(value)[:80]!r}")
-    from interp.circuits.causal_programs import PROGRAMS
     from interp.circuits.tasks import TASKS
     from interp.models.loading import known_names
 
@@ -416,9 +406,7 @@ def _check_setting(option: Option, value: Setting | list[Setting], path: str, ow
     most = LARGER * max(default) if option.kind == "whole" and any(default) else LARGEST
     for each in value if isinstance(value, list) else [value]:
         if option.kind == "text":
-            known = {"model": known_names(), "program": [*PROGRAMS, *own], "task": [*TASKS, *own]}.get(
-                option.name, [each]
-            )
+            known = {"model": known_names(), "task": [*TASKS, *own]}.get(option.name, [each])
             if not isinstance(each, str) or not each.isprintable() or len(each) > MAX_TEXT or each not in known:
                 raise UnknownNameError(path, str(each)[:80], [*map(str, known)])
         elif option.kind != "whole":

@@ -1,6 +1,6 @@
-// From the name of a colouring or a size to one byte per point.
+// From the name of a colouring to one byte per point.
 
-import { categoryCodes, ends, scaleCodes, sizeSteps } from "./looks.mjs";
+import { categoryCodes, ends, scaleCodes } from "./looks.mjs";
 
 /** @type {Omit<Colouring, "codes">} */
 const PLAIN = { column: null, values: new Uint8Array(), ends: [0, 1], slots: [] };
@@ -57,12 +57,4 @@ async function regionSlots(data) {
   const slots = [0];
   for (const region of await data.regions()) slots[region.region + 1] = region.colour + 1;
   return slots;
-}
-
-/** Size steps of a column, or null when all points are alike. @param {string} name @param {AtlasView} data */
-export async function sized(name, data) {
-  const column = data.about.columns.find((each) => each.name === name);
-  const values = column?.kind === "number" ? await data.column(name) : null;
-  if (!values) return null;
-  return sizeSteps(values, ends(values));
 }

@@ -13,10 +13,6 @@ const ICONS = {
   farther: "M3 8h10",
   all: "M2 6V2h4M10 2h4v4M14 10v4h-4M6 14H2v-4",
   labels: "M3 4V3h10v1M8 3v10M6 13h4",
-  contours:
-    "M8 2.500c3 0 5.500 2 5.500 5.500S11 13.500 8 13.500 2.500 11 2.500 8 5 2.500 8 2.500" +
-    "M8 5.500c1.500 0 2.500 1 2.500 2.500S9.500 10.500 8 10.500 5.500 9.500 5.500 8 6.500 5.500 8 5.500",
-  minimap: "M2 3h12v10H2zM8.500 8H13v4H8.500z",
   grid: "M2.500 2.500h11v11h-11zM2.500 6.200h11M2.500 9.800h11M6.200 2.500v11M9.800 2.500v11",
   picture: "M2 3h12v10H2zM2 11l4-4 3 3 2-2 3 3M10.500 6h.01",
   table: "M8 2v8M5 7l3 3 3-3M3 13h10",
@@ -30,8 +26,6 @@ const MODES = [
 ];
 const OVERLAYS = [
   ["labels", "Names of regions"],
-  ["contours", "Density contours"],
-  ["minimap", "Overview map"],
   ["grid", "Grid of mean activations"],
 ];
 
@@ -44,7 +38,6 @@ export class Controls {
     this.on = on;
     this.about = about;
     this.colour = this.choice("Colour", colourings(about), (colour) => on.change({ colour }));
-    this.size = this.choice("Size", sizings(about), (size) => on.change({ size }));
     this.search = element("input", {
       type: "search",
       class: "atlas-search",
@@ -64,7 +57,6 @@ export class Controls {
       "div",
       { class: "atlas-tools" },
       this.colour.label,
-      this.size.label,
       element("span", { class: "wb-search" }, this.search),
       element("span", { class: "atlas-outcome" }, this.found, this.clear),
     );
@@ -76,18 +68,20 @@ export class Controls {
       ["farther", "Farther (−)"],
       ["all", "Everything (0)"],
     ];
+    /** @type {Record<string, (() => void) | null>} */
+    const saves = { picture: on.picture, table: on.table, fullscreen: on.fullscreen };
     const outputs = [
       ["picture", "Save a picture (PNG)"],
       ["table", "Save the table (CSV)"],
       ["fullscreen", "Full screen"],
-    ];
+    ].filter(([name]) => saves[name]);
     this.bar = element(
       "div",
       { class: "atlas-bar" },
       this.modes.box,
       this.group("Zoom", zooms, (how) => on.zoom(how)).box,
       this.overlays.box,
-      this.group("Save", outputs, (name) => on[/** @type {"picture" | "table" | "fullscreen"} */ (name)]()).box,
+      this.group("Save", outputs, (name) => saves[name]?.()).box,
     );
     root.append(this.panel, this.bar);
   }
@@ -131,7 +125,6 @@ export class Controls {
   /** Set the controls to the state of the view. @param {AtlasState} state @param {string} mode */
   show(state, mode) {
     this.colour.select.value = state.colour;
-    this.size.select.value = state.size;
     if (document.activeElement !== this.search) this.search.value = state.search;
     /** @param {{ buttons: Record<string, HTMLElement> }} given @param {(name: string) => boolean} isOn */
     const press = ({ buttons }, isOn) =>
@@ -159,9 +152,4 @@ function colourings(about) {
     ...about.columns.filter((c) => c.kind !== "region").map((c) => [c.name, c.title]),
     ["none", "one colour"],
   ];
-}
-
-/** @param {About} about */
-function sizings(about) {
-  return [["", "equal"], ...about.columns.filter((c) => c.kind === "number").map((c) => [c.name, c.title])];
 }

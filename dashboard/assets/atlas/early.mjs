@@ -3,8 +3,8 @@
 
 import { AtlasView, sourceAt } from "./view.mjs";
 
-/** @type {Record<string, "colour" | "size" | "search" | "filter" | "selection" | "at">} */
-const KEYS = { colour: "colour", size: "size", q: "search", filter: "filter", selection: "selection", at: "at" };
+/** @type {Record<string, "colour" | "search" | "filter" | "selection" | "at">} */
+const KEYS = { colour: "colour", q: "search", filter: "filter", selection: "selection", at: "at" };
 
 /** State of the view from the address, parsed as the page parses it. */
 function fromAddress() {

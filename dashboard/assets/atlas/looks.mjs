@@ -8,8 +8,7 @@ const NONE = 0,
   SCALE_STEPS = 111,
   CATEGORIES = 12;
 export const DIMMED = 128,
-  HIDDEN = 255,
-  SIZE_STEPS = 8;
+  HIDDEN = 255;
 
 /** "#2f74d0" -> [47, 116, 208] @param {string} hex */
 export function rgb(hex) {
@@ -94,20 +93,3 @@ export function categoryCodes(numbers, slots) {
   for (let i = 0; i < numbers.length; i++) codes[i] = slots[numbers[i]];
   return codes;
 }
-
-/**
- * Size steps 0..7 of numbers; a point without a number is the smallest.
- * @param {ArrayLike<number>} values @param {Ends} given
- */
-export function sizeSteps(values, [low, high]) {
-  const steps = new Uint8Array(values.length);
-  const per = 1 / (high - low || 1);
-  for (let i = 0; i < values.length; i++) {
-    const t = (values[i] - low) * per;
-    steps[i] = t > 0 ? Math.min(SIZE_STEPS - 1, Math.floor(t * SIZE_STEPS)) : 0;
-  }
-  return steps;
-}
-
-/** Factor of the radius at a size step; step 3 is plain. @param {number} step */
-export const sizeFactor = (step) => 0.55 + 0.15 * step;

@@ -1,9 +1,8 @@
-// Two canvases over the points. One changes with the view: contours, labels, the selection's outline, the chosen point
+// Two canvases over the points. One changes with the view: labels, the selection's outline, the chosen point
 // and its true neighbours. The live one changes with the pointer: a ring, the region under it, a lasso being drawn.
 
 import { contextOf } from "../dom.mjs";
 import { drawCells } from "./cells.mjs";
-import { drawContours } from "./density.mjs";
 import { drawLabels, shownLabels } from "./labels.mjs";
 
 export class Overlay {
@@ -31,13 +30,12 @@ export class Overlay {
   }
 
   /**
-   * `scene`: theme, labels, contours, outline (world corners), hits, chosen and near (points as [x, y]).
+   * `scene`: theme, labels, outline (world corners), hits, chosen and near (points as [x, y]).
    * @param {MarkedScene} scene
    */
   drawMarks(scene) {
     const { marks, camera } = this;
     this.clear(marks);
-    if (scene.contours) drawContours(marks, scene.contours, camera, scene.theme);
     if (scene.outline) this.outline(marks, scene.outline, scene.theme);
     for (const [x, y] of scene.hits) this.glow(x, y, scene.radius, scene.theme);
     if (scene.chosen) this.neighbours(scene.chosen, scene.near, scene.theme);

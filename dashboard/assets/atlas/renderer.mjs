@@ -5,11 +5,11 @@
 // at rest, all of them.
 
 import { contextOf } from "../dom.mjs";
-import { DIMMED, SIZE_STEPS, sizeFactor } from "./looks.mjs";
+import { DIMMED } from "./looks.mjs";
 
 /** @typedef {{ offsets: Int32Array, cover: Float32Array, edge: number }} Stamp */
 /** @typedef {[left: number, top: number, right: number, bottom: number]} Part of the picture, in pixels */
-/** @typedef {{ view: number[], inks: Float32Array, stamps: Stamp[], every: number, part: Part }} Frame */
+/** @typedef {{ view: number[], inks: Float32Array, stamp: Stamp, every: number, part: Part }} Frame */
 /** @typedef {{ x: number, y: number, scale: number, every: number }} Shown */
 /**
  * @typedef {object} Scene
@@ -45,8 +45,7 @@ export class Renderer {
     this.context = contextOf(canvas);
     this.wholeCost = 0; // milliseconds to draw all points, as last measured
     this.stampKey = "";
-    /** @type {Stamp[]} */
-    this.stamps = [];
+    this.stamp = stampOf(1, canvas.width);
     this.allot();
   }
 
@@ -74,7 +73,7 @@ export class Renderer {
       n = points.codes.length;
     const every = moving && this.wholeCost > SLOW ? Math.min(FEWEST, Math.ceil(this.wholeCost / SLOW)) : 1;
     this.shown = { x: camera.x, y: camera.y, scale: (camera.zoom * width) / camera.width, every };
-    const frame = this.framed(points, scene, this.shown, [0, 0, width, height]);
+    const frame = this.framed(scene, this.shown, [0, 0, width, height]);
     const started = performance.now();
     if (grid && grid.count(...camera.box) < NEAR * n) {
       grid.runs(...camera.box, (from, to) => this.add(points, grid.order, from, to, frame));
@@ -111,7 +110,7 @@ export class Renderer {
   /** Draw a part of the picture. @param {MapPoints} points @param {Scene} scene @param {Shown} shown @param {Part} given */
   strip(points, scene, shown, given) {
     const { width, height } = this.canvas,
-      { edge } = this.stamps[this.stamps.length - 1],
+      { edge } = this.stamp,
       more = 2 * edge + 1; // points at the rim of a picture are not drawn
     const [left, top, right, bottom] = given;
     const part = /** @type {Part} */ ([
@@ -120,7 +119,7 @@ export class Renderer {
       Math.min(width, right + more),
       Math.min(height, bottom + more),
     ]);
-    const frame = this.framed(points, scene, shown, part),
+    const frame = this.framed(scene, shown, part),
       [, , ox, oy] = frame.view,
       { grid } = scene;
     if (!grid) return;
@@ -135,15 +134,15 @@ export class Renderer {
   }
 
   /**
-   * How a part of the picture is drawn. @param {MapPoints} points @param {Scene} scene @param {Shown} shown
-   * @param {Part} part @returns {Frame}
+   * How a part of the picture is drawn. @param {Scene} scene @param {Shown} shown @param {Part} part
+   * @returns {Frame}
    */
-  framed({ sizes }, { camera, colours, radius, selecting }, { x, y, scale, every }, part) {
+  framed({ camera, colours, radius, selecting }, { x, y, scale, every }, part) {
     const { width, height } = this.canvas;
     return {
       view: [scale, -scale, width / 2 - x * scale, height / 2 + y * scale],
       inks: inksOf(colours, every, selecting ? 8 : 1),
-      stamps: this.stampsOf((radius * width) / camera.width, sizes !== null),
+      stamp: this.stampFor((radius * width) / camera.width),
       every,
       part,
     };
@@ -154,12 +153,11 @@ export class Renderer {
    * @param {MapPoints} points @param {Uint32Array | null} order @param {number} from @param {number} to
    * @param {Frame} frame
    */
-  add({ xy, codes, sizes }, order, from, to, { view, inks, stamps, every, part }) {
+  add({ xy, codes }, order, from, to, { view, inks, stamp, every, part }) {
     const { sums } = this,
       { width, height } = this.canvas;
     const [sx, sy, ox, oy] = view,
-      plain = stamps[0],
-      { edge } = stamps[stamps.length - 1];
+      { offsets, cover, edge } = stamp;
     const left = Math.max(edge, part[0] - edge),
       top = Math.max(edge, part[1] - edge),
       right = Math.min(width - edge, part[2] + edge),
@@ -172,7 +170,6 @@ export class Renderer {
       const ink = codes[i] * 4,
         weight = inks[ink + 3];
       if (weight === 0) continue;
-      const { offsets, cover } = sizes ? stamps[sizes[i]] : plain;
       const at = (py | 0) * width + (px | 0);
       const r = inks[ink],
         g = inks[ink + 1],
@@ -218,16 +215,13 @@ export class Renderer {
     }
   }
 
-  /** Pixels that a point covers, per size step. @param {number} radius @param {boolean} sized */
-  stampsOf(radius, sized) {
+  /** Pixels that a point covers. @param {number} radius */
+  stampFor(radius) {
     const { width } = this.canvas,
-      key = `${radius.toFixed(3)} ${width} ${sized}`;
-    if (this.stampKey !== key) {
-      const factors = sized ? Array.from({ length: SIZE_STEPS }, (_, i) => sizeFactor(i)) : [1];
-      this.stamps = factors.map((factor) => stamp(radius * factor, width));
-      this.stampKey = key;
-    }
-    return this.stamps;
+      key = `${radius.toFixed(3)} ${width}`;
+    if (this.stampKey !== key) this.stamp = stampOf(radius, width);
+    this.stampKey = key;
+    return this.stamp;
   }
 }
 
@@ -247,7 +241,7 @@ function inksOf(colours, every, emphasis) {
 }
 
 /** Offsets in the picture, and the covered fraction of each pixel. @param {number} radius @param {number} width */
-function stamp(radius, width) {
+function stampOf(radius, width) {
   const edge = Math.ceil(radius + 0.5) - 1;
   const offsets = [],
     cover = [];

@@ -142,10 +142,6 @@ export class EmbeddedSource {
     return { bits, near: new Uint8Array() };
   }
 
-  csv() {
-    return null; // the view writes it itself
-  }
-
   async cells() {
     return this.page.cells ?? [];
   }

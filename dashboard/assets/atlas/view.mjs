@@ -1,21 +1,19 @@
 // The atlas view: points, overlays, controls, and the selection. `new AtlasView(element, source, state)`.
 //
-// `state` is what an address can hold: colour, size, search, filter, selection, point, at (the camera), overlays.
+// `state` is what an address can hold: colour, search, filter, selection, point, at (the camera), overlays.
 // `set(part)` takes new values from outside; `changed(part)`, a property to set, is called with the visitor's changes.
 
 import { count, element } from "../dom.mjs";
 import { Camera } from "./camera.mjs";
 import { applied, both, cornersOf, either, filtered, meeting, selected, unpacked } from "./choice.mjs";
-import { coloured, levelAt, sized, thresholds } from "./colouring.mjs";
+import { coloured, levelAt, thresholds } from "./colouring.mjs";
 import { Controls } from "./controls.mjs";
-import { Density } from "./density.mjs";
 import { Frames } from "./frames.mjs";
 import { Gestures } from "./gestures.mjs";
 import { boundsOf, Grid } from "./grid.mjs";
 import { placed } from "./labels.mjs";
 import { Legend } from "./legend.mjs";
 import { plain, table } from "./looks.mjs";
-import { Minimap } from "./minimap.mjs";
 import { PointNames } from "./names.mjs";
 import { Overlay } from "./overlay.mjs";
 import { Renderer } from "./renderer.mjs";
@@ -29,14 +27,13 @@ const REST = 130; // milliseconds without moving after which everything is drawn
 /** @type {AtlasState} */
 const START = {
   colour: "",
-  size: "",
   search: "",
   filter: "",
   selection: "",
   point: null,
   neighbours: [],
   at: "",
-  overlays: ["labels", "contours", "minimap"],
+  overlays: ["labels"],
 };
 
 // Values to fetch or compute when a part of the state changes, and the fields that hold them. All run in parallel; a
@@ -44,7 +41,6 @@ const START = {
 /** @type {Record<string, [field: string, work: (view: AtlasView) => unknown]>} */
 const LOADED = {
   colour: ["colouring", (view) => coloured(view.shownColour, view)],
-  size: ["sizes", (view) => sized(view.state.size, view)],
   filter: ["kept", (view) => filtered(view.state.filter, view)],
   selection: ["chosenPoints", (view) => selected(view.state.selection, view)],
   search: [
@@ -96,8 +92,6 @@ export class AtlasView {
   /** @type {Colouring} */
   colouring;
   /** @type {Uint8Array | null} */
-  sizes = null;
-  /** @type {Uint8Array | null} */
   kept = null;
   /** @type {Uint8Array | null} */
   chosenPoints = null;
@@ -121,10 +115,6 @@ export class AtlasView {
   camera;
   /** @type {Grid | null} */
   index = null;
-  /** @type {Density | null} */
-  density = null;
-  /** @type {Float32Array[] | null} */
-  contours = null;
 
   // parts of the view, once there is something to show
   /** @type {Renderer} */
@@ -149,8 +139,6 @@ export class AtlasView {
   names;
   /** @type {Overlay} */
   overlay;
-  /** @type {Minimap} */
-  minimap;
 
   /**
    * @param {HTMLElement & { atlasView?: AtlasView }} root @param {Source} source @param {Partial<AtlasState>} [state]
@@ -195,7 +183,7 @@ export class AtlasView {
     this.bounds = boundsOf(xy);
     this.camera = new Camera(this.bounds);
     const several = (about.frames?.length ?? 0) > 1; // then positions change, and the fetched array must stay unchanged
-    this.points = { xy: several ? xy.slice() : xy, codes: this.colouring.codes.slice(), sizes: null };
+    this.points = { xy: several ? xy.slice() : xy, codes: this.colouring.codes.slice() };
     this.renderer = new Renderer(this.sheets.points);
     this.furnish();
     this.observe();
@@ -207,8 +195,8 @@ export class AtlasView {
     };
     requestAnimationFrame(() => requestAnimationFrame(shown)); // by then it is on the screen
     this.takeRegions(await regions);
-    const { size, filter, selection, search, overlays } = this.state;
-    const given = Object.entries({ size, filter, selection, search, overlays }).filter(([, value]) => value.length);
+    const { filter, selection, search, overlays } = this.state;
+    const given = Object.entries({ filter, selection, search, overlays }).filter(([, value]) => value.length);
     await this.refresh(given.map(([key]) => key));
     if (!this.state.at) this.showFound();
     setTimeout(() => this.prepare(), 30);
@@ -222,10 +210,6 @@ export class AtlasView {
     this.legend = new Legend(this.root, (filter) => this.change({ filter }));
     this.names = new PointNames(this);
     this.overlay = new Overlay(this.sheets.marks, this.sheets.live, this.camera);
-    this.minimap = new Minimap(this.root, this.camera, () => {
-      this.moved();
-      this.rested();
-    });
     this.gestures = new Gestures(this.sheets.live, this.camera, this.visitor.gestures);
     const keys = "Arrow keys move, plus and minus zoom, Enter chooses the point nearest the middle, Escape clears.";
     this.sheets.live.setAttribute(
@@ -267,17 +251,13 @@ export class AtlasView {
     this.theme = this.about.themes[this.scheme];
     this.root.dataset.scheme = this.scheme;
     this.told();
-    if (this.density) this.minimap.show(this.density, this.theme);
     this.invalidate("points", "marks", "live");
   }
 
-  /** Slow work that nothing waits for: the spatial index, contours, the minimap. */
+  /** Slow work that nothing waits for: the spatial index, and the order in which points are named. */
   prepare() {
     if (this.closed) return;
     this.grid();
-    this.density = new Density(this.points.xy, this.bounds);
-    this.contours = this.density.contours();
-    this.minimap.show(this.density, this.theme);
     this.names.rank().catch((error) => this.fail(error));
     this.root.dataset.prepared = String(Math.round(performance.now()));
     this.invalidate("marks");
@@ -285,7 +265,7 @@ export class AtlasView {
 
   /** Points have moved; `done` when they have reached their new positions. @param {boolean} done */
   relaid(done) {
-    this.index = this.contours = null;
+    this.index = null;
     if (done) {
       this.bounds = boundsOf(this.points.xy);
       this.prepare();
@@ -407,7 +387,6 @@ export class AtlasView {
     const { sought, kept } = this;
     this.marked = both(sought?.found, this.chosenPoints) ?? null;
     this.vivid = this.marked && either(this.marked, sought?.near ?? null);
-    this.points.sizes = this.sizes ?? null;
     applied(this.colouring.codes, this.points.codes, this.vivid, kept);
     const bright = this.marked || kept ? meeting(this.n, this.marked, kept) : null;
     this.bright = bright?.length ?? this.n;
@@ -496,7 +475,6 @@ export class AtlasView {
     this.overlay.drawMarks({
       theme,
       labels: on("labels") && !this.cells && (this.frames?.atLast ?? true) ? this.labels : null,
-      contours: on("contours") ? this.contours : null,
       outline: cornersOf(state.selection),
       hits: Array.from(this.hits, (id) => this.place(id)),
       radius: plain(this.n, this.camera.zoom / this.camera.whole).radius,
@@ -509,7 +487,6 @@ export class AtlasView {
       this.names.draw(this.overlay.marks, seen, this.overlay.shown, theme);
       if (!this.moving) this.names.fetch(seen).catch((error) => this.fail(error));
     }
-    this.minimap.draw(on("minimap") && Boolean(this.density));
   }
 
   /** The grids of mean activations while they are shown, else null. */

@@ -4,7 +4,7 @@ import { cellAt } from "./cells.mjs";
 import { numbersOf } from "./choice.mjs";
 import { HIDDEN } from "./looks.mjs";
 import { rounded, simplify } from "./polygon.mjs";
-import { csvOf, download, savePicture } from "./saving.mjs";
+import { download, savePicture } from "./saving.mjs";
 import { Texts } from "./source.mjs";
 import { Tip } from "./tip.mjs";
 
@@ -55,7 +55,7 @@ export class Visitor {
       toggle: (name) => this.toggle(name),
       clear: () => this.clear(),
       picture: () => this.savePicture(),
-      table: () => this.saveTable(),
+      table: this.view.source.csv ? () => this.saveTable() : null,
       fullscreen: () => this.fullscreen(),
     };
   }
@@ -222,19 +222,12 @@ export class Visitor {
   savePicture() {
     const { view } = this;
     view.drawPoints(false);
-    return savePicture([view.sheets.points, view.sheets.marks], view.theme.surface, view.about.name);
+    return savePicture(view.root, [view.sheets.points, view.sheets.marks], view.theme.surface, view.about.name);
   }
 
-  /** The bright points as CSV: from the server, or written here where there is none. */
-  async saveTable() {
-    const { view } = this;
-    const name = `${view.about.name}.csv`,
-      address = view.source.csv(view.asked());
-    if (address) return download(address, name);
-    /** @param {number} i */
-    const bright = (i) => (!view.marked || view.marked[i]) && (!view.kept || view.kept[i]);
-    const ids = Array.from({ length: view.n }, (_, i) => i).filter(bright);
-    const text = csvOf(await view.source.texts(ids), view.points.xy);
-    download(URL.createObjectURL(new Blob([text], { type: "text/csv" })), name);
+  /** The bright points as CSV, from the server. */
+  saveTable() {
+    const { about, source } = this.view;
+    download(source.csv?.(this.view.asked()) ?? "", `${about.name}.csv`);
   }
 }

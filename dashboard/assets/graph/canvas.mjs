@@ -27,8 +27,6 @@ export class Canvas {
   layout;
   /** @type {string[]} */
   tokenTexts = [];
-  /** @type {Set<number>} */
-  marked = new Set();
   closed = false;
   /** @type {"live" | "nodes" | null} */
   due = null;
@@ -441,7 +439,6 @@ export class Canvas {
       named = scene.isCircuit ? scene.ranked.slice(0, MOST_NAMED) : [];
     this.axes(context);
     this.root.classList.toggle("wb-graph-dim", lit >= 0);
-    if (this.marked?.size) this.rings(context, [...this.marked], theme.text);
     if (lit < 0 || !items[lit]) {
       const closer = Math.max(1, this.camera.zoom / this.whole) ** 2,
         most = Math.min(MOST_NAMED, Math.round(NAMED * closer));

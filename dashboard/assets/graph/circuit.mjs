@@ -4,8 +4,7 @@
 import { setProps } from "../dash.mjs";
 import { button, element, under } from "../dom.mjs";
 import { bodyOf, messageOf, search } from "../http.mjs";
-import { box, slider, zooms } from "./controls.mjs";
-import { savePicture } from "./saving.mjs";
+import { box, picture, slider, zooms } from "./controls.mjs";
 import { GraphView } from "./view.mjs";
 
 const VIAS = ["q: query", "k: key", "v: value", "into an MLP or the logits"];
@@ -164,9 +163,9 @@ export class CircuitView extends GraphView {
     this.address();
   }
 
-  /** Nodes are marked and grouped; they have no pins, and none are hidden. @param {string} key @param {number | null} i */
+  /** Nodes are let go; they have no pins. @param {string} key @param {number | null} i */
   act(key, i) {
-    return ["x", "g", "Escape"].includes(key) && super.act(key, i);
+    return key === "Escape" && super.act(key, i);
   }
 
   /** The shown edges in an address. */
@@ -187,7 +186,7 @@ export class CircuitView extends GraphView {
   get proposals() {
     return Object.entries(this.circuit.proposals).map(([by, text]) => [
       `Group ${text}`,
-      "Replaces these groups; Undo reverts",
+      "Replaces these groups",
       () => this.propose(by),
     ]);
   }
@@ -198,9 +197,7 @@ export class CircuitView extends GraphView {
       const { groups } = /** @type {Proposed} */ (await this.ask("groups.json", { by, ...this.shownPart }));
       if (!groups.length) return this.say("No two of the shown nodes belong together in this way.");
       this.state.collapse = true;
-      this.edits.apply((value) => {
-        value.groups = groups;
-      });
+      this.edits.regroup(groups);
     } catch (error) {
       this.say(messageOf(error), true);
     }
@@ -238,8 +235,6 @@ function controls(view) {
   const paths = box("only edges on a path from input to output", (on) => view.change({ paths: on }));
   paths.root.hidden = !circuit.has_ends;
   const collapse = box("collapse groups", (on) => view.change({ collapse: on }));
-  const undo = button("Undo", { title: "Ctrl Z", onclick: () => view.edits.undo() }),
-    redo = button("Redo", { title: "Ctrl Shift Z", onclick: () => view.edits.redo() });
   const file = element(
     "a",
     { class: "wb-act wb-act-quiet", title: "The shown circuit, as `Circuit.load` reads it" },
@@ -254,11 +249,8 @@ function controls(view) {
     paths.root,
     collapse.root,
     element("span", { class: "wb-graph-gap" }),
-    undo,
-    redo,
     zooms(view),
-    button("PNG", { title: "Save the graph as a PNG", onclick: () => savePicture(view, "png") }),
-    button("SVG", { title: "Save the graph as an SVG", onclick: () => savePicture(view, "svg") }),
+    picture(view),
     file,
   );
   function show() {
@@ -268,8 +260,6 @@ function controls(view) {
     paths.input.checked = shownPart.paths;
     collapse.input.checked = state.collapse;
     collapse.root.hidden = !edits.numbers(model).groups.length;
-    undo.hidden = !edits.past.length;
-    redo.hidden = !edits.future.length;
     file.href = `${view.source}/export.json${search(view.query)}`;
     file.download = `${view.file}${size}.json`;
   }

@@ -1,7 +1,7 @@
-// The line of controls above a graph: view, number of nodes, undo and zoom; under "More" what is rarely changed.
+// The line of controls above a graph: view, number of nodes and zoom; under "More" what is rarely changed.
 
+import { savePicture } from "../atlas/saving.mjs";
 import { button, count, element } from "../dom.mjs";
-import { savePicture } from "./saving.mjs";
 
 const FEWEST = 10; // nodes at the left end of the slider
 
@@ -24,11 +24,8 @@ export function controls(view) {
   const valueAt = (nodes) =>
     Math.log(Math.max(nodes, FEWEST) / FEWEST) / Math.log(Math.max(all(), FEWEST + 1) / FEWEST);
   const collapse = box("collapse groups", (on) => view.change({ collapse: on }));
-  const undo = button("Undo", { title: "Ctrl Z", onclick: () => view.edits.undo() }),
-    redo = button("Redo", { title: "Ctrl Shift Z", onclick: () => view.edits.redo() });
-  const pictures = [
-    button("PNG", { title: "Save the graph as a PNG", onclick: () => savePicture(view, "png") }),
-    button("SVG", { title: "Save the graph as an SVG", onclick: () => savePicture(view, "svg") }),
+  const files = [
+    picture(view),
     element(
       "a",
       {
@@ -44,7 +41,7 @@ export function controls(view) {
     "details",
     { class: "wb-graph-more" },
     element("summary", {}, "More"),
-    element("div", { class: "wb-graph-menu" }, edges.root, element("div", { class: "wb-graph-acts" }, ...pictures)),
+    element("div", { class: "wb-graph-menu" }, edges.root, element("div", { class: "wb-graph-acts" }, ...files)),
   );
   more.addEventListener("keydown", (event) => {
     if (event.key === "Escape") more.open = false;
@@ -56,8 +53,6 @@ export function controls(view) {
     nodes.root,
     collapse.root,
     element("span", { class: "wb-graph-gap" }),
-    undo,
-    redo,
     zooms(view),
     view.content.story
       ? element(
@@ -82,10 +77,17 @@ export function controls(view) {
     edges.set(state.edges, `${Math.round(100 * state.edges)} %`);
     collapse.input.checked = state.collapse;
     collapse.root.hidden = !edits.numbers(model).groups.length; // some are of a former graph of this name
-    undo.hidden = !edits.past.length;
-    redo.hidden = !edits.future.length;
   }
   return { root, show };
+}
+
+/** The button that saves what is in view. @param {GraphView} view */
+export function picture({ canvas, file }) {
+  const { edges, nodes, live } = canvas;
+  return button("PNG", {
+    title: "Save what is in view as a PNG",
+    onclick: () => savePicture(canvas.root, [edges, nodes, live], canvas.theme.surface, file),
+  });
 }
 
 /** The buttons that zoom. @param {GraphView} view */

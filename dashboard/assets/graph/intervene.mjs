@@ -1,7 +1,7 @@
 // Interventions: sliders that multiply activations of chosen nodes and groups, what that changes in the model beside the
-// graph's prediction and random latents, and the text with and without it. Sets of factors are saved with the edits.
+// graph's prediction and random latents, and the text with and without it.
 
-import { button, element, menu, recordsTable, short, signed } from "../dom.mjs";
+import { button, element, recordsTable, short, signed } from "../dom.mjs";
 import { fieldsOf, menuOf, sliderOf } from "../form.mjs";
 import { json } from "../http.mjs";
 import { failure, tokenText } from "./marks.mjs";
@@ -56,12 +56,8 @@ export class Intervene {
 
   draw() {
     for (const key of this.factors.keys()) if (!this.members(key).length) this.factors.delete(key); // ungrouped
-    const { edits } = this.view,
-      sets = Object.keys(edits.value.sets),
-      any = this.factors.size > 0;
-    const choices = [["", "Saved…"], ...sets.map((name) => [name, tokenText(name, 40)])];
-    const saved = menu("Saved interventions", choices, "", (name) => this.open(name));
-    const { mode: field } = this.fields,
+    const any = this.factors.size > 0,
+      { mode: field } = this.fields,
       mode = menuOf(field, { onchange: () => (this.mode = mode.value) });
     mode.value = this.mode;
     this.root.replaceChildren(
@@ -76,8 +72,6 @@ export class Intervene {
           ? button("Run in the model", { class: "wb-act", "data-act": "intervene", onclick: () => this.run() })
           : null,
         any ? mode : null,
-        any ? button("Save as…", { onclick: () => this.save() }) : null,
-        sets.length ? saved : null,
       ),
       this.answer,
     );
@@ -117,40 +111,6 @@ export class Intervene {
         },
       }),
       input,
-    );
-  }
-
-  save() {
-    const { view } = this,
-      input = element("input", { type: "text", maxlength: 80, "aria-label": "Name of these interventions" });
-    view.groups.form(this.root.querySelector(".wb-graph-acts"), input, "Save", (name) => {
-      if (name)
-        view.edits.apply((value) => {
-          value.sets[name] = this.resolved();
-        });
-    });
-  }
-
-  /** Set the sliders to a saved set: members of a group that share a factor are moved as a group. @param {string} name */
-  open(name) {
-    const { edits, model, resolved } = this.view,
-      left = { ...edits.value.sets[name] };
-    this.factors.clear();
-    for (const group of resolved.groups) {
-      const ids = this.members(`group ${group.name}`);
-      if (ids.length < 2 || ids.some((id) => left[id] === undefined || left[id] !== left[ids[0]])) continue;
-      this.factors.set(`group ${group.name}`, left[ids[0]]);
-      for (const id of ids) delete left[id];
-    }
-    for (const [id, factor] of Object.entries(left)) if (model.numbers.has(id)) this.factors.set(id, factor);
-    this.changed();
-    this.answer.replaceChildren(
-      button(`Delete “${tokenText(name, 40)}”`, {
-        onclick: () =>
-          edits.apply((value) => {
-            delete value.sets[name];
-          }),
-      }),
     );
   }
 

@@ -1,4 +1,4 @@
-// The list view: every shown node as a row of a table that the keyboard alone can read and edit.
+// The list view: every shown node as a row of a table that the keyboard alone can read, pin and name.
 
 import { button, element, short, under } from "../dom.mjs";
 import { tokenText } from "./marks.mjs";
@@ -58,7 +58,7 @@ export class List {
         this.draw();
       },
     });
-    const keys = "Arrow keys move, Enter opens, p pins, x marks, g groups the marked, n names, h hides, Escape clears.";
+    const keys = "Arrow keys move, Enter opens, p pins, n names, Escape clears.";
     root.replaceChildren(
       element("div", { class: "wb-graph-list-head" }, this.input, element("span", { class: "wb-quiet" }, keys)),
       element("div", { class: "wb-graph-list-body" }, this.table),
@@ -67,7 +67,7 @@ export class List {
     this.body.addEventListener("keydown", (event) => this.key(event));
     this.body.addEventListener("click", (event) => {
       const row = under(event, "tr");
-      if (row) this.on.opened(Number(row.dataset.node), event.shiftKey);
+      if (row) this.on.opened(Number(row.dataset.node));
     });
   }
 
@@ -79,7 +79,7 @@ export class List {
 
   draw() {
     const { model } = this,
-      { scene, edits, marked } = this.content;
+      { scene, edits } = this.content;
     const words = this.filter.trim().toLowerCase();
     const shown = new Set(scene.items.flatMap((item) => item.members));
     const all = [...shown].map((i) => ({
@@ -91,7 +91,7 @@ export class List {
       activation: model.activation[i],
       influence: model.influence[i],
       probability: model.probability[i],
-      state: this.state(i, edits, marked),
+      state: this.state(i, edits),
     }));
     const [, , order] = COLUMNS.find(([name]) => name === this.sort) ?? COLUMNS[0];
     this.rows = all.filter(
@@ -114,12 +114,10 @@ export class List {
     if (had) this.focus(this.at);
   }
 
-  /** @param {number} i @param {ResolvedEdits} edits @param {Set<number>} marked */
-  state(i, edits, marked) {
+  /** @param {number} i @param {ResolvedEdits} edits */
+  state(i, edits) {
     const group = edits.groups.find(({ members }) => members.includes(i));
-    return [edits.pins.has(i) && "pinned", marked.has(i) && "marked", group && `in ${group.name}`]
-      .filter(Boolean)
-      .join(", ");
+    return [edits.pins.has(i) && "pinned", group && `in ${group.name}`].filter(Boolean).join(", ");
   }
 
   heading() {
@@ -191,7 +189,7 @@ export class List {
     const step = { ArrowDown: 1, ArrowUp: -1, PageDown: 15, PageUp: -15, Home: -Infinity, End: Infinity }[event.key];
     this.focused = Number(row.dataset.node);
     if (step !== undefined) this.focus(this.at + step);
-    else if (event.key === "Enter") this.on.opened(this.focused, false, true);
+    else if (event.key === "Enter") this.on.opened(this.focused, true);
     else if (!this.on.key(event.key, this.focused)) return;
     event.preventDefault();
     event.stopPropagation();

@@ -1,5 +1,4 @@
 // Marks of items: a circle for a latent, a diamond for an error, a square for a token, a box for a target or a group.
-// They are drawn on a canvas here, and as elements of an SVG in saving.mjs, from the same shapes.
 
 import { contextOf, element, visible } from "../dom.mjs";
 import { KINDS } from "./model.mjs";

@@ -180,17 +180,11 @@ export class Panel {
   /** @param {number} i */
   acts(i) {
     const { view } = this,
-      id = view.model.ids[i],
-      has = /** @param {"pins" | "hidden"} list */ (list) => view.edits.value[list].includes(id);
+      pinned = view.resolved.pins.has(i);
     return element(
       "div",
       { class: "wb-graph-acts" },
-      button(has("pins") ? "Unpin" : "Pin", { "data-act": "pin", title: "p", onclick: () => view.act("p", i) }),
-      button(view.marked.has(i) ? "Unmark" : "Mark", {
-        "data-act": "mark",
-        title: "x: nodes that are grouped together",
-        onclick: () => view.act("x", i),
-      }),
+      button(pinned ? "Unpin" : "Pin", { "data-act": "pin", title: "p", onclick: () => view.act("p", i) }),
       view.model.kind[i] === KINDS.FEATURE
         ? button("Change", {
             "data-act": "change",
@@ -198,33 +192,45 @@ export class Panel {
             onclick: () => view.act("i", i),
           })
         : null,
-      button("Group…", { "data-act": "group", title: "g", onclick: () => view.act("g", i) }),
       button("Name…", { "data-act": "name", title: "n", onclick: () => this.rename(i) }),
-      button(has("hidden") ? "Show" : "Hide", { "data-act": "hide", title: "h", onclick: () => view.act("h", i) }),
-      view.edits.value.moves[id]
-        ? button("Move back", {
-            "data-act": "back",
-            onclick: () =>
-              view.edits.apply((value) => {
-                delete value.moves[id];
-              }),
-          })
-        : null,
       button("Close", { "data-act": "close", title: "Esc", onclick: () => view.choose(null) }),
     );
   }
 
-  /** @param {number} i */
+  /** Ask for the name of a node: Enter saves, Escape leaves. @param {number} i */
   rename(i) {
     const { view } = this,
-      id = view.model.ids[i];
+      id = view.model.ids[i],
+      back = document.activeElement;
     const input = element("input", {
       type: "text",
       maxlength: 200,
-      value: view.edits.value.names[id] || view.labelOf(i),
+      value: view.labelOf(i),
       "aria-label": "Name of the node",
     });
-    view.groups.form(this.node.querySelector(".wb-graph-acts"), input, "Save", (text) => view.edits.rename(id, text));
+    const form = element(
+      "form",
+      { class: "wb-graph-form" },
+      input,
+      element("button", { type: "submit", class: "wb-act wb-act-quiet" }, "Save"),
+    );
+    const end = () => {
+      form.remove();
+      if (back instanceof HTMLElement) back.focus();
+    };
+    form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      end();
+      view.edits.rename(id, input.value.trim());
+    });
+    form.addEventListener("keydown", (event) => {
+      event.stopPropagation();
+      if (event.key === "Escape") end();
+    });
+    this.node.querySelector(".wb-graph-form")?.remove();
+    this.node.querySelector(".wb-graph-acts")?.after(form);
+    input.focus();
+    input.select();
   }
 
   /** Examples of the features table, and the link to the latent's page. @param {number} i */

@@ -1,4 +1,4 @@
-// Pointer and keys on the canvas: hover, click, drag a node or the view, wheel, pinch, and the keys of the graph.
+// Pointer and keys on the canvas: hover, click, drag, wheel, pinch, and the keys of the graph.
 
 import { under } from "../dom.mjs";
 import { KINDS } from "./model.mjs";
@@ -55,8 +55,7 @@ export class Pointer {
       item = this.canvas.hit(x, y);
     this.fingers.set(event.pointerId, [x, y]);
     this.pinched = this.fingers.size === 2 ? this.spread() : null;
-    const add = event.shiftKey || event.ctrlKey || event.metaKey;
-    this.drag = { x, y, startX: x, startY: y, item, add, far: false };
+    this.drag = { x, y, startX: x, startY: y, item, far: false };
   }
 
   /** @param {PointerEvent} event */
@@ -69,31 +68,17 @@ export class Pointer {
     if (!drag.far && Math.hypot(x - drag.startX, y - drag.startY) < CLICK) return;
     if (!drag.far) this.hover(-1);
     drag.far = true;
-    if (drag.item >= 0) {
-      const item = this.view.scene.items[drag.item];
-      item.x += (x - drag.x) / canvas.camera.zoom;
-      item.y += (y - drag.y) / canvas.camera.zoom;
-      canvas.redraw();
-    } else canvas.pan(x - drag.x, y - drag.y);
+    canvas.pan(x - drag.x, y - drag.y);
     [drag.x, drag.y] = [x, y];
   }
 
   /** @param {PointerEvent} event */
   up(event) {
-    const { drag, view, canvas } = this;
+    const { drag, view } = this;
     this.fingers.delete(event.pointerId);
     this.drag = null;
-    if (!drag || this.pinched) return;
-    const item = drag.item >= 0 ? view.scene.items[drag.item] : null;
-    if (drag.far && item) {
-      const { zoom } = canvas.camera;
-      view.edits.move(
-        item.members.map((i) => view.model.ids[i]),
-        (drag.x - drag.startX) / zoom,
-        (drag.y - drag.startY) / zoom,
-      );
-    } else if (!drag.far && item && drag.add) item.members.forEach((i) => view.act("x", i));
-    else if (!drag.far) view.pressed(item, drag.x, drag.y);
+    if (!drag || drag.far || this.pinched) return;
+    view.pressed(view.scene.items[drag.item] ?? null, drag.x, drag.y);
   }
 
   /** @param {PointerEvent} event */
@@ -145,10 +130,8 @@ export class Pointer {
       Enter: () => (view.chosen === null ? this.first() : view.choose(view.chosen, false, true)),
     };
     if (arrows && event.shiftKey) canvas.pan(-STEP * arrows[0], -STEP * arrows[1]);
-    else if (arrows && event.altKey) {
-      if (view.chosen !== null) view.edits.move([view.model.ids[view.chosen]], 12 * arrows[0], 12 * arrows[1]);
-    } else if (arrows) this.walk(arrows[0], arrows[1]);
     else if (event.altKey) return;
+    else if (arrows) this.walk(arrows[0], arrows[1]);
     else if (acts[event.key]) acts[event.key]();
     else if (!view.act(event.key, view.chosen)) return;
     event.preventDefault();

@@ -19,7 +19,7 @@ const MANY = 240;
 /**
  * @param shown a byte per node and edge: 1 for what is shown
  * @param state collapse
- * @param edits pins, hidden (Sets of numbers), groups [{name, members}], names, moves (by number)
+ * @param edits pins (a Set of numbers), groups [{name, members}], names (by number)
  * @param members nodes of a box of the story: of the others, only tokens and targets are shown
  * @param {Model} model @param {Shown} shown @param {GraphState} state @param {ResolvedEdits} edits @param {number[]} members
  */
@@ -39,7 +39,7 @@ export function makeScene(model, shown, state, edits, members) {
     const g = groupOf[i];
     const ends = model.kind[i] === KINDS.LOGIT || (members.length > 0 && model.kind[i] === KINDS.TOKEN),
       wanted = !members.length || ends || members.includes(i);
-    if (!wanted || !(shown.node[i] || (g >= 0 && !edits.hidden.has(i) && state.collapse))) continue;
+    if (!wanted || !(shown.node[i] || (g >= 0 && state.collapse))) continue;
     if (state.collapse && g >= 0) {
       const known = ofGroup.get(g);
       at[i] = known ?? items.length;
@@ -196,9 +196,9 @@ function gather(model, edits, shown, at, items, state) {
 
 /**
  * Positions of all items in pixels at zoom 1: a column a position, a row a layer, targets above, tokens below.
- * @param {Scene} scene @param {Model} model @param {ResolvedEdits} edits @param {number} width @param {number} height
+ * @param {Scene} scene @param {Model} model @param {number} width @param {number} height
  */
-export function layOut(scene, model, edits, width, height) {
+export function layOut(scene, model, width, height) {
   const look = scene.roomy ? ROOMY : DENSE;
   const { items } = scene,
     top = model.layers,
@@ -238,11 +238,6 @@ export function layOut(scene, model, edits, width, height) {
     place(cell, { columns, columnAt, heights, rowAt, per, look, tall, roomy: scene.roomy });
   targets(items, sum(columns), zoom);
   apart(items, zoom);
-  items.forEach((item) => {
-    const moved = item.node >= 0 ? edits.moves.get(item.node) : edits.moves.get(item.strongest ?? -1);
-    item.x += moved?.[0] ?? 0;
-    item.y += moved?.[1] ?? 0;
-  });
   if (scene.isCircuit) bow(scene, zoom);
   const rowsOut = rows.map((n, i) => ({
     name: model.rows[i],

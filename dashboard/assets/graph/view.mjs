@@ -1,6 +1,6 @@
 // The view of an attribution graph: holds what is chosen and shown, and passes it to canvas, list, panel and address.
 
-import { button, count, element, short, signed, under } from "../dom.mjs";
+import { count, element, short, signed } from "../dom.mjs";
 import { bodyOf, json, messageOf, search } from "../http.mjs";
 import { Canvas, FRAME } from "./canvas.mjs";
 import { controls } from "./controls.mjs";
@@ -20,8 +20,6 @@ const FORM = ["trace", "target", "contrast", "model", "set", "chat"]; // of the 
 export class GraphView {
   /** @type {Map<number, Described>} */
   described = new Map();
-  /** @type {Set<number>} */
-  marked = new Set();
   /** @type {number | null} */
   chosen = null;
   view = "graph";
@@ -107,7 +105,6 @@ export class GraphView {
         this.root.dataset.saved = JSON.stringify(this.edits.was);
         if (this.notice.classList.contains("wb-graph-failed")) this.say("");
       },
-      conflict: (theirs) => this.differ(theirs),
       failed: (message) => this.say(message, true),
     });
     this.read(new URLSearchParams(location.search), shown);
@@ -161,7 +158,6 @@ export class GraphView {
     this.storyRoot = element("section", { class: "wb-story", "aria-label": "Story", hidden: true });
     this.canvas = new Canvas(this.area, this.themes);
     this.canvas.tokenTexts = this.model.tokens;
-    this.canvas.marked = new Set();
     this.area.append(this.tip);
     this.groups = new Groups(this);
     this.furnish();
@@ -196,7 +192,7 @@ export class GraphView {
     );
     this.panel = new Panel(aside, this);
     this.list = new List(this.listed, this.model, {
-      opened: (i, add, focus) => (add ? this.act("x", i) : this.choose(i, false, focus)),
+      opened: (i, focus) => this.choose(i, false, focus),
       key: (key, i) => this.act(key, i),
     });
   }
@@ -214,11 +210,6 @@ export class GraphView {
       this.drawSide();
     });
     this.schemes.observe(document.documentElement, { attributes: true, attributeFilter: ["data-scheme"] });
-    /** @param {KeyboardEvent} event */
-    this.hush = (event) => {
-      if (this.edits.past.length || this.edits.future.length) this.undoKey(event);
-    };
-    document.addEventListener("keydown", this.hush);
   }
 
   get showsList() {
@@ -240,14 +231,13 @@ export class GraphView {
   want() {
     const { nodes, edges, target, background } = this.state,
       pins = [...this.edits.value.pins, ...this.members.map((i) => this.model.ids[i])],
-      { hidden } = this.edits.value,
       usual = background ? [] : [...this.model.background].map((i) => this.model.ids[i]);
     this.wanted = bodyOf({
       nodes,
       edges,
       target: target === null ? null : this.model.ids[target],
       pins,
-      hidden: [...hidden, ...usual.filter((id) => !pins.includes(id))],
+      hidden: usual.filter((id) => !pins.includes(id)),
     });
   }
 
@@ -294,7 +284,6 @@ export class GraphView {
       this.list.show({
         scene: this.scene,
         edits: this.resolved,
-        marked: this.marked,
         /** @param {number} i */
         labelOf: (i) => this.labelOf(i),
         chosen: this.chosen,
@@ -348,9 +337,8 @@ export class GraphView {
     if (!width || !this.scene) return;
     const wide = width - FRAME.left - FRAME.right,
       high = height - FRAME.top - FRAME.bottom;
-    this.layout = layOut(this.scene, this.model, this.resolved, wide, high);
+    this.layout = layOut(this.scene, this.model, wide, high);
     this.canvas.show(this.scene, this.layout);
-    this.canvas.marked = new Set([...this.marked].map((i) => this.scene.at[i]).filter((k) => k >= 0));
     this.canvas.chosen = this.chosen === null ? -1 : this.scene.at[this.chosen];
   }
 
@@ -416,56 +404,18 @@ export class GraphView {
     this.canvas.light(i === null ? -1 : this.scene.at[i], this.canvas.chosen);
   }
 
-  /** @param {number[]} numbers */
-  mark(numbers) {
-    this.marked = new Set(numbers);
-    this.marks();
-  }
-
-  marks() {
-    this.canvas.marked = new Set([...this.marked].map((i) => this.scene.at[i]).filter((k) => k >= 0));
-    this.canvas.ask("live");
-    this.drawSide();
-    if (this.showsList) this.list.show({ marked: this.marked });
-  }
-
-  /**
-   * An act by its key on a node, or on the marked ones; returns false for any other key.
-   * @param {string} key @param {number | null} i
-   */
+  /** An act by its key on a node; returns false for any other key. @param {string} key @param {number | null} i */
   act(key, i) {
-    const { model, edits } = this,
-      ids = i === null ? [] : [model.ids[i]];
-    if (key === "p" && i !== null) edits.toggle("pins", ids);
-    else if (key === "h" && i !== null) edits.toggle("hidden", ids);
-    else if (key === "x" && i !== null) {
-      if (!this.marked.delete(i)) this.marked.add(i);
-      this.marks();
-    } else if (key === "i" && i !== null && model.kind[i] === KINDS.FEATURE) this.panel.intervene.add(model.ids[i]);
-    else if (key === "g") {
-      const members = this.marked.size ? [...this.marked].map((k) => model.ids[k]) : ids;
-      const first = i ?? [...this.marked][0];
-      if (members.length)
-        this.groups.ask(members, first === undefined ? "" : tokenText(this.labelOf(first), 60).trim());
-    } else if (key === "n" && i !== null) {
+    const { model, edits } = this;
+    if (key === "Escape") this.choose(null);
+    else if (i === null) return false;
+    else if (key === "p") edits.togglePin(model.ids[i]);
+    else if (key === "i" && model.kind[i] === KINDS.FEATURE) this.panel.intervene.add(model.ids[i]);
+    else if (key === "n") {
       this.choose(i);
       this.panel.rename(i);
-    } else if (key === "Escape") {
-      this.marked.clear();
-      this.choose(null);
-      this.marks();
     } else return false;
     return true;
-  }
-
-  /** @param {KeyboardEvent} event */
-  undoKey(event) {
-    if (!(event.ctrlKey || event.metaKey) || under(event, "input, textarea, select")) return;
-    const key = event.key.toLowerCase();
-    if (key !== "z" && key !== "y") return;
-    event.preventDefault();
-    if (key === "y" || event.shiftKey) this.edits.redo();
-    else this.edits.undo();
   }
 
   /** The words at the pointer. @param {Item | null} item @param {number} x @param {number} y */
@@ -506,7 +456,7 @@ export class GraphView {
     ];
   }
 
-  // Address, saving, messages
+  // Address and messages
 
   addressOf(part = {}) {
     const { model, state, edits } = this,
@@ -544,24 +494,13 @@ export class GraphView {
   get proposals() {
     const title =
       "Latents whose ablation changes the model alike, more than random latents do" +
-      (this.resolved.groups.length ? "; replaces these groups (Undo reverts)" : "");
+      (this.resolved.groups.length ? "; replaces these groups" : "");
     return this.model.n > 3 ? [["Propose groups", title, () => proposeGroups(this)]] : [];
   }
 
   /** The name of a picture's file. */
   get file() {
     return this.name.split("/").at(-1) ?? "graph";
-  }
-
-  /** Somebody else saved other edits of this graph meanwhile. @param {Partial<GraphEdits>} theirs */
-  differ(theirs) {
-    /** @param {string} text @param {() => void} act */
-    const choose = (text, act) => button(text, { onclick: () => [this.say(""), act()] });
-    this.say("The edits of this graph were changed elsewhere meanwhile.", true);
-    this.notice.append(
-      choose("Load theirs", () => this.edits.take(theirs)),
-      choose("Keep mine", () => this.edits.save(theirs)),
-    );
   }
 
   /** @param {string} message @param {boolean} [failed] */
@@ -589,7 +528,6 @@ export class GraphView {
     this.resizer?.disconnect();
     this.schemes?.disconnect();
     if (this.media) this.media.onchange = null;
-    if (this.hush) document.removeEventListener("keydown", this.hush);
     this.canvas?.close();
     this.story?.close();
     this.edits?.close();

@@ -37,8 +37,6 @@ export function lens(state) {
   /** @type {[column: number, row: number] | null} */
   let hovered = null;
   let failing = false;
-  /** @type {string[]} */
-  let judged = []; // by row: whether its words come from the activation
 
   /** @type {Record<string, string>} */
   const named = { logit: "logit lens", tuned: "tuned lens", jacobian: "Jacobian lens" };
@@ -89,7 +87,6 @@ export function lens(state) {
       const found = await ask("read_layers", { ...state.asking(), ...range, token }, wanted.signal);
       if (!found || mine !== columns) return;
       failing = false;
-      judged = found.said;
       const width = found.cells[0].length;
       for (let i = 0; i < width; i++) {
         columns.set(found.start + i, {
@@ -190,7 +187,7 @@ export function lens(state) {
         : ` · the answer ${spaced(column.followed, 24)} has rank ${column.rank[row] + 1} and ${percent(column.probability[row])}` +
           (column.usual.length ? ` (null: median rank ${Math.round(column.usual[row] + 1)} at other positions)` : "");
     const chance = ` · null: the same token is on top at ${column.top[row]} of ${column.others} other positions`;
-    words.textContent = `${layers[row]}, after ${spaced(tokens[at], 24)} (${at}): ${guesses}${own}${chance}${judged[row] ? ` · ${judged[row]}` : ""}`;
+    words.textContent = `${layers[row]}, after ${spaced(tokens[at], 24)} (${at}): ${guesses}${own}${chance}`;
   }
 
   /** @param {MouseEvent} event @returns {[column: number, row: number] | null} */

@@ -6,14 +6,13 @@ import { json, messageOf, stageOf } from "../http.mjs";
 import { heads, pattern } from "./attention.mjs";
 import { ask, failed, settled, spaced } from "./draw.mjs";
 import { lens } from "./lens.mjs";
-import { patchscope } from "./patchscope.mjs";
 import { steer } from "./steer.mjs";
 import { features, next, tokens } from "./tokens.mjs";
 
 /** @param {string} id @param {unknown} value */
 const set = (id, value) => setProps(id, { data: value });
 /** @type {Record<string, (state: PromptState) => PromptView>} */
-const VIEWS = { tokens, features, next, lens, heads, pattern, patchscope, steer };
+const VIEWS = { tokens, features, next, lens, heads, pattern, steer };
 /** @type {PromptState | null} */
 let state = null;
 /** @type {AbortController | null} */

@@ -93,7 +93,8 @@ interface Source {
   column(column: { name: string; dtype: Column["dtype"] }): Promise<Numbers>;
   texts(ids: number[]): Promise<PointText[]>;
   search(text: string): Promise<{ bits: Uint8Array; near: Uint8Array }>;
-  csv(given: Record<string, string>): string | null;
+  /** address of a table of points; missing in a page without a server */
+  csv?(given: Record<string, string>): string;
   /** the order in which points are named, 0 first; null where it is that of their numbers */
   ranks(): Promise<Numbers | null>;
   cells(): Promise<CellGrid[]>;
@@ -111,7 +112,6 @@ interface EmbeddedPage {
 /** What an address can hold of a view. */
 interface AtlasState {
   colour: string;
-  size: string;
   search: string;
   filter: string;
   selection: string;
@@ -135,7 +135,6 @@ interface Colouring {
 interface MapPoints {
   xy: Float32Array;
   codes: Uint8Array;
-  sizes: Uint8Array | null;
 }
 
 /** A name of a region: where it lies, its lines, and the zooms at which it is shown. */
@@ -183,7 +182,6 @@ interface EarlyMap {
 
 type Camera = import("../../../dashboard/assets/atlas/camera.mjs").Camera;
 type Grid = import("../../../dashboard/assets/atlas/grid.mjs").Grid;
-type Density = import("../../../dashboard/assets/atlas/density.mjs").Density;
 type AtlasView = import("../../../dashboard/assets/atlas/view.mjs").AtlasView;
 type Mode = "pan" | "lasso" | "rectangle" | "box";
 
@@ -209,7 +207,8 @@ interface ControlReports {
   toggle(name: string): void;
   clear(): void;
   picture(): void;
-  table(): void;
+  /** null where nothing serves it */
+  table: (() => void) | null;
   fullscreen(): void;
 }
 
@@ -217,7 +216,6 @@ interface ControlReports {
 interface MarkedScene {
   theme: AtlasTheme;
   labels: MapLabel[] | null;
-  contours: Float32Array[] | null;
   outline: Corners | null;
   /** points that a search found, where they are few */
   hits: Point[];

@@ -150,21 +150,15 @@ interface GraphPart {
 /** What a visitor changed, by node id. */
 interface GraphEdits {
   pins: string[];
-  hidden: string[];
   groups: [name: string, ids: string[]][];
   names: Record<string, string>;
-  moves: Record<string, [x: number, y: number]>;
-  /** interventions by name: factors of activations */
-  sets: Record<string, Record<string, number>>;
 }
 
 /** The same by node number. */
 interface ResolvedEdits {
   pins: Set<number>;
-  hidden: Set<number>;
   groups: { name: string; members: number[] }[];
   names: Map<number, string>;
-  moves: Map<number, [x: number, y: number]>;
 }
 
 interface GraphState {
@@ -278,7 +272,7 @@ interface GraphTheme {
   soft: string;
 }
 
-/** A drag of the view or of an item. */
+/** A drag of the view. */
 interface GraphDrag {
   x: number;
   y: number;
@@ -286,14 +280,12 @@ interface GraphDrag {
   startY: number;
   item: number;
   far: boolean;
-  add: boolean;
 }
 
 /** What `Edits` reports. */
 interface EditReports {
   changed(): void;
   saved(): void;
-  conflict(theirs: Partial<GraphEdits>): void;
   failed(message: string): void;
 }
 
@@ -313,13 +305,12 @@ interface GraphRow {
 interface ListContent {
   scene: Scene;
   edits: ResolvedEdits;
-  marked: Set<number>;
   chosen: number | null;
   labelOf(i: number): string;
 }
 
 interface ListReports {
-  opened(i: number, add: boolean, focus?: boolean): void;
+  opened(i: number, focus?: boolean): void;
   /** false for a key that does nothing */
   key(key: string, i: number): boolean;
 }

@@ -104,22 +104,8 @@ interface PromptAnswers {
     top_elsewhere: number[][];
     rank_elsewhere: number[][];
     /** [layer]: whether its words come from the activation, a sentence; empty where that was not measured */
-    said: string[];
   };
   judge_steering: { headline: string };
-  patchscope: PatchscopeAnswer;
-}
-
-/** What is written about an activation, and about its controls. */
-interface PatchscopeAnswer {
-  reading: string;
-  shuffled: string;
-  /** the token at the other position */
-  other: string;
-  empty: string;
-  prompt: string;
-  judged: boolean | null;
-  said: string;
 }
 
 /** What the lens says of one position, an entry per layer. */
