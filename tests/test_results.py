@@ -175,8 +175,6 @@ CASES = {
 }  # fmt: skip
 
 
-
-
 def attacked():
     few = AttackConfig(prompts=2, ablations=("resample",), exchanges=1, n_random=1, fractions=(0.5, 1.0))
     return interp.attack_circuit(model(), *task().split(2), planted_circuit(), few, model_name="planted:induction")
