@@ -12,7 +12,7 @@ The names below are public.
 - `attribution`  shares of a logit or of an attention score, effects of patches
 - `circuits`     a circuit, ablations, composition, faithfulness over size, attribution graphs, edges by heads
 - `_claims`      variations of a claim, with their nulls and the worst of them
-- `circuit_tests` what an adversary leaves of a circuit, and two circuits that do as well
+- `circuit_tests` what an adversary leaves of a circuit
 - `geometry`     words on a plane and along a direction, layers, spectra, steering and rotation
 - `changes`      what fine-tuning moved: weights, residual stream, transplants, latents
 - `saes`         health of a training run, activations of a feature, a feature with the nulls of its proof

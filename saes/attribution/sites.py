@@ -15,8 +15,7 @@ be replaced alone. Activations are sparse, `[n_tokens, k_max]`: nothing here is 
     MeasuredPrompts.of_text(model, "The capital of France is", " Paris")  # one prompt, the log-probability of one token
 
 **Traces**: values at every site on the prompts and in the baseline, decomposed. The baseline is the corrupted prompt,
-or without one the SAE with all features and its error set to zero. Attribution
-starts from these traces.
+or without one the SAE with all features and its error set to zero.
 """
 
 from collections.abc import Callable, Sequence
