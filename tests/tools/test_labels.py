@@ -56,9 +56,7 @@ def test_a_reader_who_knows_the_words_is_right_and_the_null_is_chance(batches):
     assert len(null) == 12
     assert {side["accuracy"] for side in null} <= {0.45, 0.5}, "chance, but for words that two features share"
     assert all(side["label_of"] != row["feature"] for row in rows if (side := row.get("null")))
-    assert summary(rows).startswith(
-        f"{N - 1} of {N - 1} labels stand (mean 1.00); 0 of 12 with another feature's label"
-    )
+    assert summary(rows).startswith(f"{N - 1} of {N - 1} labels stand (mean 1.00); 0 of 12 with")
 
 
 def test_a_batch_to_judge_shows_neither_feature_nor_truth(batches):
@@ -74,10 +72,6 @@ def test_a_batch_to_judge_shows_neither_feature_nor_truth(batches):
 
 
 def test_it_says_what_is_missing_and_goes_on(batches):
-    assert list(batches.missing()) == [
-        "write: 3 of 3 batches to answer: [0, 1, 2]",
-        "judge: 3 of 3 batches to answer: [0, 1, 2]",
-    ]
     write(batches)
     judge(batches, 0)
     assert list(Batches(batches.folder, 0).missing())[1] == "judge: 2 of 3 batches to answer: [1, 2]"
