@@ -451,12 +451,11 @@ def test_merging_in_both_directions_agrees_and_loses_no_text(tmp_path_factory, o
 
 
 GRAPH = {"pins": ["feature:3:2:17"], "groups": [["say a city", ["feature:3:2:17", "logit:8:0"]]],
-         "names": {"error:1:2": "<b>"}, "moves": {"token:0:4": [3.5, -2.0]},
-         "sets": {"no city": {"feature:3:2:17": 0.0, "feature:3:2:9": -1.5}}}  # fmt: skip
+         "names": {"error:1:2": "<b>"}}  # fmt: skip
 
 
 def test_edits_of_a_graph_survive_an_export_and_yield_to_nobody(notes: Notes, tmp_path: Path):
-    assert notes.save_graph_edits("graphs/paris", GRAPH | {"hidden": []}, was={}) == GRAPH
+    assert notes.save_graph_edits("graphs/paris", GRAPH, was={}) == GRAPH
     with pytest.raises(ConflictError) as conflict:
         notes.save_graph_edits("graphs/paris", {"pins": ["logit:8:0"]}, was={})
     assert json.loads(conflict.value.theirs) == notes.graph_edits("graphs/paris") == GRAPH
@@ -474,16 +473,10 @@ def test_edits_of_a_graph_survive_an_export_and_yield_to_nobody(notes: Notes, tm
         ("graphs/a", {"colour": "red"}),
         ("graphs/a", {"pins": ["../x"]}),
         ("graphs/a", {"groups": [["x"]]}),
+        ("graphs/a", {"groups": {}}),
         ("graphs/a", {"groups": [[" ", []]]}),
         ("graphs/a", {"names": {"token:0:4": "x" * 201}}),
-        ("graphs/a", {"moves": {"token:0:4": [float("nan"), 0]}}),
-        ("graphs/a", {"moves": {"token:0:4": [True, 0]}}),
         ("graphs/a", {"names": []}),
-        ("graphs/a", {"groups": {}, "sets": []}),
-        ("graphs/a", {"sets": {"off": {}}}),
-        ("graphs/a", {"sets": {"off": {"token:0:4": 0}}}),
-        ("graphs/a", {"sets": {"off": {"feature:3:2:17": float("inf")}}}),
-        ("graphs/a", {"sets": {" ": {"feature:3:2:17": 0}}}),
     ],
 )
 def test_edits_that_no_graph_has_are_refused(notes: Notes, key: str, edits: dict):
