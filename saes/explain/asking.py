@@ -8,12 +8,11 @@ Each reply is written as soon as it arrives, as one JSON line of `replies.jsonl`
 settings and the provider, so a resumed run or another labels artefact reuses it. After a `kill -9` only the requests in
 flight are sent again.
 
-`ask_all` asks a provider without a budget: for texts written as two characters, and for yes or no about texts.
+`ask_all` asks a provider without a budget: for texts written as two characters.
 """
 
 import json
 import os
-import re
 import tempfile
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -297,16 +296,6 @@ def count(
 
 WRITTEN_TOKENS = 40
 """Longest passage that is written for an opening."""
-ANSWER_TOKENS = 16
-_QUESTION = """\
-A text begins:
-<<<{prompt}>>>
-
-It goes on:
-<<<{text}>>>
-
-Question about how it goes on: {question}
-Answer with one word, yes or no."""
 _WRITE = """\
 Go on with a text in one sentence of at most fifteen words, as somebody who is very {trait} would. Reply with the \
 words that follow and nothing else.
@@ -324,28 +313,6 @@ def ask_all(
         return [reply.text for reply in asker.ask(requests)]
 
 
-def answers_of(
-    provider: Provider, question: str
-) -> Callable[[Sequence[tuple[str, str]], Callable[[], None] | None], list[bool | None]]:
-    """Return a function that asks a question about continuations of prompts, one request for each.
-
-    The answer is True, False, or None for one that is neither yes nor no.
-    """
-
-    def answers(samples: Sequence[tuple[str, str]], report: Callable[[], None] | None = None) -> list[bool | None]:
-        contents = [_QUESTION.format(prompt=prompt, text=text, question=question) for prompt, text in samples]
-        requests = [ProviderRequest(content, ANSWER_TOKENS) for content in contents]
-        return [yes_or_no(reply) for reply in ask_all(provider, requests, report)]
-
-    return answers
-
-
-def yes_or_no(reply: str) -> bool | None:
-    """Return the first yes or no of a reply; None without either."""
-    match = re.search(r"\b(yes|no)\b", reply, re.IGNORECASE)
-    return None if match is None else match[1].lower() == "yes"
-
-
 def written_by(provider: Provider) -> Callable[[str, Sequence[str]], list[str]]:
     """Return a function that writes what follows some openings, as somebody with a trait."""
 
@@ -354,16 +321,6 @@ def written_by(provider: Provider) -> Callable[[str, Sequence[str]], list[str]]:
         return [_continuation(reply, start) for reply, start in zip(ask_all(provider, requests), starts, strict=True)]
 
     return write
-
-
-def check_answers(provider: Provider) -> None:
-    """Ask a trivial question before long work. Raises `ConfigError` for a provider that answers neither yes nor no."""
-    [answer] = answers_of(provider, "Does it mention a colour?")([("The sky today is", " blue and clear.")], None)
-    if answer is None:
-        raise ConfigError(
-            f"{provider.model} answered neither yes nor no to a simple question; choose a model that follows "
-            "instructions"
-        )
 
 
 def _continuation(reply: str, start: str) -> str:

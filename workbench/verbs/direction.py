@@ -17,9 +17,7 @@ if TYPE_CHECKING:
     from interp.directions.examples import ContrastPairs
     from interp.directions.making import Made
     from interp.directions.named import NamedDirection
-    from interp.directions.samples import Judge
     from interp.directions.study import DirectionGeometry
-    from saes.explain.asking import Provider
     from saes.kinds.base import SAE
 
 HEADING = Heading.FEATURES
@@ -61,10 +59,6 @@ class MakeDirection(
     writer: Literal["model", "endpoint"] = "model"
     """Writer of the examples of a trait: the model, or the endpoint $WORKBENCH_ENDPOINT with its model
     $WORKBENCH_ENDPOINT_MODEL (48 requests)."""
-    judge: str | None = None
-    """A yes-or-no question, such as "Does it praise something?". The endpoint of $WORKBENCH_ENDPOINT answers it about
-    samples of the chosen cell, of the unsteered model and of nine random directions, one request each. It receives
-    prompts and samples; by setting the variable you agree."""
     feature: FeatureName | None = None
     """A feature of an SAE in the workspace: NAME:NUMBER."""
     vector: Path | None = None
@@ -97,8 +91,6 @@ class MakeDirection(
             raise ConfigError("a trait needs its opposite: --trait cheerful --instead sad")
         if self.writer == "endpoint" and self.trait is None:
             raise ConfigError("only the examples of a trait are written: add --trait and --instead")
-        if self.judge is not None and not self.interventions:
-            raise ConfigError("a judge reads steered text; leave --judge or --no-interventions out")
         if self.texts and len(self.texts) != 2:
             raise ConfigError(f"--texts takes two sources, got {len(self.texts)}: texts to go towards, and away from")
 
@@ -114,7 +106,6 @@ class MakeDirection(
 
         concepts = find_concepts(self.lists)
         examples, file = self._examples_of_files(), self._of_file()  # errors before the model loads
-        judge = self._judge(run)
         model, config = run.model(self.model), settings_of(self, DirectionConfig)
         made: Made | None = None
         if file is not None:
@@ -122,7 +113,7 @@ class MakeDirection(
         elif self.feature is not None:
             direction = self._of_feature(run, self.feature)
         else:
-            made = self._made(run, model, config, examples, judge)
+            made = self._made(run, model, config, examples)
             direction = made.direction
         lens = run.jacobian_lens(run.weight_hash(self.model))
         with run.progress("direction", "steps") as progress:
@@ -134,7 +125,6 @@ class MakeDirection(
                 model_name=self.model,
                 lens=lens,
                 made=made,
-                judge=judge,
                 progress=progress,
             )
 
@@ -149,31 +139,12 @@ class MakeDirection(
             examples = examples_of_texts(*self.texts)
         return examples, None if self.nuisance is None else read_examples(self.nuisance, chat=self.chat)
 
-    def _provider(self, run: AnalysisRun) -> "Provider":
-        """Open the chosen endpoint."""
-        from saes.explain.providers import open_provider, required_endpoint
-
-        where, model = required_endpoint()
-        return open_provider(where, model, device=run.device)
-
-    def _judge(self, run: AnalysisRun) -> "Judge | None":
-        """Return the judge, after a trivial question to see that it answers."""
-        if self.judge is None:
-            return None
-        from interp.directions.samples import Judge
-        from saes.explain.asking import answers_of, check_answers
-
-        provider = self._provider(run)
-        check_answers(provider)
-        return Judge(self.judge, provider.model, answers_of(provider, self.judge))
-
     def _made(
         self,
         run: AnalysisRun,
         model: HookedModel,
         config: DirectionConfig,
         examples: "tuple[ContrastPairs | None, ContrastPairs | None]",
-        judge: "Judge | None",
     ) -> "Made":
         """Make the direction, with its layer and strength."""
         from interp.directions.examples import examples_of_trait
@@ -184,8 +155,9 @@ class MakeDirection(
             writer = None
             if self.writer == "endpoint":
                 from saes.explain.asking import written_by
+                from saes.explain.providers import open_provider, required_endpoint
 
-                writer = written_by(self._provider(run))
+                writer = written_by(open_provider(*required_endpoint()))
             source = examples_of_trait(model, self.trait, str(self.instead), writer=writer)
         source = source or TwoLists(towards=self.towards, away=self.away)
         default = f"{self.towards[0]} from {self.away[0]}" if self.towards and self.away else self.trait or ""
@@ -193,7 +165,7 @@ class MakeDirection(
             return make_direction(
                 model, source, config, name=self.name or default, variant=self.method,
                 hook_points=(self.at,) if self.at else (), dictionary=self._dictionary(run), nuisance=examples[1],
-                judge=judge, progress=progress,
+                progress=progress,
             )  # fmt: skip
 
     def _dictionary(self, run: AnalysisRun) -> "SAE | None":
