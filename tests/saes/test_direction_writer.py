@@ -6,9 +6,9 @@ from fake_endpoint import FakeEndpoint
 
 from interp.directions.study import DirectionGeometry
 from interp.workspace import Workspace
-from saes.explain.asking import written_by
-from saes.explain.providers import ENDPOINT, ENDPOINT_MODEL, open_provider
+from saes.explain.endpoint import ENDPOINT, ENDPOINT_MODEL, Endpoint
 from workbench.__main__ import main
+from workbench.verbs.direction import written_by
 
 QUICK = ["--layers", "1", "--strengths", "1", "--n-random", "2", "--n-judging", "3", "--harmless", "99",
          "--lists", "weekdays"]  # fmt: skip
@@ -16,7 +16,7 @@ QUICK = ["--layers", "1", "--strengths", "1", "--n-random", "2", "--n-judging", 
 
 def test_a_writer_goes_on_from_the_opening():
     with FakeEndpoint(lambda prompt, _: f'"My house is {re.findall("very ([a-z]+)", prompt)[0]}."\nmore') as fake:
-        written = written_by(open_provider(fake.url, "m"))("gloomy", ["My house is", "To be honest, I"])
+        written = written_by(Endpoint(fake.url, "m"))("gloomy", ["My house is", "To be honest, I"])
     assert written == [" gloomy", " My house is gloomy"]
 
 

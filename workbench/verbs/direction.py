@@ -1,5 +1,6 @@
 """`workbench direction MODEL`: a direction from examples, words, a trait, a feature or a file, ready to steer with."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -18,9 +19,17 @@ if TYPE_CHECKING:
     from interp.directions.making import Made
     from interp.directions.named import NamedDirection
     from interp.directions.study import DirectionGeometry
+    from saes.explain.endpoint import Endpoint
     from saes.kinds.base import SAE
 
 HEADING = Heading.FEATURES
+WRITTEN_TOKENS = 40
+"""Longest passage that is written for an opening."""
+_WRITE = """\
+Go on with a text in one sentence of at most fifteen words, as somebody who is very {trait} would. Reply with the \
+words that follow and nothing else.
+
+The text begins: {start}"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,10 +163,9 @@ class MakeDirection(
         if source is None and self.trait is not None:
             writer = None
             if self.writer == "endpoint":
-                from saes.explain.asking import written_by
-                from saes.explain.providers import open_provider, required_endpoint
+                from saes.explain.endpoint import chosen_endpoint
 
-                writer = written_by(open_provider(*required_endpoint()))
+                writer = written_by(chosen_endpoint())
             source = examples_of_trait(model, self.trait, str(self.instead), writer=writer)
         source = source or TwoLists(towards=self.towards, away=self.away)
         default = f"{self.towards[0]} from {self.away[0]}" if self.towards and self.away else self.trait or ""
@@ -202,3 +210,21 @@ class MakeDirection(
         vector = unit_vector(sae.decoder_directions[int(number)])
         source = f"feature {number} of the SAE {name}" + (f", labelled {label!r}" if label else "")
         return NamedDirection(name=self.name or f"{name} {number}", source=source, hook_point=at, vector=vector)
+
+
+def written_by(endpoint: "Endpoint") -> Callable[[str, Sequence[str]], list[str]]:
+    """Return a function that writes what follows some openings, as somebody with a trait."""
+    from saes.explain.endpoint import ChatRequest
+
+    def write(trait: str, starts: Sequence[str]) -> list[str]:
+        requests = [ChatRequest(_WRITE.format(trait=trait, start=start), WRITTEN_TOKENS) for start in starts]
+        replies = [endpoint.complete(request) for request in requests]
+        return [_continuation(reply.text, start) for reply, start in zip(replies, starts, strict=True)]
+
+    return write
+
+
+def _continuation(reply: str, start: str) -> str:
+    """Return the first line of a reply without quotes and without the opening, after a space."""
+    first = next((line for line in reply.splitlines() if line.strip()), "")
+    return " " + first.strip(' "').removeprefix(start).strip(" .")
