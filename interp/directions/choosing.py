@@ -14,10 +14,10 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
+from interp.directions._samples import continuations_of
 from interp.directions.choice import Damage, JudgedCell, Sample, SteeringChoice, chosen_cell
 from interp.directions.config import DirectionConfig
 from interp.directions.questions import Questions
-from interp.directions.samples import continuations_of
 from interp.directions.sides import Sides
 from interp.errors import ConfigError
 from interp.interventions.arms import Arms, random_directions

@@ -12,20 +12,20 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from interp.artifacts import atomic_file, disk_errors
-from saes.explain.endpoint import ChatReply, ChatRequest, Endpoint
+from saes.explain.endpoint import Endpoint, EndpointReply, EndpointRequest
 
 REPLIES = "replies.jsonl"
 CONCURRENCY = 4
 """Requests under way at a time."""
 BYTES_PER_TOKEN = 3.5
 """That the estimate assumes. English and code have about 4; a cost should be estimated too high."""
-Replies = dict[str, ChatReply]
+Replies = dict[str, EndpointReply]
 """Replies by key."""
 
 
 def ask(
-    endpoint: Endpoint, requests: Sequence[ChatRequest], path: Path, known: Replies, report: Callable[[], None]
-) -> list[ChatReply]:
+    endpoint: Endpoint, requests: Sequence[EndpointRequest], path: Path, known: Replies, report: Callable[[], None]
+) -> list[EndpointReply]:
     """Return one reply per request. Those that `known` lacks are asked for, several at a time, and added to it.
 
     Each is on the disk, in the file `path`, before `report` is called. The first error stops the rest.
@@ -53,7 +53,8 @@ def read_replies(path: Path) -> Replies:
     for line in path.read_bytes().splitlines() if path.is_file() else ():
         try:
             content = json.loads(line)
-            replies[content.pop("key")] = ChatReply(**content)
+            key = content.pop("key")
+            replies[key] = EndpointReply(**content)
         except (ValueError, KeyError, TypeError, AttributeError):
             continue
     return replies
@@ -65,7 +66,7 @@ def write_replies(path: Path, replies: Replies, keys: Iterable[str]) -> None:
         handle.writelines(_line(key, replies[key]) for key in dict.fromkeys(keys))
 
 
-def _line(key: str, reply: ChatReply) -> str:
+def _line(key: str, reply: EndpointReply) -> str:
     return json.dumps({"key": key, **asdict(reply)}, ensure_ascii=True, sort_keys=True) + "\n"
 
 
@@ -91,7 +92,7 @@ class RequestPlan:
         )
 
 
-def plan_of(endpoint: Endpoint, requests: Iterable[ChatRequest], known: Replies) -> RequestPlan:
+def plan_of(endpoint: Endpoint, requests: Iterable[EndpointRequest], known: Replies) -> RequestPlan:
     """Return the plan for some requests, of which those with a known reply are not sent; nor is one twice."""
     wanted = set(requests)
     left = [request for request in wanted if endpoint.key_of(request) not in known]

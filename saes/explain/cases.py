@@ -38,7 +38,7 @@ MARK = 0.3
 
 
 @dataclass(frozen=True)
-class Trial:
+class ContextTrial:
     """One example to judge."""
 
     example: ExampleRow
@@ -53,7 +53,7 @@ class Case:
     feature: int
     statistics_label: str
     shown: list[ExampleRow]
-    requests: list[list[Trial]]
+    requests: list[list[ContextTrial]]
     """Trials of each request."""
 
 
@@ -93,7 +93,7 @@ def build_cases(
             continue
         foreign = (others[i] for i in generator.permutation(len(others)) if others[i].feature not in near[feature])
         negatives = distinct(foreign, most=len(heldout), apart_from=own)
-        trials = [Trial(each, True) for each in heldout] + [Trial(each, False) for each in negatives]
+        trials = [ContextTrial(each, True) for each in heldout] + [ContextTrial(each, False) for each in negatives]
         mixed = [trials[i] for i in generator.permutation(len(trials))]
         requests = [mixed[at : at + config.per_request] for at in range(0, len(mixed), config.per_request)]
         cases.append(Case(feature, rule.get(feature, ""), shown, requests))

@@ -1,7 +1,7 @@
 """The language model that is asked: one at an OpenAI-compatible address that environment variables name. Torch-free.
 
     endpoint = chosen_endpoint()
-    endpoint.complete(ChatRequest("What is 1 + 1?", max_tokens=20))
+    endpoint.complete(EndpointRequest("What is 1 + 1?", max_tokens=20))
 
 Status 429 (after its `Retry-After`), 408 and 5xx, timeouts, broken connections and replies that are not a chat
 completion are retried after growing pauses. Every other refusal is an error at once, with the next move. Redirects are
@@ -37,7 +37,7 @@ _TRANSIENT = (408, 409, 425, 429, 500, 502, 503, 504, 520, 522, 524, 529)
 
 
 @dataclass(frozen=True)
-class ChatRequest:
+class EndpointRequest:
     """One user message, answered by the most likely tokens."""
 
     content: str
@@ -45,7 +45,7 @@ class ChatRequest:
 
 
 @dataclass(frozen=True)
-class ChatReply:
+class EndpointReply:
     """Reply to one request."""
 
     text: str
@@ -91,11 +91,11 @@ class Endpoint:
         self._budget, self._attempts, self._timeout, self._sleep = budget, count(), timeout, sleep
         self._answered = self._newer = False
 
-    def key_of(self, request: ChatRequest) -> str:
+    def key_of(self, request: EndpointRequest) -> str:
         """Return the sha256 of what determines a reply: message, limit, address and model."""
         return hash_json({"endpoint": self.where, "model": self.model, **asdict(request)})
 
-    def complete(self, request: ChatRequest) -> ChatReply:
+    def complete(self, request: EndpointRequest) -> EndpointReply:
         """Return the reply to a request.
 
         Raises `ConfigError` (refused, and a retry cannot help), `MissingError` (nothing at this address),
@@ -126,7 +126,7 @@ class Endpoint:
         except (httpx.InvalidURL, ImportError) as error:  # without `socksio` no SOCKS proxy of the environment
             raise ConfigError(f"{self.where} cannot be asked: {error}; correct the address, or ALL_PROXY") from None
 
-    def _ask(self, request: ChatRequest) -> ChatReply:
+    def _ask(self, request: EndpointRequest) -> EndpointReply:
         """Send a request; and again where the server has newer names for the fields."""
         import httpx
 
@@ -212,7 +212,7 @@ def is_this_machine(host: str) -> bool:
         return host == "localhost" or host.endswith(".localhost")
 
 
-def read_completion(raw: bytes) -> ChatReply:
+def read_completion(raw: bytes) -> EndpointReply:
     """Return text and token counts of a chat completion. Raises `_Again` when the body is not one."""
     try:
         body = json.loads(raw)
@@ -225,4 +225,4 @@ def read_completion(raw: bytes) -> ChatReply:
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         shown = raw[:80].decode("utf-8", "replace")
         raise _Again(f"no chat completion: {shown!r} ({type(error).__name__})") from None
-    return ChatReply(text, counts[0], counts[1], choice.get("finish_reason") == "length")
+    return EndpointReply(text, counts[0], counts[1], choice.get("finish_reason") == "length")

@@ -24,8 +24,8 @@ from interp.errors import ConfigError
 from interp.seeds import derive_seed
 from interp.statistics import Interval, balanced_accuracy, bootstrap_interval
 from saes.explain.asking import Replies, RequestPlan, ask, plan_of, write_replies
-from saes.explain.cases import Case, Trial, explanation_prompt, read_answers, read_explanation, scoring_prompt
-from saes.explain.endpoint import ChatReply, ChatRequest, Endpoint
+from saes.explain.cases import Case, ContextTrial, explanation_prompt, read_answers, read_explanation, scoring_prompt
+from saes.explain.endpoint import Endpoint, EndpointReply, EndpointRequest
 from saes.features.written_labels import (
     ContextJudgement,
     ExplainConfig,
@@ -91,8 +91,8 @@ class Question:
     feature: int
     label_of: int
     """The feature whose label is in the prompt: its own, or another one for the null."""
-    trials: list[Trial]
-    request: ChatRequest
+    trials: list[ContextTrial]
+    request: EndpointRequest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,9 +145,9 @@ class ExplanationRun:
         requests += [question.request for question in self.questions(labels)]
         return plan_of(self.endpoint, requests, known)
 
-    def explanation_request(self, case: Case) -> ChatRequest:
+    def explanation_request(self, case: Case) -> EndpointRequest:
         """Return the request for the label of a case."""
-        return ChatRequest(explanation_prompt(case.shown), self.config.max_tokens)
+        return EndpointRequest(explanation_prompt(case.shown), self.config.max_tokens)
 
     def questions(self, labels: dict[int, str | None]) -> list[Question]:
         """Return every scoring question, with each feature's own label and with its partner's.
@@ -162,7 +162,7 @@ class ExplanationRun:
                     continue
                 for trials in case.requests:
                     prompt = scoring_prompt(label, [trial.example for trial in trials])
-                    request = ChatRequest(prompt, self.config.max_tokens)
+                    request = EndpointRequest(prompt, self.config.max_tokens)
                     questions.append(Question(case.feature, label_of, trials, request))
         return questions
 
@@ -208,7 +208,7 @@ def explain(
     )
 
 
-def _judgements(question: Question, reply: ChatReply) -> list[ContextJudgement]:
+def _judgements(question: Question, reply: EndpointReply) -> list[ContextJudgement]:
     """Return the rows of a reply, from which every score can be computed again."""
     answers = read_answers(reply.text, len(question.trials)) or [None] * len(question.trials)
     return [

@@ -4,8 +4,8 @@ import pytest
 import torch
 from test_directions import POINT, STARTS, D, planted_model, small
 
+from interp.directions._samples import SAMPLE_TOKENS, continuations_of
 from interp.directions.examples import ContrastPair, examples_of_trait
-from interp.directions.samples import SAMPLE_TOKENS, continuations_of
 from interp.interventions.apply import intervened
 from interp.interventions.arms import Arms, random_directions
 from interp.interventions.intervention import Direction, Intervention, everywhere

@@ -7,7 +7,7 @@ import pytest
 from fake_endpoint import FakeEndpoint, completion
 
 from interp.errors import ConfigError, MissingError, ResourceError
-from saes.explain.endpoint import ENDPOINT, ENDPOINT_MODEL, KEY, ChatRequest, Endpoint, base_url, chosen_endpoint
+from saes.explain.endpoint import ENDPOINT, ENDPOINT_MODEL, KEY, Endpoint, EndpointRequest, base_url, chosen_endpoint
 
 SECRET = "sk-secret-of-the-test-123"
 
@@ -16,7 +16,7 @@ def ask(fake: FakeEndpoint, key: str = "", **settings):
     """(reply, pauses) of one question."""
     pauses: list[float] = []
     endpoint = Endpoint(fake.url, "m", key, sleep=pauses.append, **{"timeout": 5.0, **settings})
-    return endpoint.complete(ChatRequest("hello", max_tokens=20)), pauses
+    return endpoint.complete(EndpointRequest("hello", max_tokens=20)), pauses
 
 
 def failing_first(n: int, failure, then: str = "fine"):
@@ -101,11 +101,11 @@ def test_where_nobody_listens_or_answers_there_is_no_long_wait():
         one.bind(("127.0.0.1", 0))
         url, pauses = f"http://127.0.0.1:{one.getsockname()[1]}/v1", list[float]()
         with pytest.raises(MissingError, match=r"nothing answers at .*start the server"):
-            Endpoint(url, "m", sleep=pauses.append).complete(ChatRequest("x", max_tokens=20))
+            Endpoint(url, "m", sleep=pauses.append).complete(EndpointRequest("x", max_tokens=20))
         assert pauses == []
         one.listen()
         with pytest.raises(ResourceError, match=r"6 attempts.*timed out"):
-            Endpoint(url, "m", timeout=0.1, sleep=pauses.append).complete(ChatRequest("x", max_tokens=20))
+            Endpoint(url, "m", timeout=0.1, sleep=pauses.append).complete(EndpointRequest("x", max_tokens=20))
 
 
 def test_newer_models_get_the_limit_under_its_new_name():
@@ -158,7 +158,7 @@ def test_addresses_that_are_none_or_would_give_secrets_away_are_refused(url, key
 def test_a_proxy_that_cannot_be_used_is_named(monkeypatch):
     monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:9")
     with pytest.raises(ConfigError, match="or ALL_PROXY"):
-        Endpoint("https://example.org/v1", "m").complete(ChatRequest("x", max_tokens=20))
+        Endpoint("https://example.org/v1", "m").complete(EndpointRequest("x", max_tokens=20))
 
 
 def test_addresses_are_understood_with_and_without_their_ending():
@@ -173,5 +173,5 @@ def test_endpoint_and_key_come_from_the_environment(monkeypatch):
     with FakeEndpoint(lambda *_: "x") as fake:
         for name, value in ((ENDPOINT, fake.url), (ENDPOINT_MODEL, "m"), (KEY, SECRET)):
             monkeypatch.setenv(name, value)
-        chosen_endpoint().complete(ChatRequest("x", max_tokens=20))
+        chosen_endpoint().complete(EndpointRequest("x", max_tokens=20))
     assert fake.headers[0]["Authorization"] == f"Bearer {SECRET}"

@@ -214,10 +214,10 @@ class MakeDirection(
 
 def written_by(endpoint: "Endpoint") -> Callable[[str, Sequence[str]], list[str]]:
     """Return a function that writes what follows some openings, as somebody with a trait."""
-    from saes.explain.endpoint import ChatRequest
+    from saes.explain.endpoint import EndpointRequest
 
     def write(trait: str, starts: Sequence[str]) -> list[str]:
-        requests = [ChatRequest(_WRITE.format(trait=trait, start=start), WRITTEN_TOKENS) for start in starts]
+        requests = [EndpointRequest(_WRITE.format(trait=trait, start=start), WRITTEN_TOKENS) for start in starts]
         replies = [endpoint.complete(request) for request in requests]
         return [_continuation(reply.text, start) for reply, start in zip(replies, starts, strict=True)]
 
