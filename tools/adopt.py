@@ -22,7 +22,7 @@ from interp.models.loading import load_model
 from interp.seeds import derive_seed
 from interp.workspace import Workspace
 from saes.explain.adopt import adopt_labels, replace_labels
-from saes.explain.run import f1_of_answers, mean_scores
+from saes.explain.run import mean_scores
 from saes.features.meaning import lens_for, said_tokens
 from saes.features.schema import NO_LABEL, SAID, SAYS, Features
 from saes.features.titles import N_WORDS, belonging_together, says_little, title_of
@@ -130,26 +130,24 @@ def labels_of(head: dict[str, Any], rows: list[dict[str, Any]], features: Featur
         for side in sides.values():
             trials += [
                 ContextJudgement(
-                    feature=row["feature"], scorer="detection", label_of=side["label_of"], row=-1,
+                    feature=row["feature"], label_of=side["label_of"], row=-1,
                     group="top" if truth == "1" else "random", truth=truth == "1", answer=answer == "1",
                 )
                 for truth, answer in zip(side["truth"], side["answers"], strict=True)
             ]  # fmt: skip
         if "own" in sides:
             own = sides["own"]
-            truth, answers = (np.array([digit == "1" for digit in own[name]]) for name in ("truth", "answers"))
             scores.append(
                 LabelScore(
-                    feature=row["feature"], name="detection", accuracy=own["accuracy"], low=own["low"],
-                    high=own["high"], null=sides["null"]["accuracy"] if "null" in sides else None, n=len(truth),
-                    f1=f1_of_answers(truth, answers),
+                    feature=row["feature"], accuracy=own["accuracy"], low=own["low"], high=own["high"],
+                    null=sides["null"]["accuracy"] if "null" in sides else None, n=len(own["truth"]),
                 )
             )  # fmt: skip
     config = ExplainConfig(shown=SHOWN, heldout=JUDGED // 2, per_request=JUDGED)
     settings = LabelsSettings(
         features=features.name, features_hash=features.about.content_hash,
         explained=tuple(row["feature"] for row in rows),
-        source=LabelRequest(provider={"model": head["writer"], "endpoint": "files of batches"}, config=config),
+        source=LabelRequest(endpoint="files of batches", model=head["writer"], config=config),
     )  # fmt: skip
     return Labels(
         settings=settings, labels=Table.of(FeatureLabel, labels), scores=Table.of(LabelScore, scores),

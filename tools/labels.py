@@ -366,8 +366,7 @@ class Batches:
                 assert score is not None
                 side = "own" if item.label_of == item.feature else "null"
                 made.setdefault(item.feature, {})[side] = {
-                    "accuracy": round(score.accuracy.estimate, 3),
-                    "low": round(score.accuracy.low, 3), "high": round(score.accuracy.high, 3),
+                    "accuracy": round(score.estimate, 3), "low": round(score.low, 3), "high": round(score.high, 3),
                     "answers": judged[at], "label_of": item.label_of, "truth": "".join("01"[fires] for fires in truth),
                     "passages": [passage[:2] for passage in item.passages],
                 }  # fmt: skip

@@ -3,8 +3,8 @@
 A form is made from the verb's own dataclass, so nothing is stated twice. More people may reach a page than a terminal,
 so a page accepts less. Artefacts must be those of the workspace, and models must load by name or be those that it was
 made with. Files must lie inside the workspace. Options that write elsewhere or reach the network (`--workspace`, a
-corpus of the hub) are not offered, and neither is `explain`, which may send text to another machine.
-Torch-free.
+corpus of the hub) are not offered. `explain` sends text to the endpoint of the environment alone, which no page can
+name. Torch-free.
 """
 
 import inspect

@@ -20,7 +20,7 @@ from interp.tracing.graph import AttributionGraph
 from interp.workspace import Workspace
 from saes.features.schema import MOST_TELLING, NO_LABEL, ExampleRow, FeatureRow, Features, RelationRow, RelationScales
 from saes.features.schema import labels as labels
-from saes.features.written_labels import FeatureLabel, Labels, LabelScore, ScoreName
+from saes.features.written_labels import FeatureLabel, Labels, LabelScore
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -186,15 +186,12 @@ def examples_between(
 
 
 class Explained(NamedTuple):
-    """Label and scores of a feature in one labels artefact."""
+    """Label and score of a feature in one labels artefact."""
 
     made: Labels
     label: FeatureLabel
-    scores: list[LabelScore]
-
-    def score(self, name: ScoreName) -> LabelScore | None:
-        """Return one score; None where there were no trials."""
-        return next((score for score in self.scores if score.name == name), None)
+    score: LabelScore | None
+    """None where there were no trials."""
 
     @property
     def given(self) -> list[tuple[str, float]]:
@@ -202,9 +199,9 @@ class Explained(NamedTuple):
         return list(zip(self.label.given_names, self.label.given_scores, strict=True))
 
     def to_json(self) -> dict[str, Any]:
-        """Return the label and its scores for the API."""
+        """Return the label and its score for the API."""
         source = {"artefact": self.made.name, "judge": self.made.judge}
-        return asdict(self.label) | {"scores": [asdict(score) for score in self.scores]} | source
+        return asdict(self.label) | {"score": self.score and asdict(self.score)} | source
 
 
 def explanations(workspace: Workspace, features: Features, index: int) -> list[Explained]:
@@ -219,7 +216,8 @@ def explanations(workspace: Workspace, features: Features, index: int) -> list[E
         taken_in = about.parents.get(made.key) == made.about.content_hash
         if (for_these or taken_in) and len(labels) < MAX_EXPLANATIONS:
             rows = made.labels.rows("feature = ?", index)
-            labels += [Explained(made, row, made.scores.rows("feature = ?", index)) for row in rows]
+            score = next(iter(made.scores.rows("feature = ?", index)), None)
+            labels += [Explained(made, row, score) for row in rows]
     return labels
 
 

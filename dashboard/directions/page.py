@@ -52,7 +52,7 @@ from dashboard.requests import RequestFields, answered
 from dashboard.sources import PageSources, current, open_artefact
 from interp.artifacts import as_json
 from interp.directions.chats import NamedChats, NamedStep
-from interp.directions.choice import NOT_JUDGED, JudgedCell, SampleJudgement, SteeringChoice
+from interp.directions.choice import JudgedCell, SteeringChoice
 from interp.directions.files import transformers_code
 from interp.directions.monitor import Monitor
 from interp.directions.study import DirectionGeometry, TokenReading
@@ -192,23 +192,6 @@ def _choice_rows(choice: SteeringChoice) -> list[tuple[str, str]]:
         ("moved the wrong way", f"{percent(judged.wrong)} of {judged.n_questions} questions"),
         ("repeats itself", _three(judged, "repetition", percent)),
         ("fluency cost", _three(judged, "surprise", number) + " (nats a token in the unsteered model)"),
-        *_judgement_rows(judged.judgement),
-    ]
-
-
-def _judgement_rows(judgement: SampleJudgement | str) -> list[tuple[str, str]]:
-    """Return the verdict of a judge; nothing if none was asked."""
-    if isinstance(judgement, str):
-        return [] if judgement == NOT_JUDGED else [("judge", visible(judgement, 300))]
-    change = f"{number(judgement.change.low, signed=True)}, {number(judgement.change.high, signed=True)}"
-    null = null_range("random directions", percent(judgement.random.mean()), percent(judgement.random.max()))
-    return [
-        (
-            f"yes to {visible(judgement.question, 120)!r}",
-            f"{percent(judgement.steered)} of {judgement.n_samples} samples, {percent(judgement.plain)} unsteered "
-            f"(change {number(judgement.change.estimate, signed=True)} [{change}]); {len(judgement.random)} {null}, "
-            f"says {visible(judgement.by, 60)}",
-        )
     ]
 
 

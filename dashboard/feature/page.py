@@ -8,7 +8,7 @@ feature changes only the right side.
 import secrets
 from collections.abc import Sequence
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import dash_ag_grid as dag
 import dash_mantine_components as dmc
@@ -49,7 +49,7 @@ from dashboard.feature import _examples, _prove, export, sections
 from dashboard.feature.sections import downloads_panel, uses_panel
 from dashboard.sources import PageSources, current
 from interp.workspace import Workspace
-from saes.explain.providers import chosen_endpoint
+from saes.explain.endpoint import named_endpoint
 from saes.features.proof import newest_proof
 from saes.features.schema import Features
 from saes.training.config import DENSE
@@ -72,7 +72,7 @@ def detail(
     chat = None if features.neurons else quiet_link("Chat along it", directions_href("", feature=f"{name}:{index}"))
     proof = newest_proof(workspace, name, index)
     badge = attempt(lambda: _prove.badge(workspace, proof)) if row.n_fired else None
-    ask = ask_for(workspace, features, [index], f"{name} {index}") if row.n_fired else None
+    ask = ask_for(features, [index], f"{name} {index}") if row.n_fired else None
     controls = html.Div(
         [note_controls(f"features/{name}#{index}", largest=row.max_activation), badge, compare, chat, ask],
         className="wb-controls",
@@ -330,32 +330,24 @@ AT_ONCE = 25
 """Features of a list that one click asks about."""
 
 
-def ask_for(workspace: Workspace, features: Features, indices: Sequence[int], id: str) -> html.Div | None:
-    """Return the button that asks for labels of some features; None where no endpoint is chosen.
-
-    Without the recording in the workspace, as after `workbench demo`, it says what is missing instead.
-    """
-    chosen = chosen_endpoint()
-    if chosen is None or not indices:
+def ask_for(features: Features, indices: Sequence[int], id: str) -> html.Div | None:
+    """Return the button that asks for labels of some features; None where no endpoint is chosen."""
+    named = named_endpoint()
+    if named is None or not indices:
         return None
-    where, model = chosen
-    name, recording = features.name, features.settings.recording
-    if recording not in workspace.names("recording"):
-        why = f"labels are scored on held-out text of the recording {recording}, which this workspace lacks"
-        return html.Div(html.Span("No labels can be asked for", className="wb-quiet", title=why))
-    endpoint = model or urlsplit(where).hostname or where
+    where, model = named
     what = "a label" if len(indices) == 1 else f"labels of {len(indices)} features without one"
-    options = {"source": name, "features": list(indices), "overwrite": True}
-    button = run_button("label", options, id=id, text=f"Ask {endpoint} for {what}", then=feature_href(name, indices[0]))
+    options = {"source": features.name, "features": list(indices), "yes": True, "overwrite": True}
+    shown = feature_href(features.name, indices[0])
+    button = run_button("explain", options, id=id, text=f"Ask {model} for {what}", then=shown)
     return html.Div(button, title=f"sends excerpts of the recorded text to {where}")
 
 
 def ask_for_list(workspace: Workspace, name: str) -> html.Div | None:
     """Return the button for the most used features that have no label."""
-    if chosen_endpoint() is None:
+    if named_endpoint() is None:
         return None
-    without = view.unlabelled(workspace, name, AT_ONCE)
-    return ask_for(workspace, workspace.open(Features, name), without, f"{name} list")
+    return ask_for(workspace.open(Features, name), view.unlabelled(workspace, name, AT_ONCE), f"{name} list")
 
 
 PAGE = Page(

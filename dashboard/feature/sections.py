@@ -21,15 +21,10 @@ from interp.artifacts import address_of
 from interp.nulls import ALPHA
 from interp.workspace import Workspace
 from saes.features.schema import NO_LABEL, SAYS, SOURCES, FeatureRow, Features
-from saes.features.written_labels import LabelScore, ScoreName
+from saes.features.written_labels import LabelScore
 
 SAID_WORDS = 5
 """Words in the sentence on what a feature makes the model say."""
-_SCORES: tuple[tuple[ScoreName, str, str], ...] = (
-    ("detection", "detection", "telling held-out contexts on which it is active from random ones, by the label"),
-    ("detection_hard", "look-alikes", "the same, against contexts with the same tokens, or of its nearest features"),
-    ("fuzzing", "fuzzing", "telling contexts whose marked tokens are right from others, by the label"),
-)
 
 
 def labels_panel(row: FeatureRow, explained: list[view.Explained]) -> html.Section:
@@ -51,7 +46,7 @@ def labels_panel(row: FeatureRow, explained: list[view.Explained]) -> html.Secti
 def _line(label: str, source: str, scored: view.Explained | None) -> html.Li:
     scores = [html.Span("not scored", className="wb-quiet")]
     if scored is not None:
-        ours = [_score(score, *words) for name, *words in _SCORES if (score := scored.score(name)) is not None]
+        ours = [] if scored.score is None else [_score(scored.score)]
         scores = [*ours, *_given(scored)] or scores
     by = source
     if scored is not None and scored.made.judge not in ("", source):
@@ -73,12 +68,12 @@ def _given(scored: view.Explained) -> list[html.Span]:
     ]
 
 
-def _score(score: LabelScore, title: str, meaning: str) -> html.Span:
+def _score(score: LabelScore) -> html.Span:
     null = "" if score.null is None else f" [{score.null:.2f}]"
     interval = f" {score.low:.2f} to {score.high:.2f}{null}"
     return html.Span(
-        [f"{title} ", html.Strong(f"{score.accuracy:.2f}"), html.Span(interval, className="wb-quiet")],
-        title=f"{meaning}; {score.n} contexts, F1 {score.f1:.2f}",
+        ["detection ", html.Strong(f"{score.accuracy:.2f}"), html.Span(interval, className="wb-quiet")],
+        title=f"telling held-out tokens on which it is active from others, by the label; {score.n} contexts",
     )
 
 

@@ -11,7 +11,7 @@
 - `sides`      activations of both sides, at several layers
 - `_variants`  directions by several methods, each with its held-out accuracy and its nulls
 - `questions`  what the model is asked: log-odds of words, or of replies, and the loss on neutral text
-- `samples`    text that the model writes while it is steered: a rule that it keeps, a judge who reads it
+- `_samples`   text that the model writes while it is steered
 - `choosing`   layers and strengths tried on one half of the questions, judged on the other
 - `choice`     the result of it. Torch-free
 - `making`     from examples or words to a direction: layers, variants, choice

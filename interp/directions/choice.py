@@ -18,7 +18,6 @@ from interp.statistics import Interval
 
 RULE = "the largest effect beyond the mean of random directions, at a cost of at most {harmless:g} nats a token"
 """How the cell is chosen, before the other half is read."""
-NOT_JUDGED = "no judge was asked"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,34 +42,6 @@ class Damage:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SampleJudgement:
-    """Share of samples for which a language model answers yes to a question: 0 to 1."""
-
-    question: str
-    by: str
-    """who was asked, without being told how a sample was written"""
-    plain: float
-    steered: float
-    change: Interval[float]
-    """steered less unsteered, over prompts that have an answer to a sample of both"""
-    random: Float64[np.ndarray, " n_judged"]
-    """steered by the same length along random directions"""
-    n_samples: int
-    """of each"""
-    unanswered: int
-    """samples to which the answer was neither yes nor no"""
-
-    def __str__(self) -> str:
-        low, high = self.change.low, self.change.high
-        return (
-            f"yes to {self.question!r}, says {self.by}: {self.steered:.0%} of {self.n_samples} samples, "
-            f"{self.plain:.0%} unsteered (change {self.change.estimate:+.2f} [{low:+.2f}, {high:+.2f}]), "
-            f"{len(self.random)} random directions {self.random.mean():.0%}, at most {self.random.max():.0%}"
-            + (f"; {self.unanswered} not answered" if self.unanswered else "")
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
 class JudgedCell:
     """Held-out evaluation of the chosen layer and strength."""
 
@@ -90,8 +61,6 @@ class JudgedCell:
     steered: Damage
     random: Damage
     """of all samples"""
-    judgement: SampleJudgement | str = NOT_JUDGED
-    """judgement of samples on these questions by a language model"""
 
     @property
     def p(self) -> float:
@@ -124,8 +93,7 @@ class SteeringChoice(GeometryResult):
     units: tuple[float, ...]
     """length of strength 1 at each hook point, in units of the activations"""
     effect: Float64[np.ndarray, "layers strengths"]
-    """mean over the choosing questions, in the wanted direction; NaN where a rule was not tried, as the damage is
-    too large"""
+    """mean over the choosing questions, in the wanted direction"""
     damage: Float64[np.ndarray, "layers strengths"]
     """nats of loss per token on neutral text"""
     wrong: Float64[np.ndarray, "layers strengths"]
@@ -151,7 +119,7 @@ class SteeringChoice(GeometryResult):
         """Number of the chosen hook point; where none was chosen, of the one with the largest effect."""
         if self.chosen is not None:
             return self.chosen[0]
-        return int(np.nan_to_num(self.effect, nan=-np.inf).max(1).argmax())
+        return int(self.effect.max(1).argmax())
 
     @property
     def hook_point(self) -> str | None:
@@ -187,7 +155,6 @@ class SteeringChoice(GeometryResult):
             f"[{low:+.2f}, {high:+.2f}] ({self.question}) for {harm:+.3f} nats of loss on neutral text; "
             f"{self.judged.wrong:.0%} of them moved the wrong way; {len(random)} random directions "
             f"{random.mean():+.2f}, at most {random.max():+.2f}"
-            + (f"; {self.judged.judgement}" if isinstance(self.judged.judgement, SampleJudgement) else "")
         )
 
     def to_records(self) -> list[Record]:

@@ -3,7 +3,7 @@
     choice = choose_steering(model, candidates, questions, neutral_text(model, TEXT), config=config)
 
 All strengths of a layer run in one batch. Random directions of the same length are the null of every cell, and more of
-them that of the chosen one (`DirectionConfig.nulls`).
+them that of the chosen one (`DirectionConfig`).
 """
 
 from collections.abc import Callable, Sequence
@@ -14,18 +14,10 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from interp.directions.choice import (
-    NOT_JUDGED,
-    Damage,
-    JudgedCell,
-    Sample,
-    SampleJudgement,
-    SteeringChoice,
-    chosen_cell,
-)
+from interp.directions._samples import continuations_of
+from interp.directions.choice import Damage, JudgedCell, Sample, SteeringChoice, chosen_cell
 from interp.directions.config import DirectionConfig
 from interp.directions.questions import Questions
-from interp.directions.samples import Judge, Samples, continuations_of, sampled_questions
 from interp.directions.sides import Sides
 from interp.errors import ConfigError
 from interp.interventions.arms import Arms, random_directions
@@ -93,7 +85,7 @@ class _Count:
     def __init__(self, progress: Progress | None, planned: Sequence[int]):
         self._progress, self._planned, self._stage, self._done = progress, planned, 0, 0
 
-    def passes(self, name: str, questions: Questions | Samples, n_arms: int) -> Callable[[int], None]:
+    def passes(self, name: str, questions: Questions, n_arms: int) -> Callable[[int], None]:
         """Return a function that counts the tokens of passes and names the arm; the unchanged model is the first."""
         begun = self._done
 
@@ -120,10 +112,9 @@ class _Count:
 def choose_steering(
     model: HookedModel,
     candidates: Sequence[Candidate],
-    questions: Questions | Samples,
+    questions: Questions,
     neutral: Questions,
     *,
-    judge: Judge | None = None,
     config: DirectionConfig | None = None,
     placebos: Float64[np.ndarray, "n d"] | None = None,
     placebo_at: str = "",
@@ -134,7 +125,6 @@ def choose_steering(
     Args:
         candidates: a direction at each hook point.
         questions, neutral: what the effect and the damage are measured on; even-numbered ones choose.
-        judge: somebody to ask about samples of the chosen cell.
         config: the action, strengths, random directions, and the damage that may be chosen.
         placebos: directions of a dictionary at the hook point `placebo_at`, of any length, drawn without regard to the
             question.
@@ -143,7 +133,7 @@ def choose_steering(
     Raises `ConfigError` for no candidates, or fewer than two questions a half.
     """
     config = config or DirectionConfig()
-    action, seed, (n_random, n_judging) = config.action, config.seed, config.nulls
+    action, seed, n_random, n_judging = config.action, config.seed, config.n_random, config.n_judging
     strengths = (1.0,) if action == "ablate" else config.strengths
     if not candidates:
         raise ConfigError("no hook point was given to steer at")
@@ -162,13 +152,8 @@ def choose_steering(
     for i, along in enumerate(candidates):
         arms, at = along.arms(action, strengths), f"at {along.hook_point}"
         damage[i] = -neutral_half.effects(model, arms, count.passes(f"damage {at}", neutral_half, len(arms))).mean(1)
-        tried = np.arange(len(strengths))
-        if isinstance(choosing, Samples):  # text is slow to write: none where it could not be chosen
-            tried = np.flatnonzero(damage[i] <= config.harmless)
-        if len(tried):
-            passes = count.passes(f"effect {at}", choosing, len(tried))
-            moved = sign * choosing.effects(model, arms.part(tried), passes)
-            effect[i, tried], wrong[i, tried] = moved.mean(1), (moved < 0).mean(1)
+        moved = sign * choosing.effects(model, arms, count.passes(f"effect {at}", choosing, len(arms)))
+        effect[i], wrong[i] = moved.mean(1), (moved < 0).mean(1)
         count.end()
         possible = np.flatnonzero((damage[i] <= config.harmless) & (effect[i] > 0))
         if len(possible):
@@ -185,7 +170,7 @@ def choose_steering(
         if len(placebo) and placebo_at == along.hook_point:
             controls = np.concatenate([controls, placebo])
         arms = _judged_arms(along, action, strength, controls)
-        judged = _judged(model, arms, config, judging, neutral.half(1), judge, count)
+        judged = _judged(model, arms, config, judging, neutral.half(1), count)
     count.end()
     count.report("judged on the other half" if judged else "nothing chosen")
     return SteeringChoice(
@@ -212,28 +197,21 @@ def _judged(
     model: HookedModel,
     arms: Arms,
     config: DirectionConfig,
-    questions: Questions | Samples,
+    questions: Questions,
     neutral: Questions,
-    judge: Judge | None,
     count: _Count,
 ) -> JudgedCell:
     """Measure the chosen cell and its controls, random directions and then placebos, on the other half."""
-    sign, n_random = -1.0 if arms.action == "ablate" else 1.0, config.nulls[1]
+    sign, n_random = -1.0 if arms.action == "ablate" else 1.0, config.n_judging
     few = arms.part(slice(0, 1 + min(n_random, PER_PART)))
     effects = sign * questions.effects(model, arms, count.passes("judging on the other half", questions, len(arms)))
     damages = -neutral.effects(model, few)
     samples, texts = _shown(model, arms.part(slice(0, 2)), questions.prompts[:N_SHOWN])
-    judgement: SampleJudgement | str = NOT_JUDGED
-    if judge is not None:
-        sampled = questions
-        if isinstance(sampled, Questions):
-            sampled = sampled_questions(model, questions.prompts, n_each=config.n_samples, seed=config.seed)
-        judgement = judge.judge(model, sampled, few, count.report)
     return JudgedCell(
         effect=t_interval(effects[0]), damage=t_interval(damages[0]), wrong=float((effects[0] < 0).mean()),
         random_effect=effects[1 : 1 + n_random].mean(1), random_damage=damages[1:].mean(1),
         placebo_effect=effects[1 + n_random :].mean(1), n_questions=effects.shape[1], samples=samples,
-        plain=texts[0], steered=texts[1], random=texts[2], judgement=judgement,
+        plain=texts[0], steered=texts[1], random=texts[2],
     )  # fmt: skip
 
 

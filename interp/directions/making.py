@@ -18,7 +18,6 @@ from interp.directions.config import DirectionConfig
 from interp.directions.examples import ContrastPairs
 from interp.directions.named import NamedDirection
 from interp.directions.questions import Questions, neutral_text, prompts_of, reply_questions, word_questions
-from interp.directions.samples import Judge, Samples, sampled_questions
 from interp.directions.sides import Sides, read_sides, words_as_sides
 from interp.errors import ConfigError, UnknownNameError
 from interp.geometry.report import PROMPTS, TEXT
@@ -65,7 +64,6 @@ def make_direction(
     hook_points: Sequence[str] = (),
     dictionary: Dictionary | None = None,
     nuisance: ContrastPairs | None = None,
-    judge: Judge | None = None,
     progress: Progress | None = None,
 ) -> Made:
     r"""Make a direction of the examples that are not held out, choose its layer and strength, and judge them.
@@ -78,7 +76,6 @@ def make_direction(
         hook_points: layers to try; default: `config.layers` of them, evenly spread.
         dictionary: an SAE: its own direction is one variant, and its decoder directions are placebos at its hook point.
         nuisance: examples of a difference that must not count; its direction is projected out in one variant.
-        judge: somebody to ask about samples of the chosen cell.
         progress: called as by `choose_steering`.
     Returns: the direction, its variants, and the choice with its nulls.
     Raises:
@@ -107,8 +104,7 @@ def make_direction(
         placebos = None if dictionary is None else _placebos(dictionary, config.seed)
         choice = choose_steering(
             model, candidates, _questions(model, made_from, config), neutral_text(model, TEXT), config=config,
-            placebos=placebos, placebo_at="" if dictionary is None else _reads(dictionary), judge=judge,
-            progress=progress,
+            placebos=placebos, placebo_at="" if dictionary is None else _reads(dictionary), progress=progress,
         )  # fmt: skip
         index = choice.layer
     point = points[index]
@@ -136,11 +132,7 @@ def _read(model: HookedModel, made_from: ContrastPairs | TwoLists, points: Seque
     return read_sides(model, made_from, points)
 
 
-def _questions(model: HookedModel, made_from: ContrastPairs | TwoLists, config: DirectionConfig) -> Questions | Samples:
-    if config.rule is not None:
-        chat = isinstance(made_from, ContrastPairs) and made_from.chat
-        prompts = PROMPTS if isinstance(made_from, TwoLists) else prompts_of(made_from)
-        return sampled_questions(model, prompts, config.rule, n_each=config.n_samples, chat=chat, seed=config.seed)
+def _questions(model: HookedModel, made_from: ContrastPairs | TwoLists, config: DirectionConfig) -> Questions:
     words = config.targets or (made_from.towards if isinstance(made_from, TwoLists) else ())
     ids = target_ids(model, words)
     if ids:
@@ -152,7 +144,7 @@ def _questions(model: HookedModel, made_from: ContrastPairs | TwoLists, config: 
     if made_from.kind == "prompts":
         raise ConfigError(
             "pairs of prompts say nothing about what the model should answer; name words of the answer as targets, "
-            "give a rule for samples, or replies: lines with prompt, towards and away"
+            "or give replies: lines with prompt, towards and away"
         )
     return reply_questions(model, made_from)
 

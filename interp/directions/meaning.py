@@ -21,8 +21,7 @@ from interp.directions.choosing import Candidate, choose_steering
 from interp.directions.config import DirectionConfig
 from interp.directions.making import Made, target_ids
 from interp.directions.named import NamedDirection
-from interp.directions.questions import Questions, neutral_text, word_questions
-from interp.directions.samples import Judge, Samples, sampled_questions
+from interp.directions.questions import neutral_text, word_questions
 from interp.directions.study import DirectionGeometry, DirectionProbe, DirectionSettings, TokenReading
 from interp.errors import ConfigError
 from interp.geometry.points import or_why, unit_vector
@@ -47,7 +46,7 @@ N_TOKENS = 10
 def measure_direction(
     model: HookedModel, direction: NamedDirection, concepts: Sequence[WordList], config: DirectionConfig | None = None,
     *, sentences: Sequence[str] = SENTENCES, model_name: str = "", lens: JacobianLens | None = None,
-    made: Made | None = None, judge: Judge | None = None, progress: Progress | None = None,
+    made: Made | None = None, progress: Progress | None = None,
 ) -> DirectionGeometry:  # fmt: skip
     """Measure one direction on the words of some lists.
 
@@ -59,7 +58,6 @@ def measure_direction(
         model_name: stored with the result; by default the model's own name.
         lens: the directions are read as tokens through it.
         made: variants and choice of a direction that was made with them.
-        judge: asked about samples of any other direction.
     Returns: what the direction separates, each measure with its null.
     Raises:
         ConfigError, MismatchError: no lists, a zero direction, or one of another width than its hook point.
@@ -90,7 +88,7 @@ def measure_direction(
     if made is not None:
         choice = made.choice
     elif config.interventions:
-        choice = or_why(lambda: _steer(model, direction, along.typical, config, reading, judge, steps.within))
+        choice = or_why(lambda: _steer(model, direction, along.typical, config, reading, steps.within))
     steps.done("steered")
     about_direction = DirectionSettings(
         model=model_name or model_spec(model),
@@ -233,21 +231,16 @@ def _steer(
     unit: float,
     config: DirectionConfig,
     reading: TokenReading | str,
-    judge: Judge | None,
     progress: Progress,
 ) -> SteeringChoice:
     """Choose a strength of a direction that was given, in units of the mean distance of a word from the mean."""
-    questions: Questions | Samples
-    if config.rule is not None:
-        questions = sampled_questions(model, PROMPTS, config.rule, n_each=config.n_samples, seed=config.seed)
-    else:
-        ids = target_ids(model, config.targets or direction.towards)
-        if not ids and isinstance(reading, TokenReading):
-            ids = list(reading.raised_ids)
-        questions = word_questions(model, PROMPTS, ids, token_strings(model, ids) if ids else ())
+    ids = target_ids(model, config.targets or direction.towards)
+    if not ids and isinstance(reading, TokenReading):
+        ids = list(reading.raised_ids)
+    questions = word_questions(model, PROMPTS, ids, token_strings(model, ids) if ids else ())
     along = Candidate(canonical_hook_point(direction.hook_point), np.asarray(direction.vector, np.float64), unit)
     neutral = neutral_text(model, TEXT)
-    return choose_steering(model, [along], questions, neutral, judge=judge, config=config, progress=progress)
+    return choose_steering(model, [along], questions, neutral, config=config, progress=progress)
 
 
 def _amount(made: Made | None, choice: SteeringChoice | str) -> float | None:

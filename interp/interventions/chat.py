@@ -188,7 +188,7 @@ def reply_to(
             f"{model.cfg.n_ctx} tokens of {model_spec(model)}; begin a new conversation, or ask for shorter replies"
         )
     generator = make_generator(talk.seed + len(talk.turns), "chat")
-    choose = sampled(talk.temperature, generator, coupled=1)
+    choose = sampled(talk.temperature, generator)
     chats = kept or Chats(model, [talk.steps(name, n_layers) for name in names], watch)
     return Replies(chats, names, chats.write(texts, talk.n_new, choose))
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -185,14 +185,11 @@ def generate(
         yield tokens[:, -1]
 
 
-def sampled(temperature: float, generator: torch.Generator, *, coupled: int = 0) -> Callable[[Tensor], Tensor]:
+def sampled(temperature: float, generator: torch.Generator) -> Callable[[Tensor], Tensor]:
     """Return a `choose` that samples at a temperature; the most likely token at 0.
 
-    `generator` draws the noise.
-
-    With `coupled`, rows that many apart share the Gumbel noise by which a token is drawn, so that equal distributions
-    give equal tokens: 1 for all rows, n for consecutive copies of n texts. Raises `ConfigError` for a temperature below
-    0.
+    All rows share the Gumbel noise of `generator` by which a token is drawn, so that equal distributions give equal
+    tokens. Raises `ConfigError` for a temperature below 0.
     """
     if temperature < 0:
         raise ConfigError(f"temperature must be at least 0, got {temperature}")
@@ -200,11 +197,8 @@ def sampled(temperature: float, generator: torch.Generator, *, coupled: int = 0)
     def choose(logits: Tensor) -> Tensor:
         if not temperature:
             return logits.argmax(-1)
-        warm = logits.cpu() / temperature
-        if not coupled:
-            return torch.multinomial(warm.softmax(-1), 1, generator=generator)[:, 0]
-        noise = torch.empty(coupled, warm.shape[1]).exponential_(generator=generator).log_()
-        return (warm.unflatten(0, (-1, coupled)) - noise).argmax(-1).flatten()
+        noise = torch.empty(logits.shape[1]).exponential_(generator=generator).log_()
+        return (logits.cpu() / temperature - noise).argmax(-1)
 
     return choose
 
@@ -216,16 +210,6 @@ def check_room(model: HookedModel, tokens: Tensor, n_new: int) -> None:
             f"the prompt has {tokens.shape[1]} tokens, which with {n_new} new ones exceed the model's context of "
             f"{model.cfg.n_ctx}; shorten the prompt, or ask for fewer"
         )
-
-
-class Completion(NamedTuple):
-    """A reply, and the numbers of tokens in and out."""
-
-    text: str
-    tokens_in: int
-    tokens_out: int
-    cut: bool
-    """the reply was cut at the limit"""
 
 
 Message = Mapping[str, str]
@@ -241,16 +225,15 @@ def has_template(model: HookedModel) -> bool:
     return bool(model.tokenizer.chat_template)
 
 
-def chat_tokens(model: HookedModel, content: str | Sequence[Message], start: str = "") -> Tensor:
-    """Return one user message, or a conversation, in the model's chat template, `[1, pos]` int64, up to the answer,
-    which begins with `start`.
+def chat_tokens(model: HookedModel, content: str | Sequence[Message]) -> Tensor:
+    """Return one user message, or a conversation, in the model's chat template, `[1, pos]` int64, up to the answer.
 
     Without a chat template a text is used unchanged, and a conversation has lines that begin with `User:` and
     `Assistant:`, after the system prompt. Raises `ConfigError` for a model that cannot generate text.
     """
     if not has_template(model):
         text = content if isinstance(content, str) else _as_lines(content)
-        return model.tokenizer(text + start, return_tensors="pt")["input_ids"]
+        return model.tokenizer(text, return_tensors="pt")["input_ids"]
     messages = [{"role": "user", "content": content}] if isinstance(content, str) else [dict(turn) for turn in content]
     fill = partial(model.tokenizer.apply_chat_template, add_generation_prompt=True, tokenize=False)
     try:
@@ -261,7 +244,7 @@ def chat_tokens(model: HookedModel, content: str | Sequence[Message], start: str
         first, second, *rest = messages  # templates such as Gemma's know no system prompt
         joined = {"role": "user", "content": f"{first['content']}\n\n{second['content']}"}
         text = fill([joined, *rest])
-    return model.tokenizer(text + start, add_special_tokens=False, return_tensors="pt")["input_ids"]
+    return model.tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"]
 
 
 def _as_lines(messages: Sequence[Message]) -> str:
@@ -289,53 +272,3 @@ def prompt_tokens(model: HookedModel, text: str, *, chat: bool = False) -> Tenso
     if tokens.shape[1] > model.cfg.n_ctx:
         raise PromptError(f"the prompt has {tokens.shape[1]} tokens, the context holds {model.cfg.n_ctx}; shorten it")
     return tokens
-
-
-def complete_chat(
-    model: HookedModel,
-    content: str,
-    *,
-    max_tokens: int,
-    temperature: float = 0.0,
-    seed: int = 0,
-    start: str = "",
-    bits: int = 0,
-) -> Completion:
-    """Return the model's reply to one message: the most likely one, or a sample drawn by `seed` at a temperature above
-    0. The reply is forced to begin with `start`. With `bits`, the rest is constrained to that many zeros and ones,
-    separated by commas and closed by a bracket: the model chooses the digits only.
-
-    Raises `PromptError` when message and reply do not fit its context.
-    """
-    tokens = chat_tokens(model, content, start).to(model.cfg.device)
-    n, most = tokens.shape[1], 2 * bits or max_tokens
-    if n + most > model.cfg.n_ctx:
-        raise PromptError(
-            f"a message of {n} tokens and a reply of up to {most} do not fit the {model.cfg.n_ctx} tokens of "
-            f"{model_spec(model)}; send fewer or shorter contexts in one request"
-        )
-    choose = sampled(temperature, torch.Generator().manual_seed(seed))
-    if bits:
-        choose = _only_bits(model.tokenizer, bits, choose)
-    reply, ends = list[int](), end_tokens(model)
-    for token in generate(NextToken(model), tokens, most, choose):
-        reply.append(int(token))
-        if reply[-1] in ends:
-            break
-    text = model.tokenizer.decode(reply, skip_special_tokens=True)
-    ended = bits or reply[-1] in ends
-    return Completion(start + text, n, len(reply), not ended and len(reply) == most)
-
-
-def _only_bits(tokenizer: Any, bits: int, choose: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """Return a `choose` among the tokens allowed next, so that the answer is a JSON list of 0s and 1s."""
-    zero, one, comma, close = (tokenizer(c, add_special_tokens=False)["input_ids"][-1] for c in "01,]")
-    left = [choices for n in range(bits) for choices in ([zero, one], [close if n == bits - 1 else comma])]
-
-    def allowed(logits: Tensor) -> Tensor:
-        masked = logits.new_full(logits.shape, float("-inf"))
-        ids = left.pop(0)
-        masked[:, ids] = logits[:, ids]
-        return choose(masked)
-
-    return allowed

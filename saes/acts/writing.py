@@ -115,7 +115,7 @@ def continuations(
 
     offset, chances, rows = Offset(), list[list[float]](), [tokens.expand(3, -1)]
     step = NextToken(model, changes(offset), offset=offset)
-    draw = sampled(act.temperature, make_generator(act.seed, "generation"), coupled=1)
+    draw = sampled(act.temperature, make_generator(act.seed, "generation"))
 
     def choose(logits: "Tensor") -> "Tensor":
         ids = draw(logits).to(logits.device)

@@ -68,7 +68,6 @@ class PairAgreement:
 
     accuracy: Interval[float]
     """Balanced accuracy, 0.5 at chance, with a 95 % interval."""
-    f1: float
     n: int
     """Number of words judged."""
 
@@ -267,9 +266,8 @@ def _agreements(
     for at in np.flatnonzero(judged & (silent.min(0) > 0)):
         way = int(accuracy[:, at].argmin())
         hit, n_yes, right, n_no = (int(part[way, at]) for part in (hits, yes, quiet, silent))
-        f1 = 2 * hit / (n_yes + hit + n_no - right) if hit else 0.0
         interval = balanced_accuracy((hit, right), (n_yes, n_no), generator=generator)
-        agreements[int(features[at])] = PairAgreement(interval, f1, n_yes + n_no)
+        agreements[int(features[at])] = PairAgreement(interval, n_yes + n_no)
     return agreements
 
 

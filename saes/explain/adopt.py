@@ -1,6 +1,5 @@
 """Features that take over written labels: a copy of a features folder in which the labels that hold come first."""
 
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import replace
@@ -62,7 +61,7 @@ def replace_labels(
     draft = Draft.open(folder, kind="features", config=config, seed=source.seed, overwrite=overwrite)
     for name in [file for file in source.files if "/" in file]:  # the index of the text
         (draft.path / name).parent.mkdir(parents=True, exist_ok=True)
-        _link_or_copy(features.folder / name, draft.path / name)
+        shutil.copyfile(features.folder / name, draft.path / name)
     every = {**source.parents, **parents}
     return save_artefact(adopted, folder, draft=draft, parents=every, threads=source.threads)
 
@@ -70,9 +69,9 @@ def replace_labels(
 def _labels_that_hold(labels: Labels) -> dict[int, dict[str, Any]]:
     """Return the new columns of each feature whose written label is taken over."""
     written = labels.labels.query("select feature, label, label_source from t where label is not null").to_pylist()
-    scores: dict[int, LabelScore] = {row.feature: row for row in labels.scores.rows("name = 'detection'")}
+    scores: dict[int, LabelScore] = {row.feature: row for row in labels.scores.rows()}
     trials = labels.trials.query(
-        "select feature, count(*) as n from t where truth and feature = label_of and scorer = 'detection' group by 1"
+        "select feature, count(*) as n from t where truth and feature = label_of group by 1"
     ).to_pylist()
     firings = {row["feature"]: row["n"] for row in trials}
     null = np.array([score.null for score in scores.values() if score.null is not None])
@@ -88,12 +87,3 @@ def _labels_that_hold(labels: Labels) -> dict[int, dict[str, Any]]:
             new |= {"label_heldout": firings.get(row["feature"], 0)}
         taken[row["feature"]] = new
     return taken
-
-
-def _link_or_copy(source: Path, target: Path) -> None:
-    """Hard-link a file where the disk allows it, else copy it. A link is safe, as finished artefacts never change."""
-    target.unlink(missing_ok=True)
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)

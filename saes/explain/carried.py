@@ -85,8 +85,8 @@ def _labels(
         accuracy, low, high = map(float, score.accuracy)
         scores.append(
             LabelScore(
-                feature=feature, name="detection", accuracy=accuracy, low=low, high=high,
-                null=None if null is None else float(null.accuracy.estimate), f1=score.f1, n=score.n,
+                feature=feature, accuracy=accuracy, low=low, high=high,
+                null=None if null is None else float(null.accuracy.estimate), n=score.n,
             )
         )  # fmt: skip
     hold = [feature for feature in judged if pairs.agreements[feature].accuracy.estimate >= HOLDS]

@@ -1,12 +1,11 @@
 """Labels from Neuronpedia: its explanations export, as a labels artefact with the source and the scores given there.
 
-    labels = read_labels(workspace, "demo", Path("explanations.jsonl.gz"))
+    labels = read_labels(features, Path("explanations.jsonl.gz"))
 
-Formats, plain or gzipped: a JSON list of explanations (`/api/explanation/export`), the JSON of one feature or of
-several (`/api/feature`, with `explanations`), or one such object per line (the batches of its data sets). Fields read:
-`index`, `description`, `explanationModelName`, `typeName`, `layer`, `modelId`, and `scores` with `value`,
-`explanationScoreTypeName`, `explanationScoreModelName`. Text and scores are the source's. Other scorers measured these
-scores on other text, so they are shown next to ours and never averaged with them.
+Formats, plain or gzipped: a JSON list of explanations (`/api/explanation/export`), or one per line (the batches of its
+data sets). Fields read: `index`, `description`, `explanationModelName`, `typeName`, `layer`, `modelId`, and `scores`
+with `value`, `explanationScoreTypeName`, `explanationScoreModelName`. Text and scores are the source's. Other scorers
+measured these scores on other text, so they are shown next to ours and never averaged with them.
 """
 
 import gzip
@@ -17,7 +16,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from annotated_types import Interval
 
@@ -25,7 +24,6 @@ from interp.artifacts import Table, disk_errors, sha256_file
 from interp.errors import ConfigError, CorruptError, MissingError
 from interp.forms import from_json, matches
 from interp.names import parse_hook_point
-from interp.workspace import Workspace
 from saes.features.schema import Features
 from saes.features.written_labels import ContextJudgement, FeatureLabel, Imported, Labels, LabelScore, LabelsSettings
 
@@ -57,45 +55,37 @@ class ImportedExplanation:
     typeName: str | None = None
 
 
-def read_labels(workspace: Workspace, features: str, path: Path, *, model: str | None = None) -> Labels:
-    """Return the labels of an export of Neuronpedia, for the features of that name.
+def read_labels(features: Features, path: Path) -> Labels:
+    """Return the labels of an export of Neuronpedia, for some features.
 
-    Of several explanations of one feature the one with the best mean score is taken, else the first. `model` takes only
-    those by one explainer. Raises `MissingError` for no file, `CorruptError` with the line of malformed data,
-    `ConfigError` for an export of other features: another layer, or a number beyond the last feature.
+    Of several explanations of one feature the one with the best mean score is taken, else the first. Raises
+    `MissingError` for no file, `CorruptError` with the line of malformed data, `ConfigError` for an export of other
+    features: another layer, or a number beyond the last feature.
     """
-    made = workspace.open(Features, features)
-    n_features, hook_point = made.n_features, made.settings.hook_point
     labels: dict[int, FeatureLabel] = {}
-    n_read, sources, explainers = 0, set(), set()
+    n_read, sources, rule = 0, set(), features.labels_by_rule()
     for where, explanation in _explanations(path):
+        _check_place(where, explanation, features)
         row = _row(explanation)
         n_read += 1
-        _check_place(where, explanation, n_features, hook_point, features)
         sources.add(f"{explanation.modelId}/{explanation.layer}")
-        explainers.add(explanation.explanationModelName or "no model")
-        if model is not None and explanation.explanationModelName != model:
-            continue
         known = labels.get(row.feature)
         if known is None or _mean(row.given_scores) > _mean(known.given_scores):
-            labels[row.feature] = row
+            labels[row.feature] = replace(row, statistics_label=rule.get(row.feature, ""))
+    if not labels:
+        raise ConfigError(f"{path} holds no explanation; download it again")
     if len(sources) > 1:
         raise ConfigError(
             f"{path} holds explanations of several dictionaries: {', '.join(sorted(sources)[:5])}; import one"
         )
-    if not labels:
-        known_models = ", ".join(sorted(explainers)[:8]) or "none"
-        raise ConfigError(
-            f"{path} holds no explanation{f' by {model}' if model else ''}; explainers in it: {known_models}"
-        )
-    source = Imported(file=path.name, sha256=sha256_file(path), explainer=model, dictionary=sources.pop())
     explained = tuple(sorted(labels))
-    rows = _with_statistics(made, [labels[feature] for feature in explained])
+    source = Imported(file=path.name, sha256=sha256_file(path), dictionary=sources.pop())
+    settings = LabelsSettings(
+        features=features.name, features_hash=features.about.content_hash, explained=explained, source=source
+    )
     return Labels(
-        settings=LabelsSettings(
-            features=features, features_hash=made.about.content_hash, explained=explained, source=source
-        ),
-        labels=Table.of(FeatureLabel, rows),
+        settings=settings,
+        labels=Table.of(FeatureLabel, [labels[feature] for feature in explained]),
         scores=Table.of(LabelScore, []),
         trials=Table.of(ContextJudgement, []),
         n_read=n_read,
@@ -107,28 +97,23 @@ def _explanations(path: Path) -> Iterator[tuple[str, ImportedExplanation]]:
     if not path.is_file():
         raise MissingError(f"no file at {path}; download an explanations export of Neuronpedia")
     text = _text(path)
-    first = text.lstrip()[:1]
-    if not first:
-        raise CorruptError(f"{path} is empty; download it again")
+    if text.lstrip()[:1] == "[":
+        whole = _parsed(text, f"{path}")
+        entries = [(f"{path}, entry {at}", entry) for at, entry in enumerate(whole)]
+    else:
+        lines = ((f"{path}, line {number}", line) for number, line in enumerate(text.split("\n"), start=1))
+        entries = ((where, _parsed(line, where)) for where, line in lines if line.strip())
+    for where, entry in entries:
+        yield where, from_json(ImportedExplanation, entry, where, "foreign")
+
+
+def _parsed(text: str, where: str) -> Any:
+    """Return the JSON of a text, with `?` for half of a character, as where a label was cut."""
     try:
-        whole = json.loads(text)
-        yield from _unpacked(f"{path}", whole)
-        return
-    except json.JSONDecodeError as error:
-        if first == "[" or "\n" not in text.strip():
-            raise CorruptError(
-                f"{path} is not valid JSON: {error.msg} at line {error.lineno}; download it again"
-            ) from None
-    except RecursionError:
-        raise CorruptError(f"{path} is nested too deeply for an export of Neuronpedia") from None
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            try:
-                content = json.loads(line)
-            except (json.JSONDecodeError, RecursionError) as error:
-                why = getattr(error, "msg", "nested too deeply")
-                raise CorruptError(f"{path}, line {number} is not valid JSON: {why}; download it again") from None
-            yield from _unpacked(f"{path}, line {number}", content)
+        return json.loads(json.dumps(json.loads(text), ensure_ascii=False).encode("utf-8", "replace"))
+    except (json.JSONDecodeError, RecursionError) as error:
+        why = getattr(error, "msg", "nested too deeply")
+        raise CorruptError(f"{where} is not valid JSON: {why}; download it again") from None
 
 
 def _text(path: Path) -> str:
@@ -147,22 +132,6 @@ def _text(path: Path) -> str:
         raise CorruptError(f"{path} is not UTF-8 at byte {error.start:,}; an export of Neuronpedia is") from None
 
 
-def _unpacked(where: str, content: object) -> Iterator[tuple[str, ImportedExplanation]]:
-    """Yield the explanations of a list, of a feature that holds them, or the one explanation given."""
-    if isinstance(content, list):
-        for at, entry in enumerate(content):
-            yield from _unpacked(f"{where}, entry {at}", entry)
-    elif isinstance(content, dict) and isinstance(content.get("explanations"), list):
-        of = {name: content[name] for name in ("modelId", "layer", "index") if name in content}
-        for entry in content["explanations"]:
-            yield from _unpacked(where, of | entry if isinstance(entry, dict) else entry)
-    else:
-        whole = json.loads(
-            json.dumps(content, ensure_ascii=False).encode("utf-8", "replace")
-        )  # labels cut in a character
-        yield where, from_json(ImportedExplanation, whole, where, "foreign")
-
-
 def _row(explanation: ImportedExplanation) -> FeatureLabel:
     """Return an explanation as a label."""
     scorers = [(score.explanationScoreTypeName, score.explanationScoreModelName) for score in explanation.scores or ()]
@@ -177,25 +146,20 @@ def _row(explanation: ImportedExplanation) -> FeatureLabel:
     )
 
 
-def _check_place(where: str, explanation: ImportedExplanation, n_features: int, hook_point: str, features: str) -> None:
+def _check_place(where: str, explanation: ImportedExplanation, features: Features) -> None:
     """Raise `ConfigError` when an explanation cannot be of one of these features."""
+    n_features, hook_point = features.n_features, features.settings.hook_point
     if int(explanation.index) >= n_features:
         raise ConfigError(
-            f"{where}: feature {explanation.index} is beyond the {n_features:,} features of {features!r}; the export "
-            "is of another dictionary"
+            f"{where}: feature {explanation.index} is beyond the {n_features:,} features of {features.name!r}; the "
+            "export is of another dictionary"
         )
     layer, own_layer = re.match(r"[0-9]+", str(explanation.layer)), parse_hook_point(hook_point).layer
     if layer is not None and own_layer is not None and int(layer[0]) != own_layer:
         raise ConfigError(
-            f"{where}: the export is of layer {layer[0]} ({explanation.layer}), {features!r} of layer {own_layer} "
+            f"{where}: the export is of layer {layer[0]} ({explanation.layer}), {features.name!r} of layer {own_layer} "
             f"({hook_point}); choose the features of that layer"
         )
-
-
-def _with_statistics(features: Features, rows: list[FeatureLabel]) -> list[FeatureLabel]:
-    """Return the rows with the labels made by rule, for comparison."""
-    labels = features.labels_by_rule()
-    return [replace(row, statistics_label=labels.get(row.feature, "")) for row in rows]
 
 
 def _mean(scores: list[float]) -> float:

@@ -1,53 +1,32 @@
 """Labels of features by a language model, scored on held-out contexts, as an artefact.
 
 1. *explain*: the model reads contexts on which a feature fires and writes one phrase (Bills et al. 2023);
-2. *detect* and *fuzz*: given the phrase, the model says in which held-out contexts the feature fires, and in which
-   contexts the marked tokens are right (Paulo et al. 2024, arXiv 2410.13928);
-3. *null*: the same questions with another feature's phrase. Only the difference from this null counts, since a scorer
+2. *detect*: given the phrase, the model says on which marked tokens of other text the feature fires (Paulo et al. 2024,
+   arXiv 2410.13928);
+3. *null*: the same questions with another feature's phrase. Only the difference from this null counts, since a judge
    can be right because some texts are simply more likely to contain something.
 
-The requests are counted before anything is sent (`ExplanationRun.plan`). Simulation of activation values (Bills et al.)
-is left out, as it costs one request per token.
-
-Scores of labels: agreement of answers with the truth, by feature and over features.
+The requests are counted before anything is sent (`ExplanationRun.plan`).
 
 The score is balanced accuracy: the mean of the true positive rate and the true negative rate, with intervals. 1 is
 always right, 0.5 is chance. It does not depend on the proportion of positive trials: answering always yes, always no or
 at random scores 0.5. A question without a readable answer counts as a no, which scores 0.5 as well.
 """
 
-import threading
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
-from interp.artifacts import Table, partial_path
+from interp.artifacts import Table
 from interp.errors import ConfigError
-from interp.progress import Progress
 from interp.seeds import derive_seed
 from interp.statistics import Interval, balanced_accuracy, bootstrap_interval
-from saes.explain._contexts import HARD, RANDOM
-from saes.explain.asking import (
-    REPLIES,
-    UNKNOWN_LABEL,
-    Asker,
-    Budget,
-    Lines,
-    Provider,
-    ProviderRequest,
-    RequestPlan,
-    Transcript,
-    count,
-    read_lines,
-    reply_of,
-)
+from saes.explain.asking import Replies, RequestPlan, ask, plan_of, write_replies
 from saes.explain.cases import Case, ContextTrial, explanation_prompt, read_answers, read_explanation, scoring_prompt
-from saes.features.schema import STATISTICS
+from saes.explain.endpoint import Endpoint, EndpointReply, EndpointRequest
 from saes.features.written_labels import (
-    SCORES,
     ContextJudgement,
     ExplainConfig,
     FeatureLabel,
@@ -58,41 +37,25 @@ from saes.features.written_labels import (
     MeanScore,
     MeanScores,
     ReplyCounts,
-    ScoreName,
-    Scorer,
 )
 
 RESAMPLES = 4000
-
-
-class AnswerScore(NamedTuple):
-    """Balanced accuracy of one set of answers."""
-
-    accuracy: Interval[float]
-    """Balanced accuracy, 0 to 1, with a 95 % interval."""
-    f1: float
-    """Harmonic mean of precision and recall of the yes answers; 0 if none is right."""
-    n: int
-    """Number of trials."""
+RANDOM = "random"
+"""Group of a trial in which another feature peaks."""
+UNKNOWN_LABEL = "words that name a place, a person or a thing, right after a preposition or an article"
+"""Placeholder of average length for a label that is not written yet, when the tokens of prompts are counted."""
 
 
 def score_answers(
     truth: Sequence[bool] | np.ndarray, answers: Sequence[bool] | np.ndarray, *, generator: np.random.Generator
-) -> AnswerScore | None:
-    """Return the score of the answers; None unless there are positive and negative trials."""
+) -> Interval[float] | None:
+    """Return the balanced accuracy of answers, with a 95 % interval; None unless there are both kinds of trials."""
     yes, answered = np.array(truth, bool), np.array(answers, bool)
     n_yes, n_no = int(yes.sum()), int((~yes).sum())
     if not n_yes or not n_no:
         return None
     right = (int((answered & yes).sum()), int((~answered & ~yes).sum()))
-    interval = balanced_accuracy(right, (n_yes, n_no), generator=generator)
-    return AnswerScore(interval, f1_of_answers(yes, answered), len(yes))
-
-
-def f1_of_answers(truth: np.ndarray, answers: np.ndarray) -> float:
-    """Return F1 of answers, bool arrays `[n]`; 0 where none is right."""
-    right = int((answers & truth).sum())
-    return 2 * right / (int(truth.sum()) + int(answers.sum())) if right else 0.0
+    return balanced_accuracy(right, (n_yes, n_no), generator=generator)
 
 
 def mean_over_features(values: Sequence[float], *, generator: np.random.Generator) -> MeanScore | None:
@@ -101,6 +64,14 @@ def mean_over_features(values: Sequence[float], *, generator: np.random.Generato
         return None
     interval = bootstrap_interval(np.mean, np.array(values, np.float64), rng=generator, n_resamples=RESAMPLES)
     return MeanScore(Interval(*map(float, interval)), len(values))
+
+
+def mean_scores(scores: Sequence[LabelScore], *, generator: np.random.Generator) -> MeanScores | None:
+    """Return means over features with intervals: the score, its null, and the gain of the score over the null."""
+    pairs = [(score.accuracy, score.null) for score in scores if score.null is not None]
+    values = [score.accuracy for score in scores], [null for _, null in pairs], [acc - null for acc, null in pairs]
+    mean, null, gain = (mean_over_features(column, generator=generator) for column in values)
+    return None if mean is None else MeanScores(own=mean, null=null, gain=gain)
 
 
 def other_features(n: int, *, generator: np.random.Generator) -> list[int] | None:
@@ -113,132 +84,27 @@ def other_features(n: int, *, generator: np.random.Generator) -> list[int] | Non
     return partner.tolist()
 
 
-class Answered(NamedTuple):
-    """A trial with the scorer's answer."""
-
-    feature: int
-    scorer: Scorer
-    label_of: int
-    """The feature whose label was used: another one under the null."""
-    trial: ContextTrial
-    answer: bool | None
-    """True for yes, False for no; None when the reply could not be read."""
-
-
-def judgements(answered: Sequence[Answered]) -> list[ContextJudgement]:
-    """Return the rows of answers, from which every score can be recomputed."""
-    return [
-        ContextJudgement(
-            feature=answer.feature,
-            scorer=answer.scorer,
-            label_of=answer.label_of,
-            row=answer.trial.context.row,
-            group=answer.trial.context.group,
-            truth=answer.trial.truth,
-            answer=answer.answer,
-        )
-        for answer in answered
-    ]
-
-
-def score_labels(
-    cases: Sequence[Case],
-    labels: dict[int, str | None],
-    partner: dict[int, int],
-    answered: Sequence[Answered],
-    source: str,
-    *,
-    generator: np.random.Generator,
-) -> tuple[list[FeatureLabel], list[LabelScore]]:
-    """Return one label per case, and its scores, with `labels` and `partner` by feature."""
-    by_feature: dict[tuple[int, bool], list[Answered]] = {}
-    for answer in answered:
-        by_feature.setdefault((answer.feature, answer.label_of == answer.feature), []).append(answer)
-    rows, scores = [], []
-    for case in cases:
-        answers, null = by_feature.get((case.feature, True), []), by_feature.get((case.feature, False), [])
-        rows.append(
-            FeatureLabel(
-                feature=case.feature,
-                label=labels[case.feature],
-                label_source=source,
-                statistics_label=case.statistics_label,
-                null_feature=partner.get(case.feature),
-                unanswered=float(np.mean([a.answer is None for a in answers])) if answers else None,
-                shown_rows=[context.row for context in case.shown],
-                heldout_rows=sorted({t.context.row for request in case.detection for t in request if t.truth}),
-            )
-        )
-        for name in SCORES:
-            score, baseline = (_score(side, name, generator) for side in (answers, null))
-            if score:
-                accuracy, low, high = map(float, score.accuracy)
-                scores.append(
-                    LabelScore(
-                        feature=case.feature,
-                        name=name,
-                        accuracy=accuracy,
-                        low=low,
-                        high=high,
-                        null=baseline and float(baseline.accuracy.estimate),
-                        f1=score.f1,
-                        n=score.n,
-                    )
-                )
-    return rows, scores
-
-
-def mean_scores(scores: Sequence[LabelScore], *, generator: np.random.Generator) -> dict[ScoreName, MeanScores]:
-    """Return means over features with intervals: each score, its null, and the gain of the score over the null."""
-    means: dict[ScoreName, MeanScores] = {}
-    for name in SCORES:
-        named = [score for score in scores if score.name == name]
-        pairs = [(score.accuracy, score.null) for score in named if score.null is not None]
-        values = [acc.accuracy for acc in named], [null for _, null in pairs], [acc - null for acc, null in pairs]
-        mean, null, gain = (mean_over_features(column, generator=generator) for column in values)
-        if mean is not None:
-            means[name] = MeanScores(own=mean, null=null, gain=gain)
-    return means
-
-
-def _score(answered: Sequence[Answered], name: ScoreName, generator: np.random.Generator) -> AnswerScore | None:
-    """Return the score called `name`, one of `SCORES`, of some answers; None when it has no trials."""
-    scorer = "fuzzing" if name == "fuzzing" else "detection"
-    silent = HARD if name == "detection_hard" else (RANDOM,)
-    chosen = [
-        a for a in answered
-        if a.scorer == scorer and (scorer == "fuzzing" or a.trial.truth or a.trial.context.group in silent)
-    ]  # fmt: skip
-    return score_answers([a.trial.truth for a in chosen], [bool(a.answer) for a in chosen], generator=generator)
-
-
-SCORERS: tuple[Scorer, ...] = ("detection", "fuzzing")
-
-
 @dataclass(frozen=True)
 class Question:
     """One scoring request, with the trials that it asks about."""
 
-    case: Case
-    scorer: Scorer
+    feature: int
     label_of: int
-    """The feature whose label is in the prompt: the case's own, or another one for the null."""
+    """The feature whose label is in the prompt: its own, or another one for the null."""
     trials: list[ContextTrial]
-    request: ProviderRequest
+    request: EndpointRequest
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExplanationRun:
-    """One run of explanation and scoring: its cases, provider, settings, and replies of earlier runs."""
+    """One run of explanation and scoring: its cases, endpoint and settings."""
 
     cases: list[Case]
     skipped: dict[int, str]
     """Features without a case, and the reason."""
-    provider: Provider
+    endpoint: Endpoint
     config: ExplainConfig
     seed: int
-    known: Lines
-    """Replies of earlier runs."""
     features: str
     """Name of the features artefact."""
     features_hash: str
@@ -255,93 +121,82 @@ class ExplanationRun:
             features=self.features,
             features_hash=self.features_hash,
             explained=tuple(case.feature for case in self.cases),
-            source=LabelRequest(provider=self.provider.identity, config=self.config),
+            source=LabelRequest(endpoint=self.endpoint.where, model=self.endpoint.model, config=self.config),
         )
 
     @property
     def partner(self) -> dict[int, int]:
-        """Return for each feature the one whose label is its null; empty without a null, or for a single feature."""
+        """Return for each feature the one whose label is its null; empty for a single feature."""
         features = [case.feature for case in self.cases]
-        generator = np.random.default_rng(derive_seed(self.seed, "null labels"))
-        order = other_features(len(features), generator=generator) if self.config.null else None
+        order = other_features(len(features), generator=np.random.default_rng(derive_seed(self.seed, "null labels")))
         return {features[i]: features[j] for i, j in enumerate(order)} if order else {}
 
-    def plan(self) -> RequestPlan:
-        """Return the plan of requests still to be sent, with unwritten labels counted as phrases of average length."""
-        identity = self.provider.identity
+    def plan(self, known: Replies) -> RequestPlan:
+        """Return the plan of requests still to be sent, with unwritten labels counted as phrases of average length.
 
-        def known(request: ProviderRequest):
-            return reply_of(self.known.get(request.key(identity)))
-
-        wanted: list[tuple[str, ProviderRequest]] = []
+        `known` are the replies of an interrupted run.
+        """
+        requests = [self.explanation_request(case) for case in self.cases]
         labels: dict[int, str | None] = {}
-        for case in self.cases:
-            if self.config.label_from != "provider":
-                labels[case.feature] = case.statistics_label
-                continue
-            request = self.explanation_request(case)
-            wanted.append(("explanation", request))
-            reply = known(request)
+        for case, request in zip(self.cases, requests, strict=True):
+            reply = known.get(self.endpoint.key_of(request))
             # the feature number makes prompts with two unwritten labels differ; equal ones would be counted once
             labels[case.feature] = read_explanation(reply.text) if reply else f"{UNKNOWN_LABEL} {case.feature}"
-        wanted += [(question.scorer, question.request) for question in self.questions(labels)]
-        return count(self.provider, wanted, known)
+        requests += [question.request for question in self.questions(labels)]
+        return plan_of(self.endpoint, requests, known)
 
-    def explanation_request(self, case: Case) -> ProviderRequest:
+    def explanation_request(self, case: Case) -> EndpointRequest:
         """Return the request for the label of a case."""
-        return self._request(explanation_prompt(case.shown, case.maximum), start="Explanation:")
+        return EndpointRequest(explanation_prompt(case.shown), self.config.max_tokens)
 
     def questions(self, labels: dict[int, str | None]) -> list[Question]:
         """Return every scoring question, with each feature's own label and with its partner's.
 
         A feature without a label gets none. A partner with exactly the same label gives no null.
         """
-        partner = self.partner
-        questions = []
+        partner, questions = self.partner, []
         for case in self.cases:
             for label_of in (case.feature, partner.get(case.feature)):
                 text, label = labels[case.feature], None if label_of is None else labels[label_of]
                 if text is None or label is None or label_of is None or (label_of != case.feature and label == text):
                     continue
-                for scorer in SCORERS:
-                    for trials in case.requests(scorer):
-                        request = self._request(scoring_prompt(scorer, label, trials), start="[", bits=len(trials))
-                        questions.append(Question(case, scorer, label_of, trials, request))
+                for trials in case.requests:
+                    prompt = scoring_prompt(label, [trial.example for trial in trials])
+                    request = EndpointRequest(prompt, self.config.max_tokens)
+                    questions.append(Question(case.feature, label_of, trials, request))
         return questions
-
-    def _request(self, content: str, *, start: str, bits: int = 0) -> ProviderRequest:
-        request = ProviderRequest(content, self.config.max_tokens, self.config.temperature)
-        return replace(request, start=start, bits=bits) if self.provider.starts else request
-
-
-def known_replies(folder: Path, others: Iterable[Path] = ()) -> Lines:
-    """Return the replies of an unfinished run of `folder`, of the run that it replaces, and of other artefacts."""
-    return read_lines([*(path / REPLIES for path in others), folder / REPLIES, partial_path(folder) / REPLIES])
 
 
 def explain(
-    run: ExplanationRun, plan: RequestPlan, replies: Path, *, max_requests: int = 1000, progress: Progress | None = None
+    run: ExplanationRun, plan: RequestPlan, known: Replies, path: Path, progress: Callable[[int, int], None]
 ) -> Labels:
     """Ask for labels and score them.
 
-    Every reply is written to the file `replies` as it arrives, and is never asked for again. Raises `ResourceError`
-    when retries exhaust the budget of requests.
+    Every reply is written to the file `path` as it arrives, and is never asked for again: `known` are those of an
+    interrupted run. `progress` is called with the number of replies and that of all. Raises `ResourceError` when
+    retries exhaust the budget of requests.
     """
-    transcript = Transcript(replies, run.known)
-    budget = Budget(max_requests)
-    asker = Asker(run.provider, transcript, budget, _Counted(plan.total + plan.cached, budget, progress))
-    labels = _labels(run, asker)
-    answered = _answers(run.questions(labels), asker)
-    transcript.finish(asker.keys)
+    write_replies(path, known, known)  # without the line that a killed process left torn
+
+    def report() -> None:
+        progress(len(known), max(plan.requests + plan.cached, len(known)))
+
+    requests = [run.explanation_request(case) for case in run.cases]
+    written = ask(run.endpoint, requests, path, known, report)
+    labels = {case.feature: read_explanation(reply.text) for case, reply in zip(run.cases, written, strict=True)}
+    questions = run.questions(labels)
+    judged = ask(run.endpoint, [question.request for question in questions], path, known, report)
+    trials = [row for question, reply in zip(questions, judged, strict=True) for row in _judgements(question, reply)]
+    keys = dict.fromkeys(map(run.endpoint.key_of, [*requests, *(question.request for question in questions)]))
+    write_replies(path, known, keys)
     generator = np.random.default_rng(derive_seed(run.seed, "bootstrap"))
-    source = run.provider.model if run.config.label_from == "provider" else STATISTICS
-    rows, scores = score_labels(run.cases, labels, run.partner, answered, source, generator=generator)
-    answers = [reply for key in dict.fromkeys(asker.keys) if (reply := transcript.reply(key))]
+    rows, scores = _score_labels(run, labels, trials, generator)
+    answers = [known[key] for key in keys]
     return Labels(
         settings=run.settings,
         labels=Table.of(FeatureLabel, rows),
         scores=Table.of(LabelScore, scores),
-        trials=Table.of(ContextJudgement, judgements(answered)),
+        trials=Table.of(ContextJudgement, trials),
         means=mean_scores(scores, generator=generator),
         skipped=run.skipped,
         replies=ReplyCounts(
@@ -353,33 +208,46 @@ def explain(
     )
 
 
-class _Counted:
-    """Count of replies, reported to the caller; safe to call from threads."""
-
-    def __init__(self, total: int, budget: Budget, progress: Progress | None):
-        self._total, self._budget, self._progress = total, budget, progress
-        self._done, self._lock = 0, threading.Lock()
-
-    def __call__(self) -> None:
-        with self._lock:
-            self._done += 1
-            if self._progress is not None:
-                self._progress(self._done, max(self._total, self._done), {"sent": self._budget.sent})
+def _judgements(question: Question, reply: EndpointReply) -> list[ContextJudgement]:
+    """Return the rows of a reply, from which every score can be computed again."""
+    answers = read_answers(reply.text, len(question.trials)) or [None] * len(question.trials)
+    return [
+        ContextJudgement(
+            feature=question.feature, label_of=question.label_of, row=trial.example.row,
+            group=trial.example.group if trial.truth else RANDOM, truth=trial.truth, answer=answer,
+        )
+        for trial, answer in zip(question.trials, answers, strict=True)
+    ]  # fmt: skip
 
 
-def _labels(run: ExplanationRun, asker: Asker) -> dict[int, str | None]:
-    if run.config.label_from != "provider":
-        return {case.feature: case.statistics_label for case in run.cases}
-    replies = asker.ask([run.explanation_request(case) for case in run.cases])
-    return {case.feature: read_explanation(reply.text) for case, reply in zip(run.cases, replies, strict=True)}
-
-
-def _answers(questions: Sequence[Question], asker: Asker) -> list[Answered]:
-    answered = []
-    for question, reply in zip(questions, asker.ask([q.request for q in questions]), strict=True):
-        answers = read_answers(reply.text, len(question.trials)) or [None] * len(question.trials)
-        answered += [
-            Answered(question.case.feature, question.scorer, question.label_of, trial, answer)
-            for trial, answer in zip(question.trials, answers, strict=True)
-        ]
-    return answered
+def _score_labels(
+    run: ExplanationRun, labels: dict[int, str | None], trials: Sequence[ContextJudgement],
+    generator: np.random.Generator,
+) -> tuple[list[FeatureLabel], list[LabelScore]]:  # fmt: skip
+    """Return one label per case, and its score where it was judged."""
+    by_feature: dict[tuple[int, bool], list[ContextJudgement]] = {}
+    for trial in trials:
+        by_feature.setdefault((trial.feature, trial.label_of == trial.feature), []).append(trial)
+    rows, scores = [], []
+    for case in run.cases:
+        own, wrong = (by_feature.get((case.feature, side), []) for side in (True, False))
+        rows.append(
+            FeatureLabel(
+                feature=case.feature, label=labels[case.feature], label_source=run.endpoint.model,
+                statistics_label=case.statistics_label, null_feature=run.partner.get(case.feature),
+                unanswered=float(np.mean([trial.answer is None for trial in own])) if own else None,
+                shown_rows=[example.row for example in case.shown],
+                heldout_rows=sorted({t.example.row for request in case.requests for t in request if t.truth}),
+            )
+        )  # fmt: skip
+        score, baseline = (
+            score_answers([t.truth for t in side], [bool(t.answer) for t in side], generator=generator)
+            for side in (own, wrong)
+        )
+        if score is not None:
+            accuracy, low, high = map(float, score)
+            null = None if baseline is None else float(baseline.estimate)
+            scores.append(
+                LabelScore(feature=case.feature, accuracy=accuracy, low=low, high=high, null=null, n=len(own))
+            )
+    return rows, scores

@@ -150,7 +150,7 @@ def _explained(written: Sequence[Labels], text: str, forms: Sequence[str]) -> di
     best: dict[int, Named] = {}
     for labels in written:
         rows = labels.labels.rows("label is not null and contains(lower(label), lower(?))", text.strip())
-        scores = {score.feature: score for score in labels.scores.rows("name = 'detection'")} if rows else {}
+        scores = {score.feature: score for score in labels.scores.rows()} if rows else {}
         for row in rows:
             score = scores.get(row.feature)
             judged = (score and score.accuracy, score and score.null)
@@ -170,7 +170,7 @@ def by_phrase(
     """
     judged = {(row["feature"], row["label"]): row["score"] for row in readings.filter(readings["written"]).to_pylist()}
     for made in written:
-        scores = {score.feature: score.accuracy for score in made.scores.rows("name = 'detection'")}
+        scores = {score.feature: score.accuracy for score in made.scores.rows()}
         judged |= {(row.feature, row.label): scores.get(row.feature) for row in made.labels.rows("label is not null")}
     near = _label_vectors(tuple(label for label in judged if label[1])) if judged else None
     best: dict[int, Alike] = {}

@@ -5,25 +5,13 @@
 """
 
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 from urllib.parse import quote
 
 from interp.artifacts import Artefact, Table
-from interp.errors import ConfigError, UnknownNameError
+from interp.errors import ConfigError
 from interp.results import Record
 from interp.statistics import Interval
-from saes.features.schema import STATISTICS
-
-LabelFrom = Literal["provider", "token-statistics"]
-Scorer = Literal["detection", "fuzzing"]
-ScoreName = Literal["detection", "detection_hard", "fuzzing"]
-SCORES: dict[ScoreName, str] = {
-    "detection": "detection",
-    "detection_hard": "detection, look-alikes",
-    "fuzzing": "fuzzing",
-}
-"""Scores of a label, with their titles: balanced accuracies, 0.5 at chance, 1 without error."""
-
 
 HOLDS = 0.75
 """Balanced accuracy on held-out text from which a label holds; chance is 0.5."""
@@ -33,40 +21,30 @@ HOLDS = 0.75
 class ExplainConfig:
     """Everything that determines a prompt. Two runs with the same settings ask the same questions."""
 
-    label_from: LabelFrom = "provider"
-    """`provider`: a language model reads contexts and writes the label. `token-statistics`: the label in the features
-    folder is scored. It was made from all strong firings, so the held-out contexts are among its evidence."""
     shown: int = 10
     """Contexts shown to the explainer: half of them the strongest, the rest from all quarters of activation."""
     heldout: int = 12
     """Held-out contexts on which the feature fires; the scores are measured on them."""
     per_request: int = 5
     """Contexts judged in one request; 1 is the easiest for a small model."""
-    null: bool = True
-    """Also score every feature with another feature's label: the null, a score with a wrong label."""
-    temperature: float = 0.0
-    """Sampling temperature; 0 takes the most likely token each time."""
     max_tokens: int = 300
     """Largest number of tokens in one reply. A model that reasons aloud needs thousands."""
 
     def __post_init__(self) -> None:
-        if self.label_from not in ("provider", "token-statistics"):
-            raise UnknownNameError("source of labels", self.label_from, ["provider", "token-statistics"])
         for name, low, high in (("shown", 2, 100), ("heldout", 4, 200), ("per_request", 1, 50)):
             if not low <= getattr(self, name) <= high:
                 raise ConfigError(f"{name} must lie between {low} and {high}, got {getattr(self, name)}")
-        if not 0 <= self.temperature <= 2:
-            raise ConfigError(f"temperature must lie between 0 and 2, got {self.temperature}")
         if self.max_tokens < 16:
             raise ConfigError(f"max_tokens must be at least 16, got {self.max_tokens}: a reply would not fit")
 
 
 @dataclass(frozen=True, kw_only=True)
 class LabelRequest:
-    """Labels that a language model wrote, or judged."""
+    """Labels that a language model wrote and judged."""
 
-    provider: dict[str, str]
-    """Facts about the provider that determine a reply: `endpoint` and `model`, or `local` and `weight_hash`."""
+    endpoint: str
+    """Its address. Never a key."""
+    model: str
     config: ExplainConfig
 
 
@@ -76,8 +54,6 @@ class Imported:
 
     file: str
     sha256: str
-    explainer: str | None
-    """Explanations by this model were taken; None for those of all."""
     dictionary: str
     """The dictionary at Neuronpedia, `model/layer`."""
 
@@ -118,7 +94,7 @@ class FeatureLabel:
     label: str | None
     """None where the reply could not be read: such a feature has no scores."""
     label_source: str
-    """Who wrote it: the model, or `token statistics`."""
+    """Who wrote it."""
     statistics_label: str
     """The label made by rule, for comparison."""
     null_feature: int | None = None
@@ -136,10 +112,10 @@ class FeatureLabel:
 
 @dataclass(frozen=True, kw_only=True)
 class LabelScore:
-    """One score of the label of one feature: balanced accuracy on held-out contexts."""
+    """Score of the label of one feature, *detection*: balanced accuracy of telling held-out contexts on which it fires
+    from random ones, by the label."""
 
     feature: int
-    name: ScoreName
     accuracy: float
     """0.5 at chance, 1 always right."""
     low: float
@@ -147,7 +123,6 @@ class LabelScore:
     """Ends of its 95 % interval, both rates from Jeffreys' posterior."""
     null: float | None
     """The same with another feature's label; None where no other label was judged."""
-    f1: float
     n: int
     """Number of contexts judged."""
 
@@ -157,13 +132,12 @@ class ContextJudgement:
     """One context that was judged, in the order asked."""
 
     feature: int
-    scorer: Scorer
     label_of: int
     """The feature whose label was in the prompt: another one under the null."""
     row: int
     """Row of the recording at the middle of the context."""
     group: str
-    """`top`, `q4` ... `q1` where the feature fires; `random`, `same token`, `neighbour` where it does not."""
+    """`top`, `q4` ... `q1` where the feature fires; `random` where it does not."""
     truth: bool
     answer: bool | None
     """None where the reply could not be read."""
@@ -182,7 +156,7 @@ class MeanScore(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class MeanScores:
-    """One score over the features: of their labels, of other features' labels, and the difference."""
+    """The score over the features: of their labels, of other features' labels, and the difference."""
 
     own: MeanScore
     null: MeanScore | None
@@ -209,11 +183,11 @@ class Labels(Artefact, kind="labels", title="Written labels", made_by="explain")
     labels: Table[FeatureLabel]
     """Rows by feature."""
     scores: Table[LabelScore]
-    """Rows by feature and name, where there were trials."""
+    """Rows by feature, where there were trials."""
     trials: Table[ContextJudgement]
     """All judgements; every score can be computed again from them."""
-    means: dict[ScoreName, MeanScores] = field(default_factory=dict)
-    """Means over features by score."""
+    means: MeanScores | None = None
+    """Means over features; None where nothing was scored."""
     skipped: dict[int, str] = field(default_factory=dict)
     """Features that could not be explained, and the reason."""
     replies: ReplyCounts | None = None
@@ -230,7 +204,7 @@ class Labels(Artefact, kind="labels", title="Written labels", made_by="explain")
     def judge(self) -> str:
         """The model that was asked; empty for imported labels."""
         source = self.settings.source
-        return (source.provider.get("model") or source.provider["local"]) if isinstance(source, LabelRequest) else ""
+        return source.model if isinstance(source, LabelRequest) else ""
 
     @property
     def label_source(self) -> str:
@@ -240,7 +214,7 @@ class Labels(Artefact, kind="labels", title="Written labels", made_by="explain")
             return f"neuronpedia {source.dictionary}"
         if isinstance(source, CarriedLabels):
             return f"{source.features}, carried by the words on which both fire"
-        return self.judge if source.config.label_from == "provider" else STATISTICS
+        return source.model
 
     @property
     def n_features(self) -> int:
@@ -260,8 +234,7 @@ class Labels(Artefact, kind="labels", title="Written labels", made_by="explain")
     @property
     def n_holding(self) -> int:
         """Number of labels that hold: accuracy of detection of at least `HOLDS`."""
-        sql = "select count(*) as n from t where name = 'detection' and accuracy >= ?"
-        return self.scores.query(sql, HOLDS)["n"][0].as_py()
+        return self.scores.query("select count(*) as n from t where accuracy >= ?", HOLDS)["n"][0].as_py()
 
     @property
     def unanswered(self) -> float:
@@ -283,7 +256,7 @@ class Labels(Artefact, kind="labels", title="Written labels", made_by="explain")
             return f"{self.n_holding:,} of {self.n_features:,} labels carried from {source.features} hold; {nulls}"
         if self.n_read is None:
             of = f"{self.n_labelled} of {self.n_features} features of {self.settings.features}"
-            gain = self.means["detection"].gain if "detection" in self.means else None
+            gain = None if self.means is None else self.means.gain
             better = f"; a label raises the accuracy of detection by {gain.mean.estimate:.2f}" if gain else ""
             return f"{of} labelled by {self.label_source}{better}"
         more = f", chosen of {self.n_read:,} explanations" if self.n_read > self.n_labelled else ""
@@ -291,7 +264,7 @@ class Labels(Artefact, kind="labels", title="Written labels", made_by="explain")
         return f"{self.n_labelled:,} labels of {self.label_source}{more}; {scored}"
 
     def details(self) -> list[str]:
-        """Return one line per score: of the label, of another feature's label (the null), and the gain."""
+        """Return the score of the labels, of other features' labels (the null), and the gain; what was not read."""
         if isinstance(self.settings.source, Imported):
             return []
         source = self.settings.source
@@ -299,8 +272,8 @@ class Labels(Artefact, kind="labels", title="Written labels", made_by="explain")
         if isinstance(source, CarriedLabels):
             lines = [f"of those that hold, {source.n_wide:,} are of more than one word's forms"]
             lines += [f"null, {name}: {hold:,} of {n:,} hold" for name, (hold, n) in source.nulls.items()]
-        for name, scores in self.means.items():
-            line = f"{SCORES[name]}: {scores.own:.2f}, {scores.own.n} features"
+        if (scores := self.means) is not None:
+            line = f"detection: {scores.own:.2f}, {scores.own.n} features"
             if scores.null is not None and scores.gain is not None:
                 line += f"; with another feature's label {scores.null.mean.estimate:.2f}, gain {scores.gain:+.2f}"
             lines.append(line)
@@ -311,8 +284,8 @@ class Labels(Artefact, kind="labels", title="Written labels", made_by="explain")
         return lines or ["nothing could be scored"]
 
     def facts(self) -> list[tuple[str, str]]:
-        """Return the mean of each score, with its null."""
-        return [
-            (SCORES[name], f"{scores.own:.2f}" + (f", null {scores.null.mean.estimate:.2f}" if scores.null else ""))
-            for name, scores in self.means.items()
-        ]
+        """Return the mean score, with its null."""
+        if self.means is None:
+            return []
+        null = f", null {self.means.null.mean.estimate:.2f}" if self.means.null else ""
+        return [("detection", f"{self.means.own:.2f}{null}")]

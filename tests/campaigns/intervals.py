@@ -87,7 +87,7 @@ def answers(n_yes: int, n_no: int, rate: float) -> Any:
     def covers(rng: Rng) -> bool:
         right = rng.random(len(truth)) < rate
         found = score_answers(truth.tolist(), (right == truth).tolist(), generator=rng)
-        return found is not None and bool(holds(found.accuracy, rate))
+        return found is not None and bool(holds(found, rate))
 
     return each(covers)
 

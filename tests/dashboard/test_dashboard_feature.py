@@ -114,7 +114,7 @@ def test_an_imported_label_shows_its_source_and_score(own, tmp_path):
     scores = [{"value": 0.875, "explanationScoreTypeName": "eleuther_fuzz", "explanationScoreModelName": "judge"}]
     given = {"modelId": "m", "layer": "9-res", "index": "20", "description": "rivers <i>", "scores": scores}
     path.write_text(json.dumps(given | {"explanationModelName": "gpt-4o"}))
-    save_artefact(read_labels(own, "demo", path), own.path("labels", "np"))
+    save_artefact(read_labels(own.open(Features, "demo"), path), own.path("labels", "np"))
     shown = text_of(detail(own, "demo", 20, "light"))
     assert "rivers <i>" in shown
     assert "neuronpedia: gpt-4o" in shown

@@ -29,7 +29,7 @@ from dashboard.sources import current
 from interp.artifacts import Draft, save_artefact, write_json
 from interp.errors import ConfigError, ResourceError, UnknownNameError
 from interp.workspace import Workspace, move_to_trash, trashed
-from saes.explain.providers import ENDPOINT, ENDPOINT_MODEL
+from saes.explain.endpoint import ENDPOINT, ENDPOINT_MODEL
 from saes.features.case import ProofWords
 from saes.features.proof import Proof, ProofSettings
 from saes.features.schema import Features
@@ -264,12 +264,12 @@ def test_one_click_asks_the_chosen_endpoint_for_labels(served, workspace, monkey
     """Without an endpoint in the environment there is no button; with one, for a feature and for a list."""
     monkeypatch.delenv(ENDPOINT, raising=False)
     demo = workspace.open(Features, "demo")
-    assert ask_for(workspace, demo, [1], "a") is None
+    assert ask_for(demo, [1], "a") is None
     assert ask_for_list(workspace, "demo") is None
     monkeypatch.setenv(ENDPOINT, "http://localhost:9/v1")
     monkeypatch.setenv(ENDPOINT_MODEL, "my-model")
-    assert "Ask my-model for a label" in text_of(ask_for(workspace, demo, [1], "a"))
-    assert "excerpts of the recorded text to http://localhost:9/v1" in str(ask_for(workspace, demo, [1], "a"))
+    assert "Ask my-model for a label" in text_of(ask_for(demo, [1], "a"))
+    assert "excerpts of the recorded text to http://localhost:9/v1" in str(ask_for(demo, [1], "a"))
     listed = unlabelled(workspace, "demo", 3)
     rows = [one(workspace, "demo", index).row for index in listed]
     assert all(row.label_kind == "none" for row in rows)

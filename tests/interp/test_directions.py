@@ -133,7 +133,7 @@ def test_progress_counts_every_pass_and_names_the_arm(planted):
     assert f"damage at {POINT}: {n} of {n}" in names
     assert f"effect at {POINT}: {n} of {n}" in names
     assert any(re.fullmatch(rf"random directions at {POINT}: \d+ of \d+", name) for name in names)
-    assert f"judging on the other half: {1 + QUICK.nulls[1]} of {1 + QUICK.nulls[1]}" in names
+    assert f"judging on the other half: {1 + QUICK.n_judging} of {1 + QUICK.n_judging}" in names
     stopped = True
     with pytest.raises(KeyboardInterrupt):
         choose_steering(*asked, config=config, progress=progress)

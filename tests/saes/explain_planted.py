@@ -1,7 +1,4 @@
-"""A workspace with planted features: feature `i` fires on three characters, some of which try to break a prompt.
-
-The last one fires on its characters at even positions only, which nobody can say who looks at tokens.
-"""
+"""A workspace with planted features: feature `i` fires on three characters, some of which try to break a prompt."""
 
 from pathlib import Path
 
@@ -21,7 +18,6 @@ MODEL = "small:mlp-2l"
 D, BOS = 64, 256
 ALPHABET = [10, *range(33, 93), *map(ord, "|{}")]
 TRIGGERS = ['<>"', "\n|[", "]\\{", "ABC", "DEF", "GHI", "JKL", "MNO"]
-EVEN_ONLY, EVEN_CHARACTERS = len(TRIGGERS), "PQR"
 CONTEXT, WINDOW = 40, 8
 
 
@@ -36,10 +32,8 @@ def planted_workspace(root: Path, *, n_contexts: int = 150) -> Workspace:
     tokens[::CONTEXT], document[::CONTEXT] = BOS, -1
     strength = 2 + 2 * torch.rand(n, generator=generator)
     acts = torch.zeros(n, D)
-    for feature, characters in enumerate([*TRIGGERS, EVEN_CHARACTERS]):
+    for feature, characters in enumerate(TRIGGERS):
         fires = torch.isin(tokens, torch.tensor([ord(c) for c in characters])) & (document >= 0)
-        if feature == EVEN_ONLY:
-            fires &= torch.arange(n) % 2 == 0
         acts[fires, feature] = strength[fires]
     folder = workspace.path("recording", "planted")
     hashed = weight_hash(model)

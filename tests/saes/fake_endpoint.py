@@ -73,9 +73,7 @@ def excerpts(prompt: str) -> list[str]:
 
 def marked(prompt: str) -> list[list[str]]:
     """The marked stretches of every excerpt."""
-    opening, closing = re.search(r"marked (\S+)like this(\S+?)[;.]", prompt).groups()
-    pattern = re.escape(opening) + "(.*?)" + re.escape(closing)
-    return [re.findall(pattern, text, flags=re.DOTALL) for text in excerpts(prompt)]
+    return [re.findall("⟪(.*?)⟫", text, flags=re.DOTALL) for text in excerpts(prompt)]
 
 
 def perfect(prompt: str) -> str:
@@ -85,9 +83,7 @@ def perfect(prompt: str) -> str:
         return f"They share characters.\nExplanation: characters {' '.join(str(ord(c)) for c in sorted(found))}"
     label = json.loads(re.search(r'fires on: (".*")$', prompt, flags=re.MULTILINE).group(1))
     known = {chr(int(number)) for number in label.split()[1:]}
-    if "JSON list" in prompt and "marks are right" not in prompt:
-        return json.dumps([int(bool(known & set(text))) for text in excerpts(prompt)])
-    return json.dumps([int(bool(s) and set("".join(s)) <= known) for s in marked(prompt)])
+    return json.dumps([int(set("".join(stretches)) <= known) for stretches in marked(prompt)])
 
 
 def coin(prompt: str) -> str:

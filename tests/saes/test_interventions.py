@@ -206,8 +206,8 @@ def test_a_cached_pass_gives_the_logits_of_the_whole_text(name):
         torch.testing.assert_close(step(tokens[:, :n]), model(tokens[:, :n])[:, -1].float(), atol=1e-4, rtol=1e-4)
 
 
-def test_equal_distributions_give_equal_tokens_in_coupled_rows():
-    draw = sampled(1.0, torch.Generator().manual_seed(0), coupled=1)
+def test_equal_distributions_give_equal_tokens():
+    draw = sampled(1.0, torch.Generator().manual_seed(0))
     logits = torch.randn(1, 50, generator=torch.Generator().manual_seed(1)).expand(3, -1)
     found = torch.stack([draw(logits) for _ in range(20)])
     assert (found == found[:, :1]).all()

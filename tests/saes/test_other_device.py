@@ -20,7 +20,6 @@ from saes.evaluation.matching import match_features
 from saes.evaluation.probing import ProbingConfig, planted_tasks, probe
 from saes.evaluation.scores import AbsorptionConfig
 from saes.evaluation.synthetic import HOOK_POINT, SyntheticConfig, SyntheticData, measure_recovery, write_synthetic
-from saes.explain._contexts import window_maxima
 from saes.features._firings import Encoded, collect_together
 from saes.features.sources import NeuronBasis
 from saes.kinds.base import SAEMetadata, TopK, Weights
@@ -132,11 +131,6 @@ def test_statistics_of_neurons_whose_model_is_elsewhere(tmp_path):
         assert there.decoder_directions.device == DEVICE
         found = collect_together([Encoded(there, HOOK)], recording, window=3, n_top=4, seed=0)[0]
     assert_equal((numbers(here.totals._asdict()), numbers(found.totals._asdict())))
-
-
-def test_contexts_for_explanations(data, recording):
-    rows, present = np.arange(50, 90), np.ones((40, 5), bool)
-    assert_equal(both(lambda s: window_maxima(s, recording, HOOK_POINT, rows, present, [1, 5]), kinds(data)["topk"]))
 
 
 def test_comparison_with_baselines_and_truth(data, recording):

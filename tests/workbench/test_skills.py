@@ -85,7 +85,7 @@ def folder(tmp_path_factory, text_documents):
 @pytest.mark.parametrize("name", [name for name in skills() if name != FIRST])
 def test_the_commands_of_a_skill_run(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(folder)
-    monkeypatch.setattr("interp.directions.samples.SAMPLE_TOKENS", 3)
+    monkeypatch.setattr("interp.directions._samples.SAMPLE_TOKENS", 3)
     before = set(map(Workspace("workspace").key, Workspace("workspace").artifacts()))
     for words in commands(name):
         assert main(words) == 0, words

@@ -1,5 +1,6 @@
 """`workbench direction MODEL`: a direction from examples, words, a trait, a feature or a file, ready to steer with."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -17,12 +18,18 @@ if TYPE_CHECKING:
     from interp.directions.examples import ContrastPairs
     from interp.directions.making import Made
     from interp.directions.named import NamedDirection
-    from interp.directions.samples import Judge
     from interp.directions.study import DirectionGeometry
-    from saes.explain.asking import Provider
+    from saes.explain.endpoint import Endpoint
     from saes.kinds.base import SAE
 
 HEADING = Heading.FEATURES
+WRITTEN_TOKENS = 40
+"""Longest passage that is written for an opening."""
+_WRITE = """\
+Go on with a text in one sentence of at most fifteen words, as somebody who is very {trait} would. Reply with the \
+words that follow and nothing else.
+
+The text begins: {start}"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,10 +68,6 @@ class MakeDirection(
     writer: Literal["model", "endpoint"] = "model"
     """Writer of the examples of a trait: the model, or the endpoint $WORKBENCH_ENDPOINT with its model
     $WORKBENCH_ENDPOINT_MODEL (48 requests)."""
-    judge: str | None = None
-    """A yes-or-no question, such as "Does it praise something?". The endpoint of $WORKBENCH_ENDPOINT answers it about
-    samples of the chosen cell, of the unsteered model and of nine random directions, one request each. It receives
-    prompts and samples; by setting the variable you agree."""
     feature: FeatureName | None = None
     """A feature of an SAE in the workspace: NAME:NUMBER."""
     vector: Path | None = None
@@ -97,8 +100,6 @@ class MakeDirection(
             raise ConfigError("a trait needs its opposite: --trait cheerful --instead sad")
         if self.writer == "endpoint" and self.trait is None:
             raise ConfigError("only the examples of a trait are written: add --trait and --instead")
-        if self.judge is not None and not self.interventions:
-            raise ConfigError("a judge reads steered text; leave --judge or --no-interventions out")
         if self.texts and len(self.texts) != 2:
             raise ConfigError(f"--texts takes two sources, got {len(self.texts)}: texts to go towards, and away from")
 
@@ -114,7 +115,6 @@ class MakeDirection(
 
         concepts = find_concepts(self.lists)
         examples, file = self._examples_of_files(), self._of_file()  # errors before the model loads
-        judge = self._judge(run)
         model, config = run.model(self.model), settings_of(self, DirectionConfig)
         made: Made | None = None
         if file is not None:
@@ -122,7 +122,7 @@ class MakeDirection(
         elif self.feature is not None:
             direction = self._of_feature(run, self.feature)
         else:
-            made = self._made(run, model, config, examples, judge)
+            made = self._made(run, model, config, examples)
             direction = made.direction
         lens = run.jacobian_lens(run.weight_hash(self.model))
         with run.progress("direction", "steps") as progress:
@@ -134,7 +134,6 @@ class MakeDirection(
                 model_name=self.model,
                 lens=lens,
                 made=made,
-                judge=judge,
                 progress=progress,
             )
 
@@ -149,31 +148,12 @@ class MakeDirection(
             examples = examples_of_texts(*self.texts)
         return examples, None if self.nuisance is None else read_examples(self.nuisance, chat=self.chat)
 
-    def _provider(self, run: AnalysisRun) -> "Provider":
-        """Open the chosen endpoint."""
-        from saes.explain.providers import open_provider, required_endpoint
-
-        where, model = required_endpoint()
-        return open_provider(where, model, device=run.device)
-
-    def _judge(self, run: AnalysisRun) -> "Judge | None":
-        """Return the judge, after a trivial question to see that it answers."""
-        if self.judge is None:
-            return None
-        from interp.directions.samples import Judge
-        from saes.explain.asking import answers_of, check_answers
-
-        provider = self._provider(run)
-        check_answers(provider)
-        return Judge(self.judge, provider.model, answers_of(provider, self.judge))
-
     def _made(
         self,
         run: AnalysisRun,
         model: HookedModel,
         config: DirectionConfig,
         examples: "tuple[ContrastPairs | None, ContrastPairs | None]",
-        judge: "Judge | None",
     ) -> "Made":
         """Make the direction, with its layer and strength."""
         from interp.directions.examples import examples_of_trait
@@ -183,9 +163,9 @@ class MakeDirection(
         if source is None and self.trait is not None:
             writer = None
             if self.writer == "endpoint":
-                from saes.explain.asking import written_by
+                from saes.explain.endpoint import chosen_endpoint
 
-                writer = written_by(self._provider(run))
+                writer = written_by(chosen_endpoint())
             source = examples_of_trait(model, self.trait, str(self.instead), writer=writer)
         source = source or TwoLists(towards=self.towards, away=self.away)
         default = f"{self.towards[0]} from {self.away[0]}" if self.towards and self.away else self.trait or ""
@@ -193,7 +173,7 @@ class MakeDirection(
             return make_direction(
                 model, source, config, name=self.name or default, variant=self.method,
                 hook_points=(self.at,) if self.at else (), dictionary=self._dictionary(run), nuisance=examples[1],
-                judge=judge, progress=progress,
+                progress=progress,
             )  # fmt: skip
 
     def _dictionary(self, run: AnalysisRun) -> "SAE | None":
@@ -230,3 +210,21 @@ class MakeDirection(
         vector = unit_vector(sae.decoder_directions[int(number)])
         source = f"feature {number} of the SAE {name}" + (f", labelled {label!r}" if label else "")
         return NamedDirection(name=self.name or f"{name} {number}", source=source, hook_point=at, vector=vector)
+
+
+def written_by(endpoint: "Endpoint") -> Callable[[str, Sequence[str]], list[str]]:
+    """Return a function that writes what follows some openings, as somebody with a trait."""
+    from saes.explain.endpoint import EndpointRequest
+
+    def write(trait: str, starts: Sequence[str]) -> list[str]:
+        requests = [EndpointRequest(_WRITE.format(trait=trait, start=start), WRITTEN_TOKENS) for start in starts]
+        replies = [endpoint.complete(request) for request in requests]
+        return [_continuation(reply.text, start) for reply, start in zip(replies, starts, strict=True)]
+
+    return write
+
+
+def _continuation(reply: str, start: str) -> str:
+    """Return the first line of a reply without quotes and without the opening, after a space."""
+    first = next((line for line in reply.splitlines() if line.strip()), "")
+    return " " + first.strip(' "').removeprefix(start).strip(" .")
