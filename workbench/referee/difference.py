@@ -11,11 +11,10 @@ does.
 
 from pathlib import Path
 
-import numpy as np
 import torch
 
-from interp.changes.measured import Transplant
-from interp.changes.transplant import log_prob_of_answers, transplants
+from interp.changes.comparison import Change
+from interp.changes.transplant import Direction, log_prob_of_answers, transplants
 from interp.errors import ConfigError, UnknownNameError
 from interp.models.hooked import HookedModel
 from interp.models.identity import plain_parameters
@@ -111,27 +110,24 @@ def answer(folder: Path, case: RefereeCase) -> Answer:
     part, prompts, answers = _details(case)
     base, tuned = load_small(folder / "base"), load_small(folder / "tuned")
     others = [load_small(path) for path in sorted(folder.glob("continuation-*"))]
-    found = transplants(
-        base, tuned, log_prob_of_answers(prompts, answers), continuations=others, heads="none", name="answers"
-    )
-    if not found.differ:
-        why = f"the models differ by {found.tuned - found.base:.3g} nats, continuations by up to {found.gap_bound:.3g}"
-        return Answer(outcome="not supported", value=abs(found.tuned - found.base), null=found.gap_bound, why=why)
-    return judged(found[part])
+    found = transplants(base, tuned, log_prob_of_answers(prompts, answers), continuations=others, name="answers")
+    if not (gap := found.gap).differ:
+        why = f"the models differ by {gap.tuned - gap.base:.3g} nats, continuations by up to {gap.bound:.3g}"
+        return Answer(outcome="not supported", value=abs(gap.tuned - gap.base), null=gap.bound, why=why)
+    return judged(found.of(part))
 
 
-def judged(part: Transplant) -> Answer:
+def judged(part: dict[Direction, Change]) -> Answer:
     """Return the verdict on a part from its transplants: found in both directions, in one, or in none."""
-    directions = part.carried_found + part.removed_found
-    outcome = ("not supported", "undecided", "supported")[directions]
+    carried, removed = part["carried"], part["removed"]
+    outcome = ("not supported", "undecided", "supported")[carried.found + removed.found]
     why = (
-        f"{part.name} carries {part.carried.estimate:.2f} (null up to {part.carried_bound:.2f}) and removes "
-        f"{part.removed.estimate:.2f} (null up to {part.removed_bound:.2f}) of the difference"
+        f"{carried.name} carries {carried.value:.2f} (null up to {carried.bound:.2f}) and removes "
+        f"{removed.value:.2f} (null up to {removed.bound:.2f}) of the difference"
     )
     return Answer(
-        outcome=outcome, value=min(part.carried.estimate, part.removed.estimate),
-        null=float(np.fmax(part.carried_bound, part.removed_bound)), why=why,
-    )  # fmt: skip
+        outcome=outcome, value=min(carried.value, removed.value), null=max(carried.bound, removed.bound), why=why
+    )
 
 
 def _details(case: RefereeCase) -> tuple[str, torch.Tensor, torch.Tensor]:
