@@ -31,7 +31,7 @@ VERBS = [
     ["features", "--set", "set"],
     ["search", "fox"],
     ["evaluate", "one", "--contexts", "8"],
-    ["compare", "saes", "one", "two", "--match", "--no-baselines"],
+    ["compare", "saes", "one", "two", "--match"],
     ["atlas", "sae:one", "--n-neighbors", "5"],
     ["heads", MODEL],
     ["prove", "one", "--feature", "FEATURE", *QUICK],
