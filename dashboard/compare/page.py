@@ -1,4 +1,4 @@
-"""*Compare*: features of two dictionaries that fire on the same words, and two features side by side.
+"""*Compare*: dictionaries at one L0, features of two that fire on the same words, and two features side by side.
 
 The two names are fields of a form, so the address says what is compared. Stored tables are drawn at once; a callback
 adds cosine and activations, which need the weights. *Counterparts* shows features of two dictionaries, of any models,
@@ -29,7 +29,7 @@ from dashboard.components.frame import (
     verdict,
 )
 from dashboard.components.frame import explain as explain_error
-from dashboard.components.pages import Page, compare_href, feature_href, first_step
+from dashboard.components.pages import Page, compare_href, feature_href, first_step, runs_href
 from dashboard.components.tokens import token_bars, token_strip
 from dashboard.data import features
 from dashboard.data.feature_names import bare_name, proposals
@@ -41,6 +41,7 @@ from interp.errors import WorkbenchError, as_typed
 from interp.models.short_name import short_name
 from interp.workspace import Workspace
 from saes.evaluation.counterparts import ALIKE, APART, ONE_WORD, SAME, Counterparts
+from saes.evaluation.sae_comparison import SAEComparison
 from saes.features.schema import MOST_TELLING, Features
 
 N_EXAMPLES, N_TOKENS = 6, 8
@@ -72,7 +73,7 @@ def layout(context: PageSources, a: str = "", b: str = "", pairs: str = "", **_:
     if len(chosen) < 2:
         made = view.newest(workspace, pairs)
         both = None if made is None else attempt(lambda: counterparts_panel(workspace, made))
-        return page("Compare", form, both, lead=PAGE.shows)
+        return page("Compare", form, _dictionaries(workspace), both, lead=PAGE.shows)
     return page(
         "Compare",
         dcc.Store(id="compare-state", data=[feature.name for feature in chosen]),
@@ -112,6 +113,19 @@ def _form(known: list[str], a: str, b: str) -> html.Form:
         action="/compare", method="get", className="wb-panel wb-compare-form",
         **attrs({"aria-label": "Two features to compare"}),
     )  # fmt: skip
+
+
+def _dictionaries(workspace: Workspace) -> html.Section:
+    """Return the newest comparison of dictionaries, beside its baselines."""
+    made = next(iter(workspace.values(SAEComparison)), None)
+    if made is None:
+        return panel("Dictionaries at one L0", quiet_link("Compare SAEs", runs_href("compare saes")))
+
+    def body() -> list[Part]:
+        shared = [html.P(f"{visible(pair, 80)}: {overlap}.") for pair, overlap in made.shared.items()]
+        return [records_table(made.to_records()), *shared]
+
+    return guarded("Dictionaries at one L0", body, note=f"cut: reduced to L0 {made.l0:.1f}; comparison {made.name}")
 
 
 def _linked(feature: NamedFeature, text: str) -> dcc.Link | str:
@@ -290,7 +304,7 @@ PAGE = Page(
     about="Features of two dictionaries",
     layout=layout,
     register=register,
-    shows="Features of two dictionaries that fire on the same words, or two features you choose, beside their nulls.",
+    shows="Dictionaries, features of two of them that fire on the same words, or two features, beside their nulls.",
     command="workbench demo --no-serve",
     fill=first_step,
 )

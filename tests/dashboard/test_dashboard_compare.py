@@ -115,24 +115,6 @@ def test_pairs_with_a_random_dictionary_stay_within_the_null(place):
     assert all(("No more alike" in found.verdict) == (p > 0.05) for found, p in zip(pairs, small, strict=True))
 
 
-@pytest.mark.parametrize(
-    ("value", "p", "closer", "expected"),
-    [
-        (0.23, 0.01, 0.81, "Somewhat alike, not one feature: cosine 0.23; random pairs reach 0.10, and 81% of "
-         "features have as near a neighbour."),
-        (0.23, 0.01, 0.02, "Nearer than 98% of nearest neighbours: cosine 0.23; random pairs reach 0.10."),
-        (0.05, 0.4, 1.0, "No more alike than random pairs: cosine 0.05; random pairs reach 0.10."),
-        (-0.4, 0.01, 1.0, "They point apart: cosine -0.40; random pairs reach 0.10."),
-    ],
-)  # fmt: skip
-def test_the_verdict_follows_both_nulls(place, value, p, closer, expected):
-    measures = [
-        measure.Measure("cosine of the directions they write", value, 0.1, p, measure.RANDOM_PAIRS),
-        measure.Measure(measure.CLOSER, closer, None, None, ""),
-    ]
-    assert measure.verdict(_data.named(place, "one:1"), _data.named(place, "random:2"), measures) == expected
-
-
 def test_a_chat_along_a_feature_adds_what_it_writes(place, live):
     client = unguarded(place, live)
     with client.application.app_context():
@@ -189,6 +171,12 @@ def test_the_page_shows_both_features_and_their_measures(place):
         text = text_of([page.show_stored(names), page.show_measured(names)])
     assert "cosine of the directions they write" in text
     assert "Strongest" in text
+
+
+def test_without_names_the_dictionaries_stand_beside_their_baselines(place):
+    text = shown(place)
+    for part in ("permuted", "untrained", "one, random: 0.0% of features have a partner"):
+        assert part in text
 
 
 def test_a_name_that_is_not_there_is_answered_with_the_nearest(place):

