@@ -173,7 +173,7 @@ for change in comparison.found("weights"):
 # %% [markdown]
 # ## The transplant
 #
-# Changes of weights and of the stream are correlation. Now each part of the tuned model alone is put into the base: how much of the
+# Changes of weights and of the residual stream are correlation. Now each part of the tuned model alone is put into the base: how much of the
 # behaviour comes along? And each part of the base into the tuned model: how much is lost? The null is random changes as large in the same
 # part. Taking out says less than putting in: a random change as large in that MLP also destroys much of what was learned, but none makes it.
 
@@ -299,7 +299,7 @@ assert all(
 )
 others = comparison.changes.rows("question = 'carried' and name != 'L1.mlp'")
 print(
-    f"All {len(everything)} components moved; by more than four continuations of the base did only {' and '.join(sorted(weights))}. The stream "
+    f"All {len(everything)} components moved; by more than four continuations of the base did only {' and '.join(sorted(weights))}. The residual stream "
     f"changes from layer 1 on: at the end by {digits['L2'].value:.0%} of its variance on text with digits (continuations {digits['L2'].null:.1%}), by "
     f"{letters['L2'].value:.0%} on letters.\n"
     f"That the MLP matters, the transplant shows: alone in the base it brings {carried[0].value:.0%} of the behaviour along, a random change as large "

@@ -54,7 +54,7 @@ def changes_figure(changes: Sequence[Change], colours: Theme, *, height: int = 3
 
 
 def _places(rows: Sequence[Change]) -> list[str]:
-    """Return the places of the model in its order, `embed` first."""
+    """Return the sites of the model in its order, `embed` first."""
     layers = sorted({int(row.place[1:]) for row in rows if row.place[1:].isdecimal()})
     known = {row.place for row in rows}
     ends = [place for place in ("unembed", "other") if place in known]

@@ -56,7 +56,7 @@ class WeightComponent:
 
     @property
     def place(self) -> str:
-        """Where in the model it is: `embed`, `L0` and so on, `unembed` or `other`."""
+        """Site in the model: `embed`, `L0` and so on, `unembed` or `other`."""
         if self.layer is not None:
             return f"L{self.layer}"
         ends = {"embed": "embed", "pos_embed": "embed", "other": "other"}
@@ -64,7 +64,7 @@ class WeightComponent:
 
     @property
     def part(self) -> str:
-        """The part that is transplanted with it: its place, of a layer `L0.attn` or `L0.mlp` by what reads it."""
+        """The part that is transplanted with it: its site, of a layer `L0.attn` or `L0.mlp` by what reads it."""
         if self.layer is None:
             return self.place
         return f"{self.place}.mlp" if self.kind.startswith("mlp") or self.kind == "ln2" else f"{self.place}.attn"

@@ -124,7 +124,7 @@ class Written:
 
 @dataclass(frozen=True, kw_only=True)
 class Said:
-    """What both models predict and write on a text that the tuned one was not trained on."""
+    """Predictions and continuations of both models on a text that the tuned one was not trained on."""
 
     text: str
     n_tokens: int
