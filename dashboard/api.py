@@ -205,9 +205,9 @@ def circuit(workspace: Workspace, name: str) -> dict[str, object]:
 
 
 def compare(workspace: Workspace, a: str, b: str) -> dict[str, object]:
-    """Compare two features or neurons, every number with its null.
+    """Compare two features, such as `demo:540` and `demo:12`, every number with its null.
 
-    Names: `demo:540` (a feature), `neurons:blocks.9.mlp.hook_post:12`. In `measures`, `null` is the level that 95 % of
+    In `measures`, `null` is the level that 95 % of
     the null stay below in magnitude, or the value expected by chance; `p` is the fraction of the null that reaches the
     value, and `of` says which null. `missing` says what was not measured and why. A pair found by a search is not
     random: judge its cosine by the share of latents whose nearest neighbour is at least as close. Dictionaries, layers

@@ -15,8 +15,8 @@
 #
 # Two checkpoints of one small model of ours, and the answer is known: the tuned one was trained on like its base, which moves every
 # weight a little, and was also taught eight facts by the MLP of layer 1 alone. We look at the weights, at the residual stream, at the
-# heads, at the features of a crosscoder, and prove it by transplanting parts from one model into the other. Beside every number stands
-# what the same measure says of models that differ in nothing: four more continuations of the base.
+# features of a crosscoder, and prove it by transplanting parts from one model into the other. Beside every number stands what the same
+# measure says of models that differ in nothing: four more continuations of the base.
 
 # %%
 import os
@@ -145,8 +145,8 @@ with torch.no_grad():
 # %% [markdown]
 # ## Everything at once
 #
-# On text with many digits the change should show, on text without them it should not. (`workbench compare models BASE TUNED` prints the same
-# for checkpoints on disk.)
+# On text with many digits the change should show, on text without them it should not. One finding per question, the furthest above its
+# null first. (`workbench compare models BASE TUNED` prints the same for checkpoints on disk.)
 
 # %%
 draw = torch.Generator().manual_seed(9)
@@ -157,58 +157,32 @@ comparison = what_changed(
 print(comparison)
 
 # %% [markdown]
-# ## Weights
+# ## Where in the model
 #
-# Every matrix moved, as it does when training goes on. Coloured is what moved by more than four continuations did (5 % over all
-# matrices together): two.
+# All of it by layer, in multiples of what the null explains (5 % over all rows of one question together). Every matrix moved, as it does
+# when training goes on; by more than four continuations did two, both in layer 1. The residual stream jumps there and stays. The same
+# jump is small where no digit is seen, but it is there: the MLP was free to move on letters too.
 
 # %%
-plot(comparison.weights)
-
-# %% [markdown]
-# Is the change of low rank? The participation ratio of its squared singular values counts directions. A random change of that shape is
-# one number to compare with, the continuations another: training on is itself of lower rank than chance.
+plot(comparison)
 
 # %%
-for name in comparison.weights.changed:
-    change = comparison.weights[name]
-    print(
-        f"{name}: |change| {change.change:.2f} of |W|, in {change.rank:.1f} directions (random {change.random_rank:.1f}, continuations {change.null_rank:.1f})"
-    )
-
-# %% [markdown]
-# ## Representations
-#
-# Nothing before layer 1, a jump there, and it stays. The same jump is small where no digit is seen, but it is there: the MLP was free to
-# move on letters too. CKA says that it is the *shape* that changed on digits.
-
-# %%
-plot(comparison.representations)
-
-# %% [markdown]
-# ## Heads
-#
-# Heads of layer 2 attend elsewhere. Did they change? Both models' heads on the residual stream of the *base* say no: what they read changed.
-
-# %%
-heads = comparison.heads
-print("attend elsewhere:", heads.names("pattern"))
-print("by their own weights:", heads.names("own_pattern"), "write something else:", heads.names("own_output"))
-largest = max(heads.names("pattern"), key=lambda name: heads.value["pattern"].estimate[int(name[1]), int(name[3])])
-place = int(largest[1]), int(largest[3])
-print(
-    f"{largest}: {heads.value['pattern'].estimate[place]:.3f} of its attention elsewhere; on the base's stream {heads.value['own_pattern'].estimate[place]:.3f} (continuations {heads.measures['own_pattern'].null[place]:.3f})"
-)
+for change in comparison.found("weights"):
+    print(f"{change.name}: |change| {change.value:.2f} of |W|, continuations {change.null:.2f}")
 
 # %% [markdown]
 # ## The transplant
 #
-# So far all of it is correlation. Now each part of the tuned model alone is put into the base: how much of the behaviour comes along?
-# And each part of the base into the tuned model: how much is lost? The marks are random changes as large at the same hook point. Taking out
-# says less than putting in: a random change as large in that MLP also destroys much of what was learned, but none makes it.
+# Changes of weights and of the residual stream are correlation. Now each part of the tuned model alone is put into the base: how much of the
+# behaviour comes along? And each part of the base into the tuned model: how much is lost? The null is random changes as large in the same
+# part. Taking out says less than putting in: a random change as large in that MLP also destroys much of what was learned, but none makes it.
 
 # %%
-plot(comparison.transplants)
+for change in comparison.changes.rows("question in ('carried', 'removed')"):
+    print(
+        f"{change.question} {change.name:8} {change.value:+.2f} [{change.low:+.2f}, {change.high:+.2f}] of the behaviour"
+        + (f", random changes {change.null:+.2f}" if change.null == change.null else "")
+    )
 
 # %% [markdown]
 # ## Features
@@ -306,28 +280,30 @@ figure.update_yaxes(title_text="cosine of the two decoders")
 # ## The answer
 
 # %%
-weights, proof = comparison.weights, comparison.transplants
-digits, letters = comparison.representations["digits"], comparison.representations["letters"]
+everything = comparison.changes.rows("question = 'weights'")
+weights, carried = {change.name for change in comparison.found("weights")}, comparison.found("carried")
+digits, letters = (
+    {change.name: change for change in comparison.changes.rows("question = 'stream' and text = ?", text)} for text in texts
+)
 kept = np.median([float(latents.cosine[i]) for i in on_letters])
 turned = np.median([float(latents.cosine[i]) for i in on_digits])
 single = [i for i in on_digits if of_one_digit(fires[i]) > 0.6 and float(latents.relative_norm[i]) > 0.7]
-assert set(weights.changed) == {"L1.mlp.in", "L1.mlp.out"} and min(c.change for c in weights.changes) > 0
-assert digits.changed == ["L1", "L2"] and digits["L2"].change.low > 3 * letters["L2"].change.high
-assert heads.names("pattern") and not heads.names("own_pattern") and not heads.names("own_output")
-assert (
-    proof.carried == ["L1.mlp"] and proof["L1.mlp"].carried.estimate > 0.9 and abs(proof["L1.mlp"].carried_random) < 0.1
-)
+assert weights == {"L1.mlp.in", "L1.mlp.out"} and min(change.value for change in everything) > 0
+assert [name for name, change in digits.items() if change.found] == ["L1", "L2"]
+assert digits["L2"].low > 3 * letters["L2"].high
+assert [change.name for change in carried] == ["L1.mlp"] and carried[0].value > 0.9 and abs(carried[0].null) < 0.1
 assert kept > 0.9 and turned < 0.5 and len(single) >= 3
 assert max(of_one_digit(null_fires[i]) for i in null_live) < 0.3
 assert all(
     float(null_latents.cosine[i]) > 0.9 and abs(float(null_latents.relative_norm[i]) - 0.5) < 0.1 for i in null_live
 )
+others = comparison.changes.rows("question = 'carried' and name != 'L1.mlp'")
 print(
-    f"All {len(weights.changes)} components moved; by more than four continuations of the base did only {' and '.join(sorted(weights.changed))}. The stream "
-    f"changes from layer 1 on: at the end by {digits['L2'].change.estimate:.0%} of its variance on text with digits (continuations {digits['L2'].null:.1%}), by "
-    f"{letters['L2'].change.estimate:.0%} on letters. {len(heads.names('pattern'))} heads attend elsewhere, none by its own weights.\n"
-    f"That the MLP matters, the transplant shows: alone in the base it brings {proof['L1.mlp'].carried.estimate:.0%} of the behaviour along, a random change as large "
-    f"{proof['L1.mlp'].carried_random:+.0%}, any other part {max(t.carried.estimate for t in proof.transplants if t.name != 'L1.mlp'):.0%} at most.\n"
+    f"All {len(everything)} components moved; by more than four continuations of the base did only {' and '.join(sorted(weights))}. The residual stream "
+    f"changes from layer 1 on: at the end by {digits['L2'].value:.0%} of its variance on text with digits (continuations {digits['L2'].null:.1%}), by "
+    f"{letters['L2'].value:.0%} on letters.\n"
+    f"That the MLP matters, the transplant shows: alone in the base it brings {carried[0].value:.0%} of the behaviour along, a random change as large "
+    f"{carried[0].null:+.0%}, any other part {max(change.value for change in others):.0%} at most.\n"
     f"The crosscoder says what was learned: latents of letters mean the same in both (median cosine {kept:.2f}), those of digits do not ({turned:.2f}); {len(single)} "
     "fire mostly on one digit each and write mostly into the tuned model; without the facts no latent tells two digits apart. The base knew that something was a digit; the tuned model knows which."
 )

@@ -149,13 +149,7 @@ CASES = {
     "certificate": Case(
         lambda: interp.examine(model(), quick=True), "part name verdict did expected came means"),
     "circle test": Case(lambda: interp.circle_test(cloud(40), n_draws=99), "shape reason circular linear ..."),
-    "what changed": Case(changed, "question text name value null above_null", figure=True),
-    "weight changes": Case(lambda: changed().weights, "name kind layer change ...", figure=True),
-    "representation changes": Case(
-        lambda: changed().representations["text"], "name change low high cka cka_low cka_high null ..."),
-    "head changes": Case(lambda: changed().heads, "head layer measure value low high null null_high above_null"),
-    "transplants": Case(lambda: changed().transplants, "name level changed carried ...", figure=True),
-    "words for a change": Case(lambda: changed().words, "question name value null above_null words"),
+    "what changed": Case(changed, "question text name place value low high null bound found words", figure=True),
     "grokking": Case(
         lambda: studies.describe_grokking(
             list(studies.train_modular(GROK)), GROK), "epoch seed train_loss test_loss ...", figure=True),
@@ -267,8 +261,6 @@ def test_plot_of_a_value_without_a_figure_names_what_has_one():
 def test_plot_takes_several_results_where_these_are_drawn_together():
     assert plot([ablations()]).data
     assert plot(compositions(), via="k").data
-    changes = changed().representations
-    assert [line.name for line in plot({"a": changes["text"], "b": changes["text"]}).data][::2] == ["a", "b"]
 
 
 def test_plot_shows_the_kind_that_is_asked_for_and_refuses_others():

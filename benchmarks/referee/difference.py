@@ -15,7 +15,8 @@ import torch
 
 from benchmarks.referee.cases import Answer, Control, Details
 from benchmarks.referee.small_models import shuffled
-from interp.changes.transplant import log_prob_of_answers, transplants
+from interp.changes.comparison import Change
+from interp.changes.transplant import Direction, log_prob_of_answers, transplants
 from interp.models.hooked import HookedModel
 from interp.models.identity import plain_parameters
 from interp.models.small import SmallConfig, build_small, load_small, save_small
@@ -104,17 +105,19 @@ def answer(folder: Path, details: Details) -> Answer:
     prompts, answers = torch.tensor(details["prompts"]), torch.tensor(details["answers"])
     base, tuned = load_small(folder / "base"), load_small(folder / "tuned")
     others = [load_small(path) for path in sorted(folder.glob("continuation-*"))]
-    found = transplants(
-        base, tuned, log_prob_of_answers(prompts, answers), continuations=others, heads="none", name="answers"
-    )
-    if not found.differ:
-        why = f"the models differ by {found.tuned - found.base:.3g} nats, continuations by up to {found.gap_bound:.3g}"
+    found = transplants(base, tuned, log_prob_of_answers(prompts, answers), continuations=others, name="answers")
+    if not (gap := found.gap).differ:
+        why = f"the models differ by {gap.tuned - gap.base:.3g} nats, continuations by up to {gap.bound:.3g}"
         return Answer(outcome="not supported", why=why)
-    part = found[details["part"]]
-    directions = part.carried_found + part.removed_found
-    outcome = ("not supported", "undecided", "supported")[directions]
+    return judged(found.of(details["part"]))
+
+
+def judged(part: dict[Direction, Change]) -> Answer:
+    """Return the verdict on a part from its transplants: found in both directions, in one, or in none."""
+    carried, removed = part["carried"], part["removed"]
+    outcome = ("not supported", "undecided", "supported")[carried.found + removed.found]
     why = (
-        f"{part.name} carries {part.carried.estimate:.2f} (null up to {part.carried_bound:.2f}) and removes "
-        f"{part.removed.estimate:.2f} (null up to {part.removed_bound:.2f}) of the difference"
+        f"{carried.name} carries {carried.value:.2f} (null up to {carried.bound:.2f}) and removes "
+        f"{removed.value:.2f} (null up to {removed.bound:.2f}) of the difference"
     )
     return Answer(outcome=outcome, why=why)

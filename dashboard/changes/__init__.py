@@ -1,4 +1,4 @@
 """The page `/changes`: two models compared.
 
-- `page`  changes of weights, residual stream and heads; words for a fine-tune; a crosscoder's latents
+- `page`  what fine-tuning changed, as a list beside its nulls; a crosscoder's latents
 """

@@ -1,47 +1,37 @@
-"""*Changes*: two models compared: words for a fine-tune, changes of weights and heads, or a crosscoder's latents.
+"""*Changes*: two models compared: a list of what fine-tuning changed, or a crosscoder's latents.
 
-A comparison of checkpoints (fine-tuning effects) shows every number with its null, and the causal evidence: parts of
-one model transplanted into the other. A crosscoder reads both models at once; its latents are shared or of one model.
+A comparison of checkpoints shows every finding beside its null, among them the causal evidence: parts of one model
+transplanted into the other. A crosscoder reads both models at once; its latents are shared or of one model.
 """
-
-from collections.abc import Sequence
 
 from dash import Dash, dcc, html
 
-from dashboard.components.evidence import as_table, number, records_table
+from dashboard.components.evidence import number, records_table
 from dashboard.components.frame import Part, attempt, fold, graph, guarded, page, panel, quiet_link, stat, verdict
 from dashboard.components.pages import (
     Page,
     artefact_menu,
     changes_href,
-    feature_href,
     menu_choices,
     register_parts,
     run_button,
     runs_href,
 )
-from dashboard.components.tokens import token_text
-from dashboard.figures.changes import latents_histogram, stream_figure, transplant_figure, weights_figure
+from dashboard.figures.changes import changes_figure, latents_histogram
 from dashboard.figures.theme import Theme, theme, visible
 from dashboard.sources import PageSources, current, open_artefact
 from interp.artifacts import Artefact, as_json, kinds_of
-from interp.changes.comparison import ChangedWords, ModelComparison, Use, Written
+from interp.changes.comparison import QUESTIONS, ModelComparison, Said
 from interp.changes.tunes import BASE, TuneName
 from interp.models.short_name import short_name
-from interp.nulls import BEYOND, WITHIN
+from interp.nulls import BEYOND
 from interp.workspace import Workspace
 from saes.evaluation.latent_comparison import LatentComparison
 
 HEIGHT = 380
 LISTED = 40
-"""Matrices in the table: every cell costs the browser time in every update of the page, and a model has hundreds."""
-_MEASURES = {
-    "own_pattern": "attention pattern, by its own weights on the same input",
-    "own_output": "output, by its own weights on the same input",
-    "pattern": "attention pattern",
-    "previous_token": "previous-token score",
-    "induction": "induction score",
-}
+"""Rows in the table: every cell costs the browser time in every update of the page, and a model has hundreds."""
+_COLUMNS = {"base": "base", "tuned": "tuned", "steered": "base, steered", "null": "base, null steered"}
 _OTHERS = {"shared": "in both", "between": "between", "rare": "rarely active"}
 
 
@@ -65,11 +55,17 @@ def register(app: Dash) -> None:
 
 
 def _verdict(comparison: Artefact) -> html.Div:
-    """Return the headline; behind it, a sentence for each question to a fine-tune, or the test of a latent."""
+    """Return the headline; behind it the null, and the behaviour of both models or the test of a latent."""
     if isinstance(comparison, ModelComparison):
-        sentences = [f"Null: {visible(comparison.weights.null, 200)}"]
-        sentences += [visible(sentence, 600) for sentence in comparison.sentences()]
-        body: Part = html.Ul([html.Li(f"{line[:1].upper()}{line[1:]}.") for line in sentences], className="wb-said")
+        said = comparison.said
+        lens = "the base's Jacobian lens" if said.lens else "the logit lens"
+        sentences = (
+            f"Null of weights, residual stream and behaviour: {comparison.null}",
+            "Null of words and predictions: the base with the same change written elsewhere",
+            f"Words are read on {said.n_tokens:,} tokens of {said.text}, through {lens}",
+            f"Behaviour: {comparison.gap}",
+        )
+        body: Part = html.Ul([html.Li(f"{visible(line, 600)}.") for line in sentences], className="wb-said")
     else:
         body = html.P("A latent that decodes into one model only is specific to it, if latent scaling confirms it.")
     return verdict(f"{comparison.headline()}.", body)
@@ -82,76 +78,69 @@ def show_comparison(state: dict[str, str], scheme: str | None) -> list[Part]:
         return _latents_of_models(comparison, colours)
     assert isinstance(comparison, ModelComparison)
     return [
-        *word_panels(comparison),
-        html.Div(
-            [
-                guarded("Weights", lambda: _weights(comparison, colours),
-                        note=f"norm of the change over the norm of the matrix; grey: {WITHIN}"),
-                guarded("Residual stream", lambda: _stream(comparison, colours),
-                        note=f"relative change; filled: {BEYOND}, corrected for all layers; whiskers: 95 % over "
-                        "contexts"),
-            ],
-            className="wb-two wb-even",
-        ),
-        html.Div(
-            [
-                guarded("Transplanted parts", lambda: _transplants(comparison, colours)),
-                guarded("Heads", lambda: _heads(comparison), note=f"changes {BEYOND}, corrected for all heads"),
-            ],
-            className="wb-two wb-even",
-        ),
+        guarded("Findings", lambda: _findings(comparison),
+                note="the furthest above its null first; times: multiples of the null's bound; beyond: rows above it"),
+        guarded("Where in the model", lambda: _by_layer(comparison, colours),
+                note=f"the largest change of each layer; filled: {BEYOND}, dotted: the null's upper bound"),
+        guarded("Texts", lambda: _texts(comparison.said), note="what both models write and predict"),
     ]  # fmt: skip
 
 
-def _weights(comparison: ModelComparison, colours: Theme) -> list[Part]:
-    rows = comparison.weights.changes
-    n_layers = len({row.layer for row in rows})
-    figure = weights_figure(rows, colours, height=max(HEIGHT, 120 + 22 * (2 + n_layers)))
-    keys = ("name", "change", "null_high", "rank", "random_rank", "above_null")
-    shown = sorted(rows, key=lambda row: (row.above_null, row.change), reverse=True)[:LISTED]
-    return [
-        graph("changes-weights", figure=figure, label="Relative change of every matrix, by layer"),
-        html.P(f"The {len(shown)} that changed most, of {len(rows)}.", className="wb-note"),
-        as_table(as_json([{key: getattr(row, key) for key in keys} for row in shown])),
-    ]
-
-
-def _stream(comparison: ModelComparison, colours: Theme) -> list[Part]:
-    rows = [
-        {"text": text, "name": row.name, **row.change.columns("change", "low", "high"), "null_high": row.null_high,
-         "cka": row.cka.estimate, "above_null": row.above_null}
-        for text, representation in comparison.representations.items() for row in representation.layers
-    ]  # fmt: skip
-    figure = stream_figure(comparison.representations, colours, height=HEIGHT)
-    label = "Relative change of the residual stream by layer"
-    return [graph("changes-stream", figure=figure, label=label, height=HEIGHT), as_table(as_json(rows))]
-
-
-def _transplants(comparison: ModelComparison, colours: Theme) -> list[Part]:
-    proof = comparison.transplants
-    rows = [
-        {"name": row.name} | row.carried.columns("carried") | {"carried_bound": row.carried_bound}
-        | row.removed.columns("removed") | {"removed_bound": row.removed_bound}
-        for row in proof.transplants if row.changed
-    ]  # fmt: skip
-    note = f"{visible(proof.behaviour, 80)}: {number(proof.base)} before, {number(proof.tuned)} after; marks: random "
-    note += "changes of equal norm in the same part; whiskers: 95 % over prompts"
-    figure = transplant_figure(proof.transplants, colours)
-    return [html.P(note, className="wb-note"),
-            graph("changes-transplants", figure=figure, label="Fraction of the behaviour carried by each part"),
-            as_table(as_json(rows))]  # fmt: skip
-
-
-def _heads(comparison: ModelComparison) -> list[Part]:
-    rows = sorted(comparison.heads.shown(), key=lambda row: [*_MEASURES].index(row["measure"]))
-    if not rows:
-        return [html.P(f"No head changed {BEYOND}.", className="wb-none")]
+def _findings(comparison: ModelComparison) -> list[Part]:
+    """Return the list, and folded every row beyond its null."""
+    listed = [{key: visible(value, 80) for key, value in answer.record().items()} for answer in comparison.answers()]
+    rows = [row for question in QUESTIONS for row in comparison.found(question)]
     shown = [
-        {"head": row["head"], "measure": _MEASURES[row["measure"]]}
-        | {key: row[key] for key in ("value", "low", "high", "null_high")}
-        for row in rows
+        {"what": QUESTIONS[row.question][0], "text": visible(row.text, 40), "where": visible(row.name, 40),
+         "words": visible(" ".join(row.words), 120), "value": row.value, "low": row.low, "high": row.high,
+         "null": row.null, "null up to": row.bound}
+        for row in sorted(rows, key=lambda row: -row.times)[:LISTED]
+    ]  # fmt: skip
+    more = [records_table(as_json(shown), limit=LISTED)] if shown else [html.P(f"Nothing is {BEYOND}.")]
+    return [records_table(as_json(listed)), fold(f"{len(shown)} of {len(rows)} rows {BEYOND}", *more)]
+
+
+def _by_layer(comparison: ModelComparison, colours: Theme) -> list[Part]:
+    figure = changes_figure(comparison.changes.rows(), colours, height=HEIGHT)
+    label = "Changes of every layer, in multiples of their nulls"
+    return [graph("changes-layers", figure=figure, label=label, height=HEIGHT)]
+
+
+def _texts(said: Said) -> list[Part]:
+    return [
+        fold("What each writes", *_written(said)),
+        fold("Predictions that changed most", *_turns(said)),
     ]
-    return [records_table(as_json(shown), limit=40)]
+
+
+def _written(said: Said) -> list[Part]:
+    names = {key: name for key, name in _COLUMNS.items() if said.steered_at or key in ("base", "tuned")}
+    rows = [html.Tr([html.Th(column, scope="col") for column in ("prompt", *names.values())])]
+    for sample in said.written:
+        texts = [visible(sample.prompt, 80) or "no prompt", *(visible(getattr(sample, key), 300) for key in names)]
+        rows.append(html.Tr([html.Td(text, dir="auto") for text in texts]))
+    note = "Greedy; steered: with the mean difference of this change, or of another one, added."
+    return [
+        html.P(note, className="wb-note"),
+        html.Div(html.Table(rows, className="wb-samples"), className="wb-scroll"),
+    ]
+
+
+def _turns(said: Said) -> list[Part]:
+    if not said.turns:
+        return [html.P("The two models predict the same at every position.", className="wb-none")]
+    beyond = sum(turn.kl > said.kl_high for turn in said.turns)
+    note = (
+        f"{beyond} of {len(said.turns)} positions beyond the null's largest KL, {number(said.kl_high)} nats; at most "
+        "one position per text."
+    )
+    rows = [
+        {"text": visible("…" + turn.before[-60:], 70), "then": visible(turn.actual, 70),
+         "base predicts": visible(" ".join(turn.base), 70), "tuned predicts": visible(" ".join(turn.tuned), 70),
+         "KL": turn.kl}
+        for turn in said.turns
+    ]  # fmt: skip
+    return [html.P(note, className="wb-note"), records_table(as_json(rows))]
 
 
 def _latents_of_models(comparison: LatentComparison, colours: Theme) -> list[Part]:
@@ -210,104 +199,6 @@ def make_panel(_workspace: Workspace, _model: str) -> html.Section | None:
     )
 
 
-ROWS, SHOWN = 8, 6
-_COLUMNS = {"base": "base", "tuned": "tuned", "steered": "base, steered", "null": "base, null steered"}
-
-
-def word_panels(comparison: ModelComparison) -> list[html.Section | html.Div]:
-    """Return the panels, in pairs of equal width."""
-    pairs = [
-        guarded("Difference lens", lambda: [_read_on(comparison.words), *_said(comparison.words, ("difference",))],
-                note="strength: the largest logit that it adds, in nats"),
-        guarded("Directions of the weight changes", lambda: _said(comparison.words, ("writes", "reads")),
-                note="singular vectors: tokens that they write or read; strength in standard deviations over tokens"),
-        guarded("Tokens used more or less", lambda: _used(comparison.words.tokens, "token"),
-                note="mean probability over all positions; change: share of the divergence, in nats"),
-        guarded("Features used more or less", lambda: _used(comparison.words.features, "feature"),
-                note="mean activation in each model, by the newest SAE of the base"),
-    ]  # fmt: skip
-    return [
-        html.Div(pairs[:2], className="wb-two wb-even"),
-        guarded("What each writes", lambda: _written(comparison.words.written, comparison.words.steered_at),
-                note="greedy; steered: with the mean difference of this change, or of another one, added"),
-        guarded("Predictions that changed most", lambda: _turns(comparison.words),
-                note="KL of the tuned from the base prediction, in nats; at most one position per text"),
-        html.Div(pairs[2:], className="wb-two wb-even"),
-    ]  # fmt: skip
-
-
-def _read_on(changes: ChangedWords) -> html.P:
-    lens = "the base's Jacobian lens" if changes.lens else "the logit lens"
-    text = f"Mean difference on the first {changes.first} tokens of {visible(changes.text, 60)}, read through {lens}."
-    return html.P(text, className="wb-note")
-
-
-def _said(changes: ChangedWords, ways: Sequence[str]) -> list[Part]:
-    mine = [direction for direction in changes.directions if direction.way in ways]
-    beyond = [direction for direction in changes.directions_above_null if direction.way in ways]
-    if not beyond:
-        largest = max(mine, key=lambda direction: direction.strength / direction.null_high, default=None)
-        nearest = (
-            ""
-            if largest is None
-            else f" Nearest: {largest.name}, {largest.strength:.1f} (null up to {largest.null_high:.1f})."
-        )
-        return [html.P(f"No direction raises a word {BEYOND}.{nearest}", className="wb-none")]
-    rows = [html.Tr([html.Th(column, scope="col") for column in ("words", "direction", "strength", "null up to")])]
-    for direction in beyond:
-        name = direction.name if direction.way == "difference" else f"{direction.name} {direction.way}"
-        words = [piece for word in direction.words[:SHOWN] for piece in (token_text(word, 22), " ")]
-        numbers = (f"{direction.strength:.1f}", f"{direction.null_high:.1f}")
-        rows.append(html.Tr([html.Td(words, dir="auto"), html.Td(name), *map(html.Td, numbers)]))
-    first, rest = (
-        html.Div(html.Table(part, className="wb-evidence wb-records"), className="wb-scroll")
-        for part in (rows[: 1 + ROWS], [rows[0], *rows[1 + ROWS :]])
-    )
-    return [first, fold(f"{len(beyond) - ROWS} more {BEYOND}", rest)] if len(beyond) > ROWS else [first]
-
-
-def _used(uses: Sequence[Use], kind: str) -> list[Part]:
-    changes = [use for use in uses if use.above_null]
-    if not uses or not changes:
-        reason = f"No {kind} changed {BEYOND}." if uses else f"No {kind} was measured."
-        return [html.P(reason, className="wb-none")]
-    rows = [html.Tr([html.Th(column, scope="col") for column in (kind, "before", "after", "change", "null up to")])]
-    for use in changes:
-        name, _, index = use.what.rpartition(":")
-        what = dcc.Link(use.what, href=feature_href(name, int(index))) if kind == "feature" else token_text(use.what)
-        numbers = (use.before, use.after, use.change, use.null_high)
-        rows.append(html.Tr([html.Td(what, dir="auto"), *(html.Td(number(value)) for value in numbers)]))
-    return [html.Div(html.Table(rows, className="wb-evidence wb-records"), className="wb-scroll")]
-
-
-def _written(written: Sequence[Written], steered_at: str) -> list[Part]:
-    names = {key: name for key, name in _COLUMNS.items() if steered_at or key in ("base", "tuned")}
-    rows = [html.Tr([html.Th(column, scope="col") for column in ("prompt", *names.values())])]
-    for sample in written:
-        texts = [visible(sample.prompt, 80) or "no prompt", *(visible(getattr(sample, key), 300) for key in names)]
-        rows.append(html.Tr([html.Td(text, dir="auto") for text in texts]))
-    return [html.Div(html.Table(rows, className="wb-samples"), className="wb-scroll")]
-
-
-def _turns(changes: ChangedWords) -> list[Part]:
-    if not changes.turns:
-        return [html.P("The two models predict the same at every position.", className="wb-none")]
-    beyond = [turn for turn in changes.turns if turn.kl > changes.kl_high]
-    note = (
-        f"mean {number(changes.kl)} nats (null {number(changes.kl_null)}); {len(beyond)} of {len(changes.turns)} "
-        f"positions beyond the null's largest, {number(changes.kl_high)}"
-    )
-    rows = [
-        {"text": "…" + turn.before[-60:], "then": turn.actual, "base predicts": " ".join(turn.base),
-         "tuned predicts": " ".join(turn.tuned), "KL": turn.kl}
-        for turn in changes.turns
-    ]  # fmt: skip
-    shown = [
-        {key: visible(value, 70) if isinstance(value, str) else value for key, value in row.items()} for row in rows
-    ]
-    return [html.P(note, className="wb-note"), records_table(as_json(shown))]
-
-
 PAGE = Page(
     title="Changes",
     path="/changes",
@@ -316,8 +207,8 @@ PAGE = Page(
     about="What fine-tuning changed",
     layout=layout,
     register=register,
-    shows="What fine-tuning changed: words, weights, heads, and the parts that carry the new behaviour, each with its "
-    "null. Choose your fine-tuned model.",
+    shows="What fine-tuning changed: words, weights, and the parts that carry the new behaviour, each with its null. "
+    "Choose your fine-tuned model.",
     command="workbench compare models BASE TUNED",
     fill=lambda _, model: ("compare models", {"base": model}),
     form=make_panel,

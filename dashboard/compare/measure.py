@@ -1,4 +1,4 @@
-"""Cosines of two features or neurons, and their activations on the same tokens, computed from the weights.
+"""The cosine of two features, and their activations on the same tokens, computed from the weights.
 
     compare(workspace, "demo:540", "second:12")
 
@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dashboard.compare._data import FeatureOrNeuron, Measure, about, both, shared_tokens, stored_pair
-from interp.errors import ConfigError, MismatchError, UnknownNameError, WorkbenchError
+from dashboard.compare._data import NamedFeature, about, named, stored_pair
+from interp.errors import ConfigError, MismatchError, WorkbenchError
 from interp.nulls import ALPHA, p_from_null
 from interp.recording.recorded import Recorded
 from interp.workspace import Workspace
@@ -31,70 +31,65 @@ TOKENS = 8192
 """Recorded tokens on which two latents are compared."""
 LEAST = 5
 """Tokens on which a latent must fire for its correlation to be measured."""
-N_NEAREST, N_SAMPLE = 8, 1024
-"""Nearest latents listed, and latents whose nearest neighbour is computed for the distribution."""
-EDGES = np.linspace(-1, 1, 81)
+N_SAMPLE = 1024
+"""Latents whose nearest neighbour is computed."""
 CLOSER = "share of latents whose nearest neighbour is at least as close"
 RANDOM_PAIRS = "each with every other latent of the other's dictionary"
 
 
 @dataclass(frozen=True)
-class Histogram:
-    """Fractions of cosines per bin of `EDGES`."""
+class Measure:
+    """One number about a pair, with its null."""
 
-    random: list[float]
-    """Of random pairs, the null."""
-    nearest: list[float]
-    """Of nearest neighbours."""
+    name: str
+    value: float
+    null: float | None
+    """95th percentile of the magnitude of the null; of a count, the number expected by chance."""
+    p: float | None
+    """Fraction of the null that reaches the value, with the value counted among it; None without draws."""
+    of: str
+    """The null, in words."""
 
 
 @dataclass(frozen=True)
 class MeasuredPair:
-    """Two features or neurons, measured."""
+    """Two features, measured."""
 
     measures: list[Measure] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     """What was not measured, and why."""
     verdict: str = ""
-    cosines: Histogram | None = None
-    """None where the two write to different spaces."""
-    nearest: list[tuple[int, float]] = field(default_factory=list)
-    """Latents of the second's dictionary nearest to the first, with their cosines."""
 
 
 @dataclass(frozen=True, eq=False)
 class Latents:
-    """Decoder directions of an SAE or of MLP neurons, loaded for comparison."""
+    """Decoder directions of an SAE, loaded for comparison."""
 
     directions: "Tensor"
     """`[n, d]`: the vectors that its latents write, of norm 1."""
-    reads: dict[str, "Tensor"]
-    """Of neurons: `[n, d_model]` of norm 1 by name of the weight, norm folded in."""
     weight_hash: str
     space: str
     """Name of the space of `directions`."""
     hook_point: str
-    sae: "SAE | None" = None
+    sae: "SAE"
 
 
 def compare(workspace: Workspace, a: str, b: str) -> dict[str, object]:
-    """Return everything known of two features or neurons: the answer of `/api/compare`."""
-    first, second = both(workspace, a, b)
-    shared, measured = shared_tokens(workspace, first, second), pair(workspace, first, second)
+    """Return everything known of two features: the answer of `/api/compare`."""
+    first, second = named(workspace, a), named(workspace, b)
+    measured = pair(workspace, first, second)
     return {
         "a": first,
         "b": second,
-        "measures": [*measured.measures, *(row.measure for row in shared)],
+        "measures": measured.measures,
         "missing": measured.missing,
         "verdict": measured.verdict,
-        "nearest": measured.nearest,
         "about": {"a": about(workspace, first), "b": about(workspace, second)},
-        "shared": {row.what: row.tokens for row in shared},
     }
 
 
-def pair(workspace: Workspace, a: FeatureOrNeuron, b: FeatureOrNeuron) -> MeasuredPair:
-    """Measure two features or neurons: cosines of their directions, and their activations on the same tokens.
+def pair(workspace: Workspace, a: NamedFeature, b: NamedFeature) -> MeasuredPair:
+    """Measure two features: the cosine of their directions, and their activations on the same tokens.
 
     A part that cannot be measured is a sentence in `missing`.
     """
@@ -133,76 +128,44 @@ def _reason(error: WorkbenchError) -> str:
     return str(error).splitlines()[0]
 
 
-def _version(workspace: Workspace, feature: FeatureOrNeuron) -> str:
-    return workspace.manifest("sae", feature.sae).content_hash if feature.sae else feature.model
+def _version(workspace: Workspace, feature: NamedFeature) -> str:
+    return workspace.manifest("sae", feature.sae).content_hash if feature.sae else ""
 
 
 @lru_cache(maxsize=4)
-def _latents(root: str, dictionary: str, model: str, version: str) -> Latents:
+def _latents(root: str, name: str, version: str) -> Latents:
     from saes.evaluation.matching import unit
-
-    workspace = Workspace(root)
-    if not dictionary.startswith("sae:"):
-        return _neurons(workspace, dictionary.partition(":")[2], model)
     from saes.features.sources import writes_to_residual
     from saes.weights.folder import load_sae
 
-    sae = load_sae(workspace.path("sae", dictionary.removeprefix("sae:")))
+    if not name:
+        raise ConfigError("cosine and correlation are measured of features of SAEs; one of the two is of none")
+    sae = load_sae(Workspace(root).path("sae", name))
     directions = sae.decoder_directions.detach().float()
     if directions.ndim != 2 or len(sae.hook_points) > 1:
-        raise ConfigError(f"{dictionary} reads several hook points: its latents have no single direction to compare")
+        raise ConfigError(f"{name} reads several hook points: its latents have no single direction to compare")
     space = "residual" if writes_to_residual(sae) else sae.hook_point_out or sae.hook_point
-    return Latents(unit(directions), {}, sae.metadata.weight_hash, space, sae.hook_point, sae)
-
-
-def _neurons(workspace: Workspace, hook_point: str, spec: str) -> Latents:
-    """Return the neurons of a layer. Only models that the workspace names are loaded."""
-    from interp.models.adapter import weight_hash
-    from interp.models.loading import load_model
-    from interp.models.residual import norm_of
-    from saes.acts.session import models
-    from saes.evaluation.matching import unit
-    from saes.features.sources import neurons_of
-
-    if spec not in models(workspace):
-        raise UnknownNameError("model of this workspace", spec, models(workspace))
-    model = load_model(spec)
-    neurons = neurons_of(model, hook_point)
-    block = model.blocks[int(hook_point.split(".")[1])]
-    norm = norm_of(block, "ln2", model.cfg.d_model)
-    reads: dict[str, Tensor] = {}
-    for name in ("W_in", "W_gate"):
-        weight = getattr(block.mlp, name, None)
-        if weight is not None:
-            weight = weight.detach().float().cpu()
-            reads[name] = unit((weight if norm is None else norm.fold(weight)).T)
-    directions = unit(neurons.decoder_directions.cpu())
-    return Latents(directions, reads, weight_hash(model), "residual", neurons.hook_point)
+    return Latents(unit(directions), sae.metadata.weight_hash, space, sae.hook_point, sae)
 
 
 @lru_cache(maxsize=64)
-def _pair(root: str, a: FeatureOrNeuron, b: FeatureOrNeuron, version_a: str, version_b: str) -> MeasuredPair:
-    latents_a, latents_b = (_latents(root, x.dictionary, x.model, v) for x, v in ((a, version_a), (b, version_b)))
+def _pair(root: str, a: NamedFeature, b: NamedFeature, version_a: str, version_b: str) -> MeasuredPair:
+    latents_a, latents_b = (_latents(root, x.sae, version) for x, version in ((a, version_a), (b, version_b)))
     _check_model(a, b, latents_a, latents_b)
-    for x, latents in ((a, latents_a), (b, latents_b)):
-        if not x.index < len(latents.directions):
-            raise ConfigError(f"{x.name} is not there: its dictionary has {len(latents.directions):,} latents")
     measures: list[Measure] = []
     missing: list[str] = []
-    cosines, nearest = None, []
     if latents_a.space == latents_b.space and latents_a.directions.shape[1] == latents_b.directions.shape[1]:
-        direct, cosines, nearest = _cosines(a, b, latents_a, latents_b)
-        measures += [*direct, *_readers(a, b, latents_a, latents_b), *_readers(b, a, latents_b, latents_a)]
+        measures += _cosines(a, b, latents_a, latents_b)
     else:
         missing.append(f"no cosine: {a.name} writes to {latents_a.space}, {b.name} to {latents_b.space}")
     try:
         measures += _activations(Workspace(root), a, b, latents_a, latents_b)
     except WorkbenchError as error:
         missing.append(_reason(error))
-    return MeasuredPair(measures, missing, verdict(a, b, measures), cosines, nearest)
+    return MeasuredPair(measures, missing, verdict(a, b, measures))
 
 
-def _check_model(a: FeatureOrNeuron, b: FeatureOrNeuron, latents_a: Latents, latents_b: Latents) -> None:
+def _check_model(a: NamedFeature, b: NamedFeature, latents_a: Latents, latents_b: Latents) -> None:
     """Raise `MismatchError` for dictionaries of other weights; by the model's name where a hash was not recorded."""
     known = latents_a.weight_hash and latents_b.weight_hash
     if (latents_a.weight_hash != latents_b.weight_hash) if known else (not a.model or a.model != b.model):
@@ -212,7 +175,7 @@ def _check_model(a: FeatureOrNeuron, b: FeatureOrNeuron, latents_a: Latents, lat
         )
 
 
-def _same(a: FeatureOrNeuron, b: FeatureOrNeuron) -> bool:
+def _same(a: NamedFeature, b: NamedFeature) -> bool:
     return (a.dictionary, a.index) == (b.dictionary, b.index)
 
 
@@ -222,9 +185,7 @@ def _measure(name: str, value: float, null: np.ndarray, of: str) -> Measure:
     return Measure(name, value, float(np.quantile(np.abs(null), 0.95)), p, of)
 
 
-def values_of_other_pairs(
-    a: FeatureOrNeuron, b: FeatureOrNeuron, along_b: np.ndarray, along_a: np.ndarray
-) -> np.ndarray:
+def values_of_other_pairs(a: NamedFeature, b: NamedFeature, along_b: np.ndarray, along_a: np.ndarray) -> np.ndarray:
     """Return the null: values of `a` with b's dictionary, and of `b` with a's, without the pair itself.
 
     `along_b [n_b]` are those of `a`, `along_a [n_a]` those of `b`.
@@ -240,24 +201,20 @@ def values_of_other_pairs(
     return null[np.isfinite(null)]
 
 
-def _cosines(
-    a: FeatureOrNeuron, b: FeatureOrNeuron, latents_a: Latents, latents_b: Latents
-) -> tuple[list[Measure], Histogram, list[tuple[int, float]]]:
-    """Return the cosine of two directions with random pairs, the distributions, and the latents nearest to `a`."""
+def _cosines(a: NamedFeature, b: NamedFeature, latents_a: Latents, latents_b: Latents) -> list[Measure]:
+    """Return the cosine of two directions with random pairs, and the share of nearest neighbours as close."""
     along_b = (latents_b.directions @ latents_a.directions[a.index]).numpy()
     along_a = (latents_a.directions @ latents_b.directions[b.index]).numpy()
     null = values_of_other_pairs(a, b, along_b, along_a)
     value, near = float(along_b[b.index].clip(-1, 1)), _nearest(a, b, latents_a, latents_b)
     closer, of = float((near >= value).mean()), f"{len(near):,} latents of {a.dictionary}, nearest in {b.dictionary}"
-    direct = [
+    return [
         _measure("cosine of the directions they write", value, null, RANDOM_PAIRS),
         Measure(CLOSER, closer, None, None, of),
     ]
-    order = [int(i) for i in np.argsort(-along_b) if not (a.dictionary == b.dictionary and i == a.index)][:N_NEAREST]
-    return direct, Histogram(_fractions(null), _fractions(near)), [(i, float(along_b[i])) for i in order]
 
 
-def _nearest(a: FeatureOrNeuron, b: FeatureOrNeuron, latents_a: Latents, latents_b: Latents) -> np.ndarray:
+def _nearest(a: NamedFeature, b: NamedFeature, latents_a: Latents, latents_b: Latents) -> np.ndarray:
     """Return the largest cosine of latents of a's dictionary with one of b's, with another of the same, `[n]`."""
     n = len(latents_a.directions)
     rows = np.random.default_rng(0).permutation(n)[:N_SAMPLE]
@@ -267,30 +224,13 @@ def _nearest(a: FeatureOrNeuron, b: FeatureOrNeuron, latents_a: Latents, latents
     return cosines.max(1).values.numpy()
 
 
-def _fractions(values: np.ndarray) -> list[float]:
-    return (np.histogram(values.clip(-1, 1), bins=EDGES)[0] / max(len(values), 1)).tolist()
-
-
-def _readers(writer: FeatureOrNeuron, reader: FeatureOrNeuron, written: Latents, read: Latents) -> list[Measure]:
-    """Return cosines of a direction with the weights by which a neuron reads; null: other neurons of its layer."""
-    if not reader.neuron or writer.dictionary == reader.dictionary:
-        return []
-    measures: list[Measure] = []
-    for name, rows in read.reads.items():
-        along = (rows @ written.directions[writer.index]).numpy()
-        null = np.delete(along, reader.index)
-        title = f"cosine of {writer.name} with the input weights of {reader.name} ({name})"
-        measures.append(_measure(title, float(along[reader.index]), null, "other neurons of the layer"))
-    return measures
-
-
 def _activations(
-    workspace: Workspace, a: FeatureOrNeuron, b: FeatureOrNeuron, latents_a: Latents, latents_b: Latents
+    workspace: Workspace, a: NamedFeature, b: NamedFeature, latents_a: Latents, latents_b: Latents
 ) -> list[Measure]:
     """Return correlation and joint firing on recorded tokens. Raises `ConfigError` where nothing was recorded."""
     recording = _recording(workspace, latents_a, latents_b)
     x, y = (_acts(latents, recording) for latents in (latents_a, latents_b))
-    mine, theirs = (_column(acts, feature.index).astype(np.float64) for acts, feature in ((x, a), (y, b)))
+    mine, theirs = (acts[:, [at]].toarray().ravel().astype(np.float64) for acts, at in ((x, a.index), (y, b.index)))
     n, fired = len(mine), [int((values > 0).sum()) for values in (mine, theirs)]
     on = f"{n:,} tokens of the recording {recording.folder.name}"
     for feature, count in zip((a, b), fired, strict=True):
@@ -324,7 +264,7 @@ def _open(folder: str, version: str) -> Any:
 
 @lru_cache(maxsize=6)
 def _acts(latents: Latents, recording: Any) -> Any:
-    """Return the activations `[n, d_sae]` of a dictionary as a sparse matrix, of neurons `[n, d_mlp]` as an array.
+    """Return the activations `[n, d_sae]` of a dictionary as a sparse matrix.
 
     The order of a recording is seeded: those of every dictionary are on the same tokens.
     """
@@ -333,8 +273,6 @@ def _acts(latents: Latents, recording: Any) -> Any:
 
     batches = recording.shuffled([latents.hook_point], batch_size=TOKENS, group_rows=TOKENS)
     x = next(iter(batches)).activations[latents.hook_point]
-    if latents.sae is None:
-        return x.numpy()
     with torch.no_grad():
         acts = latents.sae.encode_sparse(x)
     active = acts.values > 0
@@ -342,23 +280,17 @@ def _acts(latents: Latents, recording: Any) -> Any:
     return csr_matrix((acts.values[active].numpy(), acts.indices[active].numpy(), ends), (len(x), latents.sae.d_sae))
 
 
-def _column(acts: Any, index: int) -> np.ndarray:
-    return acts[:, index] if isinstance(acts, np.ndarray) else acts[:, [index]].toarray().ravel()
-
-
 def correlations(acts: Any, values: np.ndarray) -> np.ndarray:
-    """Return the Pearson correlation of `values [n]` with every column of `acts [n, m]`; NaN for a constant column."""
+    """Return the correlation of `values [n]` with every column of sparse `acts [n, m]`; NaN for a constant column."""
     n = len(values)
-    sparse = hasattr(acts, "multiply")
-    squares = np.asarray(acts.multiply(acts).sum(0)).ravel() if sparse else (acts**2).sum(0)
     mean = np.asarray(acts.mean(0)).ravel().astype(np.float64)
     product = np.asarray(acts.T @ (values - values.mean())).ravel() / n
-    spread = np.sqrt(np.maximum(squares / n - mean**2, 0))
+    spread = np.sqrt(np.maximum(np.asarray(acts.multiply(acts).sum(0)).ravel() / n - mean**2, 0))
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(spread > 0, product / (spread * values.std()), np.nan)
 
 
-def verdict(a: FeatureOrNeuron, b: FeatureOrNeuron, measures: list[Measure]) -> str:
+def verdict(a: NamedFeature, b: NamedFeature, measures: list[Measure]) -> str:
     """Return one sentence about a pair: its first measure against random pairs, then against nearest neighbours."""
     if _same(a, b):
         return "They are the same."

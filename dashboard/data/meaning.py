@@ -71,9 +71,9 @@ def known_meaning(workspace: Workspace, features: Features) -> Meaning | None:
 
 
 def said_words(
-    workspace: Workspace, features: Features, indices: Sequence[int], k: int = 3, *, beyond_null: bool = True
+    workspace: Workspace, features: Features, indices: Sequence[int], k: int = 3
 ) -> dict[int, tuple[str, ...]]:
-    """Return the `k` tokens that each feature raises most; `beyond_null`: only those beyond random directions.
+    """Return the `k` tokens that each feature raises most, beyond random directions alone.
 
     Empty until that is computed; this starts no computation.
     """
@@ -84,7 +84,7 @@ def said_words(
     return {
         index: tuple(word for word, _ in reading.raised)
         for index, reading in readings.items()
-        if reading.raised_p <= ALPHA or not beyond_null
+        if reading.raised_p <= ALPHA
     }
 
 

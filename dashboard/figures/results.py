@@ -183,10 +183,8 @@ FIGURES: dict[str, Draw] = {
     "interp.geometry.sweeps.RotationSweep": geometry.rotation_figure,
     "interp.directions.study.DirectionGeometry": _part(lambda study: study.along, geometry.along_figure),
     "interp.geometry.separation.WordsAlong": geometry.along_figure,
-    "interp.changes.measured.WeightChanges": _part(lambda weights: weights.changes, changes.weights_figure),
-    "interp.changes.measured.Transplants": _part(lambda parts: parts.transplants, changes.transplant_figure),
     "interp.changes.comparison.ModelComparison": _part(
-        lambda compared: compared.representations, changes.stream_figure
+        lambda compared: compared.changes.rows(), changes.changes_figure
     ),
     "saes.features.proof.Proof": saes.proof_nulls,
     "saes.evaluation.latent_comparison.LatentComparison": changes.latents_histogram,
@@ -199,6 +197,5 @@ FIGURES: dict[str, Draw] = {
 TOGETHER: dict[str, Draw] = {
     "interp.patching.ablation.Ablations": _ablations,
     "interp.circuits.head_weights.Composition": _compositions,
-    "interp.changes.measured.RepresentationChanges": changes.stream_figure,
 }
 """The same for several results, by name."""

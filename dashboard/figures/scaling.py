@@ -185,46 +185,6 @@ def density_histogram(densities: Densities, colours: Theme, *, height: int = 320
     return styled(figure, colours, height=height)
 
 
-def cosine_histogram(
-    random: Sequence[float],
-    nearest: Sequence[float],
-    edges: Sequence[float],
-    colours: Theme,
-    *,
-    marker: float,
-    height: int = 230,
-) -> go.Figure:
-    """Cosines of random pairs and of nearest neighbours, as fractions `[n]` per bin over `edges [n + 1]`.
-
-    `marker` draws a line at one cosine.
-    """
-    low, high = np.asarray(edges[:-1]), np.asarray(edges[1:])
-    filled = np.flatnonzero(np.asarray(random) + np.asarray(nearest))
-    hover = [
-        f"cosine {a:.2f} to {b:.2f}<br>random pairs: {null:.2%}<br>nearest neighbours: {near:.2%}"
-        for a, b, null, near in zip(low, high, random, nearest, strict=True)
-    ]
-    figure = go.Figure()
-    figure.add_bar(
-        x=(low + high) / 2,
-        y=list(random),
-        width=(high - low) * 0.92,
-        name="random pairs",
-        hovertext=hover,
-        hoverinfo="text",
-        marker={"color": colours.accent, "line": {"width": 0}},
-    )
-    line = {"color": colours.opposite, "width": 1.5, "shape": "hvh"}
-    figure.add_scatter(
-        x=(low + high) / 2, y=list(nearest), mode="lines", name="nearest neighbours", hoverinfo="skip", line=line
-    )
-    shown = [*low[filled], *high[filled], marker]
-    figure.update_xaxes(title_text="cosine", showgrid=False, range=[min(shown) - 0.02, max(shown) + 0.02])
-    figure.update_yaxes(title_text="fraction", rangemode="tozero", nticks=5, tickformat=".0%")
-    figure.add_vline(x=marker, line={"color": colours.text, "width": 2})
-    return legend_above(styled(figure, colours, height=height), top=34)
-
-
 def _log_axis(figure: go.Figure, letter: str, values: list[float], title: str) -> None:
     steps = (1, 2, 5) if max(values) > 6 * min(values) else (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8)
     ticks = [m * 10.0**e for e in range(-7, 6) for m in steps]

@@ -31,7 +31,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from interp.changes.measured import unit_of
+from interp.changes.comparison import SMALLEST
 from interp.errors import ConfigError, MismatchError, NonFiniteError
 from interp.models.adapter import HeadShape, head_shape, tokenizer_hash
 from interp.models.hooked import HookedModel
@@ -51,10 +51,23 @@ class WeightComponent:
     kind: str
     """the name after the layer or head: `W_Q`, `mlp.in`, `ln1`, `embed` ..."""
     layer: int | None = None
-    heads: tuple[int, ...] = ()
-    """query heads that use the component; empty when it belongs to no head"""
     tensors: tuple[Tensor, ...]
     """the matrix `[d_in, d_out]` (or a gain `[d]`), then the bias `[d_out]` where there is one"""
+
+    @property
+    def place(self) -> str:
+        """Site in the model: `embed`, `L0` and so on, `unembed` or `other`."""
+        if self.layer is not None:
+            return f"L{self.layer}"
+        ends = {"embed": "embed", "pos_embed": "embed", "other": "other"}
+        return ends.get(self.kind, "unembed")
+
+    @property
+    def part(self) -> str:
+        """The part that is transplanted with it: its site, of a layer `L0.attn` or `L0.mlp` by what reads it."""
+        if self.layer is None:
+            return self.place
+        return f"{self.place}.mlp" if self.kind.startswith("mlp") or self.kind == "ln2" else f"{self.place}.attn"
 
     def matrix(self) -> Tensor:
         """Return a float64 copy `[rows, d_out]`, with the bias as the last row."""
@@ -158,19 +171,7 @@ def units(parts: Sequence[WeightComponent]) -> dict[str, list[int]]:
     """
     indices: dict[str, list[int]] = {}
     for i, part in enumerate(parts):
-        indices.setdefault(unit_of(part.kind, part.layer), []).append(i)
-    return indices
-
-
-def head_units(parts: Sequence[WeightComponent], layers: Sequence[int]) -> dict[str, list[int]]:
-    """Map heads (`L0H1`) of some layers to indices of their `W_Q W_K W_V W_O`.
-
-    Heads of a group share keys and values.
-    """
-    indices: dict[str, list[int]] = {}
-    for i, part in enumerate(parts):
-        for head in part.heads if part.layer in layers else ():
-            indices.setdefault(f"L{part.layer}H{head}", []).append(i)
+        indices.setdefault(part.part, []).append(i)
     return indices
 
 
@@ -196,21 +197,15 @@ def _attention(attn: object, layer: int, shape: HeadShape) -> list[WeightCompone
     for side, kind in SIDE_NAMES:
         tensors = _tensors(_projection(attn, side))
         grouped = side != "q" and shape.n_kv_heads != shape.n_heads
-        n, size = (shape.n_kv_heads if side != "q" else shape.n_heads), shape.n_heads // shape.n_kv_heads
-        for head in range(n):
+        for head in range(shape.n_kv_heads if side != "q" else shape.n_heads):
             columns = slice(head * shape.d_head, (head + 1) * shape.d_head)
-            query_heads = tuple(range(head * size, (head + 1) * size)) if side != "q" else (head,)
             owner = f"L{layer}{'KV' if grouped else 'H'}{head}"
             views = tuple(t[..., columns] for t in tensors)
-            parts.append(
-                WeightComponent(name=f"{owner}.{kind}", kind=kind, layer=layer, heads=query_heads, tensors=views)
-            )
+            parts.append(WeightComponent(name=f"{owner}.{kind}", kind=kind, layer=layer, tensors=views))
     weight, *bias = _tensors(_projection(attn, "o"))
     for head in range(shape.n_heads):
         rows = weight[head * shape.d_head : (head + 1) * shape.d_head]
-        parts.append(
-            WeightComponent(name=f"L{layer}H{head}.W_O", kind="W_O", layer=layer, heads=(head,), tensors=(rows,))
-        )
+        parts.append(WeightComponent(name=f"L{layer}H{head}.W_O", kind="W_O", layer=layer, tensors=(rows,)))
     return parts + [WeightComponent(name=f"L{layer}.b_O", kind="b_O", layer=layer, tensors=(b,)) for b in bias]
 
 
@@ -240,8 +235,6 @@ def _others(model: HookedModel, parts: list[WeightComponent]) -> list[WeightComp
 
 ROUNDING_MARGIN = 2.0
 PRIOR_DEGREES = 4
-SMALLEST = 1e-12
-"""values below this count as 0"""
 
 
 def null_models(base: HookedModel, continuations: Sequence[HookedModel]) -> list[AbstractContextManager[HookedModel]]:

@@ -8,15 +8,15 @@ A behaviour is a number per prompt. `carried` tests sufficiency, `removed` neces
 same norm in every matrix of the same part. A part is found if the interval's low end lies above the bound of the random
 changes, and above 0.1.
 
-Parts are the embedding, each layer's attention and MLP with the norms that they read through, and the unembedding; then
-the single heads of layers whose attention was found. One prompt is one observation; the interval of a fraction is
-Fieller's, of the ratio of two means (`ratio_interval`).
+Parts are the embedding, each layer's attention and MLP with the norms that they read through, and the unembedding. One
+prompt is one observation; the interval of a fraction is Fieller's, of the ratio of two means (`ratio_interval`).
 """
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import Literal, get_args
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -28,14 +28,13 @@ from interp.changes._components import (
     ROUNDING_MARGIN,
     WeightComponent,
     check_comparable,
-    head_units,
     null_models,
     same,
     units,
     upper_bound,
     written,
 )
-from interp.changes.measured import Transplant, Transplants
+from interp.changes.comparison import Change, Gap
 from interp.errors import ConfigError, NonFiniteError, UnknownNameError
 from interp.models.adapter import check_token_ids
 from interp.models.hooked import HookedModel
@@ -47,7 +46,7 @@ from interp.statistics import Interval, ratio_interval, t_interval
 
 Behaviour = Callable[[HookedModel], Tensor | np.ndarray]
 """`behaviour(model)` returns `[n_prompts]`, larger where a model shows more of the behaviour it was tuned for"""
-HEADS = ("found", "all", "none")
+Direction = Literal["carried", "removed"]
 CONTEXTS = 16
 """Contexts whose logits exist at a time."""
 SMALLEST_SHARE = 0.1
@@ -110,6 +109,22 @@ def log_prob_of_answers(prompts: Shaped[Tensor, "..."], answers: Shaped[Tensor, 
     return measure
 
 
+@dataclass(frozen=True, kw_only=True)
+class Transplants:
+    """Transplants of every part that differs, and the difference in behaviour of which they are fractions."""
+
+    gap: Gap
+    rows: tuple[Change, ...]
+    """two of each part, in the order of the model; none where the two models behave alike"""
+
+    def of(self, part: str) -> dict[Direction, Change]:
+        """Return both directions of a part. Raises `UnknownNameError` for one that was not transplanted."""
+        found: dict[Direction, Change] = {row.question: row for row in self.rows if row.name == part}  # pyright: ignore[reportAssignmentType]
+        if not found:
+            raise UnknownNameError("part", part, [row.name for row in self.rows])
+        return found
+
+
 @torch.no_grad()
 def transplants(
     base: HookedModel,
@@ -118,7 +133,6 @@ def transplants(
     *,
     name: str = "behaviour",
     continuations: Sequence[HookedModel] = (),
-    heads: Literal["found", "all", "none"] = "found",
     n_random: int = DRAWS["quick"],
     seed: int = 0,
     progress: Progress | None = None,
@@ -126,44 +140,15 @@ def transplants(
     """Transplant every part that differs, one at a time, in both directions; both models are restored at the end.
 
     Cost: two runs of the behaviour for each part that differs, and `2 n_random` more for the few that may be found: the
-    others get no null. `heads`: those of layers whose attention was found, of all layers, or none. Raises `ConfigError`
-    for fewer than four prompts or two random changes, `UnknownNameError` for another choice of heads, `NonFiniteError`,
-    and what `check_comparable` raises.
+    others get no null. Raises `ConfigError` for fewer than four prompts or two random changes, `NonFiniteError`, and
+    what `check_comparable` raises.
     """
-    if heads not in HEADS:
-        raise UnknownNameError("choice of heads", heads, HEADS)
     if n_random < 2:
         raise ConfigError(f"the null needs at least 2 random changes, got n_random {n_random}; leave it out")
-    ones, twos = check_comparable(base, tuned)
-    nulls = null_models(base, continuations)
-    run = _Run((base, tuned), (ones, twos), behaviour, n_random, seed)
-    run.judge_gap(nulls)
-    parts = units(ones)
-    transplants = run.all(parts, "part", progress)
-    layers = [_layer(t.name) for t in transplants if t.name.endswith(".attn") and (t.carried_found or t.removed_found)]
-    if heads == "all":
-        layers = list(range(base.cfg.n_layers))
-    if heads != "none" and layers:
-        transplants += run.all(head_units(ones, layers), "head", progress)
-    return Transplants(
-        behaviour=name, base=float(run.base.mean()), tuned=float(run.tuned.mean()), gap_bound=run.gap_bound,
-        differ=run.differ, transplants=tuple(transplants), n_prompts=len(run.base),
-    )  # fmt: skip
-
-
-def _layer(name: str) -> int:
-    return int(name[1:].split(".")[0])
-
-
-class _Share(NamedTuple):
-    """Fraction of the behaviour that one part moves, and its null."""
-
-    share: Interval[float]
-    random: float
-    """mean of random changes of the same norm"""
-    bound: float
-    above: bool
-    """the corrected low end lies above `bound` and above 0.1"""
+    parts = check_comparable(base, tuned)
+    run = _Run((base, tuned), parts, behaviour, name, n_random, seed)
+    gap = run.gap(null_models(base, continuations))
+    return Transplants(gap=gap, rows=tuple(run.all(progress)) if gap.differ else ())
 
 
 class _Run:
@@ -174,65 +159,54 @@ class _Run:
         models: tuple[HookedModel, HookedModel],
         parts: tuple[list[WeightComponent], list[WeightComponent]],
         behaviour: Behaviour,
-        n: int,
+        name: str,
+        n_random: int,
         seed: int,
     ):
-        self.models, self.parts, self.behaviour = models, parts, behaviour
-        self.n_random, self.seed = n, seed
+        self.models, self.parts, self.behaviour, self.name = models, parts, behaviour, name
+        self.n_random, self.seed = n_random, seed
         self.n_prompts: int | None = None
         self.base, self.tuned = (self._behave(model) for model in models)
         if len(self.base) < MIN_PROMPTS:
             raise ConfigError(
                 f"an interval needs at least {MIN_PROMPTS} prompts, got {len(self.base)}; give more prompts"
             )
-        self.gap_bound, self.differ = 0.0, False
 
-    def judge_gap(self, nulls: Sequence[AbstractContextManager[HookedModel]]) -> None:
-        """Decide whether the models' behaviours differ by more than those of the nulls."""
+    def gap(self, nulls: Sequence[AbstractContextManager[HookedModel]]) -> Gap:
+        """Say whether the models' behaviours differ by more than those of the nulls."""
         gaps = []
         for null in nulls:
             with null as model:
                 gaps.append(float((self._behave(model) - self.base).mean()))
-        self.gap_bound = bound_of_gap(np.array(gaps))
+        bound = bound_of_gap(np.array(gaps))
         _, low, high = t_interval(self.tuned - self.base)
-        self.differ = bool(max(float(low), -float(high)) > max(self.gap_bound, 1e-9))
+        return Gap(
+            behaviour=self.name, base=float(self.base.mean()), tuned=float(self.tuned.mean()), bound=bound,
+            differ=bool(max(float(low), -float(high)) > max(bound, 1e-9)),
+        )  # fmt: skip
 
-    def all(
-        self, wanted: dict[str, list[int]], level: Literal["part", "head"], progress: Progress | None
-    ) -> list[Transplant]:
-        """Transplant the wanted parts (name -> components) in both directions, and test them together."""
-        differs = {n: [i for i in ids if not same(self.parts[0][i], self.parts[1][i])] for n, ids in wanted.items()}
-        run = [n for n, ids in differs.items() if ids and self.differ]
-        sides: list[dict[str, _Share]] = []
-        for target in range(2):
-            moved, done = {}, target * len(run)
-            for name in run:
+    def all(self, progress: Progress | None) -> list[Change]:
+        """Transplant every part that differs in both directions, and test them together."""
+        differs = {
+            name: changed
+            for name, ids in units(self.parts[0]).items()
+            if (changed := [i for i in ids if not same(self.parts[0][i], self.parts[1][i])])
+        }
+        rows: list[Change] = []
+        directions: tuple[Direction, ...] = get_args(Direction)
+        for target, direction in enumerate(directions if differs else ()):
+            moved, done = {}, target * len(differs)
+            for name, indices in differs.items():
                 if progress:
-                    progress(done + len(moved), 2 * len(run), {"part": name})
-                moved[name] = self._interval(self._transplanted(differs[name], target), len(run))
+                    progress(done + len(moved), 2 * len(differs), {"part": name})
+                moved[name] = self._interval(self._transplanted(indices, target), len(differs))
             nulls = {}
             for name in _may_be_found(moved):
                 if progress:
-                    progress(done + len(run), 2 * len(run), {"part": f"random changes of {name}"})
+                    progress(done + len(differs), 2 * len(differs), {"part": f"random changes of {name}"})
                 nulls[name] = self._random_shares(name, differs[name], target)
-            sides.append(self._judge(moved, nulls, list(wanted)))
-        carried, removed = sides
-        return [
-            Transplant(
-                name=name,
-                level=level,
-                changed=bool(differs[name]),
-                carried=carried[name].share,
-                carried_random=carried[name].random,
-                carried_bound=carried[name].bound,
-                carried_found=carried[name].above,
-                removed=removed[name].share,
-                removed_random=removed[name].random,
-                removed_bound=removed[name].bound,
-                removed_found=removed[name].above,
-            )
-            for name in wanted
-        ]
+            rows += self._judge(direction, moved, nulls)
+        return rows
 
     def _other(self, indices: list[int], target: int) -> list[list[Tensor]]:
         """Return the tensors of a part in the model that is not `target`."""
@@ -256,19 +230,20 @@ class _Run:
         return shares
 
     def _judge(
-        self, moved: dict[str, tuple[Interval[float], float]], nulls: dict[str, list[float]], names: list[str]
-    ) -> dict[str, _Share]:
-        none = 0.0 if self.differ else float("nan")
-        judged = dict.fromkeys(names, _Share(Interval(none, none, none), none, none, False))
-        for name, (share, _) in moved.items():
-            judged[name] = _Share(share, float("nan"), float("nan"), False)
-        if not nulls:
-            return judged
-        bounds = upper_bound(np.array(list(nulls.values())).T, n_tests=len(moved), log=False)
-        for (name, random), bound in zip(nulls.items(), bounds, strict=True):
-            above = moved[name][1] > max(float(bound), SMALLEST_SHARE)
-            judged[name] = _Share(moved[name][0], float(np.mean(random)), float(bound), above)
-        return judged
+        self, direction: Direction, moved: dict[str, tuple[Interval[float], float]], nulls: dict[str, list[float]]
+    ) -> list[Change]:
+        """Return a row per part; one without a null lies below the smallest share, and cannot be found."""
+        high = upper_bound(np.array(list(nulls.values())).T, n_tests=len(moved), log=False)
+        bounds = {name: max(float(bound), SMALLEST_SHARE) for name, bound in zip(nulls, high, strict=True)}
+        return [
+            Change(
+                question=direction, text="", name=name, place=name.partition(".")[0],
+                value=share.estimate, low=share.low, high=share.high,
+                null=float(np.mean(nulls[name])) if name in nulls else float("nan"),
+                bound=bounds.get(name, SMALLEST_SHARE), found=name in bounds and low > bounds[name], words=[],
+            )
+            for name, (share, low) in moved.items()
+        ]  # fmt: skip
 
     def _moved(self, target: int, into: list[WeightComponent], values: list[list[Tensor]]) -> np.ndarray:
         """Return the shift of the behaviour per prompt from that of model `target` towards that of the other."""

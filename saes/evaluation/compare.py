@@ -37,7 +37,7 @@ from saes.evaluation.baselines import coordinates_of, pca_of, untrained_sae
 from saes.evaluation.in_model import can_splice, evaluate_all_in_model
 from saes.evaluation.matching import near_copies, nearest_cosines
 from saes.evaluation.sae_comparison import DictionaryScores, SAEComparison, SAEComparisonSettings, SeedGroup
-from saes.evaluation.scores import InModel, Probing
+from saes.evaluation.scores import InModel
 from saes.evaluation.synthetic import SyntheticData, measure_recovery
 from saes.kinds.base import SAE
 from saes.training.data import RowSource
@@ -129,12 +129,10 @@ def compare(
     recording: Recording,
     *,
     l0: float | None = None,
-    baselines: bool = True,
     model: HookedModel | None = None,
     tokens: Int[Tensor, "..."] | None = None,
     documents: Int[Tensor, "..."] | None = None,
     truth: SyntheticData | None = None,
-    probing: Probing | None = None,
     groups: Mapping[str, str] | None = None,
     heldout_fraction: float = 0.1,
     seed: int = 0,
@@ -144,9 +142,9 @@ def compare(
 
     `saes` are the dictionaries by name. `l0` is the common L0; None takes the smallest L0 among the dictionaries. With
     `model` and `tokens [n, n_ctx]` (and their `documents`) the loss of the model with each dictionary spliced in is
-    measured too. `truth` is the synthetic data that the recording was drawn from (`read_synthetic`). `probing` holds
-    the results of sparse probes; `groups` maps each run to its recipe. `baselines` are added for dictionaries that
-    reconstruct the one hook point that they read; their `k` is the common L0.
+    measured too. `truth` is the synthetic data that the recording was drawn from (`read_synthetic`). `groups` maps each
+    run to its recipe. Baselines are added for dictionaries that reconstruct the one hook point that they read; their
+    `k` is the common L0.
 
     Raises `ConfigError` (nothing to compare, an L0 not above 0), `MismatchError` (several hook points).
     """
@@ -159,7 +157,7 @@ def compare(
 
     scores = {name: heldout(sae) for name, sae in saes.items()}
     target = min(score.l0 for score in scores.values()) if l0 is None else l0
-    others = _baselines(next(iter(saes.values())), recording, target, heldout_fraction, seed) if baselines else {}
+    others = _baselines(next(iter(saes.values())), recording, target, heldout_fraction, seed)
     compared = {**saes, **{name: sae for name, sae in others.items() if name not in saes}}
     cuts = {
         name: truncate(sae, _heldout_rows(sae, recording, heldout_fraction), target) if name in saes else sae
@@ -168,7 +166,6 @@ def compare(
     spliced: dict[str, InModel] = {}
     if model is not None and tokens is not None:
         spliced = _spliced(cuts, model, tokens, documents, seed, progress)
-    probed = probing.rows() if probing else {}
     rows = []
     for number, (name, sae) in enumerate(compared.items()):
         score = scores.get(name) or heldout(sae)
@@ -185,7 +182,6 @@ def compare(
                 near_copies=near_copies(nearest),
                 model=spliced.get(name),
                 recovery=measure_recovery(sae, truth, seed=seed) if truth else None,
-                probing=probed.get(name),
             )
         )
         if progress:
@@ -194,16 +190,12 @@ def compare(
         saes=tuple(saes),
         recording=recording.folder.name,
         l0=l0,
-        baselines=baselines,
         contexts=0 if tokens is None else len(tokens),
-        probing=None,
         match=False,
         heldout_fraction=heldout_fraction,
     )
     grouped = tuple(group_rows(rows, groups or {}))
-    return SAEComparison(
-        settings=settings, l0=target, rows=tuple(rows), groups=grouped, shared={}, probing=probing, matches=None
-    )
+    return SAEComparison(settings=settings, l0=target, rows=tuple(rows), groups=grouped, shared={}, matches=None)
 
 
 def _spliced(

@@ -7,8 +7,7 @@ from typing import Annotated
 from interp.artifacts import Artefact, DocumentField, Table, address_of
 from interp.results import Record, whole_table
 from interp.statistics import Interval
-from saes.evaluation.evaluation import ProbeSettings
-from saes.evaluation.scores import SCORES, InModel, ProbedRow, Probing, Recovery, SharedLatents
+from saes.evaluation.scores import SCORES, InModel, Recovery, SharedLatents
 from saes.training.stored import Reconstruction
 
 REVERSAL = 0.1
@@ -24,11 +23,8 @@ class SAEComparisonSettings:
     recording: str
     l0: float | None
     """L0 to which all are reduced; None for the smallest among them."""
-    baselines: bool
     contexts: int
     """Held-out contexts for the loss inside the model; 0 skips that part."""
-    probing: ProbeSettings | None
-    """None: this part was not asked for."""
     match: bool
     """True where the latents of every two were matched."""
     heldout_fraction: float
@@ -55,14 +51,10 @@ class DictionaryScores:
     """spliced into the model, at the common L0"""
     recovery: Recovery | None
     """against the true dictionary, where it is known, at its own L0"""
-    probing: ProbedRow | None
-    """at its own L0"""
 
     def scores(self) -> dict[str, float]:
         """Return the scores that are averaged over seeds, by column title."""
         measured = {score.title: score.of(self) for score in SCORES if score.averaged}
-        if self.probing:
-            measured |= {f"probe k={k}": value for k, value in self.probing.accuracy.items()}
         return {title: value for title, value in measured.items() if value is not None}
 
 
@@ -122,7 +114,6 @@ class SAEComparison(Artefact, kind="sae_comparison", title="SAE comparison", mad
     groups: tuple[SeedGroup, ...]
     shared: dict[str, SharedLatents]
     """Latents that every two share, by their names `one, two`; empty where they were not matched."""
-    probing: Annotated[Probing | None, DocumentField("probing.json")]
     matches: Table[MatchedPair] | None
 
     @property
@@ -153,10 +144,6 @@ class SAEComparison(Artefact, kind="sae_comparison", title="SAE comparison", mad
                 cells[score.title] = score.text(row)
         ends = row.matched.intervals.get("fvu")
         cells["FVU cut, 95 %"] = f"{ends[0]:.4f}-{ends[1]:.4f}" if ends else ""
-        if row.probing:
-            for k, accuracy in row.probing.accuracy.items():
-                cells[f"probe k={k}"] = f"{accuracy:.3f}"
-                cells[f"- control, k={k}"] = f"{row.probing.selectivity[k]:.3f}"
         return cells
 
     def _by_error(self) -> list[DictionaryScores]:
@@ -183,12 +170,8 @@ class SAEComparison(Artefact, kind="sae_comparison", title="SAE comparison", mad
         return [("L0", f"{self.l0:.3g}"), *best]
 
     def details(self) -> list[str]:
-        """Return the table, the latents that the dictionaries share, and the probes."""
-        lines = [*self.table().splitlines(), *(f"{pair}: {shared}" for pair, shared in self.shared.items())]
-        if self.probing:
-            heading = f"probing, balanced accuracy on {self.probing.n_documents} held-out documents:"
-            lines += ["", heading, *self.probing.table().splitlines()]
-        return lines
+        """Return the table, and the latents that the dictionaries share."""
+        return [*self.table().splitlines(), *(f"{pair}: {shared}" for pair, shared in self.shared.items())]
 
 
 def _misleads(a: DictionaryScores, b: DictionaryScores) -> bool:

@@ -143,16 +143,6 @@ MEAN = "mean of tasks"
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProbedRow:
-    """Sparse probing of one dictionary, as means over tasks (see `probing.py`)."""
-
-    accuracy: dict[int, float]
-    """`k -> balanced accuracy`"""
-    selectivity: dict[int, float]
-    """`k -> accuracy minus the accuracy on control labels`"""
-
-
-@dataclass(frozen=True, kw_only=True)
 class ProbeScore:
     """Scores of one dictionary at one `k`, on one task or as the mean over tasks.
 
@@ -209,18 +199,6 @@ class Probing(Result):
     n_documents: int
     """held-out documents that the test tokens come from"""
     seeds: tuple[int, ...]
-
-    def rows(self) -> dict[str, ProbedRow]:
-        """Return the mean scores by dictionary, for `compare`."""
-        names = dict.fromkeys(score.dictionary for score in self.means)
-        return {
-            name: ProbedRow(
-                accuracy={s.k: s.accuracy.estimate for s in self.means if s.dictionary == name},
-                selectivity={s.k: s.selectivity for s in self.means if s.dictionary == name},
-            )
-            for name in names
-            if name != ALL
-        }
 
     def table(self) -> str:
         """Return a plain-text table of the means, then of every task at the smallest `k`."""

@@ -27,8 +27,6 @@ PAGES = {
     "dynamics": ("/dynamics?name=grok", ".js-plotly-plot .main-svg"),
     "changes": ("/changes?name=changes-base-tuned", ".js-plotly-plot .main-svg"),
     "compare": ("/compare?a=demo:3&b=demo:6", "#compare-measured .wb-panel"),
-    "compare one": ("/compare?a=demo:3", ".wb-compare-partners"),
-    "compare a word": ("/compare?a=demo:3&b=river", ".wb-compare-form"),
     "compare nothing": ("/compare", ".wb-compare-form"),
     "artefact": ("/artefact/labels/demo-judge", "#artefact-parts .wb-panel"),
     "artefact with long tables": ("/artefact/heads/smollm2-135m", "#artefact-parts .wb-panel"),

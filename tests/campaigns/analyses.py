@@ -25,31 +25,14 @@ def fractions(prompts: int) -> Any:
 
 def streams(contexts: int) -> Any:
     """Return a drawer of intervals of the change .1 of a residual stream, over contexts of skewed size."""
-    from interp.changes._representations import _Measured
+    from interp.changes._stream import drawn_changes
     from interp.statistics import expanded, percentile_interval
 
     def covers(rng: Rng) -> bool:
         spread = skewed(rng, (1, contexts))
         moved = 0.1 * spread * skewed(rng, (1, contexts))
-        found: Any = SimpleNamespace(moved=moved, spread=spread, seed=draw_seed(rng))
-        drawn = _Measured.bootstrap(found)[:, 0]
+        drawn = drawn_changes(moved, spread, draw_seed(rng))[:, 0]
         return bool(holds(percentile_interval(0.0, drawn, expanded(0.95, contexts)), 0.1))
-
-    return each(covers)
-
-
-def alignments(contexts: int) -> Any:
-    """Return a drawer of intervals of CKA (.8) of two streams, over contexts whose tokens are correlated."""
-    import torch
-
-    from interp.changes._representations import _cka
-
-    def covers(rng: Rng) -> bool:
-        noise = 0.25**0.5  # cross-covariance I, covariances I and (1 + .25) I: CKA 1 / 1.25 of equal widths
-        one = (rng.normal(size=(contexts, 1, 6)) + rng.normal(size=(contexts, 4, 6))) / 2**0.5
-        two = one + noise * rng.normal(size=one.shape)
-        value, error, quantile = _cka(torch.from_numpy(one), torch.from_numpy(two))
-        return abs(value - 0.8) <= quantile * error
 
     return each(covers)
 
@@ -133,7 +116,6 @@ def cases() -> Iterator[Case]:
         yield Case("fraction of a behaviour, Fieller", f"{size} prompts of skewed gap", fractions(size), 5)
     for size in (8, 24):
         yield Case("change of the residual stream, bootstrap", f"{size} contexts of skewed size", streams(size), 0.5)
-        yield Case("CKA of two models, jackknife", f"{size} contexts of 4 tokens", alignments(size), 0.25)
     for size in (8, 12, 40):
         yield Case("balanced accuracy of a probe, documents", f"{size} documents that differ", probed(size), 0.25)
         yield Case("absorption, groups", f"{size} groups of 10 rows", absorbed(size), 0.25)

@@ -27,7 +27,7 @@ from tests.campaigns import report
 MODEL, HOOK = "small:mlp-2l", "blocks.1.hook_resid_post"
 SIZES = ["--d-sae", "40", "--k", "4", "--batch-size", "256", "--checkpoint-every", "5", "--heldout-fraction", "0.4"]
 TEXT = ["--tokens", "12000", "--context-length", "32", "--shard-contexts", "40"]
-CHANGED = ["--prompts", "12", "--random-changes", "2", "--corpus", "random"]
+CHANGED = ["--prompts", "12", "--corpus", "random"]
 VERBS: dict[str, tuple[str, str, list[str]]] = {
     "record": ("recording", "r", ["record", MODEL, "--name", "r", "--hook-points", HOOK, "mlps", *TEXT]),
     "train": ("sae", "one", ["train", "r", "--name", "one", "--hook-point", HOOK, "--tokens", "9000", *SIZES]),

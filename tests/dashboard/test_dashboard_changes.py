@@ -5,18 +5,18 @@ from dataclasses import replace
 
 import pytest
 import torch
-from make_changes import HOSTILE_TEXT, MOVED, changes, difference, heads, words
+from make_changes import HOSTILE_TEXT, changes, difference
 from page_text import text_of
 
 from dashboard.app import create_app
 from dashboard.changes import page
-from dashboard.figures.changes import latents_histogram
+from dashboard.figures.changes import changes_figure, latents_histogram
 from dashboard.figures.theme import LIGHT
 from dashboard.sources import PageSources
 from interp.artifacts import MANIFEST, Table, kinds_of, read_json, save_artefact, write_json
 from interp.changes.comparison import ModelComparison
 from interp.changes.report import what_changed
-from interp.errors import CorruptError, MissingError, UnknownNameError
+from interp.errors import MissingError, UnknownNameError
 from interp.models.small import SmallConfig, build_small
 from interp.workspace import Workspace
 from saes.evaluation.latent_comparison import ComparedLatent, LatentComparison
@@ -39,45 +39,53 @@ def shown(name: str, scheme: str = "light") -> str:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_planted_change_is_named_drawn_and_tabled(own, scheme):
+def test_the_planted_change_is_listed_beside_its_null_and_drawn(own, scheme):
     told = shown("model-comparisons/fine", scheme) + text_of(page.layout(PageSources(own, None), name="fine"))
-    assert "2 of 6 components moved" in told
-    assert all(name in told for name in MOVED)
-    assert "output, by its own weights on the same input" in told
-    for figure in ("changes-weights", "changes-stream", "changes-transplants"):
-        assert figure in told
+    assert "Fine-tuning base into tuned moves predictions by 0.4 nats a token" in told
+    assert "changes-layers" in told
+    for part in ("2 of 6", "L1.mlp.out", "magma", "L1.mlp", "lava rose", "base, null steered", "1 of 1 positions"):
+        assert part in told
+    assert " ash" not in told
+    assert "<img" not in told.replace(HOSTILE_TEXT, "")
     assert "wb-notice-error" not in told
-    assert "Fine-tuning base into tuned moves predictions by" in told
 
 
-def test_the_table_of_matrices_has_an_end(own, monkeypatch):
+def test_the_list_begins_with_what_is_furthest_above_its_null(own):
+    answers = own.open(ModelComparison, "fine").answers()
+    assert [answer.best.question for answer in answers[:3]] == ["stream", "stream", "weights"]
+    assert own.open(ModelComparison, "fine").words() == {
+        "difference": {"lava", "volcano", HOSTILE_TEXT}, "writes": {"magma"},
+        "predictions": {"lava", "molten", HOSTILE_TEXT}, "continuations": {"lava", "rose"},
+    }  # fmt: skip
+
+
+def test_the_table_of_rows_has_an_end(own, monkeypatch):
     """A model has hundreds, and a browser stood still over a cell for each number of each."""
     monkeypatch.setattr(page, "LISTED", 2)
-    assert "The 2 that changed most, of 6." in shown("model-comparisons/fine")
+    assert "2 of 14 rows beyond the null" in shown("model-comparisons/fine")
 
 
-def test_words_for_the_change_are_shown_where_they_are_beyond_the_null(own):
-    told = shown("model-comparisons/fine")
-    assert "magma" in told
-    assert "9.5" in told
-    assert " ash" not in told
-    assert "base, null steered" in told
-    assert "lava rose" in told
-    assert "1 of 1 positions beyond the null's largest" in told
-    assert "demo:3" in told
-    found = own.open(ModelComparison, "fine")
-    save_artefact(replace(found, words=words(moved=False)), found.folder, overwrite=True)
-    told = shown("model-comparisons/fine")
-    assert "No direction raises a word beyond the null. Nearest: L2.W_Q 1, 3.0 (null up to 5.1)" in told
-    assert "No token changed beyond the null" in told
+def test_where_nothing_is_beyond_its_null_no_word_is_shown(own):
+    changes(own, "same", moved=False)
+    told = shown("model-comparisons/same")
+    assert "lava'" not in told
+    assert "magma" not in told
     assert "The two models predict the same at every position" in told
     assert "base, null steered" not in told
+    assert own.open(ModelComparison, "same").words()["predictions"] == set()
 
 
-def test_where_no_head_changed_it_says_so(own):
+def test_the_figure_has_a_line_per_question_and_the_null_at_one(own):
     found = own.open(ModelComparison, "fine")
-    save_artefact(replace(found, heads=heads(moved=False)), found.folder, overwrite=True)
-    assert "No head changed beyond the null" in shown("model-comparisons/fine")
+    lines = {trace.name: trace for trace in changes_figure(found.changes.rows(), LIGHT).data}
+    weights = lines["weights"]
+    assert list(weights.x) == ["L0", "L1", "L2"]
+    assert list(weights.y) == pytest.approx([0.5, 20, 20])
+    assert list(weights.marker.symbol) == ["circle-open", "circle", "circle"]
+    assert len(lines) == 7
+    assert all("<img" not in name for name in lines)
+    same = [replace(row, value=0.0, found=False) for row in found.changes.rows()]
+    assert not changes_figure(same, LIGHT).data
 
 
 def test_a_crosscoders_latents_are_drawn_and_confirmed_ones_come_first(own):
@@ -114,7 +122,7 @@ def test_without_a_name_it_is_the_newest_and_a_wrong_one_is_answered_with_the_ne
 
 def test_comparisons_of_two_kinds_with_one_name_are_both_reached(own):
     difference(own, "fine")
-    for key, part in (("model-comparisons/fine", "changes-weights"), ("latent-comparisons/fine", "changes-latents")):
+    for key, part in (("model-comparisons/fine", "changes-layers"), ("latent-comparisons/fine", "changes-latents")):
         layout = page.layout(PageSources(own, None), name=key)
         state = next(each.data for each in layout.children if getattr(each, "id", "") == "changes-state")
         assert part in text_of(page.show_comparison(state, "light"))
@@ -124,26 +132,15 @@ def test_comparisons_of_two_kinds_with_one_name_are_both_reached(own):
 
 
 def test_a_damaged_file_is_named_and_the_rest_stays(own):
-    path = own.path("model_comparison", "fine") / "weights.json"
+    path = own.path("model_comparison", "fine") / "said.json"
     raw = read_json(path)
-    raw["changes"][0]["change"] = "gone"
+    raw["kl_high"] = "gone"
     write_json(path, raw)
     told = shown("model-comparisons/fine")
-    assert "weights.json: changes.0.change should be a valid number, found 'gone'" in told
-    assert "changes-stream" in told
-    assert "changes-transplants" in told
-    path.unlink()
-    assert "weights.json is missing" in shown("model-comparisons/fine")
-    assert "weights.json is missing" in text_of(page.layout(PageSources(own, None), name="fine"))
-
-
-def test_heads_without_a_measure_are_refused(own):
-    path = own.path("model_comparison", "fine") / "heads.json"
-    raw = read_json(path)
-    del raw["measures"]["pattern"]
-    write_json(path, raw)
-    with pytest.raises(CorruptError, match=r"heads\.json.*pattern is missing"):
-        _ = own.open(ModelComparison, "fine").heads
+    assert "said.json: kl_high should be a valid number, found 'gone'" in told
+    assert "changes-layers" in told
+    own.path("model_comparison", "fine").joinpath("changes.parquet").unlink()
+    assert "changes.parquet is missing" in shown("model-comparisons/fine")
 
 
 def test_a_measured_comparison_is_shown(own):
@@ -154,6 +151,6 @@ def test_a_measured_comparison_is_shown(own):
     found = what_changed(base, tuned, {HOSTILE_TEXT: tokens}, names=("base", "tuned"), n_random=3)
     save_artefact(found, own.path("model_comparison", "real"), seed=0)
     told = shown("model-comparisons/real") + text_of(page.layout(PageSources(own, None), name="real"))
-    assert "1 of 30 components moved by more than the null" in told
+    assert "1 of 30" in told
     assert "L1.mlp.out" in told
     assert "wb-notice-error" not in told

@@ -54,7 +54,7 @@ def test_the_table_and_the_artefact_say_the_same(cli, root):
     assert found.headline() in out
     assert found.l0 == pytest.approx(2, abs=0.01)
     assert found.settings == SAEComparisonSettings(
-        saes=("one", "two"), recording="planted", l0=None, baselines=True, contexts=0, probing=None, match=False,
+        saes=("one", "two"), recording="planted", l0=None, contexts=0, match=False,
         heldout_fraction=0.1,
     )  # fmt: skip
     assert {"saes/one", "saes/two", "recordings/planted"} == set(found.about.parents)
@@ -65,9 +65,9 @@ def test_the_table_and_the_artefact_say_the_same(cli, root):
         stored(root, "compare-one-two").table()
 
 
-def test_l0_and_baselines_can_be_chosen(cli, root):
-    cli(root, *COMPARE, "two", "--l0", 3, "--no-baselines", "--name", "three")
-    (row,) = stored(root, "three").rows
+def test_l0_can_be_chosen(cli, root):
+    cli(root, *COMPARE, "two", "--l0", 3, "--name", "three")
+    row = stored(root, "three").rows[0]
     assert row.matched.l0 == pytest.approx(3, abs=0.01)
     assert row.own.l0 > 5
 
@@ -88,7 +88,7 @@ def test_shared_features_are_said_with_their_null(cli, root):
 
 
 def test_runs_that_differ_only_in_their_seed_are_one_group(cli, root):
-    printed = cli(root, *COMPARE, "one", "two", "one-again", "--no-baselines", "--name", "seeds")
+    printed = cli(root, *COMPARE, "one", "two", "one-again", "--name", "seeds")
     found = stored(root, "seeds")
     (group,) = found.groups
     assert (group.name, group.members) == ("one", ("one", "one-again"))
@@ -98,20 +98,6 @@ def test_runs_that_differ_only_in_their_seed_are_one_group(cli, root):
     assert low < min(scores["one"], scores["one-again"]) <= max(scores["one"], scores["one-again"]) < high
     (line,) = [line for line in printed.splitlines() if "one, 2 seeds: L0 " in line]
     assert f"F1 {mean:.3f} [{low:.3f}, {high:.3f}]" in line
-
-
-def test_probes_add_columns_and_the_planted_features_are_the_questions(cli, root):
-    out = cli(root, *COMPARE, "one", "two", "--probing", "--probe-seeds", "1", "--name", "probed")
-    found = stored(root, "probed")
-    assert "probe k=1" in line_of("dictionary", out)
-    assert found.probing is not None
-    means = {(m.dictionary, m.k): m.accuracy.estimate for m in found.probing.means}
-    for row in found.rows:
-        assert row.probing is not None
-        assert row.probing.accuracy[1] == means[row.name, 1]
-        assert f"{means[row.name, 1]:.3f}" in line_of(row.name, out)
-    assert max(means["one", 1], means["two", 1]) > means["untrained", 1] + 0.1
-    assert all(task.name.startswith("feature") for task in found.probing.tasks)
 
 
 @pytest.mark.parametrize(

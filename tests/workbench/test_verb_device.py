@@ -72,7 +72,7 @@ def test_evaluate(root, seen):
 
 
 def test_compare_saes(root, seen):
-    verb = ["compare", "saes", "one", "two", "--match", "--probing", "--probe-seeds", "1"]
+    verb = ["compare", "saes", "one", "two", "--match"]
     on_both(root, seen, verb)
     here, there = (Workspace(root).open(SAEComparison, name) for name in ("here", "there"))
     for one, other in zip(here.rows, there.rows, strict=True):

@@ -11,7 +11,6 @@ from interp.changes.tunes import BASE, STEPS, TuneName, train, tunes
 from interp.errors import ConfigError, PromptError
 from interp.models.hooked import HookedModel
 from interp.models.short_name import short_name
-from interp.nulls import DRAWS
 from interp.options import (
     Argument,
     Corpus,
@@ -29,7 +28,6 @@ from saes.features.schema import Features
 from saes.training.stored import StoredSAE, TrainedSettings
 from workbench.analysis import Analysis, AnalysisRun
 from workbench.terminal import AppliesDictionary, Heading, OnDevice, RunsModel, Seeded, Threaded, slug
-from workbench.verbs.evaluate import Probes, run_probes
 from workbench.verbs.explain import recorded_text
 
 if TYPE_CHECKING:
@@ -47,7 +45,7 @@ HEADING = Heading.STUDIES
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompareSAEs(Probes, AppliesDictionary, Threaded, RunsModel, Analysis["SAEComparison"]):
+class CompareSAEs(Seeded, AppliesDictionary, Threaded, RunsModel, Analysis["SAEComparison"]):
     """Compare SAEs of one hook point at the same sparsity.
 
     Example: workbench compare saes demo demo-topk
@@ -55,7 +53,7 @@ class CompareSAEs(Probes, AppliesDictionary, Threaded, RunsModel, Analysis["SAEC
     Each SAE is measured at its own L0, and with all of them reduced to the smallest L0. Baselines: principal
     components, the hook point's own coordinates and an untrained SAE. FVU values at different L0 are not comparable,
     and a lower FVU at the same L0 does not prove better features. For a recording of planted features the table gives
-    the number recovered.
+    the number recovered. `workbench evaluate` probes each SAE.
     """
 
     words: ClassVar[tuple[str, ...]] = ("compare", "saes")
@@ -67,8 +65,6 @@ class CompareSAEs(Probes, AppliesDictionary, Threaded, RunsModel, Analysis["SAEC
     """Recording to compare on. Default: the one that the first SAE was trained on."""
     l0: float | None = None
     """L0 to which all are reduced. Default: the smallest among the SAEs."""
-    baselines: bool = True
-    """Add principal components, coordinates and an untrained SAE to the table."""
     contexts: int = 0
     """Held-out contexts for the loss inside the model; 0 skips that part."""
     match: bool = False
@@ -90,8 +86,6 @@ class CompareSAEs(Probes, AppliesDictionary, Threaded, RunsModel, Analysis["SAEC
         sources = [run.dictionary(name, recording.folder.name) for name in self.saes]
         if any(source.is_neurons for source in sources):
             raise ConfigError("name SAEs only: at mlp.hook_post the table's `coordinates` are the neurons")
-        if self.l0 is not None and self.l0 <= 0:
-            raise ConfigError(f"l0 must be above 0, got {self.l0}")
         # held-out splits are nested, so this one is held out for all of them
         fraction = min(run.open(StoredSAE, source.name).heldout_fraction for source in sources)
         saes = {source.name: source.load_sae(allow_other_weights=self.allow_other_weights) for source in sources}
@@ -100,20 +94,14 @@ class CompareSAEs(Probes, AppliesDictionary, Threaded, RunsModel, Analysis["SAEC
             tokens, documents = recording.contexts_and_documents(
                 split="heldout", limit=self.contexts, heldout_fraction=fraction
             )
-        probing = None
-        if self.probing:
-            with run.progress("probing", "tasks") as progress:
-                probing = run_probes(saes, recording, self.probing_config(), self.labels, fraction, progress)
         with run.progress("comparing", "dictionaries") as progress:
             comparison = compare(
                 saes,
                 recording,
                 l0=self.l0,
-                baselines=self.baselines,
                 model=run.recorded_model(recording) if tokens is not None and len(tokens) else None,
                 tokens=tokens,
                 documents=documents,
-                probing=probing,
                 groups=self.groups(run.workspace),
                 truth=read_synthetic(recording) if recording.planted else None,
                 heldout_fraction=fraction,
@@ -123,9 +111,7 @@ class CompareSAEs(Probes, AppliesDictionary, Threaded, RunsModel, Analysis["SAEC
         matched = self.matched(run, saes) if self.match else {}
         return replace(
             comparison,
-            settings=replace(
-                comparison.settings, contexts=self.contexts, probing=self.probe_settings(recording), match=self.match
-            ),
+            settings=replace(comparison.settings, contexts=self.contexts, match=self.match),
             shared={pair: overlap.shares for pair, overlap in matched.items()},
             matches=_match_table(matched) if matched else None,
         )
@@ -321,13 +307,13 @@ class CompareModels(Seeded, Threaded, RunsModel, Analysis["ModelComparison"]):
 
     Example: workbench compare models ./base ./tuned --corpus facts.jsonl --continuations ./base-a ./base-b ./base-c
 
-    Compares weights, residual stream and heads, and transplants parts of the tuned model into the base to find those
-    that carry the change of behaviour. The null is a set of models without the change in question: continuations of the
-    base where you have them, else the base rounded to bfloat16. Words for the change come from activation differences
-    on text that it was not trained on (--control), from directions of the weight changes, and from what both models
-    predict and write. They use the base's Jacobian lens and SAE where the workspace has them. Their null is a change of
-    equal size that writes elsewhere. For latents of both models, see `workbench compare latents`; for CKA between the
-    layers of any two models, `workbench geometry compare`.
+    Compares weights and residual stream, and transplants parts of the tuned model into the base to find those that
+    carry the change of behaviour. The null is a set of models without the change in question: continuations of the base
+    where you have them, else the base rounded to bfloat16. Words for the change come from activation differences on
+    text that it was not trained on (--control), from directions that changed matrices write, and from what both models
+    predict and write. They use the base's Jacobian lens where the workspace has one. Their null is a change of equal
+    size that writes elsewhere. For latents of both models, see `workbench compare latents`; for CKA between the layers
+    of any two models, `workbench geometry compare`.
     """
 
     words: ClassVar[tuple[str, ...]] = ("compare", "models")
@@ -347,10 +333,6 @@ class CompareModels(Seeded, Threaded, RunsModel, Analysis["ModelComparison"]):
     """Contexts of each text."""
     context_length: int = 64
     """Tokens per context."""
-    random_changes: int = DRAWS["quick"]
-    """Random changes per transplanted part, of the same size, as its null."""
-    batch_size: int = 8
-    """Contexts per forward pass."""
 
     def default_name(self) -> str:
         return slug(f"models-{short_name(self.base)}-{short_name(self.tuned)}")
@@ -369,18 +351,8 @@ class CompareModels(Seeded, Threaded, RunsModel, Analysis["ModelComparison"]):
         with run.progress("changes") as progress:
             return what_changed(
                 base, tuned, texts, continuations=continuations, names=(self.base, self.tuned), lens=lens,
-                dictionaries=self._dictionaries(run), n_random=self.random_changes, batch_size=self.batch_size,
                 seed=self.seed, progress=progress,
             )  # fmt: skip
-
-    def _dictionaries(self, run: AnalysisRun) -> "dict[str, SAE]":
-        """Return the newest SAE of the base that reads one hook point, by its key; empty where there is none."""
-        for stored in run.workspace.values(StoredSAE):
-            if getattr(stored.settings, "weight_hash", "") == run.weight_hash(self.base):
-                sae = run.sae(stored.name)
-                if len(getattr(sae, "hook_points", (sae.hook_point,))) == 1:
-                    return {f"saes/{stored.name}": sae}
-        return {}
 
     def _tokens(self, model: HookedModel, spec: str) -> "Tensor":
         """Return tokens `[prompts, context_length]`, one document per row, BOS first where the model has one."""

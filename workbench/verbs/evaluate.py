@@ -1,6 +1,6 @@
 """`workbench evaluate SAE`: reconstruction on held-out documents, loss inside the model, probing, absorption, concepts.
 
-`compare saes` shares the probing: its tasks come from the text of a recording's tokens, or from a file of labels.
+Tasks of probes come from the text of a recording's tokens, or from a file of labels.
 """
 
 from collections.abc import Callable
