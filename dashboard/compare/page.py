@@ -26,7 +26,6 @@ from dashboard.components.frame import (
     page,
     panel,
     quiet_link,
-    save_search_control,
     select,
     stat,
     verdict,
@@ -97,7 +96,6 @@ def layout(context: PageSources, a: str = "", b: str = "", pairs: str = "", **_:
         html.Div(id="compare-parts"),
         html.Div(_WAIT, id="compare-measured", className="wb-compare-measured", **attrs({"aria-live": "polite"})),
         html.Div(id="compare-rest"),
-        controls=save_search_control(),
     )
 
 
