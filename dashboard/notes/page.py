@@ -34,7 +34,7 @@ from interp.artifacts import KINDS
 from interp.errors import UnknownNameError, WorkbenchError
 from interp.interventions.intervention import Latent
 from interp.interventions.recipe import Recipe
-from interp.notes import Key, Names, Note, Notes, Text, Title, split_key
+from interp.notes import FILE, Key, Names, Note, Notes, Text, Title, split_key
 from interp.workspace import Workspace
 
 Answer = dict[str, Any]
@@ -144,7 +144,7 @@ def _parts() -> html.Div:
     lists = [panel(name, rows(keys), actions=[_delete_button("list", name)]) for name, keys in store.lists().items()]
     return html.Div(
         [
-            html.P(f"These notes are stored in {store.path}.", className="wb-note"),
+            html.P(f"These notes are {FILE} of the workspace.", className="wb-note"),
             panel("Starred", rows(starred) if starred else none),
             *lists,
             *([panel("Named or with a text", rows(written))] if written else []),

@@ -166,7 +166,7 @@ def test_a_direction_is_made_from_the_form_of_its_verb(running, queue, tmp_path)
     page.wait_for_selector("#runs-verb")
     pairs = [{"prompt": f"Dish {n} was", "towards": " great.", "away": " awful."} for n in range(8)]
     field(page, "pairs").fill(json.dumps(pairs[:1]))
-    page.wait_for_function("document.querySelector('#runs-problem').innerText.includes('at least 8')")
+    page.wait_for_function("document.querySelector('#runs-problem').innerText.includes('a direction needs 8')")
     field(page, "pairs").fill(json.dumps(pairs))
     page.wait_for_function("!document.querySelector('#runs-add').disabled")
     page.click("#runs-add")
