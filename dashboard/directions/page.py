@@ -68,7 +68,10 @@ def layout(context: PageSources, name: str | None = None, feature: str = "", **_
         dcc.Store(id="directions-state", data=report.name),
         attempt(partial(verdict_panel, report)),
         attempt(partial(chat_panel, report.name, report.settings.weight_hash)),
-        html.P(quiet_link("Make another direction", runs_href("direction", model=report.settings.model))),
+        html.P(
+            quiet_link("Make another direction", runs_href("direction", model=report.settings.model)),
+            className="wb-row",
+        ),
         html.Div(id="directions-parts"),
         controls=artefact_menu("Direction", choices, page_of(report.href), width=260, key=report.key),
     )
