@@ -1,7 +1,5 @@
 """Time of choosing a direction's layer and strength, against one pass of the whole model for every cell and example.
 
-And tokens per second of each chat side by side, steered and not, against `generate` of transformers for one reply.
-
 Six layers, eight strengths, 16 pairs of replies to prompts of about 12 tokens, SmolLM2-135M: what a script with a hook
 would do, against what `interp.directions.choosing` does, which starts after the steered block, with many cells in one
 batch, and computes logits where they are read. The rival runs a tenth of the cells. Both give the same numbers.
@@ -11,8 +9,6 @@ import time
 
 from benchmarks.report import Result, at_least, main
 
-NEW = 40
-"""Tokens that a chat writes."""
 STRENGTHS = (0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 STARTS = (
     "The film was", "Her song is", "The hotel was", "My day was", "The book is", "The new phone is", "The match was",
@@ -22,59 +18,11 @@ STARTS = (
 
 
 def run() -> list[Result]:
-    """Measure the choice, and the chats."""
+    """Measure the choice."""
     from interp import load_model
 
     model = load_model("smollm2-135m")
-    return [_choice(model), *_chats(model)]
-
-
-def _chats(model) -> list[Result]:
-    """Compare chats, steered and not, with plain `generate` of one reply: two chats, and three with the null."""
-    import statistics
-
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    from benchmarks.report import interleaved
-    from interp.interventions.chat import Chats
-    from interp.interventions.conversation import random_vector
-    from interp.interventions.intervention import Direction, Intervention
-    from interp.models.generation import chat_tokens
-
-    plain = AutoModelForCausalLM.from_pretrained(model.cfg.model_name).eval()
-    tokens = chat_tokens(model, "How was the film last night?")
-    targets = [
-        Direction(hook_point="blocks.17.hook_resid_post", vector=random_vector(576, 1.0, [seed]), origin="drawn")
-        for seed in range(2)
-    ]
-    steered = [[Intervention(target=target, amount=17.0)] for target in targets]
-
-    def chats(n_new: int, n: int) -> None:
-        assert len(list(Chats(model, [(), *steered[:n]]).write([tokens] * (n + 1), n_new))) == n_new
-
-    def alone(n_new: int) -> None:
-        mask = torch.ones_like(tokens)
-        options = {"min_new_tokens": n_new, "max_new_tokens": n_new, "do_sample": False, "pad_token_id": 0}
-        plain.generate(tokens, attention_mask=mask, **options)
-
-    results = []
-    for n, names in ((1, "unsteered and steered"), (2, "and along a random direction")):
-        times = interleaved(
-            lambda: alone(1), lambda: alone(NEW), lambda n=n: chats(1, n), lambda n=n: chats(NEW, n), repeats=3
-        )
-        first_alone, all_alone, first, all_of = map(statistics.median, times)
-        rates = [(NEW - 1) / (all_alone - first_alone), (NEW - 1) / (all_of - first)]
-        detail = (
-            f"{rates[1]:.1f} tokens/s in each of {n + 1} chats, {rates[0]:.1f} alone; first token after "
-            f"{1000 * first:.0f} ms, {1000 * first_alone:.0f} ms alone, {tokens.shape[1]} tokens read"
-        )
-        results.append(
-            at_least(
-                f"chats side by side: {names}", rates[1] / rates[0], 0.5, "transformers' generate, one reply", detail
-            )
-        )
-    return results
+    return [_choice(model)]
 
 
 def _choice(model) -> Result:

@@ -13,7 +13,7 @@ from typing import Literal
 
 import flask
 
-from dashboard.components.pages import Page, directions_href, find_pages, page_of
+from dashboard.components.pages import Page, find_pages, page_of
 from dashboard.data.features import choose
 from dashboard.data.workspace import notes
 from dashboard.figures.theme import visible
@@ -70,17 +70,13 @@ def _page(page: Page) -> Destination:
 
 
 def _notes(workspace: Workspace) -> Iterator[Destination]:
-    """Yield what was named, starred or written on, then saved searches, lists, recipes and conversations."""
+    """Yield what was named, starred or written on, then lists and recipes."""
     store = notes()
     for note in store.all()[:MOST_NOTES]:
         about = visible(note.note.strip().partition("\n")[0], 80) or note.key
         yield Destination(
             "note", visible(note.title or note.key, 80), about, thing_href(workspace, note.key) or "/notes"
         )
-    for name, address in store.searches().items():
-        yield Destination("note", visible(name, 80), "saved search", address)
-    for name in store.conversations():
-        yield Destination("note", visible(name, 80), "conversation", directions_href("", chat=name))
     for what, names in (("list", store.lists()), ("recipe", store.recipes())):
         for name in names:
             yield Destination("note", visible(name, 80), what, "/notes")

@@ -54,9 +54,8 @@ class StoredRun:
     state: str
     command: str
     """The command as a reader types it."""
-    place: int
-    """Its position in the queue."""
     created: float = 0.0
+    """Time when it was queued, also again: waiting runs are carried out in this order."""
     started: float | None = None
     ended: float | None = None
     made: list[str] = field(default_factory=list)
@@ -131,10 +130,6 @@ class RunFiles:
         del self.records[id]
         for suffix in (".json", ".log", ".progress.json"):
             (self.folder / f"{id}{suffix}").unlink(missing_ok=True)
-
-    def last_place(self) -> int:
-        """Return the position at the end of the queue."""
-        return max([record.place for record in self.records.values()], default=0) + 1
 
     def made(self, record: StoredRun) -> list[str]:
         """Return the artefacts that a run wrote, as `folder/name`."""
@@ -308,9 +303,8 @@ class RunQueue:
                 raise ResourceError(f"{len(active)} runs are waiting already; cancel some first")
             number = max([int(run_id.split("-")[0]) for run_id in self._files.records], default=0) + 1
             id = f"{number:04d}-{verb.replace(' ', '-')}"
-            place, now = self._files.last_place(), time.time()
             record = StoredRun(
-                id=id, verb=verb, options=dict(options), command=command, state=WAITING, place=place, created=now
+                id=id, verb=verb, options=dict(options), command=command, state=WAITING, created=time.time()
             )
             self._files.save(record)
             self._changed.notify_all()
@@ -324,7 +318,7 @@ class RunQueue:
         """Return every run in the order of the queue."""
         with self._changed:
             records = list(self._records().values())
-        return [self._files.run_of(record) for record in sorted(records, key=lambda record: record.place)]
+        return [self._files.run_of(record) for record in sorted(records, key=lambda record: record.created)]
 
     def active(self) -> list[QueuedRun]:
         """Return the runs that wait or run."""
@@ -352,7 +346,7 @@ class RunQueue:
             if record.state not in (FAILED, CANCELLED, INTERRUPTED):
                 raise ConfigError(f"run {id} is {record.state}; only one that ended early can be resumed")
             self.catalogue.arguments(record.verb, record.options)
-            fresh = replace(record, state=WAITING, problem="", ended=None, requested="", place=self._files.last_place())
+            fresh = replace(record, state=WAITING, problem="", ended=None, requested="", created=time.time())
             self._files.save(fresh)
             self._changed.notify_all()
 
@@ -416,7 +410,7 @@ class RunQueue:
 
     def _next(self) -> StoredRun | None:
         waiting = [record for record in self._files.records.values() if record.state == WAITING]
-        return min(waiting, key=lambda record: record.place, default=None)
+        return min(waiting, key=lambda record: record.created, default=None)
 
     def _carry_out(self, id: str) -> None:
         """Run one command to its end, and write down how it ended."""

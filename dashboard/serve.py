@@ -6,7 +6,7 @@ import webbrowser
 from collections.abc import Callable
 from pathlib import Path
 from threading import Thread, Timer
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from dashboard._startup import load_libraries
 from dashboard.queue import RunQueue
@@ -16,7 +16,6 @@ from interp.errors import ResourceError
 from interp.workspace import Workspace
 
 if TYPE_CHECKING:
-    import flask
     from werkzeug.serving import BaseWSGIServer
 
 DEFAULT_PORT = 8050
@@ -50,7 +49,6 @@ def serve(
         say(f"port {DEFAULT_PORT} is in use, so this one takes {chosen}")
     load_libraries()
     from dashboard.app import warm
-    from dashboard.data.workspace import close_notes
     from dashboard.live import LiveModel
 
     live = LiveModel(opened, memory=model_memory)
@@ -70,7 +68,6 @@ def serve(
         say("stopped")
     finally:
         server.server_close()
-        close_notes(cast("flask.Flask", server.app))
         if runs is not None:
             runs.stop()
         warming.join(timeout=10)  # a thread inside pyarrow while Python ends would abort the process

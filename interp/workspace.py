@@ -9,9 +9,7 @@ Tables are parquet, read through DuckDB: only the row groups and columns that a 
 import contextlib
 import os
 import re
-import shutil
-import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -27,7 +25,6 @@ from interp.errors import (
     ResourceError,
     UnknownNameError,
     WorkbenchError,
-    disk_errors,
 )
 from interp.registry import FOLDERS, KINDS, check_kind, discover, kind_in
 
@@ -38,7 +35,6 @@ NOT_OF_THIS_VERSION = "not of this version, and no installed package has its kin
 """Said of an artefact that `Workspace.foreign` lists."""
 A = TypeVar("A", bound=Artefact)
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
-_ENTRY = re.compile(r"^\d{8}-\d{6}(-\d+)?$")
 _URL = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+:")
 """Start of a URL: a scheme of two characters or more, since one letter is a drive of Windows."""
 
@@ -265,21 +261,6 @@ class Workspace:
         return entries
 
 
-TRASH = "trash"
-"""Folder of the workspace that deleted artefacts are moved to."""
-
-
-@dataclass(frozen=True)
-class Trashed:
-    """A deleted artefact, which can be restored."""
-
-    entry: str
-    """Folder in the trash, `20260102-030405`: the time of the deletion, in UTC."""
-    key: str
-    """Path `folder/name` that it had."""
-    n_bytes: int
-
-
 def outdated(manifests: list[Manifest], key: Callable[[Manifest], str]) -> dict[str, list[str]]:
     """Return for every artefact the parents, as `folder/name`, whose content has changed since it was made.
 
@@ -295,73 +276,6 @@ def outdated(manifests: list[Manifest], key: Callable[[Manifest], str]) -> dict[
 def folder_bytes(folder: Path) -> int:
     """Return the size of all files in a folder; links are not followed."""
     return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
-
-
-def move_to_trash(workspace: Workspace, key: str) -> Trashed:
-    """Move an artefact, complete or unfinished (`folder/name.partial`), to the trash. `restore` undoes it.
-
-    Raises `UnknownNameError` for an unknown key, `ConfigError` for a malformed key.
-    """
-    folder = _artefact_folder(workspace, key)
-    if not folder.is_dir() or folder.is_symlink():
-        raise UnknownNameError("artefact", key, [workspace.key(m) for m in workspace.artifacts()])
-    stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
-    number, entry = 1, stamp
-    while (workspace.root / TRASH / entry).exists():
-        number, entry = number + 1, f"{stamp}-{number + 1}"
-    target = workspace.root / TRASH / entry / key
-    with disk_errors(target):
-        target.parent.mkdir(parents=True)
-        folder.rename(target)
-    return Trashed(entry, key, folder_bytes(target))
-
-
-def trashed(workspace: Workspace) -> list[Trashed]:
-    """Return the deleted artefacts, the last one first."""
-    paths = sorted((workspace.root / TRASH).glob("*/*/*/"), reverse=True)
-    return [
-        Trashed(path.parts[-3], f"{path.parts[-2]}/{path.parts[-1]}", folder_bytes(path))
-        for path in paths
-        if _ENTRY.match(path.parts[-3])
-    ]
-
-
-def restore(workspace: Workspace, entry: str) -> str:
-    """Move a deleted artefact back; return its key.
-
-    Raises `UnknownNameError` for an entry that is not in the trash, `ConfigError` when its name is taken.
-    """
-    entries = {entry.entry: entry for entry in trashed(workspace)}
-    if entry not in entries:
-        raise UnknownNameError("entry of the trash", entry, entries)
-    key = entries[entry].key
-    target = _artefact_folder(workspace, key)
-    if target.exists():
-        raise ConfigError(f"another {key} exists by now; delete it first, or leave the old one in the trash")
-    with disk_errors(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        (workspace.root / TRASH / entry / key).rename(target)
-        shutil.rmtree(workspace.root / TRASH / entry, ignore_errors=True)
-    return key
-
-
-def empty_trash(workspace: Workspace, entries: Collection[str] | None = None) -> int:
-    """Remove deleted artefacts for good, all or those of some entries; return the bytes that this frees."""
-    chosen = [entry for entry in trashed(workspace) if entries is None or entry.entry in entries]
-    for entry in chosen:
-        shutil.rmtree(workspace.root / TRASH / entry.entry, ignore_errors=True)
-    return sum(entry.n_bytes for entry in chosen)
-
-
-def _artefact_folder(workspace: Workspace, key: str) -> Path:
-    """Return the folder of a key. Raises `ConfigError` for a malformed key, so that nothing else is moved."""
-    parent, _, name = key.partition("/")
-    if parent not in FOLDERS.values() or not _NAME.fullmatch(name.removesuffix(PARTIAL)):
-        raise ConfigError(f"{key!r} is not the key of an artefact; keys are folder/name, such as saes/demo")
-    folder = workspace.root / parent / name
-    if not folder.resolve().parent.is_relative_to(workspace.root.resolve()):
-        raise ConfigError(f"{key} points outside the workspace; links out are not followed")
-    return folder
 
 
 def _link_in(folder: Path) -> str | None:

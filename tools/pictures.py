@@ -97,7 +97,7 @@ def _served(workspace: Path) -> Iterator[str]:
     """Serve a workspace with notes in it, and yield the address."""
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         shutil.copytree(
-            workspace, Path(folder) / "workspace", ignore=shutil.ignore_patterns("runs", "notes.sqlite*", "*.partial")
+            workspace, Path(folder) / "workspace", ignore=shutil.ignore_patterns("runs", "notes.*", "*.partial")
         )
         # A command on a page names no folder of this machine: neither that of the workspace nor that of the program.
         stack.enter_context(contextlib.chdir(folder))

@@ -15,6 +15,7 @@ from dataclasses import replace
 
 from dashboard.queue import VerbForm
 from interp.artifacts import KINDS
+from interp.directions.examples import read_examples
 from interp.errors import ConfigError, UnknownNameError, as_typed, program
 from interp.options import Option
 from interp.recording.recorded import Recorded
@@ -145,6 +146,7 @@ class Commands:
                     f"the pairs take {n_bytes:,} bytes, a command at most {LONGEST_PAIRS:,}; put them "
                     "into a .jsonl file inside the workspace and name that"
                 )
+            read_examples(value)  # refuses what makes no direction before anything runs
             return value
         if not isinstance(value, str) or len(value) > LONGEST or not value.isprintable():
             raise ConfigError(

@@ -6,10 +6,6 @@ import { element, menu } from "./dom.mjs";
 /** The fields of the forms that an element brings. @param {HTMLElement} holder @returns {Record<string, Fields>} */
 export const fieldsOf = (holder) => JSON.parse(holder.dataset.fields ?? "{}");
 
-/** The defaults of some fields. @param {Fields} fields @returns {Properties} */
-export const defaultsOf = (fields) =>
-  Object.fromEntries(Object.entries(fields).map(([name, field]) => [name, field.default]));
-
 /** The menu of the choices of a field. @param {Field} field @param {Attributes} [given] */
 export const menuOf = ({ choices, title, help, ...field }, given = {}) =>
   menu(title, choices, String(field.default), undefined, { title: help, ...given });

@@ -23,7 +23,6 @@ from dashboard.components.frame import (
     page,
     panel,
     quiet_link,
-    save_search_control,
     select,
     stat,
     verdict,
@@ -80,7 +79,6 @@ def layout(context: PageSources, a: str = "", b: str = "", pairs: str = "", **_:
         form,
         html.Div(_WAIT, id="compare-measured", className="wb-compare-measured", **attrs({"aria-live": "polite"})),
         html.Div(id="compare-parts"),
-        controls=save_search_control(),
     )
 
 

@@ -184,11 +184,6 @@ def note_controls(key: str, *, state: dict[str, Any] | None = None, largest: flo
     return html.Div(className="wb-note-controls", **attrs(data))
 
 
-def save_search_control() -> html.Div:
-    """Return the button that saves the address of the page under a name (assets/notes.mjs)."""
-    return html.Div(className="wb-note-controls", **attrs({"data-note-search": "true"}))
-
-
 def select(id: str, label: str, data: list[Any], value: str | None, width: int = 240, **extra: Any) -> dmc.Select:
     """Return a menu; its label is read by screen readers and takes no room on the page."""
     return dmc.Select(

@@ -15,7 +15,7 @@ from interp.atlas.vector_map import VectorMap
 from interp.directions.study import DirectionGeometry
 from interp.errors import UnknownNameError, UsageError, WorkbenchError
 from interp.names import parse_hook_point
-from interp.notes import own_names
+from interp.notes import Notes
 from interp.tracing.graph import AttributionGraph
 from interp.workspace import Workspace
 from saes.features.schema import MOST_TELLING, NO_LABEL, ExampleRow, FeatureRow, Features, RelationRow, RelationScales
@@ -228,7 +228,7 @@ def names(workspace: Workspace, name: str) -> dict[int, str]:
     """
     start = f"features/{name}#"
     try:
-        titles = own_names(workspace)
+        titles = Notes.open(workspace).titles()
     except WorkbenchError:
         return {}
     parts = {key.removeprefix(start): title for key, title in titles.items() if key.startswith(start)}

@@ -6,16 +6,12 @@ from collections.abc import Callable
 from functools import lru_cache, wraps
 from typing import Any, TypeVar
 
-import flask
-
 from dashboard.sources import current
 from interp.artifacts import FOLDERS, MANIFEST, STATUS, hash_json
 from interp.notes import Notes
 from interp.workspace import Workspace
 
 A = TypeVar("A")
-_KEY = "workbench-notes"
-_opening = threading.Lock()
 
 
 def stamp(workspace: Workspace) -> str:
@@ -46,15 +42,5 @@ def kept(read: Callable[[Workspace, str], A]) -> Callable[[Workspace, str], A]:
 
 
 def notes() -> Notes:
-    """Return the notes of the workspace that is served. A damaged file is tried again at the next request."""
-    known = flask.current_app.extensions
-    with _opening:
-        if _KEY not in known:
-            known[_KEY] = Notes.open(current().workspace)
-    return known[_KEY]
-
-
-def close_notes(server: flask.Flask) -> None:
-    """Close the notes of a server that ends, so that their file alone holds them all (SQLite's log is written back)."""
-    if (opened := server.extensions.get(_KEY)) is not None:
-        opened.close()
+    """Return the notes of the workspace that is served."""
+    return Notes.open(current().workspace)

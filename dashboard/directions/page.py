@@ -1,25 +1,12 @@
 """*Directions*: one direction of a model, its steering and its meaning, every number with its null.
 
-*Say it with the model*: chats side by side, steered along directions and not, and stored conversations.
-
-The browser draws them (assets/say/) and keeps the conversation, which has the form of its file
-(`interp.interventions.conversation`):
-
-    GET  /api/chat/direction?name=praise   a direction as an intervention, with the weights it was made for
-    GET  /api/chat/kept[?name=]            names of the conversations of the workspace; one of them
-    POST /api/act/answer_chats             `conversation`, `message`, `monitor`, `visitor`: a line of JSON per token
-    POST /api/chat/check                   `conversation`: refused for other weights; whether the model has a template
-    POST /api/chat/keep                    `name`, `conversation`
-    POST /api/chat/file                    `conversation`: as the file that is downloaded, with the vectors
-    POST /api/chat/open                    `conversation` of such a file: checked, and as the page has it
-
-The page names the directions (`interp.directions.chats`); their vectors stay on the server.
+*Say it with the model*: one conversation, unsteered, steered along the direction, and along a random one (act `Say`).
+The browser draws it (assets/say/) and keeps it while the page is open.
 """
 
 import secrets
 from functools import partial
 
-import flask
 from dash import ClientsideFunction, Dash, Input, Output, dcc, html
 
 from dashboard.components.evidence import as_table, number, percent, records_table
@@ -34,11 +21,10 @@ from dashboard.components.pages import (
     page_of,
     register_parts,
     run_button,
+    runs_href,
     whole_number,
 )
 from dashboard.data import features
-from dashboard.data.workspace import notes
-from dashboard.directions._making import make_panel, register_making
 from dashboard.figures.geometry import (
     along_figure,
     effect_and_damage,
@@ -48,33 +34,27 @@ from dashboard.figures.geometry import (
     spectrum_figure,
 )
 from dashboard.figures.theme import Theme, theme, visible
-from dashboard.requests import RequestFields, answered
 from dashboard.sources import PageSources, current, open_artefact
-from interp.artifacts import as_json
-from interp.directions.chats import NamedChats, NamedStep
 from interp.directions.choice import JudgedCell, SteeringChoice
 from interp.directions.files import transformers_code
 from interp.directions.monitor import Monitor
 from interp.directions.study import DirectionGeometry, TokenReading
-from interp.errors import UnknownNameError, UsageError, WorkbenchError
+from interp.errors import UsageError, WorkbenchError
 from interp.geometry.probes import DirectionAccuracy, Erasure
 from interp.geometry.separation import ListAlong
-from interp.interventions.conversation import Conversation
-from interp.interventions.intervention import Direction, Intervention
 from interp.interventions.recipe import Recipe
 from interp.models.packaged import PACKAGED
-from interp.notes import Name
 from interp.nulls import WITHIN, null_range
 from interp.workspace import Workspace
-from saes.acts.writing import CheckChat
+from saes.acts.writing import Say
 from saes.features.schema import FeatureRow, Features
 from saes.training.stored import StoredSAE
 
 KIND = "direction"
 
 
-def layout(context: PageSources, name: str | None = None, chat: str = "", feature: str = "", **_: object) -> html.Div:
-    """`/directions/<name>`; without a name the newest direction. `chat` names a conversation that was kept.
+def layout(context: PageSources, name: str | None = None, feature: str = "", **_: object) -> html.Div:
+    """`/directions/<name>`; without a name the newest direction.
 
     With a `feature`, `demo:12`, the chats are steered along what it writes.
     """
@@ -87,8 +67,11 @@ def layout(context: PageSources, name: str | None = None, chat: str = "", featur
         "Directions",
         dcc.Store(id="directions-state", data=report.name),
         attempt(partial(verdict_panel, report)),
-        attempt(partial(chat_panel, report.name, report.settings.weight_hash, chat)),
-        attempt(partial(make_panel, workspace, report.settings.model, opened=False)),
+        attempt(partial(chat_panel, report.name, report.settings.weight_hash)),
+        html.P(
+            quiet_link("Make another direction", runs_href("direction", model=report.settings.model)),
+            className="wb-row",
+        ),
         html.Div(id="directions-parts"),
         controls=artefact_menu("Direction", choices, page_of(report.href), width=260, key=report.key),
     )
@@ -121,10 +104,11 @@ def _feature(workspace: Workspace, feature: str) -> tuple[StoredSAE, Features, F
 
 
 def register(app: Dash) -> None:
-    """Add the callback that draws the figures, and the chats."""
-    register_chat(app)
-    register_making(app)
+    """Add the callback that draws the figures, and let the script draw the chats."""
     register_parts(app, "directions", show_direction)
+    app.clientside_callback(
+        ClientsideFunction("say", "begin"), Output("say-drawn", "children"), Input("say-state", "data")
+    )
 
 
 def show_direction(name: str, scheme: str | None) -> list[Part]:
@@ -282,103 +266,24 @@ def apply_panel(report: DirectionGeometry) -> html.Section:
     )
 
 
-ASKED = ("random", "n_new", "temperature", "seed", "system")
-"""Fields of a conversation that are asked for."""
-FURTHEST, FURTHEST_LENGTH = 3.0, 100.0
-"""Upper end of the slider, in units of the chosen amount; without one, of the length of the direction."""
+ASKED = ("strength", "n_new", "temperature", "seed", "system")
+"""Fields of the act that are asked for."""
 
 
-def chat_panel(name: str, weight_hash: str, kept: str = "") -> html.Section:
-    """Return the panel that assets/say/say.mjs fills, begun with a direction, a feature, or a kept conversation."""
-    others = [
-        direction.name for direction in current().workspace.values(DirectionGeometry)
-        if direction.settings.weight_hash == weight_hash
-    ]  # fmt: skip
+def chat_panel(direction: str, weight_hash: str) -> html.Section:
+    """Return the panel that assets/say/say.mjs fills: chats along a direction, or a feature `demo:12`."""
     monitors = [each.name for each in current().workspace.values(Monitor) if each.settings.weight_hash == weight_hash]
-    state = {"direction": name, "directions": others, "monitors": monitors, "kept": kept,
-             "visitor": secrets.token_hex(8)}  # fmt: skip
     return panel(
         "Say it with the model",
-        dcc.Store(id="say-state", data=state),
+        dcc.Store(id="say-state", data={"direction": direction, "monitors": monitors, "visitor": secrets.token_hex(8)}),
         html.Div(id="say-drawn", hidden=True),
-        html.Div(id="say", **fields_data(conversation=(Conversation, ASKED))),
+        html.Div(id="say", **fields_data(say=(Say, ASKED))),
         note="the same messages, steered and not; each chat keeps its own replies",
         more="The colour of a token says how much more likely steering made it: its log-probability with "
-        "steering, less that without, after the same text. Null: a third chat, steered along random directions of the "
-        "same length at the same hook points. A monitor (`workbench monitor`) colours instead tokens above "
-        "its threshold, in every chat as it runs. Enter sends a message, Shift Enter begins a line, Escape stops.",
+        "steering, less that without, after the same text. Null: a third chat, steered along a random direction of the "
+        "same length. A monitor (`workbench monitor`) colours instead tokens above its threshold, in every chat. Enter "
+        "sends a message, Shift Enter begins a line, Escape stops.",
     )
-
-
-def register_chat(app: Dash) -> None:
-    """Add the routes, and let the script draw the panel."""
-    server = app.server
-    for what, read in (("direction", _direction), ("kept", _kept)):
-        server.add_url_rule(f"/api/chat/{what}", f"chat_{what}", read, methods=["GET"])
-    for what, answer in (("check", _check), ("keep", _keep), ("file", _file), ("open", _open)):
-        server.add_url_rule(f"/api/chat/{what}", f"chat_{what}", partial(answered, answer), methods=["POST"])
-    app.clientside_callback(
-        ClientsideFunction("say", "begin"), Output("say-drawn", "children"), Input("say-state", "data")
-    )
-
-
-def _direction() -> flask.Response:
-    name = flask.request.args.get("name", "")
-    if ":" in name:
-        return _direction_of_feature(current().workspace, name)
-    report = current().workspace.open(DirectionGeometry, name)
-    of, chosen = report.settings, report.amount is not None or report.settings.action == "ablate"
-    if chosen:
-        step = report.intervention()
-    else:
-        target = Direction(hook_point=of.direction.hook_point, vector=report.vector, origin=of.direction.source)
-        step = Intervention(target=target, action=of.action, amount=1.0)
-    return flask.jsonify(
-        {"name": report.name, "step": as_json(NamedStep.of(report, step)), "model": of.model,
-         "weight_hash": of.weight_hash, "chosen": chosen, "furthest": FURTHEST if chosen else FURTHEST_LENGTH}
-    )  # fmt: skip
-
-
-def _direction_of_feature(workspace: Workspace, name: str) -> flask.Response:
-    """Return what a feature writes, as an intervention whose amount is its largest activation."""
-    from saes.weights.folder import load_sae
-
-    stored, described, row = _feature(workspace, name)
-    sae = load_sae(workspace.path("sae", stored.name))
-    vector = sae.decoder_directions[row.feature].detach().float().numpy()
-    target = Direction(hook_point=sae.hook_point_out or sae.hook_point, vector=vector, origin=f"feature {name}")
-    step = Intervention(target=target, action="add", amount=row.max_activation)
-    return flask.jsonify(
-        {"name": name, "step": as_json(step), "model": described.settings.model,
-         "weight_hash": sae.metadata.weight_hash, "chosen": True, "furthest": FURTHEST}
-    )  # fmt: skip
-
-
-def _kept() -> flask.Response:
-    known, name = notes().conversations(), flask.request.args.get("name", "")
-    if not name:
-        return flask.jsonify({"names": [*known]})
-    if name not in known:
-        raise UnknownNameError("conversation", name, known)
-    return flask.jsonify(as_json(NamedChats.of(known[name], current().workspace)))
-
-
-def _keep(request: RequestFields, *, conversation: NamedChats, name: Name) -> flask.Response:
-    notes().save_conversation(name, conversation.read(current().workspace))
-    return flask.jsonify({"kept": name})
-
-
-def _file(request: RequestFields, *, conversation: NamedChats) -> flask.Response:
-    return flask.jsonify(as_json(conversation.read(current().workspace)))
-
-
-def _open(request: RequestFields, *, conversation: Conversation) -> flask.Response:
-    return _check(request, conversation=NamedChats.of(conversation, current().workspace))
-
-
-def _check(request: RequestFields, *, conversation: NamedChats) -> flask.Response:
-    model = current().live.ask(CheckChat(conversation=conversation))
-    return flask.jsonify({"conversation": as_json(conversation), "template": model.template, "context": model.context})
 
 
 def meaning_panel(report: DirectionGeometry) -> html.Section:
@@ -524,5 +429,5 @@ PAGE = Page(
     shows="Directions that steer a model: made from pairs of texts, two lists of words, a trait or a feature, at a "
     "layer and strength that were chosen on one half of the examples and judged on the other.",
     command="workbench direction MODEL --towards WORDS --away WORDS",
-    form=make_panel,
+    fill=lambda workspace, model: ("direction", {"model": model}),
 )

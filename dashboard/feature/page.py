@@ -27,7 +27,6 @@ from dashboard.components.frame import (
     page,
     panel,
     quiet_link,
-    save_search_control,
     still,
     verdict,
 )
@@ -231,7 +230,6 @@ def _list_panel(workspace: Workspace, name: str, text: str, low: float, high: fl
             id="feature-search", value=text, placeholder="search labels and names   f", size="xs", debounce=250,
             className="wb-search", **attrs({"aria-label": "Search labels and own names"}),
         ),
-        save_search_control(),
         ask_for_list(workspace, name),
         html.Div(
             [html.Span("density", className="wb-quiet", title="fraction of tokens on which a feature is active"),

@@ -20,7 +20,7 @@ from dashboard.graph._file import graph_html
 from dashboard.graph._labels import feature_tables
 from interp.artifacts import read_json, save_artefact, sha256_file, write_json
 from interp.errors import ConfigError, UsageError
-from interp.notes import Notes
+from interp.notes import Notes, graph_marks
 from interp.tracing.graph import KIND, AttributionGraph, ImportedFile
 from interp.tracing.graph_json import cantor
 from interp.tracing.interchange import import_graph, read_graph_json, write_graph_json
@@ -42,11 +42,7 @@ def write_export(workspace: Workspace, name: str, path: Path, *, features: bool 
     if path.suffix != ".json":
         raise ConfigError(f"a graph is exported as JSON or HTML; {path} should end in .json or .html")
     graph = _data.choose(workspace, name)
-    notes = Notes.open(workspace)
-    try:
-        edits = _data.marks(notes, graph)
-    finally:
-        notes.close()
+    edits = _data.marks(Notes.open(workspace), graph)
     graph_json = _data.exported(workspace, graph, edits)
     graph_json["metadata"]["slug"] = path.stem
     write_graph_json(graph_json, path)
@@ -86,15 +82,12 @@ def take_in(workspace: Workspace, path: Path, name: str, *, overwrite: bool = Fa
     folder = workspace.path(KIND, name)
     key = f"{folder.parent.name}/{name}"
     notes = Notes.open(workspace)
-    try:
-        marks, before = edits.to_notes(), notes.graph_edits(key)
-        notes.entries.checked("graph", key, marks)
-        of = graph.settings.imported or ImportedFile()
-        settings = replace(graph.settings, imported=replace(of, file=path.name, sha256=sha256_file(path)))
-        parents = {f"model:{graph.model}": graph.weight_hash} if graph.weight_hash else {}
-        made = save_artefact(replace(graph, settings=settings), folder, parents=parents, overwrite=overwrite)
-        if marks or before:
-            notes.save_graph_edits(key, marks, was=before)
-    finally:
-        notes.close()
+    marks, before = edits.to_notes(), notes.graph_edits(key)
+    graph_marks(key, marks)
+    of = graph.settings.imported or ImportedFile()
+    settings = replace(graph.settings, imported=replace(of, file=path.name, sha256=sha256_file(path)))
+    parents = {f"model:{graph.model}": graph.weight_hash} if graph.weight_hash else {}
+    made = save_artefact(replace(graph, settings=settings), folder, parents=parents, overwrite=overwrite)
+    if marks or before:
+        notes.save_graph_edits(key, marks, was=before)
     return made

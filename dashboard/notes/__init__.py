@@ -1,4 +1,4 @@
-"""The page *Notes*: stars, texts, lists, saved searches, recipes and conversations.
+"""The page *Notes*: stars, texts, lists and recipes.
 
-- `page`  the page, and the routes by which controls on other pages read and write notes
+- `page`  the page, and the routes that its controls ask
 """

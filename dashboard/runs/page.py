@@ -1,15 +1,13 @@
-"""*Runs*: start an analysis from a form, follow the queue, and manage artefacts.
+"""*Runs*: start an analysis from a form, follow the queue, and see what is on disk.
 
 The form is made from the settings of the verb (`dashboard.queue.VerbForm`); the command that does the same in a
 terminal is shown below it. Artefacts are listed with their size, what was made from them, and whether a parent has
-changed since; a deleted one goes to the trash of the workspace, from which it can be restored.
+changed since.
 """
 
-import os
 from collections.abc import Iterator
 from typing import Any
 
-import dash_mantine_components as dmc
 from dash import ALL, MATCH, Dash, Input, NoUpdate, Output, State, ctx, dcc, html, no_update
 from dash.development.base_component import Component
 
@@ -21,11 +19,11 @@ from dashboard.data.workspace import stamp
 from dashboard.figures.theme import visible
 from dashboard.queue import QueuedRun, RunQueue, VerbForm
 from dashboard.sources import PageSources, current
-from interp.artifacts import FOLDERS, PARTIAL, hash_json, partial_path
+from interp.artifacts import PARTIAL, hash_json, partial_path
 from interp.cache import size_text
-from interp.errors import ConfigError, MissingError, UsageError, WorkbenchError, as_typed, program
+from interp.errors import MissingError, UsageError, WorkbenchError, as_typed, program
 from interp.options import FEATURE_MENUS, Option
-from interp.workspace import Workspace, empty_trash, folder_bytes, move_to_trash, outdated, restore, trashed
+from interp.workspace import Workspace, folder_bytes, outdated
 
 FIELD = {"type": "run-field", "verb": ALL, "name": ALL}
 ACT = {"type": "run-act", "act": ALL, "of": ALL}
@@ -49,9 +47,8 @@ def layout(context: PageSources, verb: str | None = None, **address: str) -> htm
     return page(
         "Runs",
         *parts,
-        html.Div(storage(context), id="runs-storage"),
+        html.Div(_storage(context.workspace), id="runs-storage"),
         dcc.Store(id="runs-stored", data=stamp(context.workspace)),
-        *modal(),
         lead="One analysis runs at a time, in the background, on all cores but one. Results appear on their pages.",
     )
 
@@ -91,7 +88,11 @@ PRESETS = {
     "features": ("Describe", "the features of a dictionary", ("dictionary",)),
     "trace": ("Trace", "why a model answers a prompt so", ("target",)),
     "heads": ("Heads", "what each attention head does", ()),
-    "direction": ("Direction", "from pairs, lists or a trait", ()),
+    "direction": (
+        "Direction",
+        "from pairs, lists or a trait",
+        ("pairs", "towards", "away", "trait", "instead"),
+    ),
 }
 """What is done first, by verb: title, what it makes, and the fields that are shown besides the required ones."""
 FIRST_FIELDS = 6
@@ -100,9 +101,9 @@ FIRST_FIELDS = 6
 
 def _preset(queue: RunQueue, verb: str, title: str, about: str, _: tuple[str, ...], chosen: str) -> html.Li:
     usual = _usual(queue, queue.catalogue.forms[verb])
-    href = "/directions" if verb == "direction" else runs_href(verb, **usual)  # its page has the form with a table
     current = attrs({"aria-current": "true"} if verb == chosen else {})
-    return html.Li(dcc.Link([html.Strong(title), html.Span(about, className="wb-quiet")], href=href), **current)
+    words = [html.Strong(title), html.Span(about, className="wb-quiet")]
+    return html.Li(dcc.Link(words, href=runs_href(verb, **usual)), **current)
 
 
 def _usual(queue: RunQueue, form: VerbForm) -> dict[str, str]:
@@ -229,7 +230,6 @@ def register(app: Dash) -> None:
     """Add the callbacks of the page."""
     _register_form(app)
     _register_queue(app)
-    register_storage(app)
 
 
 def _runs() -> RunQueue:
@@ -313,7 +313,7 @@ def _register_queue(app: Dash) -> None:
         runs = _runs().all()
         now, kept = _fingerprint(runs), stamp(current().workspace)
         listed = (no_update, no_update) if now == shown else (_items(runs), now)
-        artefacts = (no_update, no_update) if kept == stored else (storage(current()), kept)
+        artefacts = (no_update, no_update) if kept == stored else (_storage(current().workspace), kept)
         return listed[0], _pace(runs), listed[1], *artefacts
 
     @app.callback(
@@ -331,25 +331,25 @@ def _register_queue(app: Dash) -> None:
         return f"{name} {run} {ctx.triggered[0]['value']}"
 
 
-def storage(context: PageSources) -> list[Part]:
-    """Return the table of artefacts, and the trash."""
-    return [attempt(lambda: _artefacts(context.workspace)), attempt(lambda: _trash(context.workspace))]
+def _storage(workspace: Workspace) -> Part:
+    """Return the table of artefacts with sizes, the largest first."""
+    return attempt(lambda: _artefacts(workspace))
 
 
 def _artefacts(workspace: Workspace) -> html.Section:
-    """Return the table of artefacts with sizes, the largest first."""
     rows = sorted(_rows(workspace), key=lambda row: -row[1])
     if not rows:
         return panel("Artefacts on disk", html.P("None yet.", className="wb-none"))
     total = sum(row[1] for row in rows)
-    head = html.Tr([html.Th(name, scope="col") for name in ("artefact", "size", "made", "used by", "state", "delete")])
+    head = html.Tr([html.Th(name, scope="col") for name in ("artefact", "size", "made", "used by", "state")])
     body = [_row(workspace, *row) for row in rows]
     table = html.Table([html.Thead(head), html.Tbody(body)], className="wb-evidence wb-records wb-artefacts")
     return panel(
         "Artefacts on disk",
         html.Div(table, className="wb-wide-table", tabIndex=0, role="region", **attrs({"aria-label": "Artefacts"})),
         note=f"{len(rows)} artefacts, {size_text(total)}",
-        more="Outdated: an artefact that it was made from has changed since; make it again before you compare it.",
+        more="Outdated: an artefact that it was made from has changed since; make it again before you compare it. "
+        "An artefact is a folder of the workspace: delete that, and it is gone.",
     )
 
 
@@ -373,150 +373,7 @@ def _row(workspace: Workspace, key: str, size: int, made: str, children: int, st
     href = "/" if key.endswith(PARTIAL) else artefact_href(workspace, key)
     name = html.Th(quiet_link(key, href) if href != "/" else key, scope="row")
     status = html.Td(state, className="wb-run-interrupted" if state != "up to date" else "")
-    return html.Tr([name, html.Td(size_text(size)), html.Td(made), html.Td(str(children)), status, _delete(key)])
-
-
-def _delete(key: str) -> html.Td:
-    identity = {"type": "store-ask", "key": key.replace(".", ":")}  # Dash allows no dot in an id
-    words = {"aria-label": f"Delete {key}"}
-    return html.Td(html.Button("Delete", id=identity, className="wb-act wb-act-quiet", type="button", **attrs(words)))
-
-
-def _trash(workspace: Workspace) -> html.Section | None:
-    trash = trashed(workspace)
-    if not trash:
-        return None
-    lines = [
-        html.Li(
-            [
-                html.Span(f"{artefact.key}, {size_text(artefact.n_bytes)}"),
-                html.Button(
-                    "Restore",
-                    id={"type": "store-act", "act": "restore", "of": artefact.entry},
-                    className="wb-act wb-act-quiet",
-                    type="button",
-                    **attrs({"aria-label": f"Restore {artefact.key}"}),
-                ),
-            ]
-        )
-        for artefact in trash
-    ]
-    total = size_text(sum(artefact.n_bytes for artefact in trash))
-    empty = html.Button(f"Delete {len(trash)} for good, {total}", className="wb-act", type="button",
-                        id={"type": "store-act", "act": "empty", "of": "all"})  # fmt: skip
-    note = "Deleted artefacts still take up disk space."
-    return panel("Trash", html.Ul(lines, className="wb-lines"), fold("Empty the trash", empty), note=note)
-
-
-def modal() -> list[Part]:
-    """Return the dialog that asks before an artefact is deleted."""
-    return [
-        dcc.Store(id="delete-key"),
-        dmc.Modal(
-            [
-                html.Div(id="delete-about"),
-                dmc.TextInput(id="delete-typed", label="Type the name to confirm", value="", size="xs"),
-                html.Button("Move to the trash", id="delete-go", className="wb-act wb-row", disabled=True),
-                html.P("", id="delete-problem", className="wb-run-problem", role="alert"),
-            ],
-            id="delete",
-            title="Delete an artefact",
-            opened=False,
-        ),
-    ]
-
-
-def _about(context: PageSources, key: str) -> list[Part]:
-    """Return the consequences of deleting an artefact. Raises `ConfigError` while something uses it."""
-    check_unused(context, key)
-    users = [context.workspace.key(manifest) for manifest in context.workspace.artifacts() if key in manifest.parents]
-    parts: list[Part] = [
-        html.P([html.Code(key), " goes to the trash of the workspace, and can be restored from there."])
-    ]
-    if users:
-        parts += [html.P(f"Made from it, and kept: {', '.join(users)}. They can no longer be traced or made again.")]
-    return parts
-
-
-def check_unused(context: PageSources, key: str) -> None:
-    """Raise `ConfigError` while a run of the queue, or a command in a terminal, uses an artefact."""
-    run = context.runs.using(key.removesuffix(PARTIAL)) if context.runs else None
-    if run is not None:
-        raise ConfigError(f"{key} is used by run {run.id}, which is {run.state}; cancel it or wait for its end")
-    for partial in context.workspace.partials():
-        folder = f"{FOLDERS[partial.kind]}/{partial.name}{PARTIAL}"
-        if folder == key and _alive(partial.status.get("pid")):
-            raise ConfigError(f"{key} is being written by process {partial.status['pid']}; stop that first")
-
-
-def _alive(pid: Any) -> bool:
-    try:
-        os.kill(int(pid), 0)
-    except (OSError, ValueError, TypeError, OverflowError):
-        return False
-    return True
-
-
-def register_storage(app: Dash) -> None:
-    """Add the callbacks: asking, deleting, restoring, and emptying the trash."""
-
-    @app.callback(
-        Output("delete", "opened"),
-        Output("delete-key", "data"),
-        Output("delete-about", "children"),
-        Output("delete-typed", "value"),
-        Output("delete-problem", "children"),
-        Input({"type": "store-ask", "key": ALL}, "n_clicks"),
-        prevent_initial_call=True,
-    )
-    def ask(_: list[int | None]) -> tuple[Any, ...]:
-        if not ctx.triggered_id or not ctx.triggered[0]["value"]:
-            return (no_update,) * 5
-        key = str(ctx.triggered_id["key"]).replace(":", ".")
-        return True, key, _about(current(), key), "", ""
-
-    app.clientside_callback(
-        "(typed, key) => !key || typed !== key.split('/')[1]",
-        Output("delete-go", "disabled"),
-        Input("delete-typed", "value"),
-        Input("delete-key", "data"),
-    )
-
-    @app.callback(
-        Output("delete", "opened", allow_duplicate=True),
-        Output("delete-problem", "children", allow_duplicate=True),
-        Output("runs-storage", "children", allow_duplicate=True),
-        Input("delete-go", "n_clicks"),
-        State("delete-key", "data"),
-        State("delete-typed", "value"),
-        prevent_initial_call=True,
-    )
-    def delete(clicks: int | None, key: str, typed: str) -> tuple[Any, ...]:
-        if not clicks:
-            return no_update, no_update, no_update
-        try:
-            if typed != key.partition("/")[2]:
-                raise ConfigError(f"type {key.partition('/')[2]} to confirm")
-            check_unused(current(), key)
-            move_to_trash(current().workspace, key)
-        except WorkbenchError as error:
-            return True, explain(error), no_update
-        return False, "", storage(current())
-
-    @app.callback(
-        Output("runs-storage", "children", allow_duplicate=True),
-        Input({"type": "store-act", "act": ALL, "of": ALL}, "n_clicks"),
-        State({"type": "store-act", "act": ALL, "of": ALL}, "id"),
-        prevent_initial_call=True,
-    )
-    def act(_: list[int | None], ids: list[dict[str, str]]) -> list[Part] | NoUpdate:
-        if not ctx.triggered_id or not ctx.triggered[0]["value"]:
-            return no_update
-        if ctx.triggered_id["act"] == "empty":
-            empty_trash(current().workspace, [id["of"] for id in ids if id["act"] == "restore"])  # those shown
-        else:
-            restore(current().workspace, str(ctx.triggered_id["of"]))
-        return storage(current())
+    return html.Tr([name, html.Td(size_text(size)), html.Td(made), html.Td(str(children)), status])
 
 
 PAGE = Page(

@@ -25,7 +25,6 @@ from dashboard.components.frame import (
     page,
     panel,
     quiet_link,
-    save_search_control,
     select,
 )
 from dashboard.components.pages import Page, feature_href, register_parts
@@ -85,7 +84,7 @@ def layout(context: PageSources, q: str = "", **address: Any) -> html.Div:
         dcc.Store(id="search-state", data={"q": q, **filters}),
         html.Div(loading(html.Div(_skeleton() if q.strip() else None, id="search-parts", className="wb-search-parts"))),
         html.Div(loading(html.Div(id="search-active"))) if q.strip() else None,
-        controls=[*_filters(context.workspace, filters), *([save_search_control()] if q.strip() else [])],
+        controls=_filters(context.workspace, filters),
         lead=[html.Strong(visible(q, 300), dir="auto"), " "] if q.strip() else None,
     )
 

@@ -19,6 +19,5 @@
 - `monitor`    the same as an artefact. Torch-free
 - `study`      all measures of one direction as an artefact. Torch-free
 - `meaning`    the tokens that it raises, the words along it, probes and erasure
-- `chats`      chats whose directions a page names; their vectors are read where they are answered. Torch-free
 - `files`      safetensors with its origin, GGUF control vectors, and files of other tools
 """

@@ -9,8 +9,8 @@
 - `edits`         the two changes that everything is made of: add a tensor, insert values. Ablation, activation and path
                   patching, steering sweeps and interventions on graphs use them
 - `apply`         hooks of interventions, and the context manager
-- `conversation`  chats with a model, steered and not, as a value. Torch-free
-- `chat`          the chats themselves: one batch, token by token, with the shift of each
+- `conversation`  what is said in a chat, steered and not, as values. Torch-free
+- `chat`          a reply of one chat, token by token, with the shift of each
 - `arms`          one change along several vectors, a candidate and its nulls, measured together
 - `site`          one dictionary in a model: the arms of a feature and its nulls, and continuations along them
 """

@@ -134,3 +134,16 @@ def everywhere(step: Intervention, n_layers: int) -> list[Intervention]:
 def stream_points(n_layers: int) -> list[str]:
     """Return the hook points of the residual stream: before the first block and after every block."""
     return ["blocks.0.hook_resid_pre", *(f"blocks.{layer}.hook_resid_post" for layer in range(n_layers))]
+
+
+def at_random(step: Intervention, seed: list[int]) -> Intervention:
+    """Return an intervention along a random direction of the same length, at the same hook point."""
+    assert isinstance(step.target, Direction)
+    vector = random_vector(len(step.target.vector), float(np.linalg.norm(step.target.vector)), seed)
+    return replace(step, target=replace(step.target, vector=vector, origin="a random direction"))
+
+
+def random_vector(d: int, length: float, seed: list[int]) -> np.ndarray:
+    """Return a random vector `[d]` of some length, float64."""
+    drawn = np.random.default_rng(seed).standard_normal(d)
+    return drawn * length / np.linalg.norm(drawn)

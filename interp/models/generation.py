@@ -104,16 +104,10 @@ class Offset:
     """
 
     tokens: int = 0
-    valid: Tensor | None = None
-    """`[rows, pos]` bool: columns that belong to the text of each row; None: all. Rows of different lengths are padded
-    in front."""
 
     def positions(self, n: int) -> Tensor:
-        """Return the positions in the text of the `n` tokens of a pass, `[rows or 1, n]`; -1 for padding."""
-        if self.valid is None:
-            return torch.arange(n)[None] + self.tokens
-        counted = torch.where(self.valid, self.valid.cumsum(1) - 1, -1)
-        return counted[:, self.tokens : self.tokens + n]
+        """Return the positions in the text of the `n` tokens of a pass, `[1, n]`."""
+        return torch.arange(n)[None] + self.tokens
 
 
 class NextToken:
@@ -121,7 +115,7 @@ class NextToken:
 
     With a cache a pass sees the new tokens only. Hooks that depend on the position count from `offset`, which is kept
     up to date; hooks given without one run on the whole text each time. Models of transformers have a cache, those of
-    TransformerLens' own do not, and take no rows of different lengths (`ConfigError`).
+    TransformerLens' own do not.
     """
 
     def __init__(self, model: HookedModel, hooks: Sequence[tuple[str, Hook]] = (), *, offset: Offset | None = None):
@@ -130,19 +124,12 @@ class NextToken:
         self._cache = key_value_cache(model) if offset is not None or not hooks else None
         self.options: PassOptions = {} if self._cache is None else {"past_key_values": self._cache, "use_cache": True}
         self._wrappers = [] if self._cache is None else wrappers_of(model)
-        if self._cache is None and self.offset.valid is not None:
-            raise ConfigError(f"{model_spec(model)} writes to texts of one length only; choose a Hugging Face model")
 
     def __call__(self, tokens: Tensor) -> Tensor:
         """Return the logits `[rows, d_vocab]` float32 after `tokens [rows, pos]`, the text of the last call longer."""
         new = tokens if self._cache is None else tokens[:, self.offset.tokens :]
-        options: PassOptions = self.options
-        if (valid := self.offset.valid) is not None:
-            written = valid.new_ones(len(valid), tokens.shape[1] - valid.shape[1])
-            self.offset.valid = torch.cat([valid, written], 1)
-            options = {**options, "attention_mask": self.offset.valid.long()}
         with torch.no_grad(), without_idle(self.model, self._wrappers, self._names):
-            logits = run_with_hooks(self.model, new, self.hooks, **options)[:, -1].float()
+            logits = run_with_hooks(self.model, new, self.hooks, **self.options)[:, -1].float()
         if self._cache is not None:
             self.offset.tokens = tokens.shape[1]
         return logits
@@ -151,8 +138,6 @@ class NextToken:
         """Go on with some rows of the batch, `[n]` int64: a row may be taken several times."""
         if self._cache is not None:
             self._cache.batch_select_indices(rows)
-        if self.offset.valid is not None:
-            self.offset.valid = self.offset.valid[rows]
 
 
 def _last(value: Tensor, hook: object) -> Tensor:

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from interp.dictionary import Dictionary
-    from interp.interventions.chat import Chats
     from interp.interventions.site import DictionarySite
     from interp.lenses.jacobian_lens import JacobianLens
     from interp.lenses.lens import Lens
@@ -305,7 +304,7 @@ class Session:
 
         return self._keep((spec, f"lists at {site.stream}"), lambda: read_lists(site, self.check))
 
-    # Graphs and chats
+    # Graphs
 
     def traced(self, graph: "AttributionGraph") -> Any:
         """Return the frozen model of a graph's prompt with its latents.
@@ -316,17 +315,6 @@ class Session:
 
         key = (graph.model, graph.about.content_hash)
         return self._keep(key, lambda: system_of(graph, self.model(graph.model), self.workspace))
-
-    def take_chats(self, spec: str, steering: str) -> "Chats | None":
-        """Take the chats of the last conversation out of memory if they are steered in the same way."""
-        last, chats = self._kept.pop((spec, "chats"), ("", None))
-        return chats if last == steering else None
-
-    def put_chats(self, spec: str, steering: str, chats: "Chats") -> None:
-        """Keep the chats of a conversation, with everything that they have read, for the next message."""
-        if spec in self._models:
-            self._kept.pop((spec, "chats"), None)
-            self._keep((spec, "chats"), lambda: (steering, chats))
 
     # Memory
 

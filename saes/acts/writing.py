@@ -6,18 +6,19 @@ Torch-free until an act is measured.
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from annotated_types import Interval, MaxLen
 
-from interp.acts import Act, Streamed
-from interp.directions.chats import NamedChats, NamedStep
+from interp.acts import Streamed
 from interp.directions.monitor import Monitor
 from interp.directions.study import DirectionGeometry
-from interp.errors import PromptError
-from interp.interventions.conversation import ChatReply, MovedToken, random_vector
-from interp.interventions.intervention import Direction, Intervention
-from interp.options import ArtefactName, Count, FieldLabel, Strength, Temperature
+from interp.errors import ConfigError, PromptError
+from interp.interventions.conversation import RANDOM, STEERED, UNSTEERED, ChatReply, ChatTurn
+from interp.interventions.intervention import Direction, Intervention, Latent, random_vector
+from interp.interventions.recipe import Recipe
+from interp.options import ArtefactName, Count, FieldLabel, Slider, Strength, Temperature
 from saes.acts.monitors import scorer_of
 from saes.acts.prompt import OnPrompt
 from saes.acts.readings import Guess
@@ -28,8 +29,9 @@ if TYPE_CHECKING:
 
     from interp.lenses.jacobian_lens import JacobianLens
     from interp.models.adapter import Hook
-    from interp.models.generation import Offset
+    from interp.models.generation import Message, Offset
     from interp.models.hooked import HookedModel
+    from saes.features.recipes import LoadedRecipe
     from saes.kinds.base import SAE
 
     Changes = Callable[[Offset], list[tuple[str, Hook]]]
@@ -196,126 +198,89 @@ def _drawn(point: str, d: int, length: float, seed: int) -> Direction:
 
 @dataclass(frozen=True)
 class ChatStep:
-    """One more token of every chat of a conversation; in the last message, the replies."""
+    """One more token of every chat; in the last message, the replies."""
 
-    said: list[MovedToken | None]
+    said: list[str | None]
     """None for a chat that has ended"""
     replies: dict[str, ChatReply] = field(default_factory=dict)
-    scores: list[float | None] = field(default_factory=list)
-    """by a monitor, of the token before this one in each chat, None where it read none; empty without one"""
+    """by the name of the chat"""
 
 
 @dataclass(frozen=True, kw_only=True)
-class AnswerChats(Streamed[Session, ChatStep]):
-    """Answer a message in every chat of a conversation, token by token; the last step has the replies.
-
-    Raises `PromptError` for an empty message or a full context, `MismatchError` for other weights, `ConfigError` for a
-    model that cannot chat.
-    """
-
-    verb: ClassVar[str] = "answer_chats"
-    offered: ClassVar[bool] = False
-    conversation: NamedChats
-    """The chats so far, and their steering."""
-    message: str
-    """The next message of the user."""
-    monitor: ArtefactName = ""
-    """A monitor of the workspace, which scores every token of every chat."""
-
-    def measure(self, run: Session) -> Iterator[ChatStep]:
-        from interp.interventions.chat import reply_to
-
-        conversation = self.conversation.read(run.workspace)
-        spec, steering = conversation.recipe.model, conversation.steering
-        watch = None
-        if self.monitor:
-            monitor = run.workspace.open(Monitor, self.monitor)
-            watch, steering = scorer_of(run, monitor, spec), steering + monitor.about.content_hash
-        kept = run.take_chats(spec, steering)
-        try:
-            replies = reply_to(run.model(spec), conversation, self.message, kept, watch and (watch.hook_point, watch))
-            kept = replies.chats
-            for tokens in replies:
-                yield ChatStep(tokens, scores=replies.newest if watch else [])
-            yield ChatStep([], replies.finished())
-        finally:  # also after an empty message, and where nobody waits any more
-            if kept is not None:
-                run.put_chats(spec, steering, kept)
-
-
-@dataclass(frozen=True)
-class ChatModel:
-    """Properties of a model that a conversation depends on."""
-
-    template: bool
-    """it has a chat template; without one, messages are lines of a script"""
-    context: int
-    """tokens of its context"""
-
-
-@dataclass(frozen=True, kw_only=True)
-class CheckChat(Act[Session, ChatModel]):
-    """Load the model of a conversation. Raises as `AnswerChats` does."""
-
-    verb: ClassVar[str] = "check_chat"
-    offered: ClassVar[bool] = False
-    conversation: NamedChats
-    """The chats so far, and their steering."""
-
-    def measure(self, run: Session) -> ChatModel:
-        from interp.models.adapter import weight_hash
-        from interp.models.generation import has_template
-
-        recipe = self.conversation.read(run.workspace).recipe
-        model = run.model(recipe.model)
-        recipe.check(weight_hash(model), {})
-        return ChatModel(has_template(model), model.cfg.n_ctx)
-
-
-@dataclass(frozen=True)
-class SaidInChat:
-    """The reply in one of three chats."""
-
-    chat: str
-    text: str
-    cut: bool
-    shift: float
-    """nats: mean size of the change of a token's log-probability by the steering"""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Say(Act[Session, list[SaidInChat]]):
+class Say(Streamed[Session, ChatStep]):
     """Say a message to a model: unsteered, steered along a direction, and along a random one of the same length.
 
-    `shift` is the mean size of the change of a token's log-probability, in nats: an effect counts only where it exceeds
-    that of the random direction.
+    The last step has the replies. The `shift` of one is the mean size of the change of a token's log-probability, in
+    nats: an effect counts only where it exceeds that of the random direction. Raises `PromptError` for an empty message
+    or a full context, `MismatchError` for other weights, `ConfigError` for a model that cannot chat.
     """
 
     verb: ClassVar[str] = "say"
     direction: ArtefactName
-    """A direction of the workspace, such as the verb `direction` makes."""
+    """A direction of the workspace, such as the verb `direction` makes, or a feature of an SAE, such as demo:12."""
     message: Annotated[str, MaxLen(100_000)]
     """The user's message."""
-    strength: Strength = 1.0
-    """In units of the direction's chosen amount."""
-    system: str = ""
+    turns: Annotated[tuple[ChatTurn, ...], MaxLen(200)] = ()
+    """Messages and replies before it."""
+    strength: Annotated[float, Interval(ge=-1000, le=1000), Slider(-3, 3, 0.1), FieldLabel("strength")] = 1.0
+    """In units of the direction's chosen amount, or of the feature's largest activation; an ablation has none."""
+    system: Annotated[str, FieldLabel("system prompt")] = ""
     """A system prompt."""
-    n_new: Annotated[int, Interval(ge=1, le=512)] = 60
+    n_new: Annotated[int, Interval(ge=1, le=512), FieldLabel("tokens of a reply")] = 60
     """Tokens of a reply."""
+    temperature: Temperature = 0.0
+    """0 for the likeliest token."""
+    seed: Count = 0
+    """Of the random direction, and of the draws at a temperature above 0, which the chats share."""
+    monitor: ArtefactName = ""
+    """A monitor of the workspace, which scores every token of every chat."""
 
-    def measure(self, run: Session) -> list[SaidInChat]:
-        direction = run.workspace.open(DirectionGeometry, self.direction)
-        settings = direction.settings
-        conversation = NamedChats(
-            name=self.direction, model=settings.model, weight_hash=settings.weight_hash,
-            steps=(NamedStep.of(direction, direction.intervention()),), names=(self.direction,),
-            strengths=(self.strength,), system=self.system, n_new=self.n_new,
-        )  # fmt: skip
-        *_, last = AnswerChats(conversation=conversation, message=self.message).measure(run)
-        return [
-            SaidInChat(
-                chat, reply.text, reply.cut,
-                sum(abs(token.shift) for token in reply.tokens) / max(1, len(reply.tokens)),
-            )
-            for chat, reply in last.replies.items()
-        ]  # fmt: skip
+    def measure(self, run: Session) -> Iterator[ChatStep]:
+        from interp.interventions.chat import Reply
+        from interp.models.generation import sampled
+        from interp.seeds import make_generator
+
+        if not self.message.strip():
+            raise PromptError("the message is empty; type one")
+        steered = self._steering(run)
+        random = steered.at_random(self.seed)
+        if random is None:
+            raise ConfigError(f"{self.direction} is a neuron; a chat is steered along features of an SAE")
+        model, replies = run.model(steered.model), dict[str, Reply]()
+        for chat, recipe in ((UNSTEERED, None), (STEERED, steered), (RANDOM, random)):
+            draw = sampled(self.temperature, make_generator(self.seed + len(self.turns), "chat"), coupled=1)
+            replies[chat] = Reply(model, self._messages(chat), _hooks(recipe, model), self.n_new, draw)
+        watch = None
+        if self.monitor:
+            score = scorer_of(run, run.workspace.open(Monitor, self.monitor), steered.model)
+            watch = (score.hook_point, score)
+        for said in zip_longest(*replies.values()):
+            yield ChatStep([*said])
+        yield ChatStep([], {chat: reply.finished(watch) for chat, reply in replies.items()})
+
+    def _steering(self, run: Session) -> "LoadedRecipe":
+        """Return the steering along a direction of the workspace, or along what a feature writes."""
+        from saes.features.recipes import open_recipe, recipe_of_direction
+
+        features, mark, number = self.direction.rpartition(":")
+        if not mark:
+            return recipe_of_direction(run.workspace.open(DirectionGeometry, self.direction), self.strength)
+        if not number.isdecimal():
+            raise ConfigError(f"a feature is SAE:NUMBER, got {self.direction!r}")
+        target = Latent(dictionary=f"features/{features}", index=int(number))
+        amount = self.strength * run.largest(features, target.index)
+        steps = (Intervention(target=target, amount=amount),)
+        return open_recipe(run.workspace, Recipe(name=self.direction, steps=steps))
+
+    def _messages(self, chat: str) -> "list[Message]":
+        """Return one chat up to the new message."""
+        messages: list[Message] = [{"role": "system", "content": self.system}] if self.system.strip() else []
+        for turn in self.turns:
+            messages.append({"role": "user", "content": turn.message})
+            messages.append({"role": "assistant", "content": turn.replies.get(chat, "")})
+        return [*messages, {"role": "user", "content": self.message}]
+
+
+def _hooks(recipe: "LoadedRecipe | None", model: "HookedModel") -> "Callable[[Offset | None], list[tuple[str, Hook]]]":
+    """Return what makes the hooks of a chat; none for the unsteered one."""
+    return lambda offset: [] if recipe is None else recipe.hooks(model, offset=offset)

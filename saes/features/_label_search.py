@@ -30,7 +30,7 @@ from interp.artifacts.tables import query as read
 from interp.cache import cache_folder
 from interp.errors import WorkbenchError, disk_errors
 from interp.lenses.vocabulary import Vocabulary
-from interp.notes import own_names
+from interp.notes import Notes
 from interp.workspace import Workspace
 from saes.features._phrase_vectors import Alike, LabelVectors, Relatives, phrase_vectors
 from saes.features.schema import WRITTEN, Features
@@ -191,7 +191,7 @@ def _label_vectors(labels: tuple[tuple[int, str], ...]) -> LabelVectors | None:
 def names_of(workspace: Workspace) -> tuple[dict[str, str], str]:
     """Return the user's own names of features by key, or the reason why they cannot be read."""
     try:
-        return own_names(workspace), ""
+        return Notes.open(workspace).titles(), ""
     except WorkbenchError as error:
         return {}, str(error)
 

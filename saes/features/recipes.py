@@ -12,8 +12,7 @@ from interp.directions.files import SUFFIXES, check_width, read_directions, writ
 from interp.directions.study import DirectionGeometry
 from interp.errors import ConfigError, MismatchError
 from interp.interventions.apply import Hooks, check_latent, hooks_of
-from interp.interventions.conversation import at_random, random_vector
-from interp.interventions.intervention import Component, Direction, Intervention, Latent
+from interp.interventions.intervention import Component, Direction, Intervention, Latent, at_random, random_vector
 from interp.interventions.recipe import FILES, Recipe, hook_points_of, read_recipe, write_recipe
 from interp.models.generation import Offset
 from interp.models.hooked import HookedModel
@@ -117,11 +116,7 @@ def load_recipe(workspace: Workspace | Path | str, name: str) -> LoadedRecipe:
     opened = workspace if isinstance(workspace, Workspace) else Workspace(workspace)
     if name.endswith(FILES):
         return open_recipe(opened, read_recipe(name) if name.endswith(".json") else read_directions(name))
-    notes = Notes.open(opened)
-    try:
-        return open_recipe(opened, notes.recipe(name))
-    finally:
-        notes.close()
+    return open_recipe(opened, Notes.open(opened).recipe(name))
 
 
 def recipe_of_direction(geometry: DirectionGeometry, strength: float | None = None) -> LoadedRecipe:

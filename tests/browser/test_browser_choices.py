@@ -55,11 +55,9 @@ def test_a_direction_is_drawn_on_its_own_page(found):
     assert found.outside == []
 
 
-def test_chats_are_steered_side_by_side_stopped_kept_and_opened_again(found, tmp_path):
+def test_chats_are_steered_side_by_side_stopped_watched_and_begun_anew(found):
     page = found.open("/directions/pushed")
-    page.wait_for_selector("#say-sliders li")
     page.focus("#say-message")
-    page.wait_for_selector("#say-layout >> text=has no chat template")
     page.keyboard.type("Hello")
     page.keyboard.press("Shift+Enter")
     page.keyboard.type("you")
@@ -67,40 +65,29 @@ def test_chats_are_steered_side_by_side_stopped_kept_and_opened_again(found, tmp
     page.wait_for_selector("[data-chat='random direction'] >> text=mean shift 0.05 nats a token")
     assert page.locator(".wb-say-message").inner_text() == "Hello\nyou"
     tips = page.locator("[data-chat=steered] .wb-mark").evaluate_all("all => all.map(each => each.dataset.tip)")
-    assert tips == ["+1.5 nats", "+0.5 nats", "−0.5 nats"]
+    assert tips == ["shift +1.5 nats", "shift +0.5 nats", "shift −0.5 nats"]
     assert page.locator("[data-chat=steered] .wb-lowered").count() == 1
     page.keyboard.type("slowly")
     page.keyboard.press("Enter")
-    page.wait_for_selector("#say-log .wb-say-turn:nth-child(2) [data-chat=steered] .wb-mark")
+    page.wait_for_selector("#say-log .wb-say-turn:nth-child(2)")
     page.keyboard.press("Escape")
     page.wait_for_selector("#say-status >> text=Stopped.")
-    assert page.locator("#say-log .wb-say-turn").count() == 2
-    page.fill("#say-name", "one")
-    page.click("#say-keep")
-    page.wait_for_selector("#say-status >> text=Kept as “one”")
-    with page.expect_download() as saved:
-        page.click("#say-download")
-    file = tmp_path / "chat.json"
-    saved.value.save_as(file)
-    page = found.open("/directions/pushed?chat=one")
-    page.wait_for_selector("#say-log .wb-say-turn:nth-child(2)")
-    page.click("#say-new")
-    page.wait_for_selector("#say-log .wb-say-turn", state="detached")
-    page.set_input_files("#say-file", file)
-    page.wait_for_selector("#say-log .wb-say-turn:nth-child(2)")
-    assert page.evaluate("window.pwned") is None
-    assert found.errors == []
-    file.write_text(file.read_text().replace("0" * 64, "1" * 64))
-    page.set_input_files("#say-file", file)
-    page.wait_for_selector("#say-status >> text=was made for smollm2-135m with weights 1111")
-    assert page.locator("#say-log .wb-say-turn").count() == 2, "the conversation before it stays"
+    assert page.locator("#say-log .wb-say-turn").count() == 1
+    assert page.input_value("#say-message") == "slowly", "a message that was stopped can be changed"
+    page.fill("#say-message", " ")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#say-status >> text=the message is empty")
     page.select_option("#say-monitor", "watched")
     page.fill("#say-message", "again")
     page.keyboard.press("Enter")
-    turn = page.locator("#say-log .wb-say-turn:nth-child(3)")
+    turn = page.locator("#say-log .wb-say-turn:nth-child(2)")
     turn.locator("[data-chat=unsteered] >> text=monitor fires, mean score +1.5").wait_for()
     tips = turn.locator("[data-chat=unsteered] .wb-mark").evaluate_all("all => all.map(each => each.dataset.tip)")
-    assert tips == ["score +4", "score −1"]
+    assert tips == ["score +4", "score −1", "score +1.5"]
+    page.click("#say-new")
+    page.wait_for_selector("#say-log .wb-say-turn", state="detached")
+    assert page.evaluate("window.pwned") is None
+    assert found.errors == []
     page = found.open("/artefact/monitors/watched")
     page.wait_for_selector(".wb-verdict >> text=A monitor that works: it catches 90% at 5% false alarms")
     page.wait_for_selector("#artefact-figure .main-svg")

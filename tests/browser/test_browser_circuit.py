@@ -25,7 +25,6 @@ def no_edits(base_workspace: Workspace) -> Iterator[None]:
     notes = Notes.open(base_workspace)
     for key in ("edge-circuits/ioi", "induction-circuits/induction"):
         notes.save_graph_edits(key, {}, was=notes.graph_edits(key))
-    notes.close()
 
 
 def graph_is_drawn(page, edges: int | None = None) -> None:

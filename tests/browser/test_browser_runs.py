@@ -10,7 +10,6 @@ from fake_live import FakeLive
 from make_workspace import HOSTILE, build
 
 from dashboard.queue import RunQueue
-from interp.workspace import Workspace
 from workbench.commands import Commands
 
 pytestmark = pytest.mark.browser
@@ -87,24 +86,6 @@ def test_a_run_is_cancelled_and_resumed_by_keyboard(running, queue):
     assert running.errors == []
 
 
-def test_an_artefact_goes_to_the_trash_after_its_name_is_typed_and_comes_back(running, queue):
-    workspace: Workspace = queue.workspace
-    page = running.open("/runs")
-    page.get_by_role("button", name="Delete features/demo", exact=True).click()
-    page.wait_for_selector("#delete-about code")
-    assert "Made from it, and kept: " in page.locator("#delete-about").inner_text()
-    assert page.locator("#delete-go").is_disabled()
-    page.fill("#delete-typed", "demo")
-    page.wait_for_function("!document.querySelector('#delete-go').disabled")
-    page.click("#delete-go")
-    page.get_by_role("button", name="Restore features/demo").wait_for()
-    assert "demo" not in workspace.names("features")
-    page.get_by_role("button", name="Restore features/demo").click()
-    page.get_by_role("button", name="Delete features/demo", exact=True).wait_for()
-    assert "demo" in workspace.names("features")
-    assert running.errors == []
-
-
 def test_what_a_page_lacks_is_run_where_it_stands(running, queue, tmp_path):
     for kind in ("heads", "heads_in_text"):
         for name in queue.workspace.names(kind):
@@ -177,24 +158,21 @@ def test_a_page_without_anything_leads_to_the_form_that_fills_it(running, queue,
     assert running.errors == []
 
 
-def test_pairs_are_pasted_edited_and_made_a_direction_once(running, queue, tmp_path):
+def test_a_direction_is_made_from_the_form_of_its_verb(running, queue, tmp_path):
     for name in queue.workspace.names("direction"):
         queue.workspace.path("direction", name).rename(tmp_path / name)
     page = running.open("/directions")
-    page.fill("#make-paste", "The food was | great. | awful.")
-    page.click("#make-add")
-    page.wait_for_selector("#make-run >> text=1 of at least 8 pairs")
-    page.fill("#make-paste", "\n".join(f"Dish {n} was | great. | awful." for n in range(7)))
-    page.click("#make-add")
-    page.wait_for_selector("#make-run button >> text=Make great-or-awful")
-    page.click("#make-grid .ag-row[row-index='0'] .ag-cell[col-id='towards']")
-    page.keyboard.type("tasty.")
-    page.keyboard.press("Enter")
-    page.wait_for_selector("#make-run button >> text=Make tasty-or-awful")
-    page.dblclick("#make-run button")
-    page.wait_for_selector("#make-run .wb-run-running, #make-run .wb-run-waiting")
+    page.click("text=Choose and run direction")
+    page.wait_for_selector("#runs-verb")
+    pairs = [{"prompt": f"Dish {n} was", "towards": " great.", "away": " awful."} for n in range(8)]
+    field(page, "pairs").fill(json.dumps(pairs[:1]))
+    page.wait_for_function("document.querySelector('#runs-problem').innerText.includes('a direction needs 8')")
+    field(page, "pairs").fill(json.dumps(pairs))
+    page.wait_for_function("!document.querySelector('#runs-add').disabled")
+    page.click("#runs-add")
+    page.wait_for_selector("#runs-list .wb-run-running, #runs-list .wb-run-waiting")
     [run] = queue.all()
-    assert [pair["towards"] for pair in json.loads(run.options["pairs"])] == [" tasty.", *[" great."] * 7]
-    queue.cancel(run.id)
-    page.wait_for_selector("#make-run .wb-run-cancelled", timeout=60_000)
+    assert json.loads(run.options["pairs"]) == pairs
+    page.locator("#runs-list button", has_text="Cancel").click()
+    page.wait_for_selector("#runs-list .wb-run-cancelled", timeout=60_000)
     assert running.errors == []

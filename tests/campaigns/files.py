@@ -154,26 +154,16 @@ def _inputs(scratch: Path) -> Iterator[Subject]:
     np.save(folder / "vector.npy", np.arange(9.0))
     shutil.copy(LIST, folder / "concepts.toml")
     workspace = Workspace(scratch / "noted", create=True)
-    with contextlib.closing(Notes.open(workspace)) as notes:
-        notes.set("features/demo#3", title="months", starred=True)
-        notes.set_list("mine", ["features/demo#3"])
-        notes.export(folder / "notes.json")
+    Notes.open(workspace).set("features/demo#3", title="months", starred=True, tags=["mine"])
+    shutil.copy(workspace.root / "notes.json", folder)
     for name in ("text.jsonl", "text.txt", "text.parquet"):
         yield Subject(name, folder, lambda path, name=name: list(open_corpus(str(path / name))), (name,))
     yield Subject("vector.npy", folder, lambda path: read_npy(path / "vector.npy"), ("vector.npy",))
     yield Subject("concepts.toml", folder, lambda path: read_concepts(path / "concepts.toml"), ("concepts.toml",))
-    yield Subject("notes.json", folder, _import_notes, ("notes.json",))
+    yield Subject("notes.json", folder, lambda path: Notes(path / "notes.json").all(), ("notes.json",))
     graphs = FIXTURES / "circuit_tracer_graph"
     for path in sorted(graphs.glob("*.json")):
         yield Subject(path.name, graphs, lambda root, name=path.name: read_graph_json(root / name), (path.name,))
-
-
-def _import_notes(folder: Path) -> None:
-    from interp.notes import Notes
-    from interp.workspace import Workspace
-
-    with contextlib.closing(Notes.open(Workspace(folder / "into", create=True))) as notes:
-        notes.merge(folder / "notes.json")
 
 
 def _each(*readers: Callable[[], object]) -> None:

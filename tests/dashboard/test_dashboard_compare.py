@@ -21,14 +21,15 @@ from dashboard.directions import page as directions
 from dashboard.sae import page as sae_page
 from dashboard.sources import current
 from interp.artifacts import save_artefact
-from interp.errors import UnknownNameError, UsageError
+from interp.errors import ConfigError, UnknownNameError, UsageError
 from interp.recording.store import Recording
 from interp.workspace import Workspace
+from saes.acts.session import Session
+from saes.acts.writing import Say
 from saes.evaluation.matching import random_like, unit
 from saes.evaluation.sae_comparison import SAEComparison
 from saes.kinds.base import SAEMetadata, Weights
 from saes.kinds.topk import TopKSAE
-from saes.weights.folder import load_sae
 from workbench.__main__ import main
 
 MODEL, HOOK, MLP = "small:mlp-2l", "blocks.1.hook_resid_post", "blocks.1.mlp.hook_post"
@@ -115,17 +116,19 @@ def test_pairs_with_a_random_dictionary_stay_within_the_null(place):
     assert all(("No more alike" in found.verdict) == (p > 0.05) for found, p in zip(pairs, small, strict=True))
 
 
-def test_a_chat_along_a_feature_adds_what_it_writes(place, live):
+def test_a_feature_can_be_chatted_along(place, live):
     client = unguarded(place, live)
     with client.application.app_context():
-        found = client.get("/api/chat/direction?name=permuted:5").get_json()
-        assert found["step"]["amount"] == pytest.approx(one(place, "permuted", 5).row.max_activation)
-        written = load_sae(place.path("sae", "permuted")).decoder_directions[5]
-        assert found["step"]["target"]["vector"] == pytest.approx(written.tolist(), abs=1e-6)
         text = text_of(directions.layout(current(), feature="permuted:5"))
         assert "Say it with the model" in text
         assert "Choose and judge a strength" in text or "runs no analyses" in text
-        assert client.get("/api/chat/direction?name=permuted:999").status_code == 400
+    steered = Say(direction="permuted:5", message="Hello", strength=2.0)._steering(Session(place))
+    [step] = steered.recipe.steps
+    assert step.amount == pytest.approx(2 * one(place, "permuted", 5).row.max_activation)
+    assert step.target.index == 5
+    for wrong, error in (("permuted:x", ConfigError), ("none:5", UnknownNameError), ("none", UnknownNameError)):
+        with pytest.raises(error):
+            Say(direction=wrong, message="Hello")._steering(Session(place))
 
 
 def test_correlations_are_pearsons():

@@ -15,17 +15,12 @@ from dashboard.app import create_app
 from dashboard.components.evidence import percent
 from dashboard.components.pages import page_of
 from dashboard.directions import page
-from dashboard.directions._making import MOST_PAIRS, named, options_of_form, pairs_option, read_pairs
 from dashboard.figures.geometry import along_figure, in_planes_figure, layers_and_strengths, probe_over_layers
 from dashboard.figures.theme import DARK, LIGHT
-from dashboard.sources import PageSources, current
+from dashboard.sources import PageSources
 from dashboard.turns import answered_in_lines
-from interp.artifacts import as_json
 from interp.directions.study import DirectionGeometry
-from interp.errors import WorkbenchError
-from interp.forms import from_json
 from interp.geometry.separation import WordsAlong
-from interp.interventions.conversation import Conversation
 from interp.workspace import Workspace
 
 MODEL = "smollm2-135m"
@@ -150,80 +145,15 @@ def chats(tmp_path, live) -> Iterator[Any]:
         yield client
 
 
-def conversation(client: Any, **more: Any) -> dict[str, Any]:
-    found = client.get("/api/chat/direction?name=pushed").get_json()
-    recipe = {"name": "pushed", "steps": [found["step"]], "model": MODEL, "weight_hash": found["weight_hash"]}
-    how = {"random": True, "system": "", "turns": [], "n_new": 8, "temperature": 0, "seed": 0}
-    return {**recipe, "names": ["pushed"], "strengths": [1.5], **how, **more}
-
-
 def test_every_chat_says_a_token_a_line_and_then_its_reply(chats, live):
-    body = {"conversation": conversation(chats), "message": "Hello", "visitor": "v"}
-    lines = [json.loads(line) for line in chats.post("/api/act/answer_chats", json=body).get_data().splitlines()]
+    body = {"direction": "pushed", "message": "Hello", "strength": 1.5, "n_new": 3, "visitor": "v"}
+    lines = [json.loads(line) for line in chats.post("/api/act/say", json=body).get_data().splitlines()]
     assert [len(line["said"]) for line in lines] == [3, 3, 3, 0]
     assert [*lines[-1]["replies"]] == ["unsteered", "steered", "random direction"]
-    assert lines[-1]["replies"]["steered"]["tokens"] == [line["said"][1] for line in lines[:-1]]
-    assert ("chat", "Hello (1.5,)") in live.calls
-
-
-def test_a_conversation_is_kept_and_opened_as_it_was(chats):
-    talk = conversation(chats, system="Be kind.")
-    reply = {"text": "Hi", "tokens": [["Hi", 0.5]], "cut": False, "scores": [1.5]}
-    talk["turns"] = [{"message": "Hello", "strengths": {"pushed": 1.5}, "replies": {"steered": reply}}]
-    assert chats.post("/api/chat/keep", json={"name": "one", "conversation": talk}).get_json() == {"kept": "one"}
-    assert chats.get("/api/chat/kept").get_json() == {"names": ["one"]}
-    found = chats.get("/api/chat/kept?name=one").get_json()
-    assert found["turns"] == talk["turns"]
-    again = chats.post("/api/chat/check", json={"conversation": found}).get_json()
-    assert again["conversation"] == found
-    assert not again["template"]
-
-
-@pytest.mark.parametrize(
-    ("change", "status", "says"),
-    [
-        ({"weight_hash": "1" * 64}, 409, "was made for smollm2-135m with weights 111111111111"),
-        ({"steps": [], "names": [], "strengths": []}, 400, "1 to 256 steps"),
-        ({"strengths": [1, 2]}, 400, "1 directions need 1 different names and as many strengths"),
-        ({"n_new": 10_000}, 400, "n_new should be less than or equal to 512"),
-        ({"strengths": ["<b>"]}, 400, "conversation.strengths.0 should be a valid number"),
-        ({"more": 1}, 400, "more is not a field"),
-    ],
-)
-def test_a_conversation_of_other_weights_or_form_is_refused_in_a_sentence(chats, change, status, says):
-    answer = chats.post("/api/chat/check", json={"conversation": conversation(chats) | change})
-    assert answer.status_code == status
-    assert says in answer.get_json()["error"]
-
-
-def test_a_vector_is_read_on_the_server_and_stands_in_the_file_alone(chats):
-    """The page names the direction; a file has its vector, and is opened with the name where the workspace has it."""
-    talk, report = conversation(chats), current().workspace.open(DirectionGeometry, "pushed")
-    assert "vector" not in json.dumps(talk)
-    file = chats.post("/api/chat/file", json={"conversation": talk}).get_json()
-    step = from_json(Conversation, file, "the file").recipe.steps[0]
-    assert as_json(step) == as_json(report.intervention())
-    assert chats.post("/api/chat/open", json={"conversation": file}).get_json()["conversation"] == talk
-    file["recipe"]["steps"][0]["target"]["vector"][0] += 1.0
-    elsewhere = chats.post("/api/chat/open", json={"conversation": file}).get_json()["conversation"]
-    assert elsewhere["steps"] == file["recipe"]["steps"], "another direction of that name keeps its vector"
-
-
-def test_a_direction_that_was_made_again_is_refused(chats):
-    talk = conversation(chats)
-    talk["steps"][0]["target"]["content_hash"] = "1" * 64
-    answer = chats.post("/api/chat/check", json={"conversation": talk})
-    assert answer.status_code == 409
-    assert "the direction pushed was made again since this page was opened" in answer.get_json()["error"]
-
-
-def test_an_empty_message_is_the_last_line_and_unknown_names_are_missing(chats):
-    body = {"conversation": conversation(chats), "message": " ", "visitor": "v"}
-    assert json.loads(chats.post("/api/act/answer_chats", json=body).get_data()) == {
-        "error": "the message is empty; type one"
-    }
-    assert chats.get("/api/chat/kept?name=none").status_code == 404
-    assert chats.get("/api/chat/direction?name=none").status_code == 404
+    assert [token for token, _ in lines[-1]["replies"]["steered"]["tokens"]] == [line["said"][1] for line in lines[:-1]]
+    assert ("say", "Hello 1.5") in live.calls
+    empty = chats.post("/api/act/say", json=body | {"message": " "}).get_data()
+    assert json.loads(empty) == {"error": "the message is empty; type one"}
 
 
 def test_no_token_is_written_once_the_page_is_closed(chats):
@@ -245,56 +175,3 @@ def test_no_token_is_written_once_the_page_is_closed(chats):
         del lines
     assert made == [0, 1]
     assert ended
-
-
-PAIR = {"prompt": "The food was", "towards": "great.", "away": "awful."}
-LINES = {
-    "bars": "The food was | great. | awful.",
-    "tabs and titles": "prompt\ttowards\taway\n\nThe food was\tgreat.\tawful.",
-    "commas": 'prompt,towards,away\n"The food was", great., awful.',
-    "objects": json.dumps(PAIR),
-    "a list": json.dumps([PAIR]),
-}
-
-
-@pytest.mark.parametrize("text", LINES.values(), ids=LINES)
-def test_pairs_are_read_from_every_form_that_people_paste(text):
-    assert read_pairs(text) == [PAIR]
-    assert read_pairs("great | awful")[0]["prompt"] == ""
-
-
-def test_pairs_become_the_option_of_the_verb():
-    rows = [PAIR | {"prompt": f"Dish {n} was"} for n in range(8)] + [dict.fromkeys(PAIR, "")]
-    made = json.loads(pairs_option(rows))
-    assert [pair["towards"] for pair in made] == [" great."] * 8, "a word follows its prompt after a space"
-    assert "prompt" not in json.loads(pairs_option([{"towards": f"a{n}", "away": "b"} for n in range(8)]))[0]
-
-
-TRAIT = ("trait", [], "", "")
-REFUSED = [
-    (lambda: read_pairs("one side"), "line 1 is no pair"),
-    (lambda: read_pairs('{"towards": 1, "away": "x"}'), "line 1 is no pair"),
-    (lambda: read_pairs("[{"), "not a JSON list"),
-    (lambda: read_pairs("a | b\n" * (MOST_PAIRS + 1)), "the table takes 500"),
-    (lambda: pairs_option([PAIR]), "1 of at least 8 pairs"),
-    (lambda: pairs_option([*[PAIR] * 8, PAIR | {"away": " "}]), "row 9 has one side only"),
-    (lambda: pairs_option([*[PAIR] * 8, PAIR | {"away": "great."}]), "they have to differ"),
-    (lambda: options_of_form("lists", [], "good\nfine", "bad", "", ""), "2 and 1 words"),
-    (lambda: options_of_form("lists", [], "a good day\nfine", "bad", "", ""), "2 and 1 texts"),
-    (lambda: options_of_form(*TRAIT, "cheerful", " "), "a trait and its opposite"),
-]
-
-
-@pytest.mark.parametrize(("make", "message"), REFUSED, ids=[message for _, message in REFUSED])
-def test_what_makes_no_direction_is_said_before_anything_runs(make, message):
-    with pytest.raises(WorkbenchError, match=message):
-        make()
-
-
-def test_a_new_direction_has_a_name_that_none_has(own):
-    options = options_of_form(*TRAIT, "cheerful", "sad")
-    assert named(own, options, "")["name"] == "cheerful-or-sad"
-    direction(own, "cheerful-or-sad", plain=True, model=MODEL)
-    assert named(own, options, "")["name"] == "cheerful-or-sad-2"
-    with pytest.raises(WorkbenchError, match="type another name"):
-        named(own, options, "plain")

@@ -1,6 +1,5 @@
 """The real model behind the prompt page: right numbers, one load, and every wrong request in one line."""
 
-import dataclasses
 import threading
 from collections.abc import Iterator
 
@@ -16,7 +15,6 @@ from interp.models.identity import weight_hash
 from saes.acts.attribution import AttributeAnswer, ExplainAttention
 from saes.acts.prompt import NextTokens, ReadLayers, ReadPrompt, ShowAttention
 from saes.acts.session import MOST_TOKENS
-from saes.acts.writing import AnswerChats, ChatModel, CheckChat
 
 MODEL = "smollm2-135m"
 TEXT = "The capital of France is"
@@ -198,44 +196,3 @@ def test_pairs_and_attributions_take_the_chat_template(smollm2):
     assert task.clean.tolist() == chat_tokens(smollm2, texts[0]).tolist()
     assert task.corrupt.tolist() == chat_tokens(smollm2, texts[1]).tolist()
     assert MeasuredPrompts.of_text(smollm2, texts[0], "Paris", chat=True).tokens.tolist() == task.clean.tolist()
-
-
-@pytest.mark.real
-def test_a_message_goes_on_with_what_was_read_and_a_closed_one_gives_it_back(real, smollm2):
-    from interp.directions.chats import NamedChats
-    from interp.interventions.conversation import STEERED, ChatTurn, random_vector
-    from interp.interventions.intervention import Direction, Intervention
-
-    target = Direction(hook_point="blocks.14.hook_resid_post", vector=random_vector(576, 1.0, [1]), origin="drawn")
-    step = Intervention(target=target, amount=40.0)
-    made_for = {"name": "drawn", "model": MODEL, "weight_hash": weight_hash(smollm2)}
-    talk = NamedChats(**made_for, steps=(step,), names=("drawn",), strengths=(1.0,), random=False, n_new=3)
-    assert real.ask(CheckChat(conversation=talk)) == ChatModel(template=True, context=8192)
-    *said, last = real.steps(AnswerChats(conversation=talk, message="Name a fruit."))
-    assert [each.said[1].text for each in said] == [each.text for each in last.replies[STEERED].tokens]
-    turn = ChatTurn(message="Name a fruit.", strengths={"drawn": 1.0}, replies=last.replies)
-    more = AnswerChats(conversation=dataclasses.replace(talk, turns=(turn,)), message="And another?")
-    going, meanwhile, again = (real.steps(more) for _ in range(3))
-
-    def tokens_read(chat: Iterator) -> int:
-        """The tokens of each row in the first pass of a chat."""
-        read: list[int] = []
-        with smollm2.hooks(fwd_hooks=[("blocks.0.hook_resid_pre", lambda value, hook: read.append(value.shape[1]))]):
-            next(chat)
-        return read[0]
-
-    new = tokens_read(going)
-    assert new < tokens_read(meanwhile) / 2, "the first message is not read again, but by a chat at the same time"
-    meanwhile.close()
-    going.close()
-    assert tokens_read(again) <= new
-    again.close()
-    more.measure(real._session).close()  # dropped between two turns, before its first token
-    last = real.steps(more)
-    assert tokens_read(last) <= new, "what was read is still there"
-    last.close()
-    with pytest.raises(PromptError, match="empty"):
-        next(real.steps(dataclasses.replace(more, message=" ")))
-    last = real.steps(more)
-    assert tokens_read(last) <= new, "an empty message loses nothing"
-    last.close()

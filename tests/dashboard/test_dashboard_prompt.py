@@ -28,7 +28,7 @@ from saes.acts.features import ReadText
 from saes.acts.patching import SuggestPair
 from saes.acts.prompt import FeatureActivations, NextTokens, ReadLayers, ReadPrompt, ShowAttention, described
 from saes.acts.session import Session, model_bytes
-from saes.acts.writing import CheckChat, ContinuePrompt, Exchange
+from saes.acts.writing import ContinuePrompt, Exchange, Say
 from saes.features.schema import Features, labels, shares_below
 from saes.weights.folder import load_sae
 
@@ -143,7 +143,7 @@ def in_threads(turns: Turns, given: list[tuple[str, Kind]]) -> list[str]:
                 served.append(f"{visitor} dropped")
 
     threads = []
-    with turns.take(CheckChat):
+    with turns.take(Say):
         for visitor, kind in given:
             thread = threading.Thread(target=take, args=(visitor, kind))
             thread.start()
@@ -179,7 +179,7 @@ def test_what_is_seen_first_is_served_before_the_panels_below(monkeypatch):
         with asking("page"), queue.take(kind):
             served.append(kind)
 
-    with queue.take(CheckChat):
+    with queue.take(Say):
         for kind in (SuggestPair, ReadLayers, ShowAttention, AttributeAnswer):
             threads.append(threading.Thread(target=take, args=(kind,)))
             threads[-1].start()
@@ -223,7 +223,7 @@ def test_requests_without_a_page_share_the_place_of_their_browser_and_replace_no
         with turns.take(kind):
             served.append(browser)
 
-    with turns.take(CheckChat):
+    with turns.take(Say):
         for browser, kind in [*[("busy", ReadText)] * 3, ("quiet", ReadText)]:
             threads.append(threading.Thread(target=take, args=(browser, kind)))
             threads[-1].start()

@@ -26,17 +26,12 @@ from interp.workspace import Workspace
 @pytest.fixture
 def own(capital: Workspace) -> Workspace:
     """Return a copy of the workspace with a graph of hostile texts, and with marks on it."""
-    notes = Notes.open(capital)
-    notes.save_graph_edits("graphs/capital", EDITS, was={})
-    notes.close()
+    Notes.open(capital).save_graph_edits("graphs/capital", EDITS, was={})
     return capital
 
 
 def edits_of(workspace: Workspace, name: str) -> dict:
-    notes = Notes.open(workspace)
-    found = notes.graph_edits(f"graphs/{name}")
-    notes.close()
-    return found
+    return Notes.open(workspace).graph_edits(f"graphs/{name}")
 
 
 def test_a_graph_with_its_marks_leaves_and_comes_back(own, tmp_path):

@@ -188,7 +188,7 @@ def test_the_header_names_the_target_with_its_probability_and_folds_the_scores()
 @pytest.mark.parametrize("running", [True, False])
 def test_a_first_picture_says_that_it_is_not_tested_and_shows_the_run_that_goes_on(own, monkeypatch, running):
     first = save_artefact(replace(make_graph(), scores=None, effects=None), own.path(KIND, "first"))
-    run = QueuedRun(id="0001-trace", verb="trace", options={"name": "first"}, state="running", command="", place=1)
+    run = QueuedRun(id="0001-trace", verb="trace", options={"name": "first"}, state="running", command="")
     queue = RunQueue(own, Commands(own))
     monkeypatch.setattr(queue, "active", lambda: [run] if running else [])
     with create_app(own, live=FakeLive(), runs=queue).server.app_context():

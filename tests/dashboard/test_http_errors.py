@@ -26,18 +26,14 @@ DATA = ("/api/", "/atlas-data/", "/circuit-data/", "/graph-data/")
 QUERIES = {
     "/api/notes": "key=nothing/here", "/api/feature.html": "features=nothing&index=0",
     "/api/head.html": "name=nothing&head=L0H0",
-    "/graph-data/nothing/node.json": "n=0", "/api/chat/direction": "name=nothing", "/api/chat/kept": "name=nothing",
+    "/graph-data/nothing/node.json": "n=0",
 }  # fmt: skip
-WHOLE = ("/api/act/answer_chats", *(f"/api/chat/{what}" for what in ("check", "keep", "file", "open")))
-"""Routes that take a whole conversation instead of a name."""
 NO_NAME = (
     "/api/visitor/stage",
     "/api/visitor/cancel",
     "/api/notes/export",
-    "/api/notes/import",
     "/api/openapi.json",
     "/api/destinations",
-    *WHOLE,
 )
 CONFLICT = ConflictError("changed meanwhile", theirs="<b>x", field="note")
 
@@ -61,10 +57,6 @@ def test_every_route_of_data_answers_a_wrong_name_with_404_and_a_sentence(worksp
             assert found.get_json()["error"].startswith("unknown "), (address, found.text)
             seen += 1
     assert seen >= 20
-    for address in WHOLE:
-        found = client.post(address, headers=HERE, json={})
-        assert found.status_code == 400, (address, found.text)
-        assert "conversation" in found.get_json()["error"]
 
 
 @pytest.mark.parametrize(

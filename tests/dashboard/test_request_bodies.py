@@ -62,8 +62,7 @@ def site(workspace: Workspace, tmp_path_factory: pytest.TempPathFactory) -> tupl
     write_graph(own, "capital", n_tokens=13)
     direction(own, model="smollm2-135m")
     client = unguarded(own, FakeLive())
-    step = client.get("/api/chat/direction?name=pushed").get_json()
-    return client, {**graph_bodies(own), **circuit_bodies(), **live_bodies(), **chat_bodies(step), **note_bodies()}
+    return client, {**graph_bodies(own), **circuit_bodies(), **live_bodies(), **note_bodies()}
 
 
 def graph_bodies(own: Workspace) -> dict[str, Any]:
@@ -94,28 +93,12 @@ def live_bodies() -> dict[str, Any]:
     return routes | {f"/api/visitor/{what}": {"visitor": "v"} for what in ("stage", "cancel")}
 
 
-def chat_bodies(step: dict[str, Any]) -> dict[str, Any]:
-    recipe = {"name": "pushed", "steps": [step["step"]], "model": "m", "weight_hash": "0" * 64}
-    how = {"names": ["pushed"], "strengths": [1.5], "n_new": 8, "temperature": 0, "turns": []}
-    vector = {"hook_point": "blocks.1.hook_resid_post", "vector": [1.0, 2.0], "origin": "a file"}
-    file = {"recipe": recipe | {"steps": [{"target": vector, "amount": 2.0}]}, **how}
-    found = {"check": {}, "keep": {"name": "one"}, "file": {}, "open": {"conversation": file}}
-    return {f"/api/chat/{path}": {"conversation": recipe | how} | body for path, body in found.items()}
-
-
 def note_bodies() -> dict[str, Any]:
     step = {"target": {"dictionary": "saes/demo", "index": 3}, "action": "add", "amount": 2}
-    entry = {"kind": "note", "key": KEY, "value": "text", "edited": "2026-01-01T00:00:00.000000Z"}
-    export = {"format": "workbench-notes", "version": 1, "exported": "", "entries": [entry], "earlier": []}
     found = {
-        "set": {"key": KEY, "title": "a", "note": "b", "starred": True, "tags": ["mine"], "was": {"note": ""}},
-        "search": {"name": "rare", "address": "/feature/demo"},
+        "set": {"key": KEY, "title": "a", "note": "b", "starred": True, "tags": ["mine"]},
         "recipe": {"recipe": {"name": "up", "steps": [step], "prompt": "Once", "model": ""}},
-        "list": {"name": "mine", "keys": [KEY, "saes/demo"]},
-        "move": {"name": "mine", "key": KEY, "by": 1},
-        "delete": {"kind": "search", "key": "rare"},
-        "restore": {"id": 1},
-        "import": export,
+        "delete": {"kind": "list", "name": "mine"},
     }
     return {f"/api/notes/{act}": body for act, body in found.items()}
 

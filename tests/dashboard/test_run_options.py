@@ -1,5 +1,6 @@
 """Options of a run from the page: each verb has a form, the terminal reads it back, and what is hostile is refused."""
 
+import json
 import re
 import shlex
 from typing import Any
@@ -14,6 +15,7 @@ from workbench.commands import KNOWN_MODELS, Commands
 from workbench.verbs import ANALYSES
 
 MODEL = "small:attn-only-1l"
+PAIRS = json.dumps([{"prompt": f"Dish {n} was", "towards": " good", "away": " bad"} for n in range(8)])
 
 
 @pytest.mark.parametrize("verb", [" ".join(verb.typed_words()) for verb in ANALYSES])
@@ -46,7 +48,7 @@ CASES = [
         {"model": MODEL, "towards": "good 'very good' fine nice", "away": ["bad", "awful", "x", "y"]},
     ),
     ("direction", {"model": MODEL, "feature": "dict:12", "interventions": False}),
-    ("direction", {"model": MODEL, "pairs": '[{"prompt": "It was", "towards": " good", "away": " bad"}]'}),
+    ("direction", {"model": MODEL, "pairs": PAIRS}),
     ("evaluate", {"sae": "dict", "probing": True, "device": "cpu", "threads": 1}),
     ("lens", {"model": MODEL, "layers": [0, 1]}),
     ("trace", {"model": MODEL, "prompt": "The capital of France is", "target": " Rome", "contrast": " Paris"}),
@@ -96,6 +98,7 @@ HOSTILE = [
     ("circuit find", {"model": MODEL, "task": "/etc/tasks.csv"}, "inside the workspace"),
     ("direction", {"model": MODEL, "towards": "'open"}, "close the quotes"),
     ("direction", {"model": MODEL, "vector": "/etc/x.npy"}, "unknown option"),
+    ("direction", {"model": MODEL, "pairs": json.dumps(json.loads(PAIRS)[1:])}, "a direction needs 8"),
     ("direction", {"model": MODEL, "pairs": "/etc/x.jsonl"}, "inside the workspace"),
     ("direction", {"model": MODEL, "pairs": "[" + "x" * 100_000}, "a command at most 100,000"),
     ("patch", {"model": MODEL, "clean": "a\nb", "corrupt": "b", "answer": "c"}, "one line of text"),

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,11 +25,11 @@ from dashboard.components.pages import artefact_href, empty_page, find_pages, fi
 from dashboard.data.features import one, unlabelled
 from dashboard.feature.page import ask_for, ask_for_list
 from dashboard.queue import QueuedRun, Report, RunQueue, how_far
-from dashboard.runs.page import PAGE, check_unused, entered
+from dashboard.runs.page import PAGE, entered
 from dashboard.sources import current
 from interp.artifacts import Draft, save_artefact, write_json
 from interp.errors import ConfigError, ResourceError, UnknownNameError
-from interp.workspace import Workspace, move_to_trash, trashed
+from interp.workspace import Workspace
 from saes.explain.endpoint import ENDPOINT, ENDPOINT_MODEL
 from saes.features.case import ProofWords
 from saes.features.proof import Proof, ProofSettings
@@ -335,7 +336,7 @@ def test_only_its_button_queues_a_cancelled_run_again(served, queue):
 
 
 def test_what_a_run_makes_is_opened_as_soon_as_it_is_there_where_the_page_asked_for_that(served, queue, monkeypatch):
-    run = QueuedRun(id="0001-trace", verb="trace", options={}, state="running", command="", place=1)
+    run = QueuedRun(id="0001-trace", verb="trace", options={}, state="running", command="")
     clock = '{"of":"x","type":"run-clock"}.n_intervals'
     for made, opens in product(([], ["graphs/first"]), (True, False)):
         monkeypatch.setattr(queue, "get", lambda _, made=made: replace(run, made=made))
@@ -345,35 +346,12 @@ def test_what_a_run_makes_is_opened_as_soon_as_it_is_there_where_the_page_asked_
         assert ("run-opens" in answer) == (opens and made != [])
 
 
-def test_emptying_the_trash_removes_what_the_page_listed(served, place):
-    for name in ("one", "two"):
-        planted(place, "recording", name, model=MODEL)
-    listed, later = (move_to_trash(place, f"recordings/{name}").entry for name in ("one", "two"))
-    ids = [{"type": "store-act", "act": "restore", "of": listed}, {"type": "store-act", "act": "empty", "of": "all"}]
-    inputs = [[{"id": id, "property": "n_clicks", "value": clicks} for id, clicks in zip(ids, (None, 1), strict=True)]]
-    state = [[{"id": id, "property": "id", "value": id} for id in ids]]
-    called(served, "store-act", inputs, state, '{"act":"empty","of":"all","type":"store-act"}.n_clicks')
-    assert [each.entry for each in trashed(place)] == [later]
-
-
 def test_steps_towards_features_follow_what_is_there(place):
     assert first_step(place, MODEL) == ("record", {"model": MODEL})
     planted(place, "recording", "rec")
     assert first_step(place, MODEL) == ("train", {"recording": "rec"})
     planted(place, "sae", "dict", recording="rec")
     assert first_step(place, MODEL) == ("features", {"dictionary": "dict"})
-
-
-def test_an_artefact_that_a_run_uses_is_not_deleted(served, queue, place):
-    planted(place, "recording", "rec", model=MODEL)
-    queue.add("lens", {**SLOW, "name": "slow"})
-    waiting = queue.add("train", {"recording": "rec"})
-    with pytest.raises(ConfigError, match=f"used by run {waiting}"):
-        check_unused(current(), "recordings/rec")
-    queue.cancel(waiting)
-    check_unused(current(), "recordings/rec")
-    with pytest.raises(ConfigError, match="used by run 0001-lens"):
-        check_unused(current(), "lenses/slow.partial")
 
 
 def test_the_address_of_an_artefact_is_that_of_its_page(place):
@@ -438,5 +416,5 @@ def test_the_overview_changes_with_the_workspace_and_only_then(served, place, qu
     queue.add("lens", {**SLOW, "name": "slow"})
     assert "Run 0001-lens" in text_of(overview.layout(current()))
     queue.cancel("0001-lens")
-    move_to_trash(place, "recordings/rec")
+    shutil.rmtree(place.root / "recordings/rec")
     assert shown()[1] not in (made[1], begun[1])

@@ -1,6 +1,5 @@
 """Graphs in the JSON of Neuronpedia and circuit-tracer: schema, round trip, files of others, files that lie."""
 
-import contextlib
 import copy
 import json
 from dataclasses import replace
@@ -77,9 +76,9 @@ def test_marks_pass_through_the_notes_of_a_workspace(tmp_path):
     marks = replace(
         EDITS, supernodes=EDITS.supernodes[:1], labels={"logit:1:1": "the wrong capital"}, clicked="", layout=""
     )
-    with contextlib.closing(Notes.open(Workspace(tmp_path / "workspace", create=True))) as notes:
-        notes.save_graph_edits("graphs/paris", marks.to_notes(), was={})
-        assert GraphEdits.of_notes(notes.graph_edits("graphs/paris")) == marks
+    notes = Notes.open(Workspace(tmp_path / "workspace", create=True))
+    notes.save_graph_edits("graphs/paris", marks.to_notes(), was={})
+    assert GraphEdits.of_notes(notes.graph_edits("graphs/paris")) == marks
     assert GraphEdits.of_notes({}) == GraphEdits()
 
 

@@ -9,7 +9,7 @@ import pytest
 from interp.artifacts import MANIFEST, Draft, read_json, write_json, write_table
 from interp.errors import ConfigError, CorruptError, MissingError, UnknownNameError
 from interp.notes import Notes
-from interp.workspace import Workspace, empty_trash, move_to_trash, outdated, restore, trashed
+from interp.workspace import Workspace, outdated
 
 
 def make(root: Path, kind: str, name: str, parents: dict[str, str] | None = None) -> Path:
@@ -204,42 +204,6 @@ def test_missing_and_damaged_tables_are_named(root: Path) -> None:
         workspace.query("select * from f", f=path)
     with pytest.raises(ConfigError, match="alias"):
         workspace.query("select 1", **{"a; drop": path})
-
-
-def test_deleted_artefacts_lie_in_the_trash_until_it_is_emptied(root: Path) -> None:
-    workspace = Workspace(root)
-    gone = move_to_trash(workspace, "saes/demo")
-    again = move_to_trash(workspace, "saes/other")
-    assert workspace.names("sae") == []
-    assert gone.n_bytes > 0
-    assert {each.key for each in trashed(workspace)} == {"saes/demo", "saes/other"}
-    assert len({gone.entry, again.entry}) == 2
-    assert restore(workspace, gone.entry) == "saes/demo"
-    assert workspace.manifest("sae", "demo").parents == {"recordings/demo": "hash"}
-    make(root, "sae", "other")
-    with pytest.raises(ConfigError, match="another saes/other"):
-        restore(workspace, again.entry)
-    later = move_to_trash(workspace, "saes/other")
-    assert empty_trash(workspace, [again.entry, "no entry"]) == again.n_bytes
-    assert [each.entry for each in trashed(workspace)] == [later.entry]
-    assert empty_trash(workspace) == later.n_bytes
-    assert trashed(workspace) == []
-    with pytest.raises(UnknownNameError):
-        restore(workspace, again.entry)
-
-
-@pytest.mark.parametrize(
-    "key", ["saes", "saes/", "saes/..", "../saes/demo", "saes/demo/..", "trash/x", "runs/x", "/etc"]
-)
-def test_nothing_but_artefacts_is_moved_to_the_trash(root: Path, key: str) -> None:
-    with pytest.raises(ConfigError, match="not the key of an artefact"):
-        move_to_trash(Workspace(root), key)
-
-
-def test_links_are_not_moved_to_the_trash(root: Path, tmp_path: Path) -> None:
-    (root / "saes" / "link").symlink_to(tmp_path, target_is_directory=True)
-    with pytest.raises(ConfigError, match="outside the workspace"):
-        move_to_trash(Workspace(root), "saes/link")
 
 
 def test_an_artefact_is_outdated_when_its_parent_has_other_content_now(root: Path) -> None:

@@ -6,27 +6,28 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from act_bodies import Wrong, least_body, of_wrong_types, out_of_range, whole_body
-from fake_live import FakeLive
-from make_direction import direction
 
 import saes.acts
 from interp.acts import Act, decode, is_streamed, typed
 from interp.artifacts import as_json
-from interp.errors import ConfigError
-from interp.interventions.conversation import STEERED
+from interp.errors import ConfigError, PromptError
+from interp.interventions.conversation import RANDOM, STEERED, UNSTEERED, ChatTurn
+from interp.interventions.intervention import Direction, Intervention, random_vector
+from interp.interventions.recipe import Recipe
 from interp.options import field_texts
 from interp.workspace import Workspace
 from saes.acts import catalogue
 from saes.acts.features import JudgeSteering
 from saes.acts.prompt import NextTokens
 from saes.acts.session import Session
-from saes.acts.writing import AnswerChats, Say
+from saes.acts.writing import Say
+from saes.features.recipes import LoadedRecipe
 
 ActType = type[Act[Any, Any]]
 each_act = pytest.mark.parametrize("act", catalogue().values(), ids=catalogue())
@@ -143,23 +144,28 @@ def test_the_catalogue_and_its_schemas_load_without_torch_and_without_the_dashbo
     assert (done.returncode, done.stdout.split()) == (0, []), done.stderr
 
 
-def test_a_shift_is_the_mean_change_of_a_token_of_the_reply(tmp_path, monkeypatch):
-    """The shifts of the steered chat are 1.5, 0.5 and -0.5."""
-    workspace = Workspace(tmp_path / "workspace", create=True)
-    direction(workspace, "praise")
-    live, asked = FakeLive(), []
+@pytest.mark.real
+def test_a_message_is_said_unsteered_steered_and_at_random_and_goes_on(smollm2, tmp_path, monkeypatch):
+    """The second turn has each chat's own first reply; at strength 0 all chats with the same text go on alike."""
+    target = Direction(hook_point="blocks.14.hook_resid_post", vector=random_vector(576, 1.0, [1]), origin="drawn")
 
-    def measure(act: AnswerChats, run: Session):
-        asked.append(act)
-        return live.answer_chats(act)
+    def steering(act: Say, run: Session) -> LoadedRecipe:
+        step = Intervention(target=target, amount=40.0 * act.strength)
+        return LoadedRecipe(Recipe(name="drawn", steps=(step,), model="smollm2-135m"), {})
 
-    monkeypatch.setattr(AnswerChats, "measure", measure)
-    said = Say(direction="praise", message="Hello", strength=2.0, system="Be kind.", n_new=9).measure(
-        Session(workspace)
-    )
-    shifts = {each.chat: each.shift for each in said}
-    assert list(shifts) == ["unsteered", "steered", "random direction"]
-    assert shifts[STEERED] == pytest.approx((1.5 + 0.5 + 0.5) / 3)
-    assert shifts["unsteered"] == 0 < shifts["random direction"] < shifts[STEERED]
-    [talk] = (act.conversation for act in asked)
-    assert (talk.names, talk.strengths, talk.system, talk.n_new) == (("praise",), (2.0,), "Be kind.", 9)
+    monkeypatch.setattr(Say, "_steering", steering)
+    monkeypatch.setattr("interp.models.loading.load_model", lambda spec: smollm2)
+    session = Session(Workspace(tmp_path / "workspace", create=True), any_model=True)
+    act = Say(direction="drawn", message="Name a fruit.", n_new=3)
+    *said, last = act.measure(session)
+    assert list(last.replies) == [UNSTEERED, STEERED, RANDOM]
+    for at, (chat, reply) in enumerate(last.replies.items()):
+        assert [step.said[at] for step in said if step.said[at]] == [token.text for token in reply.tokens], chat
+    assert last.replies[UNSTEERED].shift == 0 < last.replies[STEERED].shift
+    turn = ChatTurn(message=act.message, replies=dict.fromkeys(last.replies, "A plum."))
+    more = replace(act, turns=(turn,), message="And another?", strength=0.0, temperature=1.0)
+    *_, off = more.measure(session)
+    assert len({reply.text for reply in off.replies.values()}) == 1, "the chats share their draws"
+    assert max(abs(token.shift) for reply in off.replies.values() for token in reply.tokens) < 1e-4
+    with pytest.raises(PromptError, match="message is empty"):
+        list(replace(act, message=" ").measure(session))

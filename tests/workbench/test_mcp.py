@@ -121,7 +121,7 @@ def test_a_foreign_client_acts_and_gets_every_number_with_its_control(workspace)
         ("say", {"direction": "praise", "message": "What did you think of the food?", "strength": 2}),
         ("separate_lists", {}),
         ("separate_lists", about | {"feature": "three"}),
-        ("check_chat", {"conversation": {}}),
+        ("answer_chats", {"message": "Hello"}),
     ]
     tools, answers = converse(workspace.root, asked, FAKED)
     steered, ablated, lists, prompt, following, said, lacking, malformed, unknown = answers
@@ -136,7 +136,7 @@ def test_a_foreign_client_acts_and_gets_every_number_with_its_control(workspace)
     following = json.loads(following.content[0].text)
     assert following["guesses"]
     assert following["entropy"] < following["uniform"]
-    chats = {row["chat"]: row["shift"] for row in json.loads(said.content[0].text)}
+    chats = {chat: reply["shift"] for chat, reply in json.loads(said.content[0].text)[-1]["replies"].items()}
     assert list(chats) == ["unsteered", "steered", "random direction"]
     assert chats["steered"] > chats["random direction"] > chats["unsteered"] == 0
     for refused, words in (
