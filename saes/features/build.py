@@ -247,8 +247,8 @@ def build_together(
     With a Jacobian lens, labels use the words that a feature makes the model say.
 
     `window` counts tokens on each side of a peak, `n_top` the strongest examples of a feature, and `n_per_quantile`
-    those from each quarter of activation. The index keeps the `index_units` tokens and words, and as many phrases, on
-    which a feature has the most activation. `relations` (companions, neurons, logits and their nulls) needs a second,
+    those from each quarter of activation. The index keeps the `index_units` tokens and words on which
+    a feature has the most activation. `relations` (companions, neurons, logits and their nulls) needs a second,
     shorter pass for each dictionary.
     """
     from interp.models.adapter import token_strings

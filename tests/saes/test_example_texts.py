@@ -1,61 +1,23 @@
-"""Examples that contain a query: planted documents, whole words, the null of all examples, and which one is shown."""
+"""The example that a hit shows, queries that are odd, and dense features."""
 
-import pyarrow as pa
 import pytest
 from make_features import write_features
 
-from interp.nulls import ALPHA
 from interp.workspace import Workspace
 from saes import search_features
-from saes.features.example_texts import ExampleTexts, shown_examples
-
-N, DOCUMENTS = 60, 6
-
-
-def table(contents: dict[tuple[int, int], list[str]]) -> pa.Table:
-    """Six strongest examples of each feature, each of another document; `contents` are the tokens of some."""
-    rows = [
-        {"feature": f, "tokens": contents.get((f, d), [" plain", " text"]), "activations": [0.0, 1.0], "peak": 1,
-         "document": 100 * f + d, "document_label": "doc", "group_order": 0}
-        for f in range(N) for d in range(DOCUMENTS)
-    ]  # fmt: skip
-    return pa.Table.from_pylist([row | {"activations": [0.0] * (len(row["tokens"]) - 1) + [1.0]} for row in rows])
-
-
-def test_a_word_of_several_tokens_is_found_in_three_documents_and_not_in_one():
-    pieces = [" las", "agna", " dish"]
-    texts = ExampleTexts.of(table({(7, 0): pieces, (7, 3): pieces, (7, 4): pieces, (9, 1): pieces}), N)
-    near = texts.features_with(["Lasagna"])
-    assert near.feature.tolist() == [7]
-    assert near.share[0] == pytest.approx(3 / DOCUMENTS)
-    assert near.p[0] < ALPHA
-
-
-def test_a_word_in_all_documents_is_no_evidence_and_a_part_of_a_word_is_no_word():
-    texts = ExampleTexts.of(table({(f, d): [" art", " here"] for f in range(N) for d in range(DOCUMENTS)}), N)
-    assert (texts.features_with(["art"]).p > ALPHA).all()
-    texts = ExampleTexts.of(table({(3, d): [" part", "ner"] for d in range(DOCUMENTS)}), N)
-    assert not len(texts.features_with(["art"]).feature)
-    assert not len(texts.features_with(["", "  ", "part"]).feature)
-    assert texts.features_with(["partner"]).feature.tolist() == [3]
-
-
-def test_a_document_that_repeats_a_word_counts_once():
-    rows = table({(5, d): [" chess", " game"] for d in range(DOCUMENTS)}).to_pylist()
-    same = pa.Table.from_pylist([row | {"document": 500} if row["feature"] == 5 else row for row in rows])
-    assert not len(ExampleTexts.of(same, N).features_with(["chess"]).feature)
+from saes.features.example_texts import shown_examples
 
 
 def test_the_example_shown_has_the_query_else_a_related_word_else_is_the_strongest(tmp_path):
-    contents = {
-        (0, 2): [" on", " chess"],
-        (1, 1): [" chess", " club"],
-        (1, 2): [" a", " game"],
-        (2, 4): [" a", " game"],
-    }
-    texts = ExampleTexts.of(table(contents), N)
     workspace = Workspace(tmp_path, create=True)
-    shown = shown_examples(workspace, None, [0, 1, 2, 3], texts, {"chess": 1}, {"game": 1})  # pyright: ignore[reportArgumentType]
+    tokens = [[" on", " chess"], [" chess", " club"], [" a", " game"], [" plain", " text"]]
+    examples = [
+        {"feature": f, "tokens": tokens[t], "activations": [0.0, 1.0], "peak": 1, "rank": rank}
+        for f, of_feature in enumerate(([3, 0], [3, 1, 2], [3, 2], [3]))
+        for rank, t in enumerate(of_feature)
+    ]
+    made = write_features(workspace, "f", [{"feature": i} for i in range(4)], examples)
+    shown = shown_examples(workspace, made, [0, 1, 2, 3], {"chess": 1}, {"game": 1})
     assert shown[0].tokens == (" on", " chess")
     assert shown[0].marked == (1,)
     assert shown[1].tokens == (" chess", " club")  # it contains the query, where the feature does not fire on it
@@ -71,7 +33,6 @@ def test_odd_queries_find_nothing_and_raise_nothing(tmp_path, text):
              "max_activation": 1.0} for i in range(4)]  # fmt: skip
     write_features(workspace, "f", rows, n_tokens=1000)
     assert not [hit for hit in search_features(workspace, text).hits if hit.convincing]
-    assert not len(ExampleTexts.of(table({}), N).features_with([text]).feature)
 
 
 def test_a_dense_feature_is_not_first_unless_most_are(tmp_path):
