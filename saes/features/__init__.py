@@ -20,10 +20,10 @@
 - `passes`  passes of a model with directions added or subtracted, and the words that directions read there
 - `meaning`    words that every feature makes the model say, through the Jacobian lens
 - `_relations` logits, neurons and co-active features of every feature, each with its null
-- `token_index` index of the recorded text: on which tokens and words each feature fires
+- `_token_index` index of the recorded text: on which tokens and words each feature fires
 - `fired_words`  features that fire on words
 - `_label_search` features by their labels and names; words near some words in a model's unembedding
-- `example_texts` the example of a feature that a hit shows
+- `_example`   the example of a feature that a hit shows
 - `find_by_meaning`  one strength of every feature for a text, from these sources
 - `telling`    the features to show first
 - `search`     features by text, by label, by own name, by number, by similar direction

@@ -32,8 +32,8 @@ from interp.errors import WorkbenchError, disk_errors
 from interp.lenses.vocabulary import Vocabulary
 from interp.notes import own_names
 from interp.workspace import Workspace
+from saes.features._token_index import fold
 from saes.features.schema import Features
-from saes.features.token_index import fold
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -1,6 +1,6 @@
 """Strength with which every feature of a dictionary fits a text, from several sources. Torch-free to read.
 
-    [evidence] = gather(index, meaning, ["cooking"], within)
+    [evidence] = gather(index, meaning, ["cooking"])
     evidence.strength                                  # [n_features], 0 to 1
 
 Sources, each a number per feature:

@@ -17,7 +17,7 @@ random tokens, has at most that.
 **p**: the probability that it fires on at least as many of the matching tokens (binomial tail), Holm-adjusted for all
 features searched. Tokens of one document are not independent, so p is optimistic where a word occurs in few documents.
 
-The numbers come from the index that `workbench features` writes (`saes/features/token_index.py`). Of features without
+The numbers come from the index that `workbench features` writes (`saes/features/_token_index.py`). Of features without
 one, the text of their examples is indexed on first use, and the index is kept in the user's cache: `seen` then counts
 the tokens in the examples of that feature.
 """
@@ -41,9 +41,9 @@ from interp.artifacts.tables import query
 from interp.cache import cache_folder
 from interp.errors import CorruptError, ResourceError
 from interp.workspace import Workspace
+from saes.features._token_index import FOLDER, TABLES, Spelling, TokenIndex, query_words, spell
 from saes.features.found import Columns, TextMatch, columns_of
 from saes.features.schema import Features
-from saes.features.token_index import FOLDER, TABLES, Spelling, TokenIndex, query_words, spell
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -35,8 +35,8 @@ from interp.errors import ConfigError, CorruptError, UnknownNameError, Workbench
 from interp.models.short_name import short_name
 from interp.nulls import ALPHA, holm
 from interp.workspace import Workspace
+from saes.features._example import shown_examples
 from saes.features._label_search import largest, names_of
-from saes.features.example_texts import shown_examples
 from saes.features.find_by_meaning import FeatureEvidence, gather
 from saes.features.fired_words import AT_ONCE, Fired, FiringIndex
 from saes.features.found import By, Example, FeatureHits, Hit, columns_of, searched
@@ -112,7 +112,7 @@ def search_features(
     """Return the features that fit a query, best first; those that do not convince last.
 
     `workspace` is searched for `text`, words or the number of a feature; at most `limit` hits are returned. `features`
-    names one artefact or set of transcoders (default: all but the layers of sets), `hook_point` those of one place.
+    names one artefact or set of transcoders (default: all but the layers of sets), `hook_point` a hook point.
     With `examples` every hit holds one example, that with the query in it if there is one. `meanings` returns what
     the features of an artefact make the model say; default: `meaning_of`, which loads the model the first time.
 

@@ -16,10 +16,10 @@ from interp.artifacts.tables import schema_of
 from interp.errors import ConfigError, CorruptError, ResourceError, UnknownNameError
 from interp.workspace import Workspace
 from saes import search_features
-from saes.features import fired_words, search, token_index
+from saes.features import _token_index, fired_words, search
+from saes.features._token_index import TABLES, Units, fold, index_schema, query_words, spell
 from saes.features.fired_words import index_examples, indexed_examples
 from saes.features.schema import ExampleRow, Features
-from saes.features.token_index import TABLES, Units, fold, index_schema, query_words, spell
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +123,7 @@ def test_a_passage_begins_a_new_word():
 
 
 def test_only_the_strongest_firings_of_a_token_are_indexed(tmp_path, monkeypatch):
-    monkeypatch.setattr(token_index, "PER_TOKEN", 1)
+    monkeypatch.setattr(_token_index, "PER_TOKEN", 1)
     tokens, acts = planted_text()
     index(tokens, acts, tmp_path)
     rows = Workspace(tmp_path).query("select * from t", t=tmp_path / "index" / "firings.parquet").to_pylist()

@@ -13,8 +13,8 @@ from scipy.stats import binom
 from interp.artifacts import Draft
 from interp.workspace import Workspace
 from saes import search_features
+from saes.features._token_index import FOLDER, TokenIndex, spell
 from saes.features.search import chance_of_cosine
-from saes.features.token_index import FOLDER, TokenIndex, spell
 
 TEXTS = [" New", " York", " York", "shire", ",", " the", *(f" word{i}" for i in range(40))]
 N, CONTEXT, N_FEATURES = 12_000, 100, 40

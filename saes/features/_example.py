@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 from interp.workspace import Workspace
+from saes.features._token_index import word_positions
 from saes.features.found import Example
 from saes.features.schema import Features
-from saes.features.token_index import word_positions
 
 
 def shown_examples(

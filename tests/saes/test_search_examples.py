@@ -5,7 +5,7 @@ from make_features import write_features
 
 from interp.workspace import Workspace
 from saes import search_features
-from saes.features.example_texts import shown_examples
+from saes.features._example import shown_examples
 
 
 def test_the_example_shown_has_the_query_else_a_related_word_else_is_the_strongest(tmp_path):
