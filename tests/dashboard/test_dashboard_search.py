@@ -62,14 +62,6 @@ def test_the_page_says_which_part_of_the_text_was_searched(planted):
     assert "Only the text of the examples is indexed of older" in text_of(part)
 
 
-def test_a_row_says_how_far_its_firings_are_from_chance(planted):
-    hit = find(planted, {"q": "January", **EVERYWHERE, "in": "planted"}).hits[0]
-    said = f"{hit.fired:,} of {hit.tries:,} tokens, expected {hit.expected:.2g} by chance; p < 1e-12"
-    assert said in text_of(row(hit))
-    chance = Hit(features="demo", feature=1, by="tokens", score=0.2, null=0.1, p=0.4, fired=2, tries=9, expected=0.8)
-    assert "within the null: 2 of 9 tokens, expected 0.8 by chance; p = 0.4" in text_of(row(chance))
-
-
 def test_the_menu_of_the_address_is_applied(planted):
     hook = {"in": f"hook:{make_search.HOOK_POINT}"}
     assert {hit.features for hit in find(planted, {"q": "January", **hook}).hits} == {"older", "planted"}
@@ -153,9 +145,3 @@ def test_a_page_does_not_wait_for_what_features_say(planted, monkeypatch):
         said = str(find(planted, {"q": "January", **EVERYWHERE, "in": "planted"}).notes)
     assert "the model is not here" in said
     assert began == ["planted"], "begun once"
-
-
-def test_the_strength_for_texts_joined_by_and_is_explained(planted):
-    for text, explained in (("January AND january", True), ("January the", False)):
-        found = find(planted, {"q": text, **EVERYWHERE, "in": "planted"})
-        assert ("joined by AND: the smallest" in text_of(results(found))) == explained
