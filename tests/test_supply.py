@@ -21,7 +21,7 @@ from tests.lock import HOME, WEIGHTS_FILE, entries, name_of, with_hash
 from tests.release import PACKAGES, build, problems_of
 
 pytestmark = pytest.mark.source
-FILES = ("run.txt", "cuda.txt", "dev.txt", WEIGHTS_FILE, "gemma.txt", "search.txt")
+FILES = ("run.txt", "cuda.txt", "dev.txt", WEIGHTS_FILE, "gemma.txt")
 
 
 def lock(*files: str) -> dict[str, str]:
@@ -64,10 +64,6 @@ def test_packaged_models_are_read_from_the_packages_of_the_lock():
     assert set(PACKAGED["smollm2-135m"].packages) == set(lock(WEIGHTS_FILE))
     extra = project()["project"]["optional-dependencies"]["gemma"]
     assert {*extra, *PACKAGED["gemma3-270m"].packages} == set(lock("gemma.txt"))
-
-
-def test_the_word_vectors_of_search_are_those_of_the_lock():
-    assert project()["project"]["optional-dependencies"]["search"] == list(lock("search.txt"))
 
 
 def test_the_lock_is_complete_so_that_nothing_else_is_needed():

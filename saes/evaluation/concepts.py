@@ -372,10 +372,7 @@ def steer_concepts(
 
 
 def search_concepts(workspace: "Workspace", features: str, scores: ConceptScores) -> ConceptScores:
-    """Search a features artefact for each concept's name and its choosing words; store the latent's best position.
-
-    The concept itself is left out of the measured concepts that a search uses.
-    """
+    """Search a features artefact for each concept's name and its choosing words; store the latent's best position."""
     from saes.features.search import search_features
 
     searched = []
@@ -384,9 +381,7 @@ def search_concepts(workspace: "Workspace", features: str, scores: ConceptScores
             rank
             for query in (score.concept.name, " ".join(score.concept.half(0)))
             for rank, hit in enumerate(
-                search_features(
-                    workspace, query, features=features, limit=FIRST_HITS, examples=False, leave_out=score.concept.name
-                ).hits[:FIRST_HITS]
+                search_features(workspace, query, features=features, limit=FIRST_HITS, examples=False).hits[:FIRST_HITS]
             )
             if hit.feature == score.own.unit
         ]

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from math import comb, nan
 from typing import Annotated, Literal
 
-from interp.artifacts import DocumentField, Dots, Finding
+from interp.artifacts import Artefact, DocumentField, Dots, Finding
 from interp.artifacts.artefact import address_of
 from interp.forms import Measured
 from interp.nulls import ALPHA
@@ -38,7 +38,6 @@ from saes.evaluation.scores import (
     Set,
     absorption_table,
 )
-from saes.features.found import ConceptFeature, NamesFeatures
 from saes.training.config import NULLS
 from saes.training.stored import Reconstruction
 
@@ -297,7 +296,7 @@ class DictionaryEvaluationSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SAEEvaluation(NamesFeatures, kind="evaluation", made_by="evaluate"):
+class SAEEvaluation(Artefact, kind="evaluation", made_by="evaluate"):
     """Evaluation of an SAE. A part is None where it was not asked for, and a text where it was refused: the reason."""
 
     settings: DictionaryEvaluationSettings
@@ -344,20 +343,6 @@ class SAEEvaluation(NamesFeatures, kind="evaluation", made_by="evaluate"):
             f1 = {name: score.main_f1 for name, score in self.absorption.items() if name != self.settings.sae}
             own = f1.pop(WHOLE)
             yield AgainstNulls(score="first letters, F1", whole=Interval(own, nan, nan), nulls=f1)
-
-    def named(self) -> tuple[ConceptFeature, ...]:
-        """Return the best latent of each concept that was measured."""
-        scores = self.concept_scores.scores if self.concept_scores else ()
-        return tuple(
-            ConceptFeature(
-                feature=score.own.unit,
-                concept=score.concept.name,
-                words=score.concept.words,
-                f1=score.own.f1.estimate,
-                null=score.null.high,
-            )
-            for score in scores
-        )
 
     def to_records(self) -> list[Record]:
         """Return one row: the scores on held-out rows, and those in the model."""

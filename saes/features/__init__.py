@@ -20,14 +20,13 @@
 - `passes`  passes of a model with directions added or subtracted, and the words that directions read there
 - `meaning`    words that every feature makes the model say, through the Jacobian lens
 - `_relations` logits, neurons and co-active features of every feature, each with its null
-- `token_index` index of the recorded text: on which tokens and words each feature fires
-- `fired_words`  features that fire on words and phrases, or as a model reads a text
+- `_token_index` index of the recorded text: on which tokens and words each feature fires
+- `fired_words`  features that fire on words
 - `_label_search` features by their labels and names; words near some words in a model's unembedding
-- `example_texts` the text of the examples: which contain a query, and which one a hit shows
-- `_phrase_vectors` vectors of phrases, by which a query finds labels that share no word with it
+- `_example`   the example of a feature that a hit shows
 - `find_by_meaning`  one strength of every feature for a text, from these sources
 - `telling`    the features to show first
 - `search`     features by text, by label, by own name, by number, by similar direction
-- `found`      the answer of a search: hits with their reasons, and filters
+- `found`      the answer of a search: hits with their reasons, and what is searched
 - `schema`     columns of the tables; labels by number
 """

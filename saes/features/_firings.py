@@ -24,7 +24,7 @@ from interp.dictionary import Dictionary, SparseActs
 from interp.errors import ConfigError, MismatchError, NonFiniteError
 from interp.progress import Progress
 from interp.recording.store import Recording, TokenShard
-from saes.features.token_index import Spelling, TokenIndex
+from saes.features._token_index import Spelling, TokenIndex
 
 N_SAMPLE = 64
 """Firings sampled per feature; quarters of activation and labels are estimated from them."""

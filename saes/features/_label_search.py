@@ -1,9 +1,9 @@
-"""Features by their labels and names. Torch-free.
+"""Features by their labels and names, and words related to those of a query. Torch-free.
 
-Labels and other readings are searched from the beginning of a word, a plural also as its singular: "months" finds
-"calendar month", "sport" not "transport". Their strength is the balanced accuracy of the label above chance, `2 * score
-- 1`, times the share of its letters that the query has: "month" finds a long label less strongly. Labels without a
-score count as a little above chance.
+Labels are searched from the beginning of a word, a plural also as its singular: "months" finds "calendar month",
+"sport" not "transport". Their strength is the balanced accuracy of the label above chance, `2 * score - 1`, times the
+share of its letters that the query has: "month" finds a long label less strongly. Labels without a score count as a
+little above chance.
 
 **Related words** of a model's vocabulary are near some words in its unembedding.
 
@@ -21,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -32,10 +32,8 @@ from interp.errors import WorkbenchError, disk_errors
 from interp.lenses.vocabulary import Vocabulary
 from interp.notes import Notes
 from interp.workspace import Workspace
-from saes.features._phrase_vectors import Alike, LabelVectors, Relatives, phrase_vectors
-from saes.features.schema import WRITTEN, Features
-from saes.features.token_index import fold
-from saes.features.written_labels import Labels
+from saes.features._token_index import fold
+from saes.features.schema import Features
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -43,8 +41,6 @@ if TYPE_CHECKING:
 
 UNJUDGED = 0.05
 """Strength of a label without a score."""
-SAME = 0.95
-"""Likeness from which a written label is the query itself."""
 NO_LABEL = "no label"
 """Beginning of a label that names no meaning: the tokens that it quotes do not count as one."""
 
@@ -58,68 +54,47 @@ class Named:
     score: float | None = None
     """Balanced accuracy of the label on held-out text, 0.5 by chance."""
     null: float | None = None
-    label: str = ""
-    """The label that was found, where it is not the feature's own."""
 
 
-def by_label(readings: "pa.Table", written: Sequence[Labels], text: str, inside: np.ndarray) -> dict[int, Named]:
-    """Return the features in the mask `inside [n_features]` that have `text` in their label or in another candidate.
-
-    Labels of `workbench explain` for these features, `written`, count with their detection score, and its null.
-    """
+def by_label(labels: "pa.Table", text: str, inside: np.ndarray) -> dict[int, Named]:
+    """Return the features in the mask `inside [n_features]` that have `text` in their label (`labels_of`)."""
     forms = _forms(text)
-    matches: dict[int, list[dict[str, Any]]] = {}
-    for row in _with_any(readings, forms).to_pylist():
-        if inside[row["feature"]]:
-            matches.setdefault(row["feature"], []).append(row)
-    best = {i: max(rows, key=lambda row: (row["own"], row["score"] or 0.0)) for i, rows in matches.items()}
-    named = {i: _named(x["label"], x["score"], x["null"], forms, second=not x["own"]) for i, x in best.items()}
-    return named | _explained(written, text, forms)
+    rows = [row for row in _with_any(labels, forms).to_pylist() if inside[row["feature"]]]
+    return {row["feature"]: _named(row["label"], row["score"], row["null"], forms) for row in rows}
 
 
-def written_labels(workspace: Workspace, made: Features) -> list[Labels]:
-    """Return the labels of `workbench explain` for some features, the oldest first."""
-    every = reversed(workspace.values(Labels))
-    return [labels for labels in every if labels.settings.features_hash == made.about.content_hash]
+def labels_of(workspace: Workspace, made: Features) -> "pa.Table":
+    """Return the labels of all features as `feature, label, score, null, words`, read once.
 
-
-def readings_of(workspace: Workspace, made: Features) -> "pa.Table":
-    """Return the labels of all features and then their other readings, read once: `_readings` names the columns."""
-    return _readings(workspace.table_path("features", made.name, "features"), made.about.content_hash)
+    `words` are those of the label in lower case, each after a space.
+    """
+    return _labels(workspace.table_path("features", made.name, "features"), made.about.content_hash)
 
 
 @lru_cache(maxsize=32)
-def _readings(path: Path, content_hash: str) -> "pa.Table":
-    """Return `feature, label, score, null, own, written, words`.
-
-    `own` for labels, `written` for those of a reader; `words` are the label's in lower case, after spaces.
-    """
-    sql = f"""with every as (
-              select feature, case when not starts_with(label, '{NO_LABEL}') then label end as label,
-                     label_score as score, label_null as "null",
-                     true as own, label_kind = '{WRITTEN}' as written from f
-              union all
-              select feature, unnest(other_labels), unnest(other_scores), null, false, false from f)
-              select *, ' ' || regexp_replace(lower(label), '[^\\pL\\pN_]+', ' ', 'g') as words from every"""
+def _labels(path: Path, content_hash: str) -> "pa.Table":
+    sql = f"""select feature, label, label_score as score, label_null as "null",
+                     ' ' || regexp_replace(lower(label), '[^\\pL\\pN_]+', ' ', 'g') as words
+              from f where not starts_with(label, '{NO_LABEL}')"""
     return read(sql, f=path)
 
 
-def _with_any(readings: "pa.Table", forms: Sequence[str]) -> "pa.Table":
-    """Return the readings in which any of the forms begins at a word; a form without words is found anywhere."""
+def _with_any(labels: "pa.Table", forms: Sequence[str]) -> "pa.Table":
+    """Return the labels in which any of the forms begins at a word; a form without words is found anywhere."""
     import pyarrow.compute as compute
 
-    texts, before = readings["words"], " "
+    texts, before = labels["words"], " "
     if not re.search(r"\w", forms[0]):
-        texts, before = compute.call_function("utf8_lower", [readings["label"]]), ""
+        texts, before = compute.call_function("utf8_lower", [labels["label"]]), ""
     options = [compute.MatchSubstringOptions(before + form) for form in forms]
     masks = [compute.call_function("match_substring", [texts], option) for option in options]
-    return readings.filter(np.any([compute.fill_null(mask, False) for mask in masks], axis=0))
+    return labels.filter(np.any([compute.fill_null(mask, False) for mask in masks], axis=0))
 
 
-def _named(label: str, score: float | None, null: float | None, forms: Sequence[str], *, second: bool = False) -> Named:
+def _named(label: str, score: float | None, null: float | None, forms: Sequence[str]) -> Named:
     bare = " ".join(re.findall(r"\w+", re.sub(r"\(\d+ %.*?\)", "", label.lower()))) or label
     covered = max((len(form) for form in forms if form in bare), default=0) / max(len(bare), 1)
-    return Named(_above_chance(score) * min(1.0, 2 * covered), score, null, label if second else "")
+    return Named(_above_chance(score) * min(1.0, 2 * covered), score, null)
 
 
 def _above_chance(score: float | None) -> float:
@@ -143,49 +118,6 @@ def singulars(word: str) -> list[str]:
     endings = (("ies", "y"), ("es", ""), ("s", ""))
     forms = [word.removesuffix(end) + instead for end, instead in endings if word.endswith(end)]
     return [form for form in forms if len(form) > 2]
-
-
-def _explained(written: Sequence[Labels], text: str, forms: Sequence[str]) -> dict[int, Named]:
-    """Return the labels of `workbench explain` that contain the query, by feature."""
-    best: dict[int, Named] = {}
-    for labels in written:
-        rows = labels.labels.rows("label is not null and contains(lower(label), lower(?))", text.strip())
-        scores = {score.feature: score for score in labels.scores.rows()} if rows else {}
-        for row in rows:
-            score = scores.get(row.feature)
-            judged = (score and score.accuracy, score and score.null)
-            best[row.feature] = _named(row.label or "", *judged, forms, second=True)
-    return best
-
-
-def by_phrase(
-    readings: "pa.Table", written: Sequence[Labels], text: str, inside: np.ndarray,
-    relatives: Relatives | None = None, name: str = "",
-) -> dict[int, Alike]:  # fmt: skip
-    """Return the features in the mask `inside [n_features]` whose written label is like `text`.
-
-    Both numbers (`_phrase_vectors`) are multiplied by the accuracy of the label above chance; a label that is the text
-    itself counts whole. `relatives` returns words near a query, and `name` tells the model that knows them. Empty
-    where the package of the vectors is not installed, or no label was written.
-    """
-    judged = {(row["feature"], row["label"]): row["score"] for row in readings.filter(readings["written"]).to_pylist()}
-    for made in written:
-        scores = {score.feature: score.accuracy for score in made.scores.rows()}
-        judged |= {(row.feature, row.label): scores.get(row.feature) for row in made.labels.rows("label is not null")}
-    near = _label_vectors(tuple(label for label in judged if label[1])) if judged else None
-    best: dict[int, Alike] = {}
-    for (feature, label), alike in (near.like(text, relatives, name) if near is not None else {}).items():
-        trust = 1.0 if alike.likeness > SAME else _above_chance(judged[feature, label])
-        above = Alike(alike.likeness * trust, alike.covered * trust)
-        if inside[feature] and above.likeness > (best[feature].likeness if feature in best else 0.0):
-            best[feature] = above
-    return best
-
-
-@lru_cache(maxsize=8)
-def _label_vectors(labels: tuple[tuple[int, str], ...]) -> LabelVectors | None:
-    vectors = phrase_vectors()
-    return None if vectors is None else LabelVectors.of(vectors, labels)
 
 
 def names_of(workspace: Workspace) -> tuple[dict[str, str], str]:
@@ -215,15 +147,6 @@ _ROWS = 8192
 _WORD = re.compile(r" [^\W\d_]{2,}")
 
 
-@dataclass(frozen=True)
-class RelatedWord:
-    """A related word, folded, its token, and its cosine similarity."""
-
-    word: str
-    token: int
-    cosine: float
-
-
 def pieces_of(vocabulary: Vocabulary, word: str) -> list[int]:
     """Return the tokens that spell a word after a space, the longest first; none where a character has no token.
 
@@ -241,17 +164,14 @@ def pieces_of(vocabulary: Vocabulary, word: str) -> list[int]:
 
 def tokens_of(vocabulary: Vocabulary, word: str) -> list[int]:
     """Return the tokens that are a word, or what it may be the plural of, in any spelling; none for several tokens."""
-    if word != word.rstrip():
-        exact = [f"{word.lstrip()}", f" {word.strip()}", word.strip()]
-        return [vocabulary.numbers[spelling] for spelling in exact if spelling in vocabulary.numbers]
     tokens = [token for form in (word, *singulars(word.lower())) for token in vocabulary.spelled(form)]
     return list(dict.fromkeys(tokens))
 
 
-def related_words(vocabulary: Vocabulary, key: str, words: Sequence[str], n: int) -> list[RelatedWord]:
-    """Return the `n` words nearest to the mean of some words, the words themselves among them; none for unknown words.
+def related_words(vocabulary: Vocabulary, key: str, words: Sequence[str], n: int) -> dict[str, float]:
+    """Return the `n` words nearest to the mean of some words, these among them, folded, with their cosine similarity.
 
-    `key` names the weights of the model, for the cache.
+    Words that are unknown have none. `key` names the weights of the model, for the cache.
     """
     table = _table(vocabulary, key)
     means = []
@@ -260,9 +180,7 @@ def related_words(vocabulary: Vocabulary, key: str, words: Sequence[str], n: int
         if tokens and len(tokens) <= max(MAX_PIECES, len(tokens_of(vocabulary, word))):
             mean = _unit(vocabulary.directions[tokens].astype(np.float32) @ table.whitening).mean(0)
             means.append(_unit(mean[None])[0])
-    if not means:
-        return []
-    return list(_nearest(table, _unit(np.mean(means, 0)[None])[0].tobytes(), n))
+    return dict(_nearest(table, _unit(np.mean(means, 0)[None])[0].tobytes(), n)) if means else {}
 
 
 def largest(values: np.ndarray, n: int) -> np.ndarray:
@@ -283,10 +201,10 @@ class _Table:
 
 
 @lru_cache(maxsize=64)
-def _nearest(table: _Table, wanted: bytes, n: int) -> tuple[RelatedWord, ...]:
+def _nearest(table: _Table, wanted: bytes, n: int) -> tuple[tuple[str, float], ...]:
     """Return the `n` words nearest to a unit vector, float32: the same for every dictionary of a model."""
     cosines = table.rows @ np.frombuffer(wanted, np.float32)
-    return tuple(RelatedWord(table.words[i], int(table.tokens[i]), float(cosines[i])) for i in largest(cosines, n))
+    return tuple((table.words[i], float(cosines[i])) for i in largest(cosines, n))
 
 
 def _unit(x: np.ndarray) -> np.ndarray:

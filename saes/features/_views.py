@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from interp.recording.store import Recording, document_names
+from saes.features._token_index import Spelling, mix_bits, spell
 from saes.features.lexicon import Lexicon, spelling_of_chunk
 from saes.features.schema import CLASSES, CONTEXT, STATISTICS
-from saes.features.token_index import Spelling, mix_bits, spell
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array

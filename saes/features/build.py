@@ -1,7 +1,7 @@
 """The features artefact: statistics, labels and example texts of every latent of a dictionary over a recording.
 
 1. One streaming pass collects statistics, the strongest firings and a sample of firings (`saes/features/_firings.py`),
-   and an index of the tokens and words on which features fire (`saes/features/token_index.py`), for search.
+   and an index of the tokens and words on which features fire (`saes/features/_token_index.py`), for search.
 2. The decoder alone gives promoted and suppressed tokens, and nearest neighbours by cosine similarity. Tokens are only
    given for a dictionary that writes to the residual stream, where its directions can be read as next-token logits.
 3. Labels follow by rule from tokens, classes of words, surroundings, and the words that a feature makes the model say,
@@ -39,6 +39,7 @@ from interp.seeds import derive_seed
 from saes.features._firings import Encoded, FeatureStatistics, collect_together
 from saes.features._labels import Label, label_features
 from saes.features._relations import measure_relations
+from saes.features._token_index import FOLDER, KEPT, TokenIndex, spell
 from saes.features.meaning import said_tokens
 from saes.features.schema import (
     GROUPS,
@@ -52,7 +53,6 @@ from saes.features.schema import (
 )
 from saes.features.sources import writes_to_residual
 from saes.features.titles import belonging_together, titled
-from saes.features.token_index import FOLDER, KEPT, TokenIndex, spell
 from saes.training.config import DENSE
 
 
@@ -247,8 +247,8 @@ def build_together(
     With a Jacobian lens, labels use the words that a feature makes the model say.
 
     `window` counts tokens on each side of a peak, `n_top` the strongest examples of a feature, and `n_per_quantile`
-    those from each quarter of activation. The index keeps the `index_units` tokens and words, and as many phrases, on
-    which a feature has the most activation. `relations` (companions, neurons, logits and their nulls) needs a second,
+    those from each quarter of activation. The index keeps the `index_units` tokens and words on which
+    a feature has the most activation. `relations` (companions, neurons, logits and their nulls) needs a second,
     shorter pass for each dictionary.
     """
     from interp.models.adapter import token_strings

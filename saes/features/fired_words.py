@@ -1,42 +1,25 @@
-"""Words and phrases in the index of a text, and the features that fire on them. Torch-free.
+"""Words in the index of a text, and the features that fire on them. Torch-free.
 
     index = FiringIndex.open(workspace, features)
     sought = index.sought("countries in Europe")      # the words that the index has, without the frequent ones
     firings = index.read(sought.words)                 # the firings on them, from one reading of the index
-    firings.fired(sought.words, inside)                # share, recall, strength and p of every feature that fires
+    firings.fired(sought.words, inside)                # score of every feature that fires, with its null and p
 
-**One word.** F1 of two fractions, 0 to 1:
-
-- `share`, how selectively: the fraction of the feature's whole activation that falls on this word;
-- `recall`, how reliably: the fraction of the word's tokens on which the feature fires.
-
-A word is found in any case, with or without a leading space, and as several tokens (its last one counts). A word with a
-space after it is found in its own case alone. **Null**: the same for one random feature that fires as often, on random
-tokens.
-
-**Several words.** The mean over the words of `sqrt(a)`, where `a` is the feature's mean activation on the tokens of the
+**Score**, 0 to 1: the mean over the words of `sqrt(a)`, where `a` is the feature's mean activation on the tokens of the
 word over its largest in the text: 0 where it never fires, 1 where it always fires as strongly as anywhere. The root
-favours features that fire on all of the words: "January April August" finds the feature of months before one of April.
-F1 does not, since the share of a few of its words is small (docs/log.md compares twelve scores). Words are weighted by
-their information, `log2(1 / frequency)`; those that make up more than `FREQUENT` of the text are left out when there
-are rarer ones. `share` is then the fraction that falls on any of them, `recall` the weighted mean. **Null**: the root
-of the feature's mean activation on all tokens over its largest; a random feature has at most that.
+favours features that fire on all of the words: "January April August" finds the feature of months before one of April
+(docs/log.md compares twelve scores). Words are weighted by their information, `log2(1 / frequency)`; those that make up
+more than `FREQUENT` of the text are left out when there are rarer ones. A word is found in any case, with or without a
+leading space, and as several tokens (its last one counts).
+**Null**: the root of the feature's mean activation on all tokens over its largest; a feature that fires as often, on
+random tokens, has at most that.
 
 **p**: the probability that it fires on at least as many of the matching tokens (binomial tail), Holm-adjusted for all
 features searched. Tokens of one document are not independent, so p is optimistic where a word occurs in few documents.
 
-**Phrases.** Of several words, adjacent pairs are looked up in their order: `New York` is found at "York" after "New".
-The index holds pairs that occur at least `token_index.PHRASE_FROM` times.
-
-The numbers come from the index that `workbench features` writes (`saes/features/token_index.py`). Features without one
-are searched through their examples: then `share` and `recall` are fractions of the activation and of the tokens in
-those. `recall` is then bounded by `share` times the feature's firings in all text, over the word's tokens.
-
-The index of the text in `examples.parquet`, kept in the user's cache: for features described without one.
-
-It covers the text of the examples: `seen` then counts the tokens in the examples of that feature. Torch-free.
-
-`rank_active` orders the features that fire as a model reads a text, from their activations.
+The numbers come from the index that `workbench features` writes (`saes/features/_token_index.py`). Of features without
+one, the text of their examples is indexed on first use, and the index is kept in the user's cache: `seen` then counts
+the tokens in the examples of that feature.
 """
 
 import math
@@ -45,9 +28,8 @@ import shutil
 import tempfile
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from itertools import pairwise
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING
@@ -59,9 +41,9 @@ from interp.artifacts.tables import query
 from interp.cache import cache_folder
 from interp.errors import CorruptError, ResourceError
 from interp.workspace import Workspace
-from saes.features.found import Columns, Example, Hit, TextMatch, columns_of
+from saes.features._token_index import FOLDER, TABLES, Spelling, TokenIndex, query_words, spell
+from saes.features.found import Columns, TextMatch, columns_of
 from saes.features.schema import Features
-from saes.features.token_index import FOLDER, TABLES, Spelling, TokenIndex, fold, query_words, spell
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -183,19 +165,13 @@ AT_ONCE = 4
 
 @dataclass(frozen=True)
 class IndexedWord:
-    """A word in the index: its ranges of units, its tokens in the text, and its longest unit in tokens."""
+    """A word in the index: its units, `low` to `high - 1`, its tokens in the text, and its longest unit in tokens."""
 
     word: str
-    ranges: tuple[tuple[int, int], ...]
+    low: int
+    high: int
     n: int
     pieces: int
-    is_token: bool
-    """One of its units is a single token."""
-
-    @property
-    def units(self) -> np.ndarray:
-        """The numbers of its units, ascending."""
-        return np.concatenate([np.arange(low, high + 1) for low, high in self.ranges])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,29 +180,17 @@ class Sought:
 
     words: tuple[IndexedWord, ...] = ()
     """Those to search, the rarest first."""
-    phrases: tuple[IndexedWord, ...] = ()
-    last: tuple[IndexedWord, ...] = ()
-    """The last word of each phrase."""
     missing: tuple[str, ...] = ()
-    missing_phrases: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
-    near: tuple[tuple[str, int], ...] = ()
-    """Longer words that begin with a single word, and how often they occur."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fired:
-    """Features that fire on some words, `[n]` each; `share`, `recall` and `score` as the head of the module says."""
+    """Features that fire on some words, `[n]` each; `score` and its `null` as the head of the module says."""
 
     feature: np.ndarray
     score: np.ndarray
     null: np.ndarray
-    share: np.ndarray
-    recall: np.ndarray
-    strength: np.ndarray
-    """The score of several words, of one word too."""
-    strength_null: np.ndarray
-    """Its null: the strength of a feature that fires as often on random tokens."""
     fired: np.ndarray
     tries: np.ndarray
     rate: np.ndarray
@@ -305,12 +269,9 @@ class FiringIndex:
         return cls(workspace, made, columns_of(workspace, made), firings, known, complete, keep)
 
     def sought(self, text: str) -> Sought:
-        """Look up the words of a text, and its pairs of adjacent words."""
+        """Look up the words of a text."""
         readings = query_words(text)[: 4 * MAX_WORDS]
-        pairs = [f"{a} {b}" for first, second in pairwise(readings) for a in first for b in second]
-        known = self.look_up([*(form for reading in readings for form in reading), *pairs])
-        if len(readings) == 1 and text != text.rstrip():
-            known |= self._as_written(text)
+        known = self.look_up([form for reading in readings for form in reading])
         chosen: dict[str, IndexedWord] = {}
         missing = []
         for whole, *rest in readings:
@@ -319,16 +280,10 @@ class FiringIndex:
             missing += [] if words else [whole]
         rare = [word for word in chosen.values() if self.is_rare(word)] or list(chosen.values())
         used = sorted(rare, key=lambda word: word.n)[:MAX_WORDS]
-        phrases, absent = _phrases(readings, known)
-        last = {word: known[word] for word in (phrase.word.rsplit(" ", 1)[1] for phrase in phrases) if word in known}
         return Sought(
             words=tuple(used),
-            phrases=tuple(phrases),
-            last=tuple(last.values()),
             missing=tuple(missing),
-            missing_phrases=absent,
             left_out=tuple(word for word, entry in chosen.items() if entry not in used),
-            near=self._longer_words(readings[0][0]) if len(readings) == 1 and text == text.rstrip() else (),
         )
 
     def is_rare(self, word: IndexedWord) -> bool:
@@ -341,38 +296,14 @@ class FiringIndex:
         for word in dict.fromkeys(words):
             low, high = self.units.span(word, word)
             if n := int(self.units.before[high] - self.units.before[low]):
-                pieces = self.units.pieces[low:high]
-                longest, shortest = int(pieces.max()), int(pieces.min())
-                entries[word] = IndexedWord(word, ((low, high - 1),), n, longest, shortest == 1)
+                entries[word] = IndexedWord(word, low, high, n, int(self.units.pieces[low:high].max()))
         return entries
-
-    def _as_written(self, text: str) -> dict[str, IndexedWord]:
-        """Return a word that has a space after it: as a token with that space, else in its own case alone."""
-        units, word, bare = self.units, fold(text), text.strip()
-        counts = {i: int(units.before[i + 1] - units.before[i]) for i in range(*units.span(word, word))}
-        spelled = {i: units.text[i].as_py() for i, n in counts.items() if n}
-        chosen = [i for i, spelling in spelled.items() if spelling == text]
-        chosen = chosen or [i for i, spelling in spelled.items() if spelling in (bare, f" {bare}")]
-        if not chosen:
-            return {}
-        ranges, n = tuple((i, i) for i in chosen), sum(counts[i] for i in chosen)
-        pieces = units.pieces[chosen]
-        return {word: IndexedWord(word, ranges, n, int(pieces.max()), bool((pieces == 1).any()))}
-
-    def _longer_words(self, word: str) -> tuple[tuple[str, int], ...]:
-        first, last = self.units.span(word + "\0", word + "\U0010ffff")
-        counts = np.diff(self.units.before[first : last + 1]).tolist()
-        totals: dict[str, int] = {}
-        for longer, n in zip(self.units.folded[first:last].to_pylist(), counts, strict=True):
-            if " " not in longer:
-                totals[longer] = totals.get(longer, 0) + n
-        return tuple(sorted(totals.items(), key=lambda pair: (-pair[1], pair[0]))[:6])
 
     def read(self, words: Sequence[IndexedWord]) -> "WordFirings":
         """Return the firings on some words, from one reading of the index; more than those, where it is in memory."""
         rows = _every_row(self.firings, self.made.about.content_hash) if self.keep else None
         if rows is None:
-            units = np.unique(np.concatenate([np.zeros(0, np.int64), *(word.units for word in words)]))
+            units = np.unique(np.concatenate([np.zeros(0, np.int64), *(np.arange(w.low, w.high) for w in words)]))
             rows = _rows(self.firings, "unit in (select unnest(?::int[]))", units.tolist())
         return WordFirings(index=self, **rows)
 
@@ -408,8 +339,7 @@ class WordFirings:
     max_activation: np.ndarray
 
     def _rows(self, word: IndexedWord) -> np.ndarray:
-        spans = (self.unit.searchsorted(np.array((low, high + 1), self.unit.dtype)) for low, high in word.ranges)
-        return np.concatenate([np.arange(*span) for span in spans])
+        return np.arange(*self.unit.searchsorted(np.array((word.low, word.high), self.unit.dtype)))
 
     def fired(
         self, words: Sequence[IndexedWord], inside: np.ndarray, weights: Mapping[str, float] | None = None
@@ -420,32 +350,23 @@ class WordFirings:
         """
         index, columns, n_features = self.index, self.index.columns, len(inside)
         word_weights = [(weights or {}).get(w.word) or math.log2((index.units.n_text + 1) / w.n) for w in words]
-        sums = np.zeros((5, n_features))
+        sums = np.zeros((3, n_features))
         for word, weight in zip(words, word_weights, strict=True):
             feature, n, seen, share = self._summed(word, inside)
             largest, mean = columns.max_activation[feature], columns.mean_activation[feature]
-            n_fired = columns.n_fired[feature]
-            recall = n / word.n if index.complete else np.minimum(n / seen, n_fired * share / word.n)
-            strong = np.minimum(share * n_fired * mean / (word.n * largest), 1.0)
-            weight /= sum(word_weights)
-            sums[:, feature] += share, weight * np.minimum(recall, 1.0), weight * np.sqrt(strong), n, seen
-        features = np.flatnonzero(sums[3])
-        share, recall, strength, fired, seen = sums[:, features]
+            strong = np.minimum(share * columns.n_fired[feature] * mean / (word.n * largest), 1.0)
+            sums[:, feature] += weight / sum(word_weights) * np.sqrt(strong), n, seen
+        features = np.flatnonzero(sums[1])
+        score, fired, seen = sums[:, features]
         density = columns.density[features]
-        strength_null = np.sqrt(density * columns.mean_activation[features] / columns.max_activation[features])
+        null = np.sqrt(density * columns.mean_activation[features] / columns.max_activation[features])
         rate = density if index.complete else index.units.rate[features]
         total = sum(word.n for word in words)
         tries = np.full(len(features), total) if index.complete else seen.astype(np.int64)
-        if len(words) == 1:
-            fraction = total / index.units.n_text
-            score, null = 2 * share * recall / (share + recall), 2 * fraction * rate / (fraction + rate + 1e-30)
-        else:
-            score, null = strength, strength_null
         p = chance_of_firings(fired, tries, rate, int(inside.sum()))
         return Fired(
-            feature=features, score=score, null=null, share=share, recall=recall, strength=strength,
-            strength_null=strength_null, fired=fired.astype(np.int64), tries=tries, rate=rate, p=p,
-        )  # fmt: skip
+            feature=features, score=score, null=null, fired=fired.astype(np.int64), tries=tries, rate=rate, p=p
+        )
 
     def _summed(self, word: IndexedWord, inside: np.ndarray) -> tuple[np.ndarray, ...]:
         """Return the features that fire on a word, and of each the sums of n, seen and share; `[m]` each."""
@@ -473,21 +394,6 @@ class WordFirings:
         )
 
 
-def _phrases(
-    readings: list[tuple[str, ...]], known: dict[str, IndexedWord]
-) -> tuple[list[IndexedWord], tuple[str, ...]]:
-    """Return the adjacent pairs of words that the index holds, and those that it does not."""
-    phrases: dict[str, IndexedWord] = {}
-    absent = []
-    for first, second in pairwise(readings):
-        phrase = next((known[pair] for a in first for b in second if (pair := f"{a} {b}") in known), None)
-        if phrase is None:
-            absent.append(f"{first[0]} {second[0]}")
-        else:
-            phrases[phrase.word] = phrase
-    return list(phrases.values())[:MAX_WORDS], tuple(dict.fromkeys(absent))
-
-
 def chance_of_firings(fired: np.ndarray, tries: np.ndarray, rate: np.ndarray, n_searched: int) -> np.ndarray:
     """Return the Holm-adjusted probability of `fired [n]` or more firings of `tries [n]` at chance `rate [n]`.
 
@@ -501,31 +407,3 @@ def chance_of_firings(fired: np.ndarray, tries: np.ndarray, rate: np.ndarray, n_
     p = np.ones(max(n_searched, len(fired)))
     p[: len(fired)] = betainc(fired, np.maximum(tries, fired) - fired + 1, np.clip(rate, 0.0, 1.0))
     return holm(p)[: len(fired)]
-
-
-def rank_active(
-    workspace: Workspace, name: str, tokens: Sequence[str], active: Sequence[Sequence[tuple[int, float]]], limit: int
-) -> list[Hit]:
-    """Return the features that fire on a text, by strength and rarity.
-
-    `active` holds the (feature, activation) of every token. The strength is the strongest activation, as a fraction of
-    the feature's maximum, times `log10(1 / density)`, so that features of common tokens come last; the null is the
-    probability that a feature of the same density fires on one of so many random tokens.
-    """
-    values: dict[int, list[float]] = {}
-    for i, token in enumerate(active):
-        for feature, activation in token:
-            values.setdefault(feature, [0.0] * len(tokens))[i] = activation
-    n_read = sum(bool(token) for token in active)
-    hits = []
-    known = columns_of(workspace, workspace.open(Features, name)).hits(name, values, "active")
-    for feature, hit in known.items():
-        acts = values[feature]
-        strength = min(1.0, max(acts) / (hit.max_activation or max(acts)))
-        rarity = -math.log10(min(1.0, max(hit.density, 1e-9)))
-        chance = 1 - (1 - hit.density) ** n_read
-        at = tuple(i for i, value in enumerate(acts) if value > 0)
-        matches = tuple(TextMatch(tokens[i], 1, 1, acts[i]) for i in sorted(at, key=lambda i: -acts[i])[:MAX_MATCHES])
-        shown = Example(tuple(tokens), tuple(acts), (max(at, key=lambda i: acts[i]),))
-        hits.append(replace(hit, strength=strength * rarity, null=chance, matches=matches, example=shown))
-    return sorted(hits, key=lambda hit: (-(hit.strength or 0), hit.feature))[:limit]

@@ -8,10 +8,8 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from interp.artifacts import Artefact
 from interp.artifacts.tables import query
-from interp.atlas.vector_map import VectorMap
-from interp.errors import ConfigError, CorruptError
+from interp.errors import CorruptError
 from interp.results import Record, Result
 from interp.workspace import Workspace
 from saes.features.schema import Features
@@ -19,37 +17,12 @@ from saes.features.schema import Features
 if TYPE_CHECKING:
     import pyarrow as pa
 
-By = Literal[
-    "phrase", "tokens", "related", "says", "label", "examples", "concept", "name", "similar", "number", "active"
-]
-"""Main reason for a hit: it fires on the words (in their order, or any), or on related ones; it makes the model say
-them; its label, its strongest examples, a measured concept or the user's name for it has them; its direction is
-similar; it was asked for by number; it fires as the model reads the text."""
-Kind = Literal["sae", "neurons", "transcoders"]
-
+By = Literal["tokens", "related", "says", "label", "name", "similar", "number"]
+"""Main reason for a hit: it fires on the words, or on related ones; it makes the model say them; its label or the
+user's name for it has them; its direction is similar; it was asked for by number."""
 
 UNCONVINCING = "not convincing"
 """What a search says instead of the strength of a hit that does not convince."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ConceptFeature:
-    """A feature that a measured concept names: the concept's best latent by F1."""
-
-    feature: int
-    concept: str
-    words: tuple[str, ...]
-    f1: float
-    null: float
-    """Largest F1 for shuffled labels, the upper end of its 95 %."""
-
-
-class NamesFeatures(Artefact):
-    """Base of the artefacts of a dictionary whose measurements name its features; a search reads them."""
-
-    def named(self) -> tuple[ConceptFeature, ...]:
-        """Return the features with the concepts that name them."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -87,36 +60,27 @@ class Hit:
     strength: float | None = None
     """0 to 1, by which hits are ordered: of a text, the Match, which is the probability that the feature is right, as
     learnt on measured concepts (`find_by_meaning`); of texts joined by AND, the smallest of theirs. `similar`: cosine.
-    `active`: strongest activation, as a fraction of the maximum, times the rarity. None for one asked for by number."""
+    None for one asked for by number."""
     convincing: bool = True
     """False where no source is above its null, or the strength of a text is below `CONVINCING`."""
     score: float | None = None
-    """Score of the words on which it fires, 0 to 1; for one word F1 (`fired_words`)."""
+    """Score of the words on which it fires, 0 to 1 (`fired_words`)."""
     null: float | None = None
-    """The score of a random feature of the same density; of `similar`, the usual nearest neighbour; of `active`, the
-    probability that such a feature fires on a text of this length."""
+    """The score of a feature that fires as often, on random tokens; of `similar`, the usual nearest neighbour."""
     p: float | None = None
     """Probability of these firings, or of the cosine, by chance, Holm-adjusted for all features that were searched."""
-    says: float | None = None
-    """How far it raises the words, in robust standard deviations over all features."""
     label_score: float | None = None
     """Score of the label that was found on held-out text, 0.5 by chance; None where it was not judged."""
     label_null: float | None = None
-    concept: str = ""
-    """Measured concept whose best feature it is."""
     fired: int | None = None
     """Matching tokens on which it fires, of `tries`."""
     tries: int | None = None
     expected: float | None = None
     """Number of those tokens on which a feature that fires as often would fire by chance."""
-    share: float | None = None
-    recall: float | None = None
     matches: tuple[TextMatch, ...] = ()
     example: Example | None = None
     own: str = ""
     """Name that the user gave to it in the notes."""
-    other: str = ""
-    """Another candidate label that contains the query, where the label itself does not."""
 
     @property
     def key(self) -> str:
@@ -136,12 +100,6 @@ class FeatureHits(Result):
     """Words that do not occur in the text of any of the artefacts."""
     left_out: tuple[str, ...] = ()
     """Frequent words, left out because the query has rarer ones."""
-    phrases: tuple[str, ...] = ()
-    """Pairs of words that were looked up in their order."""
-    missing_phrases: tuple[str, ...] = ()
-    """Pairs of words of the query that no index holds, as the text has them too rarely."""
-    near: tuple[tuple[str, int], ...] = ()
-    """Longer words that begin with a single word asked for, and how often they occur."""
     covers: dict[str, str] = field(default_factory=dict)
     """Features artefact -> `all text` or `examples`: the text that was searched."""
 
@@ -169,8 +127,7 @@ class FeatureHits(Result):
         return [
             {"label": (f"{hit.own} · " if hit.own else "") + (hit.label or "no label"), "features": hit.features,
              "feature": hit.feature, "match": hit.strength, "by": hit.by, "convincing": hit.convincing,
-             "score": hit.score, "null": hit.null, "p": hit.p, "says": hit.says, "share": hit.share,
-             "recall": hit.recall, "density": hit.density, "own": hit.own, "concept": hit.concept,
+             "score": hit.score, "null": hit.null, "p": hit.p, "density": hit.density, "own": hit.own,
              "matches": ", ".join(f"{match.text!r} {match.n}/{match.seen}" for match in hit.matches)}
             for hit in self.hits
         ]  # fmt: skip
@@ -184,63 +141,23 @@ class FeatureHits(Result):
         ]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Filter:
-    """Features to search among."""
+def searched(
+    workspace: Workspace, features: str | None, hook_point: str | None
+) -> tuple[list[Features], tuple[str, ...]]:
+    """Return the features artefacts to search, newest first, and the sets left out because nothing asks for them.
 
-    features: str | None = None
-    """One features artefact, or a set of transcoders: all its layers. Default: all, without the layers of sets where
-    there is anything else."""
-    hook_point: str | None = None
-    density: tuple[float, float] = (0.0, 1.0)
-    """Smallest and largest fraction of tokens on which the feature fires."""
-    min_strength: float = 0.0
-    region: tuple[str, int] | None = None
-    """Name of an atlas, and the number of one of its regions."""
-    kind: Kind | None = None
-    """Kind of dictionary. Default: any."""
-
-    def __post_init__(self) -> None:
-        low, high = self.density
-        if not 0 <= low <= high <= 1:
-            raise ConfigError(f"density must be a range within 0 and 1, got {low:g} to {high:g}")
-
-    def artefacts(self, workspace: Workspace) -> tuple[list[Features], tuple[str, ...]]:
-        """Return the features artefacts to search, newest first, and the sets left out because nothing asks for them.
-
-        Raises `UnknownNameError` for an unknown name.
-        """
-        made = workspace.values(Features)
-        sources = self._named(workspace, made)
-        if self.region is not None:
-            of = workspace.open(VectorMap, self.region[0]).features
-            sources = [source for source in sources if source.name == of]
-        sources = [source for source in sources if self.kind is None or source.dictionary.startswith(f"{self.kind}:")]
-        sources = [source for source in sources if self.hook_point in (None, "", source.settings.hook_point)]
-        if self.features or self.hook_point or self.region:
-            return sources, ()
-        names = {source.name for source in sources}
-        sets = dict.fromkeys(source.set_name for source in made if source.set_name and source.name not in names)
-        return sources, tuple(sets)
-
-    def _named(self, workspace: Workspace, made: list[Features]) -> list[Features]:
-        if self.features:
-            named = [source for source in made if self.features == source.name]
-            layers = [source for source in made if self.features == source.set_name]
-            return named or layers or [workspace.open(Features, self.features)]  # the last lists near names
-        return made if self.hook_point or self.region else [source for source in made if not source.set_name] or made
-
-    def mask(self, workspace: Workspace, columns: "Columns") -> np.ndarray:
-        """Return the features that fire and pass the density and the region, `[n_features]` bool."""
-        low, high = self.density
-        inside = (columns.n_fired > 0) & (columns.density >= low) & (columns.density <= high)
-        if self.region is not None:
-            atlas, region = self.region
-            path = workspace.table_path("atlas", atlas, "points")
-            sql = "select item from points where list_contains(levels, ?::int)"
-            items = workspace.query(sql, int(region), points=path)["item"].to_numpy()
-            inside &= np.isin(np.arange(len(inside)), items)
-        return inside
+    `features` names one artefact, or a set of transcoders: all its layers. Without it, and without a hook point, all
+    are searched but the layers of sets, where there is anything else. Raises `UnknownNameError` for an unknown name.
+    """
+    made = workspace.values(Features)
+    named = [source for source in made if features in (source.name, source.set_name)] if features else made
+    if features and not named:
+        workspace.open(Features, features)  # its error lists near names
+    if features or hook_point:
+        return [source for source in named if hook_point in (None, "", source.settings.hook_point)], ()
+    single = [source for source in made if not source.set_name]
+    sets = tuple(dict.fromkeys(source.set_name for source in made if source.set_name))
+    return (single, sets) if single else (made, ())
 
 
 @dataclass(frozen=True, eq=False)

@@ -102,10 +102,15 @@ class Meaning:
         return self.vocabulary.logits(self.carried, tokens) / self.scale[:, None]
 
 
+def model_hash(features: Features) -> str:
+    """Return the hash of the weights that features were described on; empty where they do not name it."""
+    return next((value for key, value in features.about.parents.items() if key.startswith("model:")), "")
+
+
 def lens_for(workspace: Workspace, features: Features) -> JacobianLens | None:
     """Return the newest Jacobian lens of the weights that features were described on; None without one."""
-    hashes = [value for key, value in features.about.parents.items() if key.startswith("model:")]
-    return newest_lens(workspace, JacobianLens, hashes[0]) if hashes else None
+    digest = model_hash(features)
+    return newest_lens(workspace, JacobianLens, digest) if digest else None
 
 
 Opener = Callable[[Workspace, Features, "HookedModel"], "Dictionary"]

@@ -3,7 +3,7 @@
     source = words_source(workspace, "demo")
     profiles, says = word_profiles(workspace, features)      # [n_features, 2 * DIMENSIONS] float32
 
-1. What a feature reads: the words on which it fires (`token_index`), each weighted by the root of its share of the
+1. What a feature reads: the words on which it fires (`_token_index`), each weighted by the root of its share of the
    feature's activation, times `log((n + 1) / (features that fire on it + 1))`.
 2. What it says: the tokens that it raises most through the Jacobian lens, in the same way, by their strength
    (`meaning`).

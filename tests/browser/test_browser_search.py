@@ -61,15 +61,6 @@ def test_hostile_queries_and_tokens_stay_text(visit):
     assert visit.errors == []
 
 
-def test_the_text_is_run_through_the_model_on_request(visit):
-    page = visit.open("/search?q=river&in=demo")
-    found(visit)
-    assert page.locator("#search-active .wb-panel").count() == 0  # one word: not without being asked
-    page.locator("#search-run").click()
-    page.wait_for_selector("#search-active a.wb-hit")
-    assert "Active on this text, by demo" in page.locator("#search-active").inner_text()
-
-
 def test_an_empty_search_says_how_to_search(visit):
     page = visit.open("/search")
     page.wait_for_selector(".wb-find-examples")

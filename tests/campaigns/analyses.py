@@ -237,7 +237,7 @@ def cosines(rng: Rng) -> float:
     from saes.features.search import chance_of_cosine
 
     directions = rng.normal(size=(50, 16))
-    return float(chance_of_cosine(directions[:, 0] / np.linalg.norm(directions, axis=1), 16, 50).min())
+    return float(chance_of_cosine(directions[:, 0] / np.linalg.norm(directions, axis=1), 16).min())
 
 
 def hits(rng: Rng) -> float:

@@ -165,7 +165,7 @@ def test_a_search_goes_on_without_names_that_cannot_be_read(own):
     found = search_features(own, "prose")
     assert found.hits
     assert any("damaged" in note for note in found.notes)
-    assert "Your own names could not be read" in text_of(results(own, found, run=False))
+    assert "Your own names could not be read" in text_of(results(found))
     assert features.names(own, "demo") == {}
 
 

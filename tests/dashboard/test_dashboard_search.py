@@ -14,12 +14,11 @@ from visit import ERROR, Visitor
 from dashboard.app import create_app
 from dashboard.data import meaning
 from dashboard.search.page import find, results, row
-from interp.atlas.vector_map import VectorMap
-from interp.errors import ResourceError, UsageError
+from interp.errors import ResourceError
 from interp.workspace import Workspace
 from saes.features.found import FeatureHits, Hit
 
-EVERYWHERE = {"in": "", "d": "", "s": "", "region": ""}
+EVERYWHERE = {"in": ""}
 
 
 @pytest.fixture(scope="module")
@@ -56,30 +55,17 @@ def test_every_hit_with_a_score_has_its_null(planted):
 
 
 def test_the_page_says_which_part_of_the_text_was_searched(planted):
-    whole = results(planted, find(planted, {"q": "January", **EVERYWHERE, "in": "planted"}), run=True)
+    whole = results(find(planted, {"q": "January", **EVERYWHERE, "in": "planted"}))
     assert "Only the text of the examples" not in text_of(whole)
     assert "corrected for all features searched (Holm)" in text_of(whole)
-    part = results(planted, find(planted, {"q": "January", **EVERYWHERE, "in": "older"}), run=True)
+    part = results(find(planted, {"q": "January", **EVERYWHERE, "in": "older"}))
     assert "Only the text of the examples is indexed of older" in text_of(part)
 
 
-def test_a_row_says_how_far_its_firings_are_from_chance(planted):
-    hit = find(planted, {"q": "January", **EVERYWHERE, "in": "planted"}).hits[0]
-    said = f"{hit.fired:,} of {hit.tries:,} tokens, expected {hit.expected:.2g} by chance; p < 1e-12"
-    assert said in text_of(row(hit))
-    chance = Hit(features="demo", feature=1, by="tokens", score=0.2, null=0.1, p=0.4, fired=2, tries=9, expected=0.8)
-    assert "within the null: 2 of 9 tokens, expected 0.8 by chance; p = 0.4" in text_of(row(chance))
-
-
-def test_a_phrase_is_a_reason_of_its_own_or_the_page_says_why_not(planted):
-    found = find(planted, {"q": "the zephyranthes", **EVERYWHERE, "in": "planted"})
-    assert found.phrases == ("the zephyranthes",)
-    assert "fires on it in this order" in text_of(results(planted, found, run=True))
-    other = find(planted, {"q": "zephyranthes the", **EVERYWHERE, "in": "planted"})
-    assert "fires on it in this order" not in text_of(results(planted, other, run=True)) or other.phrases
-    absent = find(planted, {"q": "zephyranthes January", **EVERYWHERE, "in": "planted"})
-    assert absent.missing_phrases == ("zephyranthes january",)
-    assert "Not indexed as a phrase: “zephyranthes january”" in text_of(results(planted, absent, run=True))
+def test_the_menu_of_the_address_is_applied(planted):
+    hook = {"in": f"hook:{make_search.HOOK_POINT}"}
+    assert {hit.features for hit in find(planted, {"q": "January", **hook}).hits} == {"older", "planted"}
+    assert {hit.features for hit in find(planted, {"q": "January", "in": "planted"}).hits} == {"planted"}
 
 
 def test_a_search_that_finds_nothing_says_so(visitor):
@@ -88,31 +74,12 @@ def test_a_search_that_finds_nothing_says_so(visitor):
     assert "occurs neither in the recorded text" in said
 
 
-def test_filters_of_the_address_are_applied(planted):
-    hook = {**EVERYWHERE, "in": f"hook:{make_search.HOOK_POINT}"}
-    assert {hit.features for hit in find(planted, {"q": "January", **hook}).hits} == {"older", "planted"}
-    rare = find(planted, {"q": "January", **EVERYWHERE, "in": "planted", "d": "0.001"})
-    assert all(hit.density <= 0.001 for hit in rare.hits)
-    assert find(planted, {"q": "January", **EVERYWHERE, "s": "0.99"}).hits == ()
-    for bad in ({"d": "many"}, {"region": "no-number"}):
-        with pytest.raises(UsageError, match="choose"):
-            find(planted, {"q": "January", **EVERYWHERE, **bad})
-
-
-def test_a_region_of_a_map_restricts_the_search(workspace):
-    everywhere = find(workspace, {"q": "in prose", **EVERYWHERE, "in": "demo"})
-    inside = find(workspace, {"q": "in prose", **EVERYWHERE, "region": "demo-features:0"})
-    rows = workspace.open(VectorMap, "demo-features").points.rows("levels[1] = 0")
-    assert everywhere.hits
-    assert {hit.feature for hit in inside.hits} <= {row.item for row in rows}
-
-
 @pytest.mark.parametrize("address", ["/search", "/search?q=%20", "/search?q=%23999&in=planted"])
 def test_empty_and_odd_addresses_are_pages(visitor, address):
     assert ERROR not in visitor.open(address)
 
 
-@pytest.mark.parametrize("address", ["/search?q=like+planted:99", "/search?q=x&in=nothing", "/search?q=x&d=9"])
+@pytest.mark.parametrize("address", ["/search?q=like+planted:99", "/search?q=x&in=nothing"])
 def test_addresses_of_things_that_are_not_there_explain_themselves(visitor, address):
     assert ERROR in visitor.open(address)
 
@@ -123,33 +90,10 @@ def test_hostile_tokens_stay_text(planted):
     assert make_search.HOSTILE in text_of(row(hits[0]))
 
 
-def test_a_label_of_a_model_keeps_its_score_and_null(workspace):
-    hits = find(workspace, {"q": "names of rivers", **EVERYWHERE, "in": "demo"}).hits
-    assert [(hit.by, hit.feature, hit.label_score, hit.label_null) for hit in hits] == [("label", 10, 0.81, 0.52)]
-
-
-def test_the_text_is_run_only_when_asked_or_when_a_model_is_loaded(planted, workspace):
-    from dashboard.search.page import run_text
-    from dashboard.sources import current
-
-    live = FakeLive()
-    live.state = "cold"
-    with create_app(workspace, live=live).server.app_context():
-        state = {"q": "the river and the city", **EVERYWHERE, "in": "demo"}
-        run_text(None, state)
-        assert live.calls == []
-        shown = run_text(1, state)
-        assert live.calls[0] == ("read", "the river and the city")
-        assert "Active on this text, by demo" in text_of(shown)
-        assert "of the five strongest features of each token" in text_of(shown)
-        assert any(name == "activations" for name, _ in live.calls), "strips hold every token, not the strongest alone"
-        assert current().live is live
-
-
 def test_hits_no_better_than_chance_stand_below_a_line_without_a_strength(planted):
     sure = find(planted, {"q": "January", **EVERYWHERE, "in": "planted"}).hits[0]
     chance = replace(sure, feature=2, by="tokens", convincing=False, strength=0.4, p=0.4, fired=2, tries=9)
-    said = text_of(results(planted, FeatureHits(query="x", hits=(sure, chance)), run=True))
+    said = text_of(results(FeatureHits(query="x", hits=(sure, chance))))
     before, line, after = said.partition("What came nearest")
     assert line
     assert '"match "' in before
@@ -161,7 +105,7 @@ def test_hits_no_better_than_chance_stand_below_a_line_without_a_strength(plante
 def test_a_search_without_a_convincing_hit_says_so(planted):
     weak = replace(find(planted, {"q": "January", **EVERYWHERE, "in": "planted"}).hits[0], convincing=False)
     answer = FeatureHits(query="x", hits=(weak,))
-    assert "Nothing convincing" in text_of(results(planted, answer, run=True))
+    assert "Nothing convincing" in text_of(results(answer))
     assert answer.headline() == "'x': nothing convincing; 1 came nearest"
 
 
@@ -190,7 +134,7 @@ def test_a_page_does_not_wait_for_what_features_say(planted, monkeypatch):
     for _ in range(2):
         found = find(planted, {"q": "January", **EVERYWHERE, "in": "planted"})
         assert found.hits[0].feature == 0
-        said = text_of(results(planted, found, run=True))
+        said = text_of(results(found))
         assert (
             "planted was not searched by the words that its features make the model say: it is being computed; "
             "search again" in said
@@ -201,9 +145,3 @@ def test_a_page_does_not_wait_for_what_features_say(planted, monkeypatch):
         said = str(find(planted, {"q": "January", **EVERYWHERE, "in": "planted"}).notes)
     assert "the model is not here" in said
     assert began == ["planted"], "begun once"
-
-
-def test_the_strength_for_texts_joined_by_and_is_explained(planted):
-    for text, explained in (("January AND january", True), ("January the", False)):
-        found = find(planted, {"q": text, **EVERYWHERE, "in": "planted"})
-        assert ("joined by AND: the smallest" in text_of(results(planted, found, run=True))) == explained

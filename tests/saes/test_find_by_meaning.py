@@ -3,7 +3,6 @@
 from pathlib import Path
 from types import SimpleNamespace
 
-import make_saes
 import make_search
 import numpy as np
 import pytest
@@ -11,20 +10,18 @@ from make_features import write_features
 
 from interp.errors import ConfigError, MissingError
 from interp.lenses.vocabulary import Vocabulary
-from interp.statistics import Interval
 from interp.workspace import Workspace
 from saes import search_features
-from saes.evaluation.evaluation import ConceptScores
 from saes.features import search
 from saes.features._label_search import pieces_of, related_words, tokens_of
-from saes.features.find_by_meaning import by_concept, measured_concepts, standardised
-from saes.features.found import ConceptFeature, Hit
+from saes.features.find_by_meaning import standardised
+from saes.features.found import Hit
 from saes.features.meaning import KEPT, N_DIRECTIONS, Meaning
 from saes.features.search import TextQuery, parse_query
 
 N, D, N_WORDS = 300, 64, 500
 WORDS = [f" word{'abcdefghijklmnopqrstuvwxyz'[i % 26]}{'abcdefghijklmnopqrstuvwxyz'[i // 26]}" for i in range(N_WORDS)]
-TEXTS = (*WORDS, " zephyr", "anthes", "def", " def")
+TEXTS = (*WORDS, " zephyr", "anthes")
 
 
 @pytest.fixture(autouse=True)
@@ -78,7 +75,6 @@ def test_a_planted_direction_is_found_by_the_word_that_it_makes_the_model_say(wo
         found = hits(workspace, monkeypatch, said, WORDS[i].strip())
         assert found[0].feature == i
         assert found[0].by == "says"
-        assert found[0].says > 5
 
 
 @pytest.mark.parametrize("null", ["shuffled dictionary", "untrained Jacobian"])
@@ -121,7 +117,6 @@ def test_and_needs_both_and_not_leaves_out(workspace, monkeypatch):
 
 
 def test_a_query_is_parsed():
-    assert parse_query("def ") == TextQuery(("def ",))
     assert parse_query(" bank  NOT river") == TextQuery(("bank",), ("river",))
     assert parse_query("a AND NOT b AND c") == TextQuery(("a", "c"), ("b",))
     assert parse_query("nothing and NOTHING ANDY") == TextQuery(("nothing and NOTHING ANDY",))
@@ -132,23 +127,12 @@ def test_a_query_is_parsed():
         parse_query(" AND ".join("abcdefgh"))
 
 
-def test_a_space_at_the_end_asks_for_the_word_in_its_case(tmp_path):
-    made = make_search.build(tmp_path / "w")
-    both = search_features(made, "january", features="planted").hits[0]
-    exact = search_features(made, "january ", features="planted").hits[0]
-    assert {match.text for match in both.matches} == {" January", "january"}
-    assert {match.text for match in exact.matches} == {"january"}
-    words = vocabulary()
-    assert [words.texts[i] for i in tokens_of(words, "def ")] == [" def", "def"]
-    assert tokens_of(words, "DEF ") == []
-
-
 def test_a_word_of_several_tokens_has_pieces_and_one_of_none_has_not():
     words = vocabulary()
     assert [words.texts[i] for i in pieces_of(words, "zephyranthes")] == [" zephyr", "anthes"]
     assert pieces_of(words, "ß") == []
     assert tokens_of(words, "zephyranthes") == []
-    assert related_words(words, "k", ["ßß", "zephyr" + 9 * "anthes"], 5) == []
+    assert related_words(words, "k", ["ßß", "zephyr" + 9 * "anthes"], 5) == {}
 
 
 def test_related_words_come_after_the_word_itself_and_are_kept():
@@ -157,8 +141,8 @@ def test_related_words_come_after_the_word_itself_and_are_kept():
     near[3] = near[9] + 0.3 * near[4]
     tied = Vocabulary(near, words.spread, TEXTS)
     found = related_words(tied, "tied", [WORDS[9].strip()], 2)
-    assert [each.word for each in found] == [WORDS[9].strip(), WORDS[3].strip()]
-    assert found[0].cosine == pytest.approx(1, abs=0.01)
+    assert list(found) == [WORDS[9].strip(), WORDS[3].strip()]
+    assert found[WORDS[9].strip()] == pytest.approx(1, abs=0.01)
     assert related_words(tied, "tied", [WORDS[9].strip()], 2) == found
 
 
@@ -174,7 +158,6 @@ def test_without_a_lens_the_command_that_fits_one_is_named(tmp_path):
     made = make_search.build(tmp_path / "w")
     found = search_features(made, "January", features="planted")
     assert found.hits[0].feature == 0
-    assert found.hits[0].says is None
     assert [note.endswith("lens smollm2-135m --kind jacobian") for note in found.notes] == [True]
 
 
@@ -189,16 +172,8 @@ def test_features_that_cannot_be_read_through_the_lens_say_why(workspace, monkey
     monkeypatch.setattr(search, "meaning_of", lambda *_: None)
     monkeypatch.setattr(search, "lens_for", lambda *_: object())
     assert search_features(workspace, "x").notes == (
-        "f was searched only by the words on which it fires: it writes to no residual stream",
+        "f was not searched by the words that its features make the model say",
     )
-
-
-def test_layers_of_a_set_are_not_said_to_write_to_no_residual_stream(tmp_path, monkeypatch):
-    made = Workspace(tmp_path / "w", create=True)
-    write_features(made, "part-0", [{"feature": 0, "max_activation": 1.0}], dictionary="transcoders:set:0")
-    monkeypatch.setattr(search, "lens_for", lambda *_: object())
-    [note] = search_features(made, "x", meanings=lambda *_: None).notes
-    assert note.endswith("they are computed when the page of one is opened")
 
 
 def test_dead_features_and_empty_dictionaries_are_not_found(tmp_path, monkeypatch):
@@ -208,47 +183,3 @@ def test_dead_features_and_empty_dictionaries_are_not_found(tmp_path, monkeypatc
     assert hits(made, monkeypatch, meaning(*planted()), WORDS[3].strip()) == []
     empty = Workspace(tmp_path / "empty", create=True)
     assert search_features(empty, "x").hits == ()
-
-
-def test_the_measured_concept_of_a_name_comes_first_unless_it_is_left_out(tmp_path, monkeypatch):
-    made = make_search.build(tmp_path / "w")
-
-    def concept(name: str, words: tuple[str, ...], feature: int, null: float = 0.4) -> ConceptFeature:
-        return ConceptFeature(concept=name, words=words, feature=feature, f1=0.9, null=null)
-
-    scores = [concept("flowers", ("zephyranthes", "rose"), 2), concept("days", ("day",), 1)]
-    monkeypatch.setattr("saes.features.find_by_meaning.measured_concepts", lambda *_: scores)
-    first = search_features(made, "Flowers", features="planted").hits[0]
-    assert (first.feature, first.by, first.concept) == (2, "concept", "flowers")
-    assert by_concept(scores, "flower") == {2: ("flowers", 0.9)}
-    assert by_concept(scores, "rose zephyranthes") == {2: ("flowers", 0.9)}
-    assert by_concept(scores, "flowers", leave_out="flowers") == {}
-    assert by_concept(scores, "the rose of England") == {}
-    assert by_concept([concept("flowers", (), 2, null=0.95)], "flowers") == {}
-
-
-def test_an_evaluation_of_the_same_weights_names_features_by_its_concepts(tmp_path):
-    made = Workspace(tmp_path / "w", create=True)
-    features, other = (
-        write_features(made, name, [{"feature": 0}], dictionary="sae:demo", parents={"saes/demo": digest * 32})
-        for name, digest in (("f", "00"), ("g", "11"))
-    )
-    interval = Interval(0.2, 0.1, 0.3)
-    scores = ConceptScores(scores=(make_saes.concept("days", 5, Interval(0.9, 0.8, 1.0), null=interval),), null={})
-    make_saes.evaluated(made, "demo", concepts=scores)
-    days = ConceptFeature(feature=5, concept="days", words=("a", "b"), f1=0.9, null=0.3)
-    assert measured_concepts(made, features) == [days]
-    assert measured_concepts(made, other) == []
-    make_saes.evaluated(made, "demo", name="without")
-    assert measured_concepts(made, features) == [days]
-
-
-def test_only_one_kind_of_dictionary_is_searched_when_asked(tmp_path):
-    made = make_search.build(tmp_path / "w")
-    row = {"feature": 0, "label": "January", "label_kind": "word", "max_activation": 1.0}
-    write_features(made, "n", [row], dictionary="neurons:blocks.0.mlp.hook_post")
-    neurons = search_features(made, "January", kind="neurons")
-    assert {hit.features for hit in neurons.hits} == {"n"}
-    assert neurons.sets_left_out == ()
-    assert {hit.features for hit in search_features(made, "January", kind="sae").hits} == {"planted", "older"}
-    assert search_features(made, "January", kind="transcoders").hits == ()

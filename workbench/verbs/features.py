@@ -523,68 +523,34 @@ class Search(InWorkspace):
 
     Example: workbench search cooking
 
-    Texts: "New York", "January April August", "cooking AND french", "bank NOT river". For a vector: --vector FILE.npy.
+    Texts: "January April August", "cooking AND french", "bank NOT river".
 
     One list combines the words on which a feature fires, those that it makes the model say (where the workspace has a
-    Jacobian lens), words related to both, measured concepts, labels and your own names. The strength, 0 to 1, is
-    the probability that a hit is the best feature of the concept, fitted on measured concepts. Hits within their
-    null come last. The first search through a new lens loads the model. A space at the end counts:
-    "def ". `like demo:12` finds features of similar direction. The page Search of the dashboard shows the same,
-    with examples and statistics.
+    Jacobian lens), related words, labels and your own names. The strength, 0 to 1, is the probability that a hit is
+    right, fitted on measured concepts. Hits within their null come last. The first search through a new lens loads the
+    model. `like demo:12` finds features of similar direction. The page Search of the dashboard shows the same, with
+    examples and statistics.
     """
 
-    text: Annotated[str | None, Argument("TEXT")] = None
+    text: Annotated[str, Argument("TEXT")]
     """A word, several words, texts joined by AND and NOT, or `like NAME:NUMBER`."""
-    vector: Path | None = None
-    """Instead of a text: a .npy file with a vector as wide as the decoder directions, to find similar ones."""
     features: FeaturesName | None = None
     """Name of a features artefact in the workspace, or of a set of transcoders: all its layers. Default: all but the
     layers of sets."""
     hook_point: HookPoint | None = None
     """Features of this hook point only."""
-    kind: Literal["sae", "neurons", "transcoders"] | None = None
-    """Features of this kind of dictionary only."""
-    min_density: float = 0.0
-    """Smallest fraction of tokens on which a feature may fire."""
-    max_density: float = 1.0
-    """Largest fraction of tokens on which a feature may fire."""
-    min_strength: float = 0.0
-    """Smallest strength to show."""
     top: int = 12
     """Features to show."""
 
     def run(self) -> None:
-        if (self.text is None) == (self.vector is None):
-            count = "neither" if self.text is None else "both"
-            raise ConfigError(f"search takes a TEXT or --vector FILE, got {count}; give one of them")
-        density = (self.min_density, self.max_density)
-        if self.vector is not None:
-            from saes.features.search import load_vector, search_vector
+        from saes.features.search import search_features
 
-            vector = load_vector(self.vector)
-            hits = search_vector(
-                self.open_workspace(),
-                vector,
-                name=self.vector.name,
-                features=self.features,
-                hook_point=self.hook_point,
-                kind=self.kind,
-                density=density,
-                min_strength=self.min_strength,
-                limit=self.top,
-            )
-        else:
-            from saes.features.search import search_features
-
-            hits = search_features(
-                self.open_workspace(),
-                self.text or "",
-                features=self.features,
-                hook_point=self.hook_point,
-                kind=self.kind,
-                density=density,
-                min_strength=self.min_strength,
-                limit=self.top,
-                examples=False,
-            )
+        hits = search_features(
+            self.open_workspace(),
+            self.text,
+            features=self.features,
+            hook_point=self.hook_point,
+            limit=self.top,
+            examples=False,
+        )
         say(str(hits))

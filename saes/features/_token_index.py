@@ -3,8 +3,7 @@
 A *unit* is a text that ends at a token: the token itself, or the word up to it where a word has several tokens. Each
 token of a text counts for one or two units. A word is a run of letters or of digits; a space before it, and any other
 character, ends the word before. So " January", "january" and "Jan" + "uary" are three units. All are found by their
-folded text "january": lower case, without outer spaces. A *phrase* is a word after another word and a space, such as
-" New York": a third unit of the token that ends it, from its `PHRASE_FROM`-th occurrence on.
+folded text "january": lower case, without outer spaces.
 
     index/units.parquet      unit, text, folded, pieces, n             sorted by folded text
     index/firings.parquet    unit, feature, n, seen, share, max_activation   sorted by unit
@@ -13,10 +12,10 @@ folded text "january": lower case, without outer spaces. A *phrase* is a word af
 `examples_index` makes the same index from the examples alone, for features that were described without one.
 
 Steps of a build: (1) every token gets its units; (2) firings are summed per (unit, feature) within a block; (3) sums
-are merged in memory, and spilled to disk beyond `BUFFERED`; (4) DuckDB merges the runs, keeps the `KEPT` units (and as
-many phrases) on which each feature has the most activation, and sorts by unit. So memory depends on the number of
-distinct units, and neither on the number of tokens nor on that of firings. A word that a feature loses in step 4 holds
-less than 1 / `KEPT` of its activation.
+are merged in memory, and spilled to disk beyond `BUFFERED`; (4) DuckDB merges the runs, keeps the `KEPT` units on
+which each feature has the most activation, and sorts by unit. So memory depends on the number of distinct units, and
+neither on the number of tokens nor on that of firings. A word that a feature loses in step 4 holds less than 1 / `KEPT`
+of its activation.
 """
 
 import os
@@ -43,10 +42,6 @@ MAX_PIECES = 6
 """Longest word, in tokens."""
 MAX_UNITS = 1 << 21
 """Distinct units; once there are so many, words of several tokens that are new are not indexed."""
-PHRASE_FROM = 3
-"""Occurrence from which on a phrase is indexed: most pairs of words occur once or twice."""
-MAX_PHRASES = 1 << 20
-_SLOTS = 1 << 22
 BUFFERED = 1 << 22
 """Sums of (unit, feature) held in memory before they are written to a run."""
 ROW_GROUP = 20_480
@@ -92,13 +87,10 @@ class Units:
         self.pieces: list[tuple[int, ...]] = []
         """Tokens of each unit, as indices into the vocabulary."""
         self._of_word: dict[int, int] = {}
-        self._of_phrase: dict[int, int] = {}
-        self._met = np.zeros(_SLOTS, np.uint16)
-        """Occurrences of phrases by hash, up to `PHRASE_FROM`; a collision indexes a phrase earlier."""
         self._of_token = np.full(0, -1, np.int64)
 
-    def read(self, codes: np.ndarray, begins: np.ndarray, spelling: Spelling) -> tuple[np.ndarray, ...]:
-        """Return the unit of each token, of the word up to it, and of the phrase that ends there; -1: none, each `[n]`.
+    def read(self, codes: np.ndarray, begins: np.ndarray, spelling: Spelling) -> tuple[np.ndarray, np.ndarray]:
+        """Return the unit of each token and of the word up to it, -1: none; each `[n]`.
 
         A word of one token is a token alone. `codes [n]` are indices into the vocabulary; `begins [n]` is True where a
         new passage begins.
@@ -110,12 +102,7 @@ class Units:
         at = np.arange(len(codes))
         position = at - np.maximum.accumulate(np.where(starts, at, 0))
         hashes = self._hashes(codes, position)
-        start = at - position
-        ends = np.append(starts[1:], True) & (position < MAX_PIECES) & (start > 0) & spaced[start] & ~begins[start]
-        before = np.maximum(start - 1, 0)
-        ends &= (first[start] != 0) & (last[before] != 0) & (position[before] < MAX_PIECES)
-        phrases = self._phrases(codes, np.flatnonzero(ends), start, position, hashes)
-        return self._tokens(codes, len(spelling.texts)), self._words(codes, position, hashes), phrases
+        return self._tokens(codes, len(spelling.texts)), self._words(codes, position, hashes)
 
     def _tokens(self, codes: np.ndarray, n_texts: int) -> np.ndarray:
         if n_texts > len(self._of_token):
@@ -136,38 +123,6 @@ class Units:
             hashes[rows] = mix_bits(hashes[rows - 1] * _ODD ^ mix_bits(codes[rows].astype(np.uint64) + np.uint64(1)))
         return hashes
 
-    def _phrases(
-        self, codes: np.ndarray, ends: np.ndarray, start: np.ndarray, position: np.ndarray, hashes: np.ndarray
-    ) -> np.ndarray:
-        """Return the phrase that ends at each token, -1 elsewhere; `ends` are the tokens that end one."""
-        phrases = np.full(len(codes), -1, np.int64)
-        before = start[ends] - 1
-        keys = mix_bits(mix_bits(hashes[before]) * _ODD ^ hashes[ends])
-        slots = (keys & np.uint64(_SLOTS - 1)).astype(np.int64)
-        order = np.argsort(slots, kind="stable")
-        unique_slots, first, counts = np.unique(slots[order], return_index=True, return_counts=True)
-        rank = np.empty(len(slots), np.int64)
-        rank[order] = np.arange(len(slots)) - np.repeat(first, counts)
-        often = rank + self._met[slots] >= PHRASE_FROM - 1
-        self._met[unique_slots] = np.minimum(self._met[unique_slots] + counts, PHRASE_FROM)
-        distinct, where, inverse = np.unique(keys[often], return_index=True, return_inverse=True)
-        numbers = np.full(len(distinct), -1, np.int64)
-        for i, (key, row) in enumerate(zip(distinct.tolist(), ends[often][where].tolist(), strict=True)):
-            number = self._of_phrase.get(key)
-            if number is None and len(self._of_phrase) < MAX_PHRASES:
-                number = self._of_phrase[key] = len(self.pieces)
-                first_token = start[row] - 1 - position[start[row] - 1]
-                self.pieces.append(tuple(codes[first_token : row + 1].tolist()))
-            numbers[i] = -1 if number is None else number
-        phrases[ends[often]] = numbers[inverse]
-        return phrases
-
-    def is_phrase(self) -> np.ndarray:
-        """Return `[n_units]` bool: the unit is a phrase."""
-        mask = np.zeros(len(self.pieces), bool)
-        mask[list(self._of_phrase.values())] = True
-        return mask
-
     def _words(self, codes: np.ndarray, position: np.ndarray, hashes: np.ndarray) -> np.ndarray:
         words = np.full(len(codes), -1, np.int64)
         within = np.flatnonzero((position > 0) & (position < MAX_PIECES))
@@ -175,7 +130,7 @@ class Units:
         numbers = np.full(len(distinct), -1, np.int64)
         for i, (key, row) in enumerate(zip(distinct.tolist(), within[where].tolist(), strict=True)):
             number = self._of_word.get(key)
-            if number is None and len(self.pieces) - len(self._of_phrase) < MAX_UNITS:
+            if number is None and len(self.pieces) < MAX_UNITS:
                 number = self._of_word[key] = len(self.pieces)
                 self.pieces.append(tuple(codes[row - position[row] : row + 1].tolist()))
             numbers[i] = -1 if number is None else number
@@ -326,8 +281,8 @@ class TokenIndex:
         write_table(folder / "units.parquet", units)
         number = np.empty(len(order), np.int32)
         number[order] = np.arange(len(order), dtype=np.int32)
-        old, phrase = np.arange(len(order), dtype=np.int32), self.units.is_phrase()
-        numbers = pa.table({"old": old, "unit": number, "n_unit": self._counts, "phrase": phrase})
+        old = np.arange(len(order), dtype=np.int32)
+        numbers = pa.table({"old": old, "unit": number, "n_unit": self._counts})
         features = np.arange(self.n_features, dtype=np.int32)
         stats = pa.table({"feature": features, "n_tokens": self._tokens, "n_fired": self._fired})
         write_table(folder / "features.parquet", stats)
@@ -389,7 +344,7 @@ def _write_firings(runs: Path, path: Path, numbers: "pa.Table", totals: "pa.Tabl
                     from read_parquet('{quoted}') group by unit, feature),
                 kept as (
                     select * from pairs join numbers using (old)
-                    qualify row_number() over (partition by feature, phrase order by total desc, old) <= {kept})
+                    qualify row_number() over (partition by feature order by total desc, old) <= {kept})
                 select unit, feature, n::int as n,
                        (case when seen > 0 then seen else n_unit end)::int as seen,
                        (total / greatest(whole, 1e-30))::float as share, largest::float as max_activation
