@@ -248,7 +248,7 @@ class Say(Streamed[Session, ChatStep]):
             raise ConfigError(f"{self.direction} is a neuron; a chat is steered along features of an SAE")
         model, replies = run.model(steered.model), dict[str, Reply]()
         for chat, recipe in ((UNSTEERED, None), (STEERED, steered), (RANDOM, random)):
-            draw = sampled(self.temperature, make_generator(self.seed + len(self.turns), "chat"), coupled=1)
+            draw = sampled(self.temperature, make_generator(self.seed + len(self.turns), "chat"))
             replies[chat] = Reply(model, self._messages(chat), _hooks(recipe, model), self.n_new, draw)
         watch = None
         if self.monitor:

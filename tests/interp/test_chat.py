@@ -57,7 +57,7 @@ def test_a_tiny_amount_changes_nothing_also_when_drawn(smollm2):
     for temperature in (0.0, 1.0):
         replies = [
             ask(smollm2, "Name a fruit.", amount=amount,
-                choose=sampled(temperature, make_generator(0, "chat"), coupled=1))
+                choose=sampled(temperature, make_generator(0, "chat")))
             for amount in (0.0, 1e-9)
         ]  # fmt: skip
         written = [[*reply] for reply in replies]
