@@ -34,8 +34,7 @@ FAMILIES = {
 """First words that several verbs share."""
 
 VERBS = {" ".join(verb.typed_words()): verb for group in GROUPS.values() for verb in group}
-INTRODUCTION = """Look inside transformers: record activations, learn their sparse features, score heads, find
-circuits, map the geometry, and browse all of it. Start with `demo`; VERB --help explains a verb."""
+INTRODUCTION = "Look inside transformers. Start with `demo`; VERB --help explains a verb."
 
 SPINS = "1000"
 """Rounds for which an idle torch thread spins before it sleeps. By default threads spin for milliseconds: with other

@@ -2,7 +2,6 @@
 
 - `endpoint`  the language model that is asked, at an OpenAI-compatible address
 - `asking`    requests counted before they are sent, and replies on disk
-- `contexts`  contexts on which a feature fires, shown or held out, and contexts on which it is silent
 - `cases`     everything that is asked about one feature, the text that is sent, and the parsing of replies
 - `run`       from cases to labels
 - `carried`   labels of another dictionary, for features that fire on the same words

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from interp.artifacts import Draft
+from interp.artifacts import FOLDERS, Draft
+from interp.departed import DEPARTED
 from interp.errors import as_typed, program
 from interp.workspace import Workspace
 from workbench.__main__ import ASK, FAMILIES, SPINS, VERBS, main, overview, parse
@@ -373,3 +374,24 @@ def test_the_next_move_works_as_typed(where, tmp_path, monkeypatch):
     expected = {"on the path": "workbench demo", "below the working directory": "env/bin/workbench demo"}
     assert command == expected.get(where, f"{script} demo")
     assert subprocess.run(command, shell=True, capture_output=True, text=True, check=True).stdout == "workbench demo\n"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["align", "m"], ["circuit", "core", "c"], ["label", "f"], ["referee", "write", "d"], ["ask", "patchscope"],
+        ["train", "r", "--tracker", "wandb"], ["train", "r", "--kind", "matching_pursuit"],
+        ["circuit", "find", "m", "--method", "relp"],
+    ],
+)  # fmt: skip
+def test_a_command_that_is_gone_names_what_serves_instead(arguments, capsys):
+    assert main(arguments) == 2
+    [line] = [line for line in capsys.readouterr().err.splitlines() if "not of this version" in line]
+    assert line.startswith("workbench: ")
+
+
+def test_nothing_that_is_there_counts_as_gone():
+    assert not DEPARTED["verb"].keys() & {*VERBS, *(name.split()[0] for name in VERBS)} - {"features", "neurons"}
+    assert not DEPARTED["folder"].keys() & {*FOLDERS.values()}
+    options = {flag for verb in VERBS.values() for option in options_of(verb) for flag in option.flags}
+    assert not DEPARTED["option"].keys() & options
