@@ -59,7 +59,7 @@ def test_the_first_picture_of_the_readme_tells_the_story_that_the_graph_tells_to
 def test_pictures_of_a_feature_have_the_label_and_the_score_of_today(today):
     written = today("/api/feature?features=demo&index=4398")["explanations"][0]
     assert plain(written["label"]) in words_of("feature")
-    assert f"{written['scores'][0]['accuracy']:.0%}ofthetime" in words_of("feature")
+    assert f"{written['score']['accuracy']:.0%}ofthetime" in words_of("feature")
     assert plain(written["label"]) in words_of("compare")
 
 

@@ -14,7 +14,6 @@ from dashboard.feature.sections import effect_verdict, heading
 from interp.artifacts import save_artefact, write_table
 from interp.errors import UsageError
 from interp.workspace import Workspace
-from saes import search_features
 from saes.explain.imported import read_labels
 from saes.features.schema import Features
 
@@ -122,7 +121,6 @@ def test_an_imported_label_shows_its_source_and_score(own, tmp_path):
     assert '"0.88"' in shown or '"0.87"' in shown
     assert "without a null" in shown
     assert "eleuther_fuzz by judge <strong>0.8" in feature_html(own, "demo", 20)
-    assert search_features(own, "rivers <i>").hits[0].feature == 20
 
 
 def test_a_label_by_rule_is_shown_with_its_score_and_the_others(own):

@@ -11,7 +11,7 @@ from interp.recording.recorded import Recorded
 from saes.features.schema import Features
 from saes.features.written_labels import ExplainConfig, Labels
 from workbench.analysis import AnalysisRun, Resumable
-from workbench.terminal import AppliesDictionary, Heading, RunsModel, Seeded, Threaded, say, settings_of, slug
+from workbench.terminal import Heading, RunsModel, Seeded, Threaded, say, settings_of, slug
 
 if TYPE_CHECKING:
     from saes.explain.asking import RequestPlan
@@ -23,7 +23,7 @@ N_WORDS = 60_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Explain(ExplainConfig, Seeded, AppliesDictionary, Threaded, RunsModel, Resumable["Labels | Features"]):
+class Explain(ExplainConfig, Seeded, Threaded, RunsModel, Resumable["Labels | Features"]):
     """Label features with a language model, and score the labels on held-out text.
 
     Example: workbench explain demo --top 50 --dry-run
