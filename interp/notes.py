@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from annotated_types import Interval, MaxLen, MinLen
+from annotated_types import MaxLen
 
 from interp.artifacts import FOLDERS, as_json, disk_errors, read_json, write_json
 from interp.errors import ConfigError, ConflictError, CorruptError, MissingError, UnknownNameError
@@ -76,10 +76,7 @@ NodeId = Annotated[
         "a node id, such as feature:12:5:1033 or L5H1",
     ),
 ]
-LatentId = Annotated[str, matches(r"feature(:-?\d{1,10}){2,3}", "the node id of a latent, such as feature:12:5:1033")]
 NodeIds = Annotated[tuple[NodeId, ...], MaxLen(MAX_LIST), Passes(_once)]
-Pixels = Annotated[float, Interval(gt=-1e6, lt=1e6)]
-Factors = Annotated[dict[LatentId, Annotated[float, Interval(gt=-1e3, lt=1e3)]], MinLen(1)]
 
 
 _Dictionary = Annotated[str, matches(r"(features|saes)/[A-Za-z0-9][A-Za-z0-9._-]{0,63}", "features/NAME or saes/NAME")]
@@ -90,13 +87,8 @@ class GraphMarks:
     """Edits of a graph. Fields that are empty are not stored."""
 
     pins: NodeIds = ()
-    hidden: NodeIds = ()
     groups: Annotated[tuple[tuple[Name, NodeIds], ...], MaxLen(MAX_LIST)] = ()
     names: dict[NodeId, Title] = field(default_factory=dict)
-    moves: dict[NodeId, tuple[Pixels, Pixels]] = field(default_factory=dict)
-    """Node -> x and y, pixels from its automatic position."""
-    sets: dict[Name, Factors] = field(default_factory=dict)
-    """Name of an intervention -> latent -> factor of its activation."""
 
 
 def graph_marks(key: str, edits: Mapping[str, object]) -> GraphMarks:

@@ -24,7 +24,6 @@ from interp.artifacts.files import (
     atomic_file,
     file_entry,
     hash_json,
-    json_lines,
     read_json,
     read_npy,
     read_table,

@@ -56,27 +56,6 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def json_lines(path: Path, what: str) -> Iterator[tuple[str, Any]]:
-    """Yield each line of a file that is not empty: its number in words, and its JSON value.
-
-    Raises `MissingError`, which says `what` belongs there, and `CorruptError` that names the line.
-    """
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")  # unlike `splitlines` not at U+2028 in a text
-    except OSError:
-        raise MissingError(f"no file at {path}; {what}") from None
-    except UnicodeDecodeError as error:
-        raise CorruptError(f"{path} is not UTF-8 text: {error}") from None
-    for number, line in enumerate(lines, start=1):
-        where = f"{path}, line {number}"
-        try:
-            value = json.loads(line) if line.strip() else None
-        except (ValueError, RecursionError) as error:
-            raise CorruptError(f"{where}: not JSON ({error})") from None
-        if line.strip():
-            yield where, value
-
-
 def write_table(path: Path, table: "pa.Table") -> None:
     """Write a pyarrow table as parquet, atomically, in small row groups, so that one feature is one short read."""
     import pyarrow.parquet as pq

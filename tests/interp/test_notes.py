@@ -205,12 +205,11 @@ def test_what_is_no_note_is_refused_and_nothing_is_written(notes: Notes, act, sa
 
 
 GRAPH = {"pins": ["feature:3:2:17"], "groups": [["say a city", ["feature:3:2:17", "logit:8:0"]]],
-         "names": {"error:1:2": "<b>"}, "moves": {"token:0:4": [3.5, -2.0]},
-         "sets": {"no city": {"feature:3:2:17": 0.0, "feature:3:2:9": -1.5}}}  # fmt: skip
+         "names": {"error:1:2": "<b>"}}  # fmt: skip
 
 
 def test_edits_of_a_graph_yield_to_nobody(notes: Notes):
-    assert notes.save_graph_edits("graphs/paris", GRAPH | {"hidden": []}, was={}) == GRAPH
+    assert notes.save_graph_edits("graphs/paris", GRAPH, was={}) == GRAPH
     with pytest.raises(ConflictError) as conflict:
         notes.save_graph_edits("graphs/paris", {"pins": ["logit:8:0"]}, was={})
     assert json.loads(conflict.value.theirs) == notes.graph_edits("graphs/paris") == GRAPH
@@ -227,14 +226,8 @@ def test_edits_of_a_graph_yield_to_nobody(notes: Notes):
         ("graphs/a", {"groups": [["x"]]}),
         ("graphs/a", {"groups": [[" ", []]]}),
         ("graphs/a", {"names": {"token:0:4": "x" * 201}}),
-        ("graphs/a", {"moves": {"token:0:4": [float("nan"), 0]}}),
-        ("graphs/a", {"moves": {"token:0:4": [True, 0]}}),
         ("graphs/a", {"names": []}),
-        ("graphs/a", {"groups": {}, "sets": []}),
-        ("graphs/a", {"sets": {"off": {}}}),
-        ("graphs/a", {"sets": {"off": {"token:0:4": 0}}}),
-        ("graphs/a", {"sets": {"off": {"feature:3:2:17": float("inf")}}}),
-        ("graphs/a", {"sets": {" ": {"feature:3:2:17": 0}}}),
+        ("graphs/a", {"groups": {}}),
     ],
 )
 def test_edits_that_no_graph_has_are_refused(notes: Notes, key: str, edits: dict):
