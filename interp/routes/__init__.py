@@ -1,0 +1,10 @@
+"""Routes: words of a prompt that tell other words something, found by cutting and swapping edges of attention.
+
+- `routes`    the artefact: words, routes, swaps
+- `words`     words of a prompt, from its tokens
+- `cut`       effects of cutting edges between words
+- `when`      the layers and the heads of a route
+- `carried`   words that a destination loses without a route, and words that MLPs add (stations)
+- `swap`      one route with the values of another prompt
+- `enough`    a small set of routes that keeps the answer
+"""
