@@ -15,8 +15,8 @@ from interp.seeds import make_generator
 
 KEPT = 0.1
 """Largest KL of the set, as a part of that without any route."""
-MOST = 16
-"""Edges from which the set is pruned; more are not looked for."""
+STEPS, FIFTH = 12, 5
+"""Sizes of the set from which edges are pruned; at most one in five of them at once."""
 
 Edge = tuple[int, int]
 
@@ -37,7 +37,7 @@ def enough_routes(
     kept: list[Edge] = []
     if none.kl >= floor:
         bound = KEPT * none.kl
-        sizes = [size for size in (1, 2, 3, 4, 6, 8, 12, MOST) if size <= len(ranked)]
+        sizes = sorted({max(1, round(len(ranked) * step / STEPS)) for step in range(1, STEPS + 1)})
         grown = cut_effects(run, [all_but(run, ranked[:size]) for size in sizes], done)
         size = next((size for size, changed in zip(sizes, grown, strict=True) if changed.kl <= bound), sizes[-1])
         kept = _pruned(run, list(ranked[:size]), bound, done)
@@ -51,12 +51,19 @@ def enough_routes(
 
 
 def _pruned(run: CleanRun, kept: list[Edge], bound: float, done: Done | None) -> list[Edge]:
+    at_once = max(1, len(kept) // FIFTH)
     while len(kept) > 1:
         tried = cut_effects(run, [all_but(run, [e for e in kept if e != edge]) for edge in kept], done)
-        best = min(range(len(kept)), key=lambda number: tried[number].kl)
-        if tried[best].kl > bound:
+        order = sorted(range(len(kept)), key=lambda number: tried[number].kl)
+        at_once = min(at_once, max(1, len(kept) // FIFTH))
+        while at_once:
+            rest = [edge for number, edge in enumerate(kept) if number not in order[:at_once]]
+            if cut_effects(run, [all_but(run, rest)], done)[0].kl <= bound:
+                kept = rest
+                break
+            at_once //= 2
+        else:
             break
-        del kept[best]
     return kept
 
 

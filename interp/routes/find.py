@@ -1,6 +1,8 @@
 """The routes of a prompt, step by step: totals of words, edges, then layers, words and stations, and what is enough.
 
-    for so_far in find_routes(run, reader, settings):
+    settings = RouteSettings(model="smollm2-135m", text="The capital of France is", weight_hash=weight_hash(model))
+    reader = LostWords.of(model, lens)
+    for so_far in find_routes(question_run(model, settings), reader, settings):
         ...                                     # each is a whole `Routes`, with more of it measured
 
 In a prompt of more than `ALL_EDGES` words only edges between the words of the largest totals are cut, and those from
@@ -13,13 +15,17 @@ from dataclasses import dataclass, replace
 import torch
 
 from interp.errors import PromptError
+from interp.lenses.direct_attribution import single_token
 from interp.models.adapter import token_strings
+from interp.models.generation import prompt_tokens
+from interp.models.hooked import HookedModel
 from interp.nulls import DRAWS
-from interp.routes.carried import LostWords, unrelated_tokens
+from interp.routes.carried import TEXT_TOKENS, LostWords, unrelated_tokens
 from interp.routes.cut import CleanRun, Cut, CutEffect, Done, clean_run, cut_effects, likeliest, tokens_of
 from interp.routes.enough import enough_routes
 from interp.routes.routes import FLOOR, Route, Routes, RouteSettings, RouteWord
 from interp.routes.stations import stations
+from interp.routes.swap import swap_pairs, swap_routes
 from interp.routes.when import route_layers
 from interp.routes.words import same_words
 
@@ -29,8 +35,8 @@ ALL_EDGES, MOST_SOURCES = 40, 8
 """Words of a prompt up to which every edge is cut; beyond it, words whose edges among each other are."""
 OTHER_PROMPTS = 4
 """Unrelated texts of the prompt's length on which an edge is cut too, to tell an attention sink from a route."""
-MOST_ROUTES = 40
-"""Routes that are kept, the strongest."""
+MOST_ROUTES, MOST_SWAPS = 40, 3
+"""Routes that are kept, the strongest; and edges of each swap."""
 
 
 @dataclass(frozen=True)
@@ -42,12 +48,21 @@ class _Edges:
     cuts: list[Cut]
 
 
-def check_words(run: CleanRun) -> None:
-    """Raise `PromptError` for a prompt of too many words."""
+def question_run(model: HookedModel, settings: RouteSettings) -> CleanRun:
+    """Run the prompt of a question once. Raises `PromptError` (empty, one word, too many, an answer of several tokens).
+
+    Of a model without a tokenizer the prompt is token numbers, "3 5 7".
+    """
+    if not settings.text.strip():
+        raise PromptError("the prompt is empty; type some text")
+    run = clean_run(model, prompt_tokens(model, settings.text, chat=settings.chat))
     if len(run.words) > MOST_WORDS:
         raise PromptError(
             f"the prompt has {len(run.words)} words, and routes are found in at most {MOST_WORDS}; shorten it"
         )
+    if not settings.answer:
+        return run
+    return replace(run, answer=single_token(model, settings.answer, run.log_probs))
 
 
 def word_cuts(run: CleanRun) -> list[Cut]:
@@ -85,9 +100,9 @@ def find_routes(
 ) -> Iterator[Routes]:
     """Yield what is known of the routes of a prompt after each step; the last value is whole.
 
-    `reader` names the words that routes carry; without one they have none. Raises `PromptError`.
+    `reader` names the words that routes carry; without one they have none. Raises the errors of swaps first.
     """
-    check_words(run)
+    pairs = swap_pairs(run, settings.swap)
     totals = cut_effects(run, word_cuts(run), done)
     model, answer = run.model, run.answer
     words = tuple(
@@ -115,6 +130,13 @@ def find_routes(
         named = sorted({word for route in now.drawn for word in (route.source, route.destination)} | {len(words) - 1})
         found = stations(run, named, reader, done)
         now = replace(now, words=tuple(replace(word, stations=found.get(i, ())) for i, word in enumerate(words)))
+        yield now
+    for source, instead in pairs:
+        others = (
+            reader.texts if reader else [clean_run(model, unrelated_tokens(model, n, TEXT_TOKENS)) for n in range(2)]
+        )
+        swaps = swap_routes(run, source, instead, range(source + 1, len(words)), others, DRAWS[settings.nulls])
+        now = replace(now, swaps=(*now.swaps, *swaps[:MOST_SWAPS]))
         yield now
     if len(words) <= ALL_EDGES:
         ranked = [edge for edge, also, _ in _ranked(cuts, effects) if not also]

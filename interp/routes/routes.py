@@ -215,15 +215,26 @@ class EnoughRoutes:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RouteSettings:
-    """The question: settings that determine the routes of a prompt."""
+class RouteConfig:
+    """The question: a prompt, and what is asked about its routes."""
+
+    answer: str = ""
+    """Token that is explained, with or without its leading space. Default: the likeliest next one."""
+    swap: tuple[str, ...] = ()
+    """Words whose routes carry another word instead, each as WORD=OTHER, such as France=Italy."""
+    chat: bool = False
+    """Put the prompt into the model's chat template, as the message of a user."""
+    nulls: Level = "quick"
+    """Draws of each null: quick 5, standard 19, thorough 99."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RouteSettings(RouteConfig):
+    """Settings that determine the routes of a prompt."""
 
     model: ModelName
     text: PromptText
-    chat: bool = False
-    answer: str = ""
-    nulls: Level = "quick"
-    weight_hash: str = ""
+    weight_hash: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -256,7 +267,7 @@ class Routes(Artefact, kind="routes", title="Routes of a prompt", made_by="why")
 
     @property
     def sentence(self) -> str:
-        """The strongest routes in at most 25 words: what tells what, in which layers, and which words it carries."""
+        """The strongest routes in at most 25 words: which word tells which, in which layers, and what it carries."""
         in_words = [route for route in self.drawn if route.carried and route.carried.words]
         told = (in_words or self.drawn)[:2]
         return "; ".join(self._told(route) for route in told) + "." if told else self._without_routes()

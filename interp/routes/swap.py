@@ -12,10 +12,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interp.errors import PromptError
-from interp.models.adapter import available_hook_points, token_text
+from interp.errors import PromptError, UnknownNameError
+from interp.models.adapter import to_tokens, token_strings, token_text
 from interp.models.hooked import Hook
-from interp.routes.cut import CleanRun, likeliest, run_rows
+from interp.routes.cut import CleanRun, clean_run, likeliest, run_rows
 from interp.routes.routes import Swap, SwapEffect
 from interp.seeds import make_generator
 
@@ -33,16 +33,39 @@ class SwapRow:
     """of the last positions of the source: as many as both words have"""
 
 
-def counterpart_word(run: CleanRun, other: CleanRun, source: int) -> range:
-    """Return the positions that stand in the other prompt for a word. Raises `PromptError` where others differ too."""
-    ours, theirs = run.tokens[0].tolist(), other.tokens[0].tolist()
-    word, longer = run.words[source], len(theirs) - len(ours)
-    if ours[: word.start] != theirs[: word.start] or ours[word.stop :] != theirs[word.stop + longer :]:
-        raise PromptError(
-            f"the two prompts may differ in {run.texts[source]!r} alone, and they differ elsewhere; give the same "
-            "prompt with another word in its place"
-        )
-    return range(word.start, word.stop + longer)
+def swap_pairs(run: CleanRun, swaps: Sequence[str]) -> list[tuple[int, str]]:
+    """Return the number of a word and the word instead of it, for each `WORD=OTHER`; of a repeated word the last.
+
+    Raises `PromptError` for another form, `UnknownNameError` for a word that is not in the prompt.
+    """
+    pairs = []
+    for swap in swaps:
+        word, _, instead = swap.partition("=")
+        if not word.strip() or not instead.strip():
+            raise PromptError(f"a swap is WORD=OTHER, such as France=Italy; got {swap!r}")
+        numbers = [number for number, text in enumerate(run.texts) if text == word.strip()]
+        if not numbers:
+            raise UnknownNameError("word of the prompt", word.strip(), list(run.texts))
+        pairs.append((numbers[-1], instead.strip()))
+    return pairs
+
+
+def with_word(run: CleanRun, source: int, instead: str) -> tuple[CleanRun, range, str]:
+    """Return a run of the prompt with another word in the place of one, the positions of that word, and the prompt.
+
+    The spaces before the word stay. Raises `PromptError` for the last word, from which no edge leads, and for the sink.
+    """
+    span, model = run.words[source], run.model
+    if source == len(run.words) - 1 or span.start == 0:
+        where = "last word, and no later word can read it" if span.start else "first token, which every word attends to"
+        raise PromptError(f"{run.texts[source]!r} is the {where}; swap another word")
+    texts = token_strings(model, run.tokens[0])
+    old = "".join(texts[position] for position in span)
+    new = old[: len(old) - len(old.lstrip())] + instead
+    ids = to_tokens(model, new, prepend_bos=False)
+    tokens = torch.cat([run.tokens[:, : span.start], ids.to(run.tokens.device), run.tokens[:, span.stop :]], 1)
+    others = [*texts[run.words[0].start : span.start], new, *texts[span.stop :]]
+    return clean_run(model, tokens), range(span.start, span.start + ids.shape[1]), "".join(others)
 
 
 def values_of(run: CleanRun, positions: range) -> Values:
@@ -81,12 +104,11 @@ def swapped(run: CleanRun, rows: Sequence[SwapRow]) -> Float[Tensor, "rows vocab
 
         return hook
 
-    offered, hooks = available_hook_points(run.model), list[tuple[str, Hook]]()
+    hooks: list[tuple[str, Hook]] = []
     for layer in range(run.n_layers):
         points = {"v": "hook_v", "pattern": "hook_pattern"}
         hooks += [(f"blocks.{layer}.attn.{point}", keep(name)) for name, point in points.items()]
         hooks.append((f"blocks.{layer}.attn.hook_z", changing(layer)))
-    assert "blocks.0.attn.hook_z" in offered
     return run_rows(run, len(rows), hooks)
 
 
@@ -106,14 +128,13 @@ def equal_norm(values: Values, others: Sequence[CleanRun], number: int) -> Value
 
 @torch.no_grad()
 def swap_routes(
-    run: CleanRun, other: CleanRun, source: int, destinations: Sequence[int], unrelated: Sequence[CleanRun], draws: int,
-    *, instead: str, prompt: str,
-) -> list[Swap]:  # fmt: skip
-    """Return what the values of another prompt do on each edge out of a word, the largest movement first.
+    run: CleanRun, source: int, instead: str, destinations: Sequence[int], unrelated: Sequence[CleanRun], draws: int
+) -> list[Swap]:
+    """Return what the values of another word do on each edge out of a word, the largest movement first.
 
-    Raises `PromptError` where both prompts have the same likeliest next token, or differ outside of the word.
+    Raises `PromptError` where both prompts have the same likeliest next token, or no edge leads out of the word.
     """
-    theirs = counterpart_word(run, other, source)
+    other, theirs, prompt = with_word(run, source, instead)
     counterpart = int(other.log_probs.argmax())
     if counterpart == run.answer:
         raise PromptError(
