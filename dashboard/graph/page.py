@@ -43,7 +43,7 @@ def layout(context: PageSources, name: str | None = None, trace: str | None = No
 
     `/graph?trace=` with a prompt, and options of the verb, traces it at once, and then opens its graph.
     """
-    if trace and not name:
+    if trace and trace.strip() and not name:
         values = {"prompt": trace, **{field: address[field] for field in FIELDS if address.get(field)}}
         name = _traced_before(context.workspace, options := asked(context.workspace, values))
         if name is None:
@@ -69,18 +69,11 @@ def layout(context: PageSources, name: str | None = None, trace: str | None = No
 
 def _traced_before(workspace: Workspace, options: Mapping[str, Any]) -> str | None:
     """Return the newest graph of the same question, traced or begun; None without one."""
-
-    def question(model: str, prompt: str, dictionary: str, *words: str | None) -> tuple[str | None, ...]:
-        return short_name(model), prompt.strip(), dictionary, *words
-
-    wanted = question(
-        str(options["model"]), options["prompt"], options.get("set") or "neurons",
-        options.get("target"), options.get("contrast"),
-    )  # fmt: skip
-    graphs = () if options.get("chat") else workspace.values(AttributionGraph)
-    for graph in graphs:
+    wanted = short_name(str(options["model"])), options["prompt"], options.get("set") or "neurons"
+    wanted += options.get("target"), options.get("contrast")
+    for graph in () if options.get("chat") else workspace.values(AttributionGraph):
         of = graph.settings
-        if question(of.model, graph.prompt, of.dictionary, of.target, of.contrast) == wanted:
+        if (short_name(of.model), graph.prompt.strip(), of.dictionary, of.target, of.contrast) == wanted:
             return graph.name
     return None
 
@@ -90,7 +83,7 @@ def _tracing(context: PageSources, options: dict[str, Any]) -> html.Div:
     if context.runs is not None and not context.runs.problem:
         context.runs.add("trace", options)
     prompt = html.Span(visible(options["prompt"], 400), className="wb-tokens wb-graph-prompt", dir="auto")
-    run = run_button("trace", options, id="trace-now", text="Trace", opens=True)
+    run = run_button("trace", options, id="trace-now", text="Trace again", opens=True)
     return page("Graph", panel("Tracing", html.P(prompt), run, more="The first picture opens before it is tested."))
 
 

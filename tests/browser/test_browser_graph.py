@@ -157,9 +157,8 @@ def test_one_target_alone_hides_the_others_and_ranks_by_the_effect_on_it(visit, 
     page, graph = open_graph(visit), graphs["capital"]
     page.get_by_role("link", name="“Lyon”").click()
     wait_for_address(page, "target=1")
-    page.get_by_role("button", name="Whole graph").click()
-    page.wait_for_selector("#graph-view[data-view=graph]")
     at = next(i for i, node in enumerate(graph.nodes) if node.kind == "logit" and node.index == 1)
+    page.wait_for_function(f"{VIEW}?.state?.target === {at}")  # of the page that the link opened
     page.wait_for_function(f"{VIEW}.known === {VIEW}.wanted")
     drawn = f"{VIEW}.scene.items.filter(i => i.kind === 3).map(i => i.node)"
     page.wait_for_function(f"String({drawn}) === '{at}'")  # the scene follows the selection by a frame
