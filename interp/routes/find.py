@@ -20,7 +20,7 @@ from interp.models.adapter import token_strings
 from interp.models.generation import prompt_tokens
 from interp.models.hooked import HookedModel
 from interp.nulls import DRAWS
-from interp.routes.carried import TEXT_TOKENS, LostWords, unrelated_tokens
+from interp.routes.carried import LostWords, unrelated_tokens
 from interp.routes.cut import CleanRun, Cut, CutEffect, Done, clean_run, cut_effects, likeliest, tokens_of
 from interp.routes.enough import enough_routes
 from interp.routes.routes import FLOOR, Route, Routes, RouteSettings, RouteWord
@@ -96,7 +96,7 @@ def price(run: CleanRun) -> int:
 
 
 def find_routes(
-    run: CleanRun, reader: LostWords | None, settings: RouteSettings, done: Done | None = None
+    run: CleanRun, reader: LostWords, settings: RouteSettings, done: Done | None = None
 ) -> Iterator[Routes]:
     """Yield what is known of the routes of a prompt after each step; the last value is whole.
 
@@ -113,7 +113,7 @@ def find_routes(
         settings=settings, answer=token_strings(model, [answer])[0], probability=float(run.log_probs[answer].exp()),
         n_edges=len(run.edges()), measured=0, tokens=tuple(token_strings(model, run.tokens[0])),
         says=likeliest(model, run.log_probs), words=words, routes=(), swaps=(), enough=None,
-        lens=reader.how if reader else "",
+        lens=reader.how,
     )  # fmt: skip
     yield now
     cuts = edge_cuts(run, [word.total for word in words])
@@ -126,16 +126,13 @@ def find_routes(
         more = dict(zip(part, examined(run, part, reader, done), strict=True))
         now = replace(now, routes=tuple(more.get(route, route) for route in now.routes))
         yield now
-    if reader is not None:
-        named = sorted({word for route in now.drawn for word in (route.source, route.destination)} | {len(words) - 1})
-        found = stations(run, named, reader, done)
-        now = replace(now, words=tuple(replace(word, stations=found.get(i, ())) for i, word in enumerate(words)))
-        yield now
+    named = sorted({word for route in now.drawn for word in (route.source, route.destination)} | {len(words) - 1})
+    found = stations(run, named, reader, done)
+    now = replace(now, words=tuple(replace(word, stations=found.get(i, ())) for i, word in enumerate(words)))
+    yield now
     for source, instead in pairs:
-        others = (
-            reader.texts if reader else [clean_run(model, unrelated_tokens(model, n, TEXT_TOKENS)) for n in range(2)]
-        )
-        swaps = swap_routes(run, source, instead, range(source + 1, len(words)), others, DRAWS[settings.nulls])
+        draws, later = DRAWS[settings.nulls], range(source + 1, len(words))
+        swaps = swap_routes(run, source, instead, later, reader.texts, draws)
         now = replace(now, swaps=(*now.swaps, *swaps[:MOST_SWAPS]))
         yield now
     if len(words) <= ALL_EDGES:
@@ -183,12 +180,10 @@ def _usual(run: CleanRun, routes: Sequence[Route], done: Done | None) -> list[Ro
     return [replace(route, usual=usual) for route, usual in zip(routes, medians, strict=True)]
 
 
-def examined(run: CleanRun, routes: Sequence[Route], reader: LostWords | None, done: Done | None = None) -> list[Route]:
+def examined(run: CleanRun, routes: Sequence[Route], reader: LostWords, done: Done | None = None) -> list[Route]:
     """Return routes with their layers and heads, and the words that they carry."""
     if not routes:
         return []
     edges = [tuple(run.positions(word, r.destination) for word in (r.source, *r.with_words)) for r in routes]
     known = [replace(route, layers=each) for route, each in zip(routes, route_layers(run, edges, done), strict=True)]
-    if reader is None:
-        return known
     return [replace(route, carried=each) for route, each in zip(known, reader.read(run, known), strict=True)]

@@ -57,12 +57,8 @@ class OnRoute(OnPrompt):
 
     def opened(self, run: Session) -> "CleanRun":
         """Return a run of the prompt. Raises `PromptError` for an edge that is not there."""
-        model = run.model(self.model)
-        settings = RouteSettings(
-            model=self.model, text=self.text, chat=self.chat, answer=self.answer, weight_hash=""
-        )  # fmt: skip
+        settings = RouteSettings(model=self.model, text=self.text, chat=self.chat, answer=self.answer, weight_hash="")
         reading = _read(run, settings)
-        assert model is reading.model
         if (self.source, self.destination) not in reading.edges():
             raise PromptError(
                 f"an edge leads from one word to a later one, and not from the first token; the prompt has words 0 to "
@@ -120,6 +116,5 @@ class SwapRoute(OnRoute, Act[Session, Swap]):
 def _read(run: Session, settings: RouteSettings) -> "CleanRun":
     """Return a run of the prompt of a question."""
     from interp.routes.find import question_run
-    from saes.acts.session import without_gradients
 
-    return without_gradients(question_run)(run.model(settings.model), settings)
+    return question_run(run.model(settings.model), settings)

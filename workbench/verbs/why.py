@@ -1,15 +1,12 @@
 """`workbench why MODEL PROMPT`: which word tells which word what, each route cut and swapped."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import Annotated, ClassVar
 
 from interp.options import Argument, PromptText
 from interp.routes.routes import RouteConfig, Routes, RouteSettings
 from workbench.analysis import Analysis, AnalysisRun
 from workbench.terminal import Heading, ModelArgument, RunsModel, Threaded, settings_of, slug
-
-if TYPE_CHECKING:
-    from interp.routes.find import CleanRun
 
 HEADING = Heading.CIRCUITS
 
@@ -42,9 +39,9 @@ class Why(RouteConfig, Threaded, RunsModel, Analysis[Routes]):
 
         model, digest = run.model(self.model), run.weight_hash(self.model)
         settings = settings_of(self, RouteSettings, weight_hash=digest)
-        reading: CleanRun = question_run(model, settings)
+        reading = question_run(model, settings)
         reader = LostWords.of(model, run.jacobian_lens(digest))
-        found, done, total = None, 0, price(reading)
+        done, total, found = 0, price(reading), list[Routes]()
         with run.progress("cutting edges", "tokens") as progress:
 
             def count(tokens: int) -> None:
@@ -52,7 +49,6 @@ class Why(RouteConfig, Threaded, RunsModel, Analysis[Routes]):
                 done += tokens
                 progress(min(done, total), total, {})
 
-            for found in find_routes(reading, reader, settings, count):
-                pass
-        assert found is not None
-        return found
+            for so_far in find_routes(reading, reader, settings, count):
+                found = [so_far]
+        return found[0]
