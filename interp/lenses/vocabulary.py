@@ -61,6 +61,14 @@ class Vocabulary:
             logits, tokens = np.take_along_axis(logits, best, 1), np.take_along_axis(tokens, best, 1)
         return tokens
 
+    def largest(self, carried: np.ndarray) -> np.ndarray:
+        """Return the largest logit that each direction `[n, d]` adds to any token, less the mean over all, `[n]`."""
+        blocks = range(0, len(self.directions), _TOKENS_AT_ONCE)
+        return np.max([(carried @ self._block(start).T).max(1) for start in blocks], axis=0)
+
+    def _block(self, start: int) -> np.ndarray:
+        return self.directions[start : start + _TOKENS_AT_ONCE].astype(np.float32)
+
     @cached_property
     def numbers(self) -> dict[str, int]:
         """Number of each token by its text; the first of equal texts."""

@@ -36,7 +36,7 @@ WORDS, CANDIDATES = 3, 12
 """Words that are read of a difference, from as many of its strongest tokens."""
 WINDOWS = 6
 """Windows of layers, each with a null of its own."""
-MIXED, MIXTURES = 8, 199
+MIXED, MIXTURES = 8, 99
 """Differences in a mixture, and draws of the null."""
 Rows = Float[Tensor, "rows d"]
 Layers = tuple[int, int]
@@ -89,13 +89,14 @@ class LostWords:
 
     def strengths(self, layer: int, differences: Float[Tensor, "n d"]) -> tuple[list[float], list[list[int]]]:
         """Return the strengths of differences after a layer, and their strongest tokens."""
-        name, rows = f"blocks.{layer}.hook_resid_post", differences.float()
-        if isinstance(self.lens, JacobianLens):
-            rows = self.lens.carry(name, rows)
-        carried = rows.cpu().numpy()
+        carried = self._carried(layer, differences)
         tokens = self.vocabulary.strongest(carried, CANDIDATES)
         logits = [self.vocabulary.logits(carried[i : i + 1], tokens[i, :1])[0, 0] for i in range(len(carried))]
         return (logits / self.vocabulary.scale(carried)).tolist(), tokens.tolist()
+
+    def _carried(self, layer: int, differences: Float[Tensor, "n d"]) -> np.ndarray:
+        rows = differences.float()
+        return (self.lens.carry(f"blocks.{layer}.hook_resid_post", rows) if self.lens else rows).cpu().numpy()
 
     def words(self, tokens: Sequence[int]) -> tuple[str, ...]:
         """Return the first whole words among tokens, each once however it is spelled; none where the first is none."""
@@ -128,14 +129,16 @@ class LostWords:
         `lost` are the rows of each text, in the order of the windows.
         """
         by_window = torch.stack([rows.unflatten(0, (len(windows), -1)) for rows in lost], 1).flatten(1, 2)
-        draw, reached = make_generator(0, "mixtures of differences"), dict[Layers, float]()
-        for window, rows in zip(windows, by_window, strict=True):
+        draw, mixtures = make_generator(0, "mixtures of differences"), []
+        for (_, last), rows in zip(windows, by_window, strict=True):
             units = rows / rows.norm(dim=1, keepdim=True).clamp(min=1e-12)
             chosen = torch.stack([torch.randperm(len(units), generator=draw)[:MIXED] for _ in range(MIXTURES)])
             signs = 2.0 * torch.randint(2, chosen.shape, generator=draw) - 1
-            strengths = self.strengths(window[1], (signs[..., None] * units[chosen]).sum(1))[0]
-            reached[window] = float(np.quantile(strengths, 1 - ALPHA))
-        return reached
+            mixtures.append(self._carried(last, (signs[..., None] * units[chosen]).sum(1)))
+        carried = np.concatenate(mixtures)
+        strengths = self.vocabulary.largest(carried) / self.vocabulary.scale(carried)
+        reached = np.quantile(strengths.reshape(len(windows), MIXTURES), 1 - ALPHA, axis=1)
+        return dict(zip(windows, reached.tolist(), strict=True))
 
     def read(self, run: CleanRun, routes: Sequence[Route]) -> list[CarriedWords]:
         """Return the words that destinations lose without routes, whose layers are known.

@@ -277,11 +277,16 @@ class Routes(Artefact, kind="routes", title="Routes of a prompt", made_by="why")
             return self._without_routes()
         parts = [self._told(route) for route in told]
         last = self.words[-1]
-        if added := next((station.words for station in last.stations if station.words and station.effect > 0), ()):
-            parts.append(f"{quoted(last.text)} adds {', '.join(added[:2])}")
+        if any(self._answers(station) for station in last.stations):
+            parts.append(f"{quoted(last.text)} turns it into the answer")
         while len(parts) > 1 and len(" ".join(parts).split()) > MOST_SAID:
             del parts[1 if len(parts) > 2 else -1]
         return "; ".join(parts) + "."
+
+    def _answers(self, station: Station) -> bool:
+        """Return True for a station that adds the answer among its words."""
+        answer = self.answer.strip().casefold()
+        return station.effect > 0 and answer in (word.casefold() for word in station.words)
 
     def _says_something(self, route: Route) -> bool:
         """Return True for a route that carries words, or leads out of a word with a meaning of its own."""
