@@ -20,8 +20,10 @@ FLOOR = 0.25
 """Smallest effect of a route that is drawn, in nats; untrained models stay below it."""
 DRAWN = 6
 """Routes that are drawn and examined at first, the strongest."""
-MOST_SAID = 25
-"""Words of the sentence at most."""
+MOST_SAID, MOST_TOLD = 25, 3
+"""Words of the sentence, and routes that it names as enough, at most."""
+NEEDED = 1.0
+"""Effect in nats below which a few routes that are enough say more than the one that is needed most."""
 
 
 @dataclass(frozen=True)
@@ -273,7 +275,7 @@ class Routes(Artefact, kind="routes", title="Routes of a prompt", made_by="why")
         """The strongest routes in at most 25 words: which word tells which, in which layers, and what it carries."""
         told = sorted((r for r in self.drawn if self._says_something(r)), key=lambda r: -abs(r.effect)) or self.drawn
         told = [route for route in told if abs(route.effect) >= abs(told[0].effect) / 4][:2]
-        if not told:
+        if not told or (abs(told[0].effect) < NEEDED and self.enough and len(self.enough.routes) <= MOST_TOLD):
             return self._without_routes()
         parts = [self._told(route) for route in told]
         last = self.words[-1]
@@ -295,10 +297,11 @@ class Routes(Artefact, kind="routes", title="Routes of a prompt", made_by="why")
         return named or bool(route.carried and route.carried.words)
 
     def _without_routes(self) -> str:
-        answer, few = quoted(self.answer), self.enough and self.enough.routes
-        if few and len(few) <= 2:
-            named = " and ".join(f"{quoted(self.words[s].text)} to {quoted(self.words[d].text)}" for s, d in few)
-            return f"{named} alone keep{'s' * (len(few) == 1)} {answer}; no edge is needed, as others tell it too."
+        answer, few = quoted(self.answer), self.enough.routes if self.enough else ()
+        if few and len(few) <= MOST_TOLD:
+            named = [f"{quoted(self.words[s].text)} to {quoted(self.words[d].text)}" for s, d in few]
+            listed = " and ".join([", ".join(named[:-1]), named[-1]]) if len(named) > 1 else named[0]
+            return f"{listed} {'are' if len(few) > 1 else 'is'} enough for {answer}; no edge is needed alone."
         if any(abs(word.total) >= FLOOR for word in self.words):
             return f"No single route is needed for {answer}: several words tell it."
         return f"No route is needed for {answer}: the last word alone leads to it."
