@@ -175,7 +175,8 @@ def repeated(setup: Setup) -> Outcome:
     means="The tokenizer is of another revision, adds or drops BOS, or strips spaces: the model reads another text.",
 )  # fmt: skip
 def tokens(setup: Setup) -> Outcome:
-    from interp.doctor._prompts import PASSAGES, PROMPTS
+    from interp.doctor._prompts import PROMPTS
+    from interp.text.passages import PASSAGES
 
     theirs = setup.held_against().tokenizer
     if theirs is None:

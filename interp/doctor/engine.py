@@ -16,11 +16,11 @@ import torch
 from interp.doctor import _engine_checks
 from interp.doctor._engine_checks import EngineSetup, GivesRows
 from interp.doctor._engine_rows import reference_rows
-from interp.doctor._prompts import PASSAGES
 from interp.doctor.certificate import Certificate, ExaminedSetup
 from interp.doctor.trials import relative, run_trials, trials_of
 from interp.models.loading import read_plain
 from interp.progress import Progress
+from interp.text.passages import PASSAGES
 from interp.text.tokens import Tokenizer
 
 N_CONTEXTS, LONGEST = 64, 64

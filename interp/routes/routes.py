@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Annotated
 
 from interp.artifacts import Artefact, DocumentField
-from interp.nulls import Level, at_most
+from interp.nulls import Level
 from interp.options import ModelName, PromptText
 
 FLOOR = 0.25

@@ -13,7 +13,7 @@ from unittest import mock
 import torch
 from torch import Tensor
 
-from interp.doctor._prompts import PASSAGES
+from interp.text.passages import PASSAGES
 from saes.evaluation.dictionary_checks import CardScores
 from saes.kinds.base import SAE
 

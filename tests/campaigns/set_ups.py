@@ -6,8 +6,9 @@ from typing import Any
 
 import torch
 
-from interp.doctor._prompts import PASSAGES, PROMPTS
+from interp.doctor._prompts import PROMPTS
 from interp.models.loading import quiet_transformers
+from interp.text.passages import PASSAGES
 
 COMMON = {
     "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 64, "vocab_size": 300,

@@ -18,7 +18,7 @@ def recorded(tmp_path_factory):
     root = tmp_path_factory.mktemp("prose")
     folder = write_family("llama", root / "llama")
     workspace, model = Workspace(root / "w", create=True), load_model(str(folder))
-    from interp.doctor._prompts import PASSAGES
+    from interp.text.passages import PASSAGES
 
     texts = [Document(id=str(n), label="prose", text=text) for n, text in enumerate(PASSAGES * 4)]
     config = RecordConfig(tokens=1500, context_length=32)
