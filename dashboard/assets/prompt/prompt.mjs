@@ -26,7 +26,7 @@ function routes(state) {
   view.told = ({ stop }) => state.select({ token: stop - 1 });
   if (root.dataset.asks) {
     root.closest("section")?.classList.remove("wb-hidden");
-    view.ask(state.asking(), state.asked.answer);
+    view.ask({ ...state.asking(), answer: state.asked.answer });
   }
   return { select() {} };
 }

@@ -1,166 +1,143 @@
 // What is chosen in the picture of routes: a route with its layers, heads and words, cut or swapped; or a word.
 
-import { button, element, recordsTable, svg } from "../dom.mjs";
+import { button, element, recordsTable, short, svg } from "../dom.mjs";
 import { json, messageOf } from "../http.mjs";
-import { chance, flips, layersOf, listed, nats, wordText } from "./arcs.mjs";
+import { percent } from "../prompt/draw.mjs";
+import { flips, keyOf, layersOf, listed, wordText } from "./arcs.mjs";
 
 /** @typedef {import("./routes.mjs").RoutesView} RoutesView */
 
 /** @param {string} name @param {Child[]} children */
 const part = (name, ...children) => element("section", {}, element("h3", {}, name), ...children);
-
 /** @param {Child[]} children */
 const note = (...children) => element("p", { class: "wb-note", dir: "auto" }, ...children);
 
-/** @param {RoutesView} view @param {string} title @param {Child[]} said */
-const head = (view, title, ...said) =>
+/** @param {RoutesView} view @param {string} title @param {string} said @param {Child[]} parts */
+const panel = (view, title, said, ...parts) => [
   element(
     "div",
     { class: "wb-route-head" },
     element("h3", { dir: "auto" }, title),
-    element("span", { class: "wb-quiet" }, ...said),
+    element("span", { class: "wb-quiet" }, said),
     button("Close", { class: "wb-link", onclick: () => view.choose("", view.chosen) }),
-  );
+  ),
+  element("div", { class: "wb-route-parts" }, ...parts),
+];
 
 /** @param {RoutesView} view @param {RoutesValue} value @param {WordRoute} route */
 export function ofRoute(view, value, route) {
   const [from, to] = [route.source, route.destination].map((i) => wordText(value.words[i].text)),
     { layers, carried, features, usual } = route,
-    again = route.with_words.length ? " Earlier occurrences of the word are cut with it." : "";
-  return [
-    head(
-      view,
-      `${from} → ${to}`,
-      `Cut, the answer loses ${nats(route.effect)} nats; the whole distribution moves by ${nats(route.kl)} nats (KL).`,
-      usual === null ? "" : ` The same edge on other prompts: ${nats(usual)} nats.`,
-      again,
-    ),
-    element(
-      "div",
-      { class: "wb-route-parts" },
-      cutting(view, value, route),
-      swapping(view, value, route),
-      layers ? part("In which layers", curves(layers), heads(view, value, layers)) : lacking(view, value, route),
-      carried || features.length ? carrying(carried, features, value.lens) : null,
-    ),
-  ].filter((child) => child !== null);
+    elsewhere = usual === null ? "" : ` Usual, the same edge on other prompts: ${short(usual)} nats.`,
+    again = route.with_words.length ? " Earlier occurrences of the word are cut with it." : "",
+    lost = `Cut, the answer loses ${short(route.effect)} nats; KL of all next tokens ${short(route.kl)} nats.`;
+  return panel(
+    view,
+    `${from} → ${to}`,
+    lost + elsewhere + again,
+    cutting(view, value, route),
+    swapping(view, value, route, from),
+    layers ? part("In which layers", curves(layers), heads(view, value, layers)) : measuring(view, value, route),
+    carried || features.length ? carrying(carried, features, value.lens) : null,
+  );
 }
 
 /** A switch that cuts the route in the picture, and the likeliest tokens. @param {RoutesView} view @param {RoutesValue} value @param {WordRoute} route */
-function cutting(view, value, route) {
-  const table = element("div", { class: "wb-scroll", hidden: !view.cut });
-  const box = element("input", {
-    type: "checkbox",
-    checked: view.cut,
-    onchange: () => {
-      view.cut = box.checked;
-      table.hidden = !box.checked;
-      view.draw();
-    },
+function cutting(view, { says }, { after }) {
+  const box = element("input", { type: "checkbox", checked: view.cut });
+  box.addEventListener("change", () => {
+    view.cut = box.checked;
+    view.draw();
   });
-  const of = (/** @type {LikelyToken[]} */ tokens, /** @type {string} */ text) => {
-    const found = tokens.find((token) => token.text === text);
-    return found ? chance(found.probability) : "–";
-  };
-  const texts = [...new Set([...value.says.slice(0, 4), ...route.after.slice(0, 4)].map(({ text }) => text))],
-    rows = texts.map((text) => [wordText(text), of(value.says, text), of(route.after, text)]);
-  table.append(recordsTable(["next token", "before", "cut"], rows));
-  return part("Without it", element("label", { class: "wb-field" }, box, "cut it"), table);
+  const texts = [...new Set([...says.slice(0, 4), ...after.slice(0, 4)].map(({ text }) => text))],
+    of = (/** @type {LikelyToken[]} */ tokens, /** @type {string} */ text) => {
+      const found = tokens.find((token) => token.text === text);
+      return found ? percent(found.probability) : "–";
+    },
+    rows = texts.map((text) => [wordText(text), of(says, text), of(after, text)]);
+  const table = recordsTable(["next token", "before", "cut"], rows);
+  return part("Without it", element("label", { class: "wb-field" }, box, "cut it in the picture"), table);
 }
 
-/** The field "swap with", and what was swapped. @param {RoutesView} view @param {RoutesValue} value @param {WordRoute} route */
-function swapping(view, value, { source, destination }) {
-  const word = wordText(value.words[source].text);
-  const said = element("div", { role: "status" }),
-    field = element("input", { class: "wb-native", type: "text", "aria-label": `Swap ${word} with`, size: 12 });
-  const done = value.swaps.filter((swap) => swap.source === source && swap.destination === destination);
-  const go = button("Swap", { type: "submit" });
-  const form = element("form", { class: "wb-controls" }, "swap with ", field, go);
-  form.addEventListener("submit", async (event) => {
-    event.preventDefault();
-    if (!field.value.trim()) return said.replaceChildren(note("Type a word that could stand there."));
-    go.disabled = true;
-    said.replaceChildren(note("reading the other prompt …"));
-    const { text, model, chat, nulls } = value.settings,
-      asked = { text, model, chat, nulls, source, destination, instead: field.value.trim(), visitor: view.visitor };
-    try {
-      const swap = /** @type {RouteSwap} */ (await json("/api/act/swap_route", asked));
-      value.swaps.push({ ...swap, asked: true });
-      view.draw();
-    } catch (error) {
-      said.replaceChildren(element("p", { class: "wb-notice wb-notice-error", role: "alert" }, messageOf(error)));
-    }
-    go.disabled = false;
+/** A button that asks the model and draws what it says; what goes wrong stands beside it. @param {RoutesView} view @param {RoutesValue} value @param {string} text @param {string} act @param {() => object} body @param {(found: unknown) => void} take */
+function asker(view, value, text, act, body, take) {
+  const said = element("p", { class: "wb-note", role: "status" });
+  const go = button(text, {
+    onclick: async () => {
+      const { text, model, chat } = value.settings;
+      go.disabled = true;
+      said.textContent = "asking the model …";
+      try {
+        take(await json(`/api/act/${act}`, { text, model, chat, visitor: view.visitor, ...body() }));
+        view.draw();
+      } catch (error) {
+        said.textContent = messageOf(error);
+      }
+      go.disabled = false;
+    },
   });
-  return part("With the values of another word", form, said, ...done.reverse().map(swapped));
+  return { go, said };
+}
+
+/** The field "swap with", and what was swapped. @param {RoutesView} view @param {RoutesValue} value @param {WordRoute} route @param {string} word */
+function swapping(view, value, { source, destination }, word) {
+  const field = element("input", { class: "wb-native", type: "text", "aria-label": `Swap ${word} with`, size: 12 }),
+    body = () => ({ source, destination, instead: field.value.trim(), nulls: value.settings.nulls }),
+    take = (/** @type {unknown} */ found) => value.swaps.push(/** @type {RouteSwap} */ (found)),
+    { go, said } = asker(view, value, "Swap", "swap_route", body, take),
+    done = value.swaps.filter((swap) => keyOf(swap) === keyOf({ source, destination }));
+  field.addEventListener("keydown", ({ key }) => key === "Enter" && go.click());
+  const line = element("div", { class: "wb-controls" }, "swap with ", field, go);
+  return part(`With the values of another word`, line, said, ...done.reverse().map(swapped));
 }
 
 /** A swap in words and numbers. @param {RouteSwap} swap */
 function swapped(swap) {
-  const [answer, other] = [swap.answer, swap.counterpart].map((text) => wordText(text)),
-    share =
-      Math.abs(swap.whole) > 1e-6
-        ? `, ${Math.round((100 * swap.after.moved) / swap.whole)} % of all edges out of the word`
-        : "",
-    rest = swap.others === null ? "" : ` All other edges: ${nats(swap.others)}.`,
-    best = swap.null.length
-      ? ` Null, ${swap.null.length} unrelated values of equal norm: at most ${nats(Math.max(...swap.null))}.`
+  const { before, after, whole, others } = swap,
+    [answer, other] = [swap.answer, swap.counterpart].map((text) => wordText(text)),
+    share = Math.abs(whole) > 1e-6 ? `, ${Math.round((100 * after.moved) / whole)} % of all edges of the word` : "",
+    rest = others === null ? "" : ` All others: ${short(others)}.`,
+    most = swap.null.length
+      ? ` Null, ${swap.null.length} unrelated values: at most ${short(Math.max(...swap.null))}.`
       : "",
-    says = flips(swap) ? "it says " : `no flip: it still says `;
-  const rows = [
-    [answer, chance(swap.before.answer), chance(swap.after.answer)],
-    [other, chance(swap.before.counterpart), chance(swap.after.counterpart)],
-  ];
+    ends = swap.aligned ? " The words differ in tokens: their ends were aligned." : "",
+    rows = [
+      [answer, percent(before.answer), percent(after.answer)],
+      [other, percent(before.counterpart), percent(after.counterpart)],
+    ];
   return element(
     "div",
     { class: "wb-route-swap" },
     element(
       "p",
       { dir: "auto" },
-      "With ",
-      element("em", {}, wordText(swap.instead)),
-      ` ${says}`,
+      `${wordText(swap.instead)}: it ${flips(swap) ? "flips and" : "does not flip, and"} says `,
       element("strong", {}, wordText(swap.says[0]?.text ?? "")),
     ),
     recordsTable(["next token", "before", "after"], rows),
-    note(
-      `Moved ${nats(swap.after.moved)} nats towards ${other}${share}.${rest}${best}${swap.aligned ? " The words differ in tokens; their ends were aligned." : ""}`,
-    ),
+    note(`Moves ${short(after.moved)} nats to ${other}${share}.${rest}${most}${ends}`),
   );
 }
 
 /** Where layers and words were not measured: a button that does. @param {RoutesView} view @param {RoutesValue} value @param {WordRoute} route */
-function lacking(view, value, route) {
+function measuring(view, value, route) {
   if (view.asking) return part("In which layers", note("measuring …"));
-  const { text, model, chat, answer } = value.settings,
+  const { answer } = value.settings,
     { source, destination } = route,
-    said = element("div", { role: "status" });
-  const go = button("Measure its layers and words", {
-    onclick: async () => {
-      go.disabled = true;
-      said.replaceChildren(note("cutting it layer by layer …"));
-      try {
-        const asked = { text, model, chat, answer, source, destination, visitor: view.visitor };
-        Object.assign(route, await json("/api/act/route", asked));
-        view.draw();
-      } catch (error) {
-        said.replaceChildren(note(messageOf(error)));
-        go.disabled = false;
-      }
-    },
-  });
-  return part("In which layers", go, said);
+    take = (/** @type {unknown} */ found) => Object.assign(route, found);
+  const { go, said } = asker(view, value, "Measure", "route", () => ({ answer, source, destination }), take);
+  return part("In which layers, with which words", go, said);
 }
 
-/** Heads, as links to their pages where the workspace has them over a text. @param {RoutesView} view @param {RoutesValue} value @param {RouteLayers} layers */
+/** Heads, as links to their pages where the workspace has them. @param {RoutesView} view @param {RoutesValue} value @param {RouteLayers} layers */
 function heads(view, { settings }, layers) {
-  const pages = /** @type {Record<string, string>} */ (JSON.parse(view.root.dataset.heads ?? "{}"))[settings.model];
-  const rows = layers.heads.map(({ layer, head: number, effect, attention }) => {
-    const name = `L${layer}H${number}`;
+  const pages = JSON.parse(view.root.dataset.heads ?? "{}")[settings.model];
+  const rows = layers.heads.map(({ layer, head, effect, attention }) => {
+    const name = `L${layer}H${head}`;
     return [
       pages ? element("a", { class: "wb-link", href: pages + name }, name) : name,
-      nats(effect),
-      attention.toFixed(2),
+      short(effect),
+      short(attention),
     ];
   });
   return recordsTable(["head", "effect (nats)", "attention"], rows);
@@ -168,103 +145,83 @@ function heads(view, { settings }, layers) {
 
 /** @param {CarriedWords | null} carried @param {CarriedFeature[]} features @param {string} lens */
 function carrying(carried, features, lens) {
-  const lines = features.map(({ features: set, number, label, fall, null: null_ }) =>
-    element(
+  const lines = features.map(({ features: set, number, label, fall, null: most }) => {
+    const href = `/feature/${encodeURIComponent(set)}/${number}`;
+    const link = element(
+      "a",
+      { class: "wb-link", href, dir: "auto" },
+      `${number} ${wordText(label || "no label", 60)}`,
+    );
+    return element(
       "li",
       {},
-      element("a", { class: "wb-link", href: `/feature/${encodeURIComponent(set)}/${number}` }, `${number}`),
-      element("span", { dir: "auto" }, ` ${wordText(label || "no label", 60)} `),
-      element("span", { class: "wb-quiet" }, `falls by ${nats(fall)}, null ${nats(null_)}`),
-    ),
-  );
+      link,
+      element("span", { class: "wb-quiet" }, ` falls by ${short(fall)}, null ${short(most)}`),
+    );
+  });
+  const held = carried?.without_mlps ? "still read" : "not read",
+    mlps = carried?.words.length ? ` With the MLPs of the destination held, the first is ${held}.` : "";
   return part(
     "What it carries",
-    carried && element("p", { dir: "auto" }, element("strong", {}, listed(carried.words, 8) || "not in words")),
+    carried && element("strong", { dir: "auto" }, listed(carried.words, 8) || "not in words"),
     carried &&
-      note(
-        `Strength ${carried.strength.toFixed(1)}, null ${carried.null.toFixed(1)} (standard deviations, ${lens || "no"} lens).`,
-        carried.words.length
-          ? ` With the MLPs of the destination held, the first is ${carried.without_mlps ? "still" : "no longer"} read.`
-          : "",
-      ),
-    lines.length ? element("ul", {}, ...lines) : null,
+      note(`${short(carried.strength)} standard deviations (${lens} lens), null ${short(carried.null)}.${mlps}`),
+    element("ul", {}, ...lines),
   );
 }
 
-/** @param {RoutesView} view @param {RoutesValue} value @param {number} number */
-export function ofWord(view, value, number) {
-  const word = value.words[number],
+/** @param {RoutesView} view @param {RoutesValue} value @param {RouteWord} word */
+export function ofWord(view, value, word) {
+  const number = value.words.indexOf(word),
     lines = word.stations.map((station) => [
       layersOf(station),
-      nats(station.effect),
+      short(station.effect),
       (listed(station.words, 6) || "not in words") + (station.restates ? " (restates the token)" : ""),
     ]),
-    ends = value.routes.filter((route) => route.source === number || route.destination === number);
-  return [
-    head(
-      view,
-      wordText(word.text, 60),
-      `Unseen by every later word, the answer loses ${nats(word.total)} nats; KL ${nats(word.kl)}.`,
-    ),
-    element(
-      "div",
-      { class: "wb-route-parts" },
-      part(
-        "What its MLPs add",
-        lines.length ? recordsTable(["layers", "effect (nats)", "words"], lines) : note("Nothing above the floor."),
-      ),
-      ends.length
-        ? part(
-            "Its routes",
-            element(
-              "ul",
-              {},
-              ...ends.map((route) => element("li", {}, view.opener(value, route), ` ${nats(route.effect)} nats`)),
-            ),
-          )
-        : null,
-    ),
-  ];
+    ends = value.routes.filter(({ source, destination }) => [source, destination].includes(number)),
+    added = lines.length
+      ? recordsTable(["its MLPs in", "effect (nats)", "add"], lines)
+      : note("Nothing above the floor."),
+    routes = ends.map((route) => element("li", {}, view.opener(value, route), ` ${short(route.effect)} nats`));
+  return panel(
+    view,
+    wordText(word.text, 60),
+    `Where no later word sees it, the answer loses ${short(word.total)} nats; KL of all next tokens ${short(word.kl)} nats.`,
+    part("What it adds", added),
+    routes.length ? part("Its routes", element("ul", {}, ...routes)) : null,
+  );
 }
 
 /** The effect of a route cut from a layer on, and up to one, as two lines. @param {RouteLayers} layers */
 function curves({ from_layer: from, up_to: upTo, first, last }) {
-  const n = Math.max(1, from.length - 1),
-    low = Math.min(...from, ...upTo, 0),
-    top = Math.max(...from, ...upTo, 0.01),
-    x = (/** @type {number} */ layer) => 6 + (228 * layer) / n,
-    y = (/** @type {number} */ effect) => 80 - (72 * (effect - low)) / (top - low),
-    line = (/** @type {number[]} */ values, /** @type {string} */ look) =>
-      svg("polyline", { points: values.map((v, i) => `${x(i).toFixed(1)},${y(v).toFixed(1)}`).join(" "), class: look });
-  const number = (/** @type {number} */ layer, /** @type {string} */ anchor) =>
-    svg("text", { x: x(layer), y: 96, "text-anchor": anchor, class: "wb-arc-small" }, `${layer}`);
+  const step = 228 / Math.max(1, from.length - 1),
+    [low, top] = [Math.min(...from, ...upTo, 0), Math.max(...from, ...upTo, 0.01)],
+    point = (/** @type {number} */ v, /** @type {number} */ i) =>
+      `${6 + step * i},${80 - (72 * (v - low)) / (top - low)}`,
+    band = { x: 6 + step * (first - 0.5), y: 4, width: step * (last - first + 1), height: 80, class: "wb-route-band" },
+    named = {
+      viewBox: "0 0 240 88",
+      role: "img",
+      "aria-label": `Effect by layer, mostly in ${layersOf({ first, last })}`,
+    };
   return element(
     "figure",
     {},
     svg(
       "svg",
-      { viewBox: "0 0 240 100", role: "img", "aria-label": `Effect by layer; it lies in ${layersOf({ first, last })}` },
-      svg("rect", {
-        x: x(first - 0.5),
-        y: 4,
-        width: (228 * (last - first + 1)) / n,
-        height: 78,
-        class: "wb-route-band",
-      }),
-      svg("path", { d: `M0 ${y(0)}H240`, class: "wb-arc-tick" }),
-      line(from, "wb-route-from"),
-      line(upTo, "wb-route-to"),
-      number(first, last === first ? "middle" : "end"),
-      last === first ? "" : number(last, "start"),
+      named,
+      svg("rect", band),
+      svg("polyline", { points: from.map(point).join(" "), class: "wb-route-from" }),
+      svg("polyline", { points: upTo.map(point).join(" "), class: "wb-route-to" }),
     ),
     element(
       "figcaption",
       { class: "wb-quiet" },
-      "Nats lost where it is cut ",
-      element("span", { class: "wb-route-from" }, "from this layer on"),
+      `Band: ${layersOf({ first, last })}. Effect where it is cut `,
+      element("span", { class: "wb-route-from" }, "from a layer on"),
       " and ",
-      element("span", { class: "wb-route-to" }, "up to it"),
-      `. Band: ${layersOf({ first, last })}.`,
+      element("span", { class: "wb-route-to" }, "up to one"),
+      ".",
     ),
   );
 }

@@ -80,8 +80,6 @@ interface RouteSwap {
   others: number | null;
   null: number[];
   aligned: boolean;
-  /** True where a visitor asked for it */
-  asked?: boolean;
 }
 
 interface EnoughRoutes {
@@ -117,29 +115,19 @@ interface LinePart {
   /** number of the word; -1 for words that are left out */
   word: number;
   text: string;
-  /** where it begins along the line, and its length, pixels */
+  /** width of its box, and of the room that it takes with its station, pixels */
+  wide: number;
+  slot: number;
+  /** where that room begins */
   at: number;
-  wide: number;
-  stations: RouteStation[];
+  station: RouteStation | undefined;
 }
 
-/** An arc on its way to the picture. */
-interface LaidArc {
-  route: WordRoute;
-  /** its number in the picture, from 1 */
-  number: number;
-  from: number;
-  to: number;
-  /** height of its top above the line, pixels */
-  top: number;
-  lines: string[];
-  /** middle of its label */
-  middle: number;
-  wide: number;
-}
-
-interface Drawing {
-  picture: SVGElement;
-  /** True where arcs carry numbers and a list has to say the rest */
-  upright: boolean;
+/** The question of the act `why`. */
+interface RoutesAsked {
+  text: string;
+  model: string;
+  chat: boolean;
+  answer: string;
+  visitor: string;
 }
